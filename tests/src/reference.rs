@@ -1,0 +1,101 @@
+//! The reference model: a plain map of what is resident, and sums.
+
+use std::collections::BTreeMap;
+
+use vram_residency::{SealedShard, ShardId};
+
+/// Bytes that a shard takes of a GPU whose budget is in whole granules.
+#[must_use]
+pub const fn footprint(len: usize) -> u64 {
+    (len as u64).next_multiple_of(256)
+}
+
+/// Bytes that differ from place to place and from seed to seed.
+#[must_use]
+pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
+    let mut data = vec![0; len];
+    for chunk in data.chunks_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        chunk.copy_from_slice(&state.to_le_bytes()[..chunk.len()]);
+    }
+    data
+}
+
+/// What the model knows of one resident shard.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The plaintext.
+    pub bytes: Vec<u8>,
+    /// The GPU that should hold it.
+    pub gpu: u32,
+    /// The latest handle.
+    pub handle: SealedShard,
+    /// The handle before the shard was last sealed anew.
+    pub stale: Option<SealedShard>,
+    /// Positions whose device byte was changed behind everybody's back.
+    pub flipped: BTreeMap<usize, u8>,
+    /// Whether the facade has said that it is altered.
+    pub quarantined: bool,
+}
+
+impl Known {
+    /// Whether the device bytes are those that were sealed.
+    #[must_use]
+    pub fn sound(&self) -> bool {
+        self.flipped.values().all(|mask| *mask == 0)
+    }
+
+    /// Whether any changed byte lies in the segments that a range touches.
+    #[must_use]
+    pub fn altered_in(&self, offset: usize, length: usize, segment: usize) -> bool {
+        if length == 0 {
+            return false;
+        }
+        let first = offset / segment * segment;
+        let last = (offset + length).div_ceil(segment) * segment;
+        self.flipped.range(first..last).any(|(_, mask)| *mask != 0)
+    }
+}
+
+/// The whole model.
+#[derive(Debug, Clone, Default)]
+pub struct Reference {
+    /// The budget of each GPU, a multiple of the granule.
+    pub totals: Vec<u64>,
+    /// What is resident, by id: the ids rise, so this is the order in which they were sealed.
+    pub shards: BTreeMap<ShardId, Known>,
+    /// Handles of shards that are gone.
+    pub gone: Vec<SealedShard>,
+}
+
+impl Reference {
+    /// Bytes that the resident shards of a GPU take.
+    #[must_use]
+    pub fn used(&self, gpu: u32) -> u64 {
+        self.shards
+            .values()
+            .filter(|known| known.gpu == gpu)
+            .map(|known| footprint(known.bytes.len()))
+            .sum()
+    }
+
+    /// The shard that a selector picks, if any is resident.
+    #[must_use]
+    pub fn pick(&self, selector: usize) -> Option<ShardId> {
+        let count = self.shards.len();
+        (count > 0).then(|| self.shards.keys().nth(selector % count).cloned())?
+    }
+
+    /// Takes a shard out of the model.
+    pub fn remove(&mut self, id: &ShardId) {
+        if let Some(known) = self.shards.remove(id) {
+            self.gone.push(known.handle);
+            if self.gone.len() > 16 {
+                self.gone.remove(0);
+            }
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Devices that fail on command, and a manager over them.
+
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, DeviceOffset, GpuIndex};
+use vram_gpu::fault::{FaultPlan, Op};
+use vram_gpu::{Device, FaultDevice, HostDevice};
+use vram_residency::{SealKey, SealedShard, SegmentSize, Threads, VramManager};
+use vram_residency::{VramError, VramManagerBuilder};
+
+/// The segment size of the rig's managers: small, so that small shards have many segments.
+pub const SEGMENT: usize = 4096;
+
+/// A manager, and the devices below it.
+#[derive(Debug)]
+pub struct Rig {
+    /// One for each GPU.
+    pub devices: Vec<Arc<FaultDevice>>,
+    /// The manager.
+    pub manager: Arc<VramManager>,
+}
+
+impl Rig {
+    /// A manager with a fixed key over host devices of these capacities; nothing fails yet.
+    pub fn new(capacities: &[u64], seed: u64) -> Result<Self, VramError> {
+        Self::with(capacities, seed, |builder| builder)
+    }
+
+    /// The same, with more said to the builder.
+    pub fn with(
+        capacities: &[u64],
+        seed: u64,
+        configure: impl FnOnce(VramManagerBuilder) -> VramManagerBuilder,
+    ) -> Result<Self, VramError> {
+        let devices: Vec<_> = (0_u32..)
+            .zip(capacities)
+            .map(|(index, capacity)| {
+                let host = HostDevice::new(GpuIndex::new(index), ByteLen::new(*capacity))
+                    .expect("host devices of test sizes can be made");
+                FaultDevice::new(Arc::new(host), FaultPlan::new(seed ^ u64::from(index)))
+            })
+            .collect();
+        let builder = VramManager::builder()
+            .devices(devices.iter().map(|device| Arc::clone(device) as Arc<dyn Device>))
+            .key(SealKey::from_bytes([7; 32]))
+            .segment_size(SegmentSize::from_log2(12).expect("4 KiB is a segment size"))
+            .threads(Threads::exactly(2))
+            .id_seed(seed);
+        let manager = Arc::new(configure(builder).build()?);
+        Ok(Self { devices, manager })
+    }
+
+    /// Where a resident, readable, non-empty shard starts on its device: found by reading a byte
+    /// of it and looking at what the device was asked for.
+    #[must_use]
+    pub fn position(&self, shard: &SealedShard, gpu: u32) -> Option<DeviceOffset> {
+        let device = &self.devices[gpu as usize];
+        device.clear_log();
+        self.manager.read_shard_at_offset(shard, 0, 1).ok()?;
+        let call = device.calls().into_iter().find(|call| {
+            matches!(call.op, Op::Read | Op::QueueRead)
+        });
+        call?.offset
+    }
+
+    /// Flips one bit of a shard's device bytes, as a failing cell would.
+    #[must_use]
+    pub fn flip(&self, shard: &SealedShard, gpu: u32, byte: usize, bit: u8) -> bool {
+        let Some(start) = self.position(shard, gpu) else { return false };
+        let at = DeviceOffset::new(start.get() + byte as u64);
+        self.devices[gpu as usize].flip_bit_at(None, at, bit).is_ok()
+    }
+}

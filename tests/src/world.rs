@@ -1,0 +1,512 @@
+//! Drives a manager and the reference model through the same steps, and compares them after each.
+//!
+//! On devices that work, every answer is predicted exactly. While faults are injected, an operation
+//! may fail instead; then it must have changed nothing but what may have changed, and a byte that
+//! is not the sealed one must never come out.
+
+use vram_gpu::fault::{Action, Op};
+use vram_gpu::{Device, DeviceState};
+use vram_residency::{
+    GpuCapacity, Protection, SealRequest, SealedShard, ShardId, SivScope, Verify, VramError,
+};
+
+use crate::reference::{Known, Reference, bytes, footprint};
+use crate::rig::{Rig, SEGMENT};
+use crate::step::Step;
+
+/// A manager, its devices, and what should be true of them.
+#[derive(Debug)]
+pub struct World {
+    /// The manager and its devices.
+    pub rig: Rig,
+    /// What should be resident.
+    pub reference: Reference,
+    /// Whether faults have been injected: failures are then allowed, wrong answers never.
+    pub faulty: bool,
+}
+
+/// What a step should come to on devices that work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expect {
+    Fine,
+    Refused(&'static str),
+    /// Fine if there is room for a second copy; nobody promises where it is put.
+    FineOrNoRoom,
+}
+
+/// Everything that a failed call must leave as it was.
+#[derive(Debug, PartialEq)]
+struct Picture {
+    capacities: Vec<GpuCapacity>,
+    shards: Vec<SealedShard>,
+}
+
+type Checked<T> = Result<T, String>;
+
+macro_rules! ensure {
+    ($condition:expr, $($why:tt)+) => {
+        if !$condition {
+            return Err(format!($($why)+));
+        }
+    };
+}
+
+impl World {
+    /// A world of three GPUs with little room.
+    pub fn new(seed: u64) -> Result<Self, VramError> {
+        let totals = vec![128 * 1024, 96 * 1024, 48 * 1024];
+        let rig = Rig::new(&totals, seed)?;
+        let reference = Reference { totals, ..Reference::default() };
+        Ok(Self { rig, reference, faulty: false })
+    }
+
+    /// Takes one step, and compares everything afterwards.
+    pub fn step(&mut self, step: &Step) -> Checked<()> {
+        self.act(step).map_err(|why| format!("{step:?}: {why}"))?;
+        self.books_hold().map_err(|why| format!("after {step:?}: {why}"))
+    }
+
+    fn act(&mut self, step: &Step) -> Checked<()> {
+        match *step {
+            Step::Seal { gpu, len, seed, authenticated, segment_scope } => {
+                self.seal(gpu, len, seed, authenticated, segment_scope)
+            }
+            Step::Unseal { shard } => self.unseal(shard),
+            Step::UnsealAndFree { shard } => self.unseal_and_free(shard),
+            Step::Free { shard } => self.free(shard),
+            Step::Read { shard, offset, length } => self.read(shard, offset, length),
+            Step::Verify { shard, level } => self.verify(shard, level),
+            Step::Migrate { shard, gpu } => self.migrate(shard, gpu),
+            Step::Open { shard } => self.convert(shard, Protection::Authenticated),
+            Step::Close { shard } => self.convert(shard, Protection::Encrypted),
+            Step::AlteredHandle { shard, byte, bit } => self.altered_handle(shard, byte, bit),
+            Step::OldHandle { selector } => self.old_handle(selector),
+            Step::Flip { shard, byte, bit } => self.flip(shard, byte, bit),
+            Step::Fault { gpu, op, when, ref action } => {
+                self.faulty = true;
+                let device = &self.rig.devices[gpu as usize];
+                // What means nothing for this kind of call is not injected.
+                let _refused = device.add(op, when, action.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn seal(
+        &mut self,
+        gpu: u32,
+        len: usize,
+        seed: u64,
+        authenticated: bool,
+        segment_scope: bool,
+    ) -> Checked<()> {
+        let manager = &self.rig.manager;
+        let expect = match manager.capacity(gpu) {
+            Err(_) => Expect::Refused("unknown-gpu"),
+            Ok(now) if footprint(len) > now.room.get() => Expect::Refused("insufficient-vram"),
+            Ok(now) if footprint(len) > now.largest_hole.get() => {
+                Expect::Refused("insufficient-vram")
+            }
+            Ok(_) => Expect::Fine,
+        };
+        let data = bytes(len, seed);
+        let protection =
+            if authenticated { Protection::Authenticated } else { Protection::Encrypted };
+        let scope = if segment_scope { SivScope::Segment } else { SivScope::Shard };
+        let model = format!("model-{}", seed % 3);
+        let request = SealRequest::new(&model, gpu).protection(protection).scope(scope);
+        let before = self.picture();
+        let sealed = manager.seal(&request, &data);
+        if let Some(handle) = self.judge(expect, &before, sealed, &[gpu])? {
+            ensure!(handle.gpu_index == gpu, "sealed on gpu {}", handle.gpu_index);
+            ensure!(*handle.model_id == *model, "sealed as {}", handle.model_id);
+            let id = handle.shard_id.clone();
+            let last = self.reference.shards.keys().next_back();
+            ensure!(last.is_none_or(|last| *last < id), "ids do not rise");
+            let known = Known {
+                bytes: data,
+                gpu,
+                handle,
+                stale: None,
+                flipped: std::collections::BTreeMap::new(),
+                quarantined: false,
+            };
+            self.reference.shards.insert(id, known);
+        }
+        Ok(())
+    }
+
+    fn unseal(&mut self, shard: usize) -> Checked<()> {
+        let Some(id) = self.reference.pick(shard) else { return Ok(()) };
+        let known = &self.reference.shards[&id];
+        let (expect, gpu) = (reading(known, 0, known.bytes.len()), known.gpu);
+        let before = self.picture();
+        let answer = self.rig.manager.unseal_model(&known.handle);
+        self.note_quarantine(&id, &answer);
+        if let Some(out) = self.judge(expect, &before, answer, &[gpu])? {
+            ensure!(out == self.reference.shards[&id].bytes, "other bytes came out");
+        }
+        Ok(())
+    }
+
+    fn unseal_and_free(&mut self, shard: usize) -> Checked<()> {
+        let Some(id) = self.reference.pick(shard) else { return Ok(()) };
+        let known = &self.reference.shards[&id];
+        let (expect, gpu) = (reading(known, 0, known.bytes.len()), known.gpu);
+        let before = self.picture();
+        let answer = self.rig.manager.unseal_and_free(&known.handle);
+        self.note_quarantine(&id, &answer);
+        if let Some(out) = self.judge(expect, &before, answer, &[gpu])? {
+            ensure!(out == self.reference.shards[&id].bytes, "other bytes came out");
+            self.reference.remove(&id);
+        }
+        Ok(())
+    }
+
+    fn free(&mut self, shard: usize) -> Checked<()> {
+        let Some(id) = self.reference.pick(shard) else { return Ok(()) };
+        let known = &self.reference.shards[&id];
+        let (gpu, handle) = (known.gpu, known.handle.clone());
+        let bytes = footprint(known.bytes.len());
+        let start = (!known.quarantined).then(|| self.rig.position(&handle, gpu)).flatten();
+        let before = self.picture();
+        let answer = self.rig.manager.free_shard(&handle);
+        if matches!(answer, Err(VramError::NotReturned { .. })) {
+            ensure!(self.faulty, "the bytes were not returned");
+            self.reference.remove(&id);
+            return Ok(());
+        }
+        if let Some(receipt) = self.judge(Expect::Fine, &before, answer, &[gpu])? {
+            ensure!(receipt.shard_id == id && receipt.gpu == gpu, "the receipt names another");
+            ensure!(receipt.bytes.get() == bytes, "{} given back", receipt.bytes);
+            ensure!(receipt.wiped == (bytes > 0), "wiped: {}", receipt.wiped);
+            self.reference.remove(&id);
+            // P18: freed memory no longer holds the old bytes.
+            if let Some(start) = start.filter(|_| !self.faulty) {
+                let device = &self.rig.devices[gpu as usize];
+                let left = device.inspect(None, start, receipt.bytes).map_err(|e| e.to_string())?;
+                ensure!(left.iter().all(|byte| *byte == 0), "freed memory was not wiped");
+            }
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, shard: usize, offset: usize, length: usize) -> Checked<()> {
+        let Some(id) = self.reference.pick(shard) else { return Ok(()) };
+        let known = &self.reference.shards[&id];
+        let inside = offset.checked_add(length).is_some_and(|end| end <= known.bytes.len());
+        let expect = match (known.quarantined, inside) {
+            (true, _) => Expect::Refused("quarantined"),
+            (false, true) => reading(known, offset, length),
+            (false, false) => Expect::Refused("out-of-bounds"),
+        };
+        let gpu = known.gpu;
+        let before = self.picture();
+        let answer = self.rig.manager.read_shard_at_offset(&known.handle, offset, length);
+        self.note_quarantine(&id, &answer);
+        if let Some(out) = self.judge(expect, &before, answer, &[gpu])? {
+            let wanted = &self.reference.shards[&id].bytes[offset..offset + length];
+            ensure!(out == wanted, "other bytes came out");
+        }
+        Ok(())
+    }
+
+    fn verify(&mut self, shard: usize, level: u8) -> Checked<()> {
+        let Some(id) = self.reference.pick(shard) else { return Ok(()) };
+        let known = &self.reference.shards[&id];
+        let len = known.bytes.len() as u64;
+        let (level, all) = match level {
+            0 => (Verify::Record, false),
+            1 => (Verify::Sample { segments: 2, seed: 1 }, false),
+            2 => (Verify::Range { offset: len / 2, length: len - len / 2 }, false),
+            3 => (Verify::Segments, true),
+            _ => (Verify::Full, true),
+        };
+        let (sound, gpu) = (known.sound(), known.gpu);
+        let quarantined = known.quarantined;
+        let before = self.picture();
+        let answer = self.rig.manager.verify(&known.handle, level);
+        if let Some(verdict) = self.judge(Expect::Fine, &before, answer, &[gpu])? {
+            if all {
+                let expected = sound && !quarantined;
+                let may_differ = self.faulty && expected;
+                ensure!(verdict.sound == expected || may_differ, "verdict: {verdict}");
+            } else {
+                ensure!(!verdict.sound || !quarantined, "a quarantined shard is called sound");
+                ensure!(verdict.sound || !sound || self.faulty, "verdict: {verdict}");
+            }
+            let known = self.reference.shards.get_mut(&id).expect("it was just there");
+            if !verdict.sound {
+                known.quarantined = true;
+                let flipped = &known.flipped;
+                let named = |segment: u64| verdict.altered.iter().any(|s| s.segment == segment);
+                let missed = flipped
+                    .iter()
+                    .filter(|(_, mask)| **mask != 0)
+                    .find(|(at, _)| !named((**at / SEGMENT) as u64));
+                ensure!(!all || missed.is_none(), "segment of {missed:?} is not named: {verdict}");
+            }
+        }
+        Ok(())
+    }
+
+    fn migrate(&mut self, shard: usize, gpu: u32) -> Checked<()> {
+        let Some(id) = self.reference.pick(shard) else { return Ok(()) };
+        let known = &self.reference.shards[&id];
+        let (source, len, handle) = (known.gpu, known.bytes.len(), known.handle.clone());
+        let expect = match self.rig.manager.capacity(gpu) {
+            Err(_) => Expect::Refused("unknown-gpu"),
+            _ if known.quarantined => Expect::Refused("quarantined"),
+            Ok(_) if gpu == source => Expect::Fine,
+            Ok(now) if footprint(len) > now.room.get().min(now.largest_hole.get()) => {
+                Expect::Refused("insufficient-vram")
+            }
+            Ok(_) => reading(known, 0, len),
+        };
+        let before = self.picture();
+        let answer = self.rig.manager.migrate_shard(&handle, gpu);
+        self.note_quarantine(&id, &answer);
+        if let Some(moved) = self.judge(expect, &before, answer, &[source, gpu])? {
+            ensure!(moved.gpu_index == gpu, "moved to gpu {}", moved.gpu_index);
+            ensure!(moved.shard_id == id, "the id changed");
+            ensure!(moved.sealed_data == handle.sealed_data, "the record changed");
+            let known = self.reference.shards.get_mut(&id).expect("it was just there");
+            // Older handles stay good, so either may be used from now on.
+            if moved.plaintext_len.is_multiple_of(2) {
+                known.handle = moved;
+            }
+            known.gpu = gpu;
+        }
+        Ok(())
+    }
+
+    fn convert(&mut self, shard: usize, to: Protection) -> Checked<()> {
+        let Some(id) = self.reference.pick(shard) else { return Ok(()) };
+        let known = &self.reference.shards[&id];
+        let (gpu, handle) = (known.gpu, known.handle.clone());
+        let expect = match reading(known, 0, known.bytes.len()) {
+            Expect::Fine if handle.protection != to => Expect::FineOrNoRoom,
+            other => other,
+        };
+        if handle.protection == to && !known.quarantined && !known.sound() {
+            // Nothing has to be done, so nobody promises that anything is looked at.
+            return Ok(());
+        }
+        let before = self.picture();
+        let answer = match to {
+            Protection::Authenticated => return Ok(()), //TODO open
+            _ => return Ok(()), //TODO close
+        };
+        self.note_quarantine(&id, &answer);
+        if let Some(converted) = self.judge(expect, &before, answer, &[gpu])? {
+            ensure!(converted.protection == to, "it is {:?}", converted.protection);
+            ensure!(converted.shard_id == id, "the id changed");
+            let known = self.reference.shards.get_mut(&id).expect("it was just there");
+            if handle.protection != to {
+                known.stale = Some(handle);
+            }
+            known.handle = converted;
+        }
+        Ok(())
+    }
+
+    fn altered_handle(&mut self, shard: usize, byte: usize, bit: u8) -> Checked<()> {
+        let Some(id) = self.reference.pick(shard) else { return Ok(()) };
+        let mut bad = self.reference.shards[&id].handle.clone();
+        let at = byte % bad.sealed_data.len();
+        bad.sealed_data[at] ^= 1 << bit;
+        self.refused(&bad, "handle-altered")?;
+        let answer = self.rig.manager.verify_shard_integrity(&bad);
+        ensure!(matches!(answer, Ok(false)), "verify answers {answer:?}");
+        Ok(())
+    }
+
+    fn old_handle(&mut self, selector: usize) -> Checked<()> {
+        let gone = &self.reference.gone;
+        if let Some(freed) = gone.get(selector % gone.len().max(1)) {
+            self.refused(freed, "shard-freed")?;
+        }
+        let Some(id) = self.reference.pick(selector) else { return Ok(()) };
+        if let Some(stale) = &self.reference.shards[&id].stale {
+            self.refused(stale, "stale-handle")?;
+        }
+        Ok(())
+    }
+
+    /// A bad handle is refused by every call, and changes nothing.
+    fn refused(&self, bad: &SealedShard, code: &str) -> Checked<()> {
+        let manager = &self.rig.manager;
+        let before = self.picture();
+        for (call, answer) in [
+            ("unseal", manager.unseal_model(bad).map(drop)),
+            ("unseal and free", manager.unseal_and_free(bad).map(drop)),
+            ("free", manager.free_shard(bad).map(drop)),
+            ("read", manager.read_shard_at_offset(bad, 0, 0).map(drop)),
+            ("migrate", manager.migrate_shard(bad, 1).map(drop)),
+        ] {
+            let found = answer.as_ref().err().map(VramError::code);
+            ensure!(found == Some(code), "{call} answers {answer:?}, not {code}");
+        }
+        ensure!(self.picture() == before, "a bad handle changed something");
+        Ok(())
+    }
+
+    fn flip(&mut self, shard: usize, byte: usize, bit: u8) -> Checked<()> {
+        let Some(id) = self.reference.pick(shard) else { return Ok(()) };
+        let known = self.reference.shards.get_mut(&id).expect("it was just picked");
+        let readable = !known.quarantined && known.sound() && !known.bytes.is_empty();
+        if !readable || self.faulty {
+            return Ok(());
+        }
+        let at = byte % known.bytes.len();
+        ensure!(self.rig.flip(&known.handle, known.gpu, at, bit), "the bit could not be flipped");
+        *known.flipped.entry(at).or_default() ^= 1 << bit;
+        Ok(())
+    }
+
+    /// Compares an answer with the prediction. `gpus` are those that the step needs.
+    fn judge<T>(
+        &self,
+        expect: Expect,
+        before: &Picture,
+        answer: Result<T, VramError>,
+        gpus: &[u32],
+    ) -> Checked<Option<T>> {
+        match (expect, answer) {
+            (Expect::Fine | Expect::FineOrNoRoom, Ok(value)) => Ok(Some(value)),
+            (Expect::Refused(code), Ok(_)) => Err(format!("succeeded, and should be {code}")),
+            (expect, Err(error)) => {
+                let code = error.code();
+                let expected = match expect {
+                    Expect::Refused(expected) => expected == code,
+                    Expect::FineOrNoRoom => code == "insufficient-vram",
+                    Expect::Fine => false,
+                };
+                let injected = self.faulty && (error.is_device() || error.is_integrity());
+                let lost = gpus.iter().any(|gpu| self.is_lost(*gpu)) && code == "device-lost";
+                ensure!(expected || injected || lost, "failed: {error} ({code})");
+                self.unchanged(before, &error)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// P15: a failed call leaves everything as it was, but for bytes that could not be wiped.
+    fn unchanged(&self, before: &Picture, error: &VramError) -> Checked<()> {
+        let now = self.picture();
+        ensure!(now.shards == before.shards, "failed with {error}, and the shards changed");
+        for (was, is) in before.capacities.iter().zip(&now.capacities) {
+            let kept = is.unreturned.get() - was.unreturned.get();
+            let same = was.used.get() + kept == is.used.get()
+                && was.reserved == is.reserved
+                && (kept > 0 || was == is);
+            ensure!(same, "failed with {error}, and the books changed: {was:?}, now {is:?}");
+            ensure!(kept == 0 || self.faulty, "{kept} bytes were not returned");
+        }
+        Ok(())
+    }
+
+    /// Remembers that the facade has found a shard altered.
+    fn note_quarantine<T>(&mut self, id: &ShardId, answer: &Result<T, VramError>) {
+        if let Err(VramError::ShardAltered { .. } | VramError::Quarantined { .. }) = answer
+            && let Some(known) = self.reference.shards.get_mut(id)
+        {
+            known.quarantined = true;
+        }
+    }
+
+    /// What must hold after every step, whatever happened.
+    fn books_hold(&self) -> Checked<()> {
+        let manager = &self.rig.manager;
+        for (gpu, total) in (0_u32..).zip(&self.reference.totals) {
+            let now = manager.capacity(gpu).map_err(|error| error.to_string())?;
+            let (used, free) = (now.used.get(), now.free.get());
+            let expected = self.reference.used(gpu) + now.unreturned.get();
+            ensure!(used == expected, "gpu {gpu} uses {used}, and should {expected}");
+            ensure!(now.reserved.get() == 0, "gpu {gpu} still promises {}", now.reserved);
+            ensure!(used + free == *total, "gpu {gpu}: {used} + {free} is not {total}");
+            ensure!(now.largest_hole.get() <= free, "gpu {gpu}: a hole larger than what is free");
+            ensure!(self.faulty || now.unreturned.get() == 0, "bytes were not returned");
+            let after_loss = self.rig.devices[gpu as usize].calls_after_loss();
+            ensure!(after_loss == 0, "gpu {gpu}: {after_loss} calls came after its loss");
+        }
+        let listed = manager.shards();
+        let known = &self.reference.shards;
+        ensure!(listed.len() == known.len(), "{} listed, {} known", listed.len(), known.len());
+        for (handle, (id, known)) in listed.iter().zip(known) {
+            ensure!(handle.shard_id == *id, "{} listed in place of {id}", handle.shard_id);
+            ensure!(handle.gpu_index == known.gpu, "{id} listed on gpu {}", handle.gpu_index);
+        }
+        Ok(())
+    }
+
+    fn picture(&self) -> Picture {
+        let manager = &self.rig.manager;
+        let gpus = 0..manager.gpu_count();
+        let capacities = gpus.map(|gpu| manager.capacity(gpu).expect("it is there")).collect();
+        Picture { capacities, shards: manager.shards() }
+    }
+
+    /// Whether a sticky error took this GPU.
+    #[must_use]
+    pub fn is_lost(&self, gpu: u32) -> bool {
+        let device = self.rig.devices.get(gpu as usize);
+        device.is_some_and(|device| matches!(device.state(), DeviceState::Lost { .. }))
+    }
+
+    /// P19: once faults stop, every operation ends and works again on every GPU that is not lost.
+    pub fn recover(&mut self) -> Checked<()> {
+        for device in &self.rig.devices {
+            device.clear();
+        }
+        for (id, known) in self.reference.shards.clone() {
+            if self.is_lost(known.gpu) {
+                let answer = self.rig.manager.unseal_model(&known.handle);
+                let refused = matches!(
+                    answer,
+                    Err(VramError::DeviceLost { .. } | VramError::Quarantined { .. })
+                );
+                let empty = known.bytes.is_empty();
+                ensure!(refused || empty, "{id} of a lost gpu answers {answer:?}");
+                continue;
+            }
+            match self.rig.manager.unseal_model(&known.handle) {
+                Ok(out) => ensure!(out == known.bytes, "{id}: other bytes came out"),
+                Err(VramError::ShardAltered { .. } | VramError::Quarantined { .. }) => {}
+                Err(error) => return Err(format!("{id} on working devices: {error}")),
+            }
+            let freed = self.rig.manager.free_shard(&known.handle);
+            freed.map_err(|error| format!("freeing {id} on working devices: {error}"))?;
+            self.reference.remove(&id);
+        }
+        self.books_hold()?;
+        for gpu in (0..self.rig.manager.gpu_count()).filter(|gpu| !self.is_lost(*gpu)) {
+            let now = self.rig.manager.capacity(gpu).map_err(|error| error.to_string())?;
+            let len = now.largest_hole.get() as usize;
+            let data = bytes(len, u64::from(gpu));
+            let manager = &self.rig.manager;
+            let whole = manager.seal_model("after", gpu, &data).map_err(|e| e.to_string())?;
+            let out = manager.unseal_and_free(&whole).map_err(|error| error.to_string())?;
+            ensure!(out == data, "gpu {gpu}: other bytes came out after recovery");
+        }
+        Ok(())
+    }
+
+    /// Whether any rule of this kind can make a read return other bytes than the device holds.
+    #[must_use]
+    pub fn corrupts(action: &Action, op: Op) -> bool {
+        matches!(action, Action::FlipAnyBit | Action::DropCopy | Action::ShortCopy { .. })
+            && matches!(op, Op::Read | Op::QueueRead)
+    }
+}
+
+/// What reading a range should come to.
+fn reading(known: &Known, offset: usize, length: usize) -> Expect {
+    if known.quarantined {
+        Expect::Refused("quarantined")
+    } else if known.altered_in(offset, length, SEGMENT) {
+        Expect::Refused("shard-altered")
+    } else {
+        Expect::Fine
+    }
+}

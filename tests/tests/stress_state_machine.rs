@@ -1,0 +1,56 @@
+//! Long seeded runs of the facade against the reference model: on devices that work, on devices
+//! that fail and go on, and on devices that are lost; then faults stop and everything must work
+//! again.
+//!
+//! `VRAM_STRESS_SECONDS` and `VRAM_STRESS_SEED` say how long and from where; a failure names the
+//! seed of its round, which alone repeats it with `VRAM_STRESS_SECONDS=0`.
+
+use proptest::prelude::*;
+use vram_tests::budget::{Budget, Draw};
+use vram_tests::step::{self, Step};
+use vram_tests::world::World;
+
+/// One round: `steps` steps drawn from `strategy`, then recovery.
+fn round(seed: u64, steps: usize, strategy: &BoxedStrategy<Step>) {
+    let mut world = World::new(seed).expect("a world can be made");
+    let mut draw = Draw::new(seed);
+    let mut trace = Vec::new();
+    let mut run = || -> Result<(), String> {
+        for _ in 0..steps {
+            let step = draw.one(strategy);
+            trace.push(format!("{step:?}"));
+            world.step(&step)?;
+        }
+        world.recover()
+    };
+    if let Err(why) = run() {
+        let tail = trace.iter().rev().take(20).rev().cloned().collect::<Vec<_>>().join("\n  ");
+        panic!("VRAM_STRESS_SEED={seed}: {why}\nafter {} steps, the last:\n  {tail}", trace.len());
+    }
+}
+
+#[test]
+fn working_devices_agree_with_the_model() {
+    let mut budget = Budget::start("working devices");
+    while let Some(seed) = budget.next_round() {
+        round(seed, 300, &step::sound().boxed());
+    }
+}
+
+#[test]
+fn failing_devices_never_serve_a_wrong_byte_and_recover() {
+    let mut budget = Budget::start("failing devices");
+    let steps = prop_oneof![4 => step::sound(), 1 => step::fault(false)].boxed();
+    while let Some(seed) = budget.next_round() {
+        round(seed, 200, &steps);
+    }
+}
+
+#[test]
+fn a_lost_device_takes_only_its_own_shards() {
+    let mut budget = Budget::start("lost devices");
+    let steps = prop_oneof![20 => step::sound(), 1 => step::fault(true)].boxed();
+    while let Some(seed) = budget.next_round() {
+        round(seed, 200, &steps);
+    }
+}
