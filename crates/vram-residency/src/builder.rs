@@ -217,7 +217,13 @@ impl VramManagerBuilder {
                     Arc::new(host.map_err(|error| VramError::config(error.to_string()))?)
                 }
             };
-            if let Some(twin) = gpus.iter().find(|gpu| Arc::ptr_eq(&gpu.device, &device)) {
+            // Host devices may share an identity: only tests make several of one index.
+            let same = |gpu: &&Arc<Gpu>| {
+                let (ours, theirs) = (gpu.device.info(), device.info());
+                Arc::ptr_eq(&gpu.device, &device)
+                    || (theirs.kind != DeviceKind::Host && ours.uuid == theirs.uuid)
+            };
+            if let Some(twin) = gpus.iter().find(same) {
                 let first = twin.index;
                 return Err(VramError::config(format!("gpu {index} is gpu {first} once more")));
             }

@@ -185,7 +185,9 @@ pub enum VramError {
     },
     /// The shard is gone, but its bytes could not be wiped: they stay counted and are never
     /// handed out again.
-    #[error("{shard} was freed, but {bytes} on gpu {gpu} could not be wiped and stay counted: {source}")]
+    #[error(
+        "{shard} was freed, but {bytes} on gpu {gpu} could not be wiped and stay counted: {source}"
+    )]
     NotReturned {
         /// The shard that was freed.
         shard: ShardId,

@@ -93,9 +93,7 @@ impl Gpu {
         }
         match *lost {
             None => Ok(()),
-            Some(error) => {
-                Err(VramError::DeviceLost { gpu: self.index, source: Box::new(error) })
-            }
+            Some(error) => Err(VramError::DeviceLost { gpu: self.index, source: Box::new(error) }),
         }
     }
 
@@ -179,12 +177,12 @@ impl Gpu {
     }
 
     /// Bytes that could not be wiped, and the last reason.
-    pub(crate) fn unreturned(&self) -> (ByteLen, Option<GpuError>) {
+    pub(crate) fn unreturned(&self) -> Option<(ByteLen, GpuError)> {
         let unreturned = lock(&self.unreturned);
         let bytes = unreturned
             .iter()
             .fold(ByteLen::ZERO, |sum, one| sum.saturating_add(one.placement.footprint()));
-        (bytes, unreturned.last().map(|one| one.error))
+        unreturned.last().map(|last| (bytes, last.error))
     }
 
     /// The books and the arena at one moment.

@@ -132,10 +132,7 @@ pub(crate) enum IdSource {
 
 impl IdSource {
     pub(crate) const fn seeded(seed: u64) -> Self {
-        Self::Seeded {
-            rising: Mutex::new(Rising::new()),
-            entropy: Mutex::new(SplitMix::new(seed)),
-        }
+        Self::Seeded { rising: Mutex::new(Rising::new()), entropy: Mutex::new(SplitMix::new(seed)) }
     }
 
     /// The next id. `clock` counts only for a seeded source.
@@ -194,7 +191,7 @@ impl Rising {
     }
 }
 
-/// SplitMix64: a seed gives the same numbers everywhere. Not for secrets.
+/// `SplitMix64`: a seed gives the same numbers everywhere. Not for secrets.
 ///
 /// # Source
 ///

@@ -137,7 +137,7 @@ impl Worker<'_> {
         let mut staging = self.buffer()?;
         let target = from.len().to_usize().and_then(|len| staging.as_mut_slice().get_mut(..len));
         let outcome = match target {
-            Some(target) if target.is_empty() => Ok(()),
+            Some([]) => Ok(()),
             Some(target) => memory.read(from, target),
             None => Err(GpuError::HostMemory { wanted: from.len() }),
         };

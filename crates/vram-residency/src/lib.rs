@@ -40,7 +40,9 @@ pub use verify::{SegmentSpan, Verdict, Verify};
 pub use write::ReadBack;
 
 // What callers need of the crates below, so that they depend on this one alone.
-pub use vram_alloc::{ByteLen, ByteOffset, ByteRange, GpuIndex};
+pub use vram_alloc::{
+    Alignment, ByteLen, ByteOffset, ByteRange, GpuIndex, ModelPlan, Piece, checked_shard_size,
+};
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
 pub use vram_seal::parallel::Threads;
 pub use vram_seal::{

@@ -78,7 +78,6 @@ impl VramManager {
     }
 
     /// A manager put together piece by piece.
-    #[must_use]
     pub fn builder() -> VramManagerBuilder {
         VramManagerBuilder::new()
     }
@@ -104,7 +103,7 @@ impl VramManager {
         gpu_index: u32,
         data: &[u8],
     ) -> Result<SealedShard, VramError> {
-        self.seal(&SealRequest::new(model_id, gpu_index), data)
+        self.seal(SealRequest::new(model_id, gpu_index), data)
     }
 
     /// Seals `data` as the request says, and keeps it resident.
@@ -117,8 +116,9 @@ impl VramManager {
         skip_all,
         fields(gpu = request.gpu, bytes = data.len())
     )]
-    pub fn seal(&self, request: &SealRequest, data: &[u8]) -> Result<SealedShard, VramError> {
-        self.core.seal_slice(request, data)
+    #[expect(clippy::needless_pass_by_value, reason = "a request is made for one call")]
+    pub fn seal(&self, request: SealRequest, data: &[u8]) -> Result<SealedShard, VramError> {
+        self.core.seal_slice(&request, data)
     }
 
     /// All plaintext of a shard: exactly the bytes that were sealed, or an error.

@@ -38,11 +38,8 @@ impl Core {
         source.gpu.ready()?;
         let mut space = target.place(entry.plaintext_len)?;
         space.written();
-        let moved = View {
-            gpu: Arc::clone(target),
-            range: space.range(),
-            seal: Arc::clone(&source.seal),
-        };
+        let moved =
+            View { gpu: Arc::clone(target), range: space.range(), seal: Arc::clone(&source.seal) };
         self.copy_verified(entry, source, &moved)?;
 
         space.commit();
@@ -60,7 +57,7 @@ impl Core {
     /// Copies a shard and opens every segment where it arrived.
     fn copy_verified(&self, entry: &Entry, source: &View, target: &View) -> Result<(), VramError> {
         let peer = target.gpu.device.can_copy_from_peer(&*source.gpu.device);
-        if peer && self.copy_by_peer(source, target)?.is_continue() {
+        if peer && copy_by_peer(source, target)?.is_continue() {
             let altered = self.altered(target)?;
             if altered.is_empty() {
                 return Ok(());
@@ -93,19 +90,6 @@ impl Core {
         self.altered_segments(view, Selection::Run(0..view.seal.opener.layout().count()))
     }
 
-    /// Copies directly between the devices. `Break` if they turn out not to be able to.
-    fn copy_by_peer(&self, source: &View, target: &View) -> Result<ControlFlow<()>, VramError> {
-        if source.range.is_empty() {
-            return Ok(ControlFlow::Continue(()));
-        }
-        let from = source.gpu.memory()?;
-        match target.gpu.memory()?.copy_from(target.range, from, source.range) {
-            Ok(()) => Ok(ControlFlow::Continue(())),
-            Err(GpuError::PeerUnsupported { .. }) => Ok(ControlFlow::Break(())),
-            Err(error) => Err(blame(source, target, error)),
-        }
-    }
-
     /// Copies through host memory, window by window.
     fn copy_staged(&self, source: &View, target: &View) -> Result<(), VramError> {
         let windows = self.windows(&target.gpu, *source.seal.opener.layout())?;
@@ -122,6 +106,19 @@ impl Core {
             },
         )?;
         lanes.finish()
+    }
+}
+
+/// Copies directly between the devices. `Break` if they turn out not to be able to.
+fn copy_by_peer(source: &View, target: &View) -> Result<ControlFlow<()>, VramError> {
+    if source.range.is_empty() {
+        return Ok(ControlFlow::Continue(()));
+    }
+    let from = source.gpu.memory()?;
+    match target.gpu.memory()?.copy_from(target.range, from, source.range) {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(GpuError::PeerUnsupported { .. }) => Ok(ControlFlow::Break(())),
+        Err(error) => Err(blame(source, target, error)),
     }
 }
 

@@ -85,8 +85,7 @@ mod tests {
     fn idle_buffers_are_bounded() {
         let device = HostDevice::new(GpuIndex::new(0), ByteLen::MIB).unwrap();
         let pool = StagingPool::new(ByteLen::new(2 * 4096));
-        let taken: Vec<_> =
-            (0..5).map(|_| pool.take(&device, ByteLen::new(1)).unwrap()).collect();
+        let taken: Vec<_> = (0..5).map(|_| pool.take(&device, ByteLen::new(1)).unwrap()).collect();
         taken.into_iter().for_each(|staging| pool.give(staging));
         assert_eq!(lock(&pool.idle).bytes.get(), 2 * 4096);
     }

@@ -96,8 +96,7 @@ impl Core {
 
     fn read_view(&self, view: &View, range: ByteRange, out: &mut [u8]) -> Result<(), VramError> {
         let windows = self.windows(&view.gpu, *view.seal.opener.layout())?;
-        let out = WipeUnlessGood(Some(out));
-        let mut out = out;
+        let mut out = WipeUnlessGood(Some(out));
         let jobs = jobs(&windows, range, out.bytes())?;
         let count = u64::try_from(jobs.len()).unwrap_or(u64::MAX);
         let jobs = Mutex::new(jobs.into_iter());
@@ -162,18 +161,13 @@ fn jobs<'a>(
         Some(())
     };
     let whole = |segment| {
-        layout.range(segment).is_some_and(|bytes| {
-            range.start() <= bytes.start() && bytes.end() <= range.end()
-        })
+        layout
+            .range(segment)
+            .is_some_and(|bytes| range.start() <= bytes.start() && bytes.end() <= range.end())
     };
-    let head = if whole(segments.start) { 0 } else { 1 };
-    let tail = if segments.end.saturating_sub(segments.start) > head
-        && !whole(segments.end.saturating_sub(1))
-    {
-        1
-    } else {
-        0
-    };
+    let head = u64::from(!whole(segments.start));
+    let more = segments.end.saturating_sub(segments.start) > head;
+    let tail = u64::from(more && !whole(segments.end.saturating_sub(1)));
     let body_start = segments.start.saturating_add(head).min(segments.end);
     let body_end = segments.end.saturating_sub(tail);
     let cut = [segments.start..body_start, body_start..body_end, body_end..segments.end];

@@ -37,6 +37,7 @@ pub(crate) struct Entry {
     pub(crate) plaintext_len: ByteLen,
     pub(crate) gate: Gate,
     state: Mutex<State>,
+    #[expect(dead_code, reason = "held for its drop")]
     counted: Counted,
 }
 
@@ -164,10 +165,8 @@ impl Entry {
     /// [`VramError::ShardFreed`] if it was freed while the caller waited at the gate.
     pub(crate) fn view(&self) -> Result<View, VramError> {
         let state = self.state();
-        let space = state
-            .space
-            .as_ref()
-            .ok_or_else(|| VramError::ShardFreed { shard: self.id.clone() })?;
+        let space =
+            state.space.as_ref().ok_or_else(|| VramError::ShardFreed { shard: self.id.clone() })?;
         Ok(View {
             gpu: Arc::clone(space.gpu()),
             range: space.range(),
@@ -204,10 +203,9 @@ impl Entry {
     pub(crate) fn not_quarantined(&self) -> Result<(), VramError> {
         match &self.state().quarantine {
             None => Ok(()),
-            Some(segments) => Err(VramError::Quarantined {
-                shard: self.id.clone(),
-                segments: segments.clone(),
-            }),
+            Some(segments) => {
+                Err(VramError::Quarantined { shard: self.id.clone(), segments: segments.clone() })
+            }
         }
     }
 

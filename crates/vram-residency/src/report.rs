@@ -4,7 +4,7 @@ use core::fmt;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
-use vram_gpu::DeviceUuid;
+use vram_gpu::{DeviceUuid, GpuError};
 use vram_seal::Protection;
 
 use crate::clock::Timestamp;
@@ -73,7 +73,9 @@ pub struct GpuReport {
     /// The device's identity.
     pub uuid: DeviceUuid,
     /// Why the device is lost, if it is.
-    pub lost: Option<String>,
+    pub lost: Option<GpuError>,
+    /// Bytes that could not be wiped when they were freed, and why the last of them could not.
+    pub unreturned: Option<(ByteLen, GpuError)>,
     /// Shards that are resident here.
     pub shard_count: u64,
     /// Of those: how many are in quarantine.
@@ -148,7 +150,8 @@ impl Core {
                 capacity: GpuCapacity::of(gpu),
                 name: gpu.device.info().name.clone(),
                 uuid: gpu.device.info().uuid,
-                lost: gpu.lost().map(|error| error.to_string()),
+                lost: gpu.lost(),
+                unreturned: gpu.unreturned(),
                 shard_count: count(gpu.index, false),
                 quarantined: count(gpu.index, true),
             })
@@ -160,26 +163,25 @@ impl Core {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = [5, 20, 12, 12, 12, 12, 14, 8];
-        row(f, &width, &["gpu", "name", "total", "used", "reserved", "free", "largest hole", "shards"])?;
+        row(
+            f,
+            &width,
+            &["gpu", "name", "total", "used", "reserved", "free", "largest hole", "shards"],
+        )?;
         for gpu in &self.gpus {
             let figures = &gpu.capacity;
             let index = figures.gpu.to_string();
-            let lens = [
-                figures.total,
-                figures.used,
-                figures.reserved,
-                figures.free,
-                figures.largest_hole,
-            ]
-            .map(Short);
+            let lens =
+                [figures.total, figures.used, figures.reserved, figures.free, figures.largest_hole]
+                    .map(Short);
             let [total, used, reserved, free, hole] = lens.map(|len| len.to_string());
             let shards = gpu.shard_count.to_string();
             row(f, &width, &[&index, &gpu.name, &total, &used, &reserved, &free, &hole, &shards])?;
             if let Some(lost) = &gpu.lost {
                 writeln!(f, "      lost: {lost}")?;
             }
-            if !figures.unreturned.is_zero() {
-                writeln!(f, "      {} could not be wiped and stay counted", figures.unreturned)?;
+            if let Some((bytes, error)) = &gpu.unreturned {
+                writeln!(f, "      {bytes} could not be wiped and stay counted: {error}")?;
             }
         }
         if self.shards.is_empty() {

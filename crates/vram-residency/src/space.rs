@@ -54,12 +54,9 @@ impl Space {
 
     /// Where all of it lies in the region.
     pub(crate) fn range(&self) -> DeviceRange {
-        self.held.as_ref().map_or(DeviceRange::whole(ByteLen::ZERO), |(placement, _)| placement.range())
-    }
-
-    /// Bytes it takes in the books.
-    pub(crate) fn footprint(&self) -> ByteLen {
-        self.held.as_ref().map_or(ByteLen::ZERO, |(placement, _)| placement.footprint())
+        self.held
+            .as_ref()
+            .map_or(DeviceRange::whole(ByteLen::ZERO), |(placement, _)| placement.range())
     }
 
     /// The shard is there: what was promised is in use.

@@ -4,7 +4,7 @@
 //! a GPU's arena, a GPU's list of bytes that were not returned. The capacity ledger takes no lock.
 //! No device is called while any of them but the gate is held.
 
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use std::sync::PoisonError;
 
@@ -24,9 +24,4 @@ pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexG
 /// Locks for reading, with the same view of panics as [`lock`].
 pub(crate) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Locks for writing, with the same view of panics as [`lock`].
-pub(crate) fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

@@ -131,9 +131,11 @@ impl Selection {
             Self::Run(run) => Box::new(windows.cut(run)),
             Self::Each(segments) => {
                 let windows = *windows;
-                Box::new(segments.into_iter().filter_map(move |segment| {
-                    windows.over(segment..segment.saturating_add(1))
-                }))
+                Box::new(
+                    segments.into_iter().filter_map(move |segment| {
+                        windows.over(segment..segment.saturating_add(1))
+                    }),
+                )
             }
         }
     }
@@ -141,9 +143,7 @@ impl Selection {
     /// Jobs that [`windows`](Self::windows) gives.
     fn jobs(&self, windows: &Windows) -> u64 {
         match self {
-            Self::Run(run) => {
-                u64::try_from(windows.cut(run.clone()).count()).unwrap_or(u64::MAX)
-            }
+            Self::Run(run) => u64::try_from(windows.cut(run.clone()).count()).unwrap_or(u64::MAX),
             Self::Each(segments) => u64::try_from(segments.len()).unwrap_or(u64::MAX),
         }
     }
@@ -151,19 +151,11 @@ impl Selection {
 
 impl Core {
     /// Verifies a shard and says what was found. Altered bytes put the shard into quarantine.
-    pub(crate) fn verify(
-        &self,
-        handle: &SealedShard,
-        level: Verify,
-    ) -> Result<Verdict, VramError> {
+    pub(crate) fn verify(&self, handle: &SealedShard, level: Verify) -> Result<Verdict, VramError> {
         self.shared(handle, |entry| self.verify_entry(entry, level))
     }
 
-    pub(crate) fn verify_entry(
-        &self,
-        entry: &Entry,
-        level: Verify,
-    ) -> Result<Verdict, VramError> {
+    pub(crate) fn verify_entry(&self, entry: &Entry, level: Verify) -> Result<Verdict, VramError> {
         let view = entry.view()?;
         let layout = *view.seal.opener.layout();
         let count = layout.count();
@@ -229,8 +221,7 @@ impl Core {
                 }
             })
         })?;
-        let mut altered =
-            altered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut altered = altered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         altered.sort_unstable();
         Ok(altered)
     }
@@ -313,8 +304,7 @@ pub(crate) fn with_window<T>(
     let from = locate(view.range, window.bytes)?;
     let mut staging = worker.read(view.gpu.memory()?, from)?;
     let buffer = from.len().to_usize().and_then(|len| staging.as_mut_slice().get_mut(..len));
-    let outcome =
-        buffer.map_or(Err(VramError::HostMemory { wanted: from.len() }), |buffer| work(buffer));
+    let outcome = buffer.map_or(Err(VramError::HostMemory { wanted: from.len() }), work);
     worker.put(staging);
     outcome
 }
@@ -322,9 +312,8 @@ pub(crate) fn with_window<T>(
 /// The one bounds check of everything that names a range of a shard.
 pub(crate) fn in_shard(entry: &Entry, offset: u64, length: u64) -> Result<ByteRange, VramError> {
     let len = entry.plaintext_len;
-    ByteRange::checked(ByteOffset::new(offset), ByteLen::new(length), len).map_err(|_outside| {
-        VramError::OutOfBounds { shard: entry.id.clone(), offset, length, len }
-    })
+    ByteRange::checked(ByteOffset::new(offset), ByteLen::new(length), len)
+        .map_err(|_outside| VramError::OutOfBounds { shard: entry.id.clone(), offset, length, len })
 }
 
 #[cfg(test)]

@@ -171,7 +171,10 @@ mod tests {
                     let (mut at, mut segment) = (0, 0);
                     for index in 0..windows.count() {
                         let window = windows.get(index).unwrap();
-                        assert_eq!((window.bytes.start().get(), window.segments.start), (at, segment));
+                        assert_eq!(
+                            (window.bytes.start().get(), window.segments.start),
+                            (at, segment)
+                        );
                         assert!(window.bytes.len() <= windows.window_len());
                         (at, segment) = (window.bytes.end().get(), window.segments.end);
                     }
@@ -193,8 +196,7 @@ mod tests {
         let layout = SegmentLayout::new(ByteLen::GIB, SegmentSize::MAX).unwrap();
         let index = GpuIndex::new(0);
         let uuid = DeviceUuid::for_host(index);
-        let info =
-            DeviceInfo::new(index, uuid, String::new(), DeviceKind::Host, ByteLen::GIB);
+        let info = DeviceInfo::new(index, uuid, String::new(), DeviceKind::Host, ByteLen::GIB);
         let refused = Windows::plan(layout, &info, Threads::AUTO, ByteLen::MIB);
         assert!(matches!(refused, Err(VramError::LimitExceeded { limit: 1_048_576, .. })));
     }

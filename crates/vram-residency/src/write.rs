@@ -118,11 +118,8 @@ impl Core {
         let seal = self.write_seal(request, params, &mut space, feed, options)?;
 
         let read_back = request.read_back.unwrap_or(self.read_back);
-        let view = View {
-            gpu: Arc::clone(space.gpu()),
-            range: space.range(),
-            seal: Arc::new(seal),
-        };
+        let view =
+            View { gpu: Arc::clone(space.gpu()), range: space.range(), seal: Arc::new(seal) };
         let verified = self.read_back(&view, read_back)?;
         space.commit();
         let state = State {
@@ -192,8 +189,7 @@ impl Core {
             });
         }
         let expected = Expected::from(&context);
-        let opened =
-            open_record_in(&read(&self.keys), &record, &expected, OpenLimits::default())?;
+        let opened = open_record_in(&read(&self.keys), &record, &expected, OpenLimits::default())?;
         Ok(Seal { record, opener: opened.with_table(tags)?, params, digest })
     }
 
@@ -204,9 +200,7 @@ impl Core {
             ReadBack::None => return Ok(false),
             ReadBack::Full => true,
             ReadBack::Sample => false,
-            ReadBack::Default => {
-                view.seal.protection() == vram_seal::Protection::Authenticated
-            }
+            ReadBack::Default => view.seal.protection() == vram_seal::Protection::Authenticated,
         };
         let selection = if full {
             Selection::Run(0..count)

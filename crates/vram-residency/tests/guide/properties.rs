@@ -322,7 +322,7 @@ proptest! {
         let answer = manager.read_shard_at_offset(&shard, offset, length);
         match offset.checked_add(length).filter(|&end| end <= data.len()) {
             Some(end) => prop_assert_eq!(answer?, &data[offset..end]),
-            None => prop_assert!(matches!(answer, Err(VramError::OutOfBounds { .. }))),
+            None => prop_assert!(matches!(answer, Err(VramError::OutOfBounds { .. })), "{answer:?}"),
         }
         prop_assert_eq!(manager.read_shard_at_offset(&shard, data.len(), 0)?, b"");
         prop_assert!(manager.read_shard_at_offset(&shard, data.len(), 1).is_err());
