@@ -118,6 +118,49 @@ fn threads_never_see_each_others_bytes_within_one_device() {
     run(&[Arc::clone(&same), same]);
 }
 
+/// Opposite copies between the same two chunks: each would hold what the other wants, were they
+/// not taken in one order.
+#[test]
+fn copies_in_opposite_directions_do_not_wait_for_each_other() {
+    // Short copies: what matters is how often two threads stand between their two locks.
+    const HALF: usize = 64;
+    let [device, _] = hosts();
+    let allocate = || {
+        let memory = device.allocate(ByteLen::from_usize(2 * HALF)).unwrap();
+        memory.fill(DeviceRange::whole(memory.len()), 3).unwrap();
+        memory
+    };
+    let (one, two) = (allocate(), allocate());
+    let half = |start| {
+        let (start, len) = (DeviceOffset::from_usize(start), ByteLen::from_usize(HALF));
+        DeviceRange::checked(start, len, one.len()).unwrap()
+    };
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let copy = |to: &dyn DeviceMemory, from: &dyn DeviceMemory, range| {
+            for _ in 0..5000 * rounds() {
+                to.copy_from(range, from, range).unwrap();
+            }
+        };
+        let (one, two, other) = (&*one, &*two, done.clone());
+        scope.spawn(move || {
+            copy(one, two, half(0));
+            done.send(()).unwrap();
+        });
+        scope.spawn(move || {
+            copy(two, one, half(HALF));
+            other.send(()).unwrap();
+        });
+        for _ in 0..2 {
+            if finished.recv_timeout(core::time::Duration::from_mins(1)).is_err() {
+                // The threads would be joined for ever: end the whole run instead.
+                eprintln!("two copies in opposite directions wait for each other");
+                std::process::abort();
+            }
+        }
+    });
+}
+
 #[test]
 fn failing_calls_disturb_no_other_thread() {
     let mut plan = FaultPlan::new(20_260_701);
