@@ -80,14 +80,21 @@ fn package() -> Result<(String, PathBuf), Failure> {
     }
     let metadata: serde_json::Value =
         serde_json::from_slice(&output.stdout).map_err(|e| Failure::Broken(e.to_string()))?;
-    let packages = metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
-    let found = packages.iter().find(|package| package["name"] == "cust_raw");
-    match found.map(|package| (package["version"].as_str(), package["manifest_path"].as_str())) {
+    let packages = metadata
+        .get("packages")
+        .and_then(serde_json::Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    let found = packages.iter().find(|package| text(package, "name") == Some("cust_raw"));
+    match found.map(|package| (text(package, "version"), text(package, "manifest_path"))) {
         Some((Some(version), Some(manifest))) => {
             Ok((version.to_owned(), Path::new(manifest).with_file_name("src").join("cuda.rs")))
         }
         _ => Err(Failure::Broken("`cargo metadata` lists no package cust_raw".to_owned())),
     }
+}
+
+fn text<'a>(package: &'a serde_json::Value, field: &str) -> Option<&'a str> {
+    package.get(field)?.as_str()
 }
 
 /// The target whose packages are certainly downloaded: the one this program was built for.

@@ -1,6 +1,6 @@
 //! Writes the generated file from what was read.
 
-use std::fmt::Write as _;
+use core::fmt::Write as _;
 
 use crate::bindings::Bindings;
 
@@ -10,7 +10,7 @@ pub(crate) const BY_HAND: [&str; 2] = ["cuGetErrorString", "cuGetErrorName"];
 /// The text of `src/trampolines.rs`.
 pub(crate) fn render(bindings: &Bindings) -> Result<String, String> {
     let mut text = String::new();
-    let failed = |e: std::fmt::Error| e.to_string();
+    let failed = |e: core::fmt::Error| e.to_string();
     writeln!(
         text,
         "//! One trampoline for each function that `cust_raw` {} declares, and the codes it knows.\n\

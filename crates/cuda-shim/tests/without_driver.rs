@@ -3,6 +3,8 @@
 //! A process has one driver for its whole life, so each case runs in a child process: this test
 //! binary again, asked for one `child_` test.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
 use std::process::Command;
 
 use cuda_shim::DriverState;
@@ -17,11 +19,11 @@ fn child(test: &str, driver: &str) -> String {
         .env(cuda_shim::DRIVER_VARIABLE, driver)
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{test}: {text}{errors}");
-    assert!(text.contains("1 passed"), "{test} was not run: {text}");
-    text
+    assert!(output.status.success(), "{test}: {printed}{errors}");
+    assert!(printed.contains("1 passed"), "{test} was not run: {printed}");
+    printed
 }
 
 #[test]
