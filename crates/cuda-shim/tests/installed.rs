@@ -2,6 +2,8 @@
 //!
 //! One process, one driver: the tests of this file share the resolver below.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
+
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::ptr::{self, NonNull};
 use std::sync::Once;
@@ -25,7 +27,6 @@ unsafe extern "C" fn open_ipc(address: *mut u64, handle: IpcMemHandle, flags: c_
 }
 
 /// Eleven arguments: more than any calling convention has registers for.
-#[expect(clippy::too_many_arguments, reason = "the driver's own signature")]
 unsafe extern "C" fn launch(
     function: *mut c_void,
     grid_x: c_uint,
