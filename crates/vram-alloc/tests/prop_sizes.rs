@@ -262,7 +262,7 @@ fn odd_shapes_have_a_size_or_a_reason() {
     let bf16 = TensorFormat::Plain(Dtype::BF16);
     let q4k = TensorFormat::Block(BlockFormat::Q4K);
     assert_eq!(tensor_bytes(bf16, &[]).unwrap().get(), 2, "a scalar");
-    assert_eq!(tensor_bytes(bf16, &[0, u64::MAX, u64::MAX]).unwrap(), ByteLen::ZERO);
+    assert_eq!(tensor_bytes(bf16, &[u64::MAX, u64::MAX, 0]).unwrap(), ByteLen::ZERO);
     assert_eq!(tensor_bytes(bf16, &[1 << 63]), Err(SizeError::TooLarge));
     assert_eq!(tensor_bytes(q4k, &[3, 512]).unwrap().get(), 3 * 2 * 144);
     assert_eq!(tensor_bytes(q4k, &[5, 0]).unwrap(), ByteLen::ZERO);
@@ -323,6 +323,24 @@ fn a_plan_is_not_cut_into_more_pieces_than_a_host_can_bear() {
     )
     .unwrap();
     assert!(matches!(halves.split(ByteLen::new(512)), Err(PlanError::AlreadyCut { part: 0, .. })));
+}
+
+/// A plan's footprint is in whole granules, a region may end inside one: neither hides the other.
+#[test]
+fn a_fit_is_exact_to_the_last_short_granule() {
+    let bytes = ByteLen::new;
+    let plan = ModelPlan::new([Piece::new("a", 0, 0, bytes(1000))]).unwrap();
+    assert_eq!(plan.footprint(), bytes(1024));
+
+    let short = Arena::new(bytes(1000)).unwrap();
+    let answer = fits(&plan, &short, bytes(1000), Alignment::GRANULE);
+    assert_eq!(answer, Fit::Fits { footprint: bytes(1000) });
+
+    let long = Arena::new(bytes(4096)).unwrap();
+    let answer = fits(&plan, &long, bytes(1023), Alignment::GRANULE);
+    assert!(matches!(answer, Fit::ShortOf { needed, piece: None, .. } if needed == bytes(1024)));
+    assert!(fits(&plan, &long, bytes(1024), Alignment::GRANULE).is_yes());
+    assert!(fits(&ModelPlan::default(), &long, ByteLen::ZERO, Alignment::GRANULE).is_yes());
 }
 
 #[test]
