@@ -38,4 +38,4 @@ pub use params::{Protection, SealParams, SivScope, Suite};
 pub use seal::{Sealed, SealedSegment, Sealer, SegmentCollector};
 pub use table::SegmentTags;
 pub use ticket::{SignatureMismatch, TicketKey};
-pub use whole::{hash_all, seal, unseal, verify, verify_content};
+pub use whole::{hash_all, seal, seal_in_place, unseal, unseal_in_place, verify, verify_content};

@@ -6,7 +6,7 @@ use vram_alloc::ByteLen;
 use zeroize::Zeroizing;
 
 use crate::aead::{Slot, nonce};
-use crate::chain::{self, SegmentHash};
+use crate::chain::{self, Place, SegmentHash};
 use crate::context::Expected;
 use crate::digest::ContentDigest;
 use crate::error::SealError;
@@ -308,7 +308,7 @@ impl Opener {
         self.layout().check(segment, buffer)?;
         let sound = match self.entry(segment)? {
             Entry::Authenticated { .. } => {
-                let hash = SegmentHash::of_checked(self.layout(), segment, buffer);
+                let hash = SegmentHash::of_checked(self.layout(), segment, buffer, Place::Cache);
                 self.check_hash(segment, &hash).is_ok()
             }
             Entry::Shard { tag } => self.decrypt(slot, segment, self.fields.siv(), &tag, buffer),

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use vram_alloc::ByteLen;
 
 use crate::aead::{Slot, nonce};
-use crate::chain::{self, SegmentHash};
+use crate::chain::{self, Place, SegmentHash};
 use crate::context::SealContext;
 use crate::digest::ContentDigest;
 use crate::error::SealError;
@@ -136,7 +136,9 @@ impl Sealer {
         if self.needs_digest_first() && self.fixed.is_none() {
             return Err(SealError::NotFixed);
         }
-        if self.hash_segment(segment, buffer)? != *hashed {
+        self.layout().check(segment, buffer)?;
+        let hash = SegmentHash::of_checked(self.layout(), segment, buffer, Place::Cache);
+        if hash != *hashed {
             wipe(buffer);
             return Err(SealError::SourceChanged { segment });
         }
@@ -158,12 +160,12 @@ impl Sealer {
         let trailer = trailer(self.layout(), segment);
         let (entry, hash) = match self.fields.mode() {
             Mode::Authenticated => {
-                let hash = SegmentHash::of_checked(self.layout(), segment, buffer);
+                let hash = SegmentHash::of_checked(self.layout(), segment, buffer, Place::Cache);
                 let code = *self.schedule.attestation(&hash, &trailer).as_bytes();
                 (Entry::Authenticated { code }, Some(hash))
             }
             Mode::Encrypted { scope: SivScope::Segment, .. } => {
-                let hash = SegmentHash::of_checked(self.layout(), segment, buffer);
+                let hash = SegmentHash::of_checked(self.layout(), segment, buffer, Place::Cache);
                 let siv = *self.schedule.segment_siv(&hash, &trailer).as_bytes();
                 let tag = self.encrypt(slot, segment, &siv, &trailer, buffer)?;
                 (Entry::Segment { siv, tag }, Some(hash))

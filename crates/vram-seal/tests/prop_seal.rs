@@ -5,9 +5,7 @@
 //! must be refused in an orderly way (P9).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![expect(clippy::arithmetic_side_effects, reason = "small numbers, checked in test builds")]
-#![expect(clippy::similar_names, reason = "sealed, sealer and opener are what they are called")]
 
 use proptest::collection::vec;
 use proptest::prelude::*;
