@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use crate::code;
 use crate::driver::stream::stream_of;
 use crate::driver::wide;
-use crate::fault::{CallKind, Fault};
+use crate::fault::CallKind;
 use crate::memory::{Allocation, ordinal_of};
 use crate::queue::{Op, Work};
 use crate::report::MisuseKind;
@@ -102,12 +102,7 @@ pub(crate) unsafe fn cuMemGetAddressRange_v2(
 
 fn allocate(call: &mut Call<'_>, dptr: *mut u64, bytesize: usize) -> Result<u64, u32> {
     let context = call.context()?;
-    match call.meet(context, CallKind::Alloc) {
-        Some(Fault::Fail(code) | Fault::FailLater(code)) => {
-            return Err(call.world.fail(context, code));
-        }
-        _ => {}
-    }
+    call.meet_now(context, CallKind::Alloc)?;
     if dptr.is_null() || bytesize == 0 {
         return Err(code::INVALID_VALUE);
     }
