@@ -40,7 +40,7 @@ pub(crate) unsafe fn cuMemAllocAsync(
     bytesize: usize,
     h_stream: *mut c_void,
 ) -> Result<(), u32> {
-    let context = call.context()?;
+    let context = call.bound_context()?;
     stream_of(call, context, h_stream)?;
     // The address is known at once; a pool hands it out in stream order, which is kept here
     // because work on it can only be queued after this call.
