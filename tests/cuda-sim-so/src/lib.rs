@@ -6,7 +6,6 @@ macro_rules! export {
     ($($module:ident::$name:ident($($parameter:ident: $kind:ty),*);)*) => {
         $(
             #[unsafe(no_mangle)]
-            #[expect(non_snake_case, reason = "the driver's name")]
             unsafe extern "C" fn $name($($parameter: $kind),*) -> u32 {
                 // SAFETY: the arguments are the caller's, who vouches for them.
                 unsafe { cuda_sim_engine::functions::$name($($parameter),*) }
