@@ -1,7 +1,5 @@
 //! Gives the shared object the soname of the real driver.
 
-#![expect(clippy::print_stdout, reason = "standard output is how a build script talks to cargo")]
-
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if std::env::var_os("CARGO_CFG_TARGET_OS").is_some_and(|os| os == "linux") {

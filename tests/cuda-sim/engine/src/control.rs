@@ -60,9 +60,8 @@ impl Sim {
                 .collect();
             for context in of_device {
                 world.clear_context(context, true);
-                if let Some(context) = world.contexts.get_mut(&context) {
-                    context.active = false;
-                }
+                world.contexts.remove(&context);
+                world.streams.retain(|_, stream| stream.context != context);
             }
             if let Some(state) = world.device_mut(device) {
                 state.memory = Memory::new(device, state.spec.granularity, state.spec.seed);
@@ -314,8 +313,10 @@ impl DeviceFaults {
         self.with(|faults| faults.count(kind))
     }
 
-    /// How many counted calls of any kind the device has seen: for tests that nothing more is sent
-    /// to a lost device.
+    /// How many calls in the device's context there were, whatever their kind, and refused ones
+    /// too: for tests that nothing more is sent to a lost device.
+    ///
+    /// Not among them: binding a context, asking which one is bound, retain, release and reset.
     #[must_use]
     pub fn all_calls(self) -> u64 {
         self.with(|faults| faults.total())

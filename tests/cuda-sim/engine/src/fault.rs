@@ -85,6 +85,7 @@ pub(crate) struct Faults {
     rules: Vec<Rule>,
     seeded: Option<Seeded>,
     counts: BTreeMap<CallKind, u64>,
+    total: u64,
 }
 
 #[derive(Debug)]
@@ -97,7 +98,7 @@ struct Seeded {
 
 impl Faults {
     pub(crate) const fn new() -> Self {
-        Self { rules: Vec::new(), seeded: None, counts: BTreeMap::new() }
+        Self { rules: Vec::new(), seeded: None, counts: BTreeMap::new(), total: 0 }
     }
 
     /// Lets the next `skip` calls pass and hits the `times` calls after them.
@@ -119,8 +120,13 @@ impl Faults {
         self.counts.get(&kind).copied().unwrap_or(0)
     }
 
-    pub(crate) fn total(&self) -> u64 {
-        self.counts.values().fold(0, |sum, count| sum.saturating_add(*count))
+    pub(crate) const fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Counts a call in the device's context, of whatever kind and outcome.
+    pub(crate) const fn count_any(&mut self) {
+        self.total = self.total.saturating_add(1);
     }
 
     /// Counts one call, and says what goes wrong with it. Every rule of the kind moves on by one
@@ -165,7 +171,7 @@ mod tests {
         let met: Vec<_> = (0..6).map(|_| faults.meet(CallKind::Alloc).is_some()).collect();
         assert_eq!(met, [false, false, true, true, false, false]);
         assert_eq!(faults.meet(CallKind::Free), None);
-        assert_eq!((faults.count(CallKind::Alloc), faults.total()), (6, 7));
+        assert_eq!((faults.count(CallKind::Alloc), faults.count(CallKind::Free)), (6, 1));
     }
 
     #[test]

@@ -30,7 +30,6 @@ macro_rules! define {
         /// The address of a simulated driver function, or `None` if it is not simulated.
         #[must_use]
         pub fn resolve(name: &CStr) -> Option<NonNull<c_void>> {
-            #[expect(clippy::as_conversions, reason = "a function becomes an address by `as` only")]
             let address: *const () = match name.to_bytes() {
                 $(bytes if bytes == stringify!($name).as_bytes() => {
                     $name as unsafe extern "C" fn($($kind),*) -> u32 as *const ()

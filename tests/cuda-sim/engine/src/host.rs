@@ -1,7 +1,8 @@
 //! Pinned host memory.
 
+use core::alloc::Layout;
 use core::ptr;
-use std::alloc::{Layout, alloc, dealloc};
+use std::alloc::{alloc, dealloc};
 
 /// Host memory that the driver knows.
 pub(crate) struct HostBlock {

@@ -287,10 +287,10 @@ impl Memory {
     }
 }
 
-/// What an address holds before anything was written there: fixed by the seed, seldom zero.
+/// What an address holds before anything was written there: fixed by the seed, and never zero.
 #[expect(clippy::arithmetic_side_effects, reason = "positions in a device's span")]
 fn garbage(seed: u64, chunk: u64, at: u64) -> u8 {
-    let word = crate::random::mix(seed ^ (chunk * CHUNK + at) / 8);
+    let word = crate::random::mix(seed ^ ((chunk * CHUNK + at) / 8));
     let [byte, ..] = word.rotate_right(u32::from(at.to_le_bytes()[0] % 8) * 8).to_le_bytes();
     byte | 1
 }

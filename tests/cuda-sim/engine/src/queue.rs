@@ -14,7 +14,7 @@ use crate::fault::Fault;
 use crate::kernel::{KernelBody, Launch, LaunchShape};
 use crate::memory::{ordinal_of, wide};
 use crate::report::MisuseKind;
-use crate::world::{World, as_callback};
+use crate::world::{Stream, World, as_callback};
 
 /// Copies go through a buffer of this size, so that host and device memory are never borrowed at
 /// once.
@@ -156,10 +156,15 @@ impl World {
                 {
                     goals.push((*other, *executed));
                 }
-                _ => self.step(stream),
+                _ => {
+                    self.step(stream);
+                    // A destroyed stream lives until its work is done.
+                    if self.streams.get(&stream).is_some_and(Stream::is_over) {
+                        self.streams.remove(&stream);
+                    }
+                }
             }
         }
-        self.streams.retain(|_, stream| !stream.destroyed || stream.executed < stream.enqueued);
     }
 
     /// Runs all that is queued on a stream.

@@ -1,6 +1,6 @@
 //! Numbers that look random and are fixed by a seed.
 
-/// One step of SplitMix64.
+/// One step of the generator `SplitMix64`.
 ///
 /// # Source
 ///

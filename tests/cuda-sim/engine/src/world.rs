@@ -81,6 +81,13 @@ pub(crate) struct Stream {
     pub(crate) error: Option<u32>,
 }
 
+impl Stream {
+    /// Destroyed, with nothing left to do.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.destroyed && self.executed == self.enqueued
+    }
+}
+
 /// An event, with the place in a stream that it marks.
 pub(crate) struct Event {
     pub(crate) context: u64,
@@ -388,8 +395,14 @@ impl Call<'_> {
     }
 
     /// The thread's current context, alive and not poisoned.
-    pub(crate) fn context(&self) -> Result<u64, u32> {
+    ///
+    /// Counts the call, since from here on it is one to the device, even if it is refused.
+    pub(crate) fn context(&mut self) -> Result<u64, u32> {
         let id = self.bound_context()?;
+        let ordinal = self.world.device_of(id);
+        if let Some(device) = ordinal.and_then(|ordinal| self.world.device_mut(ordinal)) {
+            device.faults.count_any();
+        }
         match self.world.contexts.get(&id).and_then(|context| context.poisoned) {
             Some(code) => Err(code),
             None => Ok(id),

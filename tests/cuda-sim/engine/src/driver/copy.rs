@@ -143,7 +143,7 @@ pub(crate) unsafe fn cuMemcpyPeer(
     src_context: *mut c_void,
     byte_count: usize,
 ) -> Result<(), u32> {
-    let current = call.context()?;
+    let current = call.bound_context()?;
     let ends = peers(call, dst_device, dst_context, src_device, src_context, byte_count)?;
     // In order with everything that was queued, or will be, in the three contexts; so it runs here
     // and now.
@@ -164,7 +164,7 @@ pub(crate) unsafe fn cuMemcpyPeerAsync(
     byte_count: usize,
     h_stream: *mut c_void,
 ) -> Result<(), u32> {
-    call.context()?;
+    call.bound_context()?;
     peers(call, dst_device, dst_context, src_device, src_context, byte_count)?;
     let (target, source) = (End::Device(dst_device), End::Device(src_device));
     // SAFETY: no end is host memory.

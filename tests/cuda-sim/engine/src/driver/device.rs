@@ -11,6 +11,42 @@ use crate::world::Call;
 /// The driver version that is told: CUDA 12.4.
 const DRIVER_VERSION: c_int = 12_040;
 
+/// Attributes that are the same for every simulated device; those of an H200.
+const CONSTANTS: [(c_int, c_int); 26] = [
+    // Threads of a block, blocks in x, y and z, grids in x, y and z.
+    (1, 1024),
+    (2, 1024),
+    (3, 1024),
+    (4, 64),
+    (5, c_int::MAX),
+    (6, 65_535),
+    (7, 65_535),
+    // Shared and constant memory, warp, registers, clock in kHz.
+    (8, 48 << 10),
+    (9, 64 << 10),
+    (10, 32),
+    (12, 64 << 10),
+    (13, 1_980_000),
+    // Overlap of copies and kernels, mapping of host memory, concurrent kernels.
+    (15, 1),
+    (19, 1),
+    (31, 1),
+    // Memory clock in kHz, bus width, L2, threads of a multiprocessor, copy engines.
+    (36, 2_619_000),
+    (37, 6144),
+    (38, 50 << 20),
+    (39, 2048),
+    (40, 3),
+    // Unified addressing: true on every 64-bit device, and says nothing about residency.
+    (41, 1),
+    // Stream priorities, managed memory, also concurrently, memory pools.
+    (78, 1),
+    (83, 1),
+    (89, 1),
+    (90, 1),
+    (115, 1),
+];
+
 pub(crate) unsafe fn cuInit(call: &mut Call<'_>, flags: c_uint) -> Result<(), u32> {
     if flags != 0 {
         return Err(code::INVALID_VALUE);
@@ -144,43 +180,16 @@ pub(crate) unsafe fn cuDeviceGetAttribute(
     let (domain, bus, device) = spec.pci.unwrap_or_else(|| default_pci(ordinal));
     let (major, minor) = spec.compute_capability;
     let value = match attrib {
-        // Threads of a block; blocks and grids by dimension.
-        1 | 2 | 3 => 1024,
-        4 => 64,
-        5 => c_int::MAX,
-        6 | 7 => 65_535,
-        // Shared and constant memory, warp, registers.
-        8 => 48 << 10,
-        9 => 64 << 10,
-        10 => 32,
-        12 => 64 << 10,
-        // Clock in kHz; overlap of copies and kernels.
-        13 => 1_980_000,
-        15 => 1,
         16 => c_int::from(spec.multiprocessors),
         18 => c_int::from(spec.integrated),
-        // Can map host memory; concurrent kernels.
-        19 | 31 => 1,
         32 => c_int::from(spec.ecc),
         33 => c_int::from(bus),
         34 => c_int::from(device),
-        // Memory clock in kHz, bus width, L2, threads of a multiprocessor, copy engines.
-        36 => 2_619_000,
-        37 => 6144,
-        38 => 50 << 20,
-        39 => 2048,
-        40 => 3,
-        // Unified addressing: true on every 64-bit device, and says nothing about residency.
-        41 => 1,
         50 => c_int::try_from(domain).unwrap_or(c_int::MAX),
         75 => c_int::from(major),
         76 => c_int::from(minor),
-        // Stream priorities; managed memory, also concurrently.
-        78 | 83 | 89 => 1,
-        // Memory pools.
-        115 => 1,
-        0 | i32::MIN..0 | 200.. => return Err(code::INVALID_VALUE),
-        _ => 0,
+        i32::MIN..=0 | 200.. => return Err(code::INVALID_VALUE),
+        _ => CONSTANTS.iter().find(|(at, _)| *at == attrib).map_or(0, |(_, value)| *value),
     };
     put!(pi, value)
 }
@@ -261,10 +270,9 @@ fn spec<'c>(call: &'c Call<'_>, dev: c_int) -> Result<&'c DeviceSpec, u32> {
 /// A version 4 UUID that is fixed by the ordinal.
 fn default_uuid(ordinal: u32) -> [u8; 16] {
     let mut random = crate::random::Random::new(0x5EED ^ u64::from(ordinal));
-    let [a, b, c, d, e, f, version, h] = random.next().to_le_bytes();
-    let [variant, j, k, l, m, n, o, p] = random.next().to_le_bytes();
-    let (version, variant) = (version & 0x0F | 0x40, variant & 0x3F | 0x80);
-    [a, b, c, d, e, f, version, h, variant, j, k, l, m, n, o, p]
+    let bits = (u128::from(random.next()) << 64) | u128::from(random.next());
+    let without = bits & !(0xF << 76) & !(0x3 << 62);
+    (without | (0x4 << 76) | (0x2 << 62)).to_be_bytes()
 }
 
 fn default_pci(ordinal: u32) -> (u32, u8, u8) {

@@ -123,7 +123,7 @@ pub(crate) unsafe fn cuEventElapsedTime(
 pub(crate) fn event_of(call: &mut Call<'_>, handle: *mut c_void) -> Result<u64, u32> {
     let id = decode(Kind::Event, handle).filter(|id| call.world.events.contains_key(id));
     if id.is_none() {
-        let device = call.context().ok().and_then(|context| call.world.device_of(context));
+        let device = call.bound_context().ok().and_then(|context| call.world.device_of(context));
         call.note(MisuseKind::UnknownHandle, device, format!("{handle:?} is no event"));
     }
     id.ok_or(code::INVALID_HANDLE)

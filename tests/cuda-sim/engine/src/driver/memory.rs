@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use crate::code;
 use crate::driver::stream::stream_of;
 use crate::driver::wide;
-use crate::fault::{CallKind, Fault};
+use crate::fault::CallKind;
 use crate::memory::{Allocation, ordinal_of};
 use crate::queue::{Op, Work};
 use crate::report::MisuseKind;
@@ -40,7 +40,7 @@ pub(crate) unsafe fn cuMemAllocAsync(
     bytesize: usize,
     h_stream: *mut c_void,
 ) -> Result<(), u32> {
-    let context = call.context()?;
+    let context = call.bound_context()?;
     stream_of(call, context, h_stream)?;
     // The address is known at once; a pool hands it out in stream order, which is kept here
     // because work on it can only be queued after this call.
@@ -102,12 +102,7 @@ pub(crate) unsafe fn cuMemGetAddressRange_v2(
 
 fn allocate(call: &mut Call<'_>, dptr: *mut u64, bytesize: usize) -> Result<u64, u32> {
     let context = call.context()?;
-    match call.meet(context, CallKind::Alloc) {
-        Some(Fault::Fail(code) | Fault::FailLater(code)) => {
-            return Err(call.world.fail(context, code));
-        }
-        _ => {}
-    }
+    call.meet_now(context, CallKind::Alloc)?;
     if dptr.is_null() || bytesize == 0 {
         return Err(code::INVALID_VALUE);
     }

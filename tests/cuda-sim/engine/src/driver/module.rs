@@ -177,7 +177,7 @@ pub(crate) unsafe fn cuLaunchKernel(
 fn function_of(call: &mut Call<'_>, handle: *mut c_void) -> Result<u64, u32> {
     let id = decode(Kind::Function, handle).filter(|id| call.world.functions.contains_key(id));
     if id.is_none() {
-        let device = call.context().ok().and_then(|context| call.world.device_of(context));
+        let device = call.bound_context().ok().and_then(|context| call.world.device_of(context));
         call.note(MisuseKind::UnknownHandle, device, format!("{handle:?} is no function"));
     }
     id.ok_or(code::INVALID_HANDLE)

@@ -50,7 +50,7 @@ pub(crate) unsafe fn cuStreamDestroy_v2(
     let Some(stream) = call.world.streams.get_mut(&id) else { return Err(code::INVALID_HANDLE) };
     // What was queued goes on; the stream itself can no longer be named.
     stream.destroyed = true;
-    if stream.executed == stream.enqueued {
+    if stream.is_over() {
         call.world.streams.remove(&id);
     }
     Ok(())
