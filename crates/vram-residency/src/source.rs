@@ -11,8 +11,12 @@ use core::fmt;
 use std::io;
 use std::sync::Arc;
 
+use vram_alloc::ByteLen;
+
 pub use file::FileSource;
 pub use reader::ReaderSource;
+
+use crate::error::VramError;
 
 /// Why a source did not give the bytes it promised.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -72,6 +76,24 @@ impl SourceError {
     #[must_use]
     pub fn io(name: impl Into<String>, error: io::Error) -> Self {
         Self::Io { name: name.into(), error: Arc::new(error) }
+    }
+}
+
+impl SourceError {
+    /// As the facade answers it, with what was being sealed.
+    pub(crate) fn while_sealing(self, model_id: &str) -> VramError {
+        let (source_name, declared, found) = match self {
+            Self::Short { name, declared, found } => (name, declared, found),
+            // One byte more is all that was looked at.
+            Self::Long { name, declared } => (name, declared, declared.saturating_add(1)),
+            other => return VramError::Source(other),
+        };
+        VramError::SourceLength {
+            model_id: Arc::from(model_id),
+            source_name,
+            declared: ByteLen::new(declared),
+            found: ByteLen::new(found),
+        }
     }
 }
 
