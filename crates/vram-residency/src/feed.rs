@@ -34,11 +34,7 @@ impl<'s> Feed<'s> {
     /// # Returns
     ///
     /// Which segment it was, and its length.
-    pub(crate) fn fill(
-        &self,
-        queued: u64,
-        target: &mut [u8],
-    ) -> Result<(u64, usize), SourceError> {
+    pub(crate) fn fill(&self, queued: u64, target: &mut [u8]) -> Result<(u64, usize), SourceError> {
         let Some(next) = &self.next else {
             return self.read(queued, target).map(|len| (queued, len));
         };

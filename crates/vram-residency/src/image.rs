@@ -212,10 +212,5 @@ pub fn inspect_image(image: &Path) -> Result<ImageInfo, VramError> {
     let file = ImageFile::open(image)?;
     let fields = file.record().parse_unauthenticated().map_err(|error| file.refused(error))?;
     let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());
-    Ok(ImageInfo {
-        record: file.record().clone(),
-        fields,
-        file_len: file.len(),
-        image_len,
-    })
+    Ok(ImageInfo { record: file.record().clone(), fields, file_len: file.len(), image_len })
 }

@@ -66,9 +66,8 @@ pub fn unseal_image(
     let threads = options.threads_for(&layout);
     parallel::for_each_segment(threads, layout.count(), || segment_buffer(&layout), work)?;
 
-    let digest = opener
-        .check_digest(&hashes.into_vec())
-        .map_err(|error| image.file().refused(error))?;
+    let digest =
+        opener.check_digest(&hashes.into_vec()).map_err(|error| image.file().refused(error))?;
     if let Some(expected) = options.expected_digest.filter(|expected| *expected != digest) {
         return Err(VramError::DigestMismatch {
             model_id: Arc::from(image.file().name().as_str()),
@@ -133,9 +132,8 @@ pub fn verify_image(
     let mut altered = altered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     altered.sort_unstable_by_key(|one| one.segment);
     let digest = if altered.is_empty() {
-        let digest = opener
-            .check_digest(&hashes.into_vec())
-            .map_err(|error| image.file().refused(error))?;
+        let digest =
+            opener.check_digest(&hashes.into_vec()).map_err(|error| image.file().refused(error))?;
         if let Some(expected) = options.expected_digest.filter(|expected| *expected != digest) {
             return Err(VramError::DigestMismatch {
                 model_id: Arc::from(image.file().name().as_str()),

@@ -46,7 +46,8 @@ impl ImageFile {
         let image =
             Self { file, path: path.to_path_buf(), len: ByteLen::new(metadata.len()), record };
         // A short file that does not even begin like an image is no image, rather than a cut one.
-        if held < SealRecord::LEN && image.record.parse_unauthenticated() != Err(SealError::NotASeal)
+        if held < SealRecord::LEN
+            && image.record.parse_unauthenticated() != Err(SealError::NotASeal)
         {
             return Err(image.refused(SealError::WrongLength {
                 what: "a sealed image, at least",
