@@ -9,6 +9,7 @@
 //! appears under its name whole, or not at all. Nothing that a file states is believed, and nothing
 //! is allocated for it, before its record was authenticated and found within the limits.
 
+mod feed;
 mod open;
 mod read;
 mod seal;

@@ -2,15 +2,17 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     reason = "a test fails by panicking"
 )]
 
+use core::panic::AssertUnwindSafe;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -144,7 +146,8 @@ fn an_image_is_the_format_s_whatever_the_threads_and_the_kind_of_source() {
 
         let file = FileSource::open(bench.path("weights")).unwrap();
         let slice = SliceSource::new(&bytes);
-        for (source, threads) in [(&file as &dyn Source, 1), (&file, 4), (&slice, 3)] {
+        let sources: [(&dyn Source, usize); 3] = [(&file, 1), (&file, 4), (&slice, 3)];
+        for (source, threads) in sources {
             let options = ImageOptions::new().threads(Threads::exactly(threads));
             bench.try_seal("image", params, source, options).unwrap();
             assert!(fs::read(bench.path("image")).unwrap() == expected, "{params:?} {threads}");
@@ -435,6 +438,8 @@ fn a_reader_that_ends_early_or_late_leaves_no_file() {
     }
 }
 
+type Call<'a> = &'a dyn Fn(ImageOptions<'_>) -> Result<(), VramError>;
+
 #[test]
 fn a_cancelled_call_and_a_panicking_callback_leave_no_file() {
     let bench = Bench::new();
@@ -442,7 +447,7 @@ fn a_cancelled_call_and_a_panicking_callback_leave_no_file() {
     bench.seal("image", params(), &bytes);
     let (image, out) = (bench.path("image"), bench.path("out"));
     let expected = Expected::new(MODEL).unwrap();
-    let calls: [&dyn Fn(ImageOptions<'_>) -> Result<(), VramError>; 3] = [
+    let calls: [Call<'_>; 3] = [
         &|options| bench.try_seal("new", params(), &SliceSource::new(&bytes), options).map(drop),
         &|options| unseal_image(&ring(), &expected, &image, &out, options).map(drop),
         &|options| verify_image(&ring(), &expected, &image, options).map(drop),

@@ -5,7 +5,6 @@
 //! and zeroed stretches, at any place.
 
 #![expect(
-    clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     reason = "a test fails by panicking"

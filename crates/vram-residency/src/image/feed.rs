@@ -6,7 +6,7 @@ use crate::source::{Access, Source, SourceError};
 use crate::sync::{Mutex, lock};
 
 /// A source, cut into segments that several threads fetch.
-pub(crate) struct Feed<'s> {
+pub(super) struct Feed<'s> {
     source: &'s dyn Source,
     layout: SegmentLayout,
     /// The next segment of a source that can only be read in order; choosing and reading it is one
@@ -15,7 +15,7 @@ pub(crate) struct Feed<'s> {
 }
 
 impl<'s> Feed<'s> {
-    pub(crate) fn new(source: &'s dyn Source, layout: SegmentLayout) -> Self {
+    pub(super) fn new(source: &'s dyn Source, layout: SegmentLayout) -> Self {
         let next = match source.access() {
             Access::Positional => None,
             Access::Sequential => Some(Mutex::new(0)),
@@ -34,7 +34,7 @@ impl<'s> Feed<'s> {
     /// # Returns
     ///
     /// Which segment it was, and its length.
-    pub(crate) fn fill(&self, queued: u64, target: &mut [u8]) -> Result<(u64, usize), SourceError> {
+    pub(super) fn fill(&self, queued: u64, target: &mut [u8]) -> Result<(u64, usize), SourceError> {
         let Some(next) = &self.next else {
             return self.read(queued, target).map(|len| (queued, len));
         };

@@ -38,15 +38,15 @@ impl ImageFile {
             return Err(failed(error));
         }
         let mut head = [0_u8; SealRecord::LEN];
-        let held = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(head.len());
-        if let Some(head) = head.get_mut(..held) {
+        let present = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(head.len());
+        if let Some(head) = head.get_mut(..present) {
             file.read_exact_at(head, 0).map_err(|error| io_failed("read", path, error))?;
         }
         let record = SealRecord::from_bytes(head);
         let image =
             Self { file, path: path.to_path_buf(), len: ByteLen::new(metadata.len()), record };
         // A short file that does not even begin like an image is no image, rather than a cut one.
-        if held < SealRecord::LEN
+        if present < SealRecord::LEN
             && image.record.parse_unauthenticated() != Err(SealError::NotASeal)
         {
             return Err(image.refused(SealError::WrongLength {
@@ -89,14 +89,14 @@ impl ImageFile {
         limits: OpenLimits,
     ) -> Result<OpenImage, VramError> {
         let refused = |error| self.refused(error);
-        let opened = open_record_in(keys, &self.record, expected, limits).map_err(refused)?;
-        let layout = ImageLayout::for_fields(opened.fields());
+        let proven = open_record_in(keys, &self.record, expected, limits).map_err(refused)?;
+        let layout = ImageLayout::for_fields(proven.fields());
         layout.check_len(self.len.get()).map_err(refused)?;
         let padding = self.part(layout.padding_offset(), layout.padding_len())?;
         layout.check_padding(&padding).map_err(refused)?;
         let table = self.part(ImageLayout::TABLE_OFFSET, layout.table_len())?;
-        let tags = SegmentTags::from_bytes(opened.fields(), table).map_err(refused)?;
-        let opener = opened.with_table(tags).map_err(refused)?;
+        let tags = SegmentTags::from_bytes(proven.fields(), table).map_err(refused)?;
+        let opener = proven.with_table(tags).map_err(refused)?;
         Ok(OpenImage { image: self, opener, data_offset: layout.data_offset() })
     }
 

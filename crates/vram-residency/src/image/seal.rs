@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::read::io_failed;
 use super::{ImageOptions, ImageReport, segment_buffer};
 use crate::error::VramError;
-use crate::feed::Feed;
+use super::feed::Feed;
 use crate::hashes::Hashes;
 use crate::progress::Watch;
 use crate::source::{Access, Source};
@@ -61,28 +61,28 @@ pub fn seal_image(
              Segment",
         ));
     }
-    let mode = match params.protection() {
+    let permissions = match params.protection() {
         Protection::Authenticated => 0o600,
         _ => 0o666,
     };
-    let file = WholeFile::create(target, mode, options.overwrite)
+    let file = WholeFile::create(target, permissions, options.overwrite)
         .map_err(|error| io_failed("create the sealed image", target, error))?;
     let name = target.display().to_string();
     let job = Job { source, threads: options.threads_for(sealer.layout()), name: &name };
     let total = if sealer.needs_digest_first() { len.saturating_add(len) } else { len };
     let watch = options.watch(total);
 
-    let sealed = job.run(sealer, &file, options.expected_digest, &watch, target)?;
-    let head = image::head(&sealed.record, &sealed.tags)?;
+    let made = job.run(sealer, &file, options.expected_digest, &watch, target)?;
+    let head = image::head(&made.record, &made.tags)?;
     file.file()
         .write_all_at(&head, 0)
         .map_err(|error| io_failed("write the sealed image", target, error))?;
     file.publish().map_err(|error| io_failed("finish the sealed image", target, error))?;
     watch.finish();
 
-    let fields = sealed.record.parse_unauthenticated()?;
+    let fields = made.record.parse_unauthenticated()?;
     let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());
-    Ok(ImageReport { record: sealed.record, fields, digest: sealed.digest, image_len })
+    Ok(ImageReport { record: made.record, fields, digest: made.digest, image_len })
 }
 
 /// What both passes over the source need.
@@ -107,7 +107,7 @@ impl Job<'_> {
             expected: Box::new(expected),
             found: Box::new(found),
         };
-        let mut hashed = None;
+        let mut first_pass = None;
         if sealer.needs_digest_first() {
             let hashes = self.hash(&sealer, watch)?;
             // Known before the first byte is written: a wrong file costs one pass, not two.
@@ -116,7 +116,7 @@ impl Job<'_> {
                 return Err(mismatch(expected, digest));
             }
             sealer.fix(&hashes)?;
-            hashed = Some(hashes);
+            first_pass = Some(hashes);
         }
 
         let layout = *sealer.layout();
@@ -129,11 +129,11 @@ impl Job<'_> {
                 feed.fill(queued, buffer).map_err(|error| error.while_sealing(self.name))?;
             let bytes = buffer.get_mut(..len).unwrap_or_default();
             let index = usize::try_from(segment).unwrap_or(usize::MAX);
-            let sealed = match hashed.as_ref().and_then(|hashes| hashes.get(index)) {
+            let outcome = match first_pass.as_ref().and_then(|hashes| hashes.get(index)) {
                 Some(hash) => sealer.seal_segment_checked(segment, bytes, hash),
                 None => sealer.seal_segment(segment, bytes),
             };
-            let sealed = sealed.map_err(|error| match error {
+            let done = outcome.map_err(|error| match error {
                 SealError::SourceChanged { segment } => {
                     VramError::SourceChanged { model_id: Arc::from(self.name), segment }
                 }
@@ -143,16 +143,16 @@ impl Job<'_> {
             file.file()
                 .write_all_at(bytes, data_offset.saturating_add(start))
                 .map_err(|error| io_failed("write the sealed image", target, error))?;
-            collector.put(segment, sealed)?;
+            collector.put(segment, done)?;
             watch.advance(ByteLen::from_usize(len));
             Ok(())
         };
         parallel::for_each_segment(self.threads, layout.count(), || segment_buffer(&layout), work)?;
         self.source.finish().map_err(|error| error.while_sealing(self.name))?;
-        let sealed = collector.finish(sealer)?;
-        match expected.filter(|expected| *expected != sealed.digest) {
-            Some(expected) => Err(mismatch(expected, sealed.digest)),
-            None => Ok(sealed),
+        let made = collector.finish(sealer)?;
+        match expected.filter(|expected| *expected != made.digest) {
+            Some(expected) => Err(mismatch(expected, made.digest)),
+            None => Ok(made),
         }
     }
 
