@@ -3,7 +3,7 @@
 use thiserror::Error;
 use vram_alloc::{BoundsError, ByteLen, DeviceOffset, GpuIndex};
 
-use crate::DeviceMemory;
+use crate::{DeviceMemory, codes};
 
 /// What a device, or the checks in front of it, refused.
 ///
@@ -128,6 +128,24 @@ pub enum GpuError {
 }
 
 impl GpuError {
+    /// The error that a driver's result code stands for, by its raw number; out of memory is
+    /// reported as [`GpuError::OutOfMemory`] by whoever knows how much was asked for.
+    #[must_use]
+    pub fn driver(gpu: GpuIndex, code: u32) -> Self {
+        Self::Driver { gpu, code, name: codes::name(code), sticky: codes::is_sticky(code) }
+    }
+
+    /// What every later call answers once this error took the device.
+    #[must_use]
+    pub const fn as_lost(&self) -> Option<Self> {
+        match *self {
+            Self::Driver { gpu, code, name, sticky: true } | Self::Lost { gpu, code, name } => {
+                Some(Self::Lost { gpu, code, name })
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the device is unusable until it is reset: a sticky driver error, or the refusal
     /// that follows one.
     #[must_use]

@@ -71,8 +71,10 @@ pub trait DeviceMemory: Send + Sync + fmt::Debug {
     ) -> Result<(), GpuError>;
 
     /// Starts copying the first `len` bytes of `staging` to the device. The buffer is taken until
-    /// the copy was waited for; errors, bad arguments too, come out of [`Pending::wait`]. Queued
-    /// copies of one allocation take effect in the order in which they were queued.
+    /// the copy was waited for; errors, bad arguments too, come out of [`Pending::wait`].
+    ///
+    /// A queued copy takes effect at any time up to its wait. Copies that share device bytes are
+    /// ordered only by waiting for one before the next is started.
     fn queue_write(&self, to: DeviceOffset, staging: Staging, len: ByteLen) -> Pending;
 
     /// Starts copying `from` to the start of `staging`, as [`queue_write`](Self::queue_write) does

@@ -45,6 +45,12 @@ impl Staging {
         Ok(Self { bytes: Bytes::Plain(bytes) })
     }
 
+    /// A buffer without bytes, which needs no memory.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self { bytes: Bytes::Plain(Vec::new()) }
+    }
+
     /// A buffer in memory of another kind. Its content is overwritten with zeros first.
     #[must_use]
     pub fn special(mut buffer: Box<dyn StagingBuffer>) -> Self {

@@ -284,10 +284,11 @@ impl Core {
         source.finish().map_err(|error| error.while_sealing(&request.common.sealed_as.model_id))?;
         // Before anything is resident: a callback that panics must not leave shards behind.
         watch.finish();
-        let pieces = plan.pieces().iter().zip(entries).map(|(piece, entry)| ModelPiece {
-            piece: piece.clone(),
-            shard: self.publish(entry),
-        });
+        let pieces = plan
+            .pieces()
+            .iter()
+            .zip(entries)
+            .map(|(piece, entry)| ModelPiece { piece: piece.clone(), shard: self.publish(entry) });
         let pieces = pieces.collect();
         Ok(ModelHandle { model_id: request.common.sealed_as.model_id, pieces })
     }
@@ -422,8 +423,7 @@ impl Job<'_, '_> {
         let Placed { request, space, counted } = placed;
         let source = PieceSource { model: self.source, piece };
         let feed = SourceFeed::new(&source, &request.sealed_as.model_id);
-        let entry =
-            self.core.seal_feed(&request, (space, counted), &feed, None, self.watch)?;
+        let entry = self.core.seal_feed(&request, (space, counted), &feed, None, self.watch)?;
         if let Some(slot) = self.sealed.get(index) {
             *lock(slot) = Some(entry);
         }

@@ -17,7 +17,7 @@ mod seal;
 use core::fmt;
 use std::path::Path;
 
-use vram_alloc::{ByteLen, ByteRange};
+use vram_alloc::ByteLen;
 use vram_seal::{ContentDigest, ImageLayout, RecordFields, SealRecord, SegmentLayout, Threads};
 use zeroize::Zeroizing;
 
@@ -27,6 +27,7 @@ pub use seal::seal_image;
 use crate::cancel::CancelToken;
 use crate::error::VramError;
 use crate::progress::{Progress, ProgressFn, Watch};
+use crate::verify::SegmentSpan;
 use crate::whole_file::Overwrite;
 use read::ImageFile;
 
@@ -159,16 +160,6 @@ pub struct ImageReport {
     pub image_len: ByteLen,
 }
 
-/// A segment and the bytes of the content that it covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AlteredSegment {
-    /// Index of the segment, from 0.
-    pub segment: u64,
-    /// Its bytes, from the start of the content.
-    pub range: ByteRange,
-}
-
 /// What verifying an image found.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -176,7 +167,7 @@ pub struct ImageVerdict {
     /// What the record states, authenticated.
     pub fields: RecordFields,
     /// The segments that are not what was sealed, in ascending order.
-    pub altered: Vec<AlteredSegment>,
+    pub altered: Vec<SegmentSpan>,
     /// The plain BLAKE3 digest of the content: present if, and only if, everything is sound.
     pub digest: Option<ContentDigest>,
 }

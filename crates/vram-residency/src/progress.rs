@@ -114,8 +114,7 @@ mod tests {
     #[test]
     fn figures_rise_and_end_at_the_total_whatever_the_threads_do() {
         let mut told = Vec::new();
-        let watch =
-            Watch::new(bytes(4000), Some(Box::new(|progress| told.push(progress))), None);
+        let watch = Watch::new(bytes(4000), Some(Box::new(|progress| told.push(progress))), None);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| (0..1000).for_each(|_| watch.advance(bytes(1))));

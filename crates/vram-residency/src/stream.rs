@@ -115,7 +115,7 @@ impl VramManager {
     /// # std::fs::write(&path, b"weights")?;
     /// let manager = VramManager::new_mock(1 << 20)?;
     /// let request = SealRequest::new("llama-3-8b", 0);
-    /// let shard = manager.seal_from(&request, FileSource::open(&path)?, SealOptions::new())?;
+    /// let shard = manager.seal_from(request, FileSource::open(&path)?, SealOptions::new())?;
     /// assert_eq!(manager.unseal_model(&shard)?, b"weights");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -126,11 +126,11 @@ impl VramManager {
     )]
     pub fn seal_from(
         &self,
-        request: &SealRequest,
+        request: SealRequest,
         source: impl Source,
         options: SealOptions<'_>,
     ) -> Result<SealedShard, VramError> {
-        self.core.seal_source(request, &source, options)
+        self.core.seal_source(&request, &source, options)
     }
 
     /// Writes all plaintext of a shard to `sink`, in order. Only authenticated bytes are written;
@@ -241,7 +241,8 @@ pub(crate) struct SourceFeed<'s> {
 impl<'s> SourceFeed<'s> {
     pub(crate) fn new(source: &'s dyn Source, model_id: &'s str) -> Self {
         let len = ByteLen::new(source.len());
-        let slice = source.as_slice().filter(|slice| ByteLen::from_usize(<[u8]>::len(slice)) == len);
+        let slice =
+            source.as_slice().filter(|slice| ByteLen::from_usize(<[u8]>::len(slice)) == len);
         let turn = match source.access() {
             Access::Sequential if slice.is_none() => Some(Mutex::new(0)),
             _ => None,

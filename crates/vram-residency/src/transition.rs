@@ -108,11 +108,8 @@ impl Core {
         params: SealParams,
         mut space: Space,
     ) -> Result<(), VramError> {
-        let hashes = if needs_digest_first(params) {
-            Some(self.content_hashes(entry, old)?)
-        } else {
-            None
-        };
+        let hashes =
+            if needs_digest_first(params) { Some(self.content_hashes(entry, old)?) } else { None };
         let sealer = self.sealer(entry, old, params, hashes.as_deref())?;
         space.written();
         let seal = self.write_beside(old, &space, sealer, hashes.as_deref(), params);
@@ -170,12 +167,10 @@ impl Core {
                 if window.bytes.is_empty() {
                     return convert.window(&windows, &window, &mut [], &keep);
                 }
-                let (from, to) =
-                    (locate(old.range, window.bytes)?, locate(target, window.bytes)?);
+                let (from, to) = (locate(old.range, window.bytes)?, locate(target, window.bytes)?);
                 let mut staging = worker.read(gpu.memory()?, from)?;
                 let bytes = part(staging.as_mut_slice(), from);
-                let done =
-                    bytes.and_then(|bytes| convert.window(&windows, &window, bytes, &keep));
+                let done = bytes.and_then(|bytes| convert.window(&windows, &window, bytes, &keep));
                 match done.and_then(|()| gpu.memory()) {
                     Ok(memory) => {
                         worker.queue_write(memory, to.start(), staging, to.len());
@@ -247,9 +242,8 @@ impl Core {
             return;
         }
         let count = rewrite.windows.layout().count();
-        let looked = catch_unwind(AssertUnwindSafe(|| {
-            self.altered_segments(old, Selection::Run(0..count))
-        }));
+        let looked =
+            catch_unwind(AssertUnwindSafe(|| self.altered_segments(old, Selection::Run(0..count))));
         match looked {
             Ok(Ok(segments)) if segments.is_empty() => {}
             Ok(Ok(segments)) => entry.quarantine(&segments),
@@ -297,8 +291,7 @@ impl Core {
                 Ok(())
             })
         })?;
-        let mut segments =
-            segments.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut segments = segments.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !segments.is_empty() {
             segments.sort_unstable();
             entry.quarantine(&segments);
@@ -353,8 +346,7 @@ impl Core {
 
 /// Whether sealing with these choices needs all hashes before the first segment.
 fn needs_digest_first(params: SealParams) -> bool {
-    params.protection() != Protection::Authenticated
-        && params.scope() == vram_seal::SivScope::Shard
+    params.protection() != Protection::Authenticated && params.scope() == vram_seal::SivScope::Shard
 }
 
 /// An error of the seal while device bytes are being read means that they are not what was sealed:

@@ -13,10 +13,9 @@
 mod sweep;
 
 use sweep::{Rig, SEGMENT, content};
+use vram_alloc::DeviceOffset;
 use vram_residency::device::fault::Op;
-use vram_residency::{
-    Protection, SealRequest, SealedShard, SivScope, Suite, Verify, VramError,
-};
+use vram_residency::{Protection, SealRequest, SealedShard, SivScope, Suite, Verify, VramError};
 
 /// Sizes around segments and windows, and the empty shard.
 const SIZES: [usize; 7] =
@@ -31,12 +30,15 @@ fn kinds() -> Vec<(SivScope, Suite)> {
 
 fn seal(rig: &Rig, kind: (SivScope, Suite), bytes: &[u8]) -> SealedShard {
     let request = SealRequest::new("model", 0).scope(kind.0).suite(kind.1).context(b"tenant");
-    rig.manager.seal(&request, bytes).unwrap()
+    rig.manager.seal(request, bytes).unwrap()
 }
 
 /// Room for exactly one copy, so that the second half of the tests works in place.
 fn rigs(len: usize) -> [Rig; 2] {
-    [Rig::new(3 * len.max(SEGMENT) + 4096), Rig::new(len.max(1))]
+    [
+        Rig::new((3 * len.max(SEGMENT)).next_multiple_of(256)),
+        Rig::new(len.next_multiple_of(256).max(256)),
+    ]
 }
 
 #[test]
@@ -119,9 +121,7 @@ fn a_transition_of_altered_bytes_is_refused_and_the_segment_named() {
                         shard = rig.manager.open_resident(&shard).unwrap();
                     }
                     let offset = rig.written_at() + segment * 4096 + 3;
-                    rig.device
-                        .flip_bit_at(None, vram_residency::DeviceOffset::new(offset), 1)
-                        .unwrap();
+                    rig.device.flip_bit_at(None, DeviceOffset::new(offset), 1).unwrap();
                     let used = rig.used();
                     let refused = if first_open {
                         rig.manager.close_resident(&shard)
@@ -153,7 +153,7 @@ fn a_quarantined_shard_does_not_change_its_seal() {
     let bytes = content(3 * SEGMENT, 4);
     let shard = seal(&rig, (SivScope::Shard, Suite::Aes256Gcm), &bytes);
     let at = rig.written_at();
-    rig.device.flip_bit_at(None, vram_residency::DeviceOffset::new(at), 0).unwrap();
+    rig.device.flip_bit_at(None, DeviceOffset::new(at), 0).unwrap();
     assert!(!rig.manager.verify_shard_integrity(&shard).unwrap());
     assert!(matches!(rig.manager.open_resident(&shard), Err(VramError::Quarantined { .. })));
     rig.settle(true);

@@ -80,7 +80,7 @@ pub struct ContentHasher(Inner);
 
 enum Inner {
     Blake3(Box<blake3::Hasher>),
-    Sha256(ring::digest::Context),
+    Sha256(Box<ring::digest::Context>),
 }
 
 impl ContentHasher {
@@ -89,7 +89,9 @@ impl ContentHasher {
     pub fn new(kind: HashKind) -> Self {
         Self(match kind {
             HashKind::Blake3 => Inner::Blake3(Box::new(blake3::Hasher::new())),
-            HashKind::Sha256 => Inner::Sha256(ring::digest::Context::new(&ring::digest::SHA256)),
+            HashKind::Sha256 => {
+                Inner::Sha256(Box::new(ring::digest::Context::new(&ring::digest::SHA256)))
+            }
         })
     }
 

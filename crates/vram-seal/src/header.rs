@@ -411,11 +411,6 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "constant positions in an array of constant length: each is a bound that the \
-                  compiler sees and the tests of every byte run"
-    )]
     fn of(bytes: &'a [u8; SealRecord::LEN]) -> Self {
         let mut rest = &bytes[..];
         Self {

@@ -112,7 +112,7 @@ impl SealParams {
         self.segment
     }
 
-    pub(crate) const fn mode(&self) -> Mode {
+    pub(crate) const fn mode(self) -> Mode {
         match self.protection {
             Protection::Authenticated => Mode::Authenticated,
             Protection::Encrypted => Mode::Encrypted { scope: self.scope, suite: self.suite },

@@ -59,10 +59,9 @@ pub fn seal(
             })
         },
     )?;
-    drop(pieces);
-    let sealed = collector.finish(sealer)?;
+    let finished = collector.finish(sealer)?;
     out.keep();
-    Ok(sealed)
+    Ok(finished)
 }
 
 /// Opens a whole shard from `sealed` into `out`, which must both have its length.
@@ -95,7 +94,6 @@ pub fn unseal(
             })
         },
     )?;
-    drop(pieces);
     out.keep();
     Ok(())
 }
@@ -198,13 +196,13 @@ fn each_opened(
         },
         |(slot, scratch), segment| {
             let sealed = segment_of(layout, segment, sealed);
-            let opened = if in_place {
+            let outcome = if in_place {
                 opener.verify_in_place(segment, sealed).map(|()| sealed)
             } else {
                 let space = scratch.as_mut_slice().get_mut(..sealed.len()).unwrap_or_default();
                 opener.open_to_with(slot, segment, sealed, space).map(|()| &*space)
             };
-            match opened {
+            match outcome {
                 Ok(plaintext) => seen(segment, Some(plaintext)),
                 Err(SealError::SegmentMismatch { .. }) => seen(segment, None),
                 Err(error) => Err(error),

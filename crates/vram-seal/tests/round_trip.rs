@@ -1,6 +1,8 @@
 //! Sealing and opening, in every mode, scope and suite, at every size where something begins or ends.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::arithmetic_side_effects, reason = "small numbers, checked in test builds")]
+#![expect(clippy::similar_names, reason = "sealer, sealed and opener are what they are called")]
 
 use vram_alloc::ByteLen;
 use vram_seal::{

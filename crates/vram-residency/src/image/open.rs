@@ -8,10 +8,11 @@ use vram_seal::{Expected, KeyRing, OpenLimits, SealError, parallel};
 use zeroize::Zeroizing;
 
 use super::read::{ImageFile, OpenImage, io_failed};
-use super::{AlteredSegment, ImageOptions, ImageReport, ImageVerdict, segment_buffer};
+use super::{ImageOptions, ImageReport, ImageVerdict, segment_buffer};
 use crate::error::VramError;
 use crate::hashes::Hashes;
 use crate::sync::{Mutex, lock};
+use crate::verify::SegmentSpan;
 use crate::whole_file::WholeFile;
 
 /// Opens a sealed image into a file of mode 0600 that appears whole, or not at all.
@@ -75,8 +76,9 @@ pub fn unseal_image(
             found: Box::new(digest),
         });
     }
-    file.publish().map_err(|error| io_failed("finish", target, error))?;
+    // Before the file has its name: a callback that panics must not leave one behind.
     watch.finish();
+    file.publish().map_err(|error| io_failed("finish", target, error))?;
     Ok(ImageReport {
         record: image.file().record().clone(),
         fields: image.fields().clone(),
@@ -119,7 +121,8 @@ pub fn verify_image(
                 opener.hash_segment(segment, bytes).map_err(|error| image.file().refused(error))?,
             ),
             Err(SealError::SegmentMismatch { .. }) => {
-                lock(&altered).push(AlteredSegment { segment, range });
+                let (start, len) = (range.start().get(), range.len().get());
+                lock(&altered).push(SegmentSpan { segment, start, len });
             }
             Err(other) => return Err(image.file().refused(other)),
         }

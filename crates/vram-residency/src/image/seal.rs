@@ -11,10 +11,10 @@ use vram_seal::{
 };
 use zeroize::Zeroizing;
 
+use super::feed::Feed;
 use super::read::io_failed;
 use super::{ImageOptions, ImageReport, segment_buffer};
 use crate::error::VramError;
-use super::feed::Feed;
 use crate::hashes::Hashes;
 use crate::progress::Watch;
 use crate::source::{Access, Source};
@@ -77,8 +77,9 @@ pub fn seal_image(
     file.file()
         .write_all_at(&head, 0)
         .map_err(|error| io_failed("write the sealed image", target, error))?;
-    file.publish().map_err(|error| io_failed("finish the sealed image", target, error))?;
+    // Before the file has its name: a callback that panics must not leave one behind.
     watch.finish();
+    file.publish().map_err(|error| io_failed("finish the sealed image", target, error))?;
 
     let fields = made.record.parse_unauthenticated()?;
     let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());

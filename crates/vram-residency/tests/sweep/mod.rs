@@ -74,9 +74,8 @@ impl Rig {
         assert_eq!(self.used(), capacity.unreturned.get(), "bytes were lost");
         if look_at_bytes && capacity.unreturned.is_zero() {
             let left = self.region();
-            let kept = left.iter().zip(&self.untouched).position(|(now, then)| {
-                *now != 0 && now != then
-            });
+            let kept =
+                left.iter().zip(&self.untouched).position(|(now, then)| *now != 0 && now != then);
             assert_eq!(kept, None, "bytes of a shard were left readable");
             // And all of it can be had again, in one piece.
             let all = vec![1; usize::try_from(capacity.total.get()).unwrap()];
@@ -110,11 +109,7 @@ fn actions(op: Op) -> Vec<Action> {
 }
 
 fn lies() -> [Action; 3] {
-    [
-        Action::FlipBit { byte: 5, bit: 3 },
-        Action::ShortCopy { keep: 100 },
-        Action::DropCopy,
-    ]
+    [Action::FlipBit { byte: 5, bit: 3 }, Action::ShortCopy { keep: 100 }, Action::DropCopy]
 }
 
 /// Runs `run` with one fault at a time, at every call of every kind, and `check` after each.
