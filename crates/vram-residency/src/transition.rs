@@ -86,6 +86,7 @@ impl Core {
         self.exclusive(handle, |entry| {
             entry.not_quarantined()?;
             let old = entry.view()?;
+            old.gpu.ready()?;
             if old.seal.protection() == to {
                 return Ok(self.handle(entry));
             }
@@ -238,16 +239,19 @@ impl Core {
     fn go_back(&self, entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
         let undone = catch_unwind(AssertUnwindSafe(|| rewrite.undo()));
         // What lies on a lost device is out of reach for everybody.
-        if matches!(undone, Ok(Ok(()))) || old.gpu.ready().is_err() {
+        if old.gpu.ready().is_err() {
             return;
         }
+        // Whatever was answered on the way: what lies there now is what counts.
         let count = rewrite.windows.layout().count();
-        let looked =
-            catch_unwind(AssertUnwindSafe(|| self.altered_segments(old, Selection::Run(0..count))));
+        let looked = catch_unwind(AssertUnwindSafe(|| {
+            self.altered_segments(old, Selection::Run(0..count))
+        }));
         match looked {
             Ok(Ok(segments)) if segments.is_empty() => {}
             Ok(Ok(segments)) => entry.quarantine(&segments),
-            // Nothing can be read any more: what lies there is not known to be the shard.
+            // It cannot be looked at now. If the way back went well, a reader will see.
+            _ if matches!(undone, Ok(Ok(()))) => {}
             _ => entry.quarantine(&[]),
         }
     }

@@ -1,21 +1,10 @@
 //! Opening and closing a resident shard: the bytes stay, the record changes, nothing is laundered.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects,
-    clippy::as_conversions,
-    reason = "a test fails by panicking"
-)]
-#![allow(dead_code, reason = "the sweep is for the fault tests")]
-
-mod sweep;
-
-use sweep::{Rig, SEGMENT, content};
 use vram_alloc::DeviceOffset;
-use vram_residency::device::fault::Op;
-use vram_residency::{Protection, SealRequest, SealedShard, SivScope, Suite, Verify, VramError};
+use vram_residency::device::GpuError;
+use vram_residency::device::fault::{Action, Op, When};
+use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
+use vram_residency::{GpuIndex, Protection, SealRequest, SealedShard, SivScope, Suite, Verify, VramError};
 
 /// Sizes around segments and windows, and the empty shard.
 const SIZES: [usize; 7] =
@@ -172,4 +161,134 @@ fn a_bad_handle_changes_nothing() {
     assert_eq!(rig.manager.unseal_model(&shard).unwrap(), bytes);
     rig.manager.free_shard(&shard).unwrap();
     assert!(matches!(rig.manager.open_resident(&shard), Err(VramError::ShardFreed { .. })));
+}
+
+/// What a sweep starts from: an Encrypted shard, or one that was opened.
+fn sealed(rig: &Rig, scope: SivScope, first_open: bool, bytes: &[u8]) -> SealedShard {
+    let shard = seal(rig, (scope, Suite::Aes256Gcm), bytes);
+    if first_open { rig.manager.open_resident(&shard).unwrap() } else { shard }
+}
+
+/// P15: whatever fails, the shard is as it was or as it should be, and the error says which.
+#[test]
+fn a_fault_at_any_call_of_a_transition_leaves_the_old_shard_or_the_new_one() {
+    let len = 5 * SEGMENT + 9;
+    let bytes = content(len, 6);
+    let totals = [2 * len.next_multiple_of(256), len.next_multiple_of(256)];
+    for scope in [SivScope::Shard, SivScope::Segment] {
+        for first_open in [false, true] {
+            for total in totals {
+                let met = sweep(
+                    || {
+                        let rig = Rig::new(total);
+                        let shard = sealed(&rig, scope, first_open, &bytes);
+                        (rig, shard)
+                    },
+                    |rig, shard| {
+                        if first_open {
+                            rig.manager.close_resident(shard)
+                        } else {
+                            rig.manager.open_resident(shard)
+                        }
+                    },
+                    |rig, before, outcome, what| check(rig, &before, outcome, &bytes, what),
+                );
+                assert!(met > 30, "only {met} faults were met");
+            }
+        }
+    }
+}
+
+fn check(
+    rig: &Rig,
+    before: &SealedShard,
+    outcome: Outcome<SealedShard>,
+    bytes: &[u8],
+    what: &str,
+) {
+    let current = match outcome {
+        Outcome::Done(after) => {
+            assert_ne!(after.protection, before.protection, "{what}");
+            after
+        }
+        // A read that lies looks like altered memory: refused, and closed to readers.
+        Outcome::Refused(VramError::ShardAltered { segments, .. }) => {
+            assert!(what.contains("at Read") || what.contains("at QueueRead"), "{what}");
+            assert!(!segments.is_empty(), "{what}");
+            let refused = rig.manager.unseal_model(before);
+            assert!(matches!(refused, Err(VramError::Quarantined { .. })), "{what}: {refused:?}");
+            rig.settle(true);
+            return;
+        }
+        Outcome::Refused(_) | Outcome::Panicked => before.clone(),
+    };
+    assert_eq!(rig.manager.shards(), [current.clone()], "{what}");
+    assert_eq!(rig.manager.unseal_model(&current).unwrap(), bytes, "{what}");
+    assert!(rig.manager.verify(&current, Verify::Full).unwrap().sound, "{what}");
+    let stale = if current == *before { None } else { Some(before) };
+    if let Some(stale) = stale {
+        assert!(matches!(rig.manager.unseal_model(stale), Err(VramError::StaleHandle { .. })));
+    }
+    rig.settle(true);
+}
+
+/// In place, with a device that refuses the way back as well: the shard is lost, and says so.
+#[test]
+fn a_device_that_refuses_the_way_back_leaves_a_quarantine_and_no_wrong_byte() {
+    let len = 5 * SEGMENT + 9;
+    let bytes = content(len, 7);
+    let error = GpuError::driver(GpuIndex::new(0), 1);
+    for action in [Action::Fail(error), Action::ShortCopy { keep: 1 }, Action::Panic] {
+        for nth in 1..4 {
+            let rig = Rig::new(len.next_multiple_of(256));
+            let shard = sealed(&rig, SivScope::Shard, false, &bytes);
+            rig.device.add(Op::Write, When::From(nth), action.clone()).unwrap();
+            let refused = rig.manager.open_resident(&shard).map(|_| ()).unwrap_err();
+            rig.device.clear();
+            let read = rig.manager.unseal_model(&shard);
+            let verdict = rig.manager.verify(&shard, Verify::Segments).unwrap();
+            match refused {
+                VramError::Quarantined { segments, .. } => {
+                    assert!(!segments.is_empty());
+                    assert!(matches!(read, Err(VramError::Quarantined { .. })), "{read:?}");
+                    assert!(!verdict.sound && !verdict.altered.is_empty());
+                }
+                // Nothing had been written yet, or it was undone.
+                other => {
+                    assert!(nth == 1, "{action:?} {nth}: {other}");
+                    assert_eq!(read.unwrap(), bytes);
+                    assert!(verdict.sound);
+                }
+            }
+            rig.settle(true);
+        }
+    }
+}
+
+/// P16: after a sticky error nothing more is sent to the device.
+#[test]
+fn a_device_that_is_lost_halfway_is_left_alone() {
+    let len = 5 * SEGMENT + 9;
+    let bytes = content(len, 8);
+    for total in [2 * len.next_multiple_of(256), len.next_multiple_of(256)] {
+        for op in [Op::Read, Op::Write, Op::QueueWrite] {
+            for nth in 1..8 {
+                let rig = Rig::new(total);
+                let shard = sealed(&rig, SivScope::Segment, false, &bytes);
+                rig.device.add(op, When::Nth(nth), Action::Driver(700)).unwrap();
+                match rig.manager.open_resident(&shard) {
+                    Ok(_) => break,
+                    Err(VramError::DeviceLost { gpu: 0, .. }) => {}
+                    Err(other) => panic!("{op:?} {nth}: {other}"),
+                }
+                assert_eq!(rig.device.calls_after_loss(), 0, "{op:?} {nth}");
+                for refused in
+                    [rig.manager.close_resident(&shard), rig.manager.open_resident(&shard)]
+                {
+                    assert!(matches!(refused, Err(VramError::DeviceLost { .. })), "{refused:?}");
+                }
+                assert_eq!(rig.device.calls_after_loss(), 0);
+            }
+        }
+    }
 }

@@ -12,19 +12,19 @@ use vram_residency::{
 };
 
 /// Bytes of a segment everywhere in these tests.
-pub const SEGMENT: usize = 4096;
+pub(crate) const SEGMENT: usize = 4096;
 
 /// A manager over one device that fails on command. Windows are two segments long, and one thread
 /// works, so that the n-th call is the same in every run.
-pub struct Rig {
-    pub manager: VramManager,
-    pub device: Arc<FaultDevice>,
+pub(crate) struct Rig {
+    pub(crate) manager: VramManager,
+    pub(crate) device: Arc<FaultDevice>,
     /// What the region held before anything was written.
     untouched: Vec<u8>,
 }
 
 impl Rig {
-    pub fn new(total: usize) -> Self {
+    pub(crate) fn new(total: usize) -> Self {
         let total = ByteLen::from_usize(total);
         let host = HostDevice::new(GpuIndex::new(0), total).unwrap();
         let device = FaultDevice::new(Arc::new(host), FaultPlan::new(1));
@@ -42,14 +42,14 @@ impl Rig {
     }
 
     /// All device bytes of the manager's region.
-    pub fn region(&self) -> Vec<u8> {
+    pub(crate) fn region(&self) -> Vec<u8> {
         let Some((number, len)) = self.device.live().first().copied() else { return Vec::new() };
         self.device.inspect(Some(number), Default::default(), len).unwrap()
     }
 
     /// Where the first shard lies: the start of the first granule that is neither as it was in the
     /// beginning nor wiped.
-    pub fn written_at(&self) -> u64 {
+    pub(crate) fn written_at(&self) -> u64 {
         let region = self.region();
         let granules = region.chunks(256).zip(self.untouched.chunks(256));
         let first = granules.map(|(now, then)| now != then && now.iter().any(|byte| *byte != 0));
@@ -57,7 +57,7 @@ impl Rig {
         u64::try_from(at * 256).unwrap()
     }
 
-    pub fn used(&self) -> u64 {
+    pub(crate) fn used(&self) -> u64 {
         let capacity = self.manager.capacity(0).unwrap();
         assert_eq!(capacity.reserved, ByteLen::ZERO, "a promise was forgotten");
         let sum = capacity.used.get() + capacity.reserved.get() + capacity.free.get();
@@ -66,7 +66,7 @@ impl Rig {
     }
 
     /// Frees everything and looks whether the books, and the device, are as in the beginning.
-    pub fn settle(&self, look_at_bytes: bool) {
+    pub(crate) fn settle(&self, look_at_bytes: bool) {
         for shard in self.manager.shards() {
             self.manager.free_shard(&shard).unwrap();
         }
@@ -86,7 +86,7 @@ impl Rig {
 }
 
 /// What one run of an operation came to.
-pub enum Outcome<T> {
+pub(crate) enum Outcome<T> {
     Done(T),
     Refused(VramError),
     Panicked,
@@ -117,7 +117,7 @@ fn lies() -> [Action; 3] {
 /// # Returns
 ///
 /// How many faults were met.
-pub fn sweep<S, T>(
+pub(crate) fn sweep<S, T>(
     build: impl Fn() -> (Rig, S),
     run: impl Fn(&Rig, &S) -> Result<T, VramError>,
     check: impl Fn(&Rig, S, Outcome<T>, &str),
@@ -152,7 +152,7 @@ pub fn sweep<S, T>(
 }
 
 /// Bytes without a pattern, the same for the same seed.
-pub fn content(len: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn content(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     let mut next = || {
         state ^= state << 13;
