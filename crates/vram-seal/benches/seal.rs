@@ -4,7 +4,6 @@
 //! two threads. Read the ratio to `memcpy` of the same group, not the rate: machines differ.
 
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
-#![expect(missing_docs, reason = "what criterion's macros make has none")]
 
 use core::hint::black_box;
 use core::time::Duration;
