@@ -124,6 +124,7 @@ impl VramManager {
         skip_all,
         fields(gpu = request.gpu, bytes = source.len())
     )]
+    #[expect(clippy::needless_pass_by_value, reason = "a request is made for one call")]
     pub fn seal_from(
         &self,
         request: SealRequest,

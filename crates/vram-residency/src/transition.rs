@@ -244,9 +244,8 @@ impl Core {
         }
         // Whatever was answered on the way: what lies there now is what counts.
         let count = rewrite.windows.layout().count();
-        let looked = catch_unwind(AssertUnwindSafe(|| {
-            self.altered_segments(old, Selection::Run(0..count))
-        }));
+        let looked =
+            catch_unwind(AssertUnwindSafe(|| self.altered_segments(old, Selection::Run(0..count))));
         match looked {
             Ok(Ok(segments)) if segments.is_empty() => {}
             Ok(Ok(segments)) => entry.quarantine(&segments),

@@ -5,6 +5,7 @@ use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
+use vram_alloc::DeviceOffset;
 use vram_residency::device::fault::{Action, FaultPlan, Op, When};
 use vram_residency::device::{Device, FaultDevice, GpuError, HostDevice};
 use vram_residency::{
@@ -44,7 +45,7 @@ impl Rig {
     /// All device bytes of the manager's region.
     pub(crate) fn region(&self) -> Vec<u8> {
         let Some((number, len)) = self.device.live().first().copied() else { return Vec::new() };
-        self.device.inspect(Some(number), Default::default(), len).unwrap()
+        self.device.inspect(Some(number), DeviceOffset::START, len).unwrap()
     }
 
     /// Where the first shard lies: the start of the first granule that is neither as it was in the

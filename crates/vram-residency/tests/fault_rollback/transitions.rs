@@ -1,10 +1,14 @@
 //! Opening and closing a resident shard: the bytes stay, the record changes, nothing is laundered.
 
+use core::slice::from_ref;
+
+use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
 use vram_alloc::DeviceOffset;
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op, When};
-use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
-use vram_residency::{GpuIndex, Protection, SealRequest, SealedShard, SivScope, Suite, Verify, VramError};
+use vram_residency::{
+    GpuIndex, Protection, SealRequest, SealedShard, SivScope, Suite, Verify, VramError,
+};
 
 /// Sizes around segments and windows, and the empty shard.
 const SIZES: [usize; 7] =
@@ -74,7 +78,7 @@ fn handles_from_before_are_stale_and_a_fresh_one_is_listed() {
         let open = rig.manager.open_resident(&sealed).unwrap();
         assert!(matches!(rig.manager.unseal_model(&sealed), Err(VramError::StaleHandle { .. })));
         assert!(matches!(rig.manager.open_resident(&sealed), Err(VramError::StaleHandle { .. })));
-        assert_eq!(rig.manager.shards(), [open.clone()]);
+        assert_eq!(rig.manager.shards(), from_ref(&open));
 
         let closed = rig.manager.close_resident(&open).unwrap();
         // The record is the first one's again, and yet that handle is from before.
@@ -199,13 +203,7 @@ fn a_fault_at_any_call_of_a_transition_leaves_the_old_shard_or_the_new_one() {
     }
 }
 
-fn check(
-    rig: &Rig,
-    before: &SealedShard,
-    outcome: Outcome<SealedShard>,
-    bytes: &[u8],
-    what: &str,
-) {
+fn check(rig: &Rig, before: &SealedShard, outcome: Outcome<SealedShard>, bytes: &[u8], what: &str) {
     let current = match outcome {
         Outcome::Done(after) => {
             assert_ne!(after.protection, before.protection, "{what}");
@@ -222,7 +220,7 @@ fn check(
         }
         Outcome::Refused(_) | Outcome::Panicked => before.clone(),
     };
-    assert_eq!(rig.manager.shards(), [current.clone()], "{what}");
+    assert_eq!(rig.manager.shards(), from_ref(&current), "{what}");
     assert_eq!(rig.manager.unseal_model(&current).unwrap(), bytes, "{what}");
     assert!(rig.manager.verify(&current, Verify::Full).unwrap().sound, "{what}");
     let stale = if current == *before { None } else { Some(before) };
