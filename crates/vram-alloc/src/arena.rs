@@ -1,0 +1,408 @@
+//! Where does it go? A deterministic sub-allocator over one device region, all of it on the host.
+
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::bounds::{BoundsError, ByteRange, DeviceRange};
+use crate::holes::{End, Holes, Span};
+use crate::ledger::MAX_TOTAL;
+use crate::report::ArenaReport;
+use crate::units::{Alignment, ByteLen, DeviceOffset};
+
+/// Hands out parts of one region of device memory, and takes them back.
+///
+/// Best fit: the smallest hole that serves, large pieces from its low end and small ones from its
+/// high end, so that the two kinds do not mingle. Footprints are rounded up to 256 bytes, cut at
+/// the end of the region; the whole region can be given out whatever its length. Neighbouring
+/// holes are joined at once. The same calls give the same placements on every machine.
+///
+/// The device is never touched, so no metadata lies in device memory. Positions, and alignments,
+/// count from the start of the region: a region must itself start at a multiple of the largest
+/// alignment that is to hold for device addresses.
+///
+/// Cloning gives an independent arena with the same layout for dry runs: placements of the
+/// original are foreign to it, and the other way round.
+pub struct Arena {
+    id: u64,
+    capacity: u64,
+    policy: ArenaPolicy,
+    holes: Holes,
+    live: Vec<Slot>,
+    /// Slots of `live` that are not in use; the last one is taken first.
+    vacant: Vec<usize>,
+    used: u64,
+    /// Marks the next placement; never given twice.
+    next_serial: u64,
+}
+
+/// How an arena places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArenaPolicy {
+    /// Pieces of at most this many bytes count as small and go to the high end of their hole.
+    pub small_max: ByteLen,
+}
+
+/// A live part of an arena's region. It is given back by [`Arena::release`]; merely dropping it
+/// leaves its bytes taken.
+#[must_use = "a placement that is dropped stays taken"]
+pub struct Placement {
+    arena: u64,
+    slot: usize,
+    serial: u64,
+    start: DeviceOffset,
+    len: ByteLen,
+    footprint: ByteLen,
+}
+
+/// What the arena knows of one live placement.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// `None` while vacant.
+    serial: Option<u64>,
+    start: u64,
+    footprint: u64,
+}
+
+/// Why the arena refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArenaError {
+    /// The region is larger than an arena can manage.
+    #[error("a region of {} bytes is more than {} bytes", capacity.get(), max.get())]
+    CapacityTooLarge {
+        /// Bytes in the region.
+        capacity: ByteLen,
+        /// [`MAX_TOTAL`].
+        max: ByteLen,
+    },
+    /// No hole takes the piece at its alignment.
+    #[error("no hole for {needed} aligned to {}: free {free}, largest hole {largest_hole}", align.get())]
+    NoHole {
+        /// Bytes asked for.
+        needed: ByteLen,
+        /// Alignment asked for.
+        align: Alignment,
+        /// Bytes in the largest hole.
+        largest_hole: ByteLen,
+        /// Bytes in all holes.
+        free: ByteLen,
+    },
+}
+
+/// Why a placement was not taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ReleaseReason {
+    /// The arena was reset since; the bytes may belong to another placement by now.
+    Stale,
+    /// The placement belongs to another arena.
+    Foreign,
+}
+
+/// A placement that was not taken back, handed back to the caller. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+#[error("the placement at {} was not taken back: {reason}", placement.start())]
+#[non_exhaustive]
+pub struct ReleaseError {
+    /// What was to be released.
+    pub placement: Placement,
+    /// Why it was not.
+    pub reason: ReleaseReason,
+}
+
+/// The first piece of a list that would not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("piece {index} needs {needed}: free {free}, largest hole {largest_hole}")]
+#[non_exhaustive]
+pub struct Misfit {
+    /// Position of the piece in the list, from 0.
+    pub index: usize,
+    /// Bytes the piece needs.
+    pub needed: ByteLen,
+    /// The largest hole left once the pieces before it are placed.
+    pub largest_hole: ByteLen,
+    /// Bytes free once the pieces before it are placed.
+    pub free: ByteLen,
+}
+
+impl Default for ArenaPolicy {
+    fn default() -> Self {
+        Self { small_max: ByteLen::MIB }
+    }
+}
+
+impl Arena {
+    /// An empty arena over a region of `capacity` bytes; zero is fine.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::CapacityTooLarge`] above [`MAX_TOTAL`].
+    pub fn new(capacity: ByteLen) -> Result<Self, ArenaError> {
+        Self::with_policy(capacity, ArenaPolicy::default())
+    }
+
+    /// An empty arena that places by `policy`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Arena::new`].
+    pub fn with_policy(capacity: ByteLen, policy: ArenaPolicy) -> Result<Self, ArenaError> {
+        if capacity > MAX_TOTAL {
+            return Err(ArenaError::CapacityTooLarge { capacity, max: MAX_TOTAL });
+        }
+        let capacity = capacity.get();
+        Ok(Self {
+            id: fresh_id(),
+            capacity,
+            policy,
+            holes: Holes::whole(capacity),
+            live: Vec::new(),
+            vacant: Vec::new(),
+            used: 0,
+            next_serial: 0,
+        })
+    }
+
+    /// Places `len` bytes at a multiple of `align`. An empty piece always fits and takes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::NoHole`] only if no single hole takes the piece at that alignment.
+    pub fn place(&mut self, len: ByteLen, align: Alignment) -> Result<Placement, ArenaError> {
+        let mut span = Span { start: 0, end: 0 };
+        if !len.is_zero() {
+            let (hole, found) = self.find(len, align).ok_or_else(|| ArenaError::NoHole {
+                needed: len,
+                align,
+                largest_hole: ByteLen::new(self.holes.largest()),
+                free: self.free(),
+            })?;
+            self.holes.take(hole, found);
+            self.used = self.used.saturating_add(found.len());
+            span = found;
+        }
+
+        let serial = self.next_serial;
+        self.next_serial = serial.wrapping_add(1);
+        let slot = Slot { serial: Some(serial), start: span.start, footprint: span.len() };
+        Ok(Placement {
+            arena: self.id,
+            slot: self.occupy(slot),
+            serial,
+            start: DeviceOffset::new(span.start),
+            len,
+            footprint: ByteLen::new(span.len()),
+        })
+    }
+
+    /// Takes `placement` back; its bytes join the holes beside them.
+    ///
+    /// # Errors
+    ///
+    /// [`ReleaseError`] with the placement in it, where it belongs to another arena or to the time
+    /// before a [`Arena::reset`]. Nothing changes then.
+    pub fn release(&mut self, placement: Placement) -> Result<(), ReleaseError> {
+        if placement.arena != self.id {
+            return Err(ReleaseError { placement, reason: ReleaseReason::Foreign });
+        }
+        let slot = self.live.get_mut(placement.slot);
+        let Some(slot) = slot.filter(|slot| slot.serial == Some(placement.serial)) else {
+            return Err(ReleaseError { placement, reason: ReleaseReason::Stale });
+        };
+        slot.serial = None;
+        let span = Span { start: slot.start, end: slot.start.saturating_add(slot.footprint) };
+        self.vacant.push(placement.slot);
+        self.used = self.used.saturating_sub(span.len());
+        self.holes.give(span);
+        Ok(())
+    }
+
+    /// Forgets every placement, as after the loss of the device: all of them become stale.
+    pub fn reset(&mut self) {
+        self.holes = Holes::whole(self.capacity);
+        self.live.clear();
+        self.vacant.clear();
+        self.used = 0;
+    }
+
+    /// The figures, kept up to date by every call: nothing is counted here.
+    #[must_use]
+    pub fn report(&self) -> ArenaReport {
+        ArenaReport {
+            capacity: self.capacity(),
+            used: ByteLen::new(self.used),
+            free: self.free(),
+            largest_hole: ByteLen::new(self.holes.largest()),
+            hole_count: self.holes.count(),
+            live_count: self.live.len().saturating_sub(self.vacant.len()),
+        }
+    }
+
+    /// Bytes in the region.
+    #[must_use]
+    pub fn capacity(&self) -> ByteLen {
+        ByteLen::new(self.capacity)
+    }
+
+    /// The holes in address order, for dumps and tests.
+    pub fn holes(&self) -> impl Iterator<Item = DeviceRange> + '_ {
+        self.holes.iter().filter_map(|span| self.range(span))
+    }
+
+    /// The footprints of live placements in address order, for dumps and tests: O(n log n).
+    pub fn live(&self) -> impl Iterator<Item = DeviceRange> + '_ {
+        let live = self.live.iter().filter(|slot| slot.serial.is_some());
+        let mut spans: Vec<_> = live
+            .map(|s| Span { start: s.start, end: s.start.saturating_add(s.footprint) })
+            .collect();
+        spans.sort_unstable_by_key(|span| (span.start, span.end));
+        spans.into_iter().filter_map(|span| self.range(span))
+    }
+
+    /// Whether pieces of these lengths and alignments would all fit, placed in this order. The
+    /// answer comes from a dry run and is exact: placing them next, in this order, does the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Misfit`] for the first piece that finds no hole.
+    pub fn fits(
+        &self,
+        pieces: impl IntoIterator<Item = (ByteLen, Alignment)>,
+    ) -> Result<(), Misfit> {
+        let mut dry_run = self.clone();
+        for (index, (needed, align)) in pieces.into_iter().enumerate() {
+            if dry_run.place(needed, align).is_err() {
+                let ArenaReport { largest_hole, free, .. } = dry_run.report();
+                return Err(Misfit { index, needed, largest_hole, free });
+            }
+        }
+        Ok(())
+    }
+
+    /// The hole to use for `len` bytes, one at least, and the footprint to take from it.
+    fn find(&self, len: ByteLen, align: Alignment) -> Option<(Span, Span)> {
+        let end = if len <= self.policy.small_max { End::High } else { End::Low };
+        let align = align.max(Alignment::GRANULE);
+        let (hole, start) = self.holes.best_fit(len.get(), align.get(), end)?;
+        // Holes end at a granule or at the end of the region, which alone can cut a footprint.
+        let footprint = len.round_up(Alignment::GRANULE)?;
+        let end = start.checked_add(footprint.get())?.min(hole.end);
+        Some((hole, Span { start, end }))
+    }
+
+    /// Stores `slot` and says where.
+    fn occupy(&mut self, slot: Slot) -> usize {
+        if let Some(index) = self.vacant.pop()
+            && let Some(vacant) = self.live.get_mut(index)
+        {
+            *vacant = slot;
+            return index;
+        }
+        self.live.push(slot);
+        self.live.len().saturating_sub(1)
+    }
+
+    fn free(&self) -> ByteLen {
+        ByteLen::new(self.capacity.saturating_sub(self.used))
+    }
+
+    fn range(&self, span: Span) -> Option<DeviceRange> {
+        let (start, len) = (DeviceOffset::new(span.start), ByteLen::new(span.len()));
+        DeviceRange::checked(start, len, self.capacity()).ok()
+    }
+}
+
+/// A number that no other arena of this process got; no placement depends on which.
+fn fresh_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The same layout under a new identity.
+impl Clone for Arena {
+    fn clone(&self) -> Self {
+        Self {
+            id: fresh_id(),
+            capacity: self.capacity,
+            policy: self.policy,
+            holes: self.holes.clone(),
+            live: self.live.clone(),
+            vacant: self.vacant.clone(),
+            used: self.used,
+            next_serial: self.next_serial,
+        }
+    }
+}
+
+impl Placement {
+    /// Position of the first byte, from the start of the region.
+    #[must_use]
+    pub fn start(&self) -> DeviceOffset {
+        self.start
+    }
+
+    /// Bytes that were asked for.
+    #[must_use]
+    pub fn len(&self) -> ByteLen {
+        self.len
+    }
+
+    /// Whether the placement holds no byte.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len.is_zero()
+    }
+
+    /// Bytes taken from the region: the length in whole granules, cut at the end of the region.
+    #[must_use]
+    pub fn footprint(&self) -> ByteLen {
+        self.footprint
+    }
+
+    /// Exactly the bytes that were asked for.
+    #[must_use]
+    pub fn range(&self) -> DeviceRange {
+        DeviceRange::spanning(self.start, self.len)
+    }
+
+    /// The bytes taken from the region.
+    #[must_use]
+    pub fn footprint_range(&self) -> DeviceRange {
+        DeviceRange::spanning(self.start, self.footprint)
+    }
+
+    /// Where `part` of the shard lies in the region.
+    ///
+    /// # Errors
+    ///
+    /// [`BoundsError::OutOfBounds`] where `part` was checked against a longer shard.
+    pub fn locate(&self, part: ByteRange) -> Result<DeviceRange, BoundsError> {
+        self.range().slice(part)
+    }
+}
+
+impl fmt::Display for ReleaseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stale => "it dates from before a reset",
+            Self::Foreign => "it belongs to another arena",
+        })
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Arena").field(&self.report()).finish()
+    }
+}
+
+impl fmt::Debug for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Placement")
+            .field("start", &self.start)
+            .field("len", &self.len)
+            .field("footprint", &self.footprint)
+            .finish_non_exhaustive()
+    }
+}

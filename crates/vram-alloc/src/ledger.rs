@@ -1,0 +1,308 @@
+//! May it come in? One budget, counted once, that no interleaving of callers can overdraw.
+
+use core::fmt;
+
+use crate::report::Capacity;
+use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::units::ByteLen;
+
+/// The largest budget of one ledger and the largest region of one arena: 2⁴⁸ − 1 bytes.
+pub const MAX_TOTAL: ByteLen = ByteLen::new(TAKEN_MASK);
+
+/// Low 48 bits of the state word: bytes taken. The 16 above: how often a limit was set.
+const TAKEN_MASK: u64 = (1 << 48) - 1;
+const EPOCH_ONE: u64 = 1 << 48;
+
+/// How often a snapshot is tried again while others change the ledger under it.
+const SNAPSHOT_TRIES: u32 = 64;
+
+/// The account of one GPU's budget: a cheap handle, shared by cloning.
+///
+/// A grant is one compare-and-swap on the bytes taken. There is no add-and-undo, so that the
+/// account never shows more than the budget for an instant, and never refuses a request because
+/// of another one that is being undone.
+///
+/// A limit may shrink below what is taken. Nothing breaks: there is just no grant until enough
+/// was given back. Once a `set_*` has returned, no grant goes by the old limit.
+///
+/// # Source
+///
+/// The state word carries a count of limit changes, so that a compare-and-swap which rests on an
+/// outdated limit fails (an optimistic lock with 16 bits of version). It would be fooled only by a
+/// caller that sleeps between two adjacent instructions while a multiple of 65 536 limit changes
+/// happens and the bytes taken return to the same figure.
+#[derive(Clone)]
+pub struct Ledger {
+    account: Arc<Account>,
+}
+
+struct Account {
+    /// Bytes taken, and the count of limit changes.
+    state: AtomicU64,
+    /// Of the bytes taken: those in use. Raised after the state and lowered before it, so that it
+    /// never exceeds the bytes taken.
+    used: AtomicU64,
+    /// Of the bytes used: those that will not come back.
+    kept: AtomicU64,
+    total: AtomicU64,
+    headroom: AtomicU64,
+    foreign: AtomicU64,
+}
+
+/// Why the ledger refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// The budget is larger than the ledger can count.
+    #[error("a budget of {} bytes is more than {} bytes", total.get(), max.get())]
+    TotalTooLarge {
+        /// The budget asked for.
+        total: ByteLen,
+        /// [`MAX_TOTAL`].
+        max: ByteLen,
+    },
+    /// There is not enough room now.
+    #[error("{needed} needed, room for {room} ({capacity})")]
+    Insufficient {
+        /// Bytes asked for.
+        needed: ByteLen,
+        /// The largest reservation that would have been granted.
+        room: ByteLen,
+        /// The figures on which the refusal rests.
+        capacity: Capacity,
+    },
+    /// More was to be split off a reservation than it holds.
+    #[error("{} bytes cannot be split off a reservation of {} bytes", wanted.get(), len.get())]
+    SplitTooLarge {
+        /// Bytes to be split off.
+        wanted: ByteLen,
+        /// Bytes in the reservation.
+        len: ByteLen,
+    },
+}
+
+/// Bytes promised to whoever holds this. Dropping it gives them back.
+#[must_use = "dropping a reservation gives its bytes back"]
+pub struct Reservation {
+    ledger: Ledger,
+    len: ByteLen,
+}
+
+/// Bytes in use. Dropping it gives them back.
+#[must_use = "dropping a charge gives its bytes back"]
+pub struct Charge {
+    ledger: Ledger,
+    len: ByteLen,
+}
+
+impl Ledger {
+    /// An account of `total` bytes with nothing taken, no headroom and nothing foreign.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::TotalTooLarge`] above [`MAX_TOTAL`]. Zero is fine: only empty requests fit.
+    pub fn new(total: ByteLen) -> Result<Self, LedgerError> {
+        check_total(total)?;
+        let account = Account {
+            state: AtomicU64::new(0),
+            used: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
+            total: AtomicU64::new(total.get()),
+            headroom: AtomicU64::new(0),
+            foreign: AtomicU64::new(0),
+        };
+        Ok(Self { account: Arc::new(account) })
+    }
+
+    /// Promises `len` bytes to the caller, at once or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Insufficient`] where `len` exceeds the room. An empty request always fits.
+    pub fn reserve(&self, len: ByteLen) -> Result<Reservation, LedgerError> {
+        let account = &*self.account;
+        while !len.is_zero() {
+            let state = account.state.load(Ordering::Acquire);
+            let capacity = account.figures(state);
+            if len <= capacity.room() {
+                // room <= total <= MAX_TOTAL, so the sum cannot reach the epoch.
+                let next = state.wrapping_add(len.get());
+                let swap = (Ordering::AcqRel, Ordering::Relaxed);
+                if account.state.compare_exchange_weak(state, next, swap.0, swap.1).is_ok() {
+                    break;
+                }
+            } else if account.state.load(Ordering::Acquire) == state {
+                // The figures belong together: at one instant there really was no room.
+                let room = capacity.room();
+                return Err(LedgerError::Insufficient { needed: len, room, capacity });
+            }
+        }
+        Ok(Reservation { ledger: self.clone(), len })
+    }
+
+    /// The figures at one instant.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        let account = &*self.account;
+        let mut state = account.state.load(Ordering::Acquire);
+        let mut figures = account.figures(state);
+        for _ in 0..SNAPSHOT_TRIES {
+            let now = account.state.load(Ordering::Acquire);
+            if now == state {
+                break;
+            }
+            state = now;
+            figures = account.figures(state);
+        }
+        figures
+    }
+
+    /// Replaces the budget. It may be less than what is taken.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::TotalTooLarge`] above [`MAX_TOTAL`]; the old budget stays.
+    pub fn set_total(&self, total: ByteLen) -> Result<(), LedgerError> {
+        check_total(total)?;
+        self.set(&self.account.total, total);
+        Ok(())
+    }
+
+    /// Replaces the headroom: bytes of the budget that are not given out. Any length is accepted.
+    pub fn set_headroom(&self, headroom: ByteLen) {
+        self.set(&self.account.headroom, headroom);
+    }
+
+    /// Replaces what others took of the budget, by the driver's word. Any length is accepted.
+    pub fn set_foreign(&self, foreign: ByteLen) {
+        self.set(&self.account.foreign, foreign);
+    }
+
+    /// First the limit, then the epoch: whoever sees the new epoch sees the new limit, and whoever
+    /// read the old limit fails its swap.
+    fn set(&self, limit: &AtomicU64, len: ByteLen) {
+        limit.store(len.get(), Ordering::Release);
+        // Wraps out of the top of the word and leaves the bytes taken alone.
+        self.account.state.fetch_add(EPOCH_ONE, Ordering::AcqRel);
+    }
+}
+
+impl Account {
+    /// The figures that go with `state`, provided that `state` is still the state afterwards.
+    fn figures(&self, state: u64) -> Capacity {
+        let taken = state & TAKEN_MASK;
+        let used = self.used.load(Ordering::Acquire).min(taken);
+        Capacity {
+            total: ByteLen::new(self.total.load(Ordering::Acquire)),
+            used: ByteLen::new(used),
+            kept: ByteLen::new(self.kept.load(Ordering::Acquire).min(used)),
+            reserved: ByteLen::new(taken.saturating_sub(used)),
+            headroom: ByteLen::new(self.headroom.load(Ordering::Acquire)),
+            foreign: ByteLen::new(self.foreign.load(Ordering::Acquire)),
+        }
+    }
+
+    /// Gives back what a grant took; the bytes taken are never less than `len`.
+    fn give_back(&self, len: ByteLen) {
+        if !len.is_zero() {
+            self.state.fetch_sub(len.get(), Ordering::AcqRel);
+        }
+    }
+}
+
+impl Reservation {
+    /// Bytes promised.
+    #[must_use]
+    pub fn len(&self) -> ByteLen {
+        self.len
+    }
+
+    /// Whether nothing is promised.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len.is_zero()
+    }
+
+    /// Splits `len` bytes off into a reservation of their own. The ledger's figures stay.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::SplitTooLarge`] where this reservation holds less; it stays whole.
+    pub fn split(&mut self, len: ByteLen) -> Result<Self, LedgerError> {
+        let rest = self.len.checked_sub(len);
+        self.len = rest.ok_or(LedgerError::SplitTooLarge { wanted: len, len: self.len })?;
+        Ok(Self { ledger: self.ledger.clone(), len })
+    }
+
+    /// Turns the promise into bytes in use.
+    pub fn commit(mut self) -> Charge {
+        self.ledger.account.used.fetch_add(self.len.get(), Ordering::AcqRel);
+        let len = core::mem::take(&mut self.len);
+        Charge { ledger: self.ledger.clone(), len }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.ledger.account.give_back(self.len);
+    }
+}
+
+impl Charge {
+    /// Bytes in use.
+    #[must_use]
+    pub fn len(&self) -> ByteLen {
+        self.len
+    }
+
+    /// Whether nothing is in use.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len.is_zero()
+    }
+
+    /// Gives the bytes back. The same as dropping, said aloud.
+    pub fn release(self) {
+        drop(self);
+    }
+
+    /// Leaves the bytes counted for as long as the ledger lives: the device did not take them
+    /// back, so nobody else may be promised them.
+    pub fn keep(mut self) {
+        let len = core::mem::take(&mut self.len);
+        self.ledger.account.kept.fetch_add(len.get(), Ordering::AcqRel);
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.ledger.account.used.fetch_sub(self.len.get(), Ordering::AcqRel);
+        self.ledger.account.give_back(self.len);
+    }
+}
+
+fn check_total(total: ByteLen) -> Result<(), LedgerError> {
+    if total <= MAX_TOTAL {
+        Ok(())
+    } else {
+        Err(LedgerError::TotalTooLarge { total, max: MAX_TOTAL })
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Ledger").field(&self.capacity()).finish()
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Charge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Charge").field("len", &self.len).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,404 @@
+//! Newtypes for device-memory quantities. All of them are 64 bits wide on every host.
+
+use core::fmt;
+use core::str::FromStr;
+
+use alloc::string::String;
+
+/// A number of bytes: how much, never where.
+///
+/// There is deliberately no `Add`, `Sub`, `Deref` or `From<u64>`: every sum goes through a
+/// `checked_*` method, and every raw integer is named at the point where it enters the type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub struct ByteLen(u64);
+
+/// A power of two, in bytes, that a start must be a multiple of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(try_from = "u64", into = "u64")
+)]
+pub struct Alignment(u64);
+
+/// The number by which people call a GPU. Not a UUID, and not stable across reboots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
+pub struct GpuIndex(u32);
+
+impl ByteLen {
+    /// The empty length.
+    pub const ZERO: Self = Self(0);
+    /// 1024 bytes.
+    pub const KIB: Self = Self(1 << 10);
+    /// 1024 KiB.
+    pub const MIB: Self = Self(1 << 20);
+    /// 1024 MiB.
+    pub const GIB: Self = Self(1 << 30);
+    /// The largest length that the type can name.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// Wraps a raw count of bytes.
+    #[must_use]
+    pub const fn new(bytes: u64) -> Self {
+        Self(bytes)
+    }
+
+    /// The raw count, for driver calls and wire formats.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Wraps the length of something in host memory.
+    #[must_use]
+    pub const fn from_usize(bytes: usize) -> Self {
+        #[expect(clippy::as_conversions, reason = "a usize has at most 64 bits on every target")]
+        Self(bytes as u64)
+    }
+
+    /// The length as a host size, or `None` where the host's addresses are too narrow.
+    #[must_use]
+    pub fn to_usize(self) -> Option<usize> {
+        usize::try_from(self.0).ok()
+    }
+
+    /// `mib` MiB, or [`ByteLen::MAX`] where the product does not fit: exact below 2⁴⁴ MiB.
+    #[must_use]
+    pub const fn from_mib_saturating(mib: u64) -> Self {
+        Self(mib.saturating_mul(Self::MIB.0))
+    }
+
+    /// `mib` MiB, or `None` where the product does not fit.
+    #[must_use]
+    pub const fn checked_from_mib(mib: u64) -> Option<Self> {
+        Self::MIB.checked_mul(mib)
+    }
+
+    /// The sum, or `None` on overflow.
+    #[must_use]
+    pub const fn checked_add(self, other: Self) -> Option<Self> {
+        match self.0.checked_add(other.0) {
+            Some(sum) => Some(Self(sum)),
+            None => None,
+        }
+    }
+
+    /// The difference, or `None` where `other` is larger.
+    #[must_use]
+    pub const fn checked_sub(self, other: Self) -> Option<Self> {
+        match self.0.checked_sub(other.0) {
+            Some(rest) => Some(Self(rest)),
+            None => None,
+        }
+    }
+
+    /// `count` times this length, or `None` on overflow.
+    #[must_use]
+    pub const fn checked_mul(self, count: u64) -> Option<Self> {
+        match self.0.checked_mul(count) {
+            Some(product) => Some(Self(product)),
+            None => None,
+        }
+    }
+
+    /// The sum, or [`ByteLen::MAX`] on overflow. For reports; never for a bound.
+    #[must_use]
+    pub const fn saturating_add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    /// The difference, or zero where `other` is larger.
+    #[must_use]
+    pub const fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+
+    /// The smallest multiple of `alignment` that is not below this length, or `None` on overflow.
+    #[must_use]
+    pub const fn round_up(self, alignment: Alignment) -> Option<Self> {
+        match self.0.checked_next_multiple_of(alignment.0) {
+            Some(rounded) => Some(Self(rounded)),
+            None => None,
+        }
+    }
+
+    /// Whether this is the empty length.
+    #[must_use]
+    pub const fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Names of the binary units, from large to small, with the power of two of each.
+const UNITS: [(&str, u32); 6] =
+    [("EiB", 60), ("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+
+/// One decimal, cut and not rounded (it never claims more than there is), then the exact count:
+/// `12.0 MiB (12582912 bytes)`. Below one KiB only the count.
+impl fmt::Display for ByteLen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0;
+        let fitting = UNITS.iter().find(|(_, power)| bytes >> power != 0);
+        let Some((name, power)) = fitting else {
+            return write!(f, "{bytes} {}", if bytes == 1 { "byte" } else { "bytes" });
+        };
+        let tenths = u128::from(bytes).saturating_mul(10) >> power;
+        write!(f, "{}.{} {name} ({bytes} bytes)", tenths / 10, tenths % 10)
+    }
+}
+
+/// Why a text is not a length.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseByteLenError {
+    /// The text does not begin with a number.
+    #[error("`{text}` is not a size; write it like 8GiB, 512 MiB or 4096")]
+    NoNumber {
+        /// What was given.
+        text: String,
+    },
+    /// The unit is none of B, KiB, MiB, GiB, TiB, KB, MB, GB, TB.
+    #[error("`{unit}` is not a unit of size; use B, KiB, MiB, GiB, TiB, KB, MB, GB or TB")]
+    UnknownUnit {
+        /// The part of the text behind the number.
+        unit: String,
+    },
+    /// The text names a part of a byte, such as `0.3 B`.
+    #[error("`{text}` is not a whole number of bytes")]
+    PartOfAByte {
+        /// What was given.
+        text: String,
+    },
+    /// More than `u64::MAX` bytes.
+    #[error("`{text}` is more than 2^64 - 1 bytes")]
+    TooLarge {
+        /// What was given.
+        text: String,
+    },
+}
+
+/// Reads `4096`, `512MiB`, `8 GiB`, `1.5GiB`, `80GB`. Units do not mind case; `KiB` and its kin
+/// are powers of 1024, `KB` and its kin powers of 1000. A bare `G` is refused: it says neither.
+impl FromStr for ByteLen {
+    type Err = ParseByteLenError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let trimmed = text.trim();
+        let number_len =
+            trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
+        let (number, unit) = trimmed.split_at(number_len);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() || fraction.contains('.') || number.ends_with('.') {
+            return Err(ParseByteLenError::NoNumber { text: text.into() });
+        }
+        let unit = unit.trim_start();
+        let unit_len =
+            unit_len(unit).ok_or_else(|| ParseByteLenError::UnknownUnit { unit: unit.into() })?;
+
+        let too_large = || ParseByteLenError::TooLarge { text: text.into() };
+        let part = || ParseByteLenError::PartOfAByte { text: text.into() };
+        let whole: u64 = whole.parse().map_err(|_too_many_digits| too_large())?;
+        let whole = whole.checked_mul(unit_len).ok_or_else(too_large)?;
+
+        // The fraction is exact: digits * unit / 10^count must leave no remainder.
+        let fraction = fraction.trim_end_matches('0');
+        let digits: u64 = match fraction {
+            "" => 0,
+            digits => digits.parse().map_err(|_too_many_digits| part())?,
+        };
+        let power = u32::try_from(fraction.len()).ok().and_then(|count| 10_u64.checked_pow(count));
+        let power = u128::from(power.ok_or_else(part)?);
+        let scaled = u128::from(digits).saturating_mul(u128::from(unit_len));
+        if scaled.checked_rem(power) != Some(0) {
+            return Err(part());
+        }
+        let fraction = scaled.checked_div(power).and_then(|bytes| u64::try_from(bytes).ok());
+        fraction.and_then(|bytes| whole.checked_add(bytes)).map(Self).ok_or_else(too_large)
+    }
+}
+
+/// Bytes in one `unit`, whose case does not matter; no unit means bytes.
+fn unit_len(unit: &str) -> Option<u64> {
+    const NAMES: [(&str, u64); 12] = [
+        ("", 1),
+        ("b", 1),
+        ("byte", 1),
+        ("bytes", 1),
+        ("kib", 1 << 10),
+        ("mib", 1 << 20),
+        ("gib", 1 << 30),
+        ("tib", 1 << 40),
+        ("kb", 1_000),
+        ("mb", 1_000_000),
+        ("gb", 1_000_000_000),
+        ("tb", 1_000_000_000_000),
+    ];
+    NAMES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, len)| *len)
+}
+
+/// Defines a position type; the two kinds differ only in what they are measured from.
+macro_rules! offset {
+    ($(#[$doc:meta])* $name:ident, $origin:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(
+            feature = "serde",
+            derive(serde::Serialize, serde::Deserialize),
+            serde(transparent)
+        )]
+        pub struct $name(u64);
+
+        impl $name {
+            #[doc = concat!("The first byte of ", $origin, ".")]
+            pub const START: Self = Self(0);
+
+            #[doc = concat!("Wraps a raw distance, in bytes, from the start of ", $origin, ".")]
+            #[must_use]
+            pub const fn new(bytes: u64) -> Self {
+                Self(bytes)
+            }
+
+            /// The raw distance, for driver calls and wire formats.
+            #[must_use]
+            pub const fn get(self) -> u64 {
+                self.0
+            }
+
+            /// Wraps a position in host memory.
+            #[must_use]
+            pub const fn from_usize(bytes: usize) -> Self {
+                Self(ByteLen::from_usize(bytes).0)
+            }
+
+            /// The position as a host size, or `None` where the host's addresses are too narrow.
+            #[must_use]
+            pub fn to_usize(self) -> Option<usize> {
+                usize::try_from(self.0).ok()
+            }
+
+            /// The position `len` bytes further on, or `None` on overflow.
+            #[must_use]
+            pub const fn checked_add(self, len: ByteLen) -> Option<Self> {
+                match self.0.checked_add(len.0) {
+                    Some(end) => Some(Self(end)),
+                    None => None,
+                }
+            }
+
+            /// How far this position lies behind `earlier`, or `None` where it lies before it.
+            #[must_use]
+            pub const fn checked_since(self, earlier: Self) -> Option<ByteLen> {
+                match self.0.checked_sub(earlier.0) {
+                    Some(bytes) => Some(ByteLen(bytes)),
+                    None => None,
+                }
+            }
+
+            /// Whether the position is a multiple of `alignment`.
+            #[must_use]
+            pub const fn is_aligned(self, alignment: Alignment) -> bool {
+                self.0.is_multiple_of(alignment.0)
+            }
+        }
+
+        /// The raw distance: errors write `offset 4096`.
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+offset! {
+    /// A position, in bytes from the start of one shard: where, never how much.
+    ///
+    /// It does not convert to a [`DeviceOffset`]; only a placement knows where a shard lies.
+    ByteOffset, "a shard"
+}
+offset! {
+    /// A position, in bytes from the start of one device region or allocation.
+    ///
+    /// It does not convert to a [`ByteOffset`].
+    DeviceOffset, "a device region"
+}
+
+/// A number that is not a power of two was given as an alignment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an alignment of {bytes} bytes is not a power of two")]
+#[non_exhaustive]
+pub struct AlignmentError {
+    /// What was given.
+    pub bytes: u64,
+}
+
+impl Alignment {
+    /// No constraint.
+    pub const ONE: Self = Self(1);
+    /// What the arena rounds footprints and starts to: 256 bytes, which every driver allocation
+    /// and every vector load of a kernel is content with.
+    pub const GRANULE: Self = Self(256);
+    /// Direct I/O and host pages.
+    pub const KIB_4: Self = Self(4 << 10);
+    /// What peer mappings are rounded to on older devices.
+    pub const KIB_64: Self = Self(64 << 10);
+    /// A page of device virtual memory.
+    pub const MIB_2: Self = Self(2 << 20);
+
+    /// Checks that `bytes` is a power of two: 1, 2, 4 … 2⁶³.
+    ///
+    /// # Errors
+    ///
+    /// [`AlignmentError`] for 0 and for everything that is not a power of two.
+    pub const fn new(bytes: u64) -> Result<Self, AlignmentError> {
+        if bytes.is_power_of_two() { Ok(Self(bytes)) } else { Err(AlignmentError { bytes }) }
+    }
+
+    /// The alignment in bytes.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl TryFrom<u64> for Alignment {
+    type Error = AlignmentError;
+
+    fn try_from(bytes: u64) -> Result<Self, Self::Error> {
+        Self::new(bytes)
+    }
+}
+
+impl From<Alignment> for u64 {
+    fn from(alignment: Alignment) -> Self {
+        alignment.0
+    }
+}
+
+impl fmt::Display for Alignment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        ByteLen(self.0).fmt(f)
+    }
+}
+
+impl GpuIndex {
+    /// Wraps an index.
+    #[must_use]
+    pub const fn new(index: u32) -> Self {
+        Self(index)
+    }
+
+    /// The raw index.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for GpuIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gpu {}", self.0)
+    }
+}
