@@ -152,7 +152,9 @@ pub enum HeaderProblem {
         dtype: String,
     },
     /// A shape whose size cannot be counted in bytes.
-    #[error("tensor `{tensor}` of type {dtype} and shape {shape:?} has no size in whole bytes that fits 64 bits")]
+    #[error(
+        "tensor `{tensor}` of type {dtype} and shape {shape:?} has no size in whole bytes that fits 64 bits"
+    )]
     Shape {
         /// The tensor, shortened.
         tensor: String,
@@ -172,7 +174,9 @@ pub enum HeaderProblem {
         end: u64,
     },
     /// Offsets, dtype and shape disagree.
-    #[error("tensor `{tensor}` of type {dtype} and shape {shape:?} needs {needed}, but its offsets span {found}")]
+    #[error(
+        "tensor `{tensor}` of type {dtype} and shape {shape:?} needs {needed}, but its offsets span {found}"
+    )]
     WrongLength {
         /// The tensor, shortened.
         tensor: String,
@@ -186,7 +190,9 @@ pub enum HeaderProblem {
         found: ByteLen,
     },
     /// Two tensors share bytes.
-    #[error("tensor `{tensor}` starts at byte {start} of the data, inside `{other}`, which ends at {other_end}")]
+    #[error(
+        "tensor `{tensor}` starts at byte {start} of the data, inside `{other}`, which ends at {other_end}"
+    )]
     Overlap {
         /// The tensor that starts later, shortened.
         tensor: String,
@@ -198,7 +204,9 @@ pub enum HeaderProblem {
         other_end: u64,
     },
     /// Bytes between two tensors belong to none; the format forbids that.
-    #[error("the {gap} before tensor `{tensor}`, from byte {from} of the data on, belong to no tensor")]
+    #[error(
+        "the {gap} before tensor `{tensor}`, from byte {from} of the data on, belong to no tensor"
+    )]
     Hole {
         /// The tensor after the hole, shortened.
         tensor: String,
@@ -216,7 +224,9 @@ pub enum HeaderProblem {
         file_len: ByteLen,
     },
     /// The file goes on after its tensors.
-    #[error("it goes on after its last tensor: its header promises {needed}, the file has {file_len}")]
+    #[error(
+        "it goes on after its last tensor: its header promises {needed}, the file has {file_len}"
+    )]
     TrailingBytes {
         /// What length field, header and tensors need together.
         needed: ByteLen,

@@ -78,9 +78,7 @@ impl SafetensorsHeader {
             return Err(refused(HeaderProblem::TooShort { file_len: ByteLen::new(file_len) }));
         }
         let mut field = [0; 8];
-        source
-            .read_exact_at(0, &mut field)
-            .map_err(unreadable(0, ByteLen::new(LENGTH_FIELD)))?;
+        source.read_exact_at(0, &mut field).map_err(unreadable(0, ByteLen::new(LENGTH_FIELD)))?;
         let header_len = ByteLen::new(u64::from_le_bytes(field));
 
         let text_len = match checked_header_len(header_len, ByteLen::new(file_len), limits) {

@@ -45,8 +45,13 @@ impl LlamaShape {
     /// # Source
     ///
     /// The model's `config.json`, <https://huggingface.co/meta-llama/Meta-Llama-3-8B>
-    pub const LLAMA_3_8B: Self =
-        Self { layers: 32, hidden: 4096, intermediate: 14_336, key_value: 1024, vocabulary: 128_256 };
+    pub const LLAMA_3_8B: Self = Self {
+        layers: 32,
+        hidden: 4096,
+        intermediate: 14_336,
+        key_value: 1024,
+        vocabulary: 128_256,
+    };
 
     /// A shape of about `target` bytes in bfloat16: [`LLAMA_3_8B`](Self::LLAMA_3_8B) with every
     /// width divided by the same power of two, and as many layers as come closest.
@@ -229,7 +234,8 @@ impl SynthModel {
             data_len = end;
         }
 
-        let json = |error: &dyn core::fmt::Display| HeaderProblem::Json { message: error.to_string() };
+        let json =
+            |error: &dyn core::fmt::Display| HeaderProblem::Json { message: error.to_string() };
         let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         let metadata = Metadata::new(Some(format), infos).map_err(|error| json(&error))?;
         let mut text = serde_json::to_vec(&metadata).map_err(|error| json(&error))?;

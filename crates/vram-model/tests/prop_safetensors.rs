@@ -26,12 +26,16 @@ fn sound() -> impl Strategy<Value = Vec<u8>> {
             .enumerate()
             .map(|(index, (dtype, shape))| {
                 let len = shape.iter().product::<usize>() * dtype.bitsize() / 8;
-                (format!("t{index}"), *dtype, shape.clone(), vec![u8::try_from(index).unwrap(); len])
+                (
+                    format!("t{index}"),
+                    *dtype,
+                    shape.clone(),
+                    vec![u8::try_from(index).unwrap(); len],
+                )
             })
             .collect();
         let views = data.iter().map(|(name, dtype, shape, bytes)| {
-            let view =
-                safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes).unwrap();
+            let view = safetensors::tensor::TensorView::new(*dtype, shape.clone(), bytes).unwrap();
             (name.clone(), view)
         });
         safetensors::serialize(views, None).unwrap()
