@@ -7,7 +7,7 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows its result")]
 
-use std::error::Error;
+use core::error::Error;
 
 use vram_alloc::ByteLen;
 use vram_model::synth::{LlamaShape, SynthModel};

@@ -241,7 +241,7 @@ pub enum HeaderProblem {
 pub enum Lookalike {
     /// `GGUF`, llama.cpp's format.
     Gguf,
-    /// A zip archive, as PyTorch writes `.bin`, `.pt` and `.pth` files.
+    /// A zip archive, as `PyTorch` writes `.bin`, `.pt` and `.pth` files.
     Zip,
     /// A bare Python pickle.
     Pickle,

@@ -4,7 +4,7 @@
 //! The same shape and seed give the same bytes on every machine, and a file of any length is
 //! written through one small buffer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -208,11 +208,11 @@ impl SynthModel {
         seed: u64,
     ) -> Result<Self, HeaderProblem> {
         let mut infos: Vec<(String, TensorInfo)> = Vec::new();
-        let mut seen = HashMap::new();
+        let mut names = HashSet::new();
         let mut tensor_lens = Vec::new();
         let mut data_len = 0_usize;
         for (name, dtype, shape) in tensors {
-            if seen.insert(name.clone(), ()).is_some() {
+            if !names.insert(name.clone()) {
                 return Err(HeaderProblem::DuplicateName { name: shown(&name) });
             }
             let sized = tensor_bytes(TensorFormat::Plain(dtype), &shape).ok().and_then(|len| {
@@ -221,14 +221,14 @@ impl SynthModel {
                     shape.iter().map(|&dim| usize::try_from(dim).ok()).collect();
                 Some((len, end, dims?))
             });
-            let named = serde_json::from_value(serde_json::Value::from(dtype.name()));
-            let (Some((len, end, dims)), Ok(named)) = (sized, named) else {
+            let written = serde_json::from_value(serde_json::Value::from(dtype.name()));
+            let (Some((len, end, dims)), Ok(written)) = (sized, written) else {
                 let dtype = dtype.name().to_owned();
                 return Err(HeaderProblem::Shape { tensor: shown(&name), dtype, shape });
             };
             infos.push((
                 name,
-                TensorInfo { dtype: named, shape: dims, data_offsets: (data_len, end) },
+                TensorInfo { dtype: written, shape: dims, data_offsets: (data_len, end) },
             ));
             tensor_lens.push(len);
             data_len = end;

@@ -1,5 +1,12 @@
 //! One test for each rule of the format, each with a file that breaks just that rule.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by panicking, on figures of its own"
+)]
+
 use std::io::Write as _;
 
 use vram_alloc::{ByteLen, Dtype};
