@@ -5,16 +5,24 @@
 extern crate alloc;
 
 mod arena;
+mod block;
 mod bounds;
+mod dtype;
+mod fit;
 mod holes;
 mod ledger;
+mod plan;
 mod report;
 mod sync;
 mod units;
 
 pub use arena::{Arena, ArenaError, ArenaPolicy, Misfit, Placement, ReleaseError, ReleaseReason};
+pub use block::BlockFormat;
 pub use bounds::{BoundsError, ByteRange, DeviceRange, checked_shard_size};
+pub use dtype::{Dtype, SizeError, TensorFormat, tensor_bytes};
+pub use fit::{Fit, fits};
 pub use ledger::{Charge, Ledger, LedgerError, MAX_TOTAL, Reservation};
+pub use plan::{ModelPlan, PIECE_COUNT_MAX, Piece, PlanError};
 pub use report::{ArenaReport, Capacity};
 pub use units::{
     Alignment, AlignmentError, ByteLen, ByteOffset, DeviceOffset, GpuIndex, ParseByteLenError,

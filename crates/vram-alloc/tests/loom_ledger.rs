@@ -1,0 +1,80 @@
+//! Models of the ledger, for every interleaving of two threads (P1, P5, P8).
+//!
+//! ```sh
+//! RUSTFLAGS="--cfg loom" cargo test --release -p vram-alloc --test loom_ledger
+//! ```
+
+#![cfg(loom)]
+#![expect(clippy::unwrap_used, reason = "a panic is the failure of the test")]
+
+use loom::thread;
+use vram_alloc::{ByteLen, Ledger};
+
+fn len(bytes: u64) -> ByteLen {
+    ByteLen::new(bytes)
+}
+
+/// P1: two loaders never both win the last bytes, and one of them always does.
+#[test]
+fn exactly_one_of_two_wins_the_last_bytes() {
+    loom::model(|| {
+        let ledger = Ledger::new(len(100)).unwrap();
+        let other = ledger.clone();
+        let racer = thread::spawn(move || other.reserve(len(60)).ok());
+        let ours = ledger.reserve(len(60)).ok();
+        let theirs = racer.join().unwrap();
+        assert_ne!(ours.is_some(), theirs.is_some());
+        assert_eq!(ledger.capacity().reserved, len(60));
+        drop((ours, theirs));
+        assert_eq!(ledger.capacity().taken(), len(0));
+    });
+}
+
+/// No spurious refusal: requests that fit together are both granted.
+#[test]
+fn two_requests_that_fit_are_both_granted() {
+    loom::model(|| {
+        let ledger = Ledger::new(len(100)).unwrap();
+        let other = ledger.clone();
+        let racer = thread::spawn(move || other.reserve(len(50)).unwrap());
+        let ours = ledger.reserve(len(50)).unwrap();
+        let theirs = racer.join().unwrap();
+        assert_eq!(ledger.capacity().free(), len(0));
+        drop((ours, theirs));
+    });
+}
+
+/// P8: a grant that races with a shrinking budget either came first or is refused; after
+/// `set_total` returned, what is taken does not rise.
+#[test]
+fn no_grant_follows_a_lowered_limit() {
+    loom::model(|| {
+        let ledger = Ledger::new(len(100)).unwrap();
+        let other = ledger.clone();
+        let racer = thread::spawn(move || other.reserve(len(60)).ok());
+        ledger.set_total(len(50)).unwrap();
+        let after = ledger.capacity().taken();
+        let theirs = racer.join().unwrap();
+        assert_eq!(ledger.capacity().taken(), after, "granted under the lowered limit");
+        drop(theirs);
+    });
+}
+
+/// Snapshots add up at every step of reserve, commit and release, and nothing is lost.
+#[test]
+fn a_snapshot_adds_up_at_every_step() {
+    loom::model(|| {
+        let ledger = Ledger::new(len(100)).unwrap();
+        let other = ledger.clone();
+        let worker = thread::spawn(move || {
+            let mut reservation = other.reserve(len(70)).unwrap();
+            let charge = reservation.split(len(30)).unwrap().commit();
+            drop(reservation);
+            charge.release();
+        });
+        let now = ledger.capacity();
+        assert_eq!(now.used.get() + now.reserved.get() + now.free().get(), 100);
+        worker.join().unwrap();
+        assert_eq!(ledger.capacity().free(), len(100));
+    });
+}

@@ -1,0 +1,136 @@
+//! Stress: many threads on one ledger (P1, P5, P8).
+//!
+//! Method: while workers reserve, split, commit and drop, a watcher takes snapshots and
+//! another thread moves the limits. Every grant is also booked in a second, independent counter
+//! that is raised after the grant and lowered before the return, so that it never exceeds the
+//! truth; if it ever exceeds the largest budget, the ledger overdrew.
+
+#![expect(clippy::arithmetic_side_effects, reason = "figures are far below 2^63")]
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use vram_alloc::{ByteLen, Ledger, LedgerError};
+
+/// Rounds of each worker; a longer run multiplies them.
+fn rounds() -> u64 {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    cases.unwrap_or(256_u64).saturating_mul(40)
+}
+
+/// A small generator, so that a run can be repeated from its seed.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+#[test]
+fn no_interleaving_of_grants_overdraws_the_budget() {
+    const TOTAL: u64 = 1000;
+    let ledger = Ledger::new(ByteLen::new(TOTAL)).unwrap();
+    let (booked, granted, refused) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let done = AtomicBool::new(false);
+
+    thread::scope(|scope| {
+        let workers: Vec<_> = (1..=4)
+            .map(|seed| {
+                let (ledger, booked, granted, refused) = (&ledger, &booked, &granted, &refused);
+                scope.spawn(move || {
+                    let mut random = Random(seed);
+                    for _ in 0..rounds() {
+                        let len = random.below(600);
+                        match ledger.reserve(ByteLen::new(len)) {
+                            Ok(mut reservation) => {
+                                let now = booked.fetch_add(len, Ordering::SeqCst) + len;
+                                assert!(now <= TOTAL, "{now} bytes are out of {TOTAL}");
+                                granted.fetch_add(1, Ordering::Relaxed);
+                                let part = reservation.split(ByteLen::new(len / 3)).unwrap();
+                                let charge = part.commit();
+                                if random.below(4) == 0 {
+                                    thread::yield_now();
+                                }
+                                booked.fetch_sub(len, Ordering::SeqCst);
+                                drop(reservation);
+                                charge.release();
+                            }
+                            Err(LedgerError::Insufficient { needed, room, capacity }) => {
+                                // The refusal rests on figures that did not fit.
+                                assert!(needed > room);
+                                assert!(capacity.taken().get() + len > TOTAL);
+                                refused.fetch_add(1, Ordering::Relaxed);
+                            }
+                            Err(other) => unreachable!("{other}"),
+                        }
+                    }
+                })
+            })
+            .collect();
+        let watcher = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let now = ledger.capacity();
+                assert_eq!(now.used.get() + now.reserved.get() + now.free().get(), TOTAL);
+                thread::yield_now();
+            }
+        });
+        // First let everybody finish, then speak of failures: a scope that unwinds waits for the
+        // watcher, who waits for this.
+        let outcomes: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(outcomes.into_iter().all(|outcome| outcome.is_ok()));
+        watcher.join().unwrap();
+    });
+
+    assert!(granted.load(Ordering::Relaxed) > 0, "the test granted nothing");
+    assert!(refused.load(Ordering::Relaxed) > 0, "the test refused nothing");
+    let end = ledger.capacity();
+    assert_eq!((end.used, end.reserved), (ByteLen::ZERO, ByteLen::ZERO));
+}
+
+/// Once `set_total` has returned, no grant goes by the old budget, however the threads interleave.
+#[test]
+fn no_grant_goes_by_a_limit_that_was_lowered_before() {
+    let ledger = Ledger::new(ByteLen::new(100)).unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        drop(ledger.reserve(ByteLen::new(60)));
+                        thread::yield_now();
+                    }
+                })
+            })
+            .collect();
+        let mut sound = true;
+        for round in 0..rounds() {
+            match round % 3 {
+                0 => ledger.set_total(ByteLen::new(50)).unwrap(),
+                1 => ledger.set_headroom(ByteLen::new(50)),
+                _ => ledger.set_foreign(ByteLen::new(50)),
+            }
+            // Whoever holds bytes now was granted them before. They go, and nobody follows.
+            let mut before = ledger.capacity().taken();
+            for _ in 0..20 {
+                let now = ledger.capacity().taken();
+                sound &= now <= before;
+                before = now;
+            }
+            ledger.set_total(ByteLen::new(100)).unwrap();
+            ledger.set_headroom(ByteLen::ZERO);
+            ledger.set_foreign(ByteLen::ZERO);
+        }
+        done.store(true, Ordering::Relaxed);
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        assert!(sound, "bytes were granted under a limit that forbade it");
+    });
+    assert_eq!(ledger.capacity().taken(), ByteLen::ZERO);
+}
