@@ -50,7 +50,7 @@ pub fn plan_of<'a>(
             }
             pieces.push(
                 Piece::new(tensor.name.clone(), file, tensor.file_offset, tensor.len)
-                    .with_format(TensorFormat::Plain(tensor.dtype), tensor.shape.clone()),
+                    .stored_as(TensorFormat::Plain(tensor.dtype), tensor.shape.clone()),
             );
         }
     }
