@@ -376,3 +376,25 @@ fn a_source_that_cannot_be_read_is_reported_with_position_and_length() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn every_dtype_of_the_reference_is_known_and_has_its_size() {
+    let mut start = 0;
+    let mut text = String::from("{");
+    for dtype in Dtype::ALL {
+        // Eight elements: whole bytes, whatever the width.
+        let end = start + u64::from(dtype.bits());
+        let comma = if start == 0 { "" } else { "," };
+        text += &format!(
+            "{comma}\"{dtype:?}\":{{\"dtype\":\"{}\",\"shape\":[8],\"data_offsets\":[{start},{end}]}}",
+            dtype.name()
+        );
+        start = end;
+    }
+    text += "}";
+    let file = file(&text, usize::try_from(start).unwrap());
+    assert_eq!(read(&file).unwrap().tensors().len(), Dtype::ALL.len());
+    // Names and widths are the reference's own, or it would not take the file.
+    let (_, reference) = safetensors::SafeTensors::read_metadata(&file).unwrap();
+    assert_eq!(reference.tensors().len(), Dtype::ALL.len());
+}
