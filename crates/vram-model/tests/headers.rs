@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, on figures of its own"
 )]
 
+use core::fmt::Write as _;
 use std::io::Write as _;
 
 use vram_alloc::{ByteLen, Dtype};
@@ -385,10 +386,12 @@ fn every_dtype_of_the_reference_is_known_and_has_its_size() {
         // Eight elements: whole bytes, whatever the width.
         let end = start + u64::from(dtype.bits());
         let comma = if start == 0 { "" } else { "," };
-        text += &format!(
-            "{comma}\"{dtype:?}\":{{\"dtype\":\"{}\",\"shape\":[8],\"data_offsets\":[{start},{end}]}}",
-            dtype.name()
-        );
+        let name = dtype.name();
+        write!(
+            text,
+            "{comma}\"{name}\":{{\"dtype\":\"{name}\",\"shape\":[8],\"data_offsets\":[{start},{end}]}}"
+        )
+        .unwrap();
         start = end;
     }
     text += "}";

@@ -1,10 +1,6 @@
 //! Made-up models: the same bytes everywhere, through any writer.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking, on figures of its own"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{self, Write};
 
