@@ -1,6 +1,10 @@
-//! Standard output: results and nothing else, also when nobody reads them to the end.
+//! Standard output: results and nothing else, also when nobody reads them to the end. Standard
+//! error: what a person may want to know besides.
 
 use std::io::{self, Write};
+use std::path::Path;
+
+use vram_residency::ContentDigest;
 
 use crate::failure::Failure;
 
@@ -17,6 +21,15 @@ impl Output {
     /// Prints one line.
     pub(crate) fn line(&mut self, line: impl AsRef<str>) -> Result<(), Failure> {
         self.write(&[line.as_ref(), "\n"].concat())
+    }
+
+    /// Prints the digest of a file as `b3sum` does: a name that holds a backslash or a line break
+    /// is escaped, and the line begins with a backslash then.
+    pub(crate) fn digest(&mut self, digest: &ContentDigest, path: &Path) -> Result<(), Failure> {
+        let name = path.to_string_lossy();
+        let escaped = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
+        let mark = if escaped == name { "" } else { "\\" };
+        self.line(format!("{mark}{digest}  {escaped}"))
     }
 
     /// Prints `text` as it is.
@@ -42,4 +55,9 @@ impl Output {
             .map_err(|error| Failure::input(format!("cannot print the result as JSON: {error}")))?;
         self.line(text)
     }
+}
+
+/// Tells a person something that is neither a result nor an error. Nobody listening is fine.
+pub(crate) fn note(text: impl AsRef<str>) {
+    let _ = writeln!(io::stderr().lock(), "vram: {}", text.as_ref());
 }

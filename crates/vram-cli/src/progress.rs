@@ -33,6 +33,13 @@ impl Bar {
         self.0.set_position(done);
     }
 
+    /// Says how much there is in all, where that is learnt on the way.
+    pub(crate) fn set_total(&self, total: u64) {
+        if self.0.length() != Some(total) {
+            self.0.set_length(total);
+        }
+    }
+
     /// Shows that `more` bytes are done.
     pub(crate) fn advance(&self, more: u64) {
         self.0.inc(more);
