@@ -1,2 +1,62 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask`: property, stress, bench, layer and CI commands of this workspace.
+//!
+//! This file holds the help text and the `match`; each command is a file of its own.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program prints")]
+
+mod arguments;
+mod bench;
+mod ci;
+mod layers;
+mod model;
+mod proptest;
+mod shell;
+mod stress;
+mod summary;
+mod workspace;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask COMMAND [OPTIONS]
+
+  proptest [--cases N] [--only CRATE]     every property suite (test targets prop_*, property_*), overflow checks on
+  stress [--minutes N] [--seed S] [--only TARGET]
+                                          every stress suite (test targets stress_*) for N minutes in all, then the models of concurrency
+  bench [--only CRATE] [--quick]          criterion benches, then medians as ratios against the reference of each group
+  layers                                  who may import whom, against what the manifests and sources say
+  ci [--after-tests]                      what CI runs, in the same order (--after-tests leaves the test command out)
+  model                                   fetches a real model (90.9 MB) into target/model/ with pip
+  help                                    this text
+";
+
+fn main() -> ExitCode {
+    // Commands name files from the top of the workspace, wherever they are started.
+    if let Err(error) = std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")) {
+        eprintln!("xtask: the workspace is not where this program was built: {error}");
+        return ExitCode::FAILURE;
+    }
+    let mut args = std::env::args().skip(1);
+    let command = args.next().unwrap_or_else(|| "help".to_owned());
+    let result = match command.as_str() {
+        "proptest" => proptest::Options::parse(args).and_then(|options| proptest::run(&options)),
+        "stress" => stress::Options::parse(args).and_then(|options| stress::run(&options)),
+        "bench" => bench::Options::parse(args).and_then(|options| bench::run(&options)),
+        "layers" => arguments::none(args).and_then(|()| layers::run()),
+        "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),
+        "model" => arguments::none(args).and_then(|()| model::run()),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => Err(format!("no command `{other}`; see `cargo xtask help`")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

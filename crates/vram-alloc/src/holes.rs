@@ -56,18 +56,16 @@ impl Holes {
     /// Costs O(log n) for alignments up to that of the holes themselves. A larger one may have to
     /// pass over holes that are long enough but lie badly: those of `len..len + align` bytes.
     pub(crate) fn best_fit(&self, len: u64, align: u64, end: End) -> Option<(Span, u64)> {
+        let position_in = |hole: Span| hole.cut(len, align, end).map(|start| (hole, start));
+        if end == End::Low {
+            // The order of the set is the order of preference.
+            return self.by_len.range((len, 0)..).map(Self::span).find_map(position_in);
+        }
         let mut at_least = len;
         loop {
             let (hole_len, _) = *self.by_len.range((at_least, 0)..).next()?;
-            let same_len = (hole_len, 0)..=(hole_len, u64::MAX);
-            let mut same_len = self.by_len.range(same_len).map(|&(hole_len, start)| {
-                let hole = Span { start, end: start.saturating_add(hole_len) };
-                hole.cut(len, align, end).map(|position| (hole, position))
-            });
-            let found = match end {
-                End::Low => same_len.find_map(|fit| fit),
-                End::High => same_len.rev().find_map(|fit| fit),
-            };
+            let same_len = self.by_len.range((hole_len, 0)..=(hole_len, u64::MAX)).rev();
+            let found = same_len.map(Self::span).find_map(position_in);
             if found.is_some() {
                 return found;
             }
@@ -113,6 +111,10 @@ impl Holes {
     /// The holes in address order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Span> + '_ {
         self.by_address.iter().map(|(&start, &end)| Span { start, end })
+    }
+
+    fn span(&(len, start): &(u64, u64)) -> Span {
+        Span { start, end: start.saturating_add(len) }
     }
 
     fn insert(&mut self, hole: Span) {

@@ -1,1 +1,41 @@
-//! Placeholder.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod aead;
+mod chain;
+mod context;
+mod digest;
+mod error;
+mod header;
+mod hex;
+pub mod image;
+mod key;
+mod key_ring;
+mod layout;
+mod open;
+pub mod parallel;
+mod params;
+mod seal;
+mod secret;
+mod subkey;
+mod table;
+mod ticket;
+mod whole;
+mod wipe;
+
+pub use chain::{SegmentHash, merge_digest};
+pub use context::{Expected, MODEL_ID_LEN_MAX, SealContext};
+pub use digest::{ContentDigest, ContentHasher, HashKind, ParseDigestError};
+pub use error::{ContextField, SealError};
+pub use header::{RecordFields, SealRecord};
+pub use image::ImageLayout;
+pub use key::{KeyError, KeyId, SealKey};
+pub use key_ring::KeyRing;
+pub use layout::{PLAINTEXT_LEN_MAX, SegmentLayout, SegmentSize};
+pub use open::{OpenLimits, OpenedRecord, Opener, open_record, open_record_in};
+pub use parallel::Threads;
+pub use params::{Protection, SealParams, SivScope, Suite};
+pub use seal::{Sealed, SealedSegment, Sealer, SegmentCollector};
+pub use table::SegmentTags;
+pub use ticket::{SignatureMismatch, TicketKey};
+pub use whole::{hash_all, seal, unseal, verify, verify_content};

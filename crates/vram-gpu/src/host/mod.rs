@@ -1,0 +1,254 @@
+//! The host device: honest memory of this machine behind the same traits as a card's.
+
+mod chunk;
+mod memory;
+
+use core::any::Any;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vram_alloc::{ByteLen, GpuIndex};
+
+pub(crate) use self::memory::HostMemory;
+use crate::{
+    Device, DeviceInfo, DeviceKind, DeviceMemory, DeviceState, DeviceUuid, GpuError, MemoryInfo,
+    Staging,
+};
+
+/// A device whose memory is this machine's.
+///
+/// It is bounded by its total like a card, counts what is allocated, and takes host memory only
+/// for bytes that were written: a host device of 80 GiB costs nothing until it is used. Fresh
+/// bytes read as garbage, as on a card, so that nobody comes to rely on zeros. Two host devices
+/// can copy to each other unless one was built [`isolated`](HostDeviceBuilder::isolated).
+#[derive(Debug)]
+pub struct HostDevice {
+    shared: Arc<Shared>,
+}
+
+/// What a host device and its allocations share.
+#[derive(Debug)]
+struct Shared {
+    info: DeviceInfo,
+    isolated: bool,
+    // Raised by every reset; an allocation from an earlier epoch is stale.
+    epoch: AtomicU64,
+    accounts: Mutex<Accounts>,
+}
+
+/// The books: `used` counts the live allocations of this epoch, `foreign` what others hold.
+#[derive(Debug)]
+struct Accounts {
+    used: ByteLen,
+    foreign: ByteLen,
+    // Allocations made so far: tells the garbage of one from that of the next.
+    made: u64,
+}
+
+impl HostDevice {
+    /// The largest device: 256 TiB.
+    pub const MAX_TOTAL: ByteLen = ByteLen::new(1 << 48);
+
+    /// A device of `total` bytes, which may be zero, with the defaults of [`HostDeviceBuilder`].
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::TotalTooLarge`] above [`Self::MAX_TOTAL`].
+    pub fn new(index: GpuIndex, total: ByteLen) -> Result<Self, GpuError> {
+        Self::builder(index, total).build()
+    }
+
+    /// Starts the description of a device.
+    pub fn builder(index: GpuIndex, total: ByteLen) -> HostDeviceBuilder {
+        HostDeviceBuilder { index, total, uuid: None, name: None, isolated: false }
+    }
+
+    /// One device for each total, indexed from zero, all reachable from each other.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::TotalTooLarge`] above [`Self::MAX_TOTAL`].
+    pub fn several(totals: &[ByteLen]) -> Result<Vec<Arc<Self>>, GpuError> {
+        (0..)
+            .map(GpuIndex::new)
+            .zip(totals)
+            .map(|(index, &total)| Self::new(index, total).map(Arc::new))
+            .collect()
+    }
+
+    /// Sets how many bytes other users of the device hold, from now on. More than what is left
+    /// leaves nothing free and disturbs nothing that is allocated.
+    pub fn set_foreign(&self, foreign: ByteLen) {
+        self.shared.accounts().foreign = foreign;
+    }
+
+    /// Bytes that this device's own live allocations take.
+    #[must_use]
+    pub fn allocated(&self) -> ByteLen {
+        self.shared.accounts().used
+    }
+}
+
+impl Shared {
+    /// The books. They are plain numbers that every step leaves right, so a panic elsewhere while
+    /// they were held is no reason to refuse them.
+    fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gpu(&self) -> GpuIndex {
+        self.info.index
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Books `len` bytes. Returns the epoch and the running number of the allocation.
+    fn take(&self, len: ByteLen) -> Result<(u64, u64), GpuError> {
+        let mut accounts = self.accounts();
+        let free = accounts.free(self.info.total);
+        let refused = GpuError::OutOfMemory { gpu: self.gpu(), wanted: len, free: Some(free) };
+        if len > free {
+            return Err(refused);
+        }
+        accounts.used = accounts.used.checked_add(len).ok_or(refused)?;
+        accounts.made = accounts.made.wrapping_add(1);
+        Ok((self.epoch(), accounts.made))
+    }
+
+    /// Gives `len` bytes back, unless a reset has already done so.
+    fn give_back(&self, len: ByteLen, epoch: u64) {
+        let mut accounts = self.accounts();
+        if self.epoch() == epoch {
+            accounts.used = accounts.used.saturating_sub(len);
+        }
+    }
+}
+
+impl Accounts {
+    fn free(&self, total: ByteLen) -> ByteLen {
+        total.saturating_sub(self.used).saturating_sub(self.foreign)
+    }
+}
+
+impl Device for HostDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.shared.info
+    }
+
+    fn memory(&self) -> Result<MemoryInfo, GpuError> {
+        let total = self.shared.info.total;
+        Ok(MemoryInfo::new(total, self.shared.accounts().free(total)))
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(gpu = %self.shared.gpu(), bytes = len.get()))]
+    fn allocate(&self, len: ByteLen) -> Result<Box<dyn DeviceMemory>, GpuError> {
+        if len.is_zero() {
+            return Err(GpuError::ZeroLength { gpu: self.shared.gpu() });
+        }
+        let (epoch, made) = self.shared.take(len)?;
+        match HostMemory::new(Arc::clone(&self.shared), len, epoch, made) {
+            Ok(memory) => Ok(Box::new(memory)),
+            Err(error) => {
+                self.shared.give_back(len, epoch);
+                Err(error)
+            }
+        }
+    }
+
+    fn staging(&self, len: ByteLen) -> Result<Staging, GpuError> {
+        Staging::unpinned(len)
+    }
+
+    fn state(&self) -> DeviceState {
+        DeviceState::Ready
+    }
+
+    fn reset(&self) -> Result<(), GpuError> {
+        let mut accounts = self.shared.accounts();
+        // Under the lock, so that no allocation of the old epoch is booked in the new one.
+        self.shared.epoch.fetch_add(1, Ordering::AcqRel);
+        accounts.used = ByteLen::ZERO;
+        Ok(())
+    }
+
+    fn can_copy_from_peer(&self, other: &dyn Device) -> bool {
+        other
+            .backing()
+            .as_any()
+            .downcast_ref::<Self>()
+            .is_some_and(|other| self.shared.reaches(&other.shared))
+    }
+
+    fn backing(&self) -> &dyn Device {
+        self
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Shared {
+    /// Whether a direct copy to or from `other` is allowed; within one device it always is.
+    fn reaches(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+        Arc::ptr_eq(self, other) || !(self.isolated || other.isolated)
+    }
+}
+
+/// Describes a [`HostDevice`]: name, identity, whether peers reach it.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct HostDeviceBuilder {
+    index: GpuIndex,
+    total: ByteLen,
+    uuid: Option<DeviceUuid>,
+    name: Option<String>,
+    isolated: bool,
+}
+
+impl HostDeviceBuilder {
+    /// Sets the name; `host memory` by default.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets the identity; [`DeviceUuid::for_host`] of the index by default.
+    pub const fn uuid(mut self, uuid: DeviceUuid) -> Self {
+        self.uuid = Some(uuid);
+        self
+    }
+
+    /// Makes the device unreachable for direct copies from and to others, as some pairs of cards
+    /// are: such copies answer [`GpuError::PeerUnsupported`].
+    pub const fn isolated(mut self) -> Self {
+        self.isolated = true;
+        self
+    }
+
+    /// Makes the device; takes no memory yet.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::TotalTooLarge`] above [`HostDevice::MAX_TOTAL`].
+    pub fn build(self) -> Result<HostDevice, GpuError> {
+        let (total, max) = (self.total, HostDevice::MAX_TOTAL);
+        if total > max {
+            return Err(GpuError::TotalTooLarge { total, max });
+        }
+        let uuid = self.uuid.unwrap_or(DeviceUuid::for_host(self.index));
+        let name = self.name.unwrap_or_else(|| "host memory".to_owned());
+        let info = DeviceInfo::new(self.index, uuid, name, DeviceKind::Host, total);
+        let accounts = Accounts { used: ByteLen::ZERO, foreign: ByteLen::ZERO, made: 0 };
+        Ok(HostDevice {
+            shared: Arc::new(Shared {
+                info,
+                isolated: self.isolated,
+                epoch: AtomicU64::new(0),
+                accounts: Mutex::new(accounts),
+            }),
+        })
+    }
+}

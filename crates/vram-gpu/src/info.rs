@@ -1,0 +1,201 @@
+//! What a device is: identity, attributes, memory figures, state.
+
+use core::fmt;
+
+use vram_alloc::{ByteLen, GpuIndex};
+
+use crate::GpuError;
+
+/// A device's identity for life: stable across reboots, orderings and tools, unlike its index.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeviceUuid([u8; 16]);
+
+impl DeviceUuid {
+    /// Wraps the 16 bytes the driver reports.
+    #[must_use]
+    pub const fn new(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 16 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+
+    /// The identity a host device has unless it is given another: fixed for each index, so that
+    /// the same configuration gives the same trace.
+    #[must_use]
+    pub const fn for_host(index: GpuIndex) -> Self {
+        let [a, b, c, d] = index.get().to_be_bytes();
+        // "host memory" in ASCII, then the index.
+        Self([b'h', b'o', b's', b't', b' ', b'm', 0x40, b'e', 0x80, b'm', b'o', b'r', a, b, c, d])
+    }
+}
+
+impl fmt::Display for DeviceUuid {
+    /// As NVIDIA's tools print it: `GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GPU-")?;
+        for (position, byte) in self.0.iter().enumerate() {
+            if matches!(position, 4 | 6 | 8 | 10) {
+                f.write_str("-")?;
+            }
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for DeviceUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Which kind of memory stands behind a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// Host memory, accounted for as if it were a card's.
+    Host,
+    /// An NVIDIA GPU through the CUDA driver.
+    Cuda,
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::Cuda => "cuda",
+        })
+    }
+}
+
+/// Identity and attributes of one device, read once when it was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// Position in this process's list, for people; identify a device by `uuid`.
+    pub index: GpuIndex,
+    /// Identity.
+    pub uuid: DeviceUuid,
+    /// Marketing name, such as `NVIDIA H200`.
+    pub name: String,
+    /// What stands behind it.
+    pub kind: DeviceKind,
+    /// All memory of the device, in bytes.
+    pub total: ByteLen,
+    /// Compute capability, major and minor; none for host memory.
+    pub compute_capability: Option<(u32, u32)>,
+    /// PCI bus id, such as `0000:1b:00.0`.
+    pub pci_bus_id: Option<String>,
+    /// Whether the device shares the host's memory instead of having its own.
+    pub integrated: bool,
+    /// Whether the device supports managed memory, which can wander to the host.
+    pub managed_memory: bool,
+    /// Whether error correction is on, where that is known.
+    pub ecc: Option<bool>,
+    /// Whether this is a slice of a partitioned GPU, where that is known.
+    pub mig: Option<bool>,
+    /// Driver version as `1000 * major + 10 * minor`, as CUDA counts.
+    pub driver_version: Option<u32>,
+    /// Bytes a queued copy should have to be quick on this device.
+    pub copy_window: ByteLen,
+}
+
+impl DeviceInfo {
+    /// Starts from what every device has; the other fields are unknown until set.
+    #[must_use]
+    pub fn new(
+        index: GpuIndex,
+        uuid: DeviceUuid,
+        name: String,
+        kind: DeviceKind,
+        total: ByteLen,
+    ) -> Self {
+        Self {
+            index,
+            uuid,
+            name,
+            kind,
+            total,
+            compute_capability: None,
+            pci_bus_id: None,
+            integrated: false,
+            managed_memory: false,
+            ecc: None,
+            mig: None,
+            driver_version: None,
+            copy_window: ByteLen::MIB,
+        }
+    }
+}
+
+/// The driver's own figures at one moment. Other processes change them at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryInfo {
+    /// All bytes of the device.
+    pub total: ByteLen,
+    /// Bytes nobody holds.
+    pub free: ByteLen,
+}
+
+impl MemoryInfo {
+    /// Pairs the two figures; a driver that reports more free than total is believed about total.
+    #[must_use]
+    pub fn new(total: ByteLen, free: ByteLen) -> Self {
+        Self { total, free: free.min(total) }
+    }
+
+    /// Bytes held by anybody, this process included.
+    #[must_use]
+    pub const fn used(&self) -> ByteLen {
+        self.total.saturating_sub(self.free)
+    }
+}
+
+/// Whether a device takes calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceState {
+    /// It does.
+    Ready,
+    /// A sticky error took it; it takes no calls until it is reset.
+    Lost {
+        /// The error that took it.
+        error: GpuError,
+    },
+}
+
+impl DeviceState {
+    /// Whether the device takes calls.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        matches!(self, Self::Ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_prints_as_the_vendor_tools_print_it() {
+        let bytes = [
+            0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd,
+            0xee, 0xff,
+        ];
+        let text = DeviceUuid::new(bytes).to_string();
+        assert_eq!(text, "GPU-00112233-4455-6677-8899-aabbccddeeff");
+    }
+
+    #[test]
+    fn host_identities_differ_by_index_and_repeat() {
+        let of = |index| DeviceUuid::for_host(GpuIndex::new(index));
+        assert_ne!(of(0), of(1));
+        assert_ne!(of(1), of(1 << 24));
+        assert_eq!(of(u32::MAX), of(u32::MAX));
+    }
+}

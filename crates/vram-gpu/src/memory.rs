@@ -1,0 +1,182 @@
+//! The trait of one live allocation, and the checks that every backend runs first.
+
+use core::any::Any;
+use core::fmt;
+
+use vram_alloc::{ByteLen, DeviceOffset, DeviceRange, GpuIndex};
+
+use crate::{FreeError, GpuError, Pending, Staging};
+
+/// One allocation on one device.
+///
+/// All calls take `&self` and may come from many threads. Calls on disjoint ranges do not disturb
+/// each other; calls on overlapping ranges at the same time give some interleaving of bytes and
+/// never anything worse: ordering them is the caller's business. When a copy fails, the bytes of
+/// its target range are unspecified. Dropping the memory frees it; a refusal is then only logged,
+/// so callers that care call [`free`](Self::free).
+pub trait DeviceMemory: Send + Sync + fmt::Debug {
+    /// The device that holds the bytes.
+    fn gpu(&self) -> GpuIndex;
+
+    /// Bytes in the allocation, exactly as asked for.
+    fn len(&self) -> ByteLen;
+
+    /// Whether it has no bytes; allocations never do.
+    fn is_empty(&self) -> bool {
+        self.len().is_zero()
+    }
+
+    /// The device address, for kernels. It keeps nothing alive.
+    fn address(&self) -> DeviceAddress;
+
+    /// Copies `source` to the device; returns when the bytes are there.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::OutOfBounds`], [`GpuError::LengthMismatch`] if range and slice differ in length,
+    /// [`GpuError::HostMemory`], [`GpuError::StaleAllocation`], [`GpuError::Lost`] or
+    /// [`GpuError::Driver`].
+    fn write(&self, to: DeviceRange, source: &[u8]) -> Result<(), GpuError>;
+
+    /// Copies device bytes to `target`; on an error the content of `target` is unspecified.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    fn read(&self, from: DeviceRange, target: &mut [u8]) -> Result<(), GpuError>;
+
+    /// Sets every byte of `range` to `value`; returns when that is done.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    fn fill(&self, range: DeviceRange, value: u8) -> Result<(), GpuError>;
+
+    /// Copies from another allocation on the same device or a reachable one; returns when done.
+    ///
+    /// # Arguments
+    ///
+    /// * `to`: where the bytes go, in this allocation.
+    /// * `source`, `from`: where they come from; as long as `to`.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write), [`GpuError::PeerUnsupported`] if the devices cannot reach each
+    /// other (stage through the host then), [`GpuError::Overlap`] if both ranges share bytes.
+    fn copy_from(
+        &self,
+        to: DeviceRange,
+        source: &dyn DeviceMemory,
+        from: DeviceRange,
+    ) -> Result<(), GpuError>;
+
+    /// Starts copying the first `len` bytes of `staging` to the device. The buffer is taken until
+    /// the copy was waited for; errors, bad arguments too, come out of [`Pending::wait`].
+    ///
+    /// A queued copy takes effect at any time up to its wait. Copies that share device bytes are
+    /// ordered only by waiting for one before the next is started.
+    fn queue_write(&self, to: DeviceOffset, staging: Staging, len: ByteLen) -> Pending;
+
+    /// Starts copying `from` to the start of `staging`, as [`queue_write`](Self::queue_write) does
+    /// the other way.
+    fn queue_read(&self, from: DeviceRange, staging: Staging) -> Pending;
+
+    /// Frees the memory and says whether the driver agreed. Freeing an allocation from before a
+    /// reset succeeds: the device has given it back already.
+    ///
+    /// # Errors
+    ///
+    /// [`FreeError`] hands the memory back: it is still there and still counts.
+    fn free(self: Box<Self>) -> Result<(), FreeError>;
+
+    /// The memory that holds the bytes: itself, or for a wrapper, what it wraps.
+    fn backing(&self) -> &dyn DeviceMemory;
+
+    /// For a backend to recognise its own kind.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// Where an allocation starts on its device. Opaque, and hidden from logs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct DeviceAddress(u64);
+
+impl DeviceAddress {
+    /// Wraps a device pointer.
+    #[must_use]
+    pub const fn new(address: u64) -> Self {
+        Self(address)
+    }
+
+    /// The device pointer.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for DeviceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DeviceAddress(..)")
+    }
+}
+
+/// What a backend knows about an allocation when it checks a call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extent {
+    pub(crate) gpu: GpuIndex,
+    pub(crate) len: ByteLen,
+}
+
+impl Extent {
+    /// The range, if it lies inside this allocation: it may have been checked against another.
+    pub(crate) fn within(self, range: DeviceRange) -> Result<DeviceRange, GpuError> {
+        DeviceRange::checked(range.start(), range.len(), self.len)
+            .map_err(|error| GpuError::from_bounds(self.gpu, error, self.len))
+    }
+
+    /// The range of `len` bytes at `offset`, if it lies inside.
+    pub(crate) fn at(self, offset: DeviceOffset, len: ByteLen) -> Result<DeviceRange, GpuError> {
+        DeviceRange::checked(offset, len, self.len)
+            .map_err(|error| GpuError::from_bounds(self.gpu, error, self.len))
+    }
+
+    /// The range, if it lies inside and is exactly as long as a host buffer.
+    pub(crate) fn matching(
+        self,
+        range: DeviceRange,
+        buffer_len: usize,
+    ) -> Result<DeviceRange, GpuError> {
+        let range = self.within(range)?;
+        let buffer_len = byte_len(buffer_len);
+        if range.len() == buffer_len {
+            Ok(range)
+        } else {
+            Err(GpuError::LengthMismatch { gpu: self.gpu, range_len: range.len(), buffer_len })
+        }
+    }
+
+    /// The range, if it lies inside and a staging buffer is long enough for it.
+    pub(crate) fn staged(
+        self,
+        range: DeviceRange,
+        staging: &Staging,
+    ) -> Result<DeviceRange, GpuError> {
+        let range = self.within(range)?;
+        if range.len() <= staging.len() {
+            Ok(range)
+        } else {
+            let buffer_len = staging.len();
+            Err(GpuError::LengthMismatch { gpu: self.gpu, range_len: range.len(), buffer_len })
+        }
+    }
+}
+
+/// Whether two ranges of one allocation share a byte.
+pub(crate) fn overlaps(a: DeviceRange, b: DeviceRange) -> bool {
+    a.start() < b.end() && b.start() < a.end() && !a.is_empty() && !b.is_empty()
+}
+
+/// A slice's length. `usize` has at most 64 bits on every target of this crate.
+pub(crate) fn byte_len(len: usize) -> ByteLen {
+    ByteLen::new(u64::try_from(len).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,174 @@
+//! Host buffers that bytes pass through on their way to and from a device; wiped when dropped.
+
+use core::fmt;
+
+use vram_alloc::ByteLen;
+use zeroize::Zeroize;
+
+use crate::GpuError;
+use crate::memory::byte_len;
+
+/// Host memory of a kind that plain vectors are not, such as page-locked memory of a driver.
+pub trait StagingBuffer: Send + fmt::Debug {
+    /// The bytes.
+    fn as_slice(&self) -> &[u8];
+
+    /// The bytes, to be changed.
+    fn as_mut_slice(&mut self) -> &mut [u8];
+}
+
+/// A host buffer of fixed length, owned by whoever fills or empties it.
+///
+/// It starts as zeros. It carries plaintext at times, so it is overwritten with zeros when it is
+/// dropped, and it never shows its content.
+pub struct Staging {
+    bytes: Bytes,
+}
+
+enum Bytes {
+    Plain(Vec<u8>),
+    Special(Box<dyn StagingBuffer>),
+}
+
+impl Staging {
+    /// A buffer in ordinary host memory.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::HostMemory`] if the host has no room; nothing aborts.
+    pub fn unpinned(len: ByteLen) -> Result<Self, GpuError> {
+        let refused = GpuError::HostMemory { wanted: len };
+        let count = len.to_usize().ok_or(refused)?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(count).map_err(|_no_room| refused)?;
+        bytes.resize(count, 0);
+        Ok(Self { bytes: Bytes::Plain(bytes) })
+    }
+
+    /// A buffer without bytes, which needs no memory.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self { bytes: Bytes::Plain(Vec::new()) }
+    }
+
+    /// A buffer in memory of another kind. Its content is overwritten with zeros first.
+    #[must_use]
+    pub fn special(mut buffer: Box<dyn StagingBuffer>) -> Self {
+        buffer.as_mut_slice().fill(0);
+        Self { bytes: Bytes::Special(buffer) }
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        match &self.bytes {
+            Bytes::Plain(bytes) => bytes,
+            Bytes::Special(buffer) => buffer.as_slice(),
+        }
+    }
+
+    /// The bytes, to be filled or changed.
+    #[must_use]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        match &mut self.bytes {
+            Bytes::Plain(bytes) => bytes,
+            Bytes::Special(buffer) => buffer.as_mut_slice(),
+        }
+    }
+
+    /// Bytes in the buffer.
+    #[must_use]
+    pub fn len(&self) -> ByteLen {
+        byte_len(self.as_slice().len())
+    }
+
+    /// Whether the buffer has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.as_slice().is_empty()
+    }
+
+    /// Whether the memory is of a special kind, such as page-locked.
+    #[must_use]
+    pub const fn is_special(&self) -> bool {
+        matches!(self.bytes, Bytes::Special(_))
+    }
+
+    /// Overwrites every byte with zero, in a way the compiler may not drop.
+    pub fn wipe(&mut self) {
+        self.as_mut_slice().zeroize();
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        self.wipe();
+    }
+}
+
+impl fmt::Debug for Staging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staging")
+            .field("len", &self.len())
+            .field("special", &self.is_special())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Shows its bytes to the test at the moment it is dropped.
+    #[derive(Debug)]
+    struct Watched {
+        bytes: Vec<u8>,
+        last_seen: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl StagingBuffer for Watched {
+        fn as_slice(&self) -> &[u8] {
+            &self.bytes
+        }
+
+        fn as_mut_slice(&mut self) -> &mut [u8] {
+            &mut self.bytes
+        }
+    }
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            self.last_seen.lock().unwrap().clone_from(&self.bytes);
+        }
+    }
+
+    #[test]
+    fn a_dropped_buffer_was_wiped_first() {
+        let last_seen = Arc::new(Mutex::new(Vec::new()));
+        let bytes = vec![7; 100];
+        let mut staging =
+            Staging::special(Box::new(Watched { bytes, last_seen: Arc::clone(&last_seen) }));
+        assert_eq!(staging.as_slice(), [0; 100], "a new buffer shows nothing of before");
+
+        staging.as_mut_slice().fill(0xAB);
+        drop(staging);
+        assert_eq!(*last_seen.lock().unwrap(), [0; 100]);
+    }
+
+    #[test]
+    fn an_impossible_length_is_an_error_and_not_an_abort() {
+        let wanted = ByteLen::new(u64::MAX);
+        let refused = Staging::unpinned(wanted).map(|_| ());
+        assert_eq!(refused, Err(GpuError::HostMemory { wanted }));
+    }
+
+    #[test]
+    fn debug_never_shows_content() {
+        let mut staging = Staging::unpinned(ByteLen::new(3)).unwrap();
+        staging.as_mut_slice().copy_from_slice(&[201, 202, 203]);
+        let text = format!("{staging:?}");
+        assert!(!text.contains("201") && text.contains('3'), "{text}");
+    }
+}

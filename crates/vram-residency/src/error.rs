@@ -1,0 +1,444 @@
+//! What can go wrong, where, how much was asked for, and what would help.
+
+use core::fmt;
+use core::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_gpu::GpuError;
+use vram_seal::{ContentDigest, KeyError, SealError};
+
+use crate::id::ShardId;
+use crate::keys::KeySourceError;
+use crate::source::SourceError;
+
+/// Why a call was refused or failed.
+///
+/// A failed call changed nothing, except what the failure itself revealed and its error names: a
+/// quarantine, a lost device, bytes that could not be wiped and stay counted. No variant carries
+/// content, keys, tags or pointers, so every error can be logged as it is.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VramError {
+    /// There is no room for the request on this GPU.
+    #[error(transparent)]
+    InsufficientVram(Box<Shortfall>),
+    /// The manager has no GPU of this index.
+    #[error("there is no gpu {gpu}: the manager has {count}, counted from 0")]
+    UnknownGpu {
+        /// The index that was asked for.
+        gpu: u32,
+        /// How many GPUs there are.
+        count: u32,
+    },
+    /// The handle was made by another manager.
+    #[error("the handle of {shard} belongs to another manager")]
+    ForeignHandle {
+        /// The shard that the handle names.
+        shard: ShardId,
+    },
+    /// The handle's fields or its seal record are not as the manager made them.
+    #[error("the handle of {shard} was altered")]
+    HandleAltered {
+        /// The shard that the handle names.
+        shard: ShardId,
+    },
+    /// The handle is sound, but its shard is no longer resident.
+    #[error("{shard} was freed")]
+    ShardFreed {
+        /// The shard that the handle names.
+        shard: ShardId,
+    },
+    /// The shard has been sealed anew since the handle was made: ask for a fresh handle.
+    #[error("the handle of {shard} is from before the shard was sealed anew")]
+    StaleHandle {
+        /// The shard that the handle names.
+        shard: ShardId,
+    },
+    /// The shard's device bytes were found altered before: nothing is read from it until it is
+    /// freed or repaired.
+    #[error("{shard} is in quarantine: {} was altered", Segments(segments))]
+    Quarantined {
+        /// The shard.
+        shard: ShardId,
+        /// The segments that were found altered, in ascending order.
+        segments: Vec<u64>,
+    },
+    /// The shard's device bytes are not those that were sealed. It is in quarantine from now on.
+    #[error("{shard} was altered in device memory: {}", Segments(segments))]
+    ShardAltered {
+        /// The shard.
+        shard: ShardId,
+        /// The altered segments that this call met, in ascending order; empty if the segments
+        /// are sound one by one, and the content as a whole is not.
+        segments: Vec<u64>,
+    },
+    /// What was just written to the device reads back differently, though the copy was reported
+    /// as done. Nothing stayed resident.
+    #[error("bytes written to gpu {gpu} read back differently: {}", Segments(segments))]
+    WriteNotKept {
+        /// The GPU that was written to.
+        gpu: u32,
+        /// The segments that differ, in ascending order.
+        segments: Vec<u64>,
+    },
+    /// The range does not lie inside the shard.
+    #[error("{length} bytes at {offset} are not inside {shard} of {len}")]
+    OutOfBounds {
+        /// The shard.
+        shard: ShardId,
+        /// First byte asked for.
+        offset: u64,
+        /// Bytes asked for.
+        length: u64,
+        /// Plaintext bytes of the shard.
+        len: ByteLen,
+    },
+    /// The target has another length than the shard.
+    #[error("the target has {found}, and {shard} has {expected}")]
+    TargetLength {
+        /// The shard.
+        shard: ShardId,
+        /// Plaintext bytes of the shard.
+        expected: ByteLen,
+        /// Bytes of the target.
+        found: ByteLen,
+    },
+    /// A configured limit would be passed.
+    #[error("{what} is limited to {limit}, and {wanted} was asked for")]
+    LimitExceeded {
+        /// What is limited, with its unit.
+        what: &'static str,
+        /// The limit, inclusive.
+        limit: u64,
+        /// What was asked for.
+        wanted: u64,
+    },
+    /// The source gave other bytes in the second pass than in the first.
+    #[error("the source of {model_id} changed in segment {segment} while it was being sealed")]
+    SourceChanged {
+        /// The model being sealed.
+        model_id: Arc<str>,
+        /// The segment that differs.
+        segment: u64,
+    },
+    /// The source has another length than it declared.
+    #[error("{source_name} declared {declared} and has {found}, while {model_id} was being sealed")]
+    SourceLength {
+        /// The model being sealed.
+        model_id: Arc<str>,
+        /// What was read.
+        source_name: String,
+        /// The length it declared.
+        declared: ByteLen,
+        /// The length at which it ended, or the length it has at least.
+        found: ByteLen,
+    },
+    /// The source could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The content is not the one that was expected.
+    #[error("the content of {model_id} has digest {found}, and {expected} was expected")]
+    DigestMismatch {
+        /// The model being sealed.
+        model_id: Arc<str>,
+        /// The digest the caller named.
+        expected: Box<ContentDigest>,
+        /// The digest of what came.
+        found: Box<ContentDigest>,
+    },
+    /// The caller asked to stop.
+    #[error("cancelled after {done} of {total}")]
+    Cancelled {
+        /// Bytes that had been handled.
+        done: ByteLen,
+        /// Bytes there were to handle.
+        total: ByteLen,
+    },
+    /// A file, a source or a target failed.
+    #[error("{action}{}: {source}", Place(path.as_deref()))]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The file, where there is one.
+        path: Option<PathBuf>,
+        /// What the operating system said.
+        source: Arc<std::io::Error>,
+    },
+    /// A key could not be read, made or found.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// No key could be had where one should be.
+    #[error(transparent)]
+    KeySource(#[from] KeySourceError),
+    /// A sealed image was refused.
+    #[error("sealed image {}: {source}", path.display())]
+    Image {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<SealError>,
+    },
+    /// The seal refused its input.
+    #[error(transparent)]
+    Seal(SealError),
+    /// The device or its driver failed. It is usable: this was not a sticky error.
+    #[error("{source}")]
+    Device {
+        /// The GPU, as this manager counts them.
+        gpu: u32,
+        /// What the device said.
+        #[source]
+        source: Box<GpuError>,
+    },
+    /// A sticky driver error took the GPU away. Nothing is sent to it any more; the others go on.
+    #[error("gpu {gpu} is lost: {source}")]
+    DeviceLost {
+        /// The GPU, as this manager counts them.
+        gpu: u32,
+        /// What took it away.
+        #[source]
+        source: Box<GpuError>,
+    },
+    /// The shard is gone, but its bytes could not be wiped: they stay counted and are never
+    /// handed out again.
+    #[error(
+        "{shard} was freed, but {bytes} on gpu {gpu} could not be wiped and stay counted: {source}"
+    )]
+    NotReturned {
+        /// The shard that was freed.
+        shard: ShardId,
+        /// The GPU that holds the bytes.
+        gpu: u32,
+        /// Bytes that stay counted.
+        bytes: ByteLen,
+        /// Why they could not be wiped.
+        #[source]
+        source: Box<GpuError>,
+    },
+    /// The shard is leased, or the calling thread is using it itself.
+    #[error("{shard} is in use{}", Leases(*leases))]
+    InUse {
+        /// The shard.
+        shard: ShardId,
+        /// Leases that are out; 0 if the calling thread is in its own way.
+        leases: usize,
+    },
+    /// The host has no memory for the answer or for a buffer.
+    #[error("the host has no memory for {wanted}")]
+    HostMemory {
+        /// Bytes that were asked for.
+        wanted: ByteLen,
+    },
+    /// The manager cannot be built like this.
+    #[error("configuration: {what}")]
+    Config {
+        /// What is wrong, and what would be right.
+        what: String,
+    },
+    /// A callback of the caller panicked. The call was rolled back.
+    #[error("a callback panicked: {what}")]
+    CallbackPanicked {
+        /// Which callback.
+        what: &'static str,
+    },
+}
+
+/// What to do about an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Class {
+    /// The same call can succeed later, or once room was made.
+    Retry,
+    /// The call itself is wrong: it fails again until it is changed.
+    Caller,
+    /// Something is broken: data, device or host. A person or another node has to step in.
+    Fatal,
+}
+
+/// How much is missing for a request, and why.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "gpu {gpu} has no room for {needed}: room {room}, largest hole {largest_hole}, {headroom} kept \
+     free, {foreign} held by others"
+)]
+#[non_exhaustive]
+pub struct Shortfall {
+    /// The GPU that was asked.
+    pub gpu: u32,
+    /// Bytes that the request would take, in whole granules.
+    pub needed: ByteLen,
+    /// Bytes that could be granted, at most: free, less headroom, less what others hold.
+    pub room: ByteLen,
+    /// The longest piece that could be placed. Below `needed` with room enough: fragmentation.
+    pub largest_hole: ByteLen,
+    /// Bytes of the budget that other processes hold, according to the driver.
+    pub foreign: ByteLen,
+    /// Bytes that the configuration keeps free.
+    pub headroom: ByteLen,
+}
+
+impl VramError {
+    /// A stable name of the kind of error, for logs and machine-readable output.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::InsufficientVram(_) => "insufficient-vram",
+            Self::UnknownGpu { .. } => "unknown-gpu",
+            Self::ForeignHandle { .. } => "foreign-handle",
+            Self::HandleAltered { .. } => "handle-altered",
+            Self::ShardFreed { .. } => "shard-freed",
+            Self::StaleHandle { .. } => "stale-handle",
+            Self::Quarantined { .. } => "quarantined",
+            Self::ShardAltered { .. } => "shard-altered",
+            Self::WriteNotKept { .. } => "write-not-kept",
+            Self::OutOfBounds { .. } => "out-of-bounds",
+            Self::TargetLength { .. } => "target-length",
+            Self::LimitExceeded { .. } => "limit-exceeded",
+            Self::SourceChanged { .. } => "source-changed",
+            Self::SourceLength { .. } => "source-length",
+            Self::DigestMismatch { .. } => "digest-mismatch",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Io { .. } => "io",
+            Self::Key(_) => "key",
+            Self::KeySource(_) => "key-source",
+            Self::Source(_) => "source",
+            Self::Seal(error) => error.code(),
+            Self::Image { source, .. } => source.code(),
+            Self::Device { .. } => "device",
+            Self::DeviceLost { .. } => "device-lost",
+            Self::NotReturned { .. } => "not-returned",
+            Self::InUse { .. } => "in-use",
+            Self::HostMemory { .. } => "host-memory",
+            Self::Config { .. } => "config",
+            Self::CallbackPanicked { .. } => "callback-panicked",
+        }
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::InsufficientVram(_) | Self::InUse { .. } | Self::HostMemory { .. } => {
+                Class::Retry
+            }
+            Self::Device { source, .. } if source.is_caller_error() => Class::Caller,
+            // Not sticky: the next call can work.
+            Self::Device { .. } => Class::Retry,
+            Self::Quarantined { .. }
+            | Self::ShardAltered { .. }
+            | Self::WriteNotKept { .. }
+            | Self::DeviceLost { .. }
+            | Self::NotReturned { .. } => Class::Fatal,
+            Self::Seal(error) if error.is_integrity() => Class::Fatal,
+            Self::Image { source, .. } if source.is_integrity() => Class::Fatal,
+            _ => Class::Caller,
+        }
+    }
+
+    /// How long to wait before the same call is worth another try; `None` if waiting alone does
+    /// not help.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::InUse { .. } => Some(Duration::from_millis(10)),
+            Self::InsufficientVram(_) => Some(Duration::from_millis(100)),
+            Self::HostMemory { .. } => Some(Duration::from_secs(1)),
+            Self::Device { .. } if self.class() == Class::Retry => Some(Duration::from_millis(100)),
+            _ => None,
+        }
+    }
+
+    /// Whether bytes, a record or a handle are not what was sealed.
+    #[must_use]
+    pub const fn is_integrity(&self) -> bool {
+        match self {
+            Self::HandleAltered { .. }
+            | Self::Quarantined { .. }
+            | Self::ShardAltered { .. }
+            | Self::WriteNotKept { .. }
+            | Self::SourceChanged { .. }
+            | Self::DigestMismatch { .. } => true,
+            Self::Seal(error) => error.is_integrity(),
+            Self::Image { source, .. } => source.is_integrity(),
+            _ => false,
+        }
+    }
+
+    /// Whether the request found no room on a GPU: in the books, or at the driver.
+    #[must_use]
+    pub fn is_capacity(&self) -> bool {
+        match self {
+            Self::InsufficientVram(_) => true,
+            Self::Device { source, .. } => source.is_out_of_memory(),
+            _ => false,
+        }
+    }
+
+    /// Whether a device or its driver failed.
+    #[must_use]
+    pub const fn is_device(&self) -> bool {
+        matches!(self, Self::Device { .. } | Self::DeviceLost { .. } | Self::NotReturned { .. })
+    }
+
+    pub(crate) fn config(what: impl Into<String>) -> Self {
+        Self::Config { what: what.into() }
+    }
+}
+
+impl From<SealError> for VramError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Key(error) => Self::Key(error),
+            SealError::HostMemory { wanted } => Self::HostMemory { wanted },
+            other => Self::Seal(other),
+        }
+    }
+}
+
+/// Prints a list of segments, the first few of them.
+struct Segments<'a>(&'a [u64]);
+
+impl fmt::Display for Segments<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        match self.0 {
+            [] => f.write_str("its content as a whole"),
+            [one] => write!(f, "segment {one}"),
+            [first, rest @ ..] => {
+                write!(f, "segments {first}")?;
+                for segment in rest.iter().take(SHOWN) {
+                    write!(f, ", {segment}")?;
+                }
+                match rest.len().saturating_sub(SHOWN) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
+            }
+        }
+    }
+}
+
+struct Place<'a>(Option<&'a std::path::Path>);
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(path) => write!(f, " {}", path.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+struct Leases(usize);
+
+impl fmt::Display for Leases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str(" by this very thread"),
+            1 => f.write_str(": one lease is out"),
+            leases => write!(f, ": {leases} leases are out"),
+        }
+    }
+}

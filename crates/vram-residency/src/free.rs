@@ -1,0 +1,88 @@
+//! Freeing: wipe, give back, and say what came of it.
+
+use core::fmt;
+
+use vram_alloc::ByteLen;
+
+use crate::clock::Timestamp;
+use crate::error::VramError;
+use crate::id::ShardId;
+use crate::manager::Core;
+use crate::registry::Entry;
+use crate::shard::SealedShard;
+
+/// What freeing a shard gave back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct FreedReceipt {
+    /// The shard that is gone.
+    pub shard_id: ShardId,
+    /// The GPU that held it.
+    pub gpu: u32,
+    /// Bytes that can be handed out again: the shard's length in whole granules.
+    pub bytes: ByteLen,
+    /// Whether they were overwritten first.
+    pub wiped: bool,
+    /// How the driver's own count of free bytes changed. None where the manager holds a region of
+    /// the device and keeps it: the driver sees nothing of a shard that goes.
+    pub driver_delta: Option<i64>,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl fmt::Display for FreedReceipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wiped = if self.wiped { "wiped" } else { "not wiped" };
+        write!(f, "{} freed on gpu {}: {}, {wiped}", self.shard_id, self.gpu, self.bytes)
+    }
+}
+
+impl Core {
+    /// Frees a shard without opening it, also one in quarantine.
+    pub(crate) fn free(&self, handle: &SealedShard) -> Result<FreedReceipt, VramError> {
+        self.exclusive(handle, |entry| self.free_entry(entry))
+    }
+
+    /// Opens a shard and frees it, with nobody in between.
+    pub(crate) fn unseal_and_free(&self, handle: &SealedShard) -> Result<Vec<u8>, VramError> {
+        self.exclusive(handle, |entry| {
+            let plaintext = self.unseal_entry(entry)?;
+            match self.free_entry(entry) {
+                // The bytes are good whatever becomes of the memory; that was logged.
+                Ok(_) | Err(VramError::NotReturned { .. } | VramError::DeviceLost { .. }) => {
+                    Ok(plaintext)
+                }
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    /// Frees a shard. The caller is exclusive at its gate.
+    pub(crate) fn free_entry(&self, entry: &Entry) -> Result<FreedReceipt, VramError> {
+        let freed = || VramError::ShardFreed { shard: entry.id.clone() };
+        entry.view()?.gpu.ready()?;
+        let space = entry.state().space.take().ok_or_else(freed)?;
+        self.registry.remove(&entry.id);
+        let gpu = space.gpu().index;
+        match space.give_back() {
+            Ok(returned) => {
+                tracing::info!(shard = %entry.id, gpu, bytes = returned.bytes.get(), "freed");
+                Ok(FreedReceipt {
+                    shard_id: entry.id.clone(),
+                    gpu,
+                    bytes: returned.bytes,
+                    wiped: returned.wiped,
+                    driver_delta: None,
+                    at: self.clock.now(),
+                })
+            }
+            Err((bytes, error)) => Err(VramError::NotReturned {
+                shard: entry.id.clone(),
+                gpu,
+                bytes,
+                source: Box::new(error),
+            }),
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Who may do what to one shard at the same time: many readers, one mover, and leases.
+
+use core::cell::RefCell;
+use core::marker::PhantomData;
+use std::collections::VecDeque;
+
+use crate::sync::{Condvar, Mutex, lock, wait};
+
+/// Orders the users of one shard.
+///
+/// Shared users (read, verify, unseal) run together; an exclusive one (free, migrate, open, close)
+/// runs alone. Both wait for each other in the order in which they came, so neither starves. A lease
+/// is held by the caller for as long as they like: nobody waits for one, an exclusive user is
+/// refused instead.
+///
+/// A callback of the caller can call back into the manager from inside a shared use. So that no
+/// two such threads wait for each other in a circle, a thread that already uses some shard waits
+/// only for an exclusive user who is at work (who waits for nobody), never in the queue, and is
+/// refused where it asks to be exclusive and cannot be at once.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    shared: usize,
+    exclusive: bool,
+    leases: usize,
+    next_ticket: u64,
+    queue: VecDeque<u64>,
+}
+
+/// Why exclusive use, or use from inside one's own exclusive use, was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Busy {
+    /// Leases that are out; 0 if the calling thread is in its own way.
+    pub(crate) leases: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Shared,
+    Exclusive,
+}
+
+thread_local! {
+    /// The gates that this thread is inside of, by address, innermost last.
+    static HELD: RefCell<Vec<(usize, Use)>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Gate {
+    fn address(&self) -> usize {
+        core::ptr::from_ref(self).addr()
+    }
+
+    /// How the calling thread uses this gate already, and whether it uses any.
+    fn held(&self) -> (Option<Use>, bool) {
+        HELD.with_borrow(|held| {
+            let mine = held.iter().rev().find(|(gate, _)| *gate == self.address());
+            (mine.map(|(_, kind)| *kind), !held.is_empty())
+        })
+    }
+
+    /// Enters as one of many; waits while somebody is exclusive or waits to be.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] if the calling thread is inside its own exclusive use.
+    pub(crate) fn shared(&self) -> Result<SharedPass<'_>, Busy> {
+        let mut state = lock(&self.state);
+        match self.held() {
+            (Some(Use::Exclusive), _) => return Err(Busy { leases: 0 }),
+            // Nobody can be exclusive now, and waiting behind one who wants to be would never end.
+            (Some(Use::Shared), _) => {}
+            (None, true) => {
+                while state.exclusive {
+                    state = wait(&self.changed, state);
+                }
+            }
+            (None, false) => {
+                let ticket = state.draw();
+                while state.exclusive || state.queue.front() != Some(&ticket) {
+                    state = wait(&self.changed, state);
+                }
+                state.queue.pop_front();
+                // The next in the queue may come in as well.
+                self.changed.notify_all();
+            }
+        }
+        state.shared = state.shared.saturating_add(1);
+        drop(state);
+        Ok(SharedPass { inside: Inside::new(self, Use::Shared) })
+    }
+
+    /// Enters alone; waits for all who are inside or came before.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] if a lease is out, or if the calling thread uses some shard already and would have
+    /// to wait.
+    pub(crate) fn exclusive(&self) -> Result<ExclusivePass<'_>, Busy> {
+        let mut state = lock(&self.state);
+        if state.leases > 0 {
+            return Err(Busy { leases: state.leases });
+        }
+        match self.held() {
+            (None, false) => {
+                let ticket = state.draw();
+                while state.occupied() || state.queue.front() != Some(&ticket) {
+                    state = wait(&self.changed, state);
+                }
+                state.queue.pop_front();
+                self.changed.notify_all();
+            }
+            (None, true) if !state.occupied() => {}
+            (_, true) | (Some(_), _) => return Err(Busy { leases: state.leases }),
+        }
+        // One may have been taken out during the wait.
+        if state.leases > 0 {
+            return Err(Busy { leases: state.leases });
+        }
+        state.exclusive = true;
+        drop(state);
+        Ok(ExclusivePass { inside: Inside::new(self, Use::Exclusive) })
+    }
+
+    /// Leases that are out.
+    pub(crate) fn leases(&self) -> usize {
+        lock(&self.state).leases
+    }
+
+    /// Counts one more lease. The caller is inside, so that nobody is exclusive.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the public lease is not built yet"))]
+    pub(crate) fn lease(&self, _inside: &SharedPass<'_>) {
+        let mut state = lock(&self.state);
+        state.leases = state.leases.saturating_add(1);
+    }
+
+    /// Counts one lease less.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the public lease is not built yet"))]
+    pub(crate) fn end_lease(&self) {
+        let mut state = lock(&self.state);
+        state.leases = state.leases.saturating_sub(1);
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+impl State {
+    /// A place at the end of the queue.
+    fn draw(&mut self) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket = ticket.wrapping_add(1);
+        self.queue.push_back(ticket);
+        ticket
+    }
+
+    const fn occupied(&self) -> bool {
+        self.exclusive || self.shared > 0
+    }
+}
+
+/// Shared use, until dropped. Bound to its thread, which the re-entrance rule is about.
+#[derive(Debug)]
+pub(crate) struct SharedPass<'a> {
+    #[expect(dead_code, reason = "held for its drop")]
+    inside: Inside<'a>,
+}
+
+/// Exclusive use, until dropped. Bound to its thread.
+#[derive(Debug)]
+pub(crate) struct ExclusivePass<'a> {
+    #[expect(dead_code, reason = "held for its drop")]
+    inside: Inside<'a>,
+}
+
+#[derive(Debug)]
+struct Inside<'a> {
+    gate: &'a Gate,
+    kind: Use,
+    bound_to_thread: PhantomData<*const ()>,
+}
+
+impl<'a> Inside<'a> {
+    fn new(gate: &'a Gate, kind: Use) -> Self {
+        HELD.with_borrow_mut(|held| held.push((gate.address(), kind)));
+        Self { gate, kind, bound_to_thread: PhantomData }
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        let entry = (self.gate.address(), self.kind);
+        // While the thread ends its list may be gone already; then nobody asks it any more.
+        let _gone = HELD.try_with(|held| {
+            let mut held = held.borrow_mut();
+            if let Some(position) = held.iter().rposition(|one| *one == entry) {
+                held.remove(position);
+            }
+        });
+        let mut state = lock(&self.gate.state);
+        match self.kind {
+            Use::Shared => state.shared = state.shared.saturating_sub(1),
+            Use::Exclusive => state.exclusive = false,
+        }
+        drop(state);
+        self.gate.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Barrier, mpsc};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn readers_meet_inside() {
+        let gate = Gate::default();
+        let both_inside = Barrier::new(2);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let _pass = gate.shared().unwrap();
+                    both_inside.wait();
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_mover_is_never_inside_with_anybody() {
+        let gate = Gate::default();
+        let (readers, movers) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (gate, readers, movers) = (&gate, &readers, &movers);
+                scope.spawn(move || {
+                    for step in 0..500 {
+                        if (step + thread) % 4 == 0 {
+                            let _pass = gate.exclusive().unwrap();
+                            assert_eq!(movers.fetch_add(1, Ordering::SeqCst), 0);
+                            assert_eq!(readers.load(Ordering::SeqCst), 0);
+                            movers.fetch_sub(1, Ordering::SeqCst);
+                        } else {
+                            let _pass = gate.shared().unwrap();
+                            readers.fetch_add(1, Ordering::SeqCst);
+                            assert_eq!(movers.load(Ordering::SeqCst), 0);
+                            readers.fetch_sub(1, Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        assert!(gate.exclusive().is_ok());
+    }
+
+    #[test]
+    fn a_waiting_mover_gets_in_before_readers_who_came_later() {
+        let gate = Arc::new(Gate::default());
+        let (order, log) = mpsc::channel();
+        let first = gate.shared().unwrap();
+        std::thread::scope(|scope| {
+            let mover = {
+                let (gate, order) = (Arc::clone(&gate), order.clone());
+                scope.spawn(move || {
+                    let _pass = gate.exclusive().unwrap();
+                    order.send("mover").unwrap();
+                })
+            };
+            while lock(&gate.state).queue.len() < 1 {
+                std::thread::yield_now();
+            }
+            let reader = {
+                let (gate, order) = (Arc::clone(&gate), order.clone());
+                scope.spawn(move || {
+                    let _pass = gate.shared().unwrap();
+                    order.send("reader").unwrap();
+                })
+            };
+            while lock(&gate.state).queue.len() < 2 {
+                std::thread::yield_now();
+            }
+            assert!(log.recv_timeout(Duration::from_millis(5)).is_err(), "the first is inside");
+            drop(first);
+            mover.join().unwrap();
+            reader.join().unwrap();
+        });
+        assert_eq!(log.try_iter().collect::<Vec<_>>(), ["mover", "reader"]);
+    }
+
+    #[test]
+    fn a_lease_refuses_a_mover_at_once_and_lets_readers_in() {
+        let gate = Gate::default();
+        gate.lease(&gate.shared().unwrap());
+        assert_eq!(gate.exclusive().err(), Some(Busy { leases: 1 }));
+        assert!(gate.shared().is_ok());
+        gate.end_lease();
+        assert!(gate.exclusive().is_ok());
+    }
+
+    #[test]
+    fn a_thread_is_never_in_its_own_way_for_ever() {
+        let (gate, other) = (Gate::default(), Gate::default());
+        let reading = gate.shared().unwrap();
+        assert!(gate.shared().is_ok(), "reading inside reading is fine");
+        assert_eq!(gate.exclusive().err(), Some(Busy { leases: 0 }));
+        assert!(other.exclusive().is_ok(), "another shard that nobody uses is free to move");
+        drop(reading);
+
+        let moving = gate.exclusive().unwrap();
+        assert_eq!(gate.shared().err(), Some(Busy { leases: 0 }));
+        assert_eq!(gate.exclusive().err(), Some(Busy { leases: 0 }));
+        drop(moving);
+        assert!(gate.shared().is_ok());
+    }
+
+    /// Two readers that each want the other's shard too, with a mover waiting for each: a plain
+    /// fair lock ends here for ever.
+    #[test]
+    fn nested_readers_pass_waiting_movers() {
+        let (left, right) = (Gate::default(), Gate::default());
+        let both_reading = Barrier::new(2);
+        std::thread::scope(|scope| {
+            for (mine, theirs) in [(&left, &right), (&right, &left)] {
+                let both_reading = &both_reading;
+                scope.spawn(move || {
+                    let _outer = mine.shared().unwrap();
+                    both_reading.wait();
+                    while lock(&theirs.state).queue.is_empty() {
+                        std::thread::yield_now();
+                    }
+                    let _inner = theirs.shared().unwrap();
+                    both_reading.wait();
+                });
+                scope.spawn(move || {
+                    while lock(&mine.state).shared == 0 {
+                        std::thread::yield_now();
+                    }
+                    drop(mine.exclusive().unwrap());
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_inside_leaves_the_gate_usable() {
+        let gate = Gate::default();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _pass = gate.exclusive().unwrap();
+            panic!("inside");
+        }));
+        assert!(outcome.is_err());
+        assert!(gate.exclusive().is_ok());
+        assert!(gate.shared().is_ok());
+    }
+}

@@ -1,0 +1,194 @@
+//! One GPU of a manager: its device, its region, who has which part of it, and its books.
+
+use std::sync::Arc;
+
+use vram_alloc::{Alignment, Arena, ArenaError, ArenaReport, ByteLen, Capacity, Ledger, Placement};
+use vram_gpu::{Device, DeviceMemory, DeviceState, GpuError};
+
+use crate::error::{Shortfall, VramError};
+use crate::pool::StagingPool;
+use crate::space::Space;
+use crate::sync::{Mutex, lock};
+
+/// Whether device memory is overwritten before it is given back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum WipePolicy {
+    /// Every byte that held a shard is overwritten with zeros first.
+    #[default]
+    Always,
+    /// Bytes stay until something else overwrites them. For cards that hold nothing secret, where
+    /// the last bit of speed counts.
+    Never,
+}
+
+/// One device and the region of its memory that this manager shares out.
+#[derive(Debug)]
+pub(crate) struct Gpu {
+    /// Position in the manager's list: what callers name.
+    pub(crate) index: u32,
+    pub(crate) device: Arc<dyn Device>,
+    /// None for a budget of zero.
+    region: Option<Box<dyn DeviceMemory>>,
+    pub(crate) ledger: Ledger,
+    pub(crate) arena: Mutex<Arena>,
+    unreturned: Mutex<Vec<Unreturned>>,
+    lost: Mutex<Option<GpuError>>,
+    pub(crate) wipe: WipePolicy,
+    pub(crate) pool: StagingPool,
+}
+
+/// A part of the region that could not be wiped. It is never handed out again, and its bytes stay
+/// counted.
+#[derive(Debug)]
+struct Unreturned {
+    placement: Placement,
+    error: GpuError,
+}
+
+impl Gpu {
+    pub(crate) fn new(
+        index: u32,
+        device: Arc<dyn Device>,
+        region: Option<Box<dyn DeviceMemory>>,
+        ledger: Ledger,
+        arena: Arena,
+        wipe: WipePolicy,
+        pool: StagingPool,
+    ) -> Self {
+        Self {
+            index,
+            device,
+            region,
+            ledger,
+            arena: Mutex::new(arena),
+            unreturned: Mutex::default(),
+            lost: Mutex::default(),
+            wipe,
+            pool,
+        }
+    }
+
+    /// The region, if the device takes calls. A budget of zero has none, and nobody asks for it:
+    /// only empty shards fit, and they have no bytes to copy.
+    pub(crate) fn memory(&self) -> Result<&dyn DeviceMemory, VramError> {
+        self.ready()?;
+        self.region.as_deref().ok_or_else(|| VramError::Device {
+            gpu: self.index,
+            source: Box::new(GpuError::ZeroLength { gpu: self.device.info().index }),
+        })
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::DeviceLost`] after a sticky error. The device is not touched.
+    pub(crate) fn ready(&self) -> Result<(), VramError> {
+        let mut lost = lock(&self.lost);
+        if lost.is_none()
+            && let DeviceState::Lost { error } = self.device.state()
+        {
+            // Somebody else's call, through another manager or their own, met the sticky error.
+            *lost = Some(error);
+        }
+        match *lost {
+            None => Ok(()),
+            Some(error) => Err(VramError::DeviceLost { gpu: self.index, source: Box::new(error) }),
+        }
+    }
+
+    pub(crate) fn lost(&self) -> Option<GpuError> {
+        match self.ready() {
+            Err(VramError::DeviceLost { source, .. }) => Some(*source),
+            _ => None,
+        }
+    }
+
+    /// Turns a device's answer into the caller's, and remembers a sticky one.
+    pub(crate) fn failed(&self, error: GpuError) -> VramError {
+        if error.is_sticky() {
+            let mut lost = lock(&self.lost);
+            let first = lost.is_none();
+            lost.get_or_insert(error);
+            drop(lost);
+            if first {
+                tracing::error!(gpu = self.index, %error, "device lost");
+            }
+            return VramError::DeviceLost { gpu: self.index, source: Box::new(error) };
+        }
+        match error {
+            GpuError::HostMemory { wanted } => VramError::HostMemory { wanted },
+            other => VramError::Device { gpu: self.index, source: Box::new(other) },
+        }
+    }
+
+    /// Finds room for `len` bytes and takes it, in the arena and in the books at once.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::InsufficientVram`] if either says no, [`VramError::DeviceLost`].
+    pub(crate) fn place(self: &Arc<Self>, len: ByteLen) -> Result<Space, VramError> {
+        self.ready()?;
+        let mut arena = lock(&self.arena);
+        let placement = match arena.place(len, Alignment::GRANULE) {
+            Ok(placement) => placement,
+            Err(ArenaError::NoHole { .. }) => return Err(self.shortfall(len, &arena.report())),
+            Err(other) => return Err(VramError::config(other.to_string())),
+        };
+        match self.ledger.reserve(placement.footprint()) {
+            Ok(reservation) => {
+                drop(arena);
+                Ok(Space::new(Arc::clone(self), placement, reservation))
+            }
+            Err(_no_room) => {
+                self.take_back(&mut arena, placement);
+                Err(self.shortfall(len, &arena.report()))
+            }
+        }
+    }
+
+    /// Gives a placement back to the arena, whose lock the caller holds.
+    #[expect(clippy::unused_self, reason = "the placement belongs to this GPU's arena")]
+    pub(crate) fn take_back(&self, arena: &mut Arena, placement: Placement) {
+        if let Err(error) = arena.release(placement) {
+            // Each placement is released once, to the arena it came from.
+            tracing::error!(%error, "the arena refused its own placement");
+            debug_assert!(false, "the arena refused its own placement: {error}");
+        }
+    }
+
+    fn shortfall(&self, len: ByteLen, report: &ArenaReport) -> VramError {
+        let capacity = self.ledger.capacity();
+        VramError::InsufficientVram(Box::new(Shortfall {
+            gpu: self.index,
+            needed: len.round_up(Alignment::GRANULE).unwrap_or(len),
+            room: capacity.room(),
+            largest_hole: report.largest_hole,
+            foreign: capacity.foreign,
+            headroom: capacity.headroom,
+        }))
+    }
+
+    /// Sets a placement aside whose bytes could not be wiped.
+    pub(crate) fn set_aside(&self, placement: Placement, error: GpuError) {
+        let bytes = placement.footprint().get();
+        tracing::error!(gpu = self.index, bytes, %error, "bytes could not be wiped and stay counted");
+        lock(&self.unreturned).push(Unreturned { placement, error });
+    }
+
+    /// Bytes that could not be wiped, and the last reason.
+    pub(crate) fn unreturned(&self) -> Option<(ByteLen, GpuError)> {
+        let unreturned = lock(&self.unreturned);
+        let bytes = unreturned
+            .iter()
+            .fold(ByteLen::ZERO, |sum, one| sum.saturating_add(one.placement.footprint()));
+        unreturned.last().map(|last| (bytes, last.error))
+    }
+
+    /// The books and the arena at one moment.
+    pub(crate) fn figures(&self) -> (Capacity, ArenaReport) {
+        // Placing and giving back change both under the arena's lock.
+        let arena = lock(&self.arena);
+        (self.ledger.capacity(), arena.report())
+    }
+}

@@ -1,0 +1,49 @@
+//! Bounds that a configuration sets, so that no request can ask for everything.
+
+use vram_alloc::ByteLen;
+
+/// What one manager accepts at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Plaintext bytes of one shard. Default: 2^48, the format's own limit.
+    pub shard_len_max: ByteLen,
+    /// Shards that are resident at the same time, on all GPUs. Default: about a million.
+    pub shard_count_max: u64,
+    /// Host bytes that one call may hold in staging buffers, and that each GPU keeps for reuse.
+    /// Default: 64 MiB. Threads are left out where the limit is too small for all of them.
+    pub staging_bytes: ByteLen,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            shard_len_max: ByteLen::new(1 << 48),
+            shard_count_max: 1 << 20,
+            staging_bytes: ByteLen::from_mib_saturating(64),
+        }
+    }
+}
+
+impl Limits {
+    /// Sets the longest shard.
+    #[must_use]
+    pub const fn shard_len_max(mut self, len: ByteLen) -> Self {
+        self.shard_len_max = len;
+        self
+    }
+
+    /// Sets how many shards may be resident.
+    #[must_use]
+    pub const fn shard_count_max(mut self, count: u64) -> Self {
+        self.shard_count_max = count;
+        self
+    }
+
+    /// Sets how much staging one call may hold.
+    #[must_use]
+    pub const fn staging_bytes(mut self, bytes: ByteLen) -> Self {
+        self.staging_bytes = bytes;
+        self
+    }
+}

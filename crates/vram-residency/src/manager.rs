@@ -1,0 +1,432 @@
+//! The facade: every operation, and what it promises. Each is carried out in a file of its own.
+
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_gpu::DeviceInfo;
+use vram_seal::parallel::Threads;
+use vram_seal::{ContentDigest, KeyRing, SealParams};
+
+use crate::builder::VramManagerBuilder;
+use crate::clock::Clock;
+use crate::error::VramError;
+use crate::free::FreedReceipt;
+use crate::gate::Busy;
+use crate::gpu::Gpu;
+use crate::id::{IdSource, ShardId};
+use crate::limits::Limits;
+use crate::registry::{Entry, Registry};
+use crate::report::{GpuCapacity, Report};
+use crate::request::SealRequest;
+use crate::shard::{Marker, SealedShard, Stated};
+use crate::sync::RwLock;
+use crate::verify::{Verdict, Verify};
+use crate::write::ReadBack;
+
+/// Keeps model shards resident in GPU memory, accounted for, and provably what was sealed.
+///
+/// Every call takes `&self`, may come from any thread, and blocks until it is done; share the
+/// manager in an [`Arc`]. An async caller uses its runtime's `spawn_blocking`. A failed call changes
+/// nothing, except what the failure itself revealed and its error names.
+///
+/// Dropping the manager frees everything that is resident, wiped first: video memory does not
+/// outlive the process that holds it.
+#[derive(Debug)]
+pub struct VramManager {
+    pub(crate) core: Arc<Core>,
+}
+
+/// What the operations work on.
+#[derive(Debug)]
+pub(crate) struct Core {
+    // Before the GPUs, so that what is resident is wiped while they are there.
+    pub(crate) registry: Registry,
+    pub(crate) gpus: Vec<Arc<Gpu>>,
+    pub(crate) keys: RwLock<KeyRing>,
+    pub(crate) marker: Marker,
+    pub(crate) ids: IdSource,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) limits: Limits,
+    pub(crate) defaults: SealParams,
+    pub(crate) read_back: ReadBack,
+    pub(crate) threads: Threads,
+}
+
+impl VramManager {
+    /// A manager over one GPU in host memory, of `total` bytes, with a fresh random key. For tests
+    /// and trials: host memory is taken as it is first written.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::Config`] above 2^48 − 1 bytes; [`VramError::Key`] if the operating system gives
+    /// no random bytes.
+    pub fn new_mock(total: usize) -> Result<Self, VramError> {
+        Self::new_mock_multi_gpu(vec![total])
+    }
+
+    /// A manager over several GPUs in host memory: GPU `i` has `capacities[i]` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`new_mock`](Self::new_mock); [`VramError::Config`] for an empty list.
+    pub fn new_mock_multi_gpu(capacities: Vec<usize>) -> Result<Self, VramError> {
+        let mut builder = Self::builder();
+        for capacity in capacities {
+            builder = builder.host_device(ByteLen::from_usize(capacity));
+        }
+        builder.build()
+    }
+
+    /// A manager put together piece by piece.
+    pub fn builder() -> VramManagerBuilder {
+        VramManagerBuilder::new()
+    }
+
+    /// Seals `data` onto a GPU, encrypted, and keeps it resident there. The short form of
+    /// [`seal`](Self::seal).
+    ///
+    /// # Arguments
+    ///
+    /// * `model_id`: 1 to 1024 bytes of UTF-8; taken as it is, nothing is normalised.
+    /// * `gpu_index`: from 0 to one below [`gpu_count`](Self::gpu_count).
+    /// * `data`: of any length from 0 to what the GPU has room for.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::InsufficientVram`], [`VramError::UnknownGpu`], [`VramError::Seal`] for the
+    /// model id, [`VramError::LimitExceeded`], [`VramError::WriteNotKept`],
+    /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`]. Nothing is
+    /// resident then, and everything taken was given back.
+    pub fn seal_model(
+        &self,
+        model_id: &str,
+        gpu_index: u32,
+        data: &[u8],
+    ) -> Result<SealedShard, VramError> {
+        self.seal(SealRequest::new(model_id, gpu_index), data)
+    }
+
+    /// Seals `data` as the request says, and keeps it resident.
+    ///
+    /// # Errors
+    ///
+    /// As [`seal_model`](Self::seal_model).
+    #[tracing::instrument(
+        level = "info",
+        skip_all,
+        fields(gpu = request.gpu, bytes = data.len())
+    )]
+    #[expect(clippy::needless_pass_by_value, reason = "a request is made for one call")]
+    pub fn seal(&self, request: SealRequest, data: &[u8]) -> Result<SealedShard, VramError> {
+        self.core.seal_slice(&request, data)
+    }
+
+    /// All plaintext of a shard: exactly the bytes that were sealed, or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ShardAltered`] if the device's bytes are not those that were sealed: the shard
+    /// is in quarantine from then on, and refused with [`VramError::Quarantined`]. Those of a bad
+    /// handle: [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
+    /// [`VramError::ShardFreed`], [`VramError::StaleHandle`]. [`VramError::HostMemory`],
+    /// [`VramError::Device`], [`VramError::DeviceLost`].
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn unseal_model(&self, shard: &SealedShard) -> Result<Vec<u8>, VramError> {
+        self.core.unseal(shard)
+    }
+
+    /// As [`unseal_model`](Self::unseal_model), into the caller's memory, which must have the
+    /// shard's length.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::TargetLength`], and a bad handle, with `target` untouched; otherwise as
+    /// [`unseal_model`](Self::unseal_model), with `target` zeroed once bytes had passed through it.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn unseal_into(&self, shard: &SealedShard, target: &mut [u8]) -> Result<(), VramError> {
+        self.core.unseal_into(shard, target)
+    }
+
+    /// As [`unseal_model`](Self::unseal_model), then frees the shard, with nobody in between.
+    ///
+    /// If the device's bytes do not verify, nothing is freed. If they do and the device refuses to
+    /// be wiped, the bytes are returned all the same; what could not be wiped stays counted and
+    /// shows in the [`report`](Self::report).
+    ///
+    /// # Errors
+    ///
+    /// As [`unseal_model`](Self::unseal_model); [`VramError::InUse`].
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn unseal_and_free(&self, shard: &SealedShard) -> Result<Vec<u8>, VramError> {
+        self.core.unseal_and_free(shard)
+    }
+
+    /// Frees a shard without opening it, also one in quarantine. Its bytes are wiped first.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle; [`VramError::InUse`]; [`VramError::DeviceLost`];
+    /// [`VramError::NotReturned`] if the bytes could not be wiped: the shard is gone, and they stay
+    /// counted.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
+    pub fn free_shard(&self, shard: &SealedShard) -> Result<FreedReceipt, VramError> {
+        self.core.free(shard)
+    }
+
+    /// `length` bytes of plaintext from `offset` on. Only the segments that they lie in are read
+    /// and authenticated. An empty read is fine anywhere up to the end.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::OutOfBounds`] if the range does not lie inside the shard, else as
+    /// [`unseal_model`](Self::unseal_model).
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, offset, bytes = length))]
+    pub fn read_shard_at_offset(
+        &self,
+        shard: &SealedShard,
+        offset: usize,
+        length: usize,
+    ) -> Result<Vec<u8>, VramError> {
+        let wide = |value: usize| ByteLen::from_usize(value).get();
+        self.core.read_range(shard, wide(offset), wide(length))
+    }
+
+    /// Fills `target` with the plaintext from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_shard_at_offset`](Self::read_shard_at_offset), with `target` untouched if the
+    /// range or the handle is refused, and zeroed if bytes had passed through it.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, offset, bytes = target.len()))]
+    pub fn read_into(
+        &self,
+        shard: &SealedShard,
+        offset: u64,
+        target: &mut [u8],
+    ) -> Result<(), VramError> {
+        self.core.read_into(shard, offset, target)
+    }
+
+    /// Whether a shard is still what was sealed: `Ok(false)` if its device bytes or its handle were
+    /// altered. Every segment is checked. Altered device bytes put the shard into quarantine; an
+    /// altered handle changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Where it could not be checked: [`VramError::ForeignHandle`], [`VramError::ShardFreed`],
+    /// [`VramError::StaleHandle`], [`VramError::HostMemory`], [`VramError::Device`],
+    /// [`VramError::DeviceLost`].
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn verify_shard_integrity(&self, shard: &SealedShard) -> Result<bool, VramError> {
+        match self.core.verify(shard, Verify::Segments) {
+            Ok(verdict) => Ok(verdict.sound),
+            Err(VramError::HandleAltered { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`verify_shard_integrity`](Self::verify_shard_integrity), in a form that cannot be
+    /// ignored by accident.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ShardAltered`] naming the altered segments, [`VramError::HandleAltered`], and
+    /// those of [`verify_shard_integrity`](Self::verify_shard_integrity).
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn ensure_intact(&self, shard: &SealedShard) -> Result<(), VramError> {
+        let verdict = self.core.verify(shard, Verify::Segments)?;
+        if verdict.sound {
+            return Ok(());
+        }
+        Err(VramError::ShardAltered {
+            shard: verdict.shard_id,
+            segments: verdict.altered.iter().map(|span| span.segment).collect(),
+        })
+    }
+
+    /// Verifies a shard as thoroughly as asked, and says what was found. Altered device bytes put
+    /// it into quarantine. A shard in quarantine can be verified, and is never sound.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle; [`VramError::OutOfBounds`] for a range that is not inside the shard;
+    /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`].
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn verify(&self, shard: &SealedShard, level: Verify) -> Result<Verdict, VramError> {
+        self.core.verify(shard, level)
+    }
+
+    /// Moves a shard to another GPU: the same id, the same bytes. Every segment is verified at the
+    /// target before the source is wiped and freed. To the GPU it is on: fine, nothing moves. All
+    /// handles of the shard stay good; the one returned knows the new GPU.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle; [`VramError::UnknownGpu`]; [`VramError::InsufficientVram`] of the
+    /// target; [`VramError::InUse`]; [`VramError::Quarantined`]; [`VramError::ShardAltered`] if the
+    /// source was altered (it is in quarantine then); [`VramError::WriteNotKept`] if the bytes do
+    /// not arrive as they were sent; [`VramError::HostMemory`], [`VramError::Device`],
+    /// [`VramError::DeviceLost`]. The shard is then where it was.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, gpu, bytes = shard.plaintext_len))]
+    pub fn migrate_shard(&self, shard: &SealedShard, gpu: u32) -> Result<SealedShard, VramError> {
+        self.core.migrate(shard, gpu)
+    }
+
+    /// The plain BLAKE3 digest of a shard's content: what `b3sum` prints for the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle.
+    pub fn content_digest(&self, shard: &SealedShard) -> Result<ContentDigest, VramError> {
+        let entry = self.core.resolve(shard)?;
+        let digest = entry.state().seal.digest;
+        Ok(digest)
+    }
+
+    /// Fresh handles of all resident shards, in ascending order of their ids.
+    #[must_use]
+    pub fn shards(&self) -> Vec<SealedShard> {
+        self.core.registry.sorted().iter().map(|entry| self.core.handle(entry)).collect()
+    }
+
+    /// A fresh handle of one shard, if it is resident.
+    #[must_use]
+    pub fn shard(&self, id: &ShardId) -> Option<SealedShard> {
+        self.core.registry.get(id).map(|entry| self.core.handle(&entry))
+    }
+
+    /// Fresh handles of all resident shards of a model, in ascending order of their ids.
+    #[must_use]
+    pub fn shards_of(&self, model_id: &str) -> Vec<SealedShard> {
+        let mut shards = self.shards();
+        shards.retain(|shard| *shard.model_id == *model_id);
+        shards
+    }
+
+    /// Bytes of a GPU's budget that are in use or promised.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`].
+    pub fn get_used_vram(&self, gpu: u32) -> Result<usize, VramError> {
+        let capacity = self.core.gpu(gpu)?.ledger.capacity();
+        Ok(capacity.taken().to_usize().unwrap_or(usize::MAX))
+    }
+
+    /// Bytes of a GPU's budget that are neither in use nor promised. For one consistent picture
+    /// while other threads are busy, take [`capacity`](Self::capacity).
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`].
+    pub fn get_free_vram(&self, gpu: u32) -> Result<usize, VramError> {
+        let capacity = self.core.gpu(gpu)?.ledger.capacity();
+        Ok(capacity.free().to_usize().unwrap_or(usize::MAX))
+    }
+
+    /// All figures of one GPU at one moment.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`].
+    pub fn capacity(&self, gpu: u32) -> Result<GpuCapacity, VramError> {
+        Ok(GpuCapacity::of(self.core.gpu(gpu)?))
+    }
+
+    /// How many GPUs there are.
+    #[must_use]
+    pub fn gpu_count(&self) -> u32 {
+        self.core.gpu_count()
+    }
+
+    /// Identity and attributes of all GPUs, in order of their index in this manager.
+    #[must_use]
+    pub fn gpus(&self) -> Vec<DeviceInfo> {
+        self.core.gpus.iter().map(|gpu| gpu.device.info().clone()).collect()
+    }
+
+    /// What is resident where, and what is left: prints as a table.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.core.report()
+    }
+}
+
+impl Core {
+    pub(crate) fn gpu_count(&self) -> u32 {
+        u32::try_from(self.gpus.len()).unwrap_or(u32::MAX)
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`].
+    pub(crate) fn gpu(&self, index: u32) -> Result<&Arc<Gpu>, VramError> {
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| self.gpus.get(index))
+            .ok_or_else(|| VramError::UnknownGpu { gpu: index, count: self.gpu_count() })
+    }
+
+    /// A fresh handle of an entry.
+    pub(crate) fn handle(&self, entry: &Entry) -> SealedShard {
+        let state = entry.state();
+        let stated = Stated {
+            shard_id: entry.id.clone(),
+            gpu_index: state.gpu_index(),
+            sealed_data: state.seal.record.clone(),
+            model_id: Arc::clone(&entry.sealed_as.model_id),
+            plaintext_len: entry.plaintext_len.get(),
+            protection: state.seal.protection(),
+            generation: state.generation,
+        };
+        drop(state);
+        self.marker.handle(stated)
+    }
+
+    /// The entry that a handle names, if the handle is good.
+    ///
+    /// # Errors
+    ///
+    /// In this order: [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
+    /// [`VramError::ShardFreed`], [`VramError::StaleHandle`].
+    pub(crate) fn resolve(&self, handle: &SealedShard) -> Result<Arc<Entry>, VramError> {
+        self.marker.check(handle)?;
+        let entry = self
+            .registry
+            .get(&handle.shard_id)
+            .ok_or_else(|| VramError::ShardFreed { shard: handle.shard_id.clone() })?;
+        entry.check_current(handle)?;
+        Ok(entry)
+    }
+
+    /// Runs `work` on a handle's shard as one of many users: it stays where it is meanwhile.
+    pub(crate) fn shared<T>(
+        &self,
+        handle: &SealedShard,
+        work: impl FnOnce(&Entry) -> Result<T, VramError>,
+    ) -> Result<T, VramError> {
+        let entry = self.resolve(handle)?;
+        let _pass = entry.gate.shared().map_err(|busy| in_use(&entry, busy))?;
+        // It may have been freed or sealed anew during the wait.
+        entry.view()?;
+        entry.check_current(handle)?;
+        work(&entry)
+    }
+
+    /// Runs `work` on a handle's shard as its only user.
+    pub(crate) fn exclusive<T>(
+        &self,
+        handle: &SealedShard,
+        work: impl FnOnce(&Entry) -> Result<T, VramError>,
+    ) -> Result<T, VramError> {
+        let entry = self.resolve(handle)?;
+        let _pass = entry.gate.exclusive().map_err(|busy| in_use(&entry, busy))?;
+        entry.view()?;
+        entry.check_current(handle)?;
+        work(&entry)
+    }
+}
+
+fn in_use(entry: &Entry, busy: Busy) -> VramError {
+    VramError::InUse { shard: entry.id.clone(), leases: busy.leases }
+}

@@ -1,0 +1,164 @@
+//! Moving a shard to another GPU: verified at the target before the source is freed.
+
+use core::ops::ControlFlow;
+use std::sync::Arc;
+
+use vram_gpu::GpuError;
+use vram_seal::parallel::for_each_segment;
+
+use crate::error::VramError;
+use crate::lanes::{Lanes, Worker};
+use crate::manager::Core;
+use crate::registry::{Entry, View};
+use crate::shard::SealedShard;
+use crate::space::locate;
+use crate::verify::Selection;
+use crate::windows::Window;
+
+impl Core {
+    /// Moves a shard. On any failure it is where it was.
+    pub(crate) fn migrate(&self, handle: &SealedShard, gpu: u32) -> Result<SealedShard, VramError> {
+        self.exclusive(handle, |entry| {
+            let target = self.gpu(gpu)?;
+            entry.not_quarantined()?;
+            let view = entry.view()?;
+            if view.gpu.index != target.index {
+                self.move_entry(entry, &view, &Arc::clone(target))?;
+            }
+            Ok(self.handle(entry))
+        })
+    }
+
+    fn move_entry(
+        &self,
+        entry: &Entry,
+        source: &View,
+        target: &Arc<crate::gpu::Gpu>,
+    ) -> Result<(), VramError> {
+        source.gpu.ready()?;
+        let mut space = target.place(entry.plaintext_len)?;
+        space.written();
+        let moved =
+            View { gpu: Arc::clone(target), range: space.range(), seal: Arc::clone(&source.seal) };
+        self.copy_verified(entry, source, &moved)?;
+
+        space.commit();
+        let old = entry.state().space.replace(space);
+        let at = self.clock.now();
+        entry.state().last_verified = Some(at);
+        // The shard has moved; what becomes of its old place changes nothing about that.
+        if let Some(Err((bytes, error))) = old.map(crate::space::Space::give_back) {
+            tracing::warn!(shard = %entry.id, bytes = bytes.get(), %error, "moved, but the old place stays counted");
+        }
+        tracing::info!(shard = %entry.id, from = source.gpu.index, to = target.index, "migrated");
+        Ok(())
+    }
+
+    /// Copies a shard and opens every segment where it arrived.
+    fn copy_verified(&self, entry: &Entry, source: &View, target: &View) -> Result<(), VramError> {
+        let peer = target.gpu.device.can_copy_from_peer(&*source.gpu.device);
+        if peer && copy_by_peer(source, target)?.is_continue() {
+            let altered = self.altered(target)?;
+            if altered.is_empty() {
+                return Ok(());
+            }
+            // Peer links that report success and deliver other bytes exist: once more the long way.
+            tracing::warn!(
+                shard = %entry.id,
+                from = source.gpu.index,
+                to = target.gpu.index,
+                segments = ?altered,
+                "the peer copy did not verify, staging through the host"
+            );
+        }
+        self.copy_staged(source, target)?;
+        let arrived_altered = self.altered(target)?;
+        if arrived_altered.is_empty() {
+            return Ok(());
+        }
+        // Either the source was altered, or the way is: the source decides.
+        let segments = self.altered(source)?;
+        if segments.is_empty() {
+            let gpu = target.gpu.index;
+            return Err(VramError::WriteNotKept { gpu, segments: arrived_altered });
+        }
+        entry.quarantine(&segments);
+        Err(VramError::ShardAltered { shard: entry.id.clone(), segments })
+    }
+
+    fn altered(&self, view: &View) -> Result<Vec<u64>, VramError> {
+        self.altered_segments(view, Selection::Run(0..view.seal.opener.layout().count()))
+    }
+
+    /// Copies through host memory, window by window.
+    fn copy_staged(&self, source: &View, target: &View) -> Result<(), VramError> {
+        let windows = self.windows(&target.gpu, *source.seal.opener.layout())?;
+        let lanes = Lanes::new(&target.gpu, windows.window_len(), windows.buffers());
+        for_each_segment(
+            windows.threads(),
+            windows.count(),
+            || Ok(lanes.worker()),
+            |worker, index| match windows.get(index) {
+                Some(window) if !window.bytes.is_empty() => {
+                    copy_window(worker, source, target, &window)
+                }
+                _ => Ok(()),
+            },
+        )?;
+        lanes.finish()
+    }
+}
+
+/// Copies directly between the devices. `Break` if they turn out not to be able to.
+fn copy_by_peer(source: &View, target: &View) -> Result<ControlFlow<()>, VramError> {
+    if source.range.is_empty() {
+        return Ok(ControlFlow::Continue(()));
+    }
+    let from = source.gpu.memory()?;
+    match target.gpu.memory()?.copy_from(target.range, from, source.range) {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(GpuError::PeerUnsupported { .. }) => Ok(ControlFlow::Break(())),
+        Err(error) => Err(blame(source, target, error)),
+    }
+}
+
+fn copy_window(
+    worker: &mut Worker<'_>,
+    source: &View,
+    target: &View,
+    window: &Window,
+) -> Result<(), VramError> {
+    let (from, to) = (locate(source.range, window.bytes)?, locate(target.range, window.bytes)?);
+    let mut staging = worker.buffer()?;
+    let buffer = from.len().to_usize().and_then(|len| staging.as_mut_slice().get_mut(..len));
+    let outcome = match (buffer, source.gpu.memory(), target.gpu.memory()) {
+        (Some(buffer), Ok(memory), Ok(target_memory)) => memory
+            .read(from, buffer)
+            .map(|()| target_memory)
+            .map_err(|error| source.gpu.failed(error)),
+        (None, _, _) => Err(VramError::HostMemory { wanted: from.len() }),
+        (_, Err(error), _) | (_, _, Err(error)) => Err(error),
+    };
+    match outcome {
+        Ok(memory) => {
+            worker.queue_write(memory, to.start(), staging, to.len());
+            Ok(())
+        }
+        Err(error) => {
+            worker.put(staging);
+            Err(error)
+        }
+    }
+}
+
+/// Gives the error of a copy between two devices to the one that it names.
+fn blame(source: &View, target: &View, error: GpuError) -> VramError {
+    let named = error.gpu();
+    if named == Some(source.gpu.device.info().index)
+        && named != Some(target.gpu.device.info().index)
+    {
+        source.gpu.failed(error)
+    } else {
+        target.gpu.failed(error)
+    }
+}

@@ -1,0 +1,235 @@
+//! What is resident: one entry for each shard, found by id.
+
+use core::hint::black_box;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use vram_alloc::{ByteLen, DeviceRange};
+use vram_seal::{ContentDigest, Opener, Protection, SealParams, SealRecord};
+
+use crate::clock::Timestamp;
+use crate::error::VramError;
+use crate::gate::Gate;
+use crate::gpu::Gpu;
+use crate::id::ShardId;
+use crate::request::SealedAs;
+use crate::shard::SealedShard;
+use crate::space::Space;
+use crate::sync::{Mutex, MutexGuard, lock};
+
+/// All resident shards, by id. No guard of the map is held across a call into anything else: the
+/// entry is cloned out.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    shards: DashMap<ShardId, Arc<Entry>>,
+    /// Shards that are resident, or being made so.
+    count: Arc<AtomicU64>,
+    count_max: u64,
+}
+
+/// One resident shard.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) id: ShardId,
+    pub(crate) sealed_as: SealedAs,
+    pub(crate) owner: Option<Arc<str>>,
+    pub(crate) plaintext_len: ByteLen,
+    pub(crate) gate: Gate,
+    state: Mutex<State>,
+    #[expect(dead_code, reason = "held for its drop")]
+    counted: Counted,
+}
+
+/// What changes about a resident shard. Changed only by whoever is exclusive at the gate, but for
+/// `quarantine` and `last_verified`, which shared users change too.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) seal: Arc<Seal>,
+    /// Where the bytes lie; none once the shard was freed.
+    pub(crate) space: Option<Space>,
+    /// Counts how often the shard was sealed anew.
+    pub(crate) generation: u64,
+    /// Segments found altered, in ascending order, from the moment on that any was. Empty inside
+    /// if the segments are sound one by one and the content as a whole is not.
+    pub(crate) quarantine: Option<Vec<u64>>,
+    pub(crate) last_verified: Option<Timestamp>,
+}
+
+/// One seal of a shard: never changed, only replaced.
+#[derive(Debug)]
+pub(crate) struct Seal {
+    pub(crate) record: SealRecord,
+    /// Record and table, authenticated once when the shard became resident.
+    pub(crate) opener: Opener,
+    pub(crate) params: SealParams,
+    pub(crate) digest: ContentDigest,
+}
+
+/// Where a shard lies and how it is sealed, while a pass of its gate is held.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) gpu: Arc<Gpu>,
+    pub(crate) range: DeviceRange,
+    pub(crate) seal: Arc<Seal>,
+}
+
+/// A place among the shards that may be resident; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    count: Arc<AtomicU64>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Registry {
+    pub(crate) fn new(count_max: u64) -> Self {
+        Self { shards: DashMap::new(), count: Arc::default(), count_max }
+    }
+
+    /// Takes a place for one more shard.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::LimitExceeded`] if as many are resident as may be.
+    pub(crate) fn count_one(&self) -> Result<Counted, VramError> {
+        let taken = self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
+            if count < self.count_max { count.checked_add(1) } else { None }
+        });
+        match taken {
+            Ok(_before) => Ok(Counted { count: Arc::clone(&self.count) }),
+            Err(count) => Err(VramError::LimitExceeded {
+                what: "the number of resident shards",
+                limit: self.count_max,
+                wanted: count.saturating_add(1),
+            }),
+        }
+    }
+
+    pub(crate) fn insert(&self, entry: Arc<Entry>) {
+        self.shards.insert(entry.id.clone(), entry);
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Entry>> {
+        self.shards.get(id).map(|entry| Arc::clone(&entry))
+    }
+
+    pub(crate) fn remove(&self, id: &str) {
+        // The entry is dropped after the map's guard: dropping it may call the device.
+        let removed = self.shards.remove(id);
+        drop(removed);
+    }
+
+    /// All entries, in ascending order of their ids.
+    pub(crate) fn sorted(&self) -> Vec<Arc<Entry>> {
+        let mut entries: Vec<_> =
+            self.shards.iter().map(|entry| Arc::clone(entry.value())).collect();
+        entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        entries
+    }
+}
+
+impl Entry {
+    pub(crate) fn new(
+        id: ShardId,
+        sealed_as: SealedAs,
+        owner: Option<Arc<str>>,
+        plaintext_len: ByteLen,
+        state: State,
+        counted: Counted,
+    ) -> Self {
+        Self {
+            id,
+            sealed_as,
+            owner,
+            plaintext_len,
+            gate: Gate::default(),
+            state: Mutex::new(state),
+            counted,
+        }
+    }
+
+    /// The state, for a short look or assignment: nothing is called while it is held.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Where the shard lies now. The caller holds a pass of the gate, so it stays there.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ShardFreed`] if it was freed while the caller waited at the gate.
+    pub(crate) fn view(&self) -> Result<View, VramError> {
+        let state = self.state();
+        let space =
+            state.space.as_ref().ok_or_else(|| VramError::ShardFreed { shard: self.id.clone() })?;
+        Ok(View {
+            gpu: Arc::clone(space.gpu()),
+            range: space.range(),
+            seal: Arc::clone(&state.seal),
+        })
+    }
+
+    /// Compares a handle, whose mark was checked, with the shard as it is now.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::StaleHandle`] if the shard was sealed anew since, [`VramError::HandleAltered`]
+    /// if the record is not the shard's.
+    pub(crate) fn check_current(&self, handle: &SealedShard) -> Result<(), VramError> {
+        let state = self.state();
+        if handle.generation != state.generation {
+            return Err(VramError::StaleHandle { shard: self.id.clone() });
+        }
+        let differing = handle
+            .sealed_data
+            .iter()
+            .zip(state.seal.record.iter())
+            .fold(0, |bits, (a, b)| black_box(bits | (a ^ b)));
+        if differing == 0 {
+            Ok(())
+        } else {
+            Err(VramError::HandleAltered { shard: self.id.clone() })
+        }
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::Quarantined`] if the shard was found altered.
+    pub(crate) fn not_quarantined(&self) -> Result<(), VramError> {
+        match &self.state().quarantine {
+            None => Ok(()),
+            Some(segments) => {
+                Err(VramError::Quarantined { shard: self.id.clone(), segments: segments.clone() })
+            }
+        }
+    }
+
+    /// Closes the shard to readers: its device bytes are not those of its record.
+    pub(crate) fn quarantine(&self, segments: &[u64]) {
+        let mut state = self.state();
+        let known = state.quarantine.get_or_insert_default();
+        known.extend_from_slice(segments);
+        known.sort_unstable();
+        known.dedup();
+        drop(state);
+        tracing::error!(shard = %self.id, ?segments, "altered in device memory, quarantined");
+    }
+}
+
+impl State {
+    /// The GPU that holds the shard; the last possible index once it was freed.
+    pub(crate) fn gpu_index(&self) -> u32 {
+        self.space.as_ref().map_or(u32::MAX, |space| space.gpu().index)
+    }
+}
+
+impl Seal {
+    pub(crate) const fn protection(&self) -> Protection {
+        self.params.protection()
+    }
+}

@@ -1,0 +1,238 @@
+//! What is resident where, and what is left: plain figures, and a table for people.
+
+use core::fmt;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_gpu::{DeviceUuid, GpuError};
+use vram_seal::Protection;
+
+use crate::clock::Timestamp;
+use crate::gpu::Gpu;
+use crate::id::ShardId;
+use crate::manager::Core;
+
+/// The figures of one GPU at one moment: `used + reserved + free == total`, and nothing is used
+/// that was not granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct GpuCapacity {
+    /// The GPU, as the manager counts them.
+    pub gpu: u32,
+    /// The budget.
+    pub total: ByteLen,
+    /// Bytes that hold shards, in whole granules, and bytes that could not be returned.
+    pub used: ByteLen,
+    /// Bytes promised and not yet in use: seals under way.
+    pub reserved: ByteLen,
+    /// Bytes that the configuration keeps free.
+    pub headroom: ByteLen,
+    /// Bytes of the budget that other processes hold, according to the driver.
+    pub foreign: ByteLen,
+    /// Bytes neither used nor promised.
+    pub free: ByteLen,
+    /// Bytes that could be granted: free, less headroom, less foreign.
+    pub room: ByteLen,
+    /// The longest shard that could be placed, if there is room for it.
+    pub largest_hole: ByteLen,
+    /// How many pieces the free bytes are in.
+    pub hole_count: u64,
+    /// Of `used`: bytes that could not be wiped when they were freed, and are never handed out
+    /// again.
+    pub unreturned: ByteLen,
+}
+
+impl GpuCapacity {
+    pub(crate) fn of(gpu: &Gpu) -> Self {
+        let (books, arena) = gpu.figures();
+        Self {
+            gpu: gpu.index,
+            total: books.total,
+            used: books.used,
+            reserved: books.reserved,
+            headroom: books.headroom,
+            foreign: books.foreign,
+            free: books.free(),
+            room: books.room(),
+            largest_hole: arena.largest_hole,
+            hole_count: u64::try_from(arena.hole_count).unwrap_or(u64::MAX),
+            unreturned: books.kept,
+        }
+    }
+}
+
+/// One GPU in a [`Report`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GpuReport {
+    /// The figures.
+    pub capacity: GpuCapacity,
+    /// The device's name.
+    pub name: String,
+    /// The device's identity.
+    pub uuid: DeviceUuid,
+    /// Why the device is lost, if it is.
+    pub lost: Option<GpuError>,
+    /// Bytes that could not be wiped when they were freed, and why the last of them could not.
+    pub unreturned: Option<(ByteLen, GpuError)>,
+    /// Shards that are resident here.
+    pub shard_count: u64,
+    /// Of those: how many are in quarantine.
+    pub quarantined: u64,
+}
+
+/// One shard in a [`Report`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShardReport {
+    /// The shard.
+    pub shard_id: ShardId,
+    /// The GPU that holds it.
+    pub gpu: u32,
+    /// The model it was sealed as.
+    pub model_id: Arc<str>,
+    /// Who it belongs to, if the request said so.
+    pub owner: Option<Arc<str>>,
+    /// Bytes of plaintext.
+    pub plaintext_len: ByteLen,
+    /// What lies in device memory.
+    pub protection: Protection,
+    /// The segments it is in quarantine for, if it is.
+    pub quarantine: Option<Vec<u64>>,
+    /// When all of it was last found sound.
+    pub last_verified: Option<Timestamp>,
+    /// Leases that are out.
+    pub leases: u64,
+}
+
+/// What is resident where, and what is left. `Display` prints a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// All GPUs, in order of their index.
+    pub gpus: Vec<GpuReport>,
+    /// All shards, in ascending order of their ids.
+    pub shards: Vec<ShardReport>,
+}
+
+impl Core {
+    pub(crate) fn report(&self) -> Report {
+        let shards: Vec<ShardReport> = self
+            .registry
+            .sorted()
+            .iter()
+            .map(|entry| {
+                let state = entry.state();
+                ShardReport {
+                    shard_id: entry.id.clone(),
+                    gpu: state.gpu_index(),
+                    model_id: Arc::clone(&entry.sealed_as.model_id),
+                    owner: entry.owner.clone(),
+                    plaintext_len: entry.plaintext_len,
+                    protection: state.seal.protection(),
+                    quarantine: state.quarantine.clone(),
+                    last_verified: state.last_verified,
+                    leases: u64::try_from(entry.gate.leases()).unwrap_or(u64::MAX),
+                }
+            })
+            .collect();
+        let count = |gpu: u32, quarantined: bool| {
+            let here = shards
+                .iter()
+                .filter(|shard| shard.gpu == gpu && (!quarantined || shard.quarantine.is_some()));
+            u64::try_from(here.count()).unwrap_or(u64::MAX)
+        };
+        let gpus = self
+            .gpus
+            .iter()
+            .map(|gpu| GpuReport {
+                capacity: GpuCapacity::of(gpu),
+                name: gpu.device.info().name.clone(),
+                uuid: gpu.device.info().uuid,
+                lost: gpu.lost(),
+                unreturned: gpu.unreturned(),
+                shard_count: count(gpu.index, false),
+                quarantined: count(gpu.index, true),
+            })
+            .collect();
+        Report { gpus, shards }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = [5, 20, 12, 12, 12, 12, 14, 8];
+        row(
+            f,
+            &width,
+            &["gpu", "name", "total", "used", "reserved", "free", "largest hole", "shards"],
+        )?;
+        for gpu in &self.gpus {
+            let figures = &gpu.capacity;
+            let index = figures.gpu.to_string();
+            let lens =
+                [figures.total, figures.used, figures.reserved, figures.free, figures.largest_hole]
+                    .map(Short);
+            let [total, used, reserved, free, hole] = lens.map(|len| len.to_string());
+            let shards = gpu.shard_count.to_string();
+            row(f, &width, &[&index, &gpu.name, &total, &used, &reserved, &free, &hole, &shards])?;
+            if let Some(lost) = &gpu.lost {
+                writeln!(f, "      lost: {lost}")?;
+            }
+            if let Some((bytes, error)) = &gpu.unreturned {
+                writeln!(f, "      {bytes} could not be wiped and stay counted: {error}")?;
+            }
+        }
+        if self.shards.is_empty() {
+            return f.write_str("no shard is resident\n");
+        }
+        let width = [38, 4, 24, 14, 13, 10];
+        row(f, &width, &["shard", "gpu", "model", "bytes", "protection", "state"])?;
+        for shard in &self.shards {
+            let (gpu, bytes) = (shard.gpu.to_string(), shard.plaintext_len.get().to_string());
+            let protection = match shard.protection {
+                Protection::Encrypted => "encrypted",
+                Protection::Authenticated => "authenticated",
+                _ => "unknown",
+            };
+            let state = match (&shard.quarantine, shard.leases) {
+                (Some(_), _) => "quarantine",
+                (None, 0) => "resident",
+                (None, _) => "leased",
+            };
+            let cells = [&*shard.shard_id, &gpu, &shard.model_id, &bytes, protection, state];
+            row(f, &width, &cells)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes cells padded to their columns, without blanks at the end of the line.
+fn row(f: &mut fmt::Formatter<'_>, width: &[usize], cells: &[&str]) -> fmt::Result {
+    let mut line = String::new();
+    for (cell, width) in cells.iter().zip(width) {
+        let pad = width.saturating_sub(cell.chars().count()).max(1);
+        line.push_str(cell);
+        line.extend(core::iter::repeat_n(' ', pad));
+    }
+    writeln!(f, "{}", line.trim_end())
+}
+
+/// A length for a narrow column: three digits or so of the largest unit.
+struct Short(ByteLen);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.get();
+        for (shift, unit) in [(30, "GiB"), (20, "MiB"), (10, "KiB")] {
+            let whole = bytes >> shift;
+            if whole > 0 {
+                let rest = bytes.saturating_sub(whole << shift);
+                let tenth = rest.saturating_mul(10) >> shift;
+                return write!(f, "{whole}.{tenth} {unit}");
+            }
+        }
+        write!(f, "{bytes} B")
+    }
+}

@@ -1,0 +1,149 @@
+//! What a caller asks for when sealing.
+
+use std::sync::Arc;
+
+use vram_seal::{
+    ContentDigest, ContentHasher, HashKind, Protection, SealContext, SealError, SealParams,
+    SegmentSize, SivScope, Suite,
+};
+
+use crate::write::ReadBack;
+
+/// A request to seal something onto one GPU. Everything but model and GPU has a default.
+///
+/// ```
+/// use vram_residency::{Protection, SealRequest};
+///
+/// let request = SealRequest::new("llama-3-8b", 0)
+///     .protection(Protection::Authenticated)
+///     .owner("pool-1");
+/// # let _ = request;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SealRequest {
+    pub(crate) sealed_as: SealedAs,
+    pub(crate) gpu: u32,
+    pub(crate) protection: Protection,
+    pub(crate) suite: Option<Suite>,
+    pub(crate) scope: Option<SivScope>,
+    pub(crate) segment: Option<SegmentSize>,
+    pub(crate) read_back: Option<ReadBack>,
+    pub(crate) owner: Option<Arc<str>>,
+}
+
+/// What a shard is sealed as: everything its seal is bound to.
+#[derive(Clone, Debug)]
+pub(crate) struct SealedAs {
+    pub(crate) model_id: Arc<str>,
+    pub(crate) context: Arc<[u8]>,
+    pub(crate) metadata: ContentDigest,
+    pub(crate) shard_index: u64,
+    pub(crate) revision: u64,
+}
+
+impl SealedAs {
+    /// # Errors
+    ///
+    /// [`SealError::ModelId`] unless the model id has 1 to 1024 bytes.
+    pub(crate) fn context(&self) -> Result<SealContext<'_>, SealError> {
+        Ok(SealContext::new(&self.model_id)?
+            .context(&self.context)
+            .metadata_digest(&self.metadata)
+            .shard_index(self.shard_index)
+            .revision(self.revision))
+    }
+}
+
+impl SealRequest {
+    /// A request for this model on the GPU of this index: Encrypted, with the manager's suite and
+    /// segment size.
+    pub fn new(model_id: &str, gpu: u32) -> Self {
+        Self {
+            sealed_as: SealedAs {
+                model_id: model_id.into(),
+                context: Arc::from([]),
+                metadata: ContentHasher::digest(HashKind::Blake3, &[]),
+                shard_index: 0,
+                revision: 0,
+            },
+            gpu,
+            protection: Protection::Encrypted,
+            suite: None,
+            scope: None,
+            segment: None,
+            read_back: None,
+            owner: None,
+        }
+    }
+
+    /// Sets what lies in device memory: ciphertext, or plaintext that is watched over.
+    pub fn protection(mut self, protection: Protection) -> Self {
+        self.protection = protection;
+        self
+    }
+
+    /// Sets the cipher. Without meaning for [`Protection::Authenticated`].
+    pub fn suite(mut self, suite: Suite) -> Self {
+        self.suite = Some(suite);
+        self
+    }
+
+    /// Sets what the synthetic IV is computed over. Default: the shard for a slice, each segment
+    /// for anything that is read.
+    pub fn scope(mut self, scope: SivScope) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// Sets the segment size.
+    pub fn segment(mut self, segment: SegmentSize) -> Self {
+        self.segment = Some(segment);
+        self
+    }
+
+    /// Sets how much is read back after writing.
+    pub fn read_back(mut self, read_back: ReadBack) -> Self {
+        self.read_back = Some(read_back);
+        self
+    }
+
+    /// Binds the seal to bytes that have to be the same wherever it is opened, such as a tenant.
+    pub fn context(mut self, context: &[u8]) -> Self {
+        self.sealed_as.context = context.into();
+        self
+    }
+
+    /// Binds the seal to a description of the content, such as dtype and shape.
+    pub fn metadata(mut self, metadata: &[u8]) -> Self {
+        self.sealed_as.metadata = ContentHasher::digest(HashKind::Blake3, metadata);
+        self
+    }
+
+    /// Sets the shard's number within its model.
+    pub fn shard_index(mut self, index: u64) -> Self {
+        self.sealed_as.shard_index = index;
+        self
+    }
+
+    /// Sets the caller's revision of the content.
+    pub fn revision(mut self, revision: u64) -> Self {
+        self.sealed_as.revision = revision;
+        self
+    }
+
+    /// Names who the shard belongs to, for listings. Not part of the seal.
+    pub fn owner(mut self, owner: &str) -> Self {
+        self.owner = Some(owner.into());
+        self
+    }
+
+    /// The choices of the seal, the manager's where the request makes none.
+    pub(crate) fn params(&self, defaults: SealParams, scope: SivScope) -> SealParams {
+        defaults
+            .with_protection(self.protection)
+            .with_suite(self.suite.unwrap_or(defaults.suite()))
+            .with_scope(self.scope.unwrap_or(scope))
+            .with_segment(self.segment.unwrap_or(defaults.segment()))
+    }
+}

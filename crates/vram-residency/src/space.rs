@@ -1,0 +1,144 @@
+//! A part of a GPU that holds, or will hold, one shard; wiped and given back whatever happens.
+
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, ByteRange, Charge, DeviceRange, Placement, Reservation};
+use vram_gpu::GpuError;
+
+use crate::error::VramError;
+use crate::gpu::{Gpu, WipePolicy};
+use crate::sync::lock;
+
+/// A placement and its entry in the books, given back together when dropped.
+///
+/// From the first write on, giving back means wiping first. If that fails, the bytes are set aside:
+/// they stay counted and are never handed out again.
+#[derive(Debug)]
+pub(crate) struct Space {
+    gpu: Arc<Gpu>,
+    // Empty only while it is being given back.
+    held: Option<(Placement, Grant)>,
+    written: bool,
+}
+
+#[derive(Debug)]
+enum Grant {
+    Promised(Reservation),
+    InUse(Charge),
+}
+
+/// What giving back did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Returned {
+    /// Bytes that can be handed out again.
+    pub(crate) bytes: ByteLen,
+    /// Whether they were overwritten.
+    pub(crate) wiped: bool,
+}
+
+impl Space {
+    pub(crate) const fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
+        Self { gpu, held: Some((placement, Grant::Promised(reservation))), written: false }
+    }
+
+    pub(crate) const fn gpu(&self) -> &Arc<Gpu> {
+        &self.gpu
+    }
+
+    /// From now on the bytes count as written: they are wiped before they are given back.
+    pub(crate) const fn written(&mut self) {
+        self.written = true;
+    }
+
+    /// Where all of it lies in the region.
+    pub(crate) fn range(&self) -> DeviceRange {
+        self.held
+            .as_ref()
+            .map_or(DeviceRange::whole(ByteLen::ZERO), |(placement, _)| placement.range())
+    }
+
+    /// The shard is there: what was promised is in use.
+    pub(crate) fn commit(&mut self) {
+        self.held = self.held.take().map(|(placement, grant)| match grant {
+            Grant::Promised(reservation) => (placement, Grant::InUse(reservation.commit())),
+            in_use @ Grant::InUse(_) => (placement, in_use),
+        });
+    }
+
+    /// Wipes the bytes and gives them back.
+    ///
+    /// # Errors
+    ///
+    /// Why they could not be wiped, and how many stay counted.
+    pub(crate) fn give_back(mut self) -> Result<Returned, (ByteLen, GpuError)> {
+        self.release()
+    }
+
+    fn release(&mut self) -> Result<Returned, (ByteLen, GpuError)> {
+        let Some((placement, grant)) = self.held.take() else {
+            return Ok(Returned { bytes: ByteLen::ZERO, wiped: false });
+        };
+        let bytes = placement.footprint();
+        match self.wipe(&placement) {
+            Ok(wiped) => {
+                let mut arena = lock(&self.gpu.arena);
+                self.gpu.take_back(&mut arena, placement);
+                // Under the arena's lock, so that nobody sees the room in one and not in the other.
+                drop(grant);
+                Ok(Returned { bytes, wiped })
+            }
+            Err(error) => {
+                match grant {
+                    Grant::Promised(reservation) => reservation.commit().keep(),
+                    Grant::InUse(charge) => charge.keep(),
+                }
+                self.gpu.set_aside(placement, error);
+                Err((bytes, error))
+            }
+        }
+    }
+
+    fn wipe(&self, placement: &Placement) -> Result<bool, GpuError> {
+        let range = placement.footprint_range();
+        if !self.written || range.is_empty() || self.gpu.wipe == WipePolicy::Never {
+            return Ok(false);
+        }
+        // Nothing more is sent to a lost device, and nothing more is placed on it: its memory goes
+        // back to the driver as a whole.
+        let Ok(memory) = self.gpu.memory() else { return Ok(false) };
+        // This runs while panics unwind too: a second one must not get out.
+        match catch_unwind(AssertUnwindSafe(|| memory.fill(range, 0))) {
+            Ok(Ok(())) => Ok(true),
+            Ok(Err(error)) => {
+                if let VramError::DeviceLost { .. } = self.gpu.failed(error) {
+                    return Ok(false);
+                }
+                Err(error)
+            }
+            Err(_panic) => Err(GpuError::Driver {
+                gpu: memory.gpu(),
+                code: u32::MAX,
+                name: "the device panicked",
+                sticky: false,
+            }),
+        }
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        // A failure was logged where the bytes were set aside.
+        let _logged = self.release();
+    }
+}
+
+/// Where a part of a shard lies in the region, given where the shard lies.
+///
+/// # Errors
+///
+/// [`VramError::Seal`] never in practice: `part` was checked against the shard that lies there.
+pub(crate) fn locate(shard: DeviceRange, part: ByteRange) -> Result<DeviceRange, VramError> {
+    shard.slice(part).map_err(|error| VramError::config(error.to_string()))
+}

@@ -1,0 +1,190 @@
+//! Digests of content, plain ones: what catalogues and `b3sum` hold.
+
+use core::fmt;
+use core::str::FromStr;
+
+use zeroize::Zeroize;
+
+use crate::hex;
+
+/// A text is not a digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a digest is 64 hexadecimal digits; this text is not")]
+pub struct ParseDigestError;
+
+/// 32 bytes that identify content.
+///
+/// Not keyed, so it identifies content that someone already knows: keep it out of logs. `Debug`
+/// shows four bytes of it, `Display` all; comparison takes constant time.
+#[derive(Clone, Copy)]
+pub struct ContentDigest([u8; 32]);
+
+impl ContentDigest {
+    /// Wraps the bytes of a digest.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes of the digest.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl PartialEq for ContentDigest {
+    fn eq(&self, other: &Self) -> bool {
+        blake3::Hash::from_bytes(self.0) == blake3::Hash::from_bytes(other.0)
+    }
+}
+
+impl Eq for ContentDigest {}
+
+impl fmt::Display for ContentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        hex::write(f, &self.0)
+    }
+}
+
+impl fmt::Debug for ContentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ContentDigest(")?;
+        hex::write(f, self.0.first_chunk::<4>().map_or(&[], |head| head.as_slice()))?;
+        f.write_str("..)")
+    }
+}
+
+impl FromStr for ContentDigest {
+    type Err = ParseDigestError;
+
+    /// Reads 64 hexadecimal digits of either case.
+    fn from_str(text: &str) -> Result<Self, ParseDigestError> {
+        let mut bytes = [0; 32];
+        if hex::read(text.as_bytes(), &mut bytes) { Ok(Self(bytes)) } else { Err(ParseDigestError) }
+    }
+}
+
+/// Which plain hash to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HashKind {
+    /// BLAKE3: equal to the digest that sealing gives for the same bytes.
+    Blake3,
+    /// SHA-256: what most model catalogues publish.
+    Sha256,
+}
+
+/// Hashes content that comes in pieces.
+pub struct ContentHasher(Inner);
+
+enum Inner {
+    Blake3(Box<blake3::Hasher>),
+    Sha256(Box<ring::digest::Context>),
+}
+
+impl ContentHasher {
+    /// A hasher that has seen nothing.
+    #[must_use]
+    pub fn new(kind: HashKind) -> Self {
+        Self(match kind {
+            HashKind::Blake3 => Inner::Blake3(Box::new(blake3::Hasher::new())),
+            HashKind::Sha256 => {
+                Inner::Sha256(Box::new(ring::digest::Context::new(&ring::digest::SHA256)))
+            }
+        })
+    }
+
+    /// Takes in the next piece.
+    pub fn update(&mut self, bytes: &[u8]) -> &mut Self {
+        match &mut self.0 {
+            Inner::Blake3(hasher) => {
+                hasher.update(bytes);
+            }
+            Inner::Sha256(context) => context.update(bytes),
+        }
+        self
+    }
+
+    /// The digest of everything that came in.
+    #[must_use]
+    pub fn finalize(self) -> ContentDigest {
+        match self.0 {
+            Inner::Blake3(mut hasher) => {
+                let digest = ContentDigest(*hasher.finalize().as_bytes());
+                hasher.zeroize();
+                digest
+            }
+            Inner::Sha256(context) => {
+                let mut bytes = [0; 32];
+                for (target, source) in bytes.iter_mut().zip(context.finish().as_ref()) {
+                    *target = *source;
+                }
+                ContentDigest(bytes)
+            }
+        }
+    }
+
+    /// The digest of one slice.
+    #[must_use]
+    pub fn digest(kind: HashKind, bytes: &[u8]) -> ContentDigest {
+        let mut hasher = Self::new(kind);
+        hasher.update(bytes);
+        hasher.finalize()
+    }
+}
+
+impl fmt::Debug for ContentHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.0 {
+            Inner::Blake3(_) => "ContentHasher(Blake3, ..)",
+            Inner::Sha256(_) => "ContentHasher(Sha256, ..)",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_hashes_match_published_values_of_the_empty_and_of_a_short_text() {
+        for (kind, content, digest) in [
+            (
+                HashKind::Blake3,
+                "",
+                "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
+            ),
+            (
+                HashKind::Blake3,
+                "abc",
+                "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85",
+            ),
+            (
+                HashKind::Sha256,
+                "",
+                "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            ),
+            (
+                HashKind::Sha256,
+                "abc",
+                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            ),
+        ] {
+            let got = ContentHasher::digest(kind, content.as_bytes());
+            assert_eq!(got.to_string(), digest);
+            assert_eq!(digest.parse(), Ok(got));
+            let mut pieces = ContentHasher::new(kind);
+            for byte in content.bytes() {
+                pieces.update(&[byte]);
+            }
+            assert_eq!(pieces.finalize(), got);
+        }
+    }
+
+    #[test]
+    fn debug_shortens_a_digest() {
+        let digest = ContentHasher::digest(HashKind::Blake3, b"");
+        assert_eq!(format!("{digest:?}"), "ContentDigest(af1349b9..)");
+    }
+}

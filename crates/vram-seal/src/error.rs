@@ -1,0 +1,263 @@
+//! Why sealing, opening or verifying was refused.
+
+use vram_alloc::ByteLen;
+
+use crate::key::KeyId;
+
+/// Which part of the expected context a record does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ContextField {
+    /// The model id, or the caller's context: the record holds one hash over both.
+    ModelAndContext,
+    /// The hash of the caller's metadata.
+    Metadata,
+    /// The shard index.
+    ShardIndex,
+    /// The revision.
+    Revision,
+}
+
+impl core::fmt::Display for ContextField {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::ModelAndContext => "model id or context",
+            Self::Metadata => "metadata",
+            Self::ShardIndex => "shard index",
+            Self::Revision => "revision",
+        })
+    }
+}
+
+/// Why bytes, a record or a request were not accepted.
+///
+/// Every variant says what is wrong and where. None carries key, tag, digest or content bytes, so
+/// an error can be logged as it is. Key ids are public.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// The bytes do not begin like a seal record.
+    #[error("not a seal record: the first eight bytes are not its magic")]
+    NotASeal,
+    /// The record is of a format version that this code does not know.
+    #[error("seal format version {found} is not supported, only version 1")]
+    UnsupportedVersion {
+        /// The version the record states.
+        found: u16,
+    },
+    /// The record uses a hash and key derivation profile that this code does not know.
+    #[error("hash profile {found} is not supported, only profile 1 (BLAKE3 and HMAC-SHA256)")]
+    UnsupportedHash {
+        /// The profile the record states, its byte 13.
+        found: u8,
+    },
+    /// The record was sealed under another key than the one given.
+    #[error("sealed under key {found}, but the key given is {expected}")]
+    WrongKey {
+        /// The id of the key that was given.
+        expected: KeyId,
+        /// The key id that the record states.
+        found: KeyId,
+    },
+    /// No key of the ring has the id that the record states.
+    #[error("sealed under key {id}, which is not in the key ring")]
+    UnknownKey {
+        /// The key id that the record states.
+        id: KeyId,
+    },
+    /// The record does not authenticate: a field was changed, or the key is not the one its id claims.
+    #[error("the seal record was altered, or its key is not the one it was sealed under")]
+    RecordMismatch,
+    /// A field of the record has a value that the format does not allow.
+    #[error("the seal record has an invalid {field}")]
+    MalformedRecord {
+        /// The field, in the words of the format's table.
+        field: &'static str,
+    },
+    /// The record is sound, but was made for something else than the caller expects.
+    #[error("the seal record belongs to another {field}")]
+    ContextMismatch {
+        /// What differs.
+        field: ContextField,
+    },
+    /// The segment table is not the one that the record was made with.
+    #[error("the segment table does not belong to the seal record, or was altered")]
+    TableMismatch,
+    /// The bytes of a segment are not those that were sealed.
+    #[error("segment {segment} was altered")]
+    SegmentMismatch {
+        /// Index of the segment, from 0.
+        segment: u64,
+    },
+    /// The content as a whole is not the one that was sealed.
+    #[error("the content digest does not match the seal record")]
+    DigestMismatch,
+    /// The source gave other bytes in the second pass than in the first.
+    #[error("segment {segment} of the source changed while it was being sealed")]
+    SourceChanged {
+        /// Index of the segment, from 0.
+        segment: u64,
+    },
+    /// A buffer, table or image has the wrong length.
+    #[error("{what} must have {expected} bytes, and has {found}")]
+    WrongLength {
+        /// What was measured.
+        what: &'static str,
+        /// The length it must have, in bytes.
+        expected: u64,
+        /// The length it has, in bytes.
+        found: u64,
+    },
+    /// A list of segment hashes has the wrong count.
+    #[error("{expected} segment hashes are needed, and {found} were given")]
+    WrongHashCount {
+        /// One for each segment.
+        expected: u64,
+        /// How many there were.
+        found: u64,
+    },
+    /// The shard has no segment of this index.
+    #[error("there is no segment {segment}: the shard has {count}")]
+    NoSuchSegment {
+        /// The index that was asked for, from 0.
+        segment: u64,
+        /// How many segments the shard has.
+        count: u64,
+    },
+    /// A range lies beyond the shard.
+    #[error("bytes {start}..{end} lie beyond the shard's {len}")]
+    OutOfBounds {
+        /// First byte asked for.
+        start: u64,
+        /// End of what was asked for.
+        end: u64,
+        /// Length of the shard.
+        len: ByteLen,
+    },
+    /// In scope Shard nothing can be sealed before all segments were hashed.
+    #[error("the digest over all segments is needed before the first one can be sealed")]
+    NotFixed,
+    /// The digest of a scope Shard seal was already fixed.
+    #[error("the digest of this seal was already fixed")]
+    AlreadyFixed,
+    /// The call belongs to another mode or scope than the record's.
+    #[error("{call} is not possible with this mode and scope of seal")]
+    NotInThisScope {
+        /// The name of the call.
+        call: &'static str,
+    },
+    /// Some segments were never handed in.
+    #[error("{missing} segments are missing from the seal")]
+    Incomplete {
+        /// How many are missing.
+        missing: u64,
+    },
+    /// A segment was handed in twice.
+    #[error("segment {segment} was handed in twice")]
+    DuplicateSegment {
+        /// Index of the segment, from 0.
+        segment: u64,
+    },
+    /// A sealed segment was handed to the collector of another kind of seal.
+    #[error("segment {segment} was sealed for another mode or scope")]
+    ForeignSegment {
+        /// Index of the segment, from 0.
+        segment: u64,
+    },
+    /// The content is longer than is allowed.
+    #[error("a shard of {len} is longer than the allowed {max}")]
+    TooLong {
+        /// The length that was asked for or stated.
+        len: ByteLen,
+        /// The longest allowed.
+        max: ByteLen,
+    },
+    /// The model id is empty or too long.
+    #[error("a model id has 1 to 1024 bytes, not {len}")]
+    ModelId {
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// The segment size is not one that the format allows.
+    #[error("a segment has a power of two of bytes from 4096 to 16777216, not {found}")]
+    SegmentSize {
+        /// What was asked for, in bytes; 0 where the logarithm itself was beyond all sizes.
+        found: u64,
+    },
+    /// The gap between table and data of an image holds something.
+    #[error("the padding of the sealed image is not zero at byte {offset}")]
+    Padding {
+        /// Offset in the image of the first byte that is not zero.
+        offset: u64,
+    },
+    /// The host has not enough memory.
+    #[error("the host refused {wanted} of memory")]
+    HostMemory {
+        /// What was asked for.
+        wanted: ByteLen,
+    },
+    /// A key could not be read, made or found.
+    #[error(transparent)]
+    Key(#[from] crate::key::KeyError),
+    /// The cipher refused to work; no input that passes the checks before it can cause this.
+    #[error("the cipher refused segment {segment}")]
+    Cipher {
+        /// Index of the segment, from 0.
+        segment: u64,
+    },
+}
+
+impl SealError {
+    /// A stable name of the kind of error, for logs and machine-readable output.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotASeal => "not-a-seal",
+            Self::UnsupportedVersion { .. } => "unsupported-version",
+            Self::UnsupportedHash { .. } => "unsupported-hash",
+            Self::WrongKey { .. } => "wrong-key",
+            Self::UnknownKey { .. } => "unknown-key",
+            Self::RecordMismatch => "record-mismatch",
+            Self::MalformedRecord { .. } => "malformed-record",
+            Self::ContextMismatch { .. } => "context-mismatch",
+            Self::TableMismatch => "table-mismatch",
+            Self::SegmentMismatch { .. } => "segment-mismatch",
+            Self::DigestMismatch => "digest-mismatch",
+            Self::SourceChanged { .. } => "source-changed",
+            Self::WrongLength { .. } => "wrong-length",
+            Self::WrongHashCount { .. } => "wrong-hash-count",
+            Self::NoSuchSegment { .. } => "no-such-segment",
+            Self::OutOfBounds { .. } => "out-of-bounds",
+            Self::NotFixed => "not-fixed",
+            Self::AlreadyFixed => "already-fixed",
+            Self::NotInThisScope { .. } => "not-in-this-scope",
+            Self::Incomplete { .. } => "incomplete",
+            Self::DuplicateSegment { .. } => "duplicate-segment",
+            Self::ForeignSegment { .. } => "foreign-segment",
+            Self::TooLong { .. } => "too-long",
+            Self::ModelId { .. } => "model-id",
+            Self::SegmentSize { .. } => "segment-size",
+            Self::Padding { .. } => "padding",
+            Self::HostMemory { .. } => "host-memory",
+            Self::Key(_) => "key",
+            Self::Cipher { .. } => "cipher",
+        }
+    }
+
+    /// Whether the error says that bytes are not what was sealed: someone or something altered
+    /// the record, the table or the data, or an object was passed off as another.
+    #[must_use]
+    pub const fn is_integrity(&self) -> bool {
+        matches!(
+            self,
+            Self::RecordMismatch
+                | Self::MalformedRecord { .. }
+                | Self::ContextMismatch { .. }
+                | Self::TableMismatch
+                | Self::SegmentMismatch { .. }
+                | Self::DigestMismatch
+                | Self::SourceChanged { .. }
+                | Self::Padding { .. }
+        )
+    }
+}

@@ -1,0 +1,362 @@
+//! Opening: first the record, then its table, and only then any segment.
+
+use core::fmt;
+
+use vram_alloc::ByteLen;
+use zeroize::Zeroizing;
+
+use crate::aead::{Slot, nonce};
+use crate::chain::{self, SegmentHash};
+use crate::context::Expected;
+use crate::digest::ContentDigest;
+use crate::error::SealError;
+use crate::header::{RecordFields, SealRecord};
+use crate::key::SealKey;
+use crate::key_ring::KeyRing;
+use crate::layout::{PLAINTEXT_LEN_MAX, SegmentLayout};
+use crate::params::{Mode, Protection, SivScope};
+use crate::subkey::{self, Purpose, Schedule, trailer};
+use crate::table::{Entry, SegmentTags};
+use crate::wipe::wipe;
+
+/// What an opened record may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenLimits {
+    /// The longest content that is accepted.
+    pub max_len: ByteLen,
+}
+
+impl Default for OpenLimits {
+    /// Everything that the format can hold: 2^48 bytes.
+    fn default() -> Self {
+        Self { max_len: PLAINTEXT_LEN_MAX }
+    }
+}
+
+/// Opens a record: proves that it was made with `key`, for what is `expected`, and is within
+/// `limits`. Allocates nothing that depends on what the record states.
+///
+/// # Errors
+///
+/// In the order in which it is checked: [`SealError::NotASeal`], [`SealError::UnsupportedVersion`],
+/// [`SealError::UnsupportedHash`]; [`SealError::WrongKey`]; [`SealError::RecordMismatch`];
+/// [`SealError::MalformedRecord`]; [`SealError::ContextMismatch`]; [`SealError::TooLong`].
+pub fn open_record(
+    key: &SealKey,
+    record: &SealRecord,
+    expected: &Expected<'_>,
+    limits: OpenLimits,
+) -> Result<OpenedRecord, SealError> {
+    record.check_format()?;
+    let found = record.key_id();
+    if found != key.id() {
+        return Err(SealError::WrongKey { expected: key.id(), found });
+    }
+    open_with(key, record, expected, limits)
+}
+
+/// As [`open_record`], with the key of the ring that the record names.
+///
+/// # Errors
+///
+/// Those of [`open_record`], with [`SealError::UnknownKey`] in place of [`SealError::WrongKey`].
+pub fn open_record_in(
+    keys: &KeyRing,
+    record: &SealRecord,
+    expected: &Expected<'_>,
+    limits: OpenLimits,
+) -> Result<OpenedRecord, SealError> {
+    record.check_format()?;
+    let id = record.key_id();
+    let key = keys.get(&id).ok_or(SealError::UnknownKey { id })?;
+    open_with(key, record, expected, limits)
+}
+
+fn open_with(
+    key: &SealKey,
+    record: &SealRecord,
+    expected: &Expected<'_>,
+    limits: OpenLimits,
+) -> Result<OpenedRecord, SealError> {
+    record.check_mac(&subkey::derive(key.master(), Purpose::HeaderMac))?;
+    let fields = record.parse_fields()?;
+    expected.check(&fields)?;
+    let len = fields.plaintext_len();
+    if len > limits.max_len {
+        return Err(SealError::TooLong { len, max: limits.max_len });
+    }
+    let schedule = Schedule::new(key.master(), record.bound());
+    Ok(OpenedRecord { fields, schedule })
+}
+
+/// A record that is genuine and expected, whose table has yet to be shown.
+pub struct OpenedRecord {
+    fields: RecordFields,
+    schedule: Schedule,
+}
+
+impl OpenedRecord {
+    /// What the record states.
+    #[must_use]
+    pub const fn fields(&self) -> &RecordFields {
+        &self.fields
+    }
+
+    /// The length of the table that belongs to it, in bytes.
+    #[must_use]
+    pub fn table_len(&self) -> u64 {
+        self.fields.table_len().get()
+    }
+
+    /// Checks the table against the record.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::WrongLength`], or [`SealError::TableMismatch`].
+    pub fn with_table(self, tags: SegmentTags) -> Result<Opener, SealError> {
+        let (expected, found) = (self.table_len(), tags.len_bytes().get());
+        if expected != found {
+            return Err(SealError::WrongLength { what: "the segment table", expected, found });
+        }
+        let mac = self.schedule.table_mac(tags.as_bytes());
+        if mac != blake3::Hash::from_bytes(*self.fields.table_mac()) {
+            return Err(SealError::TableMismatch);
+        }
+        Ok(Opener { fields: self.fields, schedule: self.schedule, tags })
+    }
+}
+
+impl fmt::Debug for OpenedRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenedRecord").field("fields", &self.fields).finish_non_exhaustive()
+    }
+}
+
+/// Opens and verifies the segments of one shard, in any order and from any number of threads.
+///
+/// Holding one is the proof that record and table are genuine and expected.
+pub struct Opener {
+    fields: RecordFields,
+    schedule: Schedule,
+    tags: SegmentTags,
+}
+
+impl Opener {
+    /// Opens record and table in one step, for content of any length.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open_record`] and of [`OpenedRecord::with_table`].
+    pub fn open(
+        key: &SealKey,
+        record: &SealRecord,
+        tags: SegmentTags,
+        expected: &Expected<'_>,
+    ) -> Result<Self, SealError> {
+        open_record(key, record, expected, OpenLimits::default())?.with_table(tags)
+    }
+
+    /// How the shard is cut into segments.
+    #[must_use]
+    pub const fn layout(&self) -> &SegmentLayout {
+        self.fields.layout()
+    }
+
+    /// What the record states.
+    #[must_use]
+    pub const fn fields(&self) -> &RecordFields {
+        &self.fields
+    }
+
+    /// What lies in memory.
+    #[must_use]
+    pub const fn protection(&self) -> Protection {
+        self.fields.protection()
+    }
+
+    /// The segment table.
+    #[must_use]
+    pub const fn tags(&self) -> &SegmentTags {
+        &self.tags
+    }
+
+    /// Opens one segment in place: ciphertext becomes plaintext. In mode Authenticated the buffer is
+    /// verified and left as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::NoSuchSegment`] or [`SealError::WrongLength`], with the buffer untouched;
+    /// [`SealError::SegmentMismatch`], with the buffer wiped.
+    pub fn open_segment(&self, segment: u64, buffer: &mut [u8]) -> Result<(), SealError> {
+        self.open_with(&mut self.slot(), segment, buffer)
+    }
+
+    /// Opens one segment from `sealed` into `target`, which must both have its length. The target
+    /// must be private until the call returns: unverified plaintext passes through it.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::NoSuchSegment`] or [`SealError::WrongLength`], with the target untouched;
+    /// [`SealError::SegmentMismatch`], with the target wiped.
+    pub fn open_segment_to(
+        &self,
+        segment: u64,
+        sealed: &[u8],
+        target: &mut [u8],
+    ) -> Result<(), SealError> {
+        self.open_to_with(&mut self.slot(), segment, sealed, target)
+    }
+
+    /// Verifies one segment. The buffer is the working space, and is wiped afterwards, whatever the
+    /// answer.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::NoSuchSegment`] or [`SealError::WrongLength`], with the buffer untouched;
+    /// [`SealError::SegmentMismatch`].
+    pub fn verify_segment(&self, segment: u64, buffer: &mut [u8]) -> Result<(), SealError> {
+        self.layout().check(segment, buffer)?;
+        let verdict = self.open_segment(segment, buffer);
+        wipe(buffer);
+        verdict
+    }
+
+    /// Hashes one segment of plaintext.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::NoSuchSegment`], or [`SealError::WrongLength`].
+    pub fn hash_segment(&self, segment: u64, plaintext: &[u8]) -> Result<SegmentHash, SealError> {
+        SegmentHash::of(self.layout(), segment, plaintext)
+    }
+
+    /// Whether the record vouches for plaintext of this hash as this segment: in scope Segment and
+    /// in mode Authenticated.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::SegmentMismatch`] if it does not; [`SealError::NoSuchSegment`];
+    /// [`SealError::NotInThisScope`] in scope Shard, whose record vouches for the whole alone:
+    /// [`check_digest`](Self::check_digest).
+    pub fn check_hash(&self, segment: u64, hash: &SegmentHash) -> Result<(), SealError> {
+        let entry = self.entry(segment)?;
+        let trailer = trailer(self.layout(), segment);
+        let sound = match entry {
+            Entry::Authenticated { code } => {
+                self.schedule.attestation(hash, &trailer) == blake3::Hash::from_bytes(code)
+            }
+            Entry::Segment { siv, .. } => {
+                self.schedule.segment_siv(hash, &trailer) == blake3::Hash::from_bytes(siv)
+            }
+            Entry::Shard { .. } => {
+                return Err(SealError::NotInThisScope { call: "checking the hash of one segment" });
+            }
+        };
+        if sound { Ok(()) } else { Err(SealError::SegmentMismatch { segment }) }
+    }
+
+    /// Whether the record vouches for plaintext whose segments have these hashes, in order. Gives
+    /// the plain digest of that content.
+    ///
+    /// This is the check that binds content to the record even against someone who holds the key.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::WrongHashCount`] unless there is one hash for each segment;
+    /// [`SealError::DigestMismatch`] in scope Shard, [`SealError::SegmentMismatch`] for the first
+    /// wrong segment otherwise.
+    pub fn check_digest(&self, hashes: &[SegmentHash]) -> Result<ContentDigest, SealError> {
+        let digest = chain::merge_digest(hashes, self.layout())?;
+        if self.fields.scope() == Some(SivScope::Shard) {
+            let siv = self.schedule.shard_siv(digest.as_bytes());
+            if siv != blake3::Hash::from_bytes(*self.fields.siv()) {
+                return Err(SealError::DigestMismatch);
+            }
+        } else {
+            for (segment, hash) in (0..).zip(hashes) {
+                self.check_hash(segment, hash)?;
+            }
+        }
+        Ok(digest)
+    }
+
+    /// A place for ciphers, for a worker that opens many segments.
+    pub(crate) fn slot(&self) -> Slot {
+        Slot::new(self.fields.suite().unwrap_or_default())
+    }
+
+    pub(crate) fn open_to_with(
+        &self,
+        slot: &mut Slot,
+        segment: u64,
+        sealed: &[u8],
+        target: &mut [u8],
+    ) -> Result<(), SealError> {
+        self.layout().check(segment, sealed)?;
+        self.layout().check(segment, target)?;
+        // Copied first, in both modes: what is verified is what the caller gets.
+        target.copy_from_slice(sealed);
+        self.open_with(slot, segment, target)
+    }
+
+    pub(crate) fn open_with(
+        &self,
+        slot: &mut Slot,
+        segment: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), SealError> {
+        self.layout().check(segment, buffer)?;
+        let sound = match self.entry(segment)? {
+            Entry::Authenticated { .. } => {
+                let hash = SegmentHash::of_checked(self.layout(), segment, buffer);
+                self.check_hash(segment, &hash).is_ok()
+            }
+            Entry::Shard { tag } => self.decrypt(slot, segment, self.fields.siv(), &tag, buffer),
+            Entry::Segment { siv, tag } => self.decrypt(slot, segment, &siv, &tag, buffer),
+        };
+        if sound {
+            Ok(())
+        } else {
+            wipe(buffer);
+            Err(SealError::SegmentMismatch { segment })
+        }
+    }
+
+    /// As [`open_with`](Self::open_with) for a shard whose bytes must not be written: mode
+    /// Authenticated, whose plaintext is verified where it lies.
+    pub(crate) fn verify_in_place(&self, segment: u64, bytes: &[u8]) -> Result<(), SealError> {
+        let hash = SegmentHash::of(self.layout(), segment, bytes)?;
+        self.check_hash(segment, &hash)
+    }
+
+    fn decrypt(
+        &self,
+        slot: &mut Slot,
+        segment: u64,
+        siv: &[u8; 32],
+        tag: &[u8; 16],
+        buffer: &mut [u8],
+    ) -> bool {
+        let key: Zeroizing<[u8; 32]> =
+            self.schedule.segment_key(siv, &trailer(self.layout(), segment));
+        slot.open(&key, nonce(segment, self.layout().is_last(segment)), tag, buffer)
+    }
+
+    fn entry(&self, segment: u64) -> Result<Entry, SealError> {
+        let count = self.layout().count();
+        if segment >= count {
+            return Err(SealError::NoSuchSegment { segment, count });
+        }
+        self.tags.get(self.mode(), segment).ok_or(SealError::NoSuchSegment { segment, count })
+    }
+
+    const fn mode(&self) -> Mode {
+        self.fields.mode()
+    }
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opener").field("fields", &self.fields).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,140 @@
+//! One loop over segments, on one thread or many, with the same outcome.
+
+use core::num::NonZeroUsize;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::panic::resume_unwind;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
+
+/// How many threads a call may use, its own among them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Threads(Option<NonZeroUsize>);
+
+impl Threads {
+    /// One for each processor that this process may use.
+    pub const AUTO: Self = Self(None);
+    /// The calling thread alone.
+    pub const ONE: Self = Self(Some(NonZeroUsize::MIN));
+
+    /// Exactly `count`; 0 means 1.
+    #[must_use]
+    pub const fn exactly(count: usize) -> Self {
+        match NonZeroUsize::new(count) {
+            Some(count) => Self(Some(count)),
+            None => Self::ONE,
+        }
+    }
+
+    /// How many threads will work on so many jobs: never more than there are jobs.
+    #[must_use]
+    pub fn for_jobs(self, jobs: u64) -> usize {
+        let allowed = self.0.unwrap_or_else(processors).get();
+        allowed.min(usize::try_from(jobs).unwrap_or(usize::MAX)).max(1)
+    }
+}
+
+impl Default for Threads {
+    fn default() -> Self {
+        Self::AUTO
+    }
+}
+
+/// Asked once: the answer costs several file reads on some systems.
+fn processors() -> NonZeroUsize {
+    static COUNT: OnceLock<NonZeroUsize> = OnceLock::new();
+    *COUNT.get_or_init(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
+}
+
+/// Calls `work` for every segment from 0 to `count - 1`, each once, on up to `threads` threads. Each
+/// thread first makes itself a working space with `init`.
+///
+/// Segments are given out in rising order. The first error stops the giving out; what was given out
+/// is finished. So the error returned, that of the lowest segment that failed, is the same whatever
+/// the number of threads. With one thread, or one segment, everything runs on the caller's.
+///
+/// # Errors
+///
+/// What `work` or `init` answered; an error of `work` comes before one of `init`.
+///
+/// # Panics
+///
+/// If `work` or `init` panics: after all threads have ended, with their payload.
+pub fn for_each_segment<W, E: Send>(
+    threads: Threads,
+    count: u64,
+    init: impl Fn() -> Result<W, E> + Sync,
+    work: impl Fn(&mut W, u64) -> Result<(), E> + Sync,
+) -> Result<(), E> {
+    let next = AtomicU64::new(0);
+    let take = || {
+        next.try_update(Ordering::Relaxed, Ordering::Relaxed, |segment| {
+            if segment < count { segment.checked_add(1) } else { None }
+        })
+        .ok()
+    };
+    run(threads.for_jobs(count), take, init, |space, segment| {
+        work(space, segment).map_err(|error| (segment, error))
+    })
+}
+
+/// The loop itself, over jobs of any kind. `take` gives the next job; `work` reports an error with
+/// the segment that it belongs to.
+pub(crate) fn run<J, W, E: Send>(
+    threads: usize,
+    take: impl Fn() -> Option<J> + Sync,
+    init: impl Fn() -> Result<W, E> + Sync,
+    work: impl Fn(&mut W, J) -> Result<(), (u64, E)> + Sync,
+) -> Result<(), E> {
+    let stop = AtomicBool::new(false);
+    let failure: Mutex<Option<(u64, E)>> = Mutex::new(None);
+    let fail = |segment: u64, error: E| {
+        stop.store(true, Ordering::Relaxed);
+        let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.as_ref().is_none_or(|(lowest, _)| segment < *lowest) {
+            *failure = Some((segment, error));
+        }
+    };
+    let worker = || {
+        let _stop_all = StopOnPanic(&stop);
+        let mut space = match init() {
+            Ok(space) => space,
+            Err(error) => return fail(u64::MAX, error),
+        };
+        while !stop.load(Ordering::Relaxed) {
+            let Some(job) = take() else { return };
+            if let Err((segment, error)) = work(&mut space, job) {
+                return fail(segment, error);
+            }
+        }
+    };
+    if threads <= 1 {
+        worker();
+    } else {
+        thread::scope(|scope| {
+            // Where the system gives no more threads, those that there are do all the work.
+            let helpers: Vec<_> = (1..threads)
+                .map_while(|_| thread::Builder::new().spawn_scoped(scope, worker).ok())
+                .collect();
+            worker();
+            let panics: Vec<_> =
+                helpers.into_iter().filter_map(|helper| helper.join().err()).collect();
+            if let Some(payload) = panics.into_iter().next() {
+                resume_unwind(payload);
+            }
+        });
+    }
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+struct StopOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! 32 secret bytes: the only form in which this crate holds a key for longer than a call.
+
+use core::ops::{Deref, DerefMut};
+
+use zeroize::Zeroize;
+
+/// Wiped when dropped, and in one heap allocation, so that moving it leaves no copy behind.
+pub(crate) struct Secret(Box<[u8; 32]>);
+
+impl Secret {
+    pub(crate) fn zeros() -> Self {
+        Self(Box::new([0; 32]))
+    }
+
+    /// Takes over bytes from the stack, and wipes the copy that it was given.
+    pub(crate) fn take(bytes: &mut [u8; 32]) -> Self {
+        let mut secret = Self::zeros();
+        secret.copy_from_slice(bytes);
+        bytes.zeroize();
+        secret
+    }
+}
+
+impl Deref for Secret {
+    type Target = [u8; 32];
+
+    fn deref(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl DerefMut for Secret {
+    fn deref_mut(&mut self) -> &mut [u8; 32] {
+        &mut self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}

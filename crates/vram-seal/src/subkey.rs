@@ -1,0 +1,132 @@
+//! The keys of a seal, derived from the master key and bound to one record.
+
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::chain::SegmentHash;
+use crate::layout::SegmentLayout;
+use crate::secret::Secret;
+use crate::wipe::scrub_stack;
+
+/// What a derived key is for. One label each, so that no two purposes share a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    HeaderMac,
+    Siv,
+    SegmentKey,
+    TableMac,
+    Attest,
+    Ticket,
+    KeyId,
+}
+
+impl Purpose {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::HeaderMac => "vram-seal v1 2026-11 header-mac",
+            Self::Siv => "vram-seal v1 2026-11 siv",
+            Self::SegmentKey => "vram-seal v1 2026-11 segment-key",
+            Self::TableMac => "vram-seal v1 2026-11 table-mac",
+            Self::Attest => "vram-seal v1 2026-11 attest",
+            Self::Ticket => "vram-seal v1 2026-11 ticket",
+            Self::KeyId => "vram-seal v1 2026-11 key-id",
+        }
+    }
+}
+
+/// Derives the key for one purpose.
+pub(crate) fn derive(master: &[u8; 32], purpose: Purpose) -> Secret {
+    let mut hasher = blake3::Hasher::new_derive_key(purpose.label());
+    hasher.update(master);
+    let derived = finish(&mut hasher);
+    scrub_stack();
+    derived
+}
+
+fn finish(hasher: &mut blake3::Hasher) -> Secret {
+    let mut bytes = Secret::zeros();
+    let mut output = hasher.finalize();
+    bytes.copy_from_slice(output.as_bytes());
+    output.zeroize();
+    hasher.zeroize();
+    bytes
+}
+
+/// A keyed hash over the concatenation of `parts`.
+fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    for part in parts {
+        hasher.update(part);
+    }
+    let hash = hasher.finalize();
+    hasher.zeroize();
+    hash
+}
+
+/// All keyed computations of one seal: its keys, and the hash of the record's first 128 bytes that
+/// binds them to it.
+pub(crate) struct Schedule {
+    ctx: [u8; 32],
+    siv: Secret,
+    segment: Secret,
+    table: Secret,
+    attest: Secret,
+}
+
+impl Schedule {
+    /// `bound` is the part of the header that is known before anything is sealed: bytes 0 to 127.
+    pub(crate) fn new(master: &[u8; 32], bound: &[u8]) -> Self {
+        Self {
+            ctx: *blake3::hash(bound).as_bytes(),
+            siv: derive(master, Purpose::Siv),
+            segment: derive(master, Purpose::SegmentKey),
+            table: derive(master, Purpose::TableMac),
+            attest: derive(master, Purpose::Attest),
+        }
+    }
+
+    /// Tells seals apart: two with the same value share every key but those of their content.
+    pub(crate) const fn id(&self) -> [u8; 32] {
+        self.ctx
+    }
+
+    /// The synthetic IV of a whole shard, from its content digest.
+    pub(crate) fn shard_siv(&self, digest: &[u8; 32]) -> blake3::Hash {
+        keyed(&self.siv, &[&self.ctx, digest])
+    }
+
+    /// The synthetic IV of one segment, from its plaintext hash.
+    pub(crate) fn segment_siv(&self, hash: &SegmentHash, trailer: &[u8; 32]) -> blake3::Hash {
+        keyed(&self.siv, &[&self.ctx, hash.as_bytes(), trailer])
+    }
+
+    /// What the table holds for one segment of an authenticated shard.
+    pub(crate) fn attestation(&self, hash: &SegmentHash, trailer: &[u8; 32]) -> blake3::Hash {
+        keyed(&self.attest, &[&self.ctx, hash.as_bytes(), trailer])
+    }
+
+    /// The key that encrypts one segment, and nothing else.
+    pub(crate) fn segment_key(&self, siv: &[u8; 32], trailer: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+        let mut key = keyed(&self.segment, &[&self.ctx, siv, trailer]);
+        let bytes = Zeroizing::new(*key.as_bytes());
+        key.zeroize();
+        bytes
+    }
+
+    /// The code over the whole segment table.
+    pub(crate) fn table_mac(&self, table: &[u8]) -> blake3::Hash {
+        keyed(&self.table, &[&self.ctx, table])
+    }
+}
+
+/// What distinguishes one segment from every other of its shard: index, length, whether it is last.
+pub(crate) fn trailer(layout: &SegmentLayout, segment: u64) -> [u8; 32] {
+    let mut trailer = [0; 32];
+    let (head, rest) = trailer.split_at_mut(8);
+    head.copy_from_slice(&segment.to_le_bytes());
+    let (len, rest) = rest.split_at_mut(8);
+    len.copy_from_slice(&layout.len_of(segment).to_le_bytes());
+    if let Some(last) = rest.first_mut() {
+        *last = u8::from(layout.is_last(segment));
+    }
+    trailer
+}

@@ -1,0 +1,72 @@
+//! Overwriting secrets, quickly enough for whole segments.
+
+use core::hint::black_box;
+
+/// Overwrites `bytes` with zeros such that the compiler cannot leave it out.
+///
+/// One `memset` behind an optimisation barrier: `zeroize` writes a byte at a time, which would cost
+/// more than decrypting the segment that is wiped.
+pub(crate) fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    black_box(bytes);
+}
+
+/// Overwrites a stretch of stack that calls made before have used, where hashers and key schedules
+/// of other crates may have left words of a key. Best effort: the compiler decides where frames lie.
+#[inline(never)]
+pub(crate) fn scrub_stack() {
+    let mut frame = [0_u8; 8192];
+    black_box(&mut frame);
+    wipe(&mut frame);
+}
+
+/// A host buffer that is overwritten when dropped, also when a panic passes.
+pub(crate) struct Scratch(Vec<u8>);
+
+impl Scratch {
+    /// A zeroed buffer of `len` bytes, or `None` if the host has not that much.
+    pub(crate) fn new(len: usize) -> Option<Self> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).ok()?;
+        bytes.resize(len, 0);
+        Some(Self(bytes))
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+/// Wipes a caller's buffer unless told that its content is good: on errors, and when a panic passes.
+pub(crate) struct WipeUnlessKept<'a> {
+    bytes: Option<&'a mut [u8]>,
+}
+
+impl<'a> WipeUnlessKept<'a> {
+    pub(crate) fn new(bytes: &'a mut [u8]) -> Self {
+        Self { bytes: Some(bytes) }
+    }
+
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        self.bytes.as_deref_mut().unwrap_or_default()
+    }
+
+    /// The content is good: leave it.
+    pub(crate) fn keep(mut self) {
+        self.bytes = None;
+    }
+}
+
+impl Drop for WipeUnlessKept<'_> {
+    fn drop(&mut self) {
+        if let Some(bytes) = self.bytes.as_deref_mut() {
+            wipe(bytes);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the suites of this crate share: a sealed shard with everything that belongs to it.
+
+use vram_seal::{
+    Expected, Opener, Protection, SealContext, SealError, SealKey, SealParams, SealRecord, Sealed,
+    SegmentSize, SegmentTags, SivScope, Suite, Threads, seal,
+};
+
+/// The smallest segment, so that small content has many.
+pub(crate) const S: usize = 4096;
+
+/// The five kinds of seal, with the smallest segments.
+pub(crate) fn kinds() -> [SealParams; 5] {
+    let base = SealParams::new().with_segment(SegmentSize::MIN);
+    let chacha = base.with_suite(Suite::ChaCha20Poly1305);
+    [
+        base.with_protection(Protection::Authenticated),
+        base,
+        base.with_scope(SivScope::Segment),
+        chacha,
+        chacha.with_scope(SivScope::Segment),
+    ]
+}
+
+/// Content without any period that a segment could share.
+pub(crate) fn content(len: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A key whose 32 bytes are all the same.
+pub(crate) fn key(byte: u8) -> SealKey {
+    SealKey::from_bytes([byte; 32])
+}
+
+/// One sealed shard.
+#[derive(Clone)]
+pub(crate) struct Shard {
+    pub(crate) data: Vec<u8>,
+    pub(crate) record: SealRecord,
+    pub(crate) tags: SegmentTags,
+}
+
+impl Shard {
+    pub(crate) fn seal(
+        key: &SealKey,
+        context: &SealContext<'_>,
+        params: SealParams,
+        plaintext: &[u8],
+    ) -> Self {
+        let mut data = vec![0; plaintext.len()];
+        let Sealed { record, tags, .. } =
+            seal(key, context, params, Threads::ONE, plaintext, &mut data).unwrap();
+        Self { data, record, tags }
+    }
+
+    /// As the model "model", under key 7.
+    pub(crate) fn of(params: SealParams, plaintext: &[u8]) -> Self {
+        Self::seal(&key(7), &SealContext::new("model").unwrap(), params, plaintext)
+    }
+
+    pub(crate) fn opener(&self) -> Opener {
+        self.try_open().unwrap()
+    }
+
+    pub(crate) fn try_open(&self) -> Result<Opener, SealError> {
+        Opener::open(&key(7), &self.record, self.tags.clone(), &Expected::new("model").unwrap())
+    }
+
+    /// The table with other bytes, of the right length.
+    pub(crate) fn tags_of(&self, bytes: &[u8]) -> SegmentTags {
+        SegmentTags::from_bytes(&self.record.parse_unauthenticated().unwrap(), bytes.to_vec())
+            .unwrap()
+    }
+}

@@ -1,0 +1,200 @@
+//! Properties of the seal over random content, kinds of seal, ranges and bytes.
+//!
+//! The references: the content itself (G1, G11), a second seal of the same (G2), the xor of two
+//! plaintexts, which the xor of their ciphertexts must not be (P10), and any bytes at all, which
+//! must be refused in an orderly way (P9).
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::arithmetic_side_effects, reason = "small numbers, checked in test builds")]
+#![expect(clippy::similar_names, reason = "sealed, sealer and opener are what they are called")]
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use vram_alloc::{ByteLen, ByteOffset, ByteRange};
+use vram_seal::{
+    Expected, ImageLayout, KeyId, OpenLimits, Opener, Protection, SealContext, SealKey, SealParams,
+    SealRecord, Sealed, SegmentLayout, SegmentSize, SivScope, Suite, Threads, image, open_record,
+    seal, unseal, verify, verify_content,
+};
+
+fn params() -> impl Strategy<Value = SealParams> {
+    (0..5_u8, 12..=14_u8).prop_map(|(kind, log2)| {
+        let base = SealParams::new().with_segment(SegmentSize::from_log2(log2).unwrap());
+        let chacha = base.with_suite(Suite::ChaCha20Poly1305);
+        match kind {
+            0 => base,
+            1 => base.with_scope(SivScope::Segment),
+            2 => chacha,
+            3 => chacha.with_scope(SivScope::Segment),
+            _ => base.with_protection(Protection::Authenticated),
+        }
+    })
+}
+
+fn content() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![vec(any::<u8>(), 0..300), vec(any::<u8>(), 4000..4200), vec(any::<u8>(), 0..40_000)]
+}
+
+fn seal_as(context: &SealContext<'_>, params: SealParams, plaintext: &[u8]) -> (Sealed, Vec<u8>) {
+    let mut data = vec![0; plaintext.len()];
+    let key = SealKey::from_bytes([5; 32]);
+    let sealed = seal(&key, context, params, Threads::exactly(2), plaintext, &mut data).unwrap();
+    (sealed, data)
+}
+
+fn open(context: &SealContext<'_>, sealed: &Sealed) -> Opener {
+    let key = SealKey::from_bytes([5; 32]);
+    Opener::open(&key, &sealed.record, sealed.tags.clone(), &Expected::from(context)).unwrap()
+}
+
+fn xor(a: &[u8], b: &[u8]) -> Vec<u8> {
+    a.iter().zip(b).map(|(a, b)| a ^ b).collect()
+}
+
+proptest! {
+    #[test]
+    fn what_is_sealed_comes_back_and_verifies(
+        params in params(),
+        plaintext in content(),
+        model in "[a-zA-Zäß0-9/_.-]{1,40}",
+        tenant in vec(any::<u8>(), 0..40),
+        (index, revision) in any::<(u64, u64)>(),
+    ) {
+        let context = SealContext::new(&model).unwrap();
+        let context = context.context(&tenant).shard_index(index).revision(revision);
+        let (sealed, data) = seal_as(&context, params, &plaintext);
+        prop_assert_eq!(*sealed.digest.as_bytes(), *blake3::hash(&plaintext).as_bytes());
+        let opener = open(&context, &sealed);
+        prop_assert_eq!(opener.fields().shard_index(), index);
+        prop_assert_eq!(opener.fields().revision(), revision);
+        let mut back = vec![0xcc; data.len()];
+        unseal(&opener, Threads::exactly(2), &data, &mut back).unwrap();
+        prop_assert_eq!(&back, &plaintext);
+        prop_assert_eq!(verify(&opener, Threads::ONE, &data), Ok(vec![]));
+        prop_assert_eq!(verify_content(&opener, Threads::ONE, &data), Ok(sealed.digest));
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_bytes(params in params(), plaintext in content()) {
+        let context = SealContext::new("m").unwrap();
+        let (first, first_data) = seal_as(&context, params, &plaintext);
+        let (again, again_data) = seal_as(&context, params, &plaintext);
+        prop_assert_eq!(first.record.as_bytes(), again.record.as_bytes());
+        prop_assert_eq!(first.tags.as_bytes(), again.tags.as_bytes());
+        prop_assert_eq!(first_data, again_data);
+    }
+
+    #[test]
+    fn any_range_opens_from_the_segments_it_touches_alone(
+        params in params(),
+        plaintext in content(),
+        (from, to) in any::<(prop::sample::Index, prop::sample::Index)>(),
+    ) {
+        let context = SealContext::new("m").unwrap();
+        let (sealed, data) = seal_as(&context, params, &plaintext);
+        let opener = open(&context, &sealed);
+        let layout = *opener.layout();
+        let (a, b) = (from.index(plaintext.len() + 1), to.index(plaintext.len() + 1));
+        let (start, end) = (a.min(b), a.max(b));
+        let range = ByteRange::checked(
+            ByteOffset::new(u64::try_from(start).unwrap()),
+            ByteLen::from_usize(end - start),
+            layout.plaintext_len(),
+        )
+        .unwrap();
+        let touched = layout.covering(range).unwrap();
+        prop_assert_eq!(touched.is_empty(), start == end);
+        let mut opened = vec![];
+        for segment in touched.clone() {
+            let place = layout.range(segment).unwrap().to_usize_range().unwrap();
+            let mut buffer = data[place].to_vec();
+            opener.open_segment(segment, &mut buffer).unwrap();
+            opened.extend_from_slice(&buffer);
+        }
+        if let Some(span) = layout.span(&touched) {
+            let skipped = start - span.to_usize_range().unwrap().start;
+            prop_assert_eq!(&opened[skipped..skipped + (end - start)], &plaintext[start..end]);
+            let segment = 1 << params.segment().log2();
+            prop_assert!(opened.len() < (end - start) + 2 * segment, "at most two extra");
+        }
+    }
+
+    /// Were a key and nonce used for two plaintexts, the xor of the ciphertexts would be theirs.
+    #[test]
+    fn no_key_and_nonce_serve_two_plaintexts(
+        params in params(),
+        plaintext in vec(any::<u8>(), 20_000..30_000),
+        at in any::<prop::sample::Index>(),
+        (flip, place) in (1..=u8::MAX, 0..4_u8),
+    ) {
+        prop_assume!(params.protection() == Protection::Encrypted);
+        let context = SealContext::new("m").unwrap();
+        let (_, data) = seal_as(&context, params, &plaintext);
+        let layout = SegmentLayout::new(ByteLen::from_usize(plaintext.len()), params.segment());
+        let layout = layout.unwrap();
+        let changed_at = at.index(plaintext.len());
+        let mut other = plaintext.clone();
+        other[changed_at] ^= flip;
+        let other_context = match place {
+            0 => context,
+            1 => context.revision(1),
+            2 => context.shard_index(1),
+            _ => context.metadata(b"m"),
+        };
+        let (_, other_data) = seal_as(&other_context, params, &other);
+        for segment in 0..layout.count() {
+            let range = layout.range(segment).unwrap().to_usize_range().unwrap();
+            let plain = xor(&plaintext[range.clone()], &other[range.clone()]);
+            let sealed = xor(&data[range.clone()], &other_data[range.clone()]);
+            let unchanged = !range.contains(&changed_at);
+            // In scope Segment an unchanged segment of an unchanged context is the same again.
+            if unchanged && place == 0 && params.scope() == SivScope::Segment {
+                prop_assert_eq!(sealed, plain);
+            } else {
+                prop_assert_ne!(sealed, plain, "segment {}", segment);
+            }
+        }
+        // Nor do two segments of one shard share a key stream.
+        let size = params.segment().bytes().to_usize().unwrap();
+        let (plain, sealed) = (xor(&plaintext[..size], &plaintext[size..]), xor(&data[..size], &data[size..]));
+        prop_assert_ne!(plain, sealed);
+    }
+
+    #[test]
+    fn any_bytes_at_all_are_refused_in_an_orderly_way(
+        mut bytes in vec(any::<u8>(), 256),
+        genuine_head in 0..130_usize,
+        table in vec(any::<u8>(), 0..200),
+    ) {
+        let context = SealContext::new("m").unwrap();
+        let (sealed, _) = seal_as(&context, SealParams::new(), &[1; 100]);
+        bytes[..genuine_head].copy_from_slice(&sealed.record[..genuine_head]);
+        let record = SealRecord::try_from(&bytes[..]).unwrap();
+        let key = SealKey::from_bytes([5; 32]);
+        let expected = Expected::from(&context);
+        prop_assert!(open_record(&key, &record, &expected, OpenLimits::default()).is_err());
+        // Reading without authentication may succeed; what it states must be within the format.
+        if let Ok(fields) = record.parse_unauthenticated() {
+            prop_assert!(fields.plaintext_len() <= vram_seal::PLAINTEXT_LEN_MAX);
+            let layout = ImageLayout::for_fields(&fields);
+            prop_assert!(layout.total_len() >= fields.plaintext_len().get());
+            prop_assert_eq!(layout.data_offset() % 4096, 0);
+            let whole = [&bytes[..], &table].concat();
+            prop_assert!(image::split(&fields, &whole).is_err() || layout.total_len() < 4096);
+        }
+        prop_assert!(image::record(&table).is_ok() == (table.len() >= 256));
+    }
+
+    #[test]
+    fn any_text_is_a_key_or_not_without_a_panic(text in "\\PC{0,70}", bytes in vec(any::<u8>(), 0..70)) {
+        let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit());
+        prop_assert_eq!(SealKey::from_hex(&text).is_ok(), hex(&text, 64));
+        prop_assert_eq!(text.parse::<KeyId>().is_ok(), hex(&text, 32));
+        let read = SealKey::from_key_file_bytes(&bytes);
+        let raw = bytes.len() == 32 && !bytes.iter().all(u8::is_ascii_hexdigit);
+        if raw || bytes.len() < 64 {
+            prop_assert_eq!(read.is_ok(), raw);
+        }
+    }
+}

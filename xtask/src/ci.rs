@@ -1,0 +1,91 @@
+//! `cargo xtask ci`: what CI runs, in the same order, each step timed.
+
+use std::time::Instant;
+
+use crate::{arguments, layers, proptest, shell, summary, workspace};
+
+/// The command line of this command.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// Leave the test command out: the caller has run it.
+    after_tests: bool,
+}
+
+impl Options {
+    /// Reads the options.
+    pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self { after_tests: false };
+        for flag in args {
+            match flag.as_str() {
+                "--after-tests" => options.after_tests = true,
+                _ => return Err(arguments::unknown(&flag)),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// One step: its name in the table and what it does.
+type Step = (String, Box<dyn Fn() -> Result<(), String>>);
+
+/// Runs every step, also after one has failed, so that one run tells all.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let mut steps: Vec<Step> = Vec::new();
+    if !options.after_tests {
+        push(&mut steps, "tests", || shell::cargo(&["test", "--workspace"]).run());
+    }
+    push(&mut steps, "format", || shell::cargo(&["fmt", "--all", "--", "--check"]).run());
+    push(&mut steps, "layers", layers::run);
+    push(&mut steps, "lints", || {
+        shell::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()
+    });
+    // `--workspace` turns every feature on that any member asks for: each library is also
+    // checked alone, as another project would use it.
+    for package in workspace::packages()? {
+        if !package.targets.iter().any(|target| target.kind == "lib") {
+            continue;
+        }
+        let mut variants = vec!["--no-default-features"];
+        if !package.features.is_empty() {
+            variants.push("--all-features");
+        }
+        for variant in variants {
+            let name = package.name.clone();
+            push(&mut steps, &format!("{name} {variant}"), move || {
+                shell::cargo(&["clippy", "-p", &name, variant, "--", "-D", "warnings"]).run()
+            });
+        }
+    }
+    push(&mut steps, "docs", || {
+        shell::cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()
+    });
+    push(&mut steps, "properties", || proptest::run(&proptest::Options::short()));
+    push(&mut steps, "main job", || {
+        shell::cargo(&["run", "--release", "-p", "vram-cli", "--", "demo"]).run()
+    });
+
+    let mut rows = Vec::new();
+    for (name, step) in steps {
+        println!("\n=== {name}");
+        let started = Instant::now();
+        let failure = step().err();
+        rows.push(summary::Row { name, tests: None, took: started.elapsed(), failure });
+    }
+    summary::finish("CI", &rows)
+}
+
+fn push(steps: &mut Vec<Step>, name: &str, step: impl Fn() -> Result<(), String> + 'static) {
+    steps.push((name.to_owned(), Box::new(step)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_and_strangers_refused() {
+        let parse = |text: &str| Options::parse(text.split_whitespace().map(str::to_owned));
+        assert_eq!(parse("--after-tests"), Ok(Options { after_tests: true }));
+        assert!(parse("--skip").is_err());
+    }
+}

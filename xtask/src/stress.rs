@@ -1,0 +1,142 @@
+//! `cargo xtask stress`: every test target named `stress_*` for a share of the time, then the
+//! models of concurrency (`loom_*`).
+//!
+//! A stress target reads `VRAM_STRESS_SECONDS` (how long each of its tests may go on) and
+//! `VRAM_STRESS_SEED` (where its randomness starts), so that one printed line repeats a run.
+
+use std::time::{Instant, SystemTime};
+
+use crate::{arguments, shell, summary, workspace};
+
+/// The command line of this command.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Options {
+    minutes: f64,
+    seed: Option<u64>,
+    only: Option<String>,
+}
+
+impl Options {
+    /// Reads the options.
+    pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self { minutes: 10.0, seed: None, only: None };
+        while let Some(flag) = args.next() {
+            match flag.as_str() {
+                "--minutes" => options.minutes = arguments::parsed(&flag, &mut args)?,
+                "--seed" => options.seed = Some(arguments::parsed(&flag, &mut args)?),
+                "--only" => options.only = Some(arguments::value(&flag, &mut args)?),
+                _ => return Err(arguments::unknown(&flag)),
+            }
+        }
+        if !(options.minutes > 0.0 && options.minutes <= 100_000.0) {
+            return Err(format!("--minutes {}: want more than 0", options.minutes));
+        }
+        Ok(options)
+    }
+}
+
+/// Runs the suites, each for its share of the time.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let mut targets = workspace::tests_beginning_with(&["stress_"], None)?;
+    if let Some(only) = &options.only {
+        targets.retain(|(_, target)| target == only);
+        if targets.is_empty() {
+            return Err(format!("no stress target `{only}`"));
+        }
+    }
+    let models = if options.only.is_some() {
+        Vec::new()
+    } else {
+        workspace::tests_beginning_with(&["loom_"], None)?
+    };
+    let seed = options.seed.unwrap_or_else(seed_of_now);
+    let commit = shell::program("git", &["describe", "--always", "--dirty"])
+        .read()
+        .unwrap_or_else(|_| "unknown".to_owned());
+    println!("stress: seed {seed}, {} minutes, commit {}", options.minutes, commit.trim());
+    for (package, target) in &targets {
+        // Built first, so that the time below is the suites' own.
+        shell::cargo(&[
+            "test",
+            "--profile",
+            "proptest",
+            "-p",
+            package,
+            "--test",
+            target,
+            "--no-run",
+        ])
+        .run()?;
+    }
+
+    let counts = targets
+        .iter()
+        .map(|(package, target)| Ok(list(package, target)?.max(1)))
+        .collect::<Result<Vec<u32>, String>>()?;
+    let tests = counts.iter().fold(0_u32, |sum, count| sum.saturating_add(*count));
+    let seconds = options.minutes * 60.0 / f64::from(tests.max(1));
+
+    let mut rows = Vec::new();
+    for (package, target) in &targets {
+        // One test at a time: each makes its own threads and expects the cores for itself.
+        let child =
+            shell::cargo(&["test", "--profile", "proptest", "-p", package, "--test", target])
+                .arg("--")
+                .arg("--test-threads=1")
+                .arg("--nocapture")
+                .env("VRAM_STRESS_SECONDS", format!("{seconds:.1}"))
+                .env("VRAM_STRESS_SEED", seed.to_string());
+        rows.push(row(&format!("{package} {target}"), &child)?);
+    }
+    for (package, target) in &models {
+        let child = shell::cargo(&["test", "--release", "-p", package, "--test", target])
+            .env("RUSTFLAGS", "--cfg loom")
+            // A build of its own: another cfg would throw the usual one away.
+            .env("CARGO_TARGET_DIR", "target/loom");
+        rows.push(row(&format!("{package} {target}"), &child)?);
+    }
+    summary::finish(&format!("stress suites, seed {seed}"), &rows)
+}
+
+fn row(name: &str, child: &shell::Child) -> Result<summary::Row, String> {
+    let started = Instant::now();
+    let (output, passed) = child.run_and_read()?;
+    let tests = summary::passed_tests(&output);
+    let failure = (!passed || tests == 0).then(|| format!("repeat with: {}", child.line()));
+    Ok(summary::Row { name: name.to_owned(), tests: Some(tests), took: started.elapsed(), failure })
+}
+
+/// How many tests a target holds.
+fn list(package: &str, target: &str) -> Result<u32, String> {
+    let text =
+        shell::cargo(&["test", "--profile", "proptest", "-q", "-p", package, "--test", target])
+            .arg("--")
+            .arg("--list")
+            .read()?;
+    let tests = text.lines().filter(|line| line.ends_with(": test")).count();
+    u32::try_from(tests).map_err(|error| error.to_string())
+}
+
+fn seed_of_now() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(1, |now| u64::from(now.subsec_nanos()) ^ now.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Options, String> {
+        Options::parse(text.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn options_are_read_and_strangers_refused() {
+        let options = parse("--minutes 0.5 --seed 9").unwrap();
+        assert_eq!(options, Options { minutes: 0.5, seed: Some(9), only: None });
+        for bad in ["--minutes 0", "--minutes NaN", "--minutes -1", "--seed -1", "--hours 1"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}
