@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use vram_residency::device::DeviceSpec;
 use vram_residency::{ByteLen, ContentDigest, Protection, SegmentSize, SivScope, Suite};
-use vram_residency::gpu::DeviceSpec;
 
 /// Keeps model weights resident, accounted for and provably intact in GPU memory.
 ///

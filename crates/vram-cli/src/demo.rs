@@ -31,7 +31,8 @@ const RANGE: usize = 64 << 10;
 pub(crate) fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
     let token = interrupt::token()?;
     let started = Instant::now();
-    output.line("vram keeps model weights resident in GPU memory, accounted for, and provably the")?;
+    output
+        .line("vram keeps model weights resident in GPU memory, accounted for, and provably the")?;
     output.line("bytes that were sealed. Here it does so on a made-up model; no GPU is needed.")?;
 
     let folder = tempfile::Builder::new().prefix("vram-demo-").tempdir().map_err(|error| {
@@ -48,11 +49,12 @@ pub(crate) fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
     demo.free_all(output)?;
 
     drop(demo);
-    folder.close().map_err(|error| {
-        Failure::input(format!("cannot remove the temporary folder: {error}"))
-    })?;
+    folder
+        .close()
+        .map_err(|error| Failure::input(format!("cannot remove the temporary folder: {error}")))?;
     output.line("")?;
-    output.line(format!("All of that took {:.1} s. Now yours:", started.elapsed().as_secs_f64()))?;
+    output
+        .line(format!("All of that took {:.1} s. Now yours:", started.elapsed().as_secs_f64()))?;
     output.line("  vram load MODEL.safetensors")
 }
 
@@ -202,7 +204,7 @@ impl<'a> Demo<'a> {
         let source = self.file()?.source.range(piece.source_offset, piece.len.get());
         let source = source.map_err(|error| Failure::input(error.to_string()))?;
         let request = SealRequest::new(&self.model.id, altered.gpu_index);
-        let repaired = self.manager.seal_from(&request, &source, SealOptions::new())?;
+        let repaired = self.manager.seal_from(request, &source, SealOptions::new())?;
         let sound = self.manager.verify(&repaired, Verify::Full)?.sound;
         if !sound {
             return Err(Failure::integrity("the repaired shard does not verify"));
@@ -239,14 +241,14 @@ impl<'a> Demo<'a> {
         interrupt::check(self.token)?;
         let used = self.used()?;
         let sources: Vec<_> = self.model.files.iter().map(|file| file.source.clone()).collect();
-        let request = AdmitRequest::new("second-copy", GpuChoice::MostRoomFirst);
+        let request = AdmitRequest::new("second-copy", GpuChoice::One(1));
         let refused = match self.manager.admit(request, &self.model.plan, &sources) {
             Err(VramError::InsufficientVram(shortfall)) => shortfall,
             Err(error) => return Err(error.into()),
             Ok(_) => return Err(Failure::integrity("more was admitted than there is room for")),
         };
         output.line("")?;
-        output.line("6. Too much: a second copy of the model is asked for")?;
+        output.line("6. Too much: a second copy of the model is asked for, on gpu 1")?;
         output.line(format!("   refused: {refused}"))?;
         for gpu in 0..self.manager.gpu_count() {
             let capacity = self.manager.capacity(gpu)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vram_residency::gpu::{Device, DeviceSpec, HostDevice};
+use vram_residency::device::{Device, DeviceSpec, HostDevice};
 use vram_residency::{ByteLen, GpuIndex};
 
 use crate::failure::{Failure, Kind};

@@ -82,11 +82,6 @@ impl Failure {
         self
     }
 
-    /// What kind of failure it is.
-    pub(crate) const fn kind(&self) -> Kind {
-        self.kind
-    }
-
     /// The code to exit with.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.kind.code())
@@ -141,24 +136,45 @@ impl From<VramError> for Failure {
             VramError::HostMemory { .. } => {
                 Self::new(Kind::NoRoom, what).hint("close something else on this machine")
             }
+            VramError::Seal(source) => Self::from_seal(source, &error),
+            VramError::Image { source, .. } => Self::from_seal(source, &error),
+            _ => Self::by_kind(&error),
+        }
+    }
+}
+
+impl Failure {
+    /// A refusal of the seal: which of them are somebody's mistake, and which are tampering.
+    fn from_seal(source: &SealError, error: &VramError) -> Self {
+        let input = |hint| Self::input(error.to_string()).hint(hint);
+        match source {
             // Sound, but another object than the one asked for.
-            VramError::Seal(SealError::ContextMismatch { .. }) => {
-                Self::input(what).hint("give the --model-id and --context that it was sealed with")
+            SealError::ContextMismatch { .. } => {
+                input("give the --model-id, --context and so on that it was sealed with")
             }
-            VramError::Seal(SealError::WrongKey { .. } | SealError::UnknownKey { .. }) => {
-                Self::input(what).hint("give the key file that it was sealed with")
+            SealError::WrongKey { .. } | SealError::UnknownKey { .. } => {
+                input("give the key file that it was sealed with")
             }
-            VramError::Seal(SealError::NotASeal) => {
-                Self::input(what).hint("give an image that `vram seal` wrote")
+            SealError::NotASeal => input("give an image that `vram seal` wrote"),
+            SealError::UnsupportedVersion { .. } | SealError::UnsupportedHash { .. } => {
+                input("open it with the version of this program that wrote it")
             }
-            VramError::Seal(
-                SealError::UnsupportedVersion { .. } | SealError::UnsupportedHash { .. },
-            ) => Self::input(what).hint("open it with the version of this program that wrote it"),
-            _ if error.is_capacity() => Self::new(Kind::NoRoom, what)
-                .hint("give a larger --device, or several, or free what holds the memory"),
-            _ if error.is_integrity() => Self::integrity(what),
-            _ if error.is_device() => Self::new(Kind::Device, what),
-            _ => Self::input(what),
+            _ => Self::by_kind(error),
+        }
+    }
+
+    /// What the library itself says an error is.
+    fn by_kind(error: &VramError) -> Self {
+        let what = error.to_string();
+        if error.is_capacity() {
+            Self::new(Kind::NoRoom, what)
+                .hint("give a larger --device, or several, or free what holds the memory")
+        } else if error.is_integrity() {
+            Self::integrity(what)
+        } else if error.is_device() {
+            Self::new(Kind::Device, what)
+        } else {
+            Self::input(what)
         }
     }
 }

@@ -6,9 +6,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use vram_residency::{
-    ByteLen, Expected, FileSource, ImageOptions, KeyRing, Overwrite, Progress,
-    SealContext, SealError, SealParams, SivScope, VramError, seal_image, unseal_image,
-    verify_image,
+    ByteLen, Expected, FileSource, ImageOptions, KeyRing, Overwrite, Progress, SealContext,
+    SealError, SealParams, SivScope, VramError, seal_image, unseal_image, verify_image,
 };
 
 use crate::args::{BoundArgs, ExpectArgs, Mode, SealArgs, UnsealArgs, VerifyArgs};
@@ -19,6 +18,8 @@ use crate::{interrupt, keys, table};
 
 /// Longest description that `--metadata` takes: it describes content, and is not content.
 const METADATA_LEN_MAX: u64 = 64 << 20;
+/// Bytes of the record that an image begins with.
+const RECORD_LEN: u64 = 256;
 
 /// `vram seal`: a file becomes an image. Prints the file's digest as `b3sum` does.
 pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> {
@@ -42,8 +43,8 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
     let started = Instant::now();
     let bar = BytesBar::new("seal");
     let options = options(&bar)?.overwrite(Overwrite::Replace);
-    let report = seal_image(&key, &context, params(args), &source, &args.output, options)
-        .map_err(failed)?;
+    let report =
+        seal_image(&key, &context, params(args), &source, &args.output, options).map_err(failed)?;
     drop(bar);
 
     let len = report.fields.plaintext_len();
@@ -94,8 +95,7 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
 
     let started = Instant::now();
     let bar = BytesBar::new("verify");
-    let verdict =
-        verify_image(&keys, &expected, &args.image, options(&bar)?).map_err(failed)?;
+    let verdict = verify_image(&keys, &expected, &args.image, options(&bar)?).map_err(failed)?;
     drop(bar);
 
     let image = args.image.display();
@@ -109,7 +109,7 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
         ));
     }
     for one in verdict.altered.iter().take(LISTED_MAX) {
-        let (start, end) = (one.range.start().get(), one.range.end().get());
+        let (start, end) = (one.start, one.start.saturating_add(one.len));
         output.line(format!(
             "{image}: altered: segment {}, bytes {start}..{end} of the content",
             one.segment
@@ -143,9 +143,7 @@ fn params(args: &SealArgs) -> SealParams {
 
 /// Options that every image command shares.
 fn options(bar: &BytesBar) -> Result<ImageOptions<'_>, Failure> {
-    Ok(ImageOptions::new()
-        .progress(|progress| bar.show(progress))
-        .cancel(interrupt::token()?))
+    Ok(ImageOptions::new().progress(|progress| bar.show(progress)).cancel(interrupt::token()?))
 }
 
 /// What of `--metadata` and friends has to be read before it can be used.
@@ -192,10 +190,8 @@ fn read_metadata(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
     // One byte more than allowed tells a file that is too long from one that just fits.
-    let read = file
-        .take(METADATA_LEN_MAX.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    let read =
+        file.take(METADATA_LEN_MAX.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
     if ByteLen::from_usize(read).get() > METADATA_LEN_MAX {
         let max = table::size(ByteLen::new(METADATA_LEN_MAX));
         return Err(Failure::input(format!("{} is longer than {max}", path.display()))
@@ -218,21 +214,24 @@ fn refuse_same_file(input: &Path, output: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A failure of an image command, with a word on what an image's own errors mean.
+/// A failure of an image command, with what to do about it.
 fn failed(error: VramError) -> Failure {
-    let hint = match &error {
+    match &error {
         VramError::Image { source, .. } => match **source {
-            SealError::WrongLength { .. } => Some("it was cut short or added to; fetch it again"),
-            SealError::RecordMismatch => Some("fetch the image again, or check the key file"),
-            _ => None,
+            // Once the record is proven, it proves how long the file has to be.
+            SealError::WrongLength { expected, .. } if expected > RECORD_LEN => {
+                Failure::integrity(error.to_string())
+                    .hint("it was cut short or added to: fetch it again")
+            }
+            SealError::RecordMismatch => {
+                Failure::from(error).hint("fetch the image again, or check the key file")
+            }
+            _ => error.into(),
         },
-        VramError::Io { .. } => Some("check the path, its permissions and the space left"),
-        _ => None,
-    };
-    let failure = Failure::from(error);
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
+        VramError::Io { .. } => {
+            Failure::from(error).hint("check the path, its permissions and the space left")
+        }
+        _ => error.into(),
     }
 }
 

@@ -32,9 +32,7 @@ pub(crate) fn random() -> Result<SealKey, Failure> {
 pub(crate) fn generate(args: &KeygenArgs, output: &mut Output) -> Result<(), Failure> {
     let key = random()?;
     create_key_file(&args.output, &key).map_err(|error| match &error {
-        KeySourceError::Io { error: io, .. }
-            if io.kind() == std::io::ErrorKind::AlreadyExists =>
-        {
+        KeySourceError::Io { error: io, .. } if io.kind() == std::io::ErrorKind::AlreadyExists => {
             Failure::input(format!("{} exists already", args.output.display()))
                 .hint("a key is never overwritten: choose another name, or move it away")
         }

@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use serde::Serialize;
 use vram_residency::{
-    AdmitRequest, ByteLen, ContentDigest, GpuCapacity, GpuChoice, Limits, ModelHandle,
-    VramError, VramManager,
+    AdmitRequest, ByteLen, ContentDigest, GpuCapacity, GpuChoice, Limits, ModelHandle, VramManager,
 };
 
 use crate::args::{LoadArgs, Mode};
 use crate::devices::Devices;
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 use crate::model::Model;
 use crate::output::Output;
 use crate::progress::Bar;
@@ -91,10 +90,12 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         .limits(Limits::default().staging_bytes(STAGING_LEN_MAX))
         .build()?;
     let before = capacities(&manager)?;
+    let choice = choose(args, &manager)?;
+    check_room(&model, choice, &before)?;
 
     let bar = Bar::new("seal", model.plan.total());
     let started = Instant::now();
-    let request = AdmitRequest::new(&model.id, choice(args, &manager)?)
+    let request = AdmitRequest::new(&model.id, choice)
         .protection(args.protection.into())
         .cancel(token.clone())
         .progress(|progress| bar.set(progress.done));
@@ -102,7 +103,10 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     let admitted = manager.admit(request, &model.plan, &sources);
     let seal_time = started.elapsed();
     drop(bar);
-    let handle = admitted.map_err(|error| no_room(error, &model, &before))?;
+    let handle = admitted.map_err(|error| match error.is_capacity() {
+        true => no_room(Failure::from(error), &model),
+        false => error.into(),
+    })?;
 
     let loaded = Loaded { manager: &manager, model: &model, handle: &handle, token: &token };
     let proven = prove(&loaded, &args.expect_digests);
@@ -142,7 +146,7 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     }
     if !report.capacity_restored {
         return Err(Failure::new(
-            crate::failure::Kind::Device,
+            Kind::Device,
             "the model was freed, but not all capacity came back",
         ));
     }
@@ -184,7 +188,7 @@ fn check_digest_count(args: &LoadArgs) -> Result<(), Failure> {
         .hint("give one for each file, in order, or none"))
 }
 
-fn choice(args: &LoadArgs, manager: &VramManager) -> Result<GpuChoice, Failure> {
+fn choose(args: &LoadArgs, manager: &VramManager) -> Result<GpuChoice, Failure> {
     let count = manager.gpu_count();
     match args.gpu {
         None => Ok(GpuChoice::MostRoomFirst),
@@ -194,27 +198,37 @@ fn choice(args: &LoadArgs, manager: &VramManager) -> Result<GpuChoice, Failure> 
     }
 }
 
-/// A failed admission; where room is short, with what would be enough.
-fn no_room(error: VramError, model: &Model, before: &[GpuCapacity]) -> Failure {
-    let capacity = error.is_capacity();
-    let failure = Failure::from(error);
-    if !capacity {
-        return failure;
-    }
+/// Refuses a model that is larger than the room for it, with what would be enough, before a byte
+/// of it is read.
+fn check_room(model: &Model, choice: GpuChoice, capacities: &[GpuCapacity]) -> Result<(), Failure> {
+    let chosen = capacities.iter().filter(|gpu| match choice {
+        GpuChoice::One(index) => gpu.gpu == index,
+        _ => true,
+    });
+    let room = chosen.map(|gpu| gpu.room).fold(ByteLen::ZERO, ByteLen::saturating_add);
+    // The last granule of a region may be short, so the sum may be a little less.
     let needed = model.plan.footprint();
-    let room = before.iter().map(|gpu| gpu.room).fold(ByteLen::ZERO, ByteLen::saturating_add);
-    failure.hint(format!(
-        "the model needs {} in all, and there are {}; --device host:{} would do",
-        table::size(needed),
-        table::size(room),
-        needed.get(),
+    if model.plan.total() <= room && needed.saturating_sub(ByteLen::new(255)) <= room {
+        return Ok(());
+    }
+    Err(no_room(
+        Failure::new(
+            Kind::NoRoom,
+            format!("no room: the model needs {needed}, and there is room for {room}"),
+        ),
+        model,
     ))
 }
 
+/// What would be enough for the model.
+fn no_room(failure: Failure, model: &Model) -> Failure {
+    failure.hint(format!("a device that holds it all would do: --device host:{}", {
+        model.plan.footprint().get()
+    }))
+}
+
 fn capacities(manager: &VramManager) -> Result<Vec<GpuCapacity>, Failure> {
-    (0..manager.gpu_count())
-        .map(|gpu| manager.capacity(gpu).map_err(Failure::from))
-        .collect()
+    (0..manager.gpu_count()).map(|gpu| manager.capacity(gpu).map_err(Failure::from)).collect()
 }
 
 fn gpu_reports(manager: &VramManager, handle: &ModelHandle) -> Result<Vec<GpuReport>, Failure> {

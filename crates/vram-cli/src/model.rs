@@ -52,12 +52,6 @@ impl Model {
         let id = paths.first().map_or_else(String::new, |path| id_of(path));
         Ok(Self { id, files, plan })
     }
-
-    /// Length of all files together.
-    pub(crate) fn files_len(&self) -> ByteLen {
-        let lens = self.files.iter().map(|file| file.header.file_len());
-        lens.fold(ByteLen::ZERO, ByteLen::saturating_add)
-    }
 }
 
 impl ModelFile {

@@ -50,7 +50,11 @@ impl<'a> Loaded<'a> {
                     "{} on gpu {} was altered in device memory: {}",
                     name(piece),
                     shard.gpu_index,
-                    if segments.is_empty() { "its content".to_owned() } else { segments.join(", ") },
+                    if segments.is_empty() {
+                        "its content".to_owned()
+                    } else {
+                        segments.join(", ")
+                    },
                 ))
                 .hint("load it again; if it happens again, the memory is failing"));
             }
@@ -96,7 +100,10 @@ impl<'a> Loaded<'a> {
             let index = match turn {
                 0 => 0,
                 1 => shards.len().saturating_sub(1),
-                _ => dice.below(u64::try_from(shards.len()).unwrap_or(u64::MAX)).try_into().unwrap_or(0),
+                _ => dice
+                    .below(u64::try_from(shards.len()).unwrap_or(u64::MAX))
+                    .try_into()
+                    .unwrap_or(0),
             };
             let Some(&(piece, shard)) = shards.get(index) else { break };
             let len = piece.len.get();
