@@ -1,2 +1,65 @@
-//! Placeholder.
-fn main() {}
+//! The program `vram`: what is typed becomes one call of a command, and an exit code.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod demo;
+mod devices;
+mod failure;
+mod image;
+mod inspect;
+mod interrupt;
+mod keys;
+mod load;
+mod model;
+mod output;
+mod progress;
+mod steps;
+mod table;
+
+use std::io::{Write as _, stderr};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::{Cli, Command};
+use crate::output::Output;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help goes to standard output, a mistake to standard error; clap knows which. Nobody
+            // reading it is no reason to fail.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    log_if_asked();
+
+    let mut output = Output::default();
+    let outcome = match &cli.command {
+        Command::Load(args) => load::run(args, &mut output),
+        Command::Demo(args) => demo::run(args, &mut output),
+        Command::Seal(args) => image::seal(args, &mut output),
+        Command::Unseal(args) => image::unseal(args, &mut output),
+        Command::Verify(args) => image::verify(args, &mut output),
+        Command::Inspect(args) => inspect::run(args, &mut output),
+        Command::Keygen(args) => keys::generate(args, &mut output),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(stderr().lock(), "error: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+/// Shows the library's spans and events on standard error where `RUST_LOG` asks for them.
+fn log_if_asked() {
+    if let Ok(filter) = EnvFilter::try_from_default_env() {
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).try_init();
+    }
+}

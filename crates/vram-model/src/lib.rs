@@ -1,1 +1,20 @@
-//! Placeholder.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod gguf;
+mod header;
+mod limits;
+mod name;
+mod plan;
+mod read_at;
+mod safetensors;
+mod sharded;
+pub mod synth;
+
+pub use error::{HeaderProblem, Lookalike, ModelError};
+pub use header::{SafetensorsHeader, Tensor};
+pub use limits::Limits;
+pub use plan::{plan, plan_of};
+pub use read_at::ReadAt;
+pub use safetensors::SafetensorsFile;

@@ -65,7 +65,7 @@ pub use write::ReadBack;
 
 // What callers need of the crates below, so that they depend on this one alone.
 pub use vram_alloc::{
-    Alignment, ByteLen, ByteOffset, ByteRange, GpuIndex, ModelPlan, Piece, PlanError,
+    Alignment, ByteLen, ByteOffset, ByteRange, DeviceOffset, GpuIndex, ModelPlan, Piece, PlanError,
     checked_shard_size,
 };
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};

@@ -1,0 +1,260 @@
+//! The command line: what can be typed, and what it is turned into.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use vram_residency::device::DeviceSpec;
+use vram_residency::{ByteLen, ContentDigest, Protection, SegmentSize, SivScope, Suite};
+
+/// Keeps model weights resident, accounted for and provably intact in GPU memory.
+///
+/// Results go to standard output; progress and errors go to standard error.
+///
+/// Exit codes: 0 sound; 1 bytes are not what was sealed or expected; 2 usage, input, wrong key,
+/// unwritable target; 3 no room; 4 device or driver; 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "vram", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Load safetensors files into device memory, sealed; verify them there; free them.
+    Load(LoadArgs),
+    /// Show what this is for, on a made-up model and two host devices.
+    Demo(DemoArgs),
+    /// Seal a file into an image that only the key opens.
+    Seal(SealArgs),
+    /// Open a sealed image; write its content whole, or nothing.
+    Unseal(UnsealArgs),
+    /// Check every byte of a sealed image without writing anything.
+    Verify(VerifyArgs),
+    /// Print what a sealed image says of itself. Needs no key, proves nothing.
+    Inspect(InspectArgs),
+    /// Write a new random key to a new file that only its owner can read.
+    Keygen(KeygenArgs),
+}
+
+/// `vram load`.
+#[derive(Args, Debug)]
+pub(crate) struct LoadArgs {
+    /// Safetensors files; together they are one model, loaded whole or not at all.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Place everything on this GPU of the list [default: most room first]
+    #[arg(long, value_name = "N")]
+    pub(crate) gpu: Option<u32>,
+    /// A device to use: `host:8GiB` or `cuda:0`; may be given several times
+    /// [default: every CUDA device, else host memory just large enough]
+    #[arg(long = "device", value_name = "DEVICE")]
+    pub(crate) devices: Vec<DeviceSpec>,
+    /// What lies in device memory.
+    #[arg(long, value_enum, default_value_t = Mode::Encrypted)]
+    pub(crate) protection: Mode,
+    /// Key file to seal with [default: a fresh random key that is forgotten afterwards]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// BLAKE3 digest that a file must have, as `b3sum` prints it; one for each file, in order.
+    #[arg(long = "expect-digest", value_name = "HEX")]
+    pub(crate) expect_digests: Vec<ContentDigest>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `vram demo`.
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// About how large the made-up model is.
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", hide = true)]
+    pub(crate) size: ByteLen,
+}
+
+/// `vram seal`.
+#[derive(Args, Debug)]
+pub(crate) struct SealArgs {
+    /// The file to seal.
+    pub(crate) file: PathBuf,
+    /// Key file, as `vram keygen` writes it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: PathBuf,
+    /// Which model this is; opening compares it.
+    #[arg(long, value_name = "ID")]
+    pub(crate) model_id: String,
+    /// Encrypted, or readable by anybody and only authenticated.
+    #[arg(long, value_enum, default_value_t = Mode::Encrypted)]
+    pub(crate) mode: Mode,
+    /// What equal content reveals: `segment` reads the file once and lets equal segments show;
+    /// `shard` reads it twice and shows only whole equal files. Not with `--mode authenticated`
+    /// [default: segment]
+    #[arg(long, value_enum)]
+    pub(crate) scope: Option<Scope>,
+    /// The cipher. Not with `--mode authenticated` [default: aes-256-gcm]
+    #[arg(long, value_enum)]
+    pub(crate) suite: Option<Cipher>,
+    /// Bytes that are authenticated together: a power of two, 4KiB to 16MiB.
+    #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = segment_size)]
+    pub(crate) segment: SegmentSize,
+    #[command(flatten)]
+    pub(crate) bound: BoundArgs,
+    /// Where to write the image. A file that is there is replaced, in one step.
+    #[arg(short, long, value_name = "IMAGE")]
+    pub(crate) output: PathBuf,
+}
+
+/// What a seal is bound to besides key and model.
+#[derive(Args, Debug)]
+pub(crate) struct BoundArgs {
+    /// A context of your own, such as a tenant.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) context: Option<String>,
+    /// A file that describes the content; its hash is sealed in.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata: Option<PathBuf>,
+    /// The shard's number within its model [default when sealing: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) shard_index: Option<u64>,
+    /// Your own revision of the content [default when sealing: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) revision: Option<u64>,
+}
+
+/// What an image is compared with when it is opened.
+#[derive(Args, Debug)]
+pub(crate) struct ExpectArgs {
+    /// Refuse an image that was sealed as another model [default: whatever it was sealed as]
+    #[arg(long, value_name = "ID")]
+    pub(crate) model_id: Option<String>,
+    #[command(flatten)]
+    pub(crate) bound: BoundArgs,
+}
+
+/// `vram unseal`.
+#[derive(Args, Debug)]
+pub(crate) struct UnsealArgs {
+    /// The sealed image.
+    pub(crate) image: PathBuf,
+    /// Key file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: PathBuf,
+    #[command(flatten)]
+    pub(crate) expect: ExpectArgs,
+    /// Where to write the content, readable only by you. A file that is there is replaced.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+/// `vram verify`.
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
+    /// The sealed image.
+    pub(crate) image: PathBuf,
+    /// Key file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: PathBuf,
+    #[command(flatten)]
+    pub(crate) expect: ExpectArgs,
+}
+
+/// `vram inspect`.
+#[derive(Args, Debug)]
+pub(crate) struct InspectArgs {
+    /// The sealed image.
+    pub(crate) image: PathBuf,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `vram keygen`.
+#[derive(Args, Debug)]
+pub(crate) struct KeygenArgs {
+    /// Where to write the key. Nothing that is there is ever overwritten.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+}
+
+/// Encrypted or authenticated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// Ciphertext: nobody without the key reads it.
+    Encrypted,
+    /// Plaintext in place: anybody may read it, and any change shows.
+    Authenticated,
+}
+
+/// How far determinism reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scope {
+    /// Over the whole content.
+    Shard,
+    /// Over each segment on its own.
+    Segment,
+}
+
+/// The cipher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Cipher {
+    /// AES-256 in Galois/counter mode: the quick one where the processor knows AES.
+    #[value(name = "aes-256-gcm")]
+    Aes256Gcm,
+    /// `ChaCha20` with Poly1305: the quick one where it does not.
+    #[value(name = "chacha20-poly1305")]
+    ChaCha20Poly1305,
+}
+
+impl From<Mode> for Protection {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Encrypted => Self::Encrypted,
+            Mode::Authenticated => Self::Authenticated,
+        }
+    }
+}
+
+impl From<Scope> for SivScope {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::Shard => Self::Shard,
+            Scope::Segment => Self::Segment,
+        }
+    }
+}
+
+impl From<Cipher> for Suite {
+    fn from(cipher: Cipher) -> Self {
+        match cipher {
+            Cipher::Aes256Gcm => Self::Aes256Gcm,
+            Cipher::ChaCha20Poly1305 => Self::ChaCha20Poly1305,
+        }
+    }
+}
+
+fn segment_size(text: &str) -> Result<SegmentSize, String> {
+    let len: ByteLen = text.parse().map_err(|error| format!("{error}"))?;
+    SegmentSize::from_bytes(len).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_segment_size_is_a_power_of_two_within_the_format() {
+        assert_eq!(segment_size("256KiB").unwrap().log2(), 18);
+        assert_eq!(segment_size("4096").unwrap().log2(), 12);
+        for refused in ["", "0", "1000", "2KiB", "32MiB", "a lot"] {
+            assert!(segment_size(refused).is_err(), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `vram inspect`: what a sealed image says of itself, without a key and without believing it.
+
+use serde::Serialize;
+use vram_residency::{
+    ByteLen, ImageInfo, Protection, RecordFields, SivScope, Suite, inspect_image,
+};
+
+use crate::args::InspectArgs;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::table;
+
+/// The record of an image, as JSON shows it. Lengths are in bytes.
+#[derive(Debug, Serialize)]
+struct Inspection<'a> {
+    image: &'a str,
+    /// Always false: nothing is proven without the key.
+    authenticated: bool,
+    version: u16,
+    mode: &'static str,
+    scope: Option<&'static str>,
+    suite: Option<&'static str>,
+    key_id: String,
+    content_len: u64,
+    segment_len: u64,
+    segment_count: u64,
+    table_len: u64,
+    shard_index: u64,
+    revision: u64,
+    model_and_context_hash: String,
+    metadata_hash: String,
+    /// What the record says the file should have.
+    image_len: u64,
+    /// What the file has.
+    file_len: u64,
+}
+
+/// Prints the record.
+pub(crate) fn run(args: &InspectArgs, output: &mut Output) -> Result<(), Failure> {
+    let info = inspect_image(&args.image)?;
+    let name = args.image.display().to_string();
+    let inspection = Inspection::of(&name, &info);
+    if args.json { output.json(&inspection) } else { inspection.print(output) }
+}
+
+impl<'a> Inspection<'a> {
+    fn of(image: &'a str, info: &ImageInfo) -> Self {
+        let fields: &RecordFields = &info.fields;
+        Self {
+            image,
+            authenticated: false,
+            version: 1,
+            mode: match fields.protection() {
+                Protection::Encrypted => "encrypted",
+                Protection::Authenticated => "authenticated",
+                _ => "unknown",
+            },
+            scope: fields.scope().map(|scope| match scope {
+                SivScope::Shard => "shard",
+                SivScope::Segment => "segment",
+                _ => "unknown",
+            }),
+            suite: fields.suite().map(|suite| match suite {
+                Suite::Aes256Gcm => "aes-256-gcm",
+                Suite::ChaCha20Poly1305 => "chacha20-poly1305",
+                _ => "unknown",
+            }),
+            key_id: fields.key_id().to_string(),
+            content_len: fields.plaintext_len().get(),
+            segment_len: fields.segment().bytes().get(),
+            segment_count: fields.segment_count(),
+            table_len: fields.table_len().get(),
+            shard_index: fields.shard_index(),
+            revision: fields.revision(),
+            model_and_context_hash: hex(fields.binding_hash()),
+            metadata_hash: hex(fields.metadata_hash()),
+            image_len: info.image_len.get(),
+            file_len: info.file_len.get(),
+        }
+    }
+
+    fn print(&self, output: &mut Output) -> Result<(), Failure> {
+        let bytes = |len| format!("{} ({len} bytes)", table::size(ByteLen::new(len)));
+        let file = match self.file_len.cmp(&self.image_len) {
+            core::cmp::Ordering::Equal => bytes(self.file_len),
+            core::cmp::Ordering::Less => {
+                format!("{}, CUT SHORT: should be {}", bytes(self.file_len), bytes(self.image_len))
+            }
+            core::cmp::Ordering::Greater => {
+                format!("{}, TOO LONG: should be {}", bytes(self.file_len), bytes(self.image_len))
+            }
+        };
+        let lines = [
+            ("image", self.image.to_owned()),
+            ("format", format!("vram-seal version {}", self.version)),
+            ("mode", self.mode.to_owned()),
+            ("scope", self.scope.unwrap_or("-").to_owned()),
+            ("suite", self.suite.unwrap_or("-").to_owned()),
+            ("key id", self.key_id.clone()),
+            ("content", bytes(self.content_len)),
+            ("segments", format!("{} of {}", self.segment_count, bytes(self.segment_len))),
+            ("table", bytes(self.table_len)),
+            ("file", file),
+            ("shard index", self.shard_index.to_string()),
+            ("revision", self.revision.to_string()),
+            ("model, context", self.model_and_context_hash.clone()),
+            ("metadata", self.metadata_hash.clone()),
+        ];
+        for (name, value) in lines {
+            output.line(format!("{name:<15} {value}"))?;
+        }
+        output.line("Nothing of this is proven: `vram verify` with the key proves it.")
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

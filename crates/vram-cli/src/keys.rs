@@ -1,0 +1,42 @@
+//! Key files: read one, make one.
+
+use std::path::Path;
+
+use vram_residency::{KeySource, KeySourceError, SealKey, create_key_file};
+
+use crate::args::KeygenArgs;
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Reads the key in the file at `path`.
+pub(crate) fn load(path: &Path) -> Result<SealKey, Failure> {
+    KeySource::File(path.to_owned()).load().map_err(|error| {
+        let failure = Failure::input(error.to_string());
+        match error {
+            KeySourceError::Io { .. } => failure.hint("check the path, or make one: vram keygen"),
+            KeySourceError::Content { .. } | KeySourceError::NotAFile { .. } => {
+                failure.hint("give a file that `vram keygen` wrote")
+            }
+            // The others say what to do themselves.
+            _ => failure,
+        }
+    })
+}
+
+/// A fresh key that is written nowhere.
+pub(crate) fn random() -> Result<SealKey, Failure> {
+    KeySource::Random.load().map_err(|error| Failure::input(error.to_string()))
+}
+
+/// `vram keygen`: writes a new key, and prints its id, which is public.
+pub(crate) fn generate(args: &KeygenArgs, output: &mut Output) -> Result<(), Failure> {
+    let key = random()?;
+    create_key_file(&args.output, &key).map_err(|error| match &error {
+        KeySourceError::Io { error: io, .. } if io.kind() == std::io::ErrorKind::AlreadyExists => {
+            Failure::input(format!("{} exists already", args.output.display()))
+                .hint("a key is never overwritten: choose another name, or move it away")
+        }
+        _ => Failure::input(error.to_string()).hint("choose a folder that can be written"),
+    })?;
+    output.line(format!("{}  {}", key.id(), args.output.display()))
+}

@@ -1,0 +1,335 @@
+//! `vram load`: a model goes into device memory, is proven there, and leaves again.
+
+use core::time::Duration;
+use std::time::Instant;
+
+use serde::Serialize;
+use vram_residency::{
+    AdmitRequest, ByteLen, ContentDigest, GpuCapacity, GpuChoice, Limits, ModelHandle, VramManager,
+};
+
+use crate::args::{LoadArgs, Mode};
+use crate::devices::Devices;
+use crate::failure::{Failure, Kind};
+use crate::model::Model;
+use crate::output::Output;
+use crate::progress::Bar;
+use crate::steps::Loaded;
+use crate::{interrupt, keys, table};
+
+/// Host memory that staging may take. A load stays below 100 MiB beside the device's own.
+const STAGING_LEN_MAX: ByteLen = ByteLen::new(32 << 20);
+/// Ranges compared with the files.
+const RANGES: u64 = 64;
+
+/// What a load found, as JSON shows it. Lengths are in bytes, times in seconds.
+#[derive(Debug, Serialize)]
+struct Report {
+    model_id: String,
+    protection: &'static str,
+    key_id: String,
+    /// Where the devices came from, if the user named none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    devices: Option<String>,
+    files: Vec<FileReport>,
+    shard_count: usize,
+    content_len: u64,
+    gpus: Vec<GpuReport>,
+    seal: Phase,
+    verify: Phase,
+    read: Phase,
+    ranges_compared: u64,
+    freed_len: u64,
+    /// Whether every GPU's figures are what they were before the load.
+    capacity_restored: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct FileReport {
+    path: String,
+    len: u64,
+    tensor_count: usize,
+    /// Of the header in the file and the tensors as opened from device memory.
+    blake3: String,
+}
+
+/// One GPU while the model was resident.
+#[derive(Debug, Serialize)]
+struct GpuReport {
+    gpu: u32,
+    name: String,
+    uuid: String,
+    shard_count: usize,
+    content_len: u64,
+    total: u64,
+    used: u64,
+    free: u64,
+    largest_hole: u64,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Phase {
+    seconds: f64,
+    gb_per_s: f64,
+}
+
+/// Loads, proves, frees, and reports.
+pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
+    check_digest_count(args)?;
+    let token = interrupt::token()?;
+    let model = Model::open(&args.files)?;
+    let key = match &args.key_file {
+        Some(path) => keys::load(path)?,
+        None => keys::random()?,
+    };
+    let key_id = key.id();
+    let Devices { devices, why } = Devices::open(&args.devices, model.plan.footprint())?;
+    let manager = VramManager::builder()
+        .devices(devices)
+        .key(key)
+        .limits(Limits::default().staging_bytes(STAGING_LEN_MAX))
+        .build()?;
+    let before = capacities(&manager)?;
+    let choice = choose(args, &manager)?;
+    check_room(&model, choice, &before)?;
+
+    let bar = Bar::new("seal", model.plan.total());
+    let started = Instant::now();
+    let request = AdmitRequest::new(&model.id, choice)
+        .protection(args.protection.into())
+        .cancel(token.clone())
+        .progress(|progress| bar.set(progress.done));
+    let sources: Vec<_> = model.files.iter().map(|file| file.source.clone()).collect();
+    let admitted = manager.admit(request, &model.plan, &sources);
+    let seal_time = started.elapsed();
+    drop(bar);
+    let handle = admitted.map_err(|error| match error.is_capacity() {
+        true => no_room(Failure::from(error), &model),
+        false => error.into(),
+    })?;
+
+    let loaded = Loaded { manager: &manager, model: &model, handle: &handle, token: &token };
+    let proven = prove(&loaded, &args.expect_digests);
+    // Freed whatever came of it: nothing readable stays behind.
+    let freed = manager.free_model(&handle);
+    let Proof { gpus, digests, verify, read, ranges_compared } = proven?;
+    let freed_len = freed?.iter().map(|receipt| receipt.bytes.get()).fold(0, u64::saturating_add);
+    let after = capacities(&manager)?;
+
+    let total = model.plan.total();
+    let report = Report {
+        model_id: model.id.clone(),
+        protection: match args.protection {
+            Mode::Encrypted => "encrypted",
+            Mode::Authenticated => "authenticated",
+        },
+        key_id: key_id.to_string(),
+        devices: why,
+        files: file_reports(&model, &digests),
+        shard_count: model.plan.pieces().len(),
+        content_len: total.get(),
+        gpus,
+        seal: Phase::of(total, seal_time),
+        verify: Phase::of(total, verify),
+        read: Phase::of(total, read),
+        ranges_compared,
+        freed_len,
+        capacity_restored: before == after,
+    };
+    if args.json {
+        output.json(&report)?;
+    } else {
+        report.print(&before, &after, output)?;
+        for (file, digest) in model.files.iter().zip(&digests) {
+            output.digest(digest, &file.path)?;
+        }
+    }
+    if !report.capacity_restored {
+        return Err(Failure::new(
+            Kind::Device,
+            "the model was freed, but not all capacity came back",
+        ));
+    }
+    Ok(())
+}
+
+/// What was found while the model was resident.
+struct Proof {
+    gpus: Vec<GpuReport>,
+    digests: Vec<ContentDigest>,
+    verify: Duration,
+    read: Duration,
+    ranges_compared: u64,
+}
+
+fn prove(loaded: &Loaded<'_>, expected: &[ContentDigest]) -> Result<Proof, Failure> {
+    let gpus = gpu_reports(loaded.manager, loaded.handle)?;
+    let verify = loaded.verify()?;
+    let (digests, read) = loaded.digests()?;
+    for ((file, found), expected) in loaded.model.files.iter().zip(&digests).zip(expected) {
+        if found != expected {
+            return Err(Failure::integrity(format!(
+                "{} has digest {found}, and {expected} was expected",
+                file.path.display()
+            ))
+            .hint("fetch the file again, or check the digest"));
+        }
+    }
+    let ranges_compared = loaded.compare_ranges(RANGES)?;
+    Ok(Proof { gpus, digests, verify, read, ranges_compared })
+}
+
+fn check_digest_count(args: &LoadArgs) -> Result<(), Failure> {
+    let (digests, files) = (args.expect_digests.len(), args.files.len());
+    if digests == 0 || digests == files {
+        return Ok(());
+    }
+    Err(Failure::input(format!("{digests} --expect-digest for {files} files"))
+        .hint("give one for each file, in order, or none"))
+}
+
+fn choose(args: &LoadArgs, manager: &VramManager) -> Result<GpuChoice, Failure> {
+    let count = manager.gpu_count();
+    match args.gpu {
+        None => Ok(GpuChoice::MostRoomFirst),
+        Some(gpu) if gpu < count => Ok(GpuChoice::One(gpu)),
+        Some(gpu) => Err(Failure::input(format!("--gpu {gpu}: there are {count} devices"))
+            .hint("count from 0 in the order of --device")),
+    }
+}
+
+/// Refuses a model that is larger than the room for it, with what would be enough, before a byte
+/// of it is read.
+fn check_room(model: &Model, choice: GpuChoice, capacities: &[GpuCapacity]) -> Result<(), Failure> {
+    let chosen = capacities.iter().filter(|gpu| match choice {
+        GpuChoice::One(index) => gpu.gpu == index,
+        _ => true,
+    });
+    let room = chosen.map(|gpu| gpu.room).fold(ByteLen::ZERO, ByteLen::saturating_add);
+    // The last granule of a region may be short, so the sum may be a little less.
+    let needed = model.plan.footprint();
+    if model.plan.total() <= room && needed.saturating_sub(ByteLen::new(255)) <= room {
+        return Ok(());
+    }
+    Err(no_room(
+        Failure::new(
+            Kind::NoRoom,
+            format!("no room: the model needs {needed}, and there is room for {room}"),
+        ),
+        model,
+    ))
+}
+
+/// What would be enough for the model.
+fn no_room(failure: Failure, model: &Model) -> Failure {
+    failure.hint(format!("a device that holds it all would do: --device host:{}", {
+        model.plan.footprint().get()
+    }))
+}
+
+fn capacities(manager: &VramManager) -> Result<Vec<GpuCapacity>, Failure> {
+    (0..manager.gpu_count()).map(|gpu| manager.capacity(gpu).map_err(Failure::from)).collect()
+}
+
+fn gpu_reports(manager: &VramManager, handle: &ModelHandle) -> Result<Vec<GpuReport>, Failure> {
+    let mut reports = Vec::new();
+    for (gpu, info) in (0..).zip(manager.gpus()) {
+        let capacity = manager.capacity(gpu)?;
+        let here = || handle.shards().filter(|shard| shard.gpu_index == gpu);
+        reports.push(GpuReport {
+            gpu,
+            name: info.name.clone(),
+            uuid: info.uuid.to_string(),
+            shard_count: here().count(),
+            content_len: here().map(|shard| shard.plaintext_len).fold(0, u64::saturating_add),
+            total: capacity.total.get(),
+            used: capacity.used.get(),
+            free: capacity.free.get(),
+            largest_hole: capacity.largest_hole.get(),
+        });
+    }
+    Ok(reports)
+}
+
+fn file_reports(model: &Model, digests: &[ContentDigest]) -> Vec<FileReport> {
+    let files = model.files.iter().zip(digests);
+    files
+        .map(|(file, digest)| FileReport {
+            path: file.path.display().to_string(),
+            len: file.header.file_len().get(),
+            tensor_count: file.header.tensors().len(),
+            blake3: digest.to_string(),
+        })
+        .collect()
+}
+
+impl Phase {
+    fn of(len: ByteLen, time: Duration) -> Self {
+        Self { seconds: time.as_secs_f64(), gb_per_s: table::gb_per_s(len, time) }
+    }
+}
+
+impl Report {
+    fn print(
+        &self,
+        before: &[GpuCapacity],
+        after: &[GpuCapacity],
+        output: &mut Output,
+    ) -> Result<(), Failure> {
+        let size = |len| table::size(ByteLen::new(len));
+        for file in &self.files {
+            output.line(format!(
+                "{}: {}, {} tensors",
+                file.path,
+                size(file.len),
+                file.tensor_count
+            ))?;
+        }
+        output.line(format!("protection {}, key {}", self.protection, self.key_id))?;
+        if let Some(why) = &self.devices {
+            output.line(why)?;
+        }
+
+        output.line("")?;
+        let mut gpus =
+            table::Table::new(&["gpu", "shards", "bytes", "total", "used", "free", "largest hole"]);
+        for gpu in &self.gpus {
+            gpus.row([
+                format!("{} {}", gpu.gpu, gpu.name),
+                gpu.shard_count.to_string(),
+                gpu.content_len.to_string(),
+                size(gpu.total),
+                size(gpu.used),
+                size(gpu.free),
+                size(gpu.largest_hole),
+            ]);
+        }
+        output.write(&gpus.render())?;
+
+        output.line("")?;
+        let mut phases = table::Table::new(&["phase", "GB/s", "seconds"]);
+        for (name, phase) in [("seal", self.seal), ("verify", self.verify), ("read", self.read)] {
+            phases.row([
+                name.to_owned(),
+                format!("{:.2}", phase.gb_per_s),
+                format!("{:.3}", phase.seconds),
+            ]);
+        }
+        output.write(&phases.render())?;
+
+        output.line("")?;
+        output.line(format!(
+            "sound: all {} shards verified, {} random ranges equal the file",
+            self.shard_count, self.ranges_compared
+        ))?;
+        for (before, after) in before.iter().zip(after) {
+            output.line(format!(
+                "freed: gpu {} has {} free again, of {} before the load",
+                after.gpu,
+                table::size(after.free),
+                table::size(before.free)
+            ))?;
+        }
+        Ok(())
+    }
+}

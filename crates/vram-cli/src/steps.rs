@@ -1,0 +1,215 @@
+//! The steps of a load, each timed and each stoppable: verify, read back, compare, free.
+
+use core::hash::BuildHasher as _;
+use core::time::Duration;
+use std::hash::RandomState;
+use std::io::{self, Write};
+use std::time::Instant;
+
+use vram_residency::{
+    ByteLen, CancelToken, ContentDigest, ContentHasher, HashKind, ModelHandle, Piece, SealedShard,
+    Verify, VramManager,
+};
+
+use crate::failure::Failure;
+use crate::interrupt;
+use crate::model::{Model, ModelFile};
+use crate::progress::Bar;
+
+/// Bytes of a header read at a time.
+const WINDOW: usize = 1 << 20;
+/// Longest range that is compared with the file.
+const RANGE_LEN_MAX: u64 = 256 << 10;
+
+/// A model in device memory, and what it was loaded from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Loaded<'a> {
+    pub(crate) manager: &'a VramManager,
+    pub(crate) model: &'a Model,
+    pub(crate) handle: &'a ModelHandle,
+    pub(crate) token: &'a CancelToken,
+}
+
+impl<'a> Loaded<'a> {
+    /// Each piece with the shard that holds it, in the order of the files.
+    fn pieces(&self) -> impl Iterator<Item = (&'a Piece, &'a SealedShard)> + use<'a> {
+        self.handle.pieces.iter().map(|one| (&one.piece, &one.shard))
+    }
+
+    /// Checks every byte in device memory against its seal.
+    pub(crate) fn verify(&self) -> Result<Duration, Failure> {
+        let bar = Bar::new("verify", self.model.plan.total());
+        let started = Instant::now();
+        for (piece, shard) in self.pieces() {
+            interrupt::check(self.token)?;
+            let verdict = self.manager.verify(shard, Verify::Full)?;
+            if !verdict.sound {
+                let segments: Vec<String> =
+                    verdict.altered.iter().take(8).map(ToString::to_string).collect();
+                return Err(Failure::integrity(format!(
+                    "{} on gpu {} was altered in device memory: {}",
+                    name(piece),
+                    shard.gpu_index,
+                    if segments.is_empty() {
+                        "its content".to_owned()
+                    } else {
+                        segments.join(", ")
+                    },
+                ))
+                .hint("load it again; if it happens again, the memory is failing"));
+            }
+            bar.advance(shard.plaintext_len);
+        }
+        Ok(started.elapsed())
+    }
+
+    /// Opens everything that is in device memory, and gives the BLAKE3 digest of each file as it
+    /// is there: its header followed by its tensors, which leave no gaps.
+    pub(crate) fn digests(&self) -> Result<(Vec<ContentDigest>, Duration), Failure> {
+        let bar = Bar::new("read", self.model.plan.total());
+        let mut pieces = self.pieces().peekable();
+        let mut digests = Vec::with_capacity(self.model.files.len());
+        let mut time = Duration::ZERO;
+        for (index, file) in (0_u32..).zip(&self.model.files) {
+            let mut target = Hashing {
+                hasher: ContentHasher::new(HashKind::Blake3),
+                bar: &bar,
+                token: self.token,
+            };
+            hash_header(file, &mut target.hasher)?;
+            let started = Instant::now();
+            while let Some((_, shard)) = pieces.next_if(|(piece, _)| piece.file == index) {
+                let written = self.manager.unseal_to(shard, &mut target);
+                interrupt::check(self.token)?;
+                written?;
+            }
+            time = time.saturating_add(started.elapsed());
+            digests.push(target.hasher.finalize());
+        }
+        Ok((digests, time))
+    }
+
+    /// Reads `count` ranges at random places, and the ends of every file, and compares them with
+    /// the files. Answers how many were compared.
+    pub(crate) fn compare_ranges(&self, count: u64) -> Result<u64, Failure> {
+        let shards: Vec<_> = self.pieces().filter(|(piece, _)| !piece.len.is_zero()).collect();
+        let mut dice = Dice::new(RandomState::new().hash_one(0_u8));
+        let mut compared = 0_u64;
+        for turn in 0..count {
+            interrupt::check(self.token)?;
+            let index = match turn {
+                0 => 0,
+                1 => shards.len().saturating_sub(1),
+                _ => dice
+                    .below(u64::try_from(shards.len()).unwrap_or(u64::MAX))
+                    .try_into()
+                    .unwrap_or(0),
+            };
+            let Some(&(piece, shard)) = shards.get(index) else { break };
+            let len = piece.len.get();
+            let offset = match turn {
+                0 => 0,
+                1 => len.saturating_sub(1),
+                _ => dice.below(len),
+            };
+            let most = len.saturating_sub(offset).min(RANGE_LEN_MAX);
+            let wanted = if turn < 2 { 1 } else { dice.below(most).saturating_add(1) };
+            self.compare(piece, shard, offset, wanted)?;
+            compared = compared.saturating_add(1);
+        }
+        Ok(compared)
+    }
+
+    /// Compares one range of one piece with the file it came from.
+    fn compare(
+        &self,
+        piece: &Piece,
+        shard: &SealedShard,
+        offset: u64,
+        wanted: u64,
+    ) -> Result<(), Failure> {
+        let too_long = || Failure::input("this host cannot address such a range");
+        let (Ok(start), Ok(len)) = (usize::try_from(offset), usize::try_from(wanted)) else {
+            return Err(too_long());
+        };
+        let resident = self.manager.read_shard_at_offset(shard, start, len)?;
+        let file = usize::try_from(piece.file).ok().and_then(|index| self.model.files.get(index));
+        let Some(file) = file else { return Err(too_long()) };
+        let mut original = vec![0; len];
+        file.read(piece.source_offset.saturating_add(offset), &mut original)?;
+        if resident != original {
+            return Err(Failure::integrity(format!(
+                "{wanted} bytes at {offset} of {} differ from {}",
+                name(piece),
+                file.path.display()
+            ))
+            .hint("leave the file alone while it loads"));
+        }
+        Ok(())
+    }
+}
+
+/// A piece as people know it: the tensor, and which part of it.
+pub(crate) fn name(piece: &Piece) -> String {
+    if piece.part_count <= 1 {
+        return format!("tensor {}", piece.name);
+    }
+    let part = piece.part.saturating_add(1);
+    format!("tensor {} (part {part} of {})", piece.name, piece.part_count)
+}
+
+/// Hashes what stands before the tensors, from the file: it is not in device memory.
+fn hash_header(file: &ModelFile, hasher: &mut ContentHasher) -> Result<(), Failure> {
+    let mut offset = 0;
+    let mut window = vec![0; WINDOW];
+    while offset < file.header.data_offset() {
+        let left = file.header.data_offset().saturating_sub(offset);
+        let now = usize::try_from(left).unwrap_or(WINDOW).min(WINDOW);
+        let part = window.get_mut(..now).unwrap_or_default();
+        file.read(offset, part)?;
+        hasher.update(part);
+        offset = offset.saturating_add(ByteLen::from_usize(now).get());
+    }
+    Ok(())
+}
+
+/// Hashes what is written to it; refuses once the user asked to stop.
+struct Hashing<'a> {
+    hasher: ContentHasher,
+    bar: &'a Bar,
+    token: &'a CancelToken,
+}
+
+impl Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.token.is_cancelled() {
+            return Err(io::Error::other("interrupted"));
+        }
+        self.hasher.update(bytes);
+        self.bar.advance(ByteLen::from_usize(bytes.len()).get());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Random places; nothing depends on how random they are.
+struct Dice(u64);
+
+impl Dice {
+    fn new(seed: u64) -> Self {
+        // The generator never leaves zero.
+        Self(seed.max(1))
+    }
+
+    /// A number from 0 to `end`, exclusive; 0 if there is none.
+    fn below(&mut self, end: u64) -> u64 {
+        // Marsaglia's xorshift64.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.checked_rem(end).unwrap_or_default()
+    }
+}

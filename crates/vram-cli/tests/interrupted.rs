@@ -1,0 +1,105 @@
+//! Stopped halfway: politely, by a signal that can be caught, and rudely, by one that cannot.
+//!
+//! The files are sparse and large, so that a run lasts long enough to be stopped in the middle.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use support::{Bench, Ran};
+
+/// Longer than any of these tests may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Plaintext that takes seconds to seal, and nothing to store.
+const LONG: u64 = 8 << 30;
+
+fn sparse(path: &Path, beginning: &[u8], len: u64) {
+    let mut file = File::create(path).unwrap();
+    file.write_all(beginning).unwrap();
+    file.set_len(len).unwrap();
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(status.success());
+}
+
+/// Waits until something other than the given names is in the folder.
+fn wait_for_more_than(bench: &Bench, names: &[&str], child: &mut Child) {
+    let started = Instant::now();
+    while bench.names() == names {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
+        assert!(started.elapsed() < PATIENCE, "nothing happens");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn ctrl_c_during_a_seal_leaves_nothing_and_exits_130() {
+    let bench = Bench::new();
+    bench.key("key");
+    for name in ["-INT", "-TERM"] {
+        sparse(&bench.path("long"), b"", LONG);
+        let seal = ["seal", "long", "--key-file", "key", "--model-id", "m", "-o", "image"];
+        let mut child = bench.command(seal).spawn().unwrap();
+        wait_for_more_than(&bench, &["key", "long"], &mut child);
+        signal(&child, name);
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        ran.expect_error(130, &["interrupted"]);
+        assert_eq!(bench.names(), ["key", "long"]);
+    }
+}
+
+#[test]
+fn a_killed_seal_leaves_no_file_under_the_final_name() {
+    let bench = Bench::new();
+    bench.key("key");
+    sparse(&bench.path("long"), b"", LONG);
+    let seal = ["seal", "long", "--key-file", "key", "--model-id", "m", "-o", "image"];
+    let mut child = bench.command(seal).spawn().unwrap();
+    wait_for_more_than(&bench, &["key", "long"], &mut child);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!bench.path("image").exists());
+    // What is left says by its name what it is, and does not stand in the way.
+    let left: Vec<String> =
+        bench.names().into_iter().filter(|name| name != "key" && name != "long").collect();
+    assert!(left.iter().all(|name| name.starts_with(".image.") && name.ends_with(".partial")));
+    bench.write("short", "x");
+    let seal = ["seal", "short", "--key-file", "key", "--model-id", "m", "-o", "image"];
+    bench.run(seal).expect_code(0);
+}
+
+#[test]
+fn ctrl_c_during_a_load_exits_130() {
+    let bench = Bench::new();
+    let text = format!(r#"{{"a":{{"dtype":"U8","shape":[{LONG}],"data_offsets":[0,{LONG}]}}}}"#);
+    let header = [&u64::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat();
+    let header_len = u64::try_from(header.len()).unwrap();
+    sparse(&bench.path("long"), &header, header_len.checked_add(LONG).unwrap());
+    let child = bench.command(["load", "long"]).spawn().unwrap();
+    // Whenever it comes, before the sealing or in the middle of it, it ends the run.
+    std::thread::sleep(Duration::from_millis(300));
+    signal(&child, "-INT");
+    let ran = Ran::of(child.wait_with_output().unwrap());
+    ran.expect_error(130, &["interrupted"]);
+    assert_eq!(bench.names(), ["long"]);
+}
+
+#[test]
+fn ctrl_c_during_the_demonstration_removes_its_folder() {
+    let bench = Bench::new();
+    let mut child =
+        bench.command(["demo", "--size", "4GiB"]).env("TMPDIR", bench.path(".")).spawn().unwrap();
+    wait_for_more_than(&bench, &[], &mut child);
+    signal(&child, "-INT");
+    let ran = Ran::of(child.wait_with_output().unwrap()).expect_code(130);
+    ran.expect_error_line(&["interrupted"]);
+    assert!(bench.names().is_empty(), "{:?}", bench.names());
+}

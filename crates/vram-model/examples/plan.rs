@@ -1,0 +1,39 @@
+//! Prints what a model file holds, and what it needs on a device.
+//!
+//! ```sh
+//! cargo run -p vram-model --example plan -- model.safetensors
+//! cargo run -p vram-model --example plan             # plans a made-up model of 64 MiB
+//! ```
+
+#![expect(clippy::print_stdout, reason = "an example shows its result")]
+
+use core::error::Error;
+
+use vram_alloc::ByteLen;
+use vram_model::synth::{LlamaShape, SynthModel};
+use vram_model::{Limits, SafetensorsFile, SafetensorsHeader, plan_of};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let limits = Limits::default();
+    let mut headers = Vec::new();
+    for path in std::env::args_os().skip(1) {
+        headers.push(SafetensorsFile::read(path, &limits)?);
+    }
+    if headers.is_empty() {
+        let shape = LlamaShape::about(ByteLen::from_mib_saturating(64));
+        let mut file = Vec::new();
+        SynthModel::llama(&shape, 1)?.write_to(&mut file)?;
+        headers.push(SafetensorsHeader::read("a made-up model", &file, &limits)?);
+    }
+
+    let plan = plan_of(&headers)?;
+    for header in &headers {
+        println!("{}: {} tensors, {}", header.file(), header.tensors().len(), header.file_len());
+    }
+    println!("tensors     {}", plan.total());
+    println!("on a device {}", plan.footprint());
+    println!("largest     {}", plan.largest());
+    let pieces = plan.split(ByteLen::from_mib_saturating(64))?;
+    println!("pieces      {} of at most 64 MiB", pieces.pieces().len());
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! The JSON of a safetensors header, read in one pass with bounds, and the file it came from.
+
+use core::cell::RefCell;
+use core::fmt;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::Path;
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use crate::error::HeaderProblem;
+use crate::name::shown;
+use crate::{Limits, ModelError, SafetensorsHeader};
+
+/// The key of the free-form entries; the only one that names no tensor.
+const METADATA_KEY: &str = "__metadata__";
+/// Most dimensions a tensor may have. `PyTorch` itself stops at 64.
+const RANK_MAX: usize = 64;
+/// Most characters of the JSON reader's message that an error repeats.
+const MESSAGE_MAX: usize = 400;
+
+/// An open safetensors file and its checked header.
+///
+/// Tensors are read from the very file whose header was checked, also if another file has taken
+/// its path meanwhile.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    file: File,
+    header: SafetensorsHeader,
+}
+
+impl SafetensorsFile {
+    /// Opens the regular file at `path` and checks its header.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelError::Open`] if it cannot be opened, [`ModelError::NotAFile`] for a directory, a
+    /// pipe or a device, otherwise as [`SafetensorsHeader::read`].
+    pub fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, ModelError> {
+        let path = path.as_ref();
+        let name = shown(&path.to_string_lossy());
+        let failed = |source| ModelError::Open { file: name.clone(), source };
+        let not_a_file = || ModelError::NotAFile { file: name.clone() };
+
+        // Asked before opening: opening a pipe waits for its writer, perhaps forever.
+        if !fs::metadata(path).map_err(failed)?.is_file() {
+            return Err(not_a_file());
+        }
+        let file = File::open(path).map_err(failed)?;
+        if !file.metadata().map_err(failed)?.is_file() {
+            return Err(not_a_file());
+        }
+        let header = SafetensorsHeader::read(&name, &file, limits)?;
+        Ok(Self { file, header })
+    }
+
+    /// Opens the file at `path`, checks its header, and closes it again.
+    ///
+    /// # Errors
+    ///
+    /// As [`SafetensorsFile::open`].
+    pub fn read(path: impl AsRef<Path>, limits: &Limits) -> Result<SafetensorsHeader, ModelError> {
+        Ok(Self::open(path, limits)?.header)
+    }
+
+    /// What the file says of itself.
+    #[must_use]
+    pub fn header(&self) -> &SafetensorsHeader {
+        &self.header
+    }
+
+    /// The open file, to read tensors from by position.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The open file and its header.
+    #[must_use]
+    pub fn into_parts(self) -> (File, SafetensorsHeader) {
+        (self.file, self.header)
+    }
+}
+
+/// A header as its JSON has it: well formed and bounded, its figures not yet checked.
+#[derive(Debug)]
+pub(crate) struct RawHeader {
+    /// The free-form entries, if there are any.
+    pub(crate) metadata: Option<HashMap<String, String>>,
+    /// The tensors in the order of the text, duplicates included.
+    pub(crate) tensors: Vec<(String, TensorInfo)>,
+}
+
+impl RawHeader {
+    /// Reads the JSON text of a header.
+    pub(crate) fn parse(text: &[u8], limits: &Limits) -> Result<Self, HeaderProblem> {
+        if text.first() != Some(&b'{') {
+            return Err(HeaderProblem::NotAnObject);
+        }
+        let problem = RefCell::new(None);
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let parsed = HeaderSeed { limits, problem: &problem }
+            .deserialize(&mut json)
+            .and_then(|header| json.end().map(|()| header));
+        parsed.map_err(|error| {
+            // A rule of ours has its own words; the rest is the JSON reader's.
+            problem.into_inner().unwrap_or_else(|| {
+                let mut message: String = error.to_string().chars().take(MESSAGE_MAX).collect();
+                message.retain(|character| !character.is_control());
+                HeaderProblem::Json { message }
+            })
+        })
+    }
+}
+
+/// Reads the object; leaves in `problem` which of our rules it broke, if it was one of ours.
+struct HeaderSeed<'a> {
+    limits: &'a Limits,
+    problem: &'a RefCell<Option<HeaderProblem>>,
+}
+
+impl HeaderSeed<'_> {
+    /// Ends the reading with one of our own refusals.
+    fn refuse<E: serde::de::Error>(&self, problem: HeaderProblem) -> E {
+        let error = E::custom(&problem);
+        *self.problem.borrow_mut() = Some(problem);
+        error
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for HeaderSeed<'_> {
+    type Value = RawHeader;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<RawHeader, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for HeaderSeed<'_> {
+    type Value = RawHeader;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors by name")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
+        let mut header = RawHeader { metadata: None, tensors: Vec::new() };
+        while let Some(key) = map.next_key::<String>()? {
+            if key == METADATA_KEY {
+                if header.metadata.is_some() {
+                    return Err(self.refuse(HeaderProblem::DuplicateName { name: key }));
+                }
+                header.metadata = Some(map.next_value_seed(MetadataSeed(&self))?);
+                continue;
+            }
+            if key.len() > self.limits.name_len_max {
+                let max = self.limits.name_len_max;
+                return Err(self.refuse(HeaderProblem::NameTooLong { tensor: shown(&key), max }));
+            }
+            if header.tensors.len() >= self.limits.tensor_count_max {
+                let max = self.limits.tensor_count_max;
+                return Err(self.refuse(HeaderProblem::TooManyTensors { max }));
+            }
+            let entry = map.next_value::<Entry>().map_err(|error| {
+                A::Error::custom(format_args!("tensor `{}`: {error}", shown(&key)))
+            })?;
+            header.tensors.push((key, entry.into()));
+        }
+        Ok(header)
+    }
+}
+
+/// Reads the free-form entries: text to text, each key once, not too many.
+struct MetadataSeed<'a, 'b>(&'a HeaderSeed<'b>);
+
+impl<'de> DeserializeSeed<'de> for MetadataSeed<'_, '_> {
+    type Value = HashMap<String, String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for MetadataSeed<'_, '_> {
+    type Value = HashMap<String, String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of texts in `__metadata__`")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries = HashMap::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let max = self.0.limits.metadata_count_max;
+            if entries.len() >= max {
+                return Err(self.0.refuse(HeaderProblem::TooMuchMetadata { max }));
+            }
+            if entries.contains_key(&key) {
+                return Err(self.0.refuse(HeaderProblem::DuplicateName { name: shown(&key) }));
+            }
+            let text = map.next_value::<String>()?;
+            entries.insert(key, text);
+        }
+        Ok(entries)
+    }
+}
+
+/// [`TensorInfo`] with a bound on its shape: a header of 100 MB could otherwise claim 400 MB in
+/// dimensions alone.
+#[derive(Deserialize)]
+struct Entry {
+    dtype: Dtype,
+    #[serde(deserialize_with = "bounded_shape")]
+    shape: Vec<usize>,
+    data_offsets: (usize, usize),
+}
+
+impl From<Entry> for TensorInfo {
+    fn from(entry: Entry) -> Self {
+        Self { dtype: entry.dtype, shape: entry.shape, data_offsets: entry.data_offsets }
+    }
+}
+
+fn bounded_shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    struct Shape;
+
+    impl<'de> Visitor<'de> for Shape {
+        type Value = Vec<usize>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {RANK_MAX} dimensions")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<usize>, A::Error> {
+            let mut shape = Vec::new();
+            while let Some(dim) = seq.next_element()? {
+                if shape.len() >= RANK_MAX {
+                    return Err(A::Error::invalid_length(RANK_MAX.saturating_add(1), &self));
+                }
+                shape.push(dim);
+            }
+            Ok(shape)
+        }
+    }
+
+    deserializer.deserialize_seq(Shape)
+}
