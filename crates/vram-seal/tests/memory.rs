@@ -10,8 +10,10 @@
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![expect(clippy::arithmetic_side_effects, reason = "small numbers, checked in test builds")]
 
+use core::fmt::Write as _;
 use core::hint::black_box;
 use std::fs::{File, read_to_string};
+use std::io::Write as _;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
@@ -48,13 +50,14 @@ fn secrets(index: usize) -> Vec<[u8; 32]> {
     let context = SealContext::new("m").unwrap();
     let sealed = seal(&key, &context, kind(index), Threads::ONE, &plaintext, &mut data).unwrap();
     let ctx = blake3::hash(&sealed.record[..128]);
-    for segment in 0..6 {
-        let siv = match index {
-            0 | 2 => &sealed.record[128..160],
-            1 => &sealed.tags.as_bytes()[48 * segment..48 * segment + 32],
-            _ => break,
-        };
-        let len: usize = if segment == 5 { 77 } else { 4096 };
+    let entries = sealed.tags.as_bytes().chunks(48);
+    let sivs: Vec<&[u8]> = match index {
+        0 | 2 => vec![&sealed.record[128..160]; 6],
+        1 => entries.map(|entry| &entry[..32]).collect(),
+        _ => vec![],
+    };
+    for (segment, siv) in (0_u64..).zip(sivs) {
+        let len: u64 = if segment == 5 { 77 } else { 4096 };
         let mut input = ctx.as_bytes().to_vec();
         input.extend_from_slice(siv);
         input.extend_from_slice(&segment.to_le_bytes());
@@ -97,10 +100,9 @@ fn found(masked: &[[u8; 32]]) -> Vec<usize> {
                     for (index, half) in &halves {
                         if window.iter().zip(*half).all(|(byte, masked)| byte ^ MASK == *masked) {
                             found.push(*index);
-                            if std::env::var_os("VRAM_SEAL_MEMORY_SHOW").is_some() {
-                                let address = at + u64::try_from(place).unwrap();
-                                println!("secret {index} at {address:#x} in {line}");
-                            }
+                            let place = at + u64::try_from(place).unwrap();
+                            writeln!(std::io::stderr(), "secret {index} at {place:#x} of {line}")
+                                .unwrap();
                         }
                     }
                 }
@@ -182,9 +184,7 @@ fn no_key_is_in_memory_after_it_was_dropped() {
             let mut task = format!("{index} {threads}");
             for secret in secrets(index) {
                 task.push(' ');
-                for byte in secret {
-                    task.push_str(&format!("{:02x}", byte ^ MASK));
-                }
+                secret.iter().for_each(|byte| write!(task, "{:02x}", byte ^ MASK).unwrap());
             }
             let run = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "no_key_is_in_memory_after_it_was_dropped", "--nocapture"])
