@@ -8,12 +8,12 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::print_stderr, reason = "the child tells the parent where it found what")]
 #![expect(clippy::arithmetic_side_effects, reason = "small numbers, checked in test builds")]
 
 use core::fmt::Write as _;
 use core::hint::black_box;
 use std::fs::{File, read_to_string};
-use std::io::Write as _;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
@@ -101,8 +101,7 @@ fn found(masked: &[[u8; 32]]) -> Vec<usize> {
                         if window.iter().zip(*half).all(|(byte, masked)| byte ^ MASK == *masked) {
                             found.push(*index);
                             let place = at + u64::try_from(place).unwrap();
-                            writeln!(std::io::stderr(), "secret {index} at {place:#x} of {line}")
-                                .unwrap();
+                            eprintln!("secret {index} at {place:#x} of {line}");
                         }
                     }
                 }
@@ -184,7 +183,9 @@ fn no_key_is_in_memory_after_it_was_dropped() {
             let mut task = format!("{index} {threads}");
             for secret in secrets(index) {
                 task.push(' ');
-                secret.iter().for_each(|byte| write!(task, "{:02x}", byte ^ MASK).unwrap());
+                for byte in secret {
+                    write!(task, "{:02x}", byte ^ MASK).unwrap();
+                }
             }
             let run = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "no_key_is_in_memory_after_it_was_dropped", "--nocapture"])
