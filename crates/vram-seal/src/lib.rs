@@ -17,6 +17,8 @@ pub mod parallel;
 mod params;
 mod seal;
 mod secret;
+#[cfg(feature = "serde")]
+mod serde;
 mod subkey;
 mod table;
 mod ticket;
