@@ -252,6 +252,10 @@ impl StagingBuffer for LockedStaging {
     fn as_mut_slice(&mut self) -> &mut [u8] {
         self.locked.as_mut_slice()
     }
+
+    fn abandon(mut self: Box<Self>) {
+        self.port.core.bury(self.locked.take_pages());
+    }
 }
 
 impl Drop for LockedStaging {

@@ -451,15 +451,15 @@ impl CudaMemory {
     }
 }
 
-/// The buffer, if the device is done with it for certain. Otherwise it stays allocated for ever,
-/// and an empty one takes its place: memory that a device may still write to is nobody's.
+/// The buffer, if the device is done with it for certain. Otherwise its memory is kept until the
+/// context is gone, and an empty one takes its place.
 fn if_safe(bound: &Bound<'_>, error: GpuError, staging: Staging) -> Staging {
     // A sticky error has ended all work of the context. Any other that took the device did so
     // because its work could not be waited for.
     if error.is_sticky() || bound.port().core.lost().is_none() {
         staging
     } else {
-        core::mem::forget(staging);
+        staging.abandon();
         Staging::empty()
     }
 }

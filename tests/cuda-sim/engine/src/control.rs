@@ -169,6 +169,34 @@ impl Sim {
         })
     }
 
+    /// The bytes of every block of page-locked host memory of a device, as they are now.
+    ///
+    /// No other thread may be writing to such a block meanwhile, the program's own included.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such device.
+    #[must_use]
+    pub fn inspect_pinned(device: u32) -> Vec<Vec<u8>> {
+        Self::with(device, |world| {
+            let of_device = |context: u64| world.device_of(context) == Some(device);
+            let blocks = world.hosts.iter().filter(|(_, block)| of_device(block.context));
+            blocks
+                .map(|(&address, block)| {
+                    let mut bytes = vec![0; block.len];
+                    let start = core::ptr::with_exposed_provenance::<u8>(address);
+                    // SAFETY: the program gave the driver this memory to read at any time until it
+                    // is unregistered, and said nobody is writing to it now; `bytes` is fresh and
+                    // as long.
+                    unsafe {
+                        core::ptr::copy_nonoverlapping(start, bytes.as_mut_ptr(), block.len);
+                    }
+                    bytes
+                })
+                .collect()
+        })
+    }
+
     /// What is left on a device.
     ///
     /// # Panics
