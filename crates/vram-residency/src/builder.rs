@@ -11,6 +11,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::VramError;
 use crate::gpu::{Gpu, WipePolicy};
 use crate::id::IdSource;
+use crate::keys::KeySource;
 use crate::limits::Limits;
 use crate::manager::{Core, VramManager};
 use crate::pool::StagingPool;
@@ -28,6 +29,13 @@ pub enum Budget {
     /// A fraction, above 0 and at most 1, of what the driver reports free when the manager is built;
     /// whole granules.
     FractionOfFree(f64),
+}
+
+/// The key, or where it comes from.
+#[derive(Debug)]
+enum Keys {
+    Ring(KeyRing),
+    Source(KeySource),
 }
 
 /// Puts a [`VramManager`] together. Everything but the devices has a default.
@@ -51,7 +59,7 @@ pub enum Budget {
 pub struct VramManagerBuilder {
     devices: Vec<Wanted>,
     per_gpu: Vec<(u32, PerGpu)>,
-    keys: Option<KeyRing>,
+    keys: Option<Keys>,
     defaults: SealParams,
     limits: Limits,
     threads: Threads,
@@ -122,13 +130,19 @@ impl VramManagerBuilder {
 
     /// Sets the key that seals. Default: a fresh random one, which dies with the manager.
     pub fn key(mut self, key: SealKey) -> Self {
-        self.keys = Some(KeyRing::new(key));
+        self.keys = Some(Keys::Ring(KeyRing::new(key)));
         self
     }
 
     /// Sets several keys: the active one seals, all of them open.
     pub fn key_ring(mut self, keys: KeyRing) -> Self {
-        self.keys = Some(keys);
+        self.keys = Some(Keys::Ring(keys));
+        self
+    }
+
+    /// Sets where the key that seals comes from. It is read when the manager is built.
+    pub fn key_source(mut self, source: KeySource) -> Self {
+        self.keys = Some(Keys::Source(source));
         self
     }
 
@@ -188,10 +202,11 @@ impl VramManagerBuilder {
     ///
     /// [`VramError::Config`] without a device, with more than `u32::MAX` of them, with the same
     /// device twice, with a budget that is not a fraction or is larger than the device, for a GPU
-    /// that is not there, or with limits that allow nothing; [`VramError::Key`];
+    /// that is not there, or with limits that allow nothing; [`VramError::Key`] or
+    /// [`VramError::KeySource`];
     /// [`VramError::Device`], [`VramError::DeviceLost`] and [`VramError::HostMemory`] if a region
     /// cannot be taken. What was taken of other devices is given back.
-    pub fn build(self) -> Result<VramManager, VramError> {
+    pub fn build(mut self) -> Result<VramManager, VramError> {
         let count = u32::try_from(self.devices.len())
             .map_err(|_too_many| VramError::config("more devices than 2^32 - 1"))?;
         if count == 0 {
@@ -208,6 +223,12 @@ impl VramManagerBuilder {
             )));
         }
 
+        // Before any device is touched: a key that cannot be had costs nothing.
+        let keys = match self.keys.take() {
+            Some(Keys::Ring(keys)) => keys,
+            Some(Keys::Source(source)) => KeyRing::new(source.load()?),
+            None => KeyRing::new(SealKey::random()?),
+        };
         let mut gpus: Vec<Arc<Gpu>> = Vec::new();
         for (index, wanted) in (0_u32..).zip(&self.devices) {
             let device: Arc<dyn Device> = match wanted {
@@ -229,10 +250,6 @@ impl VramManagerBuilder {
             }
             gpus.push(Arc::new(self.gpu(index, device)?));
         }
-        let keys = match self.keys {
-            Some(keys) => keys,
-            None => KeyRing::new(SealKey::random()?),
-        };
         let core = Core {
             registry: Registry::new(self.limits.shard_count_max),
             gpus,

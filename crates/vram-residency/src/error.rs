@@ -10,6 +10,8 @@ use vram_gpu::GpuError;
 use vram_seal::{ContentDigest, KeyError, SealError};
 
 use crate::id::ShardId;
+use crate::keys::KeySourceError;
+use crate::source::SourceError;
 
 /// Why a call was refused or failed.
 ///
@@ -122,15 +124,20 @@ pub enum VramError {
         segment: u64,
     },
     /// The source has another length than it declared.
-    #[error("the source of {model_id} declared {declared} and ended after {found}")]
+    #[error("{source_name} declared {declared} and has {found}, while {model_id} was being sealed")]
     SourceLength {
         /// The model being sealed.
         model_id: Arc<str>,
+        /// What was read.
+        source_name: String,
         /// The length it declared.
         declared: ByteLen,
         /// The length at which it ended, or the length it has at least.
         found: ByteLen,
     },
+    /// The source could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// The content is not the one that was expected.
     #[error("the content of {model_id} has digest {found}, and {expected} was expected")]
     DigestMismatch {
@@ -162,6 +169,17 @@ pub enum VramError {
     /// A key could not be read, made or found.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// No key could be had where one should be.
+    #[error(transparent)]
+    KeySource(#[from] KeySourceError),
+    /// A sealed image was refused.
+    #[error("sealed image {}: {source}", path.display())]
+    Image {
+        /// The image.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<SealError>,
+    },
     /// The seal refused its input.
     #[error(transparent)]
     Seal(SealError),
@@ -284,7 +302,10 @@ impl VramError {
             Self::Cancelled { .. } => "cancelled",
             Self::Io { .. } => "io",
             Self::Key(_) => "key",
+            Self::KeySource(_) => "key-source",
+            Self::Source(_) => "source",
             Self::Seal(error) => error.code(),
+            Self::Image { source, .. } => source.code(),
             Self::Device { .. } => "device",
             Self::DeviceLost { .. } => "device-lost",
             Self::NotReturned { .. } => "not-returned",
@@ -311,6 +332,7 @@ impl VramError {
             | Self::DeviceLost { .. }
             | Self::NotReturned { .. } => Class::Fatal,
             Self::Seal(error) if error.is_integrity() => Class::Fatal,
+            Self::Image { source, .. } if source.is_integrity() => Class::Fatal,
             _ => Class::Caller,
         }
     }
@@ -339,6 +361,7 @@ impl VramError {
             | Self::SourceChanged { .. }
             | Self::DigestMismatch { .. } => true,
             Self::Seal(error) => error.is_integrity(),
+            Self::Image { source, .. } => source.is_integrity(),
             _ => false,
         }
     }

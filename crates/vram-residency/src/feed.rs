@@ -3,6 +3,7 @@
 use vram_alloc::{ByteLen, ByteRange};
 
 use crate::error::VramError;
+use crate::sync::Mutex;
 
 /// The bytes that become a shard, read by position from any thread.
 pub(crate) trait Feed: Sync {
@@ -15,6 +16,12 @@ pub(crate) trait Feed: Sync {
     /// All bytes, if they are in memory and cannot change: then a pass over them can be repeated,
     /// and gives the same.
     fn slice(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// For a source that can only be read in order: the next window. Choosing and reading it is
+    /// one step under this lock, so no thread ever waits for a window that another one was given.
+    fn turn(&self) -> Option<&Mutex<u64>> {
         None
     }
 }

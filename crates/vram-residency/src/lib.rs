@@ -1,53 +1,79 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod admit;
 mod builder;
+mod cancel;
 mod clock;
 mod error;
 mod feed;
 mod free;
 mod gate;
 mod gpu;
+mod hashes;
 mod id;
+mod image;
+mod keys;
 mod lanes;
 mod limits;
 mod manager;
 mod migrate;
+mod model;
 mod pool;
+mod progress;
 mod read;
 mod registry;
+mod regular_file;
 mod report;
 mod request;
 mod shard;
+mod source;
 mod space;
+mod stream;
 mod sync;
+mod transition;
 mod verify;
+mod whole_file;
 mod windows;
 mod write;
 
+pub use admit::{AdmitRequest, GpuChoice};
 pub use builder::{Budget, VramManagerBuilder};
+pub use cancel::CancelToken;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Class, Shortfall, VramError};
 pub use free::FreedReceipt;
 pub use gpu::WipePolicy;
 pub use id::{ParseShardIdError, ShardId};
+pub use image::{
+    ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, unseal_image,
+    verify_image,
+};
+pub use keys::{KeySource, KeySourceError, create_key_file};
 pub use limits::Limits;
 pub use manager::VramManager;
+pub use model::{ModelHandle, ModelPiece, ModelSource};
+pub use progress::Progress;
 pub use report::{GpuCapacity, GpuReport, Report, ShardReport};
 pub use request::SealRequest;
 pub use shard::SealedShard;
+pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
+pub use stream::SealOptions;
 pub use verify::{SegmentSpan, Verdict, Verify};
+pub use whole_file::Overwrite;
 pub use write::ReadBack;
 
 // What callers need of the crates below, so that they depend on this one alone.
 pub use vram_alloc::{
-    Alignment, ByteLen, ByteOffset, ByteRange, GpuIndex, ModelPlan, Piece, checked_shard_size,
+    Alignment, ByteLen, ByteOffset, ByteRange, GpuIndex, ModelPlan, Piece, PlanError,
+    checked_shard_size,
 };
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
 pub use vram_seal::parallel::Threads;
 pub use vram_seal::{
-    ContentDigest, ContentHasher, HashKind, KeyError, KeyId, KeyRing, Protection, SealError,
-    SealKey, SealRecord, SegmentSize, SivScope, Suite,
+    ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,
+    Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
+    SivScope, Suite,
 };
 
 /// Devices, and the one that injects faults: for tests of orchestrators.

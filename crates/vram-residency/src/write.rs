@@ -263,33 +263,43 @@ impl Pass<'_> {
             |worker, index| {
                 let index =
                     if backwards { count.saturating_sub(index).saturating_sub(1) } else { index };
-                let Some(window) = self.windows.get(index) else { return Ok(()) };
-                self.write_window(worker, &gpu, shard, &window, hashes)?;
-                (options.watch)(window.bytes.len())
+                let done = self.write_window(worker, &gpu, shard, index, hashes)?;
+                (options.watch)(done)
             },
         )?;
         lanes.finish()
     }
 
+    /// Reads, seals and copies one window, and says how long it was. A source that can only be
+    /// read in order gives its own next window instead of `index`: over the whole pass each window
+    /// is written once all the same.
     fn write_window(
         &self,
         worker: &mut Worker<'_>,
         gpu: &Gpu,
         shard: vram_alloc::DeviceRange,
-        window: &Window,
+        index: u64,
         hashes: Option<&[SegmentHash]>,
-    ) -> Result<(), VramError> {
+    ) -> Result<ByteLen, VramError> {
         let mut staging = worker.buffer()?;
-        let outcome = self.seal_window(staging.as_mut_slice(), window, hashes);
-        if outcome.is_err() || window.bytes.is_empty() {
+        let window = match self.read_window(staging.as_mut_slice(), index) {
+            Ok(window) => window,
+            Err(error) => {
+                worker.put(staging);
+                return Err(error);
+            }
+        };
+        let len = window.bytes.len();
+        let outcome = self.seal_window(staging.as_mut_slice(), &window, hashes);
+        if outcome.is_err() || len.is_zero() {
             worker.put(staging);
-            return outcome;
+            return outcome.map(|()| len);
         }
         let to = locate(shard, window.bytes)?;
         match gpu.memory() {
             Ok(memory) => {
                 worker.queue_write(memory, to.start(), staging, to.len());
-                Ok(())
+                Ok(len)
             }
             Err(error) => {
                 worker.put(staging);
@@ -298,7 +308,26 @@ impl Pass<'_> {
         }
     }
 
-    /// Reads one window and seals it where it lies.
+    /// Fills the start of `buffer` with the bytes of a window.
+    fn read_window(&self, buffer: &mut [u8], index: u64) -> Result<Window, VramError> {
+        let Some(turn) = self.feed.turn() else { return self.fill(buffer, index) };
+        let mut turn = lock(turn);
+        let window = self.fill(buffer, *turn)?;
+        *turn = turn.saturating_add(1);
+        Ok(window)
+    }
+
+    fn fill(&self, buffer: &mut [u8], index: u64) -> Result<Window, VramError> {
+        // The queue gives out the windows there are.
+        let window =
+            self.windows.get(index).ok_or(VramError::HostMemory { wanted: ByteLen::ZERO })?;
+        let len = window.bytes.len();
+        let target = len.to_usize().and_then(|len| buffer.get_mut(..len));
+        self.feed.fill(window.bytes, target.ok_or(VramError::HostMemory { wanted: len })?)?;
+        Ok(window)
+    }
+
+    /// Seals one window where it lies.
     fn seal_window(
         &self,
         buffer: &mut [u8],
@@ -310,7 +339,6 @@ impl Pass<'_> {
             .to_usize()
             .and_then(|len| buffer.get_mut(..len))
             .ok_or(VramError::HostMemory { wanted: len })?;
-        self.feed.fill(window.bytes, buffer)?;
         // A slice cannot have changed since it was hashed; anything else is hashed again.
         let hashes = hashes.filter(|_| self.feed.slice().is_none());
         window.each(self.windows.layout(), buffer, |segment, bytes| {

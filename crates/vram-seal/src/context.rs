@@ -97,7 +97,8 @@ impl<'a> SealContext<'a> {
 /// it is not.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    binding: Binding<'a>,
+    // `None` only where the caller said so by name.
+    binding: Option<Binding<'a>>,
     metadata: Option<[u8; 32]>,
     shard_index: Option<u64>,
     revision: Option<u64>,
@@ -111,17 +112,29 @@ impl<'a> Expected<'a> {
     /// [`SealError::ModelId`] unless the id has 1 to 1024 bytes.
     pub fn new(model_id: &'a str) -> Result<Self, SealError> {
         Ok(Self {
-            binding: Binding::new(model_id)?,
+            binding: Some(Binding::new(model_id)?),
             metadata: None,
             shard_index: None,
             revision: None,
         })
     }
 
-    /// Expects this context.
+    /// Expects nothing: whatever was sealed under the key will do, of any model and context.
+    ///
+    /// For tools that show or convert what they are given. Whoever is going to use the content must
+    /// say what it should be, or the image of one model passes for another's.
+    #[must_use]
+    pub const fn anything() -> Self {
+        Self { binding: None, metadata: None, shard_index: None, revision: None }
+    }
+
+    /// Expects this context. Without a model id there is nothing to compare it with, since the
+    /// record holds one hash over both.
     #[must_use]
     pub const fn context(mut self, context: &'a [u8]) -> Self {
-        self.binding.context = context;
+        if let Some(binding) = &mut self.binding {
+            binding.context = context;
+        }
         self
     }
 
@@ -156,7 +169,7 @@ impl<'a> Expected<'a> {
     /// Compares with what a record states. All of it is public, so no constant time is needed.
     pub(crate) fn check(&self, fields: &RecordFields) -> Result<(), SealError> {
         let differs = |expected: Option<u64>, found| expected.is_some_and(|value| value != found);
-        let field = if self.binding.hash() != *fields.binding_hash() {
+        let field = if self.binding.is_some_and(|binding| binding.hash() != *fields.binding_hash()) {
             ContextField::ModelAndContext
         } else if self.metadata.is_some_and(|hash| hash != *fields.metadata_hash()) {
             ContextField::Metadata
@@ -175,7 +188,7 @@ impl<'a> From<&SealContext<'a>> for Expected<'a> {
     /// Expects exactly what a shard was sealed as.
     fn from(context: &SealContext<'a>) -> Self {
         Self {
-            binding: context.binding,
+            binding: Some(context.binding),
             metadata: Some(context.metadata),
             shard_index: Some(context.shard_index),
             revision: Some(context.revision),

@@ -58,6 +58,12 @@ impl Sealer {
         self.fields.layout()
     }
 
+    /// What the record will state, but for what depends on the content.
+    #[must_use]
+    pub const fn fields(&self) -> &RecordFields {
+        &self.fields
+    }
+
     /// What lies in memory once the shard is sealed.
     #[must_use]
     pub const fn protection(&self) -> Protection {

@@ -1,0 +1,432 @@
+//! Admitting a whole model: every piece of its plan becomes resident, or none does.
+//!
+//! ```text
+//!  admit(request, plan, source)
+//!   1 every piece is placed and counted, in the order of the plan    nothing is read yet
+//!   2 small pieces are sealed side by side, one thread each
+//!   3 large pieces one after the other, all threads inside each
+//!   4 the source is asked whether it is still what it was
+//!   5 all shards become resident
+//! ```
+//!
+//! Whatever fails, all placements, counts and device bytes are given back, wiped.
+
+use core::fmt;
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, ModelPlan, Piece};
+use vram_seal::parallel::for_each_segment;
+use vram_seal::{Protection, SegmentSize, SivScope, Suite};
+
+use crate::cancel::CancelToken;
+use crate::error::{Shortfall, VramError};
+use crate::free::FreedReceipt;
+use crate::gpu::Gpu;
+use crate::manager::{Core, VramManager};
+use crate::model::{ModelHandle, ModelPiece, ModelSource, PieceSource};
+use crate::progress::{Progress, ProgressFn, Watch};
+use crate::registry::{Counted, Entry};
+use crate::request::SealRequest;
+use crate::space::Space;
+use crate::stream::SourceFeed;
+use crate::sync::{Mutex, lock};
+use crate::write::ReadBack;
+
+/// Up to this length a piece is sealed by one thread: handing parts of it to others costs more
+/// than it saves.
+const SMALL_LEN_MAX: ByteLen = ByteLen::new(256 << 10);
+
+/// Which GPUs may hold a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GpuChoice {
+    /// This one alone.
+    One(u32),
+    /// All of them: the one with most room first, the lowest index on a tie; a piece that finds no
+    /// room there goes to the next.
+    MostRoomFirst,
+}
+
+/// A request to make a whole model resident. Everything but model and GPUs has a default.
+///
+/// ```
+/// use vram_residency::{AdmitRequest, GpuChoice, Protection};
+///
+/// let request = AdmitRequest::new("llama-3-8b", GpuChoice::MostRoomFirst)
+///     .protection(Protection::Authenticated)
+///     .owner("pool-1");
+/// # let _ = request;
+/// ```
+#[must_use]
+pub struct AdmitRequest<'a> {
+    gpus: GpuChoice,
+    /// What the requests for all pieces have in common.
+    common: SealRequest,
+    progress: Option<Box<ProgressFn<'a>>>,
+    cancel: Option<CancelToken>,
+}
+
+impl<'a> AdmitRequest<'a> {
+    /// A request for this model: Encrypted, with the manager's suite and segment size.
+    pub fn new(model_id: &str, gpus: GpuChoice) -> Self {
+        let common = SealRequest::new(model_id, 0);
+        Self { gpus, common, progress: None, cancel: None }
+    }
+
+    /// Sets what lies in device memory: ciphertext, or plaintext that is watched over.
+    pub fn protection(mut self, protection: Protection) -> Self {
+        self.common = self.common.protection(protection);
+        self
+    }
+
+    /// Sets the cipher. Without meaning for [`Protection::Authenticated`].
+    pub fn suite(mut self, suite: Suite) -> Self {
+        self.common = self.common.suite(suite);
+        self
+    }
+
+    /// Sets what the synthetic IV is computed over. Default: each segment. Over whole shards, the
+    /// source is read twice.
+    pub fn scope(mut self, scope: SivScope) -> Self {
+        self.common = self.common.scope(scope);
+        self
+    }
+
+    /// Sets the segment size.
+    pub fn segment(mut self, segment: SegmentSize) -> Self {
+        self.common = self.common.segment(segment);
+        self
+    }
+
+    /// Sets how much is read back after writing.
+    pub fn read_back(mut self, read_back: ReadBack) -> Self {
+        self.common = self.common.read_back(read_back);
+        self
+    }
+
+    /// Binds the seals to bytes that have to be the same wherever they are opened, such as a
+    /// tenant.
+    pub fn context(mut self, context: &[u8]) -> Self {
+        self.common = self.common.context(context);
+        self
+    }
+
+    /// Sets the caller's revision of the content.
+    pub fn revision(mut self, revision: u64) -> Self {
+        self.common = self.common.revision(revision);
+        self
+    }
+
+    /// Names who the shards belong to, for listings. Not part of the seal.
+    pub fn owner(mut self, owner: &str) -> Self {
+        self.common = self.common.owner(owner);
+        self
+    }
+
+    /// Sets who is told how far the call has come: from worker threads, one at a time. If it
+    /// panics, the call is rolled back and the panic goes on to the caller.
+    pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+
+    /// Sets the token that ends the call early.
+    pub fn cancel(mut self, token: CancelToken) -> Self {
+        self.cancel = Some(token);
+        self
+    }
+
+    /// The request for one piece: its number is the shard index, and its description is bound as
+    /// metadata, so that no piece passes for another.
+    fn for_piece(&self, index: u64, piece: &Piece, gpu: u32) -> SealRequest {
+        let mut request = self.common.clone().shard_index(index).metadata(&describe(piece));
+        request.gpu = gpu;
+        request
+    }
+}
+
+impl fmt::Debug for AdmitRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AdmitRequest")
+            .field("gpus", &self.gpus)
+            .field("common", &self.common)
+            .field("progress", &self.progress.is_some())
+            .field("cancel", &self.cancel)
+            .finish()
+    }
+}
+
+/// A piece as bytes, the same for the same tensor wherever it lies in its file: a domain, then
+/// each text after its length and each number in little endian.
+fn describe(piece: &Piece) -> Vec<u8> {
+    let mut bytes = b"vram-piece/0001\0".to_vec();
+    let format = piece.format.map(|format| format.to_string()).unwrap_or_default();
+    for text in [&piece.name, &format] {
+        bytes.extend_from_slice(&ByteLen::from_usize(text.len()).get().to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes.extend_from_slice(&piece.part.to_le_bytes());
+    bytes.extend_from_slice(&piece.part_count.to_le_bytes());
+    for extent in &piece.shape {
+        bytes.extend_from_slice(&extent.to_le_bytes());
+    }
+    bytes
+}
+
+impl VramManager {
+    /// Makes a whole model resident: one shard for each piece of the plan, or nothing at all.
+    ///
+    /// All pieces are placed before a byte is read. Each shard is sealed as its piece: the number
+    /// in the plan is its shard index, and tensor, part, format and shape are bound as metadata.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::InsufficientVram`] if a piece finds no room, on any GPU that was allowed;
+    /// otherwise as [`seal_from`](Self::seal_from). Nothing is resident then, and everything taken
+    /// was given back.
+    ///
+    /// # Panics
+    ///
+    /// If the source or the progress callback panics: with their payload, after everything was
+    /// given back. The manager stays usable.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::{
+    ///     AdmitRequest, ByteLen, GpuChoice, ModelPlan, Piece, SliceSource, VramManager,
+    /// };
+    ///
+    /// let file = SliceSource::new(b"....embeddings.head");
+    /// let plan = ModelPlan::new([
+    ///     Piece::new("embeddings", 0, 4, ByteLen::new(10)),
+    ///     Piece::new("head", 0, 15, ByteLen::new(4)),
+    /// ])?;
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let request = AdmitRequest::new("tiny", GpuChoice::MostRoomFirst);
+    /// let model = manager.admit(request, &plan, &vec![file])?;
+    /// let head = model.tensor("head").next().expect("it is in the plan");
+    /// assert_eq!(manager.unseal_model(&head.shard)?, b"head");
+    /// manager.free_model(&model)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[tracing::instrument(
+        level = "info",
+        skip_all,
+        fields(pieces = plan.pieces().len(), bytes = plan.total().get())
+    )]
+    pub fn admit(
+        &self,
+        request: AdmitRequest<'_>,
+        plan: &ModelPlan,
+        source: &dyn ModelSource,
+    ) -> Result<ModelHandle, VramError> {
+        self.core.admit(request, plan, source)
+    }
+
+    /// Frees every shard of a model. A shard that is gone already is passed over.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle, with nothing freed; otherwise the first error of
+    /// [`free_shard`](Self::free_shard), after all other shards were freed.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
+    pub fn free_model(&self, model: &ModelHandle) -> Result<Vec<FreedReceipt>, VramError> {
+        let mut resident = Vec::new();
+        for shard in model.shards() {
+            match self.core.resolve(shard) {
+                Ok(_entry) => resident.push(shard),
+                Err(VramError::ShardFreed { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut receipts = Vec::new();
+        let mut failure = None;
+        for shard in resident {
+            match self.core.free(shard) {
+                Ok(receipt) => receipts.push(receipt),
+                Err(VramError::ShardFreed { .. }) => {}
+                Err(error) => {
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        failure.map_or(Ok(receipts), Err)
+    }
+}
+
+/// A piece with everything it needs to be sealed.
+struct Placed {
+    request: SealRequest,
+    space: Space,
+    counted: Counted,
+}
+
+impl Core {
+    fn admit(
+        &self,
+        mut request: AdmitRequest<'_>,
+        plan: &ModelPlan,
+        source: &dyn ModelSource,
+    ) -> Result<ModelHandle, VramError> {
+        let watch = Watch::new(plan.total(), request.progress.take(), request.cancel.take());
+        watch.go_on()?;
+        let placed = self.place_all(&request, plan)?;
+        let job = Job {
+            core: self,
+            plan,
+            source,
+            watch: &watch,
+            placed: placed.into_iter().map(|placed| Mutex::new(Some(placed))).collect(),
+            sealed: plan.pieces().iter().map(|_| Mutex::new(None)).collect(),
+        };
+        let entries = job.run()?;
+        source.finish().map_err(|error| error.while_sealing(&request.common.sealed_as.model_id))?;
+        // Before anything is resident: a callback that panics must not leave shards behind.
+        watch.finish();
+        let pieces = plan
+            .pieces()
+            .iter()
+            .zip(entries)
+            .map(|(piece, entry)| ModelPiece { piece: piece.clone(), shard: self.publish(entry) });
+        let pieces = pieces.collect();
+        Ok(ModelHandle { model_id: request.common.sealed_as.model_id, pieces })
+    }
+
+    /// Takes room for every piece, in the order of the plan.
+    fn place_all(
+        &self,
+        request: &AdmitRequest<'_>,
+        plan: &ModelPlan,
+    ) -> Result<Vec<Placed>, VramError> {
+        let gpus = self.choose(request.gpus)?;
+        // A model that is too large as a whole is refused as a whole.
+        if let [only] = gpus.as_slice()
+            && plan.footprint() > room_with_short_granule(only)
+        {
+            return Err(shortfall(only, plan.footprint()));
+        }
+        let mut placed = Vec::new();
+        for (index, piece) in (0..).zip(plan.pieces()) {
+            placed.push(self.place_piece(request, index, piece, &gpus)?);
+        }
+        Ok(placed)
+    }
+
+    /// The GPUs to try for each piece, in this order.
+    fn choose(&self, choice: GpuChoice) -> Result<Vec<Arc<Gpu>>, VramError> {
+        match choice {
+            GpuChoice::One(index) => Ok(vec![Arc::clone(self.gpu(index)?)]),
+            GpuChoice::MostRoomFirst => {
+                // A lost GPU has no room; with all of them lost, the first says so.
+                let mut usable: Vec<_> =
+                    self.gpus.iter().filter(|gpu| gpu.lost().is_none()).map(Arc::clone).collect();
+                if usable.is_empty() {
+                    usable.extend(self.gpus.first().map(Arc::clone));
+                }
+                usable.sort_by_cached_key(|gpu| {
+                    let room = gpu.ledger.capacity().room();
+                    (core::cmp::Reverse(room), gpu.index)
+                });
+                Ok(usable)
+            }
+        }
+    }
+
+    fn place_piece(
+        &self,
+        request: &AdmitRequest<'_>,
+        index: u64,
+        piece: &Piece,
+        gpus: &[Arc<Gpu>],
+    ) -> Result<Placed, VramError> {
+        let mut refusal = None;
+        for gpu in gpus {
+            let request = request.for_piece(index, piece, gpu.index);
+            match self.place(&request, piece.len) {
+                Ok((space, counted)) => return Ok(Placed { request, space, counted }),
+                // The first refusal is of the GPU that had most room.
+                Err(error @ VramError::InsufficientVram(_)) => {
+                    refusal.get_or_insert(error);
+                }
+                // A device that was lost meanwhile: another may do.
+                Err(error @ VramError::DeviceLost { .. }) if gpus.len() > 1 => {
+                    refusal.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count: self.gpu_count() }))
+    }
+}
+
+/// Room of a GPU, counting its last granule as whole like a plan's footprint does.
+fn room_with_short_granule(gpu: &Gpu) -> ByteLen {
+    gpu.ledger.capacity().room().saturating_add(ByteLen::new(255))
+}
+
+fn shortfall(gpu: &Gpu, needed: ByteLen) -> VramError {
+    let (capacity, report) = gpu.figures();
+    VramError::InsufficientVram(Box::new(Shortfall {
+        gpu: gpu.index,
+        needed,
+        room: capacity.room(),
+        largest_hole: report.largest_hole,
+        foreign: capacity.foreign,
+        headroom: capacity.headroom,
+    }))
+}
+
+/// The sealing of all pieces.
+struct Job<'a, 'w> {
+    core: &'a Core,
+    plan: &'a ModelPlan,
+    source: &'a dyn ModelSource,
+    watch: &'a Watch<'w>,
+    // One slot for each piece: taken by whoever seals it, filled when it is sealed.
+    placed: Vec<Mutex<Option<Placed>>>,
+    sealed: Vec<Mutex<Option<Arc<Entry>>>>,
+}
+
+impl Job<'_, '_> {
+    fn run(self) -> Result<Vec<Arc<Entry>>, VramError> {
+        let is_small = |index: &usize| {
+            self.plan.pieces().get(*index).is_some_and(|piece| piece.len <= SMALL_LEN_MAX)
+        };
+        let indices = 0..self.plan.pieces().len();
+        let (small, large): (Vec<_>, Vec<_>) = indices.partition(is_small);
+        let count = u64::try_from(small.len()).unwrap_or(u64::MAX);
+        for_each_segment(
+            self.core.threads,
+            count,
+            || Ok(()),
+            |(), position| {
+                let index = usize::try_from(position).ok().and_then(|at| small.get(at));
+                index.map_or(Ok(()), |index| self.seal(*index))
+            },
+        )?;
+        for index in large {
+            self.seal(index)?;
+        }
+        let entries = self.sealed.into_iter().filter_map(|slot| {
+            slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+        });
+        Ok(entries.collect())
+    }
+
+    fn seal(&self, index: usize) -> Result<(), VramError> {
+        self.watch.go_on()?;
+        let placed = self.placed.get(index).and_then(|slot| lock(slot).take());
+        let (Some(placed), Some(piece)) = (placed, self.plan.pieces().get(index)) else {
+            return Ok(());
+        };
+        let Placed { request, space, counted } = placed;
+        let source = PieceSource { model: self.source, piece };
+        let feed = SourceFeed::new(&source, &request.sealed_as.model_id);
+        let entry = self.core.seal_feed(&request, (space, counted), &feed, None, self.watch)?;
+        if let Some(slot) = self.sealed.get(index) {
+            *lock(slot) = Some(entry);
+        }
+        Ok(())
+    }
+}

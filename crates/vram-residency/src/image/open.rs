@@ -1,0 +1,166 @@
+//! Opening and verifying a sealed image.
+
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use vram_seal::{Expected, KeyRing, OpenLimits, SealError, parallel};
+use zeroize::Zeroizing;
+
+use super::read::{ImageFile, OpenImage, io_failed};
+use super::{ImageOptions, ImageReport, ImageVerdict, segment_buffer};
+use crate::error::VramError;
+use crate::hashes::Hashes;
+use crate::sync::{Mutex, lock};
+use crate::verify::SegmentSpan;
+use crate::whole_file::WholeFile;
+
+/// Opens a sealed image into a file of mode 0600 that appears whole, or not at all.
+///
+/// Every segment is authenticated before a byte of it is written, and at the end the content as a
+/// whole is compared with the record.
+///
+/// # Arguments
+///
+/// * `keys`: the record names the one it needs.
+/// * `expected`: what the image must be. See [`Expected`].
+/// * `target`: the file to write.
+///
+/// # Errors
+///
+/// [`VramError::Image`] naming the image and what is wrong with it: no image, another version,
+/// another key, another model, altered (and where). [`VramError::DigestMismatch`] if another digest
+/// was expected; [`VramError::Io`] for either file; [`VramError::Cancelled`]. Nothing is left
+/// behind.
+///
+/// # Panics
+///
+/// If the progress callback panics, with its payload; nothing is left behind.
+pub fn unseal_image(
+    keys: &KeyRing,
+    expected: &Expected<'_>,
+    image: &Path,
+    target: &Path,
+    mut options: ImageOptions<'_>,
+) -> Result<ImageReport, VramError> {
+    let image = open(keys, expected, image, &options)?;
+    let file = WholeFile::create(target, 0o600, options.overwrite)
+        .map_err(|error| io_failed("create", target, error))?;
+    let opener = image.opener();
+    let layout = *opener.layout();
+    let hashes = Hashes::new(&layout)?;
+    let watch = options.watch(layout.plaintext_len());
+
+    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), VramError> {
+        watch.go_on()?;
+        let Some(range) = layout.range(segment) else { return Ok(()) };
+        let bytes = image.sealed(range, buffer)?;
+        let refused = |error| image.file().refused(error);
+        opener.open_segment(segment, bytes).map_err(refused)?;
+        hashes.put(segment, opener.hash_segment(segment, bytes).map_err(refused)?);
+        file.file()
+            .write_all_at(bytes, range.start().get())
+            .map_err(|error| io_failed("write", target, error))?;
+        watch.advance(range.len());
+        Ok(())
+    };
+    let threads = options.threads_for(&layout);
+    parallel::for_each_segment(threads, layout.count(), || segment_buffer(&layout), work)?;
+
+    let digest =
+        opener.check_digest(&hashes.into_vec()).map_err(|error| image.file().refused(error))?;
+    if let Some(expected) = options.expected_digest.filter(|expected| *expected != digest) {
+        return Err(VramError::DigestMismatch {
+            model_id: Arc::from(image.file().name().as_str()),
+            expected: Box::new(expected),
+            found: Box::new(digest),
+        });
+    }
+    // Before the file has its name: a callback that panics must not leave one behind.
+    watch.finish();
+    file.publish().map_err(|error| io_failed("finish", target, error))?;
+    Ok(ImageReport {
+        record: image.file().record().clone(),
+        fields: image.fields().clone(),
+        digest,
+        image_len: image.file().len(),
+    })
+}
+
+/// Verifies every byte of a sealed image, and names the segments that were altered.
+///
+/// # Returns
+///
+/// A verdict, sound or not. That the data was altered is an answer, not an error.
+///
+/// # Errors
+///
+/// As [`unseal_image`], for what makes verifying impossible: the record, the length, the padding or
+/// the table is wrong, or the file cannot be read. [`VramError::DigestMismatch`] if the content is
+/// sound, and another was expected.
+pub fn verify_image(
+    keys: &KeyRing,
+    expected: &Expected<'_>,
+    image: &Path,
+    mut options: ImageOptions<'_>,
+) -> Result<ImageVerdict, VramError> {
+    let image = open(keys, expected, image, &options)?;
+    let opener = image.opener();
+    let layout = *opener.layout();
+    let hashes = Hashes::new(&layout)?;
+    let altered = Mutex::new(Vec::new());
+    let watch = options.watch(layout.plaintext_len());
+
+    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), VramError> {
+        watch.go_on()?;
+        let Some(range) = layout.range(segment) else { return Ok(()) };
+        let bytes = image.sealed(range, buffer)?;
+        match opener.open_segment(segment, bytes) {
+            Ok(()) => hashes.put(
+                segment,
+                opener.hash_segment(segment, bytes).map_err(|error| image.file().refused(error))?,
+            ),
+            Err(SealError::SegmentMismatch { .. }) => {
+                let (start, len) = (range.start().get(), range.len().get());
+                lock(&altered).push(SegmentSpan { segment, start, len });
+            }
+            Err(other) => return Err(image.file().refused(other)),
+        }
+        watch.advance(range.len());
+        Ok(())
+    };
+    let threads = options.threads_for(&layout);
+    parallel::for_each_segment(threads, layout.count(), || segment_buffer(&layout), work)?;
+
+    let mut altered = altered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    altered.sort_unstable_by_key(|one| one.segment);
+    let digest = if altered.is_empty() {
+        let digest =
+            opener.check_digest(&hashes.into_vec()).map_err(|error| image.file().refused(error))?;
+        if let Some(expected) = options.expected_digest.filter(|expected| *expected != digest) {
+            return Err(VramError::DigestMismatch {
+                model_id: Arc::from(image.file().name().as_str()),
+                expected: Box::new(expected),
+                found: Box::new(digest),
+            });
+        }
+        Some(digest)
+    } else {
+        None
+    };
+    watch.finish();
+    Ok(ImageVerdict { fields: image.fields().clone(), altered, digest })
+}
+
+fn open(
+    keys: &KeyRing,
+    expected: &Expected<'_>,
+    image: &Path,
+    options: &ImageOptions<'_>,
+) -> Result<OpenImage, VramError> {
+    let mut limits = OpenLimits::default();
+    if let Some(max_len) = options.len_max {
+        limits.max_len = max_len.min(limits.max_len);
+    }
+    ImageFile::open(image)?.authenticate(keys, expected, limits)
+}

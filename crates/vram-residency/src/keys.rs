@@ -1,0 +1,196 @@
+//! Where keys come from, and how a new one is written down.
+
+mod create;
+mod file;
+
+use core::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vram_seal::{KeyError, SealKey};
+use zeroize::Zeroizing;
+
+pub use create::create_key_file;
+
+/// Where a [`SealKey`] is to be taken from.
+///
+/// | source | checked | for |
+/// |---|---|---|
+/// | `File` | a regular file, owned by this user or root, mode 0600 or stricter | most uses |
+/// | `SystemdCredential` | as `File`, but root may let a group read it, as systemd does | services |
+/// | `Descriptor` | content only: whoever opened it decided who may read it | a parent that hands a pipe down |
+/// | `Bytes` | nothing | a key unwrapped by a key management service |
+/// | `Random` | – | keys that need not outlive the process |
+/// | `Env` | content only | tests; discouraged: the environment is shown to every child, and to whoever may read `/proc` |
+///
+/// Symbolic links are followed, since secrets are mounted through them (Kubernetes, NixOS); the
+/// checks are made on the descriptor that was opened, so a link can only lead to a file that
+/// passes them.
+#[non_exhaustive]
+pub enum KeySource {
+    /// A key file: 64 hexadecimal digits and at most one newline, or exactly 32 raw bytes.
+    File(PathBuf),
+    /// The environment variable of this name, with 64 hexadecimal digits.
+    Env(String),
+    /// The credential of this name that systemd passed to this service (`LoadCredential=`).
+    SystemdCredential(String),
+    /// A descriptor that is open already, read to its end; content as in a key file.
+    Descriptor(OwnedFd),
+    /// The 32 bytes themselves.
+    Bytes(Zeroizing<[u8; 32]>),
+    /// A fresh key from the operating system.
+    Random,
+}
+
+impl fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Env(name) => f.debug_tuple("Env").field(name).finish(),
+            Self::SystemdCredential(name) => {
+                f.debug_tuple("SystemdCredential").field(name).finish()
+            }
+            Self::Descriptor(descriptor) => f.debug_tuple("Descriptor").field(descriptor).finish(),
+            // Never the bytes.
+            Self::Bytes(_) => f.write_str("Bytes(..)"),
+            Self::Random => f.write_str("Random"),
+        }
+    }
+}
+
+/// Why no key could be had. No variant carries a byte of a key.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeySourceError {
+    /// The operating system refused to open, read or write.
+    #[error("key file {path}: {error}")]
+    Io {
+        /// The file, or what stands for it.
+        path: String,
+        /// The refusal.
+        #[source]
+        error: Arc<io::Error>,
+    },
+    /// A key file must be a regular file.
+    #[error("key file {path} is {found}, not a regular file")]
+    NotAFile {
+        /// The file.
+        path: String,
+        /// What it is.
+        found: &'static str,
+    },
+    /// The file belongs to somebody who is neither this user nor root, and could change it.
+    #[error(
+        "key file {path} belongs to user {owner}, not to user {user} or root; `chown {user} {path}`"
+    )]
+    Owner {
+        /// The file.
+        path: String,
+        /// User id of its owner.
+        owner: u32,
+        /// Effective user id of this process.
+        user: u32,
+    },
+    /// Others can read or write the file.
+    #[error(
+        "key file {path} has mode {found:04o}, wanted {wanted:04o} or stricter; `chmod {wanted:o} {path}`"
+    )]
+    Mode {
+        /// The file.
+        path: String,
+        /// Its permission bits.
+        found: u32,
+        /// The most that is allowed.
+        wanted: u32,
+    },
+    /// It was read, and does not hold a key.
+    #[error("{origin}: {error}")]
+    Content {
+        /// Where the bytes came from.
+        origin: String,
+        /// What is wrong with them.
+        #[source]
+        error: KeyError,
+    },
+    /// An environment variable is not set.
+    #[error("environment variable {name} is not set")]
+    NotSet {
+        /// Its name.
+        name: String,
+    },
+    /// Not something a credential can be called.
+    #[error("{name:?} is no name of a credential: one file name, without a slash")]
+    CredentialName {
+        /// The name that was given.
+        name: String,
+    },
+}
+
+/// Name of the variable in which systemd tells a service where its credentials are.
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
+impl KeySource {
+    /// The 32 bytes of a key; wipe your own copy of them.
+    #[must_use]
+    pub fn bytes(bytes: &[u8; 32]) -> Self {
+        let mut held = Zeroizing::new([0; 32]);
+        held.copy_from_slice(bytes);
+        Self::Bytes(held)
+    }
+
+    /// Gets the key. Whatever was read on the way is wiped.
+    ///
+    /// # Errors
+    ///
+    /// [`KeySourceError`]: what was refused, where, and what would help.
+    pub fn load(self) -> Result<SealKey, KeySourceError> {
+        match self {
+            Self::File(path) => file::load(&path, file::Rule::Private),
+            Self::Env(name) => from_env(name),
+            Self::SystemdCredential(name) => file::load(&credential(name)?, file::Rule::Credential),
+            Self::Descriptor(descriptor) => {
+                let file = File::from(descriptor);
+                parse("the inherited descriptor", &file::read(&file, "the inherited descriptor")?)
+            }
+            Self::Bytes(bytes) => Ok(SealKey::from_bytes(*bytes)),
+            Self::Random => SealKey::random().map_err(|error| KeySourceError::Content {
+                origin: "random key".to_owned(),
+                error,
+            }),
+        }
+    }
+}
+
+fn from_env(name: String) -> Result<SealKey, KeySourceError> {
+    let Some(value) = std::env::var_os(&name) else {
+        return Err(KeySourceError::NotSet { name });
+    };
+    let value = Zeroizing::new(value.into_vec());
+    let origin = || format!("environment variable {name}");
+    // Raw bytes cannot be told from text there, so only the hexadecimal form counts.
+    let refused = |error| KeySourceError::Content { origin: origin(), error };
+    let text = core::str::from_utf8(&value)
+        .map_err(|_not_text| refused(KeyError::NotHex { found: value.len() }))?;
+    SealKey::from_hex(text).map_err(refused)
+}
+
+fn credential(name: String) -> Result<PathBuf, KeySourceError> {
+    let plain = !matches!(name.as_str(), "" | "." | "..") && !name.contains(['/', '\0']);
+    if !plain {
+        return Err(KeySourceError::CredentialName { name });
+    }
+    match std::env::var_os(CREDENTIALS_DIRECTORY) {
+        Some(folder) if !folder.as_bytes().is_empty() => Ok(Path::new(&folder).join(name)),
+        _ => Err(KeySourceError::NotSet { name: CREDENTIALS_DIRECTORY.to_owned() }),
+    }
+}
+
+/// Reads the content of a key file.
+fn parse(origin: &str, content: &[u8]) -> Result<SealKey, KeySourceError> {
+    SealKey::from_key_file_bytes(content)
+        .map_err(|error| KeySourceError::Content { origin: origin.to_owned(), error })
+}

@@ -1,0 +1,292 @@
+//! Opening and closing a resident shard: the bytes stay, the record changes, nothing is laundered.
+
+use core::slice::from_ref;
+
+use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
+use vram_alloc::DeviceOffset;
+use vram_residency::device::GpuError;
+use vram_residency::device::fault::{Action, Op, When};
+use vram_residency::{
+    GpuIndex, Protection, SealRequest, SealedShard, SivScope, Suite, Verify, VramError,
+};
+
+/// Sizes around segments and windows, and the empty shard.
+const SIZES: [usize; 7] =
+    [0, 1, SEGMENT - 1, SEGMENT, 2 * SEGMENT + 1, 5 * SEGMENT, 7 * SEGMENT + 77];
+
+fn kinds() -> Vec<(SivScope, Suite)> {
+    [SivScope::Shard, SivScope::Segment]
+        .into_iter()
+        .flat_map(|scope| [(scope, Suite::Aes256Gcm), (scope, Suite::ChaCha20Poly1305)])
+        .collect()
+}
+
+fn seal(rig: &Rig, kind: (SivScope, Suite), bytes: &[u8]) -> SealedShard {
+    let request = SealRequest::new("model", 0).scope(kind.0).suite(kind.1).context(b"tenant");
+    rig.manager.seal(request, bytes).unwrap()
+}
+
+/// Room for exactly one copy, so that the second half of the tests works in place.
+fn rigs(len: usize) -> [Rig; 2] {
+    [
+        Rig::new((3 * len.max(SEGMENT)).next_multiple_of(256)),
+        Rig::new(len.next_multiple_of(256).max(256)),
+    ]
+}
+
+#[test]
+fn a_shard_opens_and_closes_with_and_without_room_for_a_second_copy() {
+    for len in SIZES {
+        let bytes = content(len, 1);
+        for kind in kinds() {
+            for rig in rigs(len) {
+                let sealed = seal(&rig, kind, &bytes);
+                let used = rig.used();
+                let digest = rig.manager.content_digest(&sealed).unwrap();
+
+                let open = rig.manager.open_resident(&sealed).unwrap();
+                assert_eq!(open.protection, Protection::Authenticated);
+                assert_eq!(open.shard_id, sealed.shard_id);
+                assert_eq!(rig.manager.unseal_model(&open).unwrap(), bytes);
+                assert!(rig.manager.verify(&open, Verify::Full).unwrap().sound);
+                assert_eq!(rig.used(), used);
+                let at = rig.region().windows(len.max(1)).position(|part| part == bytes);
+                assert!(len == 0 || at.is_some(), "the plaintext lies in device memory");
+
+                let closed = rig.manager.close_resident(&open).unwrap();
+                assert_eq!(closed.protection, Protection::Encrypted);
+                // Deterministic: byte for byte what it was before it was opened.
+                assert_eq!(closed.sealed_data, sealed.sealed_data);
+                assert_eq!(rig.manager.unseal_model(&closed).unwrap(), bytes);
+                assert!(rig.manager.verify(&closed, Verify::Full).unwrap().sound);
+                assert_eq!(rig.manager.content_digest(&closed).unwrap(), digest);
+                assert_eq!(rig.used(), used);
+                if len >= 32 {
+                    let left = rig.region().windows(32).any(|part| part == &bytes[..32]);
+                    assert!(!left, "plaintext was left in device memory");
+                }
+                rig.settle(true);
+            }
+        }
+    }
+}
+
+#[test]
+fn handles_from_before_are_stale_and_a_fresh_one_is_listed() {
+    for rig in rigs(5000) {
+        let sealed = seal(&rig, (SivScope::Shard, Suite::Aes256Gcm), &content(5000, 2));
+        let open = rig.manager.open_resident(&sealed).unwrap();
+        assert!(matches!(rig.manager.unseal_model(&sealed), Err(VramError::StaleHandle { .. })));
+        assert!(matches!(rig.manager.open_resident(&sealed), Err(VramError::StaleHandle { .. })));
+        assert_eq!(rig.manager.shards(), from_ref(&open));
+
+        let closed = rig.manager.close_resident(&open).unwrap();
+        // The record is the first one's again, and yet that handle is from before.
+        assert!(matches!(rig.manager.unseal_model(&sealed), Err(VramError::StaleHandle { .. })));
+        assert!(matches!(rig.manager.unseal_model(&open), Err(VramError::StaleHandle { .. })));
+        rig.manager.free_shard(&closed).unwrap();
+    }
+}
+
+#[test]
+fn what_is_open_stays_open_and_nothing_is_touched() {
+    let rig = Rig::new(1 << 16);
+    let sealed = seal(&rig, (SivScope::Shard, Suite::Aes256Gcm), &content(5000, 2));
+    let open = rig.manager.open_resident(&sealed).unwrap();
+    rig.device.clear_log();
+    assert_eq!(rig.manager.open_resident(&open).unwrap(), open);
+    assert_eq!(rig.device.call_count(Op::Read) + rig.device.call_count(Op::QueueWrite), 0);
+    let closed = rig.manager.close_resident(&open).unwrap();
+    assert_eq!(rig.manager.close_resident(&closed).unwrap(), closed);
+}
+
+/// P10a: no transition turns altered bytes into a valid record.
+#[test]
+fn a_transition_of_altered_bytes_is_refused_and_the_segment_named() {
+    let len = 5 * SEGMENT + 9;
+    let bytes = content(len, 3);
+    for kind in kinds() {
+        for first_open in [false, true] {
+            for segment in 0..6_u64 {
+                for rig in rigs(len) {
+                    let mut shard = seal(&rig, kind, &bytes);
+                    if first_open {
+                        shard = rig.manager.open_resident(&shard).unwrap();
+                    }
+                    let offset = rig.written_at() + segment * 4096 + 3;
+                    rig.device.flip_bit_at(None, DeviceOffset::new(offset), 1).unwrap();
+                    let used = rig.used();
+                    let refused = if first_open {
+                        rig.manager.close_resident(&shard)
+                    } else {
+                        rig.manager.open_resident(&shard)
+                    };
+                    match refused {
+                        Err(VramError::ShardAltered { segments, .. }) => {
+                            assert_eq!(segments, [segment]);
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                    // The handle is as good as it was, and the shard in quarantine.
+                    assert_eq!(rig.used(), used);
+                    assert!(matches!(
+                        rig.manager.unseal_model(&shard),
+                        Err(VramError::Quarantined { .. })
+                    ));
+                    rig.settle(true);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_quarantined_shard_does_not_change_its_seal() {
+    let rig = Rig::new(1 << 16);
+    let bytes = content(3 * SEGMENT, 4);
+    let shard = seal(&rig, (SivScope::Shard, Suite::Aes256Gcm), &bytes);
+    let at = rig.written_at();
+    rig.device.flip_bit_at(None, DeviceOffset::new(at), 0).unwrap();
+    assert!(!rig.manager.verify_shard_integrity(&shard).unwrap());
+    assert!(matches!(rig.manager.open_resident(&shard), Err(VramError::Quarantined { .. })));
+    rig.settle(true);
+}
+
+#[test]
+fn a_bad_handle_changes_nothing() {
+    let rig = Rig::new(1 << 16);
+    let other = Rig::new(1 << 16);
+    let bytes = content(3 * SEGMENT, 5);
+    let shard = seal(&rig, (SivScope::Shard, Suite::Aes256Gcm), &bytes);
+    assert!(matches!(other.manager.open_resident(&shard), Err(VramError::ForeignHandle { .. })));
+    let mut forged = shard.clone();
+    forged.sealed_data[40] ^= 1;
+    assert!(matches!(rig.manager.open_resident(&forged), Err(VramError::HandleAltered { .. })));
+    assert_eq!(rig.manager.unseal_model(&shard).unwrap(), bytes);
+    rig.manager.free_shard(&shard).unwrap();
+    assert!(matches!(rig.manager.open_resident(&shard), Err(VramError::ShardFreed { .. })));
+}
+
+/// What a sweep starts from: an Encrypted shard, or one that was opened.
+fn sealed(rig: &Rig, scope: SivScope, first_open: bool, bytes: &[u8]) -> SealedShard {
+    let shard = seal(rig, (scope, Suite::Aes256Gcm), bytes);
+    if first_open { rig.manager.open_resident(&shard).unwrap() } else { shard }
+}
+
+/// P15: whatever fails, the shard is as it was or as it should be, and the error says which.
+#[test]
+fn a_fault_at_any_call_of_a_transition_leaves_the_old_shard_or_the_new_one() {
+    let len = 5 * SEGMENT + 9;
+    let bytes = content(len, 6);
+    let totals = [2 * len.next_multiple_of(256), len.next_multiple_of(256)];
+    for scope in [SivScope::Shard, SivScope::Segment] {
+        for first_open in [false, true] {
+            for total in totals {
+                let met = sweep(
+                    || {
+                        let rig = Rig::new(total);
+                        let shard = sealed(&rig, scope, first_open, &bytes);
+                        (rig, shard)
+                    },
+                    |rig, shard| {
+                        if first_open {
+                            rig.manager.close_resident(shard)
+                        } else {
+                            rig.manager.open_resident(shard)
+                        }
+                    },
+                    |rig, before, outcome, what| check(rig, &before, outcome, &bytes, what),
+                );
+                assert!(met > 30, "only {met} faults were met");
+            }
+        }
+    }
+}
+
+fn check(rig: &Rig, before: &SealedShard, outcome: Outcome<SealedShard>, bytes: &[u8], what: &str) {
+    let current = match outcome {
+        Outcome::Done(after) => {
+            assert_ne!(after.protection, before.protection, "{what}");
+            after
+        }
+        // A read that lies looks like altered memory: refused, and closed to readers.
+        Outcome::Refused(VramError::ShardAltered { segments, .. }) => {
+            assert!(what.contains("at Read") || what.contains("at QueueRead"), "{what}");
+            assert!(!segments.is_empty(), "{what}");
+            let refused = rig.manager.unseal_model(before);
+            assert!(matches!(refused, Err(VramError::Quarantined { .. })), "{what}: {refused:?}");
+            rig.settle(true);
+            return;
+        }
+        Outcome::Refused(_) | Outcome::Panicked => before.clone(),
+    };
+    assert_eq!(rig.manager.shards(), from_ref(&current), "{what}");
+    assert_eq!(rig.manager.unseal_model(&current).unwrap(), bytes, "{what}");
+    assert!(rig.manager.verify(&current, Verify::Full).unwrap().sound, "{what}");
+    let stale = if current == *before { None } else { Some(before) };
+    if let Some(stale) = stale {
+        assert!(matches!(rig.manager.unseal_model(stale), Err(VramError::StaleHandle { .. })));
+    }
+    rig.settle(true);
+}
+
+/// In place, with a device that refuses the way back as well: the shard is lost, and says so.
+#[test]
+fn a_device_that_refuses_the_way_back_leaves_a_quarantine_and_no_wrong_byte() {
+    let len = 5 * SEGMENT + 9;
+    let bytes = content(len, 7);
+    let error = GpuError::driver(GpuIndex::new(0), 1);
+    for action in [Action::Fail(error), Action::ShortCopy { keep: 1 }, Action::Panic] {
+        for nth in 1..4 {
+            let rig = Rig::new(len.next_multiple_of(256));
+            let shard = sealed(&rig, SivScope::Shard, false, &bytes);
+            rig.device.add(Op::Write, When::From(nth), action.clone()).unwrap();
+            let refused = rig.manager.open_resident(&shard).map(|_| ()).unwrap_err();
+            rig.device.clear();
+            let read = rig.manager.unseal_model(&shard);
+            let verdict = rig.manager.verify(&shard, Verify::Segments).unwrap();
+            match refused {
+                VramError::Quarantined { segments, .. } => {
+                    assert!(!segments.is_empty());
+                    assert!(matches!(read, Err(VramError::Quarantined { .. })), "{read:?}");
+                    assert!(!verdict.sound && !verdict.altered.is_empty());
+                }
+                // Nothing had been written yet, or it was undone.
+                other => {
+                    assert!(nth == 1, "{action:?} {nth}: {other}");
+                    assert_eq!(read.unwrap(), bytes);
+                    assert!(verdict.sound);
+                }
+            }
+            rig.settle(true);
+        }
+    }
+}
+
+/// P16: after a sticky error nothing more is sent to the device.
+#[test]
+fn a_device_that_is_lost_halfway_is_left_alone() {
+    let len = 5 * SEGMENT + 9;
+    let bytes = content(len, 8);
+    for total in [2 * len.next_multiple_of(256), len.next_multiple_of(256)] {
+        for op in [Op::Read, Op::Write, Op::QueueWrite] {
+            for nth in 1..8 {
+                let rig = Rig::new(total);
+                let shard = sealed(&rig, SivScope::Segment, false, &bytes);
+                rig.device.add(op, When::Nth(nth), Action::Driver(700)).unwrap();
+                match rig.manager.open_resident(&shard) {
+                    Ok(_) => break,
+                    Err(VramError::DeviceLost { gpu: 0, .. }) => {}
+                    Err(other) => panic!("{op:?} {nth}: {other}"),
+                }
+                assert_eq!(rig.device.calls_after_loss(), 0, "{op:?} {nth}");
+                for refused in
+                    [rig.manager.close_resident(&shard), rig.manager.open_resident(&shard)]
+                {
+                    assert!(matches!(refused, Err(VramError::DeviceLost { .. })), "{refused:?}");
+                }
+                assert_eq!(rig.device.calls_after_loss(), 0);
+            }
+        }
+    }
+}
