@@ -224,6 +224,23 @@ impl VramManager {
         self.core.admit(request, plan, source)
     }
 
+    /// The same model with fresh handles, after shards of it were moved, opened or closed.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ForeignHandle`] or [`VramError::HandleAltered`] for a bad handle,
+    /// [`VramError::ShardFreed`] if a shard of the model is gone.
+    pub fn refresh_model(&self, model: &ModelHandle) -> Result<ModelHandle, VramError> {
+        let pieces = model.pieces.iter().map(|made| {
+            self.core.marker.check(&made.shard)?;
+            let fresh = self.shard(&made.shard.shard_id);
+            let gone = || VramError::ShardFreed { shard: made.shard.shard_id.clone() };
+            Ok(ModelPiece { piece: made.piece.clone(), shard: fresh.ok_or_else(gone)? })
+        });
+        let pieces = pieces.collect::<Result<_, VramError>>()?;
+        Ok(ModelHandle { model_id: Arc::clone(&model.model_id), pieces })
+    }
+
     /// Frees every shard of a model. A shard that is gone already is passed over.
     ///
     /// # Errors

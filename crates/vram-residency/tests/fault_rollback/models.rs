@@ -266,6 +266,25 @@ fn a_fault_at_any_call_of_an_admission_leaves_nothing() {
 }
 
 #[test]
+fn a_refreshed_model_knows_what_became_of_its_shards() {
+    let (files, plan) = plan();
+    let (rig, other) = (Rig::new(1 << 17), Rig::new(1 << 17));
+    let model = rig.manager.admit(request(), &plan, &sources(&files)).unwrap();
+    assert_eq!(rig.manager.refresh_model(&model).unwrap(), model);
+    rig.manager.open_resident(&model.pieces[0].shard).unwrap();
+    assert!(matches!(rig.manager.free_model(&model), Err(VramError::StaleHandle { .. })));
+
+    let fresh = rig.manager.refresh_model(&model).unwrap();
+    assert_eq!(fresh.pieces[0].shard.protection, Protection::Authenticated);
+    assert_eq!(fresh.pieces[1], model.pieces[1]);
+    assert!(matches!(other.manager.refresh_model(&model), Err(VramError::ForeignHandle { .. })));
+    rig.manager.free_shard(&fresh.pieces[1].shard).unwrap();
+    assert!(matches!(rig.manager.refresh_model(&model), Err(VramError::ShardFreed { .. })));
+    assert_eq!(rig.manager.free_model(&fresh).unwrap().len(), 5);
+    rig.settle(true);
+}
+
+#[test]
 fn freeing_a_model_with_a_bad_handle_frees_nothing() {
     let (files, plan) = plan();
     let (rig, other) = (Rig::new(1 << 17), Rig::new(1 << 17));
