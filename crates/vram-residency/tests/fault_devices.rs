@@ -44,7 +44,7 @@ fn rig_with(deferred: bool, threads: Threads) -> Rig {
         })
         .collect();
     let manager = VramManager::builder()
-        .devices(devices.iter().map(|device| Arc::clone(device) as Arc<dyn Device>))
+        .devices(devices.iter().map(|device| -> Arc<dyn Device> { device.clone() }))
         .segment_size(SegmentSize::MIN)
         .threads(threads)
         .limits(Limits::default().staging_bytes(ByteLen::from_usize(8 * SEGMENT)))
@@ -409,7 +409,7 @@ fn the_driver_saying_no_though_the_device_has_room_is_a_typed_error() {
     let host = HostDevice::new(GpuIndex::new(0), total).unwrap();
     let device = FaultDevice::new(Arc::new(host), FaultPlan::new(1));
     device.add(Op::Allocate, When::Nth(1), Action::OutOfMemory).unwrap();
-    let build = || VramManager::builder().device(Arc::clone(&device) as Arc<dyn Device>).build();
+    let build = || VramManager::builder().device(device.clone()).build();
     let refused = build().unwrap_err();
     assert!(refused.is_capacity() && refused.class() == Class::Retry, "{refused:?}");
     assert_eq!(build().unwrap().capacity(0).unwrap().total, total);
@@ -422,7 +422,7 @@ fn another_process_on_the_device_leaves_less_to_take() {
     let host = Arc::new(HostDevice::new(GpuIndex::new(0), total).unwrap());
     host.set_foreign(ByteLen::from_usize(3 * SEGMENT));
     let build = |budget: Option<Budget>| {
-        let builder = VramManager::builder().device(Arc::clone(&host) as Arc<dyn Device>);
+        let builder = VramManager::builder().device(host.clone());
         match budget {
             Some(budget) => builder.budget(0, budget).build(),
             None => builder.build(),
