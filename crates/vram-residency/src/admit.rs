@@ -224,6 +224,23 @@ impl VramManager {
         self.core.admit(request, plan, source)
     }
 
+    /// The same model with fresh handles, after shards of it were moved, opened or closed.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ForeignHandle`] or [`VramError::HandleAltered`] for a bad handle,
+    /// [`VramError::ShardFreed`] if a shard of the model is gone.
+    pub fn refresh_model(&self, model: &ModelHandle) -> Result<ModelHandle, VramError> {
+        let pieces = model.pieces.iter().map(|made| {
+            self.core.marker.check(&made.shard)?;
+            let fresh = self.shard(&made.shard.shard_id);
+            let gone = || VramError::ShardFreed { shard: made.shard.shard_id.clone() };
+            Ok(ModelPiece { piece: made.piece.clone(), shard: fresh.ok_or_else(gone)? })
+        });
+        let pieces = pieces.collect::<Result<_, VramError>>()?;
+        Ok(ModelHandle { model_id: Arc::clone(&model.model_id), pieces })
+    }
+
     /// Frees every shard of a model. A shard that is gone already is passed over.
     ///
     /// # Errors
@@ -301,10 +318,11 @@ impl Core {
     ) -> Result<Vec<Placed>, VramError> {
         let gpus = self.choose(request.gpus)?;
         // A model that is too large as a whole is refused as a whole.
-        if let [only] = gpus.as_slice()
-            && plan.footprint() > room_with_short_granule(only)
-        {
-            return Err(shortfall(only, plan.footprint()));
+        let whole = shortfall(&gpus, plan.footprint());
+        // A region's last granule may be short, which a plan does not know.
+        let slack = ByteLen::new(256).checked_mul(u64::from(whole.others).saturating_add(1));
+        if plan.footprint() > whole.room.saturating_add(slack.unwrap_or(ByteLen::ZERO)) {
+            return Err(VramError::InsufficientVram(Box::new(whole)));
         }
         let mut placed = Vec::new();
         for (index, piece) in (0..).zip(plan.pieces()) {
@@ -360,21 +378,25 @@ impl Core {
     }
 }
 
-/// Room of a GPU, counting its last granule as whole like a plan's footprint does.
-fn room_with_short_granule(gpu: &Gpu) -> ByteLen {
-    gpu.ledger.capacity().room().saturating_add(ByteLen::new(255))
-}
-
-fn shortfall(gpu: &Gpu, needed: ByteLen) -> VramError {
-    let (capacity, report) = gpu.figures();
-    VramError::InsufficientVram(Box::new(Shortfall {
-        gpu: gpu.index,
+/// What several GPUs lack together, the first of them named.
+fn shortfall(gpus: &[Arc<Gpu>], needed: ByteLen) -> Shortfall {
+    let mut sum = Shortfall {
+        gpu: gpus.first().map_or(0, |gpu| gpu.index),
+        others: u32::try_from(gpus.len()).unwrap_or(u32::MAX).saturating_sub(1),
         needed,
-        room: capacity.room(),
-        largest_hole: report.largest_hole,
-        foreign: capacity.foreign,
-        headroom: capacity.headroom,
-    }))
+        room: ByteLen::ZERO,
+        largest_hole: ByteLen::ZERO,
+        foreign: ByteLen::ZERO,
+        headroom: ByteLen::ZERO,
+    };
+    for gpu in gpus {
+        let (capacity, report) = gpu.figures();
+        sum.room = sum.room.saturating_add(capacity.room());
+        sum.largest_hole = sum.largest_hole.max(report.largest_hole);
+        sum.foreign = sum.foreign.saturating_add(capacity.foreign);
+        sum.headroom = sum.headroom.saturating_add(capacity.headroom);
+    }
+    sum
 }
 
 /// The sealing of all pieces.

@@ -441,6 +441,8 @@ impl Rewrite<'_> {
         &self,
         work: impl Fn(&mut Worker<'_>, u64) -> Result<(), VramError> + Sync,
     ) -> Result<(), VramError> {
+        // Two buffers, also where the limit on staging left room for one: the bytes to be written,
+        // and those that are then found.
         let lanes = Lanes::new(self.gpu, self.windows.window_len(), 2);
         for_each_segment(
             self.windows.threads(),
