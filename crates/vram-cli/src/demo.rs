@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use vram_model::synth::{LlamaShape, SynthModel};
 use vram_residency::device::fault::{FaultDevice, FaultPlan};
 use vram_residency::{
-    AdmitRequest, ByteLen, CancelToken, Device, DeviceOffset, GpuChoice, GpuIndex, HostDevice,
-    ModelHandle, Piece, SealOptions, SealRequest, SealedShard, Verify, VramError, VramManager,
+    AdmitRequest, ByteLen, CancelToken, DeviceOffset, GpuChoice, GpuIndex, HostDevice, ModelHandle,
+    Piece, SealOptions, SealRequest, SealedShard, Verify, VramError, VramManager,
 };
 
 use crate::args::DemoArgs;
@@ -106,12 +106,12 @@ impl<'a> Demo<'a> {
         output: &mut Output,
     ) -> Result<Self, Failure> {
         // Five eighths of the model each: it needs both, and a second copy finds no room.
-        let total = model.plan.footprint().get() / 8 * 5;
+        let total = (model.plan.footprint().get() / 8).saturating_mul(5);
         let total = ByteLen::new(total.next_multiple_of(1 << 20));
         let devices = [device(0, total)?, device(1, total)?];
-        let manager = VramManager::builder()
-            .devices(devices.iter().map(|device| Arc::clone(device) as Arc<dyn Device>))
-            .build()?;
+        let [first, second] = &devices;
+        let manager =
+            VramManager::builder().device(first.clone()).device(second.clone()).build()?;
 
         let bar = Bar::new("seal", model.plan.total());
         let started = Instant::now();
@@ -167,7 +167,7 @@ impl<'a> Demo<'a> {
     fn move_a_shard(&self, output: &mut Output) -> Result<(), Failure> {
         interrupt::check(self.token)?;
         let (piece, shard) = self.pick(|piece| piece.name.contains("mlp.gate_proj"))?;
-        let target = if shard.gpu_index == 0 { 1 } else { 0 };
+        let target = u32::from(shard.gpu_index == 0);
         let moved = self.manager.migrate_shard(shard, target)?;
         let same = self.manager.verify(shard, Verify::Full)?.sound;
         if !same {
@@ -219,8 +219,8 @@ impl<'a> Demo<'a> {
         let used = self.manager.capacity(0)?.used.get();
         for turn in 0..TRIES {
             // From two fifths on upwards, away from what was just freed.
-            let offset = used / 5 * 2;
-            let offset = DeviceOffset::new(offset.saturating_add(turn.saturating_mul(99_991)));
+            let offset = (used / 5).saturating_mul(2).saturating_add(turn.saturating_mul(99_991));
+            let offset = DeviceOffset::new(offset);
             self.devices[0].flip_bit_at(None, offset, 3).map_err(|error| {
                 Failure::new(Kind::Device, format!("cannot flip a bit: {error}"))
             })?;

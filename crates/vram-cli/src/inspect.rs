@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use vram_residency::{
-    ByteLen, ImageInfo, Protection, RecordFields, SivScope, Suite, inspect_image,
+    ByteLen, ContentDigest, ImageInfo, Protection, RecordFields, SivScope, Suite, inspect_image,
 };
 
 use crate::args::InspectArgs;
@@ -72,8 +72,8 @@ impl<'a> Inspection<'a> {
             table_len: fields.table_len().get(),
             shard_index: fields.shard_index(),
             revision: fields.revision(),
-            model_and_context_hash: hex(fields.binding_hash()),
-            metadata_hash: hex(fields.metadata_hash()),
+            model_and_context_hash: ContentDigest::from_bytes(*fields.binding_hash()).to_string(),
+            metadata_hash: ContentDigest::from_bytes(*fields.metadata_hash()).to_string(),
             image_len: info.image_len.get(),
             file_len: info.file_len.get(),
         }
@@ -111,8 +111,4 @@ impl<'a> Inspection<'a> {
         }
         output.line("Nothing of this is proven: `vram verify` with the key proves it.")
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -103,9 +103,10 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     let admitted = manager.admit(request, &model.plan, &sources);
     let seal_time = started.elapsed();
     drop(bar);
-    let handle = admitted.map_err(|error| match error.is_capacity() {
-        true => no_room(Failure::from(error), &model),
-        false => error.into(),
+    let handle = admitted.map_err(|error| {
+        let no_hole = error.is_capacity();
+        let failure = Failure::from(error);
+        if no_hole { no_room(failure, &model) } else { failure }
     })?;
 
     let loaded = Loaded { manager: &manager, model: &model, handle: &handle, token: &token };

@@ -1,5 +1,6 @@
 //! Tables and figures as people read them.
 
+use core::fmt::Write as _;
 use core::time::Duration;
 
 use vram_residency::ByteLen;
@@ -37,11 +38,12 @@ impl Table {
         let mut text = String::new();
         for line in lines {
             let mut shown = String::new();
+            // Writing to a `String` cannot fail.
             for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
                 if column == 0 {
-                    shown.push_str(&format!("  {cell:<width$}"));
+                    let _ = write!(shown, "  {cell:<width$}");
                 } else {
-                    shown.push_str(&format!("  {cell:>width$}"));
+                    let _ = write!(shown, "  {cell:>width$}");
                 }
             }
             text.push_str(shown.trim_end());

@@ -1,7 +1,5 @@
 //! Running the built program as a user would, in a folder of its own.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
-
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -13,28 +11,28 @@ use vram_model::synth::{LlamaShape, SynthModel};
 use vram_residency::{ByteLen, ContentDigest, ContentHasher, HashKind};
 
 /// A folder that goes when the test ends, and the program run in it.
-pub struct Bench {
+pub(crate) struct Bench {
     folder: TempDir,
 }
 
 /// What one run said.
-pub struct Ran {
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Bench {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Everything in the folder, hidden files included, sorted.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.folder.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -43,20 +41,20 @@ impl Bench {
         names
     }
 
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, bytes).unwrap();
         path
     }
 
     /// A key file, made by the program itself.
-    pub fn key(&self, name: &str) -> PathBuf {
+    pub(crate) fn key(&self, name: &str) -> PathBuf {
         self.run(["keygen", "-o", name]).expect_code(0);
         self.path(name)
     }
 
     /// A sound model of about so many KiB.
-    pub fn model(&self, name: &str, kib: u64) -> PathBuf {
+    pub(crate) fn model(&self, name: &str, kib: u64) -> PathBuf {
         let path = self.path(name);
         let shape = LlamaShape::about(ByteLen::new(kib << 10));
         SynthModel::llama(&shape, kib).unwrap().write_file(&path).unwrap();
@@ -64,7 +62,7 @@ impl Bench {
     }
 
     /// The program with these arguments, run in the folder.
-    pub fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vram"));
         command
             .args(args)
@@ -76,12 +74,12 @@ impl Bench {
         command
     }
 
-    pub fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Ran {
         Ran::of(self.command(args).output().unwrap())
     }
 
     /// Seals `content` as `name` with the key `key`.
-    pub fn sealed(&self, content: &[u8], name: &str, more: &[&str]) -> PathBuf {
+    pub(crate) fn sealed(&self, content: &[u8], name: &str, more: &[&str]) -> PathBuf {
         if !self.path("key").exists() {
             self.key("key");
         }
@@ -93,7 +91,7 @@ impl Bench {
 }
 
 impl Ran {
-    pub fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         Self {
             code: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),
@@ -102,7 +100,7 @@ impl Ran {
     }
 
     #[track_caller]
-    pub fn expect_code(self, code: i32) -> Self {
+    pub(crate) fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
         self
     }
@@ -110,7 +108,7 @@ impl Ran {
     /// A failure with this code: nothing on standard output, one line on standard error that says
     /// `error: …` and holds all of `words`.
     #[track_caller]
-    pub fn expect_error(self, code: i32, words: &[&str]) -> Self {
+    pub(crate) fn expect_error(self, code: i32, words: &[&str]) -> Self {
         let ran = self.expect_code(code);
         assert_eq!(ran.stdout, "", "stderr: {}", ran.stderr);
         ran.expect_error_line(words)
@@ -118,7 +116,7 @@ impl Ran {
 
     /// One line `error: …` on standard error, with all of `words`; notes may stand before it.
     #[track_caller]
-    pub fn expect_error_line(self, words: &[&str]) -> Self {
+    pub(crate) fn expect_error_line(self, words: &[&str]) -> Self {
         let errors: Vec<&str> =
             self.stderr.lines().filter(|line| !line.starts_with("vram: ")).collect();
         let [line] = errors[..] else { panic!("{}", self.stderr) };
@@ -132,20 +130,20 @@ impl Ran {
 }
 
 /// The digest that `b3sum` would print.
-pub fn blake3(bytes: &[u8]) -> ContentDigest {
+pub(crate) fn blake3(bytes: &[u8]) -> ContentDigest {
     ContentHasher::digest(HashKind::Blake3, bytes)
 }
 
-pub fn mode(path: &Path) -> u32 {
+pub(crate) fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-pub fn set_mode(path: &Path, mode: u32) {
+pub(crate) fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
 /// Flips one bit of a file.
-pub fn flip(path: &Path, at: usize) {
+pub(crate) fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 1;
     fs::write(path, bytes).unwrap();

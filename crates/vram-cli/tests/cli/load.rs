@@ -1,19 +1,10 @@
 //! `vram load`, as a user meets it: sound files, and every way in which they are not.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-mod support;
-
 use std::fs;
 use std::io::Write as _;
 
+use crate::support::{Bench, blake3};
 use serde_json::Value;
-use support::{Bench, blake3};
 
 fn json(bench: &Bench, args: &[&str]) -> Value {
     let ran = bench.run([&["load", "--json"], args].concat()).expect_code(0);
@@ -150,7 +141,7 @@ fn a_key_file_is_used_and_its_id_shown() {
     let id = bench.run(["keygen", "-o", "key"]).stdout[..32].to_owned();
     let report = json(&bench, &["m.safetensors", "--key-file", "key"]);
     assert_eq!(report["key_id"], id);
-    support::set_mode(&bench.path("key"), 0o644);
+    crate::support::set_mode(&bench.path("key"), 0o644);
     bench
         .run(["load", "m.safetensors", "--key-file", "key"])
         .expect_error(2, &["0644", "chmod 600"]);
@@ -256,7 +247,7 @@ fn a_reader_that_goes_away_is_no_failure() {
     let mut child = bench.command(["load", "m.safetensors"]).spawn().unwrap();
     // Closed before the first line is written.
     drop(child.stdout.take());
-    let ran = support::Ran::of(child.wait_with_output().unwrap());
+    let ran = crate::support::Ran::of(child.wait_with_output().unwrap());
     let ran = ran.expect_code(0);
     assert_eq!(ran.stderr, "");
 }
@@ -270,7 +261,7 @@ fn a_full_disk_under_standard_output_is_told() {
         return;
     };
     let output = bench.command(["load", "m.safetensors"]).stdout(full).output().unwrap();
-    support::Ran::of(output).expect_code(2).expect_error_line(&["result"]);
+    crate::support::Ran::of(output).expect_code(2).expect_error_line(&["result"]);
 }
 
 /// A file of the given header text and so many data bytes, each its position.

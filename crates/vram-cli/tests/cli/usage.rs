@@ -1,10 +1,6 @@
 //! The command line itself: help, mistakes, exit codes.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod support;
-
-use support::Bench;
+use crate::support::Bench;
 
 #[test]
 fn help_goes_to_standard_output_and_lists_every_command_and_exit_code() {

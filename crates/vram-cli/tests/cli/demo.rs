@@ -1,17 +1,13 @@
 //! `vram demo`, small: each step says what happened, and nothing is left behind.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod support;
-
-use support::Bench;
+use crate::support::Bench;
 
 #[test]
 fn the_demonstration_shows_every_step_and_cleans_up() {
     let bench = Bench::new();
     let output =
         bench.command(["demo", "--size", "8MiB"]).env("TMPDIR", bench.path(".")).output().unwrap();
-    let ran = support::Ran::of(output).expect_code(0);
+    let ran = crate::support::Ran::of(output).expect_code(0);
     let shown = &ran.stdout;
     for step in
         ["1. A model", "2. Load", "3. Read", "4. Move", "5. Tamper", "6. Too much", "7. Free"]
@@ -36,6 +32,6 @@ fn the_demonstration_shows_every_step_and_cleans_up() {
 fn a_temporary_folder_that_cannot_be_written_is_told() {
     let bench = Bench::new();
     let output = bench.command(["demo"]).env("TMPDIR", bench.path("missing")).output().unwrap();
-    let ran = support::Ran::of(output).expect_code(2);
+    let ran = crate::support::Ran::of(output).expect_code(2);
     ran.expect_error_line(&["temporary folder", "TMPDIR"]);
 }

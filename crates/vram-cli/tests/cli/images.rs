@@ -1,17 +1,8 @@
 //! `vram keygen`, `seal`, `unseal`, `verify` and `inspect`, as a user meets them.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-mod support;
-
 use std::fs;
 
-use support::{Bench, blake3, flip, mode, set_mode};
+use crate::support::{Bench, blake3, flip, mode, set_mode};
 
 /// Bytes that no segment repeats.
 fn content(len: usize) -> Vec<u8> {

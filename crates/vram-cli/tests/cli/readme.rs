@@ -1,10 +1,6 @@
 //! The commands in the README work, in the order in which they stand there.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod support;
-
-use support::Bench;
+use crate::support::Bench;
 
 #[test]
 fn every_command_of_the_readme_works() {
@@ -15,7 +11,7 @@ fn every_command_of_the_readme_works() {
         let len = u64::try_from(text.len()).unwrap();
         bench.write(name, [&len.to_le_bytes()[..], text.as_bytes(), b"abc"].concat());
     }
-    let commands: Vec<&str> = include_str!("../README.md")
+    let commands: Vec<&str> = include_str!("../../README.md")
         .lines()
         .filter_map(|line| line.strip_prefix("$ vram "))
         .collect();

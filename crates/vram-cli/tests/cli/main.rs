@@ -1,0 +1,17 @@
+//! The built program, run as a user runs it: every command, every exit code, every bad input.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by panicking"
+)]
+
+mod demo;
+mod images;
+mod interrupted;
+mod load;
+mod readme;
+mod support;
+mod usage;
