@@ -290,9 +290,9 @@ impl World {
             return Ok(());
         }
         let before = self.picture();
-        let answer: Result<SealedShard, VramError> = match to {
-            Protection::Authenticated => return Ok(()), //TODO open
-            _ => return Ok(()), //TODO close
+        let answer = match to {
+            Protection::Authenticated => self.rig.manager.open_resident(&handle),
+            _ => self.rig.manager.close_resident(&handle),
         };
         self.note_quarantine(&id, &answer);
         if let Some(converted) = self.judge(expect, &before, answer, &[gpu])? {
@@ -340,6 +340,8 @@ impl World {
             ("free", manager.free_shard(bad).map(drop)),
             ("read", manager.read_shard_at_offset(bad, 0, 0).map(drop)),
             ("migrate", manager.migrate_shard(bad, 1).map(drop)),
+            ("open", manager.open_resident(bad).map(drop)),
+            ("close", manager.close_resident(bad).map(drop)),
         ] {
             let found = answer.as_ref().err().map(VramError::code);
             ensure!(found == Some(code), "{call} answers {answer:?}, not {code}");
