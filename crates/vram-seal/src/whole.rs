@@ -68,10 +68,10 @@ fn seal_through(
     let mut out = WipeUnlessKept::new(out);
     let collector = SegmentCollector::new(&sealer)?;
     let mut source = source;
+    let place = place_of(source);
     if sealer.needs_digest_first() {
         let mut hashes = blank_hashes(sealer.layout())?;
         let slots = Mutex::new(&mut hashes);
-        let place = if source.is_some() { Place::Cache } else { Place::Memory };
         let layout = sealer.layout();
         let pieces = Pieces::groups(layout, source.take(), out.bytes());
         pieces.each_segment(
@@ -96,7 +96,7 @@ fn seal_through(
         || sealer.slot(),
         |slot, segment, source, target| {
             copy_if_any(source, target);
-            collector.put(segment, sealer.seal_with(slot, segment, target)?)
+            collector.put(segment, sealer.seal_with(slot, segment, target, place)?)
         },
     )?;
     let finished = collector.finish(sealer)?;
@@ -146,6 +146,7 @@ fn unseal_through(
     out: &mut [u8],
 ) -> Result<(), SealError> {
     let mut out = WipeUnlessKept::new(out);
+    let place = place_of(sealed);
     Pieces::groups(opener.layout(), sealed, out.bytes()).each_segment(
         opener.layout(),
         threads,
@@ -153,11 +154,16 @@ fn unseal_through(
         || opener.slot(),
         |slot, segment, sealed, target| {
             copy_if_any(sealed, target);
-            opener.open_with(slot, segment, target)
+            opener.open_with(slot, segment, target, place)
         },
     )?;
     out.keep();
     Ok(())
+}
+
+/// What was just copied is in cache.
+const fn place_of(source: Option<&[u8]>) -> Place {
+    if source.is_some() { Place::Cache } else { Place::Memory }
 }
 
 fn copy_if_any(source: Option<&[u8]>, target: &mut [u8]) {
