@@ -27,7 +27,8 @@ const GROUP_LEN: u64 = 256 << 10;
 ///
 /// # Errors
 ///
-/// [`SealError::WrongLength`] with `out` untouched; any other error, and a panic, leave it wiped.
+/// [`SealError::WrongLength`], [`SealError::TooLong`] or [`SealError::HostMemory`], with `out`
+/// untouched; any other error, and a panic, leave it wiped.
 pub fn seal(
     key: &SealKey,
     context: &SealContext<'_>,
@@ -46,7 +47,8 @@ pub fn seal(
 ///
 /// # Errors
 ///
-/// [`SealError::TooLong`] with the buffer untouched; any other error, and a panic, leave it wiped.
+/// [`SealError::TooLong`] or [`SealError::HostMemory`], with the buffer untouched; any other error,
+/// and a panic, leave it wiped.
 pub fn seal_in_place(
     key: &SealKey,
     context: &SealContext<'_>,
@@ -65,12 +67,14 @@ fn seal_through(
     source: Option<&[u8]>,
     out: &mut [u8],
 ) -> Result<Sealed, SealError> {
-    let mut out = WipeUnlessKept::new(out);
+    // All memory first: a host that has too little is found out before anything is written.
     let collector = SegmentCollector::new(&sealer)?;
+    let mut hashes =
+        if sealer.needs_digest_first() { blank_hashes(sealer.layout())? } else { Vec::new() };
+    let mut out = WipeUnlessKept::new(out);
     let mut source = source;
     let place = place_of(source);
     if sealer.needs_digest_first() {
-        let mut hashes = blank_hashes(sealer.layout())?;
         let slots = Mutex::new(&mut hashes);
         let layout = sealer.layout();
         let pieces = Pieces::groups(layout, source.take(), out.bytes());
