@@ -27,7 +27,8 @@ const GROUP_LEN: u64 = 256 << 10;
 ///
 /// # Errors
 ///
-/// [`SealError::WrongLength`] with `out` untouched; any other error, and a panic, leave it wiped.
+/// [`SealError::WrongLength`], [`SealError::TooLong`] or [`SealError::HostMemory`], with `out`
+/// untouched; any other error, and a panic, leave it wiped.
 pub fn seal(
     key: &SealKey,
     context: &SealContext<'_>,
@@ -46,7 +47,8 @@ pub fn seal(
 ///
 /// # Errors
 ///
-/// [`SealError::TooLong`] with the buffer untouched; any other error, and a panic, leave it wiped.
+/// [`SealError::TooLong`] or [`SealError::HostMemory`], with the buffer untouched; any other error,
+/// and a panic, leave it wiped.
 pub fn seal_in_place(
     key: &SealKey,
     context: &SealContext<'_>,
@@ -65,13 +67,15 @@ fn seal_through(
     source: Option<&[u8]>,
     out: &mut [u8],
 ) -> Result<Sealed, SealError> {
-    let mut out = WipeUnlessKept::new(out);
+    // All memory first: a host that has too little is found out before anything is written.
     let collector = SegmentCollector::new(&sealer)?;
+    let mut hashes =
+        if sealer.needs_digest_first() { blank_hashes(sealer.layout())? } else { Vec::new() };
+    let mut out = WipeUnlessKept::new(out);
     let mut source = source;
+    let place = place_of(source);
     if sealer.needs_digest_first() {
-        let mut hashes = blank_hashes(sealer.layout())?;
         let slots = Mutex::new(&mut hashes);
-        let place = if source.is_some() { Place::Cache } else { Place::Memory };
         let layout = sealer.layout();
         let pieces = Pieces::groups(layout, source.take(), out.bytes());
         pieces.each_segment(
@@ -96,7 +100,7 @@ fn seal_through(
         || sealer.slot(),
         |slot, segment, source, target| {
             copy_if_any(source, target);
-            collector.put(segment, sealer.seal_with(slot, segment, target)?)
+            collector.put(segment, sealer.seal_with(slot, segment, target, place)?)
         },
     )?;
     let finished = collector.finish(sealer)?;
@@ -146,6 +150,7 @@ fn unseal_through(
     out: &mut [u8],
 ) -> Result<(), SealError> {
     let mut out = WipeUnlessKept::new(out);
+    let place = place_of(sealed);
     Pieces::groups(opener.layout(), sealed, out.bytes()).each_segment(
         opener.layout(),
         threads,
@@ -153,11 +158,16 @@ fn unseal_through(
         || opener.slot(),
         |slot, segment, sealed, target| {
             copy_if_any(sealed, target);
-            opener.open_with(slot, segment, target)
+            opener.open_with(slot, segment, target, place)
         },
     )?;
     out.keep();
     Ok(())
+}
+
+/// What was just copied is in cache.
+const fn place_of(source: Option<&[u8]>) -> Place {
+    if source.is_some() { Place::Cache } else { Place::Memory }
 }
 
 fn copy_if_any(source: Option<&[u8]>, target: &mut [u8]) {
