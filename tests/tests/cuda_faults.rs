@@ -1,13 +1,22 @@
 //! What goes wrong on a CUDA device, over the simulated driver and the real cust: what the caller
 //! sees, what is left, and that nothing leaks.
 //!
-//! Three lines of the device hold everything else up; each was taken out once to see who notices:
+//! What holds the device up was taken out, one line at a time, to see who notices:
 //!
 //! | taken out | fails |
 //! |---|---|
-//! | the wait at the end of a write (`lane::wait` in `write_through`) | `bytes_come_back_as_written` of the contract, and `a_write_has_happened_when_it_returns` here |
-//! | binding the context (`driver::push` in `Held::bind`) | every check of the contract, and `calls_come_from_threads_without_a_context_or_with_another` here |
-//! | the bounds check (`Extent::within`) | `ranges_outside_are_refused_and_nothing_is_touched` of the contract, with an illegal address in the driver's log |
+//! | a wait of a write, a read, a fill or a queued copy | the contract on CUDA devices (`bytes_come_back_as_written`, `fill_…`, `queued_copies_…`) |
+//! | the wait of a copy inside a device | `a_write_has_happened_when_it_returns` |
+//! | the wait of a copy between devices | `peers_that_copy_both_ways_at_once_do_not_wait_for_each_other` |
+//! | the wait for queued copies before a free | the contract (`memory_may_be_freed_under_a_queued_copy`) |
+//! | the wait after a copy that failed halfway | `what_passed_through_host_memory_is_wiped` |
+//! | binding the context | the contract, every check |
+//! | giving the thread its own context back | `calls_come_from_threads_…`, `opening_and_resetting_leave_…` |
+//! | the bounds check | the contract (`ranges_outside_are_refused_…`) |
+//! | asking whether the device is lost | `after_a_sticky_error_no_call_reaches_the_driver_until_a_reset` |
+//! | asking whether the allocation is of this epoch | the contract (`a_reset_empties_…`) |
+//! | looking where the memory really is | `memory_that_is_not_video_memory_is_refused_and_given_back` |
+//! | wiping what passed through | `what_passed_through_host_memory_is_wiped` |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -524,6 +533,55 @@ fn peers_that_copy_both_ways_at_once_do_not_wait_for_each_other() {
         scope.spawn(|| (0..40).for_each(|_| assert!(one.device.memory().is_ok())));
     });
     drop((here, there));
+    one.finish();
+    two.finish();
+}
+
+#[test]
+fn peers_that_copy_both_ways_while_both_are_reset_end_well() {
+    let (one, two) = (Bench::new(), Bench::new());
+    let copy = |to: &Bench, from: &Bench| {
+        for _ in 0..60 {
+            let made = |bench: &Bench| bench.device.allocate(ByteLen::new(4096));
+            let (Ok(target), Ok(source)) = (made(to), made(from)) else { continue };
+            let range = DeviceRange::whole(target.len());
+            if let Err(error) = target.copy_from(range, &*source, range) {
+                assert_eq!(error, GpuError::StaleAllocation { gpu: GPU });
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| copy(&one, &two));
+        scope.spawn(|| copy(&two, &one));
+        scope.spawn(|| (0..60).for_each(|_| one.device.reset().unwrap()));
+        scope.spawn(|| (0..60).for_each(|_| two.device.reset().unwrap()));
+    });
+    one.finish();
+    two.finish();
+}
+
+/// Memory that a driver still has locked must not go back to the host: it would be somebody
+/// else's, and locking it again is refused.
+#[test]
+fn host_memory_that_cannot_be_unlocked_is_kept() {
+    let pinned = |bench: &Bench| Sim::leak_report(bench.ordinal).pinned;
+    let (one, two) = (Bench::new(), Bench::new());
+    let first = one.staging(1);
+    one.next(CallKind::Unpin, Fault::Fail(999));
+    drop(first);
+    let kept = pinned(&one);
+    assert_eq!(kept.len(), 1, "it is still locked");
+    let second = one.staging(2);
+    assert_eq!(pinned(&one).len(), 2, "so the next buffer lies elsewhere");
+
+    // A device that is lost is not even asked.
+    let memory = one.device.allocate(ByteLen::new(1)).unwrap();
+    one.next(CallKind::Fill, Fault::Fail(codes::ECC_UNCORRECTABLE));
+    memory.fill(DeviceRange::whole(memory.len()), 0).unwrap_err();
+    drop((second, memory));
+    let third = two.staging(3);
+    assert_eq!(pinned(&two).len(), 1, "another device's buffer lies elsewhere as well");
+    drop(third);
     one.finish();
     two.finish();
 }
