@@ -4,7 +4,6 @@
 //! measured is this crate and not a disk.
 
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
-#![expect(missing_docs, reason = "criterion's macro makes an undocumented function")]
 
 use core::hint::black_box;
 use std::fs::File;

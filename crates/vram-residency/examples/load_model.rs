@@ -5,7 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "an example shows what happens")]
 
-use std::error::Error;
+use core::error::Error;
 use std::fs;
 
 use vram_residency::{
