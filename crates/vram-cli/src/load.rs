@@ -37,6 +37,7 @@ struct Report {
     gpus: Vec<GpuReport>,
     seal: Phase,
     verify: Phase,
+    /// Everything opened from device memory, and hashed on the way.
     read: Phase,
     ranges_compared: u64,
     freed_len: u64,
@@ -309,7 +310,7 @@ impl Report {
 
         output.line("")?;
         let mut phases = table::Table::new(&["phase", "GB/s", "seconds"]);
-        for (name, phase) in [("seal", self.seal), ("verify", self.verify), ("read", self.read)] {
+        for (name, phase) in [("seal", self.seal), ("verify", self.verify), ("read, hash", self.read)] {
             phases.row([
                 name.to_owned(),
                 format!("{:.2}", phase.gb_per_s),
