@@ -30,8 +30,10 @@ const ROOMS: &[Room] = &[
     Room { name: "vram-cli", ours: &["vram-residency", "vram-model"], may_be_unsafe: false },
     Room { name: "cuda-shim", ours: &[], may_be_unsafe: true },
     Room { name: "find_cuda_helper", ours: &[], may_be_unsafe: false },
-    Room { name: "cuda-sim", ours: &["cuda-shim"], may_be_unsafe: true },
-    Room { name: "cuda-sim-so", ours: &["cuda-sim"], may_be_unsafe: true },
+    Room { name: "cuda-sim-engine", ours: &[], may_be_unsafe: true },
+    Room { name: "cuda-sim", ours: &["cuda-shim", "cuda-sim-engine"], may_be_unsafe: true },
+    // Never cuda-shim: its trampolines have the names that the shared object exports.
+    Room { name: "cuda-sim-so", ours: &["cuda-sim-engine"], may_be_unsafe: true },
     Room { name: "xtask", ours: &[], may_be_unsafe: false },
     Room {
         name: "vram-tests",

@@ -1,7 +1,12 @@
-//! The properties of the VRAM residency property-testing guide, G1 to G13, over host devices.
+//! The properties of the VRAM residency property-testing guide, G1 to G13.
 //!
 //! Reference and method stand at the top of `guide/properties.rs`, which holds the bodies: the
-//! same properties run over CUDA devices elsewhere. G14 (time) is a benchmark, `benches/facade.rs`.
+//! same properties run over the simulated driver elsewhere. G14 (time) is a benchmark,
+//! `benches/facade.rs`.
+//!
+//! The devices are in host memory; with the feature `real-gpu`, the CUDA devices of this machine,
+//! or host memory where there are none. `VRAM_TEST_DEVICE=host|cuda` decides it outright. Which it
+//! was is printed.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -12,15 +17,62 @@
     reason = "the inputs are the test's own"
 )]
 
-/// Where the properties run: host devices.
+#[cfg(feature = "real-gpu")]
+#[path = "guide/cuda.rs"]
+mod cuda;
+
+/// Where the properties run.
 mod home {
-    use super::{VramError, VramManager};
+    use super::{ProptestConfig, VramError, VramManager};
+
+    pub(crate) fn config() -> ProptestConfig {
+        ProptestConfig::default()
+    }
 
     pub(crate) fn manager(capacities: Vec<usize>) -> Result<VramManager, VramError> {
+        #[cfg(feature = "real-gpu")]
+        if let Some(ordinals) = real_gpus() {
+            return super::cuda::manager(ordinals, &capacities);
+        }
         match capacities.as_slice() {
             [one] => VramManager::new_mock(*one),
             _ => VramManager::new_mock_multi_gpu(capacities),
         }
+    }
+
+    /// The CUDA devices of this machine, looked for once; what was found is said aloud.
+    #[cfg(feature = "real-gpu")]
+    fn real_gpus() -> Option<&'static [u32]> {
+        use std::io::Write as _;
+        use std::sync::OnceLock;
+
+        use vram_residency::Device as _;
+        use vram_residency::device::CudaDevice;
+
+        static FOUND: OnceLock<Option<Vec<u32>>> = OnceLock::new();
+        let found = FOUND.get_or_init(|| {
+            let wanted = std::env::var("VRAM_TEST_DEVICE").unwrap_or_default();
+            let detected = match wanted.as_str() {
+                "host" => Err("VRAM_TEST_DEVICE=host".to_owned()),
+                _ => CudaDevice::detect().map_err(|error| error.to_string()),
+            };
+            assert!(
+                wanted != "cuda" || detected.is_ok(),
+                "VRAM_TEST_DEVICE=cuda, and there is none: {detected:?}"
+            );
+            let (line, ordinals) = match detected {
+                Ok(devices) => {
+                    let names = devices.iter().map(|device| device.info().name.clone());
+                    let line = format!("on CUDA: {}", names.collect::<Vec<_>>().join(", "));
+                    (line, Some(devices.iter().map(|device| device.ordinal()).collect()))
+                }
+                Err(why) => (format!("on host memory: {why}"), None),
+            };
+            // Past the harness, which would swallow it: which device it was must not be a secret.
+            let _ = writeln!(std::io::stderr().lock(), "guide properties run {line}");
+            ordinals
+        });
+        found.as_deref()
     }
 }
 

@@ -2,7 +2,10 @@
 //
 // This file is a body without a home: whoever includes it provides, in scope,
 //
-//     mod home { pub(crate) fn manager(capacities: Vec<usize>) -> Result<VramManager, VramError> }
+//     mod home {
+//         pub(crate) fn manager(capacities: Vec<usize>) -> Result<VramManager, VramError>;
+//         pub(crate) fn config() -> ProptestConfig;
+//     }
 //
 // so that the same properties run over host devices and over CUDA ones. Reference: plain bytes in
 // a `Vec`, and sums in `usize`. Every property runs `PROPTEST_CASES` cases (256 by default). Where
@@ -24,7 +27,7 @@ const UNIT: usize = 4 << 10;
 
 /// `PROPTEST_CASES`, or proptest's default.
 fn full() -> ProptestConfig {
-    ProptestConfig::default()
+    home::config()
 }
 
 /// A share of the cases, for properties whose single case does hundreds of operations.

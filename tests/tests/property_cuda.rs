@@ -1,0 +1,44 @@
+//! The properties of the VRAM residency property-testing guide, G1 to G13, over CUDA devices on the
+//! simulated driver: the same bodies as over host memory, through cust and the driver shim.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "the inputs are the test's own"
+)]
+
+#[path = "../../crates/vram-residency/tests/guide/cuda.rs"]
+mod cuda;
+
+/// Where the properties run: eight devices, half of which reach each other.
+mod home {
+    use std::sync::OnceLock;
+
+    use cuda_sim::{DeviceSpec, Sim};
+
+    use super::{ProptestConfig, VramError, VramManager};
+
+    /// A quarter of the cases: the driver's every call is checked, which takes its time.
+    pub(crate) fn config() -> ProptestConfig {
+        let config = ProptestConfig::default();
+        ProptestConfig { cases: config.cases.div_ceil(4), ..config }
+    }
+
+    pub(crate) fn manager(capacities: Vec<usize>) -> Result<VramManager, VramError> {
+        static DEVICES: OnceLock<Vec<u32>> = OnceLock::new();
+        let ordinals = DEVICES.get_or_init(|| {
+            cuda_sim::install();
+            let add = |device| {
+                let peer_group = (device % 2 == 0).then_some(1);
+                Sim::add_device(DeviceSpec { capacity: 1 << 40, peer_group, ..DeviceSpec::default() })
+            };
+            (0..8).map(add).collect()
+        });
+        super::cuda::manager(ordinals, &capacities)
+    }
+}
+
+include!("../../crates/vram-residency/tests/guide/properties.rs");
