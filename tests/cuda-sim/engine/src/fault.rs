@@ -18,7 +18,7 @@ pub enum CallKind {
     CopyOut,
     /// Copies within a device.
     CopyWithin,
-    /// Copies between devices: counted and failed at the source, damaged at the target.
+    /// Copies between devices: counted at both, and a fault of either hits; the source's comes first.
     CopyPeer,
     /// `cuMemset*`, queued or not.
     Fill,

@@ -6,9 +6,10 @@ use core::ptr::NonNull;
 use std::panic::catch_unwind;
 use std::sync::{Mutex, PoisonError};
 
+use crate::call::Call;
 use crate::code;
 use crate::report::MisuseKind;
-use crate::world::{self, Call};
+use crate::world;
 
 macro_rules! define {
     ($($module:ident::$name:ident($($parameter:ident: $kind:ty),*);)*) => {

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod bench;
+mod contexts;
 mod devices;
 mod faults;
 mod memory;

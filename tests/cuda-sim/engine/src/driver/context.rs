@@ -5,11 +5,12 @@
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr;
 
+use crate::call::Call;
 use crate::code;
 use crate::fault::{CallKind, Fault};
 use crate::handle::{Kind, decode, encode};
 use crate::report::MisuseKind;
-use crate::world::{Call, Context, thread_contexts};
+use crate::world::{Context, thread_contexts};
 
 /// The least and the greatest priority of a stream.
 pub(crate) const PRIORITIES: (c_int, c_int) = (0, -5);

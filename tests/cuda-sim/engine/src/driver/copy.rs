@@ -5,13 +5,13 @@
 use core::ffi::{c_uchar, c_uint, c_ushort, c_void};
 use core::ptr;
 
+use crate::call::Call;
 use crate::code;
 use crate::driver::{context, pinned, stream::stream_of, wide};
 use crate::fault::{CallKind, Fault};
 use crate::memory::ordinal_of;
 use crate::queue::{Op, Place, Work};
 use crate::report::MisuseKind;
-use crate::world::Call;
 
 /// When an operation runs.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
+use crate::call::Call;
 use crate::code;
 use crate::spec::DeviceSpec;
-use crate::world::Call;
 
 /// The driver version that is told: CUDA 12.4.
 const DRIVER_VERSION: c_int = 12_040;

@@ -4,13 +4,14 @@
 
 use core::ffi::{c_uint, c_void};
 
+use crate::call::Call;
 use crate::code;
 use crate::driver::stream::stream_of;
 use crate::fault::{CallKind, Fault};
 use crate::handle::{Kind, decode, encode};
 use crate::queue::{Op, Work};
 use crate::report::MisuseKind;
-use crate::world::{Call, Event};
+use crate::world::Event;
 
 /// The flag of an event that takes no time.
 const DISABLE_TIMING: u32 = 2;

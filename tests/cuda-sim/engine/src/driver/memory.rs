@@ -4,6 +4,7 @@
 
 use core::ffi::c_void;
 
+use crate::call::Call;
 use crate::code;
 use crate::driver::stream::stream_of;
 use crate::driver::wide;
@@ -11,7 +12,6 @@ use crate::fault::CallKind;
 use crate::memory::{Allocation, ordinal_of};
 use crate::queue::{Op, Work};
 use crate::report::MisuseKind;
-use crate::world::Call;
 
 pub(crate) unsafe fn cuMemGetInfo_v2(
     call: &mut Call<'_>,

@@ -6,6 +6,7 @@ use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::ptr;
 use std::sync::Arc;
 
+use crate::call::Call;
 use crate::code;
 use crate::driver::stream::stream_of;
 use crate::fault::{CallKind, Fault};
@@ -13,7 +14,7 @@ use crate::handle::{Kind, decode, encode};
 use crate::kernel::{LaunchShape, read_image};
 use crate::queue::{Op, Work};
 use crate::report::MisuseKind;
-use crate::world::{Call, Function, Module};
+use crate::world::{Function, Module};
 
 /// Threads of a block, at most.
 const MOST_THREADS: u64 = 1024;

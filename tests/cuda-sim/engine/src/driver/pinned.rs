@@ -4,12 +4,13 @@
 
 use core::ffi::{c_uint, c_void};
 
+use crate::call::Call;
 use crate::code;
 use crate::driver::wide;
 use crate::fault::CallKind;
 use crate::host::HostBlock;
 use crate::report::MisuseKind;
-use crate::world::{Call, World};
+use crate::world::World;
 
 pub(crate) unsafe fn cuMemAllocHost_v2(
     call: &mut Call<'_>,

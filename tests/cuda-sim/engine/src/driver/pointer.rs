@@ -5,12 +5,12 @@
 use core::ffi::{c_int, c_uint, c_void};
 use core::ptr;
 
+use crate::call::Call;
 use crate::code;
 use crate::driver::pinned;
 use crate::fault::CallKind;
 use crate::handle::{Kind, encode};
 use crate::spec::Backing;
-use crate::world::Call;
 
 /// Memory types: host and device.
 const HOST: u32 = 1;

@@ -4,6 +4,7 @@
 
 use core::ffi::{c_int, c_uint, c_void};
 
+use crate::call::Call;
 use crate::code;
 use crate::driver::context::PRIORITIES;
 use crate::driver::event;
@@ -11,7 +12,6 @@ use crate::fault::{CallKind, Fault};
 use crate::handle::{Kind, decode, encode};
 use crate::queue::{Op, Work};
 use crate::report::MisuseKind;
-use crate::world::Call;
 
 pub(crate) unsafe fn cuStreamCreate(
     call: &mut Call<'_>,
