@@ -310,7 +310,9 @@ impl Report {
 
         output.line("")?;
         let mut phases = table::Table::new(&["phase", "GB/s", "seconds"]);
-        for (name, phase) in [("seal", self.seal), ("verify", self.verify), ("read, hash", self.read)] {
+        for (name, phase) in
+            [("seal", self.seal), ("verify", self.verify), ("read, hash", self.read)]
+        {
             phases.row([
                 name.to_owned(),
                 format!("{:.2}", phase.gb_per_s),

@@ -67,7 +67,7 @@ fn a_killed_seal_leaves_no_file_under_the_final_name() {
     // What is left says by its name what it is, and does not stand in the way.
     let left: Vec<String> =
         bench.names().into_iter().filter(|name| name != "key" && name != "long").collect();
-    assert!(left.iter().all(|name| name.starts_with(".image.") && name.ends_with(".partial")));
+    assert!(left.iter().all(|name| name.starts_with('.') && name.ends_with(".partial")));
     bench.write("short", "x");
     let seal = ["seal", "short", "--key-file", "key", "--model-id", "m", "-o", "image"];
     bench.run(seal).expect_code(0);
