@@ -33,11 +33,15 @@ mod home {
             cuda_sim::install();
             let add = |device| {
                 let peer_group = (device % 2 == 0).then_some(1);
-                Sim::add_device(DeviceSpec { capacity: 1 << 40, peer_group, ..DeviceSpec::default() })
+                Sim::add_device(DeviceSpec {
+                    capacity: 1 << 40,
+                    peer_group,
+                    ..DeviceSpec::default()
+                })
             };
             (0..8).map(add).collect()
         });
-        super::cuda::manager(ordinals, &capacities)
+        super::cuda::manager(ordinals, capacities)
     }
 }
 
