@@ -293,8 +293,10 @@ impl Report {
         }
 
         output.line("")?;
-        let mut gpus =
-            table::Table::new(&["gpu", "shards", "bytes", "total", "used", "free", "largest hole"]);
+        let mut gpus = table::Table::new(
+            1,
+            &["gpu", "shards", "bytes", "total", "used", "free", "largest hole"],
+        );
         for gpu in &self.gpus {
             gpus.row([
                 format!("{} {}", gpu.gpu, gpu.name),
@@ -309,7 +311,7 @@ impl Report {
         output.write(&gpus.render())?;
 
         output.line("")?;
-        let mut phases = table::Table::new(&["phase", "GB/s", "seconds"]);
+        let mut phases = table::Table::new(1, &["phase", "GB/s", "seconds"]);
         for (name, phase) in
             [("seal", self.seal), ("verify", self.verify), ("read, hash", self.read)]
         {

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
     let mut output = Output::default();
     let outcome = match &cli.command {
         Command::Load(args) => load::run(args, &mut output),
+        Command::Devices(args) => devices::list(args, &mut output),
         Command::Demo(args) => demo::run(args, &mut output),
         Command::Seal(args) => image::seal(args, &mut output),
         Command::Unseal(args) => image::unseal(args, &mut output),

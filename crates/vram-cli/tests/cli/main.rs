@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod demo;
 mod images;
 mod interrupted;
