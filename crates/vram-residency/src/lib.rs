@@ -5,6 +5,7 @@ mod admit;
 mod builder;
 mod cancel;
 mod clock;
+mod detect;
 mod error;
 mod feed;
 mod free;
