@@ -24,6 +24,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Load safetensors files into device memory, sealed; verify them there; free them.
     Load(LoadArgs),
+    /// List the CUDA devices of this machine; where there are none, say why.
+    Devices(DevicesArgs),
     /// Show what this is for, on a made-up model and two host devices.
     Demo(DemoArgs),
     /// Seal a file into an image that only the key opens.
@@ -60,6 +62,14 @@ pub(crate) struct LoadArgs {
     /// BLAKE3 digest that a file must have, as `b3sum` prints it; one for each file, in order.
     #[arg(long = "expect-digest", value_name = "HEX")]
     pub(crate) expect_digests: Vec<ContentDigest>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `vram devices`.
+#[derive(Args, Debug)]
+pub(crate) struct DevicesArgs {
     /// Print the result as JSON.
     #[arg(long)]
     pub(crate) json: bool,

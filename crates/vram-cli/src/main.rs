@@ -6,6 +6,7 @@ mod args;
 mod demo;
 mod devices;
 mod failure;
+mod gpus;
 mod image;
 mod inspect;
 mod interrupt;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
     let mut output = Output::default();
     let outcome = match &cli.command {
         Command::Load(args) => load::run(args, &mut output),
+        Command::Devices(args) => gpus::run(args, &mut output),
         Command::Demo(args) => demo::run(args, &mut output),
         Command::Seal(args) => image::seal(args, &mut output),
         Command::Unseal(args) => image::unseal(args, &mut output),

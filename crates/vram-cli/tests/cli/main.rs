@@ -9,6 +9,7 @@
 )]
 
 mod demo;
+mod gpus;
 mod images;
 mod interrupted;
 mod load;

@@ -6,7 +6,7 @@ use crate::support::Bench;
 fn help_goes_to_standard_output_and_lists_every_command_and_exit_code() {
     let bench = Bench::new();
     let help = bench.run(["--help"]).expect_code(0).stdout;
-    for command in ["load", "demo", "seal", "unseal", "verify", "inspect", "keygen"] {
+    for command in ["load", "devices", "demo", "seal", "unseal", "verify", "inspect", "keygen"] {
         assert!(help.contains(&format!("  {command}")), "{help}");
         let own = bench.run([command, "--help"]).expect_code(0);
         assert!(own.stdout.contains("Usage: vram"), "{}", own.stdout);
