@@ -57,9 +57,8 @@ impl Rig {
         let device = &self.devices[gpu as usize];
         device.clear_log();
         self.manager.read_shard_at_offset(shard, 0, 1).ok()?;
-        let call = device.calls().into_iter().find(|call| {
-            matches!(call.op, Op::Read | Op::QueueRead)
-        });
+        let call =
+            device.calls().into_iter().find(|call| matches!(call.op, Op::Read | Op::QueueRead));
         call?.offset
     }
 

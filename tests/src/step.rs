@@ -12,23 +12,64 @@ const UNKNOWN: u32 = 999;
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields are what their names say")]
 pub enum Step {
-    Seal { gpu: u32, len: usize, seed: u64, authenticated: bool, segment_scope: bool },
-    Unseal { shard: usize },
-    UnsealAndFree { shard: usize },
-    Free { shard: usize },
-    Read { shard: usize, offset: usize, length: usize },
-    Verify { shard: usize, level: u8 },
-    Migrate { shard: usize, gpu: u32 },
-    Open { shard: usize },
-    Close { shard: usize },
+    Seal {
+        gpu: u32,
+        len: usize,
+        seed: u64,
+        authenticated: bool,
+        segment_scope: bool,
+    },
+    Unseal {
+        shard: usize,
+    },
+    UnsealAndFree {
+        shard: usize,
+    },
+    Free {
+        shard: usize,
+    },
+    Read {
+        shard: usize,
+        offset: usize,
+        length: usize,
+    },
+    Verify {
+        shard: usize,
+        level: u8,
+    },
+    Migrate {
+        shard: usize,
+        gpu: u32,
+    },
+    Open {
+        shard: usize,
+    },
+    Close {
+        shard: usize,
+    },
     /// A handle with one bit changed is used in every way.
-    AlteredHandle { shard: usize, byte: usize, bit: u8 },
+    AlteredHandle {
+        shard: usize,
+        byte: usize,
+        bit: u8,
+    },
     /// A handle of a freed shard, or one from before the shard was sealed anew.
-    OldHandle { selector: usize },
+    OldHandle {
+        selector: usize,
+    },
     /// Device memory changes behind everybody's back.
-    Flip { shard: usize, byte: usize, bit: u8 },
+    Flip {
+        shard: usize,
+        byte: usize,
+        bit: u8,
+    },
     /// The next calls of a kind fail.
-    Fault { gpu: u32, op: Op, when: When, action: Action },
+    Fault {
+        gpu: u32,
+        op: Op,
+        when: When,
+        action: Action,
+    },
 }
 
 /// Lengths near the edges of granules and segments as often as others.

@@ -13,7 +13,8 @@
 #[path = "../../crates/vram-residency/tests/guide/cuda.rs"]
 mod cuda;
 
-/// Where the properties run: eight devices, half of which reach each other.
+/// Where the properties run: three devices, two of which reach each other, in turns where a property
+/// wants more.
 mod home {
     use std::sync::OnceLock;
 
@@ -33,9 +34,13 @@ mod home {
             cuda_sim::install();
             let add = |device| {
                 let peer_group = (device % 2 == 0).then_some(1);
-                Sim::add_device(DeviceSpec { capacity: 1 << 40, peer_group, ..DeviceSpec::default() })
+                Sim::add_device(DeviceSpec {
+                    capacity: 1 << 40,
+                    peer_group,
+                    ..DeviceSpec::default()
+                })
             };
-            (0..8).map(add).collect()
+            (0..3).map(add).collect()
         });
         super::cuda::manager(ordinals, &capacities)
     }
