@@ -42,7 +42,7 @@ mod home {
             };
             (0..3).map(add).collect()
         });
-        super::cuda::manager(ordinals, &capacities)
+        super::cuda::manager(ordinals, capacities)
     }
 }
 

@@ -5,6 +5,8 @@
 //! `VRAM_STRESS_SECONDS` and `VRAM_STRESS_SEED` say how long and from where; a failure names the
 //! seed of its round, which alone repeats it with `VRAM_STRESS_SECONDS=0`.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use proptest::prelude::*;
 use vram_tests::budget::{Budget, Draw};
 use vram_tests::step::{self, Step};

@@ -4,7 +4,12 @@
 //! frees. An operation may find its shard gone; it may never get other bytes, and at the end not a
 //! byte of capacity is missing.
 
-#![expect(clippy::arithmetic_side_effects, reason = "the inputs are the test's own")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "the inputs are the test's own, and a test fails by panicking"
+)]
 
 use std::sync::Mutex;
 use std::thread;

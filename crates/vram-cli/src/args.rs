@@ -24,7 +24,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Load safetensors files into device memory, sealed; verify them there; free them.
     Load(LoadArgs),
-    /// List the CUDA devices of this machine; where there are none, say why.
+    /// List the devices that are here, or say why there is no CUDA.
     Devices(DevicesArgs),
     /// Show what this is for, on a made-up model and two host devices.
     Demo(DemoArgs),

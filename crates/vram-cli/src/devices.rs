@@ -1,12 +1,15 @@
-//! Which devices a command works on.
+//! Which devices there are, and which of them a command works on.
 
 use std::sync::Arc;
 
-use vram_residency::device::{Device, DeviceSpec, HostDevice};
-use vram_residency::{Budget, ByteLen, GpuIndex, VramManager, VramManagerBuilder};
+use serde::Serialize;
+use vram_residency::device::DeviceSpec;
+use vram_residency::{ByteLen, Device, GpuIndex, HostDevice};
 
+use crate::args::DevicesArgs;
 use crate::failure::{Failure, Kind};
-use crate::{gpus, table};
+use crate::output::Output;
+use crate::table::{self, Table};
 
 /// Devices, opened, and a word on where they came from.
 #[derive(Debug)]
@@ -22,51 +25,216 @@ impl Devices {
     ///
     /// # Arguments
     ///
-    /// * `specs`: from the command line; empty for whatever there is.
+    /// * `specs`: from the command line; empty for every CUDA device, or else host memory.
     /// * `needed`: bytes that a host device made up for the occasion must hold.
     pub(crate) fn open(specs: &[DeviceSpec], needed: ByteLen) -> Result<Self, Failure> {
-        if specs.is_empty() {
-            return match gpus::detect() {
-                Ok(devices) => {
-                    let count = devices.len();
-                    let why =
-                        format!("no --device was given: using every CUDA device, {count} found");
-                    Ok(Self { devices, why: Some(why) })
-                }
-                Err(none) => {
-                    let size = table::size(needed);
-                    let why =
-                        format!("no --device was given and {none}: using {size} of host memory");
-                    Ok(Self { devices: vec![host(0, needed)?], why: Some(why) })
-                }
-            };
+        if !specs.is_empty() {
+            let devices = (0..).zip(specs).map(|(index, spec)| match *spec {
+                DeviceSpec::Host(total) => host(index, total),
+                DeviceSpec::Cuda(ordinal) => cuda::open(ordinal, index).map_err(|reason| {
+                    Failure::new(Kind::Device, format!("--device {spec}: {reason}")).hint(USE_HOST)
+                }),
+                other => Err(Failure::new(Kind::Device, format!("cannot open {other}"))),
+            });
+            return Ok(Self { devices: devices.collect::<Result<_, _>>()?, why: None });
         }
-        let devices = (0..)
-            .zip(specs)
-            .map(|(index, spec)| match spec {
-                DeviceSpec::Host(total) => host(index, *total),
-                DeviceSpec::Cuda(ordinal) => gpus::open(*ordinal, index),
-                other => Err(Failure::input(format!("{other}: no such kind of device"))),
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self { devices, why: None })
-    }
-
-    /// A manager's builder over these devices, which takes no more of a card than `needed`.
-    pub(crate) fn builder(&self, needed: ByteLen) -> Result<VramManagerBuilder, Failure> {
-        let mut builder = VramManager::builder();
-        for (gpu, device) in (0..).zip(&self.devices) {
-            builder = builder.device(Arc::clone(device));
-            if let Some(budget) = gpus::budget(&**device, needed)? {
-                builder = builder.budget(gpu, Budget::Bytes(budget));
+        match cuda::detect() {
+            Ok(devices) => {
+                let count = devices.len();
+                let why = format!("no --device was given: using every CUDA device, {count} in all");
+                Ok(Self { devices, why: Some(why) })
+            }
+            Err(reason) => {
+                let size = table::size(needed);
+                let why =
+                    format!("no --device was given: using {size} of host memory, since {reason}");
+                Ok(Self { devices: vec![host(0, needed)?], why: Some(why) })
             }
         }
-        Ok(builder)
     }
 }
 
+/// What helps whoever asked for a device that is not there.
+const USE_HOST: &str = "see `vram devices`, or use host memory, such as --device host:8GiB";
+
 fn host(index: u32, total: ByteLen) -> Result<Arc<dyn Device>, Failure> {
-    let device = HostDevice::new(GpuIndex::new(index), total)
-        .map_err(|error| Failure::new(Kind::Device, error.to_string()).at("host memory"))?;
+    let device = HostDevice::new(GpuIndex::new(index), total).map_err(|error| {
+        Failure::input(format!("--device host:{}: {error}", total.get()))
+            .hint("give a size that this host can address")
+    })?;
     Ok(Arc::new(device))
+}
+
+/// What `vram devices` found. Lengths are in bytes.
+#[derive(Debug, Serialize)]
+struct Listing {
+    devices: Vec<Listed>,
+    /// CUDA devices that are there and cannot be used, and why.
+    unusable: Vec<String>,
+    /// Why there is no CUDA at all, if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_cuda: Option<String>,
+}
+
+/// One device that can be used.
+#[derive(Debug, Serialize)]
+struct Listed {
+    /// What `--device` takes.
+    device: String,
+    name: String,
+    uuid: String,
+    pci_bus_id: Option<String>,
+    total: u64,
+    /// None if the driver would not say.
+    free: Option<u64>,
+    compute_capability: Option<String>,
+    /// The CUDA version that the driver speaks.
+    driver: Option<String>,
+    ecc: Option<bool>,
+    mig: Option<bool>,
+}
+
+/// `vram devices`: lists what is there; that there is nothing is an answer as well.
+pub(crate) fn list(args: &DevicesArgs, output: &mut Output) -> Result<(), Failure> {
+    let mut listing = Listing { devices: Vec::new(), unusable: Vec::new(), no_cuda: None };
+    match cuda::survey() {
+        Ok(found) => {
+            for one in found {
+                match one {
+                    Ok(device) => listing.devices.push(Listed::of(&*device)),
+                    Err(reason) => listing.unusable.push(reason),
+                }
+            }
+        }
+        Err(reason) => listing.no_cuda = Some(reason),
+    }
+    if args.json { output.json(&listing) } else { listing.print(output) }
+}
+
+impl Listed {
+    fn of(device: &dyn Device) -> Self {
+        let info = device.info();
+        Self {
+            device: DeviceSpec::Cuda(info.index.get()).to_string(),
+            name: info.name.clone(),
+            uuid: info.uuid.to_string(),
+            pci_bus_id: info.pci_bus_id.clone(),
+            total: info.total.get(),
+            free: device.memory().ok().map(|memory| memory.free.get()),
+            compute_capability: info
+                .compute_capability
+                .map(|(major, minor)| format!("{major}.{minor}")),
+            driver: info
+                .driver_version
+                .map(|version| format!("{}.{}", version / 1000, (version % 1000) / 10)),
+            ecc: info.ecc,
+            mig: info.mig,
+        }
+    }
+}
+
+impl Listing {
+    fn print(&self, output: &mut Output) -> Result<(), Failure> {
+        if !self.devices.is_empty() {
+            let mut devices = Table::new(
+                2,
+                &[
+                    "device", "name", "memory", "free", "compute", "CUDA", "ECC", "MIG", "bus",
+                    "uuid",
+                ],
+            );
+            let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+            let on = |flag: Option<bool>| match flag {
+                Some(true) => "on".to_owned(),
+                Some(false) => "off".to_owned(),
+                None => "-".to_owned(),
+            };
+            let size = |len| table::size(ByteLen::new(len));
+            for device in &self.devices {
+                devices.row([
+                    device.device.clone(),
+                    device.name.clone(),
+                    size(device.total),
+                    device.free.map_or_else(|| "-".to_owned(), size),
+                    known(&device.compute_capability),
+                    known(&device.driver),
+                    on(device.ecc),
+                    on(device.mig),
+                    known(&device.pci_bus_id),
+                    device.uuid.clone(),
+                ]);
+            }
+            output.write(&devices.render())?;
+        }
+        for reason in &self.unusable {
+            output.line(format!("not usable: {reason}"))?;
+        }
+        if let Some(reason) = &self.no_cuda {
+            output.line(format!("no CUDA: {reason}"))?;
+        }
+        output.line("host memory stands in for a GPU anywhere: --device host:8GiB")
+    }
+}
+
+/// A device, or why it cannot be used, in words.
+type Outcome = Result<Arc<dyn Device>, String>;
+
+/// CUDA devices, or why there are none, in words.
+#[cfg(feature = "cuda")]
+mod cuda {
+    use std::sync::Arc;
+
+    use vram_residency::device::{CudaDevice, CudaUnavailable};
+    use vram_residency::{Device, GpuIndex};
+
+    use super::Outcome;
+
+    /// The device of this number, called `index` from here on.
+    pub(super) fn open(ordinal: u32, index: u32) -> Outcome {
+        in_words(CudaDevice::open(ordinal, GpuIndex::new(index)))
+    }
+
+    /// Every device that can be used.
+    pub(super) fn detect() -> Result<Vec<Arc<dyn Device>>, String> {
+        let found = CudaDevice::detect().map_err(|reason| reason.to_string())?;
+        Ok(found.into_iter().map(|device| -> Arc<dyn Device> { device }).collect())
+    }
+
+    /// Every device, each with its own outcome.
+    pub(super) fn survey() -> Result<Vec<Outcome>, String> {
+        let found = CudaDevice::survey().map_err(|reason| reason.to_string())?;
+        Ok(found.into_iter().map(in_words).collect())
+    }
+
+    fn in_words(opened: Result<Arc<CudaDevice>, CudaUnavailable>) -> Outcome {
+        match opened {
+            Ok(device) => Ok(device),
+            Err(reason) => Err(reason.to_string()),
+        }
+    }
+}
+
+/// CUDA devices in a build without CUDA: there are none, and that is why.
+#[cfg(not(feature = "cuda"))]
+mod cuda {
+    use std::sync::Arc;
+
+    use vram_residency::Device;
+
+    use super::Outcome;
+
+    /// Said wherever a CUDA device would be.
+    const REASON: &str = "this build of vram has no CUDA; build it with `--features cuda`";
+
+    pub(super) fn open(_ordinal: u32, _index: u32) -> Outcome {
+        Err(REASON.to_owned())
+    }
+
+    pub(super) fn detect() -> Result<Vec<Arc<dyn Device>>, String> {
+        Err(REASON.to_owned())
+    }
+
+    pub(super) fn survey() -> Result<Vec<Outcome>, String> {
+        Err(REASON.to_owned())
+    }
 }

@@ -76,12 +76,6 @@ impl Failure {
         self
     }
 
-    /// With where it happened, before what happened.
-    pub(crate) fn at(mut self, place: impl fmt::Display) -> Self {
-        self.what = format!("{place}: {}", self.what);
-        self
-    }
-
     /// The code to exit with.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.kind.code())
@@ -188,10 +182,5 @@ mod tests {
         let failure = Failure::input("no file a\nb\u{1b}[2J").hint("try\r\nagain");
         let shown = failure.to_string();
         assert_eq!(shown, "no file a\\nb\\u{1b}[2J; try\\r\\nagain");
-    }
-
-    #[test]
-    fn a_place_stands_before_what_happened() {
-        assert_eq!(Failure::input("no").at("there").to_string(), "there: no");
     }
 }

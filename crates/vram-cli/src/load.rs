@@ -84,9 +84,9 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         None => keys::random()?,
     };
     let key_id = key.id();
-    let devices = Devices::open(&args.devices, model.plan.footprint())?;
-    let manager = devices
-        .builder(model.plan.footprint())?
+    let Devices { devices, why } = Devices::open(&args.devices, model.plan.footprint())?;
+    let manager = VramManager::builder()
+        .devices(devices)
         .key(key)
         .limits(Limits::default().staging_bytes(STAGING_LEN_MAX))
         .build()?;
@@ -126,7 +126,7 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
             Mode::Authenticated => "authenticated",
         },
         key_id: key_id.to_string(),
-        devices: devices.why,
+        devices: why,
         files: file_reports(&model, &digests),
         shard_count: model.plan.pieces().len(),
         content_len: total.get(),
@@ -293,8 +293,10 @@ impl Report {
         }
 
         output.line("")?;
-        let mut gpus =
-            table::Table::new(&["gpu", "shards", "bytes", "total", "used", "free", "largest hole"]);
+        let mut gpus = table::Table::new(
+            1,
+            &["gpu", "shards", "bytes", "total", "used", "free", "largest hole"],
+        );
         for gpu in &self.gpus {
             gpus.row([
                 format!("{} {}", gpu.gpu, gpu.name),
@@ -309,7 +311,7 @@ impl Report {
         output.write(&gpus.render())?;
 
         output.line("")?;
-        let mut phases = table::Table::new(&["phase", "GB/s", "seconds"]);
+        let mut phases = table::Table::new(1, &["phase", "GB/s", "seconds"]);
         for (name, phase) in
             [("seal", self.seal), ("verify", self.verify), ("read, hash", self.read)]
         {

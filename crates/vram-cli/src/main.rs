@@ -6,7 +6,6 @@ mod args;
 mod demo;
 mod devices;
 mod failure;
-mod gpus;
 mod image;
 mod inspect;
 mod interrupt;
@@ -42,7 +41,7 @@ fn main() -> ExitCode {
     let mut output = Output::default();
     let outcome = match &cli.command {
         Command::Load(args) => load::run(args, &mut output),
-        Command::Devices(args) => gpus::run(args, &mut output),
+        Command::Devices(args) => devices::list(args, &mut output),
         Command::Demo(args) => demo::run(args, &mut output),
         Command::Seal(args) => image::seal(args, &mut output),
         Command::Unseal(args) => image::unseal(args, &mut output),

@@ -8,15 +8,16 @@ use vram_residency::ByteLen;
 /// A table: a head, rows, and columns as wide as they need to be.
 #[derive(Debug)]
 pub(crate) struct Table {
+    words: usize,
     head: Vec<&'static str>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// An empty table. The first column is words and stands left; the others are figures and
-    /// stand right.
-    pub(crate) fn new(head: &[&'static str]) -> Self {
-        Self { head: head.to_vec(), rows: Vec::new() }
+    /// An empty table. The first columns, as many as `words` says, stand left; the others are
+    /// figures and stand right.
+    pub(crate) fn new(words: usize, head: &[&'static str]) -> Self {
+        Self { words, head: head.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row.
@@ -40,7 +41,7 @@ impl Table {
             let mut shown = String::new();
             // Writing to a `String` cannot fail.
             for (column, (cell, &width)) in line.iter().zip(&widths).enumerate() {
-                if column == 0 {
+                if column < self.words {
                     let _ = write!(shown, "  {cell:<width$}");
                 } else {
                     let _ = write!(shown, "  {cell:>width$}");
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let mut table = Table::new(&["name", "n"]);
+        let mut table = Table::new(1, &["name", "n"]);
         table.row(["a".into(), "1000".into()]);
         table.row(["longer".into(), "1".into()]);
         assert_eq!(table.render(), "  name       n\n  a       1000\n  longer     1\n");

@@ -76,7 +76,9 @@ fn after_a_sticky_error_nothing_reaches_the_device_until_it_is_reset() {
         assert_eq!(refused.error, lost);
 
         // Not one of them got through: the bytes are those of before.
+        let counted = device.calls_after_loss();
         device.reset().unwrap();
+        assert_eq!(device.calls_after_loss(), counted, "a reset is what helps");
         assert_eq!(device.state(), DeviceState::Ready);
         assert_eq!(refused.memory.fill(whole(), 0), Err(GpuError::StaleAllocation { gpu: GPU }));
         refused.memory.free().unwrap();

@@ -32,7 +32,7 @@ mod home {
     pub(crate) fn manager(capacities: Vec<usize>) -> Result<VramManager, VramError> {
         #[cfg(feature = "real-gpu")]
         if let Some(ordinals) = real_gpus() {
-            return super::cuda::manager(ordinals, &capacities);
+            return super::cuda::manager(ordinals, capacities);
         }
         match capacities.as_slice() {
             [one] => VramManager::new_mock(*one),

@@ -19,7 +19,7 @@ mod home {
 
     pub(crate) fn manager(capacities: Vec<usize>) -> Result<VramManager, VramError> {
         static ORDINALS: OnceLock<Vec<u32>> = OnceLock::new();
-        super::cuda::manager(ORDINALS.get_or_init(crate::machine::ordinals), &capacities)
+        super::cuda::manager(ORDINALS.get_or_init(crate::machine::ordinals), capacities)
     }
 }
 

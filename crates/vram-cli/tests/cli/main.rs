@@ -8,8 +8,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod demo;
-mod gpus;
 mod images;
 mod interrupted;
 mod load;

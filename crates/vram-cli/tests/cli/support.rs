@@ -68,7 +68,7 @@ impl Bench {
             .args(args)
             .current_dir(self.folder.path())
             .env_remove("RUST_LOG")
-            // The same on a machine with a GPU: a driver is there only where a test asks for one.
+            // Whatever GPU this machine has: a test says so where it wants one.
             .env("VRAM_CUDA_DRIVER", "/nowhere/libcuda.so.1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -15,12 +15,15 @@
 //! - **Locks.** The context is held for reading by each call and for writing by a reset alone; no
 //!   thread takes it twice. Pools are locked for a push or a pop, never across a driver call.
 
+mod allocation;
 mod context;
 mod device;
 mod driver;
 mod lane;
 mod memory;
 mod pages;
+mod queued;
+mod transfer;
 mod unavailable;
 
 pub use self::device::CudaDevice;

@@ -11,13 +11,13 @@ use vram_residency::{Budget, ByteLen, GpuIndex, VramError, VramManager};
 
 /// A manager whose GPU i is the i-th of these devices, with a budget of its own. Where there are
 /// fewer devices than GPUs, a device serves as several, each with an identity of its own.
-pub(crate) fn manager(ordinals: &[u32], capacities: &[usize]) -> Result<VramManager, VramError> {
+pub(crate) fn manager(ordinals: &[u32], capacities: Vec<usize>) -> Result<VramManager, VramError> {
     let mut builder = VramManager::builder();
     let devices = ordinals.iter().cycle().enumerate();
     for ((index, capacity), (turn, ordinal)) in (0_u32..).zip(capacities).zip(devices) {
         let device = CudaDevice::open(*ordinal, GpuIndex::new(index))
             .map_err(|error| VramError::Config { what: error.to_string() })?;
-        let budget = Budget::Bytes(ByteLen::from_usize(*capacity));
+        let budget = Budget::Bytes(ByteLen::from_usize(capacity));
         let device: Arc<dyn Device> =
             if turn < ordinals.len() { device } else { Arc::new(Share::of(device, index)) };
         builder = builder.device(device).budget(index, budget);
