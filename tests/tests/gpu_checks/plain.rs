@@ -34,12 +34,12 @@ impl Plain {
     }
 
     /// Host to device.
-    pub(crate) fn to_device(&mut self) -> Duration {
+    pub(crate) fn copy_in(&mut self) -> Duration {
         timed(|| self.memory.copy_from(self.locked.as_slice()).unwrap())
     }
 
     /// Device to host.
-    pub(crate) fn to_host(&mut self) -> Duration {
+    pub(crate) fn copy_out(&mut self) -> Duration {
         timed(|| self.memory.copy_to(self.locked.as_mut_slice()).unwrap())
     }
 

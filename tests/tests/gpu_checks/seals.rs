@@ -1,7 +1,7 @@
 //! How quick sealing into device memory, verifying and opening are, as a share of a plain
 //! page-locked copy of the same bytes in the same rounds.
 
-use std::cell::RefCell;
+use core::cell::RefCell;
 
 use vram_alloc::ByteLen;
 use vram_gpu::{CudaDevice, Device};
@@ -54,8 +54,8 @@ fn at(device: &CudaDevice, len: ByteLen, mode: &str, request: &SealRequest) {
     let reads = bytes.len() / part.len();
 
     let mut jobs: [(&str, usize, Job<'_>); 6] = [
-        ("plain copy to the device", 0, Box::new(|| plain.borrow_mut().to_device())),
-        ("plain copy to the host", 1, Box::new(|| plain.borrow_mut().to_host())),
+        ("plain copy to the device", 0, Box::new(|| plain.borrow_mut().copy_in())),
+        ("plain copy to the host", 1, Box::new(|| plain.borrow_mut().copy_out())),
         (
             "seal",
             0,

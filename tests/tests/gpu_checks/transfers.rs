@@ -1,6 +1,6 @@
 //! How quick copies are, as a share of the driver's own page-locked copy in the same rounds.
 
-use std::cell::RefCell;
+use core::cell::RefCell;
 
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange};
 use vram_gpu::{CudaDevice, Device, Staging};
@@ -48,8 +48,8 @@ fn at(device: &CudaDevice, len: ByteLen) {
     };
 
     let mut jobs: [(&str, usize, Job<'_>); 10] = [
-        ("to the device, the driver's own copy", 0, Box::new(|| plain.borrow_mut().to_device())),
-        ("to the host, the driver's own copy", 1, Box::new(|| plain.borrow_mut().to_host())),
+        ("to the device, the driver's own copy", 0, Box::new(|| plain.borrow_mut().copy_in())),
+        ("to the host, the driver's own copy", 1, Box::new(|| plain.borrow_mut().copy_out())),
         ("within, the driver's own copy", 2, Box::new(|| plain.borrow_mut().within())),
         ("fill, the driver's own", 3, Box::new(|| plain.borrow_mut().fill())),
         (
