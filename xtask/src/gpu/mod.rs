@@ -19,8 +19,8 @@ const LIBRARIES: &[&str] =
     &["libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
 
 /// What the simulated driver offers: two devices that reach each other, one of them in use.
-const SIMULATED_DEVICES: &str = "name=Simulated GPU,capacity=256MiB,group=1;\
-     name=Simulated GPU,capacity=512MiB,foreign=32MiB,group=1";
+const SIMULATED_DEVICES: &str = "name=Simulated GPU,capacity=1100MiB,group=1;\
+     name=Simulated GPU,capacity=1200MiB,foreign=32MiB,group=1";
 
 /// The command line of this command.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,9 @@ pub(crate) struct Options {
     build_only: bool,
     /// Run over the simulated driver: shows that the checks work, and nothing of a GPU.
     simulated: bool,
+    /// Build with the profile of the tests, which CI has built most of: quick, and not to be
+    /// carried anywhere.
+    debug: bool,
     /// Where to write the report instead of standard output.
     report: Option<PathBuf>,
     /// Make the report of a log from another machine; build and run nothing.
@@ -43,16 +46,17 @@ impl Options {
             match flag.as_str() {
                 "--build-only" => options.build_only = true,
                 "--simulated" => options.simulated = true,
+                "--debug" => options.debug = true,
                 "--report" => options.report = Some(arguments::value(&flag, &mut args)?.into()),
                 "--read" => options.read = Some(arguments::value(&flag, &mut args)?.into()),
                 _ => return Err(arguments::unknown(&flag)),
             }
         }
-        let others = options.build_only || options.simulated;
-        if options.read.is_some() && others || options.build_only && options.report.is_some() {
-            return Err("--read, --build-only and --simulated or --report do not go together; \
-                        see `cargo xtask help`"
-                .to_owned());
+        if options.read.is_some() && (options.build_only || options.simulated || options.debug) {
+            return Err("--read builds and runs nothing; see `cargo xtask help`".to_owned());
+        }
+        if options.build_only && (options.simulated || options.debug || options.report.is_some()) {
+            return Err("--build-only runs nothing; see `cargo xtask help`".to_owned());
         }
         Ok(options)
     }
@@ -60,12 +64,18 @@ impl Options {
     /// The command as a person types it.
     fn line(&self) -> String {
         let simulated = if self.simulated { " --simulated" } else { "" };
-        format!("cargo xtask gpu{simulated}")
+        let debug = if self.debug { " --debug" } else { "" };
+        format!("cargo xtask gpu{simulated}{debug}")
     }
 
     /// As CI runs it: over the simulated driver, the report shown.
     pub(crate) fn for_ci() -> Self {
-        Self { simulated: true, ..Self::default() }
+        Self { simulated: true, debug: true, ..Self::default() }
+    }
+
+    /// The profile to build with, and the folder of what it builds.
+    fn profile(&self) -> (&'static str, &'static str) {
+        if self.debug { ("dev", "debug") } else { ("gpu", "gpu") }
     }
 }
 
@@ -75,12 +85,13 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         let log = Log::read(&text).map_err(|e| format!("{}: {e}", path.display()))?;
         let command = log_command(path);
-        return finish(options, &log, &command, log.failures());
+        return finish(options, &log, &command, &log.failures());
     }
 
-    let binary = build()?;
+    let binary = build(options)?;
     let bytes = fs::read(&binary).map_err(|e| format!("{}: {e}", binary.display()))?;
-    println!("{}: {}", binary.display(), sound(&bytes)?);
+    let size_max = if options.debug { u64::MAX } else { SIZE_MAX };
+    println!("{}: {}", binary.display(), sound(&bytes, size_max)?);
     if options.build_only {
         println!("carry it to the machine with the GPU, and there:");
         println!("  ./vram-gpu-checks --test-threads=1 --nocapture > gpu.log 2>&1");
@@ -92,13 +103,12 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let mut probe = shell::program(&binary_text, &["--exact", "--nocapture", PROBE]);
     let mut checks = shell::program(&binary_text, &["--test-threads=1", "--nocapture"]);
     if options.simulated {
-        let library = simulated_driver(&binary)?;
+        let library = simulated_driver(options, &binary)?;
         (probe, checks) = (over(probe, &library), over(checks, &library));
     }
     // Alone, before anything else: without a device one line says why, and not each check.
-    let (said, there) = probe.run_and_read()?;
+    let (_shown, there) = probe.run_and_read()?;
     if !there {
-        let _already_shown = said;
         return Err("no GPU to check: the line above says why. `--build-only` builds the binary \
                     for another machine, `--simulated` runs it over the simulated driver"
             .to_owned());
@@ -112,19 +122,14 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     if options.simulated != log.is_simulated() {
         failures.push("the driver is not the one that was asked for".to_owned());
     }
-    finish(options, &log, &options.line(), failures)
+    finish(options, &log, &options.line(), &failures)
 }
 
 /// The check that finds a device, or says why there is none.
 const PROBE: &str = "devices::there_is_a_device_and_it_says_what_it_is";
 
 /// Writes the report where it was asked for, and turns failures into the command's error.
-fn finish(
-    options: &Options,
-    log: &Log,
-    command: &str,
-    failures: Vec<String>,
-) -> Result<(), String> {
+fn finish(options: &Options, log: &Log, command: &str, failures: &[String]) -> Result<(), String> {
     let report = log.markdown(command);
     match &options.report {
         None => println!("\n{report}"),
@@ -143,18 +148,22 @@ fn log_command(path: &Path) -> String {
 }
 
 /// Builds the binary, and puts it beside its profile's other output under its own name.
-fn build() -> Result<PathBuf, String> {
+fn build(options: &Options) -> Result<PathBuf, String> {
+    let (profile, folder) = options.profile();
+    // The whole workspace turns on what other members ask of the same crates: what its tests
+    // built is of use.
+    let of = if options.debug { "--workspace" } else { "--package=vram-tests" };
     let commit = shell::program("git", &["describe", "--always", "--dirty", "--abbrev=40"]).read();
     // Sources without a repository can be built too.
     let commit = commit.unwrap_or_else(|_no_git| "unknown".to_owned());
-    let text = shell::cargo(&["test", "--profile", "gpu", "-p", "vram-tests"])
+    let text = shell::cargo(&["test", "--profile", profile, of])
         .arg("--test=gpu_checks")
         .arg("--no-run")
         .arg("--message-format=json-render-diagnostics")
         .env("VRAM_GPU_COMMIT", commit.trim())
         .read_shown()?;
     let built = executable(&text).ok_or("cargo built no test `gpu_checks`")?;
-    let target = workspace::target_folder()?.join("gpu").join("vram-gpu-checks");
+    let target = workspace::target_folder()?.join(folder).join("vram-gpu-checks");
     fs::copy(&built, &target).map_err(|e| format!("{}: {e}", target.display()))?;
     Ok(target)
 }
@@ -170,10 +179,10 @@ fn executable(messages: &str) -> Option<PathBuf> {
 }
 
 /// What a binary is that can be carried, or why it is none.
-fn sound(file: &[u8]) -> Result<String, String> {
+fn sound(file: &[u8], size_max: u64) -> Result<String, String> {
     let size = u64::try_from(file.len()).unwrap_or(u64::MAX);
-    if size >= SIZE_MAX {
-        return Err(format!("the binary has {size} bytes; it is to be below {SIZE_MAX}"));
+    if size >= size_max {
+        return Err(format!("the binary has {size} bytes; it is to be below {size_max}"));
     }
     let needed = elf::needed(file)?;
     let strange: Vec<_> =
@@ -186,8 +195,9 @@ fn sound(file: &[u8]) -> Result<String, String> {
 }
 
 /// The simulated driver's shared object, of the profile that the binary has.
-fn simulated_driver(binary: &Path) -> Result<String, String> {
-    shell::cargo(&["build", "--profile", "gpu", "-p", "cuda-sim-so"]).run()?;
+fn simulated_driver(options: &Options, binary: &Path) -> Result<String, String> {
+    let (profile, _) = options.profile();
+    shell::cargo(&["build", "--profile", profile, "-p", "cuda-sim-so"]).run()?;
     let library = binary.with_file_name("libcuda_sim_so.so");
     if library.is_file() {
         Ok(library.to_string_lossy().into_owned())
@@ -215,7 +225,7 @@ mod tests {
     #[test]
     fn options_are_read_and_those_that_exclude_each_other_refused() {
         assert_eq!(parse(""), Ok(Options::default()));
-        assert_eq!(parse("--simulated"), Ok(Options::for_ci()));
+        assert_eq!(parse("--simulated --debug"), Ok(Options::for_ci()));
         let report = parse("--simulated --report r.md").unwrap();
         assert_eq!((report.report, report.simulated), (Some("r.md".into()), true));
         assert_eq!(parse("--read gpu.log").unwrap().read, Some("gpu.log".into()));
@@ -226,6 +236,7 @@ mod tests {
             "--read l --simulated",
             "--read l --build-only",
             "--build-only --report r",
+            "--build-only --debug",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
@@ -245,7 +256,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_binary_that_needs_more_than_libc_or_is_too_large_is_refused() {
         let own = fs::read(std::env::current_exe().unwrap()).unwrap();
-        assert!(sound(&own).unwrap().contains("libc.so.6"));
+        assert!(sound(&own, u64::MAX).unwrap().contains("libc.so.6"));
         // The name of one of its libraries changed to one that no machine may be asked for.
         let mut strange = own.clone();
         let name = b"libc.so.6\0";
@@ -254,8 +265,7 @@ mod tests {
                 strange[place..place + 4].copy_from_slice(b"libq");
             }
         }
-        assert!(sound(&strange).unwrap_err().contains("libq.so.6"));
-        let large = vec![0; usize::try_from(SIZE_MAX).unwrap()];
-        assert!(sound(&large).unwrap_err().contains("bytes"));
+        assert!(sound(&strange, u64::MAX).unwrap_err().contains("libq.so.6"));
+        assert!(sound(&own, u64::try_from(own.len()).unwrap()).unwrap_err().contains("bytes"));
     }
 }

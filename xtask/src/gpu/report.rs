@@ -53,7 +53,7 @@ impl Log {
     pub(crate) fn read(text: &str) -> Result<Self, String> {
         let mut log = Self::default();
         for (number, line) in (1_u64..).zip(text.lines()) {
-            log.line(line.trim_end()).map_err(|why| format!("line {number}: {why}"))?;
+            log.line(line).map_err(|why| format!("line {number}: {why}"))?;
         }
         if log.checks.is_empty() {
             return Err("no check ran: this is not the log of the check binary".to_owned());
@@ -171,7 +171,11 @@ impl Log {
                  its figures are those of host memory.\n\n",
             );
         }
-        let _ = writeln!(text, "Commit {}. Command: `{command}`\n", self.run("commit").unwrap_or("unknown"));
+        let _ = writeln!(
+            text,
+            "Commit {}. Command: `{command}`\n",
+            self.run("commit").unwrap_or("unknown")
+        );
 
         let failures = self.failures();
         let passed = self.checks.iter().filter(|(_, outcome)| *outcome == Outcome::Passed).count();
@@ -291,9 +295,10 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
 
     #[test]
     fn a_simulated_driver_is_told_from_a_real_one_by_either_name() {
-        for (real, simulated) in
-            [("/usr/lib/libcuda.so.1", "/target/libcuda_sim_so.so"), ("NVIDIA H200", "Simulated GPU")]
-        {
+        for (real, simulated) in [
+            ("/usr/lib/libcuda.so.1", "/target/libcuda_sim_so.so"),
+            ("NVIDIA H200", "Simulated GPU"),
+        ] {
             let log = Log::read(&SOUND.replace(real, simulated)).unwrap();
             assert!(log.is_simulated(), "{simulated}");
             assert!(log.markdown("x").contains("**A simulated driver.**"));
