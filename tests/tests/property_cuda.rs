@@ -13,7 +13,8 @@
 #[path = "../../crates/vram-residency/tests/guide/cuda.rs"]
 mod cuda;
 
-/// Where the properties run: eight devices, half of which reach each other.
+/// Where the properties run: three devices, two of which reach each other, in turns where a property
+/// wants more.
 mod home {
     use std::sync::OnceLock;
 
@@ -39,7 +40,7 @@ mod home {
                     ..DeviceSpec::default()
                 })
             };
-            (0..8).map(add).collect()
+            (0..3).map(add).collect()
         });
         super::cuda::manager(ordinals, capacities)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{arguments, layers, proptest, shell, summary, workspace};
+use crate::{arguments, gpu, layers, proptest, shell, summary, workspace};
 
 /// The command line of this command.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,6 +39,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     push(&mut steps, "lints", || {
         shell::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()
     });
+    // Not among all targets: no plain test run is to build it.
+    push(&mut steps, "lints of the GPU checks", || {
+        let target = ["clippy", "--workspace", "--test", "gpu_checks", "--", "-D", "warnings"];
+        shell::cargo(&target).run()
+    });
     // `--workspace` turns every feature on that any member asks for: each library is also
     // checked alone, as another project would use it.
     for package in workspace::packages()? {
@@ -60,6 +65,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         shell::cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()
     });
     push(&mut steps, "properties", || proptest::run(&proptest::Options::short()));
+    push(&mut steps, "GPU checks, simulated", || gpu::run(&gpu::Options::for_ci()));
+    push(&mut steps, "vram with CUDA", || {
+        let target = ["test", "--workspace", "--features", "vram-cli/cuda", "--test", "cli"];
+        shell::cargo(&target).arg("cuda").run()
+    });
     push(&mut steps, "main job", || {
         shell::cargo(&["run", "--release", "-p", "vram-cli", "--", "demo"]).run()
     });

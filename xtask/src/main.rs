@@ -8,6 +8,7 @@
 mod arguments;
 mod bench;
 mod ci;
+mod gpu;
 mod layers;
 mod model;
 mod proptest;
@@ -25,6 +26,11 @@ cargo xtask COMMAND [OPTIONS]
   stress [--minutes N] [--seed S] [--only TARGET]
                                           every stress suite (test targets stress_*) for N minutes in all, then the models of concurrency
   bench [--only CRATE] [--quick]          criterion benches, then medians as ratios against the reference of each group
+  gpu [--build-only] [--simulated [--debug]] [--report FILE] [--read LOG]
+                                          checks and measures the GPUs of this machine, with a report in Markdown
+                                          (--build-only: the binary alone, to carry elsewhere; --read: the report of its
+                                          log; --simulated: over the simulated driver, to check the checks;
+                                          --debug: built as the tests are)
   layers                                  who may import whom, against what the manifests and sources say
   ci [--after-tests]                      what CI runs, in the same order (--after-tests leaves the test command out)
   model                                   fetches a real model (90.9 MB) into target/model/ with pip
@@ -43,6 +49,7 @@ fn main() -> ExitCode {
         "proptest" => proptest::Options::parse(args).and_then(|options| proptest::run(&options)),
         "stress" => stress::Options::parse(args).and_then(|options| stress::run(&options)),
         "bench" => bench::Options::parse(args).and_then(|options| bench::run(&options)),
+        "gpu" => gpu::Options::parse(args).and_then(|options| gpu::run(&options)),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
         "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),
         "model" => arguments::none(args).and_then(|()| model::run()),

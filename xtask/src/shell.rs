@@ -88,6 +88,12 @@ impl Child {
         Ok((text, status.success()))
     }
 
+    /// Shows the line, runs the child, and returns its standard output.
+    pub(crate) fn read_shown(&self) -> Result<String, String> {
+        println!("$ {}", self.line());
+        self.read()
+    }
+
     /// Runs the child in silence and returns its standard output.
     pub(crate) fn read(&self) -> Result<String, String> {
         let output = self

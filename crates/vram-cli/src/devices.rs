@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use vram_residency::device::DeviceSpec;
-use vram_residency::{ByteLen, Device, GpuIndex, HostDevice};
+use vram_residency::{
+    Budget, ByteLen, Device, DeviceKind, GpuIndex, HostDevice, VramManager, VramManagerBuilder,
+};
 
 use crate::args::DevicesArgs;
 use crate::failure::{Failure, Kind};
@@ -51,6 +53,27 @@ impl Devices {
                 Ok(Self { devices: vec![host(0, needed)?], why: Some(why) })
             }
         }
+    }
+}
+
+impl Devices {
+    /// A manager's builder over these devices. Of a card, which others may use too, it takes no more
+    /// than `needed`, and never more than nine tenths of what is free.
+    pub(crate) fn builder(&self, needed: ByteLen) -> Result<VramManagerBuilder, Failure> {
+        let mut builder = VramManager::builder();
+        for (gpu, device) in (0..).zip(&self.devices) {
+            builder = builder.device(Arc::clone(device));
+            if device.info().kind != DeviceKind::Host {
+                let memory = device.memory().map_err(|error| {
+                    Failure::new(Kind::Device, error.to_string()).at(&device.info().name)
+                })?;
+                let share = memory.free.get().saturating_sub(memory.free.get().div_ceil(10));
+                // Whole granules.
+                let budget = needed.min(ByteLen::new(share & !255));
+                builder = builder.budget(gpu, Budget::Bytes(budget));
+            }
+        }
+        Ok(builder)
     }
 }
 

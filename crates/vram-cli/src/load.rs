@@ -84,9 +84,9 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         None => keys::random()?,
     };
     let key_id = key.id();
-    let Devices { devices, why } = Devices::open(&args.devices, model.plan.footprint())?;
-    let manager = VramManager::builder()
-        .devices(devices)
+    let devices = Devices::open(&args.devices, model.plan.footprint())?;
+    let manager = devices
+        .builder(model.plan.footprint())?
         .key(key)
         .limits(Limits::default().staging_bytes(STAGING_LEN_MAX))
         .build()?;
@@ -126,7 +126,7 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
             Mode::Authenticated => "authenticated",
         },
         key_id: key_id.to_string(),
-        devices: why,
+        devices: devices.why,
         files: file_reports(&model, &digests),
         shard_count: model.plan.pieces().len(),
         content_len: total.get(),

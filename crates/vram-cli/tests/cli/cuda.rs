@@ -103,6 +103,29 @@ fn without_a_device_every_cuda_device_is_used_and_that_is_said() {
 }
 
 #[test]
+fn no_more_of_a_card_is_taken_than_the_model_needs() {
+    let bench = Bench::new();
+    bench.model("m.safetensors", 3000);
+    let load = ["load", "--json", "m.safetensors", "--device", "host:16MiB", "--device", "cuda:0"];
+    let all = [&load[..], &["--gpu", "1"]].concat();
+    let report = json(&run(&bench, "capacity=1GiB,foreign=500MiB", &all).expect_code(0));
+    let card = &report["gpus"][1];
+    assert_eq!(card["total"], card["used"]);
+    assert!(card["total"].as_u64().unwrap() < 4 << 20, "{card}");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_program_needs_no_cuda_library_to_start() {
+    let ldd = Command::new("ldd").arg(env!("CARGO_BIN_EXE_vram")).output().unwrap();
+    let needed = String::from_utf8(ldd.stdout).unwrap();
+    assert!(ldd.status.success() && needed.contains("libc.so"), "{needed}");
+    for name in ["cuda", "nvidia", "nvrtc", "cudart"] {
+        assert!(!needed.contains(name), "{needed}");
+    }
+}
+
+#[test]
 fn a_card_that_is_too_small_is_exit_code_3() {
     let bench = Bench::new();
     bench.model("m.safetensors", 3000);

@@ -1,0 +1,26 @@
+//! The properties G1 to G13 of the VRAM residency property-testing guide, on the devices there are.
+
+#[path = "../../../crates/vram-residency/tests/guide/cuda.rs"]
+mod cuda;
+
+/// Where the properties run.
+mod home {
+    use std::sync::OnceLock;
+
+    use super::{ProptestConfig, VramError, VramManager};
+
+    /// An eighth of the cases: each takes a region of a real device and gives it back.
+    pub(crate) fn config() -> ProptestConfig {
+        let config = ProptestConfig::default();
+        let cases = config.cases.div_ceil(8);
+        // The source is not where this binary may have been carried.
+        ProptestConfig { cases, failure_persistence: None, ..config }
+    }
+
+    pub(crate) fn manager(capacities: Vec<usize>) -> Result<VramManager, VramError> {
+        static ORDINALS: OnceLock<Vec<u32>> = OnceLock::new();
+        super::cuda::manager(ORDINALS.get_or_init(crate::machine::ordinals), capacities)
+    }
+}
+
+include!("../../../crates/vram-residency/tests/guide/properties.rs");

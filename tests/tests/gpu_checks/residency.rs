@@ -1,0 +1,82 @@
+//! Where the memory really is, as the driver says it of every kind of allocation.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use cust::sys::{self, CUpointer_attribute_enum as Attribute, CUresult};
+use vram_alloc::ByteLen;
+use vram_gpu::Device;
+
+use crate::machine;
+use crate::plain::{self, Plain};
+use crate::rows::row;
+
+/// What the driver says of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// 1 is host memory, 2 device memory.
+    kind: u32,
+    managed: bool,
+    /// Whether the host could reach it by a pointer.
+    host_pointer: bool,
+    ordinal: i32,
+}
+
+/// Asks the driver. The device's context is current on this thread.
+fn place(address: u64) -> Place {
+    let (mut kind, mut managed, mut ordinal) = (0_u32, 0_u32, -9_i32);
+    let mut host: *mut c_void = ptr::null_mut();
+    let mut attributes = [
+        Attribute::CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
+        Attribute::CU_POINTER_ATTRIBUTE_IS_MANAGED,
+        Attribute::CU_POINTER_ATTRIBUTE_HOST_POINTER,
+        Attribute::CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+    ];
+    let mut answers: [*mut c_void; 4] = [
+        (&raw mut kind).cast(),
+        (&raw mut managed).cast(),
+        (&raw mut host).cast(),
+        (&raw mut ordinal).cast(),
+    ];
+    // SAFETY: four attributes and four places, each large enough for its answer; any address may
+    // be asked about.
+    let result = unsafe {
+        sys::cuPointerGetAttributes(4, attributes.as_mut_ptr(), answers.as_mut_ptr(), address)
+    };
+    assert_eq!(result, CUresult::CUDA_SUCCESS);
+    Place { kind, managed: managed != 0, host_pointer: !host.is_null(), ordinal }
+}
+
+#[test]
+fn allocations_are_video_memory_from_the_first_byte_to_the_last() {
+    for device in machine::devices() {
+        let gpu = machine::name(&device);
+        let _context = plain::context(device.ordinal());
+        let ordinal = i32::try_from(device.ordinal()).unwrap();
+        let resident = Place { kind: 2, managed: false, host_pointer: false, ordinal };
+        for len in [1, 4096, 3 << 20, 64 << 20] {
+            let memory = device.allocate(ByteLen::new(len)).unwrap();
+            let first = memory.address().get();
+            for address in [first, first + len / 2, first + len - 1] {
+                assert_eq!(place(address), resident, "{gpu}, {len} bytes");
+            }
+            let what = format!("{len} bytes");
+            row("residency", &[&gpu, &what, &"device memory, no host pointer, not managed"]);
+            memory.free().unwrap();
+        }
+    }
+}
+
+/// The check above can fail: page-locked host memory answers otherwise.
+#[test]
+fn page_locked_memory_is_told_from_video_memory() {
+    for device in machine::devices() {
+        let plain = Plain::new(device.ordinal(), ByteLen::MIB);
+        let locked = place(plain.locked.as_slice().as_ptr().addr() as u64);
+        assert_eq!((locked.kind, locked.host_pointer), (1, true), "{locked:?}");
+        let resident = place(plain.memory.as_device_ptr().as_raw());
+        assert_eq!((resident.kind, resident.host_pointer), (2, false), "{resident:?}");
+        let gpu = machine::name(&device);
+        row("residency", &[&gpu, &"page-locked host memory", &"host memory, with a host pointer"]);
+    }
+}

@@ -1,0 +1,15 @@
+//! The rows that `cargo xtask gpu` makes a report of: `| table | cell | … |`, one to a line.
+
+use core::fmt::Display;
+
+/// Prints one row. A bar or a line break in a cell does not break it.
+pub(crate) fn row(table: &str, cells: &[&dyn Display]) {
+    let mut line = format!("| {table} |");
+    for cell in cells {
+        let text = cell.to_string().replace('|', "\\|").replace(['\n', '\r'], " ");
+        line.push(' ');
+        line.push_str(&text);
+        line.push_str(" |");
+    }
+    println!("{line}");
+}

@@ -1,0 +1,271 @@
+//! `cargo xtask gpu`: one small binary that checks and measures a real GPU, and its report.
+
+mod elf;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use self::report::Log;
+use crate::{arguments, shell, workspace};
+
+/// The largest binary that is still convenient to carry to a machine with a GPU.
+const SIZE_MAX: u64 = 60_000_000;
+
+/// All that the binary may need to start; the driver is looked for while it runs.
+const LIBRARIES: &[&str] =
+    &["libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
+
+/// What the simulated driver offers: two devices that reach each other, one of them in use.
+const SIMULATED_DEVICES: &str = "name=Simulated GPU,capacity=1100MiB,group=1;\
+     name=Simulated GPU,capacity=1200MiB,foreign=32MiB,group=1";
+
+/// The command line of this command.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// Build and look at the binary; run nothing.
+    build_only: bool,
+    /// Run over the simulated driver: shows that the checks work, and nothing of a GPU.
+    simulated: bool,
+    /// Build with the profile of the tests, which CI has built most of: quick, and not to be
+    /// carried anywhere.
+    debug: bool,
+    /// Where to write the report instead of standard output.
+    report: Option<PathBuf>,
+    /// Make the report of a log from another machine; build and run nothing.
+    read: Option<PathBuf>,
+}
+
+impl Options {
+    /// Reads the options.
+    pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self::default();
+        while let Some(flag) = args.next() {
+            match flag.as_str() {
+                "--build-only" => options.build_only = true,
+                "--simulated" => options.simulated = true,
+                "--debug" => options.debug = true,
+                "--report" => options.report = Some(arguments::value(&flag, &mut args)?.into()),
+                "--read" => options.read = Some(arguments::value(&flag, &mut args)?.into()),
+                _ => return Err(arguments::unknown(&flag)),
+            }
+        }
+        if options.read.is_some() && (options.build_only || options.simulated || options.debug) {
+            return Err("--read builds and runs nothing; see `cargo xtask help`".to_owned());
+        }
+        if options.build_only && (options.simulated || options.debug || options.report.is_some()) {
+            return Err("--build-only runs nothing; see `cargo xtask help`".to_owned());
+        }
+        Ok(options)
+    }
+
+    /// The command as a person types it.
+    fn line(&self) -> String {
+        let simulated = if self.simulated { " --simulated" } else { "" };
+        let debug = if self.debug { " --debug" } else { "" };
+        format!("cargo xtask gpu{simulated}{debug}")
+    }
+
+    /// As CI runs it: over the simulated driver, the report shown.
+    pub(crate) fn for_ci() -> Self {
+        Self { simulated: true, debug: true, ..Self::default() }
+    }
+
+    /// The profile to build with, and the folder of what it builds.
+    fn profile(&self) -> (&'static str, &'static str) {
+        if self.debug { ("dev", "debug") } else { ("gpu", "gpu") }
+    }
+}
+
+/// Builds, looks at what was built, runs it, and reports.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    if let Some(path) = &options.read {
+        let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let log = Log::read(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        let command = log_command(path);
+        return finish(options, &log, &command, &log.failures());
+    }
+
+    let binary = build(options)?;
+    let bytes = fs::read(&binary).map_err(|e| format!("{}: {e}", binary.display()))?;
+    let size_max = if options.debug { u64::MAX } else { SIZE_MAX };
+    println!("{}: {}", binary.display(), sound(&bytes, size_max)?);
+    if options.build_only {
+        println!("carry it to the machine with the GPU, and there:");
+        println!("  ./vram-gpu-checks --test-threads=1 --nocapture > gpu.log 2>&1");
+        println!("then here: cargo xtask gpu --read gpu.log");
+        return Ok(());
+    }
+
+    let binary_text = binary.to_string_lossy();
+    let mut probe = shell::program(&binary_text, &["--exact", "--nocapture", PROBE]);
+    let mut checks = shell::program(&binary_text, &["--test-threads=1", "--nocapture"]);
+    if options.simulated {
+        let library = simulated_driver(options, &binary)?;
+        (probe, checks) = (over(probe, &library), over(checks, &library));
+    }
+    // Alone, before anything else: without a device one line says why, and not each check.
+    let (_shown, there) = probe.run_and_read()?;
+    if !there {
+        return Err("no GPU to check: the line above says why. `--build-only` builds the binary \
+                    for another machine, `--simulated` runs it over the simulated driver"
+            .to_owned());
+    }
+    let (text, passed) = checks.run_and_read()?;
+    let log = Log::read(&text)?;
+    let mut failures = log.failures();
+    if !passed && failures.is_empty() {
+        failures.push("the binary failed after its checks".to_owned());
+    }
+    if options.simulated != log.is_simulated() {
+        failures.push("the driver is not the one that was asked for".to_owned());
+    }
+    finish(options, &log, &options.line(), &failures)
+}
+
+/// The check that finds a device, or says why there is none.
+const PROBE: &str = "devices::there_is_a_device_and_it_says_what_it_is";
+
+/// Writes the report where it was asked for, and turns failures into the command's error.
+fn finish(options: &Options, log: &Log, command: &str, failures: &[String]) -> Result<(), String> {
+    let report = log.markdown(command);
+    match &options.report {
+        None => println!("\n{report}"),
+        Some(path) => {
+            fs::write(path, report).map_err(|e| format!("{}: {e}", path.display()))?;
+            println!("the report is in {}", path.display());
+        }
+    }
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n  ")) }
+}
+
+/// How a log from elsewhere was made: the one way that the report can be read from.
+fn log_command(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!("vram-gpu-checks --test-threads=1 --nocapture; cargo xtask gpu --read {name}")
+}
+
+/// Builds the binary, and puts it beside its profile's other output under its own name.
+fn build(options: &Options) -> Result<PathBuf, String> {
+    let (profile, folder) = options.profile();
+    // The whole workspace turns on what other members ask of the same crates: what its tests
+    // built is of use.
+    let of = if options.debug { "--workspace" } else { "--package=vram-tests" };
+    let commit = shell::program("git", &["describe", "--always", "--dirty", "--abbrev=40"]).read();
+    // Sources without a repository can be built too.
+    let commit = commit.unwrap_or_else(|_no_git| "unknown".to_owned());
+    let text = shell::cargo(&["test", "--profile", profile, of])
+        .arg("--test=gpu_checks")
+        .arg("--no-run")
+        .arg("--message-format=json-render-diagnostics")
+        .env("VRAM_GPU_COMMIT", commit.trim())
+        .read_shown()?;
+    let built = executable(&text).ok_or("cargo built no test `gpu_checks`")?;
+    let target = workspace::target_folder()?.join(folder).join("vram-gpu-checks");
+    fs::copy(&built, &target).map_err(|e| format!("{}: {e}", target.display()))?;
+    Ok(target)
+}
+
+/// The executable among cargo's messages.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    messages
+        .filter(|message| {
+            message.pointer("/target/name").and_then(Value::as_str) == Some("gpu_checks")
+        })
+        .find_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
+}
+
+/// What a binary is that can be carried, or why it is none.
+fn sound(file: &[u8], size_max: u64) -> Result<String, String> {
+    let size = u64::try_from(file.len()).unwrap_or(u64::MAX);
+    if size >= size_max {
+        return Err(format!("the binary has {size} bytes; it is to be below {size_max}"));
+    }
+    let needed = elf::needed(file)?;
+    let strange: Vec<_> =
+        needed.iter().filter(|name| !LIBRARIES.contains(&name.as_str())).cloned().collect();
+    if strange.is_empty() {
+        Ok(format!("{size} bytes, needs {}", needed.join(", ")))
+    } else {
+        Err(format!("the binary needs {} to start", strange.join(", ")))
+    }
+}
+
+/// The simulated driver's shared object, of the profile that the binary has.
+fn simulated_driver(options: &Options, binary: &Path) -> Result<String, String> {
+    let (profile, _) = options.profile();
+    shell::cargo(&["build", "--profile", profile, "-p", "cuda-sim-so"]).run()?;
+    let library = binary.with_file_name("libcuda_sim_so.so");
+    if library.is_file() {
+        Ok(library.to_string_lossy().into_owned())
+    } else {
+        Err(format!("cargo built no {}", library.display()))
+    }
+}
+
+/// The binary, over the simulated driver and at sizes that suit it.
+fn over(child: shell::Child, library: &str) -> shell::Child {
+    child
+        .env("VRAM_CUDA_DRIVER", library)
+        .env("CUDA_SIM_DEVICES", SIMULATED_DEVICES)
+        .env("VRAM_GPU_SIZES", "2MiB,8MiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Options, String> {
+        Options::parse(text.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn options_are_read_and_those_that_exclude_each_other_refused() {
+        assert_eq!(parse(""), Ok(Options::default()));
+        assert_eq!(parse("--simulated --debug"), Ok(Options::for_ci()));
+        let report = parse("--simulated --report r.md").unwrap();
+        assert_eq!((report.report, report.simulated), (Some("r.md".into()), true));
+        assert_eq!(parse("--read gpu.log").unwrap().read, Some("gpu.log".into()));
+        for wrong in [
+            "--fast",
+            "--read",
+            "--report",
+            "--read l --simulated",
+            "--read l --build-only",
+            "--build-only --report r",
+            "--build-only --debug",
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_executable_is_found_among_cargos_messages() {
+        let messages = "\
+            {\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"vram_tests\"},\"executable\":null}\n\
+            not json\n\
+            {\"reason\":\"compiler-artifact\",\"target\":{\"name\":\"gpu_checks\"},\"executable\":\"/t/gpu_checks-1\"}\n";
+        assert_eq!(executable(messages), Some("/t/gpu_checks-1".into()));
+        assert_eq!(executable("{}\n"), None);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_binary_that_needs_more_than_libc_or_is_too_large_is_refused() {
+        let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(sound(&own, u64::MAX).unwrap().contains("libc.so.6"));
+        // The name of one of its libraries changed to one that no machine may be asked for.
+        let mut strange = own.clone();
+        let name = b"libc.so.6\0";
+        for place in 0..strange.len() - name.len() {
+            if strange[place..].starts_with(name) {
+                strange[place..place + 4].copy_from_slice(b"libq");
+            }
+        }
+        assert!(sound(&strange, u64::MAX).unwrap_err().contains("libq.so.6"));
+        assert!(sound(&own, u64::try_from(own.len()).unwrap()).unwrap_err().contains("bytes"));
+    }
+}
