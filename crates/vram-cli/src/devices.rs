@@ -65,7 +65,7 @@ impl Devices {
             builder = builder.device(Arc::clone(device));
             if device.info().kind != DeviceKind::Host {
                 let memory = device.memory().map_err(|error| {
-                    Failure::new(Kind::Device, error.to_string()).at(&device.info().name)
+                    Failure::new(Kind::Device, format!("{}: {error}", device.info().name))
                 })?;
                 let share = memory.free.get().saturating_sub(memory.free.get().div_ceil(10));
                 // Whole granules.

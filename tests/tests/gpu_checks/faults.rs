@@ -18,6 +18,18 @@ fn manager(device: &CudaDevice, budget: Budget) -> Result<VramManager, VramError
     VramManager::builder().device(machine::open(device.ordinal(), 0)).budget(0, budget).build()
 }
 
+/// What a driver may keep for itself of what it was asked to free: blocks that it hands out small
+/// allocations of, code that it loads at its first use.
+const KEPT: ByteLen = ByteLen::from_mib_saturating(32);
+
+/// The device's free memory is what it was, but for what a driver keeps; says how much that is.
+#[track_caller]
+fn came_back(device: &CudaDevice, before: ByteLen) -> String {
+    let missing = before.saturating_sub(machine::free(device));
+    assert!(missing <= KEPT, "{missing} of {before} did not come back");
+    format!("all of it came back but {} bytes", missing.get())
+}
+
 /// Takes what is free in ever smaller blocks, until not even the smallest is to be had.
 fn fill_up(device: &CudaDevice) -> (Vec<Box<dyn DeviceMemory>>, GpuError) {
     let mut taken = Vec::new();
@@ -42,7 +54,7 @@ fn more_than_is_free_is_refused_by_the_driver_and_costs_nothing() {
         let before = device.memory().unwrap();
         let error = device.allocate(before.total).unwrap_err();
         assert!(matches!(error, GpuError::OutOfMemory { .. }) && !error.is_sticky(), "{error}");
-        assert_eq!(device.memory().unwrap(), before);
+        came_back(&device, before.free);
         assert!(device.state().is_ready());
         told(&device, "an allocation of all its memory", error);
     }
@@ -55,7 +67,7 @@ fn a_region_that_does_not_fit_is_refused_and_costs_nothing() {
         let before = device.memory().unwrap();
         let error = manager(&device, Budget::Bytes(before.total)).unwrap_err();
         assert!(error.is_capacity(), "{error}");
-        assert_eq!(device.memory().unwrap(), before);
+        came_back(&device, before.free);
         told(&device, "a manager with a budget of all its memory", &error);
     }
 }
@@ -65,12 +77,21 @@ fn a_full_device_serves_what_it_holds_and_refuses_the_rest() {
     for device in machine::devices() {
         let manager = manager(&device, Budget::Bytes(ByteLen::from_mib_saturating(8))).unwrap();
         let data = noise(ByteLen::new(3 << 20));
+        // Everything was used once: what a driver loads late is there.
+        let rehearsal = manager.seal_model("rehearsal", 0, &data).unwrap();
+        assert_eq!(manager.unseal_and_free(&rehearsal).unwrap(), data);
         let shard = manager.seal_model("before", 0, &data).unwrap();
         let before = machine::free(&device);
 
-        let (taken, error) = fill_up(&device);
+        let (mut taken, error) = fill_up(&device);
         let held = before.saturating_sub(machine::free(&device));
         assert!(!taken.is_empty() && error.is_out_of_memory(), "{error}");
+        told(&device, &format!("{} blocks, {} MiB", taken.len(), held.get() >> 20), error);
+        // A driver needs a little for itself, for page locks and its own fills.
+        taken.retain(|memory| memory.len() >= ByteLen::from_mib_saturating(64));
+        let left = machine::free(&device);
+        let error = device.allocate(left.saturating_add(ByteLen::MIB)).unwrap_err();
+        assert!(error.is_out_of_memory(), "{error}");
         // The region is the manager's own: a full device takes nothing from it.
         assert_eq!(manager.unseal_model(&shard).unwrap(), data);
         let second = manager.seal_model("while-full", 0, &data).unwrap();
@@ -78,13 +99,12 @@ fn a_full_device_serves_what_it_holds_and_refuses_the_rest() {
         let refused = manager.seal_model("too-much", 0, &data).unwrap_err();
         assert!(matches!(refused, VramError::InsufficientVram(_)), "{refused}");
         assert_eq!(manager.capacity(0).unwrap(), books, "a refused seal left a trace");
-        told(&device, &format!("{} blocks, {} MiB", taken.len(), held.get() >> 20), error);
         told(&device, "a shard with no room in its region", &refused);
 
         for memory in taken {
             memory.free().unwrap();
         }
-        assert_eq!(machine::free(&device), before, "not all came back");
+        told(&device, "all blocks freed", came_back(&device, before));
         assert_eq!(manager.unseal_and_free(&shard).unwrap(), data);
         assert_eq!(manager.unseal_and_free(&second).unwrap(), data);
         assert!(manager.capacity(0).unwrap().used.is_zero());
@@ -107,14 +127,15 @@ fn what_others_hold_is_seen_and_a_share_of_what_is_free_shrinks() {
         let beside = manager(&device, tenth).unwrap().capacity(0).unwrap().total;
         assert!(beside < alone, "{beside} beside others, {alone} alone");
         cust::memory::DeviceBuffer::drop(foreign).unwrap_or_else(|(error, _)| panic!("{error}"));
-        assert_eq!(machine::free(&device), before);
+        let came_back = came_back(&device, before);
+        let mib = |len: ByteLen| len.get() >> 20;
         let what = format!("{} MiB taken past the library", len >> 20);
         let answer = format!(
-            "free fell from {} to {} MiB and came back; a tenth of what is free fell from {} to {} MiB",
-            before.get() >> 20,
-            during.get() >> 20,
-            alone.get() >> 20,
-            beside.get() >> 20
+            "free fell from {} to {} MiB, a tenth of what is free from {} to {} MiB; {came_back}",
+            mib(before),
+            mib(during),
+            mib(alone),
+            mib(beside)
         );
         told(&device, &what, answer);
     }

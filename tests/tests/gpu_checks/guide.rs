@@ -5,7 +5,9 @@ mod cuda;
 
 /// Where the properties run.
 mod home {
-    use std::sync::OnceLock;
+    use std::sync::{Arc, OnceLock};
+
+    use vram_gpu::CudaDevice;
 
     use super::{ProptestConfig, VramError, VramManager};
 
@@ -18,8 +20,11 @@ mod home {
     }
 
     pub(crate) fn manager(capacities: Vec<usize>) -> Result<VramManager, VramError> {
-        static ORDINALS: OnceLock<Vec<u32>> = OnceLock::new();
-        super::cuda::manager(ORDINALS.get_or_init(crate::machine::ordinals), capacities)
+        // Held, so that not every case makes a context of its own, which takes its time.
+        static DEVICES: OnceLock<Vec<Arc<CudaDevice>>> = OnceLock::new();
+        let devices = DEVICES.get_or_init(crate::machine::devices);
+        let ordinals: Vec<u32> = devices.iter().map(|device| device.ordinal()).collect();
+        super::cuda::manager(&ordinals, capacities)
     }
 }
 

@@ -18,11 +18,6 @@ pub(crate) fn any_devices() -> Vec<Arc<dyn Device>> {
     devices().into_iter().map(|device| -> Arc<dyn Device> { device }).collect()
 }
 
-/// The driver's numbers of the devices.
-pub(crate) fn ordinals() -> Vec<u32> {
-    devices().iter().map(|device| device.ordinal()).collect()
-}
-
 /// A device opened once more, under an index of the caller's.
 pub(crate) fn open(ordinal: u32, index: u32) -> Arc<CudaDevice> {
     CudaDevice::open(ordinal, GpuIndex::new(index)).unwrap()
