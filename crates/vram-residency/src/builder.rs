@@ -314,7 +314,8 @@ impl VramManagerBuilder {
         ledger.set_headroom(headroom);
         let extent = match mode {
             MemoryMode::Region => total,
-            MemoryMode::Blocks => MAX_TOTAL,
+            // Whole granules, so that no placement is cut short at its end.
+            MemoryMode::Blocks => ByteLen::new(MAX_TOTAL.get() & !255),
         };
         let arena = Arena::new(extent).map_err(|error| wrong(&error))?;
         let backing = match mode {
