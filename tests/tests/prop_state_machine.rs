@@ -4,6 +4,8 @@
 //! model through each and predicts every answer exactly, since the devices work (apart from bits
 //! that flip in device memory, which is a step like any other).
 
+#![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 use vram_residency::MemoryMode;

@@ -24,6 +24,8 @@ use crate::{interrupt, table};
 
 /// The same model every time.
 const SEED: u64 = 0x5eed;
+/// Below this the devices, in whole MiB, would have room for a second copy.
+const SIZE_MIN: ByteLen = ByteLen::new(2 << 20);
 /// Bytes read in the range step.
 const RANGE: usize = 64 << 10;
 
@@ -39,7 +41,7 @@ pub(crate) fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
         Failure::input(format!("cannot make a temporary folder: {error}"))
             .hint("set TMPDIR to a folder that can be written")
     })?;
-    let path = write_model(&folder, args.size, &token, output)?;
+    let path = write_model(&folder, args.size.max(SIZE_MIN), &token, output)?;
     let model = Model::open(&[path])?;
     let demo = Demo::load(&model, &token, output)?;
     demo.read_a_range(output)?;

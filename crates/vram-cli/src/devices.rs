@@ -170,7 +170,7 @@ impl Listing {
             output.line(format!("not usable: {reason}"))?;
         }
         if let Some(reason) = &self.no_cuda {
-            output.line(format!("no CUDA: {reason}"))?;
+            output.line(format!("no CUDA device: {reason}"))?;
         }
         output.line("host memory stands in for a GPU anywhere: --device host:8GiB")
     }

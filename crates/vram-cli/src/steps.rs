@@ -89,8 +89,8 @@ impl<'a> Loaded<'a> {
         Ok((digests, time))
     }
 
-    /// Reads `count` ranges at random places, and the ends of every file, and compares them with
-    /// the files. Answers how many were compared.
+    /// Reads the first byte, the last one, and ranges at random places, `count` in all, and compares
+    /// them with the files. Answers how many were compared; none of an empty model.
     pub(crate) fn compare_ranges(&self, count: u64) -> Result<u64, Failure> {
         let shards: Vec<_> = self.pieces().filter(|(piece, _)| !piece.len.is_zero()).collect();
         let mut dice = Dice::new(RandomState::new().hash_one(0_u8));

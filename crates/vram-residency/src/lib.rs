@@ -6,6 +6,7 @@ mod block;
 mod builder;
 mod cancel;
 mod clock;
+mod detect;
 mod error;
 mod feed;
 mod free;

@@ -188,3 +188,24 @@ fn kernels_run_by_name_with_their_parameters() {
     core::mem::forget((target, stream, module));
     bench.finish();
 }
+
+/// Freed pinned memory once ran everything that was queued on every device of the process, so that
+/// a missing wait elsewhere did not show.
+#[test]
+fn freeing_pinned_memory_runs_nothing_on_other_devices() {
+    let bench = Bench::new();
+    let mut target = buffer(&[1; 64]);
+    target.set_8(2).unwrap();
+    std::thread::spawn(|| {
+        let other = Bench::new();
+        drop(LockedBuffer::new(&0_u8, 64).unwrap());
+        other.finish();
+    })
+    .join()
+    .unwrap();
+    let seen = Sim::inspect(bench.device, address(&target), 64);
+    assert_eq!(seen, [1; 64], "nobody waited for the fill");
+    CurrentContext::synchronize().unwrap();
+    drop(target);
+    bench.finish();
+}
