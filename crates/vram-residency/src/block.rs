@@ -1,7 +1,9 @@
 //! Device memory that shards lie in: one region of a GPU, or a block of its own for each.
 
 use core::ops::Deref;
+use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicU64, Ordering};
+use std::panic::catch_unwind;
 use std::sync::{Arc, Weak};
 
 use vram_alloc::ByteLen;
@@ -165,7 +167,7 @@ impl Gpu {
         };
         held.begin();
         // This runs while panics unwind too: a second one must not get out.
-        let freed = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| block.free()));
+        let freed = catch_unwind(AssertUnwindSafe(|| block.free()));
         match freed {
             Ok(Ok(())) => {
                 held.end(ByteLen::ZERO, len);
@@ -234,15 +236,17 @@ impl Gpu {
         })
     }
 
-    /// The driver's figure of free bytes, if it says.
+    /// The driver's figure of free bytes, if it says. Bytes are being given back while it is asked,
+    /// so not even a panic of the device gets out.
     pub(crate) fn driver_free(&self) -> Option<ByteLen> {
         self.ready().ok()?;
-        match self.device.memory() {
-            Ok(figures) => Some(figures.free),
-            Err(error) => {
+        match catch_unwind(AssertUnwindSafe(|| self.device.memory())) {
+            Ok(Ok(figures)) => Some(figures.free),
+            Ok(Err(error)) => {
                 let _only_a_figure = self.failed(error);
                 None
             }
+            Err(_panic) => None,
         }
     }
 }
