@@ -66,7 +66,9 @@ impl World {
         let rig = Rig::with(&totals, seed, |builder| {
             (0..).zip(&totals).fold(builder, |builder, (gpu, _)| builder.memory(gpu, mode))
         })?;
-        rig.devices.iter().for_each(|device| device.watch_frees());
+        for device in &rig.devices {
+            device.watch_frees();
+        }
         let reference = Reference { totals, ..Reference::default() };
         Ok(Self { rig, reference, mode, faulty: false })
     }

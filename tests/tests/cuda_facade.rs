@@ -6,7 +6,6 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
-    clippy::panic,
     reason = "a test fails by panicking"
 )]
 
@@ -130,7 +129,7 @@ fn build(mode: MemoryMode, devices: &[Arc<CudaDevice>]) -> Result<VramManager, V
     let mut builder = VramManager::builder();
     for (gpu, device) in (0..).zip(devices) {
         let budget = Budget::Bytes(ByteLen::new(BUDGET));
-        builder = builder.device(Arc::clone(device) as _).budget(gpu, budget).memory(gpu, mode);
+        builder = builder.device(device.clone()).budget(gpu, budget).memory(gpu, mode);
     }
     builder
         .key(SealKey::from_bytes([7; 32]))

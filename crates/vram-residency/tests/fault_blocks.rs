@@ -3,7 +3,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     reason = "a test fails by panicking"
@@ -41,9 +40,9 @@ impl Rig {
             .into_iter()
             .map(|host| FaultDevice::new(host, FaultPlan::new(3)))
             .collect();
-        devices.iter().for_each(|device| device.watch_frees());
         let mut builder = VramManager::builder();
         for (gpu, device) in (0..).zip(&devices) {
+            device.watch_frees();
             let budget = Budget::Bytes(ByteLen::new(budget));
             builder = builder.device(device.clone()).budget(gpu, budget);
             builder = builder.memory(gpu, MemoryMode::Blocks);
