@@ -50,23 +50,23 @@ impl Rig {
         Ok(Self { devices, manager })
     }
 
-    /// Where a resident, readable, non-empty shard starts on its device: found by reading a byte
-    /// of it and looking at what the device was asked for.
+    /// Where a resident, readable, non-empty shard starts on its device, and in which allocation:
+    /// found by reading a byte of it and looking at what the device was asked for.
     #[must_use]
-    pub fn position(&self, shard: &SealedShard, gpu: u32) -> Option<DeviceOffset> {
+    pub fn position(&self, shard: &SealedShard, gpu: u32) -> Option<(u64, DeviceOffset)> {
         let device = &self.devices[gpu as usize];
         device.clear_log();
         self.manager.read_shard_at_offset(shard, 0, 1).ok()?;
         let call =
-            device.calls().into_iter().find(|call| matches!(call.op, Op::Read | Op::QueueRead));
-        call?.offset
+            device.calls().into_iter().find(|call| matches!(call.op, Op::Read | Op::QueueRead))?;
+        Some((call.allocation?, call.offset?))
     }
 
     /// Flips one bit of a shard's device bytes, as a failing cell would.
     #[must_use]
     pub fn flip(&self, shard: &SealedShard, gpu: u32, byte: usize, bit: u8) -> bool {
-        let Some(start) = self.position(shard, gpu) else { return false };
+        let Some((allocation, start)) = self.position(shard, gpu) else { return false };
         let at = DeviceOffset::new(start.get() + byte as u64);
-        self.devices[gpu as usize].flip_bit_at(None, at, bit).is_ok()
+        self.devices[gpu as usize].flip_bit_at(Some(allocation), at, bit).is_ok()
     }
 }

@@ -144,3 +144,16 @@ pub fn fault(sticky: bool) -> impl Strategy<Value = Step> {
         }),
     ]
 }
+
+/// Steps that make the driver refuse memory, its return, or the figures. They concern a manager that
+/// takes memory block by block.
+pub fn driver() -> impl Strategy<Value = Step> {
+    let calls = select(vec![
+        (Op::Allocate, Action::OutOfMemory),
+        (Op::Allocate, Action::Driver(UNKNOWN)),
+        (Op::Free, Action::Driver(UNKNOWN)),
+        (Op::Memory, Action::Driver(UNKNOWN)),
+    ]);
+    (0..=2_u32, calls, (1..=3_u64).prop_map(When::Nth))
+        .prop_map(|(gpu, (op, action), when)| Step::Fault { gpu, op, when, action })
+}

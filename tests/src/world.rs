@@ -7,7 +7,8 @@
 use vram_gpu::fault::{Action, Op};
 use vram_gpu::{Device, DeviceState};
 use vram_residency::{
-    GpuCapacity, Protection, SealRequest, SealedShard, ShardId, SivScope, Verify, VramError,
+    GpuCapacity, MemoryMode, Protection, SealRequest, SealedShard, ShardId, SivScope, Verify,
+    VramError,
 };
 
 use crate::reference::{Known, Reference, bytes, footprint};
@@ -21,6 +22,8 @@ pub struct World {
     pub rig: Rig,
     /// What should be resident.
     pub reference: Reference,
+    /// How the manager takes device memory.
+    pub mode: MemoryMode,
     /// Whether faults have been injected: failures are then allowed, wrong answers never.
     pub faulty: bool,
 }
@@ -54,10 +57,20 @@ macro_rules! ensure {
 impl World {
     /// A world of three GPUs with little room.
     pub fn new(seed: u64) -> Result<Self, VramError> {
+        Self::with_memory(seed, MemoryMode::default())
+    }
+
+    /// The same, with all GPUs used in one way.
+    pub fn with_memory(seed: u64, mode: MemoryMode) -> Result<Self, VramError> {
         let totals = vec![128 * 1024, 96 * 1024, 48 * 1024];
-        let rig = Rig::new(&totals, seed)?;
+        let rig = Rig::with(&totals, seed, |builder| {
+            (0..).zip(&totals).fold(builder, |builder, (gpu, _)| builder.memory(gpu, mode))
+        })?;
+        for device in &rig.devices {
+            device.watch_frees();
+        }
         let reference = Reference { totals, ..Reference::default() };
-        Ok(Self { rig, reference, faulty: false })
+        Ok(Self { rig, reference, mode, faulty: false })
     }
 
     /// Takes one step, and compares everything afterwards.
@@ -184,10 +197,17 @@ impl World {
             ensure!(receipt.wiped == (bytes > 0) || excused, "wiped: {}", receipt.wiped);
             self.reference.remove(&id);
             // P18: freed memory no longer holds the old bytes.
-            if let Some(start) = start.filter(|_| !self.faulty) {
-                let device = &self.rig.devices[gpu as usize];
-                let left = device.inspect(None, start, receipt.bytes).map_err(|e| e.to_string())?;
-                ensure!(left.iter().all(|byte| *byte == 0), "freed memory was not wiped");
+            let device = &self.rig.devices[gpu as usize];
+            if let Some((allocation, start)) = start.filter(|_| !self.faulty) {
+                if self.mode == MemoryMode::Blocks {
+                    let freed = device.freed();
+                    let freed = freed.iter().find(|freed| freed.allocation == allocation);
+                    ensure!(freed.is_some_and(|freed| freed.wiped == Some(true)), "{freed:?}");
+                } else {
+                    let left = device.inspect(Some(allocation), start, receipt.bytes);
+                    let left = left.map_err(|error| error.to_string())?;
+                    ensure!(left.iter().all(|byte| *byte == 0), "freed memory was not wiped");
+                }
             }
         }
         Ok(())
@@ -428,8 +448,15 @@ impl World {
             ensure!(used + free == *total, "gpu {gpu}: {used} + {free} is not {total}");
             ensure!(now.largest_hole.get() <= free, "gpu {gpu}: a hole larger than what is free");
             ensure!(self.faulty || now.unreturned.get() == 0, "bytes were not returned");
-            let after_loss = self.rig.devices[gpu as usize].calls_after_loss();
-            ensure!(after_loss == 0, "gpu {gpu}: {after_loss} calls came after its loss");
+            let device = &self.rig.devices[gpu as usize];
+            // Letting go of a block is no call: the device knows that it is lost.
+            let calls = device.calls();
+            let late = calls.iter().find(|call| call.after_loss && call.op != Op::Drop);
+            ensure!(late.is_none(), "gpu {gpu}: {late:?} came after its loss");
+            // P6: the books equal the driver's own count, apart from a device that is lost.
+            let driver: u64 = device.live().iter().map(|(_, len)| len.get()).sum();
+            let held = if self.mode == MemoryMode::Blocks { used } else { *total };
+            ensure!(self.is_lost(gpu) || driver == held, "gpu {gpu} holds {driver}, not {held}");
         }
         let listed = manager.shards();
         let known = &self.reference.shards;

@@ -8,6 +8,7 @@
 
 use proptest::prelude::*;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
+use vram_residency::MemoryMode;
 use vram_tests::step::{self, Step};
 use vram_tests::world::World;
 
@@ -59,4 +60,30 @@ impl StateMachineTest for Facade {
 prop_state_machine! {
     #[test]
     fn the_facade_agrees_with_a_map_and_a_sum(sequential 1..60 => Facade);
+}
+
+/// The same over blocks.
+#[derive(Debug)]
+struct ByBlocks;
+
+impl StateMachineTest for ByBlocks {
+    type SystemUnderTest = World;
+    type Reference = Sequence;
+
+    fn init_test((): &()) -> World {
+        World::with_memory(1, MemoryMode::Blocks).expect("a world can be made")
+    }
+
+    fn apply(world: World, (): &(), step: Step) -> World {
+        Facade::apply(world, &(), step)
+    }
+
+    fn teardown(world: World, (): ()) {
+        Facade::teardown(world, ());
+    }
+}
+
+prop_state_machine! {
+    #[test]
+    fn the_facade_agrees_with_a_map_and_a_sum_block_by_block(sequential 1..60 => ByBlocks);
 }

@@ -8,13 +8,18 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
+use vram_residency::MemoryMode;
 use vram_tests::budget::{Budget, Draw};
 use vram_tests::step::{self, Step};
 use vram_tests::world::World;
 
 /// One round: `steps` steps drawn from `strategy`, then recovery.
 fn round(seed: u64, steps: usize, strategy: &BoxedStrategy<Step>) {
-    let mut world = World::new(seed).expect("a world can be made");
+    round_with(MemoryMode::Region, seed, steps, strategy);
+}
+
+fn round_with(mode: MemoryMode, seed: u64, steps: usize, strategy: &BoxedStrategy<Step>) {
+    let mut world = World::with_memory(seed, mode).expect("a world can be made");
     let mut draw = Draw::new(seed);
     let mut trace = Vec::new();
     let mut run = || -> Result<(), String> {
@@ -54,5 +59,21 @@ fn a_lost_device_takes_only_its_own_shards() {
     let steps = prop_oneof![20 => step::sound(), 1 => step::fault(true)].boxed();
     while let Some(seed) = budget.next_round() {
         round(seed, 200, &steps);
+    }
+}
+
+#[test]
+fn block_by_block_everything_holds_on_working_failing_and_lost_devices() {
+    let mut budget = Budget::start("block by block");
+    let failing = prop_oneof![4 => step::sound(), 1 => step::fault(false), 1 => step::driver()];
+    let strategies = [
+        step::sound().boxed(),
+        failing.boxed(),
+        prop_oneof![20 => step::sound(), 1 => step::fault(true)].boxed(),
+    ];
+    while let Some(seed) = budget.next_round() {
+        for steps in &strategies {
+            round_with(MemoryMode::Blocks, seed, 200, steps);
+        }
     }
 }

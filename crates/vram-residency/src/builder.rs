@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger};
+use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger, MAX_TOTAL};
 use vram_gpu::{Device, DeviceKind, HostDevice};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite};
 
+use crate::block::{Backing, Block, Held, MemoryMode, foreign};
 use crate::clock::{Clock, SystemClock};
 use crate::error::VramError;
 use crate::gpu::{Gpu, WipePolicy};
@@ -20,7 +21,7 @@ use crate::shard::Marker;
 use crate::sync::RwLock;
 use crate::write::ReadBack;
 
-/// How much of a GPU a manager takes. The region is taken once, when the manager is built.
+/// How much of a GPU a manager takes: at once when it is built, or [block by block](MemoryMode).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Budget {
@@ -79,6 +80,7 @@ enum Wanted {
 enum PerGpu {
     Budget(Budget),
     Headroom(ByteLen),
+    Memory(MemoryMode),
 }
 
 impl VramManagerBuilder {
@@ -125,6 +127,12 @@ impl VramManagerBuilder {
     /// Sets how much of a GPU's budget is kept free. Default: nothing.
     pub fn headroom(mut self, gpu: u32, headroom: ByteLen) -> Self {
         self.per_gpu.push((gpu, PerGpu::Headroom(headroom)));
+        self
+    }
+
+    /// Sets how a GPU's memory is taken. Default: one region, when the manager is built.
+    pub fn memory(mut self, gpu: u32, mode: MemoryMode) -> Self {
+        self.per_gpu.push((gpu, PerGpu::Memory(mode)));
         self
     }
 
@@ -196,7 +204,8 @@ impl VramManagerBuilder {
         self
     }
 
-    /// Builds the manager, and takes its region of every device.
+    /// Builds the manager, and takes its region of every device but those that are used block by
+    /// block.
     ///
     /// # Errors
     ///
@@ -276,11 +285,13 @@ impl VramManagerBuilder {
         };
         let mut budget = None;
         let mut headroom = ByteLen::ZERO;
+        let mut mode = MemoryMode::default();
         // The last word counts.
         for (_, setting) in self.per_gpu.iter().filter(|(gpu, _)| *gpu == index) {
             match setting {
                 PerGpu::Budget(wanted) => budget = Some(*wanted),
                 PerGpu::Headroom(wanted) => headroom = *wanted,
+                PerGpu::Memory(wanted) => mode = *wanted,
             }
         }
         let memory = device.memory().map_err(fail)?;
@@ -301,11 +312,24 @@ impl VramManagerBuilder {
         };
         let ledger = Ledger::new(total).map_err(|error| wrong(&error))?;
         ledger.set_headroom(headroom);
-        let arena = Arena::new(total).map_err(|error| wrong(&error))?;
-        let region =
-            if total.is_zero() { None } else { Some(device.allocate(total).map_err(fail)?) };
+        let extent = match mode {
+            MemoryMode::Region => total,
+            // Whole granules, so that no placement is cut short at its end.
+            MemoryMode::Blocks => ByteLen::new(MAX_TOTAL.get() & !255),
+        };
+        let arena = Arena::new(extent).map_err(|error| wrong(&error))?;
+        let backing = match mode {
+            MemoryMode::Region if total.is_zero() => Backing::Region(None),
+            MemoryMode::Region => {
+                Backing::Region(Some(Block::new(device.allocate(total).map_err(fail)?)))
+            }
+            MemoryMode::Blocks => {
+                ledger.set_foreign(foreign(total, ByteLen::ZERO, memory));
+                Backing::Blocks(Held::default())
+            }
+        };
         let pool = StagingPool::new(self.limits.staging_bytes);
-        Ok(Gpu::new(index, device, region, ledger, arena, self.wipe, pool))
+        Ok(Gpu::new(index, device, backing, ledger, arena, self.wipe, pool))
     }
 }
 

@@ -201,10 +201,10 @@ pub enum VramError {
         #[source]
         source: Box<GpuError>,
     },
-    /// The shard is gone, but its bytes could not be wiped: they stay counted and are never
-    /// handed out again.
+    /// The shard is gone, but its bytes could not be wiped, or the driver did not take them back:
+    /// they stay counted and are never handed out again.
     #[error(
-        "{shard} was freed, but {bytes} on gpu {gpu} could not be wiped and stay counted: {source}"
+        "{shard} was freed, but {bytes} on gpu {gpu} could not be given back and stay counted: {source}"
     )]
     NotReturned {
         /// The shard that was freed.
@@ -213,7 +213,7 @@ pub enum VramError {
         gpu: u32,
         /// Bytes that stay counted.
         bytes: ByteLen,
-        /// Why they could not be wiped.
+        /// Why they could not be wiped or given back.
         #[source]
         source: Box<GpuError>,
     },

@@ -24,8 +24,10 @@ pub struct FreedReceipt {
     pub bytes: ByteLen,
     /// Whether they were overwritten first.
     pub wiped: bool,
-    /// How the driver's own count of free bytes changed. None where the manager holds a region of
-    /// the device and keeps it: the driver sees nothing of a shard that goes.
+    /// How the driver's own count of free bytes changed while the shard's block went back to it: at
+    /// its best, for others allocate and free meanwhile, and drivers round. None where they do not
+    /// say, and where the manager holds a region of the device and keeps it: the driver sees nothing
+    /// of a shard that goes.
     pub driver_delta: Option<i64>,
     /// When.
     pub at: Timestamp,
@@ -73,7 +75,7 @@ impl Core {
                     gpu,
                     bytes: returned.bytes,
                     wiped: returned.wiped,
-                    driver_delta: None,
+                    driver_delta: returned.driver_delta,
                     at: self.clock.now(),
                 })
             }

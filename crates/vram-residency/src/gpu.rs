@@ -5,6 +5,7 @@ use std::sync::Arc;
 use vram_alloc::{Alignment, Arena, ArenaError, ArenaReport, ByteLen, Capacity, Ledger, Placement};
 use vram_gpu::{Device, DeviceMemory, DeviceState, GpuError};
 
+use crate::block::{Backing, Held, MemoryMode};
 use crate::error::{Shortfall, VramError};
 use crate::pool::StagingPool;
 use crate::space::Space;
@@ -29,8 +30,7 @@ pub(crate) struct Gpu {
     /// Position in the manager's list: what callers name.
     pub(crate) index: u32,
     pub(crate) device: Arc<dyn Device>,
-    /// None for a budget of zero.
-    region: Option<Box<dyn DeviceMemory>>,
+    pub(crate) backing: Backing,
     pub(crate) ledger: Ledger,
     pub(crate) arena: Mutex<Arena>,
     unreturned: Mutex<Vec<Unreturned>>,
@@ -39,11 +39,13 @@ pub(crate) struct Gpu {
     pub(crate) pool: StagingPool,
 }
 
-/// A part of the region that could not be wiped. It is never handed out again, and its bytes stay
-/// counted.
+/// A placement that could not be wiped, or whose block the driver did not take back. It is never
+/// handed out again, and its bytes stay counted.
 #[derive(Debug)]
 struct Unreturned {
     placement: Placement,
+    #[expect(dead_code, reason = "held until the manager goes")]
+    block: Option<Box<dyn DeviceMemory>>,
     error: GpuError,
 }
 
@@ -51,7 +53,7 @@ impl Gpu {
     pub(crate) fn new(
         index: u32,
         device: Arc<dyn Device>,
-        region: Option<Box<dyn DeviceMemory>>,
+        backing: Backing,
         ledger: Ledger,
         arena: Arena,
         wipe: WipePolicy,
@@ -60,7 +62,7 @@ impl Gpu {
         Self {
             index,
             device,
-            region,
+            backing,
             ledger,
             arena: Mutex::new(arena),
             unreturned: Mutex::default(),
@@ -68,16 +70,6 @@ impl Gpu {
             wipe,
             pool,
         }
-    }
-
-    /// The region, if the device takes calls. A budget of zero has none, and nobody asks for it:
-    /// only empty shards fit, and they have no bytes to copy.
-    pub(crate) fn memory(&self) -> Result<&dyn DeviceMemory, VramError> {
-        self.ready()?;
-        self.region.as_deref().ok_or_else(|| VramError::Device {
-            gpu: self.index,
-            source: Box::new(GpuError::ZeroLength { gpu: self.device.info().index }),
-        })
     }
 
     /// # Errors
@@ -122,12 +114,33 @@ impl Gpu {
         }
     }
 
-    /// Finds room for `len` bytes and takes it, in the arena and in the books at once.
+    /// Finds room for `len` bytes and takes it, in the arena and in the books at once; then a block
+    /// of them, where the GPU is used block by block.
     ///
     /// # Errors
     ///
-    /// [`VramError::InsufficientVram`] if either says no, [`VramError::DeviceLost`].
+    /// [`VramError::InsufficientVram`] if either says no, [`VramError::DeviceLost`]; what the driver
+    /// says if it is asked for a block.
     pub(crate) fn place(self: &Arc<Self>, len: ByteLen) -> Result<Space, VramError> {
+        let mut space = match self.place_in_books(len) {
+            // Others may have given back what they had taken.
+            Err(VramError::InsufficientVram(lack)) if !lack.foreign.is_zero() => {
+                self.ask_again()?;
+                self.place_in_books(len)
+            }
+            placed => placed,
+        }?;
+        let Err(error) = space.open() else { return Ok(space) };
+        drop(space);
+        let needed = len.round_up(Alignment::GRANULE).unwrap_or(len);
+        if error.is_capacity() && self.ledger.capacity().room() < needed {
+            // The driver had no room, and now it is known who has it.
+            return Err(self.no_room(len));
+        }
+        Err(error)
+    }
+
+    fn place_in_books(self: &Arc<Self>, len: ByteLen) -> Result<Space, VramError> {
         self.ready()?;
         let mut arena = lock(&self.arena);
         let placement = match arena.place(len, Alignment::GRANULE) {
@@ -164,20 +177,47 @@ impl Gpu {
             others: 0,
             needed: len.round_up(Alignment::GRANULE).unwrap_or(len),
             room: capacity.room(),
-            largest_hole: report.largest_hole,
+            largest_hole: self.hole(capacity, report),
             foreign: capacity.foreign,
             headroom: capacity.headroom,
         }))
     }
 
-    /// Sets a placement aside whose bytes could not be wiped.
-    pub(crate) fn set_aside(&self, placement: Placement, error: GpuError) {
-        let bytes = placement.footprint().get();
-        tracing::error!(gpu = self.index, bytes, %error, "bytes could not be wiped and stay counted");
-        lock(&self.unreturned).push(Unreturned { placement, error });
+    /// What a refusal for lack of room says now.
+    pub(crate) fn no_room(&self, len: ByteLen) -> VramError {
+        let report = lock(&self.arena).report();
+        self.shortfall(len, &report)
     }
 
-    /// Bytes that could not be wiped, and the last reason.
+    /// The longest piece that could be placed: of blocks, all that there is room for.
+    fn hole(&self, books: Capacity, report: &ArenaReport) -> ByteLen {
+        match self.backing.mode() {
+            MemoryMode::Region => report.largest_hole,
+            MemoryMode::Blocks => books.room(),
+        }
+    }
+
+    /// The count of blocks, if the GPU is used block by block.
+    pub(crate) const fn blocks(&self) -> Option<&Held> {
+        match &self.backing {
+            Backing::Region(_) => None,
+            Backing::Blocks(held) => Some(held),
+        }
+    }
+
+    /// Sets a placement aside whose bytes could not be wiped, or not be given back.
+    pub(crate) fn set_aside(
+        &self,
+        placement: Placement,
+        block: Option<Box<dyn DeviceMemory>>,
+        error: GpuError,
+    ) {
+        let bytes = placement.footprint().get();
+        tracing::error!(gpu = self.index, bytes, %error, "bytes could not be given back and stay counted");
+        lock(&self.unreturned).push(Unreturned { placement, block, error });
+    }
+
+    /// Bytes that could not be given back, and the last reason.
     pub(crate) fn unreturned(&self) -> Option<(ByteLen, GpuError)> {
         let unreturned = lock(&self.unreturned);
         let bytes = unreturned
@@ -190,6 +230,14 @@ impl Gpu {
     pub(crate) fn figures(&self) -> (Capacity, ArenaReport) {
         // Placing and giving back change both under the arena's lock.
         let arena = lock(&self.arena);
-        (self.ledger.capacity(), arena.report())
+        let (books, mut report) = (self.ledger.capacity(), arena.report());
+        drop(arena);
+        if self.backing.mode() == MemoryMode::Blocks {
+            // The arena is no region here: only the books say what there is.
+            report.largest_hole = books.room();
+            report.hole_count = usize::from(!books.room().is_zero());
+            (report.capacity, report.free) = (books.total, books.free());
+        }
+        (books, report)
     }
 }

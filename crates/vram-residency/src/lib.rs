@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+mod block;
 mod builder;
 mod cancel;
 mod clock;
@@ -39,6 +40,7 @@ mod windows;
 mod write;
 
 pub use admit::{AdmitRequest, GpuChoice};
+pub use block::MemoryMode;
 pub use builder::{Budget, VramManagerBuilder};
 pub use cancel::CancelToken;
 pub use clock::{Clock, SystemClock, Timestamp};

@@ -150,7 +150,7 @@ impl VramManager {
     /// As [`unseal_model`](Self::unseal_model), then frees the shard, with nobody in between.
     ///
     /// If the device's bytes do not verify, nothing is freed. If they do and the device refuses to
-    /// be wiped, the bytes are returned all the same; what could not be wiped stays counted and
+    /// be wiped, the bytes are returned all the same; what could not be given back stays counted and
     /// shows in the [`report`](Self::report).
     ///
     /// # Errors
@@ -166,7 +166,7 @@ impl VramManager {
     /// # Errors
     ///
     /// Those of a bad handle; [`VramError::InUse`]; [`VramError::DeviceLost`];
-    /// [`VramError::NotReturned`] if the bytes could not be wiped: the shard is gone, and they stay
+    /// [`VramError::NotReturned`] if the bytes could not be wiped or given back: the shard is gone, and they stay
     /// counted.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
     pub fn free_shard(&self, shard: &SealedShard) -> Result<FreedReceipt, VramError> {
@@ -335,6 +335,26 @@ impl VramManager {
     /// [`VramError::UnknownGpu`].
     pub fn capacity(&self, gpu: u32) -> Result<GpuCapacity, VramError> {
         Ok(GpuCapacity::of(self.core.gpu(gpu)?))
+    }
+
+    /// Asks the driver how much of a GPU's budget others hold, keeps that out of what is granted from
+    /// now on, and gives the figures. It is asked without this, too, when it has no memory for a
+    /// block, and when there would be room but for what others held.
+    ///
+    /// That concerns a GPU that is used [block by block](crate::MemoryMode::Blocks). A region was
+    /// taken when the manager was built: nobody can take any of it, and nothing is asked.
+    ///
+    /// What the driver needs itself counts as held by others: contexts, and what it rounds up.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`]; [`VramError::Device`] and [`VramError::DeviceLost`] if the driver
+    /// does not say, with the figures as they were.
+    #[tracing::instrument(level = "info", skip_all, fields(gpu))]
+    pub fn refresh(&self, gpu: u32) -> Result<GpuCapacity, VramError> {
+        let gpu = self.core.gpu(gpu)?;
+        gpu.refresh()?;
+        Ok(GpuCapacity::of(gpu))
     }
 
     /// How many GPUs there are.

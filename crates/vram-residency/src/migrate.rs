@@ -37,9 +37,8 @@ impl Core {
     ) -> Result<(), VramError> {
         source.gpu.ready()?;
         let mut space = target.place(entry.plaintext_len)?;
-        space.written();
-        let moved =
-            View { gpu: Arc::clone(target), range: space.range(), seal: Arc::clone(&source.seal) };
+        space.written()?;
+        let moved = space.view(Arc::clone(&source.seal));
         self.copy_verified(entry, source, &moved)?;
 
         space.commit();
@@ -114,8 +113,8 @@ fn copy_by_peer(source: &View, target: &View) -> Result<ControlFlow<()>, VramErr
     if source.range.is_empty() {
         return Ok(ControlFlow::Continue(()));
     }
-    let from = source.gpu.memory()?;
-    match target.gpu.memory()?.copy_from(target.range, from, source.range) {
+    let from = source.memory()?;
+    match target.memory()?.copy_from(target.range, &**from, source.range) {
         Ok(()) => Ok(ControlFlow::Continue(())),
         Err(GpuError::PeerUnsupported { .. }) => Ok(ControlFlow::Break(())),
         Err(error) => Err(blame(source, target, error)),
@@ -131,7 +130,7 @@ fn copy_window(
     let (from, to) = (locate(source.range, window.bytes)?, locate(target.range, window.bytes)?);
     let mut staging = worker.buffer()?;
     let buffer = from.len().to_usize().and_then(|len| staging.as_mut_slice().get_mut(..len));
-    let outcome = match (buffer, source.gpu.memory(), target.gpu.memory()) {
+    let outcome = match (buffer, source.memory(), target.memory()) {
         (Some(buffer), Ok(memory), Ok(target_memory)) => memory
             .read(from, buffer)
             .map(|()| target_memory)
@@ -141,7 +140,7 @@ fn copy_window(
     };
     match outcome {
         Ok(memory) => {
-            worker.queue_write(memory, to.start(), staging, to.len());
+            worker.queue_write(&**memory, to.start(), staging, to.len());
             Ok(())
         }
         Err(error) => {

@@ -197,7 +197,7 @@ impl Job<'_> {
         }
         if !len.is_zero() {
             let from = locate(view.range, self.window.bytes)?;
-            let memory = view.gpu.memory()?;
+            let memory = view.memory()?;
             memory.read(from, self.target).map_err(|error| view.gpu.failed(error))?;
         }
         self.window.each(opener.layout(), self.target, |segment, bytes| {

@@ -2,12 +2,13 @@
 
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use vram_alloc::{ByteLen, DeviceRange};
 use vram_seal::{ContentDigest, Opener, Protection, SealParams, SealRecord};
 
+use crate::block::Block;
 use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::gate::Gate;
@@ -71,6 +72,8 @@ pub(crate) struct Seal {
 pub(crate) struct View {
     pub(crate) gpu: Arc<Gpu>,
     pub(crate) range: DeviceRange,
+    /// What it lies in. Not owned: a block goes back to the driver though views of it are left.
+    pub(crate) block: Weak<Block>,
     pub(crate) seal: Arc<Seal>,
 }
 
@@ -177,11 +180,7 @@ impl Entry {
         let state = self.state();
         let space =
             state.space.as_ref().ok_or_else(|| VramError::ShardFreed { shard: self.id.clone() })?;
-        Ok(View {
-            gpu: Arc::clone(space.gpu()),
-            range: space.range(),
-            seal: Arc::clone(&state.seal),
-        })
+        Ok(space.view(Arc::clone(&state.seal)))
     }
 
     /// Compares a handle, whose mark was checked, with the shard as it is now.
@@ -228,6 +227,17 @@ impl Entry {
         known.dedup();
         drop(state);
         tracing::error!(shard = %self.id, ?segments, "altered in device memory, quarantined");
+    }
+}
+
+impl View {
+    /// The memory that the shard lies in, if the device takes calls.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::DeviceLost`].
+    pub(crate) fn memory(&self) -> Result<Arc<Block>, VramError> {
+        self.gpu.memory_in(&self.block)
     }
 }
 

@@ -181,7 +181,7 @@ impl fmt::Display for Report {
                 writeln!(f, "      lost: {lost}")?;
             }
             if let Some((bytes, error)) = &gpu.unreturned {
-                writeln!(f, "      {bytes} could not be wiped and stay counted: {error}")?;
+                writeln!(f, "      {bytes} could not be given back and stay counted: {error}")?;
             }
         }
         if self.shards.is_empty() {

@@ -2,13 +2,15 @@
 
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use vram_alloc::{ByteLen, ByteRange, Charge, DeviceRange, Placement, Reservation};
 use vram_gpu::GpuError;
 
+use crate::block::{Block, Stuck};
 use crate::error::VramError;
 use crate::gpu::{Gpu, WipePolicy};
+use crate::registry::{Seal, View};
 use crate::sync::lock;
 
 /// A placement and its entry in the books, given back together when dropped.
@@ -20,6 +22,8 @@ pub(crate) struct Space {
     gpu: Arc<Gpu>,
     // Empty only while it is being given back.
     held: Option<(Placement, Grant)>,
+    /// The block that it is, on a GPU that is used block by block.
+    block: Option<Arc<Block>>,
     written: bool,
 }
 
@@ -36,27 +40,78 @@ pub(crate) struct Returned {
     pub(crate) bytes: ByteLen,
     /// Whether they were overwritten.
     pub(crate) wiped: bool,
+    /// How the driver's count of free bytes changed, if a block went back to it and it says.
+    pub(crate) driver_delta: Option<i64>,
 }
 
 impl Space {
     pub(crate) const fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
-        Self { gpu, held: Some((placement, Grant::Promised(reservation))), written: false }
+        Self {
+            gpu,
+            held: Some((placement, Grant::Promised(reservation))),
+            block: None,
+            written: false,
+        }
     }
 
     pub(crate) const fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
     }
 
-    /// From now on the bytes count as written: they are wiped before they are given back.
-    pub(crate) const fn written(&mut self) {
-        self.written = true;
+    /// Makes sure that there is memory behind it.
+    ///
+    /// # Errors
+    ///
+    /// On a GPU that is used block by block, what the driver says to the allocation.
+    pub(crate) fn open(&mut self) -> Result<(), VramError> {
+        let len = self.held.as_ref().map_or(ByteLen::ZERO, |(placement, _)| placement.footprint());
+        if let Some(held) = self.gpu.blocks()
+            && self.block.is_none()
+            && !len.is_zero()
+        {
+            self.block = Some(self.gpu.allocate(held, len)?);
+        }
+        Ok(())
     }
 
-    /// Where all of it lies in the region.
+    /// From now on the bytes count as written: they are wiped before they are given back.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open): nothing may be written.
+    pub(crate) fn written(&mut self) -> Result<(), VramError> {
+        self.open()?;
+        self.written = true;
+        Ok(())
+    }
+
+    /// A look at what is sealed here.
+    pub(crate) fn view(&self, seal: Arc<Seal>) -> View {
+        View { gpu: Arc::clone(&self.gpu), range: self.range(), block: self.behind(), seal }
+    }
+
+    /// The memory it lies in, if the device takes calls.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::DeviceLost`].
+    pub(crate) fn memory(&self) -> Result<Arc<Block>, VramError> {
+        self.gpu.memory_in(&self.behind())
+    }
+
+    fn behind(&self) -> Weak<Block> {
+        self.block.as_ref().map_or_else(|| self.gpu.backing.region(), Arc::downgrade)
+    }
+
+    /// Where all of it lies in the region, or in its block.
     pub(crate) fn range(&self) -> DeviceRange {
-        self.held
-            .as_ref()
-            .map_or(DeviceRange::whole(ByteLen::ZERO), |(placement, _)| placement.range())
+        let range = self.held.as_ref().map(|(placement, _)| placement.range());
+        self.in_memory(range.unwrap_or(DeviceRange::whole(ByteLen::ZERO)))
+    }
+
+    /// A block starts where its shard does; its placement says how long it is and nothing more.
+    fn in_memory(&self, range: DeviceRange) -> DeviceRange {
+        if self.gpu.blocks().is_some() { DeviceRange::whole(range.len()) } else { range }
     }
 
     /// The shard is there: what was promised is in use.
@@ -67,47 +122,68 @@ impl Space {
         });
     }
 
-    /// Wipes the bytes and gives them back.
+    /// Wipes the bytes and gives them back; a block goes back to the driver.
     ///
     /// # Errors
     ///
-    /// Why they could not be wiped, and how many stay counted.
+    /// Why they could not be wiped or given back, and how many stay counted.
     pub(crate) fn give_back(mut self) -> Result<Returned, (ByteLen, GpuError)> {
-        self.release()
+        self.release(true)
     }
 
-    fn release(&mut self) -> Result<Returned, (ByteLen, GpuError)> {
+    fn release(&mut self, measured: bool) -> Result<Returned, (ByteLen, GpuError)> {
         let Some((placement, grant)) = self.held.take() else {
-            return Ok(Returned { bytes: ByteLen::ZERO, wiped: false });
+            return Ok(Returned { bytes: ByteLen::ZERO, wiped: false, driver_delta: None });
         };
         let bytes = placement.footprint();
-        match self.wipe(&placement) {
-            Ok(wiped) => {
+        let outcome = match self.wipe(&placement) {
+            Ok(wiped) => self.give_back_block(measured).map(|delta| (wiped, delta)),
+            Err(error) => {
+                let block = self.block.take().and_then(Arc::into_inner).map(Block::into_memory);
+                Err(Stuck { block, error })
+            }
+        };
+        match outcome {
+            Ok((wiped, driver_delta)) => {
                 let mut arena = lock(&self.gpu.arena);
                 self.gpu.take_back(&mut arena, placement);
                 // Under the arena's lock, so that nobody sees the room in one and not in the other.
                 drop(grant);
-                Ok(Returned { bytes, wiped })
+                Ok(Returned { bytes, wiped, driver_delta })
             }
-            Err(error) => {
+            Err(Stuck { block, error }) => {
                 match grant {
                     Grant::Promised(reservation) => reservation.commit().keep(),
                     Grant::InUse(charge) => charge.keep(),
                 }
-                self.gpu.set_aside(placement, error);
+                self.gpu.set_aside(placement, block, error);
                 Err((bytes, error))
             }
         }
     }
 
+    /// Gives the block back to the driver, and looks what it says if that is wanted.
+    fn give_back_block(&mut self, measured: bool) -> Result<Option<i64>, Stuck> {
+        let (Some(block), Some(held)) = (self.block.take(), self.gpu.blocks()) else {
+            return Ok(None);
+        };
+        let before = if measured { self.gpu.driver_free() } else { None };
+        self.gpu.give_back(held, block)?;
+        let change = |before: ByteLen| {
+            let (before, after) = (i64::try_from(before.get()).ok()?, self.gpu.driver_free()?);
+            i64::try_from(after.get()).ok()?.checked_sub(before)
+        };
+        Ok(before.and_then(change))
+    }
+
     fn wipe(&self, placement: &Placement) -> Result<bool, GpuError> {
-        let range = placement.footprint_range();
+        let range = self.in_memory(placement.footprint_range());
         if !self.written || range.is_empty() || self.gpu.wipe == WipePolicy::Never {
             return Ok(false);
         }
         // Nothing more is sent to a lost device, and nothing more is placed on it: its memory goes
         // back to the driver as a whole.
-        let Ok(memory) = self.gpu.memory() else { return Ok(false) };
+        let Ok(memory) = self.memory() else { return Ok(false) };
         // This runs while panics unwind too: a second one must not get out.
         match catch_unwind(AssertUnwindSafe(|| memory.fill(range, 0))) {
             Ok(Ok(())) => Ok(true),
@@ -130,7 +206,7 @@ impl Space {
 impl Drop for Space {
     fn drop(&mut self) {
         // A failure was logged where the bytes were set aside.
-        let _logged = self.release();
+        let _logged = self.release(false);
     }
 }
 

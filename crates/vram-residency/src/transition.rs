@@ -109,10 +109,10 @@ impl Core {
         let hashes =
             if needs_digest_first(params) { Some(self.content_hashes(entry, old)?) } else { None };
         let sealer = self.sealer(entry, old, params, hashes.as_deref())?;
-        space.written();
+        space.written()?;
         let seal = self.write_beside(old, &space, sealer, hashes.as_deref(), params);
         let seal = seal.map_err(|error| altered(entry, error))?;
-        let new = View { gpu: Arc::clone(&old.gpu), range: space.range(), seal: Arc::new(seal) };
+        let new = space.view(Arc::new(seal));
         let verified = self.read_back(&new, self.read_back)?;
 
         space.commit();
@@ -129,7 +129,7 @@ impl Core {
                 shard = %entry.id,
                 bytes = bytes.get(),
                 %error,
-                "sealed anew, but the old copy could not be wiped and stays counted"
+                "sealed anew, but the old copy could not be given back and stays counted"
             );
         }
         Ok(())
@@ -166,12 +166,12 @@ impl Core {
                     return convert.window(&windows, &window, &mut [], &keep);
                 }
                 let (from, to) = (locate(old.range, window.bytes)?, locate(target, window.bytes)?);
-                let mut staging = worker.read(gpu.memory()?, from)?;
+                let mut staging = worker.read(&**old.memory()?, from)?;
                 let bytes = part(staging.as_mut_slice(), from);
                 let done = bytes.and_then(|bytes| convert.window(&windows, &window, bytes, &keep));
-                match done.and_then(|()| gpu.memory()) {
+                match done.and_then(|()| space.memory()) {
                     Ok(memory) => {
-                        worker.queue_write(memory, to.start(), staging, to.len());
+                        worker.queue_write(&**memory, to.start(), staging, to.len());
                         Ok(())
                     }
                     Err(error) => {

@@ -303,7 +303,7 @@ pub(crate) fn with_window<T>(
         return work(&mut []);
     }
     let from = locate(view.range, window.bytes)?;
-    let mut staging = worker.read(view.gpu.memory()?, from)?;
+    let mut staging = worker.read(&**view.memory()?, from)?;
     let buffer = from.len().to_usize().and_then(|len| staging.as_mut_slice().get_mut(..len));
     let outcome = buffer.map_or(Err(VramError::HostMemory { wanted: from.len() }), work);
     worker.put(staging);

@@ -118,8 +118,7 @@ impl Core {
         let seal = self.write_seal(request, params, &mut space, feed, options)?;
 
         let read_back = request.read_back.unwrap_or(self.read_back);
-        let view =
-            View { gpu: Arc::clone(space.gpu()), range: space.range(), seal: Arc::new(seal) };
+        let view = space.view(Arc::new(seal));
         let verified = self.read_back(&view, read_back)?;
         space.commit();
         let state = State {
@@ -250,8 +249,9 @@ impl Pass<'_> {
         hashes: Option<&[SegmentHash]>,
         options: &WriteOptions<'_>,
     ) -> Result<(), VramError> {
-        let (gpu, shard) = (Arc::clone(space.gpu()), space.range());
-        space.written();
+        space.written()?;
+        let space = &*space;
+        let gpu = Arc::clone(space.gpu());
         let lanes = Lanes::new(&gpu, self.windows.window_len(), self.windows.buffers());
         // What was hashed last is still in cache, so a repeatable source is sealed from its end.
         let backwards = hashes.is_some() && self.feed.slice().is_some();
@@ -263,7 +263,7 @@ impl Pass<'_> {
             |worker, index| {
                 let index =
                     if backwards { count.saturating_sub(index).saturating_sub(1) } else { index };
-                let done = self.write_window(worker, &gpu, shard, index, hashes)?;
+                let done = self.write_window(worker, space, index, hashes)?;
                 (options.watch)(done)
             },
         )?;
@@ -276,8 +276,7 @@ impl Pass<'_> {
     fn write_window(
         &self,
         worker: &mut Worker<'_>,
-        gpu: &Gpu,
-        shard: vram_alloc::DeviceRange,
+        space: &Space,
         index: u64,
         hashes: Option<&[SegmentHash]>,
     ) -> Result<ByteLen, VramError> {
@@ -295,10 +294,10 @@ impl Pass<'_> {
             worker.put(staging);
             return outcome.map(|()| len);
         }
-        let to = locate(shard, window.bytes)?;
-        match gpu.memory() {
+        let to = locate(space.range(), window.bytes)?;
+        match space.memory() {
             Ok(memory) => {
-                worker.queue_write(memory, to.start(), staging, to.len());
+                worker.queue_write(&**memory, to.start(), staging, to.len());
                 Ok(len)
             }
             Err(error) => {

@@ -37,6 +37,7 @@ impl Core {
         let windows = self.windows(&old.gpu, *forth.layout())?;
         let rewrite = Rewrite {
             gpu: &old.gpu,
+            view: old,
             shard: old.range,
             windows: &windows,
             old: Side { opener: &old.seal.opener, sealer: &back },
@@ -114,6 +115,7 @@ struct Side<'a> {
 /// A shard that is rewritten where it lies.
 struct Rewrite<'a> {
     gpu: &'a Gpu,
+    view: &'a View,
     shard: DeviceRange,
     windows: &'a Windows,
     old: Side<'a>,
@@ -173,7 +175,8 @@ impl Rewrite<'_> {
             return Ok(());
         };
         let range = locate(self.shard, window.bytes)?;
-        let memory = self.gpu.memory()?;
+        let memory = self.view.memory()?;
+        let memory = &**memory;
         // Before anything is written: the buffer that will be needed to look at what was.
         let mut seen = worker.buffer()?;
         let mut staging = match worker.read(memory, range) {

@@ -1,0 +1,257 @@
+//! Device memory that shards lie in: one region of a GPU, or a block of its own for each.
+
+use core::ops::Deref;
+use core::panic::AssertUnwindSafe;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::panic::catch_unwind;
+use std::sync::{Arc, Weak};
+
+use vram_alloc::ByteLen;
+use vram_gpu::{DeviceMemory, FreeError, GpuError, MemoryInfo};
+
+use crate::error::VramError;
+use crate::gpu::Gpu;
+
+/// How a manager takes memory of a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum MemoryMode {
+    /// All of the budget at once, when the manager is built. What fits then fits later, whatever
+    /// other processes do; placing a shard calls no driver.
+    #[default]
+    Region,
+    /// Nothing up front: each shard that has bytes gets an allocation of its own, in whole granules
+    /// of 256 bytes and within the budget, which goes back to the driver when the shard goes. What
+    /// others take meanwhile is not there: see [`refresh`](crate::VramManager::refresh).
+    Blocks,
+}
+
+/// One allocation that shards lie in.
+#[derive(Debug)]
+pub(crate) struct Block(Box<dyn DeviceMemory>);
+
+impl Block {
+    pub(crate) fn new(memory: Box<dyn DeviceMemory>) -> Arc<Self> {
+        Arc::new(Self(memory))
+    }
+
+    /// Gives the allocation back to the driver.
+    ///
+    /// # Errors
+    ///
+    /// [`FreeError`] hands it back: it is still there.
+    pub(crate) fn free(self) -> Result<(), FreeError> {
+        self.0.free()
+    }
+
+    pub(crate) fn into_memory(self) -> Box<dyn DeviceMemory> {
+        self.0
+    }
+}
+
+impl Deref for Block {
+    type Target = dyn DeviceMemory;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
+}
+
+/// Bytes that the driver did not take back, or that were not fit for it.
+#[derive(Debug)]
+pub(crate) struct Stuck {
+    /// The block, if it is still there.
+    pub(crate) block: Option<Box<dyn DeviceMemory>>,
+    pub(crate) error: GpuError,
+}
+
+/// What a GPU's placements stand for.
+#[derive(Debug)]
+pub(crate) enum Backing {
+    /// Parts of this region. None for a budget of zero: only empty shards fit, and nobody asks for
+    /// their bytes.
+    Region(Option<Arc<Block>>),
+    /// Blocks. A placement is only the block's entry in the books: the arena is so large that a
+    /// place is never what is missing.
+    Blocks(Held),
+}
+
+impl Backing {
+    pub(crate) const fn mode(&self) -> MemoryMode {
+        match self {
+            Self::Region(_) => MemoryMode::Region,
+            Self::Blocks(_) => MemoryMode::Blocks,
+        }
+    }
+
+    /// The region, for as long as it is there; of blocks, nothing.
+    pub(crate) fn region(&self) -> Weak<Block> {
+        match self {
+            Self::Region(Some(region)) => Arc::downgrade(region),
+            Self::Region(None) | Self::Blocks(_) => Weak::new(),
+        }
+    }
+}
+
+/// Bytes of the blocks that this manager has from the driver.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    bytes: AtomicU64,
+    /// Counts the beginnings and the ends of allocations and frees: odd and even say nothing, but a
+    /// figure of the driver's belongs to `bytes` only if this stood still around it.
+    moves: AtomicU64,
+}
+
+impl Held {
+    fn begin(&self) {
+        self.moves.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn end(&self, more: ByteLen, less: ByteLen) {
+        self.bytes.fetch_add(more.get(), Ordering::AcqRel);
+        self.bytes.fetch_sub(less.get(), Ordering::AcqRel);
+        self.moves.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// How often the driver's figures are asked for while blocks come and go.
+const FIGURES_TRIES: u32 = 8;
+
+impl Gpu {
+    /// A block of `len` bytes from the driver.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::Device`] if the driver says no, for lack of memory or else; what others took is
+    /// in the books then. [`VramError::DeviceLost`], [`VramError::HostMemory`].
+    pub(crate) fn allocate(&self, held: &Held, len: ByteLen) -> Result<Arc<Block>, VramError> {
+        self.ready()?;
+        held.begin();
+        let made = self.device.allocate(len);
+        let more = if made.is_ok() { len } else { ByteLen::ZERO };
+        held.end(more, ByteLen::ZERO);
+        match made {
+            Ok(memory) => Ok(Block::new(memory)),
+            Err(error @ GpuError::OutOfMemory { .. }) => {
+                self.ask_again()?;
+                Err(self.failed(error))
+            }
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Gives a block back to the driver.
+    ///
+    /// # Errors
+    ///
+    /// Why it did not take it; its bytes stay counted.
+    pub(crate) fn give_back(&self, held: &Held, block: Arc<Block>) -> Result<(), Stuck> {
+        let len = block.len();
+        // Nothing more is sent to a lost device: it takes its memory back as a whole.
+        if self.ready().is_err() {
+            drop(block);
+            held.end(ByteLen::ZERO, len);
+            return Ok(());
+        }
+        let stuck = |name| GpuError::Driver {
+            gpu: self.device.info().index,
+            code: u32::MAX,
+            name,
+            sticky: false,
+        };
+        // Whoever uses a block holds a pass of its shard's gate, so nobody does now.
+        let Some(block) = Arc::into_inner(block) else {
+            debug_assert!(false, "a block was in use when it was given back");
+            return Err(Stuck { block: None, error: stuck("the block is in use") });
+        };
+        held.begin();
+        // This runs while panics unwind too: a second one must not get out.
+        let freed = catch_unwind(AssertUnwindSafe(|| block.free()));
+        match freed {
+            Ok(Ok(())) => {
+                held.end(ByteLen::ZERO, len);
+                Ok(())
+            }
+            Ok(Err(FreeError { memory, error })) => {
+                if let VramError::DeviceLost { .. } = self.failed(error) {
+                    held.end(ByteLen::ZERO, len);
+                    return Ok(());
+                }
+                held.end(ByteLen::ZERO, ByteLen::ZERO);
+                Err(Stuck { block: Some(memory), error })
+            }
+            Err(_panic) => {
+                held.end(ByteLen::ZERO, ByteLen::ZERO);
+                Err(Stuck { block: None, error: stuck("the device panicked") })
+            }
+        }
+    }
+
+    /// Asks the driver how much others hold of the budget, and keeps it out of the room.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::Device`], [`VramError::DeviceLost`]; the books are as they were.
+    pub(crate) fn refresh(&self) -> Result<(), VramError> {
+        let Backing::Blocks(held) = &self.backing else { return self.ready() };
+        for _ in 0..FIGURES_TRIES {
+            self.ready()?;
+            let moves = held.moves.load(Ordering::Acquire);
+            let bytes = ByteLen::new(held.bytes.load(Ordering::Acquire));
+            let driver = self.device.memory().map_err(|error| self.failed(error))?;
+            if held.moves.load(Ordering::Acquire) == moves {
+                let before = self.ledger.capacity();
+                let foreign = foreign(before.total, bytes, driver);
+                if foreign != before.foreign {
+                    tracing::info!(
+                        gpu = self.index,
+                        foreign = foreign.get(),
+                        "others hold part of the budget"
+                    );
+                }
+                self.ledger.set_foreign(foreign);
+                return Ok(());
+            }
+        }
+        // Blocks came and went all the while. What is known stays known, and the driver has the last
+        // word at every allocation.
+        Ok(())
+    }
+
+    /// As [`refresh`](Self::refresh), on the way to another answer: only a lost device is news.
+    pub(crate) fn ask_again(&self) -> Result<(), VramError> {
+        match self.refresh() {
+            Err(lost @ VramError::DeviceLost { .. }) => Err(lost),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a shard lies in, if the device takes calls. Nobody asks for what an empty one lies in.
+    pub(crate) fn memory_in(&self, block: &Weak<Block>) -> Result<Arc<Block>, VramError> {
+        self.ready()?;
+        block.upgrade().ok_or_else(|| VramError::Device {
+            gpu: self.index,
+            source: Box::new(GpuError::ZeroLength { gpu: self.device.info().index }),
+        })
+    }
+
+    /// The driver's figure of free bytes, if it says. Bytes are being given back while it is asked,
+    /// so not even a panic of the device gets out.
+    pub(crate) fn driver_free(&self) -> Option<ByteLen> {
+        self.ready().ok()?;
+        match catch_unwind(AssertUnwindSafe(|| self.device.memory())) {
+            Ok(Ok(figures)) => Some(figures.free),
+            Ok(Err(error)) => {
+                let _only_a_figure = self.failed(error);
+                None
+            }
+            Err(_panic) => None,
+        }
+    }
+}
+
+/// The part of a budget that can be had neither from the driver, nor is held already.
+pub(crate) fn foreign(budget: ByteLen, held: ByteLen, driver: MemoryInfo) -> ByteLen {
+    budget.saturating_sub(held).saturating_sub(driver.free)
+}
