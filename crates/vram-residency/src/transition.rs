@@ -256,7 +256,7 @@ impl Core {
     }
 
     /// Goes through all of the work but the writing, to learn the record that it will have.
-    fn trial(
+    pub(crate) fn trial(
         &self,
         entry: &Entry,
         old: &View,
@@ -279,7 +279,11 @@ impl Core {
     /// # Errors
     ///
     /// [`VramError::ShardAltered`] naming every altered segment; the shard is in quarantine then.
-    fn content_hashes(&self, entry: &Entry, view: &View) -> Result<Vec<SegmentHash>, VramError> {
+    pub(crate) fn content_hashes(
+        &self,
+        entry: &Entry,
+        view: &View,
+    ) -> Result<Vec<SegmentHash>, VramError> {
         let opener = &view.seal.opener;
         let layout = *opener.layout();
         let hashes = Hashes::new(&layout)?;
@@ -306,7 +310,7 @@ impl Core {
     }
 
     /// A sealer for the same content under the same key, with other choices.
-    fn sealer(
+    pub(crate) fn sealer(
         &self,
         entry: &Entry,
         old: &View,
@@ -326,7 +330,7 @@ impl Core {
     }
 
     /// Opens a record that was just made, as every reader will.
-    fn finish_seal(
+    pub(crate) fn finish_seal(
         &self,
         old: &View,
         params: SealParams,
@@ -354,7 +358,7 @@ fn needs_digest_first(params: SealParams) -> bool {
 
 /// An error of the seal while device bytes are being read means that they are not what was sealed:
 /// the shard goes into quarantine.
-fn altered(entry: &Entry, error: VramError) -> VramError {
+pub(crate) fn altered(entry: &Entry, error: VramError) -> VramError {
     let segments = match error {
         VramError::Seal(
             SealError::SegmentMismatch { segment } | SealError::SourceChanged { segment },
@@ -373,15 +377,15 @@ fn part(buffer: &mut [u8], range: DeviceRange) -> Result<&mut [u8], VramError> {
 }
 
 /// Segments of one seal into segments of another.
-struct Convert<'a> {
-    from: &'a Opener,
-    to: &'a Sealer,
+pub(crate) struct Convert<'a> {
+    pub(crate) from: &'a Opener,
+    pub(crate) to: &'a Sealer,
     /// What each segment must hash to, where that is known.
-    hashes: Option<&'a [SegmentHash]>,
+    pub(crate) hashes: Option<&'a [SegmentHash]>,
 }
 
 impl Convert<'_> {
-    fn window(
+    pub(crate) fn window(
         &self,
         windows: &Windows,
         window: &Window,
