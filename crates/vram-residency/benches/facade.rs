@@ -5,7 +5,6 @@
 //! default read-back, 0.6 with a full one), and both against `memcpy`. The time limits of property
 //! G14 (100 ms a started MiB to seal, 50 ms to unseal) are checked on every sample.
 
-#![expect(missing_docs, reason = "criterion's macros make public functions without docs")]
 #![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "a benchmark may panic")]
 
 use core::hint::black_box;

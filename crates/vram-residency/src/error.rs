@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
-use vram_seal::{ContentDigest, KeyError, SealError};
+use vram_seal::{ContentDigest, KeyError, KeyId, SealError};
 
 use crate::id::ShardId;
 use crate::keys::KeySourceError;
@@ -193,6 +193,14 @@ pub enum VramError {
     /// A key could not be read, made or found.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The key cannot be retired: something is sealed under it.
+    #[error("key {key} is in use by {seals} seals: move their shards to another key first")]
+    KeyInUse {
+        /// The key.
+        key: KeyId,
+        /// Seals under it, of resident and parked shards.
+        seals: usize,
+    },
     /// No key could be had where one should be.
     #[error(transparent)]
     KeySource(#[from] KeySourceError),
@@ -261,12 +269,6 @@ pub enum VramError {
         /// What is wrong, and what would be right.
         what: String,
     },
-    /// A callback of the caller panicked. The call was rolled back.
-    #[error("a callback panicked: {what}")]
-    CallbackPanicked {
-        /// Which callback.
-        what: &'static str,
-    },
 }
 
 /// What to do about an error.
@@ -284,13 +286,17 @@ pub enum Class {
 /// How much is missing for a request, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "gpu {gpu} has no room for {needed}: room {room}, largest hole {largest_hole}, {headroom} kept \
-     free, {foreign} held by others"
+    "{} no room for {needed}: room {room}, largest hole {largest_hole}, {headroom} kept free, \
+     {foreign} held by others",
+    Asked { gpu: *gpu, others: *others }
 )]
 #[non_exhaustive]
 pub struct Shortfall {
-    /// The GPU that was asked.
+    /// The GPU that was asked; the one with most room if several were.
     pub gpu: u32,
+    /// How many more GPUs were asked. The figures are then sums over all of them, but for the
+    /// hole, which is the largest of any.
+    pub others: u32,
     /// Bytes that the request would take, in whole granules.
     pub needed: ByteLen,
     /// Bytes that could be granted, at most: free, less headroom, less what others hold.
@@ -329,6 +335,7 @@ impl VramError {
             Self::Cancelled { .. } => "cancelled",
             Self::Io { .. } => "io",
             Self::Key(_) => "key",
+            Self::KeyInUse { .. } => "key-in-use",
             Self::KeySource(_) => "key-source",
             Self::Source(_) => "source",
             Self::Seal(error) => error.code(),
@@ -339,7 +346,6 @@ impl VramError {
             Self::InUse { .. } => "in-use",
             Self::HostMemory { .. } => "host-memory",
             Self::Config { .. } => "config",
-            Self::CallbackPanicked { .. } => "callback-panicked",
         }
     }
 
@@ -423,6 +429,21 @@ impl From<SealError> for VramError {
             SealError::Key(error) => Self::Key(error),
             SealError::HostMemory { wanted } => Self::HostMemory { wanted },
             other => Self::Seal(other),
+        }
+    }
+}
+
+/// Prints which GPUs have no room.
+struct Asked {
+    gpu: u32,
+    others: u32,
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.others {
+            0 => write!(f, "gpu {} has", self.gpu),
+            others => write!(f, "gpu {} and {others} more have", self.gpu),
         }
     }
 }

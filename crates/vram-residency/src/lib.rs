@@ -13,6 +13,7 @@ mod gpu;
 mod hashes;
 mod id;
 mod image;
+mod key_uses;
 mod keys;
 mod lanes;
 mod limits;

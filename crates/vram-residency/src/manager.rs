@@ -14,6 +14,7 @@ use crate::free::FreedReceipt;
 use crate::gate::Busy;
 use crate::gpu::Gpu;
 use crate::id::{IdSource, ShardId};
+use crate::key_uses::KeyUses;
 use crate::limits::Limits;
 use crate::registry::{Entry, Registry};
 use crate::report::{GpuCapacity, Report};
@@ -43,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) registry: Registry,
     pub(crate) gpus: Vec<Arc<Gpu>>,
     pub(crate) keys: RwLock<KeyRing>,
+    pub(crate) key_uses: KeyUses,
     pub(crate) marker: Marker,
     pub(crate) ids: IdSource,
     pub(crate) clock: Arc<dyn Clock>,

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{
-    ContentDigest, Expected, OpenLimits, SealError, SealParams, Sealed, Sealer, SegmentCollector,
-    SegmentHash, SivScope, hash_all, open_record_in,
+    ContentDigest, Expected, SealError, SealParams, Sealer, SegmentCollector, SegmentHash,
+    SivScope, hash_all,
 };
 
 use crate::error::VramError;
@@ -158,7 +158,11 @@ impl Core {
         options: &WriteOptions<'_>,
     ) -> Result<Seal, VramError> {
         let context = request.sealed_as.context()?;
-        let mut sealer = Sealer::new(read(&self.keys).active(), &context, params, feed.len())?;
+        let keys = read(&self.keys);
+        let mut sealer = Sealer::new(keys.active(), &context, params, feed.len())?;
+        // Held until the seal counts, so that the key is not retired meanwhile.
+        let _key_use = self.key_uses.take(keys.active().id());
+        drop(keys);
         let gpu = Arc::clone(space.gpu());
         let windows = self.windows(&gpu, *sealer.layout())?;
         let collector = SegmentCollector::new(&sealer)?;
@@ -179,19 +183,17 @@ impl Core {
         let pass = Pass { sealer: &sealer, collector: &collector, windows: &windows, feed };
         pass.write_all(space, hashes.as_deref(), options).map_err(changed)?;
 
-        let Sealed { record, tags, digest, .. } = collector.finish(sealer)?;
+        let sealed = collector.finish(sealer)?;
         if let Some(expected) = options.expected_digest
-            && *expected != digest
+            && *expected != sealed.digest
         {
             return Err(VramError::DigestMismatch {
                 model_id: Arc::clone(&request.sealed_as.model_id),
                 expected: Box::new(*expected),
-                found: Box::new(digest),
+                found: Box::new(sealed.digest),
             });
         }
-        let expected = Expected::from(&context);
-        let opened = open_record_in(&read(&self.keys), &record, &expected, OpenLimits::default())?;
-        Ok(Seal { record, opener: opened.with_table(tags)?, params, digest })
+        self.open_seal(sealed, params, &Expected::from(&context))
     }
 
     /// Reads back what was just written. Says whether that was all of it.

@@ -421,3 +421,23 @@ impl Write for Largest<'_> {
         Ok(())
     }
 }
+
+#[test]
+fn a_source_of_an_impossible_length_is_an_error_and_no_panic() {
+    let rig = Rig::new(1 << 16);
+    for declared in [1 << 17, 1 << 48, (1 << 48) + 1, 1 << 63, u64::MAX] {
+        for protection in [Protection::Encrypted, Protection::Authenticated] {
+            let request = request().protection(protection);
+            let reader = ReaderSource::new(io::empty(), declared);
+            let refused = rig.manager.seal_from(request, reader, SealOptions::new());
+            match refused {
+                Err(VramError::InsufficientVram(shortfall)) => {
+                    assert!(shortfall.needed.get() >= declared);
+                }
+                Err(VramError::LimitExceeded { wanted, .. }) => assert_eq!(wanted, declared),
+                other => panic!("{declared}: {other:?}"),
+            }
+        }
+    }
+    rig.settle(true);
+}
