@@ -353,13 +353,13 @@ impl VramError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
+            Self::Device { source, .. } if source.is_caller_error() => Class::Caller,
+            // A device error that is not sticky: the next call can work.
             Self::InsufficientVram(_)
             | Self::InUse { .. }
             | Self::HostMemory { .. }
-            | Self::ParkLimit { .. } => Class::Retry,
-            Self::Device { source, .. } if source.is_caller_error() => Class::Caller,
-            // Not sticky: the next call can work.
-            Self::Device { .. } => Class::Retry,
+            | Self::ParkLimit { .. }
+            | Self::Device { .. } => Class::Retry,
             Self::Quarantined { .. }
             | Self::ShardAltered { .. }
             | Self::ParkedAltered { .. }

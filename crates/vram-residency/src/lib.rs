@@ -6,6 +6,7 @@ mod builder;
 mod cancel;
 mod clock;
 mod error;
+mod export;
 mod feed;
 mod free;
 mod gate;
@@ -13,6 +14,7 @@ mod gpu;
 mod hashes;
 mod id;
 mod image;
+mod import;
 mod key_uses;
 mod keys;
 mod lanes;
@@ -46,6 +48,7 @@ pub use builder::{Budget, VramManagerBuilder};
 pub use cancel::CancelToken;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Class, Shortfall, VramError};
+pub use export::ExportOptions;
 pub use free::FreedReceipt;
 pub use gpu::WipePolicy;
 pub use id::{ParseShardIdError, ShardId};
@@ -53,6 +56,7 @@ pub use image::{
     ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, unseal_image,
     verify_image,
 };
+pub use import::ImportRequest;
 pub use keys::{KeySource, KeySourceError, create_key_file};
 pub use limits::Limits;
 pub use manager::VramManager;

@@ -27,6 +27,7 @@ use vram_seal::{
 use crate::error::VramError;
 use crate::feed::Feed;
 use crate::gpu::Gpu;
+use crate::id::ShardId;
 use crate::lanes::{Lanes, Worker};
 use crate::manager::Core;
 use crate::registry::{Counted, Entry, Seal, State, View};
@@ -112,7 +113,6 @@ impl Core {
         feed: &dyn Feed,
         options: &WriteOptions<'_>,
     ) -> Result<Arc<Entry>, VramError> {
-        let len = feed.len();
         let params = request.params(self.defaults, options.scope);
         let id = self.ids.next(&*self.clock);
         let seal = self.write_seal(request, params, &mut space, feed, options)?;
@@ -121,9 +121,24 @@ impl Core {
         let view =
             View { gpu: Arc::clone(space.gpu()), range: space.range(), seal: Arc::new(seal) };
         let verified = self.read_back(&view, read_back)?;
+        Ok(self.entry(id, request, view.seal, space, counted, verified))
+    }
+
+    /// A complete entry of what lies in `space`. It is not in the registry yet: dropping it gives
+    /// everything back.
+    pub(crate) fn entry(
+        &self,
+        id: ShardId,
+        request: &SealRequest,
+        seal: Arc<Seal>,
+        mut space: Space,
+        counted: Counted,
+        verified: bool,
+    ) -> Arc<Entry> {
         space.commit();
+        let len = seal.opener.fields().plaintext_len();
         let state = State {
-            seal: view.seal,
+            seal,
             space: Some(space),
             parked: false,
             generation: 0,
@@ -132,7 +147,7 @@ impl Core {
         };
         let owner = request.owner.clone();
         let entry = Entry::new(id, request.sealed_as.clone(), owner, len, state, counted);
-        Ok(Arc::new(entry))
+        Arc::new(entry)
     }
 
     /// Makes a complete entry resident.
@@ -183,17 +198,17 @@ impl Core {
         let pass = Pass { sealer: &sealer, collector: &collector, windows: &windows, feed };
         pass.write_all(space, hashes.as_deref(), options).map_err(changed)?;
 
-        let sealed = collector.finish(sealer)?;
+        let done = collector.finish(sealer)?;
         if let Some(expected) = options.expected_digest
-            && *expected != sealed.digest
+            && *expected != done.digest
         {
             return Err(VramError::DigestMismatch {
                 model_id: Arc::clone(&request.sealed_as.model_id),
                 expected: Box::new(*expected),
-                found: Box::new(sealed.digest),
+                found: Box::new(done.digest),
             });
         }
-        self.open_seal(sealed, params, &Expected::from(&context))
+        self.open_seal(done, params, &Expected::from(&context))
     }
 
     /// Reads back what was just written. Says whether that was all of it.
