@@ -8,13 +8,18 @@
 #![expect(clippy::unwrap_used, clippy::arithmetic_side_effects, reason = "a benchmark may panic")]
 
 use core::hint::black_box;
-use std::time::{Duration, Instant};
+use core::time::Duration;
+use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use vram_residency::{Protection, ReadBack, SealKey, SealRequest, VramManager};
 use vram_seal::{SealContext, SealParams, Threads};
 
 const MIB: usize = 1 << 20;
+
+fn bytes(len: usize) -> Throughput {
+    Throughput::Bytes(u64::try_from(len).unwrap())
+}
 
 fn content(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -60,7 +65,7 @@ fn sealing(c: &mut Criterion) {
     let context = SealContext::new("model").unwrap();
 
     let mut group = c.benchmark_group("seal 256 MiB");
-    group.throughput(Throughput::Bytes(len as u64)).sample_size(10);
+    group.throughput(bytes(len)).sample_size(10);
     group.bench_function("memcpy, one thread", |b| {
         b.iter(|| out.copy_from_slice(black_box(&data)));
     });
@@ -98,7 +103,7 @@ fn opening(c: &mut Criterion) {
     let started_mib = u32::try_from(len / MIB).unwrap();
 
     let mut group = c.benchmark_group("unseal 256 MiB");
-    group.throughput(Throughput::Bytes(len as u64)).sample_size(10);
+    group.throughput(bytes(len)).sample_size(10);
     group.bench_function("memcpy, one thread", |b| {
         b.iter(|| out.copy_from_slice(black_box(&data)));
     });
@@ -134,14 +139,14 @@ fn small(c: &mut Criterion) {
     let mut group = c.benchmark_group("small");
     for len in [4096, 256 * 1024, MIB] {
         let part = data.get(..len).unwrap();
-        group.throughput(Throughput::Bytes(len as u64));
+        group.throughput(bytes(len));
         let request = SealRequest::new("model", 0);
         group.bench_function(format!("seal_model {len}"), |b| {
             b.iter_custom(|iterations| seals(&manager, &request, part, iterations));
         });
     }
     for len in [1, 4096, 65_536] {
-        group.throughput(Throughput::Bytes(len as u64));
+        group.throughput(bytes(len));
         group.bench_function(format!("read_shard_at_offset {len}"), |b| {
             b.iter(|| manager.read_shard_at_offset(&shard, black_box(300_000), len).unwrap());
         });
