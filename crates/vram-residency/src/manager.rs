@@ -1,5 +1,6 @@
 //! The facade: every operation, and what it promises. Each is carried out in a file of its own.
 
+use core::sync::atomic::AtomicU64;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -50,6 +51,8 @@ pub(crate) struct Core {
     pub(crate) defaults: SealParams,
     pub(crate) read_back: ReadBack,
     pub(crate) threads: Threads,
+    /// Uses of any shard so far.
+    pub(crate) uses: AtomicU64,
 }
 
 impl VramManager {
@@ -427,6 +430,6 @@ impl Core {
     }
 }
 
-fn in_use(entry: &Entry, busy: Busy) -> VramError {
+pub(crate) fn in_use(entry: &Entry, busy: Busy) -> VramError {
     VramError::InUse { shard: entry.id.clone(), leases: busy.leases }
 }
