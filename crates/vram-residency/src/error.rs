@@ -245,12 +245,6 @@ pub enum VramError {
         /// What is wrong, and what would be right.
         what: String,
     },
-    /// A callback of the caller panicked. The call was rolled back.
-    #[error("a callback panicked: {what}")]
-    CallbackPanicked {
-        /// Which callback.
-        what: &'static str,
-    },
 }
 
 /// What to do about an error.
@@ -321,7 +315,6 @@ impl VramError {
             Self::TimedOut { .. } => "timed-out",
             Self::HostMemory { .. } => "host-memory",
             Self::Config { .. } => "config",
-            Self::CallbackPanicked { .. } => "callback-panicked",
         }
     }
 

@@ -287,9 +287,11 @@ impl Drop for Inside<'_> {
 
 #[cfg(test)]
 mod tests {
+    use core::panic::AssertUnwindSafe;
     use core::sync::atomic::{AtomicUsize, Ordering};
+    use core::time::Duration;
+    use std::panic::catch_unwind;
     use std::sync::{Arc, Barrier, mpsc};
-    use std::time::Duration;
 
     use super::*;
 
@@ -347,7 +349,7 @@ mod tests {
                     order.send("mover").unwrap();
                 })
             };
-            while lock(&gate.state).queue.len() < 1 {
+            while lock(&gate.state).queue.is_empty() {
                 std::thread::yield_now();
             }
             let reader = {
@@ -425,7 +427,7 @@ mod tests {
     #[test]
     fn a_panic_inside_leaves_the_gate_usable() {
         let gate = Gate::default();
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
             let _pass = gate.exclusive().unwrap();
             panic!("inside");
         }));

@@ -86,7 +86,9 @@ mod tests {
         let device = HostDevice::new(GpuIndex::new(0), ByteLen::MIB).unwrap();
         let pool = StagingPool::new(ByteLen::new(2 * 4096));
         let taken: Vec<_> = (0..5).map(|_| pool.take(&device, ByteLen::new(1)).unwrap()).collect();
-        taken.into_iter().for_each(|staging| pool.give(staging));
+        for staging in taken {
+            pool.give(staging);
+        }
         assert_eq!(lock(&pool.idle).bytes.get(), 2 * 4096);
     }
 }

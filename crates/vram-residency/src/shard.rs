@@ -163,7 +163,7 @@ fn encode(handle: &SealedShard) -> Vec<u8> {
 /// A record as 512 hexadecimal digits: readable in JSON, and no shorter form is canonical.
 #[cfg(feature = "serde")]
 mod record_as_hex {
-    use std::fmt::Write as _;
+    use core::fmt::Write as _;
 
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
     use vram_seal::SealRecord;
@@ -195,6 +195,7 @@ mod protection_as_word {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _, ser::Error as _};
     use vram_seal::Protection;
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
     pub(super) fn serialize<S: Serializer>(
         protection: &Protection,
         s: S,

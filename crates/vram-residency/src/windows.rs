@@ -185,7 +185,7 @@ mod tests {
                         * u64::try_from(windows.threads).unwrap();
                     assert!(held <= max, "{held} of {max} for {len}");
                     let cut: Vec<_> = windows.cut(0..windows.layout().count()).collect();
-                    assert_eq!(cut.len() as u64, windows.count());
+                    assert_eq!(ByteLen::from_usize(cut.len()).get(), windows.count());
                 }
             }
         }

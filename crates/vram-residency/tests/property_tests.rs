@@ -8,6 +8,7 @@
     clippy::as_conversions,
     clippy::cast_possible_truncation,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "the inputs are the test's own"
 )]
 

@@ -28,7 +28,7 @@ impl FileSource {
     /// # Errors
     ///
     /// [`SourceError::Io`] if it cannot be opened, [`SourceError::NotAFile`] for folders, pipes
-    /// and devices (read those through a [`ReaderSource`]).
+    /// and devices (read those through a [`ReaderSource`](super::ReaderSource)).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SourceError> {
         let path = path.as_ref();
         let name = || path.display().to_string();

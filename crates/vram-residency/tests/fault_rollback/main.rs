@@ -9,6 +9,7 @@
 )]
 
 mod models;
+mod single;
 mod streams;
 mod sweep;
 mod transitions;

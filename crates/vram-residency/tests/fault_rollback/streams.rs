@@ -358,3 +358,66 @@ fn a_key_from_a_source_is_the_manager_s() {
     let refused = build(vram_residency::KeySource::File(path)).map(|_| ());
     assert!(matches!(refused, Err(VramError::KeySource(_))), "{refused:?}");
 }
+
+/// Knows how many bytes of buffers it was asked to fill, at most at the same time.
+struct Counting {
+    len: u64,
+    now: Mutex<u64>,
+    most: Mutex<u64>,
+}
+
+impl Source for Counting {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn read_at(&self, _offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
+        let bytes = ByteLen::from_usize(target.len()).get();
+        {
+            let mut now = self.now.lock().unwrap();
+            *now += bytes;
+            let mut most = self.most.lock().unwrap();
+            *most = most.max(*now);
+        }
+        std::thread::yield_now();
+        target.fill(1);
+        *self.now.lock().unwrap() -= bytes;
+        Ok(())
+    }
+}
+
+#[test]
+fn buffers_stay_within_the_limit_whatever_the_size_of_the_shard() {
+    let limit = ByteLen::from_usize(256 << 10);
+    let manager = VramManager::builder()
+        .host_device(ByteLen::from_mib_saturating(64))
+        .segment_size(SegmentSize::MIN)
+        .limits(Limits::default().staging_bytes(limit))
+        .threads(Threads::exactly(8))
+        .build()
+        .unwrap();
+    for len in [1 << 20, 32 << 20] {
+        let source = Counting { len, now: Mutex::default(), most: Mutex::default() };
+        let shard = manager.seal_from(request(), &source, SealOptions::new()).unwrap();
+        let most = *source.most.lock().unwrap();
+        assert!(most <= limit.get(), "{most} bytes were filled at once");
+        // What a sink is given is bounded as well.
+        let mut largest = 0;
+        manager.unseal_to(&shard, Largest(&mut largest)).unwrap();
+        assert!(largest <= 256 << 10, "{largest} bytes were written at once");
+        manager.free_shard(&shard).unwrap();
+    }
+}
+
+struct Largest<'a>(&'a mut usize);
+
+impl Write for Largest<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        *self.0 = bytes.len().max(*self.0);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

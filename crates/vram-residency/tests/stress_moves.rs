@@ -1,0 +1,211 @@
+//! Many threads seal from sources, open, close, migrate, write out and free the same shards, and
+//! admit and free whole models beside them. Every byte that comes back is looked at, and at the end
+//! everything that was taken is free again.
+//!
+//! `VRAM_STRESS_SEED` repeats a run; `PROPTEST_CASES` scales its length.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    reason = "a test fails by panicking, and says how to repeat it"
+)]
+
+use std::sync::Mutex;
+use std::thread;
+
+use vram_residency::{
+    AdmitRequest, ByteLen, GpuChoice, ModelPlan, Piece, Protection, ReaderSource, SealOptions,
+    SealRequest, SealedShard, SegmentSize, SivScope, SliceSource, Threads, Verify, VramError,
+    VramManager,
+};
+
+const THREADS: u64 = 4;
+
+/// A small generator: the same numbers for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % bound
+    }
+}
+
+/// Bytes that say which shard they belong to.
+fn content(seed: u64, len: usize) -> Vec<u8> {
+    let mut dice = Dice(seed);
+    (0..len).map(|_| u8::try_from(dice.below(256)).unwrap()).collect()
+}
+
+/// A shard that all threads may use: its newest handle known here, and what it holds.
+#[derive(Clone)]
+struct Shared {
+    handle: SealedShard,
+    seed: u64,
+    len: usize,
+}
+
+/// Errors that other threads' work explains.
+fn explained(error: &VramError) -> bool {
+    matches!(
+        error,
+        VramError::ShardFreed { .. }
+            | VramError::StaleHandle { .. }
+            | VramError::InsufficientVram(_)
+            | VramError::InUse { .. }
+    )
+}
+
+fn seal(manager: &VramManager, dice: &mut Dice) -> Result<Shared, VramError> {
+    let (seed, len) = (u64::try_from(dice.below(1 << 30)).unwrap(), dice.below(60_000));
+    let bytes = content(seed, len);
+    let protection =
+        if dice.below(2) == 0 { Protection::Encrypted } else { Protection::Authenticated };
+    let gpu = u32::try_from(dice.below(2)).unwrap();
+    let request = SealRequest::new("stress", gpu).protection(protection);
+    let handle = match dice.below(3) {
+        0 => manager.seal(request, &bytes),
+        1 => {
+            let source = SliceSource::new(&bytes);
+            manager.seal_from(request.scope(SivScope::Segment), source, SealOptions::new())
+        }
+        _ => {
+            let reader = ReaderSource::new(&bytes[..], ByteLen::from_usize(len).get());
+            manager.seal_from(request, reader, SealOptions::new())
+        }
+    }?;
+    Ok(Shared { handle, seed, len })
+}
+
+/// One random thing with one shard; a newer handle if there is one, none if it was freed.
+fn step(
+    manager: &VramManager,
+    shared: &Shared,
+    dice: &mut Dice,
+) -> Result<Option<Shared>, VramError> {
+    let Shared { handle, seed, len } = shared;
+    let newer = |handle| Ok(Some(Shared { handle, ..shared.clone() }));
+    match dice.below(8) {
+        0 => newer(manager.open_resident(handle)?),
+        1 => newer(manager.close_resident(handle)?),
+        2 => newer(manager.migrate_shard(handle, u32::try_from(dice.below(2)).unwrap())?),
+        3 => {
+            manager.free_shard(handle)?;
+            Ok(None)
+        }
+        4 => {
+            let mut out = Vec::new();
+            manager.unseal_to(handle, &mut out)?;
+            assert!(out == content(*seed, *len), "torn or foreign bytes");
+            newer(handle.clone())
+        }
+        5 => {
+            assert!(manager.verify(handle, Verify::Full)?.sound);
+            newer(handle.clone())
+        }
+        6 => {
+            let bytes = content(*seed, *len);
+            let start = dice.below(len + 1);
+            let count = dice.below(len - start + 1);
+            let part = manager.read_shard_at_offset(handle, start, count)?;
+            assert!(bytes.get(start..start + count) == Some(&part[..]), "torn or foreign bytes");
+            newer(handle.clone())
+        }
+        _ => {
+            assert!(manager.unseal_model(handle)? == content(*seed, *len));
+            newer(handle.clone())
+        }
+    }
+}
+
+fn admit(manager: &VramManager, dice: &mut Dice) -> Result<(), VramError> {
+    let seed = u64::try_from(dice.below(1 << 30)).unwrap();
+    let bytes = content(seed, 30_000);
+    let plan = ModelPlan::new([
+        Piece::new("a", 0, 0, ByteLen::new(10_000)),
+        Piece::new("b", 0, 10_000, ByteLen::new(1)),
+        Piece::new("c", 0, 10_001, ByteLen::new(19_999)),
+    ]);
+    let request = AdmitRequest::new("model", GpuChoice::MostRoomFirst);
+    let model = manager.admit(request, &plan.unwrap(), &vec![SliceSource::new(&bytes)])?;
+    let mut all = Vec::new();
+    for shard in model.shards() {
+        manager.unseal_to(shard, &mut all)?;
+    }
+    assert!(all == bytes, "torn or foreign bytes");
+    assert_eq!(manager.free_model(&model)?.len(), 3);
+    Ok(())
+}
+
+#[test]
+fn threads_that_move_the_same_shards_lose_no_byte_and_no_room() {
+    let seed = std::env::var("VRAM_STRESS_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or(20_261_123);
+    let cases: u64 =
+        std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(256);
+    println!("VRAM_STRESS_SEED={seed} PROPTEST_CASES={cases}");
+    let manager = VramManager::builder()
+        .host_device(ByteLen::new(600 << 10))
+        .host_device(ByteLen::new(400 << 10))
+        .segment_size(SegmentSize::MIN)
+        .threads(Threads::exactly(2))
+        .build()
+        .unwrap();
+    let shards: Mutex<Vec<Shared>> = Mutex::default();
+    thread::scope(|scope| {
+        for number in 0..THREADS {
+            let (manager, shards) = (&manager, &shards);
+            scope.spawn(move || {
+                let mut dice = Dice(seed ^ (number << 40));
+                for _ in 0..cases {
+                    let picked = {
+                        let shards = shards.lock().unwrap();
+                        let at = dice.below(shards.len().max(8));
+                        shards.get(at).cloned()
+                    };
+                    let outcome = match &picked {
+                        None if dice.below(4) == 0 => admit(manager, &mut dice),
+                        None => {
+                            seal(manager, &mut dice).map(|new| shards.lock().unwrap().push(new))
+                        }
+                        Some(shared) => step(manager, shared, &mut dice).map(|after| {
+                            let mut shards = shards.lock().unwrap();
+                            shards.retain(|one| one.handle != shared.handle);
+                            shards.extend(after);
+                        }),
+                    };
+                    match (outcome, picked) {
+                        (Ok(()), _) => {}
+                        (Err(error), picked) if explained(&error) => {
+                            let old = matches!(
+                                error,
+                                VramError::ShardFreed { .. } | VramError::StaleHandle { .. }
+                            );
+                            // Somebody else has the newer handle, or nobody has one.
+                            if let Some(shared) = picked.filter(|_| old) {
+                                shards.lock().unwrap().retain(|one| one.handle != shared.handle);
+                            }
+                        }
+                        (Err(other), _) => panic!("{other}"),
+                    }
+                    for gpu in 0..2 {
+                        let capacity = manager.capacity(gpu).unwrap();
+                        let (used, reserved) = (capacity.used.get(), capacity.reserved.get());
+                        assert_eq!(used + reserved + capacity.free.get(), capacity.total.get());
+                    }
+                }
+            });
+        }
+    });
+    // Whatever is resident still holds its bytes, and all of it can be freed.
+    for shard in manager.shards() {
+        manager.ensure_intact(&shard).unwrap();
+        manager.free_shard(&shard).unwrap();
+    }
+    for gpu in 0..2 {
+        let capacity = manager.capacity(gpu).unwrap();
+        assert_eq!(capacity.free, capacity.total);
+        assert_eq!(capacity.largest_hole, capacity.total);
+    }
+}
