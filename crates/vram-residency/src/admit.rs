@@ -11,167 +11,30 @@
 //!
 //! Whatever fails, all placements, counts and device bytes are given back, wiped.
 
-use core::fmt;
+mod request;
+
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ModelPlan, Piece};
 use vram_seal::parallel::for_each_segment;
-use vram_seal::{Protection, SegmentSize, SivScope, Suite};
 
-use crate::cancel::CancelToken;
 use crate::error::{Shortfall, VramError};
 use crate::free::FreedReceipt;
 use crate::gpu::Gpu;
 use crate::manager::{Core, VramManager};
 use crate::model::{ModelHandle, ModelPiece, ModelSource, PieceSource};
-use crate::progress::{Progress, ProgressFn, Watch};
+use crate::progress::Watch;
 use crate::registry::{Counted, Entry};
 use crate::request::SealRequest;
 use crate::space::Space;
 use crate::stream::SourceFeed;
 use crate::sync::{Mutex, lock};
-use crate::write::ReadBack;
+
+pub use request::{AdmitRequest, GpuChoice};
 
 /// Up to this length a piece is sealed by one thread: handing parts of it to others costs more
 /// than it saves.
 const SMALL_LEN_MAX: ByteLen = ByteLen::new(256 << 10);
-
-/// Which GPUs may hold a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum GpuChoice {
-    /// This one alone.
-    One(u32),
-    /// All of them: the one with most room first, the lowest index on a tie; a piece that finds no
-    /// room there goes to the next.
-    MostRoomFirst,
-}
-
-/// A request to make a whole model resident. Everything but model and GPUs has a default.
-///
-/// ```
-/// use vram_residency::{AdmitRequest, GpuChoice, Protection};
-///
-/// let request = AdmitRequest::new("llama-3-8b", GpuChoice::MostRoomFirst)
-///     .protection(Protection::Authenticated)
-///     .owner("pool-1");
-/// # let _ = request;
-/// ```
-#[must_use]
-pub struct AdmitRequest<'a> {
-    gpus: GpuChoice,
-    /// What the requests for all pieces have in common.
-    common: SealRequest,
-    progress: Option<Box<ProgressFn<'a>>>,
-    cancel: Option<CancelToken>,
-}
-
-impl<'a> AdmitRequest<'a> {
-    /// A request for this model: Encrypted, with the manager's suite and segment size.
-    pub fn new(model_id: &str, gpus: GpuChoice) -> Self {
-        let common = SealRequest::new(model_id, 0);
-        Self { gpus, common, progress: None, cancel: None }
-    }
-
-    /// Sets what lies in device memory: ciphertext, or plaintext that is watched over.
-    pub fn protection(mut self, protection: Protection) -> Self {
-        self.common = self.common.protection(protection);
-        self
-    }
-
-    /// Sets the cipher. Without meaning for [`Protection::Authenticated`].
-    pub fn suite(mut self, suite: Suite) -> Self {
-        self.common = self.common.suite(suite);
-        self
-    }
-
-    /// Sets what the synthetic IV is computed over. Default: each segment. Over whole shards, the
-    /// source is read twice.
-    pub fn scope(mut self, scope: SivScope) -> Self {
-        self.common = self.common.scope(scope);
-        self
-    }
-
-    /// Sets the segment size.
-    pub fn segment(mut self, segment: SegmentSize) -> Self {
-        self.common = self.common.segment(segment);
-        self
-    }
-
-    /// Sets how much is read back after writing.
-    pub fn read_back(mut self, read_back: ReadBack) -> Self {
-        self.common = self.common.read_back(read_back);
-        self
-    }
-
-    /// Binds the seals to bytes that have to be the same wherever they are opened, such as a
-    /// tenant.
-    pub fn context(mut self, context: &[u8]) -> Self {
-        self.common = self.common.context(context);
-        self
-    }
-
-    /// Sets the caller's revision of the content.
-    pub fn revision(mut self, revision: u64) -> Self {
-        self.common = self.common.revision(revision);
-        self
-    }
-
-    /// Names who the shards belong to, for listings. Not part of the seal.
-    pub fn owner(mut self, owner: &str) -> Self {
-        self.common = self.common.owner(owner);
-        self
-    }
-
-    /// Sets who is told how far the call has come: from worker threads, one at a time. If it
-    /// panics, the call is rolled back and the panic goes on to the caller.
-    pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
-        self.progress = Some(Box::new(callback));
-        self
-    }
-
-    /// Sets the token that ends the call early.
-    pub fn cancel(mut self, token: CancelToken) -> Self {
-        self.cancel = Some(token);
-        self
-    }
-
-    /// The request for one piece: its number is the shard index, and its description is bound as
-    /// metadata, so that no piece passes for another.
-    fn for_piece(&self, index: u64, piece: &Piece, gpu: u32) -> SealRequest {
-        let mut request = self.common.clone().shard_index(index).metadata(&describe(piece));
-        request.gpu = gpu;
-        request
-    }
-}
-
-impl fmt::Debug for AdmitRequest<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AdmitRequest")
-            .field("gpus", &self.gpus)
-            .field("common", &self.common)
-            .field("progress", &self.progress.is_some())
-            .field("cancel", &self.cancel)
-            .finish()
-    }
-}
-
-/// A piece as bytes, the same for the same tensor wherever it lies in its file: a domain, then
-/// each text after its length and each number in little endian.
-fn describe(piece: &Piece) -> Vec<u8> {
-    let mut bytes = b"vram-piece/0001\0".to_vec();
-    let format = piece.format.map(|format| format.to_string()).unwrap_or_default();
-    for text in [&piece.name, &format] {
-        bytes.extend_from_slice(&ByteLen::from_usize(text.len()).get().to_le_bytes());
-        bytes.extend_from_slice(text.as_bytes());
-    }
-    bytes.extend_from_slice(&piece.part.to_le_bytes());
-    bytes.extend_from_slice(&piece.part_count.to_le_bytes());
-    for extent in &piece.shape {
-        bytes.extend_from_slice(&extent.to_le_bytes());
-    }
-    bytes
-}
 
 impl VramManager {
     /// Makes a whole model resident: one shard for each piece of the plan, or nothing at all.
@@ -222,6 +85,23 @@ impl VramManager {
         source: &dyn ModelSource,
     ) -> Result<ModelHandle, VramError> {
         self.core.admit(request, plan, source)
+    }
+
+    /// The same model with fresh handles, after shards of it were moved, opened or closed.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ForeignHandle`] or [`VramError::HandleAltered`] for a bad handle,
+    /// [`VramError::ShardFreed`] if a shard of the model is gone.
+    pub fn refresh_model(&self, model: &ModelHandle) -> Result<ModelHandle, VramError> {
+        let pieces = model.pieces.iter().map(|made| {
+            self.core.marker.check(&made.shard)?;
+            let fresh = self.shard(&made.shard.shard_id);
+            let gone = || VramError::ShardFreed { shard: made.shard.shard_id.clone() };
+            Ok(ModelPiece { piece: made.piece.clone(), shard: fresh.ok_or_else(gone)? })
+        });
+        let pieces = pieces.collect::<Result<_, VramError>>()?;
+        Ok(ModelHandle { model_id: Arc::clone(&model.model_id), pieces })
     }
 
     /// Frees every shard of a model. A shard that is gone already is passed over.
@@ -301,10 +181,11 @@ impl Core {
     ) -> Result<Vec<Placed>, VramError> {
         let gpus = self.choose(request.gpus)?;
         // A model that is too large as a whole is refused as a whole.
-        if let [only] = gpus.as_slice()
-            && plan.footprint() > room_with_short_granule(only)
-        {
-            return Err(shortfall(only, plan.footprint()));
+        let whole = shortfall(&gpus, plan.footprint());
+        // A region's last granule may be short, which a plan does not know.
+        let slack = ByteLen::new(256).checked_mul(u64::from(whole.others).saturating_add(1));
+        if plan.footprint() > whole.room.saturating_add(slack.unwrap_or(ByteLen::ZERO)) {
+            return Err(VramError::InsufficientVram(Box::new(whole)));
         }
         let mut placed = Vec::new();
         for (index, piece) in (0..).zip(plan.pieces()) {
@@ -360,21 +241,25 @@ impl Core {
     }
 }
 
-/// Room of a GPU, counting its last granule as whole like a plan's footprint does.
-fn room_with_short_granule(gpu: &Gpu) -> ByteLen {
-    gpu.ledger.capacity().room().saturating_add(ByteLen::new(255))
-}
-
-fn shortfall(gpu: &Gpu, needed: ByteLen) -> VramError {
-    let (capacity, report) = gpu.figures();
-    VramError::InsufficientVram(Box::new(Shortfall {
-        gpu: gpu.index,
+/// What several GPUs lack together, the first of them named.
+fn shortfall(gpus: &[Arc<Gpu>], needed: ByteLen) -> Shortfall {
+    let mut sum = Shortfall {
+        gpu: gpus.first().map_or(0, |gpu| gpu.index),
+        others: u32::try_from(gpus.len()).unwrap_or(u32::MAX).saturating_sub(1),
         needed,
-        room: capacity.room(),
-        largest_hole: report.largest_hole,
-        foreign: capacity.foreign,
-        headroom: capacity.headroom,
-    }))
+        room: ByteLen::ZERO,
+        largest_hole: ByteLen::ZERO,
+        foreign: ByteLen::ZERO,
+        headroom: ByteLen::ZERO,
+    };
+    for gpu in gpus {
+        let (capacity, report) = gpu.figures();
+        sum.room = sum.room.saturating_add(capacity.room());
+        sum.largest_hole = sum.largest_hole.max(report.largest_hole);
+        sum.foreign = sum.foreign.saturating_add(capacity.foreign);
+        sum.headroom = sum.headroom.saturating_add(capacity.headroom);
+    }
+    sum
 }
 
 /// The sealing of all pieces.

@@ -262,13 +262,17 @@ pub enum Class {
 /// How much is missing for a request, and why.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "gpu {gpu} has no room for {needed}: room {room}, largest hole {largest_hole}, {headroom} kept \
-     free, {foreign} held by others"
+    "{} no room for {needed}: room {room}, largest hole {largest_hole}, {headroom} kept free, \
+     {foreign} held by others",
+    Asked { gpu: *gpu, others: *others }
 )]
 #[non_exhaustive]
 pub struct Shortfall {
-    /// The GPU that was asked.
+    /// The GPU that was asked; the one with most room if several were.
     pub gpu: u32,
+    /// How many more GPUs were asked. The figures are then sums over all of them, but for the
+    /// hole, which is the largest of any.
+    pub others: u32,
     /// Bytes that the request would take, in whole granules.
     pub needed: ByteLen,
     /// Bytes that could be granted, at most: free, less headroom, less what others hold.
@@ -396,6 +400,21 @@ impl From<SealError> for VramError {
             SealError::Key(error) => Self::Key(error),
             SealError::HostMemory { wanted } => Self::HostMemory { wanted },
             other => Self::Seal(other),
+        }
+    }
+}
+
+/// Prints which GPUs have no room.
+struct Asked {
+    gpu: u32,
+    others: u32,
+}
+
+impl fmt::Display for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.others {
+            0 => write!(f, "gpu {} has", self.gpu),
+            others => write!(f, "gpu {} and {others} more have", self.gpu),
         }
     }
 }

@@ -161,6 +161,7 @@ impl Gpu {
         let capacity = self.ledger.capacity();
         VramError::InsufficientVram(Box::new(Shortfall {
             gpu: self.index,
+            others: 0,
             needed: len.round_up(Alignment::GRANULE).unwrap_or(len),
             room: capacity.room(),
             largest_hole: report.largest_hole,

@@ -17,8 +17,8 @@ pub enum Overwrite {
     /// Fail, and leave what is there as it is.
     #[default]
     Refuse,
-    /// Put the new file in the place of a regular file, in one step. Anything else (a folder, a
-    /// device) is left alone and refused.
+    /// Put the new file in the place of a regular file, in one step. A symbolic link is replaced
+    /// itself, not followed. Anything else (a folder, a device) is left alone and refused.
     Replace,
 }
 
@@ -26,7 +26,7 @@ pub enum Overwrite {
 ///
 /// [`publish`](Self::publish) makes it durable and gives it its name in one step. Dropping it
 /// before that, on an error or a panic, removes it. A process that is killed leaves the temporary
-/// file (`.NAME.PID.N.partial`) and never a half file under the final name.
+/// file (`.vram-PID-N.partial`) and never a half file under the final name.
 #[derive(Debug)]
 pub(crate) struct WholeFile {
     file: File,
@@ -52,9 +52,9 @@ impl WholeFile {
     /// [`io::ErrorKind::InvalidInput`] if it has no file name or is not a regular file; whatever
     /// the operating system answers otherwise.
     pub(crate) fn create(target: &Path, mode: u32, overwrite: Overwrite) -> io::Result<Self> {
-        let Some(name) = target.file_name() else {
+        if target.file_name().is_none() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
-        };
+        }
         // Early, so that nobody seals for an hour to learn that the name is taken.
         match fs::symlink_metadata(target) {
             Ok(_) if overwrite == Overwrite::Refuse => return Err(taken()),
@@ -69,10 +69,8 @@ impl WholeFile {
 
         let process = std::process::id();
         for attempt in 0..NAMES_TRIED_MAX {
-            let mut hidden = std::ffi::OsString::from(".");
-            hidden.push(name);
-            hidden.push(format!(".{process}.{attempt}.partial"));
-            let temporary = target.with_file_name(hidden);
+            // Without the target's name, which may be as long as a name can be.
+            let temporary = target.with_file_name(format!(".vram-{process}-{attempt}.partial"));
             // Read access as well: what was written may have to be read back.
             let created = OpenOptions::new()
                 .read(true)

@@ -36,6 +36,7 @@ use crate::whole_file::WholeFile;
 /// # Panics
 ///
 /// If the progress callback panics, with its payload; nothing is left behind.
+#[tracing::instrument(level = "info", skip_all)]
 pub fn unseal_image(
     keys: &KeyRing,
     expected: &Expected<'_>,
@@ -98,6 +99,7 @@ pub fn unseal_image(
 /// As [`unseal_image`], for what makes verifying impossible: the record, the length, the padding or
 /// the table is wrong, or the file cannot be read. [`VramError::DigestMismatch`] if the content is
 /// sound, and another was expected.
+#[tracing::instrument(level = "info", skip_all)]
 pub fn verify_image(
     keys: &KeyRing,
     expected: &Expected<'_>,

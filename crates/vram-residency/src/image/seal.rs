@@ -41,6 +41,7 @@ use crate::whole_file::WholeFile;
 /// # Panics
 ///
 /// If the source or the progress callback panics, with their payload; nothing is left behind.
+#[tracing::instrument(level = "info", skip_all, fields(bytes = source.len()))]
 pub fn seal_image(
     key: &SealKey,
     context: &SealContext<'_>,

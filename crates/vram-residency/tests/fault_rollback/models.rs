@@ -151,7 +151,9 @@ fn a_model_that_does_not_fit_is_refused_before_a_byte_is_read() {
         let manager = several(&capacities);
         match manager.admit(request(), &plan, &Unread) {
             Err(VramError::InsufficientVram(shortfall)) => {
-                assert!(shortfall.needed > shortfall.room.min(shortfall.largest_hole));
+                assert_eq!(shortfall.needed, plan.footprint(), "the model as a whole");
+                assert_eq!(shortfall.room.get(), capacities.iter().sum::<usize>() as u64);
+                assert_eq!(shortfall.others + 1, manager.gpu_count());
             }
             other => panic!("{other:?}"),
         }
@@ -166,6 +168,15 @@ fn a_model_that_does_not_fit_is_refused_before_a_byte_is_read() {
             assert!(manager.capacity(gpu).unwrap().used.is_zero());
         }
     }
+    // Room enough in all, and none for the largest piece: then the piece is named.
+    let manager = several(&[19_968, 19_968, 19_968]);
+    match manager.admit(request(), &plan, &Unread) {
+        Err(VramError::InsufficientVram(shortfall)) => {
+            assert_eq!((shortfall.needed.get(), shortfall.others), (20_224, 0));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(manager.report().gpus.iter().all(|gpu| gpu.capacity.used.is_zero()));
     let manager = several(&[1 << 20]);
     let unknown = AdmitRequest::new("model", GpuChoice::One(7));
     let refused = manager.admit(unknown, &plan, &Unread);
@@ -252,6 +263,25 @@ fn a_fault_at_any_call_of_an_admission_leaves_nothing() {
         },
     );
     assert!(met > 40, "only {met} faults were met");
+}
+
+#[test]
+fn a_refreshed_model_knows_what_became_of_its_shards() {
+    let (files, plan) = plan();
+    let (rig, other) = (Rig::new(1 << 17), Rig::new(1 << 17));
+    let model = rig.manager.admit(request(), &plan, &sources(&files)).unwrap();
+    assert_eq!(rig.manager.refresh_model(&model).unwrap(), model);
+    rig.manager.open_resident(&model.pieces[0].shard).unwrap();
+    assert!(matches!(rig.manager.free_model(&model), Err(VramError::StaleHandle { .. })));
+
+    let fresh = rig.manager.refresh_model(&model).unwrap();
+    assert_eq!(fresh.pieces[0].shard.protection, Protection::Authenticated);
+    assert_eq!(fresh.pieces[1], model.pieces[1]);
+    assert!(matches!(other.manager.refresh_model(&model), Err(VramError::ForeignHandle { .. })));
+    rig.manager.free_shard(&fresh.pieces[1].shard).unwrap();
+    assert!(matches!(rig.manager.refresh_model(&model), Err(VramError::ShardFreed { .. })));
+    assert_eq!(rig.manager.free_model(&fresh).unwrap().len(), 5);
+    rig.settle(true);
 }
 
 #[test]

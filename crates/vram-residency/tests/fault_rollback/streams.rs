@@ -421,3 +421,54 @@ impl Write for Largest<'_> {
         Ok(())
     }
 }
+
+#[test]
+fn a_source_of_an_impossible_length_is_an_error_and_no_panic() {
+    let rig = Rig::new(1 << 16);
+    for declared in [1 << 17, 1 << 48, (1 << 48) + 1, 1 << 63, u64::MAX] {
+        for protection in [Protection::Encrypted, Protection::Authenticated] {
+            let request = request().protection(protection);
+            let reader = ReaderSource::new(io::empty(), declared);
+            let refused = rig.manager.seal_from(request, reader, SealOptions::new());
+            match refused {
+                Err(VramError::InsufficientVram(shortfall)) => {
+                    assert!(shortfall.needed.get() >= declared);
+                }
+                Err(VramError::LimitExceeded { wanted, .. }) => assert_eq!(wanted, declared),
+                other => panic!("{declared}: {other:?}"),
+            }
+        }
+    }
+    rig.settle(true);
+}
+
+/// Lends one thing and reads another.
+struct TwoFaced {
+    lent: Vec<u8>,
+}
+
+impl Source for TwoFaced {
+    fn len(&self) -> u64 {
+        ByteLen::from_usize(self.lent.len()).get()
+    }
+
+    fn read_at(&self, _offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
+        target.fill(0xEE);
+        Ok(())
+    }
+
+    fn as_slice(&self) -> Option<&[u8]> {
+        Some(&self.lent)
+    }
+}
+
+/// P10: what is encrypted is what was hashed, even if a source lends one thing and reads another.
+#[test]
+fn a_source_whose_slice_and_reads_differ_is_sealed_as_its_slice() {
+    let rig = Rig::new(1 << 16);
+    let source = TwoFaced { lent: content(3 * SEGMENT, 11) };
+    let expected = rig.manager.seal(request(), &source.lent).unwrap();
+    let shard = rig.manager.seal_from(request(), &source, SealOptions::new()).unwrap();
+    assert_eq!(shard.sealed_data, expected.sealed_data);
+    assert_eq!(rig.manager.unseal_model(&shard).unwrap(), source.lent);
+}

@@ -1,0 +1,44 @@
+//! Segments of one seal into segments of another, in a host buffer.
+
+use vram_alloc::DeviceRange;
+use vram_seal::{Opener, SealError, SealedSegment, Sealer, SegmentHash};
+
+use crate::error::VramError;
+use crate::windows::{Window, Windows};
+
+/// The part of a staging buffer that holds a range of the device.
+pub(super) fn part(buffer: &mut [u8], range: DeviceRange) -> Result<&mut [u8], VramError> {
+    let len = range.len().to_usize();
+    len.and_then(|len| buffer.get_mut(..len)).ok_or(VramError::HostMemory { wanted: range.len() })
+}
+
+/// Segments of one seal into segments of another.
+pub(super) struct Convert<'a> {
+    pub(super) from: &'a Opener,
+    pub(super) to: &'a Sealer,
+    /// What each segment must hash to, where that is known.
+    pub(super) hashes: Option<&'a [SegmentHash]>,
+}
+
+impl Convert<'_> {
+    /// Converts one window where it lies in `bytes`, and hands each segment's seal to `keep`.
+    pub(super) fn window(
+        &self,
+        windows: &Windows,
+        window: &Window,
+        bytes: &mut [u8],
+        keep: &impl Fn(u64, SealedSegment) -> Result<(), SealError>,
+    ) -> Result<(), VramError> {
+        window.each(windows.layout(), bytes, |segment, bytes| {
+            self.from.open_segment(segment, bytes)?;
+            let hash = self.hashes.and_then(|hashes| hashes.get(usize::try_from(segment).ok()?));
+            let done = match hash {
+                // Device memory can change under the seal like any other source.
+                Some(hash) => self.to.seal_segment_checked(segment, bytes, hash),
+                None => self.to.seal_segment(segment, bytes),
+            }?;
+            keep(segment, done)?;
+            Ok(())
+        })
+    }
+}

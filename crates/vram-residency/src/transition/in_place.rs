@@ -1,0 +1,252 @@
+//! Sealing a shard anew where it lies, with a way back at every step.
+
+use core::panic::AssertUnwindSafe;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::panic::{catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+use vram_alloc::DeviceRange;
+use vram_gpu::{DeviceMemory, GpuError};
+use vram_seal::parallel::for_each_segment;
+use vram_seal::{Opener, SealParams, Sealer, SegmentCollector, SegmentHash};
+
+use super::altered;
+use super::convert::{Convert, part};
+use crate::error::VramError;
+use crate::gpu::Gpu;
+use crate::lanes::{Lanes, Worker};
+use crate::manager::Core;
+use crate::registry::{Entry, Seal, View};
+use crate::space::locate;
+use crate::verify::Selection;
+use crate::windows::{Window, Windows};
+
+impl Core {
+    /// Seals a shard anew where it lies.
+    pub(super) fn seal_in_place(
+        &self,
+        entry: &Entry,
+        old: &View,
+        params: SealParams,
+    ) -> Result<(), VramError> {
+        let hashes = self.content_hashes(entry, old)?;
+        let seal = self.trial(entry, old, params, &hashes);
+        let seal = seal.map_err(|error| altered(entry, error))?;
+        let forth = self.sealer(entry, old, params, Some(&hashes))?;
+        let back = self.sealer(entry, old, old.seal.params, Some(&hashes))?;
+        let windows = self.windows(&old.gpu, *forth.layout())?;
+        let rewrite = Rewrite {
+            gpu: &old.gpu,
+            shard: old.range,
+            windows: &windows,
+            old: Side { opener: &old.seal.opener, sealer: &back },
+            new: Side { opener: &seal.opener, sealer: &forth },
+            hashes: &hashes,
+            done: (0..windows.count()).map(|_| AtomicBool::new(false)).collect(),
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(|| rewrite.run()));
+        if !matches!(outcome, Ok(Ok(()))) {
+            self.go_back(entry, old, &rewrite);
+        }
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                // The way back may have failed as well; then that is the news.
+                entry.not_quarantined()?;
+                return Err(altered(entry, error));
+            }
+            Err(panic) => resume_unwind(panic),
+        }
+        let mut state = entry.state();
+        state.seal = Arc::new(seal);
+        state.generation = state.generation.saturating_add(1);
+        // Every window was read back as it was written.
+        state.last_verified = Some(self.clock.now());
+        Ok(())
+    }
+
+    /// Undoes what was rewritten in place, and closes the shard to readers if that fails.
+    fn go_back(&self, entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
+        let undone = catch_unwind(AssertUnwindSafe(|| rewrite.undo()));
+        // What lies on a lost device is out of reach for everybody.
+        if old.gpu.ready().is_err() {
+            return;
+        }
+        // Whatever was answered on the way: what lies there now is what counts.
+        let count = rewrite.windows.layout().count();
+        let looked =
+            catch_unwind(AssertUnwindSafe(|| self.altered_segments(old, Selection::Run(0..count))));
+        match looked {
+            Ok(Ok(segments)) if segments.is_empty() => {}
+            Ok(Ok(segments)) => entry.quarantine(&segments),
+            // It cannot be looked at now. If the way back went well, a reader will see.
+            _ if matches!(undone, Ok(Ok(()))) => {}
+            _ => entry.quarantine(&[]),
+        }
+    }
+
+    /// Goes through all of the work but the writing, to learn the record that it will have.
+    fn trial(
+        &self,
+        entry: &Entry,
+        old: &View,
+        params: SealParams,
+        hashes: &[SegmentHash],
+    ) -> Result<Seal, VramError> {
+        let sealer = self.sealer(entry, old, params, Some(hashes))?;
+        let collector = SegmentCollector::new(&sealer)?;
+        let windows = self.windows(&old.gpu, *sealer.layout())?;
+        let convert = Convert { from: &old.seal.opener, to: &sealer, hashes: Some(hashes) };
+        let keep = |segment, done| collector.put(segment, done);
+        self.each_window(old, Selection::Run(0..windows.layout().count()), |window, bytes| {
+            convert.window(&windows, window, bytes, &keep)
+        })?;
+        self.finish_seal(old, params, collector.finish(sealer)?)
+    }
+}
+
+/// One of the two seals of a shard that is being rewritten.
+struct Side<'a> {
+    opener: &'a Opener,
+    sealer: &'a Sealer,
+}
+
+/// A shard that is rewritten where it lies.
+struct Rewrite<'a> {
+    gpu: &'a Gpu,
+    shard: DeviceRange,
+    windows: &'a Windows,
+    old: Side<'a>,
+    new: Side<'a>,
+    hashes: &'a [SegmentHash],
+    /// Which windows lie there under the new seal.
+    done: Vec<AtomicBool>,
+}
+
+impl Rewrite<'_> {
+    /// From the old seal to the new one, everywhere.
+    fn run(&self) -> Result<(), VramError> {
+        self.each(|worker, index| self.rewrite(worker, index, &self.old, &self.new))
+    }
+
+    /// Back to the old seal, wherever the new one is.
+    fn undo(&self) -> Result<(), VramError> {
+        self.each(|worker, index| {
+            if self.flag(index).is_some_and(|done| done.load(Ordering::Acquire)) {
+                self.rewrite(worker, index, &self.new, &self.old)
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    fn each(
+        &self,
+        work: impl Fn(&mut Worker<'_>, u64) -> Result<(), VramError> + Sync,
+    ) -> Result<(), VramError> {
+        // Two buffers, also where the limit on staging left room for one: the bytes to be written,
+        // and those that are then found.
+        let lanes = Lanes::new(self.gpu, self.windows.window_len(), 2);
+        for_each_segment(
+            self.windows.threads(),
+            self.windows.count(),
+            || Ok(lanes.worker()),
+            |worker, index| work(worker, index),
+        )?;
+        lanes.finish()
+    }
+
+    fn flag(&self, index: u64) -> Option<&AtomicBool> {
+        usize::try_from(index).ok().and_then(|index| self.done.get(index))
+    }
+
+    /// Rewrites one window. Unless it fails twice, the window lies there whole under one seal or
+    /// the other, and `done` says which.
+    fn rewrite(
+        &self,
+        worker: &mut Worker<'_>,
+        index: u64,
+        from: &Side<'_>,
+        to: &Side<'_>,
+    ) -> Result<(), VramError> {
+        let Some(window) = self.windows.get(index).filter(|window| !window.bytes.is_empty()) else {
+            return Ok(());
+        };
+        let range = locate(self.shard, window.bytes)?;
+        let memory = self.gpu.memory()?;
+        // Before anything is written: the buffer that will be needed to look at what was.
+        let mut seen = worker.buffer()?;
+        let mut staging = match worker.read(memory, range) {
+            Ok(staging) => staging,
+            Err(error) => {
+                worker.put(seen);
+                return Err(error);
+            }
+        };
+        let outcome = part(staging.as_mut_slice(), range).and_then(|bytes| {
+            let seen = part(seen.as_mut_slice(), range)?;
+            self.convert(&window, bytes, from, to)?;
+            let Err(error) = self.write_kept(memory, &window, bytes, seen) else {
+                return Ok(());
+            };
+            // The bytes are still here: once more as they were. A lost device is sent nothing.
+            self.gpu.ready()?;
+            self.convert(&window, bytes, to, from)?;
+            self.write_kept(memory, &window, bytes, seen)?;
+            Err(error)
+        });
+        worker.put(staging);
+        worker.put(seen);
+        outcome?;
+        if let Some(done) = self.flag(index) {
+            done.store(core::ptr::eq(to, &raw const self.new), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn convert(
+        &self,
+        window: &Window,
+        bytes: &mut [u8],
+        from: &Side<'_>,
+        to: &Side<'_>,
+    ) -> Result<(), VramError> {
+        let convert = Convert { from: from.opener, to: to.sealer, hashes: Some(self.hashes) };
+        convert.window(self.windows, window, bytes, &|_segment, _done| Ok(()))
+    }
+
+    /// Writes, and looks whether it is there: a copy that reports success can still be wrong, and
+    /// here no other copy is left.
+    fn write_kept(
+        &self,
+        memory: &dyn DeviceMemory,
+        window: &Window,
+        bytes: &mut [u8],
+        seen: &mut [u8],
+    ) -> Result<(), VramError> {
+        let range = locate(self.shard, window.bytes)?;
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            memory.write(range, bytes)?;
+            memory.read(range, seen)
+        }));
+        let written = written.unwrap_or_else(|_panic| {
+            let (gpu, name) = (memory.gpu(), "the device panicked");
+            Err(GpuError::Driver { gpu, code: u32::MAX, name, sticky: false })
+        });
+        written.map_err(|error| self.gpu.failed(error))?;
+        if *bytes == *seen {
+            return Ok(());
+        }
+        let mut segments = Vec::new();
+        let mut rest = &*seen;
+        window.each(self.windows.layout(), bytes, |segment, bytes| {
+            let (part, behind) = rest.split_at(bytes.len().min(rest.len()));
+            if part != bytes {
+                segments.push(segment);
+            }
+            rest = behind;
+            Ok::<_, VramError>(())
+        })?;
+        Err(VramError::WriteNotKept { gpu: self.gpu.index, segments })
+    }
+}
