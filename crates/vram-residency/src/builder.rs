@@ -3,7 +3,7 @@
 use core::sync::atomic::AtomicU64;
 use std::sync::Arc;
 
-use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger};
+use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger, MAX_TOTAL};
 use vram_gpu::{Device, DeviceKind, HostDevice};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite};
@@ -15,6 +15,7 @@ use crate::id::IdSource;
 use crate::keys::KeySource;
 use crate::limits::Limits;
 use crate::manager::{Core, VramManager};
+use crate::parked::Parked;
 use crate::pool::StagingPool;
 use crate::registry::Registry;
 use crate::shard::Marker;
@@ -68,6 +69,7 @@ pub struct VramManagerBuilder {
     read_back: ReadBack,
     clock: Arc<dyn Clock>,
     id_seed: Option<u64>,
+    pub(crate) park_limit: ByteLen,
 }
 
 #[derive(Debug)]
@@ -95,6 +97,7 @@ impl VramManagerBuilder {
             read_back: ReadBack::default(),
             clock: Arc::new(SystemClock),
             id_seed: None,
+            park_limit: MAX_TOTAL,
         }
     }
 
@@ -252,7 +255,7 @@ impl VramManagerBuilder {
             gpus.push(Arc::new(self.gpu(index, device)?));
         }
         let core = Core {
-            registry: Registry::new(self.limits.shard_count_max),
+            registry: Registry::new(self.limits.shard_count_max, Parked::new(self.park_limit)?),
             gpus,
             keys: RwLock::new(keys),
             marker: Marker::new()?,

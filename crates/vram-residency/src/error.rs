@@ -50,6 +50,30 @@ pub enum VramError {
         /// The shard that the handle names.
         shard: ShardId,
     },
+    /// The shard is in host memory: it answers again once it was woken.
+    #[error("{shard} is parked: wake it first")]
+    Parked {
+        /// The shard that the handle names.
+        shard: ShardId,
+    },
+    /// The host memory for parked shards has no room for one more.
+    #[error("{needed} cannot be parked: room for {room}, of {limit} for parked shards")]
+    ParkLimit {
+        /// Host bytes that parking takes.
+        needed: ByteLen,
+        /// Host bytes that could be had.
+        room: ByteLen,
+        /// The configured limit.
+        limit: ByteLen,
+    },
+    /// The copy of a parked shard in host memory is not what was parked.
+    #[error("the parked copy of {shard} was altered in host memory: {}", Segments(segments))]
+    ParkedAltered {
+        /// The shard.
+        shard: ShardId,
+        /// The altered segments, in ascending order.
+        segments: Vec<u64>,
+    },
     /// The shard has been sealed anew since the handle was made: ask for a fresh handle.
     #[error("the handle of {shard} is from before the shard was sealed anew")]
     StaleHandle {
@@ -296,6 +320,9 @@ impl VramError {
             Self::HandleAltered { .. } => "handle-altered",
             Self::ShardFreed { .. } => "shard-freed",
             Self::StaleHandle { .. } => "stale-handle",
+            Self::Parked { .. } => "parked",
+            Self::ParkLimit { .. } => "park-limit",
+            Self::ParkedAltered { .. } => "parked-altered",
             Self::Quarantined { .. } => "quarantined",
             Self::ShardAltered { .. } => "shard-altered",
             Self::WriteNotKept { .. } => "write-not-kept",
@@ -331,10 +358,12 @@ impl VramError {
             Self::InsufficientVram(_)
             | Self::InUse { .. }
             | Self::TimedOut { .. }
+            | Self::ParkLimit { .. }
             | Self::HostMemory { .. }
             | Self::Device { .. } => Class::Retry,
             Self::Quarantined { .. }
             | Self::ShardAltered { .. }
+            | Self::ParkedAltered { .. }
             | Self::WriteNotKept { .. }
             | Self::DeviceLost { .. }
             | Self::NotReturned { .. } => Class::Fatal,
@@ -364,6 +393,7 @@ impl VramError {
             Self::HandleAltered { .. }
             | Self::Quarantined { .. }
             | Self::ShardAltered { .. }
+            | Self::ParkedAltered { .. }
             | Self::WriteNotKept { .. }
             | Self::SourceChanged { .. }
             | Self::DigestMismatch { .. } => true,

@@ -242,7 +242,7 @@ impl Core {
         &self,
         handle: &SealedShard,
         timeout: Duration,
-        work: impl FnOnce(&Entry) -> Result<T, VramError>,
+        work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
     ) -> Result<T, VramError> {
         let entry = self.resolve(handle)?;
         let pass = entry.gate.exclusive_until(Deadline::within(timeout));

@@ -391,14 +391,18 @@ impl Core {
     /// # Errors
     ///
     /// In this order: [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
-    /// [`VramError::ShardFreed`], [`VramError::StaleHandle`].
+    /// [`VramError::ShardFreed`], [`VramError::StaleHandle`], [`VramError::Parked`].
     pub(crate) fn resolve(&self, handle: &SealedShard) -> Result<Arc<Entry>, VramError> {
         self.marker.check(handle)?;
         let entry = self
             .registry
             .get(&handle.shard_id)
+            .or_else(|| self.registry.parked.get(&handle.shard_id))
             .ok_or_else(|| VramError::ShardFreed { shard: handle.shard_id.clone() })?;
         entry.check_current(handle)?;
+        if entry.state().parked {
+            return Err(VramError::Parked { shard: entry.id.clone() });
+        }
         Ok(entry)
     }
 
@@ -420,7 +424,7 @@ impl Core {
     pub(crate) fn exclusive<T>(
         &self,
         handle: &SealedShard,
-        work: impl FnOnce(&Entry) -> Result<T, VramError>,
+        work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
     ) -> Result<T, VramError> {
         let entry = self.resolve(handle)?;
         let _pass = entry.gate.exclusive().map_err(|busy| in_use(&entry, busy))?;

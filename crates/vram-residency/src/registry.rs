@@ -13,6 +13,7 @@ use crate::error::VramError;
 use crate::gate::Gate;
 use crate::gpu::Gpu;
 use crate::id::ShardId;
+use crate::parked::Parked;
 use crate::request::SealedAs;
 use crate::shard::SealedShard;
 use crate::space::Space;
@@ -27,6 +28,8 @@ pub(crate) struct Registry {
     /// Shards that are resident, or being made so.
     count: Arc<AtomicU64>,
     count_max: u64,
+    /// Shards that are in host memory meanwhile.
+    pub(crate) parked: Arc<Parked>,
 }
 
 /// One resident shard.
@@ -48,8 +51,10 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) seal: Arc<Seal>,
-    /// Where the bytes lie; none once the shard was freed.
+    /// Where the bytes lie; none while the shard is parked, and once it was freed.
     pub(crate) space: Option<Space>,
+    /// Whether the shard is in host memory, to come back.
+    pub(crate) parked: bool,
     /// Counts how often the shard was sealed anew.
     pub(crate) generation: u64,
     /// Segments found altered, in ascending order, from the moment on that any was. Empty inside
@@ -89,8 +94,8 @@ impl Drop for Counted {
 }
 
 impl Registry {
-    pub(crate) fn new(count_max: u64) -> Self {
-        Self { shards: DashMap::new(), count: Arc::default(), count_max }
+    pub(crate) fn new(count_max: u64, parked: Parked) -> Self {
+        Self { shards: DashMap::new(), count: Arc::default(), count_max, parked: Arc::new(parked) }
     }
 
     /// Takes a place for one more shard.
@@ -166,11 +171,14 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// [`VramError::ShardFreed`] if it was freed while the caller waited at the gate.
+    /// [`VramError::ShardFreed`] or [`VramError::Parked`] if it was freed or parked while the
+    /// caller waited at the gate.
     pub(crate) fn view(&self) -> Result<View, VramError> {
         let state = self.state();
-        let space =
-            state.space.as_ref().ok_or_else(|| VramError::ShardFreed { shard: self.id.clone() })?;
+        let space = state.space.as_ref().ok_or_else(|| {
+            let shard = self.id.clone();
+            if state.parked { VramError::Parked { shard } } else { VramError::ShardFreed { shard } }
+        })?;
         Ok(View {
             gpu: Arc::clone(space.gpu()),
             range: space.range(),

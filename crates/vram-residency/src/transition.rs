@@ -38,7 +38,8 @@ use crate::shard::SealedShard;
 use crate::space::{Space, locate};
 use crate::sync::{Mutex, lock, read};
 use crate::verify::Selection;
-use convert::{Convert, part};
+pub(crate) use convert::Convert;
+use convert::part;
 
 impl VramManager {
     /// Turns an Encrypted shard into an Authenticated one on the same GPU: its plaintext lies in
@@ -194,7 +195,11 @@ impl Core {
     /// # Errors
     ///
     /// [`VramError::ShardAltered`] naming every altered segment; the shard is in quarantine then.
-    fn content_hashes(&self, entry: &Entry, view: &View) -> Result<Vec<SegmentHash>, VramError> {
+    pub(crate) fn content_hashes(
+        &self,
+        entry: &Entry,
+        view: &View,
+    ) -> Result<Vec<SegmentHash>, VramError> {
         let opener = &view.seal.opener;
         let layout = *opener.layout();
         let hashes = Hashes::new(&layout)?;
@@ -221,7 +226,7 @@ impl Core {
     }
 
     /// A sealer for the same content under the same key, with other choices.
-    fn sealer(
+    pub(crate) fn sealer(
         &self,
         entry: &Entry,
         old: &View,
@@ -241,7 +246,7 @@ impl Core {
     }
 
     /// Opens a record that was just made, as every reader will.
-    fn finish_seal(
+    pub(crate) fn finish_seal(
         &self,
         old: &View,
         params: SealParams,
@@ -269,7 +274,7 @@ fn needs_digest_first(params: SealParams) -> bool {
 
 /// An error of the seal while device bytes are being read means that they are not what was sealed:
 /// the shard goes into quarantine.
-fn altered(entry: &Entry, error: VramError) -> VramError {
+pub(crate) fn altered(entry: &Entry, error: VramError) -> VramError {
     let segments = match error {
         VramError::Seal(
             SealError::SegmentMismatch { segment } | SealError::SourceChanged { segment },

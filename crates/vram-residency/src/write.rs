@@ -126,6 +126,7 @@ impl Core {
         let state = State {
             seal: view.seal,
             space: Some(space),
+            parked: false,
             generation: 0,
             quarantine: None,
             last_verified: verified.then(|| self.clock.now()),

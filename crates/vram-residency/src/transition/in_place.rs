@@ -86,7 +86,7 @@ impl Core {
     }
 
     /// Goes through all of the work but the writing, to learn the record that it will have.
-    fn trial(
+    pub(crate) fn trial(
         &self,
         entry: &Entry,
         old: &View,
