@@ -1,5 +1,6 @@
 //! Putting a manager together: devices, budgets, keys, limits, policies.
 
+use core::sync::atomic::AtomicU64;
 use std::sync::Arc;
 
 use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger, MAX_TOTAL};
@@ -266,6 +267,7 @@ impl VramManagerBuilder {
             defaults: self.defaults,
             read_back: self.read_back,
             threads: self.threads,
+            uses: AtomicU64::new(0),
         };
         Ok(VramManager { core: Arc::new(core) })
     }

@@ -257,6 +257,14 @@ pub enum VramError {
         /// Leases that are out; 0 if the calling thread is in its own way.
         leases: usize,
     },
+    /// Other calls were still using the shard when the time was up.
+    #[error("{shard} was still in use by other calls after {waited:?}")]
+    TimedOut {
+        /// The shard.
+        shard: ShardId,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// The host has no memory for the answer or for a buffer.
     #[error("the host has no memory for {wanted}")]
     HostMemory {
@@ -344,6 +352,7 @@ impl VramError {
             Self::DeviceLost { .. } => "device-lost",
             Self::NotReturned { .. } => "not-returned",
             Self::InUse { .. } => "in-use",
+            Self::TimedOut { .. } => "timed-out",
             Self::HostMemory { .. } => "host-memory",
             Self::Config { .. } => "config",
         }
@@ -357,8 +366,9 @@ impl VramError {
             // A device error that is not sticky: the next call can work.
             Self::InsufficientVram(_)
             | Self::InUse { .. }
-            | Self::HostMemory { .. }
+            | Self::TimedOut { .. }
             | Self::ParkLimit { .. }
+            | Self::HostMemory { .. }
             | Self::Device { .. } => Class::Retry,
             Self::Quarantined { .. }
             | Self::ShardAltered { .. }
@@ -377,7 +387,7 @@ impl VramError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::InUse { .. } => Some(Duration::from_millis(10)),
+            Self::InUse { .. } | Self::TimedOut { .. } => Some(Duration::from_millis(10)),
             Self::InsufficientVram(_) => Some(Duration::from_millis(100)),
             Self::HostMemory { .. } => Some(Duration::from_secs(1)),
             Self::Device { .. } if self.class() == Class::Retry => Some(Duration::from_millis(100)),

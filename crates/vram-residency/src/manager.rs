@@ -1,6 +1,7 @@
 //! The facade: every operation, and what it promises. Each is carried out in a file of its own.
 
 use core::fmt;
+use core::sync::atomic::AtomicU64;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -52,6 +53,8 @@ pub(crate) struct Core {
     pub(crate) defaults: SealParams,
     pub(crate) read_back: ReadBack,
     pub(crate) threads: Threads,
+    /// Uses of any shard so far.
+    pub(crate) uses: AtomicU64,
 }
 
 impl VramManager {
@@ -447,6 +450,6 @@ impl Core {
     }
 }
 
-fn in_use(entry: &Entry, busy: Busy) -> VramError {
+pub(crate) fn in_use(entry: &Entry, busy: Busy) -> VramError {
     VramError::InUse { shard: entry.id.clone(), leases: busy.leases }
 }

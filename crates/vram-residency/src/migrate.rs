@@ -18,15 +18,18 @@ use crate::windows::Window;
 impl Core {
     /// Moves a shard. On any failure it is where it was.
     pub(crate) fn migrate(&self, handle: &SealedShard, gpu: u32) -> Result<SealedShard, VramError> {
-        self.exclusive(handle, |entry| {
-            let target = self.gpu(gpu)?;
-            entry.not_quarantined()?;
-            let view = entry.view()?;
-            if view.gpu.index != target.index {
-                self.move_entry(entry, &view, &Arc::clone(target))?;
-            }
-            Ok(self.handle(entry))
-        })
+        self.exclusive(handle, |entry| self.migrate_entry(entry, gpu))
+    }
+
+    /// Moves a shard. The caller is exclusive at its gate.
+    pub(crate) fn migrate_entry(&self, entry: &Entry, gpu: u32) -> Result<SealedShard, VramError> {
+        let target = self.gpu(gpu)?;
+        entry.not_quarantined()?;
+        let view = entry.view()?;
+        if view.gpu.index != target.index {
+            self.move_entry(entry, &view, &Arc::clone(target))?;
+        }
+        Ok(self.handle(entry))
     }
 
     fn move_entry(

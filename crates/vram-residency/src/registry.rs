@@ -18,6 +18,7 @@ use crate::parked::Parked;
 use crate::request::SealedAs;
 use crate::shard::SealedShard;
 use crate::space::Space;
+use crate::standing::Standing;
 use crate::sync::{Mutex, MutexGuard, lock};
 
 /// All resident shards, by id. No guard of the map is held across a call into anything else: the
@@ -40,6 +41,7 @@ pub(crate) struct Entry {
     pub(crate) owner: Option<Arc<str>>,
     pub(crate) plaintext_len: ByteLen,
     pub(crate) gate: Gate,
+    pub(crate) standing: Standing,
     state: Mutex<State>,
     #[expect(dead_code, reason = "held for its drop")]
     counted: Counted,
@@ -152,6 +154,7 @@ impl Entry {
         sealed_as: SealedAs,
         owner: Option<Arc<str>>,
         plaintext_len: ByteLen,
+        standing: Standing,
         state: State,
         counted: Counted,
     ) -> Self {
@@ -161,6 +164,7 @@ impl Entry {
             owner,
             plaintext_len,
             gate: Gate::default(),
+            standing,
             state: Mutex::new(state),
             counted,
         }

@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::gpu::Gpu;
 use crate::id::ShardId;
 use crate::manager::Core;
+use crate::standing::OnEviction;
 
 /// The figures of one GPU at one moment: `used + reserved + free == total`, and nothing is used
 /// that was not granted.
@@ -104,6 +105,12 @@ pub struct ShardReport {
     pub last_verified: Option<Timestamp>,
     /// Leases that are out.
     pub leases: u64,
+    /// Whether it is kept from being evicted.
+    pub pinned: bool,
+    /// Its priority: the least important is evicted first.
+    pub priority: u32,
+    /// What may become of it when room is needed.
+    pub on_eviction: OnEviction,
 }
 
 /// What is resident where, and what is left. `Display` prints a table.
@@ -133,6 +140,9 @@ impl Core {
                     protection: state.seal.protection(),
                     quarantine: state.quarantine.clone(),
                     last_verified: state.last_verified,
+                    pinned: entry.standing.pinned(),
+                    priority: entry.standing.claim.priority,
+                    on_eviction: entry.standing.claim.on_eviction,
                     leases: u64::try_from(entry.gate.leases()).unwrap_or(u64::MAX),
                 }
             })

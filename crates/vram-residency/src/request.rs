@@ -7,6 +7,7 @@ use vram_seal::{
     SegmentSize, SivScope, Suite,
 };
 
+use crate::standing::{Claim, OnEviction};
 use crate::write::ReadBack;
 
 /// A request to seal something onto one GPU. Everything but model and GPU has a default.
@@ -30,6 +31,7 @@ pub struct SealRequest {
     pub(crate) segment: Option<SegmentSize>,
     pub(crate) read_back: Option<ReadBack>,
     pub(crate) owner: Option<Arc<str>>,
+    pub(crate) claim: Claim,
 }
 
 /// What a shard is sealed as: everything its seal is bound to.
@@ -74,6 +76,7 @@ impl SealRequest {
             segment: None,
             read_back: None,
             owner: None,
+            claim: Claim::default(),
         }
     }
 
@@ -135,6 +138,26 @@ impl SealRequest {
     /// Names who the shard belongs to, for listings. Not part of the seal.
     pub fn owner(mut self, owner: &str) -> Self {
         self.owner = Some(owner.into());
+        self
+    }
+
+    /// Sets how important the shard is, for policies that evict the least important first.
+    /// Default: 0. Room for a shard is never made by evicting one of a higher priority.
+    pub fn priority(mut self, priority: u32) -> Self {
+        self.claim.priority = priority;
+        self
+    }
+
+    /// Sets what it costs to bring the shard back once it was evicted, in a unit of the caller's,
+    /// for policies that evict first what is cheap for its size. Default: 0.
+    pub fn cost(mut self, cost: u64) -> Self {
+        self.claim.cost = cost;
+        self
+    }
+
+    /// Sets what may become of the shard when room is needed for others. Default: it stays.
+    pub fn on_eviction(mut self, on_eviction: OnEviction) -> Self {
+        self.claim.on_eviction = on_eviction;
         self
     }
 

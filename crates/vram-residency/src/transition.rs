@@ -38,7 +38,8 @@ use crate::shard::SealedShard;
 use crate::space::{Space, locate};
 use crate::sync::{Mutex, lock, read};
 use crate::verify::Selection;
-use convert::{Convert, part};
+pub(crate) use convert::Convert;
+use convert::part;
 
 impl VramManager {
     /// Turns an Encrypted shard into an Authenticated one on the same GPU: its plaintext lies in

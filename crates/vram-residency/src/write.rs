@@ -34,6 +34,7 @@ use crate::registry::{Counted, Entry, Seal, State, View};
 use crate::request::SealRequest;
 use crate::shard::SealedShard;
 use crate::space::{Space, locate};
+use crate::standing::Standing;
 use crate::sync::{Mutex, lock, read};
 use crate::verify::Selection;
 use crate::windows::{Window, Windows};
@@ -146,7 +147,9 @@ impl Core {
             last_verified: verified.then(|| self.clock.now()),
         };
         let owner = request.owner.clone();
-        let entry = Entry::new(id, request.sealed_as.clone(), owner, len, state, counted);
+        let standing = Standing::new(request.claim);
+        let entry = Entry::new(id, request.sealed_as.clone(), owner, len, standing, state, counted);
+        self.used(&entry);
         Arc::new(entry)
     }
 

@@ -7,7 +7,7 @@ use crate::error::VramError;
 use crate::windows::{Window, Windows};
 
 /// The part of a staging buffer that holds a range of the device.
-pub(super) fn part(buffer: &mut [u8], range: DeviceRange) -> Result<&mut [u8], VramError> {
+pub(crate) fn part(buffer: &mut [u8], range: DeviceRange) -> Result<&mut [u8], VramError> {
     let len = range.len().to_usize();
     len.and_then(|len| buffer.get_mut(..len)).ok_or(VramError::HostMemory { wanted: range.len() })
 }
