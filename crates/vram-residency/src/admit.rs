@@ -195,7 +195,7 @@ impl Core {
     }
 
     /// The GPUs to try for each piece, in this order.
-    fn choose(&self, choice: GpuChoice) -> Result<Vec<Arc<Gpu>>, VramError> {
+    pub(crate) fn choose(&self, choice: GpuChoice) -> Result<Vec<Arc<Gpu>>, VramError> {
         match choice {
             GpuChoice::One(index) => Ok(vec![Arc::clone(self.gpu(index)?)]),
             GpuChoice::MostRoomFirst => {

@@ -15,6 +15,7 @@ use crate::id::IdSource;
 use crate::key_uses::KeyUses;
 use crate::keys::KeySource;
 use crate::limits::Limits;
+use crate::links::Links;
 use crate::manager::{Core, VramManager};
 use crate::parked::Parked;
 use crate::pool::StagingPool;
@@ -260,6 +261,7 @@ impl VramManagerBuilder {
             gpus,
             keys: RwLock::new(keys),
             key_uses: KeyUses::default(),
+            links: Links::default(),
             marker: Marker::new()?,
             ids: self.id_seed.map_or(IdSource::Process, IdSource::seeded),
             clock: self.clock,

@@ -18,6 +18,7 @@ use crate::gpu::Gpu;
 use crate::id::{IdSource, ShardId};
 use crate::key_uses::KeyUses;
 use crate::limits::Limits;
+use crate::links::Links;
 use crate::registry::{Entry, Registry};
 use crate::report::{GpuCapacity, Report};
 use crate::request::SealRequest;
@@ -46,6 +47,7 @@ pub(crate) struct Core {
     pub(crate) gpus: Vec<Arc<Gpu>>,
     pub(crate) keys: RwLock<KeyRing>,
     pub(crate) key_uses: KeyUses,
+    pub(crate) links: Links,
     pub(crate) marker: Marker,
     pub(crate) ids: IdSource,
     pub(crate) clock: Arc<dyn Clock>,
