@@ -16,6 +16,7 @@ use crate::gate::Busy;
 use crate::gpu::Gpu;
 use crate::id::{IdSource, ShardId};
 use crate::limits::Limits;
+use crate::promise::Promises;
 use crate::registry::{Entry, Registry};
 use crate::report::{GpuCapacity, Report};
 use crate::request::SealRequest;
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) gpus: Vec<Arc<Gpu>>,
     pub(crate) keys: RwLock<KeyRing>,
     pub(crate) marker: Marker,
+    pub(crate) promises: Arc<Promises>,
     pub(crate) ids: IdSource,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
@@ -312,7 +314,7 @@ impl VramManager {
     ///
     /// [`VramError::UnknownGpu`].
     pub fn get_used_vram(&self, gpu: u32) -> Result<usize, VramError> {
-        let capacity = self.core.gpu(gpu)?.ledger.capacity();
+        let capacity = self.core.gpu(gpu)?.books();
         Ok(capacity.taken().to_usize().unwrap_or(usize::MAX))
     }
 
@@ -323,7 +325,7 @@ impl VramManager {
     ///
     /// [`VramError::UnknownGpu`].
     pub fn get_free_vram(&self, gpu: u32) -> Result<usize, VramError> {
-        let capacity = self.core.gpu(gpu)?.ledger.capacity();
+        let capacity = self.core.gpu(gpu)?.books();
         Ok(capacity.free().to_usize().unwrap_or(usize::MAX))
     }
 
