@@ -4,9 +4,10 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::bounds::{BoundsError, ByteRange, DeviceRange};
+use crate::bounds::DeviceRange;
 use crate::holes::{End, Holes, Span};
 use crate::ledger::MAX_TOTAL;
+use crate::placement::Placement;
 use crate::report::ArenaReport;
 use crate::units::{Alignment, ByteLen, DeviceOffset};
 
@@ -41,18 +42,6 @@ pub struct Arena {
 pub struct ArenaPolicy {
     /// Pieces of at most this many bytes count as small and go to the high end of their hole.
     pub small_max: ByteLen,
-}
-
-/// A live part of an arena's region. It is given back by [`Arena::release`]; merely dropping it
-/// leaves its bytes taken.
-#[must_use = "a placement that is dropped stays taken"]
-pub struct Placement {
-    arena: u64,
-    slot: usize,
-    serial: u64,
-    start: DeviceOffset,
-    len: ByteLen,
-    footprint: ByteLen,
 }
 
 /// What the arena knows of one live placement.
@@ -335,53 +324,6 @@ impl Clone for Arena {
     }
 }
 
-impl Placement {
-    /// Position of the first byte, from the start of the region.
-    #[must_use]
-    pub fn start(&self) -> DeviceOffset {
-        self.start
-    }
-
-    /// Bytes that were asked for.
-    #[must_use]
-    pub fn len(&self) -> ByteLen {
-        self.len
-    }
-
-    /// Whether the placement holds no byte.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len.is_zero()
-    }
-
-    /// Bytes taken from the region: the length in whole granules, cut at the end of the region.
-    #[must_use]
-    pub fn footprint(&self) -> ByteLen {
-        self.footprint
-    }
-
-    /// Exactly the bytes that were asked for.
-    #[must_use]
-    pub fn range(&self) -> DeviceRange {
-        DeviceRange::spanning(self.start, self.len)
-    }
-
-    /// The bytes taken from the region.
-    #[must_use]
-    pub fn footprint_range(&self) -> DeviceRange {
-        DeviceRange::spanning(self.start, self.footprint)
-    }
-
-    /// Where `part` of the shard lies in the region.
-    ///
-    /// # Errors
-    ///
-    /// [`BoundsError::OutOfBounds`] where `part` was checked against a longer shard.
-    pub fn locate(&self, part: ByteRange) -> Result<DeviceRange, BoundsError> {
-        self.range().slice(part)
-    }
-}
-
 impl fmt::Display for ReleaseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -394,15 +336,5 @@ impl fmt::Display for ReleaseReason {
 impl fmt::Debug for Arena {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Arena").field(&self.report()).finish()
-    }
-}
-
-impl fmt::Debug for Placement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Placement")
-            .field("start", &self.start)
-            .field("len", &self.len)
-            .field("footprint", &self.footprint)
-            .finish_non_exhaustive()
     }
 }

@@ -11,19 +11,21 @@ mod dtype;
 mod fit;
 mod holes;
 mod ledger;
+mod notation;
+mod placement;
 mod plan;
 mod report;
 mod sync;
 mod units;
 
-pub use arena::{Arena, ArenaError, ArenaPolicy, Misfit, Placement, ReleaseError, ReleaseReason};
+pub use arena::{Arena, ArenaError, ArenaPolicy, Misfit, ReleaseError, ReleaseReason};
 pub use block::BlockFormat;
 pub use bounds::{BoundsError, ByteRange, DeviceRange, checked_shard_size};
 pub use dtype::{Dtype, SizeError, TensorFormat, tensor_bytes};
 pub use fit::{Fit, fits};
 pub use ledger::{Charge, Ledger, LedgerError, MAX_TOTAL, Reservation};
+pub use notation::ParseByteLenError;
+pub use placement::Placement;
 pub use plan::{ModelPlan, PIECE_COUNT_MAX, Piece, PlanError};
 pub use report::{ArenaReport, Capacity};
-pub use units::{
-    Alignment, AlignmentError, ByteLen, ByteOffset, DeviceOffset, GpuIndex, ParseByteLenError,
-};
+pub use units::{Alignment, AlignmentError, ByteLen, ByteOffset, DeviceOffset, GpuIndex};

@@ -8,7 +8,7 @@ use crate::dtype::{SizeError, TensorFormat, tensor_bytes};
 use crate::units::{Alignment, ByteLen};
 
 /// The most pieces that one plan holds: far above any model, far below what would exhaust a host.
-pub const PIECE_COUNT_MAX: usize = 1 << 22;
+pub const PIECE_COUNT_MAX: usize = 1 << 20;
 
 /// One run of bytes of a model file that becomes one shard: a tensor, or a part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -60,6 +60,23 @@ fn no_grant_follows_a_lowered_limit() {
     });
 }
 
+/// A request that fits at every instant is granted, though figures from different instants would
+/// say no: 60 of 100 taken, then 0 of 100, then 0 of 50.
+#[test]
+fn a_refusal_never_mixes_two_instants() {
+    loom::model(|| {
+        let ledger = Ledger::new(len(100)).unwrap();
+        let held = ledger.reserve(len(60)).unwrap();
+        let other = ledger.clone();
+        let racer = thread::spawn(move || {
+            drop(held);
+            other.set_total(len(50)).unwrap();
+        });
+        assert!(ledger.reserve(len(40)).is_ok());
+        racer.join().unwrap();
+    });
+}
+
 /// Snapshots add up at every step of reserve, commit and release, and nothing is lost.
 #[test]
 fn a_snapshot_adds_up_at_every_step() {

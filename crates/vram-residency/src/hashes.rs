@@ -1,7 +1,7 @@
 //! The hashes of all segments of a shard, gathered from many threads.
 
 use vram_alloc::ByteLen;
-use vram_seal::{SegmentHash, SegmentLayout};
+use vram_seal::{Opener, Protection, SealError, SegmentHash, SegmentLayout};
 
 use crate::error::VramError;
 use crate::sync::{Mutex, lock};
@@ -38,4 +38,25 @@ impl Hashes {
     pub(crate) fn into_vec(self) -> Vec<SegmentHash> {
         self.by_segment.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// Opens a segment in place and hashes its plaintext, hashing once where that is all there is to
+/// opening it.
+///
+/// # Errors
+///
+/// [`SealError::SegmentMismatch`] if it is not what was sealed. What `bytes` holds then is not to
+/// be used.
+pub(crate) fn open_and_hash(
+    opener: &Opener,
+    segment: u64,
+    bytes: &mut [u8],
+) -> Result<SegmentHash, SealError> {
+    if opener.protection() == Protection::Authenticated {
+        let hash = opener.hash_segment(segment, bytes)?;
+        opener.check_hash(segment, &hash)?;
+        return Ok(hash);
+    }
+    opener.open_segment(segment, bytes)?;
+    opener.hash_segment(segment, bytes)
 }

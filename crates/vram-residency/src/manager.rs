@@ -1,5 +1,6 @@
 //! The facade: every operation, and what it promises. Each is carried out in a file of its own.
 
+use core::fmt;
 use core::sync::atomic::AtomicU64;
 use std::sync::Arc;
 
@@ -33,7 +34,6 @@ use crate::write::ReadBack;
 ///
 /// Dropping the manager frees everything that is resident, wiped first: video memory does not
 /// outlive the process that holds it.
-#[derive(Debug)]
 pub struct VramManager {
     pub(crate) core: Arc<Core>,
 }
@@ -291,13 +291,17 @@ impl VramManager {
     /// Fresh handles of all resident shards, in ascending order of their ids.
     #[must_use]
     pub fn shards(&self) -> Vec<SealedShard> {
-        self.core.registry.sorted().iter().map(|entry| self.core.handle(entry)).collect()
+        let entries = self.core.registry.sorted();
+        // One may be freed while the others are listed.
+        let resident = entries.iter().filter(|entry| entry.is_resident());
+        resident.map(|entry| self.core.handle(entry)).collect()
     }
 
     /// A fresh handle of one shard, if it is resident.
     #[must_use]
     pub fn shard(&self, id: &ShardId) -> Option<SealedShard> {
-        self.core.registry.get(id).map(|entry| self.core.handle(&entry))
+        let entry = self.core.registry.get(id).filter(|entry| entry.is_resident())?;
+        Some(self.core.handle(&entry))
     }
 
     /// Fresh handles of all resident shards of a model, in ascending order of their ids.
@@ -354,6 +358,16 @@ impl VramManager {
     #[must_use]
     pub fn report(&self) -> Report {
         self.core.report()
+    }
+}
+
+impl fmt::Debug for VramManager {
+    /// Counts only: neither keys nor digests.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VramManager")
+            .field("gpus", &self.core.gpus.len())
+            .field("shards", &self.core.registry.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,7 @@ use vram_gpu::{Device, GpuError, Staging};
 use crate::sync::{Mutex, lock};
 
 /// Smallest buffer that is handed out, so that tiny shards share their buffers.
-const SMALLEST: u64 = 4096;
+pub(crate) const SMALLEST: u64 = 4096;
 
 /// Staging buffers of one GPU that nobody uses at the moment, by size, all wiped.
 #[derive(Debug)]

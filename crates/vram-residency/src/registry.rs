@@ -131,6 +131,11 @@ impl Registry {
         drop(removed);
     }
 
+    /// How many shards are resident.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.len()
+    }
+
     /// All entries, in ascending order of their ids.
     pub(crate) fn sorted(&self) -> Vec<Arc<Entry>> {
         let mut entries: Vec<_> =
@@ -165,6 +170,11 @@ impl Entry {
     /// The state, for a short look or assignment: nothing is called while it is held.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// Whether it was not freed yet.
+    pub(crate) fn is_resident(&self) -> bool {
+        self.state().space.is_some()
     }
 
     /// Where the shard lies now. The caller holds a pass of the gate, so it stays there.

@@ -270,7 +270,8 @@ mod tests {
     fn debug_shows_neither_record_nor_mark() {
         let marker = Marker::new().unwrap();
         let text = format!("{:?} {marker:?}", handle(&marker));
-        assert!(!text.contains("5, 5") && !text.contains("sealed_data"), "{text}");
+        // The manager's id is random bytes, and may well hold a pair of fives.
+        assert!(!text.contains("5, 5, 5, 5, 5") && !text.contains("sealed_data"), "{text}");
     }
 
     #[cfg(feature = "serde")]

@@ -30,7 +30,7 @@ use vram_seal::{
 };
 
 use crate::error::VramError;
-use crate::hashes::Hashes;
+use crate::hashes::{Hashes, open_and_hash};
 use crate::lanes::Lanes;
 use crate::manager::{Core, VramManager};
 use crate::registry::{Entry, Seal, View};
@@ -206,8 +206,8 @@ impl Core {
         let segments = Mutex::new(Vec::new());
         self.each_window(view, Selection::Run(0..layout.count()), |window, bytes| {
             window.each(&layout, bytes, |segment, bytes| {
-                match opener.open_segment(segment, bytes) {
-                    Ok(()) => hashes.put(segment, opener.hash_segment(segment, bytes)?),
+                match open_and_hash(opener, segment, bytes) {
+                    Ok(hash) => hashes.put(segment, hash),
                     Err(SealError::SegmentMismatch { segment }) => lock(&segments).push(segment),
                     Err(error) => return Err(error.into()),
                 }

@@ -157,6 +157,7 @@ impl Core {
 
     pub(crate) fn verify_entry(&self, entry: &Entry, level: Verify) -> Result<Verdict, VramError> {
         let view = entry.view()?;
+        view.gpu.ready()?;
         let layout = *view.seal.opener.layout();
         let count = layout.count();
         let selection = match level {

@@ -8,6 +8,7 @@ use vram_seal::SegmentLayout;
 use vram_seal::parallel::Threads;
 
 use crate::error::VramError;
+use crate::pool::SMALLEST;
 
 /// Below this, handing work to another thread costs more than it saves.
 const WINDOW_MIN: u64 = 256 << 10;
@@ -44,7 +45,9 @@ impl Windows {
         staging_max: ByteLen,
     ) -> Result<Self, VramError> {
         let (len, max) = (layout.plaintext_len().get(), staging_max.get());
-        let segment = layout.segment_size().bytes().get().min(len.max(1));
+        // Buffers come in powers of two, so that they can be used again.
+        let whole = len.max(SMALLEST).checked_next_power_of_two().unwrap_or(len);
+        let segment = layout.segment_size().bytes().get().min(whole);
         if segment > max {
             return Err(VramError::LimitExceeded {
                 what: "staging bytes of one call",
@@ -60,6 +63,7 @@ impl Windows {
         let wanted = quick.min(fair).max(WINDOW_MIN);
         let allowed = max.checked_div(BUFFERS).unwrap_or(max);
         let segments = wanted.min(allowed).checked_div(segment).unwrap_or(1).max(1);
+        let segments = 1_u64 << segments.ilog2();
         let window = segments.saturating_mul(segment);
         let buffers = if window.saturating_mul(BUFFERS) <= max { BUFFERS } else { 1 };
         let workers = max.checked_div(window.saturating_mul(buffers)).unwrap_or(1).max(1);
@@ -180,9 +184,8 @@ mod tests {
                     }
                     assert_eq!((at, segment), (len, windows.layout().count()));
                     assert_eq!(windows.get(windows.count()), None);
-                    let held = windows.window_len().get()
-                        * windows.buffers()
-                        * u64::try_from(windows.threads).unwrap();
+                    let buffer = windows.window_len().get().max(SMALLEST).next_power_of_two();
+                    let held = buffer * windows.buffers() * u64::try_from(windows.threads).unwrap();
                     assert!(held <= max, "{held} of {max} for {len}");
                     let cut: Vec<_> = windows.cut(0..windows.layout().count()).collect();
                     assert_eq!(ByteLen::from_usize(cut.len()).get(), windows.count());

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use vram_alloc::DeviceOffset;
 use vram_residency::device::fault::{Action, FaultPlan, Hook, Op, When};
-use vram_residency::device::{Device, FaultDevice, GpuError, HostDevice};
+use vram_residency::device::{FaultDevice, GpuError, HostDevice};
 use vram_residency::{
     Budget, ByteLen, Class, GpuIndex, Limits, Protection, ReadBack, SealKey, SealRequest,
     SealedShard, SegmentSize, Threads, Verify, VramError, VramManager,
@@ -43,8 +43,11 @@ fn rig_with(deferred: bool, threads: Threads) -> Rig {
             FaultDevice::new(host, if deferred { plan.deferred() } else { plan })
         })
         .collect();
-    let manager = VramManager::builder()
-        .devices(devices.iter().map(|device| -> Arc<dyn Device> { device.clone() }))
+    let mut builder = VramManager::builder();
+    for device in &devices {
+        builder = builder.device(device.clone());
+    }
+    let manager = builder
         .segment_size(SegmentSize::MIN)
         .threads(threads)
         .limits(Limits::default().staging_bytes(ByteLen::from_usize(8 * SEGMENT)))

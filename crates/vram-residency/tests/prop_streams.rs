@@ -34,18 +34,21 @@ proptest! {
     #[test]
     fn a_shard_holds_what_its_source_gave(
         bytes in prop::collection::vec(any::<u8>(), 0..60_000),
+        // Now and then long enough for several windows, so that threads share the work.
+        times in prop_oneof![7 => Just(1_usize), 1 => Just(20)],
         steps in prop::collection::vec(1..9000_usize, 1..5),
         kind in 0..3_u8,
         encrypted in any::<bool>(),
         aes in any::<bool>(),
         log2 in 12..=16_u8,
-        staging_segments in 1..8_u64,
+        staging_segments in prop_oneof![1..8_u64, Just(1 << 12)],
         threads in 1..4_usize,
         tight in any::<bool>(),
     ) {
+        let bytes = bytes.repeat(times);
         let segment = SegmentSize::from_log2(log2).unwrap();
         let len = ByteLen::from_usize(bytes.len());
-        let total = if tight { len.get().next_multiple_of(256).max(256) } else { 1 << 18 };
+        let total = if tight { len.get().next_multiple_of(256).max(256) } else { 1 << 22 };
         let manager = VramManager::builder()
             .host_device(ByteLen::new(total))
             .key(SealKey::from_bytes([9; 32]))

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::read::{ImageFile, OpenImage, io_failed};
 use super::{ImageOptions, ImageReport, ImageVerdict, segment_buffer};
 use crate::error::VramError;
-use crate::hashes::Hashes;
+use crate::hashes::{Hashes, open_and_hash};
 use crate::sync::{Mutex, lock};
 use crate::verify::SegmentSpan;
 use crate::whole_file::WholeFile;
@@ -57,8 +57,7 @@ pub fn unseal_image(
         let Some(range) = layout.range(segment) else { return Ok(()) };
         let bytes = image.sealed(range, buffer)?;
         let refused = |error| image.file().refused(error);
-        opener.open_segment(segment, bytes).map_err(refused)?;
-        hashes.put(segment, opener.hash_segment(segment, bytes).map_err(refused)?);
+        hashes.put(segment, open_and_hash(opener, segment, bytes).map_err(refused)?);
         file.file()
             .write_all_at(bytes, range.start().get())
             .map_err(|error| io_failed("write", target, error))?;
@@ -117,11 +116,8 @@ pub fn verify_image(
         watch.go_on()?;
         let Some(range) = layout.range(segment) else { return Ok(()) };
         let bytes = image.sealed(range, buffer)?;
-        match opener.open_segment(segment, bytes) {
-            Ok(()) => hashes.put(
-                segment,
-                opener.hash_segment(segment, bytes).map_err(|error| image.file().refused(error))?,
-            ),
+        match open_and_hash(opener, segment, bytes) {
+            Ok(hash) => hashes.put(segment, hash),
             Err(SealError::SegmentMismatch { .. }) => {
                 let (start, len) = (range.start().get(), range.len().get());
                 lock(&altered).push(SegmentSpan { segment, start, len });

@@ -72,20 +72,26 @@ fn the_scope_is_the_shard_for_slices_and_the_segment_for_what_is_read() {
     assert_eq!(scope(&reader(), Protection::Authenticated), None);
 }
 
-#[test]
-fn a_reader_is_sealed_in_order_by_many_threads() {
-    let manager = VramManager::builder()
-        .host_device(ByteLen::MIB)
+/// Enough staging for every thread to have its windows, which are 256 KiB long.
+fn many_threads() -> VramManager {
+    VramManager::builder()
+        .host_device(ByteLen::from_mib_saturating(64))
         .segment_size(SegmentSize::MIN)
-        .limits(Limits::default().staging_bytes(ByteLen::from_usize(16 * SEGMENT)))
         .threads(Threads::exactly(4))
         .build()
-        .unwrap();
-    let bytes = content(100 * SEGMENT + 5, 3);
-    for _ in 0..20 {
+        .unwrap()
+}
+
+const WINDOW: u64 = 256 << 10;
+
+#[test]
+fn a_reader_is_sealed_in_order_by_many_threads() {
+    let manager = many_threads();
+    let bytes = content(20 * (256 << 10) + 5, 3);
+    for _ in 0..5 {
         let reader = ReaderSource::new(&bytes[..], ByteLen::from_usize(bytes.len()).get());
         let shard = manager.seal_from(request(), reader, SealOptions::new()).unwrap();
-        assert_eq!(manager.unseal_and_free(&shard).unwrap(), bytes);
+        assert!(manager.unseal_and_free(&shard).unwrap() == bytes);
     }
 }
 
@@ -161,13 +167,14 @@ fn a_source_of_another_length_is_refused_with_both_lengths() {
 
 /// Fails, panics or cancels when a given offset is read.
 struct Failing<'a> {
+    len: u64,
     at: u64,
     act: &'a (dyn Fn() -> Result<(), SourceError> + Sync),
 }
 
 impl Source for Failing<'_> {
     fn len(&self) -> u64 {
-        7 * 4096
+        self.len
     }
 
     fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
@@ -182,12 +189,13 @@ fn a_source_that_fails_panics_or_is_cancelled_leaves_nothing_resident() {
     for scope in [SivScope::Shard, SivScope::Segment] {
         for at in [0, 2 * 4096, 6 * 4096] {
             let request = || request().scope(scope);
-            let fails = Failing { at, act: &|| Err(io::Error::other("gone").into()) };
+            let fails =
+                Failing { len: 7 * 4096, at, act: &|| Err(io::Error::other("gone").into()) };
             let refused = rig.manager.seal_from(request(), fails, SealOptions::new());
             assert!(matches!(refused, Err(VramError::Source(_))), "{refused:?}");
             rig.settle(true);
 
-            let panics = Failing { at, act: &|| panic!("source") };
+            let panics = Failing { len: 7 * 4096, at, act: &|| panic!("source") };
             let panicked = catch_unwind(AssertUnwindSafe(|| {
                 let _unreached = rig.manager.seal_from(request(), panics, SealOptions::new());
             }));
@@ -199,7 +207,7 @@ fn a_source_that_fails_panics_or_is_cancelled_leaves_nothing_resident() {
                 token.cancel();
                 Ok(())
             };
-            let cancels = Failing { at, act: &cancel };
+            let cancels = Failing { len: 7 * 4096, at, act: &cancel };
             let options = SealOptions::new().cancel(token.clone());
             let refused = rig.manager.seal_from(request(), cancels, options);
             assert!(matches!(refused, Err(VramError::Cancelled { .. })), "{refused:?}");
@@ -388,7 +396,8 @@ impl Source for Counting {
 
 #[test]
 fn buffers_stay_within_the_limit_whatever_the_size_of_the_shard() {
-    let limit = ByteLen::from_usize(256 << 10);
+    // What 8 threads need for two windows each.
+    let limit = ByteLen::from_mib_saturating(4);
     let manager = VramManager::builder()
         .host_device(ByteLen::from_mib_saturating(64))
         .segment_size(SegmentSize::MIN)
@@ -396,7 +405,7 @@ fn buffers_stay_within_the_limit_whatever_the_size_of_the_shard() {
         .threads(Threads::exactly(8))
         .build()
         .unwrap();
-    for len in [1 << 20, 32 << 20] {
+    for len in [8 << 20, 32 << 20] {
         let source = Counting { len, now: Mutex::default(), most: Mutex::default() };
         let shard = manager.seal_from(request(), &source, SealOptions::new()).unwrap();
         let most = *source.most.lock().unwrap();
@@ -404,7 +413,7 @@ fn buffers_stay_within_the_limit_whatever_the_size_of_the_shard() {
         // What a sink is given is bounded as well.
         let mut largest = 0;
         manager.unseal_to(&shard, Largest(&mut largest)).unwrap();
-        assert!(largest <= 256 << 10, "{largest} bytes were written at once");
+        assert!(largest <= 4 << 20, "{largest} bytes were written at once");
         manager.free_shard(&shard).unwrap();
     }
 }
@@ -471,4 +480,25 @@ fn a_source_whose_slice_and_reads_differ_is_sealed_as_its_slice() {
     let shard = rig.manager.seal_from(request(), &source, SealOptions::new()).unwrap();
     assert_eq!(shard.sealed_data, expected.sealed_data);
     assert_eq!(rig.manager.unseal_model(&shard).unwrap(), source.lent);
+}
+
+#[test]
+fn a_panic_on_one_of_many_threads_reaches_the_caller_after_everything_was_given_back() {
+    let manager = many_threads();
+    for at in [0, 3 * WINDOW, 19 * WINDOW] {
+        for scope in [SivScope::Shard, SivScope::Segment] {
+            let panics = Failing { len: 20 * WINDOW, at, act: &|| panic!("source") };
+            let panicked = catch_unwind(AssertUnwindSafe(|| {
+                let _unreached =
+                    manager.seal_from(request().scope(scope), panics, SealOptions::new());
+            }));
+            let payload = panicked.unwrap_err();
+            assert_eq!(payload.downcast_ref::<&str>(), Some(&"source"), "the payload is kept");
+            assert!(manager.shards().is_empty());
+            let capacity = manager.capacity(0).unwrap();
+            assert_eq!(capacity.free, capacity.total);
+        }
+    }
+    let shard = manager.seal_model("model", 0, &content(1 << 20, 12)).unwrap();
+    manager.free_shard(&shard).unwrap();
 }
