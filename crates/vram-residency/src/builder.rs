@@ -12,6 +12,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::VramError;
 use crate::gpu::{Gpu, WipePolicy};
 use crate::id::IdSource;
+use crate::key_uses::KeyUses;
 use crate::keys::KeySource;
 use crate::limits::Limits;
 use crate::manager::{Core, VramManager};
@@ -260,6 +261,7 @@ impl VramManagerBuilder {
             registry: Registry::new(self.limits.shard_count_max, Parked::new(self.park_limit)?),
             gpus,
             keys: RwLock::new(keys),
+            key_uses: KeyUses::default(),
             marker: Marker::new()?,
             promises,
             ids: self.id_seed.map_or(IdSource::Process, IdSource::seeded),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
-use vram_seal::{ContentDigest, KeyError, SealError};
+use vram_seal::{ContentDigest, KeyError, KeyId, SealError};
 
 use crate::id::ShardId;
 use crate::keys::KeySourceError;
@@ -194,6 +194,14 @@ pub enum VramError {
     /// A key could not be read, made or found.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The key cannot be retired: something is sealed under it.
+    #[error("key {key} is in use by {seals} seals: move their shards to another key first")]
+    KeyInUse {
+        /// The key.
+        key: KeyId,
+        /// Seals under it, of resident and parked shards.
+        seals: usize,
+    },
     /// No key could be had where one should be.
     #[error(transparent)]
     KeySource(#[from] KeySourceError),
@@ -368,6 +376,7 @@ impl VramError {
             Self::Cancelled { .. } => "cancelled",
             Self::Io { .. } => "io",
             Self::Key(_) => "key",
+            Self::KeyInUse { .. } => "key-in-use",
             Self::KeySource(_) => "key-source",
             Self::Source(_) => "source",
             Self::Seal(error) => error.code(),

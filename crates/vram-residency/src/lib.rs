@@ -7,6 +7,7 @@ mod cancel;
 mod clock;
 mod dry_run;
 mod error;
+mod export;
 mod feed;
 mod free;
 mod gate;
@@ -14,6 +15,8 @@ mod gpu;
 mod hashes;
 mod id;
 mod image;
+mod import;
+mod key_uses;
 mod keys;
 mod lanes;
 mod lease;
@@ -51,6 +54,7 @@ pub use builder::{Budget, VramManagerBuilder};
 pub use cancel::CancelToken;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use error::{Class, Shortfall, VramError};
+pub use export::ExportOptions;
 pub use free::FreedReceipt;
 pub use gpu::WipePolicy;
 pub use id::{ParseShardIdError, ShardId};
@@ -58,6 +62,7 @@ pub use image::{
     ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, unseal_image,
     verify_image,
 };
+pub use import::ImportRequest;
 pub use keys::{KeySource, KeySourceError, create_key_file};
 pub use lease::Lease;
 pub use limits::Limits;

@@ -16,6 +16,7 @@ use crate::free::FreedReceipt;
 use crate::gate::Busy;
 use crate::gpu::Gpu;
 use crate::id::{IdSource, ShardId};
+use crate::key_uses::KeyUses;
 use crate::limits::Limits;
 use crate::promise::Promises;
 use crate::registry::{Entry, Registry};
@@ -45,6 +46,7 @@ pub(crate) struct Core {
     pub(crate) registry: Registry,
     pub(crate) gpus: Vec<Arc<Gpu>>,
     pub(crate) keys: RwLock<KeyRing>,
+    pub(crate) key_uses: KeyUses,
     pub(crate) marker: Marker,
     pub(crate) promises: Arc<Promises>,
     pub(crate) ids: IdSource,

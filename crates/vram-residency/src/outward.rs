@@ -12,7 +12,7 @@ use crate::lanes::Lanes;
 use crate::manager::Core;
 use crate::registry::View;
 use crate::sync::{Mutex, lock};
-use crate::transition::Convert;
+use crate::transition::convert::Convert;
 use crate::verify::with_window;
 use crate::windows::Windows;
 

@@ -33,7 +33,8 @@ use crate::read::zeroed;
 use crate::registry::{Entry, Seal, View};
 use crate::shard::SealedShard;
 use crate::space::{Space, locate};
-use crate::transition::{Convert, altered};
+use crate::transition::convert::Convert;
+use crate::transition::{Anew, altered};
 use crate::verify::Selection;
 use crate::windows::Window;
 
@@ -210,7 +211,7 @@ impl Core {
     /// Fills `out` with the bytes of an Authenticated shard, encrypted.
     fn encrypt_out(&self, entry: &Entry, view: &View, out: &mut [u8]) -> Result<Seal, VramError> {
         let params = parked_params(view);
-        let sealer = self.sealer(entry, view, params, None)?;
+        let sealer = self.sealer(entry, Anew { params, key: view.seal.key_id() }, None)?;
         let collector = SegmentCollector::new(&sealer)?;
         let keep = |segment, sealed| collector.put(segment, sealed);
         let convert = Convert { from: &view.seal.opener, to: &sealer, hashes: None };

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use vram_alloc::{ByteLen, DeviceRange};
-use vram_seal::{ContentDigest, Opener, Protection, SealParams, SealRecord};
+use vram_seal::{ContentDigest, KeyId, Opener, Protection, SealParams, SealRecord};
 
 use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::gate::Gate;
 use crate::gpu::Gpu;
 use crate::id::ShardId;
+use crate::key_uses::KeyUse;
 use crate::parked::Parked;
 use crate::request::SealedAs;
 use crate::shard::SealedShard;
@@ -71,6 +72,8 @@ pub(crate) struct Seal {
     pub(crate) opener: Opener,
     pub(crate) params: SealParams,
     pub(crate) digest: ContentDigest,
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(crate) key_use: KeyUse,
 }
 
 /// Where a shard lies and how it is sealed, while a pass of its gate is held.
@@ -253,5 +256,9 @@ impl State {
 impl Seal {
     pub(crate) const fn protection(&self) -> Protection {
         self.params.protection()
+    }
+
+    pub(crate) const fn key_id(&self) -> KeyId {
+        self.opener.fields().key_id()
     }
 }

@@ -20,13 +20,14 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{
-    ContentDigest, Expected, OpenLimits, SealError, SealParams, Sealed, Sealer, SegmentCollector,
-    SegmentHash, SivScope, hash_all, open_record_in,
+    ContentDigest, Expected, SealError, SealParams, Sealer, SegmentCollector, SegmentHash,
+    SivScope, hash_all,
 };
 
 use crate::error::VramError;
 use crate::feed::Feed;
 use crate::gpu::Gpu;
+use crate::id::ShardId;
 use crate::lanes::{Lanes, Worker};
 use crate::manager::Core;
 use crate::registry::{Counted, Entry, Seal, State, View};
@@ -122,7 +123,6 @@ impl Core {
         feed: &dyn Feed,
         options: &WriteOptions<'_>,
     ) -> Result<Arc<Entry>, VramError> {
-        let len = feed.len();
         let params = request.params(self.defaults, options.scope);
         let id = self.ids.next(&*self.clock);
         let seal = self.write_seal(request, params, &mut space, feed, options)?;
@@ -131,9 +131,24 @@ impl Core {
         let view =
             View { gpu: Arc::clone(space.gpu()), range: space.range(), seal: Arc::new(seal) };
         let verified = self.read_back(&view, read_back)?;
+        Ok(self.entry(id, request, view.seal, space, counted, verified))
+    }
+
+    /// A complete entry of what lies in `space`. It is not in the registry yet: dropping it gives
+    /// everything back.
+    pub(crate) fn entry(
+        &self,
+        id: ShardId,
+        request: &SealRequest,
+        seal: Arc<Seal>,
+        mut space: Space,
+        counted: Counted,
+        verified: bool,
+    ) -> Arc<Entry> {
         space.commit();
+        let len = seal.opener.fields().plaintext_len();
         let state = State {
-            seal: view.seal,
+            seal,
             space: Some(space),
             parked: false,
             generation: 0,
@@ -144,7 +159,7 @@ impl Core {
         let standing = Standing::new(request.claim);
         let entry = Entry::new(id, request.sealed_as.clone(), owner, len, standing, state, counted);
         self.used(&entry);
-        Ok(Arc::new(entry))
+        Arc::new(entry)
     }
 
     /// Makes a complete entry resident.
@@ -173,7 +188,11 @@ impl Core {
         options: &WriteOptions<'_>,
     ) -> Result<Seal, VramError> {
         let context = request.sealed_as.context()?;
-        let mut sealer = Sealer::new(read(&self.keys).active(), &context, params, feed.len())?;
+        let keys = read(&self.keys);
+        let mut sealer = Sealer::new(keys.active(), &context, params, feed.len())?;
+        // Held until the seal counts, so that the key is not retired meanwhile.
+        let _key_use = self.key_uses.take(keys.active().id());
+        drop(keys);
         let gpu = Arc::clone(space.gpu());
         let windows = self.windows(&gpu, *sealer.layout())?;
         let collector = SegmentCollector::new(&sealer)?;
@@ -194,19 +213,17 @@ impl Core {
         let pass = Pass { sealer: &sealer, collector: &collector, windows: &windows, feed };
         pass.write_all(space, hashes.as_deref(), options).map_err(changed)?;
 
-        let Sealed { record, tags, digest, .. } = collector.finish(sealer)?;
+        let done = collector.finish(sealer)?;
         if let Some(expected) = options.expected_digest
-            && *expected != digest
+            && *expected != done.digest
         {
             return Err(VramError::DigestMismatch {
                 model_id: Arc::clone(&request.sealed_as.model_id),
                 expected: Box::new(*expected),
-                found: Box::new(digest),
+                found: Box::new(done.digest),
             });
         }
-        let expected = Expected::from(&context);
-        let opened = open_record_in(&read(&self.keys), &record, &expected, OpenLimits::default())?;
-        Ok(Seal { record, opener: opened.with_table(tags)?, params, digest })
+        self.open_seal(done, params, &Expected::from(&context))
     }
 
     /// Reads back what was just written. Says whether that was all of it.

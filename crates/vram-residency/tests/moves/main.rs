@@ -9,6 +9,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod keys;
 mod park;
+mod sealed_images;
 #[path = "../fault_rollback/sweep.rs"]
 mod sweep;
