@@ -136,10 +136,10 @@ impl VramManager {
 }
 
 /// A piece with everything it needs to be sealed.
-struct Placed {
-    request: SealRequest,
-    space: Space,
-    counted: Counted,
+pub(crate) struct Placed {
+    pub(crate) request: SealRequest,
+    pub(crate) space: Space,
+    pub(crate) counted: Counted,
 }
 
 impl Core {
@@ -152,11 +152,35 @@ impl Core {
         let watch = Watch::new(plan.total(), request.progress.take(), request.cancel.take());
         watch.go_on()?;
         let placed = self.place_all(&request, plan)?;
+        self.seal_placed(&request, plan, source, &watch, placed)
+    }
+
+    /// As [`admit`](Self::admit), into places that were found before.
+    pub(crate) fn admit_placed(
+        &self,
+        mut request: AdmitRequest<'_>,
+        plan: &ModelPlan,
+        source: &dyn ModelSource,
+        placed: Vec<Placed>,
+    ) -> Result<ModelHandle, VramError> {
+        let watch = Watch::new(plan.total(), request.progress.take(), request.cancel.take());
+        watch.go_on()?;
+        self.seal_placed(&request, plan, source, &watch, placed)
+    }
+
+    fn seal_placed(
+        &self,
+        request: &AdmitRequest<'_>,
+        plan: &ModelPlan,
+        source: &dyn ModelSource,
+        watch: &Watch<'_>,
+        placed: Vec<Placed>,
+    ) -> Result<ModelHandle, VramError> {
         let job = Job {
             core: self,
             plan,
             source,
-            watch: &watch,
+            watch,
             placed: placed.into_iter().map(|placed| Mutex::new(Some(placed))).collect(),
             sealed: plan.pieces().iter().map(|_| Mutex::new(None)).collect(),
         };
@@ -170,11 +194,11 @@ impl Core {
             .zip(entries)
             .map(|(piece, entry)| ModelPiece { piece: piece.clone(), shard: self.publish(entry) });
         let pieces = pieces.collect();
-        Ok(ModelHandle { model_id: request.common.sealed_as.model_id, pieces })
+        Ok(ModelHandle { model_id: Arc::clone(&request.common.sealed_as.model_id), pieces })
     }
 
     /// Takes room for every piece, in the order of the plan.
-    fn place_all(
+    pub(crate) fn place_all(
         &self,
         request: &AdmitRequest<'_>,
         plan: &ModelPlan,
@@ -206,7 +230,7 @@ impl Core {
                     usable.extend(self.gpus.first().map(Arc::clone));
                 }
                 usable.sort_by_cached_key(|gpu| {
-                    let room = gpu.ledger.capacity().room();
+                    let room = gpu.books().room();
                     (core::cmp::Reverse(room), gpu.index)
                 });
                 Ok(usable)

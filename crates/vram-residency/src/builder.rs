@@ -19,6 +19,7 @@ use crate::links::Links;
 use crate::manager::{Core, VramManager};
 use crate::parked::Parked;
 use crate::pool::StagingPool;
+use crate::promise::Promises;
 use crate::registry::Registry;
 use crate::shard::Marker;
 use crate::sync::RwLock;
@@ -235,6 +236,7 @@ impl VramManagerBuilder {
             Some(Keys::Source(source)) => KeyRing::new(source.load()?),
             None => KeyRing::new(SealKey::random()?),
         };
+        let promises = Arc::new(Promises::new(Arc::clone(&self.clock)));
         let mut gpus: Vec<Arc<Gpu>> = Vec::new();
         for (index, wanted) in (0_u32..).zip(&self.devices) {
             let device: Arc<dyn Device> = match wanted {
@@ -254,7 +256,7 @@ impl VramManagerBuilder {
                 let first = twin.index;
                 return Err(VramError::config(format!("gpu {index} is gpu {first} once more")));
             }
-            gpus.push(Arc::new(self.gpu(index, device)?));
+            gpus.push(Arc::new(self.gpu(index, device, &promises)?));
         }
         let core = Core {
             registry: Registry::new(self.limits.shard_count_max, Parked::new(self.park_limit)?),
@@ -263,6 +265,7 @@ impl VramManagerBuilder {
             key_uses: KeyUses::default(),
             links: Links::default(),
             marker: Marker::new()?,
+            promises,
             ids: self.id_seed.map_or(IdSource::Process, IdSource::seeded),
             clock: self.clock,
             limits: self.limits,
@@ -274,7 +277,12 @@ impl VramManagerBuilder {
         Ok(VramManager { core: Arc::new(core) })
     }
 
-    fn gpu(&self, index: u32, device: Arc<dyn Device>) -> Result<Gpu, VramError> {
+    fn gpu(
+        &self,
+        index: u32,
+        device: Arc<dyn Device>,
+        promises: &Arc<Promises>,
+    ) -> Result<Gpu, VramError> {
         let fail = |error: vram_gpu::GpuError| {
             let source = Box::new(error);
             match error {
@@ -314,7 +322,8 @@ impl VramManagerBuilder {
         let region =
             if total.is_zero() { None } else { Some(device.allocate(total).map_err(fail)?) };
         let pool = StagingPool::new(self.limits.staging_bytes);
-        Ok(Gpu::new(index, device, region, ledger, arena, self.wipe, pool))
+        let promises = Arc::clone(promises);
+        Ok(Gpu::new(index, device, region, ledger, promises, arena, self.wipe, pool))
     }
 }
 

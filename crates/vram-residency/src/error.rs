@@ -11,6 +11,7 @@ use vram_seal::{ContentDigest, KeyError, KeyId, SealError};
 
 use crate::id::ShardId;
 use crate::keys::KeySourceError;
+use crate::promise::ReservationId;
 use crate::source::SourceError;
 
 /// Why a call was refused or failed.
@@ -265,6 +266,38 @@ pub enum VramError {
         /// How long was waited.
         waited: Duration,
     },
+    /// The reservation's time was up: its bytes went back, or what was left of them.
+    #[error("{reservation} has expired")]
+    ReservationExpired {
+        /// The reservation.
+        reservation: ReservationId,
+    },
+    /// The reservation holds less than the request takes.
+    #[error("{reservation} holds {remaining}, and {needed} is needed")]
+    ReservationTooSmall {
+        /// The reservation.
+        reservation: ReservationId,
+        /// Bytes that the request takes, in whole granules.
+        needed: ByteLen,
+        /// Bytes that are still reserved.
+        remaining: ByteLen,
+    },
+    /// The request is for another GPU than the reservation.
+    #[error("{reservation} is on gpu {reserved}, and the request is for gpu {asked}")]
+    ReservationElsewhere {
+        /// The reservation.
+        reservation: ReservationId,
+        /// The GPU that it is on.
+        reserved: u32,
+        /// The GPU that the request names.
+        asked: u32,
+    },
+    /// The reservation was made by another manager.
+    #[error("{reservation} belongs to another manager")]
+    ForeignReservation {
+        /// The reservation, as that manager counts them.
+        reservation: ReservationId,
+    },
     /// The host has no memory for the answer or for a buffer.
     #[error("the host has no memory for {wanted}")]
     HostMemory {
@@ -353,6 +386,10 @@ impl VramError {
             Self::NotReturned { .. } => "not-returned",
             Self::InUse { .. } => "in-use",
             Self::TimedOut { .. } => "timed-out",
+            Self::ReservationExpired { .. } => "reservation-expired",
+            Self::ReservationTooSmall { .. } => "reservation-too-small",
+            Self::ReservationElsewhere { .. } => "reservation-elsewhere",
+            Self::ForeignReservation { .. } => "foreign-reservation",
             Self::HostMemory { .. } => "host-memory",
             Self::Config { .. } => "config",
         }

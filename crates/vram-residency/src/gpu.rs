@@ -7,6 +7,7 @@ use vram_gpu::{Device, DeviceMemory, DeviceState, GpuError};
 
 use crate::error::{Shortfall, VramError};
 use crate::pool::StagingPool;
+use crate::promise::Promises;
 use crate::space::Space;
 use crate::sync::{Mutex, lock};
 
@@ -32,6 +33,8 @@ pub(crate) struct Gpu {
     /// None for a budget of zero.
     region: Option<Box<dyn DeviceMemory>>,
     pub(crate) ledger: Ledger,
+    /// All that the manager promised: what expired is given back before anybody looks.
+    pub(crate) promises: Arc<Promises>,
     pub(crate) arena: Mutex<Arena>,
     unreturned: Mutex<Vec<Unreturned>>,
     lost: Mutex<Option<GpuError>>,
@@ -48,11 +51,13 @@ struct Unreturned {
 }
 
 impl Gpu {
+    #[expect(clippy::too_many_arguments, reason = "one for each thing that a GPU consists of")]
     pub(crate) fn new(
         index: u32,
         device: Arc<dyn Device>,
         region: Option<Box<dyn DeviceMemory>>,
         ledger: Ledger,
+        promises: Arc<Promises>,
         arena: Arena,
         wipe: WipePolicy,
         pool: StagingPool,
@@ -62,6 +67,7 @@ impl Gpu {
             device,
             region,
             ledger,
+            promises,
             arena: Mutex::new(arena),
             unreturned: Mutex::default(),
             lost: Mutex::default(),
@@ -129,6 +135,7 @@ impl Gpu {
     /// [`VramError::InsufficientVram`] if either says no, [`VramError::DeviceLost`].
     pub(crate) fn place(self: &Arc<Self>, len: ByteLen) -> Result<Space, VramError> {
         self.ready()?;
+        self.promises.sweep();
         let mut arena = lock(&self.arena);
         let placement = match arena.place(len, Alignment::GRANULE) {
             Ok(placement) => placement,
@@ -157,7 +164,7 @@ impl Gpu {
         }
     }
 
-    fn shortfall(&self, len: ByteLen, report: &ArenaReport) -> VramError {
+    pub(crate) fn shortfall(&self, len: ByteLen, report: &ArenaReport) -> VramError {
         let capacity = self.ledger.capacity();
         VramError::InsufficientVram(Box::new(Shortfall {
             gpu: self.index,
@@ -186,8 +193,15 @@ impl Gpu {
         unreturned.last().map(|last| (bytes, last.error))
     }
 
+    /// The books at one moment.
+    pub(crate) fn books(&self) -> Capacity {
+        self.promises.sweep();
+        self.ledger.capacity()
+    }
+
     /// The books and the arena at one moment.
     pub(crate) fn figures(&self) -> (Capacity, ArenaReport) {
+        self.promises.sweep();
         // Placing and giving back change both under the arena's lock.
         let arena = lock(&self.arena);
         (self.ledger.capacity(), arena.report())

@@ -5,6 +5,7 @@ mod admit;
 mod builder;
 mod cancel;
 mod clock;
+mod dry_run;
 mod error;
 mod export;
 mod feed;
@@ -30,11 +31,14 @@ mod park;
 mod parked;
 mod pool;
 mod progress;
+mod promise;
 mod read;
 mod registry;
 mod regular_file;
 mod report;
 mod request;
+mod reservation;
+mod reserved_plan;
 mod shard;
 mod source;
 mod space;
@@ -71,8 +75,11 @@ pub use model_moves::{ModelVerdict, ParkedModel, ParkedPiece, WakeModelError};
 pub use park::WakeError;
 pub use parked::{ParkCapacity, ParkedShard};
 pub use progress::Progress;
+pub use promise::ReservationId;
 pub use report::{GpuCapacity, GpuReport, Report, ShardReport};
 pub use request::SealRequest;
+pub use reservation::{Reservation, ReservationReport, ReserveRequest};
+pub use reserved_plan::{PlanReservation, ReservePlanRequest};
 pub use shard::SealedShard;
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
 pub use standing::OnEviction;
@@ -83,7 +90,7 @@ pub use write::ReadBack;
 
 // What callers need of the crates below, so that they depend on this one alone.
 pub use vram_alloc::{
-    Alignment, ByteLen, ByteOffset, ByteRange, GpuIndex, ModelPlan, Piece, PlanError,
+    Alignment, ByteLen, ByteOffset, ByteRange, Fit, GpuIndex, ModelPlan, Piece, PlanError,
     checked_shard_size,
 };
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};

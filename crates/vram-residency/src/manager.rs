@@ -19,6 +19,7 @@ use crate::id::{IdSource, ShardId};
 use crate::key_uses::KeyUses;
 use crate::limits::Limits;
 use crate::links::Links;
+use crate::promise::Promises;
 use crate::registry::{Entry, Registry};
 use crate::report::{GpuCapacity, Report};
 use crate::request::SealRequest;
@@ -49,6 +50,7 @@ pub(crate) struct Core {
     pub(crate) key_uses: KeyUses,
     pub(crate) links: Links,
     pub(crate) marker: Marker,
+    pub(crate) promises: Arc<Promises>,
     pub(crate) ids: IdSource,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
@@ -320,7 +322,7 @@ impl VramManager {
     ///
     /// [`VramError::UnknownGpu`].
     pub fn get_used_vram(&self, gpu: u32) -> Result<usize, VramError> {
-        let capacity = self.core.gpu(gpu)?.ledger.capacity();
+        let capacity = self.core.gpu(gpu)?.books();
         Ok(capacity.taken().to_usize().unwrap_or(usize::MAX))
     }
 
@@ -331,7 +333,7 @@ impl VramManager {
     ///
     /// [`VramError::UnknownGpu`].
     pub fn get_free_vram(&self, gpu: u32) -> Result<usize, VramError> {
-        let capacity = self.core.gpu(gpu)?.ledger.capacity();
+        let capacity = self.core.gpu(gpu)?.books();
         Ok(capacity.free().to_usize().unwrap_or(usize::MAX))
     }
 

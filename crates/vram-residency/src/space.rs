@@ -9,6 +9,7 @@ use vram_gpu::GpuError;
 
 use crate::error::VramError;
 use crate::gpu::{Gpu, WipePolicy};
+use crate::promise::Home;
 use crate::sync::lock;
 
 /// A placement and its entry in the books, given back together when dropped.
@@ -21,12 +22,23 @@ pub(crate) struct Space {
     // Empty only while it is being given back.
     held: Option<(Placement, Grant)>,
     written: bool,
+    /// The reservation that it was taken out of, and goes back to until it is settled.
+    home: Option<Home>,
 }
 
 #[derive(Debug)]
 enum Grant {
     Promised(Reservation),
     InUse(Charge),
+}
+
+impl Grant {
+    fn promised(self) -> Reservation {
+        match self {
+            Self::Promised(reservation) => reservation,
+            Self::InUse(charge) => charge.revoke(),
+        }
+    }
 }
 
 /// What giving back did.
@@ -40,7 +52,34 @@ pub(crate) struct Returned {
 
 impl Space {
     pub(crate) const fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
-        Self { gpu, held: Some((placement, Grant::Promised(reservation))), written: false }
+        let held = Some((placement, Grant::Promised(reservation)));
+        Self { gpu, held, written: false, home: None }
+    }
+
+    /// As [`new`](Self::new), out of a reservation: given back, it goes there.
+    pub(crate) const fn out_of(
+        home: Home,
+        gpu: Arc<Gpu>,
+        placement: Placement,
+        reservation: Reservation,
+    ) -> Self {
+        let held = Some((placement, Grant::Promised(reservation)));
+        Self { gpu, held, written: false, home: Some(home) }
+    }
+
+    /// From now on it goes back to this reservation.
+    pub(crate) fn set_home(&mut self, home: Home) {
+        self.home = Some(home);
+    }
+
+    /// What it holds stays: given back later, it goes to everybody.
+    pub(crate) fn settle(&mut self) {
+        self.home = None;
+    }
+
+    /// Bytes that it takes of the region.
+    pub(crate) fn footprint(&self) -> ByteLen {
+        self.held.as_ref().map_or(ByteLen::ZERO, |(placement, _)| placement.footprint())
     }
 
     pub(crate) const fn gpu(&self) -> &Arc<Gpu> {
@@ -83,6 +122,10 @@ impl Space {
         let bytes = placement.footprint();
         match self.wipe(&placement) {
             Ok(wiped) => {
+                if let Some(home) = self.home.take() {
+                    home.take_back(&self.gpu, placement, grant.promised());
+                    return Ok(Returned { bytes, wiped });
+                }
                 let mut arena = lock(&self.gpu.arena);
                 self.gpu.take_back(&mut arena, placement);
                 // Under the arena's lock, so that nobody sees the room in one and not in the other.

@@ -90,8 +90,18 @@ impl Core {
         request: &SealRequest,
         len: ByteLen,
     ) -> Result<(Space, Counted), VramError> {
+        let counted = self.admissible(request, len)?;
+        Ok((self.gpu(request.gpu)?.place(len)?, counted))
+    }
+
+    /// Checks a request, and takes a place among the shards for it.
+    pub(crate) fn admissible(
+        &self,
+        request: &SealRequest,
+        len: ByteLen,
+    ) -> Result<Counted, VramError> {
         request.sealed_as.context()?;
-        let gpu = self.gpu(request.gpu)?;
+        self.gpu(request.gpu)?;
         let limit = self.limits.shard_len_max;
         if len > limit {
             return Err(VramError::LimitExceeded {
@@ -100,8 +110,7 @@ impl Core {
                 wanted: len.get(),
             });
         }
-        let counted = self.registry.count_one()?;
-        Ok((gpu.place(len)?, counted))
+        self.registry.count_one()
     }
 
     /// Seals `feed` into `space`. The entry that comes out is complete, and not yet in the registry:
@@ -156,6 +165,9 @@ impl Core {
     /// Makes a complete entry resident.
     pub(crate) fn publish(&self, entry: Arc<Entry>) -> SealedShard {
         let handle = self.handle(&entry);
+        if let Some(space) = entry.state().space.as_mut() {
+            space.settle();
+        }
         tracing::info!(
             shard = %entry.id,
             gpu = handle.gpu_index,

@@ -1,11 +1,17 @@
 //! Leases and pins: what is leased stays where it is, and whoever wants it gone waits or is refused,
 //! as asked (P14).
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::large_stack_arrays,
+    reason = "a test fails by panicking"
+)]
 
+use core::time::Duration;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use vram_alloc::DeviceOffset;
 use vram_residency::device::FaultDevice;
@@ -17,7 +23,7 @@ use vram_residency::{
 
 const MIB: usize = 1 << 20;
 /// Longer than any step of these tests takes, shorter than anybody's patience.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 const SHORT: Duration = Duration::from_millis(30);
 
 fn two_gpus() -> VramManager {

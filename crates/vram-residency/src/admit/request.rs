@@ -3,7 +3,7 @@
 use core::fmt;
 
 use vram_alloc::{ByteLen, Piece};
-use vram_seal::{Protection, SegmentSize, SivScope, Suite};
+use vram_seal::{Protection, SealError, SegmentSize, SivScope, Suite};
 
 use crate::cancel::CancelToken;
 use crate::progress::{Progress, ProgressFn};
@@ -110,9 +110,16 @@ impl<'a> AdmitRequest<'a> {
         self
     }
 
+    /// # Errors
+    ///
+    /// [`SealError::ModelId`] unless the model id has 1 to 1024 bytes.
+    pub(crate) fn check(&self) -> Result<(), SealError> {
+        self.common.sealed_as.context().map(drop)
+    }
+
     /// The request for one piece: its number is the shard index, and its description is bound as
     /// metadata, so that no piece passes for another.
-    pub(super) fn for_piece(&self, index: u64, piece: &Piece, gpu: u32) -> SealRequest {
+    pub(crate) fn for_piece(&self, index: u64, piece: &Piece, gpu: u32) -> SealRequest {
         let mut request = self.common.clone().shard_index(index).metadata(&describe(piece));
         request.gpu = gpu;
         request
