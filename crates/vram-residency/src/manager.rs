@@ -23,7 +23,7 @@ use crate::promise::Promises;
 use crate::registry::{Entry, Registry};
 use crate::report::{GpuCapacity, Report};
 use crate::request::SealRequest;
-use crate::shard::{Marker, SealedShard, Stated};
+use crate::shard::{Marker, SealedShard};
 use crate::sync::RwLock;
 use crate::verify::{Verdict, Verify};
 use crate::write::ReadBack;
@@ -392,17 +392,7 @@ impl Core {
 
     /// A fresh handle of an entry.
     pub(crate) fn handle(&self, entry: &Entry) -> SealedShard {
-        let state = entry.state();
-        let stated = Stated {
-            shard_id: entry.id.clone(),
-            gpu_index: state.gpu_index(),
-            sealed_data: state.seal.record.clone(),
-            model_id: Arc::clone(&entry.sealed_as.model_id),
-            plaintext_len: entry.plaintext_len.get(),
-            protection: state.seal.protection(),
-            generation: state.generation,
-        };
-        drop(state);
+        let stated = entry.state().stated(entry);
         self.marker.handle(stated)
     }
 
@@ -416,8 +406,7 @@ impl Core {
         self.marker.check(handle)?;
         let entry = self
             .registry
-            .get(&handle.shard_id)
-            .or_else(|| self.registry.parked.get(&handle.shard_id))
+            .find(&handle.shard_id)
             .ok_or_else(|| VramError::ShardFreed { shard: handle.shard_id.clone() })?;
         entry.check_current(handle)?;
         if entry.state().parked {

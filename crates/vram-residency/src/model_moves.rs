@@ -155,11 +155,12 @@ impl VramManager {
             Ok(spaces) => spaces,
             Err(error) => return Err(WakeModelError { failed: Box::new((parked, error)) }),
         };
-        let pieces = parked.pieces.iter().zip(spaces).map(|(piece, space)| ModelPiece {
-            piece: piece.piece.clone(),
-            shard: self.core.return_to(&piece.parked, space),
+        let ParkedModel { model_id, pieces } = parked;
+        let pieces = pieces.into_iter().zip(spaces).map(|(piece, space)| ModelPiece {
+            piece: piece.piece,
+            shard: self.core.return_to(piece.parked, space),
         });
-        Ok(ModelHandle { model_id: Arc::clone(&parked.model_id), pieces: pieces.collect() })
+        Ok(ModelHandle { model_id, pieces: pieces.collect() })
     }
 
     /// Moves every shard of a model to one GPU, or none: see

@@ -147,11 +147,11 @@ impl VramManager {
     #[tracing::instrument(level = "info", skip_all, fields(shard = %parked.shard_id(), gpu, bytes = parked.plaintext_len().get()))]
     pub fn wake(&self, parked: ParkedShard, gpu: u32) -> Result<SealedShard, WakeError> {
         // A panic of the device must not take the shard with it.
-        let woken = catch_unwind(AssertUnwindSafe(|| self.core.wake(&parked, gpu)));
-        let outcome =
-            woken.unwrap_or_else(|_panic| Err(device_panicked(&self.core, GpuChoice::One(gpu))));
-        match outcome {
-            Ok(handle) => Ok(handle),
+        let copied = catch_unwind(AssertUnwindSafe(|| self.core.copy_back(&parked, gpu)));
+        let copied =
+            copied.unwrap_or_else(|_panic| Err(device_panicked(&self.core, GpuChoice::One(gpu))));
+        match copied {
+            Ok(space) => Ok(self.core.return_to(parked, space)),
             Err(error) => Err(WakeError::new(parked, error)),
         }
     }
@@ -173,8 +173,7 @@ impl Core {
     /// gate, and was when it was copied.
     pub(crate) fn leave(&self, copy: HostCopy) -> ParkedShard {
         let entry = &copy.entry;
-        let listed = self.registry.parked.list(entry);
-        self.registry.remove(&entry.id);
+        let listed = self.registry.list(entry);
         let mut state = entry.state();
         let space = state.space.take();
         state.parked = true;
@@ -220,11 +219,12 @@ impl Core {
         self.finish_seal(view, params, collector.finish(sealer)?)
     }
 
-    fn wake(&self, parked: &ParkedShard, gpu: u32) -> Result<SealedShard, VramError> {
+    /// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
+    fn copy_back(&self, parked: &ParkedShard, gpu: u32) -> Result<Space, VramError> {
         self.check_own(parked)?;
         let mut space = self.gpu(gpu)?.place(parked.plaintext_len())?;
         self.copy_into(parked, &mut space)?;
-        Ok(self.return_to(parked, space))
+        Ok(space)
     }
 
     /// # Errors
@@ -251,18 +251,22 @@ impl Core {
     }
 
     /// Lets a parked shard be resident where a verified copy of it lies.
-    pub(crate) fn return_to(&self, parked: &ParkedShard, mut space: Space) -> SealedShard {
+    pub(crate) fn return_to(&self, parked: ParkedShard, mut space: Space) -> SealedShard {
+        let ParkedShard { copy, listed } = parked;
+        // Before anybody can find it awake, and park it again.
+        listed.woken();
         space.commit();
-        let entry = &parked.copy.entry;
         let gpu = space.gpu().index;
+        let entry = Arc::clone(&copy.entry);
         let mut state = entry.state();
         state.space = Some(space);
         state.parked = false;
         state.last_verified = Some(self.clock.now());
+        // Of this very moment: somebody else may park it again in the next.
+        let stated = state.stated(&entry);
         drop(state);
-        self.registry.insert(Arc::clone(entry));
         tracing::info!(shard = %entry.id, gpu, bytes = entry.plaintext_len.get(), "woken");
-        self.handle(entry)
+        self.marker.handle(stated)
     }
 
     /// Writes a host copy to the device, and opens every segment where it arrived.
