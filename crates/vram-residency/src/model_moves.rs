@@ -180,8 +180,13 @@ impl VramManager {
                 entry.not_quarantined()?;
                 let view = entry.view()?;
                 let away = view.gpu.index != target.index;
-                let copy =
-                    if away { Some(self.core.copy_to(entry, &view, &target)?) } else { None };
+                let copy = if away {
+                    view.gpu.ready()?;
+                    let space = target.place(entry.plaintext_len)?;
+                    Some(self.core.copy_to(entry, &view, space)?)
+                } else {
+                    None
+                };
                 copies.push(copy);
             }
             let moved = entries.iter().zip(copies).map(|(entry, copy)| {
