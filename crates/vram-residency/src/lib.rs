@@ -6,6 +6,7 @@ mod builder;
 mod cancel;
 mod clock;
 mod compact;
+mod detect;
 mod dry_run;
 mod error;
 mod export;
