@@ -17,11 +17,13 @@ use crate::keys::KeySource;
 use crate::limits::Limits;
 use crate::manager::{Core, VramManager};
 use crate::parked::Parked;
+use crate::policy::EvictionPolicy;
 use crate::pool::StagingPool;
 use crate::promise::Promises;
 use crate::registry::Registry;
 use crate::shard::Marker;
-use crate::sync::RwLock;
+use crate::standing::OnEviction;
+use crate::sync::{Mutex, RwLock};
 use crate::write::ReadBack;
 
 /// How much of a GPU a manager takes. The region is taken once, when the manager is built.
@@ -72,6 +74,8 @@ pub struct VramManagerBuilder {
     clock: Arc<dyn Clock>,
     id_seed: Option<u64>,
     pub(crate) park_limit: ByteLen,
+    pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
+    pub(crate) on_eviction: OnEviction,
 }
 
 #[derive(Debug)]
@@ -100,6 +104,8 @@ impl VramManagerBuilder {
             clock: Arc::new(SystemClock),
             id_seed: None,
             park_limit: MAX_TOTAL,
+            eviction: None,
+            on_eviction: OnEviction::Never,
         }
     }
 
@@ -270,6 +276,9 @@ impl VramManagerBuilder {
             defaults: self.defaults,
             read_back: self.read_back,
             threads: self.threads,
+            eviction: self.eviction,
+            on_eviction: self.on_eviction,
+            evicted: Mutex::default(),
             uses: AtomicU64::new(0),
         };
         Ok(VramManager { core: Arc::new(core) })

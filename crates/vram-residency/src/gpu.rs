@@ -5,9 +5,10 @@ use std::sync::Arc;
 use vram_alloc::{Alignment, Arena, ArenaError, ArenaReport, ByteLen, Capacity, Ledger, Placement};
 use vram_gpu::{Device, DeviceMemory, DeviceState, GpuError};
 
-use crate::error::{Shortfall, VramError};
+use crate::error::VramError;
 use crate::pool::StagingPool;
 use crate::promise::Promises;
+use crate::shortfall::Shortfall;
 use crate::space::Space;
 use crate::sync::{Mutex, lock};
 
@@ -174,6 +175,7 @@ impl Gpu {
             largest_hole: report.largest_hole,
             foreign: capacity.foreign,
             headroom: capacity.headroom,
+            ..Shortfall::none()
         }))
     }
 

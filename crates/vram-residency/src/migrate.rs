@@ -39,7 +39,7 @@ impl Core {
         target: &Arc<crate::gpu::Gpu>,
     ) -> Result<(), VramError> {
         source.gpu.ready()?;
-        let mut space = target.place(entry.plaintext_len)?;
+        let mut space = self.place_for(entry, target)?;
         space.written();
         let moved =
             View { gpu: Arc::clone(target), range: space.range(), seal: Arc::clone(&source.seal) };

@@ -226,7 +226,7 @@ impl Core {
             return Err(VramError::ForeignHandle { shard: entry.id.clone() });
         }
         let target = self.gpu(gpu)?;
-        let mut space = target.place(entry.plaintext_len)?;
+        let mut space = self.place_for(entry, target)?;
         space.written();
         let view = View {
             gpu: Arc::clone(target),
@@ -291,7 +291,7 @@ fn parked_params(view: &View) -> vram_seal::SealParams {
 
 impl View {
     /// Host bytes that parking takes: the sealed bytes, and a table where one is made.
-    fn needed(&self, len: ByteLen) -> ByteLen {
+    pub(crate) fn needed(&self, len: ByteLen) -> ByteLen {
         match self.seal.protection() {
             Protection::Encrypted => len,
             // Scope Segment keeps 48 bytes for each segment.

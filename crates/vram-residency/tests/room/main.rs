@@ -7,6 +7,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod budgets;
+mod eviction;
 mod hands;
 mod plans;
 mod reservations;
