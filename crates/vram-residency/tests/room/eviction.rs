@@ -174,7 +174,9 @@ impl EvictionPolicy for Shared {
     }
 }
 
-struct Answers(Mutex<Box<dyn FnMut(&[Candidate]) -> Vec<usize> + Send>>);
+struct Answers(Mutex<Box<Answer>>);
+
+type Answer = dyn FnMut(&[Candidate]) -> Vec<usize> + Send;
 
 impl core::fmt::Debug for Answers {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -232,8 +234,8 @@ fn a_policy_is_told_everything_and_holds_nobody_up() {
         })
     };
     let clock = TestClock::new();
-    let shared = Arc::<TestClock>::clone(&clock);
-    let manager = Arc::new(hosts(&[8 * KIB]).clock(shared).eviction(policy).build().unwrap());
+    let told = Arc::<TestClock>::clone(&clock);
+    let manager = Arc::new(hosts(&[8 * KIB]).clock(told).eviction(policy).build().unwrap());
     *own.lock().unwrap() = Some(Arc::clone(&manager));
     let request = SealRequest::new("a", 0).on_eviction(OnEviction::Park).owner("pool").cost(9);
     let shard = manager.seal(request.priority(4), &KB8[..5000]).unwrap();

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::large_stack_arrays,
     clippy::arithmetic_side_effects,
     reason = "a test fails by panicking"
