@@ -1,11 +1,18 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
+// Defines the driver's functions: without it nothing that names `cust` links.
+#[cfg(feature = "cuda")]
+extern crate cuda_shim as _;
+
 pub mod codes;
 #[cfg(any(feature = "contract", test))]
 pub mod contract;
 pub mod fault;
 
+#[cfg(feature = "cuda")]
+#[expect(unsafe_code, reason = "the CUDA driver is a C interface; it is called here alone")]
+mod cuda;
 mod device;
 mod dice;
 mod error;
@@ -16,6 +23,8 @@ mod pending;
 mod spec;
 mod staging;
 
+#[cfg(feature = "cuda")]
+pub use cuda::{CudaDevice, CudaUnavailable};
 pub use device::Device;
 pub use error::{FreeError, GpuError};
 #[doc(inline)]

@@ -15,6 +15,12 @@ pub trait StagingBuffer: Send + fmt::Debug {
 
     /// The bytes, to be changed.
     fn as_mut_slice(&mut self) -> &mut [u8];
+
+    /// Never gives the memory back while a device may still use it: called instead of dropping
+    /// where a copy could not be waited for. By default it is leaked.
+    fn abandon(self: Box<Self>) {
+        core::mem::forget(self);
+    }
 }
 
 /// A host buffer of fixed length, owned by whoever fills or empties it.
@@ -92,6 +98,15 @@ impl Staging {
     #[must_use]
     pub const fn is_special(&self) -> bool {
         matches!(self.bytes, Bytes::Special(_))
+    }
+
+    /// Gives the buffer up without touching it: a device may still be using it.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn abandon(mut self) {
+        match core::mem::replace(&mut self.bytes, Bytes::Plain(Vec::new())) {
+            Bytes::Plain(bytes) => core::mem::forget(bytes),
+            Bytes::Special(buffer) => buffer.abandon(),
+        }
     }
 
     /// Overwrites every byte with zero, in a way the compiler may not drop.

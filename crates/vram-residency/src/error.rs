@@ -313,6 +313,12 @@ pub enum VramError {
         /// Bytes that were asked for.
         wanted: ByteLen,
     },
+    /// There is no GPU to take.
+    #[error("no gpu can be used: {reason}")]
+    NoGpu {
+        /// Why not, and what would help.
+        reason: String,
+    },
     /// The manager cannot be built like this.
     #[error("configuration: {what}")]
     Config {
@@ -375,6 +381,7 @@ impl VramError {
             Self::ReservationElsewhere { .. } => "reservation-elsewhere",
             Self::ForeignReservation { .. } => "foreign-reservation",
             Self::HostMemory { .. } => "host-memory",
+            Self::NoGpu { .. } => "no-gpu",
             Self::Config { .. } => "config",
         }
     }
@@ -396,6 +403,7 @@ impl VramError {
             | Self::ParkedAltered { .. }
             | Self::WriteNotKept { .. }
             | Self::DeviceLost { .. }
+            | Self::NoGpu { .. }
             | Self::NotReturned { .. } => Class::Fatal,
             Self::Seal(error) if error.is_integrity() => Class::Fatal,
             Self::Image { source, .. } if source.is_integrity() => Class::Fatal,
@@ -446,7 +454,13 @@ impl VramError {
     /// Whether a device or its driver failed.
     #[must_use]
     pub const fn is_device(&self) -> bool {
-        matches!(self, Self::Device { .. } | Self::DeviceLost { .. } | Self::NotReturned { .. })
+        matches!(
+            self,
+            Self::Device { .. }
+                | Self::DeviceLost { .. }
+                | Self::NoGpu { .. }
+                | Self::NotReturned { .. }
+        )
     }
 
     pub(crate) fn config(what: impl Into<String>) -> Self {

@@ -6,6 +6,7 @@ mod budget;
 mod builder;
 mod cancel;
 mod clock;
+mod detect;
 mod dry_run;
 mod error;
 mod evict;

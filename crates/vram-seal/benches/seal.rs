@@ -4,15 +4,17 @@
 //! two threads. Read the ratio to `memcpy` of the same group, not the rate: machines differ.
 
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
+#![expect(clippy::arithmetic_side_effects, reason = "a sum of a few seconds")]
 
 use core::hint::black_box;
 use core::time::Duration;
 use std::thread;
+use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use vram_seal::{
     Expected, Opener, Protection, SealContext, SealKey, SealParams, Sealed, SivScope, Suite,
-    Threads, seal, unseal, verify,
+    Threads, seal, seal_in_place, unseal, unseal_in_place, verify,
 };
 
 const HOT: usize = 256 << 10;
@@ -70,12 +72,29 @@ fn shard(c: &mut Criterion, name: &str, len: usize, threads: &[usize]) {
                     seal(&key(), &context, params, threads, &plaintext, black_box(&mut data))
                 });
             });
+            // In place, over what the last round left: to the cipher all bytes are alike.
+            group.bench_function(BenchmarkId::new(format!("seal-in-place/{name}"), count), |b| {
+                b.iter(|| seal_in_place(&key(), &context, params, threads, black_box(&mut out)));
+            });
             if name == "aes-segment" {
                 continue;
             }
             let (_, opener) = sealed(params, &plaintext, &mut data);
             group.bench_function(BenchmarkId::new(format!("unseal/{name}"), count), |b| {
                 b.iter(|| unseal(&opener, threads, &data, black_box(&mut out)).unwrap());
+            });
+            group.bench_function(BenchmarkId::new(format!("unseal-in-place/{name}"), count), |b| {
+                // Each round opens fresh ciphertext, whose copying is not counted.
+                b.iter_custom(|rounds| {
+                    let mut spent = Duration::ZERO;
+                    for _ in 0..rounds {
+                        out.copy_from_slice(&data);
+                        let start = Instant::now();
+                        unseal_in_place(&opener, threads, black_box(&mut out)).unwrap();
+                        spent += start.elapsed();
+                    }
+                    spent
+                });
             });
             group.bench_function(BenchmarkId::new(format!("verify/{name}"), count), |b| {
                 b.iter(|| verify(&opener, threads, black_box(&data)).unwrap());

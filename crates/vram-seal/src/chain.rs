@@ -41,26 +41,49 @@ impl SegmentHash {
     /// segment's length.
     pub fn of(layout: &SegmentLayout, segment: u64, plaintext: &[u8]) -> Result<Self, SealError> {
         layout.check(segment, plaintext)?;
-        Ok(Self::of_checked(layout, segment, plaintext))
+        Ok(Self::of_checked(layout, segment, plaintext, Place::Memory))
     }
 
     /// As [`of`](Self::of), where the segment and its length were checked already.
-    pub(crate) fn of_checked(layout: &SegmentLayout, segment: u64, plaintext: &[u8]) -> Self {
-        read_ahead(plaintext);
+    pub(crate) fn of_checked(
+        layout: &SegmentLayout,
+        segment: u64,
+        plaintext: &[u8],
+        place: Place,
+    ) -> Self {
         let mut hasher = blake3::Hasher::new();
-        let hash = if layout.count() == 1 {
-            hasher.update(plaintext);
-            *hasher.finalize().as_bytes()
-        } else {
-            let offset = layout.range(segment).map_or(0, |range| range.start().get());
-            hasher.set_input_offset(offset);
-            hasher.update(plaintext);
+        if layout.count() > 1 {
+            hasher.set_input_offset(layout.range(segment).map_or(0, |range| range.start().get()));
+        }
+        // One call for each segment of the usual sizes; larger ones would leave the cache between
+        // the reading ahead and the hashing.
+        for block in plaintext.chunks(READ_AHEAD_LEN) {
+            if place == Place::Memory {
+                read_ahead(block);
+            }
+            hasher.update(block);
+        }
+        let hash = if layout.count() > 1 {
             hasher.finalize_non_root()
+        } else {
+            *hasher.finalize().as_bytes()
         };
         hasher.zeroize();
         Self(hash)
     }
 }
+
+/// Where bytes are that are about to be hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Just written or read by this thread: still in its cache.
+    Cache,
+    /// Anywhere.
+    Memory,
+}
+
+/// As much as a core's second-level cache holds with room to spare.
+const READ_AHEAD_LEN: usize = 256 << 10;
 
 impl PartialEq for SegmentHash {
     fn eq(&self, other: &Self) -> bool {

@@ -4,7 +4,7 @@ use vram_alloc::ByteLen;
 
 use crate::digest::ContentDigest;
 use crate::error::{ContextField, SealError};
-use crate::header::RecordFields;
+use crate::fields::RecordFields;
 
 /// The longest model id, in bytes.
 pub const MODEL_ID_LEN_MAX: usize = 1024;
@@ -169,7 +169,8 @@ impl<'a> Expected<'a> {
     /// Compares with what a record states. All of it is public, so no constant time is needed.
     pub(crate) fn check(&self, fields: &RecordFields) -> Result<(), SealError> {
         let differs = |expected: Option<u64>, found| expected.is_some_and(|value| value != found);
-        let field = if self.binding.is_some_and(|binding| binding.hash() != *fields.binding_hash()) {
+        let field = if self.binding.is_some_and(|binding| binding.hash() != *fields.binding_hash())
+        {
             ContextField::ModelAndContext
         } else if self.metadata.is_some_and(|hash| hash != *fields.metadata_hash()) {
             ContextField::Metadata

@@ -3,7 +3,8 @@
 use vram_alloc::ByteLen;
 
 use crate::error::SealError;
-use crate::header::{RecordFields, SealRecord};
+use crate::fields::RecordFields;
+use crate::header::SealRecord;
 use crate::table::SegmentTags;
 
 /// The data of an image begins at a multiple of this many bytes.

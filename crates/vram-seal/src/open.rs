@@ -6,11 +6,12 @@ use vram_alloc::ByteLen;
 use zeroize::Zeroizing;
 
 use crate::aead::{Slot, nonce};
-use crate::chain::{self, SegmentHash};
+use crate::chain::{self, Place, SegmentHash};
 use crate::context::Expected;
 use crate::digest::ContentDigest;
 use crate::error::SealError;
-use crate::header::{RecordFields, SealRecord};
+use crate::fields::RecordFields;
+use crate::header::SealRecord;
 use crate::key::SealKey;
 use crate::key_ring::KeyRing;
 use crate::layout::{PLAINTEXT_LEN_MAX, SegmentLayout};
@@ -188,7 +189,7 @@ impl Opener {
     /// [`SealError::NoSuchSegment`] or [`SealError::WrongLength`], with the buffer untouched;
     /// [`SealError::SegmentMismatch`], with the buffer wiped.
     pub fn open_segment(&self, segment: u64, buffer: &mut [u8]) -> Result<(), SealError> {
-        self.open_with(&mut self.slot(), segment, buffer)
+        self.open_with(&mut self.slot(), segment, buffer, Place::Cache)
     }
 
     /// Opens one segment from `sealed` into `target`, which must both have its length. The target
@@ -296,7 +297,7 @@ impl Opener {
         self.layout().check(segment, target)?;
         // Copied first, in both modes: what is verified is what the caller gets.
         target.copy_from_slice(sealed);
-        self.open_with(slot, segment, target)
+        self.open_with(slot, segment, target, Place::Cache)
     }
 
     pub(crate) fn open_with(
@@ -304,11 +305,12 @@ impl Opener {
         slot: &mut Slot,
         segment: u64,
         buffer: &mut [u8],
+        place: Place,
     ) -> Result<(), SealError> {
         self.layout().check(segment, buffer)?;
         let sound = match self.entry(segment)? {
             Entry::Authenticated { .. } => {
-                let hash = SegmentHash::of_checked(self.layout(), segment, buffer);
+                let hash = SegmentHash::of_checked(self.layout(), segment, buffer, place);
                 self.check_hash(segment, &hash).is_ok()
             }
             Entry::Shard { tag } => self.decrypt(slot, segment, self.fields.siv(), &tag, buffer),

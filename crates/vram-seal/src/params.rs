@@ -4,6 +4,11 @@ use crate::layout::SegmentSize;
 
 /// What lies in memory, and what that protects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Protection {
     /// Ciphertext: any change is found before a byte of plaintext is released.
@@ -16,17 +21,29 @@ pub enum Protection {
 /// The authenticated cipher. Both have keys of 256 bits: nonces repeat from shard to shard, under
 /// different keys, so there is never a suite with less.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum Suite {
     /// AES-256 in Galois/counter mode.
     #[default]
+    #[cfg_attr(feature = "serde", serde(rename = "aes-256-gcm"))]
     Aes256Gcm,
     /// `ChaCha20` with `Poly1305`, for processors without AES instructions.
+    #[cfg_attr(feature = "serde", serde(rename = "chacha20-poly1305"))]
     ChaCha20Poly1305,
 }
 
 /// What the synthetic IV, from which segment keys derive, is computed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(rename_all = "kebab-case")
+)]
 #[non_exhaustive]
 pub enum SivScope {
     /// The whole content: two passes, nothing but equality of whole shards shows. For sources that

@@ -6,11 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use vram_alloc::ByteLen;
 
 use crate::aead::{Slot, nonce};
-use crate::chain::{self, SegmentHash};
+use crate::chain::{self, Place, SegmentHash};
 use crate::context::SealContext;
 use crate::digest::ContentDigest;
 use crate::error::SealError;
-use crate::header::{RecordFields, SealRecord};
+use crate::fields::RecordFields;
+use crate::header::SealRecord;
 use crate::key::SealKey;
 use crate::layout::SegmentLayout;
 use crate::params::{Mode, Protection, SealParams, SivScope};
@@ -123,7 +124,7 @@ impl Sealer {
         segment: u64,
         buffer: &mut [u8],
     ) -> Result<SealedSegment, SealError> {
-        self.seal_with(&mut self.slot(), segment, buffer)
+        self.seal_with(&mut self.slot(), segment, buffer, Place::Cache)
     }
 
     /// As [`seal_segment`](Self::seal_segment), for a source that may have changed since its first
@@ -142,7 +143,9 @@ impl Sealer {
         if self.needs_digest_first() && self.fixed.is_none() {
             return Err(SealError::NotFixed);
         }
-        if self.hash_segment(segment, buffer)? != *hashed {
+        self.layout().check(segment, buffer)?;
+        let hash = SegmentHash::of_checked(self.layout(), segment, buffer, Place::Cache);
+        if hash != *hashed {
             wipe(buffer);
             return Err(SealError::SourceChanged { segment });
         }
@@ -159,17 +162,18 @@ impl Sealer {
         slot: &mut Slot,
         segment: u64,
         buffer: &mut [u8],
+        place: Place,
     ) -> Result<SealedSegment, SealError> {
         self.layout().check(segment, buffer)?;
         let trailer = trailer(self.layout(), segment);
         let (entry, hash) = match self.fields.mode() {
             Mode::Authenticated => {
-                let hash = SegmentHash::of_checked(self.layout(), segment, buffer);
+                let hash = SegmentHash::of_checked(self.layout(), segment, buffer, place);
                 let code = *self.schedule.attestation(&hash, &trailer).as_bytes();
                 (Entry::Authenticated { code }, Some(hash))
             }
             Mode::Encrypted { scope: SivScope::Segment, .. } => {
-                let hash = SegmentHash::of_checked(self.layout(), segment, buffer);
+                let hash = SegmentHash::of_checked(self.layout(), segment, buffer, place);
                 let siv = *self.schedule.segment_siv(&hash, &trailer).as_bytes();
                 let tag = self.encrypt(slot, segment, &siv, &trailer, buffer)?;
                 (Entry::Segment { siv, tag }, Some(hash))

@@ -6,7 +6,7 @@ use vram_alloc::ByteLen;
 
 use crate::aead::TAG_LEN;
 use crate::error::SealError;
-use crate::header::RecordFields;
+use crate::fields::RecordFields;
 use crate::params::{Mode, SivScope};
 
 /// The table of one shard: 16, 48 or 32 bytes a segment, in the order of the segments.

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use vram_alloc::ByteLen;
 
-use crate::chain::SegmentHash;
+use crate::chain::{Place, SegmentHash};
 use crate::context::SealContext;
 use crate::digest::ContentDigest;
 use crate::error::SealError;
@@ -21,12 +21,14 @@ const GROUP_LEN: u64 = 256 << 10;
 
 /// Seals `plaintext` into `out`, which must be of the same length.
 ///
-/// `out` must be private until the call returns: plaintext passes through it. In mode Authenticated
-/// it receives the plaintext.
+/// The plaintext is read once, into `out`, and hashed and sealed there: so the bytes that are
+/// encrypted are the bytes that were hashed, even if the source changes meanwhile. `out` must be
+/// private until the call returns. In mode Authenticated it receives the plaintext.
 ///
 /// # Errors
 ///
-/// [`SealError::WrongLength`] with `out` untouched; any other error, and a panic, leave it wiped.
+/// [`SealError::WrongLength`], [`SealError::TooLong`] or [`SealError::HostMemory`], with `out`
+/// untouched; any other error, and a panic, leave it wiped.
 pub fn seal(
     key: &SealKey,
     context: &SealContext<'_>,
@@ -35,28 +37,70 @@ pub fn seal(
     plaintext: &[u8],
     out: &mut [u8],
 ) -> Result<Sealed, SealError> {
-    let mut sealer = Sealer::new(key, context, params, ByteLen::from_usize(plaintext.len()))?;
+    let sealer = Sealer::new(key, context, params, ByteLen::from_usize(plaintext.len()))?;
     sealer.layout().check_whole("the target of the seal", out)?;
+    seal_through(sealer, threads, Some(plaintext), out)
+}
+
+/// Seals a buffer where it lies: plaintext becomes ciphertext. It must be private until the call
+/// returns. In mode Authenticated it is only read.
+///
+/// # Errors
+///
+/// [`SealError::TooLong`] or [`SealError::HostMemory`], with the buffer untouched; any other error,
+/// and a panic, leave it wiped.
+pub fn seal_in_place(
+    key: &SealKey,
+    context: &SealContext<'_>,
+    params: SealParams,
+    threads: Threads,
+    buffer: &mut [u8],
+) -> Result<Sealed, SealError> {
+    let sealer = Sealer::new(key, context, params, ByteLen::from_usize(buffer.len()))?;
+    seal_through(sealer, threads, None, buffer)
+}
+
+/// Seals `out`, which is filled from `source` on the way where there is one.
+fn seal_through(
+    mut sealer: Sealer,
+    threads: Threads,
+    source: Option<&[u8]>,
+    out: &mut [u8],
+) -> Result<Sealed, SealError> {
+    // All memory first: a host that has too little is found out before anything is written.
     let collector = SegmentCollector::new(&sealer)?;
+    let mut hashes =
+        if sealer.needs_digest_first() { blank_hashes(sealer.layout())? } else { Vec::new() };
+    let mut out = WipeUnlessKept::new(out);
+    let mut source = source;
+    let place = place_of(source);
     if sealer.needs_digest_first() {
-        let hashes = hash_all(sealer.layout(), threads, plaintext)?;
+        let slots = Mutex::new(&mut hashes);
+        let layout = sealer.layout();
+        let pieces = Pieces::groups(layout, source.take(), out.bytes());
+        pieces.each_segment(
+            layout,
+            threads,
+            Pieces::front,
+            || (),
+            |(), segment, source, target| {
+                copy_if_any(source, target);
+                let hash = SegmentHash::of_checked(layout, segment, target, place);
+                put_hash(&slots, segment, hash);
+                Ok(())
+            },
+        )?;
         sealer.fix(&hashes)?;
     }
-
-    let mut out = WipeUnlessKept::new(out);
-    // The last bytes hashed are the first sealed: they are still in cache.
-    let pieces = Pieces::groups(sealer.layout(), plaintext, out.bytes());
-    let threads = threads.for_jobs(pieces.count());
-    let pieces = Mutex::new(pieces);
-    parallel::run(
+    // From the end: the last bytes hashed are the first sealed, while they are still in cache.
+    Pieces::groups(sealer.layout(), source, out.bytes()).each_segment(
+        sealer.layout(),
         threads,
-        || pieces.lock().unwrap_or_else(PoisonError::into_inner).back(),
-        || Ok(sealer.slot()),
-        |slot, piece| {
-            piece.each_segment(sealer.layout(), |segment, plaintext, target| {
-                target.copy_from_slice(plaintext);
-                collector.put(segment, sealer.seal_with(slot, segment, target)?)
-            })
+        Pieces::back,
+        || sealer.slot(),
+        |slot, segment, source, target| {
+            copy_if_any(source, target);
+            collector.put(segment, sealer.seal_with(slot, segment, target, place)?)
         },
     )?;
     let finished = collector.finish(sealer)?;
@@ -80,22 +124,56 @@ pub fn unseal(
 ) -> Result<(), SealError> {
     opener.layout().check_whole("the sealed data", sealed)?;
     opener.layout().check_whole("the target of the unseal", out)?;
+    unseal_through(opener, threads, Some(sealed), out)
+}
+
+/// Opens a whole shard where it lies: for a copy of the sealed data that may be given up, since a
+/// failure destroys it. The fastest way. The buffer must be private until the call returns.
+///
+/// # Errors
+///
+/// [`SealError::WrongLength`] with the buffer untouched; [`SealError::SegmentMismatch`] for the first
+/// altered segment, with the buffer wiped, as it is when a panic passes.
+pub fn unseal_in_place(
+    opener: &Opener,
+    threads: Threads,
+    buffer: &mut [u8],
+) -> Result<(), SealError> {
+    opener.layout().check_whole("the sealed data", buffer)?;
+    unseal_through(opener, threads, None, buffer)
+}
+
+fn unseal_through(
+    opener: &Opener,
+    threads: Threads,
+    sealed: Option<&[u8]>,
+    out: &mut [u8],
+) -> Result<(), SealError> {
     let mut out = WipeUnlessKept::new(out);
-    let pieces = Pieces::groups(opener.layout(), sealed, out.bytes());
-    let threads = threads.for_jobs(pieces.count());
-    let pieces = Mutex::new(pieces);
-    parallel::run(
+    let place = place_of(sealed);
+    Pieces::groups(opener.layout(), sealed, out.bytes()).each_segment(
+        opener.layout(),
         threads,
-        || pieces.lock().unwrap_or_else(PoisonError::into_inner).front(),
-        || Ok(opener.slot()),
-        |slot, piece| {
-            piece.each_segment(opener.layout(), |segment, sealed, target| {
-                opener.open_to_with(slot, segment, sealed, target)
-            })
+        Pieces::front,
+        || opener.slot(),
+        |slot, segment, sealed, target| {
+            copy_if_any(sealed, target);
+            opener.open_with(slot, segment, target, place)
         },
     )?;
     out.keep();
     Ok(())
+}
+
+/// What was just copied is in cache.
+const fn place_of(source: Option<&[u8]>) -> Place {
+    if source.is_some() { Place::Cache } else { Place::Memory }
+}
+
+fn copy_if_any(source: Option<&[u8]>, target: &mut [u8]) {
+    if let Some(source) = source {
+        target.copy_from_slice(source);
+    }
 }
 
 /// Verifies a whole shard, and names every segment that was altered, in rising order: none if it is
@@ -226,85 +304,99 @@ fn segment_of<'a>(layout: &SegmentLayout, segment: u64, whole: &'a [u8]) -> &'a 
     layout.range(segment).and_then(|range| whole.get(range.to_usize_range()?)).unwrap_or_default()
 }
 
-/// A source and a target of the same length, cut at the same places and given out piece by piece.
+/// A target, and a source of the same length where there is one, cut at the same places and given
+/// out piece by piece.
 ///
 /// Used twice: first for groups of segments, so that small ones are not given out one at a time,
 /// then for the segments of a group. Empty bytes are one empty piece, as in the format.
 struct Pieces<'a> {
-    source: &'a [u8],
+    source: Option<&'a [u8]>,
     target: &'a mut [u8],
     piece_len: usize,
     segments_per_piece: u64,
     // Index of the next piece's first segment, and how many pieces there are still.
     first: u64,
-    left: usize,
+    left: u64,
 }
 
 struct Piece<'a> {
     first: u64,
-    source: &'a [u8],
+    source: Option<&'a [u8]>,
     target: &'a mut [u8],
 }
 
 impl<'a> Pieces<'a> {
-    fn groups(layout: &SegmentLayout, source: &'a [u8], target: &'a mut [u8]) -> Self {
+    fn groups(layout: &SegmentLayout, source: Option<&'a [u8]>, target: &'a mut [u8]) -> Self {
         let segments = GROUP_LEN.div_ceil(layout.segment_size().bytes().get());
         let group_len = usize::try_from(segments)
             .map_or(usize::MAX, |count| layout.segment_usize().saturating_mul(count));
-        Self::new(source, target, group_len, segments, 0)
+        Self::new(Piece { first: 0, source, target }, group_len, segments)
     }
 
-    fn new(
-        source: &'a [u8],
-        target: &'a mut [u8],
-        piece_len: usize,
-        segments_per_piece: u64,
-        first: u64,
-    ) -> Self {
-        let left = source.len().div_ceil(piece_len).max(1);
+    fn new(whole: Piece<'a>, piece_len: usize, segments_per_piece: u64) -> Self {
+        let Piece { first, source, target } = whole;
+        let left = ByteLen::from_usize(target.len().div_ceil(piece_len).max(1)).get();
         Self { source, target, piece_len, segments_per_piece, first, left }
-    }
-
-    fn count(&self) -> u64 {
-        u64::try_from(self.left).unwrap_or(u64::MAX)
     }
 
     fn front(&mut self) -> Option<Piece<'a>> {
         self.left = self.left.checked_sub(1)?;
         let first = self.first;
         self.first = first.saturating_add(self.segments_per_piece);
-        let at = self.piece_len.min(self.source.len());
-        let (source, rest) = self.source.split_at_checked(at)?;
-        self.source = rest;
-        let (target, rest) = core::mem::take(&mut self.target).split_at_mut_checked(at)?;
-        self.target = rest;
-        Some(Piece { first, source, target })
+        let rest = self.split_off(self.piece_len.min(self.target.len()))?;
+        Some(Piece {
+            first,
+            source: core::mem::replace(&mut self.source, rest.source),
+            target: core::mem::replace(&mut self.target, rest.target),
+        })
     }
 
     fn back(&mut self) -> Option<Piece<'a>> {
         self.left = self.left.checked_sub(1)?;
-        let at = self.piece_len.saturating_mul(self.left);
-        let first = self.first.saturating_add(self.count().saturating_mul(self.segments_per_piece));
-        let (rest, source) = self.source.split_at_checked(at)?;
-        self.source = rest;
-        let (rest, target) = core::mem::take(&mut self.target).split_at_mut_checked(at)?;
-        self.target = rest;
-        Some(Piece { first, source, target })
+        let at = usize::try_from(self.left).ok()?.checked_mul(self.piece_len)?;
+        let piece = self.split_off(at)?;
+        let first = self.left.saturating_mul(self.segments_per_piece).saturating_add(self.first);
+        Some(Piece { first, ..piece })
     }
-}
 
-impl<'a> Piece<'a> {
-    /// Calls `work` for every segment of the piece; an error comes with the segment's index.
-    fn each_segment(
+    /// Keeps the bytes before `at`, and gives those from it on.
+    fn split_off(&mut self, at: usize) -> Option<Piece<'a>> {
+        let source = match self.source {
+            Some(source) => {
+                let (kept, rest) = source.split_at_checked(at)?;
+                self.source = Some(kept);
+                Some(rest)
+            }
+            None => None,
+        };
+        let (kept, target) = core::mem::take(&mut self.target).split_at_mut_checked(at)?;
+        self.target = kept;
+        Some(Piece { first: 0, source, target })
+    }
+
+    /// Calls `work` for every segment, in parallel. `take` says from which end pieces are given
+    /// out; an error is that of the lowest segment that failed if it is the front.
+    fn each_segment<W>(
         self,
         layout: &SegmentLayout,
-        mut work: impl FnMut(u64, &'a [u8], &'a mut [u8]) -> Result<(), SealError>,
-    ) -> Result<(), (u64, SealError)> {
-        let mut segments =
-            Pieces::new(self.source, self.target, layout.segment_usize(), 1, self.first);
-        while let Some(Piece { first, source, target }) = segments.front() {
-            work(first, source, target).map_err(|error| (first, error))?;
-        }
-        Ok(())
+        threads: Threads,
+        take: impl Fn(&mut Self) -> Option<Piece<'a>> + Sync,
+        init: impl Fn() -> W + Sync,
+        work: impl Fn(&mut W, u64, Option<&'a [u8]>, &'a mut [u8]) -> Result<(), SealError> + Sync,
+    ) -> Result<(), SealError> {
+        let threads = threads.for_jobs(self.left);
+        let pieces = Mutex::new(self);
+        parallel::run(
+            threads,
+            || take(&mut pieces.lock().unwrap_or_else(PoisonError::into_inner)),
+            || Ok(init()),
+            |space, piece| {
+                let mut segments = Pieces::new(piece, layout.segment_usize(), 1);
+                while let Some(Piece { first, source, target }) = segments.front() {
+                    work(space, first, source, target).map_err(|error| (first, error))?;
+                }
+                Ok(())
+            },
+        )
     }
 }

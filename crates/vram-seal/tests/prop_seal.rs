@@ -5,17 +5,16 @@
 //! must be refused in an orderly way (P9).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![expect(clippy::arithmetic_side_effects, reason = "small numbers, checked in test builds")]
-#![expect(clippy::similar_names, reason = "sealed, sealer and opener are what they are called")]
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use ring::hmac;
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_seal::{
-    Expected, ImageLayout, KeyId, OpenLimits, Opener, Protection, SealContext, SealKey, SealParams,
-    SealRecord, Sealed, SegmentLayout, SegmentSize, SivScope, Suite, Threads, image, open_record,
-    seal, unseal, verify, verify_content,
+    Expected, ImageLayout, KeyId, OpenLimits, Opener, Protection, SealContext, SealError, SealKey,
+    SealParams, SealRecord, Sealed, SegmentLayout, SegmentSize, SegmentTags, SivScope, Suite,
+    Threads, image, open_record, seal, unseal, verify, verify_content,
 };
 
 fn params() -> impl Strategy<Value = SealParams> {
@@ -195,6 +194,84 @@ proptest! {
         let raw = bytes.len() == 32 && !bytes.iter().all(u8::is_ascii_hexdigit);
         if raw || bytes.len() < 64 {
             prop_assert_eq!(read.is_ok(), raw);
+        }
+    }
+
+    /// The reference is division over unbounded integers.
+    #[test]
+    fn segments_agree_with_unbounded_integers(
+        len in prop_oneof![0..100_000_u64, 0..=1_u64 << 48, (1_u64 << 48) - 70_000..=1 << 48],
+        log2 in 12..=24_u8,
+        (a, b) in any::<(u64, u64)>(),
+        segment in prop_oneof![any::<u64>(), 0..40_u64],
+    ) {
+        let size = 1_u128 << log2;
+        let layout =
+            SegmentLayout::new(ByteLen::new(len), SegmentSize::from_log2(log2).unwrap()).unwrap();
+        let wide = u128::from(len);
+        prop_assert_eq!(u128::from(layout.count()), wide.div_ceil(size).max(1));
+        let start = u128::from(segment) * size;
+        match layout.range(segment) {
+            Some(range) => {
+                prop_assert!(segment < layout.count());
+                prop_assert_eq!(u128::from(range.start().get()), start);
+                prop_assert_eq!(u128::from(range.end().get()), (start + size).min(wide));
+            }
+            None => prop_assert!(segment >= layout.count()),
+        }
+        let (a, b) = (a % (len + 1), b % (len + 1));
+        let (start, end) = (a.min(b), a.max(b));
+        let range =
+            ByteRange::checked(ByteOffset::new(start), ByteLen::new(end - start), ByteLen::new(len));
+        let touched = layout.covering(range.unwrap()).unwrap();
+        prop_assert!(touched.end <= layout.count());
+        if start < end {
+            prop_assert_eq!(u128::from(touched.start), u128::from(start) / size);
+            prop_assert_eq!(u128::from(touched.end), u128::from(end).div_ceil(size));
+        } else {
+            prop_assert!(touched.is_empty());
+        }
+    }
+
+    /// A hostile holder of the key signs any fields at all: they are refused, or within the format.
+    #[test]
+    fn any_signed_fields_are_refused_or_within_the_format(
+        mode in prop::sample::select(vec![[1, 1, 1], [1, 1, 2], [1, 2, 1], [1, 2, 2], [2, 0, 0], [2, 1, 1]]),
+        log2 in 10..27_u8,
+        len in prop_oneof![0..40_000_u64, any::<u64>(), Just(1 << 48), Just((1 << 48) + 1)],
+        count in prop_oneof![0..12_u64, any::<u64>(), Just(1 << 36)],
+        exact in any::<bool>(),
+        table in vec(any::<u8>(), 0..600),
+    ) {
+        let (sealed, _) = seal_as(&SealContext::new("m").unwrap(), SealParams::new(), &[1; 100]);
+        let mut record = sealed.record;
+        record[10..13].copy_from_slice(&mode);
+        record[14] = log2;
+        record[16..24].copy_from_slice(&len.to_le_bytes());
+        let count = if exact { (len >> log2) + u64::from(len % (1 << log2) != 0) } else { count };
+        record[24..32].copy_from_slice(&count.max(1).to_le_bytes());
+        if mode[1] != 2 {
+            record[128..160].fill(0);
+        }
+        let secret = blake3::derive_key("vram-seal v1 2026-11 header-mac", &[5; 32]);
+        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), &record[..224]);
+        record[224..].copy_from_slice(mac.as_ref());
+
+        let key = SealKey::from_bytes([5; 32]);
+        let expected = Expected::new("m").unwrap();
+        let good = mode != [2, 1, 1] && (12..=24).contains(&log2) && len <= 1 << 48;
+        match open_record(&key, &record, &expected, OpenLimits::default()) {
+            Ok(opened) => {
+                prop_assert!(good);
+                prop_assert_eq!(opened.fields().plaintext_len().get(), len);
+                let entry = match mode { [2, ..] => 32, [_, 1, _] => 48, _ => 16 };
+                prop_assert_eq!(opened.table_len(), opened.fields().segment_count() * entry);
+                if let Ok(tags) = SegmentTags::from_bytes(opened.fields(), table) {
+                    prop_assert_eq!(opened.with_table(tags).err(), Some(SealError::TableMismatch));
+                }
+            }
+            Err(SealError::MalformedRecord { .. }) => prop_assert!(!(good && exact)),
+            Err(other) => prop_assert!(false, "{}", other),
         }
     }
 }

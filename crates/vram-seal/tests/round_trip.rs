@@ -8,8 +8,8 @@ use vram_alloc::ByteLen;
 use vram_seal::{
     ContentHasher, Expected, HashKind, OpenLimits, Opener, Protection, SealContext, SealError,
     SealKey, SealParams, SealRecord, Sealed, Sealer, SegmentCollector, SegmentHash, SegmentSize,
-    SivScope, Suite, Threads, hash_all, merge_digest, open_record, seal, unseal, verify,
-    verify_content,
+    SivScope, Suite, Threads, hash_all, merge_digest, open_record, seal, seal_in_place, unseal,
+    unseal_in_place, verify, verify_content,
 };
 
 const S: usize = 4096;
@@ -66,6 +66,36 @@ fn what_was_sealed_comes_back_and_the_digest_is_the_plain_one() {
             assert_eq!(back, plaintext, "{params:?}, {len} bytes");
             assert_eq!(verify(&opener, Threads::AUTO, &data), Ok(vec![]));
             assert_eq!(verify_content(&opener, Threads::AUTO, &data), Ok(sealed.digest));
+        }
+    }
+}
+
+#[test]
+fn in_place_gives_the_same_bytes_as_from_one_buffer_to_another() {
+    for params in all_params() {
+        for len in sizes() {
+            let plaintext = content(len);
+            let mut data = vec![0; len];
+            let whole =
+                seal(&key(), &context(), params, Threads::ONE, &plaintext, &mut data).unwrap();
+            let mut buffer = plaintext.clone();
+            let threads = Threads::exactly(3);
+            let sealed = seal_in_place(&key(), &context(), params, threads, &mut buffer).unwrap();
+            assert!(sealed.record == whole.record && sealed.tags == whole.tags && buffer == data);
+            assert_eq!(sealed.digest, whole.digest);
+            let opener = opener(&sealed);
+            unseal_in_place(&opener, threads, &mut buffer).unwrap();
+            assert_eq!(buffer, plaintext);
+            if len > 0 {
+                buffer.copy_from_slice(&data);
+                buffer[len - 1] ^= 1;
+                let segment = opener.layout().count() - 1;
+                assert_eq!(
+                    unseal_in_place(&opener, threads, &mut buffer),
+                    Err(SealError::SegmentMismatch { segment })
+                );
+                assert!(buffer.iter().all(|byte| *byte == 0), "nothing is left");
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct Call {
     pub len: Option<ByteLen>,
     /// What was injected, if anything was.
     pub injected: Option<Action>,
-    /// Whether the device was lost when the call came.
+    /// Whether the device was lost when the call came; a reset, which helps, is never counted so.
     pub after_loss: bool,
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange, GpuIndex};
 
-use super::device::{Core, flip};
+use super::core::{Core, flip};
 use super::plan::Fired;
 use super::{Action, Op};
 use crate::dice::mix;

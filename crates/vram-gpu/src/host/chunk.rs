@@ -274,6 +274,27 @@ mod tests {
     }
 
     #[test]
+    fn unwritten_bytes_can_be_copied_and_stay_what_they_read_as() {
+        let mut cells = Cells { prefix: Vec::new(), rest: 0xEE, len: 64 };
+        cells.write(0, &[7; 8]).unwrap();
+        cells.copy_within(0, 4, 4).unwrap();
+        cells.copy_within(8, 40, 8).unwrap();
+        cells.copy_within(2, 60, 4).unwrap();
+        let source = Cells { prefix: vec![1; 4], rest: 0xAA, len: 64 };
+        cells.copy(20, &source, 0, 10).unwrap();
+        cells.copy(60, &source, 10, 4).unwrap();
+
+        let mut wanted = [0xEE; 64];
+        wanted[..8].copy_from_slice(&[7, 7, 0xEE, 0xEE, 0xEE, 0xEE, 7, 7]);
+        wanted[20..24].fill(1);
+        wanted[24..30].fill(0xAA);
+        wanted[60..].fill(0xAA);
+        let mut seen = [0; 64];
+        cells.read(0, &mut seen);
+        assert_eq!(seen, wanted);
+    }
+
+    #[test]
     fn garbage_is_never_zero() {
         let chunks = Chunks::new(ByteLen::MIB, 7).unwrap();
         assert!((0..10_000).all(|chunk| chunks.garbage(chunk) != 0));

@@ -1,0 +1,19 @@
+//! The two structs that driver functions take by value.
+
+use core::ffi::c_char;
+
+/// `CUipcMemHandle`: 64 opaque bytes that name an allocation to another process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct IpcMemHandle {
+    /// Opaque to everybody but the driver.
+    pub reserved: [c_char; 64],
+}
+
+/// `CUipcEventHandle`: 64 opaque bytes that name an event to another process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct IpcEventHandle {
+    /// Opaque to everybody but the driver.
+    pub reserved: [c_char; 64],
+}

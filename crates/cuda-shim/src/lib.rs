@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+
+mod abi_types;
+#[macro_use]
+mod call;
+mod codes;
+mod error_text;
+mod resolver;
+#[expect(
+    non_snake_case,
+    non_camel_case_types,
+    reason = "generated: names and argument lists are those of the driver's own header"
+)]
+mod trampolines;
+
+pub use abi_types::{IpcEventHandle, IpcMemHandle};
+pub use codes::{clear_raw_code, code_name, last_raw_code};
+pub use resolver::{
+    Attempt, DRIVER_VARIABLE, DriverState, InstallError, Resolver, driver, install,
+};
+
+/// The type of each driver function, under the function's own name.
+///
+/// Enums stand as their integers, pointers to structs as `*mut c_void`; both are passed alike.
+/// Whoever implements a driver (a simulated one, say) lets the compiler compare its functions with
+/// these.
+pub mod abi {
+    pub use crate::error_text::abi::*;
+    pub use crate::trampolines::abi::*;
+}

@@ -1,0 +1,228 @@
+//! Where driver functions come from: an installed resolver, or a library that is loaded.
+
+use core::error::Error;
+use core::ffi::{CStr, c_void};
+use core::fmt;
+use core::ptr::NonNull;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use libloading::Library;
+
+/// The environment variable whose value replaces the driver library: a path or a file name.
+///
+/// Set but empty counts as not set. If the library it names cannot be used there is no driver:
+/// nothing else is tried, so that a misspelt path is seen.
+pub const DRIVER_VARIABLE: &str = "VRAM_CUDA_DRIVER";
+
+#[cfg(not(windows))]
+const LIBRARIES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
+#[cfg(windows)]
+const LIBRARIES: [&str; 1] = ["nvcuda.dll"];
+
+/// Gives the address of a driver function by its exported name, or `None` if there is none.
+///
+/// It is called on first use of each function, from any thread, and must not call a `cu*` function
+/// itself.
+pub type Resolver = fn(&CStr) -> Option<NonNull<c_void>>;
+
+/// Why [`install`] changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// The driver was settled before: by another `install`, or by the first driver call.
+    #[error("the CUDA driver of this process is settled already: {0}")]
+    Settled(String),
+}
+
+/// One library that could not be used as the driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Name or path as given to the loader.
+    pub library: String,
+    /// What the loader said, or which symbol was missing.
+    pub reason: String,
+}
+
+/// What this process has for a CUDA driver. `Display` says it in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DriverState {
+    /// A resolver within the process, installed under this name.
+    Installed {
+        /// The name given to [`install`].
+        name: &'static str,
+    },
+    /// A library, loaded.
+    Loaded {
+        /// Name or path as given to the loader.
+        library: String,
+        /// The file it was found in, where the system tells.
+        file: Option<PathBuf>,
+    },
+    /// No driver: `cuInit` answers 100 (no device), everything else 3 (not initialised).
+    Missing {
+        /// What was tried, in order.
+        attempts: Vec<Attempt>,
+    },
+}
+
+impl DriverState {
+    /// Whether there is a driver to call.
+    #[must_use]
+    pub const fn is_present(&self) -> bool {
+        !matches!(self, Self::Missing { .. })
+    }
+}
+
+impl fmt::Display for DriverState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Installed { name } => write!(f, "CUDA driver within the process: {name}"),
+            Self::Loaded { library, file: Some(file) } => {
+                write!(f, "CUDA driver {library}, loaded from {}", file.display())
+            }
+            Self::Loaded { library, file: None } => write!(f, "CUDA driver {library}, loaded"),
+            Self::Missing { attempts } => {
+                f.write_str("no CUDA driver")?;
+                for (index, Attempt { library, reason }) in attempts.iter().enumerate() {
+                    let before = if index == 0 { ": " } else { "; " };
+                    write!(f, "{before}{library}: {reason}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Driver {
+    source: Source,
+    state: DriverState,
+}
+
+#[derive(Debug)]
+enum Source {
+    Resolver(Resolver),
+    /// Never unloaded: addresses of its functions are kept, and NVIDIA's driver leaves threads.
+    Library(Library),
+    None,
+}
+
+static DRIVER: OnceLock<Driver> = OnceLock::new();
+
+/// Makes `resolver` this process's driver, instead of a library.
+///
+/// # Arguments
+///
+/// * `name`: what [`driver`] calls it.
+/// * `resolver`: see [`Resolver`].
+///
+/// # Errors
+///
+/// [`InstallError::Settled`] if a driver was installed before, or if any `cu*` function or
+/// [`driver`] was called before. Installing the same resolver twice is an error too: whoever may be
+/// second asks [`driver`] who was first.
+///
+/// # Safety
+///
+/// Every address that `resolver` answers is that of a function that lives as long as the process
+/// and has the type that [`abi`](crate::abi) gives for the name.
+pub unsafe fn install(name: &'static str, resolver: Resolver) -> Result<(), InstallError> {
+    let mut fresh = false;
+    let settled = DRIVER.get_or_init(|| {
+        fresh = true;
+        let state = DriverState::Installed { name };
+        Driver { source: Source::Resolver(resolver), state }
+    });
+    if fresh { Ok(()) } else { Err(InstallError::Settled(settled.state.to_string())) }
+}
+
+/// Says what driver this process has, loading the library if nothing was settled before.
+#[must_use]
+pub fn driver() -> &'static DriverState {
+    &settled().state
+}
+
+/// The driver, if there is one.
+pub(crate) fn active() -> Option<&'static Driver> {
+    let driver = settled();
+    driver.state.is_present().then_some(driver)
+}
+
+impl Driver {
+    pub(crate) fn look_up(&self, name: &CStr) -> Option<NonNull<c_void>> {
+        match &self.source {
+            Source::Resolver(resolver) => resolver(name),
+            Source::Library(library) => symbol(library, name),
+            Source::None => None,
+        }
+    }
+}
+
+fn settled() -> &'static Driver {
+    DRIVER.get_or_init(load)
+}
+
+fn load() -> Driver {
+    let named = std::env::var_os(DRIVER_VARIABLE).filter(|value| !value.is_empty());
+    let libraries: Vec<OsString> =
+        named.map_or_else(|| LIBRARIES.map(OsString::from).to_vec(), |library| vec![library]);
+    let mut attempts = Vec::new();
+    for library in libraries {
+        let shown = library.to_string_lossy().into_owned();
+        // SAFETY: loading runs the library's initialisers. It is the machine's CUDA driver, or
+        // what the owner of the process named in its place; both may do as they please anyway.
+        match unsafe { Library::new(&library) } {
+            Ok(loaded) => {
+                if let Some(address) = symbol(&loaded, c"cuInit") {
+                    let state = DriverState::Loaded { library: shown, file: file_of(address) };
+                    return Driver { source: Source::Library(loaded), state };
+                }
+                let reason = "loaded, but it is no CUDA driver: it has no cuInit".to_owned();
+                attempts.push(Attempt { library: shown, reason });
+            }
+            Err(error) => attempts.push(Attempt { library: shown, reason: in_full(&error) }),
+        }
+    }
+    Driver { source: Source::None, state: DriverState::Missing { attempts } }
+}
+
+/// An error with its causes: the loader's own words are among those.
+fn in_full(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn symbol(library: &Library, name: &CStr) -> Option<NonNull<c_void>> {
+    // SAFETY: the symbol is taken as an untyped address only; whoever calls it gives the type.
+    let found = unsafe { library.get::<*mut c_void>(name.to_bytes_with_nul()) }.ok()?;
+    NonNull::new(*found)
+}
+
+/// The file that holds `address`, by the system's own map of the process.
+#[cfg(target_os = "linux")]
+fn file_of(address: NonNull<c_void>) -> Option<PathBuf> {
+    let address = address.addr().get();
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    maps.lines().find_map(|line| {
+        // 7f12a0000000-7f12a0001000 r-xp 00000000 fd:00 1234   /usr/lib/libcuda.so.550.54
+        let (start, rest) = line.split_once('-')?;
+        let (end, rest) = rest.split_once(' ')?;
+        let start = usize::from_str_radix(start, 16).ok()?;
+        let end = usize::from_str_radix(end, 16).ok()?;
+        let file = rest.get(rest.find('/')?..)?;
+        (start..end).contains(&address).then(|| PathBuf::from(file))
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn file_of(_address: NonNull<c_void>) -> Option<PathBuf> {
+    None
+}

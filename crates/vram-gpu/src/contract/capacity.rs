@@ -1,0 +1,81 @@
+//! What is allocated, refused and given back.
+
+use vram_alloc::ByteLen;
+
+use super::{Factory, allocate, range};
+use crate::{Device, GpuError};
+
+/// An allocation costs at least its bytes, and exactly gives back what it cost.
+pub fn memory_figures_follow_allocations(factory: Factory<'_>) {
+    for device in factory() {
+        costs_nothing(&*device, &|| {
+            let before = device.memory().unwrap().free;
+            let memory = allocate(&*device, 3 << 20);
+            let during = device.memory().unwrap().free;
+            assert!(before.checked_sub(during).unwrap() >= ByteLen::new(3 << 20));
+            drop(memory);
+        });
+    }
+}
+
+/// Zero bytes, more than there is, more than there could be.
+pub fn what_cannot_be_allocated_is_refused_and_changes_nothing(factory: Factory<'_>) {
+    for device in factory() {
+        let gpu = device.info().index;
+        let before = device.memory().unwrap();
+        let zero = device.allocate(ByteLen::ZERO).unwrap_err();
+        assert_eq!(zero, GpuError::ZeroLength { gpu });
+        let total = device.info().total;
+        for wanted in [total.saturating_add(ByteLen::new(1)), ByteLen::new(u64::MAX)] {
+            let refused = device.allocate(wanted).unwrap_err();
+            let GpuError::OutOfMemory { gpu: named, wanted: asked, free } = refused else {
+                unreachable!("{wanted} on a device of {total} gave: {refused}");
+            };
+            assert_eq!((named, asked), (gpu, wanted));
+            assert!(free.is_none_or(|free| free <= total));
+            assert!(refused.is_out_of_memory() && !refused.is_sticky());
+        }
+        assert_eq!(device.memory().unwrap(), before);
+        assert!(device.state().is_ready());
+    }
+}
+
+/// No two live allocations share an address, and none is at zero.
+pub fn addresses_of_live_allocations_are_apart(factory: Factory<'_>) {
+    for device in factory() {
+        let memories: Vec<_> = [1, 4096, 1, 300, 1 << 20].map(|len| allocate(&*device, len)).into();
+        let mut spans: Vec<_> =
+            memories.iter().map(|m| (m.address().get(), m.len().get())).collect();
+        spans.sort_unstable();
+        assert!(spans[0].0 > 0);
+        assert!(spans.windows(2).all(|pair| pair[0].0 + pair[0].1 <= pair[1].0), "{spans:?}");
+    }
+}
+
+/// By `free` and by dropping.
+pub fn freeing_gives_the_bytes_back(factory: Factory<'_>) {
+    for device in factory() {
+        costs_nothing(&*device, &|| {
+            for round in 0..20 {
+                let memory = allocate(&*device, 1 << 20);
+                memory.fill(range(&*memory, 0, 1 << 20), round).unwrap();
+                if round % 2 == 0 { memory.free().unwrap() } else { drop(memory) }
+            }
+        });
+    }
+}
+
+/// Runs work until the device's free figure is the same afterwards as before, three times at most:
+/// drivers take memory of their own at the first use of something, and only then.
+pub(super) fn costs_nothing(device: &dyn Device, work: &dyn Fn()) {
+    let figure = || device.memory().unwrap().free;
+    let mut figures = vec![figure()];
+    for _ in 0..3 {
+        work();
+        figures.push(figure());
+        if figures.ends_with(&[figures[figures.len() - 2]]) {
+            return;
+        }
+    }
+    unreachable!("bytes are lost every time; free after each round: {figures:?}");
+}

@@ -1,0 +1,111 @@
+//! Threads, ends of threads, and resets.
+
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+
+use super::capacity::costs_nothing;
+use super::{Factory, allocate, pattern, range, read};
+use crate::{Device, DeviceMemory, GpuError};
+
+/// Threads that never saw the device allocate, write, read, copy and free at the same time.
+pub fn many_threads_may_call_at_once(factory: Factory<'_>) {
+    const THREADS: usize = 8;
+    const PART: usize = 256 << 10;
+    for device in factory() {
+        costs_nothing(&*device, &|| {
+            let shared = allocate(&*device, THREADS * PART);
+            std::thread::scope(|scope| {
+                for thread in 0..THREADS {
+                    let (device, shared) = (&*device, &*shared);
+                    scope.spawn(move || share(device, shared, thread, PART));
+                }
+            });
+        });
+    }
+}
+
+/// What one of many threads does: its own part of the shared memory stays its own.
+fn share(device: &dyn Device, shared: &dyn DeviceMemory, thread: usize, len: usize) {
+    let own = allocate(device, len);
+    let part = range(shared, thread * len, len);
+    for round in 0..6 {
+        let bytes = pattern(len, u64::try_from(thread * 100 + round).unwrap());
+        own.write(range(&*own, 0, len), &bytes).unwrap();
+        shared.copy_from(part, &*own, range(&*own, 0, len)).unwrap();
+        assert!(read(shared, thread * len, len) == bytes, "thread {thread}");
+        let staging = device.staging(ByteLen::from_usize(len)).unwrap();
+        let (staging, outcome) = shared.queue_read(part, staging).wait();
+        outcome.unwrap();
+        assert!(staging.as_slice() == bytes);
+        assert!(device.memory().unwrap().free <= device.info().total);
+    }
+    own.free().unwrap();
+}
+
+/// Allocated on one thread that has ended, freed on another, after the last device handle is gone.
+pub fn memory_outlives_the_thread_and_the_handle_it_came_from(factory: Factory<'_>) {
+    for device in factory() {
+        costs_nothing(&*device, &|| {
+            let other = Arc::clone(&device);
+            let memory = std::thread::spawn(move || {
+                let memory = allocate(&*other, 1000);
+                memory.write(range(&*memory, 0, 3), &[1, 2, 3]).unwrap();
+                memory
+            })
+            .join()
+            .unwrap();
+            assert_eq!(read(&*memory, 0, 3), [1, 2, 3]);
+            std::thread::spawn(move || memory.free().unwrap()).join().unwrap();
+        });
+    }
+    let memory = factory().first().map(|device| allocate(&**device, 10)).unwrap();
+    memory.fill(range(&*memory, 0, 10), 8).unwrap();
+    assert_eq!(read(&*memory, 0, 10), [8; 10]);
+}
+
+/// Everything from before is refused, frees included in the count; the device is as new.
+pub fn a_reset_empties_the_device_and_strands_what_was_before(factory: Factory<'_>) {
+    for device in factory() {
+        let gpu = device.info().index;
+        // Twice: what the first round costs a driver by itself, the second does not.
+        let round = || {
+            device.reset().unwrap();
+            let memory = allocate(&*device, 4096);
+            memory.write(range(&*memory, 0, 4096), &[1; 4096]).unwrap();
+            memory.read(range(&*memory, 0, 4096), &mut [0; 4096]).unwrap();
+            drop(memory);
+            device.memory().unwrap().free
+        };
+        let _first = round();
+        let before = round();
+        let old = [allocate(&*device, 4096), allocate(&*device, 4096)];
+        device.reset().unwrap();
+        assert!(device.state().is_ready());
+        let new = allocate(&*device, 4096);
+        let left = device.memory().unwrap().free;
+        let bytes = pattern(4096, 9);
+        new.write(range(&*new, 0, 4096), &bytes).unwrap();
+
+        let stale = Err(GpuError::StaleAllocation { gpu });
+        let [dropped, freed] = old;
+        let whole = range(&*freed, 0, 4096);
+        assert_eq!(freed.write(whole, &[0; 4096]), stale);
+        assert_eq!(freed.read(whole, &mut [0; 4096]), stale);
+        assert_eq!(freed.fill(whole, 0), stale);
+        assert_eq!(new.copy_from(whole, &*freed, whole), stale);
+        assert_eq!(freed.copy_from(whole, &*new, whole), stale);
+        let staging = device.staging(ByteLen::new(4096)).unwrap();
+        let (staging, outcome) = freed.queue_read(whole, staging).wait();
+        assert_eq!(outcome, stale);
+        let (_, outcome) = freed.queue_write(whole.start(), staging, ByteLen::new(1)).wait();
+        assert_eq!(outcome, stale);
+        drop(dropped);
+        freed.free().unwrap();
+
+        assert!(read(&*new, 0, 4096) == bytes, "a stale handle reached new memory");
+        assert_eq!(device.memory().unwrap().free, left, "a stale free was counted");
+        new.free().unwrap();
+        assert_eq!(device.memory().unwrap().free, before);
+    }
+}

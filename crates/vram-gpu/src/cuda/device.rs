@@ -1,0 +1,282 @@
+//! A CUDA device: found, identified, and made sure of.
+
+use core::any::Any;
+use core::fmt;
+use std::sync::Arc;
+
+use cust::CudaApiVersion;
+use cust::device::{Device as CustDevice, DeviceAttribute};
+use vram_alloc::{ByteLen, GpuIndex};
+
+use super::context::{Core, Port};
+use super::driver::{self, through_cust};
+use super::lane::Locked;
+use super::memory::CudaMemory;
+use super::unavailable::CudaUnavailable;
+use crate::{
+    Device, DeviceInfo, DeviceKind, DeviceMemory, DeviceState, DeviceUuid, GpuError, MemoryInfo,
+    Staging, StagingBuffer,
+};
+
+/// The oldest driver that knows devices by UUID: CUDA 9.2.
+const DRIVER_MIN: u32 = 9020;
+
+/// An NVIDIA GPU, through the CUDA driver of this machine.
+///
+/// It is identified by UUID and PCI bus id; its index is for people. A device whose memory is not
+/// its own (integrated, managed, in host memory) is refused, and every allocation is checked
+/// again: what says it is resident is resident. Several values of one device share its context.
+pub struct CudaDevice {
+    port: Port,
+    ordinal: u32,
+    info: DeviceInfo,
+}
+
+impl CudaDevice {
+    /// Opens every device that can be used, indexed from zero in the driver's order. One that
+    /// cannot be used is left out and logged; [`survey`](Self::survey) tells of all.
+    ///
+    /// # Errors
+    ///
+    /// [`CudaUnavailable`] in words, if there is no driver, no device, or none that can be used.
+    pub fn detect() -> Result<Vec<Arc<Self>>, CudaUnavailable> {
+        let mut devices = Vec::new();
+        let mut refused = None;
+        for ordinal in 0..count()? {
+            let index = u32::try_from(devices.len()).unwrap_or(u32::MAX);
+            match Self::open(ordinal, GpuIndex::new(index)) {
+                Ok(device) => devices.push(device),
+                Err(error) => {
+                    tracing::warn!(ordinal, %error, "a CUDA device is left out");
+                    refused.get_or_insert(error);
+                }
+            }
+        }
+        match refused {
+            Some(error) if devices.is_empty() => Err(error),
+            _ => Ok(devices),
+        }
+    }
+
+    /// Opens every device, each with its own outcome, in the order of their ordinals and indexed
+    /// by them: for listings.
+    ///
+    /// # Errors
+    ///
+    /// [`CudaUnavailable`] if there is no driver or no device at all.
+    pub fn survey() -> Result<Vec<Result<Arc<Self>, CudaUnavailable>>, CudaUnavailable> {
+        Ok((0..count()?).map(|ordinal| Self::open(ordinal, GpuIndex::new(ordinal))).collect())
+    }
+
+    /// Opens one device.
+    ///
+    /// # Arguments
+    ///
+    /// * `ordinal`: the driver's number for it, from zero, among those this process may see.
+    /// * `index`: what this program calls it; errors name it so.
+    ///
+    /// # Errors
+    ///
+    /// [`CudaUnavailable`] in words.
+    pub fn open(ordinal: u32, index: GpuIndex) -> Result<Arc<Self>, CudaUnavailable> {
+        let count = count()?;
+        if ordinal >= count {
+            return Err(CudaUnavailable::NoSuchDevice { ordinal, count });
+        }
+        let unusable = |error| CudaUnavailable::Unusable { ordinal, error };
+        let failed = |code| unusable(GpuError::driver(index, code));
+        let device = through_cust(|| CustDevice::get_device(ordinal)).map_err(failed)?;
+        let info = describe(device, index).map_err(failed)?;
+        if info.integrated {
+            let reason = "the device is integrated and has no memory of its own";
+            return Err(unusable(GpuError::NotVram { gpu: index, reason }));
+        }
+        let port = Port { core: Core::of(device, ordinal).map_err(failed)?, gpu: index };
+        // Tried before anything relies on it. A device that is full cannot be tried now; every
+        // later allocation is looked at as well.
+        match CudaMemory::new(&port, ByteLen::new(1)) {
+            Ok(_given_back) => {}
+            Err(error) if error.is_out_of_memory() => {}
+            Err(error) => return Err(unusable(error)),
+        }
+        tracing::debug!(gpu = %index, ordinal, uuid = %info.uuid, name = %info.name, "opened");
+        Ok(Arc::new(Self { port, ordinal, info }))
+    }
+
+    /// The driver's number for the device, from zero.
+    #[must_use]
+    pub const fn ordinal(&self) -> u32 {
+        self.ordinal
+    }
+}
+
+/// Starts the driver and counts its devices.
+fn count() -> Result<u32, CudaUnavailable> {
+    through_cust(|| cust::init(cust::CudaFlags::empty())).map_err(CudaUnavailable::from_init)?;
+    let found = version().unwrap_or(0);
+    if found < DRIVER_MIN {
+        return Err(CudaUnavailable::TooOld { found, needed: DRIVER_MIN });
+    }
+    match through_cust(CustDevice::num_devices) {
+        Ok(0) => Err(CudaUnavailable::NoDevice { driver: cuda_shim::driver().to_string() }),
+        Ok(count) => Ok(count),
+        Err(code) => Err(CudaUnavailable::from_init(code)),
+    }
+}
+
+/// The driver's version, as it counts.
+fn version() -> Option<u32> {
+    let version = through_cust(CudaApiVersion::get).ok()?;
+    let major = u32::try_from(version.major()).ok()?;
+    let minor = u32::try_from(version.minor()).ok()?;
+    major.checked_mul(1000)?.checked_add(minor.checked_mul(10)?)
+}
+
+/// Reads identity and attributes. Needs no context.
+fn describe(device: CustDevice, index: GpuIndex) -> Result<DeviceInfo, u32> {
+    let attribute = |attribute| through_cust(|| device.get_attribute(attribute));
+    let number = |value: i32| u32::try_from(value).unwrap_or(0);
+    let name = through_cust(|| device.name())?;
+    let total = through_cust(|| device.total_memory())?;
+    let uuid = DeviceUuid::new(driver::uuid(device.as_raw())?);
+    let total = ByteLen::from_usize(total);
+    let mut info = DeviceInfo::new(index, uuid, name, DeviceKind::Cuda, total);
+    let major = attribute(DeviceAttribute::ComputeCapabilityMajor)?;
+    let minor = attribute(DeviceAttribute::ComputeCapabilityMinor)?;
+    info.compute_capability = Some((number(major), number(minor)));
+    info.pci_bus_id = driver::pci_bus_id(device.as_raw()).ok();
+    info.integrated = attribute(DeviceAttribute::Integrated)? != 0;
+    info.managed_memory = attribute(DeviceAttribute::ManagedMemory).unwrap_or(0) != 0;
+    info.ecc = attribute(DeviceAttribute::EccEnabled).ok().map(|enabled| enabled != 0);
+    // The driver has no attribute for it; it puts the profile into the name.
+    info.mig = Some(info.name.contains(" MIG "));
+    info.driver_version = version();
+    info.copy_window = ByteLen::from_mib_saturating(4);
+    Ok(info)
+}
+
+impl Device for CudaDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn memory(&self) -> Result<MemoryInfo, GpuError> {
+        let bound = self.port.bind(None)?;
+        let (free, _) =
+            through_cust(cust::memory::mem_get_info).map_err(|code| bound.fail(code))?;
+        Ok(MemoryInfo::new(self.info.total, ByteLen::from_usize(free)))
+    }
+
+    #[tracing::instrument(level = "debug", skip_all, fields(gpu = %self.info.index, bytes = len.get()))]
+    fn allocate(&self, len: ByteLen) -> Result<Box<dyn DeviceMemory>, GpuError> {
+        self.port.ready()?;
+        let gpu = self.info.index;
+        if len.is_zero() {
+            return Err(GpuError::ZeroLength { gpu });
+        }
+        // No need to ask, and some drivers answer nonsense with nonsense.
+        if len > self.info.total {
+            let free = self.memory().ok().map(|memory| memory.free);
+            return Err(GpuError::OutOfMemory { gpu, wanted: len, free });
+        }
+        Ok(Box::new(CudaMemory::new(&self.port, len)?))
+    }
+
+    fn staging(&self, len: ByteLen) -> Result<Staging, GpuError> {
+        self.port.ready()?;
+        if len.is_zero() {
+            return Ok(Staging::empty());
+        }
+        let bound = self.port.bind(None)?;
+        let locked = Locked::new(&bound, len)?;
+        let epoch = self.port.core.epoch();
+        drop(bound);
+        let port = self.port.clone();
+        Ok(Staging::special(Box::new(LockedStaging { locked, port, epoch })))
+    }
+
+    fn state(&self) -> DeviceState {
+        match self.port.ready() {
+            Ok(()) => DeviceState::Ready,
+            Err(error) => DeviceState::Lost { error },
+        }
+    }
+
+    fn reset(&self) -> Result<(), GpuError> {
+        self.port.core.reset(self.info.index)
+    }
+
+    fn can_copy_from_peer(&self, other: &dyn Device) -> bool {
+        let Some(other) = other.backing().as_any().downcast_ref::<Self>() else { return false };
+        if Arc::ptr_eq(&self.port.core, &other.port.core) {
+            return true;
+        }
+        let (device, peer) = (self.port.core.device(), other.port.core.device());
+        self.port.ready().is_ok()
+            && other.port.ready().is_ok()
+            && driver::reaches(device.as_raw(), peer.as_raw()).unwrap_or(false)
+    }
+
+    fn backing(&self) -> &dyn Device {
+        self
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl fmt::Debug for CudaDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CudaDevice")
+            .field("ordinal", &self.ordinal)
+            .field("info", &self.info)
+            .field("core", &self.port.core)
+            .finish()
+    }
+}
+
+/// A page-locked buffer in somebody's hands.
+#[derive(Debug)]
+struct LockedStaging {
+    locked: Locked,
+    port: Port,
+    epoch: u64,
+}
+
+impl StagingBuffer for LockedStaging {
+    fn as_slice(&self) -> &[u8] {
+        self.locked.as_slice()
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.locked.as_mut_slice()
+    }
+
+    fn abandon(mut self: Box<Self>) {
+        self.port.core.bury(self.locked.take_pages());
+    }
+}
+
+impl Drop for LockedStaging {
+    /// Never while this thread has the device bound: buffers are handed out and taken back by
+    /// calls that have let go of it.
+    fn drop(&mut self) {
+        if !self.locked.is_locked() {
+            return;
+        }
+        match self.port.bind(Some(self.epoch)) {
+            Ok(bound) => {
+                if let Err(code) = self.locked.unlock() {
+                    let error = bound.fail(code);
+                    tracing::warn!(%error, "host memory stays page-locked");
+                    self.port.core.bury(self.locked.take_pages());
+                }
+            }
+            // The lock went with the context; the memory is this process's own.
+            Err(GpuError::StaleAllocation { .. }) => {}
+            // Still locked by a device that takes no calls.
+            Err(_) => self.port.core.bury(self.locked.take_pages()),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! Streams with their events, and the page-locked buffers that unlocked bytes pass through.
+
+use core::mem::ManuallyDrop;
+
+use cust::event::{Event, EventFlags};
+use cust::stream::{Stream, StreamFlags};
+use vram_alloc::ByteLen;
+
+use super::context::{Bound, log_failure};
+use super::driver;
+use super::pages::Pages;
+use crate::{GpuError, codes};
+
+/// Bytes of one bounce buffer: large enough that the driver call is cheap beside the copy, small
+/// enough that the processor's cache still holds it when the device fetches it.
+pub(super) const BOUNCE_LEN: usize = 1 << 20;
+
+/// A stream with two events, for one operation at a time.
+///
+/// It never destroys itself: after a reset its handles mean nothing, and naming them to the driver
+/// is undefined.
+pub(super) struct Lane {
+    stream: ManuallyDrop<Stream>,
+    events: [ManuallyDrop<Event>; 2],
+}
+
+impl Lane {
+    pub(super) fn new(bound: &Bound<'_>) -> Result<Self, GpuError> {
+        let event = || driver::through_cust(|| Event::new(EventFlags::DISABLE_TIMING));
+        let make = || {
+            // What was made before a failure destroys itself, under the same bound context.
+            let stream = driver::through_cust(|| Stream::new(StreamFlags::DEFAULT, None))?;
+            let (first, second) = (event()?, event()?);
+            let events = [first, second].map(ManuallyDrop::new);
+            Ok(Self { stream: ManuallyDrop::new(stream), events })
+        };
+        make().map_err(|code| bound.fail(code))
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Marks what was queued so far with one of the two events.
+    pub(super) fn mark(&self, which: usize) -> Result<(), u32> {
+        driver::through_cust(|| self.event(which).record(&self.stream))
+    }
+
+    /// Waits for what was marked; the error is that of the work, if it failed.
+    pub(super) fn wait_for(&self, which: usize) -> Result<(), u32> {
+        driver::through_cust(|| self.event(which).synchronize())
+    }
+
+    /// Waits for all that was queued.
+    pub(super) fn wait(&self) -> Result<(), u32> {
+        driver::through_cust(|| self.stream.synchronize())
+    }
+
+    /// Destroys stream and events, in their own bound context.
+    pub(super) fn destroy(self) {
+        let Self { stream, events } = self;
+        for event in events {
+            let destroyed = driver::through_cust(|| {
+                Event::drop(ManuallyDrop::into_inner(event)).map_err(|(error, event)| {
+                    core::mem::forget(event);
+                    error
+                })
+            });
+            log_failure("destroying an event", destroyed);
+        }
+        let destroyed = driver::through_cust(|| {
+            Stream::drop(ManuallyDrop::into_inner(stream)).map_err(|(error, stream)| {
+                core::mem::forget(stream);
+                error
+            })
+        });
+        log_failure("destroying a stream", destroyed);
+    }
+
+    fn event(&self, which: usize) -> &Event {
+        let [even, odd] = &self.events;
+        if which.is_multiple_of(2) { even } else { odd }
+    }
+}
+
+impl Bound<'_> {
+    /// Runs work on a lane and leaves nothing of it in flight, whatever it answers.
+    pub(super) fn on_lane(
+        &self,
+        work: impl FnOnce(&Lane) -> Result<(), u32>,
+    ) -> Result<(), GpuError> {
+        let lane = self.lane()?;
+        let outcome = work(&lane).or_else(|code| self.settle(&lane, code));
+        self.put_lane(lane);
+        outcome.map_err(|code| self.fail(code))
+    }
+
+    /// After a failure: waits until nothing on the lane is under way. Answers the failure.
+    ///
+    /// If even that cannot be waited for, the device is taken away: bytes that may still be
+    /// written to must not be used again.
+    pub(super) fn settle(&self, lane: &Lane, code: u32) -> Result<(), u32> {
+        if !codes::is_sticky(code)
+            && let Err(second) = lane.wait()
+        {
+            self.port().core.lose(second);
+        }
+        Err(code)
+    }
+}
+
+/// Two page-locked buffers: one is filled while the other is copied.
+pub(super) struct Bounce {
+    buffers: [Locked; 2],
+    used: usize,
+}
+
+/// Host pages, locked by the driver if it would.
+#[derive(Debug)]
+pub(super) struct Locked {
+    pages: Pages,
+    locked: bool,
+}
+
+impl Locked {
+    /// Makes pages and locks them. A driver that has no lock to give (but is well) leaves them as
+    /// they are: copies are slower then, and right.
+    pub(super) fn new(bound: &Bound<'_>, len: ByteLen) -> Result<Self, GpuError> {
+        let mut pages = Pages::new(len)?;
+        let (start, spanned) = pages.span();
+        // SAFETY: the pages are this buffer's own and as long as they say. They are given back
+        // only after `unlock`, or after the context is gone: see `Core::bury`.
+        let locked = match unsafe { driver::register(start, spanned) } {
+            Ok(()) => true,
+            Err(code) if codes::is_sticky(code) => return Err(bound.fail(code)),
+            Err(code) => {
+                let (gpu, bytes) = (bound.port().gpu, len.get());
+                tracing::warn!(%gpu, bytes, code, "host memory is not page-locked");
+                false
+            }
+        };
+        Ok(Self { pages, locked })
+    }
+
+    pub(super) const fn is_locked(&self) -> bool {
+        self.locked
+    }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        self.pages.as_slice()
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.pages.as_mut_slice()
+    }
+
+    /// Unlocks the pages, in a bound context. No copy uses them.
+    ///
+    /// # Errors
+    ///
+    /// The driver's code; the pages are then still locked.
+    pub(super) fn unlock(&mut self) -> Result<(), u32> {
+        if self.locked {
+            let (start, _) = self.pages.span();
+            // SAFETY: no copy uses the pages, as every user waits before it lets go of them.
+            unsafe { driver::unregister(start) }?;
+            self.locked = false;
+        }
+        Ok(())
+    }
+
+    /// The pages alone, for burying.
+    pub(super) fn take_pages(&mut self) -> Pages {
+        self.locked = false;
+        core::mem::take(&mut self.pages)
+    }
+}
+
+impl Bounce {
+    pub(super) fn new(bound: &Bound<'_>) -> Result<Self, GpuError> {
+        let len = ByteLen::from_usize(BOUNCE_LEN);
+        let mut first = Locked::new(bound, len)?;
+        match Locked::new(bound, len) {
+            Ok(second) => Ok(Self { buffers: [first, second], used: 0 }),
+            Err(error) => {
+                if first.unlock().is_err() {
+                    bound.port().core.bury(first.take_pages());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The first `len` bytes of one of the two buffers.
+    pub(super) fn part(&mut self, which: usize, len: usize) -> &mut [u8] {
+        self.used = self.used.max(len);
+        let [even, odd] = &mut self.buffers;
+        let buffer = if which.is_multiple_of(2) { even } else { odd };
+        buffer.as_mut_slice().get_mut(..len).unwrap_or_default()
+    }
+
+    /// Overwrites what passed through.
+    pub(super) fn wipe(&mut self) {
+        let used = self.used;
+        for buffer in &mut self.buffers {
+            let passed = buffer.as_mut_slice().get_mut(..used).unwrap_or_default();
+            zeroize::Zeroize::zeroize(passed);
+        }
+        self.used = 0;
+    }
+
+    /// Unlocks both buffers, in a bound context, and gives their memory back.
+    pub(super) fn unlock(self) {
+        for mut buffer in self.buffers {
+            if let Err(code) = buffer.unlock() {
+                log_failure("unlocking host memory", Err(code));
+                // Still locked: given back it could be somebody else's, and locked again.
+                core::mem::forget(buffer.take_pages());
+            }
+        }
+    }
+
+    /// Both buffers' pages, for burying.
+    pub(super) fn into_pages(self) -> [Pages; 2] {
+        self.buffers.map(|mut buffer| buffer.take_pages())
+    }
+}

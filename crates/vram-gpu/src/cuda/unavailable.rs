@@ -1,0 +1,111 @@
+//! Why there is no CUDA device, in words that help.
+
+use thiserror::Error;
+
+use crate::{GpuError, codes};
+
+/// Why this process has no CUDA device, or not the one that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CudaUnavailable {
+    /// No driver library could be loaded.
+    #[error("{reason}; install the NVIDIA driver, or use a host device")]
+    NoDriver {
+        /// What was tried and what the loader said.
+        reason: String,
+    },
+    /// There is a driver, and no GPU that it serves or that this process may see.
+    #[error(
+        "the CUDA driver found no device ({driver}); is a GPU fitted, and does \
+         CUDA_VISIBLE_DEVICES allow it?"
+    )]
+    NoDevice {
+        /// Which driver answered.
+        driver: String,
+    },
+    /// The driver would not start.
+    #[error("the CUDA driver would not start: error {code} ({name}){}; {driver}", hint(*.code))]
+    Refused {
+        /// The driver's code.
+        code: u32,
+        /// Its name.
+        name: &'static str,
+        /// Which driver answered.
+        driver: String,
+    },
+    /// The driver is older than what this crate needs.
+    #[error("the CUDA driver is too old: it speaks CUDA {}.{}, and {}.{} is needed",
+        .found / 1000, .found % 1000 / 10, .needed / 1000, .needed % 1000 / 10)]
+    TooOld {
+        /// Its version as `1000 * major + 10 * minor`.
+        found: u32,
+        /// The oldest that will do.
+        needed: u32,
+    },
+    /// There is no device of that number.
+    #[error("there is no CUDA device {ordinal}: this process sees {count}")]
+    NoSuchDevice {
+        /// The number asked for.
+        ordinal: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// The device is there and cannot be used.
+    #[error("CUDA device {ordinal} cannot be used: {error}")]
+    Unusable {
+        /// Its number.
+        ordinal: u32,
+        /// Why.
+        #[source]
+        error: GpuError,
+    },
+}
+
+impl CudaUnavailable {
+    /// What a refusal to start means.
+    pub(super) fn from_init(code: u32) -> Self {
+        const NO_DEVICE: u32 = 100;
+        let state = cuda_shim::driver();
+        let driver = state.to_string();
+        match code {
+            _ if !state.is_present() => Self::NoDriver { reason: driver },
+            NO_DEVICE => Self::NoDevice { driver },
+            _ => Self::Refused { code, name: codes::name(code), driver },
+        }
+    }
+}
+
+/// What helps with the refusals that users meet.
+const fn hint(code: u32) -> &'static str {
+    match code {
+        34 => ": this is the stub library of a toolkit, not a driver",
+        46 => ": another process holds the device exclusively",
+        802 => ": the system is not ready; is the fabric manager running?",
+        803 => ": library and kernel module are of different versions; reboot, or reinstall",
+        804 => ": the compatibility library does not support this GPU",
+        999 => ": often a kernel module that is not loaded, or no access to /dev/nvidia*",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_shown_as_people_write_them() {
+        let text = CudaUnavailable::TooOld { found: 8000, needed: 11_040 }.to_string();
+        assert!(text.contains("CUDA 8.0") && text.contains("11.4"), "{text}");
+    }
+
+    #[test]
+    fn a_refusal_to_start_says_what_helps() {
+        let refused = |code| {
+            let (name, driver) = (codes::name(code), "driver X".to_owned());
+            CudaUnavailable::Refused { code, name, driver }.to_string()
+        };
+        assert!(refused(803).contains("different versions"), "{}", refused(803));
+        assert!(refused(999).contains("999 (CUDA_ERROR_UNKNOWN)"), "{}", refused(999));
+        assert!(refused(7).contains("driver X"), "{}", refused(7));
+    }
+}

@@ -1,0 +1,185 @@
+//! Modules, kernels, launches.
+
+#![expect(non_snake_case, reason = "named as the driver's functions are")]
+
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use core::ptr;
+use std::sync::Arc;
+
+use crate::call::Call;
+use crate::code;
+use crate::driver::stream::stream_of;
+use crate::fault::{CallKind, Fault};
+use crate::handle::{Kind, decode, encode};
+use crate::kernel::{LaunchShape, read_image};
+use crate::queue::{Op, Work};
+use crate::report::MisuseKind;
+use crate::world::{Function, Module};
+
+/// Threads of a block, at most.
+const MOST_THREADS: u64 = 1024;
+
+pub(crate) unsafe fn cuModuleLoadData(
+    call: &mut Call<'_>,
+    module: *mut *mut c_void,
+    image: *const c_void,
+) -> Result<(), u32> {
+    let context = call.plain(CallKind::Module)?;
+    if module.is_null() || image.is_null() {
+        return Err(code::INVALID_VALUE);
+    }
+    // SAFETY: an image of any kind begins with four bytes; text that is shorter ends in a NUL,
+    // and the first comparison that fails is the last one made.
+    let is_binary = [[0x7F, b'E', b'L', b'F'], [0x50, 0xED, 0x55, 0xBA]].iter().any(|magic| {
+        (0..).zip(magic).all(|(at, byte)| {
+            let at = image.cast::<u8>().wrapping_add(at);
+            // SAFETY: all bytes before this one were not NUL, so the image has not ended.
+            unsafe { at.read() == *byte }
+        })
+    });
+    if is_binary {
+        return Err(code::NO_BINARY_FOR_GPU);
+    }
+    // SAFETY: an image that is no binary is NUL-terminated text, as the caller promises.
+    let text = unsafe { CStr::from_ptr(image.cast()) }.to_string_lossy().into_owned();
+    let ordinal = call.world.device_of(context).ok_or(code::INVALID_CONTEXT)?;
+    let capability = call.world.device(ordinal).map_or(0, |device| {
+        let (major, minor) = device.spec.compute_capability;
+        u32::from(major).saturating_mul(10).saturating_add(u32::from(minor))
+    });
+    let entries = read_image(&text, capability)?;
+    let id = call.world.fresh_id();
+    call.world.modules.insert(id, Module { context, entries });
+    put!(module, encode(Kind::Module, id))
+}
+
+pub(crate) unsafe fn cuModuleLoadDataEx(
+    call: &mut Call<'_>,
+    module: *mut *mut c_void,
+    image: *const c_void,
+    _num_options: c_uint,
+    _options: *mut c_int,
+    _option_values: *mut *mut c_void,
+) -> Result<(), u32> {
+    // SAFETY: the same promise; options steer a compiler that is not here.
+    unsafe { cuModuleLoadData(call, module, image) }
+}
+
+pub(crate) unsafe fn cuModuleUnload(call: &mut Call<'_>, hmod: *mut c_void) -> Result<(), u32> {
+    call.context()?;
+    let id = decode(Kind::Module, hmod).ok_or(code::INVALID_HANDLE)?;
+    call.world.unload(id).map(drop).ok_or(code::INVALID_HANDLE)
+}
+
+pub(crate) unsafe fn cuModuleGetFunction(
+    call: &mut Call<'_>,
+    hfunc: *mut *mut c_void,
+    hmod: *mut c_void,
+    name: *const c_char,
+) -> Result<(), u32> {
+    let context = call.plain(CallKind::Module)?;
+    if hfunc.is_null() || name.is_null() {
+        return Err(code::INVALID_VALUE);
+    }
+    // SAFETY: not null, and NUL-terminated, as the caller promises.
+    let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
+    let module = decode(Kind::Module, hmod).ok_or(code::INVALID_HANDLE)?;
+    let state = call.world.modules.get(&module).ok_or(code::INVALID_HANDLE)?;
+    let entry = state.entries.iter().find(|entry| entry.name == name);
+    let entry = entry.cloned().ok_or(code::NOT_FOUND)?;
+    let Some(body) = call.world.kernels.get(&name).map(Arc::clone) else {
+        let device = call.world.device_of(context);
+        let detail = format!("kernel {name} has no body: register it with the simulator");
+        call.note(MisuseKind::Simulator, device, detail);
+        return Err(code::NOT_FOUND);
+    };
+    let id = call.world.fresh_id();
+    call.world.functions.insert(id, Function { module, entry, body });
+    put!(hfunc, encode(Kind::Function, id))
+}
+
+pub(crate) unsafe fn cuFuncGetAttribute(
+    call: &mut Call<'_>,
+    pi: *mut c_int,
+    attrib: c_int,
+    hfunc: *mut c_void,
+) -> Result<(), u32> {
+    call.context()?;
+    function_of(call, hfunc)?;
+    match attrib {
+        0 => put!(pi, 1024),
+        1..=9 => put!(pi, 0),
+        _ => Err(code::INVALID_VALUE),
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "the driver's own signature")]
+pub(crate) unsafe fn cuLaunchKernel(
+    call: &mut Call<'_>,
+    f: *mut c_void,
+    grid_dim_x: c_uint,
+    grid_dim_y: c_uint,
+    grid_dim_z: c_uint,
+    block_dim_x: c_uint,
+    block_dim_y: c_uint,
+    block_dim_z: c_uint,
+    shared_mem_bytes: c_uint,
+    h_stream: *mut c_void,
+    kernel_params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> Result<(), u32> {
+    let context = call.context()?;
+    let fault = call.meet(context, CallKind::Launch);
+    if let Some(Fault::Fail(code)) = fault {
+        return Err(call.world.fail(context, code));
+    }
+    let stream = stream_of(call, context, h_stream)?;
+    let id = function_of(call, f)?;
+    let function = call.world.functions.get(&id).ok_or(code::INVALID_HANDLE)?;
+    let module = call.world.modules.get(&function.module).map(|module| module.context);
+    let of_stream = call.world.streams.get(&stream).map(|stream| stream.context);
+    if module != Some(context) || of_stream != Some(context) {
+        return Err(code::INVALID_HANDLE);
+    }
+    let grid = [grid_dim_x, grid_dim_y, grid_dim_z];
+    let block = [block_dim_x, block_dim_y, block_dim_z];
+    let threads = LaunchShape::new([1; 3], block, 0).thread_count();
+    if grid.contains(&0) || threads == 0 || grid_dim_y.max(grid_dim_z) > 65_535 {
+        return Err(code::INVALID_VALUE);
+    }
+    if threads > MOST_THREADS || shared_mem_bytes > 48 << 10 {
+        return Err(code::INVALID_VALUE);
+    }
+    if !extra.is_null() {
+        return Err(code::NOT_SUPPORTED);
+    }
+    if kernel_params.is_null() && !function.entry.parameters.is_empty() {
+        return Err(code::INVALID_VALUE);
+    }
+    let mut parameters = Vec::new();
+    for (index, len) in (0..).zip(&function.entry.parameters) {
+        let slot = kernel_params.wrapping_add(index);
+        // SAFETY: the caller gives one pointer for each parameter of the kernel.
+        let source = unsafe { slot.read() };
+        let mut bytes = vec![0_u8; *len];
+        // SAFETY: each of those is valid for reading the parameter; `bytes` is fresh.
+        unsafe { ptr::copy_nonoverlapping(source.cast(), bytes.as_mut_ptr(), *len) };
+        parameters.push(bytes);
+    }
+    let shape = LaunchShape::new(grid, block, shared_mem_bytes);
+    let work = match fault {
+        Some(Fault::Drop) => Work::Nothing,
+        _ => Work::Launch { body: Arc::clone(&function.body), shape, parameters },
+    };
+    call.world.enqueue(stream, Op { work, fault, call: call.name });
+    Ok(())
+}
+
+fn function_of(call: &mut Call<'_>, handle: *mut c_void) -> Result<u64, u32> {
+    let id = decode(Kind::Function, handle).filter(|id| call.world.functions.contains_key(id));
+    if id.is_none() {
+        let device = call.bound_context().ok().and_then(|context| call.world.device_of(context));
+        call.note(MisuseKind::UnknownHandle, device, format!("{handle:?} is no function"));
+    }
+    id.ok_or(code::INVALID_HANDLE)
+}

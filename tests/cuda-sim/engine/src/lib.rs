@@ -1,0 +1,29 @@
+#![doc = include_str!("../README.md")]
+
+mod call;
+mod code;
+mod control;
+mod driver;
+mod environment;
+mod fault;
+#[expect(non_snake_case, reason = "named as the driver's functions are")]
+pub mod functions;
+mod handle;
+mod host;
+mod kernel;
+mod memory;
+mod queue;
+mod random;
+mod report;
+mod spec;
+mod table;
+mod world;
+
+pub use control::{DeviceFaults, Sim};
+pub use environment::{DEVICES_VARIABLE, INIT_VARIABLE};
+pub use fault::{CallKind, Fault};
+pub use functions::resolve;
+pub use kernel::{KernelBody, Launch, LaunchShape};
+pub use memory::Allocation;
+pub use report::{LeakReport, Misuse, MisuseKind};
+pub use spec::{Backing, DeviceSpec};

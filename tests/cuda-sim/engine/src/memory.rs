@@ -1,0 +1,406 @@
+//! The memory of one simulated device: addresses, what lives where, and the bytes themselves.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::code;
+
+/// Where device addresses begin: not canonical on any 64-bit host, so that a host pointer is never
+/// mistaken for one, and following one on the host stops the program at once.
+const FIRST_ADDRESS: u64 = 0x00D0_0000_0000_0000;
+/// Address space of one device; no device can have more memory than this.
+pub(crate) const SPAN: u64 = 1 << 44;
+/// Bytes between two allocations that belong to neither.
+const GAP: u64 = 512;
+/// Bytes are kept in pieces of this size, each only from its first write on.
+const CHUNK: u64 = 64 << 10;
+
+/// One live allocation, as the driver counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allocation {
+    /// Device address of its first byte.
+    pub address: u64,
+    /// Bytes that were asked for.
+    pub len: u64,
+    /// Bytes that it takes from the device: `len` rounded up to the granularity.
+    pub taken: u64,
+    /// Counts the allocations of the device, from 1.
+    pub serial: u64,
+    pub(crate) context: u64,
+}
+
+/// Why an access is not inside one live allocation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outside {
+    /// It begins in a live allocation and runs out of it.
+    Beyond { inside: Allocation },
+    /// It begins in memory that was freed.
+    Freed { address: u64, len: u64 },
+    /// No allocation was ever there.
+    Nowhere,
+}
+
+enum Chunk {
+    /// Every byte the same, as after a wipe: a wiped device costs no host memory.
+    Uniform(u8),
+    Bytes(Box<[u8]>),
+}
+
+/// See the module.
+pub(crate) struct Memory {
+    base: u64,
+    seed: u64,
+    granularity: u64,
+    live: BTreeMap<u64, Allocation>,
+    freed: BTreeMap<u64, u64>,
+    /// Free address ranges below `high`, by start; never adjacent.
+    holes: BTreeMap<u64, u64>,
+    high: u64,
+    taken: u64,
+    serial: u64,
+    chunks: HashMap<u64, Chunk>,
+}
+
+/// The ordinal of the device to which an address belongs, whether or not there is such a device.
+pub(crate) fn ordinal_of(address: u64) -> Option<u32> {
+    u32::try_from(address.checked_sub(FIRST_ADDRESS)? / SPAN).ok().filter(|ordinal| *ordinal < MOST)
+}
+
+/// More devices than this have no addresses.
+pub(crate) const MOST: u32 = 1 << 19;
+
+#[expect(
+    clippy::arithmetic_side_effects,
+    reason = "addresses lie in a device's span, whose end is far from the end of u64"
+)]
+impl Memory {
+    pub(crate) fn new(ordinal: u32, granularity: u64, seed: u64) -> Self {
+        let base = FIRST_ADDRESS + u64::from(ordinal) * SPAN;
+        Self {
+            base,
+            seed: seed ^ base,
+            granularity,
+            live: BTreeMap::new(),
+            freed: BTreeMap::new(),
+            holes: BTreeMap::new(),
+            // Not zero: the first allocation of a device must not look like the device.
+            high: base + GAP,
+            taken: 0,
+            serial: 0,
+            chunks: HashMap::new(),
+        }
+    }
+
+    /// The device's own addresses, used or not.
+    pub(crate) const fn addresses(&self) -> core::ops::Range<u64> {
+        self.base..self.base + SPAN
+    }
+
+    /// Bytes taken by live allocations.
+    pub(crate) const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    pub(crate) fn live(&self) -> impl Iterator<Item = &Allocation> {
+        self.live.values()
+    }
+
+    /// Takes `len` bytes (not zero) out of `room` bytes.
+    pub(crate) fn allocate(&mut self, len: u64, room: u64, context: u64) -> Result<u64, u32> {
+        let taken = len.checked_next_multiple_of(self.granularity).ok_or(code::OUT_OF_MEMORY)?;
+        if taken > room {
+            return Err(code::OUT_OF_MEMORY);
+        }
+        let address = self.place(taken).ok_or(code::OUT_OF_MEMORY)?;
+        self.serial += 1;
+        let serial = self.serial;
+        self.live.insert(address, Allocation { address, len, taken, serial, context });
+        self.taken += taken;
+        // What was freed here is live again, at least in part.
+        self.freed.retain(|start, len| *start + *len <= address || *start >= address + taken);
+        Ok(address)
+    }
+
+    /// The lowest hole that fits, or fresh addresses: pages can be mapped anywhere, so a device is
+    /// never too fragmented, only too full.
+    fn place(&mut self, taken: u64) -> Option<u64> {
+        let span = taken.checked_add(GAP)?;
+        let aligned = |start: u64| start.checked_next_multiple_of(self.granularity);
+        let hole = self.holes.iter().find_map(|(start, len)| {
+            let address = aligned(*start)?;
+            (address.checked_add(span)? <= start + len).then_some((*start, *len, address))
+        });
+        if let Some((start, len, address)) = hole {
+            self.holes.remove(&start);
+            if address > start {
+                self.holes.insert(start, address - start);
+            }
+            let rest = start + len - (address + span);
+            if rest > 0 {
+                self.holes.insert(address + span, rest);
+            }
+            return Some(address);
+        }
+        let address = aligned(self.high)?;
+        let end = address.checked_add(span)?;
+        if end > self.base + SPAN {
+            return None;
+        }
+        if address > self.high {
+            self.holes.insert(self.high, address - self.high);
+        }
+        self.high = end;
+        Some(address)
+    }
+
+    /// Gives an allocation back; its bytes stay where they are, as on a real device.
+    pub(crate) fn free(&mut self, address: u64) -> Option<Allocation> {
+        let allocation = self.live.remove(&address)?;
+        self.taken -= allocation.taken;
+        self.freed.insert(address, allocation.len);
+        let (mut start, mut end) = (address, address + allocation.taken + GAP);
+        if let Some((before, len)) = self.holes.range(..start).next_back()
+            && before + len == start
+        {
+            start = *before;
+        }
+        if let Some(len) = self.holes.get(&end) {
+            let after = end;
+            end += len;
+            self.holes.remove(&after);
+        }
+        self.holes.insert(start, end - start);
+        Some(allocation)
+    }
+
+    /// The live allocation that holds an address.
+    pub(crate) fn holder(&self, address: u64) -> Option<Allocation> {
+        let (_, allocation) = self.live.range(..=address).next_back()?;
+        (address < allocation.address + allocation.len).then_some(*allocation)
+    }
+
+    /// The live allocation that holds all of `len` bytes (not zero) from `address`.
+    pub(crate) fn within(&self, address: u64, len: u64) -> Result<Allocation, Outside> {
+        let Some(inside) = self.holder(address) else {
+            return Err(match self.freed.range(..=address).next_back() {
+                Some((start, freed)) if address < start + freed => {
+                    Outside::Freed { address: *start, len: *freed }
+                }
+                _ => Outside::Nowhere,
+            });
+        };
+        if len <= inside.address + inside.len - address {
+            Ok(inside)
+        } else {
+            Err(Outside::Beyond { inside })
+        }
+    }
+
+    /// Whether an address is the start of memory that was freed and not taken again.
+    pub(crate) fn was_freed(&self, address: u64) -> bool {
+        self.freed.contains_key(&address)
+    }
+
+    /// Splits a range of the device's own addresses at chunk borders:
+    /// chunk, first byte in it, bytes from there, bytes before in the range.
+    fn pieces(&self, address: u64, len: u64) -> impl Iterator<Item = (u64, u64, u64, u64)> {
+        let first = address.wrapping_sub(self.base);
+        let mut done = 0;
+        core::iter::from_fn(move || {
+            let at = first + done;
+            let within = at % CHUNK;
+            let piece = (CHUNK - within).min(len - done);
+            let item = (at / CHUNK, within, piece, done);
+            done += piece;
+            (piece > 0).then_some(item)
+        })
+    }
+
+    pub(crate) fn read(&self, address: u64, target: &mut [u8]) {
+        for (chunk, within, piece, done) in self.pieces(address, wide(target.len())) {
+            let Some(target) = target.get_mut(span(done, piece)) else { continue };
+            match self.chunks.get(&chunk) {
+                Some(Chunk::Uniform(byte)) => target.fill(*byte),
+                Some(Chunk::Bytes(bytes)) => {
+                    if let Some(bytes) = bytes.get(span(within, piece)) {
+                        target.copy_from_slice(bytes);
+                    }
+                }
+                None => {
+                    for (at, byte) in (within..).zip(target) {
+                        *byte = garbage(self.seed, chunk, at);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn write(&mut self, address: u64, source: &[u8]) {
+        let pieces: Vec<_> = self.pieces(address, wide(source.len())).collect();
+        for (chunk, within, piece, done) in pieces {
+            let Some(source) = source.get(span(done, piece)) else { continue };
+            if let Some(target) = self.chunk_mut(chunk, piece).get_mut(span(within, piece)) {
+                target.copy_from_slice(source);
+            }
+        }
+    }
+
+    /// Writes `pattern` again and again over `len` bytes, a multiple of the pattern's length.
+    pub(crate) fn fill(&mut self, address: u64, len: u64, pattern: &[u8]) {
+        let uniform = match pattern {
+            [first, rest @ ..] if rest.iter().all(|byte| byte == first) => Some(*first),
+            _ => None,
+        };
+        let pieces: Vec<_> = self.pieces(address, len).collect();
+        for (chunk, within, piece, done) in pieces {
+            if let (Some(byte), CHUNK) = (uniform, piece) {
+                self.chunks.insert(chunk, Chunk::Uniform(byte));
+                continue;
+            }
+            if let Some(target) = self.chunk_mut(chunk, piece).get_mut(span(within, piece)) {
+                // A chunk border may cut the pattern, so it goes on where it stopped.
+                let skip = usize::try_from(done).unwrap_or(0) % pattern.len().max(1);
+                for (byte, value) in target.iter_mut().zip(pattern.iter().cycle().skip(skip)) {
+                    *byte = *value;
+                }
+            }
+        }
+    }
+
+    /// The bytes of a chunk for writing `piece` of them, with what is there now unless all of them
+    /// are to be written.
+    fn chunk_mut(&mut self, chunk: u64, piece: u64) -> &mut [u8] {
+        let size = span(0, CHUNK).end;
+        let seed = self.seed;
+        let entry = self.chunks.entry(chunk).or_insert_with(|| {
+            if piece == CHUNK {
+                return Chunk::Uniform(0);
+            }
+            Chunk::Bytes((0..CHUNK).map(|at| garbage(seed, chunk, at)).collect())
+        });
+        if let Chunk::Uniform(byte) = *entry {
+            *entry = Chunk::Bytes(vec![byte; size].into_boxed_slice());
+        }
+        match entry {
+            Chunk::Bytes(bytes) => bytes,
+            Chunk::Uniform(_) => &mut [],
+        }
+    }
+}
+
+/// What an address holds before anything was written there: fixed by the seed, and never zero.
+#[expect(clippy::arithmetic_side_effects, reason = "positions in a device's span")]
+fn garbage(seed: u64, chunk: u64, at: u64) -> u8 {
+    let word = crate::random::mix(seed ^ ((chunk * CHUNK + at) / 8));
+    let [byte, ..] = word.rotate_right(u32::from(at.to_le_bytes()[0] % 8) * 8).to_le_bytes();
+    byte | 1
+}
+
+/// A length of host memory as a device length.
+pub(crate) fn wide(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+/// A range of positions within host memory.
+fn span(start: u64, len: u64) -> core::ops::Range<usize> {
+    let start = usize::try_from(start).unwrap_or(usize::MAX);
+    start..start.saturating_add(usize::try_from(len).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory() -> Memory {
+        Memory::new(3, 512, 7)
+    }
+
+    #[test]
+    fn live_allocations_are_aligned_and_apart() {
+        let mut memory = memory();
+        let one = memory.allocate(1, u64::MAX, 0).unwrap();
+        let two = memory.allocate(513, u64::MAX, 0).unwrap();
+        assert_eq!((one % 512, two % 512), (0, 0));
+        assert!(two >= one + 512 + GAP, "a gap must lie between them");
+        assert_eq!(memory.taken(), 512 + 1024);
+        assert_eq!(ordinal_of(one), Some(3));
+    }
+
+    #[test]
+    fn fresh_memory_is_never_zero_and_always_the_same() {
+        let memory = memory();
+        let mut bytes = vec![0; 200_000];
+        memory.read(memory.base + 1000, &mut bytes);
+        assert!(bytes.iter().all(|byte| *byte != 0));
+        let mut again = vec![0; 100];
+        memory.read(memory.base + 1000 + 150_000, &mut again);
+        assert_eq!(again, bytes[150_000..150_100]);
+        assert!(bytes.windows(64).all(|window| window.iter().any(|byte| *byte != window[0])));
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_across_chunks_and_the_rest_is_untouched() {
+        let mut memory = memory();
+        let at = memory.base + CHUNK - 10;
+        let mut before = [0; 1];
+        memory.read(at - 1, &mut before);
+        let data: Vec<u8> = (0..(2 * CHUNK + 20)).map(|i| i.to_le_bytes()[0]).collect();
+        memory.write(at, &data);
+        let mut back = vec![0; data.len() + 1];
+        memory.read(at - 1, &mut back);
+        assert_eq!(back[0], before[0]);
+        assert_eq!(back[1..], data);
+    }
+
+    #[test]
+    fn a_fill_repeats_its_pattern_across_chunks() {
+        let mut memory = memory();
+        let at = memory.base + CHUNK - 6;
+        memory.fill(at, 3 * CHUNK, &[1, 2, 3, 4]);
+        let mut back = vec![0; span(0, 3 * CHUNK).end];
+        memory.read(at, &mut back);
+        assert!(back.chunks(4).all(|word| word == [1, 2, 3, 4]));
+        memory.fill(at, 3 * CHUNK, &[0]);
+        memory.read(at, &mut back);
+        assert!(back.iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn freed_memory_keeps_its_bytes_and_is_taken_again() {
+        let mut memory = memory();
+        let one = memory.allocate(4096, u64::MAX, 0).unwrap();
+        let two = memory.allocate(4096, u64::MAX, 0).unwrap();
+        memory.write(one, b"secret");
+        assert_eq!(memory.free(one).unwrap().len, 4096);
+        assert!(memory.was_freed(one));
+        assert!(matches!(memory.within(one + 5, 1), Err(Outside::Freed { .. })));
+        assert_eq!(memory.allocate(100, u64::MAX, 0), Ok(one));
+        let mut back = [0; 6];
+        memory.read(one, &mut back);
+        assert_eq!(&back, b"secret");
+        assert!(matches!(memory.within(one, 101), Err(Outside::Beyond { .. })));
+        assert!(memory.within(two, 4096).is_ok());
+        assert!(memory.free(one + 1).is_none());
+    }
+
+    #[test]
+    fn holes_merge_so_that_a_drained_device_is_as_new() {
+        let mut memory = memory();
+        let all: Vec<u64> =
+            (1..50).map(|n| memory.allocate(n * 700, u64::MAX, 0).unwrap()).collect();
+        for address in all.iter().step_by(2).chain(all.iter().skip(1).step_by(2)) {
+            memory.free(*address).unwrap();
+        }
+        assert_eq!((memory.taken(), memory.holes.len()), (0, 1));
+        assert_eq!(memory.allocate(1, u64::MAX, 0), Ok(all[0]));
+    }
+
+    #[test]
+    fn too_much_is_out_of_memory_at_every_size() {
+        let mut memory = memory();
+        for len in [1025, SPAN, u64::MAX - 511, u64::MAX] {
+            assert_eq!(memory.allocate(len, 1024, 0), Err(code::OUT_OF_MEMORY), "{len}");
+        }
+        assert_eq!(memory.allocate(SPAN, u64::MAX, 0), Err(code::OUT_OF_MEMORY));
+        assert!(memory.allocate(1024, 1024, 0).is_ok());
+    }
+}

@@ -1,0 +1,13 @@
+//! The real `cust` runs on the simulated driver: the way that memory takes, and every fault.
+//!
+//! Each test adds a device of its own, since a process has one driver and tests run in threads.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod bench;
+mod contexts;
+mod devices;
+mod faults;
+mod memory;
+mod misuse;
+mod streams;

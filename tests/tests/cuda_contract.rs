@@ -1,0 +1,66 @@
+//! The contract of every device, kept by CUDA devices over the simulated driver.
+//!
+//! The driver does nothing before it is waited for, so a forgotten wait is wrong every time here;
+//! it logs what a real one would crash on; and it counts what is left at the end.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::sync::Arc;
+
+use cuda_sim::{DeviceSpec, Sim};
+use vram_alloc::GpuIndex;
+use vram_gpu::fault::FaultPlan;
+use vram_gpu::{CudaDevice, Device, FaultDevice, contract};
+
+/// Devices of a simulated machine, gone again with everything in them when dropped.
+struct Machine {
+    ordinals: Vec<u32>,
+}
+
+impl Machine {
+    fn new(peer_groups: &[Option<u32>]) -> Self {
+        cuda_sim::install();
+        let add = |&peer_group: &Option<u32>| {
+            // Some memory is gone from the start: nothing may rely on an empty device.
+            let (capacity, foreign, context_len) = (128 << 20, 5 << 20, 3 << 20);
+            Sim::add_device(DeviceSpec {
+                capacity,
+                foreign,
+                context_len,
+                peer_group,
+                ..DeviceSpec::default()
+            })
+        };
+        Self { ordinals: peer_groups.iter().map(add).collect() }
+    }
+
+    fn devices(&self) -> Vec<Arc<CudaDevice>> {
+        let open = |(index, &ordinal)| CudaDevice::open(ordinal, GpuIndex::new(index)).unwrap();
+        (0..).zip(&self.ordinals).map(open).collect()
+    }
+
+    /// Runs every check, then looks whether anything is left or was done wrong.
+    fn keeps_the_contract(&self, wrap: impl Fn(Arc<CudaDevice>) -> Arc<dyn Device>) {
+        contract::run(&|| self.devices().into_iter().map(&wrap).collect());
+        for &ordinal in &self.ordinals {
+            Sim::assert_clean(ordinal);
+            Sim::retire_device(ordinal);
+        }
+    }
+}
+
+#[test]
+fn cuda_devices_keep_the_contract() {
+    Machine::new(&[Some(1), Some(1)]).keeps_the_contract(|device| device);
+}
+
+#[test]
+fn cuda_devices_that_cannot_reach_each_other_keep_the_contract() {
+    Machine::new(&[Some(1), None, Some(2)]).keeps_the_contract(|device| device);
+}
+
+#[test]
+fn cuda_devices_behind_a_fault_device_keep_the_contract() {
+    Machine::new(&[Some(1), Some(1)])
+        .keeps_the_contract(|device| FaultDevice::new(device, FaultPlan::new(1)));
+}
