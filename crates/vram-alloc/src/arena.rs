@@ -35,6 +35,16 @@ pub struct Arena {
     used: u64,
     /// Marks the next placement; never given twice.
     next_serial: u64,
+    /// For a clone: whose placements it has copies of.
+    original: Option<Original>,
+}
+
+/// The arena that a clone was made of.
+#[derive(Clone, Copy, Debug)]
+struct Original {
+    id: u64,
+    /// Its next serial, at that time: only placements from before it are in the clone.
+    next_serial: u64,
 }
 
 /// How an arena places.
@@ -150,6 +160,7 @@ impl Arena {
             vacant: Vec::new(),
             used: 0,
             next_serial: 0,
+            original: None,
         })
     }
 
@@ -199,16 +210,28 @@ impl Arena {
         if placement.arena != self.id {
             return Err(ReleaseError { placement, reason: ReleaseReason::Foreign });
         }
-        let slot = self.live.get_mut(placement.slot);
-        let Some(slot) = slot.filter(|slot| slot.serial == Some(placement.serial)) else {
-            return Err(ReleaseError { placement, reason: ReleaseReason::Stale });
-        };
-        slot.serial = None;
-        let span = Span { start: slot.start, end: slot.start.saturating_add(slot.footprint) };
-        self.vacant.push(placement.slot);
-        self.used = self.used.saturating_sub(span.len());
-        self.holes.give(span);
-        Ok(())
+        match self.vacate(placement.slot, placement.serial) {
+            Some(()) => Ok(()),
+            None => Err(ReleaseError { placement, reason: ReleaseReason::Stale }),
+        }
+    }
+
+    /// In a clone: gives back what it holds for a placement of the original. What is asked is what
+    /// would be free if the original released it; the original does not change.
+    ///
+    /// # Errors
+    ///
+    /// [`ReleaseReason::Foreign`] where the clone was not made of that arena,
+    /// [`ReleaseReason::Stale`] where the placement is younger than the clone, or given back
+    /// already. Nothing changes then.
+    pub fn release_copy(&mut self, placement: &Placement) -> Result<(), ReleaseReason> {
+        let original = self.original.filter(|original| original.id == placement.arena);
+        let original = original.ok_or(ReleaseReason::Foreign)?;
+        if placement.serial >= original.next_serial {
+            return Err(ReleaseReason::Stale);
+        }
+        let (slot, serial) = (placement.slot, placement.serial);
+        self.vacate(slot, serial).ok_or(ReleaseReason::Stale)
     }
 
     /// Forgets every placement, as after the loss of the device: all of them become stale.
@@ -318,6 +341,17 @@ impl Arena {
         ArenaError::NoHole { needed, align, largest_hole, free: self.free() }
     }
 
+    /// Gives back what a slot holds, if it is still that placement's.
+    fn vacate(&mut self, index: usize, serial: u64) -> Option<()> {
+        let slot = self.live.get_mut(index).filter(|slot| slot.serial == Some(serial))?;
+        slot.serial = None;
+        let span = Span { start: slot.start, end: slot.start.saturating_add(slot.footprint) };
+        self.vacant.push(index);
+        self.used = self.used.saturating_sub(span.len());
+        self.holes.give(span);
+        Some(())
+    }
+
     /// Stores `slot` and says where.
     fn occupy(&mut self, slot: Slot) -> usize {
         if let Some(index) = self.vacant.pop()
@@ -358,6 +392,10 @@ impl Clone for Arena {
             vacant: self.vacant.clone(),
             used: self.used,
             next_serial: self.next_serial,
+            // A clone of a clone holds copies of the same placements.
+            original: Some(
+                self.original.unwrap_or(Original { id: self.id, next_serial: self.next_serial }),
+            ),
         }
     }
 }

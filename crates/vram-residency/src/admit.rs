@@ -18,7 +18,8 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, ModelPlan, Piece};
 use vram_seal::parallel::for_each_segment;
 
-use crate::error::{Shortfall, VramError};
+use crate::error::VramError;
+use crate::evict::Goal;
 use crate::free::FreedReceipt;
 use crate::gpu::Gpu;
 use crate::manager::{Core, VramManager};
@@ -26,6 +27,7 @@ use crate::model::{ModelHandle, ModelPiece, ModelSource, PieceSource};
 use crate::progress::Watch;
 use crate::registry::{Counted, Entry};
 use crate::request::SealRequest;
+use crate::shortfall::Shortfall;
 use crate::space::Space;
 use crate::stream::SourceFeed;
 use crate::sync::{Mutex, lock};
@@ -204,8 +206,21 @@ impl Core {
         plan: &ModelPlan,
     ) -> Result<Vec<Placed>, VramError> {
         let gpus = self.choose(request.gpus)?;
+        let lens: Vec<ByteLen> = plan.pieces().iter().map(|piece| piece.len).collect();
+        self.with_room(&gpus, Goal::Pieces(&lens), request.common.room_making(), || {
+            self.place_all_once(request, plan)
+        })
+    }
+
+    /// As [`place_all`](Self::place_all), in what room there is.
+    fn place_all_once(
+        &self,
+        request: &AdmitRequest<'_>,
+        plan: &ModelPlan,
+    ) -> Result<Vec<Placed>, VramError> {
+        let gpus = self.choose(request.gpus)?;
         // A model that is too large as a whole is refused as a whole.
-        let whole = shortfall(&gpus, plan.footprint());
+        let whole = Shortfall::of(&gpus, Goal::Room(plan.footprint()));
         // A region's last granule may be short, which a plan does not know.
         let slack = ByteLen::new(256).checked_mul(u64::from(whole.others).saturating_add(1));
         if plan.footprint() > whole.room.saturating_add(slack.unwrap_or(ByteLen::ZERO)) {
@@ -248,7 +263,7 @@ impl Core {
         let mut refusal = None;
         for gpu in gpus {
             let request = request.for_piece(index, piece, gpu.index);
-            match self.place(&request, piece.len) {
+            match self.place_once(&request, piece.len) {
                 Ok((space, counted)) => return Ok(Placed { request, space, counted }),
                 // The first refusal is of the GPU that had most room.
                 Err(error @ VramError::InsufficientVram(_)) => {
@@ -263,27 +278,6 @@ impl Core {
         }
         Err(refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count: self.gpu_count() }))
     }
-}
-
-/// What several GPUs lack together, the first of them named.
-fn shortfall(gpus: &[Arc<Gpu>], needed: ByteLen) -> Shortfall {
-    let mut sum = Shortfall {
-        gpu: gpus.first().map_or(0, |gpu| gpu.index),
-        others: u32::try_from(gpus.len()).unwrap_or(u32::MAX).saturating_sub(1),
-        needed,
-        room: ByteLen::ZERO,
-        largest_hole: ByteLen::ZERO,
-        foreign: ByteLen::ZERO,
-        headroom: ByteLen::ZERO,
-    };
-    for gpu in gpus {
-        let (capacity, report) = gpu.figures();
-        sum.room = sum.room.saturating_add(capacity.room());
-        sum.largest_hole = sum.largest_hole.max(report.largest_hole);
-        sum.foreign = sum.foreign.saturating_add(capacity.foreign);
-        sum.headroom = sum.headroom.saturating_add(capacity.headroom);
-    }
-    sum
 }
 
 /// The sealing of all pieces.

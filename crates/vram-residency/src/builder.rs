@@ -18,11 +18,13 @@ use crate::limits::Limits;
 use crate::links::Links;
 use crate::manager::{Core, VramManager};
 use crate::parked::Parked;
+use crate::policy::EvictionPolicy;
 use crate::pool::StagingPool;
 use crate::promise::Promises;
 use crate::registry::Registry;
 use crate::shard::Marker;
-use crate::sync::RwLock;
+use crate::standing::OnEviction;
+use crate::sync::{Mutex, RwLock};
 use crate::write::ReadBack;
 
 /// How much of a GPU a manager takes. The region is taken once, when the manager is built.
@@ -73,6 +75,8 @@ pub struct VramManagerBuilder {
     clock: Arc<dyn Clock>,
     id_seed: Option<u64>,
     pub(crate) park_limit: ByteLen,
+    pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
+    pub(crate) on_eviction: OnEviction,
 }
 
 #[derive(Debug)]
@@ -101,6 +105,8 @@ impl VramManagerBuilder {
             clock: Arc::new(SystemClock),
             id_seed: None,
             park_limit: MAX_TOTAL,
+            eviction: None,
+            on_eviction: OnEviction::Never,
         }
     }
 
@@ -272,6 +278,9 @@ impl VramManagerBuilder {
             defaults: self.defaults,
             read_back: self.read_back,
             threads: self.threads,
+            eviction: self.eviction,
+            on_eviction: self.on_eviction,
+            evicted: Mutex::default(),
             uses: AtomicU64::new(0),
         };
         Ok(VramManager { core: Arc::new(core) })

@@ -3,8 +3,9 @@
 use core::cmp::Reverse;
 use std::sync::Arc;
 
-use vram_alloc::{Alignment, Arena, ByteLen, Capacity, Fit, ModelPlan};
+use vram_alloc::{Alignment, Arena, ByteLen, Capacity, Fit, ModelPlan, Placement};
 
+use crate::evict::RoomAfter;
 use crate::gpu::Gpu;
 use crate::sync::lock;
 
@@ -69,8 +70,42 @@ impl DryRun {
         }
     }
 
+    /// Whether pieces of these lengths would find their places, in this order.
+    pub(crate) fn takes(&self, lens: &[ByteLen]) -> bool {
+        let longest = lens.iter().max().copied().unwrap_or(ByteLen::ZERO);
+        // Most answers can be seen without placing anything.
+        longest <= self.largest_hole()
+            && !self.exceeded_by(lens)
+            && self.clone().place_all(lens).is_ok()
+    }
+
+    /// Gives a placement of the real arena back. False if it is not there.
+    pub(crate) fn remove(&mut self, gpu: u32, placement: &Placement) -> bool {
+        let Some(gpu) = self.gpus.iter_mut().find(|one| one.index == gpu) else { return false };
+        let removed = gpu.arena.release_copy(placement).is_ok();
+        if removed {
+            gpu.books.used = gpu.books.used.saturating_sub(placement.footprint());
+        }
+        removed
+    }
+
+    /// What there would be on each GPU, in ascending order of their indices.
+    pub(crate) fn rooms(&self) -> Vec<RoomAfter> {
+        let mut rooms: Vec<_> = self
+            .gpus
+            .iter()
+            .map(|gpu| RoomAfter {
+                gpu: gpu.index,
+                room: gpu.books.room(),
+                largest_hole: gpu.largest_hole(),
+            })
+            .collect();
+        rooms.sort_by_key(|room| room.gpu);
+        rooms
+    }
+
     /// Bytes that would be granted on all GPUs together.
-    fn room(&self) -> ByteLen {
+    pub(crate) fn room(&self) -> ByteLen {
         let sum = |sum: ByteLen, gpu: &Imagined| sum.saturating_add(gpu.books.room());
         self.gpus.iter().fold(ByteLen::ZERO, sum)
     }

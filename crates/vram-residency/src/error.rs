@@ -12,6 +12,7 @@ use vram_seal::{ContentDigest, KeyError, KeyId, SealError};
 use crate::id::ShardId;
 use crate::keys::KeySourceError;
 use crate::promise::ReservationId;
+use crate::shortfall::Shortfall;
 use crate::source::SourceError;
 
 /// Why a call was refused or failed.
@@ -298,6 +299,14 @@ pub enum VramError {
         /// The reservation, as that manager counts them.
         reservation: ReservationId,
     },
+    /// A shard of the plan cannot be evicted any more. Nothing was evicted: ask for a new plan.
+    #[error("the eviction plan is outdated: {shard} {why}")]
+    PlanOutdated {
+        /// The shard.
+        shard: ShardId,
+        /// Why it cannot go.
+        why: &'static str,
+    },
     /// The host has no memory for the answer or for a buffer.
     #[error("the host has no memory for {wanted}")]
     HostMemory {
@@ -328,32 +337,6 @@ pub enum Class {
     Caller,
     /// Something is broken: data, device or host. A person or another node has to step in.
     Fatal,
-}
-
-/// How much is missing for a request, and why.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{} no room for {needed}: room {room}, largest hole {largest_hole}, {headroom} kept free, \
-     {foreign} held by others",
-    Asked { gpu: *gpu, others: *others }
-)]
-#[non_exhaustive]
-pub struct Shortfall {
-    /// The GPU that was asked; the one with most room if several were.
-    pub gpu: u32,
-    /// How many more GPUs were asked. The figures are then sums over all of them, but for the
-    /// hole, which is the largest of any.
-    pub others: u32,
-    /// Bytes that the request would take, in whole granules.
-    pub needed: ByteLen,
-    /// Bytes that could be granted, at most: free, less headroom, less what others hold.
-    pub room: ByteLen,
-    /// The longest piece that could be placed. Below `needed` with room enough: fragmentation.
-    pub largest_hole: ByteLen,
-    /// Bytes of the budget that other processes hold, according to the driver.
-    pub foreign: ByteLen,
-    /// Bytes that the configuration keeps free.
-    pub headroom: ByteLen,
 }
 
 impl VramError {
@@ -392,6 +375,7 @@ impl VramError {
             Self::NotReturned { .. } => "not-returned",
             Self::InUse { .. } => "in-use",
             Self::TimedOut { .. } => "timed-out",
+            Self::PlanOutdated { .. } => "plan-outdated",
             Self::ReservationExpired { .. } => "reservation-expired",
             Self::ReservationTooSmall { .. } => "reservation-too-small",
             Self::ReservationElsewhere { .. } => "reservation-elsewhere",
@@ -490,21 +474,6 @@ impl From<SealError> for VramError {
             SealError::Key(error) => Self::Key(error),
             SealError::HostMemory { wanted } => Self::HostMemory { wanted },
             other => Self::Seal(other),
-        }
-    }
-}
-
-/// Prints which GPUs have no room.
-struct Asked {
-    gpu: u32,
-    others: u32,
-}
-
-impl fmt::Display for Asked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.others {
-            0 => write!(f, "gpu {} has", self.gpu),
-            others => write!(f, "gpu {} and {others} more have", self.gpu),
         }
     }
 }

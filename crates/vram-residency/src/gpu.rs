@@ -7,9 +7,10 @@ use vram_alloc::{
 };
 use vram_gpu::{Device, DeviceMemory, DeviceState, GpuError};
 
-use crate::error::{Shortfall, VramError};
+use crate::error::VramError;
 use crate::pool::StagingPool;
 use crate::promise::Promises;
+use crate::shortfall::Shortfall;
 use crate::space::Space;
 use crate::sync::{Mutex, lock};
 
@@ -201,6 +202,7 @@ impl Gpu {
             largest_hole: report.largest_hole,
             foreign: capacity.foreign,
             headroom: capacity.headroom,
+            ..Shortfall::none()
         }))
     }
 

@@ -19,12 +19,15 @@ use crate::id::{IdSource, ShardId};
 use crate::key_uses::KeyUses;
 use crate::limits::Limits;
 use crate::links::Links;
+use crate::parked::ParkedShard;
+use crate::policy::EvictionPolicy;
 use crate::promise::Promises;
 use crate::registry::{Entry, Registry};
 use crate::report::{GpuCapacity, Report};
 use crate::request::SealRequest;
 use crate::shard::{Marker, SealedShard};
-use crate::sync::RwLock;
+use crate::standing::OnEviction;
+use crate::sync::{Mutex, RwLock};
 use crate::verify::{Verdict, Verify};
 use crate::write::ReadBack;
 
@@ -57,6 +60,10 @@ pub(crate) struct Core {
     pub(crate) defaults: SealParams,
     pub(crate) read_back: ReadBack,
     pub(crate) threads: Threads,
+    pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
+    pub(crate) on_eviction: OnEviction,
+    /// What was parked to make room, until it is asked for.
+    pub(crate) evicted: Mutex<Vec<ParkedShard>>,
     /// Uses of any shard so far.
     pub(crate) uses: AtomicU64,
 }

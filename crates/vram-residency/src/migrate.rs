@@ -39,7 +39,7 @@ impl Core {
         target: &Arc<crate::gpu::Gpu>,
     ) -> Result<(), VramError> {
         source.gpu.ready()?;
-        let space = self.copy_to(entry, source, target.place(entry.plaintext_len)?)?;
+        let space = self.copy_to(entry, source, self.place_for(entry, target)?)?;
         self.settle_in(entry, space);
         tracing::info!(shard = %entry.id, from = source.gpu.index, to = target.index, "migrated");
         Ok(())

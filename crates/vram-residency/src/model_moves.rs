@@ -182,7 +182,7 @@ impl VramManager {
                 let away = view.gpu.index != target.index;
                 let copy = if away {
                     view.gpu.ready()?;
-                    let space = target.place(entry.plaintext_len)?;
+                    let space = self.core.place_for(entry, &target)?;
                     Some(self.core.copy_to(entry, &view, space)?)
                 } else {
                     None
@@ -234,7 +234,7 @@ impl Core {
             self.check_own(&piece.parked)?;
             let mut refusal = None;
             let space = gpus.iter().find_map(|gpu| {
-                let placed = gpu.place(piece.parked.plaintext_len());
+                let placed = self.place_for(&piece.parked.copy.entry, gpu);
                 placed.map_err(|error| refusal.get_or_insert(error).clone()).ok()
             });
             let unknown = || VramError::UnknownGpu { gpu: 0, count: self.gpu_count() };

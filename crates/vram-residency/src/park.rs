@@ -222,7 +222,7 @@ impl Core {
     /// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
     fn copy_back(&self, parked: &ParkedShard, gpu: u32) -> Result<Space, VramError> {
         self.check_own(parked)?;
-        let mut space = self.gpu(gpu)?.place(parked.plaintext_len())?;
+        let mut space = self.place_for(&parked.copy.entry, self.gpu(gpu)?)?;
         self.copy_into(parked, &mut space)?;
         Ok(space)
     }
@@ -327,7 +327,7 @@ fn parked_params(view: &View) -> vram_seal::SealParams {
 
 impl View {
     /// Host bytes that parking takes: the sealed bytes, and a table where one is made.
-    fn needed(&self, len: ByteLen) -> ByteLen {
+    pub(crate) fn needed(&self, len: ByteLen) -> ByteLen {
         match self.seal.protection() {
             Protection::Encrypted => len,
             // Scope Segment keeps 48 bytes for each segment.

@@ -145,7 +145,7 @@ impl Core {
                     last_verified: state.last_verified,
                     pinned: entry.standing.pinned(),
                     priority: entry.standing.claim.priority,
-                    on_eviction: entry.standing.claim.on_eviction,
+                    on_eviction: self.fate(entry),
                     leases: u64::try_from(entry.gate.leases()).unwrap_or(u64::MAX),
                 }
             })

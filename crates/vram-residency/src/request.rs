@@ -7,6 +7,7 @@ use vram_seal::{
     SegmentSize, SivScope, Suite,
 };
 
+use crate::evict::RoomMaking;
 use crate::standing::{Claim, OnEviction};
 use crate::write::ReadBack;
 
@@ -32,6 +33,7 @@ pub struct SealRequest {
     pub(crate) read_back: Option<ReadBack>,
     pub(crate) owner: Option<Arc<str>>,
     pub(crate) claim: Claim,
+    pub(crate) evicts: bool,
 }
 
 /// What a shard is sealed as: everything its seal is bound to.
@@ -77,6 +79,7 @@ impl SealRequest {
             read_back: None,
             owner: None,
             claim: Claim::default(),
+            evicts: true,
         }
     }
 
@@ -155,10 +158,21 @@ impl SealRequest {
         self
     }
 
-    /// Sets what may become of the shard when room is needed for others. Default: it stays.
+    /// Sets what may become of the shard when room is needed for others. Default: the manager's.
     pub fn on_eviction(mut self, on_eviction: OnEviction) -> Self {
-        self.claim.on_eviction = on_eviction;
+        self.claim.on_eviction = Some(on_eviction);
         self
+    }
+
+    /// Sets whether others may be evicted to make room for the shard, where the manager has an
+    /// eviction policy. Default: yes. If not, a refusal for want of room says what could go.
+    pub fn evicts(mut self, evicts: bool) -> Self {
+        self.evicts = evicts;
+        self
+    }
+
+    pub(crate) const fn room_making(&self) -> RoomMaking {
+        RoomMaking { evicts: self.evicts, priority: self.claim.priority }
     }
 
     /// The choices of the seal, the manager's where the request makes none.

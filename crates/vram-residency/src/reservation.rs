@@ -7,6 +7,7 @@ use std::sync::Arc;
 use vram_alloc::{Alignment, ArenaError, ByteLen};
 
 use crate::error::VramError;
+use crate::evict::{Goal, RoomMaking};
 use crate::gpu::Gpu;
 use crate::manager::{Core, VramManager};
 use crate::promise::{Contents, Home, Promise, Promises, ReservationId, Terms};
@@ -268,7 +269,12 @@ impl VramManager {
 impl Core {
     fn reserve(&self, request: ReserveRequest) -> Result<Reservation, VramError> {
         let gpu = self.gpu(request.gpu)?;
-        let bytes = gpu.promise(request.bytes)?;
+        let whole = request.bytes.round_up(Alignment::GRANULE).unwrap_or(request.bytes);
+        let gpus = core::slice::from_ref(gpu);
+        // Reserving evicts nobody; the refusal says what would help.
+        let bytes = self.with_room(gpus, Goal::Room(whole), RoomMaking::none(u32::MAX), || {
+            gpu.promise(request.bytes)
+        })?;
         let (len, index) = (bytes.len(), gpu.index);
         let promise = self.promises.open(request.terms, len, Contents::Bytes { gpu: index, bytes });
         tracing::debug!(reservation = promise.id.get(), bytes = len.get(), "reserved");

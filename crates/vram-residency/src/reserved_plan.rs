@@ -214,7 +214,8 @@ impl Core {
         plan: &ModelPlan,
         request: ReservePlanRequest,
     ) -> Result<PlanReservation, VramError> {
-        let any = AdmitRequest::new("reserved", request.gpus);
+        // Holding places evicts nobody; the refusal says what would help.
+        let any = AdmitRequest::new("reserved", request.gpus).priority(u32::MAX).evicts(false);
         let placed = self.place_all(&any, plan)?;
         let mut spaces = Vec::with_capacity(placed.len());
         let mut seats = Vec::with_capacity(placed.len());

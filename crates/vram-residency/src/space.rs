@@ -7,6 +7,7 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, ByteRange, Charge, DeviceRange, Placement, Reservation};
 use vram_gpu::GpuError;
 
+use crate::dry_run::DryRun;
 use crate::error::VramError;
 use crate::gpu::{Gpu, WipePolicy};
 use crate::promise::Home;
@@ -75,6 +76,12 @@ impl Space {
     /// What it holds stays: given back later, it goes to everybody.
     pub(crate) fn settle(&mut self) {
         self.home = None;
+    }
+
+    /// Gives it back in a dry run. False if it is not there.
+    pub(crate) fn remove_from(&self, dry_run: &mut DryRun) -> bool {
+        let placement = self.held.as_ref().map(|(placement, _)| placement);
+        placement.is_some_and(|placement| dry_run.remove(self.gpu.index, placement))
     }
 
     /// Bytes that it takes of the region.

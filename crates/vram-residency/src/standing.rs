@@ -11,6 +11,8 @@ pub enum OnEviction {
     /// It stays where it is.
     #[default]
     Never,
+    /// It is parked in host memory, encrypted, to be woken later.
+    Park,
     /// It is freed: its owner can bring it back from elsewhere.
     Free,
 }
@@ -20,7 +22,8 @@ pub enum OnEviction {
 pub(crate) struct Claim {
     pub(crate) priority: u32,
     pub(crate) cost: u64,
-    pub(crate) on_eviction: OnEviction,
+    /// None where the manager's default holds.
+    pub(crate) on_eviction: Option<OnEviction>,
 }
 
 /// The claim of a resident shard, and how it is used.
@@ -50,12 +53,10 @@ impl Standing {
         self.use_number.fetch_max(number, Ordering::Relaxed);
     }
 
-    #[expect(dead_code, reason = "for the eviction policies")]
     pub(crate) fn last_used(&self) -> Duration {
         Duration::from_nanos(self.used_at.load(Ordering::Relaxed))
     }
 
-    #[expect(dead_code, reason = "for the eviction policies")]
     pub(crate) fn use_number(&self) -> u64 {
         self.use_number.load(Ordering::Relaxed)
     }

@@ -25,6 +25,7 @@ use vram_seal::{
 };
 
 use crate::error::VramError;
+use crate::evict::Goal;
 use crate::feed::Feed;
 use crate::gpu::Gpu;
 use crate::id::ShardId;
@@ -79,13 +80,39 @@ impl Core {
         request: &SealRequest,
         data: &[u8],
     ) -> Result<SealedShard, VramError> {
-        let (space, counted) = self.place(request, ByteLen::from_usize(data.len()))?;
-        let entry = self.write_shard(request, space, counted, &data, &WriteOptions::SLICE)?;
+        let len = ByteLen::from_usize(data.len());
+        let write = || {
+            let (space, counted) = self.place(request, len)?;
+            self.write_shard(request, space, counted, &data, &WriteOptions::SLICE)
+        };
+        let entry = match write() {
+            // The books had room, and the driver did not: once more, if somebody gives way.
+            Err(VramError::Device { source, .. })
+                if source.is_out_of_memory()
+                    && self.give_way(self.gpu(request.gpu)?, len, request.room_making()) =>
+            {
+                write()
+            }
+            other => other,
+        }?;
         Ok(self.publish(entry))
     }
 
     /// Takes everything that one more shard of `len` bytes needs. Nothing is read or written.
     pub(crate) fn place(
+        &self,
+        request: &SealRequest,
+        len: ByteLen,
+    ) -> Result<(Space, Counted), VramError> {
+        let (gpu, lens) = (self.gpu(request.gpu)?, [len]);
+        let gpus = core::slice::from_ref(gpu);
+        self.with_room(gpus, Goal::Pieces(&lens), request.room_making(), || {
+            self.place_once(request, len)
+        })
+    }
+
+    /// As [`place`](Self::place), in what room there is.
+    pub(crate) fn place_once(
         &self,
         request: &SealRequest,
         len: ByteLen,

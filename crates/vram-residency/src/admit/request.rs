@@ -8,6 +8,7 @@ use vram_seal::{Protection, SealError, SegmentSize, SivScope, Suite};
 use crate::cancel::CancelToken;
 use crate::progress::{Progress, ProgressFn};
 use crate::request::SealRequest;
+use crate::standing::OnEviction;
 use crate::write::ReadBack;
 
 /// Which GPUs may hold a model.
@@ -94,6 +95,31 @@ impl<'a> AdmitRequest<'a> {
     /// Names who the shards belong to, for listings. Not part of the seal.
     pub fn owner(mut self, owner: &str) -> Self {
         self.common = self.common.owner(owner);
+        self
+    }
+
+    /// Sets how important the shards are, as [`SealRequest::priority`] does for one.
+    pub fn priority(mut self, priority: u32) -> Self {
+        self.common = self.common.priority(priority);
+        self
+    }
+
+    /// Sets what it costs to bring one shard back once it was evicted, as [`SealRequest::cost`].
+    pub fn cost(mut self, cost: u64) -> Self {
+        self.common = self.common.cost(cost);
+        self
+    }
+
+    /// Sets what may become of the shards when room is needed for others. Default: the manager's.
+    pub fn on_eviction(mut self, on_eviction: OnEviction) -> Self {
+        self.common = self.common.on_eviction(on_eviction);
+        self
+    }
+
+    /// Sets whether others may be evicted to make room for the model, where the manager has an
+    /// eviction policy. Default: yes. If not, a refusal for want of room says what could go.
+    pub fn evicts(mut self, evicts: bool) -> Self {
+        self.common = self.common.evicts(evicts);
         self
     }
 
