@@ -5,8 +5,6 @@
 //! 256, so that the last granule is short.
 
 #![expect(clippy::arithmetic_side_effects, reason = "figures are far below 2^63")]
-#![expect(clippy::unwrap_used, reason = "a panic is the failure of the test")]
-#![expect(clippy::indexing_slicing, reason = "a panic is the failure of the test")]
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -325,11 +325,12 @@ impl Run<'_> {
             Span { start: step.from.end.saturating_sub(gap_len.get()), end: step.from.end };
         let outcome = core.arrive(&copy, &new).and_then(|()| wipe(gpu, behind));
         if outcome.is_ok() {
+            let at = core.clock.now();
             let mut state = entry.state();
             if let Some(space) = state.space.as_mut() {
                 space.slide_down(gap);
             }
-            state.last_verified = Some(core.clock.now());
+            state.last_verified = Some(at);
             return Ok(Moved::There);
         }
         // The host copy is the shard now: back to where it was, and else it stays in host memory.
