@@ -15,6 +15,7 @@ use crate::id::IdSource;
 use crate::key_uses::KeyUses;
 use crate::keys::KeySource;
 use crate::limits::Limits;
+use crate::links::Links;
 use crate::manager::{Core, VramManager};
 use crate::parked::Parked;
 use crate::policy::EvictionPolicy;
@@ -268,6 +269,7 @@ impl VramManagerBuilder {
             gpus,
             keys: RwLock::new(keys),
             key_uses: KeyUses::default(),
+            links: Links::default(),
             marker: Marker::new()?,
             promises,
             ids: self.id_seed.map_or(IdSource::Process, IdSource::seeded),

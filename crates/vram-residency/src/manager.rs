@@ -18,13 +18,14 @@ use crate::gpu::Gpu;
 use crate::id::{IdSource, ShardId};
 use crate::key_uses::KeyUses;
 use crate::limits::Limits;
+use crate::links::Links;
 use crate::parked::ParkedShard;
 use crate::policy::EvictionPolicy;
 use crate::promise::Promises;
 use crate::registry::{Entry, Registry};
 use crate::report::{GpuCapacity, Report};
 use crate::request::SealRequest;
-use crate::shard::{Marker, SealedShard, Stated};
+use crate::shard::{Marker, SealedShard};
 use crate::standing::OnEviction;
 use crate::sync::{Mutex, RwLock};
 use crate::verify::{Verdict, Verify};
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     pub(crate) gpus: Vec<Arc<Gpu>>,
     pub(crate) keys: RwLock<KeyRing>,
     pub(crate) key_uses: KeyUses,
+    pub(crate) links: Links,
     pub(crate) marker: Marker,
     pub(crate) promises: Arc<Promises>,
     pub(crate) ids: IdSource,
@@ -397,17 +399,7 @@ impl Core {
 
     /// A fresh handle of an entry.
     pub(crate) fn handle(&self, entry: &Entry) -> SealedShard {
-        let state = entry.state();
-        let stated = Stated {
-            shard_id: entry.id.clone(),
-            gpu_index: state.gpu_index(),
-            sealed_data: state.seal.record.clone(),
-            model_id: Arc::clone(&entry.sealed_as.model_id),
-            plaintext_len: entry.plaintext_len.get(),
-            protection: state.seal.protection(),
-            generation: state.generation,
-        };
-        drop(state);
+        let stated = entry.state().stated(entry);
         self.marker.handle(stated)
     }
 
@@ -421,8 +413,7 @@ impl Core {
         self.marker.check(handle)?;
         let entry = self
             .registry
-            .get(&handle.shard_id)
-            .or_else(|| self.registry.parked.get(&handle.shard_id))
+            .find(&handle.shard_id)
             .ok_or_else(|| VramError::ShardFreed { shard: handle.shard_id.clone() })?;
         entry.check_current(handle)?;
         if entry.state().parked {

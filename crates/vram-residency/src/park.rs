@@ -17,12 +17,13 @@ use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use vram_alloc::{ByteLen, ByteRange};
+use vram_alloc::{ByteLen, ByteRange, GpuIndex};
 use vram_gpu::GpuError;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{Protection, SealError, SegmentCollector, SivScope};
 use zeroize::Zeroizing;
 
+use crate::admit::GpuChoice;
 use crate::builder::VramManagerBuilder;
 use crate::error::VramError;
 use crate::lanes::{Lanes, Worker};
@@ -146,18 +147,11 @@ impl VramManager {
     #[tracing::instrument(level = "info", skip_all, fields(shard = %parked.shard_id(), gpu, bytes = parked.plaintext_len().get()))]
     pub fn wake(&self, parked: ParkedShard, gpu: u32) -> Result<SealedShard, WakeError> {
         // A panic of the device must not take the shard with it.
-        let woken = catch_unwind(AssertUnwindSafe(|| self.core.wake(&parked, gpu)));
-        let outcome = woken.unwrap_or_else(|_panic| {
-            let index = self
-                .core
-                .gpu(gpu)
-                .map_or(vram_alloc::GpuIndex::new(gpu), |gpu| gpu.device.info().index);
-            let name = "the device panicked";
-            let source = GpuError::Driver { gpu: index, code: u32::MAX, name, sticky: false };
-            Err(VramError::Device { gpu, source: Box::new(source) })
-        });
-        match outcome {
-            Ok(handle) => Ok(handle),
+        let copied = catch_unwind(AssertUnwindSafe(|| self.core.copy_back(&parked, gpu)));
+        let copied =
+            copied.unwrap_or_else(|_panic| Err(device_panicked(&self.core, GpuChoice::One(gpu))));
+        match copied {
+            Ok(space) => Ok(self.core.return_to(parked, space)),
             Err(error) => Err(WakeError::new(parked, error)),
         }
     }
@@ -172,9 +166,14 @@ impl VramManager {
 impl Core {
     /// Parks a shard. The caller is exclusive at its gate. On any failure it is where it was.
     pub(crate) fn park_entry(&self, entry: &Arc<Entry>) -> Result<ParkedShard, VramError> {
-        let copy = self.host_copy(entry)?;
-        let listed = self.registry.parked.list(entry);
-        self.registry.remove(&entry.id);
+        Ok(self.leave(self.host_copy(entry)?))
+    }
+
+    /// Lets a shard that was copied to host memory leave its GPU. The caller is exclusive at its
+    /// gate, and was when it was copied.
+    pub(crate) fn leave(&self, copy: HostCopy) -> ParkedShard {
+        let entry = &copy.entry;
+        let listed = self.registry.list(entry);
         let mut state = entry.state();
         let space = state.space.take();
         state.parked = true;
@@ -185,7 +184,7 @@ impl Core {
             tracing::error!(shard = %entry.id, bytes = bytes.get(), %error, "parked, but its place could not be wiped and stays counted");
         }
         tracing::info!(shard = %entry.id, bytes = copy.charge.len().get(), "parked");
-        Ok(ParkedShard { copy: Box::new(copy), listed })
+        ParkedShard { copy: Box::new(copy), listed }
     }
 
     /// Copies a shard to host memory, encrypted and verified. The shard itself stays as it is.
@@ -220,29 +219,54 @@ impl Core {
         self.finish_seal(view, params, collector.finish(sealer)?)
     }
 
-    fn wake(&self, parked: &ParkedShard, gpu: u32) -> Result<SealedShard, VramError> {
-        let entry = &parked.copy.entry;
-        if !parked.listed.is_in(&self.registry.parked) {
-            return Err(VramError::ForeignHandle { shard: entry.id.clone() });
+    /// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
+    fn copy_back(&self, parked: &ParkedShard, gpu: u32) -> Result<Space, VramError> {
+        self.check_own(parked)?;
+        let mut space = self.place_for(&parked.copy.entry, self.gpu(gpu)?)?;
+        self.copy_into(parked, &mut space)?;
+        Ok(space)
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::ForeignHandle`] if another manager parked the shard.
+    pub(crate) fn check_own(&self, parked: &ParkedShard) -> Result<(), VramError> {
+        if parked.listed.is_in(&self.registry.parked) {
+            Ok(())
+        } else {
+            Err(VramError::ForeignHandle { shard: parked.shard_id().clone() })
         }
-        let target = self.gpu(gpu)?;
-        let mut space = self.place_for(entry, target)?;
+    }
+
+    /// Writes a parked shard to a place on a GPU, and opens every segment there.
+    pub(crate) fn copy_into(
+        &self,
+        parked: &ParkedShard,
+        space: &mut Space,
+    ) -> Result<(), VramError> {
         space.written();
-        let view = View {
-            gpu: Arc::clone(target),
-            range: space.range(),
-            seal: Arc::clone(&parked.copy.resident),
-        };
-        self.copy_in(&parked.copy, &view)?;
+        let seal = Arc::clone(&parked.copy.resident);
+        let view = View { gpu: Arc::clone(space.gpu()), range: space.range(), seal };
+        self.copy_in(&parked.copy, &view)
+    }
+
+    /// Lets a parked shard be resident where a verified copy of it lies.
+    pub(crate) fn return_to(&self, parked: ParkedShard, mut space: Space) -> SealedShard {
+        let ParkedShard { copy, listed } = parked;
+        // Before anybody can find it awake, and park it again.
+        listed.woken();
         space.commit();
+        let gpu = space.gpu().index;
+        let entry = Arc::clone(&copy.entry);
         let mut state = entry.state();
         state.space = Some(space);
         state.parked = false;
         state.last_verified = Some(self.clock.now());
+        // Of this very moment: somebody else may park it again in the next.
+        let stated = state.stated(&entry);
         drop(state);
-        self.registry.insert(Arc::clone(entry));
         tracing::info!(shard = %entry.id, gpu, bytes = entry.plaintext_len.get(), "woken");
-        Ok(self.handle(entry))
+        self.marker.handle(stated)
     }
 
     /// Writes a host copy to the device, and opens every segment where it arrived.
@@ -282,6 +306,18 @@ impl Core {
         )?;
         lanes.finish()
     }
+}
+
+/// The answer where a device panicked, which must not take a parked shard with it.
+pub(crate) fn device_panicked(core: &Core, gpus: GpuChoice) -> VramError {
+    let gpu = match gpus {
+        GpuChoice::One(gpu) => gpu,
+        GpuChoice::MostRoomFirst => 0,
+    };
+    let index = core.gpu(gpu).map_or(GpuIndex::new(gpu), |gpu| gpu.device.info().index);
+    let name = "the device panicked";
+    let source = GpuError::Driver { gpu: index, code: u32::MAX, name, sticky: false };
+    VramError::Device { gpu, source: Box::new(source) }
 }
 
 /// The seal of what is kept of an Authenticated shard: one pass, so scope Segment.

@@ -1,16 +1,16 @@
 //! Shards in host memory: what they are there, and how much of it they may take.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
-use dashmap::DashMap;
 use vram_alloc::{ByteLen, Charge, Ledger, LedgerError, MAX_TOTAL};
 use vram_seal::{Protection, SealRecord};
 
 use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::id::ShardId;
-use crate::registry::{Entry, Seal};
+use crate::registry::{Entry, Seal, Shards};
 
 /// A shard that was taken off its GPU and waits in host memory, encrypted.
 ///
@@ -39,18 +39,20 @@ pub(crate) struct HostCopy {
     pub(crate) charge: Charge,
 }
 
-/// All parked shards of a manager, by id, and the host memory they may take.
+/// The host memory that the parked shards of a manager may take, and how many there are.
 #[derive(Debug)]
 pub(crate) struct Parked {
-    shards: DashMap<ShardId, Arc<Entry>>,
     books: Ledger,
+    count: AtomicU64,
 }
 
-/// A place in the list of parked shards, until dropped.
+/// Keeps a parked shard known to its manager; dropped, the shard is gone.
 #[derive(Debug)]
 pub(crate) struct Listed {
     id: ShardId,
+    shards: Arc<Shards>,
     parked: Arc<Parked>,
+    woken: bool,
 }
 
 /// How much host memory parked shards may take, and do.
@@ -73,7 +75,7 @@ impl Parked {
     pub(crate) fn new(limit: ByteLen) -> Result<Self, VramError> {
         let books = Ledger::new(limit.min(MAX_TOTAL));
         let books = books.map_err(|error| VramError::config(error.to_string()))?;
-        Ok(Self { shards: DashMap::new(), books })
+        Ok(Self { books, count: AtomicU64::new(0) })
     }
 
     /// Takes host memory, in the books.
@@ -91,38 +93,41 @@ impl Parked {
         }
     }
 
-    pub(crate) fn get(&self, id: &str) -> Option<Arc<Entry>> {
-        self.shards.get(id).map(|entry| Arc::clone(&entry))
-    }
-
-    /// Lists a shard as parked.
-    pub(crate) fn list(self: &Arc<Self>, entry: &Arc<Entry>) -> Listed {
-        self.shards.insert(entry.id.clone(), Arc::clone(entry));
-        Listed { id: entry.id.clone(), parked: Arc::clone(self) }
-    }
-
     pub(crate) fn capacity(&self) -> ParkCapacity {
         let books = self.books.capacity();
         ParkCapacity {
             limit: books.total,
             used: books.taken(),
-            shard_count: ByteLen::from_usize(self.shards.len()).get(),
+            shard_count: self.count.load(Ordering::Acquire),
         }
     }
 }
 
 impl Listed {
-    /// Whether this is a place in the list of that manager.
+    pub(crate) fn new(id: ShardId, shards: Arc<Shards>, parked: Arc<Parked>) -> Self {
+        parked.count.fetch_add(1, Ordering::AcqRel);
+        Self { id, shards, parked, woken: false }
+    }
+
+    /// Whether the shard was parked by the manager that these are the parked shards of.
     pub(crate) fn is_in(&self, parked: &Arc<Parked>) -> bool {
         Arc::ptr_eq(&self.parked, parked)
+    }
+
+    /// The shard is resident from now on, and stays known.
+    pub(crate) fn woken(mut self) {
+        self.woken = true;
     }
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        // The entry is dropped after the map's guard.
-        let removed = self.parked.shards.remove(&self.id);
-        drop(removed);
+        self.parked.count.fetch_sub(1, Ordering::AcqRel);
+        if !self.woken {
+            // The entry is dropped after the map's guard.
+            let removed = self.shards.remove(&self.id);
+            drop(removed);
+        }
     }
 }
 

@@ -14,9 +14,9 @@ use crate::gate::Gate;
 use crate::gpu::Gpu;
 use crate::id::ShardId;
 use crate::key_uses::KeyUse;
-use crate::parked::Parked;
+use crate::parked::{Listed, Parked};
 use crate::request::SealedAs;
-use crate::shard::SealedShard;
+use crate::shard::{SealedShard, Stated};
 use crate::space::Space;
 use crate::standing::Standing;
 use crate::sync::{Mutex, MutexGuard, lock};
@@ -25,13 +25,17 @@ use crate::sync::{Mutex, MutexGuard, lock};
 /// entry is cloned out.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    shards: DashMap<ShardId, Arc<Entry>>,
+    shards: Arc<Shards>,
     /// Shards that are resident, or being made so.
     count: Arc<AtomicU64>,
     count_max: u64,
     /// Shards that are in host memory meanwhile.
     pub(crate) parked: Arc<Parked>,
 }
+
+/// Resident and parked shards, by id. A parked one stays in the map, so that whoever looks for it
+/// at any moment finds it.
+pub(crate) type Shards = DashMap<ShardId, Arc<Entry>>;
 
 /// One resident shard.
 #[derive(Debug)]
@@ -98,7 +102,7 @@ impl Drop for Counted {
 
 impl Registry {
     pub(crate) fn new(count_max: u64, parked: Parked) -> Self {
-        Self { shards: DashMap::new(), count: Arc::default(), count_max, parked: Arc::new(parked) }
+        Self { shards: Arc::default(), count: Arc::default(), count_max, parked: Arc::new(parked) }
     }
 
     /// Takes a place for one more shard.
@@ -124,8 +128,19 @@ impl Registry {
         self.shards.insert(entry.id.clone(), entry);
     }
 
+    /// A shard that is resident.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Entry>> {
+        self.find(id).filter(|entry| !entry.state().parked)
+    }
+
+    /// A shard that is resident or parked.
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<Entry>> {
         self.shards.get(id).map(|entry| Arc::clone(&entry))
+    }
+
+    /// Keeps a shard known while it is parked.
+    pub(crate) fn list(&self, entry: &Entry) -> Listed {
+        Listed::new(entry.id.clone(), Arc::clone(&self.shards), Arc::clone(&self.parked))
     }
 
     pub(crate) fn remove(&self, id: &str) {
@@ -139,10 +154,11 @@ impl Registry {
         self.shards.len()
     }
 
-    /// All entries, in ascending order of their ids.
+    /// All resident shards, in ascending order of their ids.
     pub(crate) fn sorted(&self) -> Vec<Arc<Entry>> {
         let mut entries: Vec<_> =
             self.shards.iter().map(|entry| Arc::clone(entry.value())).collect();
+        entries.retain(|entry| !entry.state().parked);
         entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         entries
     }
@@ -247,6 +263,19 @@ impl Entry {
 }
 
 impl State {
+    /// What a handle of the shard states now.
+    pub(crate) fn stated(&self, entry: &Entry) -> Stated {
+        Stated {
+            shard_id: entry.id.clone(),
+            gpu_index: self.gpu_index(),
+            sealed_data: self.seal.record.clone(),
+            model_id: Arc::clone(&entry.sealed_as.model_id),
+            plaintext_len: entry.plaintext_len.get(),
+            protection: self.seal.protection(),
+            generation: self.generation,
+        }
+    }
+
     /// The GPU that holds the shard; the last possible index once it was freed.
     pub(crate) fn gpu_index(&self) -> u32 {
         self.space.as_ref().map_or(u32::MAX, |space| space.gpu().index)

@@ -121,6 +121,9 @@ pub struct Report {
     pub gpus: Vec<GpuReport>,
     /// All shards, in ascending order of their ids.
     pub shards: Vec<ShardReport>,
+    /// Pairs of GPUs, source first, whose direct copies arrived altered: they are staged through
+    /// the host since.
+    pub distrusted_links: Vec<(u32, u32)>,
 }
 
 impl Core {
@@ -166,7 +169,7 @@ impl Core {
                 quarantined: count(gpu.index, true),
             })
             .collect();
-        Report { gpus, shards }
+        Report { gpus, shards, distrusted_links: self.links.distrusted() }
     }
 }
 
@@ -193,6 +196,9 @@ impl fmt::Display for Report {
             if let Some((bytes, error)) = &gpu.unreturned {
                 writeln!(f, "      {bytes} could not be wiped and stay counted: {error}")?;
             }
+        }
+        for (source, target) in &self.distrusted_links {
+            writeln!(f, "direct copies from gpu {source} to gpu {target} arrived altered: staged")?;
         }
         if self.shards.is_empty() {
             return f.write_str("no shard is resident\n");

@@ -10,6 +10,8 @@
 )]
 
 mod keys;
+mod links;
+mod models;
 mod park;
 mod sealed_images;
 #[path = "../fault_rollback/sweep.rs"]
