@@ -13,6 +13,7 @@ use vram_alloc::{ByteLen, Piece};
 
 use crate::admit::GpuChoice;
 use crate::error::VramError;
+use crate::evict::{Goal, RoomMaking};
 use crate::manager::{Core, VramManager, in_use};
 use crate::model::{ModelHandle, ModelPiece};
 use crate::park::device_panicked;
@@ -229,17 +230,24 @@ impl Core {
     /// Copies all shards of a parked model to GPUs, verified there. Nothing counts yet.
     fn wake_all(&self, parked: &ParkedModel, gpus: GpuChoice) -> Result<Vec<Space>, VramError> {
         let gpus = self.choose(gpus)?;
-        let mut spaces = Vec::new();
         for piece in &parked.pieces {
             self.check_own(&piece.parked)?;
-            let mut refusal = None;
-            let space = gpus.iter().find_map(|gpu| {
-                let placed = self.place_for(&piece.parked.copy.entry, gpu);
-                placed.map_err(|error| refusal.get_or_insert(error).clone()).ok()
-            });
-            let unknown = || VramError::UnknownGpu { gpu: 0, count: self.gpu_count() };
-            spaces.push(space.ok_or_else(|| refusal.unwrap_or_else(unknown))?);
         }
+        let lens: Vec<_> = parked.pieces.iter().map(|piece| piece.parked.plaintext_len()).collect();
+        let priorities =
+            parked.pieces.iter().map(|piece| piece.parked.copy.entry.standing.claim.priority);
+        let room = RoomMaking::none(priorities.min().unwrap_or(0));
+        let mut spaces = self.with_room(&gpus, Goal::Pieces(&lens), room, || {
+            let place = |len: &ByteLen| {
+                let mut refusal = None;
+                let space = gpus.iter().find_map(|gpu| {
+                    gpu.place(*len).map_err(|error| refusal.get_or_insert(error).clone()).ok()
+                });
+                let unknown = || VramError::UnknownGpu { gpu: 0, count: self.gpu_count() };
+                space.ok_or_else(|| refusal.unwrap_or_else(unknown))
+            };
+            lens.iter().map(place).collect::<Result<Vec<_>, _>>()
+        })?;
         for (piece, space) in parked.pieces.iter().zip(&mut spaces) {
             self.copy_into(&piece.parked, space)?;
         }

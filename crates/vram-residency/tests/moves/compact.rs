@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
 use vram_alloc::DeviceOffset;
-use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op, When};
+use vram_residency::device::{DeviceAddress, GpuError};
 use vram_residency::{
     ByteLen, CompactBudget, CompactEnd, CompactReport, GpuIndex, Protection, SealKey, SealRequest,
     SealedShard, SegmentSize, ShardId, Verify, VramError, VramManager,
@@ -127,7 +127,7 @@ fn leased_and_quarantined_shards_stay_where_they_are() {
     let leases: Vec<_> =
         shards.iter().skip(3).step_by(2).map(|(shard, _)| manager.lease(shard).unwrap()).collect();
     let where_they_are = |leases: &[vram_residency::Lease]| -> Vec<_> {
-        leases.iter().map(|lease| lease.device_pointer().map(|at| at.get())).collect()
+        leases.iter().map(|lease| lease.device_pointer().map(DeviceAddress::get)).collect()
     };
     let before = where_they_are(&leases);
     let report = manager.compact(0, ALL).unwrap();
@@ -198,6 +198,7 @@ fn without_host_memory_a_shard_that_slides_over_itself_is_skipped_and_named() {
     assert_eq!(manager.capacity(0).unwrap().used.get(), 20_480);
 }
 
+#[expect(clippy::panic, reason = "a test fails by panicking")]
 fn assert_nothing_lost(rig: &Rig, kept: &Kept, report: Option<CompactReport>, what: &str) {
     let manager = &rig.manager;
     if let Some(report) = report {
