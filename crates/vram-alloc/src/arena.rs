@@ -35,6 +35,16 @@ pub struct Arena {
     used: u64,
     /// Marks the next placement; never given twice.
     next_serial: u64,
+    /// For a clone: whose placements it has copies of.
+    original: Option<Original>,
+}
+
+/// The arena that a clone was made of.
+#[derive(Clone, Copy, Debug)]
+struct Original {
+    id: u64,
+    /// Its next serial, at that time: only placements from before it are in the clone.
+    next_serial: u64,
 }
 
 /// How an arena places.
@@ -150,6 +160,7 @@ impl Arena {
             vacant: Vec::new(),
             used: 0,
             next_serial: 0,
+            original: None,
         })
     }
 
@@ -161,28 +172,32 @@ impl Arena {
     pub fn place(&mut self, len: ByteLen, align: Alignment) -> Result<Placement, ArenaError> {
         let mut span = Span { start: 0, end: 0 };
         if !len.is_zero() {
-            let (hole, found) = self.find(len, align).ok_or_else(|| ArenaError::NoHole {
-                needed: len,
-                align,
-                largest_hole: ByteLen::new(self.holes.largest()),
-                free: self.free(),
-            })?;
+            let found = self.find(len, align);
+            let (hole, found) = found.ok_or_else(|| self.no_hole(len, align))?;
             self.holes.take(hole, found);
             self.used = self.used.saturating_add(found.len());
             span = found;
         }
+        Ok(self.placement(span, len))
+    }
 
-        let serial = self.next_serial;
-        self.next_serial = serial.wrapping_add(1);
-        let slot = Slot { serial: Some(serial), start: span.start, footprint: span.len() };
-        Ok(Placement {
-            arena: self.id,
-            slot: self.occupy(slot),
-            serial,
-            start: DeviceOffset::new(span.start),
-            len,
-            footprint: ByteLen::new(span.len()),
-        })
+    /// Places `len` bytes exactly at `start`, for whoever moves placements together. An empty piece
+    /// always fits and takes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::NoHole`] if `start` is not a multiple of 256, or the bytes from there on are
+    /// not all in one hole.
+    pub fn place_at(&mut self, start: DeviceOffset, len: ByteLen) -> Result<Placement, ArenaError> {
+        let mut span = Span { start: 0, end: 0 };
+        if !len.is_zero() {
+            let found = self.find_at(start.get(), len);
+            let (hole, found) = found.ok_or_else(|| self.no_hole(len, Alignment::GRANULE))?;
+            self.holes.take(hole, found);
+            self.used = self.used.saturating_add(found.len());
+            span = found;
+        }
+        Ok(self.placement(span, len))
     }
 
     /// Takes `placement` back; its bytes join the holes beside them.
@@ -195,16 +210,28 @@ impl Arena {
         if placement.arena != self.id {
             return Err(ReleaseError { placement, reason: ReleaseReason::Foreign });
         }
-        let slot = self.live.get_mut(placement.slot);
-        let Some(slot) = slot.filter(|slot| slot.serial == Some(placement.serial)) else {
-            return Err(ReleaseError { placement, reason: ReleaseReason::Stale });
-        };
-        slot.serial = None;
-        let span = Span { start: slot.start, end: slot.start.saturating_add(slot.footprint) };
-        self.vacant.push(placement.slot);
-        self.used = self.used.saturating_sub(span.len());
-        self.holes.give(span);
-        Ok(())
+        match self.vacate(placement.slot, placement.serial) {
+            Some(()) => Ok(()),
+            None => Err(ReleaseError { placement, reason: ReleaseReason::Stale }),
+        }
+    }
+
+    /// In a clone: gives back what it holds for a placement of the original. What is asked is what
+    /// would be free if the original released it; the original does not change.
+    ///
+    /// # Errors
+    ///
+    /// [`ReleaseReason::Foreign`] where the clone was not made of that arena,
+    /// [`ReleaseReason::Stale`] where the placement is younger than the clone, or given back
+    /// already. Nothing changes then.
+    pub fn release_copy(&mut self, placement: &Placement) -> Result<(), ReleaseReason> {
+        let original = self.original.filter(|original| original.id == placement.arena);
+        let original = original.ok_or(ReleaseReason::Foreign)?;
+        if placement.serial >= original.next_serial {
+            return Err(ReleaseReason::Stale);
+        }
+        let (slot, serial) = (placement.slot, placement.serial);
+        self.vacate(slot, serial).ok_or(ReleaseReason::Stale)
     }
 
     /// Forgets every placement, as after the loss of the device: all of them become stale.
@@ -280,6 +307,51 @@ impl Arena {
         Some((hole, Span { start, end }))
     }
 
+    /// A placement of what was just taken.
+    fn placement(&mut self, span: Span, len: ByteLen) -> Placement {
+        let serial = self.next_serial;
+        self.next_serial = serial.wrapping_add(1);
+        let slot = Slot { serial: Some(serial), start: span.start, footprint: span.len() };
+        Placement {
+            arena: self.id,
+            slot: self.occupy(slot),
+            serial,
+            start: DeviceOffset::new(span.start),
+            len,
+            footprint: ByteLen::new(span.len()),
+        }
+    }
+
+    /// The hole that holds `len` bytes from `start` on, one at least, and the footprint there.
+    fn find_at(&self, start: u64, len: ByteLen) -> Option<(Span, Span)> {
+        if start & Alignment::GRANULE.get().wrapping_sub(1) != 0 {
+            return None;
+        }
+        let hole = self.holes.containing(start)?;
+        if start.checked_add(len.get())? > hole.end {
+            return None;
+        }
+        let footprint = len.round_up(Alignment::GRANULE)?;
+        let end = start.checked_add(footprint.get())?.min(hole.end);
+        Some((hole, Span { start, end }))
+    }
+
+    fn no_hole(&self, needed: ByteLen, align: Alignment) -> ArenaError {
+        let largest_hole = ByteLen::new(self.holes.largest());
+        ArenaError::NoHole { needed, align, largest_hole, free: self.free() }
+    }
+
+    /// Gives back what a slot holds, if it is still that placement's.
+    fn vacate(&mut self, index: usize, serial: u64) -> Option<()> {
+        let slot = self.live.get_mut(index).filter(|slot| slot.serial == Some(serial))?;
+        slot.serial = None;
+        let span = Span { start: slot.start, end: slot.start.saturating_add(slot.footprint) };
+        self.vacant.push(index);
+        self.used = self.used.saturating_sub(span.len());
+        self.holes.give(span);
+        Some(())
+    }
+
     /// Stores `slot` and says where.
     fn occupy(&mut self, slot: Slot) -> usize {
         if let Some(index) = self.vacant.pop()
@@ -320,6 +392,10 @@ impl Clone for Arena {
             vacant: self.vacant.clone(),
             used: self.used,
             next_serial: self.next_serial,
+            // A clone of a clone holds copies of the same placements.
+            original: Some(
+                self.original.unwrap_or(Original { id: self.id, next_serial: self.next_serial }),
+            ),
         }
     }
 }

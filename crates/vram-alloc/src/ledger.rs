@@ -234,6 +234,19 @@ impl Reservation {
         Ok(Self { ledger: self.ledger.clone(), len })
     }
 
+    /// Joins another reservation of the same ledger to this one. The ledger's figures stay.
+    ///
+    /// # Errors
+    ///
+    /// `other`, as it was, where it is of another ledger.
+    pub fn join(&mut self, mut other: Self) -> Result<(), Self> {
+        if !Arc::ptr_eq(&self.ledger.account, &other.ledger.account) {
+            return Err(other);
+        }
+        self.len = self.len.saturating_add(core::mem::take(&mut other.len));
+        Ok(())
+    }
+
     /// Turns the promise into bytes in use.
     pub fn commit(mut self) -> Charge {
         self.ledger.account.used.fetch_add(self.len.get(), Ordering::AcqRel);
@@ -264,6 +277,14 @@ impl Charge {
     /// Gives the bytes back. The same as dropping, said aloud.
     pub fn release(self) {
         drop(self);
+    }
+
+    /// Turns bytes in use back into a promise, as where what was to use them failed. Nobody else
+    /// can take them in between.
+    pub fn revoke(mut self) -> Reservation {
+        self.ledger.account.used.fetch_sub(self.len.get(), Ordering::AcqRel);
+        let len = core::mem::take(&mut self.len);
+        Reservation { ledger: self.ledger.clone(), len }
     }
 
     /// Leaves the bytes counted for as long as the ledger lives: the device did not take them

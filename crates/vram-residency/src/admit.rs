@@ -18,7 +18,8 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, ModelPlan, Piece};
 use vram_seal::parallel::for_each_segment;
 
-use crate::error::{Shortfall, VramError};
+use crate::error::VramError;
+use crate::evict::Goal;
 use crate::free::FreedReceipt;
 use crate::gpu::Gpu;
 use crate::manager::{Core, VramManager};
@@ -26,6 +27,7 @@ use crate::model::{ModelHandle, ModelPiece, ModelSource, PieceSource};
 use crate::progress::Watch;
 use crate::registry::{Counted, Entry};
 use crate::request::SealRequest;
+use crate::shortfall::Shortfall;
 use crate::space::Space;
 use crate::stream::SourceFeed;
 use crate::sync::{Mutex, lock};
@@ -136,10 +138,10 @@ impl VramManager {
 }
 
 /// A piece with everything it needs to be sealed.
-struct Placed {
-    request: SealRequest,
-    space: Space,
-    counted: Counted,
+pub(crate) struct Placed {
+    pub(crate) request: SealRequest,
+    pub(crate) space: Space,
+    pub(crate) counted: Counted,
 }
 
 impl Core {
@@ -152,11 +154,35 @@ impl Core {
         let watch = Watch::new(plan.total(), request.progress.take(), request.cancel.take());
         watch.go_on()?;
         let placed = self.place_all(&request, plan)?;
+        self.seal_placed(&request, plan, source, &watch, placed)
+    }
+
+    /// As [`admit`](Self::admit), into places that were found before.
+    pub(crate) fn admit_placed(
+        &self,
+        mut request: AdmitRequest<'_>,
+        plan: &ModelPlan,
+        source: &dyn ModelSource,
+        placed: Vec<Placed>,
+    ) -> Result<ModelHandle, VramError> {
+        let watch = Watch::new(plan.total(), request.progress.take(), request.cancel.take());
+        watch.go_on()?;
+        self.seal_placed(&request, plan, source, &watch, placed)
+    }
+
+    fn seal_placed(
+        &self,
+        request: &AdmitRequest<'_>,
+        plan: &ModelPlan,
+        source: &dyn ModelSource,
+        watch: &Watch<'_>,
+        placed: Vec<Placed>,
+    ) -> Result<ModelHandle, VramError> {
         let job = Job {
             core: self,
             plan,
             source,
-            watch: &watch,
+            watch,
             placed: placed.into_iter().map(|placed| Mutex::new(Some(placed))).collect(),
             sealed: plan.pieces().iter().map(|_| Mutex::new(None)).collect(),
         };
@@ -170,18 +196,31 @@ impl Core {
             .zip(entries)
             .map(|(piece, entry)| ModelPiece { piece: piece.clone(), shard: self.publish(entry) });
         let pieces = pieces.collect();
-        Ok(ModelHandle { model_id: request.common.sealed_as.model_id, pieces })
+        Ok(ModelHandle { model_id: Arc::clone(&request.common.sealed_as.model_id), pieces })
     }
 
     /// Takes room for every piece, in the order of the plan.
-    fn place_all(
+    pub(crate) fn place_all(
+        &self,
+        request: &AdmitRequest<'_>,
+        plan: &ModelPlan,
+    ) -> Result<Vec<Placed>, VramError> {
+        let gpus = self.choose(request.gpus)?;
+        let lens: Vec<ByteLen> = plan.pieces().iter().map(|piece| piece.len).collect();
+        self.with_room(&gpus, Goal::Pieces(&lens), request.common.room_making(), || {
+            self.place_all_once(request, plan)
+        })
+    }
+
+    /// As [`place_all`](Self::place_all), in what room there is.
+    fn place_all_once(
         &self,
         request: &AdmitRequest<'_>,
         plan: &ModelPlan,
     ) -> Result<Vec<Placed>, VramError> {
         let gpus = self.choose(request.gpus)?;
         // A model that is too large as a whole is refused as a whole.
-        let whole = shortfall(&gpus, plan.footprint());
+        let whole = Shortfall::of(&gpus, Goal::Room(plan.footprint()));
         // A region's last granule may be short, which a plan does not know.
         let slack = ByteLen::new(256).checked_mul(u64::from(whole.others).saturating_add(1));
         if plan.footprint() > whole.room.saturating_add(slack.unwrap_or(ByteLen::ZERO)) {
@@ -195,7 +234,7 @@ impl Core {
     }
 
     /// The GPUs to try for each piece, in this order.
-    fn choose(&self, choice: GpuChoice) -> Result<Vec<Arc<Gpu>>, VramError> {
+    pub(crate) fn choose(&self, choice: GpuChoice) -> Result<Vec<Arc<Gpu>>, VramError> {
         match choice {
             GpuChoice::One(index) => Ok(vec![Arc::clone(self.gpu(index)?)]),
             GpuChoice::MostRoomFirst => {
@@ -206,7 +245,7 @@ impl Core {
                     usable.extend(self.gpus.first().map(Arc::clone));
                 }
                 usable.sort_by_cached_key(|gpu| {
-                    let room = gpu.ledger.capacity().room();
+                    let room = gpu.books().room();
                     (core::cmp::Reverse(room), gpu.index)
                 });
                 Ok(usable)
@@ -224,7 +263,7 @@ impl Core {
         let mut refusal = None;
         for gpu in gpus {
             let request = request.for_piece(index, piece, gpu.index);
-            match self.place(&request, piece.len) {
+            match self.place_once(&request, piece.len) {
                 Ok((space, counted)) => return Ok(Placed { request, space, counted }),
                 // The first refusal is of the GPU that had most room.
                 Err(error @ VramError::InsufficientVram(_)) => {
@@ -239,27 +278,6 @@ impl Core {
         }
         Err(refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count: self.gpu_count() }))
     }
-}
-
-/// What several GPUs lack together, the first of them named.
-fn shortfall(gpus: &[Arc<Gpu>], needed: ByteLen) -> Shortfall {
-    let mut sum = Shortfall {
-        gpu: gpus.first().map_or(0, |gpu| gpu.index),
-        others: u32::try_from(gpus.len()).unwrap_or(u32::MAX).saturating_sub(1),
-        needed,
-        room: ByteLen::ZERO,
-        largest_hole: ByteLen::ZERO,
-        foreign: ByteLen::ZERO,
-        headroom: ByteLen::ZERO,
-    };
-    for gpu in gpus {
-        let (capacity, report) = gpu.figures();
-        sum.room = sum.room.saturating_add(capacity.room());
-        sum.largest_hole = sum.largest_hole.max(report.largest_hole);
-        sum.foreign = sum.foreign.saturating_add(capacity.foreign);
-        sum.headroom = sum.headroom.saturating_add(capacity.headroom);
-    }
-    sum
 }
 
 /// The sealing of all pieces.

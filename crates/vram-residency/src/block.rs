@@ -104,6 +104,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Bytes of the blocks that are held now.
+    pub(crate) fn bytes(&self) -> ByteLen {
+        ByteLen::new(self.bytes.load(Ordering::Acquire))
+    }
+
     fn begin(&self) {
         self.moves.fetch_add(1, Ordering::AcqRel);
     }

@@ -1,5 +1,6 @@
 //! Putting a manager together: devices, budgets, keys, limits, policies.
 
+use core::sync::atomic::AtomicU64;
 use std::sync::Arc;
 
 use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger, MAX_TOTAL};
@@ -12,13 +13,19 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::VramError;
 use crate::gpu::{Gpu, WipePolicy};
 use crate::id::IdSource;
+use crate::key_uses::KeyUses;
 use crate::keys::KeySource;
 use crate::limits::Limits;
+use crate::links::Links;
 use crate::manager::{Core, VramManager};
+use crate::parked::Parked;
+use crate::policy::EvictionPolicy;
 use crate::pool::StagingPool;
+use crate::promise::Promises;
 use crate::registry::Registry;
 use crate::shard::Marker;
-use crate::sync::RwLock;
+use crate::standing::OnEviction;
+use crate::sync::{Mutex, RwLock};
 use crate::write::ReadBack;
 
 /// How much of a GPU a manager takes: at once when it is built, or [block by block](MemoryMode).
@@ -68,6 +75,9 @@ pub struct VramManagerBuilder {
     read_back: ReadBack,
     clock: Arc<dyn Clock>,
     id_seed: Option<u64>,
+    pub(crate) park_limit: ByteLen,
+    pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
+    pub(crate) on_eviction: OnEviction,
 }
 
 #[derive(Debug)]
@@ -96,6 +106,9 @@ impl VramManagerBuilder {
             read_back: ReadBack::default(),
             clock: Arc::new(SystemClock),
             id_seed: None,
+            park_limit: MAX_TOTAL,
+            eviction: None,
+            on_eviction: OnEviction::Never,
         }
     }
 
@@ -238,6 +251,7 @@ impl VramManagerBuilder {
             Some(Keys::Source(source)) => KeyRing::new(source.load()?),
             None => KeyRing::new(SealKey::random()?),
         };
+        let promises = Arc::new(Promises::new(Arc::clone(&self.clock)));
         let mut gpus: Vec<Arc<Gpu>> = Vec::new();
         for (index, wanted) in (0_u32..).zip(&self.devices) {
             let device: Arc<dyn Device> = match wanted {
@@ -257,24 +271,36 @@ impl VramManagerBuilder {
                 let first = twin.index;
                 return Err(VramError::config(format!("gpu {index} is gpu {first} once more")));
             }
-            gpus.push(Arc::new(self.gpu(index, device)?));
+            gpus.push(Arc::new(self.gpu(index, device, &promises)?));
         }
         let core = Core {
-            registry: Registry::new(self.limits.shard_count_max),
+            registry: Registry::new(self.limits.shard_count_max, Parked::new(self.park_limit)?),
             gpus,
             keys: RwLock::new(keys),
+            key_uses: KeyUses::default(),
+            links: Links::default(),
             marker: Marker::new()?,
+            promises,
             ids: self.id_seed.map_or(IdSource::Process, IdSource::seeded),
             clock: self.clock,
             limits: self.limits,
             defaults: self.defaults,
             read_back: self.read_back,
             threads: self.threads,
+            eviction: self.eviction,
+            on_eviction: self.on_eviction,
+            evicted: Mutex::default(),
+            uses: AtomicU64::new(0),
         };
         Ok(VramManager { core: Arc::new(core) })
     }
 
-    fn gpu(&self, index: u32, device: Arc<dyn Device>) -> Result<Gpu, VramError> {
+    fn gpu(
+        &self,
+        index: u32,
+        device: Arc<dyn Device>,
+        promises: &Arc<Promises>,
+    ) -> Result<Gpu, VramError> {
         let fail = |error: vram_gpu::GpuError| {
             let source = Box::new(error);
             match error {
@@ -329,7 +355,8 @@ impl VramManagerBuilder {
             }
         };
         let pool = StagingPool::new(self.limits.staging_bytes);
-        Ok(Gpu::new(index, device, backing, ledger, arena, self.wipe, pool))
+        let promises = Arc::clone(promises);
+        Ok(Gpu::new(index, device, backing, ledger, promises, arena, self.wipe, pool))
     }
 }
 

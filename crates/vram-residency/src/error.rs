@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
-use vram_seal::{ContentDigest, KeyError, SealError};
+use vram_seal::{ContentDigest, KeyError, KeyId, SealError};
 
 use crate::id::ShardId;
 use crate::keys::KeySourceError;
+use crate::promise::ReservationId;
+use crate::shortfall::Shortfall;
 use crate::source::SourceError;
 
 /// Why a call was refused or failed.
@@ -49,6 +51,30 @@ pub enum VramError {
     ShardFreed {
         /// The shard that the handle names.
         shard: ShardId,
+    },
+    /// The shard is in host memory: it answers again once it was woken.
+    #[error("{shard} is parked: wake it first")]
+    Parked {
+        /// The shard that the handle names.
+        shard: ShardId,
+    },
+    /// The host memory for parked shards has no room for one more.
+    #[error("{needed} cannot be parked: room for {room}, of {limit} for parked shards")]
+    ParkLimit {
+        /// Host bytes that parking takes.
+        needed: ByteLen,
+        /// Host bytes that could be had.
+        room: ByteLen,
+        /// The configured limit.
+        limit: ByteLen,
+    },
+    /// The copy of a parked shard in host memory is not what was parked.
+    #[error("the parked copy of {shard} was altered in host memory: {}", Segments(segments))]
+    ParkedAltered {
+        /// The shard.
+        shard: ShardId,
+        /// The altered segments, in ascending order.
+        segments: Vec<u64>,
     },
     /// The shard has been sealed anew since the handle was made: ask for a fresh handle.
     #[error("the handle of {shard} is from before the shard was sealed anew")]
@@ -169,6 +195,14 @@ pub enum VramError {
     /// A key could not be read, made or found.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The key cannot be retired: something is sealed under it.
+    #[error("key {key} is in use by {seals} seals: move their shards to another key first")]
+    KeyInUse {
+        /// The key.
+        key: KeyId,
+        /// Seals under it, of resident and parked shards.
+        seals: usize,
+    },
     /// No key could be had where one should be.
     #[error(transparent)]
     KeySource(#[from] KeySourceError),
@@ -225,6 +259,54 @@ pub enum VramError {
         /// Leases that are out; 0 if the calling thread is in its own way.
         leases: usize,
     },
+    /// Other calls were still using the shard when the time was up.
+    #[error("{shard} was still in use by other calls after {waited:?}")]
+    TimedOut {
+        /// The shard.
+        shard: ShardId,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The reservation's time was up: its bytes went back, or what was left of them.
+    #[error("{reservation} has expired")]
+    ReservationExpired {
+        /// The reservation.
+        reservation: ReservationId,
+    },
+    /// The reservation holds less than the request takes.
+    #[error("{reservation} holds {remaining}, and {needed} is needed")]
+    ReservationTooSmall {
+        /// The reservation.
+        reservation: ReservationId,
+        /// Bytes that the request takes, in whole granules.
+        needed: ByteLen,
+        /// Bytes that are still reserved.
+        remaining: ByteLen,
+    },
+    /// The request is for another GPU than the reservation.
+    #[error("{reservation} is on gpu {reserved}, and the request is for gpu {asked}")]
+    ReservationElsewhere {
+        /// The reservation.
+        reservation: ReservationId,
+        /// The GPU that it is on.
+        reserved: u32,
+        /// The GPU that the request names.
+        asked: u32,
+    },
+    /// The reservation was made by another manager.
+    #[error("{reservation} belongs to another manager")]
+    ForeignReservation {
+        /// The reservation, as that manager counts them.
+        reservation: ReservationId,
+    },
+    /// A shard of the plan cannot be evicted any more. Nothing was evicted: ask for a new plan.
+    #[error("the eviction plan is outdated: {shard} {why}")]
+    PlanOutdated {
+        /// The shard.
+        shard: ShardId,
+        /// Why it cannot go.
+        why: &'static str,
+    },
     /// The host has no memory for the answer or for a buffer.
     #[error("the host has no memory for {wanted}")]
     HostMemory {
@@ -257,32 +339,6 @@ pub enum Class {
     Fatal,
 }
 
-/// How much is missing for a request, and why.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{} no room for {needed}: room {room}, largest hole {largest_hole}, {headroom} kept free, \
-     {foreign} held by others",
-    Asked { gpu: *gpu, others: *others }
-)]
-#[non_exhaustive]
-pub struct Shortfall {
-    /// The GPU that was asked; the one with most room if several were.
-    pub gpu: u32,
-    /// How many more GPUs were asked. The figures are then sums over all of them, but for the
-    /// hole, which is the largest of any.
-    pub others: u32,
-    /// Bytes that the request would take, in whole granules.
-    pub needed: ByteLen,
-    /// Bytes that could be granted, at most: free, less headroom, less what others hold.
-    pub room: ByteLen,
-    /// The longest piece that could be placed. Below `needed` with room enough: fragmentation.
-    pub largest_hole: ByteLen,
-    /// Bytes of the budget that other processes hold, according to the driver.
-    pub foreign: ByteLen,
-    /// Bytes that the configuration keeps free.
-    pub headroom: ByteLen,
-}
-
 impl VramError {
     /// A stable name of the kind of error, for logs and machine-readable output.
     #[must_use]
@@ -294,6 +350,9 @@ impl VramError {
             Self::HandleAltered { .. } => "handle-altered",
             Self::ShardFreed { .. } => "shard-freed",
             Self::StaleHandle { .. } => "stale-handle",
+            Self::Parked { .. } => "parked",
+            Self::ParkLimit { .. } => "park-limit",
+            Self::ParkedAltered { .. } => "parked-altered",
             Self::Quarantined { .. } => "quarantined",
             Self::ShardAltered { .. } => "shard-altered",
             Self::WriteNotKept { .. } => "write-not-kept",
@@ -306,6 +365,7 @@ impl VramError {
             Self::Cancelled { .. } => "cancelled",
             Self::Io { .. } => "io",
             Self::Key(_) => "key",
+            Self::KeyInUse { .. } => "key-in-use",
             Self::KeySource(_) => "key-source",
             Self::Source(_) => "source",
             Self::Seal(error) => error.code(),
@@ -314,6 +374,12 @@ impl VramError {
             Self::DeviceLost { .. } => "device-lost",
             Self::NotReturned { .. } => "not-returned",
             Self::InUse { .. } => "in-use",
+            Self::TimedOut { .. } => "timed-out",
+            Self::PlanOutdated { .. } => "plan-outdated",
+            Self::ReservationExpired { .. } => "reservation-expired",
+            Self::ReservationTooSmall { .. } => "reservation-too-small",
+            Self::ReservationElsewhere { .. } => "reservation-elsewhere",
+            Self::ForeignReservation { .. } => "foreign-reservation",
             Self::HostMemory { .. } => "host-memory",
             Self::NoGpu { .. } => "no-gpu",
             Self::Config { .. } => "config",
@@ -324,14 +390,17 @@ impl VramError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::InsufficientVram(_) | Self::InUse { .. } | Self::HostMemory { .. } => {
-                Class::Retry
-            }
             Self::Device { source, .. } if source.is_caller_error() => Class::Caller,
-            // Not sticky: the next call can work.
-            Self::Device { .. } => Class::Retry,
+            // A device error that is not sticky: the next call can work.
+            Self::InsufficientVram(_)
+            | Self::InUse { .. }
+            | Self::TimedOut { .. }
+            | Self::ParkLimit { .. }
+            | Self::HostMemory { .. }
+            | Self::Device { .. } => Class::Retry,
             Self::Quarantined { .. }
             | Self::ShardAltered { .. }
+            | Self::ParkedAltered { .. }
             | Self::WriteNotKept { .. }
             | Self::DeviceLost { .. }
             | Self::NoGpu { .. }
@@ -347,7 +416,7 @@ impl VramError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::InUse { .. } => Some(Duration::from_millis(10)),
+            Self::InUse { .. } | Self::TimedOut { .. } => Some(Duration::from_millis(10)),
             Self::InsufficientVram(_) => Some(Duration::from_millis(100)),
             Self::HostMemory { .. } => Some(Duration::from_secs(1)),
             Self::Device { .. } if self.class() == Class::Retry => Some(Duration::from_millis(100)),
@@ -362,6 +431,7 @@ impl VramError {
             Self::HandleAltered { .. }
             | Self::Quarantined { .. }
             | Self::ShardAltered { .. }
+            | Self::ParkedAltered { .. }
             | Self::WriteNotKept { .. }
             | Self::SourceChanged { .. }
             | Self::DigestMismatch { .. } => true,
@@ -404,21 +474,6 @@ impl From<SealError> for VramError {
             SealError::Key(error) => Self::Key(error),
             SealError::HostMemory { wanted } => Self::HostMemory { wanted },
             other => Self::Seal(other),
-        }
-    }
-}
-
-/// Prints which GPUs have no room.
-struct Asked {
-    gpu: u32,
-    others: u32,
-}
-
-impl fmt::Display for Asked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.others {
-            0 => write!(f, "gpu {} has", self.gpu),
-            others => write!(f, "gpu {} and {others} more have", self.gpu),
         }
     }
 }

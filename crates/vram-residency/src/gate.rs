@@ -4,14 +4,14 @@ use core::cell::RefCell;
 use core::marker::PhantomData;
 use std::collections::VecDeque;
 
-use crate::sync::{Condvar, Mutex, lock, wait};
+use crate::sync::{Condvar, Deadline, Mutex, MutexGuard, lock, wait_until};
 
 /// Orders the users of one shard.
 ///
 /// Shared users (read, verify, unseal) run together; an exclusive one (free, migrate, open, close)
 /// runs alone. Both wait for each other in the order in which they came, so neither starves. A lease
-/// is held by the caller for as long as they like: nobody waits for one, an exclusive user is
-/// refused instead.
+/// is held by the caller for as long as they like: an exclusive user is refused while one is out,
+/// or waits for it outside the queue, in nobody's way, until a deadline of their own.
 ///
 /// A callback of the caller can call back into the manager from inside a shared use. So that no
 /// two such threads wait for each other in a circle, a thread that already uses some shard waits
@@ -37,6 +37,15 @@ struct State {
 pub(crate) struct Busy {
     /// Leases that are out; 0 if the calling thread is in its own way.
     pub(crate) leases: usize,
+}
+
+/// Why a user who brought a deadline did not come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Leases are out, or the calling thread is in its own way.
+    Busy(Busy),
+    /// Others were inside until the deadline.
+    TimedOut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,25 +78,27 @@ impl Gate {
     ///
     /// [`Busy`] if the calling thread is inside its own exclusive use.
     pub(crate) fn shared(&self) -> Result<SharedPass<'_>, Busy> {
+        self.shared_until(Deadline::NEVER).map_err(Refusal::for_ever)
+    }
+
+    /// As [`shared`](Self::shared), until a deadline.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Busy`] as there, [`Refusal::TimedOut`].
+    pub(crate) fn shared_until(&self, deadline: Deadline) -> Result<SharedPass<'_>, Refusal> {
         let mut state = lock(&self.state);
         match self.held() {
-            (Some(Use::Exclusive), _) => return Err(Busy { leases: 0 }),
+            (Some(Use::Exclusive), _) => return Err(Refusal::Busy(Busy { leases: 0 })),
             // Nobody can be exclusive now, and waiting behind one who wants to be would never end.
             (Some(Use::Shared), _) => {}
             (None, true) => {
                 while state.exclusive {
-                    state = wait(&self.changed, state);
+                    state = wait_until(&self.changed, state, deadline)
+                        .map_err(|_state| Refusal::TimedOut)?;
                 }
             }
-            (None, false) => {
-                let ticket = state.draw();
-                while state.exclusive || state.queue.front() != Some(&ticket) {
-                    state = wait(&self.changed, state);
-                }
-                state.queue.pop_front();
-                // The next in the queue may come in as well.
-                self.changed.notify_all();
-            }
+            (None, false) => state = self.queued(state, deadline, |state| !state.exclusive)?,
         }
         state.shared = state.shared.saturating_add(1);
         drop(state);
@@ -101,29 +112,84 @@ impl Gate {
     /// [`Busy`] if a lease is out, or if the calling thread uses some shard already and would have
     /// to wait.
     pub(crate) fn exclusive(&self) -> Result<ExclusivePass<'_>, Busy> {
-        let mut state = lock(&self.state);
+        let state = lock(&self.state);
         if state.leases > 0 {
             return Err(Busy { leases: state.leases });
         }
-        match self.held() {
-            (None, false) => {
-                let ticket = state.draw();
-                while state.occupied() || state.queue.front() != Some(&ticket) {
-                    state = wait(&self.changed, state);
-                }
-                state.queue.pop_front();
-                self.changed.notify_all();
-            }
-            (None, true) if !state.occupied() => {}
-            (_, true) | (Some(_), _) => return Err(Busy { leases: state.leases }),
-        }
+        let state = self.alone(state, Deadline::NEVER).map_err(Refusal::for_ever)?;
         // One may have been taken out during the wait.
         if state.leases > 0 {
             return Err(Busy { leases: state.leases });
         }
+        Ok(self.enter_alone(state))
+    }
+
+    /// As [`exclusive`](Self::exclusive), but waits for leases to end too, until a deadline. Others
+    /// come and go meanwhile, and may take out more leases.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::Busy`] if a lease is still out then, or as there; [`Refusal::TimedOut`].
+    pub(crate) fn exclusive_until(&self, deadline: Deadline) -> Result<ExclusivePass<'_>, Refusal> {
+        let mut state = lock(&self.state);
+        loop {
+            let (mine, any) = self.held();
+            while state.leases > 0 {
+                let busy = Busy { leases: state.leases };
+                // Whoever it waits for may be waiting for this very thread.
+                if mine.is_some() || any {
+                    return Err(Refusal::Busy(busy));
+                }
+                state = wait_until(&self.changed, state, deadline)
+                    .map_err(|state| Refusal::Busy(Busy { leases: state.leases }))?;
+            }
+            state = self.alone(state, deadline)?;
+            if state.leases == 0 {
+                return Ok(self.enter_alone(state));
+            }
+        }
+    }
+
+    /// Waits until nobody else is inside.
+    fn alone<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        deadline: Deadline,
+    ) -> Result<MutexGuard<'a, State>, Refusal> {
+        match self.held() {
+            (None, false) => self.queued(state, deadline, |state| !state.occupied()),
+            (None, true) if !state.occupied() => Ok(state),
+            (_, true) | (Some(_), _) => Err(Refusal::Busy(Busy { leases: state.leases })),
+        }
+    }
+
+    fn enter_alone<'a>(&'a self, mut state: MutexGuard<'a, State>) -> ExclusivePass<'a> {
         state.exclusive = true;
         drop(state);
-        Ok(ExclusivePass { inside: Inside::new(self, Use::Exclusive) })
+        ExclusivePass { inside: Inside::new(self, Use::Exclusive) }
+    }
+
+    /// Queues up, and waits until it is its turn and `open` says so.
+    fn queued<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        deadline: Deadline,
+        open: impl Fn(&State) -> bool,
+    ) -> Result<MutexGuard<'a, State>, Refusal> {
+        let ticket = state.draw();
+        while !open(&state) || state.queue.front() != Some(&ticket) {
+            state = wait_until(&self.changed, state, deadline).map_err(|mut state| {
+                state.queue.retain(|waiting| *waiting != ticket);
+                drop(state);
+                // Whoever stood behind it may come in.
+                self.changed.notify_all();
+                Refusal::TimedOut
+            })?;
+        }
+        state.queue.pop_front();
+        // The next in the queue may come in as well.
+        self.changed.notify_all();
+        Ok(state)
     }
 
     /// Leases that are out.
@@ -132,19 +198,28 @@ impl Gate {
     }
 
     /// Counts one more lease. The caller is inside, so that nobody is exclusive.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the public lease is not built yet"))]
     pub(crate) fn lease(&self, _inside: &SharedPass<'_>) {
         let mut state = lock(&self.state);
         state.leases = state.leases.saturating_add(1);
     }
 
     /// Counts one lease less.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the public lease is not built yet"))]
     pub(crate) fn end_lease(&self) {
         let mut state = lock(&self.state);
         state.leases = state.leases.saturating_sub(1);
         drop(state);
         self.changed.notify_all();
+    }
+}
+
+impl Refusal {
+    /// What the refusal means to a caller without a deadline.
+    fn for_ever(self) -> Busy {
+        match self {
+            Self::Busy(busy) => busy,
+            // Never: their deadline does not pass.
+            Self::TimedOut => Busy { leases: 0 },
+        }
     }
 }
 

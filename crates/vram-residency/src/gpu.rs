@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use vram_alloc::{Alignment, Arena, ArenaError, ArenaReport, ByteLen, Capacity, Ledger, Placement};
+use vram_alloc::{
+    Alignment, Arena, ArenaError, ArenaReport, ByteLen, Capacity, DeviceOffset, Ledger, Placement,
+};
 use vram_gpu::{Device, DeviceMemory, DeviceState, GpuError};
 
 use crate::block::{Backing, Held, MemoryMode};
-use crate::error::{Shortfall, VramError};
+use crate::error::VramError;
 use crate::pool::StagingPool;
+use crate::promise::Promises;
+use crate::shortfall::Shortfall;
 use crate::space::Space;
 use crate::sync::{Mutex, lock};
 
@@ -32,6 +36,8 @@ pub(crate) struct Gpu {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) backing: Backing,
     pub(crate) ledger: Ledger,
+    /// All that the manager promised: what expired is given back before anybody looks.
+    pub(crate) promises: Arc<Promises>,
     pub(crate) arena: Mutex<Arena>,
     unreturned: Mutex<Vec<Unreturned>>,
     lost: Mutex<Option<GpuError>>,
@@ -50,11 +56,13 @@ struct Unreturned {
 }
 
 impl Gpu {
+    #[expect(clippy::too_many_arguments, reason = "one for each thing that a GPU consists of")]
     pub(crate) fn new(
         index: u32,
         device: Arc<dyn Device>,
         backing: Backing,
         ledger: Ledger,
+        promises: Arc<Promises>,
         arena: Arena,
         wipe: WipePolicy,
         pool: StagingPool,
@@ -64,6 +72,7 @@ impl Gpu {
             device,
             backing,
             ledger,
+            promises,
             arena: Mutex::new(arena),
             unreturned: Mutex::default(),
             lost: Mutex::default(),
@@ -142,6 +151,7 @@ impl Gpu {
 
     fn place_in_books(self: &Arc<Self>, len: ByteLen) -> Result<Space, VramError> {
         self.ready()?;
+        self.promises.sweep();
         let mut arena = lock(&self.arena);
         let placement = match arena.place(len, Alignment::GRANULE) {
             Ok(placement) => placement,
@@ -160,6 +170,31 @@ impl Gpu {
         }
     }
 
+    /// As [`place`](Self::place), exactly at `start`. None if that place is not free.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::InsufficientVram`] if the books say no, [`VramError::DeviceLost`].
+    pub(crate) fn place_at(
+        self: &Arc<Self>,
+        start: DeviceOffset,
+        len: ByteLen,
+    ) -> Result<Option<Space>, VramError> {
+        self.ready()?;
+        let mut arena = lock(&self.arena);
+        let Ok(placement) = arena.place_at(start, len) else { return Ok(None) };
+        match self.ledger.reserve(placement.footprint()) {
+            Ok(reservation) => {
+                drop(arena);
+                Ok(Some(Space::new(Arc::clone(self), placement, reservation)))
+            }
+            Err(_no_room) => {
+                self.take_back(&mut arena, placement);
+                Err(self.shortfall(len, &arena.report()))
+            }
+        }
+    }
+
     /// Gives a placement back to the arena, whose lock the caller holds.
     #[expect(clippy::unused_self, reason = "the placement belongs to this GPU's arena")]
     pub(crate) fn take_back(&self, arena: &mut Arena, placement: Placement) {
@@ -170,7 +205,7 @@ impl Gpu {
         }
     }
 
-    fn shortfall(&self, len: ByteLen, report: &ArenaReport) -> VramError {
+    pub(crate) fn shortfall(&self, len: ByteLen, report: &ArenaReport) -> VramError {
         let capacity = self.ledger.capacity();
         VramError::InsufficientVram(Box::new(Shortfall {
             gpu: self.index,
@@ -180,6 +215,7 @@ impl Gpu {
             largest_hole: self.hole(capacity, report),
             foreign: capacity.foreign,
             headroom: capacity.headroom,
+            ..Shortfall::none()
         }))
     }
 
@@ -226,8 +262,15 @@ impl Gpu {
         unreturned.last().map(|last| (bytes, last.error))
     }
 
+    /// The books at one moment.
+    pub(crate) fn books(&self) -> Capacity {
+        self.promises.sweep();
+        self.ledger.capacity()
+    }
+
     /// The books and the arena at one moment.
     pub(crate) fn figures(&self) -> (Capacity, ArenaReport) {
+        self.promises.sweep();
         // Placing and giving back change both under the arena's lock.
         let arena = lock(&self.arena);
         let (books, mut report) = (self.ledger.capacity(), arena.report());

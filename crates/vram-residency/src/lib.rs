@@ -3,11 +3,16 @@
 
 mod admit;
 mod block;
+mod budget;
 mod builder;
 mod cancel;
 mod clock;
+mod compact;
 mod detect;
+mod dry_run;
 mod error;
+mod evict;
+mod export;
 mod feed;
 mod free;
 mod gate;
@@ -15,22 +20,36 @@ mod gpu;
 mod hashes;
 mod id;
 mod image;
+mod import;
+mod key_uses;
 mod keys;
 mod lanes;
+mod lease;
 mod limits;
+mod links;
 mod manager;
 mod migrate;
 mod model;
+mod model_moves;
+mod outward;
+mod park;
+mod parked;
+mod policy;
 mod pool;
 mod progress;
+mod promise;
 mod read;
 mod registry;
 mod regular_file;
 mod report;
 mod request;
+mod reservation;
+mod reserved_plan;
 mod shard;
+mod shortfall;
 mod source;
 mod space;
+mod standing;
 mod stream;
 mod sync;
 mod transition;
@@ -41,10 +60,14 @@ mod write;
 
 pub use admit::{AdmitRequest, GpuChoice};
 pub use block::MemoryMode;
+pub use budget::DriverMemory;
 pub use builder::{Budget, VramManagerBuilder};
 pub use cancel::CancelToken;
 pub use clock::{Clock, SystemClock, Timestamp};
-pub use error::{Class, Shortfall, VramError};
+pub use compact::{CompactBudget, CompactEnd, CompactReport};
+pub use error::{Class, VramError};
+pub use evict::{Eviction, EvictionPlan, EvictionReport, RoomAfter};
+pub use export::ExportOptions;
 pub use free::FreedReceipt;
 pub use gpu::WipePolicy;
 pub use id::{ParseShardIdError, ShardId};
@@ -52,15 +75,27 @@ pub use image::{
     ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, unseal_image,
     verify_image,
 };
+pub use import::ImportRequest;
 pub use keys::{KeySource, KeySourceError, create_key_file};
+pub use lease::Lease;
 pub use limits::Limits;
+pub use links::{LinkReport, LinkState};
 pub use manager::VramManager;
 pub use model::{ModelHandle, ModelPiece, ModelSource};
+pub use model_moves::{ModelVerdict, ParkedModel, ParkedPiece, WakeModelError};
+pub use park::WakeError;
+pub use parked::{ParkCapacity, ParkedShard};
+pub use policy::{Candidate, CostPerByte, EvictionPolicy, Lru, Priority};
 pub use progress::Progress;
+pub use promise::ReservationId;
 pub use report::{GpuCapacity, GpuReport, Report, ShardReport};
 pub use request::SealRequest;
+pub use reservation::{Reservation, ReservationReport, ReserveRequest};
+pub use reserved_plan::{PlanReservation, ReservePlanRequest};
 pub use shard::SealedShard;
+pub use shortfall::{Holder, Shortfall};
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
+pub use standing::OnEviction;
 pub use stream::SealOptions;
 pub use verify::{SegmentSpan, Verdict, Verify};
 pub use whole_file::Overwrite;
@@ -68,8 +103,8 @@ pub use write::ReadBack;
 
 // What callers need of the crates below, so that they depend on this one alone.
 pub use vram_alloc::{
-    Alignment, ByteLen, ByteOffset, ByteRange, DeviceOffset, GpuIndex, ModelPlan, Piece, PlanError,
-    checked_shard_size,
+    Alignment, ByteLen, ByteOffset, ByteRange, DeviceOffset, Fit, GpuIndex, ModelPlan, Piece,
+    PlanError, checked_shard_size,
 };
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
 pub use vram_seal::parallel::Threads;

@@ -1,6 +1,7 @@
 //! The facade: every operation, and what it promises. Each is carried out in a file of its own.
 
 use core::fmt;
+use core::sync::atomic::AtomicU64;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -15,12 +16,18 @@ use crate::free::FreedReceipt;
 use crate::gate::Busy;
 use crate::gpu::Gpu;
 use crate::id::{IdSource, ShardId};
+use crate::key_uses::KeyUses;
 use crate::limits::Limits;
+use crate::links::Links;
+use crate::parked::ParkedShard;
+use crate::policy::EvictionPolicy;
+use crate::promise::Promises;
 use crate::registry::{Entry, Registry};
 use crate::report::{GpuCapacity, Report};
 use crate::request::SealRequest;
-use crate::shard::{Marker, SealedShard, Stated};
-use crate::sync::RwLock;
+use crate::shard::{Marker, SealedShard};
+use crate::standing::OnEviction;
+use crate::sync::{Mutex, RwLock};
 use crate::verify::{Verdict, Verify};
 use crate::write::ReadBack;
 
@@ -43,13 +50,22 @@ pub(crate) struct Core {
     pub(crate) registry: Registry,
     pub(crate) gpus: Vec<Arc<Gpu>>,
     pub(crate) keys: RwLock<KeyRing>,
+    pub(crate) key_uses: KeyUses,
+    pub(crate) links: Links,
     pub(crate) marker: Marker,
+    pub(crate) promises: Arc<Promises>,
     pub(crate) ids: IdSource,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) limits: Limits,
     pub(crate) defaults: SealParams,
     pub(crate) read_back: ReadBack,
     pub(crate) threads: Threads,
+    pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
+    pub(crate) on_eviction: OnEviction,
+    /// What was parked to make room, until it is asked for.
+    pub(crate) evicted: Mutex<Vec<ParkedShard>>,
+    /// Uses of any shard so far.
+    pub(crate) uses: AtomicU64,
 }
 
 impl VramManager {
@@ -313,7 +329,7 @@ impl VramManager {
     ///
     /// [`VramError::UnknownGpu`].
     pub fn get_used_vram(&self, gpu: u32) -> Result<usize, VramError> {
-        let capacity = self.core.gpu(gpu)?.ledger.capacity();
+        let capacity = self.core.gpu(gpu)?.books();
         Ok(capacity.taken().to_usize().unwrap_or(usize::MAX))
     }
 
@@ -324,7 +340,7 @@ impl VramManager {
     ///
     /// [`VramError::UnknownGpu`].
     pub fn get_free_vram(&self, gpu: u32) -> Result<usize, VramError> {
-        let capacity = self.core.gpu(gpu)?.ledger.capacity();
+        let capacity = self.core.gpu(gpu)?.books();
         Ok(capacity.free().to_usize().unwrap_or(usize::MAX))
     }
 
@@ -335,26 +351,6 @@ impl VramManager {
     /// [`VramError::UnknownGpu`].
     pub fn capacity(&self, gpu: u32) -> Result<GpuCapacity, VramError> {
         Ok(GpuCapacity::of(self.core.gpu(gpu)?))
-    }
-
-    /// Asks the driver how much of a GPU's budget others hold, keeps that out of what is granted from
-    /// now on, and gives the figures. It is asked without this, too, when it has no memory for a
-    /// block, and when there would be room but for what others held.
-    ///
-    /// That concerns a GPU that is used [block by block](crate::MemoryMode::Blocks). A region was
-    /// taken when the manager was built: nobody can take any of it, and nothing is asked.
-    ///
-    /// What the driver needs itself counts as held by others: contexts, and what it rounds up.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::UnknownGpu`]; [`VramError::Device`] and [`VramError::DeviceLost`] if the driver
-    /// does not say, with the figures as they were.
-    #[tracing::instrument(level = "info", skip_all, fields(gpu))]
-    pub fn refresh(&self, gpu: u32) -> Result<GpuCapacity, VramError> {
-        let gpu = self.core.gpu(gpu)?;
-        gpu.refresh()?;
-        Ok(GpuCapacity::of(gpu))
     }
 
     /// How many GPUs there are.
@@ -403,17 +399,7 @@ impl Core {
 
     /// A fresh handle of an entry.
     pub(crate) fn handle(&self, entry: &Entry) -> SealedShard {
-        let state = entry.state();
-        let stated = Stated {
-            shard_id: entry.id.clone(),
-            gpu_index: state.gpu_index(),
-            sealed_data: state.seal.record.clone(),
-            model_id: Arc::clone(&entry.sealed_as.model_id),
-            plaintext_len: entry.plaintext_len.get(),
-            protection: state.seal.protection(),
-            generation: state.generation,
-        };
-        drop(state);
+        let stated = entry.state().stated(entry);
         self.marker.handle(stated)
     }
 
@@ -422,14 +408,17 @@ impl Core {
     /// # Errors
     ///
     /// In this order: [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
-    /// [`VramError::ShardFreed`], [`VramError::StaleHandle`].
+    /// [`VramError::ShardFreed`], [`VramError::StaleHandle`], [`VramError::Parked`].
     pub(crate) fn resolve(&self, handle: &SealedShard) -> Result<Arc<Entry>, VramError> {
         self.marker.check(handle)?;
         let entry = self
             .registry
-            .get(&handle.shard_id)
+            .find(&handle.shard_id)
             .ok_or_else(|| VramError::ShardFreed { shard: handle.shard_id.clone() })?;
         entry.check_current(handle)?;
+        if entry.state().parked {
+            return Err(VramError::Parked { shard: entry.id.clone() });
+        }
         Ok(entry)
     }
 
@@ -451,7 +440,7 @@ impl Core {
     pub(crate) fn exclusive<T>(
         &self,
         handle: &SealedShard,
-        work: impl FnOnce(&Entry) -> Result<T, VramError>,
+        work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
     ) -> Result<T, VramError> {
         let entry = self.resolve(handle)?;
         let _pass = entry.gate.exclusive().map_err(|busy| in_use(&entry, busy))?;
@@ -461,6 +450,6 @@ impl Core {
     }
 }
 
-fn in_use(entry: &Entry, busy: Busy) -> VramError {
+pub(crate) fn in_use(entry: &Entry, busy: Busy) -> VramError {
     VramError::InUse { shard: entry.id.clone(), leases: busy.leases }
 }

@@ -11,22 +11,25 @@ use crate::lanes::{Lanes, Worker};
 use crate::manager::Core;
 use crate::registry::{Entry, View};
 use crate::shard::SealedShard;
-use crate::space::locate;
+use crate::space::{Space, locate};
 use crate::verify::Selection;
 use crate::windows::Window;
 
 impl Core {
     /// Moves a shard. On any failure it is where it was.
     pub(crate) fn migrate(&self, handle: &SealedShard, gpu: u32) -> Result<SealedShard, VramError> {
-        self.exclusive(handle, |entry| {
-            let target = self.gpu(gpu)?;
-            entry.not_quarantined()?;
-            let view = entry.view()?;
-            if view.gpu.index != target.index {
-                self.move_entry(entry, &view, &Arc::clone(target))?;
-            }
-            Ok(self.handle(entry))
-        })
+        self.exclusive(handle, |entry| self.migrate_entry(entry, gpu))
+    }
+
+    /// Moves a shard. The caller is exclusive at its gate.
+    pub(crate) fn migrate_entry(&self, entry: &Entry, gpu: u32) -> Result<SealedShard, VramError> {
+        let target = self.gpu(gpu)?;
+        entry.not_quarantined()?;
+        let view = entry.view()?;
+        if view.gpu.index != target.index {
+            self.move_entry(entry, &view, &Arc::clone(target))?;
+        }
+        Ok(self.handle(entry))
     }
 
     fn move_entry(
@@ -36,32 +39,53 @@ impl Core {
         target: &Arc<crate::gpu::Gpu>,
     ) -> Result<(), VramError> {
         source.gpu.ready()?;
-        let mut space = target.place(entry.plaintext_len)?;
-        space.written()?;
-        let moved = space.view(Arc::clone(&source.seal));
-        self.copy_verified(entry, source, &moved)?;
-
-        space.commit();
-        let old = entry.state().space.replace(space);
-        let at = self.clock.now();
-        entry.state().last_verified = Some(at);
-        // The shard has moved; what becomes of its old place changes nothing about that.
-        if let Some(Err((bytes, error))) = old.map(crate::space::Space::give_back) {
-            tracing::warn!(shard = %entry.id, bytes = bytes.get(), %error, "moved, but the old place stays counted");
-        }
+        let space = self.copy_to(entry, source, self.place_for(entry, target)?)?;
+        self.settle_in(entry, space);
         tracing::info!(shard = %entry.id, from = source.gpu.index, to = target.index, "migrated");
         Ok(())
     }
 
+    /// Copies a shard to another place, verified there. The shard itself stays as it is.
+    pub(crate) fn copy_to(
+        &self,
+        entry: &Entry,
+        source: &View,
+        mut space: Space,
+    ) -> Result<Space, VramError> {
+        source.gpu.ready()?;
+        space.written()?;
+        let moved = space.view(Arc::clone(&source.seal));
+        self.copy_verified(entry, source, &moved)?;
+        Ok(space)
+    }
+
+    /// Lets a shard lie where a verified copy of it is, and gives its old place back.
+    pub(crate) fn settle_in(&self, entry: &Entry, mut space: Space) {
+        space.commit();
+        let at = self.clock.now();
+        let mut state = entry.state();
+        let old = state.space.replace(space);
+        state.last_verified = Some(at);
+        drop(state);
+        // The shard has moved; what becomes of its old place changes nothing about that.
+        if let Some(Err((bytes, error))) = old.map(Space::give_back) {
+            tracing::warn!(shard = %entry.id, bytes = bytes.get(), %error, "moved, but the old place stays counted");
+        }
+    }
+
     /// Copies a shard and opens every segment where it arrived.
     fn copy_verified(&self, entry: &Entry, source: &View, target: &View) -> Result<(), VramError> {
-        let peer = target.gpu.device.can_copy_from_peer(&*source.gpu.device);
+        let link = (source.gpu.index, target.gpu.index);
+        let peer = !self.links.is_distrusted(link.0, link.1)
+            && target.gpu.device.can_copy_from_peer(&*source.gpu.device);
+        let mut peer_altered = false;
         if peer && copy_by_peer(source, target)?.is_continue() {
             let altered = self.altered(target)?;
             if altered.is_empty() {
                 return Ok(());
             }
             // Peer links that report success and deliver other bytes exist: once more the long way.
+            peer_altered = true;
             tracing::warn!(
                 shard = %entry.id,
                 from = source.gpu.index,
@@ -73,6 +97,10 @@ impl Core {
         self.copy_staged(source, target)?;
         let arrived_altered = self.altered(target)?;
         if arrived_altered.is_empty() {
+            if peer_altered {
+                // The source is sound, and the long way is too: it was the link.
+                self.links.distrust(link.0, link.1);
+            }
             return Ok(());
         }
         // Either the source was altered, or the way is: the source decides.

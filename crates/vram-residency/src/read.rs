@@ -84,6 +84,7 @@ impl Core {
     ) -> Result<(), VramError> {
         let view = entry.view()?;
         view.gpu.ready()?;
+        self.used(entry);
         match self.read_view(&view, range, out) {
             Ok(()) => Ok(()),
             Err(VramError::Seal(SealError::SegmentMismatch { segment })) => {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use vram_alloc::{ByteLen, DeviceRange};
-use vram_seal::{ContentDigest, Opener, Protection, SealParams, SealRecord};
+use vram_seal::{ContentDigest, KeyId, Opener, Protection, SealParams, SealRecord};
 
 use crate::block::Block;
 use crate::clock::Timestamp;
@@ -14,20 +14,29 @@ use crate::error::VramError;
 use crate::gate::Gate;
 use crate::gpu::Gpu;
 use crate::id::ShardId;
+use crate::key_uses::KeyUse;
+use crate::parked::{Listed, Parked};
 use crate::request::SealedAs;
-use crate::shard::SealedShard;
+use crate::shard::{SealedShard, Stated};
 use crate::space::Space;
+use crate::standing::Standing;
 use crate::sync::{Mutex, MutexGuard, lock};
 
 /// All resident shards, by id. No guard of the map is held across a call into anything else: the
 /// entry is cloned out.
 #[derive(Debug)]
 pub(crate) struct Registry {
-    shards: DashMap<ShardId, Arc<Entry>>,
+    shards: Arc<Shards>,
     /// Shards that are resident, or being made so.
     count: Arc<AtomicU64>,
     count_max: u64,
+    /// Shards that are in host memory meanwhile.
+    pub(crate) parked: Arc<Parked>,
 }
+
+/// Resident and parked shards, by id. A parked one stays in the map, so that whoever looks for it
+/// at any moment finds it.
+pub(crate) type Shards = DashMap<ShardId, Arc<Entry>>;
 
 /// One resident shard.
 #[derive(Debug)]
@@ -37,6 +46,7 @@ pub(crate) struct Entry {
     pub(crate) owner: Option<Arc<str>>,
     pub(crate) plaintext_len: ByteLen,
     pub(crate) gate: Gate,
+    pub(crate) standing: Standing,
     state: Mutex<State>,
     #[expect(dead_code, reason = "held for its drop")]
     counted: Counted,
@@ -47,8 +57,10 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) seal: Arc<Seal>,
-    /// Where the bytes lie; none once the shard was freed.
+    /// Where the bytes lie; none while the shard is parked, and once it was freed.
     pub(crate) space: Option<Space>,
+    /// Whether the shard is in host memory, to come back.
+    pub(crate) parked: bool,
     /// Counts how often the shard was sealed anew.
     pub(crate) generation: u64,
     /// Segments found altered, in ascending order, from the moment on that any was. Empty inside
@@ -65,6 +77,8 @@ pub(crate) struct Seal {
     pub(crate) opener: Opener,
     pub(crate) params: SealParams,
     pub(crate) digest: ContentDigest,
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(crate) key_use: KeyUse,
 }
 
 /// Where a shard lies and how it is sealed, while a pass of its gate is held.
@@ -90,8 +104,8 @@ impl Drop for Counted {
 }
 
 impl Registry {
-    pub(crate) fn new(count_max: u64) -> Self {
-        Self { shards: DashMap::new(), count: Arc::default(), count_max }
+    pub(crate) fn new(count_max: u64, parked: Parked) -> Self {
+        Self { shards: Arc::default(), count: Arc::default(), count_max, parked: Arc::new(parked) }
     }
 
     /// Takes a place for one more shard.
@@ -117,8 +131,19 @@ impl Registry {
         self.shards.insert(entry.id.clone(), entry);
     }
 
+    /// A shard that is resident.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Entry>> {
+        self.find(id).filter(|entry| !entry.state().parked)
+    }
+
+    /// A shard that is resident or parked.
+    pub(crate) fn find(&self, id: &str) -> Option<Arc<Entry>> {
         self.shards.get(id).map(|entry| Arc::clone(&entry))
+    }
+
+    /// Keeps a shard known while it is parked.
+    pub(crate) fn list(&self, entry: &Entry) -> Listed {
+        Listed::new(entry.id.clone(), Arc::clone(&self.shards), Arc::clone(&self.parked))
     }
 
     pub(crate) fn remove(&self, id: &str) {
@@ -132,10 +157,11 @@ impl Registry {
         self.shards.len()
     }
 
-    /// All entries, in ascending order of their ids.
+    /// All resident shards, in ascending order of their ids.
     pub(crate) fn sorted(&self) -> Vec<Arc<Entry>> {
         let mut entries: Vec<_> =
             self.shards.iter().map(|entry| Arc::clone(entry.value())).collect();
+        entries.retain(|entry| !entry.state().parked);
         entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         entries
     }
@@ -147,6 +173,7 @@ impl Entry {
         sealed_as: SealedAs,
         owner: Option<Arc<str>>,
         plaintext_len: ByteLen,
+        standing: Standing,
         state: State,
         counted: Counted,
     ) -> Self {
@@ -156,6 +183,7 @@ impl Entry {
             owner,
             plaintext_len,
             gate: Gate::default(),
+            standing,
             state: Mutex::new(state),
             counted,
         }
@@ -175,11 +203,14 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// [`VramError::ShardFreed`] if it was freed while the caller waited at the gate.
+    /// [`VramError::ShardFreed`] or [`VramError::Parked`] if it was freed or parked while the
+    /// caller waited at the gate.
     pub(crate) fn view(&self) -> Result<View, VramError> {
         let state = self.state();
-        let space =
-            state.space.as_ref().ok_or_else(|| VramError::ShardFreed { shard: self.id.clone() })?;
+        let space = state.space.as_ref().ok_or_else(|| {
+            let shard = self.id.clone();
+            if state.parked { VramError::Parked { shard } } else { VramError::ShardFreed { shard } }
+        })?;
         Ok(space.view(Arc::clone(&state.seal)))
     }
 
@@ -242,6 +273,19 @@ impl View {
 }
 
 impl State {
+    /// What a handle of the shard states now.
+    pub(crate) fn stated(&self, entry: &Entry) -> Stated {
+        Stated {
+            shard_id: entry.id.clone(),
+            gpu_index: self.gpu_index(),
+            sealed_data: self.seal.record.clone(),
+            model_id: Arc::clone(&entry.sealed_as.model_id),
+            plaintext_len: entry.plaintext_len.get(),
+            protection: self.seal.protection(),
+            generation: self.generation,
+        }
+    }
+
     /// The GPU that holds the shard; the last possible index once it was freed.
     pub(crate) fn gpu_index(&self) -> u32 {
         self.space.as_ref().map_or(u32::MAX, |space| space.gpu().index)
@@ -251,5 +295,9 @@ impl State {
 impl Seal {
     pub(crate) const fn protection(&self) -> Protection {
         self.params.protection()
+    }
+
+    pub(crate) const fn key_id(&self) -> KeyId {
+        self.opener.fields().key_id()
     }
 }

@@ -14,6 +14,17 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(without_waiting).open(path)
 }
 
+/// As [`open`], for a regular file and nothing else.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let file = open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        return Ok(file);
+    }
+    let reason = format!("it is {}, not a regular file", kind_of(&metadata));
+    Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
+}
+
 /// What a path led to, in words that fit into "… is a folder".
 pub(crate) fn kind_of(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();

@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::gpu::Gpu;
 use crate::id::ShardId;
 use crate::manager::Core;
+use crate::standing::OnEviction;
 
 /// The figures of one GPU at one moment: `used + reserved + free == total`, and nothing is used
 /// that was not granted.
@@ -104,6 +105,12 @@ pub struct ShardReport {
     pub last_verified: Option<Timestamp>,
     /// Leases that are out.
     pub leases: u64,
+    /// Whether it is kept from being evicted.
+    pub pinned: bool,
+    /// Its priority: the least important is evicted first.
+    pub priority: u32,
+    /// What may become of it when room is needed.
+    pub on_eviction: OnEviction,
 }
 
 /// What is resident where, and what is left. `Display` prints a table.
@@ -114,6 +121,9 @@ pub struct Report {
     pub gpus: Vec<GpuReport>,
     /// All shards, in ascending order of their ids.
     pub shards: Vec<ShardReport>,
+    /// Pairs of GPUs, source first, whose direct copies arrived altered: they are staged through
+    /// the host since.
+    pub distrusted_links: Vec<(u32, u32)>,
 }
 
 impl Core {
@@ -133,6 +143,9 @@ impl Core {
                     protection: state.seal.protection(),
                     quarantine: state.quarantine.clone(),
                     last_verified: state.last_verified,
+                    pinned: entry.standing.pinned(),
+                    priority: entry.standing.claim.priority,
+                    on_eviction: self.fate(entry),
                     leases: u64::try_from(entry.gate.leases()).unwrap_or(u64::MAX),
                 }
             })
@@ -156,7 +169,7 @@ impl Core {
                 quarantined: count(gpu.index, true),
             })
             .collect();
-        Report { gpus, shards }
+        Report { gpus, shards, distrusted_links: self.links.distrusted() }
     }
 }
 
@@ -183,6 +196,9 @@ impl fmt::Display for Report {
             if let Some((bytes, error)) = &gpu.unreturned {
                 writeln!(f, "      {bytes} could not be given back and stay counted: {error}")?;
             }
+        }
+        for (source, target) in &self.distrusted_links {
+            writeln!(f, "direct copies from gpu {source} to gpu {target} arrived altered: staged")?;
         }
         if self.shards.is_empty() {
             return f.write_str("no shard is resident\n");

@@ -7,6 +7,8 @@ use vram_seal::{
     SegmentSize, SivScope, Suite,
 };
 
+use crate::evict::RoomMaking;
+use crate::standing::{Claim, OnEviction};
 use crate::write::ReadBack;
 
 /// A request to seal something onto one GPU. Everything but model and GPU has a default.
@@ -30,6 +32,8 @@ pub struct SealRequest {
     pub(crate) segment: Option<SegmentSize>,
     pub(crate) read_back: Option<ReadBack>,
     pub(crate) owner: Option<Arc<str>>,
+    pub(crate) claim: Claim,
+    pub(crate) evicts: bool,
 }
 
 /// What a shard is sealed as: everything its seal is bound to.
@@ -74,6 +78,8 @@ impl SealRequest {
             segment: None,
             read_back: None,
             owner: None,
+            claim: Claim::default(),
+            evicts: true,
         }
     }
 
@@ -136,6 +142,37 @@ impl SealRequest {
     pub fn owner(mut self, owner: &str) -> Self {
         self.owner = Some(owner.into());
         self
+    }
+
+    /// Sets how important the shard is, for policies that evict the least important first.
+    /// Default: 0. Room for a shard is never made by evicting one of a higher priority.
+    pub fn priority(mut self, priority: u32) -> Self {
+        self.claim.priority = priority;
+        self
+    }
+
+    /// Sets what it costs to bring the shard back once it was evicted, in a unit of the caller's,
+    /// for policies that evict first what is cheap for its size. Default: 0.
+    pub fn cost(mut self, cost: u64) -> Self {
+        self.claim.cost = cost;
+        self
+    }
+
+    /// Sets what may become of the shard when room is needed for others. Default: the manager's.
+    pub fn on_eviction(mut self, on_eviction: OnEviction) -> Self {
+        self.claim.on_eviction = Some(on_eviction);
+        self
+    }
+
+    /// Sets whether others may be evicted to make room for the shard, where the manager has an
+    /// eviction policy. Default: yes. If not, a refusal for want of room says what could go.
+    pub fn evicts(mut self, evicts: bool) -> Self {
+        self.evicts = evicts;
+        self
+    }
+
+    pub(crate) const fn room_making(&self) -> RoomMaking {
+        RoomMaking { evicts: self.evicts, priority: self.claim.priority }
     }
 
     /// The choices of the seal, the manager's where the request makes none.

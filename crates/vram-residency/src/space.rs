@@ -8,8 +8,10 @@ use vram_alloc::{ByteLen, ByteRange, Charge, DeviceRange, Placement, Reservation
 use vram_gpu::GpuError;
 
 use crate::block::{Block, Stuck};
+use crate::dry_run::DryRun;
 use crate::error::VramError;
 use crate::gpu::{Gpu, WipePolicy};
+use crate::promise::Home;
 use crate::registry::{Seal, View};
 use crate::sync::lock;
 
@@ -25,12 +27,23 @@ pub(crate) struct Space {
     /// The block that it is, on a GPU that is used block by block.
     block: Option<Arc<Block>>,
     written: bool,
+    /// The reservation that it was taken out of, and goes back to until it is settled.
+    home: Option<Home>,
 }
 
 #[derive(Debug)]
 enum Grant {
     Promised(Reservation),
     InUse(Charge),
+}
+
+impl Grant {
+    fn promised(self) -> Reservation {
+        match self {
+            Self::Promised(reservation) => reservation,
+            Self::InUse(charge) => charge.revoke(),
+        }
+    }
 }
 
 /// What giving back did.
@@ -46,12 +59,40 @@ pub(crate) struct Returned {
 
 impl Space {
     pub(crate) const fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
-        Self {
-            gpu,
-            held: Some((placement, Grant::Promised(reservation))),
-            block: None,
-            written: false,
-        }
+        let held = Some((placement, Grant::Promised(reservation)));
+        Self { gpu, held, block: None, written: false, home: None }
+    }
+
+    /// As [`new`](Self::new), out of a reservation: given back, it goes there.
+    pub(crate) const fn out_of(
+        home: Home,
+        gpu: Arc<Gpu>,
+        placement: Placement,
+        reservation: Reservation,
+    ) -> Self {
+        let held = Some((placement, Grant::Promised(reservation)));
+        Self { gpu, held, block: None, written: false, home: Some(home) }
+    }
+
+    /// From now on it goes back to this reservation.
+    pub(crate) fn set_home(&mut self, home: Home) {
+        self.home = Some(home);
+    }
+
+    /// What it holds stays: given back later, it goes to everybody.
+    pub(crate) fn settle(&mut self) {
+        self.home = None;
+    }
+
+    /// Gives it back in a dry run. False if it is not there.
+    pub(crate) fn remove_from(&self, dry_run: &mut DryRun) -> bool {
+        let placement = self.held.as_ref().map(|(placement, _)| placement);
+        placement.is_some_and(|placement| dry_run.remove(self.gpu.index, placement))
+    }
+
+    /// Bytes that it takes of the region.
+    pub(crate) fn footprint(&self) -> ByteLen {
+        self.held.as_ref().map_or(ByteLen::ZERO, |(placement, _)| placement.footprint())
     }
 
     pub(crate) const fn gpu(&self) -> &Arc<Gpu> {
@@ -122,6 +163,26 @@ impl Space {
         });
     }
 
+    /// Moves to the start of `gap`, which ends where this begins and is no longer than it. What is
+    /// left behind was wiped by the caller, and is given back with the promise for the gap. Only in
+    /// a region: blocks have no neighbours.
+    pub(crate) fn slide_down(&mut self, mut gap: Self) {
+        let (Some((low, promise)), Some((high, grant))) = (gap.held.take(), self.held.take())
+        else {
+            debug_assert!(false, "a space without a place cannot slide");
+            return;
+        };
+        let (to, from, len) = (low.start(), high.start(), high.len());
+        let mut arena = lock(&self.gpu.arena);
+        self.gpu.take_back(&mut arena, low);
+        self.gpu.take_back(&mut arena, high);
+        // Under one lock: both places were just given back, so either can be had.
+        let placed = arena.place_at(to, len).or_else(|_taken| arena.place_at(from, len));
+        self.held = placed.ok().map(|placement| (placement, grant));
+        drop(promise);
+        debug_assert_eq!(self.range().start(), to, "the gap was not below the shard");
+    }
+
     /// Wipes the bytes and gives them back; a block goes back to the driver.
     ///
     /// # Errors
@@ -145,6 +206,10 @@ impl Space {
         };
         match outcome {
             Ok((wiped, driver_delta)) => {
+                if let Some(home) = self.home.take() {
+                    home.take_back(&self.gpu, placement, grant.promised());
+                    return Ok(Returned { bytes, wiped, driver_delta });
+                }
                 let mut arena = lock(&self.gpu.arena);
                 self.gpu.take_back(&mut arena, placement);
                 // Under the arena's lock, so that nobody sees the room in one and not in the other.

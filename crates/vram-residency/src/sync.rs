@@ -1,12 +1,15 @@
 //! The locks of this crate, in one place, and what a panic does to them.
 //!
 //! Order in which they are taken, outermost first: a shard's [`Gate`](crate::gate::Gate), its state,
-//! a GPU's arena, a GPU's list of bytes that were not returned. The capacity ledger takes no lock.
+//! a GPU's arena, a GPU's list of bytes that were not returned. The key ring is outermost of all but
+//! the gate, and its count of uses is taken inside it. The capacity ledger takes no lock.
 //! No device is called while any of them but the gate is held.
 
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
+use core::time::Duration;
 use std::sync::PoisonError;
+use std::time::Instant;
 
 /// Locks, also after a panic in another holder.
 ///
@@ -16,9 +19,40 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits on `condvar`, with the same view of panics as [`lock`].
-pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-    condvar.wait(guard).unwrap_or_else(PoisonError::into_inner)
+/// When a wait ends at the latest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// Whatever is waited for happens.
+    pub(crate) const NEVER: Self = Self(None);
+
+    /// A deadline that far from now; never, if that is further than the clock can count.
+    pub(crate) fn within(timeout: Duration) -> Self {
+        Self(Instant::now().checked_add(timeout))
+    }
+}
+
+/// Waits on `condvar`, with the same view of panics as [`lock`]. May wake without a reason.
+///
+/// # Errors
+///
+/// The lock, if the deadline has passed.
+pub(crate) fn wait_until<'a, T>(
+    condvar: &Condvar,
+    guard: MutexGuard<'a, T>,
+    deadline: Deadline,
+) -> Result<MutexGuard<'a, T>, MutexGuard<'a, T>> {
+    let Some(end) = deadline.0 else {
+        return Ok(condvar.wait(guard).unwrap_or_else(PoisonError::into_inner));
+    };
+    let left = end.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(guard);
+    }
+    let (guard, _timed_out) =
+        condvar.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner);
+    Ok(guard)
 }
 
 /// Locks for reading, with the same view of panics as [`lock`].

@@ -18,15 +18,15 @@
 //! write fails is rewritten from the host buffer that still holds it. Only if the device refuses the
 //! way back as well is the shard lost; it is in quarantine then.
 
-mod convert;
+pub(crate) mod convert;
 mod in_place;
 
 use std::sync::Arc;
 
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{
-    Expected, OpenLimits, Protection, SealError, SealParams, Sealed, SealedSegment, Sealer,
-    SegmentCollector, SegmentHash, SivScope, open_record_in,
+    Expected, KeyId, Protection, SealError, SealParams, Sealed, SealedSegment, Sealer,
+    SegmentCollector, SegmentHash, SivScope,
 };
 
 use crate::error::VramError;
@@ -38,7 +38,8 @@ use crate::shard::SealedShard;
 use crate::space::{Space, locate};
 use crate::sync::{Mutex, lock, read};
 use crate::verify::Selection;
-use convert::{Convert, part};
+pub(crate) use convert::Convert;
+use convert::part;
 
 impl VramManager {
     /// Turns an Encrypted shard into an Authenticated one on the same GPU: its plaintext lies in
@@ -87,15 +88,20 @@ impl Core {
             if old.seal.protection() == to {
                 return Ok(self.handle(entry));
             }
-            let params = old.seal.params.with_protection(to);
-            match old.gpu.place(entry.plaintext_len) {
-                Ok(space) => self.seal_beside(entry, &old, params, space),
-                Err(VramError::InsufficientVram(_)) => self.seal_in_place(entry, &old, params),
-                Err(error) => Err(error),
-            }?;
+            let key = old.seal.key_id();
+            self.seal_anew(entry, &old, Anew { params: old.seal.params.with_protection(to), key })?;
             tracing::info!(shard = %entry.id, gpu = old.gpu.index, ?to, "sealed anew");
             Ok(self.handle(entry))
         })
+    }
+
+    /// Seals a shard anew on its GPU. The caller is exclusive at its gate.
+    pub(crate) fn seal_anew(&self, entry: &Entry, old: &View, anew: Anew) -> Result<(), VramError> {
+        match old.gpu.place(entry.plaintext_len) {
+            Ok(space) => self.seal_beside(entry, old, anew, space),
+            Err(VramError::InsufficientVram(_)) => self.seal_in_place(entry, old, anew),
+            Err(error) => Err(error),
+        }
     }
 
     /// Seals a shard anew into a second place, and gives up the first.
@@ -103,14 +109,17 @@ impl Core {
         &self,
         entry: &Entry,
         old: &View,
-        params: SealParams,
+        anew: Anew,
         mut space: Space,
     ) -> Result<(), VramError> {
-        let hashes =
-            if needs_digest_first(params) { Some(self.content_hashes(entry, old)?) } else { None };
-        let sealer = self.sealer(entry, old, params, hashes.as_deref())?;
+        let hashes = if needs_digest_first(anew.params) {
+            Some(self.content_hashes(entry, old)?)
+        } else {
+            None
+        };
+        let sealer = self.sealer(entry, anew, hashes.as_deref())?;
         space.written()?;
-        let seal = self.write_beside(old, &space, sealer, hashes.as_deref(), params);
+        let seal = self.write_beside(old, &space, sealer, hashes.as_deref(), anew.params);
         let seal = seal.map_err(|error| altered(entry, error))?;
         let new = space.view(Arc::new(seal));
         let verified = self.read_back(&new, self.read_back)?;
@@ -194,7 +203,11 @@ impl Core {
     /// # Errors
     ///
     /// [`VramError::ShardAltered`] naming every altered segment; the shard is in quarantine then.
-    fn content_hashes(&self, entry: &Entry, view: &View) -> Result<Vec<SegmentHash>, VramError> {
+    pub(crate) fn content_hashes(
+        &self,
+        entry: &Entry,
+        view: &View,
+    ) -> Result<Vec<SegmentHash>, VramError> {
         let opener = &view.seal.opener;
         let layout = *opener.layout();
         let hashes = Hashes::new(&layout)?;
@@ -220,19 +233,18 @@ impl Core {
         Ok(hashes)
     }
 
-    /// A sealer for the same content under the same key, with other choices.
-    fn sealer(
+    /// A sealer for the content of a shard.
+    pub(crate) fn sealer(
         &self,
         entry: &Entry,
-        old: &View,
-        params: SealParams,
+        anew: Anew,
         hashes: Option<&[SegmentHash]>,
     ) -> Result<Sealer, VramError> {
         let context = entry.sealed_as.context()?;
-        let id = old.seal.opener.fields().key_id();
+        let id = anew.key;
         let keys = read(&self.keys);
         let key = keys.get(&id).ok_or(SealError::UnknownKey { id })?;
-        let mut sealer = Sealer::new(key, &context, params, entry.plaintext_len)?;
+        let mut sealer = Sealer::new(key, &context, anew.params, entry.plaintext_len)?;
         drop(keys);
         if let Some(hashes) = hashes.filter(|_| sealer.needs_digest_first()) {
             sealer.fix(hashes)?;
@@ -241,25 +253,25 @@ impl Core {
     }
 
     /// Opens a record that was just made, as every reader will.
-    fn finish_seal(
+    pub(crate) fn finish_seal(
         &self,
         old: &View,
         params: SealParams,
         sealed: Sealed,
     ) -> Result<Seal, VramError> {
-        let Sealed { record, tags, digest, .. } = sealed;
-        if digest != old.seal.digest {
+        if sealed.digest != old.seal.digest {
             return Err(SealError::DigestMismatch.into());
         }
         // The context was stated by this manager a moment ago; key and code are checked all the same.
-        let opened = open_record_in(
-            &read(&self.keys),
-            &record,
-            &Expected::anything(),
-            OpenLimits::default(),
-        )?;
-        Ok(Seal { record, opener: opened.with_table(tags)?, params, digest })
+        self.open_seal(sealed, params, &Expected::anything())
     }
+}
+
+/// How a shard is to be sealed anew.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Anew {
+    pub(crate) params: SealParams,
+    pub(crate) key: KeyId,
 }
 
 /// Whether sealing with these choices needs all hashes before the first segment.
@@ -269,7 +281,7 @@ fn needs_digest_first(params: SealParams) -> bool {
 
 /// An error of the seal while device bytes are being read means that they are not what was sealed:
 /// the shard goes into quarantine.
-fn altered(entry: &Entry, error: VramError) -> VramError {
+pub(crate) fn altered(entry: &Entry, error: VramError) -> VramError {
     let segments = match error {
         VramError::Seal(
             SealError::SegmentMismatch { segment } | SealError::SourceChanged { segment },

@@ -20,19 +20,22 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{
-    ContentDigest, Expected, OpenLimits, SealError, SealParams, Sealed, Sealer, SegmentCollector,
-    SegmentHash, SivScope, hash_all, open_record_in,
+    ContentDigest, Expected, SealError, SealParams, Sealer, SegmentCollector, SegmentHash,
+    SivScope, hash_all,
 };
 
 use crate::error::VramError;
+use crate::evict::Goal;
 use crate::feed::Feed;
 use crate::gpu::Gpu;
+use crate::id::ShardId;
 use crate::lanes::{Lanes, Worker};
 use crate::manager::Core;
 use crate::registry::{Counted, Entry, Seal, State, View};
 use crate::request::SealRequest;
 use crate::shard::SealedShard;
 use crate::space::{Space, locate};
+use crate::standing::Standing;
 use crate::sync::{Mutex, lock, read};
 use crate::verify::Selection;
 use crate::windows::{Window, Windows};
@@ -77,8 +80,21 @@ impl Core {
         request: &SealRequest,
         data: &[u8],
     ) -> Result<SealedShard, VramError> {
-        let (space, counted) = self.place(request, ByteLen::from_usize(data.len()))?;
-        let entry = self.write_shard(request, space, counted, &data, &WriteOptions::SLICE)?;
+        let len = ByteLen::from_usize(data.len());
+        let write = || {
+            let (space, counted) = self.place(request, len)?;
+            self.write_shard(request, space, counted, &data, &WriteOptions::SLICE)
+        };
+        let entry = match write() {
+            // The books had room, and the driver did not: once more, if somebody gives way.
+            Err(VramError::Device { source, .. })
+                if source.is_out_of_memory()
+                    && self.give_way(self.gpu(request.gpu)?, len, request.room_making()) =>
+            {
+                write()
+            }
+            other => other,
+        }?;
         Ok(self.publish(entry))
     }
 
@@ -88,8 +104,31 @@ impl Core {
         request: &SealRequest,
         len: ByteLen,
     ) -> Result<(Space, Counted), VramError> {
+        let (gpu, lens) = (self.gpu(request.gpu)?, [len]);
+        let gpus = core::slice::from_ref(gpu);
+        self.with_room(gpus, Goal::Pieces(&lens), request.room_making(), || {
+            self.place_once(request, len)
+        })
+    }
+
+    /// As [`place`](Self::place), in what room there is.
+    pub(crate) fn place_once(
+        &self,
+        request: &SealRequest,
+        len: ByteLen,
+    ) -> Result<(Space, Counted), VramError> {
+        let counted = self.admissible(request, len)?;
+        Ok((self.gpu(request.gpu)?.place(len)?, counted))
+    }
+
+    /// Checks a request, and takes a place among the shards for it.
+    pub(crate) fn admissible(
+        &self,
+        request: &SealRequest,
+        len: ByteLen,
+    ) -> Result<Counted, VramError> {
         request.sealed_as.context()?;
-        let gpu = self.gpu(request.gpu)?;
+        self.gpu(request.gpu)?;
         let limit = self.limits.shard_len_max;
         if len > limit {
             return Err(VramError::LimitExceeded {
@@ -98,8 +137,7 @@ impl Core {
                 wanted: len.get(),
             });
         }
-        let counted = self.registry.count_one()?;
-        Ok((gpu.place(len)?, counted))
+        self.registry.count_one()
     }
 
     /// Seals `feed` into `space`. The entry that comes out is complete, and not yet in the registry:
@@ -112,7 +150,6 @@ impl Core {
         feed: &dyn Feed,
         options: &WriteOptions<'_>,
     ) -> Result<Arc<Entry>, VramError> {
-        let len = feed.len();
         let params = request.params(self.defaults, options.scope);
         let id = self.ids.next(&*self.clock);
         let seal = self.write_seal(request, params, &mut space, feed, options)?;
@@ -120,22 +157,43 @@ impl Core {
         let read_back = request.read_back.unwrap_or(self.read_back);
         let view = space.view(Arc::new(seal));
         let verified = self.read_back(&view, read_back)?;
+        Ok(self.entry(id, request, view.seal, space, counted, verified))
+    }
+
+    /// A complete entry of what lies in `space`. It is not in the registry yet: dropping it gives
+    /// everything back.
+    pub(crate) fn entry(
+        &self,
+        id: ShardId,
+        request: &SealRequest,
+        seal: Arc<Seal>,
+        mut space: Space,
+        counted: Counted,
+        verified: bool,
+    ) -> Arc<Entry> {
         space.commit();
+        let len = seal.opener.fields().plaintext_len();
         let state = State {
-            seal: view.seal,
+            seal,
             space: Some(space),
+            parked: false,
             generation: 0,
             quarantine: None,
             last_verified: verified.then(|| self.clock.now()),
         };
         let owner = request.owner.clone();
-        let entry = Entry::new(id, request.sealed_as.clone(), owner, len, state, counted);
-        Ok(Arc::new(entry))
+        let standing = Standing::new(request.claim);
+        let entry = Entry::new(id, request.sealed_as.clone(), owner, len, standing, state, counted);
+        self.used(&entry);
+        Arc::new(entry)
     }
 
     /// Makes a complete entry resident.
     pub(crate) fn publish(&self, entry: Arc<Entry>) -> SealedShard {
         let handle = self.handle(&entry);
+        if let Some(space) = entry.state().space.as_mut() {
+            space.settle();
+        }
         tracing::info!(
             shard = %entry.id,
             gpu = handle.gpu_index,
@@ -156,7 +214,11 @@ impl Core {
         options: &WriteOptions<'_>,
     ) -> Result<Seal, VramError> {
         let context = request.sealed_as.context()?;
-        let mut sealer = Sealer::new(read(&self.keys).active(), &context, params, feed.len())?;
+        let keys = read(&self.keys);
+        let mut sealer = Sealer::new(keys.active(), &context, params, feed.len())?;
+        // Held until the seal counts, so that the key is not retired meanwhile.
+        let _key_use = self.key_uses.take(keys.active().id());
+        drop(keys);
         let gpu = Arc::clone(space.gpu());
         let windows = self.windows(&gpu, *sealer.layout())?;
         let collector = SegmentCollector::new(&sealer)?;
@@ -177,19 +239,17 @@ impl Core {
         let pass = Pass { sealer: &sealer, collector: &collector, windows: &windows, feed };
         pass.write_all(space, hashes.as_deref(), options).map_err(changed)?;
 
-        let Sealed { record, tags, digest, .. } = collector.finish(sealer)?;
+        let done = collector.finish(sealer)?;
         if let Some(expected) = options.expected_digest
-            && *expected != digest
+            && *expected != done.digest
         {
             return Err(VramError::DigestMismatch {
                 model_id: Arc::clone(&request.sealed_as.model_id),
                 expected: Box::new(*expected),
-                found: Box::new(digest),
+                found: Box::new(done.digest),
             });
         }
-        let expected = Expected::from(&context);
-        let opened = open_record_in(&read(&self.keys), &record, &expected, OpenLimits::default())?;
-        Ok(Seal { record, opener: opened.with_table(tags)?, params, digest })
+        self.open_seal(done, params, &Expected::from(&context))
     }
 
     /// Reads back what was just written. Says whether that was all of it.

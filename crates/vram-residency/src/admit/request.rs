@@ -3,11 +3,12 @@
 use core::fmt;
 
 use vram_alloc::{ByteLen, Piece};
-use vram_seal::{Protection, SegmentSize, SivScope, Suite};
+use vram_seal::{Protection, SealError, SegmentSize, SivScope, Suite};
 
 use crate::cancel::CancelToken;
 use crate::progress::{Progress, ProgressFn};
 use crate::request::SealRequest;
+use crate::standing::OnEviction;
 use crate::write::ReadBack;
 
 /// Which GPUs may hold a model.
@@ -97,6 +98,31 @@ impl<'a> AdmitRequest<'a> {
         self
     }
 
+    /// Sets how important the shards are, as [`SealRequest::priority`] does for one.
+    pub fn priority(mut self, priority: u32) -> Self {
+        self.common = self.common.priority(priority);
+        self
+    }
+
+    /// Sets what it costs to bring one shard back once it was evicted, as [`SealRequest::cost`].
+    pub fn cost(mut self, cost: u64) -> Self {
+        self.common = self.common.cost(cost);
+        self
+    }
+
+    /// Sets what may become of the shards when room is needed for others. Default: the manager's.
+    pub fn on_eviction(mut self, on_eviction: OnEviction) -> Self {
+        self.common = self.common.on_eviction(on_eviction);
+        self
+    }
+
+    /// Sets whether others may be evicted to make room for the model, where the manager has an
+    /// eviction policy. Default: yes. If not, a refusal for want of room says what could go.
+    pub fn evicts(mut self, evicts: bool) -> Self {
+        self.common = self.common.evicts(evicts);
+        self
+    }
+
     /// Sets who is told how far the call has come: from worker threads, one at a time. If it
     /// panics, the call is rolled back and the panic goes on to the caller.
     pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
@@ -110,9 +136,16 @@ impl<'a> AdmitRequest<'a> {
         self
     }
 
+    /// # Errors
+    ///
+    /// [`SealError::ModelId`] unless the model id has 1 to 1024 bytes.
+    pub(crate) fn check(&self) -> Result<(), SealError> {
+        self.common.sealed_as.context().map(drop)
+    }
+
     /// The request for one piece: its number is the shard index, and its description is bound as
     /// metadata, so that no piece passes for another.
-    pub(super) fn for_piece(&self, index: u64, piece: &Piece, gpu: u32) -> SealRequest {
+    pub(crate) fn for_piece(&self, index: u64, piece: &Piece, gpu: u32) -> SealRequest {
         let mut request = self.common.clone().shard_index(index).metadata(&describe(piece));
         request.gpu = gpu;
         request

@@ -27,16 +27,8 @@ impl ImageFile {
     /// Opens a file and reads its first 256 bytes.
     pub(super) fn open(path: &Path) -> Result<Self, VramError> {
         let failed = |error| io_failed("open the sealed image", path, error);
-        let file = regular_file::open(path).map_err(failed)?;
+        let file = regular_file::open_regular(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
-            let kind = regular_file::kind_of(&metadata);
-            let error = io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("it is {kind}, not a regular file"),
-            );
-            return Err(failed(error));
-        }
         let mut head = [0_u8; SealRecord::LEN];
         let present = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(head.len());
         if let Some(head) = head.get_mut(..present) {

@@ -7,22 +7,22 @@ use crate::error::VramError;
 use crate::windows::{Window, Windows};
 
 /// The part of a staging buffer that holds a range of the device.
-pub(super) fn part(buffer: &mut [u8], range: DeviceRange) -> Result<&mut [u8], VramError> {
+pub(crate) fn part(buffer: &mut [u8], range: DeviceRange) -> Result<&mut [u8], VramError> {
     let len = range.len().to_usize();
     len.and_then(|len| buffer.get_mut(..len)).ok_or(VramError::HostMemory { wanted: range.len() })
 }
 
 /// Segments of one seal into segments of another.
-pub(super) struct Convert<'a> {
-    pub(super) from: &'a Opener,
-    pub(super) to: &'a Sealer,
+pub(crate) struct Convert<'a> {
+    pub(crate) from: &'a Opener,
+    pub(crate) to: &'a Sealer,
     /// What each segment must hash to, where that is known.
-    pub(super) hashes: Option<&'a [SegmentHash]>,
+    pub(crate) hashes: Option<&'a [SegmentHash]>,
 }
 
 impl Convert<'_> {
     /// Converts one window where it lies in `bytes`, and hands each segment's seal to `keep`.
-    pub(super) fn window(
+    pub(crate) fn window(
         &self,
         windows: &Windows,
         window: &Window,

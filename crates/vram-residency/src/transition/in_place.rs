@@ -8,10 +8,10 @@ use std::sync::Arc;
 use vram_alloc::DeviceRange;
 use vram_gpu::{DeviceMemory, GpuError};
 use vram_seal::parallel::for_each_segment;
-use vram_seal::{Opener, SealParams, Sealer, SegmentCollector, SegmentHash};
+use vram_seal::{Opener, Sealer, SegmentCollector, SegmentHash};
 
-use super::altered;
 use super::convert::{Convert, part};
+use super::{Anew, altered};
 use crate::error::VramError;
 use crate::gpu::Gpu;
 use crate::lanes::{Lanes, Worker};
@@ -27,13 +27,14 @@ impl Core {
         &self,
         entry: &Entry,
         old: &View,
-        params: SealParams,
+        anew: Anew,
     ) -> Result<(), VramError> {
         let hashes = self.content_hashes(entry, old)?;
-        let seal = self.trial(entry, old, params, &hashes);
+        let seal = self.trial(entry, old, anew, &hashes);
         let seal = seal.map_err(|error| altered(entry, error))?;
-        let forth = self.sealer(entry, old, params, Some(&hashes))?;
-        let back = self.sealer(entry, old, old.seal.params, Some(&hashes))?;
+        let forth = self.sealer(entry, anew, Some(&hashes))?;
+        let before = Anew { params: old.seal.params, key: old.seal.key_id() };
+        let back = self.sealer(entry, before, Some(&hashes))?;
         let windows = self.windows(&old.gpu, *forth.layout())?;
         let rewrite = Rewrite {
             gpu: &old.gpu,
@@ -87,14 +88,14 @@ impl Core {
     }
 
     /// Goes through all of the work but the writing, to learn the record that it will have.
-    fn trial(
+    pub(crate) fn trial(
         &self,
         entry: &Entry,
         old: &View,
-        params: SealParams,
+        anew: Anew,
         hashes: &[SegmentHash],
     ) -> Result<Seal, VramError> {
-        let sealer = self.sealer(entry, old, params, Some(hashes))?;
+        let sealer = self.sealer(entry, anew, Some(hashes))?;
         let collector = SegmentCollector::new(&sealer)?;
         let windows = self.windows(&old.gpu, *sealer.layout())?;
         let convert = Convert { from: &old.seal.opener, to: &sealer, hashes: Some(hashes) };
@@ -102,7 +103,7 @@ impl Core {
         self.each_window(old, Selection::Run(0..windows.layout().count()), |window, bytes| {
             convert.window(&windows, window, bytes, &keep)
         })?;
-        self.finish_seal(old, params, collector.finish(sealer)?)
+        self.finish_seal(old, anew.params, collector.finish(sealer)?)
     }
 }
 

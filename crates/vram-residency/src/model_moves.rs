@@ -1,0 +1,299 @@
+//! Moving whole models: every shard of a [`ModelHandle`], or none.
+//!
+//! Each operation has two halves. The first takes what is needed for every shard and copies all of
+//! them, verified, while each still lies where it was: whatever fails there is dropped, and nothing
+//! happened. The second lets all copies count, and cannot fail.
+
+use core::fmt;
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, Piece};
+
+use crate::admit::GpuChoice;
+use crate::error::VramError;
+use crate::evict::{Goal, RoomMaking};
+use crate::manager::{Core, VramManager, in_use};
+use crate::model::{ModelHandle, ModelPiece};
+use crate::park::device_panicked;
+use crate::parked::ParkedShard;
+use crate::registry::Entry;
+use crate::shard::SealedShard;
+use crate::space::Space;
+use crate::verify::{Verdict, Verify};
+
+/// How often all shards of a model are asked for at once while others read them, before that is
+/// taken for an answer.
+const TRIES: u32 = 100;
+
+/// A model that waits in host memory, encrypted: one [`ParkedShard`] for each piece of its plan.
+///
+/// Dropping it gives the model up.
+#[derive(Debug)]
+#[must_use = "dropping a parked model gives it up"]
+#[non_exhaustive]
+pub struct ParkedModel {
+    /// The model that the shards were sealed as.
+    pub model_id: Arc<str>,
+    /// Its pieces, in the order of the plan.
+    pub pieces: Vec<ParkedPiece>,
+}
+
+/// A piece of a plan, and its shard in host memory.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ParkedPiece {
+    /// The piece as the plan has it.
+    pub piece: Piece,
+    /// Its shard.
+    pub parked: ParkedShard,
+}
+
+impl ParkedModel {
+    /// Host bytes that it takes of the limit for parked shards.
+    #[must_use]
+    pub fn host_len(&self) -> ByteLen {
+        let add = |sum: ByteLen, piece: &ParkedPiece| sum.saturating_add(piece.parked.host_len());
+        self.pieces.iter().fold(ByteLen::ZERO, add)
+    }
+}
+
+/// A parked model that could not be woken, and why. All of it is as it was.
+pub struct WakeModelError {
+    failed: Box<(ParkedModel, VramError)>,
+}
+
+impl WakeModelError {
+    /// Why it could not be woken.
+    #[must_use]
+    pub fn error(&self) -> &VramError {
+        &self.failed.1
+    }
+
+    /// The model, still parked.
+    pub fn into_parked(self) -> ParkedModel {
+        self.failed.0
+    }
+
+    /// Both.
+    pub fn into_parts(self) -> (ParkedModel, VramError) {
+        *self.failed
+    }
+}
+
+impl fmt::Debug for WakeModelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WakeModelError")
+            .field("parked", &self.failed.0)
+            .field("error", &self.failed.1)
+            .finish()
+    }
+}
+
+impl fmt::Display for WakeModelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} stays parked: {}", self.failed.0.model_id, self.failed.1)
+    }
+}
+
+impl core::error::Error for WakeModelError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        Some(&self.failed.1)
+    }
+}
+
+/// What verifying a model found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "an altered shard is reported here, not as an error"]
+pub struct ModelVerdict {
+    /// Whether every shard is sound.
+    pub sound: bool,
+    /// The verdicts of all shards, in the order of the plan.
+    pub shards: Vec<Verdict>,
+}
+
+impl VramManager {
+    /// Parks every shard of a model, or none: see [`park`](Self::park). All of them are kept from
+    /// readers until the last one is in host memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`park`](Self::park), for the first shard that cannot be parked. Every shard is then
+    /// where it was.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
+    pub fn park_model(&self, model: &ModelHandle) -> Result<ParkedModel, VramError> {
+        let shards = self.core.exclusive_all(model, |entries| {
+            let mut copies = Vec::new();
+            for entry in entries {
+                copies.push(self.core.host_copy(entry)?);
+            }
+            Ok(copies.into_iter().map(|copy| self.core.leave(copy)).collect::<Vec<_>>())
+        })?;
+        let pieces = model.pieces.iter().zip(shards);
+        let pieces =
+            pieces.map(|(piece, parked)| ParkedPiece { piece: piece.piece.clone(), parked });
+        Ok(ParkedModel { model_id: Arc::clone(&model.model_id), pieces: pieces.collect() })
+    }
+
+    /// Makes every shard of a parked model resident again, or none: see [`wake`](Self::wake). All
+    /// are placed before the first is written.
+    ///
+    /// # Errors
+    ///
+    /// [`WakeModelError`] with the parked model, as it was, and the reason: as
+    /// [`wake`](Self::wake), for the first shard that cannot be woken.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = parked.pieces.len()))]
+    pub fn wake_model(
+        &self,
+        parked: ParkedModel,
+        gpus: GpuChoice,
+    ) -> Result<ModelHandle, WakeModelError> {
+        let copied = catch_unwind(AssertUnwindSafe(|| self.core.wake_all(&parked, gpus)));
+        let copied = copied.unwrap_or_else(|_panic| Err(device_panicked(&self.core, gpus)));
+        let spaces = match copied {
+            Ok(spaces) => spaces,
+            Err(error) => return Err(WakeModelError { failed: Box::new((parked, error)) }),
+        };
+        let ParkedModel { model_id, pieces } = parked;
+        let pieces = pieces.into_iter().zip(spaces).map(|(piece, space)| ModelPiece {
+            piece: piece.piece,
+            shard: self.core.return_to(piece.parked, space),
+        });
+        Ok(ModelHandle { model_id, pieces: pieces.collect() })
+    }
+
+    /// Moves every shard of a model to one GPU, or none: see
+    /// [`migrate_shard`](Self::migrate_shard). The target needs room for all that is not there
+    /// yet; the old places are given up once everything arrived.
+    ///
+    /// # Errors
+    ///
+    /// As [`migrate_shard`](Self::migrate_shard), for the first shard that cannot be moved. Every
+    /// shard is then where it was.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len(), gpu))]
+    pub fn migrate_model(&self, model: &ModelHandle, gpu: u32) -> Result<ModelHandle, VramError> {
+        let target = Arc::clone(self.core.gpu(gpu)?);
+        let shards = self.core.exclusive_all(model, |entries| {
+            let mut copies = Vec::new();
+            for entry in entries {
+                entry.not_quarantined()?;
+                let view = entry.view()?;
+                let away = view.gpu.index != target.index;
+                let copy = if away {
+                    view.gpu.ready()?;
+                    let space = self.core.place_for(entry, &target)?;
+                    Some(self.core.copy_to(entry, &view, space)?)
+                } else {
+                    None
+                };
+                copies.push(copy);
+            }
+            let moved = entries.iter().zip(copies).map(|(entry, copy)| {
+                if let Some(space) = copy {
+                    self.core.settle_in(entry, space);
+                }
+                self.core.handle(entry)
+            });
+            Ok(moved.collect::<Vec<_>>())
+        })?;
+        Ok(refreshed(model, shards))
+    }
+
+    /// Verifies every shard of a model as thoroughly as asked: see [`verify`](Self::verify).
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify), for the first shard that cannot be verified. That one is
+    /// altered is an answer, not an error.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
+    pub fn verify_model(
+        &self,
+        model: &ModelHandle,
+        level: Verify,
+    ) -> Result<ModelVerdict, VramError> {
+        let verdicts: Result<Vec<_>, _> =
+            model.shards().map(|shard| self.core.verify(shard, level)).collect();
+        let shards = verdicts?;
+        Ok(ModelVerdict { sound: shards.iter().all(|verdict| verdict.sound), shards })
+    }
+}
+
+fn refreshed(model: &ModelHandle, shards: Vec<SealedShard>) -> ModelHandle {
+    let pieces = model.pieces.iter().zip(shards);
+    let pieces = pieces.map(|(piece, shard)| ModelPiece { piece: piece.piece.clone(), shard });
+    ModelHandle { model_id: Arc::clone(&model.model_id), pieces: pieces.collect() }
+}
+
+impl Core {
+    /// Copies all shards of a parked model to GPUs, verified there. Nothing counts yet.
+    fn wake_all(&self, parked: &ParkedModel, gpus: GpuChoice) -> Result<Vec<Space>, VramError> {
+        let gpus = self.choose(gpus)?;
+        for piece in &parked.pieces {
+            self.check_own(&piece.parked)?;
+        }
+        let lens: Vec<_> = parked.pieces.iter().map(|piece| piece.parked.plaintext_len()).collect();
+        let priorities =
+            parked.pieces.iter().map(|piece| piece.parked.copy.entry.standing.claim.priority);
+        let room = RoomMaking::none(priorities.min().unwrap_or(0));
+        let mut spaces = self.with_room(&gpus, Goal::Pieces(&lens), room, || {
+            let place = |len: &ByteLen| {
+                let mut refusal = None;
+                let space = gpus.iter().find_map(|gpu| {
+                    gpu.place(*len).map_err(|error| refusal.get_or_insert(error).clone()).ok()
+                });
+                let unknown = || VramError::UnknownGpu { gpu: 0, count: self.gpu_count() };
+                space.ok_or_else(|| refusal.unwrap_or_else(unknown))
+            };
+            lens.iter().map(place).collect::<Result<Vec<_>, _>>()
+        })?;
+        for (piece, space) in parked.pieces.iter().zip(&mut spaces) {
+            self.copy_into(&piece.parked, space)?;
+        }
+        Ok(spaces)
+    }
+
+    /// Runs `work` on all shards of a model as their only user.
+    ///
+    /// A thread that is inside one gate does not wait at another, or two such threads could wait
+    /// for each other. So all gates are tried, and if one is occupied, all are left and that one is
+    /// waited for first.
+    fn exclusive_all<T>(
+        &self,
+        model: &ModelHandle,
+        work: impl FnOnce(&[Arc<Entry>]) -> Result<T, VramError>,
+    ) -> Result<T, VramError> {
+        let entries: Result<Vec<_>, _> = model.shards().map(|shard| self.resolve(shard)).collect();
+        let entries = entries?;
+        let (mut first, mut tries) = (0, TRIES);
+        loop {
+            let mut passes = Vec::new();
+            let others = (0..entries.len()).filter(|index| *index != first);
+            let order = core::iter::once(first).chain(others);
+            let mut refused = None;
+            for (index, entry) in order.filter_map(|index| Some((index, entries.get(index)?))) {
+                match entry.gate.exclusive() {
+                    Ok(pass) => passes.push(pass),
+                    Err(busy) => {
+                        refused = Some((index, in_use(entry, busy), busy.leases > 0));
+                        break;
+                    }
+                }
+            }
+            let Some((index, error, leased)) = refused else {
+                for (entry, shard) in entries.iter().zip(model.shards()) {
+                    entry.view()?;
+                    entry.check_current(shard)?;
+                }
+                return work(&entries);
+            };
+            tries = tries.saturating_sub(1);
+            // Leased, or this very thread is in the way: no use in waiting.
+            if leased || passes.is_empty() || tries == 0 {
+                return Err(error);
+            }
+            first = index;
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! Parking a shard in host memory, and waking it: verified on both ways.
+//!
+//! ```text
+//!  park                                     wake
+//!   1 host memory, in the books              1 a placement on any GPU
+//!   2 each window: read, open, keep sealed   2 each window: host → staging → device
+//!     (Authenticated: encrypt what is kept)    (Authenticated: opened in staging)
+//!   3 handles answer `Parked`                3 every segment is opened at the target
+//!   4 the device bytes are wiped             4 handles are good again
+//! ```
+//!
+//! The shard keeps its id, its seal and its record: what it is woken as is compared with the very
+//! record that it was parked under, so no altered byte comes back as a valid one.
+
+use core::fmt;
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, ByteRange, GpuIndex};
+use vram_gpu::GpuError;
+use vram_seal::parallel::for_each_segment;
+use vram_seal::{Protection, SealError, SegmentCollector, SivScope};
+use zeroize::Zeroizing;
+
+use crate::admit::GpuChoice;
+use crate::builder::VramManagerBuilder;
+use crate::error::VramError;
+use crate::lanes::{Lanes, Worker};
+use crate::manager::{Core, VramManager};
+use crate::outward::Outward;
+use crate::parked::{HostCopy, ParkCapacity, ParkedShard};
+use crate::read::zeroed;
+use crate::registry::{Entry, Seal, View};
+use crate::shard::SealedShard;
+use crate::space::{Space, locate};
+use crate::transition::convert::Convert;
+use crate::transition::{Anew, altered};
+use crate::verify::Selection;
+use crate::windows::Window;
+
+/// A parked shard that could not be woken, and why. It is as it was: try again, on another GPU, or
+/// drop it.
+pub struct WakeError {
+    // On the heap: this is the error of a call that mostly succeeds.
+    failed: Box<(ParkedShard, VramError)>,
+}
+
+impl WakeError {
+    pub(crate) fn new(parked: ParkedShard, error: VramError) -> Self {
+        Self { failed: Box::new((parked, error)) }
+    }
+
+    /// Why it could not be woken.
+    #[must_use]
+    pub fn error(&self) -> &VramError {
+        &self.failed.1
+    }
+
+    /// The shard, still parked.
+    #[must_use]
+    pub fn into_parked(self) -> ParkedShard {
+        self.failed.0
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn into_parts(self) -> (ParkedShard, VramError) {
+        *self.failed
+    }
+}
+
+impl fmt::Debug for WakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WakeError")
+            .field("parked", &self.failed.0)
+            .field("error", &self.failed.1)
+            .finish()
+    }
+}
+
+impl fmt::Display for WakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} stays parked: {}", self.failed.0.shard_id(), self.failed.1)
+    }
+}
+
+impl core::error::Error for WakeError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        Some(&self.failed.1)
+    }
+}
+
+impl VramManagerBuilder {
+    /// Sets how much host memory parked shards may take. Default: no limit.
+    pub fn park_limit(mut self, bytes: ByteLen) -> Self {
+        self.park_limit = bytes;
+        self
+    }
+}
+
+impl VramManager {
+    /// Takes a shard off its GPU and into host memory, encrypted. Every segment is verified on the
+    /// way, and the device bytes are wiped afterwards.
+    ///
+    /// The value that comes out is the shard from then on: [`wake`](Self::wake) makes it resident
+    /// again, dropping it gives it up. Handles answer [`VramError::Parked`] meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle; [`VramError::InUse`]; [`VramError::Quarantined`];
+    /// [`VramError::ParkLimit`]; [`VramError::ShardAltered`] if the device bytes are not those
+    /// that were sealed (the shard is in quarantine then); [`VramError::Seal`] if the key of an
+    /// Authenticated shard is no longer in the ring; [`VramError::HostMemory`],
+    /// [`VramError::Device`], [`VramError::DeviceLost`]. The shard is then where it was.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::VramManager;
+    ///
+    /// let manager = VramManager::new_mock_multi_gpu(vec![1 << 20, 1 << 20])?;
+    /// let shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
+    /// let parked = manager.park(&shard)?;
+    /// assert_eq!(manager.get_used_vram(0)?, 0);
+    ///
+    /// let shard = manager.wake(parked, 1)?;
+    /// assert_eq!(manager.unseal_model(&shard)?, b"weights");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn park(&self, shard: &SealedShard) -> Result<ParkedShard, VramError> {
+        self.core.exclusive(shard, |entry| self.core.park_entry(entry))
+    }
+
+    /// Makes a parked shard resident again, on any GPU: the same id, the same seal, the same
+    /// bytes. Every segment is verified where it arrived, always. Handles from before it was parked
+    /// are good again.
+    ///
+    /// # Errors
+    ///
+    /// [`WakeError`] with the parked shard, as it was, and the reason:
+    /// [`VramError::ForeignHandle`] if another manager parked it; [`VramError::UnknownGpu`];
+    /// [`VramError::InsufficientVram`]; [`VramError::ParkedAltered`] if the host copy is not what
+    /// was parked; [`VramError::WriteNotKept`] if it does not arrive as it was sent;
+    /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`].
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %parked.shard_id(), gpu, bytes = parked.plaintext_len().get()))]
+    pub fn wake(&self, parked: ParkedShard, gpu: u32) -> Result<SealedShard, WakeError> {
+        // A panic of the device must not take the shard with it.
+        let copied = catch_unwind(AssertUnwindSafe(|| self.core.copy_back(&parked, gpu)));
+        let copied =
+            copied.unwrap_or_else(|_panic| Err(device_panicked(&self.core, GpuChoice::One(gpu))));
+        match copied {
+            Ok(space) => Ok(self.core.return_to(parked, space)),
+            Err(error) => Err(WakeError::new(parked, error)),
+        }
+    }
+
+    /// How much host memory parked shards may take, and do.
+    #[must_use]
+    pub fn park_capacity(&self) -> ParkCapacity {
+        self.core.registry.parked.capacity()
+    }
+}
+
+impl Core {
+    /// Parks a shard. The caller is exclusive at its gate. On any failure it is where it was.
+    pub(crate) fn park_entry(&self, entry: &Arc<Entry>) -> Result<ParkedShard, VramError> {
+        Ok(self.leave(self.host_copy(entry)?))
+    }
+
+    /// Lets a shard that was copied to host memory leave its GPU. The caller is exclusive at its
+    /// gate, and was when it was copied.
+    pub(crate) fn leave(&self, copy: HostCopy) -> ParkedShard {
+        let entry = &copy.entry;
+        let listed = self.registry.list(entry);
+        let mut state = entry.state();
+        let space = state.space.take();
+        state.parked = true;
+        state.last_verified = Some(copy.at);
+        drop(state);
+        // The shard is in host memory; what becomes of its place changes nothing about that.
+        if let Some(Err((bytes, error))) = space.map(Space::give_back) {
+            tracing::error!(shard = %entry.id, bytes = bytes.get(), %error, "parked, but its place could not be wiped and stays counted");
+        }
+        tracing::info!(shard = %entry.id, bytes = copy.charge.len().get(), "parked");
+        ParkedShard { copy: Box::new(copy), listed }
+    }
+
+    /// Copies a shard to host memory, encrypted and verified. The shard itself stays as it is.
+    pub(crate) fn host_copy(&self, entry: &Arc<Entry>) -> Result<HostCopy, VramError> {
+        entry.not_quarantined()?;
+        let view = entry.view()?;
+        view.gpu.ready()?;
+        let len = entry.plaintext_len;
+        let (needed, count) = (view.needed(len), view.seal.opener.layout().count());
+        let charge = self.registry.parked.charge(needed)?;
+        let mut bytes = zeroed(len)?;
+        let seal = match view.seal.protection() {
+            Protection::Encrypted => self
+                .copy_out(&view, 0..count, &mut bytes, &Outward::AsTheyAre)
+                .map(|()| Arc::clone(&view.seal)),
+            _ => self.encrypt_out(entry, &view, &mut bytes).map(Arc::new),
+        };
+        let seal = seal.map_err(|error| altered(entry, error))?;
+        let (entry, resident) = (Arc::clone(entry), view.seal);
+        Ok(HostCopy { entry, bytes, seal, resident, at: self.clock.now(), charge })
+    }
+
+    /// Fills `out` with the bytes of an Authenticated shard, encrypted.
+    fn encrypt_out(&self, entry: &Entry, view: &View, out: &mut [u8]) -> Result<Seal, VramError> {
+        let params = parked_params(view);
+        let sealer = self.sealer(entry, Anew { params, key: view.seal.key_id() }, None)?;
+        let collector = SegmentCollector::new(&sealer)?;
+        let keep = |segment, sealed| collector.put(segment, sealed);
+        let convert = Convert { from: &view.seal.opener, to: &sealer, hashes: None };
+        let how = Outward::Anew { convert, keep: &keep };
+        self.copy_out(view, 0..sealer.layout().count(), out, &how)?;
+        self.finish_seal(view, params, collector.finish(sealer)?)
+    }
+
+    /// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
+    fn copy_back(&self, parked: &ParkedShard, gpu: u32) -> Result<Space, VramError> {
+        self.check_own(parked)?;
+        let mut space = self.place_for(&parked.copy.entry, self.gpu(gpu)?)?;
+        self.copy_into(parked, &mut space)?;
+        Ok(space)
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::ForeignHandle`] if another manager parked the shard.
+    pub(crate) fn check_own(&self, parked: &ParkedShard) -> Result<(), VramError> {
+        if parked.listed.is_in(&self.registry.parked) {
+            Ok(())
+        } else {
+            Err(VramError::ForeignHandle { shard: parked.shard_id().clone() })
+        }
+    }
+
+    /// Writes a parked shard to a place on a GPU, and opens every segment there.
+    pub(crate) fn copy_into(
+        &self,
+        parked: &ParkedShard,
+        space: &mut Space,
+    ) -> Result<(), VramError> {
+        space.written()?;
+        let view = space.view(Arc::clone(&parked.copy.resident));
+        self.copy_in(&parked.copy, &view)
+    }
+
+    /// Lets a parked shard be resident where a verified copy of it lies.
+    pub(crate) fn return_to(&self, parked: ParkedShard, mut space: Space) -> SealedShard {
+        let ParkedShard { copy, listed } = parked;
+        // Before anybody can find it awake, and park it again.
+        listed.woken();
+        space.commit();
+        let gpu = space.gpu().index;
+        let entry = Arc::clone(&copy.entry);
+        let at = self.clock.now();
+        let mut state = entry.state();
+        state.space = Some(space);
+        state.parked = false;
+        state.last_verified = Some(at);
+        // Of this very moment: somebody else may park it again in the next.
+        let stated = state.stated(&entry);
+        drop(state);
+        tracing::info!(shard = %entry.id, gpu, bytes = entry.plaintext_len.get(), "woken");
+        self.marker.handle(stated)
+    }
+
+    /// Writes a host copy to the device, and opens every segment where it arrived.
+    pub(crate) fn copy_in(&self, copy: &HostCopy, view: &View) -> Result<(), VramError> {
+        let refused = |error| match error {
+            VramError::Seal(SealError::SegmentMismatch { segment }) => {
+                VramError::ParkedAltered { shard: copy.entry.id.clone(), segments: vec![segment] }
+            }
+            other => other,
+        };
+        self.write_copy(copy, view).map_err(refused)?;
+        let count = view.seal.opener.layout().count();
+        let arrived_altered = self.altered_segments(view, Selection::Run(0..count))?;
+        if arrived_altered.is_empty() {
+            return Ok(());
+        }
+        // Either the copy was altered, or the way is: the copy decides.
+        let segments = copy.altered()?;
+        if segments.is_empty() {
+            let gpu = view.gpu.index;
+            return Err(VramError::WriteNotKept { gpu, segments: arrived_altered });
+        }
+        Err(VramError::ParkedAltered { shard: copy.entry.id.clone(), segments })
+    }
+
+    fn write_copy(&self, copy: &HostCopy, view: &View) -> Result<(), VramError> {
+        let windows = self.windows(&view.gpu, *view.seal.opener.layout())?;
+        let lanes = Lanes::new(&view.gpu, windows.window_len(), windows.buffers());
+        for_each_segment(
+            windows.threads(),
+            windows.count(),
+            || Ok(lanes.worker()),
+            |worker, index| match windows.get(index) {
+                Some(window) => copy.write_window(worker, view, &window),
+                None => Ok(()),
+            },
+        )?;
+        lanes.finish()
+    }
+}
+
+/// The answer where a device panicked, which must not take a parked shard with it.
+pub(crate) fn device_panicked(core: &Core, gpus: GpuChoice) -> VramError {
+    let gpu = match gpus {
+        GpuChoice::One(gpu) => gpu,
+        GpuChoice::MostRoomFirst => 0,
+    };
+    let index = core.gpu(gpu).map_or(GpuIndex::new(gpu), |gpu| gpu.device.info().index);
+    let name = "the device panicked";
+    let source = GpuError::Driver { gpu: index, code: u32::MAX, name, sticky: false };
+    VramError::Device { gpu, source: Box::new(source) }
+}
+
+/// The seal of what is kept of an Authenticated shard: one pass, so scope Segment.
+fn parked_params(view: &View) -> vram_seal::SealParams {
+    view.seal.params.with_protection(Protection::Encrypted).with_scope(SivScope::Segment)
+}
+
+impl View {
+    /// Host bytes that parking takes: the sealed bytes, and a table where one is made.
+    pub(crate) fn needed(&self, len: ByteLen) -> ByteLen {
+        match self.seal.protection() {
+            Protection::Encrypted => len,
+            // Scope Segment keeps 48 bytes for each segment.
+            _ => ByteLen::new(self.seal.opener.layout().count().saturating_mul(48))
+                .saturating_add(len),
+        }
+    }
+}
+
+impl HostCopy {
+    fn write_window(
+        &self,
+        worker: &mut Worker<'_>,
+        view: &View,
+        window: &Window,
+    ) -> Result<(), VramError> {
+        let mut staging = worker.buffer()?;
+        let outcome = self.fill(window, staging.as_mut_slice());
+        if window.bytes.is_empty() {
+            worker.put(staging);
+            return outcome;
+        }
+        let ready = outcome
+            .and_then(|()| locate(view.range, window.bytes))
+            .and_then(|to| view.memory().map(|memory| (memory, to)));
+        match ready {
+            Ok((memory, to)) => {
+                worker.queue_write(&**memory, to.start(), staging, to.len());
+                Ok(())
+            }
+            Err(error) => {
+                worker.put(staging);
+                Err(error)
+            }
+        }
+    }
+
+    /// Fills the start of `buffer` with what lies in device memory for this window.
+    fn fill(&self, window: &Window, buffer: &mut [u8]) -> Result<(), VramError> {
+        let refused = || VramError::HostMemory { wanted: window.bytes.len() };
+        let source = self.part(window.bytes).ok_or_else(refused)?;
+        let buffer = buffer.get_mut(..source.len()).ok_or_else(refused)?;
+        buffer.copy_from_slice(source);
+        if Arc::ptr_eq(&self.seal, &self.resident) {
+            return Ok(());
+        }
+        let opener = &self.seal.opener;
+        window
+            .each(opener.layout(), buffer, |segment, bytes| opener.open_segment(segment, bytes))?;
+        Ok(())
+    }
+
+    fn part(&self, range: ByteRange) -> Option<&[u8]> {
+        range.to_usize_range().and_then(|range| self.bytes.get(range))
+    }
+
+    /// The segments that are not what was parked.
+    fn altered(&self) -> Result<Vec<u64>, VramError> {
+        let opener = &self.seal.opener;
+        let layout = opener.layout();
+        let longest = layout.segment_size().bytes().min(layout.plaintext_len());
+        let mut scratch = Zeroizing::new(zeroed(longest)?);
+        let mut altered = Vec::new();
+        for segment in 0..layout.count() {
+            let sealed = layout.range(segment).and_then(|range| self.part(range)).unwrap_or(&[]);
+            let Some(scratch) = scratch.get_mut(..sealed.len()) else { continue };
+            match opener.open_segment_to(segment, sealed, scratch) {
+                Ok(()) => {}
+                Err(SealError::SegmentMismatch { segment }) => altered.push(segment),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(altered)
+    }
+}

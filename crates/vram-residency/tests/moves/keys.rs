@@ -1,0 +1,146 @@
+//! Keys that come and go, and shards that move from one to another.
+
+use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
+use vram_alloc::DeviceOffset;
+use vram_residency::{
+    KeyError, Protection, SealError, SealKey, SealRequest, SivScope, Verify, VramError,
+};
+
+fn other() -> SealKey {
+    SealKey::from_bytes([9; 32])
+}
+
+fn requests() -> [SealRequest; 3] {
+    let base = SealRequest::new("model", 0).context(b"tenant").revision(4);
+    [
+        base.clone().scope(SivScope::Shard),
+        base.clone().scope(SivScope::Segment),
+        base.protection(Protection::Authenticated),
+    ]
+}
+
+/// Room for a second copy, and for one alone, so that resealing works in place.
+fn rigs(len: usize) -> [Rig; 2] {
+    [Rig::new(1 << 16), Rig::new(len.next_multiple_of(256).max(256))]
+}
+
+#[test]
+fn a_resealed_shard_keeps_id_and_bytes_and_the_old_handle_is_stale() {
+    for len in [0, 1, SEGMENT, 5 * SEGMENT + 9] {
+        let bytes = content(len, 1);
+        for request in requests() {
+            for rig in rigs(len) {
+                let manager = &rig.manager;
+                let before = manager.active_key();
+                let shard = manager.seal(request.clone(), &bytes).unwrap();
+                manager.add_key(other()).unwrap();
+                let resealed = manager.reseal_shard(&shard, &other().id()).unwrap();
+                assert_eq!(resealed.shard_id, shard.shard_id);
+                assert_eq!(resealed.protection, shard.protection);
+                assert_ne!(resealed.sealed_data, shard.sealed_data);
+                let fields = resealed.sealed_data.parse_unauthenticated().unwrap();
+                assert_eq!((fields.key_id(), fields.revision()), (other().id(), 4));
+                assert_eq!(manager.unseal_model(&resealed).unwrap(), bytes);
+                assert!(manager.verify(&resealed, Verify::Full).unwrap().sound);
+                let stale = manager.unseal_model(&shard);
+                assert!(matches!(stale, Err(VramError::StaleHandle { .. })));
+
+                // And back: deterministic, so the first record comes out again.
+                let back = manager.reseal_shard(&resealed, &before).unwrap();
+                assert_eq!(back.sealed_data, shard.sealed_data);
+                assert_eq!(manager.reseal_shard(&back, &before).unwrap(), back, "nothing to do");
+                rig.settle(true);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_key_is_retired_when_nothing_is_sealed_under_it_any_more() {
+    let rig = Rig::new(1 << 16);
+    let manager = &rig.manager;
+    let old = manager.active_key();
+    let resident = manager.seal_model("model", 0, b"resident").unwrap();
+    let parked = manager.seal_model("model", 0, b"parked").unwrap();
+    let parked = manager.park(&parked).unwrap();
+    manager.add_key(other()).unwrap();
+    assert!(matches!(manager.retire_key(&old), Err(VramError::Key(KeyError::ActiveKey { .. }))));
+    let twice = manager.add_key(other());
+    assert!(matches!(twice, Err(VramError::Key(KeyError::DuplicateId { .. }))));
+    manager.set_active_key(&other().id()).unwrap();
+
+    match manager.retire_key(&old) {
+        Err(error @ VramError::KeyInUse { seals: 2, .. }) => assert_eq!(error.code(), "key-in-use"),
+        refused => panic!("{refused:?}"),
+    }
+    let resident = manager.reseal_shard(&resident, &other().id()).unwrap();
+    assert!(matches!(manager.retire_key(&old), Err(VramError::KeyInUse { seals: 1, .. })));
+    let woken = manager.wake(parked, 0).unwrap();
+    assert!(matches!(manager.retire_key(&old), Err(VramError::KeyInUse { seals: 1, .. })));
+    manager.free_shard(&woken).unwrap();
+    manager.retire_key(&old).unwrap();
+    assert_eq!(manager.key_ids(), [other().id()]);
+
+    let gone = manager.reseal_shard(&resident, &old);
+    assert!(matches!(gone, Err(VramError::Seal(SealError::UnknownKey { .. }))), "{gone:?}");
+    assert!(matches!(manager.retire_key(&old), Err(VramError::Key(KeyError::UnknownId { .. }))));
+    assert_eq!(manager.unseal_model(&resident).unwrap(), b"resident");
+}
+
+/// P10a: no altered byte gets a valid record by being sealed under another key.
+#[test]
+fn an_altered_shard_is_not_resealed() {
+    let len = 3 * SEGMENT + 9;
+    for request in requests() {
+        for segment in 0..4_u64 {
+            for rig in rigs(len) {
+                let shard = rig.manager.seal(request.clone(), &content(len, 2)).unwrap();
+                rig.manager.add_key(other()).unwrap();
+                let offset = rig.written_at() + segment * 4096 + 3;
+                rig.device.flip_bit_at(None, DeviceOffset::new(offset), 1).unwrap();
+                match rig.manager.reseal_shard(&shard, &other().id()) {
+                    Err(VramError::ShardAltered { segments, .. }) => {
+                        assert_eq!(segments, [segment]);
+                    }
+                    refused => panic!("{refused:?}"),
+                }
+                rig.settle(true);
+            }
+        }
+    }
+}
+
+/// P15: every call of the device fails once while a shard is sealed under another key, beside and
+/// in place.
+#[test]
+fn a_reseal_that_fails_leaves_the_shard_under_its_key() {
+    let len = 3 * SEGMENT + 9;
+    let bytes = content(len, 3);
+    for request in requests() {
+        for which in 0..2 {
+            let met = sweep(
+                || {
+                    let [beside, in_place] = rigs(len);
+                    let rig = if which == 0 { beside } else { in_place };
+                    rig.manager.add_key(other()).unwrap();
+                    let shard = rig.manager.seal(request.clone(), &bytes).unwrap();
+                    (rig, shard)
+                },
+                |rig, shard| rig.manager.reseal_shard(shard, &other().id()),
+                |rig, shard, outcome, what| {
+                    match outcome {
+                        Outcome::Done(resealed) => {
+                            assert_eq!(rig.manager.unseal_model(&resealed).unwrap(), bytes);
+                        }
+                        Outcome::Refused(VramError::ShardAltered { .. }) => {}
+                        Outcome::Refused(_) | Outcome::Panicked => {
+                            assert_eq!(rig.manager.unseal_model(&shard).unwrap(), bytes, "{what}");
+                        }
+                    }
+                    rig.settle(!what.contains("Fill"));
+                },
+            );
+            assert!(met > 10, "{met}");
+        }
+    }
+}

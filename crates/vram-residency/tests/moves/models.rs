@@ -1,0 +1,242 @@
+//! Whole models that are parked, woken, moved and verified: every shard, or none.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::sweep::{Outcome, Rig, content, sweep};
+use vram_residency::device::fault::{Action, FaultPlan, Op, When};
+use vram_residency::device::{FaultDevice, HostDevice};
+use vram_residency::{
+    AdmitRequest, ByteLen, Device, GpuChoice, GpuError, GpuIndex, ModelHandle, ModelPlan, Piece,
+    Protection, SegmentSize, SliceSource, Threads, Verify, VramError, VramManager,
+};
+
+const LENS: [usize; 5] = [20_000, 100, 0, 10_000, 1];
+
+fn admit(manager: &VramManager, protection: Protection, gpus: GpuChoice) -> ModelHandle {
+    let file = content(LENS.iter().sum(), 1);
+    let mut offset = 0;
+    let pieces = LENS.iter().enumerate().map(|(number, len)| {
+        let piece =
+            Piece::new(format!("tensor.{number}"), 0, offset as u64, ByteLen::from_usize(*len));
+        offset += len;
+        piece
+    });
+    let plan = ModelPlan::new(pieces.collect::<Vec<_>>()).unwrap();
+    let request = AdmitRequest::new("model", gpus).protection(protection);
+    manager.admit(request, &plan, &vec![SliceSource::new(&file)]).unwrap()
+}
+
+fn assert_whole(manager: &VramManager, model: &ModelHandle, what: &str) {
+    let file = content(LENS.iter().sum(), 1);
+    let mut rest = file.as_slice();
+    for piece in &model.pieces {
+        let (bytes, behind) = rest.split_at(piece.piece.len.to_usize().unwrap());
+        assert_eq!(manager.unseal_model(&piece.shard).unwrap(), bytes, "{what}");
+        rest = behind;
+    }
+}
+
+/// P17: park and wake give the model back, under the same handle.
+#[test]
+fn a_parked_model_takes_no_vram_and_wakes_as_it_was() {
+    for protection in [Protection::Encrypted, Protection::Authenticated] {
+        let rig = Rig::new(1 << 17);
+        let model = admit(&rig.manager, protection, GpuChoice::One(0));
+        let used = rig.used();
+        let parked = rig.manager.park_model(&model).unwrap();
+        assert_eq!(rig.used(), 0);
+        assert_eq!(rig.manager.park_capacity().used, parked.host_len());
+        assert_eq!(rig.manager.park_capacity().shard_count, 5);
+        let twice = rig.manager.park_model(&model);
+        assert!(matches!(twice, Err(VramError::Parked { .. })), "{twice:?}");
+        let woken = rig.manager.wake_model(parked, GpuChoice::MostRoomFirst).unwrap();
+        assert_eq!(woken, model);
+        assert_eq!(rig.used(), used);
+        assert!(rig.manager.verify_model(&model, Verify::Full).unwrap().sound);
+        assert_whole(&rig.manager, &model, "woken");
+        rig.settle(true);
+    }
+}
+
+/// P15: every call of the device fails once while a model is parked, and while it is woken.
+#[test]
+fn a_model_is_parked_and_woken_as_a_whole_or_not_at_all() {
+    for protection in [Protection::Encrypted, Protection::Authenticated] {
+        let met = sweep(
+            || {
+                let rig = Rig::new(1 << 17);
+                let model = admit(&rig.manager, protection, GpuChoice::One(0));
+                (rig, model)
+            },
+            |rig, model| rig.manager.park_model(model),
+            |rig, model, outcome, what| {
+                match outcome {
+                    Outcome::Done(parked) => {
+                        rig.manager.wake_model(parked, GpuChoice::One(0)).unwrap();
+                        assert_whole(&rig.manager, &model, what);
+                    }
+                    // A read that lied is taken for an altered shard; the others are as before.
+                    Outcome::Refused(VramError::ShardAltered { .. }) => {
+                        let verdict = rig.manager.verify_model(&model, Verify::Segments).unwrap();
+                        let altered = verdict.shards.iter().filter(|verdict| !verdict.sound);
+                        assert_eq!(altered.count(), 1, "{what}");
+                    }
+                    _ => assert_whole(&rig.manager, &model, what),
+                }
+                assert_eq!(rig.manager.park_capacity().used, ByteLen::ZERO, "{what}");
+                rig.settle(!what.contains("Fill"));
+            },
+        );
+        assert!(met > 10, "{met}");
+        let met = sweep(
+            || {
+                let rig = Rig::new(1 << 17);
+                let model = admit(&rig.manager, protection, GpuChoice::One(0));
+                let parked = Mutex::new(Some(rig.manager.park_model(&model).unwrap()));
+                (rig, (model, parked))
+            },
+            |rig, (_, parked)| {
+                let taken = parked.lock().unwrap().take().unwrap();
+                rig.manager.wake_model(taken, GpuChoice::One(0)).map_err(|failed| {
+                    let (back, error) = failed.into_parts();
+                    *parked.lock().unwrap() = Some(back);
+                    error
+                })
+            },
+            |rig, (model, parked), outcome, what| {
+                match (outcome, parked.into_inner().unwrap()) {
+                    (Outcome::Done(_), None) => {}
+                    (Outcome::Refused(_), Some(parked)) => {
+                        assert_eq!(rig.manager.shards(), [], "{what}");
+                        rig.manager.wake_model(parked, GpuChoice::One(0)).unwrap();
+                    }
+                    _ => panic!("the model was lost: {what}"),
+                }
+                assert_whole(&rig.manager, &model, what);
+                rig.settle(!what.contains("Fill"));
+            },
+        );
+        assert!(met > 10, "{met}");
+    }
+}
+
+fn two(first: usize, second: usize) -> (VramManager, Vec<Arc<FaultDevice>>) {
+    let totals = [ByteLen::from_usize(first), ByteLen::from_usize(second)];
+    let devices: Vec<_> = HostDevice::several(&totals)
+        .unwrap()
+        .into_iter()
+        .map(|host| FaultDevice::new(host, FaultPlan::new(1)))
+        .collect();
+    let list = devices.iter().map(|device| Arc::clone(device) as Arc<dyn Device>);
+    let builder = VramManager::builder().devices(list).segment_size(SegmentSize::MIN);
+    (builder.threads(Threads::ONE).build().unwrap(), devices)
+}
+
+#[test]
+fn a_model_migrates_as_a_whole_or_stays_where_it_was() {
+    let (manager, devices) = two(1 << 17, 1 << 17);
+    let model = admit(&manager, Protection::Encrypted, GpuChoice::One(0));
+    let used = manager.get_used_vram(0).unwrap();
+    let error = GpuError::driver(GpuIndex::new(1), 1);
+    // One shard is empty and is not copied.
+    for nth in 1..=4 {
+        for action in [Action::Fail(error), Action::Panic] {
+            devices[1].add(Op::PeerCopy, When::Nth(nth), action).unwrap();
+            let outcome = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+                manager.migrate_model(&model, 1)
+            }));
+            devices[1].clear();
+            assert!(!matches!(outcome, Ok(Ok(_))), "copy {nth}");
+            assert_eq!(manager.get_used_vram(0).unwrap(), used);
+            assert_eq!(manager.get_used_vram(1).unwrap(), 0);
+            assert_whole(&manager, &model, "not moved");
+        }
+    }
+    let moved = manager.migrate_model(&model, 1).unwrap();
+    assert!(moved.shards().all(|shard| shard.gpu_index == 1));
+    assert_eq!(manager.get_used_vram(0).unwrap(), 0);
+    assert_eq!(manager.get_used_vram(1).unwrap(), used);
+    assert_whole(&manager, &model, "moved");
+    assert_eq!(manager.migrate_model(&model, 1).unwrap(), moved, "nothing to do");
+    assert!(matches!(manager.migrate_model(&model, 2), Err(VramError::UnknownGpu { .. })));
+}
+
+#[test]
+fn a_model_without_room_at_the_target_stays_or_stays_parked() {
+    let (manager, _devices) = two(1 << 17, 25_000);
+    let model = admit(&manager, Protection::Encrypted, GpuChoice::One(0));
+    let used = manager.get_used_vram(0).unwrap();
+    let refused = manager.migrate_model(&model, 1);
+    assert!(matches!(refused, Err(VramError::InsufficientVram(_))), "{refused:?}");
+    assert_eq!(manager.get_used_vram(1).unwrap(), 0);
+    assert_eq!(manager.get_used_vram(0).unwrap(), used);
+
+    let parked = manager.park_model(&model).unwrap();
+    let refused = manager.wake_model(parked, GpuChoice::One(1)).unwrap_err();
+    assert!(matches!(refused.error(), VramError::InsufficientVram(_)), "{refused}");
+    assert_eq!(manager.get_used_vram(1).unwrap(), 0);
+    let woken = manager.wake_model(refused.into_parked(), GpuChoice::MostRoomFirst).unwrap();
+    assert_whole(&manager, &woken, "woken");
+}
+
+/// P14: one lease of one shard, and the whole model stays.
+#[test]
+fn a_leased_shard_keeps_its_whole_model_in_place() {
+    let (manager, _devices) = two(1 << 17, 1 << 17);
+    let model = admit(&manager, Protection::Encrypted, GpuChoice::One(0));
+    for piece in &model.pieces {
+        let lease = manager.lease(&piece.shard).unwrap();
+        for refused in
+            [manager.park_model(&model).map(drop), manager.migrate_model(&model, 1).map(drop)]
+        {
+            match refused {
+                Err(VramError::InUse { shard, leases: 1 }) => {
+                    assert_eq!(shard, piece.shard.shard_id);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        drop(lease);
+    }
+    assert_eq!(manager.get_used_vram(1).unwrap(), 0);
+    manager.migrate_model(&model, 1).unwrap();
+}
+
+/// P19: models that are parked and moved while others read their shards, all of it ends.
+#[test]
+fn a_model_comes_and_goes_while_others_read_it() {
+    let (manager, _devices) = two(1 << 17, 1 << 17);
+    let model = admit(&manager, Protection::Encrypted, GpuChoice::One(0));
+    let moving = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..60 {
+                // Readers that come one after another may keep the last shard occupied.
+                match manager.park_model(&model) {
+                    Ok(parked) => {
+                        manager.wake_model(parked, GpuChoice::One(round % 2)).unwrap();
+                    }
+                    Err(VramError::InUse { leases: 0, .. }) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            moving.store(false, Ordering::Release);
+        });
+        for reader in 0..2_usize {
+            let (manager, model, moving) = (&manager, &model, &moving);
+            scope.spawn(move || {
+                let mut turn = reader;
+                while moving.load(Ordering::Acquire) {
+                    turn += 1;
+                    match manager.verify_shard_integrity(&model.pieces[turn % 5].shard) {
+                        Ok(sound) => assert!(sound),
+                        Err(VramError::Parked { .. }) => {}
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            });
+        }
+    });
+    assert_whole(&manager, &model, "after all");
+}
