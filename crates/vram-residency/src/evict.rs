@@ -401,7 +401,7 @@ impl Core {
                 .is_some_and(|plan| self.evict_for_room(&plan))
     }
 
-    /// Carries out a plan, and keeps what was parked. Says whether anything went.
+    /// Carries out a plan, and keeps what was parked. Says whether another attempt is worth it.
     fn evict_for_room(&self, plan: &EvictionPlan) -> bool {
         match self.evict(plan) {
             Ok(report) => {
@@ -409,7 +409,8 @@ impl Core {
                     tracing::warn!(%shard, %error, "could not be evicted");
                 }
                 lock(&self.evicted).extend(report.parked);
-                !report.evicted.is_empty()
+                // Also where nothing had to go: there was room by then.
+                true
             }
             Err(error) => {
                 tracing::debug!(%error, "no room was made");
