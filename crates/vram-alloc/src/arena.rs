@@ -172,28 +172,32 @@ impl Arena {
     pub fn place(&mut self, len: ByteLen, align: Alignment) -> Result<Placement, ArenaError> {
         let mut span = Span { start: 0, end: 0 };
         if !len.is_zero() {
-            let (hole, found) = self.find(len, align).ok_or_else(|| ArenaError::NoHole {
-                needed: len,
-                align,
-                largest_hole: ByteLen::new(self.holes.largest()),
-                free: self.free(),
-            })?;
+            let found = self.find(len, align);
+            let (hole, found) = found.ok_or_else(|| self.no_hole(len, align))?;
             self.holes.take(hole, found);
             self.used = self.used.saturating_add(found.len());
             span = found;
         }
+        Ok(self.placement(span, len))
+    }
 
-        let serial = self.next_serial;
-        self.next_serial = serial.wrapping_add(1);
-        let slot = Slot { serial: Some(serial), start: span.start, footprint: span.len() };
-        Ok(Placement {
-            arena: self.id,
-            slot: self.occupy(slot),
-            serial,
-            start: DeviceOffset::new(span.start),
-            len,
-            footprint: ByteLen::new(span.len()),
-        })
+    /// Places `len` bytes exactly at `start`, for whoever moves placements together. An empty piece
+    /// always fits and takes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ArenaError::NoHole`] if `start` is not a multiple of 256, or the bytes from there on are
+    /// not all in one hole.
+    pub fn place_at(&mut self, start: DeviceOffset, len: ByteLen) -> Result<Placement, ArenaError> {
+        let mut span = Span { start: 0, end: 0 };
+        if !len.is_zero() {
+            let found = self.find_at(start.get(), len);
+            let (hole, found) = found.ok_or_else(|| self.no_hole(len, Alignment::GRANULE))?;
+            self.holes.take(hole, found);
+            self.used = self.used.saturating_add(found.len());
+            span = found;
+        }
+        Ok(self.placement(span, len))
     }
 
     /// Takes `placement` back; its bytes join the holes beside them.
@@ -301,6 +305,40 @@ impl Arena {
         let footprint = len.round_up(Alignment::GRANULE)?;
         let end = start.checked_add(footprint.get())?.min(hole.end);
         Some((hole, Span { start, end }))
+    }
+
+    /// A placement of what was just taken.
+    fn placement(&mut self, span: Span, len: ByteLen) -> Placement {
+        let serial = self.next_serial;
+        self.next_serial = serial.wrapping_add(1);
+        let slot = Slot { serial: Some(serial), start: span.start, footprint: span.len() };
+        Placement {
+            arena: self.id,
+            slot: self.occupy(slot),
+            serial,
+            start: DeviceOffset::new(span.start),
+            len,
+            footprint: ByteLen::new(span.len()),
+        }
+    }
+
+    /// The hole that holds `len` bytes from `start` on, one at least, and the footprint there.
+    fn find_at(&self, start: u64, len: ByteLen) -> Option<(Span, Span)> {
+        if start & Alignment::GRANULE.get().wrapping_sub(1) != 0 {
+            return None;
+        }
+        let hole = self.holes.containing(start)?;
+        if start.checked_add(len.get())? > hole.end {
+            return None;
+        }
+        let footprint = len.round_up(Alignment::GRANULE)?;
+        let end = start.checked_add(footprint.get())?.min(hole.end);
+        Some((hole, Span { start, end }))
+    }
+
+    fn no_hole(&self, needed: ByteLen, align: Alignment) -> ArenaError {
+        let largest_hole = ByteLen::new(self.holes.largest());
+        ArenaError::NoHole { needed, align, largest_hole, free: self.free() }
     }
 
     /// Gives back what a slot holds, if it is still that placement's.

@@ -73,6 +73,12 @@ impl Holes {
         }
     }
 
+    /// The hole that holds the byte at `offset`.
+    pub(crate) fn containing(&self, offset: u64) -> Option<Span> {
+        let (&start, &end) = self.by_address.range(..=offset).next_back()?;
+        (offset < end).then_some(Span { start, end })
+    }
+
     /// Takes `taken` out of `hole`, which contains it; what is left on either side stays a hole.
     pub(crate) fn take(&mut self, hole: Span, taken: Span) {
         self.remove(hole);

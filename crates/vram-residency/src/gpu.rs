@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use vram_alloc::{Alignment, Arena, ArenaError, ArenaReport, ByteLen, Capacity, Ledger, Placement};
+use vram_alloc::{
+    Alignment, Arena, ArenaError, ArenaReport, ByteLen, Capacity, DeviceOffset, Ledger, Placement,
+};
 use vram_gpu::{Device, DeviceMemory, DeviceState, GpuError};
 
 use crate::error::VramError;
@@ -147,6 +149,31 @@ impl Gpu {
             Ok(reservation) => {
                 drop(arena);
                 Ok(Space::new(Arc::clone(self), placement, reservation))
+            }
+            Err(_no_room) => {
+                self.take_back(&mut arena, placement);
+                Err(self.shortfall(len, &arena.report()))
+            }
+        }
+    }
+
+    /// As [`place`](Self::place), exactly at `start`. None if that place is not free.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::InsufficientVram`] if the books say no, [`VramError::DeviceLost`].
+    pub(crate) fn place_at(
+        self: &Arc<Self>,
+        start: DeviceOffset,
+        len: ByteLen,
+    ) -> Result<Option<Space>, VramError> {
+        self.ready()?;
+        let mut arena = lock(&self.arena);
+        let Ok(placement) = arena.place_at(start, len) else { return Ok(None) };
+        match self.ledger.reserve(placement.footprint()) {
+            Ok(reservation) => {
+                drop(arena);
+                Ok(Some(Space::new(Arc::clone(self), placement, reservation)))
             }
             Err(_no_room) => {
                 self.take_back(&mut arena, placement);

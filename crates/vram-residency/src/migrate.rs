@@ -38,25 +38,24 @@ impl Core {
         source: &View,
         target: &Arc<crate::gpu::Gpu>,
     ) -> Result<(), VramError> {
-        let space = self.copy_to(entry, source, target)?;
+        source.gpu.ready()?;
+        let space = self.copy_to(entry, source, self.place_for(entry, target)?)?;
         self.settle_in(entry, space);
         tracing::info!(shard = %entry.id, from = source.gpu.index, to = target.index, "migrated");
         Ok(())
     }
 
-    /// Copies a shard to a place of its own on another GPU, verified there. The shard itself stays
-    /// as it is.
+    /// Copies a shard to another place, verified there. The shard itself stays as it is.
     pub(crate) fn copy_to(
         &self,
         entry: &Entry,
         source: &View,
-        target: &Arc<crate::gpu::Gpu>,
+        mut space: Space,
     ) -> Result<Space, VramError> {
         source.gpu.ready()?;
-        let mut space = self.place_for(entry, target)?;
         space.written();
-        let moved =
-            View { gpu: Arc::clone(target), range: space.range(), seal: Arc::clone(&source.seal) };
+        let (gpu, seal) = (Arc::clone(space.gpu()), Arc::clone(&source.seal));
+        let moved = View { gpu, range: space.range(), seal };
         self.copy_verified(entry, source, &moved)?;
         Ok(space)
     }

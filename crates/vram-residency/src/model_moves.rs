@@ -181,8 +181,13 @@ impl VramManager {
                 entry.not_quarantined()?;
                 let view = entry.view()?;
                 let away = view.gpu.index != target.index;
-                let copy =
-                    if away { Some(self.core.copy_to(entry, &view, &target)?) } else { None };
+                let copy = if away {
+                    view.gpu.ready()?;
+                    let space = self.core.place_for(entry, &target)?;
+                    Some(self.core.copy_to(entry, &view, space)?)
+                } else {
+                    None
+                };
                 copies.push(copy);
             }
             let moved = entries.iter().zip(copies).map(|(entry, copy)| {

@@ -258,10 +258,11 @@ impl Core {
         space.commit();
         let gpu = space.gpu().index;
         let entry = Arc::clone(&copy.entry);
+        let at = self.clock.now();
         let mut state = entry.state();
         state.space = Some(space);
         state.parked = false;
-        state.last_verified = Some(self.clock.now());
+        state.last_verified = Some(at);
         // Of this very moment: somebody else may park it again in the next.
         let stated = state.stated(&entry);
         drop(state);

@@ -113,6 +113,25 @@ impl Space {
         });
     }
 
+    /// Moves to the start of `gap`, which ends where this begins and is no longer than it. What is
+    /// left behind was wiped by the caller, and is given back with the promise for the gap.
+    pub(crate) fn slide_down(&mut self, mut gap: Self) {
+        let (Some((low, promise)), Some((high, grant))) = (gap.held.take(), self.held.take())
+        else {
+            debug_assert!(false, "a space without a place cannot slide");
+            return;
+        };
+        let (to, from, len) = (low.start(), high.start(), high.len());
+        let mut arena = lock(&self.gpu.arena);
+        self.gpu.take_back(&mut arena, low);
+        self.gpu.take_back(&mut arena, high);
+        // Under one lock: both places were just given back, so either can be had.
+        let placed = arena.place_at(to, len).or_else(|_taken| arena.place_at(from, len));
+        self.held = placed.ok().map(|placement| (placement, grant));
+        drop(promise);
+        debug_assert_eq!(self.range().start(), to, "the gap was not below the shard");
+    }
+
     /// Wipes the bytes and gives them back.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod compact;
 mod keys;
 mod links;
 mod models;

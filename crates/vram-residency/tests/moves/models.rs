@@ -18,7 +18,7 @@ fn admit(manager: &VramManager, protection: Protection, gpus: GpuChoice) -> Mode
     let mut offset = 0;
     let pieces = LENS.iter().enumerate().map(|(number, len)| {
         let piece =
-            Piece::new(&format!("tensor.{number}"), 0, offset as u64, ByteLen::from_usize(*len));
+            Piece::new(format!("tensor.{number}"), 0, offset as u64, ByteLen::from_usize(*len));
         offset += len;
         piece
     });
@@ -192,7 +192,7 @@ fn a_leased_shard_keeps_its_whole_model_in_place() {
         {
             match refused {
                 Err(VramError::InUse { shard, leases: 1 }) => {
-                    assert_eq!(shard, piece.shard.shard_id)
+                    assert_eq!(shard, piece.shard.shard_id);
                 }
                 other => panic!("{other:?}"),
             }

@@ -44,6 +44,7 @@ fn exported(request: SealRequest, bytes: &[u8]) -> Vec<u8> {
     image
 }
 
+#[expect(clippy::panic, reason = "a test fails by panicking")]
 fn seal_error(outcome: Result<impl core::fmt::Debug, VramError>) -> SealError {
     match outcome {
         Err(VramError::Seal(error)) => error,
@@ -269,7 +270,7 @@ struct Slow<'a> {
 impl Read for Slow<'_> {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
         self.calls += 1;
-        if self.calls % 3 == 0 {
+        if self.calls.is_multiple_of(3) {
             return Err(io::ErrorKind::Interrupted.into());
         }
         assert!(!self.image.is_empty() || !self.panics, "the reader panics");
