@@ -1,30 +1,26 @@
 //! Making room: which shards would have to go, what there would be then, and letting them go.
 
+mod plan;
+
 use core::fmt;
-use core::panic::AssertUnwindSafe;
-use std::collections::HashSet;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 
 use crate::builder::VramManagerBuilder;
-use crate::dry_run::DryRun;
 use crate::error::VramError;
 use crate::gpu::Gpu;
 use crate::id::ShardId;
 use crate::manager::{Core, VramManager, in_use};
 use crate::parked::ParkedShard;
-use crate::policy::{Candidate, EvictionPolicy};
+use crate::policy::EvictionPolicy;
 use crate::registry::Entry;
 use crate::shortfall::Shortfall;
 use crate::space::Space;
 use crate::standing::OnEviction;
 use crate::sync::lock;
 
-/// Plans with more shards than this are carried out as the policy ranks them, without looking
-/// whether one of them could stay after all: each look costs as much as the plan.
-const PRUNED_MAX: usize = 256;
+pub(crate) use plan::Goal;
 
 /// What would have to go so that something fits, and what there would be then. A dry run: nothing
 /// has happened. Exact, as long as nothing else changes.
@@ -110,17 +106,6 @@ impl EvictionReport {
     }
 }
 
-/// What is to be possible.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Goal<'a> {
-    /// These pieces find their places, in this order.
-    Pieces(&'a [ByteLen]),
-    /// So many bytes can be granted, wherever they lie.
-    Room(ByteLen),
-    /// So many bytes come back, whatever there is already.
-    Freed(ByteLen),
-}
-
 impl VramManagerBuilder {
     /// Lets shards be evicted to make room for others, in the order that a policy says. Default:
     /// nothing is evicted.
@@ -186,91 +171,6 @@ impl VramManager {
 }
 
 impl Core {
-    /// What would have to go so that a goal is met on these GPUs. None without a policy, and where
-    /// nothing helps.
-    pub(crate) fn plan_for(
-        &self,
-        gpus: &[Arc<Gpu>],
-        goal: Goal<'_>,
-        priority_max: u32,
-    ) -> Option<EvictionPlan> {
-        let policy = self.eviction.as_ref()?;
-        let now = DryRun::of(gpus);
-        let (candidates, entries) = self.candidates(gpus, priority_max);
-        let mut plan = Planning { now, chosen: Vec::new() };
-        let mut dry_run = plan.now.clone();
-        let mut freed = ByteLen::ZERO;
-        let mut ranked = ranking(policy.as_ref(), &candidates).into_iter();
-        let mut park_room = self.park_room();
-        while !goal.is_met(&dry_run, freed) {
-            let position = ranked.next()?;
-            let (Some(candidate), Some(entry)) = (candidates.get(position), entries.get(position))
-            else {
-                continue;
-            };
-            if candidate.on_eviction == OnEviction::Park {
-                let Some(rest) = park_room.checked_sub(entry.park_len()) else { continue };
-                park_room = rest;
-            }
-            if remove(&mut dry_run, entry) {
-                freed = freed.saturating_add(candidate.bytes);
-                plan.chosen.push((candidate, entry));
-            }
-        }
-        plan.prune(goal);
-        let (after, bytes) = plan.result();
-        let evictions = plan.chosen.iter().map(|(candidate, _)| Eviction {
-            shard_id: candidate.shard_id.clone(),
-            model_id: Arc::clone(&candidate.model_id),
-            owner: candidate.owner.clone(),
-            gpu: candidate.gpu,
-            bytes: candidate.bytes,
-            how: candidate.on_eviction,
-        });
-        Some(EvictionPlan { evictions: evictions.collect(), bytes, after: after.rooms() })
-    }
-
-    /// All shards on these GPUs that may go, in ascending order of their ids.
-    fn candidates(
-        &self,
-        gpus: &[Arc<Gpu>],
-        priority_max: u32,
-    ) -> (Vec<Candidate>, Vec<Arc<Entry>>) {
-        let now = self.clock.monotonic();
-        let mut found = (Vec::new(), Vec::new());
-        for entry in self.registry.sorted() {
-            let standing = &entry.standing;
-            if self.cannot_go(&entry).is_some() || standing.claim.priority > priority_max {
-                continue;
-            }
-            let place =
-                entry.state().space.as_ref().map(|space| (space.gpu().index, space.footprint()));
-            let Some((gpu, bytes)) = place else { continue };
-            if bytes.is_zero() || !gpus.iter().any(|one| one.index == gpu) {
-                continue;
-            }
-            found.0.push(Candidate {
-                shard_id: entry.id.clone(),
-                model_id: Arc::clone(&entry.sealed_as.model_id),
-                owner: entry.owner.clone(),
-                gpu,
-                bytes,
-                priority: standing.claim.priority,
-                cost: standing.claim.cost,
-                idle: now.saturating_sub(standing.last_used()),
-                last_use: standing.use_number(),
-                on_eviction: self.fate(&entry),
-            });
-            found.1.push(entry);
-        }
-        found
-    }
-
-    /// What becomes of a shard when it is evicted.
-    pub(crate) fn fate(&self, entry: &Entry) -> OnEviction {
-        entry.standing.claim.on_eviction.unwrap_or(self.on_eviction)
-    }
-
     /// Why a shard may not be evicted, if it may not.
     fn cannot_go(&self, entry: &Entry) -> Option<&'static str> {
         if self.fate(entry) == OnEviction::Never {
@@ -284,11 +184,6 @@ impl Core {
         } else {
             None
         }
-    }
-
-    fn park_room(&self) -> ByteLen {
-        let capacity = self.registry.parked.capacity();
-        capacity.limit.saturating_sub(capacity.used)
     }
 
     fn evict(&self, plan: &EvictionPlan) -> Result<EvictionReport, VramError> {
@@ -401,7 +296,7 @@ impl Core {
                 .is_some_and(|plan| self.evict_for_room(&plan))
     }
 
-    /// Carries out a plan, and keeps what was parked. Says whether anything went.
+    /// Carries out a plan, and keeps what was parked. Says whether another attempt is worth it.
     fn evict_for_room(&self, plan: &EvictionPlan) -> bool {
         match self.evict(plan) {
             Ok(report) => {
@@ -409,7 +304,8 @@ impl Core {
                     tracing::warn!(%shard, %error, "could not be evicted");
                 }
                 lock(&self.evicted).extend(report.parked);
-                !report.evicted.is_empty()
+                // Also where nothing had to go: there was room by then.
+                true
             }
             Err(error) => {
                 tracing::debug!(%error, "no room was made");
@@ -432,73 +328,5 @@ impl RoomMaking {
     /// It only says what would help.
     pub(crate) const fn none(priority: u32) -> Self {
         Self { evicts: false, priority }
-    }
-}
-
-impl Goal<'_> {
-    fn is_met(self, dry_run: &DryRun, freed: ByteLen) -> bool {
-        match self {
-            Self::Pieces(lens) => dry_run.takes(lens),
-            Self::Room(bytes) => dry_run.room() >= bytes,
-            Self::Freed(bytes) => freed >= bytes,
-        }
-    }
-}
-
-/// A plan in the making.
-struct Planning<'a> {
-    now: DryRun,
-    chosen: Vec<(&'a Candidate, &'a Arc<Entry>)>,
-}
-
-impl Planning<'_> {
-    /// Spares what does not have to go after all, what ranks last first: a hole that one shard
-    /// makes can make those before it useless.
-    fn prune(&mut self, goal: Goal<'_>) {
-        if self.chosen.len() > PRUNED_MAX {
-            return;
-        }
-        // Without the last one it did not fit.
-        for position in (0..self.chosen.len().saturating_sub(1)).rev() {
-            let spared = self.chosen.remove(position);
-            let (dry_run, freed) = self.result();
-            if !goal.is_met(&dry_run, freed) {
-                self.chosen.insert(position, spared);
-            }
-        }
-    }
-
-    /// What there is once everything chosen has gone.
-    fn result(&self) -> (DryRun, ByteLen) {
-        let mut dry_run = self.now.clone();
-        let mut freed = ByteLen::ZERO;
-        for (candidate, entry) in &self.chosen {
-            if remove(&mut dry_run, entry) {
-                freed = freed.saturating_add(candidate.bytes);
-            }
-        }
-        (dry_run, freed)
-    }
-}
-
-/// Removes a shard from a dry run. False if it is not there any more.
-fn remove(dry_run: &mut DryRun, entry: &Entry) -> bool {
-    entry.state().space.as_ref().is_some_and(|space| space.remove_from(dry_run))
-}
-
-/// The policy's answer, without what makes no sense in it.
-fn ranking(policy: &dyn EvictionPolicy, candidates: &[Candidate]) -> Vec<usize> {
-    let Ok(ranked) = catch_unwind(AssertUnwindSafe(|| policy.rank(candidates))) else {
-        tracing::error!(?policy, "the eviction policy panicked, nothing is evicted");
-        return Vec::new();
-    };
-    let mut seen = HashSet::new();
-    ranked.into_iter().filter(|at| *at < candidates.len() && seen.insert(*at)).collect()
-}
-
-impl Entry {
-    /// Host bytes that parking it takes.
-    fn park_len(&self) -> ByteLen {
-        self.view().map_or(ByteLen::ZERO, |view| view.needed(self.plaintext_len))
     }
 }

@@ -46,6 +46,26 @@ pub struct Candidate {
     pub on_eviction: OnEviction,
 }
 
+impl Candidate {
+    /// A shard of no importance that was never used and would be freed: for tests of a policy. The
+    /// fields are there to be set.
+    #[must_use]
+    pub fn new(shard_id: ShardId, model_id: &str, bytes: ByteLen) -> Self {
+        Self {
+            shard_id,
+            model_id: model_id.into(),
+            owner: None,
+            gpu: 0,
+            bytes,
+            priority: 0,
+            cost: 0,
+            idle: Duration::ZERO,
+            last_use: 0,
+            on_eviction: OnEviction::Free,
+        }
+    }
+}
+
 /// What was not used for longest goes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lru;
@@ -102,18 +122,9 @@ mod tests {
     use super::*;
 
     fn candidate(bytes: u64, priority: u32, cost: u64, last_use: u64) -> Candidate {
-        Candidate {
-            shard_id: IdSource::Process.next(&SystemClock),
-            model_id: "model".into(),
-            owner: None,
-            gpu: 0,
-            bytes: ByteLen::new(bytes),
-            priority,
-            cost,
-            idle: Duration::ZERO,
-            last_use,
-            on_eviction: OnEviction::Free,
-        }
+        let id = IdSource::Process.next(&SystemClock);
+        let plain = Candidate::new(id, "model", ByteLen::new(bytes));
+        Candidate { priority, cost, last_use, ..plain }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct GpuCapacity {
     pub total: ByteLen,
     /// Bytes that hold shards, in whole granules, and bytes that could not be returned.
     pub used: ByteLen,
-    /// Bytes promised and not yet in use: seals under way.
+    /// Bytes promised and not yet in use: reservations, and seals under way.
     pub reserved: ByteLen,
     /// Bytes that the configuration keeps free.
     pub headroom: ByteLen,

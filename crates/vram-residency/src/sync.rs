@@ -1,8 +1,9 @@
 //! The locks of this crate, in one place, and what a panic does to them.
 //!
 //! Order in which they are taken, outermost first: a shard's [`Gate`](crate::gate::Gate), its state,
-//! a GPU's arena, a GPU's list of bytes that were not returned. The key ring is outermost of all but
-//! the gate, and its count of uses is taken inside it. The capacity ledger takes no lock.
+//! a GPU's arena, the contents of a promise, a GPU's list of bytes that were not returned. The list
+//! of promises is held alone. The key ring is outermost of all but the gate, and its count of uses is
+//! taken inside it. The capacity ledger takes no lock.
 //! No device is called while any of them but the gate is held.
 
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
