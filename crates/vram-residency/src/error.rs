@@ -164,8 +164,9 @@ pub enum VramError {
     /// The source could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The content is not the one that was expected.
-    #[error("the content of {model_id} has digest {found}, and {expected} was expected")]
+    /// The content is not the one that was expected. A whole digest would confirm guesses of the
+    /// content to whoever reads a log, so the text has only its beginning.
+    #[error("the content of {model_id} has {found:?}, and {expected:?} was expected")]
     DigestMismatch {
         /// The model being sealed.
         model_id: Arc<str>,

@@ -141,6 +141,8 @@ fn an_expected_digest_decides_before_anything_is_resident() {
         let options = SealOptions::new().expected_digest(wrong);
         let refused = rig.manager.seal_from(request().scope(scope), source, options);
         assert!(matches!(refused, Err(VramError::DigestMismatch { .. })), "{refused:?}");
+        let text = refused.unwrap_err().to_string();
+        assert!(!text.contains(&right.to_string()), "a log would hold the digest: {text}");
         assert!(rig.manager.shards().is_empty());
         rig.settle(true);
         let options = SealOptions::new().expected_digest(right);
