@@ -11,6 +11,7 @@ use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite};
 use crate::block::{Backing, Block, Held, MemoryMode, foreign};
 use crate::clock::{Clock, SystemClock};
 use crate::error::VramError;
+use crate::events::Events;
 use crate::gpu::{Gpu, WipePolicy};
 use crate::id::IdSource;
 use crate::key_uses::KeyUses;
@@ -252,6 +253,7 @@ impl VramManagerBuilder {
             None => KeyRing::new(SealKey::random()?),
         };
         let promises = Arc::new(Promises::new(Arc::clone(&self.clock)));
+        let events = Arc::new(Events::new(Arc::clone(&self.clock)));
         let mut gpus: Vec<Arc<Gpu>> = Vec::new();
         for (index, wanted) in (0_u32..).zip(&self.devices) {
             let device: Arc<dyn Device> = match wanted {
@@ -271,7 +273,7 @@ impl VramManagerBuilder {
                 let first = twin.index;
                 return Err(VramError::config(format!("gpu {index} is gpu {first} once more")));
             }
-            gpus.push(Arc::new(self.gpu(index, device, &promises)?));
+            gpus.push(Arc::new(self.gpu(index, device, &promises, &events)?));
         }
         let core = Core {
             registry: Registry::new(self.limits.shard_count_max, Parked::new(self.park_limit)?),
@@ -283,6 +285,7 @@ impl VramManagerBuilder {
             promises,
             ids: self.id_seed.map_or(IdSource::Process, IdSource::seeded),
             clock: self.clock,
+            events,
             limits: self.limits,
             defaults: self.defaults,
             read_back: self.read_back,
@@ -300,6 +303,7 @@ impl VramManagerBuilder {
         index: u32,
         device: Arc<dyn Device>,
         promises: &Arc<Promises>,
+        events: &Arc<Events>,
     ) -> Result<Gpu, VramError> {
         let fail = |error: vram_gpu::GpuError| {
             let source = Box::new(error);
@@ -355,8 +359,8 @@ impl VramManagerBuilder {
             }
         };
         let pool = StagingPool::new(self.limits.staging_bytes);
-        let promises = Arc::clone(promises);
-        Ok(Gpu::new(index, device, backing, ledger, promises, arena, self.wipe, pool))
+        let (promises, events) = (Arc::clone(promises), Arc::clone(events));
+        Ok(Gpu::new(index, device, backing, ledger, promises, events, arena, self.wipe, pool))
     }
 }
 

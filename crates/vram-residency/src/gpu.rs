@@ -9,6 +9,7 @@ use vram_gpu::{Device, DeviceMemory, DeviceState, GpuError};
 
 use crate::block::{Backing, Held, MemoryMode};
 use crate::error::VramError;
+use crate::events::{EventKind, Events};
 use crate::pool::StagingPool;
 use crate::promise::Promises;
 use crate::shortfall::Shortfall;
@@ -38,6 +39,7 @@ pub(crate) struct Gpu {
     pub(crate) ledger: Ledger,
     /// All that the manager promised: what expired is given back before anybody looks.
     pub(crate) promises: Arc<Promises>,
+    pub(crate) events: Arc<Events>,
     pub(crate) arena: Mutex<Arena>,
     unreturned: Mutex<Vec<Unreturned>>,
     lost: Mutex<Option<GpuError>>,
@@ -63,6 +65,7 @@ impl Gpu {
         backing: Backing,
         ledger: Ledger,
         promises: Arc<Promises>,
+        events: Arc<Events>,
         arena: Arena,
         wipe: WipePolicy,
         pool: StagingPool,
@@ -73,6 +76,7 @@ impl Gpu {
             backing,
             ledger,
             promises,
+            events,
             arena: Mutex::new(arena),
             unreturned: Mutex::default(),
             lost: Mutex::default(),
@@ -114,6 +118,11 @@ impl Gpu {
             drop(lost);
             if first {
                 tracing::error!(gpu = self.index, %error, "device lost");
+                self.events.emit(EventKind::DeviceLost {
+                    gpu: self.index,
+                    error: error.to_string().into(),
+                    shards: Vec::new(),
+                });
             }
             return VramError::DeviceLost { gpu: self.index, source: Box::new(error) };
         }

@@ -12,6 +12,7 @@ use vram_seal::{ContentDigest, KeyRing, SealParams};
 use crate::builder::VramManagerBuilder;
 use crate::clock::Clock;
 use crate::error::VramError;
+use crate::events::Events;
 use crate::free::FreedReceipt;
 use crate::gate::Busy;
 use crate::gpu::Gpu;
@@ -56,6 +57,7 @@ pub(crate) struct Core {
     pub(crate) promises: Arc<Promises>,
     pub(crate) ids: IdSource,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) events: Arc<Events>,
     pub(crate) limits: Limits,
     pub(crate) defaults: SealParams,
     pub(crate) read_back: ReadBack,

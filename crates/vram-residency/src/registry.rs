@@ -11,6 +11,7 @@ use vram_seal::{ContentDigest, KeyId, Opener, Protection, SealParams, SealRecord
 use crate::block::Block;
 use crate::clock::Timestamp;
 use crate::error::VramError;
+use crate::events::{EventKind, Events};
 use crate::gate::Gate;
 use crate::gpu::Gpu;
 use crate::id::ShardId;
@@ -47,6 +48,7 @@ pub(crate) struct Entry {
     pub(crate) plaintext_len: ByteLen,
     pub(crate) gate: Gate,
     pub(crate) standing: Standing,
+    events: Arc<Events>,
     state: Mutex<State>,
     #[expect(dead_code, reason = "held for its drop")]
     counted: Counted,
@@ -168,12 +170,14 @@ impl Registry {
 }
 
 impl Entry {
+    #[expect(clippy::too_many_arguments, reason = "one for each thing that an entry consists of")]
     pub(crate) fn new(
         id: ShardId,
         sealed_as: SealedAs,
         owner: Option<Arc<str>>,
         plaintext_len: ByteLen,
         standing: Standing,
+        events: Arc<Events>,
         state: State,
         counted: Counted,
     ) -> Self {
@@ -184,6 +188,7 @@ impl Entry {
             plaintext_len,
             gate: Gate::default(),
             standing,
+            events,
             state: Mutex::new(state),
             counted,
         }
@@ -252,12 +257,18 @@ impl Entry {
     /// Closes the shard to readers: its device bytes are not those of its record.
     pub(crate) fn quarantine(&self, segments: &[u64]) {
         let mut state = self.state();
+        let (first, gpu) = (state.quarantine.is_none(), state.gpu_index());
         let known = state.quarantine.get_or_insert_default();
         known.extend_from_slice(segments);
         known.sort_unstable();
         known.dedup();
         drop(state);
         tracing::error!(shard = %self.id, ?segments, "altered in device memory, quarantined");
+        let shard = self.id.clone();
+        self.events.emit(EventKind::Altered { shard, gpu, segments: segments.to_vec() });
+        if first {
+            self.events.emit(EventKind::Quarantined { shard: self.id.clone(), gpu });
+        }
     }
 }
 

@@ -191,12 +191,12 @@ mod record_as_hex {
 }
 
 #[cfg(feature = "serde")]
-mod protection_as_word {
+pub(crate) mod protection_as_word {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _, ser::Error as _};
     use vram_seal::Protection;
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         protection: &Protection,
         s: S,
     ) -> Result<S::Ok, S::Error> {
@@ -207,7 +207,7 @@ mod protection_as_word {
         })
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Protection, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Protection, D::Error> {
         match &*std::borrow::Cow::<'de, str>::deserialize(d)? {
             "encrypted" => Ok(Protection::Encrypted),
             "authenticated" => Ok(Protection::Authenticated),

@@ -183,7 +183,9 @@ impl Core {
         };
         let owner = request.owner.clone();
         let standing = Standing::new(request.claim);
-        let entry = Entry::new(id, request.sealed_as.clone(), owner, len, standing, state, counted);
+        let events = Arc::clone(&self.events);
+        let sealed_as = request.sealed_as.clone();
+        let entry = Entry::new(id, sealed_as, owner, len, standing, events, state, counted);
         self.used(&entry);
         Arc::new(entry)
     }
