@@ -235,8 +235,8 @@ impl Core {
 
     /// The GPUs to try for each piece, in this order.
     pub(crate) fn choose(&self, choice: GpuChoice) -> Result<Vec<Arc<Gpu>>, VramError> {
-        match choice {
-            GpuChoice::One(index) => Ok(vec![Arc::clone(self.gpu(index)?)]),
+        let usable = match choice {
+            GpuChoice::One(index) => vec![Arc::clone(self.gpu(index)?)],
             GpuChoice::MostRoomFirst => {
                 // A lost GPU has no room; with all of them lost, the first says so.
                 let mut usable: Vec<_> =
@@ -248,9 +248,14 @@ impl Core {
                     let room = gpu.books().room();
                     (core::cmp::Reverse(room), gpu.index)
                 });
-                Ok(usable)
+                usable
             }
+        };
+        // Where there is no other, it has to be there, also for a plan without a piece.
+        if let [only] = usable.as_slice() {
+            only.ready()?;
         }
+        Ok(usable)
     }
 
     fn place_piece(

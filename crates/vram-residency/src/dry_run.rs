@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use vram_alloc::{Alignment, Arena, ByteLen, Capacity, Fit, ModelPlan, Placement};
 
+use crate::block::MemoryMode;
 use crate::evict::RoomAfter;
 use crate::gpu::Gpu;
 use crate::sync::lock;
@@ -19,6 +20,7 @@ pub(crate) struct DryRun {
 #[derive(Clone, Debug)]
 struct Imagined {
     index: u32,
+    mode: MemoryMode,
     arena: Arena,
     books: Capacity,
 }
@@ -38,7 +40,8 @@ impl DryRun {
         let imagine = |gpu: &Arc<Gpu>| {
             gpu.promises.sweep();
             let arena = lock(&gpu.arena);
-            Imagined { index: gpu.index, arena: arena.clone(), books: gpu.ledger.capacity() }
+            let (mode, books) = (gpu.backing.mode(), gpu.ledger.capacity());
+            Imagined { index: gpu.index, mode, arena: arena.clone(), books }
         };
         Self { gpus: gpus.iter().map(imagine).collect() }
     }
@@ -157,6 +160,10 @@ impl DryRun {
 
 impl Imagined {
     fn largest_hole(&self) -> ByteLen {
-        self.arena.report().largest_hole
+        match self.mode {
+            MemoryMode::Region => self.arena.report().largest_hole,
+            // The arena is no region then: only the books say what there is.
+            MemoryMode::Blocks => self.books.room(),
+        }
     }
 }

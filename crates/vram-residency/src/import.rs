@@ -36,6 +36,7 @@ use crate::regular_file;
 use crate::request::SealRequest;
 use crate::shard::SealedShard;
 use crate::space::{Space, locate};
+use crate::standing::OnEviction;
 use crate::sync::{Mutex, lock, read};
 use crate::windows::{Window, Windows};
 use crate::write::ReadBack;
@@ -107,6 +108,31 @@ impl<'a> ImportRequest<'a> {
     /// Names who the shard belongs to, for listings.
     pub fn owner(mut self, owner: &str) -> Self {
         self.request = self.request.owner(owner);
+        self
+    }
+
+    /// Sets how important the shard is, as [`SealRequest::priority`] does.
+    pub fn priority(mut self, priority: u32) -> Self {
+        self.request = self.request.priority(priority);
+        self
+    }
+
+    /// Sets what it costs to bring the shard back, as [`SealRequest::cost`] does.
+    pub fn cost(mut self, cost: u64) -> Self {
+        self.request = self.request.cost(cost);
+        self
+    }
+
+    /// Sets what may become of the shard when room is needed for others. Default: the manager's.
+    pub fn on_eviction(mut self, on_eviction: OnEviction) -> Self {
+        self.request = self.request.on_eviction(on_eviction);
+        self
+    }
+
+    /// Sets whether others may be evicted to make room for the shard, as [`SealRequest::evicts`]
+    /// does. Default: yes.
+    pub fn evicts(mut self, evicts: bool) -> Self {
+        self.request = self.request.evicts(evicts);
         self
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, Placement, Reservation};
 
+use crate::block::Block;
 use crate::clock::Clock;
 use crate::error::VramError;
 use crate::gpu::Gpu;
@@ -292,9 +293,20 @@ impl Home {
         Self { promise: Arc::clone(promise), slot }
     }
 
+    /// Whether what goes back is a place, with the memory behind it, and not bytes anywhere.
+    pub(crate) fn holds_places(&self) -> bool {
+        matches!(&*lock(&self.promise.contents), Contents::Places { .. })
+    }
+
     /// Takes back what was taken out of the promise: into it if it is still open, else for
     /// everybody. The caller holds no lock.
-    pub(crate) fn take_back(self, gpu: &Arc<Gpu>, placement: Placement, granted: Reservation) {
+    pub(crate) fn take_back(
+        self,
+        gpu: &Arc<Gpu>,
+        placement: Placement,
+        granted: Reservation,
+        block: Option<Arc<Block>>,
+    ) {
         // Places go back as they are; bytes without their place.
         if matches!(&*lock(&self.promise.contents), Contents::Bytes { .. }) {
             let mut arena = lock(&gpu.arena);
@@ -308,7 +320,7 @@ impl Home {
             drop(rest);
             return;
         }
-        let space = Space::new(Arc::clone(gpu), placement, granted);
+        let space = Space::new(Arc::clone(gpu), placement, granted).with_block(block);
         let mut contents = lock(&self.promise.contents);
         let rest = match &mut *contents {
             Contents::Places { spaces, .. } => match spaces.get_mut(self.slot) {

@@ -143,9 +143,6 @@ impl VramManager {
     /// ```
     pub fn fits(&self, plan: &ModelPlan, gpus: GpuChoice) -> Result<Fit, VramError> {
         let gpus = self.core.choose(gpus)?;
-        if let [only] = gpus.as_slice() {
-            only.ready()?;
-        }
         Ok(DryRun::of(&gpus).fit(plan))
     }
 

@@ -74,6 +74,12 @@ impl Space {
         Self { gpu, held, block: None, written: false, home: Some(home) }
     }
 
+    /// As [`new`](Self::new), with the memory that is behind it already.
+    pub(crate) fn with_block(mut self, block: Option<Arc<Block>>) -> Self {
+        self.block = block;
+        self
+    }
+
     /// From now on it goes back to this reservation.
     pub(crate) fn set_home(&mut self, home: Home) {
         self.home = Some(home);
@@ -198,6 +204,8 @@ impl Space {
         };
         let bytes = placement.footprint();
         let outcome = match self.wipe(&placement) {
+            // A place that is promised keeps the memory behind it: it may not be had again.
+            Ok(wiped) if self.home.as_ref().is_some_and(Home::holds_places) => Ok((wiped, None)),
             Ok(wiped) => self.give_back_block(measured).map(|delta| (wiped, delta)),
             Err(error) => {
                 let block = self.block.take().and_then(Arc::into_inner).map(Block::into_memory);
@@ -207,7 +215,8 @@ impl Space {
         match outcome {
             Ok((wiped, driver_delta)) => {
                 if let Some(home) = self.home.take() {
-                    home.take_back(&self.gpu, placement, grant.promised());
+                    let block = self.block.take();
+                    home.take_back(&self.gpu, placement, grant.promised(), block);
                     return Ok(Returned { bytes, wiped, driver_delta });
                 }
                 let mut arena = lock(&self.gpu.arena);

@@ -8,8 +8,9 @@ use std::sync::Mutex;
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op};
 use vram_residency::{
-    AdmitRequest, ByteLen, Candidate, CostPerByte, EvictionPlan, EvictionPolicy, GpuChoice, Lru,
-    OnEviction, Priority, SealRequest, SealedShard, SliceSource, VramError, VramManager,
+    AdmitRequest, ByteLen, Candidate, CostPerByte, EvictionPlan, EvictionPolicy, GpuChoice,
+    ImportRequest, Lru, MemoryMode, OnEviction, Priority, SealRequest, SealedShard, SliceSource,
+    VramError, VramManager,
 };
 
 use crate::hands::{KIB, TestClock, bytes, faulty, hosts, no_room, plan, room};
@@ -516,4 +517,36 @@ fn threads_that_evict_each_others_shards_lose_no_byte_and_no_room() {
         manager.unseal_and_free(&shard).unwrap();
     }
     assert_eq!(room(&manager, 0), 64 * KIB);
+}
+
+/// Of blocks every hole is the driver's, and as large as the room.
+#[test]
+fn a_plan_over_blocks_says_what_could_be_placed() {
+    let manager = hosts(&[16 * KIB]).eviction(Lru).memory(0, MemoryMode::Blocks).build().unwrap();
+    let shards = [free(&manager, "a", &KB8), free(&manager, "b", &KB8)];
+    let plan = manager.plan_eviction(0, bytes(8 * KIB)).unwrap();
+    let after = plan.after[0];
+    assert_eq!((after.room.get(), after.largest_hole.get()), (8 * KIB, 8 * KIB));
+    assert!(manager.evict(&plan).unwrap().is_complete());
+    assert_eq!(manager.capacity(0).unwrap().largest_hole, after.largest_hole);
+    drop(shards);
+}
+
+/// What an image brings makes room, or does not, as its request says.
+#[test]
+fn an_import_evicts_only_with_leave() {
+    let manager = hosts(&[16 * KIB]).eviction(Lru).build().unwrap();
+    let carried = free(&manager, "carried", &KB8);
+    let mut image = Vec::new();
+    manager.export(&carried, &mut image).unwrap();
+    let other = free(&manager, "other", &KB8);
+
+    let import = || ImportRequest::new("carried", 0).priority(3).on_eviction(OnEviction::Free);
+    let refused = manager.import(import().evicts(false), image.as_slice());
+    assert!(no_room(&refused), "{refused:?}");
+    assert_eq!(manager.shards().len(), 2);
+    let shard = manager.import(import(), image.as_slice()).unwrap();
+    assert_eq!(manager.unseal_model(&shard).unwrap(), KB8);
+    assert!(manager.shard(&carried.shard_id).is_none(), "it was not used for longest");
+    assert!(manager.shard(&other.shard_id).is_some());
 }

@@ -8,7 +8,7 @@ use std::panic::catch_unwind;
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
-    AdmitRequest, CancelToken, Fit, GpuChoice, Limits, ReservePlanRequest, SealedShard,
+    AdmitRequest, CancelToken, Fit, GpuChoice, Limits, MemoryMode, ReservePlanRequest, SealedShard,
     SliceSource, VramError, VramManager,
 };
 
@@ -207,4 +207,44 @@ fn a_plan_that_does_not_fit_holds_nothing() {
     assert!(no_room(&manager.reserve_plan(&plan(&[9 * KIB]), ONE)));
     assert_eq!(manager.capacity(0).unwrap(), before);
     assert!(manager.reservations().is_empty());
+}
+
+/// Block by block, a place that is held is memory that the driver gave out: a failed attempt does not
+/// hand it to whoever asks the driver next.
+#[test]
+fn an_admission_that_fails_keeps_the_blocks_of_its_places() {
+    let (device, shared) = faulty(16 * KIB);
+    let manager = VramManager::builder().device(shared).memory(0, MemoryMode::Blocks);
+    let manager = manager.build().unwrap();
+    let file = [7; 3000];
+    let mut held = manager.reserve_plan(&plan(&[1000, 2000]), ONE).unwrap();
+    let blocks = device.live();
+    assert_eq!(blocks.len(), 2);
+
+    device.add(Op::QueueWrite, When::Nth(2), Action::Driver(999)).unwrap();
+    let answer = manager.admit_reserved(&mut held, request(), &vec![SliceSource::new(&file)]);
+    assert!(matches!(answer, Err(VramError::Device { .. })), "{answer:?}");
+    assert_eq!(device.live(), blocks, "the same blocks are still there");
+    assert_eq!(held.remaining().get(), 1024 + 2048);
+
+    let model = manager.admit_reserved(&mut held, request(), &vec![SliceSource::new(&file)]);
+    assert_eq!(model.unwrap().pieces.len(), 2);
+    assert_eq!(device.live(), blocks);
+}
+
+/// A plan without a piece is asked of a GPU like any other.
+#[test]
+fn a_lost_gpu_takes_not_even_an_empty_model() {
+    let (device, shared) = faulty(16 * KIB);
+    let manager = VramManager::builder().device(shared).build().unwrap();
+    device.add(Op::QueueWrite, When::Nth(1), Action::Driver(214)).unwrap();
+    assert!(manager.seal_model("model", 0, b"1").is_err());
+    let (empty, nothing) = (plan(&[]), vec![SliceSource::new(b"")]);
+    for answer in [
+        manager.fits(&empty, ONE).map(drop),
+        manager.reserve_plan(&empty, ONE).map(drop),
+        manager.admit(request(), &empty, &nothing).map(drop),
+    ] {
+        assert!(matches!(answer, Err(VramError::DeviceLost { gpu: 0, .. })), "{answer:?}");
+    }
 }
