@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vram_residency::{SealedShard, ShardId};
+use vram_residency::{OnEviction, SealedShard, ShardId};
 
 /// Bytes that a shard takes of a GPU whose budget is in whole granules.
 #[must_use]
@@ -39,9 +39,34 @@ pub struct Known {
     pub flipped: BTreeMap<usize, u8>,
     /// Whether the facade has said that it is altered.
     pub quarantined: bool,
+    /// Leases that are out.
+    pub leases: usize,
+    /// Whether it is kept from being evicted.
+    pub pinned: bool,
+    /// What may become of it when room is needed.
+    pub fate: OnEviction,
+    /// Which of the rig's keys it is sealed under.
+    pub key: usize,
 }
 
 impl Known {
+    /// A shard that has just become resident.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>, handle: SealedShard, fate: OnEviction, key: usize) -> Self {
+        Self {
+            bytes,
+            gpu: handle.gpu_index,
+            handle,
+            stale: None,
+            flipped: BTreeMap::new(),
+            quarantined: false,
+            leases: 0,
+            pinned: false,
+            fate,
+            key,
+        }
+    }
+
     /// Whether the device bytes are those that were sealed.
     #[must_use]
     pub fn sound(&self) -> bool {
@@ -63,8 +88,12 @@ impl Known {
 /// The whole model.
 #[derive(Debug, Clone, Default)]
 pub struct Reference {
-    /// The budget of each GPU, a multiple of the granule.
-    pub totals: Vec<u64>,
+    /// What was taken of each GPU, a multiple of the granule.
+    pub regions: Vec<u64>,
+    /// The budget of each GPU.
+    pub budgets: Vec<u64>,
+    /// Which of the rig's keys seals.
+    pub active_key: usize,
     /// What is resident, by id: the ids rise, so this is the order in which they were sealed.
     pub shards: BTreeMap<ShardId, Known>,
     /// Handles of shards that are gone.
@@ -92,10 +121,15 @@ impl Reference {
     /// Takes a shard out of the model.
     pub fn remove(&mut self, id: &ShardId) {
         if let Some(known) = self.shards.remove(id) {
-            self.gone.push(known.handle);
-            if self.gone.len() > 16 {
-                self.gone.remove(0);
-            }
+            self.forget(known.handle);
+        }
+    }
+
+    /// Keeps the handle of a shard that is gone, to be tried later.
+    pub fn forget(&mut self, handle: SealedShard) {
+        self.gone.push(handle);
+        if self.gone.len() > 16 {
+            self.gone.remove(0);
         }
     }
 }

@@ -11,6 +11,12 @@ use vram_residency::{VramError, VramManagerBuilder};
 /// The segment size of the rig's managers: small, so that small shards have many segments.
 pub const SEGMENT: usize = 4096;
 
+/// The keys of the rig's managers; the first one seals at the beginning.
+#[must_use]
+pub fn keys() -> [SealKey; 2] {
+    [SealKey::from_bytes([7; 32]), SealKey::from_bytes([8; 32])]
+}
+
 /// A manager, and the devices below it.
 #[derive(Debug)]
 pub struct Rig {
@@ -40,13 +46,15 @@ impl Rig {
                 FaultDevice::new(Arc::new(host), FaultPlan::new(seed ^ u64::from(index)))
             })
             .collect();
+        let [first, second] = keys();
         let builder = VramManager::builder()
             .devices(devices.iter().map(|device| Arc::clone(device) as Arc<dyn Device>))
-            .key(SealKey::from_bytes([7; 32]))
+            .key(first)
             .segment_size(SegmentSize::from_log2(12).expect("4 KiB is a segment size"))
             .threads(Threads::exactly(2))
             .id_seed(seed);
         let manager = Arc::new(configure(builder).build()?);
+        manager.add_key(second)?;
         Ok(Self { devices, manager })
     }
 

@@ -63,6 +63,114 @@ pub enum Step {
         byte: usize,
         bit: u8,
     },
+    Park {
+        shard: usize,
+    },
+    Wake {
+        parked: usize,
+        gpu: u32,
+    },
+    /// A parked shard is dropped.
+    GiveUp {
+        parked: usize,
+    },
+    /// A shard is exported, the image perhaps damaged at a byte, and imported.
+    Carry {
+        shard: usize,
+        gpu: u32,
+        damage: Option<usize>,
+    },
+    Compact {
+        gpu: u32,
+        max: Option<u64>,
+    },
+    ProbeLinks,
+    Reseal {
+        shard: usize,
+        key: usize,
+    },
+    ActivateKey {
+        key: usize,
+    },
+    /// A key is retired, and added again.
+    RetireKey {
+        key: usize,
+    },
+    Lease {
+        shard: usize,
+    },
+    EndLease {
+        lease: usize,
+    },
+    Pin {
+        shard: usize,
+        pinned: bool,
+    },
+    Reserve {
+        gpu: u32,
+        bytes: u64,
+    },
+    SealReserved {
+        reservation: usize,
+        len: usize,
+        seed: u64,
+    },
+    Release {
+        reservation: usize,
+    },
+    Budget {
+        gpu: u32,
+        bytes: u64,
+    },
+    Headroom {
+        gpu: u32,
+        bytes: u64,
+    },
+    /// Room is made for so many bytes in one piece, as a plan says that was asked for before.
+    Evict {
+        gpu: u32,
+        bytes: u64,
+    },
+    /// A shard is sealed that may push others out.
+    SealEvicting {
+        gpu: u32,
+        len: usize,
+        seed: u64,
+    },
+    Admit {
+        gpu: Option<u32>,
+        lens: Vec<usize>,
+        seed: u64,
+        authenticated: bool,
+    },
+    ReservePlan {
+        gpu: Option<u32>,
+        lens: Vec<usize>,
+    },
+    AdmitReserved {
+        plan: usize,
+        seed: u64,
+    },
+    ReleasePlan {
+        plan: usize,
+    },
+    ParkModel {
+        model: usize,
+    },
+    WakeModel {
+        model: usize,
+        gpu: Option<u32>,
+    },
+    MigrateModel {
+        model: usize,
+        gpu: u32,
+    },
+    VerifyModel {
+        model: usize,
+    },
+    FreeModel {
+        model: usize,
+    },
     /// The next calls of a kind fail.
     Fault {
         gpu: u32,
@@ -83,8 +191,76 @@ fn len() -> impl Strategy<Value = usize> {
 
 /// Steps on devices that work.
 pub fn sound() -> impl Strategy<Value = Step> {
-    let shard = || any::<u16>().prop_map(usize::from);
-    let gpu = || prop_oneof![8 => 0..=2_u32, 1 => 3..=4_u32];
+    prop_oneof![27 => basic(), 12 => moves(), 12 => room(), 8 => models()]
+}
+
+fn shard() -> impl Strategy<Value = usize> {
+    any::<u16>().prop_map(usize::from)
+}
+
+fn gpu() -> impl Strategy<Value = u32> {
+    prop_oneof![8 => 0..=2_u32, 1 => 3..=4_u32]
+}
+
+/// Parking, images, compaction, keys.
+fn moves() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => shard().prop_map(|shard| Step::Park { shard }),
+        3 => (shard(), gpu()).prop_map(|(parked, gpu)| Step::Wake { parked, gpu }),
+        1 => shard().prop_map(|parked| Step::GiveUp { parked }),
+        2 => (shard(), gpu(), prop::option::weighted(0.4, any::<usize>()))
+            .prop_map(|(shard, gpu, damage)| Step::Carry { shard, gpu, damage }),
+        2 => (gpu(), prop::option::of(0..=60_000_u64))
+            .prop_map(|(gpu, max)| Step::Compact { gpu, max }),
+        1 => Just(Step::ProbeLinks),
+        2 => (shard(), 0..=1_usize).prop_map(|(shard, key)| Step::Reseal { shard, key }),
+        1 => (0..=1_usize).prop_map(|key| Step::ActivateKey { key }),
+        1 => (0..=1_usize).prop_map(|key| Step::RetireKey { key }),
+    ]
+}
+
+/// Leases, reservations, budgets, evictions.
+fn room() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => shard().prop_map(|shard| Step::Lease { shard }),
+        4 => shard().prop_map(|lease| Step::EndLease { lease }),
+        1 => (shard(), any::<bool>()).prop_map(|(shard, pinned)| Step::Pin { shard, pinned }),
+        2 => (gpu(), 0..=40_000_u64).prop_map(|(gpu, bytes)| Step::Reserve { gpu, bytes }),
+        2 => (shard(), len(), any::<u64>()).prop_map(|(reservation, len, seed)| {
+            Step::SealReserved { reservation, len, seed }
+        }),
+        2 => shard().prop_map(|reservation| Step::Release { reservation }),
+        1 => (gpu(), prop_oneof![0..=140_000_u64, Just(1 << 40)])
+            .prop_map(|(gpu, bytes)| Step::Budget { gpu, bytes }),
+        1 => (gpu(), prop_oneof![3 => Just(0), 1 => 0..=20_000_u64])
+            .prop_map(|(gpu, bytes)| Step::Headroom { gpu, bytes }),
+        2 => (gpu(), 0..=60_000_u64).prop_map(|(gpu, bytes)| Step::Evict { gpu, bytes }),
+        2 => (gpu(), len(), any::<u64>())
+            .prop_map(|(gpu, len, seed)| Step::SealEvicting { gpu, len, seed }),
+    ]
+}
+
+/// Models whole.
+fn models() -> impl Strategy<Value = Step> {
+    let lens = || prop::collection::vec(prop_oneof![0..=300_usize, 0..=9000_usize], 0..=4);
+    let somewhere = || prop::option::of(gpu());
+    prop_oneof![
+        3 => (somewhere(), lens(), any::<u64>(), any::<bool>()).prop_map(
+            |(gpu, lens, seed, authenticated)| Step::Admit { gpu, lens, seed, authenticated }
+        ),
+        1 => (somewhere(), lens()).prop_map(|(gpu, lens)| Step::ReservePlan { gpu, lens }),
+        1 => (shard(), any::<u64>()).prop_map(|(plan, seed)| Step::AdmitReserved { plan, seed }),
+        1 => shard().prop_map(|plan| Step::ReleasePlan { plan }),
+        1 => shard().prop_map(|model| Step::ParkModel { model }),
+        1 => (shard(), somewhere()).prop_map(|(model, gpu)| Step::WakeModel { model, gpu }),
+        1 => (shard(), gpu()).prop_map(|(model, gpu)| Step::MigrateModel { model, gpu }),
+        1 => shard().prop_map(|model| Step::VerifyModel { model }),
+        1 => shard().prop_map(|model| Step::FreeModel { model }),
+    ]
+}
+
+/// One shard at a time.
+fn basic() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (gpu(), len(), any::<u64>(), any::<bool>(), any::<bool>()).prop_map(
             |(gpu, len, seed, authenticated, segment_scope)| {

@@ -4,12 +4,26 @@
 //! may fail instead; then it must have changed nothing but what may have changed, and a byte that
 //! is not the sealed one must never come out.
 
-use vram_gpu::fault::{Action, Op};
+use vram_gpu::fault::{Action, Call, Op};
 use vram_gpu::{Device, DeviceState};
 use vram_residency::{
-    GpuCapacity, MemoryMode, Protection, SealRequest, SealedShard, ShardId, SivScope, Verify,
-    VramError,
+    ByteLen, GpuCapacity, Lease, Lru, MemoryMode, ModelHandle, OnEviction, ParkCapacity,
+    PlanReservation, Protection, Reservation, ReservationReport, SealRequest, SealedShard, ShardId,
+    SivScope, Verify, VramError,
 };
+
+macro_rules! ensure {
+    ($condition:expr, $($why:tt)+) => {
+        if !$condition {
+            return Err(format!($($why)+));
+        }
+    };
+}
+
+mod keys;
+mod models;
+mod moves;
+mod room;
 
 use crate::reference::{Known, Reference, bytes, footprint};
 use crate::rig::{Rig, SEGMENT};
@@ -26,13 +40,32 @@ pub struct World {
     pub mode: MemoryMode,
     /// Whether faults have been injected: failures are then allowed, wrong answers never.
     pub faulty: bool,
+    /// Which GPUs were lost before the step under way.
+    lost: Vec<bool>,
+    /// Shards in host memory.
+    parked: Vec<moves::Parked>,
+    /// Models in host memory.
+    parked_models: Vec<models::Parked>,
+    /// Leases that are out, each with its shard.
+    leases: Vec<(ShardId, Lease)>,
+    /// Bytes that are promised, each with what should be left of them.
+    reservations: Vec<(Reservation, u64)>,
+    /// Places that are promised, each with the lengths of the pieces.
+    plans: Vec<(PlanReservation, Vec<usize>)>,
+    /// Models that were admitted; shards of them may be gone since.
+    models: Vec<ModelHandle>,
 }
+
+/// Host memory that parked shards may take.
+const PARK_LIMIT: u64 = 96 * 1024;
 
 /// What a step should come to on devices that work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expect {
     Fine,
     Refused(&'static str),
+    /// Refused with one of these: which, depends on the order in which things are looked at.
+    RefusedAs(&'static [&'static str]),
     /// Fine if there is room for a second copy; nobody promises where it is put.
     FineOrNoRoom,
 }
@@ -42,17 +75,13 @@ enum Expect {
 struct Picture {
     capacities: Vec<GpuCapacity>,
     shards: Vec<SealedShard>,
+    /// Of each shard: leases that are out, and whether it is pinned.
+    holds: Vec<(u64, bool)>,
+    parked: ParkCapacity,
+    reservations: Vec<ReservationReport>,
 }
 
 type Checked<T> = Result<T, String>;
-
-macro_rules! ensure {
-    ($condition:expr, $($why:tt)+) => {
-        if !$condition {
-            return Err(format!($($why)+));
-        }
-    };
-}
 
 impl World {
     /// A world of three GPUs with little room.
@@ -64,17 +93,32 @@ impl World {
     pub fn with_memory(seed: u64, mode: MemoryMode) -> Result<Self, VramError> {
         let totals = vec![128 * 1024, 96 * 1024, 48 * 1024];
         let rig = Rig::with(&totals, seed, |builder| {
+            let builder = builder.eviction(Lru).park_limit(ByteLen::new(PARK_LIMIT));
             (0..).zip(&totals).fold(builder, |builder, (gpu, _)| builder.memory(gpu, mode))
         })?;
         for device in &rig.devices {
             device.watch_frees();
         }
-        let reference = Reference { totals, ..Reference::default() };
-        Ok(Self { rig, reference, mode, faulty: false })
+        let reference =
+            Reference { budgets: totals.clone(), regions: totals, ..Reference::default() };
+        Ok(Self {
+            rig,
+            reference,
+            mode,
+            faulty: false,
+            lost: Vec::new(),
+            parked: Vec::new(),
+            parked_models: Vec::new(),
+            leases: Vec::new(),
+            reservations: Vec::new(),
+            plans: Vec::new(),
+            models: Vec::new(),
+        })
     }
 
     /// Takes one step, and compares everything afterwards.
     pub fn step(&mut self, step: &Step) -> Checked<()> {
+        self.lost = (0..self.rig.manager.gpu_count()).map(|gpu| self.is_lost(gpu)).collect();
         self.act(step).map_err(|why| format!("{step:?}: {why}"))?;
         self.books_hold().map_err(|why| format!("after {step:?}: {why}"))
     }
@@ -95,6 +139,47 @@ impl World {
             Step::AlteredHandle { shard, byte, bit } => self.altered_handle(shard, byte, bit),
             Step::OldHandle { selector } => self.old_handle(selector),
             Step::Flip { shard, byte, bit } => self.flip(shard, byte, bit),
+            Step::Park { shard } => self.park(shard),
+            Step::Wake { parked, gpu } => self.wake(parked, gpu),
+            Step::GiveUp { parked } => {
+                self.give_up(parked);
+                Ok(())
+            }
+            Step::Carry { shard, gpu, damage } => self.carry(shard, gpu, damage),
+            Step::Compact { gpu, max } => self.compact(gpu, max),
+            Step::ProbeLinks => self.probe_links(),
+            Step::Reseal { shard, key } => self.reseal(shard, key),
+            Step::ActivateKey { key } => self.activate_key(key),
+            Step::RetireKey { key } => self.retire_key(key),
+            Step::Lease { shard } => self.lease(shard),
+            Step::EndLease { lease } => self.end_lease(lease),
+            Step::Pin { shard, pinned } => self.pin(shard, pinned),
+            Step::Reserve { gpu, bytes } => self.reserve(gpu, bytes),
+            Step::SealReserved { reservation, len, seed } => {
+                self.seal_reserved(reservation, len, seed)
+            }
+            Step::Release { reservation } => {
+                self.release(reservation);
+                Ok(())
+            }
+            Step::Budget { gpu, bytes } => self.budget(gpu, bytes),
+            Step::Headroom { gpu, bytes } => self.headroom(gpu, bytes),
+            Step::Evict { gpu, bytes } => self.evict(gpu, bytes),
+            Step::SealEvicting { gpu, len, seed } => self.seal_evicting(gpu, len, seed),
+            Step::Admit { gpu, ref lens, seed, authenticated } => {
+                self.admit(gpu, lens, seed, authenticated)
+            }
+            Step::ReservePlan { gpu, ref lens } => self.reserve_plan(gpu, lens),
+            Step::AdmitReserved { plan, seed } => self.admit_reserved(plan, seed),
+            Step::ReleasePlan { plan } => {
+                self.release_plan(plan);
+                Ok(())
+            }
+            Step::ParkModel { model } => self.park_model(model),
+            Step::WakeModel { model, gpu } => self.wake_model(model, gpu),
+            Step::MigrateModel { model, gpu } => self.migrate_model(model, gpu),
+            Step::VerifyModel { model } => self.verify_model(model),
+            Step::FreeModel { model } => self.free_model(model),
             Step::Fault { gpu, op, when, ref action } => {
                 self.faulty = true;
                 let device = &self.rig.devices[gpu as usize];
@@ -114,38 +199,46 @@ impl World {
         segment_scope: bool,
     ) -> Checked<()> {
         let manager = &self.rig.manager;
-        let expect = match manager.capacity(gpu) {
-            Err(_) => Expect::Refused("unknown-gpu"),
-            Ok(now) if footprint(len) > now.room.get() => Expect::Refused("insufficient-vram"),
-            Ok(now) if footprint(len) > now.largest_hole.get() => {
-                Expect::Refused("insufficient-vram")
-            }
-            Ok(_) => Expect::Fine,
-        };
+        let expect = self.placing(gpu, len);
         let data = bytes(len, seed);
         let protection =
             if authenticated { Protection::Authenticated } else { Protection::Encrypted };
         let scope = if segment_scope { SivScope::Segment } else { SivScope::Shard };
         let model = format!("model-{}", seed % 3);
-        let request = SealRequest::new(&model, gpu).protection(protection).scope(scope);
+        let fate = fate(seed);
+        let request = SealRequest::new(&model, gpu)
+            .protection(protection)
+            .scope(scope)
+            .on_eviction(fate)
+            .evicts(false);
         let before = self.picture();
         let sealed = manager.seal(request, &data);
         if let Some(handle) = self.judge(expect, &before, sealed, &[gpu])? {
             ensure!(handle.gpu_index == gpu, "sealed on gpu {}", handle.gpu_index);
             ensure!(*handle.model_id == *model, "sealed as {}", handle.model_id);
-            let id = handle.shard_id.clone();
-            let last = self.reference.shards.keys().next_back();
-            ensure!(last.is_none_or(|last| *last < id), "ids do not rise");
-            let known = Known {
-                bytes: data,
-                gpu,
-                handle,
-                stale: None,
-                flipped: std::collections::BTreeMap::new(),
-                quarantined: false,
-            };
-            self.reference.shards.insert(id, known);
+            self.remember(handle, data, fate)?;
         }
+        Ok(())
+    }
+
+    /// What placing so many bytes on a GPU should come to, if nobody gives way.
+    fn placing(&self, gpu: u32, len: usize) -> Expect {
+        match self.rig.manager.capacity(gpu) {
+            Err(_) => Expect::Refused("unknown-gpu"),
+            Ok(now) if footprint(len) > now.room.get().min(now.largest_hole.get()) => {
+                Expect::Refused("insufficient-vram")
+            }
+            Ok(_) => Expect::Fine,
+        }
+    }
+
+    /// Takes a shard that has just been sealed into the model.
+    fn remember(&mut self, handle: SealedShard, data: Vec<u8>, fate: OnEviction) -> Checked<()> {
+        let id = handle.shard_id.clone();
+        let last = self.reference.shards.keys().next_back();
+        ensure!(last.is_none_or(|last| *last < id), "ids do not rise");
+        let known = Known::new(data, handle, fate, self.reference.active_key);
+        self.reference.shards.insert(id, known);
         Ok(())
     }
 
@@ -165,7 +258,7 @@ impl World {
     fn unseal_and_free(&mut self, shard: usize) -> Checked<()> {
         let Some(id) = self.reference.pick(shard) else { return Ok(()) };
         let known = &self.reference.shards[&id];
-        let (expect, gpu) = (reading(known, 0, known.bytes.len()), known.gpu);
+        let (expect, gpu) = (alone(known, reading(known, 0, known.bytes.len())), known.gpu);
         let before = self.picture();
         let answer = self.rig.manager.unseal_and_free(&known.handle);
         self.note_quarantine(&id, &answer);
@@ -180,8 +273,11 @@ impl World {
         let Some(id) = self.reference.pick(shard) else { return Ok(()) };
         let known = &self.reference.shards[&id];
         let (gpu, handle) = (known.gpu, known.handle.clone());
+        let expect = alone(known, Expect::Fine);
         let bytes = footprint(known.bytes.len());
-        let start = (!known.quarantined).then(|| self.rig.position(&handle, gpu)).flatten();
+        // Looking for it is a read, which would find it altered.
+        let readable = known.leases == 0 && !known.quarantined && known.sound();
+        let start = readable.then(|| self.rig.position(&handle, gpu)).flatten();
         let before = self.picture();
         let answer = self.rig.manager.free_shard(&handle);
         if matches!(answer, Err(VramError::NotReturned { .. })) {
@@ -189,7 +285,7 @@ impl World {
             self.reference.remove(&id);
             return Ok(());
         }
-        if let Some(receipt) = self.judge(Expect::Fine, &before, answer, &[gpu])? {
+        if let Some(receipt) = self.judge(expect, &before, answer, &[gpu])? {
             ensure!(receipt.shard_id == id && receipt.gpu == gpu, "the receipt names another");
             ensure!(receipt.bytes.get() == bytes, "{} given back", receipt.bytes);
             // A device that is lost while it wipes cannot; the receipt says so.
@@ -273,15 +369,14 @@ impl World {
         let Some(id) = self.reference.pick(shard) else { return Ok(()) };
         let known = &self.reference.shards[&id];
         let (source, len, handle) = (known.gpu, known.bytes.len(), known.handle.clone());
-        let expect = match self.rig.manager.capacity(gpu) {
-            Err(_) => Expect::Refused("unknown-gpu"),
+        let expect = match self.placing(gpu, len) {
+            Expect::Refused("unknown-gpu") => Expect::Refused("unknown-gpu"),
             _ if known.quarantined => Expect::Refused("quarantined"),
-            Ok(_) if gpu == source => Expect::Fine,
-            Ok(now) if footprint(len) > now.room.get().min(now.largest_hole.get()) => {
-                Expect::Refused("insufficient-vram")
-            }
-            Ok(_) => reading(known, 0, len),
+            _ if gpu == source => Expect::Fine,
+            Expect::Fine => reading(known, 0, len),
+            no_room => no_room,
         };
+        let expect = alone(known, expect);
         let before = self.picture();
         let answer = self.rig.manager.migrate_shard(&handle, gpu);
         self.note_quarantine(&id, &answer);
@@ -307,6 +402,7 @@ impl World {
             Expect::Fine if handle.protection != to => Expect::FineOrNoRoom,
             other => other,
         };
+        let expect = alone(known, expect);
         if handle.protection == to && !known.quarantined && !known.sound() {
             // Nothing has to be done, so nobody promises that anything is looked at.
             return Ok(());
@@ -364,6 +460,11 @@ impl World {
             ("migrate", manager.migrate_shard(bad, 1).map(drop)),
             ("open", manager.open_resident(bad).map(drop)),
             ("close", manager.close_resident(bad).map(drop)),
+            ("park", manager.park(bad).map(drop)),
+            ("reseal", manager.reseal_shard(bad, &manager.active_key()).map(drop)),
+            ("export", manager.export(bad, std::io::sink()).map(drop)),
+            ("lease", manager.lease(bad).map(drop)),
+            ("pin", manager.pin(bad)),
         ] {
             let found = answer.as_ref().err().map(VramError::code);
             ensure!(found == Some(code), "{call} answers {answer:?}, not {code}");
@@ -396,10 +497,12 @@ impl World {
         match (expect, answer) {
             (Expect::Fine | Expect::FineOrNoRoom, Ok(value)) => Ok(Some(value)),
             (Expect::Refused(code), Ok(_)) => Err(format!("succeeded, and should be {code}")),
+            (Expect::RefusedAs(codes), Ok(_)) => Err(format!("succeeded, not one of {codes:?}")),
             (expect, Err(error)) => {
                 let code = error.code();
                 let expected = match expect {
                     Expect::Refused(expected) => expected == code,
+                    Expect::RefusedAs(expected) => expected.contains(&code),
                     Expect::FineOrNoRoom => code == "insufficient-vram",
                     Expect::Fine => false,
                 };
@@ -416,10 +519,24 @@ impl World {
     fn unchanged(&self, before: &Picture, error: &VramError) -> Checked<()> {
         let now = self.picture();
         ensure!(now.shards == before.shards, "failed with {error}, and the shards changed");
+        ensure!(now.holds == before.holds, "failed with {error}, and leases or pins changed");
+        ensure!(now.parked == before.parked, "failed with {error}: {:?}", now.parked);
+        // A place that could not be wiped is lost to the reservation that it was held for.
+        let kept = now
+            .capacities
+            .iter()
+            .zip(&before.capacities)
+            .any(|(is, was)| is.unreturned > was.unreturned);
+        ensure!(
+            now.reservations == before.reservations || kept,
+            "failed with {error}, and the reservations changed"
+        );
         for (was, is) in before.capacities.iter().zip(&now.capacities) {
             let kept = is.unreturned.get() - was.unreturned.get();
+            let from_promises = was.reserved.get().saturating_sub(is.reserved.get());
             let same = was.used.get() + kept == is.used.get()
-                && was.reserved == is.reserved
+                && is.reserved <= was.reserved
+                && from_promises <= kept
                 && (kept > 0 || was == is);
             ensure!(same, "failed with {error}, and the books changed: {was:?}, now {is:?}");
             ensure!(kept == 0 || self.faulty, "{kept} bytes were not returned");
@@ -439,23 +556,44 @@ impl World {
     /// What must hold after every step, whatever happened.
     fn books_hold(&self) -> Checked<()> {
         let manager = &self.rig.manager;
-        for (gpu, total) in (0_u32..).zip(&self.reference.totals) {
+        let regions = self.reference.regions.iter().zip(&self.reference.budgets);
+        for (gpu, (region, budget)) in (0_u32..).zip(regions) {
             let now = manager.capacity(gpu).map_err(|error| error.to_string())?;
             let (used, free) = (now.used.get(), now.free.get());
             let expected = self.reference.used(gpu) + now.unreturned.get();
             ensure!(used == expected, "gpu {gpu} uses {used}, and should {expected}");
-            ensure!(now.reserved.get() == 0, "gpu {gpu} still promises {}", now.reserved);
-            ensure!(used + free == *total, "gpu {gpu}: {used} + {free} is not {total}");
-            ensure!(now.largest_hole.get() <= free, "gpu {gpu}: a hole larger than what is free");
+            let promised = self.promised(gpu);
+            ensure!(
+                now.reserved.get() == promised,
+                "gpu {gpu} promises {}, and should {promised}",
+                now.reserved
+            );
+            ensure!(now.total.get() == *budget, "gpu {gpu} has a budget of {}", now.total);
+            let left = budget.saturating_sub(used + promised);
+            ensure!(free == left, "gpu {gpu}: {free} free, and {left} of {budget} is not taken");
+            ensure!(
+                now.largest_hole.get() <= region - used,
+                "gpu {gpu}: a hole larger than what is free"
+            );
             ensure!(self.faulty || now.unreturned.get() == 0, "bytes were not returned");
             let device = &self.rig.devices[gpu as usize];
             // Letting go of a block is no call: the device knows that it is lost.
             let calls = device.calls();
-            let late = calls.iter().find(|call| call.after_loss && call.op != Op::Drop);
+            // A call of another thread can be on its way in the moment of the loss.
+            let was_lost = self.lost.get(gpu as usize).is_some_and(|lost| *lost);
+            if !was_lost && self.is_lost(gpu) {
+                device.clear_log();
+            }
+            let late = |call: &&Call| was_lost && call.after_loss && call.op != Op::Drop;
+            let late = calls.iter().find(late);
             ensure!(late.is_none(), "gpu {gpu}: {late:?} came after its loss");
             // P6: the books equal the driver's own count, apart from a device that is lost.
             let driver: u64 = device.live().iter().map(|(_, len)| len.get()).sum();
-            let held = if self.mode == MemoryMode::Blocks { used } else { *total };
+            let held = if self.mode == MemoryMode::Blocks {
+                used + self.promised_blocks(gpu)
+            } else {
+                *region
+            };
             ensure!(self.is_lost(gpu) || driver == held, "gpu {gpu} holds {driver}, not {held}");
         }
         let listed = manager.shards();
@@ -465,14 +603,31 @@ impl World {
             ensure!(handle.shard_id == *id, "{} listed in place of {id}", handle.shard_id);
             ensure!(handle.gpu_index == known.gpu, "{id} listed on gpu {}", handle.gpu_index);
         }
-        Ok(())
+        let holds = self.holds();
+        for ((leases, pinned), (id, known)) in holds.iter().zip(&self.reference.shards) {
+            ensure!(*leases == known.leases as u64, "{id} has {leases} leases");
+            ensure!(*pinned == known.pinned, "{id} is pinned: {pinned}");
+        }
+        self.parked_hold()
+    }
+
+    /// Of each resident shard: leases that are out, and whether it is pinned.
+    fn holds(&self) -> Vec<(u64, bool)> {
+        let shards = self.rig.manager.report().shards;
+        shards.iter().map(|shard| (shard.leases, shard.pinned)).collect()
     }
 
     fn picture(&self) -> Picture {
         let manager = &self.rig.manager;
         let gpus = 0..manager.gpu_count();
         let capacities = gpus.map(|gpu| manager.capacity(gpu).expect("it is there")).collect();
-        Picture { capacities, shards: manager.shards() }
+        Picture {
+            capacities,
+            shards: manager.shards(),
+            holds: self.holds(),
+            parked: manager.park_capacity(),
+            reservations: manager.reservations(),
+        }
     }
 
     /// Whether a sticky error took this GPU.
@@ -487,6 +642,7 @@ impl World {
         for device in &self.rig.devices {
             device.clear();
         }
+        self.let_go()?;
         for (id, known) in self.reference.shards.clone() {
             if self.is_lost(known.gpu) {
                 let answer = self.rig.manager.unseal_model(&known.handle);
@@ -507,6 +663,7 @@ impl World {
             freed.map_err(|error| format!("freeing {id} on working devices: {error}"))?;
             self.reference.remove(&id);
         }
+        self.wake_everything()?;
         self.books_hold()?;
         for gpu in (0..self.rig.manager.gpu_count()).filter(|gpu| !self.is_lost(*gpu)) {
             let now = self.rig.manager.capacity(gpu).map_err(|error| error.to_string())?;
@@ -526,6 +683,20 @@ impl World {
         matches!(action, Action::FlipAnyBit | Action::DropCopy | Action::ShortCopy { .. })
             && matches!(op, Op::Read | Op::QueueRead)
     }
+}
+
+/// What a seed makes of a shard that has to make room.
+fn fate(seed: u64) -> OnEviction {
+    match seed % 5 {
+        0 | 1 => OnEviction::Never,
+        2 | 3 => OnEviction::Park,
+        _ => OnEviction::Free,
+    }
+}
+
+/// What an operation that needs the shard for itself should come to.
+fn alone(known: &Known, otherwise: Expect) -> Expect {
+    if known.leases > 0 { Expect::Refused("in-use") } else { otherwise }
 }
 
 /// What reading a range should come to.
