@@ -1,0 +1,399 @@
+//! Property: wherever code of the caller's panics inside a call, the panic leaves the call, the
+//! books are exact, everything that was resident still is, and the manager goes on as if the call
+//! had never been made.
+//!
+//! Method: a bomb ticks at every call into the caller's code (sources, readers, sinks, callbacks,
+//! policies) and goes off at the n-th, for every n until the operation gets through. After each
+//! explosion a picture of everything is compared with the one before, and all content is read. A
+//! clock that panics is asked for less, since it is also asked after the deed: the books are exact
+//! and the manager usable.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use core::panic::AssertUnwindSafe;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use std::io::{self, Read, Write};
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use vram_residency::{
+    Access, AdmitRequest, ByteLen, Candidate, Clock, EvictionPolicy, ExportOptions, GpuChoice,
+    ImportRequest, Lru, MemoryMode, ModelPlan, ModelSource, OnEviction, Piece, Progress,
+    Protection, SealOptions, SealRequest, SealedShard, SegmentSize, SivScope, Source, SourceError,
+    SystemClock, Threads, Timestamp, VramError, VramManager,
+};
+use vram_tests::reference::{bytes, footprint};
+
+const TOTAL: u64 = 128 << 10;
+const LEN: usize = 20_001;
+
+/// Goes off at the n-th tick. At 0 it is no bomb.
+#[derive(Debug, Default)]
+struct Bomb {
+    left: AtomicU64,
+}
+
+impl Bomb {
+    fn arm(&self, ticks: u64) {
+        self.left.store(ticks, Ordering::SeqCst);
+    }
+
+    /// Whether it has not gone off; it is no bomb any more then.
+    fn disarm(&self) -> bool {
+        self.left.swap(0, Ordering::SeqCst) > 0
+    }
+
+    fn tick(&self) {
+        let counted = |left: u64| left.checked_sub(1);
+        let before = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, counted);
+        assert!(before != Ok(1), "the bomb went off");
+    }
+}
+
+/// Everything of the caller's that a manager calls.
+struct Ticking<'a, T> {
+    bomb: &'a Bomb,
+    inner: T,
+    access: Access,
+}
+
+impl<'a, T> Ticking<'a, T> {
+    const fn new(bomb: &'a Bomb, inner: T) -> Self {
+        Self { bomb, inner, access: Access::Positional }
+    }
+}
+
+impl Source for Ticking<'_, &[u8]> {
+    fn len(&self) -> u64 {
+        self.bomb.tick();
+        u64::try_from(self.inner.len()).unwrap()
+    }
+
+    fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
+        self.bomb.tick();
+        let start = usize::try_from(offset).unwrap();
+        target.copy_from_slice(&self.inner[start..start + target.len()]);
+        Ok(())
+    }
+
+    fn access(&self) -> Access {
+        self.bomb.tick();
+        self.access
+    }
+
+    fn finish(&self) -> Result<(), SourceError> {
+        self.bomb.tick();
+        Ok(())
+    }
+}
+
+impl ModelSource for Ticking<'_, &[u8]> {
+    fn read_at(&self, _file: u32, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
+        Source::read_at(self, offset, target)
+    }
+
+    fn finish(&self) -> Result<(), SourceError> {
+        Source::finish(self)
+    }
+}
+
+impl<R: Read> Read for Ticking<'_, R> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        self.bomb.tick();
+        self.inner.read(target)
+    }
+}
+
+impl<W: Write> Write for Ticking<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bomb.tick();
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.bomb.tick();
+        self.inner.flush()
+    }
+}
+
+#[derive(Debug)]
+struct TickingPolicy(Arc<Bomb>);
+
+impl EvictionPolicy for TickingPolicy {
+    fn rank(&self, candidates: &[Candidate]) -> Vec<usize> {
+        self.0.tick();
+        Lru.rank(candidates)
+    }
+}
+
+#[derive(Debug)]
+struct TickingClock(Arc<Bomb>);
+
+impl Clock for TickingClock {
+    fn now(&self) -> Timestamp {
+        self.0.tick();
+        SystemClock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.tick();
+        SystemClock.monotonic()
+    }
+}
+
+/// A manager with something in every state.
+struct Setup {
+    manager: VramManager,
+    content: Vec<u8>,
+    encrypted: SealedShard,
+    plain: SealedShard,
+    image: Vec<u8>,
+    model: ModelPlan,
+}
+
+impl Setup {
+    fn new(mode: MemoryMode, policy: &Arc<Bomb>, clock: &Arc<Bomb>) -> Self {
+        let mut builder = VramManager::builder();
+        for gpu in 0..2 {
+            builder = builder.host_device(ByteLen::new(TOTAL)).memory(gpu, mode);
+        }
+        let manager = builder
+            .segment_size(SegmentSize::MIN)
+            .threads(Threads::exactly(2))
+            .eviction(TickingPolicy(Arc::clone(policy)))
+            .clock(Arc::new(TickingClock(Arc::clone(clock))))
+            .build()
+            .unwrap();
+        let content = bytes(LEN, 1);
+        let encrypted = manager.seal_model("encrypted", 0, &content).unwrap();
+        let request = SealRequest::new("plain", 0)
+            .protection(Protection::Authenticated)
+            .on_eviction(OnEviction::Free);
+        let plain = manager.seal(request, &content).unwrap();
+        let mut image = Vec::new();
+        manager.export(&encrypted, &mut image).unwrap();
+        let pieces = [
+            Piece::new("a", 0, 0, ByteLen::new(9000)),
+            Piece::new("b", 0, 9000, ByteLen::new(11_001)),
+        ];
+        let model = ModelPlan::new(pieces).unwrap();
+        Self { manager, content, encrypted, plain, image, model }
+    }
+
+    /// Everything that a call which was never made leaves as it is.
+    fn picture(&self) -> String {
+        let manager = &self.manager;
+        let capacities = [manager.capacity(0).unwrap(), manager.capacity(1).unwrap()];
+        let shards = manager.report().shards;
+        let shards: Vec<_> = shards
+            .iter()
+            .map(|one| (&one.shard_id, one.gpu, &one.quarantine, one.leases, one.pinned))
+            .collect();
+        let parked = manager.park_capacity();
+        let reservations = manager.reservations().len();
+        format!("{capacities:?} {shards:?} {parked:?} {reservations}")
+    }
+
+    /// The books are the sum of what is resident.
+    fn books_are_exact(&self, what: &str) {
+        for gpu in 0..2 {
+            let now = self.manager.capacity(gpu).unwrap();
+            let here = self.manager.shards().into_iter().filter(|shard| shard.gpu_index == gpu);
+            let used: u64 =
+                here.map(|shard| footprint(usize::try_from(shard.plaintext_len).unwrap())).sum();
+            assert_eq!((now.used.get(), now.reserved.get()), (used, 0), "{what}: gpu {gpu}");
+            assert_eq!(now.free.get(), TOTAL - used, "{what}: gpu {gpu}");
+        }
+    }
+
+    /// Everything resident reads, frees, and leaves a GPU that takes all it can hold.
+    fn still_works(self, what: &str) {
+        for shard in self.manager.shards() {
+            let out = self.manager.unseal_and_free(&shard).unwrap();
+            assert!(self.content.windows(out.len().max(1)).any(|part| part == out), "{what}");
+        }
+        for gpu in 0..2 {
+            let whole = vec![3; usize::try_from(TOTAL).unwrap()];
+            let shard = self.manager.seal_model("whole", gpu, &whole).unwrap();
+            assert!(self.manager.verify_shard_integrity(&shard).unwrap(), "{what}");
+        }
+    }
+}
+
+type Operation = (&'static str, fn(&Setup, &Bomb) -> Result<(), VramError>);
+
+/// A callback that ticks.
+fn told(bomb: &Bomb) -> impl FnMut(Progress) + Send + '_ {
+    |_progress| bomb.tick()
+}
+
+fn seal_from(
+    setup: &Setup,
+    bomb: &Bomb,
+    access: Access,
+    scope: SivScope,
+    protection: Protection,
+) -> Result<(), VramError> {
+    let source = Ticking { access, ..Ticking::new(bomb, setup.content.as_slice()) };
+    let request = SealRequest::new("new", 1).scope(scope).protection(protection);
+    setup.manager.seal_from(request, source, SealOptions::new().progress(told(bomb))).map(drop)
+}
+
+/// Every door through which a manager calls the caller.
+const OPERATIONS: &[Operation] = &[
+    ("seal from a file, by segment", |setup, bomb| {
+        seal_from(setup, bomb, Access::Positional, SivScope::Segment, Protection::Encrypted)
+    }),
+    ("seal from a file, as a whole", |setup, bomb| {
+        seal_from(setup, bomb, Access::Positional, SivScope::Shard, Protection::Encrypted)
+    }),
+    ("seal from a pipe, in place", |setup, bomb| {
+        seal_from(setup, bomb, Access::Sequential, SivScope::Segment, Protection::Authenticated)
+    }),
+    ("admit", |setup, bomb| {
+        let request = AdmitRequest::new("new", GpuChoice::MostRoomFirst).progress(told(bomb));
+        let source = Ticking::new(bomb, setup.content.as_slice());
+        setup.manager.admit(request, &setup.model, &source).map(drop)
+    }),
+    ("admit into what was reserved", |setup, bomb| {
+        let mut held = setup.manager.reserve_plan(&setup.model, GpuChoice::One(1))?;
+        let request = AdmitRequest::new("new", GpuChoice::One(1)).progress(told(bomb));
+        let source = Ticking::new(bomb, setup.content.as_slice());
+        setup.manager.admit_reserved(&mut held, request, &source).map(drop)
+    }),
+    ("unseal to a sink", |setup, bomb| {
+        setup.manager.unseal_to(&setup.encrypted, Ticking::new(bomb, io::sink()))
+    }),
+    ("export", |setup, bomb| {
+        let options = ExportOptions::new().progress(told(bomb));
+        let sink = Ticking::new(bomb, io::sink());
+        setup.manager.export_with(&setup.encrypted, sink, options).map(drop)
+    }),
+    ("export what lies there in plain", |setup, bomb| {
+        let options = ExportOptions::new().progress(told(bomb));
+        let sink = Ticking::new(bomb, io::sink());
+        setup.manager.export_with(&setup.plain, sink, options).map(drop)
+    }),
+    ("import", |setup, bomb| {
+        let request = ImportRequest::new("encrypted", 1).progress(told(bomb));
+        setup.manager.import(request, Ticking::new(bomb, setup.image.as_slice())).map(drop)
+    }),
+];
+
+/// Sets the bomb at every tick in turn, and looks after each explosion.
+fn explode_everywhere(operation: &Operation, look: impl Fn(&Setup, &str, &str)) -> u64 {
+    let (name, run) = operation;
+    let mut explosions = 0;
+    for mode in [MemoryMode::Region, MemoryMode::Blocks] {
+        for tick in 1.. {
+            let bomb = Bomb::default();
+            let setup = Setup::new(mode, &Arc::default(), &Arc::default());
+            let before = setup.picture();
+            bomb.arm(tick);
+            let outcome = catch_unwind(AssertUnwindSafe(|| run(&setup, &bomb)));
+            let what = format!("{name}, {mode:?}, tick {tick}");
+            if bomb.disarm() {
+                outcome.unwrap().unwrap_or_else(|error| panic!("{what}: {error}"));
+                break;
+            }
+            assert!(outcome.is_err(), "{what}: the panic was swallowed");
+            explosions += 1;
+            look(&setup, &before, &what);
+            setup.still_works(&what);
+        }
+    }
+    explosions
+}
+
+#[test]
+fn a_panic_of_the_callers_code_at_any_point_leaves_everything_as_it_was() {
+    for operation in OPERATIONS {
+        let explosions = explode_everywhere(operation, |setup, before, what| {
+            assert_eq!(setup.picture(), before, "{what}");
+        });
+        assert!(explosions >= 4, "{}: only {explosions} explosions", operation.0);
+    }
+}
+
+/// A policy that panics wants nothing to go, and the caller hears of the lack of room alone.
+#[test]
+fn a_policy_that_panics_at_any_point_evicts_nothing() {
+    for mode in [MemoryMode::Region, MemoryMode::Blocks] {
+        let mut explosions = 0;
+        for tick in 1.. {
+            let policy: Arc<Bomb> = Arc::default();
+            let setup = Setup::new(mode, &policy, &Arc::default());
+            let before = setup.picture();
+            policy.arm(tick);
+            let urgent = SealRequest::new("urgent", 0).priority(u32::MAX);
+            let outcome = setup.manager.seal(urgent, &vec![5; 100_000]);
+            if policy.disarm() {
+                assert!(outcome.is_ok(), "without a panic there is a way: {outcome:?}");
+                break;
+            }
+            explosions += 1;
+            let what = format!("{mode:?}, tick {tick}");
+            if let Err(error) = &outcome {
+                assert!(error.is_capacity(), "{what}: {error}");
+                assert_eq!(setup.picture(), before, "{what}");
+                setup.still_works(&what);
+            }
+        }
+        assert!(explosions >= 1, "the policy was never asked");
+    }
+}
+
+/// Operations that call nobody but the clock.
+const TIMED: &[Operation] = &[
+    ("seal", |setup, _| setup.manager.seal_model("new", 1, &setup.content).map(drop)),
+    ("unseal", |setup, _| setup.manager.unseal_model(&setup.encrypted).map(drop)),
+    ("unseal and free", |setup, _| setup.manager.unseal_and_free(&setup.encrypted).map(drop)),
+    ("free", |setup, _| setup.manager.free_shard(&setup.plain).map(drop)),
+    ("verify", |setup, _| setup.manager.verify_shard_integrity(&setup.plain).map(drop)),
+    ("migrate", |setup, _| setup.manager.migrate_shard(&setup.encrypted, 1).map(drop)),
+    ("open", |setup, _| setup.manager.open_resident(&setup.encrypted).map(drop)),
+    ("close", |setup, _| setup.manager.close_resident(&setup.plain).map(drop)),
+    ("lease", |setup, _| setup.manager.lease(&setup.plain).map(drop)),
+    ("reserve", |setup, _| setup.manager.reserve(1, ByteLen::new(300)).map(drop)),
+    ("park and wake", |setup, _| {
+        let parked = setup.manager.park(&setup.plain)?;
+        setup.manager.wake(parked, 1).map(drop).map_err(|failed| failed.error().clone())
+    }),
+    ("evict", |setup, _| {
+        let plan = setup.manager.plan_eviction(0, ByteLen::new(100_000))?;
+        setup.manager.evict(&plan).map(drop)
+    }),
+    ("compact", |setup, _| {
+        setup.manager.compact(0, vram_residency::CompactBudget::new()).map(drop)
+    }),
+];
+
+#[test]
+fn a_clock_that_panics_leaves_the_books_exact_and_the_manager_usable() {
+    let mut explosions = 0;
+    for (name, run) in TIMED.iter().chain(OPERATIONS) {
+        for tick in 1.. {
+            let clock: Arc<Bomb> = Arc::default();
+            let setup = Setup::new(MemoryMode::Region, &Arc::default(), &clock);
+            clock.arm(tick);
+            // That a panic is turned into an error is fine too.
+            let outcome = catch_unwind(AssertUnwindSafe(|| run(&setup, &Bomb::default())));
+            let what = format!("{name}, tick {tick}");
+            if clock.disarm() {
+                outcome.unwrap().unwrap_or_else(|error| panic!("{what}: {error}"));
+                break;
+            }
+            explosions += 1;
+            setup.books_are_exact(&what);
+            setup.still_works(&what);
+        }
+    }
+    assert!(explosions >= TIMED.len(), "{explosions} explosions");
+}
