@@ -50,7 +50,7 @@ pub struct Eviction {
     pub owner: Option<Arc<str>>,
     /// The GPU that holds it.
     pub gpu: u32,
-    /// Bytes that come back.
+    /// Bytes that come back; in a report zero, if they could not be wiped or given back.
     pub bytes: ByteLen,
     /// What becomes of it.
     pub how: OnEviction,
@@ -219,6 +219,10 @@ impl Core {
                     report.parked.extend(parked);
                     report.evicted.push(eviction.clone());
                 }
+                // It went, and its bytes stay counted: that was logged where they were set aside.
+                Err(VramError::NotReturned { .. }) => {
+                    report.evicted.push(Eviction { bytes: ByteLen::ZERO, ..eviction.clone() });
+                }
                 Err(error) => report.kept.push((entry.id.clone(), error)),
             }
         }
@@ -262,6 +266,13 @@ impl Core {
         };
         let shortfall = match attempt() {
             Err(VramError::InsufficientVram(shortfall)) => explain(*shortfall),
+            // The books had room, and the driver has not: once more, if somebody gives way there.
+            Err(VramError::Device { gpu, source })
+                if source.is_out_of_memory()
+                    && self.give_way(self.gpu(gpu)?, goal.needed(), room) =>
+            {
+                return attempt();
+            }
             other => return other,
         };
         if room.evicts

@@ -105,7 +105,7 @@ impl Shortfall {
 
 impl Goal<'_> {
     /// Bytes that it takes, in whole granules.
-    fn needed(self) -> ByteLen {
+    pub(crate) fn needed(self) -> ByteLen {
         let whole = |len: ByteLen| len.round_up(Alignment::GRANULE).unwrap_or(len);
         match self {
             Self::Pieces(lens) => {

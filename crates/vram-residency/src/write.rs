@@ -81,17 +81,17 @@ impl Core {
         data: &[u8],
     ) -> Result<SealedShard, VramError> {
         let len = ByteLen::from_usize(data.len());
-        let write = || {
-            let (space, counted) = self.place(request, len)?;
+        let write = |(space, counted)| {
             self.write_shard(request, space, counted, &data, &WriteOptions::SLICE)
         };
-        let entry = match write() {
-            // The books had room, and the driver did not: once more, if somebody gives way.
+        let entry = match write(self.place(request, len)?) {
+            // There was memory to lie in, and none to write it with: once more, if somebody gives
+            // way. Only a slice can be read again for certain.
             Err(VramError::Device { source, .. })
                 if source.is_out_of_memory()
                     && self.give_way(self.gpu(request.gpu)?, len, request.room_making()) =>
             {
-                write()
+                write(self.place_once(request, len)?)
             }
             other => other,
         }?;

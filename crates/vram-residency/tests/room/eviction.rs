@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use vram_residency::device::GpuError;
-use vram_residency::device::fault::{Action, Op};
+use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
     AdmitRequest, ByteLen, Candidate, CostPerByte, EvictionPlan, EvictionPolicy, GpuChoice,
-    ImportRequest, Lru, MemoryMode, OnEviction, Priority, SealRequest, SealedShard, SliceSource,
-    VramError, VramManager,
+    ImportRequest, Lru, MemoryMode, OnEviction, Priority, ReaderSource, SealKey, SealOptions,
+    SealRequest, SealedShard, SliceSource, VramError, VramManager,
 };
 
 use crate::hands::{KIB, TestClock, bytes, faulty, hosts, no_room, plan, room};
@@ -476,7 +476,7 @@ fn a_driver_out_of_memory_is_answered_by_one_eviction_and_one_retry() {
 
     // Once, not for ever; and not where nobody may go.
     let (device, manager, old) = setup(true);
-    device.add(Op::QueueWrite, vram_residency::device::fault::When::From(1), full()).unwrap();
+    device.add(Op::QueueWrite, When::From(1), full()).unwrap();
     assert!(manager.seal_model("new", 0, &KB8).unwrap_err().is_capacity());
     assert!(manager.shard(&old.shard_id).is_none());
     assert_eq!(room(&manager, 0), 32 * KIB);
@@ -485,6 +485,61 @@ fn a_driver_out_of_memory_is_answered_by_one_eviction_and_one_retry() {
     device.next(Op::QueueWrite, full()).unwrap();
     assert!(manager.seal_model("new", 0, &KB8).unwrap_err().is_capacity());
     assert!(manager.shard(&old.shard_id).is_some());
+}
+
+type Ask<'a> = &'a dyn Fn(&VramManager) -> Result<(), VramError>;
+
+/// Whatever asks for memory: a slice, a source, an image, a model.
+#[test]
+fn a_driver_without_a_block_is_answered_by_one_eviction_whoever_asks() {
+    let full = || {
+        let gpu = vram_residency::GpuIndex::new(0);
+        // The driver counts enough, and still has no piece that is long enough.
+        Action::Fail(GpuError::OutOfMemory { gpu, wanted: bytes(1), free: None })
+    };
+    let image = {
+        let manager = hosts(&[32 * KIB]).key(SealKey::from_bytes([1; 32])).build().unwrap();
+        let shard = manager.seal_model("new", 0, &KB8).unwrap();
+        let mut image = Vec::new();
+        manager.export(&shard, &mut image).unwrap();
+        image
+    };
+    let asks: [(&str, Ask<'_>); 4] = [
+        ("a slice", &|manager| manager.seal_model("new", 0, &KB8).map(drop)),
+        ("a source", &|manager| {
+            let source = ReaderSource::new(KB8.as_slice(), 8 * KIB);
+            let request = SealRequest::new("new", 0);
+            manager.seal_from(request, source, SealOptions::new()).map(drop)
+        }),
+        ("an image", &|manager| {
+            manager.import(ImportRequest::new("new", 0), image.as_slice()).map(drop)
+        }),
+        ("a model", &|manager| {
+            let request = AdmitRequest::new("new", GpuChoice::MostRoomFirst);
+            let source = vec![SliceSource::new(&KB8)];
+            manager.admit(request, &plan(&[4 * KIB, 4 * KIB]), &source).map(drop)
+        }),
+    ];
+    for (who, ask) in asks {
+        for (always, policy) in [(false, true), (true, true), (false, false)] {
+            let (device, shared) = faulty(32 * KIB);
+            let builder = VramManager::builder().device(shared).memory(0, MemoryMode::Blocks);
+            let builder = builder.key(SealKey::from_bytes([1; 32]));
+            let builder = if policy { builder.eviction(Lru) } else { builder };
+            let manager = builder.build().unwrap();
+            let old = [free(&manager, "old", &KB8), free(&manager, "older", &KB8)];
+            let when = if always { When::From(1) } else { When::Nth(1) };
+            device.add(Op::Allocate, when, full()).unwrap();
+            let answer = ask(&manager);
+            let left = old.iter().filter(|old| manager.shard(&old.shard_id).is_some()).count();
+            let works = policy && !always;
+            assert_eq!(answer.is_ok(), works, "{who}, {always}, {policy}: {answer:?}");
+            assert_eq!(left, if policy { 1 } else { 2 }, "{who}, {always}, {policy}");
+            if let Err(error) = answer {
+                assert!(error.is_capacity(), "{who}: {error}");
+            }
+        }
+    }
 }
 
 /// Many threads seal more than fits: every refusal is honest, and what is resident is whole.
@@ -549,4 +604,18 @@ fn an_import_evicts_only_with_leave() {
     assert_eq!(manager.unseal_model(&shard).unwrap(), KB8);
     assert!(manager.shard(&carried.shard_id).is_none(), "it was not used for longest");
     assert!(manager.shard(&other.shard_id).is_some());
+}
+
+/// A shard whose bytes could not be wiped is gone all the same: it is not called kept.
+#[test]
+fn an_evicted_shard_whose_bytes_stay_counted_went_and_brought_nothing() {
+    let (device, shared) = faulty(32 * KIB);
+    let manager = VramManager::builder().device(shared).eviction(Lru).build().unwrap();
+    let stuck = free(&manager, "stuck", &KB8);
+    let plan = manager.plan_eviction(0, bytes(32 * KIB)).unwrap();
+    device.next(Op::Fill, Action::Driver(999)).unwrap();
+    let report = manager.evict(&plan).unwrap();
+    assert!(report.kept.is_empty() && manager.shard(&stuck.shard_id).is_none());
+    assert_eq!((report.evicted.len(), report.evicted[0].bytes.get()), (1, 0));
+    assert_eq!((report.bytes.get(), room(&manager, 0)), (0, 24 * KIB));
 }
