@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+#[cfg(feature = "audit")]
+mod audit;
 mod block;
 mod budget;
 mod builder;
@@ -68,6 +70,11 @@ mod windows;
 mod write;
 
 pub use admit::{AdmitRequest, GpuChoice};
+#[cfg(feature = "audit")]
+pub use audit::{
+    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
+    verify_audit, verify_audit_against,
+};
 pub use block::MemoryMode;
 pub use budget::DriverMemory;
 pub use builder::{Budget, VramManagerBuilder};
@@ -131,6 +138,10 @@ pub use vram_seal::{
     Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
     SivScope, Suite,
 };
+
+/// The key of an audit.
+#[cfg(feature = "audit")]
+pub use vram_seal::TicketKey;
 
 /// Devices, and the one that injects faults: for tests of orchestrators.
 pub use vram_gpu as device;
