@@ -247,6 +247,8 @@ pub(crate) struct Events {
 pub(crate) struct SinkThreads {
     events: Arc<Events>,
     threads: Vec<JoinHandle<()>>,
+    /// How long is waited for all of them together.
+    timeout: Duration,
 }
 
 /// How long a manager that is dropped waits for its sinks, all together.
@@ -264,7 +266,8 @@ impl Events {
     ) -> Result<(Arc<Self>, SinkThreads), VramError> {
         let queues = sinks.0.iter().map(|(len, _)| Arc::new(Queue::new(*len))).collect();
         let events = Arc::new(Self { clock, next: Mutex::new(0), queues });
-        let mut started = SinkThreads { events: Arc::clone(&events), threads: Vec::new() };
+        let timeout = CLOSE_TIMEOUT;
+        let mut started = SinkThreads { events: Arc::clone(&events), threads: Vec::new(), timeout };
         for (queue, (_, sink)) in events.queues.iter().zip(sinks.0) {
             let queue = Arc::clone(queue);
             let thread = std::thread::Builder::new().name("vram-events".to_owned());
@@ -323,7 +326,7 @@ impl Drop for SinkThreads {
         for queue in &self.events.queues {
             queue.close();
         }
-        let deadline = Deadline::within(CLOSE_TIMEOUT);
+        let deadline = Deadline::within(self.timeout);
         // Fewer threads than queues if one of them could not be started.
         for (queue, thread) in self.events.queues.iter().zip(self.threads.drain(..)) {
             if queue.ended(deadline) {
@@ -348,5 +351,40 @@ impl VramManager {
     #[must_use]
     pub fn event_counts(&self) -> Vec<SinkCounts> {
         self.core.events.counts()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[test]
+    fn a_sink_that_never_returns_does_not_keep_the_manager_from_being_dropped() {
+        let (entered, inside) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let mut sinks = Sinks::default();
+        sinks.0.push((
+            8,
+            Box::new(move |_event: &Event| {
+                entered.send(()).unwrap();
+                let _never = released.recv();
+            }),
+        ));
+        let (events, mut threads) = Events::start(Arc::new(SystemClock), sinks).unwrap();
+        threads.timeout = Duration::from_millis(1);
+        events.emit(EventKind::Closed { left: 0 });
+        inside.recv().unwrap();
+        events.emit(EventKind::Closed { left: 1 });
+        drop(threads);
+
+        // What comes after is counted, and nobody waits.
+        events.emit(EventKind::Closed { left: 2 });
+        assert!(!events.flush(Deadline::within(Duration::ZERO)));
+        let [counts] = events.counts().try_into().unwrap();
+        assert_eq!((counts.emitted, counts.delivered, counts.dropped), (3, 0, 1));
+        drop(release);
     }
 }

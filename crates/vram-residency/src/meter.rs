@@ -28,7 +28,7 @@ pub(crate) const BUCKETS: [Duration; 12] = [
     Duration::from_secs(1),
     Duration::from_secs(3),
     Duration::from_secs(10),
-    Duration::from_secs(60),
+    Duration::from_mins(1),
 ];
 
 /// The code of a call that ended in a panic: of a source, a sink, a callback or a device.

@@ -3,7 +3,6 @@
 use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 use vram_gpu::DeviceUuid;
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
 pub(crate) fn serialize<S: Serializer>(uuid: &DeviceUuid, s: S) -> Result<S::Ok, S::Error> {
     s.collect_str(uuid)
 }

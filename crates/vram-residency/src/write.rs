@@ -206,14 +206,15 @@ impl Core {
         );
         // Whoever finds it at once waits at its gate, so that nothing is told of it before this.
         // Nobody is there yet: it is had at once.
-        let _pass = entry.gate.exclusive();
-        self.registry.insert(Arc::clone(&entry));
+        let known = Arc::clone(&entry);
+        let _pass = known.gate.exclusive();
+        self.registry.insert(entry);
         self.events.emit(EventKind::Sealed {
-            shard: entry.id.clone(),
-            model_id: Arc::clone(&entry.sealed_as.model_id),
-            owner: entry.owner.clone(),
+            shard: known.id.clone(),
+            model_id: Arc::clone(&known.sealed_as.model_id),
+            owner: known.owner.clone(),
             gpu: handle.gpu_index,
-            bytes: entry.plaintext_len,
+            bytes: known.plaintext_len,
         });
         handle
     }

@@ -8,9 +8,13 @@ use core::fmt::{self, Write};
 use core::time::Duration;
 
 use super::{CallMetrics, GpuMetrics, Metrics};
+use crate::sink::SinkCounts;
 
 /// A gauge of one GPU: its name, its help, its value.
 type GpuGauge = (&'static str, &'static str, fn(&GpuMetrics) -> u64);
+
+/// A counter of one sink: its name, its help, its value.
+type SinkCounter = (&'static str, &'static str, fn(&SinkCounts) -> u64);
 
 const GPU_GAUGES: &[GpuGauge] = &[
     ("vram_gpu_total_bytes", "The budget.", |gpu| gpu.capacity.total.get()),
@@ -114,7 +118,7 @@ fn write_calls(calls: &[CallMetrics], f: &mut impl Write) -> fmt::Result {
 fn write_events(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
     head(f, "vram_events_total", "counter", "Events that were emitted.")?;
     writeln!(f, "vram_events_total {}", metrics.events)?;
-    let columns: [(_, _, fn(&crate::SinkCounts) -> u64); 3] = [
+    let columns: [SinkCounter; 3] = [
         ("vram_events_delivered_total", "Events that a sink was given.", |sink| sink.delivered),
         ("vram_events_dropped_total", "Events that a sink missed.", |sink| sink.dropped),
         ("vram_events_failed_total", "Events that a sink could not keep.", |sink| sink.failed),
