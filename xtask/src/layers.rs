@@ -60,8 +60,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("dashmap", &["vram-residency"]),
     ("ulid", &["vram-residency"]),
     ("safetensors", &["vram-model"]),
-    // Beside parsing headers: the program's `--json` and this program's reading of metadata.
-    ("serde_json", &["vram-model", "vram-cli", "xtask"]),
+    // Beside parsing headers: the program's `--json`, this program's reading of metadata, and the
+    // lines of an audit.
+    ("serde_json", &["vram-model", "vram-residency", "vram-cli", "xtask"]),
     ("clap", &["vram-cli"]),
     ("indicatif", &["vram-cli"]),
 ];

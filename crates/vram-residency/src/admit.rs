@@ -18,6 +18,7 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, ModelPlan, Piece};
 use vram_seal::parallel::for_each_segment;
 
+use crate::call::Call;
 use crate::error::VramError;
 use crate::evict::Goal;
 use crate::free::FreedReceipt;
@@ -86,7 +87,9 @@ impl VramManager {
         plan: &ModelPlan,
         source: &dyn ModelSource,
     ) -> Result<ModelHandle, VramError> {
-        self.core.admit(request, plan, source)
+        let (gpu, bytes) = (request.gpus.named(), plan.total().get());
+        let work = || self.core.admit(request, plan, source);
+        self.core.watched(Call::Admit, None, gpu, bytes, work)
     }
 
     /// The same model with fresh handles, after shards of it were moved, opened or closed.
@@ -114,9 +117,19 @@ impl VramManager {
     /// [`free_shard`](Self::free_shard), after all other shards were freed.
     #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
     pub fn free_model(&self, model: &ModelHandle) -> Result<Vec<FreedReceipt>, VramError> {
+        let freed = |receipts: &Vec<FreedReceipt>| {
+            receipts.iter().fold(0, |sum: u64, receipt| sum.saturating_add(receipt.bytes.get()))
+        };
+        let work = || self.core.free_model(model);
+        self.core.watched_for(Call::FreeModel, None, None, work, freed)
+    }
+}
+
+impl Core {
+    fn free_model(&self, model: &ModelHandle) -> Result<Vec<FreedReceipt>, VramError> {
         let mut resident = Vec::new();
         for shard in model.shards() {
-            match self.core.resolve(shard) {
+            match self.resolve(shard) {
                 Ok(_entry) => resident.push(shard),
                 Err(VramError::ShardFreed { .. }) => {}
                 Err(error) => return Err(error),
@@ -125,7 +138,7 @@ impl VramManager {
         let mut receipts = Vec::new();
         let mut failure = None;
         for shard in resident {
-            match self.core.free(shard) {
+            match self.free(shard) {
                 Ok(receipt) => receipts.push(receipt),
                 Err(VramError::ShardFreed { .. }) => {}
                 Err(error) => {

@@ -3,6 +3,7 @@
 use vram_alloc::ByteLen;
 
 use crate::block::Held;
+use crate::call::Call;
 use crate::error::VramError;
 use crate::gpu::Gpu;
 use crate::manager::{Core, VramManager};
@@ -56,20 +57,8 @@ impl VramManager {
     /// ```
     #[tracing::instrument(level = "info", skip_all, fields(gpu, bytes = bytes.get()))]
     pub fn set_budget(&self, gpu: u32, bytes: ByteLen) -> Result<(), VramError> {
-        let gpu = self.core.gpu(gpu)?;
-        let refused = |limit: ByteLen| VramError::LimitExceeded {
-            what: "the budget of a gpu, in bytes,",
-            limit: limit.get(),
-            wanted: bytes.get(),
-        };
-        let limit = match gpu.blocks() {
-            Some(_) => gpu.device.info().total,
-            None => gpu.region_len(),
-        };
-        if bytes > limit {
-            return Err(refused(limit));
-        }
-        gpu.ledger.set_total(bytes).map_err(|_too_large| refused(vram_alloc::MAX_TOTAL))
+        let work = || self.core.set_budget(gpu, bytes);
+        self.core.watched(Call::SetBudget, None, Some(gpu), 0, work)
     }
 
     /// Replaces the bytes of a GPU's budget that are kept free. Any length will do.
@@ -79,8 +68,10 @@ impl VramManager {
     /// [`VramError::UnknownGpu`].
     #[tracing::instrument(level = "info", skip_all, fields(gpu, bytes = bytes.get()))]
     pub fn set_headroom(&self, gpu: u32, bytes: ByteLen) -> Result<(), VramError> {
-        self.core.gpu(gpu)?.ledger.set_headroom(bytes);
-        Ok(())
+        self.core.watched(Call::SetBudget, None, Some(gpu), 0, || {
+            self.core.gpu(gpu)?.ledger.set_headroom(bytes);
+            Ok(())
+        })
     }
 
     /// Asks the driver what others hold of a GPU, and counts what they hold of the budget: it is
@@ -97,11 +88,28 @@ impl VramManager {
     /// as they were.
     #[tracing::instrument(level = "info", skip_all, fields(gpu))]
     pub fn refresh(&self, gpu: u32) -> Result<DriverMemory, VramError> {
-        self.core.refresh(gpu)
+        self.core.watched(Call::Refresh, None, Some(gpu), 0, || self.core.refresh(gpu))
     }
 }
 
 impl Core {
+    fn set_budget(&self, gpu: u32, bytes: ByteLen) -> Result<(), VramError> {
+        let gpu = self.gpu(gpu)?;
+        let refused = |limit: ByteLen| VramError::LimitExceeded {
+            what: "the budget of a gpu, in bytes,",
+            limit: limit.get(),
+            wanted: bytes.get(),
+        };
+        let limit = match gpu.blocks() {
+            Some(_) => gpu.device.info().total,
+            None => gpu.region_len(),
+        };
+        if bytes > limit {
+            return Err(refused(limit));
+        }
+        gpu.ledger.set_total(bytes).map_err(|_too_large| refused(vram_alloc::MAX_TOTAL))
+    }
+
     fn refresh(&self, gpu: u32) -> Result<DriverMemory, VramError> {
         let gpu = self.gpu(gpu)?;
         gpu.ready()?;

@@ -19,12 +19,14 @@ use crate::keys::KeySource;
 use crate::limits::Limits;
 use crate::links::Links;
 use crate::manager::{Core, VramManager};
+use crate::meter::Meters;
 use crate::parked::Parked;
 use crate::policy::EvictionPolicy;
 use crate::pool::StagingPool;
 use crate::promise::Promises;
 use crate::registry::Registry;
 use crate::shard::Marker;
+use crate::sink::Sinks;
 use crate::standing::OnEviction;
 use crate::sync::{Mutex, RwLock};
 use crate::write::ReadBack;
@@ -76,6 +78,7 @@ pub struct VramManagerBuilder {
     read_back: ReadBack,
     clock: Arc<dyn Clock>,
     id_seed: Option<u64>,
+    pub(crate) sinks: Sinks,
     pub(crate) park_limit: ByteLen,
     pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
     pub(crate) on_eviction: OnEviction,
@@ -107,6 +110,7 @@ impl VramManagerBuilder {
             read_back: ReadBack::default(),
             clock: Arc::new(SystemClock),
             id_seed: None,
+            sinks: Sinks::default(),
             park_limit: MAX_TOTAL,
             eviction: None,
             on_eviction: OnEviction::Never,
@@ -253,7 +257,8 @@ impl VramManagerBuilder {
             None => KeyRing::new(SealKey::random()?),
         };
         let promises = Arc::new(Promises::new(Arc::clone(&self.clock)));
-        let events = Arc::new(Events::new(Arc::clone(&self.clock)));
+        let sinks = core::mem::take(&mut self.sinks);
+        let (events, sink_threads) = Events::start(Arc::clone(&self.clock), sinks)?;
         let mut gpus: Vec<Arc<Gpu>> = Vec::new();
         for (index, wanted) in (0_u32..).zip(&self.devices) {
             let device: Arc<dyn Device> = match wanted {
@@ -294,6 +299,8 @@ impl VramManagerBuilder {
             on_eviction: self.on_eviction,
             evicted: Mutex::default(),
             uses: AtomicU64::new(0),
+            meters: Meters::default(),
+            sink_threads,
         };
         Ok(VramManager { core: Arc::new(core) })
     }

@@ -27,7 +27,9 @@ use vram_alloc::{Alignment, ByteLen, DeviceOffset, DeviceRange, MAX_TOTAL};
 use vram_gpu::GpuError;
 
 use crate::admit::GpuChoice;
+use crate::call::Call;
 use crate::error::VramError;
+use crate::events::EventKind;
 use crate::gpu::{Gpu, WipePolicy};
 use crate::id::ShardId;
 use crate::manager::{Core, VramManager, in_use};
@@ -156,7 +158,9 @@ impl VramManager {
     /// ```
     #[tracing::instrument(level = "info", skip_all, fields(gpu))]
     pub fn compact(&self, gpu: u32, budget: CompactBudget) -> Result<CompactReport, VramError> {
-        self.core.compact(gpu, budget)
+        let work = || self.core.compact(gpu, budget);
+        let moved = |report: &CompactReport| report.moved_bytes.get();
+        self.core.watched_for(Call::Compact, None, Some(gpu), work, moved)
     }
 }
 
@@ -332,6 +336,13 @@ impl Run<'_> {
                 space.slide_down(gap);
             }
             state.last_verified = Some(at);
+            drop(state);
+            core.events.emit(EventKind::Moved {
+                shard: entry.id.clone(),
+                from: gpu.index,
+                to: gpu.index,
+                bytes: entry.plaintext_len,
+            });
             return Ok(Moved::There);
         }
         // The host copy is the shard now: back to where it was, and else it stays in host memory.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 
 use crate::builder::VramManagerBuilder;
+use crate::call::Call;
 use crate::error::VramError;
+use crate::events::EventKind;
 use crate::gpu::Gpu;
 use crate::id::ShardId;
 use crate::manager::{Core, VramManager, in_use};
@@ -159,7 +161,8 @@ impl VramManager {
     /// pinned. Nothing was evicted then: ask for a new plan.
     #[tracing::instrument(level = "info", skip_all, fields(shards = plan.evictions.len(), bytes = plan.bytes.get()))]
     pub fn evict(&self, plan: &EvictionPlan) -> Result<EvictionReport, VramError> {
-        self.core.evict(plan)
+        let freed = |report: &EvictionReport| report.bytes.get();
+        self.core.watched_for(Call::Evict, None, None, || self.core.evict(plan), freed)
     }
 
     /// Takes the shards that were parked to make room for a request, since this was last asked.
@@ -243,10 +246,19 @@ impl Core {
         if let Some(why) = self.cannot_go(entry) {
             return Err(outdated(why));
         }
-        match self.fate(entry) {
+        let how = self.fate(entry);
+        let told = || {
+            let (shard, gpu, bytes) = (entry.id.clone(), eviction.gpu, eviction.bytes);
+            self.events.emit(EventKind::Evicted { shard, gpu, bytes, how });
+        };
+        match how {
             OnEviction::Never => Err(outdated("is to stay")),
-            OnEviction::Park => self.park_entry(entry).map(Some),
-            OnEviction::Free => self.free_entry(entry).map(|_receipt| None),
+            OnEviction::Park => {
+                let copy = self.host_copy(entry)?;
+                told();
+                Ok(Some(self.leave(copy)))
+            }
+            OnEviction::Free => self.free_entry_for(entry, told).map(|_receipt| None),
         }
     }
 

@@ -16,8 +16,11 @@ use vram_alloc::{ByteLen, ByteRange};
 use vram_seal::{ImageLayout, Protection, image};
 use zeroize::Zeroizing;
 
+use crate::call::Call;
 use crate::cancel::CancelToken;
 use crate::error::VramError;
+use crate::events::EventKind;
+use crate::id::ShardId;
 use crate::image::ImageReport;
 use crate::manager::{Core, VramManager};
 use crate::outward::Outward;
@@ -151,7 +154,12 @@ impl VramManager {
         mut sink: impl Write,
         options: ExportOptions<'_>,
     ) -> Result<ImageReport, VramError> {
-        self.core.shared(shard, |entry| self.core.export_entry(entry, &mut sink, options))
+        let (id, len) = (&shard.shard_id, shard.plaintext_len);
+        self.core.watched(Call::Export, Some(id), None, len, || {
+            let (report, gpu) = self.core.export(shard, &mut sink, options)?;
+            self.core.exported(id, gpu, &report);
+            Ok(report)
+        })
     }
 
     /// Writes a shard to a file as a sealed image. The file appears under its name whole and
@@ -180,20 +188,24 @@ impl VramManager {
                 source: Arc::new(error),
             }
         };
-        // A bad handle costs no file.
-        self.core.resolve(shard)?;
-        let permissions = if options.plaintext { 0o600 } else { 0o666 };
-        let file = WholeFile::create(target, permissions, options.overwrite)
-            .map_err(failed("create the sealed image"))?;
-        let report =
-            self.export_with(shard, file.file(), options).map_err(|error| match error {
+        let (id, len) = (&shard.shard_id, shard.plaintext_len);
+        self.core.watched(Call::Export, Some(id), None, len, || {
+            // A bad handle costs no file.
+            self.core.resolve(shard)?;
+            let permissions = if options.plaintext { 0o600 } else { 0o666 };
+            let file = WholeFile::create(target, permissions, options.overwrite)
+                .map_err(failed("create the sealed image"))?;
+            let exported = self.core.export(shard, &mut file.file(), options);
+            let (report, gpu) = exported.map_err(|error| match error {
                 VramError::Io { action, path: None, source } => {
                     VramError::Io { action, path: Some(target.to_path_buf()), source }
                 }
                 other => other,
             })?;
-        file.publish().map_err(failed("finish the sealed image"))?;
-        Ok(report)
+            file.publish().map_err(failed("finish the sealed image"))?;
+            self.core.exported(id, gpu, &report);
+            Ok(report)
+        })
     }
 }
 
@@ -205,6 +217,25 @@ struct Plan {
 }
 
 impl Core {
+    /// Writes the image of a shard, and says which GPU held it meanwhile.
+    fn export(
+        &self,
+        shard: &SealedShard,
+        sink: &mut dyn Write,
+        options: ExportOptions<'_>,
+    ) -> Result<(ImageReport, u32), VramError> {
+        self.shared(shard, |entry| {
+            let gpu = entry.view()?.gpu.index;
+            Ok((self.export_entry(entry, sink, options)?, gpu))
+        })
+    }
+
+    /// Tells of an image that is whole.
+    fn exported(&self, shard: &ShardId, gpu: u32, report: &ImageReport) {
+        let (shard, bytes) = (shard.clone(), report.image_len);
+        self.events.emit(EventKind::Exported { shard, gpu, bytes });
+    }
+
     /// Writes the image of a shard. The caller is inside its gate.
     pub(crate) fn export_entry(
         &self,

@@ -6,6 +6,7 @@ use vram_alloc::ByteLen;
 
 use crate::clock::Timestamp;
 use crate::error::VramError;
+use crate::events::EventKind;
 use crate::id::ShardId;
 use crate::manager::Core;
 use crate::registry::Entry;
@@ -62,13 +63,28 @@ impl Core {
 
     /// Frees a shard. The caller is exclusive at its gate.
     pub(crate) fn free_entry(&self, entry: &Entry) -> Result<FreedReceipt, VramError> {
+        self.free_entry_for(entry, || {})
+    }
+
+    /// As [`free_entry`](Self::free_entry); `gone` is called once nothing stands in its way.
+    pub(crate) fn free_entry_for(
+        &self,
+        entry: &Entry,
+        gone: impl FnOnce(),
+    ) -> Result<FreedReceipt, VramError> {
         let freed = || VramError::ShardFreed { shard: entry.id.clone() };
         entry.view()?.gpu.ready()?;
         let space = entry.state().space.take().ok_or_else(freed)?;
         self.registry.remove(&entry.id);
         let gpu = space.gpu().index;
+        gone();
+        let told = |bytes, wiped| {
+            let shard = entry.id.clone();
+            self.events.emit(EventKind::Freed { shard, gpu, bytes, wiped });
+        };
         match space.give_back() {
             Ok(returned) => {
+                told(returned.bytes, returned.wiped);
                 tracing::info!(shard = %entry.id, gpu, bytes = returned.bytes.get(), "freed");
                 Ok(FreedReceipt {
                     shard_id: entry.id.clone(),
@@ -79,12 +95,12 @@ impl Core {
                     at: self.clock.now(),
                 })
             }
-            Err((bytes, error)) => Err(VramError::NotReturned {
-                shard: entry.id.clone(),
-                gpu,
-                bytes,
-                source: Box::new(error),
-            }),
+            Err((bytes, error)) => {
+                // It is gone all the same.
+                told(ByteLen::ZERO, false);
+                let (shard, source) = (entry.id.clone(), Box::new(error));
+                Err(VramError::NotReturned { shard, gpu, bytes, source })
+            }
         }
     }
 }

@@ -259,7 +259,9 @@ impl Gpu {
     ) {
         let bytes = placement.footprint().get();
         tracing::error!(gpu = self.index, bytes, %error, "bytes could not be given back and stay counted");
+        let gone = EventKind::NotReturned { gpu: self.index, bytes: placement.footprint() };
         lock(&self.unreturned).push(Unreturned { placement, block, error });
+        self.events.emit(gone);
     }
 
     /// Bytes that could not be given back, and the last reason.

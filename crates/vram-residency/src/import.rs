@@ -23,6 +23,7 @@ use vram_seal::{
 };
 use zeroize::Zeroizing;
 
+use crate::call::Call;
 use crate::cancel::CancelToken;
 use crate::error::VramError;
 use crate::hashes::Hashes;
@@ -210,7 +211,9 @@ impl VramManager {
         request: ImportRequest<'_>,
         mut image: impl Read + Send,
     ) -> Result<SealedShard, VramError> {
-        self.core.import(request, &mut image)
+        let gpu = Some(request.request.gpu);
+        let work = || self.core.import(request, &mut image);
+        self.core.watched_for(Call::Import, None, gpu, work, |shard| shard.plaintext_len)
     }
 
     /// As [`import`](Self::import), from a file.
@@ -239,12 +242,16 @@ impl VramManager {
             }
             other => other,
         };
-        let mut file = regular_file::open_regular(path).map_err(|error| VramError::Io {
-            action: "open the sealed image",
-            path: Some(path.to_path_buf()),
-            source: Arc::new(error),
-        })?;
-        self.core.import(request, &mut file).map_err(named)
+        let gpu = Some(request.request.gpu);
+        let work = || {
+            let mut file = regular_file::open_regular(path).map_err(|error| VramError::Io {
+                action: "open the sealed image",
+                path: Some(path.to_path_buf()),
+                source: Arc::new(error),
+            })?;
+            self.core.import(request, &mut file).map_err(named)
+        };
+        self.core.watched_for(Call::Import, None, gpu, work, |shard| shard.plaintext_len)
     }
 }
 

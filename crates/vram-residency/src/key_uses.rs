@@ -7,6 +7,7 @@ use vram_seal::{
     Expected, KeyError, KeyId, OpenLimits, SealError, SealKey, SealParams, Sealed, open_record_in,
 };
 
+use crate::call::Call;
 use crate::error::VramError;
 use crate::manager::{Core, VramManager};
 use crate::registry::Seal;
@@ -90,8 +91,10 @@ impl VramManager {
     ///
     /// [`VramError::Key`] if a key of that id is there already.
     pub fn add_key(&self, key: SealKey) -> Result<(), VramError> {
-        let mut keys = self.core.keys.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(keys.add(key)?)
+        self.core.watched(Call::AddKey, None, None, 0, || {
+            let mut keys = self.core.keys.write().unwrap_or_else(PoisonError::into_inner);
+            Ok(keys.add(key)?)
+        })
     }
 
     /// Makes a key of the ring the one that seals. What was sealed before keeps its key:
@@ -101,8 +104,10 @@ impl VramManager {
     ///
     /// [`VramError::Key`] if there is no such key.
     pub fn set_active_key(&self, key: &KeyId) -> Result<(), VramError> {
-        let mut keys = self.core.keys.write().unwrap_or_else(PoisonError::into_inner);
-        Ok(keys.set_active(key)?)
+        self.core.watched(Call::ActivateKey, None, None, 0, || {
+            let mut keys = self.core.keys.write().unwrap_or_else(PoisonError::into_inner);
+            Ok(keys.set_active(key)?)
+        })
     }
 
     /// Takes a key out of the ring and wipes it. What was exported under it opens no more.
@@ -112,17 +117,19 @@ impl VramManager {
     /// [`VramError::KeyInUse`] while shards are sealed under it, resident or parked;
     /// [`VramError::Key`] if it is the active one, or there is no such key.
     pub fn retire_key(&self, key: &KeyId) -> Result<(), VramError> {
-        let mut keys = self.core.keys.write().unwrap_or_else(PoisonError::into_inner);
-        if keys.active().id() == *key {
-            return Err(KeyError::ActiveKey { id: *key }.into());
-        }
-        let seals = self.core.key_uses.count(key);
-        if seals > 0 {
-            return Err(VramError::KeyInUse { key: *key, seals });
-        }
-        drop(keys.remove(key)?);
-        tracing::info!(%key, "key retired");
-        Ok(())
+        self.core.watched(Call::RetireKey, None, None, 0, || {
+            let mut keys = self.core.keys.write().unwrap_or_else(PoisonError::into_inner);
+            if keys.active().id() == *key {
+                return Err(KeyError::ActiveKey { id: *key }.into());
+            }
+            let seals = self.core.key_uses.count(key);
+            if seals > 0 {
+                return Err(VramError::KeyInUse { key: *key, seals });
+            }
+            drop(keys.remove(key)?);
+            tracing::info!(%key, "key retired");
+            Ok(())
+        })
     }
 
     /// Seals a shard anew under another key of the ring, on the same GPU and with the same cipher
@@ -136,18 +143,24 @@ impl VramManager {
     /// The shard is then as it was.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn reseal_shard(&self, shard: &SealedShard, key: &KeyId) -> Result<SealedShard, VramError> {
-        let core = &self.core;
-        core.exclusive(shard, |entry| {
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::Reseal, id, None, len, || self.core.reseal(shard, key))
+    }
+}
+
+impl Core {
+    fn reseal(&self, shard: &SealedShard, key: &KeyId) -> Result<SealedShard, VramError> {
+        self.exclusive(shard, |entry| {
             entry.not_quarantined()?;
             let old = entry.view()?;
             old.gpu.ready()?;
             // Held until the new seal is there, so that the key is not retired meanwhile.
-            let _key_use = core.use_key(*key)?;
+            let _key_use = self.use_key(*key)?;
             if old.seal.key_id() != *key {
-                core.seal_anew(entry, &old, Anew { params: old.seal.params, key: *key })?;
+                self.seal_anew(entry, &old, Anew { params: old.seal.params, key: *key })?;
                 tracing::info!(shard = %entry.id, gpu = old.gpu.index, "sealed under another key");
             }
-            Ok(core.handle(entry))
+            Ok(self.handle(entry))
         })
     }
 }

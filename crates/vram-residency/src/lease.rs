@@ -8,6 +8,7 @@ use vram_alloc::ByteLen;
 use vram_gpu::DeviceAddress;
 use vram_seal::Protection;
 
+use crate::call::Call;
 use crate::error::VramError;
 use crate::free::FreedReceipt;
 use crate::gate::Refusal;
@@ -123,7 +124,10 @@ impl VramManager {
     /// ```
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
     pub fn lease(&self, shard: &SealedShard) -> Result<Lease, VramError> {
-        self.core.lease(shard, Deadline::NEVER, Duration::ZERO)
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::Lease, id, None, len, || {
+            self.core.lease(shard, Deadline::NEVER, Duration::ZERO)
+        })
     }
 
     /// As [`lease`](Self::lease), waiting for others no longer than `timeout`. The verification
@@ -134,7 +138,10 @@ impl VramManager {
     /// As [`lease`](Self::lease); [`VramError::TimedOut`].
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
     pub fn lease_within(&self, shard: &SealedShard, timeout: Duration) -> Result<Lease, VramError> {
-        self.core.lease(shard, Deadline::within(timeout), timeout)
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::Lease, id, None, len, || {
+            self.core.lease(shard, Deadline::within(timeout), timeout)
+        })
     }
 
     /// Takes out a lease of every shard of a model, in the order of its plan, or of none.
@@ -144,10 +151,9 @@ impl VramManager {
     /// As [`lease`](Self::lease), for the first shard that refuses.
     #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
     pub fn lease_model(&self, model: &ModelHandle) -> Result<Vec<Lease>, VramError> {
-        model
-            .shards()
-            .map(|shard| self.core.lease(shard, Deadline::NEVER, Duration::ZERO))
-            .collect()
+        let leased = |shard| self.core.lease(shard, Deadline::NEVER, Duration::ZERO);
+        let work = || model.shards().map(leased).collect();
+        self.core.watched(Call::LeaseModel, None, None, model.total().get(), work)
     }
 
     /// As [`free_shard`](Self::free_shard), waiting for leases to end, but no longer than `timeout`.
@@ -163,7 +169,9 @@ impl VramManager {
         shard: &SealedShard,
         timeout: Duration,
     ) -> Result<FreedReceipt, VramError> {
-        self.core.exclusive_within(shard, timeout, |entry| self.core.free_entry(entry))
+        let (core, id) = (&self.core, Some(&shard.shard_id));
+        let work = || core.exclusive_within(shard, timeout, |entry| core.free_entry(entry));
+        core.watched_for(Call::Free, id, None, work, |receipt| receipt.bytes.get())
     }
 
     /// As [`migrate_shard`](Self::migrate_shard), waiting for leases as
@@ -180,7 +188,10 @@ impl VramManager {
         gpu: u32,
         timeout: Duration,
     ) -> Result<SealedShard, VramError> {
-        self.core.exclusive_within(shard, timeout, |entry| self.core.migrate_entry(entry, gpu))
+        let (core, id) = (&self.core, Some(&shard.shard_id));
+        core.watched(Call::Migrate, id, Some(gpu), shard.plaintext_len, || {
+            core.exclusive_within(shard, timeout, |entry| core.migrate_entry(entry, gpu))
+        })
     }
 
     /// Keeps a shard from being evicted, until it is unpinned. It can still be freed and moved by
@@ -191,7 +202,8 @@ impl VramManager {
     /// Those of a bad handle.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
     pub fn pin(&self, shard: &SealedShard) -> Result<(), VramError> {
-        self.core.set_pinned(shard, true)
+        let work = || self.core.set_pinned(shard, true);
+        self.core.watched(Call::Pin, Some(&shard.shard_id), None, 0, work)
     }
 
     /// Lets a shard be evicted again.
@@ -201,7 +213,8 @@ impl VramManager {
     /// Those of a bad handle.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
     pub fn unpin(&self, shard: &SealedShard) -> Result<(), VramError> {
-        self.core.set_pinned(shard, false)
+        let work = || self.core.set_pinned(shard, false);
+        self.core.watched(Call::Pin, Some(&shard.shard_id), None, 0, work)
     }
 }
 

@@ -2,15 +2,19 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+#[cfg(feature = "audit")]
+mod audit;
 mod block;
 mod budget;
 mod builder;
+mod call;
 mod cancel;
 mod clock;
 mod compact;
 mod detect;
 mod dry_run;
 mod error;
+mod event_log;
 mod events;
 mod evict;
 mod export;
@@ -29,6 +33,8 @@ mod lease;
 mod limits;
 mod links;
 mod manager;
+mod meter;
+mod metrics;
 mod migrate;
 mod model;
 mod model_moves;
@@ -48,25 +54,36 @@ mod reservation;
 mod reserved_plan;
 mod shard;
 mod shortfall;
+mod sink;
+mod snapshot;
 mod source;
 mod space;
 mod standing;
 mod stream;
 mod sync;
 mod transition;
+#[cfg(feature = "serde")]
+mod uuid_as_text;
 mod verify;
 mod whole_file;
 mod windows;
 mod write;
 
 pub use admit::{AdmitRequest, GpuChoice};
+#[cfg(feature = "audit")]
+pub use audit::{
+    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
+    verify_audit, verify_audit_against,
+};
 pub use block::MemoryMode;
 pub use budget::DriverMemory;
 pub use builder::{Budget, VramManagerBuilder};
+pub use call::Call;
 pub use cancel::CancelToken;
 pub use clock::{Clock, SystemClock, Timestamp};
 pub use compact::{CompactBudget, CompactEnd, CompactReport};
 pub use error::{Class, VramError};
+pub use event_log::EventLog;
 pub use events::{Event, EventKind};
 pub use evict::{Eviction, EvictionPlan, EvictionReport, RoomAfter};
 pub use export::ExportOptions;
@@ -83,6 +100,7 @@ pub use lease::Lease;
 pub use limits::Limits;
 pub use links::{LinkReport, LinkState};
 pub use manager::VramManager;
+pub use metrics::{CallMetrics, FailureCount, GpuMetrics, Metrics};
 pub use model::{ModelHandle, ModelPiece, ModelSource};
 pub use model_moves::{ModelVerdict, ParkedModel, ParkedPiece, WakeModelError};
 pub use park::WakeError;
@@ -96,6 +114,11 @@ pub use reservation::{Reservation, ReservationReport, ReserveRequest};
 pub use reserved_plan::{PlanReservation, ReservePlanRequest};
 pub use shard::SealedShard;
 pub use shortfall::{Holder, Shortfall};
+pub use sink::{EventSink, SinkCounts};
+pub use snapshot::{
+    GpuSnapshot, KeySnapshot, ParkedSnapshot, ReservationSnapshot, Snapshot, SnapshotCounters,
+    SnapshotState,
+};
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
 pub use standing::OnEviction;
 pub use stream::SealOptions;
@@ -115,6 +138,10 @@ pub use vram_seal::{
     Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
     SivScope, Suite,
 };
+
+/// The key of an audit.
+#[cfg(feature = "audit")]
+pub use vram_seal::TicketKey;
 
 /// Devices, and the one that injects faults: for tests of orchestrators.
 pub use vram_gpu as device;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 
+use crate::call::Call;
 use crate::error::VramError;
+use crate::events::EventKind;
 use crate::gpu::Gpu;
 use crate::id::SplitMix;
 use crate::manager::{Core, VramManager};
@@ -70,10 +72,9 @@ impl fmt::Display for LinkReport {
 }
 
 impl Links {
-    pub(crate) fn distrust(&self, source: u32, target: u32) {
-        if lock(&self.distrusted).insert((source, target)) {
-            tracing::error!(source, target, "direct copies arrive altered, staging from now on");
-        }
+    /// Says whether that is news.
+    fn distrust(&self, source: u32, target: u32) -> bool {
+        lock(&self.distrusted).insert((source, target))
     }
 
     pub(crate) fn is_distrusted(&self, source: u32, target: u32) -> bool {
@@ -98,11 +99,15 @@ impl VramManager {
     pub fn probe_links(&self) -> Vec<LinkReport> {
         let core = &self.core;
         let mut reports = Vec::new();
-        for source in &core.gpus {
-            for target in core.gpus.iter().filter(|target| target.index != source.index) {
-                reports.push(core.probe(source, target));
+        let probed = core.watched(Call::ProbeLinks, None, None, 0, || {
+            for source in &core.gpus {
+                for target in core.gpus.iter().filter(|target| target.index != source.index) {
+                    reports.push(core.probe(source, target));
+                }
             }
-        }
+            Ok::<_, VramError>(())
+        });
+        debug_assert!(probed.is_ok(), "what went wrong is in the reports");
         reports
     }
 }
@@ -122,7 +127,7 @@ impl Core {
             match send(source, target) {
                 Ok((len, true)) => (report.state, report.probed) = (LinkState::Direct, len),
                 Ok((len, false)) => {
-                    self.links.distrust(source.index, target.index);
+                    self.distrust(source.index, target.index);
                     (report.state, report.probed) = (LinkState::Distrusted, len);
                 }
                 Err(VramError::Device { source, .. })
@@ -131,6 +136,16 @@ impl Core {
             }
         }
         report
+    }
+}
+
+impl Core {
+    /// From now on what goes this way is staged through the host.
+    pub(crate) fn distrust(&self, source: u32, target: u32) {
+        if self.links.distrust(source, target) {
+            tracing::error!(source, target, "direct copies arrive altered, staging from now on");
+            self.events.emit(EventKind::LinkDistrusted { from: source, to: target });
+        }
     }
 }
 

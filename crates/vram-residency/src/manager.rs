@@ -10,9 +10,10 @@ use vram_seal::parallel::Threads;
 use vram_seal::{ContentDigest, KeyRing, SealParams};
 
 use crate::builder::VramManagerBuilder;
+use crate::call::Call;
 use crate::clock::Clock;
 use crate::error::VramError;
-use crate::events::Events;
+use crate::events::{Events, SinkThreads};
 use crate::free::FreedReceipt;
 use crate::gate::Busy;
 use crate::gpu::Gpu;
@@ -20,6 +21,7 @@ use crate::id::{IdSource, ShardId};
 use crate::key_uses::KeyUses;
 use crate::limits::Limits;
 use crate::links::Links;
+use crate::meter::Meters;
 use crate::parked::ParkedShard;
 use crate::policy::EvictionPolicy;
 use crate::promise::Promises;
@@ -68,6 +70,10 @@ pub(crate) struct Core {
     pub(crate) evicted: Mutex<Vec<ParkedShard>>,
     /// Uses of any shard so far.
     pub(crate) uses: AtomicU64,
+    pub(crate) meters: Meters,
+    // Last: what goes before it may have something to say.
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(crate) sink_threads: SinkThreads,
 }
 
 impl VramManager {
@@ -136,7 +142,8 @@ impl VramManager {
     )]
     #[expect(clippy::needless_pass_by_value, reason = "a request is made for one call")]
     pub fn seal(&self, request: SealRequest, data: &[u8]) -> Result<SealedShard, VramError> {
-        self.core.seal_slice(&request, data)
+        let (gpu, len) = (Some(request.gpu), ByteLen::from_usize(data.len()).get());
+        self.core.watched(Call::Seal, None, gpu, len, || self.core.seal_slice(&request, data))
     }
 
     /// All plaintext of a shard: exactly the bytes that were sealed, or an error.
@@ -150,7 +157,8 @@ impl VramManager {
     /// [`VramError::Device`], [`VramError::DeviceLost`].
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn unseal_model(&self, shard: &SealedShard) -> Result<Vec<u8>, VramError> {
-        self.core.unseal(shard)
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::Unseal, id, None, len, || self.core.unseal(shard))
     }
 
     /// As [`unseal_model`](Self::unseal_model), into the caller's memory, which must have the
@@ -162,7 +170,8 @@ impl VramManager {
     /// [`unseal_model`](Self::unseal_model), with `target` zeroed once bytes had passed through it.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn unseal_into(&self, shard: &SealedShard, target: &mut [u8]) -> Result<(), VramError> {
-        self.core.unseal_into(shard, target)
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::Unseal, id, None, len, || self.core.unseal_into(shard, target))
     }
 
     /// As [`unseal_model`](Self::unseal_model), then frees the shard, with nobody in between.
@@ -176,7 +185,8 @@ impl VramManager {
     /// As [`unseal_model`](Self::unseal_model); [`VramError::InUse`].
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn unseal_and_free(&self, shard: &SealedShard) -> Result<Vec<u8>, VramError> {
-        self.core.unseal_and_free(shard)
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::UnsealAndFree, id, None, len, || self.core.unseal_and_free(shard))
     }
 
     /// Frees a shard without opening it, also one in quarantine. Its bytes are wiped first.
@@ -188,7 +198,8 @@ impl VramManager {
     /// counted.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
     pub fn free_shard(&self, shard: &SealedShard) -> Result<FreedReceipt, VramError> {
-        self.core.free(shard)
+        let (id, work) = (Some(&shard.shard_id), || self.core.free(shard));
+        self.core.watched_for(Call::Free, id, None, work, |receipt| receipt.bytes.get())
     }
 
     /// `length` bytes of plaintext from `offset` on. Only the segments that they lie in are read
@@ -206,7 +217,9 @@ impl VramManager {
         length: usize,
     ) -> Result<Vec<u8>, VramError> {
         let wide = |value: usize| ByteLen::from_usize(value).get();
-        self.core.read_range(shard, wide(offset), wide(length))
+        let (offset, length) = (wide(offset), wide(length));
+        let work = || self.core.read_range(shard, offset, length);
+        self.core.watched(Call::Read, Some(&shard.shard_id), None, length, work)
     }
 
     /// Fills `target` with the plaintext from `offset` on.
@@ -222,7 +235,9 @@ impl VramManager {
         offset: u64,
         target: &mut [u8],
     ) -> Result<(), VramError> {
-        self.core.read_into(shard, offset, target)
+        let length = ByteLen::from_usize(target.len()).get();
+        let work = || self.core.read_into(shard, offset, target);
+        self.core.watched(Call::Read, Some(&shard.shard_id), None, length, work)
     }
 
     /// Whether a shard is still what was sealed: `Ok(false)` if its device bytes or its handle were
@@ -236,11 +251,15 @@ impl VramManager {
     /// [`VramError::DeviceLost`].
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn verify_shard_integrity(&self, shard: &SealedShard) -> Result<bool, VramError> {
-        match self.core.verify(shard, Verify::Segments) {
-            Ok(verdict) => Ok(verdict.sound),
-            Err(VramError::HandleAltered { .. }) => Ok(false),
+        let work = || match self.core.verify(shard, Verify::Segments) {
+            Ok(verdict) => Ok((verdict.sound, verdict.checked_bytes)),
+            Err(VramError::HandleAltered { .. }) => Ok((false, ByteLen::ZERO)),
             Err(error) => Err(error),
-        }
+        };
+        let bytes = |(_sound, checked): &(bool, ByteLen)| checked.get();
+        let (sound, _) =
+            self.core.watched_for(Call::Verify, Some(&shard.shard_id), None, work, bytes)?;
+        Ok(sound)
     }
 
     /// As [`verify_shard_integrity`](Self::verify_shard_integrity), in a form that cannot be
@@ -252,13 +271,16 @@ impl VramManager {
     /// those of [`verify_shard_integrity`](Self::verify_shard_integrity).
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn ensure_intact(&self, shard: &SealedShard) -> Result<(), VramError> {
-        let verdict = self.core.verify(shard, Verify::Segments)?;
-        if verdict.sound {
-            return Ok(());
-        }
-        Err(VramError::ShardAltered {
-            shard: verdict.shard_id,
-            segments: verdict.altered.iter().map(|span| span.segment).collect(),
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::Verify, id, None, len, || {
+            let verdict = self.core.verify(shard, Verify::Segments)?;
+            if verdict.sound {
+                return Ok(());
+            }
+            Err(VramError::ShardAltered {
+                shard: verdict.shard_id,
+                segments: verdict.altered.iter().map(|span| span.segment).collect(),
+            })
         })
     }
 
@@ -271,7 +293,9 @@ impl VramManager {
     /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`].
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn verify(&self, shard: &SealedShard, level: Verify) -> Result<Verdict, VramError> {
-        self.core.verify(shard, level)
+        let (id, work) = (Some(&shard.shard_id), || self.core.verify(shard, level));
+        let bytes = |verdict: &Verdict| verdict.checked_bytes.get();
+        self.core.watched_for(Call::Verify, id, None, work, bytes)
     }
 
     /// Moves a shard to another GPU: the same id, the same bytes. Every segment is verified at the
@@ -287,7 +311,8 @@ impl VramManager {
     /// [`VramError::DeviceLost`]. The shard is then where it was.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, gpu, bytes = shard.plaintext_len))]
     pub fn migrate_shard(&self, shard: &SealedShard, gpu: u32) -> Result<SealedShard, VramError> {
-        self.core.migrate(shard, gpu)
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::Migrate, id, Some(gpu), len, || self.core.migrate(shard, gpu))
     }
 
     /// The plain BLAKE3 digest of a shard's content: what `b3sum` prints for the same bytes.

@@ -7,6 +7,7 @@ use vram_gpu::GpuError;
 use vram_seal::parallel::for_each_segment;
 
 use crate::error::VramError;
+use crate::events::EventKind;
 use crate::lanes::{Lanes, Worker};
 use crate::manager::Core;
 use crate::registry::{Entry, View};
@@ -63,10 +64,17 @@ impl Core {
     pub(crate) fn settle_in(&self, entry: &Entry, mut space: Space) {
         space.commit();
         let at = self.clock.now();
+        let to = space.gpu().index;
         let mut state = entry.state();
         let old = state.space.replace(space);
         state.last_verified = Some(at);
         drop(state);
+        self.events.emit(EventKind::Moved {
+            shard: entry.id.clone(),
+            from: old.as_ref().map_or(to, |old| old.gpu().index),
+            to,
+            bytes: entry.plaintext_len,
+        });
         // The shard has moved; what becomes of its old place changes nothing about that.
         if let Some(Err((bytes, error))) = old.map(Space::give_back) {
             tracing::warn!(shard = %entry.id, bytes = bytes.get(), %error, "moved, but the old place stays counted");
@@ -99,7 +107,7 @@ impl Core {
         if arrived_altered.is_empty() {
             if peer_altered {
                 // The source is sound, and the long way is too: it was the link.
-                self.links.distrust(link.0, link.1);
+                self.distrust(link.0, link.1);
             }
             return Ok(());
         }

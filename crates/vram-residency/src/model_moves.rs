@@ -12,6 +12,7 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, Piece};
 
 use crate::admit::GpuChoice;
+use crate::call::Call;
 use crate::error::VramError;
 use crate::evict::{Goal, RoomMaking};
 use crate::manager::{Core, VramManager, in_use};
@@ -124,13 +125,17 @@ impl VramManager {
     /// where it was.
     #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
     pub fn park_model(&self, model: &ModelHandle) -> Result<ParkedModel, VramError> {
-        let shards = self.core.exclusive_all(model, |entries| {
-            let mut copies = Vec::new();
-            for entry in entries {
-                copies.push(self.core.host_copy(entry)?);
-            }
-            Ok(copies.into_iter().map(|copy| self.core.leave(copy)).collect::<Vec<_>>())
-        })?;
+        let core = &self.core;
+        let work = || {
+            core.exclusive_all(model, |entries| {
+                let mut copies = Vec::new();
+                for entry in entries {
+                    copies.push(core.host_copy(entry)?);
+                }
+                Ok(copies.into_iter().map(|copy| core.leave(copy)).collect::<Vec<_>>())
+            })
+        };
+        let shards = core.watched(Call::ParkModel, None, None, model.total().get(), work)?;
         let pieces = model.pieces.iter().zip(shards);
         let pieces =
             pieces.map(|(piece, parked)| ParkedPiece { piece: piece.piece.clone(), parked });
@@ -150,18 +155,23 @@ impl VramManager {
         parked: ParkedModel,
         gpus: GpuChoice,
     ) -> Result<ModelHandle, WakeModelError> {
-        let copied = catch_unwind(AssertUnwindSafe(|| self.core.wake_all(&parked, gpus)));
-        let copied = copied.unwrap_or_else(|_panic| Err(device_panicked(&self.core, gpus)));
-        let spaces = match copied {
-            Ok(spaces) => spaces,
-            Err(error) => return Err(WakeModelError { failed: Box::new((parked, error)) }),
+        let core = &self.core;
+        let work = || {
+            let copied = catch_unwind(AssertUnwindSafe(|| core.wake_all(&parked, gpus)));
+            let copied = copied.unwrap_or_else(|_panic| Err(device_panicked(core, gpus)));
+            let spaces = match copied {
+                Ok(spaces) => spaces,
+                Err(error) => return Err(WakeModelError { failed: Box::new((parked, error)) }),
+            };
+            let ParkedModel { model_id, pieces } = parked;
+            let pieces = pieces.into_iter().zip(spaces).map(|(piece, space)| ModelPiece {
+                piece: piece.piece,
+                shard: core.return_to(piece.parked, space),
+            });
+            Ok(ModelHandle { model_id, pieces: pieces.collect() })
         };
-        let ParkedModel { model_id, pieces } = parked;
-        let pieces = pieces.into_iter().zip(spaces).map(|(piece, space)| ModelPiece {
-            piece: piece.piece,
-            shard: self.core.return_to(piece.parked, space),
-        });
-        Ok(ModelHandle { model_id, pieces: pieces.collect() })
+        let bytes = |model: &ModelHandle| model.total().get();
+        core.watched_for(Call::WakeModel, None, gpus.named(), work, bytes)
     }
 
     /// Moves every shard of a model to one GPU, or none: see
@@ -174,30 +184,9 @@ impl VramManager {
     /// shard is then where it was.
     #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len(), gpu))]
     pub fn migrate_model(&self, model: &ModelHandle, gpu: u32) -> Result<ModelHandle, VramError> {
-        let target = Arc::clone(self.core.gpu(gpu)?);
-        let shards = self.core.exclusive_all(model, |entries| {
-            let mut copies = Vec::new();
-            for entry in entries {
-                entry.not_quarantined()?;
-                let view = entry.view()?;
-                let away = view.gpu.index != target.index;
-                let copy = if away {
-                    view.gpu.ready()?;
-                    let space = self.core.place_for(entry, &target)?;
-                    Some(self.core.copy_to(entry, &view, space)?)
-                } else {
-                    None
-                };
-                copies.push(copy);
-            }
-            let moved = entries.iter().zip(copies).map(|(entry, copy)| {
-                if let Some(space) = copy {
-                    self.core.settle_in(entry, space);
-                }
-                self.core.handle(entry)
-            });
-            Ok(moved.collect::<Vec<_>>())
-        })?;
+        let work = || self.core.migrate_model(model, gpu);
+        let bytes = model.total().get();
+        let shards = self.core.watched(Call::MigrateModel, None, Some(gpu), bytes, work)?;
         Ok(refreshed(model, shards))
     }
 
@@ -213,10 +202,17 @@ impl VramManager {
         model: &ModelHandle,
         level: Verify,
     ) -> Result<ModelVerdict, VramError> {
-        let verdicts: Result<Vec<_>, _> =
-            model.shards().map(|shard| self.core.verify(shard, level)).collect();
-        let shards = verdicts?;
-        Ok(ModelVerdict { sound: shards.iter().all(|verdict| verdict.sound), shards })
+        let work = || {
+            let verdicts: Result<Vec<_>, _> =
+                model.shards().map(|shard| self.core.verify(shard, level)).collect();
+            let shards = verdicts?;
+            Ok(ModelVerdict { sound: shards.iter().all(|verdict| verdict.sound), shards })
+        };
+        let bytes = |verdict: &ModelVerdict| {
+            let add = |sum: u64, one: &Verdict| sum.saturating_add(one.checked_bytes.get());
+            verdict.shards.iter().fold(0, add)
+        };
+        self.core.watched_for(Call::VerifyModel, None, None, work, bytes)
     }
 }
 
@@ -227,6 +223,33 @@ fn refreshed(model: &ModelHandle, shards: Vec<SealedShard>) -> ModelHandle {
 }
 
 impl Core {
+    fn migrate_model(&self, model: &ModelHandle, gpu: u32) -> Result<Vec<SealedShard>, VramError> {
+        let target = Arc::clone(self.gpu(gpu)?);
+        self.exclusive_all(model, |entries| {
+            let mut copies = Vec::new();
+            for entry in entries {
+                entry.not_quarantined()?;
+                let view = entry.view()?;
+                let away = view.gpu.index != target.index;
+                let copy = if away {
+                    view.gpu.ready()?;
+                    let space = self.place_for(entry, &target)?;
+                    Some(self.copy_to(entry, &view, space)?)
+                } else {
+                    None
+                };
+                copies.push(copy);
+            }
+            let moved = entries.iter().zip(copies).map(|(entry, copy)| {
+                if let Some(space) = copy {
+                    self.settle_in(entry, space);
+                }
+                self.handle(entry)
+            });
+            Ok(moved.collect())
+        })
+    }
+
     /// Copies all shards of a parked model to GPUs, verified there. Nothing counts yet.
     fn wake_all(&self, parked: &ParkedModel, gpus: GpuChoice) -> Result<Vec<Space>, VramError> {
         let gpus = self.choose(gpus)?;

@@ -25,7 +25,9 @@ use zeroize::Zeroizing;
 
 use crate::admit::GpuChoice;
 use crate::builder::VramManagerBuilder;
+use crate::call::Call;
 use crate::error::VramError;
+use crate::events::EventKind;
 use crate::lanes::{Lanes, Worker};
 use crate::manager::{Core, VramManager};
 use crate::outward::Outward;
@@ -130,7 +132,10 @@ impl VramManager {
     /// ```
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn park(&self, shard: &SealedShard) -> Result<ParkedShard, VramError> {
-        self.core.exclusive(shard, |entry| self.core.park_entry(entry))
+        let core = &self.core;
+        core.watched(Call::Park, Some(&shard.shard_id), None, shard.plaintext_len, || {
+            core.exclusive(shard, |entry| core.park_entry(entry))
+        })
     }
 
     /// Makes a parked shard resident again, on any GPU: the same id, the same seal, the same
@@ -146,14 +151,18 @@ impl VramManager {
     /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`].
     #[tracing::instrument(level = "info", skip_all, fields(shard = %parked.shard_id(), gpu, bytes = parked.plaintext_len().get()))]
     pub fn wake(&self, parked: ParkedShard, gpu: u32) -> Result<SealedShard, WakeError> {
-        // A panic of the device must not take the shard with it.
-        let copied = catch_unwind(AssertUnwindSafe(|| self.core.copy_back(&parked, gpu)));
-        let copied =
-            copied.unwrap_or_else(|_panic| Err(device_panicked(&self.core, GpuChoice::One(gpu))));
-        match copied {
-            Ok(space) => Ok(self.core.return_to(parked, space)),
-            Err(error) => Err(WakeError::new(parked, error)),
-        }
+        let core = &self.core;
+        let (id, bytes) = (parked.shard_id().clone(), parked.plaintext_len().get());
+        core.watched(Call::Wake, Some(&id), Some(gpu), bytes, || {
+            // A panic of the device must not take the shard with it.
+            let copied = catch_unwind(AssertUnwindSafe(|| core.copy_back(&parked, gpu)));
+            let copied =
+                copied.unwrap_or_else(|_panic| Err(device_panicked(core, GpuChoice::One(gpu))));
+            match copied {
+                Ok(space) => Ok(core.return_to(parked, space)),
+                Err(error) => Err(WakeError::new(parked, error)),
+            }
+        })
     }
 
     /// How much host memory parked shards may take, and do.
@@ -176,14 +185,18 @@ impl Core {
         let listed = self.registry.list(entry);
         let mut state = entry.state();
         let space = state.space.take();
+        let gpu = space.as_ref().map_or(u32::MAX, |space| space.gpu().index);
         state.parked = true;
+        state.host_len = copy.charge.len();
         state.last_verified = Some(copy.at);
         drop(state);
         // The shard is in host memory; what becomes of its place changes nothing about that.
         if let Some(Err((bytes, error))) = space.map(Space::give_back) {
             tracing::error!(shard = %entry.id, bytes = bytes.get(), %error, "parked, but its place could not be wiped and stays counted");
         }
-        tracing::info!(shard = %entry.id, bytes = copy.charge.len().get(), "parked");
+        let (shard, bytes) = (entry.id.clone(), copy.charge.len());
+        tracing::info!(%shard, bytes = bytes.get(), "parked");
+        self.events.emit(EventKind::Parked { shard, gpu, bytes });
         ParkedShard { copy: Box::new(copy), listed }
     }
 
@@ -257,15 +270,21 @@ impl Core {
         space.commit();
         let gpu = space.gpu().index;
         let entry = Arc::clone(&copy.entry);
+        // Whoever finds it awake waits here, so that nothing is told of it before this. Those who
+        // stood here while it was parked leave at once.
+        let _pass = entry.gate.exclusive();
         let at = self.clock.now();
         let mut state = entry.state();
         state.space = Some(space);
         state.parked = false;
+        state.host_len = ByteLen::ZERO;
         state.last_verified = Some(at);
         // Of this very moment: somebody else may park it again in the next.
         let stated = state.stated(&entry);
         drop(state);
-        tracing::info!(shard = %entry.id, gpu, bytes = entry.plaintext_len.get(), "woken");
+        let (shard, bytes) = (entry.id.clone(), entry.plaintext_len);
+        tracing::info!(%shard, gpu, bytes = bytes.get(), "woken");
+        self.events.emit(EventKind::Woken { shard, gpu, bytes });
         self.marker.handle(stated)
     }
 

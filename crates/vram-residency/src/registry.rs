@@ -63,6 +63,8 @@ pub(crate) struct State {
     pub(crate) space: Option<Space>,
     /// Whether the shard is in host memory, to come back.
     pub(crate) parked: bool,
+    /// Host bytes that it takes while it is there.
+    pub(crate) host_len: ByteLen,
     /// Counts how often the shard was sealed anew.
     pub(crate) generation: u64,
     /// Segments found altered, in ascending order, from the moment on that any was. Empty inside
@@ -161,9 +163,15 @@ impl Registry {
 
     /// All resident shards, in ascending order of their ids.
     pub(crate) fn sorted(&self) -> Vec<Arc<Entry>> {
+        let mut entries = self.all();
+        entries.retain(|entry| !entry.state().parked);
+        entries
+    }
+
+    /// All resident and parked shards, in ascending order of their ids.
+    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
         let mut entries: Vec<_> =
             self.shards.iter().map(|entry| Arc::clone(entry.value())).collect();
-        entries.retain(|entry| !entry.state().parked);
         entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         entries
     }

@@ -85,6 +85,7 @@ pub struct GpuReport {
 
 /// One shard in a [`Report`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ShardReport {
     /// The shard.
@@ -98,7 +99,10 @@ pub struct ShardReport {
     /// Bytes of plaintext.
     pub plaintext_len: ByteLen,
     /// What lies in device memory.
+    #[cfg_attr(feature = "serde", serde(with = "crate::shard::protection_as_word"))]
     pub protection: Protection,
+    /// Counts how often it was sealed anew.
+    pub generation: u64,
     /// The segments it is in quarantine for, if it is.
     pub quarantine: Option<Vec<u64>>,
     /// When all of it was last found sound.
@@ -132,22 +136,25 @@ impl Core {
             .registry
             .sorted()
             .iter()
-            .map(|entry| {
+            .filter_map(|entry| {
                 let state = entry.state();
-                ShardReport {
+                // One may be freed while the others are listed.
+                state.space.as_ref()?;
+                Some(ShardReport {
                     shard_id: entry.id.clone(),
                     gpu: state.gpu_index(),
                     model_id: Arc::clone(&entry.sealed_as.model_id),
                     owner: entry.owner.clone(),
                     plaintext_len: entry.plaintext_len,
                     protection: state.seal.protection(),
+                    generation: state.generation,
                     quarantine: state.quarantine.clone(),
                     last_verified: state.last_verified,
                     pinned: entry.standing.pinned(),
                     priority: entry.standing.claim.priority,
                     on_eviction: self.fate(entry),
                     leases: u64::try_from(entry.gate.leases()).unwrap_or(u64::MAX),
-                }
+                })
             })
             .collect();
         let count = |gpu: u32, quarantined: bool| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use vram_alloc::{Alignment, ArenaError, ByteLen};
 
+use crate::call::Call;
 use crate::error::VramError;
 use crate::evict::{Goal, RoomMaking};
 use crate::gpu::Gpu;
@@ -237,7 +238,8 @@ impl VramManager {
     /// As [`reserve`](Self::reserve).
     #[tracing::instrument(level = "info", skip_all, fields(gpu = request.gpu, bytes = request.bytes.get()))]
     pub fn reserve_with(&self, request: ReserveRequest) -> Result<Reservation, VramError> {
-        self.core.reserve(request)
+        let (gpu, bytes) = (Some(request.gpu), request.bytes.get());
+        self.core.watched(Call::Reserve, None, gpu, bytes, || self.core.reserve(request))
     }
 
     /// Seals `data` into bytes that were reserved. If it fails, they are reserved as before.
@@ -256,7 +258,10 @@ impl VramManager {
         request: SealRequest,
         data: &[u8],
     ) -> Result<SealedShard, VramError> {
-        self.core.seal_reserved(reservation, &request, data)
+        let (gpu, len) = (Some(request.gpu), ByteLen::from_usize(data.len()).get());
+        self.core.watched(Call::Seal, None, gpu, len, || {
+            self.core.seal_reserved(reservation, &request, data)
+        })
     }
 
     /// All reservations that are open, in ascending order of their numbers.
@@ -302,7 +307,7 @@ impl Core {
         Ok(self.publish(entry))
     }
 
-    fn reservations(&self) -> Vec<ReservationReport> {
+    pub(crate) fn reservations(&self) -> Vec<ReservationReport> {
         let report = |promise: Arc<Promise>| {
             let remaining =
                 self.gpus.iter().map(|gpu| (gpu.index, promise.remaining_on(gpu.index)));

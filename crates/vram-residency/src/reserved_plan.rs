@@ -5,6 +5,7 @@ use core::time::Duration;
 use vram_alloc::{ByteLen, Fit, ModelPlan};
 
 use crate::admit::{AdmitRequest, GpuChoice, Placed};
+use crate::call::Call;
 use crate::dry_run::DryRun;
 use crate::error::VramError;
 use crate::manager::{Core, VramManager};
@@ -175,7 +176,8 @@ impl VramManager {
         plan: &ModelPlan,
         request: ReservePlanRequest,
     ) -> Result<PlanReservation, VramError> {
-        self.core.reserve_plan(plan, request)
+        let (gpu, bytes) = (request.gpus.named(), plan.total().get());
+        self.core.watched(Call::Reserve, None, gpu, bytes, || self.core.reserve_plan(plan, request))
     }
 
     /// As [`admit`](Self::admit), into the places that were reserved; the request's choice of GPUs
@@ -201,7 +203,10 @@ impl VramManager {
         request: AdmitRequest<'_>,
         source: &dyn ModelSource,
     ) -> Result<ModelHandle, VramError> {
-        self.core.admit_reserved(reservation, request, source)
+        let bytes = reservation.plan.total().get();
+        self.core.watched(Call::Admit, None, None, bytes, || {
+            self.core.admit_reserved(reservation, request, source)
+        })
     }
 }
 

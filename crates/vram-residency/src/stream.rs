@@ -11,6 +11,7 @@ use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_seal::{ContentDigest, Protection, SivScope};
 use zeroize::Zeroizing;
 
+use crate::call::Call;
 use crate::cancel::CancelToken;
 use crate::error::VramError;
 use crate::feed::Feed;
@@ -131,7 +132,9 @@ impl VramManager {
         source: impl Source,
         options: SealOptions<'_>,
     ) -> Result<SealedShard, VramError> {
-        self.core.seal_source(&request, &source, options)
+        let gpu = Some(request.gpu);
+        let work = || self.core.seal_source(&request, &source, options);
+        self.core.watched_for(Call::Seal, None, gpu, work, |shard| shard.plaintext_len)
     }
 
     /// Writes all plaintext of a shard to `sink`, in order. Only authenticated bytes are written;
@@ -148,7 +151,10 @@ impl VramManager {
     /// If the sink panics. The manager stays usable.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn unseal_to(&self, shard: &SealedShard, mut sink: impl Write) -> Result<(), VramError> {
-        self.core.shared(shard, |entry| self.core.unseal_entry_to(entry, &mut sink))
+        let (core, id) = (&self.core, Some(&shard.shard_id));
+        core.watched(Call::Unseal, id, None, shard.plaintext_len, || {
+            core.shared(shard, |entry| core.unseal_entry_to(entry, &mut sink))
+        })
     }
 }
 

@@ -29,7 +29,9 @@ use vram_seal::{
     SegmentCollector, SegmentHash, SivScope,
 };
 
+use crate::call::Call;
 use crate::error::VramError;
+use crate::events::EventKind;
 use crate::hashes::{Hashes, open_and_hash};
 use crate::lanes::Lanes;
 use crate::manager::{Core, VramManager};
@@ -58,7 +60,10 @@ impl VramManager {
     /// [`VramError::DeviceLost`]. The shard is then as it was.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn open_resident(&self, shard: &SealedShard) -> Result<SealedShard, VramError> {
-        self.core.change_protection(shard, Protection::Authenticated)
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::Open, id, None, len, || {
+            self.core.change_protection(shard, Protection::Authenticated)
+        })
     }
 
     /// Turns an Authenticated shard into an Encrypted one on the same GPU, the reverse of
@@ -71,7 +76,10 @@ impl VramManager {
     /// As [`open_resident`](Self::open_resident). The shard is then as it was.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn close_resident(&self, shard: &SealedShard) -> Result<SealedShard, VramError> {
-        self.core.change_protection(shard, Protection::Encrypted)
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::CloseResident, id, None, len, || {
+            self.core.change_protection(shard, Protection::Encrypted)
+        })
     }
 }
 
@@ -98,10 +106,16 @@ impl Core {
     /// Seals a shard anew on its GPU. The caller is exclusive at its gate.
     pub(crate) fn seal_anew(&self, entry: &Entry, old: &View, anew: Anew) -> Result<(), VramError> {
         match old.gpu.place(entry.plaintext_len) {
-            Ok(space) => self.seal_beside(entry, old, anew, space),
-            Err(VramError::InsufficientVram(_)) => self.seal_in_place(entry, old, anew),
-            Err(error) => Err(error),
+            Ok(space) => self.seal_beside(entry, old, anew, space)?,
+            Err(VramError::InsufficientVram(_)) => self.seal_in_place(entry, old, anew)?,
+            Err(error) => return Err(error),
         }
+        self.events.emit(EventKind::SealedAnew {
+            shard: entry.id.clone(),
+            gpu: old.gpu.index,
+            protection: anew.params.protection(),
+        });
+        Ok(())
     }
 
     /// Seals a shard anew into a second place, and gives up the first.

@@ -9,6 +9,7 @@ use vram_seal::{SealError, SegmentHash};
 
 use crate::clock::Timestamp;
 use crate::error::VramError;
+use crate::events::EventKind;
 use crate::id::{ShardId, SplitMix};
 use crate::lanes::{Lanes, Worker};
 use crate::manager::Core;
@@ -193,6 +194,10 @@ impl Core {
         }
         let known = state.quarantine.clone().unwrap_or_default();
         drop(state);
+        if sound && level != Verify::Record {
+            let (shard, gpu) = (entry.id.clone(), view.gpu.index);
+            self.events.emit(EventKind::Verified { shard, gpu, bytes: checked_bytes });
+        }
         let span = |segment| {
             let range = layout.range(segment)?;
             Some(SegmentSpan { segment, start: range.start().get(), len: range.len().get() })

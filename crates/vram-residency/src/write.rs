@@ -25,6 +25,7 @@ use vram_seal::{
 };
 
 use crate::error::VramError;
+use crate::events::EventKind;
 use crate::evict::Goal;
 use crate::feed::Feed;
 use crate::gpu::Gpu;
@@ -177,6 +178,7 @@ impl Core {
             seal,
             space: Some(space),
             parked: false,
+            host_len: ByteLen::ZERO,
             generation: 0,
             quarantine: None,
             last_verified: verified.then(|| self.clock.now()),
@@ -202,7 +204,18 @@ impl Core {
             bytes = entry.plaintext_len.get(),
             "sealed"
         );
+        // Whoever finds it at once waits at its gate, so that nothing is told of it before this.
+        // Nobody is there yet: it is had at once.
+        let known = Arc::clone(&entry);
+        let _pass = known.gate.exclusive();
         self.registry.insert(entry);
+        self.events.emit(EventKind::Sealed {
+            shard: known.id.clone(),
+            model_id: Arc::clone(&known.sealed_as.model_id),
+            owner: known.owner.clone(),
+            gpu: handle.gpu_index,
+            bytes: known.plaintext_len,
+        });
         handle
     }
 

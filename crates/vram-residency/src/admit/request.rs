@@ -22,6 +22,16 @@ pub enum GpuChoice {
     MostRoomFirst,
 }
 
+impl GpuChoice {
+    /// The one GPU, if it is one.
+    pub(crate) const fn named(self) -> Option<u32> {
+        match self {
+            Self::One(gpu) => Some(gpu),
+            Self::MostRoomFirst => None,
+        }
+    }
+}
+
 /// A request to make a whole model resident. Everything but model and GPUs has a default.
 ///
 /// ```

@@ -1,0 +1,111 @@
+//! The calls of a manager, by the names that metrics and events have for them.
+
+use core::fmt;
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $call:ident = $name:literal,)*) => {
+        /// A public call of a manager that does something, as metrics count it. Several methods
+        /// that do the same in different forms are one call; looking at lists and figures is none.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+        #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+        #[non_exhaustive]
+        pub enum Call {
+            $($(#[$doc])* $call,)*
+        }
+
+        impl Call {
+            /// All of them, in the order in which metrics list them.
+            pub const ALL: &'static [Self] = &[$(Self::$call),*];
+
+            /// A stable name, for logs and machine-readable output.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$call => $name,)*
+                }
+            }
+        }
+    };
+}
+
+calls! {
+    /// `seal_model`, `seal`, `seal_from`, `seal_reserved`.
+    Seal = "seal",
+    /// `unseal_model`, `unseal_into`, `unseal_to`.
+    Unseal = "unseal",
+    /// `unseal_and_free`.
+    UnsealAndFree = "unseal_and_free",
+    /// `read_shard_at_offset`, `read_into`.
+    Read = "read",
+    /// `verify`, `verify_shard_integrity`, `ensure_intact`.
+    Verify = "verify",
+    /// `verify_model`.
+    VerifyModel = "verify_model",
+    /// `free_shard`, `free_shard_within`.
+    Free = "free",
+    /// `free_model`.
+    FreeModel = "free_model",
+    /// `migrate_shard`, `migrate_shard_within`.
+    Migrate = "migrate",
+    /// `migrate_model`.
+    MigrateModel = "migrate_model",
+    /// `park`.
+    Park = "park",
+    /// `park_model`.
+    ParkModel = "park_model",
+    /// `wake`.
+    Wake = "wake",
+    /// `wake_model`.
+    WakeModel = "wake_model",
+    /// `open_resident`.
+    Open = "open",
+    /// `close_resident`.
+    CloseResident = "close_resident",
+    /// `reseal_shard`.
+    Reseal = "reseal",
+    /// `export`, `export_with`, `export_to`.
+    Export = "export",
+    /// `import`, `import_from`.
+    Import = "import",
+    /// `admit`, `admit_reserved`.
+    Admit = "admit",
+    /// `compact`.
+    Compact = "compact",
+    /// `evict`; not what is evicted on the way of another call.
+    Evict = "evict",
+    /// `reserve`, `reserve_with`, `reserve_plan`, `reserve_plan_with`.
+    Reserve = "reserve",
+    /// `lease`, `lease_within`.
+    Lease = "lease",
+    /// `lease_model`.
+    LeaseModel = "lease_model",
+    /// `pin`, `unpin`.
+    Pin = "pin",
+    /// `set_budget`, `set_headroom`.
+    SetBudget = "set_budget",
+    /// `refresh`.
+    Refresh = "refresh",
+    /// `probe_links`.
+    ProbeLinks = "probe_links",
+    /// `add_key`.
+    AddKey = "add_key",
+    /// `set_active_key`.
+    ActivateKey = "activate_key",
+    /// `retire_key`.
+    RetireKey = "retire_key",
+    /// Making a quarantined shard whole again.
+    Repair = "repair",
+    /// Emptying a lost GPU, so that it is usable again.
+    Reset = "reset",
+    /// Signing what a shard is, for somebody else to check.
+    Ticket = "ticket",
+    /// Closing the manager.
+    Close = "close",
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,237 @@
+//! Everything a manager holds, at one go: to store, to send, to compare with another.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_gpu::DeviceUuid;
+use vram_seal::{KeyId, Protection};
+
+use crate::clock::Timestamp;
+use crate::id::ShardId;
+use crate::manager::{Core, VramManager};
+use crate::parked::ParkCapacity;
+use crate::promise::ReservationId;
+use crate::report::{GpuCapacity, GpuReport, Report, ShardReport};
+use crate::reservation::ReservationReport;
+use crate::sink::SinkCounts;
+use crate::sync::read;
+
+/// Everything a manager holds. No content, no keys, no pointers, no digests.
+///
+/// With the feature `serde` it can be stored and read back. The part that says what there is stands
+/// apart from what runs on by itself, so that two of them can be compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// When.
+    pub at: Timestamp,
+    /// What there is. Equal in two snapshots if nothing was changed between them.
+    pub state: SnapshotState,
+    /// What rises or runs out by itself.
+    pub counters: SnapshotCounters,
+}
+
+/// What there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct SnapshotState {
+    /// All GPUs, in order of their index.
+    pub gpus: Vec<GpuSnapshot>,
+    /// All resident shards, in ascending order of their ids.
+    pub shards: Vec<ShardReport>,
+    /// All parked shards, in ascending order of their ids.
+    pub parked: Vec<ParkedSnapshot>,
+    /// The host memory of parked shards.
+    pub park: ParkCapacity,
+    /// All open reservations, in ascending order of their numbers.
+    pub reservations: Vec<ReservationSnapshot>,
+    /// Pairs of GPUs, source first, whose direct copies arrived altered.
+    pub distrusted_links: Vec<(u32, u32)>,
+    /// The keys, by their ids alone.
+    pub keys: KeySnapshot,
+}
+
+/// One GPU in a [`Snapshot`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct GpuSnapshot {
+    /// The figures.
+    pub capacity: GpuCapacity,
+    /// The device's name.
+    pub name: String,
+    /// The device's identity.
+    #[cfg_attr(feature = "serde", serde(with = "crate::uuid_as_text"))]
+    pub uuid: DeviceUuid,
+    /// Why the device is lost, in words, if it is.
+    pub lost: Option<String>,
+    /// Why bytes could not be given back, in words, the last time if there are any.
+    pub unreturned: Option<String>,
+    /// Shards that are resident here.
+    pub shard_count: u64,
+    /// Of those: how many are in quarantine.
+    pub quarantined: u64,
+}
+
+/// One parked shard in a [`Snapshot`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ParkedSnapshot {
+    /// The shard.
+    pub shard_id: ShardId,
+    /// The model it was sealed as.
+    pub model_id: Arc<str>,
+    /// Who it belongs to, if the request said so.
+    pub owner: Option<Arc<str>>,
+    /// Bytes of plaintext.
+    pub plaintext_len: ByteLen,
+    /// Host bytes that it takes.
+    pub host_len: ByteLen,
+    /// What lies in device memory once it is awake.
+    #[cfg_attr(feature = "serde", serde(with = "crate::shard::protection_as_word"))]
+    pub protection: Protection,
+    /// Counts how often it was sealed anew.
+    pub generation: u64,
+}
+
+/// One open reservation in a [`Snapshot`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ReservationSnapshot {
+    /// Its number.
+    pub id: ReservationId,
+    /// Who reserved, if they said so.
+    pub owner: Option<Arc<str>>,
+    /// What for, if they said so.
+    pub purpose: Option<Arc<str>>,
+    /// Bytes that were promised.
+    pub len: ByteLen,
+    /// Of those: bytes that were not used yet, for each GPU that has any, in ascending order.
+    pub remaining: Vec<(u32, ByteLen)>,
+    /// For a plan: how many of its pieces still have their place held.
+    pub pieces: Option<u64>,
+    /// Whether it runs out by itself; when, is in [`SnapshotCounters::expires_in`].
+    pub expires: bool,
+}
+
+/// The keys in a [`Snapshot`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct KeySnapshot {
+    /// The id of the key that new seals are made with.
+    pub active: KeyId,
+    /// The ids of all keys, in ascending order.
+    pub all: Vec<KeyId>,
+}
+
+/// What rises or runs out by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct SnapshotCounters {
+    /// Events so far: the number of the next one. Events from this number on may be of changes
+    /// that the snapshot has not.
+    pub events: u64,
+    /// What became of them, for each sink.
+    pub sinks: Vec<SinkCounts>,
+    /// How long each reservation that expires lasts yet.
+    pub expires_in: Vec<(ReservationId, Duration)>,
+}
+
+impl From<GpuReport> for GpuSnapshot {
+    fn from(gpu: GpuReport) -> Self {
+        Self {
+            capacity: gpu.capacity,
+            name: gpu.name,
+            uuid: gpu.uuid,
+            lost: gpu.lost.map(|error| error.to_string()),
+            unreturned: gpu.unreturned.map(|(_bytes, error)| error.to_string()),
+            shard_count: gpu.shard_count,
+            quarantined: gpu.quarantined,
+        }
+    }
+}
+
+impl From<ReservationReport> for ReservationSnapshot {
+    fn from(report: ReservationReport) -> Self {
+        Self {
+            id: report.id,
+            owner: report.owner,
+            purpose: report.purpose,
+            len: report.len,
+            remaining: report.remaining,
+            pieces: report.pieces,
+            expires: report.expires_in.is_some(),
+        }
+    }
+}
+
+impl VramManager {
+    /// Everything this manager holds. Calls go on meanwhile: each shard and each GPU is shown as it
+    /// was at one moment, and under load not all of them at the same one.
+    ///
+    /// ```
+    /// use vram_residency::VramManager;
+    ///
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let before = manager.snapshot();
+    /// assert!(manager.seal_model("too-large", 0, &[0; 2 << 20]).is_err());
+    /// assert_eq!(manager.snapshot().state, before.state); // a failed call changed nothing
+    /// # Ok::<(), vram_residency::VramError>(())
+    /// ```
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.core.snapshot()
+    }
+}
+
+impl Core {
+    fn snapshot(&self) -> Snapshot {
+        // Before anything is looked at: what happens meanwhile has this number or a later one.
+        let events = self.events.emitted();
+        let Report { gpus, shards, distrusted_links } = self.report();
+        let reservations = self.reservations();
+        let expires_in = reservations.iter().filter_map(|one| Some((one.id, one.expires_in?)));
+        let counters = SnapshotCounters {
+            events,
+            sinks: self.events.counts(),
+            expires_in: expires_in.collect(),
+        };
+        let ring = read(&self.keys);
+        let keys = KeySnapshot { active: ring.active().id(), all: ring.ids() };
+        drop(ring);
+        let state = SnapshotState {
+            gpus: gpus.into_iter().map(GpuSnapshot::from).collect(),
+            shards,
+            parked: self.parked_shards(),
+            park: self.registry.parked.capacity(),
+            reservations: reservations.into_iter().map(ReservationSnapshot::from).collect(),
+            distrusted_links,
+            keys,
+        };
+        Snapshot { at: self.clock.now(), state, counters }
+    }
+
+    fn parked_shards(&self) -> Vec<ParkedSnapshot> {
+        let show = |entry: Arc<crate::registry::Entry>| {
+            let state = entry.state();
+            // One may be woken while the others are listed.
+            state.parked.then(|| ParkedSnapshot {
+                shard_id: entry.id.clone(),
+                model_id: Arc::clone(&entry.sealed_as.model_id),
+                owner: entry.owner.clone(),
+                plaintext_len: entry.plaintext_len,
+                host_len: state.host_len,
+                protection: state.seal.protection(),
+                generation: state.generation,
+            })
+        };
+        self.registry.all().into_iter().filter_map(show).collect()
+    }
+}
