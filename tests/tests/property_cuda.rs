@@ -22,7 +22,8 @@ mod home {
 
     use super::{ProptestConfig, VramError, VramManager};
 
-    /// A quarter of the cases: the driver's every call is checked, which takes its time.
+    /// A quarter of the usual cases, unless `PROPTEST_CASES` asks for more: the driver's every call
+    /// is checked, which takes its time.
     pub(crate) fn config() -> ProptestConfig {
         let config = ProptestConfig::default();
         ProptestConfig { cases: config.cases.div_ceil(4), ..config }

@@ -1,5 +1,6 @@
 //! `cargo xtask proptest`: every test target named `prop_*` or `property_*`, overflow checks on.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::{arguments, shell, summary, workspace};
@@ -9,12 +10,16 @@ use crate::{arguments, shell, summary, workspace};
 pub(crate) struct Options {
     cases: u32,
     only: Option<String>,
+    profile: &'static str,
 }
+
+/// Optimized, with the checks that a release build drops.
+const PROFILE: &str = "proptest";
 
 impl Options {
     /// Reads the options.
     pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { cases: 1000, only: None };
+        let mut options = Self { cases: 1000, only: None, profile: PROFILE };
         while let Some(flag) = args.next() {
             match flag.as_str() {
                 "--cases" => options.cases = arguments::parsed(&flag, &mut args)?,
@@ -28,22 +33,46 @@ impl Options {
         Ok(options)
     }
 
-    /// For CI: few cases, all crates.
+    /// For CI: few cases, all crates, as `cargo test` has built them. Both profiles have overflow
+    /// checks and debug assertions on; a build of its own would take longer than all suites.
     pub(crate) fn short() -> Self {
-        Self { cases: 64, only: None }
+        Self { cases: 64, only: None, profile: "dev" }
+    }
+
+    /// `cargo test` over the packages whose suites are asked for. Over all of them at once, since a
+    /// package by itself would have other features and be built once more.
+    fn cargo_test(&self) -> shell::Child {
+        let child = shell::cargo(&["test", "--profile", self.profile]);
+        match &self.only {
+            Some(only) => child.arg("-p").arg(only.as_str()),
+            None => child.arg("--workspace"),
+        }
     }
 }
 
 /// Runs the suites, and fails if any test fails or if no test was found.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    let targets =
-        workspace::tests_beginning_with(&["prop_", "property_"], options.only.as_deref())?;
+    let found = workspace::tests_beginning_with(&["prop_", "property_"], options.only.as_deref())?;
+    // Targets of one name run together.
+    let mut targets: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (package, target) in found {
+        targets.entry(target).or_default().push(package);
+    }
     let mut rows = Vec::new();
-    for (package, target) in targets {
-        let child =
-            shell::cargo(&["test", "--profile", "proptest", "-p", &package, "--test", &target])
-                .env("PROPTEST_CASES", options.cases.to_string())
-                .env("QUICKCHECK_TESTS", options.cases.to_string());
+    let started = Instant::now();
+    let build = targets.keys().fold(options.cargo_test().arg("--no-run"), |child, target| {
+        child.arg("--test").arg(target.as_str())
+    });
+    build.run()?;
+    let took = started.elapsed();
+    rows.push(summary::Row { name: "build".to_owned(), tests: None, took, failure: None });
+    for (target, packages) in targets {
+        let child = options
+            .cargo_test()
+            .arg("--test")
+            .arg(target.as_str())
+            .env("PROPTEST_CASES", options.cases.to_string())
+            .env("QUICKCHECK_TESTS", options.cases.to_string());
         let started = Instant::now();
         let (output, passed) = child.run_and_read()?;
         let tests = summary::passed_tests(&output);
@@ -53,7 +82,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             (true, _) => None,
         };
         rows.push(summary::Row {
-            name: format!("{package} {target}"),
+            name: format!("{} {target}", packages.join(", ")),
             tests: Some(tests),
             took: started.elapsed(),
             failure,
@@ -74,10 +103,20 @@ mod tests {
     fn options_are_read_and_strangers_refused() {
         assert_eq!(
             parse("--cases 7 --only vram-alloc"),
-            Ok(Options { cases: 7, only: Some("vram-alloc".to_owned()) })
+            Ok(Options { cases: 7, only: Some("vram-alloc".to_owned()), profile: PROFILE })
         );
         for bad in ["--case 7", "--cases", "--cases x", "--cases 0", "extra"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn no_profile_of_these_suites_leaves_the_checks_out() {
+        let manifest = include_str!("../../Cargo.toml");
+        for check in ["overflow-checks", "debug-assertions"] {
+            assert!(!manifest.contains(&format!("{check} = false")), "{check}");
+            assert!(manifest.contains(&format!("{check} = true")), "{check}");
+        }
+        assert_eq!(Options::short().profile, "dev");
     }
 }

@@ -11,7 +11,8 @@ mod home {
 
     use super::{ProptestConfig, VramError, VramManager};
 
-    /// An eighth of the cases: each takes a region of a real device and gives it back.
+    /// An eighth of the usual cases, unless `PROPTEST_CASES` asks for more: each takes a region of a
+    /// real device and gives it back.
     pub(crate) fn config() -> ProptestConfig {
         let config = ProptestConfig::default();
         let cases = config.cases.div_ceil(8);

@@ -8,9 +8,10 @@
 //     }
 //
 // so that the same properties run over host devices and over CUDA ones. Reference: plain bytes in
-// a `Vec`, and sums in `usize`. Every property runs `PROPTEST_CASES` cases (256 by default). Where
-// a case moves real MiB (G1 up to 10 MB, G3, G4), the full count takes units of 4 KiB and
-// `heavy()` cases take real MiB, and the run prints how many of each.
+// a `Vec`, and sums in `usize`. Every property runs `PROPTEST_CASES` cases; where that is not set,
+// 256 or the share that it names. Where a case moves real MiB (G1 up to 10 MB, G3, G4), the full
+// count takes units of 4 KiB and `in_real_mib` takes a thousandth, and the run prints how many of
+// each.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use std::thread;
 
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::test_runner::{TestRunner, contextualize_config};
 use vram_residency::*;
 
 /// One MiB.
@@ -25,22 +27,32 @@ const MIB: usize = 1 << 20;
 /// The stand-in for one MiB where the full count of cases runs.
 const UNIT: usize = 4 << 10;
 
-/// `PROPTEST_CASES`, or proptest's default.
+/// `PROPTEST_CASES`, or what the home takes without it.
 fn full() -> ProptestConfig {
-    home::config()
+    contextualize_config(home::config())
 }
 
-/// A share of the cases, for properties whose single case does hundreds of operations.
+/// A share of the cases, for properties whose single case does hundreds of operations. Where
+/// `PROPTEST_CASES` is set, the macros of proptest put it in the place of any other number: nobody
+/// gets fewer cases than they asked for.
 fn fewer(divisor: u32) -> ProptestConfig {
     let cases = (full().cases / divisor).max(16);
     ProptestConfig { cases, ..full() }
 }
 
-/// The cases that move real MiB.
-fn heavy() -> ProptestConfig {
-    let config = fewer(1000);
-    println!("{} cases in real MiB, {} in units of {UNIT} bytes", config.cases, full().cases);
-    config
+/// Checks a property whose cases move real MiB in a thousandth of the cases, at least 16. Not
+/// through a macro, which would take `PROPTEST_CASES` instead (see [`fewer`]).
+fn in_real_mib<S: Strategy>(
+    strategy: S,
+    property: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) {
+    let cases = (full().cases / 1000).max(16);
+    println!("{cases} cases in real MiB, {} in units of {UNIT} bytes", full().cases);
+    let config = ProptestConfig { cases, source_file: Some(file!()), ..full() };
+    let mut runner = TestRunner::new(config);
+    if let Err(failure) = runner.run(&strategy, property) {
+        panic!("{failure}\n{runner}");
+    }
 }
 
 /// Bytes that differ from place to place and from seed to seed, without costing a strategy's time.
@@ -94,12 +106,15 @@ proptest! {
 
 #[test]
 fn g01_sizes_up_to_ten_megabytes_come_back() {
-    proptest!(heavy(), |(len in 1_000_000..=10_000_000_usize, seed: u64)| {
+    let comes_back = |len, seed| {
         let manager = one_gpu(16 * MIB)?;
         let data = bytes(len, seed);
         let shard = manager.seal_model("model", 0, &data)?;
         prop_assert!(manager.unseal_model(&shard)? == data);
-    });
+        Ok(())
+    };
+    proptest!(full(), |(len in UNIT..=10 * UNIT, seed: u64)| comes_back(len, seed)?);
+    in_real_mib((1_000_000..=10_000_000_usize, any::<u64>()), |(len, seed)| comes_back(len, seed));
 }
 
 // G2: same key, same model, same data: identical sealed_data.
@@ -180,7 +195,7 @@ fn g03_used_and_free_always_add_up() {
     let sequence = || (1..=1000_usize, prop::collection::vec(1..=100_usize, 0..=50));
     let data = bytes(100 * MIB, 3);
     proptest!(full(), |((total, lens) in sequence())| accounts_hold(total, &lens, UNIT, &data)?);
-    proptest!(heavy(), |((total, lens) in sequence())| accounts_hold(total, &lens, MIB, &data)?);
+    in_real_mib(sequence(), |(total, lens)| accounts_hold(total, &lens, MIB, &data));
 }
 
 // G4: freeing restores the exact free figure.
@@ -205,7 +220,7 @@ fn g04_freeing_restores_the_free_figure() {
     let data = bytes(100 * MIB, 4);
     let odd = (1..=100 * UNIT, 0..=2 * UNIT);
     proptest!(full(), |((len, beside) in odd)| freeing_restores(len, beside, &data)?);
-    proptest!(heavy(), |(mib in 1..=100_usize)| freeing_restores(mib * MIB, UNIT, &data)?);
+    in_real_mib(1..=100_usize, |mib| freeing_restores(mib * MIB, UNIT, &data));
 }
 
 // G5: MiB to bytes never overflows and is exact where it fits; sums of sizes never overflow.
