@@ -18,7 +18,8 @@ use crate::sink::{Queue, SinkCounts, Sinks};
 use crate::standing::OnEviction;
 use crate::sync::{Deadline, Mutex, lock};
 
-/// Something that happened to what a manager holds.
+/// Something that happened to what a manager holds. Events of one shard come in the order in which
+/// they happened to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -283,6 +284,11 @@ impl Events {
 
     /// Tells everybody who listens. The caller holds no lock but a shard's gate.
     pub(crate) fn emit(&self, kind: EventKind) {
+        if self.queues.is_empty() {
+            let mut next = lock(&self.next);
+            *next = next.saturating_add(1);
+            return;
+        }
         // Before the lock, and caught: a clock is foreign code, and what happened has happened.
         let at = catch_unwind(AssertUnwindSafe(|| self.clock.now())).unwrap_or_default();
         let mut next = lock(&self.next);
@@ -341,7 +347,8 @@ impl Drop for SinkThreads {
 
 impl VramManager {
     /// Waits until every sink that is in service was given all events of before, and flushed. False
-    /// if the time was up first, or if a sink's own thread asks.
+    /// if the time was up first, or if a sink's own thread asks. Whether a sink could keep them,
+    /// [`event_counts`](Self::event_counts) says.
     #[must_use]
     pub fn flush_events(&self, timeout: Duration) -> bool {
         self.core.events.flush(Deadline::within(timeout))
