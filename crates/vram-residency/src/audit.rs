@@ -45,8 +45,14 @@ const SYNC_EVERY: u64 = 64;
 /// line says what came before it by its code, and has a code of its own by the key. Events that were
 /// dropped on the way, and events that could not be written, have a line that says how many.
 ///
-/// The key is for the pair of who writes and who verifies: either can forge. Do not use the ticket
-/// key of an orchestrator that is not to be trusted with that.
+/// A line is `{"n":…,"prev":"…",…,"code":"…"}`: its number from 0, the code of the line before it
+/// (zeros in the first), what happened, and HMAC-SHA256 over `vram-audit/line1`, the 32 bytes of
+/// `prev`, and the line's bytes up to `,"code"`.
+///
+/// By itself it does not show that lines are missing at the very end, nor that all of it is an older
+/// copy: keep the [head](AuditStatus::head) somewhere else and compare with it. The key is for the
+/// pair of who writes and who verifies: either can forge. Do not use the ticket key of an
+/// orchestrator that is not to be trusted with that.
 ///
 /// ```
 /// use core::time::Duration;
@@ -112,14 +118,13 @@ impl AuditWriter {
     pub fn create(path: impl AsRef<Path>, key: TicketKey) -> Result<Self, AuditError> {
         let path = path.as_ref();
         let target = Target::create(path)?;
-        let begun = Self::begin(target, key);
+        let begun = Self::begin(target, key)
+            .and_then(|writer| writer.target.sync_new(path).map(|()| writer));
         if begun.is_err() {
             // It was made a moment ago, and holds nothing.
             let _best_effort = std::fs::remove_file(path);
         }
-        let begun = begun?;
-        begun.target.sync_new(path)?;
-        Ok(begun)
+        begun
     }
 
     /// Begins an audit on anything that can be written to. Nothing is written behind an error of

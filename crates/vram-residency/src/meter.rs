@@ -158,7 +158,7 @@ impl Core {
         work: impl FnOnce() -> Result<T, E>,
         bytes: impl FnOnce(&T) -> u64,
     ) -> Result<T, E> {
-        let mut watch = Watch {
+        let mut under_way = UnderWay {
             core: self,
             call,
             shard,
@@ -169,16 +169,16 @@ impl Core {
         };
         let outcome = work();
         match &outcome {
-            Ok(done) => (watch.code, watch.bytes) = (None, bytes(done)),
-            Err(error) => watch.code = Some(error.code()),
+            Ok(done) => (under_way.code, under_way.bytes) = (None, bytes(done)),
+            Err(error) => under_way.code = Some(error.code()),
         }
-        drop(watch);
+        drop(under_way);
         outcome
     }
 }
 
 /// One call under way. Dropped, it ended: also when a panic passes through.
-struct Watch<'a> {
+struct UnderWay<'a> {
     core: &'a Core,
     call: Call,
     shard: Option<&'a ShardId>,
@@ -189,7 +189,7 @@ struct Watch<'a> {
     code: Option<&'static str>,
 }
 
-impl Drop for Watch<'_> {
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.core.meters.ended(self.call, self.start.elapsed(), self.bytes);
         let Some(code) = self.code else { return };

@@ -25,7 +25,8 @@ const QUEUE_LEN: usize = 8192;
 /// A sink may be slow, may block and may call back into the manager (through a
 /// [`Weak`](std::sync::Weak): one that owns its manager keeps it from ever being dropped): no call
 /// waits for it. What finds its queue full is dropped and counted. One that panics is taken out of
-/// service, and the manager goes on without it.
+/// service, and the manager goes on without it. A manager that is dropped lets its sinks finish what
+/// is queued, and waits for that up to five seconds.
 ///
 /// A closure will do, and so does an [`EventLog`](crate::EventLog):
 ///

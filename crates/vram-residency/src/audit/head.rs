@@ -10,7 +10,7 @@ use super::line::{hex, unhex};
 /// change up to there, also a cut.
 ///
 /// Prints as `lines:code`, reads back, and is no secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub struct AuditHead {
@@ -28,6 +28,12 @@ pub struct ParseAuditHeadError;
 impl fmt::Display for AuditHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.lines, hex(&self.code))
+    }
+}
+
+impl fmt::Debug for AuditHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AuditHead({self})")
     }
 }
 

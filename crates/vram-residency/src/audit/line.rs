@@ -178,3 +178,50 @@ pub(super) fn unhex(digits: &[u8]) -> Option<[u8; 32]> {
     }
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The codes are those that Python's `hmac` gives for the same key and bytes.
+    #[test]
+    fn lines_are_the_frozen_bytes() {
+        let mut chain = Chain::new(TicketKey::from_bytes([7; 32]));
+        let at = Timestamp::from_unix_millis(5);
+        let opened = Body::Opened { format: FORMAT, key: chain.key_id(), at };
+        let mut lines = Vec::new();
+        for body in [opened, Body::Dropped { at, count: 3 }] {
+            let (line, next) = chain.line(&body).unwrap();
+            lines.push(String::from_utf8(line).unwrap());
+            chain.advance(next);
+        }
+        assert_eq!(
+            lines,
+            [
+                concat!(
+                    r#"{"n":0,"prev":"0000000000000000000000000000000000000000000000000000000000000000","#,
+                    r#""line":"opened","format":1,"key":"09f503b9a986378e","at":5,"#,
+                    r#""code":"ddbd4bc6517318f6a51c5a3cdd829da81479a827b6a837b3feb948b26360fdd7"}"#,
+                    "\n"
+                ),
+                concat!(
+                    r#"{"n":1,"prev":"ddbd4bc6517318f6a51c5a3cdd829da81479a827b6a837b3feb948b26360fdd7","#,
+                    r#""line":"dropped","at":5,"count":3,"#,
+                    r#""code":"fc0d7ac57411be751ee04f699db7395083186afda374133659db7118a487b981"}"#,
+                    "\n"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn only_what_is_written_reads_as_hexadecimal() {
+        let bytes = core::array::from_fn(|at| u8::try_from(at * 8).unwrap_or(255));
+        assert_eq!(unhex(hex(&bytes).as_bytes()), Some(bytes));
+        let zeros = hex(&[0; 32]);
+        assert_eq!(unhex(zeros.as_bytes()), Some([0; 32]));
+        for wrong in [&zeros[1..], &zeros.replace('0', "A"), &zeros.replace('0', "g"), ""] {
+            assert_eq!(unhex(wrong.as_bytes()), None);
+        }
+    }
+}

@@ -142,3 +142,21 @@ fn write_all(writer: &mut dyn Write, line: &[u8]) -> (usize, io::Result<()>) {
     }
     (written, Ok(()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_line_is_taken_back_and_whole_lines_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit");
+        let mut target = Target::create(&path).unwrap();
+        target.write(b"one\n").unwrap();
+        // What a full disk leaves of a line.
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"tw").unwrap();
+        assert!(target.take_back());
+        target.write(b"two\n").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n");
+    }
+}

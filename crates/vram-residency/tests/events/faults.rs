@@ -1,14 +1,17 @@
 //! What goes wrong is told: altered bytes, bytes that were not given back, links that lie, panics.
 
 use core::panic::AssertUnwindSafe;
+use core::time::Duration;
 use std::panic::catch_unwind;
+use std::sync::Arc;
 
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
-    ByteLen, EventKind, Protection, SealOptions, SealRequest, SliceSource, Verify, VramError,
+    ByteLen, Clock, EventKind, Protection, SealOptions, SealRequest, SliceSource, Timestamp,
+    Verify, VramError,
 };
 
-use crate::{SEGMENT, content, rig};
+use crate::{SEGMENT, content, rig, rig_with};
 
 #[test]
 fn altered_bytes_are_told_each_time_and_the_quarantine_once() {
@@ -113,4 +116,23 @@ fn a_panic_that_passes_through_is_a_refusal() {
     let refused =
         EventKind::Refused { call: "seal".into(), shard: None, gpu: Some(0), code: "panic".into() };
     assert_eq!(told, [refused]);
+}
+
+#[test]
+fn a_clock_that_panics_does_not_keep_a_refusal_from_being_told() {
+    #[derive(Debug)]
+    struct Broken;
+    impl Clock for Broken {
+        fn now(&self) -> Timestamp {
+            panic!("no time")
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+    let rig = rig_with(&[SEGMENT], |builder| builder.clock(Arc::new(Broken)));
+    rig.manager.seal_model("m", 9, b"x").unwrap_err();
+    let [told] = rig.told().try_into().unwrap();
+    assert_eq!((told.kind.name(), told.at), ("refused", Timestamp::default()));
 }

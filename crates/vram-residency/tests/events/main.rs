@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
+    clippy::panic,
     reason = "a test fails by panicking"
 )]
 

@@ -1,9 +1,10 @@
 //! Many threads: the events alone tell what there is, and number themselves without a gap.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 
-use vram_residency::{EventKind, OnEviction, SealRequest, SealedShard, ShardId, WakeError};
+use vram_residency::{Event, EventKind, OnEviction, SealRequest, SealedShard, ShardId, WakeError};
 
 use crate::{LONG, SEGMENT, content, rig};
 
@@ -12,6 +13,42 @@ use crate::{LONG, SEGMENT, content, rig};
 enum Place {
     Gpu(u32),
     Host,
+}
+
+/// Follows events from the first one on. Says where each shard is in the end.
+fn follow(told: Vec<Event>) -> BTreeMap<ShardId, Place> {
+    for (number, event) in (0..).zip(&told) {
+        assert_eq!(event.seq, number, "neither a gap nor twice");
+    }
+    let mut places: BTreeMap<ShardId, Place> = BTreeMap::new();
+    for event in told {
+        let mut step = |shard: &ShardId, from: Option<Place>, to: Option<Place>| {
+            assert_eq!(places.get(shard).copied(), from, "{event:?}");
+            match to {
+                Some(place) => drop(places.insert(shard.clone(), place)),
+                None => drop(places.remove(shard)),
+            }
+        };
+        match &event.kind {
+            EventKind::Sealed { shard, gpu, .. } => step(shard, None, Some(Place::Gpu(*gpu))),
+            EventKind::Moved { shard, from, to, .. } => {
+                step(shard, Some(Place::Gpu(*from)), Some(Place::Gpu(*to)));
+            }
+            EventKind::SealedAnew { shard, gpu, .. } | EventKind::Evicted { shard, gpu, .. } => {
+                step(shard, Some(Place::Gpu(*gpu)), Some(Place::Gpu(*gpu)));
+            }
+            EventKind::Parked { shard, gpu, .. } => {
+                step(shard, Some(Place::Gpu(*gpu)), Some(Place::Host));
+            }
+            EventKind::Woken { shard, gpu, .. } => {
+                step(shard, Some(Place::Host), Some(Place::Gpu(*gpu)));
+            }
+            EventKind::Freed { shard, gpu, .. } => step(shard, Some(Place::Gpu(*gpu)), None),
+            EventKind::Refused { .. } => {}
+            other => panic!("nothing else happened: {other:?}"),
+        }
+    }
+    places
 }
 
 /// Property: whoever follows the events knows what is resident where and what is parked.
@@ -65,43 +102,46 @@ fn following_the_events_tells_what_is_where() {
     });
     let told = rig.told();
 
-    for (number, event) in (0..).zip(&told) {
-        assert_eq!(event.seq, number, "neither a gap nor twice");
-    }
-    let mut places: BTreeMap<ShardId, Place> = BTreeMap::new();
-    for event in told {
-        let mut step = |shard: &ShardId, from: Option<Place>, to: Option<Place>| {
-            assert_eq!(places.get(shard).copied(), from, "{event:?}");
-            match to {
-                Some(place) => drop(places.insert(shard.clone(), place)),
-                None => drop(places.remove(shard)),
-            }
-        };
-        match &event.kind {
-            EventKind::Sealed { shard, gpu, .. } => step(shard, None, Some(Place::Gpu(*gpu))),
-            EventKind::Moved { shard, from, to, .. } => {
-                step(shard, Some(Place::Gpu(*from)), Some(Place::Gpu(*to)));
-            }
-            EventKind::SealedAnew { shard, gpu, .. } | EventKind::Evicted { shard, gpu, .. } => {
-                step(shard, Some(Place::Gpu(*gpu)), Some(Place::Gpu(*gpu)));
-            }
-            EventKind::Parked { shard, gpu, .. } => {
-                step(shard, Some(Place::Gpu(*gpu)), Some(Place::Host));
-            }
-            EventKind::Woken { shard, gpu, .. } => {
-                step(shard, Some(Place::Host), Some(Place::Gpu(*gpu)));
-            }
-            EventKind::Freed { shard, gpu, .. } => step(shard, Some(Place::Gpu(*gpu)), None),
-            EventKind::Refused { .. } => {}
-            other => panic!("nothing else happened: {other:?}"),
-        }
-    }
+    let places = follow(told);
     let state = manager.snapshot().state;
     let resident = state.shards.iter().map(|shard| (&shard.shard_id, Place::Gpu(shard.gpu)));
     let parked = state.parked.iter().map(|shard| (&shard.shard_id, Place::Host));
     let there: BTreeMap<_, _> = resident.chain(parked).map(|(id, at)| (id.clone(), at)).collect();
     assert_eq!(places, there);
     assert_eq!(state.parked.len(), kept.len());
+}
+
+/// One thread parks and wakes a shard, others move it the moment they find it.
+#[test]
+fn nothing_is_told_of_a_shard_before_it_is_told_to_be_there() {
+    let rig = rig(&[8 * SEGMENT, 8 * SEGMENT]);
+    let manager = &rig.manager;
+    let shard = manager.seal_model("m", 0, b"x").unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for gpu in [0, 1] {
+            let (id, done) = (&shard.shard_id, &done);
+            scope.spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    if let Some(shard) = manager.shard(id) {
+                        drop(manager.migrate_shard(&shard, gpu));
+                    }
+                }
+            });
+        }
+        for _ in 0..400 {
+            let mut parked = manager.park(&shard).unwrap();
+            // It may be on its way just now: then there is no room for a second one.
+            while let Err(error) = manager.wake(parked, 0) {
+                parked = error.into_parked();
+            }
+            let short = SealRequest::new("short", 1);
+            let short = manager.seal(short, b"y").unwrap();
+            manager.free_shard(&short).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(follow(rig.told()).len(), 1);
 }
 
 #[test]
