@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+mod age;
 mod block;
 mod budget;
 mod builder;

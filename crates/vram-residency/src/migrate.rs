@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vram_gpu::GpuError;
 use vram_seal::parallel::for_each_segment;
 
+use crate::age::Moment;
 use crate::error::VramError;
 use crate::lanes::{Lanes, Worker};
 use crate::manager::Core;
@@ -55,17 +56,19 @@ impl Core {
         source.gpu.ready()?;
         space.written()?;
         let moved = space.view(Arc::clone(&source.seal));
+        let began = Moment::now(&*self.clock);
         self.copy_verified(entry, source, &moved)?;
+        space.verified(began);
         Ok(space)
     }
 
     /// Lets a shard lie where a verified copy of it is, and gives its old place back.
     pub(crate) fn settle_in(&self, entry: &Entry, mut space: Space) {
         space.commit();
-        let at = self.clock.now();
+        let (now, verified) = (Moment::now(&*self.clock), space.verified_at());
         let mut state = entry.state();
         let old = state.space.replace(space);
-        state.last_verified = Some(at);
+        state.ages.arrived(now, verified);
         drop(state);
         // The shard has moved; what becomes of its old place changes nothing about that.
         if let Some(Err((bytes, error))) = old.map(Space::give_back) {

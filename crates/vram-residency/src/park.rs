@@ -24,6 +24,7 @@ use vram_seal::{Protection, SealError, SegmentCollector, SivScope};
 use zeroize::Zeroizing;
 
 use crate::admit::GpuChoice;
+use crate::age::Moment;
 use crate::builder::VramManagerBuilder;
 use crate::error::VramError;
 use crate::lanes::{Lanes, Worker};
@@ -177,7 +178,6 @@ impl Core {
         let mut state = entry.state();
         let space = state.space.take();
         state.parked = true;
-        state.last_verified = Some(copy.at);
         drop(state);
         // The shard is in host memory; what becomes of its place changes nothing about that.
         if let Some(Err((bytes, error))) = space.map(Space::give_back) {
@@ -246,7 +246,10 @@ impl Core {
     ) -> Result<(), VramError> {
         space.written()?;
         let view = space.view(Arc::clone(&parked.copy.resident));
-        self.copy_in(&parked.copy, &view)
+        let began = Moment::now(&*self.clock);
+        self.copy_in(&parked.copy, &view)?;
+        space.verified(began);
+        Ok(())
     }
 
     /// Lets a parked shard be resident where a verified copy of it lies.
@@ -257,11 +260,11 @@ impl Core {
         space.commit();
         let gpu = space.gpu().index;
         let entry = Arc::clone(&copy.entry);
-        let at = self.clock.now();
+        let (now, verified) = (Moment::now(&*self.clock), space.verified_at());
         let mut state = entry.state();
         state.space = Some(space);
         state.parked = false;
-        state.last_verified = Some(at);
+        state.ages.arrived(now, verified);
         // Of this very moment: somebody else may park it again in the next.
         let stated = state.stated(&entry);
         drop(state);

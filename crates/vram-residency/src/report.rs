@@ -1,6 +1,7 @@
 //! What is resident where, and what is left: plain figures, and a table for people.
 
 use core::fmt;
+use core::time::Duration;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -103,6 +104,9 @@ pub struct ShardReport {
     pub quarantine: Option<Vec<u64>>,
     /// When all of it was last found sound.
     pub last_verified: Option<Timestamp>,
+    /// How long nobody has found all of it sound: by the monotonic clock, and since it lies where
+    /// it lies if nobody ever has.
+    pub unverified_for: Duration,
     /// Leases that are out.
     pub leases: u64,
     /// Whether it is kept from being evicted.
@@ -128,6 +132,7 @@ pub struct Report {
 
 impl Core {
     pub(crate) fn report(&self) -> Report {
+        let now = self.clock.monotonic();
         let shards: Vec<ShardReport> = self
             .registry
             .sorted()
@@ -142,7 +147,8 @@ impl Core {
                     plaintext_len: entry.plaintext_len,
                     protection: state.seal.protection(),
                     quarantine: state.quarantine.clone(),
-                    last_verified: state.last_verified,
+                    last_verified: state.ages.last_verified(),
+                    unverified_for: state.ages.unverified_for(now),
                     pinned: entry.standing.pinned(),
                     priority: entry.standing.claim.priority,
                     on_eviction: self.fate(entry),

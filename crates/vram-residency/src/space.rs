@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use vram_alloc::{ByteLen, ByteRange, Charge, DeviceRange, Placement, Reservation};
 use vram_gpu::GpuError;
 
+use crate::age::Moment;
 use crate::block::{Block, Stuck};
 use crate::dry_run::DryRun;
 use crate::error::VramError;
@@ -27,6 +28,8 @@ pub(crate) struct Space {
     /// The block that it is, on a GPU that is used block by block.
     block: Option<Arc<Block>>,
     written: bool,
+    /// When the check began that found all that lies here sound, if one did before it counted.
+    verified: Option<Moment>,
     /// The reservation that it was taken out of, and goes back to until it is settled.
     home: Option<Home>,
 }
@@ -60,7 +63,7 @@ pub(crate) struct Returned {
 impl Space {
     pub(crate) const fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
         let held = Some((placement, Grant::Promised(reservation)));
-        Self { gpu, held, block: None, written: false, home: None }
+        Self { gpu, held, block: None, written: false, verified: None, home: None }
     }
 
     /// As [`new`](Self::new), out of a reservation: given back, it goes there.
@@ -71,7 +74,7 @@ impl Space {
         reservation: Reservation,
     ) -> Self {
         let held = Some((placement, Grant::Promised(reservation)));
-        Self { gpu, held, block: None, written: false, home: Some(home) }
+        Self { gpu, held, block: None, written: false, verified: None, home: Some(home) }
     }
 
     /// From now on it goes back to this reservation.
@@ -124,6 +127,16 @@ impl Space {
         self.open()?;
         self.written = true;
         Ok(())
+    }
+
+    /// All that lies here was found sound by a check that began then.
+    pub(crate) const fn verified(&mut self, began: Moment) {
+        self.verified = Some(began);
+    }
+
+    /// When that check began.
+    pub(crate) const fn verified_at(&self) -> Option<Moment> {
+        self.verified
     }
 
     /// A look at what is sealed here.

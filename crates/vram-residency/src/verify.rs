@@ -7,6 +7,7 @@ use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{SealError, SegmentHash};
 
+use crate::age::Moment;
 use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::id::{ShardId, SplitMix};
@@ -158,6 +159,7 @@ impl Core {
     pub(crate) fn verify_entry(&self, entry: &Entry, level: Verify) -> Result<Verdict, VramError> {
         let view = entry.view()?;
         view.gpu.ready()?;
+        let began = Moment::now(&*self.clock);
         let layout = *view.seal.opener.layout();
         let count = layout.count();
         let selection = match level {
@@ -189,7 +191,7 @@ impl Core {
         let mut state = entry.state();
         let sound = state.quarantine.is_none();
         if sound && matches!(level, Verify::Segments | Verify::Full) {
-            state.last_verified = Some(at);
+            state.ages.verified(began);
         }
         let known = state.quarantine.clone().unwrap_or_default();
         drop(state);
