@@ -54,6 +54,7 @@ mod space;
 mod standing;
 mod stream;
 mod sync;
+mod ticket;
 mod transition;
 mod verify;
 mod whole_file;
@@ -100,6 +101,10 @@ pub use shortfall::{Holder, Shortfall};
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
 pub use standing::OnEviction;
 pub use stream::SealOptions;
+pub use ticket::{
+    ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
+    TicketVerifier,
+};
 pub use verify::{SegmentSpan, Verdict, Verify};
 pub use whole_file::Overwrite;
 pub use write::ReadBack;
@@ -114,7 +119,7 @@ pub use vram_seal::parallel::Threads;
 pub use vram_seal::{
     ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,
     Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
-    SivScope, Suite,
+    SivScope, Suite, TicketKey,
 };
 
 /// Devices, and the one that injects faults: for tests of orchestrators.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 use vram_gpu::DeviceInfo;
 use vram_seal::parallel::Threads;
-use vram_seal::{ContentDigest, KeyRing, SealParams};
+use vram_seal::{ContentDigest, KeyRing, SealParams, TicketKey};
 
 use crate::builder::VramManagerBuilder;
 use crate::clock::Clock;
@@ -55,6 +55,10 @@ pub(crate) struct Core {
     pub(crate) links: Links,
     pub(crate) marker: Marker,
     pub(crate) promises: Arc<Promises>,
+    /// What tickets are signed with; none where it comes from the active seal key.
+    pub(crate) ticket_key: Option<TicketKey>,
+    /// The name of this machine, for tickets.
+    pub(crate) node: Option<Arc<str>>,
     pub(crate) ids: IdSource,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) events: Arc<Events>,
