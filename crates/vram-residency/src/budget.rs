@@ -102,7 +102,7 @@ impl VramManager {
 }
 
 impl Core {
-    fn refresh(&self, gpu: u32) -> Result<DriverMemory, VramError> {
+    pub(crate) fn refresh(&self, gpu: u32) -> Result<DriverMemory, VramError> {
         let gpu = self.gpu(gpu)?;
         gpu.ready()?;
         // Of blocks, the books follow the driver's figures in their own way.

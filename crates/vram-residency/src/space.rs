@@ -98,6 +98,11 @@ impl Space {
         self.held.as_ref().map_or(ByteLen::ZERO, |(placement, _)| placement.footprint())
     }
 
+    /// Bytes of the block that it is, if it is one.
+    pub(crate) fn block_len(&self) -> ByteLen {
+        self.block.as_ref().map_or(ByteLen::ZERO, |block| block.len())
+    }
+
     pub(crate) const fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
     }
