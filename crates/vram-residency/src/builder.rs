@@ -24,6 +24,7 @@ use crate::policy::EvictionPolicy;
 use crate::pool::StagingPool;
 use crate::promise::Promises;
 use crate::registry::Registry;
+use crate::scrub::Scrubbing;
 use crate::shard::Marker;
 use crate::standing::OnEviction;
 use crate::sync::{Mutex, RwLock};
@@ -314,6 +315,7 @@ impl VramManagerBuilder {
             eviction: self.eviction,
             on_eviction: self.on_eviction,
             evicted: Mutex::default(),
+            scrubbing: Scrubbing::default(),
             uses: AtomicU64::new(0),
         };
         Ok(VramManager { core: Arc::new(core) })

@@ -26,6 +26,7 @@ use crate::promise::Promises;
 use crate::registry::{Entry, Registry};
 use crate::report::{GpuCapacity, Report};
 use crate::request::SealRequest;
+use crate::scrub::Scrubbing;
 use crate::shard::{Marker, SealedShard};
 use crate::standing::OnEviction;
 use crate::sync::{Mutex, RwLock};
@@ -70,6 +71,8 @@ pub(crate) struct Core {
     pub(crate) on_eviction: OnEviction,
     /// What was parked to make room, until it is asked for.
     pub(crate) evicted: Mutex<Vec<ParkedShard>>,
+    /// The thread that looks at everything, if there is one.
+    pub(crate) scrubbing: Scrubbing,
     /// Uses of any shard so far.
     pub(crate) uses: AtomicU64,
 }
@@ -375,6 +378,13 @@ impl VramManager {
     #[must_use]
     pub fn report(&self) -> Report {
         self.core.report()
+    }
+}
+
+impl Drop for VramManager {
+    /// What works in the background lets go first, so that everything is given back here.
+    fn drop(&mut self) {
+        self.core.scrubbing.end();
     }
 }
 

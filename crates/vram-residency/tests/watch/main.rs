@@ -11,3 +11,4 @@
 
 mod ages;
 mod hands;
+mod scrub;
