@@ -41,6 +41,14 @@ enum Grant {
 }
 
 impl Grant {
+    /// Leaves the bytes counted for good.
+    fn keep(self) {
+        match self {
+            Self::Promised(reservation) => reservation.commit().keep(),
+            Self::InUse(charge) => charge.keep(),
+        }
+    }
+
     fn promised(self) -> Reservation {
         match self {
             Self::Promised(reservation) => reservation,
@@ -210,6 +218,18 @@ impl Space {
         self.release(true)
     }
 
+    /// Takes the place out of use for good, and says how long it is: it stays counted, and is never
+    /// handed out again. Wiped as well as it goes.
+    pub(crate) fn abandon(mut self, error: GpuError) -> ByteLen {
+        let Some((placement, grant)) = self.held.take() else { return ByteLen::ZERO };
+        let bytes = placement.footprint();
+        let _as_well_as_it_goes = self.wipe(&placement);
+        grant.keep();
+        let block = self.block.take().and_then(Arc::into_inner).map(Block::into_memory);
+        self.gpu.set_aside(placement, block, error);
+        bytes
+    }
+
     fn release(&mut self, measured: bool) -> Result<Returned, (ByteLen, GpuError)> {
         let Some((placement, grant)) = self.held.take() else {
             return Ok(Returned { bytes: ByteLen::ZERO, wiped: false, driver_delta: None });
@@ -235,10 +255,7 @@ impl Space {
                 Ok(Returned { bytes, wiped, driver_delta })
             }
             Err(Stuck { block, error }) => {
-                match grant {
-                    Grant::Promised(reservation) => reservation.commit().keep(),
-                    Grant::InUse(charge) => charge.keep(),
-                }
+                grant.keep();
                 self.gpu.set_aside(placement, block, error);
                 Err((bytes, error))
             }

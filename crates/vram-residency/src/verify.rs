@@ -231,7 +231,25 @@ impl Core {
 
     /// As [`altered_segments`](Self::altered_segments) for all of them; and if there are none,
     /// whether the content as a whole is another than the record's.
-    fn altered_content(&self, view: &View) -> Result<(Vec<u64>, bool), VramError> {
+    pub(crate) fn altered_content(&self, view: &View) -> Result<(Vec<u64>, bool), VramError> {
+        let opener = &view.seal.opener;
+        let hashes = self.content_on(view)?;
+        let altered: Vec<u64> =
+            (0_u64..).zip(&hashes).filter(|(_, hash)| hash.is_none()).map(|(i, _)| i).collect();
+        if !altered.is_empty() {
+            return Ok((altered, false));
+        }
+        let hashes: Vec<SegmentHash> = hashes.into_iter().flatten().collect();
+        match opener.check_digest(&hashes) {
+            Ok(digest) => Ok((altered, digest != view.seal.digest)),
+            Err(SealError::DigestMismatch) => Ok((altered, true)),
+            Err(SealError::SegmentMismatch { segment }) => Ok((vec![segment], false)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The hashes of all segments as they lie on the device; none where one is not what was sealed.
+    pub(crate) fn content_on(&self, view: &View) -> Result<Vec<Option<SegmentHash>>, VramError> {
         let opener = &view.seal.opener;
         let layout = *opener.layout();
         let count = usize::try_from(layout.count()).unwrap_or(usize::MAX);
@@ -255,19 +273,7 @@ impl Core {
                 Ok(())
             })
         })?;
-        let hashes = hashes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let altered: Vec<u64> =
-            (0_u64..).zip(&hashes).filter(|(_, hash)| hash.is_none()).map(|(i, _)| i).collect();
-        if !altered.is_empty() {
-            return Ok((altered, false));
-        }
-        let hashes: Vec<SegmentHash> = hashes.into_iter().flatten().collect();
-        match opener.check_digest(&hashes) {
-            Ok(digest) => Ok((altered, digest != view.seal.digest)),
-            Err(SealError::DigestMismatch) => Ok((altered, true)),
-            Err(SealError::SegmentMismatch { segment }) => Ok((vec![segment], false)),
-            Err(error) => Err(error.into()),
-        }
+        Ok(hashes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// Copies each window of a selection to staging and calls `work` with it.
