@@ -14,7 +14,7 @@
 
 mod table;
 
-use vram_alloc::{ByteLen, Capacity};
+use vram_alloc::{ByteLen, Capacity, DeviceRange};
 
 use crate::block::{Held, MemoryMode};
 use crate::budget::DriverMemory;
@@ -290,8 +290,8 @@ impl Gpu {
         // Placing, giving back and setting aside change all of them, the first two under this lock.
         let arena = lock(&self.arena);
         let (books, report) = (self.ledger.capacity(), arena.report());
-        let live = arena.live().map(|range| range.len()).fold(ByteLen::ZERO, sum);
-        let holes = arena.holes().map(|range| range.len()).fold(ByteLen::ZERO, sum);
+        let live = arena.live().map(DeviceRange::len).fold(ByteLen::ZERO, sum);
+        let holes = arena.holes().map(DeviceRange::len).fold(ByteLen::ZERO, sum);
         let unreturned = self.unreturned_bytes();
         let held = self.blocks().map(Held::bytes);
         drop(arena);

@@ -255,12 +255,11 @@ impl Core {
             limit: ByteLen::from_usize(TICKET_NAME_LEN_MAX).get(),
             wanted: ByteLen::from_usize(ticket.owner.as_deref().map_or(0, str::len)).get(),
         })?;
-        ticket.signature = match &self.ticket_key {
-            Some(key) => key.sign(&statement),
-            None => {
-                let derived = read(&self.keys).active().ticket_key();
-                derived.sign(&statement)
-            }
+        ticket.signature = if let Some(key) = &self.ticket_key {
+            key.sign(&statement)
+        } else {
+            let derived = read(&self.keys).active().ticket_key();
+            derived.sign(&statement)
         };
         Ok(ticket)
     }

@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
+    clippy::as_conversions,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     reason = "a test fails by panicking"

@@ -1,6 +1,12 @@
 //! Tickets: genuine ones are accepted for what they say, and nothing else is.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    reason = "a test fails by panicking"
+)]
 
 use core::time::Duration;
 use std::sync::Arc;

@@ -57,7 +57,7 @@ impl Feed for PlainImage {
         let sealed = self.image.sealed(range, target)?;
         let mut rest = sealed;
         for segment in segments {
-            let len = opener.layout().range(segment).map_or(ByteLen::ZERO, |range| range.len());
+            let len = opener.layout().range(segment).map_or(ByteLen::ZERO, ByteRange::len);
             let len = len.to_usize().unwrap_or(usize::MAX);
             let wanted = range.len();
             let (bytes, behind) =

@@ -74,7 +74,7 @@ impl Repair<'_, '_> {
                 self.watch.go_on()?;
                 let index = usize::try_from(index).unwrap_or(usize::MAX);
                 let Some(segment) = segments.get(index).copied() else { return Ok(()) };
-                let one = Segment { repair: self, target, content, sealer, segment };
+                let one = Segment { repair: self, target, content, sealer, index: segment };
                 let (len, kept) = one.write(worker, from(segment))?;
                 let mut written = lock(&written);
                 *written = written.saturating_add(len);
@@ -101,13 +101,13 @@ struct Segment<'a, 'w> {
     target: &'a View,
     content: &'a Content<'a>,
     sealer: Option<&'a Sealer>,
-    segment: u64,
+    index: u64,
 }
 
 impl Segment<'_, '_> {
     /// Writes it, and says how long it is and whether it is there.
     fn write(&self, worker: &mut Worker<'_>, from: From<'_>) -> Result<(ByteLen, bool), VramError> {
-        let range = self.target.seal.opener.layout().range(self.segment);
+        let range = self.target.seal.opener.layout().range(self.index);
         let range = range.ok_or(VramError::HostMemory { wanted: ByteLen::ZERO })?;
         if range.is_empty() {
             return Ok((ByteLen::ZERO, true));
@@ -131,7 +131,7 @@ impl Segment<'_, '_> {
 
     /// Fills `bytes` with the sealed segment, and nothing that the record does not vouch for.
     fn make(&self, from: From<'_>, bytes: &mut [u8], scratch: &mut [u8]) -> Result<(), VramError> {
-        let (opener, segment) = (&self.target.seal.opener, self.segment);
+        let (opener, segment) = (&self.target.seal.opener, self.index);
         let changed = || VramError::SourceChanged {
             model_id: self.repair.entry.sealed_as.model_id.clone(),
             segment,

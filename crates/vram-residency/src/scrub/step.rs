@@ -3,7 +3,7 @@
 use core::ops::Range;
 use core::time::Duration;
 
-use vram_alloc::ByteLen;
+use vram_alloc::{ByteLen, ByteRange};
 use vram_seal::SealError;
 use vram_seal::parallel::Threads;
 
@@ -93,7 +93,7 @@ impl Core {
         let layout = view.seal.opener.layout();
         let fitting = left.checked_div(layout.segment_size().bytes().get()).unwrap_or(0).max(1);
         let end = run.next.saturating_add(fitting).min(layout.count());
-        let bytes = layout.span(&(run.next..end)).map_or(ByteLen::ZERO, |bytes| bytes.len());
+        let bytes = layout.span(&(run.next..end)).map_or(ByteLen::ZERO, ByteRange::len);
         // In vain, until it is known to count.
         cursor.waste(run.cost.saturating_add(bytes.get()));
         let looked = self.altered_in_passing(&view, run.next..end);

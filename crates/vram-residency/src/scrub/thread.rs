@@ -243,6 +243,7 @@ impl Scrubber {
     }
 
     /// Stops it, and waits until the step that it is in is done.
+    #[expect(clippy::must_use_candidate, reason = "most callers only want it to end")]
     pub fn stop(mut self) -> ScrubStatus {
         self.end();
         self.status()

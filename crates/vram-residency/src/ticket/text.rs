@@ -54,7 +54,6 @@ pub(super) mod uuid {
 
     use super::{Deserializer, Serializer};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
     pub(in super::super) fn serialize<S: Serializer>(
         uuid: &DeviceUuid,
         s: S,
@@ -74,7 +73,6 @@ pub(super) mod key_id {
 
     use super::{Deserializer, Serializer};
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
     pub(in super::super) fn serialize<S: Serializer>(id: &KeyId, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&super::hex(id.as_bytes()))
     }

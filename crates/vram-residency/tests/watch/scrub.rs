@@ -22,7 +22,12 @@ const BUDGET: ByteLen = ByteLen::new(2 * SEGMENT);
 
 /// The longest that one step can take: its budget, and one look at the least more.
 fn step_time() -> Duration {
-    Duration::from_secs_f64((2 * BUDGET.get()) as f64 / RATE as f64)
+    time(2 * BUDGET.get())
+}
+
+/// What so many bytes take at the rate.
+fn time(bytes: u64) -> Duration {
+    Duration::from_nanos(bytes * 1_000_000_000 / RATE)
 }
 
 fn unread(gpu: u32, open: bool) -> SealRequest {
@@ -88,7 +93,7 @@ impl Simulation {
         let step = self.rig.manager.scrub_step(&mut self.cursor, BUDGET);
         assert_eq!(step.errors, 0, "{:?}", step.error);
         assert!(step.charged.get() <= 2 * BUDGET.get(), "{step:?}");
-        self.rig.clock.advance(Duration::from_nanos(step.charged.get() * 1_000_000_000 / RATE));
+        self.rig.clock.advance(time(step.charged.get()));
         step
     }
 
@@ -169,7 +174,7 @@ proptest! {
         let cost = |shard: &SealedShard| shard.plaintext_len.max(4096);
         let pass: u64 = simulation.shards.iter().map(cost).sum();
         let longest = simulation.shards.iter().map(cost).max().unwrap_or(0);
-        let exact = Duration::from_secs_f64((pass + longest) as f64 / RATE as f64);
+        let exact = time(pass + longest);
         prop_assert!(simulation.bound() <= exact + Duration::from_micros(1));
     }
 
@@ -203,7 +208,7 @@ proptest! {
         let mut passed = Duration::ZERO;
         loop {
             let step = simulation.scrub();
-            passed += Duration::from_nanos(step.charged.get() * 1_000_000_000 / RATE);
+            passed += time(step.charged.get());
             prop_assert!(passed <= stated, "not found after {passed:?} of {stated:?}");
             if !step.altered.is_empty() {
                 prop_assert_eq!(simulation.rig.manager.report().gpus[0].quarantined, 1);
@@ -355,7 +360,7 @@ fn a_busy_shard_is_skipped_and_comes_again() {
 #[test]
 fn a_cursor_of_another_manager_begins_anew_and_holds_nothing() {
     let (one, other) = (Rig::new(&[1 << 16]), Rig::new(&[1 << 16]));
-    let _shard = one.manager.seal(unread(0, true), &[1; 40_000]).unwrap();
+    let _shard = one.manager.seal(unread(0, true), &vec![1; 40_000]).unwrap();
     let _other = other.manager.seal(unread(0, true), &[1; 100]).unwrap();
     let mut cursor = ScrubCursor::new();
     assert_eq!(one.manager.scrub_step(&mut cursor, BUDGET).bytes, BUDGET);

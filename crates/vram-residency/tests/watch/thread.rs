@@ -45,7 +45,7 @@ fn it_walks_all_gpus_at_every_kind_of_rate_and_says_what_it_did() {
         ScrubRate::Within(Duration::from_millis(20)),
     ] {
         let rig = rig();
-        let shards = [0, 1].map(|gpu| rig.manager.seal(unread(gpu), &[7; 50_000]).unwrap());
+        let shards = [0, 1].map(|gpu| rig.manager.seal(unread(gpu), &vec![7; 50_000]).unwrap());
         let scrubber = rig.manager.start_scrubber(at_once(rate)).unwrap();
         until(&scrubber, |status| status.passes >= 2);
         let status = scrubber.status();
@@ -64,7 +64,7 @@ fn it_walks_all_gpus_at_every_kind_of_rate_and_says_what_it_did() {
 #[test]
 fn it_finds_an_altered_bit_and_closes_the_shard() {
     let rig = rig();
-    let shard = rig.manager.seal(unread(0), &[7; 50_000]).unwrap();
+    let shard = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
     let rate = ScrubRate::Within(Duration::from_millis(20));
     let scrubber = rig.manager.start_scrubber(at_once(rate)).unwrap();
     until(&scrubber, |status| status.passes >= 1);
@@ -86,7 +86,7 @@ fn stopping_does_not_wait_for_the_rate_and_nothing_to_do_is_no_reason_to_spin() 
     std::thread::yield_now();
     assert_eq!(scrubber.stop().passes, 0);
 
-    let _shard = rig.manager.seal(unread(0), &[7; 50_000]).unwrap();
+    let _shard = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
     let scrubber = rig.manager.start_scrubber(slow).unwrap();
     until(&scrubber, |status| status.bytes.get() > 0);
     let status = scrubber.status();
@@ -101,7 +101,7 @@ fn stopping_does_not_wait_for_the_rate_and_nothing_to_do_is_no_reason_to_spin() 
 fn a_scrubber_ends_with_its_manager_and_keeps_no_memory_of_it() {
     for mode in [MemoryMode::Region, MemoryMode::Blocks] {
         let rig = Rig::with(&[1 << 20], |builder| builder.memory(0, mode));
-        let _shard = rig.manager.seal(unread(0), &[7; 50_000]).unwrap();
+        let _shard = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
         let rate = ScrubRate::BytesPerSecond(u64::MAX);
         let scrubber = rig.manager.start_scrubber(at_once(rate)).unwrap();
         until(&scrubber, |status| status.bytes.get() > 0);
@@ -116,7 +116,7 @@ fn a_scrubber_ends_with_its_manager_and_keeps_no_memory_of_it() {
 #[test]
 fn a_manager_that_goes_while_a_step_is_under_way_waits_for_that_step_alone() {
     let rig = rig();
-    let _shard = rig.manager.seal(unread(0), &[7; 50_000]).unwrap();
+    let _shard = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
     let (inside, is_inside) = mpsc::channel();
     let (go_on, goes_on) = mpsc::channel::<()>();
     let goes_on = std::sync::Mutex::new(goes_on);
@@ -141,7 +141,7 @@ fn a_manager_that_goes_while_a_step_is_under_way_waits_for_that_step_alone() {
 #[test]
 fn a_paused_scrubber_promises_nothing_and_goes_on_when_resumed() {
     let rig = rig();
-    let _shard = rig.manager.seal(unread(0), &[7; 50_000]).unwrap();
+    let _shard = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
     let rate = ScrubRate::Within(Duration::from_millis(20));
     let scrubber = rig.manager.start_scrubber(at_once(rate)).unwrap();
     until(&scrubber, |status| status.passes >= 1);
@@ -203,7 +203,7 @@ fn a_rate_that_gets_nowhere_and_a_second_scrubber_are_refused() {
 fn what_cannot_be_kept_is_said() {
     // The wall clock and the monotonic clock stand still: an age only grows when it is told to.
     let rig = Rig::new(&[1 << 20]);
-    let _shard = rig.manager.seal(unread(0), &[7; 50_000]).unwrap();
+    let _shard = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
     let hour = ScrubOptions::new(ScrubRate::Within(Duration::from_hours(1)));
     rig.clock.advance(Duration::from_hours(2));
     let scrubber = rig.manager.start_scrubber(hour).unwrap();
