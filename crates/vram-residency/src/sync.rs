@@ -3,7 +3,8 @@
 //! Order in which they are taken, outermost first: a shard's [`Gate`](crate::gate::Gate), its state,
 //! a GPU's arena, the contents of a promise, a GPU's list of bytes that were not returned. The list
 //! of promises is held alone. The key ring is outermost of all but the gate, and its count of uses is
-//! taken inside it. The capacity ledger takes no lock.
+//! taken inside it. The scrubber's locks are held with none of these. The capacity
+//! ledger takes no lock.
 //! No device is called while any of them but the gate is held.
 
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
