@@ -110,7 +110,7 @@ impl Core {
         gpu.ledger.set_total(bytes).map_err(|_too_large| refused(vram_alloc::MAX_TOTAL))
     }
 
-    fn refresh(&self, gpu: u32) -> Result<DriverMemory, VramError> {
+    pub(crate) fn refresh(&self, gpu: u32) -> Result<DriverMemory, VramError> {
         let gpu = self.gpu(gpu)?;
         gpu.ready()?;
         // Of blocks, the books follow the driver's figures in their own way.

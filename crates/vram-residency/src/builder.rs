@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger, MAX_TOTAL};
 use vram_gpu::{Device, DeviceKind, HostDevice};
 use vram_seal::parallel::Threads;
-use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite};
+use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite, TicketKey};
 
 use crate::block::{Backing, Block, Held, MemoryMode, foreign};
 use crate::clock::{Clock, SystemClock};
@@ -25,10 +25,12 @@ use crate::policy::EvictionPolicy;
 use crate::pool::StagingPool;
 use crate::promise::Promises;
 use crate::registry::Registry;
+use crate::scrub::Scrubbing;
 use crate::shard::Marker;
 use crate::sink::Sinks;
 use crate::standing::OnEviction;
 use crate::sync::{Mutex, RwLock};
+use crate::ticket::check_node;
 use crate::write::ReadBack;
 
 /// How much of a GPU a manager takes: at once when it is built, or [block by block](MemoryMode).
@@ -79,6 +81,8 @@ pub struct VramManagerBuilder {
     clock: Arc<dyn Clock>,
     id_seed: Option<u64>,
     pub(crate) sinks: Sinks,
+    ticket_key: Option<TicketKey>,
+    node: Option<Arc<str>>,
     pub(crate) park_limit: ByteLen,
     pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
     pub(crate) on_eviction: OnEviction,
@@ -111,6 +115,8 @@ impl VramManagerBuilder {
             clock: Arc::new(SystemClock),
             id_seed: None,
             sinks: Sinks::default(),
+            ticket_key: None,
+            node: None,
             park_limit: MAX_TOTAL,
             eviction: None,
             on_eviction: OnEviction::Never,
@@ -222,6 +228,19 @@ impl VramManagerBuilder {
         self
     }
 
+    /// Sets the key that tickets are signed with. Default: one that is derived from the active seal
+    /// key, and changes with it. Whoever holds it can make tickets.
+    pub fn ticket_key(mut self, key: TicketKey) -> Self {
+        self.ticket_key = Some(key);
+        self
+    }
+
+    /// Names this machine, for tickets: 1 to 1024 bytes. Default: no name.
+    pub fn node(mut self, name: &str) -> Self {
+        self.node = Some(name.into());
+        self
+    }
+
     /// Builds the manager, and takes its region of every device but those that are used block by
     /// block.
     ///
@@ -242,6 +261,7 @@ impl VramManagerBuilder {
         if let Some((gpu, _)) = self.per_gpu.iter().find(|(gpu, _)| *gpu >= count) {
             return Err(VramError::UnknownGpu { gpu: *gpu, count });
         }
+        check_node(self.node.as_deref())?;
         let segment = self.defaults.segment().bytes();
         if self.limits.staging_bytes < segment {
             return Err(VramError::config(format!(
@@ -288,6 +308,8 @@ impl VramManagerBuilder {
             links: Links::default(),
             marker: Marker::new()?,
             promises,
+            ticket_key: self.ticket_key,
+            node: self.node,
             ids: self.id_seed.map_or(IdSource::Process, IdSource::seeded),
             clock: self.clock,
             events,
@@ -298,6 +320,7 @@ impl VramManagerBuilder {
             eviction: self.eviction,
             on_eviction: self.on_eviction,
             evicted: Mutex::default(),
+            scrubbing: Scrubbing::default(),
             uses: AtomicU64::new(0),
             meters: Meters::default(),
             sink_threads,

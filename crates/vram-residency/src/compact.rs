@@ -27,6 +27,7 @@ use vram_alloc::{Alignment, ByteLen, DeviceOffset, DeviceRange, MAX_TOTAL};
 use vram_gpu::GpuError;
 
 use crate::admit::GpuChoice;
+use crate::age::Moment;
 use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
@@ -328,14 +329,15 @@ impl Run<'_> {
         let new = View { range, ..old.clone() };
         let behind =
             Span { start: step.from.end.saturating_sub(gap_len.get()), end: step.from.end };
+        let began = Moment::now(&*core.clock);
         let outcome = core.arrive(&copy, &new).and_then(|()| wipe(gpu, behind));
         if outcome.is_ok() {
-            let at = core.clock.now();
+            let now = Moment::now(&*core.clock);
             let mut state = entry.state();
             if let Some(space) = state.space.as_mut() {
                 space.slide_down(gap);
             }
-            state.last_verified = Some(at);
+            state.ages.arrived(now, Some(began));
             drop(state);
             core.events.emit(EventKind::Moved {
                 shard: entry.id.clone(),

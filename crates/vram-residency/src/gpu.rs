@@ -264,6 +264,13 @@ impl Gpu {
         self.events.emit(gone);
     }
 
+    /// Bytes that could not be given back.
+    pub(crate) fn unreturned_bytes(&self) -> ByteLen {
+        let unreturned = lock(&self.unreturned);
+        let footprints = unreturned.iter().map(|one| one.placement.footprint());
+        footprints.fold(ByteLen::ZERO, ByteLen::saturating_add)
+    }
+
     /// Bytes that could not be given back, and the last reason.
     pub(crate) fn unreturned(&self) -> Option<(ByteLen, GpuError)> {
         let unreturned = lock(&self.unreturned);

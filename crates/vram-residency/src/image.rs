@@ -11,6 +11,7 @@
 
 mod feed;
 mod open;
+mod plain;
 mod read;
 mod seal;
 
@@ -22,6 +23,7 @@ use vram_seal::{ContentDigest, ImageLayout, RecordFields, SealRecord, SegmentLay
 use zeroize::Zeroizing;
 
 pub use open::{unseal_image, verify_image};
+pub(crate) use plain::PlainImage;
 pub use seal::seal_image;
 
 use crate::cancel::CancelToken;

@@ -23,6 +23,7 @@ use vram_seal::{
 };
 use zeroize::Zeroizing;
 
+use crate::age::Moment;
 use crate::call::Call;
 use crate::cancel::CancelToken;
 use crate::error::VramError;
@@ -303,7 +304,9 @@ impl Core {
         let Proven { record, opener, key_use, .. } = proven;
         let seal = Arc::new(Seal { record, opener, params, digest, key_use });
         let view = space.view(seal);
-        let verified = self.read_back(&view, wanted.read_back.unwrap_or(ReadBack::Full))?;
+        let began = Moment::now(&*self.clock);
+        let read_back = wanted.read_back.unwrap_or(ReadBack::Full);
+        let verified = self.read_back(&view, read_back)?.then_some(began);
         let id = self.ids.next(&*self.clock);
         let entry = self.entry(id, &wanted, view.seal, space, counted, verified);
         // Before the shard is resident: a callback that panics must not leave one behind.

@@ -233,7 +233,7 @@ impl Core {
         entry.not_quarantined()?;
         view.gpu.ready()?;
         let plain = view.seal.protection() == Protection::Authenticated;
-        if plain && entry.state().last_verified.is_none() {
+        if plain && entry.state().ages.last_verified().is_none() {
             let verdict = self.verify_entry(&entry, Verify::Segments)?;
             if !verdict.sound {
                 let segments = verdict.altered.iter().map(|span| span.segment).collect();

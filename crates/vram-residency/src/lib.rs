@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+mod age;
 #[cfg(feature = "audit")]
 mod audit;
 mod block;
@@ -46,12 +47,15 @@ mod pool;
 mod progress;
 mod promise;
 mod read;
+mod reconcile;
 mod registry;
 mod regular_file;
+mod repair;
 mod report;
 mod request;
 mod reservation;
 mod reserved_plan;
+mod scrub;
 mod shard;
 mod shortfall;
 mod sink;
@@ -61,6 +65,7 @@ mod space;
 mod standing;
 mod stream;
 mod sync;
+mod ticket;
 mod transition;
 #[cfg(feature = "serde")]
 mod uuid_as_text;
@@ -108,10 +113,13 @@ pub use parked::{ParkCapacity, ParkedShard};
 pub use policy::{Candidate, CostPerByte, EvictionPolicy, Lru, Priority};
 pub use progress::Progress;
 pub use promise::ReservationId;
+pub use reconcile::{Account, Difference, Reconciliation};
+pub use repair::{RepairOptions, RepairReport};
 pub use report::{GpuCapacity, GpuReport, Report, ShardReport};
 pub use request::SealRequest;
 pub use reservation::{Reservation, ReservationReport, ReserveRequest};
 pub use reserved_plan::{PlanReservation, ReservePlanRequest};
+pub use scrub::{ScrubCursor, ScrubOptions, ScrubRate, ScrubStatus, ScrubStep, Scrubber};
 pub use shard::SealedShard;
 pub use shortfall::{Holder, Shortfall};
 pub use sink::{EventSink, SinkCounts};
@@ -122,6 +130,10 @@ pub use snapshot::{
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
 pub use standing::OnEviction;
 pub use stream::SealOptions;
+pub use ticket::{
+    ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
+    TicketVerifier,
+};
 pub use verify::{SegmentSpan, Verdict, Verify};
 pub use whole_file::Overwrite;
 pub use write::ReadBack;
@@ -136,12 +148,8 @@ pub use vram_seal::parallel::Threads;
 pub use vram_seal::{
     ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,
     Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
-    SivScope, Suite,
+    SivScope, Suite, TicketKey,
 };
-
-/// The key of an audit.
-#[cfg(feature = "audit")]
-pub use vram_seal::TicketKey;
 
 /// Devices, and the one that injects faults: for tests of orchestrators.
 pub use vram_gpu as device;

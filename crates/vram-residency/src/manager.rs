@@ -7,7 +7,7 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 use vram_gpu::DeviceInfo;
 use vram_seal::parallel::Threads;
-use vram_seal::{ContentDigest, KeyRing, SealParams};
+use vram_seal::{ContentDigest, KeyRing, SealParams, TicketKey};
 
 use crate::builder::VramManagerBuilder;
 use crate::call::Call;
@@ -28,6 +28,7 @@ use crate::promise::Promises;
 use crate::registry::{Entry, Registry};
 use crate::report::{GpuCapacity, Report};
 use crate::request::SealRequest;
+use crate::scrub::Scrubbing;
 use crate::shard::{Marker, SealedShard};
 use crate::standing::OnEviction;
 use crate::sync::{Mutex, RwLock};
@@ -57,6 +58,10 @@ pub(crate) struct Core {
     pub(crate) links: Links,
     pub(crate) marker: Marker,
     pub(crate) promises: Arc<Promises>,
+    /// What tickets are signed with; none where it comes from the active seal key.
+    pub(crate) ticket_key: Option<TicketKey>,
+    /// The name of this machine, for tickets.
+    pub(crate) node: Option<Arc<str>>,
     pub(crate) ids: IdSource,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) events: Arc<Events>,
@@ -68,6 +73,8 @@ pub(crate) struct Core {
     pub(crate) on_eviction: OnEviction,
     /// What was parked to make room, until it is asked for.
     pub(crate) evicted: Mutex<Vec<ParkedShard>>,
+    /// The thread that looks at everything, if there is one.
+    pub(crate) scrubbing: Scrubbing,
     /// Uses of any shard so far.
     pub(crate) uses: AtomicU64,
     pub(crate) meters: Meters,
@@ -396,6 +403,13 @@ impl VramManager {
     #[must_use]
     pub fn report(&self) -> Report {
         self.core.report()
+    }
+}
+
+impl Drop for VramManager {
+    /// What works in the background lets go first, so that everything is given back here.
+    fn drop(&mut self) {
+        self.core.scrubbing.end();
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vram_gpu::GpuError;
 use vram_seal::parallel::for_each_segment;
 
+use crate::age::Moment;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::lanes::{Lanes, Worker};
@@ -56,18 +57,20 @@ impl Core {
         source.gpu.ready()?;
         space.written()?;
         let moved = space.view(Arc::clone(&source.seal));
+        let began = Moment::now(&*self.clock);
         self.copy_verified(entry, source, &moved)?;
+        space.verified(began);
         Ok(space)
     }
 
     /// Lets a shard lie where a verified copy of it is, and gives its old place back.
     pub(crate) fn settle_in(&self, entry: &Entry, mut space: Space) {
         space.commit();
-        let at = self.clock.now();
         let to = space.gpu().index;
+        let (now, verified) = (Moment::now(&*self.clock), space.verified_at());
         let mut state = entry.state();
         let old = state.space.replace(space);
-        state.last_verified = Some(at);
+        state.ages.arrived(now, verified);
         drop(state);
         self.events.emit(EventKind::Moved {
             shard: entry.id.clone(),

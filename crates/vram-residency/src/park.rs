@@ -24,6 +24,7 @@ use vram_seal::{Protection, SealError, SegmentCollector, SivScope};
 use zeroize::Zeroizing;
 
 use crate::admit::GpuChoice;
+use crate::age::Moment;
 use crate::builder::VramManagerBuilder;
 use crate::call::Call;
 use crate::error::VramError;
@@ -188,7 +189,6 @@ impl Core {
         let gpu = space.as_ref().map_or(u32::MAX, |space| space.gpu().index);
         state.parked = true;
         state.host_len = copy.charge.len();
-        state.last_verified = Some(copy.at);
         drop(state);
         // The shard is in host memory; what becomes of its place changes nothing about that.
         if let Some(Err((bytes, error))) = space.map(Space::give_back) {
@@ -259,7 +259,10 @@ impl Core {
     ) -> Result<(), VramError> {
         space.written()?;
         let view = space.view(Arc::clone(&parked.copy.resident));
-        self.copy_in(&parked.copy, &view)
+        let began = Moment::now(&*self.clock);
+        self.copy_in(&parked.copy, &view)?;
+        space.verified(began);
+        Ok(())
     }
 
     /// Lets a parked shard be resident where a verified copy of it lies.
@@ -273,12 +276,12 @@ impl Core {
         // Whoever finds it awake waits here, so that nothing is told of it before this. Those who
         // stood here while it was parked leave at once.
         let _pass = entry.gate.exclusive();
-        let at = self.clock.now();
+        let (now, verified) = (Moment::now(&*self.clock), space.verified_at());
         let mut state = entry.state();
         state.space = Some(space);
         state.parked = false;
         state.host_len = ByteLen::ZERO;
-        state.last_verified = Some(at);
+        state.ages.arrived(now, verified);
         // Of this very moment: somebody else may park it again in the next.
         let stated = state.stated(&entry);
         drop(state);

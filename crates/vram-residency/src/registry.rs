@@ -8,8 +8,8 @@ use dashmap::DashMap;
 use vram_alloc::{ByteLen, DeviceRange};
 use vram_seal::{ContentDigest, KeyId, Opener, Protection, SealParams, SealRecord};
 
+use crate::age::Ages;
 use crate::block::Block;
-use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::events::{EventKind, Events};
 use crate::gate::Gate;
@@ -55,7 +55,7 @@ pub(crate) struct Entry {
 }
 
 /// What changes about a resident shard. Changed only by whoever is exclusive at the gate, but for
-/// `quarantine` and `last_verified`, which shared users change too.
+/// `quarantine` and `ages`, which shared users change too.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) seal: Arc<Seal>,
@@ -70,7 +70,8 @@ pub(crate) struct State {
     /// Segments found altered, in ascending order, from the moment on that any was. Empty inside
     /// if the segments are sound one by one and the content as a whole is not.
     pub(crate) quarantine: Option<Vec<u64>>,
-    pub(crate) last_verified: Option<Timestamp>,
+    /// Since when it lies there, and when all of it was last found sound.
+    pub(crate) ages: Ages,
 }
 
 /// One seal of a shard: never changed, only replaced.

@@ -56,6 +56,12 @@ impl fmt::Debug for SealedShard {
 #[cfg_attr(feature = "serde", serde(transparent))]
 pub(crate) struct ManagerId([u8; 16]);
 
+impl ManagerId {
+    pub(crate) const fn into_bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
 /// A keyed code over everything in a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -90,6 +96,11 @@ impl Marker {
         let id = SealKey::random()?.id();
         let key = SealKey::random()?.ticket_key();
         Ok(Self { manager: ManagerId(*id.as_bytes()), key })
+    }
+
+    /// What tells this manager from others.
+    pub(crate) const fn manager(&self) -> ManagerId {
+        self.manager
     }
 
     pub(crate) fn handle(&self, stated: Stated) -> SealedShard {

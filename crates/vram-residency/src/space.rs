@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use vram_alloc::{ByteLen, ByteRange, Charge, DeviceRange, Placement, Reservation};
 use vram_gpu::GpuError;
 
+use crate::age::Moment;
 use crate::block::{Block, Stuck};
 use crate::dry_run::DryRun;
 use crate::error::VramError;
@@ -27,6 +28,8 @@ pub(crate) struct Space {
     /// The block that it is, on a GPU that is used block by block.
     block: Option<Arc<Block>>,
     written: bool,
+    /// When the check began that found all that lies here sound, if one did before it counted.
+    verified: Option<Moment>,
     /// The reservation that it was taken out of, and goes back to until it is settled.
     home: Option<Home>,
 }
@@ -38,6 +41,14 @@ enum Grant {
 }
 
 impl Grant {
+    /// Leaves the bytes counted for good.
+    fn keep(self) {
+        match self {
+            Self::Promised(reservation) => reservation.commit().keep(),
+            Self::InUse(charge) => charge.keep(),
+        }
+    }
+
     fn promised(self) -> Reservation {
         match self {
             Self::Promised(reservation) => reservation,
@@ -60,7 +71,7 @@ pub(crate) struct Returned {
 impl Space {
     pub(crate) const fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
         let held = Some((placement, Grant::Promised(reservation)));
-        Self { gpu, held, block: None, written: false, home: None }
+        Self { gpu, held, block: None, written: false, verified: None, home: None }
     }
 
     /// As [`new`](Self::new), out of a reservation: given back, it goes there.
@@ -71,7 +82,7 @@ impl Space {
         reservation: Reservation,
     ) -> Self {
         let held = Some((placement, Grant::Promised(reservation)));
-        Self { gpu, held, block: None, written: false, home: Some(home) }
+        Self { gpu, held, block: None, written: false, verified: None, home: Some(home) }
     }
 
     /// As [`new`](Self::new), with the memory that is behind it already.
@@ -99,6 +110,11 @@ impl Space {
     /// Bytes that it takes of the region.
     pub(crate) fn footprint(&self) -> ByteLen {
         self.held.as_ref().map_or(ByteLen::ZERO, |(placement, _)| placement.footprint())
+    }
+
+    /// Bytes of the block that it is, if it is one.
+    pub(crate) fn block_len(&self) -> ByteLen {
+        self.block.as_ref().map_or(ByteLen::ZERO, |block| block.len())
     }
 
     pub(crate) const fn gpu(&self) -> &Arc<Gpu> {
@@ -130,6 +146,16 @@ impl Space {
         self.open()?;
         self.written = true;
         Ok(())
+    }
+
+    /// All that lies here was found sound by a check that began then.
+    pub(crate) const fn verified(&mut self, began: Moment) {
+        self.verified = Some(began);
+    }
+
+    /// When that check began.
+    pub(crate) const fn verified_at(&self) -> Option<Moment> {
+        self.verified
     }
 
     /// A look at what is sealed here.
@@ -198,6 +224,18 @@ impl Space {
         self.release(true)
     }
 
+    /// Takes the place out of use for good, and says how long it is: it stays counted, and is never
+    /// handed out again. Wiped as well as it goes.
+    pub(crate) fn abandon(mut self, error: GpuError) -> ByteLen {
+        let Some((placement, grant)) = self.held.take() else { return ByteLen::ZERO };
+        let bytes = placement.footprint();
+        let _as_well_as_it_goes = self.wipe(&placement);
+        grant.keep();
+        let block = self.block.take().and_then(Arc::into_inner).map(Block::into_memory);
+        self.gpu.set_aside(placement, block, error);
+        bytes
+    }
+
     fn release(&mut self, measured: bool) -> Result<Returned, (ByteLen, GpuError)> {
         let Some((placement, grant)) = self.held.take() else {
             return Ok(Returned { bytes: ByteLen::ZERO, wiped: false, driver_delta: None });
@@ -226,10 +264,7 @@ impl Space {
                 Ok(Returned { bytes, wiped, driver_delta })
             }
             Err(Stuck { block, error }) => {
-                match grant {
-                    Grant::Promised(reservation) => reservation.commit().keep(),
-                    Grant::InUse(charge) => charge.keep(),
-                }
+                grant.keep();
                 self.gpu.set_aside(placement, block, error);
                 Err((bytes, error))
             }

@@ -278,7 +278,7 @@ impl<'s> SourceFeed<'s> {
     }
 
     /// Called after the last byte was read.
-    fn finish(&self) -> Result<(), VramError> {
+    pub(crate) fn finish(&self) -> Result<(), VramError> {
         self.source.finish().map_err(|error| error.while_sealing(self.model_id))
     }
 }

@@ -4,8 +4,8 @@
 //! a GPU's arena, the contents of a promise, a GPU's list of bytes that were not returned. The list
 //! of promises is held alone. The key ring is outermost of all but the gate, and its count of uses is
 //! taken inside it. The number of the next event and, inside it, a sink's queue are taken with none
-//! of the others held but a gate, and neither is held while a sink works. The capacity ledger takes
-//! no lock.
+//! of the others held but a gate, and neither is held while a sink works. The scrubber's locks are
+//! held with none of these. The capacity ledger takes no lock.
 //! No device is called while any of them but the gate is held.
 
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};

@@ -29,6 +29,7 @@ use vram_seal::{
     SegmentCollector, SegmentHash, SivScope,
 };
 
+use crate::age::Moment;
 use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
@@ -136,15 +137,15 @@ impl Core {
         let seal = self.write_beside(old, &space, sealer, hashes.as_deref(), anew.params);
         let seal = seal.map_err(|error| altered(entry, error))?;
         let new = space.view(Arc::new(seal));
-        let verified = self.read_back(&new, self.read_back)?;
+        let began = Moment::now(&*self.clock);
+        let verified = self.read_back(&new, self.read_back)?.then_some(began);
 
         space.commit();
-        let at = verified.then(|| self.clock.now());
         let mut state = entry.state();
         let before = state.space.replace(space);
         state.seal = new.seal;
         state.generation = state.generation.saturating_add(1);
-        state.last_verified = at;
+        state.ages.arrived(Moment::now(&*self.clock), verified);
         drop(state);
         // The new copy counts; what becomes of the old place changes nothing about that.
         if let Some(Err((bytes, error))) = before.map(Space::give_back) {

@@ -7,6 +7,7 @@ use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{SealError, SegmentHash};
 
+use crate::age::Moment;
 use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::events::EventKind;
@@ -159,6 +160,7 @@ impl Core {
     pub(crate) fn verify_entry(&self, entry: &Entry, level: Verify) -> Result<Verdict, VramError> {
         let view = entry.view()?;
         view.gpu.ready()?;
+        let began = Moment::now(&*self.clock);
         let layout = *view.seal.opener.layout();
         let count = layout.count();
         let selection = match level {
@@ -190,7 +192,7 @@ impl Core {
         let mut state = entry.state();
         let sound = state.quarantine.is_none();
         if sound && matches!(level, Verify::Segments | Verify::Full) {
-            state.last_verified = Some(at);
+            state.ages.verified(began);
         }
         let known = state.quarantine.clone().unwrap_or_default();
         drop(state);
@@ -234,7 +236,25 @@ impl Core {
 
     /// As [`altered_segments`](Self::altered_segments) for all of them; and if there are none,
     /// whether the content as a whole is another than the record's.
-    fn altered_content(&self, view: &View) -> Result<(Vec<u64>, bool), VramError> {
+    pub(crate) fn altered_content(&self, view: &View) -> Result<(Vec<u64>, bool), VramError> {
+        let opener = &view.seal.opener;
+        let hashes = self.content_on(view)?;
+        let altered: Vec<u64> =
+            (0_u64..).zip(&hashes).filter(|(_, hash)| hash.is_none()).map(|(i, _)| i).collect();
+        if !altered.is_empty() {
+            return Ok((altered, false));
+        }
+        let hashes: Vec<SegmentHash> = hashes.into_iter().flatten().collect();
+        match opener.check_digest(&hashes) {
+            Ok(digest) => Ok((altered, digest != view.seal.digest)),
+            Err(SealError::DigestMismatch) => Ok((altered, true)),
+            Err(SealError::SegmentMismatch { segment }) => Ok((vec![segment], false)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The hashes of all segments as they lie on the device; none where one is not what was sealed.
+    pub(crate) fn content_on(&self, view: &View) -> Result<Vec<Option<SegmentHash>>, VramError> {
         let opener = &view.seal.opener;
         let layout = *opener.layout();
         let count = usize::try_from(layout.count()).unwrap_or(usize::MAX);
@@ -258,19 +278,7 @@ impl Core {
                 Ok(())
             })
         })?;
-        let hashes = hashes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let altered: Vec<u64> =
-            (0_u64..).zip(&hashes).filter(|(_, hash)| hash.is_none()).map(|(i, _)| i).collect();
-        if !altered.is_empty() {
-            return Ok((altered, false));
-        }
-        let hashes: Vec<SegmentHash> = hashes.into_iter().flatten().collect();
-        match opener.check_digest(&hashes) {
-            Ok(digest) => Ok((altered, digest != view.seal.digest)),
-            Err(SealError::DigestMismatch) => Ok((altered, true)),
-            Err(SealError::SegmentMismatch { segment }) => Ok((vec![segment], false)),
-            Err(error) => Err(error.into()),
-        }
+        Ok(hashes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
     /// Copies each window of a selection to staging and calls `work` with it.

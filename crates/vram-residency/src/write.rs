@@ -24,6 +24,7 @@ use vram_seal::{
     SivScope, hash_all,
 };
 
+use crate::age::{Ages, Moment};
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::evict::Goal;
@@ -157,12 +158,13 @@ impl Core {
 
         let read_back = request.read_back.unwrap_or(self.read_back);
         let view = space.view(Arc::new(seal));
-        let verified = self.read_back(&view, read_back)?;
+        let began = Moment::now(&*self.clock);
+        let verified = self.read_back(&view, read_back)?.then_some(began);
         Ok(self.entry(id, request, view.seal, space, counted, verified))
     }
 
-    /// A complete entry of what lies in `space`. It is not in the registry yet: dropping it gives
-    /// everything back.
+    /// A complete entry of what lies in `space`; `verified` is when its read-back began, if that was
+    /// of all of it. It is not in the registry yet: dropping it gives everything back.
     pub(crate) fn entry(
         &self,
         id: ShardId,
@@ -170,7 +172,7 @@ impl Core {
         seal: Arc<Seal>,
         mut space: Space,
         counted: Counted,
-        verified: bool,
+        verified: Option<Moment>,
     ) -> Arc<Entry> {
         space.commit();
         let len = seal.opener.fields().plaintext_len();
@@ -181,7 +183,7 @@ impl Core {
             host_len: ByteLen::ZERO,
             generation: 0,
             quarantine: None,
-            last_verified: verified.then(|| self.clock.now()),
+            ages: Ages::new(Moment::now(&*self.clock), verified),
         };
         let owner = request.owner.clone();
         let standing = Standing::new(request.claim);

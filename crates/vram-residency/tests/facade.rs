@@ -24,7 +24,9 @@ fn content(len: usize) -> Vec<u8> {
 /// Everything that a caller can see, without the times.
 fn state(manager: &VramManager) -> String {
     let mut report = manager.report();
-    report.shards.iter_mut().for_each(|shard| shard.last_verified = None);
+    for shard in &mut report.shards {
+        (shard.last_verified, shard.unverified_for) = (None, Duration::ZERO);
+    }
     format!("{report:?} {:?}", manager.shards())
 }
 

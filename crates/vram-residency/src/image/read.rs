@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteRange};
 use vram_seal::{
-    Expected, ImageLayout, KeyRing, OpenLimits, Opener, RecordFields, SealError, SealRecord,
-    SegmentTags, open_record_in,
+    Expected, ImageLayout, KeyRing, OpenLimits, OpenedRecord, Opener, RecordFields, SealError,
+    SealRecord, SegmentTags, open_record_in,
 };
 
 use crate::error::VramError;
@@ -82,6 +82,12 @@ impl ImageFile {
     ) -> Result<OpenImage, VramError> {
         let refused = |error| self.refused(error);
         let proven = open_record_in(keys, &self.record, expected, limits).map_err(refused)?;
+        self.with_record(proven)
+    }
+
+    /// The rest of it, once its record is proven.
+    pub(super) fn with_record(self, proven: OpenedRecord) -> Result<OpenImage, VramError> {
+        let refused = |error| self.refused(error);
         let layout = ImageLayout::for_fields(proven.fields());
         layout.check_len(self.len.get()).map_err(refused)?;
         let padding = self.part(layout.padding_offset(), layout.padding_len())?;

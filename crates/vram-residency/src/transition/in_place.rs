@@ -12,6 +12,7 @@ use vram_seal::{Opener, Sealer, SegmentCollector, SegmentHash};
 
 use super::convert::{Convert, part};
 use super::{Anew, altered};
+use crate::age::Moment;
 use crate::error::VramError;
 use crate::gpu::Gpu;
 use crate::lanes::{Lanes, Worker};
@@ -46,6 +47,7 @@ impl Core {
             hashes: &hashes,
             done: (0..windows.count()).map(|_| AtomicBool::new(false)).collect(),
         };
+        let began = Moment::now(&*self.clock);
         let outcome = catch_unwind(AssertUnwindSafe(|| rewrite.run()));
         if !matches!(outcome, Ok(Ok(()))) {
             self.go_back(entry, old, &rewrite);
@@ -63,7 +65,7 @@ impl Core {
         state.seal = Arc::new(seal);
         state.generation = state.generation.saturating_add(1);
         // Every window was read back as it was written.
-        state.last_verified = Some(self.clock.now());
+        state.ages.arrived(Moment::now(&*self.clock), Some(began));
         Ok(())
     }
 

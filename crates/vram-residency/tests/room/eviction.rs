@@ -13,7 +13,7 @@ use vram_residency::{
     SealRequest, SealedShard, SliceSource, VramError, VramManager,
 };
 
-use crate::hands::{KIB, TestClock, bytes, faulty, hosts, no_room, plan, room};
+use crate::hands::{KIB, TestClock, bytes, faulty, hosts, no_room, picture, plan, room};
 
 const KB8: [u8; 8 * 1024] = [5; 8 * 1024];
 
@@ -95,9 +95,9 @@ fn what_is_leased_pinned_quarantined_or_more_important_stays() {
     device.flip_bit_at(None, at, 0).unwrap();
     assert!(!manager.verify_shard_integrity(&altered).unwrap());
 
-    let before = manager.report();
+    let before = picture(&manager);
     assert_eq!(shortfall(manager.seal_model("new", 0, &KB8)).plan, None);
-    assert_eq!(manager.report(), before);
+    assert_eq!(picture(&manager), before);
     // By hand everything may go that is not held; for a request, only what is less important.
     assert_eq!(names(&manager.plan_eviction(0, bytes(1)).unwrap()), ["important"]);
     manager.seal(SealRequest::new("new", 0).priority(7), &KB8).unwrap();
@@ -294,14 +294,14 @@ fn an_outdated_plan_is_refused_as_a_whole() {
     let [a, b] = ["a", "b"].map(|model| free(&manager, model, &KB8));
     let plan = manager.plan_eviction(0, bytes(16 * KIB)).unwrap();
     let outdated = |why| {
-        let before = manager.report();
+        let before = picture(&manager);
         match manager.evict(&plan) {
             Err(VramError::PlanOutdated { shard, why: found }) => {
                 assert_eq!((shard, found), (b.shard_id.clone(), why));
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(manager.report(), before);
+        assert_eq!(picture(&manager), before);
     };
     let lease = manager.lease(&b).unwrap();
     outdated("is leased");

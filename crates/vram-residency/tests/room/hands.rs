@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vram_residency::device::FaultDevice;
 use vram_residency::device::fault::FaultPlan;
 use vram_residency::{
-    ByteLen, Clock, Device, GpuIndex, HostDevice, ModelPlan, Piece, Timestamp, VramError,
+    ByteLen, Clock, Device, GpuIndex, HostDevice, ModelPlan, Piece, Report, Timestamp, VramError,
     VramManager, VramManagerBuilder,
 };
 
@@ -81,6 +81,13 @@ pub(crate) fn reserved(manager: &VramManager, gpu: u32) -> u64 {
 
 pub(crate) fn room(manager: &VramManager, gpu: u32) -> u64 {
     manager.capacity(gpu).unwrap().room.get()
+}
+
+/// Everything that a report says but for the ages, which pass.
+pub(crate) fn picture(manager: &VramManager) -> Report {
+    let mut report = manager.report();
+    report.shards.iter_mut().for_each(|shard| shard.unverified_for = Duration::ZERO);
+    report
 }
 
 /// Whether a call was refused for want of room.

@@ -1,0 +1,347 @@
+//! Comparing all accounts of a GPU: books, arena, registry, promises, and the driver's own figures.
+//!
+//! ```text
+//!   used + reserved (ledger)  =  resident (registry) + promised + unreturned + in flight
+//!   placed + holes  (arena)   =  its capacity
+//!   placed          (arena)   =  resident + promised places + unreturned + in flight
+//!   kept            (ledger)  =  unreturned (the list of places set aside)
+//!   held            (driver)  =  the region; of blocks, those of shards, of places and set aside
+//!   total − free    (driver)  ≥  held: the rest are others
+//! ```
+//!
+//! The accounts are looked at one after the other while others work, so a look counts only if books
+//! and arena stood still around it, and a difference only if a second look finds the very same.
+
+mod table;
+
+use vram_alloc::{ByteLen, Capacity, DeviceRange};
+
+use crate::block::{Held, MemoryMode};
+use crate::budget::DriverMemory;
+use crate::clock::Timestamp;
+use crate::error::VramError;
+use crate::gpu::Gpu;
+use crate::manager::{Core, VramManager};
+use crate::promise::Contents;
+use crate::sync::lock;
+
+/// How often the accounts are looked at while they do not stand still.
+const LOOKS: u32 = 16;
+/// How often the driver is asked while it says less than it should.
+const DRIVER_LOOKS: u32 = 4;
+
+/// Two accounts that should agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Account {
+    /// Bytes of live placements and of holes together, against the arena's capacity.
+    ArenaCapacity,
+    /// Bytes of live placements, one by one, against the arena's own count of them.
+    ArenaPlaced,
+    /// Bytes taken in the books, against what shards, promises and places set aside account for.
+    BooksTaken,
+    /// Bytes used in the books, against what shards and places set aside account for.
+    BooksUsed,
+    /// Bytes of placements, against what shards, promised places and places set aside account for.
+    Placed,
+    /// Bytes that calls in flight hold in the arena, against those that they hold in the books.
+    InFlight,
+    /// Bytes that stay counted in the books, against the places set aside.
+    Unreturned,
+    /// Bytes that are held of the device, against what is placed: in blocks.
+    Blocks,
+    /// Bytes that the driver says are in use, against what is held of it.
+    Driver,
+}
+
+/// Two accounts that do not agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Difference {
+    /// Which.
+    pub account: Account,
+    /// What the others account for.
+    pub expected: ByteLen,
+    /// What this one has.
+    pub found: ByteLen,
+}
+
+/// All accounts of one GPU, side by side. `Display` prints a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Reconciliation {
+    /// The GPU, as the manager counts them.
+    pub gpu: u32,
+    /// When.
+    pub at: Timestamp,
+    /// How its memory is taken.
+    pub mode: MemoryMode,
+    /// Whether all accounts agree: there is no difference.
+    pub agrees: bool,
+    /// Whether books and arena stood still during the last look. If not, calls came and went all
+    /// the time, and only differences that stayed the same are told.
+    pub steady: bool,
+    /// What does not agree.
+    pub differences: Vec<Difference>,
+    /// The budget.
+    pub total: ByteLen,
+    /// Books: bytes in use, those that could not be returned included.
+    pub used: ByteLen,
+    /// Books: bytes promised and not in use.
+    pub reserved: ByteLen,
+    /// Arena: bytes of live placements.
+    pub placed: ByteLen,
+    /// Arena: bytes of holes.
+    pub holes: ByteLen,
+    /// Registry: shards that are resident here.
+    pub shard_count: u64,
+    /// Registry: bytes that they take, in whole granules.
+    pub resident: ByteLen,
+    /// Reservations: bytes that are still held for their holders.
+    pub promised: ByteLen,
+    /// Bytes that could not be wiped or given back, and are never handed out again.
+    pub unreturned: ByteLen,
+    /// Bytes that calls under way hold: seals, moves, frees. None while the manager is quiet; what
+    /// stays here then was leaked.
+    pub in_flight: ByteLen,
+    /// The driver's own figures.
+    pub driver: DriverMemory,
+}
+
+impl VramManager {
+    /// Compares all accounts of a GPU: the books, the arena, the shards that are resident, what is
+    /// promised, what could not be returned, and the driver's own figures, which are taken in as
+    /// [`refresh`](Self::refresh) does. What calls under way hold is told apart and is no
+    /// disagreement. Nothing is changed but what is counted as held by others.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`]; [`VramError::Device`], [`VramError::DeviceLost`] if the driver
+    /// does not say. That accounts differ is an answer, not an error.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::VramManager;
+    ///
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let _shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
+    /// let accounts = manager.reconcile(0)?;
+    /// assert!(accounts.agrees, "{accounts}");
+    /// assert_eq!(accounts.resident.get(), 256);
+    /// # Ok::<(), vram_residency::VramError>(())
+    /// ```
+    #[tracing::instrument(level = "info", skip_all, fields(gpu))]
+    pub fn reconcile(&self, gpu: u32) -> Result<Reconciliation, VramError> {
+        self.core.reconcile(gpu)
+    }
+
+    /// As [`reconcile`](Self::reconcile), for every GPU, in order of their index: one that is lost
+    /// does not keep the others from being looked at.
+    #[tracing::instrument(level = "info", skip_all)]
+    pub fn reconcile_all(&self) -> Vec<Result<Reconciliation, VramError>> {
+        (0..self.core.gpu_count()).map(|gpu| self.core.reconcile(gpu)).collect()
+    }
+}
+
+/// Books and arena at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Figures {
+    books: Capacity,
+    arena_capacity: ByteLen,
+    arena_used: ByteLen,
+    live: ByteLen,
+    holes: ByteLen,
+    unreturned: ByteLen,
+    held: Option<ByteLen>,
+}
+
+/// What the shards and the promises of one GPU account for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Owned {
+    shard_count: u64,
+    resident: ByteLen,
+    promised: ByteLen,
+    /// Of `promised`: places, not bytes alone.
+    places: ByteLen,
+    /// Bytes in blocks of their own.
+    in_blocks: ByteLen,
+}
+
+/// One look at everything.
+struct Look {
+    figures: Figures,
+    owned: Owned,
+    in_flight: ByteLen,
+    steady: bool,
+    differences: Vec<Difference>,
+}
+
+impl Core {
+    fn reconcile(&self, gpu: u32) -> Result<Reconciliation, VramError> {
+        let mut driver = self.refresh(gpu)?;
+        for _ in 1..DRIVER_LOOKS {
+            if in_use(&driver) >= driver.ours {
+                break;
+            }
+            // A block may have come between the driver's figure and ours.
+            driver = self.refresh(gpu)?;
+        }
+        let gpu = self.gpu(gpu)?;
+        gpu.promises.sweep();
+        let mut last = self.settled_look(gpu);
+        if in_use(&driver) < driver.ours {
+            let (account, expected, found) = (Account::Driver, driver.ours, in_use(&driver));
+            last.differences.push(Difference { account, expected, found });
+        }
+        let Look { figures, owned, in_flight, steady, differences } = last;
+        if !differences.is_empty() {
+            tracing::error!(gpu = gpu.index, ?differences, "the accounts do not agree");
+        }
+        Ok(Reconciliation {
+            gpu: gpu.index,
+            at: self.clock.now(),
+            mode: gpu.backing.mode(),
+            agrees: differences.is_empty(),
+            steady,
+            differences,
+            total: figures.books.total,
+            used: figures.books.used,
+            reserved: figures.books.reserved,
+            placed: figures.live,
+            holes: figures.holes,
+            shard_count: owned.shard_count,
+            resident: owned.resident,
+            promised: owned.promised,
+            unreturned: figures.unreturned,
+            in_flight,
+            driver,
+        })
+    }
+
+    /// A look at accounts that stood still, or what looks at moving ones have in common.
+    fn settled_look(&self, gpu: &Gpu) -> Look {
+        let mut last = self.look(gpu);
+        for _ in 1..LOOKS {
+            if last.steady && last.differences.is_empty() {
+                return last;
+            }
+            let next = self.look(gpu);
+            if last.steady && next.steady && last.differences == next.differences {
+                return next;
+            }
+            last = next;
+            // Whoever is between two accounts gets on.
+            std::thread::yield_now();
+        }
+        let other = self.look(gpu);
+        last.differences.retain(|difference| other.differences.contains(difference));
+        last
+    }
+
+    fn look(&self, gpu: &Gpu) -> Look {
+        let before = gpu.accounts();
+        let owned = self.owned(gpu);
+        let figures = gpu.accounts();
+        let (in_flight, differences) = compare(&figures, &owned);
+        Look { figures, owned, in_flight, steady: before == figures, differences }
+    }
+
+    fn owned(&self, gpu: &Gpu) -> Owned {
+        let mut owned = Owned::default();
+        for entry in self.registry.sorted() {
+            let state = entry.state();
+            let here = state.space.as_ref().filter(|space| space.gpu().index == gpu.index);
+            if let Some(space) = here {
+                owned.shard_count = owned.shard_count.saturating_add(1);
+                owned.resident = owned.resident.saturating_add(space.footprint());
+                owned.in_blocks = owned.in_blocks.saturating_add(space.block_len());
+            }
+        }
+        for promise in self.promises.list() {
+            promise.look(|contents| match contents {
+                Contents::Places { spaces, .. } => {
+                    let here = spaces.iter().flatten();
+                    for space in here.filter(|space| space.gpu().index == gpu.index) {
+                        owned.promised = owned.promised.saturating_add(space.footprint());
+                        owned.places = owned.places.saturating_add(space.footprint());
+                        owned.in_blocks = owned.in_blocks.saturating_add(space.block_len());
+                    }
+                }
+                Contents::Bytes { gpu: index, bytes } if *index == gpu.index => {
+                    owned.promised = owned.promised.saturating_add(bytes.len());
+                }
+                _ => {}
+            });
+        }
+        owned
+    }
+}
+
+impl Gpu {
+    /// Books and arena at one moment, as they are: of blocks too, where the arena is larger than
+    /// the device.
+    fn accounts(&self) -> Figures {
+        let sum = |sum: ByteLen, len: ByteLen| sum.saturating_add(len);
+        // Placing, giving back and setting aside change all of them, the first two under this lock.
+        let arena = lock(&self.arena);
+        let (books, report) = (self.ledger.capacity(), arena.report());
+        let live = arena.live().map(DeviceRange::len).fold(ByteLen::ZERO, sum);
+        let holes = arena.holes().map(DeviceRange::len).fold(ByteLen::ZERO, sum);
+        let unreturned = self.unreturned_bytes();
+        let held = self.blocks().map(Held::bytes);
+        drop(arena);
+        let (arena_capacity, arena_used) = (report.capacity, report.used);
+        Figures { books, arena_capacity, arena_used, live, holes, unreturned, held }
+    }
+}
+
+/// Bytes in use by the driver's word.
+const fn in_use(driver: &DriverMemory) -> ByteLen {
+    driver.total.saturating_sub(driver.free)
+}
+
+/// What calls under way hold, and what does not agree.
+fn compare(figures: &Figures, owned: &Owned) -> (ByteLen, Vec<Difference>) {
+    let mut differences = Vec::new();
+    let mut check = |account, agrees: bool, expected, found| {
+        if !agrees {
+            differences.push(Difference { account, expected, found });
+        }
+    };
+    let whole = figures.live.saturating_add(figures.holes);
+    let capacity = figures.arena_capacity;
+    check(Account::ArenaCapacity, whole == capacity, capacity, whole);
+    check(
+        Account::ArenaPlaced,
+        figures.live == figures.arena_used,
+        figures.live,
+        figures.arena_used,
+    );
+    let kept = figures.books.kept;
+    check(Account::Unreturned, kept == figures.unreturned, figures.unreturned, kept);
+
+    let (taken, used) = (figures.books.taken(), figures.books.used);
+    let in_use = owned.resident.saturating_add(figures.unreturned);
+    let known = in_use.saturating_add(owned.promised);
+    check(Account::BooksTaken, taken >= known, known, taken);
+    check(Account::BooksUsed, used >= in_use, in_use, used);
+    let known_places = in_use.saturating_add(owned.places);
+    check(Account::Placed, figures.live >= known_places, known_places, figures.live);
+    let in_flight = taken.saturating_sub(known);
+    let placed = figures.live.saturating_sub(known_places);
+    check(Account::InFlight, in_flight == placed, in_flight, placed);
+
+    if let Some(held) = figures.held {
+        // A block that was set aside is held yet; of what is in flight, anything from none to all.
+        let least = owned.in_blocks.saturating_add(figures.unreturned);
+        let most = least.saturating_add(in_flight);
+        let nearest = if held < least { least } else { most };
+        check(Account::Blocks, least <= held && held <= most, nearest, held);
+    }
+    (in_flight, differences)
+}

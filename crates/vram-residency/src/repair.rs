@@ -1,0 +1,402 @@
+//! Repair: a quarantined shard is made whole from its plaintext, and nothing else makes it so.
+//!
+//! ```text
+//!   1 every segment on the device is opened and hashed        which are altered
+//!   2 every segment of the source is read and hashed, once    what the altered ones need is kept
+//!   3 the content as a whole against the record               another: refused, nothing was written
+//!   4 altered segments: sealed again, opened under the record, written, read back
+//!   5 every segment on the device is opened and hashed again
+//!   6 the quarantine is lifted
+//! ```
+//!
+//! Sealing is deterministic, so the very bytes that lay there come out again: the record, the table
+//! and every handle stay good. The source is trusted with nothing. It is read once, in order if that
+//! is the only way: the altered segments' plaintext waits in host memory until the whole of the
+//! source is known to be right. Where that is more than a call may hold, they are read a second time,
+//! and compared with what was read the first time.
+
+mod content;
+mod rewrite;
+
+use core::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_gpu::GpuError;
+use vram_seal::{Expected, OpenLimits, Protection, SealError, Sealer, SegmentHash, merge_digest};
+
+use crate::age::Moment;
+use crate::cancel::CancelToken;
+use crate::clock::Timestamp;
+use crate::error::VramError;
+use crate::events::EventKind;
+use crate::feed::Feed;
+use crate::id::ShardId;
+use crate::image::PlainImage;
+use crate::manager::{Core, VramManager};
+use crate::progress::{Progress, ProgressFn, Watch};
+use crate::registry::{Entry, View};
+use crate::shard::SealedShard;
+use crate::source::Source;
+use crate::space::Space;
+use crate::stream::SourceFeed;
+
+use crate::transition::Anew;
+use content::Content;
+
+/// How a shard is repaired.
+///
+/// ```
+/// use vram_residency::{CancelToken, RepairOptions};
+///
+/// let stop = CancelToken::new();
+/// let options = RepairOptions::new().relocate().cancel(stop.clone());
+/// # let _ = options;
+/// ```
+#[derive(Default)]
+#[must_use]
+pub struct RepairOptions<'a> {
+    relocate: bool,
+    progress: Option<Box<ProgressFn<'a>>>,
+    cancel: Option<CancelToken>,
+}
+
+impl<'a> RepairOptions<'a> {
+    /// Where it lies, nobody told, no early end.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes the whole shard to another place on its GPU, and takes the place where it lay out of
+    /// use for good: for memory that does not keep what is written. Its bytes stay counted, as
+    /// unreturned.
+    pub fn relocate(mut self) -> Self {
+        self.relocate = true;
+        self
+    }
+
+    /// Sets who is told how much of the source was read: from worker threads, one at a time. If it
+    /// panics, the shard stays in quarantine, and the panic goes on to the caller.
+    pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+
+    /// Sets the token that ends the call early.
+    pub fn cancel(mut self, token: CancelToken) -> Self {
+        self.cancel = Some(token);
+        self
+    }
+}
+
+impl fmt::Debug for RepairOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RepairOptions")
+            .field("relocate", &self.relocate)
+            .field("progress", &self.progress.is_some())
+            .field("cancel", &self.cancel)
+            .finish()
+    }
+}
+
+/// What a repair did. Every segment of the shard was found sound at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// The shard.
+    pub shard_id: ShardId,
+    /// The GPU that holds it.
+    pub gpu: u32,
+    /// Whether it was in quarantine, or was put there by this call. If not, it was sound, and
+    /// nothing was written.
+    pub was_altered: bool,
+    /// The segments that were not what was sealed, in ascending order.
+    pub segments: Vec<u64>,
+    /// Device bytes that were written.
+    pub written: ByteLen,
+    /// Bytes that were taken out of use for good, because the shard was moved off them.
+    pub set_aside: ByteLen,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl fmt::Display for RepairReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.was_altered {
+            return write!(f, "{}: sound, nothing to repair", self.shard_id);
+        }
+        let (count, written) = (self.segments.len(), self.written);
+        write!(f, "{}: {count} segments repaired, {written} written", self.shard_id)
+    }
+}
+
+impl VramManager {
+    /// Makes a shard whole from its plaintext, and lifts its quarantine. Only altered segments are
+    /// written, and none before the whole source was found to be exactly the content of the shard's
+    /// record. All handles stay good. A shard that is sound stays as it is, and the source is not
+    /// read.
+    ///
+    /// The source is read once, in order where it can only be read so. Up to
+    /// [`Limits::staging_bytes`](crate::Limits) of altered segments wait in host memory meanwhile; of
+    /// more than that, a source that is read by position is read again, and one that is not is
+    /// refused.
+    ///
+    /// A leased shard is refused: kernels are reading what would be overwritten.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::DigestMismatch`] if the source is not what was sealed; [`VramError::Seal`] if it
+    /// has another length, or the shard's key is no longer in the ring; [`VramError::SourceLength`],
+    /// [`VramError::SourceChanged`] or [`VramError::Source`]; [`VramError::Cancelled`];
+    /// [`VramError::LimitExceeded`] as above; those of a bad handle; [`VramError::InUse`]. Nothing
+    /// was written then, unless the source changed or failed when it was read again.
+    ///
+    /// [`VramError::WriteNotKept`] if the device does not keep the bytes: see
+    /// [`RepairOptions::relocate`]; [`VramError::InsufficientVram`] for that;
+    /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`].
+    ///
+    /// After any error an altered shard is in quarantine, and can be repaired again.
+    ///
+    /// # Panics
+    ///
+    /// If the source or the progress callback panics. The shard stays in quarantine, the manager
+    /// usable.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::{RepairOptions, SliceSource, VramManager};
+    ///
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
+    /// let source = SliceSource::new(b"weights");
+    /// let report = manager.repair_from(&shard, source, RepairOptions::new())?;
+    /// assert!(!report.was_altered);
+    /// # Ok::<(), vram_residency::VramError>(())
+    /// ```
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn repair_from(
+        &self,
+        shard: &SealedShard,
+        source: impl Source,
+        options: RepairOptions<'_>,
+    ) -> Result<RepairReport, VramError> {
+        self.core.exclusive(shard, |entry| {
+            let feed = SourceFeed::new(&source, &entry.sealed_as.model_id);
+            self.core.repair(entry, &feed, &|| feed.finish(), options)
+        })
+    }
+
+    /// As [`repair_from`](Self::repair_from), from a sealed image of the same content: of the same
+    /// model, context, metadata, index and revision, with segments of the same size, under any key
+    /// of the ring.
+    ///
+    /// # Errors
+    ///
+    /// As [`repair_from`](Self::repair_from), with [`VramError::Image`] and [`VramError::Io`] in
+    /// place of those of a source; [`VramError::Config`] for segments of another size.
+    ///
+    /// # Panics
+    ///
+    /// If the progress callback panics. The shard stays in quarantine, the manager usable.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn repair_from_image(
+        &self,
+        shard: &SealedShard,
+        image: impl AsRef<Path>,
+        options: RepairOptions<'_>,
+    ) -> Result<RepairReport, VramError> {
+        self.core.exclusive(shard, |entry| {
+            let expected = Expected::from(&entry.sealed_as.context()?);
+            let limits = OpenLimits { max_len: self.core.limits.shard_len_max };
+            let image = PlainImage::open(image.as_ref(), &self.core.keys, &expected, limits)?;
+            let ours = entry.view()?.seal.opener.layout().segment_size().bytes();
+            let theirs = image.segment_len();
+            if ours != theirs {
+                return Err(VramError::config(format!(
+                    "the image has segments of {theirs}, and the shard of {ours}"
+                )));
+            }
+            self.core.repair(entry, &image, &|| Ok(()), options)
+        })
+    }
+}
+
+/// A shard that is being repaired.
+struct Repair<'a, 'w> {
+    core: &'a Core,
+    entry: &'a Entry,
+    view: View,
+    watch: &'a Watch<'w>,
+}
+
+impl Core {
+    /// Repairs a shard. The caller is exclusive at its gate.
+    fn repair(
+        &self,
+        entry: &Entry,
+        feed: &dyn Feed,
+        finish: &dyn Fn() -> Result<(), VramError>,
+        options: RepairOptions<'_>,
+    ) -> Result<RepairReport, VramError> {
+        let view = entry.view()?;
+        view.gpu.ready()?;
+        let (expected, found) = (entry.plaintext_len.get(), feed.len().get());
+        if expected != found {
+            let what = "the source of a repair";
+            return Err(SealError::WrongLength { what, expected, found }.into());
+        }
+        let watch = Watch::new(feed.len(), options.progress, options.cancel);
+        watch.go_on()?;
+        let repair = Repair { core: self, entry, view, watch: &watch };
+        let began = Moment::now(&*self.clock);
+        let there = self.content_on(&repair.view)?;
+        if !repair.is_altered(&there)? {
+            watch.finish();
+            entry.state().ages.verified(began);
+            return Ok(repair.report(false, Vec::new(), ByteLen::ZERO, ByteLen::ZERO));
+        }
+        let content = Content::read(&repair, feed, &there)?;
+        finish()?;
+        content.check(&repair)?;
+        let sealer = repair.sealer(&content.hashes)?;
+        let altered = content.altered(&there);
+        repair.finish(&content, sealer.as_ref(), altered, began, options.relocate)
+    }
+}
+
+impl Repair<'_, '_> {
+    /// Whether there is anything to repair. What was found only now puts the shard into quarantine.
+    fn is_altered(&self, there: &[Option<SegmentHash>]) -> Result<bool, VramError> {
+        let segments = (0_u64..).zip(there).filter(|(_, hash)| hash.is_none());
+        let segments: Vec<u64> = segments.map(|(segment, _)| segment).collect();
+        let known = self.entry.state().quarantine.clone();
+        if segments.is_empty() && known.is_none() {
+            let hashes: Vec<SegmentHash> = there.iter().flatten().cloned().collect();
+            let sound = match self.view.seal.opener.check_digest(&hashes) {
+                Ok(digest) => digest == self.view.seal.digest,
+                Err(SealError::DigestMismatch | SealError::SegmentMismatch { .. }) => false,
+                Err(error) => return Err(error.into()),
+            };
+            if sound {
+                return Ok(false);
+            }
+        }
+        let news = known.is_none_or(|known| segments.iter().any(|one| !known.contains(one)));
+        if news {
+            self.entry.quarantine(&segments);
+        }
+        Ok(true)
+    }
+
+    /// A sealer that makes the record again; none for plaintext in place, which needs no key.
+    fn sealer(&self, hashes: &[SegmentHash]) -> Result<Option<Sealer>, VramError> {
+        let seal = &self.view.seal;
+        if seal.protection() == Protection::Authenticated {
+            return Ok(None);
+        }
+        let anew = Anew { params: seal.params, key: seal.key_id() };
+        self.core.sealer(self.entry, anew, Some(hashes)).map(Some)
+    }
+
+    /// Writes what is altered, verifies everything, and lifts the quarantine.
+    fn finish(
+        &self,
+        content: &Content<'_>,
+        sealer: Option<&Sealer>,
+        altered: Vec<u64>,
+        mut began: Moment,
+        relocate: bool,
+    ) -> Result<RepairReport, VramError> {
+        let clock = &*self.core.clock;
+        let (mut written, mut set_aside) = (ByteLen::ZERO, ByteLen::ZERO);
+        if relocate {
+            let mut space = self.core.place_for(self.entry, &self.view.gpu)?;
+            space.written()?;
+            let target = space.view(Arc::clone(&self.view.seal));
+            written = self.copy_to(&target, content, sealer, &altered)?;
+            began = Moment::now(clock);
+            self.expect_kept(&target)?;
+            self.watch.finish();
+            set_aside = self.move_to(space, began);
+        } else {
+            if !altered.is_empty() {
+                written = self.rewrite(content, sealer, &altered)?;
+                began = Moment::now(clock);
+                self.expect_kept(&self.view)?;
+            }
+            self.watch.finish();
+        }
+        let mut state = self.entry.state();
+        state.quarantine = None;
+        state.ages.verified(began);
+        drop(state);
+        let gpu = self.view.gpu.index;
+        tracing::info!(shard = %self.entry.id, gpu, segments = altered.len(), "repaired");
+        let (shard, segments) = (self.entry.id.clone(), altered.clone());
+        self.core.events.emit(EventKind::Repaired { shard, gpu, segments });
+        Ok(self.report(true, altered, written, set_aside))
+    }
+
+    /// Lets the shard lie where a verified copy of it is, and takes its old place out of use. Says
+    /// how many bytes that are.
+    fn move_to(&self, mut space: Space, began: Moment) -> ByteLen {
+        space.commit();
+        space.settle();
+        let now = Moment::now(&*self.core.clock);
+        let mut state = self.entry.state();
+        let old = state.space.replace(space);
+        state.ages.arrived(now, Some(began));
+        drop(state);
+        let error = GpuError::Driver {
+            gpu: self.view.gpu.device.info().index,
+            code: u32::MAX,
+            name: "the memory was taken out of use by a repair",
+            sticky: false,
+        };
+        old.map_or(ByteLen::ZERO, |old| old.abandon(error))
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::WriteNotKept`] if what lies there is not what was sealed.
+    fn expect_kept(&self, view: &View) -> Result<(), VramError> {
+        let (segments, differs) = self.core.altered_content(view)?;
+        if segments.is_empty() && !differs {
+            return Ok(());
+        }
+        Err(VramError::WriteNotKept { gpu: view.gpu.index, segments })
+    }
+
+    fn report(
+        &self,
+        was_altered: bool,
+        segments: Vec<u64>,
+        written: ByteLen,
+        set_aside: ByteLen,
+    ) -> RepairReport {
+        RepairReport {
+            shard_id: self.entry.id.clone(),
+            gpu: self.view.gpu.index,
+            was_altered,
+            segments,
+            written,
+            set_aside,
+            at: self.core.clock.now(),
+        }
+    }
+
+    /// The error of a source whose content is another.
+    fn another_content(&self, hashes: &[SegmentHash]) -> VramError {
+        match merge_digest(hashes, self.view.seal.opener.layout()) {
+            Ok(found) => VramError::DigestMismatch {
+                model_id: Arc::clone(&self.entry.sealed_as.model_id),
+                expected: Box::new(self.view.seal.digest),
+                found: Box::new(found),
+            },
+            Err(error) => error.into(),
+        }
+    }
+}
