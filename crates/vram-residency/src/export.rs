@@ -155,7 +155,9 @@ impl VramManager {
     }
 
     /// Writes a shard to a file as a sealed image. The file appears under its name whole and
-    /// synced, or not at all; one with plaintext is for its owner alone (mode 0600).
+    /// synced, or not at all; one with plaintext is for its owner alone (mode 0600). The manager
+    /// remembers the last one of each shard: [`reset_gpu`](Self::reset_gpu) brings the shard back
+    /// from it, if it is still there and still that image.
     ///
     /// # Errors
     ///
@@ -193,6 +195,7 @@ impl VramManager {
                 other => other,
             })?;
         file.publish().map_err(failed("finish the sealed image"))?;
+        self.core.exported(shard, target, &report.record);
         Ok(report)
     }
 }

@@ -150,6 +150,18 @@ impl Gate {
         }
     }
 
+    /// Waits until all who are inside, or came before, have left; leases stay. For a shard whose
+    /// device takes no calls any more, so that whoever comes later leaves at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::TimedOut`]; [`Refusal::Busy`] if the calling thread uses some shard already and
+    /// would have to wait.
+    pub(crate) fn drained_until(&self, deadline: Deadline) -> Result<(), Refusal> {
+        let state = lock(&self.state);
+        self.alone(state, deadline).map(drop)
+    }
+
     /// Waits until nobody else is inside.
     fn alone<'a>(
         &'a self,

@@ -72,15 +72,21 @@ impl Core {
 }
 
 impl VramManager {
-    /// The ids of all keys of the ring, in ascending order.
+    /// The ids of all keys of the ring, in ascending order; none once the manager was closed.
     #[must_use]
     pub fn key_ids(&self) -> Vec<KeyId> {
+        if self.core.check_open().is_err() {
+            return Vec::new();
+        }
         read(&self.core.keys).ids()
     }
 
-    /// The id of the key that new seals are made with.
+    /// The id of the key that new seals are made with, or were until the manager was closed.
     #[must_use]
     pub fn active_key(&self) -> KeyId {
+        if let Some(last) = self.core.closing.last_key() {
+            return last;
+        }
         read(&self.core.keys).active().id()
     }
 
@@ -91,6 +97,7 @@ impl VramManager {
     /// [`VramError::Key`] if a key of that id is there already.
     pub fn add_key(&self, key: SealKey) -> Result<(), VramError> {
         let mut keys = self.core.keys.write().unwrap_or_else(PoisonError::into_inner);
+        self.core.check_open()?;
         Ok(keys.add(key)?)
     }
 
@@ -102,6 +109,7 @@ impl VramManager {
     /// [`VramError::Key`] if there is no such key.
     pub fn set_active_key(&self, key: &KeyId) -> Result<(), VramError> {
         let mut keys = self.core.keys.write().unwrap_or_else(PoisonError::into_inner);
+        self.core.check_open()?;
         Ok(keys.set_active(key)?)
     }
 
@@ -113,6 +121,7 @@ impl VramManager {
     /// [`VramError::Key`] if it is the active one, or there is no such key.
     pub fn retire_key(&self, key: &KeyId) -> Result<(), VramError> {
         let mut keys = self.core.keys.write().unwrap_or_else(PoisonError::into_inner);
+        self.core.check_open()?;
         if keys.active().id() == *key {
             return Err(KeyError::ActiveKey { id: *key }.into());
         }

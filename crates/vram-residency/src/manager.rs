@@ -11,6 +11,7 @@ use vram_seal::{ContentDigest, KeyRing, SealParams};
 
 use crate::builder::VramManagerBuilder;
 use crate::clock::Clock;
+use crate::close::Closing;
 use crate::error::VramError;
 use crate::events::Events;
 use crate::free::FreedReceipt;
@@ -68,6 +69,7 @@ pub(crate) struct Core {
     pub(crate) evicted: Mutex<Vec<ParkedShard>>,
     /// Uses of any shard so far.
     pub(crate) uses: AtomicU64,
+    pub(crate) closing: Closing,
 }
 
 impl VramManager {
@@ -409,9 +411,10 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// In this order: [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
+    /// In this order: [`VramError::Closed`], [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
     /// [`VramError::ShardFreed`], [`VramError::StaleHandle`], [`VramError::Parked`].
     pub(crate) fn resolve(&self, handle: &SealedShard) -> Result<Arc<Entry>, VramError> {
+        self.check_open()?;
         self.marker.check(handle)?;
         let entry = self
             .registry
@@ -428,10 +431,11 @@ impl Core {
     pub(crate) fn shared<T>(
         &self,
         handle: &SealedShard,
-        work: impl FnOnce(&Entry) -> Result<T, VramError>,
+        work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
     ) -> Result<T, VramError> {
         let entry = self.resolve(handle)?;
         let _pass = entry.gate.shared().map_err(|busy| in_use(&entry, busy))?;
+        self.check_open()?;
         // It may have been freed or sealed anew during the wait.
         entry.view()?;
         entry.check_current(handle)?;
@@ -446,6 +450,7 @@ impl Core {
     ) -> Result<T, VramError> {
         let entry = self.resolve(handle)?;
         let _pass = entry.gate.exclusive().map_err(|busy| in_use(&entry, busy))?;
+        self.check_open()?;
         entry.view()?;
         entry.check_current(handle)?;
         work(&entry)

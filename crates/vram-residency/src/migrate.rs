@@ -64,6 +64,7 @@ impl Core {
         space.commit();
         let at = self.clock.now();
         let mut state = entry.state();
+        space.rest();
         let old = state.space.replace(space);
         state.last_verified = Some(at);
         drop(state);

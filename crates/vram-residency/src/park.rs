@@ -24,6 +24,7 @@ use vram_seal::{Protection, SealError, SegmentCollector, SivScope};
 use zeroize::Zeroizing;
 
 use crate::admit::GpuChoice;
+use crate::backup::Backup;
 use crate::builder::VramManagerBuilder;
 use crate::error::VramError;
 use crate::lanes::{Lanes, Worker};
@@ -101,7 +102,8 @@ impl VramManagerBuilder {
 
 impl VramManager {
     /// Takes a shard off its GPU and into host memory, encrypted. Every segment is verified on the
-    /// way, and the device bytes are wiped afterwards.
+    /// way, and the device bytes are wiped afterwards. Of a GPU that is lost, the shard's
+    /// [backup](Self::back_up) is taken, if there is one.
     ///
     /// The value that comes out is the shard from then on: [`wake`](Self::wake) makes it resident
     /// again, dropping it gives it up. Handles answer [`VramError::Parked`] meanwhile.
@@ -151,7 +153,7 @@ impl VramManager {
         let copied =
             copied.unwrap_or_else(|_panic| Err(device_panicked(&self.core, GpuChoice::One(gpu))));
         match copied {
-            Ok(space) => Ok(self.core.return_to(parked, space)),
+            Ok(space) => Ok(self.core.return_to(parked, space, false)),
             Err(error) => Err(WakeError::new(parked, error)),
         }
     }
@@ -166,6 +168,13 @@ impl VramManager {
 impl Core {
     /// Parks a shard. The caller is exclusive at its gate. On any failure it is where it was.
     pub(crate) fn park_entry(&self, entry: &Arc<Entry>) -> Result<ParkedShard, VramError> {
+        if entry.view()?.gpu.lost().is_some() {
+            // Out of reach there; a backup is all that can be taken anywhere else.
+            let backup = entry.state().copies.backup.take();
+            if let Some(backup) = backup {
+                return Ok(self.leave(backup.into_copy(Arc::clone(entry))));
+            }
+        }
         Ok(self.leave(self.host_copy(entry)?))
     }
 
@@ -220,7 +229,8 @@ impl Core {
     }
 
     /// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
-    fn copy_back(&self, parked: &ParkedShard, gpu: u32) -> Result<Space, VramError> {
+    pub(crate) fn copy_back(&self, parked: &ParkedShard, gpu: u32) -> Result<Space, VramError> {
+        self.check_open()?;
         self.check_own(parked)?;
         let mut space = self.place_for(&parked.copy.entry, self.gpu(gpu)?)?;
         self.copy_into(parked, &mut space)?;
@@ -249,8 +259,14 @@ impl Core {
         self.copy_in(&parked.copy, &view)
     }
 
-    /// Lets a parked shard be resident where a verified copy of it lies.
-    pub(crate) fn return_to(&self, parked: ParkedShard, mut space: Space) -> SealedShard {
+    /// Lets a parked shard be resident where a verified copy of it lies. The host copy goes, or
+    /// stays as its backup.
+    pub(crate) fn return_to(
+        &self,
+        parked: ParkedShard,
+        mut space: Space,
+        keep_copy: bool,
+    ) -> SealedShard {
         let ParkedShard { copy, listed } = parked;
         // Before anybody can find it awake, and park it again.
         listed.woken();
@@ -259,9 +275,13 @@ impl Core {
         let entry = Arc::clone(&copy.entry);
         let at = self.clock.now();
         let mut state = entry.state();
+        space.rest();
         state.space = Some(space);
         state.parked = false;
         state.last_verified = Some(at);
+        if keep_copy {
+            state.copies.backup = Some(Backup::of(*copy));
+        }
         // Of this very moment: somebody else may park it again in the next.
         let stated = state.stated(&entry);
         drop(state);

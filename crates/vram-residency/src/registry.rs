@@ -8,6 +8,7 @@ use dashmap::DashMap;
 use vram_alloc::{ByteLen, DeviceRange};
 use vram_seal::{ContentDigest, KeyId, Opener, Protection, SealParams, SealRecord};
 
+use crate::backup::Copies;
 use crate::block::Block;
 use crate::clock::Timestamp;
 use crate::error::VramError;
@@ -50,8 +51,8 @@ pub(crate) struct Entry {
     pub(crate) standing: Standing,
     events: Arc<Events>,
     state: Mutex<State>,
-    #[expect(dead_code, reason = "held for its drop")]
-    counted: Counted,
+    /// Its place among the shards that may be resident; taken out when it is lost with its device.
+    counted: Mutex<Option<Counted>>,
 }
 
 /// What changes about a resident shard. Changed only by whoever is exclusive at the gate, but for
@@ -69,6 +70,8 @@ pub(crate) struct State {
     /// if the segments are sound one by one and the content as a whole is not.
     pub(crate) quarantine: Option<Vec<u64>>,
     pub(crate) last_verified: Option<Timestamp>,
+    /// Copies of it elsewhere, to bring it back from if its device is lost.
+    pub(crate) copies: Copies,
 }
 
 /// One seal of a shard: never changed, only replaced.
@@ -127,6 +130,11 @@ impl Registry {
                 wanted: count.saturating_add(1),
             }),
         }
+    }
+
+    /// The shards themselves, for whoever outlives them.
+    pub(crate) fn shards(&self) -> Weak<Shards> {
+        Arc::downgrade(&self.shards)
     }
 
     pub(crate) fn insert(&self, entry: Arc<Entry>) {
@@ -190,8 +198,13 @@ impl Entry {
             standing,
             events,
             state: Mutex::new(state),
-            counted,
+            counted: Mutex::new(Some(counted)),
         }
+    }
+
+    /// Gives up its place among the shards, or passes it on.
+    pub(crate) fn take_seat(&self) -> Option<Counted> {
+        lock(&self.counted).take()
     }
 
     /// The state, for a short look or assignment: nothing is called while it is held.
@@ -284,6 +297,18 @@ impl View {
 }
 
 impl State {
+    /// Whether the bytes lie on this GPU.
+    pub(crate) fn lies_on(&self, gpu: &Gpu) -> bool {
+        self.space.as_ref().is_some_and(|space| core::ptr::eq(&raw const **space.gpu(), gpu))
+    }
+
+    /// Replaces the seal. What was copied under the old one is a copy of the shard no more.
+    pub(crate) fn seal_anew(&mut self, seal: Arc<Seal>) {
+        self.seal = seal;
+        self.generation = self.generation.saturating_add(1);
+        self.copies = Copies::default();
+    }
+
     /// What a handle of the shard states now.
     pub(crate) fn stated(&self, entry: &Entry) -> Stated {
         Stated {

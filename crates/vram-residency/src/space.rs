@@ -10,7 +10,8 @@ use vram_gpu::GpuError;
 use crate::block::{Block, Stuck};
 use crate::dry_run::DryRun;
 use crate::error::VramError;
-use crate::gpu::{Gpu, WipePolicy};
+use crate::gpu::{Gpu, Unreturned, WipePolicy};
+use crate::health::UnderWay;
 use crate::promise::Home;
 use crate::registry::{Seal, View};
 use crate::sync::lock;
@@ -26,7 +27,11 @@ pub(crate) struct Space {
     held: Option<(Placement, Grant)>,
     /// The block that it is, on a GPU that is used block by block.
     block: Option<Arc<Block>>,
+    /// The region that it is a part of, on any other.
+    region: Weak<Block>,
     written: bool,
+    /// Held from before the first write until a shard lies here.
+    under_way: Option<UnderWay>,
     /// The reservation that it was taken out of, and goes back to until it is settled.
     home: Option<Home>,
 }
@@ -58,20 +63,22 @@ pub(crate) struct Returned {
 }
 
 impl Space {
-    pub(crate) const fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
+    pub(crate) fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
         let held = Some((placement, Grant::Promised(reservation)));
-        Self { gpu, held, block: None, written: false, home: None }
+        let region = gpu.backing.region();
+        Self { gpu, held, block: None, region, written: false, under_way: None, home: None }
     }
 
     /// As [`new`](Self::new), out of a reservation: given back, it goes there.
-    pub(crate) const fn out_of(
+    pub(crate) fn out_of(
         home: Home,
         gpu: Arc<Gpu>,
         placement: Placement,
         reservation: Reservation,
     ) -> Self {
-        let held = Some((placement, Grant::Promised(reservation)));
-        Self { gpu, held, block: None, written: false, home: Some(home) }
+        let mut space = Self::new(gpu, placement, reservation);
+        space.home = Some(home);
+        space
     }
 
     /// From now on it goes back to this reservation.
@@ -99,20 +106,42 @@ impl Space {
         &self.gpu
     }
 
-    /// Makes sure that there is memory behind it.
+    /// Makes sure that there is memory behind it, and that no reset takes it away before a shard
+    /// lies there.
     ///
     /// # Errors
     ///
-    /// On a GPU that is used block by block, what the driver says to the allocation.
+    /// [`VramError::DeviceLost`], [`VramError::Closed`]; on a GPU that is used block by block, what
+    /// the driver says to the allocation.
     pub(crate) fn open(&mut self) -> Result<(), VramError> {
-        let len = self.held.as_ref().map_or(ByteLen::ZERO, |(placement, _)| placement.footprint());
-        if let Some(held) = self.gpu.blocks()
-            && self.block.is_none()
-            && !len.is_zero()
-        {
+        if self.written {
+            return Ok(());
+        }
+        if self.under_way.is_none() {
+            self.under_way = Some(self.gpu.enter()?);
+        }
+        let Some(held) = self.gpu.blocks() else {
+            // Nothing was written yet: after a reset it is a part of the new region.
+            self.region = self.gpu.backing.region();
+            return Ok(());
+        };
+        let len = self.footprint();
+        self.block = self.block.take().filter(|block| block.life() == self.gpu.health.life());
+        if self.block.is_none() && !len.is_zero() {
             self.block = Some(self.gpu.allocate(held, len)?);
         }
         Ok(())
+    }
+
+    /// A shard lies here, or a reservation holds it: nobody is under way to it.
+    pub(crate) fn rest(&mut self) {
+        self.under_way = None;
+    }
+
+    /// Takes its block out, if that is of an earlier life of the device.
+    pub(crate) fn take_stale(&mut self) -> Option<Arc<Block>> {
+        let life = self.gpu.health.life();
+        self.block.take_if(|block| block.life() != life)
     }
 
     /// From now on the bytes count as written: they are wiped before they are given back.
@@ -141,7 +170,7 @@ impl Space {
     }
 
     fn behind(&self) -> Weak<Block> {
-        self.block.as_ref().map_or_else(|| self.gpu.backing.region(), Arc::downgrade)
+        self.block.as_ref().map_or_else(|| Weak::clone(&self.region), Arc::downgrade)
     }
 
     /// Where all of it lies in the region, or in its block.
@@ -217,11 +246,11 @@ impl Space {
                 Ok(Returned { bytes, wiped, driver_delta })
             }
             Err(Stuck { block, error }) => {
-                match grant {
+                let kept = match grant {
                     Grant::Promised(reservation) => reservation.commit().keep(),
                     Grant::InUse(charge) => charge.keep(),
-                }
-                self.gpu.set_aside(placement, block, error);
+                };
+                self.gpu.set_aside(Unreturned { placement, kept, block, error });
                 Err((bytes, error))
             }
         }
@@ -229,11 +258,9 @@ impl Space {
 
     /// Gives the block back to the driver, and looks what it says if that is wanted.
     fn give_back_block(&mut self, measured: bool) -> Result<Option<i64>, Stuck> {
-        let (Some(block), Some(held)) = (self.block.take(), self.gpu.blocks()) else {
-            return Ok(None);
-        };
+        let Some(block) = self.block.take() else { return Ok(None) };
         let before = if measured { self.gpu.driver_free() } else { None };
-        self.gpu.give_back(held, block)?;
+        self.gpu.give_back(block)?;
         let change = |before: ByteLen| {
             let (before, after) = (i64::try_from(before.get()).ok()?, self.gpu.driver_free()?);
             i64::try_from(after.get()).ok()?.checked_sub(before)
@@ -247,23 +274,37 @@ impl Space {
             return Ok(false);
         }
         // Nothing more is sent to a lost device, and nothing more is placed on it: its memory goes
-        // back to the driver as a whole.
+        // back to the driver as a whole. Of an earlier life it is gone.
         let Ok(memory) = self.memory() else { return Ok(false) };
+        self.gpu.overwrite(&memory, range)
+    }
+
+    /// The bytes that would be wiped before it is given back, if any were written.
+    pub(crate) fn written_bytes(&self) -> Option<(Weak<Block>, DeviceRange)> {
+        let (placement, _) = self.held.as_ref()?;
+        let range = self.in_memory(placement.footprint_range());
+        (self.written && !range.is_empty()).then(|| (self.behind(), range))
+    }
+}
+
+impl Gpu {
+    /// Overwrites a part of device memory. Says whether it did: what is on a lost device is gone
+    /// anyway.
+    ///
+    /// # Errors
+    ///
+    /// What the device answered.
+    pub(crate) fn overwrite(&self, memory: &Block, range: DeviceRange) -> Result<bool, GpuError> {
         // This runs while panics unwind too: a second one must not get out.
         match catch_unwind(AssertUnwindSafe(|| memory.fill(range, 0))) {
             Ok(Ok(())) => Ok(true),
             Ok(Err(error)) => {
-                if let VramError::DeviceLost { .. } = self.gpu.failed(error) {
+                if let VramError::DeviceLost { .. } = self.failed(error) {
                     return Ok(false);
                 }
                 Err(error)
             }
-            Err(_panic) => Err(GpuError::Driver {
-                gpu: memory.gpu(),
-                code: u32::MAX,
-                name: "the device panicked",
-                sticky: false,
-            }),
+            Err(_panic) => Err(self.stuck("the device panicked")),
         }
     }
 }

@@ -127,9 +127,9 @@ impl Core {
         space.commit();
         let at = verified.then(|| self.clock.now());
         let mut state = entry.state();
+        space.rest();
         let before = state.space.replace(space);
-        state.seal = new.seal;
-        state.generation = state.generation.saturating_add(1);
+        state.seal_anew(new.seal);
         state.last_verified = at;
         drop(state);
         // The new copy counts; what becomes of the old place changes nothing about that.

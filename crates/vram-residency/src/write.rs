@@ -24,6 +24,7 @@ use vram_seal::{
     SivScope, hash_all,
 };
 
+use crate::backup::Copies;
 use crate::error::VramError;
 use crate::evict::Goal;
 use crate::feed::Feed;
@@ -127,6 +128,7 @@ impl Core {
         request: &SealRequest,
         len: ByteLen,
     ) -> Result<Counted, VramError> {
+        self.check_open()?;
         request.sealed_as.context()?;
         self.gpu(request.gpu)?;
         let limit = self.limits.shard_len_max;
@@ -180,6 +182,7 @@ impl Core {
             generation: 0,
             quarantine: None,
             last_verified: verified.then(|| self.clock.now()),
+            copies: Copies::default(),
         };
         let owner = request.owner.clone();
         let standing = Standing::new(request.claim);
@@ -202,7 +205,12 @@ impl Core {
             bytes = entry.plaintext_len.get(),
             "sealed"
         );
+        let resident = Arc::clone(&entry);
         self.registry.insert(entry);
+        // Only now: whoever waits for the calls under way finds it.
+        if let Some(space) = resident.state().space.as_mut() {
+            space.rest();
+        }
         handle
     }
 
