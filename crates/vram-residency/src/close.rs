@@ -6,8 +6,9 @@
 //!   2 calls that were under way end, or the time is up
 //!   3 each shard: its users and leases end, or the time is up; wiped and freed
 //!   4 reservations end, or the time is up
-//!   5 what could not be given back before is tried again; each region goes back to its driver
-//!   6 keys and idle host buffers are wiped
+//!   5 whoever is giving something back does so, or the time is up
+//!   6 what could not be given back before is tried again; each region goes back to its driver
+//!   7 keys and idle host buffers are wiped
 //! ```
 
 use core::panic::AssertUnwindSafe;
@@ -164,8 +165,8 @@ impl Core {
             return report;
         };
         for gpu in &self.gpus {
-            let left = gpu.health.quiet_until(deadline, true).err().unwrap_or(0);
-            report.under_way = report.under_way.saturating_add(count(left));
+            // Whoever is left is counted at the end.
+            let _left = gpu.health.quiet_until(deadline);
         }
         for entry in self.registry.sorted() {
             match self.close_entry(&entry, deadline, timeout) {
@@ -182,6 +183,12 @@ impl Core {
         let evicted = core::mem::take(&mut *lock(&self.evicted));
         drop(evicted);
         report.reservations = count(self.promises.ended_until(deadline).err().unwrap_or(0));
+        for gpu in &self.gpus {
+            // All that is known to be there; what else there is is on its way back.
+            let places = gpu.entries().len().saturating_add(self.promises.places_on(gpu.index));
+            let left = gpu.health.settled_until(deadline, places).err().unwrap_or(0);
+            report.under_way = report.under_way.saturating_add(count(left));
+        }
         for gpu in &self.gpus {
             report.unreturned.extend(gpu.give_up_memory());
             gpu.pool.clear();

@@ -59,6 +59,12 @@ thread_local! {
     static HELD: RefCell<Vec<(usize, Use)>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Whether the calling thread uses some shard: it is in a callback of a call of this crate.
+pub(crate) fn is_inside_any() -> bool {
+    // While the thread ends there is nothing to ask, and no callback.
+    HELD.try_with(|held| !held.borrow().is_empty()).unwrap_or(false)
+}
+
 impl Gate {
     fn address(&self) -> usize {
         core::ptr::from_ref(self).addr()

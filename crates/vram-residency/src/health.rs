@@ -6,6 +6,7 @@ use std::thread::{self, ThreadId};
 use vram_gpu::GpuError;
 
 use crate::block::Block;
+use crate::gate;
 use crate::lanes;
 use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
 
@@ -27,6 +28,8 @@ struct State {
     life: u64,
     /// One for each call that is under way: the thread that began it.
     under_way: Vec<ThreadId>,
+    /// Places of the GPU that anybody holds: shards, reservations, and calls under way.
+    places: usize,
     /// Who is resetting the device.
     resetting: Option<ThreadId>,
     /// Blocks of a lost device: dropped once it was reset, so that nothing is sent to it before.
@@ -95,28 +98,74 @@ impl Health {
         Ok(UnderWay { health: Arc::clone(self), thread })
     }
 
+    /// Begins to give memory back, which is always allowed.
+    pub(crate) fn leave(self: &Arc<Self>) -> UnderWay {
+        let thread = thread::current().id();
+        lock(&self.state).under_way.push(thread);
+        UnderWay { health: Arc::clone(self), thread }
+    }
+
+    /// Counts a place that was taken.
+    pub(crate) fn count_place(&self) {
+        let mut state = lock(&self.state);
+        state.places = state.places.saturating_add(1);
+    }
+
+    /// Counts a place that went back.
+    pub(crate) fn uncount_place(&self) {
+        let mut state = lock(&self.state);
+        state.places = state.places.saturating_sub(1);
+        drop(state);
+        self.changed.notify_all();
+    }
+
     /// Nobody begins any more.
     pub(crate) fn close(&self) {
         lock(&self.state).closed = true;
     }
 
-    /// Waits until nobody is under way, nor, if `and_resets`, resetting the device. A thread that
-    /// is itself under way does not wait: it would never end.
+    /// Waits until nobody is under way.
+    ///
+    /// # Errors
+    ///
+    /// As [`settled_until`](Self::settled_until).
+    pub(crate) fn quiet_until(&self, deadline: Deadline) -> Result<(), usize> {
+        self.wait(deadline, |state| state.under_way.len(), None)
+    }
+
+    /// Waits until nobody is under way or resetting the device, and no more than so many places are
+    /// held. A thread that is itself under way does not wait: it would never end.
     ///
     /// # Errors
     ///
     /// How many are left.
-    pub(crate) fn quiet_until(&self, deadline: Deadline, and_resets: bool) -> Result<(), usize> {
+    pub(crate) fn settled_until(&self, deadline: Deadline, places: usize) -> Result<(), usize> {
+        let left = |state: &State| {
+            let resetting = usize::from(state.resetting.is_some());
+            let more = state.places.saturating_sub(places);
+            // Whoever gives a place back is under way and holds it.
+            state.under_way.len().max(more).saturating_add(resetting)
+        };
+        let own = thread::current().id();
+        self.wait(deadline, left, Some(own))
+    }
+
+    fn wait(
+        &self,
+        deadline: Deadline,
+        left: impl Fn(&State) -> usize,
+        resetter: Option<ThreadId>,
+    ) -> Result<(), usize> {
         let own = thread::current().id();
         let mut state = lock(&self.state);
         loop {
-            let resetting = state.resetting.filter(|_| and_resets);
-            let left = state.under_way.len().saturating_add(usize::from(resetting.is_some()));
+            let left = left(&state);
             if left == 0 {
                 return Ok(());
             }
-            let inside = state.under_way.contains(&own) || resetting == Some(own);
-            if inside || lanes::on_a_worker() {
+            let inside = state.under_way.contains(&own)
+                || (resetter.is_some() && state.resetting == resetter);
+            if inside || lanes::on_a_worker() || gate::is_inside_any() {
                 return Err(left);
             }
             match wait_until(&self.changed, state, deadline) {

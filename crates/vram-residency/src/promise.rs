@@ -212,6 +212,18 @@ impl Promises {
         (end != NEVER).then(left)
     }
 
+    /// Places of a GPU that are promised.
+    pub(crate) fn places_on(&self, gpu: u32) -> usize {
+        let here = |contents: &Contents| match contents {
+            Contents::Places { spaces, .. } => {
+                spaces.iter().flatten().filter(|space| space.gpu().index == gpu).count()
+            }
+            _ => 0,
+        };
+        let counts = self.list().into_iter().map(|promise| promise.look(here));
+        counts.fold(0, usize::saturating_add)
+    }
+
     /// All open promises, in ascending order of their ids.
     pub(crate) fn list(&self) -> Vec<Arc<Promise>> {
         self.sweep();

@@ -299,7 +299,7 @@ impl Gpu {
     /// Who is, at the deadline, or because the calling thread is inside a call itself.
     fn quiet(&self, deadline: Deadline) -> Result<(), &'static str> {
         let busy = "calls on it are still under way";
-        self.health.quiet_until(deadline, false).map_err(|_left| busy)?;
+        self.health.quiet_until(deadline).map_err(|_left| busy)?;
         for entry in self.entries() {
             entry.gate.drained_until(deadline).map_err(|_refusal| busy)?;
         }

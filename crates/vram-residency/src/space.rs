@@ -66,6 +66,7 @@ impl Space {
     pub(crate) fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
         let held = Some((placement, Grant::Promised(reservation)));
         let region = gpu.backing.region();
+        gpu.health.count_place();
         Self { gpu, held, block: None, region, written: false, under_way: None, home: None }
     }
 
@@ -226,6 +227,8 @@ impl Space {
             return Ok(Returned { bytes: ByteLen::ZERO, wiped: false, driver_delta: None });
         };
         let bytes = placement.footprint();
+        // Before the device is looked at: a reset waits for those who saw it well.
+        let _under_way = self.gpu.health.leave();
         let outcome = match self.wipe(&placement) {
             Ok(wiped) => self.give_back_block(measured).map(|delta| (wiped, delta)),
             Err(error) => {
@@ -313,6 +316,7 @@ impl Drop for Space {
     fn drop(&mut self) {
         // A failure was logged where the bytes were set aside.
         let _logged = self.release(false);
+        self.gpu.health.uncount_place();
     }
 }
 
