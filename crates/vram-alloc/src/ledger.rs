@@ -95,6 +95,13 @@ pub struct Charge {
     len: ByteLen,
 }
 
+/// Bytes that stay counted though nobody uses them, because the device did not take them back.
+/// Dropping it leaves them counted for as long as the ledger lives.
+pub struct Kept {
+    ledger: Ledger,
+    len: ByteLen,
+}
+
 impl Ledger {
     /// An account of `total` bytes with nothing taken, no headroom and nothing foreign.
     ///
@@ -287,11 +294,34 @@ impl Charge {
         Reservation { ledger: self.ledger.clone(), len }
     }
 
-    /// Leaves the bytes counted for as long as the ledger lives: the device did not take them
-    /// back, so nobody else may be promised them.
-    pub fn keep(mut self) {
+    /// Leaves the bytes counted: the device did not take them back, so nobody else may be promised
+    /// them. They are given back by [`Kept::release`], or never.
+    #[expect(clippy::must_use_candidate, reason = "to forget about them is the usual case")]
+    pub fn keep(mut self) -> Kept {
         let len = core::mem::take(&mut self.len);
         self.ledger.account.kept.fetch_add(len.get(), Ordering::AcqRel);
+        Kept { ledger: self.ledger.clone(), len }
+    }
+}
+
+impl Kept {
+    /// Bytes that stay counted.
+    #[must_use]
+    pub fn len(&self) -> ByteLen {
+        self.len
+    }
+
+    /// Whether nothing does.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len.is_zero()
+    }
+
+    /// Gives the bytes back after all: the device took them, or was emptied as a whole.
+    pub fn release(self) {
+        // First, so that no figure shows more kept than used.
+        self.ledger.account.kept.fetch_sub(self.len.get(), Ordering::AcqRel);
+        drop(Charge { ledger: self.ledger, len: self.len });
     }
 }
 
@@ -319,6 +349,12 @@ impl fmt::Debug for Ledger {
 impl fmt::Debug for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reservation").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").field("len", &self.len).finish_non_exhaustive()
     }
 }
 

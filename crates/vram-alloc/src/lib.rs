@@ -23,7 +23,7 @@ pub use block::BlockFormat;
 pub use bounds::{BoundsError, ByteRange, DeviceRange, checked_shard_size};
 pub use dtype::{Dtype, SizeError, TensorFormat, tensor_bytes};
 pub use fit::{Fit, fits};
-pub use ledger::{Charge, Ledger, LedgerError, MAX_TOTAL, Reservation};
+pub use ledger::{Charge, Kept, Ledger, LedgerError, MAX_TOTAL, Reservation};
 pub use notation::ParseByteLenError;
 pub use placement::Placement;
 pub use plan::{ModelPlan, PIECE_COUNT_MAX, Piece, PlanError};

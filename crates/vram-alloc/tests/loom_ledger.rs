@@ -95,3 +95,25 @@ fn a_snapshot_adds_up_at_every_step() {
         assert_eq!(ledger.capacity().free(), len(100));
     });
 }
+
+/// Bytes that were kept and come back after all: at every step they are counted once, and never
+/// more of them kept than used; and whoever needs them gets them exactly when they are back.
+#[test]
+fn kept_bytes_come_back_once() {
+    loom::model(|| {
+        let ledger = Ledger::new(len(100)).unwrap();
+        let kept = ledger.reserve(len(70)).unwrap().commit().keep();
+        let other = ledger.clone();
+        let racer = thread::spawn(move || other.reserve(len(60)).ok());
+        kept.release();
+        let now = ledger.capacity();
+        assert_eq!(now.used.get() + now.reserved.get() + now.free().get(), 100);
+        assert!(now.kept <= now.used);
+        let theirs = racer.join().unwrap();
+        let taken = if theirs.is_some() { 60 } else { 0 };
+        assert_eq!(ledger.capacity().taken(), len(taken));
+        assert!(theirs.is_some() || ledger.reserve(len(60)).is_ok());
+        drop(theirs);
+        assert_eq!(ledger.capacity().taken(), len(0));
+    });
+}

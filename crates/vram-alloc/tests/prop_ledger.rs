@@ -7,7 +7,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use vram_alloc::{ByteLen, Capacity, Charge, Ledger, LedgerError, MAX_TOTAL, Reservation};
+use vram_alloc::{ByteLen, Capacity, Charge, Kept, Ledger, LedgerError, MAX_TOTAL, Reservation};
 
 #[derive(Clone, Debug)]
 enum Call {
@@ -17,6 +17,7 @@ enum Call {
     DropReservation(usize),
     Release(usize),
     Keep(usize),
+    ReleaseKept(usize),
     SetTotal(u64),
     SetHeadroom(u64),
     SetForeign(u64),
@@ -31,7 +32,8 @@ fn call() -> impl Strategy<Value = Call> {
         4 => any::<usize>().prop_map(Call::Commit),
         2 => any::<usize>().prop_map(Call::DropReservation),
         4 => any::<usize>().prop_map(Call::Release),
-        1 => any::<usize>().prop_map(Call::Keep),
+        2 => any::<usize>().prop_map(Call::Keep),
+        1 => any::<usize>().prop_map(Call::ReleaseKept),
         1 => limit.clone().prop_map(Call::SetTotal),
         1 => limit.clone().prop_map(Call::SetHeadroom),
         1 => limit.prop_map(Call::SetForeign),
@@ -52,6 +54,7 @@ proptest! {
     fn the_ledger_agrees_with_plain_sums(total in 0..1200_u64, calls in vec(call(), 0..150)) {
         let ledger = Ledger::new(ByteLen::new(total)).unwrap();
         let (mut total, mut headroom, mut foreign, mut kept) = (total, 0, 0, 0);
+        let mut set_aside: Vec<Kept> = Vec::new();
         let mut reserved: Vec<Reservation> = Vec::new();
         let mut used: Vec<Charge> = Vec::new();
 
@@ -110,7 +113,17 @@ proptest! {
                 Call::Keep(which) => {
                     if let Some(charge) = pick(&mut used, which) {
                         kept += charge.len().get();
-                        charge.keep();
+                        let charge = charge.keep();
+                        // Every other one is forgotten, and stays counted all the same.
+                        if which % 2 == 0 {
+                            set_aside.push(charge);
+                        }
+                    }
+                }
+                Call::ReleaseKept(which) => {
+                    if let Some(back) = pick(&mut set_aside, which) {
+                        kept -= back.len().get();
+                        back.release();
                     }
                 }
                 Call::SetTotal(limit) => {
@@ -147,7 +160,7 @@ proptest! {
         }
 
         // P5: once everything is dropped, only what the device refused to take back is left.
-        drop((reserved, used));
+        drop((reserved, used, set_aside));
         let end = ledger.capacity();
         prop_assert_eq!((end.used.get(), end.kept.get(), end.reserved.get()), (kept, kept, 0));
     }
@@ -247,6 +260,7 @@ fn handles_are_sent_between_threads() {
     holds::<Ledger>();
     holds::<Reservation>();
     holds::<Charge>();
+    holds::<Kept>();
     holds::<Capacity>();
     holds::<LedgerError>();
 }

@@ -99,6 +99,7 @@ impl VramManager {
     /// [`VramError::ForeignHandle`] or [`VramError::HandleAltered`] for a bad handle,
     /// [`VramError::ShardFreed`] if a shard of the model is gone.
     pub fn refresh_model(&self, model: &ModelHandle) -> Result<ModelHandle, VramError> {
+        self.core.check_open()?;
         let pieces = model.pieces.iter().map(|made| {
             self.core.marker.check(&made.shard)?;
             let fresh = self.shard(&made.shard.shard_id);
@@ -248,6 +249,7 @@ impl Core {
 
     /// The GPUs to try for each piece, in this order.
     pub(crate) fn choose(&self, choice: GpuChoice) -> Result<Vec<Arc<Gpu>>, VramError> {
+        self.check_open()?;
         let usable = match choice {
             GpuChoice::One(index) => vec![Arc::clone(self.gpu(index)?)],
             GpuChoice::MostRoomFirst => {

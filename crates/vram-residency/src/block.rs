@@ -11,6 +11,7 @@ use vram_gpu::{DeviceMemory, FreeError, GpuError, MemoryInfo};
 
 use crate::error::VramError;
 use crate::gpu::Gpu;
+use crate::sync::{Mutex, lock};
 
 /// How a manager takes memory of a GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -29,11 +30,22 @@ pub enum MemoryMode {
 
 /// One allocation that shards lie in.
 #[derive(Debug)]
-pub(crate) struct Block(Box<dyn DeviceMemory>);
+pub(crate) struct Block {
+    memory: Box<dyn DeviceMemory>,
+    /// The life of the device that it is of: after a reset it is nothing any more.
+    life: u64,
+    /// The count that it is in; none for a region.
+    count: Option<Arc<Count>>,
+}
 
 impl Block {
-    pub(crate) fn new(memory: Box<dyn DeviceMemory>) -> Arc<Self> {
-        Arc::new(Self(memory))
+    /// A region.
+    pub(crate) fn region(memory: Box<dyn DeviceMemory>, life: u64) -> Arc<Self> {
+        Arc::new(Self { memory, life, count: None })
+    }
+
+    pub(crate) const fn life(&self) -> u64 {
+        self.life
     }
 
     /// Gives the allocation back to the driver.
@@ -42,11 +54,11 @@ impl Block {
     ///
     /// [`FreeError`] hands it back: it is still there.
     pub(crate) fn free(self) -> Result<(), FreeError> {
-        self.0.free()
+        self.memory.free()
     }
 
     pub(crate) fn into_memory(self) -> Box<dyn DeviceMemory> {
-        self.0
+        self.memory
     }
 }
 
@@ -54,7 +66,7 @@ impl Deref for Block {
     type Target = dyn DeviceMemory;
 
     fn deref(&self) -> &Self::Target {
-        &*self.0
+        &*self.memory
     }
 }
 
@@ -71,7 +83,7 @@ pub(crate) struct Stuck {
 pub(crate) enum Backing {
     /// Parts of this region. None for a budget of zero: only empty shards fit, and nobody asks for
     /// their bytes.
-    Region(Option<Arc<Block>>),
+    Region(Mutex<Option<Arc<Block>>>),
     /// Blocks. A placement is only the block's entry in the books: the arena is so large that a
     /// place is never what is missing.
     Blocks(Held),
@@ -88,15 +100,19 @@ impl Backing {
     /// The region, for as long as it is there; of blocks, nothing.
     pub(crate) fn region(&self) -> Weak<Block> {
         match self {
-            Self::Region(Some(region)) => Arc::downgrade(region),
-            Self::Region(None) | Self::Blocks(_) => Weak::new(),
+            Self::Region(region) => lock(region).as_ref().map_or_else(Weak::new, Arc::downgrade),
+            Self::Blocks(_) => Weak::new(),
         }
     }
 }
 
-/// Bytes of the blocks that this manager has from the driver.
+/// Bytes of the blocks that this manager has from the driver, in this life of the device.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct Held(Mutex<Arc<Count>>);
+
+/// Bytes of the blocks of one life of a device. A block is taken out of the count that it is in.
+#[derive(Debug, Default)]
+pub(crate) struct Count {
     bytes: AtomicU64,
     /// Counts the beginnings and the ends of allocations and frees: odd and even say nothing, but a
     /// figure of the driver's belongs to `bytes` only if this stood still around it.
@@ -106,6 +122,28 @@ pub(crate) struct Held {
 impl Held {
     /// Bytes of the blocks that are held now.
     pub(crate) fn bytes(&self) -> ByteLen {
+        self.now().bytes()
+    }
+
+    fn now(&self) -> Arc<Count> {
+        Arc::clone(&lock(&self.0))
+    }
+
+    /// A block went back that was given up before.
+    pub(crate) fn less(&self, len: ByteLen) {
+        let count = self.now();
+        count.begin();
+        count.end(ByteLen::ZERO, len);
+    }
+
+    /// The device was emptied: nothing is held, whatever is still given back later.
+    pub(crate) fn renew(&self) {
+        *lock(&self.0) = Arc::default();
+    }
+}
+
+impl Count {
+    fn bytes(&self) -> ByteLen {
         ByteLen::new(self.bytes.load(Ordering::Acquire))
     }
 
@@ -132,12 +170,13 @@ impl Gpu {
     /// in the books then. [`VramError::DeviceLost`], [`VramError::HostMemory`].
     pub(crate) fn allocate(&self, held: &Held, len: ByteLen) -> Result<Arc<Block>, VramError> {
         self.ready()?;
-        held.begin();
+        let (count, life) = (held.now(), self.health.life());
+        count.begin();
         let made = self.device.allocate(len);
         let more = if made.is_ok() { len } else { ByteLen::ZERO };
-        held.end(more, ByteLen::ZERO);
+        count.end(more, ByteLen::ZERO);
         match made {
-            Ok(memory) => Ok(Block::new(memory)),
+            Ok(memory) => Ok(Arc::new(Block { memory, life, count: Some(count) })),
             Err(error @ GpuError::OutOfMemory { .. }) => {
                 self.ask_again()?;
                 Err(self.failed(error))
@@ -151,46 +190,50 @@ impl Gpu {
     /// # Errors
     ///
     /// Why it did not take it; its bytes stay counted.
-    pub(crate) fn give_back(&self, held: &Held, block: Arc<Block>) -> Result<(), Stuck> {
+    pub(crate) fn give_back(&self, block: Arc<Block>) -> Result<(), Stuck> {
         let len = block.len();
-        // Nothing more is sent to a lost device: it takes its memory back as a whole.
-        if self.ready().is_err() {
-            drop(block);
-            held.end(ByteLen::ZERO, len);
+        let count = block.count.clone().unwrap_or_default();
+        // Nothing more is sent to a lost device: it takes its memory back as a whole, when it is
+        // reset. Of an earlier life it has done so.
+        if block.life != self.health.life() || self.ready().is_err() {
+            count.end(ByteLen::ZERO, len);
+            drop(self.health.bury(block));
             return Ok(());
         }
-        let stuck = |name| GpuError::Driver {
-            gpu: self.device.info().index,
-            code: u32::MAX,
-            name,
-            sticky: false,
-        };
         // Whoever uses a block holds a pass of its shard's gate, so nobody does now.
         let Some(block) = Arc::into_inner(block) else {
             debug_assert!(false, "a block was in use when it was given back");
-            return Err(Stuck { block: None, error: stuck("the block is in use") });
+            return Err(Stuck { block: None, error: self.stuck("the block is in use") });
         };
-        held.begin();
+        let life = block.life;
+        count.begin();
         // This runs while panics unwind too: a second one must not get out.
         let freed = catch_unwind(AssertUnwindSafe(|| block.free()));
         match freed {
             Ok(Ok(())) => {
-                held.end(ByteLen::ZERO, len);
+                count.end(ByteLen::ZERO, len);
                 Ok(())
             }
             Ok(Err(FreeError { memory, error })) => {
                 if let VramError::DeviceLost { .. } = self.failed(error) {
-                    held.end(ByteLen::ZERO, len);
+                    count.end(ByteLen::ZERO, len);
+                    let block = Arc::new(Block { memory, life, count: None });
+                    drop(self.health.bury(block));
                     return Ok(());
                 }
-                held.end(ByteLen::ZERO, ByteLen::ZERO);
+                count.end(ByteLen::ZERO, ByteLen::ZERO);
                 Err(Stuck { block: Some(memory), error })
             }
             Err(_panic) => {
-                held.end(ByteLen::ZERO, ByteLen::ZERO);
-                Err(Stuck { block: None, error: stuck("the device panicked") })
+                count.end(ByteLen::ZERO, ByteLen::ZERO);
+                Err(Stuck { block: None, error: self.stuck("the device panicked") })
             }
         }
+    }
+
+    /// What is answered where the driver itself said nothing.
+    pub(crate) fn stuck(&self, name: &'static str) -> GpuError {
+        GpuError::Driver { gpu: self.device.info().index, code: u32::MAX, name, sticky: false }
     }
 
     /// Asks the driver how much others hold of the budget, and keeps it out of the room.
@@ -200,12 +243,15 @@ impl Gpu {
     /// [`VramError::Device`], [`VramError::DeviceLost`]; the books are as they were.
     pub(crate) fn refresh(&self) -> Result<(), VramError> {
         let Backing::Blocks(held) = &self.backing else { return self.ready() };
+        // A figure of one life must not be taken for one of the next.
+        let _under_way = self.enter()?;
         for _ in 0..FIGURES_TRIES {
             self.ready()?;
-            let moves = held.moves.load(Ordering::Acquire);
-            let bytes = ByteLen::new(held.bytes.load(Ordering::Acquire));
+            let count = held.now();
+            let moves = count.moves.load(Ordering::Acquire);
+            let bytes = count.bytes();
             let driver = self.device.memory().map_err(|error| self.failed(error))?;
-            if held.moves.load(Ordering::Acquire) == moves {
+            if count.moves.load(Ordering::Acquire) == moves {
                 let before = self.ledger.capacity();
                 let foreign = foreign(before.total, bytes, driver);
                 if foreign != before.foreign {
@@ -235,9 +281,14 @@ impl Gpu {
     /// What a shard lies in, if the device takes calls. Nobody asks for what an empty one lies in.
     pub(crate) fn memory_in(&self, block: &Weak<Block>) -> Result<Arc<Block>, VramError> {
         self.ready()?;
-        block.upgrade().ok_or_else(|| VramError::Device {
-            gpu: self.index,
-            source: Box::new(GpuError::ZeroLength { gpu: self.device.info().index }),
+        block.upgrade().ok_or_else(|| {
+            let gpu = self.device.info().index;
+            if block.ptr_eq(&Weak::new()) {
+                let source = Box::new(GpuError::ZeroLength { gpu });
+                return VramError::Device { gpu: self.index, source };
+            }
+            let source = Box::new(GpuError::StaleAllocation { gpu });
+            VramError::DeviceLost { gpu: self.index, source }
         })
     }
 

@@ -69,6 +69,7 @@ impl VramManager {
     #[tracing::instrument(level = "info", skip_all, fields(gpu, bytes = bytes.get()))]
     pub fn set_headroom(&self, gpu: u32, bytes: ByteLen) -> Result<(), VramError> {
         self.core.watched(Call::SetBudget, None, Some(gpu), 0, || {
+            self.core.check_open()?;
             self.core.gpu(gpu)?.ledger.set_headroom(bytes);
             Ok(())
         })
@@ -94,6 +95,7 @@ impl VramManager {
 
 impl Core {
     fn set_budget(&self, gpu: u32, bytes: ByteLen) -> Result<(), VramError> {
+        self.check_open()?;
         let gpu = self.gpu(gpu)?;
         let refused = |limit: ByteLen| VramError::LimitExceeded {
             what: "the budget of a gpu, in bytes,",
@@ -111,8 +113,10 @@ impl Core {
     }
 
     pub(crate) fn refresh(&self, gpu: u32) -> Result<DriverMemory, VramError> {
+        self.check_open()?;
         let gpu = self.gpu(gpu)?;
-        gpu.ready()?;
+        // A figure of one life of the device must not be taken for one of the next.
+        let _under_way = gpu.enter()?;
         // Of blocks, the books follow the driver's figures in their own way.
         gpu.refresh()?;
         let memory = gpu.device.memory().map_err(|error| gpu.failed(error))?;
@@ -135,7 +139,7 @@ impl Core {
 
 impl Gpu {
     /// Bytes of the region that this manager took.
-    fn region_len(&self) -> ByteLen {
+    pub(crate) fn region_len(&self) -> ByteLen {
         lock(&self.arena).capacity()
     }
 }

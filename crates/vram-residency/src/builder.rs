@@ -10,6 +10,7 @@ use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite, TicketKey};
 
 use crate::block::{Backing, Block, Held, MemoryMode, foreign};
 use crate::clock::{Clock, SystemClock};
+use crate::close::Closing;
 use crate::error::VramError;
 use crate::events::Events;
 use crate::gpu::{Gpu, WipePolicy};
@@ -279,6 +280,8 @@ impl VramManagerBuilder {
         let promises = Arc::new(Promises::new(Arc::clone(&self.clock)));
         let sinks = core::mem::take(&mut self.sinks);
         let (events, sink_threads) = Events::start(Arc::clone(&self.clock), sinks)?;
+        let parked = Parked::new(self.park_limit)?;
+        let registry = Registry::new(self.limits.shard_count_max, parked);
         let mut gpus: Vec<Arc<Gpu>> = Vec::new();
         for (index, wanted) in (0_u32..).zip(&self.devices) {
             let device: Arc<dyn Device> = match wanted {
@@ -298,10 +301,10 @@ impl VramManagerBuilder {
                 let first = twin.index;
                 return Err(VramError::config(format!("gpu {index} is gpu {first} once more")));
             }
-            gpus.push(Arc::new(self.gpu(index, device, &promises, &events)?));
+            gpus.push(Arc::new(self.gpu(index, device, &promises, &events, &registry)?));
         }
         let core = Core {
-            registry: Registry::new(self.limits.shard_count_max, Parked::new(self.park_limit)?),
+            registry,
             gpus,
             keys: RwLock::new(keys),
             key_uses: KeyUses::default(),
@@ -322,6 +325,7 @@ impl VramManagerBuilder {
             evicted: Mutex::default(),
             scrubbing: Scrubbing::default(),
             uses: AtomicU64::new(0),
+            closing: Closing::default(),
             meters: Meters::default(),
             sink_threads,
         };
@@ -334,6 +338,7 @@ impl VramManagerBuilder {
         device: Arc<dyn Device>,
         promises: &Arc<Promises>,
         events: &Arc<Events>,
+        registry: &Registry,
     ) -> Result<Gpu, VramError> {
         let fail = |error: vram_gpu::GpuError| {
             let source = Box::new(error);
@@ -379,9 +384,10 @@ impl VramManagerBuilder {
         };
         let arena = Arena::new(extent).map_err(|error| wrong(&error))?;
         let backing = match mode {
-            MemoryMode::Region if total.is_zero() => Backing::Region(None),
+            MemoryMode::Region if total.is_zero() => Backing::Region(Mutex::default()),
             MemoryMode::Region => {
-                Backing::Region(Some(Block::new(device.allocate(total).map_err(fail)?)))
+                let region = Block::region(device.allocate(total).map_err(fail)?, 0);
+                Backing::Region(Mutex::new(Some(region)))
             }
             MemoryMode::Blocks => {
                 ledger.set_foreign(foreign(total, ByteLen::ZERO, memory));
@@ -390,7 +396,8 @@ impl VramManagerBuilder {
         };
         let pool = StagingPool::new(self.limits.staging_bytes);
         let (promises, events) = (Arc::clone(promises), Arc::clone(events));
-        Ok(Gpu::new(index, device, backing, ledger, promises, events, arena, self.wipe, pool))
+        let (shards, wipe) = (registry.shards(), self.wipe);
+        Ok(Gpu::new(index, device, backing, ledger, promises, events, shards, arena, wipe, pool))
     }
 }
 

@@ -167,6 +167,7 @@ impl VramManager {
 
 impl Core {
     fn compact(&self, gpu: u32, budget: CompactBudget) -> Result<CompactReport, VramError> {
+        self.check_open()?;
         let gpu = Arc::clone(self.gpu(gpu)?);
         gpu.ready()?;
         let deadline = budget.max_time.map(|time| self.clock.monotonic().saturating_add(time));
@@ -330,7 +331,7 @@ impl Run<'_> {
         let behind =
             Span { start: step.from.end.saturating_sub(gap_len.get()), end: step.from.end };
         let began = Moment::now(&*core.clock);
-        let outcome = core.arrive(&copy, &new).and_then(|()| wipe(gpu, behind));
+        let outcome = core.arrive(&copy, &new).and_then(|()| wipe(&new, behind));
         if outcome.is_ok() {
             let now = Moment::now(&*core.clock);
             let mut state = entry.state();
@@ -373,14 +374,15 @@ impl Core {
 }
 
 /// Overwrites what is left of a shard behind its new place.
-fn wipe(gpu: &Gpu, span: Span) -> Result<(), VramError> {
+fn wipe(view: &View, span: Span) -> Result<(), VramError> {
+    let gpu = &view.gpu;
     if gpu.wipe == WipePolicy::Never {
         return Ok(());
     }
     let (start, len) = (DeviceOffset::new(span.start), ByteLen::new(span.len()));
     let range = DeviceRange::checked(start, len, gpu.figures().1.capacity);
     let range = range.map_err(|error| VramError::config(error.to_string()))?;
-    let memory = gpu.memory_in(&gpu.backing.region())?;
+    let memory = view.memory()?;
     // The shard lies there already: a panic must not get out before it counts.
     let filled = catch_unwind(AssertUnwindSafe(|| memory.fill(range, 0)));
     let panicked = GpuError::Driver {

@@ -314,6 +314,25 @@ pub enum VramError {
         /// Bytes that were asked for.
         wanted: ByteLen,
     },
+    /// The GPU cannot be reset at the moment: somebody is busy with it.
+    #[error("gpu {gpu} cannot be reset now: {why}")]
+    GpuInUse {
+        /// The GPU.
+        gpu: u32,
+        /// Who is busy with it.
+        why: &'static str,
+    },
+    /// The GPU is well and holds shards, which a reset would lose.
+    #[error("gpu {gpu} is not lost and holds {shards} shards: only a forced reset gives them up")]
+    NotLost {
+        /// The GPU.
+        gpu: u32,
+        /// Shards that it holds.
+        shards: u64,
+    },
+    /// The manager was closed: it takes nothing any more, and serves nothing.
+    #[error("the manager is closed")]
+    Closed,
     /// There is no GPU to take.
     #[error("no gpu can be used: {reason}")]
     NoGpu {
@@ -382,6 +401,9 @@ impl VramError {
             Self::ReservationElsewhere { .. } => "reservation-elsewhere",
             Self::ForeignReservation { .. } => "foreign-reservation",
             Self::HostMemory { .. } => "host-memory",
+            Self::GpuInUse { .. } => "gpu-in-use",
+            Self::NotLost { .. } => "not-lost",
+            Self::Closed => "closed",
             Self::NoGpu { .. } => "no-gpu",
             Self::Config { .. } => "config",
         }
@@ -396,6 +418,7 @@ impl VramError {
             Self::InsufficientVram(_)
             | Self::InUse { .. }
             | Self::TimedOut { .. }
+            | Self::GpuInUse { .. }
             | Self::ParkLimit { .. }
             | Self::HostMemory { .. }
             | Self::Device { .. } => Class::Retry,
@@ -417,7 +440,9 @@ impl VramError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::InUse { .. } | Self::TimedOut { .. } => Some(Duration::from_millis(10)),
+            Self::InUse { .. } | Self::TimedOut { .. } | Self::GpuInUse { .. } => {
+                Some(Duration::from_millis(10))
+            }
             Self::InsufficientVram(_) => Some(Duration::from_millis(100)),
             Self::HostMemory { .. } => Some(Duration::from_secs(1)),
             Self::Device { .. } if self.class() == Class::Retry => Some(Duration::from_millis(100)),

@@ -136,6 +136,7 @@ impl VramManager {
     /// policy; [`VramError::InsufficientVram`] if it would not fit whatever may go.
     #[tracing::instrument(level = "info", skip_all, fields(gpu, bytes = bytes.get()))]
     pub fn plan_eviction(&self, gpu: u32, bytes: ByteLen) -> Result<EvictionPlan, VramError> {
+        self.core.check_open()?;
         let gpus = [Arc::clone(self.core.gpu(gpu)?)];
         let [only] = &gpus;
         only.ready()?;
@@ -190,6 +191,7 @@ impl Core {
     }
 
     fn evict(&self, plan: &EvictionPlan) -> Result<EvictionReport, VramError> {
+        self.check_open()?;
         let mut entries = Vec::with_capacity(plan.evictions.len());
         for eviction in &plan.evictions {
             let outdated = |why| VramError::PlanOutdated { shard: eviction.shard_id.clone(), why };

@@ -163,7 +163,9 @@ impl VramManager {
     }
 
     /// Writes a shard to a file as a sealed image. The file appears under its name whole and
-    /// synced, or not at all; one with plaintext is for its owner alone (mode 0600).
+    /// synced, or not at all; one with plaintext is for its owner alone (mode 0600). The manager
+    /// remembers the last one of each shard: [`reset_gpu`](Self::reset_gpu) brings the shard back
+    /// from it, if it is still there and still that image.
     ///
     /// # Errors
     ///
@@ -204,6 +206,7 @@ impl VramManager {
             })?;
             file.publish().map_err(failed("finish the sealed image"))?;
             self.core.exported(id, gpu, &report);
+            self.core.remember_export(shard, target, &report.record);
             Ok(report)
         })
     }

@@ -59,6 +59,12 @@ thread_local! {
     static HELD: RefCell<Vec<(usize, Use)>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Whether the calling thread uses some shard: it is in a callback of a call of this crate.
+pub(crate) fn is_inside_any() -> bool {
+    // While the thread ends there is nothing to ask, and no callback.
+    HELD.try_with(|held| !held.borrow().is_empty()).unwrap_or(false)
+}
+
 impl Gate {
     fn address(&self) -> usize {
         core::ptr::from_ref(self).addr()
@@ -148,6 +154,18 @@ impl Gate {
                 return Ok(self.enter_alone(state));
             }
         }
+    }
+
+    /// Waits until all who are inside, or came before, have left; leases stay. For a shard whose
+    /// device takes no calls any more, so that whoever comes later leaves at once.
+    ///
+    /// # Errors
+    ///
+    /// [`Refusal::TimedOut`]; [`Refusal::Busy`] if the calling thread uses some shard already and
+    /// would have to wait.
+    pub(crate) fn drained_until(&self, deadline: Deadline) -> Result<(), Refusal> {
+        let state = lock(&self.state);
+        self.alone(state, deadline).map(drop)
     }
 
     /// Waits until nobody else is inside.

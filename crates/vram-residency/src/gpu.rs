@@ -1,17 +1,21 @@
 //! One GPU of a manager: its device, its region, who has which part of it, and its books.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use vram_alloc::{
-    Alignment, Arena, ArenaError, ArenaReport, ByteLen, Capacity, DeviceOffset, Ledger, Placement,
+    Alignment, Arena, ArenaError, ArenaReport, ByteLen, Capacity, DeviceOffset, Kept, Ledger,
+    Placement,
 };
 use vram_gpu::{Device, DeviceMemory, DeviceState, GpuError};
 
 use crate::block::{Backing, Held, MemoryMode};
 use crate::error::VramError;
 use crate::events::{EventKind, Events};
+use crate::health::{Health, Refused, UnderWay};
+use crate::id::ShardId;
 use crate::pool::StagingPool;
 use crate::promise::Promises;
+use crate::registry::{Entry, Shards};
 use crate::shortfall::Shortfall;
 use crate::space::Space;
 use crate::sync::{Mutex, lock};
@@ -40,21 +44,23 @@ pub(crate) struct Gpu {
     /// All that the manager promised: what expired is given back before anybody looks.
     pub(crate) promises: Arc<Promises>,
     pub(crate) events: Arc<Events>,
+    /// All shards of the manager, to say which of them are lost with the device.
+    shards: Weak<Shards>,
+    pub(crate) health: Arc<Health>,
     pub(crate) arena: Mutex<Arena>,
     unreturned: Mutex<Vec<Unreturned>>,
-    lost: Mutex<Option<GpuError>>,
     pub(crate) wipe: WipePolicy,
     pub(crate) pool: StagingPool,
 }
 
-/// A placement that could not be wiped, or whose block the driver did not take back. It is never
-/// handed out again, and its bytes stay counted.
+/// A placement that could not be wiped, or whose block the driver did not take back. It is not
+/// handed out again, and its bytes stay counted, until the device is reset.
 #[derive(Debug)]
-struct Unreturned {
-    placement: Placement,
-    #[expect(dead_code, reason = "held until the manager goes")]
-    block: Option<Box<dyn DeviceMemory>>,
-    error: GpuError,
+pub(crate) struct Unreturned {
+    pub(crate) placement: Placement,
+    pub(crate) kept: Kept,
+    pub(crate) block: Option<Box<dyn DeviceMemory>>,
+    pub(crate) error: GpuError,
 }
 
 impl Gpu {
@@ -66,6 +72,7 @@ impl Gpu {
         ledger: Ledger,
         promises: Arc<Promises>,
         events: Arc<Events>,
+        shards: Weak<Shards>,
         arena: Arena,
         wipe: WipePolicy,
         pool: StagingPool,
@@ -77,9 +84,10 @@ impl Gpu {
             ledger,
             promises,
             events,
+            shards,
+            health: Arc::default(),
             arena: Mutex::new(arena),
             unreturned: Mutex::default(),
-            lost: Mutex::default(),
             wipe,
             pool,
         }
@@ -89,16 +97,17 @@ impl Gpu {
     ///
     /// [`VramError::DeviceLost`] after a sticky error. The device is not touched.
     pub(crate) fn ready(&self) -> Result<(), VramError> {
-        let mut lost = lock(&self.lost);
-        if lost.is_none()
-            && let DeviceState::Lost { error } = self.device.state()
-        {
-            // Somebody else's call, through another manager or their own, met the sticky error.
-            *lost = Some(error);
+        let life = self.health.life();
+        if let Some(error) = self.health.lost() {
+            return Err(self.device_lost(error));
         }
-        match *lost {
+        if let DeviceState::Lost { error } = self.device.state() {
+            // Somebody else's call, through another manager or their own, met the sticky error.
+            self.lose(error, Some(life));
+        }
+        match self.health.lost() {
             None => Ok(()),
-            Some(error) => Err(VramError::DeviceLost { gpu: self.index, source: Box::new(error) }),
+            Some(error) => Err(self.device_lost(error)),
         }
     }
 
@@ -109,27 +118,56 @@ impl Gpu {
         }
     }
 
-    /// Turns a device's answer into the caller's, and remembers a sticky one.
+    fn device_lost(&self, error: GpuError) -> VramError {
+        VramError::DeviceLost { gpu: self.index, source: Box::new(error) }
+    }
+
+    /// Begins to take memory, if the device takes calls and the manager is open.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::DeviceLost`], [`VramError::Closed`].
+    pub(crate) fn enter(&self) -> Result<UnderWay, VramError> {
+        self.ready()?;
+        self.health.enter().map_err(|refused| match refused {
+            Refused::Lost(error) => self.device_lost(error),
+            Refused::Closed => VramError::Closed,
+        })
+    }
+
+    /// Turns a device's answer into the caller's, and remembers one that took the device.
     pub(crate) fn failed(&self, error: GpuError) -> VramError {
-        if error.is_sticky() {
-            let mut lost = lock(&self.lost);
-            let first = lost.is_none();
-            lost.get_or_insert(error);
-            drop(lost);
-            if first {
-                tracing::error!(gpu = self.index, %error, "device lost");
-                self.events.emit(EventKind::DeviceLost {
-                    gpu: self.index,
-                    error: error.to_string().into(),
-                    shards: Vec::new(),
-                });
-            }
-            return VramError::DeviceLost { gpu: self.index, source: Box::new(error) };
+        // Stale: somebody else has reset the device, and everything that lay there is gone.
+        if error.is_sticky() || matches!(error, GpuError::StaleAllocation { .. }) {
+            self.lose(error, None);
+            return self.device_lost(error);
         }
         match error {
             GpuError::HostMemory { wanted } => VramError::HostMemory { wanted },
             other => VramError::Device { gpu: self.index, source: Box::new(other) },
         }
+    }
+
+    /// Notes a loss, and tells of it once. The caller holds no lock but a shard's gate.
+    fn lose(&self, error: GpuError, life: Option<u64>) {
+        if !self.health.lose(error, life) {
+            return;
+        }
+        let held = self.entries().into_iter().map(|entry| entry.id.clone());
+        let shards: Vec<ShardId> = held.collect();
+        tracing::error!(gpu = self.index, shards = shards.len(), %error, "device lost");
+        let error = error.to_string().into();
+        self.events.emit(EventKind::DeviceLost { gpu: self.index, error, shards });
+    }
+
+    /// The shards that lie here, in ascending order of their ids.
+    pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
+        let Some(shards) = self.shards.upgrade() else { return Vec::new() };
+        let mut entries: Vec<_> = shards.iter().map(|entry| Arc::clone(entry.value())).collect();
+        // Only now: no guard of the map is held while an entry is looked at.
+        entries.retain(|entry| entry.state().lies_on(self));
+        entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        entries
     }
 
     /// Finds room for `len` bytes and takes it, in the arena and in the books at once; then a block
@@ -251,17 +289,32 @@ impl Gpu {
     }
 
     /// Sets a placement aside whose bytes could not be wiped, or not be given back.
-    pub(crate) fn set_aside(
-        &self,
-        placement: Placement,
-        block: Option<Box<dyn DeviceMemory>>,
-        error: GpuError,
-    ) {
-        let bytes = placement.footprint().get();
-        tracing::error!(gpu = self.index, bytes, %error, "bytes could not be given back and stay counted");
-        let gone = EventKind::NotReturned { gpu: self.index, bytes: placement.footprint() };
-        lock(&self.unreturned).push(Unreturned { placement, block, error });
-        self.events.emit(gone);
+    pub(crate) fn set_aside(&self, unreturned: Unreturned) {
+        let (bytes, error) = (unreturned.placement.footprint(), unreturned.error);
+        tracing::error!(gpu = self.index, bytes = bytes.get(), %error, "bytes could not be given back and stay counted");
+        lock(&self.unreturned).push(unreturned);
+        self.events.emit(EventKind::NotReturned { gpu: self.index, bytes });
+    }
+
+    /// Takes out what could not be given back, to try again or because it is gone.
+    pub(crate) fn take_unreturned(&self) -> Vec<Unreturned> {
+        core::mem::take(&mut *lock(&self.unreturned))
+    }
+
+    /// Puts back what could not be given back this time either.
+    pub(crate) fn still_unreturned(&self, unreturned: Unreturned) {
+        lock(&self.unreturned).push(unreturned);
+    }
+
+    /// Lets bytes be handed out again that could not be given back before.
+    pub(crate) fn returned(&self, unreturned: Unreturned) {
+        let Unreturned { placement, kept, block, .. } = unreturned;
+        let mut arena = lock(&self.arena);
+        self.take_back(&mut arena, placement);
+        // Under the arena's lock, so that nobody sees the room in one and not in the other.
+        kept.release();
+        drop(arena);
+        drop(block);
     }
 
     /// Bytes that could not be given back.
@@ -293,7 +346,7 @@ impl Gpu {
         let arena = lock(&self.arena);
         let (books, mut report) = (self.ledger.capacity(), arena.report());
         drop(arena);
-        if self.backing.mode() == MemoryMode::Blocks {
+        if self.backing.region().ptr_eq(&Weak::new()) {
             // The arena is no region here: only the books say what there is.
             report.largest_hole = books.room();
             report.hole_count = usize::from(!books.room().is_zero());

@@ -11,6 +11,7 @@
 //! ```
 
 use core::fmt;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -24,9 +25,11 @@ use vram_seal::{
 use zeroize::Zeroizing;
 
 use crate::age::Moment;
+use crate::backup::Exported;
 use crate::call::Call;
 use crate::cancel::CancelToken;
 use crate::error::VramError;
+use crate::gpu::Gpu;
 use crate::hashes::Hashes;
 use crate::key_uses::KeyUse;
 use crate::lanes::{Lanes, Worker};
@@ -35,7 +38,7 @@ use crate::progress::{Progress, ProgressFn, Watch};
 use crate::read::zeroed;
 use crate::registry::Seal;
 use crate::regular_file;
-use crate::request::SealRequest;
+use crate::request::{SealRequest, SealedAs};
 use crate::shard::SealedShard;
 use crate::space::{Space, locate};
 use crate::standing::OnEviction;
@@ -71,6 +74,21 @@ impl<'a> ImportRequest<'a> {
             metadata: None,
             shard_index: None,
             revision: None,
+            expected_digest: None,
+            progress: None,
+            cancel: None,
+        }
+    }
+
+    /// A request for the image of something that was sealed here before.
+    fn again(sealed_as: &SealedAs, gpu: u32) -> Self {
+        let mut request = SealRequest::new(&sealed_as.model_id, gpu).read_back(ReadBack::Full);
+        request.sealed_as = sealed_as.clone();
+        Self {
+            request,
+            metadata: Some(sealed_as.metadata),
+            shard_index: Some(sealed_as.shard_index),
+            revision: Some(sealed_as.revision),
             expected_digest: None,
             progress: None,
             cancel: None,
@@ -234,25 +252,34 @@ impl VramManager {
         image: impl AsRef<Path>,
     ) -> Result<SealedShard, VramError> {
         let path = image.as_ref();
-        let named = |error| match error {
-            VramError::Seal(source) => {
-                VramError::Image { path: path.to_path_buf(), source: Box::new(source) }
-            }
-            VramError::Io { action, path: None, source } => {
-                VramError::Io { action, path: Some(path.to_path_buf()), source }
-            }
-            other => other,
-        };
         let gpu = Some(request.request.gpu);
         let work = || {
-            let mut file = regular_file::open_regular(path).map_err(|error| VramError::Io {
-                action: "open the sealed image",
-                path: Some(path.to_path_buf()),
-                source: Arc::new(error),
-            })?;
-            self.core.import(request, &mut file).map_err(named)
+            self.core.check_open()?;
+            let mut file = open_image(path)?;
+            self.core.import(request, &mut file).map_err(|error| in_file(path, error))
         };
         self.core.watched_for(Call::Import, None, gpu, work, |shard| shard.plaintext_len)
+    }
+}
+
+fn open_image(path: &Path) -> Result<File, VramError> {
+    regular_file::open_regular(path).map_err(|error| VramError::Io {
+        action: "open the sealed image",
+        path: Some(path.to_path_buf()),
+        source: Arc::new(error),
+    })
+}
+
+/// The error of an image, naming its file.
+fn in_file(path: &Path, error: VramError) -> VramError {
+    match error {
+        VramError::Seal(source) => {
+            VramError::Image { path: path.to_path_buf(), source: Box::new(source) }
+        }
+        VramError::Io { action, path: None, source } => {
+            VramError::Io { action, path: Some(path.to_path_buf()), source }
+        }
+        other => other,
     }
 }
 
@@ -264,12 +291,21 @@ struct Proven {
     image_len: u64,
 }
 
+/// An image that lies in device memory, verified there. Dropping it gives everything back.
+struct Landed {
+    seal: Arc<Seal>,
+    space: Space,
+    /// When reading back all of it began, if all of it was.
+    verified: Option<Moment>,
+}
+
 impl Core {
     fn import(
         &self,
         mut request: ImportRequest<'_>,
         image: &mut (dyn Read + Send),
     ) -> Result<SealedShard, VramError> {
+        self.check_open()?;
         let gpu = Arc::clone(self.gpu(request.request.gpu)?);
         gpu.ready()?;
         let proven = self.prove(&request, image)?;
@@ -283,35 +319,86 @@ impl Core {
         wanted.sealed_as.metadata = ContentDigest::from_bytes(*fields.metadata_hash());
         wanted.sealed_as.shard_index = fields.shard_index();
         wanted.sealed_as.revision = fields.revision();
+        let (space, counted) = self.place(&wanted, len)?;
+        let landed = self.land(&wanted, proven, image, space, &watch)?;
+        if let Some(expected) = request.expected_digest
+            && expected != landed.seal.digest
+        {
+            return Err(VramError::DigestMismatch {
+                model_id: wanted.sealed_as.model_id,
+                expected: Box::new(expected),
+                found: Box::new(landed.seal.digest),
+            });
+        }
+        let Landed { seal, space, verified } = landed;
+        let id = self.ids.next(&*self.clock);
+        let entry = self.entry(id, &wanted, seal, space, counted, verified);
+        // Before the shard is resident: a callback that panics must not leave one behind.
+        watch.finish();
+        Ok(self.publish(entry))
+    }
+
+    /// Writes an image to the place that was found for it, and verifies it there.
+    fn land(
+        &self,
+        wanted: &SealRequest,
+        proven: Proven,
+        image: &mut (dyn Read + Send),
+        mut space: Space,
+        watch: &Watch<'_>,
+    ) -> Result<Landed, VramError> {
+        let fields = proven.opener.fields();
         let params = self
             .defaults
             .with_protection(fields.protection())
             .with_segment(fields.segment())
             .with_suite(fields.suite().unwrap_or(self.defaults.suite()))
             .with_scope(fields.scope().unwrap_or(self.defaults.scope()));
-
-        let (mut space, counted) = self.place(&wanted, len)?;
         space.written()?;
-        let hashes = self.write_image(&proven, image, &space, &watch)?;
+        let hashes = self.write_image(&proven, image, &space, watch)?;
         let digest = proven.opener.check_digest(&hashes)?;
-        if let Some(expected) = request.expected_digest.filter(|expected| *expected != digest) {
-            return Err(VramError::DigestMismatch {
-                model_id: wanted.sealed_as.model_id,
-                expected: Box::new(expected),
-                found: Box::new(digest),
-            });
-        }
         let Proven { record, opener, key_use, .. } = proven;
         let seal = Arc::new(Seal { record, opener, params, digest, key_use });
         let view = space.view(seal);
         let began = Moment::now(&*self.clock);
         let read_back = wanted.read_back.unwrap_or(ReadBack::Full);
         let verified = self.read_back(&view, read_back)?.then_some(began);
-        let id = self.ids.next(&*self.clock);
-        let entry = self.entry(id, &wanted, view.seal, space, counted, verified);
-        // Before the shard is resident: a callback that panics must not leave one behind.
-        watch.finish();
-        Ok(self.publish(entry))
+        Ok(Landed { seal: view.seal, space, verified })
+    }
+
+    /// Brings the content of a lost shard to a GPU, from the image that it was written to. `lost` is
+    /// the seal that it had; what lies there afterwards need not have its protection.
+    ///
+    /// # Errors
+    ///
+    /// As an import. None if the file holds another image by now.
+    pub(crate) fn bring_back(
+        &self,
+        sealed_as: &SealedAs,
+        exported: &Exported,
+        lost: &Seal,
+        target: &Arc<Gpu>,
+        place: impl FnOnce() -> Result<Space, VramError>,
+    ) -> Result<Option<(Arc<Seal>, Space)>, VramError> {
+        target.ready()?;
+        let path = &exported.path;
+        let mut file = open_image(path)?;
+        let request = ImportRequest::again(sealed_as, target.index);
+        let back = || {
+            let proven = self.prove(&request, &mut file)?;
+            if proven.record != exported.record {
+                return Ok(None);
+            }
+            let watch = Watch::new(proven.opener.fields().plaintext_len(), None, None);
+            let mut landed = self.land(&request.request, proven, &mut file, place()?, &watch)?;
+            if let Some(began) = landed.verified {
+                landed.space.verified(began);
+            }
+            // The content of an Authenticated shard was sealed anew for the image.
+            let same = landed.seal.digest == lost.digest;
+            Ok(same.then_some((landed.seal, landed.space)))
+        };
+        back().map_err(|error| in_file(path, error))
     }
 
     /// Reads and proves everything that comes before the data.

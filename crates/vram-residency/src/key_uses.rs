@@ -73,15 +73,21 @@ impl Core {
 }
 
 impl VramManager {
-    /// The ids of all keys of the ring, in ascending order.
+    /// The ids of all keys of the ring, in ascending order; none once the manager was closed.
     #[must_use]
     pub fn key_ids(&self) -> Vec<KeyId> {
+        if self.core.check_open().is_err() {
+            return Vec::new();
+        }
         read(&self.core.keys).ids()
     }
 
-    /// The id of the key that new seals are made with.
+    /// The id of the key that new seals are made with, or were until the manager was closed.
     #[must_use]
     pub fn active_key(&self) -> KeyId {
+        if let Some(last) = self.core.closing.last_key() {
+            return last;
+        }
         read(&self.core.keys).active().id()
     }
 
@@ -93,6 +99,7 @@ impl VramManager {
     pub fn add_key(&self, key: SealKey) -> Result<(), VramError> {
         self.core.watched(Call::AddKey, None, None, 0, || {
             let mut keys = self.core.keys.write().unwrap_or_else(PoisonError::into_inner);
+            self.core.check_open()?;
             Ok(keys.add(key)?)
         })
     }
@@ -106,6 +113,7 @@ impl VramManager {
     pub fn set_active_key(&self, key: &KeyId) -> Result<(), VramError> {
         self.core.watched(Call::ActivateKey, None, None, 0, || {
             let mut keys = self.core.keys.write().unwrap_or_else(PoisonError::into_inner);
+            self.core.check_open()?;
             Ok(keys.set_active(key)?)
         })
     }
@@ -119,6 +127,7 @@ impl VramManager {
     pub fn retire_key(&self, key: &KeyId) -> Result<(), VramError> {
         self.core.watched(Call::RetireKey, None, None, 0, || {
             let mut keys = self.core.keys.write().unwrap_or_else(PoisonError::into_inner);
+            self.core.check_open()?;
             if keys.active().id() == *key {
                 return Err(KeyError::ActiveKey { id: *key }.into());
             }

@@ -1,5 +1,7 @@
 //! The staging buffers of the workers of one call, and the copies they have under way.
 
+use core::cell::Cell;
+use core::marker::PhantomData;
 use std::collections::VecDeque;
 
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange};
@@ -25,6 +27,19 @@ pub(crate) struct Lanes<'a> {
 pub(crate) struct Worker<'a> {
     lanes: &'a Lanes<'a>,
     lane: Lane,
+    /// It counts on the thread that it was made on.
+    bound_to_thread: PhantomData<*const ()>,
+}
+
+thread_local! {
+    /// Workers of calls of this crate that this thread is.
+    static WORKERS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether the calling thread works for a call of this crate: it is in a callback of that call.
+pub(crate) fn on_a_worker() -> bool {
+    // While the thread ends there is nothing to ask, and no callback.
+    WORKERS.try_with(|workers| workers.get() > 0).unwrap_or(false)
 }
 
 #[derive(Debug, Default)]
@@ -40,7 +55,8 @@ impl<'a> Lanes<'a> {
     }
 
     pub(crate) fn worker(&'a self) -> Worker<'a> {
-        Worker { lanes: self, lane: Lane::default() }
+        let _ending = WORKERS.try_with(|workers| workers.set(workers.get().saturating_add(1)));
+        Worker { lanes: self, lane: Lane::default(), bound_to_thread: PhantomData }
     }
 
     /// Waits for every copy.
@@ -153,6 +169,7 @@ impl Worker<'_> {
 
 impl Drop for Worker<'_> {
     fn drop(&mut self) {
+        let _ending = WORKERS.try_with(|workers| workers.set(workers.get().saturating_sub(1)));
         lock(&self.lanes.parked).push(core::mem::take(&mut self.lane));
     }
 }

@@ -228,6 +228,7 @@ impl Core {
         let entry = self.resolve(handle)?;
         let pass = entry.gate.shared_until(deadline);
         let pass = pass.map_err(|refusal| refused(&entry, refusal, timeout))?;
+        self.check_open()?;
         let view = entry.view()?;
         entry.check_current(handle)?;
         entry.not_quarantined()?;
@@ -260,6 +261,7 @@ impl Core {
         let entry = self.resolve(handle)?;
         let pass = entry.gate.exclusive_until(Deadline::within(timeout));
         let _pass = pass.map_err(|refusal| refused(&entry, refusal, timeout))?;
+        self.check_open()?;
         entry.view()?;
         entry.check_current(handle)?;
         work(&entry)
@@ -287,7 +289,7 @@ fn address(view: &View) -> Option<DeviceAddress> {
     region.checked_add(view.range.start().get()).map(DeviceAddress::new)
 }
 
-fn refused(entry: &Entry, refusal: Refusal, waited: Duration) -> VramError {
+pub(crate) fn refused(entry: &Entry, refusal: Refusal, waited: Duration) -> VramError {
     match refusal {
         Refusal::Busy(busy) => in_use(entry, busy),
         Refusal::TimedOut => VramError::TimedOut { shard: entry.id.clone(), waited },

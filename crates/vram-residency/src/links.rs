@@ -121,7 +121,9 @@ impl Core {
             probed: ByteLen::ZERO,
             error: None,
         };
-        if self.links.is_distrusted(source.index, target.index) {
+        if let Err(error) = self.check_open() {
+            (report.state, report.error) = (LinkState::Unknown, Some(error));
+        } else if self.links.is_distrusted(source.index, target.index) {
             report.state = LinkState::Distrusted;
         } else if target.device.can_copy_from_peer(&*source.device) {
             match send(source, target) {

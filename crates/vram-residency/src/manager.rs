@@ -12,6 +12,7 @@ use vram_seal::{ContentDigest, KeyRing, SealParams, TicketKey};
 use crate::builder::VramManagerBuilder;
 use crate::call::Call;
 use crate::clock::Clock;
+use crate::close::Closing;
 use crate::error::VramError;
 use crate::events::{Events, SinkThreads};
 use crate::free::FreedReceipt;
@@ -77,6 +78,7 @@ pub(crate) struct Core {
     pub(crate) scrubbing: Scrubbing,
     /// Uses of any shard so far.
     pub(crate) uses: AtomicU64,
+    pub(crate) closing: Closing,
     pub(crate) meters: Meters,
     // Last: what goes before it may have something to say.
     #[expect(dead_code, reason = "held for its drop")]
@@ -448,9 +450,10 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// In this order: [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
+    /// In this order: [`VramError::Closed`], [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
     /// [`VramError::ShardFreed`], [`VramError::StaleHandle`], [`VramError::Parked`].
     pub(crate) fn resolve(&self, handle: &SealedShard) -> Result<Arc<Entry>, VramError> {
+        self.check_open()?;
         self.marker.check(handle)?;
         let entry = self
             .registry
@@ -467,10 +470,11 @@ impl Core {
     pub(crate) fn shared<T>(
         &self,
         handle: &SealedShard,
-        work: impl FnOnce(&Entry) -> Result<T, VramError>,
+        work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
     ) -> Result<T, VramError> {
         let entry = self.resolve(handle)?;
         let _pass = entry.gate.shared().map_err(|busy| in_use(&entry, busy))?;
+        self.check_open()?;
         // It may have been freed or sealed anew during the wait.
         entry.view()?;
         entry.check_current(handle)?;
@@ -485,6 +489,7 @@ impl Core {
     ) -> Result<T, VramError> {
         let entry = self.resolve(handle)?;
         let _pass = entry.gate.exclusive().map_err(|busy| in_use(&entry, busy))?;
+        self.check_open()?;
         entry.view()?;
         entry.check_current(handle)?;
         work(&entry)

@@ -69,6 +69,7 @@ impl Core {
         let to = space.gpu().index;
         let (now, verified) = (Moment::now(&*self.clock), space.verified_at());
         let mut state = entry.state();
+        space.rest();
         let old = state.space.replace(space);
         state.ages.arrived(now, verified);
         drop(state);

@@ -166,7 +166,7 @@ impl VramManager {
             let ParkedModel { model_id, pieces } = parked;
             let pieces = pieces.into_iter().zip(spaces).map(|(piece, space)| ModelPiece {
                 piece: piece.piece,
-                shard: core.return_to(piece.parked, space),
+                shard: core.return_to(piece.parked, space, false),
             });
             Ok(ModelHandle { model_id, pieces: pieces.collect() })
         };

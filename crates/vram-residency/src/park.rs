@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 
 use crate::admit::GpuChoice;
 use crate::age::Moment;
+use crate::backup::Backup;
 use crate::builder::VramManagerBuilder;
 use crate::call::Call;
 use crate::error::VramError;
@@ -104,7 +105,8 @@ impl VramManagerBuilder {
 
 impl VramManager {
     /// Takes a shard off its GPU and into host memory, encrypted. Every segment is verified on the
-    /// way, and the device bytes are wiped afterwards.
+    /// way, and the device bytes are wiped afterwards. Of a GPU that is lost, the shard's
+    /// [backup](Self::back_up) is taken, if there is one.
     ///
     /// The value that comes out is the shard from then on: [`wake`](Self::wake) makes it resident
     /// again, dropping it gives it up. Handles answer [`VramError::Parked`] meanwhile.
@@ -160,7 +162,7 @@ impl VramManager {
             let copied =
                 copied.unwrap_or_else(|_panic| Err(device_panicked(core, GpuChoice::One(gpu))));
             match copied {
-                Ok(space) => Ok(core.return_to(parked, space)),
+                Ok(space) => Ok(core.return_to(parked, space, false)),
                 Err(error) => Err(WakeError::new(parked, error)),
             }
         })
@@ -176,6 +178,13 @@ impl VramManager {
 impl Core {
     /// Parks a shard. The caller is exclusive at its gate. On any failure it is where it was.
     pub(crate) fn park_entry(&self, entry: &Arc<Entry>) -> Result<ParkedShard, VramError> {
+        if entry.view()?.gpu.lost().is_some() {
+            // Out of reach there; a backup is all that can be taken anywhere else.
+            let backup = entry.state().copies.backup.take();
+            if let Some(backup) = backup {
+                return Ok(self.leave(backup.into_copy(Arc::clone(entry))));
+            }
+        }
         Ok(self.leave(self.host_copy(entry)?))
     }
 
@@ -233,7 +242,8 @@ impl Core {
     }
 
     /// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
-    fn copy_back(&self, parked: &ParkedShard, gpu: u32) -> Result<Space, VramError> {
+    pub(crate) fn copy_back(&self, parked: &ParkedShard, gpu: u32) -> Result<Space, VramError> {
+        self.check_open()?;
         self.check_own(parked)?;
         let mut space = self.place_for(&parked.copy.entry, self.gpu(gpu)?)?;
         self.copy_into(parked, &mut space)?;
@@ -265,8 +275,14 @@ impl Core {
         Ok(())
     }
 
-    /// Lets a parked shard be resident where a verified copy of it lies.
-    pub(crate) fn return_to(&self, parked: ParkedShard, mut space: Space) -> SealedShard {
+    /// Lets a parked shard be resident where a verified copy of it lies. The host copy goes, or
+    /// stays as its backup.
+    pub(crate) fn return_to(
+        &self,
+        parked: ParkedShard,
+        mut space: Space,
+        keep_copy: bool,
+    ) -> SealedShard {
         let ParkedShard { copy, listed } = parked;
         // Before anybody can find it awake, and park it again.
         listed.woken();
@@ -278,10 +294,14 @@ impl Core {
         let _pass = entry.gate.exclusive();
         let (now, verified) = (Moment::now(&*self.clock), space.verified_at());
         let mut state = entry.state();
+        space.rest();
         state.space = Some(space);
         state.parked = false;
         state.host_len = ByteLen::ZERO;
         state.ages.arrived(now, verified);
+        if keep_copy {
+            state.copies.backup = Some(Backup::of(*copy));
+        }
         // Of this very moment: somebody else may park it again in the next.
         let stated = state.stated(&entry);
         drop(state);

@@ -62,7 +62,8 @@ pub(crate) struct Listed {
 pub struct ParkCapacity {
     /// Host bytes that may be taken; 2^48 − 1 if no limit was set.
     pub limit: ByteLen,
-    /// Host bytes that are taken: sealed bytes, and segment tables made for parking.
+    /// Host bytes that are taken: sealed bytes, and segment tables made for parking. Backups of
+    /// resident shards count too.
     pub used: ByteLen,
     /// Shards that are parked.
     pub shard_count: u64,

@@ -44,6 +44,13 @@ impl StagingPool {
         device.staging(len)
     }
 
+    /// Gives all idle buffers back to the host.
+    pub(crate) fn clear(&self) {
+        let idle = core::mem::take(&mut *lock(&self.idle));
+        // Outside the lock: page-locked memory is the driver's business.
+        drop(idle);
+    }
+
     /// Takes a buffer back, after wiping it.
     pub(crate) fn give(&self, mut staging: Staging) {
         staging.as_mut_slice().fill(0);

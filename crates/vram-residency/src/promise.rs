@@ -14,7 +14,7 @@ use crate::error::VramError;
 use crate::gpu::Gpu;
 use crate::registry::Counted;
 use crate::space::Space;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
 
 /// The number of a reservation within its manager: from 1, rising, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +55,8 @@ pub(crate) struct Promises {
     /// Changed under the lock of `held`.
     earliest: AtomicU64,
     held: Mutex<BTreeMap<ReservationId, Arc<Promise>>>,
+    /// Told when one ends.
+    ended: Condvar,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -95,7 +97,7 @@ pub(crate) struct Home {
 impl Promises {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         let (last_id, earliest) = (AtomicU64::new(0), AtomicU64::new(NEVER));
-        Self { clock, last_id, earliest, held: Mutex::default() }
+        Self { clock, last_id, earliest, held: Mutex::default(), ended: Condvar::new() }
     }
 
     /// Writes a promise down.
@@ -152,8 +154,34 @@ impl Promises {
 
     /// Takes a promise back from its holder.
     pub(crate) fn release(&self, promise: &Promise) {
-        lock(&self.held).remove(&promise.id);
         promise.close(Contents::Released);
+        lock(&self.held).remove(&promise.id);
+        self.ended.notify_all();
+    }
+
+    /// Waits until no promise is open.
+    ///
+    /// # Errors
+    ///
+    /// How many are left at the deadline.
+    pub(crate) fn ended_until(&self, deadline: Deadline) -> Result<(), usize> {
+        loop {
+            self.sweep();
+            let now = nanos(self.clock.monotonic());
+            let held = lock(&self.held);
+            if held.is_empty() {
+                return Ok(());
+            }
+            // The clock tells nobody when it has come so far: look again by then.
+            let next = self.earliest.load(Ordering::Acquire);
+            let expiry = (next != NEVER).then(|| Duration::from_nanos(next.saturating_sub(now)));
+            let until = expiry.map_or(deadline, |left| deadline.or_within(left));
+            if let Err(held) = wait_until(&self.ended, held, until)
+                && deadline.has_passed()
+            {
+                return Err(held.len());
+            }
+        }
     }
 
     /// Sets how long a promise lasts from now on.
@@ -183,6 +211,18 @@ impl Promises {
         let end = promise.expires_at.load(Ordering::Acquire);
         let left = || Duration::from_nanos(end).saturating_sub(self.clock.monotonic());
         (end != NEVER).then(left)
+    }
+
+    /// Places of a GPU that are promised.
+    pub(crate) fn places_on(&self, gpu: u32) -> usize {
+        let here = |contents: &Contents| match contents {
+            Contents::Places { spaces, .. } => {
+                spaces.iter().flatten().filter(|space| space.gpu().index == gpu).count()
+            }
+            _ => 0,
+        };
+        let counts = self.list().into_iter().map(|promise| promise.look(here));
+        counts.fold(0, usize::saturating_add)
     }
 
     /// All open promises, in ascending order of their ids.
@@ -221,6 +261,23 @@ impl Promise {
     /// Bytes that are still held on one GPU.
     pub(crate) fn remaining_on(&self, gpu: u32) -> ByteLen {
         self.look(|contents| contents.len_where(|index| index == gpu))
+    }
+
+    /// Nobody is under way to its places.
+    pub(crate) fn rest(&self) {
+        if let Contents::Places { spaces, .. } = &mut *lock(&self.contents) {
+            spaces.iter_mut().flatten().for_each(Space::rest);
+        }
+    }
+
+    /// Forgets blocks of an earlier life of their devices. The places stay.
+    pub(crate) fn forget_stale(&self) {
+        let mut stale = Vec::new();
+        if let Contents::Places { spaces, .. } = &mut *lock(&self.contents) {
+            stale.extend(spaces.iter_mut().flatten().filter_map(Space::take_stale));
+        }
+        // Outside the lock.
+        drop(stale);
     }
 
     /// Takes bytes out of the promise.

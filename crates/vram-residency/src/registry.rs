@@ -9,6 +9,7 @@ use vram_alloc::{ByteLen, DeviceRange};
 use vram_seal::{ContentDigest, KeyId, Opener, Protection, SealParams, SealRecord};
 
 use crate::age::Ages;
+use crate::backup::Copies;
 use crate::block::Block;
 use crate::error::VramError;
 use crate::events::{EventKind, Events};
@@ -50,8 +51,8 @@ pub(crate) struct Entry {
     pub(crate) standing: Standing,
     events: Arc<Events>,
     state: Mutex<State>,
-    #[expect(dead_code, reason = "held for its drop")]
-    counted: Counted,
+    /// Its place among the shards that may be resident; taken out when it is lost with its device.
+    counted: Mutex<Option<Counted>>,
 }
 
 /// What changes about a resident shard. Changed only by whoever is exclusive at the gate, but for
@@ -72,6 +73,8 @@ pub(crate) struct State {
     pub(crate) quarantine: Option<Vec<u64>>,
     /// Since when it lies there, and when all of it was last found sound.
     pub(crate) ages: Ages,
+    /// Copies of it elsewhere, to bring it back from if its device is lost.
+    pub(crate) copies: Copies,
 }
 
 /// One seal of a shard: never changed, only replaced.
@@ -130,6 +133,11 @@ impl Registry {
                 wanted: count.saturating_add(1),
             }),
         }
+    }
+
+    /// The shards themselves, for whoever outlives them.
+    pub(crate) fn shards(&self) -> Weak<Shards> {
+        Arc::downgrade(&self.shards)
     }
 
     pub(crate) fn insert(&self, entry: Arc<Entry>) {
@@ -199,8 +207,13 @@ impl Entry {
             standing,
             events,
             state: Mutex::new(state),
-            counted,
+            counted: Mutex::new(Some(counted)),
         }
+    }
+
+    /// Gives up its place among the shards, or passes it on.
+    pub(crate) fn take_seat(&self) -> Option<Counted> {
+        lock(&self.counted).take()
     }
 
     /// The state, for a short look or assignment: nothing is called while it is held.
@@ -293,6 +306,18 @@ impl View {
 }
 
 impl State {
+    /// Whether the bytes lie on this GPU.
+    pub(crate) fn lies_on(&self, gpu: &Gpu) -> bool {
+        self.space.as_ref().is_some_and(|space| core::ptr::eq(&raw const **space.gpu(), gpu))
+    }
+
+    /// Replaces the seal. What was copied under the old one is a copy of the shard no more.
+    pub(crate) fn seal_anew(&mut self, seal: Arc<Seal>) {
+        self.seal = seal;
+        self.generation = self.generation.saturating_add(1);
+        self.copies = Copies::default();
+    }
+
     /// What a handle of the shard states now.
     pub(crate) fn stated(&self, entry: &Entry) -> Stated {
         Stated {

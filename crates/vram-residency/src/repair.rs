@@ -347,6 +347,7 @@ impl Repair<'_, '_> {
         space.settle();
         let now = Moment::now(&*self.core.clock);
         let mut state = self.entry.state();
+        space.rest();
         let old = state.space.replace(space);
         state.ages.arrived(now, Some(began));
         drop(state);

@@ -119,6 +119,8 @@ pub struct ShardReport {
     pub priority: u32,
     /// What may become of it when room is needed.
     pub on_eviction: OnEviction,
+    /// Whether the manager keeps a copy of it in host memory.
+    pub backed_up: bool,
 }
 
 /// What is resident where, and what is left. `Display` prints a table.
@@ -159,6 +161,7 @@ impl Core {
                     pinned: entry.standing.pinned(),
                     priority: entry.standing.claim.priority,
                     on_eviction: self.fate(entry),
+                    backed_up: state.copies.backup.is_some(),
                     leases: u64::try_from(entry.gate.leases()).unwrap_or(u64::MAX),
                 })
             })

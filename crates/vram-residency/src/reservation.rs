@@ -273,7 +273,10 @@ impl VramManager {
 
 impl Core {
     fn reserve(&self, request: ReserveRequest) -> Result<Reservation, VramError> {
+        self.check_open()?;
         let gpu = self.gpu(request.gpu)?;
+        // Held until the promise is written down, where whoever closes the manager finds it.
+        let _under_way = gpu.enter()?;
         let whole = request.bytes.round_up(Alignment::GRANULE).unwrap_or(request.bytes);
         let gpus = core::slice::from_ref(gpu);
         // Reserving evicts nobody; the refusal says what would help.
@@ -292,6 +295,7 @@ impl Core {
         request: &SealRequest,
         data: &[u8],
     ) -> Result<SealedShard, VramError> {
+        self.check_open()?;
         reservation.held.check(self)?;
         if request.gpu != reservation.gpu {
             return Err(VramError::ReservationElsewhere {

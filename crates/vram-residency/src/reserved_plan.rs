@@ -229,6 +229,8 @@ impl Core {
         }
         let contents = Contents::Places { spaces, seats };
         let promise = self.promises.open(request.terms, len, contents);
+        // Only now: whoever waits for the calls under way finds them.
+        promise.rest();
         Ok(PlanReservation { held: Held::new(&self.promises, promise), plan: plan.clone() })
     }
 
@@ -238,6 +240,7 @@ impl Core {
         request: AdmitRequest<'_>,
         source: &dyn ModelSource,
     ) -> Result<ModelHandle, VramError> {
+        self.check_open()?;
         let PlanReservation { held, plan } = reservation;
         held.check(self)?;
         request.check()?;

@@ -4,14 +4,15 @@ use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::{Arc, Weak};
 
-use vram_alloc::{ByteLen, ByteRange, Charge, DeviceRange, Placement, Reservation};
+use vram_alloc::{ByteLen, ByteRange, Charge, DeviceRange, Kept, Placement, Reservation};
 use vram_gpu::GpuError;
 
 use crate::age::Moment;
 use crate::block::{Block, Stuck};
 use crate::dry_run::DryRun;
 use crate::error::VramError;
-use crate::gpu::{Gpu, WipePolicy};
+use crate::gpu::{Gpu, Unreturned, WipePolicy};
+use crate::health::UnderWay;
 use crate::promise::Home;
 use crate::registry::{Seal, View};
 use crate::sync::lock;
@@ -27,9 +28,13 @@ pub(crate) struct Space {
     held: Option<(Placement, Grant)>,
     /// The block that it is, on a GPU that is used block by block.
     block: Option<Arc<Block>>,
+    /// The region that it is a part of, on any other.
+    region: Weak<Block>,
     written: bool,
     /// When the check began that found all that lies here sound, if one did before it counted.
     verified: Option<Moment>,
+    /// Held from before the first write until a shard lies here.
+    under_way: Option<UnderWay>,
     /// The reservation that it was taken out of, and goes back to until it is settled.
     home: Option<Home>,
 }
@@ -42,7 +47,7 @@ enum Grant {
 
 impl Grant {
     /// Leaves the bytes counted for good.
-    fn keep(self) {
+    fn keep(self) -> Kept {
         match self {
             Self::Promised(reservation) => reservation.commit().keep(),
             Self::InUse(charge) => charge.keep(),
@@ -69,20 +74,32 @@ pub(crate) struct Returned {
 }
 
 impl Space {
-    pub(crate) const fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
+    pub(crate) fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
         let held = Some((placement, Grant::Promised(reservation)));
-        Self { gpu, held, block: None, written: false, verified: None, home: None }
+        let region = gpu.backing.region();
+        gpu.health.count_place();
+        Self {
+            gpu,
+            held,
+            block: None,
+            region,
+            written: false,
+            verified: None,
+            under_way: None,
+            home: None,
+        }
     }
 
     /// As [`new`](Self::new), out of a reservation: given back, it goes there.
-    pub(crate) const fn out_of(
+    pub(crate) fn out_of(
         home: Home,
         gpu: Arc<Gpu>,
         placement: Placement,
         reservation: Reservation,
     ) -> Self {
-        let held = Some((placement, Grant::Promised(reservation)));
-        Self { gpu, held, block: None, written: false, verified: None, home: Some(home) }
+        let mut space = Self::new(gpu, placement, reservation);
+        space.home = Some(home);
+        space
     }
 
     /// As [`new`](Self::new), with the memory that is behind it already.
@@ -121,20 +138,42 @@ impl Space {
         &self.gpu
     }
 
-    /// Makes sure that there is memory behind it.
+    /// Makes sure that there is memory behind it, and that no reset takes it away before a shard
+    /// lies there.
     ///
     /// # Errors
     ///
-    /// On a GPU that is used block by block, what the driver says to the allocation.
+    /// [`VramError::DeviceLost`], [`VramError::Closed`]; on a GPU that is used block by block, what
+    /// the driver says to the allocation.
     pub(crate) fn open(&mut self) -> Result<(), VramError> {
-        let len = self.held.as_ref().map_or(ByteLen::ZERO, |(placement, _)| placement.footprint());
-        if let Some(held) = self.gpu.blocks()
-            && self.block.is_none()
-            && !len.is_zero()
-        {
+        if self.written {
+            return Ok(());
+        }
+        if self.under_way.is_none() {
+            self.under_way = Some(self.gpu.enter()?);
+        }
+        let Some(held) = self.gpu.blocks() else {
+            // Nothing was written yet: after a reset it is a part of the new region.
+            self.region = self.gpu.backing.region();
+            return Ok(());
+        };
+        let len = self.footprint();
+        self.block = self.block.take().filter(|block| block.life() == self.gpu.health.life());
+        if self.block.is_none() && !len.is_zero() {
             self.block = Some(self.gpu.allocate(held, len)?);
         }
         Ok(())
+    }
+
+    /// A shard lies here, or a reservation holds it: nobody is under way to it.
+    pub(crate) fn rest(&mut self) {
+        self.under_way = None;
+    }
+
+    /// Takes its block out, if that is of an earlier life of the device.
+    pub(crate) fn take_stale(&mut self) -> Option<Arc<Block>> {
+        let life = self.gpu.health.life();
+        self.block.take_if(|block| block.life() != life)
     }
 
     /// From now on the bytes count as written: they are wiped before they are given back.
@@ -173,7 +212,7 @@ impl Space {
     }
 
     fn behind(&self) -> Weak<Block> {
-        self.block.as_ref().map_or_else(|| self.gpu.backing.region(), Arc::downgrade)
+        self.block.as_ref().map_or_else(|| Weak::clone(&self.region), Arc::downgrade)
     }
 
     /// Where all of it lies in the region, or in its block.
@@ -229,10 +268,11 @@ impl Space {
     pub(crate) fn abandon(mut self, error: GpuError) -> ByteLen {
         let Some((placement, grant)) = self.held.take() else { return ByteLen::ZERO };
         let bytes = placement.footprint();
+        let _under_way = self.gpu.health.leave();
         let _as_well_as_it_goes = self.wipe(&placement);
-        grant.keep();
+        let kept = grant.keep();
         let block = self.block.take().and_then(Arc::into_inner).map(Block::into_memory);
-        self.gpu.set_aside(placement, block, error);
+        self.gpu.set_aside(Unreturned { placement, kept, block, error });
         bytes
     }
 
@@ -241,6 +281,8 @@ impl Space {
             return Ok(Returned { bytes: ByteLen::ZERO, wiped: false, driver_delta: None });
         };
         let bytes = placement.footprint();
+        // Before the device is looked at: a reset waits for those who saw it well.
+        let _under_way = self.gpu.health.leave();
         let outcome = match self.wipe(&placement) {
             // A place that is promised keeps the memory behind it: it may not be had again.
             Ok(wiped) if self.home.as_ref().is_some_and(Home::holds_places) => Ok((wiped, None)),
@@ -264,8 +306,8 @@ impl Space {
                 Ok(Returned { bytes, wiped, driver_delta })
             }
             Err(Stuck { block, error }) => {
-                grant.keep();
-                self.gpu.set_aside(placement, block, error);
+                let kept = grant.keep();
+                self.gpu.set_aside(Unreturned { placement, kept, block, error });
                 Err((bytes, error))
             }
         }
@@ -273,11 +315,9 @@ impl Space {
 
     /// Gives the block back to the driver, and looks what it says if that is wanted.
     fn give_back_block(&mut self, measured: bool) -> Result<Option<i64>, Stuck> {
-        let (Some(block), Some(held)) = (self.block.take(), self.gpu.blocks()) else {
-            return Ok(None);
-        };
+        let Some(block) = self.block.take() else { return Ok(None) };
         let before = if measured { self.gpu.driver_free() } else { None };
-        self.gpu.give_back(held, block)?;
+        self.gpu.give_back(block)?;
         let change = |before: ByteLen| {
             let (before, after) = (i64::try_from(before.get()).ok()?, self.gpu.driver_free()?);
             i64::try_from(after.get()).ok()?.checked_sub(before)
@@ -291,23 +331,37 @@ impl Space {
             return Ok(false);
         }
         // Nothing more is sent to a lost device, and nothing more is placed on it: its memory goes
-        // back to the driver as a whole.
+        // back to the driver as a whole. Of an earlier life it is gone.
         let Ok(memory) = self.memory() else { return Ok(false) };
+        self.gpu.overwrite(&memory, range)
+    }
+
+    /// The bytes that would be wiped before it is given back, if any were written.
+    pub(crate) fn written_bytes(&self) -> Option<(Weak<Block>, DeviceRange)> {
+        let (placement, _) = self.held.as_ref()?;
+        let range = self.in_memory(placement.footprint_range());
+        (self.written && !range.is_empty()).then(|| (self.behind(), range))
+    }
+}
+
+impl Gpu {
+    /// Overwrites a part of device memory. Says whether it did: what is on a lost device is gone
+    /// anyway.
+    ///
+    /// # Errors
+    ///
+    /// What the device answered.
+    pub(crate) fn overwrite(&self, memory: &Block, range: DeviceRange) -> Result<bool, GpuError> {
         // This runs while panics unwind too: a second one must not get out.
         match catch_unwind(AssertUnwindSafe(|| memory.fill(range, 0))) {
             Ok(Ok(())) => Ok(true),
             Ok(Err(error)) => {
-                if let VramError::DeviceLost { .. } = self.gpu.failed(error) {
+                if let VramError::DeviceLost { .. } = self.failed(error) {
                     return Ok(false);
                 }
                 Err(error)
             }
-            Err(_panic) => Err(GpuError::Driver {
-                gpu: memory.gpu(),
-                code: u32::MAX,
-                name: "the device panicked",
-                sticky: false,
-            }),
+            Err(_panic) => Err(self.stuck("the device panicked")),
         }
     }
 }
@@ -316,6 +370,7 @@ impl Drop for Space {
     fn drop(&mut self) {
         // A failure was logged where the bytes were set aside.
         let _logged = self.release(false);
+        self.gpu.health.uncount_place();
     }
 }
 

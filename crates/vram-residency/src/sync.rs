@@ -1,11 +1,12 @@
 //! The locks of this crate, in one place, and what a panic does to them.
 //!
 //! Order in which they are taken, outermost first: a shard's [`Gate`](crate::gate::Gate), its state,
-//! a GPU's arena, the contents of a promise, a GPU's list of bytes that were not returned. The list
-//! of promises is held alone. The key ring is outermost of all but the gate, and its count of uses is
-//! taken inside it. The number of the next event and, inside it, a sink's queue are taken with none
-//! of the others held but a gate, and neither is held while a sink works. The scrubber's locks are
-//! held with none of these. The capacity ledger takes no lock.
+//! a GPU's arena, the contents of a promise, a GPU's list of bytes that were not returned. A GPU's
+//! health, its region and its count of blocks are taken inside any of them, and nothing inside them.
+//! The list of promises is held alone. The key ring is outermost of all but the gate, and its count of
+//! uses is taken inside it. The number of the next event and, inside it, a sink's queue are taken with
+//! none of the others held but a gate, and neither is held while a sink works. The scrubber's locks
+//! are held with none of these. The capacity ledger takes no lock.
 //! No device is called while any of them but the gate is held.
 
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
@@ -33,6 +34,16 @@ impl Deadline {
     /// A deadline that far from now; never, if that is further than the clock can count.
     pub(crate) fn within(timeout: Duration) -> Self {
         Self(Instant::now().checked_add(timeout))
+    }
+
+    /// This one, or that far from now if that is sooner.
+    pub(crate) fn or_within(self, timeout: Duration) -> Self {
+        let Self(other) = Self::within(timeout);
+        Self(self.0.into_iter().chain(other).min())
+    }
+
+    pub(crate) fn has_passed(self) -> bool {
+        self.0.is_some_and(|end| end <= Instant::now())
     }
 }
 

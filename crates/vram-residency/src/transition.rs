@@ -142,9 +142,9 @@ impl Core {
 
         space.commit();
         let mut state = entry.state();
+        space.rest();
         let before = state.space.replace(space);
-        state.seal = new.seal;
-        state.generation = state.generation.saturating_add(1);
+        state.seal_anew(new.seal);
         state.ages.arrived(Moment::now(&*self.clock), verified);
         drop(state);
         // The new copy counts; what becomes of the old place changes nothing about that.

@@ -25,6 +25,7 @@ use vram_seal::{
 };
 
 use crate::age::{Ages, Moment};
+use crate::backup::Copies;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::evict::Goal;
@@ -129,6 +130,7 @@ impl Core {
         request: &SealRequest,
         len: ByteLen,
     ) -> Result<Counted, VramError> {
+        self.check_open()?;
         request.sealed_as.context()?;
         self.gpu(request.gpu)?;
         let limit = self.limits.shard_len_max;
@@ -184,6 +186,7 @@ impl Core {
             generation: 0,
             quarantine: None,
             ages: Ages::new(Moment::now(&*self.clock), verified),
+            copies: Copies::default(),
         };
         let owner = request.owner.clone();
         let standing = Standing::new(request.claim);
@@ -211,6 +214,10 @@ impl Core {
         let known = Arc::clone(&entry);
         let _pass = known.gate.exclusive();
         self.registry.insert(entry);
+        // Only now: whoever waits for the calls under way finds it.
+        if let Some(space) = known.state().space.as_mut() {
+            space.rest();
+        }
         self.events.emit(EventKind::Sealed {
             shard: known.id.clone(),
             model_id: Arc::clone(&known.sealed_as.model_id),

@@ -62,8 +62,7 @@ impl Core {
             Err(panic) => resume_unwind(panic),
         }
         let mut state = entry.state();
-        state.seal = Arc::new(seal);
-        state.generation = state.generation.saturating_add(1);
+        state.seal_anew(Arc::new(seal));
         // Every window was read back as it was written.
         state.ages.arrived(Moment::now(&*self.clock), Some(began));
         Ok(())

@@ -1,0 +1,416 @@
+//! Resetting a lost GPU: emptied, taken anew, and filled again from copies.
+//!
+//! ```text
+//!   lost: every call on it answers `DeviceLost`, nothing is sent to it
+//!    1 wait for the calls that were under way                             they fail fast
+//!    2 device.reset(), a new region                                       refused: as lost as before
+//!    3 a new life: no handle, view or place of the last one reaches into it
+//!    4 its shards leave the books and the arena, each once                without a device call
+//!    5 the GPU takes calls again
+//!    6 shards come back from backups and images, verified                 same id, next generation
+//! ```
+
+mod restore;
+
+use core::fmt;
+use core::panic::AssertUnwindSafe;
+use core::time::Duration;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_gpu::{DeviceState, GpuError};
+
+use crate::backup::Copies;
+use crate::block::{Backing, Block, foreign};
+use crate::error::VramError;
+use crate::events::EventKind;
+use crate::gpu::{Gpu, WipePolicy};
+use crate::id::ShardId;
+use crate::manager::{Core, VramManager, in_use};
+use crate::park::WakeError;
+use crate::registry::{Entry, Seal};
+use crate::shard::SealedShard;
+use crate::space::Space;
+use crate::sync::{Deadline, lock};
+
+/// How long a reset waits for the calls that are under way, where nobody says otherwise. They fail
+/// at their next call to the device, and so wait for sources and sinks alone.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What becomes of the shards that a reset GPU held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Restore {
+    /// They are gone, and their backups with them.
+    Nothing,
+    /// Each comes back from its [backup](VramManager::back_up), else from the image that it was last
+    /// [exported to](VramManager::export_to), if there is one.
+    #[default]
+    FromCopies,
+}
+
+/// How a GPU is reset.
+///
+/// ```
+/// use core::time::Duration;
+/// use vram_residency::{ResetOptions, Restore};
+///
+/// let options =
+///     ResetOptions::new().restore(Restore::FromCopies).elsewhere().within(Duration::from_secs(5));
+/// # let _ = options;
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct ResetOptions {
+    restore: Restore,
+    elsewhere: bool,
+    force: bool,
+    within: Duration,
+}
+
+impl Default for ResetOptions {
+    fn default() -> Self {
+        Self { restore: Restore::default(), elsewhere: false, force: false, within: PATIENCE }
+    }
+}
+
+impl ResetOptions {
+    /// What can be restored is restored, on the GPU that is reset; one that is not lost is left
+    /// alone.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets what becomes of the shards that it held.
+    pub const fn restore(mut self, restore: Restore) -> Self {
+        self.restore = restore;
+        self
+    }
+
+    /// Lets shards that find no room there come back on other GPUs, those with most room first.
+    pub const fn elsewhere(mut self) -> Self {
+        self.elsewhere = true;
+        self
+    }
+
+    /// Also resets a GPU that is not lost and holds shards. They are wiped first, and restored
+    /// from copies as if it had been lost. Nothing leased is taken from a GPU that works, whatever
+    /// is asked.
+    pub const fn force(mut self) -> Self {
+        self.force = true;
+        self
+    }
+
+    /// Sets how long calls that are under way on the GPU are waited for. Default: 30 seconds.
+    pub const fn within(mut self, time: Duration) -> Self {
+        self.within = time;
+        self
+    }
+}
+
+/// What a reset did.
+#[derive(Debug)]
+#[non_exhaustive]
+#[must_use = "shards that could not be placed are parked in here: dropping them gives them up"]
+pub struct ResetReport {
+    /// The GPU.
+    pub gpu: u32,
+    /// The shards that are gone, in ascending order of their ids, and why each was not restored.
+    pub lost: Vec<LostShard>,
+    /// Fresh handles of the shards that came back, in ascending order of their ids.
+    pub restored: Vec<SealedShard>,
+    /// Shards whose backup is good and found no place, each with the reason: parked, to be woken
+    /// where there is room.
+    pub parked: Vec<WakeError>,
+    /// Bytes that could not be given back before, and can be handed out again.
+    pub given_back: ByteLen,
+}
+
+/// A shard that is gone with its device.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LostShard {
+    /// The shard.
+    pub shard_id: ShardId,
+    /// The model that it was sealed as.
+    pub model_id: Arc<str>,
+    /// Who it belonged to, if the request said so.
+    pub owner: Option<Arc<str>>,
+    /// Bytes of plaintext.
+    pub bytes: ByteLen,
+    /// Why it was not restored.
+    pub why: NotRestored,
+}
+
+/// Why a shard was not restored.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum NotRestored {
+    /// Nothing was to be restored.
+    NotAsked,
+    /// There is neither a backup nor an image of it.
+    NoCopy,
+    /// The file that it was exported to holds another image by now.
+    OtherImage,
+    /// The copy is damaged, or could not be brought to a GPU.
+    Failed(VramError),
+}
+
+impl fmt::Display for NotRestored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotAsked => f.write_str("nothing was to be restored"),
+            Self::NoCopy => f.write_str("there is no copy of it"),
+            Self::OtherImage => f.write_str("its file holds another image by now"),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for LostShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} is gone: {}", self.shard_id, self.model_id, self.why)
+    }
+}
+
+impl VramManager {
+    /// Empties a GPU that was lost to a sticky error and takes it into use again, then brings back
+    /// what there are copies of: under the same ids, verified like everything that arrives, with
+    /// the owners, priorities and pins that they had. Other GPUs go on meanwhile.
+    ///
+    /// Handles from before answer [`VramError::StaleHandle`] if their shard came back (ask for a
+    /// fresh one: [`shard`](Self::shard), [`refresh_model`](Self::refresh_model)), and
+    /// [`VramError::ShardFreed`] if it did not. So does a lease of such a shard: its memory is gone
+    /// whoever holds on to it. Reservations on the GPU stay promised; blocks behind reserved places
+    /// are taken again when they are used. Parked shards are not concerned.
+    ///
+    /// A GPU that is not lost is reset as well if it holds no shard, or if [forced](ResetOptions::force).
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`]; [`VramError::Closed`]; [`VramError::NotLost`];
+    /// [`VramError::GpuInUse`] if another reset of it is under way, or if calls on it did not end in
+    /// time (also those that this one is called from inside of); [`VramError::InUse`] if a shard of
+    /// a GPU that works is leased. Everything is as it was then. [`VramError::Device`],
+    /// [`VramError::DeviceLost`] or [`VramError::HostMemory`] if the device refuses the reset or the
+    /// memory after it: it is lost then, its shards are as lost as before, and the reset can be
+    /// tried again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use vram_residency::device::fault::{Action, FaultDevice, FaultPlan, Op};
+    /// use vram_residency::{ByteLen, GpuIndex, HostDevice, ResetOptions, VramManager};
+    ///
+    /// let host = HostDevice::new(GpuIndex::new(0), ByteLen::MIB)?;
+    /// let device = FaultDevice::new(Arc::new(host), FaultPlan::new(1));
+    /// let manager = VramManager::builder().device(device.clone()).build()?;
+    /// let shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
+    /// manager.back_up(&shard)?;
+    ///
+    /// device.next(Op::Read, Action::Driver(214))?; // an uncorrectable memory error
+    /// assert_eq!(manager.unseal_model(&shard).unwrap_err().code(), "device-lost");
+    ///
+    /// let report = manager.reset_gpu(0, ResetOptions::new())?;
+    /// assert_eq!(report.restored[0].shard_id, shard.shard_id);
+    /// assert_eq!(manager.unseal_model(&report.restored[0])?, b"weights");
+    /// assert_eq!(manager.unseal_model(&shard).unwrap_err().code(), "stale-handle");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[tracing::instrument(level = "info", skip_all, fields(gpu))]
+    pub fn reset_gpu(&self, gpu: u32, options: ResetOptions) -> Result<ResetReport, VramError> {
+        self.core.reset(gpu, options)
+    }
+}
+
+/// What is left of a shard whose memory is gone.
+struct Remains {
+    entry: Arc<Entry>,
+    seal: Arc<Seal>,
+    generation: u64,
+    copies: Copies,
+}
+
+impl Core {
+    fn reset(&self, gpu: u32, options: ResetOptions) -> Result<ResetReport, VramError> {
+        self.check_open()?;
+        let gpu = Arc::clone(self.gpu(gpu)?);
+        let busy = |why| VramError::GpuInUse { gpu: gpu.index, why };
+        let _claim = gpu.health.claim().ok_or_else(|| busy("another reset of it is under way"))?;
+        let deadline = Deadline::within(options.within);
+        if gpu.lost().is_some() {
+            gpu.quiet(deadline).map_err(busy)?;
+        } else {
+            gpu.give_up(options.force, deadline)?;
+        }
+        gpu.begin_anew()?;
+        let given_back = gpu.settle_unreturned();
+        let remains = self.let_go(&gpu);
+        for promise in self.promises.list() {
+            promise.forget_stale();
+        }
+        gpu.health.recover();
+        tracing::warn!(gpu = gpu.index, shards = remains.len(), "device reset");
+
+        let mut report = ResetReport {
+            gpu: gpu.index,
+            lost: Vec::new(),
+            restored: Vec::new(),
+            parked: Vec::new(),
+            given_back,
+        };
+        for one in remains {
+            self.restore(one, &gpu, options, &mut report);
+        }
+        self.events.emit(EventKind::DeviceReset {
+            gpu: gpu.index,
+            lost: report.lost.iter().map(|shard| shard.shard_id.clone()).collect(),
+            restored: report.restored.iter().map(|shard| shard.shard_id.clone()).collect(),
+        });
+        Ok(report)
+    }
+
+    /// Takes the shards of an emptied device out of the registry, and their places out of the
+    /// books. Nobody else does so meanwhile: every call on them is refused.
+    fn let_go(&self, gpu: &Gpu) -> Vec<Remains> {
+        let mut remains = Vec::new();
+        for entry in gpu.entries() {
+            let mut state = entry.state();
+            let space = state.space.take();
+            let copies = core::mem::take(&mut state.copies);
+            let (seal, generation) = (Arc::clone(&state.seal), state.generation);
+            drop(state);
+            self.registry.remove(&entry.id);
+            // It is of an earlier life: nothing is wiped.
+            drop(space);
+            remains.push(Remains { entry, seal, generation, copies });
+        }
+        remains
+    }
+}
+
+impl Gpu {
+    /// Waits until nobody is under way on a GPU that takes no calls.
+    ///
+    /// # Errors
+    ///
+    /// Who is, at the deadline, or because the calling thread is inside a call itself.
+    fn quiet(&self, deadline: Deadline) -> Result<(), &'static str> {
+        let busy = "calls on it are still under way";
+        self.health.quiet_until(deadline).map_err(|_left| busy)?;
+        for entry in self.entries() {
+            entry.gate.drained_until(deadline).map_err(|_refusal| busy)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a GPU that works take no more calls, and wipes what it holds. If it is refused, it
+    /// goes on working.
+    fn give_up(&self, force: bool, deadline: Deadline) -> Result<(), VramError> {
+        self.may_be_given_up(force)?;
+        // A loss that is nobody's news: what is refused from here on is refused for the reset.
+        let (gpu, name) = (self.device.info().index, "being reset by its owner");
+        if !self.health.lose(GpuError::Lost { gpu, code: 0, name }, None) {
+            return self
+                .quiet(deadline)
+                .map_err(|why| VramError::GpuInUse { gpu: self.index, why });
+        }
+        let busy = |why| VramError::GpuInUse { gpu: self.index, why };
+        let quiet = self.quiet(deadline).map_err(busy);
+        // Now that nobody comes in any more, what was true before is looked at for good.
+        if let Err(error) = quiet.and_then(|()| self.may_be_given_up(force)) {
+            self.health.recover();
+            return Err(error);
+        }
+        if self.wipe == WipePolicy::Never {
+            return Ok(());
+        }
+        for entry in self.entries() {
+            let bytes = entry.state().space.as_ref().and_then(Space::written_bytes);
+            if let Some((block, range)) = bytes
+                && let Some(block) = block.upgrade()
+            {
+                // Whatever it answers, the device is reset next.
+                let _wiped = self.overwrite(&block, range);
+            }
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::InUse`] for a leased shard, [`VramError::NotLost`] for any other.
+    fn may_be_given_up(&self, force: bool) -> Result<(), VramError> {
+        let entries = self.entries();
+        if let Some(leased) = entries.iter().find(|entry| entry.gate.leases() > 0) {
+            return Err(in_use(leased, crate::gate::Busy { leases: leased.gate.leases() }));
+        }
+        if entries.is_empty() || force {
+            return Ok(());
+        }
+        let shards = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+        Err(VramError::NotLost { gpu: self.index, shards })
+    }
+
+    /// Resets the device, takes memory of it again, and begins its next life. It takes no calls
+    /// yet.
+    ///
+    /// # Errors
+    ///
+    /// What the device answered; everything is as it was.
+    fn begin_anew(&self) -> Result<(), VramError> {
+        let reset_by_others = matches!(self.health.lost(), Some(GpuError::StaleAllocation { .. }));
+        let begun = catch_unwind(AssertUnwindSafe(|| {
+            if !(reset_by_others && self.device.state() == DeviceState::Ready) {
+                self.device.reset()?;
+            }
+            match &self.backing {
+                Backing::Region(_) => match self.region_len() {
+                    len if len.is_zero() => Ok((None, None)),
+                    len => Ok((Some(self.device.allocate(len)?), None)),
+                },
+                Backing::Blocks(_) => Ok((None, Some(self.device.memory()?))),
+            }
+        }));
+        let begun = begun.unwrap_or_else(|_panic| Err(self.stuck("the device panicked")));
+        let (memory, figures) = begun.map_err(|error| {
+            tracing::error!(gpu = self.index, %error, "the device could not be taken again");
+            self.failed(error)
+        })?;
+
+        let (life, buried) = self.health.renew();
+        let old = match &self.backing {
+            Backing::Region(region) => {
+                self.ledger.set_foreign(ByteLen::ZERO);
+                let fresh = memory.map(|memory| Block::region(memory, life));
+                core::mem::replace(&mut *lock(region), fresh)
+            }
+            Backing::Blocks(held) => {
+                held.renew();
+                None
+            }
+        };
+        if let Some(figures) = figures {
+            let total = self.ledger.capacity().total;
+            self.ledger.set_foreign(foreign(total, ByteLen::ZERO, figures));
+        }
+        // What is dropped here is of the last life, and calls no driver; a panic changes nothing.
+        let _dropped = catch_unwind(AssertUnwindSafe(|| {
+            drop((old, buried));
+            self.pool.clear();
+        }));
+        Ok(())
+    }
+
+    /// Lets what could not be given back before be handed out again: the device was emptied.
+    fn settle_unreturned(&self) -> ByteLen {
+        let mut bytes = ByteLen::ZERO;
+        for one in self.take_unreturned() {
+            bytes = bytes.saturating_add(one.placement.footprint());
+            let _dropped = catch_unwind(AssertUnwindSafe(|| self.returned(one)));
+        }
+        bytes
+    }
+}

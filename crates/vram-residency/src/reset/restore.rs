@@ -1,0 +1,236 @@
+//! Bringing a lost shard back from a copy of it.
+
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+
+use super::{LostShard, NotRestored, Remains, ResetOptions, ResetReport, Restore};
+use crate::admit::GpuChoice;
+use crate::age::{Ages, Moment};
+use crate::backup::{Backup, Copies, Exported};
+use crate::error::VramError;
+use crate::gpu::Gpu;
+use crate::manager::Core;
+use crate::park::{WakeError, device_panicked};
+use crate::parked::ParkedShard;
+use crate::registry::{Entry, Seal, State};
+use crate::shard::SealedShard;
+use crate::space::Space;
+use crate::standing::Standing;
+use crate::transition::Anew;
+
+impl Core {
+    /// Brings one shard back, if there is a way, and notes what became of it.
+    pub(super) fn restore(
+        &self,
+        mut remains: Remains,
+        gpu: &Arc<Gpu>,
+        options: ResetOptions,
+        report: &mut ResetReport,
+    ) {
+        let targets = self.targets(gpu, options.elsewhere);
+        let copies = core::mem::take(&mut remains.copies);
+        let mut why = match options.restore {
+            Restore::Nothing => NotRestored::NotAsked,
+            Restore::FromCopies => NotRestored::NoCopy,
+        };
+        if options.restore == Restore::FromCopies {
+            let Copies { backup, exported } = copies;
+            if let Some(backup) = backup {
+                match self.next_generation(&remains) {
+                    Ok(entry) => {
+                        match self.wake_backup(entry, backup, exported.clone(), &targets) {
+                            Ok(shard) => return report.restored.push(shard),
+                            // The host copy itself is no good: whatever else there is.
+                            Err(failed) if is_no_good(failed.error()) => {
+                                why = NotRestored::Failed(failed.error().clone());
+                            }
+                            Err(failed) => return report.parked.push(failed),
+                        }
+                    }
+                    Err(error) => why = NotRestored::Failed(error),
+                }
+            }
+            if let Some(exported) = exported {
+                match self.import_again(&remains, &exported, &targets) {
+                    Ok(shard) => return report.restored.push(shard),
+                    Err(reason) => why = reason,
+                }
+            }
+        }
+        let entry = &remains.entry;
+        // A lease may hold on to the entry for long, and not to its place among the shards.
+        drop(entry.take_seat());
+        tracing::error!(shard = %entry.id, gpu = gpu.index, %why, "lost with its device");
+        report.lost.push(LostShard {
+            shard_id: entry.id.clone(),
+            model_id: Arc::clone(&entry.sealed_as.model_id),
+            owner: entry.owner.clone(),
+            bytes: entry.plaintext_len,
+            why,
+        });
+    }
+
+    /// Where shards may come back, in this order.
+    fn targets(&self, gpu: &Arc<Gpu>, elsewhere: bool) -> Vec<Arc<Gpu>> {
+        let mut targets = vec![Arc::clone(gpu)];
+        if elsewhere && let Ok(others) = self.choose(GpuChoice::MostRoomFirst) {
+            targets.extend(others.into_iter().filter(|other| other.index != gpu.index));
+        }
+        targets
+    }
+
+    /// The shard once more, without a place: its next generation. Handles and leases of the one
+    /// before do not reach it.
+    fn next_generation(&self, remains: &Remains) -> Result<Arc<Entry>, VramError> {
+        let old = &remains.entry;
+        let counted = old.take_seat().map_or_else(|| self.registry.count_one(), Ok)?;
+        let standing = Standing::new(old.standing.claim);
+        standing.set_pinned(old.standing.pinned());
+        let state = State {
+            seal: Arc::clone(&remains.seal),
+            space: None,
+            parked: true,
+            generation: remains.generation.saturating_add(1),
+            quarantine: None,
+            ages: Ages::new(Moment::now(&*self.clock), None),
+            host_len: ByteLen::ZERO,
+            copies: Copies::default(),
+        };
+        let entry = Entry::new(
+            old.id.clone(),
+            old.sealed_as.clone(),
+            old.owner.clone(),
+            old.plaintext_len,
+            standing,
+            Arc::clone(&self.events),
+            state,
+            counted,
+        );
+        self.used(&entry);
+        Ok(Arc::new(entry))
+    }
+
+    /// Wakes a backup, on the first GPU that takes it. It stays a backup.
+    fn wake_backup(
+        &self,
+        entry: Arc<Entry>,
+        backup: Backup,
+        exported: Option<Exported>,
+        targets: &[Arc<Gpu>],
+    ) -> Result<SealedShard, WakeError> {
+        entry.state().copies.exported = exported;
+        self.registry.insert(Arc::clone(&entry));
+        let listed = self.registry.list(&entry);
+        let parked = ParkedShard { copy: Box::new(backup.into_copy(entry)), listed };
+        let mut refusal = None;
+        for target in targets {
+            match self.caught(target, || self.copy_back(&parked, target.index)) {
+                Ok(space) => return Ok(self.return_to(parked, space, true)),
+                // The reason of the GPU that it was on.
+                Err(error) => {
+                    refusal.get_or_insert(error);
+                }
+            }
+        }
+        let count = self.gpu_count();
+        Err(WakeError::new(parked, refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count })))
+    }
+
+    /// Reads the image that a shard was written to, on the first GPU that takes it.
+    fn import_again(
+        &self,
+        remains: &Remains,
+        exported: &Exported,
+        targets: &[Arc<Gpu>],
+    ) -> Result<SealedShard, NotRestored> {
+        let entry = self.next_generation(remains).map_err(NotRestored::Failed)?;
+        let mut refusal = None;
+        for target in targets {
+            // Until it is resident: it lies there for a moment without being under way.
+            let under_way = match target.enter() {
+                Ok(under_way) => under_way,
+                Err(error) => {
+                    refusal.get_or_insert(NotRestored::Failed(error));
+                    continue;
+                }
+            };
+            let brought = self.caught(target, || {
+                self.bring_back(&entry.sealed_as, exported, &remains.seal, target, || {
+                    self.place_for(&entry, target)
+                })
+            });
+            let failure = match brought {
+                Ok(Some((seal, space))) => {
+                    let settled = self
+                        .caught(target, || self.settle_image(&entry, seal, space, &remains.seal));
+                    match settled {
+                        Ok(()) => {
+                            let mut state = entry.state();
+                            state.generation = remains.generation.saturating_add(1);
+                            state.copies.exported = Some(exported.clone());
+                            drop(state);
+                            let shard = self.publish(entry);
+                            drop(under_way);
+                            return Ok(shard);
+                        }
+                        Err(error) => NotRestored::Failed(error),
+                    }
+                }
+                Ok(None) => NotRestored::OtherImage,
+                Err(error) => NotRestored::Failed(error),
+            };
+            // Whatever was there for a moment is given back before the next attempt.
+            let space = entry.state().space.take();
+            drop(space);
+            refusal.get_or_insert(failure);
+        }
+        Err(refusal.unwrap_or(NotRestored::NoCopy))
+    }
+
+    /// Lets what an image brought be the shard, with the protection that the shard had.
+    fn settle_image(
+        &self,
+        entry: &Arc<Entry>,
+        seal: Arc<Seal>,
+        mut space: Space,
+        lost: &Arc<Seal>,
+    ) -> Result<(), VramError> {
+        space.commit();
+        let (now, verified) = (Moment::now(&*self.clock), space.verified_at());
+        let same = seal.record == lost.record;
+        let mut state = entry.state();
+        state.space = Some(space);
+        state.parked = false;
+        // Of one record, the seal that was lost also knows how the shard is sealed by default.
+        state.seal = if same { Arc::clone(lost) } else { seal };
+        state.ages.arrived(now, verified);
+        drop(state);
+        if same {
+            return Ok(());
+        }
+        // An Authenticated shard was encrypted for the image: opened again as it was.
+        let view = entry.view()?;
+        self.seal_anew(entry, &view, Anew { params: lost.params, key: lost.key_id() })?;
+        if entry.state().seal.record == lost.record {
+            return Ok(());
+        }
+        Err(vram_seal::SealError::DigestMismatch.into())
+    }
+
+    /// Runs `work`; a device that panics is answered like one that fails.
+    fn caught<T>(
+        &self,
+        target: &Gpu,
+        work: impl FnOnce() -> Result<T, VramError>,
+    ) -> Result<T, VramError> {
+        let done = catch_unwind(AssertUnwindSafe(work));
+        done.unwrap_or_else(|_panic| Err(device_panicked(self, GpuChoice::One(target.index))))
+    }
+}
+
+fn is_no_good(error: &VramError) -> bool {
+    matches!(error, VramError::ParkedAltered { .. })
+}
