@@ -7,6 +7,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::VramError;
 use crate::id::ShardId;
 use crate::manager::{Core, VramManager};
+use crate::registry::Entry;
 use crate::shard::SealedShard;
 
 /// One moment on both clocks: one to tell people, one to count with.
@@ -101,25 +102,37 @@ impl VramManager {
     }
 }
 
+/// How long nobody has found a shard sound.
+#[derive(Clone, Debug)]
+pub(crate) struct Age {
+    pub(crate) shard: ShardId,
+    pub(crate) gpu: u32,
+    /// Whether it is read from: not in quarantine, nor on a lost GPU.
+    pub(crate) served: bool,
+    pub(crate) unverified: Duration,
+}
+
 impl Core {
-    pub(crate) fn oldest_unverified(&self) -> Option<(ShardId, Duration)> {
+    /// The ages of all resident shards, in ascending order of their ids.
+    pub(crate) fn ages(&self) -> Vec<Age> {
         let lost: Vec<bool> = self.gpus.iter().map(|gpu| gpu.ready().is_err()).collect();
-        let mut oldest: Option<(ShardId, Duration)> = None;
-        for entry in self.registry.sorted() {
-            let state = entry.state();
-            let gpu = usize::try_from(state.gpu_index()).unwrap_or(usize::MAX);
-            let served = state.space.is_some() && state.quarantine.is_none();
-            let since = state.ages.unverified_since();
-            drop(state);
-            // Of equals the first id, so that a run can be repeated.
-            if served
-                && lost.get(gpu) == Some(&false)
-                && oldest.as_ref().is_none_or(|(_, before)| since < *before)
-            {
-                oldest = Some((entry.id.clone(), since));
-            }
-        }
+        let entries = self.registry.sorted();
         let now = self.clock.monotonic();
-        oldest.map(|(id, since)| (id, now.saturating_sub(since)))
+        let age = |entry: std::sync::Arc<Entry>| {
+            let state = entry.state();
+            let gpu = state.space.as_ref()?.gpu().index;
+            let there = usize::try_from(gpu).ok().and_then(|gpu| lost.get(gpu)) == Some(&false);
+            let served = there && state.quarantine.is_none();
+            let unverified = state.ages.unverified_for(now);
+            Some(Age { shard: entry.id.clone(), gpu, served, unverified })
+        };
+        entries.into_iter().filter_map(age).collect()
+    }
+
+    pub(crate) fn oldest_unverified(&self) -> Option<(ShardId, Duration)> {
+        let served = self.ages().into_iter().filter(|age| age.served);
+        // Of equals the first id, so that a run can be repeated.
+        let oldest = served.reduce(|a, b| if b.unverified > a.unverified { b } else { a })?;
+        Some((oldest.shard, oldest.unverified))
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, Charge};
 use vram_seal::SealRecord;
 
+use crate::call::Call;
 use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::id::ShardId;
@@ -105,7 +106,10 @@ impl VramManager {
     /// ```
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn back_up(&self, shard: &SealedShard) -> Result<BackupReport, VramError> {
-        self.core.shared(shard, |entry| self.core.back_up(entry))
+        let (id, gpu, bytes) = (&shard.shard_id, shard.gpu_index, shard.plaintext_len);
+        self.core.watched(Call::BackUp, Some(id), Some(gpu), bytes, || {
+            self.core.shared(shard, |entry| self.core.back_up(entry))
+        })
     }
 
     /// Drops the backup of a shard, and gives its host memory back. Says whether there was one.
@@ -115,9 +119,11 @@ impl VramManager {
     /// Those of a bad handle.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
     pub fn drop_backup(&self, shard: &SealedShard) -> Result<bool, VramError> {
-        self.core.shared(shard, |entry| {
-            let backup = entry.state().copies.backup.take();
-            Ok(backup.is_some())
+        self.core.watched(Call::BackUp, Some(&shard.shard_id), Some(shard.gpu_index), 0, || {
+            self.core.shared(shard, |entry| {
+                let backup = entry.state().copies.backup.take();
+                Ok(backup.is_some())
+            })
         })
     }
 }

@@ -94,13 +94,19 @@ calls! {
     ActivateKey = "activate_key",
     /// `retire_key`.
     RetireKey = "retire_key",
-    /// Making a quarantined shard whole again.
+    /// `back_up`, `drop_backup`.
+    BackUp = "back_up",
+    /// `repair_from`, `repair_from_image`.
     Repair = "repair",
-    /// Emptying a lost GPU, so that it is usable again.
+    /// `scrub_step`, also of the scrubber's thread.
+    Scrub = "scrub",
+    /// `reset_gpu`.
     Reset = "reset",
-    /// Signing what a shard is, for somebody else to check.
+    /// `reconcile`, `reconcile_all`.
+    Reconcile = "reconcile",
+    /// `ticket`, `ticket_with`.
     Ticket = "ticket",
-    /// Closing the manager.
+    /// `close`.
     Close = "close",
 }
 

@@ -23,6 +23,7 @@ use vram_gpu::{DeviceMemory, FreeError, GpuError};
 use vram_seal::{KeyId, KeyRing, SealKey};
 
 use crate::block::{Backing, Block};
+use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::gpu::{Gpu, Unreturned, WipePolicy};
@@ -50,7 +51,9 @@ pub struct CloseReport {
     pub reservations: u64,
     /// Calls that are still under way.
     pub under_way: u64,
-    /// Whether nothing is left of anything.
+    /// Whether every event sink that is in service was given all events of before, and flushed.
+    pub events_flushed: bool,
+    /// Whether nothing is left of anything but of events.
     pub complete: bool,
 }
 
@@ -140,7 +143,13 @@ impl VramManager {
     /// ```
     #[tracing::instrument(level = "info", skip_all)]
     pub fn close(&self, timeout: Duration) -> CloseReport {
-        self.core.close(timeout)
+        let mut report = CloseReport::default();
+        let closed = self.core.watched(Call::Close, None, None, 0, || {
+            report = self.core.close(timeout);
+            Ok::<_, VramError>(())
+        });
+        debug_assert!(closed.is_ok(), "what went wrong is in the report");
+        report
     }
 }
 
@@ -158,6 +167,7 @@ impl Core {
         for gpu in &self.gpus {
             gpu.health.close();
         }
+        self.scrubbing.stop();
         let mut report = CloseReport::default();
         let Some(turn) = self.closing.turn(deadline) else {
             // Somebody else is at it, and says what becomes of it.
@@ -202,7 +212,8 @@ impl Core {
         if first || report.freed > 0 {
             self.events.emit(EventKind::Closed { left });
         }
-        // To come with the event sinks: `self.events.flush()`, so that they have all of it.
+        // So that an audit has all of it.
+        report.events_flushed = self.events.flush(deadline);
         report
     }
 

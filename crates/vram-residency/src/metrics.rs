@@ -58,8 +58,8 @@ pub struct GpuMetrics {
     pub quarantined: u64,
     /// Whether the device is lost.
     pub lost: bool,
-    // Ages of verifications belong here, next to the shards that have them: by the monotonic
-    // clock, for wall time may jump.
+    /// How long nobody has found the shard sound that waits longest, of those that are served.
+    pub oldest_unverified: Option<Duration>,
 }
 
 /// One call in [`Metrics`].
@@ -154,7 +154,13 @@ impl VramManager {
 
 impl Core {
     fn metrics(&self) -> Metrics {
+        let ages = self.ages();
+        let oldest = |gpu: u32| {
+            let served = ages.iter().filter(|age| age.gpu == gpu && age.served);
+            served.map(|age| age.unverified).max()
+        };
         let gpus = self.report().gpus.into_iter().map(|gpu| GpuMetrics {
+            oldest_unverified: oldest(gpu.capacity.gpu),
             capacity: gpu.capacity,
             name: gpu.name,
             uuid: gpu.uuid,

@@ -18,6 +18,7 @@ use vram_alloc::{ByteLen, Capacity, DeviceRange};
 
 use crate::block::{Held, MemoryMode};
 use crate::budget::DriverMemory;
+use crate::call::Call;
 use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::gpu::Gpu;
@@ -137,14 +138,14 @@ impl VramManager {
     /// ```
     #[tracing::instrument(level = "info", skip_all, fields(gpu))]
     pub fn reconcile(&self, gpu: u32) -> Result<Reconciliation, VramError> {
-        self.core.reconcile(gpu)
+        self.core.watched(Call::Reconcile, None, Some(gpu), 0, || self.core.reconcile(gpu))
     }
 
     /// As [`reconcile`](Self::reconcile), for every GPU, in order of their index: one that is lost
     /// does not keep the others from being looked at.
     #[tracing::instrument(level = "info", skip_all)]
     pub fn reconcile_all(&self) -> Vec<Result<Reconciliation, VramError>> {
-        (0..self.core.gpu_count()).map(|gpu| self.core.reconcile(gpu)).collect()
+        (0..self.core.gpu_count()).map(|gpu| self.reconcile(gpu)).collect()
     }
 }
 

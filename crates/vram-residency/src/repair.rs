@@ -27,6 +27,7 @@ use vram_gpu::GpuError;
 use vram_seal::{Expected, OpenLimits, Protection, SealError, Sealer, SegmentHash, merge_digest};
 
 use crate::age::Moment;
+use crate::call::Call;
 use crate::cancel::CancelToken;
 use crate::clock::Timestamp;
 use crate::error::VramError;
@@ -41,7 +42,6 @@ use crate::shard::SealedShard;
 use crate::source::Source;
 use crate::space::Space;
 use crate::stream::SourceFeed;
-
 use crate::transition::Anew;
 use content::Content;
 
@@ -183,10 +183,14 @@ impl VramManager {
         source: impl Source,
         options: RepairOptions<'_>,
     ) -> Result<RepairReport, VramError> {
-        self.core.exclusive(shard, |entry| {
-            let feed = SourceFeed::new(&source, &entry.sealed_as.model_id);
-            self.core.repair(entry, &feed, &|| feed.finish(), options)
-        })
+        let work = || {
+            self.core.exclusive(shard, |entry| {
+                let feed = SourceFeed::new(&source, &entry.sealed_as.model_id);
+                self.core.repair(entry, &feed, &|| feed.finish(), options)
+            })
+        };
+        let (id, gpu) = (&shard.shard_id, shard.gpu_index);
+        self.core.watched(Call::Repair, Some(id), Some(gpu), shard.plaintext_len, work)
     }
 
     /// As [`repair_from`](Self::repair_from), from a sealed image of the same content: of the same
@@ -208,18 +212,10 @@ impl VramManager {
         image: impl AsRef<Path>,
         options: RepairOptions<'_>,
     ) -> Result<RepairReport, VramError> {
-        self.core.exclusive(shard, |entry| {
-            let expected = Expected::from(&entry.sealed_as.context()?);
-            let limits = OpenLimits { max_len: self.core.limits.shard_len_max };
-            let image = PlainImage::open(image.as_ref(), &self.core.keys, &expected, limits)?;
-            let ours = entry.view()?.seal.opener.layout().segment_size().bytes();
-            let theirs = image.segment_len();
-            if ours != theirs {
-                return Err(VramError::config(format!(
-                    "the image has segments of {theirs}, and the shard of {ours}"
-                )));
-            }
-            self.core.repair(entry, &image, &|| Ok(()), options)
+        let (id, gpu, bytes) = (&shard.shard_id, shard.gpu_index, shard.plaintext_len);
+        self.core.watched(Call::Repair, Some(id), Some(gpu), bytes, || {
+            self.core
+                .exclusive(shard, |entry| self.core.repair_by_image(entry, image.as_ref(), options))
         })
     }
 }
@@ -233,6 +229,25 @@ struct Repair<'a, 'w> {
 }
 
 impl Core {
+    fn repair_by_image(
+        &self,
+        entry: &Entry,
+        image: &Path,
+        options: RepairOptions<'_>,
+    ) -> Result<RepairReport, VramError> {
+        let expected = Expected::from(&entry.sealed_as.context()?);
+        let limits = OpenLimits { max_len: self.limits.shard_len_max };
+        let image = PlainImage::open(image, &self.keys, &expected, limits)?;
+        let ours = entry.view()?.seal.opener.layout().segment_size().bytes();
+        let theirs = image.segment_len();
+        if ours != theirs {
+            return Err(VramError::config(format!(
+                "the image has segments of {theirs}, and the shard of {ours}"
+            )));
+        }
+        self.repair(entry, &image, &|| Ok(()), options)
+    }
+
     /// Repairs a shard. The caller is exclusive at its gate.
     fn repair(
         &self,

@@ -1,7 +1,6 @@
 //! What is resident where, and what is left: plain figures, and a table for people.
 
 use core::fmt;
-use core::time::Duration;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -108,9 +107,6 @@ pub struct ShardReport {
     pub quarantine: Option<Vec<u64>>,
     /// When all of it was last found sound.
     pub last_verified: Option<Timestamp>,
-    /// How long nobody has found all of it sound: by the monotonic clock, and since it lies where
-    /// it lies if nobody ever has.
-    pub unverified_for: Duration,
     /// Leases that are out.
     pub leases: u64,
     /// Whether it is kept from being evicted.
@@ -138,7 +134,6 @@ pub struct Report {
 
 impl Core {
     pub(crate) fn report(&self) -> Report {
-        let now = self.clock.monotonic();
         let shards: Vec<ShardReport> = self
             .registry
             .sorted()
@@ -157,7 +152,6 @@ impl Core {
                     generation: state.generation,
                     quarantine: state.quarantine.clone(),
                     last_verified: state.ages.last_verified(),
-                    unverified_for: state.ages.unverified_for(now),
                     pinned: entry.standing.pinned(),
                     priority: entry.standing.claim.priority,
                     on_eviction: self.fate(entry),

@@ -23,6 +23,7 @@ use vram_gpu::{DeviceState, GpuError};
 
 use crate::backup::Copies;
 use crate::block::{Backing, Block, foreign};
+use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::gpu::{Gpu, WipePolicy};
@@ -221,7 +222,8 @@ impl VramManager {
     /// ```
     #[tracing::instrument(level = "info", skip_all, fields(gpu))]
     pub fn reset_gpu(&self, gpu: u32, options: ResetOptions) -> Result<ResetReport, VramError> {
-        self.core.reset(gpu, options)
+        let work = || self.core.reset(gpu, options);
+        self.core.watched(Call::Reset, None, Some(gpu), 0, work)
     }
 }
 

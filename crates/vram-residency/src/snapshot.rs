@@ -140,6 +140,9 @@ pub struct SnapshotCounters {
     pub events: u64,
     /// What became of them, for each sink.
     pub sinks: Vec<SinkCounts>,
+    /// How long nobody has found all of a shard sound, for each that is resident, in ascending order
+    /// of the ids: see [`unverified_age`](VramManager::unverified_age).
+    pub unverified_for: Vec<(ShardId, Duration)>,
     /// How long each reservation that expires lasts yet.
     pub expires_in: Vec<(ReservationId, Duration)>,
 }
@@ -201,6 +204,11 @@ impl Core {
         let counters = SnapshotCounters {
             events,
             sinks: self.events.counts(),
+            unverified_for: self
+                .ages()
+                .into_iter()
+                .map(|age| (age.shard, age.unverified))
+                .collect(),
             expires_in: expires_in.collect(),
         };
         let ring = read(&self.keys);

@@ -19,6 +19,7 @@ use vram_seal::{ContentDigest, KeyId, Protection};
 
 pub use expect::{TicketError, TicketExpectation, TicketVerifier};
 
+use crate::call::Call;
 use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::id::ShardId;
@@ -182,7 +183,7 @@ impl VramManager {
     /// ```
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
     pub fn ticket(&self, shard: &SealedShard, nonce: [u8; 32]) -> Result<ShardTicket, VramError> {
-        self.core.ticket(shard, TicketOptions::new(nonce))
+        self.ticket_with(shard, TicketOptions::new(nonce))
     }
 
     /// As [`ticket`](Self::ticket), with what the options ask for.
@@ -196,7 +197,9 @@ impl VramManager {
         shard: &SealedShard,
         options: TicketOptions,
     ) -> Result<ShardTicket, VramError> {
-        self.core.ticket(shard, options)
+        let (id, gpu) = (&shard.shard_id, shard.gpu_index);
+        let work = || self.core.ticket(shard, options);
+        self.core.watched(Call::Ticket, Some(id), Some(gpu), 0, work)
     }
 }
 

@@ -58,6 +58,12 @@ pub(super) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
             writeln!(f, "{name}{{{}}} {}", Gpu(gpu), value(gpu))?;
         }
     }
+    let name = "vram_gpu_oldest_unverified_seconds";
+    head(f, name, "gauge", "How long nobody has found the shard sound that waits longest.")?;
+    for gpu in &metrics.gpus {
+        let Some(oldest) = gpu.oldest_unverified else { continue };
+        writeln!(f, "{name}{{{}}} {}", Gpu(gpu), Seconds(oldest))?;
+    }
     let park = &metrics.park;
     let alone = [
         ("vram_parked_limit_bytes", "Host bytes that parked shards may take.", park.limit.get()),

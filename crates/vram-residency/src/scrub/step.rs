@@ -9,6 +9,7 @@ use vram_seal::parallel::Threads;
 
 use super::cursor::{Run, SHARD_COST_MIN, ScrubCursor, Seen};
 use crate::age::Moment;
+use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::id::ShardId;
@@ -50,6 +51,13 @@ pub struct ScrubStep {
 
 impl Core {
     pub(super) fn scrub_step(&self, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
+        let work = || Ok::<_, VramError>(self.step(cursor, budget));
+        let step = self.watched_for(Call::Scrub, None, None, work, |step| step.bytes.get());
+        // What went wrong is in the step.
+        step.unwrap_or_default()
+    }
+
+    fn step(&self, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
         let manager = Some(self.marker.manager());
         if cursor.manager != manager {
             *cursor = ScrubCursor::new();

@@ -52,6 +52,14 @@ pub(crate) struct Scrubbing {
 }
 
 impl Scrubbing {
+    /// Ends the scrubber after the step that it is in, and waits for nothing.
+    pub(crate) fn stop(&self) {
+        let control = lock(&self.control).upgrade();
+        if let Some(control) = control {
+            control.stop();
+        }
+    }
+
     /// Ends the scrubber for good, and waits until it holds nothing of the manager. Not, where that
     /// would never be: on the scrubber's own thread, from inside a sink.
     pub(crate) fn end(&self) {
@@ -66,6 +74,7 @@ impl Scrubbing {
 /// Starts a scrubber for a manager.
 pub(super) fn start(core: &Arc<Core>, options: ScrubOptions) -> Result<Scrubber, VramError> {
     options.check()?;
+    core.check_open()?;
     let mut held = lock(&core.scrubbing.control);
     if held.upgrade().is_some_and(|control| !lock(&control.state).stopped) {
         return Err(VramError::config("a scrubber is running already: stop it first"));

@@ -83,11 +83,9 @@ pub(crate) fn room(manager: &VramManager, gpu: u32) -> u64 {
     manager.capacity(gpu).unwrap().room.get()
 }
 
-/// Everything that a report says but for the ages, which pass.
+/// Everything that a report says.
 pub(crate) fn picture(manager: &VramManager) -> Report {
-    let mut report = manager.report();
-    report.shards.iter_mut().for_each(|shard| shard.unverified_for = Duration::ZERO);
-    report
+    manager.report()
 }
 
 /// Whether a call was refused for want of room.

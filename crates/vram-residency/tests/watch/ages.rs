@@ -18,15 +18,16 @@ fn a_clock_that_is_set_back_makes_no_shard_look_fresh() {
     rig.clock.set_wall(5);
     assert_eq!(rig.manager.unverified_age(&shard).unwrap(), seconds(100));
     assert_eq!(rig.manager.oldest_unverified(), Some((shard.shard_id.clone(), seconds(100))));
-    let report = rig.manager.report();
-    assert_eq!(report.shards[0].unverified_for, seconds(100));
-    assert_eq!(report.shards[0].last_verified, None);
+    let snapshot = rig.manager.snapshot();
+    assert_eq!(snapshot.counters.unverified_for, [(shard.shard_id.clone(), seconds(100))]);
+    assert_eq!(rig.manager.metrics().gpus[0].oldest_unverified, Some(seconds(100)));
+    assert_eq!(snapshot.state.shards[0].last_verified, None);
 
     let _sound = rig.manager.verify(&shard, Verify::Full).unwrap();
     rig.clock.set_wall(1);
     rig.clock.advance(seconds(3));
     let report = rig.manager.report();
-    assert_eq!(report.shards[0].unverified_for, seconds(3));
+    assert_eq!(rig.manager.unverified_age(&shard).unwrap(), seconds(3));
     assert_eq!(report.shards[0].last_verified, Some(Timestamp::from_unix_millis(5)));
 }
 

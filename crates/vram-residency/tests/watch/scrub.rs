@@ -2,7 +2,7 @@
 //! is found within it.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -83,9 +83,11 @@ impl Simulation {
     }
 
     fn ages(&self) -> BTreeMap<ShardId, Duration> {
-        let report = self.rig.manager.report();
-        let sound = report.shards.into_iter().filter(|shard| shard.quarantine.is_none());
-        sound.map(|shard| (shard.shard_id, shard.unverified_for)).collect()
+        let snapshot = self.rig.manager.snapshot();
+        let sound = snapshot.state.shards.iter().filter(|shard| shard.quarantine.is_none());
+        let sound: BTreeSet<_> = sound.map(|shard| &shard.shard_id).collect();
+        let ages = snapshot.counters.unverified_for.iter().cloned();
+        ages.filter(|(shard, _)| sound.contains(shard)).collect()
     }
 
     /// One step of the scrubber, and the time that it takes.
