@@ -4,6 +4,7 @@
 //! A stress target reads `VRAM_STRESS_SECONDS` (how long each of its tests may go on) and
 //! `VRAM_STRESS_SEED` (where its randomness starts), so that one printed line repeats a run.
 
+use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
 
 use crate::{arguments, shell, summary, workspace};
@@ -37,12 +38,15 @@ impl Options {
 
 /// Runs the suites, each for its share of the time.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    let mut targets = workspace::tests_beginning_with(&["stress_"], None)?;
-    if let Some(only) = &options.only {
-        targets.retain(|(_, target)| target == only);
-        if targets.is_empty() {
-            return Err(format!("no stress target `{only}`"));
+    let mut targets: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (package, target) in workspace::tests_beginning_with(&["stress_"], None)? {
+        // Targets of one name run together.
+        if options.only.as_ref().is_none_or(|only| *only == target) {
+            targets.entry(target).or_default().push(package);
         }
+    }
+    if let (Some(only), true) = (&options.only, targets.is_empty()) {
+        return Err(format!("no stress target `{only}`"));
     }
     let models = if options.only.is_some() {
         Vec::new()
@@ -54,39 +58,30 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         .read()
         .unwrap_or_else(|_| "unknown".to_owned());
     println!("stress: seed {seed}, {} minutes, commit {}", options.minutes, commit.trim());
-    for (package, target) in &targets {
-        // Built first, so that the time below is the suites' own.
-        shell::cargo(&[
-            "test",
-            "--profile",
-            "proptest",
-            "-p",
-            package,
-            "--test",
-            target,
-            "--no-run",
-        ])
-        .run()?;
-    }
+    // Built first, so that the time below is the suites' own.
+    let names = targets.keys();
+    let build = names.fold(cargo_test(), |child, target| child.arg("--test").arg(target.as_str()));
+    build.arg("--no-run").run()?;
 
     let counts = targets
-        .iter()
-        .map(|(package, target)| Ok(list(package, target)?.max(1)))
+        .keys()
+        .map(|target| Ok(list(target)?.max(1)))
         .collect::<Result<Vec<u32>, String>>()?;
     let tests = counts.iter().fold(0_u32, |sum, count| sum.saturating_add(*count));
     let seconds = options.minutes * 60.0 / f64::from(tests.max(1));
 
     let mut rows = Vec::new();
-    for (package, target) in &targets {
+    for (target, packages) in &targets {
         // One test at a time: each makes its own threads and expects the cores for itself.
-        let child =
-            shell::cargo(&["test", "--profile", "proptest", "-p", package, "--test", target])
-                .arg("--")
-                .arg("--test-threads=1")
-                .arg("--nocapture")
-                .env("VRAM_STRESS_SECONDS", format!("{seconds:.1}"))
-                .env("VRAM_STRESS_SEED", seed.to_string());
-        rows.push(row(&format!("{package} {target}"), &child)?);
+        let child = cargo_test()
+            .arg("--test")
+            .arg(target.as_str())
+            .arg("--")
+            .arg("--test-threads=1")
+            .arg("--nocapture")
+            .env("VRAM_STRESS_SECONDS", format!("{seconds:.1}"))
+            .env("VRAM_STRESS_SEED", seed.to_string());
+        rows.push(row(&format!("{} {target}", packages.join(", ")), &child)?);
     }
     for (package, target) in &models {
         let child = shell::cargo(&["test", "--release", "-p", package, "--test", target])
@@ -106,13 +101,16 @@ fn row(name: &str, child: &shell::Child) -> Result<summary::Row, String> {
     Ok(summary::Row { name: name.to_owned(), tests: Some(tests), took: started.elapsed(), failure })
 }
 
-/// How many tests a target holds.
-fn list(package: &str, target: &str) -> Result<u32, String> {
-    let text =
-        shell::cargo(&["test", "--profile", "proptest", "-q", "-p", package, "--test", target])
-            .arg("--")
-            .arg("--list")
-            .read()?;
+/// `cargo test` over all packages at once: one by itself would have other features, and be built
+/// once more.
+fn cargo_test() -> shell::Child {
+    shell::cargo(&["test", "--profile", "proptest", "--workspace"])
+}
+
+/// How many tests the targets of a name hold.
+fn list(target: &str) -> Result<u32, String> {
+    let child = cargo_test().arg("-q").arg("--test").arg(target).arg("--").arg("--list");
+    let text = child.read()?;
     let tests = text.lines().filter(|line| line.ends_with(": test")).count();
     u32::try_from(tests).map_err(|error| error.to_string())
 }

@@ -50,9 +50,8 @@ fn in_real_mib<S: Strategy>(
     println!("{cases} cases in real MiB, {} in units of {UNIT} bytes", full().cases);
     let config = ProptestConfig { cases, source_file: Some(file!()), ..full() };
     let mut runner = TestRunner::new(config);
-    if let Err(failure) = runner.run(&strategy, property) {
-        panic!("{failure}\n{runner}");
-    }
+    let failure = runner.run(&strategy, property).err().map(|failure| failure.to_string());
+    assert_eq!(failure, None, "{runner}");
 }
 
 /// Bytes that differ from place to place and from seed to seed, without costing a strategy's time.
