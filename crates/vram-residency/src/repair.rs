@@ -155,6 +155,7 @@ impl VramManager {
     ///
     /// [`VramError::WriteNotKept`] if the device does not keep the bytes: see
     /// [`RepairOptions::relocate`]; [`VramError::InsufficientVram`] for that;
+    /// [`VramError::ShardAltered`] if more of it was altered meanwhile;
     /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`].
     ///
     /// After any error an altered shard is in quarantine, and can be repaired again.
@@ -318,14 +319,18 @@ impl Repair<'_, '_> {
             let target = space.view(Arc::clone(&self.view.seal));
             written = self.copy_to(&target, content, sealer, &altered)?;
             began = Moment::now(clock);
-            self.expect_kept(&target)?;
+            let (segments, differs) = self.core.altered_content(&target)?;
+            if !segments.is_empty() || differs {
+                let gpu = target.gpu.index;
+                return Err(VramError::WriteNotKept { gpu, segments });
+            }
             self.watch.finish();
             set_aside = self.move_to(space, began);
         } else {
             if !altered.is_empty() {
                 written = self.rewrite(content, sealer, &altered)?;
                 began = Moment::now(clock);
-                self.expect_kept(&self.view)?;
+                self.expect_whole(&altered)?;
             }
             self.watch.finish();
         }
@@ -361,13 +366,18 @@ impl Repair<'_, '_> {
 
     /// # Errors
     ///
-    /// [`VramError::WriteNotKept`] if what lies there is not what was sealed.
-    fn expect_kept(&self, view: &View) -> Result<(), VramError> {
-        let (segments, differs) = self.core.altered_content(view)?;
+    /// If what lies there is not what was sealed: [`VramError::WriteNotKept`] if it was written just
+    /// now, [`VramError::ShardAltered`] if it was altered meanwhile, elsewhere in the shard.
+    fn expect_whole(&self, rewritten: &[u64]) -> Result<(), VramError> {
+        let (segments, differs) = self.core.altered_content(&self.view)?;
         if segments.is_empty() && !differs {
             return Ok(());
         }
-        Err(VramError::WriteNotKept { gpu: view.gpu.index, segments })
+        self.entry.quarantine(&segments);
+        if segments.iter().any(|segment| rewritten.binary_search(segment).is_ok()) {
+            return Err(VramError::WriteNotKept { gpu: self.view.gpu.index, segments });
+        }
+        Err(VramError::ShardAltered { shard: self.entry.id.clone(), segments })
     }
 
     fn report(
