@@ -102,24 +102,10 @@ impl VramManager {
 }
 
 impl Core {
-    pub(crate) fn oldest_unverified(&self) -> Option<(ShardId, Duration)> {
-        let lost: Vec<bool> = self.gpus.iter().map(|gpu| gpu.ready().is_err()).collect();
-        let mut oldest: Option<(ShardId, Duration)> = None;
-        for entry in self.registry.sorted() {
-            let state = entry.state();
-            let gpu = usize::try_from(state.gpu_index()).unwrap_or(usize::MAX);
-            let served = state.space.is_some() && state.quarantine.is_none();
-            let since = state.ages.unverified_since();
-            drop(state);
-            // Of equals the first id, so that a run can be repeated.
-            if served
-                && lost.get(gpu) == Some(&false)
-                && oldest.as_ref().is_none_or(|(_, before)| since < *before)
-            {
-                oldest = Some((entry.id.clone(), since));
-            }
-        }
-        let now = self.clock.monotonic();
-        oldest.map(|(id, since)| (id, now.saturating_sub(since)))
+    fn oldest_unverified(&self) -> Option<(ShardId, Duration)> {
+        // Of equals the first id, so that a run can be repeated.
+        let served = self.scrubbable();
+        let (since, entry) = served.first()?;
+        Some((entry.id.clone(), self.clock.monotonic().saturating_sub(*since)))
     }
 }
