@@ -254,13 +254,13 @@ impl Core {
 
     /// Lets a parked shard be resident where a verified copy of it lies.
     pub(crate) fn return_to(&self, parked: ParkedShard, mut space: Space) -> SealedShard {
+        let (now, verified) = (Moment::now(&*self.clock), space.verified_at());
         let ParkedShard { copy, listed } = parked;
         // Before anybody can find it awake, and park it again.
         listed.woken();
         space.commit();
         let gpu = space.gpu().index;
         let entry = Arc::clone(&copy.entry);
-        let (now, verified) = (Moment::now(&*self.clock), space.verified_at());
         let mut state = entry.state();
         state.space = Some(space);
         state.parked = false;

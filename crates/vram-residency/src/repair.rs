@@ -51,8 +51,8 @@ impl VramManager {
     ///
     /// The source is read once, in order where it can only be read so. Up to
     /// [`Limits::staging_bytes`](crate::Limits) of altered segments wait in host memory meanwhile; of
-    /// more than that, a source that is read by position is read again, and one that is not is
-    /// refused.
+    /// more than that, a source that is read by position is read again (also after its
+    /// [`finish`](Source::finish)), and one that is not is refused.
     ///
     /// A leased shard is refused: kernels are reading what would be overwritten.
     ///

@@ -127,11 +127,12 @@ impl Core {
         let verified = self.read_back(&new, self.read_back)?.then_some(began);
 
         space.commit();
+        let now = Moment::now(&*self.clock);
         let mut state = entry.state();
         let before = state.space.replace(space);
         state.seal = new.seal;
         state.generation = state.generation.saturating_add(1);
-        state.ages.arrived(Moment::now(&*self.clock), verified);
+        state.ages.arrived(now, verified);
         drop(state);
         // The new copy counts; what becomes of the old place changes nothing about that.
         if let Some(Err((bytes, error))) = before.map(Space::give_back) {
