@@ -14,8 +14,9 @@ use std::sync::Arc;
 use cuda_sim::{CallKind, DeviceSpec, Fault, Sim};
 use vram_gpu::{CudaDevice, Device, DeviceState, codes};
 use vram_residency::{
-    Budget, ByteLen, Class, GpuIndex, MemoryMode, Protection, ReadBack, SealKey, SealRequest,
-    SealedShard, SegmentSize, Threads, Verify, VramError, VramManager,
+    Budget, ByteLen, Class, GpuIndex, MemoryMode, Protection, ReadBack, RepairOptions,
+    ScrubOptions, ScrubRate, SealKey, SealRequest, SealedShard, SegmentSize, SliceSource, Threads,
+    Verify, VramError, VramManager,
 };
 use vram_tests::reference::{bytes, footprint};
 
@@ -505,6 +506,52 @@ fn freed_device_memory_no_longer_holds_the_bytes() {
             assert!(held.iter().filter(|byte| **byte != 0).count() > LEN / 2);
             machine.manager.free_shard(&shard).unwrap();
             assert!(Sim::inspect(ordinal, address, LEN).iter().all(|byte| *byte == 0), "{mode:?}");
+            machine.finish();
+        }
+    }
+}
+
+#[test]
+fn what_a_scrubber_finds_is_repaired_from_its_source_and_all_accounts_agree() {
+    for mode in MODES {
+        for protection in [Protection::Encrypted, Protection::Authenticated] {
+            let machine = Machine::new(mode);
+            let manager = &machine.manager;
+            let shard = machine.seal(protection);
+            let address = machine.address(0);
+            Sim::flip_bit(machine.ordinals[0], address + 4097, 2);
+            let rate = ScrubRate::BytesPerSecond(u64::MAX);
+            let scrubber = manager.start_scrubber(ScrubOptions::new(rate)).unwrap();
+            while scrubber.status().altered == 0 {
+                std::thread::yield_now();
+            }
+            scrubber.stop();
+            let read = manager.unseal_model(&shard);
+            assert!(matches!(read, Err(VramError::Quarantined { .. })), "{read:?}");
+
+            let data = content();
+            let source = SliceSource::new(&data);
+            let report = manager.repair_from(&shard, source, RepairOptions::new()).unwrap();
+            assert_eq!((&report.segments[..], report.written.get()), (&[1][..], 4096));
+            assert_eq!(manager.unseal_model(&shard).unwrap(), data);
+
+            Sim::flip_bit(machine.ordinals[0], address + 1, 2);
+            let away = RepairOptions::new().relocate();
+            let report = manager.repair_from(&shard, source, away).unwrap();
+            assert_eq!(report.set_aside.get(), footprint(LEN));
+            assert_eq!(manager.unseal_model(&shard).unwrap(), data);
+            let held = Sim::inspect(machine.ordinals[0], address, LEN);
+            assert!(held.iter().all(|byte| *byte == 0), "what is never used again was wiped");
+            machine.books_agree();
+            for accounts in manager.reconcile_all() {
+                let accounts = accounts.unwrap();
+                assert!(accounts.agrees && accounts.steady, "{accounts}");
+                assert_eq!(accounts.driver.others, ByteLen::ZERO, "{accounts}");
+            }
+            Sim::set_foreign(machine.ordinals[1], 4096);
+            let accounts = manager.reconcile(1).unwrap();
+            assert!(accounts.agrees && accounts.driver.others.get() == 4096, "{accounts}");
+            Sim::set_foreign(machine.ordinals[1], 0);
             machine.finish();
         }
     }

@@ -333,12 +333,11 @@ impl Run<'_> {
         let began = Moment::now(&*core.clock);
         let outcome = core.arrive(&copy, &new).and_then(|()| wipe(&new, behind));
         if outcome.is_ok() {
-            let now = Moment::now(&*core.clock);
             let mut state = entry.state();
             if let Some(space) = state.space.as_mut() {
                 space.slide_down(gap);
             }
-            state.ages.arrived(now, Some(began));
+            state.ages.arrived(began, Some(began));
             drop(state);
             core.events.emit(EventKind::Moved {
                 shard: entry.id.clone(),

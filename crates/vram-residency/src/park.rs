@@ -283,6 +283,7 @@ impl Core {
         mut space: Space,
         keep_copy: bool,
     ) -> SealedShard {
+        let (now, verified) = (Moment::now(&*self.clock), space.verified_at());
         let ParkedShard { copy, listed } = parked;
         // Before anybody can find it awake, and park it again.
         listed.woken();
@@ -292,7 +293,6 @@ impl Core {
         // Whoever finds it awake waits here, so that nothing is told of it before this. Those who
         // stood here while it was parked leave at once.
         let _pass = entry.gate.exclusive();
-        let (now, verified) = (Moment::now(&*self.clock), space.verified_at());
         let mut state = entry.state();
         space.rest();
         state.space = Some(space);

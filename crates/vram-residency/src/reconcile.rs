@@ -12,6 +12,7 @@
 //! The accounts are looked at one after the other while others work, so a look counts only if books
 //! and arena stood still around it, and a difference only if a second look finds the very same.
 
+mod compare;
 mod table;
 
 use vram_alloc::{ByteLen, Capacity, DeviceRange};
@@ -25,6 +26,7 @@ use crate::gpu::Gpu;
 use crate::manager::{Core, VramManager};
 use crate::promise::Contents;
 use crate::sync::lock;
+use compare::compare;
 
 /// How often the accounts are looked at while they do not stand still.
 const LOOKS: u32 = 16;
@@ -304,45 +306,4 @@ impl Gpu {
 /// Bytes in use by the driver's word.
 const fn in_use(driver: &DriverMemory) -> ByteLen {
     driver.total.saturating_sub(driver.free)
-}
-
-/// What calls under way hold, and what does not agree.
-fn compare(figures: &Figures, owned: &Owned) -> (ByteLen, Vec<Difference>) {
-    let mut differences = Vec::new();
-    let mut check = |account, agrees: bool, expected, found| {
-        if !agrees {
-            differences.push(Difference { account, expected, found });
-        }
-    };
-    let whole = figures.live.saturating_add(figures.holes);
-    let capacity = figures.arena_capacity;
-    check(Account::ArenaCapacity, whole == capacity, capacity, whole);
-    check(
-        Account::ArenaPlaced,
-        figures.live == figures.arena_used,
-        figures.live,
-        figures.arena_used,
-    );
-    let kept = figures.books.kept;
-    check(Account::Unreturned, kept == figures.unreturned, figures.unreturned, kept);
-
-    let (taken, used) = (figures.books.taken(), figures.books.used);
-    let in_use = owned.resident.saturating_add(figures.unreturned);
-    let known = in_use.saturating_add(owned.promised);
-    check(Account::BooksTaken, taken >= known, known, taken);
-    check(Account::BooksUsed, used >= in_use, in_use, used);
-    let known_places = in_use.saturating_add(owned.places);
-    check(Account::Placed, figures.live >= known_places, known_places, figures.live);
-    let in_flight = taken.saturating_sub(known);
-    let placed = figures.live.saturating_sub(known_places);
-    check(Account::InFlight, in_flight == placed, in_flight, placed);
-
-    if let Some(held) = figures.held {
-        // A block that was set aside is held yet; of what is in flight, anything from none to all.
-        let least = owned.in_blocks.saturating_add(figures.unreturned);
-        let most = least.saturating_add(in_flight);
-        let nearest = if held < least { least } else { most };
-        check(Account::Blocks, least <= held && held <= most, nearest, held);
-    }
-    (in_flight, differences)
 }

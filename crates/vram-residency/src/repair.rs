@@ -16,27 +16,25 @@
 //! and compared with what was read the first time.
 
 mod content;
+mod options;
 mod rewrite;
 
-use core::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use options::{RepairOptions, RepairReport};
 use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
 use vram_seal::{Expected, OpenLimits, Protection, SealError, Sealer, SegmentHash, merge_digest};
 
 use crate::age::Moment;
 use crate::call::Call;
-use crate::cancel::CancelToken;
-use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::feed::Feed;
-use crate::id::ShardId;
 use crate::image::PlainImage;
 use crate::manager::{Core, VramManager};
-use crate::progress::{Progress, ProgressFn, Watch};
+use crate::progress::Watch;
 use crate::registry::{Entry, View};
 use crate::shard::SealedShard;
 use crate::source::Source;
@@ -44,93 +42,6 @@ use crate::space::Space;
 use crate::stream::SourceFeed;
 use crate::transition::Anew;
 use content::Content;
-
-/// How a shard is repaired.
-///
-/// ```
-/// use vram_residency::{CancelToken, RepairOptions};
-///
-/// let stop = CancelToken::new();
-/// let options = RepairOptions::new().relocate().cancel(stop.clone());
-/// # let _ = options;
-/// ```
-#[derive(Default)]
-#[must_use]
-pub struct RepairOptions<'a> {
-    relocate: bool,
-    progress: Option<Box<ProgressFn<'a>>>,
-    cancel: Option<CancelToken>,
-}
-
-impl<'a> RepairOptions<'a> {
-    /// Where it lies, nobody told, no early end.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Writes the whole shard to another place on its GPU, and takes the place where it lay out of
-    /// use for good: for memory that does not keep what is written. Its bytes stay counted, as
-    /// unreturned.
-    pub fn relocate(mut self) -> Self {
-        self.relocate = true;
-        self
-    }
-
-    /// Sets who is told how much of the source was read: from worker threads, one at a time. If it
-    /// panics, the shard stays in quarantine, and the panic goes on to the caller.
-    pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
-        self.progress = Some(Box::new(callback));
-        self
-    }
-
-    /// Sets the token that ends the call early.
-    pub fn cancel(mut self, token: CancelToken) -> Self {
-        self.cancel = Some(token);
-        self
-    }
-}
-
-impl fmt::Debug for RepairOptions<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RepairOptions")
-            .field("relocate", &self.relocate)
-            .field("progress", &self.progress.is_some())
-            .field("cancel", &self.cancel)
-            .finish()
-    }
-}
-
-/// What a repair did. Every segment of the shard was found sound at its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub struct RepairReport {
-    /// The shard.
-    pub shard_id: ShardId,
-    /// The GPU that holds it.
-    pub gpu: u32,
-    /// Whether it was in quarantine, or was put there by this call. If not, it was sound, and
-    /// nothing was written.
-    pub was_altered: bool,
-    /// The segments that were not what was sealed, in ascending order.
-    pub segments: Vec<u64>,
-    /// Device bytes that were written.
-    pub written: ByteLen,
-    /// Bytes that were taken out of use for good, because the shard was moved off them.
-    pub set_aside: ByteLen,
-    /// When.
-    pub at: Timestamp,
-}
-
-impl fmt::Display for RepairReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.was_altered {
-            return write!(f, "{}: sound, nothing to repair", self.shard_id);
-        }
-        let (count, written) = (self.segments.len(), self.written);
-        write!(f, "{}: {count} segments repaired, {written} written", self.shard_id)
-    }
-}
 
 impl VramManager {
     /// Makes a shard whole from its plaintext, and lifts its quarantine. Only altered segments are
@@ -140,8 +51,8 @@ impl VramManager {
     ///
     /// The source is read once, in order where it can only be read so. Up to
     /// [`Limits::staging_bytes`](crate::Limits) of altered segments wait in host memory meanwhile; of
-    /// more than that, a source that is read by position is read again, and one that is not is
-    /// refused.
+    /// more than that, a source that is read by position is read again (also after its
+    /// [`finish`](Source::finish)), and one that is not is refused.
     ///
     /// A leased shard is refused: kernels are reading what would be overwritten.
     ///
@@ -155,6 +66,7 @@ impl VramManager {
     ///
     /// [`VramError::WriteNotKept`] if the device does not keep the bytes: see
     /// [`RepairOptions::relocate`]; [`VramError::InsufficientVram`] for that;
+    /// [`VramError::ShardAltered`] if more of it was altered meanwhile;
     /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`].
     ///
     /// After any error an altered shard is in quarantine, and can be repaired again.
@@ -333,14 +245,18 @@ impl Repair<'_, '_> {
             let target = space.view(Arc::clone(&self.view.seal));
             written = self.copy_to(&target, content, sealer, &altered)?;
             began = Moment::now(clock);
-            self.expect_kept(&target)?;
+            let (segments, differs) = self.core.altered_content(&target)?;
+            if !segments.is_empty() || differs {
+                let gpu = target.gpu.index;
+                return Err(VramError::WriteNotKept { gpu, segments });
+            }
             self.watch.finish();
             set_aside = self.move_to(space, began);
         } else {
             if !altered.is_empty() {
                 written = self.rewrite(content, sealer, &altered)?;
                 began = Moment::now(clock);
-                self.expect_kept(&self.view)?;
+                self.expect_whole(&altered)?;
             }
             self.watch.finish();
         }
@@ -377,13 +293,18 @@ impl Repair<'_, '_> {
 
     /// # Errors
     ///
-    /// [`VramError::WriteNotKept`] if what lies there is not what was sealed.
-    fn expect_kept(&self, view: &View) -> Result<(), VramError> {
-        let (segments, differs) = self.core.altered_content(view)?;
+    /// If what lies there is not what was sealed: [`VramError::WriteNotKept`] if it was written just
+    /// now, [`VramError::ShardAltered`] if it was altered meanwhile, elsewhere in the shard.
+    fn expect_whole(&self, rewritten: &[u64]) -> Result<(), VramError> {
+        let (segments, differs) = self.core.altered_content(&self.view)?;
         if segments.is_empty() && !differs {
             return Ok(());
         }
-        Err(VramError::WriteNotKept { gpu: view.gpu.index, segments })
+        self.entry.quarantine(&segments);
+        if segments.iter().any(|segment| rewritten.binary_search(segment).is_ok()) {
+            return Err(VramError::WriteNotKept { gpu: self.view.gpu.index, segments });
+        }
+        Err(VramError::ShardAltered { shard: self.entry.id.clone(), segments })
     }
 
     fn report(

@@ -18,6 +18,8 @@ mod pace;
 mod status;
 mod step;
 mod thread;
+#[cfg(test)]
+mod within;
 
 use core::time::Duration;
 

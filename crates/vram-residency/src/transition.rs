@@ -141,11 +141,12 @@ impl Core {
         let verified = self.read_back(&new, self.read_back)?.then_some(began);
 
         space.commit();
+        let now = Moment::now(&*self.clock);
         let mut state = entry.state();
         space.rest();
         let before = state.space.replace(space);
         state.seal_anew(new.seal);
-        state.ages.arrived(Moment::now(&*self.clock), verified);
+        state.ages.arrived(now, verified);
         drop(state);
         // The new copy counts; what becomes of the old place changes nothing about that.
         if let Some(Err((bytes, error))) = before.map(Space::give_back) {

@@ -195,7 +195,7 @@ pub(super) fn cost_of(len: ByteLen) -> u64 {
 impl Core {
     /// All shards that can be scrubbed now, with the time since which they count as unverified; the
     /// oldest first.
-    pub(super) fn scrubbable(&self) -> Vec<(Duration, Arc<Entry>)> {
+    pub(crate) fn scrubbable(&self) -> Vec<(Duration, Arc<Entry>)> {
         let ready: Vec<bool> = self.gpus.iter().map(|gpu| gpu.ready().is_ok()).collect();
         let mut found = Vec::new();
         // In the order of their ids, which decides among equals: a run can be repeated.

@@ -239,6 +239,26 @@ fn part_of(rate: u64, share: f64) -> u64 {
     u64::try_from(wide).unwrap_or(u64::MAX).max(1)
 }
 
+/// For simulations, whose time passes as it should.
+#[cfg(test)]
+impl Pace {
+    pub(super) fn look_now(&mut self, core: &Core) {
+        self.looked = None;
+        self.look(core);
+    }
+
+    /// The pause after a step that took no time, of a sleeper that never oversleeps.
+    pub(super) fn ideal_pause(&self, step: &ScrubStep) -> Duration {
+        let pause = time_for(step.charged.get(), self.rate());
+        let least =
+            if step.pass_ended || step.idle { self.options.pass_at_least } else { Duration::ZERO };
+        match self.options.rate {
+            ScrubRate::Within(time) => pause.max(least).min(kept_back(time)),
+            _ => pause.max(least),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

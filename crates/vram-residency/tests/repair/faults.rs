@@ -1,6 +1,7 @@
 //! A fault at every device call of a repair: it is whole, or in quarantine and can be repaired again.
 
-use vram_residency::device::fault::{Action, Op, When};
+use vram_alloc::DeviceOffset;
+use vram_residency::device::fault::{Action, Hook, Op, When};
 use vram_residency::{RepairOptions, SliceSource, VramError};
 
 use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
@@ -69,6 +70,45 @@ fn memory_that_keeps_nothing_is_named_and_the_shard_stays_in_quarantine() {
         rig.device.clear();
         repair().unwrap();
         is_whole(&rig, &shard, &bytes, "once it keeps what is written");
+    }
+}
+
+#[test]
+fn what_is_altered_while_a_repair_is_under_way_is_found_at_its_end() {
+    let bytes = content(LEN, 4);
+    for request in requests() {
+        for (elsewhere, relocate) in [(true, false), (false, false), (false, true)] {
+            let rig = Rig::new(1 << 16);
+            let shard = damaged(&rig, request.clone(), &bytes, &[1, 4]);
+            // After segment 1 was written and read back: a bit of it, or of segment 0.
+            let (start, device) = (rig.written_at(), std::sync::Arc::clone(&rig.device));
+            rig.device.clear_log();
+            let hook = Hook::new(move || {
+                let writes = device.calls().into_iter().filter(|call| call.op == Op::Write);
+                let which = usize::from(relocate);
+                let written = writes.filter_map(|call| call.offset).nth(which).unwrap().get();
+                let at = if elsewhere { start } else { written };
+                device.flip_bit_at(None, DeviceOffset::new(at + 3), 1).unwrap();
+            });
+            let last = if relocate { 5 } else { 2 };
+            rig.device.add(Op::Write, When::Nth(last), Action::Run(hook)).unwrap();
+            let options = RepairOptions::new();
+            let options = if relocate { options.relocate() } else { options };
+            let refused = rig.manager.repair_from(&shard, SliceSource::new(&bytes), options);
+            match refused {
+                Err(VramError::ShardAltered { segments, .. }) if elsewhere => {
+                    assert_eq!(segments, [0]);
+                }
+                Err(VramError::WriteNotKept { segments, .. }) if !elsewhere => {
+                    assert_eq!(segments, [1]);
+                }
+                other => panic!("{other:?}"),
+            }
+            assert!(quarantined(&rig, &shard));
+            let source = SliceSource::new(&bytes);
+            rig.manager.repair_from(&shard, source, RepairOptions::new()).unwrap();
+            is_whole(&rig, &shard, &bytes, "the second time");
+        }
     }
 }
 

@@ -226,3 +226,35 @@ fn a_status_survives_json() {
     let json = serde_json::to_string(&status).unwrap();
     assert_eq!(serde_json::from_str::<vram_residency::ScrubStatus>(&json).unwrap(), status);
 }
+
+#[test]
+fn threads_that_seal_move_and_free_beside_a_scrubber_lose_nothing() {
+    let rig = rig();
+    let rate = ScrubRate::BytesPerSecond(u64::MAX);
+    let scrubber = rig.manager.start_scrubber(at_once(rate)).unwrap();
+    let keep = rig.manager.seal(unread(0), &vec![9; 50_000]).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..2_u8 {
+            let manager = &rig.manager;
+            scope.spawn(move || {
+                for turn in 0..60_u8 {
+                    let bytes = vec![turn; 5000 + 300 * usize::from(turn)];
+                    let shard = manager.seal(unread(u32::from(thread)), &bytes).unwrap();
+                    let shard = manager.migrate_shard(&shard, u32::from(1 - thread)).unwrap();
+                    let shard = manager.close_resident(&shard).unwrap();
+                    let parked = manager.park(&shard).unwrap();
+                    let shard = manager.wake(parked, u32::from(thread)).unwrap();
+                    assert_eq!(manager.unseal_and_free(&shard).unwrap(), bytes);
+                }
+            });
+        }
+    });
+    until(&scrubber, |status| status.passes >= 2);
+    let status = scrubber.stop();
+    assert_eq!((status.altered, status.errors), (0, 0), "{status:?}");
+    assert_eq!(rig.manager.unseal_and_free(&keep).unwrap(), vec![9; 50_000]);
+    for accounts in rig.manager.reconcile_all() {
+        let accounts = accounts.unwrap();
+        assert!(accounts.agrees && accounts.used.is_zero() && accounts.reserved.is_zero());
+    }
+}
