@@ -315,3 +315,17 @@ fn the_driver_saying_less_than_is_held_is_a_difference_and_the_table_names_it() 
         Err(error) => panic!("{error}"),
     }
 }
+
+#[test]
+fn a_gpu_without_a_byte_and_shards_without_one_agree_too() {
+    for mode in MODES {
+        let builder = VramManager::builder().host_device(ByteLen::ZERO).memory(0, mode);
+        let manager = builder.build().unwrap();
+        agreed(&manager);
+        let shard = manager.seal_model("model", 0, &[]).unwrap();
+        let accounts = &agreed(&manager)[0];
+        assert_eq!((accounts.shard_count, accounts.resident), (1, ByteLen::ZERO));
+        manager.free_shard(&shard).unwrap();
+        agreed(&manager);
+    }
+}

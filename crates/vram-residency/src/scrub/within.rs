@@ -12,6 +12,8 @@ use vram_seal::SegmentSize;
 
 use super::cursor::ScrubCursor;
 use super::pace::{Pace, ScrubOptions, ScrubRate};
+use super::status::{Facts, Tally};
+use super::step::ScrubStep;
 use crate::clock::{Clock, Timestamp};
 use crate::request::SealRequest;
 use crate::write::ReadBack;
@@ -123,4 +125,31 @@ fn it_goes_no_faster_than_it_has_to() {
     let rounds = looked_at / 350_010;
     // The longest shard is more than half of it, and comes once more before it is too old.
     assert!((10..=20).contains(&rounds), "{rounds} passes in ten hours");
+}
+
+#[test]
+fn what_one_thread_cannot_do_is_said_with_the_time_that_it_takes_instead() {
+    let mut simulation = Simulation::new();
+    simulation.seal(900_000);
+    let second = ScrubOptions::new(ScrubRate::Within(Duration::from_secs(1)));
+    simulation.pace = Pace::new(second);
+    simulation.pace.look_now(&simulation.manager.core);
+    let status = |pace: &Pace, step: &ScrubStep, cursor: &ScrubCursor| {
+        let mut tally = Tally::new(pace);
+        tally.add(step, cursor.round(), pace);
+        let facts = Facts::of(&simulation.manager.core);
+        tally.status(Some(facts), ScrubRate::Within(Duration::from_secs(1)), false)
+    };
+    // A step of 100 000 bytes that takes a millisecond: a hundred times what is needed.
+    let step = ScrubStep { charged: ByteLen::new(100_000), ..ScrubStep::default() };
+    let _pause = simulation.pace.pause(&step, Duration::from_millis(1));
+    let quick = status(&simulation.pace, &step, &simulation.cursor);
+    assert_eq!((quick.worst_case, quick.kept), (Some(Duration::from_secs(1)), true));
+
+    // The device has become slow: a step takes ten seconds, again and again.
+    for _ in 0..40 {
+        let _pause = simulation.pace.pause(&step, Duration::from_secs(10));
+    }
+    let slow = status(&simulation.pace, &step, &simulation.cursor);
+    assert!(slow.worst_case > Some(Duration::from_secs(90)) && !slow.kept, "{slow:?}");
 }
