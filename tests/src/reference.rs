@@ -26,6 +26,7 @@ pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
 
 /// What the model knows of one resident shard.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Known {
     /// The plaintext.
     pub bytes: Vec<u8>,
@@ -47,6 +48,10 @@ pub struct Known {
     pub fate: OnEviction,
     /// Which of the rig's keys it is sealed under.
     pub key: usize,
+    /// Whether the manager keeps a copy of it in host memory.
+    pub backed_up: bool,
+    /// Whether it was written to an image, under its present seal.
+    pub exported: bool,
 }
 
 impl Known {
@@ -64,7 +69,21 @@ impl Known {
             pinned: false,
             fate,
             key,
+            backed_up: false,
+            exported: false,
         }
+    }
+
+    /// The shard was sealed anew: copies of the old seal are forgotten.
+    pub fn seal_anew(&mut self, handle: SealedShard) {
+        self.stale = Some(core::mem::replace(&mut self.handle, handle));
+        (self.backed_up, self.exported) = (false, false);
+    }
+
+    /// What lies in device memory is what was sealed, again or from elsewhere.
+    pub fn heal(&mut self) {
+        self.flipped.clear();
+        self.quarantined = false;
     }
 
     /// Whether the device bytes are those that were sealed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, DeviceOffset, GpuIndex};
 use vram_gpu::fault::{FaultPlan, Op};
 use vram_gpu::{Device, FaultDevice, HostDevice};
-use vram_residency::{SealKey, SealedShard, SegmentSize, Threads, VramManager};
+use vram_residency::{SealKey, SealedShard, SegmentSize, Threads, TicketKey, VramManager};
 use vram_residency::{VramError, VramManagerBuilder};
 
 /// The segment size of the rig's managers: small, so that small shards have many segments.
@@ -52,6 +52,7 @@ impl Rig {
             .key(first)
             .segment_size(SegmentSize::from_log2(12).expect("4 KiB is a segment size"))
             .threads(Threads::exactly(2))
+            .ticket_key(TicketKey::from_bytes([9; 32]))
             .id_seed(seed);
         let manager = Arc::new(configure(builder).build()?);
         manager.add_key(second)?;

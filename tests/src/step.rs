@@ -171,6 +171,35 @@ pub enum Step {
     FreeModel {
         model: usize,
     },
+    BackUp {
+        shard: usize,
+    },
+    DropBackup {
+        shard: usize,
+    },
+    /// A shard is written to an image of its own.
+    ExportTo {
+        shard: usize,
+    },
+    Reset {
+        gpu: u32,
+        force: bool,
+        elsewhere: bool,
+    },
+    /// A shard is repaired from a source, which perhaps has one other byte.
+    Repair {
+        shard: usize,
+        wrong: bool,
+    },
+    Scrub {
+        bytes: u64,
+    },
+    Ticket {
+        shard: usize,
+    },
+    Reconcile {
+        gpu: u32,
+    },
     /// The next calls of a kind fail.
     Fault {
         gpu: u32,
@@ -191,7 +220,7 @@ fn len() -> impl Strategy<Value = usize> {
 
 /// Steps on devices that work.
 pub fn sound() -> impl Strategy<Value = Step> {
-    prop_oneof![27 => basic(), 12 => moves(), 12 => room(), 8 => models()]
+    prop_oneof![27 => basic(), 12 => moves(), 12 => room(), 8 => models(), 10 => care()]
 }
 
 fn shard() -> impl Strategy<Value = usize> {
@@ -256,6 +285,21 @@ fn models() -> impl Strategy<Value = Step> {
         1 => (shard(), gpu()).prop_map(|(model, gpu)| Step::MigrateModel { model, gpu }),
         1 => shard().prop_map(|model| Step::VerifyModel { model }),
         1 => shard().prop_map(|model| Step::FreeModel { model }),
+    ]
+}
+
+/// Copies to come back from, resets, repairs, and looks at what is there.
+fn care() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => shard().prop_map(|shard| Step::BackUp { shard }),
+        1 => shard().prop_map(|shard| Step::DropBackup { shard }),
+        2 => shard().prop_map(|shard| Step::ExportTo { shard }),
+        3 => (gpu(), any::<bool>(), any::<bool>())
+            .prop_map(|(gpu, force, elsewhere)| Step::Reset { gpu, force, elsewhere }),
+        3 => (shard(), any::<bool>()).prop_map(|(shard, wrong)| Step::Repair { shard, wrong }),
+        2 => (0..=60_000_u64).prop_map(|bytes| Step::Scrub { bytes }),
+        1 => shard().prop_map(|shard| Step::Ticket { shard }),
+        2 => gpu().prop_map(|gpu| Step::Reconcile { gpu }),
     ]
 }
 

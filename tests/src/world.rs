@@ -4,12 +4,14 @@
 //! may fail instead; then it must have changed nothing but what may have changed, and a byte that
 //! is not the sealed one must never come out.
 
+use std::collections::BTreeSet;
+
+use tempfile::TempDir;
 use vram_gpu::fault::{Action, Call, Op};
-use vram_gpu::{Device, DeviceState};
 use vram_residency::{
-    ByteLen, GpuCapacity, Lease, Lru, MemoryMode, ModelHandle, OnEviction, ParkCapacity,
-    PlanReservation, Protection, Reservation, ReservationReport, SealRequest, SealedShard, ShardId,
-    SivScope, Verify, VramError,
+    ByteLen, GpuCapacity, Lease, Lru, MemoryMode, ModelHandle, OnEviction, PlanReservation,
+    Protection, Reservation, ReservationId, ScrubCursor, SealRequest, SealedShard, ShardId,
+    SivScope, SnapshotState, Verify, VramError,
 };
 
 macro_rules! ensure {
@@ -20,6 +22,8 @@ macro_rules! ensure {
     };
 }
 
+mod care;
+mod copies;
 mod keys;
 mod models;
 mod moves;
@@ -52,6 +56,12 @@ pub struct World {
     reservations: Vec<(Reservation, u64)>,
     /// Places that are promised, each with the lengths of the pieces.
     plans: Vec<(PlanReservation, Vec<usize>)>,
+    /// Numbers of those with a GPU that was reset since: blocks are taken again when they are used.
+    unbacked: BTreeSet<(ReservationId, u32)>,
+    /// Where the scrubber stands.
+    cursor: ScrubCursor,
+    /// Where images are written.
+    folder: TempDir,
     /// Models that were admitted; shards of them may be gone since.
     models: Vec<ModelHandle>,
 }
@@ -73,12 +83,10 @@ enum Expect {
 /// Everything that a failed call must leave as it was.
 #[derive(Debug, PartialEq)]
 struct Picture {
+    /// The snapshot, but for what a failure may reveal: quarantines, and bytes that did not go back.
+    state: SnapshotState,
     capacities: Vec<GpuCapacity>,
     shards: Vec<SealedShard>,
-    /// Of each shard: leases that are out, and whether it is pinned.
-    holds: Vec<(u64, bool)>,
-    parked: ParkCapacity,
-    reservations: Vec<ReservationReport>,
 }
 
 type Checked<T> = Result<T, String>;
@@ -112,6 +120,9 @@ impl World {
             leases: Vec::new(),
             reservations: Vec::new(),
             plans: Vec::new(),
+            unbacked: BTreeSet::new(),
+            cursor: ScrubCursor::new(),
+            folder: tempfile::tempdir().expect("a temporary folder can be made"),
             models: Vec::new(),
         })
     }
@@ -180,6 +191,14 @@ impl World {
             Step::MigrateModel { model, gpu } => self.migrate_model(model, gpu),
             Step::VerifyModel { model } => self.verify_model(model),
             Step::FreeModel { model } => self.free_model(model),
+            Step::BackUp { shard } => self.back_up(shard),
+            Step::DropBackup { shard } => self.drop_backup(shard),
+            Step::ExportTo { shard } => self.export_to(shard),
+            Step::Reset { gpu, force, elsewhere } => self.reset(gpu, force, elsewhere),
+            Step::Repair { shard, wrong } => self.repair(shard, wrong),
+            Step::Scrub { bytes } => self.scrub(bytes),
+            Step::Ticket { shard } => self.ticket(shard),
+            Step::Reconcile { gpu } => self.reconcile(gpu),
             Step::Fault { gpu, op, when, ref action } => {
                 self.faulty = true;
                 let device = &self.rig.devices[gpu as usize];
@@ -417,10 +436,11 @@ impl World {
             ensure!(converted.protection == to, "it is {:?}", converted.protection);
             ensure!(converted.shard_id == id, "the id changed");
             let known = self.reference.shards.get_mut(&id).expect("it was just there");
-            if handle.protection != to {
-                known.stale = Some(handle);
+            if handle.protection == to {
+                known.handle = converted;
+            } else {
+                known.seal_anew(converted);
             }
-            known.handle = converted;
         }
         Ok(())
     }
@@ -519,8 +539,6 @@ impl World {
     fn unchanged(&self, before: &Picture, error: &VramError) -> Checked<()> {
         let now = self.picture();
         ensure!(now.shards == before.shards, "failed with {error}, and the shards changed");
-        ensure!(now.holds == before.holds, "failed with {error}, and leases or pins changed");
-        ensure!(now.parked == before.parked, "failed with {error}: {:?}", now.parked);
         // A place that could not be wiped is lost to the reservation that it was held for.
         let kept = now
             .capacities
@@ -528,8 +546,10 @@ impl World {
             .zip(&before.capacities)
             .any(|(is, was)| is.unreturned > was.unreturned);
         ensure!(
-            now.reservations == before.reservations || kept,
-            "failed with {error}, and the reservations changed"
+            now.state == before.state || kept,
+            "failed with {error}, and the state changed: {:?}, now {:?}",
+            before.state,
+            now.state
         );
         for (was, is) in before.capacities.iter().zip(&now.capacities) {
             let kept = is.unreturned.get() - was.unreturned.get();
@@ -594,6 +614,9 @@ impl World {
             } else {
                 *region
             };
+            // What places are held for on a GPU that was reset is taken again when it is used.
+            let unbacked = self.unbacked.iter().any(|(_, at)| *at == gpu);
+            let held = if unbacked { driver.clamp(used, held) } else { held };
             ensure!(self.is_lost(gpu) || driver == held, "gpu {gpu} holds {driver}, not {held}");
         }
         let listed = manager.shards();
@@ -621,20 +644,25 @@ impl World {
         let manager = &self.rig.manager;
         let gpus = 0..manager.gpu_count();
         let capacities = gpus.map(|gpu| manager.capacity(gpu).expect("it is there")).collect();
-        Picture {
-            capacities,
-            shards: manager.shards(),
-            holds: self.holds(),
-            parked: manager.park_capacity(),
-            reservations: manager.reservations(),
+        let mut state = manager.snapshot().state;
+        // That a link lies is learned from a copy that failed.
+        state.distrusted_links.clear();
+        for gpu in &mut state.gpus {
+            // These are compared apart.
+            gpu.capacity = GpuCapacity::default();
+            (gpu.quarantined, gpu.unreturned, gpu.lost) = (0, None, None);
         }
+        for shard in &mut state.shards {
+            (shard.quarantine, shard.last_verified) = (None, None);
+        }
+        Picture { state, capacities, shards: manager.shards() }
     }
 
     /// Whether a sticky error took this GPU.
     #[must_use]
     pub fn is_lost(&self, gpu: u32) -> bool {
-        let device = self.rig.devices.get(gpu as usize);
-        device.is_some_and(|device| matches!(device.state(), DeviceState::Lost { .. }))
+        let gpus = self.rig.manager.report().gpus;
+        gpus.get(gpu as usize).is_some_and(|gpu| gpu.lost.is_some())
     }
 
     /// P19: once faults stop, every operation ends and works again on every GPU that is not lost.
@@ -643,6 +671,13 @@ impl World {
             device.clear();
         }
         self.let_go()?;
+        for gpu in 0..self.rig.manager.gpu_count() {
+            if self.is_lost(gpu) {
+                self.reset(gpu, false, false)?;
+                ensure!(!self.is_lost(gpu), "gpu {gpu} is still lost after its reset");
+            }
+        }
+        self.books_hold()?;
         for (id, known) in self.reference.shards.clone() {
             if self.is_lost(known.gpu) {
                 let answer = self.rig.manager.unseal_model(&known.handle);

@@ -182,6 +182,8 @@ impl Core {
             // Out of reach there; a backup is all that can be taken anywhere else.
             let backup = entry.state().copies.backup.take();
             if let Some(backup) = backup {
+                // What was found on the device goes with it: the copy is of before.
+                entry.state().quarantine = None;
                 return Ok(self.leave(backup.into_copy(Arc::clone(entry))));
             }
         }

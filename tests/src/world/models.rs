@@ -320,7 +320,11 @@ impl World {
         for Parked { model, known } in core::mem::take(&mut self.parked_models) {
             let shards = model.pieces.into_iter().map(|piece| piece.parked);
             let both = shards.zip(known);
-            self.parked.extend(both.map(|(shard, known)| moves::Parked { shard, known }));
+            self.parked.extend(both.map(|(shard, known)| moves::Parked {
+                shard,
+                known,
+                renewed: false,
+            }));
         }
     }
 }

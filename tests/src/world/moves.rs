@@ -14,6 +14,8 @@ use super::{Checked, Expect, PARK_LIMIT, World, alone, reading};
 pub(super) struct Parked {
     pub(super) shard: ParkedShard,
     pub(super) known: Known,
+    /// Whether it is of another generation than the handle that is known of it: a reset parked it.
+    pub(super) renewed: bool,
 }
 
 /// Host bytes that parking takes: the sealed bytes, and a table where the shard has none of its own.
@@ -30,7 +32,10 @@ impl World {
         let Some(id) = self.reference.pick(shard) else { return Ok(()) };
         let known = &self.reference.shards[&id];
         let (gpu, needed) = (known.gpu, host_len(known));
+        // Out of reach on a lost GPU; a backup is there all the same.
+        let from_backup = known.backed_up && self.is_lost(gpu);
         let expect = match reading(known, 0, known.bytes.len()) {
+            _ if from_backup => Expect::Fine,
             Expect::Refused("quarantined") => Expect::Refused("quarantined"),
             _ if self.park_room() < needed => Expect::Refused("park-limit"),
             other => other,
@@ -40,6 +45,11 @@ impl World {
         let answer = self.rig.manager.park(&known.handle);
         self.note_quarantine(&id, &answer);
         if let Some(parked) = self.judge(expect, &before, answer, &[gpu])? {
+            if from_backup {
+                let known = self.reference.shards.get_mut(&id).ok_or("it was just there")?;
+                known.backed_up = false;
+                known.heal();
+            }
             self.hold(parked)?;
         }
         Ok(())
@@ -57,18 +67,21 @@ impl World {
             host_len(&known)
         );
         ensure!(*shard.sealed_data() == known.handle.sealed_data, "the record changed");
-        self.parked.push(Parked { shard, known });
+        self.parked.push(Parked { shard, known, renewed: false });
         Ok(())
     }
 
-    fn park_room(&self) -> u64 {
+    pub(super) fn park_room(&self) -> u64 {
         PARK_LIMIT - self.parked_len()
     }
 
     /// Host bytes that everything parked should take.
     fn parked_len(&self) -> u64 {
         let models = self.parked_models.iter().flat_map(|model| &model.known);
-        self.parked.iter().map(|parked| &parked.known).chain(models).map(host_len).sum()
+        let parked: Vec<_> = self.parked.iter().map(|parked| &parked.known).chain(models).collect();
+        let copies = self.reference.shards.values().chain(parked.iter().copied());
+        let copies = copies.filter(|known| known.backed_up);
+        parked.iter().copied().map(host_len).chain(copies.map(host_len)).sum()
     }
 
     /// Whether host memory is counted as what is parked, and handles of parked shards say so.
@@ -81,9 +94,11 @@ impl World {
             "{count} parked shards take {} of the host: {capacity:?}",
             self.parked_len()
         );
-        if let Some(Parked { known, .. }) = self.parked.last() {
+        if let Some(Parked { known, renewed, .. }) = self.parked.last() {
             let answer = self.rig.manager.read_shard_at_offset(&known.handle, 0, 0);
-            ensure!(matches!(answer, Err(VramError::Parked { .. })), "parked, it reads {answer:?}");
+            let expected = if *renewed { "stale-handle" } else { "parked" };
+            let code = answer.as_ref().err().map(VramError::code);
+            ensure!(code == Some(expected), "parked, it reads {answer:?}");
         }
         Ok(())
     }
@@ -95,13 +110,16 @@ impl World {
         let index = parked % self.parked.len();
         let expect = self.placing(gpu, self.parked[index].known.bytes.len());
         let before = self.picture();
-        let Parked { shard, known } = self.parked.swap_remove(index);
+        let Parked { shard, mut known, renewed } = self.parked.swap_remove(index);
         let answer = self.rig.manager.wake(shard, gpu).map_err(|failed| {
             let (shard, error) = failed.into_parts();
-            self.parked.push(Parked { shard, known: known.clone() });
+            self.parked.push(Parked { shard, known: known.clone(), renewed });
             error
         });
         if let Some(handle) = self.judge(expect, &before, answer, &[gpu])? {
+            if renewed {
+                known.stale = Some(core::mem::replace(&mut known.handle, handle.clone()));
+            }
             self.resident_again(handle, known, gpu)?;
         }
         Ok(())
@@ -128,7 +146,7 @@ impl World {
             return;
         }
         let index = parked % self.parked.len();
-        let Parked { shard, known } = self.parked.swap_remove(index);
+        let Parked { shard, known, .. } = self.parked.swap_remove(index);
         drop(shard);
         self.reference.forget(known.handle);
     }
@@ -223,7 +241,7 @@ impl World {
 
     /// Wakes what is parked, once devices work, as far as there is room; the rest is given up.
     pub(super) fn wake_everything(&mut self) -> Checked<()> {
-        for Parked { shard, known } in core::mem::take(&mut self.parked) {
+        for Parked { shard, known, .. } in core::mem::take(&mut self.parked) {
             let manager = &self.rig.manager;
             let fits = (0..manager.gpu_count()).find(|gpu| {
                 let room = manager.capacity(*gpu).map(|now| now.room.min(now.largest_hole));
