@@ -335,7 +335,7 @@ fn after_an_ecc_error_a_reset_brings_back_what_there_are_copies_of() {
     }
 }
 
-/// P16, but for the reset.
+/// P16 until the reset.
 #[test]
 fn after_an_ecc_error_the_gpu_is_lost_and_its_driver_is_left_alone() {
     for mode in MODES {
