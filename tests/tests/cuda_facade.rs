@@ -14,9 +14,9 @@ use std::sync::Arc;
 use cuda_sim::{CallKind, DeviceSpec, Fault, Sim};
 use vram_gpu::{CudaDevice, Device, DeviceState, codes};
 use vram_residency::{
-    Budget, ByteLen, Class, GpuIndex, MemoryMode, Protection, ReadBack, RepairOptions,
-    ScrubOptions, ScrubRate, SealKey, SealRequest, SealedShard, SegmentSize, SliceSource, Threads,
-    Verify, VramError, VramManager,
+    Budget, ByteLen, Class, ExportOptions, GpuIndex, MemoryMode, Protection, ReadBack,
+    RepairOptions, ResetOptions, ScrubOptions, ScrubRate, SealKey, SealRequest, SealedShard,
+    SegmentSize, SliceSource, Threads, Verify, VramError, VramManager,
 };
 use vram_tests::reference::{bytes, footprint};
 
@@ -291,7 +291,51 @@ fn an_error_that_comes_late_fails_the_seal_that_it_belongs_to() {
     }
 }
 
-/// P16, but for the reset.
+/// P16: the driver of the lost device is left alone until the reset, which takes everything back;
+/// what there are copies of comes back with it.
+#[test]
+fn after_an_ecc_error_a_reset_brings_back_what_there_are_copies_of() {
+    let folder = tempfile::tempdir().unwrap();
+    for mode in MODES {
+        let machine = Machine::new(mode);
+        let manager = &machine.manager;
+        let saved = machine.seal(Protection::Authenticated);
+        manager.back_up(&saved).unwrap();
+        let exported = machine.seal(Protection::Encrypted);
+        let image = folder.path().join(format!("{mode:?}"));
+        manager.export_to(&exported, &image, ExportOptions::new()).unwrap();
+        let unsaved = machine.seal(Protection::Encrypted);
+        let there = manager.seal_model("model", 1, &content()).unwrap();
+        machine.fault(0, CallKind::CopyOut, Fault::Fail(codes::ECC_UNCORRECTABLE));
+        assert_eq!(manager.unseal_model(&unsaved).unwrap_err().code(), "device-lost");
+
+        let calls = Sim::faults(machine.ordinals[0]).all_calls();
+        assert_eq!(manager.back_up(&unsaved).unwrap_err().code(), "device-lost");
+        let kept = manager.reserve(1, ByteLen::new(1 << 18)).unwrap();
+        assert_eq!(Sim::faults(machine.ordinals[0]).all_calls(), calls, "the driver was called");
+
+        let report = manager.reset_gpu(0, ResetOptions::new()).unwrap();
+        assert_eq!((report.restored.len(), report.lost.len()), (2, 1), "{mode:?} {report:?}");
+        assert_eq!(report.lost[0].shard_id, unsaved.shard_id);
+        for (back, before) in report.restored.iter().zip([&saved, &exported]) {
+            assert_eq!(back.shard_id, before.shard_id);
+            assert_eq!(back.sealed_data, before.sealed_data);
+            assert_eq!(manager.unseal_model(back).unwrap(), content());
+            assert!(manager.verify(back, Verify::Full).unwrap().sound);
+            assert_eq!(manager.unseal_model(before).unwrap_err().code(), "stale-handle");
+        }
+        assert_eq!(manager.unseal_model(&there).unwrap(), content());
+        drop(kept);
+        machine.books_agree();
+
+        let closed = manager.close(core::time::Duration::ZERO);
+        assert!(closed.complete && closed.freed == 3, "{mode:?} {closed:?}");
+        assert_eq!((Sim::used(machine.ordinals[0]), Sim::used(machine.ordinals[1])), (0, 0));
+        machine.finish();
+    }
+}
+
+/// P16 until the reset.
 #[test]
 fn after_an_ecc_error_the_gpu_is_lost_and_its_driver_is_left_alone() {
     for mode in MODES {

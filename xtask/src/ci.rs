@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{arguments, gpu, layers, proptest, shell, summary, workspace};
+use crate::{arguments, examples, gpu, layers, proptest, shell, summary, workspace};
 
 /// The command line of this command.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +34,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     if !options.after_tests {
         push(&mut steps, "tests", || shell::cargo(&["test", "--workspace"]).run());
     }
+    push(&mut steps, "examples", examples::run);
     push(&mut steps, "format", || shell::cargo(&["fmt", "--all", "--", "--check"]).run());
     push(&mut steps, "layers", layers::run);
     push(&mut steps, "lints", || {

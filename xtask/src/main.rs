@@ -8,6 +8,7 @@
 mod arguments;
 mod bench;
 mod ci;
+mod examples;
 mod gpu;
 mod layers;
 mod model;
@@ -31,6 +32,7 @@ cargo xtask COMMAND [OPTIONS]
                                           (--build-only: the binary alone, to carry elsewhere; --read: the report of its
                                           log; --simulated: over the simulated driver, to check the checks;
                                           --debug: built as the tests are)
+  examples                                runs every example, as it is built for the tests
   layers                                  who may import whom, against what the manifests and sources say
   ci [--after-tests]                      what CI runs, in the same order (--after-tests leaves the test command out)
   model                                   fetches a real model (90.9 MB) into target/model/ with pip
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         "stress" => stress::Options::parse(args).and_then(|options| stress::run(&options)),
         "bench" => bench::Options::parse(args).and_then(|options| bench::run(&options)),
         "gpu" => gpu::Options::parse(args).and_then(|options| gpu::run(&options)),
+        "examples" => arguments::none(args).and_then(|()| examples::run()),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
         "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),
         "model" => arguments::none(args).and_then(|()| model::run()),

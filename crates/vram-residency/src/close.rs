@@ -416,3 +416,19 @@ impl Gpu {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_a_closed_manager_are_gone() {
+        let manager = VramManager::new_mock(1 << 20).unwrap();
+        let before = manager.active_key();
+        assert!(manager.close(Duration::ZERO).complete);
+        let keys = read(&manager.core.keys);
+        assert!(keys.get(&before).is_none());
+        assert_eq!(keys.ids().len(), 1);
+        assert_eq!(manager.active_key(), before, "that it was is no secret");
+    }
+}

@@ -187,6 +187,8 @@ impl VramManager {
     /// are taken again when they are used. Parked shards are not concerned.
     ///
     /// A GPU that is not lost is reset as well if it holds no shard, or if [forced](ResetOptions::force).
+    /// The device is emptied as a whole: whatever else this process has there, through another
+    /// manager or its own calls, is gone too.
     ///
     /// # Errors
     ///

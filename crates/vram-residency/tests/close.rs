@@ -10,16 +10,17 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::io::{self, Read, Write};
-use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::sync::{Arc, Barrier, Mutex, Weak, mpsc};
 use std::thread;
 
 use vram_residency::device::fault::{Action, FaultDevice, FaultPlan, Hook, Op};
 use vram_residency::device::{GpuError, HostDevice};
 use vram_residency::{
-    AdmitRequest, ByteLen, CloseReport, CompactBudget, ExportOptions, GpuChoice, GpuIndex,
+    AdmitRequest, ByteLen, Clock, CloseReport, CompactBudget, ExportOptions, GpuChoice, GpuIndex,
     ImportRequest, LinkState, Lru, MemoryMode, ModelPlan, OnEviction, Piece, Protection,
     ReaderSource, ReservePlanRequest, ReserveRequest, ResetOptions, SealKey, SealOptions,
-    SealRequest, SealedShard, SegmentSize, SliceSource, Threads, Verify, VramError, VramManager,
+    SealRequest, SealedShard, SegmentSize, SliceSource, Source, SourceError, SystemClock, Threads,
+    Timestamp, Verify, VramError, VramManager, VramManagerBuilder,
 };
 
 const MODES: [MemoryMode; 2] = [MemoryMode::Region, MemoryMode::Blocks];
@@ -27,6 +28,7 @@ const KINDS: [Protection; 2] = [Protection::Encrypted, Protection::Authenticated
 const SEGMENT: usize = 4096;
 const TOTAL: usize = 32 * SEGMENT;
 const LEN: usize = 5 * SEGMENT + 9;
+const LONG: u64 = 4 << 20;
 
 struct Rig {
     manager: VramManager,
@@ -39,6 +41,14 @@ impl Rig {
     }
 
     fn on(mode: MemoryMode, threads: Threads) -> Self {
+        Self::with(mode, threads, |builder| builder)
+    }
+
+    fn with(
+        mode: MemoryMode,
+        threads: Threads,
+        change: impl FnOnce(VramManagerBuilder) -> VramManagerBuilder,
+    ) -> Self {
         let total = ByteLen::from_usize(TOTAL);
         let hosts = HostDevice::several(&[total, total]).unwrap();
         let devices: Vec<_> =
@@ -50,7 +60,7 @@ impl Rig {
         }
         let builder = builder.segment_size(SegmentSize::MIN).threads(threads);
         let builder = builder.eviction(Lru).on_eviction(OnEviction::Park);
-        Self { manager: builder.build().unwrap(), devices }
+        Self { manager: change(builder).build().unwrap(), devices }
     }
 
     fn seal(&self, gpu: u32, protection: Protection) -> SealedShard {
@@ -328,19 +338,24 @@ fn reservations_are_waited_for_until_they_end_or_expire() {
             rig.manager.reserve_with(request.expires_in(Duration::from_millis(1))).unwrap();
         let report = rig.manager.close(Duration::ZERO);
         assert!(report.reservations >= 2 && !report.complete, "{report:?}");
-        let (go, gone) = mpsc::channel::<()>();
-        thread::scope(|scope| {
-            scope.spawn(move || {
-                gone.recv().unwrap();
-                drop(bytes);
-                drop(places);
-            });
-            let closer = scope.spawn(|| rig.manager.close(Duration::MAX));
-            go.send(()).unwrap();
-            is_complete(&closer.join().unwrap());
-        });
+        drop((bytes, places));
+        is_complete(&rig.manager.close(Duration::MAX));
         assert!(expiring.remaining().is_zero());
         rig.is_gone("reservations ended");
+
+        // Nothing expires here: the close is told when the last one ends.
+        let rig = Rig::new(mode);
+        let bytes = rig.manager.reserve(0, ByteLen::new(1000)).unwrap();
+        thread::scope(|scope| {
+            let closer = scope.spawn(|| rig.manager.close(Duration::MAX));
+            while rig.manager.reserve(0, ByteLen::new(1)).is_ok() {
+                thread::yield_now();
+            }
+            (0..100).for_each(|_| thread::yield_now());
+            drop(bytes);
+            is_complete(&closer.join().unwrap());
+        });
+        rig.is_gone("the last reservation ended");
     }
 }
 
@@ -486,6 +501,88 @@ fn closing_from_inside_a_call_does_not_wait_for_that_call() {
         rig.devices[0].next(Op::Fill, Action::Run(hook)).unwrap();
         is_complete(&rig.manager.close(Duration::MAX));
         rig.is_gone("from a device");
+    }
+}
+
+/// A source that two threads read: the caller's waits until the other one has closed the manager.
+struct TwoReaders<'a> {
+    manager: &'a VramManager,
+    caller: thread::ThreadId,
+    closed: (Mutex<mpsc::Sender<()>>, Mutex<mpsc::Receiver<()>>),
+}
+
+impl Source for TwoReaders<'_> {
+    fn len(&self) -> u64 {
+        LONG
+    }
+
+    fn read_at(&self, _offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
+        let report = if thread::current().id() == self.caller {
+            self.closed.1.lock().unwrap().recv().unwrap();
+            None
+        } else {
+            Some(self.manager.close(Duration::MAX))
+        };
+        self.closed.0.lock().unwrap().send(()).unwrap();
+        if let Some(report) = report {
+            assert!(!report.complete && report.under_way > 0, "{report:?}");
+        }
+        target.fill(1);
+        Ok(())
+    }
+}
+
+#[test]
+fn closing_from_a_worker_thread_does_not_wait_for_the_call_that_it_works_for() {
+    // Enough for several windows, so that both threads have something to read.
+    let builder =
+        VramManager::builder().host_device(ByteLen::new(LONG)).threads(Threads::exactly(2));
+    let manager = builder.build().unwrap();
+    let (send, receive) = mpsc::channel();
+    let source = TwoReaders {
+        manager: &manager,
+        caller: thread::current().id(),
+        closed: (Mutex::new(send), Mutex::new(receive)),
+    };
+    let request = SealRequest::new("model", 0);
+    drop(manager.seal_from(request, source, SealOptions::new()));
+    is_complete(&manager.close(Duration::MAX));
+    assert_eq!(manager.get_used_vram(0).unwrap(), 0);
+}
+
+/// A clock that closes the manager the next time it is asked.
+#[derive(Debug, Default)]
+struct ClosingClock(Mutex<Option<Weak<Rig>>>);
+
+impl Clock for ClosingClock {
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        let armed = self.0.lock().unwrap().take();
+        if let Some(rig) = armed {
+            is_complete(&rig.upgrade().unwrap().manager.close(Duration::ZERO));
+        }
+        SystemClock.monotonic()
+    }
+}
+
+/// The manager is closed between a call's check and the moment in which it takes memory.
+#[test]
+fn a_call_that_was_let_in_before_the_end_takes_nothing_after_it() {
+    for mode in MODES {
+        let clock = Arc::new(ClosingClock::default());
+        let rig = Rig::with(mode, Threads::ONE, |builder| builder.clock(clock.clone()));
+        let rig = Arc::new(rig);
+        // So that the clock is asked whenever a place is looked for.
+        let request = ReserveRequest::new(0, ByteLen::ZERO).expires_in(Duration::ZERO);
+        let _room = rig.manager.reserve_with(request).unwrap();
+        *clock.0.lock().unwrap() = Some(Arc::downgrade(&rig));
+        let refused = rig.manager.seal_model("model", 0, &content()).unwrap_err();
+        assert!(clock.0.lock().unwrap().is_none(), "the clock was asked");
+        assert!(matches!(refused, VramError::Closed | VramError::InsufficientVram(_)), "{refused}");
+        rig.is_gone("closed in between");
     }
 }
 

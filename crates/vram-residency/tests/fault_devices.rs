@@ -165,7 +165,7 @@ fn freed_device_memory_no_longer_holds_the_bytes() {
     }
 }
 
-/// P16, but for the reset, which is not built yet.
+/// P16 until the reset, which `tests/loss/` is about.
 #[test]
 fn after_a_sticky_error_that_gpu_answers_device_lost_and_is_left_alone() {
     for code in STICKY {

@@ -3,7 +3,8 @@
 use std::fs;
 
 use vram_residency::{
-    ExportOptions, NotRestored, Overwrite, Protection, ResetOptions, SealRequest, Verify, VramError,
+    ExportOptions, NotRestored, Overwrite, Protection, ResetOptions, SealRequest, Suite, Verify,
+    VramError,
 };
 
 use crate::rig::{ECC, KINDS, LEN, MODES, Rig, content, is_lost, is_stale};
@@ -64,7 +65,7 @@ fn a_shard_without_a_backup_comes_back_from_its_image() {
 fn an_image_that_is_gone_damaged_or_another_is_not_believed() {
     let folder = tempfile::tempdir().unwrap();
     for kind in KINDS {
-        for what in ["gone", "damaged", "cut", "another", "garbage"] {
+        for what in ["gone", "damaged", "cut", "another", "twin", "garbage"] {
             let rig = Rig::new(MODES[0]);
             let path = folder.path().join(format!("{kind:?}-{what}"));
             let shard = rig.seal(0, kind, 1);
@@ -81,7 +82,13 @@ fn an_image_that_is_gone_damaged_or_another_is_not_believed() {
                 "garbage" => fs::write(&path, vec![7; 5000]).unwrap(),
                 _ => {
                     // As genuine as the first, of the same model, and not what is looked for.
-                    let other = rig.seal(0, kind, 2);
+                    let request = SealRequest::new("model", 0).protection(kind);
+                    let (request, seed) = match what {
+                        // Even of the same content, and sealed in another way.
+                        "twin" => (request.suite(Suite::ChaCha20Poly1305), 1),
+                        _ => (request, 2),
+                    };
+                    let other = rig.manager.seal(request, &content(LEN, seed)).unwrap();
                     let there = folder.path().join("other");
                     let options = ExportOptions::new().overwrite(Overwrite::Replace);
                     rig.manager.export_to(&other, &there, options).unwrap();
@@ -94,7 +101,7 @@ fn an_image_that_is_gone_damaged_or_another_is_not_believed() {
             assert!(report.restored.is_empty() && report.parked.is_empty(), "{what}");
             let [lost] = report.lost.as_slice() else { panic!("{what}: {report:?}") };
             match (&lost.why, what) {
-                (NotRestored::OtherImage, "another")
+                (NotRestored::OtherImage, "another" | "twin")
                 | (NotRestored::Failed(VramError::Io { path: Some(_), .. }), "gone")
                 | (NotRestored::Failed(VramError::Image { .. }), "damaged" | "cut" | "garbage") => {
                 }

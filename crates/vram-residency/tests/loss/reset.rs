@@ -196,6 +196,10 @@ fn reservations_stay_promised_and_can_be_used_after_the_reset() {
         assert_eq!(report.lost.len(), 1);
         assert_eq!((rig.books(0).used.get(), rig.books(0).reserved.get()), (0, promised));
         assert_eq!(rig.books(0).foreign, ByteLen::ZERO);
+        // Blocks behind reserved places are gone, and taken again when they are used.
+        let live: u64 = rig.devices[0].live().iter().map(|(_, len)| len.get()).sum();
+        let region = if mode == MODES[0] { ByteLen::from_usize(TOTAL) } else { ByteLen::ZERO };
+        assert_eq!(live, region.get());
         let data = content(LEN, 9);
         let request = SealRequest::new("model", 0);
         let first = rig.manager.seal_reserved(&mut bytes, request, &data).unwrap();
