@@ -3,12 +3,19 @@
 //! Method: while workers reserve, split, commit and drop, a watcher takes snapshots and
 //! another thread moves the limits. Every grant is also booked in a second, independent counter
 //! that is raised after the grant and lowered before the return, so that it never exceeds the
-//! truth; if it ever exceeds the largest budget, the ledger overdrew.
+//! truth; if it ever exceeds the largest budget, the ledger overdrew. `VRAM_STRESS_SECONDS` says how
+//! long each test goes on.
 
-#![expect(clippy::arithmetic_side_effects, reason = "figures are far below 2^63")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::unwrap_used,
+    reason = "figures are far below 2^63, and a test fails by panicking"
+)]
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
 use std::thread;
+use std::time::Instant;
 
 use vram_alloc::{ByteLen, Ledger, LedgerError};
 
@@ -16,6 +23,18 @@ use vram_alloc::{ByteLen, Ledger, LedgerError};
 fn rounds() -> u64 {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
     cases.unwrap_or(256_u64).saturating_mul(40)
+}
+
+/// Once, and again for as long as `VRAM_STRESS_SECONDS` says.
+fn for_a_while(mut round: impl FnMut()) {
+    let seconds = std::env::var("VRAM_STRESS_SECONDS").ok().and_then(|text| text.parse().ok());
+    let end = Instant::now() + Duration::from_secs_f64(seconds.unwrap_or(0.0));
+    loop {
+        round();
+        if Instant::now() >= end {
+            return;
+        }
+    }
 }
 
 /// A small generator, so that a run can be repeated from its seed.
@@ -32,13 +51,21 @@ impl Random {
 
 #[test]
 fn no_interleaving_of_grants_overdraws_the_budget() {
+    let mut seed = 0;
+    for_a_while(|| {
+        grants_stay_within_the_budget(seed);
+        seed += 4;
+    });
+}
+
+fn grants_stay_within_the_budget(seed: u64) {
     const TOTAL: u64 = 1000;
     let ledger = Ledger::new(ByteLen::new(TOTAL)).unwrap();
     let (booked, granted, refused) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let done = AtomicBool::new(false);
 
     thread::scope(|scope| {
-        let workers: Vec<_> = (1..=4)
+        let workers: Vec<_> = (seed + 1..=seed + 4)
             .map(|seed| {
                 let (ledger, booked, granted, refused) = (&ledger, &booked, &granted, &refused);
                 scope.spawn(move || {
@@ -95,6 +122,10 @@ fn no_interleaving_of_grants_overdraws_the_budget() {
 /// Once `set_total` has returned, no grant goes by the old budget, however the threads interleave.
 #[test]
 fn no_grant_goes_by_a_limit_that_was_lowered_before() {
+    for_a_while(lowered_limits_hold);
+}
+
+fn lowered_limits_hold() {
     let ledger = Ledger::new(ByteLen::new(100)).unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -3,7 +3,8 @@
 //! Method: every thread owns one stripe of each allocation and knows its content exactly; copies
 //! between allocations run in both directions at once, over chunks that others use as well, so a
 //! wrong lock order would hang and a wrong range would show in a neighbour's stripe. The seed is
-//! fixed; `VRAM_STRESS_ROUNDS` sets the length.
+//! fixed; `VRAM_STRESS_ROUNDS` sets the length of a round, `VRAM_STRESS_SECONDS` for how long
+//! rounds follow.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,7 +13,9 @@
     reason = "a stress test is plain arithmetic on small numbers, and may panic"
 )]
 
+use core::time::Duration;
 use std::sync::Arc;
+use std::time::Instant;
 
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange};
 use vram_gpu::fault::{Action, FaultPlan, Op, When};
@@ -24,6 +27,18 @@ const LEN: usize = THREADS * STRIPE;
 
 fn rounds() -> usize {
     std::env::var("VRAM_STRESS_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
+}
+
+/// Once, and again for as long as `VRAM_STRESS_SECONDS` says.
+fn for_a_while(mut round: impl FnMut()) {
+    let seconds = std::env::var("VRAM_STRESS_SECONDS").ok().and_then(|text| text.parse().ok());
+    let end = Instant::now() + Duration::from_secs_f64(seconds.unwrap_or(0.0));
+    loop {
+        round();
+        if Instant::now() >= end {
+            return;
+        }
+    }
 }
 
 fn stripe(thread: usize, start: usize, len: usize) -> DeviceRange {
@@ -85,6 +100,10 @@ fn work(thread: usize, memories: &[Box<dyn DeviceMemory>; 2]) {
 }
 
 fn run(devices: &[Arc<dyn Device>; 2]) {
+    for_a_while(|| round(devices));
+}
+
+fn round(devices: &[Arc<dyn Device>; 2]) {
     let memories: [_; 2] =
         core::array::from_fn(|i| devices[i].allocate(ByteLen::from_usize(LEN)).unwrap());
     std::thread::scope(|scope| {
@@ -152,7 +171,7 @@ fn copies_in_opposite_directions_do_not_wait_for_each_other() {
             other.send(()).unwrap();
         });
         for _ in 0..2 {
-            if finished.recv_timeout(core::time::Duration::from_mins(1)).is_err() {
+            if finished.recv_timeout(Duration::from_mins(1)).is_err() {
                 // The threads would be joined for ever: end the whole run instead.
                 eprintln!("two copies in opposite directions wait for each other");
                 std::process::abort();

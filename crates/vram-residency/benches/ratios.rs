@@ -191,8 +191,13 @@ fn two_gpus(rounds: usize) {
 }
 
 fn main() {
-    let quick = std::env::args().any(|arg| arg == "--quick");
-    let rounds = if quick { 5 } else { 21 };
+    let asked = |flag: &str| std::env::args().any(|arg| arg == flag);
+    let rounds = match (asked("--bench"), asked("--quick")) {
+        (true, false) => 21,
+        (true, true) => 5,
+        // `cargo test --benches`: whether it works at all.
+        (false, _) => 1,
+    };
     against_the_bare_sealer(rounds);
     two_gpus(rounds);
 }

@@ -2,16 +2,21 @@
 //! admit and free whole models beside them. Every byte that comes back is looked at, and at the end
 //! everything that was taken is free again.
 //!
-//! `VRAM_STRESS_SEED` repeats a run; `PROPTEST_CASES` scales its length.
+//! `VRAM_STRESS_SEED` repeats a run, `VRAM_STRESS_SECONDS` says for how long rounds follow, each with
+//! the next seed; `PROPTEST_CASES` scales the length of a round.
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
     clippy::arithmetic_side_effects,
     reason = "a test fails by panicking, and says how to repeat it"
 )]
 
+use core::time::Duration;
 use std::sync::Mutex;
 use std::thread;
+use std::time::Instant;
 
 use vram_residency::{
     AdmitRequest, ByteLen, GpuChoice, ModelPlan, Piece, Protection, ReaderSource, SealOptions,
@@ -138,10 +143,29 @@ fn admit(manager: &VramManager, dice: &mut Dice) -> Result<(), VramError> {
     Ok(())
 }
 
+/// Once, and again for as long as `VRAM_STRESS_SECONDS` says.
+fn for_a_while(mut round: impl FnMut()) {
+    let seconds = std::env::var("VRAM_STRESS_SECONDS").ok().and_then(|text| text.parse().ok());
+    let end = Instant::now() + Duration::from_secs_f64(seconds.unwrap_or(0.0));
+    loop {
+        round();
+        if Instant::now() >= end {
+            return;
+        }
+    }
+}
+
 #[test]
 fn threads_that_move_the_same_shards_lose_no_byte_and_no_room() {
     let seed = std::env::var("VRAM_STRESS_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or(20_261_123);
+    let mut seed: u64 = seed.unwrap_or(20_261_123);
+    for_a_while(|| {
+        round(seed);
+        seed = seed.wrapping_add(1);
+    });
+}
+
+fn round(seed: u64) {
     let cases: u64 =
         std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(256);
     println!("VRAM_STRESS_SEED={seed} PROPTEST_CASES={cases}");

@@ -2,7 +2,8 @@
 //!
 //! Each thread allocates, writes, fills, reads and frees on two shared devices, with the contents
 //! checked at every step; a third thread of each device only counts. At the end both devices are
-//! empty and were used well. The number of rounds follows `PROPTEST_CASES`.
+//! empty and were used well. The number of rounds follows `PROPTEST_CASES`; `VRAM_STRESS_SECONDS`
+//! says for how long all of that is repeated.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,6 +12,9 @@
     clippy::arithmetic_side_effects,
     reason = "helpers of tests are tests"
 )]
+
+use core::time::Duration;
+use std::time::Instant;
 
 use cuda_sim::{DeviceSpec, Sim};
 use cust::context::{Context, CurrentContext};
@@ -56,6 +60,18 @@ fn work(contexts: &[Context], thread: usize, rounds: usize) -> usize {
     refused
 }
 
+/// Once, and again for as long as `VRAM_STRESS_SECONDS` says.
+fn for_a_while(mut round: impl FnMut()) {
+    let seconds = std::env::var("VRAM_STRESS_SECONDS").ok().and_then(|text| text.parse().ok());
+    let end = Instant::now() + Duration::from_secs_f64(seconds.unwrap_or(0.0));
+    loop {
+        round();
+        if Instant::now() >= end {
+            return;
+        }
+    }
+}
+
 #[test]
 fn threads_that_share_devices_lose_no_byte_and_no_capacity() {
     cuda_sim::install();
@@ -64,19 +80,21 @@ fn threads_that_share_devices_lose_no_byte_and_no_capacity() {
     let devices = [Sim::add_device(spec()), Sim::add_device(spec())];
     cust::init(cust::CudaFlags::empty()).unwrap();
     let contexts = devices.map(|device| Context::new(Device::get_device(device).unwrap()).unwrap());
-    let refused: usize = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..8)
-            .map(|thread| {
-                let contexts = &contexts;
-                scope.spawn(move || work(contexts, thread, rounds))
-            })
-            .collect();
-        for _ in 0..rounds {
-            assert!(devices.iter().all(|device| Sim::used(*device) <= CAPACITY));
-        }
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    for_a_while(|| {
+        let refused: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|thread| {
+                    let contexts = &contexts;
+                    scope.spawn(move || work(contexts, thread, rounds))
+                })
+                .collect();
+            for _ in 0..rounds {
+                assert!(devices.iter().all(|device| Sim::used(*device) <= CAPACITY));
+            }
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert!(refused < 8 * rounds, "every allocation was refused");
     });
-    assert!(refused < 8 * rounds, "every allocation was refused");
     drop(contexts);
     for device in devices {
         assert_eq!(Sim::used(device), 0);
