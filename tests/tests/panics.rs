@@ -26,10 +26,11 @@ use std::sync::Arc;
 use vram_residency::{
     Access, AdmitRequest, ByteLen, Candidate, Clock, EvictionPolicy, ExportOptions, GpuChoice,
     ImportRequest, Lru, MemoryMode, ModelPlan, ModelSource, OnEviction, Piece, Progress,
-    Protection, SealOptions, SealRequest, SealedShard, SegmentSize, SivScope, Source, SourceError,
-    SystemClock, Threads, Timestamp, VramError, VramManager,
+    Protection, RepairOptions, ResetOptions, ScrubCursor, SealOptions, SealRequest, SealedShard,
+    SivScope, Source, SourceError, SystemClock, Timestamp, VramError, VramManager,
 };
 use vram_tests::reference::{bytes, footprint};
+use vram_tests::rig::Rig;
 
 const TOTAL: u64 = 128 << 10;
 const LEN: usize = 20_001;
@@ -150,33 +151,34 @@ impl Clock for TickingClock {
 
 /// A manager with something in every state.
 struct Setup {
-    manager: VramManager,
+    manager: Arc<VramManager>,
     content: Vec<u8>,
     encrypted: SealedShard,
     plain: SealedShard,
+    /// In quarantine.
+    altered: SealedShard,
     image: Vec<u8>,
     model: ModelPlan,
 }
 
 impl Setup {
     fn new(mode: MemoryMode, policy: &Arc<Bomb>, clock: &Arc<Bomb>) -> Self {
-        let mut builder = VramManager::builder();
-        for gpu in 0..2 {
-            builder = builder.host_device(ByteLen::new(TOTAL)).memory(gpu, mode);
-        }
-        let manager = builder
-            .segment_size(SegmentSize::MIN)
-            .threads(Threads::exactly(2))
-            .eviction(TickingPolicy(Arc::clone(policy)))
-            .clock(Arc::new(TickingClock(Arc::clone(clock))))
-            .build()
-            .unwrap();
+        let rig = Rig::with(&[TOTAL, TOTAL], 1, |builder| {
+            let builder = builder.memory(0, mode).memory(1, mode);
+            let clock = Arc::new(TickingClock(Arc::clone(clock)));
+            builder.eviction(TickingPolicy(Arc::clone(policy))).clock(clock)
+        });
+        let rig = rig.unwrap();
+        let manager = Arc::clone(&rig.manager);
         let content = bytes(LEN, 1);
         let encrypted = manager.seal_model("encrypted", 0, &content).unwrap();
         let request = SealRequest::new("plain", 0)
             .protection(Protection::Authenticated)
             .on_eviction(OnEviction::Free);
         let plain = manager.seal(request, &content).unwrap();
+        let altered = manager.seal_model("altered", 1, &content).unwrap();
+        assert!(rig.flip(&altered, 1, 9000, 3));
+        assert!(!manager.verify_shard_integrity(&altered).unwrap());
         let mut image = Vec::new();
         manager.export(&encrypted, &mut image).unwrap();
         let pieces = [
@@ -184,7 +186,7 @@ impl Setup {
             Piece::new("b", 0, 9000, ByteLen::new(11_001)),
         ];
         let model = ModelPlan::new(pieces).unwrap();
-        Self { manager, content, encrypted, plain, image, model }
+        Self { manager, content, encrypted, plain, altered, image, model }
     }
 
     /// Everything that a call which was never made leaves as it is.
@@ -215,6 +217,9 @@ impl Setup {
 
     /// Everything resident reads, frees, and leaves a GPU that takes all it can hold.
     fn still_works(self, what: &str) {
+        if self.manager.unseal_model(&self.altered).is_err() {
+            self.manager.free_shard(&self.altered).unwrap();
+        }
         for shard in self.manager.shards() {
             let out = self.manager.unseal_and_free(&shard).unwrap();
             assert!(self.content.windows(out.len().max(1)).any(|part| part == out), "{what}");
@@ -280,6 +285,11 @@ const OPERATIONS: &[Operation] = &[
         let options = ExportOptions::new().progress(told(bomb));
         let sink = Ticking::new(bomb, io::sink());
         setup.manager.export_with(&setup.plain, sink, options).map(drop)
+    }),
+    ("repair", |setup, bomb| {
+        let options = RepairOptions::new().progress(told(bomb));
+        let source = Ticking::new(bomb, setup.content.as_slice());
+        setup.manager.repair_from(&setup.altered, source, options).map(drop)
     }),
     ("import", |setup, bomb| {
         let request = ImportRequest::new("encrypted", 1).progress(told(bomb));
@@ -369,6 +379,23 @@ const TIMED: &[Operation] = &[
     ("evict", |setup, _| {
         let plan = setup.manager.plan_eviction(0, ByteLen::new(100_000))?;
         setup.manager.evict(&plan).map(drop)
+    }),
+    ("back up", |setup, _| setup.manager.back_up(&setup.plain).map(drop)),
+    ("ticket", |setup, _| setup.manager.ticket(&setup.plain, [1; 32]).map(drop)),
+    ("reconcile", |setup, _| setup.manager.reconcile(0).map(drop)),
+    ("scrub", |setup, _| {
+        let step = setup.manager.scrub_step(&mut ScrubCursor::new(), ByteLen::MIB);
+        step.error.map_or(Ok(()), Err)
+    }),
+    ("reset with a backup", |setup, _| {
+        setup.manager.back_up(&setup.plain)?;
+        setup.manager.reset_gpu(0, ResetOptions::new().force()).map(drop)
+    }),
+    ("reset with an image", |setup, _| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        setup.manager.export_to(&setup.encrypted, path, ExportOptions::new())?;
+        setup.manager.reset_gpu(0, ResetOptions::new().force()).map(drop)
     }),
     ("compact", |setup, _| {
         setup.manager.compact(0, vram_residency::CompactBudget::new()).map(drop)

@@ -12,13 +12,14 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use cuda_sim::{DeviceSpec, Sim};
-use vram_gpu::CudaDevice;
 use vram_gpu::fault::{Action, Op, When};
+use vram_gpu::{CudaDevice, codes};
 use vram_model::synth::{LlamaShape, SynthModel};
 use vram_residency::{
     AdmitRequest, Budget, ByteLen, Class, CompactBudget, FileSource, GpuChoice, GpuIndex,
-    LinkState, Lru, MemoryMode, ModelPlan, OnEviction, Piece, Protection, SealRequest, SealedShard,
-    SliceSource, Verify, VramError, VramManager,
+    LinkState, Lru, MemoryMode, ModelPlan, OnEviction, Piece, Protection, RepairOptions,
+    ResetOptions, ScrubCursor, SealRequest, SealedShard, SliceSource, Verify, VramError,
+    VramManager,
 };
 use vram_tests::reference::{bytes, footprint};
 use vram_tests::rig::Rig;
@@ -392,4 +393,65 @@ fn the_driver_silently_spills_to_host_memory() {
     drop(device);
     Sim::assert_clean(ordinal);
     Sim::retire_device(ordinal);
+}
+
+/// antirez/ds4 #759: one uncorrectable error, and the process answers nothing but errors for hours,
+/// on every card, until somebody restarts it.
+#[test]
+fn a_poisoned_context_serves_only_errors_for_hours() {
+    let rig = Rig::new(&[256 * KIB, 256 * KIB], 1).unwrap();
+    let (manager, device) = (&rig.manager, &rig.devices[0]);
+    let data = bytes(50_000, 1);
+    let saved = manager.seal_model("saved", 0, &data).unwrap();
+    let unsaved = manager.seal_model("unsaved", 0, &data).unwrap();
+    let elsewhere = manager.seal_model("elsewhere", 1, &data).unwrap();
+    manager.back_up(&saved).unwrap();
+
+    device.next(Op::Read, Action::Driver(codes::ECC_UNCORRECTABLE)).unwrap();
+    for shard in [&saved, &unsaved] {
+        let answer = manager.unseal_model(shard);
+        assert!(matches!(answer, Err(VramError::DeviceLost { gpu: 0, .. })), "{answer:?}");
+    }
+    // That card alone, and nobody goes on trying it.
+    assert_eq!(device.calls_after_loss(), 0);
+    assert_eq!(manager.unseal_model(&elsewhere).unwrap(), data);
+
+    // One call, and it serves again: what there was a copy of is back, the rest is named.
+    let report = manager.reset_gpu(0, ResetOptions::new()).unwrap();
+    assert_eq!(report.restored[0].shard_id, saved.shard_id);
+    assert_eq!(report.lost[0].shard_id, unsaved.shard_id);
+    assert_eq!(manager.unseal_model(&report.restored[0]).unwrap(), data);
+    assert_eq!(used(manager, 0), footprint(data.len()));
+    let fresh = manager.seal_model("unsaved", 0, &data).unwrap();
+    assert_eq!(manager.unseal_model(&fresh).unwrap(), data);
+    // Nobody takes what a handle from before names for what lies there now.
+    assert!(matches!(manager.unseal_model(&saved), Err(VramError::StaleHandle { .. })));
+    assert!(matches!(manager.unseal_model(&unsaved), Err(VramError::ShardFreed { .. })));
+}
+
+/// vllm #53537 once more, sglang #17009, radixark/miles #405: the weights were checked when they were
+/// loaded, and never again; a bit that flips a week later serves until somebody notices the answers.
+#[test]
+fn nothing_watches_the_weights_after_they_were_loaded() {
+    let rig = Rig::new(&[256 * KIB], 1).unwrap();
+    let manager = &rig.manager;
+    let data = bytes(50_000, 1);
+    let request = SealRequest::new("llama", 0).protection(Protection::Authenticated);
+    let shard = manager.seal(request, &data).unwrap();
+    let lease = manager.lease(&shard).unwrap();
+    assert!(rig.flip(lease.shard(), 0, 12_345, 6));
+    assert!(lease.ensure_sound().is_ok(), "nobody has looked yet");
+
+    // The scrubber passes by while kernels read, and takes the pointer away.
+    let mut cursor = ScrubCursor::new();
+    let step = manager.scrub_step(&mut cursor, ByteLen::MIB);
+    assert_eq!(step.altered, core::slice::from_ref(&shard.shard_id));
+    assert!(lease.device_pointer().is_none() && lease.ensure_sound().is_err());
+    drop(lease);
+
+    // Three segments of four are as they were: the fourth alone is written again.
+    let source = SliceSource::new(&data);
+    let report = manager.repair_from(&shard, source, RepairOptions::new()).unwrap();
+    assert_eq!(report.segments, [12_345 / 4096]);
+    assert_eq!(manager.unseal_model(&shard).unwrap(), data);
 }
