@@ -188,9 +188,13 @@ impl Core {
             let places = gpu.entries().len().saturating_add(self.promises.places_on(gpu.index));
             let left = gpu.health.settled_until(deadline, places).err().unwrap_or(0);
             report.under_way = report.under_way.saturating_add(count(left));
-        }
-        for gpu in &self.gpus {
-            report.unreturned.extend(gpu.give_up_memory());
+            // Whoever is still under way finds it as it was, until they are refused.
+            let given_up = left == 0;
+            report.unreturned.extend(if given_up {
+                gpu.give_up_memory()
+            } else {
+                gpu.still_held()
+            });
             gpu.pool.clear();
         }
         self.forget_keys();
@@ -233,10 +237,7 @@ impl Core {
         // The one that closes.
         report.under_way = 1;
         for gpu in &self.gpus {
-            let bytes = gpu.held();
-            if !bytes.is_zero() {
-                report.unreturned.push(UnreturnedMemory { gpu: gpu.index, bytes, error: None });
-            }
+            report.unreturned.extend(gpu.still_held());
         }
     }
 
@@ -275,6 +276,12 @@ impl Gpu {
             }
             Backing::Blocks(held) => held.bytes(),
         }
+    }
+
+    /// All of that, if it is anything.
+    fn still_held(&self) -> Option<UnreturnedMemory> {
+        let bytes = self.held();
+        (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error: None })
     }
 
     /// Gives everything back to the driver that holds nothing any more. Says what it could not.
