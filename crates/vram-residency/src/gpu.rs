@@ -178,6 +178,8 @@ impl Gpu {
     /// [`VramError::InsufficientVram`] if either says no, [`VramError::DeviceLost`]; what the driver
     /// says if it is asked for a block.
     pub(crate) fn place(self: &Arc<Self>, len: ByteLen) -> Result<Space, VramError> {
+        // Before the books: of a closed manager they do not move any more.
+        let _under_way = self.enter()?;
         let mut space = match self.place_in_books(len) {
             // Others may have given back what they had taken.
             Err(VramError::InsufficientVram(lack)) if !lack.foreign.is_zero() => {
@@ -197,7 +199,6 @@ impl Gpu {
     }
 
     fn place_in_books(self: &Arc<Self>, len: ByteLen) -> Result<Space, VramError> {
-        self.ready()?;
         self.promises.sweep();
         let mut arena = lock(&self.arena);
         let placement = match arena.place(len, Alignment::GRANULE) {
@@ -227,7 +228,7 @@ impl Gpu {
         start: DeviceOffset,
         len: ByteLen,
     ) -> Result<Option<Space>, VramError> {
-        self.ready()?;
+        let _under_way = self.enter()?;
         let mut arena = lock(&self.arena);
         let Ok(placement) = arena.place_at(start, len) else { return Ok(None) };
         match self.ledger.reserve(placement.footprint()) {

@@ -340,9 +340,8 @@ impl Gpu {
     ///
     /// # Errors
     ///
-    /// [`VramError::InsufficientVram`], [`VramError::DeviceLost`].
+    /// [`VramError::InsufficientVram`].
     fn promise(&self, len: ByteLen) -> Result<vram_alloc::Reservation, VramError> {
-        self.ready()?;
         self.promises.sweep();
         let whole = len.round_up(Alignment::GRANULE).unwrap_or(len);
         // The last granule of a budget may be short: then the bytes as they were asked for.
@@ -360,7 +359,7 @@ impl Gpu {
         promise: &Arc<Promise>,
         len: ByteLen,
     ) -> Result<Space, VramError> {
-        self.ready()?;
+        let _under_way = self.enter()?;
         let mut arena = lock(&self.arena);
         let placement = match arena.place(len, Alignment::GRANULE) {
             Ok(placement) => placement,
