@@ -12,16 +12,17 @@
 //! The shard keeps its id, its seal and its record: what it is woken as is compared with the very
 //! record that it was parked under, so no altered byte comes back as a valid one.
 
-use core::fmt;
+mod host_copy;
+mod wake_error;
+
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use vram_alloc::{ByteLen, ByteRange, GpuIndex};
+use vram_alloc::{ByteLen, GpuIndex};
 use vram_gpu::GpuError;
 use vram_seal::parallel::for_each_segment;
-use vram_seal::{Protection, SealError, SegmentCollector, SivScope};
-use zeroize::Zeroizing;
+use vram_seal::{Protection, SealError, SegmentCollector};
 
 use crate::admit::GpuChoice;
 use crate::age::Moment;
@@ -30,70 +31,20 @@ use crate::builder::VramManagerBuilder;
 use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
-use crate::lanes::{Lanes, Worker};
+use crate::lanes::Lanes;
 use crate::manager::{Core, VramManager};
 use crate::outward::Outward;
 use crate::parked::{HostCopy, ParkCapacity, ParkedShard};
 use crate::read::zeroed;
 use crate::registry::{Entry, Seal, View};
 use crate::shard::SealedShard;
-use crate::space::{Space, locate};
+use crate::space::Space;
 use crate::transition::convert::Convert;
 use crate::transition::{Anew, altered};
 use crate::verify::Selection;
-use crate::windows::Window;
 
-/// A parked shard that could not be woken, and why. It is as it was: try again, on another GPU, or
-/// drop it.
-pub struct WakeError {
-    // On the heap: this is the error of a call that mostly succeeds.
-    failed: Box<(ParkedShard, VramError)>,
-}
-
-impl WakeError {
-    pub(crate) fn new(parked: ParkedShard, error: VramError) -> Self {
-        Self { failed: Box::new((parked, error)) }
-    }
-
-    /// Why it could not be woken.
-    #[must_use]
-    pub fn error(&self) -> &VramError {
-        &self.failed.1
-    }
-
-    /// The shard, still parked.
-    #[must_use]
-    pub fn into_parked(self) -> ParkedShard {
-        self.failed.0
-    }
-
-    /// Both.
-    #[must_use]
-    pub fn into_parts(self) -> (ParkedShard, VramError) {
-        *self.failed
-    }
-}
-
-impl fmt::Debug for WakeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WakeError")
-            .field("parked", &self.failed.0)
-            .field("error", &self.failed.1)
-            .finish()
-    }
-}
-
-impl fmt::Display for WakeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} stays parked: {}", self.failed.0.shard_id(), self.failed.1)
-    }
-}
-
-impl core::error::Error for WakeError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        Some(&self.failed.1)
-    }
-}
+use host_copy::parked_params;
+pub use wake_error::WakeError;
 
 impl VramManagerBuilder {
     /// Sets how much host memory parked shards may take. Default: no limit.
@@ -362,88 +313,4 @@ pub(crate) fn device_panicked(core: &Core, gpus: GpuChoice) -> VramError {
     let name = "the device panicked";
     let source = GpuError::Driver { gpu: index, code: u32::MAX, name, sticky: false };
     VramError::Device { gpu, source: Box::new(source) }
-}
-
-/// The seal of what is kept of an Authenticated shard: one pass, so scope Segment.
-fn parked_params(view: &View) -> vram_seal::SealParams {
-    view.seal.params.with_protection(Protection::Encrypted).with_scope(SivScope::Segment)
-}
-
-impl View {
-    /// Host bytes that parking takes: the sealed bytes, and a table where one is made.
-    pub(crate) fn needed(&self, len: ByteLen) -> ByteLen {
-        match self.seal.protection() {
-            Protection::Encrypted => len,
-            // Scope Segment keeps 48 bytes for each segment.
-            _ => ByteLen::new(self.seal.opener.layout().count().saturating_mul(48))
-                .saturating_add(len),
-        }
-    }
-}
-
-impl HostCopy {
-    fn write_window(
-        &self,
-        worker: &mut Worker<'_>,
-        view: &View,
-        window: &Window,
-    ) -> Result<(), VramError> {
-        let mut staging = worker.buffer()?;
-        let outcome = self.fill(window, staging.as_mut_slice());
-        if window.bytes.is_empty() {
-            worker.put(staging);
-            return outcome;
-        }
-        let ready = outcome
-            .and_then(|()| locate(view.range, window.bytes))
-            .and_then(|to| view.memory().map(|memory| (memory, to)));
-        match ready {
-            Ok((memory, to)) => {
-                worker.queue_write(&**memory, to.start(), staging, to.len());
-                Ok(())
-            }
-            Err(error) => {
-                worker.put(staging);
-                Err(error)
-            }
-        }
-    }
-
-    /// Fills the start of `buffer` with what lies in device memory for this window.
-    fn fill(&self, window: &Window, buffer: &mut [u8]) -> Result<(), VramError> {
-        let refused = || VramError::HostMemory { wanted: window.bytes.len() };
-        let source = self.part(window.bytes).ok_or_else(refused)?;
-        let buffer = buffer.get_mut(..source.len()).ok_or_else(refused)?;
-        buffer.copy_from_slice(source);
-        if Arc::ptr_eq(&self.seal, &self.resident) {
-            return Ok(());
-        }
-        let opener = &self.seal.opener;
-        window
-            .each(opener.layout(), buffer, |segment, bytes| opener.open_segment(segment, bytes))?;
-        Ok(())
-    }
-
-    fn part(&self, range: ByteRange) -> Option<&[u8]> {
-        range.to_usize_range().and_then(|range| self.bytes.get(range))
-    }
-
-    /// The segments that are not what was parked.
-    fn altered(&self) -> Result<Vec<u64>, VramError> {
-        let opener = &self.seal.opener;
-        let layout = opener.layout();
-        let longest = layout.segment_size().bytes().min(layout.plaintext_len());
-        let mut scratch = Zeroizing::new(zeroed(longest)?);
-        let mut altered = Vec::new();
-        for segment in 0..layout.count() {
-            let sealed = layout.range(segment).and_then(|range| self.part(range)).unwrap_or(&[]);
-            let Some(scratch) = scratch.get_mut(..sealed.len()) else { continue };
-            match opener.open_segment_to(segment, sealed, scratch) {
-                Ok(()) => {}
-                Err(SealError::SegmentMismatch { segment }) => altered.push(segment),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(altered)
-    }
 }

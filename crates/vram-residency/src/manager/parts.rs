@@ -1,0 +1,140 @@
+//! What the operations of a manager work on, and how each of them finds its shard.
+
+use core::sync::atomic::AtomicU64;
+use std::sync::Arc;
+
+use vram_seal::parallel::Threads;
+use vram_seal::{KeyRing, SealParams, TicketKey};
+
+use crate::clock::Clock;
+use crate::close::Closing;
+use crate::error::VramError;
+use crate::events::{Events, SinkThreads};
+use crate::gate::Busy;
+use crate::gpu::Gpu;
+use crate::id::IdSource;
+use crate::key_uses::KeyUses;
+use crate::limits::Limits;
+use crate::links::Links;
+use crate::meter::Meters;
+use crate::parked::ParkedShard;
+use crate::policy::EvictionPolicy;
+use crate::promise::Promises;
+use crate::registry::{Entry, Registry};
+use crate::scrub::Scrubbing;
+use crate::shard::{Marker, SealedShard};
+use crate::standing::OnEviction;
+use crate::sync::{Mutex, RwLock};
+use crate::write::ReadBack;
+
+/// What the operations work on.
+#[derive(Debug)]
+pub(crate) struct Core {
+    // Before the GPUs, so that what is resident is wiped while they are there.
+    pub(crate) registry: Registry,
+    pub(crate) gpus: Vec<Arc<Gpu>>,
+    pub(crate) keys: RwLock<KeyRing>,
+    pub(crate) key_uses: KeyUses,
+    pub(crate) links: Links,
+    pub(crate) marker: Marker,
+    pub(crate) promises: Arc<Promises>,
+    /// What tickets are signed with; none where it comes from the active seal key.
+    pub(crate) ticket_key: Option<TicketKey>,
+    /// The name of this machine, for tickets.
+    pub(crate) node: Option<Arc<str>>,
+    pub(crate) ids: IdSource,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) limits: Limits,
+    pub(crate) defaults: SealParams,
+    pub(crate) read_back: ReadBack,
+    pub(crate) threads: Threads,
+    pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
+    pub(crate) on_eviction: OnEviction,
+    /// What was parked to make room, until it is asked for.
+    pub(crate) evicted: Mutex<Vec<ParkedShard>>,
+    /// The thread that looks at everything, if there is one.
+    pub(crate) scrubbing: Scrubbing,
+    /// Uses of any shard so far.
+    pub(crate) uses: AtomicU64,
+    pub(crate) closing: Closing,
+    pub(crate) meters: Meters,
+    // Last: what goes before it may have something to say.
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(crate) sink_threads: SinkThreads,
+}
+
+impl Core {
+    pub(crate) fn gpu_count(&self) -> u32 {
+        u32::try_from(self.gpus.len()).unwrap_or(u32::MAX)
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`].
+    pub(crate) fn gpu(&self, index: u32) -> Result<&Arc<Gpu>, VramError> {
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| self.gpus.get(index))
+            .ok_or_else(|| VramError::UnknownGpu { gpu: index, count: self.gpu_count() })
+    }
+
+    /// A fresh handle of an entry.
+    pub(crate) fn handle(&self, entry: &Entry) -> SealedShard {
+        let stated = entry.state().stated(entry);
+        self.marker.handle(stated)
+    }
+
+    /// The entry that a handle names, if the handle is good.
+    ///
+    /// # Errors
+    ///
+    /// In this order: [`VramError::Closed`], [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
+    /// [`VramError::ShardFreed`], [`VramError::StaleHandle`], [`VramError::Parked`].
+    pub(crate) fn resolve(&self, handle: &SealedShard) -> Result<Arc<Entry>, VramError> {
+        self.check_open()?;
+        self.marker.check(handle)?;
+        let entry = self
+            .registry
+            .find(&handle.shard_id)
+            .ok_or_else(|| VramError::ShardFreed { shard: handle.shard_id.clone() })?;
+        entry.check_current(handle)?;
+        if entry.state().parked {
+            return Err(VramError::Parked { shard: entry.id.clone() });
+        }
+        Ok(entry)
+    }
+
+    /// Runs `work` on a handle's shard as one of many users: it stays where it is meanwhile.
+    pub(crate) fn shared<T>(
+        &self,
+        handle: &SealedShard,
+        work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
+    ) -> Result<T, VramError> {
+        let entry = self.resolve(handle)?;
+        let _pass = entry.gate.shared().map_err(|busy| in_use(&entry, busy))?;
+        self.check_open()?;
+        // It may have been freed or sealed anew during the wait.
+        entry.view()?;
+        entry.check_current(handle)?;
+        work(&entry)
+    }
+
+    /// Runs `work` on a handle's shard as its only user.
+    pub(crate) fn exclusive<T>(
+        &self,
+        handle: &SealedShard,
+        work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
+    ) -> Result<T, VramError> {
+        let entry = self.resolve(handle)?;
+        let _pass = entry.gate.exclusive().map_err(|busy| in_use(&entry, busy))?;
+        self.check_open()?;
+        entry.view()?;
+        entry.check_current(handle)?;
+        work(&entry)
+    }
+}
+
+pub(crate) fn in_use(entry: &Entry, busy: Busy) -> VramError {
+    VramError::InUse { shard: entry.id.clone(), leases: busy.leases }
+}
