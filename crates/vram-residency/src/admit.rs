@@ -110,12 +110,14 @@ impl VramManager {
         Ok(ModelHandle { model_id: Arc::clone(&model.model_id), pieces })
     }
 
-    /// Frees every shard of a model. A shard that is gone already is passed over.
+    /// Frees every shard of a model, or none. A shard that is gone already is passed over.
     ///
     /// # Errors
     ///
-    /// Those of a bad handle, with nothing freed; otherwise the first error of
-    /// [`free_shard`](Self::free_shard), after all other shards were freed.
+    /// Those of a bad handle, [`VramError::Parked`], [`VramError::InUse`] and
+    /// [`VramError::DeviceLost`] of any shard, with nothing freed. [`VramError::NotReturned`] for the
+    /// first whose bytes stay counted, after all of them are gone. Only if a device is lost while its
+    /// shards are being freed, some of them are left behind on it.
     #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
     pub fn free_model(&self, model: &ModelHandle) -> Result<Vec<FreedReceipt>, VramError> {
         let freed = |receipts: &Vec<FreedReceipt>| {
@@ -128,20 +130,33 @@ impl VramManager {
 
 impl Core {
     fn free_model(&self, model: &ModelHandle) -> Result<Vec<FreedReceipt>, VramError> {
-        let mut resident = Vec::new();
-        for shard in model.shards() {
-            match self.resolve(shard) {
-                Ok(_entry) => resident.push(shard),
+        loop {
+            let mut named = Vec::new();
+            for shard in model.shards() {
+                match self.resolve(shard) {
+                    Ok(entry) => named.push((shard, entry)),
+                    Err(VramError::ShardFreed { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            match Self::exclusive_among(named, |entries| self.free_all(entries)) {
+                // One was freed by others during the wait: that happens once to each.
                 Err(VramError::ShardFreed { .. }) => {}
-                Err(error) => return Err(error),
+                done => return done,
             }
         }
-        let mut receipts = Vec::new();
+    }
+
+    /// Frees shards. The caller is exclusive at all of their gates.
+    fn free_all(&self, entries: &[Arc<Entry>]) -> Result<Vec<FreedReceipt>, VramError> {
+        for entry in entries {
+            entry.view()?.gpu.ready()?;
+        }
+        let mut receipts = Vec::with_capacity(entries.len());
         let mut failure = None;
-        for shard in resident {
-            match self.free(shard) {
+        for entry in entries {
+            match self.free_entry(entry) {
                 Ok(receipt) => receipts.push(receipt),
-                Err(VramError::ShardFreed { .. }) => {}
                 Err(error) => {
                     failure.get_or_insert(error);
                 }

@@ -287,8 +287,17 @@ impl Core {
         model: &ModelHandle,
         work: impl FnOnce(&[Arc<Entry>]) -> Result<T, VramError>,
     ) -> Result<T, VramError> {
-        let entries: Result<Vec<_>, _> = model.shards().map(|shard| self.resolve(shard)).collect();
-        let entries = entries?;
+        let named: Result<Vec<_>, VramError> =
+            model.shards().map(|shard| Ok((shard, self.resolve(shard)?))).collect();
+        Self::exclusive_among(named?, work)
+    }
+
+    /// As [`exclusive_all`](Self::exclusive_all), on shards that were found already.
+    pub(crate) fn exclusive_among<T>(
+        named: Vec<(&SealedShard, Arc<Entry>)>,
+        work: impl FnOnce(&[Arc<Entry>]) -> Result<T, VramError>,
+    ) -> Result<T, VramError> {
+        let (shards, entries): (Vec<_>, Vec<_>) = named.into_iter().unzip();
         let (mut first, mut tries) = (0, TRIES);
         loop {
             let mut passes = Vec::new();
@@ -305,7 +314,7 @@ impl Core {
                 }
             }
             let Some((index, error, leased)) = refused else {
-                for (entry, shard) in entries.iter().zip(model.shards()) {
+                for (entry, shard) in entries.iter().zip(shards) {
                     entry.view()?;
                     entry.check_current(shard)?;
                 }

@@ -240,3 +240,49 @@ fn a_model_comes_and_goes_while_others_read_it() {
     });
     assert_whole(&manager, &model, "after all");
 }
+
+/// Freed as a whole: nothing goes while one shard cannot, and what others freed is passed over.
+#[test]
+fn a_model_is_freed_whole_or_not_at_all() {
+    let rig = Rig::new(1 << 17);
+    let model = admit(&rig.manager, Protection::Encrypted, GpuChoice::One(0));
+    let (used, shards) = (rig.used(), rig.manager.shards());
+    let lease = rig.manager.lease(&model.pieces[3].shard).unwrap();
+    let answer = rig.manager.free_model(&model);
+    assert!(matches!(answer, Err(VramError::InUse { leases: 1, .. })), "{answer:?}");
+    assert_eq!((rig.used(), rig.manager.shards()), (used, shards));
+    assert_whole(&rig.manager, &model, "refused");
+    drop(lease);
+
+    let parked = rig.manager.park(&model.pieces[0].shard).unwrap();
+    let answer = rig.manager.free_model(&model);
+    assert!(matches!(answer, Err(VramError::Parked { .. })), "{answer:?}");
+    assert_eq!(rig.manager.shards().len(), 4);
+    rig.manager.wake(parked, 0).unwrap();
+
+    rig.manager.free_shard(&model.pieces[1].shard).unwrap();
+    assert_eq!(rig.manager.free_model(&model).unwrap().len(), 4);
+    assert_eq!(rig.used(), 0);
+    assert!(rig.manager.free_model(&model).unwrap().is_empty());
+}
+
+/// Several threads free the same models, and their shards one by one: each shard goes once.
+#[test]
+fn threads_that_free_the_same_model_free_each_shard_once() {
+    let rig = Rig::new(1 << 17);
+    for _ in 0..20 {
+        let model = admit(&rig.manager, Protection::Encrypted, GpuChoice::One(0));
+        let freed: usize = std::thread::scope(|scope| {
+            let free = || rig.manager.free_model(&model).unwrap().len();
+            let single = || {
+                let shards = model.shards().map(|shard| rig.manager.free_shard(shard));
+                shards.filter(|freed| freed.is_ok()).count()
+            };
+            let whole: Vec<_> = (0..2).map(|_| scope.spawn(free)).collect();
+            let one_by_one = scope.spawn(single);
+            let whole: usize = whole.into_iter().map(|thread| thread.join().unwrap()).sum();
+            whole + one_by_one.join().unwrap()
+        });
+        assert_eq!((freed, rig.used()), (LENS.len(), 0));
+    }
+}
