@@ -74,21 +74,24 @@ fn a_ticket_says_what_the_manager_knows_and_is_accepted_for_all_of_it() {
     assert_eq!((ticket.generation, ticket.state), (0, TicketState::Sound));
     assert_eq!(ticket.last_verified, manager.report().shards[0].last_verified);
 
-    let all = expected(&ticket)
-        .max_age(Duration::ZERO)
-        .clock_skew(Duration::ZERO)
-        .model_id("llama")
-        .owner("pool-1")
-        .node("node-1")
-        .shard_id(shard.shard_id.clone())
-        .gpu_uuid(manager.gpus()[0].uuid)
-        .record(&shard.sealed_data)
-        .max_unverified(Duration::from_hours(1));
-    assert_eq!(verifier().verify(&ticket, &all), Ok(()));
+    // To the very moment in which it was issued.
+    let all_of = |ticket: &ShardTicket| {
+        expected(ticket)
+            .max_age(Duration::ZERO)
+            .clock_skew(Duration::ZERO)
+            .model_id("llama")
+            .owner("pool-1")
+            .node("node-1")
+            .shard_id(shard.shard_id.clone())
+            .gpu_uuid(manager.gpus()[0].uuid)
+            .record(&shard.sealed_data)
+            .max_unverified(Duration::from_hours(1))
+    };
+    assert_eq!(verifier().verify(&ticket, &all_of(&ticket)), Ok(()));
 
     let named = manager.ticket_with(&shard, TicketOptions::new(NONCE).with_digest()).unwrap();
     assert_eq!(named.digest, Some(manager.content_digest(&shard).unwrap()));
-    assert_eq!(verifier().verify(&named, &all), Ok(()));
+    assert_eq!(verifier().verify(&named, &all_of(&named)), Ok(()));
     let shown = format!("{named:?}");
     assert!(!shown.contains("digest") && !shown.contains("signature"), "{shown}");
 }
