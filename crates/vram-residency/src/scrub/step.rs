@@ -51,7 +51,11 @@ pub struct ScrubStep {
 
 impl Core {
     pub(super) fn scrub_step(&self, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
-        let work = || Ok::<_, VramError>(self.step(cursor, budget));
+        let work = || {
+            let step = self.step(cursor, budget);
+            self.scrubbing.totals.add(&step);
+            Ok::<_, VramError>(step)
+        };
         let step = self.watched_for(Call::Scrub, None, None, work, |step| step.bytes.get());
         // What went wrong is in the step.
         step.unwrap_or_default()
