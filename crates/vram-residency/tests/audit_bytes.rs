@@ -1,17 +1,23 @@
 //! Any bytes as an audit: refused with a reason, in bounded memory, or to the byte what was written.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::symlink;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 use vram_residency::{
-    AuditError, AuditHead, AuditWriter, ByteLen, SealRequest, TicketKey, VramManager, verify_audit,
-    verify_audit_against,
+    AuditError, AuditHead, AuditSummary, AuditWriter, ByteLen, EventSink, SealRequest, TicketKey,
+    VramManager, verify_audit, verify_audit_against,
 };
 
 fn key() -> TicketKey {
@@ -204,6 +210,107 @@ fn an_event_that_is_too_long_for_a_line_is_counted_and_what_follows_is_written()
     assert_eq!(status.failed(), 1);
     let summary = verify_audit(fs::read(&path).unwrap().as_slice(), &key()).unwrap();
     assert_eq!((summary.events, summary.failed, summary.head.lines), (1, 1, 3));
+}
+
+/// A disk that refuses, panics or cannot make durable, as it is told.
+#[derive(Clone, Default)]
+struct Disk(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    bytes: Vec<u8>,
+    full: bool,
+    panics: bool,
+    forgets: bool,
+    flushes: u64,
+}
+
+impl Disk {
+    fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn summary(&self) -> AuditSummary {
+        verify_audit(self.state().bytes.as_slice(), &key()).unwrap()
+    }
+}
+
+impl Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.state();
+        if state.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if state.panics {
+            state.bytes.push(bytes[0]);
+            panic!("the writer's own fault");
+        }
+        state.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut state = self.state();
+        state.flushes += 1;
+        if state.forgets { Err(io::Error::other("not durable")) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn what_a_disk_refused_is_said_once_with_all_that_it_stood_for() {
+    let disk = Disk::default();
+    let mut audit = AuditWriter::to_writer(disk.clone(), key()).unwrap();
+    disk.set(|state| state.full = true);
+    // One line that would have stood for five events.
+    audit.dropped(5);
+    assert_eq!((audit.status().failed(), disk.summary().head.lines), (5, 1));
+    disk.set(|state| state.full = false);
+    for _ in 0..3 {
+        audit.dropped(1);
+    }
+    let summary = disk.summary();
+    assert_eq!((summary.failed, summary.dropped, summary.head.lines), (5, 3, 5));
+    assert_eq!(audit.status().failed(), 5);
+}
+
+#[test]
+fn lines_are_made_durable_as_often_as_was_set_and_those_that_were_not_are_counted() {
+    let disk = Disk::default();
+    let audit = AuditWriter::to_writer(disk.clone(), key()).unwrap();
+    let mut audit = audit.sync_every(3);
+    let flushes = |disk: &Disk| core::mem::take(&mut disk.state().flushes);
+    assert_eq!(flushes(&disk), 1, "the first line at once");
+    for expected in [0, 0, 1, 0, 0, 1] {
+        audit.dropped(1);
+        assert_eq!(flushes(&disk), expected);
+    }
+    audit.dropped(1);
+    audit.flush();
+    assert_eq!((flushes(&disk), audit.status().failed()), (1, 0));
+    disk.set(|state| state.forgets = true);
+    for failed in [0, 0, 3] {
+        audit.dropped(1);
+        assert_eq!(audit.status().failed(), failed);
+    }
+    assert_eq!(EventSink::failed(&audit), 3);
+}
+
+#[test]
+fn behind_a_writer_that_panicked_halfway_nothing_is_written() {
+    let disk = Disk::default();
+    let mut audit = AuditWriter::to_writer(disk.clone(), key()).unwrap();
+    disk.set(|state| state.panics = true);
+    let told = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| audit.dropped(1)));
+    assert!(told.is_err());
+    disk.set(|state| state.panics = false);
+    let before = disk.state().bytes.clone();
+    audit.dropped(1);
+    assert_eq!(disk.state().bytes, before);
+    assert_eq!(audit.status().failed(), 1);
 }
 
 #[test]

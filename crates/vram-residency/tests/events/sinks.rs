@@ -99,6 +99,21 @@ fn a_queue_of_zero_drops_everything_and_says_so() {
 }
 
 #[test]
+fn a_loss_that_nothing_follows_is_told_without_a_flush() {
+    struct Tells(mpsc::Sender<u64>);
+    impl EventSink for Tells {
+        fn event(&mut self, _event: &Event) {}
+        fn dropped(&mut self, count: u64) {
+            self.0.send(count).unwrap();
+        }
+    }
+    let (tell, told) = mpsc::channel();
+    let rig = rig_with(&[64 * SEGMENT], |builder| builder.event_sink_with(0, Tells(tell)));
+    rig.manager.seal_model("m", 9, b"x").unwrap_err();
+    assert_eq!(told.recv_timeout(LONG), Ok(1));
+}
+
+#[test]
 fn what_was_dropped_before_a_flush_is_told_before_it() {
     let (sink, inside, open, told) = gated();
     let rig = rig_with(&[64 * SEGMENT], |builder| builder.event_sink_with(1, sink));
