@@ -8,8 +8,8 @@
 //!
 //! Each code is over the bytes of its line as they stand in the file, so no two texts of the same
 //! meaning are both good. What this cannot see by itself: lines that are missing at the very end,
-//! and a file that was replaced by an older copy of itself. Keep the [`AuditHead`] somewhere else
-//! for that. Whoever has the key can write any audit they like.
+//! and a file that was replaced by an older copy of itself or by another audit under the same key.
+//! Keep the [`AuditHead`] somewhere else for that. Whoever has the key can write any audit they like.
 
 mod error;
 mod head;
@@ -50,7 +50,7 @@ const SYNC_EVERY: u64 = 64;
 /// `prev`, and the line's bytes up to `,"code"`.
 ///
 /// By itself it does not show that lines are missing at the very end, nor that all of it is an older
-/// copy: keep the [head](AuditStatus::head) somewhere else and compare with it. The key is for the
+/// copy, or another audit under the same key: keep the [head](AuditStatus::head) somewhere else and compare with it. The key is for the
 /// pair of who writes and who verifies: either can forge. Do not use the ticket key of an
 /// orchestrator that is not to be trusted with that.
 ///
@@ -148,7 +148,8 @@ impl AuditWriter {
     /// # Errors
     ///
     /// As [`verify_audit`]; [`AuditError::InUse`] while another writer has the file;
-    /// [`AuditError::Io`]. The file is as it was.
+    /// [`AuditError::Io`]. The file is as it was; only if its own line cannot be written is the
+    /// unfinished one cut off without a word.
     pub fn append(
         path: impl AsRef<Path>,
         key: TicketKey,

@@ -126,7 +126,9 @@ pub use request::SealRequest;
 pub use reservation::{Reservation, ReservationReport, ReserveRequest};
 pub use reserved_plan::{PlanReservation, ReservePlanRequest};
 pub use reset::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
-pub use scrub::{ScrubCursor, ScrubOptions, ScrubRate, ScrubStatus, ScrubStep, Scrubber};
+pub use scrub::{
+    ScrubCursor, ScrubMetrics, ScrubOptions, ScrubRate, ScrubStatus, ScrubStep, Scrubber,
+};
 pub use shard::SealedShard;
 pub use shortfall::{Holder, Shortfall};
 pub use sink::{EventSink, SinkCounts};

@@ -13,6 +13,7 @@ use crate::manager::{Core, VramManager};
 use crate::meter::BUCKETS;
 use crate::parked::ParkCapacity;
 use crate::report::GpuCapacity;
+use crate::scrub::ScrubMetrics;
 use crate::sink::SinkCounts;
 
 /// What a manager holds and what its calls cost, in plain figures. `Display` is the text that
@@ -32,6 +33,10 @@ pub struct Metrics {
     pub reservations: u64,
     /// Bytes that they still hold.
     pub reserved: ByteLen,
+    /// Pairs of GPUs whose direct copies arrived altered.
+    pub distrusted_links: u64,
+    /// Scrubbing.
+    pub scrub: ScrubMetrics,
     /// All calls, in the order of [`Call::ALL`]; also those that were never made.
     pub calls: Vec<CallMetrics>,
     /// Events so far.
@@ -159,7 +164,9 @@ impl Core {
             let served = ages.iter().filter(|age| age.gpu == gpu && age.served);
             served.map(|age| age.unverified).max()
         };
-        let gpus = self.report().gpus.into_iter().map(|gpu| GpuMetrics {
+        let report = self.report();
+        let distrusted = report.distrusted_links.len();
+        let gpus = report.gpus.into_iter().map(|gpu| GpuMetrics {
             oldest_unverified: oldest(gpu.capacity.gpu),
             capacity: gpu.capacity,
             name: gpu.name,
@@ -176,6 +183,8 @@ impl Core {
             park: self.registry.parked.capacity(),
             reservations: u64::try_from(reservations.len()).unwrap_or(u64::MAX),
             reserved,
+            distrusted_links: u64::try_from(distrusted).unwrap_or(u64::MAX),
+            scrub: self.scrub_metrics(),
             calls: self.call_metrics(),
             events: self.events.emitted(),
             sinks: self.events.counts(),

@@ -18,6 +18,7 @@ mod pace;
 mod status;
 mod step;
 mod thread;
+mod totals;
 #[cfg(test)]
 mod within;
 
@@ -31,6 +32,7 @@ pub use status::ScrubStatus;
 pub use step::ScrubStep;
 pub use thread::Scrubber;
 pub(crate) use thread::Scrubbing;
+pub use totals::ScrubMetrics;
 
 use crate::error::VramError;
 use crate::manager::VramManager;

@@ -52,11 +52,12 @@ pub trait EventSink: Send {
         let _ = count;
     }
 
-    /// Everything that was queued when a flush was asked for has been delivered. Called once more
-    /// when the manager goes.
+    /// Everything that was queued when a flush was asked for has been delivered, and what was dropped
+    /// by then has been told. Called once more when the manager goes.
     fn flush(&mut self) {}
 
-    /// Events that it was given and could not keep. Asked after each delivery.
+    /// Events that it was given and could not keep, so far. Asked after each delivery; the largest
+    /// answer counts.
     fn failed(&self) -> u64 {
         0
     }
@@ -142,14 +143,18 @@ enum Item {
         event: Arc<Event>,
     },
     /// Everything before it was to be flushed.
-    Flush(u64),
+    Flush {
+        /// Events that were dropped just before it.
+        lost: u64,
+        number: u64,
+    },
 }
 
 /// What the sink's thread does next.
 enum Step {
     Event { lost: u64, event: Arc<Event> },
     Lost(u64),
-    Flush(u64),
+    Flush { lost: u64, number: u64 },
     End,
 }
 
@@ -183,13 +188,16 @@ impl Queue {
     /// Asks for a flush of everything that is queued now. Says which one to wait for.
     pub(crate) fn ask_flush(&self) -> u64 {
         let mut state = lock(&self.state);
+        // What was dropped before is told before: it belongs to what is flushed.
+        let missed = core::mem::take(&mut state.lost);
         // One that nothing came after is as good as another.
-        if let Some(Item::Flush(number)) = state.items.back() {
+        if let Some(Item::Flush { lost, number }) = state.items.back_mut() {
+            *lost = lost.saturating_add(missed);
             return *number;
         }
         let number = state.flushes_asked.saturating_add(1);
         state.flushes_asked = number;
-        state.items.push_back(Item::Flush(number));
+        state.items.push_back(Item::Flush { lost: missed, number });
         drop(state);
         self.ready.notify_one();
         number
@@ -273,7 +281,7 @@ impl Queue {
                     state.events = state.events.saturating_sub(1);
                     return Step::Event { lost, event };
                 }
-                Some(Item::Flush(number)) => return Step::Flush(number),
+                Some(Item::Flush { lost, number }) => return Step::Flush { lost, number },
                 None if state.lost > 0 => return Step::Lost(core::mem::take(&mut state.lost)),
                 None if state.closed => return Step::End,
                 None => match wait_until(&self.ready, state, Deadline::NEVER) {
@@ -285,12 +293,13 @@ impl Queue {
 
     fn told(&self, step: &Step, failed: u64) {
         let mut state = lock(&self.state);
-        state.counts.failed = failed;
+        // A counter: it never goes down, whatever the sink says.
+        state.counts.failed = state.counts.failed.max(failed);
         match step {
             Step::Event { .. } => {
                 state.counts.delivered = state.counts.delivered.saturating_add(1);
             }
-            Step::Flush(number) => {
+            Step::Flush { number, .. } => {
                 state.flushes_done = *number;
                 self.done.notify_all();
             }
@@ -309,7 +318,13 @@ impl Step {
                 sink.event(event);
             }
             Self::Lost(lost) => sink.dropped(*lost),
-            Self::Flush(_) | Self::End => sink.flush(),
+            Self::Flush { lost, .. } => {
+                if *lost > 0 {
+                    sink.dropped(*lost);
+                }
+                sink.flush();
+            }
+            Self::End => sink.flush(),
         }
     }
 }

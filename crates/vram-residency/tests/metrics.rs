@@ -346,6 +346,52 @@ fn shards_models_and_owners_are_no_labels() {
 }
 
 #[test]
+fn names_without_and_with_a_million_bytes_are_shown_or_refused_and_stop_nothing() {
+    let log = vram_residency::EventLog::new(100);
+    let builder = VramManager::builder().host_device(ByteLen::from_usize(MIB));
+    let manager = builder.event_sink(log.clone()).node("node").build().unwrap();
+    let endless = "\u{1F600}\"\n\0".repeat(MIB / 7);
+    for name in ["", "x", &endless] {
+        let request = SealRequest::new("m", 0).owner(name);
+        let shard = manager.seal(request, b"content").unwrap();
+        let reserve = ReserveRequest::new(0, ByteLen::new(256)).owner(name).purpose(name);
+        let reservation = manager.reserve_with(reserve).unwrap();
+        let snapshot = manager.snapshot();
+        assert_eq!(snapshot.state.shards[0].owner.as_deref(), Some(name));
+        assert_eq!(snapshot.state.reservations[0].purpose.as_deref(), Some(name));
+        assert_eq!(manager.ticket(&shard, [0; 32]).is_ok(), name.len() < 1025);
+        drop(reservation);
+        manager.free_shard(&shard).unwrap();
+
+        let sealed = manager.seal_model(name, 0, b"content");
+        assert_eq!(sealed.is_ok(), name == "x", "{}", name.len());
+        if let Ok(shard) = sealed {
+            manager.free_shard(&shard).unwrap();
+        }
+    }
+    assert!(manager.flush_events(Duration::from_mins(1)));
+    assert_eq!(log.missing(), 0);
+    let metrics = manager.metrics().to_prometheus();
+    assert!(metrics.len() < 100_000 && !parse(&metrics).is_empty());
+    assert_eq!(manager.get_used_vram(0).unwrap(), 0);
+}
+
+#[test]
+fn a_sink_that_is_out_of_service_shows() {
+    let manager = VramManager::builder()
+        .host_device(ByteLen::from_usize(MIB))
+        .event_sink(|_event: &Event| panic!("the sink's own fault"))
+        .event_sink(|_event: &Event| {})
+        .build()
+        .unwrap();
+    manager.seal_model("m", 7, b"x").unwrap_err();
+    assert!(manager.flush_events(Duration::from_mins(1)));
+    let text = manager.metrics().to_prometheus();
+    assert!(text.contains("\nvram_sink_out_of_service{sink=\"0\"} 1\n"), "{text}");
+    assert!(text.contains("\nvram_sink_out_of_service{sink=\"1\"} 0\n"), "{text}");
+}
+
+#[test]
 fn a_lost_device_and_a_quarantine_show() {
     use vram_residency::device::FaultDevice;
     use vram_residency::device::fault::{Action, FaultPlan, Op, When};

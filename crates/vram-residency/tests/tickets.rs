@@ -284,6 +284,66 @@ fn without_a_ticket_key_it_is_derived_from_the_active_seal_key() {
     assert!(matches!(refused, Err(VramError::LimitExceeded { wanted: 1025, .. })));
 }
 
+#[test]
+fn texts_that_are_none_and_lengths_that_lie_are_refused() {
+    let Rig { manager, shard, .. } = rig();
+    let ticket = manager.ticket(&shard, NONCE).unwrap();
+    let bytes = ticket.to_bytes();
+    for text in ["llama", "node-1", "pool-1"] {
+        let at = bytes.windows(text.len()).position(|part| part == text.as_bytes()).unwrap();
+        for bad in [0xff, 0xc0, 0x80] {
+            let mut altered = bytes.clone();
+            altered[at] = bad;
+            let refused = ShardTicket::from_bytes(&altered).unwrap_err();
+            assert!(matches!(refused, TicketError::Malformed { .. }), "{text} {bad}: {refused}");
+        }
+        for length in [0, 1024_u16, 1025, u16::MAX] {
+            let mut altered = bytes.clone();
+            altered[at - 2..at].copy_from_slice(&length.to_le_bytes());
+            assert!(ShardTicket::from_bytes(&altered).is_err(), "{text} {length}");
+        }
+    }
+    // The longest names that there can be are one ticket, and one byte more is none.
+    let mut longest = ticket;
+    longest.model_id = "m".repeat(1024).into();
+    longest.node = Some("n".repeat(TICKET_NAME_LEN_MAX).into());
+    longest.owner = Some("o".repeat(TICKET_NAME_LEN_MAX).into());
+    longest.signature = sign(&longest);
+    let written = longest.to_bytes();
+    assert!(written.len() <= ShardTicket::LEN_MAX);
+    let back = ShardTicket::from_bytes(&written).unwrap();
+    assert_eq!(verifier().verify(&back, &expected(&longest)), Ok(()));
+    for change in [
+        |ticket: &mut ShardTicket| ticket.model_id = "m".repeat(1025).into(),
+        |ticket: &mut ShardTicket| ticket.node = Some("n".repeat(1 << 20).into()),
+        |ticket: &mut ShardTicket| ticket.owner = Some("o".repeat(1 << 16).into()),
+    ] {
+        let mut too_long = longest.clone();
+        change(&mut too_long);
+        assert!(too_long.to_bytes().is_empty());
+        let refused = verifier().verify(&too_long, &expected(&longest));
+        assert!(matches!(refused, Err(TicketError::Malformed { .. })));
+    }
+}
+
+/// One key for both is not wise, and no help to a forger: nothing that is signed for the one passes
+/// for the other.
+#[cfg(feature = "audit")]
+#[test]
+fn a_code_of_an_audit_under_the_same_key_signs_no_ticket() {
+    let Rig { manager, shard, .. } = rig();
+    let ticket = manager.ticket(&shard, NONCE).unwrap();
+    let bytes = ticket.to_bytes();
+    let statement = &bytes[..bytes.len() - 32];
+    for domain in [&b"vram-audit/line1"[..], b"vram-audit/key/1", b""] {
+        let signed = [domain, &[0; 32], statement].concat();
+        let mut forged = ticket.clone();
+        forged.signature = key().sign(&signed);
+        assert_eq!(verifier().verify(&forged, &expected(&ticket)), Err(TicketError::Signature));
+        assert!(!statement.starts_with(domain) || domain.is_empty());
+    }
+}
+
 #[cfg(feature = "serde")]
 #[test]
 fn a_ticket_survives_json_with_its_bytes_as_digits() {
@@ -333,6 +393,38 @@ proptest! {
         prop_assert_eq!(&back, &ticket);
         let expected = TicketExpectation::new(ticket.nonce, ticket.issued_at);
         prop_assert_eq!(verifier().verify(&back, &expected), Ok(()));
+    }
+
+    /// Whatever is done to the bytes of a ticket, what reads is spelled the same, and is genuine
+    /// only if nothing was done.
+    #[test]
+    fn altered_bytes_read_as_the_ticket_that_they_spell_and_never_as_a_genuine_one(
+        changes in proptest::collection::vec(
+            (any::<proptest::sample::Index>(), any::<u8>(), 0..40_usize, any::<bool>()),
+            0..4,
+        ),
+    ) {
+        static TICKET: std::sync::OnceLock<ShardTicket> = std::sync::OnceLock::new();
+        let ticket = TICKET.get_or_init(|| {
+            let Rig { manager, shard, .. } = rig();
+            manager.ticket(&shard, NONCE).unwrap()
+        });
+        let mut bytes = ticket.to_bytes();
+        for (at, byte, len, insert) in changes {
+            let at = at.index(bytes.len());
+            if len == 0 {
+                bytes[at] = byte;
+            } else if insert {
+                bytes.splice(at..at, core::iter::repeat_n(byte, len));
+            } else if bytes.len() > len {
+                drop(bytes.drain(at..(at + len).min(bytes.len())));
+            }
+        }
+        if let Ok(read) = ShardTicket::from_bytes(&bytes) {
+            prop_assert_eq!(read.to_bytes(), bytes.clone());
+            let verdict = verifier().verify(&read, &expected(ticket));
+            prop_assert_eq!(verdict.is_ok(), bytes == ticket.to_bytes());
+        }
     }
 
     /// Garbage is refused, or is a ticket to the byte: and then not a genuine one.

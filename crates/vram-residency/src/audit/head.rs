@@ -44,7 +44,10 @@ impl FromStr for AuditHead {
         let (lines, code) = text.split_once(':').ok_or(ParseAuditHeadError)?;
         let lines = lines.parse().map_err(|_not_a_number| ParseAuditHeadError)?;
         let code = unhex(code.as_bytes()).ok_or(ParseAuditHeadError)?;
-        Ok(Self { lines, code })
+        let head = Self { lines, code };
+        // One head, one spelling: no sign, no leading zeros. Of no lines, there is one head.
+        let spelled = head.to_string() == text && (lines > 0 || code == [0; 32]);
+        if spelled { Ok(head) } else { Err(ParseAuditHeadError) }
     }
 }
 

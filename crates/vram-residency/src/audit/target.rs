@@ -34,7 +34,12 @@ impl Target {
     pub(super) fn create(path: &Path) -> Result<Self, AuditError> {
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path);
         let failed = |error| AuditError::io("create the audit", path.to_path_buf(), error);
-        Self::locked(file.map_err(failed)?, path)
+        let locked = Self::locked(file.map_err(failed)?, path);
+        if locked.is_err() {
+            // It was made a moment ago, and holds nothing.
+            let _best_effort = std::fs::remove_file(path);
+        }
+        locked
     }
 
     /// A file that is there, and is one.

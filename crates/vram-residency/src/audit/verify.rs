@@ -33,7 +33,7 @@ pub struct AuditSummary {
 /// Reads all of an audit and verifies every line. Host memory stays bounded, whatever is read.
 ///
 /// It cannot see by itself that lines are missing at the very end, or that all of it is an older
-/// copy: see [`verify_audit_against`].
+/// copy, or another audit under the same key: see [`verify_audit_against`].
 ///
 /// # Errors
 ///
@@ -89,6 +89,9 @@ pub(super) fn read(
         torn: 0,
         unknown: 0,
     };
+    if let Some(anchor) = anchor.filter(|anchor| anchor.lines == 0 && **anchor != summary.head) {
+        return Err(AuditError::NotAnchored { anchor: *anchor });
+    }
     let (mut buffer, mut len) = (Vec::new(), 0_u64);
     loop {
         let line = summary.head.lines.saturating_add(1);
@@ -136,10 +139,9 @@ fn check<'a>(
     let parsed = Parsed::of(content).ok_or(AuditError::NotALine { line })?;
     if !parsed.is_genuine(key) {
         // The first line names its key, and is the first that another key does not fit.
-        return Err(match parsed.body() {
-            Some(Body::Opened { key: name, .. }) if line == 1 && name != key_id(key) => {
-                AuditError::BadKey
-            }
+        let first = (line == 1).then(|| parsed.body()).flatten();
+        return Err(match first {
+            Some(Body::Opened { key: name, .. }) if name != key_id(key) => AuditError::BadKey,
             _ => AuditError::Altered { line },
         });
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::{Event, EventKind};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::error::VramError;
 use crate::manager::VramManager;
 use crate::sink::{Queue, SinkCounts, Sinks};
@@ -70,7 +70,11 @@ impl Events {
             return;
         }
         // Before the lock, and caught: a clock is foreign code, and what happened has happened.
-        let at = catch_unwind(AssertUnwindSafe(|| self.clock.now())).unwrap_or_default();
+        let at = catch_unwind(AssertUnwindSafe(|| self.clock.now())).unwrap_or_else(|payload| {
+            // Dropping it could panic once more: in a destructor, that would end the process.
+            core::mem::forget(payload);
+            Timestamp::default()
+        });
         let mut next = lock(&self.next);
         let event = Arc::new(Event { seq: *next, at, kind });
         *next = next.saturating_add(1);

@@ -8,6 +8,7 @@ use core::fmt::{self, Write};
 use core::time::Duration;
 
 use super::{CallMetrics, GpuMetrics, Metrics};
+use crate::scrub::ScrubMetrics;
 use crate::sink::SinkCounts;
 
 /// A gauge of one GPU: its name, its help, its value.
@@ -75,13 +76,49 @@ pub(super) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
             "Bytes that open reservations still hold.",
             metrics.reserved.get(),
         ),
+        (
+            "vram_distrusted_links",
+            "Pairs of GPUs whose direct copies arrived altered.",
+            metrics.distrusted_links,
+        ),
     ];
     for (name, help, value) in alone {
         head(f, name, "gauge", help)?;
         writeln!(f, "{name} {value}")?;
     }
+    write_scrub(&metrics.scrub, f)?;
     write_calls(&metrics.calls, f)?;
     write_events(metrics, f)
+}
+
+fn write_scrub(scrub: &ScrubMetrics, f: &mut impl Write) -> fmt::Result {
+    let flags = [
+        ("vram_scrub_running", "Whether a scrubber is running: 0 or 1.", scrub.running),
+        ("vram_scrub_paused", "Whether it is paused: 0 or 1.", scrub.paused),
+        ("vram_scrub_kept", "Whether the time that it states is kept: 0 or 1.", scrub.kept),
+    ];
+    for (name, help, value) in flags {
+        head(f, name, "gauge", help)?;
+        writeln!(f, "{name} {}", u64::from(value))?;
+    }
+    let name = "vram_scrub_worst_case_seconds";
+    head(f, name, "gauge", "The longest that an alteration can go unnoticed, as it states.")?;
+    if let Some(worst) = scrub.worst_case {
+        writeln!(f, "{name} {}", Seconds(worst))?;
+    }
+    let counters = [
+        ("vram_scrub_passes_total", "Whole passes.", scrub.passes),
+        ("vram_scrub_bytes_total", "Device bytes that were looked at.", scrub.bytes.get()),
+        ("vram_scrub_verified_total", "Times that a whole shard was found sound.", scrub.verified),
+        ("vram_scrub_altered_total", "Shards that were found altered.", scrub.altered),
+        ("vram_scrub_skipped_total", "Times that a shard was busy.", scrub.skipped),
+        ("vram_scrub_errors_total", "Times that a shard could not be read.", scrub.errors),
+    ];
+    for (name, help, value) in counters {
+        head(f, name, "counter", help)?;
+        writeln!(f, "{name} {value}")?;
+    }
+    Ok(())
 }
 
 fn write_calls(calls: &[CallMetrics], f: &mut impl Write) -> fmt::Result {
@@ -134,6 +171,11 @@ fn write_events(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
         for (index, sink) in metrics.sinks.iter().enumerate() {
             writeln!(f, "{name}{{sink=\"{index}\"}} {}", value(sink))?;
         }
+    }
+    let name = "vram_sink_out_of_service";
+    head(f, name, "gauge", "Whether a sink panicked and is told nothing any more: 0 or 1.")?;
+    for (index, sink) in metrics.sinks.iter().enumerate() {
+        writeln!(f, "{name}{{sink=\"{index}\"}} {}", u64::from(sink.out_of_service))?;
     }
     Ok(())
 }

@@ -14,6 +14,8 @@ use crate::manager::Core;
 const CATCH_UP: Duration = Duration::from_secs(1);
 /// How often the time that is left for a pass is worked out anew.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long nothing to do is slept over at least, whatever was asked for.
+const IDLE: Duration = Duration::from_millis(5);
 /// A step should take about this part of a second at a set rate.
 const STEPS_PER_SECOND: u64 = 10;
 
@@ -185,8 +187,15 @@ impl Pace {
         } else {
             let earliest = now.checked_sub(CATCH_UP).unwrap_or(now);
             let due = self.due.max(earliest);
-            self.due = due.checked_add(time_for(charged, self.rate())).unwrap_or(due);
-            self.due.saturating_duration_since(now)
+            let time = time_for(charged, self.rate());
+            match due.checked_add(time) {
+                Some(next) => {
+                    self.due = next;
+                    next.saturating_duration_since(now)
+                }
+                // Longer than the clock can count: not at all is not what was asked for.
+                None => time,
+            }
         };
         if step.pass_ended || step.idle {
             let so_far = now.saturating_duration_since(self.round_began);
@@ -194,11 +203,12 @@ impl Pace {
             self.round_began = now.checked_add(pause).unwrap_or(now);
             self.looked = None;
         }
-        match self.options.rate {
+        let pause = match self.options.rate {
             // What is sealed meanwhile makes it go faster: it has to be noticed.
             ScrubRate::Within(time) => pause.min(kept_back(time)),
             _ => pause,
-        }
+        };
+        if step.idle { pause.max(IDLE) } else { pause }
     }
 }
 
@@ -299,7 +309,44 @@ mod tests {
     }
 
     #[test]
+    fn the_smallest_and_the_largest_of_everything_neither_panic_nor_turn_a_rate_around() {
+        let whole = step(u64::MAX);
+        let mut slow = Pace::new(ScrubOptions::new(ScrubRate::BytesPerSecond(1)));
+        let hundred_years = Duration::from_hours(24 * 365 * 100);
+        for _ in 0..3 {
+            // Not at once, though no clock can count that far.
+            assert!(slow.pause(&whole, Duration::MAX) > hundred_years);
+        }
+        for rate in [
+            ScrubRate::BytesPerSecond(u64::MAX),
+            ScrubRate::Share(f64::MIN_POSITIVE),
+            ScrubRate::Share(f64::from_bits(1)),
+            ScrubRate::Share(1.0),
+            ScrubRate::Within(Duration::MAX),
+            ScrubRate::Within(Duration::from_nanos(1)),
+        ] {
+            let options = ScrubOptions::new(rate).pass_at_least(Duration::MAX);
+            options.check().unwrap();
+            let mut pace = Pace::new(options);
+            for (charged, ended) in [(0, true), (1, false), (u64::MAX, true), (1, true)] {
+                let step = ScrubStep { pass_ended: ended, ..step(charged) };
+                let _any = pace.pause(&step, Duration::from_hours(24));
+                assert!(pace.step_len() >= ByteLen::new(1));
+            }
+        }
+    }
+
+    #[test]
     fn nothing_to_do_and_no_limit_is_no_reason_to_spin() {
+        let nothing = ScrubStep { idle: true, ..ScrubStep::default() };
+        for options in [
+            ScrubOptions::new(ScrubRate::Within(Duration::from_nanos(1))),
+            ScrubOptions::new(ScrubRate::BytesPerSecond(u64::MAX)).pass_at_least(Duration::ZERO),
+            ScrubOptions::new(ScrubRate::Share(1.0)).pass_at_least(Duration::ZERO),
+        ] {
+            let pause = Pace::new(options).pause(&nothing, Duration::ZERO);
+            assert!(pause >= IDLE, "{options:?} {pause:?}");
+        }
         for rate in [ScrubRate::BytesPerSecond(u64::MAX), ScrubRate::Share(1.0)] {
             let mut pace = Pace::new(ScrubOptions::new(rate));
             for done in [

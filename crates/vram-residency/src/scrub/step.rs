@@ -51,7 +51,11 @@ pub struct ScrubStep {
 
 impl Core {
     pub(super) fn scrub_step(&self, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
-        let work = || Ok::<_, VramError>(self.step(cursor, budget));
+        let work = || {
+            let step = self.step(cursor, budget);
+            self.scrubbing.totals.add(&step);
+            Ok::<_, VramError>(step)
+        };
         let step = self.watched_for(Call::Scrub, None, None, work, |step| step.bytes.get());
         // What went wrong is in the step.
         step.unwrap_or_default()
@@ -96,7 +100,11 @@ impl Core {
             cursor.again(run);
             return 0;
         };
-        let Some((view, seen)) = self.still(&entry, &run, cursor.round().planned) else { return 0 };
+        let Some((view, seen)) = self.still(&entry, &run, cursor.round().planned) else {
+            // As old as before, maybe: a check that began long ago and ended now.
+            cursor.waste(run.cost);
+            return 0;
+        };
 
         let layout = view.seal.opener.layout();
         let fitting = left.checked_div(layout.segment_size().bytes().get()).unwrap_or(0).max(1);
@@ -137,6 +145,8 @@ impl Core {
                 gpu: view.gpu.index,
                 bytes: entry.plaintext_len,
             });
+        } else {
+            cursor.waste(run.cost);
         }
         charged
     }

@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::cursor::ScrubCursor;
 use super::pace::{Pace, ScrubOptions};
 use super::status::{Facts, ScrubStatus, Tally};
+use super::totals::Totals;
 use crate::error::VramError;
 use crate::manager::Core;
 use crate::sync::{Condvar, Deadline, Mutex, MutexGuard, lock, wait_until};
@@ -23,13 +24,13 @@ const AFTER_PANIC: Duration = Duration::from_secs(1);
 pub struct Scrubber {
     core: Weak<Core>,
     control: Arc<Control>,
-    options: ScrubOptions,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What the handle, the manager and the thread share.
 #[derive(Debug)]
 struct Control {
+    options: ScrubOptions,
     state: Mutex<State>,
     changed: Condvar,
     tally: Mutex<Tally>,
@@ -45,13 +46,26 @@ struct State {
     inside: Vec<ThreadId>,
 }
 
-/// The scrubber of a manager, if it has one.
+/// The scrubber of a manager, if it has one, and what all scrubbing has done so far.
 #[derive(Debug, Default)]
 pub(crate) struct Scrubbing {
     control: Mutex<Weak<Control>>,
+    pub(super) totals: Totals,
 }
 
 impl Scrubbing {
+    /// What the scrubber that is running says, if there is one.
+    pub(super) fn status(&self, core: &Core) -> Option<ScrubStatus> {
+        let control = lock(&self.control).upgrade()?;
+        let State { stopped, paused, .. } = *lock(&control.state);
+        if stopped {
+            return None;
+        }
+        let facts = Facts::of(core);
+        let tally = lock(&control.tally);
+        Some(tally.status(Some(facts), control.options.rate, paused))
+    }
+
     /// Ends the scrubber after the step that it is in, and waits for nothing.
     pub(crate) fn stop(&self) {
         let control = lock(&self.control).upgrade();
@@ -74,13 +88,15 @@ impl Scrubbing {
 /// Starts a scrubber for a manager.
 pub(super) fn start(core: &Arc<Core>, options: ScrubOptions) -> Result<Scrubber, VramError> {
     options.check()?;
-    core.check_open()?;
     let mut held = lock(&core.scrubbing.control);
+    // Under the lock: who closes the manager marks it first, and then stops what it finds here.
+    core.check_open()?;
     if held.upgrade().is_some_and(|control| !lock(&control.state).stopped) {
         return Err(VramError::config("a scrubber is running already: stop it first"));
     }
     let pace = Pace::new(options);
     let control = Arc::new(Control {
+        options,
         state: Mutex::default(),
         changed: Condvar::new(),
         tally: Mutex::new(Tally::new(&pace)),
@@ -97,7 +113,7 @@ pub(super) fn start(core: &Arc<Core>, options: ScrubOptions) -> Result<Scrubber,
     *held = Arc::downgrade(&control);
     drop(held);
     tracing::info!(?options, "scrubber started");
-    Ok(Scrubber { core: Arc::downgrade(core), control, options, thread: Some(thread) })
+    Ok(Scrubber { core: Arc::downgrade(core), control, thread: Some(thread) })
 }
 
 /// The thread: a step, a pause, and so on until it is stopped or the manager is gone.
@@ -125,7 +141,9 @@ fn run(core: &Weak<Core>, control: &Control, mut pace: Pace) {
                 tally.add(&step, cursor.round(), &pace);
                 pause
             }
-            Err(_panic) => {
+            Err(payload) => {
+                // Dropping it could panic once more.
+                core::mem::forget(payload);
                 tracing::error!("a step of the scrubber panicked");
                 tally.failed("a device, a clock or a sink panicked");
                 AFTER_PANIC.max(began.elapsed())
@@ -230,7 +248,7 @@ impl Scrubber {
     #[must_use]
     pub fn status(&self) -> ScrubStatus {
         let paused = lock(&self.control.state).paused;
-        let rate = self.options.rate;
+        let rate = self.control.options.rate;
         let inside = self.control.enter();
         let core = inside.as_ref().and_then(|_inside| self.core.upgrade());
         let facts = core.as_deref().map(Facts::of);
@@ -278,6 +296,6 @@ impl Drop for Scrubber {
 
 impl fmt::Debug for Scrubber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scrubber").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Scrubber").field("options", &self.control.options).finish_non_exhaustive()
     }
 }

@@ -4,7 +4,8 @@ use core::time::Duration;
 use std::sync::{Arc, Mutex, mpsc};
 
 use vram_residency::{
-    ByteLen, Event, EventLog, EventSink, Protection, SealKey, SealRequest, VramManager,
+    ByteLen, Event, EventLog, EventSink, Protection, ScrubOptions, ScrubRate, SealKey, SealRequest,
+    VramManager,
 };
 
 use crate::{LONG, SEGMENT, content, rig, rig_with};
@@ -95,6 +96,91 @@ fn a_queue_of_zero_drops_everything_and_says_so() {
     let lost =
         |line: &String| line.strip_prefix("dropped ").map(|count| count.parse::<u64>().unwrap());
     assert_eq!(told.iter().filter_map(lost).sum::<u64>(), 3);
+}
+
+#[test]
+fn a_loss_that_nothing_follows_is_told_without_a_flush() {
+    struct Tells(mpsc::Sender<u64>);
+    impl EventSink for Tells {
+        fn event(&mut self, _event: &Event) {}
+        fn dropped(&mut self, count: u64) {
+            self.0.send(count).unwrap();
+        }
+    }
+    let (tell, told) = mpsc::channel();
+    let rig = rig_with(&[64 * SEGMENT], |builder| builder.event_sink_with(0, Tells(tell)));
+    rig.manager.seal_model("m", 9, b"x").unwrap_err();
+    assert_eq!(told.recv_timeout(LONG), Ok(1));
+}
+
+#[test]
+fn what_was_dropped_before_a_flush_is_told_before_it() {
+    let (sink, inside, open, told) = gated();
+    let rig = rig_with(&[64 * SEGMENT], |builder| builder.event_sink_with(1, sink));
+    let refuse = || rig.manager.seal_model("m", 9, b"x").unwrap_err();
+    refuse();
+    assert_eq!(inside.recv().unwrap(), 0);
+    for _ in 0..2 {
+        refuse();
+    }
+    assert!(!rig.manager.flush_events(Duration::ZERO));
+    refuse();
+    // As good as the one before: it takes along what was dropped since.
+    assert!(!rig.manager.flush_events(Duration::ZERO));
+    open.send(()).unwrap();
+    assert_eq!(inside.recv().unwrap(), 1);
+    refuse();
+    drop(open);
+    assert!(rig.manager.flush_events(LONG));
+    let told = told.lock().unwrap();
+    assert_eq!(told[..5], ["0", "1", "dropped 2", "flush", "4"]);
+}
+
+#[test]
+fn what_a_sink_says_that_it_could_not_keep_never_goes_down() {
+    struct Forgetful(u64);
+    impl EventSink for Forgetful {
+        fn event(&mut self, event: &Event) {
+            self.0 = if event.seq == 0 { 5 } else { 0 };
+        }
+        fn failed(&self) -> u64 {
+            self.0
+        }
+    }
+    let rig = rig_with(&[64 * SEGMENT], |builder| builder.event_sink(Forgetful(0)));
+    for _ in 0..2 {
+        rig.manager.seal_model("m", 9, b"x").unwrap_err();
+        assert!(rig.manager.flush_events(LONG));
+        assert_eq!(rig.manager.event_counts()[1].failed, 5);
+    }
+}
+
+#[test]
+fn the_last_manager_may_be_dropped_by_a_sink_on_its_own_thread() {
+    let slot = Arc::new(Mutex::new(None::<Arc<VramManager>>));
+    let (tell, told) = mpsc::channel();
+    let held = Arc::clone(&slot);
+    let rig = rig_with(&[64 * SEGMENT], |builder| {
+        builder.event_sink(move |event: &Event| {
+            let manager = held.lock().unwrap().take();
+            // Asked on its own thread, it says so at once.
+            let flushed = manager.as_ref().map(|manager| manager.flush_events(LONG));
+            drop(manager);
+            let _nobody_listens = tell.send((event.seq, flushed));
+        })
+    });
+    let scrub = ScrubOptions::new(ScrubRate::Within(LONG));
+    let scrubber = rig.manager.start_scrubber(scrub).unwrap();
+    let manager = Arc::new(rig.manager);
+    let mut place = slot.lock().unwrap();
+    manager.seal_model("m", 9, b"x").unwrap_err();
+    *place = Some(manager);
+    drop(place);
+    assert_eq!(told.recv_timeout(LONG), Ok((0, Some(false))));
+    // Its thread ends, and nothing of the manager is left.
+    assert_eq!(told.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Disconnected));
+    assert!(!scrubber.status().running);
+    assert!(rig.devices[0].live().is_empty());
 }
 
 #[test]

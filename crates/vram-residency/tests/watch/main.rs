@@ -12,3 +12,4 @@ mod ages;
 mod hands;
 mod scrub;
 mod thread;
+mod vain;

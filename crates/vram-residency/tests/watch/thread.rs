@@ -200,6 +200,84 @@ fn a_rate_that_gets_nowhere_and_a_second_scrubber_are_refused() {
 }
 
 #[test]
+fn threads_that_start_pause_and_stop_scrubbers_end_with_none_and_a_closed_manager_takes_none() {
+    let rig = rig();
+    let _shard = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
+    let rate = at_once(ScrubRate::BytesPerSecond(u64::MAX));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for turn in 0..50 {
+                    let Ok(scrubber) = rig.manager.start_scrubber(rate) else { continue };
+                    std::thread::scope(|inner| {
+                        inner.spawn(|| scrubber.pause());
+                        inner.spawn(|| scrubber.resume());
+                        inner.spawn(|| assert!(rig.manager.metrics().scrub.running));
+                        inner.spawn(|| scrubber.status());
+                    });
+                    // One that rests ends at once too.
+                    if turn % 2 == 0 {
+                        scrubber.pause();
+                    }
+                    assert!(!scrubber.stop().running);
+                }
+            });
+        }
+    });
+    assert!(!rig.manager.metrics().scrub.running);
+    let scrubber = rig.manager.start_scrubber(rate).unwrap();
+    assert!(rig.manager.close(LONG).complete);
+    assert!(!scrubber.status().running);
+    assert!(matches!(rig.manager.start_scrubber(rate), Err(VramError::Closed)));
+}
+
+#[test]
+fn metrics_show_the_scrubber_and_what_it_did_and_no_counter_goes_down() {
+    let rig = rig();
+    let shard = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
+    let before = rig.manager.metrics().scrub;
+    assert_eq!((before.running, before.kept, before.passes), (false, false, 0));
+    assert!(rig.manager.metrics().to_prometheus().contains("\nvram_scrub_running 0\n"));
+
+    let hour = ScrubRate::Within(Duration::from_hours(1));
+    let scrubber = rig.manager.start_scrubber(at_once(hour)).unwrap();
+    let metrics = rig.manager.metrics();
+    assert!(metrics.scrub.running && metrics.scrub.kept && !metrics.scrub.paused);
+    assert_eq!(metrics.scrub.worst_case, Some(Duration::from_hours(1)));
+    let text = metrics.to_prometheus();
+    for line in ["vram_scrub_running 1", "vram_scrub_kept 1", "vram_scrub_worst_case_seconds 3600"]
+    {
+        assert!(text.contains(&format!("\n{line}\n")), "{line}: {text}");
+    }
+    scrubber.pause();
+    let paused = rig.manager.metrics().scrub;
+    assert!(paused.running && paused.paused && !paused.kept && paused.worst_case.is_none());
+    drop(scrubber);
+
+    for turn in 1..=2 {
+        let fast = at_once(ScrubRate::BytesPerSecond(u64::MAX));
+        let scrubber = rig.manager.start_scrubber(fast).unwrap();
+        until(&scrubber, |status| status.passes >= 2);
+        let status = scrubber.stop();
+        let scrub = rig.manager.metrics().scrub;
+        assert!(scrub.passes >= 2 * turn && scrub.verified >= 2 * turn, "{scrub:?}");
+        assert!(scrub.bytes.get() >= 100_000 * turn && scrub.bytes >= status.bytes);
+    }
+    let before = rig.manager.metrics().scrub;
+    for granule in 0..4096 {
+        rig.devices[0].flip_bit_at(None, DeviceOffset::new(granule * 256), 0).unwrap();
+    }
+    // By hand, it counts as well.
+    let mut cursor = vram_residency::ScrubCursor::new();
+    while rig.manager.scrub_step(&mut cursor, ByteLen::MIB).altered.is_empty() {}
+    let after = rig.manager.metrics().scrub;
+    assert_eq!((after.altered, after.verified), (before.altered + 1, before.verified));
+    assert!(after.bytes > before.bytes && after.errors == 0);
+    assert!(rig.manager.unseal_model(&shard).is_err());
+    assert!(rig.manager.metrics().to_prometheus().contains("\nvram_scrub_altered_total 1\n"));
+}
+
+#[test]
 fn what_cannot_be_kept_is_said() {
     // The wall clock and the monotonic clock stand still: an age only grows when it is told to.
     let rig = Rig::new(&[1 << 20]);
