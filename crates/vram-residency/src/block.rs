@@ -195,7 +195,7 @@ impl Gpu {
         let count = block.count.clone().unwrap_or_default();
         // Nothing more is sent to a lost device: it takes its memory back as a whole, when it is
         // reset. Of an earlier life it has done so.
-        if block.life != self.health.life() || self.ready().is_err() {
+        if block.life != self.health.life() || !self.winds_up() {
             count.end(ByteLen::ZERO, len);
             drop(self.health.bury(block));
             return Ok(());
