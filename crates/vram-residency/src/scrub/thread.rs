@@ -74,8 +74,9 @@ impl Scrubbing {
 /// Starts a scrubber for a manager.
 pub(super) fn start(core: &Arc<Core>, options: ScrubOptions) -> Result<Scrubber, VramError> {
     options.check()?;
-    core.check_open()?;
     let mut held = lock(&core.scrubbing.control);
+    // Under the lock: whoever closes the manager finds what is started before, and ends it.
+    core.check_open()?;
     if held.upgrade().is_some_and(|control| !lock(&control.state).stopped) {
         return Err(VramError::config("a scrubber is running already: stop it first"));
     }

@@ -13,5 +13,5 @@ mod images;
 mod races;
 mod refused;
 mod reset;
-mod winding_up;
 mod rig;
+mod winding_up;
