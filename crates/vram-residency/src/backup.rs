@@ -60,6 +60,10 @@ impl Backup {
         Self { bytes, seal, resident, at, charge }
     }
 
+    pub(crate) fn host_len(&self) -> ByteLen {
+        self.charge.len()
+    }
+
     pub(crate) fn into_copy(self, entry: Arc<Entry>) -> HostCopy {
         let Self { bytes, seal, resident, at, charge } = self;
         HostCopy { entry, bytes, seal, resident, at, charge }

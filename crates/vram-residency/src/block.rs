@@ -195,9 +195,11 @@ impl Gpu {
         let count = block.count.clone().unwrap_or_default();
         // Nothing more is sent to a lost device: it takes its memory back as a whole, when it is
         // reset. Of an earlier life it has done so.
-        if block.life != self.health.life() || self.ready().is_err() {
+        if block.life != self.health.life() || !self.winds_up() {
             count.end(ByteLen::ZERO, len);
-            drop(self.health.bury(block));
+            let gone = self.health.bury(block);
+            // It calls no driver; a panic changes nothing.
+            let _dropped = catch_unwind(AssertUnwindSafe(|| drop(gone)));
             return Ok(());
         }
         // Whoever uses a block holds a pass of its shard's gate, so nobody does now.

@@ -71,6 +71,8 @@ pub struct UnreturnedMemory {
 #[derive(Debug, Default)]
 pub(crate) struct Closing {
     closed: AtomicBool,
+    /// Whether anybody was told.
+    told: AtomicBool,
     last_key: OnceLock<KeyId>,
     closer: Mutex<Option<ThreadId>>,
     ended: Condvar,
@@ -161,7 +163,7 @@ impl Core {
 
     fn close(&self, timeout: Duration) -> CloseReport {
         let deadline = Deadline::within(timeout);
-        let first = !self.closing.closed.swap(true, Ordering::AcqRel);
+        self.closing.closed.store(true, Ordering::Release);
         for gpu in &self.gpus {
             gpu.health.close();
         }
@@ -188,8 +190,7 @@ impl Core {
             }
         }
         // Nobody can wake them, and nobody asked for them.
-        let evicted = core::mem::take(&mut *lock(&self.evicted));
-        drop(evicted);
+        drop(self.take_evicted());
         report.reservations = count(self.promises.ended_until(deadline).err().unwrap_or(0));
         for gpu in &self.gpus {
             // All that is known to be there; what else there is is on its way back.
@@ -207,6 +208,8 @@ impl Core {
         }
         self.forget_keys();
         report.finish();
+        // Of those who close at once, the first that comes to an end.
+        let first = !self.closing.told.swap(true, Ordering::AcqRel);
         drop(turn);
 
         let left = count(report.left.len());

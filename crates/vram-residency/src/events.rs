@@ -170,7 +170,7 @@ pub enum EventKind {
         /// The [code](crate::VramError::code) of the error.
         code: Arc<str>,
     },
-    /// A sticky driver error took a GPU away.
+    /// A sticky driver error took a GPU away, or a reset of one that worked failed.
     DeviceLost {
         /// The GPU.
         gpu: u32,
@@ -179,7 +179,8 @@ pub enum EventKind {
         /// The shards that it held, in ascending order of their ids.
         shards: Vec<ShardId>,
     },
-    /// A GPU was emptied and is usable again.
+    /// A GPU was emptied and is usable again. What came back was told of before, each as sealed or
+    /// woken, and what found no place as parked.
     DeviceReset {
         /// The GPU.
         gpu: u32,

@@ -170,11 +170,16 @@ impl VramManager {
     /// Until then they wait with the manager, in host memory.
     #[must_use = "dropping parked shards gives them up"]
     pub fn take_evicted(&self) -> Vec<ParkedShard> {
-        core::mem::take(&mut *lock(&self.core.evicted))
+        self.core.take_evicted()
     }
 }
 
 impl Core {
+    /// What was parked to make room, and waits.
+    pub(crate) fn take_evicted(&self) -> Vec<ParkedShard> {
+        core::mem::take(&mut *lock(&self.evicted))
+    }
+
     /// Why a shard may not be evicted, if it may not.
     fn cannot_go(&self, entry: &Entry) -> Option<&'static str> {
         if self.fate(entry) == OnEviction::Never {
@@ -329,6 +334,10 @@ impl Core {
                     tracing::warn!(%shard, %error, "could not be evicted");
                 }
                 lock(&self.evicted).extend(report.parked);
+                if self.check_open().is_err() {
+                    // Whoever closes it may have looked before.
+                    drop(self.take_evicted());
+                }
                 // Also where nothing had to go: there was room by then.
                 true
             }

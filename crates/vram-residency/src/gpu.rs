@@ -118,6 +118,12 @@ impl Gpu {
         }
     }
 
+    /// Whether whoever is under way may bring to an end what it has begun there, and wipe and give
+    /// back what it leaves: also while a reset, which may be refused yet, waits for it.
+    pub(crate) fn winds_up(&self) -> bool {
+        self.health.winds_up() || self.ready().is_ok()
+    }
+
     fn device_lost(&self, error: GpuError) -> VramError {
         VramError::DeviceLost { gpu: self.index, source: Box::new(error) }
     }
@@ -149,7 +155,7 @@ impl Gpu {
     }
 
     /// Notes a loss, and tells of it once. The caller holds no lock but a shard's gate.
-    fn lose(&self, error: GpuError, life: Option<u64>) {
+    pub(crate) fn lose(&self, error: GpuError, life: Option<u64>) {
         if !self.health.lose(error, life) {
             return;
         }

@@ -8,7 +8,7 @@ use vram_gpu::GpuError;
 use crate::block::Block;
 use crate::gate;
 use crate::lanes;
-use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
+use crate::sync::{Condvar, Deadline, Mutex, MutexGuard, lock, wait_until};
 
 /// The state of one GPU's device, as its manager knows it.
 ///
@@ -24,6 +24,8 @@ pub(crate) struct Health {
 #[derive(Debug, Default)]
 struct State {
     lost: Option<GpuError>,
+    /// Set while nothing but a reset keeps the device from taking calls.
+    given_up: Option<GivenUp>,
     closed: bool,
     life: u64,
     /// One for each call that is under way: the thread that began it.
@@ -34,6 +36,16 @@ struct State {
     resetting: Option<ThreadId>,
     /// Blocks of a lost device: dropped once it was reset, so that nothing is sent to it before.
     buried: Vec<Arc<Block>>,
+}
+
+/// How far the reset of a device that works has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GivenUp {
+    /// It waits for the calls under way, and may be refused yet: what they leave is wiped and given
+    /// back as ever.
+    Waiting,
+    /// Nothing is sent to the device any more.
+    Begun,
 }
 
 /// Why nobody may begin.
@@ -71,16 +83,56 @@ impl Health {
     pub(crate) fn lose(&self, error: GpuError, life: Option<u64>) -> bool {
         let mut state = lock(&self.state);
         let outdated = life.is_some_and(|life| life != state.life);
-        if outdated || state.lost.is_some() {
+        let known = state.lost.is_some() && state.given_up.is_none();
+        if outdated || known {
             return false;
         }
         state.lost = Some(error);
+        state.given_up = None;
         true
+    }
+
+    /// Lets nobody begin, for a reset of a device that works. False if it is lost.
+    pub(crate) fn give_up(&self, error: GpuError) -> bool {
+        let mut state = lock(&self.state);
+        if state.lost.is_some() {
+            return false;
+        }
+        state.lost = Some(error);
+        state.given_up = Some(GivenUp::Waiting);
+        true
+    }
+
+    /// Takes that back. A device that was lost meanwhile stays so.
+    pub(crate) fn keep_on(&self) {
+        let mut state = lock(&self.state);
+        if state.given_up.take().is_some() {
+            state.lost = None;
+        }
+    }
+
+    /// Whether a reset waits for what is under way on a device that works.
+    pub(crate) fn winds_up(&self) -> bool {
+        lock(&self.state).given_up == Some(GivenUp::Waiting)
     }
 
     /// The device takes calls again.
     pub(crate) fn recover(&self) {
-        lock(&self.state).lost = None;
+        let mut state = lock(&self.state);
+        (state.lost, state.given_up) = (None, None);
+    }
+
+    /// Waits until nobody is under way, and from that moment on sends nothing to the device.
+    ///
+    /// # Errors
+    ///
+    /// As [`settled_until`](Self::settled_until).
+    pub(crate) fn begin_until(&self, deadline: Deadline) -> Result<(), usize> {
+        let mut state = self.wait(deadline, |state| state.under_way.len(), None)?;
+        if state.given_up.is_some() {
+            state.given_up = Some(GivenUp::Begun);
+        }
+        Ok(())
     }
 
     /// Begins to take memory.
@@ -130,7 +182,7 @@ impl Health {
     ///
     /// As [`settled_until`](Self::settled_until).
     pub(crate) fn quiet_until(&self, deadline: Deadline) -> Result<(), usize> {
-        self.wait(deadline, |state| state.under_way.len(), None)
+        self.wait(deadline, |state| state.under_way.len(), None).map(drop)
     }
 
     /// Waits until nobody is under way or resetting the device, and no more than so many places are
@@ -147,7 +199,7 @@ impl Health {
             state.under_way.len().max(more).saturating_add(resetting)
         };
         let own = thread::current().id();
-        self.wait(deadline, left, Some(own))
+        self.wait(deadline, left, Some(own)).map(drop)
     }
 
     fn wait(
@@ -155,13 +207,13 @@ impl Health {
         deadline: Deadline,
         left: impl Fn(&State) -> usize,
         resetter: Option<ThreadId>,
-    ) -> Result<(), usize> {
+    ) -> Result<MutexGuard<'_, State>, usize> {
         let own = thread::current().id();
         let mut state = lock(&self.state);
         loop {
             let left = left(&state);
             if left == 0 {
-                return Ok(());
+                return Ok(state);
             }
             let inside = state.under_way.contains(&own)
                 || (resetter.is_some() && state.resetting == resetter);

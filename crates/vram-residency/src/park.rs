@@ -34,9 +34,9 @@ use crate::events::EventKind;
 use crate::lanes::Lanes;
 use crate::manager::{Core, VramManager};
 use crate::outward::Outward;
-use crate::parked::{HostCopy, ParkCapacity, ParkedShard};
+use crate::parked::{HostCopy, Listed, ParkCapacity, ParkedShard};
 use crate::read::zeroed;
-use crate::registry::{Entry, Seal, View};
+use crate::registry::{Entry, Seal, State, View};
 use crate::shard::SealedShard;
 use crate::space::Space;
 use crate::transition::convert::Convert;
@@ -130,12 +130,18 @@ impl Core {
     /// Parks a shard. The caller is exclusive at its gate. On any failure it is where it was.
     pub(crate) fn park_entry(&self, entry: &Arc<Entry>) -> Result<ParkedShard, VramError> {
         if entry.view()?.gpu.lost().is_some() {
-            // Out of reach there; a backup is all that can be taken anywhere else.
-            let backup = entry.state().copies.backup.take();
+            // Out of reach there; a backup is all that can be taken anywhere else. In one step: a
+            // reset, which asks at no gate, takes what it finds.
+            let mut state = entry.state();
+            let backup = if state.space.is_some() { state.copies.backup.take() } else { None };
             if let Some(backup) = backup {
                 // What was found on the device goes with it: the copy is of before.
-                entry.state().quarantine = None;
-                return Ok(self.leave(backup.into_copy(Arc::clone(entry))));
+                state.quarantine = None;
+                let copy = backup.into_copy(Arc::clone(entry));
+                let listed = self.registry.list(entry);
+                let space = state.vacate(copy.charge.len());
+                drop(state);
+                return Ok(self.left(copy, listed, space));
             }
         }
         Ok(self.leave(self.host_copy(entry)?))
@@ -144,14 +150,15 @@ impl Core {
     /// Lets a shard that was copied to host memory leave its GPU. The caller is exclusive at its
     /// gate, and was when it was copied.
     pub(crate) fn leave(&self, copy: HostCopy) -> ParkedShard {
+        let listed = self.registry.list(&copy.entry);
+        let space = copy.entry.state().vacate(copy.charge.len());
+        self.left(copy, listed, space)
+    }
+
+    /// Gives up the place that a shard in host memory had.
+    fn left(&self, copy: HostCopy, listed: Listed, space: Option<Space>) -> ParkedShard {
         let entry = &copy.entry;
-        let listed = self.registry.list(entry);
-        let mut state = entry.state();
-        let space = state.space.take();
         let gpu = space.as_ref().map_or(u32::MAX, |space| space.gpu().index);
-        state.parked = true;
-        state.host_len = copy.charge.len();
-        drop(state);
         // The shard is in host memory; what becomes of its place changes nothing about that.
         if let Some(Err((bytes, error))) = space.map(Space::give_back) {
             tracing::error!(shard = %entry.id, bytes = bytes.get(), %error, "parked, but its place could not be wiped and stays counted");
@@ -313,4 +320,13 @@ pub(crate) fn device_panicked(core: &Core, gpus: GpuChoice) -> VramError {
     let name = "the device panicked";
     let source = GpuError::Driver { gpu: index, code: u32::MAX, name, sticky: false };
     VramError::Device { gpu, source: Box::new(source) }
+}
+
+impl State {
+    /// The shard is in host memory from now on, of so many bytes. The place that it had.
+    fn vacate(&mut self, host_len: ByteLen) -> Option<Space> {
+        self.parked = true;
+        self.host_len = host_len;
+        self.space.take()
+    }
 }

@@ -145,6 +145,9 @@ impl Promises {
         let next = held.values().map(|promise| promise.expires_at.load(Ordering::Acquire)).min();
         self.earliest.store(next.unwrap_or(NEVER), Ordering::Release);
         drop(held);
+        if !expired.is_empty() {
+            self.ended.notify_all();
+        }
         for promise in expired {
             let bytes = promise.remaining().get();
             promise.close(Contents::Expired);

@@ -303,6 +303,20 @@ impl View {
     pub(crate) fn memory(&self) -> Result<Arc<Block>, VramError> {
         self.gpu.memory_in(&self.block)
     }
+
+    /// As [`memory`](Self::memory), also while a reset that may be refused yet waits for the caller:
+    /// for what must not be left half done.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::DeviceLost`].
+    pub(crate) fn memory_to_the_end(&self) -> Result<Arc<Block>, VramError> {
+        let winds_up = self.gpu.health.winds_up();
+        match self.block.upgrade().filter(|_| winds_up) {
+            Some(block) => Ok(block),
+            None => self.memory(),
+        }
+    }
 }
 
 impl State {

@@ -14,11 +14,14 @@ mod device;
 mod restore;
 
 use core::fmt;
+use core::panic::AssertUnwindSafe;
 use core::time::Duration;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 
+use crate::admit::GpuChoice;
 use crate::backup::Copies;
 use crate::call::Call;
 use crate::error::VramError;
@@ -26,7 +29,7 @@ use crate::events::EventKind;
 use crate::gpu::Gpu;
 use crate::id::ShardId;
 use crate::manager::{Core, VramManager};
-use crate::park::WakeError;
+use crate::park::{WakeError, device_panicked};
 use crate::registry::{Entry, Seal};
 use crate::shard::SealedShard;
 use crate::sync::Deadline;
@@ -238,7 +241,10 @@ impl Core {
         self.check_open()?;
         let gpu = Arc::clone(self.gpu(gpu)?);
         let busy = |why| VramError::GpuInUse { gpu: gpu.index, why };
-        let _claim = gpu.health.claim().ok_or_else(|| busy("another reset of it is under way"))?;
+        let claim = gpu.health.claim();
+        // Once more: whoever closes the manager waits for those who have the claim, and no others.
+        self.check_open()?;
+        let _claim = claim.ok_or_else(|| busy("another reset of it is under way"))?;
         let deadline = Deadline::within(options.within);
         if gpu.lost().is_some() {
             gpu.quiet(deadline).map_err(busy)?;
@@ -262,7 +268,15 @@ impl Core {
             given_back,
         };
         for one in remains {
-            self.restore(one, &gpu, options, &mut report);
+            let entry = Arc::clone(&one.entry);
+            let done = catch_unwind(AssertUnwindSafe(|| {
+                self.restore(one, &gpu, options, &mut report);
+            }));
+            if done.is_err() {
+                // A clock, say. The others come back all the same, and whoever follows is told.
+                let why = device_panicked(self, GpuChoice::One(gpu.index));
+                report.give_up(&entry, &gpu, NotRestored::Failed(why));
+            }
         }
         self.events.emit(EventKind::DeviceReset {
             gpu: gpu.index,
@@ -278,6 +292,10 @@ impl Core {
         let mut remains = Vec::new();
         for entry in gpu.entries() {
             let mut state = entry.state();
+            if !state.lies_on(gpu) {
+                // Parked meanwhile, by way of its backup.
+                continue;
+            }
             let space = state.space.take();
             let copies = core::mem::take(&mut state.copies);
             let (seal, generation) = (Arc::clone(&state.seal), state.generation);

@@ -75,6 +75,7 @@ impl VramManager {
     /// schedule of their own.
     ///
     /// What goes wrong is told in the answer: a shard that cannot be read is left for the next pass.
+    /// Of a closed manager it is [`VramError::Closed`], with nothing looked at.
     #[tracing::instrument(level = "debug", skip_all, fields(bytes = budget.get()))]
     pub fn scrub_step(&self, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
         self.core.scrub_step(cursor, budget)

@@ -332,7 +332,8 @@ impl Space {
         }
         // Nothing more is sent to a lost device, and nothing more is placed on it: its memory goes
         // back to the driver as a whole. Of an earlier life it is gone.
-        let Ok(memory) = self.memory() else { return Ok(false) };
+        let memory = if self.gpu.winds_up() { self.behind().upgrade() } else { None };
+        let Some(memory) = memory else { return Ok(false) };
         self.gpu.overwrite(&memory, range)
     }
 

@@ -106,17 +106,27 @@ impl Core {
 
     /// Seals a shard anew on its GPU. The caller is exclusive at its gate.
     pub(crate) fn seal_anew(&self, entry: &Entry, old: &View, anew: Anew) -> Result<(), VramError> {
-        match old.gpu.place(entry.plaintext_len) {
-            Ok(space) => self.seal_beside(entry, old, anew, space)?,
-            Err(VramError::InsufficientVram(_)) => self.seal_in_place(entry, old, anew)?,
-            Err(error) => return Err(error),
-        }
+        self.seal_anew_untold(entry, old, anew)?;
         self.events.emit(EventKind::SealedAnew {
             shard: entry.id.clone(),
             gpu: old.gpu.index,
             protection: anew.params.protection(),
         });
         Ok(())
+    }
+
+    /// As [`seal_anew`](Self::seal_anew), for a shard that nobody knows of yet.
+    pub(crate) fn seal_anew_untold(
+        &self,
+        entry: &Entry,
+        old: &View,
+        anew: Anew,
+    ) -> Result<(), VramError> {
+        match old.gpu.place(entry.plaintext_len) {
+            Ok(space) => self.seal_beside(entry, old, anew, space),
+            Err(VramError::InsufficientVram(_)) => self.seal_in_place(entry, old, anew),
+            Err(error) => Err(error),
+        }
     }
 
     /// Seals a shard anew into a second place, and gives up the first.

@@ -18,9 +18,10 @@ use vram_residency::device::{GpuError, HostDevice};
 use vram_residency::{
     AdmitRequest, ByteLen, Clock, CloseReport, CompactBudget, ExportOptions, GpuChoice, GpuIndex,
     ImportRequest, LinkState, Lru, MemoryMode, ModelPlan, OnEviction, Piece, Protection,
-    ReaderSource, ReservePlanRequest, ReserveRequest, ResetOptions, SealKey, SealOptions,
-    SealRequest, SealedShard, SegmentSize, SliceSource, Source, SourceError, SystemClock, Threads,
-    Timestamp, Verify, VramError, VramManager, VramManagerBuilder,
+    ReaderSource, RepairOptions, ReservePlanRequest, ReserveRequest, ResetOptions, ScrubCursor,
+    ScrubOptions, ScrubRate, SealKey, SealOptions, SealRequest, SealedShard, SegmentSize,
+    SliceSource, Source, SourceError, SystemClock, Threads, TicketOptions, Timestamp, Verify,
+    VramError, VramManager, VramManagerBuilder,
 };
 
 const MODES: [MemoryMode; 2] = [MemoryMode::Region, MemoryMode::Blocks];
@@ -175,6 +176,7 @@ fn every_call_of_a_closed_manager_is_refused_but_for_figures() {
     let seal = || SealRequest::new("model", 0);
     let import = || ImportRequest::new("model", 0);
     let one = GpuChoice::One(0);
+    let (source, mut cursor) = (SliceSource::new(b"weights"), ScrubCursor::new());
     let bytes = ByteLen::new(1);
     let soon = Duration::ZERO;
     let calls: Vec<(&str, Result<(), VramError>)> = vec![
@@ -236,6 +238,16 @@ fn every_call_of_a_closed_manager_is_refused_but_for_figures() {
         ("set_headroom", m.set_headroom(0, bytes)),
         ("refresh", m.refresh(0).map(drop)),
         ("reset_gpu", m.reset_gpu(0, ResetOptions::new().force()).map(drop)),
+        ("ticket", m.ticket(&shard, [0; 32]).map(drop)),
+        ("ticket_with", m.ticket_with(&shard, TicketOptions::new([0; 32])).map(drop)),
+        ("reconcile", m.reconcile(0).map(drop)),
+        ("repair_from", m.repair_from(&shard, source, RepairOptions::new()).map(drop)),
+        (
+            "repair_from_image",
+            m.repair_from_image(&shard, path("image"), RepairOptions::new()).map(drop),
+        ),
+        ("start_scrubber", m.start_scrubber(ScrubOptions::new(ScrubRate::Share(1.0))).map(drop)),
+        ("scrub_step", m.scrub_step(&mut cursor, bytes).error.map_or(Ok(()), Err)),
         ("add_key", m.add_key(SealKey::from_bytes([9; 32]))),
         ("set_active_key", m.set_active_key(&other)),
         ("retire_key", m.retire_key(&other)),
@@ -251,7 +263,23 @@ fn every_call_of_a_closed_manager_is_refused_but_for_figures() {
             && matches!(link.error, Some(VramError::Closed)))
     );
 
+    let accounts = m.reconcile_all();
+    assert!(
+        accounts.len() == 2 && accounts.iter().all(|one| matches!(one, Err(VramError::Closed)))
+    );
+
     // Figures.
+    let metrics = m.metrics();
+    let refused = metrics
+        .calls
+        .iter()
+        .flat_map(|call| &call.failures)
+        .filter(|failure| &*failure.code == "closed");
+    assert!(refused.map(|failure| failure.count).sum::<u64>() > 50);
+    let state = m.snapshot().state;
+    assert!(state.shards.is_empty() && state.parked.is_empty() && state.reservations.len() == 2);
+    assert!(m.event_counts().is_empty() && m.flush_events(Duration::ZERO));
+    assert_eq!(m.scrub_bound(&cursor, 1), Duration::ZERO);
     assert!(m.shards().is_empty() && m.shard(&shard.shard_id).is_none());
     assert!(m.shards_of("model").is_empty() && m.report().shards.is_empty());
     assert_eq!((m.gpu_count(), m.gpus().len()), (2, 2));
@@ -695,4 +723,70 @@ fn a_close_that_cannot_wait_for_another_one_says_what_is_there() {
     rig.devices[0].next(Op::Fill, Action::Run(hook)).unwrap();
     is_complete(&rig.manager.close(Duration::ZERO));
     assert!(seen.load(Ordering::Acquire));
+}
+
+#[test]
+fn a_running_scrubber_ends_with_the_manager_that_is_closed() {
+    let rig = Rig::new(MemoryMode::Region);
+    let shard = rig.seal(0, Protection::Encrypted);
+    let lease = rig.manager.lease(&shard).unwrap();
+    let options = ScrubOptions::new(ScrubRate::BytesPerSecond(u64::MAX));
+    let scrubber = rig.manager.start_scrubber(options.pass_at_least(Duration::ZERO)).unwrap();
+    while scrubber.status().passes == 0 {
+        thread::yield_now();
+    }
+    let report = rig.manager.close(Duration::ZERO);
+    assert_eq!(report.left.len(), 1, "it is leased");
+    while scrubber.status().running {
+        thread::yield_now();
+    }
+    // What is left is not looked at any more.
+    let reads = rig.devices[0].call_count(Op::Read);
+    let step = rig.manager.scrub_step(&mut ScrubCursor::new(), ByteLen::MIB);
+    assert!(step.idle && step.bytes.is_zero() && matches!(step.error, Some(VramError::Closed)));
+    assert_eq!(rig.devices[0].call_count(Op::Read), reads);
+    drop((lease, scrubber));
+    is_complete(&rig.manager.close(Duration::MAX));
+    rig.is_gone("scrubbed");
+}
+
+#[test]
+fn a_scrubber_that_is_started_while_the_manager_is_closed_ends_too() {
+    for round in 0..200_u32 {
+        let rig = Rig::new(MemoryMode::Region);
+        let start = Barrier::new(2);
+        thread::scope(|scope| {
+            let scrubber = scope.spawn(|| {
+                start.wait();
+                rig.manager.start_scrubber(ScrubOptions::new(ScrubRate::Share(1.0)))
+            });
+            start.wait();
+            for _ in 0..round {
+                core::hint::spin_loop();
+            }
+            is_complete(&rig.manager.close(Duration::MAX));
+            if let Ok(scrubber) = scrubber.join().unwrap() {
+                while scrubber.status().running {
+                    thread::yield_now();
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_close_waits_for_a_slow_sink_no_longer_than_asked() {
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let rig = Rig::with(MemoryMode::Region, Threads::ONE, |builder| {
+        builder.event_sink(move |_event: &vram_residency::Event| {
+            let _ended = released.lock().unwrap().recv();
+        })
+    });
+    rig.seal(0, Protection::Encrypted);
+    let report = rig.manager.close(Duration::from_millis(20));
+    assert!(report.complete && !report.events_flushed, "{report:?}");
+    assert!(rig.devices[0].live().is_empty(), "nothing waits for it");
+    drop(release);
+    assert!(rig.manager.close(Duration::MAX).events_flushed);
 }

@@ -35,7 +35,7 @@ impl Gpu {
         self.may_be_given_up(force)?;
         // A loss that is nobody's news: what is refused from here on is refused for the reset.
         let (gpu, name) = (self.device.info().index, "being reset by its owner");
-        if !self.health.lose(GpuError::Lost { gpu, code: 0, name }, None) {
+        if !self.health.give_up(GpuError::Lost { gpu, code: 0, name }) {
             return self
                 .quiet(deadline)
                 .map_err(|why| VramError::GpuInUse { gpu: self.index, why });
@@ -43,8 +43,12 @@ impl Gpu {
         let busy = |why| VramError::GpuInUse { gpu: self.index, why };
         let quiet = self.quiet(deadline).map_err(busy);
         // Now that nobody comes in any more, what was true before is looked at for good.
-        if let Err(error) = quiet.and_then(|()| self.may_be_given_up(force)) {
-            self.health.recover();
+        let begun = quiet.and_then(|()| self.may_be_given_up(force)).and_then(|()| {
+            let left = self.health.begin_until(deadline);
+            left.map_err(|_left| busy("calls on it are still under way"))
+        });
+        if let Err(error) = begun {
+            self.health.keep_on();
             return Err(error);
         }
         if self.wipe == WipePolicy::Never {
@@ -100,6 +104,8 @@ impl Gpu {
         let begun = begun.unwrap_or_else(|_panic| Err(self.stuck("the device panicked")));
         let (memory, figures) = begun.map_err(|error| {
             tracing::error!(gpu = self.index, %error, "the device could not be taken again");
+            // Of one that worked this is the news; it stays lost.
+            self.lose(error, None);
             self.failed(error)
         })?;
 

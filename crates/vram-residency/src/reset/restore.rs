@@ -11,6 +11,7 @@ use crate::admit::GpuChoice;
 use crate::age::{Ages, Moment};
 use crate::backup::{Backup, Copies, Exported};
 use crate::error::VramError;
+use crate::events::EventKind;
 use crate::gpu::Gpu;
 use crate::manager::Core;
 use crate::park::{WakeError, device_panicked};
@@ -20,6 +21,22 @@ use crate::shard::SealedShard;
 use crate::space::Space;
 use crate::standing::Standing;
 use crate::transition::Anew;
+
+impl ResetReport {
+    /// Notes that a shard is gone.
+    pub(super) fn give_up(&mut self, entry: &Entry, gpu: &Gpu, why: NotRestored) {
+        // A lease may hold on to the entry for long, and not to its place among the shards.
+        drop(entry.take_seat());
+        tracing::error!(shard = %entry.id, gpu = gpu.index, %why, "lost with its device");
+        self.lost.push(LostShard {
+            shard_id: entry.id.clone(),
+            model_id: Arc::clone(&entry.sealed_as.model_id),
+            owner: entry.owner.clone(),
+            bytes: entry.plaintext_len,
+            why,
+        });
+    }
+}
 
 impl Core {
     /// Brings one shard back, if there is a way, and notes what became of it.
@@ -39,6 +56,7 @@ impl Core {
         if options.restore == Restore::FromCopies {
             let Copies { backup, exported } = copies;
             if let Some(backup) = backup {
+                let bytes = backup.host_len();
                 match self.next_generation(&remains) {
                     Ok(entry) => {
                         match self.wake_backup(entry, backup, exported.clone(), &targets) {
@@ -47,7 +65,14 @@ impl Core {
                             Err(failed) if is_no_good(failed.error()) => {
                                 why = NotRestored::Failed(failed.error().clone());
                             }
-                            Err(failed) => return report.parked.push(failed),
+                            Err(failed) => {
+                                self.events.emit(EventKind::Parked {
+                                    shard: remains.entry.id.clone(),
+                                    gpu: gpu.index,
+                                    bytes,
+                                });
+                                return report.parked.push(failed);
+                            }
                         }
                     }
                     Err(error) => why = NotRestored::Failed(error),
@@ -60,17 +85,7 @@ impl Core {
                 }
             }
         }
-        let entry = &remains.entry;
-        // A lease may hold on to the entry for long, and not to its place among the shards.
-        drop(entry.take_seat());
-        tracing::error!(shard = %entry.id, gpu = gpu.index, %why, "lost with its device");
-        report.lost.push(LostShard {
-            shard_id: entry.id.clone(),
-            model_id: Arc::clone(&entry.sealed_as.model_id),
-            owner: entry.owner.clone(),
-            bytes: entry.plaintext_len,
-            why,
-        });
+        report.give_up(&remains.entry, gpu, why);
     }
 
     /// Where shards may come back, in this order.
@@ -121,7 +136,10 @@ impl Core {
         exported: Option<Exported>,
         targets: &[Arc<Gpu>],
     ) -> Result<SealedShard, WakeError> {
-        entry.state().copies.exported = exported;
+        let mut state = entry.state();
+        state.copies.exported = exported;
+        state.host_len = backup.host_len();
+        drop(state);
         self.registry.insert(Arc::clone(&entry));
         let listed = self.registry.list(&entry);
         let parked = ParkedShard { copy: Box::new(backup.into_copy(entry)), listed };
@@ -204,6 +222,8 @@ impl Core {
         let mut state = entry.state();
         state.space = Some(space);
         state.parked = false;
+        // Of an attempt before this one, elsewhere.
+        state.quarantine = None;
         // Of one record, the seal that was lost also knows how the shard is sealed by default.
         state.seal = if same { Arc::clone(lost) } else { seal };
         state.ages.arrived(now, verified);
@@ -211,9 +231,10 @@ impl Core {
         if same {
             return Ok(());
         }
-        // An Authenticated shard was encrypted for the image: opened again as it was.
+        // An Authenticated shard was encrypted for the image: opened again as it was. It is told of
+        // once it is resident.
         let view = entry.view()?;
-        self.seal_anew(entry, &view, Anew { params: lost.params, key: lost.key_id() })?;
+        self.seal_anew_untold(entry, &view, Anew { params: lost.params, key: lost.key_id() })?;
         if entry.state().seal.record == lost.record {
             return Ok(());
         }

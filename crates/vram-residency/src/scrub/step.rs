@@ -68,6 +68,10 @@ impl Core {
             cursor.manager = manager;
         }
         let mut step = ScrubStep::default();
+        if let Err(closed) = self.check_open() {
+            (step.idle, step.errors, step.error) = (true, 1, Some(closed));
+            return step;
+        }
         let mut left = budget.get();
         for _ in 0..SHARDS_MAX {
             if cursor.run.is_none() && !cursor.advance() {

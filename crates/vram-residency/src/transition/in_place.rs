@@ -73,7 +73,7 @@ impl Core {
     fn go_back(&self, entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
         let undone = catch_unwind(AssertUnwindSafe(|| rewrite.undo()));
         // What lies on a lost device is out of reach for everybody.
-        if old.gpu.ready().is_err() {
+        if !old.gpu.winds_up() {
             return;
         }
         // Whatever was answered on the way: what lies there now is what counts.
@@ -178,7 +178,7 @@ impl Rewrite<'_> {
             return Ok(());
         };
         let range = locate(self.shard, window.bytes)?;
-        let memory = self.view.memory()?;
+        let memory = self.view.memory_to_the_end()?;
         let memory = &**memory;
         // Before anything is written: the buffer that will be needed to look at what was.
         let mut seen = worker.buffer()?;
@@ -196,7 +196,9 @@ impl Rewrite<'_> {
                 return Ok(());
             };
             // The bytes are still here: once more as they were. A lost device is sent nothing.
-            self.gpu.ready()?;
+            if !self.gpu.winds_up() {
+                self.gpu.ready()?;
+            }
             self.convert(&window, bytes, to, from)?;
             self.write_kept(memory, &window, bytes, seen)?;
             Err(error)

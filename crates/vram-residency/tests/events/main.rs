@@ -10,6 +10,7 @@
 
 mod faults;
 mod kinds;
+mod loss;
 mod replay;
 mod sinks;
 

@@ -14,3 +14,4 @@ mod races;
 mod refused;
 mod reset;
 mod rig;
+mod winding_up;

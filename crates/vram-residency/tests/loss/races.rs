@@ -113,6 +113,51 @@ fn of_several_resets_at_once_one_works_and_the_others_are_told() {
     assert_eq!(rig.manager.shards().len(), 1);
 }
 
+/// A backup is taken by whoever is quicker, whole: the shard is parked or the reset brings it back.
+#[test]
+fn a_shard_that_is_parked_while_its_gpu_is_reset_is_one_or_the_other() {
+    for round in 0..60_u32 {
+        let rig = Rig::new(MODES[usize::try_from(round).unwrap() % 2]);
+        let manager = &rig.manager;
+        let shards: Vec<_> = (0..24_u8)
+            .map(|seed| manager.seal_model("m", 0, &content(300, seed)).unwrap())
+            .collect();
+        for shard in &shards {
+            manager.back_up(shard).unwrap();
+        }
+        rig.lose(&shards[0]);
+        let start = Barrier::new(2);
+        let (parked, report) = thread::scope(|scope| {
+            let parker = scope.spawn(|| {
+                start.wait();
+                let parked = shards.iter().rev().filter_map(|shard| manager.park(shard).ok());
+                parked.collect::<Vec<_>>()
+            });
+            start.wait();
+            for _ in 0..round {
+                core::hint::spin_loop();
+            }
+            let report = manager.reset_gpu(0, ResetOptions::new()).unwrap();
+            (parker.join().unwrap(), report)
+        });
+        assert_eq!(parked.len() + report.restored.len(), shards.len(), "{report:?}");
+        assert!(report.lost.is_empty() && report.parked.is_empty(), "{report:?}");
+        for one in parked {
+            let woken = manager.wake(one, 1).unwrap();
+            assert!(manager.shard(&woken.shard_id).is_some());
+        }
+        let all = manager.shards();
+        assert_eq!(all.len(), shards.len());
+        for shard in &all {
+            let seed = shards.iter().position(|one| one.shard_id == shard.shard_id).unwrap();
+            let wanted = content(300, u8::try_from(seed).unwrap());
+            assert!(manager.unseal_and_free(shard).unwrap() == wanted);
+        }
+        rig.is_whole(0);
+        rig.is_whole(1);
+    }
+}
+
 thread_local! {
     /// The shards of each loss that was told on this thread.
     static TOLD: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
