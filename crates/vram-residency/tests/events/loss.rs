@@ -115,7 +115,7 @@ fn a_reset_by_force_is_no_loss_unless_the_device_refuses_it() {
     rig.told();
     let force = ResetOptions::new().force();
     let report = rig.manager.reset_gpu(0, force).unwrap();
-    let shard = report.restored.into_iter().next().unwrap();
+    let mut shard = report.restored.into_iter().next().unwrap();
     let names: Vec<_> = kinds(&rig).iter().map(EventKind::name).collect();
     assert_eq!(names, ["woken", "device_reset"]);
 
@@ -135,7 +135,8 @@ fn a_reset_by_force_is_no_loss_unless_the_device_refuses_it() {
         let report = rig.manager.reset_gpu(0, ResetOptions::new()).unwrap();
         assert_eq!(report.restored.len(), 1);
         assert_eq!(rig.names(), ["woken", "device_reset"]);
-        rig.manager.unseal_model(&report.restored[0]).unwrap();
+        shard = report.restored.into_iter().next().unwrap();
+        rig.manager.unseal_model(&shard).unwrap();
     }
 }
 
