@@ -202,3 +202,24 @@ impl Drop for UnderWay<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_holds_what_took_no_longer_than_its_end() {
+        let meters = Meters::default();
+        for end in BUCKETS {
+            meters.ended(Call::Seal, end, 0);
+            meters.ended(Call::Verify, end + Duration::from_nanos(1), 0);
+        }
+        for reading in meters.read() {
+            match reading.call {
+                Call::Seal => assert_eq!(reading.buckets, [[1; 12].as_slice(), &[0]].concat()),
+                Call::Verify => assert_eq!(reading.buckets, [[0].as_slice(), &[1; 12]].concat()),
+                _ => assert!(reading.buckets.iter().all(|count| *count == 0)),
+            }
+        }
+    }
+}

@@ -289,3 +289,17 @@ pub(crate) fn check_node(node: Option<&str>) -> Result<(), VramError> {
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_never_told_shorter_than_it_is() {
+        assert_eq!(millis(Duration::ZERO), 0);
+        assert_eq!(millis(Duration::from_nanos(1)), 1);
+        assert_eq!(millis(Duration::from_millis(5)), 5);
+        assert_eq!(millis(Duration::from_nanos(5_000_001)), 6);
+        assert_eq!(millis(Duration::MAX), u64::MAX);
+    }
+}

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use vram_alloc::DeviceOffset;
 use vram_residency::device::FaultDevice;
-use vram_residency::device::fault::FaultPlan;
+use vram_residency::device::fault::{Action, FaultPlan, Op, When};
 use vram_residency::{
     ByteLen, ContentDigest, Device, DeviceUuid, GpuIndex, HostDevice, KeyId, Protection, SealKey,
     SealRequest, SealedShard, ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation,
@@ -255,6 +255,15 @@ fn what_is_not_resident_gets_no_ticket() {
     assert!(matches!(manager.ticket(&open, NONCE), Err(VramError::ShardFreed { .. })));
     let other = rig();
     assert!(matches!(manager.ticket(&other.shard, NONCE), Err(VramError::ForeignHandle { .. })));
+}
+
+#[test]
+fn on_a_lost_gpu_nothing_gets_a_ticket() {
+    let Rig { device, manager, shard } = rig();
+    let (first, lost) = (When::Nth(1), Action::Driver(700));
+    device.add(Op::Read, first, lost).unwrap();
+    manager.verify(&shard, Verify::Full).unwrap_err();
+    assert!(matches!(manager.ticket(&shard, NONCE), Err(VramError::DeviceLost { .. })));
 }
 
 #[test]

@@ -135,3 +135,18 @@ fn a_leased_shard_is_not_written_under_its_readers() {
     assert!(repair().unwrap().was_altered);
     is_whole(&rig, &shard, &bytes, "after the lease");
 }
+
+#[test]
+fn a_repaired_shard_counts_as_found_sound_by_the_repair() {
+    let bytes = content(3 * SEGMENT, 1);
+    for request in requests() {
+        let rig = Rig::new(1 << 16);
+        let request = request.read_back(vram_residency::ReadBack::None);
+        let shard = damaged(&rig, request, &bytes, &[1]);
+        assert_eq!(rig.manager.report().shards[0].last_verified, None);
+        let source = SliceSource::new(&bytes);
+        let report = rig.manager.repair_from(&shard, source, RepairOptions::new()).unwrap();
+        let verified = rig.manager.report().shards[0].last_verified;
+        assert!(verified.is_some_and(|when| when <= report.at), "{verified:?}");
+    }
+}

@@ -74,3 +74,31 @@ fn a_run_that_a_device_error_ended_is_counted_as_done_in_vain() {
     assert_eq!((step.errors, step.bytes.get()), (1, 0));
     assert_eq!(rig.manager.scrub_bound(&cursor, SEGMENT), before + seconds(3));
 }
+
+#[test]
+fn a_check_that_began_earlier_and_ends_later_makes_no_shard_older() {
+    let rig = Rig::new(&[1 << 20]);
+    let request = SealRequest::new("model", 0)
+        .protection(Protection::Authenticated)
+        .read_back(ReadBack::None);
+    let shard = rig.manager.seal(request, &[7; 5000]).unwrap();
+    let (inside, is_inside) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    let goes_on = Mutex::new(goes_on);
+    let hook = Hook::new(move || {
+        inside.send(()).unwrap();
+        goes_on.lock().unwrap().recv().unwrap();
+    });
+    rig.devices[0].add(Op::Read, When::Nth(1), Action::Run(hook)).unwrap();
+    std::thread::scope(|scope| {
+        let check = scope.spawn(|| rig.manager.verify(&shard, Verify::Segments).unwrap());
+        is_inside.recv().unwrap();
+        rig.clock.advance(seconds(10));
+        let mut cursor = ScrubCursor::new();
+        assert_eq!(rig.manager.scrub_step(&mut cursor, ByteLen::MIB).verified, 1);
+        assert_eq!(rig.manager.unverified_age(&shard).unwrap(), seconds(0));
+        go_on.send(()).unwrap();
+        assert!(check.join().unwrap().sound);
+        assert_eq!(rig.manager.unverified_age(&shard).unwrap(), seconds(0));
+    });
+}
