@@ -12,13 +12,15 @@
     reason = "the inputs are the test's own, and a test fails by panicking"
 )]
 
+use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use proptest::prelude::*;
 use vram_residency::{
-    ByteLen, CompactBudget, ImportRequest, Lru, MemoryMode, OnEviction, ParkedShard, Protection,
-    SealRequest, SealedShard, ShardId, Verify, VramError, VramManager,
+    Account, ByteLen, CompactBudget, ImportRequest, Lru, MemoryMode, OnEviction, ParkedShard,
+    Protection, RepairOptions, ResetOptions, ScrubCursor, SealRequest, SealedShard, ShardId,
+    SliceSource, Verify, VramError, VramManager,
 };
 use vram_tests::budget::{Budget, Draw};
 use vram_tests::reference::bytes;
@@ -64,6 +66,10 @@ fn explained(error: &VramError) -> bool {
             | VramError::ParkLimit { .. }
             | VramError::PlanOutdated { .. }
             | VramError::ReservationTooSmall { .. }
+            // While somebody resets the GPU, and of what was on it.
+            | VramError::DeviceLost { .. }
+            | VramError::GpuInUse { .. }
+            | VramError::NotLost { .. }
     )
 }
 
@@ -83,7 +89,7 @@ impl Worker<'_> {
         for step in 0..steps {
             let shards = self.manager.shards();
             let (action, pick, gpu, len, seed) = self.draw.one(&(
-                0..=19_u8,
+                0..=27_u8,
                 any::<usize>(),
                 0..=1_u32,
                 prop_oneof![0..=300_usize, 0..=30_000_usize],
@@ -93,6 +99,7 @@ impl Worker<'_> {
             let done = match (action, shard) {
                 (0..=3, _) | (_, None) => self.seal(gpu, len, seed),
                 (4..=12, Some(shard)) => self.with_shard(action, &shard, gpu),
+                (20..=24, Some(shard)) => self.look_after(action, &shard),
                 (_, Some(_)) => self.with_gpu(action, gpu, len, seed),
             };
             match done {
@@ -144,7 +151,8 @@ impl Worker<'_> {
                 assert_eq!(manager.unseal_model(handle)?, content(handle));
                 assert!(manager.verify(handle, Verify::Full)?.sound, "a leased shard was altered");
                 let plain = handle.protection == Protection::Authenticated;
-                assert!(lease.device_pointer().is_some() == plain || lease.is_empty());
+                // None of an empty one, and none while somebody resets the GPU.
+                assert!(lease.device_pointer().is_none() || plain);
                 Ok(())
             }
             _ => {
@@ -155,6 +163,22 @@ impl Worker<'_> {
                 assert_eq!(manager.unseal_and_free(&copy)?, content(shard));
                 Ok(())
             }
+        }
+    }
+
+    fn look_after(&self, action: u8, shard: &SealedShard) -> Result<(), VramError> {
+        let manager = self.manager;
+        match action {
+            20 | 21 => manager.back_up(shard).map(drop),
+            22 => {
+                let content = content(shard);
+                let source = SliceSource::new(&content);
+                let report = manager.repair_from(shard, source, RepairOptions::new())?;
+                assert!(!report.was_altered, "{report:?}");
+                Ok(())
+            }
+            23 => manager.ticket(shard, [7; 32]).map(drop),
+            _ => manager.drop_backup(shard).map(drop),
         }
     }
 
@@ -186,8 +210,37 @@ impl Worker<'_> {
             }
             17 => {
                 let report = manager.compact(gpu, CompactBudget::new())?;
-                assert!(report.stranded.is_empty(), "{:?}", report.stranded);
+                // Where the GPU was reset under it.
+                for stranded in report.stranded {
+                    self.keep(stranded);
+                }
                 first_unexplained(report.skipped)
+            }
+            25 => {
+                let accounts = manager.reconcile(gpu)?;
+                // A reservation that begins or ends is in the books before or after it is in the
+                // list: a thread that sleeps between the two is in flight in one account alone.
+                let stands = accounts.differences.iter().all(|difference| {
+                    difference.account == Account::InFlight
+                        && difference.found < difference.expected
+                });
+                assert!(stands, "{accounts}");
+                Ok(())
+            }
+            26 => {
+                let step = manager.scrub_step(&mut ScrubCursor::new(), ByteLen::new(50_000));
+                assert!(step.altered.is_empty(), "{step:?}");
+                step.error.map_or(Ok(()), Err)
+            }
+            27 => {
+                // Not too often: it takes all that has no copy.
+                let options = ResetOptions::new().within(Duration::from_millis(20));
+                let options = if len < 100 { options.force().elsewhere() } else { options };
+                let report = manager.reset_gpu(gpu, options)?;
+                for failed in report.parked {
+                    self.keep(failed.into_parked());
+                }
+                Ok(())
             }
             18 => {
                 manager.set_budget(gpu, ByteLen::new(total(gpu) / 2))?;
@@ -259,6 +312,8 @@ fn round(mode: MemoryMode, seed: u64) {
     let park = manager.park_capacity();
     assert_eq!((park.used.get(), park.shard_count), (0, 0), "VRAM_STRESS_SEED={seed}");
     for (gpu, total) in (0..).zip(TOTALS) {
+        let accounts = manager.reconcile(gpu).expect("it works");
+        assert!(accounts.agrees && accounts.steady, "VRAM_STRESS_SEED={seed}: {accounts}");
         let now = manager.capacity(gpu).expect("it is there");
         let figures = (now.used.get(), now.reserved.get(), now.free.get(), now.largest_hole.get());
         assert_eq!(figures, (0, 0, total, total), "VRAM_STRESS_SEED={seed}, {mode:?}");

@@ -3,7 +3,7 @@
 use core::ops::Deref;
 use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::panic::catch_unwind;
+use std::panic::{catch_unwind, resume_unwind};
 use std::sync::{Arc, Weak};
 
 use vram_alloc::ByteLen;
@@ -114,9 +114,21 @@ pub(crate) struct Held(Mutex<Arc<Count>>);
 #[derive(Debug, Default)]
 pub(crate) struct Count {
     bytes: AtomicU64,
-    /// Counts the beginnings and the ends of allocations and frees: odd and even say nothing, but a
-    /// figure of the driver's belongs to `bytes` only if this stood still around it.
+    /// Counts the beginnings and the ends of allocations and frees: a figure of the driver's belongs
+    /// to `bytes` only if this stood still around it, and nothing was under way.
     moves: AtomicU64,
+    /// Allocations and frees that are under way.
+    under_way: AtomicU64,
+}
+
+/// What the driver says of a device, and what this manager has of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DriverFigures {
+    pub(crate) memory: MemoryInfo,
+    /// Bytes of the region, or of the blocks.
+    pub(crate) ours: ByteLen,
+    /// Whether both are of one moment.
+    pub(crate) steady: bool,
 }
 
 impl Held {
@@ -148,6 +160,7 @@ impl Count {
     }
 
     fn begin(&self) {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
         self.moves.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -155,11 +168,18 @@ impl Count {
         self.bytes.fetch_add(more.get(), Ordering::AcqRel);
         self.bytes.fetch_sub(less.get(), Ordering::AcqRel);
         self.moves.fetch_add(1, Ordering::AcqRel);
+        self.under_way.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The count, and whether nothing is under way.
+    fn look(&self) -> (u64, bool) {
+        let moves = self.moves.load(Ordering::Acquire);
+        (moves, self.under_way.load(Ordering::Acquire) == 0)
     }
 }
 
 /// How often the driver's figures are asked for while blocks come and go.
-const FIGURES_TRIES: u32 = 8;
+const FIGURES_TRIES: u32 = 16;
 
 impl Gpu {
     /// A block of `len` bytes from the driver.
@@ -172,9 +192,10 @@ impl Gpu {
         self.ready()?;
         let (count, life) = (held.now(), self.health.life());
         count.begin();
-        let made = self.device.allocate(len);
-        let more = if made.is_ok() { len } else { ByteLen::ZERO };
+        let made = catch_unwind(AssertUnwindSafe(|| self.device.allocate(len)));
+        let more = if matches!(made, Ok(Ok(_))) { len } else { ByteLen::ZERO };
         count.end(more, ByteLen::ZERO);
+        let made = made.unwrap_or_else(|panic| resume_unwind(panic));
         match made {
             Ok(memory) => Ok(Arc::new(Block { memory, life, count: Some(count) })),
             Err(error @ GpuError::OutOfMemory { .. }) => {
@@ -196,6 +217,7 @@ impl Gpu {
         // Nothing more is sent to a lost device: it takes its memory back as a whole, when it is
         // reset. Of an earlier life it has done so.
         if block.life != self.health.life() || !self.winds_up() {
+            count.begin();
             count.end(ByteLen::ZERO, len);
             let gone = self.health.bury(block);
             // It calls no driver; a panic changes nothing.
@@ -238,24 +260,32 @@ impl Gpu {
         GpuError::Driver { gpu: self.device.info().index, code: u32::MAX, name, sticky: false }
     }
 
-    /// Asks the driver how much others hold of the budget, and keeps it out of the room.
+    /// Asks the driver for its figures and, of a GPU that is used block by block, keeps what others
+    /// hold of the budget out of the room.
+    ///
+    /// While blocks come and go all the time, what is known stays known: the driver has the last
+    /// word at every allocation.
     ///
     /// # Errors
     ///
     /// [`VramError::Device`], [`VramError::DeviceLost`]; the books are as they were.
-    pub(crate) fn refresh(&self) -> Result<(), VramError> {
-        let Backing::Blocks(held) = &self.backing else { return self.ready() };
+    pub(crate) fn refresh(&self) -> Result<DriverFigures, VramError> {
         // A figure of one life must not be taken for one of the next.
         let _under_way = self.enter()?;
-        for _ in 0..FIGURES_TRIES {
+        let Backing::Blocks(held) = &self.backing else {
+            let memory = self.device.memory().map_err(|error| self.failed(error))?;
+            return Ok(DriverFigures { memory, ours: self.region_len(), steady: true });
+        };
+        let mut tries = 1;
+        loop {
             self.ready()?;
             let count = held.now();
-            let moves = count.moves.load(Ordering::Acquire);
-            let bytes = count.bytes();
-            let driver = self.device.memory().map_err(|error| self.failed(error))?;
-            if count.moves.load(Ordering::Acquire) == moves {
+            let ((moves, quiet), ours) = (count.look(), count.bytes());
+            let memory = self.device.memory().map_err(|error| self.failed(error))?;
+            let steady = quiet && count.look() == (moves, true);
+            if steady {
                 let before = self.ledger.capacity();
-                let foreign = foreign(before.total, bytes, driver);
+                let foreign = foreign(before.total, ours, memory);
                 if foreign != before.foreign {
                     tracing::info!(
                         gpu = self.index,
@@ -264,12 +294,14 @@ impl Gpu {
                     );
                 }
                 self.ledger.set_foreign(foreign);
-                return Ok(());
             }
+            if steady || tries == FIGURES_TRIES {
+                return Ok(DriverFigures { memory, ours, steady });
+            }
+            tries = tries.saturating_add(1);
+            // Whoever is between two figures gets on.
+            std::thread::yield_now();
         }
-        // Blocks came and went all the while. What is known stays known, and the driver has the last
-        // word at every allocation.
-        Ok(())
     }
 
     /// As [`refresh`](Self::refresh), on the way to another answer: only a lost device is news.

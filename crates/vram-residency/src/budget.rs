@@ -2,7 +2,7 @@
 
 use vram_alloc::ByteLen;
 
-use crate::block::Held;
+use crate::block::DriverFigures;
 use crate::call::Call;
 use crate::error::VramError;
 use crate::gpu::Gpu;
@@ -112,20 +112,21 @@ impl Core {
         gpu.ledger.set_total(bytes).map_err(|_too_large| refused(vram_alloc::MAX_TOTAL))
     }
 
-    pub(crate) fn refresh(&self, gpu: u32) -> Result<DriverMemory, VramError> {
+    fn refresh(&self, gpu: u32) -> Result<DriverMemory, VramError> {
+        Ok(self.driver_memory(gpu)?.0)
+    }
+
+    /// The driver's figures, and whether they are of one moment with ours.
+    pub(crate) fn driver_memory(&self, gpu: u32) -> Result<(DriverMemory, bool), VramError> {
         self.check_open()?;
         let gpu = self.gpu(gpu)?;
-        // A figure of one life of the device must not be taken for one of the next.
-        let _under_way = gpu.enter()?;
-        // Of blocks, the books follow the driver's figures in their own way.
-        gpu.refresh()?;
-        let memory = gpu.device.memory().map_err(|error| gpu.failed(error))?;
-        let ours = gpu.blocks().map_or_else(|| gpu.region_len(), Held::bytes);
+        let DriverFigures { memory, ours, steady } = gpu.refresh()?;
         let others = memory.total.saturating_sub(memory.free).saturating_sub(ours);
         let (total, free) = (memory.total, memory.free);
         if gpu.blocks().is_some() {
             let foreign = gpu.ledger.capacity().foreign;
-            return Ok(DriverMemory { gpu: gpu.index, total, free, ours, others, foreign });
+            let memory = DriverMemory { gpu: gpu.index, total, free, ours, others, foreign };
+            return Ok((memory, steady));
         }
         // What is not there cannot be ours: the device has to hold both.
         let foreign = ours.saturating_add(others).saturating_sub(memory.total);
@@ -133,7 +134,7 @@ impl Core {
         if !foreign.is_zero() {
             tracing::warn!(gpu = gpu.index, bytes = foreign.get(), "the budget is not backed");
         }
-        Ok(DriverMemory { gpu: gpu.index, total, free, ours, others, foreign })
+        Ok((DriverMemory { gpu: gpu.index, total, free, ours, others, foreign }, steady))
     }
 }
 

@@ -121,7 +121,15 @@ impl Gpu {
     /// Whether whoever is under way may bring to an end what it has begun there, and wipe and give
     /// back what it leaves: also while a reset, which may be refused yet, waits for it.
     pub(crate) fn winds_up(&self) -> bool {
-        self.health.winds_up() || self.ready().is_ok()
+        let life = self.health.life();
+        if !self.health.winds_up() {
+            return false;
+        }
+        if let DeviceState::Lost { error } = self.device.state() {
+            self.lose(error, Some(life));
+            return false;
+        }
+        true
     }
 
     fn device_lost(&self, error: GpuError) -> VramError {
@@ -143,9 +151,15 @@ impl Gpu {
 
     /// Turns a device's answer into the caller's, and remembers one that took the device.
     pub(crate) fn failed(&self, error: GpuError) -> VramError {
+        self.failed_in(self.health.life(), error)
+    }
+
+    /// As [`failed`](Self::failed), of memory of this life of the device: what is said of an earlier
+    /// one is no loss of the present one.
+    pub(crate) fn failed_in(&self, life: u64, error: GpuError) -> VramError {
         // Stale: somebody else has reset the device, and everything that lay there is gone.
         if error.is_sticky() || matches!(error, GpuError::StaleAllocation { .. }) {
-            self.lose(error, None);
+            self.lose(error, Some(life));
             return self.device_lost(error);
         }
         match error {

@@ -111,9 +111,11 @@ impl Health {
         }
     }
 
-    /// Whether a reset waits for what is under way on a device that works.
+    /// Whether the device takes calls, or takes them from those that a reset waits for. One look:
+    /// between two, a reset may begin to wait, or be refused.
     pub(crate) fn winds_up(&self) -> bool {
-        lock(&self.state).given_up == Some(GivenUp::Waiting)
+        let state = lock(&self.state);
+        state.lost.is_none() || state.given_up == Some(GivenUp::Waiting)
     }
 
     /// The device takes calls again.

@@ -311,7 +311,7 @@ impl View {
     ///
     /// [`VramError::DeviceLost`].
     pub(crate) fn memory_to_the_end(&self) -> Result<Arc<Block>, VramError> {
-        let winds_up = self.gpu.health.winds_up();
+        let winds_up = self.gpu.winds_up();
         match self.block.upgrade().filter(|_| winds_up) {
             Some(block) => Ok(block),
             None => self.memory(),

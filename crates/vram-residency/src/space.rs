@@ -333,6 +333,7 @@ impl Space {
         // Nothing more is sent to a lost device, and nothing more is placed on it: its memory goes
         // back to the driver as a whole. Of an earlier life it is gone.
         let memory = if self.gpu.winds_up() { self.behind().upgrade() } else { None };
+        let memory = memory.filter(|memory| memory.life() == self.gpu.health.life());
         let Some(memory) = memory else { return Ok(false) };
         self.gpu.overwrite(&memory, range)
     }
@@ -357,7 +358,7 @@ impl Gpu {
         match catch_unwind(AssertUnwindSafe(|| memory.fill(range, 0))) {
             Ok(Ok(())) => Ok(true),
             Ok(Err(error)) => {
-                if let VramError::DeviceLost { .. } = self.failed(error) {
+                if let VramError::DeviceLost { .. } = self.failed_in(memory.life(), error) {
                     return Ok(false);
                 }
                 Err(error)

@@ -55,7 +55,11 @@ impl Gpu {
             return Ok(());
         }
         for entry in self.entries() {
-            let bytes = entry.state().space.as_ref().and_then(Space::written_bytes);
+            let state = entry.state();
+            // One that was parked by way of its backup meanwhile may lie on another GPU by now.
+            let space = state.space.as_ref().filter(|_| state.lies_on(self));
+            let bytes = space.and_then(Space::written_bytes);
+            drop(state);
             if let Some((block, range)) = bytes
                 && let Some(block) = block.upgrade()
             {

@@ -135,3 +135,36 @@ fn a_shard_that_is_rewritten_in_place_is_whole_though_a_reset_waits() {
     rig.is_whole(0);
     assert_eq!(rig.books(0).used, ByteLen::ZERO);
 }
+
+/// A reset wipes what lies on its own GPU. A shard that gets away from there meanwhile, by way of its
+/// backup, is left alone where it lies now.
+#[test]
+fn a_shard_that_leaves_while_its_gpu_is_wiped_keeps_its_bytes() {
+    for mode in MODES {
+        let rig = Arc::new(Rig::new(mode));
+        let mut shards: Vec<_> =
+            (0..2).map(|seed| rig.seal(1, Protection::Encrypted, seed)).collect();
+        shards.sort_unstable_by(|a, b| a.shard_id.cmp(&b.shard_id));
+        for shard in &shards {
+            let _held = rig.manager.back_up(shard).unwrap();
+        }
+        let (weak, last) = (Arc::downgrade(&rig), shards[1].clone());
+        let wakes = Hook::new(move || {
+            let rig = weak.upgrade().unwrap();
+            let parked = rig.manager.park(&last).unwrap();
+            let _shard = rig.manager.wake(parked, 0).unwrap();
+        });
+        // While the first of them is wiped.
+        rig.devices[1].next(Op::Fill, Action::Run(wakes)).unwrap();
+        let report = rig.manager.reset_gpu(1, ResetOptions::new().force()).unwrap();
+        assert_eq!(report.restored.len(), 1);
+        for shard in &shards {
+            let now = rig.manager.shard(&shard.shard_id).unwrap();
+            assert_eq!(now.gpu_index == 0, shard.shard_id == shards[1].shard_id);
+            let data = rig.manager.unseal_and_free(&now).unwrap();
+            assert!((0..2).any(|seed| data == content(LEN, seed)));
+        }
+        rig.is_whole(0);
+        rig.is_whole(1);
+    }
+}
