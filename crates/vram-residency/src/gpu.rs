@@ -132,6 +132,11 @@ impl Gpu {
         true
     }
 
+    /// As [`ready`](Self::ready), also for whoever [winds up](Self::winds_up).
+    pub(crate) fn ready_to_the_end(&self) -> Result<(), VramError> {
+        if self.winds_up() { Ok(()) } else { self.ready() }
+    }
+
     fn device_lost(&self, error: GpuError) -> VramError {
         VramError::DeviceLost { gpu: self.index, source: Box::new(error) }
     }
@@ -340,9 +345,7 @@ impl Gpu {
 
     /// Bytes that could not be given back.
     pub(crate) fn unreturned_bytes(&self) -> ByteLen {
-        let unreturned = lock(&self.unreturned);
-        let footprints = unreturned.iter().map(|one| one.placement.footprint());
-        footprints.fold(ByteLen::ZERO, ByteLen::saturating_add)
+        self.unreturned().map_or(ByteLen::ZERO, |(bytes, _last)| bytes)
     }
 
     /// Bytes that could not be given back, and the last reason.

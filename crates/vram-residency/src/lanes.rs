@@ -104,9 +104,7 @@ impl Worker<'_> {
         }
         let gpu = self.lanes.gpu;
         if self.lane.made < self.lanes.buffers {
-            if !gpu.winds_up() {
-                gpu.ready()?;
-            }
+            gpu.ready_to_the_end()?;
             let staging = gpu.pool.take(&*gpu.device, self.lanes.buffer_len);
             let staging = staging.map_err(|error| gpu.failed(error))?;
             self.lane.made = self.lane.made.saturating_add(1);

@@ -196,9 +196,7 @@ impl Rewrite<'_> {
                 return Ok(());
             };
             // The bytes are still here: once more as they were. A lost device is sent nothing.
-            if !self.gpu.winds_up() {
-                self.gpu.ready()?;
-            }
+            self.gpu.ready_to_the_end()?;
             self.convert(&window, bytes, to, from)?;
             self.write_kept(memory, &window, bytes, seen)?;
             Err(error)
