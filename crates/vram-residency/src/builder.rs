@@ -13,7 +13,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::close::Closing;
 use crate::error::VramError;
 use crate::events::Events;
-use crate::gpu::{Gpu, WipePolicy};
+use crate::gpu::{Gpu, Means, Tenants, WipePolicy};
 use crate::id::IdSource;
 use crate::key_uses::KeyUses;
 use crate::keys::KeySource;
@@ -31,6 +31,7 @@ use crate::shard::Marker;
 use crate::sink::Sinks;
 use crate::standing::OnEviction;
 use crate::sync::{Mutex, RwLock};
+use crate::tenants::Residents;
 use crate::ticket::check_node;
 use crate::write::ReadBack;
 
@@ -282,6 +283,11 @@ impl VramManagerBuilder {
         let (events, sink_threads) = Events::start(Arc::clone(&self.clock), sinks)?;
         let parked = Parked::new(self.park_limit)?;
         let registry = Registry::new(self.limits.shard_count_max, parked);
+        let tenants = Arc::new(Residents {
+            promises: Arc::clone(&promises),
+            shards: registry.shards(),
+            events: Arc::clone(&events),
+        });
         let mut gpus: Vec<Arc<Gpu>> = Vec::new();
         for (index, wanted) in (0_u32..).zip(&self.devices) {
             let device: Arc<dyn Device> = match wanted {
@@ -301,7 +307,7 @@ impl VramManagerBuilder {
                 let first = twin.index;
                 return Err(VramError::config(format!("gpu {index} is gpu {first} once more")));
             }
-            gpus.push(Arc::new(self.gpu(index, device, &promises, &events, &registry)?));
+            gpus.push(Arc::new(self.gpu(index, device, Arc::<Residents>::clone(&tenants))?));
         }
         let core = Core {
             registry,
@@ -336,9 +342,7 @@ impl VramManagerBuilder {
         &self,
         index: u32,
         device: Arc<dyn Device>,
-        promises: &Arc<Promises>,
-        events: &Arc<Events>,
-        registry: &Registry,
+        tenants: Arc<dyn Tenants>,
     ) -> Result<Gpu, VramError> {
         let fail = |error: vram_gpu::GpuError| {
             let source = Box::new(error);
@@ -395,9 +399,8 @@ impl VramManagerBuilder {
             }
         };
         let pool = StagingPool::new(self.limits.staging_bytes);
-        let (promises, events) = (Arc::clone(promises), Arc::clone(events));
-        let (shards, wipe) = (registry.shards(), self.wipe);
-        Ok(Gpu::new(index, device, backing, ledger, promises, events, shards, arena, wipe, pool))
+        let means = Means { threads: self.threads, staging_bytes: self.limits.staging_bytes };
+        Ok(Gpu::new(index, device, backing, ledger, tenants, arena, self.wipe, pool, means))
     }
 }
 

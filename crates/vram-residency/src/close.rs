@@ -194,7 +194,8 @@ impl Core {
         report.reservations = count(self.promises.ended_until(deadline).err().unwrap_or(0));
         for gpu in &self.gpus {
             // All that is known to be there; what else there is is on its way back.
-            let places = gpu.entries().len().saturating_add(self.promises.places_on(gpu.index));
+            let places =
+                self.registry.on(gpu).len().saturating_add(self.promises.places_on(gpu.index));
             let left = gpu.health.settled_until(deadline, places).err().unwrap_or(0);
             report.under_way = report.under_way.saturating_add(count(left));
             // Whoever is still under way finds it as it was, until they are refused.

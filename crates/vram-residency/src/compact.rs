@@ -367,7 +367,7 @@ enum Moved {
 impl Core {
     /// Writes a host copy and verifies it; a device that panics is answered like one that fails.
     fn arrive(&self, copy: &HostCopy, view: &View) -> Result<(), VramError> {
-        let written = catch_unwind(AssertUnwindSafe(|| self.copy_in(copy, view)));
+        let written = catch_unwind(AssertUnwindSafe(|| copy.copy_in(view)));
         written.unwrap_or_else(|_panic| Err(device_panicked(self, GpuChoice::One(view.gpu.index))))
     }
 }

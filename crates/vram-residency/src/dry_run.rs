@@ -38,7 +38,7 @@ impl DryRun {
     /// The GPUs as they are now, each at one moment.
     pub(crate) fn of(gpus: &[Arc<Gpu>]) -> Self {
         let imagine = |gpu: &Arc<Gpu>| {
-            gpu.promises.sweep();
+            gpu.tenants.sweep();
             let arena = lock(&gpu.arena);
             let (mode, books) = (gpu.backing.mode(), gpu.ledger.capacity());
             Imagined { index: gpu.index, mode, arena: arena.clone(), books }

@@ -311,7 +311,7 @@ impl Core {
             let wanted = layout.span(&segments).map_or(ByteLen::ZERO, ByteRange::len);
             let bytes = wanted.to_usize().and_then(|len| buffer.get_mut(..len));
             let bytes = bytes.ok_or(VramError::HostMemory { wanted })?;
-            self.copy_out(view, segments, bytes, &how)?;
+            view.copy_out(segments, bytes, &how)?;
             sink.write_all(bytes).map_err(sink_failed)?;
             watch.advance(wanted);
         }

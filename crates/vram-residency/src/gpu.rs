@@ -1,5 +1,6 @@
 //! One GPU of a manager: its device, its region, who has which part of it, and its books.
 
+use core::fmt;
 use std::sync::{Arc, Weak};
 
 use vram_alloc::{
@@ -7,15 +8,12 @@ use vram_alloc::{
     Placement,
 };
 use vram_gpu::{Device, DeviceMemory, DeviceState, GpuError};
+use vram_seal::parallel::Threads;
 
 use crate::block::{Backing, Held, MemoryMode};
 use crate::error::VramError;
-use crate::events::{EventKind, Events};
 use crate::health::{Health, Refused, UnderWay};
-use crate::id::ShardId;
 use crate::pool::StagingPool;
-use crate::promise::Promises;
-use crate::registry::{Entry, Shards};
 use crate::shortfall::Shortfall;
 use crate::space::Space;
 use crate::sync::{Mutex, lock};
@@ -33,6 +31,25 @@ pub enum WipePolicy {
     Never,
 }
 
+/// What a GPU asks and tells those whom it is shared out to. It holds no lock meanwhile.
+pub(crate) trait Tenants: fmt::Debug + Send + Sync {
+    /// Takes back what was promised and has run out: the books are looked at next.
+    fn sweep(&self);
+
+    /// The device was lost. Called once for each loss.
+    fn lost(&self, gpu: &Gpu, error: GpuError);
+
+    /// Bytes could not be wiped or given back, and stay counted.
+    fn not_returned(&self, gpu: u32, bytes: ByteLen);
+}
+
+/// What one call on a GPU may take of the host: threads, and bytes of staging.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Means {
+    pub(crate) threads: Threads,
+    pub(crate) staging_bytes: ByteLen,
+}
+
 /// One device and the region of its memory that this manager shares out.
 #[derive(Debug)]
 pub(crate) struct Gpu {
@@ -41,16 +58,14 @@ pub(crate) struct Gpu {
     pub(crate) device: Arc<dyn Device>,
     pub(crate) backing: Backing,
     pub(crate) ledger: Ledger,
-    /// All that the manager promised: what expired is given back before anybody looks.
-    pub(crate) promises: Arc<Promises>,
-    pub(crate) events: Arc<Events>,
-    /// All shards of the manager, to say which of them are lost with the device.
-    shards: Weak<Shards>,
+    /// Those whom it is shared out to.
+    pub(crate) tenants: Arc<dyn Tenants>,
     pub(crate) health: Arc<Health>,
     pub(crate) arena: Mutex<Arena>,
     unreturned: Mutex<Vec<Unreturned>>,
     pub(crate) wipe: WipePolicy,
     pub(crate) pool: StagingPool,
+    pub(crate) means: Means,
 }
 
 /// A placement that could not be wiped, or whose block the driver did not take back. It is not
@@ -70,26 +85,24 @@ impl Gpu {
         device: Arc<dyn Device>,
         backing: Backing,
         ledger: Ledger,
-        promises: Arc<Promises>,
-        events: Arc<Events>,
-        shards: Weak<Shards>,
+        tenants: Arc<dyn Tenants>,
         arena: Arena,
         wipe: WipePolicy,
         pool: StagingPool,
+        means: Means,
     ) -> Self {
         Self {
             index,
             device,
             backing,
             ledger,
-            promises,
-            events,
-            shards,
+            tenants,
             health: Arc::default(),
             arena: Mutex::new(arena),
             unreturned: Mutex::default(),
             wipe,
             pool,
+            means,
         }
     }
 
@@ -178,21 +191,7 @@ impl Gpu {
         if !self.health.lose(error, life) {
             return;
         }
-        let held = self.entries().into_iter().map(|entry| entry.id.clone());
-        let shards: Vec<ShardId> = held.collect();
-        tracing::error!(gpu = self.index, shards = shards.len(), %error, "device lost");
-        let error = error.to_string().into();
-        self.events.emit(EventKind::DeviceLost { gpu: self.index, error, shards });
-    }
-
-    /// The shards that lie here, in ascending order of their ids.
-    pub(crate) fn entries(&self) -> Vec<Arc<Entry>> {
-        let Some(shards) = self.shards.upgrade() else { return Vec::new() };
-        let mut entries: Vec<_> = shards.iter().map(|entry| Arc::clone(entry.value())).collect();
-        // Only now: no guard of the map is held while an entry is looked at.
-        entries.retain(|entry| entry.state().lies_on(self));
-        entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-        entries
+        self.tenants.lost(self, error);
     }
 
     /// Finds room for `len` bytes and takes it, in the arena and in the books at once; then a block
@@ -224,7 +223,7 @@ impl Gpu {
     }
 
     fn place_in_books(self: &Arc<Self>, len: ByteLen) -> Result<Space, VramError> {
-        self.promises.sweep();
+        self.tenants.sweep();
         let mut arena = lock(&self.arena);
         let placement = match arena.place(len, Alignment::GRANULE) {
             Ok(placement) => placement,
@@ -319,7 +318,7 @@ impl Gpu {
         let (bytes, error) = (unreturned.placement.footprint(), unreturned.error);
         tracing::error!(gpu = self.index, bytes = bytes.get(), %error, "bytes could not be given back and stay counted");
         lock(&self.unreturned).push(unreturned);
-        self.events.emit(EventKind::NotReturned { gpu: self.index, bytes });
+        self.tenants.not_returned(self.index, bytes);
     }
 
     /// Takes out what could not be given back, to try again or because it is gone.
@@ -359,13 +358,13 @@ impl Gpu {
 
     /// The books at one moment.
     pub(crate) fn books(&self) -> Capacity {
-        self.promises.sweep();
+        self.tenants.sweep();
         self.ledger.capacity()
     }
 
     /// The books and the arena at one moment.
     pub(crate) fn figures(&self) -> (Capacity, ArenaReport) {
-        self.promises.sweep();
+        self.tenants.sweep();
         // Placing and giving back change both under the arena's lock.
         let arena = lock(&self.arena);
         let (books, mut report) = (self.ledger.capacity(), arena.report());

@@ -202,7 +202,7 @@ impl Core {
         let view = space.view(seal);
         let began = Moment::now(&*self.clock);
         let read_back = wanted.read_back.unwrap_or(ReadBack::Full);
-        let verified = self.read_back(&view, read_back)?.then_some(began);
+        let verified = view.read_back(read_back)?.then_some(began);
         Ok(Landed { seal: view.seal, space, verified })
     }
 
@@ -280,7 +280,7 @@ impl Core {
     ) -> Result<Vec<vram_seal::SegmentHash>, VramError> {
         let opener = &proven.opener;
         let layout = *opener.layout();
-        let windows = self.windows(space.gpu(), layout)?;
+        let windows = space.gpu().windows(layout)?;
         let hashes = Hashes::new(&layout)?;
         let arrival = Arrival { windows: &windows, next: Mutex::new((0, image)), proven };
         let lanes = Lanes::new(space.gpu(), windows.window_len(), windows.buffers());

@@ -69,6 +69,7 @@ mod space;
 mod standing;
 mod stream;
 mod sync;
+mod tenants;
 mod ticket;
 mod transition;
 #[cfg(feature = "serde")]

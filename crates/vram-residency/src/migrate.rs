@@ -92,7 +92,7 @@ impl Core {
             && target.gpu.device.can_copy_from_peer(&*source.gpu.device);
         let mut peer_altered = false;
         if peer && copy_by_peer(source, target)?.is_continue() {
-            let altered = self.altered(target)?;
+            let altered = target.altered()?;
             if altered.is_empty() {
                 return Ok(());
             }
@@ -106,8 +106,8 @@ impl Core {
                 "the peer copy did not verify, staging through the host"
             );
         }
-        self.copy_staged(source, target)?;
-        let arrived_altered = self.altered(target)?;
+        copy_staged(source, target)?;
+        let arrived_altered = target.altered()?;
         if arrived_altered.is_empty() {
             if peer_altered {
                 // The source is sound, and the long way is too: it was the link.
@@ -116,7 +116,7 @@ impl Core {
             return Ok(());
         }
         // Either the source was altered, or the way is: the source decides.
-        let segments = self.altered(source)?;
+        let segments = source.altered()?;
         if segments.is_empty() {
             let gpu = target.gpu.index;
             return Err(VramError::WriteNotKept { gpu, segments: arrived_altered });
@@ -124,28 +124,31 @@ impl Core {
         entry.quarantine(&segments);
         Err(VramError::ShardAltered { shard: entry.id.clone(), segments })
     }
+}
 
-    fn altered(&self, view: &View) -> Result<Vec<u64>, VramError> {
-        self.altered_segments(view, Selection::Run(0..view.seal.opener.layout().count()))
+impl View {
+    /// The segments that are not what was sealed.
+    fn altered(&self) -> Result<Vec<u64>, VramError> {
+        self.altered_segments(Selection::Run(0..self.seal.opener.layout().count()))
     }
+}
 
-    /// Copies through host memory, window by window.
-    fn copy_staged(&self, source: &View, target: &View) -> Result<(), VramError> {
-        let windows = self.windows(&target.gpu, *source.seal.opener.layout())?;
-        let lanes = Lanes::new(&target.gpu, windows.window_len(), windows.buffers());
-        for_each_segment(
-            windows.threads(),
-            windows.count(),
-            || Ok(lanes.worker()),
-            |worker, index| match windows.get(index) {
-                Some(window) if !window.bytes.is_empty() => {
-                    copy_window(worker, source, target, &window)
-                }
-                _ => Ok(()),
-            },
-        )?;
-        lanes.finish()
-    }
+/// Copies through host memory, window by window.
+fn copy_staged(source: &View, target: &View) -> Result<(), VramError> {
+    let windows = target.gpu.windows(*source.seal.opener.layout())?;
+    let lanes = Lanes::new(&target.gpu, windows.window_len(), windows.buffers());
+    for_each_segment(
+        windows.threads(),
+        windows.count(),
+        || Ok(lanes.worker()),
+        |worker, index| match windows.get(index) {
+            Some(window) if !window.bytes.is_empty() => {
+                copy_window(worker, source, target, &window)
+            }
+            _ => Ok(()),
+        },
+    )?;
+    lanes.finish()
 }
 
 /// Copies directly between the devices. `Break` if they turn out not to be able to.

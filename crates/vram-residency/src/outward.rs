@@ -9,7 +9,6 @@ use vram_seal::{SealError, SealedSegment};
 
 use crate::error::VramError;
 use crate::lanes::Lanes;
-use crate::manager::Core;
 use crate::registry::View;
 use crate::sync::{Mutex, lock};
 use crate::transition::convert::Convert;
@@ -28,7 +27,7 @@ pub(crate) enum Outward<'a> {
     },
 }
 
-impl Core {
+impl View {
     /// Fills `out` with the sealed bytes of a run of segments, and with nothing that was not
     /// opened. `out` has exactly their length.
     ///
@@ -38,24 +37,23 @@ impl Core {
     /// and no plaintext either, unless the shard is Authenticated and goes out as it is.
     pub(crate) fn copy_out(
         &self,
-        view: &View,
         segments: Range<u64>,
         out: &mut [u8],
         how: &Outward<'_>,
     ) -> Result<(), VramError> {
-        let opener = &view.seal.opener;
-        let windows = self.windows(&view.gpu, *opener.layout())?;
+        let opener = &self.seal.opener;
+        let windows = self.gpu.windows(*opener.layout())?;
         let jobs = cut(&windows, segments, out)?;
         let count = u64::try_from(jobs.len()).unwrap_or(u64::MAX);
         let jobs = Mutex::new(jobs.into_iter());
-        let lanes = Lanes::new(&view.gpu, windows.window_len(), 1);
+        let lanes = Lanes::new(&self.gpu, windows.window_len(), 1);
         for_each_segment(
             windows.threads(),
             count,
             || Ok(lanes.worker()),
             |worker, _job| {
                 let Some((window, out)) = lock(&jobs).next() else { return Ok(()) };
-                with_window(worker, view, &window, |bytes| {
+                with_window(worker, self, &window, |bytes| {
                     let wanted = window.bytes.len();
                     if bytes.len() != out.len() {
                         return Err(VramError::HostMemory { wanted });

@@ -21,8 +21,7 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, GpuIndex};
 use vram_gpu::GpuError;
-use vram_seal::parallel::for_each_segment;
-use vram_seal::{Protection, SealError, SegmentCollector};
+use vram_seal::{Protection, SegmentCollector};
 
 use crate::admit::GpuChoice;
 use crate::age::Moment;
@@ -31,7 +30,6 @@ use crate::builder::VramManagerBuilder;
 use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
-use crate::lanes::Lanes;
 use crate::manager::{Core, VramManager};
 use crate::outward::Outward;
 use crate::parked::{HostCopy, Listed, ParkCapacity, ParkedShard};
@@ -41,7 +39,6 @@ use crate::shard::SealedShard;
 use crate::space::Space;
 use crate::transition::convert::Convert;
 use crate::transition::{Anew, altered};
-use crate::verify::Selection;
 
 use host_copy::parked_params;
 pub use wake_error::WakeError;
@@ -179,8 +176,8 @@ impl Core {
         let charge = self.registry.parked.charge(needed)?;
         let mut bytes = zeroed(len)?;
         let seal = match view.seal.protection() {
-            Protection::Encrypted => self
-                .copy_out(&view, 0..count, &mut bytes, &Outward::AsTheyAre)
+            Protection::Encrypted => view
+                .copy_out(0..count, &mut bytes, &Outward::AsTheyAre)
                 .map(|()| Arc::clone(&view.seal)),
             _ => self.encrypt_out(entry, &view, &mut bytes).map(Arc::new),
         };
@@ -197,7 +194,7 @@ impl Core {
         let keep = |segment, sealed| collector.put(segment, sealed);
         let convert = Convert { from: &view.seal.opener, to: &sealer, hashes: None };
         let how = Outward::Anew { convert, keep: &keep };
-        self.copy_out(view, 0..sealer.layout().count(), out, &how)?;
+        view.copy_out(0..sealer.layout().count(), out, &how)?;
         self.finish_seal(view, params, collector.finish(sealer)?)
     }
 
@@ -230,7 +227,7 @@ impl Core {
         space.written()?;
         let view = space.view(Arc::clone(&parked.copy.resident));
         let began = Moment::now(&*self.clock);
-        self.copy_in(&parked.copy, &view)?;
+        parked.copy.copy_in(&view)?;
         space.verified(began);
         Ok(())
     }
@@ -269,44 +266,6 @@ impl Core {
         tracing::info!(%shard, gpu, bytes = bytes.get(), "woken");
         self.events.emit(EventKind::Woken { shard, gpu, bytes });
         self.marker.handle(stated)
-    }
-
-    /// Writes a host copy to the device, and opens every segment where it arrived.
-    pub(crate) fn copy_in(&self, copy: &HostCopy, view: &View) -> Result<(), VramError> {
-        let refused = |error| match error {
-            VramError::Seal(SealError::SegmentMismatch { segment }) => {
-                VramError::ParkedAltered { shard: copy.entry.id.clone(), segments: vec![segment] }
-            }
-            other => other,
-        };
-        self.write_copy(copy, view).map_err(refused)?;
-        let count = view.seal.opener.layout().count();
-        let arrived_altered = self.altered_segments(view, Selection::Run(0..count))?;
-        if arrived_altered.is_empty() {
-            return Ok(());
-        }
-        // Either the copy was altered, or the way is: the copy decides.
-        let segments = copy.altered()?;
-        if segments.is_empty() {
-            let gpu = view.gpu.index;
-            return Err(VramError::WriteNotKept { gpu, segments: arrived_altered });
-        }
-        Err(VramError::ParkedAltered { shard: copy.entry.id.clone(), segments })
-    }
-
-    fn write_copy(&self, copy: &HostCopy, view: &View) -> Result<(), VramError> {
-        let windows = self.windows(&view.gpu, *view.seal.opener.layout())?;
-        let lanes = Lanes::new(&view.gpu, windows.window_len(), windows.buffers());
-        for_each_segment(
-            windows.threads(),
-            windows.count(),
-            || Ok(lanes.worker()),
-            |worker, index| match windows.get(index) {
-                Some(window) => copy.write_window(worker, view, &window),
-                None => Ok(()),
-            },
-        )?;
-        lanes.finish()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::error::VramError;
 use crate::gpu::Gpu;
 use crate::registry::Counted;
-use crate::space::Space;
+use crate::space::{Home, Space};
 use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
 
 /// The number of a reservation within its manager: from 1, rising, never used twice.
@@ -86,9 +86,9 @@ pub(crate) enum Contents {
     Released,
 }
 
-/// Where a space goes back to that was taken out of a promise.
-#[derive(Clone, Debug)]
-pub(crate) struct Home {
+/// One piece's place in a promise: where its space goes back to.
+#[derive(Debug)]
+pub(crate) struct Slot {
     promise: Arc<Promise>,
     /// Which piece of a plan it is for.
     slot: usize,
@@ -315,7 +315,7 @@ impl Promise {
         let seats = core::mem::take(seats);
         let taken = spaces.iter_mut().enumerate().filter_map(|(slot, space)| {
             let mut space = space.take()?;
-            space.set_home(Home::new(self, slot));
+            space.set_home(Box::new(Slot::new(self, slot)));
             Some(space)
         });
         Ok((taken.collect(), seats))
@@ -348,20 +348,19 @@ impl Contents {
     }
 }
 
-impl Home {
+impl Slot {
     pub(crate) fn new(promise: &Arc<Promise>, slot: usize) -> Self {
         Self { promise: Arc::clone(promise), slot }
     }
+}
 
-    /// Whether what goes back is a place, with the memory behind it, and not bytes anywhere.
-    pub(crate) fn holds_places(&self) -> bool {
+impl Home for Slot {
+    fn holds_places(&self) -> bool {
         matches!(&*lock(&self.promise.contents), Contents::Places { .. })
     }
 
-    /// Takes back what was taken out of the promise: into it if it is still open, else for
-    /// everybody. The caller holds no lock.
-    pub(crate) fn take_back(
-        self,
+    fn take_back(
+        self: Box<Self>,
         gpu: &Arc<Gpu>,
         placement: Placement,
         granted: Reservation,

@@ -14,6 +14,30 @@ use crate::sync::{Mutex, lock};
 use crate::verify::{in_shard, with_window};
 use crate::windows::Window;
 
+impl View {
+    fn read_view(&self, range: ByteRange, out: &mut [u8]) -> Result<(), VramError> {
+        let windows = self.windows()?;
+        let mut out = WipeUnlessGood(Some(out));
+        let jobs = jobs(&windows, range, out.bytes())?;
+        let count = u64::try_from(jobs.len()).unwrap_or(u64::MAX);
+        let jobs = Mutex::new(jobs.into_iter());
+        let lanes = Lanes::new(&self.gpu, windows.window_len(), 1);
+        for_each_segment(
+            windows.threads(),
+            count,
+            || Ok(lanes.worker()),
+            |worker, _index| {
+                let Some(job) = lock(&jobs).next() else { return Ok(()) };
+                job.run(worker, self)
+            },
+        )?;
+        lanes.finish()?;
+        drop(jobs);
+        out.good();
+        Ok(())
+    }
+}
+
 impl Core {
     /// All plaintext of a shard.
     pub(crate) fn unseal(&self, handle: &SealedShard) -> Result<Vec<u8>, VramError> {
@@ -85,7 +109,7 @@ impl Core {
         let view = entry.view()?;
         view.gpu.ready()?;
         self.used(entry);
-        match self.read_view(&view, range, out) {
+        match view.read_view(range, out) {
             Ok(()) => Ok(()),
             Err(VramError::Seal(SealError::SegmentMismatch { segment })) => {
                 entry.quarantine(&[segment]);
@@ -93,28 +117,6 @@ impl Core {
             }
             Err(error) => Err(error),
         }
-    }
-
-    fn read_view(&self, view: &View, range: ByteRange, out: &mut [u8]) -> Result<(), VramError> {
-        let windows = self.windows(&view.gpu, *view.seal.opener.layout())?;
-        let mut out = WipeUnlessGood(Some(out));
-        let jobs = jobs(&windows, range, out.bytes())?;
-        let count = u64::try_from(jobs.len()).unwrap_or(u64::MAX);
-        let jobs = Mutex::new(jobs.into_iter());
-        let lanes = Lanes::new(&view.gpu, windows.window_len(), 1);
-        for_each_segment(
-            windows.threads(),
-            count,
-            || Ok(lanes.worker()),
-            |worker, _index| {
-                let Some(job) = lock(&jobs).next() else { return Ok(()) };
-                job.run(worker, view)
-            },
-        )?;
-        lanes.finish()?;
-        drop(jobs);
-        out.good();
-        Ok(())
     }
 }
 

@@ -190,7 +190,7 @@ impl Core {
         let gpu = self.gpu(gpu)?;
         // A reset renews one account after the other: it waits until all of them were looked at.
         let _under_way = gpu.enter()?;
-        gpu.promises.sweep();
+        self.promises.sweep();
         let mut last = self.settled_look(gpu);
         if of_one_moment && in_use(&driver) < driver.ours {
             let (account, expected, found) = (Account::Driver, driver.ours, in_use(&driver));

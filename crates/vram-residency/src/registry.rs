@@ -140,6 +140,11 @@ impl Registry {
         Arc::downgrade(&self.shards)
     }
 
+    /// The shards that lie on a GPU, in ascending order of their ids.
+    pub(crate) fn on(&self, gpu: &Gpu) -> Vec<Arc<Entry>> {
+        crate::tenants::on(&self.shards, gpu)
+    }
+
     pub(crate) fn insert(&self, entry: Arc<Entry>) {
         self.shards.insert(entry.id.clone(), entry);
     }

@@ -179,7 +179,7 @@ impl Core {
         watch.go_on()?;
         let repair = Repair { core: self, entry, view, watch: &watch };
         let began = Moment::now(&*self.clock);
-        let there = self.content_on(&repair.view)?;
+        let there = repair.view.content_on()?;
         if !repair.is_altered(&there)? {
             watch.finish();
             entry.state().ages.verified(began);
@@ -245,7 +245,7 @@ impl Repair<'_, '_> {
             let target = space.view(Arc::clone(&self.view.seal));
             written = self.copy_to(&target, content, sealer, &altered)?;
             began = Moment::now(clock);
-            let (segments, differs) = self.core.altered_content(&target)?;
+            let (segments, differs) = target.altered_content()?;
             if !segments.is_empty() || differs {
                 let gpu = target.gpu.index;
                 return Err(VramError::WriteNotKept { gpu, segments });
@@ -296,7 +296,7 @@ impl Repair<'_, '_> {
     /// If what lies there is not what was sealed: [`VramError::WriteNotKept`] if it was written just
     /// now, [`VramError::ShardAltered`] if it was altered meanwhile, elsewhere in the shard.
     fn expect_whole(&self, rewritten: &[u64]) -> Result<(), VramError> {
-        let (segments, differs) = self.core.altered_content(&self.view)?;
+        let (segments, differs) = self.view.altered_content()?;
         if segments.is_empty() && !differs {
             return Ok(());
         }

@@ -11,10 +11,10 @@ use crate::error::VramError;
 use crate::evict::{Goal, RoomMaking};
 use crate::gpu::Gpu;
 use crate::manager::{Core, VramManager};
-use crate::promise::{Contents, Home, Promise, Promises, ReservationId, Terms};
+use crate::promise::{Contents, Promise, Promises, ReservationId, Slot, Terms};
 use crate::request::SealRequest;
 use crate::shard::SealedShard;
-use crate::space::Space;
+use crate::space::{Home, Space};
 use crate::sync::lock;
 use crate::write::WriteOptions;
 
@@ -306,7 +306,12 @@ impl Core {
         }
         let len = ByteLen::from_usize(data.len());
         let counted = self.admissible(request, len)?;
-        let space = self.gpu(request.gpu)?.place_promised(&reservation.held.promise, len)?;
+        let space = {
+            let promise = &reservation.held.promise;
+            let home = Box::new(Slot::new(promise, 0));
+            self.gpu(request.gpu)?
+                .place_granted(len, home, |footprint| promise.take_bytes(footprint))?
+        };
         let entry = self.write_shard(request, space, counted, &data, &WriteOptions::SLICE)?;
         Ok(self.publish(entry))
     }
@@ -342,7 +347,7 @@ impl Gpu {
     ///
     /// [`VramError::InsufficientVram`].
     fn promise(&self, len: ByteLen) -> Result<vram_alloc::Reservation, VramError> {
-        self.promises.sweep();
+        self.tenants.sweep();
         let whole = len.round_up(Alignment::GRANULE).unwrap_or(len);
         // The last granule of a budget may be short: then the bytes as they were asked for.
         self.ledger.reserve(whole).or_else(|_no_room| self.ledger.reserve(len)).map_err(
@@ -354,10 +359,11 @@ impl Gpu {
     }
 
     /// As [`place`](Self::place), out of bytes that were promised.
-    fn place_promised(
+    fn place_granted(
         self: &Arc<Self>,
-        promise: &Arc<Promise>,
         len: ByteLen,
+        home: Box<dyn Home>,
+        grant: impl FnOnce(ByteLen) -> Result<vram_alloc::Reservation, VramError>,
     ) -> Result<Space, VramError> {
         let _under_way = self.enter()?;
         let mut arena = lock(&self.arena);
@@ -366,10 +372,10 @@ impl Gpu {
             Err(ArenaError::NoHole { .. }) => return Err(self.shortfall(len, &arena.report())),
             Err(other) => return Err(VramError::config(other.to_string())),
         };
-        match promise.take_bytes(placement.footprint()) {
+        // Under the arena's lock: its own lock comes after that one.
+        match grant(placement.footprint()) {
             Ok(bytes) => {
                 drop(arena);
-                let home = Home::new(promise, 0);
                 Ok(Space::out_of(home, Arc::clone(self), placement, bytes))
             }
             Err(error) => {

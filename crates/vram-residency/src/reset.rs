@@ -247,9 +247,9 @@ impl Core {
         let _claim = claim.ok_or_else(|| busy("another reset of it is under way"))?;
         let deadline = Deadline::within(options.within);
         if gpu.lost().is_some() {
-            gpu.quiet(deadline).map_err(busy)?;
+            gpu.quiet(&self.registry, deadline).map_err(busy)?;
         } else {
-            gpu.give_up(options.force, deadline)?;
+            gpu.give_up(&self.registry, options.force, deadline)?;
         }
         gpu.begin_anew()?;
         let given_back = gpu.settle_unreturned();
@@ -290,7 +290,7 @@ impl Core {
     /// books. Nobody else does so meanwhile: every call on them is refused.
     fn let_go(&self, gpu: &Gpu) -> Vec<Remains> {
         let mut remains = Vec::new();
-        for entry in gpu.entries() {
+        for entry in self.registry.on(gpu) {
             let mut state = entry.state();
             if !state.lies_on(gpu) {
                 // Parked meanwhile, by way of its backup.

@@ -1,5 +1,6 @@
 //! A part of a GPU that holds, or will hold, one shard; wiped and given back whatever happens.
 
+use core::fmt;
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::{Arc, Weak};
@@ -13,7 +14,6 @@ use crate::dry_run::DryRun;
 use crate::error::VramError;
 use crate::gpu::{Gpu, Unreturned, WipePolicy};
 use crate::health::UnderWay;
-use crate::promise::Home;
 use crate::registry::{Seal, View};
 use crate::sync::lock;
 
@@ -36,7 +36,23 @@ pub(crate) struct Space {
     /// Held from before the first write until a shard lies here.
     under_way: Option<UnderWay>,
     /// The reservation that it was taken out of, and goes back to until it is settled.
-    home: Option<Home>,
+    home: Option<Box<dyn Home>>,
+}
+
+/// Where a space goes back to that was taken out of a promise.
+pub(crate) trait Home: fmt::Debug + Send + Sync {
+    /// Whether what goes back is a place, with the memory behind it, and not bytes anywhere.
+    fn holds_places(&self) -> bool;
+
+    /// Takes back what was taken out of the promise: into it if it is still open, else for
+    /// everybody. The caller holds no lock.
+    fn take_back(
+        self: Box<Self>,
+        gpu: &Arc<Gpu>,
+        placement: Placement,
+        granted: Reservation,
+        block: Option<Arc<Block>>,
+    );
 }
 
 #[derive(Debug)]
@@ -92,7 +108,7 @@ impl Space {
 
     /// As [`new`](Self::new), out of a reservation: given back, it goes there.
     pub(crate) fn out_of(
-        home: Home,
+        home: Box<dyn Home>,
         gpu: Arc<Gpu>,
         placement: Placement,
         reservation: Reservation,
@@ -109,7 +125,7 @@ impl Space {
     }
 
     /// From now on it goes back to this reservation.
-    pub(crate) fn set_home(&mut self, home: Home) {
+    pub(crate) fn set_home(&mut self, home: Box<dyn Home>) {
         self.home = Some(home);
     }
 
@@ -285,7 +301,9 @@ impl Space {
         let _under_way = self.gpu.health.leave();
         let outcome = match self.wipe(&placement) {
             // A place that is promised keeps the memory behind it: it may not be had again.
-            Ok(wiped) if self.home.as_ref().is_some_and(Home::holds_places) => Ok((wiped, None)),
+            Ok(wiped) if self.home.as_ref().is_some_and(|home| home.holds_places()) => {
+                Ok((wiped, None))
+            }
             Ok(wiped) => self.give_back_block(measured).map(|delta| (wiped, delta)),
             Err(error) => {
                 let block = self.block.take().and_then(Arc::into_inner).map(Block::into_memory);

@@ -148,7 +148,7 @@ impl Core {
         let seal = seal.map_err(|error| altered(entry, error))?;
         let new = space.view(Arc::new(seal));
         let began = Moment::now(&*self.clock);
-        let verified = self.read_back(&new, self.read_back)?.then_some(began);
+        let verified = new.read_back(self.read_back)?.then_some(began);
 
         space.commit();
         let now = Moment::now(&*self.clock);
@@ -180,7 +180,7 @@ impl Core {
         params: SealParams,
     ) -> Result<Seal, VramError> {
         let (gpu, target) = (&*old.gpu, space.range());
-        let windows = self.windows(gpu, *sealer.layout())?;
+        let windows = gpu.windows(*sealer.layout())?;
         let collector = SegmentCollector::new(&sealer)?;
         let found = Hashes::new(sealer.layout())?;
         let convert = Convert { from: &old.seal.opener, to: &sealer, hashes };
@@ -238,7 +238,7 @@ impl Core {
         let layout = *opener.layout();
         let hashes = Hashes::new(&layout)?;
         let segments = Mutex::new(Vec::new());
-        self.each_window(view, Selection::Run(0..layout.count()), |window, bytes| {
+        view.each_window(Selection::Run(0..layout.count()), |window, bytes| {
             window.each(&layout, bytes, |segment, bytes| {
                 match open_and_hash(opener, segment, bytes) {
                     Ok(hash) => hashes.put(segment, hash),

@@ -151,6 +151,98 @@ impl Selection {
     }
 }
 
+impl View {
+    /// The segments of a selection whose device bytes are not those that were sealed, in order.
+    pub(crate) fn altered_segments(&self, selection: Selection) -> Result<Vec<u64>, VramError> {
+        let opener = &self.seal.opener;
+        let altered = Mutex::new(Vec::new());
+        self.each_window(selection, |window, buffer| {
+            window.each(opener.layout(), buffer, |segment, bytes| {
+                match opener.open_segment(segment, bytes) {
+                    Ok(()) => Ok(()),
+                    Err(SealError::SegmentMismatch { segment }) => {
+                        lock(&altered).push(segment);
+                        Ok(())
+                    }
+                    Err(error) => Err(error.into()),
+                }
+            })
+        })?;
+        let mut altered = altered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        altered.sort_unstable();
+        Ok(altered)
+    }
+
+    /// As [`altered_segments`](Self::altered_segments) for all of them; and if there are none,
+    /// whether the content as a whole is another than the record's.
+    pub(crate) fn altered_content(&self) -> Result<(Vec<u64>, bool), VramError> {
+        let opener = &self.seal.opener;
+        let hashes = self.content_on()?;
+        let altered: Vec<u64> =
+            (0_u64..).zip(&hashes).filter(|(_, hash)| hash.is_none()).map(|(i, _)| i).collect();
+        if !altered.is_empty() {
+            return Ok((altered, false));
+        }
+        let hashes: Vec<SegmentHash> = hashes.into_iter().flatten().collect();
+        match opener.check_digest(&hashes) {
+            Ok(digest) => Ok((altered, digest != self.seal.digest)),
+            Err(SealError::DigestMismatch) => Ok((altered, true)),
+            Err(SealError::SegmentMismatch { segment }) => Ok((vec![segment], false)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The hashes of all segments as they lie on the device; none where one is not what was sealed.
+    pub(crate) fn content_on(&self) -> Result<Vec<Option<SegmentHash>>, VramError> {
+        let opener = &self.seal.opener;
+        let layout = *opener.layout();
+        let count = usize::try_from(layout.count()).unwrap_or(usize::MAX);
+        let mut hashes: Vec<Option<SegmentHash>> = Vec::new();
+        let wanted = ByteLen::new(layout.count().saturating_mul(32));
+        hashes.try_reserve_exact(count).map_err(|_no_room| VramError::HostMemory { wanted })?;
+        hashes.resize(count, None);
+        let hashes = Mutex::new(hashes);
+        self.each_window(Selection::Run(0..layout.count()), |window, buffer| {
+            window.each(&layout, buffer, |segment, bytes| {
+                match opener.open_segment(segment, bytes) {
+                    Ok(()) => {}
+                    Err(SealError::SegmentMismatch { .. }) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                }
+                let hash = opener.hash_segment(segment, bytes)?;
+                let index = usize::try_from(segment).unwrap_or(usize::MAX);
+                if let Some(slot) = lock(&hashes).get_mut(index) {
+                    *slot = Some(hash);
+                }
+                Ok(())
+            })
+        })?;
+        Ok(hashes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Copies each window of a selection to staging and calls `work` with it.
+    pub(crate) fn each_window(
+        &self,
+        selection: Selection,
+        work: impl Fn(&Window, &mut [u8]) -> Result<(), VramError> + Sync,
+    ) -> Result<(), VramError> {
+        let windows = self.windows()?;
+        let jobs = selection.jobs(&windows);
+        let next = Mutex::new(selection.windows(&windows));
+        let lanes = Lanes::new(&self.gpu, windows.window_len(), 1);
+        for_each_segment(
+            windows.threads(),
+            jobs,
+            || Ok(lanes.worker()),
+            |worker, _job| {
+                let Some(window) = lock(&next).next() else { return Ok(()) };
+                with_window(worker, self, &window, |buffer| work(&window, buffer))
+            },
+        )?;
+        lanes.finish()
+    }
+}
+
 impl Core {
     /// Verifies a shard and says what was found. Altered bytes put the shard into quarantine.
     pub(crate) fn verify(&self, handle: &SealedShard, level: Verify) -> Result<Verdict, VramError> {
@@ -175,14 +267,14 @@ impl Core {
         let mut content_differs = false;
         let mut checked_bytes = ByteLen::ZERO;
         let altered = if level == Verify::Full {
-            let (altered, differs) = self.altered_content(&view)?;
+            let (altered, differs) = view.altered_content()?;
             (content_differs, checked_bytes) = (differs, layout.plaintext_len());
             altered
         } else {
-            for window in selection.clone().windows(&self.windows(&view.gpu, layout)?) {
+            for window in selection.clone().windows(&view.gpu.windows(layout)?) {
                 checked_bytes = checked_bytes.saturating_add(window.bytes.len());
             }
-            self.altered_segments(&view, selection)?
+            view.altered_segments(selection)?
         };
         if !altered.is_empty() || content_differs {
             entry.quarantine(&altered);
@@ -207,101 +299,6 @@ impl Core {
         let altered = known.into_iter().filter_map(span).collect();
         let shard_id = entry.id.clone();
         Ok(Verdict { shard_id, sound, altered, checked_bytes, content_differs, at })
-    }
-
-    /// The segments of a selection whose device bytes are not those that were sealed, in order.
-    pub(crate) fn altered_segments(
-        &self,
-        view: &View,
-        selection: Selection,
-    ) -> Result<Vec<u64>, VramError> {
-        let opener = &view.seal.opener;
-        let altered = Mutex::new(Vec::new());
-        self.each_window(view, selection, |window, buffer| {
-            window.each(opener.layout(), buffer, |segment, bytes| {
-                match opener.open_segment(segment, bytes) {
-                    Ok(()) => Ok(()),
-                    Err(SealError::SegmentMismatch { segment }) => {
-                        lock(&altered).push(segment);
-                        Ok(())
-                    }
-                    Err(error) => Err(error.into()),
-                }
-            })
-        })?;
-        let mut altered = altered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        altered.sort_unstable();
-        Ok(altered)
-    }
-
-    /// As [`altered_segments`](Self::altered_segments) for all of them; and if there are none,
-    /// whether the content as a whole is another than the record's.
-    pub(crate) fn altered_content(&self, view: &View) -> Result<(Vec<u64>, bool), VramError> {
-        let opener = &view.seal.opener;
-        let hashes = self.content_on(view)?;
-        let altered: Vec<u64> =
-            (0_u64..).zip(&hashes).filter(|(_, hash)| hash.is_none()).map(|(i, _)| i).collect();
-        if !altered.is_empty() {
-            return Ok((altered, false));
-        }
-        let hashes: Vec<SegmentHash> = hashes.into_iter().flatten().collect();
-        match opener.check_digest(&hashes) {
-            Ok(digest) => Ok((altered, digest != view.seal.digest)),
-            Err(SealError::DigestMismatch) => Ok((altered, true)),
-            Err(SealError::SegmentMismatch { segment }) => Ok((vec![segment], false)),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The hashes of all segments as they lie on the device; none where one is not what was sealed.
-    pub(crate) fn content_on(&self, view: &View) -> Result<Vec<Option<SegmentHash>>, VramError> {
-        let opener = &view.seal.opener;
-        let layout = *opener.layout();
-        let count = usize::try_from(layout.count()).unwrap_or(usize::MAX);
-        let mut hashes: Vec<Option<SegmentHash>> = Vec::new();
-        let wanted = ByteLen::new(layout.count().saturating_mul(32));
-        hashes.try_reserve_exact(count).map_err(|_no_room| VramError::HostMemory { wanted })?;
-        hashes.resize(count, None);
-        let hashes = Mutex::new(hashes);
-        self.each_window(view, Selection::Run(0..layout.count()), |window, buffer| {
-            window.each(&layout, buffer, |segment, bytes| {
-                match opener.open_segment(segment, bytes) {
-                    Ok(()) => {}
-                    Err(SealError::SegmentMismatch { .. }) => return Ok(()),
-                    Err(error) => return Err(error.into()),
-                }
-                let hash = opener.hash_segment(segment, bytes)?;
-                let index = usize::try_from(segment).unwrap_or(usize::MAX);
-                if let Some(slot) = lock(&hashes).get_mut(index) {
-                    *slot = Some(hash);
-                }
-                Ok(())
-            })
-        })?;
-        Ok(hashes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-
-    /// Copies each window of a selection to staging and calls `work` with it.
-    pub(crate) fn each_window(
-        &self,
-        view: &View,
-        selection: Selection,
-        work: impl Fn(&Window, &mut [u8]) -> Result<(), VramError> + Sync,
-    ) -> Result<(), VramError> {
-        let windows = self.windows(&view.gpu, *view.seal.opener.layout())?;
-        let jobs = selection.jobs(&windows);
-        let next = Mutex::new(selection.windows(&windows));
-        let lanes = Lanes::new(&view.gpu, windows.window_len(), 1);
-        for_each_segment(
-            windows.threads(),
-            jobs,
-            || Ok(lanes.worker()),
-            |worker, _job| {
-                let Some(window) = lock(&next).next() else { return Ok(()) };
-                with_window(worker, view, &window, |buffer| work(&window, buffer))
-            },
-        )?;
-        lanes.finish()
     }
 }
 

@@ -8,7 +8,9 @@ use vram_seal::SegmentLayout;
 use vram_seal::parallel::Threads;
 
 use crate::error::VramError;
+use crate::gpu::{Gpu, Means};
 use crate::pool::SMALLEST;
+use crate::registry::View;
 
 /// Below this, handing work to another thread costs more than it saves.
 const WINDOW_MIN: u64 = 256 << 10;
@@ -119,6 +121,21 @@ impl Windows {
             next = end;
             window
         })
+    }
+}
+
+impl Gpu {
+    /// Cuts a shard into work for this GPU.
+    pub(crate) fn windows(&self, layout: SegmentLayout) -> Result<Windows, VramError> {
+        let Means { threads, staging_bytes } = self.means;
+        Windows::plan(layout, self.device.info(), threads, staging_bytes)
+    }
+}
+
+impl View {
+    /// Cuts the shard into work for the GPU that it lies on.
+    pub(crate) fn windows(&self) -> Result<Windows, VramError> {
+        self.gpu.windows(*self.seal.opener.layout())
     }
 }
 

@@ -30,7 +30,6 @@ use crate::error::VramError;
 use crate::events::EventKind;
 use crate::evict::Goal;
 use crate::feed::Feed;
-use crate::gpu::Gpu;
 use crate::id::ShardId;
 use crate::manager::Core;
 use crate::registry::{Counted, Entry, Seal, State, View};
@@ -40,7 +39,6 @@ use crate::space::Space;
 use crate::standing::Standing;
 use crate::sync::read;
 use crate::verify::Selection;
-use crate::windows::Windows;
 
 use pass::{Pass, hash_feed};
 
@@ -75,6 +73,32 @@ impl WriteOptions<'_> {
     /// For a slice: nobody watches.
     pub(crate) const SLICE: Self =
         Self { scope: SivScope::Shard, expected_digest: None, watch: &|_done| Ok(()) };
+}
+
+impl View {
+    /// Reads back what was just written. Says whether that was all of it.
+    pub(crate) fn read_back(&self, policy: ReadBack) -> Result<bool, VramError> {
+        let count = self.seal.opener.layout().count();
+        let full = match policy {
+            ReadBack::None => return Ok(false),
+            ReadBack::Full => true,
+            ReadBack::Sample => false,
+            ReadBack::Default => self.seal.protection() == vram_seal::Protection::Authenticated,
+        };
+        let selection = if full {
+            Selection::Run(0..count)
+        } else {
+            // What is picked depends on the record alone, so a run can be repeated.
+            Selection::sample(count, SAMPLED, seed_of(&self.seal))
+        };
+        let segments = self.altered_segments(selection)?;
+        if segments.is_empty() {
+            return Ok(full);
+        }
+        let gpu = self.gpu.index;
+        tracing::error!(gpu, ?segments, "written bytes read back differently");
+        Err(VramError::WriteNotKept { gpu, segments })
+    }
 }
 
 impl Core {
@@ -162,7 +186,7 @@ impl Core {
         let read_back = request.read_back.unwrap_or(self.read_back);
         let view = space.view(Arc::new(seal));
         let began = Moment::now(&*self.clock);
-        let verified = self.read_back(&view, read_back)?.then_some(began);
+        let verified = view.read_back(read_back)?.then_some(began);
         Ok(self.entry(id, request, view.seal, space, counted, verified))
     }
 
@@ -245,7 +269,7 @@ impl Core {
         let _key_use = self.key_uses.take(keys.active().id());
         drop(keys);
         let gpu = Arc::clone(space.gpu());
-        let windows = self.windows(&gpu, *sealer.layout())?;
+        let windows = gpu.windows(*sealer.layout())?;
         let collector = SegmentCollector::new(&sealer)?;
 
         let changed = |error| match error {
@@ -275,39 +299,6 @@ impl Core {
             });
         }
         self.open_seal(done, params, &Expected::from(&context))
-    }
-
-    /// Reads back what was just written. Says whether that was all of it.
-    pub(crate) fn read_back(&self, view: &View, policy: ReadBack) -> Result<bool, VramError> {
-        let count = view.seal.opener.layout().count();
-        let full = match policy {
-            ReadBack::None => return Ok(false),
-            ReadBack::Full => true,
-            ReadBack::Sample => false,
-            ReadBack::Default => view.seal.protection() == vram_seal::Protection::Authenticated,
-        };
-        let selection = if full {
-            Selection::Run(0..count)
-        } else {
-            // What is picked depends on the record alone, so a run can be repeated.
-            Selection::sample(count, SAMPLED, seed_of(&view.seal))
-        };
-        let segments = self.altered_segments(view, selection)?;
-        if segments.is_empty() {
-            return Ok(full);
-        }
-        let gpu = view.gpu.index;
-        tracing::error!(gpu, ?segments, "written bytes read back differently");
-        Err(VramError::WriteNotKept { gpu, segments })
-    }
-
-    /// Cuts a shard into work for a GPU.
-    pub(crate) fn windows(
-        &self,
-        gpu: &Gpu,
-        layout: vram_seal::SegmentLayout,
-    ) -> Result<Windows, VramError> {
-        Windows::plan(layout, gpu.device.info(), self.threads, self.limits.staging_bytes)
     }
 }
 

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteRange};
+use vram_seal::parallel::for_each_segment;
 use vram_seal::{Protection, SealError, SealParams, SivScope};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
-use crate::lanes::Worker;
+use crate::lanes::{Lanes, Worker};
 use crate::parked::HostCopy;
 use crate::read::zeroed;
 use crate::registry::View;
 use crate::space::locate;
+use crate::verify::Selection;
 use crate::windows::Window;
 
 /// The seal of what is kept of an Authenticated shard: one pass, so scope Segment.
@@ -32,7 +34,45 @@ impl View {
 }
 
 impl HostCopy {
-    pub(super) fn write_window(
+    /// Writes a host copy to the device, and opens every segment where it arrived.
+    pub(crate) fn copy_in(&self, view: &View) -> Result<(), VramError> {
+        let refused = |error| match error {
+            VramError::Seal(SealError::SegmentMismatch { segment }) => {
+                VramError::ParkedAltered { shard: self.entry.id.clone(), segments: vec![segment] }
+            }
+            other => other,
+        };
+        self.write_to(view).map_err(refused)?;
+        let count = view.seal.opener.layout().count();
+        let arrived_altered = view.altered_segments(Selection::Run(0..count))?;
+        if arrived_altered.is_empty() {
+            return Ok(());
+        }
+        // Either the copy was altered, or the way is: the copy decides.
+        let segments = self.altered()?;
+        if segments.is_empty() {
+            let gpu = view.gpu.index;
+            return Err(VramError::WriteNotKept { gpu, segments: arrived_altered });
+        }
+        Err(VramError::ParkedAltered { shard: self.entry.id.clone(), segments })
+    }
+
+    fn write_to(&self, view: &View) -> Result<(), VramError> {
+        let windows = view.windows()?;
+        let lanes = Lanes::new(&view.gpu, windows.window_len(), windows.buffers());
+        for_each_segment(
+            windows.threads(),
+            windows.count(),
+            || Ok(lanes.worker()),
+            |worker, index| match windows.get(index) {
+                Some(window) => self.write_window(worker, view, &window),
+                None => Ok(()),
+            },
+        )?;
+        lanes.finish()
+    }
+
+    fn write_window(
         &self,
         worker: &mut Worker<'_>,
         view: &View,
@@ -79,7 +119,7 @@ impl HostCopy {
     }
 
     /// The segments that are not what was parked.
-    pub(super) fn altered(&self) -> Result<Vec<u64>, VramError> {
+    fn altered(&self) -> Result<Vec<u64>, VramError> {
         let opener = &self.seal.opener;
         let layout = opener.layout();
         let longest = layout.segment_size().bytes().min(layout.plaintext_len());

@@ -43,7 +43,7 @@ impl<'f> Content<'f> {
     ) -> Result<Self, VramError> {
         let (core, gpu) = (repair.core, &repair.view.gpu);
         let layout = *repair.view.seal.opener.layout();
-        let windows = core.windows(gpu, layout)?;
+        let windows = gpu.windows(layout)?;
         let hashes = Hashes::new(&layout)?;
         let limit = core.limits.staging_bytes;
         let keeping = Mutex::new(Keeping {

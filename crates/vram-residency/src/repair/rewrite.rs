@@ -60,7 +60,7 @@ impl Repair<'_, '_> {
     ) -> Result<ByteLen, VramError> {
         let gpu = &target.gpu;
         let layout = *target.seal.opener.layout();
-        let windows = self.core.windows(gpu, layout)?;
+        let windows = gpu.windows(layout)?;
         let longest = layout.segment_size().bytes().min(layout.plaintext_len());
         // One buffer for what is written, one for what is looked at: also where the limit on staging
         // left room for one.

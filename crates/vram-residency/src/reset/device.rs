@@ -11,6 +11,7 @@ use crate::error::VramError;
 use crate::gate::Busy;
 use crate::gpu::{Gpu, WipePolicy};
 use crate::manager::in_use;
+use crate::registry::Registry;
 use crate::space::Space;
 use crate::sync::{Deadline, lock};
 
@@ -20,10 +21,14 @@ impl Gpu {
     /// # Errors
     ///
     /// Who is, at the deadline, or because the calling thread is inside a call itself.
-    pub(super) fn quiet(&self, deadline: Deadline) -> Result<(), &'static str> {
+    pub(super) fn quiet(
+        &self,
+        registry: &Registry,
+        deadline: Deadline,
+    ) -> Result<(), &'static str> {
         let busy = "calls on it are still under way";
         self.health.quiet_until(deadline).map_err(|_left| busy)?;
-        for entry in self.entries() {
+        for entry in registry.on(self) {
             entry.gate.drained_until(deadline).map_err(|_refusal| busy)?;
         }
         Ok(())
@@ -31,19 +36,24 @@ impl Gpu {
 
     /// Makes a GPU that works take no more calls, and wipes what it holds. If it is refused, it
     /// goes on working.
-    pub(super) fn give_up(&self, force: bool, deadline: Deadline) -> Result<(), VramError> {
-        self.may_be_given_up(force)?;
+    pub(super) fn give_up(
+        &self,
+        registry: &Registry,
+        force: bool,
+        deadline: Deadline,
+    ) -> Result<(), VramError> {
+        self.may_be_given_up(registry, force)?;
         // A loss that is nobody's news: what is refused from here on is refused for the reset.
         let (gpu, name) = (self.device.info().index, "being reset by its owner");
         if !self.health.give_up(GpuError::Lost { gpu, code: 0, name }) {
             return self
-                .quiet(deadline)
+                .quiet(registry, deadline)
                 .map_err(|why| VramError::GpuInUse { gpu: self.index, why });
         }
         let busy = |why| VramError::GpuInUse { gpu: self.index, why };
-        let quiet = self.quiet(deadline).map_err(busy);
+        let quiet = self.quiet(registry, deadline).map_err(busy);
         // Now that nobody comes in any more, what was true before is looked at for good.
-        let begun = quiet.and_then(|()| self.may_be_given_up(force)).and_then(|()| {
+        let begun = quiet.and_then(|()| self.may_be_given_up(registry, force)).and_then(|()| {
             let left = self.health.begin_until(deadline);
             left.map_err(|_left| busy("calls on it are still under way"))
         });
@@ -54,7 +64,7 @@ impl Gpu {
         if self.wipe == WipePolicy::Never {
             return Ok(());
         }
-        for entry in self.entries() {
+        for entry in registry.on(self) {
             let state = entry.state();
             // One that was parked by way of its backup meanwhile may lie on another GPU by now.
             let space = state.space.as_ref().filter(|_| state.lies_on(self));
@@ -73,8 +83,8 @@ impl Gpu {
     /// # Errors
     ///
     /// [`VramError::InUse`] for a leased shard, [`VramError::NotLost`] for any other.
-    fn may_be_given_up(&self, force: bool) -> Result<(), VramError> {
-        let entries = self.entries();
+    fn may_be_given_up(&self, registry: &Registry, force: bool) -> Result<(), VramError> {
+        let entries = registry.on(self);
         if let Some(leased) = entries.iter().find(|entry| entry.gate.leases() > 0) {
             return Err(in_use(leased, Busy { leases: leased.gate.leases() }));
         }

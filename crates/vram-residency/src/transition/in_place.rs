@@ -36,7 +36,7 @@ impl Core {
         let forth = self.sealer(entry, anew, Some(&hashes))?;
         let before = Anew { params: old.seal.params, key: old.seal.key_id() };
         let back = self.sealer(entry, before, Some(&hashes))?;
-        let windows = self.windows(&old.gpu, *forth.layout())?;
+        let windows = old.gpu.windows(*forth.layout())?;
         let rewrite = Rewrite {
             gpu: &old.gpu,
             view: old,
@@ -79,7 +79,7 @@ impl Core {
         // Whatever was answered on the way: what lies there now is what counts.
         let count = rewrite.windows.layout().count();
         let looked =
-            catch_unwind(AssertUnwindSafe(|| self.altered_segments(old, Selection::Run(0..count))));
+            catch_unwind(AssertUnwindSafe(|| old.altered_segments(Selection::Run(0..count))));
         match looked {
             Ok(Ok(segments)) if segments.is_empty() => {}
             Ok(Ok(segments)) => entry.quarantine(&segments),
@@ -99,10 +99,10 @@ impl Core {
     ) -> Result<Seal, VramError> {
         let sealer = self.sealer(entry, anew, Some(hashes))?;
         let collector = SegmentCollector::new(&sealer)?;
-        let windows = self.windows(&old.gpu, *sealer.layout())?;
+        let windows = old.gpu.windows(*sealer.layout())?;
         let convert = Convert { from: &old.seal.opener, to: &sealer, hashes: Some(hashes) };
         let keep = |segment, done| collector.put(segment, done);
-        self.each_window(old, Selection::Run(0..windows.layout().count()), |window, bytes| {
+        old.each_window(Selection::Run(0..windows.layout().count()), |window, bytes| {
             convert.window(&windows, window, bytes, &keep)
         })?;
         self.finish_seal(old, anew.params, collector.finish(sealer)?)
