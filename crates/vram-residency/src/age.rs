@@ -4,11 +4,9 @@
 use core::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
-use crate::error::VramError;
 use crate::id::ShardId;
-use crate::manager::{Core, VramManager};
+use crate::manager::parts::Core;
 use crate::registry::Entry;
-use crate::shard::SealedShard;
 
 /// One moment on both clocks: one to tell people, one to count with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,30 +76,6 @@ impl Ages {
     }
 }
 
-impl VramManager {
-    /// How long ago all of a shard was last found sound, counted from the beginning of that check;
-    /// if it never was, since its bytes lie where they lie. By the monotonic clock: setting the wall
-    /// clock changes nothing.
-    ///
-    /// # Errors
-    ///
-    /// Those of a bad handle.
-    pub fn unverified_age(&self, shard: &SealedShard) -> Result<Duration, VramError> {
-        let entry = self.core.resolve(shard)?;
-        let now = self.core.clock.monotonic();
-        let age = entry.state().ages.unverified_for(now);
-        Ok(age)
-    }
-
-    /// The shard that nobody has found sound for the longest time, and for how long. Only shards
-    /// that are served count: not those in quarantine, nor those on a lost GPU. None if there are
-    /// none.
-    #[must_use]
-    pub fn oldest_unverified(&self) -> Option<(ShardId, Duration)> {
-        self.core.oldest_unverified()
-    }
-}
-
 /// How long nobody has found a shard sound.
 #[derive(Clone, Debug)]
 pub(crate) struct Age {
@@ -112,27 +86,25 @@ pub(crate) struct Age {
     pub(crate) unverified: Duration,
 }
 
-impl Core {
-    /// The ages of all resident shards, in ascending order of their ids.
-    pub(crate) fn ages(&self) -> Vec<Age> {
-        let lost: Vec<bool> = self.gpus.iter().map(|gpu| gpu.ready().is_err()).collect();
-        let entries = self.registry.sorted();
-        let now = self.clock.monotonic();
-        let age = |entry: std::sync::Arc<Entry>| {
-            let state = entry.state();
-            let gpu = state.space.as_ref()?.gpu().index;
-            let there = usize::try_from(gpu).ok().and_then(|gpu| lost.get(gpu)) == Some(&false);
-            let served = there && state.quarantine.is_none();
-            let unverified = state.ages.unverified_for(now);
-            Some(Age { shard: entry.id.clone(), gpu, served, unverified })
-        };
-        entries.into_iter().filter_map(age).collect()
-    }
+/// The ages of all resident shards, in ascending order of their ids.
+pub(crate) fn ages(core: &Core) -> Vec<Age> {
+    let lost: Vec<bool> = core.gpus.iter().map(|gpu| gpu.ready().is_err()).collect();
+    let entries = core.registry.sorted();
+    let now = core.clock.monotonic();
+    let age = |entry: std::sync::Arc<Entry>| {
+        let state = entry.state();
+        let gpu = state.space.as_ref()?.gpu().index;
+        let there = usize::try_from(gpu).ok().and_then(|gpu| lost.get(gpu)) == Some(&false);
+        let served = there && state.quarantine.is_none();
+        let unverified = state.ages.unverified_for(now);
+        Some(Age { shard: entry.id.clone(), gpu, served, unverified })
+    };
+    entries.into_iter().filter_map(age).collect()
+}
 
-    pub(crate) fn oldest_unverified(&self) -> Option<(ShardId, Duration)> {
-        let served = self.ages().into_iter().filter(|age| age.served);
-        // Of equals the first id, so that a run can be repeated.
-        let oldest = served.reduce(|a, b| if b.unverified > a.unverified { b } else { a })?;
-        Some((oldest.shard, oldest.unverified))
-    }
+pub(crate) fn oldest_unverified(core: &Core) -> Option<(ShardId, Duration)> {
+    let served = ages(core).into_iter().filter(|age| age.served);
+    // Of equals the first id, so that a run can be repeated.
+    let oldest = served.reduce(|a, b| if b.unverified > a.unverified { b } else { a })?;
+    Some((oldest.shard, oldest.unverified))
 }

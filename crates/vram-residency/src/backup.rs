@@ -8,11 +8,11 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, Charge};
 use vram_seal::SealRecord;
 
-use crate::call::Call;
 use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::id::ShardId;
-use crate::manager::{Core, VramManager};
+use crate::manager::parts::Core;
+use crate::park;
 use crate::parked::HostCopy;
 use crate::registry::{Entry, Seal};
 use crate::shard::SealedShard;
@@ -76,81 +76,23 @@ impl fmt::Debug for Backup {
     }
 }
 
-impl VramManager {
-    /// Keeps a copy of a shard in host memory, encrypted, while the shard stays resident. Every
-    /// segment is verified on the way. [`reset_gpu`](Self::reset_gpu) brings the shard back from it
-    /// after its device was lost, and [`park`](Self::park) takes it where the device is gone for
-    /// good.
-    ///
-    /// It is the copy of one seal: opening, closing and resealing the shard drop it, as freeing
-    /// does. A shard that moves, is parked or woken keeps it. Asking again makes it anew.
-    ///
-    /// # Errors
-    ///
-    /// Those of a bad handle; [`VramError::Quarantined`]; [`VramError::ParkLimit`], also where there
-    /// is no room for the new copy beside the old one; [`VramError::ShardAltered`] if the device
-    /// bytes are not those that were sealed (the shard is in quarantine then); [`VramError::Seal`]
-    /// if the key of an Authenticated shard is no longer in the ring; [`VramError::HostMemory`],
-    /// [`VramError::Device`], [`VramError::DeviceLost`]. An older backup stays as it was.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use vram_residency::VramManager;
-    ///
-    /// let manager = VramManager::new_mock(1 << 20)?;
-    /// let shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
-    /// let backup = manager.back_up(&shard)?;
-    /// assert_eq!(manager.park_capacity().used, backup.host_len);
-    /// assert!(manager.report().shards[0].backed_up);
-    ///
-    /// manager.free_shard(&shard)?;
-    /// assert!(manager.park_capacity().used.is_zero());
-    /// # Ok::<(), vram_residency::VramError>(())
-    /// ```
-    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
-    pub fn back_up(&self, shard: &SealedShard) -> Result<BackupReport, VramError> {
-        let (id, gpu, bytes) = (&shard.shard_id, shard.gpu_index, shard.plaintext_len);
-        self.core.watched(Call::BackUp, Some(id), Some(gpu), bytes, || {
-            self.core.shared(shard, |entry| self.core.back_up(entry))
-        })
-    }
-
-    /// Drops the backup of a shard, and gives its host memory back. Says whether there was one.
-    ///
-    /// # Errors
-    ///
-    /// Those of a bad handle.
-    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
-    pub fn drop_backup(&self, shard: &SealedShard) -> Result<bool, VramError> {
-        self.core.watched(Call::BackUp, Some(&shard.shard_id), Some(shard.gpu_index), 0, || {
-            self.core.shared(shard, |entry| {
-                let backup = entry.state().copies.backup.take();
-                Ok(backup.is_some())
-            })
-        })
-    }
+/// Makes a backup. The caller is inside the gate, so the seal stays what it is.
+pub(crate) fn back_up(core: &Core, entry: &Arc<Entry>) -> Result<BackupReport, VramError> {
+    let copy = park::host_copy(core, entry)?;
+    let (shard_id, host_len, at) = (entry.id.clone(), copy.charge.len(), copy.at);
+    let older = entry.state().copies.backup.replace(Backup::of(copy));
+    drop(older);
+    tracing::info!(shard = %entry.id, bytes = host_len.get(), "backed up");
+    Ok(BackupReport { shard_id, host_len, at })
 }
 
-impl Core {
-    /// Makes a backup. The caller is inside the gate, so the seal stays what it is.
-    fn back_up(&self, entry: &Arc<Entry>) -> Result<BackupReport, VramError> {
-        let copy = self.host_copy(entry)?;
-        let (shard_id, host_len, at) = (entry.id.clone(), copy.charge.len(), copy.at);
-        let older = entry.state().copies.backup.replace(Backup::of(copy));
-        drop(older);
-        tracing::info!(shard = %entry.id, bytes = host_len.get(), "backed up");
-        Ok(BackupReport { shard_id, host_len, at })
-    }
-
-    /// Remembers the image that a shard was written to, if the shard is still sealed as it was.
-    pub(crate) fn remember_export(&self, shard: &SealedShard, path: &Path, record: &SealRecord) {
-        let Some(entry) = self.registry.find(&shard.shard_id) else { return };
-        // The working folder may be another when it is needed.
-        let path = std::path::absolute(path).unwrap_or_else(|_unknown| path.to_path_buf());
-        let mut state = entry.state();
-        if state.generation == shard.generation {
-            state.copies.exported = Some(Exported { path, record: record.clone() });
-        }
+/// Remembers the image that a shard was written to, if the shard is still sealed as it was.
+pub(crate) fn remember_export(core: &Core, shard: &SealedShard, path: &Path, record: &SealRecord) {
+    let Some(entry) = core.registry.find(&shard.shard_id) else { return };
+    // The working folder may be another when it is needed.
+    let path = std::path::absolute(path).unwrap_or_else(|_unknown| path.to_path_buf());
+    let mut state = entry.state();
+    if state.generation == shard.generation {
+        state.copies.exported = Some(Exported { path, record: record.clone() });
     }
 }

@@ -11,26 +11,26 @@
 //!   7 keys and idle host buffers are wiped
 //! ```
 
-mod memory;
+pub(crate) mod memory;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::thread::{self, ThreadId};
+use std::thread;
+use std::thread::ThreadId;
 
 use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
 use vram_seal::{KeyId, KeyRing, SealKey};
 
-use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::id::ShardId;
-use crate::lanes;
 use crate::lease::refused;
-use crate::manager::{Core, VramManager};
+use crate::manager::parts::Core;
 use crate::registry::Entry;
 use crate::sync::{Condvar, Deadline, Mutex, lock, read, wait_until};
+use crate::{evict, free, lanes};
 
 /// What closing a manager gave back, and what it could not.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +70,7 @@ pub struct UnreturnedMemory {
 /// Whether a manager is closed, and by whom it is being closed.
 #[derive(Debug, Default)]
 pub(crate) struct Closing {
-    closed: AtomicBool,
+    pub(crate) closed: AtomicBool,
     /// Whether anybody was told.
     told: AtomicBool,
     last_key: OnceLock<KeyId>,
@@ -109,162 +109,104 @@ impl Drop for Turn<'_> {
     }
 }
 
-impl VramManager {
-    /// Closes the manager: frees every shard, wiped, also those in quarantine, drops their backups,
-    /// gives all device memory back to the drivers and wipes the keys. From now on every call that
-    /// would take or use anything answers [`VramError::Closed`]; figures can still be listed.
-    ///
-    /// Calls that are under way, leases and reservations are waited for until the time is up;
-    /// what is in use then is left as it is, in the report and in the books. Close again to finish:
-    /// that is always allowed, from any thread, and changes nothing once all is done. What parked
-    /// shards hold is their holders'; they can be looked at and dropped, and not be woken.
-    ///
-    /// Called from inside a call of this manager (a source, a sink, a callback), it does not wait
-    /// for that call, which could not end before: what it uses is left.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use core::time::Duration;
-    /// use vram_residency::VramManager;
-    ///
-    /// let manager = VramManager::new_mock(1 << 20)?;
-    /// let shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
-    /// let lease = manager.lease(&shard)?;
-    ///
-    /// let report = manager.close(Duration::ZERO);
-    /// assert_eq!(report.left[0].0, shard.shard_id);
-    /// assert_eq!(manager.unseal_model(&shard).unwrap_err().code(), "closed");
-    ///
-    /// drop(lease);
-    /// let report = manager.close(Duration::ZERO);
-    /// assert!(report.complete && report.freed == 1);
-    /// # Ok::<(), vram_residency::VramError>(())
-    /// ```
-    #[tracing::instrument(level = "info", skip_all)]
-    pub fn close(&self, timeout: Duration) -> CloseReport {
-        let mut report = CloseReport::default();
-        let closed = self.core.watched(Call::Close, None, None, 0, || {
-            report = self.core.close(timeout);
-            Ok::<_, VramError>(())
-        });
-        debug_assert!(closed.is_ok(), "what went wrong is in the report");
-        report
+pub(crate) fn close(core: &Core, timeout: Duration) -> CloseReport {
+    let deadline = Deadline::within(timeout);
+    core.closing.closed.store(true, Ordering::Release);
+    for gpu in &core.gpus {
+        gpu.health.close();
+    }
+    core.scrubbing.stop();
+    let mut report = CloseReport::default();
+    let Some(turn) = core.closing.turn(deadline) else {
+        // Somebody else is at it, and says what becomes of it.
+        count_left(core, timeout, &mut report);
+        return report;
+    };
+    for gpu in &core.gpus {
+        // Whoever is left is counted at the end.
+        let _left = gpu.health.quiet_until(deadline);
+    }
+    for entry in core.registry.sorted() {
+        match close_entry(core, &entry, deadline, timeout) {
+            Ok(bytes) => {
+                report.freed = report.freed.saturating_add(1);
+                report.bytes = report.bytes.saturating_add(bytes);
+            }
+            // Somebody else was quicker.
+            Err(VramError::ShardFreed { .. } | VramError::Parked { .. }) => {}
+            Err(error) => report.left.push((entry.id.clone(), error)),
+        }
+    }
+    // Nobody can wake them, and nobody asked for them.
+    drop(evict::take_evicted(core));
+    report.reservations = count(core.promises.ended_until(deadline).err().unwrap_or(0));
+    for gpu in &core.gpus {
+        // All that is known to be there; what else there is is on its way back.
+        let places = core.registry.on(gpu).len().saturating_add(core.promises.places_on(gpu.index));
+        let left = gpu.health.settled_until(deadline, places).err().unwrap_or(0);
+        report.under_way = report.under_way.saturating_add(count(left));
+        // Whoever is still under way finds it as it was, until they are refused.
+        let given_up = left == 0;
+        report.unreturned.extend(if given_up { gpu.give_up_memory() } else { gpu.still_held() });
+        gpu.pool.clear();
+    }
+    forget_keys(core);
+    report.finish();
+    // Of those who close at once, the first that comes to an end.
+    let first = !core.closing.told.swap(true, Ordering::AcqRel);
+    drop(turn);
+
+    let left = count(report.left.len());
+    tracing::info!(freed = report.freed, left, complete = report.complete, "closed");
+    if first || report.freed > 0 {
+        core.events.emit(EventKind::Closed { left });
+    }
+    // So that an audit has all of it.
+    report.events_flushed = core.events.flush(deadline);
+    report
+}
+
+/// Frees one shard, once its users and leases have ended.
+fn close_entry(
+    core: &Core,
+    entry: &Arc<Entry>,
+    deadline: Deadline,
+    timeout: Duration,
+) -> Result<ByteLen, VramError> {
+    let pass = entry.gate.exclusive_until(deadline);
+    let _pass = pass.map_err(|refusal| refused(entry, refusal, timeout))?;
+    match free::free_entry(core, entry) {
+        Ok(receipt) => Ok(receipt.bytes),
+        // The shard is gone; its bytes are among what was not returned.
+        Err(VramError::NotReturned { .. }) => Ok(ByteLen::ZERO),
+        Err(error) => Err(error),
     }
 }
 
-impl Core {
-    /// # Errors
-    ///
-    /// [`VramError::Closed`].
-    pub(crate) fn check_open(&self) -> Result<(), VramError> {
-        if self.closing.closed.load(Ordering::Acquire) { Err(VramError::Closed) } else { Ok(()) }
+/// What is there while somebody else closes.
+fn count_left(core: &Core, waited: Duration, report: &mut CloseReport) {
+    for entry in core.registry.sorted() {
+        let shard = entry.id.clone();
+        report.left.push((entry.id.clone(), VramError::TimedOut { shard, waited }));
     }
-
-    fn close(&self, timeout: Duration) -> CloseReport {
-        let deadline = Deadline::within(timeout);
-        self.closing.closed.store(true, Ordering::Release);
-        for gpu in &self.gpus {
-            gpu.health.close();
-        }
-        self.scrubbing.stop();
-        let mut report = CloseReport::default();
-        let Some(turn) = self.closing.turn(deadline) else {
-            // Somebody else is at it, and says what becomes of it.
-            self.count_left(timeout, &mut report);
-            return report;
-        };
-        for gpu in &self.gpus {
-            // Whoever is left is counted at the end.
-            let _left = gpu.health.quiet_until(deadline);
-        }
-        for entry in self.registry.sorted() {
-            match self.close_entry(&entry, deadline, timeout) {
-                Ok(bytes) => {
-                    report.freed = report.freed.saturating_add(1);
-                    report.bytes = report.bytes.saturating_add(bytes);
-                }
-                // Somebody else was quicker.
-                Err(VramError::ShardFreed { .. } | VramError::Parked { .. }) => {}
-                Err(error) => report.left.push((entry.id.clone(), error)),
-            }
-        }
-        // Nobody can wake them, and nobody asked for them.
-        drop(self.take_evicted());
-        report.reservations = count(self.promises.ended_until(deadline).err().unwrap_or(0));
-        for gpu in &self.gpus {
-            // All that is known to be there; what else there is is on its way back.
-            let places =
-                self.registry.on(gpu).len().saturating_add(self.promises.places_on(gpu.index));
-            let left = gpu.health.settled_until(deadline, places).err().unwrap_or(0);
-            report.under_way = report.under_way.saturating_add(count(left));
-            // Whoever is still under way finds it as it was, until they are refused.
-            let given_up = left == 0;
-            report.unreturned.extend(if given_up {
-                gpu.give_up_memory()
-            } else {
-                gpu.still_held()
-            });
-            gpu.pool.clear();
-        }
-        self.forget_keys();
-        report.finish();
-        // Of those who close at once, the first that comes to an end.
-        let first = !self.closing.told.swap(true, Ordering::AcqRel);
-        drop(turn);
-
-        let left = count(report.left.len());
-        tracing::info!(freed = report.freed, left, complete = report.complete, "closed");
-        if first || report.freed > 0 {
-            self.events.emit(EventKind::Closed { left });
-        }
-        // So that an audit has all of it.
-        report.events_flushed = self.events.flush(deadline);
-        report
+    report.reservations = count(core.promises.list().len());
+    // The one that closes.
+    report.under_way = 1;
+    for gpu in &core.gpus {
+        report.unreturned.extend(gpu.still_held());
     }
+}
 
-    /// Frees one shard, once its users and leases have ended.
-    fn close_entry(
-        &self,
-        entry: &Arc<Entry>,
-        deadline: Deadline,
-        timeout: Duration,
-    ) -> Result<ByteLen, VramError> {
-        let pass = entry.gate.exclusive_until(deadline);
-        let _pass = pass.map_err(|refusal| refused(entry, refusal, timeout))?;
-        match self.free_entry(entry) {
-            Ok(receipt) => Ok(receipt.bytes),
-            // The shard is gone; its bytes are among what was not returned.
-            Err(VramError::NotReturned { .. }) => Ok(ByteLen::ZERO),
-            Err(error) => Err(error),
-        }
+/// Wipes the keys. What was sealed under them is gone, or will be freed unread.
+fn forget_keys(core: &Core) {
+    let active = read(&core.keys).active().id();
+    if core.closing.last_key.set(active).is_err() {
+        return;
     }
-
-    /// What is there while somebody else closes.
-    fn count_left(&self, waited: Duration, report: &mut CloseReport) {
-        for entry in self.registry.sorted() {
-            let shard = entry.id.clone();
-            report.left.push((entry.id.clone(), VramError::TimedOut { shard, waited }));
-        }
-        report.reservations = count(self.promises.list().len());
-        // The one that closes.
-        report.under_way = 1;
-        for gpu in &self.gpus {
-            report.unreturned.extend(gpu.still_held());
-        }
-    }
-
-    /// Wipes the keys. What was sealed under them is gone, or will be freed unread.
-    fn forget_keys(&self) {
-        let active = read(&self.keys).active().id();
-        if self.closing.last_key.set(active).is_err() {
-            return;
-        }
-        // A ring has a key; of a closed manager nothing is sealed under it.
-        let nothing = SealKey::random().unwrap_or_else(|_no_entropy| SealKey::from_bytes([0; 32]));
-        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        *keys = KeyRing::new(nothing);
-    }
+    // A ring has a key; of a closed manager nothing is sealed under it.
+    let nothing = SealKey::random().unwrap_or_else(|_no_entropy| SealKey::from_bytes([0; 32]));
+    let mut keys = core.keys.write().unwrap_or_else(PoisonError::into_inner);
+    *keys = KeyRing::new(nothing);
 }
 
 impl CloseReport {
@@ -283,6 +225,7 @@ fn count(number: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manager::VramManager;
 
     #[test]
     fn the_keys_of_a_closed_manager_are_gone() {

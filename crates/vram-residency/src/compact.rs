@@ -15,7 +15,7 @@
 //! copied to host memory first, encrypted and verified as if it was parked; if the device then
 //! takes it neither at the new place nor at the old one, it stays parked.
 
-mod plan;
+pub(crate) mod plan;
 
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
@@ -26,20 +26,20 @@ use std::sync::Arc;
 use vram_alloc::{Alignment, ByteLen, DeviceOffset, DeviceRange, MAX_TOTAL};
 use vram_gpu::GpuError;
 
-use crate::admit::GpuChoice;
+use crate::admit::request::GpuChoice;
 use crate::age::Moment;
-use crate::call::Call;
+use crate::compact::plan::{Found, Span, Step};
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::gpu::{Gpu, WipePolicy};
 use crate::id::ShardId;
-use crate::manager::{Core, VramManager, in_use};
+use crate::manager::parts::{Core, in_use};
 use crate::park::device_panicked;
 use crate::parked::{HostCopy, ParkedShard};
 use crate::registry::{Entry, View};
 use crate::report::GpuCapacity;
 use crate::sync::lock;
-use plan::{Found, Span, Step};
+use crate::{migrate, park};
 
 /// How far a compaction goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,77 +126,40 @@ pub struct CompactReport {
     pub stranded: Vec<ParkedShard>,
 }
 
-impl VramManager {
-    /// Moves the shards of a GPU together, so that its holes join. Leased, quarantined and reserved
-    /// places stay as they are. Other calls go on meanwhile; those on the shard that is being moved
-    /// wait for it. All handles stay good.
-    ///
-    /// Sliding a shard over a part of itself takes host memory of its length, counted like that of
-    /// parked shards; without it the shard is skipped.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::UnknownGpu`]; [`VramError::DeviceLost`] before anything was moved. A shard that
-    /// cannot be moved is skipped and named in the report.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use vram_residency::{ByteLen, CompactBudget, VramManager};
-    ///
-    /// let manager = VramManager::new_mock(4096)?;
-    /// let shards: Result<Vec<_>, _> =
-    ///     (0..4_u8).map(|n| manager.seal_model("tensor", 0, &[n; 1024])).collect();
-    /// let shards = shards?;
-    /// manager.free_shard(&shards[0])?;
-    /// manager.free_shard(&shards[2])?;
-    /// assert_eq!(manager.capacity(0)?.largest_hole.get(), 1024);
-    ///
-    /// let report = manager.compact(0, CompactBudget::new())?;
-    /// assert_eq!(report.largest_hole.get(), 2048);
-    /// assert_eq!(manager.unseal_model(&shards[1])?, [1; 1024]);
-    /// # Ok::<(), vram_residency::VramError>(())
-    /// ```
-    #[tracing::instrument(level = "info", skip_all, fields(gpu))]
-    pub fn compact(&self, gpu: u32, budget: CompactBudget) -> Result<CompactReport, VramError> {
-        let work = || self.core.compact(gpu, budget);
-        let moved = |report: &CompactReport| report.moved_bytes.get();
-        self.core.watched_for(Call::Compact, None, Some(gpu), work, moved)
-    }
-}
-
-impl Core {
-    fn compact(&self, gpu: u32, budget: CompactBudget) -> Result<CompactReport, VramError> {
-        self.check_open()?;
-        let gpu = Arc::clone(self.gpu(gpu)?);
-        gpu.ready()?;
-        let deadline = budget.max_time.map(|time| self.clock.monotonic().saturating_add(time));
-        let before = GpuCapacity::of(&gpu);
-        let mut run = Run { core: self, gpu: &gpu, budget, deadline, done: Done::default() };
-        // Blocks have no neighbours: every hole is the driver's, and as large as the room.
-        let end = if gpu.blocks().is_some() { CompactEnd::Finished } else { run.go() };
-        let Done { moves, moved_bytes, skipped, stranded, .. } = run.done;
-        let after = GpuCapacity::of(&gpu);
-        tracing::info!(
-            gpu = gpu.index,
-            moves,
-            bytes = moved_bytes.get(),
-            largest_hole = after.largest_hole.get(),
-            "compacted"
-        );
-        Ok(CompactReport {
-            gpu: gpu.index,
-            end,
-            moves,
-            moved_bytes,
-            largest_hole_before: before.largest_hole,
-            largest_hole: after.largest_hole,
-            hole_count_before: before.hole_count,
-            hole_count: after.hole_count,
-            skipped,
-            stranded,
-        })
-    }
+pub(crate) fn compact(
+    core: &Core,
+    gpu: u32,
+    budget: CompactBudget,
+) -> Result<CompactReport, VramError> {
+    core.check_open()?;
+    let gpu = Arc::clone(core.gpu(gpu)?);
+    gpu.ready()?;
+    let deadline = budget.max_time.map(|time| core.clock.monotonic().saturating_add(time));
+    let before = GpuCapacity::of(&gpu);
+    let mut run = Run { core, gpu: &gpu, budget, deadline, done: Done::default() };
+    // Blocks have no neighbours: every hole is the driver's, and as large as the room.
+    let end = if gpu.blocks().is_some() { CompactEnd::Finished } else { run.go() };
+    let Done { moves, moved_bytes, skipped, stranded, .. } = run.done;
+    let after = GpuCapacity::of(&gpu);
+    tracing::info!(
+        gpu = gpu.index,
+        moves,
+        bytes = moved_bytes.get(),
+        largest_hole = after.largest_hole.get(),
+        "compacted"
+    );
+    Ok(CompactReport {
+        gpu: gpu.index,
+        end,
+        moves,
+        moved_bytes,
+        largest_hole_before: before.largest_hole,
+        largest_hole: after.largest_hole,
+        hole_count_before: before.hole_count,
+        hole_count: after.hole_count,
+        skipped,
+        stranded,
+    })
 }
 
 /// One compaction.
@@ -311,8 +274,8 @@ impl Run<'_> {
         let Some(space) = self.gpu.place_at(to, entry.plaintext_len)? else {
             return Ok(Moved::Outdated);
         };
-        let space = self.core.copy_to(entry, &old, space)?;
-        self.core.settle_in(entry, space);
+        let space = migrate::copy_to(self.core, entry, &old, space)?;
+        migrate::settle_in(self.core, entry, space);
         Ok(Moved::There)
     }
 
@@ -322,7 +285,7 @@ impl Run<'_> {
         let (to, region) = (DeviceOffset::new(step.to), gpu.figures().1.capacity);
         let range = DeviceRange::checked(to, old.range.len(), region);
         let range = range.map_err(|error| VramError::config(error.to_string()))?;
-        let copy = core.host_copy(entry)?;
+        let copy = park::host_copy(core, entry)?;
         // The gap is ours until the shard is settled, at one place or the other.
         let gap_len = ByteLen::new(step.from.start.saturating_sub(step.to));
         let Some(mut gap) = gpu.place_at(to, gap_len)? else { return Ok(Moved::Outdated) };
@@ -331,7 +294,7 @@ impl Run<'_> {
         let behind =
             Span { start: step.from.end.saturating_sub(gap_len.get()), end: step.from.end };
         let began = Moment::now(&*core.clock);
-        let outcome = core.arrive(&copy, &new).and_then(|()| wipe(&new, behind));
+        let outcome = arrive(core, &copy, &new).and_then(|()| wipe(&new, behind));
         if outcome.is_ok() {
             let mut state = entry.state();
             if let Some(space) = state.space.as_mut() {
@@ -348,9 +311,9 @@ impl Run<'_> {
             return Ok(Moved::There);
         }
         // The host copy is the shard now: back to where it was, and else it stays in host memory.
-        if let Err(error) = core.arrive(&copy, old) {
+        if let Err(error) = arrive(core, &copy, old) {
             tracing::error!(shard = %entry.id, %error, "the device takes it at no place, parked");
-            self.done.stranded.push(core.leave(copy));
+            self.done.stranded.push(park::leave(core, copy));
         }
         drop(gap);
         outcome.map(|()| Moved::There)
@@ -364,12 +327,10 @@ enum Moved {
     Outdated,
 }
 
-impl Core {
-    /// Writes a host copy and verifies it; a device that panics is answered like one that fails.
-    fn arrive(&self, copy: &HostCopy, view: &View) -> Result<(), VramError> {
-        let written = catch_unwind(AssertUnwindSafe(|| copy.copy_in(view)));
-        written.unwrap_or_else(|_panic| Err(device_panicked(self, GpuChoice::One(view.gpu.index))))
-    }
+/// Writes a host copy and verifies it; a device that panics is answered like one that fails.
+fn arrive(core: &Core, copy: &HostCopy, view: &View) -> Result<(), VramError> {
+    let written = catch_unwind(AssertUnwindSafe(|| copy.copy_in(view)));
+    written.unwrap_or_else(|_panic| Err(device_panicked(core, GpuChoice::One(view.gpu.index))))
 }
 
 /// Overwrites what is left of a shard behind its new place.

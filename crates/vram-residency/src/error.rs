@@ -1,6 +1,6 @@
 //! What can go wrong, where, how much was asked for, and what would help.
 
-mod class;
+pub(crate) mod class;
 
 use core::fmt;
 use core::time::Duration;
@@ -11,13 +11,12 @@ use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
 use vram_seal::{ContentDigest, KeyError, KeyId, SealError};
 
+pub use crate::error::class::Class;
 use crate::id::ShardId;
 use crate::keys::KeySourceError;
 use crate::promise::ReservationId;
 use crate::shortfall::Shortfall;
 use crate::source::SourceError;
-
-pub use class::Class;
 
 /// Why a call was refused or failed.
 ///

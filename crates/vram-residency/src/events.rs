@@ -1,6 +1,6 @@
 //! What happened, in order, for whoever listens.
 
-mod emit;
+pub(crate) mod emit;
 
 use std::sync::Arc;
 
@@ -10,8 +10,6 @@ use vram_seal::Protection;
 use crate::clock::Timestamp;
 use crate::id::ShardId;
 use crate::standing::OnEviction;
-
-pub(crate) use emit::{Events, SinkThreads};
 
 /// Something that happened to what a manager holds. Events of one shard come in the order in which
 /// they happened to it.

@@ -8,7 +8,8 @@ use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::id::ShardId;
-use crate::manager::Core;
+use crate::manager::parts::Core;
+use crate::read;
 use crate::registry::Entry;
 use crate::shard::SealedShard;
 
@@ -41,66 +42,64 @@ impl fmt::Display for FreedReceipt {
     }
 }
 
-impl Core {
-    /// Frees a shard without opening it, also one in quarantine.
-    pub(crate) fn free(&self, handle: &SealedShard) -> Result<FreedReceipt, VramError> {
-        self.exclusive(handle, |entry| self.free_entry(entry))
-    }
+/// Frees a shard without opening it, also one in quarantine.
+pub(crate) fn free(core: &Core, handle: &SealedShard) -> Result<FreedReceipt, VramError> {
+    core.exclusive(handle, |entry| free_entry(core, entry))
+}
 
-    /// Opens a shard and frees it, with nobody in between.
-    pub(crate) fn unseal_and_free(&self, handle: &SealedShard) -> Result<Vec<u8>, VramError> {
-        self.exclusive(handle, |entry| {
-            let plaintext = self.unseal_entry(entry)?;
-            match self.free_entry(entry) {
-                // The bytes are good whatever becomes of the memory; that was logged.
-                Ok(_) | Err(VramError::NotReturned { .. } | VramError::DeviceLost { .. }) => {
-                    Ok(plaintext)
-                }
-                Err(error) => Err(error),
+/// Opens a shard and frees it, with nobody in between.
+pub(crate) fn unseal_and_free(core: &Core, handle: &SealedShard) -> Result<Vec<u8>, VramError> {
+    core.exclusive(handle, |entry| {
+        let plaintext = read::unseal_entry(core, entry)?;
+        match free_entry(core, entry) {
+            // The bytes are good whatever becomes of the memory; that was logged.
+            Ok(_) | Err(VramError::NotReturned { .. } | VramError::DeviceLost { .. }) => {
+                Ok(plaintext)
             }
-        })
-    }
+            Err(error) => Err(error),
+        }
+    })
+}
 
-    /// Frees a shard. The caller is exclusive at its gate.
-    pub(crate) fn free_entry(&self, entry: &Entry) -> Result<FreedReceipt, VramError> {
-        self.free_entry_for(entry, || {})
-    }
+/// Frees a shard. The caller is exclusive at its gate.
+pub(crate) fn free_entry(core: &Core, entry: &Entry) -> Result<FreedReceipt, VramError> {
+    free_entry_for(core, entry, || {})
+}
 
-    /// As [`free_entry`](Self::free_entry); `gone` is called once nothing stands in its way.
-    pub(crate) fn free_entry_for(
-        &self,
-        entry: &Entry,
-        gone: impl FnOnce(),
-    ) -> Result<FreedReceipt, VramError> {
-        let freed = || VramError::ShardFreed { shard: entry.id.clone() };
-        entry.view()?.gpu.ready()?;
-        let space = entry.state().space.take().ok_or_else(freed)?;
-        self.registry.remove(&entry.id);
-        let gpu = space.gpu().index;
-        gone();
-        let told = |bytes, wiped| {
-            let shard = entry.id.clone();
-            self.events.emit(EventKind::Freed { shard, gpu, bytes, wiped });
-        };
-        match space.give_back() {
-            Ok(returned) => {
-                told(returned.bytes, returned.wiped);
-                tracing::info!(shard = %entry.id, gpu, bytes = returned.bytes.get(), "freed");
-                Ok(FreedReceipt {
-                    shard_id: entry.id.clone(),
-                    gpu,
-                    bytes: returned.bytes,
-                    wiped: returned.wiped,
-                    driver_delta: returned.driver_delta,
-                    at: self.clock.now(),
-                })
-            }
-            Err((bytes, error)) => {
-                // It is gone all the same.
-                told(ByteLen::ZERO, false);
-                let (shard, source) = (entry.id.clone(), Box::new(error));
-                Err(VramError::NotReturned { shard, gpu, bytes, source })
-            }
+/// As [`free_entry`](Self::free_entry); `gone` is called once nothing stands in its way.
+pub(crate) fn free_entry_for(
+    core: &Core,
+    entry: &Entry,
+    gone: impl FnOnce(),
+) -> Result<FreedReceipt, VramError> {
+    let freed = || VramError::ShardFreed { shard: entry.id.clone() };
+    entry.view()?.gpu.ready()?;
+    let space = entry.state().space.take().ok_or_else(freed)?;
+    core.registry.remove(&entry.id);
+    let gpu = space.gpu().index;
+    gone();
+    let told = |bytes, wiped| {
+        let shard = entry.id.clone();
+        core.events.emit(EventKind::Freed { shard, gpu, bytes, wiped });
+    };
+    match space.give_back() {
+        Ok(returned) => {
+            told(returned.bytes, returned.wiped);
+            tracing::info!(shard = %entry.id, gpu, bytes = returned.bytes.get(), "freed");
+            Ok(FreedReceipt {
+                shard_id: entry.id.clone(),
+                gpu,
+                bytes: returned.bytes,
+                wiped: returned.wiped,
+                driver_delta: returned.driver_delta,
+                at: core.clock.now(),
+            })
+        }
+        Err((bytes, error)) => {
+            // It is gone all the same.
+            told(ByteLen::ZERO, false);
+            let (shard, source) = (entry.id.clone(), Box::new(error));
+            Err(VramError::NotReturned { shard, gpu, bytes, source })
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Whether a GPU takes calls, and which calls are under way on it.
 
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
+use std::thread;
+use std::thread::ThreadId;
 
 use vram_gpu::GpuError;
 
 use crate::block::Block;
-use crate::gate;
-use crate::lanes;
 use crate::sync::{Condvar, Deadline, Mutex, MutexGuard, lock, wait_until};
+use crate::{gate, lanes};
 
 /// The state of one GPU's device, as its manager knows it.
 ///

@@ -11,7 +11,7 @@
 
 mod feed;
 mod open;
-mod plain;
+pub(crate) mod plain;
 mod read;
 mod seal;
 
@@ -23,7 +23,6 @@ use vram_seal::{ContentDigest, ImageLayout, RecordFields, SealRecord, SegmentLay
 use zeroize::Zeroizing;
 
 pub use open::{unseal_image, verify_image};
-pub(crate) use plain::PlainImage;
 pub use seal::seal_image;
 
 use crate::cancel::CancelToken;

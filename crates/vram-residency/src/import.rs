@@ -10,8 +10,8 @@
 //!   7 into the registry
 //! ```
 
-mod arrival;
-mod request;
+pub(crate) mod arrival;
+pub(crate) mod request;
 
 use std::fs::File;
 use std::io::Read;
@@ -26,81 +26,23 @@ use zeroize::Zeroizing;
 
 use crate::age::Moment;
 use crate::backup::Exported;
-use crate::call::Call;
 use crate::error::VramError;
 use crate::gpu::Gpu;
 use crate::hashes::Hashes;
+use crate::import::arrival::{Arrival, cut_short, read_part, read_some};
+pub use crate::import::request::ImportRequest;
 use crate::key_uses::KeyUse;
 use crate::lanes::Lanes;
-use crate::manager::{Core, VramManager};
+use crate::manager::parts::Core;
 use crate::progress::Watch;
 use crate::read::zeroed;
 use crate::registry::Seal;
-use crate::regular_file;
 use crate::request::{SealRequest, SealedAs};
 use crate::shard::SealedShard;
 use crate::space::Space;
 use crate::sync::{Mutex, read};
 use crate::write::ReadBack;
-
-use arrival::{Arrival, cut_short, read_part, read_some};
-pub use request::ImportRequest;
-
-impl VramManager {
-    /// Reads a sealed image and makes its shard resident, under a new id. The image is read once,
-    /// in order, with bounded host memory, and believed bit by bit: nothing is resident before
-    /// every segment was verified in the image and where it arrived.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::Seal`] if it is no sealed image, of another key, model, context or revision,
-    /// altered, cut short or longer than it states; [`VramError::Io`] if it cannot be read;
-    /// [`VramError::DigestMismatch`]; [`VramError::UnknownGpu`]; [`VramError::InsufficientVram`];
-    /// [`VramError::LimitExceeded`]; [`VramError::WriteNotKept`]; [`VramError::Cancelled`];
-    /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`]. Nothing is
-    /// resident then, and everything taken was given back.
-    ///
-    /// # Panics
-    ///
-    /// If the reader or the progress callback panics: with their payload, after everything was
-    /// given back. The manager stays usable.
-    #[tracing::instrument(level = "info", skip_all, fields(gpu = request.request.gpu))]
-    pub fn import(
-        &self,
-        request: ImportRequest<'_>,
-        mut image: impl Read + Send,
-    ) -> Result<SealedShard, VramError> {
-        let gpu = Some(request.request.gpu);
-        let work = || self.core.import(request, &mut image);
-        self.core.watched_for(Call::Import, None, gpu, work, |shard| shard.plaintext_len)
-    }
-
-    /// As [`import`](Self::import), from a file.
-    ///
-    /// # Errors
-    ///
-    /// As [`import`](Self::import), with [`VramError::Image`] naming the file in place of
-    /// [`VramError::Seal`].
-    ///
-    /// # Panics
-    ///
-    /// If the progress callback panics, after everything was given back.
-    #[tracing::instrument(level = "info", skip_all, fields(gpu = request.request.gpu))]
-    pub fn import_from(
-        &self,
-        request: ImportRequest<'_>,
-        image: impl AsRef<Path>,
-    ) -> Result<SealedShard, VramError> {
-        let path = image.as_ref();
-        let gpu = Some(request.request.gpu);
-        let work = || {
-            self.core.check_open()?;
-            let mut file = open_image(path)?;
-            self.core.import(request, &mut file).map_err(|error| in_file(path, error))
-        };
-        self.core.watched_for(Call::Import, None, gpu, work, |shard| shard.plaintext_len)
-    }
-}
+use crate::{regular_file, write};
 
 fn open_image(path: &Path) -> Result<File, VramError> {
     regular_file::open_regular(path).map_err(|error| VramError::Io {
@@ -124,7 +66,7 @@ fn in_file(path: &Path, error: VramError) -> VramError {
 }
 
 /// Record and table of an image, proven.
-struct Proven {
+pub(crate) struct Proven {
     record: SealRecord,
     opener: Opener,
     key_use: KeyUse,
@@ -139,165 +81,174 @@ struct Landed {
     verified: Option<Moment>,
 }
 
-impl Core {
-    fn import(
-        &self,
-        mut request: ImportRequest<'_>,
-        image: &mut (dyn Read + Send),
-    ) -> Result<SealedShard, VramError> {
-        self.check_open()?;
-        let gpu = Arc::clone(self.gpu(request.request.gpu)?);
-        gpu.ready()?;
-        let proven = self.prove(&request, image)?;
-        let len = proven.opener.fields().plaintext_len();
-        let watch = Watch::new(len, request.progress.take(), request.cancel.take());
-        watch.go_on()?;
+pub(crate) fn import(
+    core: &Core,
+    mut request: ImportRequest<'_>,
+    image: &mut (dyn Read + Send),
+) -> Result<SealedShard, VramError> {
+    core.check_open()?;
+    let gpu = Arc::clone(core.gpu(request.request.gpu)?);
+    gpu.ready()?;
+    let proven = prove(core, &request, image)?;
+    let len = proven.opener.fields().plaintext_len();
+    let watch = Watch::new(len, request.progress.take(), request.cancel.take());
+    watch.go_on()?;
 
-        // What was not demanded is as the image has it.
-        let mut wanted = request.request;
-        let fields = proven.opener.fields();
-        wanted.sealed_as.metadata = ContentDigest::from_bytes(*fields.metadata_hash());
-        wanted.sealed_as.shard_index = fields.shard_index();
-        wanted.sealed_as.revision = fields.revision();
-        let (space, counted) = self.place(&wanted, len)?;
-        let landed = self.land(&wanted, proven, image, space, &watch)?;
-        if let Some(expected) = request.expected_digest
-            && expected != landed.seal.digest
-        {
-            return Err(VramError::DigestMismatch {
-                model_id: wanted.sealed_as.model_id,
-                expected: Box::new(expected),
-                found: Box::new(landed.seal.digest),
-            });
+    // What was not demanded is as the image has it.
+    let mut wanted = request.request;
+    let fields = proven.opener.fields();
+    wanted.sealed_as.metadata = ContentDigest::from_bytes(*fields.metadata_hash());
+    wanted.sealed_as.shard_index = fields.shard_index();
+    wanted.sealed_as.revision = fields.revision();
+    let (space, counted) = write::place(core, &wanted, len)?;
+    let landed = land(core, &wanted, proven, image, space, &watch)?;
+    if let Some(expected) = request.expected_digest
+        && expected != landed.seal.digest
+    {
+        return Err(VramError::DigestMismatch {
+            model_id: wanted.sealed_as.model_id,
+            expected: Box::new(expected),
+            found: Box::new(landed.seal.digest),
+        });
+    }
+    let Landed { seal, space, verified } = landed;
+    let id = core.ids.next(&*core.clock);
+    let entry = write::entry(core, id, &wanted, seal, space, counted, verified);
+    // Before the shard is resident: a callback that panics must not leave one behind.
+    watch.finish();
+    Ok(write::publish(core, entry))
+}
+
+/// Writes an image to the place that was found for it, and verifies it there.
+fn land(
+    core: &Core,
+    wanted: &SealRequest,
+    proven: Proven,
+    image: &mut (dyn Read + Send),
+    mut space: Space,
+    watch: &Watch<'_>,
+) -> Result<Landed, VramError> {
+    let fields = proven.opener.fields();
+    let params = core
+        .defaults
+        .with_protection(fields.protection())
+        .with_segment(fields.segment())
+        .with_suite(fields.suite().unwrap_or(core.defaults.suite()))
+        .with_scope(fields.scope().unwrap_or(core.defaults.scope()));
+    space.written()?;
+    let hashes = write_image(core, &proven, image, &space, watch)?;
+    let digest = proven.opener.check_digest(&hashes)?;
+    let Proven { record, opener, key_use, .. } = proven;
+    let seal = Arc::new(Seal { record, opener, params, digest, key_use });
+    let view = space.view(seal);
+    let began = Moment::now(&*core.clock);
+    let read_back = wanted.read_back.unwrap_or(ReadBack::Full);
+    let verified = view.read_back(read_back)?.then_some(began);
+    Ok(Landed { seal: view.seal, space, verified })
+}
+
+/// Brings the content of a lost shard to a GPU, from the image that it was written to. `lost` is
+/// the seal that it had; what lies there afterwards need not have its protection.
+///
+/// # Errors
+///
+/// As an import. None if the file holds another image by now.
+pub(crate) fn bring_back(
+    core: &Core,
+    sealed_as: &SealedAs,
+    exported: &Exported,
+    lost: &Seal,
+    target: &Arc<Gpu>,
+    place: impl FnOnce() -> Result<Space, VramError>,
+) -> Result<Option<(Arc<Seal>, Space)>, VramError> {
+    target.ready()?;
+    let path = &exported.path;
+    let mut file = open_image(path)?;
+    let request = ImportRequest::again(sealed_as, target.index);
+    let back = || {
+        let proven = prove(core, &request, &mut file)?;
+        if proven.record != exported.record {
+            return Ok(None);
         }
-        let Landed { seal, space, verified } = landed;
-        let id = self.ids.next(&*self.clock);
-        let entry = self.entry(id, &wanted, seal, space, counted, verified);
-        // Before the shard is resident: a callback that panics must not leave one behind.
-        watch.finish();
-        Ok(self.publish(entry))
-    }
-
-    /// Writes an image to the place that was found for it, and verifies it there.
-    fn land(
-        &self,
-        wanted: &SealRequest,
-        proven: Proven,
-        image: &mut (dyn Read + Send),
-        mut space: Space,
-        watch: &Watch<'_>,
-    ) -> Result<Landed, VramError> {
-        let fields = proven.opener.fields();
-        let params = self
-            .defaults
-            .with_protection(fields.protection())
-            .with_segment(fields.segment())
-            .with_suite(fields.suite().unwrap_or(self.defaults.suite()))
-            .with_scope(fields.scope().unwrap_or(self.defaults.scope()));
-        space.written()?;
-        let hashes = self.write_image(&proven, image, &space, watch)?;
-        let digest = proven.opener.check_digest(&hashes)?;
-        let Proven { record, opener, key_use, .. } = proven;
-        let seal = Arc::new(Seal { record, opener, params, digest, key_use });
-        let view = space.view(seal);
-        let began = Moment::now(&*self.clock);
-        let read_back = wanted.read_back.unwrap_or(ReadBack::Full);
-        let verified = view.read_back(read_back)?.then_some(began);
-        Ok(Landed { seal: view.seal, space, verified })
-    }
-
-    /// Brings the content of a lost shard to a GPU, from the image that it was written to. `lost` is
-    /// the seal that it had; what lies there afterwards need not have its protection.
-    ///
-    /// # Errors
-    ///
-    /// As an import. None if the file holds another image by now.
-    pub(crate) fn bring_back(
-        &self,
-        sealed_as: &SealedAs,
-        exported: &Exported,
-        lost: &Seal,
-        target: &Arc<Gpu>,
-        place: impl FnOnce() -> Result<Space, VramError>,
-    ) -> Result<Option<(Arc<Seal>, Space)>, VramError> {
-        target.ready()?;
-        let path = &exported.path;
-        let mut file = open_image(path)?;
-        let request = ImportRequest::again(sealed_as, target.index);
-        let back = || {
-            let proven = self.prove(&request, &mut file)?;
-            if proven.record != exported.record {
-                return Ok(None);
-            }
-            let watch = Watch::new(proven.opener.fields().plaintext_len(), None, None);
-            let mut landed = self.land(&request.request, proven, &mut file, place()?, &watch)?;
-            if let Some(began) = landed.verified {
-                landed.space.verified(began);
-            }
-            // The content of an Authenticated shard was sealed anew for the image.
-            let same = landed.seal.digest == lost.digest;
-            Ok(same.then_some((landed.seal, landed.space)))
-        };
-        back().map_err(|error| in_file(path, error))
-    }
-
-    /// Reads and proves everything that comes before the data.
-    fn prove(
-        &self,
-        request: &ImportRequest<'_>,
-        image: &mut (dyn Read + Send),
-    ) -> Result<Proven, VramError> {
-        let expected = request.expected()?;
-        let mut head = [0_u8; SealRecord::LEN];
-        let found = read_some(image, &mut head)?;
-        let record = SealRecord::from_bytes(head);
-        if found < SealRecord::LEN {
-            return Err(cut_short("a sealed image, at least", 256, found));
+        let watch = Watch::new(proven.opener.fields().plaintext_len(), None, None);
+        let mut landed = land(core, &request.request, proven, &mut file, place()?, &watch)?;
+        if let Some(began) = landed.verified {
+            landed.space.verified(began);
         }
-        let limits = OpenLimits { max_len: self.limits.shard_len_max };
-        let keys = read(&self.keys);
-        let opened = open_record_in(&keys, &record, &expected, limits)?;
-        let key_use = self.key_uses.take(opened.fields().key_id());
-        drop(keys);
+        // The content of an Authenticated shard was sealed anew for the image.
+        let same = landed.seal.digest == lost.digest;
+        Ok(same.then_some((landed.seal, landed.space)))
+    };
+    back().map_err(|error| in_file(path, error))
+}
 
-        // The record is genuine: what it states may be allocated.
-        let layout = ImageLayout::for_fields(opened.fields());
-        let table = read_part(image, layout.table_len(), layout.padding_offset())?;
-        let padding = read_part(image, layout.padding_len(), layout.data_offset())?;
-        layout.check_padding(&padding)?;
-        let tags = SegmentTags::from_bytes(opened.fields(), table)?;
-        let image_len = layout.total_len();
-        Ok(Proven { record, opener: opened.with_table(tags)?, key_use, image_len })
+/// Reads and proves everything that comes before the data.
+fn prove(
+    core: &Core,
+    request: &ImportRequest<'_>,
+    image: &mut (dyn Read + Send),
+) -> Result<Proven, VramError> {
+    let expected = request.expected()?;
+    let mut head = [0_u8; SealRecord::LEN];
+    let found = read_some(image, &mut head)?;
+    let record = SealRecord::from_bytes(head);
+    if found < SealRecord::LEN {
+        return Err(cut_short("a sealed image, at least", 256, found));
     }
+    let limits = OpenLimits { max_len: core.limits.shard_len_max };
+    let keys = read(&core.keys);
+    let opened = open_record_in(&keys, &record, &expected, limits)?;
+    let key_use = core.key_uses.take(opened.fields().key_id());
+    drop(keys);
 
-    /// Writes the data to `space`, each segment opened before, and waits until the device has it.
-    fn write_image(
-        &self,
-        proven: &Proven,
-        image: &mut (dyn Read + Send),
-        space: &Space,
-        watch: &Watch<'_>,
-    ) -> Result<Vec<vram_seal::SegmentHash>, VramError> {
-        let opener = &proven.opener;
-        let layout = *opener.layout();
-        let windows = space.gpu().windows(layout)?;
-        let hashes = Hashes::new(&layout)?;
-        let arrival = Arrival { windows: &windows, next: Mutex::new((0, image)), proven };
-        let lanes = Lanes::new(space.gpu(), windows.window_len(), windows.buffers());
-        let longest = layout.segment_size().bytes().min(layout.plaintext_len());
-        for_each_segment(
-            windows.threads(),
-            windows.count(),
-            || Ok((lanes.worker(), Zeroizing::new(zeroed(longest)?))),
-            |(worker, scratch), _turn| {
-                watch.go_on()?;
-                let done = arrival.write_window(worker, scratch, space, &hashes)?;
-                watch.advance(done);
-                Ok::<_, VramError>(())
-            },
-        )?;
-        lanes.finish()?;
-        arrival.expect_end()?;
-        Ok(hashes.into_vec())
-    }
+    // The record is genuine: what it states may be allocated.
+    let layout = ImageLayout::for_fields(opened.fields());
+    let table = read_part(image, layout.table_len(), layout.padding_offset())?;
+    let padding = read_part(image, layout.padding_len(), layout.data_offset())?;
+    layout.check_padding(&padding)?;
+    let tags = SegmentTags::from_bytes(opened.fields(), table)?;
+    let image_len = layout.total_len();
+    Ok(Proven { record, opener: opened.with_table(tags)?, key_use, image_len })
+}
+
+/// Writes the data to `space`, each segment opened before, and waits until the device has it.
+fn write_image(
+    _core: &Core,
+    proven: &Proven,
+    image: &mut (dyn Read + Send),
+    space: &Space,
+    watch: &Watch<'_>,
+) -> Result<Vec<vram_seal::SegmentHash>, VramError> {
+    let opener = &proven.opener;
+    let layout = *opener.layout();
+    let windows = space.gpu().windows(layout)?;
+    let hashes = Hashes::new(&layout)?;
+    let arrival = Arrival { windows: &windows, next: Mutex::new((0, image)), proven };
+    let lanes = Lanes::new(space.gpu(), windows.window_len(), windows.buffers());
+    let longest = layout.segment_size().bytes().min(layout.plaintext_len());
+    for_each_segment(
+        windows.threads(),
+        windows.count(),
+        || Ok((lanes.worker(), Zeroizing::new(zeroed(longest)?))),
+        |(worker, scratch), _turn| {
+            watch.go_on()?;
+            let done = arrival.write_window(worker, scratch, space, &hashes)?;
+            watch.advance(done);
+            Ok::<_, VramError>(())
+        },
+    )?;
+    lanes.finish()?;
+    arrival.expect_end()?;
+    Ok(hashes.into_vec())
+}
+
+/// Imports the image in a file.
+pub(crate) fn import_from(
+    core: &Core,
+    request: ImportRequest<'_>,
+    path: &Path,
+) -> Result<SealedShard, VramError> {
+    core.check_open()?;
+    let mut file = open_image(path)?;
+    import(core, request, &mut file).map_err(|error| in_file(path, error))
 }

@@ -8,15 +8,13 @@ use vram_alloc::ByteLen;
 use vram_gpu::DeviceAddress;
 use vram_seal::Protection;
 
-use crate::call::Call;
 use crate::error::VramError;
-use crate::free::FreedReceipt;
 use crate::gate::Refusal;
-use crate::manager::{Core, VramManager, in_use};
-use crate::model::ModelHandle;
+use crate::manager::parts::{Core, in_use};
 use crate::registry::{Entry, View};
 use crate::shard::SealedShard;
 use crate::sync::Deadline;
+use crate::verify;
 use crate::verify::Verify;
 
 /// A promise that a shard stays where it is: while a lease of it lives, the shard is not freed,
@@ -93,193 +91,66 @@ impl Drop for Lease {
     }
 }
 
-impl VramManager {
-    /// Takes out a lease of a shard. Waits for whoever is moving or freeing it just now.
-    ///
-    /// An Authenticated shard is verified in full first if it never was: kernels will read it
-    /// unchecked.
-    ///
-    /// # Errors
-    ///
-    /// Those of a bad handle; [`VramError::Quarantined`]; [`VramError::ShardAltered`] if that
-    /// verification finds it altered (it is in quarantine then); [`VramError::InUse`] if the calling
-    /// thread is moving or freeing the shard itself; [`VramError::HostMemory`],
-    /// [`VramError::Device`], [`VramError::DeviceLost`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use vram_residency::{Protection, SealRequest, VramError, VramManager};
-    ///
-    /// let manager = VramManager::new_mock(1 << 20)?;
-    /// let request = SealRequest::new("llama", 0).protection(Protection::Authenticated);
-    /// let shard = manager.seal(request, b"weights")?;
-    ///
-    /// let lease = manager.lease(&shard)?;
-    /// assert!(lease.device_pointer().is_some());
-    /// assert!(matches!(manager.free_shard(&shard), Err(VramError::InUse { leases: 1, .. })));
-    /// drop(lease);
-    /// manager.free_shard(&shard)?;
-    /// # Ok::<(), VramError>(())
-    /// ```
-    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
-    pub fn lease(&self, shard: &SealedShard) -> Result<Lease, VramError> {
-        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
-        self.core.watched(Call::Lease, id, None, len, || {
-            self.core.lease(shard, Deadline::NEVER, Duration::ZERO)
-        })
+pub(crate) fn lease(
+    core: &Core,
+    handle: &SealedShard,
+    deadline: Deadline,
+    timeout: Duration,
+) -> Result<Lease, VramError> {
+    let entry = core.resolve(handle)?;
+    let pass = entry.gate.shared_until(deadline);
+    let pass = pass.map_err(|refusal| refused(&entry, refusal, timeout))?;
+    core.check_open()?;
+    let view = entry.view()?;
+    entry.check_current(handle)?;
+    entry.not_quarantined()?;
+    view.gpu.ready()?;
+    let plain = view.seal.protection() == Protection::Authenticated;
+    if plain && entry.state().ages.last_verified().is_none() {
+        let verdict = verify::verify_entry(core, &entry, Verify::Segments)?;
+        if !verdict.sound {
+            let segments = verdict.altered.iter().map(|span| span.segment).collect();
+            return Err(VramError::ShardAltered { shard: entry.id.clone(), segments });
+        }
     }
-
-    /// As [`lease`](Self::lease), waiting for others no longer than `timeout`. The verification
-    /// before a first lease is not counted.
-    ///
-    /// # Errors
-    ///
-    /// As [`lease`](Self::lease); [`VramError::TimedOut`].
-    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
-    pub fn lease_within(&self, shard: &SealedShard, timeout: Duration) -> Result<Lease, VramError> {
-        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
-        self.core.watched(Call::Lease, id, None, len, || {
-            self.core.lease(shard, Deadline::within(timeout), timeout)
-        })
-    }
-
-    /// Takes out a lease of every shard of a model, in the order of its plan, or of none.
-    ///
-    /// # Errors
-    ///
-    /// As [`lease`](Self::lease), for the first shard that refuses.
-    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
-    pub fn lease_model(&self, model: &ModelHandle) -> Result<Vec<Lease>, VramError> {
-        let leased = |shard| self.core.lease(shard, Deadline::NEVER, Duration::ZERO);
-        let work = || model.shards().map(leased).collect();
-        self.core.watched(Call::LeaseModel, None, None, model.total().get(), work)
-    }
-
-    /// As [`free_shard`](Self::free_shard), waiting for leases to end, but no longer than `timeout`.
-    /// Others use the shard meanwhile, and can take out new leases, which are waited for too.
-    ///
-    /// # Errors
-    ///
-    /// As [`free_shard`](Self::free_shard), with [`VramError::InUse`] if a lease is still out then;
-    /// [`VramError::TimedOut`] if other calls were still using it.
-    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
-    pub fn free_shard_within(
-        &self,
-        shard: &SealedShard,
-        timeout: Duration,
-    ) -> Result<FreedReceipt, VramError> {
-        let (core, id) = (&self.core, Some(&shard.shard_id));
-        let work = || core.exclusive_within(shard, timeout, |entry| core.free_entry(entry));
-        core.watched_for(Call::Free, id, None, work, |receipt| receipt.bytes.get())
-    }
-
-    /// As [`migrate_shard`](Self::migrate_shard), waiting for leases as
-    /// [`free_shard_within`](Self::free_shard_within) does.
-    ///
-    /// # Errors
-    ///
-    /// As [`migrate_shard`](Self::migrate_shard), with [`VramError::InUse`] if a lease is still out
-    /// then; [`VramError::TimedOut`] if other calls were still using it.
-    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, gpu))]
-    pub fn migrate_shard_within(
-        &self,
-        shard: &SealedShard,
-        gpu: u32,
-        timeout: Duration,
-    ) -> Result<SealedShard, VramError> {
-        let (core, id) = (&self.core, Some(&shard.shard_id));
-        core.watched(Call::Migrate, id, Some(gpu), shard.plaintext_len, || {
-            core.exclusive_within(shard, timeout, |entry| core.migrate_entry(entry, gpu))
-        })
-    }
-
-    /// Keeps a shard from being evicted, until it is unpinned. It can still be freed and moved by
-    /// name. Pinning twice is the same as once.
-    ///
-    /// # Errors
-    ///
-    /// Those of a bad handle.
-    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
-    pub fn pin(&self, shard: &SealedShard) -> Result<(), VramError> {
-        let work = || self.core.set_pinned(shard, true);
-        self.core.watched(Call::Pin, Some(&shard.shard_id), None, 0, work)
-    }
-
-    /// Lets a shard be evicted again.
-    ///
-    /// # Errors
-    ///
-    /// Those of a bad handle.
-    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
-    pub fn unpin(&self, shard: &SealedShard) -> Result<(), VramError> {
-        let work = || self.core.set_pinned(shard, false);
-        self.core.watched(Call::Pin, Some(&shard.shard_id), None, 0, work)
-    }
+    let address = if plain { address(&view) } else { None };
+    let shard = core.handle(&entry);
+    entry.gate.lease(&pass);
+    drop(pass);
+    // From here on dropping it ends the lease.
+    let lease = Lease { entry, shard, address };
+    used(core, &lease.entry);
+    Ok(lease)
 }
 
-impl Core {
-    fn lease(
-        &self,
-        handle: &SealedShard,
-        deadline: Deadline,
-        timeout: Duration,
-    ) -> Result<Lease, VramError> {
-        let entry = self.resolve(handle)?;
-        let pass = entry.gate.shared_until(deadline);
-        let pass = pass.map_err(|refusal| refused(&entry, refusal, timeout))?;
-        self.check_open()?;
-        let view = entry.view()?;
-        entry.check_current(handle)?;
-        entry.not_quarantined()?;
-        view.gpu.ready()?;
-        let plain = view.seal.protection() == Protection::Authenticated;
-        if plain && entry.state().ages.last_verified().is_none() {
-            let verdict = self.verify_entry(&entry, Verify::Segments)?;
-            if !verdict.sound {
-                let segments = verdict.altered.iter().map(|span| span.segment).collect();
-                return Err(VramError::ShardAltered { shard: entry.id.clone(), segments });
-            }
-        }
-        let address = if plain { address(&view) } else { None };
-        let shard = self.handle(&entry);
-        entry.gate.lease(&pass);
-        drop(pass);
-        // From here on dropping it ends the lease.
-        let lease = Lease { entry, shard, address };
-        self.used(&lease.entry);
-        Ok(lease)
-    }
+/// Runs `work` on a handle's shard as its only user, waiting for leases up to a time-out.
+pub(crate) fn exclusive_within<T>(
+    core: &Core,
+    handle: &SealedShard,
+    timeout: Duration,
+    work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
+) -> Result<T, VramError> {
+    let entry = core.resolve(handle)?;
+    let pass = entry.gate.exclusive_until(Deadline::within(timeout));
+    let _pass = pass.map_err(|refusal| refused(&entry, refusal, timeout))?;
+    core.check_open()?;
+    entry.view()?;
+    entry.check_current(handle)?;
+    work(&entry)
+}
 
-    /// Runs `work` on a handle's shard as its only user, waiting for leases up to a time-out.
-    pub(crate) fn exclusive_within<T>(
-        &self,
-        handle: &SealedShard,
-        timeout: Duration,
-        work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
-    ) -> Result<T, VramError> {
-        let entry = self.resolve(handle)?;
-        let pass = entry.gate.exclusive_until(Deadline::within(timeout));
-        let _pass = pass.map_err(|refusal| refused(&entry, refusal, timeout))?;
-        self.check_open()?;
-        entry.view()?;
-        entry.check_current(handle)?;
-        work(&entry)
-    }
+pub(crate) fn set_pinned(core: &Core, handle: &SealedShard, pinned: bool) -> Result<(), VramError> {
+    // Inside the gate: whoever evicts it has either finished or will see this.
+    core.shared(handle, |entry| {
+        entry.standing.set_pinned(pinned);
+        Ok(())
+    })
+}
 
-    fn set_pinned(&self, handle: &SealedShard, pinned: bool) -> Result<(), VramError> {
-        // Inside the gate: whoever evicts it has either finished or will see this.
-        self.shared(handle, |entry| {
-            entry.standing.set_pinned(pinned);
-            Ok(())
-        })
-    }
-
-    /// Notes that a shard was used just now.
-    pub(crate) fn used(&self, entry: &Entry) {
-        let number = self.uses.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
-        entry.standing.used(self.clock.monotonic(), number.saturating_add(1));
-    }
+/// Notes that a shard was used just now.
+pub(crate) fn used(core: &Core, entry: &Entry) {
+    let number = core.uses.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+    entry.standing.used(core.clock.monotonic(), number.saturating_add(1));
 }
 
 /// Where a shard begins in device memory. None where there is no memory to point to: an empty

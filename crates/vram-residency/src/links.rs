@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 
-use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::gpu::Gpu;
 use crate::id::SplitMix;
-use crate::manager::{Core, VramManager};
+use crate::manager::parts::Core;
 use crate::read::zeroed;
 use crate::space::Space;
 use crate::sync::{Mutex, lock};
@@ -87,67 +86,38 @@ impl Links {
     }
 }
 
-impl VramManager {
-    /// Sends a pattern over every link between two GPUs, in both directions, and looks whether it
-    /// arrived. A link that lies is staged through the host from then on, as is one that a
-    /// migration caught lying; a later probe does not bring it back.
-    ///
-    /// Takes up to 1 MiB of each GPU meanwhile. A link that cannot be probed, for lack of room or
-    /// because a device fails, is reported as [`LinkState::Unknown`] with the reason.
-    #[must_use]
-    #[tracing::instrument(level = "info", skip_all)]
-    pub fn probe_links(&self) -> Vec<LinkReport> {
-        let core = &self.core;
-        let mut reports = Vec::new();
-        let probed = core.watched(Call::ProbeLinks, None, None, 0, || {
-            for source in &core.gpus {
-                for target in core.gpus.iter().filter(|target| target.index != source.index) {
-                    reports.push(core.probe(source, target));
-                }
+fn probe(core: &Core, source: &Arc<Gpu>, target: &Arc<Gpu>) -> LinkReport {
+    let mut report = LinkReport {
+        source: source.index,
+        target: target.index,
+        state: LinkState::Staged,
+        probed: ByteLen::ZERO,
+        error: None,
+    };
+    if let Err(error) = core.check_open() {
+        (report.state, report.error) = (LinkState::Unknown, Some(error));
+    } else if core.links.is_distrusted(source.index, target.index) {
+        report.state = LinkState::Distrusted;
+    } else if target.device.can_copy_from_peer(&*source.device) {
+        match send(source, target) {
+            Ok((len, true)) => (report.state, report.probed) = (LinkState::Direct, len),
+            Ok((len, false)) => {
+                distrust(core, source.index, target.index);
+                (report.state, report.probed) = (LinkState::Distrusted, len);
             }
-            Ok::<_, VramError>(())
-        });
-        debug_assert!(probed.is_ok(), "what went wrong is in the reports");
-        reports
+            Err(VramError::Device { source, .. })
+                if matches!(*source, vram_gpu::GpuError::PeerUnsupported { .. }) => {}
+            Err(error) => (report.state, report.error) = (LinkState::Unknown, Some(error)),
+        }
     }
+    report
 }
 
-impl Core {
-    fn probe(&self, source: &Arc<Gpu>, target: &Arc<Gpu>) -> LinkReport {
-        let mut report = LinkReport {
-            source: source.index,
-            target: target.index,
-            state: LinkState::Staged,
-            probed: ByteLen::ZERO,
-            error: None,
-        };
-        if let Err(error) = self.check_open() {
-            (report.state, report.error) = (LinkState::Unknown, Some(error));
-        } else if self.links.is_distrusted(source.index, target.index) {
-            report.state = LinkState::Distrusted;
-        } else if target.device.can_copy_from_peer(&*source.device) {
-            match send(source, target) {
-                Ok((len, true)) => (report.state, report.probed) = (LinkState::Direct, len),
-                Ok((len, false)) => {
-                    self.distrust(source.index, target.index);
-                    (report.state, report.probed) = (LinkState::Distrusted, len);
-                }
-                Err(VramError::Device { source, .. })
-                    if matches!(*source, vram_gpu::GpuError::PeerUnsupported { .. }) => {}
-                Err(error) => (report.state, report.error) = (LinkState::Unknown, Some(error)),
-            }
-        }
-        report
-    }
-}
-
-impl Core {
-    /// From now on what goes this way is staged through the host.
-    pub(crate) fn distrust(&self, source: u32, target: u32) {
-        if self.links.distrust(source, target) {
-            tracing::error!(source, target, "direct copies arrive altered, staging from now on");
-            self.events.emit(EventKind::LinkDistrusted { from: source, to: target });
-        }
+/// From now on what goes this way is staged through the host.
+pub(crate) fn distrust(core: &Core, source: u32, target: u32) {
+    if core.links.distrust(source, target) {
+        tracing::error!(source, target, "direct copies arrive altered, staging from now on");
+        core.events.emit(EventKind::LinkDistrusted { from: source, to: target });
     }
 }
 
@@ -191,4 +161,15 @@ fn send_between(
     })?;
     there.read(to.range(), &mut arrived).map_err(|error| target.failed(error))?;
     Ok((len, arrived == pattern))
+}
+
+/// Probes every pair of GPUs, both ways.
+pub(crate) fn probe_all(core: &Core) -> Vec<LinkReport> {
+    let mut reports = Vec::new();
+    for source in &core.gpus {
+        for target in core.gpus.iter().filter(|target| target.index != source.index) {
+            reports.push(probe(core, source, target));
+        }
+    }
+    reports
 }

@@ -10,9 +10,9 @@ use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::id::ShardId;
-use crate::manager::Core;
+use crate::manager::parts::Core;
 use crate::model_moves::WakeModelError;
-use crate::park::WakeError;
+use crate::park::wake_error::WakeError;
 use crate::sync::{Mutex, lock};
 
 /// The upper ends of the histogram's buckets, inclusive; one more is without end.
@@ -134,59 +134,16 @@ impl Coded for WakeModelError {
     }
 }
 
-impl Core {
-    /// Carries out a public call: counts it, its time and the `bytes` it handled, or its failure,
-    /// and tells of a refusal. Around the whole of the call, once: what a call does by way of
-    /// others is not counted for those.
-    pub(crate) fn watched<T, E: Coded>(
-        &self,
-        call: Call,
-        shard: Option<&ShardId>,
-        gpu: Option<u32>,
-        bytes: u64,
-        work: impl FnOnce() -> Result<T, E>,
-    ) -> Result<T, E> {
-        self.watched_for(call, shard, gpu, work, |_outcome| bytes)
-    }
-
-    /// As [`watched`](Self::watched), where the outcome says how many bytes it was.
-    pub(crate) fn watched_for<T, E: Coded>(
-        &self,
-        call: Call,
-        shard: Option<&ShardId>,
-        gpu: Option<u32>,
-        work: impl FnOnce() -> Result<T, E>,
-        bytes: impl FnOnce(&T) -> u64,
-    ) -> Result<T, E> {
-        let mut under_way = UnderWay {
-            core: self,
-            call,
-            shard,
-            gpu,
-            start: Instant::now(),
-            bytes: 0,
-            code: Some(PANIC),
-        };
-        let outcome = work();
-        match &outcome {
-            Ok(done) => (under_way.code, under_way.bytes) = (None, bytes(done)),
-            Err(error) => under_way.code = Some(error.code()),
-        }
-        drop(under_way);
-        outcome
-    }
-}
-
 /// One call under way. Dropped, it ended: also when a panic passes through.
-struct UnderWay<'a> {
-    core: &'a Core,
-    call: Call,
-    shard: Option<&'a ShardId>,
-    gpu: Option<u32>,
-    start: Instant,
-    bytes: u64,
+pub(crate) struct UnderWay<'a> {
+    pub(crate) core: &'a Core,
+    pub(crate) call: Call,
+    pub(crate) shard: Option<&'a ShardId>,
+    pub(crate) gpu: Option<u32>,
+    pub(crate) start: Instant,
+    pub(crate) bytes: u64,
     /// What became of it, if it failed.
-    code: Option<&'static str>,
+    pub(crate) code: Option<&'static str>,
 }
 
 impl Drop for UnderWay<'_> {

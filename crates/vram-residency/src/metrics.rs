@@ -1,6 +1,6 @@
 //! Figures for whoever watches from outside: plain, and as Prometheus scrapes them.
 
-mod prometheus;
+pub(crate) mod prometheus;
 
 use core::fmt;
 use core::time::Duration;
@@ -9,12 +9,14 @@ use vram_alloc::ByteLen;
 use vram_gpu::DeviceUuid;
 
 use crate::call::Call;
-use crate::manager::{Core, VramManager};
+use crate::manager::parts::Core;
 use crate::meter::BUCKETS;
 use crate::parked::ParkCapacity;
 use crate::report::GpuCapacity;
-use crate::scrub::ScrubMetrics;
+use crate::scrub::totals;
+use crate::scrub::totals::ScrubMetrics;
 use crate::sink::SinkCounts;
+use crate::{age, report, reservation};
 
 /// What a manager holds and what its calls cost, in plain figures. `Display` is the text that
 /// Prometheus scrapes.
@@ -137,77 +139,55 @@ impl fmt::Display for Metrics {
     }
 }
 
-impl VramManager {
-    /// What this manager holds and what its calls cost. Calls go on meanwhile and wait for nothing
-    /// but the moment in which a GPU's holes are counted.
-    ///
-    /// ```
-    /// use vram_residency::{Call, VramManager};
-    ///
-    /// let manager = VramManager::new_mock(1 << 20)?;
-    /// let _shard = manager.seal_model("llama-3-8b", 0, &[0; 1000])?;
-    /// let metrics = manager.metrics();
-    /// assert_eq!(metrics.call(Call::Seal).map(|seal| seal.bytes.get()), Some(1000));
-    /// assert!(metrics.to_prometheus().contains("vram_call_bytes_total{call=\"seal\"} 1000\n"));
-    /// # Ok::<(), vram_residency::VramError>(())
-    /// ```
-    #[must_use]
-    pub fn metrics(&self) -> Metrics {
-        self.core.metrics()
+pub(crate) fn metrics(core: &Core) -> Metrics {
+    let ages = age::ages(core);
+    let oldest = |gpu: u32| {
+        let served = ages.iter().filter(|age| age.gpu == gpu && age.served);
+        served.map(|age| age.unverified).max()
+    };
+    let report = report::report(core);
+    let distrusted = report.distrusted_links.len();
+    let gpus = report.gpus.into_iter().map(|gpu| GpuMetrics {
+        oldest_unverified: oldest(gpu.capacity.gpu),
+        capacity: gpu.capacity,
+        name: gpu.name,
+        uuid: gpu.uuid,
+        shard_count: gpu.shard_count,
+        quarantined: gpu.quarantined,
+        lost: gpu.lost.is_some(),
+    });
+    let reservations = reservation::reservations(core);
+    let open = reservations.iter().flat_map(|one| &one.remaining);
+    let reserved = open.fold(ByteLen::ZERO, |sum, (_gpu, bytes)| sum.saturating_add(*bytes));
+    Metrics {
+        gpus: gpus.collect(),
+        park: core.registry.parked.capacity(),
+        reservations: u64::try_from(reservations.len()).unwrap_or(u64::MAX),
+        reserved,
+        distrusted_links: u64::try_from(distrusted).unwrap_or(u64::MAX),
+        scrub: totals::scrub_metrics(core),
+        calls: call_metrics(core),
+        events: core.events.emitted(),
+        sinks: core.events.counts(),
     }
 }
 
-impl Core {
-    fn metrics(&self) -> Metrics {
-        let ages = self.ages();
-        let oldest = |gpu: u32| {
-            let served = ages.iter().filter(|age| age.gpu == gpu && age.served);
-            served.map(|age| age.unverified).max()
-        };
-        let report = self.report();
-        let distrusted = report.distrusted_links.len();
-        let gpus = report.gpus.into_iter().map(|gpu| GpuMetrics {
-            oldest_unverified: oldest(gpu.capacity.gpu),
-            capacity: gpu.capacity,
-            name: gpu.name,
-            uuid: gpu.uuid,
-            shard_count: gpu.shard_count,
-            quarantined: gpu.quarantined,
-            lost: gpu.lost.is_some(),
-        });
-        let reservations = self.reservations();
-        let open = reservations.iter().flat_map(|one| &one.remaining);
-        let reserved = open.fold(ByteLen::ZERO, |sum, (_gpu, bytes)| sum.saturating_add(*bytes));
-        Metrics {
-            gpus: gpus.collect(),
-            park: self.registry.parked.capacity(),
-            reservations: u64::try_from(reservations.len()).unwrap_or(u64::MAX),
-            reserved,
-            distrusted_links: u64::try_from(distrusted).unwrap_or(u64::MAX),
-            scrub: self.scrub_metrics(),
-            calls: self.call_metrics(),
-            events: self.events.emitted(),
-            sinks: self.events.counts(),
-        }
-    }
-
-    fn call_metrics(&self) -> Vec<CallMetrics> {
-        let failures = self.meters.failures();
-        let failures_of = |call: Call| {
-            failures
-                .iter()
-                .filter(move |((failed, _code), _count)| *failed == call)
-                .map(|((_call, code), count)| FailureCount { code: (*code).into(), count: *count })
-                .collect()
-        };
-        let readings = self.meters.read().into_iter().map(|reading| CallMetrics {
-            call: reading.call,
-            count: reading.buckets.iter().fold(0, |sum, count| sum.saturating_add(*count)),
-            failures: failures_of(reading.call),
-            bytes: ByteLen::new(reading.bytes),
-            time: Duration::from_nanos(reading.nanos),
-            buckets: reading.buckets,
-        });
-        readings.collect()
-    }
+fn call_metrics(core: &Core) -> Vec<CallMetrics> {
+    let failures = core.meters.failures();
+    let failures_of = |call: Call| {
+        failures
+            .iter()
+            .filter(move |((failed, _code), _count)| *failed == call)
+            .map(|((_call, code), count)| FailureCount { code: (*code).into(), count: *count })
+            .collect()
+    };
+    let readings = core.meters.read().into_iter().map(|reading| CallMetrics {
+        call: reading.call,
+        count: reading.buckets.iter().fold(0, |sum, count| sum.saturating_add(*count)),
+        failures: failures_of(reading.call),
+        bytes: ByteLen::new(reading.bytes),
+        time: Duration::from_nanos(reading.nanos),
+        buckets: reading.buckets,
+    });
+    readings.collect()
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, Piece};
 
 use crate::shard::SealedShard;
-use crate::source::{FileSource, Source, SourceError};
+use crate::source::file::FileSource;
+use crate::source::{Source, SourceError};
 
 /// The files of a model, by the numbers that its plan uses.
 ///

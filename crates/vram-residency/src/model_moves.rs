@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, Piece};
 
-use crate::admit::GpuChoice;
-use crate::call::Call;
+use crate::admit::request::GpuChoice;
 use crate::error::VramError;
-use crate::evict::{Goal, RoomMaking};
-use crate::manager::{Core, VramManager, in_use};
+use crate::evict::RoomMaking;
+use crate::evict::plan::Goal;
+use crate::manager::parts::{Core, in_use};
 use crate::model::{ModelHandle, ModelPiece};
 use crate::park::device_panicked;
 use crate::parked::ParkedShard;
@@ -23,6 +23,7 @@ use crate::registry::Entry;
 use crate::shard::SealedShard;
 use crate::space::Space;
 use crate::verify::{Verdict, Verify};
+use crate::{admit, evict, migrate, park, verify};
 
 /// How often all shards of a model are asked for at once while others read them, before that is
 /// taken for an answer.
@@ -115,217 +116,186 @@ pub struct ModelVerdict {
     pub shards: Vec<Verdict>,
 }
 
-impl VramManager {
-    /// Parks every shard of a model, or none: see [`park`](Self::park). All of them are kept from
-    /// readers until the last one is in host memory.
-    ///
-    /// # Errors
-    ///
-    /// As [`park`](Self::park), for the first shard that cannot be parked. Every shard is then
-    /// where it was.
-    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
-    pub fn park_model(&self, model: &ModelHandle) -> Result<ParkedModel, VramError> {
-        let core = &self.core;
-        let work = || {
-            core.exclusive_all(model, |entries| {
-                let mut copies = Vec::new();
-                for entry in entries {
-                    copies.push(core.host_copy(entry)?);
-                }
-                Ok(copies.into_iter().map(|copy| core.leave(copy)).collect::<Vec<_>>())
-            })
-        };
-        let shards = core.watched(Call::ParkModel, None, None, model.total().get(), work)?;
-        let pieces = model.pieces.iter().zip(shards);
-        let pieces =
-            pieces.map(|(piece, parked)| ParkedPiece { piece: piece.piece.clone(), parked });
-        Ok(ParkedModel { model_id: Arc::clone(&model.model_id), pieces: pieces.collect() })
-    }
-
-    /// Makes every shard of a parked model resident again, or none: see [`wake`](Self::wake). All
-    /// are placed before the first is written.
-    ///
-    /// # Errors
-    ///
-    /// [`WakeModelError`] with the parked model, as it was, and the reason: as
-    /// [`wake`](Self::wake), for the first shard that cannot be woken.
-    #[tracing::instrument(level = "info", skip_all, fields(pieces = parked.pieces.len()))]
-    pub fn wake_model(
-        &self,
-        parked: ParkedModel,
-        gpus: GpuChoice,
-    ) -> Result<ModelHandle, WakeModelError> {
-        let core = &self.core;
-        let work = || {
-            let copied = catch_unwind(AssertUnwindSafe(|| core.wake_all(&parked, gpus)));
-            let copied = copied.unwrap_or_else(|_panic| Err(device_panicked(core, gpus)));
-            let spaces = match copied {
-                Ok(spaces) => spaces,
-                Err(error) => return Err(WakeModelError { failed: Box::new((parked, error)) }),
-            };
-            let ParkedModel { model_id, pieces } = parked;
-            let pieces = pieces.into_iter().zip(spaces).map(|(piece, space)| ModelPiece {
-                piece: piece.piece,
-                shard: core.return_to(piece.parked, space, false),
-            });
-            Ok(ModelHandle { model_id, pieces: pieces.collect() })
-        };
-        let bytes = |model: &ModelHandle| model.total().get();
-        core.watched_for(Call::WakeModel, None, gpus.named(), work, bytes)
-    }
-
-    /// Moves every shard of a model to one GPU, or none: see
-    /// [`migrate_shard`](Self::migrate_shard). The target needs room for all that is not there
-    /// yet; the old places are given up once everything arrived.
-    ///
-    /// # Errors
-    ///
-    /// As [`migrate_shard`](Self::migrate_shard), for the first shard that cannot be moved. Every
-    /// shard is then where it was.
-    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len(), gpu))]
-    pub fn migrate_model(&self, model: &ModelHandle, gpu: u32) -> Result<ModelHandle, VramError> {
-        let work = || self.core.migrate_model(model, gpu);
-        let bytes = model.total().get();
-        let shards = self.core.watched(Call::MigrateModel, None, Some(gpu), bytes, work)?;
-        Ok(refreshed(model, shards))
-    }
-
-    /// Verifies every shard of a model as thoroughly as asked: see [`verify`](Self::verify).
-    ///
-    /// # Errors
-    ///
-    /// As [`verify`](Self::verify), for the first shard that cannot be verified. That one is
-    /// altered is an answer, not an error.
-    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
-    pub fn verify_model(
-        &self,
-        model: &ModelHandle,
-        level: Verify,
-    ) -> Result<ModelVerdict, VramError> {
-        let work = || {
-            let verdicts: Result<Vec<_>, _> =
-                model.shards().map(|shard| self.core.verify(shard, level)).collect();
-            let shards = verdicts?;
-            Ok(ModelVerdict { sound: shards.iter().all(|verdict| verdict.sound), shards })
-        };
-        let bytes = |verdict: &ModelVerdict| {
-            let add = |sum: u64, one: &Verdict| sum.saturating_add(one.checked_bytes.get());
-            verdict.shards.iter().fold(0, add)
-        };
-        self.core.watched_for(Call::VerifyModel, None, None, work, bytes)
-    }
-}
-
-fn refreshed(model: &ModelHandle, shards: Vec<SealedShard>) -> ModelHandle {
+pub(crate) fn refreshed(model: &ModelHandle, shards: Vec<SealedShard>) -> ModelHandle {
     let pieces = model.pieces.iter().zip(shards);
     let pieces = pieces.map(|(piece, shard)| ModelPiece { piece: piece.piece.clone(), shard });
     ModelHandle { model_id: Arc::clone(&model.model_id), pieces: pieces.collect() }
 }
 
-impl Core {
-    fn migrate_model(&self, model: &ModelHandle, gpu: u32) -> Result<Vec<SealedShard>, VramError> {
-        let target = Arc::clone(self.gpu(gpu)?);
-        self.exclusive_all(model, |entries| {
-            let mut copies = Vec::new();
-            for entry in entries {
-                entry.not_quarantined()?;
-                let view = entry.view()?;
-                let away = view.gpu.index != target.index;
-                let copy = if away {
-                    view.gpu.ready()?;
-                    let space = self.place_for(entry, &target)?;
-                    Some(self.copy_to(entry, &view, space)?)
-                } else {
-                    None
-                };
-                copies.push(copy);
+pub(crate) fn migrate_model(
+    core: &Core,
+    model: &ModelHandle,
+    gpu: u32,
+) -> Result<Vec<SealedShard>, VramError> {
+    let target = Arc::clone(core.gpu(gpu)?);
+    exclusive_all(core, model, |entries| {
+        let mut copies = Vec::new();
+        for entry in entries {
+            entry.not_quarantined()?;
+            let view = entry.view()?;
+            let away = view.gpu.index != target.index;
+            let copy = if away {
+                view.gpu.ready()?;
+                let space = evict::place_for(core, entry, &target)?;
+                Some(migrate::copy_to(core, entry, &view, space)?)
+            } else {
+                None
+            };
+            copies.push(copy);
+        }
+        let moved = entries.iter().zip(copies).map(|(entry, copy)| {
+            if let Some(space) = copy {
+                migrate::settle_in(core, entry, space);
             }
-            let moved = entries.iter().zip(copies).map(|(entry, copy)| {
-                if let Some(space) = copy {
-                    self.settle_in(entry, space);
-                }
-                self.handle(entry)
+            core.handle(entry)
+        });
+        Ok(moved.collect())
+    })
+}
+
+/// Copies all shards of a parked model to GPUs, verified there. Nothing counts yet.
+fn wake_all(core: &Core, parked: &ParkedModel, gpus: GpuChoice) -> Result<Vec<Space>, VramError> {
+    let gpus = admit::choose(core, gpus)?;
+    for piece in &parked.pieces {
+        park::check_own(core, &piece.parked)?;
+    }
+    let lens: Vec<_> = parked.pieces.iter().map(|piece| piece.parked.plaintext_len()).collect();
+    let priorities =
+        parked.pieces.iter().map(|piece| piece.parked.copy.entry.standing.claim.priority);
+    let room = RoomMaking::none(priorities.min().unwrap_or(0));
+    let mut spaces = evict::with_room(core, &gpus, Goal::Pieces(&lens), room, || {
+        let place = |len: &ByteLen| {
+            let mut refusal = None;
+            let space = gpus.iter().find_map(|gpu| {
+                gpu.place(*len).map_err(|error| refusal.get_or_insert(error).clone()).ok()
             });
-            Ok(moved.collect())
-        })
+            let unknown = || VramError::UnknownGpu { gpu: 0, count: core.gpu_count() };
+            space.ok_or_else(|| refusal.unwrap_or_else(unknown))
+        };
+        lens.iter().map(place).collect::<Result<Vec<_>, _>>()
+    })?;
+    for (piece, space) in parked.pieces.iter().zip(&mut spaces) {
+        park::copy_into(core, &piece.parked, space)?;
     }
+    Ok(spaces)
+}
 
-    /// Copies all shards of a parked model to GPUs, verified there. Nothing counts yet.
-    fn wake_all(&self, parked: &ParkedModel, gpus: GpuChoice) -> Result<Vec<Space>, VramError> {
-        let gpus = self.choose(gpus)?;
-        for piece in &parked.pieces {
-            self.check_own(&piece.parked)?;
-        }
-        let lens: Vec<_> = parked.pieces.iter().map(|piece| piece.parked.plaintext_len()).collect();
-        let priorities =
-            parked.pieces.iter().map(|piece| piece.parked.copy.entry.standing.claim.priority);
-        let room = RoomMaking::none(priorities.min().unwrap_or(0));
-        let mut spaces = self.with_room(&gpus, Goal::Pieces(&lens), room, || {
-            let place = |len: &ByteLen| {
-                let mut refusal = None;
-                let space = gpus.iter().find_map(|gpu| {
-                    gpu.place(*len).map_err(|error| refusal.get_or_insert(error).clone()).ok()
-                });
-                let unknown = || VramError::UnknownGpu { gpu: 0, count: self.gpu_count() };
-                space.ok_or_else(|| refusal.unwrap_or_else(unknown))
-            };
-            lens.iter().map(place).collect::<Result<Vec<_>, _>>()
-        })?;
-        for (piece, space) in parked.pieces.iter().zip(&mut spaces) {
-            self.copy_into(&piece.parked, space)?;
-        }
-        Ok(spaces)
-    }
+/// Runs `work` on all shards of a model as their only user.
+///
+/// A thread that is inside one gate does not wait at another, or two such threads could wait
+/// for each other. So all gates are tried, and if one is occupied, all are left and that one is
+/// waited for first.
+fn exclusive_all<T>(
+    core: &Core,
+    model: &ModelHandle,
+    work: impl FnOnce(&[Arc<Entry>]) -> Result<T, VramError>,
+) -> Result<T, VramError> {
+    let named: Result<Vec<_>, VramError> =
+        model.shards().map(|shard| Ok((shard, core.resolve(shard)?))).collect();
+    exclusive_among(named?, work)
+}
 
-    /// Runs `work` on all shards of a model as their only user.
-    ///
-    /// A thread that is inside one gate does not wait at another, or two such threads could wait
-    /// for each other. So all gates are tried, and if one is occupied, all are left and that one is
-    /// waited for first.
-    fn exclusive_all<T>(
-        &self,
-        model: &ModelHandle,
-        work: impl FnOnce(&[Arc<Entry>]) -> Result<T, VramError>,
-    ) -> Result<T, VramError> {
-        let named: Result<Vec<_>, VramError> =
-            model.shards().map(|shard| Ok((shard, self.resolve(shard)?))).collect();
-        Self::exclusive_among(named?, work)
-    }
-
-    /// As [`exclusive_all`](Self::exclusive_all), on shards that were found already.
-    pub(crate) fn exclusive_among<T>(
-        named: Vec<(&SealedShard, Arc<Entry>)>,
-        work: impl FnOnce(&[Arc<Entry>]) -> Result<T, VramError>,
-    ) -> Result<T, VramError> {
-        let (shards, entries): (Vec<_>, Vec<_>) = named.into_iter().unzip();
-        let (mut first, mut tries) = (0, TRIES);
-        loop {
-            let mut passes = Vec::new();
-            let others = (0..entries.len()).filter(|index| *index != first);
-            let order = core::iter::once(first).chain(others);
-            let mut refused = None;
-            for (index, entry) in order.filter_map(|index| Some((index, entries.get(index)?))) {
-                match entry.gate.exclusive() {
-                    Ok(pass) => passes.push(pass),
-                    Err(busy) => {
-                        refused = Some((index, in_use(entry, busy), busy.leases > 0));
-                        break;
-                    }
+/// As [`exclusive_all`](Self::exclusive_all), on shards that were found already.
+pub(crate) fn exclusive_among<T>(
+    named: Vec<(&SealedShard, Arc<Entry>)>,
+    work: impl FnOnce(&[Arc<Entry>]) -> Result<T, VramError>,
+) -> Result<T, VramError> {
+    let (shards, entries): (Vec<_>, Vec<_>) = named.into_iter().unzip();
+    let (mut first, mut tries) = (0, TRIES);
+    loop {
+        let mut passes = Vec::new();
+        let others = (0..entries.len()).filter(|index| *index != first);
+        let order = core::iter::once(first).chain(others);
+        let mut refused = None;
+        for (index, entry) in order.filter_map(|index| Some((index, entries.get(index)?))) {
+            match entry.gate.exclusive() {
+                Ok(pass) => passes.push(pass),
+                Err(busy) => {
+                    refused = Some((index, in_use(entry, busy), busy.leases > 0));
+                    break;
                 }
             }
-            let Some((index, error, leased)) = refused else {
-                for (entry, shard) in entries.iter().zip(shards) {
-                    entry.view()?;
-                    entry.check_current(shard)?;
-                }
-                return work(&entries);
-            };
-            tries = tries.saturating_sub(1);
-            // Leased, or this very thread is in the way: no use in waiting.
-            if leased || passes.is_empty() || tries == 0 {
-                return Err(error);
-            }
-            first = index;
         }
+        let Some((index, error, leased)) = refused else {
+            for (entry, shard) in entries.iter().zip(shards) {
+                entry.view()?;
+                entry.check_current(shard)?;
+            }
+            return work(&entries);
+        };
+        tries = tries.saturating_sub(1);
+        // Leased, or this very thread is in the way: no use in waiting.
+        if leased || passes.is_empty() || tries == 0 {
+            return Err(error);
+        }
+        first = index;
+    }
+}
+
+/// The model with a fresh handle of each of its shards.
+pub(crate) fn refresh(core: &Core, model: &ModelHandle) -> Result<ModelHandle, VramError> {
+    core.check_open()?;
+    let pieces = model.pieces.iter().map(|made| {
+        core.marker.check(&made.shard)?;
+        let id = &made.shard.shard_id;
+        let entry = core.registry.get(id).filter(|entry| entry.is_resident());
+        let entry = entry.ok_or_else(|| VramError::ShardFreed { shard: id.clone() })?;
+        Ok(ModelPiece { piece: made.piece.clone(), shard: core.handle(&entry) })
+    });
+    let pieces = pieces.collect::<Result<_, VramError>>()?;
+    Ok(ModelHandle { model_id: Arc::clone(&model.model_id), pieces })
+}
+
+/// Parks all shards of a model, or none.
+pub(crate) fn park(core: &Core, model: &ModelHandle) -> Result<ParkedModel, VramError> {
+    let shards = exclusive_all(core, model, |entries| {
+        let mut copies = Vec::new();
+        for entry in entries {
+            copies.push(park::host_copy(core, entry)?);
+        }
+        Ok(copies.into_iter().map(|copy| park::leave(core, copy)).collect::<Vec<_>>())
+    })?;
+    let pieces = model.pieces.iter().zip(shards);
+    let pieces = pieces.map(|(piece, parked)| ParkedPiece { piece: piece.piece.clone(), parked });
+    Ok(ParkedModel { model_id: Arc::clone(&model.model_id), pieces: pieces.collect() })
+}
+
+/// Wakes all shards of a model, or none: then the parked model comes back as it was.
+pub(crate) fn wake(
+    core: &Core,
+    parked: ParkedModel,
+    gpus: GpuChoice,
+) -> Result<ModelHandle, WakeModelError> {
+    let copied = catch_unwind(AssertUnwindSafe(|| wake_all(core, &parked, gpus)));
+    let copied = copied.unwrap_or_else(|_panic| Err(device_panicked(core, gpus)));
+    let spaces = match copied {
+        Ok(spaces) => spaces,
+        Err(error) => return Err(WakeModelError { failed: Box::new((parked, error)) }),
+    };
+    let ParkedModel { model_id, pieces } = parked;
+    let pieces = pieces.into_iter().zip(spaces).map(|(piece, space)| ModelPiece {
+        piece: piece.piece,
+        shard: park::return_to(core, piece.parked, space, false),
+    });
+    Ok(ModelHandle { model_id, pieces: pieces.collect() })
+}
+
+/// Verifies all shards of a model.
+pub(crate) fn verify(
+    core: &Core,
+    model: &ModelHandle,
+    level: Verify,
+) -> Result<ModelVerdict, VramError> {
+    let verdicts: Result<Vec<_>, _> =
+        model.shards().map(|shard| verify::verify(core, shard, level)).collect();
+    let shards = verdicts?;
+    Ok(ModelVerdict { sound: shards.iter().all(|verdict| verdict.sound), shards })
+}
+
+impl ModelVerdict {
+    /// Device bytes that were checked.
+    pub(crate) fn checked_bytes(&self) -> u64 {
+        let add = |sum: u64, one: &Verdict| sum.saturating_add(one.checked_bytes.get());
+        self.shards.iter().fold(0, add)
     }
 }

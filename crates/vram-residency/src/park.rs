@@ -12,8 +12,8 @@
 //! The shard keeps its id, its seal and its record: what it is woken as is compared with the very
 //! record that it was parked under, so no altered byte comes back as a valid one.
 
-mod host_copy;
-mod wake_error;
+pub(crate) mod host_copy;
+pub(crate) mod wake_error;
 
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -23,25 +23,24 @@ use vram_alloc::{ByteLen, GpuIndex};
 use vram_gpu::GpuError;
 use vram_seal::{Protection, SegmentCollector};
 
-use crate::admit::GpuChoice;
+use crate::admit::request::GpuChoice;
 use crate::age::Moment;
 use crate::backup::Backup;
 use crate::builder::VramManagerBuilder;
-use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
-use crate::manager::{Core, VramManager};
+use crate::manager::parts::Core;
 use crate::outward::Outward;
-use crate::parked::{HostCopy, Listed, ParkCapacity, ParkedShard};
+use crate::park::host_copy::parked_params;
+pub use crate::park::wake_error::WakeError;
+use crate::parked::{HostCopy, Listed, ParkedShard};
 use crate::read::zeroed;
 use crate::registry::{Entry, Seal, State, View};
 use crate::shard::SealedShard;
 use crate::space::Space;
 use crate::transition::convert::Convert;
 use crate::transition::{Anew, altered};
-
-use host_copy::parked_params;
-pub use wake_error::WakeError;
+use crate::{evict, transition};
 
 impl VramManagerBuilder {
     /// Sets how much host memory parked shards may take. Default: no limit.
@@ -51,222 +50,148 @@ impl VramManagerBuilder {
     }
 }
 
-impl VramManager {
-    /// Takes a shard off its GPU and into host memory, encrypted. Every segment is verified on the
-    /// way, and the device bytes are wiped afterwards. Of a GPU that is lost, the shard's
-    /// [backup](Self::back_up) is taken, if there is one.
-    ///
-    /// The value that comes out is the shard from then on: [`wake`](Self::wake) makes it resident
-    /// again, dropping it gives it up. Handles answer [`VramError::Parked`] meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// Those of a bad handle; [`VramError::InUse`]; [`VramError::Quarantined`];
-    /// [`VramError::ParkLimit`]; [`VramError::ShardAltered`] if the device bytes are not those
-    /// that were sealed (the shard is in quarantine then); [`VramError::Seal`] if the key of an
-    /// Authenticated shard is no longer in the ring; [`VramError::HostMemory`],
-    /// [`VramError::Device`], [`VramError::DeviceLost`]. The shard is then where it was.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use vram_residency::VramManager;
-    ///
-    /// let manager = VramManager::new_mock_multi_gpu(vec![1 << 20, 1 << 20])?;
-    /// let shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
-    /// let parked = manager.park(&shard)?;
-    /// assert_eq!(manager.get_used_vram(0)?, 0);
-    ///
-    /// let shard = manager.wake(parked, 1)?;
-    /// assert_eq!(manager.unseal_model(&shard)?, b"weights");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
-    pub fn park(&self, shard: &SealedShard) -> Result<ParkedShard, VramError> {
-        let core = &self.core;
-        core.watched(Call::Park, Some(&shard.shard_id), None, shard.plaintext_len, || {
-            core.exclusive(shard, |entry| core.park_entry(entry))
-        })
+/// Parks a shard. The caller is exclusive at its gate. On any failure it is where it was.
+pub(crate) fn park_entry(core: &Core, entry: &Arc<Entry>) -> Result<ParkedShard, VramError> {
+    if entry.view()?.gpu.lost().is_some() {
+        // Out of reach there; a backup is all that can be taken anywhere else. In one step: a
+        // reset, which asks at no gate, takes what it finds.
+        let mut state = entry.state();
+        let backup = if state.space.is_some() { state.copies.backup.take() } else { None };
+        if let Some(backup) = backup {
+            // What was found on the device goes with it: the copy is of before.
+            state.quarantine = None;
+            let copy = backup.into_copy(Arc::clone(entry));
+            let listed = core.registry.list(entry);
+            let space = state.vacate(copy.charge.len());
+            drop(state);
+            return Ok(left(core, copy, listed, space));
+        }
     }
+    Ok(leave(core, host_copy(core, entry)?))
+}
 
-    /// Makes a parked shard resident again, on any GPU: the same id, the same seal, the same
-    /// bytes. Every segment is verified where it arrived, always. Handles from before it was parked
-    /// are good again.
-    ///
-    /// # Errors
-    ///
-    /// [`WakeError`] with the parked shard, as it was, and the reason:
-    /// [`VramError::ForeignHandle`] if another manager parked it; [`VramError::UnknownGpu`];
-    /// [`VramError::InsufficientVram`]; [`VramError::ParkedAltered`] if the host copy is not what
-    /// was parked; [`VramError::WriteNotKept`] if it does not arrive as it was sent;
-    /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`].
-    #[tracing::instrument(level = "info", skip_all, fields(shard = %parked.shard_id(), gpu, bytes = parked.plaintext_len().get()))]
-    pub fn wake(&self, parked: ParkedShard, gpu: u32) -> Result<SealedShard, WakeError> {
-        let core = &self.core;
-        let (id, bytes) = (parked.shard_id().clone(), parked.plaintext_len().get());
-        core.watched(Call::Wake, Some(&id), Some(gpu), bytes, || {
-            // A panic of the device must not take the shard with it.
-            let copied = catch_unwind(AssertUnwindSafe(|| core.copy_back(&parked, gpu)));
-            let copied =
-                copied.unwrap_or_else(|_panic| Err(device_panicked(core, GpuChoice::One(gpu))));
-            match copied {
-                Ok(space) => Ok(core.return_to(parked, space, false)),
-                Err(error) => Err(WakeError::new(parked, error)),
-            }
-        })
+/// Lets a shard that was copied to host memory leave its GPU. The caller is exclusive at its
+/// gate, and was when it was copied.
+pub(crate) fn leave(core: &Core, copy: HostCopy) -> ParkedShard {
+    let listed = core.registry.list(&copy.entry);
+    let space = copy.entry.state().vacate(copy.charge.len());
+    left(core, copy, listed, space)
+}
+
+/// Gives up the place that a shard in host memory had.
+fn left(core: &Core, copy: HostCopy, listed: Listed, space: Option<Space>) -> ParkedShard {
+    let entry = &copy.entry;
+    let gpu = space.as_ref().map_or(u32::MAX, |space| space.gpu().index);
+    // The shard is in host memory; what becomes of its place changes nothing about that.
+    if let Some(Err((bytes, error))) = space.map(Space::give_back) {
+        tracing::error!(shard = %entry.id, bytes = bytes.get(), %error, "parked, but its place could not be wiped and stays counted");
     }
+    let (shard, bytes) = (entry.id.clone(), copy.charge.len());
+    tracing::info!(%shard, bytes = bytes.get(), "parked");
+    core.events.emit(EventKind::Parked { shard, gpu, bytes });
+    ParkedShard { copy: Box::new(copy), listed }
+}
 
-    /// How much host memory parked shards may take, and do.
-    #[must_use]
-    pub fn park_capacity(&self) -> ParkCapacity {
-        self.core.registry.parked.capacity()
+/// Copies a shard to host memory, encrypted and verified. The shard itself stays as it is.
+pub(crate) fn host_copy(core: &Core, entry: &Arc<Entry>) -> Result<HostCopy, VramError> {
+    entry.not_quarantined()?;
+    let view = entry.view()?;
+    view.gpu.ready()?;
+    let len = entry.plaintext_len;
+    let (needed, count) = (view.needed(len), view.seal.opener.layout().count());
+    let charge = core.registry.parked.charge(needed)?;
+    let mut bytes = zeroed(len)?;
+    let seal = match view.seal.protection() {
+        Protection::Encrypted => view
+            .copy_out(0..count, &mut bytes, &Outward::AsTheyAre)
+            .map(|()| Arc::clone(&view.seal)),
+        _ => encrypt_out(core, entry, &view, &mut bytes).map(Arc::new),
+    };
+    let seal = seal.map_err(|error| altered(entry, error))?;
+    let (entry, resident) = (Arc::clone(entry), view.seal);
+    Ok(HostCopy { entry, bytes, seal, resident, at: core.clock.now(), charge })
+}
+
+/// Fills `out` with the bytes of an Authenticated shard, encrypted.
+fn encrypt_out(core: &Core, entry: &Entry, view: &View, out: &mut [u8]) -> Result<Seal, VramError> {
+    let params = parked_params(view);
+    let sealer = transition::sealer(core, entry, Anew { params, key: view.seal.key_id() }, None)?;
+    let collector = SegmentCollector::new(&sealer)?;
+    let keep = |segment, sealed| collector.put(segment, sealed);
+    let convert = Convert { from: &view.seal.opener, to: &sealer, hashes: None };
+    let how = Outward::Anew { convert, keep: &keep };
+    view.copy_out(0..sealer.layout().count(), out, &how)?;
+    transition::finish_seal(core, view, params, collector.finish(sealer)?)
+}
+
+/// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
+pub(crate) fn copy_back(core: &Core, parked: &ParkedShard, gpu: u32) -> Result<Space, VramError> {
+    core.check_open()?;
+    check_own(core, parked)?;
+    let mut space = evict::place_for(core, &parked.copy.entry, core.gpu(gpu)?)?;
+    copy_into(core, parked, &mut space)?;
+    Ok(space)
+}
+
+/// # Errors
+///
+/// [`VramError::ForeignHandle`] if another manager parked the shard.
+pub(crate) fn check_own(core: &Core, parked: &ParkedShard) -> Result<(), VramError> {
+    if parked.listed.is_in(&core.registry.parked) {
+        Ok(())
+    } else {
+        Err(VramError::ForeignHandle { shard: parked.shard_id().clone() })
     }
 }
 
-impl Core {
-    /// Parks a shard. The caller is exclusive at its gate. On any failure it is where it was.
-    pub(crate) fn park_entry(&self, entry: &Arc<Entry>) -> Result<ParkedShard, VramError> {
-        if entry.view()?.gpu.lost().is_some() {
-            // Out of reach there; a backup is all that can be taken anywhere else. In one step: a
-            // reset, which asks at no gate, takes what it finds.
-            let mut state = entry.state();
-            let backup = if state.space.is_some() { state.copies.backup.take() } else { None };
-            if let Some(backup) = backup {
-                // What was found on the device goes with it: the copy is of before.
-                state.quarantine = None;
-                let copy = backup.into_copy(Arc::clone(entry));
-                let listed = self.registry.list(entry);
-                let space = state.vacate(copy.charge.len());
-                drop(state);
-                return Ok(self.left(copy, listed, space));
-            }
-        }
-        Ok(self.leave(self.host_copy(entry)?))
-    }
+/// Writes a parked shard to a place on a GPU, and opens every segment there.
+pub(crate) fn copy_into(
+    core: &Core,
+    parked: &ParkedShard,
+    space: &mut Space,
+) -> Result<(), VramError> {
+    space.written()?;
+    let view = space.view(Arc::clone(&parked.copy.resident));
+    let began = Moment::now(&*core.clock);
+    parked.copy.copy_in(&view)?;
+    space.verified(began);
+    Ok(())
+}
 
-    /// Lets a shard that was copied to host memory leave its GPU. The caller is exclusive at its
-    /// gate, and was when it was copied.
-    pub(crate) fn leave(&self, copy: HostCopy) -> ParkedShard {
-        let listed = self.registry.list(&copy.entry);
-        let space = copy.entry.state().vacate(copy.charge.len());
-        self.left(copy, listed, space)
+/// Lets a parked shard be resident where a verified copy of it lies. The host copy goes, or
+/// stays as its backup.
+pub(crate) fn return_to(
+    core: &Core,
+    parked: ParkedShard,
+    mut space: Space,
+    keep_copy: bool,
+) -> SealedShard {
+    let (now, verified) = (Moment::now(&*core.clock), space.verified_at());
+    let ParkedShard { copy, listed } = parked;
+    // Before anybody can find it awake, and park it again.
+    listed.woken();
+    space.commit();
+    let gpu = space.gpu().index;
+    let entry = Arc::clone(&copy.entry);
+    // Whoever finds it awake waits here, so that nothing is told of it before this. Those who
+    // stood here while it was parked leave at once.
+    let _pass = entry.gate.exclusive();
+    let mut state = entry.state();
+    space.rest();
+    state.space = Some(space);
+    state.parked = false;
+    state.host_len = ByteLen::ZERO;
+    state.ages.arrived(now, verified);
+    if keep_copy {
+        state.copies.backup = Some(Backup::of(*copy));
     }
-
-    /// Gives up the place that a shard in host memory had.
-    fn left(&self, copy: HostCopy, listed: Listed, space: Option<Space>) -> ParkedShard {
-        let entry = &copy.entry;
-        let gpu = space.as_ref().map_or(u32::MAX, |space| space.gpu().index);
-        // The shard is in host memory; what becomes of its place changes nothing about that.
-        if let Some(Err((bytes, error))) = space.map(Space::give_back) {
-            tracing::error!(shard = %entry.id, bytes = bytes.get(), %error, "parked, but its place could not be wiped and stays counted");
-        }
-        let (shard, bytes) = (entry.id.clone(), copy.charge.len());
-        tracing::info!(%shard, bytes = bytes.get(), "parked");
-        self.events.emit(EventKind::Parked { shard, gpu, bytes });
-        ParkedShard { copy: Box::new(copy), listed }
-    }
-
-    /// Copies a shard to host memory, encrypted and verified. The shard itself stays as it is.
-    pub(crate) fn host_copy(&self, entry: &Arc<Entry>) -> Result<HostCopy, VramError> {
-        entry.not_quarantined()?;
-        let view = entry.view()?;
-        view.gpu.ready()?;
-        let len = entry.plaintext_len;
-        let (needed, count) = (view.needed(len), view.seal.opener.layout().count());
-        let charge = self.registry.parked.charge(needed)?;
-        let mut bytes = zeroed(len)?;
-        let seal = match view.seal.protection() {
-            Protection::Encrypted => view
-                .copy_out(0..count, &mut bytes, &Outward::AsTheyAre)
-                .map(|()| Arc::clone(&view.seal)),
-            _ => self.encrypt_out(entry, &view, &mut bytes).map(Arc::new),
-        };
-        let seal = seal.map_err(|error| altered(entry, error))?;
-        let (entry, resident) = (Arc::clone(entry), view.seal);
-        Ok(HostCopy { entry, bytes, seal, resident, at: self.clock.now(), charge })
-    }
-
-    /// Fills `out` with the bytes of an Authenticated shard, encrypted.
-    fn encrypt_out(&self, entry: &Entry, view: &View, out: &mut [u8]) -> Result<Seal, VramError> {
-        let params = parked_params(view);
-        let sealer = self.sealer(entry, Anew { params, key: view.seal.key_id() }, None)?;
-        let collector = SegmentCollector::new(&sealer)?;
-        let keep = |segment, sealed| collector.put(segment, sealed);
-        let convert = Convert { from: &view.seal.opener, to: &sealer, hashes: None };
-        let how = Outward::Anew { convert, keep: &keep };
-        view.copy_out(0..sealer.layout().count(), out, &how)?;
-        self.finish_seal(view, params, collector.finish(sealer)?)
-    }
-
-    /// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
-    pub(crate) fn copy_back(&self, parked: &ParkedShard, gpu: u32) -> Result<Space, VramError> {
-        self.check_open()?;
-        self.check_own(parked)?;
-        let mut space = self.place_for(&parked.copy.entry, self.gpu(gpu)?)?;
-        self.copy_into(parked, &mut space)?;
-        Ok(space)
-    }
-
-    /// # Errors
-    ///
-    /// [`VramError::ForeignHandle`] if another manager parked the shard.
-    pub(crate) fn check_own(&self, parked: &ParkedShard) -> Result<(), VramError> {
-        if parked.listed.is_in(&self.registry.parked) {
-            Ok(())
-        } else {
-            Err(VramError::ForeignHandle { shard: parked.shard_id().clone() })
-        }
-    }
-
-    /// Writes a parked shard to a place on a GPU, and opens every segment there.
-    pub(crate) fn copy_into(
-        &self,
-        parked: &ParkedShard,
-        space: &mut Space,
-    ) -> Result<(), VramError> {
-        space.written()?;
-        let view = space.view(Arc::clone(&parked.copy.resident));
-        let began = Moment::now(&*self.clock);
-        parked.copy.copy_in(&view)?;
-        space.verified(began);
-        Ok(())
-    }
-
-    /// Lets a parked shard be resident where a verified copy of it lies. The host copy goes, or
-    /// stays as its backup.
-    pub(crate) fn return_to(
-        &self,
-        parked: ParkedShard,
-        mut space: Space,
-        keep_copy: bool,
-    ) -> SealedShard {
-        let (now, verified) = (Moment::now(&*self.clock), space.verified_at());
-        let ParkedShard { copy, listed } = parked;
-        // Before anybody can find it awake, and park it again.
-        listed.woken();
-        space.commit();
-        let gpu = space.gpu().index;
-        let entry = Arc::clone(&copy.entry);
-        // Whoever finds it awake waits here, so that nothing is told of it before this. Those who
-        // stood here while it was parked leave at once.
-        let _pass = entry.gate.exclusive();
-        let mut state = entry.state();
-        space.rest();
-        state.space = Some(space);
-        state.parked = false;
-        state.host_len = ByteLen::ZERO;
-        state.ages.arrived(now, verified);
-        if keep_copy {
-            state.copies.backup = Some(Backup::of(*copy));
-        }
-        // Of this very moment: somebody else may park it again in the next.
-        let stated = state.stated(&entry);
-        drop(state);
-        let (shard, bytes) = (entry.id.clone(), entry.plaintext_len);
-        tracing::info!(%shard, gpu, bytes = bytes.get(), "woken");
-        self.events.emit(EventKind::Woken { shard, gpu, bytes });
-        self.marker.handle(stated)
-    }
+    // Of this very moment: somebody else may park it again in the next.
+    let stated = state.stated(&entry);
+    drop(state);
+    let (shard, bytes) = (entry.id.clone(), entry.plaintext_len);
+    tracing::info!(%shard, gpu, bytes = bytes.get(), "woken");
+    core.events.emit(EventKind::Woken { shard, gpu, bytes });
+    core.marker.handle(stated)
 }
 
 /// The answer where a device panicked, which must not take a parked shard with it.
@@ -287,5 +212,16 @@ impl State {
         self.parked = true;
         self.host_len = host_len;
         self.space.take()
+    }
+}
+
+/// Makes a parked shard resident again. On any failure it comes back as it was.
+pub(crate) fn wake(core: &Core, parked: ParkedShard, gpu: u32) -> Result<SealedShard, WakeError> {
+    // A panic of the device must not take the shard with it.
+    let copied = catch_unwind(AssertUnwindSafe(|| copy_back(core, &parked, gpu)));
+    let copied = copied.unwrap_or_else(|_panic| Err(device_panicked(core, GpuChoice::One(gpu))));
+    match copied {
+        Ok(space) => Ok(return_to(core, parked, space, false)),
+        Err(error) => Err(WakeError::new(parked, error)),
     }
 }

@@ -12,21 +12,21 @@
 //! The accounts are looked at one after the other while others work, so a look counts only if books
 //! and arena stood still around it, and a difference only if a second look finds the very same.
 
-mod compare;
-mod table;
+pub(crate) mod compare;
+pub(crate) mod table;
 
 use vram_alloc::{ByteLen, Capacity, DeviceRange};
 
 use crate::block::{Held, MemoryMode};
+use crate::budget;
 use crate::budget::DriverMemory;
-use crate::call::Call;
 use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::gpu::Gpu;
-use crate::manager::{Core, VramManager};
+use crate::manager::parts::Core;
 use crate::promise::Contents;
+use crate::reconcile::compare::compare;
 use crate::sync::lock;
-use compare::compare;
 
 /// How often the accounts are looked at while they do not stand still.
 const LOOKS: u32 = 16;
@@ -115,45 +115,9 @@ pub struct Reconciliation {
     pub driver: DriverMemory,
 }
 
-impl VramManager {
-    /// Compares all accounts of a GPU: the books, the arena, the shards that are resident, what is
-    /// promised, what could not be returned, and the driver's own figures, which are taken in as
-    /// [`refresh`](Self::refresh) does. What calls under way hold is told apart and is no
-    /// disagreement. Nothing is changed but what is counted as held by others.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::UnknownGpu`]; [`VramError::Device`], [`VramError::DeviceLost`] if the driver
-    /// does not say. That accounts differ is an answer, not an error.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use vram_residency::VramManager;
-    ///
-    /// let manager = VramManager::new_mock(1 << 20)?;
-    /// let _shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
-    /// let accounts = manager.reconcile(0)?;
-    /// assert!(accounts.agrees, "{accounts}");
-    /// assert_eq!(accounts.resident.get(), 256);
-    /// # Ok::<(), vram_residency::VramError>(())
-    /// ```
-    #[tracing::instrument(level = "info", skip_all, fields(gpu))]
-    pub fn reconcile(&self, gpu: u32) -> Result<Reconciliation, VramError> {
-        self.core.watched(Call::Reconcile, None, Some(gpu), 0, || self.core.reconcile(gpu))
-    }
-
-    /// As [`reconcile`](Self::reconcile), for every GPU, in order of their index: one that is lost
-    /// does not keep the others from being looked at.
-    #[tracing::instrument(level = "info", skip_all)]
-    pub fn reconcile_all(&self) -> Vec<Result<Reconciliation, VramError>> {
-        (0..self.core.gpu_count()).map(|gpu| self.reconcile(gpu)).collect()
-    }
-}
-
 /// Books and arena at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Figures {
+pub(crate) struct Figures {
     books: Capacity,
     arena_capacity: ByteLen,
     arena_used: ByteLen,
@@ -165,7 +129,7 @@ struct Figures {
 
 /// What the shards and the promises of one GPU account for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Owned {
+pub(crate) struct Owned {
     shard_count: u64,
     resident: ByteLen,
     promised: ByteLen,
@@ -184,100 +148,98 @@ struct Look {
     differences: Vec<Difference>,
 }
 
-impl Core {
-    fn reconcile(&self, gpu: u32) -> Result<Reconciliation, VramError> {
-        let (driver, of_one_moment) = self.driver_memory(gpu)?;
-        let gpu = self.gpu(gpu)?;
-        // A reset renews one account after the other: it waits until all of them were looked at.
-        let _under_way = gpu.enter()?;
-        self.promises.sweep();
-        let mut last = self.settled_look(gpu);
-        if of_one_moment && in_use(&driver) < driver.ours {
-            let (account, expected, found) = (Account::Driver, driver.ours, in_use(&driver));
-            last.differences.push(Difference { account, expected, found });
-        }
-        let Look { figures, owned, in_flight, steady, differences } = last;
-        if !differences.is_empty() {
-            tracing::error!(gpu = gpu.index, ?differences, "the accounts do not agree");
-        }
-        Ok(Reconciliation {
-            gpu: gpu.index,
-            at: self.clock.now(),
-            mode: gpu.backing.mode(),
-            agrees: differences.is_empty(),
-            steady,
-            differences,
-            total: figures.books.total,
-            used: figures.books.used,
-            reserved: figures.books.reserved,
-            placed: figures.live,
-            holes: figures.holes,
-            shard_count: owned.shard_count,
-            resident: owned.resident,
-            promised: owned.promised,
-            unreturned: figures.unreturned,
-            in_flight,
-            driver,
-        })
+pub(crate) fn reconcile(core: &Core, gpu: u32) -> Result<Reconciliation, VramError> {
+    let (driver, of_one_moment) = budget::driver_memory(core, gpu)?;
+    let gpu = core.gpu(gpu)?;
+    // A reset renews one account after the other: it waits until all of them were looked at.
+    let _under_way = gpu.enter()?;
+    core.promises.sweep();
+    let mut last = settled_look(core, gpu);
+    if of_one_moment && in_use(&driver) < driver.ours {
+        let (account, expected, found) = (Account::Driver, driver.ours, in_use(&driver));
+        last.differences.push(Difference { account, expected, found });
     }
-
-    /// A look at accounts that stood still, or what looks at moving ones have in common.
-    fn settled_look(&self, gpu: &Gpu) -> Look {
-        let mut last = self.look(gpu);
-        for _ in 1..LOOKS {
-            if last.steady && last.differences.is_empty() {
-                return last;
-            }
-            let next = self.look(gpu);
-            if last.steady && next.steady && last.differences == next.differences {
-                return next;
-            }
-            last = next;
-            // Whoever is between two accounts gets on.
-            std::thread::yield_now();
-        }
-        let other = self.look(gpu);
-        last.differences.retain(|difference| other.differences.contains(difference));
-        last
+    let Look { figures, owned, in_flight, steady, differences } = last;
+    if !differences.is_empty() {
+        tracing::error!(gpu = gpu.index, ?differences, "the accounts do not agree");
     }
+    Ok(Reconciliation {
+        gpu: gpu.index,
+        at: core.clock.now(),
+        mode: gpu.backing.mode(),
+        agrees: differences.is_empty(),
+        steady,
+        differences,
+        total: figures.books.total,
+        used: figures.books.used,
+        reserved: figures.books.reserved,
+        placed: figures.live,
+        holes: figures.holes,
+        shard_count: owned.shard_count,
+        resident: owned.resident,
+        promised: owned.promised,
+        unreturned: figures.unreturned,
+        in_flight,
+        driver,
+    })
+}
 
-    fn look(&self, gpu: &Gpu) -> Look {
-        let before = gpu.accounts();
-        let owned = self.owned(gpu);
-        let figures = gpu.accounts();
-        let (in_flight, differences) = compare(&figures, &owned);
-        Look { figures, owned, in_flight, steady: before == figures, differences }
-    }
-
-    fn owned(&self, gpu: &Gpu) -> Owned {
-        let mut owned = Owned::default();
-        for entry in self.registry.sorted() {
-            let state = entry.state();
-            let here = state.space.as_ref().filter(|space| space.gpu().index == gpu.index);
-            if let Some(space) = here {
-                owned.shard_count = owned.shard_count.saturating_add(1);
-                owned.resident = owned.resident.saturating_add(space.footprint());
-                owned.in_blocks = owned.in_blocks.saturating_add(space.block_len());
-            }
+/// A look at accounts that stood still, or what looks at moving ones have in common.
+fn settled_look(core: &Core, gpu: &Gpu) -> Look {
+    let mut last = look(core, gpu);
+    for _ in 1..LOOKS {
+        if last.steady && last.differences.is_empty() {
+            return last;
         }
-        for promise in self.promises.list() {
-            promise.look(|contents| match contents {
-                Contents::Places { spaces, .. } => {
-                    let here = spaces.iter().flatten();
-                    for space in here.filter(|space| space.gpu().index == gpu.index) {
-                        owned.promised = owned.promised.saturating_add(space.footprint());
-                        owned.places = owned.places.saturating_add(space.footprint());
-                        owned.in_blocks = owned.in_blocks.saturating_add(space.block_len());
-                    }
+        let next = look(core, gpu);
+        if last.steady && next.steady && last.differences == next.differences {
+            return next;
+        }
+        last = next;
+        // Whoever is between two accounts gets on.
+        std::thread::yield_now();
+    }
+    let other = look(core, gpu);
+    last.differences.retain(|difference| other.differences.contains(difference));
+    last
+}
+
+fn look(core: &Core, gpu: &Gpu) -> Look {
+    let before = gpu.accounts();
+    let owned = owned(core, gpu);
+    let figures = gpu.accounts();
+    let (in_flight, differences) = compare(&figures, &owned);
+    Look { figures, owned, in_flight, steady: before == figures, differences }
+}
+
+fn owned(core: &Core, gpu: &Gpu) -> Owned {
+    let mut owned = Owned::default();
+    for entry in core.registry.sorted() {
+        let state = entry.state();
+        let here = state.space.as_ref().filter(|space| space.gpu().index == gpu.index);
+        if let Some(space) = here {
+            owned.shard_count = owned.shard_count.saturating_add(1);
+            owned.resident = owned.resident.saturating_add(space.footprint());
+            owned.in_blocks = owned.in_blocks.saturating_add(space.block_len());
+        }
+    }
+    for promise in core.promises.list() {
+        promise.look(|contents| match contents {
+            Contents::Places { spaces, .. } => {
+                let here = spaces.iter().flatten();
+                for space in here.filter(|space| space.gpu().index == gpu.index) {
+                    owned.promised = owned.promised.saturating_add(space.footprint());
+                    owned.places = owned.places.saturating_add(space.footprint());
+                    owned.in_blocks = owned.in_blocks.saturating_add(space.block_len());
                 }
-                Contents::Bytes { gpu: index, bytes } if *index == gpu.index => {
-                    owned.promised = owned.promised.saturating_add(bytes.len());
-                }
-                _ => {}
-            });
-        }
-        owned
+            }
+            Contents::Bytes { gpu: index, bytes } if *index == gpu.index => {
+                owned.promised = owned.promised.saturating_add(bytes.len());
+            }
+            _ => {}
+        });
     }
+    owned
 }
 
 impl Gpu {

@@ -15,183 +15,89 @@
 //! source is known to be right. Where that is more than a call may hold, they are read a second time,
 //! and compared with what was read the first time.
 
-mod content;
-mod options;
-mod rewrite;
+pub(crate) mod content;
+pub(crate) mod options;
+pub(crate) mod rewrite;
 
 use std::path::Path;
 use std::sync::Arc;
 
-pub use options::{RepairOptions, RepairReport};
 use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
 use vram_seal::{Expected, OpenLimits, Protection, SealError, Sealer, SegmentHash, merge_digest};
 
 use crate::age::Moment;
-use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::feed::Feed;
-use crate::image::PlainImage;
-use crate::manager::{Core, VramManager};
+use crate::image::plain::PlainImage;
+use crate::manager::parts::Core;
 use crate::progress::Watch;
 use crate::registry::{Entry, View};
-use crate::shard::SealedShard;
-use crate::source::Source;
+use crate::repair::content::Content;
+pub use crate::repair::options::{RepairOptions, RepairReport};
 use crate::space::Space;
-use crate::stream::SourceFeed;
 use crate::transition::Anew;
-use content::Content;
-
-impl VramManager {
-    /// Makes a shard whole from its plaintext, and lifts its quarantine. Only altered segments are
-    /// written, and none before the whole source was found to be exactly the content of the shard's
-    /// record. All handles stay good. A shard that is sound stays as it is, and the source is not
-    /// read.
-    ///
-    /// The source is read once, in order where it can only be read so. Up to
-    /// [`Limits::staging_bytes`](crate::Limits) of altered segments wait in host memory meanwhile; of
-    /// more than that, a source that is read by position is read again (also after its
-    /// [`finish`](Source::finish)), and one that is not is refused.
-    ///
-    /// A leased shard is refused: kernels are reading what would be overwritten.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::DigestMismatch`] if the source is not what was sealed; [`VramError::Seal`] if it
-    /// has another length, or the shard's key is no longer in the ring; [`VramError::SourceLength`],
-    /// [`VramError::SourceChanged`] or [`VramError::Source`]; [`VramError::Cancelled`];
-    /// [`VramError::LimitExceeded`] as above; those of a bad handle; [`VramError::InUse`]. Nothing
-    /// was written then, unless the source changed or failed when it was read again.
-    ///
-    /// [`VramError::WriteNotKept`] if the device does not keep the bytes: see
-    /// [`RepairOptions::relocate`]; [`VramError::InsufficientVram`] for that;
-    /// [`VramError::ShardAltered`] if more of it was altered meanwhile;
-    /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`].
-    ///
-    /// After any error an altered shard is in quarantine, and can be repaired again.
-    ///
-    /// # Panics
-    ///
-    /// If the source or the progress callback panics. The shard stays in quarantine, the manager
-    /// usable.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use vram_residency::{RepairOptions, SliceSource, VramManager};
-    ///
-    /// let manager = VramManager::new_mock(1 << 20)?;
-    /// let shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
-    /// let source = SliceSource::new(b"weights");
-    /// let report = manager.repair_from(&shard, source, RepairOptions::new())?;
-    /// assert!(!report.was_altered);
-    /// # Ok::<(), vram_residency::VramError>(())
-    /// ```
-    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
-    pub fn repair_from(
-        &self,
-        shard: &SealedShard,
-        source: impl Source,
-        options: RepairOptions<'_>,
-    ) -> Result<RepairReport, VramError> {
-        let work = || {
-            self.core.exclusive(shard, |entry| {
-                let feed = SourceFeed::new(&source, &entry.sealed_as.model_id);
-                self.core.repair(entry, &feed, &|| feed.finish(), options)
-            })
-        };
-        let (id, gpu) = (&shard.shard_id, shard.gpu_index);
-        self.core.watched(Call::Repair, Some(id), Some(gpu), shard.plaintext_len, work)
-    }
-
-    /// As [`repair_from`](Self::repair_from), from a sealed image of the same content: of the same
-    /// model, context, metadata, index and revision, with segments of the same size, under any key
-    /// of the ring.
-    ///
-    /// # Errors
-    ///
-    /// As [`repair_from`](Self::repair_from), with [`VramError::Image`] and [`VramError::Io`] in
-    /// place of those of a source; [`VramError::Config`] for segments of another size.
-    ///
-    /// # Panics
-    ///
-    /// If the progress callback panics. The shard stays in quarantine, the manager usable.
-    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
-    pub fn repair_from_image(
-        &self,
-        shard: &SealedShard,
-        image: impl AsRef<Path>,
-        options: RepairOptions<'_>,
-    ) -> Result<RepairReport, VramError> {
-        let (id, gpu, bytes) = (&shard.shard_id, shard.gpu_index, shard.plaintext_len);
-        self.core.watched(Call::Repair, Some(id), Some(gpu), bytes, || {
-            self.core
-                .exclusive(shard, |entry| self.core.repair_by_image(entry, image.as_ref(), options))
-        })
-    }
-}
+use crate::{evict, transition};
 
 /// A shard that is being repaired.
-struct Repair<'a, 'w> {
+pub(crate) struct Repair<'a, 'w> {
     core: &'a Core,
     entry: &'a Entry,
     view: View,
     watch: &'a Watch<'w>,
 }
 
-impl Core {
-    fn repair_by_image(
-        &self,
-        entry: &Entry,
-        image: &Path,
-        options: RepairOptions<'_>,
-    ) -> Result<RepairReport, VramError> {
-        let expected = Expected::from(&entry.sealed_as.context()?);
-        let limits = OpenLimits { max_len: self.limits.shard_len_max };
-        let image = PlainImage::open(image, &self.keys, &expected, limits)?;
-        let ours = entry.view()?.seal.opener.layout().segment_size().bytes();
-        let theirs = image.segment_len();
-        if ours != theirs {
-            return Err(VramError::config(format!(
-                "the image has segments of {theirs}, and the shard of {ours}"
-            )));
-        }
-        self.repair(entry, &image, &|| Ok(()), options)
+pub(crate) fn repair_by_image(
+    core: &Core,
+    entry: &Entry,
+    image: &Path,
+    options: RepairOptions<'_>,
+) -> Result<RepairReport, VramError> {
+    let expected = Expected::from(&entry.sealed_as.context()?);
+    let limits = OpenLimits { max_len: core.limits.shard_len_max };
+    let image = PlainImage::open(image, &core.keys, &expected, limits)?;
+    let ours = entry.view()?.seal.opener.layout().segment_size().bytes();
+    let theirs = image.segment_len();
+    if ours != theirs {
+        return Err(VramError::config(format!(
+            "the image has segments of {theirs}, and the shard of {ours}"
+        )));
     }
+    repair(core, entry, &image, &|| Ok(()), options)
+}
 
-    /// Repairs a shard. The caller is exclusive at its gate.
-    fn repair(
-        &self,
-        entry: &Entry,
-        feed: &dyn Feed,
-        finish: &dyn Fn() -> Result<(), VramError>,
-        options: RepairOptions<'_>,
-    ) -> Result<RepairReport, VramError> {
-        let view = entry.view()?;
-        view.gpu.ready()?;
-        let (expected, found) = (entry.plaintext_len.get(), feed.len().get());
-        if expected != found {
-            let what = "the source of a repair";
-            return Err(SealError::WrongLength { what, expected, found }.into());
-        }
-        let watch = Watch::new(feed.len(), options.progress, options.cancel);
-        watch.go_on()?;
-        let repair = Repair { core: self, entry, view, watch: &watch };
-        let began = Moment::now(&*self.clock);
-        let there = repair.view.content_on()?;
-        if !repair.is_altered(&there)? {
-            watch.finish();
-            entry.state().ages.verified(began);
-            return Ok(repair.report(false, Vec::new(), ByteLen::ZERO, ByteLen::ZERO));
-        }
-        let content = Content::read(&repair, feed, &there)?;
-        finish()?;
-        content.check(&repair)?;
-        let sealer = repair.sealer(&content.hashes)?;
-        let altered = content.altered(&there);
-        repair.finish(&content, sealer.as_ref(), altered, began, options.relocate)
+/// Repairs a shard. The caller is exclusive at its gate.
+pub(crate) fn repair(
+    core: &Core,
+    entry: &Entry,
+    feed: &dyn Feed,
+    finish: &dyn Fn() -> Result<(), VramError>,
+    options: RepairOptions<'_>,
+) -> Result<RepairReport, VramError> {
+    let view = entry.view()?;
+    view.gpu.ready()?;
+    let (expected, found) = (entry.plaintext_len.get(), feed.len().get());
+    if expected != found {
+        let what = "the source of a repair";
+        return Err(SealError::WrongLength { what, expected, found }.into());
     }
+    let watch = Watch::new(feed.len(), options.progress, options.cancel);
+    watch.go_on()?;
+    let repair = Repair { core, entry, view, watch: &watch };
+    let began = Moment::now(&*core.clock);
+    let there = repair.view.content_on()?;
+    if !repair.is_altered(&there)? {
+        watch.finish();
+        entry.state().ages.verified(began);
+        return Ok(repair.report(false, Vec::new(), ByteLen::ZERO, ByteLen::ZERO));
+    }
+    let content = Content::read(&repair, feed, &there)?;
+    finish()?;
+    content.check(&repair)?;
+    let sealer = repair.sealer(&content.hashes)?;
+    let altered = content.altered(&there);
+    repair.finish(&content, sealer.as_ref(), altered, began, options.relocate)
 }
 
 impl Repair<'_, '_> {
@@ -225,7 +131,7 @@ impl Repair<'_, '_> {
             return Ok(None);
         }
         let anew = Anew { params: seal.params, key: seal.key_id() };
-        self.core.sealer(self.entry, anew, Some(hashes)).map(Some)
+        transition::sealer(self.core, self.entry, anew, Some(hashes)).map(Some)
     }
 
     /// Writes what is altered, verifies everything, and lifts the quarantine.
@@ -240,7 +146,7 @@ impl Repair<'_, '_> {
         let clock = &*self.core.clock;
         let (mut written, mut set_aside) = (ByteLen::ZERO, ByteLen::ZERO);
         if relocate {
-            let mut space = self.core.place_for(self.entry, &self.view.gpu)?;
+            let mut space = evict::place_for(self.core, self.entry, &self.view.gpu)?;
             space.written()?;
             let target = space.view(Arc::clone(&self.view.seal));
             written = self.copy_to(&target, content, sealer, &altered)?;

@@ -8,9 +8,10 @@ use vram_gpu::{DeviceUuid, GpuError};
 use vram_seal::Protection;
 
 use crate::clock::Timestamp;
+use crate::evict::plan;
 use crate::gpu::Gpu;
 use crate::id::ShardId;
-use crate::manager::Core;
+use crate::manager::parts::Core;
 use crate::standing::OnEviction;
 
 /// The figures of one GPU at one moment: `used + reserved + free == total`, and nothing is used
@@ -132,55 +133,53 @@ pub struct Report {
     pub distrusted_links: Vec<(u32, u32)>,
 }
 
-impl Core {
-    pub(crate) fn report(&self) -> Report {
-        let shards: Vec<ShardReport> = self
-            .registry
-            .sorted()
-            .iter()
-            .filter_map(|entry| {
-                let state = entry.state();
-                // One may be freed while the others are listed.
-                state.space.as_ref()?;
-                Some(ShardReport {
-                    shard_id: entry.id.clone(),
-                    gpu: state.gpu_index(),
-                    model_id: Arc::clone(&entry.sealed_as.model_id),
-                    owner: entry.owner.clone(),
-                    plaintext_len: entry.plaintext_len,
-                    protection: state.seal.protection(),
-                    generation: state.generation,
-                    quarantine: state.quarantine.clone(),
-                    last_verified: state.ages.last_verified(),
-                    pinned: entry.standing.pinned(),
-                    priority: entry.standing.claim.priority,
-                    on_eviction: self.fate(entry),
-                    backed_up: state.copies.backup.is_some(),
-                    leases: u64::try_from(entry.gate.leases()).unwrap_or(u64::MAX),
-                })
+pub(crate) fn report(core: &Core) -> Report {
+    let shards: Vec<ShardReport> = core
+        .registry
+        .sorted()
+        .iter()
+        .filter_map(|entry| {
+            let state = entry.state();
+            // One may be freed while the others are listed.
+            state.space.as_ref()?;
+            Some(ShardReport {
+                shard_id: entry.id.clone(),
+                gpu: state.gpu_index(),
+                model_id: Arc::clone(&entry.sealed_as.model_id),
+                owner: entry.owner.clone(),
+                plaintext_len: entry.plaintext_len,
+                protection: state.seal.protection(),
+                generation: state.generation,
+                quarantine: state.quarantine.clone(),
+                last_verified: state.ages.last_verified(),
+                pinned: entry.standing.pinned(),
+                priority: entry.standing.claim.priority,
+                on_eviction: plan::fate(core, entry),
+                backed_up: state.copies.backup.is_some(),
+                leases: u64::try_from(entry.gate.leases()).unwrap_or(u64::MAX),
             })
-            .collect();
-        let count = |gpu: u32, quarantined: bool| {
-            let here = shards
-                .iter()
-                .filter(|shard| shard.gpu == gpu && (!quarantined || shard.quarantine.is_some()));
-            u64::try_from(here.count()).unwrap_or(u64::MAX)
-        };
-        let gpus = self
-            .gpus
+        })
+        .collect();
+    let count = |gpu: u32, quarantined: bool| {
+        let here = shards
             .iter()
-            .map(|gpu| GpuReport {
-                capacity: GpuCapacity::of(gpu),
-                name: gpu.device.info().name.clone(),
-                uuid: gpu.device.info().uuid,
-                lost: gpu.lost(),
-                unreturned: gpu.unreturned(),
-                shard_count: count(gpu.index, false),
-                quarantined: count(gpu.index, true),
-            })
-            .collect();
-        Report { gpus, shards, distrusted_links: self.links.distrusted() }
-    }
+            .filter(|shard| shard.gpu == gpu && (!quarantined || shard.quarantine.is_some()));
+        u64::try_from(here.count()).unwrap_or(u64::MAX)
+    };
+    let gpus = core
+        .gpus
+        .iter()
+        .map(|gpu| GpuReport {
+            capacity: GpuCapacity::of(gpu),
+            name: gpu.device.info().name.clone(),
+            uuid: gpu.device.info().uuid,
+            lost: gpu.lost(),
+            unreturned: gpu.unreturned(),
+            shard_count: count(gpu.index, false),
+            quarantined: count(gpu.index, true),
+        })
+        .collect();
+    Report { gpus, shards, distrusted_links: core.links.distrusted() }
 }
 
 impl fmt::Display for Report {

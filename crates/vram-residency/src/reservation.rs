@@ -6,17 +6,18 @@ use std::sync::Arc;
 
 use vram_alloc::{Alignment, ArenaError, ByteLen};
 
-use crate::call::Call;
 use crate::error::VramError;
-use crate::evict::{Goal, RoomMaking};
+use crate::evict::RoomMaking;
+use crate::evict::plan::Goal;
 use crate::gpu::Gpu;
-use crate::manager::{Core, VramManager};
+use crate::manager::parts::Core;
 use crate::promise::{Contents, Promise, Promises, ReservationId, Slot, Terms};
 use crate::request::SealRequest;
 use crate::shard::SealedShard;
 use crate::space::{Home, Space};
 use crate::sync::lock;
 use crate::write::WriteOptions;
+use crate::{evict, write};
 
 /// A request to reserve bytes of one GPU.
 ///
@@ -33,8 +34,8 @@ use crate::write::WriteOptions;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ReserveRequest {
-    gpu: u32,
-    bytes: ByteLen,
+    pub(crate) gpu: u32,
+    pub(crate) bytes: ByteLen,
     terms: Terms,
 }
 
@@ -205,139 +206,71 @@ impl Reservation {
     }
 }
 
-impl VramManager {
-    /// Reserves bytes of a GPU: nobody else gets them, until the reservation is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::InsufficientVram`], [`VramError::UnknownGpu`], [`VramError::DeviceLost`].
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use vram_residency::{ByteLen, SealRequest, VramManager};
-    ///
-    /// let manager = VramManager::new_mock(1 << 20)?;
-    /// let mut room = manager.reserve(0, ByteLen::new(1 << 19))?;
-    /// assert!(manager.seal_model("late", 0, &[0; 1 << 20]).is_err());
-    ///
-    /// let shard = manager.seal_reserved(&mut room, SealRequest::new("early", 0), &[0; 1000])?;
-    /// assert_eq!(room.remaining().get(), (1 << 19) - 1024);
-    /// drop(room);
-    /// assert_eq!(manager.get_used_vram(0)?, 1024);
-    /// # Ok::<(), vram_residency::VramError>(())
-    /// ```
-    pub fn reserve(&self, gpu: u32, bytes: ByteLen) -> Result<Reservation, VramError> {
-        self.reserve_with(ReserveRequest::new(gpu, bytes))
-    }
-
-    /// As [`reserve`](Self::reserve), with an owner, a purpose, an expiry.
-    ///
-    /// # Errors
-    ///
-    /// As [`reserve`](Self::reserve).
-    #[tracing::instrument(level = "info", skip_all, fields(gpu = request.gpu, bytes = request.bytes.get()))]
-    pub fn reserve_with(&self, request: ReserveRequest) -> Result<Reservation, VramError> {
-        let (gpu, bytes) = (Some(request.gpu), request.bytes.get());
-        self.core.watched(Call::Reserve, None, gpu, bytes, || self.core.reserve(request))
-    }
-
-    /// Seals `data` into bytes that were reserved. If it fails, they are reserved as before.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::ReservationExpired`]; [`VramError::ReservationTooSmall`];
-    /// [`VramError::ReservationElsewhere`] if the request names another GPU than the reservation;
-    /// [`VramError::ForeignReservation`]; [`VramError::InsufficientVram`] if no hole is long
-    /// enough, however many bytes are reserved; otherwise as [`seal`](Self::seal).
-    #[tracing::instrument(level = "info", skip_all, fields(gpu = request.gpu, bytes = data.len()))]
-    #[expect(clippy::needless_pass_by_value, reason = "a request is made for one call")]
-    pub fn seal_reserved(
-        &self,
-        reservation: &mut Reservation,
-        request: SealRequest,
-        data: &[u8],
-    ) -> Result<SealedShard, VramError> {
-        let (gpu, len) = (Some(request.gpu), ByteLen::from_usize(data.len()).get());
-        self.core.watched(Call::Seal, None, gpu, len, || {
-            self.core.seal_reserved(reservation, &request, data)
-        })
-    }
-
-    /// All reservations that are open, in ascending order of their numbers.
-    #[must_use]
-    pub fn reservations(&self) -> Vec<ReservationReport> {
-        self.core.reservations()
-    }
-}
-
-impl Core {
-    fn reserve(&self, request: ReserveRequest) -> Result<Reservation, VramError> {
-        self.check_open()?;
-        let gpu = self.gpu(request.gpu)?;
-        // Held until the promise is written down, where whoever closes the manager finds it.
-        let _under_way = gpu.enter()?;
-        let whole = request.bytes.round_up(Alignment::GRANULE).unwrap_or(request.bytes);
-        let gpus = core::slice::from_ref(gpu);
-        // Reserving evicts nobody; the refusal says what would help.
-        let bytes = self.with_room(gpus, Goal::Room(whole), RoomMaking::none(u32::MAX), || {
+pub(crate) fn reserve(core: &Core, request: ReserveRequest) -> Result<Reservation, VramError> {
+    core.check_open()?;
+    let gpu = core.gpu(request.gpu)?;
+    // Held until the promise is written down, where whoever closes the manager finds it.
+    let _under_way = gpu.enter()?;
+    let whole = request.bytes.round_up(Alignment::GRANULE).unwrap_or(request.bytes);
+    let gpus = core::slice::from_ref(gpu);
+    // Reserving evicts nobody; the refusal says what would help.
+    let bytes =
+        evict::with_room(core, gpus, Goal::Room(whole), RoomMaking::none(u32::MAX), || {
             gpu.promise(request.bytes)
         })?;
-        let (len, index) = (bytes.len(), gpu.index);
-        let promise = self.promises.open(request.terms, len, Contents::Bytes { gpu: index, bytes });
-        tracing::debug!(reservation = promise.id.get(), bytes = len.get(), "reserved");
-        Ok(Reservation { held: Held::new(&self.promises, promise), gpu: index })
-    }
+    let (len, index) = (bytes.len(), gpu.index);
+    let promise = core.promises.open(request.terms, len, Contents::Bytes { gpu: index, bytes });
+    tracing::debug!(reservation = promise.id.get(), bytes = len.get(), "reserved");
+    Ok(Reservation { held: Held::new(&core.promises, promise), gpu: index })
+}
 
-    fn seal_reserved(
-        &self,
-        reservation: &Reservation,
-        request: &SealRequest,
-        data: &[u8],
-    ) -> Result<SealedShard, VramError> {
-        self.check_open()?;
-        reservation.held.check(self)?;
-        if request.gpu != reservation.gpu {
-            return Err(VramError::ReservationElsewhere {
-                reservation: reservation.id(),
-                reserved: reservation.gpu,
-                asked: request.gpu,
-            });
-        }
-        let len = ByteLen::from_usize(data.len());
-        let counted = self.admissible(request, len)?;
-        let space = {
-            let promise = &reservation.held.promise;
-            let home = Box::new(Slot::new(promise, 0));
-            self.gpu(request.gpu)?
-                .place_granted(len, home, |footprint| promise.take_bytes(footprint))?
-        };
-        let entry = self.write_shard(request, space, counted, &data, &WriteOptions::SLICE)?;
-        Ok(self.publish(entry))
+pub(crate) fn seal_reserved(
+    core: &Core,
+    reservation: &Reservation,
+    request: &SealRequest,
+    data: &[u8],
+) -> Result<SealedShard, VramError> {
+    core.check_open()?;
+    reservation.held.check(core)?;
+    if request.gpu != reservation.gpu {
+        return Err(VramError::ReservationElsewhere {
+            reservation: reservation.id(),
+            reserved: reservation.gpu,
+            asked: request.gpu,
+        });
     }
+    let len = ByteLen::from_usize(data.len());
+    let counted = write::admissible(core, request, len)?;
+    let space = {
+        let promise = &reservation.held.promise;
+        let home = Box::new(Slot::new(promise, 0));
+        core.gpu(request.gpu)?
+            .place_granted(len, home, |footprint| promise.take_bytes(footprint))?
+    };
+    let entry = write::write_shard(core, request, space, counted, &data, &WriteOptions::SLICE)?;
+    Ok(write::publish(core, entry))
+}
 
-    pub(crate) fn reservations(&self) -> Vec<ReservationReport> {
-        let report = |promise: Arc<Promise>| {
-            let remaining =
-                self.gpus.iter().map(|gpu| (gpu.index, promise.remaining_on(gpu.index)));
-            let pieces = promise.look(|contents| match contents {
-                Contents::Places { spaces, .. } => {
-                    Some(ByteLen::from_usize(spaces.iter().flatten().count()).get())
-                }
-                _ => None,
-            });
-            ReservationReport {
-                id: promise.id,
-                owner: promise.owner.clone(),
-                purpose: promise.purpose.clone(),
-                len: promise.len,
-                remaining: remaining.filter(|(_, bytes)| !bytes.is_zero()).collect(),
-                pieces,
-                expires_in: self.promises.time_left(&promise),
+pub(crate) fn reservations(core: &Core) -> Vec<ReservationReport> {
+    let report = |promise: Arc<Promise>| {
+        let remaining = core.gpus.iter().map(|gpu| (gpu.index, promise.remaining_on(gpu.index)));
+        let pieces = promise.look(|contents| match contents {
+            Contents::Places { spaces, .. } => {
+                Some(ByteLen::from_usize(spaces.iter().flatten().count()).get())
             }
-        };
-        self.promises.list().into_iter().map(report).collect()
-    }
+            _ => None,
+        });
+        ReservationReport {
+            id: promise.id,
+            owner: promise.owner.clone(),
+            purpose: promise.purpose.clone(),
+            len: promise.len,
+            remaining: remaining.filter(|(_, bytes)| !bytes.is_zero()).collect(),
+            pieces,
+            expires_in: core.promises.time_left(&promise),
+        }
+    };
+    core.promises.list().into_iter().map(report).collect()
 }
 
 impl Gpu {

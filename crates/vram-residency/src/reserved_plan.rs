@@ -2,13 +2,13 @@
 
 use core::time::Duration;
 
-use vram_alloc::{ByteLen, Fit, ModelPlan};
+use vram_alloc::{ByteLen, ModelPlan};
 
-use crate::admit::{AdmitRequest, GpuChoice, Placed};
-use crate::call::Call;
-use crate::dry_run::DryRun;
+use crate::admit;
+use crate::admit::Placed;
+use crate::admit::request::{AdmitRequest, GpuChoice};
 use crate::error::VramError;
-use crate::manager::{Core, VramManager};
+use crate::manager::parts::Core;
 use crate::model::{ModelHandle, ModelSource};
 use crate::promise::{Contents, ReservationId, Terms};
 use crate::reservation::Held;
@@ -27,7 +27,7 @@ use crate::reservation::Held;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ReservePlanRequest {
-    gpus: GpuChoice,
+    pub(crate) gpus: GpuChoice,
     terms: Terms,
 }
 
@@ -64,7 +64,7 @@ impl ReservePlanRequest {
 #[must_use = "a reservation that is dropped gives its places back"]
 pub struct PlanReservation {
     held: Held,
-    plan: ModelPlan,
+    pub(crate) plan: ModelPlan,
 }
 
 impl PlanReservation {
@@ -119,148 +119,55 @@ impl PlanReservation {
     }
 }
 
-impl VramManager {
-    /// Whether a model would fit now, before a byte of it is loaded. The answer is exact:
-    /// [`admit`](Self::admit) finds room for every piece exactly if this says so and nothing
-    /// changes in between. To make sure of that, [`reserve_plan`](Self::reserve_plan).
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::UnknownGpu`]; [`VramError::DeviceLost`] if no GPU of the choice is left.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use vram_residency::{ByteLen, GpuChoice, ModelPlan, Piece, VramManager};
-    ///
-    /// let plan = ModelPlan::new([Piece::new("embeddings", 0, 0, ByteLen::new(1 << 20))])?;
-    /// let manager = VramManager::new_mock(1 << 20)?;
-    /// assert!(manager.fits(&plan, GpuChoice::One(0))?.is_yes());
-    ///
-    /// let _other = manager.seal_model("other", 0, b"1")?;
-    /// let answer = manager.fits(&plan, GpuChoice::One(0))?;
-    /// assert!(answer.to_string().starts_with("the model needs 1.0 MiB"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn fits(&self, plan: &ModelPlan, gpus: GpuChoice) -> Result<Fit, VramError> {
-        let gpus = self.core.choose(gpus)?;
-        Ok(DryRun::of(&gpus).fit(plan))
+pub(crate) fn reserve_plan(
+    core: &Core,
+    plan: &ModelPlan,
+    request: ReservePlanRequest,
+) -> Result<PlanReservation, VramError> {
+    // Holding places evicts nobody; the refusal says what would help.
+    let any = AdmitRequest::new("reserved", request.gpus).priority(u32::MAX).evicts(false);
+    let placed = admit::place_all(core, &any, plan)?;
+    let mut spaces = Vec::with_capacity(placed.len());
+    let mut seats = Vec::with_capacity(placed.len());
+    let mut len = ByteLen::ZERO;
+    for Placed { space, counted, .. } in placed {
+        len = len.saturating_add(space.footprint());
+        spaces.push(Some(space));
+        seats.push(counted);
     }
-
-    /// Holds a place for every piece of a plan, or for none.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::InsufficientVram`], [`VramError::UnknownGpu`], [`VramError::LimitExceeded`],
-    /// [`VramError::DeviceLost`]. Nothing is held then.
-    pub fn reserve_plan(
-        &self,
-        plan: &ModelPlan,
-        gpus: GpuChoice,
-    ) -> Result<PlanReservation, VramError> {
-        self.reserve_plan_with(plan, ReservePlanRequest::new(gpus))
-    }
-
-    /// As [`reserve_plan`](Self::reserve_plan), with an owner, a purpose, an expiry.
-    ///
-    /// # Errors
-    ///
-    /// As [`reserve_plan`](Self::reserve_plan).
-    #[tracing::instrument(
-        level = "info",
-        skip_all,
-        fields(pieces = plan.pieces().len(), bytes = plan.total().get())
-    )]
-    pub fn reserve_plan_with(
-        &self,
-        plan: &ModelPlan,
-        request: ReservePlanRequest,
-    ) -> Result<PlanReservation, VramError> {
-        let (gpu, bytes) = (request.gpus.named(), plan.total().get());
-        self.core.watched(Call::Reserve, None, gpu, bytes, || self.core.reserve_plan(plan, request))
-    }
-
-    /// As [`admit`](Self::admit), into the places that were reserved; the request's choice of GPUs
-    /// says nothing then. If it fails, they are reserved as before.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::ReservationExpired`], also for a reservation that was used before;
-    /// [`VramError::ForeignReservation`]; otherwise as [`admit`](Self::admit), but never for want
-    /// of room.
-    ///
-    /// # Panics
-    ///
-    /// As [`admit`](Self::admit).
-    #[tracing::instrument(
-        level = "info",
-        skip_all,
-        fields(pieces = reservation.plan.pieces().len(), bytes = reservation.plan.total().get())
-    )]
-    pub fn admit_reserved(
-        &self,
-        reservation: &mut PlanReservation,
-        request: AdmitRequest<'_>,
-        source: &dyn ModelSource,
-    ) -> Result<ModelHandle, VramError> {
-        let bytes = reservation.plan.total().get();
-        self.core.watched(Call::Admit, None, None, bytes, || {
-            self.core.admit_reserved(reservation, request, source)
-        })
-    }
+    let contents = Contents::Places { spaces, seats };
+    let promise = core.promises.open(request.terms, len, contents);
+    // Only now: whoever waits for the calls under way finds them.
+    promise.rest();
+    Ok(PlanReservation { held: Held::new(&core.promises, promise), plan: plan.clone() })
 }
 
-impl Core {
-    fn reserve_plan(
-        &self,
-        plan: &ModelPlan,
-        request: ReservePlanRequest,
-    ) -> Result<PlanReservation, VramError> {
-        // Holding places evicts nobody; the refusal says what would help.
-        let any = AdmitRequest::new("reserved", request.gpus).priority(u32::MAX).evicts(false);
-        let placed = self.place_all(&any, plan)?;
-        let mut spaces = Vec::with_capacity(placed.len());
-        let mut seats = Vec::with_capacity(placed.len());
-        let mut len = ByteLen::ZERO;
-        for Placed { space, counted, .. } in placed {
-            len = len.saturating_add(space.footprint());
-            spaces.push(Some(space));
-            seats.push(counted);
-        }
-        let contents = Contents::Places { spaces, seats };
-        let promise = self.promises.open(request.terms, len, contents);
-        // Only now: whoever waits for the calls under way finds them.
-        promise.rest();
-        Ok(PlanReservation { held: Held::new(&self.promises, promise), plan: plan.clone() })
+pub(crate) fn admit_reserved(
+    core: &Core,
+    reservation: &PlanReservation,
+    request: AdmitRequest<'_>,
+    source: &dyn ModelSource,
+) -> Result<ModelHandle, VramError> {
+    core.check_open()?;
+    let PlanReservation { held, plan } = reservation;
+    held.check(core)?;
+    request.check()?;
+    // First, so that it looks last, when everything that goes back is back.
+    let _refill = Refill { core, held };
+    let (spaces, mut seats) = held.promise.take_places()?;
+    if spaces.len() != plan.pieces().len() {
+        return Err(held.promise.expired());
     }
-
-    fn admit_reserved(
-        &self,
-        reservation: &PlanReservation,
-        request: AdmitRequest<'_>,
-        source: &dyn ModelSource,
-    ) -> Result<ModelHandle, VramError> {
-        self.check_open()?;
-        let PlanReservation { held, plan } = reservation;
-        held.check(self)?;
-        request.check()?;
-        // First, so that it looks last, when everything that goes back is back.
-        let _refill = Refill { core: self, held };
-        let (spaces, mut seats) = held.promise.take_places()?;
-        if spaces.len() != plan.pieces().len() {
-            return Err(held.promise.expired());
-        }
-        while seats.len() < spaces.len() {
-            seats.push(self.registry.count_one()?);
-        }
-        let pieces = (0..).zip(plan.pieces()).zip(spaces).zip(seats);
-        let placed = pieces.map(|(((index, piece), space), counted)| {
-            let request = request.for_piece(index, piece, space.gpu().index);
-            Placed { request, space, counted }
-        });
-        let placed = placed.collect();
-        self.admit_placed(request, plan, source, placed)
+    while seats.len() < spaces.len() {
+        seats.push(core.registry.count_one()?);
     }
+    let pieces = (0..).zip(plan.pieces()).zip(spaces).zip(seats);
+    let placed = pieces.map(|(((index, piece), space), counted)| {
+        let request = request.for_piece(index, piece, space.gpu().index);
+        Placed { request, space, counted }
+    });
+    let placed = placed.collect();
+    admit::admit_placed(core, request, plan, source, placed)
 }
 
 /// Takes seats again, after an attempt that failed, for the places that came back.

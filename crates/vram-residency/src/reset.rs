@@ -10,8 +10,8 @@
 //!    6 shards come back from backups and images, verified                 same id, next generation
 //! ```
 
-mod device;
-mod restore;
+pub(crate) mod device;
+pub(crate) mod restore;
 
 use core::fmt;
 use core::panic::AssertUnwindSafe;
@@ -21,15 +21,15 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 
-use crate::admit::GpuChoice;
+use crate::admit::request::GpuChoice;
 use crate::backup::Copies;
-use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::gpu::Gpu;
 use crate::id::ShardId;
-use crate::manager::{Core, VramManager};
-use crate::park::{WakeError, device_panicked};
+use crate::manager::parts::Core;
+use crate::park::device_panicked;
+use crate::park::wake_error::WakeError;
 use crate::registry::{Entry, Seal};
 use crate::shard::SealedShard;
 use crate::sync::Deadline;
@@ -174,137 +174,85 @@ impl fmt::Display for LostShard {
     }
 }
 
-impl VramManager {
-    /// Empties a GPU that was lost to a sticky error and takes it into use again, then brings back
-    /// what there are copies of: under the same ids, verified like everything that arrives, with
-    /// the owners, priorities and pins that they had. Other GPUs go on meanwhile.
-    ///
-    /// Handles from before answer [`VramError::StaleHandle`] if their shard came back (ask for a
-    /// fresh one: [`shard`](Self::shard), [`refresh_model`](Self::refresh_model)), and
-    /// [`VramError::ShardFreed`] if it did not. So does a lease of such a shard: its memory is gone
-    /// whoever holds on to it. Reservations on the GPU stay promised; blocks behind reserved places
-    /// are taken again when they are used. Parked shards are not concerned.
-    ///
-    /// A GPU that is not lost is reset as well if it holds no shard, or if [forced](ResetOptions::force).
-    /// The device is emptied as a whole: whatever else this process has there, through another
-    /// manager or its own calls, is gone too.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::UnknownGpu`]; [`VramError::Closed`]; [`VramError::NotLost`];
-    /// [`VramError::GpuInUse`] if another reset of it is under way, or if calls on it did not end in
-    /// time (also those that this one is called from inside of); [`VramError::InUse`] if a shard of
-    /// a GPU that works is leased. Everything is as it was then. [`VramError::Device`],
-    /// [`VramError::DeviceLost`] or [`VramError::HostMemory`] if the device refuses the reset or the
-    /// memory after it: it is lost then, its shards are as lost as before, and the reset can be
-    /// tried again.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use std::sync::Arc;
-    /// use vram_residency::device::fault::{Action, FaultDevice, FaultPlan, Op};
-    /// use vram_residency::{ByteLen, GpuIndex, HostDevice, ResetOptions, VramManager};
-    ///
-    /// let host = HostDevice::new(GpuIndex::new(0), ByteLen::MIB)?;
-    /// let device = FaultDevice::new(Arc::new(host), FaultPlan::new(1));
-    /// let manager = VramManager::builder().device(device.clone()).build()?;
-    /// let shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
-    /// manager.back_up(&shard)?;
-    ///
-    /// device.next(Op::Read, Action::Driver(214))?; // an uncorrectable memory error
-    /// assert_eq!(manager.unseal_model(&shard).unwrap_err().code(), "device-lost");
-    ///
-    /// let report = manager.reset_gpu(0, ResetOptions::new())?;
-    /// assert_eq!(report.restored[0].shard_id, shard.shard_id);
-    /// assert_eq!(manager.unseal_model(&report.restored[0])?, b"weights");
-    /// assert_eq!(manager.unseal_model(&shard).unwrap_err().code(), "stale-handle");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[tracing::instrument(level = "info", skip_all, fields(gpu))]
-    pub fn reset_gpu(&self, gpu: u32, options: ResetOptions) -> Result<ResetReport, VramError> {
-        let work = || self.core.reset(gpu, options);
-        self.core.watched(Call::Reset, None, Some(gpu), 0, work)
-    }
-}
-
 /// What is left of a shard whose memory is gone.
-struct Remains {
+pub(crate) struct Remains {
     entry: Arc<Entry>,
     seal: Arc<Seal>,
     generation: u64,
     copies: Copies,
 }
 
-impl Core {
-    fn reset(&self, gpu: u32, options: ResetOptions) -> Result<ResetReport, VramError> {
-        self.check_open()?;
-        let gpu = Arc::clone(self.gpu(gpu)?);
-        let busy = |why| VramError::GpuInUse { gpu: gpu.index, why };
-        let claim = gpu.health.claim();
-        // Once more: whoever closes the manager waits for those who have the claim, and no others.
-        self.check_open()?;
-        let _claim = claim.ok_or_else(|| busy("another reset of it is under way"))?;
-        let deadline = Deadline::within(options.within);
-        if gpu.lost().is_some() {
-            gpu.quiet(&self.registry, deadline).map_err(busy)?;
-        } else {
-            gpu.give_up(&self.registry, options.force, deadline)?;
-        }
-        gpu.begin_anew()?;
-        let given_back = gpu.settle_unreturned();
-        let remains = self.let_go(&gpu);
-        for promise in self.promises.list() {
-            promise.forget_stale();
-        }
-        gpu.health.recover();
-        tracing::warn!(gpu = gpu.index, shards = remains.len(), "device reset");
-
-        let mut report = ResetReport {
-            gpu: gpu.index,
-            lost: Vec::new(),
-            restored: Vec::new(),
-            parked: Vec::new(),
-            given_back,
-        };
-        for one in remains {
-            let entry = Arc::clone(&one.entry);
-            let done = catch_unwind(AssertUnwindSafe(|| {
-                self.restore(one, &gpu, options, &mut report);
-            }));
-            if done.is_err() {
-                // A clock, say. The others come back all the same, and whoever follows is told.
-                let why = device_panicked(self, GpuChoice::One(gpu.index));
-                report.give_up(&entry, &gpu, NotRestored::Failed(why));
-            }
-        }
-        self.events.emit(EventKind::DeviceReset {
-            gpu: gpu.index,
-            lost: report.lost.iter().map(|shard| shard.shard_id.clone()).collect(),
-            restored: report.restored.iter().map(|shard| shard.shard_id.clone()).collect(),
-        });
-        Ok(report)
+pub(crate) fn reset(
+    core: &Core,
+    gpu: u32,
+    options: ResetOptions,
+) -> Result<ResetReport, VramError> {
+    core.check_open()?;
+    let gpu = Arc::clone(core.gpu(gpu)?);
+    let busy = |why| VramError::GpuInUse { gpu: gpu.index, why };
+    let claim = gpu.health.claim();
+    // Once more: whoever closes the manager waits for those who have the claim, and no others.
+    core.check_open()?;
+    let _claim = claim.ok_or_else(|| busy("another reset of it is under way"))?;
+    let deadline = Deadline::within(options.within);
+    if gpu.lost().is_some() {
+        gpu.quiet(&core.registry, deadline).map_err(busy)?;
+    } else {
+        gpu.give_up(&core.registry, options.force, deadline)?;
     }
-
-    /// Takes the shards of an emptied device out of the registry, and their places out of the
-    /// books. Nobody else does so meanwhile: every call on them is refused.
-    fn let_go(&self, gpu: &Gpu) -> Vec<Remains> {
-        let mut remains = Vec::new();
-        for entry in self.registry.on(gpu) {
-            let mut state = entry.state();
-            if !state.lies_on(gpu) {
-                // Parked meanwhile, by way of its backup.
-                continue;
-            }
-            let space = state.space.take();
-            let copies = core::mem::take(&mut state.copies);
-            let (seal, generation) = (Arc::clone(&state.seal), state.generation);
-            drop(state);
-            self.registry.remove(&entry.id);
-            // It is of an earlier life: nothing is wiped.
-            drop(space);
-            remains.push(Remains { entry, seal, generation, copies });
-        }
-        remains
+    gpu.begin_anew()?;
+    let given_back = gpu.settle_unreturned();
+    let remains = let_go(core, &gpu);
+    for promise in core.promises.list() {
+        promise.forget_stale();
     }
+    gpu.health.recover();
+    tracing::warn!(gpu = gpu.index, shards = remains.len(), "device reset");
+
+    let mut report = ResetReport {
+        gpu: gpu.index,
+        lost: Vec::new(),
+        restored: Vec::new(),
+        parked: Vec::new(),
+        given_back,
+    };
+    for one in remains {
+        let entry = Arc::clone(&one.entry);
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            restore::restore(core, one, &gpu, options, &mut report);
+        }));
+        if done.is_err() {
+            // A clock, say. The others come back all the same, and whoever follows is told.
+            let why = device_panicked(core, GpuChoice::One(gpu.index));
+            report.give_up(&entry, &gpu, NotRestored::Failed(why));
+        }
+    }
+    core.events.emit(EventKind::DeviceReset {
+        gpu: gpu.index,
+        lost: report.lost.iter().map(|shard| shard.shard_id.clone()).collect(),
+        restored: report.restored.iter().map(|shard| shard.shard_id.clone()).collect(),
+    });
+    Ok(report)
+}
+
+/// Takes the shards of an emptied device out of the registry, and their places out of the
+/// books. Nobody else does so meanwhile: every call on them is refused.
+fn let_go(core: &Core, gpu: &Gpu) -> Vec<Remains> {
+    let mut remains = Vec::new();
+    for entry in core.registry.on(gpu) {
+        let mut state = entry.state();
+        if !state.lies_on(gpu) {
+            // Parked meanwhile, by way of its backup.
+            continue;
+        }
+        let space = state.space.take();
+        let copies = core::mem::take(&mut state.copies);
+        let (seal, generation) = (Arc::clone(&state.seal), state.generation);
+        drop(state);
+        core.registry.remove(&entry.id);
+        // It is of an earlier life: nothing is wiped.
+        drop(space);
+        remains.push(Remains { entry, seal, generation, copies });
+    }
+    remains
 }

@@ -179,7 +179,7 @@ mod record_as_hex {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
     use vram_seal::SealRecord;
 
-    pub(super) fn serialize<S: Serializer>(record: &SealRecord, s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(record: &SealRecord, s: S) -> Result<S::Ok, S::Error> {
         let mut text = String::with_capacity(512);
         for byte in record.iter() {
             let _infallible = write!(text, "{byte:02x}");
@@ -187,7 +187,7 @@ mod record_as_hex {
         s.serialize_str(&text)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<SealRecord, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<SealRecord, D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
         let mut bytes = Vec::with_capacity(256);
         for pair in text.as_bytes().chunks(2) {

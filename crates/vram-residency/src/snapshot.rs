@@ -9,13 +9,14 @@ use vram_seal::{KeyId, Protection};
 
 use crate::clock::Timestamp;
 use crate::id::ShardId;
-use crate::manager::{Core, VramManager};
+use crate::manager::parts::Core;
 use crate::parked::ParkCapacity;
 use crate::promise::ReservationId;
 use crate::report::{GpuCapacity, GpuReport, Report, ShardReport};
 use crate::reservation::ReservationReport;
 use crate::sink::SinkCounts;
 use crate::sync::read;
+use crate::{age, report, reservation};
 
 /// Everything a manager holds. No content, no keys, no pointers, no digests.
 ///
@@ -175,71 +176,49 @@ impl From<ReservationReport> for ReservationSnapshot {
     }
 }
 
-impl VramManager {
-    /// Everything this manager holds. Calls go on meanwhile: each shard and each GPU is shown as it
-    /// was at one moment, and under load not all of them at the same one.
-    ///
-    /// ```
-    /// use vram_residency::VramManager;
-    ///
-    /// let manager = VramManager::new_mock(1 << 20)?;
-    /// let before = manager.snapshot();
-    /// assert!(manager.seal_model("too-large", 0, &[0; 2 << 20]).is_err());
-    /// assert_eq!(manager.snapshot().state, before.state); // a failed call changed nothing
-    /// # Ok::<(), vram_residency::VramError>(())
-    /// ```
-    #[must_use]
-    pub fn snapshot(&self) -> Snapshot {
-        self.core.snapshot()
-    }
+pub(crate) fn snapshot(core: &Core) -> Snapshot {
+    // Before anything is looked at: what happens meanwhile has this number or a later one.
+    let events = core.events.emitted();
+    let Report { gpus, shards, distrusted_links } = report::report(core);
+    let reservations = reservation::reservations(core);
+    let expires_in = reservations.iter().filter_map(|one| Some((one.id, one.expires_in?)));
+    let counters = SnapshotCounters {
+        events,
+        sinks: core.events.counts(),
+        unverified_for: age::ages(core)
+            .into_iter()
+            .map(|age| (age.shard, age.unverified))
+            .collect(),
+        expires_in: expires_in.collect(),
+    };
+    let ring = read(&core.keys);
+    let keys = KeySnapshot { active: ring.active().id(), all: ring.ids() };
+    drop(ring);
+    let state = SnapshotState {
+        gpus: gpus.into_iter().map(GpuSnapshot::from).collect(),
+        shards,
+        parked: parked_shards(core),
+        park: core.registry.parked.capacity(),
+        reservations: reservations.into_iter().map(ReservationSnapshot::from).collect(),
+        distrusted_links,
+        keys,
+    };
+    Snapshot { at: core.clock.now(), state, counters }
 }
 
-impl Core {
-    fn snapshot(&self) -> Snapshot {
-        // Before anything is looked at: what happens meanwhile has this number or a later one.
-        let events = self.events.emitted();
-        let Report { gpus, shards, distrusted_links } = self.report();
-        let reservations = self.reservations();
-        let expires_in = reservations.iter().filter_map(|one| Some((one.id, one.expires_in?)));
-        let counters = SnapshotCounters {
-            events,
-            sinks: self.events.counts(),
-            unverified_for: self
-                .ages()
-                .into_iter()
-                .map(|age| (age.shard, age.unverified))
-                .collect(),
-            expires_in: expires_in.collect(),
-        };
-        let ring = read(&self.keys);
-        let keys = KeySnapshot { active: ring.active().id(), all: ring.ids() };
-        drop(ring);
-        let state = SnapshotState {
-            gpus: gpus.into_iter().map(GpuSnapshot::from).collect(),
-            shards,
-            parked: self.parked_shards(),
-            park: self.registry.parked.capacity(),
-            reservations: reservations.into_iter().map(ReservationSnapshot::from).collect(),
-            distrusted_links,
-            keys,
-        };
-        Snapshot { at: self.clock.now(), state, counters }
-    }
-
-    fn parked_shards(&self) -> Vec<ParkedSnapshot> {
-        let show = |entry: Arc<crate::registry::Entry>| {
-            let state = entry.state();
-            // One may be woken while the others are listed.
-            state.parked.then(|| ParkedSnapshot {
-                shard_id: entry.id.clone(),
-                model_id: Arc::clone(&entry.sealed_as.model_id),
-                owner: entry.owner.clone(),
-                plaintext_len: entry.plaintext_len,
-                host_len: state.host_len,
-                protection: state.seal.protection(),
-                generation: state.generation,
-            })
-        };
-        self.registry.all().into_iter().filter_map(show).collect()
-    }
+fn parked_shards(core: &Core) -> Vec<ParkedSnapshot> {
+    let show = |entry: Arc<crate::registry::Entry>| {
+        let state = entry.state();
+        // One may be woken while the others are listed.
+        state.parked.then(|| ParkedSnapshot {
+            shard_id: entry.id.clone(),
+            model_id: Arc::clone(&entry.sealed_as.model_id),
+            owner: entry.owner.clone(),
+            plaintext_len: entry.plaintext_len,
+            host_len: state.host_len,
+            protection: state.seal.protection(),
+            generation: state.generation,
+        })
+    };
+    core.registry.all().into_iter().filter_map(show).collect()
 }

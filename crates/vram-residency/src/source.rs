@@ -4,7 +4,7 @@
 //! process, and its pages change under the reader. Files are read by position, so that several
 //! threads read one file without sharing a cursor.
 
-mod file;
+pub(crate) mod file;
 mod reader;
 
 use core::fmt;

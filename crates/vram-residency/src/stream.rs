@@ -4,18 +4,18 @@
 //! the second time it is asked never meets what it said the first time under one key and nonce.
 
 use core::fmt;
-use std::io::{self, Write};
+use std::io;
+use std::io::Write;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_seal::{ContentDigest, Protection, SivScope};
 use zeroize::Zeroizing;
 
-use crate::call::Call;
 use crate::cancel::CancelToken;
 use crate::error::VramError;
 use crate::feed::Feed;
-use crate::manager::{Core, VramManager};
+use crate::manager::parts::Core;
 use crate::progress::{Progress, ProgressFn, Watch};
 use crate::read::zeroed;
 use crate::registry::Entry;
@@ -25,6 +25,7 @@ use crate::source::{Access, Source};
 use crate::space::Space;
 use crate::sync::Mutex;
 use crate::write::WriteOptions;
+use crate::{read, write};
 
 /// Plaintext that is handed to a writer at a time, where limits and segments allow.
 const CHUNK_LEN: u64 = 8 << 20;
@@ -86,146 +87,77 @@ impl fmt::Debug for SealOptions<'_> {
     }
 }
 
-impl VramManager {
-    /// Seals the bytes of a source, and keeps them resident. Host memory stays bounded by the
-    /// configured staging, whatever the shard's size.
-    ///
-    /// The scope is Segment unless the request names one, and the source is read once. In scope
-    /// Shard it is read twice, and refused if it changed in between. A
-    /// [`SliceSource`](crate::SliceSource) is sealed like the slice itself, in scope Shard.
-    ///
-    /// # Errors
-    ///
-    /// As [`seal`](Self::seal); besides, [`VramError::SourceLength`], [`VramError::SourceChanged`]
-    /// or [`VramError::Source`]; [`VramError::DigestMismatch`] if another digest was expected;
-    /// [`VramError::Cancelled`]; [`VramError::Config`] for scope Shard and a source that can be
-    /// read only once. Nothing is resident then, and everything taken was given back.
-    ///
-    /// # Panics
-    ///
-    /// If the source or the progress callback panics: with their payload, after everything was
-    /// given back. The manager stays usable.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use vram_residency::{FileSource, SealOptions, SealRequest, VramManager};
-    ///
-    /// # let folder = tempfile::tempdir()?;
-    /// # let path = folder.path().join("weights");
-    /// # std::fs::write(&path, b"weights")?;
-    /// let manager = VramManager::new_mock(1 << 20)?;
-    /// let request = SealRequest::new("llama-3-8b", 0);
-    /// let shard = manager.seal_from(request, FileSource::open(&path)?, SealOptions::new())?;
-    /// assert_eq!(manager.unseal_model(&shard)?, b"weights");
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[tracing::instrument(
-        level = "info",
-        skip_all,
-        fields(gpu = request.gpu, bytes = source.len())
-    )]
-    #[expect(clippy::needless_pass_by_value, reason = "a request is made for one call")]
-    pub fn seal_from(
-        &self,
-        request: SealRequest,
-        source: impl Source,
-        options: SealOptions<'_>,
-    ) -> Result<SealedShard, VramError> {
-        let gpu = Some(request.gpu);
-        let work = || self.core.seal_source(&request, &source, options);
-        self.core.watched_for(Call::Seal, None, gpu, work, |shard| shard.plaintext_len)
-    }
-
-    /// Writes all plaintext of a shard to `sink`, in order. Only authenticated bytes are written;
-    /// host memory stays bounded. The shard can be read by others meanwhile, and is not freed or
-    /// moved before the sink is done: a slow sink keeps those waiting.
-    ///
-    /// # Errors
-    ///
-    /// As [`unseal_model`](Self::unseal_model), and [`VramError::Io`] if the sink fails. The sink
-    /// has then had a prefix of the plaintext, authenticated like all of it.
-    ///
-    /// # Panics
-    ///
-    /// If the sink panics. The manager stays usable.
-    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
-    pub fn unseal_to(&self, shard: &SealedShard, mut sink: impl Write) -> Result<(), VramError> {
-        let (core, id) = (&self.core, Some(&shard.shard_id));
-        core.watched(Call::Unseal, id, None, shard.plaintext_len, || {
-            core.shared(shard, |entry| core.unseal_entry_to(entry, &mut sink))
-        })
-    }
+pub(crate) fn seal_source(
+    core: &Core,
+    request: &SealRequest,
+    source: &dyn Source,
+    options: SealOptions<'_>,
+) -> Result<SealedShard, VramError> {
+    let feed = SourceFeed::new(source, &request.sealed_as.model_id);
+    let watch = Watch::new(feed.len(), options.progress, options.cancel);
+    watch.go_on()?;
+    feed.check_scope(request)?;
+    let (space, counted) = write::place(core, request, feed.len())?;
+    let entry = seal_feed(
+        core,
+        request,
+        (space, counted),
+        &feed,
+        options.expected_digest.as_ref(),
+        &watch,
+    )?;
+    // Before the shard is resident: a callback that panics must not leave one behind.
+    watch.finish();
+    Ok(write::publish(core, entry))
 }
 
-impl Core {
-    pub(crate) fn seal_source(
-        &self,
-        request: &SealRequest,
-        source: &dyn Source,
-        options: SealOptions<'_>,
-    ) -> Result<SealedShard, VramError> {
-        let feed = SourceFeed::new(source, &request.sealed_as.model_id);
-        let watch = Watch::new(feed.len(), options.progress, options.cancel);
-        watch.go_on()?;
-        feed.check_scope(request)?;
-        let (space, counted) = self.place(request, feed.len())?;
-        let entry = self.seal_feed(
-            request,
-            (space, counted),
-            &feed,
-            options.expected_digest.as_ref(),
-            &watch,
-        )?;
-        // Before the shard is resident: a callback that panics must not leave one behind.
-        watch.finish();
-        Ok(self.publish(entry))
-    }
+/// Seals a source into a place that was taken for it. The entry that comes out is complete and
+/// not yet resident: dropping it gives everything back.
+pub(crate) fn seal_feed(
+    core: &Core,
+    request: &SealRequest,
+    (space, counted): (Space, crate::registry::Counted),
+    feed: &SourceFeed<'_>,
+    expected_digest: Option<&ContentDigest>,
+    watch: &Watch<'_>,
+) -> Result<Arc<Entry>, VramError> {
+    let told = |done| {
+        watch.advance(done);
+        watch.go_on()
+    };
+    let options = WriteOptions { scope: feed.scope(), expected_digest, watch: &told };
+    let entry = write::write_shard(core, request, space, counted, feed, &options)?;
+    feed.finish()?;
+    Ok(entry)
+}
 
-    /// Seals a source into a place that was taken for it. The entry that comes out is complete and
-    /// not yet resident: dropping it gives everything back.
-    pub(crate) fn seal_feed(
-        &self,
-        request: &SealRequest,
-        (space, counted): (Space, crate::registry::Counted),
-        feed: &SourceFeed<'_>,
-        expected_digest: Option<&ContentDigest>,
-        watch: &Watch<'_>,
-    ) -> Result<Arc<Entry>, VramError> {
-        let told = |done| {
-            watch.advance(done);
-            watch.go_on()
-        };
-        let options = WriteOptions { scope: feed.scope(), expected_digest, watch: &told };
-        let entry = self.write_shard(request, space, counted, feed, &options)?;
-        feed.finish()?;
-        Ok(entry)
-    }
-
-    fn unseal_entry_to(&self, entry: &Entry, sink: &mut dyn Write) -> Result<(), VramError> {
-        let len = entry.plaintext_len;
-        let segment = entry.view()?.seal.opener.layout().segment_size().bytes();
-        let chunk = ByteLen::new(CHUNK_LEN).min(self.limits.staging_bytes);
-        // Whole segments, so that none is opened twice.
-        let count = chunk.get().checked_div(segment.get()).unwrap_or(0).max(1);
-        let chunk = ByteLen::new(count.saturating_mul(segment.get())).min(len);
-        let mut buffer = Zeroizing::new(zeroed(chunk)?);
-        let mut offset = ByteOffset::START;
-        loop {
-            // Quarantine may have come meanwhile, through another reader.
-            entry.not_quarantined()?;
-            let rest = len.saturating_sub(ByteLen::new(offset.get()));
-            let range = ByteRange::checked(offset, rest.min(chunk), len)
-                .map_err(|error| VramError::config(error.to_string()))?;
-            let wanted = range.len();
-            let bytes = wanted.to_usize().and_then(|count| buffer.get_mut(..count));
-            let bytes = bytes.ok_or(VramError::HostMemory { wanted })?;
-            self.read_entry(entry, range, bytes)?;
-            sink.write_all(bytes).map_err(sink_failed)?;
-            offset = range.end();
-            if offset.get() >= len.get() {
-                return sink.flush().map_err(sink_failed);
-            }
+pub(crate) fn unseal_entry_to(
+    core: &Core,
+    entry: &Entry,
+    sink: &mut dyn Write,
+) -> Result<(), VramError> {
+    let len = entry.plaintext_len;
+    let segment = entry.view()?.seal.opener.layout().segment_size().bytes();
+    let chunk = ByteLen::new(CHUNK_LEN).min(core.limits.staging_bytes);
+    // Whole segments, so that none is opened twice.
+    let count = chunk.get().checked_div(segment.get()).unwrap_or(0).max(1);
+    let chunk = ByteLen::new(count.saturating_mul(segment.get())).min(len);
+    let mut buffer = Zeroizing::new(zeroed(chunk)?);
+    let mut offset = ByteOffset::START;
+    loop {
+        // Quarantine may have come meanwhile, through another reader.
+        entry.not_quarantined()?;
+        let rest = len.saturating_sub(ByteLen::new(offset.get()));
+        let range = ByteRange::checked(offset, rest.min(chunk), len)
+            .map_err(|error| VramError::config(error.to_string()))?;
+        let wanted = range.len();
+        let bytes = wanted.to_usize().and_then(|count| buffer.get_mut(..count));
+        let bytes = bytes.ok_or(VramError::HostMemory { wanted })?;
+        read::read_entry(core, entry, range, bytes)?;
+        sink.write_all(bytes).map_err(sink_failed)?;
+        offset = range.end();
+        if offset.get() >= len.get() {
+            return sink.flush().map_err(sink_failed);
         }
     }
 }

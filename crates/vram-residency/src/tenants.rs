@@ -5,7 +5,8 @@ use std::sync::{Arc, Weak};
 use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
 
-use crate::events::{EventKind, Events};
+use crate::events::EventKind;
+use crate::events::emit::Events;
 use crate::gpu::{Gpu, Tenants};
 use crate::promise::Promises;
 use crate::registry::{Entry, Shards};

@@ -13,7 +13,7 @@ use crate::error::VramError;
 use crate::events::EventKind;
 use crate::id::{ShardId, SplitMix};
 use crate::lanes::{Lanes, Worker};
-use crate::manager::Core;
+use crate::manager::parts::Core;
 use crate::registry::{Entry, View};
 use crate::shard::SealedShard;
 use crate::space::locate;
@@ -243,63 +243,69 @@ impl View {
     }
 }
 
-impl Core {
-    /// Verifies a shard and says what was found. Altered bytes put the shard into quarantine.
-    pub(crate) fn verify(&self, handle: &SealedShard, level: Verify) -> Result<Verdict, VramError> {
-        self.shared(handle, |entry| self.verify_entry(entry, level))
+/// Verifies a shard and says what was found. Altered bytes put the shard into quarantine.
+pub(crate) fn verify(
+    core: &Core,
+    handle: &SealedShard,
+    level: Verify,
+) -> Result<Verdict, VramError> {
+    core.shared(handle, |entry| verify_entry(core, entry, level))
+}
+
+pub(crate) fn verify_entry(
+    core: &Core,
+    entry: &Entry,
+    level: Verify,
+) -> Result<Verdict, VramError> {
+    let view = entry.view()?;
+    view.gpu.ready()?;
+    let began = Moment::now(&*core.clock);
+    let layout = *view.seal.opener.layout();
+    let count = layout.count();
+    let selection = match level {
+        Verify::Record => Selection::Each(Vec::new()),
+        Verify::Sample { segments, seed } => Selection::sample(count, segments, seed),
+        Verify::Range { offset, length } => {
+            let range = in_shard(entry, offset, length)?;
+            Selection::Run(layout.covering(range)?)
+        }
+        Verify::Segments | Verify::Full => Selection::Run(0..count),
+    };
+    let mut content_differs = false;
+    let mut checked_bytes = ByteLen::ZERO;
+    let altered = if level == Verify::Full {
+        let (altered, differs) = view.altered_content()?;
+        (content_differs, checked_bytes) = (differs, layout.plaintext_len());
+        altered
+    } else {
+        for window in selection.clone().windows(&view.gpu.windows(layout)?) {
+            checked_bytes = checked_bytes.saturating_add(window.bytes.len());
+        }
+        view.altered_segments(selection)?
+    };
+    if !altered.is_empty() || content_differs {
+        entry.quarantine(&altered);
     }
 
-    pub(crate) fn verify_entry(&self, entry: &Entry, level: Verify) -> Result<Verdict, VramError> {
-        let view = entry.view()?;
-        view.gpu.ready()?;
-        let began = Moment::now(&*self.clock);
-        let layout = *view.seal.opener.layout();
-        let count = layout.count();
-        let selection = match level {
-            Verify::Record => Selection::Each(Vec::new()),
-            Verify::Sample { segments, seed } => Selection::sample(count, segments, seed),
-            Verify::Range { offset, length } => {
-                let range = in_shard(entry, offset, length)?;
-                Selection::Run(layout.covering(range)?)
-            }
-            Verify::Segments | Verify::Full => Selection::Run(0..count),
-        };
-        let mut content_differs = false;
-        let mut checked_bytes = ByteLen::ZERO;
-        let altered = if level == Verify::Full {
-            let (altered, differs) = view.altered_content()?;
-            (content_differs, checked_bytes) = (differs, layout.plaintext_len());
-            altered
-        } else {
-            for window in selection.clone().windows(&view.gpu.windows(layout)?) {
-                checked_bytes = checked_bytes.saturating_add(window.bytes.len());
-            }
-            view.altered_segments(selection)?
-        };
-        if !altered.is_empty() || content_differs {
-            entry.quarantine(&altered);
-        }
-
-        let at = self.clock.now();
-        let mut state = entry.state();
-        let sound = state.quarantine.is_none();
-        if sound && matches!(level, Verify::Segments | Verify::Full) {
-            state.ages.verified(began);
-        }
-        let known = state.quarantine.clone().unwrap_or_default();
-        drop(state);
-        if sound && level != Verify::Record {
-            let (shard, gpu) = (entry.id.clone(), view.gpu.index);
-            self.events.emit(EventKind::Verified { shard, gpu, bytes: checked_bytes });
-        }
-        let span = |segment| {
-            let range = layout.range(segment)?;
-            Some(SegmentSpan { segment, start: range.start().get(), len: range.len().get() })
-        };
-        let altered = known.into_iter().filter_map(span).collect();
-        let shard_id = entry.id.clone();
-        Ok(Verdict { shard_id, sound, altered, checked_bytes, content_differs, at })
+    let at = core.clock.now();
+    let mut state = entry.state();
+    let sound = state.quarantine.is_none();
+    if sound && matches!(level, Verify::Segments | Verify::Full) {
+        state.ages.verified(began);
     }
+    let known = state.quarantine.clone().unwrap_or_default();
+    drop(state);
+    if sound && level != Verify::Record {
+        let (shard, gpu) = (entry.id.clone(), view.gpu.index);
+        core.events.emit(EventKind::Verified { shard, gpu, bytes: checked_bytes });
+    }
+    let span = |segment| {
+        let range = layout.range(segment)?;
+        Some(SegmentSpan { segment, start: range.start().get(), len: range.len().get() })
+    };
+    let altered = known.into_iter().filter_map(span).collect();
+    let shard_id = entry.id.clone();
+    Ok(Verdict { shard_id, sound, altered, checked_bytes, content_differs, at })
 }
 
 /// Copies one window to a buffer of the worker's, and calls `work` with exactly its bytes.

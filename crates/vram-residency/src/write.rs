@@ -15,7 +15,7 @@
 //!
 //! Whatever fails, everything taken is given back in reverse order, the device bytes wiped.
 
-mod pass;
+pub(crate) mod pass;
 
 use std::sync::Arc;
 
@@ -28,10 +28,10 @@ use crate::age::{Ages, Moment};
 use crate::backup::Copies;
 use crate::error::VramError;
 use crate::events::EventKind;
-use crate::evict::Goal;
+use crate::evict::plan::Goal;
 use crate::feed::Feed;
 use crate::id::ShardId;
-use crate::manager::Core;
+use crate::manager::parts::Core;
 use crate::registry::{Counted, Entry, Seal, State, View};
 use crate::request::SealRequest;
 use crate::shard::SealedShard;
@@ -39,8 +39,8 @@ use crate::space::Space;
 use crate::standing::Standing;
 use crate::sync::read;
 use crate::verify::Selection;
-
-use pass::{Pass, hash_feed};
+use crate::write::pass::{Pass, hash_feed};
+use crate::{evict, key_uses, lease};
 
 /// How much of a shard is read back from the device before it counts as resident.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -101,205 +101,202 @@ impl View {
     }
 }
 
-impl Core {
-    /// Seals a slice onto the GPU that the request names.
-    pub(crate) fn seal_slice(
-        &self,
-        request: &SealRequest,
-        data: &[u8],
-    ) -> Result<SealedShard, VramError> {
-        let len = ByteLen::from_usize(data.len());
-        let write = |(space, counted)| {
-            self.write_shard(request, space, counted, &data, &WriteOptions::SLICE)
-        };
-        let entry = match write(self.place(request, len)?) {
-            // There was memory to lie in, and none to write it with: once more, if somebody gives
-            // way. Only a slice can be read again for certain.
-            Err(VramError::Device { source, .. })
-                if source.is_out_of_memory()
-                    && self.give_way(self.gpu(request.gpu)?, len, request.room_making()) =>
-            {
-                write(self.place_once(request, len)?)
-            }
-            other => other,
-        }?;
-        Ok(self.publish(entry))
-    }
-
-    /// Takes everything that one more shard of `len` bytes needs. Nothing is read or written.
-    pub(crate) fn place(
-        &self,
-        request: &SealRequest,
-        len: ByteLen,
-    ) -> Result<(Space, Counted), VramError> {
-        let (gpu, lens) = (self.gpu(request.gpu)?, [len]);
-        let gpus = core::slice::from_ref(gpu);
-        self.with_room(gpus, Goal::Pieces(&lens), request.room_making(), || {
-            self.place_once(request, len)
-        })
-    }
-
-    /// As [`place`](Self::place), in what room there is.
-    pub(crate) fn place_once(
-        &self,
-        request: &SealRequest,
-        len: ByteLen,
-    ) -> Result<(Space, Counted), VramError> {
-        let counted = self.admissible(request, len)?;
-        Ok((self.gpu(request.gpu)?.place(len)?, counted))
-    }
-
-    /// Checks a request, and takes a place among the shards for it.
-    pub(crate) fn admissible(
-        &self,
-        request: &SealRequest,
-        len: ByteLen,
-    ) -> Result<Counted, VramError> {
-        self.check_open()?;
-        request.sealed_as.context()?;
-        self.gpu(request.gpu)?;
-        let limit = self.limits.shard_len_max;
-        if len > limit {
-            return Err(VramError::LimitExceeded {
-                what: "bytes of one shard",
-                limit: limit.get(),
-                wanted: len.get(),
-            });
-        }
-        self.registry.count_one()
-    }
-
-    /// Seals `feed` into `space`. The entry that comes out is complete, and not yet in the registry:
-    /// dropping it gives everything back.
-    pub(crate) fn write_shard(
-        &self,
-        request: &SealRequest,
-        mut space: Space,
-        counted: Counted,
-        feed: &dyn Feed,
-        options: &WriteOptions<'_>,
-    ) -> Result<Arc<Entry>, VramError> {
-        let params = request.params(self.defaults, options.scope);
-        let id = self.ids.next(&*self.clock);
-        let seal = self.write_seal(request, params, &mut space, feed, options)?;
-
-        let read_back = request.read_back.unwrap_or(self.read_back);
-        let view = space.view(Arc::new(seal));
-        let began = Moment::now(&*self.clock);
-        let verified = view.read_back(read_back)?.then_some(began);
-        Ok(self.entry(id, request, view.seal, space, counted, verified))
-    }
-
-    /// A complete entry of what lies in `space`; `verified` is when its read-back began, if that was
-    /// of all of it. It is not in the registry yet: dropping it gives everything back.
-    pub(crate) fn entry(
-        &self,
-        id: ShardId,
-        request: &SealRequest,
-        seal: Arc<Seal>,
-        mut space: Space,
-        counted: Counted,
-        verified: Option<Moment>,
-    ) -> Arc<Entry> {
-        space.commit();
-        let len = seal.opener.fields().plaintext_len();
-        let state = State {
-            seal,
-            space: Some(space),
-            parked: false,
-            host_len: ByteLen::ZERO,
-            generation: 0,
-            quarantine: None,
-            ages: Ages::new(Moment::now(&*self.clock), verified),
-            copies: Copies::default(),
-        };
-        let owner = request.owner.clone();
-        let standing = Standing::new(request.claim);
-        let events = Arc::clone(&self.events);
-        let sealed_as = request.sealed_as.clone();
-        let entry = Entry::new(id, sealed_as, owner, len, standing, events, state, counted);
-        self.used(&entry);
-        Arc::new(entry)
-    }
-
-    /// Makes a complete entry resident.
-    pub(crate) fn publish(&self, entry: Arc<Entry>) -> SealedShard {
-        let handle = self.handle(&entry);
-        if let Some(space) = entry.state().space.as_mut() {
-            space.settle();
-        }
-        tracing::info!(
-            shard = %entry.id,
-            gpu = handle.gpu_index,
-            bytes = entry.plaintext_len.get(),
-            "sealed"
-        );
-        // Whoever finds it at once waits at its gate, so that nothing is told of it before this.
-        // Nobody is there yet: it is had at once.
-        let known = Arc::clone(&entry);
-        let _pass = known.gate.exclusive();
-        self.registry.insert(entry);
-        // Only now: whoever waits for the calls under way finds it.
-        if let Some(space) = known.state().space.as_mut() {
-            space.rest();
-        }
-        self.events.emit(EventKind::Sealed {
-            shard: known.id.clone(),
-            model_id: Arc::clone(&known.sealed_as.model_id),
-            owner: known.owner.clone(),
-            gpu: handle.gpu_index,
-            bytes: known.plaintext_len,
-        });
-        handle
-    }
-
-    /// Seals `feed` into `space` and waits until the device has it.
-    fn write_seal(
-        &self,
-        request: &SealRequest,
-        params: SealParams,
-        space: &mut Space,
-        feed: &dyn Feed,
-        options: &WriteOptions<'_>,
-    ) -> Result<Seal, VramError> {
-        let context = request.sealed_as.context()?;
-        let keys = read(&self.keys);
-        let mut sealer = Sealer::new(keys.active(), &context, params, feed.len())?;
-        // Held until the seal counts, so that the key is not retired meanwhile.
-        let _key_use = self.key_uses.take(keys.active().id());
-        drop(keys);
-        let gpu = Arc::clone(space.gpu());
-        let windows = gpu.windows(*sealer.layout())?;
-        let collector = SegmentCollector::new(&sealer)?;
-
-        let changed = |error| match error {
-            VramError::Seal(SealError::SourceChanged { segment }) => {
-                let model_id = Arc::clone(&request.sealed_as.model_id);
-                VramError::SourceChanged { model_id, segment }
-            }
-            other => other,
-        };
-        let mut hashes = None;
-        if sealer.needs_digest_first() {
-            let first_pass = hash_feed(&gpu, &windows, feed, options)?;
-            sealer.fix(&first_pass)?;
-            hashes = Some(first_pass);
-        }
-        let pass = Pass { sealer: &sealer, collector: &collector, windows: &windows, feed };
-        pass.write_all(space, hashes.as_deref(), options).map_err(changed)?;
-
-        let done = collector.finish(sealer)?;
-        if let Some(expected) = options.expected_digest
-            && *expected != done.digest
+/// Seals a slice onto the GPU that the request names.
+pub(crate) fn seal_slice(
+    core: &Core,
+    request: &SealRequest,
+    data: &[u8],
+) -> Result<SealedShard, VramError> {
+    let len = ByteLen::from_usize(data.len());
+    let write =
+        |(space, counted)| write_shard(core, request, space, counted, &data, &WriteOptions::SLICE);
+    let entry = match write(place(core, request, len)?) {
+        // There was memory to lie in, and none to write it with: once more, if somebody gives
+        // way. Only a slice can be read again for certain.
+        Err(VramError::Device { source, .. })
+            if source.is_out_of_memory()
+                && evict::give_way(core, core.gpu(request.gpu)?, len, request.room_making()) =>
         {
-            return Err(VramError::DigestMismatch {
-                model_id: Arc::clone(&request.sealed_as.model_id),
-                expected: Box::new(*expected),
-                found: Box::new(done.digest),
-            });
+            write(place_once(core, request, len)?)
         }
-        self.open_seal(done, params, &Expected::from(&context))
+        other => other,
+    }?;
+    Ok(publish(core, entry))
+}
+
+/// Takes everything that one more shard of `len` bytes needs. Nothing is read or written.
+pub(crate) fn place(
+    core: &Core,
+    request: &SealRequest,
+    len: ByteLen,
+) -> Result<(Space, Counted), VramError> {
+    let (gpu, lens) = (core.gpu(request.gpu)?, [len]);
+    let gpus = core::slice::from_ref(gpu);
+    evict::with_room(core, gpus, Goal::Pieces(&lens), request.room_making(), || {
+        place_once(core, request, len)
+    })
+}
+
+/// As [`place`](Self::place), in what room there is.
+pub(crate) fn place_once(
+    core: &Core,
+    request: &SealRequest,
+    len: ByteLen,
+) -> Result<(Space, Counted), VramError> {
+    let counted = admissible(core, request, len)?;
+    Ok((core.gpu(request.gpu)?.place(len)?, counted))
+}
+
+/// Checks a request, and takes a place among the shards for it.
+pub(crate) fn admissible(
+    core: &Core,
+    request: &SealRequest,
+    len: ByteLen,
+) -> Result<Counted, VramError> {
+    core.check_open()?;
+    request.sealed_as.context()?;
+    core.gpu(request.gpu)?;
+    let limit = core.limits.shard_len_max;
+    if len > limit {
+        return Err(VramError::LimitExceeded {
+            what: "bytes of one shard",
+            limit: limit.get(),
+            wanted: len.get(),
+        });
     }
+    core.registry.count_one()
+}
+
+/// Seals `feed` into `space`. The entry that comes out is complete, and not yet in the registry:
+/// dropping it gives everything back.
+pub(crate) fn write_shard(
+    core: &Core,
+    request: &SealRequest,
+    mut space: Space,
+    counted: Counted,
+    feed: &dyn Feed,
+    options: &WriteOptions<'_>,
+) -> Result<Arc<Entry>, VramError> {
+    let params = request.params(core.defaults, options.scope);
+    let id = core.ids.next(&*core.clock);
+    let seal = write_seal(core, request, params, &mut space, feed, options)?;
+
+    let read_back = request.read_back.unwrap_or(core.read_back);
+    let view = space.view(Arc::new(seal));
+    let began = Moment::now(&*core.clock);
+    let verified = view.read_back(read_back)?.then_some(began);
+    Ok(entry(core, id, request, view.seal, space, counted, verified))
+}
+
+/// A complete entry of what lies in `space`; `verified` is when its read-back began, if that was
+/// of all of it. It is not in the registry yet: dropping it gives everything back.
+pub(crate) fn entry(
+    core: &Core,
+    id: ShardId,
+    request: &SealRequest,
+    seal: Arc<Seal>,
+    mut space: Space,
+    counted: Counted,
+    verified: Option<Moment>,
+) -> Arc<Entry> {
+    space.commit();
+    let len = seal.opener.fields().plaintext_len();
+    let state = State {
+        seal,
+        space: Some(space),
+        parked: false,
+        host_len: ByteLen::ZERO,
+        generation: 0,
+        quarantine: None,
+        ages: Ages::new(Moment::now(&*core.clock), verified),
+        copies: Copies::default(),
+    };
+    let owner = request.owner.clone();
+    let standing = Standing::new(request.claim);
+    let events = Arc::clone(&core.events);
+    let sealed_as = request.sealed_as.clone();
+    let entry = Entry::new(id, sealed_as, owner, len, standing, events, state, counted);
+    lease::used(core, &entry);
+    Arc::new(entry)
+}
+
+/// Makes a complete entry resident.
+pub(crate) fn publish(core: &Core, entry: Arc<Entry>) -> SealedShard {
+    let handle = core.handle(&entry);
+    if let Some(space) = entry.state().space.as_mut() {
+        space.settle();
+    }
+    tracing::info!(
+        shard = %entry.id,
+        gpu = handle.gpu_index,
+        bytes = entry.plaintext_len.get(),
+        "sealed"
+    );
+    // Whoever finds it at once waits at its gate, so that nothing is told of it before this.
+    // Nobody is there yet: it is had at once.
+    let known = Arc::clone(&entry);
+    let _pass = known.gate.exclusive();
+    core.registry.insert(entry);
+    // Only now: whoever waits for the calls under way finds it.
+    if let Some(space) = known.state().space.as_mut() {
+        space.rest();
+    }
+    core.events.emit(EventKind::Sealed {
+        shard: known.id.clone(),
+        model_id: Arc::clone(&known.sealed_as.model_id),
+        owner: known.owner.clone(),
+        gpu: handle.gpu_index,
+        bytes: known.plaintext_len,
+    });
+    handle
+}
+
+/// Seals `feed` into `space` and waits until the device has it.
+fn write_seal(
+    core: &Core,
+    request: &SealRequest,
+    params: SealParams,
+    space: &mut Space,
+    feed: &dyn Feed,
+    options: &WriteOptions<'_>,
+) -> Result<Seal, VramError> {
+    let context = request.sealed_as.context()?;
+    let keys = read(&core.keys);
+    let mut sealer = Sealer::new(keys.active(), &context, params, feed.len())?;
+    // Held until the seal counts, so that the key is not retired meanwhile.
+    let _key_use = core.key_uses.take(keys.active().id());
+    drop(keys);
+    let gpu = Arc::clone(space.gpu());
+    let windows = gpu.windows(*sealer.layout())?;
+    let collector = SegmentCollector::new(&sealer)?;
+
+    let changed = |error| match error {
+        VramError::Seal(SealError::SourceChanged { segment }) => {
+            let model_id = Arc::clone(&request.sealed_as.model_id);
+            VramError::SourceChanged { model_id, segment }
+        }
+        other => other,
+    };
+    let mut hashes = None;
+    if sealer.needs_digest_first() {
+        let first_pass = hash_feed(&gpu, &windows, feed, options)?;
+        sealer.fix(&first_pass)?;
+        hashes = Some(first_pass);
+    }
+    let pass = Pass { sealer: &sealer, collector: &collector, windows: &windows, feed };
+    pass.write_all(space, hashes.as_deref(), options).map_err(changed)?;
+
+    let done = collector.finish(sealer)?;
+    if let Some(expected) = options.expected_digest
+        && *expected != done.digest
+    {
+        return Err(VramError::DigestMismatch {
+            model_id: Arc::clone(&request.sealed_as.model_id),
+            expected: Box::new(*expected),
+            found: Box::new(done.digest),
+        });
+    }
+    key_uses::open_seal(core, done, params, &Expected::from(&context))
 }
 
 /// Segments of a sample besides the first and the last.

@@ -44,11 +44,11 @@ impl GpuChoice {
 /// ```
 #[must_use]
 pub struct AdmitRequest<'a> {
-    pub(super) gpus: GpuChoice,
+    pub(crate) gpus: GpuChoice,
     /// What the requests for all pieces have in common.
-    pub(super) common: SealRequest,
-    pub(super) progress: Option<Box<ProgressFn<'a>>>,
-    pub(super) cancel: Option<CancelToken>,
+    pub(crate) common: SealRequest,
+    pub(crate) progress: Option<Box<ProgressFn<'a>>>,
+    pub(crate) cancel: Option<CancelToken>,
 }
 
 impl<'a> AdmitRequest<'a> {

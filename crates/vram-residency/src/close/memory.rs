@@ -7,8 +7,8 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, DeviceRange};
 use vram_gpu::{DeviceMemory, FreeError, GpuError};
 
-use super::UnreturnedMemory;
 use crate::block::{Backing, Block};
+use crate::close::UnreturnedMemory;
 use crate::gpu::{Gpu, Unreturned, WipePolicy};
 use crate::sync::{Mutex, lock};
 
@@ -24,13 +24,13 @@ impl Gpu {
     }
 
     /// All of that, if it is anything.
-    pub(super) fn still_held(&self) -> Option<UnreturnedMemory> {
+    pub(crate) fn still_held(&self) -> Option<UnreturnedMemory> {
         let bytes = self.held();
         (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error: None })
     }
 
     /// Gives everything back to the driver that holds nothing any more. Says what it could not.
-    pub(super) fn give_up_memory(&self) -> Option<UnreturnedMemory> {
+    pub(crate) fn give_up_memory(&self) -> Option<UnreturnedMemory> {
         let unreturned = |bytes: ByteLen, error| {
             (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error })
         };

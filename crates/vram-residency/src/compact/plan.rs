@@ -4,36 +4,36 @@
 
 /// Bytes of the region, `start..end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) start: u64,
-    pub(super) end: u64,
+pub(crate) struct Span {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
 }
 
 impl Span {
-    pub(super) const fn len(self) -> u64 {
+    pub(crate) const fn len(self) -> u64 {
         self.end - self.start
     }
 }
 
 /// One move of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Step {
+pub(crate) struct Step {
     /// Index into the shards that the plan was made for.
-    pub(super) shard: usize,
-    pub(super) from: Span,
-    pub(super) to: u64,
+    pub(crate) shard: usize,
+    pub(crate) from: Span,
+    pub(crate) to: u64,
 }
 
 impl Step {
     /// Whether the new place and the old one share no byte.
-    pub(super) const fn is_clear(&self) -> bool {
+    pub(crate) const fn is_clear(&self) -> bool {
         self.to + self.from.len() <= self.from.start || self.to >= self.from.end
     }
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// These, one after the other.
     Steps(Vec<Step>),
     /// There is something to join, and it takes more bytes than may be moved.
@@ -46,7 +46,7 @@ pub(super) enum Found {
 ///
 /// The measure is the sum of the squares of all holes: every plan raises it, so planning ends. All
 /// spans are given in order of their addresses, and do not overlap.
-pub(super) fn best(holes: &[Span], shards: &[Span], max_bytes: u64) -> Found {
+pub(crate) fn best(holes: &[Span], shards: &[Span], max_bytes: u64) -> Found {
     let mut best = Best { max_bytes, too_dear: false, found: None };
     slides(holes, shards, &mut best);
     hops(holes, shards, &mut best);

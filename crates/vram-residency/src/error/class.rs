@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::VramError;
+use crate::error::VramError;
 
 /// What to do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

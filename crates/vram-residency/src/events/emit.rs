@@ -7,10 +7,9 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::{Event, EventKind};
 use crate::clock::{Clock, Timestamp};
 use crate::error::VramError;
-use crate::manager::VramManager;
+use crate::events::{Event, EventKind};
 use crate::sink::{Queue, SinkCounts, Sinks};
 use crate::sync::{Deadline, Mutex, lock};
 
@@ -126,22 +125,6 @@ impl Drop for SinkThreads {
                 tracing::error!("an event sink did not come to an end and is left behind");
             }
         }
-    }
-}
-
-impl VramManager {
-    /// Waits until every sink that is in service was given all events of before, and flushed. False
-    /// if the time was up first, or if a sink's own thread asks. Whether a sink could keep them,
-    /// [`event_counts`](Self::event_counts) says.
-    #[must_use]
-    pub fn flush_events(&self, timeout: Duration) -> bool {
-        self.core.events.flush(Deadline::within(timeout))
-    }
-
-    /// What became of all events, for each sink in the order in which they were added.
-    #[must_use]
-    pub fn event_counts(&self) -> Vec<SinkCounts> {
-        self.core.events.counts()
     }
 }
 

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 
 use crate::dry_run::DryRun;
+use crate::evict;
+use crate::evict::{Eviction, EvictionPlan};
 use crate::gpu::Gpu;
-use crate::manager::Core;
+use crate::manager::parts::Core;
 use crate::policy::{Candidate, EvictionPolicy};
 use crate::registry::Entry;
 use crate::standing::OnEviction;
-
-use super::{Eviction, EvictionPlan};
 
 /// Plans with more shards than this are carried out as the policy ranks them, without looking
 /// whether one of them could stay after all: each look costs as much as the plan.
@@ -31,96 +31,94 @@ pub(crate) enum Goal<'a> {
     Freed(ByteLen),
 }
 
-impl Core {
-    /// What would have to go so that a goal is met on these GPUs. None without a policy, and where
-    /// nothing helps.
-    pub(crate) fn plan_for(
-        &self,
-        gpus: &[Arc<Gpu>],
-        goal: Goal<'_>,
-        priority_max: u32,
-    ) -> Option<EvictionPlan> {
-        let policy = self.eviction.as_ref()?;
-        let now = DryRun::of(gpus);
-        let (candidates, entries) = self.candidates(gpus, priority_max);
-        let mut plan = Planning { now, chosen: Vec::new() };
-        let mut dry_run = plan.now.clone();
-        let mut freed = ByteLen::ZERO;
-        let mut ranked = ranking(policy.as_ref(), &candidates).into_iter();
-        let mut park_room = self.park_room();
-        while !goal.is_met(&dry_run, freed) {
-            let position = ranked.next()?;
-            let (Some(candidate), Some(entry)) = (candidates.get(position), entries.get(position))
-            else {
-                continue;
-            };
-            if candidate.on_eviction == OnEviction::Park {
-                let Some(rest) = park_room.checked_sub(entry.park_len()) else { continue };
-                park_room = rest;
-            }
-            if remove(&mut dry_run, entry) {
-                freed = freed.saturating_add(candidate.bytes);
-                plan.chosen.push((candidate, entry));
-            }
+/// What would have to go so that a goal is met on these GPUs. None without a policy, and where
+/// nothing helps.
+pub(crate) fn plan_for(
+    core: &Core,
+    gpus: &[Arc<Gpu>],
+    goal: Goal<'_>,
+    priority_max: u32,
+) -> Option<EvictionPlan> {
+    let policy = core.eviction.as_ref()?;
+    let now = DryRun::of(gpus);
+    let (candidates, entries) = candidates(core, gpus, priority_max);
+    let mut plan = Planning { now, chosen: Vec::new() };
+    let mut dry_run = plan.now.clone();
+    let mut freed = ByteLen::ZERO;
+    let mut ranked = ranking(policy.as_ref(), &candidates).into_iter();
+    let mut park_room = park_room(core);
+    while !goal.is_met(&dry_run, freed) {
+        let position = ranked.next()?;
+        let (Some(candidate), Some(entry)) = (candidates.get(position), entries.get(position))
+        else {
+            continue;
+        };
+        if candidate.on_eviction == OnEviction::Park {
+            let Some(rest) = park_room.checked_sub(entry.park_len()) else { continue };
+            park_room = rest;
         }
-        plan.prune(goal);
-        let (after, bytes) = plan.result();
-        let evictions = plan.chosen.iter().map(|(candidate, _)| Eviction {
-            shard_id: candidate.shard_id.clone(),
-            model_id: Arc::clone(&candidate.model_id),
-            owner: candidate.owner.clone(),
-            gpu: candidate.gpu,
-            bytes: candidate.bytes,
-            how: candidate.on_eviction,
+        if remove(&mut dry_run, entry) {
+            freed = freed.saturating_add(candidate.bytes);
+            plan.chosen.push((candidate, entry));
+        }
+    }
+    plan.prune(goal);
+    let (after, bytes) = plan.result();
+    let evictions = plan.chosen.iter().map(|(candidate, _)| Eviction {
+        shard_id: candidate.shard_id.clone(),
+        model_id: Arc::clone(&candidate.model_id),
+        owner: candidate.owner.clone(),
+        gpu: candidate.gpu,
+        bytes: candidate.bytes,
+        how: candidate.on_eviction,
+    });
+    Some(EvictionPlan { evictions: evictions.collect(), bytes, after: after.rooms() })
+}
+
+/// All shards on these GPUs that may go, in ascending order of their ids.
+fn candidates(
+    core: &Core,
+    gpus: &[Arc<Gpu>],
+    priority_max: u32,
+) -> (Vec<Candidate>, Vec<Arc<Entry>>) {
+    let now = core.clock.monotonic();
+    let mut found = (Vec::new(), Vec::new());
+    for entry in core.registry.sorted() {
+        let standing = &entry.standing;
+        if evict::cannot_go(core, &entry).is_some() || standing.claim.priority > priority_max {
+            continue;
+        }
+        let place =
+            entry.state().space.as_ref().map(|space| (space.gpu().index, space.footprint()));
+        let Some((gpu, bytes)) = place else { continue };
+        if bytes.is_zero() || !gpus.iter().any(|one| one.index == gpu) {
+            continue;
+        }
+        found.0.push(Candidate {
+            shard_id: entry.id.clone(),
+            model_id: Arc::clone(&entry.sealed_as.model_id),
+            owner: entry.owner.clone(),
+            gpu,
+            bytes,
+            priority: standing.claim.priority,
+            cost: standing.claim.cost,
+            idle: now.saturating_sub(standing.last_used()),
+            last_use: standing.use_number(),
+            on_eviction: fate(core, &entry),
         });
-        Some(EvictionPlan { evictions: evictions.collect(), bytes, after: after.rooms() })
+        found.1.push(entry);
     }
+    found
+}
 
-    /// All shards on these GPUs that may go, in ascending order of their ids.
-    fn candidates(
-        &self,
-        gpus: &[Arc<Gpu>],
-        priority_max: u32,
-    ) -> (Vec<Candidate>, Vec<Arc<Entry>>) {
-        let now = self.clock.monotonic();
-        let mut found = (Vec::new(), Vec::new());
-        for entry in self.registry.sorted() {
-            let standing = &entry.standing;
-            if self.cannot_go(&entry).is_some() || standing.claim.priority > priority_max {
-                continue;
-            }
-            let place =
-                entry.state().space.as_ref().map(|space| (space.gpu().index, space.footprint()));
-            let Some((gpu, bytes)) = place else { continue };
-            if bytes.is_zero() || !gpus.iter().any(|one| one.index == gpu) {
-                continue;
-            }
-            found.0.push(Candidate {
-                shard_id: entry.id.clone(),
-                model_id: Arc::clone(&entry.sealed_as.model_id),
-                owner: entry.owner.clone(),
-                gpu,
-                bytes,
-                priority: standing.claim.priority,
-                cost: standing.claim.cost,
-                idle: now.saturating_sub(standing.last_used()),
-                last_use: standing.use_number(),
-                on_eviction: self.fate(&entry),
-            });
-            found.1.push(entry);
-        }
-        found
-    }
+/// What becomes of a shard when it is evicted.
+pub(crate) fn fate(core: &Core, entry: &Entry) -> OnEviction {
+    entry.standing.claim.on_eviction.unwrap_or(core.on_eviction)
+}
 
-    /// What becomes of a shard when it is evicted.
-    pub(crate) fn fate(&self, entry: &Entry) -> OnEviction {
-        entry.standing.claim.on_eviction.unwrap_or(self.on_eviction)
-    }
-
-    fn park_room(&self) -> ByteLen {
-        let capacity = self.registry.parked.capacity();
-        capacity.limit.saturating_sub(capacity.used)
-    }
+fn park_room(core: &Core) -> ByteLen {
+    let capacity = core.registry.parked.capacity();
+    capacity.limit.saturating_sub(capacity.used)
 }
 
 impl Goal<'_> {

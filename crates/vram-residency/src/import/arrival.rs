@@ -1,14 +1,15 @@
 //! The data of an image as it comes: read in order, verified, written to its place.
 
-use std::io::{self, Read};
+use std::io;
+use std::io::Read;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_seal::SealError;
 
-use super::Proven;
 use crate::error::VramError;
 use crate::hashes::Hashes;
+use crate::import::Proven;
 use crate::lanes::Worker;
 use crate::read::zeroed;
 use crate::space::{Space, locate};
@@ -16,16 +17,16 @@ use crate::sync::{Mutex, lock};
 use crate::windows::{Window, Windows};
 
 /// The data of an image, which comes in order, for threads that take turns to read it.
-pub(super) struct Arrival<'a> {
-    pub(super) windows: &'a Windows,
+pub(crate) struct Arrival<'a> {
+    pub(crate) windows: &'a Windows,
     /// The next window, and where it comes from: choosing and reading it is one step.
-    pub(super) next: Mutex<(u64, &'a mut (dyn Read + Send))>,
-    pub(super) proven: &'a Proven,
+    pub(crate) next: Mutex<(u64, &'a mut (dyn Read + Send))>,
+    pub(crate) proven: &'a Proven,
 }
 
 impl Arrival<'_> {
     /// Reads the next window, opens its segments in `scratch`, and starts writing it as it came.
-    pub(super) fn write_window(
+    pub(crate) fn write_window(
         &self,
         worker: &mut Worker<'_>,
         scratch: &mut [u8],
@@ -93,7 +94,7 @@ impl Arrival<'_> {
     }
 
     /// Trailing bytes are refused like missing ones.
-    pub(super) fn expect_end(&self) -> Result<(), VramError> {
+    pub(crate) fn expect_end(&self) -> Result<(), VramError> {
         let mut next = lock(&self.next);
         if read_some(&mut *next.1, &mut [0])? == 0 {
             return Ok(());
@@ -105,7 +106,7 @@ impl Arrival<'_> {
 }
 
 /// Fills `target` from its start, as far as the image goes.
-pub(super) fn read_some(image: &mut dyn Read, target: &mut [u8]) -> Result<usize, VramError> {
+pub(crate) fn read_some(image: &mut dyn Read, target: &mut [u8]) -> Result<usize, VramError> {
     let mut filled = 0_usize;
     while let Some(rest) = target.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         let len = rest.len();
@@ -123,7 +124,7 @@ pub(super) fn read_some(image: &mut dyn Read, target: &mut [u8]) -> Result<usize
 }
 
 /// Reads the next `len` bytes, which end at `end` of the image.
-pub(super) fn read_part(image: &mut dyn Read, len: u64, end: u64) -> Result<Vec<u8>, VramError> {
+pub(crate) fn read_part(image: &mut dyn Read, len: u64, end: u64) -> Result<Vec<u8>, VramError> {
     let mut bytes = zeroed(ByteLen::new(len))?;
     let found = read_some(image, &mut bytes)?;
     if found < bytes.len() {
@@ -133,6 +134,6 @@ pub(super) fn read_part(image: &mut dyn Read, len: u64, end: u64) -> Result<Vec<
     Ok(bytes)
 }
 
-pub(super) fn cut_short(what: &'static str, expected: u64, found: usize) -> VramError {
+pub(crate) fn cut_short(what: &'static str, expected: u64, found: usize) -> VramError {
     SealError::WrongLength { what, expected, found: ByteLen::from_usize(found).get() }.into()
 }

@@ -22,12 +22,12 @@ use crate::write::ReadBack;
 #[must_use]
 pub struct ImportRequest<'a> {
     pub(crate) request: SealRequest,
-    pub(super) metadata: Option<ContentDigest>,
-    pub(super) shard_index: Option<u64>,
-    pub(super) revision: Option<u64>,
-    pub(super) expected_digest: Option<ContentDigest>,
-    pub(super) progress: Option<Box<ProgressFn<'a>>>,
-    pub(super) cancel: Option<CancelToken>,
+    pub(crate) metadata: Option<ContentDigest>,
+    pub(crate) shard_index: Option<u64>,
+    pub(crate) revision: Option<u64>,
+    pub(crate) expected_digest: Option<ContentDigest>,
+    pub(crate) progress: Option<Box<ProgressFn<'a>>>,
+    pub(crate) cancel: Option<CancelToken>,
 }
 
 impl<'a> ImportRequest<'a> {
@@ -45,7 +45,7 @@ impl<'a> ImportRequest<'a> {
     }
 
     /// A request for the image of something that was sealed here before.
-    pub(super) fn again(sealed_as: &SealedAs, gpu: u32) -> Self {
+    pub(crate) fn again(sealed_as: &SealedAs, gpu: u32) -> Self {
         let mut request = SealRequest::new(&sealed_as.model_id, gpu).read_back(ReadBack::Full);
         request.sealed_as = sealed_as.clone();
         Self {
@@ -140,7 +140,7 @@ impl<'a> ImportRequest<'a> {
         self
     }
 
-    pub(super) fn expected(&self) -> Result<Expected<'_>, SealError> {
+    pub(crate) fn expected(&self) -> Result<Expected<'_>, SealError> {
         let sealed_as = &self.request.sealed_as;
         let mut expected = Expected::new(&sealed_as.model_id)?.context(&sealed_as.context);
         if let Some(digest) = &self.metadata {

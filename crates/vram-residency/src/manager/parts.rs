@@ -1,27 +1,29 @@
 //! What the operations of a manager work on, and how each of them finds its shard.
 
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::Instant;
 
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealParams, TicketKey};
 
+use crate::call::Call;
 use crate::clock::Clock;
 use crate::close::Closing;
 use crate::error::VramError;
-use crate::events::{Events, SinkThreads};
+use crate::events::emit::{Events, SinkThreads};
 use crate::gate::Busy;
 use crate::gpu::Gpu;
-use crate::id::IdSource;
+use crate::id::{IdSource, ShardId};
 use crate::key_uses::KeyUses;
 use crate::limits::Limits;
 use crate::links::Links;
-use crate::meter::Meters;
+use crate::meter::{Coded, Meters, PANIC, UnderWay};
 use crate::parked::ParkedShard;
 use crate::policy::EvictionPolicy;
 use crate::promise::Promises;
 use crate::registry::{Entry, Registry};
-use crate::scrub::Scrubbing;
+use crate::scrub::thread::Scrubbing;
 use crate::shard::{Marker, SealedShard};
 use crate::standing::OnEviction;
 use crate::sync::{Mutex, RwLock};
@@ -132,6 +134,54 @@ impl Core {
         entry.view()?;
         entry.check_current(handle)?;
         work(&entry)
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::Closed`].
+    pub(crate) fn check_open(&self) -> Result<(), VramError> {
+        if self.closing.closed.load(Ordering::Acquire) { Err(VramError::Closed) } else { Ok(()) }
+    }
+
+    /// Carries out a public call: counts it, its time and the `bytes` it handled, or its failure,
+    /// and tells of a refusal. Around the whole of the call, once: what a call does by way of
+    /// others is not counted for those.
+    pub(crate) fn watched<T, E: Coded>(
+        &self,
+        call: Call,
+        shard: Option<&ShardId>,
+        gpu: Option<u32>,
+        bytes: u64,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.watched_for(call, shard, gpu, work, |_outcome| bytes)
+    }
+
+    /// As [`watched`](Self::watched), where the outcome says how many bytes it was.
+    pub(crate) fn watched_for<T, E: Coded>(
+        &self,
+        call: Call,
+        shard: Option<&ShardId>,
+        gpu: Option<u32>,
+        work: impl FnOnce() -> Result<T, E>,
+        bytes: impl FnOnce(&T) -> u64,
+    ) -> Result<T, E> {
+        let mut under_way = UnderWay {
+            core: self,
+            call,
+            shard,
+            gpu,
+            start: Instant::now(),
+            bytes: 0,
+            code: Some(PANIC),
+        };
+        let outcome = work();
+        match &outcome {
+            Ok(done) => (under_way.code, under_way.bytes) = (None, bytes(done)),
+            Err(error) => under_way.code = Some(error.code()),
+        }
+        drop(under_way);
+        outcome
     }
 }
 

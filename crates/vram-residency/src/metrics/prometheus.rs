@@ -4,11 +4,12 @@
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
-use core::fmt::{self, Write};
+use core::fmt;
+use core::fmt::Write;
 use core::time::Duration;
 
-use super::{CallMetrics, GpuMetrics, Metrics};
-use crate::scrub::ScrubMetrics;
+use crate::metrics::{CallMetrics, GpuMetrics, Metrics};
+use crate::scrub::totals::ScrubMetrics;
 use crate::sink::SinkCounts;
 
 /// A gauge of one GPU: its name, its help, its value.
@@ -48,7 +49,7 @@ const GPU_GAUGES: &[GpuGauge] = &[
 ];
 
 /// Writes all figures. Each metric's samples follow its `HELP` and `TYPE`.
-pub(super) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
+pub(crate) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
     head(f, "vram_gpu_info", "gauge", "The devices, always 1.")?;
     for gpu in &metrics.gpus {
         writeln!(f, "vram_gpu_info{{{},name=\"{}\"}} 1", Gpu(gpu), Escaped(&gpu.name))?;

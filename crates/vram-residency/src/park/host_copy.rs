@@ -17,7 +17,7 @@ use crate::verify::Selection;
 use crate::windows::Window;
 
 /// The seal of what is kept of an Authenticated shard: one pass, so scope Segment.
-pub(super) fn parked_params(view: &View) -> SealParams {
+pub(crate) fn parked_params(view: &View) -> SealParams {
     view.seal.params.with_protection(Protection::Encrypted).with_scope(SivScope::Segment)
 }
 

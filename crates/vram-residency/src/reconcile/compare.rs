@@ -2,10 +2,10 @@
 
 use vram_alloc::ByteLen;
 
-use super::{Account, Difference, Figures, Owned};
+use crate::reconcile::{Account, Difference, Figures, Owned};
 
 /// What calls under way hold, and what does not agree.
-pub(super) fn compare(figures: &Figures, owned: &Owned) -> (ByteLen, Vec<Difference>) {
+pub(crate) fn compare(figures: &Figures, owned: &Owned) -> (ByteLen, Vec<Difference>) {
     let mut differences = Vec::new();
     let mut check = |account, agrees: bool, expected, found| {
         if !agrees {

@@ -4,7 +4,7 @@ use core::fmt;
 
 use vram_alloc::ByteLen;
 
-use super::{Account, Difference, Reconciliation};
+use crate::reconcile::{Account, Difference, Reconciliation};
 
 impl Account {
     /// What the account counts, in words.

@@ -7,19 +7,19 @@ use vram_seal::parallel::for_each_segment;
 use vram_seal::{SealError, SegmentHash};
 use zeroize::Zeroizing;
 
-use super::Repair;
 use crate::error::VramError;
 use crate::feed::Feed;
 use crate::hashes::Hashes;
 use crate::lanes::Lanes;
 use crate::read::zeroed;
+use crate::repair::Repair;
 use crate::sync::{Mutex, lock};
 use crate::windows::{Window, Windows};
 
 /// A source that was read to its end.
-pub(super) struct Content<'f> {
+pub(crate) struct Content<'f> {
     feed: &'f dyn Feed,
-    pub(super) hashes: Vec<SegmentHash>,
+    pub(crate) hashes: Vec<SegmentHash>,
     /// Plaintext of the segments that the device has otherwise, if there was room for all of it.
     kept: Option<Kept>,
 }
@@ -36,7 +36,7 @@ struct Keeping {
 
 impl<'f> Content<'f> {
     /// Reads the whole source. What the device has otherwise than the source is kept.
-    pub(super) fn read(
+    pub(crate) fn read(
         repair: &Repair<'_, '_>,
         feed: &'f dyn Feed,
         there: &[Option<SegmentHash>],
@@ -90,7 +90,7 @@ impl<'f> Content<'f> {
     /// # Errors
     ///
     /// [`VramError::DigestMismatch`].
-    pub(super) fn check(&self, repair: &Repair<'_, '_>) -> Result<(), VramError> {
+    pub(crate) fn check(&self, repair: &Repair<'_, '_>) -> Result<(), VramError> {
         match repair.view.seal.opener.check_digest(&self.hashes) {
             Ok(digest) if digest == repair.view.seal.digest => Ok(()),
             Ok(_) | Err(SealError::DigestMismatch | SealError::SegmentMismatch { .. }) => {
@@ -101,14 +101,14 @@ impl<'f> Content<'f> {
     }
 
     /// The segments that the device has otherwise, in ascending order.
-    pub(super) fn altered(&self, there: &[Option<SegmentHash>]) -> Vec<u64> {
+    pub(crate) fn altered(&self, there: &[Option<SegmentHash>]) -> Vec<u64> {
         let pairs = (0_u64..).zip(self.hashes.iter().zip(there));
         let altered = pairs.filter(|(_, (hash, there))| there.as_ref() != Some(*hash));
         altered.map(|(segment, _)| segment).collect()
     }
 
     /// Fills `target` with the plaintext of a segment. What was read again was not checked.
-    pub(super) fn fill(
+    pub(crate) fn fill(
         &self,
         repair: &Repair<'_, '_>,
         segment: u64,
@@ -126,7 +126,7 @@ impl<'f> Content<'f> {
     }
 
     /// What a segment must hash to.
-    pub(super) fn hash(&self, segment: u64) -> Option<&SegmentHash> {
+    pub(crate) fn hash(&self, segment: u64) -> Option<&SegmentHash> {
         at(&self.hashes, segment)
     }
 }
@@ -185,7 +185,7 @@ fn next_window(
 }
 
 /// The first `len` bytes of a buffer.
-pub(super) fn part(buffer: &mut [u8], len: ByteLen) -> Result<&mut [u8], VramError> {
+pub(crate) fn part(buffer: &mut [u8], len: ByteLen) -> Result<&mut [u8], VramError> {
     let count = len.to_usize();
     count.and_then(|count| buffer.get_mut(..count)).ok_or(VramError::HostMemory { wanted: len })
 }

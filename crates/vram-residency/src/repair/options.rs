@@ -21,9 +21,9 @@ use crate::progress::{Progress, ProgressFn};
 #[derive(Default)]
 #[must_use]
 pub struct RepairOptions<'a> {
-    pub(super) relocate: bool,
-    pub(super) progress: Option<Box<ProgressFn<'a>>>,
-    pub(super) cancel: Option<CancelToken>,
+    pub(crate) relocate: bool,
+    pub(crate) progress: Option<Box<ProgressFn<'a>>>,
+    pub(crate) cancel: Option<CancelToken>,
 }
 
 impl<'a> RepairOptions<'a> {

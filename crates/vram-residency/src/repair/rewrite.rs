@@ -4,11 +4,11 @@ use vram_alloc::ByteLen;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{SealError, Sealer, SegmentHash};
 
-use super::Repair;
-use super::content::{Content, part};
 use crate::error::VramError;
 use crate::lanes::{Lanes, Worker};
 use crate::registry::View;
+use crate::repair::Repair;
+use crate::repair::content::{Content, part};
 use crate::space::locate;
 use crate::sync::{Mutex, lock};
 
@@ -23,7 +23,7 @@ enum From<'a> {
 
 impl Repair<'_, '_> {
     /// Writes the altered segments where they lie. Says how many bytes.
-    pub(super) fn rewrite(
+    pub(crate) fn rewrite(
         &self,
         content: &Content<'_>,
         sealer: Option<&Sealer>,
@@ -33,7 +33,7 @@ impl Repair<'_, '_> {
     }
 
     /// Writes all segments to another place: the altered ones from the source. Says how many bytes.
-    pub(super) fn copy_to(
+    pub(crate) fn copy_to(
         &self,
         target: &View,
         content: &Content<'_>,

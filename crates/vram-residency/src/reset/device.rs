@@ -10,7 +10,7 @@ use crate::block::{Backing, Block, foreign};
 use crate::error::VramError;
 use crate::gate::Busy;
 use crate::gpu::{Gpu, WipePolicy};
-use crate::manager::in_use;
+use crate::manager::parts::in_use;
 use crate::registry::Registry;
 use crate::space::Space;
 use crate::sync::{Deadline, lock};
@@ -21,7 +21,7 @@ impl Gpu {
     /// # Errors
     ///
     /// Who is, at the deadline, or because the calling thread is inside a call itself.
-    pub(super) fn quiet(
+    pub(crate) fn quiet(
         &self,
         registry: &Registry,
         deadline: Deadline,
@@ -36,7 +36,7 @@ impl Gpu {
 
     /// Makes a GPU that works take no more calls, and wipes what it holds. If it is refused, it
     /// goes on working.
-    pub(super) fn give_up(
+    pub(crate) fn give_up(
         &self,
         registry: &Registry,
         force: bool,
@@ -101,7 +101,7 @@ impl Gpu {
     /// # Errors
     ///
     /// What the device answered; everything is as it was.
-    pub(super) fn begin_anew(&self) -> Result<(), VramError> {
+    pub(crate) fn begin_anew(&self) -> Result<(), VramError> {
         let reset_by_others = matches!(self.health.lost(), Some(GpuError::StaleAllocation { .. }));
         let begun = catch_unwind(AssertUnwindSafe(|| {
             if !(reset_by_others && self.device.state() == DeviceState::Ready) {
@@ -148,7 +148,7 @@ impl Gpu {
     }
 
     /// Lets what could not be given back before be handed out again: the device was emptied.
-    pub(super) fn settle_unreturned(&self) -> ByteLen {
+    pub(crate) fn settle_unreturned(&self) -> ByteLen {
         let mut bytes = ByteLen::ZERO;
         for one in self.take_unreturned() {
             bytes = bytes.saturating_add(one.placement.footprint());

@@ -6,25 +6,27 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 
-use super::{LostShard, NotRestored, Remains, ResetOptions, ResetReport, Restore};
-use crate::admit::GpuChoice;
+use crate::admit::request::GpuChoice;
 use crate::age::{Ages, Moment};
 use crate::backup::{Backup, Copies, Exported};
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::gpu::Gpu;
-use crate::manager::Core;
-use crate::park::{WakeError, device_panicked};
+use crate::manager::parts::Core;
+use crate::park::device_panicked;
+use crate::park::wake_error::WakeError;
 use crate::parked::ParkedShard;
 use crate::registry::{Entry, Seal, State};
+use crate::reset::{LostShard, NotRestored, Remains, ResetOptions, ResetReport, Restore};
 use crate::shard::SealedShard;
 use crate::space::Space;
 use crate::standing::Standing;
 use crate::transition::Anew;
+use crate::{admit, evict, import, lease, park, transition, write};
 
 impl ResetReport {
     /// Notes that a shard is gone.
-    pub(super) fn give_up(&mut self, entry: &Entry, gpu: &Gpu, why: NotRestored) {
+    pub(crate) fn give_up(&mut self, entry: &Entry, gpu: &Gpu, why: NotRestored) {
         // A lease may hold on to the entry for long, and not to its place among the shards.
         drop(entry.take_seat());
         tracing::error!(shard = %entry.id, gpu = gpu.index, %why, "lost with its device");
@@ -38,218 +40,221 @@ impl ResetReport {
     }
 }
 
-impl Core {
-    /// Brings one shard back, if there is a way, and notes what became of it.
-    pub(super) fn restore(
-        &self,
-        mut remains: Remains,
-        gpu: &Arc<Gpu>,
-        options: ResetOptions,
-        report: &mut ResetReport,
-    ) {
-        let targets = self.targets(gpu, options.elsewhere);
-        let copies = core::mem::take(&mut remains.copies);
-        let mut why = match options.restore {
-            Restore::Nothing => NotRestored::NotAsked,
-            Restore::FromCopies => NotRestored::NoCopy,
-        };
-        if options.restore == Restore::FromCopies {
-            let Copies { backup, exported } = copies;
-            if let Some(backup) = backup {
-                let bytes = backup.host_len();
-                match self.next_generation(&remains) {
-                    Ok(entry) => {
-                        match self.wake_backup(entry, backup, exported.clone(), &targets) {
-                            Ok(shard) => return report.restored.push(shard),
-                            // The host copy itself is no good: whatever else there is.
-                            Err(failed) if is_no_good(failed.error()) => {
-                                why = NotRestored::Failed(failed.error().clone());
-                            }
-                            Err(failed) => {
-                                self.events.emit(EventKind::Parked {
-                                    shard: remains.entry.id.clone(),
-                                    gpu: gpu.index,
-                                    bytes,
-                                });
-                                return report.parked.push(failed);
-                            }
+/// Brings one shard back, if there is a way, and notes what became of it.
+pub(crate) fn restore(
+    core: &Core,
+    mut remains: Remains,
+    gpu: &Arc<Gpu>,
+    options: ResetOptions,
+    report: &mut ResetReport,
+) {
+    let targets = targets(core, gpu, options.elsewhere);
+    let copies = core::mem::take(&mut remains.copies);
+    let mut why = match options.restore {
+        Restore::Nothing => NotRestored::NotAsked,
+        Restore::FromCopies => NotRestored::NoCopy,
+    };
+    if options.restore == Restore::FromCopies {
+        let Copies { backup, exported } = copies;
+        if let Some(backup) = backup {
+            let bytes = backup.host_len();
+            match next_generation(core, &remains) {
+                Ok(entry) => {
+                    match wake_backup(core, entry, backup, exported.clone(), &targets) {
+                        Ok(shard) => return report.restored.push(shard),
+                        // The host copy itself is no good: whatever else there is.
+                        Err(failed) if is_no_good(failed.error()) => {
+                            why = NotRestored::Failed(failed.error().clone());
+                        }
+                        Err(failed) => {
+                            core.events.emit(EventKind::Parked {
+                                shard: remains.entry.id.clone(),
+                                gpu: gpu.index,
+                                bytes,
+                            });
+                            return report.parked.push(failed);
                         }
                     }
-                    Err(error) => why = NotRestored::Failed(error),
                 }
-            }
-            if let Some(exported) = exported {
-                match self.import_again(&remains, &exported, &targets) {
-                    Ok(shard) => return report.restored.push(shard),
-                    Err(reason) => why = reason,
-                }
+                Err(error) => why = NotRestored::Failed(error),
             }
         }
-        report.give_up(&remains.entry, gpu, why);
-    }
-
-    /// Where shards may come back, in this order.
-    fn targets(&self, gpu: &Arc<Gpu>, elsewhere: bool) -> Vec<Arc<Gpu>> {
-        let mut targets = vec![Arc::clone(gpu)];
-        if elsewhere && let Ok(others) = self.choose(GpuChoice::MostRoomFirst) {
-            targets.extend(others.into_iter().filter(|other| other.index != gpu.index));
+        if let Some(exported) = exported {
+            match import_again(core, &remains, &exported, &targets) {
+                Ok(shard) => return report.restored.push(shard),
+                Err(reason) => why = reason,
+            }
         }
-        targets
     }
+    report.give_up(&remains.entry, gpu, why);
+}
 
-    /// The shard once more, without a place: its next generation. Handles and leases of the one
-    /// before do not reach it.
-    fn next_generation(&self, remains: &Remains) -> Result<Arc<Entry>, VramError> {
-        let old = &remains.entry;
-        let counted = old.take_seat().map_or_else(|| self.registry.count_one(), Ok)?;
-        let standing = Standing::new(old.standing.claim);
-        standing.set_pinned(old.standing.pinned());
-        let state = State {
-            seal: Arc::clone(&remains.seal),
-            space: None,
-            parked: true,
-            generation: remains.generation.saturating_add(1),
-            quarantine: None,
-            ages: Ages::new(Moment::now(&*self.clock), None),
-            host_len: ByteLen::ZERO,
-            copies: Copies::default(),
+/// Where shards may come back, in this order.
+fn targets(core: &Core, gpu: &Arc<Gpu>, elsewhere: bool) -> Vec<Arc<Gpu>> {
+    let mut targets = vec![Arc::clone(gpu)];
+    if elsewhere && let Ok(others) = admit::choose(core, GpuChoice::MostRoomFirst) {
+        targets.extend(others.into_iter().filter(|other| other.index != gpu.index));
+    }
+    targets
+}
+
+/// The shard once more, without a place: its next generation. Handles and leases of the one
+/// before do not reach it.
+fn next_generation(core: &Core, remains: &Remains) -> Result<Arc<Entry>, VramError> {
+    let old = &remains.entry;
+    let counted = old.take_seat().map_or_else(|| core.registry.count_one(), Ok)?;
+    let standing = Standing::new(old.standing.claim);
+    standing.set_pinned(old.standing.pinned());
+    let state = State {
+        seal: Arc::clone(&remains.seal),
+        space: None,
+        parked: true,
+        generation: remains.generation.saturating_add(1),
+        quarantine: None,
+        ages: Ages::new(Moment::now(&*core.clock), None),
+        host_len: ByteLen::ZERO,
+        copies: Copies::default(),
+    };
+    let entry = Entry::new(
+        old.id.clone(),
+        old.sealed_as.clone(),
+        old.owner.clone(),
+        old.plaintext_len,
+        standing,
+        Arc::clone(&core.events),
+        state,
+        counted,
+    );
+    lease::used(core, &entry);
+    Ok(Arc::new(entry))
+}
+
+/// Wakes a backup, on the first GPU that takes it. It stays a backup.
+fn wake_backup(
+    core: &Core,
+    entry: Arc<Entry>,
+    backup: Backup,
+    exported: Option<Exported>,
+    targets: &[Arc<Gpu>],
+) -> Result<SealedShard, WakeError> {
+    let mut state = entry.state();
+    state.copies.exported = exported;
+    state.host_len = backup.host_len();
+    drop(state);
+    core.registry.insert(Arc::clone(&entry));
+    let listed = core.registry.list(&entry);
+    let parked = ParkedShard { copy: Box::new(backup.into_copy(entry)), listed };
+    let mut refusal = None;
+    for target in targets {
+        match caught(core, target, || park::copy_back(core, &parked, target.index)) {
+            Ok(space) => return Ok(park::return_to(core, parked, space, true)),
+            // The reason of the GPU that it was on.
+            Err(error) => {
+                refusal.get_or_insert(error);
+            }
+        }
+    }
+    let count = core.gpu_count();
+    Err(WakeError::new(parked, refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count })))
+}
+
+/// Reads the image that a shard was written to, on the first GPU that takes it.
+fn import_again(
+    core: &Core,
+    remains: &Remains,
+    exported: &Exported,
+    targets: &[Arc<Gpu>],
+) -> Result<SealedShard, NotRestored> {
+    let entry = next_generation(core, remains).map_err(NotRestored::Failed)?;
+    let mut refusal = None;
+    for target in targets {
+        // Until it is resident: it lies there for a moment without being under way.
+        let under_way = match target.enter() {
+            Ok(under_way) => under_way,
+            Err(error) => {
+                refusal.get_or_insert(NotRestored::Failed(error));
+                continue;
+            }
         };
-        let entry = Entry::new(
-            old.id.clone(),
-            old.sealed_as.clone(),
-            old.owner.clone(),
-            old.plaintext_len,
-            standing,
-            Arc::clone(&self.events),
-            state,
-            counted,
-        );
-        self.used(&entry);
-        Ok(Arc::new(entry))
-    }
-
-    /// Wakes a backup, on the first GPU that takes it. It stays a backup.
-    fn wake_backup(
-        &self,
-        entry: Arc<Entry>,
-        backup: Backup,
-        exported: Option<Exported>,
-        targets: &[Arc<Gpu>],
-    ) -> Result<SealedShard, WakeError> {
-        let mut state = entry.state();
-        state.copies.exported = exported;
-        state.host_len = backup.host_len();
-        drop(state);
-        self.registry.insert(Arc::clone(&entry));
-        let listed = self.registry.list(&entry);
-        let parked = ParkedShard { copy: Box::new(backup.into_copy(entry)), listed };
-        let mut refusal = None;
-        for target in targets {
-            match self.caught(target, || self.copy_back(&parked, target.index)) {
-                Ok(space) => return Ok(self.return_to(parked, space, true)),
-                // The reason of the GPU that it was on.
-                Err(error) => {
-                    refusal.get_or_insert(error);
+        let brought = caught(core, target, || {
+            import::bring_back(core, &entry.sealed_as, exported, &remains.seal, target, || {
+                evict::place_for(core, &entry, target)
+            })
+        });
+        let failure = match brought {
+            Ok(Some((seal, space))) => {
+                let settled =
+                    caught(core, target, || settle_image(core, &entry, seal, space, &remains.seal));
+                match settled {
+                    Ok(()) => {
+                        let mut state = entry.state();
+                        state.generation = remains.generation.saturating_add(1);
+                        state.copies.exported = Some(exported.clone());
+                        drop(state);
+                        let shard = write::publish(core, entry);
+                        drop(under_way);
+                        return Ok(shard);
+                    }
+                    Err(error) => NotRestored::Failed(error),
                 }
             }
-        }
-        let count = self.gpu_count();
-        Err(WakeError::new(parked, refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count })))
+            Ok(None) => NotRestored::OtherImage,
+            Err(error) => NotRestored::Failed(error),
+        };
+        // Whatever was there for a moment is given back before the next attempt.
+        let space = entry.state().space.take();
+        drop(space);
+        refusal.get_or_insert(failure);
     }
+    Err(refusal.unwrap_or(NotRestored::NoCopy))
+}
 
-    /// Reads the image that a shard was written to, on the first GPU that takes it.
-    fn import_again(
-        &self,
-        remains: &Remains,
-        exported: &Exported,
-        targets: &[Arc<Gpu>],
-    ) -> Result<SealedShard, NotRestored> {
-        let entry = self.next_generation(remains).map_err(NotRestored::Failed)?;
-        let mut refusal = None;
-        for target in targets {
-            // Until it is resident: it lies there for a moment without being under way.
-            let under_way = match target.enter() {
-                Ok(under_way) => under_way,
-                Err(error) => {
-                    refusal.get_or_insert(NotRestored::Failed(error));
-                    continue;
-                }
-            };
-            let brought = self.caught(target, || {
-                self.bring_back(&entry.sealed_as, exported, &remains.seal, target, || {
-                    self.place_for(&entry, target)
-                })
-            });
-            let failure = match brought {
-                Ok(Some((seal, space))) => {
-                    let settled = self
-                        .caught(target, || self.settle_image(&entry, seal, space, &remains.seal));
-                    match settled {
-                        Ok(()) => {
-                            let mut state = entry.state();
-                            state.generation = remains.generation.saturating_add(1);
-                            state.copies.exported = Some(exported.clone());
-                            drop(state);
-                            let shard = self.publish(entry);
-                            drop(under_way);
-                            return Ok(shard);
-                        }
-                        Err(error) => NotRestored::Failed(error),
-                    }
-                }
-                Ok(None) => NotRestored::OtherImage,
-                Err(error) => NotRestored::Failed(error),
-            };
-            // Whatever was there for a moment is given back before the next attempt.
-            let space = entry.state().space.take();
-            drop(space);
-            refusal.get_or_insert(failure);
-        }
-        Err(refusal.unwrap_or(NotRestored::NoCopy))
+/// Lets what an image brought be the shard, with the protection that the shard had.
+fn settle_image(
+    core: &Core,
+    entry: &Arc<Entry>,
+    seal: Arc<Seal>,
+    mut space: Space,
+    lost: &Arc<Seal>,
+) -> Result<(), VramError> {
+    space.commit();
+    let (now, verified) = (Moment::now(&*core.clock), space.verified_at());
+    let same = seal.record == lost.record;
+    let mut state = entry.state();
+    state.space = Some(space);
+    state.parked = false;
+    // Of an attempt before this one, elsewhere.
+    state.quarantine = None;
+    // Of one record, the seal that was lost also knows how the shard is sealed by default.
+    state.seal = if same { Arc::clone(lost) } else { seal };
+    state.ages.arrived(now, verified);
+    drop(state);
+    if same {
+        return Ok(());
     }
+    // An Authenticated shard was encrypted for the image: opened again as it was. It is told of
+    // once it is resident.
+    let view = entry.view()?;
+    transition::seal_anew_untold(
+        core,
+        entry,
+        &view,
+        Anew { params: lost.params, key: lost.key_id() },
+    )?;
+    if entry.state().seal.record == lost.record {
+        return Ok(());
+    }
+    Err(vram_seal::SealError::DigestMismatch.into())
+}
 
-    /// Lets what an image brought be the shard, with the protection that the shard had.
-    fn settle_image(
-        &self,
-        entry: &Arc<Entry>,
-        seal: Arc<Seal>,
-        mut space: Space,
-        lost: &Arc<Seal>,
-    ) -> Result<(), VramError> {
-        space.commit();
-        let (now, verified) = (Moment::now(&*self.clock), space.verified_at());
-        let same = seal.record == lost.record;
-        let mut state = entry.state();
-        state.space = Some(space);
-        state.parked = false;
-        // Of an attempt before this one, elsewhere.
-        state.quarantine = None;
-        // Of one record, the seal that was lost also knows how the shard is sealed by default.
-        state.seal = if same { Arc::clone(lost) } else { seal };
-        state.ages.arrived(now, verified);
-        drop(state);
-        if same {
-            return Ok(());
-        }
-        // An Authenticated shard was encrypted for the image: opened again as it was. It is told of
-        // once it is resident.
-        let view = entry.view()?;
-        self.seal_anew_untold(entry, &view, Anew { params: lost.params, key: lost.key_id() })?;
-        if entry.state().seal.record == lost.record {
-            return Ok(());
-        }
-        Err(vram_seal::SealError::DigestMismatch.into())
-    }
-
-    /// Runs `work`; a device that panics is answered like one that fails.
-    fn caught<T>(
-        &self,
-        target: &Gpu,
-        work: impl FnOnce() -> Result<T, VramError>,
-    ) -> Result<T, VramError> {
-        let done = catch_unwind(AssertUnwindSafe(work));
-        done.unwrap_or_else(|_panic| Err(device_panicked(self, GpuChoice::One(target.index))))
-    }
+/// Runs `work`; a device that panics is answered like one that fails.
+fn caught<T>(
+    core: &Core,
+    target: &Gpu,
+    work: impl FnOnce() -> Result<T, VramError>,
+) -> Result<T, VramError> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|_panic| Err(device_panicked(core, GpuChoice::One(target.index))))
 }
 
 fn is_no_good(error: &VramError) -> bool {

@@ -8,12 +8,12 @@ use vram_alloc::{ByteLen, DeviceRange};
 
 use crate::age::Moment;
 use crate::id::ShardId;
-use crate::manager::Core;
+use crate::manager::parts::Core;
 use crate::registry::Entry;
 use crate::shard::ManagerId;
 
 /// What a look at a shard costs at least, in bytes: so that thousands of tiny ones take their time.
-pub(super) const SHARD_COST_MIN: u64 = 4096;
+pub(crate) const SHARD_COST_MIN: u64 = 4096;
 /// How often a busy shard is tried in one round.
 const TRIES: u8 = 3;
 
@@ -22,9 +22,9 @@ const TRIES: u8 = 3;
 /// Holds no shard: what is freed meanwhile is gone.
 #[derive(Debug, Default)]
 pub struct ScrubCursor {
-    pub(super) manager: Option<ManagerId>,
+    pub(crate) manager: Option<ManagerId>,
     queue: VecDeque<Run>,
-    pub(super) run: Option<Run>,
+    pub(crate) run: Option<Run>,
     /// The shards of this round, or of the last one.
     known: BTreeSet<ShardId>,
     round: Round,
@@ -35,47 +35,47 @@ pub struct ScrubCursor {
 
 /// Figures of the round under way, in bytes of cost.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Round {
+pub(crate) struct Round {
     /// When it was planned, in monotonic time.
-    pub(super) planned: Duration,
+    pub(crate) planned: Duration,
     /// All shards of the round.
     resident: u64,
     /// The most that is looked at between two looks at one shard.
     span: u64,
     longest: u64,
     /// What was looked at in vain: shards that were left half done, and come again.
-    pub(super) wasted: u64,
+    pub(crate) wasted: u64,
     wasted_before: u64,
 }
 
 /// What there is to scrub at a moment, in bytes of cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Load {
-    pub(super) resident: u64,
-    pub(super) longest: u64,
+pub(crate) struct Load {
+    pub(crate) resident: u64,
+    pub(crate) longest: u64,
 }
 
 /// A shard's turn.
 #[derive(Debug)]
-pub(super) struct Run {
-    pub(super) entry: Weak<Entry>,
+pub(crate) struct Run {
+    pub(crate) entry: Weak<Entry>,
     /// None until its first segment was looked at.
-    pub(super) seen: Option<Seen>,
+    pub(crate) seen: Option<Seen>,
     /// The next segment.
-    pub(super) next: u64,
+    pub(crate) next: u64,
     /// What it has cost so far.
-    pub(super) cost: u64,
+    pub(crate) cost: u64,
     tries: u8,
 }
 
 /// A shard as it was when its run began: if it is another way, the run counts for nothing.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
-    pub(super) began: Moment,
-    pub(super) generation: u64,
-    pub(super) changes: u64,
-    pub(super) gpu: u32,
-    pub(super) range: DeviceRange,
+pub(crate) struct Seen {
+    pub(crate) began: Moment,
+    pub(crate) generation: u64,
+    pub(crate) changes: u64,
+    pub(crate) gpu: u32,
+    pub(crate) range: DeviceRange,
 }
 
 impl ScrubCursor {
@@ -91,22 +91,22 @@ impl ScrubCursor {
         self.passes
     }
 
-    pub(super) const fn round(&self) -> &Round {
+    pub(crate) const fn round(&self) -> &Round {
         &self.round
     }
 
-    pub(super) const fn round_mut(&mut self) -> &mut Round {
+    pub(crate) const fn round_mut(&mut self) -> &mut Round {
         &mut self.round
     }
 
     /// Goes to the next shard of the round. False if there is none left.
-    pub(super) fn advance(&mut self) -> bool {
+    pub(crate) fn advance(&mut self) -> bool {
         self.run = self.queue.pop_front();
         self.run.is_some()
     }
 
     /// Ends the round, if one is under way.
-    pub(super) const fn end_round(&mut self) -> bool {
+    pub(crate) const fn end_round(&mut self) -> bool {
         let ended = self.open;
         self.open = false;
         if ended {
@@ -117,7 +117,7 @@ impl ScrubCursor {
 
     /// A busy shard comes again at the end of the round, as far as it has come; after a few tries,
     /// in the next one.
-    pub(super) fn again(&mut self, mut run: Run) {
+    pub(crate) fn again(&mut self, mut run: Run) {
         run.tries = run.tries.saturating_add(1);
         if run.tries < TRIES {
             self.queue.push_back(run);
@@ -127,17 +127,17 @@ impl ScrubCursor {
     }
 
     /// Counts what was looked at in vain.
-    pub(super) const fn waste(&mut self, cost: u64) {
+    pub(crate) const fn waste(&mut self, cost: u64) {
         self.round.wasted = self.round.wasted.saturating_add(cost);
     }
 
     /// Plans a round: all shards that can be read, in the order of their ages. False if there are
     /// none.
-    pub(super) fn plan(&mut self, core: &Core) -> bool {
+    pub(crate) fn plan(&mut self, core: &Core) -> bool {
         let planned = core.clock.monotonic();
         let mut load = Load::default();
         let (mut added, mut known) = (0_u64, BTreeSet::new());
-        let waiting = core.scrubbable();
+        let waiting = scrubbable(core);
         for (_, entry) in &waiting {
             let cost = cost_of(entry.plaintext_len);
             load.add(cost);
@@ -167,7 +167,7 @@ impl ScrubCursor {
 
 impl Round {
     /// The most that is looked at before every byte that is resident now was, from any look at it on.
-    pub(super) fn bound(&self, now: Load) -> u64 {
+    pub(crate) fn bound(&self, now: Load) -> u64 {
         let pass = now.resident.max(self.span);
         let wasted = self.wasted.saturating_add(self.wasted_before);
         pass.saturating_add(now.longest.max(self.longest)).saturating_add(wasted)
@@ -175,7 +175,7 @@ impl Round {
 }
 
 impl Load {
-    pub(super) fn add(&mut self, cost: u64) {
+    pub(crate) fn add(&mut self, cost: u64) {
         self.resident = self.resident.saturating_add(cost);
         self.longest = self.longest.max(cost);
     }
@@ -188,38 +188,36 @@ impl Run {
 }
 
 /// What a look at a shard of this length costs.
-pub(super) fn cost_of(len: ByteLen) -> u64 {
+pub(crate) fn cost_of(len: ByteLen) -> u64 {
     len.get().max(SHARD_COST_MIN)
 }
 
-impl Core {
-    /// All shards that can be scrubbed now, with the time since which they count as unverified; the
-    /// oldest first.
-    pub(crate) fn scrubbable(&self) -> Vec<(Duration, Arc<Entry>)> {
-        let ready: Vec<bool> = self.gpus.iter().map(|gpu| gpu.ready().is_ok()).collect();
-        let mut found = Vec::new();
-        // In the order of their ids, which decides among equals: a run can be repeated.
-        for entry in self.registry.sorted() {
-            let state = entry.state();
-            let gpu = usize::try_from(state.gpu_index()).unwrap_or(usize::MAX);
-            let here = state.space.is_some() && ready.get(gpu) == Some(&true);
-            let wanted = here && state.quarantine.is_none();
-            let since = state.ages.unverified_since();
-            drop(state);
-            if wanted {
-                found.push((since, entry));
-            }
+/// All shards that can be scrubbed now, with the time since which they count as unverified; the
+/// oldest first.
+pub(crate) fn scrubbable(core: &Core) -> Vec<(Duration, Arc<Entry>)> {
+    let ready: Vec<bool> = core.gpus.iter().map(|gpu| gpu.ready().is_ok()).collect();
+    let mut found = Vec::new();
+    // In the order of their ids, which decides among equals: a run can be repeated.
+    for entry in core.registry.sorted() {
+        let state = entry.state();
+        let gpu = usize::try_from(state.gpu_index()).unwrap_or(usize::MAX);
+        let here = state.space.is_some() && ready.get(gpu) == Some(&true);
+        let wanted = here && state.quarantine.is_none();
+        let since = state.ages.unverified_since();
+        drop(state);
+        if wanted {
+            found.push((since, entry));
         }
-        found.sort_by_key(|(since, _)| *since);
-        found
     }
+    found.sort_by_key(|(since, _)| *since);
+    found
+}
 
-    /// How much there is to scrub now.
-    pub(super) fn scrub_load(&self) -> Load {
-        let mut load = Load::default();
-        for (_, entry) in self.scrubbable() {
-            load.add(cost_of(entry.plaintext_len));
-        }
-        load
+/// How much there is to scrub now.
+pub(crate) fn scrub_load(core: &Core) -> Load {
+    let mut load = Load::default();
+    for (_, entry) in scrubbable(core) {
+        load.add(cost_of(entry.plaintext_len));
     }
+    load
 }

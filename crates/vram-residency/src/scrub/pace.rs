@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use vram_alloc::ByteLen;
 
-use super::cursor::{Load, cost_of};
-use super::step::ScrubStep;
 use crate::error::VramError;
-use crate::manager::Core;
+use crate::manager::parts::Core;
+use crate::scrub::cursor;
+use crate::scrub::cursor::{Load, cost_of};
+use crate::scrub::step::ScrubStep;
 
 /// How much of a rate that was missed is made up for.
 const CATCH_UP: Duration = Duration::from_secs(1);
@@ -37,9 +38,9 @@ pub enum ScrubRate {
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]
 pub struct ScrubOptions {
-    pub(super) rate: ScrubRate,
-    pub(super) step: ByteLen,
-    pub(super) pass_at_least: Duration,
+    pub(crate) rate: ScrubRate,
+    pub(crate) step: ByteLen,
+    pub(crate) pass_at_least: Duration,
 }
 
 impl ScrubOptions {
@@ -64,7 +65,7 @@ impl ScrubOptions {
     /// # Errors
     ///
     /// [`VramError::Config`] for a rate that never gets anywhere.
-    pub(super) fn check(&self) -> Result<(), VramError> {
+    pub(crate) fn check(&self) -> Result<(), VramError> {
         let wrong = match self.rate {
             ScrubRate::BytesPerSecond(0) => "a scrubber needs a rate above 0 bytes a second".into(),
             ScrubRate::Share(share) if !(share > 0.0 && share <= 1.0) => {
@@ -79,8 +80,8 @@ impl ScrubOptions {
 
 /// Turns steps into pauses.
 #[derive(Debug)]
-pub(super) struct Pace {
-    pub(super) options: ScrubOptions,
+pub(crate) struct Pace {
+    pub(crate) options: ScrubOptions,
     /// When the next step is due, by the rate.
     due: Instant,
     round_began: Instant,
@@ -94,7 +95,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(mut options: ScrubOptions) -> Self {
+    pub(crate) fn new(mut options: ScrubOptions) -> Self {
         if let ScrubRate::Within(time) = options.rate {
             let part = time.checked_div(4).unwrap_or(time);
             options.pass_at_least = options.pass_at_least.min(part);
@@ -105,18 +106,18 @@ impl Pace {
     }
 
     /// Bytes of the next step: small enough for the rate to be even.
-    pub(super) fn step_len(&self) -> ByteLen {
+    pub(crate) fn step_len(&self) -> ByteLen {
         let even = self.rate().checked_div(STEPS_PER_SECOND).unwrap_or(0);
         self.options.step.min(ByteLen::new(even.max(1)))
     }
 
     /// Starts anew after a pause: what was missed is not made up for.
-    pub(super) fn resumed(&mut self) {
+    pub(crate) fn resumed(&mut self) {
         (self.due, self.owed_from, self.looked) = (Instant::now(), None, None);
     }
 
     /// Works out how fast a pass has to go now, where that is what was asked for.
-    pub(super) fn look(&mut self, core: &Core) {
+    pub(crate) fn look(&mut self, core: &Core) {
         let ScrubRate::Within(time) = self.options.rate else { return };
         if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
             return;
@@ -132,7 +133,7 @@ impl Pace {
         let spare = self.options.pass_at_least.saturating_add(kept_back(time));
         let time = time.saturating_sub(spare);
         let (mut load, mut needed) = (Load::default(), 0);
-        for (since, entry) in core.scrubbable() {
+        for (since, entry) in cursor::scrubbable(core) {
             load.add(cost_of(entry.plaintext_len));
             let deadline = since.max(owed_from).saturating_add(time);
             needed = needed.max(rate_for(load.resident, deadline.saturating_sub(now)));
@@ -151,7 +152,7 @@ impl Pace {
     }
 
     /// The rate that is had, in bytes a second; none before anything was measured.
-    pub(super) fn had(&self) -> Option<u64> {
+    pub(crate) fn had(&self) -> Option<u64> {
         let measured = (self.capacity > 0).then_some(self.capacity);
         match self.options.rate {
             ScrubRate::BytesPerSecond(u64::MAX) => measured,
@@ -163,7 +164,7 @@ impl Pace {
     }
 
     /// Whether one thread is quick enough for what is asked; true before anything was measured.
-    pub(super) const fn suffices(&self) -> bool {
+    pub(crate) const fn suffices(&self) -> bool {
         match self.options.rate {
             ScrubRate::Within(_) => self.capacity == 0 || self.needed <= self.capacity,
             _ => true,
@@ -171,7 +172,7 @@ impl Pace {
     }
 
     /// How long to sleep after a step that took `busy`.
-    pub(super) fn pause(&mut self, step: &ScrubStep, busy: Duration) -> Duration {
+    pub(crate) fn pause(&mut self, step: &ScrubStep, busy: Duration) -> Duration {
         let now = Instant::now();
         let charged = step.charged.get();
         if charged > 0 {
@@ -218,7 +219,7 @@ fn kept_back(time: Duration) -> Duration {
 }
 
 /// The time that so many bytes take at a rate.
-pub(super) fn time_for(bytes: u64, rate: u64) -> Duration {
+pub(crate) fn time_for(bytes: u64, rate: u64) -> Duration {
     let nanos = u128::from(bytes).saturating_mul(1_000_000_000);
     let nanos = nanos.checked_add(u128::from(rate).saturating_sub(1));
     let nanos = nanos.and_then(|nanos| nanos.checked_div(u128::from(rate)));
@@ -252,13 +253,13 @@ fn part_of(rate: u64, share: f64) -> u64 {
 /// For simulations, whose time passes as it should.
 #[cfg(test)]
 impl Pace {
-    pub(super) fn look_now(&mut self, core: &Core) {
+    pub(crate) fn look_now(&mut self, core: &Core) {
         self.looked = None;
         self.look(core);
     }
 
     /// The pause after a step that took no time, of a sleeper that never oversleeps.
-    pub(super) fn ideal_pause(&self, step: &ScrubStep) -> Duration {
+    pub(crate) fn ideal_pause(&self, step: &ScrubStep) -> Duration {
         let pause = time_for(step.charged.get(), self.rate());
         let least =
             if step.pass_ended || step.idle { self.options.pass_at_least } else { Duration::ZERO };

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use vram_alloc::ByteLen;
 
-use super::cursor::{Load, Round, cost_of};
-use super::pace::{Pace, ScrubRate, time_for};
-use super::step::ScrubStep;
-use crate::manager::Core;
+use crate::manager::parts::Core;
+use crate::scrub::cursor;
+use crate::scrub::cursor::{Load, Round, cost_of};
+use crate::scrub::pace::{Pace, ScrubRate, time_for};
+use crate::scrub::step::ScrubStep;
 
 /// How often the rate is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
@@ -55,7 +56,7 @@ pub struct ScrubStatus {
 
 /// What is gathered while the scrubber works.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     passes: u64,
     bytes: ByteLen,
     verified: u64,
@@ -75,7 +76,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new(pace: &Pace) -> Self {
+    pub(crate) fn new(pace: &Pace) -> Self {
         Self {
             passes: 0,
             bytes: ByteLen::ZERO,
@@ -95,7 +96,7 @@ impl Tally {
         }
     }
 
-    pub(super) fn add(&mut self, step: &ScrubStep, round: &Round, pace: &Pace) {
+    pub(crate) fn add(&mut self, step: &ScrubStep, round: &Round, pace: &Pace) {
         self.passes = self.passes.saturating_add(u64::from(step.pass_ended));
         self.bytes = self.bytes.saturating_add(step.bytes);
         self.verified = self.verified.saturating_add(step.verified);
@@ -112,7 +113,7 @@ impl Tally {
         self.measure();
     }
 
-    pub(super) fn failed(&mut self, what: &str) {
+    pub(crate) fn failed(&mut self, what: &str) {
         self.errors = self.errors.saturating_add(1);
         self.last_error = Some(what.to_owned());
     }
@@ -126,7 +127,7 @@ impl Tally {
     }
 
     /// The status, of a scrubber whose manager is there or not.
-    pub(super) fn status(
+    pub(crate) fn status(
         &self,
         facts: Option<Facts>,
         rate: ScrubRate,
@@ -187,16 +188,16 @@ fn per_second(bytes: u64, time: Duration) -> u64 {
 
 /// What a manager holds when it is asked.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     load: Load,
     resident: ByteLen,
     oldest: Option<Duration>,
 }
 
 impl Facts {
-    pub(super) fn of(core: &Core) -> Self {
+    pub(crate) fn of(core: &Core) -> Self {
         let (mut load, mut resident) = (Load::default(), ByteLen::ZERO);
-        let shards = core.scrubbable();
+        let shards = cursor::scrubbable(core);
         let now = core.clock.monotonic();
         for (_, entry) in &shards {
             load.add(cost_of(entry.plaintext_len));

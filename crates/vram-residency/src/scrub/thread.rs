@@ -8,12 +8,13 @@ use std::sync::{Arc, Weak};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::Instant;
 
-use super::cursor::ScrubCursor;
-use super::pace::{Pace, ScrubOptions};
-use super::status::{Facts, ScrubStatus, Tally};
-use super::totals::Totals;
 use crate::error::VramError;
-use crate::manager::Core;
+use crate::manager::parts::Core;
+use crate::scrub::cursor::ScrubCursor;
+use crate::scrub::pace::{Pace, ScrubOptions};
+use crate::scrub::status::{Facts, ScrubStatus, Tally};
+use crate::scrub::step;
+use crate::scrub::totals::Totals;
 use crate::sync::{Condvar, Deadline, Mutex, MutexGuard, lock, wait_until};
 
 /// How long the scrubber waits after a panic of a device, a clock or a sink.
@@ -50,12 +51,12 @@ struct State {
 #[derive(Debug, Default)]
 pub(crate) struct Scrubbing {
     control: Mutex<Weak<Control>>,
-    pub(super) totals: Totals,
+    pub(crate) totals: Totals,
 }
 
 impl Scrubbing {
     /// What the scrubber that is running says, if there is one.
-    pub(super) fn status(&self, core: &Core) -> Option<ScrubStatus> {
+    pub(crate) fn status(&self, core: &Core) -> Option<ScrubStatus> {
         let control = lock(&self.control).upgrade()?;
         let State { stopped, paused, .. } = *lock(&control.state);
         if stopped {
@@ -86,7 +87,7 @@ impl Scrubbing {
 }
 
 /// Starts a scrubber for a manager.
-pub(super) fn start(core: &Arc<Core>, options: ScrubOptions) -> Result<Scrubber, VramError> {
+pub(crate) fn start(core: &Arc<Core>, options: ScrubOptions) -> Result<Scrubber, VramError> {
     options.check()?;
     let mut held = lock(&core.scrubbing.control);
     // Under the lock: who closes the manager marks it first, and then stops what it finds here.
@@ -131,7 +132,7 @@ fn run(core: &Weak<Core>, control: &Control, mut pace: Pace) {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             pace.look(&manager);
             let began = Instant::now();
-            let step = manager.scrub_step(&mut cursor, pace.step_len());
+            let step = step::scrub_step(&manager, &mut cursor, pace.step_len());
             (step, began.elapsed())
         }));
         let mut tally = lock(&control.tally);

@@ -5,13 +5,13 @@ use core::time::Duration;
 
 use vram_alloc::ByteLen;
 
-use super::step::ScrubStep;
-use crate::manager::Core;
+use crate::manager::parts::Core;
+use crate::scrub::step::ScrubStep;
 
 /// What scrubbing has done since the manager was built: the thread's, and that of callers with a
 /// schedule of their own. Never goes down, also where a scrubber is stopped and another is started.
 #[derive(Debug, Default)]
-pub(super) struct Totals {
+pub(crate) struct Totals {
     passes: AtomicU64,
     bytes: AtomicU64,
     verified: AtomicU64,
@@ -49,7 +49,7 @@ pub struct ScrubMetrics {
 }
 
 impl Totals {
-    pub(super) fn add(&self, step: &ScrubStep) {
+    pub(crate) fn add(&self, step: &ScrubStep) {
         let altered = u64::try_from(step.altered.len()).unwrap_or(u64::MAX);
         for (total, more) in [
             (&self.passes, u64::from(step.pass_ended)),
@@ -64,22 +64,20 @@ impl Totals {
     }
 }
 
-impl Core {
-    pub(crate) fn scrub_metrics(&self) -> ScrubMetrics {
-        let status = self.scrubbing.status(self);
-        let totals = &self.scrubbing.totals;
-        let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
-        ScrubMetrics {
-            running: status.is_some(),
-            paused: status.as_ref().is_some_and(|status| status.paused),
-            worst_case: status.as_ref().and_then(|status| status.worst_case),
-            kept: status.as_ref().is_some_and(|status| status.kept),
-            passes: read(&totals.passes),
-            bytes: ByteLen::new(read(&totals.bytes)),
-            verified: read(&totals.verified),
-            altered: read(&totals.altered),
-            skipped: read(&totals.skipped),
-            errors: read(&totals.errors),
-        }
+pub(crate) fn scrub_metrics(core: &Core) -> ScrubMetrics {
+    let status = core.scrubbing.status(core);
+    let totals = &core.scrubbing.totals;
+    let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
+    ScrubMetrics {
+        running: status.is_some(),
+        paused: status.as_ref().is_some_and(|status| status.paused),
+        worst_case: status.as_ref().and_then(|status| status.worst_case),
+        kept: status.as_ref().is_some_and(|status| status.kept),
+        passes: read(&totals.passes),
+        bytes: ByteLen::new(read(&totals.bytes)),
+        verified: read(&totals.verified),
+        altered: read(&totals.altered),
+        skipped: read(&totals.skipped),
+        errors: read(&totals.errors),
     }
 }

@@ -10,12 +10,12 @@ use proptest::sample::Index;
 use vram_alloc::ByteLen;
 use vram_seal::SegmentSize;
 
-use super::cursor::ScrubCursor;
-use super::pace::{Pace, ScrubOptions, ScrubRate};
-use super::status::{Facts, Tally};
-use super::step::ScrubStep;
 use crate::clock::{Clock, Timestamp};
 use crate::request::SealRequest;
+use crate::scrub::cursor::ScrubCursor;
+use crate::scrub::pace::{Pace, ScrubOptions, ScrubRate};
+use crate::scrub::status::{Facts, Tally};
+use crate::scrub::step::ScrubStep;
 use crate::write::ReadBack;
 use crate::{SealedShard, Threads, VramManager};
 

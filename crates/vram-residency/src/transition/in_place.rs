@@ -10,103 +10,101 @@ use vram_gpu::{DeviceMemory, GpuError};
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{Opener, Sealer, SegmentCollector, SegmentHash};
 
-use super::convert::{Convert, part};
-use super::{Anew, altered};
 use crate::age::Moment;
 use crate::error::VramError;
 use crate::gpu::Gpu;
 use crate::lanes::{Lanes, Worker};
-use crate::manager::Core;
+use crate::manager::parts::Core;
 use crate::registry::{Entry, Seal, View};
 use crate::space::locate;
+use crate::transition;
+use crate::transition::convert::{Convert, part};
+use crate::transition::{Anew, altered};
 use crate::verify::Selection;
 use crate::windows::{Window, Windows};
 
-impl Core {
-    /// Seals a shard anew where it lies.
-    pub(super) fn seal_in_place(
-        &self,
-        entry: &Entry,
-        old: &View,
-        anew: Anew,
-    ) -> Result<(), VramError> {
-        let hashes = self.content_hashes(entry, old)?;
-        let seal = self.trial(entry, old, anew, &hashes);
-        let seal = seal.map_err(|error| altered(entry, error))?;
-        let forth = self.sealer(entry, anew, Some(&hashes))?;
-        let before = Anew { params: old.seal.params, key: old.seal.key_id() };
-        let back = self.sealer(entry, before, Some(&hashes))?;
-        let windows = old.gpu.windows(*forth.layout())?;
-        let rewrite = Rewrite {
-            gpu: &old.gpu,
-            view: old,
-            shard: old.range,
-            windows: &windows,
-            old: Side { opener: &old.seal.opener, sealer: &back },
-            new: Side { opener: &seal.opener, sealer: &forth },
-            hashes: &hashes,
-            done: (0..windows.count()).map(|_| AtomicBool::new(false)).collect(),
-        };
-        let began = Moment::now(&*self.clock);
-        let outcome = catch_unwind(AssertUnwindSafe(|| rewrite.run()));
-        if !matches!(outcome, Ok(Ok(()))) {
-            self.go_back(entry, old, &rewrite);
-        }
-        match outcome {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                // The way back may have failed as well; then that is the news.
-                entry.not_quarantined()?;
-                return Err(altered(entry, error));
-            }
-            Err(panic) => resume_unwind(panic),
-        }
-        let mut state = entry.state();
-        state.seal_anew(Arc::new(seal));
-        // Every window was read back as it was written. No clock is asked from here on: it may panic,
-        // and what lies there is of the new seal already.
-        state.ages.arrived(began, Some(began));
-        Ok(())
+/// Seals a shard anew where it lies.
+pub(crate) fn seal_in_place(
+    core: &Core,
+    entry: &Entry,
+    old: &View,
+    anew: Anew,
+) -> Result<(), VramError> {
+    let hashes = transition::content_hashes(core, entry, old)?;
+    let seal = trial(core, entry, old, anew, &hashes);
+    let seal = seal.map_err(|error| altered(entry, error))?;
+    let forth = transition::sealer(core, entry, anew, Some(&hashes))?;
+    let before = Anew { params: old.seal.params, key: old.seal.key_id() };
+    let back = transition::sealer(core, entry, before, Some(&hashes))?;
+    let windows = old.gpu.windows(*forth.layout())?;
+    let rewrite = Rewrite {
+        gpu: &old.gpu,
+        view: old,
+        shard: old.range,
+        windows: &windows,
+        old: Side { opener: &old.seal.opener, sealer: &back },
+        new: Side { opener: &seal.opener, sealer: &forth },
+        hashes: &hashes,
+        done: (0..windows.count()).map(|_| AtomicBool::new(false)).collect(),
+    };
+    let began = Moment::now(&*core.clock);
+    let outcome = catch_unwind(AssertUnwindSafe(|| rewrite.run()));
+    if !matches!(outcome, Ok(Ok(()))) {
+        go_back(core, entry, old, &rewrite);
     }
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            // The way back may have failed as well; then that is the news.
+            entry.not_quarantined()?;
+            return Err(altered(entry, error));
+        }
+        Err(panic) => resume_unwind(panic),
+    }
+    let mut state = entry.state();
+    state.seal_anew(Arc::new(seal));
+    // Every window was read back as it was written. No clock is asked from here on: it may panic,
+    // and what lies there is of the new seal already.
+    state.ages.arrived(began, Some(began));
+    Ok(())
+}
 
-    /// Undoes what was rewritten in place, and closes the shard to readers if that fails.
-    fn go_back(&self, entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
-        let undone = catch_unwind(AssertUnwindSafe(|| rewrite.undo()));
-        // What lies on a lost device is out of reach for everybody.
-        if !old.gpu.winds_up() {
-            return;
-        }
-        // Whatever was answered on the way: what lies there now is what counts.
-        let count = rewrite.windows.layout().count();
-        let looked =
-            catch_unwind(AssertUnwindSafe(|| old.altered_segments(Selection::Run(0..count))));
-        match looked {
-            Ok(Ok(segments)) if segments.is_empty() => {}
-            Ok(Ok(segments)) => entry.quarantine(&segments),
-            // It cannot be looked at now. If the way back went well, a reader will see.
-            _ if matches!(undone, Ok(Ok(()))) => {}
-            _ => entry.quarantine(&[]),
-        }
+/// Undoes what was rewritten in place, and closes the shard to readers if that fails.
+fn go_back(_core: &Core, entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
+    let undone = catch_unwind(AssertUnwindSafe(|| rewrite.undo()));
+    // What lies on a lost device is out of reach for everybody.
+    if !old.gpu.winds_up() {
+        return;
     }
+    // Whatever was answered on the way: what lies there now is what counts.
+    let count = rewrite.windows.layout().count();
+    let looked = catch_unwind(AssertUnwindSafe(|| old.altered_segments(Selection::Run(0..count))));
+    match looked {
+        Ok(Ok(segments)) if segments.is_empty() => {}
+        Ok(Ok(segments)) => entry.quarantine(&segments),
+        // It cannot be looked at now. If the way back went well, a reader will see.
+        _ if matches!(undone, Ok(Ok(()))) => {}
+        _ => entry.quarantine(&[]),
+    }
+}
 
-    /// Goes through all of the work but the writing, to learn the record that it will have.
-    pub(crate) fn trial(
-        &self,
-        entry: &Entry,
-        old: &View,
-        anew: Anew,
-        hashes: &[SegmentHash],
-    ) -> Result<Seal, VramError> {
-        let sealer = self.sealer(entry, anew, Some(hashes))?;
-        let collector = SegmentCollector::new(&sealer)?;
-        let windows = old.gpu.windows(*sealer.layout())?;
-        let convert = Convert { from: &old.seal.opener, to: &sealer, hashes: Some(hashes) };
-        let keep = |segment, done| collector.put(segment, done);
-        old.each_window(Selection::Run(0..windows.layout().count()), |window, bytes| {
-            convert.window(&windows, window, bytes, &keep)
-        })?;
-        self.finish_seal(old, anew.params, collector.finish(sealer)?)
-    }
+/// Goes through all of the work but the writing, to learn the record that it will have.
+pub(crate) fn trial(
+    core: &Core,
+    entry: &Entry,
+    old: &View,
+    anew: Anew,
+    hashes: &[SegmentHash],
+) -> Result<Seal, VramError> {
+    let sealer = transition::sealer(core, entry, anew, Some(hashes))?;
+    let collector = SegmentCollector::new(&sealer)?;
+    let windows = old.gpu.windows(*sealer.layout())?;
+    let convert = Convert { from: &old.seal.opener, to: &sealer, hashes: Some(hashes) };
+    let keep = |segment, done| collector.put(segment, done);
+    old.each_window(Selection::Run(0..windows.layout().count()), |window, bytes| {
+        convert.window(&windows, window, bytes, &keep)
+    })?;
+    transition::finish_seal(core, old, anew.params, collector.finish(sealer)?)
 }
 
 /// One of the two seals of a shard that is being rewritten.

@@ -7,7 +7,6 @@ use vram_alloc::ByteLen;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{Sealer, SegmentCollector, SegmentHash, hash_all};
 
-use super::WriteOptions;
 use crate::error::VramError;
 use crate::feed::Feed;
 use crate::gpu::Gpu;
@@ -15,17 +14,18 @@ use crate::lanes::{Lanes, Worker};
 use crate::space::{Space, locate};
 use crate::sync::{Mutex, lock};
 use crate::windows::{Window, Windows};
+use crate::write::WriteOptions;
 
 /// The pass that seals and copies.
-pub(super) struct Pass<'a> {
-    pub(super) sealer: &'a Sealer,
-    pub(super) collector: &'a SegmentCollector,
-    pub(super) windows: &'a Windows,
-    pub(super) feed: &'a dyn Feed,
+pub(crate) struct Pass<'a> {
+    pub(crate) sealer: &'a Sealer,
+    pub(crate) collector: &'a SegmentCollector,
+    pub(crate) windows: &'a Windows,
+    pub(crate) feed: &'a dyn Feed,
 }
 
 impl Pass<'_> {
-    pub(super) fn write_all(
+    pub(crate) fn write_all(
         &self,
         space: &mut Space,
         hashes: Option<&[SegmentHash]>,
@@ -135,7 +135,7 @@ impl Pass<'_> {
 }
 
 /// The pass that hashes every segment, for scope Shard.
-pub(super) fn hash_feed(
+pub(crate) fn hash_feed(
     gpu: &Gpu,
     windows: &Windows,
     feed: &dyn Feed,
