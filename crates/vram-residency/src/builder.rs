@@ -8,33 +8,34 @@ use vram_gpu::{Device, DeviceKind, HostDevice};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite, TicketKey};
 
-use crate::block::{Backing, Block, Held, MemoryMode, foreign};
 use crate::clock::{Clock, SystemClock};
-use crate::close::Closing;
 use crate::error::VramError;
 use crate::events::emit::Events;
-use crate::gpu::{Gpu, Means, Tenants, WipePolicy};
 use crate::id::IdSource;
-use crate::key_uses::KeyUses;
 use crate::keys::KeySource;
-use crate::limits::Limits;
-use crate::links::Links;
 use crate::manager::VramManager;
-use crate::manager::parts::Core;
-use crate::meter::Meters;
-use crate::parked::Parked;
-use crate::policy::EvictionPolicy;
-use crate::pool::StagingPool;
-use crate::promise::Promises;
-use crate::registry::Registry;
+use crate::on_eviction::OnEviction;
+use crate::parts::closing::Closing;
+use crate::parts::core::Core;
+use crate::parts::limits::Limits;
+use crate::parts::links::Links;
+use crate::parts::meter::Meters;
+use crate::parts::policy::EvictionPolicy;
+use crate::parts::promise::Promises;
+use crate::parts::residents::Residents;
 use crate::scrub::thread::Scrubbing;
-use crate::shard::Marker;
+use crate::shard::handle::Marker;
+use crate::shard::host::Parked;
+use crate::shard::registry::Registry;
+use crate::shard::seal::KeyUses;
 use crate::sink::Sinks;
-use crate::standing::OnEviction;
 use crate::sync::{Mutex, RwLock};
-use crate::tenants::Residents;
 use crate::ticket::check_node;
-use crate::write::ReadBack;
+use crate::transfer::check::ReadBack;
+use crate::vs::block::{Backing, Block, Held, MemoryMode};
+use crate::vs::driver::foreign;
+use crate::vs::gpu::{Gpu, Means, Tenants, WipePolicy};
+use crate::vs::pool::StagingPool;
 
 /// How much of a GPU a manager takes: at once when it is built, or [block by block](MemoryMode).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -402,6 +403,29 @@ impl VramManagerBuilder {
         let pool = StagingPool::new(self.limits.staging_bytes);
         let means = Means { threads: self.threads, staging_bytes: self.limits.staging_bytes };
         Ok(Gpu::new(index, device, backing, ledger, tenants, arena, self.wipe, pool, means))
+    }
+
+    /// Lets shards be evicted to make room for others, in the order that a policy says. Default:
+    /// nothing is evicted.
+    ///
+    /// Only shards go whose request allows it ([`SealRequest::on_eviction`](crate::SealRequest::on_eviction)),
+    /// or all that say nothing, if [`on_eviction`](Self::on_eviction) does.
+    pub fn eviction(mut self, policy: impl EvictionPolicy + 'static) -> Self {
+        self.eviction = Some(Arc::new(policy));
+        self
+    }
+
+    /// Sets what becomes of shards whose request says nothing when room is needed for others.
+    /// Default: they stay.
+    pub fn on_eviction(mut self, on_eviction: OnEviction) -> Self {
+        self.on_eviction = on_eviction;
+        self
+    }
+
+    /// Sets how much host memory parked shards may take. Default: no limit.
+    pub fn park_limit(mut self, bytes: ByteLen) -> Self {
+        self.park_limit = bytes;
+        self
     }
 }
 

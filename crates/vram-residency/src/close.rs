@@ -11,26 +11,22 @@
 //!   7 keys and idle host buffers are wiped
 //! ```
 
-pub(crate) mod memory;
-
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::Ordering;
 use core::time::Duration;
-use std::sync::{Arc, OnceLock, PoisonError};
-use std::thread;
-use std::thread::ThreadId;
+use std::sync::{Arc, PoisonError};
 
 use vram_alloc::ByteLen;
-use vram_gpu::GpuError;
-use vram_seal::{KeyId, KeyRing, SealKey};
+use vram_seal::{KeyRing, SealKey};
 
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::id::ShardId;
-use crate::lease::refused;
-use crate::manager::parts::Core;
-use crate::registry::Entry;
-use crate::sync::{Condvar, Deadline, Mutex, lock, read, wait_until};
-use crate::{evict, free, lanes};
+use crate::parts::core::Core;
+use crate::resident::lease::refused;
+use crate::room::{free, make_room};
+use crate::shard::entry::Entry;
+use crate::sync::{Deadline, read};
+use crate::vs::release::UnreturnedMemory;
 
 /// What closing a manager gave back, and what it could not.
 #[derive(Clone, Debug, Default)]
@@ -53,60 +49,6 @@ pub struct CloseReport {
     pub events_flushed: bool,
     /// Whether nothing is left of anything but of events.
     pub complete: bool,
-}
-
-/// Memory of one GPU that a closed manager still holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct UnreturnedMemory {
-    /// The GPU.
-    pub gpu: u32,
-    /// Bytes that this manager holds of it.
-    pub bytes: ByteLen,
-    /// Why they could not be given back; none where something is still in them.
-    pub error: Option<GpuError>,
-}
-
-/// Whether a manager is closed, and by whom it is being closed.
-#[derive(Debug, Default)]
-pub(crate) struct Closing {
-    pub(crate) closed: AtomicBool,
-    /// Whether anybody was told.
-    told: AtomicBool,
-    last_key: OnceLock<KeyId>,
-    closer: Mutex<Option<ThreadId>>,
-    ended: Condvar,
-}
-
-/// The right to close, until dropped. One thread at a time has it.
-struct Turn<'a>(&'a Closing);
-
-impl Closing {
-    /// The key that sealed last, once the keys are gone.
-    pub(crate) fn last_key(&self) -> Option<KeyId> {
-        self.last_key.get().copied()
-    }
-
-    /// None if others had it until the deadline, or if this thread is in its own way.
-    fn turn(&self, deadline: Deadline) -> Option<Turn<'_>> {
-        let own = thread::current().id();
-        let mut closer = lock(&self.closer);
-        while let Some(other) = *closer {
-            if other == own || lanes::on_a_worker() {
-                return None;
-            }
-            closer = wait_until(&self.ended, closer, deadline).ok()?;
-        }
-        *closer = Some(own);
-        Some(Turn(self))
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        *lock(&self.0.closer) = None;
-        self.0.ended.notify_all();
-    }
 }
 
 pub(crate) fn close(core: &Core, timeout: Duration) -> CloseReport {
@@ -138,7 +80,7 @@ pub(crate) fn close(core: &Core, timeout: Duration) -> CloseReport {
         }
     }
     // Nobody can wake them, and nobody asked for them.
-    drop(evict::take_evicted(core));
+    drop(make_room::take_evicted(core));
     report.reservations = count(core.promises.ended_until(deadline).err().unwrap_or(0));
     for gpu in &core.gpus {
         // All that is known to be there; what else there is is on its way back.

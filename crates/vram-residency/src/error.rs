@@ -1,6 +1,9 @@
 //! What can go wrong, where, how much was asked for, and what would help.
 
 pub(crate) mod class;
+pub(crate) mod eviction_plan;
+pub(crate) mod reservation_id;
+pub(crate) mod shortfall;
 
 use core::fmt;
 use core::time::Duration;
@@ -11,11 +14,10 @@ use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
 use vram_seal::{ContentDigest, KeyError, KeyId, SealError};
 
-pub use crate::error::class::Class;
+use crate::error::reservation_id::ReservationId;
+use crate::error::shortfall::Shortfall;
 use crate::id::ShardId;
 use crate::keys::KeySourceError;
-use crate::promise::ReservationId;
-use crate::shortfall::Shortfall;
 use crate::source::SourceError;
 
 /// Why a call was refused or failed.

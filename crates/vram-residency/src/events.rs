@@ -9,7 +9,7 @@ use vram_seal::Protection;
 
 use crate::clock::Timestamp;
 use crate::id::ShardId;
-use crate::standing::OnEviction;
+use crate::on_eviction::OnEviction;
 
 /// Something that happened to what a manager holds. Events of one shard come in the order in which
 /// they happened to it.
@@ -86,7 +86,7 @@ pub enum EventKind {
         /// The GPU that holds it.
         gpu: u32,
         /// What lies in device memory now.
-        #[cfg_attr(feature = "serde", serde(with = "crate::shard::protection_as_word"))]
+        #[cfg_attr(feature = "serde", serde(with = "crate::shard::handle::protection_as_word"))]
         protection: Protection,
     },
     /// A shard moved: to another GPU, or to another place on the same one.

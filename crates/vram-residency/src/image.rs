@@ -28,7 +28,7 @@ pub use seal::seal_image;
 use crate::cancel::CancelToken;
 use crate::error::VramError;
 use crate::progress::{Progress, ProgressFn, Watch};
-use crate::verify::SegmentSpan;
+use crate::resident::verify::SegmentSpan;
 use crate::whole_file::Overwrite;
 use read::ImageFile;
 

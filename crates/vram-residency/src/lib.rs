@@ -1,154 +1,129 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-mod admit;
-mod age;
 #[cfg(feature = "audit")]
 mod audit;
-mod backup;
-mod block;
-mod budget;
 mod builder;
-mod call;
 mod cancel;
 mod clock;
 mod close;
-mod compact;
 mod detect;
-mod dry_run;
 mod error;
 mod event_log;
 mod events;
-mod evict;
-mod export;
 mod feed;
-mod free;
-mod gate;
-mod gpu;
-mod hashes;
-mod health;
 mod id;
 mod image;
-mod import;
-mod key_uses;
 mod keys;
-mod lanes;
-mod lease;
-mod limits;
-mod links;
 mod manager;
-mod meter;
-mod metrics;
-mod migrate;
-mod model;
-mod model_moves;
-mod outward;
-mod park;
-mod parked;
-mod policy;
-mod pool;
+mod models;
+mod moves;
+mod on_eviction;
+mod parts;
 mod progress;
-mod promise;
-mod read;
-mod reconcile;
-mod registry;
 mod regular_file;
 mod repair;
-mod report;
-mod request;
-mod reservation;
-mod reserved_plan;
+mod reports;
 mod reset;
+mod resident;
+mod room;
 mod scrub;
+mod sealing;
 mod shard;
-mod shortfall;
 mod sink;
-mod snapshot;
 mod source;
-mod space;
-mod standing;
-mod stream;
 mod sync;
-mod tenants;
 mod ticket;
-mod transition;
+mod transfer;
 #[cfg(feature = "serde")]
 mod uuid_as_text;
-mod verify;
+mod vs;
 mod whole_file;
-mod windows;
-mod write;
 
-pub use admit::{AdmitRequest, GpuChoice};
 #[cfg(feature = "audit")]
-pub use audit::{
-    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
-    verify_audit, verify_audit_against,
-};
-pub use backup::BackupReport;
-pub use block::MemoryMode;
-pub use budget::DriverMemory;
+pub use audit::AuditError;
+#[cfg(feature = "audit")]
+pub use audit::AuditHead;
+#[cfg(feature = "audit")]
+pub use audit::AuditStatus;
+#[cfg(feature = "audit")]
+pub use audit::AuditSummary;
+#[cfg(feature = "audit")]
+pub use audit::AuditWriter;
+#[cfg(feature = "audit")]
+pub use audit::ParseAuditHeadError;
+#[cfg(feature = "audit")]
+pub use audit::verify_audit;
+#[cfg(feature = "audit")]
+pub use audit::verify_audit_against;
 pub use builder::{Budget, VramManagerBuilder};
-pub use call::Call;
 pub use cancel::CancelToken;
 pub use clock::{Clock, SystemClock, Timestamp};
-pub use close::{CloseReport, UnreturnedMemory};
-pub use compact::{CompactBudget, CompactEnd, CompactReport};
-pub use error::{Class, VramError};
+pub use close::CloseReport;
+pub use error::VramError;
+pub use error::class::Class;
+pub use error::eviction_plan::{Eviction, EvictionPlan, RoomAfter};
+pub use error::reservation_id::ReservationId;
+pub use error::shortfall::{Holder, Shortfall};
 pub use event_log::EventLog;
 pub use events::{Event, EventKind};
-pub use evict::{Eviction, EvictionPlan, EvictionReport, RoomAfter};
-pub use export::ExportOptions;
-pub use free::FreedReceipt;
-pub use gpu::WipePolicy;
 pub use id::{ParseShardIdError, ShardId};
 pub use image::{
     ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, unseal_image,
     verify_image,
 };
-pub use import::ImportRequest;
 pub use keys::{KeySource, KeySourceError, create_key_file};
-pub use lease::Lease;
-pub use limits::Limits;
-pub use links::{LinkReport, LinkState};
 pub use manager::VramManager;
-pub use metrics::{CallMetrics, FailureCount, GpuMetrics, Metrics};
-pub use model::{ModelHandle, ModelPiece, ModelSource};
-pub use model_moves::{ModelVerdict, ParkedModel, ParkedPiece, WakeModelError};
-pub use park::WakeError;
-pub use parked::{ParkCapacity, ParkedShard};
-pub use policy::{Candidate, CostPerByte, EvictionPolicy, Lru, Priority};
+pub use models::model::{ModelHandle, ModelPiece, ModelSource};
+pub use models::moves::ModelVerdict;
+pub use models::parked::{ParkedModel, ParkedPiece, WakeModelError};
+pub use models::request::AdmitRequest;
+pub use models::reserve::PlanReservation;
+pub use models::reserve_request::ReservePlanRequest;
+pub use moves::compact_report::{CompactBudget, CompactEnd, CompactReport};
+pub use moves::export_options::ExportOptions;
+pub use moves::import_request::ImportRequest;
+pub use moves::links::LinkReport;
+pub use moves::wake_error::WakeError;
+pub use on_eviction::OnEviction;
+pub use parts::call::Call;
+pub use parts::gpus::GpuChoice;
+pub use parts::limits::Limits;
+pub use parts::links::LinkState;
+pub use parts::policy::{Candidate, CostPerByte, EvictionPolicy, Lru, Priority};
 pub use progress::Progress;
-pub use promise::ReservationId;
-pub use reconcile::{Account, Difference, Reconciliation};
-pub use repair::{RepairOptions, RepairReport};
-pub use report::{GpuCapacity, GpuReport, Report, ShardReport};
-pub use request::SealRequest;
-pub use reservation::{Reservation, ReservationReport, ReserveRequest};
-pub use reserved_plan::{PlanReservation, ReservePlanRequest};
-pub use reset::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
-pub use scrub::{
-    ScrubCursor, ScrubMetrics, ScrubOptions, ScrubRate, ScrubStatus, ScrubStep, Scrubber,
-};
-pub use shard::SealedShard;
-pub use shortfall::{Holder, Shortfall};
-pub use sink::{EventSink, SinkCounts};
-pub use snapshot::{
+pub use repair::options::{RepairOptions, RepairReport};
+pub use reports::budget::DriverMemory;
+pub use reports::metrics::{CallMetrics, FailureCount, GpuMetrics, Metrics};
+pub use reports::reconciliation::{Account, Difference, Reconciliation};
+pub use reports::report::{GpuReport, Report, ShardReport};
+pub use reports::snapshot::{
     GpuSnapshot, KeySnapshot, ParkedSnapshot, ReservationSnapshot, Snapshot, SnapshotCounters,
     SnapshotState,
 };
+pub use reset::report::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
+pub use resident::lease::Lease;
+pub use resident::verify::{SegmentSpan, Verdict, Verify};
+pub use room::evict::EvictionReport;
+pub use room::free::FreedReceipt;
+pub use room::host_copy::BackupReport;
+pub use scrub::cursor::ScrubCursor;
+pub use scrub::pace::{ScrubOptions, ScrubRate};
+pub use scrub::status::ScrubStatus;
+pub use scrub::step::ScrubStep;
+pub use scrub::thread::Scrubber;
+pub use scrub::totals::ScrubMetrics;
+pub use sealing::request::SealRequest;
+pub use sealing::reservation::{Reservation, ReservationReport, ReserveRequest};
+pub use sealing::stream::SealOptions;
+pub use shard::handle::SealedShard;
+pub use shard::host::ParkCapacity;
+pub use shard::parked::ParkedShard;
+pub use sink::{EventSink, SinkCounts};
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
-pub use standing::OnEviction;
-pub use stream::SealOptions;
-pub use ticket::{
-    ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
-    TicketVerifier,
-};
-pub use verify::{SegmentSpan, Verdict, Verify};
-pub use whole_file::Overwrite;
-pub use write::ReadBack;
-
-// What callers need of the crates below, so that they depend on this one alone.
+pub use ticket::expect::{TicketError, TicketExpectation, TicketVerifier};
+pub use ticket::{ShardTicket, TICKET_NAME_LEN_MAX, TicketOptions, TicketState};
+pub use transfer::check::ReadBack;
 pub use vram_alloc::{
     Alignment, ByteLen, ByteOffset, ByteRange, DeviceOffset, Fit, GpuIndex, ModelPlan, Piece,
     PlanError, checked_shard_size,
@@ -160,6 +135,11 @@ pub use vram_seal::{
     Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
     SivScope, Suite, TicketKey,
 };
+pub use vs::accounts::GpuCapacity;
+pub use vs::block::MemoryMode;
+pub use vs::gpu::WipePolicy;
+pub use vs::release::UnreturnedMemory;
+pub use whole_file::Overwrite;
 
 /// Devices, and the one that injects faults: for tests of orchestrators.
 pub use vram_gpu as device;

@@ -6,7 +6,6 @@ mod keys;
 mod loss;
 mod models;
 mod moves;
-pub(crate) mod parts;
 mod reports;
 mod room;
 mod seal;
@@ -20,7 +19,7 @@ use vram_alloc::ByteLen;
 
 use crate::builder::VramManagerBuilder;
 use crate::error::VramError;
-pub(crate) use crate::manager::parts::Core;
+pub(crate) use crate::parts::core::Core;
 
 /// Keeps model shards resident in GPU memory, accounted for, and provably what was sealed.
 ///

@@ -26,19 +26,21 @@ use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
 use vram_seal::{Expected, OpenLimits, Protection, SealError, Sealer, SegmentHash, merge_digest};
 
-use crate::age::Moment;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::feed::Feed;
 use crate::image::plain::PlainImage;
-use crate::manager::parts::Core;
+use crate::parts::core::Core;
 use crate::progress::Watch;
-use crate::registry::{Entry, View};
 use crate::repair::content::Content;
-pub use crate::repair::options::{RepairOptions, RepairReport};
-use crate::space::Space;
-use crate::transition::Anew;
-use crate::{evict, transition};
+use crate::repair::options::{RepairOptions, RepairReport};
+use crate::resident::contents;
+use crate::resident::contents::Anew;
+use crate::room::make_room;
+use crate::shard::ages::Moment;
+use crate::shard::entry::Entry;
+use crate::shard::view::View;
+use crate::vs::space::Space;
 
 /// A shard that is being repaired.
 pub(crate) struct Repair<'a, 'w> {
@@ -131,7 +133,7 @@ impl Repair<'_, '_> {
             return Ok(None);
         }
         let anew = Anew { params: seal.params, key: seal.key_id() };
-        transition::sealer(self.core, self.entry, anew, Some(hashes)).map(Some)
+        contents::sealer(self.core, self.entry, anew, Some(hashes)).map(Some)
     }
 
     /// Writes what is altered, verifies everything, and lifts the quarantine.
@@ -146,7 +148,7 @@ impl Repair<'_, '_> {
         let clock = &*self.core.clock;
         let (mut written, mut set_aside) = (ByteLen::ZERO, ByteLen::ZERO);
         if relocate {
-            let mut space = evict::place_for(self.core, self.entry, &self.view.gpu)?;
+            let mut space = make_room::place_for(self.core, self.entry, &self.view.gpu)?;
             space.written()?;
             let target = space.view(Arc::clone(&self.view.seal));
             written = self.copy_to(&target, content, sealer, &altered)?;

@@ -20,11 +20,4 @@ pub(crate) mod step;
 pub(crate) mod thread;
 pub(crate) mod totals;
 #[cfg(test)]
-mod within;
-
-pub use crate::scrub::cursor::ScrubCursor;
-pub use crate::scrub::pace::{ScrubOptions, ScrubRate};
-pub use crate::scrub::status::ScrubStatus;
-pub use crate::scrub::step::ScrubStep;
-pub use crate::scrub::thread::Scrubber;
-pub use crate::scrub::totals::ScrubMetrics;
+pub(crate) mod within;

@@ -20,10 +20,10 @@ use vram_seal::{ContentDigest, KeyId, Protection};
 use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::id::ShardId;
-use crate::manager::parts::Core;
-use crate::shard::SealedShard;
+use crate::parts::core::Core;
+use crate::shard::handle::SealedShard;
 use crate::sync::read;
-pub use crate::ticket::expect::{TicketError, TicketExpectation, TicketVerifier};
+pub(crate) use crate::ticket::expect::TicketError;
 
 /// The longest node name and the longest owner that a ticket can carry, in bytes.
 pub const TICKET_NAME_LEN_MAX: usize = 1024;
@@ -95,7 +95,7 @@ pub struct ShardTicket {
     /// Bytes of plaintext.
     pub plaintext_len: ByteLen,
     /// What lies in device memory.
-    #[cfg_attr(feature = "serde", serde(with = "crate::shard::protection_as_word"))]
+    #[cfg_attr(feature = "serde", serde(with = "crate::shard::handle::protection_as_word"))]
     pub protection: Protection,
     /// The code of the seal record, its last 32 bytes: names the record, and says nothing of the
     /// content.

@@ -1,6 +1,7 @@
 //! With the feature `serde`: a device's identity as NVIDIA's tools print it.
 
-use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+use serde::de::Error as _;
+use serde::{Deserialize as _, Deserializer, Serializer};
 use vram_gpu::DeviceUuid;
 
 pub(crate) fn serialize<S: Serializer>(uuid: &DeviceUuid, s: S) -> Result<S::Ok, S::Error> {

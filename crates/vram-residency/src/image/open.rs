@@ -10,9 +10,9 @@ use zeroize::Zeroizing;
 use super::read::{ImageFile, OpenImage, io_failed};
 use super::{ImageOptions, ImageReport, ImageVerdict, segment_buffer};
 use crate::error::VramError;
-use crate::hashes::{Hashes, open_and_hash};
+use crate::resident::verify::SegmentSpan;
 use crate::sync::{Mutex, lock};
-use crate::verify::SegmentSpan;
+use crate::transfer::hashes::{Hashes, open_and_hash};
 use crate::whole_file::WholeFile;
 
 /// Opens a sealed image into a file of mode 0600 that appears whole, or not at all.

@@ -15,9 +15,9 @@ use super::feed::Feed;
 use super::read::io_failed;
 use super::{ImageOptions, ImageReport, segment_buffer};
 use crate::error::VramError;
-use crate::hashes::Hashes;
 use crate::progress::Watch;
 use crate::source::{Access, Source};
+use crate::transfer::hashes::Hashes;
 use crate::whole_file::WholeFile;
 
 /// Seals the bytes of `source` into a file.

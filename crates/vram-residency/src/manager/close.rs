@@ -2,11 +2,11 @@
 
 use core::time::Duration;
 
-use crate::call::Call;
 use crate::close;
 use crate::close::CloseReport;
 use crate::error::VramError;
 use crate::manager::VramManager;
+use crate::parts::call::Call;
 
 impl VramManager {
     /// Closes the manager: frees every shard, wiped, also those in quarantine, drops their backups,

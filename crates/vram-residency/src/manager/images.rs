@@ -3,14 +3,14 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
-use crate::call::Call;
 use crate::error::VramError;
-use crate::export::ExportOptions;
 use crate::image::ImageReport;
-use crate::import::request::ImportRequest;
 use crate::manager::VramManager;
-use crate::shard::SealedShard;
-use crate::{export, import};
+use crate::moves::export_options::ExportOptions;
+use crate::moves::import_request::ImportRequest;
+use crate::moves::{export, import};
+use crate::parts::call::Call;
+use crate::shard::handle::SealedShard;
 
 impl VramManager {
     /// Writes a shard to `sink` as a sealed image, encrypted. The shard stays resident. Every

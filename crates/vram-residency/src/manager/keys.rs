@@ -2,11 +2,12 @@
 
 use vram_seal::{KeyId, SealKey};
 
-use crate::call::Call;
 use crate::error::VramError;
-use crate::key_uses;
 use crate::manager::VramManager;
-use crate::shard::SealedShard;
+use crate::parts::call::Call;
+use crate::parts::keys;
+use crate::resident::reseal;
+use crate::shard::handle::SealedShard;
 use crate::sync::read;
 
 impl VramManager {
@@ -34,7 +35,7 @@ impl VramManager {
     ///
     /// [`VramError::Key`] if a key of that id is there already.
     pub fn add_key(&self, key: SealKey) -> Result<(), VramError> {
-        self.core.watched(Call::AddKey, None, None, 0, || key_uses::add(&self.core, key))
+        self.core.watched(Call::AddKey, None, None, 0, || keys::add(&self.core, key))
     }
 
     /// Makes a key of the ring the one that seals. What was sealed before keeps its key:
@@ -44,7 +45,7 @@ impl VramManager {
     ///
     /// [`VramError::Key`] if there is no such key.
     pub fn set_active_key(&self, key: &KeyId) -> Result<(), VramError> {
-        self.core.watched(Call::ActivateKey, None, None, 0, || key_uses::activate(&self.core, key))
+        self.core.watched(Call::ActivateKey, None, None, 0, || keys::activate(&self.core, key))
     }
 
     /// Takes a key out of the ring and wipes it. What was exported under it opens no more.
@@ -54,7 +55,7 @@ impl VramManager {
     /// [`VramError::KeyInUse`] while shards are sealed under it, resident or parked;
     /// [`VramError::Key`] if it is the active one, or there is no such key.
     pub fn retire_key(&self, key: &KeyId) -> Result<(), VramError> {
-        self.core.watched(Call::RetireKey, None, None, 0, || key_uses::retire(&self.core, key))
+        self.core.watched(Call::RetireKey, None, None, 0, || keys::retire(&self.core, key))
     }
 
     /// Seals a shard anew under another key of the ring, on the same GPU and with the same cipher
@@ -69,6 +70,6 @@ impl VramManager {
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn reseal_shard(&self, shard: &SealedShard, key: &KeyId) -> Result<SealedShard, VramError> {
         let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
-        self.core.watched(Call::Reseal, id, None, len, || key_uses::reseal(&self.core, shard, key))
+        self.core.watched(Call::Reseal, id, None, len, || reseal::reseal(&self.core, shard, key))
     }
 }

@@ -1,13 +1,15 @@
 //! Losing a GPU, and links between GPUs.
 
-use crate::backup::BackupReport;
-use crate::call::Call;
 use crate::error::VramError;
-use crate::links::LinkReport;
 use crate::manager::VramManager;
-use crate::reset::{ResetOptions, ResetReport};
-use crate::shard::SealedShard;
-use crate::{backup, links, reset};
+use crate::moves::links;
+use crate::moves::links::LinkReport;
+use crate::parts::call::Call;
+use crate::reset;
+use crate::reset::report::{ResetOptions, ResetReport};
+use crate::room::host_copy;
+use crate::room::host_copy::BackupReport;
+use crate::shard::handle::SealedShard;
 
 impl VramManager {
     /// Empties a GPU that was lost to a sticky error and takes it into use again, then brings back
@@ -115,7 +117,7 @@ impl VramManager {
     pub fn back_up(&self, shard: &SealedShard) -> Result<BackupReport, VramError> {
         let (id, gpu, bytes) = (&shard.shard_id, shard.gpu_index, shard.plaintext_len);
         self.core.watched(Call::BackUp, Some(id), Some(gpu), bytes, || {
-            self.core.shared(shard, |entry| backup::back_up(&self.core, entry))
+            self.core.shared(shard, |entry| host_copy::back_up(&self.core, entry))
         })
     }
 

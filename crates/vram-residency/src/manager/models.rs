@@ -4,19 +4,23 @@ use core::time::Duration;
 
 use vram_alloc::{Fit, ModelPlan};
 
-use crate::admit::request::{AdmitRequest, GpuChoice};
-use crate::call::Call;
-use crate::dry_run::DryRun;
 use crate::error::VramError;
-use crate::free::FreedReceipt;
-use crate::lease::Lease;
 use crate::manager::VramManager;
-use crate::model::{ModelHandle, ModelSource};
-use crate::model_moves::{ModelVerdict, ParkedModel, WakeModelError, refreshed};
-use crate::reserved_plan::{PlanReservation, ReservePlanRequest};
+use crate::models::model::{ModelHandle, ModelSource};
+use crate::models::moves::{ModelVerdict, refreshed};
+use crate::models::parked::{ParkedModel, WakeModelError};
+use crate::models::request::AdmitRequest;
+use crate::models::reserve::PlanReservation;
+use crate::models::reserve_request::ReservePlanRequest;
+use crate::models::{admit, free, moves, reserve};
+use crate::parts::call::Call;
+use crate::parts::gpus::GpuChoice;
+use crate::resident::lease;
+use crate::resident::lease::Lease;
+use crate::resident::verify::Verify;
+use crate::room::free::FreedReceipt;
 use crate::sync::Deadline;
-use crate::verify::Verify;
-use crate::{admit, lease, model_moves, reserved_plan};
+use crate::vs::dry_run::DryRun;
 
 impl VramManager {
     /// Makes a whole model resident: one shard for each piece of the plan, or nothing at all.
@@ -78,7 +82,7 @@ impl VramManager {
     /// [`VramError::ForeignHandle`] or [`VramError::HandleAltered`] for a bad handle,
     /// [`VramError::ShardFreed`] if a shard of the model is gone.
     pub fn refresh_model(&self, model: &ModelHandle) -> Result<ModelHandle, VramError> {
-        model_moves::refresh(&self.core, model)
+        moves::refresh(&self.core, model)
     }
 
     /// Frees every shard of a model, or none. A shard that is gone already is passed over.
@@ -94,7 +98,7 @@ impl VramManager {
         let freed = |receipts: &Vec<FreedReceipt>| {
             receipts.iter().fold(0, |sum: u64, receipt| sum.saturating_add(receipt.bytes.get()))
         };
-        let work = || admit::free_model(&self.core, model);
+        let work = || free::free_model(&self.core, model);
         self.core.watched_for(Call::FreeModel, None, None, work, freed)
     }
 
@@ -107,7 +111,7 @@ impl VramManager {
     /// where it was.
     #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
     pub fn park_model(&self, model: &ModelHandle) -> Result<ParkedModel, VramError> {
-        let work = || model_moves::park(&self.core, model);
+        let work = || moves::park(&self.core, model);
         self.core.watched(Call::ParkModel, None, None, model.total().get(), work)
     }
 
@@ -124,7 +128,7 @@ impl VramManager {
         parked: ParkedModel,
         gpus: GpuChoice,
     ) -> Result<ModelHandle, WakeModelError> {
-        let work = || model_moves::wake(&self.core, parked, gpus);
+        let work = || moves::wake(&self.core, parked, gpus);
         let bytes = |model: &ModelHandle| model.total().get();
         self.core.watched_for(Call::WakeModel, None, gpus.named(), work, bytes)
     }
@@ -139,7 +143,7 @@ impl VramManager {
     /// shard is then where it was.
     #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len(), gpu))]
     pub fn migrate_model(&self, model: &ModelHandle, gpu: u32) -> Result<ModelHandle, VramError> {
-        let work = || model_moves::migrate_model(&self.core, model, gpu);
+        let work = || moves::migrate_model(&self.core, model, gpu);
         let bytes = model.total().get();
         let shards = self.core.watched(Call::MigrateModel, None, Some(gpu), bytes, work)?;
         Ok(refreshed(model, shards))
@@ -157,7 +161,7 @@ impl VramManager {
         model: &ModelHandle,
         level: Verify,
     ) -> Result<ModelVerdict, VramError> {
-        let work = || model_moves::verify(&self.core, model, level);
+        let work = || moves::verify(&self.core, model, level);
         self.core.watched_for(Call::VerifyModel, None, None, work, ModelVerdict::checked_bytes)
     }
 
@@ -231,7 +235,7 @@ impl VramManager {
     ) -> Result<PlanReservation, VramError> {
         let (gpu, bytes) = (request.gpus.named(), plan.total().get());
         self.core.watched(Call::Reserve, None, gpu, bytes, || {
-            reserved_plan::reserve_plan(&self.core, plan, request)
+            reserve::reserve_plan(&self.core, plan, request)
         })
     }
 
@@ -260,7 +264,7 @@ impl VramManager {
     ) -> Result<ModelHandle, VramError> {
         let bytes = reservation.plan.total().get();
         self.core.watched(Call::Admit, None, None, bytes, || {
-            reserved_plan::admit_reserved(&self.core, reservation, request, source)
+            reserve::admit_reserved(&self.core, reservation, request, source)
         })
     }
 }

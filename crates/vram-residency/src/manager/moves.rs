@@ -4,14 +4,17 @@ use core::time::Duration;
 
 use vram_seal::Protection;
 
-use crate::call::Call;
-use crate::compact::{CompactBudget, CompactReport};
 use crate::error::VramError;
 use crate::manager::VramManager;
-use crate::park::wake_error::WakeError;
-use crate::parked::{ParkCapacity, ParkedShard};
-use crate::shard::SealedShard;
-use crate::{compact, lease, migrate, park, transition};
+use crate::moves::compact_report::{CompactBudget, CompactReport};
+use crate::moves::wake_error::WakeError;
+use crate::moves::{compact, migrate, wake};
+use crate::parts::call::Call;
+use crate::resident::{lease, reseal};
+use crate::room::park;
+use crate::shard::handle::SealedShard;
+use crate::shard::host::ParkCapacity;
+use crate::shard::parked::ParkedShard;
 
 impl VramManager {
     /// Moves a shard to another GPU: the same id, the same bytes. Every segment is verified at the
@@ -106,7 +109,7 @@ impl VramManager {
     pub fn wake(&self, parked: ParkedShard, gpu: u32) -> Result<SealedShard, WakeError> {
         let (id, bytes) = (parked.shard_id().clone(), parked.plaintext_len().get());
         self.core.watched(Call::Wake, Some(&id), Some(gpu), bytes, || {
-            park::wake(&self.core, parked, gpu)
+            wake::wake(&self.core, parked, gpu)
         })
     }
 
@@ -171,7 +174,7 @@ impl VramManager {
     pub fn open_resident(&self, shard: &SealedShard) -> Result<SealedShard, VramError> {
         let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
         self.core.watched(Call::Open, id, None, len, || {
-            transition::change_protection(&self.core, shard, Protection::Authenticated)
+            reseal::change_protection(&self.core, shard, Protection::Authenticated)
         })
     }
 
@@ -187,7 +190,7 @@ impl VramManager {
     pub fn close_resident(&self, shard: &SealedShard) -> Result<SealedShard, VramError> {
         let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
         self.core.watched(Call::CloseResident, id, None, len, || {
-            transition::change_protection(&self.core, shard, Protection::Encrypted)
+            reseal::change_protection(&self.core, shard, Protection::Encrypted)
         })
     }
 }

@@ -4,18 +4,19 @@ use core::time::Duration;
 
 use vram_gpu::DeviceInfo;
 
-use crate::call::Call;
 use crate::error::VramError;
 use crate::manager::VramManager;
-use crate::metrics::Metrics;
-use crate::reconcile::Reconciliation;
-use crate::report::Report;
-use crate::shard::SealedShard;
+use crate::parts::call::Call;
+use crate::reports::metrics::Metrics;
+use crate::reports::reconciliation::Reconciliation;
+use crate::reports::report::Report;
+use crate::reports::snapshot::Snapshot;
+use crate::reports::{metrics, reconcile, report, snapshot};
+use crate::shard::handle::SealedShard;
 use crate::sink::SinkCounts;
-use crate::snapshot::Snapshot;
 use crate::sync::Deadline;
+use crate::ticket;
 use crate::ticket::{ShardTicket, TicketOptions};
-use crate::{metrics, reconcile, report, snapshot, ticket};
 
 impl VramManager {
     /// What this manager holds and what its calls cost. Calls go on meanwhile and wait for nothing

@@ -2,15 +2,18 @@
 
 use vram_alloc::ByteLen;
 
-use crate::budget::DriverMemory;
-use crate::call::Call;
 use crate::error::VramError;
-use crate::evict::{EvictionPlan, EvictionReport};
+use crate::error::eviction_plan::EvictionPlan;
 use crate::manager::VramManager;
-use crate::parked::ParkedShard;
-use crate::report::GpuCapacity;
-use crate::reservation::{Reservation, ReservationReport, ReserveRequest};
-use crate::{budget, evict, reservation};
+use crate::parts::call::Call;
+use crate::reports::budget;
+use crate::reports::budget::DriverMemory;
+use crate::room::evict::EvictionReport;
+use crate::room::{evict, make_room};
+use crate::sealing::reservation;
+use crate::sealing::reservation::{Reservation, ReservationReport, ReserveRequest};
+use crate::shard::parked::ParkedShard;
+use crate::vs::accounts::GpuCapacity;
 
 impl VramManager {
     /// What would have to go so that a shard of `bytes` finds a place on a GPU. A dry run.
@@ -43,7 +46,7 @@ impl VramManager {
     /// Until then they wait with the manager, in host memory.
     #[must_use = "dropping parked shards gives them up"]
     pub fn take_evicted(&self) -> Vec<ParkedShard> {
-        evict::take_evicted(&self.core)
+        make_room::take_evicted(&self.core)
     }
 
     /// Replaces a GPU's budget. It may be less than what is in use: nothing breaks, and nothing is

@@ -2,15 +2,15 @@
 
 use vram_alloc::ByteLen;
 
-use crate::call::Call;
 use crate::error::VramError;
 use crate::manager::VramManager;
-use crate::request::SealRequest;
-use crate::reservation::Reservation;
-use crate::shard::SealedShard;
+use crate::parts::call::Call;
+use crate::sealing::request::SealRequest;
+use crate::sealing::reservation::Reservation;
+use crate::sealing::stream::SealOptions;
+use crate::sealing::{reservation, seal, stream};
+use crate::shard::handle::SealedShard;
 use crate::source::Source;
-use crate::stream::SealOptions;
-use crate::{reservation, stream, write};
 
 impl VramManager {
     /// Seals `data` onto a GPU, encrypted, and keeps it resident there. The short form of
@@ -51,7 +51,7 @@ impl VramManager {
     pub fn seal(&self, request: SealRequest, data: &[u8]) -> Result<SealedShard, VramError> {
         let (gpu, len) = (Some(request.gpu), ByteLen::from_usize(data.len()).get());
         self.core
-            .watched(Call::Seal, None, gpu, len, || write::seal_slice(&self.core, &request, data))
+            .watched(Call::Seal, None, gpu, len, || seal::seal_slice(&self.core, &request, data))
     }
 
     /// Seals the bytes of a source, and keeps them resident. Host memory stays bounded by the

@@ -6,15 +6,17 @@ use std::io::Write;
 use vram_alloc::ByteLen;
 use vram_seal::ContentDigest;
 
-use crate::call::Call;
 use crate::error::VramError;
-use crate::free::FreedReceipt;
 use crate::id::ShardId;
-use crate::lease::Lease;
 use crate::manager::VramManager;
-use crate::shard::SealedShard;
+use crate::parts::call::Call;
+use crate::resident::lease::Lease;
+use crate::resident::{lease, read};
+use crate::room::free;
+use crate::room::free::FreedReceipt;
+use crate::sealing::stream;
+use crate::shard::handle::SealedShard;
 use crate::sync::Deadline;
-use crate::{free, lease, read, stream};
 
 impl VramManager {
     /// All plaintext of a shard: exactly the bytes that were sealed, or an error.

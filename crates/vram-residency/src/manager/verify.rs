@@ -5,21 +5,23 @@ use std::path::Path;
 
 use vram_alloc::ByteLen;
 
-use crate::call::Call;
 use crate::error::VramError;
 use crate::id::ShardId;
 use crate::manager::VramManager;
+use crate::parts::call::Call;
 use crate::repair::options::{RepairOptions, RepairReport};
+use crate::reports::ages;
+use crate::resident::verify;
+use crate::resident::verify::{Verdict, Verify};
 use crate::scrub::cursor::ScrubCursor;
 use crate::scrub::pace::ScrubOptions;
 use crate::scrub::step::ScrubStep;
 use crate::scrub::thread::Scrubber;
 use crate::scrub::{cursor, step};
-use crate::shard::SealedShard;
+use crate::shard::handle::SealedShard;
 use crate::source::Source;
-use crate::stream::SourceFeed;
-use crate::verify::{Verdict, Verify};
-use crate::{age, repair, scrub, verify};
+use crate::transfer::feed::SourceFeed;
+use crate::{repair, scrub};
 
 impl VramManager {
     /// Whether a shard is still what was sealed: `Ok(false)` if its device bytes or its handle were
@@ -243,6 +245,6 @@ impl VramManager {
     /// none.
     #[must_use]
     pub fn oldest_unverified(&self) -> Option<(ShardId, Duration)> {
-        age::oldest_unverified(&self.core)
+        ages::oldest_unverified(&self.core)
     }
 }

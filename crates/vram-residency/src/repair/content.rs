@@ -9,12 +9,12 @@ use zeroize::Zeroizing;
 
 use crate::error::VramError;
 use crate::feed::Feed;
-use crate::hashes::Hashes;
-use crate::lanes::Lanes;
-use crate::read::zeroed;
 use crate::repair::Repair;
 use crate::sync::{Mutex, lock};
-use crate::windows::{Window, Windows};
+use crate::transfer::hashes::Hashes;
+use crate::transfer::read::zeroed;
+use crate::transfer::windows::{Window, Windows};
+use crate::vs::lanes::Lanes;
 
 /// A source that was read to its end.
 pub(crate) struct Content<'f> {

@@ -5,12 +5,12 @@ use vram_seal::parallel::for_each_segment;
 use vram_seal::{SealError, Sealer, SegmentHash};
 
 use crate::error::VramError;
-use crate::lanes::{Lanes, Worker};
-use crate::registry::View;
 use crate::repair::Repair;
 use crate::repair::content::{Content, part};
-use crate::space::locate;
+use crate::shard::view::View;
 use crate::sync::{Mutex, lock};
+use crate::vs::lanes::{Lanes, Worker};
+use crate::vs::space::locate;
 
 /// Where the bytes of a segment come from.
 #[derive(Clone, Copy)]

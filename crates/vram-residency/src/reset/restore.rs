@@ -6,23 +6,35 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 
-use crate::admit::request::GpuChoice;
-use crate::age::{Ages, Moment};
-use crate::backup::{Backup, Copies, Exported};
 use crate::error::VramError;
 use crate::events::EventKind;
-use crate::gpu::Gpu;
-use crate::manager::parts::Core;
-use crate::park::device_panicked;
-use crate::park::wake_error::WakeError;
-use crate::parked::ParkedShard;
-use crate::registry::{Entry, Seal, State};
-use crate::reset::{LostShard, NotRestored, Remains, ResetOptions, ResetReport, Restore};
-use crate::shard::SealedShard;
-use crate::space::Space;
-use crate::standing::Standing;
-use crate::transition::Anew;
-use crate::{admit, evict, import, lease, park, transition, write};
+use crate::models::admit;
+use crate::moves::wake_error::WakeError;
+use crate::moves::{import, wake};
+use crate::parts::core::Core;
+use crate::parts::gpus::{GpuChoice, device_panicked};
+use crate::reset::report::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
+use crate::resident::contents::Anew;
+use crate::resident::{lease, reseal};
+use crate::room::make_room;
+use crate::sealing::entry;
+use crate::shard::ages::{Ages, Moment};
+use crate::shard::entry::{Entry, State};
+use crate::shard::handle::SealedShard;
+use crate::shard::host::{Backup, Copies, Exported};
+use crate::shard::parked::ParkedShard;
+use crate::shard::seal::Seal;
+use crate::shard::standing::Standing;
+use crate::vs::gpu::Gpu;
+use crate::vs::space::Space;
+
+/// What is left of a shard whose memory is gone.
+pub(crate) struct Remains {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) seal: Arc<Seal>,
+    pub(crate) generation: u64,
+    pub(crate) copies: Copies,
+}
 
 impl ResetReport {
     /// Notes that a shard is gone.
@@ -146,8 +158,8 @@ fn wake_backup(
     let parked = ParkedShard { copy: Box::new(backup.into_copy(entry)), listed };
     let mut refusal = None;
     for target in targets {
-        match caught(core, target, || park::copy_back(core, &parked, target.index)) {
-            Ok(space) => return Ok(park::return_to(core, parked, space, true)),
+        match caught(core, target, || wake::copy_back(core, &parked, target.index)) {
+            Ok(space) => return Ok(wake::return_to(core, parked, space, true)),
             // The reason of the GPU that it was on.
             Err(error) => {
                 refusal.get_or_insert(error);
@@ -178,7 +190,7 @@ fn import_again(
         };
         let brought = caught(core, target, || {
             import::bring_back(core, &entry.sealed_as, exported, &remains.seal, target, || {
-                evict::place_for(core, &entry, target)
+                make_room::place_for(core, &entry, target)
             })
         });
         let failure = match brought {
@@ -191,7 +203,7 @@ fn import_again(
                         state.generation = remains.generation.saturating_add(1);
                         state.copies.exported = Some(exported.clone());
                         drop(state);
-                        let shard = write::publish(core, entry);
+                        let shard = entry::publish(core, entry);
                         drop(under_way);
                         return Ok(shard);
                     }
@@ -235,12 +247,7 @@ fn settle_image(
     // An Authenticated shard was encrypted for the image: opened again as it was. It is told of
     // once it is resident.
     let view = entry.view()?;
-    transition::seal_anew_untold(
-        core,
-        entry,
-        &view,
-        Anew { params: lost.params, key: lost.key_id() },
-    )?;
+    reseal::seal_anew_untold(core, entry, &view, Anew { params: lost.params, key: lost.key_id() })?;
     if entry.state().seal.record == lost.record {
         return Ok(());
     }

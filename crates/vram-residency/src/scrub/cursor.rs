@@ -6,14 +6,15 @@ use std::sync::{Arc, Weak};
 
 use vram_alloc::{ByteLen, DeviceRange};
 
-use crate::age::Moment;
 use crate::id::ShardId;
-use crate::manager::parts::Core;
-use crate::registry::Entry;
-use crate::shard::ManagerId;
+use crate::parts::core::Core;
+use crate::shard::ages::Moment;
+use crate::shard::entry::Entry;
+use crate::shard::handle::ManagerId;
 
 /// What a look at a shard costs at least, in bytes: so that thousands of tiny ones take their time.
 pub(crate) const SHARD_COST_MIN: u64 = 4096;
+
 /// How often a busy shard is tried in one round.
 const TRIES: u8 = 3;
 

@@ -6,17 +6,20 @@ use std::time::Instant;
 use vram_alloc::ByteLen;
 
 use crate::error::VramError;
-use crate::manager::parts::Core;
+use crate::parts::core::Core;
 use crate::scrub::cursor;
 use crate::scrub::cursor::{Load, cost_of};
 use crate::scrub::step::ScrubStep;
 
 /// How much of a rate that was missed is made up for.
 const CATCH_UP: Duration = Duration::from_secs(1);
+
 /// How often the time that is left for a pass is worked out anew.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// How long nothing to do is slept over at least, whatever was asked for.
 const IDLE: Duration = Duration::from_millis(5);
+
 /// A step should take about this part of a second at a set rate.
 const STEPS_PER_SECOND: u64 = 10;
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use vram_alloc::ByteLen;
 
-use crate::manager::parts::Core;
+use crate::parts::core::Core;
 use crate::scrub::cursor;
 use crate::scrub::cursor::{Load, Round, cost_of};
 use crate::scrub::pace::{Pace, ScrubRate, time_for};

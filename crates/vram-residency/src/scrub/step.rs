@@ -7,21 +7,23 @@ use vram_alloc::{ByteLen, ByteRange};
 use vram_seal::SealError;
 use vram_seal::parallel::Threads;
 
-use crate::age::Moment;
-use crate::call::Call;
 use crate::error::VramError;
 use crate::events::EventKind;
 use crate::id::ShardId;
-use crate::lanes::Lanes;
-use crate::manager::parts::Core;
-use crate::registry::{Entry, View};
+use crate::parts::call::Call;
+use crate::parts::core::Core;
 use crate::scrub::cursor::{Run, SHARD_COST_MIN, ScrubCursor, Seen};
+use crate::shard::ages::Moment;
+use crate::shard::entry::Entry;
+use crate::shard::view::View;
 use crate::sync::Deadline;
-use crate::verify::with_window;
-use crate::windows::Windows;
+use crate::transfer::walk::with_window;
+use crate::transfer::windows::Windows;
+use crate::vs::lanes::Lanes;
 
 /// How long a step waits for whoever is moving a shard.
 const BRIEFLY: Duration = Duration::from_millis(1);
+
 /// Shards that one step looks at, however small they are.
 const SHARDS_MAX: u32 = 64;
 

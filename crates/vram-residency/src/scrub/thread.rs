@@ -9,7 +9,7 @@ use std::thread::{JoinHandle, ThreadId};
 use std::time::Instant;
 
 use crate::error::VramError;
-use crate::manager::parts::Core;
+use crate::parts::core::Core;
 use crate::scrub::cursor::ScrubCursor;
 use crate::scrub::pace::{Pace, ScrubOptions};
 use crate::scrub::status::{Facts, ScrubStatus, Tally};

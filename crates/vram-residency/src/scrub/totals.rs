@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use vram_alloc::ByteLen;
 
-use crate::manager::parts::Core;
+use crate::parts::core::Core;
 use crate::scrub::step::ScrubStep;
 
 /// What scrubbing has done since the manager was built: the thread's, and that of callers with a

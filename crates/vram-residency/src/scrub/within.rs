@@ -11,12 +11,12 @@ use vram_alloc::ByteLen;
 use vram_seal::SegmentSize;
 
 use crate::clock::{Clock, Timestamp};
-use crate::request::SealRequest;
 use crate::scrub::cursor::ScrubCursor;
 use crate::scrub::pace::{Pace, ScrubOptions, ScrubRate};
 use crate::scrub::status::{Facts, Tally};
 use crate::scrub::step::ScrubStep;
-use crate::write::ReadBack;
+use crate::sealing::request::SealRequest;
+use crate::transfer::check::ReadBack;
 use crate::{SealedShard, Threads, VramManager};
 
 const HOUR: Duration = Duration::from_hours(1);

@@ -1,0 +1,191 @@
+//! What the operations of a manager work on, and how each of them finds its shard.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Instant;
+
+use vram_seal::parallel::Threads;
+use vram_seal::{KeyRing, SealParams, TicketKey};
+
+use crate::clock::Clock;
+use crate::error::VramError;
+use crate::events::emit::{Events, SinkThreads};
+use crate::id::{IdSource, ShardId};
+use crate::on_eviction::OnEviction;
+use crate::parts::call::Call;
+use crate::parts::closing::Closing;
+use crate::parts::limits::Limits;
+use crate::parts::links::Links;
+use crate::parts::meter::{Coded, Meters, PANIC, UnderWay};
+use crate::parts::policy::EvictionPolicy;
+use crate::parts::promise::Promises;
+use crate::scrub::thread::Scrubbing;
+use crate::shard::entry::Entry;
+use crate::shard::gate::Busy;
+use crate::shard::handle::{Marker, SealedShard};
+use crate::shard::parked::ParkedShard;
+use crate::shard::registry::Registry;
+use crate::shard::seal::KeyUses;
+use crate::sync::{Mutex, RwLock};
+use crate::transfer::check::ReadBack;
+use crate::vs::gpu::Gpu;
+
+/// What the operations work on.
+#[derive(Debug)]
+pub(crate) struct Core {
+    // Before the GPUs, so that what is resident is wiped while they are there.
+    pub(crate) registry: Registry,
+    pub(crate) gpus: Vec<Arc<Gpu>>,
+    pub(crate) keys: RwLock<KeyRing>,
+    pub(crate) key_uses: KeyUses,
+    pub(crate) links: Links,
+    pub(crate) marker: Marker,
+    pub(crate) promises: Arc<Promises>,
+    /// What tickets are signed with; none where it comes from the active seal key.
+    pub(crate) ticket_key: Option<TicketKey>,
+    /// The name of this machine, for tickets.
+    pub(crate) node: Option<Arc<str>>,
+    pub(crate) ids: IdSource,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) limits: Limits,
+    pub(crate) defaults: SealParams,
+    pub(crate) read_back: ReadBack,
+    pub(crate) threads: Threads,
+    pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
+    pub(crate) on_eviction: OnEviction,
+    /// What was parked to make room, until it is asked for.
+    pub(crate) evicted: Mutex<Vec<ParkedShard>>,
+    /// The thread that looks at everything, if there is one.
+    pub(crate) scrubbing: Scrubbing,
+    /// Uses of any shard so far.
+    pub(crate) uses: AtomicU64,
+    pub(crate) closing: Closing,
+    pub(crate) meters: Meters,
+    // Last: what goes before it may have something to say.
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(crate) sink_threads: SinkThreads,
+}
+
+impl Core {
+    pub(crate) fn gpu_count(&self) -> u32 {
+        u32::try_from(self.gpus.len()).unwrap_or(u32::MAX)
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`].
+    pub(crate) fn gpu(&self, index: u32) -> Result<&Arc<Gpu>, VramError> {
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| self.gpus.get(index))
+            .ok_or_else(|| VramError::UnknownGpu { gpu: index, count: self.gpu_count() })
+    }
+
+    /// A fresh handle of an entry.
+    pub(crate) fn handle(&self, entry: &Entry) -> SealedShard {
+        let stated = entry.state().stated(entry);
+        self.marker.handle(stated)
+    }
+
+    /// The entry that a handle names, if the handle is good.
+    ///
+    /// # Errors
+    ///
+    /// In this order: [`VramError::Closed`], [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
+    /// [`VramError::ShardFreed`], [`VramError::StaleHandle`], [`VramError::Parked`].
+    pub(crate) fn resolve(&self, handle: &SealedShard) -> Result<Arc<Entry>, VramError> {
+        self.check_open()?;
+        self.marker.check(handle)?;
+        let entry = self
+            .registry
+            .find(&handle.shard_id)
+            .ok_or_else(|| VramError::ShardFreed { shard: handle.shard_id.clone() })?;
+        entry.check_current(handle)?;
+        if entry.state().parked {
+            return Err(VramError::Parked { shard: entry.id.clone() });
+        }
+        Ok(entry)
+    }
+
+    /// Runs `work` on a handle's shard as one of many users: it stays where it is meanwhile.
+    pub(crate) fn shared<T>(
+        &self,
+        handle: &SealedShard,
+        work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
+    ) -> Result<T, VramError> {
+        let entry = self.resolve(handle)?;
+        let _pass = entry.gate.shared().map_err(|busy| in_use(&entry, busy))?;
+        self.check_open()?;
+        // It may have been freed or sealed anew during the wait.
+        entry.view()?;
+        entry.check_current(handle)?;
+        work(&entry)
+    }
+
+    /// Runs `work` on a handle's shard as its only user.
+    pub(crate) fn exclusive<T>(
+        &self,
+        handle: &SealedShard,
+        work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
+    ) -> Result<T, VramError> {
+        let entry = self.resolve(handle)?;
+        let _pass = entry.gate.exclusive().map_err(|busy| in_use(&entry, busy))?;
+        self.check_open()?;
+        entry.view()?;
+        entry.check_current(handle)?;
+        work(&entry)
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::Closed`].
+    pub(crate) fn check_open(&self) -> Result<(), VramError> {
+        if self.closing.closed.load(Ordering::Acquire) { Err(VramError::Closed) } else { Ok(()) }
+    }
+
+    /// Carries out a public call: counts it, its time and the `bytes` it handled, or its failure,
+    /// and tells of a refusal. Around the whole of the call, once: what a call does by way of
+    /// others is not counted for those.
+    pub(crate) fn watched<T, E: Coded>(
+        &self,
+        call: Call,
+        shard: Option<&ShardId>,
+        gpu: Option<u32>,
+        bytes: u64,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.watched_for(call, shard, gpu, work, |_outcome| bytes)
+    }
+
+    /// As [`watched`](Self::watched), where the outcome says how many bytes it was.
+    pub(crate) fn watched_for<T, E: Coded>(
+        &self,
+        call: Call,
+        shard: Option<&ShardId>,
+        gpu: Option<u32>,
+        work: impl FnOnce() -> Result<T, E>,
+        bytes: impl FnOnce(&T) -> u64,
+    ) -> Result<T, E> {
+        let mut under_way = UnderWay {
+            core: self,
+            call,
+            shard,
+            gpu,
+            start: Instant::now(),
+            bytes: 0,
+            code: Some(PANIC),
+        };
+        let outcome = work();
+        match &outcome {
+            Ok(done) => (under_way.code, under_way.bytes) = (None, bytes(done)),
+            Err(error) => under_way.code = Some(error.code()),
+        }
+        drop(under_way);
+        outcome
+    }
+}
+
+pub(crate) fn in_use(entry: &Entry, busy: Busy) -> VramError {
+    VramError::InUse { shard: entry.id.clone(), leases: busy.leases }
+}

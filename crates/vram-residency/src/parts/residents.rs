@@ -1,0 +1,48 @@
+//! Those whom a GPU is shared out to: shards and reservations, and whoever is told of them.
+
+use std::sync::{Arc, Weak};
+
+use vram_alloc::ByteLen;
+use vram_gpu::GpuError;
+
+use crate::events::EventKind;
+use crate::events::emit::Events;
+use crate::parts::promise::Promises;
+use crate::shard::entry::Entry;
+use crate::shard::registry::Shards;
+use crate::vs::gpu::{Gpu, Tenants};
+
+/// The shards and the promises of one manager. Owned by none of them: a GPU outlives both.
+#[derive(Debug)]
+pub(crate) struct Residents {
+    pub(crate) promises: Arc<Promises>,
+    pub(crate) shards: Weak<Shards>,
+    pub(crate) events: Arc<Events>,
+}
+
+impl Tenants for Residents {
+    fn sweep(&self) {
+        self.promises.sweep();
+    }
+
+    fn lost(&self, gpu: &Gpu, error: GpuError) {
+        let held = self.shards.upgrade().map_or_else(Vec::new, |shards| on(&shards, gpu));
+        let shards: Vec<_> = held.into_iter().map(|entry| entry.id.clone()).collect();
+        tracing::error!(gpu = gpu.index, shards = shards.len(), %error, "device lost");
+        let error = error.to_string().into();
+        self.events.emit(EventKind::DeviceLost { gpu: gpu.index, error, shards });
+    }
+
+    fn not_returned(&self, gpu: u32, bytes: ByteLen) {
+        self.events.emit(EventKind::NotReturned { gpu, bytes });
+    }
+}
+
+/// The shards that lie on a GPU, in ascending order of their ids.
+pub(crate) fn on(shards: &Shards, gpu: &Gpu) -> Vec<Arc<Entry>> {
+    let mut entries: Vec<_> = shards.iter().map(|entry| Arc::clone(entry.value())).collect();
+    // Only now: no guard of the map is held while an entry is looked at.
+    entries.retain(|entry| entry.state().lies_on(gpu));
+    entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    entries
+}
