@@ -11,7 +11,6 @@ mod budget;
 mod builder;
 mod call;
 mod cancel;
-mod clock;
 mod close;
 mod compact;
 mod detect;
@@ -27,7 +26,6 @@ mod gate;
 mod gpu;
 mod hashes;
 mod health;
-mod id;
 mod image;
 mod import;
 mod key_uses;
@@ -79,6 +77,10 @@ mod whole_file;
 mod windows;
 mod write;
 
+// The paths that these had as modules of this crate.
+use vram_id as clock;
+use vram_id as id;
+
 pub use admit::{AdmitRequest, GpuChoice};
 #[cfg(feature = "audit")]
 pub use audit::{
@@ -91,7 +93,6 @@ pub use budget::DriverMemory;
 pub use builder::{Budget, VramManagerBuilder};
 pub use call::Call;
 pub use cancel::CancelToken;
-pub use clock::{Clock, SystemClock, Timestamp};
 pub use close::{CloseReport, UnreturnedMemory};
 pub use compact::{CompactBudget, CompactEnd, CompactReport};
 pub use error::{Class, VramError};
@@ -101,7 +102,6 @@ pub use evict::{Eviction, EvictionPlan, EvictionReport, RoomAfter};
 pub use export::ExportOptions;
 pub use free::FreedReceipt;
 pub use gpu::WipePolicy;
-pub use id::{ParseShardIdError, ShardId};
 pub use image::{
     ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, unseal_image,
     verify_image,
@@ -154,6 +154,7 @@ pub use vram_alloc::{
     PlanError, checked_shard_size,
 };
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
+pub use vram_id::{Clock, ParseShardIdError, ShardId, SystemClock, Timestamp};
 pub use vram_seal::parallel::Threads;
 pub use vram_seal::{
     ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,
