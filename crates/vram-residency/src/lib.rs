@@ -16,8 +16,6 @@ mod compact;
 mod detect;
 mod dry_run;
 mod error;
-mod event_log;
-mod events;
 mod evict;
 mod export;
 mod feed;
@@ -60,7 +58,6 @@ mod reset;
 mod scrub;
 mod shard;
 mod shortfall;
-mod sink;
 mod snapshot;
 mod source;
 mod space;
@@ -78,6 +75,8 @@ mod windows;
 mod write;
 
 // The paths that these had as modules of this crate.
+use vram_events as events;
+use vram_events as sink;
 use vram_id as clock;
 use vram_id as id;
 
@@ -96,8 +95,6 @@ pub use cancel::CancelToken;
 pub use close::{CloseReport, UnreturnedMemory};
 pub use compact::{CompactBudget, CompactEnd, CompactReport};
 pub use error::{Class, VramError};
-pub use event_log::EventLog;
-pub use events::{Event, EventKind};
 pub use evict::{Eviction, EvictionPlan, EvictionReport, RoomAfter};
 pub use export::ExportOptions;
 pub use free::FreedReceipt;
@@ -132,13 +129,11 @@ pub use scrub::{
 };
 pub use shard::SealedShard;
 pub use shortfall::{Holder, Shortfall};
-pub use sink::{EventSink, SinkCounts};
 pub use snapshot::{
     GpuSnapshot, KeySnapshot, ParkedSnapshot, ReservationSnapshot, Snapshot, SnapshotCounters,
     SnapshotState,
 };
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
-pub use standing::OnEviction;
 pub use stream::SealOptions;
 pub use ticket::{
     ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
@@ -153,6 +148,7 @@ pub use vram_alloc::{
     Alignment, ByteLen, ByteOffset, ByteRange, DeviceOffset, Fit, GpuIndex, ModelPlan, Piece,
     PlanError, checked_shard_size,
 };
+pub use vram_events::{Event, EventKind, EventLog, EventSink, OnEviction, SinkCounts};
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
 pub use vram_id::{Clock, ParseShardIdError, ShardId, SystemClock, Timestamp};
 pub use vram_seal::parallel::Threads;
