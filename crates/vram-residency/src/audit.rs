@@ -22,18 +22,16 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use vram_seal::TicketKey;
-
-use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::events::Event;
-use crate::sink::EventSink;
-use crate::sync::{Mutex, lock};
-use line::{Body, Chain};
-use target::Target;
-
 pub use error::AuditError;
 pub use head::{AuditHead, ParseAuditHeadError};
+use line::{Body, Chain};
+use target::Target;
 pub use verify::{AuditSummary, verify_audit, verify_audit_against};
+use vram_events::{Event, EventSink};
+use vram_id::{Clock, SystemClock, Timestamp};
+use vram_seal::TicketKey;
+
+use crate::sync::{Mutex, lock};
 
 /// Lines that may be written before they are made durable, where nobody said otherwise.
 const SYNC_EVERY: u64 = 64;

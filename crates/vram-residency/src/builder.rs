@@ -1,20 +1,20 @@
 //! Putting a manager together: devices, budgets, keys, limits, policies.
 
+mod sinks;
+
 use core::sync::atomic::AtomicU64;
 use std::sync::Arc;
 
 use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger, MAX_TOTAL};
+use vram_events::{Events, OnEviction, Sinks};
 use vram_gpu::{Device, DeviceKind, HostDevice};
+use vram_id::{Clock, IdSource, SystemClock};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite, TicketKey};
 
-use crate::clock::{Clock, SystemClock};
 use crate::error::VramError;
-use crate::events::emit::Events;
-use crate::id::IdSource;
 use crate::keys::KeySource;
 use crate::manager::VramManager;
-use crate::on_eviction::OnEviction;
 use crate::parts::closing::Closing;
 use crate::parts::core::Core;
 use crate::parts::limits::Limits;
@@ -28,7 +28,6 @@ use crate::shard::handle::Marker;
 use crate::shard::host::Parked;
 use crate::shard::registry::Registry;
 use crate::shard::seal::KeyUses;
-use crate::sink::Sinks;
 use crate::sync::{Mutex, RwLock};
 use crate::ticket::check_node;
 use crate::transfer::check::ReadBack;
@@ -118,7 +117,7 @@ impl VramManagerBuilder {
             read_back: ReadBack::default(),
             clock: Arc::new(SystemClock),
             id_seed: None,
-            sinks: Sinks::default(),
+            sinks: Sinks::new(),
             ticket_key: None,
             node: None,
             park_limit: MAX_TOTAL,
@@ -282,7 +281,12 @@ impl VramManagerBuilder {
         };
         let promises = Arc::new(Promises::new(Arc::clone(&self.clock)));
         let sinks = core::mem::take(&mut self.sinks);
-        let (events, sink_threads) = Events::start(Arc::clone(&self.clock), sinks)?;
+        let (events, sink_threads) =
+            Events::start(Arc::clone(&self.clock), sinks).map_err(|error| VramError::Io {
+                action: "start the thread of an event sink",
+                path: None,
+                source: Arc::new(error),
+            })?;
         let parked = Parked::new(self.park_limit)?;
         let registry = Registry::new(self.limits.shard_count_max, parked);
         let tenants = Arc::new(Residents {

@@ -16,11 +16,11 @@ use core::time::Duration;
 use std::sync::{Arc, PoisonError};
 
 use vram_alloc::ByteLen;
+use vram_events::EventKind;
+use vram_id::ShardId;
 use vram_seal::{KeyRing, SealKey};
 
 use crate::error::VramError;
-use crate::events::EventKind;
-use crate::id::ShardId;
 use crate::parts::core::Core;
 use crate::resident::lease::refused;
 use crate::room::{free, make_room};
@@ -104,7 +104,7 @@ pub(crate) fn close(core: &Core, timeout: Duration) -> CloseReport {
         core.events.emit(EventKind::Closed { left });
     }
     // So that an audit has all of it.
-    report.events_flushed = core.events.flush(deadline);
+    report.events_flushed = core.events.flush(deadline.instant());
     report
 }
 

@@ -12,11 +12,11 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
+use vram_id::ShardId;
 use vram_seal::{ContentDigest, KeyError, KeyId, SealError};
 
 use crate::error::reservation_id::ReservationId;
 use crate::error::shortfall::Shortfall;
-use crate::id::ShardId;
 use crate::keys::KeySourceError;
 use crate::source::SourceError;
 

@@ -5,20 +5,15 @@
 mod audit;
 mod builder;
 mod cancel;
-mod clock;
 mod close;
 mod detect;
 mod error;
-mod event_log;
-mod events;
 mod feed;
-mod id;
 mod image;
 mod keys;
 mod manager;
 mod models;
 mod moves;
-mod on_eviction;
 mod parts;
 mod progress;
 mod regular_file;
@@ -30,7 +25,6 @@ mod room;
 mod scrub;
 mod sealing;
 mod shard;
-mod sink;
 mod source;
 mod sync;
 mod ticket;
@@ -58,16 +52,12 @@ pub use audit::verify_audit;
 pub use audit::verify_audit_against;
 pub use builder::{Budget, VramManagerBuilder};
 pub use cancel::CancelToken;
-pub use clock::{Clock, SystemClock, Timestamp};
 pub use close::CloseReport;
 pub use error::VramError;
 pub use error::class::Class;
 pub use error::eviction_plan::{Eviction, EvictionPlan, RoomAfter};
 pub use error::reservation_id::ReservationId;
 pub use error::shortfall::{Holder, Shortfall};
-pub use event_log::EventLog;
-pub use events::{Event, EventKind};
-pub use id::{ParseShardIdError, ShardId};
 pub use image::{
     ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, unseal_image,
     verify_image,
@@ -85,7 +75,6 @@ pub use moves::export_options::ExportOptions;
 pub use moves::import_request::ImportRequest;
 pub use moves::links::LinkReport;
 pub use moves::wake_error::WakeError;
-pub use on_eviction::OnEviction;
 pub use parts::call::Call;
 pub use parts::gpus::GpuChoice;
 pub use parts::limits::Limits;
@@ -119,7 +108,6 @@ pub use sealing::stream::SealOptions;
 pub use shard::handle::SealedShard;
 pub use shard::host::ParkCapacity;
 pub use shard::parked::ParkedShard;
-pub use sink::{EventSink, SinkCounts};
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
 pub use ticket::expect::{TicketError, TicketExpectation, TicketVerifier};
 pub use ticket::{ShardTicket, TICKET_NAME_LEN_MAX, TicketOptions, TicketState};
@@ -128,7 +116,9 @@ pub use vram_alloc::{
     Alignment, ByteLen, ByteOffset, ByteRange, DeviceOffset, Fit, GpuIndex, ModelPlan, Piece,
     PlanError, checked_shard_size,
 };
+pub use vram_events::{Event, EventKind, EventLog, EventSink, OnEviction, SinkCounts};
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
+pub use vram_id::{Clock, ParseShardIdError, ShardId, SystemClock, Timestamp};
 pub use vram_seal::parallel::Threads;
 pub use vram_seal::{
     ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,

@@ -23,11 +23,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_events::EventKind;
 use vram_gpu::GpuError;
 use vram_seal::{Expected, OpenLimits, Protection, SealError, Sealer, SegmentHash, merge_digest};
 
 use crate::error::VramError;
-use crate::events::EventKind;
 use crate::feed::Feed;
 use crate::image::plain::PlainImage;
 use crate::parts::core::Core;

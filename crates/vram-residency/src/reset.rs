@@ -18,8 +18,9 @@ use core::time::Duration;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
+use vram_events::EventKind;
+
 use crate::error::VramError;
-use crate::events::EventKind;
 use crate::parts::core::Core;
 use crate::parts::gpus::{GpuChoice, device_panicked};
 use crate::reset::report::{NotRestored, ResetOptions, ResetReport};

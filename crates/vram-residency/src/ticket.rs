@@ -15,11 +15,10 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_gpu::DeviceUuid;
+use vram_id::{ShardId, Timestamp};
 use vram_seal::{ContentDigest, KeyId, Protection};
 
-use crate::clock::Timestamp;
 use crate::error::VramError;
-use crate::id::ShardId;
 use crate::parts::core::Core;
 use crate::shard::handle::SealedShard;
 use crate::sync::read;

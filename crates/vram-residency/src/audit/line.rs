@@ -3,11 +3,11 @@
 use core::fmt::Write as _;
 use std::io;
 
+use vram_events::Event;
+use vram_id::Timestamp;
 use vram_seal::TicketKey;
 
 use super::AuditHead;
-use crate::clock::Timestamp;
-use crate::events::Event;
 
 /// Version of the layout of lines.
 pub(super) const FORMAT: u32 = 1;

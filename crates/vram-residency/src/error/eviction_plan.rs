@@ -4,9 +4,8 @@ use core::fmt;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
-
-use crate::id::ShardId;
-use crate::on_eviction::OnEviction;
+use vram_events::OnEviction;
+use vram_id::ShardId;
 
 /// What would have to go so that something fits, and what there would be then. A dry run: nothing
 /// has happened. Exact, as long as nothing else changes.

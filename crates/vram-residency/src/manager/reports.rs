@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use vram_events::SinkCounts;
 use vram_gpu::DeviceInfo;
 
 use crate::error::VramError;
@@ -13,7 +14,6 @@ use crate::reports::report::Report;
 use crate::reports::snapshot::Snapshot;
 use crate::reports::{metrics, reconcile, report, snapshot};
 use crate::shard::handle::SealedShard;
-use crate::sink::SinkCounts;
 use crate::sync::Deadline;
 use crate::ticket;
 use crate::ticket::{ShardTicket, TicketOptions};
@@ -154,7 +154,7 @@ impl VramManager {
     /// [`event_counts`](Self::event_counts) says.
     #[must_use]
     pub fn flush_events(&self, timeout: Duration) -> bool {
-        self.core.events.flush(Deadline::within(timeout))
+        self.core.events.flush(Deadline::within(timeout).instant())
     }
 
     /// What became of all events, for each sink in the order in which they were added.

@@ -4,10 +4,10 @@ use core::time::Duration;
 use std::io::Write;
 
 use vram_alloc::ByteLen;
+use vram_id::ShardId;
 use vram_seal::ContentDigest;
 
 use crate::error::VramError;
-use crate::id::ShardId;
 use crate::manager::VramManager;
 use crate::parts::call::Call;
 use crate::resident::lease::Lease;

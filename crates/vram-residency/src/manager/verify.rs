@@ -4,9 +4,9 @@ use core::time::Duration;
 use std::path::Path;
 
 use vram_alloc::ByteLen;
+use vram_id::ShardId;
 
 use crate::error::VramError;
-use crate::id::ShardId;
 use crate::manager::VramManager;
 use crate::parts::call::Call;
 use crate::repair::options::{RepairOptions, RepairReport};

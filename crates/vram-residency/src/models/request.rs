@@ -3,10 +3,10 @@
 use core::fmt;
 
 use vram_alloc::{ByteLen, Piece};
+use vram_events::OnEviction;
 use vram_seal::{Protection, SealError, SegmentSize, SivScope, Suite};
 
 use crate::cancel::CancelToken;
-use crate::on_eviction::OnEviction;
 use crate::parts::gpus::GpuChoice;
 use crate::progress::{Progress, ProgressFn};
 use crate::sealing::request::SealRequest;

@@ -22,15 +22,14 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::{Alignment, ByteLen, DeviceOffset, DeviceRange, MAX_TOTAL};
+use vram_events::EventKind;
 use vram_gpu::GpuError;
+use vram_id::ShardId;
 
 use crate::error::VramError;
-use crate::events::EventKind;
-use crate::id::ShardId;
 use crate::moves::compact_report::{CompactBudget, CompactEnd, CompactReport};
-use crate::moves::compaction;
 use crate::moves::compaction::{Found, Span, Step};
-use crate::moves::migrate;
+use crate::moves::{compaction, migrate};
 use crate::parts::core::{Core, in_use};
 use crate::parts::gpus::{GpuChoice, device_panicked};
 use crate::room::park;

@@ -3,9 +3,9 @@
 use core::time::Duration;
 
 use vram_alloc::ByteLen;
+use vram_id::ShardId;
 
 use crate::error::VramError;
-use crate::id::ShardId;
 use crate::shard::parked::ParkedShard;
 
 /// How far a compaction goes.

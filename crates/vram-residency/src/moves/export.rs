@@ -13,12 +13,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteRange};
+use vram_events::EventKind;
+use vram_id::ShardId;
 use vram_seal::{ImageLayout, Protection, image};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
-use crate::events::EventKind;
-use crate::id::ShardId;
 use crate::image::ImageReport;
 use crate::moves::export_options::ExportOptions;
 use crate::parts::core::Core;

@@ -2,10 +2,10 @@
 
 use core::fmt;
 
+use vram_events::OnEviction;
 use vram_seal::{ContentDigest, ContentHasher, Expected, HashKind, SealError};
 
 use crate::cancel::CancelToken;
-use crate::on_eviction::OnEviction;
 use crate::progress::{Progress, ProgressFn};
 use crate::sealing::request::SealRequest;
 use crate::shard::seal::SealedAs;

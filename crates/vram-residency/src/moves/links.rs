@@ -4,10 +4,10 @@ use core::fmt;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_events::EventKind;
+use vram_id::SplitMix;
 
 use crate::error::VramError;
-use crate::events::EventKind;
-use crate::id::SplitMix;
 use crate::parts::core::Core;
 use crate::parts::links::LinkState;
 use crate::transfer::read::zeroed;

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use vram_events::EventKind;
+
 use crate::error::VramError;
-use crate::events::EventKind;
 use crate::moves::links;
 use crate::parts::core::Core;
 use crate::room::make_room;

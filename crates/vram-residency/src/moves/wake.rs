@@ -17,9 +17,9 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_events::EventKind;
 
 use crate::error::VramError;
-use crate::events::EventKind;
 use crate::moves::wake_error::WakeError;
 use crate::parts::core::Core;
 use crate::parts::gpus::{GpuChoice, device_panicked};

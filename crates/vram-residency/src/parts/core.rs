@@ -4,14 +4,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
 
+use vram_events::{Events, OnEviction, SinkThreads};
+use vram_id::{Clock, IdSource, ShardId};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealParams, TicketKey};
 
-use crate::clock::Clock;
 use crate::error::VramError;
-use crate::events::emit::{Events, SinkThreads};
-use crate::id::{IdSource, ShardId};
-use crate::on_eviction::OnEviction;
 use crate::parts::call::Call;
 use crate::parts::closing::Closing;
 use crate::parts::limits::Limits;

@@ -6,9 +6,10 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use vram_events::EventKind;
+use vram_id::ShardId;
+
 use crate::error::VramError;
-use crate::events::EventKind;
-use crate::id::ShardId;
 use crate::parts::call::Call;
 use crate::parts::core::Core;
 use crate::sync::{Mutex, lock};

@@ -5,9 +5,8 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
-
-use crate::id::ShardId;
-use crate::on_eviction::OnEviction;
+use vram_events::OnEviction;
+use vram_id::ShardId;
 
 /// Decides which shards make room for others.
 ///
@@ -116,8 +115,8 @@ fn sorted(
 
 #[cfg(test)]
 mod tests {
-    use crate::clock::SystemClock;
-    use crate::id::IdSource;
+    use vram_id::IdSource;
+    use vram_id::SystemClock;
 
     use super::*;
 

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, Placement, Reservation};
+use vram_id::Clock;
 
-use crate::clock::Clock;
 use crate::error::VramError;
 use crate::error::reservation_id::ReservationId;
 use crate::shard::seats::Counted;

@@ -3,10 +3,9 @@
 use std::sync::{Arc, Weak};
 
 use vram_alloc::ByteLen;
+use vram_events::{EventKind, Events};
 use vram_gpu::GpuError;
 
-use crate::events::EventKind;
-use crate::events::emit::Events;
 use crate::parts::promise::Promises;
 use crate::shard::entry::Entry;
 use crate::shard::registry::Shards;

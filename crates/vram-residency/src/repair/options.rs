@@ -3,10 +3,9 @@
 use core::fmt;
 
 use vram_alloc::ByteLen;
+use vram_id::{ShardId, Timestamp};
 
 use crate::cancel::CancelToken;
-use crate::clock::Timestamp;
-use crate::id::ShardId;
 use crate::progress::{Progress, ProgressFn};
 
 /// How a shard is repaired.

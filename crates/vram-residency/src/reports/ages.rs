@@ -3,7 +3,8 @@
 
 use core::time::Duration;
 
-use crate::id::ShardId;
+use vram_id::ShardId;
+
 use crate::parts::core::Core;
 use crate::shard::entry::Entry;
 

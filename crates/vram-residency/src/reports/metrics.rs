@@ -4,6 +4,7 @@ use core::fmt;
 use core::time::Duration;
 
 use vram_alloc::ByteLen;
+use vram_events::SinkCounts;
 use vram_gpu::DeviceUuid;
 
 use crate::parts::call::Call;
@@ -14,7 +15,6 @@ use crate::scrub::totals;
 use crate::scrub::totals::ScrubMetrics;
 use crate::sealing::reservation;
 use crate::shard::host::ParkCapacity;
-use crate::sink::SinkCounts;
 use crate::vs::accounts::GpuCapacity;
 
 /// What a manager holds and what its calls cost, in plain figures. `Display` is the text that

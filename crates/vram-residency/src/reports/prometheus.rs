@@ -8,9 +8,10 @@ use core::fmt;
 use core::fmt::Write;
 use core::time::Duration;
 
+use vram_events::SinkCounts;
+
 use crate::reports::metrics::{CallMetrics, GpuMetrics, Metrics};
 use crate::scrub::totals::ScrubMetrics;
-use crate::sink::SinkCounts;
 
 /// A gauge of one GPU: its name, its help, its value.
 type GpuGauge = (&'static str, &'static str, fn(&GpuMetrics) -> u64);

@@ -1,8 +1,8 @@
 //! What the accounts of a GPU say, compared.
 
 use vram_alloc::{ByteLen, Capacity};
+use vram_id::Timestamp;
 
-use crate::clock::Timestamp;
 use crate::reports::budget::DriverMemory;
 use crate::vs::block::MemoryMode;
 

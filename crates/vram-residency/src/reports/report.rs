@@ -4,12 +4,11 @@ use core::fmt;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_events::OnEviction;
 use vram_gpu::{DeviceUuid, GpuError};
+use vram_id::{ShardId, Timestamp};
 use vram_seal::Protection;
 
-use crate::clock::Timestamp;
-use crate::id::ShardId;
-use crate::on_eviction::OnEviction;
 use crate::parts::core::Core;
 use crate::reports::table::{Short, row};
 use crate::room::plan;

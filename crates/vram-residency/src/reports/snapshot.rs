@@ -4,19 +4,18 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_events::SinkCounts;
 use vram_gpu::DeviceUuid;
+use vram_id::{ShardId, Timestamp};
 use vram_seal::{KeyId, Protection};
 
-use crate::clock::Timestamp;
 use crate::error::reservation_id::ReservationId;
-use crate::id::ShardId;
 use crate::parts::core::Core;
 use crate::reports::report::{GpuReport, Report, ShardReport};
 use crate::reports::{ages, report};
 use crate::sealing::reservation;
 use crate::sealing::reservation::ReservationReport;
 use crate::shard::host::ParkCapacity;
-use crate::sink::SinkCounts;
 use crate::sync::read;
 use crate::vs::accounts::GpuCapacity;
 

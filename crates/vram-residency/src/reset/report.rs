@@ -5,9 +5,9 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_id::ShardId;
 
 use crate::error::VramError;
-use crate::id::ShardId;
 use crate::moves::wake_error::WakeError;
 use crate::reset::PATIENCE;
 use crate::shard::handle::SealedShard;

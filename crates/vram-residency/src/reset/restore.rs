@@ -5,9 +5,9 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_events::EventKind;
 
 use crate::error::VramError;
-use crate::events::EventKind;
 use crate::models::admit;
 use crate::moves::wake_error::WakeError;
 use crate::moves::{import, wake};

@@ -18,10 +18,10 @@
 //! write fails is rewritten from the host buffer that still holds it. Only if the device refuses the
 //! way back as well is the shard lost; it is in quarantine then.
 
+use vram_events::EventKind;
 use vram_seal::{KeyId, Protection};
 
 use crate::error::VramError;
-use crate::events::EventKind;
 use crate::parts::core::Core;
 use crate::parts::keys::use_key;
 use crate::resident::beside::seal_beside;

@@ -3,11 +3,10 @@
 use core::fmt;
 
 use vram_alloc::ByteLen;
+use vram_events::EventKind;
+use vram_id::{ShardId, Timestamp};
 
-use crate::clock::Timestamp;
 use crate::error::VramError;
-use crate::events::EventKind;
-use crate::id::ShardId;
 use crate::parts::core::Core;
 use crate::shard::ages::Moment;
 use crate::shard::entry::{Entry, in_shard};

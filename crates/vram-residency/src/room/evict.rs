@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_events::{EventKind, OnEviction};
+use vram_id::ShardId;
 
 use crate::error::VramError;
 use crate::error::eviction_plan::{Eviction, EvictionPlan};
 use crate::error::shortfall::Shortfall;
-use crate::events::EventKind;
-use crate::id::ShardId;
-use crate::on_eviction::OnEviction;
 use crate::parts::core::{Core, in_use};
 use crate::room::goal::Goal;
-use crate::room::plan;
-use crate::room::{free, holders, park};
+use crate::room::{free, holders, park, plan};
 use crate::shard::entry::Entry;
 use crate::shard::parked::ParkedShard;
 
@@ -119,13 +117,14 @@ fn evict_entry(
         core.events.emit(EventKind::Evicted { shard, gpu, bytes, how });
     };
     match how {
-        OnEviction::Never => Err(outdated("is to stay")),
         OnEviction::Park => {
             let copy = park::host_copy(core, entry)?;
             told();
             Ok(Some(park::leave(core, copy)))
         }
         OnEviction::Free => free::free_entry_for(core, entry, told).map(|_receipt| None),
+        // `Never`: no other kind takes a shard away.
+        _ => Err(outdated("is to stay")),
     }
 }
 

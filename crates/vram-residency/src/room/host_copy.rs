@@ -5,11 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_id::{ShardId, Timestamp};
 use vram_seal::{Protection, SealRecord, SegmentCollector};
 
-use crate::clock::Timestamp;
 use crate::error::VramError;
-use crate::id::ShardId;
 use crate::parts::core::Core;
 use crate::resident::contents;
 use crate::resident::contents::{Anew, altered};

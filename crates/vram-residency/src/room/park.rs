@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_events::EventKind;
 
 use crate::error::VramError;
-use crate::events::EventKind;
 use crate::parts::core::Core;
 pub(crate) use crate::room::host_copy::host_copy;
 use crate::shard::entry::{Entry, State};

@@ -6,9 +6,9 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_events::OnEviction;
 
 use crate::error::eviction_plan::{Eviction, EvictionPlan};
-use crate::on_eviction::OnEviction;
 use crate::parts::core::Core;
 use crate::parts::policy::{Candidate, EvictionPolicy};
 use crate::room::evict;

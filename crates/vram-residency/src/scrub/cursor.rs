@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
 
 use vram_alloc::{ByteLen, DeviceRange};
+use vram_id::ShardId;
 
-use crate::id::ShardId;
 use crate::parts::core::Core;
 use crate::shard::ages::Moment;
 use crate::shard::entry::Entry;

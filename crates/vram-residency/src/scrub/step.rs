@@ -4,12 +4,12 @@ use core::ops::Range;
 use core::time::Duration;
 
 use vram_alloc::{ByteLen, ByteRange};
+use vram_events::EventKind;
+use vram_id::ShardId;
 use vram_seal::SealError;
 use vram_seal::parallel::Threads;
 
 use crate::error::VramError;
-use crate::events::EventKind;
-use crate::id::ShardId;
 use crate::parts::call::Call;
 use crate::parts::core::Core;
 use crate::scrub::cursor::{Run, SHARD_COST_MIN, ScrubCursor, Seen};

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use vram_alloc::ByteLen;
+use vram_id::{Clock, Timestamp};
 use vram_seal::SegmentSize;
 
-use crate::clock::{Clock, Timestamp};
 use crate::scrub::cursor::ScrubCursor;
 use crate::scrub::pace::{Pace, ScrubOptions, ScrubRate};
 use crate::scrub::status::{Facts, Tally};

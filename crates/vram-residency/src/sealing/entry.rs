@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_events::EventKind;
+use vram_id::ShardId;
 
-use crate::events::EventKind;
-use crate::id::ShardId;
 use crate::parts::core::Core;
 use crate::resident::lease;
 use crate::sealing::request::SealRequest;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use vram_events::OnEviction;
 use vram_seal::{ContentHasher, HashKind, Protection, SealParams, SegmentSize, SivScope, Suite};
 
-use crate::on_eviction::OnEviction;
 use crate::room::goal::RoomMaking;
 use crate::shard::seal::SealedAs;
 use crate::shard::standing::Claim;

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::clock::{Clock, Timestamp};
+use vram_id::{Clock, Timestamp};
 
 /// One moment on both clocks: one to tell people, one to count with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,11 +4,10 @@ use core::hint::black_box;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
+use vram_events::{EventKind, Events};
+use vram_id::ShardId;
 
 use crate::error::VramError;
-use crate::events::EventKind;
-use crate::events::emit::Events;
-use crate::id::ShardId;
 use crate::shard::ages::Ages;
 use crate::shard::gate::Gate;
 use crate::shard::handle::{SealedShard, Stated};

@@ -3,10 +3,10 @@
 use core::fmt;
 use std::sync::Arc;
 
+use vram_id::ShardId;
 use vram_seal::{Protection, SealKey, SealRecord, TicketKey};
 
 use crate::error::VramError;
-use crate::id::ShardId;
 
 /// A handle of one resident shard: its id, and the seal record that authenticates it.
 ///
@@ -229,8 +229,8 @@ pub(crate) mod protection_as_word {
 
 #[cfg(test)]
 mod tests {
-    use crate::clock::SystemClock;
-    use crate::id::IdSource;
+    use vram_id::IdSource;
+    use vram_id::SystemClock;
 
     use super::*;
 

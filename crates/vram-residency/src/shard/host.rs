@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, Charge, Ledger, LedgerError, MAX_TOTAL};
+use vram_id::Timestamp;
 use vram_seal::SealRecord;
 
-use crate::clock::Timestamp;
 use crate::error::VramError;
 use crate::shard::entry::Entry;
 use crate::shard::parked::HostCopy;

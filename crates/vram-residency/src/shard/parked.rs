@@ -5,10 +5,9 @@ use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, Charge};
+use vram_id::{ShardId, Timestamp};
 use vram_seal::{Protection, SealRecord};
 
-use crate::clock::Timestamp;
-use crate::id::ShardId;
 use crate::shard::entry::Entry;
 use crate::shard::host::Parked;
 use crate::shard::registry::Shards;

@@ -4,9 +4,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
+use vram_id::ShardId;
 
 use crate::error::VramError;
-use crate::id::ShardId;
 use crate::shard::entry::Entry;
 use crate::shard::host::Parked;
 use crate::shard::parked::Listed;

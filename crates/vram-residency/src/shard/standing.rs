@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
-use crate::on_eviction::OnEviction;
+pub(crate) use vram_events::OnEviction;
 
 /// What an owner says about a shard's claim to its place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -29,10 +29,10 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_gpu::DeviceUuid;
+use vram_id::Timestamp;
 use vram_seal::{ContentDigest, KeyId, MODEL_ID_LEN_MAX, Protection};
 
 use super::{ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketState};
-use crate::clock::Timestamp;
 
 pub(super) const VERSION: u8 = 1;
 const DOMAIN: &[u8; 16] = b"vram-ticket/0001";

@@ -4,11 +4,10 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vram_gpu::DeviceUuid;
+use vram_id::{ShardId, Timestamp};
 use vram_seal::{SealRecord, TicketKey};
 
 use super::{ShardTicket, TicketState};
-use crate::clock::Timestamp;
-use crate::id::ShardId;
 
 /// How old a ticket may be where nothing else is said.
 const MAX_AGE: Duration = Duration::from_mins(1);

@@ -3,11 +3,11 @@
 use core::ops::Range;
 
 use vram_alloc::ByteLen;
+use vram_id::SplitMix;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{SealError, SegmentHash};
 
 use crate::error::VramError;
-use crate::id::SplitMix;
 use crate::shard::view::View;
 use crate::sync::{Mutex, lock};
 use crate::transfer::windows::{Window, Windows};

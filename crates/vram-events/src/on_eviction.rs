@@ -1,4 +1,4 @@
-//! What may become of a shard when room is needed.
+//! What may become of a shard when room is needed: part of what an event tells, and of a request.
 
 /// What may become of a shard when room is needed for others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
