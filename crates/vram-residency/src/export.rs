@@ -9,7 +9,7 @@
 
 use core::fmt;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteRange};
@@ -30,7 +30,7 @@ use crate::registry::{Entry, Seal, View};
 use crate::shard::SealedShard;
 use crate::transition::convert::Convert;
 use crate::transition::{Anew, altered};
-use crate::whole_file::{Overwrite, WholeFile};
+use crate::whole_file::{Inputs, Overwrite, WholeFile};
 
 /// Sealed bytes that are handed to a writer at a time, where limits and segments allow.
 const CHUNK_LEN: u64 = 8 << 20;
@@ -48,6 +48,7 @@ const CHUNK_LEN: u64 = 8 << 20;
 pub struct ExportOptions<'a> {
     plaintext: bool,
     overwrite: Overwrite,
+    inputs: Vec<PathBuf>,
     progress: Option<Box<ProgressFn<'a>>>,
     cancel: Option<CancelToken>,
 }
@@ -74,6 +75,14 @@ impl<'a> ExportOptions<'a> {
         self
     }
 
+    /// Names a file that must not be replaced, such as a key file: a target that turns out to be
+    /// that file is refused.
+    #[must_use]
+    pub fn input(mut self, path: impl Into<PathBuf>) -> Self {
+        self.inputs.push(path.into());
+        self
+    }
+
     /// Sets who is told how far the call has come. If it panics, the call ends with that panic, and
     /// no file is left behind.
     #[must_use]
@@ -95,6 +104,7 @@ impl fmt::Debug for ExportOptions<'_> {
         f.debug_struct("ExportOptions")
             .field("plaintext", &self.plaintext)
             .field("overwrite", &self.overwrite)
+            .field("inputs", &self.inputs)
             .field("progress", &self.progress.is_some())
             .field("cancel", &self.cancel)
             .finish()
@@ -195,7 +205,8 @@ impl VramManager {
             // A bad handle costs no file.
             self.core.resolve(shard)?;
             let permissions = if options.plaintext { 0o600 } else { 0o666 };
-            let file = WholeFile::create(target, permissions, options.overwrite)
+            let inputs = Inputs::default().with_paths(&options.inputs);
+            let file = WholeFile::create(target, permissions, options.overwrite, inputs)
                 .map_err(failed("create the sealed image"))?;
             let exported = self.core.export(shard, &mut file.file(), options);
             let (report, gpu) = exported.map_err(|error| match error {

@@ -103,8 +103,8 @@ pub use free::FreedReceipt;
 pub use gpu::WipePolicy;
 pub use id::{ParseShardIdError, ShardId};
 pub use image::{
-    ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, unseal_image,
-    verify_image,
+    ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, seal_image_to,
+    unseal_image, unseal_image_to, verify_image,
 };
 pub use import::ImportRequest;
 pub use keys::{KeySource, KeySourceError, create_key_file};
