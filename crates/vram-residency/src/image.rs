@@ -19,7 +19,9 @@ use core::fmt;
 use std::path::{Path, PathBuf};
 
 use vram_alloc::ByteLen;
-use vram_seal::{ContentDigest, ImageLayout, RecordFields, SealRecord, SegmentLayout, Threads};
+use vram_seal::{
+    ContentDigest, ImageLayout, RecordFields, SealRecord, SegmentLayout, SegmentSpan, Threads,
+};
 use zeroize::Zeroizing;
 
 pub use open::{unseal_image, unseal_image_to, verify_image};
@@ -29,7 +31,6 @@ pub use seal::{seal_image, seal_image_to};
 use crate::cancel::CancelToken;
 use crate::error::VramError;
 use crate::progress::{Progress, ProgressFn, Watch};
-use crate::verify::SegmentSpan;
 use crate::whole_file::Overwrite;
 use read::ImageFile;
 

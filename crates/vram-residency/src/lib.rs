@@ -25,7 +25,6 @@ mod feed;
 mod free;
 mod gate;
 mod gpu;
-mod hashes;
 mod health;
 mod id;
 mod image;
@@ -78,6 +77,9 @@ mod verify;
 mod whole_file;
 mod windows;
 mod write;
+
+// Where modules moved to other crates: paths inside this crate are as before.
+use vram_seal as hashes;
 
 pub use admit::{AdmitRequest, GpuChoice};
 #[cfg(feature = "audit")]
@@ -144,7 +146,7 @@ pub use ticket::{
     ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
     TicketVerifier,
 };
-pub use verify::{SegmentSpan, Verdict, Verify};
+pub use verify::{Verdict, Verify};
 pub use whole_file::Overwrite;
 pub use write::ReadBack;
 
@@ -158,7 +160,7 @@ pub use vram_seal::parallel::Threads;
 pub use vram_seal::{
     ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,
     Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
-    SivScope, Suite, TicketKey,
+    SegmentSpan, SivScope, Suite, TicketKey,
 };
 
 /// Devices, and the one that injects faults: for tests of orchestrators.

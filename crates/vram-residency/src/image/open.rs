@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use vram_seal::{ContentDigest, Expected, KeyRing, OpenLimits, SealError, parallel};
+use vram_seal::{ContentDigest, Expected, KeyRing, OpenLimits, SealError, SegmentSpan, parallel};
 use zeroize::Zeroizing;
 
 use super::read::{ImageFile, OpenImage, io_failed, sink_failed};
@@ -13,7 +13,6 @@ use super::{ImageOptions, ImageReport, ImageVerdict, segment_buffer};
 use crate::error::VramError;
 use crate::hashes::{Hashes, open_and_hash};
 use crate::sync::{Mutex, lock};
-use crate::verify::SegmentSpan;
 use crate::whole_file::{Inputs, WholeFile};
 
 /// Opens a sealed image into a file of mode 0600 that appears whole, or not at all.
@@ -118,8 +117,7 @@ pub fn verify_image(
         match open_and_hash(opener, segment, bytes) {
             Ok(hash) => hashes.put(segment, hash),
             Err(SealError::SegmentMismatch { .. }) => {
-                let (start, len) = (range.start().get(), range.len().get());
-                lock(&altered).push(SegmentSpan { segment, start, len });
+                lock(&altered).push(SegmentSpan::new(segment, range));
             }
             Err(other) => return Err(image.file().refused(other)),
         }
