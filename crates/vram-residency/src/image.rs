@@ -16,19 +16,21 @@ mod read;
 mod seal;
 
 use core::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vram_alloc::ByteLen;
-use vram_seal::{ContentDigest, ImageLayout, RecordFields, SealRecord, SegmentLayout, Threads};
+use vram_seal::{
+    ContentDigest, ImageLayout, RecordFields, SealRecord, SegmentLayout, SegmentSpan, Threads,
+};
 use zeroize::Zeroizing;
 
-pub use open::{unseal_image, verify_image};
-pub use seal::seal_image;
+pub use open::{unseal_image, unseal_image_to, verify_image};
+pub(crate) use plain::PlainImage;
+pub use seal::{seal_image, seal_image_to};
 
 use crate::cancel::CancelToken;
 use crate::error::VramError;
 use crate::progress::{Progress, ProgressFn, Watch};
-use crate::resident::verify::SegmentSpan;
 use crate::whole_file::Overwrite;
 use read::ImageFile;
 
@@ -51,6 +53,7 @@ pub struct ImageOptions<'a> {
     overwrite: Overwrite,
     len_max: Option<ByteLen>,
     expected_digest: Option<ContentDigest>,
+    inputs: Vec<PathBuf>,
     progress: Option<Box<ProgressFn<'a>>>,
     cancel: Option<CancelToken>,
 }
@@ -87,6 +90,14 @@ impl<'a> ImageOptions<'a> {
     #[must_use]
     pub const fn expected_digest(mut self, digest: ContentDigest) -> Self {
         self.expected_digest = Some(digest);
+        self
+    }
+
+    /// Names one more file that the caller reads for this call, such as a key file. A target that
+    /// turns out to be that file is refused; source and image are compared without being named.
+    #[must_use]
+    pub fn input(mut self, path: impl Into<PathBuf>) -> Self {
+        self.inputs.push(path.into());
         self
     }
 
@@ -141,6 +152,7 @@ impl fmt::Debug for ImageOptions<'_> {
             .field("overwrite", &self.overwrite)
             .field("len_max", &self.len_max)
             .field("expected_digest", &self.expected_digest)
+            .field("inputs", &self.inputs)
             .field("progress", &self.progress.is_some())
             .field("cancel", &self.cancel)
             .finish()

@@ -59,8 +59,8 @@ pub use error::eviction_plan::{Eviction, EvictionPlan, RoomAfter};
 pub use error::reservation_id::ReservationId;
 pub use error::shortfall::{Holder, Shortfall};
 pub use image::{
-    ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, unseal_image,
-    verify_image,
+    ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, seal_image_to,
+    unseal_image, unseal_image_to, verify_image,
 };
 pub use keys::{KeySource, KeySourceError, create_key_file};
 pub use manager::VramManager;
@@ -92,7 +92,7 @@ pub use reports::snapshot::{
 };
 pub use reset::report::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
 pub use resident::lease::Lease;
-pub use resident::verify::{SegmentSpan, Verdict, Verify};
+pub use resident::verify::{Verdict, Verify};
 pub use room::evict::EvictionReport;
 pub use room::free::FreedReceipt;
 pub use room::host_copy::BackupReport;
@@ -123,7 +123,7 @@ pub use vram_seal::parallel::Threads;
 pub use vram_seal::{
     ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,
     Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
-    SivScope, Suite, TicketKey,
+    SegmentSpan, SivScope, Suite, TicketKey,
 };
 pub use vs::accounts::GpuCapacity;
 pub use vs::block::MemoryMode;

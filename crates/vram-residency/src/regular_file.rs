@@ -32,6 +32,8 @@ pub(crate) fn kind_of(metadata: &Metadata) -> &'static str {
         "a regular file"
     } else if kind.is_dir() {
         "a folder"
+    } else if kind.is_symlink() {
+        "a symbolic link"
     } else if kind.is_fifo() {
         "a pipe"
     } else if kind.is_socket() {

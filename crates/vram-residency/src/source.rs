@@ -8,6 +8,7 @@ pub(crate) mod file;
 mod reader;
 
 use core::fmt;
+use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -143,6 +144,12 @@ pub trait Source: Sync {
         None
     }
 
+    /// The file that the bytes come from, if there is one: what is written is never put in its
+    /// place.
+    fn as_file(&self) -> Option<&File> {
+        None
+    }
+
     /// Called once after the last byte was read: the place to notice that the source has changed
     /// its length, or has more bytes than it declared.
     ///
@@ -167,6 +174,9 @@ impl<S: Source + Send + ?Sized> Source for Arc<S> {
     fn as_slice(&self) -> Option<&[u8]> {
         S::as_slice(self)
     }
+    fn as_file(&self) -> Option<&File> {
+        S::as_file(self)
+    }
     fn finish(&self) -> Result<(), SourceError> {
         S::finish(self)
     }
@@ -184,6 +194,9 @@ impl<S: Source + ?Sized> Source for &S {
     }
     fn as_slice(&self) -> Option<&[u8]> {
         S::as_slice(self)
+    }
+    fn as_file(&self) -> Option<&File> {
+        S::as_file(self)
     }
     fn finish(&self) -> Result<(), SourceError> {
         S::finish(self)

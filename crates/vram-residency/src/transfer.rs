@@ -4,7 +4,6 @@ pub(crate) mod check;
 pub(crate) mod convert;
 pub(crate) mod copy;
 pub(crate) mod feed;
-pub(crate) mod hashes;
 pub(crate) mod host;
 pub(crate) mod outward;
 pub(crate) mod read;

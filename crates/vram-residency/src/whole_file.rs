@@ -1,93 +1,79 @@
 //! Writing a file that appears under its name whole, or not at all.
 
-use std::fs::{self, File, OpenOptions};
+mod target;
+mod temporary;
+
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
-use crate::regular_file;
+pub(crate) use target::Inputs;
+pub(crate) use temporary::nameless;
 
 /// What to do when the name is taken.
+///
+/// A symbolic link is followed: what it leads to is kept or replaced, and the link stays. Only a
+/// regular file is ever replaced, and never one that the same call reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overwrite {
     /// Fail, and leave what is there as it is.
     #[default]
     Refuse,
-    /// Put the new file in the place of a regular file, in one step. A symbolic link is replaced
-    /// itself, not followed. Anything else (a folder, a device) is left alone and refused.
+    /// Put the new file in the place of a regular file, in one step. Anything else (a folder, a
+    /// device) is left alone and refused.
     Replace,
+    /// As [`Replace`](Self::Replace), but a file that looks like a key file is kept: one as long as
+    /// a key (32, 64 or 65 bytes), for its owner alone. A lost key takes everything sealed under it
+    /// along.
+    ReplaceButKeys,
 }
 
-/// A file being written under a temporary name in the folder of its final one.
+/// A file that is being written and does not have its final name yet.
 ///
 /// [`publish`](Self::publish) makes it durable and gives it its name in one step. Dropping it
-/// before that, on an error or a panic, removes it. A process that is killed leaves the temporary
-/// file (`.vram-PID-N.partial`) and never a half file under the final name.
+/// before that, on an error or a panic, removes it. It has no name at all meanwhile, so a process
+/// that is killed leaves nothing. Where the file system cannot do that, it has a temporary name
+/// (`.vram-PID-RANDOM.partial`) in the folder of the final one; the next call that needs such a
+/// name there removes what a killed process left.
 #[derive(Debug)]
 pub(crate) struct WholeFile {
     file: File,
-    temporary: PathBuf,
+    /// The temporary name, while there is one.
+    temporary: Option<PathBuf>,
+    /// Its final name, with every link resolved.
     target: PathBuf,
     overwrite: Overwrite,
-    published: bool,
+    inputs: Inputs,
 }
 
-/// Names tried before giving up; others' leftovers take names, so one is not enough.
-const NAMES_TRIED_MAX: u32 = 64;
-
 impl WholeFile {
-    /// Creates the temporary file.
+    /// Begins a file.
     ///
     /// # Arguments
     ///
     /// * `mode`: permission bits of the new file, less the process's mask.
+    /// * `inputs`: files that must not be replaced, whatever `overwrite` says.
     ///
     /// # Errors
     ///
     /// [`io::ErrorKind::AlreadyExists`] if the target is taken and may not be replaced;
-    /// [`io::ErrorKind::InvalidInput`] if it has no file name or is not a regular file; whatever
-    /// the operating system answers otherwise.
-    pub(crate) fn create(target: &Path, mode: u32, overwrite: Overwrite) -> io::Result<Self> {
-        if target.file_name().is_none() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"));
-        }
-        // Early, so that nobody seals for an hour to learn that the name is taken.
-        match fs::symlink_metadata(target) {
-            Ok(_) if overwrite == Overwrite::Refuse => return Err(taken()),
-            Ok(found) if !found.is_file() && !found.is_symlink() => {
-                let reason = format!("the target is {}", regular_file::kind_of(&found));
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-
-        let process = std::process::id();
-        for attempt in 0..NAMES_TRIED_MAX {
-            // Without the target's name, which may be as long as a name can be.
-            let temporary = target.with_file_name(format!(".vram-{process}-{attempt}.partial"));
-            // Read access as well: what was written may have to be read back.
-            let created = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .mode(mode)
-                .open(&temporary);
-            match created {
-                Ok(file) => {
-                    let target = target.to_path_buf();
-                    return Ok(Self { file, temporary, target, overwrite, published: false });
-                }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(io::Error::new(io::ErrorKind::AlreadyExists, "every temporary name is taken"))
+    /// [`io::ErrorKind::InvalidInput`] if it has no file name, is not a regular file, is one of the
+    /// inputs or lies in a folder of the kernel; whatever the operating system answers otherwise.
+    pub(crate) fn create(
+        target: &Path,
+        mode: u32,
+        overwrite: Overwrite,
+        inputs: Inputs,
+    ) -> io::Result<Self> {
+        let target = target::resolve(target)?;
+        // Early, so that a caller does not seal for an hour to learn that the name is taken.
+        target::judge(&target, overwrite, &inputs)?;
+        let (file, temporary) = temporary::create(folder_of(&target), mode)?;
+        Ok(Self { file, temporary, target, overwrite, inputs })
     }
 
     /// The file; position it as you like.
@@ -99,31 +85,59 @@ impl WholeFile {
     ///
     /// # Errors
     ///
-    /// Whatever the operating system answers. Nothing is left under the temporary name then, and
+    /// Whatever the operating system answers. Nothing is left under a temporary name then, and
     /// the target is as it was; only if the very last step, the sync of the folder, fails is the
     /// file whole under its name though the call failed.
     pub(crate) fn publish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
-        match self.overwrite {
-            Overwrite::Replace => fs::rename(&self.temporary, &self.target)?,
-            Overwrite::Refuse => rename_to_free_name(&self.temporary, &self.target)?,
+        // Another process may have put something there since `create`.
+        target::judge(&self.target, self.overwrite, &self.inputs)?;
+        self.name()?;
+        File::open(folder_of(&self.target))?.sync_all()
+    }
+
+    /// Gives the file its final name.
+    fn name(&mut self) -> io::Result<()> {
+        if self.temporary.is_none() {
+            match temporary::link(&self.file, &self.target) {
+                Ok(()) => return Ok(()),
+                // A link never replaces, but a rename does: that takes a name to rename from.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if self.overwrite == Overwrite::Refuse {
+                        return Err(target::taken());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            let folder = folder_of(&self.target);
+            self.temporary = Some(temporary::link_to_temporary(&self.file, folder)?);
         }
-        self.published = true;
-        let folder = match self.target.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(folder)?.sync_all()
+        if let Some(temporary) = &self.temporary {
+            match self.overwrite {
+                Overwrite::Refuse => rename_to_free_name(temporary, &self.target)?,
+                Overwrite::Replace | Overwrite::ReplaceButKeys => {
+                    fs::rename(temporary, &self.target)?;
+                }
+            }
+        }
+        // The temporary name is gone: nothing is left for `drop` to remove.
+        self.temporary = None;
+        Ok(())
     }
 }
 
 impl Drop for WholeFile {
     fn drop(&mut self) {
-        if !self.published {
-            // There is nobody left to tell; the name says that the file is partial.
-            let _ = fs::remove_file(&self.temporary);
+        if let Some(temporary) = &self.temporary {
+            // A failure has no caller to go to; the name says that the file is partial.
+            let _ = fs::remove_file(temporary);
         }
     }
+}
+
+/// The folder of a resolved target.
+fn folder_of(target: &Path) -> &Path {
+    target.parent().unwrap_or(Path::new("/"))
 }
 
 /// Renames, unless the target exists by now.
@@ -139,89 +153,5 @@ fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-fn taken() -> io::Error {
-    io::Error::new(io::ErrorKind::AlreadyExists, "the target exists already")
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
-
-    fn names_in(folder: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn a_file_has_no_name_before_it_is_whole() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("out");
-        let file = WholeFile::create(&target, 0o600, Overwrite::Refuse).unwrap();
-        file.file().write_all(b"half").unwrap();
-        assert!(!target.exists());
-        file.publish().unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"half");
-        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(names_in(folder.path()), ["out"]);
-    }
-
-    #[test]
-    fn a_dropped_or_panicking_writer_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("out");
-        drop(WholeFile::create(&target, 0o600, Overwrite::Refuse).unwrap());
-        let outcome = std::panic::catch_unwind(|| {
-            let _file = WholeFile::create(&target, 0o600, Overwrite::Refuse).unwrap();
-            panic!("halfway");
-        });
-        assert!(outcome.is_err());
-        assert!(names_in(folder.path()).is_empty());
-    }
-
-    #[test]
-    fn a_taken_name_is_never_overwritten_unless_asked_even_if_taken_meanwhile() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("out");
-        let late = WholeFile::create(&target, 0o600, Overwrite::Refuse).unwrap();
-        fs::write(&target, b"old").unwrap();
-        assert_eq!(late.publish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        let early = WholeFile::create(&target, 0o600, Overwrite::Refuse).unwrap_err();
-        assert_eq!(early.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(fs::read(&target).unwrap(), b"old");
-
-        let asked = WholeFile::create(&target, 0o600, Overwrite::Replace).unwrap();
-        asked.file().write_all(b"new").unwrap();
-        asked.publish().unwrap();
-        assert_eq!(fs::read(&target).unwrap(), b"new");
-        assert_eq!(names_in(folder.path()), ["out"]);
-    }
-
-    #[test]
-    fn two_writers_of_one_name_do_not_meet_and_one_wins() {
-        let folder = tempfile::tempdir().unwrap();
-        let target = folder.path().join("out");
-        let first = WholeFile::create(&target, 0o600, Overwrite::Refuse).unwrap();
-        let second = WholeFile::create(&target, 0o600, Overwrite::Refuse).unwrap();
-        second.publish().unwrap();
-        assert_eq!(first.publish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(names_in(folder.path()), ["out"]);
-    }
-
-    #[test]
-    fn what_is_no_file_is_not_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        for target in [Path::new("/dev/null"), folder.path(), Path::new("/"), Path::new("")] {
-            let error = WholeFile::create(target, 0o600, Overwrite::Replace).unwrap_err();
-            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{target:?}");
-        }
-        let nowhere = folder.path().join("no/such/folder");
-        let error = WholeFile::create(&nowhere, 0o600, Overwrite::Refuse).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
-    }
-}
+mod tests;

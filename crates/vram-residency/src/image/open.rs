@@ -1,19 +1,19 @@
 //! Opening and verifying a sealed image.
 
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use vram_seal::{Expected, KeyRing, OpenLimits, SealError, parallel};
+use vram_seal::{ContentDigest, Expected, KeyRing, OpenLimits, SealError, SegmentSpan, parallel};
 use zeroize::Zeroizing;
 
-use super::read::{ImageFile, OpenImage, io_failed};
+use super::read::{ImageFile, OpenImage, io_failed, sink_failed};
 use super::{ImageOptions, ImageReport, ImageVerdict, segment_buffer};
 use crate::error::VramError;
-use crate::resident::verify::SegmentSpan;
 use crate::sync::{Mutex, lock};
-use crate::transfer::hashes::{Hashes, open_and_hash};
-use crate::whole_file::WholeFile;
+use crate::whole_file::{Inputs, WholeFile};
+use vram_seal::{Hashes, open_and_hash};
 
 /// Opens a sealed image into a file of mode 0600 that appears whole, or not at all.
 ///
@@ -24,7 +24,8 @@ use crate::whole_file::WholeFile;
 ///
 /// * `keys`: the record names the one it needs.
 /// * `expected`: what the image must be. See [`Expected`].
-/// * `target`: the file to write.
+/// * `target`: the file to write. Neither the image nor an [input](ImageOptions::input) is ever
+///   replaced, whatever the options say.
 ///
 /// # Errors
 ///
@@ -45,7 +46,10 @@ pub fn unseal_image(
     mut options: ImageOptions<'_>,
 ) -> Result<ImageReport, VramError> {
     let image = open(keys, expected, image, &options)?;
-    let file = WholeFile::create(target, 0o600, options.overwrite)
+    let file = Inputs::default()
+        .with_paths(&options.inputs)
+        .with_file(image.file().as_file())
+        .and_then(|inputs| WholeFile::create(target, 0o600, options.overwrite, inputs))
         .map_err(|error| io_failed("create", target, error))?;
     let opener = image.opener();
     let layout = *opener.layout();
@@ -69,13 +73,7 @@ pub fn unseal_image(
 
     let digest =
         opener.check_digest(&hashes.into_vec()).map_err(|error| image.file().refused(error))?;
-    if let Some(expected) = options.expected_digest.filter(|expected| *expected != digest) {
-        return Err(VramError::DigestMismatch {
-            model_id: Arc::from(image.file().name().as_str()),
-            expected: Box::new(expected),
-            found: Box::new(digest),
-        });
-    }
+    check_expected(&image, &options, digest)?;
     // Before the file has its name: a callback that panics must not leave one behind.
     watch.finish();
     file.publish().map_err(|error| io_failed("finish", target, error))?;
@@ -119,8 +117,7 @@ pub fn verify_image(
         match open_and_hash(opener, segment, bytes) {
             Ok(hash) => hashes.put(segment, hash),
             Err(SealError::SegmentMismatch { .. }) => {
-                let (start, len) = (range.start().get(), range.len().get());
-                lock(&altered).push(SegmentSpan { segment, start, len });
+                lock(&altered).push(SegmentSpan::new(segment, range));
             }
             Err(other) => return Err(image.file().refused(other)),
         }
@@ -135,19 +132,89 @@ pub fn verify_image(
     let digest = if altered.is_empty() {
         let digest =
             opener.check_digest(&hashes.into_vec()).map_err(|error| image.file().refused(error))?;
-        if let Some(expected) = options.expected_digest.filter(|expected| *expected != digest) {
-            return Err(VramError::DigestMismatch {
-                model_id: Arc::from(image.file().name().as_str()),
-                expected: Box::new(expected),
-                found: Box::new(digest),
-            });
-        }
+        check_expected(&image, &options, digest)?;
         Some(digest)
     } else {
         None
     };
     watch.finish();
     Ok(ImageVerdict { fields: image.fields().clone(), altered, digest })
+}
+
+/// Opens a sealed image into a writer, such as a pipe, which gets all of it or nothing.
+///
+/// The image is read twice: every byte is verified before the first one is written, and each
+/// segment is authenticated again on the way out. One thread writes, in order.
+///
+/// # Errors
+///
+/// As [`unseal_image`], for the image; [`VramError::Io`] without a path if the sink fails, which then has the beginning.
+///
+/// # Panics
+///
+/// If the sink or the progress callback panics, with its payload.
+#[tracing::instrument(level = "info", skip_all)]
+pub fn unseal_image_to(
+    keys: &KeyRing,
+    expected: &Expected<'_>,
+    image: &Path,
+    mut sink: impl Write,
+    mut options: ImageOptions<'_>,
+) -> Result<ImageReport, VramError> {
+    let image = open(keys, expected, image, &options)?;
+    let opener = image.opener();
+    let layout = *opener.layout();
+    let refused = |error| image.file().refused(error);
+    let hashes = Hashes::new(&layout)?;
+    let len = layout.plaintext_len();
+    let watch = options.watch(len.saturating_add(len));
+
+    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), VramError> {
+        watch.go_on()?;
+        let Some(range) = layout.range(segment) else { return Ok(()) };
+        let bytes = image.sealed(range, buffer)?;
+        hashes.put(segment, open_and_hash(opener, segment, bytes).map_err(refused)?);
+        watch.advance(range.len());
+        Ok(())
+    };
+    let threads = options.threads_for(&layout);
+    parallel::for_each_segment(threads, layout.count(), || segment_buffer(&layout), work)?;
+    let digest = opener.check_digest(&hashes.into_vec()).map_err(refused)?;
+    check_expected(&image, &options, digest)?;
+
+    let mut buffer = segment_buffer(&layout)?;
+    for segment in 0..layout.count() {
+        watch.go_on()?;
+        let Some(range) = layout.range(segment) else { continue };
+        let bytes = image.sealed(range, &mut buffer)?;
+        opener.open_segment(segment, bytes).map_err(refused)?;
+        sink.write_all(bytes).map_err(sink_failed)?;
+        watch.advance(range.len());
+    }
+    sink.flush().map_err(sink_failed)?;
+    watch.finish();
+    Ok(ImageReport {
+        record: image.file().record().clone(),
+        fields: image.fields().clone(),
+        digest,
+        image_len: image.file().len(),
+    })
+}
+
+/// Compares the content with the digest that the caller expects, if any.
+fn check_expected(
+    image: &OpenImage,
+    options: &ImageOptions<'_>,
+    digest: ContentDigest,
+) -> Result<(), VramError> {
+    match options.expected_digest.filter(|expected| *expected != digest) {
+        Some(expected) => Err(VramError::DigestMismatch {
+            model_id: Arc::from(image.file().name().as_str()),
+            expected: Box::new(expected),
+            found: Box::new(digest),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn open(

@@ -54,6 +54,10 @@ impl ImageFile {
         &self.record
     }
 
+    pub(super) const fn as_file(&self) -> &File {
+        &self.file
+    }
+
     pub(super) const fn len(&self) -> ByteLen {
         self.len
     }
@@ -156,4 +160,9 @@ impl OpenImage {
 /// An error of the operating system, with what was being done to which file.
 pub(super) fn io_failed(action: &'static str, path: &Path, error: io::Error) -> VramError {
     VramError::Io { action, path: Some(path.to_path_buf()), source: Arc::new(error) }
+}
+
+/// A sink that did not take what it was given.
+pub(super) fn sink_failed(error: io::Error) -> VramError {
+    VramError::Io { action: "write to the sink", path: None, source: Arc::new(error) }
 }

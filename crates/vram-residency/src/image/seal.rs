@@ -1,24 +1,29 @@
 //! Writing a sealed image.
 
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_seal::{
-    ImageLayout, Protection, SealContext, SealError, SealKey, SealParams, Sealed, Sealer,
-    SegmentCollector, Threads, image, merge_digest, parallel,
+    ContentDigest, ImageLayout, Protection, SealContext, SealError, SealKey, SealParams, Sealed,
+    Sealer, SegmentCollector, Threads, image, merge_digest, parallel,
 };
 use zeroize::Zeroizing;
 
 use super::feed::Feed;
-use super::read::io_failed;
+use super::read::{io_failed, sink_failed};
 use super::{ImageOptions, ImageReport, segment_buffer};
 use crate::error::VramError;
 use crate::progress::Watch;
 use crate::source::{Access, Source};
-use crate::transfer::hashes::Hashes;
-use crate::whole_file::WholeFile;
+use crate::whole_file::{Inputs, WholeFile, nameless};
+use vram_seal::Hashes;
+
+/// Bytes that are copied to a writer at a time.
+const COPY_LEN: usize = 64 << 10;
 
 /// Seals the bytes of `source` into a file.
 ///
@@ -29,7 +34,8 @@ use crate::whole_file::WholeFile;
 ///
 /// # Arguments
 ///
-/// * `target`: the file to write. It appears whole, or not at all.
+/// * `target`: the file to write. It appears whole, or not at all. Neither the source, if it is a
+///   file, nor an [input](ImageOptions::input) is ever replaced, whatever the options say.
 ///
 /// # Errors
 ///
@@ -50,6 +56,105 @@ pub fn seal_image(
     target: &Path,
     mut options: ImageOptions<'_>,
 ) -> Result<ImageReport, VramError> {
+    let sealer = sealer(key, context, params, source, &options)?;
+    let permissions = match params.protection() {
+        Protection::Authenticated => 0o600,
+        _ => 0o666,
+    };
+    let file = inputs(source, &options)
+        .and_then(|inputs| WholeFile::create(target, permissions, options.overwrite, inputs))
+        .map_err(|error| io_failed("create the sealed image", target, error))?;
+    let name = target.display().to_string();
+    let watch = watch(&sealer, &mut options);
+    let job = Job::new(source, &sealer, &options, &name, file.file(), target);
+    let report = job.image(sealer, &watch)?;
+    // Before the file has its name: a callback that panics must not leave one behind.
+    watch.finish();
+    file.publish().map_err(|error| io_failed("finish the sealed image", target, error))?;
+    Ok(report)
+}
+
+/// Seals the bytes of `source` into a writer, such as a pipe.
+///
+/// An image begins with the tags of all its segments, so nothing is written before the last byte
+/// was sealed. Until then the image is a file without a name in the folder for temporary files
+/// (`TMPDIR`), for this process alone.
+///
+/// # Errors
+///
+/// As [`seal_image`]; [`VramError::Io`] without a path if the sink fails, which then has the
+/// beginning of an image that no key opens.
+///
+/// # Panics
+///
+/// If the source, the sink or the progress callback panics, with their payload.
+///
+/// # Examples
+///
+/// ```
+/// use vram_residency::{ImageOptions, SealContext, SealKey, SealParams, SliceSource, seal_image_to};
+///
+/// let key = SealKey::from_bytes([7; 32]);
+/// let context = SealContext::new("llama-3-8b")?;
+/// let source = SliceSource::new(b"weights");
+/// let mut image = Vec::new();
+/// seal_image_to(&key, &context, SealParams::new(), &source, &mut image, ImageOptions::new())?;
+/// assert_eq!(image.len(), 4096 + 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[tracing::instrument(level = "info", skip_all, fields(bytes = source.len()))]
+pub fn seal_image_to(
+    key: &SealKey,
+    context: &SealContext<'_>,
+    params: SealParams,
+    source: &dyn Source,
+    mut sink: impl Write,
+    mut options: ImageOptions<'_>,
+) -> Result<ImageReport, VramError> {
+    let sealer = sealer(key, context, params, source, &options)?;
+    let folder = std::env::temp_dir();
+    let failed = |error| io_failed("write the sealed image in", &folder, error);
+    let file = nameless().map_err(failed)?;
+    let watch = watch(&sealer, &mut options);
+    let job = Job::new(source, &sealer, &options, "the sealed image", &file, &folder);
+    let report = job.image(sealer, &watch)?;
+
+    copy_out(&file, report.image_len, &watch, &failed, &mut sink)?;
+    sink.flush().map_err(sink_failed)?;
+    watch.finish();
+    Ok(report)
+}
+
+/// Copies the first `len` bytes of a file to a writer.
+fn copy_out(
+    file: &File,
+    len: ByteLen,
+    watch: &Watch<'_>,
+    failed: &dyn Fn(io::Error) -> VramError,
+    sink: &mut dyn Write,
+) -> Result<(), VramError> {
+    // An authenticated image holds plaintext, which is wiped.
+    let mut buffer = Zeroizing::new(vec![0_u8; COPY_LEN]);
+    let mut at = 0_u64;
+    while at < len.get() {
+        watch.go_on()?;
+        let left = usize::try_from(len.get().saturating_sub(at)).unwrap_or(usize::MAX);
+        let bytes = buffer.get_mut(..left.min(COPY_LEN)).unwrap_or_default();
+        file.read_exact_at(bytes, at).map_err(failed)?;
+        sink.write_all(bytes).map_err(sink_failed)?;
+        at = at.saturating_add(ByteLen::from_usize(bytes.len()).get());
+    }
+    Ok(())
+}
+
+/// Begins to seal, unless the source is too long or cannot be read as often as that takes.
+fn sealer(
+    key: &SealKey,
+    context: &SealContext<'_>,
+    params: SealParams,
+    source: &dyn Source,
+    options: &ImageOptions<'_>,
+) -> Result<Sealer, VramError> {
     let len = ByteLen::new(source.len());
     if let Some(limit) = options.len_max.filter(|limit| len > *limit) {
         let what = "the length of a sealed image's content, in bytes";
@@ -62,49 +167,68 @@ pub fn seal_image(
              Segment",
         ));
     }
-    let permissions = match params.protection() {
-        Protection::Authenticated => 0o600,
-        _ => 0o666,
-    };
-    let file = WholeFile::create(target, permissions, options.overwrite)
-        .map_err(|error| io_failed("create the sealed image", target, error))?;
-    let name = target.display().to_string();
-    let job = Job { source, threads: options.threads_for(sealer.layout()), name: &name };
-    let total = if sealer.needs_digest_first() { len.saturating_add(len) } else { len };
-    let watch = options.watch(total);
+    Ok(sealer)
+}
 
-    let made = job.run(sealer, &file, options.expected_digest, &watch, target)?;
-    let head = image::head(&made.record, &made.tags)?;
-    file.file()
-        .write_all_at(&head, 0)
-        .map_err(|error| io_failed("write the sealed image", target, error))?;
-    // Before the file has its name: a callback that panics must not leave one behind.
-    watch.finish();
-    file.publish().map_err(|error| io_failed("finish the sealed image", target, error))?;
+/// What must not be replaced.
+fn inputs(source: &dyn Source, options: &ImageOptions<'_>) -> io::Result<Inputs> {
+    let inputs = Inputs::default().with_paths(&options.inputs);
+    match source.as_file() {
+        Some(file) => inputs.with_file(file),
+        None => Ok(inputs),
+    }
+}
 
-    let fields = made.record.parse_unauthenticated()?;
-    let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());
-    Ok(ImageReport { record: made.record, fields, digest: made.digest, image_len })
+/// Watches over one or two passes over the source.
+fn watch<'a>(sealer: &Sealer, options: &mut ImageOptions<'a>) -> Watch<'a> {
+    let len = sealer.layout().plaintext_len();
+    options.watch(if sealer.needs_digest_first() { len.saturating_add(len) } else { len })
 }
 
 /// What both passes over the source need.
 struct Job<'a> {
     source: &'a dyn Source,
     threads: Threads,
+    expected: Option<ContentDigest>,
     /// What errors call the content.
     name: &'a str,
+    /// The image.
+    file: &'a File,
+    /// What errors call the image.
+    target: &'a Path,
 }
 
-impl Job<'_> {
-    fn run(
-        &self,
-        mut sealer: Sealer,
-        file: &WholeFile,
-        expected: Option<vram_seal::ContentDigest>,
-        watch: &Watch<'_>,
-        target: &Path,
-    ) -> Result<Sealed, VramError> {
-        let mismatch = |expected: vram_seal::ContentDigest, found| VramError::DigestMismatch {
+impl<'a> Job<'a> {
+    fn new(
+        source: &'a dyn Source,
+        sealer: &Sealer,
+        options: &ImageOptions<'_>,
+        name: &'a str,
+        file: &'a File,
+        target: &'a Path,
+    ) -> Self {
+        let threads = options.threads_for(sealer.layout());
+        Self { source, threads, expected: options.expected_digest, name, file, target }
+    }
+
+    /// Writes all of the image.
+    fn image(&self, sealer: Sealer, watch: &Watch<'_>) -> Result<ImageReport, VramError> {
+        let made = self.run(sealer, watch)?;
+        let head = image::head(&made.record, &made.tags)?;
+        self.write(&head, 0)?;
+        let fields = made.record.parse_unauthenticated()?;
+        let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());
+        Ok(ImageReport { record: made.record, fields, digest: made.digest, image_len })
+    }
+
+    fn write(&self, bytes: &[u8], at: u64) -> Result<(), VramError> {
+        let failed = |error| io_failed("write the sealed image", self.target, error);
+        self.file.write_all_at(bytes, at).map_err(failed)
+    }
+
+    fn run(&self, mut sealer: Sealer, watch: &Watch<'_>) -> Result<Sealed, VramError> {
+        let expected = self.expected;
+        let mismatch = |expected: ContentDigest, found| VramError::DigestMismatch {
             model_id: Arc::from(self.name),
             expected: Box::new(expected),
             found: Box::new(found),
@@ -142,9 +266,7 @@ impl Job<'_> {
                 other => other.into(),
             })?;
             let start = layout.range(segment).map_or(0, |range| range.start().get());
-            file.file()
-                .write_all_at(bytes, data_offset.saturating_add(start))
-                .map_err(|error| io_failed("write the sealed image", target, error))?;
+            self.write(bytes, data_offset.saturating_add(start))?;
             collector.put(segment, done)?;
             watch.advance(ByteLen::from_usize(len));
             Ok(())

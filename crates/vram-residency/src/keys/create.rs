@@ -7,7 +7,7 @@ use vram_seal::SealKey;
 
 use super::KeySourceError;
 use super::file::io_error;
-use crate::whole_file::{Overwrite, WholeFile};
+use crate::whole_file::{Inputs, Overwrite, WholeFile};
 
 /// Writes a key as 64 hexadecimal digits and a newline into a new file of mode 0600.
 ///
@@ -32,7 +32,8 @@ use crate::whole_file::{Overwrite, WholeFile};
 /// ```
 pub fn create_key_file(path: &Path, key: &SealKey) -> Result<(), KeySourceError> {
     let failed = |error| io_error(&path.display().to_string(), error);
-    let file = WholeFile::create(path, 0o600, Overwrite::Refuse).map_err(failed)?;
+    let file = WholeFile::create(path, 0o600, Overwrite::Refuse, Inputs::default());
+    let file = file.map_err(failed)?;
     let digits = key.expose_hex();
     let mut target = file.file();
     target.write_all(digits.as_bytes()).map_err(failed)?;

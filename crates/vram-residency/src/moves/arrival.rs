@@ -10,11 +10,11 @@ use vram_seal::{Opener, SealError, SealRecord};
 use crate::error::VramError;
 use crate::shard::seal::KeyUse;
 use crate::sync::{Mutex, lock};
-use crate::transfer::hashes::Hashes;
 use crate::transfer::read::zeroed;
 use crate::transfer::windows::{Window, Windows};
 use crate::vs::lanes::Worker;
 use crate::vs::space::{Space, locate};
+use vram_seal::Hashes;
 
 /// Record and table of an image, proven.
 pub(crate) struct Proven {

@@ -33,7 +33,7 @@ use crate::shard::view::View;
 use crate::transfer::convert::Convert;
 use crate::transfer::outward::Outward;
 use crate::transfer::read::zeroed;
-use crate::whole_file::WholeFile;
+use crate::whole_file::{Inputs, WholeFile};
 
 /// Sealed bytes that are handed to a writer at a time, where limits and segments allow.
 const CHUNK_LEN: u64 = 8 << 20;
@@ -180,7 +180,8 @@ pub(crate) fn export_to(
     // A bad handle costs no file.
     core.resolve(shard)?;
     let permissions = if options.plaintext { 0o600 } else { 0o666 };
-    let file = WholeFile::create(target, permissions, options.overwrite)
+    let inputs = Inputs::default().with_paths(&options.inputs);
+    let file = WholeFile::create(target, permissions, options.overwrite, inputs)
         .map_err(failed("create the sealed image"))?;
     let exported_to = export(core, shard, &mut file.file(), options);
     let (report, gpu) = exported_to.map_err(|error| match error {

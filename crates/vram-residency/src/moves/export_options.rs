@@ -1,6 +1,7 @@
 //! How an image is exported.
 
 use core::fmt;
+use std::path::PathBuf;
 
 use crate::cancel::CancelToken;
 use crate::progress::{Progress, ProgressFn};
@@ -19,6 +20,7 @@ use crate::whole_file::Overwrite;
 pub struct ExportOptions<'a> {
     pub(crate) plaintext: bool,
     pub(crate) overwrite: Overwrite,
+    pub(crate) inputs: Vec<PathBuf>,
     pub(crate) progress: Option<Box<ProgressFn<'a>>>,
     pub(crate) cancel: Option<CancelToken>,
 }
@@ -45,6 +47,14 @@ impl<'a> ExportOptions<'a> {
         self
     }
 
+    /// Names a file that must not be replaced, such as a key file: a target that turns out to be
+    /// that file is refused.
+    #[must_use]
+    pub fn input(mut self, path: impl Into<PathBuf>) -> Self {
+        self.inputs.push(path.into());
+        self
+    }
+
     /// Sets who is told how far the call has come. If it panics, the call ends with that panic, and
     /// no file is left behind.
     #[must_use]
@@ -66,6 +76,7 @@ impl fmt::Debug for ExportOptions<'_> {
         f.debug_struct("ExportOptions")
             .field("plaintext", &self.plaintext)
             .field("overwrite", &self.overwrite)
+            .field("inputs", &self.inputs)
             .field("progress", &self.progress.is_some())
             .field("cancel", &self.cancel)
             .finish()

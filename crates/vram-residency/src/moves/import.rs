@@ -33,11 +33,11 @@ use crate::shard::host::Exported;
 use crate::shard::seal::{Seal, SealedAs};
 use crate::sync::{Mutex, read};
 use crate::transfer::check::ReadBack;
-use crate::transfer::hashes::Hashes;
 use crate::transfer::read::zeroed;
 use crate::vs::gpu::Gpu;
 use crate::vs::lanes::Lanes;
 use crate::vs::space::Space;
+use vram_seal::Hashes;
 
 fn open_image(path: &Path) -> Result<File, VramError> {
     regular_file::open_regular(path).map_err(|error| VramError::Io {

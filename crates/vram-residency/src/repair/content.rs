@@ -11,10 +11,10 @@ use crate::error::VramError;
 use crate::feed::Feed;
 use crate::repair::Repair;
 use crate::sync::{Mutex, lock};
-use crate::transfer::hashes::Hashes;
 use crate::transfer::read::zeroed;
 use crate::transfer::windows::{Window, Windows};
 use crate::vs::lanes::Lanes;
+use vram_seal::Hashes;
 
 /// A source that was read to its end.
 pub(crate) struct Content<'f> {

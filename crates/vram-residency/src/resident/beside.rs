@@ -15,9 +15,9 @@ use crate::shard::entry::Entry;
 use crate::shard::seal::Seal;
 use crate::shard::view::View;
 use crate::transfer::convert::{Convert, part};
-use crate::transfer::hashes::Hashes;
 use crate::vs::lanes::Lanes;
 use crate::vs::space::{Space, locate};
+use vram_seal::Hashes;
 
 /// Seals a shard anew into a second place, and gives up the first.
 pub(crate) fn seal_beside(

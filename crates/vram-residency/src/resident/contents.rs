@@ -11,8 +11,8 @@ use crate::shard::entry::Entry;
 use crate::shard::seal::Seal;
 use crate::shard::view::View;
 use crate::sync::{Mutex, lock, read};
-use crate::transfer::hashes::{Hashes, open_and_hash};
 use crate::transfer::walk::Selection;
+use vram_seal::{Hashes, open_and_hash};
 
 /// Opens every segment of a shard and hashes it, and compares the whole with the record.
 ///

@@ -5,6 +5,7 @@ use core::fmt;
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
 use vram_id::{ShardId, Timestamp};
+use vram_seal::SegmentSpan;
 
 use crate::error::VramError;
 use crate::parts::core::Core;
@@ -38,25 +39,6 @@ pub enum Verify {
     /// Every segment, and the digest of the whole plaintext: finds even a change by someone who
     /// holds the key.
     Full,
-}
-
-/// A segment that was found altered, and where it lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub struct SegmentSpan {
-    /// Index of the segment, from 0.
-    pub segment: u64,
-    /// First byte, from the start of the shard.
-    pub start: u64,
-    /// Bytes in the segment.
-    pub len: u64,
-}
-
-impl fmt::Display for SegmentSpan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "segment {} ({} bytes at {})", self.segment, self.len, self.start)
-    }
 }
 
 /// What a verification found. It proves the moment of the check.
@@ -153,10 +135,7 @@ pub(crate) fn verify_entry(
         let (shard, gpu) = (entry.id.clone(), view.gpu.index);
         core.events.emit(EventKind::Verified { shard, gpu, bytes: checked_bytes });
     }
-    let span = |segment| {
-        let range = layout.range(segment)?;
-        Some(SegmentSpan { segment, start: range.start().get(), len: range.len().get() })
-    };
+    let span = |segment| Some(SegmentSpan::new(segment, layout.range(segment)?));
     let altered = known.into_iter().filter_map(span).collect();
     let shard_id = entry.id.clone();
     Ok(Verdict { shard_id, sound, altered, checked_bytes, content_differs, at })

@@ -106,6 +106,10 @@ impl Source for FileSource {
         })
     }
 
+    fn as_file(&self) -> Option<&File> {
+        Some(&self.file)
+    }
+
     fn finish(&self) -> Result<(), SourceError> {
         let now = self.file.metadata().map_err(|error| SourceError::io(self.name(), error))?.len();
         let found = now.saturating_sub(self.start);
