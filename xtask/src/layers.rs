@@ -40,6 +40,12 @@ const ROOMS: &[Room] = &[
     Room { name: "cuda-sim", ours: &["cuda-shim", "cuda-sim-engine"], may_be_unsafe: true },
     // Never cuda-shim: its trampolines have the names that the shared object exports.
     Room { name: "cuda-sim-so", ours: &["cuda-sim-engine"], may_be_unsafe: true },
+    Room { name: "vram-testkit", ours: &[], may_be_unsafe: false },
+    Room {
+        name: "vram-test-rigs",
+        ours: &["vram-alloc", "vram-gpu", "vram-residency", "vram-testkit"],
+        may_be_unsafe: false,
+    },
     Room { name: "xtask", ours: &[], may_be_unsafe: false },
     Room {
         name: "vram-tests",
@@ -51,6 +57,7 @@ const ROOMS: &[Room] = &[
             "vram-gpu",
             "vram-model",
             "vram-residency",
+            "vram-test-rigs",
             "cuda-shim",
             "cuda-sim",
             "cuda-sim-so",

@@ -1,0 +1,4 @@
+//! The audit log of events.
+
+mod bytes;
+mod lines;

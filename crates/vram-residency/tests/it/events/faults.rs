@@ -1,0 +1,138 @@
+//! What goes wrong is told: altered bytes, bytes that were not given back, links that lie, panics.
+
+use core::panic::AssertUnwindSafe;
+use core::time::Duration;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use vram_residency::device::fault::{Action, Op, When};
+use vram_residency::{
+    ByteLen, Clock, EventKind, Protection, SealOptions, SealRequest, SliceSource, Timestamp,
+    Verify, VramError,
+};
+
+use super::{SEGMENT, content, rig, rig_with};
+
+#[test]
+fn altered_bytes_are_told_each_time_and_the_quarantine_once() {
+    let rig = rig(&[64 * SEGMENT]);
+    let request = SealRequest::new("m", 0).protection(Protection::Authenticated);
+    let shard = rig.manager.seal(request, &content(5 * SEGMENT)).unwrap();
+    rig.told();
+    let flip = |byte: usize| {
+        let at = vram_residency::DeviceOffset::new(u64::try_from(byte).unwrap());
+        rig.devices[0].flip_bit_at(None, at, 0).unwrap();
+    };
+    // The one shard lies at the start of the region, or at its end.
+    let region = rig.devices[0].live()[0];
+    let start = vram_residency::DeviceOffset::START;
+    let held = rig.devices[0].inspect(Some(region.0), start, region.1).unwrap();
+    let wanted = content(5 * SEGMENT);
+    let base = held.windows(wanted.len()).position(|bytes| bytes == wanted).unwrap();
+
+    flip(base + SEGMENT);
+    rig.manager.unseal_model(&shard).unwrap_err();
+    flip(base + 3 * SEGMENT);
+    assert!(!rig.manager.verify(&shard, Verify::Segments).unwrap().sound);
+    rig.manager.unseal_model(&shard).unwrap_err();
+
+    let told: Vec<_> = rig.told().into_iter().map(|event| event.kind).collect();
+    let id = &shard.shard_id;
+    let altered = |segments: &[u64]| EventKind::Altered {
+        shard: id.clone(),
+        gpu: 0,
+        segments: segments.to_vec(),
+    };
+    let refused = |code: &str| EventKind::Refused {
+        call: "unseal".into(),
+        shard: Some(id.clone()),
+        gpu: None,
+        code: code.into(),
+    };
+    let quarantined = EventKind::Quarantined { shard: id.clone(), gpu: 0 };
+    let expected = [
+        altered(&[1]),
+        quarantined,
+        refused("shard-altered"),
+        altered(&[1, 3]),
+        refused("quarantined"),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_free_that_cannot_wipe_tells_of_the_bytes_and_that_the_shard_is_gone() {
+    let rig = rig(&[64 * SEGMENT]);
+    let shard = rig.manager.seal_model("m", 0, &content(SEGMENT)).unwrap();
+    rig.told();
+    rig.devices[0].add(Op::Fill, When::From(1), Action::Driver(1)).unwrap();
+    let error = rig.manager.free_shard(&shard).unwrap_err();
+    assert!(matches!(error, VramError::NotReturned { .. }), "{error}");
+    let told: Vec<_> = rig.told().into_iter().map(|event| event.kind).collect();
+    let bytes = ByteLen::from_usize(SEGMENT);
+    assert_eq!(told[0], EventKind::NotReturned { gpu: 0, bytes });
+    let (id, none) = (shard.shard_id.clone(), ByteLen::ZERO);
+    let freed = EventKind::Freed { shard: id.clone(), gpu: 0, bytes: none, wiped: false };
+    assert_eq!(told[1], freed);
+    let refused = EventKind::Refused {
+        call: "free".into(),
+        shard: Some(id),
+        gpu: None,
+        code: "not-returned".into(),
+    };
+    assert_eq!(told[2..], [refused]);
+}
+
+#[test]
+fn a_link_is_distrusted_once() {
+    let rig = rig(&[4 << 20, 4 << 20]);
+    rig.devices[1].add(Op::PeerCopy, When::From(1), Action::DropCopy).unwrap();
+    let _reports = rig.manager.probe_links();
+    let _again = rig.manager.probe_links();
+    let told: Vec<_> = rig.told().into_iter().map(|event| event.kind).collect();
+    assert_eq!(told, [EventKind::LinkDistrusted { from: 0, to: 1 }]);
+}
+
+#[test]
+fn a_lost_device_is_told_once_and_before_the_refusal() {
+    let rig = rig(&[64 * SEGMENT]);
+    let shard = rig.manager.seal_model("m", 0, &content(SEGMENT)).unwrap();
+    rig.devices[0].add(Op::Read, When::Nth(1), Action::Driver(700)).unwrap();
+    rig.manager.unseal_model(&shard).unwrap_err();
+    rig.manager.unseal_model(&shard).unwrap_err();
+    assert_eq!(rig.names(), ["sealed", "device_lost", "refused", "refused"]);
+}
+
+#[test]
+fn a_panic_that_passes_through_is_a_refusal() {
+    let rig = rig(&[64 * SEGMENT]);
+    let bytes = content(SEGMENT);
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        let options = SealOptions::new().progress(|_| panic!("the caller's own"));
+        rig.manager.seal_from(SealRequest::new("m", 0), SliceSource::new(&bytes), options)
+    }));
+    assert!(panicked.is_err());
+    let told: Vec<_> = rig.told().into_iter().map(|event| event.kind).collect();
+    let refused =
+        EventKind::Refused { call: "seal".into(), shard: None, gpu: Some(0), code: "panic".into() };
+    assert_eq!(told, [refused]);
+}
+
+#[test]
+fn a_clock_that_panics_does_not_keep_a_refusal_from_being_told() {
+    #[derive(Debug)]
+    struct Broken;
+    impl Clock for Broken {
+        fn now(&self) -> Timestamp {
+            panic!("no time")
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+    }
+    let rig = rig_with(&[SEGMENT], |builder| builder.clock(Arc::new(Broken)));
+    rig.manager.seal_model("m", 9, b"x").unwrap_err();
+    let [told] = rig.told().try_into().unwrap();
+    assert_eq!((told.kind.name(), told.at), ("refused", Timestamp::default()));
+}

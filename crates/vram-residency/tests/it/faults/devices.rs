@@ -1,0 +1,467 @@
+//! The faults of devices and of links between them, each with what must happen: two GPUs, each
+//! behind a fault device.
+
+use core::panic::AssertUnwindSafe;
+use core::time::Duration;
+use std::panic::catch_unwind;
+use std::sync::{Arc, Mutex, mpsc};
+
+use vram_alloc::DeviceOffset;
+use vram_residency::device::fault::{Action, FaultPlan, Hook, Op, When};
+use vram_residency::device::{FaultDevice, GpuError, HostDevice};
+use vram_residency::{
+    Budget, ByteLen, Class, GpuIndex, Limits, Protection, ReadBack, SealKey, SealRequest,
+    SealedShard, SegmentSize, Threads, Verify, VramError, VramManager,
+};
+
+const SEGMENT: usize = 4096;
+const TOTAL: usize = 16 * SEGMENT;
+const LEN: usize = 5 * SEGMENT + 9;
+
+/// Driver codes: uncorrectable ECC, illegal address, launch failure.
+const STICKY: [u32; 3] = [214, 700, 719];
+
+struct Rig {
+    manager: VramManager,
+    devices: Vec<Arc<FaultDevice>>,
+}
+
+fn rig_with(deferred: bool, threads: Threads) -> Rig {
+    let total = ByteLen::from_usize(TOTAL);
+    let devices: Vec<Arc<FaultDevice>> = HostDevice::several(&[total, total])
+        .unwrap()
+        .into_iter()
+        .map(|host| {
+            let plan = FaultPlan::new(7);
+            FaultDevice::new(host, if deferred { plan.deferred() } else { plan })
+        })
+        .collect();
+    let mut builder = VramManager::builder();
+    for device in &devices {
+        builder = builder.device(device.clone());
+    }
+    let manager = builder
+        .segment_size(SegmentSize::MIN)
+        .threads(threads)
+        .limits(Limits::default().staging_bytes(ByteLen::from_usize(8 * SEGMENT)))
+        .build()
+        .unwrap();
+    Rig { manager, devices }
+}
+
+fn rig() -> Rig {
+    rig_with(false, Threads::exactly(2))
+}
+
+fn content(len: usize) -> Vec<u8> {
+    (0..len).map(|at| u8::try_from((at * 31 + at / 255) % 251).unwrap()).collect()
+}
+
+impl Rig {
+    fn seal(&self, protection: Protection) -> SealedShard {
+        let request = SealRequest::new("model", 0).protection(protection);
+        self.manager.seal(request, &content(LEN)).unwrap()
+    }
+
+    fn used(&self, gpu: u32) -> usize {
+        self.manager.get_used_vram(gpu).unwrap()
+    }
+
+    /// All device bytes of a GPU's region.
+    fn region(&self, gpu: usize) -> Vec<u8> {
+        let device = &self.devices[gpu];
+        let (number, len) = device.live()[0];
+        device.inspect(Some(number), DeviceOffset::START, len).unwrap()
+    }
+
+    /// Where the one shard on a GPU lies: where its Authenticated plaintext is found.
+    fn position(&self, gpu: usize) -> u64 {
+        let region = self.region(gpu);
+        let wanted = content(LEN);
+        let at = region.windows(LEN).position(|bytes| bytes == wanted).unwrap();
+        u64::try_from(at).unwrap()
+    }
+}
+
+#[test]
+fn one_flipped_bit_in_device_memory_is_named_and_never_served() {
+    for at in [0, 1, SEGMENT - 1, SEGMENT, 3 * SEGMENT + 5, LEN - 1] {
+        let rig = rig();
+        let shard = rig.seal(Protection::Authenticated);
+        let position = rig.position(0) + u64::try_from(at).unwrap();
+        let segment = u64::try_from(at / SEGMENT).unwrap();
+        rig.devices[0].flip_bit_at(None, DeviceOffset::new(position), 3).unwrap();
+
+        // A read that does not touch it is served; the first that does is not, nor is any after.
+        let elsewhere = if at < SEGMENT { LEN - 10 } else { 10 };
+        assert_eq!(
+            rig.manager.read_shard_at_offset(&shard, elsewhere, 5).unwrap(),
+            &content(LEN)[elsewhere..elsewhere + 5]
+        );
+        match rig.manager.read_shard_at_offset(&shard, at, 1) {
+            Err(VramError::ShardAltered { segments, .. }) => assert_eq!(segments, [segment]),
+            other => panic!("{other:?}"),
+        }
+        for refused in [
+            rig.manager.unseal_model(&shard).map(|_| ()),
+            rig.manager.unseal_and_free(&shard).map(|_| ()),
+            rig.manager.read_shard_at_offset(&shard, elsewhere, 5).map(|_| ()),
+            rig.manager.migrate_shard(&shard, 1).map(|_| ()),
+            rig.manager.migrate_shard(&shard, 0).map(|_| ()),
+        ] {
+            match refused {
+                Err(VramError::Quarantined { segments, .. }) => assert_eq!(segments, [segment]),
+                other => panic!("{other:?}"),
+            }
+        }
+        let verdict = rig.manager.verify(&shard, Verify::Full).unwrap();
+        assert!(!verdict.sound);
+        assert_eq!(verdict.altered.len(), 1);
+        assert_eq!(verdict.altered[0].segment, segment);
+        assert!(!rig.manager.verify_shard_integrity(&shard).unwrap());
+        assert!(rig.manager.ensure_intact(&shard).unwrap_err().is_integrity());
+        assert_eq!(rig.manager.report().gpus[0].quarantined, 1);
+
+        // Putting the bit back does not lift the quarantine: freeing does.
+        rig.devices[0].flip_bit_at(None, DeviceOffset::new(position), 3).unwrap();
+        assert!(!rig.manager.verify_shard_integrity(&shard).unwrap());
+        rig.manager.free_shard(&shard).unwrap();
+        assert_eq!(rig.used(0), 0);
+    }
+}
+
+/// P18.
+#[test]
+fn freed_device_memory_no_longer_holds_the_bytes() {
+    for protection in [Protection::Encrypted, Protection::Authenticated] {
+        let rig = rig();
+        let before = rig.region(0);
+        let shard = rig.seal(protection);
+        let held: Vec<usize> = rig
+            .region(0)
+            .iter()
+            .zip(&before)
+            .enumerate()
+            .filter(|(_, (now, then))| now != then)
+            .map(|(at, _)| at)
+            .collect();
+        assert!(held.len() > LEN / 2, "the shard was never there");
+        rig.manager.free_shard(&shard).unwrap();
+        let after = rig.region(0);
+        assert!(held.iter().all(|at| after[*at] == 0));
+
+        // And a migration leaves nothing behind either.
+        let shard = rig.seal(protection);
+        rig.manager.migrate_shard(&shard, 1).unwrap();
+        let after = rig.region(0);
+        assert!(held.iter().all(|at| after[*at] == 0));
+    }
+}
+
+/// P16 until the reset, which `tests/loss/` is about.
+#[test]
+fn after_a_sticky_error_that_gpu_answers_device_lost_and_is_left_alone() {
+    for code in STICKY {
+        let rig = rig();
+        let here = rig.seal(Protection::Encrypted);
+        let there = rig.manager.seal_model("model", 1, &content(LEN)).unwrap();
+        rig.devices[0].add(Op::Read, When::Nth(2), Action::Driver(code)).unwrap();
+        let used = rig.used(0);
+
+        let lost = |result: Result<(), VramError>| match result {
+            Err(error @ VramError::DeviceLost { gpu: 0, .. }) => {
+                assert_eq!(error.class(), Class::Fatal);
+            }
+            other => panic!("{other:?}"),
+        };
+        lost(rig.manager.unseal_model(&here).map(|_| ()));
+        let calls = rig.devices[0].calls().len();
+        lost(rig.manager.unseal_model(&here).map(|_| ()));
+        lost(rig.manager.read_shard_at_offset(&here, 1, 1).map(|_| ()));
+        lost(rig.manager.verify_shard_integrity(&here).map(|_| ()));
+        lost(rig.manager.free_shard(&here).map(|_| ()));
+        lost(rig.manager.unseal_and_free(&here).map(|_| ()));
+        lost(rig.manager.migrate_shard(&here, 1).map(|_| ()));
+        lost(rig.manager.migrate_shard(&there, 0).map(|_| ()));
+        lost(rig.manager.seal_model("model", 0, b"more").map(|_| ()));
+        assert_eq!(rig.devices[0].calls().len(), calls, "the lost device was called");
+        assert_eq!(rig.devices[0].calls_after_loss(), 0);
+        assert_eq!(rig.used(0), used, "the ledger drifted");
+        assert!(rig.manager.report().gpus[0].lost.is_some());
+
+        // The other GPU knows nothing of it.
+        assert_eq!(rig.manager.unseal_and_free(&there).unwrap(), content(LEN));
+        assert_eq!(rig.used(1), 0);
+        drop(rig.manager);
+        let after: Vec<_> =
+            rig.devices[0].calls().into_iter().filter(|call| call.after_loss).collect();
+        // Letting go of the region is not a call: the device knows that it is lost.
+        assert!(after.iter().all(|call| call.op == Op::Drop), "{after:?}");
+    }
+}
+
+#[test]
+fn a_sticky_error_during_a_seal_leaves_nothing_counted_for_it() {
+    for (op, nth) in [(Op::QueueWrite, 2), (Op::QueueWrite, 1), (Op::Read, 1)] {
+        let rig = rig();
+        rig.devices[0].add(op, When::Nth(nth), Action::Driver(700)).unwrap();
+        let request = SealRequest::new("model", 0).read_back(ReadBack::Full);
+        let refused = rig.manager.seal(request, &content(LEN));
+        assert!(matches!(refused, Err(VramError::DeviceLost { gpu: 0, .. })), "{refused:?}");
+        assert_eq!(rig.used(0), 0);
+        assert!(rig.manager.shards().is_empty());
+        assert_eq!(rig.devices[0].calls_after_loss(), 0);
+    }
+}
+
+#[test]
+fn an_error_of_asynchronous_work_fails_the_operation_that_owns_it() {
+    for nth in 1..=2 {
+        for threads in [Threads::ONE, Threads::exactly(2)] {
+            let rig = rig_with(true, threads);
+            let error = GpuError::driver(GpuIndex::new(0), 1);
+            rig.devices[0].add(Op::QueueWrite, When::Nth(nth), Action::LateFail(error)).unwrap();
+            let refused = rig.manager.seal_model("model", 0, &content(LEN));
+            assert!(matches!(refused, Err(VramError::Device { gpu: 0, .. })), "{refused:?}");
+            assert_eq!(rig.used(0), 0);
+
+            // The very next one is not blamed for it.
+            let shard = rig.manager.seal_model("model", 0, &content(LEN)).unwrap();
+            assert_eq!(rig.manager.unseal_model(&shard).unwrap(), content(LEN));
+        }
+    }
+}
+
+/// A device that copies as late as it may: whoever forgets to wait sees old bytes.
+#[test]
+fn copies_that_happen_as_late_as_they_may_are_waited_for() {
+    let rig = rig_with(true, Threads::exactly(2));
+    for protection in [Protection::Encrypted, Protection::Authenticated] {
+        let request = SealRequest::new("model", 0).protection(protection).read_back(ReadBack::Full);
+        let shard = rig.manager.seal(request, &content(LEN)).unwrap();
+        let moved = rig.manager.migrate_shard(&shard, 1).unwrap();
+        assert_eq!(rig.manager.unseal_and_free(&moved).unwrap(), content(LEN));
+    }
+    assert_eq!((rig.used(0), rig.used(1)), (0, 0));
+}
+
+#[test]
+fn a_peer_link_that_lies_is_found_and_gone_around() {
+    for action in [
+        Action::DropCopy,
+        Action::ShortCopy { keep: 5000 },
+        Action::FlipBit { byte: 4100, bit: 0 },
+        Action::FlipAnyBit,
+    ] {
+        let rig = rig();
+        let shard = rig.seal(Protection::Encrypted);
+        rig.devices[1].add(Op::PeerCopy, When::From(1), action).unwrap();
+        let moved = rig.manager.migrate_shard(&shard, 1).unwrap();
+        assert_eq!((moved.gpu_index, &moved.shard_id), (1, &shard.shard_id));
+        assert_eq!(rig.devices[1].call_count(Op::PeerCopy), 1, "the link was not tried");
+        assert_eq!(rig.used(0), 0);
+        assert_eq!(rig.manager.unseal_model(&shard).unwrap(), content(LEN));
+    }
+}
+
+#[test]
+fn a_migration_whose_bytes_never_arrive_leaves_the_source_as_it_was() {
+    let rig = rig();
+    let shard = rig.seal(Protection::Encrypted);
+    rig.devices[1].add(Op::PeerCopy, When::From(1), Action::DropCopy).unwrap();
+    rig.devices[1].add(Op::QueueWrite, When::From(1), Action::DropCopy).unwrap();
+    let refused = rig.manager.migrate_shard(&shard, 1);
+    match refused {
+        Err(VramError::WriteNotKept { gpu: 1, segments }) => assert_eq!(segments.len(), 6),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(rig.used(1), 0);
+    assert!(rig.manager.verify_shard_integrity(&shard).unwrap());
+    rig.devices[1].clear();
+    assert_eq!(rig.manager.migrate_shard(&shard, 1).unwrap().gpu_index, 1);
+}
+
+#[test]
+fn a_migration_of_an_altered_shard_says_so_and_moves_nothing() {
+    let rig = rig();
+    let shard = rig.seal(Protection::Authenticated);
+    let position = rig.position(0) + 2 * 4096;
+    rig.devices[0].flip_bit_at(None, DeviceOffset::new(position), 0).unwrap();
+    match rig.manager.migrate_shard(&shard, 1) {
+        Err(VramError::ShardAltered { segments, .. }) => assert_eq!(segments, [2]),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!((rig.used(0), rig.used(1)), (LEN.next_multiple_of(256), 0));
+    let again = rig.manager.migrate_shard(&shard, 1);
+    assert!(matches!(again, Err(VramError::Quarantined { .. })), "{again:?}");
+    let start = &content(LEN)[..64];
+    assert!(rig.region(1).windows(64).all(|bytes| bytes != start), "left behind");
+}
+
+#[test]
+fn a_migration_with_a_fault_at_any_call_ends_on_one_gpu_and_loses_nothing() {
+    let mut met = 0;
+    for (gpu, op) in [
+        (1, Op::PeerCopy),
+        (1, Op::QueueWrite),
+        (1, Op::Read),
+        (1, Op::Fill),
+        (0, Op::Read),
+        (0, Op::Fill),
+        (0, Op::Staging),
+        (1, Op::Staging),
+    ] {
+        let error = GpuError::driver(GpuIndex::new(u32::try_from(gpu).unwrap()), 1);
+        let mut actions = vec![Action::Fail(error), Action::Panic];
+        if op.moves_bytes() && op != Op::Fill {
+            actions.extend([Action::DropCopy, Action::FailAfterwards(error)]);
+        }
+        for action in actions {
+            for staged in [false, true] {
+                for nth in 1..20 {
+                    let rig = rig_with(false, Threads::ONE);
+                    let shard = rig.seal(Protection::Encrypted);
+                    if staged {
+                        rig.devices[1].add(Op::PeerCopy, When::From(1), Action::DropCopy).unwrap();
+                    }
+                    rig.devices[gpu].clear_log();
+                    rig.devices[gpu].add(op, When::Nth(nth), action.clone()).unwrap();
+                    let outcome =
+                        catch_unwind(AssertUnwindSafe(|| rig.manager.migrate_shard(&shard, 1)));
+                    rig.devices.iter().for_each(|device| device.clear());
+                    let fired = rig.devices[gpu]
+                        .calls()
+                        .iter()
+                        .any(|call| call.op == op && call.injected.is_some());
+                    if !fired {
+                        break;
+                    }
+                    met += 1;
+                    let what = format!("{action:?} at {op:?} number {nth} of gpu {gpu}");
+                    let handle = rig.manager.shard(&shard.shard_id).unwrap();
+                    if matches!(&outcome, Ok(Ok(_))) {
+                        assert_eq!(handle.gpu_index, 1, "{what}");
+                    } else {
+                        assert_eq!(handle.gpu_index, 0, "{what}");
+                    }
+                    match rig.manager.unseal_model(&shard) {
+                        Ok(bytes) => assert!(bytes == content(LEN), "{what}"),
+                        Err(VramError::Quarantined { .. }) => {
+                            let altered =
+                                matches!(outcome, Ok(Err(VramError::ShardAltered { .. })));
+                            assert!(altered && gpu == 0, "{what}");
+                        }
+                        Err(error) => panic!("{what}: {error}"),
+                    }
+                    rig.manager.free_shard(&shard).unwrap();
+                    for gpu in 0..2 {
+                        let capacity = rig.manager.capacity(gpu).unwrap();
+                        assert_eq!(capacity.used, capacity.unreturned, "{what}");
+                        assert_eq!(capacity.reserved, ByteLen::ZERO, "{what}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(met > 60, "only {met} faults were met");
+}
+
+/// The gate decides: the read that was there first ends well, the free waits for it.
+#[test]
+fn a_free_waits_for_the_read_that_is_under_way() {
+    let rig = rig_with(false, Threads::ONE);
+    let shard = rig.seal(Protection::Encrypted);
+    let (reading, reads) = mpsc::channel();
+    let (go_on, may_go_on) = mpsc::channel();
+    let may_go_on = Mutex::new(may_go_on);
+    let hook = Hook::new(move || {
+        reading.send(()).unwrap();
+        may_go_on.lock().unwrap().recv().unwrap();
+    });
+    rig.devices[0].add(Op::Read, When::Nth(2), Action::Run(hook)).unwrap();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| rig.manager.unseal_model(&shard));
+        reads.recv().unwrap();
+        let freer = scope.spawn(|| rig.manager.free_shard(&shard));
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(!freer.is_finished(), "freed under a reader");
+        // Others who come now wait for the free, and then find nothing.
+        let late = scope.spawn(|| rig.manager.unseal_model(&shard));
+        go_on.send(()).unwrap();
+        assert_eq!(reader.join().unwrap().unwrap(), content(LEN));
+        freer.join().unwrap().unwrap();
+        let late = late.join().unwrap();
+        assert!(
+            matches!(&late, Err(VramError::ShardFreed { .. }))
+                || late.is_ok_and(|b| b == content(LEN))
+        );
+    });
+    assert_eq!(rig.used(0), 0);
+}
+
+#[test]
+fn the_driver_saying_no_though_the_device_has_room_is_a_typed_error() {
+    let total = ByteLen::from_usize(TOTAL);
+    let host = HostDevice::new(GpuIndex::new(0), total).unwrap();
+    let device = FaultDevice::new(Arc::new(host), FaultPlan::new(1));
+    device.add(Op::Allocate, When::Nth(1), Action::OutOfMemory).unwrap();
+    let build = || VramManager::builder().device(device.clone()).build();
+    let refused = build().unwrap_err();
+    assert!(refused.is_capacity() && refused.class() == Class::Retry, "{refused:?}");
+    assert_eq!(build().unwrap().capacity(0).unwrap().total, total);
+    assert!(device.live().is_empty(), "the region outlived its manager");
+}
+
+#[test]
+fn another_process_on_the_device_leaves_less_to_take() {
+    let total = ByteLen::from_usize(TOTAL);
+    let host = Arc::new(HostDevice::new(GpuIndex::new(0), total).unwrap());
+    host.set_foreign(ByteLen::from_usize(3 * SEGMENT));
+    let build = |budget: Option<Budget>| {
+        let builder = VramManager::builder().device(host.clone());
+        match budget {
+            Some(budget) => builder.budget(0, budget).build(),
+            None => builder.build(),
+        }
+    };
+    let left = ByteLen::from_usize(13 * SEGMENT);
+    assert_eq!(build(None).unwrap().capacity(0).unwrap().total, left);
+    let half = build(Some(Budget::FractionOfFree(0.5))).unwrap().capacity(0).unwrap().total;
+    assert_eq!(half.get(), left.get() / 2);
+    assert!(build(Some(Budget::Bytes(total))).unwrap_err().is_capacity());
+}
+
+#[test]
+fn a_host_without_memory_is_told_before_the_device_is_touched() {
+    let rig = rig();
+    let wanted = ByteLen::MIB;
+    rig.devices[0]
+        .add(Op::Staging, When::From(1), Action::Fail(GpuError::HostMemory { wanted }))
+        .unwrap();
+    let refused = rig.manager.seal_model("model", 0, &content(LEN));
+    assert!(matches!(refused, Err(VramError::HostMemory { .. })), "{refused:?}");
+    assert_eq!(rig.devices[0].call_count(Op::QueueWrite), 0);
+    assert_eq!(rig.used(0), 0);
+}
+
+/// P11: a manager with another key knows nothing of the first one's shards.
+#[test]
+fn two_managers_with_different_keys_do_not_know_each_others_handles() {
+    let manager = |byte| {
+        let key = SealKey::from_bytes([byte; 32]);
+        VramManager::builder().host_device(ByteLen::MIB).key(key).build().unwrap()
+    };
+    let (ours, theirs) = (manager(1), manager(2));
+    let shard = ours.seal_model("model", 0, b"weights").unwrap();
+    let twin = theirs.seal_model("model", 0, b"weights").unwrap();
+    assert_ne!(shard.sealed_data, twin.sealed_data);
+    for refused in [
+        theirs.unseal_model(&shard).map(|_| ()),
+        theirs.free_shard(&shard).map(|_| ()),
+        theirs.verify_shard_integrity(&shard).map(|_| ()),
+        theirs.migrate_shard(&shard, 0).map(|_| ()),
+    ] {
+        assert!(matches!(refused, Err(VramError::ForeignHandle { .. })), "{refused:?}");
+    }
+    assert_eq!(ours.unseal_model(&shard).unwrap(), b"weights");
+}

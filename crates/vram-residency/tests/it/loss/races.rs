@@ -1,0 +1,237 @@
+//! Losing and resetting while others are at work.
+
+use core::cell::RefCell;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Barrier, Once};
+use std::thread;
+
+use tracing::field::{Field, Visit};
+use vram_residency::device::fault::{Action, Op};
+use vram_residency::{Protection, ResetOptions, SealRequest, VramError};
+
+use super::rig::{ECC, LEN, MODES, Rig, content};
+
+/// Readers, sealers and movers hammer a GPU that is lost and reset over and over: every answer is
+/// right bytes or an error that says why, and in the end everything adds up.
+#[test]
+fn whatever_others_do_meanwhile_a_reset_settles_everything_once() {
+    for mode in MODES {
+        let rig = Rig::new(mode);
+        let manager = &rig.manager;
+        let over = AtomicBool::new(false);
+        let start = Barrier::new(4);
+        thread::scope(|scope| {
+            for worker in 0..3_u8 {
+                let (start, over, rig) = (&start, &over, &rig);
+                scope.spawn(move || {
+                    start.wait();
+                    while !over.load(Ordering::Acquire) {
+                        hammer(rig, worker);
+                    }
+                });
+            }
+            start.wait();
+            for round in 0..30_u8 {
+                // Straight at the device: somebody's next call will meet it, or nobody's.
+                let kind = if round % 2 == 0 { Op::Read } else { Op::QueueWrite };
+                rig.devices[0].next(kind, Action::Driver(ECC)).unwrap();
+                for _ in 0..50 {
+                    if manager.report().gpus[0].lost.is_some() {
+                        break;
+                    }
+                    thread::yield_now();
+                }
+                match manager.reset_gpu(0, ResetOptions::new().elsewhere().force()) {
+                    Ok(report) => drop(report),
+                    Err(VramError::InUse { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            over.store(true, Ordering::Release);
+        });
+        rig.devices[0].clear();
+        if manager.report().gpus[0].lost.is_some() {
+            drop(manager.reset_gpu(0, ResetOptions::new()).unwrap());
+        }
+        for shard in manager.shards() {
+            manager.free_shard(&shard).unwrap();
+        }
+        assert!(manager.park_capacity().used.is_zero());
+        // Of two calls at once, one may meet the error just before the other.
+        rig.devices[0].clear_log();
+        for gpu in [0, 1] {
+            rig.is_whole(gpu);
+        }
+    }
+}
+
+fn hammer(rig: &Rig, worker: u8) {
+    let manager = &rig.manager;
+    let request = SealRequest::new("model", u32::from(worker % 2));
+    let Ok(shard) = manager.seal(request, &content(LEN, worker)) else { return };
+    if worker == 0 {
+        drop(manager.back_up(&shard));
+    }
+    let moved = manager.migrate_shard(&shard, 0);
+    let id = moved.as_ref().unwrap_or(&shard).shard_id.clone();
+    for _ in 0..2 {
+        if let Some(now) = manager.shard(&id)
+            && let Ok(bytes) = manager.unseal_model(&now)
+        {
+            assert_eq!(bytes, content(LEN, worker));
+        }
+    }
+    if let Some(now) = manager.shard(&id) {
+        drop(manager.free_shard(&now));
+    }
+}
+
+#[test]
+fn of_several_resets_at_once_one_works_and_the_others_are_told() {
+    let rig = Rig::new(MODES[0]);
+    let shard = rig.seal(0, Protection::Encrypted, 1);
+    rig.manager.back_up(&shard).unwrap();
+    rig.lose(&shard);
+    let (start, restored) = (Barrier::new(4), AtomicU64::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                start.wait();
+                match rig.manager.reset_gpu(0, ResetOptions::new()) {
+                    Ok(report) => {
+                        let count = u64::try_from(report.restored.len()).unwrap();
+                        restored.fetch_add(count, Ordering::Relaxed);
+                    }
+                    Err(VramError::GpuInUse { gpu: 0, .. } | VramError::NotLost { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            });
+        }
+    });
+    assert_eq!(restored.into_inner(), 1);
+    assert_eq!(rig.manager.shards().len(), 1);
+}
+
+/// A backup is taken by whoever is quicker, whole: the shard is parked or the reset brings it back.
+#[test]
+fn a_shard_that_is_parked_while_its_gpu_is_reset_is_one_or_the_other() {
+    for round in 0..60_u32 {
+        let rig = Rig::new(MODES[usize::try_from(round).unwrap() % 2]);
+        let manager = &rig.manager;
+        let shards: Vec<_> = (0..24_u8)
+            .map(|seed| manager.seal_model("m", 0, &content(300, seed)).unwrap())
+            .collect();
+        for shard in &shards {
+            manager.back_up(shard).unwrap();
+        }
+        rig.lose(&shards[0]);
+        let start = Barrier::new(2);
+        let (parked, report) = thread::scope(|scope| {
+            let parker = scope.spawn(|| {
+                start.wait();
+                let parked = shards.iter().rev().filter_map(|shard| manager.park(shard).ok());
+                parked.collect::<Vec<_>>()
+            });
+            start.wait();
+            for _ in 0..round {
+                core::hint::spin_loop();
+            }
+            let report = manager.reset_gpu(0, ResetOptions::new()).unwrap();
+            (parker.join().unwrap(), report)
+        });
+        assert_eq!(parked.len() + report.restored.len(), shards.len(), "{report:?}");
+        assert!(report.lost.is_empty() && report.parked.is_empty(), "{report:?}");
+        for one in parked {
+            let woken = manager.wake(one, 1).unwrap();
+            assert!(manager.shard(&woken.shard_id).is_some());
+        }
+        let all = manager.shards();
+        assert_eq!(all.len(), shards.len());
+        for shard in &all {
+            let seed = shards.iter().position(|one| one.shard_id == shard.shard_id).unwrap();
+            let wanted = content(300, u8::try_from(seed).unwrap());
+            assert!(manager.unseal_and_free(shard).unwrap() == wanted);
+        }
+        rig.is_whole(0);
+        rig.is_whole(1);
+    }
+}
+
+thread_local! {
+    /// The shards of each loss that was told on this thread.
+    static TOLD: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Stands in for a log. One for the process: with one for each thread, whether a line is wanted at
+/// all would depend on who writes it first.
+struct Log;
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = Line::default();
+        event.record(&mut line);
+        if line.lost {
+            TOLD.with_borrow_mut(|told| told.push(line.shards));
+        }
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[derive(Default)]
+struct Line {
+    lost: bool,
+    shards: u64,
+}
+
+impl Visit for Line {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.lost = format!("{value:?}") == "device lost";
+        }
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "shards" {
+            self.shards = value;
+        }
+    }
+}
+
+#[test]
+fn a_loss_is_told_once_with_all_shards_whoever_meets_it() {
+    static LOG: Once = Once::new();
+    LOG.call_once(|| tracing::subscriber::set_global_default(Log).unwrap());
+    for by_others in [false, true] {
+        TOLD.take();
+        let rig = Rig::new(MODES[0]);
+        let shards: Vec<_> = (0..3).map(|seed| rig.seal(0, Protection::Encrypted, seed)).collect();
+        rig.seal(1, Protection::Encrypted, 9);
+        drop(rig.manager.park(&shards[2]).unwrap());
+        if by_others {
+            // A call of somebody else's on the same device meets the error.
+            rig.devices[0].next(Op::Memory, Action::Driver(ECC)).unwrap();
+            let device: &dyn vram_residency::Device = &*rig.devices[0];
+            assert!(device.memory().is_err());
+            assert!(rig.manager.report().gpus[0].lost.is_some());
+        } else {
+            rig.lose(&shards[0]);
+        }
+        for shard in &shards[..2] {
+            assert!(rig.manager.unseal_model(shard).is_err());
+        }
+        assert_eq!(TOLD.with_borrow(Vec::clone), [2]);
+        drop(rig.manager.reset_gpu(0, ResetOptions::new()).unwrap());
+        let shard = rig.seal(0, Protection::Encrypted, 1);
+        rig.lose(&shard);
+        assert_eq!(TOLD.with_borrow(Vec::clone), [2, 1], "each loss is told");
+    }
+}

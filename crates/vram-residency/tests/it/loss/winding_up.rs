@@ -1,0 +1,170 @@
+//! A reset of a GPU that works waits for what is under way there, and can still be refused: then
+//! nothing shows that it was asked for.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, Weak, mpsc};
+use std::thread;
+
+use vram_residency::device::fault::{Action, Hook, Op};
+use vram_residency::{
+    ByteLen, DeviceOffset, MemoryMode, Protection, ReaderSource, ResetOptions, SealOptions,
+    SealRequest, VramError,
+};
+
+use super::rig::{LEN, MODES, Rig, SEGMENT, TOTAL, content, is_lost};
+
+/// Starts a reset by force when called, and returns once the GPU takes no calls any more.
+struct Start {
+    rig: Weak<Rig>,
+    go: Mutex<Option<mpsc::Sender<()>>>,
+    over: Arc<AtomicBool>,
+}
+
+impl Start {
+    fn now(&self) {
+        let Some(go) = self.go.lock().unwrap().take() else { return };
+        go.send(()).unwrap();
+        let rig = self.rig.upgrade().unwrap();
+        while rig.manager.report().gpus[0].lost.is_none() && !self.over.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+    }
+}
+
+/// Runs `work` while a reader is in the way of any reset, until the one that `work` starts has given
+/// up waiting.
+fn while_a_reset_waits(rig: &Arc<Rig>, work: impl FnOnce(Arc<Start>)) {
+    let held = rig.manager.seal_model("held", 0, b"held").unwrap();
+    let (go, started) = mpsc::channel();
+    let (entered, inside) = mpsc::channel();
+    let (release, released) = mpsc::channel();
+    let over = Arc::new(AtomicBool::new(false));
+    let start = Start { rig: Arc::downgrade(rig), go: Some(go).into(), over: Arc::clone(&over) };
+    thread::scope(|scope| {
+        let sink = Blocked { entered, released };
+        scope.spawn(|| rig.manager.unseal_to(&held, sink).unwrap());
+        inside.recv().unwrap();
+        scope.spawn(move || {
+            started.recv().unwrap();
+            let options = ResetOptions::new().force().within(Duration::from_millis(200));
+            let refused = rig.manager.reset_gpu(0, options).unwrap_err();
+            assert!(matches!(refused, VramError::GpuInUse { gpu: 0, .. }), "{refused}");
+            over.store(true, Ordering::Release);
+            release.send(()).unwrap();
+        });
+        work(Arc::new(start));
+    });
+    assert!(rig.manager.report().gpus[0].lost.is_none());
+    rig.manager.free_shard(&held).unwrap();
+}
+
+struct Blocked {
+    entered: mpsc::Sender<()>,
+    released: mpsc::Receiver<()>,
+}
+
+impl Write for Blocked {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.entered.send(()).unwrap();
+        self.released.recv().unwrap();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+struct Starting<'a> {
+    data: &'a [u8],
+    start: Arc<Start>,
+}
+
+impl Read for Starting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.data.len() < LEN - 2 * SEGMENT {
+            self.start.now();
+        }
+        let len = buffer.len().min(SEGMENT);
+        self.data.read(&mut buffer[..len])
+    }
+}
+
+/// P18, P6: a call that ends because of a reset leaves no byte behind, though the reset is refused.
+#[test]
+fn what_a_call_leaves_while_a_reset_waits_is_wiped_and_given_back() {
+    for mode in MODES {
+        let rig = Arc::new(Rig::new(mode));
+        let data = content(LEN, 2);
+        while_a_reset_waits(&rig, |start| {
+            let reader = Starting { data: &data, start };
+            let source = ReaderSource::new(reader, u64::try_from(LEN).unwrap());
+            let request = SealRequest::new("model", 0).protection(Protection::Authenticated);
+            let sealed = rig.manager.seal_from(request, source, SealOptions::new());
+            // Unless the reset gave up before anybody looked.
+            assert!(is_lost(sealed) || rig.manager.report().gpus[0].lost.is_none());
+        });
+        for shard in rig.manager.shards() {
+            rig.manager.free_shard(&shard).unwrap();
+        }
+        rig.books_agree("a reset was refused");
+        for (number, len) in rig.devices[0].live() {
+            let held = rig.devices[0].inspect(Some(number), DeviceOffset::START, len).unwrap();
+            assert!(!held.windows(64).any(|part| data.windows(64).step_by(64).any(|d| d == part)));
+        }
+        rig.is_whole(0);
+    }
+}
+
+/// A shard that is being sealed anew in place is all of one seal, whatever a reset wanted.
+#[test]
+fn a_shard_that_is_rewritten_in_place_is_whole_though_a_reset_waits() {
+    let rig = Arc::new(Rig::new(MemoryMode::Region));
+    let len = TOTAL - 6 * SEGMENT;
+    let data = content(len, 4);
+    let shard = rig.manager.seal_model("large", 0, &data).unwrap();
+    while_a_reset_waits(&rig, |start| {
+        rig.devices[0].next(Op::Write, Action::Run(Hook::new(move || start.now()))).unwrap();
+        drop(rig.manager.open_resident(&shard));
+        assert!(rig.devices[0].call_count(Op::Write) > 1, "it was rewritten in place");
+    });
+    let shard = rig.manager.shard(&shard.shard_id).unwrap();
+    assert!(rig.manager.unseal_and_free(&shard).unwrap() == data);
+    rig.is_whole(0);
+    assert_eq!(rig.books(0).used, ByteLen::ZERO);
+}
+
+/// A reset wipes what lies on its own GPU. A shard that gets away from there meanwhile, by way of its
+/// backup, is left alone where it lies now.
+#[test]
+fn a_shard_that_leaves_while_its_gpu_is_wiped_keeps_its_bytes() {
+    for mode in MODES {
+        let rig = Arc::new(Rig::new(mode));
+        let mut shards: Vec<_> =
+            (0..2).map(|seed| rig.seal(1, Protection::Encrypted, seed)).collect();
+        shards.sort_unstable_by(|a, b| a.shard_id.cmp(&b.shard_id));
+        for shard in &shards {
+            let _held = rig.manager.back_up(shard).unwrap();
+        }
+        let (weak, last) = (Arc::downgrade(&rig), shards[1].clone());
+        let wakes = Hook::new(move || {
+            let rig = weak.upgrade().unwrap();
+            let parked = rig.manager.park(&last).unwrap();
+            let _shard = rig.manager.wake(parked, 0).unwrap();
+        });
+        // While the first of them is wiped.
+        rig.devices[1].next(Op::Fill, Action::Run(wakes)).unwrap();
+        let report = rig.manager.reset_gpu(1, ResetOptions::new().force()).unwrap();
+        assert_eq!(report.restored.len(), 1);
+        for shard in &shards {
+            let now = rig.manager.shard(&shard.shard_id).unwrap();
+            assert_eq!(now.gpu_index == 0, shard.shard_id == shards[1].shard_id);
+            let data = rig.manager.unseal_and_free(&now).unwrap();
+            assert!((0..2).any(|seed| data == content(LEN, seed)));
+        }
+        rig.is_whole(0);
+        rig.is_whole(1);
+    }
+}

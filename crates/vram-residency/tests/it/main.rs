@@ -1,0 +1,29 @@
+//! The tests of the facade that need no process of their own, as one program: it is linked once.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::float_cmp,
+    clippy::indexing_slicing,
+    clippy::large_stack_arrays,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and its inputs are its own"
+)]
+
+#[cfg(feature = "audit")]
+mod audit;
+mod close;
+mod events;
+mod faults;
+mod images;
+mod loss;
+mod moves;
+mod repair;
+mod reports;
+mod room;
+mod seal;
+mod shards;
+mod sweep;
+mod tickets;
+mod watch;

@@ -1,0 +1,92 @@
+//! What docs/operations.md names exists: metrics, events, error codes, calls.
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use vram_residency::{ByteLen, Event, ScrubOptions, ScrubRate, VramManager};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn text() -> String {
+    fs::read_to_string(root().join("docs/operations.md")).unwrap()
+}
+
+/// The sources of all crates as one text.
+fn sources() -> String {
+    let crates = fs::read_dir(root().join("crates")).unwrap();
+    let mut folders: Vec<_> = crates.map(|one| one.unwrap().path().join("src")).collect();
+    let mut all = String::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                all.push_str(&fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    all
+}
+
+/// The words of a text that `of` are made of.
+fn words(text: &str, of: fn(char) -> bool) -> BTreeSet<&str> {
+    text.split(|letter| !of(letter)).filter(|word| !word.is_empty()).collect()
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_metric_in_the_guide_is_one_that_a_scrape_answers() {
+    let manager = VramManager::builder()
+        .host_device(ByteLen::MIB)
+        .event_sink(|_event: &Event| {})
+        .build()
+        .unwrap();
+    let hour = ScrubRate::Within(Duration::from_hours(1));
+    let _scrubber = manager.start_scrubber(ScrubOptions::new(hour)).unwrap();
+    let scrape = manager.metrics().to_prometheus();
+    let text = text();
+    let named = words(&text, |letter| letter.is_ascii_lowercase() || letter == '_');
+    let named: Vec<_> = named.into_iter().filter(|word| word.starts_with("vram_")).collect();
+    assert!(named.len() > 15, "{named:?}");
+    for name in named {
+        assert!(scrape.contains(&format!("# TYPE {name} ")), "{name}");
+    }
+}
+
+#[test]
+fn every_call_event_and_code_in_the_guide_is_in_the_sources() {
+    let (text, sources) = (text(), sources());
+    let known = words(&sources, |letter| letter.is_ascii_alphanumeric() || "_-.".contains(letter));
+    let plain = words(&sources, |letter| letter.is_ascii_alphanumeric() || letter == '_');
+    let mut looked_up = 0;
+    for quote in quoted(&text) {
+        // `call(`, `.call(` and `Type::call(`: there is such a function.
+        let before = quote.split('(');
+        for part in before.clone().take(before.count().saturating_sub(1)) {
+            let name = part.rsplit(|letter: char| !letter.is_ascii_lowercase() && letter != '_');
+            let name = name.into_iter().next().unwrap();
+            assert!(sources.contains(&format!("fn {name}")), "{name} in {quote}");
+            looked_up += 1;
+        }
+        let word = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+        if quote.chars().all(word) && !quote.starts_with("vram_") {
+            let there = plain.contains(quote) || sources.contains(&format!("\"{quote}\""));
+            assert!(there || known.contains(quote), "{quote}");
+            looked_up += 1;
+        }
+        if let Some((of, name)) = quote.split_once("::").filter(|_| !quote.contains('(')) {
+            assert!(plain.contains(of) && sources.contains(&format!("fn {name}")), "{quote}");
+            looked_up += 1;
+        }
+    }
+    assert!(looked_up > 100, "{looked_up}");
+}

@@ -1,0 +1,142 @@
+//! Unrelated shards never wait for each other: one call is held up inside its device, for as long as
+//! it takes everybody else to do everything else.
+
+use core::time::Duration;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+
+use vram_residency::device::fault::{Action, FaultPlan, Hook, Op, When};
+use vram_residency::device::{FaultDevice, HostDevice};
+use vram_residency::{
+    ByteLen, SealRequest, SealedShard, SegmentSize, Threads, Verify, VramError, VramManager,
+};
+
+const LEN: usize = 3 * 4096 + 5;
+
+struct Rig {
+    manager: VramManager,
+    devices: Vec<Arc<FaultDevice>>,
+}
+
+fn rig(threads: Threads) -> Rig {
+    let hosts = HostDevice::several(&[ByteLen::MIB, ByteLen::MIB]).unwrap();
+    let devices: Vec<_> =
+        hosts.into_iter().map(|host| FaultDevice::new(host, FaultPlan::new(1))).collect();
+    let mut builder = VramManager::builder().segment_size(SegmentSize::MIN).threads(threads);
+    for device in &devices {
+        builder = builder.device(device.clone());
+    }
+    Rig { manager: builder.build().unwrap(), devices }
+}
+
+fn content(seed: u8) -> Vec<u8> {
+    (0..LEN).map(|at| u8::try_from(at % 251).unwrap() ^ seed).collect()
+}
+
+fn seal(manager: &VramManager, gpu: u32, seed: u8) -> SealedShard {
+    manager.seal_model("model", gpu, &content(seed)).unwrap()
+}
+
+/// Everything that a caller may want of shards on `gpu` and of the figures of both GPUs. The next
+/// calls of these kinds to a device are not held up: the rule picked the first alone.
+fn everything(manager: &VramManager, gpu: u32, resident: &SealedShard) -> Result<(), VramError> {
+    let fresh = manager.seal(SealRequest::new("fresh", gpu), &content(9))?;
+    assert_eq!(manager.unseal_model(&fresh)?, content(9));
+    assert_eq!(manager.read_shard_at_offset(resident, 4000, 200)?, &content(7)[4000..4200]);
+    assert!(manager.verify(resident, Verify::Full)?.sound);
+    let moved = manager.migrate_shard(&fresh, u32::from(gpu == 0))?;
+    let back = manager.migrate_shard(&moved, gpu)?;
+    let opened = manager.open_resident(&back)?;
+    let closed = manager.close_resident(&opened)?;
+    manager.free_shard(&closed)?;
+    for gpu in 0..2 {
+        let capacity = manager.capacity(gpu)?;
+        assert!(capacity.used <= capacity.total);
+    }
+    assert!(manager.shards().contains(resident));
+    assert_eq!(manager.report().gpus.len(), 2);
+    Ok(())
+}
+
+/// Minutes for what takes milliseconds: only a wait without end runs into it.
+const FOR_EVER: Duration = Duration::from_mins(2);
+
+/// Holds up the first `op` that `held` causes on a GPU until everything else was done, on the other
+/// GPU and on the same one.
+fn while_held_up(gpu: usize, op: Op, held: impl Fn(&VramManager, &SealedShard) + Sync) {
+    for threads in [Threads::ONE, Threads::exactly(3)] {
+        let rig = rig(threads);
+        let manager = &rig.manager;
+        let shard = seal(manager, 0, 3);
+        let neighbours = [seal(manager, 0, 7), seal(manager, 1, 7)];
+
+        let (inside, came) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel::<()>();
+        let may_go_on = Mutex::new(may_go_on);
+        let hook = Hook::new(move || {
+            inside.send(()).unwrap();
+            // Also goes on when the other end is dropped: by a test that fails.
+            let _told_or_left = may_go_on.lock().unwrap().recv();
+        });
+        rig.devices[gpu].add(op, When::Nth(1), Action::Run(hook)).unwrap();
+        thread::scope(|scope| {
+            let go_on = go_on;
+            let holding = scope.spawn(|| held(manager, &shard));
+            came.recv_timeout(FOR_EVER).unwrap();
+            let (done, all_done) = mpsc::channel();
+            let others = scope.spawn(move || {
+                for (gpu, neighbour) in (0..).zip(&neighbours) {
+                    everything(manager, gpu, neighbour).unwrap();
+                }
+                done.send(()).unwrap();
+            });
+            let outcome = all_done.recv_timeout(FOR_EVER);
+            assert!(!holding.is_finished(), "nothing was held up");
+            drop(go_on);
+            others.join().unwrap();
+            holding.join().unwrap();
+            assert_eq!(outcome, Ok(()), "the others waited for {op:?} of an unrelated shard");
+        });
+    }
+}
+
+#[test]
+fn a_seal_whose_copy_blocks_holds_up_nobody() {
+    while_held_up(0, Op::QueueWrite, |manager, _shard| {
+        let slow = seal(manager, 0, 5);
+        assert_eq!(manager.unseal_model(&slow).unwrap(), content(5));
+    });
+}
+
+#[test]
+fn a_read_whose_copy_blocks_holds_up_nobody() {
+    while_held_up(0, Op::Read, |manager, shard| {
+        assert_eq!(manager.unseal_model(shard).unwrap(), content(3));
+    });
+}
+
+#[test]
+fn a_free_whose_wipe_blocks_holds_up_nobody() {
+    while_held_up(0, Op::Fill, |manager, shard| {
+        assert!(manager.free_shard(shard).unwrap().wiped);
+    });
+}
+
+#[test]
+fn a_migration_whose_copy_blocks_holds_up_nobody() {
+    while_held_up(1, Op::PeerCopy, |manager, shard| {
+        let moved = manager.migrate_shard(shard, 1).unwrap();
+        assert_eq!(manager.unseal_model(&moved).unwrap(), content(3));
+    });
+}
+
+#[test]
+fn a_device_that_blocks_over_a_staging_buffer_holds_up_nobody() {
+    while_held_up(0, Op::Staging, |manager, _shard| {
+        // Larger than any buffer that is kept for the next caller.
+        let data = vec![1; 600_000];
+        let request = SealRequest::new("large", 0).segment(SegmentSize::from_log2(19).unwrap());
+        let large = manager.seal(request, &data).unwrap();
+        assert_eq!(manager.unseal_model(&large).unwrap(), data);
+    });
+}

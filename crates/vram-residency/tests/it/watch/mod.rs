@@ -1,0 +1,7 @@
+//! Watching: how old what is known about a shard is, and the scrubber that keeps it young.
+
+mod ages;
+mod hands;
+mod scrub;
+mod thread;
+mod vain;

@@ -1,0 +1,71 @@
+//! Clocks: one that tells what it was told, one that does something else whenever it is asked.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use std::sync::Arc;
+
+use vram_residency::{Clock, SystemClock, Timestamp};
+
+/// Wall and monotonic time that stand still until they are told.
+#[derive(Debug, Default)]
+pub struct TestClock {
+    wall_millis: AtomicU64,
+    monotonic_nanos: AtomicU64,
+}
+
+impl TestClock {
+    /// A clock at 0.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Moves both times on.
+    pub fn advance(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).expect("a test lasts no centuries");
+        self.monotonic_nanos.fetch_add(nanos, Ordering::SeqCst);
+        self.wall_millis.fetch_add(nanos / 1_000_000, Ordering::SeqCst);
+    }
+
+    /// Sets the wall time alone.
+    pub fn set_wall(&self, millis: u64) {
+        self.wall_millis.store(millis, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix_millis(self.wall_millis.load(Ordering::SeqCst))
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_nanos(self.monotonic_nanos.load(Ordering::SeqCst))
+    }
+}
+
+/// The system's clock, which calls back before it answers.
+pub struct CallingClock<N, M> {
+    /// Called when the wall time is asked for.
+    pub on_now: N,
+    /// Called when the monotonic time is asked for.
+    pub on_monotonic: M,
+}
+
+impl<N, M> fmt::Debug for CallingClock<N, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallingClock").finish_non_exhaustive()
+    }
+}
+
+impl<N: Fn() + Send + Sync, M: Fn() + Send + Sync> Clock for CallingClock<N, M> {
+    fn now(&self) -> Timestamp {
+        (self.on_now)();
+        SystemClock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        (self.on_monotonic)();
+        SystemClock.monotonic()
+    }
+}

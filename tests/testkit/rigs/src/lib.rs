@@ -1,0 +1,25 @@
+//! What suites of the facade share: managers over devices that fail on command, one fault at every
+//! call of an operation, and clocks, sources and sinks that do as they are told.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::unwrap_used,
+    reason = "test support: inputs are the suites' own, and a panic is a failed test"
+)]
+
+mod clock;
+mod devices;
+mod rig;
+mod stream;
+mod sweep;
+
+pub use clock::{CallingClock, TestClock};
+pub use devices::{devices, held_up};
+pub use rig::{Rig, SEGMENT};
+pub use stream::{ActingReader, ActingSource, ActingWriter};
+pub use sweep::{Fault, Faults, Outcome, Row};
+pub use vram_testkit::{Dice, content, for_a_while, setting, weights};

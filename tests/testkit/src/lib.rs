@@ -1,0 +1,90 @@
+//! What the suites of all crates repeat: bytes to seal, seeded numbers, how long a stress test goes
+//! on. It imports no crate of this workspace, so that any of them can use it in its tests.
+
+#![forbid(unsafe_code)]
+
+use core::str::FromStr;
+use core::time::Duration;
+use std::time::Instant;
+
+/// Bytes without a pattern, the same for the same seed.
+#[must_use]
+pub fn content(len: usize, seed: u64) -> Vec<u8> {
+    let mut dice = Dice::new(seed);
+    let mut data = vec![0; len];
+    for chunk in data.chunks_mut(8) {
+        for (byte, random) in chunk.iter_mut().zip(dice.roll().to_le_bytes()) {
+            *byte = random;
+        }
+    }
+    data
+}
+
+/// Bytes where any will do: the same ones each time.
+#[must_use]
+pub fn weights(len: usize) -> Vec<u8> {
+    content(len, 0)
+}
+
+/// A small generator (xorshift): the same numbers for the same seed.
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// The sequence of a seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        // The one state that the steps below never leave is zero.
+        let state = seed ^ 0x9e37_79b9_7f4a_7c15;
+        Self(if state == 0 { 1 } else { state })
+    }
+
+    /// The next number.
+    pub const fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// The next number, below a bound.
+    ///
+    /// # Panics
+    ///
+    /// If the bound is 0.
+    pub const fn below(&mut self, bound: u64) -> u64 {
+        // The low bits of xorshift are its weakest.
+        match (self.roll() >> 16).checked_rem(bound) {
+            Some(number) => number,
+            None => panic!("no number is below 0"),
+        }
+    }
+
+    /// The next number, as an index into so many things.
+    ///
+    /// # Panics
+    ///
+    /// If there are none.
+    pub fn index(&mut self, len: usize) -> usize {
+        let bound = u64::try_from(len).unwrap_or(u64::MAX);
+        usize::try_from(self.below(bound)).unwrap_or_default()
+    }
+}
+
+/// The value of an environment variable, if it is set and can be read.
+#[must_use]
+pub fn setting<T: FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// Runs `round` once, and again for as long as `VRAM_STRESS_SECONDS` says.
+pub fn for_a_while(mut round: impl FnMut()) {
+    let seconds = Duration::from_secs_f64(setting("VRAM_STRESS_SECONDS").unwrap_or(0.0));
+    let start = Instant::now();
+    loop {
+        round();
+        if start.elapsed() >= seconds {
+            return;
+        }
+    }
+}
