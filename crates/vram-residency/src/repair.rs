@@ -150,7 +150,7 @@ impl Repair<'_, '_> {
         if relocate {
             let mut space = make_room::place_for(self.core, self.entry, &self.view.gpu)?;
             space.written()?;
-            let target = space.view(Arc::clone(&self.view.seal));
+            let target = View::of(&space, Arc::clone(&self.view.seal));
             written = self.copy_to(&target, content, sealer, &altered)?;
             began = Moment::now(clock);
             let (segments, differs) = target.altered_content()?;

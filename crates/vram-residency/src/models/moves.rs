@@ -4,6 +4,7 @@
 //! them, verified, while each still lies where it was: whatever fails there is dropped, and nothing
 //! happened. The second lets all copies count, and cannot fail.
 
+use crate::shard::view::Arrived;
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -68,8 +69,8 @@ pub(crate) fn migrate_model(
             copies.push(copy);
         }
         let moved = entries.iter().zip(copies).map(|(entry, copy)| {
-            if let Some(space) = copy {
-                migrate::settle_in(core, entry, space);
+            if let Some(arrived) = copy {
+                migrate::settle_in(core, entry, arrived);
             }
             core.handle(entry)
         });
@@ -78,7 +79,11 @@ pub(crate) fn migrate_model(
 }
 
 /// Copies all shards of a parked model to GPUs, verified there. Nothing counts yet.
-fn wake_all(core: &Core, parked: &ParkedModel, gpus: GpuChoice) -> Result<Vec<Space>, VramError> {
+fn wake_all(
+    core: &Core,
+    parked: &ParkedModel,
+    gpus: GpuChoice,
+) -> Result<Vec<Arrived>, VramError> {
     let gpus = admit::choose(core, gpus)?;
     for piece in &parked.pieces {
         wake::check_own(core, &piece.parked)?;
@@ -87,7 +92,7 @@ fn wake_all(core: &Core, parked: &ParkedModel, gpus: GpuChoice) -> Result<Vec<Sp
     let priorities =
         parked.pieces.iter().map(|piece| piece.parked.copy.entry.standing.claim.priority);
     let room = RoomMaking::none(priorities.min().unwrap_or(0));
-    let mut spaces = make_room::with_room(core, &gpus, Goal::Pieces(&lens), room, || {
+    let spaces = make_room::with_room(core, &gpus, Goal::Pieces(&lens), room, || {
         let place = |len: &ByteLen| {
             let mut refusal = None;
             let space = gpus.iter().find_map(|gpu| {
@@ -98,10 +103,8 @@ fn wake_all(core: &Core, parked: &ParkedModel, gpus: GpuChoice) -> Result<Vec<Sp
         };
         lens.iter().map(place).collect::<Result<Vec<_>, _>>()
     })?;
-    for (piece, space) in parked.pieces.iter().zip(&mut spaces) {
-        wake::copy_into(core, &piece.parked, space)?;
-    }
-    Ok(spaces)
+    let pieces = parked.pieces.iter().zip(spaces);
+    pieces.map(|(piece, space)| wake::copy_into(core, &piece.parked, space)).collect()
 }
 
 /// The model with a fresh handle of each of its shards.

@@ -189,8 +189,8 @@ impl Run<'_> {
         let Some(space) = self.gpu.place_at(to, entry.plaintext_len)? else {
             return Ok(Moved::Outdated);
         };
-        let space = migrate::copy_to(self.core, entry, &old, space)?;
-        migrate::settle_in(self.core, entry, space);
+        let arrived = migrate::copy_to(self.core, entry, &old, space)?;
+        migrate::settle_in(self.core, entry, arrived);
         Ok(Moved::There)
     }
 

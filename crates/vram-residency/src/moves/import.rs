@@ -10,6 +10,7 @@
 //!   7 into the registry
 //! ```
 
+use crate::shard::view::View;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -61,11 +62,11 @@ fn in_file(path: &Path, error: VramError) -> VramError {
 }
 
 /// An image that lies in device memory, verified there. Dropping it gives everything back.
-struct Landed {
-    seal: Arc<Seal>,
-    space: Space,
+pub(crate) struct Landed {
+    pub(crate) seal: Arc<Seal>,
+    pub(crate) space: Space,
     /// When reading back all of it began, if all of it was.
-    verified: Option<Moment>,
+    pub(crate) verified: Option<Moment>,
 }
 
 pub(crate) fn import(
@@ -127,7 +128,7 @@ fn land(
     let digest = proven.opener.check_digest(&hashes)?;
     let Proven { record, opener, key_use, .. } = proven;
     let seal = Arc::new(Seal { record, opener, params, digest, key_use });
-    let view = space.view(seal);
+    let view = View::of(&space, seal);
     let began = Moment::now(&*core.clock);
     let read_back = wanted.read_back.unwrap_or(ReadBack::Full);
     let verified = view.read_back(read_back)?.then_some(began);
@@ -147,7 +148,7 @@ pub(crate) fn bring_back(
     lost: &Seal,
     target: &Arc<Gpu>,
     place: impl FnOnce() -> Result<Space, VramError>,
-) -> Result<Option<(Arc<Seal>, Space)>, VramError> {
+) -> Result<Option<Landed>, VramError> {
     target.ready()?;
     let path = &exported.path;
     let mut file = open_image(path)?;
@@ -158,13 +159,10 @@ pub(crate) fn bring_back(
             return Ok(None);
         }
         let watch = Watch::new(proven.opener.fields().plaintext_len(), None, None);
-        let mut landed = land(core, &request.request, proven, &mut file, place()?, &watch)?;
-        if let Some(began) = landed.verified {
-            landed.space.verified(began);
-        }
+        let landed = land(core, &request.request, proven, &mut file, place()?, &watch)?;
         // The content of an Authenticated shard was sealed anew for the image.
         let same = landed.seal.digest == lost.digest;
-        Ok(same.then_some((landed.seal, landed.space)))
+        Ok(same.then_some(landed))
     };
     back().map_err(|error| in_file(path, error))
 }

@@ -1,5 +1,6 @@
 //! Moving a shard to another GPU: verified at the target before the source is freed.
 
+use crate::shard::view::Arrived;
 use std::sync::Arc;
 
 use vram_events::EventKind;
@@ -46,8 +47,8 @@ fn move_entry(
     target: &Arc<crate::vs::gpu::Gpu>,
 ) -> Result<(), VramError> {
     source.gpu.ready()?;
-    let space = copy_to(core, entry, source, make_room::place_for(core, entry, target)?)?;
-    settle_in(core, entry, space);
+    let arrived = copy_to(core, entry, source, make_room::place_for(core, entry, target)?)?;
+    settle_in(core, entry, arrived);
     tracing::info!(shard = %entry.id, from = source.gpu.index, to = target.index, "migrated");
     Ok(())
 }
@@ -58,21 +59,21 @@ pub(crate) fn copy_to(
     entry: &Entry,
     source: &View,
     mut space: Space,
-) -> Result<Space, VramError> {
+) -> Result<Arrived, VramError> {
     source.gpu.ready()?;
     space.written()?;
-    let moved = space.view(Arc::clone(&source.seal));
+    let moved = View::of(&space, Arc::clone(&source.seal));
     let began = Moment::now(&*core.clock);
     copy_verified(core, entry, source, &moved)?;
-    space.verified(began);
-    Ok(space)
+    Ok(Arrived { space, verified: Some(began) })
 }
 
 /// Lets a shard lie where a verified copy of it is, and gives its old place back.
-pub(crate) fn settle_in(core: &Core, entry: &Entry, mut space: Space) {
+pub(crate) fn settle_in(core: &Core, entry: &Entry, arrived: Arrived) {
+    let Arrived { mut space, verified } = arrived;
     space.commit();
     let to = space.gpu().index;
-    let (now, verified) = (Moment::now(&*core.clock), space.verified_at());
+    let now = Moment::now(&*core.clock);
     let mut state = entry.state();
     space.rest();
     let old = state.space.replace(space);

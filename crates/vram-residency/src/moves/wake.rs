@@ -12,6 +12,7 @@
 //! The shard keeps its id, its seal and its record: what it is woken as is compared with the very
 //! record that it was parked under, so no altered byte comes back as a valid one.
 
+use crate::shard::view::{Arrived, View};
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -31,12 +32,11 @@ use crate::shard::parked::ParkedShard;
 use crate::vs::space::Space;
 
 /// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
-pub(crate) fn copy_back(core: &Core, parked: &ParkedShard, gpu: u32) -> Result<Space, VramError> {
+pub(crate) fn copy_back(core: &Core, parked: &ParkedShard, gpu: u32) -> Result<Arrived, VramError> {
     core.check_open()?;
     check_own(core, parked)?;
-    let mut space = make_room::place_for(core, &parked.copy.entry, core.gpu(gpu)?)?;
-    copy_into(core, parked, &mut space)?;
-    Ok(space)
+    let space = make_room::place_for(core, &parked.copy.entry, core.gpu(gpu)?)?;
+    copy_into(core, parked, space)
 }
 
 /// # Errors
@@ -54,14 +54,13 @@ pub(crate) fn check_own(core: &Core, parked: &ParkedShard) -> Result<(), VramErr
 pub(crate) fn copy_into(
     core: &Core,
     parked: &ParkedShard,
-    space: &mut Space,
-) -> Result<(), VramError> {
+    mut space: Space,
+) -> Result<Arrived, VramError> {
     space.written()?;
-    let view = space.view(Arc::clone(&parked.copy.resident));
+    let view = View::of(&space, Arc::clone(&parked.copy.resident));
     let began = Moment::now(&*core.clock);
     parked.copy.copy_in(&view)?;
-    space.verified(began);
-    Ok(())
+    Ok(Arrived { space, verified: Some(began) })
 }
 
 /// Lets a parked shard be resident where a verified copy of it lies. The host copy goes, or
@@ -69,10 +68,11 @@ pub(crate) fn copy_into(
 pub(crate) fn return_to(
     core: &Core,
     parked: ParkedShard,
-    mut space: Space,
+    arrived: Arrived,
     keep_copy: bool,
 ) -> SealedShard {
-    let (now, verified) = (Moment::now(&*core.clock), space.verified_at());
+    let now = Moment::now(&*core.clock);
+    let Arrived { mut space, verified } = arrived;
     let ParkedShard { copy, listed } = parked;
     // Before anybody can find it awake, and park it again.
     listed.woken();

@@ -1,5 +1,6 @@
 //! Bringing a lost shard back from a copy of it.
 
+use crate::moves::import::Landed;
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -194,9 +195,9 @@ fn import_again(
             })
         });
         let failure = match brought {
-            Ok(Some((seal, space))) => {
+            Ok(Some(landed)) => {
                 let settled =
-                    caught(core, target, || settle_image(core, &entry, seal, space, &remains.seal));
+                    caught(core, target, || settle_image(core, &entry, landed, &remains.seal));
                 match settled {
                     Ok(()) => {
                         let mut state = entry.state();
@@ -225,12 +226,12 @@ fn import_again(
 fn settle_image(
     core: &Core,
     entry: &Arc<Entry>,
-    seal: Arc<Seal>,
-    mut space: Space,
+    landed: Landed,
     lost: &Arc<Seal>,
 ) -> Result<(), VramError> {
+    let Landed { seal, mut space, verified } = landed;
     space.commit();
-    let (now, verified) = (Moment::now(&*core.clock), space.verified_at());
+    let now = Moment::now(&*core.clock);
     let same = seal.record == lost.record;
     let mut state = entry.state();
     state.space = Some(space);

@@ -36,7 +36,7 @@ pub(crate) fn seal_beside(
     space.written()?;
     let seal = write_beside(core, old, &space, sealer, hashes.as_deref(), anew.params);
     let seal = seal.map_err(|error| altered(entry, error))?;
-    let new = space.view(Arc::new(seal));
+    let new = View::of(&space, Arc::new(seal));
     let began = Moment::now(&*core.clock);
     let verified = new.read_back(core.read_back)?.then_some(began);
 

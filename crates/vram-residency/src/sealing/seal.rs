@@ -15,6 +15,7 @@
 //!
 //! Whatever fails, everything taken is given back in reverse order, the device bytes wiped.
 
+use crate::shard::view::View;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -80,7 +81,7 @@ pub(crate) fn write_shard(
     let seal = write_seal(core, request, params, &mut space, feed, options)?;
 
     let read_back = request.read_back.unwrap_or(core.read_back);
-    let view = space.view(Arc::new(seal));
+    let view = View::of(&space, Arc::new(seal));
     let began = Moment::now(&*core.clock);
     let verified = view.read_back(read_back)?.then_some(began);
     Ok(entry(core, id, request, view.seal, space, counted, verified))

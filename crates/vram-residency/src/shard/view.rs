@@ -1,5 +1,7 @@
 //! Where a shard lies and how it is sealed.
 
+use crate::shard::ages::Moment;
+use crate::vs::space::Space;
 use std::sync::{Arc, Weak};
 
 use vram_alloc::DeviceRange;
@@ -19,7 +21,21 @@ pub(crate) struct View {
     pub(crate) seal: Arc<Seal>,
 }
 
+/// A place whose bytes are those of a shard, before the shard counts there.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    pub(crate) space: Space,
+    /// When the check began that found all of them sound; none if no check read all of them.
+    pub(crate) verified: Option<Moment>,
+}
+
 impl View {
+    /// What is sealed in a place.
+    pub(crate) fn of(space: &Space, seal: Arc<Seal>) -> Self {
+        let gpu = Arc::clone(space.gpu());
+        Self { gpu, range: space.range(), block: space.behind(), seal }
+    }
+
     /// The memory that the shard lies in, if the device takes calls.
     ///
     /// # Errors

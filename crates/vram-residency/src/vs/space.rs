@@ -9,9 +9,6 @@ use vram_alloc::{ByteLen, ByteRange, Charge, DeviceRange, Kept, Placement, Reser
 use vram_gpu::GpuError;
 
 use crate::error::VramError;
-use crate::shard::ages::Moment;
-use crate::shard::seal::Seal;
-use crate::shard::view::View;
 use crate::sync::lock;
 use crate::vs::block::{Block, Stuck, Unreturned};
 use crate::vs::dry_run::DryRun;
@@ -32,8 +29,6 @@ pub(crate) struct Space {
     /// The region that it is a part of, on any other.
     region: Weak<Block>,
     written: bool,
-    /// When the check began that found all that lies here sound, if one did before it counted.
-    verified: Option<Moment>,
     /// Held from before the first write until a shard lies here.
     under_way: Option<UnderWay>,
     /// The reservation that it was taken out of, and goes back to until it is settled.
@@ -101,7 +96,6 @@ impl Space {
             block: None,
             region,
             written: false,
-            verified: None,
             under_way: None,
             home: None,
         }
@@ -204,21 +198,6 @@ impl Space {
         Ok(())
     }
 
-    /// All that lies here was found sound by a check that began then.
-    pub(crate) const fn verified(&mut self, began: Moment) {
-        self.verified = Some(began);
-    }
-
-    /// When that check began.
-    pub(crate) const fn verified_at(&self) -> Option<Moment> {
-        self.verified
-    }
-
-    /// A look at what is sealed here.
-    pub(crate) fn view(&self, seal: Arc<Seal>) -> View {
-        View { gpu: Arc::clone(&self.gpu), range: self.range(), block: self.behind(), seal }
-    }
-
     /// The memory it lies in, if the device takes calls.
     ///
     /// # Errors
@@ -228,7 +207,8 @@ impl Space {
         self.gpu.memory_in(&self.behind())
     }
 
-    fn behind(&self) -> Weak<Block> {
+    /// What it lies in. Not owned: see [`Gpu::memory_in`].
+    pub(crate) fn behind(&self) -> Weak<Block> {
         self.block.as_ref().map_or_else(|| Weak::clone(&self.region), Arc::downgrade)
     }
 
