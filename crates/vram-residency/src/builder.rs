@@ -4,6 +4,7 @@ mod sinks;
 
 use core::sync::atomic::AtomicU64;
 use std::sync::Arc;
+use vram_space::GpuParts;
 
 use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger, MAX_TOTAL};
 use vram_events::{Events, OnEviction, Sinks};
@@ -11,6 +12,9 @@ use vram_gpu::{Device, DeviceKind, HostDevice};
 use vram_id::{Clock, IdSource, SystemClock};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite, TicketKey};
+use vram_space::{
+    Backing, Block, Gpu, Held, Means, MemoryMode, StagingPool, Tenants, WipePolicy, foreign,
+};
 
 use crate::error::VramError;
 use crate::keys::KeySource;
@@ -31,10 +35,6 @@ use crate::shard::seal::KeyUses;
 use crate::sync::{Mutex, RwLock};
 use crate::ticket::check_node;
 use crate::transfer::check::ReadBack;
-use crate::vs::block::{Backing, Block, Held, MemoryMode};
-use crate::vs::driver::foreign;
-use crate::vs::gpu::{Gpu, Means, Tenants, WipePolicy};
-use crate::vs::pool::StagingPool;
 
 /// How much of a GPU a manager takes: at once when it is built, or [block by block](MemoryMode).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -387,26 +387,18 @@ impl VramManagerBuilder {
         };
         let ledger = Ledger::new(total).map_err(|error| wrong(&error))?;
         ledger.set_headroom(headroom);
-        let extent = match mode {
-            MemoryMode::Region => total,
-            // Whole granules, so that no placement is cut short at its end.
-            MemoryMode::Blocks => ByteLen::new(MAX_TOTAL.get() & !255),
-        };
-        let arena = Arena::new(extent).map_err(|error| wrong(&error))?;
-        let backing = match mode {
-            MemoryMode::Region if total.is_zero() => Backing::Region(Mutex::default()),
-            MemoryMode::Region => {
-                let region = Block::region(device.allocate(total).map_err(fail)?, 0);
-                Backing::Region(Mutex::new(Some(region)))
-            }
-            MemoryMode::Blocks => {
-                ledger.set_foreign(foreign(total, ByteLen::ZERO, memory));
-                Backing::Blocks(Held::default())
-            }
-        };
+        let arena = Arena::new(mode.arena_len(total)).map_err(|error| wrong(&error))?;
+        let backing = Backing::take(&*device, mode, total).map_err(fail)?;
+        if mode == MemoryMode::Blocks {
+            ledger.set_foreign(foreign(total, ByteLen::ZERO, memory));
+        }
         let pool = StagingPool::new(self.limits.staging_bytes);
-        let means = Means { threads: self.threads, staging_bytes: self.limits.staging_bytes };
-        Ok(Gpu::new(index, device, backing, ledger, tenants, arena, self.wipe, pool, means))
+        let means = Means {
+            workers: self.threads.for_jobs(u64::MAX),
+            staging_bytes: self.limits.staging_bytes,
+        };
+        let wipe = self.wipe;
+        Ok(Gpu::new(GpuParts { index, device, backing, ledger, tenants, arena, wipe, pool, means }))
     }
 
     /// Lets shards be evicted to make room for others, in the order that a policy says. Default:

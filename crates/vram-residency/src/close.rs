@@ -11,6 +11,7 @@
 //!   7 keys and idle host buffers are wiped
 //! ```
 
+use crate::shard::gate;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 use std::sync::{Arc, PoisonError};
@@ -19,6 +20,7 @@ use vram_alloc::ByteLen;
 use vram_events::EventKind;
 use vram_id::ShardId;
 use vram_seal::{KeyRing, SealKey};
+use vram_space::UnreturnedMemory;
 
 use crate::error::VramError;
 use crate::parts::core::Core;
@@ -26,7 +28,6 @@ use crate::resident::lease::refused;
 use crate::room::{free, make_room};
 use crate::shard::entry::Entry;
 use crate::sync::{Deadline, read};
-use crate::vs::release::UnreturnedMemory;
 
 /// What closing a manager gave back, and what it could not.
 #[derive(Clone, Debug, Default)]
@@ -66,7 +67,7 @@ pub(crate) fn close(core: &Core, timeout: Duration) -> CloseReport {
     };
     for gpu in &core.gpus {
         // Whoever is left is counted at the end.
-        let _left = gpu.health.quiet_until(deadline);
+        let _left = gpu.health.quiet_until(deadline.instant(), gate::is_inside_any());
     }
     for entry in core.registry.sorted() {
         match close_entry(core, &entry, deadline, timeout) {
@@ -85,7 +86,8 @@ pub(crate) fn close(core: &Core, timeout: Duration) -> CloseReport {
     for gpu in &core.gpus {
         // All that is known to be there; what else there is is on its way back.
         let places = core.registry.on(gpu).len().saturating_add(core.promises.places_on(gpu.index));
-        let left = gpu.health.settled_until(deadline, places).err().unwrap_or(0);
+        let left = gpu.health.settled_until(deadline.instant(), gate::is_inside_any(), places);
+        let left = left.err().unwrap_or(0);
         report.under_way = report.under_way.saturating_add(count(left));
         // Whoever is still under way finds it as it was, until they are refused.
         let given_up = left == 0;

@@ -4,6 +4,7 @@ pub(crate) mod class;
 pub(crate) mod eviction_plan;
 pub(crate) mod reservation_id;
 pub(crate) mod shortfall;
+pub(crate) mod space;
 
 use core::fmt;
 use core::time::Duration;

@@ -31,7 +31,6 @@ mod ticket;
 mod transfer;
 #[cfg(feature = "serde")]
 mod uuid_as_text;
-mod vs;
 mod whole_file;
 
 #[cfg(feature = "audit")]
@@ -55,7 +54,7 @@ pub use cancel::CancelToken;
 pub use close::CloseReport;
 pub use error::VramError;
 pub use error::class::Class;
-pub use error::eviction_plan::{Eviction, EvictionPlan, RoomAfter};
+pub use error::eviction_plan::{Eviction, EvictionPlan};
 pub use error::reservation_id::ReservationId;
 pub use error::shortfall::{Holder, Shortfall};
 pub use image::{
@@ -125,10 +124,7 @@ pub use vram_seal::{
     Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
     SegmentSpan, SivScope, Suite, TicketKey,
 };
-pub use vs::accounts::GpuCapacity;
-pub use vs::block::MemoryMode;
-pub use vs::gpu::WipePolicy;
-pub use vs::release::UnreturnedMemory;
+pub use vram_space::{GpuCapacity, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};
 pub use whole_file::Overwrite;
 
 /// Devices, and the one that injects faults: for tests of orchestrators.

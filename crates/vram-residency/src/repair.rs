@@ -26,6 +26,7 @@ use vram_alloc::ByteLen;
 use vram_events::EventKind;
 use vram_gpu::GpuError;
 use vram_seal::{Expected, OpenLimits, Protection, SealError, Sealer, SegmentHash, merge_digest};
+use vram_space::Space;
 
 use crate::error::VramError;
 use crate::feed::Feed;
@@ -40,7 +41,6 @@ use crate::room::make_room;
 use crate::shard::ages::Moment;
 use crate::shard::entry::Entry;
 use crate::shard::view::View;
-use crate::vs::space::Space;
 
 /// A shard that is being repaired.
 pub(crate) struct Repair<'a, 'w> {

@@ -10,6 +10,7 @@
 //!    6 shards come back from backups and images, verified                 same id, next generation
 //! ```
 
+pub(crate) mod quiet;
 pub(crate) mod report;
 pub(crate) mod restore;
 
@@ -19,6 +20,7 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_events::EventKind;
+use vram_space::Gpu;
 
 use crate::error::VramError;
 use crate::parts::core::Core;
@@ -26,7 +28,6 @@ use crate::parts::gpus::{GpuChoice, device_panicked};
 use crate::reset::report::{NotRestored, ResetOptions, ResetReport};
 use crate::reset::restore::Remains;
 use crate::sync::Deadline;
-use crate::vs::gpu::Gpu;
 
 /// How long a reset waits for the calls that are under way, where nobody says otherwise. They fail
 /// at their next call to the device, and so wait for sources and sinks alone.
@@ -46,9 +47,9 @@ pub(crate) fn reset(
     let _claim = claim.ok_or_else(|| busy("another reset of it is under way"))?;
     let deadline = Deadline::within(options.within);
     if gpu.lost().is_some() {
-        gpu.quiet(&core.registry, deadline).map_err(busy)?;
+        quiet::quiet(&gpu, &core.registry, deadline).map_err(busy)?;
     } else {
-        gpu.give_up(&core.registry, options.force, deadline)?;
+        quiet::give_up(&gpu, &core.registry, options.force, deadline)?;
     }
     gpu.begin_anew()?;
     let given_back = gpu.settle_unreturned();

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use std::sync::Arc;
+use vram_space::RoomAfter;
 
 use vram_alloc::ByteLen;
 use vram_events::OnEviction;
@@ -39,19 +40,6 @@ pub struct Eviction {
     pub bytes: ByteLen,
     /// What becomes of it.
     pub how: OnEviction,
-}
-
-/// What there would be on a GPU after an eviction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub struct RoomAfter {
-    /// The GPU.
-    pub gpu: u32,
-    /// Bytes that could be granted.
-    pub room: ByteLen,
-    /// The longest piece that could be placed, if there is room for it.
-    pub largest_hole: ByteLen,
 }
 
 impl fmt::Display for EvictionPlan {

@@ -4,11 +4,11 @@ use core::fmt;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_space::Gpu;
 
 use crate::error::eviction_plan::EvictionPlan;
 use crate::error::reservation_id::ReservationId;
 use crate::room::goal::Goal;
-use crate::vs::gpu::Gpu;
 
 /// Holders that a [`Shortfall`] names at most.
 pub(crate) const HOLDERS_MAX: usize = 16;

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use vram_alloc::{Fit, ModelPlan};
+use vram_space::DryRun;
 
 use crate::error::VramError;
 use crate::manager::VramManager;
@@ -20,7 +21,6 @@ use crate::resident::lease::Lease;
 use crate::resident::verify::Verify;
 use crate::room::free::FreedReceipt;
 use crate::sync::Deadline;
-use crate::vs::dry_run::DryRun;
 
 impl VramManager {
     /// Makes a whole model resident: one shard for each piece of the plan, or nothing at all.

@@ -1,6 +1,7 @@
 //! Budgets, reservations and eviction.
 
 use vram_alloc::ByteLen;
+use vram_space::GpuCapacity;
 
 use crate::error::VramError;
 use crate::error::eviction_plan::EvictionPlan;
@@ -13,7 +14,6 @@ use crate::room::{evict, make_room};
 use crate::sealing::reservation;
 use crate::sealing::reservation::{Reservation, ReservationReport, ReserveRequest};
 use crate::shard::parked::ParkedShard;
-use crate::vs::accounts::GpuCapacity;
 
 impl VramManager {
     /// What would have to go so that a shard of `bytes` finds a place on a GPU. A dry run.

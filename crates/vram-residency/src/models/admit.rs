@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ModelPlan, Piece};
 use vram_seal::parallel::for_each_segment;
+use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
 use crate::error::shortfall::Shortfall;
@@ -31,8 +32,6 @@ use crate::shard::entry::Entry;
 use crate::shard::seats::Counted;
 use crate::sync::{Mutex, lock};
 use crate::transfer::feed::SourceFeed;
-use crate::vs::gpu::Gpu;
-use crate::vs::space::Space;
 
 /// Up to this length a piece is sealed by one thread: handing parts of it to others costs more
 /// than it saves.

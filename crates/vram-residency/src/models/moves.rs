@@ -4,12 +4,12 @@
 //! them, verified, while each still lies where it was: whatever fails there is dropped, and nothing
 //! happened. The second lets all copies count, and cannot fail.
 
-use crate::shard::view::Arrived;
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_space::Space;
 
 use crate::error::VramError;
 use crate::models::admit;
@@ -24,7 +24,7 @@ use crate::resident::verify::{Verdict, Verify};
 use crate::room::goal::{Goal, RoomMaking};
 use crate::room::{make_room, park};
 use crate::shard::handle::SealedShard;
-use crate::vs::space::Space;
+use crate::shard::view::Arrived;
 
 /// How often all shards of a model are asked for at once while others read them, before that is
 /// taken for an answer.
@@ -79,11 +79,7 @@ pub(crate) fn migrate_model(
 }
 
 /// Copies all shards of a parked model to GPUs, verified there. Nothing counts yet.
-fn wake_all(
-    core: &Core,
-    parked: &ParkedModel,
-    gpus: GpuChoice,
-) -> Result<Vec<Arrived>, VramError> {
+fn wake_all(core: &Core, parked: &ParkedModel, gpus: GpuChoice) -> Result<Vec<Arrived>, VramError> {
     let gpus = admit::choose(core, gpus)?;
     for piece in &parked.pieces {
         wake::check_own(core, &piece.parked)?;
@@ -96,7 +92,9 @@ fn wake_all(
         let place = |len: &ByteLen| {
             let mut refusal = None;
             let space = gpus.iter().find_map(|gpu| {
-                gpu.place(*len).map_err(|error| refusal.get_or_insert(error).clone()).ok()
+                gpu.place(*len)
+                    .map_err(|error| refusal.get_or_insert(VramError::from(error)).clone())
+                    .ok()
             });
             let unknown = || VramError::UnknownGpu { gpu: 0, count: core.gpu_count() };
             space.ok_or_else(|| refusal.unwrap_or_else(unknown))

@@ -5,16 +5,14 @@ use std::io::Read;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
-use vram_seal::{Opener, SealError, SealRecord};
+use vram_seal::{Hashes, Opener, SealError, SealRecord};
+use vram_space::{Space, Worker, locate};
 
 use crate::error::VramError;
 use crate::shard::seal::KeyUse;
 use crate::sync::{Mutex, lock};
 use crate::transfer::read::zeroed;
 use crate::transfer::windows::{Window, Windows};
-use crate::vs::lanes::Worker;
-use crate::vs::space::{Space, locate};
-use vram_seal::Hashes;
 
 /// Record and table of an image, proven.
 pub(crate) struct Proven {
@@ -51,7 +49,11 @@ impl Arrival<'_> {
             // An empty shard has nothing to write, and a budget of zero no memory to write to.
             Ok((to, memory)) => {
                 worker.put(staging);
-                return if to.is_empty() { Ok(ByteLen::ZERO) } else { memory.map(|_| to.len()) };
+                return if to.is_empty() {
+                    Ok(ByteLen::ZERO)
+                } else {
+                    Ok(memory.map(|_| to.len())?)
+                };
             }
             Err(error) => {
                 worker.put(staging);

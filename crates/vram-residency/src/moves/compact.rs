@@ -25,6 +25,7 @@ use vram_alloc::{Alignment, ByteLen, DeviceOffset, DeviceRange, MAX_TOTAL};
 use vram_events::EventKind;
 use vram_gpu::GpuError;
 use vram_id::ShardId;
+use vram_space::{Gpu, GpuCapacity, WipePolicy};
 
 use crate::error::VramError;
 use crate::moves::compact_report::{CompactBudget, CompactEnd, CompactReport};
@@ -38,8 +39,6 @@ use crate::shard::entry::Entry;
 use crate::shard::parked::{HostCopy, ParkedShard};
 use crate::shard::view::View;
 use crate::sync::lock;
-use crate::vs::accounts::GpuCapacity;
-use crate::vs::gpu::{Gpu, WipePolicy};
 
 pub(crate) fn compact(
     core: &Core,
@@ -266,5 +265,5 @@ fn wipe(view: &View, span: Span) -> Result<(), VramError> {
         name: "the device panicked",
         sticky: false,
     };
-    filled.unwrap_or(Err(panicked)).map_err(|error| gpu.failed(error))
+    filled.unwrap_or(Err(panicked)).map_err(|error| gpu.failed(error).into())
 }

@@ -10,14 +10,17 @@
 //!   7 into the registry
 //! ```
 
-use crate::shard::view::View;
+use crate::transfer::windows::Windows;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use vram_seal::parallel::for_each_segment;
-use vram_seal::{ContentDigest, ImageLayout, OpenLimits, SealRecord, SegmentTags, open_record_in};
+use vram_seal::{
+    ContentDigest, Hashes, ImageLayout, OpenLimits, SealRecord, SegmentTags, open_record_in,
+};
+use vram_space::{Gpu, Lanes, Space};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
@@ -32,13 +35,10 @@ use crate::shard::ages::Moment;
 use crate::shard::handle::SealedShard;
 use crate::shard::host::Exported;
 use crate::shard::seal::{Seal, SealedAs};
+use crate::shard::view::View;
 use crate::sync::{Mutex, read};
 use crate::transfer::check::ReadBack;
 use crate::transfer::read::zeroed;
-use crate::vs::gpu::Gpu;
-use crate::vs::lanes::Lanes;
-use crate::vs::space::Space;
-use vram_seal::Hashes;
 
 fn open_image(path: &Path) -> Result<File, VramError> {
     regular_file::open_regular(path).map_err(|error| VramError::Io {
@@ -206,7 +206,7 @@ fn write_image(
 ) -> Result<Vec<vram_seal::SegmentHash>, VramError> {
     let opener = &proven.opener;
     let layout = *opener.layout();
-    let windows = space.gpu().windows(layout)?;
+    let windows = Windows::on(space.gpu(), layout)?;
     let hashes = Hashes::new(&layout)?;
     let arrival = Arrival { windows: &windows, next: Mutex::new((0, image)), proven };
     let lanes = Lanes::new(space.gpu(), windows.window_len(), windows.buffers());

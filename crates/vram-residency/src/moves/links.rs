@@ -2,17 +2,17 @@
 
 use core::fmt;
 use std::sync::Arc;
+use vram_space::SpaceError;
 
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
 use vram_id::SplitMix;
+use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
 use crate::parts::core::Core;
 use crate::parts::links::LinkState;
 use crate::transfer::read::zeroed;
-use crate::vs::gpu::Gpu;
-use crate::vs::space::Space;
 
 /// Bytes that a probe sends, where there is room; less where there is not.
 const PROBE_LENS: [u64; 4] = [1 << 20, 1 << 16, 1 << 12, 1 << 8];
@@ -90,10 +90,10 @@ fn send(source: &Arc<Gpu>, target: &Arc<Gpu>) -> Result<(ByteLen, bool), VramErr
         match (source.place(len), target.place(len)) {
             (Ok(from), Ok(to)) => return send_between(from, to, len),
             (Err(error), _) | (_, Err(error)) if error.is_capacity() => refusal = Some(error),
-            (Err(error), _) | (_, Err(error)) => return Err(error),
+            (Err(error), _) | (_, Err(error)) => return Err(error.into()),
         }
     }
-    Err(refusal.unwrap_or(VramError::HostMemory { wanted: ByteLen::ZERO }))
+    Err(refusal.unwrap_or(SpaceError::HostMemory { wanted: ByteLen::ZERO }).into())
 }
 
 fn send_between(

@@ -1,9 +1,9 @@
 //! Moving a shard to another GPU: verified at the target before the source is freed.
 
-use crate::shard::view::Arrived;
 use std::sync::Arc;
 
 use vram_events::EventKind;
+use vram_space::Space;
 
 use crate::error::VramError;
 use crate::moves::links;
@@ -12,9 +12,8 @@ use crate::room::make_room;
 use crate::shard::ages::Moment;
 use crate::shard::entry::Entry;
 use crate::shard::handle::SealedShard;
-use crate::shard::view::View;
+use crate::shard::view::{Arrived, View};
 use crate::transfer::copy::{copy_by_peer, copy_staged};
-use crate::vs::space::Space;
 
 /// Moves a shard. On any failure it is where it was.
 pub(crate) fn migrate(
@@ -44,7 +43,7 @@ fn move_entry(
     core: &Core,
     entry: &Entry,
     source: &View,
-    target: &Arc<crate::vs::gpu::Gpu>,
+    target: &Arc<vram_space::Gpu>,
 ) -> Result<(), VramError> {
     source.gpu.ready()?;
     let arrived = copy_to(core, entry, source, make_room::place_for(core, entry, target)?)?;

@@ -12,13 +12,13 @@
 //! The shard keeps its id, its seal and its record: what it is woken as is compared with the very
 //! record that it was parked under, so no altered byte comes back as a valid one.
 
-use crate::shard::view::{Arrived, View};
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
+use vram_space::Space;
 
 use crate::error::VramError;
 use crate::moves::wake_error::WakeError;
@@ -29,7 +29,7 @@ use crate::shard::ages::Moment;
 use crate::shard::handle::SealedShard;
 use crate::shard::host::Backup;
 use crate::shard::parked::ParkedShard;
-use crate::vs::space::Space;
+use crate::shard::view::{Arrived, View};
 
 /// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
 pub(crate) fn copy_back(core: &Core, parked: &ParkedShard, gpu: u32) -> Result<Arrived, VramError> {

@@ -6,9 +6,9 @@ use std::thread;
 use std::thread::ThreadId;
 
 use vram_seal::KeyId;
+use vram_space::on_a_worker;
 
 use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
-use crate::vs::lanes;
 
 /// Whether a manager is closed, and by whom it is being closed.
 #[derive(Debug, Default)]
@@ -35,7 +35,7 @@ impl Closing {
         let own = thread::current().id();
         let mut closer = lock(&self.closer);
         while let Some(other) = *closer {
-            if other == own || lanes::on_a_worker() {
+            if other == own || on_a_worker() {
                 return None;
             }
             closer = wait_until(&self.ended, closer, deadline).ok()?;

@@ -8,6 +8,7 @@ use vram_events::{Events, OnEviction, SinkThreads};
 use vram_id::{Clock, IdSource, ShardId};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealParams, TicketKey};
+use vram_space::Gpu;
 
 use crate::error::VramError;
 use crate::parts::call::Call;
@@ -26,7 +27,6 @@ use crate::shard::registry::Registry;
 use crate::shard::seal::KeyUses;
 use crate::sync::{Mutex, RwLock};
 use crate::transfer::check::ReadBack;
-use crate::vs::gpu::Gpu;
 
 /// What the operations work on.
 #[derive(Debug)]

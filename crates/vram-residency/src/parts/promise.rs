@@ -7,14 +7,12 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, Placement, Reservation};
 use vram_id::Clock;
+use vram_space::{Block, Gpu, Home, Space};
 
 use crate::error::VramError;
 use crate::error::reservation_id::ReservationId;
 use crate::shard::seats::Counted;
 use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
-use crate::vs::block::Block;
-use crate::vs::gpu::Gpu;
-use crate::vs::space::{Home, Space};
 
 /// What the holder of a reservation says about it.
 #[derive(Clone, Debug, Default)]

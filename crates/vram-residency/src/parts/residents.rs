@@ -5,11 +5,11 @@ use std::sync::{Arc, Weak};
 use vram_alloc::ByteLen;
 use vram_events::{EventKind, Events};
 use vram_gpu::GpuError;
+use vram_space::{Gpu, Tenants};
 
 use crate::parts::promise::Promises;
 use crate::shard::entry::Entry;
 use crate::shard::registry::Shards;
-use crate::vs::gpu::{Gpu, Tenants};
 
 /// The shards and the promises of one manager. Owned by none of them: a GPU outlives both.
 #[derive(Debug)]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use vram_alloc::ByteLen;
 use vram_seal::parallel::for_each_segment;
-use vram_seal::{SealError, SegmentHash};
+use vram_seal::{Hashes, SealError, SegmentHash};
+use vram_space::Lanes;
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
@@ -13,8 +14,6 @@ use crate::repair::Repair;
 use crate::sync::{Mutex, lock};
 use crate::transfer::read::zeroed;
 use crate::transfer::windows::{Window, Windows};
-use crate::vs::lanes::Lanes;
-use vram_seal::Hashes;
 
 /// A source that was read to its end.
 pub(crate) struct Content<'f> {
@@ -43,7 +42,7 @@ impl<'f> Content<'f> {
     ) -> Result<Self, VramError> {
         let (core, gpu) = (repair.core, &repair.view.gpu);
         let layout = *repair.view.seal.opener.layout();
-        let windows = gpu.windows(layout)?;
+        let windows = Windows::on(gpu, layout)?;
         let hashes = Hashes::new(&layout)?;
         let limit = core.limits.staging_bytes;
         let keeping = Mutex::new(Keeping {

@@ -1,16 +1,16 @@
 //! Writing segments of a shard again: byte for byte what was sealed, or nothing.
 
+use crate::transfer::windows::Windows;
 use vram_alloc::ByteLen;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{SealError, Sealer, SegmentHash};
+use vram_space::{Lanes, Worker, locate};
 
 use crate::error::VramError;
 use crate::repair::Repair;
 use crate::repair::content::{Content, part};
 use crate::shard::view::View;
 use crate::sync::{Mutex, lock};
-use crate::vs::lanes::{Lanes, Worker};
-use crate::vs::space::locate;
 
 /// Where the bytes of a segment come from.
 #[derive(Clone, Copy)]
@@ -60,7 +60,7 @@ impl Repair<'_, '_> {
     ) -> Result<ByteLen, VramError> {
         let gpu = &target.gpu;
         let layout = *target.seal.opener.layout();
-        let windows = gpu.windows(layout)?;
+        let windows = Windows::on(gpu, layout)?;
         let longest = layout.segment_size().bytes().min(layout.plaintext_len());
         // One buffer for what is written, one for what is looked at: also where the limit on staging
         // left room for one.

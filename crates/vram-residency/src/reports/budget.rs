@@ -1,10 +1,10 @@
 //! Budgets while a manager runs: less, more, and what others hold of the card.
 
 use vram_alloc::ByteLen;
+use vram_space::DriverFigures;
 
 use crate::error::VramError;
 use crate::parts::core::Core;
-use crate::vs::driver::DriverFigures;
 
 /// What the driver says about a GPU's memory, and what that means for the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

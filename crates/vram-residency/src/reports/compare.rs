@@ -1,8 +1,9 @@
 //! Which accounts agree, given what each of them says.
 
 use vram_alloc::ByteLen;
+use vram_space::Figures;
 
-use crate::reports::reconciliation::{Account, Difference, Figures, Owned};
+use crate::reports::reconciliation::{Account, Difference, Owned};
 
 /// What calls under way hold, and what does not agree.
 pub(crate) fn compare(figures: &Figures, owned: &Owned) -> (ByteLen, Vec<Difference>) {

@@ -6,6 +6,7 @@ use core::time::Duration;
 use vram_alloc::ByteLen;
 use vram_events::SinkCounts;
 use vram_gpu::DeviceUuid;
+use vram_space::GpuCapacity;
 
 use crate::parts::call::Call;
 use crate::parts::core::Core;
@@ -15,7 +16,6 @@ use crate::scrub::totals;
 use crate::scrub::totals::ScrubMetrics;
 use crate::sealing::reservation;
 use crate::shard::host::ParkCapacity;
-use crate::vs::accounts::GpuCapacity;
 
 /// What a manager holds and what its calls cost, in plain figures. `Display` is the text that
 /// Prometheus scrapes.

@@ -2,9 +2,10 @@
 
 use vram_alloc::{ByteLen, Capacity};
 use vram_id::Timestamp;
+use vram_space::Figures;
+use vram_space::MemoryMode;
 
 use crate::reports::budget::DriverMemory;
-use crate::vs::block::MemoryMode;
 
 /// Two accounts that should agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,18 +89,6 @@ pub struct Reconciliation {
     pub in_flight: ByteLen,
     /// The driver's own figures.
     pub driver: DriverMemory,
-}
-
-/// Books and arena at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Figures {
-    pub(crate) books: Capacity,
-    pub(crate) arena_capacity: ByteLen,
-    pub(crate) arena_used: ByteLen,
-    pub(crate) live: ByteLen,
-    pub(crate) holes: ByteLen,
-    pub(crate) unreturned: ByteLen,
-    pub(crate) held: Option<ByteLen>,
 }
 
 /// What the shards and the promises of one GPU account for.

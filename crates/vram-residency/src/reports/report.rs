@@ -8,11 +8,11 @@ use vram_events::OnEviction;
 use vram_gpu::{DeviceUuid, GpuError};
 use vram_id::{ShardId, Timestamp};
 use vram_seal::Protection;
+use vram_space::GpuCapacity;
 
 use crate::parts::core::Core;
 use crate::reports::table::{Short, row};
 use crate::room::plan;
-use crate::vs::accounts::GpuCapacity;
 
 /// One GPU in a [`Report`].
 #[derive(Clone, Debug, PartialEq, Eq)]

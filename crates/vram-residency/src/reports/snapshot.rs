@@ -8,6 +8,7 @@ use vram_events::SinkCounts;
 use vram_gpu::DeviceUuid;
 use vram_id::{ShardId, Timestamp};
 use vram_seal::{KeyId, Protection};
+use vram_space::GpuCapacity;
 
 use crate::error::reservation_id::ReservationId;
 use crate::parts::core::Core;
@@ -17,7 +18,6 @@ use crate::sealing::reservation;
 use crate::sealing::reservation::ReservationReport;
 use crate::shard::host::ParkCapacity;
 use crate::sync::read;
-use crate::vs::accounts::GpuCapacity;
 
 /// Everything a manager holds. No content, no keys, no pointers, no digests.
 ///

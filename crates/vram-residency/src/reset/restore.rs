@@ -1,15 +1,16 @@
 //! Bringing a lost shard back from a copy of it.
 
-use crate::moves::import::Landed;
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
+use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
 use crate::models::admit;
+use crate::moves::import::Landed;
 use crate::moves::wake_error::WakeError;
 use crate::moves::{import, wake};
 use crate::parts::core::Core;
@@ -26,8 +27,6 @@ use crate::shard::host::{Backup, Copies, Exported};
 use crate::shard::parked::ParkedShard;
 use crate::shard::seal::Seal;
 use crate::shard::standing::Standing;
-use crate::vs::gpu::Gpu;
-use crate::vs::space::Space;
 
 /// What is left of a shard whose memory is gone.
 pub(crate) struct Remains {
@@ -185,7 +184,7 @@ fn import_again(
         let under_way = match target.enter() {
             Ok(under_way) => under_way,
             Err(error) => {
-                refusal.get_or_insert(NotRestored::Failed(error));
+                refusal.get_or_insert(NotRestored::Failed(error.into()));
                 continue;
             }
         };

@@ -1,9 +1,11 @@
 //! Sealing a shard anew into a second place.
 
+use crate::transfer::windows::Windows;
 use std::sync::Arc;
 
 use vram_seal::parallel::for_each_segment;
-use vram_seal::{SealParams, SealedSegment, Sealer, SegmentCollector, SegmentHash};
+use vram_seal::{Hashes, SealParams, SealedSegment, Sealer, SegmentCollector, SegmentHash};
+use vram_space::{Lanes, Space, locate};
 
 use crate::error::VramError;
 use crate::parts::core::Core;
@@ -15,9 +17,6 @@ use crate::shard::entry::Entry;
 use crate::shard::seal::Seal;
 use crate::shard::view::View;
 use crate::transfer::convert::{Convert, part};
-use crate::vs::lanes::Lanes;
-use crate::vs::space::{Space, locate};
-use vram_seal::Hashes;
 
 /// Seals a shard anew into a second place, and gives up the first.
 pub(crate) fn seal_beside(
@@ -70,7 +69,7 @@ fn write_beside(
     params: SealParams,
 ) -> Result<Seal, VramError> {
     let (gpu, target) = (&*old.gpu, space.range());
-    let windows = gpu.windows(*sealer.layout())?;
+    let windows = Windows::on(gpu, *sealer.layout())?;
     let collector = SegmentCollector::new(&sealer)?;
     let found = Hashes::new(sealer.layout())?;
     let convert = Convert { from: &old.seal.opener, to: &sealer, hashes };
@@ -94,7 +93,7 @@ fn write_beside(
             let mut staging = worker.read(&**old.memory()?, from)?;
             let bytes = part(staging.as_mut_slice(), from);
             let done = bytes.and_then(|bytes| convert.window(&windows, &window, bytes, &keep));
-            match done.and_then(|()| space.memory()) {
+            match done.and_then(|()| Ok(space.memory()?)) {
                 Ok(memory) => {
                     worker.queue_write(&**memory, to.start(), staging, to.len());
                     Ok(())

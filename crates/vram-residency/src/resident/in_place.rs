@@ -9,6 +9,7 @@ use vram_alloc::DeviceRange;
 use vram_gpu::{DeviceMemory, GpuError};
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{Opener, Sealer, SegmentCollector, SegmentHash};
+use vram_space::{Gpu, Lanes, Worker, locate};
 
 use crate::error::VramError;
 use crate::parts::core::Core;
@@ -21,9 +22,6 @@ use crate::shard::view::View;
 use crate::transfer::convert::{Convert, part};
 use crate::transfer::walk::Selection;
 use crate::transfer::windows::{Window, Windows};
-use crate::vs::gpu::Gpu;
-use crate::vs::lanes::{Lanes, Worker};
-use crate::vs::space::locate;
 
 /// Seals a shard anew where it lies.
 pub(crate) fn seal_in_place(
@@ -38,7 +36,7 @@ pub(crate) fn seal_in_place(
     let forth = contents::sealer(core, entry, anew, Some(&hashes))?;
     let before = Anew { params: old.seal.params, key: old.seal.key_id() };
     let back = contents::sealer(core, entry, before, Some(&hashes))?;
-    let windows = old.gpu.windows(*forth.layout())?;
+    let windows = Windows::on(&old.gpu, *forth.layout())?;
     let rewrite = Rewrite {
         gpu: &old.gpu,
         view: old,
@@ -100,7 +98,7 @@ pub(crate) fn trial(
 ) -> Result<Seal, VramError> {
     let sealer = contents::sealer(core, entry, anew, Some(hashes))?;
     let collector = SegmentCollector::new(&sealer)?;
-    let windows = old.gpu.windows(*sealer.layout())?;
+    let windows = Windows::on(&old.gpu, *sealer.layout())?;
     let convert = Convert { from: &old.seal.opener, to: &sealer, hashes: Some(hashes) };
     let keep = |segment, done| collector.put(segment, done);
     old.each_window(Selection::Run(0..windows.layout().count()), |window, bytes| {
@@ -158,7 +156,7 @@ impl Rewrite<'_> {
             || Ok(lanes.worker()),
             |worker, index| work(worker, index),
         )?;
-        lanes.finish()
+        Ok(lanes.finish()?)
     }
 
     fn flag(&self, index: u64) -> Option<&AtomicBool> {
@@ -186,7 +184,7 @@ impl Rewrite<'_> {
             Ok(staging) => staging,
             Err(error) => {
                 worker.put(seen);
-                return Err(error);
+                return Err(error.into());
             }
         };
         let outcome = part(staging.as_mut_slice(), range).and_then(|bytes| {

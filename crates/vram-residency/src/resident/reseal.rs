@@ -20,6 +20,7 @@
 
 use vram_events::EventKind;
 use vram_seal::{KeyId, Protection};
+use vram_space::SpaceError;
 
 use crate::error::VramError;
 use crate::parts::core::Core;
@@ -94,7 +95,7 @@ pub(crate) fn seal_anew_untold(
 ) -> Result<(), VramError> {
     match old.gpu.place(entry.plaintext_len) {
         Ok(space) => seal_beside(core, entry, old, anew, space),
-        Err(VramError::InsufficientVram(_)) => in_place::seal_in_place(core, entry, old, anew),
-        Err(error) => Err(error),
+        Err(SpaceError::NoRoom(_)) => in_place::seal_in_place(core, entry, old, anew),
+        Err(error) => Err(error.into()),
     }
 }

@@ -1,5 +1,6 @@
 //! Checking that device bytes are still those that were sealed.
 
+use crate::transfer::windows::Windows;
 use core::fmt;
 
 use vram_alloc::ByteLen;
@@ -114,7 +115,7 @@ pub(crate) fn verify_entry(
         (content_differs, checked_bytes) = (differs, layout.plaintext_len());
         altered
     } else {
-        for window in selection.clone().windows(&view.gpu.windows(layout)?) {
+        for window in selection.clone().windows(&Windows::on(&view.gpu, layout)?) {
             checked_bytes = checked_bytes.saturating_add(window.bytes.len());
         }
         view.altered_segments(selection)?

@@ -1,8 +1,7 @@
 //! How much room is needed, and what may be done for it.
 
 use vram_alloc::ByteLen;
-
-use crate::vs::dry_run::DryRun;
+use vram_space::DryRun;
 
 /// How a request may make room.
 #[derive(Clone, Copy, Debug)]

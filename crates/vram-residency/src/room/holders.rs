@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vram_alloc::{Alignment, ByteLen};
+use vram_space::Gpu;
 
 use crate::error::shortfall::{HOLDERS_MAX, Holder, Shortfall};
 use crate::parts::core::Core;
 use crate::room::goal::Goal;
-use crate::vs::gpu::Gpu;
 
 impl Goal<'_> {
     /// Bytes that it takes, in whole granules.

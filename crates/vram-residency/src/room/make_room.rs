@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
 use crate::error::eviction_plan::EvictionPlan;
@@ -10,13 +11,10 @@ use crate::error::shortfall::Shortfall;
 use crate::parts::core::Core;
 use crate::room::evict::evict;
 use crate::room::goal::{Goal, RoomMaking};
-use crate::room::holders;
-use crate::room::plan;
+use crate::room::{holders, plan};
 use crate::shard::entry::Entry;
 use crate::shard::parked::ParkedShard;
 use crate::sync::lock;
-use crate::vs::gpu::Gpu;
-use crate::vs::space::Space;
 
 /// What was parked to make room, and waits.
 pub(crate) fn take_evicted(core: &Core) -> Vec<ParkedShard> {
@@ -67,7 +65,7 @@ pub(crate) fn place_for(core: &Core, entry: &Entry, target: &Arc<Gpu>) -> Result
     let lens = [entry.plaintext_len];
     let room = RoomMaking::none(entry.standing.claim.priority);
     let gpus = core::slice::from_ref(target);
-    with_room(core, gpus, Goal::Pieces(&lens), room, || target.place(entry.plaintext_len))
+    with_room(core, gpus, Goal::Pieces(&lens), room, || Ok(target.place(entry.plaintext_len)?))
 }
 
 /// Lets go of some shards where the driver itself had no memory. Says whether any went.

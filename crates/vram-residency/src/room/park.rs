@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
+use vram_space::Space;
 
 use crate::error::VramError;
 use crate::parts::core::Core;
 pub(crate) use crate::room::host_copy::host_copy;
 use crate::shard::entry::{Entry, State};
 use crate::shard::parked::{HostCopy, Listed, ParkedShard};
-use crate::vs::space::Space;
 
 /// Parks a shard. The caller is exclusive at its gate. On any failure it is where it was.
 pub(crate) fn park_entry(core: &Core, entry: &Arc<Entry>) -> Result<ParkedShard, VramError> {

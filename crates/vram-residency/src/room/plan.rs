@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_events::OnEviction;
+use vram_space::{DryRun, Gpu};
 
 use crate::error::eviction_plan::{Eviction, EvictionPlan};
 use crate::parts::core::Core;
@@ -14,8 +15,6 @@ use crate::parts::policy::{Candidate, EvictionPolicy};
 use crate::room::evict;
 use crate::room::goal::Goal;
 use crate::shard::entry::Entry;
-use crate::vs::dry_run::DryRun;
-use crate::vs::gpu::Gpu;
 
 /// Plans with more shards than this are carried out as the policy ranks them, without looking
 /// whether one of them could stay after all: each look costs as much as the plan.

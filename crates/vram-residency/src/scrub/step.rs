@@ -8,6 +8,7 @@ use vram_events::EventKind;
 use vram_id::ShardId;
 use vram_seal::SealError;
 use vram_seal::parallel::Threads;
+use vram_space::Lanes;
 
 use crate::error::VramError;
 use crate::parts::call::Call;
@@ -19,7 +20,6 @@ use crate::shard::view::View;
 use crate::sync::Deadline;
 use crate::transfer::walk::with_window;
 use crate::transfer::windows::Windows;
-use crate::vs::lanes::Lanes;
 
 /// How long a step waits for whoever is moving a shard.
 const BRIEFLY: Duration = Duration::from_millis(1);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
 use vram_id::ShardId;
+use vram_space::Space;
 
 use crate::parts::core::Core;
 use crate::resident::lease;
@@ -16,7 +17,6 @@ use crate::shard::host::Copies;
 use crate::shard::seal::Seal;
 use crate::shard::seats::Counted;
 use crate::shard::standing::Standing;
-use crate::vs::space::Space;
 
 /// A complete entry of what lies in `space`; `verified` is when its read-back began, if that was
 /// of all of it. It is not in the registry yet: dropping it gives everything back.

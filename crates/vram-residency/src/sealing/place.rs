@@ -1,6 +1,7 @@
 //! Finding a place for what is to be sealed.
 
 use vram_alloc::ByteLen;
+use vram_space::Space;
 
 use crate::error::VramError;
 use crate::parts::core::Core;
@@ -8,7 +9,6 @@ use crate::room::goal::Goal;
 use crate::room::make_room;
 use crate::sealing::request::SealRequest;
 use crate::shard::seats::Counted;
-use crate::vs::space::Space;
 
 /// Takes everything that one more shard of `len` bytes needs. Nothing is read or written.
 pub(crate) fn place(

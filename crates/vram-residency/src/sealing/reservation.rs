@@ -214,7 +214,7 @@ pub(crate) fn reserve(core: &Core, request: ReserveRequest) -> Result<Reservatio
     // Reserving evicts nobody; the refusal says what would help.
     let bytes =
         make_room::with_room(core, gpus, Goal::Room(whole), RoomMaking::none(u32::MAX), || {
-            gpu.promise(request.bytes)
+            Ok(gpu.promise(request.bytes)?)
         })?;
     let (len, index) = (bytes.len(), gpu.index);
     let promise = core.promises.open(request.terms, len, Contents::Bytes { gpu: index, bytes });

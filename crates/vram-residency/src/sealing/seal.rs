@@ -15,11 +15,12 @@
 //!
 //! Whatever fails, everything taken is given back in reverse order, the device bytes wiped.
 
-use crate::shard::view::View;
+use crate::transfer::windows::Windows;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_seal::{Expected, SealError, SealParams, Sealer, SegmentCollector};
+use vram_space::Space;
 
 use crate::error::VramError;
 use crate::feed::Feed;
@@ -34,9 +35,9 @@ use crate::shard::entry::Entry;
 use crate::shard::handle::SealedShard;
 use crate::shard::seal::Seal;
 use crate::shard::seats::Counted;
+use crate::shard::view::View;
 use crate::sync::read;
 use crate::transfer::write::{Pass, WriteOptions, hash_feed};
-use crate::vs::space::Space;
 
 /// Seals a slice onto the GPU that the request names.
 pub(crate) fn seal_slice(
@@ -103,7 +104,7 @@ fn write_seal(
     let _key_use = core.key_uses.take(keys.active().id());
     drop(keys);
     let gpu = Arc::clone(space.gpu());
-    let windows = gpu.windows(*sealer.layout())?;
+    let windows = Windows::on(&gpu, *sealer.layout())?;
     let collector = SegmentCollector::new(&sealer)?;
 
     let changed = |error| match error {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_seal::ContentDigest;
+use vram_space::Space;
 use zeroize::Zeroizing;
 
 use crate::cancel::CancelToken;
@@ -26,7 +27,6 @@ use crate::source::Source;
 use crate::transfer::feed::SourceFeed;
 use crate::transfer::read::zeroed;
 use crate::transfer::write::WriteOptions;
-use crate::vs::space::Space;
 
 /// Plaintext that is handed to a writer at a time, where limits and segments allow.
 const CHUNK_LEN: u64 = 8 << 20;

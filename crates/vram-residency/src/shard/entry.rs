@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_events::{EventKind, Events};
 use vram_id::ShardId;
+use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
 use crate::shard::ages::Ages;
@@ -17,8 +18,6 @@ use crate::shard::seats::Counted;
 use crate::shard::standing::Standing;
 use crate::shard::view::View;
 use crate::sync::{Mutex, MutexGuard, lock};
-use crate::vs::gpu::Gpu;
-use crate::vs::space::Space;
 
 /// One resident shard.
 #[derive(Debug)]

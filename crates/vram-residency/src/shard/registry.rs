@@ -5,13 +5,13 @@ use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use vram_id::ShardId;
+use vram_space::Gpu;
 
 use crate::error::VramError;
 use crate::shard::entry::Entry;
 use crate::shard::host::Parked;
 use crate::shard::parked::Listed;
 use crate::shard::seats::Counted;
-use crate::vs::gpu::Gpu;
 
 /// All resident shards, by id. No guard of the map is held across a call into anything else: the
 /// entry is cloned out.

@@ -1,15 +1,13 @@
 //! Where a shard lies and how it is sealed.
 
-use crate::shard::ages::Moment;
-use crate::vs::space::Space;
 use std::sync::{Arc, Weak};
 
 use vram_alloc::DeviceRange;
+use vram_space::{Block, Gpu, Space};
 
 use crate::error::VramError;
+use crate::shard::ages::Moment;
 use crate::shard::seal::Seal;
-use crate::vs::block::Block;
-use crate::vs::gpu::Gpu;
 
 /// Where a shard lies and how it is sealed, while a pass of its gate is held.
 #[derive(Clone, Debug)]
@@ -42,7 +40,7 @@ impl View {
     ///
     /// [`VramError::DeviceLost`].
     pub(crate) fn memory(&self) -> Result<Arc<Block>, VramError> {
-        self.gpu.memory_in(&self.block)
+        Ok(self.gpu.memory_in(&self.block)?)
     }
 
     /// As [`memory`](Self::memory), also while a reset that may be refused yet waits for the caller:

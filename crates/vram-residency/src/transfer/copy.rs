@@ -1,16 +1,16 @@
 //! Copying a shard between two devices.
 
+use crate::transfer::windows::Windows;
 use core::ops::ControlFlow;
 
 use vram_gpu::GpuError;
 use vram_seal::parallel::for_each_segment;
+use vram_space::{Lanes, Worker, locate};
 
 use crate::error::VramError;
 use crate::shard::view::View;
 use crate::transfer::walk::Selection;
 use crate::transfer::windows::Window;
-use crate::vs::lanes::{Lanes, Worker};
-use crate::vs::space::locate;
 
 impl View {
     /// The segments that are not what was sealed.
@@ -21,7 +21,7 @@ impl View {
 
 /// Copies through host memory, window by window.
 pub(crate) fn copy_staged(source: &View, target: &View) -> Result<(), VramError> {
-    let windows = target.gpu.windows(*source.seal.opener.layout())?;
+    let windows = Windows::on(&target.gpu, *source.seal.opener.layout())?;
     let lanes = Lanes::new(&target.gpu, windows.window_len(), windows.buffers());
     for_each_segment(
         windows.threads(),
@@ -34,7 +34,7 @@ pub(crate) fn copy_staged(source: &View, target: &View) -> Result<(), VramError>
             _ => Ok(()),
         },
     )?;
-    lanes.finish()
+    Ok(lanes.finish()?)
 }
 
 /// Copies directly between the devices. `Break` if they turn out not to be able to.
@@ -63,7 +63,7 @@ fn copy_window(
         (Some(buffer), Ok(memory), Ok(target_memory)) => memory
             .read(from, buffer)
             .map(|()| target_memory)
-            .map_err(|error| source.gpu.failed(error)),
+            .map_err(|error| source.gpu.failed(error).into()),
         (None, _, _) => Err(VramError::HostMemory { wanted: from.len() }),
         (_, Err(error), _) | (_, _, Err(error)) => Err(error),
     };
@@ -82,11 +82,8 @@ fn copy_window(
 /// Gives the error of a copy between two devices to the one that it names.
 fn blame(source: &View, target: &View, error: GpuError) -> VramError {
     let named = error.gpu();
-    if named == Some(source.gpu.device.info().index)
-        && named != Some(target.gpu.device.info().index)
-    {
-        source.gpu.failed(error)
-    } else {
-        target.gpu.failed(error)
-    }
+    let (from, to) = (&source.gpu, &target.gpu);
+    let of_source = named == Some(from.device.info().index);
+    let blamed = if of_source && named != Some(to.device.info().index) { from } else { to };
+    blamed.failed(error).into()
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, ByteRange};
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{Protection, SealError, SealParams, SivScope};
+use vram_space::{Lanes, Worker, locate};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
@@ -13,8 +14,6 @@ use crate::shard::view::View;
 use crate::transfer::read::zeroed;
 use crate::transfer::walk::Selection;
 use crate::transfer::windows::Window;
-use crate::vs::lanes::{Lanes, Worker};
-use crate::vs::space::locate;
 
 /// The seal of what is kept of an Authenticated shard: one pass, so scope Segment.
 pub(crate) fn parked_params(view: &View) -> SealParams {
@@ -69,7 +68,7 @@ impl HostCopy {
                 None => Ok(()),
             },
         )?;
-        lanes.finish()
+        Ok(lanes.finish()?)
     }
 
     fn write_window(
@@ -85,7 +84,7 @@ impl HostCopy {
             return outcome;
         }
         let ready = outcome
-            .and_then(|()| locate(view.range, window.bytes))
+            .and_then(|()| Ok(locate(view.range, window.bytes)?))
             .and_then(|to| view.memory().map(|memory| (memory, to)));
         match ready {
             Ok((memory, to)) => {

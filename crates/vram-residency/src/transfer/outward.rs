@@ -6,6 +6,7 @@ use core::ops::Range;
 use vram_alloc::ByteLen;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{SealError, SealedSegment};
+use vram_space::Lanes;
 
 use crate::error::VramError;
 use crate::shard::view::View;
@@ -13,7 +14,6 @@ use crate::sync::{Mutex, lock};
 use crate::transfer::convert::Convert;
 use crate::transfer::walk::with_window;
 use crate::transfer::windows::Windows;
-use crate::vs::lanes::Lanes;
 
 /// What gets out of the device.
 pub(crate) enum Outward<'a> {
@@ -42,7 +42,7 @@ impl View {
         how: &Outward<'_>,
     ) -> Result<(), VramError> {
         let opener = &self.seal.opener;
-        let windows = self.gpu.windows(*opener.layout())?;
+        let windows = Windows::on(&self.gpu, *opener.layout())?;
         let jobs = cut(&windows, segments, out)?;
         let count = u64::try_from(jobs.len()).unwrap_or(u64::MAX);
         let jobs = Mutex::new(jobs.into_iter());
@@ -75,7 +75,7 @@ impl View {
                 })
             },
         )?;
-        lanes.finish()
+        Ok(lanes.finish()?)
     }
 }
 

@@ -2,14 +2,13 @@
 
 use vram_alloc::{ByteLen, ByteRange};
 use vram_seal::parallel::for_each_segment;
+use vram_space::{Lanes, Worker, locate};
 
 use crate::error::VramError;
 use crate::shard::view::View;
 use crate::sync::{Mutex, lock};
 use crate::transfer::walk::with_window;
 use crate::transfer::windows::Window;
-use crate::vs::lanes::{Lanes, Worker};
-use crate::vs::space::locate;
 
 impl View {
     pub(crate) fn read_view(&self, range: ByteRange, out: &mut [u8]) -> Result<(), VramError> {

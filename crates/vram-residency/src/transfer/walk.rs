@@ -6,13 +6,12 @@ use vram_alloc::ByteLen;
 use vram_id::SplitMix;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{SealError, SegmentHash};
+use vram_space::{Lanes, Worker, locate};
 
 use crate::error::VramError;
 use crate::shard::view::View;
 use crate::sync::{Mutex, lock};
 use crate::transfer::windows::{Window, Windows};
-use crate::vs::lanes::{Lanes, Worker};
-use crate::vs::space::locate;
 
 /// Which segments to look at.
 #[derive(Clone, Debug)]
@@ -149,7 +148,7 @@ impl View {
                 with_window(worker, self, &window, |buffer| work(&window, buffer))
             },
         )?;
-        lanes.finish()
+        Ok(lanes.finish()?)
     }
 }
 

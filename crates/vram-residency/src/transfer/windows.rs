@@ -6,11 +6,10 @@ use vram_alloc::{ByteLen, ByteRange};
 use vram_gpu::{DeviceInfo, DeviceKind};
 use vram_seal::SegmentLayout;
 use vram_seal::parallel::Threads;
+use vram_space::{Gpu, Means, SMALLEST};
 
 use crate::error::VramError;
 use crate::shard::view::View;
-use crate::vs::gpu::{Gpu, Means};
-use crate::vs::pool::SMALLEST;
 
 /// Below this, handing work to another thread costs more than it saves.
 const WINDOW_MIN: u64 = 256 << 10;
@@ -35,6 +34,12 @@ pub(crate) struct Window {
 }
 
 impl Windows {
+    /// Cuts a shard into work for this GPU.
+    pub(crate) fn on(gpu: &Gpu, layout: SegmentLayout) -> Result<Self, VramError> {
+        let Means { workers, staging_bytes } = gpu.means;
+        Self::plan(layout, gpu.device.info(), Threads::exactly(workers), staging_bytes)
+    }
+
     /// Cuts a shard for `device`: as large as it copies well, as small as keeps all threads busy,
     /// and within `staging_max` host bytes for all workers together.
     ///
@@ -125,18 +130,10 @@ impl Windows {
     }
 }
 
-impl Gpu {
-    /// Cuts a shard into work for this GPU.
-    pub(crate) fn windows(&self, layout: SegmentLayout) -> Result<Windows, VramError> {
-        let Means { threads, staging_bytes } = self.means;
-        Windows::plan(layout, self.device.info(), threads, staging_bytes)
-    }
-}
-
 impl View {
     /// Cuts the shard into work for the GPU that it lies on.
     pub(crate) fn windows(&self) -> Result<Windows, VramError> {
-        self.gpu.windows(*self.seal.opener.layout())
+        Windows::on(&self.gpu, *self.seal.opener.layout())
     }
 }
 

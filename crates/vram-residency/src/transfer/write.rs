@@ -6,14 +6,12 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{ContentDigest, Sealer, SegmentCollector, SegmentHash, SivScope, hash_all};
+use vram_space::{Gpu, Lanes, Space, Worker, locate};
 
 use crate::error::VramError;
 use crate::feed::Feed;
 use crate::sync::{Mutex, lock};
 use crate::transfer::windows::{Window, Windows};
-use crate::vs::gpu::Gpu;
-use crate::vs::lanes::{Lanes, Worker};
-use crate::vs::space::{Space, locate};
 
 /// How one shard is written, besides what the request says.
 #[derive(Clone, Copy)]
@@ -65,7 +63,7 @@ impl Pass<'_> {
                 (options.watch)(done)
             },
         )?;
-        lanes.finish()
+        Ok(lanes.finish()?)
     }
 
     /// Reads, seals and copies one window, and says how long it was. A source that can only be
@@ -100,7 +98,7 @@ impl Pass<'_> {
             }
             Err(error) => {
                 worker.put(staging);
-                Err(error)
+                Err(error.into())
             }
         }
     }

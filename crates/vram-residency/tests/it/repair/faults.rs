@@ -4,8 +4,8 @@ use vram_alloc::DeviceOffset;
 use vram_residency::device::fault::{Action, Hook, Op, When};
 use vram_residency::{RepairOptions, SliceSource, VramError};
 
-use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
 use super::{damaged, is_whole, quarantined, requests};
+use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
 
 const LEN: usize = 5 * SEGMENT + 9;
 

@@ -7,8 +7,8 @@ use vram_residency::{
     SegmentSize, VramError, VramManager,
 };
 
-use crate::sweep::{Rig, SEGMENT, content};
 use super::{damaged, is_whole, quarantined, requests};
+use crate::sweep::{Rig, SEGMENT, content};
 
 const LEN: usize = 5 * SEGMENT + 9;
 

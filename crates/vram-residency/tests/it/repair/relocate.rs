@@ -9,8 +9,8 @@ use vram_residency::{
     VramManager,
 };
 
-use crate::sweep::{Rig, SEGMENT, content};
 use super::{damaged, is_whole, quarantined, requests};
+use crate::sweep::{Rig, SEGMENT, content};
 
 const LEN: usize = 3 * SEGMENT + 9;
 

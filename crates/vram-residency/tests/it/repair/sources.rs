@@ -10,8 +10,8 @@ use vram_residency::{
     SourceError, VramError,
 };
 
-use crate::sweep::{Rig, SEGMENT, content};
 use super::{damaged, is_whole, quarantined, requests};
+use crate::sweep::{Rig, SEGMENT, content};
 
 const LEN: usize = 9 * SEGMENT + 5;
 const ALTERED: [u64; 3] = [0, 4, 9];

@@ -5,8 +5,8 @@ use core::slice::from_ref;
 use vram_residency::device::fault::{Action, Op};
 use vram_residency::{RepairOptions, SealRequest, SliceSource, Verify, VramError};
 
-use crate::sweep::{Rig, SEGMENT, content};
 use super::{alter, damaged, is_whole, quarantined, requests};
+use crate::sweep::{Rig, SEGMENT, content};
 
 #[test]
 fn every_segment_altered_in_turn_comes_back_and_no_other_is_written() {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, DeviceRange};
 use vram_gpu::{DeviceMemory, FreeError, GpuError};
 
+use crate::block::{Backing, Block, Unreturned};
+use crate::gpu::{Gpu, WipePolicy};
 use crate::sync::{Mutex, lock};
-use crate::vs::block::{Backing, Block, Unreturned};
-use crate::vs::gpu::{Gpu, WipePolicy};
 
 /// Memory of one GPU that a closed manager still holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +35,13 @@ impl Gpu {
     }
 
     /// All of that, if it is anything.
-    pub(crate) fn still_held(&self) -> Option<UnreturnedMemory> {
+    pub fn still_held(&self) -> Option<UnreturnedMemory> {
         let bytes = self.held();
         (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error: None })
     }
 
     /// Gives everything back to the driver that holds nothing any more. Says what it could not.
-    pub(crate) fn give_up_memory(&self) -> Option<UnreturnedMemory> {
+    pub fn give_up_memory(&self) -> Option<UnreturnedMemory> {
         let unreturned = |bytes: ByteLen, error| {
             (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error })
         };

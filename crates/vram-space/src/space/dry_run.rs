@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use vram_alloc::{Alignment, Arena, ByteLen, Capacity, Fit, ModelPlan, Placement};
 
-use crate::error::eviction_plan::RoomAfter;
+use crate::block::MemoryMode;
+use crate::gpu::Gpu;
 use crate::sync::lock;
-use crate::vs::block::MemoryMode;
-use crate::vs::gpu::Gpu;
 
 /// Some GPUs as they would be.
 #[derive(Clone, Debug)]
-pub(crate) struct DryRun {
+pub struct DryRun {
     gpus: Vec<Imagined>,
 }
 
@@ -27,16 +26,29 @@ struct Imagined {
 
 /// The first piece that finds no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stuck {
+pub struct Stuck {
     piece: usize,
     largest_hole: ByteLen,
     /// Whether there was a hole for it, and it is the books that say no.
     has_hole: bool,
 }
 
+/// What there would be on a GPU after an eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct RoomAfter {
+    /// The GPU.
+    pub gpu: u32,
+    /// Bytes that could be granted.
+    pub room: ByteLen,
+    /// The longest piece that could be placed, if there is room for it.
+    pub largest_hole: ByteLen,
+}
+
 impl DryRun {
     /// The GPUs as they are now, each at one moment.
-    pub(crate) fn of(gpus: &[Arc<Gpu>]) -> Self {
+    pub fn of(gpus: &[Arc<Gpu>]) -> Self {
         let imagine = |gpu: &Arc<Gpu>| {
             gpu.tenants.sweep();
             let arena = lock(&gpu.arena);
@@ -47,7 +59,7 @@ impl DryRun {
     }
 
     /// Whether a plan would fit.
-    pub(crate) fn fit(&self, plan: &ModelPlan) -> Fit {
+    pub fn fit(&self, plan: &ModelPlan) -> Fit {
         let room = self.room();
         let whole = || Fit::ShortOf {
             needed: plan.footprint(),
@@ -74,7 +86,7 @@ impl DryRun {
     }
 
     /// Whether pieces of these lengths would find their places, in this order.
-    pub(crate) fn takes(&self, lens: &[ByteLen]) -> bool {
+    pub fn takes(&self, lens: &[ByteLen]) -> bool {
         let longest = lens.iter().max().copied().unwrap_or(ByteLen::ZERO);
         // Most answers can be seen without placing anything.
         longest <= self.largest_hole()
@@ -83,7 +95,7 @@ impl DryRun {
     }
 
     /// Gives a placement of the real arena back. False if it is not there.
-    pub(crate) fn remove(&mut self, gpu: u32, placement: &Placement) -> bool {
+    pub fn remove(&mut self, gpu: u32, placement: &Placement) -> bool {
         let Some(gpu) = self.gpus.iter_mut().find(|one| one.index == gpu) else { return false };
         let removed = gpu.arena.release_copy(placement).is_ok();
         if removed {
@@ -93,7 +105,7 @@ impl DryRun {
     }
 
     /// What there would be on each GPU, in ascending order of their indices.
-    pub(crate) fn rooms(&self) -> Vec<RoomAfter> {
+    pub fn rooms(&self) -> Vec<RoomAfter> {
         let mut rooms: Vec<_> = self
             .gpus
             .iter()
@@ -108,7 +120,7 @@ impl DryRun {
     }
 
     /// Bytes that would be granted on all GPUs together.
-    pub(crate) fn room(&self) -> ByteLen {
+    pub fn room(&self) -> ByteLen {
         let sum = |sum: ByteLen, gpu: &Imagined| sum.saturating_add(gpu.books.room());
         self.gpus.iter().fold(ByteLen::ZERO, sum)
     }

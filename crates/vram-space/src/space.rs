@@ -1,26 +1,27 @@
 //! A part of a GPU that holds, or will hold, one shard; wiped and given back whatever happens.
 
+pub(crate) mod dry_run;
+mod place;
+
 use core::fmt;
-use core::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::sync::{Arc, Weak};
 
 use vram_alloc::{ByteLen, ByteRange, Charge, DeviceRange, Kept, Placement, Reservation};
 use vram_gpu::GpuError;
 
-use crate::error::VramError;
+use crate::block::{Block, Held, Stuck, Unreturned};
+use crate::error::SpaceError;
+use crate::gpu::{Gpu, WipePolicy};
+use crate::health::UnderWay;
+use crate::space::dry_run::DryRun;
 use crate::sync::lock;
-use crate::vs::block::{Block, Stuck, Unreturned};
-use crate::vs::dry_run::DryRun;
-use crate::vs::gpu::{Gpu, WipePolicy};
-use crate::vs::health::UnderWay;
 
 /// A placement and its entry in the books, given back together when dropped.
 ///
 /// From the first write on, giving back means wiping first. If that fails, the bytes are set aside:
 /// they stay counted and are never handed out again.
 #[derive(Debug)]
-pub(crate) struct Space {
+pub struct Space {
     gpu: Arc<Gpu>,
     // Empty only while it is being given back.
     held: Option<(Placement, Grant)>,
@@ -36,7 +37,7 @@ pub(crate) struct Space {
 }
 
 /// Where a space goes back to that was taken out of a promise.
-pub(crate) trait Home: fmt::Debug + Send + Sync {
+pub trait Home: fmt::Debug + Send + Sync {
     /// Whether what goes back is a place, with the memory behind it, and not bytes anywhere.
     fn holds_places(&self) -> bool;
 
@@ -76,33 +77,25 @@ impl Grant {
 
 /// What giving back did.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Returned {
+pub struct Returned {
     /// Bytes that can be handed out again.
-    pub(crate) bytes: ByteLen,
+    pub bytes: ByteLen,
     /// Whether they were overwritten.
-    pub(crate) wiped: bool,
+    pub wiped: bool,
     /// How the driver's count of free bytes changed, if a block went back to it and it says.
-    pub(crate) driver_delta: Option<i64>,
+    pub driver_delta: Option<i64>,
 }
 
 impl Space {
-    pub(crate) fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
+    pub fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
         let held = Some((placement, Grant::Promised(reservation)));
         let region = gpu.backing.region();
         gpu.health.count_place();
-        Self {
-            gpu,
-            held,
-            block: None,
-            region,
-            written: false,
-            under_way: None,
-            home: None,
-        }
+        Self { gpu, held, block: None, region, written: false, under_way: None, home: None }
     }
 
     /// As [`new`](Self::new), out of a reservation: given back, it goes there.
-    pub(crate) fn out_of(
+    pub fn out_of(
         home: Box<dyn Home>,
         gpu: Arc<Gpu>,
         placement: Placement,
@@ -114,38 +107,38 @@ impl Space {
     }
 
     /// As [`new`](Self::new), with the memory that is behind it already.
-    pub(crate) fn with_block(mut self, block: Option<Arc<Block>>) -> Self {
+    pub fn with_block(mut self, block: Option<Arc<Block>>) -> Self {
         self.block = block;
         self
     }
 
     /// From now on it goes back to this reservation.
-    pub(crate) fn set_home(&mut self, home: Box<dyn Home>) {
+    pub fn set_home(&mut self, home: Box<dyn Home>) {
         self.home = Some(home);
     }
 
     /// What it holds stays: given back later, it goes to everybody.
-    pub(crate) fn settle(&mut self) {
+    pub fn settle(&mut self) {
         self.home = None;
     }
 
     /// Gives it back in a dry run. False if it is not there.
-    pub(crate) fn remove_from(&self, dry_run: &mut DryRun) -> bool {
+    pub fn remove_from(&self, dry_run: &mut DryRun) -> bool {
         let placement = self.held.as_ref().map(|(placement, _)| placement);
         placement.is_some_and(|placement| dry_run.remove(self.gpu.index, placement))
     }
 
     /// Bytes that it takes of the region.
-    pub(crate) fn footprint(&self) -> ByteLen {
+    pub fn footprint(&self) -> ByteLen {
         self.held.as_ref().map_or(ByteLen::ZERO, |(placement, _)| placement.footprint())
     }
 
     /// Bytes of the block that it is, if it is one.
-    pub(crate) fn block_len(&self) -> ByteLen {
+    pub fn block_len(&self) -> ByteLen {
         self.block.as_ref().map_or(ByteLen::ZERO, |block| block.len())
     }
 
-    pub(crate) const fn gpu(&self) -> &Arc<Gpu> {
+    pub const fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
     }
 
@@ -154,9 +147,9 @@ impl Space {
     ///
     /// # Errors
     ///
-    /// [`VramError::DeviceLost`], [`VramError::Closed`]; on a GPU that is used block by block, what
+    /// [`SpaceError::DeviceLost`], [`SpaceError::Closed`]; on a GPU that is used block by block, what
     /// the driver says to the allocation.
-    pub(crate) fn open(&mut self) -> Result<(), VramError> {
+    pub fn open(&mut self) -> Result<(), SpaceError> {
         if self.written {
             return Ok(());
         }
@@ -177,12 +170,12 @@ impl Space {
     }
 
     /// A shard lies here, or a reservation holds it: nobody is under way to it.
-    pub(crate) fn rest(&mut self) {
+    pub fn rest(&mut self) {
         self.under_way = None;
     }
 
     /// Takes its block out, if that is of an earlier life of the device.
-    pub(crate) fn take_stale(&mut self) -> Option<Arc<Block>> {
+    pub fn take_stale(&mut self) -> Option<Arc<Block>> {
         let life = self.gpu.health.life();
         self.block.take_if(|block| block.life() != life)
     }
@@ -192,7 +185,7 @@ impl Space {
     /// # Errors
     ///
     /// As [`open`](Self::open): nothing may be written.
-    pub(crate) fn written(&mut self) -> Result<(), VramError> {
+    pub fn written(&mut self) -> Result<(), SpaceError> {
         self.open()?;
         self.written = true;
         Ok(())
@@ -202,18 +195,18 @@ impl Space {
     ///
     /// # Errors
     ///
-    /// [`VramError::DeviceLost`].
-    pub(crate) fn memory(&self) -> Result<Arc<Block>, VramError> {
+    /// [`SpaceError::DeviceLost`].
+    pub fn memory(&self) -> Result<Arc<Block>, SpaceError> {
         self.gpu.memory_in(&self.behind())
     }
 
     /// What it lies in. Not owned: see [`Gpu::memory_in`].
-    pub(crate) fn behind(&self) -> Weak<Block> {
+    pub fn behind(&self) -> Weak<Block> {
         self.block.as_ref().map_or_else(|| Weak::clone(&self.region), Arc::downgrade)
     }
 
     /// Where all of it lies in the region, or in its block.
-    pub(crate) fn range(&self) -> DeviceRange {
+    pub fn range(&self) -> DeviceRange {
         let range = self.held.as_ref().map(|(placement, _)| placement.range());
         self.in_memory(range.unwrap_or(DeviceRange::whole(ByteLen::ZERO)))
     }
@@ -224,7 +217,7 @@ impl Space {
     }
 
     /// The shard is there: what was promised is in use.
-    pub(crate) fn commit(&mut self) {
+    pub fn commit(&mut self) {
         self.held = self.held.take().map(|(placement, grant)| match grant {
             Grant::Promised(reservation) => (placement, Grant::InUse(reservation.commit())),
             in_use @ Grant::InUse(_) => (placement, in_use),
@@ -234,7 +227,7 @@ impl Space {
     /// Moves to the start of `gap`, which ends where this begins and is no longer than it. What is
     /// left behind was wiped by the caller, and is given back with the promise for the gap. Only in
     /// a region: blocks have no neighbours.
-    pub(crate) fn slide_down(&mut self, mut gap: Self) {
+    pub fn slide_down(&mut self, mut gap: Self) {
         let (Some((low, promise)), Some((high, grant))) = (gap.held.take(), self.held.take())
         else {
             debug_assert!(false, "a space without a place cannot slide");
@@ -256,13 +249,13 @@ impl Space {
     /// # Errors
     ///
     /// Why they could not be wiped or given back, and how many stay counted.
-    pub(crate) fn give_back(mut self) -> Result<Returned, (ByteLen, GpuError)> {
+    pub fn give_back(mut self) -> Result<Returned, (ByteLen, GpuError)> {
         self.release(true)
     }
 
     /// Takes the place out of use for good, and says how long it is: it stays counted, and is never
     /// handed out again. Wiped as well as it goes.
-    pub(crate) fn abandon(mut self, error: GpuError) -> ByteLen {
+    pub fn abandon(mut self, error: GpuError) -> ByteLen {
         let Some((placement, grant)) = self.held.take() else { return ByteLen::ZERO };
         let bytes = placement.footprint();
         let _under_way = self.gpu.health.leave();
@@ -338,32 +331,10 @@ impl Space {
     }
 
     /// The bytes that would be wiped before it is given back, if any were written.
-    pub(crate) fn written_bytes(&self) -> Option<(Weak<Block>, DeviceRange)> {
+    pub fn written_bytes(&self) -> Option<(Weak<Block>, DeviceRange)> {
         let (placement, _) = self.held.as_ref()?;
         let range = self.in_memory(placement.footprint_range());
         (self.written && !range.is_empty()).then(|| (self.behind(), range))
-    }
-}
-
-impl Gpu {
-    /// Overwrites a part of device memory. Says whether it did: what is on a lost device is gone
-    /// anyway.
-    ///
-    /// # Errors
-    ///
-    /// What the device answered.
-    pub(crate) fn overwrite(&self, memory: &Block, range: DeviceRange) -> Result<bool, GpuError> {
-        // This runs while panics unwind too: a second one must not get out.
-        match catch_unwind(AssertUnwindSafe(|| memory.fill(range, 0))) {
-            Ok(Ok(())) => Ok(true),
-            Ok(Err(error)) => {
-                if let VramError::DeviceLost { .. } = self.failed_in(memory.life(), error) {
-                    return Ok(false);
-                }
-                Err(error)
-            }
-            Err(_panic) => Err(self.stuck("the device panicked")),
-        }
     }
 }
 
@@ -379,7 +350,7 @@ impl Drop for Space {
 ///
 /// # Errors
 ///
-/// [`VramError::Seal`] never in practice: `part` was checked against the shard that lies there.
-pub(crate) fn locate(shard: DeviceRange, part: ByteRange) -> Result<DeviceRange, VramError> {
-    shard.slice(part).map_err(|error| VramError::config(error.to_string()))
+/// [`SpaceError::Seal`] never in practice: `part` was checked against the shard that lies there.
+pub fn locate(shard: DeviceRange, part: ByteRange) -> Result<DeviceRange, SpaceError> {
+    shard.slice(part).map_err(|error| SpaceError::Invalid { what: error.to_string() })
 }

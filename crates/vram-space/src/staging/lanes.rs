@@ -7,14 +7,14 @@ use std::collections::VecDeque;
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange};
 use vram_gpu::{DeviceMemory, GpuError, Pending, Staging};
 
-use crate::error::VramError;
+use crate::error::SpaceError;
+use crate::gpu::Gpu;
 use crate::sync::{Mutex, lock};
-use crate::vs::gpu::Gpu;
 
 /// All lanes of one call. Whatever happens, every copy has ended and every buffer was wiped before
 /// this is gone: whoever wipes device memory afterwards has the last word.
 #[derive(Debug)]
-pub(crate) struct Lanes<'a> {
+pub struct Lanes<'a> {
     gpu: &'a Gpu,
     buffer_len: ByteLen,
     buffers: u64,
@@ -24,7 +24,7 @@ pub(crate) struct Lanes<'a> {
 /// One worker's buffers. They go back to the [`Lanes`] when the worker ends, with the copies that
 /// are still under way, so that their errors are not lost.
 #[derive(Debug)]
-pub(crate) struct Worker<'a> {
+pub struct Worker<'a> {
     lanes: &'a Lanes<'a>,
     lane: Lane,
     /// It counts on the thread that it was made on.
@@ -37,7 +37,7 @@ thread_local! {
 }
 
 /// Whether the calling thread works for a call of this crate: it is in a callback of that call.
-pub(crate) fn on_a_worker() -> bool {
+pub fn on_a_worker() -> bool {
     // While the thread ends there is nothing to ask, and no callback.
     WORKERS.try_with(|workers| workers.get() > 0).unwrap_or(false)
 }
@@ -50,11 +50,11 @@ struct Lane {
 }
 
 impl<'a> Lanes<'a> {
-    pub(crate) fn new(gpu: &'a Gpu, buffer_len: ByteLen, buffers: u64) -> Self {
+    pub fn new(gpu: &'a Gpu, buffer_len: ByteLen, buffers: u64) -> Self {
         Self { gpu, buffer_len, buffers, parked: Mutex::default() }
     }
 
-    pub(crate) fn worker(&'a self) -> Worker<'a> {
+    pub fn worker(&'a self) -> Worker<'a> {
         let _ending = WORKERS.try_with(|workers| workers.set(workers.get().saturating_add(1)));
         Worker { lanes: self, lane: Lane::default(), bound_to_thread: PhantomData }
     }
@@ -64,7 +64,7 @@ impl<'a> Lanes<'a> {
     /// # Errors
     ///
     /// The first copy that failed.
-    pub(crate) fn finish(self) -> Result<(), VramError> {
+    pub fn finish(self) -> Result<(), SpaceError> {
         self.end().map_err(|error| self.gpu.failed(error))
     }
 
@@ -98,7 +98,7 @@ impl Worker<'_> {
     /// # Errors
     ///
     /// Why that copy failed, or why there is no memory for a buffer.
-    pub(crate) fn buffer(&mut self) -> Result<Staging, VramError> {
+    pub fn buffer(&mut self) -> Result<Staging, SpaceError> {
         if let Some(staging) = self.lane.idle.pop() {
             return Ok(staging);
         }
@@ -120,17 +120,17 @@ impl Worker<'_> {
                 Ok(staging)
             }
             // Each buffer is idle, under way or with the worker, who asks for one at a time.
-            None => Err(VramError::HostMemory { wanted: self.lanes.buffer_len }),
+            None => Err(SpaceError::HostMemory { wanted: self.lanes.buffer_len }),
         }
     }
 
     /// Gives a buffer back unused.
-    pub(crate) fn put(&mut self, staging: Staging) {
+    pub fn put(&mut self, staging: Staging) {
         self.lane.idle.push(staging);
     }
 
     /// Starts copying the first `len` bytes of `staging` to the device.
-    pub(crate) fn queue_write(
+    pub fn queue_write(
         &mut self,
         memory: &dyn DeviceMemory,
         to: DeviceOffset,
@@ -145,11 +145,11 @@ impl Worker<'_> {
     /// # Errors
     ///
     /// What the device answered.
-    pub(crate) fn read(
+    pub fn read(
         &mut self,
         memory: &dyn DeviceMemory,
         from: DeviceRange,
-    ) -> Result<Staging, VramError> {
+    ) -> Result<Staging, SpaceError> {
         let mut staging = self.buffer()?;
         let target = from.len().to_usize().and_then(|len| staging.as_mut_slice().get_mut(..len));
         let outcome = match target {

@@ -10,11 +10,11 @@ use vram_gpu::{Device, GpuError, Staging};
 use crate::sync::{Mutex, lock};
 
 /// Smallest buffer that is handed out, so that tiny shards share their buffers.
-pub(crate) const SMALLEST: u64 = 4096;
+pub const SMALLEST: u64 = 4096;
 
 /// Staging buffers of one GPU that nobody uses at the moment, by size, all wiped.
 #[derive(Debug)]
-pub(crate) struct StagingPool {
+pub struct StagingPool {
     idle: Mutex<Idle>,
     /// Most bytes that are kept; more than that is given back to the host.
     idle_max: ByteLen,
@@ -27,12 +27,12 @@ struct Idle {
 }
 
 impl StagingPool {
-    pub(crate) fn new(idle_max: ByteLen) -> Self {
+    pub fn new(idle_max: ByteLen) -> Self {
         Self { idle: Mutex::default(), idle_max }
     }
 
     /// A wiped buffer of at least `len` bytes: of the next power of two.
-    pub(crate) fn take(&self, device: &dyn Device, len: ByteLen) -> Result<Staging, GpuError> {
+    pub fn take(&self, device: &dyn Device, len: ByteLen) -> Result<Staging, GpuError> {
         let len = len.get().max(SMALLEST);
         let len = ByteLen::new(len.checked_next_power_of_two().unwrap_or(len));
         let mut idle = lock(&self.idle);
@@ -45,14 +45,14 @@ impl StagingPool {
     }
 
     /// Gives all idle buffers back to the host.
-    pub(crate) fn clear(&self) {
+    pub fn clear(&self) {
         let idle = core::mem::take(&mut *lock(&self.idle));
         // Outside the lock: page-locked memory is the driver's business.
         drop(idle);
     }
 
     /// Takes a buffer back, after wiping it.
-    pub(crate) fn give(&self, mut staging: Staging) {
+    pub fn give(&self, mut staging: Staging) {
         staging.as_mut_slice().fill(0);
         // The buffer is read again by others: the fill above must not be left out.
         black_box(staging.as_slice());

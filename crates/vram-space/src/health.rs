@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::thread;
 use std::thread::ThreadId;
+use std::time::Instant;
 
 use vram_gpu::GpuError;
 
-use crate::shard::gate;
-use crate::sync::{Condvar, Deadline, Mutex, MutexGuard, lock, wait_until};
-use crate::vs::block::Block;
-use crate::vs::lanes;
+use crate::block::Block;
+use crate::staging::lanes;
+use crate::staging::lanes::on_a_worker;
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait_until};
 
 /// The state of one GPU's device, as its manager knows it.
 ///
@@ -17,7 +18,7 @@ use crate::vs::lanes;
 /// written to or handed out. Whoever takes memory holds an [`UnderWay`] until a shard lies there,
 /// so that a reset, or the manager's end, can wait for them.
 #[derive(Debug, Default)]
-pub(crate) struct Health {
+pub struct Health {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -51,37 +52,37 @@ enum GivenUp {
 
 /// Why nobody may begin.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Refused {
+pub enum Refused {
     Lost(GpuError),
     Closed,
 }
 
 /// A call that is taking memory of a GPU, until dropped.
 #[derive(Debug)]
-pub(crate) struct UnderWay {
+pub struct UnderWay {
     health: Arc<Health>,
     thread: ThreadId,
 }
 
 /// The right to reset a device, until dropped. One at a time has it.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub struct Claim {
     health: Arc<Health>,
 }
 
 impl Health {
     /// Why the device is lost, if it is.
-    pub(crate) fn lost(&self) -> Option<GpuError> {
+    pub fn lost(&self) -> Option<GpuError> {
         lock(&self.state).lost
     }
 
     /// Counts the lives of the device's memory, from 0.
-    pub(crate) fn life(&self) -> u64 {
+    pub fn life(&self) -> u64 {
         lock(&self.state).life
     }
 
     /// Notes a loss, unless it was met in an earlier life. Says whether it is news.
-    pub(crate) fn lose(&self, error: GpuError, life: Option<u64>) -> bool {
+    pub fn lose(&self, error: GpuError, life: Option<u64>) -> bool {
         let mut state = lock(&self.state);
         let outdated = life.is_some_and(|life| life != state.life);
         let known = state.lost.is_some() && state.given_up.is_none();
@@ -94,7 +95,7 @@ impl Health {
     }
 
     /// Lets nobody begin, for a reset of a device that works. False if it is lost.
-    pub(crate) fn give_up(&self, error: GpuError) -> bool {
+    pub fn give_up(&self, error: GpuError) -> bool {
         let mut state = lock(&self.state);
         if state.lost.is_some() {
             return false;
@@ -105,7 +106,7 @@ impl Health {
     }
 
     /// Takes that back. A device that was lost meanwhile stays so.
-    pub(crate) fn keep_on(&self) {
+    pub fn keep_on(&self) {
         let mut state = lock(&self.state);
         if state.given_up.take().is_some() {
             state.lost = None;
@@ -114,13 +115,13 @@ impl Health {
 
     /// Whether the device takes calls, or takes them from those that a reset waits for. One look:
     /// between two, a reset may begin to wait, or be refused.
-    pub(crate) fn winds_up(&self) -> bool {
+    pub fn winds_up(&self) -> bool {
         let state = lock(&self.state);
         state.lost.is_none() || state.given_up == Some(GivenUp::Waiting)
     }
 
     /// The device takes calls again.
-    pub(crate) fn recover(&self) {
+    pub fn recover(&self) {
         let mut state = lock(&self.state);
         (state.lost, state.given_up) = (None, None);
     }
@@ -130,8 +131,8 @@ impl Health {
     /// # Errors
     ///
     /// As [`settled_until`](Self::settled_until).
-    pub(crate) fn begin_until(&self, deadline: Deadline) -> Result<(), usize> {
-        let mut state = self.wait(deadline, |state| state.under_way.len(), None)?;
+    pub fn begin_until(&self, deadline: Option<Instant>, inside: bool) -> Result<(), usize> {
+        let mut state = self.wait(deadline, inside, |state| state.under_way.len(), None)?;
         if state.given_up.is_some() {
             state.given_up = Some(GivenUp::Begun);
         }
@@ -139,7 +140,7 @@ impl Health {
     }
 
     /// Begins to take memory.
-    pub(crate) fn enter(self: &Arc<Self>) -> Result<UnderWay, Refused> {
+    pub fn enter(self: &Arc<Self>) -> Result<UnderWay, Refused> {
         let mut state = lock(&self.state);
         if state.closed {
             return Err(Refused::Closed);
@@ -154,20 +155,20 @@ impl Health {
     }
 
     /// Begins to give memory back, which is always allowed.
-    pub(crate) fn leave(self: &Arc<Self>) -> UnderWay {
+    pub fn leave(self: &Arc<Self>) -> UnderWay {
         let thread = thread::current().id();
         lock(&self.state).under_way.push(thread);
         UnderWay { health: Arc::clone(self), thread }
     }
 
     /// Counts a place that was taken.
-    pub(crate) fn count_place(&self) {
+    pub fn count_place(&self) {
         let mut state = lock(&self.state);
         state.places = state.places.saturating_add(1);
     }
 
     /// Counts a place that went back.
-    pub(crate) fn uncount_place(&self) {
+    pub fn uncount_place(&self) {
         let mut state = lock(&self.state);
         state.places = state.places.saturating_sub(1);
         drop(state);
@@ -175,7 +176,7 @@ impl Health {
     }
 
     /// Nobody begins any more.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         lock(&self.state).closed = true;
     }
 
@@ -184,8 +185,8 @@ impl Health {
     /// # Errors
     ///
     /// As [`settled_until`](Self::settled_until).
-    pub(crate) fn quiet_until(&self, deadline: Deadline) -> Result<(), usize> {
-        self.wait(deadline, |state| state.under_way.len(), None).map(drop)
+    pub fn quiet_until(&self, deadline: Option<Instant>, inside: bool) -> Result<(), usize> {
+        self.wait(deadline, inside, |state| state.under_way.len(), None).map(drop)
     }
 
     /// Waits until nobody is under way or resetting the device, and no more than so many places are
@@ -194,7 +195,12 @@ impl Health {
     /// # Errors
     ///
     /// How many are left.
-    pub(crate) fn settled_until(&self, deadline: Deadline, places: usize) -> Result<(), usize> {
+    pub fn settled_until(
+        &self,
+        deadline: Option<Instant>,
+        inside: bool,
+        places: usize,
+    ) -> Result<(), usize> {
         let left = |state: &State| {
             let resetting = usize::from(state.resetting.is_some());
             let more = state.places.saturating_sub(places);
@@ -202,12 +208,13 @@ impl Health {
             state.under_way.len().max(more).saturating_add(resetting)
         };
         let own = thread::current().id();
-        self.wait(deadline, left, Some(own)).map(drop)
+        self.wait(deadline, inside, left, Some(own)).map(drop)
     }
 
     fn wait(
         &self,
-        deadline: Deadline,
+        deadline: Option<Instant>,
+        inside: bool,
         left: impl Fn(&State) -> usize,
         resetter: Option<ThreadId>,
     ) -> Result<MutexGuard<'_, State>, usize> {
@@ -218,9 +225,9 @@ impl Health {
             if left == 0 {
                 return Ok(state);
             }
-            let inside = state.under_way.contains(&own)
+            let own_call = state.under_way.contains(&own)
                 || (resetter.is_some() && state.resetting == resetter);
-            if inside || lanes::on_a_worker() || gate::is_inside_any() {
+            if own_call || inside || lanes::on_a_worker() {
                 return Err(left);
             }
             match wait_until(&self.changed, state, deadline) {
@@ -231,7 +238,7 @@ impl Health {
     }
 
     /// The right to reset the device, unless somebody has it.
-    pub(crate) fn claim(self: &Arc<Self>) -> Option<Claim> {
+    pub fn claim(self: &Arc<Self>) -> Option<Claim> {
         let mut state = lock(&self.state);
         if state.resetting.is_some() {
             return None;
@@ -243,7 +250,7 @@ impl Health {
 
     /// Keeps a block of a lost device from being dropped before it was reset. Handed back if it is
     /// of an earlier life: it can go at once.
-    pub(crate) fn bury(&self, block: Arc<Block>) -> Option<Arc<Block>> {
+    pub fn bury(&self, block: Arc<Block>) -> Option<Arc<Block>> {
         let mut state = lock(&self.state);
         if block.life() != state.life {
             return Some(block);
@@ -253,7 +260,7 @@ impl Health {
     }
 
     /// Begins the next life of the device's memory. Its number, and what was buried in the last one.
-    pub(crate) fn renew(&self) -> (u64, Vec<Arc<Block>>) {
+    pub fn renew(&self) -> (u64, Vec<Arc<Block>>) {
         let mut state = lock(&self.state);
         state.life = state.life.saturating_add(1);
         (state.life, core::mem::take(&mut state.buried))
