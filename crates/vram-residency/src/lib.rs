@@ -67,8 +67,6 @@ mod sync;
 mod tenants;
 mod ticket;
 mod transition;
-#[cfg(feature = "serde")]
-mod uuid_as_text;
 mod verify;
 mod whole_file;
 mod windows;
