@@ -133,10 +133,6 @@ pub use snapshot::{
 };
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
 pub use stream::SealOptions;
-pub use ticket::{
-    ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
-    TicketVerifier,
-};
 pub use verify::{SegmentSpan, Verdict, Verify};
 pub use whole_file::Overwrite;
 pub use write::ReadBack;
@@ -154,6 +150,10 @@ pub use vram_seal::{
     ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,
     Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
     SivScope, Suite, TicketKey,
+};
+pub use vram_ticket::{
+    ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
+    TicketVerifier,
 };
 
 /// Devices, and the one that injects faults: for tests of orchestrators.
