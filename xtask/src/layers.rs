@@ -25,12 +25,17 @@ const ROOMS: &[Room] = &[
         ours: &["vram-alloc", "vram-id", "vram-seal"],
         may_be_unsafe: false,
     },
+    Room {
+        name: "vram-ticket",
+        ours: &["vram-alloc", "vram-id", "vram-seal"],
+        may_be_unsafe: false,
+    },
     // `deny(unsafe_code)`, lifted for its CUDA module alone.
     Room { name: "vram-gpu", ours: &["vram-alloc", "cuda-shim"], may_be_unsafe: true },
     Room { name: "vram-model", ours: &["vram-alloc"], may_be_unsafe: false },
     Room {
         name: "vram-residency",
-        ours: &["vram-alloc", "vram-id", "vram-seal", "vram-gpu", "vram-events"],
+        ours: &["vram-alloc", "vram-id", "vram-seal", "vram-gpu", "vram-events", "vram-ticket"],
         may_be_unsafe: false,
     },
     Room { name: "vram-cli", ours: &["vram-residency", "vram-model"], may_be_unsafe: false },
@@ -54,6 +59,7 @@ const ROOMS: &[Room] = &[
             "vram-id",
             "vram-seal",
             "vram-events",
+            "vram-ticket",
             "vram-gpu",
             "vram-model",
             "vram-residency",
@@ -88,6 +94,7 @@ const STRANGERS: &[(&str, &str)] = &[
     ("vram-gpu", "vram-seal"),
     ("vram-id", "vram-gpu"),
     ("vram-events", "vram-gpu"),
+    ("vram-ticket", "vram-gpu"),
 ];
 
 /// Checks the whole workspace; the error lists every breach.

@@ -27,13 +27,13 @@ use crate::parts::meter::Meters;
 use crate::parts::policy::EvictionPolicy;
 use crate::parts::promise::Promises;
 use crate::parts::residents::Residents;
+use crate::reports::ticket::check_node;
 use crate::scrub::thread::Scrubbing;
 use crate::shard::handle::Marker;
 use crate::shard::host::Parked;
 use crate::shard::registry::Registry;
 use crate::shard::seal::KeyUses;
 use crate::sync::{Mutex, RwLock};
-use crate::ticket::check_node;
 use crate::transfer::check::ReadBack;
 
 /// How much of a GPU a manager takes: at once when it is built, or [block by block](MemoryMode).

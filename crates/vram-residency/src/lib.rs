@@ -27,10 +27,7 @@ mod sealing;
 mod shard;
 mod source;
 mod sync;
-mod ticket;
 mod transfer;
-#[cfg(feature = "serde")]
-mod uuid_as_text;
 mod whole_file;
 
 #[cfg(feature = "audit")]
@@ -108,8 +105,6 @@ pub use shard::handle::SealedShard;
 pub use shard::host::ParkCapacity;
 pub use shard::parked::ParkedShard;
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
-pub use ticket::expect::{TicketError, TicketExpectation, TicketVerifier};
-pub use ticket::{ShardTicket, TICKET_NAME_LEN_MAX, TicketOptions, TicketState};
 pub use transfer::check::ReadBack;
 pub use vram_alloc::{
     Alignment, ByteLen, ByteOffset, ByteRange, DeviceOffset, Fit, GpuIndex, ModelPlan, Piece,
@@ -126,6 +121,11 @@ pub use vram_seal::{
 };
 pub use vram_space::{GpuCapacity, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};
 pub use whole_file::Overwrite;
+
+pub use vram_ticket::{
+    ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
+    TicketVerifier,
+};
 
 /// Devices, and the one that injects faults: for tests of orchestrators.
 pub use vram_gpu as device;

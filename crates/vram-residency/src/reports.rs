@@ -11,3 +11,4 @@ pub(crate) mod reconciliation;
 pub(crate) mod report;
 pub(crate) mod snapshot;
 pub(crate) mod table;
+pub(crate) mod ticket;

@@ -12,11 +12,11 @@ use crate::reports::metrics::Metrics;
 use crate::reports::reconciliation::Reconciliation;
 use crate::reports::report::Report;
 use crate::reports::snapshot::Snapshot;
+use crate::reports::ticket;
 use crate::reports::{metrics, reconcile, report, snapshot};
 use crate::shard::handle::SealedShard;
 use crate::sync::Deadline;
-use crate::ticket;
-use crate::ticket::{ShardTicket, TicketOptions};
+use vram_ticket::{ShardTicket, TicketOptions};
 
 impl VramManager {
     /// What this manager holds and what its calls cost. Calls go on meanwhile and wait for nothing
