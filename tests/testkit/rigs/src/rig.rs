@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, DeviceOffset};
+use vram_gpu::FaultDevice;
 use vram_gpu::fault::{Action, FaultPlan, Op};
-use vram_gpu::{Device, FaultDevice};
 use vram_residency::{
     GpuCapacity, Limits, MemoryMode, Protection, SealKey, SealRequest, SealedShard, SegmentSize,
     Threads, VramError, VramManager, VramManagerBuilder,
@@ -62,7 +62,9 @@ impl Rig {
         also: impl FnOnce(VramManagerBuilder) -> VramManagerBuilder,
     ) -> Self {
         let devices = devices(totals, &FaultPlan::new(1));
-        devices.iter().for_each(|device| device.watch_frees());
+        for device in &devices {
+            device.watch_frees();
+        }
         Self::over(devices, mode, |builder| also(builder.limits(short_windows())))
     }
 
@@ -78,7 +80,7 @@ impl Rig {
             .segment_size(SegmentSize::MIN)
             .threads(Threads::ONE);
         for (gpu, device) in (0..).zip(&devices) {
-            builder = builder.device(Arc::clone(device) as Arc<dyn Device>).memory(gpu, mode);
+            builder = builder.device(Arc::<FaultDevice>::clone(device)).memory(gpu, mode);
         }
         let manager = also(builder).build().unwrap();
         let mut rig = Self { manager, devices, mode, untouched: Vec::new() };
@@ -104,7 +106,9 @@ impl Rig {
 
     /// Ends all faults of all devices.
     pub fn clear(&self) {
-        self.devices.iter().for_each(|device| device.clear());
+        for device in &self.devices {
+            device.clear();
+        }
     }
 
     /// The manager's figures of a GPU.

@@ -151,7 +151,7 @@ fn whatever_fails_at_whatever_call_the_books_are_the_drivers() {
                 },
                 at_least: 1,
             }
-            .sweep()
+            .count()
         })
         .sum();
     assert!(met > 40, "only {met} faults were met");

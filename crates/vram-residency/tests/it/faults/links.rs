@@ -119,5 +119,5 @@ fn migrations(staged: bool) -> usize {
         },
         at_least: 1,
     }
-    .sweep()
+    .count()
 }

@@ -53,7 +53,7 @@ fn whatever_fails_at_whatever_call_the_shard_is_whole_or_in_quarantine() {
             },
             at_least: 1,
         }
-        .sweep();
+        .count();
     }
     assert!(met > 300, "{met} faults were met");
 }

@@ -31,7 +31,7 @@ fn a_fault_at_any_call_of_a_restoration_loses_no_copy() {
                 },
                 at_least: 1,
             }
-            .sweep();
+            .count();
         }
     }
     assert!(met > 50, "{met} faults");

@@ -119,7 +119,7 @@ fn a_fault_at_any_call_of_a_transition_leaves_the_old_shard_or_the_new_one() {
                         }
                     },
                     after: &|rig, before, outcome, what| {
-                        old_or_new(rig, &before, outcome, &bytes, what)
+                        old_or_new(rig, &before, outcome, &bytes, what);
                     },
                     at_least: 31,
                 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vram_residency::device::FaultDevice;
 use vram_residency::device::fault::FaultPlan;
 use vram_residency::{
-    ByteLen, Clock, Device, ModelPlan, Piece, Report, VramError, VramManager, VramManagerBuilder,
+    ByteLen, Device, ModelPlan, Piece, Report, VramError, VramManager, VramManagerBuilder,
 };
 use vram_test_rigs::{TestClock, devices};
 
@@ -19,7 +19,7 @@ pub(crate) fn bytes(count: u64) -> ByteLen {
 /// A manager with GPUs of these lengths, and its clock.
 pub(crate) fn timed(totals: &[u64]) -> (Arc<TestClock>, VramManager) {
     let clock = TestClock::new();
-    let manager = hosts(totals).clock(Arc::clone(&clock) as Arc<dyn Clock>).build().unwrap();
+    let manager = hosts(totals).clock(Arc::<TestClock>::clone(&clock)).build().unwrap();
     (clock, manager)
 }
 

@@ -100,7 +100,7 @@ fn a_policy_is_told_everything_and_holds_nobody_up() {
         })
     };
     let clock = TestClock::new();
-    let told = Arc::clone(&clock) as Arc<dyn vram_residency::Clock>;
+    let told = Arc::<TestClock>::clone(&clock);
     let manager = Arc::new(hosts(&[8 * KIB]).clock(told).eviction(policy).build().unwrap());
     *own.lock().unwrap() = Some(Arc::clone(&manager));
     let request = SealRequest::new("a", 0).on_eviction(OnEviction::Park).owner("pool").cost(9);

@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vram_residency::device::fault::FaultPlan;
-use vram_residency::{Clock, MemoryMode, VramManagerBuilder};
+use vram_residency::{MemoryMode, VramManagerBuilder};
 use vram_test_rigs::{Rig, TestClock, devices};
 
 pub(crate) const SEGMENT: u64 = 4096;
@@ -30,7 +30,7 @@ impl Timed {
         clock.set_wall(1_000_000);
         let devices = devices(totals, &FaultPlan::new(1));
         let rig = Rig::over(devices, MemoryMode::Region, |builder| {
-            also(builder.clock(Arc::clone(&clock) as Arc<dyn Clock>))
+            also(builder.clock(Arc::<TestClock>::clone(&clock)))
         });
         Self { rig, clock }
     }
