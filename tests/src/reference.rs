@@ -3,25 +3,12 @@
 use std::collections::BTreeMap;
 
 use vram_residency::{OnEviction, SealedShard, ShardId};
+pub use vram_test_rigs::content as bytes;
 
 /// Bytes that a shard takes of a GPU whose budget is in whole granules.
 #[must_use]
 pub const fn footprint(len: usize) -> u64 {
     (len as u64).next_multiple_of(256)
-}
-
-/// Bytes that differ from place to place and from seed to seed.
-#[must_use]
-pub fn bytes(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
-    let mut data = vec![0; len];
-    for chunk in data.chunks_mut(8) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        chunk.copy_from_slice(&state.to_le_bytes()[..chunk.len()]);
-    }
-    data
 }
 
 /// What the model knows of one resident shard.

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use vram_alloc::{ByteLen, DeviceOffset, GpuIndex};
+use vram_alloc::DeviceOffset;
 use vram_gpu::fault::{FaultPlan, Op};
-use vram_gpu::{Device, FaultDevice, HostDevice};
+use vram_gpu::{Device, FaultDevice};
 use vram_residency::{SealKey, SealedShard, SegmentSize, Threads, TicketKey, VramManager};
 use vram_residency::{VramError, VramManagerBuilder};
 
-/// The segment size of the rig's managers: small, so that small shards have many segments.
-pub const SEGMENT: usize = 4096;
+pub use vram_test_rigs::SEGMENT;
 
 /// The keys of the rig's managers; the first one seals at the beginning.
 #[must_use]
@@ -38,14 +37,8 @@ impl Rig {
         seed: u64,
         configure: impl FnOnce(VramManagerBuilder) -> VramManagerBuilder,
     ) -> Result<Self, VramError> {
-        let devices: Vec<_> = (0_u32..)
-            .zip(capacities)
-            .map(|(index, capacity)| {
-                let host = HostDevice::new(GpuIndex::new(index), ByteLen::new(*capacity))
-                    .expect("host devices of test sizes can be made");
-                FaultDevice::new(Arc::new(host), FaultPlan::new(seed ^ u64::from(index)))
-            })
-            .collect();
+        let lens: Vec<_> = capacities.iter().map(|capacity| *capacity as usize).collect();
+        let devices = vram_test_rigs::devices(&lens, &FaultPlan::new(seed));
         let [first, second] = keys();
         let builder = VramManager::builder()
             .devices(devices.iter().map(|device| Arc::clone(device) as Arc<dyn Device>))

@@ -13,40 +13,14 @@
 )]
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use core::time::Duration;
 use std::thread;
-use std::time::Instant;
 
 use vram_alloc::{ByteLen, Ledger, LedgerError};
+use vram_testkit::{Dice, for_a_while, setting};
 
 /// Rounds of each worker; a longer run multiplies them.
 fn rounds() -> u64 {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    cases.unwrap_or(256_u64).saturating_mul(40)
-}
-
-/// Once, and again for as long as `VRAM_STRESS_SECONDS` says.
-fn for_a_while(mut round: impl FnMut()) {
-    let seconds = std::env::var("VRAM_STRESS_SECONDS").ok().and_then(|text| text.parse().ok());
-    let end = Instant::now() + Duration::from_secs_f64(seconds.unwrap_or(0.0));
-    loop {
-        round();
-        if Instant::now() >= end {
-            return;
-        }
-    }
-}
-
-/// A small generator, so that a run can be repeated from its seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
+    setting("PROPTEST_CASES").unwrap_or(256_u64).saturating_mul(40)
 }
 
 #[test]
@@ -69,7 +43,7 @@ fn grants_stay_within_the_budget(seed: u64) {
             .map(|seed| {
                 let (ledger, booked, granted, refused) = (&ledger, &booked, &granted, &refused);
                 scope.spawn(move || {
-                    let mut random = Random(seed);
+                    let mut random = Dice::new(seed);
                     for _ in 0..rounds() {
                         let len = random.below(600);
                         match ledger.reserve(ByteLen::new(len)) {

@@ -15,30 +15,18 @@
 
 use core::time::Duration;
 use std::sync::Arc;
-use std::time::Instant;
 
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange};
 use vram_gpu::fault::{Action, FaultPlan, Op, When};
 use vram_gpu::{Device, DeviceMemory, FaultDevice, GpuError, HostDevice};
+use vram_testkit::{for_a_while, setting};
 
 const THREADS: usize = 6;
 const STRIPE: usize = 700_001;
 const LEN: usize = THREADS * STRIPE;
 
 fn rounds() -> usize {
-    std::env::var("VRAM_STRESS_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
-}
-
-/// Once, and again for as long as `VRAM_STRESS_SECONDS` says.
-fn for_a_while(mut round: impl FnMut()) {
-    let seconds = std::env::var("VRAM_STRESS_SECONDS").ok().and_then(|text| text.parse().ok());
-    let end = Instant::now() + Duration::from_secs_f64(seconds.unwrap_or(0.0));
-    loop {
-        round();
-        if Instant::now() >= end {
-            return;
-        }
-    }
+    setting("VRAM_STRESS_ROUNDS").unwrap_or(60)
 }
 
 fn stripe(thread: usize, start: usize, len: usize) -> DeviceRange {

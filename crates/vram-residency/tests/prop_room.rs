@@ -11,7 +11,6 @@
     reason = "a test fails by panicking"
 )]
 
-use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -19,26 +18,13 @@ use proptest::prelude::*;
 use vram_residency::{
     AdmitRequest, ByteLen, Clock, CostPerByte, GpuChoice, Lease, Lru, ModelPlan, OnEviction, Piece,
     Priority, Report, Reservation, ReserveRequest, SealRequest, SealedShard, SliceSource, Threads,
-    Timestamp, VramError, VramManager, VramManagerBuilder,
+    VramError, VramManager, VramManagerBuilder,
 };
+use vram_test_rigs::TestClock;
 
 /// Everything that a report says.
 fn picture(manager: &VramManager) -> Report {
     manager.report()
-}
-
-/// A clock that tells what it was told, in milliseconds.
-#[derive(Debug, Default)]
-struct TestClock(AtomicU64);
-
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_unix_millis(0)
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::SeqCst))
-    }
 }
 
 #[derive(Clone, Debug)]
@@ -99,13 +85,13 @@ proptest! {
             (Just(total), prop::collection::vec(step(total), 1..40))
         }),
     ) {
-        let clock = Arc::<TestClock>::default();
+        let clock = TestClock::new();
         let manager = builder(&[total]).clock(Arc::<TestClock>::clone(&clock)).build().unwrap();
         let mut held: Vec<Held> = Vec::new();
         let mut shards: Vec<(SealedShard, u64)> = Vec::new();
         let (mut budget, mut headroom) = (total, 0);
         for step in steps {
-            let now = clock.0.load(Ordering::SeqCst);
+            let now = u64::try_from(clock.monotonic().as_millis()).unwrap();
             let live = |one: &Held| one.ends.is_none_or(|end| now < end);
             for one in &mut held {
                 one.left = if live(one) { one.left } else { 0 };
@@ -177,7 +163,7 @@ proptest! {
                     held.swap_remove(at % held.len()).real.release();
                 }
                 Step::Wait(ms) => {
-                    clock.0.fetch_add(ms, Ordering::SeqCst);
+                    clock.advance(Duration::from_millis(ms));
                 }
                 Step::Budget(bytes) => {
                     manager.set_budget(0, ByteLen::new(bytes)).unwrap();
@@ -189,7 +175,7 @@ proptest! {
                 }
                 Step::SealReserved(..) | Step::Free(_) | Step::Release(_) => {}
             }
-            let now = clock.0.load(Ordering::SeqCst);
+            let now = u64::try_from(clock.monotonic().as_millis()).unwrap();
             for one in &mut held {
                 one.left = if one.ends.is_none_or(|end| now < end) { one.left } else { 0 };
                 prop_assert_eq!(one.real.remaining().get(), one.left);

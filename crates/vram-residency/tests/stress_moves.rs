@@ -13,35 +13,17 @@
     reason = "a test fails by panicking, and says how to repeat it"
 )]
 
-use core::time::Duration;
 use std::sync::Mutex;
 use std::thread;
-use std::time::Instant;
 
 use vram_residency::{
     AdmitRequest, ByteLen, GpuChoice, ModelPlan, Piece, Protection, ReaderSource, SealOptions,
     SealRequest, SealedShard, SegmentSize, SivScope, SliceSource, Threads, Verify, VramError,
     VramManager,
 };
+use vram_test_rigs::{Dice, content, for_a_while, setting};
 
 const THREADS: u64 = 4;
-
-/// A small generator: the same numbers for the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
-}
-
-/// Bytes that say which shard they belong to.
-fn content(seed: u64, len: usize) -> Vec<u8> {
-    let mut dice = Dice(seed);
-    (0..len).map(|_| u8::try_from(dice.below(256)).unwrap()).collect()
-}
 
 /// A shard that all threads may use: its newest handle known here, and what it holds.
 #[derive(Clone)]
@@ -63,13 +45,13 @@ fn explained(error: &VramError) -> bool {
 }
 
 fn seal(manager: &VramManager, dice: &mut Dice) -> Result<Shared, VramError> {
-    let (seed, len) = (u64::try_from(dice.below(1 << 30)).unwrap(), dice.below(60_000));
-    let bytes = content(seed, len);
+    let (seed, len) = (dice.below(1 << 30), dice.index(60_000));
+    let bytes = content(len, seed);
     let protection =
-        if dice.below(2) == 0 { Protection::Encrypted } else { Protection::Authenticated };
-    let gpu = u32::try_from(dice.below(2)).unwrap();
+        if dice.index(2) == 0 { Protection::Encrypted } else { Protection::Authenticated };
+    let gpu = u32::try_from(dice.index(2)).unwrap();
     let request = SealRequest::new("stress", gpu).protection(protection);
-    let handle = match dice.below(3) {
+    let handle = match dice.index(3) {
         0 => manager.seal(request, &bytes),
         1 => {
             let source = SliceSource::new(&bytes);
@@ -91,10 +73,10 @@ fn step(
 ) -> Result<Option<Shared>, VramError> {
     let Shared { handle, seed, len } = shared;
     let newer = |handle| Ok(Some(Shared { handle, ..shared.clone() }));
-    match dice.below(8) {
+    match dice.index(8) {
         0 => newer(manager.open_resident(handle)?),
         1 => newer(manager.close_resident(handle)?),
-        2 => newer(manager.migrate_shard(handle, u32::try_from(dice.below(2)).unwrap())?),
+        2 => newer(manager.migrate_shard(handle, u32::try_from(dice.index(2)).unwrap())?),
         3 => {
             manager.free_shard(handle)?;
             Ok(None)
@@ -102,7 +84,7 @@ fn step(
         4 => {
             let mut out = Vec::new();
             manager.unseal_to(handle, &mut out)?;
-            assert!(out == content(*seed, *len), "torn or foreign bytes");
+            assert!(out == content(*len, *seed), "torn or foreign bytes");
             newer(handle.clone())
         }
         5 => {
@@ -110,23 +92,23 @@ fn step(
             newer(handle.clone())
         }
         6 => {
-            let bytes = content(*seed, *len);
-            let start = dice.below(len + 1);
-            let count = dice.below(len - start + 1);
+            let bytes = content(*len, *seed);
+            let start = dice.index(len + 1);
+            let count = dice.index(len - start + 1);
             let part = manager.read_shard_at_offset(handle, start, count)?;
             assert!(bytes.get(start..start + count) == Some(&part[..]), "torn or foreign bytes");
             newer(handle.clone())
         }
         _ => {
-            assert!(manager.unseal_model(handle)? == content(*seed, *len));
+            assert!(manager.unseal_model(handle)? == content(*len, *seed));
             newer(handle.clone())
         }
     }
 }
 
 fn admit(manager: &VramManager, dice: &mut Dice) -> Result<(), VramError> {
-    let seed = u64::try_from(dice.below(1 << 30)).unwrap();
-    let bytes = content(seed, 30_000);
+    let seed = dice.below(1 << 30);
+    let bytes = content(30_000, seed);
     let plan = ModelPlan::new([
         Piece::new("a", 0, 0, ByteLen::new(10_000)),
         Piece::new("b", 0, 10_000, ByteLen::new(1)),
@@ -143,22 +125,9 @@ fn admit(manager: &VramManager, dice: &mut Dice) -> Result<(), VramError> {
     Ok(())
 }
 
-/// Once, and again for as long as `VRAM_STRESS_SECONDS` says.
-fn for_a_while(mut round: impl FnMut()) {
-    let seconds = std::env::var("VRAM_STRESS_SECONDS").ok().and_then(|text| text.parse().ok());
-    let end = Instant::now() + Duration::from_secs_f64(seconds.unwrap_or(0.0));
-    loop {
-        round();
-        if Instant::now() >= end {
-            return;
-        }
-    }
-}
-
 #[test]
 fn threads_that_move_the_same_shards_lose_no_byte_and_no_room() {
-    let seed = std::env::var("VRAM_STRESS_SEED").ok().and_then(|seed| seed.parse().ok());
-    let mut seed: u64 = seed.unwrap_or(20_261_123);
+    let mut seed: u64 = setting("VRAM_STRESS_SEED").unwrap_or(20_261_123);
     for_a_while(|| {
         round(seed);
         seed = seed.wrapping_add(1);
@@ -166,8 +135,7 @@ fn threads_that_move_the_same_shards_lose_no_byte_and_no_room() {
 }
 
 fn round(seed: u64) {
-    let cases: u64 =
-        std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(256);
+    let cases: u64 = setting("PROPTEST_CASES").unwrap_or(256);
     println!("VRAM_STRESS_SEED={seed} PROPTEST_CASES={cases}");
     let manager = VramManager::builder()
         .host_device(ByteLen::new(600 << 10))
@@ -181,15 +149,15 @@ fn round(seed: u64) {
         for number in 0..THREADS {
             let (manager, shards) = (&manager, &shards);
             scope.spawn(move || {
-                let mut dice = Dice(seed ^ (number << 40));
+                let mut dice = Dice::new(seed ^ (number << 40));
                 for _ in 0..cases {
                     let picked = {
                         let shards = shards.lock().unwrap();
-                        let at = dice.below(shards.len().max(8));
+                        let at = dice.index(shards.len().max(8));
                         shards.get(at).cloned()
                     };
                     let outcome = match &picked {
-                        None if dice.below(4) == 0 => admit(manager, &mut dice),
+                        None if dice.index(4) == 0 => admit(manager, &mut dice),
                         None => {
                             seal(manager, &mut dice).map(|new| shards.lock().unwrap().push(new))
                         }

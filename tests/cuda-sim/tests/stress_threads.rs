@@ -13,9 +13,6 @@
     reason = "helpers of tests are tests"
 )]
 
-use core::time::Duration;
-use std::time::Instant;
-
 use cuda_sim::{DeviceSpec, Sim};
 use cust::context::{Context, CurrentContext};
 use cust::device::Device;
@@ -23,6 +20,7 @@ use cust::error::CudaError;
 use cust::memory::{AsyncCopyDestination, CopyDestination, DeviceBuffer, LockedBuffer};
 use cust::stream::{Stream, StreamFlags};
 use proptest::test_runner::Config;
+use vram_testkit::for_a_while;
 
 const CAPACITY: u64 = 1 << 20;
 
@@ -58,18 +56,6 @@ fn work(contexts: &[Context], thread: usize, rounds: usize) -> usize {
         DeviceBuffer::drop(target).unwrap();
     }
     refused
-}
-
-/// Once, and again for as long as `VRAM_STRESS_SECONDS` says.
-fn for_a_while(mut round: impl FnMut()) {
-    let seconds = std::env::var("VRAM_STRESS_SECONDS").ok().and_then(|text| text.parse().ok());
-    let end = Instant::now() + Duration::from_secs_f64(seconds.unwrap_or(0.0));
-    loop {
-        round();
-        if Instant::now() >= end {
-            return;
-        }
-    }
 }
 
 #[test]

@@ -47,24 +47,13 @@ impl Dice {
         self.0
     }
 
-    /// The next number, below a bound.
-    ///
-    /// # Panics
-    ///
-    /// If the bound is 0.
-    pub const fn below(&mut self, bound: u64) -> u64 {
+    /// The next number below a bound; 0 if there is none.
+    pub fn below(&mut self, bound: u64) -> u64 {
         // The low bits of xorshift are its weakest.
-        match (self.roll() >> 16).checked_rem(bound) {
-            Some(number) => number,
-            None => panic!("no number is below 0"),
-        }
+        (self.roll() >> 16).checked_rem(bound).unwrap_or_default()
     }
 
     /// The next number, as an index into so many things.
-    ///
-    /// # Panics
-    ///
-    /// If there are none.
     pub fn index(&mut self, len: usize) -> usize {
         let bound = u64::try_from(len).unwrap_or(u64::MAX);
         usize::try_from(self.below(bound)).unwrap_or_default()

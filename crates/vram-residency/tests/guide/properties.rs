@@ -21,6 +21,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{TestRunner, contextualize_config};
 use vram_residency::*;
+use vram_test_rigs::content as bytes;
 
 /// One MiB.
 const MIB: usize = 1 << 20;
@@ -52,19 +53,6 @@ fn in_real_mib<S: Strategy>(
     let mut runner = TestRunner::new(config);
     let failure = runner.run(&strategy, property).err().map(|failure| failure.to_string());
     assert_eq!(failure, None, "{runner}");
-}
-
-/// Bytes that differ from place to place and from seed to seed, without costing a strategy's time.
-fn bytes(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
-    let mut data = vec![0; len];
-    for chunk in data.chunks_mut(8) {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        chunk.copy_from_slice(&state.to_le_bytes()[..chunk.len()]);
-    }
-    data
 }
 
 fn one_gpu(capacity: usize) -> Result<VramManager, VramError> {

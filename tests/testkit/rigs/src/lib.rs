@@ -20,6 +20,6 @@ mod sweep;
 pub use clock::{CallingClock, TestClock};
 pub use devices::{devices, held_up};
 pub use rig::{Rig, SEGMENT};
-pub use stream::{ActingReader, ActingSource, ActingWriter};
-pub use sweep::{Fault, Faults, Outcome, Row};
+pub use stream::{ActingReader, ActingSource, ActingWriter, acts_at};
+pub use sweep::{After, Fault, Faults, Outcome, Row};
 pub use vram_testkit::{Dice, content, for_a_while, setting, weights};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, DeviceOffset};
+use vram_gpu::FaultDevice;
 use vram_gpu::fault::{Action, FaultPlan, Op};
-use vram_gpu::{Device, FaultDevice};
 use vram_residency::{
     GpuCapacity, Limits, MemoryMode, Protection, SealKey, SealRequest, SealedShard, SegmentSize,
     Threads, VramError, VramManager, VramManagerBuilder,
@@ -17,6 +17,11 @@ pub const SEGMENT: usize = 4096;
 
 /// A granule of a region: a shard starts at a multiple of it.
 const GRANULE: usize = 256;
+
+/// Windows of two segments: small shards have many.
+fn short_windows() -> Limits {
+    Limits::default().staging_bytes(ByteLen::from_usize(4 * SEGMENT))
+}
 
 /// A manager, and the devices below it.
 #[derive(Debug)]
@@ -44,7 +49,9 @@ impl Rig {
         totals: &[usize],
         also: impl FnOnce(VramManagerBuilder) -> VramManagerBuilder,
     ) -> Self {
-        Self::over(devices(totals, &FaultPlan::new(1)), MemoryMode::Region, also)
+        Self::over(devices(totals, &FaultPlan::new(1)), MemoryMode::Region, |builder| {
+            also(builder.limits(short_windows()))
+        })
     }
 
     /// The same in either memory mode. The devices look at what is given back to them.
@@ -55,11 +62,13 @@ impl Rig {
         also: impl FnOnce(VramManagerBuilder) -> VramManagerBuilder,
     ) -> Self {
         let devices = devices(totals, &FaultPlan::new(1));
-        devices.iter().for_each(|device| device.watch_frees());
-        Self::over(devices, mode, also)
+        for device in &devices {
+            device.watch_frees();
+        }
+        Self::over(devices, mode, |builder| also(builder.limits(short_windows())))
     }
 
-    /// The same over given devices.
+    /// A manager over given devices, with windows of the usual length.
     #[must_use]
     pub fn over(
         devices: Vec<Arc<FaultDevice>>,
@@ -69,10 +78,9 @@ impl Rig {
         let mut builder = VramManager::builder()
             .key(SealKey::from_bytes([7; 32]))
             .segment_size(SegmentSize::MIN)
-            .limits(Limits::default().staging_bytes(ByteLen::from_usize(4 * SEGMENT)))
             .threads(Threads::ONE);
         for (gpu, device) in (0..).zip(&devices) {
-            builder = builder.device(Arc::clone(device) as Arc<dyn Device>).memory(gpu, mode);
+            builder = builder.device(Arc::<FaultDevice>::clone(device)).memory(gpu, mode);
         }
         let manager = also(builder).build().unwrap();
         let mut rig = Self { manager, devices, mode, untouched: Vec::new() };
@@ -98,7 +106,9 @@ impl Rig {
 
     /// Ends all faults of all devices.
     pub fn clear(&self) {
-        self.devices.iter().for_each(|device| device.clear());
+        for device in &self.devices {
+            device.clear();
+        }
     }
 
     /// The manager's figures of a GPU.
@@ -128,9 +138,12 @@ impl Rig {
             let books = self.books(gpu);
             assert_eq!(books.reserved, ByteLen::ZERO, "gpu {gpu}: {what}");
             assert_eq!(books.used.get() + books.free.get(), books.total.get(), "{what}");
-            let held = if self.mode == MemoryMode::Blocks { books.used } else { books.total };
-            let driver = self.driver(usize::try_from(gpu).unwrap());
-            assert_eq!(held.get(), driver, "gpu {gpu}, {:?}: {what}", self.mode);
+            let index = usize::try_from(gpu).unwrap();
+            let held = match self.mode {
+                MemoryMode::Blocks => books.used,
+                _ => ByteLen::from_usize(self.untouched[index].len()),
+            };
+            assert_eq!(held.get(), self.driver(index), "gpu {gpu}, {:?}: {what}", self.mode);
             assert_eq!(device.calls_after_loss(), 0, "gpu {gpu} was called: {what}");
         }
     }

@@ -84,3 +84,14 @@ impl<F: FnMut(&[u8]) -> io::Result<usize>> Write for ActingWriter<F> {
         Ok(())
     }
 }
+
+/// A source of so many bytes that does this when a given offset is read.
+pub fn acts_at(len: u64, at: u64, act: impl Fn() -> Result<(), SourceError> + Sync) -> impl Source {
+    let bytes = vec![3; usize::try_from(len).unwrap()];
+    ActingSource::new(
+        bytes,
+        move |offset, _target: &mut [u8]| {
+            if offset == at { act() } else { Ok(()) }
+        },
+    )
+}

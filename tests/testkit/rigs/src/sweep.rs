@@ -98,6 +98,9 @@ pub enum Outcome<T> {
     Panicked,
 }
 
+/// Looks at what a run has left: its rig, what it worked on, what it came to, and the fault.
+pub type After<'a, S, T> = dyn Fn(&Rig, S, Outcome<T>, &Fault) + 'a;
+
 /// An operation in the table of sweeps.
 pub struct Row<'a, S, T> {
     /// What it is called.
@@ -109,7 +112,7 @@ pub struct Row<'a, S, T> {
     /// The operation.
     pub act: &'a dyn Fn(&Rig, &S) -> Result<T, VramError>,
     /// What must hold afterwards, beside the picture: see [`Row::sweep`].
-    pub after: &'a dyn Fn(&Rig, S, Outcome<T>, &Fault),
+    pub after: &'a After<'a, S, T>,
     /// Fewer faults than this were not worth the name.
     pub at_least: usize,
 }
@@ -125,11 +128,14 @@ impl<S, T> Row<'_, S, T> {
     ///
     /// P15: where it does not get through, a picture of what is resident, parked and counted is as
     /// before, unless the device did not take back what it was told to free.
-    ///
-    /// # Returns
-    ///
-    /// How many faults were met.
-    pub fn sweep(&self) -> usize {
+    pub fn sweep(&self) {
+        let met = self.count();
+        assert!(met >= self.at_least, "{}: only {met} faults were met", self.operation);
+    }
+
+    /// The same, and says how many faults were met.
+    #[must_use]
+    pub fn count(&self) -> usize {
         let mut met = 0;
         for faults in &self.faults {
             for action in &faults.actions {
@@ -142,7 +148,6 @@ impl<S, T> Row<'_, S, T> {
                 }
             }
         }
-        assert!(met >= self.at_least, "{}: only {met} faults were met", self.operation);
         met
     }
 

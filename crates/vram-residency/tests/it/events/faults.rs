@@ -1,23 +1,24 @@
 //! What goes wrong is told: altered bytes, bytes that were not given back, links that lie, panics.
 
 use core::panic::AssertUnwindSafe;
-use core::time::Duration;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
-    ByteLen, Clock, EventKind, Protection, SealOptions, SealRequest, SliceSource, Timestamp,
-    Verify, VramError,
+    ByteLen, EventKind, Protection, SealOptions, SealRequest, SliceSource, Timestamp, Verify,
+    VramError,
 };
 
-use super::{SEGMENT, content, rig, rig_with};
+use vram_test_rigs::{CallingClock, SEGMENT, weights};
+
+use super::{rig, rig_with};
 
 #[test]
 fn altered_bytes_are_told_each_time_and_the_quarantine_once() {
     let rig = rig(&[64 * SEGMENT]);
     let request = SealRequest::new("m", 0).protection(Protection::Authenticated);
-    let shard = rig.manager.seal(request, &content(5 * SEGMENT)).unwrap();
+    let shard = rig.manager.seal(request, &weights(5 * SEGMENT)).unwrap();
     rig.told();
     let flip = |byte: usize| {
         let at = vram_residency::DeviceOffset::new(u64::try_from(byte).unwrap());
@@ -27,7 +28,7 @@ fn altered_bytes_are_told_each_time_and_the_quarantine_once() {
     let region = rig.devices[0].live()[0];
     let start = vram_residency::DeviceOffset::START;
     let held = rig.devices[0].inspect(Some(region.0), start, region.1).unwrap();
-    let wanted = content(5 * SEGMENT);
+    let wanted = weights(5 * SEGMENT);
     let base = held.windows(wanted.len()).position(|bytes| bytes == wanted).unwrap();
 
     flip(base + SEGMENT);
@@ -63,7 +64,7 @@ fn altered_bytes_are_told_each_time_and_the_quarantine_once() {
 #[test]
 fn a_free_that_cannot_wipe_tells_of_the_bytes_and_that_the_shard_is_gone() {
     let rig = rig(&[64 * SEGMENT]);
-    let shard = rig.manager.seal_model("m", 0, &content(SEGMENT)).unwrap();
+    let shard = rig.manager.seal_model("m", 0, &weights(SEGMENT)).unwrap();
     rig.told();
     rig.devices[0].add(Op::Fill, When::From(1), Action::Driver(1)).unwrap();
     let error = rig.manager.free_shard(&shard).unwrap_err();
@@ -96,7 +97,7 @@ fn a_link_is_distrusted_once() {
 #[test]
 fn a_lost_device_is_told_once_and_before_the_refusal() {
     let rig = rig(&[64 * SEGMENT]);
-    let shard = rig.manager.seal_model("m", 0, &content(SEGMENT)).unwrap();
+    let shard = rig.manager.seal_model("m", 0, &weights(SEGMENT)).unwrap();
     rig.devices[0].add(Op::Read, When::Nth(1), Action::Driver(700)).unwrap();
     rig.manager.unseal_model(&shard).unwrap_err();
     rig.manager.unseal_model(&shard).unwrap_err();
@@ -106,7 +107,7 @@ fn a_lost_device_is_told_once_and_before_the_refusal() {
 #[test]
 fn a_panic_that_passes_through_is_a_refusal() {
     let rig = rig(&[64 * SEGMENT]);
-    let bytes = content(SEGMENT);
+    let bytes = weights(SEGMENT);
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let options = SealOptions::new().progress(|_| panic!("the caller's own"));
         rig.manager.seal_from(SealRequest::new("m", 0), SliceSource::new(&bytes), options)
@@ -120,18 +121,8 @@ fn a_panic_that_passes_through_is_a_refusal() {
 
 #[test]
 fn a_clock_that_panics_does_not_keep_a_refusal_from_being_told() {
-    #[derive(Debug)]
-    struct Broken;
-    impl Clock for Broken {
-        fn now(&self) -> Timestamp {
-            panic!("no time")
-        }
-
-        fn monotonic(&self) -> Duration {
-            Duration::ZERO
-        }
-    }
-    let rig = rig_with(&[SEGMENT], |builder| builder.clock(Arc::new(Broken)));
+    let clock = CallingClock { on_now: || panic!("no time"), on_monotonic: || {} };
+    let rig = rig_with(&[SEGMENT], |builder| builder.clock(Arc::new(clock)));
     rig.manager.seal_model("m", 9, b"x").unwrap_err();
     let [told] = rig.told().try_into().unwrap();
     assert_eq!((told.kind.name(), told.at), ("refused", Timestamp::default()));

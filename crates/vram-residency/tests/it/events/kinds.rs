@@ -8,7 +8,9 @@ use vram_residency::{
     Verify, VramError,
 };
 
-use super::{LONG, SEGMENT, content, rig, rig_with};
+use vram_test_rigs::{SEGMENT, weights};
+
+use super::{LONG, rig, rig_with};
 
 const NOTHING: [&str; 0] = [];
 
@@ -16,11 +18,11 @@ const NOTHING: [&str; 0] = [];
 fn each_operation_on_a_shard_tells_exactly_what_happened() {
     let rig = rig(&[64 * SEGMENT, 64 * SEGMENT]);
     let manager = &rig.manager;
-    let bytes = content(3 * SEGMENT);
+    let bytes = weights(3 * SEGMENT);
     let shard = manager.seal(SealRequest::new("model", 0).owner("pool"), &bytes).unwrap();
     let id = shard.shard_id.clone();
     let len = ByteLen::from_usize(bytes.len());
-    let kinds = |rig: &super::Rig| -> Vec<EventKind> {
+    let kinds = |rig: &super::Telling| -> Vec<EventKind> {
         rig.told().into_iter().map(|event| event.kind).collect()
     };
     let sealed = EventKind::Sealed {
@@ -103,7 +105,7 @@ fn each_operation_on_a_shard_tells_exactly_what_happened() {
 fn whole_models_and_other_ways_in_tell_of_each_shard() {
     let rig = rig(&[64 * SEGMENT, 64 * SEGMENT]);
     let manager = &rig.manager;
-    let bytes = content(2 * SEGMENT);
+    let bytes = weights(2 * SEGMENT);
     let plan = ModelPlan::new([
         Piece::new("a", 0, 0, ByteLen::from_usize(SEGMENT)),
         Piece::new("b", 0, u64::try_from(SEGMENT).unwrap(), ByteLen::from_usize(SEGMENT)),
@@ -135,10 +137,10 @@ fn compaction_tells_of_each_shard_that_moved_on_its_gpu() {
     let rig = rig(&[8 * SEGMENT]);
     let manager = &rig.manager;
     let shards: Vec<_> =
-        (0..3).map(|_| manager.seal_model("m", 0, &content(2 * SEGMENT)).unwrap()).collect();
+        (0..3).map(|_| manager.seal_model("m", 0, &weights(2 * SEGMENT)).unwrap()).collect();
     manager.free_shard(&shards[0]).unwrap();
     manager.free_shard(&shards[1]).unwrap();
-    let last = manager.seal_model("m", 0, &content(SEGMENT)).unwrap();
+    let last = manager.seal_model("m", 0, &weights(SEGMENT)).unwrap();
     manager.free_shard(&last).unwrap();
     rig.told();
     let report = manager.compact(0, CompactBudget::new()).unwrap();
@@ -155,8 +157,8 @@ fn what_makes_room_is_told_before_what_gets_it() {
         let rig = rig(&[2 * SEGMENT]);
         let manager = &rig.manager;
         let request = SealRequest::new("old", 0).on_eviction(how);
-        let old = manager.seal(request, &content(SEGMENT)).unwrap();
-        let shard = manager.seal_model("new", 0, &content(2 * SEGMENT)).unwrap();
+        let old = manager.seal(request, &weights(SEGMENT)).unwrap();
+        let shard = manager.seal_model("new", 0, &weights(2 * SEGMENT)).unwrap();
         let told = rig.told();
         let names: Vec<_> = told.iter().map(|event| event.kind.name()).collect();
         assert_eq!(names, ["sealed", "evicted", what, "sealed"]);
@@ -172,7 +174,7 @@ fn what_did_not_go_was_not_evicted() {
     let rig = rig_with(&[2 * SEGMENT], |builder| builder.park_limit(ByteLen::MIB));
     let manager = &rig.manager;
     let request = SealRequest::new("old", 0).on_eviction(OnEviction::Park);
-    let old = manager.seal(request, &content(SEGMENT)).unwrap();
+    let old = manager.seal(request, &weights(SEGMENT)).unwrap();
     let plan = manager.plan_eviction(0, ByteLen::from_usize(2 * SEGMENT)).unwrap();
     let report = {
         use vram_residency::device::fault::{Action, Op, When};
@@ -189,7 +191,7 @@ fn what_did_not_go_was_not_evicted() {
 fn a_refusal_names_the_call_the_shard_the_gpu_and_the_code() {
     let rig = rig(&[2 * SEGMENT]);
     let manager = &rig.manager;
-    let shard = manager.seal_model("m", 0, &content(SEGMENT)).unwrap();
+    let shard = manager.seal_model("m", 0, &weights(SEGMENT)).unwrap();
     rig.told();
     manager.seal_model("m", 7, b"x").unwrap_err();
     manager.migrate_shard(&shard, 9).unwrap_err();
@@ -232,10 +234,10 @@ fn a_sink_that_calls_back_finds_what_it_was_told_of() {
             assert!(!manager.flush_events(LONG), "its own thread");
         })
     });
-    let shared = Arc::new(rig.manager);
+    let shared = Arc::new(rig.rig.manager);
     manager.set(Arc::downgrade(&shared)).unwrap();
     for len in [1, 2, 3] {
-        shared.seal_model("m", 0, &content(len)).unwrap();
+        shared.seal_model("m", 0, &weights(len)).unwrap();
     }
     assert!(shared.flush_events(LONG));
     assert_eq!(*found.lock().unwrap(), [1, 2, 3]);

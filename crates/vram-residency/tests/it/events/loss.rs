@@ -7,18 +7,19 @@ use std::thread;
 
 use vram_residency::device::fault::{Action, Hook, Op};
 use vram_residency::{
-    ByteLen, Clock, DeviceOffset, EventKind, ExportOptions, NotRestored, Protection, RepairOptions,
-    ResetOptions, SealRequest, SealedShard, ShardId, SliceSource, SystemClock, Timestamp,
-    VramError,
+    ByteLen, DeviceOffset, EventKind, ExportOptions, NotRestored, Protection, RepairOptions,
+    ResetOptions, SealRequest, SealedShard, ShardId, SliceSource, VramError,
 };
 
-use super::{Rig, SEGMENT, content, rig, rig_with};
+use vram_test_rigs::{CallingClock, SEGMENT, weights};
+
+use super::{Telling, rig, rig_with};
 
 const KINDS: [Protection; 2] = [Protection::Encrypted, Protection::Authenticated];
 /// Uncorrectable ECC.
 const ECC: u32 = 214;
 
-fn kinds(rig: &Rig) -> Vec<EventKind> {
+fn kinds(rig: &Telling) -> Vec<EventKind> {
     rig.told().into_iter().map(|event| event.kind).collect()
 }
 
@@ -32,12 +33,12 @@ fn refused(call: &str, shard: Option<&SealedShard>, gpu: Option<u32>, code: &str
 }
 
 /// Seals under names that say which is which.
-fn sealed(rig: &Rig, gpu: u32, kind: Protection) -> SealedShard {
+fn sealed(rig: &Telling, gpu: u32, kind: Protection) -> SealedShard {
     let request = SealRequest::new("m", gpu).protection(kind).owner("me");
-    rig.manager.seal(request, &content(3 * SEGMENT)).unwrap()
+    rig.manager.seal(request, &weights(3 * SEGMENT)).unwrap()
 }
 
-fn lose(rig: &Rig, shard: &SealedShard) {
+fn lose(rig: &Telling, shard: &SealedShard) {
     rig.devices[0].next(Op::Read, Action::Driver(ECC)).unwrap();
     rig.manager.unseal_model(shard).unwrap_err();
 }
@@ -140,30 +141,20 @@ fn a_reset_by_force_is_no_loss_unless_the_device_refuses_it() {
     }
 }
 
-/// Panics when it is asked for the given time.
-#[derive(Debug, Default)]
-struct Falters(Arc<AtomicU32>);
-
-impl Clock for Falters {
-    fn now(&self) -> Timestamp {
-        SystemClock.now()
-    }
-
-    fn monotonic(&self) -> Duration {
-        let left = self.0.load(Ordering::Relaxed);
-        if left > 0 {
-            self.0.store(left - 1, Ordering::Relaxed);
-        }
-        assert!(left != 1, "no time");
-        SystemClock.monotonic()
-    }
-}
-
 #[test]
 fn a_clock_that_panics_during_a_restoration_costs_one_shard_at_most_and_the_reset_is_told() {
     for asked in 1..40 {
         let left = Arc::new(AtomicU32::new(0));
-        let clock = Falters(Arc::clone(&left));
+        let counted = Arc::clone(&left);
+        // Panics when it is asked for the given time.
+        let on_monotonic = move || {
+            let left = counted.load(Ordering::Relaxed);
+            if left > 0 {
+                counted.store(left - 1, Ordering::Relaxed);
+            }
+            assert!(left != 1, "no time");
+        };
+        let clock = CallingClock { on_now: || {}, on_monotonic };
         let rig = rig_with(&[32 * SEGMENT], |builder| builder.clock(Arc::new(clock)));
         let shards = [0, 0, 0].map(|gpu| sealed(&rig, gpu, Protection::Authenticated));
         for shard in &shards {
@@ -186,7 +177,7 @@ fn a_clock_that_panics_during_a_restoration_costs_one_shard_at_most_and_the_rese
         };
         assert_eq!((lost.len(), restored.len()), (report.lost.len(), report.restored.len()));
         for shard in &report.restored {
-            assert!(rig.manager.unseal_and_free(shard).unwrap() == content(3 * SEGMENT));
+            assert!(rig.manager.unseal_and_free(shard).unwrap() == weights(3 * SEGMENT));
         }
         drop(report);
         let books = rig.manager.capacity(0).unwrap();
@@ -201,7 +192,7 @@ fn a_clock_that_panics_during_a_restoration_costs_one_shard_at_most_and_the_rese
 
 #[test]
 fn a_repair_tells_what_it_wrote_once_and_where() {
-    let bytes = content(3 * SEGMENT);
+    let bytes = weights(3 * SEGMENT);
     for relocate in [false, true] {
         let rig = rig(&[32 * SEGMENT]);
         let shard = sealed(&rig, 0, Protection::Encrypted);

@@ -6,7 +6,9 @@ use std::sync::Barrier;
 
 use vram_residency::{Event, EventKind, OnEviction, SealRequest, SealedShard, ShardId, WakeError};
 
-use super::{LONG, SEGMENT, content, rig};
+use vram_test_rigs::{SEGMENT, weights};
+
+use super::{LONG, rig};
 
 /// Where the events of one shard leave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ fn following_the_events_tells_what_is_where() {
                         let pick = (round * 7 + thread * 3) % 11;
                         let how = if round % 2 == 0 { OnEviction::Park } else { OnEviction::Free };
                         let request = SealRequest::new("m", round % 2).on_eviction(how);
-                        let sealed = manager.seal(request, &content(3 * SEGMENT));
+                        let sealed = manager.seal(request, &weights(3 * SEGMENT));
                         let any = manager.shards();
                         let Some(shard) = sealed.ok().or_else(|| any.first().cloned()) else {
                             continue;

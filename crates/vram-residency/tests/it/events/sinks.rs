@@ -8,7 +8,9 @@ use vram_residency::{
     VramManager,
 };
 
-use super::{LONG, SEGMENT, content, rig, rig_with};
+use vram_test_rigs::{SEGMENT, weights};
+
+use super::{LONG, rig, rig_with};
 
 /// Stands still inside each event until it is let go, and writes down all it was told.
 struct Gated {
@@ -171,7 +173,7 @@ fn the_last_manager_may_be_dropped_by_a_sink_on_its_own_thread() {
     });
     let scrub = ScrubOptions::new(ScrubRate::Within(LONG));
     let scrubber = rig.manager.start_scrubber(scrub).unwrap();
-    let manager = Arc::new(rig.manager);
+    let manager = Arc::new(rig.rig.manager);
     let mut place = slot.lock().unwrap();
     manager.seal_model("m", 9, b"x").unwrap_err();
     *place = Some(manager);
@@ -180,7 +182,7 @@ fn the_last_manager_may_be_dropped_by_a_sink_on_its_own_thread() {
     // Its thread ends, and nothing of the manager is left.
     assert_eq!(told.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Disconnected));
     assert!(!scrubber.status().running);
-    assert!(rig.devices[0].live().is_empty());
+    assert!(rig.rig.devices[0].live().is_empty());
 }
 
 #[test]
@@ -219,7 +221,7 @@ fn a_manager_that_is_dropped_lets_its_sinks_finish() {
     }
     inside.recv().unwrap();
     drop(open);
-    drop(rig.manager);
+    drop(rig.rig.manager);
     let told = told.lock().unwrap();
     let expected: Vec<_> = (0..10).map(|number| number.to_string()).collect();
     assert_eq!(told[..10], expected);
@@ -230,17 +232,17 @@ fn a_manager_that_is_dropped_lets_its_sinks_finish() {
 fn events_after_the_manager_is_gone_reach_nobody_and_stop_nobody() {
     let rig = rig(&[64 * SEGMENT]);
     let request = SealRequest::new("m", 0).protection(Protection::Authenticated);
-    let shard = rig.manager.seal(request, &content(SEGMENT)).unwrap();
+    let shard = rig.manager.seal(request, &weights(SEGMENT)).unwrap();
     let lease = rig.manager.lease(&shard).unwrap();
     let fault = vram_residency::device::fault::Action::Driver(1);
-    rig.devices[0]
+    rig.rig.devices[0]
         .add(
             vram_residency::device::fault::Op::Fill,
             vram_residency::device::fault::When::From(1),
             fault,
         )
         .unwrap();
-    drop(rig.manager);
+    drop(rig.rig.manager);
     // Its memory goes back only now, and the device refuses.
     drop(lease);
     assert_eq!(rig.log.events().len(), 1);

@@ -1,94 +1,44 @@
 //! Memory taken block by block: what the driver refuses, when, and what is left of it in the books.
 //! P5, P6, P15 and P18 with one allocation for each shard.
 
-use core::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
-use std::sync::{Arc, Barrier};
+use std::sync::Barrier;
 
-use vram_residency::device::fault::{Action, FaultPlan, Op, When};
-use vram_residency::device::{FaultDevice, GpuError};
+use vram_residency::device::GpuError;
+use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
-    Budget, ByteLen, GpuCapacity, GpuIndex, HostDevice, MemoryMode, Protection, SealRequest,
-    SealedShard, SegmentSize, Threads, VramError, VramManager,
+    Budget, ByteLen, GpuCapacity, GpuIndex, HostDevice, MemoryMode, Protection, SealedShard,
+    VramError, VramManager,
 };
+use vram_test_rigs::{Fault, Faults, Outcome, Rig, Row, weights};
 
 const TOTAL: u64 = 1 << 17;
 const LEN: usize = 20_489;
 const TAKEN: u64 = 20_736;
 
-struct Rig {
-    manager: VramManager,
-    devices: Vec<Arc<FaultDevice>>,
+fn rig() -> Rig {
+    with_budget(TOTAL)
 }
 
-impl Rig {
-    fn new() -> Self {
-        Self::with_budget(TOTAL)
-    }
-
-    fn with_budget(budget: u64) -> Self {
-        let total = ByteLen::new(TOTAL);
-        let devices: Vec<_> = HostDevice::several(&[total, total])
-            .unwrap()
-            .into_iter()
-            .map(|host| FaultDevice::new(host, FaultPlan::new(3)))
-            .collect();
-        let mut builder = VramManager::builder();
-        for (gpu, device) in (0..).zip(&devices) {
-            device.watch_frees();
-            let budget = Budget::Bytes(ByteLen::new(budget));
-            builder = builder.device(device.clone()).budget(gpu, budget);
-            builder = builder.memory(gpu, MemoryMode::Blocks);
-        }
-        let builder = builder.segment_size(SegmentSize::MIN).threads(Threads::ONE);
-        Self { manager: builder.build().unwrap(), devices }
-    }
-
-    fn seal(&self, protection: Protection) -> SealedShard {
-        let request = SealRequest::new("model", 0).protection(protection);
-        self.manager.seal(request, &content()).unwrap()
-    }
-
-    fn books(&self, gpu: u32) -> GpuCapacity {
-        self.manager.capacity(gpu).unwrap()
-    }
-
-    /// Bytes of a device's live allocations: the driver's own count.
-    fn driver(&self, gpu: usize) -> u64 {
-        self.devices[gpu].live().iter().map(|(_, len)| len.get()).sum()
-    }
-
-    /// P6.
-    fn books_agree(&self, what: &str) {
-        for (gpu, driver) in [(0, self.driver(0)), (1, self.driver(1))] {
-            let books = self.books(gpu);
-            assert_eq!(books.used.get(), driver, "gpu {gpu}: {what}");
-            assert_eq!(books.reserved, ByteLen::ZERO, "{what}");
-            assert_eq!(books.used.get() + books.free.get(), books.total.get(), "{what}");
-        }
-    }
-
-    /// P18: nothing went back to the driver but zeros.
-    fn all_frees_were_wiped(&self, what: &str) {
-        for device in &self.devices {
-            for freed in device.freed() {
-                assert_eq!(freed.wiped, Some(true), "{what}");
-            }
-        }
-    }
+/// Two GPUs of which a budget is taken, block by block.
+fn with_budget(budget: u64) -> Rig {
+    let lens = [usize::try_from(TOTAL).unwrap(); 2];
+    Rig::in_mode(MemoryMode::Blocks, &lens, |builder| {
+        let budget = Budget::Bytes(ByteLen::new(budget));
+        builder.budget(0, budget).budget(1, budget)
+    })
 }
 
-fn content() -> Vec<u8> {
-    (0..LEN).map(|at| u8::try_from((at * 31 + at / 255) % 251).unwrap()).collect()
+fn seal(rig: &Rig, protection: Protection) -> SealedShard {
+    rig.seal(0, protection, &weights(LEN))
 }
 
 #[test]
 fn nothing_is_taken_up_front_and_each_shard_is_one_allocation() {
-    let rig = Rig::new();
+    let rig = rig();
     assert_eq!((rig.driver(0), rig.books(0).largest_hole.get()), (0, TOTAL));
     let mut shards = Vec::new();
     for (count, len) in [0, 1, 255, 256, 257, 4096, LEN].into_iter().enumerate() {
-        shards.push(rig.manager.seal_model("model", 0, &content()[..len]).unwrap());
+        shards.push(rig.manager.seal_model("model", 0, &weights(LEN)[..len]).unwrap());
         // The empty one takes nothing.
         assert_eq!(rig.devices[0].live().len(), count);
         rig.books_agree("sealed");
@@ -107,7 +57,7 @@ fn nothing_is_taken_up_front_and_each_shard_is_one_allocation() {
 
 #[test]
 fn there_is_no_fragmentation_only_room() {
-    let rig = Rig::new();
+    let rig = rig();
     let granule = |shard: usize| {
         rig.manager.seal_model("model", 0, &[u8::try_from(shard % 251).unwrap(); 256]).unwrap()
     };
@@ -128,7 +78,7 @@ fn there_is_no_fragmentation_only_room() {
 
 #[test]
 fn a_budget_below_the_device_is_kept() {
-    let rig = Rig::with_budget(3 * 256 + 100);
+    let rig = with_budget(3 * 256 + 100);
     assert_eq!(rig.books(0).foreign, ByteLen::ZERO);
     let shard = rig.manager.seal_model("model", 0, &[1; 768]).unwrap();
     // A hundred bytes are left, and no whole granule.
@@ -138,7 +88,7 @@ fn a_budget_below_the_device_is_kept() {
     rig.manager.free_shard(&shard).unwrap();
     rig.books_agree("freed");
 
-    let nothing = Rig::with_budget(0);
+    let nothing = with_budget(0);
     let empty = nothing.manager.seal_model("model", 0, &[]).unwrap();
     assert!(nothing.manager.unseal_and_free(&empty).unwrap().is_empty());
     assert!(nothing.manager.seal_model("model", 0, &[1]).unwrap_err().is_capacity());
@@ -147,8 +97,8 @@ fn a_budget_below_the_device_is_kept() {
 #[test]
 fn what_was_not_wiped_or_not_taken_back_stays_counted_and_is_never_used_again() {
     for op in [Op::Fill, Op::Free] {
-        let rig = Rig::new();
-        let shard = rig.seal(Protection::Encrypted);
+        let rig = rig();
+        let shard = seal(&rig, Protection::Encrypted);
         rig.devices[0].add(op, When::Nth(1), Action::Driver(999)).unwrap();
         match rig.manager.free_shard(&shard) {
             Err(VramError::NotReturned { gpu: 0, bytes, .. }) => assert_eq!(bytes.get(), TAKEN),
@@ -174,71 +124,85 @@ fn what_was_not_wiped_or_not_taken_back_stays_counted_and_is_never_used_again() 
 /// P5, P15: a fault at any call of any operation leaves the books what the driver holds.
 #[test]
 fn whatever_fails_at_whatever_call_the_books_are_the_drivers() {
-    type Act = fn(&VramManager, &SealedShard) -> Result<(), VramError>;
+    type Act = fn(&Rig, &SealedShard) -> Result<(), VramError>;
     let acts: [(&str, Act); 5] = [
-        ("seal", |manager, _| manager.seal_model("model", 0, &content()).map(drop)),
-        ("migrate", |manager, shard| manager.migrate_shard(shard, 1).map(drop)),
-        ("open", |manager, shard| manager.open_resident(shard).map(drop)),
-        ("unseal and free", |manager, shard| manager.unseal_and_free(shard).map(drop)),
-        ("free", |manager, shard| manager.free_shard(shard).map(drop)),
+        ("seal", |rig, _| rig.manager.seal_model("model", 0, &weights(LEN)).map(drop)),
+        ("migrate", |rig, shard| rig.manager.migrate_shard(shard, 1).map(drop)),
+        ("open", |rig, shard| rig.manager.open_resident(shard).map(drop)),
+        ("unseal and free", |rig, shard| rig.manager.unseal_and_free(shard).map(drop)),
+        ("free", |rig, shard| rig.manager.free_shard(shard).map(drop)),
     ];
+    let met: usize = acts
+        .into_iter()
+        .map(|(operation, act)| {
+            Row {
+                operation,
+                faults: faults(),
+                set_up: &|| {
+                    let rig = rig();
+                    let shard = seal(&rig, Protection::Encrypted);
+                    let before = [rig.books(0), rig.books(1)];
+                    (rig, (shard, before))
+                },
+                act: &|rig, (shard, _before)| act(rig, shard),
+                after: &|rig, (shard, before), outcome, what| {
+                    let through = matches!(outcome, Outcome::Done(()));
+                    books_are_the_drivers(rig, &shard, &before, through, what);
+                },
+                at_least: 1,
+            }
+            .count()
+        })
+        .sum();
+    assert!(met > 40, "only {met} faults were met");
+}
+
+fn faults() -> Vec<Faults> {
     let ops =
         [Op::Allocate, Op::Free, Op::Memory, Op::Fill, Op::QueueWrite, Op::Read, Op::PeerCopy];
-    let mut met = 0;
-    for (name, act) in acts {
-        for (gpu, op) in [0, 1].into_iter().flat_map(|gpu| ops.map(|op| (gpu, op))) {
-            let error = GpuError::driver(GpuIndex::new(u32::try_from(gpu).unwrap()), 999);
-            let mut actions = vec![Action::Fail(error), Action::Panic];
-            if op == Op::Allocate {
-                actions.push(Action::OutOfMemory);
-            }
-            let cases = actions.iter().flat_map(|action| (1..12).map(move |nth| (action, nth)));
-            for (action, nth) in cases {
-                let rig = Rig::new();
-                let shard = rig.seal(Protection::Encrypted);
-                let before = [rig.books(0), rig.books(1)];
-                rig.devices[gpu].clear_log();
-                rig.devices[gpu].add(op, When::Nth(nth), action.clone()).unwrap();
-                let outcome = catch_unwind(AssertUnwindSafe(|| act(&rig.manager, &shard)));
-                rig.devices.iter().for_each(|device| device.clear());
-                let calls = rig.devices[gpu].calls();
-                if !calls.iter().any(|call| call.op == op && call.injected.is_some()) {
-                    // There are fewer calls of this kind.
-                    continue;
-                }
-                met += 1;
-                let what = format!("{name}: {action:?} at {op:?} number {nth} of gpu {gpu}");
-                let lost_count = matches!((op, action), (Op::Free, Action::Panic));
-                if lost_count {
-                    // Nobody knows what became of the memory: it counts.
-                    let used = rig.books(0).used.get() + rig.books(1).used.get();
-                    assert!(used >= rig.driver(0) + rig.driver(1), "{what}");
-                } else {
-                    rig.books_agree(&what);
-                }
-                let kept = rig.books(0).unreturned.get() + rig.books(1).unreturned.get();
-                assert!(kept == 0 || matches!(op, Op::Fill | Op::Free), "{what}: {kept} kept");
-                if !matches!(outcome, Ok(Ok(()))) && kept == 0 {
-                    assert_eq!([rig.books(0), rig.books(1)], before, "{what}");
-                    assert_eq!(rig.manager.unseal_model(&shard).unwrap(), content(), "{what}");
-                }
-                for shard in rig.manager.shards() {
-                    assert_eq!(rig.manager.unseal_and_free(&shard).unwrap(), content(), "{what}");
-                }
-                let used = rig.books(0).used.get() + rig.books(1).used.get();
-                assert_eq!(used, kept, "{what}");
-                rig.all_frees_were_wiped(&what);
-            }
+    let faults = [0, 1].into_iter().flat_map(|gpu| ops.map(|op| (gpu, op))).map(|(gpu, op)| {
+        let error = GpuError::driver(GpuIndex::new(u32::try_from(gpu).unwrap()), 999);
+        let mut actions = vec![Action::Fail(error), Action::Panic];
+        if op == Op::Allocate {
+            actions.push(Action::OutOfMemory);
         }
+        Faults::of(gpu, op, actions).at(1..=11)
+    });
+    faults.collect()
+}
+
+fn books_are_the_drivers(
+    rig: &Rig,
+    shard: &SealedShard,
+    before: &[GpuCapacity; 2],
+    through: bool,
+    what: &Fault,
+) {
+    let used = || rig.books(0).used.get() + rig.books(1).used.get();
+    if matches!((what.op, &what.action), (Op::Free, Action::Panic)) {
+        // Nobody knows what became of the memory: it counts.
+        assert!(used() >= rig.driver(0) + rig.driver(1), "{what}");
+    } else {
+        rig.books_agree(&what.to_string());
     }
-    assert!(met > 40, "only {met} faults were met");
+    let kept = rig.books(0).unreturned.get() + rig.books(1).unreturned.get();
+    assert!(kept == 0 || matches!(what.op, Op::Fill | Op::Free), "{what}: {kept} kept");
+    if !through && kept == 0 {
+        assert_eq!([rig.books(0), rig.books(1)], *before, "{what}");
+        assert_eq!(rig.manager.unseal_model(shard).unwrap(), weights(LEN), "{what}");
+    }
+    for shard in rig.manager.shards() {
+        assert_eq!(rig.manager.unseal_and_free(&shard).unwrap(), weights(LEN), "{what}");
+    }
+    assert_eq!(used(), kept, "{what}");
+    rig.all_frees_were_wiped(&what.to_string());
 }
 
 /// P1, P6 with many threads: the driver is never asked for more than the budget.
 #[test]
 fn many_threads_take_and_give_back_blocks_within_the_budget() {
     const THREADS: usize = 6;
-    let rig = Rig::new();
+    let rig = rig();
     let start = Barrier::new(THREADS);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
@@ -247,10 +211,10 @@ fn many_threads_take_and_give_back_blocks_within_the_budget() {
                 start.wait();
                 for round in 0..40 {
                     let len = LEN - thread * 256 - round;
-                    match rig.manager.seal_model("model", 0, &content()[..len]) {
+                    match rig.manager.seal_model("model", 0, &weights(LEN)[..len]) {
                         Ok(shard) => {
                             let back = rig.manager.unseal_and_free(&shard).unwrap();
-                            assert_eq!(back, content()[..len]);
+                            assert_eq!(back, weights(LEN)[..len]);
                         }
                         Err(error) => assert!(error.is_capacity(), "{error}"),
                     }
@@ -274,7 +238,7 @@ fn what_another_manager_takes_is_foreign() {
         let builder = VramManager::builder().device(host.clone());
         builder.memory(0, MemoryMode::Blocks).build().unwrap()
     });
-    let shard = one.seal_model("model", 0, &content()).unwrap();
+    let shard = one.seal_model("model", 0, &weights(LEN)).unwrap();
     assert_eq!(two.capacity(0).unwrap().foreign, ByteLen::ZERO);
     assert_eq!(two.refresh(0).unwrap().foreign.get(), TAKEN);
     let everything = vec![1; usize::try_from(TOTAL).unwrap()];

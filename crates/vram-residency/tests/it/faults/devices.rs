@@ -1,94 +1,47 @@
 //! The faults of devices and of links between them, each with what must happen: two GPUs, each
 //! behind a fault device.
 
-use core::panic::AssertUnwindSafe;
 use core::time::Duration;
-use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, mpsc};
 
 use vram_alloc::DeviceOffset;
 use vram_residency::device::fault::{Action, FaultPlan, Hook, Op, When};
 use vram_residency::device::{FaultDevice, GpuError, HostDevice};
 use vram_residency::{
-    Budget, ByteLen, Class, GpuIndex, Limits, Protection, ReadBack, SealKey, SealRequest,
-    SealedShard, SegmentSize, Threads, Verify, VramError, VramManager,
+    Budget, ByteLen, Class, GpuIndex, Limits, MemoryMode, Protection, ReadBack, SealKey,
+    SealRequest, SealedShard, Threads, Verify, VramError, VramManager,
 };
+use vram_test_rigs::{Rig, SEGMENT, devices, weights};
 
-const SEGMENT: usize = 4096;
 const TOTAL: usize = 16 * SEGMENT;
-const LEN: usize = 5 * SEGMENT + 9;
+pub(super) const LEN: usize = 5 * SEGMENT + 9;
 
 /// Driver codes: uncorrectable ECC, illegal address, launch failure.
 const STICKY: [u32; 3] = [214, 700, 719];
 
-struct Rig {
-    manager: VramManager,
-    devices: Vec<Arc<FaultDevice>>,
+pub(super) fn rig_with(deferred: bool, threads: Threads) -> Rig {
+    let plan = FaultPlan::new(7);
+    let plan = if deferred { plan.deferred() } else { plan };
+    Rig::over(devices(&[TOTAL; 2], &plan), MemoryMode::Region, |builder| {
+        let limits = Limits::default().staging_bytes(ByteLen::from_usize(8 * SEGMENT));
+        builder.threads(threads).limits(limits)
+    })
 }
 
-fn rig_with(deferred: bool, threads: Threads) -> Rig {
-    let total = ByteLen::from_usize(TOTAL);
-    let devices: Vec<Arc<FaultDevice>> = HostDevice::several(&[total, total])
-        .unwrap()
-        .into_iter()
-        .map(|host| {
-            let plan = FaultPlan::new(7);
-            FaultDevice::new(host, if deferred { plan.deferred() } else { plan })
-        })
-        .collect();
-    let mut builder = VramManager::builder();
-    for device in &devices {
-        builder = builder.device(device.clone());
-    }
-    let manager = builder
-        .segment_size(SegmentSize::MIN)
-        .threads(threads)
-        .limits(Limits::default().staging_bytes(ByteLen::from_usize(8 * SEGMENT)))
-        .build()
-        .unwrap();
-    Rig { manager, devices }
-}
-
-fn rig() -> Rig {
+pub(super) fn rig() -> Rig {
     rig_with(false, Threads::exactly(2))
 }
 
-fn content(len: usize) -> Vec<u8> {
-    (0..len).map(|at| u8::try_from((at * 31 + at / 255) % 251).unwrap()).collect()
-}
-
-impl Rig {
-    fn seal(&self, protection: Protection) -> SealedShard {
-        let request = SealRequest::new("model", 0).protection(protection);
-        self.manager.seal(request, &content(LEN)).unwrap()
-    }
-
-    fn used(&self, gpu: u32) -> usize {
-        self.manager.get_used_vram(gpu).unwrap()
-    }
-
-    /// All device bytes of a GPU's region.
-    fn region(&self, gpu: usize) -> Vec<u8> {
-        let device = &self.devices[gpu];
-        let (number, len) = device.live()[0];
-        device.inspect(Some(number), DeviceOffset::START, len).unwrap()
-    }
-
-    /// Where the one shard on a GPU lies: where its Authenticated plaintext is found.
-    fn position(&self, gpu: usize) -> u64 {
-        let region = self.region(gpu);
-        let wanted = content(LEN);
-        let at = region.windows(LEN).position(|bytes| bytes == wanted).unwrap();
-        u64::try_from(at).unwrap()
-    }
+pub(super) fn seal(rig: &Rig, protection: Protection) -> SealedShard {
+    rig.seal(0, protection, &weights(LEN))
 }
 
 #[test]
 fn one_flipped_bit_in_device_memory_is_named_and_never_served() {
     for at in [0, 1, SEGMENT - 1, SEGMENT, 3 * SEGMENT + 5, LEN - 1] {
         let rig = rig();
-        let shard = rig.seal(Protection::Authenticated);
-        let position = rig.position(0) + u64::try_from(at).unwrap();
+        let shard = seal(&rig, Protection::Authenticated);
+        let position = rig.written_at(0) + u64::try_from(at).unwrap();
         let segment = u64::try_from(at / SEGMENT).unwrap();
         rig.devices[0].flip_bit_at(None, DeviceOffset::new(position), 3).unwrap();
 
@@ -96,7 +49,7 @@ fn one_flipped_bit_in_device_memory_is_named_and_never_served() {
         let elsewhere = if at < SEGMENT { LEN - 10 } else { 10 };
         assert_eq!(
             rig.manager.read_shard_at_offset(&shard, elsewhere, 5).unwrap(),
-            &content(LEN)[elsewhere..elsewhere + 5]
+            &weights(LEN)[elsewhere..elsewhere + 5]
         );
         match rig.manager.read_shard_at_offset(&shard, at, 1) {
             Err(VramError::ShardAltered { segments, .. }) => assert_eq!(segments, [segment]),
@@ -136,7 +89,7 @@ fn freed_device_memory_no_longer_holds_the_bytes() {
     for protection in [Protection::Encrypted, Protection::Authenticated] {
         let rig = rig();
         let before = rig.region(0);
-        let shard = rig.seal(protection);
+        let shard = seal(&rig, protection);
         let held: Vec<usize> = rig
             .region(0)
             .iter()
@@ -151,7 +104,7 @@ fn freed_device_memory_no_longer_holds_the_bytes() {
         assert!(held.iter().all(|at| after[*at] == 0));
 
         // And a migration leaves nothing behind either.
-        let shard = rig.seal(protection);
+        let shard = seal(&rig, protection);
         rig.manager.migrate_shard(&shard, 1).unwrap();
         let after = rig.region(0);
         assert!(held.iter().all(|at| after[*at] == 0));
@@ -163,8 +116,8 @@ fn freed_device_memory_no_longer_holds_the_bytes() {
 fn after_a_sticky_error_that_gpu_answers_device_lost_and_is_left_alone() {
     for code in STICKY {
         let rig = rig();
-        let here = rig.seal(Protection::Encrypted);
-        let there = rig.manager.seal_model("model", 1, &content(LEN)).unwrap();
+        let here = seal(&rig, Protection::Encrypted);
+        let there = rig.manager.seal_model("model", 1, &weights(LEN)).unwrap();
         rig.devices[0].add(Op::Read, When::Nth(2), Action::Driver(code)).unwrap();
         let used = rig.used(0);
 
@@ -190,7 +143,7 @@ fn after_a_sticky_error_that_gpu_answers_device_lost_and_is_left_alone() {
         assert!(rig.manager.report().gpus[0].lost.is_some());
 
         // The other GPU knows nothing of it.
-        assert_eq!(rig.manager.unseal_and_free(&there).unwrap(), content(LEN));
+        assert_eq!(rig.manager.unseal_and_free(&there).unwrap(), weights(LEN));
         assert_eq!(rig.used(1), 0);
         drop(rig.manager);
         let after: Vec<_> =
@@ -206,7 +159,7 @@ fn a_sticky_error_during_a_seal_leaves_nothing_counted_for_it() {
         let rig = rig();
         rig.devices[0].add(op, When::Nth(nth), Action::Driver(700)).unwrap();
         let request = SealRequest::new("model", 0).read_back(ReadBack::Full);
-        let refused = rig.manager.seal(request, &content(LEN));
+        let refused = rig.manager.seal(request, &weights(LEN));
         assert!(matches!(refused, Err(VramError::DeviceLost { gpu: 0, .. })), "{refused:?}");
         assert_eq!(rig.used(0), 0);
         assert!(rig.manager.shards().is_empty());
@@ -221,13 +174,13 @@ fn an_error_of_asynchronous_work_fails_the_operation_that_owns_it() {
             let rig = rig_with(true, threads);
             let error = GpuError::driver(GpuIndex::new(0), 1);
             rig.devices[0].add(Op::QueueWrite, When::Nth(nth), Action::LateFail(error)).unwrap();
-            let refused = rig.manager.seal_model("model", 0, &content(LEN));
+            let refused = rig.manager.seal_model("model", 0, &weights(LEN));
             assert!(matches!(refused, Err(VramError::Device { gpu: 0, .. })), "{refused:?}");
             assert_eq!(rig.used(0), 0);
 
             // The very next one is not blamed for it.
-            let shard = rig.manager.seal_model("model", 0, &content(LEN)).unwrap();
-            assert_eq!(rig.manager.unseal_model(&shard).unwrap(), content(LEN));
+            let shard = rig.manager.seal_model("model", 0, &weights(LEN)).unwrap();
+            assert_eq!(rig.manager.unseal_model(&shard).unwrap(), weights(LEN));
         }
     }
 }
@@ -238,139 +191,18 @@ fn copies_that_happen_as_late_as_they_may_are_waited_for() {
     let rig = rig_with(true, Threads::exactly(2));
     for protection in [Protection::Encrypted, Protection::Authenticated] {
         let request = SealRequest::new("model", 0).protection(protection).read_back(ReadBack::Full);
-        let shard = rig.manager.seal(request, &content(LEN)).unwrap();
+        let shard = rig.manager.seal(request, &weights(LEN)).unwrap();
         let moved = rig.manager.migrate_shard(&shard, 1).unwrap();
-        assert_eq!(rig.manager.unseal_and_free(&moved).unwrap(), content(LEN));
+        assert_eq!(rig.manager.unseal_and_free(&moved).unwrap(), weights(LEN));
     }
     assert_eq!((rig.used(0), rig.used(1)), (0, 0));
-}
-
-#[test]
-fn a_peer_link_that_lies_is_found_and_gone_around() {
-    for action in [
-        Action::DropCopy,
-        Action::ShortCopy { keep: 5000 },
-        Action::FlipBit { byte: 4100, bit: 0 },
-        Action::FlipAnyBit,
-    ] {
-        let rig = rig();
-        let shard = rig.seal(Protection::Encrypted);
-        rig.devices[1].add(Op::PeerCopy, When::From(1), action).unwrap();
-        let moved = rig.manager.migrate_shard(&shard, 1).unwrap();
-        assert_eq!((moved.gpu_index, &moved.shard_id), (1, &shard.shard_id));
-        assert_eq!(rig.devices[1].call_count(Op::PeerCopy), 1, "the link was not tried");
-        assert_eq!(rig.used(0), 0);
-        assert_eq!(rig.manager.unseal_model(&shard).unwrap(), content(LEN));
-    }
-}
-
-#[test]
-fn a_migration_whose_bytes_never_arrive_leaves_the_source_as_it_was() {
-    let rig = rig();
-    let shard = rig.seal(Protection::Encrypted);
-    rig.devices[1].add(Op::PeerCopy, When::From(1), Action::DropCopy).unwrap();
-    rig.devices[1].add(Op::QueueWrite, When::From(1), Action::DropCopy).unwrap();
-    let refused = rig.manager.migrate_shard(&shard, 1);
-    match refused {
-        Err(VramError::WriteNotKept { gpu: 1, segments }) => assert_eq!(segments.len(), 6),
-        other => panic!("{other:?}"),
-    }
-    assert_eq!(rig.used(1), 0);
-    assert!(rig.manager.verify_shard_integrity(&shard).unwrap());
-    rig.devices[1].clear();
-    assert_eq!(rig.manager.migrate_shard(&shard, 1).unwrap().gpu_index, 1);
-}
-
-#[test]
-fn a_migration_of_an_altered_shard_says_so_and_moves_nothing() {
-    let rig = rig();
-    let shard = rig.seal(Protection::Authenticated);
-    let position = rig.position(0) + 2 * 4096;
-    rig.devices[0].flip_bit_at(None, DeviceOffset::new(position), 0).unwrap();
-    match rig.manager.migrate_shard(&shard, 1) {
-        Err(VramError::ShardAltered { segments, .. }) => assert_eq!(segments, [2]),
-        other => panic!("{other:?}"),
-    }
-    assert_eq!((rig.used(0), rig.used(1)), (LEN.next_multiple_of(256), 0));
-    let again = rig.manager.migrate_shard(&shard, 1);
-    assert!(matches!(again, Err(VramError::Quarantined { .. })), "{again:?}");
-    let start = &content(LEN)[..64];
-    assert!(rig.region(1).windows(64).all(|bytes| bytes != start), "left behind");
-}
-
-#[test]
-fn a_migration_with_a_fault_at_any_call_ends_on_one_gpu_and_loses_nothing() {
-    let mut met = 0;
-    for (gpu, op) in [
-        (1, Op::PeerCopy),
-        (1, Op::QueueWrite),
-        (1, Op::Read),
-        (1, Op::Fill),
-        (0, Op::Read),
-        (0, Op::Fill),
-        (0, Op::Staging),
-        (1, Op::Staging),
-    ] {
-        let error = GpuError::driver(GpuIndex::new(u32::try_from(gpu).unwrap()), 1);
-        let mut actions = vec![Action::Fail(error), Action::Panic];
-        if op.moves_bytes() && op != Op::Fill {
-            actions.extend([Action::DropCopy, Action::FailAfterwards(error)]);
-        }
-        for action in actions {
-            for staged in [false, true] {
-                for nth in 1..20 {
-                    let rig = rig_with(false, Threads::ONE);
-                    let shard = rig.seal(Protection::Encrypted);
-                    if staged {
-                        rig.devices[1].add(Op::PeerCopy, When::From(1), Action::DropCopy).unwrap();
-                    }
-                    rig.devices[gpu].clear_log();
-                    rig.devices[gpu].add(op, When::Nth(nth), action.clone()).unwrap();
-                    let outcome =
-                        catch_unwind(AssertUnwindSafe(|| rig.manager.migrate_shard(&shard, 1)));
-                    rig.devices.iter().for_each(|device| device.clear());
-                    let fired = rig.devices[gpu]
-                        .calls()
-                        .iter()
-                        .any(|call| call.op == op && call.injected.is_some());
-                    if !fired {
-                        break;
-                    }
-                    met += 1;
-                    let what = format!("{action:?} at {op:?} number {nth} of gpu {gpu}");
-                    let handle = rig.manager.shard(&shard.shard_id).unwrap();
-                    if matches!(&outcome, Ok(Ok(_))) {
-                        assert_eq!(handle.gpu_index, 1, "{what}");
-                    } else {
-                        assert_eq!(handle.gpu_index, 0, "{what}");
-                    }
-                    match rig.manager.unseal_model(&shard) {
-                        Ok(bytes) => assert!(bytes == content(LEN), "{what}"),
-                        Err(VramError::Quarantined { .. }) => {
-                            let altered =
-                                matches!(outcome, Ok(Err(VramError::ShardAltered { .. })));
-                            assert!(altered && gpu == 0, "{what}");
-                        }
-                        Err(error) => panic!("{what}: {error}"),
-                    }
-                    rig.manager.free_shard(&shard).unwrap();
-                    for gpu in 0..2 {
-                        let capacity = rig.manager.capacity(gpu).unwrap();
-                        assert_eq!(capacity.used, capacity.unreturned, "{what}");
-                        assert_eq!(capacity.reserved, ByteLen::ZERO, "{what}");
-                    }
-                }
-            }
-        }
-    }
-    assert!(met > 60, "only {met} faults were met");
 }
 
 /// The gate decides: the read that was there first ends well, the free waits for it.
 #[test]
 fn a_free_waits_for_the_read_that_is_under_way() {
     let rig = rig_with(false, Threads::ONE);
-    let shard = rig.seal(Protection::Encrypted);
+    let shard = seal(&rig, Protection::Encrypted);
     let (reading, reads) = mpsc::channel();
     let (go_on, may_go_on) = mpsc::channel();
     let may_go_on = Mutex::new(may_go_on);
@@ -388,12 +220,12 @@ fn a_free_waits_for_the_read_that_is_under_way() {
         // Others who come now wait for the free, and then find nothing.
         let late = scope.spawn(|| rig.manager.unseal_model(&shard));
         go_on.send(()).unwrap();
-        assert_eq!(reader.join().unwrap().unwrap(), content(LEN));
+        assert_eq!(reader.join().unwrap().unwrap(), weights(LEN));
         freer.join().unwrap().unwrap();
         let late = late.join().unwrap();
         assert!(
             matches!(&late, Err(VramError::ShardFreed { .. }))
-                || late.is_ok_and(|b| b == content(LEN))
+                || late.is_ok_and(|b| b == weights(LEN))
         );
     });
     assert_eq!(rig.used(0), 0);
@@ -438,7 +270,7 @@ fn a_host_without_memory_is_told_before_the_device_is_touched() {
     rig.devices[0]
         .add(Op::Staging, When::From(1), Action::Fail(GpuError::HostMemory { wanted }))
         .unwrap();
-    let refused = rig.manager.seal_model("model", 0, &content(LEN));
+    let refused = rig.manager.seal_model("model", 0, &weights(LEN));
     assert!(matches!(refused, Err(VramError::HostMemory { .. })), "{refused:?}");
     assert_eq!(rig.devices[0].call_count(Op::QueueWrite), 0);
     assert_eq!(rig.used(0), 0);

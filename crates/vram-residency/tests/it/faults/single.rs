@@ -2,7 +2,7 @@
 
 use vram_residency::{Protection, ReadBack, SealRequest, SealedShard, Verify, VramError};
 
-use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
+use vram_test_rigs::{Fault, Faults, Outcome, Rig, Row, SEGMENT, content};
 
 const LEN: usize = 5 * SEGMENT + 77;
 const TOTAL: usize = 16 * SEGMENT;
@@ -10,7 +10,7 @@ const TOTAL: usize = 16 * SEGMENT;
 const BOTH: [Protection; 2] = [Protection::Encrypted, Protection::Authenticated];
 
 fn with_shard(protection: Protection) -> (Rig, SealedShard) {
-    let rig = Rig::new(TOTAL);
+    let rig = Rig::new(&[TOTAL]);
     let request = SealRequest::new("model", 0).protection(protection);
     let shard = rig.manager.seal(request, &content(LEN, 1)).unwrap();
     (rig, shard)
@@ -18,7 +18,7 @@ fn with_shard(protection: Protection) -> (Rig, SealedShard) {
 
 /// The shard is there and sound, or in quarantine because it really was found altered; it can be
 /// freed, and then everything is as in the beginning.
-fn still_resident(rig: &Rig, shard: &SealedShard, may_be_quarantined: bool, what: &str) {
+fn still_resident(rig: &Rig, shard: &SealedShard, may_be_quarantined: bool, what: &Fault) {
     assert_eq!(rig.manager.shards().len(), 1, "{what}");
     match rig.manager.unseal_model(shard) {
         Ok(bytes) => assert!(bytes == content(LEN, 1), "other bytes: {what}"),
@@ -32,14 +32,16 @@ fn still_resident(rig: &Rig, shard: &SealedShard, may_be_quarantined: bool, what
 fn a_seal_that_fails_anywhere_leaves_nothing_and_one_that_does_not_is_right() {
     for protection in BOTH {
         for read_back in [ReadBack::Default, ReadBack::Full, ReadBack::None] {
-            let met = sweep(
-                || (Rig::new(TOTAL), ()),
-                |rig, ()| {
+            Row {
+                operation: "seal",
+                faults: Faults::every(0),
+                set_up: &|| (Rig::new(&[TOTAL]), ()),
+                act: &|rig, ()| {
                     let request =
                         SealRequest::new("model", 0).protection(protection).read_back(read_back);
                     rig.manager.seal(request, &content(LEN, 1))
                 },
-                |rig, (), outcome, what| {
+                after: &|rig, (), outcome, what| {
                     let Outcome::Done(shard) = outcome else {
                         assert!(rig.manager.shards().is_empty(), "{what}");
                         return rig.settle(true);
@@ -57,8 +59,9 @@ fn a_seal_that_fails_anywhere_leaves_nothing_and_one_that_does_not_is_right() {
                     }
                     rig.settle(true);
                 },
-            );
-            assert!(met > 20, "only {met} faults were met");
+                at_least: 21,
+            }
+            .sweep();
         }
     }
 }
@@ -66,10 +69,12 @@ fn a_seal_that_fails_anywhere_leaves_nothing_and_one_that_does_not_is_right() {
 #[test]
 fn an_unseal_that_fails_anywhere_changes_nothing_and_gives_no_byte() {
     for protection in BOTH {
-        let met = sweep(
-            || with_shard(protection),
-            |rig, shard| rig.manager.unseal_model(shard),
-            |rig, shard, outcome, what| {
+        Row {
+            operation: "unseal",
+            faults: Faults::every(0),
+            set_up: &|| with_shard(protection),
+            act: &|rig, shard| rig.manager.unseal_model(shard),
+            after: &|rig, shard, outcome, what| {
                 let mut altered = false;
                 match outcome {
                     Outcome::Done(bytes) => assert!(bytes == content(LEN, 1), "{what}"),
@@ -78,16 +83,19 @@ fn an_unseal_that_fails_anywhere_changes_nothing_and_gives_no_byte() {
                 }
                 still_resident(rig, &shard, altered, what);
             },
-        );
-        assert!(met > 10, "only {met} faults were met");
+            at_least: 11,
+        }
+        .sweep();
     }
 }
 
 #[test]
 fn a_partial_read_that_fails_anywhere_leaves_the_target_as_it_was_or_zero() {
-    let met = sweep(
-        || with_shard(Protection::Encrypted),
-        |rig, shard| {
+    Row {
+        operation: "read a part",
+        faults: Faults::every(0),
+        set_up: &|| with_shard(Protection::Encrypted),
+        act: &|rig, shard| {
             let mut target = vec![0xEE; 2 * SEGMENT];
             let read = rig.manager.read_into(shard, 1000, &mut target);
             let wanted = &content(LEN, 1)[1000..1000 + 2 * SEGMENT];
@@ -99,21 +107,24 @@ fn a_partial_read_that_fails_anywhere_leaves_the_target_as_it_was_or_zero() {
             }
             read
         },
-        |rig, shard, outcome, what| {
+        after: &|rig, shard, outcome, what| {
             let altered = matches!(outcome, Outcome::Refused(VramError::ShardAltered { .. }));
             still_resident(rig, &shard, altered, what);
         },
-    );
-    assert!(met > 5, "only {met} faults were met");
+        at_least: 6,
+    }
+    .sweep();
 }
 
 #[test]
 fn a_verification_that_fails_anywhere_changes_nothing_but_a_quarantine() {
     for level in [Verify::Full, Verify::Segments, Verify::Sample { segments: 1, seed: 3 }] {
-        let met = sweep(
-            || with_shard(Protection::Encrypted),
-            |rig, shard| rig.manager.verify(shard, level),
-            |rig, shard, outcome, what| {
+        Row {
+            operation: "verify",
+            faults: Faults::every(0),
+            set_up: &|| with_shard(Protection::Encrypted),
+            act: &|rig, shard| rig.manager.verify(shard, level),
+            after: &|rig, shard, outcome, what| {
                 let altered = match outcome {
                     Outcome::Done(verdict) => {
                         assert_eq!(verdict.sound, verdict.altered.is_empty(), "{what}");
@@ -125,18 +136,20 @@ fn a_verification_that_fails_anywhere_changes_nothing_but_a_quarantine() {
                 };
                 still_resident(rig, &shard, altered, what);
             },
-        );
-        assert!(met > 5, "only {met} faults were met");
+            at_least: 6,
+        }
+        .sweep();
     }
 }
 
 #[test]
 fn a_free_that_the_device_refuses_keeps_the_bytes_counted_and_the_shard_gone() {
-    let mut kept = 0;
-    let met = sweep(
-        || with_shard(Protection::Authenticated),
-        |rig, shard| rig.manager.free_shard(shard),
-        |rig, shard, outcome, what| {
+    Row {
+        operation: "free",
+        faults: Faults::every(0),
+        set_up: &|| with_shard(Protection::Authenticated),
+        act: &|rig, shard| rig.manager.free_shard(shard),
+        after: &|rig, shard, outcome, what| {
             assert!(rig.manager.shards().is_empty(), "{what}");
             let again = rig.manager.free_shard(&shard);
             assert!(matches!(again, Err(VramError::ShardFreed { .. })), "{what}");
@@ -146,7 +159,7 @@ fn a_free_that_the_device_refuses_keeps_the_bytes_counted_and_the_shard_gone() {
                     assert!(receipt.wiped && unreturned.is_zero(), "{what}");
                 }
                 Outcome::Refused(VramError::NotReturned { bytes, .. }) => {
-                    assert_eq!((bytes, bytes.get()), (unreturned, rig.used()), "{what}");
+                    assert_eq!((bytes, bytes.get()), (unreturned, rig.used(0)), "{what}");
                     assert!(rig.manager.report().gpus[0].unreturned.is_some(), "{what}");
                 }
                 Outcome::Refused(error) => panic!("{what}: {error}"),
@@ -157,19 +170,21 @@ fn a_free_that_the_device_refuses_keeps_the_bytes_counted_and_the_shard_gone() {
                 usize::try_from(rig.manager.capacity(0).unwrap().largest_hole.get()).unwrap();
             let shard = rig.manager.seal_model("rest", 0, &content(rest, 2)).unwrap();
             assert!(rig.manager.unseal_and_free(&shard).unwrap() == content(rest, 2), "{what}");
-            assert_eq!(rig.used(), unreturned.get(), "{what}");
+            assert_eq!(rig.used(0), unreturned.get(), "{what}");
         },
-    );
-    kept += met;
-    assert!(kept >= 3, "only {kept} faults were met");
+        at_least: 3,
+    }
+    .sweep();
 }
 
 #[test]
 fn unseal_and_free_returns_the_bytes_even_if_the_memory_cannot_be_wiped() {
-    let met = sweep(
-        || with_shard(Protection::Encrypted),
-        |rig, shard| rig.manager.unseal_and_free(shard),
-        |rig, shard, outcome, what| match outcome {
+    Row {
+        operation: "unseal and free",
+        faults: Faults::every(0),
+        set_up: &|| with_shard(Protection::Encrypted),
+        act: &|rig, shard| rig.manager.unseal_and_free(shard),
+        after: &|rig, shard, outcome, what| match outcome {
             Outcome::Done(bytes) => {
                 assert!(bytes == content(LEN, 1), "{what}");
                 assert!(rig.manager.shards().is_empty(), "{what}");
@@ -181,6 +196,7 @@ fn unseal_and_free_returns_the_bytes_even_if_the_memory_cannot_be_wiped() {
             }
             Outcome::Panicked => still_resident(rig, &shard, false, what),
         },
-    );
-    assert!(met > 10, "only {met} faults were met");
+        at_least: 11,
+    }
+    .sweep();
 }

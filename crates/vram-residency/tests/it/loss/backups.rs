@@ -5,17 +5,19 @@ use vram_residency::{
     ByteLen, NotRestored, Protection, ResetOptions, SealKey, SealRequest, Verify, VramError,
 };
 
-use super::rig::{KINDS, LEN, MODES, Rig, content, is_lost};
+use vram_test_rigs::content;
+
+use super::{KINDS, LEN, MODES, is_lost, seal, two_gpus, two_gpus_with};
 
 #[test]
 fn a_backup_counts_as_long_as_the_shard_is_sealed_as_it_was() {
     for mode in MODES {
         for kind in KINDS {
-            let rig = Rig::new(mode);
+            let rig = two_gpus(mode);
             let manager = &rig.manager;
             let used = || manager.park_capacity().used;
             let backed_up = || manager.report().shards[0].backed_up;
-            let shard = rig.seal(0, kind, 1);
+            let shard = seal(&rig, 0, kind, 1);
             assert!(!backed_up());
             assert!(!manager.drop_backup(&shard).unwrap());
             let backup = manager.back_up(&shard).unwrap();
@@ -54,7 +56,7 @@ fn a_backup_counts_as_long_as_the_shard_is_sealed_as_it_was() {
             manager.back_up(&shard).unwrap();
             manager.free_shard(&shard).unwrap();
             assert!(used().is_zero());
-            let shard = rig.seal(0, kind, 1);
+            let shard = seal(&rig, 0, kind, 1);
             manager.back_up(&shard).unwrap();
             drop(manager.park(&shard).unwrap());
             assert!(used().is_zero(), "given up with the parked shard");
@@ -65,10 +67,10 @@ fn a_backup_counts_as_long_as_the_shard_is_sealed_as_it_was() {
 
 #[test]
 fn a_backup_needs_room_and_a_sound_shard_and_is_none_otherwise() {
-    let rig = Rig::with(MODES[0], |builder| builder.park_limit(ByteLen::from_usize(LEN)));
-    let shard = rig.seal(0, Protection::Encrypted, 1);
+    let rig = two_gpus_with(MODES[0], |builder| builder.park_limit(ByteLen::from_usize(LEN)));
+    let shard = seal(&rig, 0, Protection::Encrypted, 1);
     rig.manager.back_up(&shard).unwrap();
-    let other = rig.seal(0, Protection::Encrypted, 2);
+    let other = seal(&rig, 0, Protection::Encrypted, 2);
     let refused = rig.manager.back_up(&other).unwrap_err();
     assert!(matches!(refused, VramError::ParkLimit { .. }), "{refused}");
     // No room for the new one beside the old one: the old one stays.
@@ -95,12 +97,12 @@ fn a_backup_needs_room_and_a_sound_shard_and_is_none_otherwise() {
 
 #[test]
 fn a_shard_that_was_altered_later_comes_back_sound_from_its_backup() {
-    let rig = Rig::new(MODES[0]);
-    let shard = rig.seal(0, Protection::Authenticated, 1);
+    let rig = two_gpus(MODES[0]);
+    let shard = seal(&rig, 0, Protection::Authenticated, 1);
     rig.manager.back_up(&shard).unwrap();
     rig.devices[0].next(Op::Read, Action::FlipBit { byte: 5, bit: 1 }).unwrap();
     assert!(!rig.manager.verify_shard_integrity(&shard).unwrap());
-    let other = rig.seal(0, Protection::Encrypted, 2);
+    let other = seal(&rig, 0, Protection::Encrypted, 2);
     rig.lose(&other);
     let report = rig.manager.reset_gpu(0, ResetOptions::new()).unwrap();
     let back = &report.restored[0];
@@ -112,9 +114,9 @@ fn a_shard_that_was_altered_later_comes_back_sound_from_its_backup() {
 #[test]
 fn a_backup_is_parked_in_place_of_a_shard_that_is_out_of_reach() {
     for mode in MODES {
-        let rig = Rig::new(mode);
-        let shard = rig.seal(0, Protection::Authenticated, 1);
-        let unsaved = rig.seal(0, Protection::Authenticated, 2);
+        let rig = two_gpus(mode);
+        let shard = seal(&rig, 0, Protection::Authenticated, 1);
+        let unsaved = seal(&rig, 0, Protection::Authenticated, 2);
         rig.manager.back_up(&shard).unwrap();
         rig.lose(&unsaved);
         assert!(is_lost(rig.manager.park(&unsaved)));
@@ -130,7 +132,7 @@ fn a_backup_is_parked_in_place_of_a_shard_that_is_out_of_reach() {
 
 #[test]
 fn the_key_of_a_backup_is_in_use() {
-    let rig = Rig::new(MODES[0]);
+    let rig = two_gpus(MODES[0]);
     let request = SealRequest::new("model", 0).protection(Protection::Authenticated);
     let shard = rig.manager.seal(request, b"weights").unwrap();
     rig.manager.back_up(&shard).unwrap();

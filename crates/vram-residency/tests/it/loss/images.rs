@@ -7,7 +7,9 @@ use vram_residency::{
     VramError,
 };
 
-use super::rig::{ECC, KINDS, LEN, MODES, Rig, content, is_lost, is_stale};
+use vram_test_rigs::content;
+
+use super::{ECC, KINDS, LEN, MODES, is_lost, is_stale, seal, two_gpus};
 use vram_residency::device::fault::{Action, Op};
 
 #[test]
@@ -19,7 +21,7 @@ fn a_shard_without_a_backup_comes_back_from_its_image() {
             (Protection::Authenticated, false),
             (Protection::Authenticated, true),
         ] {
-            let rig = Rig::new(mode);
+            let rig = two_gpus(mode);
             let path = folder.path().join(format!("{run}-{kind:?}-{plaintext}"));
             let request = SealRequest::new("model", 0)
                 .protection(kind)
@@ -46,7 +48,7 @@ fn a_shard_without_a_backup_comes_back_from_its_image() {
             rig.books_agree("restored");
 
             // The image is still known, and what the shard is opened or closed to is as before.
-            let probe = rig.seal(0, kind, 3);
+            let probe = seal(&rig, 0, kind, 3);
             rig.lose(&probe);
             let report = rig.manager.reset_gpu(0, ResetOptions::new()).unwrap();
             let back = &report.restored[0];
@@ -66,9 +68,9 @@ fn an_image_that_is_gone_damaged_or_another_is_not_believed() {
     let folder = tempfile::tempdir().unwrap();
     for kind in KINDS {
         for what in ["gone", "damaged", "cut", "another", "twin", "garbage"] {
-            let rig = Rig::new(MODES[0]);
+            let rig = two_gpus(MODES[0]);
             let path = folder.path().join(format!("{kind:?}-{what}"));
-            let shard = rig.seal(0, kind, 1);
+            let shard = seal(&rig, 0, kind, 1);
             rig.manager.export_to(&shard, &path, ExportOptions::new()).unwrap();
             let mut bytes = fs::read(&path).unwrap();
             match what {
@@ -116,8 +118,8 @@ fn an_image_that_is_gone_damaged_or_another_is_not_believed() {
 #[test]
 fn an_image_of_an_older_seal_is_forgotten() {
     let folder = tempfile::tempdir().unwrap();
-    let rig = Rig::new(MODES[0]);
-    let shard = rig.seal(0, Protection::Encrypted, 1);
+    let rig = two_gpus(MODES[0]);
+    let shard = seal(&rig, 0, Protection::Encrypted, 1);
     rig.manager.export_to(&shard, folder.path().join("image"), ExportOptions::new()).unwrap();
     let opened = rig.manager.open_resident(&shard).unwrap();
     rig.lose(&opened);
@@ -128,9 +130,9 @@ fn an_image_of_an_older_seal_is_forgotten() {
 #[test]
 fn a_backup_comes_before_an_image_and_the_image_of_a_parked_shard_is_remembered() {
     let folder = tempfile::tempdir().unwrap();
-    let rig = Rig::new(MODES[0]);
+    let rig = two_gpus(MODES[0]);
     let path = folder.path().join("image");
-    let shard = rig.seal(0, Protection::Encrypted, 1);
+    let shard = seal(&rig, 0, Protection::Encrypted, 1);
     rig.manager.export_to(&shard, &path, ExportOptions::new()).unwrap();
     let parked = rig.manager.park(&shard).unwrap();
     let shard = rig.manager.wake(parked, 1).unwrap();

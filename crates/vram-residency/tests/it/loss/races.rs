@@ -10,19 +10,21 @@ use tracing::field::{Field, Visit};
 use vram_residency::device::fault::{Action, Op};
 use vram_residency::{Protection, ResetOptions, SealRequest, VramError};
 
-use super::rig::{ECC, LEN, MODES, Rig, content};
+use vram_test_rigs::{Rig, content};
+
+use super::{ECC, LEN, MODES, seal, two_gpus};
 
 /// Readers, sealers and movers hammer a GPU that is lost and reset over and over: every answer is
 /// right bytes or an error that says why, and in the end everything adds up.
 #[test]
 fn whatever_others_do_meanwhile_a_reset_settles_everything_once() {
     for mode in MODES {
-        let rig = Rig::new(mode);
+        let rig = two_gpus(mode);
         let manager = &rig.manager;
         let over = AtomicBool::new(false);
         let start = Barrier::new(4);
         thread::scope(|scope| {
-            for worker in 0..3_u8 {
+            for worker in 0..3_u64 {
                 let (start, over, rig) = (&start, &over, &rig);
                 scope.spawn(move || {
                     start.wait();
@@ -66,9 +68,9 @@ fn whatever_others_do_meanwhile_a_reset_settles_everything_once() {
     }
 }
 
-fn hammer(rig: &Rig, worker: u8) {
+fn hammer(rig: &Rig, worker: u64) {
     let manager = &rig.manager;
-    let request = SealRequest::new("model", u32::from(worker % 2));
+    let request = SealRequest::new("model", u32::try_from(worker % 2).unwrap());
     let Ok(shard) = manager.seal(request, &content(LEN, worker)) else { return };
     if worker == 0 {
         drop(manager.back_up(&shard));
@@ -89,8 +91,8 @@ fn hammer(rig: &Rig, worker: u8) {
 
 #[test]
 fn of_several_resets_at_once_one_works_and_the_others_are_told() {
-    let rig = Rig::new(MODES[0]);
-    let shard = rig.seal(0, Protection::Encrypted, 1);
+    let rig = two_gpus(MODES[0]);
+    let shard = seal(&rig, 0, Protection::Encrypted, 1);
     rig.manager.back_up(&shard).unwrap();
     rig.lose(&shard);
     let (start, restored) = (Barrier::new(4), AtomicU64::new(0));
@@ -117,9 +119,9 @@ fn of_several_resets_at_once_one_works_and_the_others_are_told() {
 #[test]
 fn a_shard_that_is_parked_while_its_gpu_is_reset_is_one_or_the_other() {
     for round in 0..60_u32 {
-        let rig = Rig::new(MODES[usize::try_from(round).unwrap() % 2]);
+        let rig = two_gpus(MODES[usize::try_from(round).unwrap() % 2]);
         let manager = &rig.manager;
-        let shards: Vec<_> = (0..24_u8)
+        let shards: Vec<_> = (0..24_u64)
             .map(|seed| manager.seal_model("m", 0, &content(300, seed)).unwrap())
             .collect();
         for shard in &shards {
@@ -150,7 +152,7 @@ fn a_shard_that_is_parked_while_its_gpu_is_reset_is_one_or_the_other() {
         assert_eq!(all.len(), shards.len());
         for shard in &all {
             let seed = shards.iter().position(|one| one.shard_id == shard.shard_id).unwrap();
-            let wanted = content(300, u8::try_from(seed).unwrap());
+            let wanted = content(300, u64::try_from(seed).unwrap());
             assert!(manager.unseal_and_free(shard).unwrap() == wanted);
         }
         rig.is_whole(0);
@@ -212,9 +214,10 @@ fn a_loss_is_told_once_with_all_shards_whoever_meets_it() {
     LOG.call_once(|| tracing::subscriber::set_global_default(Log).unwrap());
     for by_others in [false, true] {
         TOLD.take();
-        let rig = Rig::new(MODES[0]);
-        let shards: Vec<_> = (0..3).map(|seed| rig.seal(0, Protection::Encrypted, seed)).collect();
-        rig.seal(1, Protection::Encrypted, 9);
+        let rig = two_gpus(MODES[0]);
+        let shards: Vec<_> =
+            (0..3).map(|seed| seal(&rig, 0, Protection::Encrypted, seed)).collect();
+        seal(&rig, 1, Protection::Encrypted, 9);
         drop(rig.manager.park(&shards[2]).unwrap());
         if by_others {
             // A call of somebody else's on the same device meets the error.
@@ -230,7 +233,7 @@ fn a_loss_is_told_once_with_all_shards_whoever_meets_it() {
         }
         assert_eq!(TOLD.with_borrow(Vec::clone), [2]);
         drop(rig.manager.reset_gpu(0, ResetOptions::new()).unwrap());
-        let shard = rig.seal(0, Protection::Encrypted, 1);
+        let shard = seal(&rig, 0, Protection::Encrypted, 1);
         rig.lose(&shard);
         assert_eq!(TOLD.with_borrow(Vec::clone), [2, 1], "each loss is told");
     }

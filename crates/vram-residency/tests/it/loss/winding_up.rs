@@ -3,7 +3,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::thread;
 
@@ -13,7 +13,9 @@ use vram_residency::{
     SealRequest, VramError,
 };
 
-use super::rig::{LEN, MODES, Rig, SEGMENT, TOTAL, content, is_lost};
+use vram_test_rigs::{ActingWriter, Rig, SEGMENT, content};
+
+use super::{LEN, MODES, TOTAL, is_lost, seal, two_gpus};
 
 /// Starts a reset by force when called, and returns once the GPU takes no calls any more.
 struct Start {
@@ -43,7 +45,11 @@ fn while_a_reset_waits(rig: &Arc<Rig>, work: impl FnOnce(Arc<Start>)) {
     let over = Arc::new(AtomicBool::new(false));
     let start = Start { rig: Arc::downgrade(rig), go: Some(go).into(), over: Arc::clone(&over) };
     thread::scope(|scope| {
-        let sink = Blocked { entered, released };
+        let sink = ActingWriter(move |bytes: &[u8]| {
+            entered.send(()).unwrap();
+            released.recv().unwrap();
+            Ok(bytes.len())
+        });
         scope.spawn(|| rig.manager.unseal_to(&held, sink).unwrap());
         inside.recv().unwrap();
         scope.spawn(move || {
@@ -58,23 +64,6 @@ fn while_a_reset_waits(rig: &Arc<Rig>, work: impl FnOnce(Arc<Start>)) {
     });
     assert!(rig.manager.report().gpus[0].lost.is_none());
     rig.manager.free_shard(&held).unwrap();
-}
-
-struct Blocked {
-    entered: mpsc::Sender<()>,
-    released: mpsc::Receiver<()>,
-}
-
-impl Write for Blocked {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.entered.send(()).unwrap();
-        self.released.recv().unwrap();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 struct Starting<'a> {
@@ -96,7 +85,7 @@ impl Read for Starting<'_> {
 #[test]
 fn what_a_call_leaves_while_a_reset_waits_is_wiped_and_given_back() {
     for mode in MODES {
-        let rig = Arc::new(Rig::new(mode));
+        let rig = Arc::new(two_gpus(mode));
         let data = content(LEN, 2);
         while_a_reset_waits(&rig, |start| {
             let reader = Starting { data: &data, start };
@@ -121,7 +110,7 @@ fn what_a_call_leaves_while_a_reset_waits_is_wiped_and_given_back() {
 /// A shard that is being sealed anew in place is all of one seal, whatever a reset wanted.
 #[test]
 fn a_shard_that_is_rewritten_in_place_is_whole_though_a_reset_waits() {
-    let rig = Arc::new(Rig::new(MemoryMode::Region));
+    let rig = Arc::new(two_gpus(MemoryMode::Region));
     let len = TOTAL - 6 * SEGMENT;
     let data = content(len, 4);
     let shard = rig.manager.seal_model("large", 0, &data).unwrap();
@@ -141,9 +130,9 @@ fn a_shard_that_is_rewritten_in_place_is_whole_though_a_reset_waits() {
 #[test]
 fn a_shard_that_leaves_while_its_gpu_is_wiped_keeps_its_bytes() {
     for mode in MODES {
-        let rig = Arc::new(Rig::new(mode));
+        let rig = Arc::new(two_gpus(mode));
         let mut shards: Vec<_> =
-            (0..2).map(|seed| rig.seal(1, Protection::Encrypted, seed)).collect();
+            (0..2).map(|seed| seal(&rig, 1, Protection::Encrypted, seed)).collect();
         shards.sort_unstable_by(|a, b| a.shard_id.cmp(&b.shard_id));
         for shard in &shards {
             let _held = rig.manager.back_up(shard).unwrap();

@@ -3,19 +3,19 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
 use vram_alloc::DeviceOffset;
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::device::{DeviceAddress, GpuError};
 use vram_residency::{
-    ByteLen, CompactBudget, CompactEnd, CompactReport, GpuIndex, Protection, SealKey, SealRequest,
-    SealedShard, SegmentSize, ShardId, Verify, VramError, VramManager,
+    ByteLen, CompactBudget, CompactEnd, GpuIndex, Protection, SealKey, SealRequest, SealedShard,
+    SegmentSize, ShardId, Verify, VramError, VramManager,
 };
+use vram_test_rigs::{Rig, content};
 
-const ALL: CompactBudget = CompactBudget::new();
+pub(crate) const ALL: CompactBudget = CompactBudget::new();
 
 /// What is resident, and its bytes.
-type Kept = BTreeMap<ShardId, (SealedShard, Vec<u8>)>;
+pub(crate) type Kept = BTreeMap<ShardId, (SealedShard, Vec<u8>)>;
 
 fn seal_all(manager: &VramManager, lens: &[usize]) -> Vec<(SealedShard, Vec<u8>)> {
     let kinds = [Protection::Encrypted, Protection::Authenticated];
@@ -28,7 +28,11 @@ fn seal_all(manager: &VramManager, lens: &[usize]) -> Vec<(SealedShard, Vec<u8>)
 }
 
 /// Seals pieces of these lengths and frees every one whose number `free` picks.
-fn fragment(manager: &VramManager, lens: &[usize], free: impl Fn(usize) -> bool) -> Kept {
+pub(crate) fn fragment(
+    manager: &VramManager,
+    lens: &[usize],
+    free: impl Fn(usize) -> bool,
+) -> Kept {
     let mut kept = Kept::new();
     for (number, (shard, bytes)) in seal_all(manager, lens).into_iter().enumerate() {
         if free(number) {
@@ -51,7 +55,7 @@ fn assert_kept(manager: &VramManager, kept: &Kept, what: &str) {
 /// The story of the allocation that failed with half the card free.
 #[test]
 fn a_model_that_fits_into_what_is_free_fits_after_compaction() {
-    let rig = Rig::new(64 << 10);
+    let rig = Rig::new(&[64 << 10]);
     let manager = &rig.manager;
     let kept = fragment(manager, &[4096; 16], |number| number % 2 == 0);
     let half = content(32 << 10, 99);
@@ -79,15 +83,15 @@ fn pieces_of_all_sizes_end_with_one_hole_also_where_they_slide_over_themselves()
     let lens = [300, 9000, 1, 5000, 4096, 256, 12_000, 700, 8192, 2000, 3000, 511];
     for pick in 0..3 {
         for total in [64 << 10, 50_000] {
-            let rig = Rig::new(total);
+            let rig = Rig::new(&[total]);
             let kept = fragment(&rig.manager, &lens, |number| number % 3 == pick);
-            let used = rig.used();
+            let used = rig.used(0);
             let report = rig.manager.compact(0, ALL).unwrap();
             assert_eq!((report.end, report.hole_count), (CompactEnd::Finished, 1), "{report:?}");
             let capacity = rig.manager.capacity(0).unwrap();
             assert_eq!(capacity.largest_hole, capacity.free, "P2");
             assert!(report.skipped.is_empty() && report.stranded.is_empty());
-            assert_eq!(rig.used(), used);
+            assert_eq!(rig.used(0), used);
             assert_eq!(rig.manager.park_capacity().used, ByteLen::ZERO);
             assert_kept(&rig.manager, &kept, "after");
             // Nothing to do any more.
@@ -100,15 +104,15 @@ fn pieces_of_all_sizes_end_with_one_hole_also_where_they_slide_over_themselves()
 /// P18: where a shard was, nothing of it can be read.
 #[test]
 fn what_a_shard_leaves_behind_is_wiped() {
-    let rig = Rig::new(32 << 10);
-    let before = rig.region();
+    let rig = Rig::new(&[32 << 10]);
+    let before = rig.region(0);
     let shards = seal_all(&rig.manager, &[1024, 1024, 20_000, 1024]);
     for number in [1, 3] {
         rig.manager.free_shard(&shards[number].0).unwrap();
     }
     let report = rig.manager.compact(0, ALL).unwrap();
     assert!(report.moves > 0);
-    let left = rig.region();
+    let left = rig.region(0);
     let written = left.iter().zip(&before).filter(|(now, then)| now != then && **now != 0);
     assert!(written.count() <= 1024 + 20_224, "more than the shards is there");
     rig.settle(true);
@@ -117,7 +121,7 @@ fn what_a_shard_leaves_behind_is_wiped() {
 /// P14.
 #[test]
 fn leased_and_quarantined_shards_stay_where_they_are() {
-    let rig = Rig::new(64 << 10);
+    let rig = Rig::new(&[64 << 10]);
     let manager = &rig.manager;
     let shards = seal_all(manager, &[4096; 16]);
     for (shard, _) in shards.iter().step_by(2) {
@@ -137,14 +141,14 @@ fn leased_and_quarantined_shards_stay_where_they_are() {
     drop(leases);
 
     let altered = &shards[5].0;
-    let region = rig.region();
+    let region = rig.region(0);
     let sealed = manager.unseal_model(altered).unwrap();
     let at = region.windows(64).position(|part| part == &sealed[..64]).unwrap();
-    rig.device.flip_bit_at(None, DeviceOffset::new(at as u64 + 9), 1).unwrap();
+    rig.devices[0].flip_bit_at(None, DeviceOffset::new(at as u64 + 9), 1).unwrap();
     assert!(!manager.verify_shard_integrity(altered).unwrap());
     let report = manager.compact(0, ALL).unwrap();
     assert!(report.skipped.is_empty(), "{:?}", report.skipped);
-    let now = rig.region();
+    let now = rig.region(0);
     assert_eq!(now[at + 64..at + 4096], region[at + 64..at + 4096], "evidence is kept");
 }
 
@@ -153,7 +157,7 @@ fn a_budget_ends_it_and_the_state_is_good_at_any_stop() {
     let lens = [4096; 16];
     let kept = |manager: &VramManager| fragment(manager, &lens, |number| number % 2 == 0);
     for max in [0, 1, 4095, 4096, 9000, 20_000] {
-        let rig = Rig::new(64 << 10);
+        let rig = Rig::new(&[64 << 10]);
         let kept = kept(&rig.manager);
         let budget = CompactBudget::new().max_bytes(ByteLen::new(max));
         let report = rig.manager.compact(0, budget).unwrap();
@@ -163,7 +167,7 @@ fn a_budget_ends_it_and_the_state_is_good_at_any_stop() {
         assert_kept(&rig.manager, &kept, "after");
         rig.settle(true);
     }
-    let rig = Rig::new(64 << 10);
+    let rig = Rig::new(&[64 << 10]);
     let kept = kept(&rig.manager);
     let none = rig.manager.compact(0, CompactBudget::new().max_time(Duration::ZERO)).unwrap();
     assert_eq!((none.end, none.moves), (CompactEnd::OutOfTime, 0));
@@ -198,100 +202,23 @@ fn without_host_memory_a_shard_that_slides_over_itself_is_skipped_and_named() {
     assert_eq!(manager.capacity(0).unwrap().used.get(), 20_480);
 }
 
-#[expect(clippy::panic, reason = "a test fails by panicking")]
-fn assert_nothing_lost(rig: &Rig, kept: &Kept, report: Option<CompactReport>, what: &str) {
-    let manager = &rig.manager;
-    if let Some(report) = report {
-        for parked in report.stranded {
-            manager.wake(parked, 0).unwrap();
-        }
-        for (shard, error) in &report.skipped {
-            // A read that lied is taken for an altered shard: it is closed to readers.
-            let closed = manager.unseal_model(&kept[shard].0).is_err();
-            assert_eq!(closed, matches!(error, VramError::ShardAltered { .. }), "{what}: {error}");
-        }
-    }
-    for (shard, bytes) in kept.values() {
-        match manager.unseal_model(shard) {
-            Ok(read) => assert_eq!(read, *bytes, "{what}"),
-            Err(VramError::Quarantined { .. }) => assert!(what.contains("at Read"), "{what}"),
-            Err(other) => panic!("{what}: {other}"),
-        }
-    }
-    assert_eq!(manager.park_capacity().used, ByteLen::ZERO, "{what}");
-    rig.settle(!what.contains("Fill"));
-}
-
-/// Shards that hop over each other, and one that slides over itself.
-const LAYOUTS: [&[usize]; 2] = [&[2048, 9000, 2048, 3 * SEGMENT, 2048], &[2048, 20_480, 2048]];
-
-/// P15, P17: every call of the device fails once; each shard keeps its bytes, where it lies now or
-/// in the report.
-#[test]
-fn a_compaction_that_meets_a_fault_loses_no_shard() {
-    for lens in LAYOUTS {
-        let build = || {
-            let rig = Rig::new(24 << (lens.len() / 5) << 10);
-            let kept = fragment(&rig.manager, lens, |number| number % 2 == 0);
-            (rig, kept)
-        };
-        let met = sweep(
-            build,
-            |rig, _kept| rig.manager.compact(0, ALL),
-            |rig, kept, outcome, what| {
-                let report = if let Outcome::Done(report) = outcome { Some(report) } else { None };
-                assert_nothing_lost(rig, &kept, report, what);
-            },
-        );
-        assert!(met > 20, "{met}");
-    }
-}
-
-/// The same for copies within the device, which lie like any other.
-#[test]
-fn a_copy_within_the_device_that_fails_or_lies_loses_no_shard() {
-    let error = GpuError::driver(GpuIndex::new(0), 1);
-    for action in [
-        Action::Fail(error),
-        Action::FailAfterwards(error),
-        Action::Panic,
-        Action::DropCopy,
-        Action::ShortCopy { keep: 100 },
-        Action::FlipBit { byte: 5, bit: 3 },
-    ] {
-        for nth in 1..=2 {
-            let rig = Rig::new(48 << 10);
-            let kept = fragment(&rig.manager, LAYOUTS[0], |number| number % 2 == 0);
-            rig.device.add(Op::Copy, When::Nth(nth), action.clone()).unwrap();
-            rig.device.clear_log();
-            let outcome = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
-                rig.manager.compact(0, ALL).unwrap()
-            }));
-            assert!(nth > 1 || rig.device.call_count(Op::Copy) > 0, "no copy to fail");
-            rig.device.clear();
-            let what = format!("{action:?} at copy {nth}");
-            assert_nothing_lost(&rig, &kept, outcome.ok(), &what);
-        }
-    }
-}
-
 /// A device that refuses to be written from some call on: the shard that was on its way is not
 /// lost with it.
 #[test]
 fn a_shard_that_the_device_takes_at_no_place_stays_in_host_memory() {
-    let rig = Rig::new(24 << 10);
+    let rig = Rig::new(&[24 << 10]);
     let shards = seal_all(&rig.manager, &[2048, 20_480, 2048]);
     rig.manager.free_shard(&shards[0].0).unwrap();
     rig.manager.free_shard(&shards[2].0).unwrap();
     let error = GpuError::driver(GpuIndex::new(0), 1);
-    rig.device.add(Op::QueueWrite, When::From(2), Action::Fail(error)).unwrap();
+    rig.devices[0].add(Op::QueueWrite, When::From(2), Action::Fail(error)).unwrap();
     let mut report = rig.manager.compact(0, ALL).unwrap();
-    rig.device.clear();
+    rig.devices[0].clear();
     assert_eq!(report.skipped.len(), 1);
     let parked = report.stranded.pop().unwrap();
     assert_eq!(parked.shard_id(), &shards[1].0.shard_id);
     assert!(matches!(rig.manager.unseal_model(&shards[1].0), Err(VramError::Parked { .. })));
-    assert_eq!(rig.used(), 0);
+    assert_eq!(rig.used(0), 0);
     rig.manager.wake(parked, 0).unwrap();
     assert_eq!(rig.manager.unseal_model(&shards[1].0).unwrap(), shards[1].1);
     rig.settle(true);

@@ -2,18 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::sweep::content;
 use vram_residency::device::fault::{Action, FaultPlan, Op, When};
-use vram_residency::device::{FaultDevice, GpuError, HostDevice};
-use vram_residency::{ByteLen, Device, GpuIndex, LinkState, VramError, VramManager};
+use vram_residency::device::{FaultDevice, GpuError};
+use vram_residency::{ByteLen, GpuIndex, LinkState, MemoryMode, VramError, VramManager};
+use vram_test_rigs::{Rig, content, devices};
 
 fn two(total: usize) -> (VramManager, Vec<Arc<FaultDevice>>) {
-    let total = ByteLen::from_usize(total);
-    let hosts = HostDevice::several(&[total, total]).unwrap();
-    let devices: Vec<_> =
-        hosts.into_iter().map(|host| FaultDevice::new(host, FaultPlan::new(1))).collect();
-    let list = devices.iter().map(|device| Arc::clone(device) as Arc<dyn Device>);
-    (VramManager::builder().devices(list).build().unwrap(), devices)
+    let devices = devices(&[total; 2], &FaultPlan::new(1));
+    let rig = Rig::over(devices, MemoryMode::Region, |builder| builder);
+    (rig.manager, rig.devices)
 }
 
 fn states(manager: &VramManager) -> Vec<LinkState> {

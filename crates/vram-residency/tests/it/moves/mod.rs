@@ -1,9 +1,9 @@
 //! Moves: whatever becomes of a shard, its bytes come back equal, or an error says why not and
 //! everything is as it was.
 
-mod compact;
-mod keys;
+pub(crate) mod compact;
+pub(crate) mod keys;
 mod links;
-mod models;
-mod park;
-mod sealed_images;
+pub(crate) mod models;
+pub(crate) mod park;
+pub(crate) mod sealed_images;

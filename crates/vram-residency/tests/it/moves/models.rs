@@ -1,19 +1,19 @@
 //! Whole models that are parked, woken, moved and verified: every shard, or none.
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use crate::sweep::{Outcome, Rig, content, sweep};
+use vram_residency::device::FaultDevice;
 use vram_residency::device::fault::{Action, FaultPlan, Op, When};
-use vram_residency::device::{FaultDevice, HostDevice};
 use vram_residency::{
-    AdmitRequest, ByteLen, Device, GpuChoice, GpuError, GpuIndex, ModelHandle, ModelPlan, Piece,
-    Protection, SegmentSize, SliceSource, Threads, Verify, VramError, VramManager,
+    AdmitRequest, ByteLen, GpuChoice, GpuError, GpuIndex, MemoryMode, ModelHandle, ModelPlan,
+    Piece, Protection, SliceSource, Verify, VramError, VramManager,
 };
+use vram_test_rigs::{Rig, content, devices};
 
 const LENS: [usize; 5] = [20_000, 100, 0, 10_000, 1];
 
-fn admit(manager: &VramManager, protection: Protection, gpus: GpuChoice) -> ModelHandle {
+pub(crate) fn admit(manager: &VramManager, protection: Protection, gpus: GpuChoice) -> ModelHandle {
     let file = content(LENS.iter().sum(), 1);
     let mut offset = 0;
     let pieces = LENS.iter().enumerate().map(|(number, len)| {
@@ -27,7 +27,11 @@ fn admit(manager: &VramManager, protection: Protection, gpus: GpuChoice) -> Mode
     manager.admit(request, &plan, &vec![SliceSource::new(&file)]).unwrap()
 }
 
-fn assert_whole(manager: &VramManager, model: &ModelHandle, what: &str) {
+pub(crate) fn assert_whole(
+    manager: &VramManager,
+    model: &ModelHandle,
+    what: impl core::fmt::Display,
+) {
     let file = content(LENS.iter().sum(), 1);
     let mut rest = file.as_slice();
     for piece in &model.pieces {
@@ -41,96 +45,28 @@ fn assert_whole(manager: &VramManager, model: &ModelHandle, what: &str) {
 #[test]
 fn a_parked_model_takes_no_vram_and_wakes_as_it_was() {
     for protection in [Protection::Encrypted, Protection::Authenticated] {
-        let rig = Rig::new(1 << 17);
+        let rig = Rig::new(&[1 << 17]);
         let model = admit(&rig.manager, protection, GpuChoice::One(0));
-        let used = rig.used();
+        let used = rig.used(0);
         let parked = rig.manager.park_model(&model).unwrap();
-        assert_eq!(rig.used(), 0);
+        assert_eq!(rig.used(0), 0);
         assert_eq!(rig.manager.park_capacity().used, parked.host_len());
         assert_eq!(rig.manager.park_capacity().shard_count, 5);
         let twice = rig.manager.park_model(&model);
         assert!(matches!(twice, Err(VramError::Parked { .. })), "{twice:?}");
         let woken = rig.manager.wake_model(parked, GpuChoice::MostRoomFirst).unwrap();
         assert_eq!(woken, model);
-        assert_eq!(rig.used(), used);
+        assert_eq!(rig.used(0), used);
         assert!(rig.manager.verify_model(&model, Verify::Full).unwrap().sound);
         assert_whole(&rig.manager, &model, "woken");
         rig.settle(true);
     }
 }
 
-/// P15: every call of the device fails once while a model is parked, and while it is woken.
-#[test]
-fn a_model_is_parked_and_woken_as_a_whole_or_not_at_all() {
-    for protection in [Protection::Encrypted, Protection::Authenticated] {
-        let met = sweep(
-            || {
-                let rig = Rig::new(1 << 17);
-                let model = admit(&rig.manager, protection, GpuChoice::One(0));
-                (rig, model)
-            },
-            |rig, model| rig.manager.park_model(model),
-            |rig, model, outcome, what| {
-                match outcome {
-                    Outcome::Done(parked) => {
-                        rig.manager.wake_model(parked, GpuChoice::One(0)).unwrap();
-                        assert_whole(&rig.manager, &model, what);
-                    }
-                    // A read that lied is taken for an altered shard; the others are as before.
-                    Outcome::Refused(VramError::ShardAltered { .. }) => {
-                        let verdict = rig.manager.verify_model(&model, Verify::Segments).unwrap();
-                        let altered = verdict.shards.iter().filter(|verdict| !verdict.sound);
-                        assert_eq!(altered.count(), 1, "{what}");
-                    }
-                    _ => assert_whole(&rig.manager, &model, what),
-                }
-                assert_eq!(rig.manager.park_capacity().used, ByteLen::ZERO, "{what}");
-                rig.settle(!what.contains("Fill"));
-            },
-        );
-        assert!(met > 10, "{met}");
-        let met = sweep(
-            || {
-                let rig = Rig::new(1 << 17);
-                let model = admit(&rig.manager, protection, GpuChoice::One(0));
-                let parked = Mutex::new(Some(rig.manager.park_model(&model).unwrap()));
-                (rig, (model, parked))
-            },
-            |rig, (_, parked)| {
-                let taken = parked.lock().unwrap().take().unwrap();
-                rig.manager.wake_model(taken, GpuChoice::One(0)).map_err(|failed| {
-                    let (back, error) = failed.into_parts();
-                    *parked.lock().unwrap() = Some(back);
-                    error
-                })
-            },
-            |rig, (model, parked), outcome, what| {
-                match (outcome, parked.into_inner().unwrap()) {
-                    (Outcome::Done(_), None) => {}
-                    (Outcome::Refused(_), Some(parked)) => {
-                        assert_eq!(rig.manager.shards(), [], "{what}");
-                        rig.manager.wake_model(parked, GpuChoice::One(0)).unwrap();
-                    }
-                    _ => panic!("the model was lost: {what}"),
-                }
-                assert_whole(&rig.manager, &model, what);
-                rig.settle(!what.contains("Fill"));
-            },
-        );
-        assert!(met > 10, "{met}");
-    }
-}
-
 fn two(first: usize, second: usize) -> (VramManager, Vec<Arc<FaultDevice>>) {
-    let totals = [ByteLen::from_usize(first), ByteLen::from_usize(second)];
-    let devices: Vec<_> = HostDevice::several(&totals)
-        .unwrap()
-        .into_iter()
-        .map(|host| FaultDevice::new(host, FaultPlan::new(1)))
-        .collect();
-    let list = devices.iter().map(|device| Arc::clone(device) as Arc<dyn Device>);
-    let builder = VramManager::builder().devices(list).segment_size(SegmentSize::MIN);
-    (builder.threads(Threads::ONE).build().unwrap(), devices)
+    let devices = devices(&[first, second], &FaultPlan::new(1));
+    let rig = Rig::over(devices, MemoryMode::Region, |builder| builder);
+    (rig.manager, rig.devices)
 }
 
 #[test]
@@ -244,13 +180,13 @@ fn a_model_comes_and_goes_while_others_read_it() {
 /// Freed as a whole: nothing goes while one shard cannot, and what others freed is passed over.
 #[test]
 fn a_model_is_freed_whole_or_not_at_all() {
-    let rig = Rig::new(1 << 17);
+    let rig = Rig::new(&[1 << 17]);
     let model = admit(&rig.manager, Protection::Encrypted, GpuChoice::One(0));
-    let (used, shards) = (rig.used(), rig.manager.shards());
+    let (used, shards) = (rig.used(0), rig.manager.shards());
     let lease = rig.manager.lease(&model.pieces[3].shard).unwrap();
     let answer = rig.manager.free_model(&model);
     assert!(matches!(answer, Err(VramError::InUse { leases: 1, .. })), "{answer:?}");
-    assert_eq!((rig.used(), rig.manager.shards()), (used, shards));
+    assert_eq!((rig.used(0), rig.manager.shards()), (used, shards));
     assert_whole(&rig.manager, &model, "refused");
     drop(lease);
 
@@ -262,14 +198,14 @@ fn a_model_is_freed_whole_or_not_at_all() {
 
     rig.manager.free_shard(&model.pieces[1].shard).unwrap();
     assert_eq!(rig.manager.free_model(&model).unwrap().len(), 4);
-    assert_eq!(rig.used(), 0);
+    assert_eq!(rig.used(0), 0);
     assert!(rig.manager.free_model(&model).unwrap().is_empty());
 }
 
 /// Several threads free the same models, and their shards one by one: each shard goes once.
 #[test]
 fn threads_that_free_the_same_model_free_each_shard_once() {
-    let rig = Rig::new(1 << 17);
+    let rig = Rig::new(&[1 << 17]);
     for _ in 0..20 {
         let model = admit(&rig.manager, Protection::Encrypted, GpuChoice::One(0));
         let freed: usize = std::thread::scope(|scope| {
@@ -283,6 +219,6 @@ fn threads_that_free_the_same_model_free_each_shard_once() {
             let whole: usize = whole.into_iter().map(|thread| thread.join().unwrap()).sum();
             whole + one_by_one.join().unwrap()
         });
-        assert_eq!((freed, rig.used()), (LENS.len(), 0));
+        assert_eq!((freed, rig.used(0)), (LENS.len(), 0));
     }
 }

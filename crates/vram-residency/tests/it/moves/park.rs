@@ -1,21 +1,20 @@
 //! Parking and waking.
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Mutex;
 
-use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
 use vram_alloc::DeviceOffset;
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
-    ByteLen, GpuIndex, ParkedShard, Protection, SealKey, SealRequest, SealedShard, SegmentSize,
-    SivScope, Suite, Verify, VramError, VramManager,
+    ByteLen, GpuIndex, Protection, SealKey, SealRequest, SegmentSize, SivScope, Suite, Verify,
+    VramError, VramManager,
 };
+use vram_test_rigs::{Rig, SEGMENT, content};
 
 const SIZES: [usize; 7] =
     [0, 1, SEGMENT - 1, SEGMENT, 2 * SEGMENT + 1, 5 * SEGMENT, 7 * SEGMENT + 77];
 
-fn kinds() -> Vec<SealRequest> {
+pub(crate) fn kinds() -> Vec<SealRequest> {
     let base = SealRequest::new("model", 0).context(b"tenant").owner("me");
     vec![
         base.clone().scope(SivScope::Shard),
@@ -30,17 +29,17 @@ fn a_parked_shard_wakes_with_its_bytes_its_id_and_its_record() {
     for len in SIZES {
         let bytes = content(len, 1);
         for request in kinds() {
-            let rig = Rig::new((3 * len.max(SEGMENT)).next_multiple_of(256));
+            let rig = Rig::new(&[(3 * len.max(SEGMENT)).next_multiple_of(256)]);
             let shard = rig.manager.seal(request, &bytes).unwrap();
-            let used = rig.used();
+            let used = rig.used(0);
             let parked = rig.manager.park(&shard).unwrap();
-            assert_eq!(rig.used(), 0);
+            assert_eq!(rig.used(0), 0);
             assert_eq!(rig.manager.shards(), []);
             assert_eq!(parked.shard_id(), &shard.shard_id);
             assert_eq!(parked.sealed_data(), &shard.sealed_data);
             assert_eq!(rig.manager.park_capacity().used, parked.host_len());
             if len >= 32 {
-                assert!(!rig.region().windows(32).any(|part| part == &bytes[..32]), "P18");
+                assert!(!rig.region(0).windows(32).any(|part| part == &bytes[..32]), "P18");
             }
             for refused in [
                 rig.manager.unseal_model(&shard).map(drop),
@@ -53,7 +52,7 @@ fn a_parked_shard_wakes_with_its_bytes_its_id_and_its_record() {
             }
             let woken = rig.manager.wake(parked, 0).unwrap();
             assert_eq!(woken, shard, "nothing about the handle changed");
-            assert_eq!(rig.used(), used);
+            assert_eq!(rig.used(0), used);
             assert_eq!(rig.manager.park_capacity().used, ByteLen::ZERO);
             assert_eq!(rig.manager.unseal_model(&shard).unwrap(), bytes);
             assert!(rig.manager.verify(&shard, Verify::Full).unwrap().sound);
@@ -133,16 +132,16 @@ fn an_altered_shard_is_not_parked_and_the_segment_is_named() {
     let len = 5 * SEGMENT + 9;
     for request in kinds() {
         for segment in 0..6_u64 {
-            let rig = Rig::new(1 << 16);
+            let rig = Rig::new(&[1 << 16]);
             let shard = rig.manager.seal(request.clone(), &content(len, 4)).unwrap();
-            let offset = rig.written_at() + segment * 4096 + 3;
-            rig.device.flip_bit_at(None, DeviceOffset::new(offset), 1).unwrap();
-            let used = rig.used();
+            let offset = rig.written_at(0) + segment * 4096 + 3;
+            rig.devices[0].flip_bit_at(None, DeviceOffset::new(offset), 1).unwrap();
+            let used = rig.used(0);
             match rig.manager.park(&shard) {
                 Err(VramError::ShardAltered { segments, .. }) => assert_eq!(segments, [segment]),
                 other => panic!("{other:?}"),
             }
-            assert_eq!(rig.used(), used);
+            assert_eq!(rig.used(0), used);
             assert_eq!(rig.manager.park_capacity().used, ByteLen::ZERO);
             assert!(matches!(rig.manager.park(&shard), Err(VramError::Quarantined { .. })));
             rig.settle(true);
@@ -150,106 +149,15 @@ fn an_altered_shard_is_not_parked_and_the_segment_is_named() {
     }
 }
 
-/// P15: every call of the device fails once while a shard is parked.
-#[test]
-fn a_park_that_fails_leaves_the_shard_where_it_was() {
-    for request in kinds() {
-        let bytes = content(5 * SEGMENT + 9, 5);
-        let met = sweep(
-            || {
-                let rig = Rig::new(1 << 16);
-                let shard = rig.manager.seal(request.clone(), &bytes).unwrap();
-                (rig, shard)
-            },
-            |rig, shard| rig.manager.park(shard),
-            |rig, shard, outcome, what| {
-                assert_parked_or_as_before(rig, &shard, &bytes, outcome, what);
-            },
-        );
-        assert!(met > 10, "{met}");
-    }
-}
-
-fn assert_parked_or_as_before(
-    rig: &Rig,
-    shard: &SealedShard,
-    bytes: &[u8],
-    outcome: Outcome<ParkedShard>,
-    what: &str,
-) {
-    match outcome {
-        Outcome::Done(parked) => {
-            assert_eq!(rig.used(), rig.manager.capacity(0).unwrap().unreturned.get(), "{what}");
-            let woken = rig.manager.wake(parked, 0).unwrap();
-            assert_eq!(rig.manager.unseal_model(&woken).unwrap(), bytes, "{what}");
-        }
-        // A read that lies is taken for an altered shard: it is closed to readers.
-        Outcome::Refused(VramError::ShardAltered { .. }) => {
-            let refused = rig.manager.unseal_model(shard);
-            assert!(matches!(refused, Err(VramError::Quarantined { .. })), "{what}");
-        }
-        Outcome::Refused(_) | Outcome::Panicked => {
-            assert_eq!(rig.manager.unseal_model(shard).unwrap(), bytes, "{what}");
-        }
-    }
-    assert_eq!(rig.manager.park_capacity().used, ByteLen::ZERO, "{what}");
-    rig.settle(!what.contains("Fill"));
-}
-
-/// P15: every call of the device fails once while a shard is woken; it comes back in the error.
-#[test]
-fn a_wake_that_fails_hands_the_parked_shard_back() {
-    for request in kinds() {
-        let bytes = content(5 * SEGMENT + 9, 6);
-        let met = sweep(
-            || {
-                let rig = Rig::new(1 << 16);
-                let shard = rig.manager.seal(request.clone(), &bytes).unwrap();
-                let parked = Mutex::new(Some(rig.manager.park(&shard).unwrap()));
-                (rig, (shard, parked))
-            },
-            |rig, (_, parked)| {
-                let taken = parked.lock().unwrap().take().unwrap();
-                rig.manager.wake(taken, 0).map_err(|failed| {
-                    let (back, error) = failed.into_parts();
-                    *parked.lock().unwrap() = Some(back);
-                    error
-                })
-            },
-            |rig, (shard, parked), outcome, what| {
-                match (outcome, parked.into_inner().unwrap()) {
-                    (Outcome::Done(_), None) => {}
-                    (Outcome::Refused(_), Some(parked)) => {
-                        assert_eq!(
-                            rig.used(),
-                            rig.manager.capacity(0).unwrap().unreturned.get(),
-                            "{what}"
-                        );
-                        assert!(matches!(
-                            rig.manager.unseal_model(&shard),
-                            Err(VramError::Parked { .. })
-                        ));
-                        assert_eq!(rig.manager.wake(parked, 0).unwrap(), shard, "{what}");
-                    }
-                    _ => panic!("the shard was lost: {what}"),
-                }
-                assert_eq!(rig.manager.unseal_model(&shard).unwrap(), bytes, "{what}");
-                rig.settle(!what.contains("Fill"));
-            },
-        );
-        assert!(met > 10, "{met}");
-    }
-}
-
 #[test]
 fn a_place_that_cannot_be_wiped_after_parking_stays_counted_and_the_shard_is_safe() {
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     let shard = rig.manager.seal_model("model", 0, &content(5000, 7)).unwrap();
     let error = GpuError::driver(GpuIndex::new(0), 1);
-    rig.device.add(Op::Fill, When::Nth(1), Action::Fail(error)).unwrap();
+    rig.devices[0].add(Op::Fill, When::Nth(1), Action::Fail(error)).unwrap();
     let parked = rig.manager.park(&shard).unwrap();
     assert_eq!(rig.manager.capacity(0).unwrap().unreturned.get(), 5120);
-    assert_eq!(rig.used(), 5120);
+    assert_eq!(rig.used(0), 5120);
     let woken = rig.manager.wake(parked, 0).unwrap();
     assert_eq!(rig.manager.unseal_model(&woken).unwrap(), content(5000, 7));
 }

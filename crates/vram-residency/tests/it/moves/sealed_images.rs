@@ -3,17 +3,17 @@
 use std::io::{self, Read, Write};
 use std::sync::Mutex;
 
-use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
 use vram_alloc::DeviceOffset;
 use vram_residency::{
     ByteLen, CancelToken, ContentHasher, ContextField, Expected, ExportOptions, HashKind,
     ImageOptions, ImportRequest, KeyRing, Overwrite, Protection, SealError, SealKey, SealRequest,
     SegmentSize, SivScope, Suite, Verify, VramError, VramManager, verify_image,
 };
+use vram_test_rigs::{Rig, SEGMENT, content};
 
 const SIZES: [usize; 6] = [0, 1, SEGMENT, 2 * SEGMENT + 1, 5 * SEGMENT, 7 * SEGMENT + 77];
 
-fn requests() -> [SealRequest; 4] {
+pub(crate) fn requests() -> [SealRequest; 4] {
     let base = SealRequest::new("model", 0).context(b"tenant").metadata(b"f16").shard_index(2);
     [
         base.clone().scope(SivScope::Shard),
@@ -23,7 +23,7 @@ fn requests() -> [SealRequest; 4] {
     ]
 }
 
-fn import() -> ImportRequest<'static> {
+pub(crate) fn import() -> ImportRequest<'static> {
     ImportRequest::new("model", 0).context(b"tenant")
 }
 
@@ -36,7 +36,7 @@ fn node(total: usize) -> VramManager {
         .unwrap()
 }
 
-fn exported(request: SealRequest, bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn exported(request: SealRequest, bytes: &[u8]) -> Vec<u8> {
     let node = node(1 << 16);
     let shard = node.seal(request, bytes).unwrap();
     let mut image = Vec::new();
@@ -58,7 +58,7 @@ fn an_image_carries_a_shard_to_another_node() {
     for len in SIZES {
         let bytes = content(len, 1);
         for request in requests() {
-            let rig = Rig::new(1 << 16);
+            let rig = Rig::new(&[1 << 16]);
             let shard = rig.manager.seal(request.owner("me"), &bytes).unwrap();
             let mut image = Vec::new();
             let report = rig.manager.export(&shard, &mut image).unwrap();
@@ -165,7 +165,7 @@ impl Write for Full {
 fn an_interrupted_export_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("shard.vseal");
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     let bytes = content(30_000, 4);
     let shard = rig.manager.seal_model("model", 0, &bytes).unwrap();
     for room in [0, 100, 256, 4096, 5000, 13_000] {
@@ -185,8 +185,8 @@ fn an_interrupted_export_leaves_nothing_behind() {
         rig.manager.export_to(&shard, &target, options)
     }));
     assert!(outcome.is_err());
-    let offset = DeviceOffset::new(rig.written_at() + 5000);
-    rig.device.flip_bit_at(None, offset, 0).unwrap();
+    let offset = DeviceOffset::new(rig.written_at(0) + 5000);
+    rig.devices[0].flip_bit_at(None, offset, 0).unwrap();
     match rig.manager.export_to(&shard, &target, ExportOptions::new()) {
         Err(VramError::ShardAltered { segments, .. }) => assert_eq!(segments, [1]),
         other => panic!("{other:?}"),
@@ -253,7 +253,7 @@ fn an_image_of_another_model_context_or_revision_is_refused_by_name() {
         node.import(ImportRequest::new("model", 1), image.as_slice()),
         Err(VramError::UnknownGpu { .. })
     ));
-    let small = Rig::new(256);
+    let small = Rig::new(&[256]);
     let crowded =
         small.manager.import(import(), exported(requests()[0].clone(), &[1; 300]).as_slice());
     assert!(matches!(crowded, Err(VramError::InsufficientVram(_))));
@@ -286,7 +286,7 @@ impl Read for Slow<'_> {
 fn any_reader_will_do_and_one_that_panics_harms_nothing() {
     let bytes = content(30_000, 6);
     let image = exported(requests()[0].clone(), &bytes);
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     let slow = Slow { image: &image, calls: 0, panics: false };
     let arrived = rig.manager.import(import(), slow).unwrap();
     assert_eq!(rig.manager.unseal_model(&arrived).unwrap(), bytes);
@@ -296,7 +296,7 @@ fn any_reader_will_do_and_one_that_panics_harms_nothing() {
             rig.manager.import(import(), Slow { image: &image[..cut], calls: 0, panics: true })
         }));
         assert!(outcome.is_err(), "{cut}");
-        assert_eq!(rig.used(), 0);
+        assert_eq!(rig.used(0), 0);
     }
     let stop = CancelToken::new();
     let request = import().cancel(stop.clone()).progress(|_| stop.cancel());
@@ -304,47 +304,4 @@ fn any_reader_will_do_and_one_that_panics_harms_nothing() {
     assert!(matches!(cancelled, Err(VramError::Cancelled { .. })));
     assert_eq!(rig.manager.shards(), []);
     rig.settle(true);
-}
-
-/// P15: every call of the device fails once while an image is imported, or a shard exported.
-#[test]
-fn a_failing_device_leaves_nothing_of_an_import_and_a_shard_as_it_was() {
-    for request in requests() {
-        let bytes = content(5 * SEGMENT + 9, 7);
-        let image = exported(request.clone(), &bytes);
-        let met = sweep(
-            || (Rig::new(1 << 16), ()),
-            |rig, ()| rig.manager.import(import(), image.as_slice()),
-            |rig, (), outcome, what| {
-                match outcome {
-                    Outcome::Done(shard) => {
-                        assert_eq!(rig.manager.unseal_model(&shard).unwrap(), bytes, "{what}");
-                    }
-                    _ => assert_eq!(rig.manager.shards(), [], "{what}"),
-                }
-                rig.settle(!what.contains("Fill"));
-            },
-        );
-        assert!(met > 5, "{met}");
-        let met = sweep(
-            || {
-                let rig = Rig::new(1 << 16);
-                let shard = rig.manager.seal(request.clone(), &bytes).unwrap();
-                (rig, shard)
-            },
-            |rig, shard| {
-                let mut image = Vec::new();
-                rig.manager.export(shard, &mut image).map(|_report| image)
-            },
-            |rig, shard, outcome, what| {
-                match outcome {
-                    Outcome::Done(written) => assert!(written == image, "{what}"),
-                    Outcome::Refused(VramError::ShardAltered { .. }) => {}
-                    _ => assert_eq!(rig.manager.unseal_model(&shard).unwrap(), bytes, "{what}"),
-                }
-                rig.settle(true);
-            },
-        );
-        assert!(met > 5, "{met}");
-    }
 }

@@ -8,7 +8,7 @@ use vram_residency::{
 };
 
 use super::{damaged, is_whole, quarantined, requests};
-use crate::sweep::{Rig, SEGMENT, content};
+use vram_test_rigs::{Rig, SEGMENT, content};
 
 const LEN: usize = 5 * SEGMENT + 9;
 
@@ -34,7 +34,7 @@ fn the_image_of_the_same_content_repairs_whatever_key_and_scope_it_has() {
             let path = folder.path().join(format!("{number}-{key}"));
             image(&path, key, request.clone(), &bytes, SegmentSize::MIN);
             for resident in requests() {
-                let rig = Rig::new(1 << 16);
+                let rig = Rig::new(&[1 << 16]);
                 rig.manager.add_key(SealKey::from_bytes([9; 32])).unwrap();
                 let shard = damaged(&rig, resident, &bytes, &[0, 5]);
                 let report =
@@ -68,9 +68,9 @@ fn an_image_of_something_else_repairs_nothing() {
     let whole = std::fs::read(path("cut")).unwrap();
     std::fs::write(path("cut"), &whole[..whole.len() - 1]).unwrap();
 
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     let shard = damaged(&rig, request, &bytes, &[0, 5]);
-    let region = rig.region();
+    let region = rig.region(0);
     for (name, code) in [
         ("key", "unknown-key"),
         ("content", "digest-mismatch"),
@@ -85,7 +85,7 @@ fn an_image_of_something_else_repairs_nothing() {
         let refused = rig.manager.repair_from_image(&shard, path(name), RepairOptions::new());
         assert_eq!(refused.unwrap_err().code(), code, "{name}");
         assert!(quarantined(&rig, &shard), "{name}");
-        assert_eq!(rig.region(), region, "{name}");
+        assert_eq!(rig.region(0), region, "{name}");
     }
     let named = rig.manager.repair_from_image(&shard, path("altered"), RepairOptions::new());
     match named {

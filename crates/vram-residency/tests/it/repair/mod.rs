@@ -1,6 +1,5 @@
 //! Repair: what was altered is made whole from its source, and from nothing else.
 
-mod faults;
 mod images;
 mod relocate;
 mod sources;
@@ -9,10 +8,10 @@ mod whole;
 use vram_alloc::DeviceOffset;
 use vram_residency::{Protection, SealRequest, SealedShard, SivScope, Suite, Verify, VramError};
 
-use crate::sweep::{Rig, SEGMENT};
+use vram_test_rigs::{Rig, SEGMENT};
 
 /// Both protections, both scopes, both ciphers.
-fn requests() -> Vec<SealRequest> {
+pub(crate) fn requests() -> Vec<SealRequest> {
     let base = SealRequest::new("model", 0).context(b"tenant").revision(4);
     let mut requests = vec![base.clone().protection(Protection::Authenticated)];
     for scope in [SivScope::Shard, SivScope::Segment] {
@@ -24,19 +23,24 @@ fn requests() -> Vec<SealRequest> {
 }
 
 /// Flips a bit in a segment of the only shard.
-fn alter(rig: &Rig, start: u64, segment: u64) {
+pub(crate) fn alter(rig: &Rig, start: u64, segment: u64) {
     let at = start + segment * u64::try_from(SEGMENT).unwrap();
-    rig.device.flip_bit_at(None, DeviceOffset::new(at), 3).unwrap();
+    rig.devices[0].flip_bit_at(None, DeviceOffset::new(at), 3).unwrap();
 }
 
-fn quarantined(rig: &Rig, shard: &SealedShard) -> bool {
+pub(crate) fn quarantined(rig: &Rig, shard: &SealedShard) -> bool {
     matches!(rig.manager.unseal_model(shard), Err(VramError::Quarantined { .. }))
 }
 
 /// Seals, alters these segments, and lets them be found.
-fn damaged(rig: &Rig, request: SealRequest, bytes: &[u8], segments: &[u64]) -> SealedShard {
+pub(crate) fn damaged(
+    rig: &Rig,
+    request: SealRequest,
+    bytes: &[u8],
+    segments: &[u64],
+) -> SealedShard {
     let shard = rig.manager.seal(request, bytes).unwrap();
-    let start = rig.written_at();
+    let start = rig.written_at(0);
     for segment in segments {
         alter(rig, start, *segment);
     }
@@ -45,7 +49,12 @@ fn damaged(rig: &Rig, request: SealRequest, bytes: &[u8], segments: &[u64]) -> S
     shard
 }
 
-fn is_whole(rig: &Rig, shard: &SealedShard, bytes: &[u8], what: &str) {
+pub(crate) fn is_whole(
+    rig: &Rig,
+    shard: &SealedShard,
+    bytes: &[u8],
+    what: impl core::fmt::Display,
+) {
     assert!(rig.manager.verify(shard, Verify::Full).unwrap().sound, "{what}");
     assert_eq!(rig.manager.unseal_model(shard).unwrap(), bytes, "{what}");
 }

@@ -1,16 +1,9 @@
 //! A repaired shard that moves away from bad memory: the place is never used again.
 
-use std::sync::Arc;
-
-use vram_residency::device::fault::FaultPlan;
-use vram_residency::device::{Device, FaultDevice, HostDevice};
-use vram_residency::{
-    ByteLen, GpuIndex, MemoryMode, RepairOptions, SealKey, SegmentSize, SliceSource, VramError,
-    VramManager,
-};
+use vram_residency::{MemoryMode, RepairOptions, SliceSource, VramError};
 
 use super::{damaged, is_whole, quarantined, requests};
-use crate::sweep::{Rig, SEGMENT, content};
+use vram_test_rigs::{Rig, SEGMENT, content};
 
 const LEN: usize = 3 * SEGMENT + 9;
 
@@ -19,9 +12,9 @@ fn the_shard_moves_whole_and_its_old_place_is_wiped_and_never_handed_out_again()
     let bytes = content(LEN, 1);
     for request in requests() {
         for altered in [&[1_u64][..], &[0, 1, 2, 3]] {
-            let rig = Rig::new(1 << 16);
+            let rig = Rig::new(&[1 << 16]);
             let shard = damaged(&rig, request.clone(), &bytes, altered);
-            let (place, used) = (usize::try_from(rig.written_at()).unwrap(), rig.used());
+            let (place, used) = (usize::try_from(rig.written_at(0)).unwrap(), rig.used(0));
             let source = SliceSource::new(&bytes);
             let report = rig.manager.repair_from(&shard, source, RepairOptions::new().relocate());
             let report = report.unwrap();
@@ -29,15 +22,15 @@ fn the_shard_moves_whole_and_its_old_place_is_wiped_and_never_handed_out_again()
             let footprint = (LEN as u64).next_multiple_of(256);
             assert_eq!(report.set_aside.get(), footprint);
             is_whole(&rig, &shard, &bytes, "elsewhere");
-            assert_eq!(rig.used(), used + footprint);
+            assert_eq!(rig.used(0), used + footprint);
             assert_eq!(rig.manager.capacity(0).unwrap().unreturned.get(), footprint);
-            assert!(rig.region()[place..place + LEN].iter().all(|byte| *byte == 0), "wiped");
+            assert!(rig.region(0)[place..place + LEN].iter().all(|byte| *byte == 0), "wiped");
             assert!(rig.manager.reconcile(0).unwrap().agrees);
 
             // Whatever is placed from now on, that place is left alone.
             rig.manager.free_shard(&shard).unwrap();
             while rig.manager.seal_model("filler", 0, &content(SEGMENT, 2)).is_ok() {}
-            assert!(rig.region()[place..place + LEN].iter().all(|byte| *byte == 0), "unused");
+            assert!(rig.region(0)[place..place + LEN].iter().all(|byte| *byte == 0), "unused");
             rig.settle(false);
         }
     }
@@ -46,7 +39,7 @@ fn the_shard_moves_whole_and_its_old_place_is_wiped_and_never_handed_out_again()
 #[test]
 fn without_room_for_a_second_copy_the_shard_stays_in_quarantine_where_it_is() {
     let bytes = content(LEN, 2);
-    let rig = Rig::new((LEN + SEGMENT).next_multiple_of(256));
+    let rig = Rig::new(&[(LEN + SEGMENT).next_multiple_of(256)]);
     let shard = damaged(&rig, requests()[0].clone(), &bytes, &[2]);
     let source = SliceSource::new(&bytes);
     let refused = rig.manager.repair_from(&shard, source, RepairOptions::new().relocate());
@@ -58,15 +51,9 @@ fn without_room_for_a_second_copy_the_shard_stays_in_quarantine_where_it_is() {
 
 #[test]
 fn of_blocks_the_bad_one_is_kept_from_the_driver() {
-    let host = HostDevice::new(GpuIndex::new(0), ByteLen::MIB).unwrap();
-    let device = FaultDevice::new(Arc::new(host), FaultPlan::new(1));
-    let manager = VramManager::builder()
-        .device(Arc::<FaultDevice>::clone(&device) as Arc<dyn Device>)
-        .key(SealKey::from_bytes([7; 32]))
-        .segment_size(SegmentSize::MIN)
-        .memory(0, MemoryMode::Blocks)
-        .build()
-        .unwrap();
+    let Rig { manager, devices, .. } =
+        Rig::in_mode(MemoryMode::Blocks, &[1 << 20], |builder| builder);
+    let device = &devices[0];
     let bytes = content(LEN, 3);
     let shard = manager.seal(requests()[0].clone(), &bytes).unwrap();
     let bad = device.live()[0].0;

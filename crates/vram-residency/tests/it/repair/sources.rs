@@ -7,11 +7,11 @@ use std::panic::catch_unwind;
 use vram_residency::device::fault::Op;
 use vram_residency::{
     CancelToken, ReaderSource, RepairOptions, SealError, SealedShard, SliceSource, Source,
-    SourceError, VramError,
+    VramError,
 };
 
 use super::{damaged, is_whole, quarantined, requests};
-use crate::sweep::{Rig, SEGMENT, content};
+use vram_test_rigs::{ActingSource, Rig, SEGMENT, content};
 
 const LEN: usize = 9 * SEGMENT + 5;
 const ALTERED: [u64; 3] = [0, 4, 9];
@@ -19,8 +19,8 @@ const ALTERED: [u64; 3] = [0, 4, 9];
 /// The shard is in quarantine, no byte was written, and its own source repairs it.
 fn as_before(rig: &Rig, shard: &SealedShard, region: &[u8], bytes: &[u8], what: &str) {
     assert!(quarantined(rig, shard), "{what}");
-    assert_eq!(rig.region(), region, "{what}");
-    assert_eq!(rig.device.call_count(Op::Write), 0, "{what}");
+    assert_eq!(rig.region(0), region, "{what}");
+    assert_eq!(rig.devices[0].call_count(Op::Write), 0, "{what}");
     let source = SliceSource::new(bytes);
     let report = rig.manager.repair_from(shard, source, RepairOptions::new()).unwrap();
     assert_eq!(report.segments, ALTERED, "{what}");
@@ -32,9 +32,9 @@ fn a_source_with_one_other_byte_is_refused_wherever_the_byte_is() {
     let bytes = content(LEN, 1);
     for request in requests() {
         for at in [0, SEGMENT, 5 * SEGMENT - 1, LEN - 1] {
-            let rig = Rig::new(1 << 16);
+            let rig = Rig::new(&[1 << 16]);
             let shard = damaged(&rig, request.clone(), &bytes, &ALTERED);
-            let region = rig.region();
+            let region = rig.region(0);
             let mut wrong = bytes.clone();
             wrong[at] ^= 0x10;
             for sequential in [false, true] {
@@ -61,9 +61,9 @@ fn a_source_with_one_other_byte_is_refused_wherever_the_byte_is() {
 fn a_source_of_another_length_is_refused_before_it_is_read() {
     let bytes = content(LEN, 1);
     for other in [0, 1, LEN - 1, LEN + 1] {
-        let rig = Rig::new(1 << 16);
+        let rig = Rig::new(&[1 << 16]);
         let shard = damaged(&rig, requests()[0].clone(), &bytes, &ALTERED);
-        let region = rig.region();
+        let region = rig.region(0);
         let source = SliceSource::new(&vec![0; other]).as_slice().unwrap().to_vec();
         let refused =
             rig.manager.repair_from(&shard, SliceSource::new(&source), RepairOptions::new());
@@ -76,7 +76,7 @@ fn a_source_of_another_length_is_refused_before_it_is_read() {
 fn a_reader_that_can_be_read_once_repairs_in_either_scope() {
     let bytes = content(LEN, 2);
     for request in requests() {
-        let rig = Rig::new(1 << 16);
+        let rig = Rig::new(&[1 << 16]);
         let shard = damaged(&rig, request, &bytes, &ALTERED);
         let source = ReaderSource::new(&bytes[..], LEN as u64);
         let report = rig.manager.repair_from(&shard, source, RepairOptions::new()).unwrap();
@@ -90,45 +90,33 @@ fn a_reader_is_refused_if_more_is_altered_than_may_wait_and_a_file_is_read_twice
     // One segment more than may be kept.
     let bytes = content(LEN, 3);
     for request in requests() {
-        let rig = Rig::new(1 << 16);
+        let rig = Rig::new(&[1 << 16]);
         let shard = damaged(&rig, request, &bytes, &[0, 2, 4, 6, 8]);
-        let region = rig.region();
-        rig.device.clear_log();
+        let region = rig.region(0);
+        rig.devices[0].clear_log();
         let source = ReaderSource::new(&bytes[..], LEN as u64);
         let refused = rig.manager.repair_from(&shard, source, RepairOptions::new());
         assert!(matches!(refused, Err(VramError::LimitExceeded { .. })), "{refused:?}");
         assert!(quarantined(&rig, &shard));
-        assert_eq!((rig.region(), rig.device.call_count(Op::Write)), (region, 0));
+        assert_eq!((rig.region(0), rig.devices[0].call_count(Op::Write)), (region, 0));
 
-        let honest =
-            Changing { bytes: &bytes, changes_after: usize::MAX, reads: AtomicUsize::new(0) };
+        let reads = AtomicUsize::new(0);
+        let honest = changing(&bytes, usize::MAX, &reads);
         let report = rig.manager.repair_from(&shard, &honest, RepairOptions::new()).unwrap();
         assert_eq!(report.segments, [0, 2, 4, 6, 8]);
-        assert!(honest.reads.load(Ordering::SeqCst) > 5, "it was read again");
+        assert!(reads.load(Ordering::SeqCst) > 5, "it was read again");
         is_whole(&rig, &shard, &bytes, "read twice");
     }
 }
 
 /// Gives other bytes after so many reads.
-struct Changing<'a> {
-    bytes: &'a [u8],
-    changes_after: usize,
-    reads: AtomicUsize,
-}
-
-impl Source for Changing<'_> {
-    fn len(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
-        let start = usize::try_from(offset).unwrap();
-        target.copy_from_slice(&self.bytes[start..start + target.len()]);
-        if self.reads.fetch_add(1, Ordering::SeqCst) >= self.changes_after {
+fn changing<'a>(bytes: &'a [u8], after: usize, reads: &'a AtomicUsize) -> impl Source + 'a {
+    ActingSource::new(bytes, move |_offset, target: &mut [u8]| {
+        if reads.fetch_add(1, Ordering::SeqCst) >= after {
             target[0] ^= 1;
         }
         Ok(())
-    }
+    })
 }
 
 #[test]
@@ -136,11 +124,11 @@ fn a_source_that_says_something_else_the_second_time_writes_nothing_wrong() {
     let bytes = content(LEN, 4);
     for request in requests() {
         for more in 0..5 {
-            let rig = Rig::new(1 << 16);
+            let rig = Rig::new(&[1 << 16]);
             let shard = damaged(&rig, request.clone(), &bytes, &[0, 2, 4, 6, 8]);
             // Windows of two segments: five reads for the first pass.
-            let source =
-                Changing { bytes: &bytes, changes_after: 5 + more, reads: AtomicUsize::new(0) };
+            let reads = AtomicUsize::new(0);
+            let source = changing(&bytes, 5 + more, &reads);
             let refused = rig.manager.repair_from(&shard, &source, RepairOptions::new());
             match refused {
                 Err(VramError::SourceChanged { segment, .. }) => {
@@ -157,47 +145,25 @@ fn a_source_that_says_something_else_the_second_time_writes_nothing_wrong() {
     }
 }
 
-/// Fails, or panics, at one of its reads.
-struct Failing<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    panics: bool,
-    reads: AtomicUsize,
-}
-
-impl Source for Failing<'_> {
-    fn len(&self) -> u64 {
-        self.bytes.len() as u64
-    }
-
-    fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
-        if self.reads.fetch_add(1, Ordering::SeqCst) == self.at {
-            assert!(!self.panics, "the source panics");
-            return Err(SourceError::from(std::io::Error::other("the source fails")));
-        }
-        let start = usize::try_from(offset).unwrap();
-        target.copy_from_slice(&self.bytes[start..start + target.len()]);
-        Ok(())
-    }
-}
-
 #[test]
 fn a_source_that_fails_panics_or_is_cancelled_halfway_leaves_the_shard_as_it_was() {
     let bytes = content(LEN, 5);
     for request in requests() {
         for at in 0..5 {
             for how in ["fails", "panics", "is cancelled", "panics in its progress"] {
-                let rig = Rig::new(1 << 16);
+                let rig = Rig::new(&[1 << 16]);
                 let shard = damaged(&rig, request.clone(), &bytes, &ALTERED);
-                let (region, what) = (rig.region(), format!("it {how} at read {at}"));
+                let (region, what) = (rig.region(0), format!("it {how} at read {at}"));
                 let at_read =
                     if how.contains("its") || how.contains("cancelled") { 99 } else { at };
-                let source = Failing {
-                    bytes: &bytes,
-                    at: at_read,
-                    panics: how == "panics",
-                    reads: AtomicUsize::new(0),
-                };
+                let reads = AtomicUsize::new(0);
+                let source = ActingSource::new(&bytes, |_offset, _target: &mut [u8]| {
+                    if reads.fetch_add(1, Ordering::SeqCst) == at_read {
+                        assert!(how != "panics", "the source panics");
+                        return Err(std::io::Error::other("the source fails").into());
+                    }
+                    Ok(())
+                });
                 let token = CancelToken::new();
                 let mut calls = 0;
                 let options = RepairOptions::new().cancel(token.clone()).progress(|_| {
@@ -237,9 +203,9 @@ fn a_reader_that_goes_on_after_its_length_is_refused() {
     let bytes = content(LEN, 6);
     let mut longer = bytes.clone();
     longer.push(1);
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     let shard = damaged(&rig, requests()[1].clone(), &bytes, &ALTERED);
-    let region = rig.region();
+    let region = rig.region(0);
     let source = ReaderSource::new(&longer[..], LEN as u64);
     let refused = rig.manager.repair_from(&shard, source, RepairOptions::new());
     assert!(matches!(refused, Err(VramError::SourceLength { .. })));

@@ -2,5 +2,6 @@
 
 mod metrics;
 mod operations;
+mod prometheus;
 mod reconcile;
 mod snapshots;

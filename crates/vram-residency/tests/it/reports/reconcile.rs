@@ -4,39 +4,25 @@ use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use vram_residency::device::fault::{Action, FaultPlan, Hook, Op, When};
-use vram_residency::device::{FaultDevice, GpuError};
+use vram_residency::device::GpuError;
+use vram_residency::device::fault::{Action, Hook, Op, When};
 use vram_residency::{
-    Account, Budget, ByteLen, CompactBudget, Device, GpuChoice, GpuIndex, HostDevice, MemoryMode,
-    ModelPlan, ParkedShard, Piece, PlanReservation, Protection, Reconciliation, Reservation,
-    SealKey, SealRequest, SealedShard, SegmentSize, Threads, VramError, VramManager,
+    Account, Budget, ByteLen, CompactBudget, Device, GpuChoice, GpuIndex, MemoryMode, ModelPlan,
+    ParkedShard, Piece, PlanReservation, Protection, Reconciliation, Reservation, SealRequest,
+    SealedShard, VramError, VramManager,
 };
+use vram_test_rigs::Rig;
 
 const TOTAL: u64 = 1 << 16;
 const MODES: [MemoryMode; 2] = [MemoryMode::Region, MemoryMode::Blocks];
 
-struct Rig {
-    devices: Vec<Arc<FaultDevice>>,
-    manager: Arc<VramManager>,
-}
-
 /// Two GPUs of which a budget of `TOTAL` is taken, with as much beside it.
 fn rig(mode: MemoryMode) -> Rig {
-    let mut builder = VramManager::builder()
-        .key(SealKey::from_bytes([7; 32]))
-        .segment_size(SegmentSize::MIN)
-        .threads(Threads::ONE);
-    let mut devices = Vec::new();
-    for index in 0..2 {
-        let host = HostDevice::new(GpuIndex::new(index), ByteLen::new(2 * TOTAL)).unwrap();
-        let device = FaultDevice::new(Arc::new(host), FaultPlan::new(1));
-        builder = builder
-            .device(Arc::<FaultDevice>::clone(&device) as Arc<dyn Device>)
-            .budget(index, Budget::Bytes(ByteLen::new(TOTAL)))
-            .memory(index, mode);
-        devices.push(device);
-    }
-    Rig { devices, manager: Arc::new(builder.build().unwrap()) }
+    let lens = [2 * usize::try_from(TOTAL).unwrap(); 2];
+    Rig::in_mode(mode, &lens, |builder| {
+        let budget = Budget::Bytes(ByteLen::new(TOTAL));
+        builder.budget(0, budget).budget(1, budget)
+    })
 }
 
 fn agreed(manager: &VramManager) -> Vec<Reconciliation> {
@@ -195,7 +181,7 @@ proptest! {
 #[test]
 fn refused_frees_stay_accounted_for() {
     for mode in MODES {
-        let Rig { devices, manager } = rig(mode);
+        let Rig { devices, manager, .. } = rig(mode);
         let keep = manager.seal_model("keep", 0, &[1; 1000]).unwrap();
         let [wiped, freed] = ["a", "b"].map(|id| manager.seal_model(id, 0, &[1; 5000]).unwrap());
         let error = GpuError::driver(GpuIndex::new(0), 1);
@@ -216,7 +202,7 @@ fn refused_frees_stay_accounted_for() {
 #[test]
 fn what_is_taken_behind_the_managers_back_shows_as_held_by_others() {
     for mode in MODES {
-        let Rig { devices, manager } = rig(mode);
+        let Rig { devices, manager, .. } = rig(mode);
         let _shard = manager.seal_model("model", 0, &[1; 5000]).unwrap();
         let leak = devices[0]
             .allocate(ByteLen::new(TOTAL + 4096))
@@ -239,7 +225,8 @@ fn what_is_taken_behind_the_managers_back_shows_as_held_by_others() {
 #[test]
 fn a_seal_under_way_is_in_flight_and_no_disagreement() {
     for mode in MODES {
-        let Rig { devices, manager } = rig(mode);
+        let Rig { devices, manager, .. } = rig(mode);
+        let manager = Arc::new(manager);
         let seen = Arc::new(Mutex::new(None));
         let hook = {
             let (manager, seen) = (Arc::clone(&manager), Arc::clone(&seen));
@@ -281,7 +268,7 @@ fn while_threads_come_and_go_no_difference_is_told() {
 
 #[test]
 fn a_lost_gpu_says_so_and_the_others_are_looked_at() {
-    let Rig { devices, manager } = rig(MemoryMode::Region);
+    let Rig { devices, manager, .. } = rig(MemoryMode::Region);
     devices[0].next(Op::Memory, Action::Driver(700)).unwrap();
     let all = manager.reconcile_all();
     assert!(matches!(all[0], Err(VramError::DeviceLost { gpu: 0, .. })));
@@ -291,7 +278,7 @@ fn a_lost_gpu_says_so_and_the_others_are_looked_at() {
 
 #[test]
 fn the_driver_saying_less_than_is_held_is_a_difference_and_the_table_names_it() {
-    let Rig { devices, manager } = rig(MemoryMode::Region);
+    let Rig { devices, manager, .. } = rig(MemoryMode::Region);
     let _shard = manager.seal_model("model", 0, &[1; 5000]).unwrap();
     let table = manager.reconcile(0).unwrap().to_string();
     assert!(table.starts_with("gpu 0: all accounts agree\n"), "{table}");

@@ -2,32 +2,20 @@
 //! that is compared.
 
 use core::time::Duration;
-use std::sync::Arc;
 
-use vram_residency::device::fault::{Action, FaultPlan, Op, When};
-use vram_residency::device::{FaultDevice, HostDevice};
+use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
-    ByteLen, Device, OnEviction, Protection, ReserveRequest, SealKey, SealRequest, Verify,
-    VramManager,
+    ByteLen, OnEviction, Protection, ReserveRequest, SealKey, SealRequest, Verify,
 };
-
-/// A manager with something of everything.
-struct Rig {
-    manager: VramManager,
-    devices: Vec<Arc<FaultDevice>>,
-}
+use vram_test_rigs::Rig;
 
 fn rig() -> Rig {
-    let hosts = HostDevice::several(&[ByteLen::MIB, ByteLen::MIB]).unwrap();
-    let devices: Vec<_> =
-        hosts.into_iter().map(|host| FaultDevice::new(host, FaultPlan::new(1))).collect();
-    let list = devices.iter().map(|device| Arc::clone(device) as Arc<dyn Device>);
-    Rig { manager: VramManager::builder().devices(list).build().unwrap(), devices }
+    Rig::new(&[1 << 20; 2])
 }
 
 #[test]
 fn a_snapshot_shows_shards_parked_ones_reservations_links_and_keys() {
-    let Rig { manager, devices } = rig();
+    let Rig { manager, devices, .. } = rig();
     let request = SealRequest::new("model", 1).owner("pool").priority(3);
     let shard = manager.seal(request.on_eviction(OnEviction::Park), &[1; 1000]).unwrap();
     let shard = manager.open_resident(&shard).unwrap();
@@ -75,7 +63,7 @@ fn a_snapshot_shows_shards_parked_ones_reservations_links_and_keys() {
 
 #[test]
 fn the_state_is_equal_unless_something_changed() {
-    let Rig { manager, devices } = rig();
+    let Rig { manager, devices, .. } = rig();
     let shard = manager.seal_model("m", 0, &[1; 1000]).unwrap();
     let request = ReserveRequest::new(1, ByteLen::new(256)).expires_in(Duration::from_hours(1));
     let room = manager.reserve_with(request).unwrap();
@@ -105,7 +93,7 @@ fn the_state_is_equal_unless_something_changed() {
 #[cfg(feature = "serde")]
 #[test]
 fn a_snapshot_survives_json_with_lost_devices_in_words() {
-    let Rig { manager, devices } = rig();
+    let Rig { manager, devices, .. } = rig();
     let shard = manager.seal_model("m", 0, &[1; 1000]).unwrap();
     let parked = manager.park(&manager.seal_model("n", 1, b"x").unwrap()).unwrap();
     let _room = manager.reserve(1, ByteLen::new(256)).unwrap();

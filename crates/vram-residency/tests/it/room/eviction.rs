@@ -1,32 +1,28 @@
 //! Eviction: what has to go is said first, goes as its owner asked, and nothing in use goes at all
 //! (P14, P15).
 
-use core::time::Duration;
-use std::sync::Arc;
-use std::sync::Mutex;
-
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
-    AdmitRequest, ByteLen, Candidate, CostPerByte, EvictionPlan, EvictionPolicy, GpuChoice,
-    ImportRequest, Lru, MemoryMode, OnEviction, Priority, ReaderSource, SealKey, SealOptions,
-    SealRequest, SealedShard, SliceSource, VramError, VramManager,
+    AdmitRequest, EvictionPlan, GpuChoice, ImportRequest, Lru, MemoryMode, OnEviction,
+    ReaderSource, SealKey, SealOptions, SealRequest, SealedShard, SliceSource, VramError,
+    VramManager,
 };
 
-use super::hands::{KIB, TestClock, bytes, faulty, hosts, no_room, picture, plan, room};
+use super::hands::{KIB, bytes, faulty, hosts, no_room, picture, plan, room};
 
-const KB8: [u8; 8 * 1024] = [5; 8 * 1024];
+pub(super) const KB8: [u8; 8 * 1024] = [5; 8 * 1024];
 
-fn free(manager: &VramManager, model: &str, data: &[u8]) -> SealedShard {
+pub(super) fn free(manager: &VramManager, model: &str, data: &[u8]) -> SealedShard {
     let request = SealRequest::new(model, 0).on_eviction(OnEviction::Free);
     manager.seal(request, data).unwrap()
 }
 
-fn names(plan: &EvictionPlan) -> Vec<&str> {
+pub(super) fn names(plan: &EvictionPlan) -> Vec<&str> {
     plan.evictions.iter().map(|eviction| &*eviction.model_id).collect()
 }
 
-fn shortfall<T>(outcome: Result<T, VramError>) -> vram_residency::Shortfall {
+pub(super) fn shortfall<T>(outcome: Result<T, VramError>) -> vram_residency::Shortfall {
     match outcome {
         Err(VramError::InsufficientVram(shortfall)) => *shortfall,
         Err(other) => panic!("{other}"),
@@ -145,266 +141,6 @@ fn a_full_host_parks_nothing_and_another_way_is_found() {
     assert!(report.is_complete());
     assert_eq!((report.evicted.len(), report.parked.len()), (2, 1));
     assert_eq!(report.bytes.get(), 16 * KIB);
-}
-
-#[test]
-fn priority_and_cost_decide_where_they_are_asked_to() {
-    let fill = |policy: Arc<dyn EvictionPolicy>| {
-        let manager = hosts(&[32 * KIB]).eviction(Shared(policy)).build().unwrap();
-        for (model, priority, cost, kib) in [("a", 2, 800, 8), ("b", 1, 900, 8), ("c", 3, 800, 16)]
-        {
-            let request = SealRequest::new(model, 0).on_eviction(OnEviction::Free);
-            let data = vec![1; kib * 1024];
-            manager.seal(request.priority(priority).cost(cost), &data).unwrap();
-        }
-        let plan = manager.plan_eviction(0, bytes(8 * KIB)).unwrap();
-        plan.evictions[0].model_id.to_string()
-    };
-    assert_eq!(fill(Arc::new(Lru)), "a");
-    assert_eq!(fill(Arc::new(Priority)), "b");
-    assert_eq!(fill(Arc::new(CostPerByte)), "c");
-}
-
-/// A policy that is shared, and one of a caller's own.
-#[derive(Debug)]
-struct Shared(Arc<dyn EvictionPolicy>);
-
-impl EvictionPolicy for Shared {
-    fn rank(&self, candidates: &[Candidate]) -> Vec<usize> {
-        self.0.rank(candidates)
-    }
-}
-
-struct Answers(Mutex<Box<Answer>>);
-
-type Answer = dyn FnMut(&[Candidate]) -> Vec<usize> + Send;
-
-impl core::fmt::Debug for Answers {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Answers")
-    }
-}
-
-impl Answers {
-    fn new(answer: impl FnMut(&[Candidate]) -> Vec<usize> + Send + 'static) -> Self {
-        Self(Mutex::new(Box::new(answer)))
-    }
-}
-
-impl EvictionPolicy for Answers {
-    fn rank(&self, candidates: &[Candidate]) -> Vec<usize> {
-        let mut answer = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        answer(candidates)
-    }
-}
-
-#[test]
-fn a_policy_that_panics_or_answers_nonsense_harms_nothing() {
-    let panicking = || Answers::new(|_| panic!("no idea"));
-    let manager = hosts(&[8 * KIB]).eviction(panicking()).build().unwrap();
-    let a = free(&manager, "a", &KB8);
-    for _ in 0..2 {
-        assert_eq!(shortfall(manager.seal_model("b", 0, b"1")).plan, None);
-    }
-    assert_eq!(manager.unseal_model(&a).unwrap(), KB8);
-
-    let nonsense = || Answers::new(|_| vec![7, usize::MAX, 1, 1, 0, 1]);
-    let manager = hosts(&[16 * KIB]).eviction(nonsense()).build().unwrap();
-    free(&manager, "a", &KB8);
-    free(&manager, "b", &KB8);
-    assert_eq!(names(&manager.plan_eviction(0, bytes(16 * KIB)).unwrap()), ["b", "a"]);
-    manager.seal_model("c", 0, &KB8).unwrap();
-    assert_eq!(manager.shards_of("a").len(), 1);
-}
-
-/// A policy sees what it decides about, and may ask the manager meanwhile.
-#[test]
-fn a_policy_is_told_everything_and_holds_nobody_up() {
-    let seen: Arc<Mutex<Vec<Candidate>>> = Arc::default();
-    let own = Arc::new(Mutex::new(None::<Arc<VramManager>>));
-    let policy = {
-        let (seen, own) = (Arc::clone(&seen), Arc::clone(&own));
-        Answers::new(move |candidates| {
-            seen.lock().unwrap().extend_from_slice(candidates);
-            let manager = own.lock().unwrap().clone().unwrap();
-            assert_eq!(manager.report().shards.len(), 1);
-            for shard in manager.shards() {
-                manager.unseal_model(&shard).unwrap();
-            }
-            Vec::new()
-        })
-    };
-    let clock = TestClock::new();
-    let told = Arc::<TestClock>::clone(&clock);
-    let manager = Arc::new(hosts(&[8 * KIB]).clock(told).eviction(policy).build().unwrap());
-    *own.lock().unwrap() = Some(Arc::clone(&manager));
-    let request = SealRequest::new("a", 0).on_eviction(OnEviction::Park).owner("pool").cost(9);
-    let shard = manager.seal(request.priority(4), &KB8[..5000]).unwrap();
-    clock.advance(Duration::from_secs(3));
-    assert!(no_room(&manager.plan_eviction(0, bytes(8 * KIB))));
-    let seen = core::mem::take(&mut *seen.lock().unwrap());
-    let [one] = seen.as_slice() else { panic!("{seen:?}") };
-    assert_eq!(one.shard_id, shard.shard_id);
-    assert_eq!((&*one.model_id, one.owner.as_deref(), one.gpu), ("a", Some("pool"), 0));
-    assert_eq!((one.bytes.get(), one.priority, one.cost), (5120, 4, 9));
-    assert_eq!((one.idle, one.on_eviction), (Duration::from_secs(3), OnEviction::Park));
-    *own.lock().unwrap() = None;
-}
-
-/// rmm #2039, pytorch #35901: out of memory with half the card free.
-#[test]
-fn a_hole_is_made_of_neighbours_and_nothing_goes_in_vain() {
-    let manager = hosts(&[16 * KIB]).eviction(Lru).build().unwrap();
-    // Small shards lie from the high end down: a is the highest.
-    let shards: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h"]
-        .map(|model| free(&manager, model, &[1; 2048]))
-        .into();
-    // Used in this order; c and d are the first two neighbours to be complete.
-    for at in [0, 2, 5, 3, 7, 1, 4, 6] {
-        manager.read_shard_at_offset(&shards[at], 0, 1).unwrap();
-    }
-    let plan = manager.plan_eviction(0, bytes(4 * KIB)).unwrap();
-    assert_eq!(names(&plan), ["c", "d"]);
-    assert_eq!(plan.after[0].largest_hole.get(), 4 * KIB);
-    assert!(manager.evict(&plan).unwrap().is_complete());
-    let capacity = manager.capacity(0).unwrap();
-    assert_eq!(
-        (capacity.room, capacity.largest_hole),
-        (plan.after[0].room, plan.after[0].largest_hole)
-    );
-    manager.seal_model("new", 0, &[1; 4096]).unwrap();
-}
-
-#[test]
-fn a_plan_for_what_fits_already_is_empty_and_harmless() {
-    let manager = hosts(&[16 * KIB]).eviction(Lru).build().unwrap();
-    free(&manager, "a", &KB8);
-    let plan = manager.plan_eviction(0, bytes(8 * KIB)).unwrap();
-    assert!(plan.evictions.is_empty());
-    assert_eq!(plan.to_string(), "nothing has to go");
-    let report = manager.evict(&plan).unwrap();
-    assert!(report.is_complete() && report.evicted.is_empty());
-    assert!(no_room(&manager.plan_eviction(0, ByteLen::MAX)));
-    assert!(matches!(manager.plan_eviction(3, bytes(1)), Err(VramError::UnknownGpu { .. })));
-}
-
-#[test]
-fn an_outdated_plan_is_refused_as_a_whole() {
-    let manager = hosts(&[16 * KIB, 16 * KIB]).eviction(Lru).build().unwrap();
-    let [a, b] = ["a", "b"].map(|model| free(&manager, model, &KB8));
-    let plan = manager.plan_eviction(0, bytes(16 * KIB)).unwrap();
-    let outdated = |why| {
-        let before = picture(&manager);
-        match manager.evict(&plan) {
-            Err(VramError::PlanOutdated { shard, why: found }) => {
-                assert_eq!((shard, found), (b.shard_id.clone(), why));
-            }
-            other => panic!("{other:?}"),
-        }
-        assert_eq!(picture(&manager), before);
-    };
-    let lease = manager.lease(&b).unwrap();
-    outdated("is leased");
-    drop(lease);
-    manager.pin(&b).unwrap();
-    outdated("is pinned");
-    manager.unpin(&b).unwrap();
-    manager.migrate_shard(&b, 1).unwrap();
-    outdated("has moved");
-    manager.free_shard(&b).unwrap();
-    outdated("is gone");
-    manager.unseal_model(&a).unwrap();
-
-    let other = hosts(&[16 * KIB]).eviction(Lru).build().unwrap();
-    assert!(matches!(other.evict(&plan), Err(VramError::PlanOutdated { .. })));
-}
-
-/// A device that refuses halfway: what went went, what stayed stayed, and both are said.
-#[test]
-fn an_eviction_that_fails_halfway_says_what_went() {
-    let (device, shared) = faulty(16 * KIB);
-    let manager = VramManager::builder().device(shared).eviction(Lru).build().unwrap();
-    let request = |model| SealRequest::new(model, 0).on_eviction(OnEviction::Park);
-    let a = manager.seal(request("a"), &KB8).unwrap();
-    manager.seal(request("b"), &KB8).unwrap();
-    let plan = manager.plan_eviction(0, bytes(16 * KIB)).unwrap();
-    device.next(Op::Read, Action::Fail(GpuError::HostMemory { wanted: bytes(1) })).unwrap();
-    let report = manager.evict(&plan).unwrap();
-    assert!(!report.is_complete());
-    assert_eq!((report.evicted.len(), report.parked.len(), report.kept.len()), (1, 1, 1));
-    assert_eq!(report.kept[0].0, a.shard_id);
-    assert_eq!(manager.unseal_model(&a).unwrap(), KB8);
-    assert_eq!(room(&manager, 0), 8 * KIB);
-}
-
-/// vllm #34600: out of memory said only that it was. Here it says who holds what, and what helps.
-#[test]
-fn a_refusal_names_the_holders_and_a_plan_that_works() {
-    let manager = hosts(&[64 * KIB]).eviction(Lru).build().unwrap();
-    let seal = |model: &str, owner: &str, kib: usize| {
-        let request = SealRequest::new(model, 0).owner(owner).on_eviction(OnEviction::Free);
-        manager.seal(request, &vec![1; kib * 1024]).unwrap()
-    };
-    seal("llama", "pool-1", 8);
-    let leased = seal("llama", "pool-1", 16);
-    seal("qwen", "pool-2", 8);
-    let _lease = manager.lease(&leased).unwrap();
-    let reserve = vram_residency::ReserveRequest::new(0, bytes(20 * KIB)).owner("pool-3");
-    let _held = manager.reserve_with(reserve.purpose("mixtral")).unwrap();
-
-    let request = SealRequest::new("new", 0).evicts(false);
-    let refused = shortfall(manager.seal(request.clone(), &[0; 20 * 1024]));
-    let holders: Vec<_> = refused
-        .holders
-        .iter()
-        .map(|holder| (holder.owner.as_deref(), holder.bytes.get() / KIB, holder.leased_count))
-        .collect();
-    assert_eq!(holders, [(Some("pool-1"), 24, 1), (Some("pool-3"), 20, 0), (Some("pool-2"), 8, 0)]);
-    assert_eq!(refused.holders[0].model_id.as_deref(), Some("llama"));
-    assert_eq!(refused.holders[0].shard_count, 2);
-    assert_eq!(refused.holders[1].purpose.as_deref(), Some("mixtral"));
-    assert!(refused.holders[1].reservation.is_some());
-    let text = refused.to_string();
-    assert!(text.contains("most is held by llama of pool-1"), "{text}");
-    assert!(text.contains("evicting"), "{text}");
-
-    let plan = refused.plan.unwrap();
-    assert!(manager.evict(&plan).unwrap().is_complete());
-    manager.seal(request, &[0; 20 * 1024]).unwrap();
-}
-
-#[test]
-fn the_list_of_holders_is_bounded() {
-    let manager = hosts(&[64 * KIB]).build().unwrap();
-    for model in 0..40 {
-        manager.seal_model(&format!("model {model}"), 0, &[0; 1024]).unwrap();
-    }
-    assert_eq!(shortfall(manager.seal_model("new", 0, &[0; 32 * 1024])).holders.len(), 16);
-}
-
-#[test]
-fn reserving_moving_and_waking_say_what_would_help_and_evict_nobody() {
-    let manager = hosts(&[16 * KIB, 8 * KIB]).eviction(Lru).build().unwrap();
-    let moving = manager.seal_model("moving", 1, &KB8).unwrap();
-    free(&manager, "a", &KB8);
-    free(&manager, "b", &KB8);
-    let shards = manager.shards();
-    let check = |refused: vram_residency::Shortfall| {
-        let plan = refused.plan.unwrap();
-        assert_eq!(names(&plan), ["a"]);
-        assert_eq!(manager.shards(), shards);
-    };
-    check(shortfall(manager.reserve(0, bytes(5 * KIB))));
-    check(shortfall(manager.reserve_plan(&plan(&[4 * KIB, 1]), GpuChoice::One(0))));
-    check(shortfall(manager.migrate_shard(&moving, 0)));
-    let parked = manager.park(&moving).unwrap();
-    let refused = manager.wake(parked, 0).unwrap_err();
-    match refused.error() {
-        VramError::InsufficientVram(refused) => {
-            assert_eq!(names(refused.plan.as_ref().unwrap()), ["a"]);
-        }
-        other => panic!("{other}"),
-    }
 }
 
 #[test]
@@ -572,19 +308,6 @@ fn threads_that_evict_each_others_shards_lose_no_byte_and_no_room() {
         manager.unseal_and_free(&shard).unwrap();
     }
     assert_eq!(room(&manager, 0), 64 * KIB);
-}
-
-/// Of blocks every hole is the driver's, and as large as the room.
-#[test]
-fn a_plan_over_blocks_says_what_could_be_placed() {
-    let manager = hosts(&[16 * KIB]).eviction(Lru).memory(0, MemoryMode::Blocks).build().unwrap();
-    let shards = [free(&manager, "a", &KB8), free(&manager, "b", &KB8)];
-    let plan = manager.plan_eviction(0, bytes(8 * KIB)).unwrap();
-    let after = plan.after[0];
-    assert_eq!((after.room.get(), after.largest_hole.get()), (8 * KIB, 8 * KIB));
-    assert!(manager.evict(&plan).unwrap().is_complete());
-    assert_eq!(manager.capacity(0).unwrap().largest_hole, after.largest_hole);
-    drop(shards);
 }
 
 /// What an image brings makes room, or does not, as its request says.

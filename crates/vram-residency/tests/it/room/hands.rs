@@ -1,46 +1,19 @@
 //! What these tests are done with: a clock that stands still until it is told, devices that fail on
 //! command, and figures.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-use core::time::Duration;
 use std::sync::Arc;
 
 use vram_residency::device::FaultDevice;
 use vram_residency::device::fault::FaultPlan;
 use vram_residency::{
-    ByteLen, Clock, Device, GpuIndex, HostDevice, ModelPlan, Piece, Report, Timestamp, VramError,
-    VramManager, VramManagerBuilder,
+    ByteLen, Device, ModelPlan, Piece, Report, VramError, VramManager, VramManagerBuilder,
 };
+use vram_test_rigs::{TestClock, devices};
 
 pub(crate) const KIB: u64 = 1024;
 
 pub(crate) fn bytes(count: u64) -> ByteLen {
     ByteLen::new(count)
-}
-
-/// A clock that tells what it was told.
-#[derive(Debug, Default)]
-pub(crate) struct TestClock(AtomicU64);
-
-impl TestClock {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::default()
-    }
-
-    pub(crate) fn advance(&self, time: Duration) {
-        let millis = u64::try_from(time.as_millis()).unwrap();
-        self.0.fetch_add(millis, Ordering::SeqCst);
-    }
-}
-
-impl Clock for TestClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_unix_millis(self.0.load(Ordering::SeqCst))
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.0.load(Ordering::SeqCst))
-    }
 }
 
 /// A manager with GPUs of these lengths, and its clock.
@@ -57,8 +30,8 @@ pub(crate) fn hosts(totals: &[u64]) -> VramManagerBuilder {
 
 /// One device that fails on command.
 pub(crate) fn faulty(total: u64) -> (Arc<FaultDevice>, Arc<dyn Device>) {
-    let host = HostDevice::new(GpuIndex::new(0), bytes(total)).unwrap();
-    let device = FaultDevice::new(Arc::new(host), FaultPlan::new(1));
+    let total = usize::try_from(total).unwrap();
+    let device = devices(&[total], &FaultPlan::new(1)).remove(0);
     let shared: Arc<dyn Device> = Arc::<FaultDevice>::clone(&device);
     (device, shared)
 }

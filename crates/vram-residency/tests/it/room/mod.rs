@@ -4,4 +4,6 @@ mod budgets;
 mod eviction;
 mod hands;
 mod plans;
+mod policies;
 mod reservations;
+mod shortfalls;

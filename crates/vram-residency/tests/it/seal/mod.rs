@@ -1,6 +1,7 @@
 //! Bringing bytes in: from sources, as whole models, under another protection.
 
-mod models;
+pub(crate) mod models;
+mod sinks;
 mod sources;
 mod streams;
-mod transitions;
+pub(crate) mod transitions;

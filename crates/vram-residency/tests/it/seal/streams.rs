@@ -1,20 +1,18 @@
-//! Sealing from sources and unsealing to sinks.
+//! Sealing from sources.
 
 use core::panic::AssertUnwindSafe;
-use core::slice::from_ref;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self};
 use std::panic::catch_unwind;
 use std::sync::Mutex;
 
-use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
-    ByteLen, CancelToken, ContentHasher, FileSource, HashKind, Limits, Protection, ReaderSource,
-    SealKey, SealOptions, SealRequest, SegmentSize, SivScope, SliceSource, Source, SourceError,
-    Threads, Verify, VramError, VramManager,
+    ByteLen, CancelToken, ContentHasher, FileSource, HashKind, Protection, ReaderSource, SealKey,
+    SealOptions, SealRequest, SegmentSize, SivScope, SliceSource, Source, SourceError, Threads,
+    Verify, VramError, VramManager,
 };
 
-use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
+use vram_test_rigs::{ActingSource, Rig, SEGMENT, acts_at, content};
 
 fn request() -> SealRequest {
     SealRequest::new("model", 0)
@@ -27,7 +25,7 @@ fn every_source_and_scope_gives_the_same_shard_as_its_bytes() {
     for len in [0, 1, SEGMENT, 2 * SEGMENT + 1, 9 * SEGMENT + 77] {
         let bytes = content(len, 1);
         fs::write(&path, &bytes).unwrap();
-        let rig = Rig::new(1 << 17);
+        let rig = Rig::new(&[1 << 17]);
         for scope in [SivScope::Shard, SivScope::Segment] {
             let expected = rig.manager.seal(request().scope(scope), &bytes).unwrap();
             let file = FileSource::open(&path).unwrap();
@@ -58,7 +56,7 @@ fn every_source_and_scope_gives_the_same_shard_as_its_bytes() {
 
 #[test]
 fn the_scope_is_the_shard_for_slices_and_the_segment_for_what_is_read() {
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     let bytes = content(2 * SEGMENT, 2);
     let scope = |source: &dyn Source, protection| {
         let request = request().protection(protection);
@@ -95,33 +93,20 @@ fn a_reader_is_sealed_in_order_by_many_threads() {
     }
 }
 
-/// Gives other bytes from the second read of an offset on, and lies about its slice.
-struct Changing {
-    bytes: Vec<u8>,
-    seen: Mutex<Vec<u64>>,
-}
-
-impl Source for Changing {
-    fn len(&self) -> u64 {
-        ByteLen::from_usize(self.bytes.len()).get()
-    }
-
-    fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
-        SliceSource::new(&self.bytes).read_at(offset, target)?;
-        let mut seen = self.seen.lock().unwrap();
+/// P10: two plaintexts never meet under one key and nonce.
+#[test]
+fn a_source_that_changes_between_two_passes_is_refused_by_its_segment() {
+    let rig = Rig::new(&[1 << 16]);
+    let seen = Mutex::new(Vec::new());
+    // Gives other bytes from the second read of an offset on.
+    let source = ActingSource::new(content(5 * SEGMENT, 4), |offset, target: &mut [u8]| {
+        let mut seen = seen.lock().unwrap();
         if seen.contains(&offset) {
             target[0] ^= 1;
         }
         seen.push(offset);
         Ok(())
-    }
-}
-
-/// P10: two plaintexts never meet under one key and nonce.
-#[test]
-fn a_source_that_changes_between_two_passes_is_refused_by_its_segment() {
-    let rig = Rig::new(1 << 16);
-    let source = Changing { bytes: content(5 * SEGMENT, 4), seen: Mutex::default() };
+    });
     let shard = request().scope(SivScope::Shard);
     let refused = rig.manager.seal_from(shard, &source, SealOptions::new());
     assert!(matches!(refused, Err(VramError::SourceChanged { segment: 0, .. })), "{refused:?}");
@@ -130,7 +115,7 @@ fn a_source_that_changes_between_two_passes_is_refused_by_its_segment() {
 
 #[test]
 fn an_expected_digest_decides_before_anything_is_resident() {
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     let bytes = content(5 * SEGMENT, 5);
     let (right, wrong) = (
         ContentHasher::digest(HashKind::Blake3, &bytes),
@@ -153,7 +138,7 @@ fn an_expected_digest_decides_before_anything_is_resident() {
 
 #[test]
 fn a_source_of_another_length_is_refused_with_both_lengths() {
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     let bytes = content(3 * SEGMENT, 6);
     for (declared, found) in [(3 * 4096 + 1, 3 * 4096), (3 * 4096 - 1, 3 * 4096), (0, 1)] {
         let reader = ReaderSource::new(&bytes[..], declared);
@@ -167,37 +152,18 @@ fn a_source_of_another_length_is_refused_with_both_lengths() {
     }
 }
 
-/// Fails, panics or cancels when a given offset is read.
-struct Failing<'a> {
-    len: u64,
-    at: u64,
-    act: &'a (dyn Fn() -> Result<(), SourceError> + Sync),
-}
-
-impl Source for Failing<'_> {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
-        target.fill(3);
-        if offset == self.at { (self.act)() } else { Ok(()) }
-    }
-}
-
 #[test]
 fn a_source_that_fails_panics_or_is_cancelled_leaves_nothing_resident() {
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     for scope in [SivScope::Shard, SivScope::Segment] {
         for at in [0, 2 * 4096, 6 * 4096] {
             let request = || request().scope(scope);
-            let fails =
-                Failing { len: 7 * 4096, at, act: &|| Err(io::Error::other("gone").into()) };
+            let fails = acts_at(7 * 4096, at, || Err(io::Error::other("gone").into()));
             let refused = rig.manager.seal_from(request(), fails, SealOptions::new());
             assert!(matches!(refused, Err(VramError::Source(_))), "{refused:?}");
             rig.settle(true);
 
-            let panics = Failing { len: 7 * 4096, at, act: &|| panic!("source") };
+            let panics = acts_at(7 * 4096, at, || panic!("source"));
             let panicked = catch_unwind(AssertUnwindSafe(|| {
                 let _unreached = rig.manager.seal_from(request(), panics, SealOptions::new());
             }));
@@ -209,7 +175,7 @@ fn a_source_that_fails_panics_or_is_cancelled_leaves_nothing_resident() {
                 token.cancel();
                 Ok(())
             };
-            let cancels = Failing { len: 7 * 4096, at, act: &cancel };
+            let cancels = acts_at(7 * 4096, at, cancel);
             let options = SealOptions::new().cancel(token.clone());
             let refused = rig.manager.seal_from(request(), cancels, options);
             assert!(matches!(refused, Err(VramError::Cancelled { .. })), "{refused:?}");
@@ -220,7 +186,7 @@ fn a_source_that_fails_panics_or_is_cancelled_leaves_nothing_resident() {
 
 #[test]
 fn progress_rises_to_the_total_and_a_panicking_callback_leaves_nothing() {
-    let rig = Rig::new(1 << 17);
+    let rig = Rig::new(&[1 << 17]);
     let bytes = content(20 * SEGMENT, 7);
     let source = SliceSource::new(&bytes);
     for scope in [SivScope::Shard, SivScope::Segment] {
@@ -246,113 +212,6 @@ fn progress_rises_to_the_total_and_a_panicking_callback_leaves_nothing() {
     }
 }
 
-/// P15: whatever fails, nothing is resident and everything was given back.
-#[test]
-fn a_fault_at_any_call_while_sealing_from_a_source_leaves_nothing() {
-    let bytes = content(5 * SEGMENT + 9, 8);
-    for protection in [Protection::Encrypted, Protection::Authenticated] {
-        let met = sweep(
-            || (Rig::new(1 << 16), ()),
-            |rig, ()| {
-                let reader = ReaderSource::new(&bytes[..], ByteLen::from_usize(bytes.len()).get());
-                rig.manager.seal_from(request().protection(protection), reader, SealOptions::new())
-            },
-            |rig, (), outcome, what| {
-                match outcome {
-                    // A lie in the middle of an Encrypted shard that no sample met: found when read.
-                    Outcome::Done(shard) => {
-                        assert_eq!(rig.manager.shards(), from_ref(&shard), "{what}");
-                        match rig.manager.unseal_model(&shard) {
-                            Ok(plaintext) => assert_eq!(plaintext, bytes, "{what}"),
-                            Err(VramError::ShardAltered { .. }) => {
-                                assert_eq!(protection, Protection::Encrypted, "{what}");
-                            }
-                            Err(other) => panic!("{what}: {other}"),
-                        }
-                    }
-                    Outcome::Refused(_) | Outcome::Panicked => {
-                        assert!(rig.manager.shards().is_empty(), "{what}");
-                    }
-                }
-                rig.settle(true);
-            },
-        );
-        assert!(met > 15, "only {met} faults were met");
-    }
-}
-
-/// Takes bytes until a given one, then fails or panics.
-struct Sink<'a> {
-    taken: &'a mut Vec<u8>,
-    room: usize,
-    panics: bool,
-}
-
-impl Write for Sink<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let len = bytes.len().min(self.room - self.taken.len()).min(1000);
-        if len == 0 && !bytes.is_empty() {
-            assert!(!self.panics, "sink");
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.taken.extend_from_slice(&bytes[..len]);
-        Ok(len)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[test]
-fn a_shard_is_written_out_in_order_and_a_failing_sink_had_a_prefix() {
-    let rig = Rig::new(1 << 17);
-    for len in [0, 1, SEGMENT, 4 * SEGMENT, 17 * SEGMENT + 3] {
-        let bytes = content(len, 9);
-        for protection in [Protection::Encrypted, Protection::Authenticated] {
-            let shard = rig.manager.seal(request().protection(protection), &bytes).unwrap();
-            let mut out = Vec::new();
-            rig.manager.unseal_to(&shard, &mut out).unwrap();
-            assert_eq!(out, bytes);
-
-            let room = len / 2;
-            for panics in [false, true] {
-                let mut taken = Vec::new();
-                let outcome = catch_unwind(AssertUnwindSafe(|| {
-                    rig.manager.unseal_to(&shard, Sink { taken: &mut taken, room, panics })
-                }));
-                match outcome {
-                    Ok(Ok(())) => assert_eq!(len, 0),
-                    Ok(Err(VramError::Io { source, .. })) => {
-                        assert_eq!(source.kind(), io::ErrorKind::StorageFull);
-                    }
-                    Ok(Err(other)) => panic!("{other}"),
-                    Err(_panic) => assert!(panics),
-                }
-                assert_eq!(taken, &bytes[..room]);
-            }
-            // The gate is open again.
-            rig.manager.free_shard(&shard).unwrap();
-        }
-    }
-    rig.settle(true);
-}
-
-/// P9: only authenticated bytes are written.
-#[test]
-fn a_sink_gets_nothing_of_an_altered_segment() {
-    let rig = Rig::new(1 << 17);
-    let bytes = content(17 * SEGMENT, 10);
-    let shard = rig.manager.seal(request(), &bytes).unwrap();
-    rig.device.add(Op::Read, When::Nth(3), Action::FlipBit { byte: 100, bit: 0 }).unwrap();
-    let mut out = Vec::new();
-    let refused = rig.manager.unseal_to(&shard, &mut out);
-    assert!(matches!(refused, Err(VramError::ShardAltered { .. })), "{refused:?}");
-    assert!(out.len() < bytes.len() && bytes.starts_with(&out));
-    rig.device.clear();
-    rig.settle(true);
-}
-
 #[test]
 fn a_key_from_a_source_is_the_manager_s() {
     let folder = tempfile::tempdir().unwrap();
@@ -369,73 +228,9 @@ fn a_key_from_a_source_is_the_manager_s() {
     assert!(matches!(refused, Err(VramError::KeySource(_))), "{refused:?}");
 }
 
-/// Knows how many bytes of buffers it was asked to fill, at most at the same time.
-struct Counting {
-    len: u64,
-    now: Mutex<u64>,
-    most: Mutex<u64>,
-}
-
-impl Source for Counting {
-    fn len(&self) -> u64 {
-        self.len
-    }
-
-    fn read_at(&self, _offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
-        let bytes = ByteLen::from_usize(target.len()).get();
-        {
-            let mut now = self.now.lock().unwrap();
-            *now += bytes;
-            let mut most = self.most.lock().unwrap();
-            *most = most.max(*now);
-        }
-        std::thread::yield_now();
-        target.fill(1);
-        *self.now.lock().unwrap() -= bytes;
-        Ok(())
-    }
-}
-
-#[test]
-fn buffers_stay_within_the_limit_whatever_the_size_of_the_shard() {
-    // What 8 threads need for two windows each.
-    let limit = ByteLen::from_mib_saturating(4);
-    let manager = VramManager::builder()
-        .host_device(ByteLen::from_mib_saturating(64))
-        .segment_size(SegmentSize::MIN)
-        .limits(Limits::default().staging_bytes(limit))
-        .threads(Threads::exactly(8))
-        .build()
-        .unwrap();
-    for len in [8 << 20, 32 << 20] {
-        let source = Counting { len, now: Mutex::default(), most: Mutex::default() };
-        let shard = manager.seal_from(request(), &source, SealOptions::new()).unwrap();
-        let most = *source.most.lock().unwrap();
-        assert!(most <= limit.get(), "{most} bytes were filled at once");
-        // What a sink is given is bounded as well.
-        let mut largest = 0;
-        manager.unseal_to(&shard, Largest(&mut largest)).unwrap();
-        assert!(largest <= 4 << 20, "{largest} bytes were written at once");
-        manager.free_shard(&shard).unwrap();
-    }
-}
-
-struct Largest<'a>(&'a mut usize);
-
-impl Write for Largest<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        *self.0 = bytes.len().max(*self.0);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn a_source_of_an_impossible_length_is_an_error_and_no_panic() {
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     for declared in [1 << 17, 1 << 48, (1 << 48) + 1, 1 << 63, u64::MAX] {
         for protection in [Protection::Encrypted, Protection::Authenticated] {
             let request = request().protection(protection);
@@ -476,7 +271,7 @@ impl Source for TwoFaced {
 /// P10: what is encrypted is what was hashed, even if a source lends one thing and reads another.
 #[test]
 fn a_source_whose_slice_and_reads_differ_is_sealed_as_its_slice() {
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     let source = TwoFaced { lent: content(3 * SEGMENT, 11) };
     let expected = rig.manager.seal(request(), &source.lent).unwrap();
     let shard = rig.manager.seal_from(request(), &source, SealOptions::new()).unwrap();
@@ -489,7 +284,7 @@ fn a_panic_on_one_of_many_threads_reaches_the_caller_after_everything_was_given_
     let manager = many_threads();
     for at in [0, 3 * WINDOW, 19 * WINDOW] {
         for scope in [SivScope::Shard, SivScope::Segment] {
-            let panics = Failing { len: 20 * WINDOW, at, act: &|| panic!("source") };
+            let panics = acts_at(20 * WINDOW, at, || panic!("source"));
             let panicked = catch_unwind(AssertUnwindSafe(|| {
                 let _unreached =
                     manager.seal_from(request().scope(scope), panics, SealOptions::new());

@@ -2,13 +2,13 @@
 
 use core::slice::from_ref;
 
-use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
 use vram_alloc::DeviceOffset;
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
     GpuIndex, Protection, SealRequest, SealedShard, SivScope, Suite, Verify, VramError,
 };
+use vram_test_rigs::{Rig, SEGMENT, content};
 
 /// Sizes around segments and windows, and the empty shard.
 const SIZES: [usize; 7] =
@@ -29,8 +29,8 @@ fn seal(rig: &Rig, kind: (SivScope, Suite), bytes: &[u8]) -> SealedShard {
 /// Room for exactly one copy, so that the second half of the tests works in place.
 fn rigs(len: usize) -> [Rig; 2] {
     [
-        Rig::new((3 * len.max(SEGMENT)).next_multiple_of(256)),
-        Rig::new(len.next_multiple_of(256).max(256)),
+        Rig::new(&[(3 * len.max(SEGMENT)).next_multiple_of(256)]),
+        Rig::new(&[len.next_multiple_of(256).max(256)]),
     ]
 }
 
@@ -41,7 +41,7 @@ fn a_shard_opens_and_closes_with_and_without_room_for_a_second_copy() {
         for kind in kinds() {
             for rig in rigs(len) {
                 let sealed = seal(&rig, kind, &bytes);
-                let used = rig.used();
+                let used = rig.used(0);
                 let digest = rig.manager.content_digest(&sealed).unwrap();
 
                 let open = rig.manager.open_resident(&sealed).unwrap();
@@ -49,8 +49,8 @@ fn a_shard_opens_and_closes_with_and_without_room_for_a_second_copy() {
                 assert_eq!(open.shard_id, sealed.shard_id);
                 assert_eq!(rig.manager.unseal_model(&open).unwrap(), bytes);
                 assert!(rig.manager.verify(&open, Verify::Full).unwrap().sound);
-                assert_eq!(rig.used(), used);
-                let at = rig.region().windows(len.max(1)).position(|part| part == bytes);
+                assert_eq!(rig.used(0), used);
+                let at = rig.region(0).windows(len.max(1)).position(|part| part == bytes);
                 assert!(len == 0 || at.is_some(), "the plaintext lies in device memory");
 
                 let closed = rig.manager.close_resident(&open).unwrap();
@@ -60,9 +60,9 @@ fn a_shard_opens_and_closes_with_and_without_room_for_a_second_copy() {
                 assert_eq!(rig.manager.unseal_model(&closed).unwrap(), bytes);
                 assert!(rig.manager.verify(&closed, Verify::Full).unwrap().sound);
                 assert_eq!(rig.manager.content_digest(&closed).unwrap(), digest);
-                assert_eq!(rig.used(), used);
+                assert_eq!(rig.used(0), used);
                 if len >= 32 {
-                    let left = rig.region().windows(32).any(|part| part == &bytes[..32]);
+                    let left = rig.region(0).windows(32).any(|part| part == &bytes[..32]);
                     assert!(!left, "plaintext was left in device memory");
                 }
                 rig.settle(true);
@@ -90,12 +90,12 @@ fn handles_from_before_are_stale_and_a_fresh_one_is_listed() {
 
 #[test]
 fn what_is_open_stays_open_and_nothing_is_touched() {
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     let sealed = seal(&rig, (SivScope::Shard, Suite::Aes256Gcm), &content(5000, 2));
     let open = rig.manager.open_resident(&sealed).unwrap();
-    rig.device.clear_log();
+    rig.devices[0].clear_log();
     assert_eq!(rig.manager.open_resident(&open).unwrap(), open);
-    assert_eq!(rig.device.call_count(Op::Read) + rig.device.call_count(Op::QueueWrite), 0);
+    assert_eq!(rig.devices[0].call_count(Op::Read) + rig.devices[0].call_count(Op::QueueWrite), 0);
     let closed = rig.manager.close_resident(&open).unwrap();
     assert_eq!(rig.manager.close_resident(&closed).unwrap(), closed);
 }
@@ -113,9 +113,9 @@ fn a_transition_of_altered_bytes_is_refused_and_the_segment_named() {
                     if first_open {
                         shard = rig.manager.open_resident(&shard).unwrap();
                     }
-                    let offset = rig.written_at() + segment * 4096 + 3;
-                    rig.device.flip_bit_at(None, DeviceOffset::new(offset), 1).unwrap();
-                    let used = rig.used();
+                    let offset = rig.written_at(0) + segment * 4096 + 3;
+                    rig.devices[0].flip_bit_at(None, DeviceOffset::new(offset), 1).unwrap();
+                    let used = rig.used(0);
                     let refused = if first_open {
                         rig.manager.close_resident(&shard)
                     } else {
@@ -128,7 +128,7 @@ fn a_transition_of_altered_bytes_is_refused_and_the_segment_named() {
                         other => panic!("{other:?}"),
                     }
                     // The handle is as good as it was, and the shard in quarantine.
-                    assert_eq!(rig.used(), used);
+                    assert_eq!(rig.used(0), used);
                     assert!(matches!(
                         rig.manager.unseal_model(&shard),
                         Err(VramError::Quarantined { .. })
@@ -142,11 +142,11 @@ fn a_transition_of_altered_bytes_is_refused_and_the_segment_named() {
 
 #[test]
 fn a_quarantined_shard_does_not_change_its_seal() {
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     let bytes = content(3 * SEGMENT, 4);
     let shard = seal(&rig, (SivScope::Shard, Suite::Aes256Gcm), &bytes);
-    let at = rig.written_at();
-    rig.device.flip_bit_at(None, DeviceOffset::new(at), 0).unwrap();
+    let at = rig.written_at(0);
+    rig.devices[0].flip_bit_at(None, DeviceOffset::new(at), 0).unwrap();
     assert!(!rig.manager.verify_shard_integrity(&shard).unwrap());
     assert!(matches!(rig.manager.open_resident(&shard), Err(VramError::Quarantined { .. })));
     rig.settle(true);
@@ -154,8 +154,8 @@ fn a_quarantined_shard_does_not_change_its_seal() {
 
 #[test]
 fn a_bad_handle_changes_nothing() {
-    let rig = Rig::new(1 << 16);
-    let other = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
+    let other = Rig::new(&[1 << 16]);
     let bytes = content(3 * SEGMENT, 5);
     let shard = seal(&rig, (SivScope::Shard, Suite::Aes256Gcm), &bytes);
     assert!(matches!(other.manager.open_resident(&shard), Err(VramError::ForeignHandle { .. })));
@@ -168,66 +168,9 @@ fn a_bad_handle_changes_nothing() {
 }
 
 /// What a sweep starts from: an Encrypted shard, or one that was opened.
-fn sealed(rig: &Rig, scope: SivScope, first_open: bool, bytes: &[u8]) -> SealedShard {
+pub(crate) fn sealed(rig: &Rig, scope: SivScope, first_open: bool, bytes: &[u8]) -> SealedShard {
     let shard = seal(rig, (scope, Suite::Aes256Gcm), bytes);
     if first_open { rig.manager.open_resident(&shard).unwrap() } else { shard }
-}
-
-/// P15: whatever fails, the shard is as it was or as it should be, and the error says which.
-#[test]
-fn a_fault_at_any_call_of_a_transition_leaves_the_old_shard_or_the_new_one() {
-    let len = 5 * SEGMENT + 9;
-    let bytes = content(len, 6);
-    let totals = [2 * len.next_multiple_of(256), len.next_multiple_of(256)];
-    for scope in [SivScope::Shard, SivScope::Segment] {
-        for first_open in [false, true] {
-            for total in totals {
-                let met = sweep(
-                    || {
-                        let rig = Rig::new(total);
-                        let shard = sealed(&rig, scope, first_open, &bytes);
-                        (rig, shard)
-                    },
-                    |rig, shard| {
-                        if first_open {
-                            rig.manager.close_resident(shard)
-                        } else {
-                            rig.manager.open_resident(shard)
-                        }
-                    },
-                    |rig, before, outcome, what| check(rig, &before, outcome, &bytes, what),
-                );
-                assert!(met > 30, "only {met} faults were met");
-            }
-        }
-    }
-}
-
-fn check(rig: &Rig, before: &SealedShard, outcome: Outcome<SealedShard>, bytes: &[u8], what: &str) {
-    let current = match outcome {
-        Outcome::Done(after) => {
-            assert_ne!(after.protection, before.protection, "{what}");
-            after
-        }
-        // A read that lies looks like altered memory: refused, and closed to readers.
-        Outcome::Refused(VramError::ShardAltered { segments, .. }) => {
-            assert!(what.contains("at Read") || what.contains("at QueueRead"), "{what}");
-            assert!(!segments.is_empty(), "{what}");
-            let refused = rig.manager.unseal_model(before);
-            assert!(matches!(refused, Err(VramError::Quarantined { .. })), "{what}: {refused:?}");
-            rig.settle(true);
-            return;
-        }
-        Outcome::Refused(_) | Outcome::Panicked => before.clone(),
-    };
-    assert_eq!(rig.manager.shards(), from_ref(&current), "{what}");
-    assert_eq!(rig.manager.unseal_model(&current).unwrap(), bytes, "{what}");
-    assert!(rig.manager.verify(&current, Verify::Full).unwrap().sound, "{what}");
-    let stale = if current == *before { None } else { Some(before) };
-    if let Some(stale) = stale {
-        assert!(matches!(rig.manager.unseal_model(stale), Err(VramError::StaleHandle { .. })));
-    }
-    rig.settle(true);
 }
 
 /// In place, with a device that refuses the way back as well: the shard is lost, and says so.
@@ -238,11 +181,11 @@ fn a_device_that_refuses_the_way_back_leaves_a_quarantine_and_no_wrong_byte() {
     let error = GpuError::driver(GpuIndex::new(0), 1);
     for action in [Action::Fail(error), Action::ShortCopy { keep: 1 }, Action::Panic] {
         for nth in 1..4 {
-            let rig = Rig::new(len.next_multiple_of(256));
+            let rig = Rig::new(&[len.next_multiple_of(256)]);
             let shard = sealed(&rig, SivScope::Shard, false, &bytes);
-            rig.device.add(Op::Write, When::From(nth), action.clone()).unwrap();
+            rig.devices[0].add(Op::Write, When::From(nth), action.clone()).unwrap();
             let refused = rig.manager.open_resident(&shard).map(|_| ()).unwrap_err();
-            rig.device.clear();
+            rig.devices[0].clear();
             let read = rig.manager.unseal_model(&shard);
             let verdict = rig.manager.verify(&shard, Verify::Segments).unwrap();
             match refused {
@@ -271,21 +214,21 @@ fn a_device_that_is_lost_halfway_is_left_alone() {
     for total in [2 * len.next_multiple_of(256), len.next_multiple_of(256)] {
         for op in [Op::Read, Op::Write, Op::QueueWrite] {
             for nth in 1..8 {
-                let rig = Rig::new(total);
+                let rig = Rig::new(&[total]);
                 let shard = sealed(&rig, SivScope::Segment, false, &bytes);
-                rig.device.add(op, When::Nth(nth), Action::Driver(700)).unwrap();
+                rig.devices[0].add(op, When::Nth(nth), Action::Driver(700)).unwrap();
                 match rig.manager.open_resident(&shard) {
                     Ok(_) => break,
                     Err(VramError::DeviceLost { gpu: 0, .. }) => {}
                     Err(other) => panic!("{op:?} {nth}: {other}"),
                 }
-                assert_eq!(rig.device.calls_after_loss(), 0, "{op:?} {nth}");
+                assert_eq!(rig.devices[0].calls_after_loss(), 0, "{op:?} {nth}");
                 for refused in
                     [rig.manager.close_resident(&shard), rig.manager.open_resident(&shard)]
                 {
                     assert!(matches!(refused, Err(VramError::DeviceLost { .. })), "{refused:?}");
                 }
-                assert_eq!(rig.device.calls_after_loss(), 0);
+                assert_eq!(rig.devices[0].calls_after_loss(), 0);
             }
         }
     }

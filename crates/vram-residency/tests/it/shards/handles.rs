@@ -1,19 +1,15 @@
 //! What the facade promises besides the guide: handles, listings, limits, levels, repeatability.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
-use core::time::Duration;
 use std::sync::{Arc, Barrier};
 
 use vram_residency::{
-    Budget, ByteLen, Class, Clock, Limits, Protection, SealKey, SealRequest, SealedShard,
-    SegmentSize, SivScope, Suite, Threads, Timestamp, Verify, VramError, VramManager,
+    Budget, ByteLen, Class, Limits, Protection, SealKey, SealRequest, SealedShard, SegmentSize,
+    SivScope, Suite, Threads, Verify, VramError, VramManager,
 };
+use vram_test_rigs::{ActingWriter, TestClock, weights};
 
 const MIB: usize = 1 << 20;
-
-fn content(len: usize) -> Vec<u8> {
-    (0..len).map(|at| u8::try_from((at * 31 + at / 255) % 251).unwrap()).collect()
-}
 
 /// Everything that a caller can see, without the times.
 fn state(manager: &VramManager) -> String {
@@ -28,7 +24,7 @@ fn state(manager: &VramManager) -> String {
 fn bad_handles_are_told_apart_and_change_nothing() {
     let manager = VramManager::new_mock_multi_gpu(vec![MIB, MIB]).unwrap();
     let other = VramManager::new_mock(MIB).unwrap();
-    let data = content(5000);
+    let data = weights(5000);
     let good = manager.seal_model("model", 0, &data).unwrap();
     let foreign = other.seal_model("model", 0, &data).unwrap();
     let mut altered = good.clone();
@@ -76,7 +72,7 @@ fn bad_handles_are_told_apart_and_change_nothing() {
 #[test]
 fn clones_stay_good_across_a_migration_and_listings_know_where_it_is() {
     let manager = VramManager::new_mock_multi_gpu(vec![MIB, MIB]).unwrap();
-    let data = content(300_000);
+    let data = weights(300_000);
     let shards: Vec<_> = (0..3).map(|_| manager.seal_model("model", 0, &data).unwrap()).collect();
     let moved = manager.migrate_shard(&shards[1], 1).unwrap();
     assert_eq!(moved.shard_id, shards[1].shard_id);
@@ -117,7 +113,7 @@ fn an_empty_shard_is_a_shard() {
 #[test]
 fn ranges_are_right_for_every_kind_of_seal_at_every_edge() {
     let segment = SegmentSize::MIN;
-    let data = content(3 * 4096 + 100);
+    let data = weights(3 * 4096 + 100);
     let edges: Vec<usize> =
         [0, 1, 4095, 4096, 4097, 8191, 8192, 12_287, 12_288, 12_387, 12_388].to_vec();
     for request in [
@@ -151,7 +147,7 @@ fn ranges_are_right_for_every_kind_of_seal_at_every_edge() {
 #[test]
 fn a_target_of_another_length_is_refused_and_left_alone() {
     let manager = VramManager::new_mock(MIB).unwrap();
-    let shard = manager.seal_model("model", 0, &content(1000)).unwrap();
+    let shard = manager.seal_model("model", 0, &weights(1000)).unwrap();
     for len in [0, 999, 1001] {
         let mut target = vec![7; len];
         let refused = manager.unseal_into(&shard, &mut target);
@@ -160,7 +156,7 @@ fn a_target_of_another_length_is_refused_and_left_alone() {
     }
     let mut target = vec![7; 1000];
     manager.unseal_into(&shard, &mut target).unwrap();
-    assert_eq!(target, content(1000));
+    assert_eq!(target, weights(1000));
 }
 
 #[test]
@@ -170,9 +166,9 @@ fn a_refusal_says_what_room_there_is() {
         .headroom(0, ByteLen::new(256 * 1024))
         .build()
         .unwrap();
-    manager.seal_model("model", 0, &content(512 * 1024)).unwrap();
+    manager.seal_model("model", 0, &weights(512 * 1024)).unwrap();
     let before = state(&manager);
-    match manager.seal_model("model", 0, &content(256 * 1024 + 1)) {
+    match manager.seal_model("model", 0, &weights(256 * 1024 + 1)) {
         Err(VramError::InsufficientVram(shortfall)) => {
             assert_eq!(shortfall.gpu, 0);
             assert_eq!(shortfall.needed.get(), 256 * 1024 + 256);
@@ -186,16 +182,16 @@ fn a_refusal_says_what_room_there_is() {
         other => panic!("{other:?}"),
     }
     assert_eq!(state(&manager), before);
-    manager.seal_model("model", 0, &content(256 * 1024)).unwrap();
+    manager.seal_model("model", 0, &weights(256 * 1024)).unwrap();
 }
 
 #[test]
 fn limits_hold_and_are_given_back() {
     let limits = Limits::default().shard_len_max(ByteLen::new(1000)).shard_count_max(2);
     let manager = VramManager::builder().host_device(ByteLen::MIB).limits(limits).build().unwrap();
-    let refused = manager.seal_model("model", 0, &content(1001)).unwrap_err();
+    let refused = manager.seal_model("model", 0, &weights(1001)).unwrap_err();
     assert!(matches!(refused, VramError::LimitExceeded { limit: 1000, wanted: 1001, .. }));
-    let first = manager.seal_model("model", 0, &content(1000)).unwrap();
+    let first = manager.seal_model("model", 0, &weights(1000)).unwrap();
     manager.seal_model("model", 0, b"").unwrap();
     let refused = manager.seal_model("model", 0, b"").unwrap_err();
     assert!(matches!(refused, VramError::LimitExceeded { limit: 2, wanted: 3, .. }));
@@ -241,36 +237,24 @@ fn a_configuration_that_cannot_work_is_refused_in_words() {
     assert!(VramManager::builder().device(device).build().is_ok());
 }
 
-/// A clock that only moves when told to.
-#[derive(Debug)]
-struct Stopped;
-
-impl Clock for Stopped {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_unix_millis(1_700_000_000_000)
-    }
-
-    fn monotonic(&self) -> Duration {
-        Duration::ZERO
-    }
-}
-
 /// P20.
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     let run = || {
+        let clock = TestClock::new();
+        clock.set_wall(1_700_000_000_000);
         let manager = VramManager::builder()
             .host_device(ByteLen::MIB)
             .host_device(ByteLen::MIB)
             .key(SealKey::from_bytes([3; 32]))
-            .clock(Arc::new(Stopped))
+            .clock(clock)
             .id_seed(42)
             .build()
             .unwrap();
         let mut trace = Vec::new();
         let mut shards = Vec::new();
         for len in [1000, 200_000, 0, 77, 300_000] {
-            shards.push(manager.seal_model("model", 0, &content(len)).unwrap());
+            shards.push(manager.seal_model("model", 0, &weights(len)).unwrap());
         }
         manager.free_shard(&shards[1]).unwrap();
         manager.migrate_shard(&shards[4], 1).unwrap();
@@ -291,7 +275,7 @@ fn the_last_bytes_go_to_exactly_one() {
         .threads(Threads::ONE)
         .build()
         .unwrap();
-    let data = content(40_000);
+    let data = weights(40_000);
     for _round in 0..50 {
         let (won, start) = (AtomicUsize::new(0), Barrier::new(4));
         std::thread::scope(|scope| {
@@ -316,41 +300,28 @@ fn the_last_bytes_go_to_exactly_one() {
 /// A sink that calls back: it may read the shard it is fed from, and may not free it.
 #[test]
 fn a_callback_into_the_manager_never_waits_for_itself() {
-    struct Sink<'a> {
-        manager: &'a VramManager,
-        shard: &'a SealedShard,
-        other: &'a SealedShard,
-        written: usize,
-    }
-
-    impl std::io::Write for Sink<'_> {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            assert_eq!(self.manager.read_shard_at_offset(self.shard, 0, 3).unwrap(), content(3));
-            for refused in [
-                self.manager.free_shard(self.shard).map(|_| ()),
-                self.manager.migrate_shard(self.shard, 0).map(|_| ()),
-                self.manager.unseal_and_free(self.shard).map(|_| ()),
-            ] {
-                assert!(matches!(refused, Err(VramError::InUse { leases: 0, .. })), "{refused:?}");
-            }
-            let more = self.manager.seal_model("more", 0, b"more").unwrap();
-            self.manager.free_shard(&more).unwrap();
-            assert!(self.manager.verify(self.other, Verify::Full).unwrap().sound);
-            self.written += bytes.len();
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
     let manager = VramManager::new_mock(4 * MIB).unwrap();
-    let shard = manager.seal_model("model", 0, &content(600_000)).unwrap();
-    let other = manager.seal_model("model", 0, &content(1000)).unwrap();
-    let mut sink = Sink { manager: &manager, shard: &shard, other: &other, written: 0 };
-    manager.unseal_to(&shard, &mut sink).unwrap();
-    assert_eq!(sink.written, 600_000);
+    let data = weights(600_000);
+    let shard = manager.seal_model("model", 0, &data).unwrap();
+    let other = manager.seal_model("model", 0, &weights(1000)).unwrap();
+    let mut written = 0;
+    let sink = ActingWriter(|bytes: &[u8]| {
+        assert_eq!(manager.read_shard_at_offset(&shard, 0, 3).unwrap(), data[..3]);
+        for refused in [
+            manager.free_shard(&shard).map(|_| ()),
+            manager.migrate_shard(&shard, 0).map(|_| ()),
+            manager.unseal_and_free(&shard).map(|_| ()),
+        ] {
+            assert!(matches!(refused, Err(VramError::InUse { leases: 0, .. })), "{refused:?}");
+        }
+        let more = manager.seal_model("more", 0, b"more").unwrap();
+        manager.free_shard(&more).unwrap();
+        assert!(manager.verify(&other, Verify::Full).unwrap().sound);
+        written += bytes.len();
+        Ok(bytes.len())
+    });
+    manager.unseal_to(&shard, sink).unwrap();
+    assert_eq!(written, 600_000);
     manager.free_shard(&shard).unwrap();
 }
 
@@ -363,7 +334,7 @@ fn debug_and_display_show_neither_keys_nor_content_nor_digests() {
         .key(SealKey::from_bytes(key))
         .build()
         .unwrap();
-    let data = content(2000);
+    let data = weights(2000);
     let shard = manager.seal_model("model", 0, &data).unwrap();
     let digest = manager.content_digest(&shard).unwrap().to_string();
     let shown = format!("{manager:?} {shard:?} {:?} {}", manager.report(), manager.report());

@@ -2,17 +2,18 @@
 //! as asked (P14).
 
 use core::time::Duration;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
 use vram_alloc::DeviceOffset;
 use vram_residency::device::FaultDevice;
-use vram_residency::device::fault::{Action, FaultPlan, Hook, Op};
+use vram_residency::device::fault::{FaultPlan, Op};
 use vram_residency::{
-    AdmitRequest, ByteLen, Class, Device, GpuChoice, GpuIndex, HostDevice, Lease, ModelPlan, Piece,
-    Protection, ReadBack, Report, SealRequest, SealedShard, SliceSource, VramError, VramManager,
+    AdmitRequest, ByteLen, Class, Device, GpuChoice, Lease, ModelPlan, Piece, Protection, ReadBack,
+    Report, SealRequest, SealedShard, SliceSource, VramError, VramManager,
 };
+use vram_test_rigs::{devices, held_up};
 
 const MIB: usize = 1 << 20;
 /// Longer than any step of these tests takes, shorter than anybody's patience.
@@ -115,8 +116,7 @@ fn the_pointer_is_given_for_plaintext_alone_and_points_to_it() {
 }
 
 fn faulty() -> (Arc<FaultDevice>, VramManager) {
-    let host = HostDevice::new(GpuIndex::new(0), ByteLen::MIB).unwrap();
-    let device = FaultDevice::new(Arc::new(host), FaultPlan::new(1));
+    let device = devices(&[MIB], &FaultPlan::new(1)).remove(0);
     let shared: Arc<dyn Device> = Arc::<FaultDevice>::clone(&device);
     let manager = VramManager::builder().device(shared).build().unwrap();
     (device, manager)
@@ -170,24 +170,11 @@ fn altered_plaintext_gets_no_lease_and_its_lease_no_pointer() {
     assert!(matches!(lease.ensure_sound(), Err(VramError::Quarantined { .. })));
 }
 
-/// A hook inside the device call holds the mover where it is, so that the order is certain.
-fn held_in_its_next(device: &FaultDevice, op: Op) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
-    let (arrived, has_arrived) = mpsc::channel();
-    let (go_on, may_go_on) = mpsc::channel();
-    let may_go_on = std::sync::Mutex::new(may_go_on);
-    let hook = Hook::new(move || {
-        arrived.send(()).unwrap();
-        may_go_on.lock().unwrap().recv().unwrap();
-    });
-    device.next(op, Action::Run(hook)).unwrap();
-    (has_arrived, go_on)
-}
-
 #[test]
 fn a_lease_waits_for_a_mover_no_longer_than_asked() {
     let (device, manager) = faulty();
     let shard = plain(&manager, &[1; 5000]);
-    let (freeing, go_on) = held_in_its_next(&device, Op::Fill);
+    let (freeing, go_on) = held_up(&device, Op::Fill);
     thread::scope(|scope| {
         let freed = scope.spawn(|| manager.free_shard(&shard).unwrap());
         freeing.recv().unwrap();
@@ -199,7 +186,7 @@ fn a_lease_waits_for_a_mover_no_longer_than_asked() {
     assert!(matches!(manager.lease(&shard), Err(VramError::ShardFreed { .. })));
 
     let shard = plain(&manager, &[1; 5000]);
-    let (opening, go_on) = held_in_its_next(&device, Op::Read);
+    let (opening, go_on) = held_up(&device, Op::Read);
     thread::scope(|scope| {
         let closed = scope.spawn(|| manager.close_resident(&shard).unwrap());
         opening.recv().unwrap();
@@ -270,7 +257,7 @@ fn a_caller_whose_patience_ends_is_told_of_the_leases_and_nothing_changed() {
 fn a_reader_at_work_is_waited_for_up_to_the_time_out() {
     let (device, manager) = faulty();
     let shard = plain(&manager, &[1; 5000]);
-    let (reading, go_on) = held_in_its_next(&device, Op::Read);
+    let (reading, go_on) = held_up(&device, Op::Read);
     thread::scope(|scope| {
         let reader = scope.spawn(|| manager.unseal_model(&shard).unwrap());
         reading.recv().unwrap();

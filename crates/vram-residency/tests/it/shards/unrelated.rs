@@ -2,47 +2,32 @@
 //! it takes everybody else to do everything else.
 
 use core::time::Duration;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::mpsc;
 use std::thread;
 
-use vram_residency::device::fault::{Action, FaultPlan, Hook, Op, When};
-use vram_residency::device::{FaultDevice, HostDevice};
+use vram_residency::device::fault::{FaultPlan, Op};
 use vram_residency::{
-    ByteLen, SealRequest, SealedShard, SegmentSize, Threads, Verify, VramError, VramManager,
+    MemoryMode, SealRequest, SealedShard, SegmentSize, Threads, Verify, VramError, VramManager,
 };
+use vram_test_rigs::{Rig, content, devices, held_up};
 
 const LEN: usize = 3 * 4096 + 5;
 
-struct Rig {
-    manager: VramManager,
-    devices: Vec<Arc<FaultDevice>>,
-}
-
 fn rig(threads: Threads) -> Rig {
-    let hosts = HostDevice::several(&[ByteLen::MIB, ByteLen::MIB]).unwrap();
-    let devices: Vec<_> =
-        hosts.into_iter().map(|host| FaultDevice::new(host, FaultPlan::new(1))).collect();
-    let mut builder = VramManager::builder().segment_size(SegmentSize::MIN).threads(threads);
-    for device in &devices {
-        builder = builder.device(device.clone());
-    }
-    Rig { manager: builder.build().unwrap(), devices }
+    let devices = devices(&[1 << 20; 2], &FaultPlan::new(1));
+    Rig::over(devices, MemoryMode::Region, |builder| builder.threads(threads))
 }
 
-fn content(seed: u8) -> Vec<u8> {
-    (0..LEN).map(|at| u8::try_from(at % 251).unwrap() ^ seed).collect()
-}
-
-fn seal(manager: &VramManager, gpu: u32, seed: u8) -> SealedShard {
-    manager.seal_model("model", gpu, &content(seed)).unwrap()
+fn seal(manager: &VramManager, gpu: u32, seed: u64) -> SealedShard {
+    manager.seal_model("model", gpu, &content(LEN, seed)).unwrap()
 }
 
 /// Everything that a caller may want of shards on `gpu` and of the figures of both GPUs. The next
 /// calls of these kinds to a device are not held up: the rule picked the first alone.
 fn everything(manager: &VramManager, gpu: u32, resident: &SealedShard) -> Result<(), VramError> {
-    let fresh = manager.seal(SealRequest::new("fresh", gpu), &content(9))?;
-    assert_eq!(manager.unseal_model(&fresh)?, content(9));
-    assert_eq!(manager.read_shard_at_offset(resident, 4000, 200)?, &content(7)[4000..4200]);
+    let fresh = manager.seal(SealRequest::new("fresh", gpu), &content(LEN, 9))?;
+    assert_eq!(manager.unseal_model(&fresh)?, content(LEN, 9));
+    assert_eq!(manager.read_shard_at_offset(resident, 4000, 200)?, &content(LEN, 7)[4000..4200]);
     assert!(manager.verify(resident, Verify::Full)?.sound);
     let moved = manager.migrate_shard(&fresh, u32::from(gpu == 0))?;
     let back = manager.migrate_shard(&moved, gpu)?;
@@ -70,15 +55,8 @@ fn while_held_up(gpu: usize, op: Op, held: impl Fn(&VramManager, &SealedShard) +
         let shard = seal(manager, 0, 3);
         let neighbours = [seal(manager, 0, 7), seal(manager, 1, 7)];
 
-        let (inside, came) = mpsc::channel();
-        let (go_on, may_go_on) = mpsc::channel::<()>();
-        let may_go_on = Mutex::new(may_go_on);
-        let hook = Hook::new(move || {
-            inside.send(()).unwrap();
-            // Also goes on when the other end is dropped: by a test that fails.
-            let _told_or_left = may_go_on.lock().unwrap().recv();
-        });
-        rig.devices[gpu].add(op, When::Nth(1), Action::Run(hook)).unwrap();
+        // It goes on when the sender is dropped as well: by a test that fails.
+        let (came, go_on) = held_up(&rig.devices[gpu], op);
         thread::scope(|scope| {
             let go_on = go_on;
             let holding = scope.spawn(|| held(manager, &shard));
@@ -104,14 +82,14 @@ fn while_held_up(gpu: usize, op: Op, held: impl Fn(&VramManager, &SealedShard) +
 fn a_seal_whose_copy_blocks_holds_up_nobody() {
     while_held_up(0, Op::QueueWrite, |manager, _shard| {
         let slow = seal(manager, 0, 5);
-        assert_eq!(manager.unseal_model(&slow).unwrap(), content(5));
+        assert_eq!(manager.unseal_model(&slow).unwrap(), content(LEN, 5));
     });
 }
 
 #[test]
 fn a_read_whose_copy_blocks_holds_up_nobody() {
     while_held_up(0, Op::Read, |manager, shard| {
-        assert_eq!(manager.unseal_model(shard).unwrap(), content(3));
+        assert_eq!(manager.unseal_model(shard).unwrap(), content(LEN, 3));
     });
 }
 
@@ -126,7 +104,7 @@ fn a_free_whose_wipe_blocks_holds_up_nobody() {
 fn a_migration_whose_copy_blocks_holds_up_nobody() {
     while_held_up(1, Op::PeerCopy, |manager, shard| {
         let moved = manager.migrate_shard(shard, 1).unwrap();
-        assert_eq!(manager.unseal_model(&moved).unwrap(), content(3));
+        assert_eq!(manager.unseal_model(&moved).unwrap(), content(LEN, 3));
     });
 }
 

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use vram_residency::{ReadBack, SealRequest, Timestamp, Verify, VramError};
 
-use super::hands::{Rig, SEGMENT, seconds};
+use super::hands::{SEGMENT, Timed, seconds};
 
 fn unread(model: &str, gpu: u32) -> SealRequest {
     SealRequest::new(model, gpu).read_back(ReadBack::None)
@@ -12,7 +12,7 @@ fn unread(model: &str, gpu: u32) -> SealRequest {
 
 #[test]
 fn a_clock_that_is_set_back_makes_no_shard_look_fresh() {
-    let rig = Rig::new(&[1 << 16]);
+    let rig = Timed::new(&[1 << 16]);
     let shard = rig.manager.seal(unread("a", 0), &[1; 9000]).unwrap();
     rig.clock.advance(seconds(100));
     rig.clock.set_wall(5);
@@ -33,7 +33,7 @@ fn a_clock_that_is_set_back_makes_no_shard_look_fresh() {
 
 #[test]
 fn only_a_check_of_everything_that_finds_it_sound_makes_a_shard_younger() {
-    let rig = Rig::new(&[1 << 16]);
+    let rig = Timed::new(&[1 << 16]);
     let shard = rig.manager.seal(unread("a", 0), &[1; 9000]).unwrap();
     rig.clock.advance(seconds(7));
     let age = || rig.manager.unverified_age(&shard).unwrap();
@@ -63,7 +63,7 @@ fn only_a_check_of_everything_that_finds_it_sound_makes_a_shard_younger() {
 
 #[test]
 fn moves_that_verify_what_arrived_start_the_age_anew_and_seals_without_a_look_do_too() {
-    let rig = Rig::new(&[1 << 16, 1 << 16]);
+    let rig = Timed::new(&[1 << 16, 1 << 16]);
     let manager = &rig.manager;
     let shard = manager.seal(unread("a", 0), &[1; 9000]).unwrap();
     rig.clock.advance(seconds(5));
@@ -92,7 +92,7 @@ fn moves_that_verify_what_arrived_start_the_age_anew_and_seals_without_a_look_do
 
 #[test]
 fn the_oldest_is_told_by_its_id_and_of_equals_the_first() {
-    let rig = Rig::new(&[1 << 16]);
+    let rig = Timed::new(&[1 << 16]);
     let [a, _b] = ["a", "b"].map(|model| rig.manager.seal(unread(model, 0), &[1; 100]).unwrap());
     rig.clock.advance(seconds(1));
     assert_eq!(rig.manager.oldest_unverified().unwrap().0, a.shard_id);

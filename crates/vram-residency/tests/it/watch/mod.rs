@@ -3,5 +3,6 @@
 mod ages;
 mod hands;
 mod scrub;
+mod steps;
 mod thread;
 mod vain;

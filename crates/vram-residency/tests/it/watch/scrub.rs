@@ -3,22 +3,21 @@
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 use vram_alloc::DeviceOffset;
 use vram_residency::device::GpuError;
-use vram_residency::device::fault::{Action, Hook, Op, When};
+use vram_residency::device::fault::{Action, Op};
 use vram_residency::{
     ByteLen, GpuIndex, Protection, ReadBack, ScrubCursor, SealRequest, SealedShard, ShardId,
     Verify, VramError,
 };
 
-use super::hands::{Rig, SEGMENT, seconds};
+use super::hands::{SEGMENT, Timed, seconds};
 
 const RATE: u64 = 1 << 20;
-const BUDGET: ByteLen = ByteLen::new(2 * SEGMENT);
+pub(super) const BUDGET: ByteLen = ByteLen::new(2 * SEGMENT);
 
 /// The longest that one step can take: its budget, and one look at the least more.
 fn step_time() -> Duration {
@@ -30,14 +29,14 @@ fn time(bytes: u64) -> Duration {
     Duration::from_nanos(bytes * 1_000_000_000 / RATE)
 }
 
-fn unread(gpu: u32, open: bool) -> SealRequest {
+pub(super) fn unread(gpu: u32, open: bool) -> SealRequest {
     let protection = if open { Protection::Authenticated } else { Protection::Encrypted };
     SealRequest::new("model", gpu).protection(protection).read_back(ReadBack::None)
 }
 
 /// A scrubber that is driven by hand, whose time passes as its rate says.
 struct Simulation {
-    rig: Rig,
+    rig: Timed,
     cursor: ScrubCursor,
     shards: Vec<SealedShard>,
 }
@@ -69,7 +68,7 @@ fn steps() -> impl Strategy<Value = Step> {
 
 impl Simulation {
     fn new() -> Self {
-        let rig = Rig::new(&[512 << 10, 512 << 10]);
+        let rig = Timed::new(&[512 << 10, 512 << 10]);
         Self { rig, cursor: ScrubCursor::new(), shards: Vec::new() }
     }
 
@@ -220,7 +219,7 @@ proptest! {
     }
 }
 
-fn whole_pass(rig: &Rig, cursor: &mut ScrubCursor) -> Vec<vram_residency::ScrubStep> {
+pub(super) fn whole_pass(rig: &Timed, cursor: &mut ScrubCursor) -> Vec<vram_residency::ScrubStep> {
     let mut steps = Vec::new();
     loop {
         let step = rig.manager.scrub_step(cursor, BUDGET);
@@ -234,7 +233,7 @@ fn whole_pass(rig: &Rig, cursor: &mut ScrubCursor) -> Vec<vram_residency::ScrubS
 
 #[test]
 fn a_run_counts_from_its_first_segment_and_the_oldest_comes_first() {
-    let rig = Rig::new(&[1 << 20]);
+    let rig = Timed::new(&[1 << 20]);
     let manager = &rig.manager;
     let long = manager.seal(unread(0, false), &vec![1; 10 * 4096]).unwrap();
     rig.clock.advance(seconds(1));
@@ -262,7 +261,7 @@ fn a_run_counts_from_its_first_segment_and_the_oldest_comes_first() {
 
 #[test]
 fn a_shard_that_moved_or_was_sealed_anew_between_two_steps_starts_again() {
-    type Change = fn(&Rig, SealedShard) -> SealedShard;
+    type Change = fn(&Timed, SealedShard) -> SealedShard;
     let changes: [Change; 4] = [
         |rig, shard| rig.manager.migrate_shard(&shard, 1).unwrap(),
         |rig, shard| {
@@ -274,7 +273,7 @@ fn a_shard_that_moved_or_was_sealed_anew_between_two_steps_starts_again() {
         |rig, shard| rig.manager.wake(rig.manager.park(&shard).unwrap(), 0).unwrap(),
     ];
     for change in changes {
-        let rig = Rig::new(&[1 << 16, 1 << 16]);
+        let rig = Timed::new(&[1 << 16, 1 << 16]);
         let shard = rig.manager.seal(unread(0, false), &vec![1; 8 * 4096]).unwrap();
         rig.clock.advance(seconds(1));
         let mut cursor = ScrubCursor::new();
@@ -295,7 +294,7 @@ fn a_shard_that_moved_or_was_sealed_anew_between_two_steps_starts_again() {
 
 #[test]
 fn what_is_parked_in_quarantine_or_on_a_lost_gpu_is_left_alone() {
-    let rig = Rig::new(&[1 << 16, 1 << 16]);
+    let rig = Timed::new(&[1 << 16, 1 << 16]);
     let manager = &rig.manager;
     let parked = manager.seal(unread(0, false), &[1; 100]).unwrap();
     let _parked = manager.park(&parked).unwrap();
@@ -318,7 +317,7 @@ fn what_is_parked_in_quarantine_or_on_a_lost_gpu_is_left_alone() {
 
 #[test]
 fn a_device_error_that_is_not_sticky_is_counted_and_the_shard_comes_again() {
-    let rig = Rig::new(&[1 << 16]);
+    let rig = Timed::new(&[1 << 16]);
     let shards = [1, 2].map(|fill| rig.manager.seal(unread(0, true), &[fill; 9000]).unwrap());
     let error = GpuError::driver(GpuIndex::new(0), 1);
     rig.devices[0].next(Op::Read, Action::Fail(error)).unwrap();
@@ -330,60 +329,4 @@ fn a_device_error_that_is_not_sticky_is_counted_and_the_shard_comes_again() {
     let second = whole_pass(&rig, &mut cursor);
     assert_eq!(second.iter().map(|step| step.verified).sum::<u64>(), 2);
     assert!(shards.iter().all(|shard| rig.manager.verify_shard_integrity(shard).unwrap()));
-}
-
-#[test]
-fn a_busy_shard_is_skipped_and_comes_again() {
-    let rig = Rig::new(&[1 << 16, 1 << 16]);
-    let shard = rig.manager.seal(unread(0, true), &[1; 9000]).unwrap();
-    let manager = Arc::new(rig.manager);
-    // While it moves, on another thread, the scrubber takes its steps.
-    let (steps, seen) = std::sync::mpsc::channel();
-    let hook = {
-        let manager = Arc::clone(&manager);
-        Hook::new(move || {
-            let manager = Arc::clone(&manager);
-            let scrub = move || {
-                let mut cursor = ScrubCursor::new();
-                let step = manager.scrub_step(&mut cursor, BUDGET);
-                (step.skipped, step.verified, step.pass_ended)
-            };
-            steps.send(std::thread::spawn(scrub).join().unwrap()).unwrap();
-        })
-    };
-    rig.devices[1].add(Op::PeerCopy, When::Nth(1), Action::Run(hook.clone())).unwrap();
-    rig.devices[1].add(Op::QueueWrite, When::Nth(1), Action::Run(hook)).unwrap();
-    let shard = manager.migrate_shard(&shard, 1).unwrap();
-    assert_eq!(seen.try_recv().unwrap(), (3, 0, true));
-    let step = manager.scrub_step(&mut ScrubCursor::new(), ByteLen::MIB);
-    assert_eq!((step.skipped, step.verified), (0, 1));
-    manager.free_shard(&shard).unwrap();
-}
-
-#[test]
-fn a_cursor_of_another_manager_begins_anew_and_holds_nothing() {
-    let (one, other) = (Rig::new(&[1 << 16]), Rig::new(&[1 << 16]));
-    let _shard = one.manager.seal(unread(0, true), &vec![1; 40_000]).unwrap();
-    let _other = other.manager.seal(unread(0, true), &[1; 100]).unwrap();
-    let mut cursor = ScrubCursor::new();
-    assert_eq!(one.manager.scrub_step(&mut cursor, BUDGET).bytes, BUDGET);
-    assert_eq!(other.manager.scrub_step(&mut cursor, BUDGET).verified, 1);
-    let device = Arc::clone(&one.devices[0]);
-    assert_eq!(one.manager.scrub_step(&mut cursor, BUDGET).bytes, BUDGET);
-    drop(one);
-    assert!(device.live().is_empty(), "a cursor keeps no memory");
-    drop(cursor);
-}
-
-#[test]
-fn thousands_of_tiny_shards_cost_more_than_their_bytes() {
-    let rig = Rig::new(&[1 << 16]);
-    for _ in 0..100 {
-        rig.manager.seal(unread(0, true), &[]).unwrap();
-    }
-    let mut cursor = ScrubCursor::new();
-    let steps = whole_pass(&rig, &mut cursor);
-    let charged: u64 = steps.iter().map(|step| step.charged.get()).sum();
-    assert_eq!((charged, steps.iter().map(|step| step.verified).sum::<u64>()), (409_600, 100));
-    assert!(steps.len() >= 50, "a step is bounded: {}", steps.len());
 }

@@ -1,23 +1,24 @@
 //! The scrubber's thread: it finds, pauses, stops at once, and never outlives or keeps its manager.
 
 use core::time::Duration;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 use vram_alloc::DeviceOffset;
 use vram_residency::device::GpuError;
-use vram_residency::device::fault::{Action, Hook, Op, When};
+use vram_residency::device::fault::{Action, Op};
 use vram_residency::{
     ByteLen, GpuIndex, MemoryMode, Protection, ReadBack, ScrubOptions, ScrubRate, Scrubber,
     SealRequest, SystemClock, VramError,
 };
 
-use super::hands::Rig;
+use super::hands::Timed;
+use vram_test_rigs::held_up;
 
 /// Longer than any test takes, shorter than anybody's patience.
 const LONG: Duration = Duration::from_mins(10);
 
-fn rig() -> Rig {
-    Rig::with(&[1 << 20, 1 << 20], |builder| builder.clock(Arc::new(SystemClock)))
+fn rig() -> Timed {
+    Timed::with(&[1 << 20, 1 << 20], |builder| builder.clock(Arc::new(SystemClock)))
 }
 
 fn unread(gpu: u32) -> SealRequest {
@@ -100,7 +101,7 @@ fn stopping_does_not_wait_for_the_rate_and_nothing_to_do_is_no_reason_to_spin() 
 #[test]
 fn a_scrubber_ends_with_its_manager_and_keeps_no_memory_of_it() {
     for mode in [MemoryMode::Region, MemoryMode::Blocks] {
-        let rig = Rig::with(&[1 << 20], |builder| builder.memory(0, mode));
+        let rig = Timed::with(&[1 << 20], |builder| builder.memory(0, mode));
         let _shard = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
         let rate = ScrubRate::BytesPerSecond(u64::MAX);
         let scrubber = rig.manager.start_scrubber(at_once(rate)).unwrap();
@@ -117,14 +118,7 @@ fn a_scrubber_ends_with_its_manager_and_keeps_no_memory_of_it() {
 fn a_manager_that_goes_while_a_step_is_under_way_waits_for_that_step_alone() {
     let rig = rig();
     let _shard = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
-    let (inside, is_inside) = mpsc::channel();
-    let (go_on, goes_on) = mpsc::channel::<()>();
-    let goes_on = std::sync::Mutex::new(goes_on);
-    let hook = Hook::new(move || {
-        inside.send(()).unwrap();
-        goes_on.lock().unwrap().recv().unwrap();
-    });
-    rig.devices[0].add(Op::Read, When::Nth(1), Action::Run(hook)).unwrap();
+    let (is_inside, go_on) = held_up(&rig.devices[0], Op::Read);
     let device = Arc::clone(&rig.devices[0]);
     let slow = ScrubOptions::new(ScrubRate::BytesPerSecond(1));
     let scrubber = rig.manager.start_scrubber(slow).unwrap();
@@ -280,7 +274,7 @@ fn metrics_show_the_scrubber_and_what_it_did_and_no_counter_goes_down() {
 #[test]
 fn what_cannot_be_kept_is_said() {
     // The wall clock and the monotonic clock stand still: an age only grows when it is told to.
-    let rig = Rig::new(&[1 << 20]);
+    let rig = Timed::new(&[1 << 20]);
     let _shard = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
     let hour = ScrubOptions::new(ScrubRate::Within(Duration::from_hours(1)));
     rig.clock.advance(Duration::from_hours(2));

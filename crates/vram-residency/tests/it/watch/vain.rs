@@ -1,27 +1,19 @@
 //! What is looked at in vain is in the time that is stated.
 
-use std::sync::{Mutex, mpsc};
-
-use vram_residency::device::fault::{Action, Hook, Op, When};
+use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{ByteLen, Protection, ReadBack, ScrubCursor, SealRequest, Verify};
 
-use super::hands::{Rig, SEGMENT, seconds};
+use super::hands::{SEGMENT, Timed, seconds};
+use vram_test_rigs::held_up;
 
 #[test]
 fn a_run_that_an_older_check_made_worthless_is_counted_as_done_in_vain() {
-    let rig = Rig::new(&[1 << 20]);
+    let rig = Timed::new(&[1 << 20]);
     let request = SealRequest::new("model", 0)
         .protection(Protection::Authenticated)
         .read_back(ReadBack::None);
     let shard = rig.manager.seal(request, &vec![7; 50_000]).unwrap();
-    let (inside, is_inside) = mpsc::channel();
-    let (go_on, goes_on) = mpsc::channel::<()>();
-    let goes_on = Mutex::new(goes_on);
-    let hook = Hook::new(move || {
-        inside.send(()).unwrap();
-        goes_on.lock().unwrap().recv().unwrap();
-    });
-    rig.devices[0].add(Op::Read, When::Nth(1), Action::Run(hook)).unwrap();
+    let (is_inside, go_on) = held_up(&rig.devices[0], Op::Read);
     let mut cursor = ScrubCursor::new();
     std::thread::scope(|scope| {
         let check = scope.spawn(|| rig.manager.verify(&shard, Verify::Segments).unwrap());
@@ -43,7 +35,7 @@ fn a_run_that_an_older_check_made_worthless_is_counted_as_done_in_vain() {
 
 #[test]
 fn what_somebody_else_verified_meanwhile_is_not_looked_at_again_in_the_same_pass() {
-    let rig = Rig::new(&[1 << 20]);
+    let rig = Timed::new(&[1 << 20]);
     let request = SealRequest::new("model", 0)
         .protection(Protection::Authenticated)
         .read_back(ReadBack::None);
@@ -60,7 +52,7 @@ fn what_somebody_else_verified_meanwhile_is_not_looked_at_again_in_the_same_pass
 
 #[test]
 fn a_run_that_a_device_error_ended_is_counted_as_done_in_vain() {
-    let rig = Rig::new(&[1 << 20]);
+    let rig = Timed::new(&[1 << 20]);
     let request = SealRequest::new("model", 0)
         .protection(Protection::Authenticated)
         .read_back(ReadBack::None);
@@ -77,19 +69,12 @@ fn a_run_that_a_device_error_ended_is_counted_as_done_in_vain() {
 
 #[test]
 fn a_check_that_began_earlier_and_ends_later_makes_no_shard_older() {
-    let rig = Rig::new(&[1 << 20]);
+    let rig = Timed::new(&[1 << 20]);
     let request = SealRequest::new("model", 0)
         .protection(Protection::Authenticated)
         .read_back(ReadBack::None);
     let shard = rig.manager.seal(request, &[7; 5000]).unwrap();
-    let (inside, is_inside) = mpsc::channel();
-    let (go_on, goes_on) = mpsc::channel::<()>();
-    let goes_on = Mutex::new(goes_on);
-    let hook = Hook::new(move || {
-        inside.send(()).unwrap();
-        goes_on.lock().unwrap().recv().unwrap();
-    });
-    rig.devices[0].add(Op::Read, When::Nth(1), Action::Run(hook)).unwrap();
+    let (is_inside, go_on) = held_up(&rig.devices[0], Op::Read);
     std::thread::scope(|scope| {
         let check = scope.spawn(|| rig.manager.verify(&shard, Verify::Segments).unwrap());
         is_inside.recv().unwrap();

@@ -1,12 +1,5 @@
 //! One test for each rule of the format, each with a file that breaks just that rule.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::arithmetic_side_effects,
-    reason = "a test fails by panicking, on figures of its own"
-)]
-
 use core::fmt::Write as _;
 use std::io::Write as _;
 

@@ -21,15 +21,6 @@ pub(crate) fn kinds() -> [SealParams; 5] {
     ]
 }
 
-/// Content without any period that a segment could share.
-pub(crate) fn content(len: usize, seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&seed.to_le_bytes());
-    hasher.finalize_xof().fill(&mut bytes);
-    bytes
-}
-
 /// A key whose 32 bytes are all the same.
 pub(crate) fn key(byte: u8) -> SealKey {
     SealKey::from_bytes([byte; 32])

@@ -6,7 +6,9 @@ use vram_seal::{
     Expected, KeyRing, OpenLimits, SealError, SealRecord, open_record, open_record_in,
 };
 
-use crate::support::{S, Shard, content, key, kinds};
+use vram_testkit::content;
+
+use crate::support::{S, Shard, key, kinds};
 
 /// Alters a record and signs it again, as only the key's holder can.
 fn forge(record: &SealRecord, alter: impl FnOnce(&mut [u8])) -> SealRecord {

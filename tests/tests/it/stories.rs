@@ -1,13 +1,6 @@
 //! What users of other systems complain about, told again: each test is one complaint, and shows
 //! that it cannot happen here. The threads that tell it are named above each.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::arithmetic_side_effects,
-    clippy::large_stack_arrays,
-    reason = "a test fails by panicking"
-)]
-
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 

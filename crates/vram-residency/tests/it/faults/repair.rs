@@ -4,8 +4,9 @@ use vram_alloc::DeviceOffset;
 use vram_residency::device::fault::{Action, Hook, Op, When};
 use vram_residency::{RepairOptions, SliceSource, VramError};
 
-use super::{damaged, is_whole, quarantined, requests};
-use crate::sweep::{Outcome, Rig, SEGMENT, content, sweep};
+use vram_test_rigs::{Faults, Outcome, Rig, Row, SEGMENT, content};
+
+use crate::repair::{damaged, is_whole, quarantined, requests};
 
 const LEN: usize = 5 * SEGMENT + 9;
 
@@ -22,14 +23,16 @@ fn whatever_fails_at_whatever_call_the_shard_is_whole_or_in_quarantine() {
             let options = RepairOptions::new();
             if relocate { options.relocate() } else { options }
         };
-        met += sweep(
-            || {
-                let rig = Rig::new(1 << 16);
+        met += Row {
+            operation: "repair",
+            faults: Faults::every(0),
+            set_up: &|| {
+                let rig = Rig::new(&[1 << 16]);
                 let shard = damaged(&rig, request.clone(), &bytes, &[1, 4]);
                 (rig, shard)
             },
-            |rig, shard| rig.manager.repair_from(shard, SliceSource::new(&bytes), options()),
-            |rig, shard, outcome, what| {
+            act: &|rig, shard| rig.manager.repair_from(shard, SliceSource::new(&bytes), options()),
+            after: &|rig, shard, outcome, what| {
                 match outcome {
                     Outcome::Done(report) => {
                         assert!(report.was_altered, "{what}");
@@ -48,7 +51,9 @@ fn whatever_fails_at_whatever_call_the_shard_is_whole_or_in_quarantine() {
                 is_whole(rig, &shard, &bytes, what);
                 rig.settle(!relocate);
             },
-        );
+            at_least: 1,
+        }
+        .count();
     }
     assert!(met > 300, "{met} faults were met");
 }
@@ -57,9 +62,9 @@ fn whatever_fails_at_whatever_call_the_shard_is_whole_or_in_quarantine() {
 fn memory_that_keeps_nothing_is_named_and_the_shard_stays_in_quarantine() {
     let bytes = content(LEN, 2);
     for request in requests() {
-        let rig = Rig::new(1 << 16);
+        let rig = Rig::new(&[1 << 16]);
         let shard = damaged(&rig, request, &bytes, &[1, 4]);
-        rig.device.add(Op::Write, When::From(1), Action::FlipBit { byte: 0, bit: 0 }).unwrap();
+        rig.devices[0].add(Op::Write, When::From(1), Action::FlipBit { byte: 0, bit: 0 }).unwrap();
         let repair =
             || rig.manager.repair_from(&shard, SliceSource::new(&bytes), RepairOptions::new());
         match repair() {
@@ -67,7 +72,7 @@ fn memory_that_keeps_nothing_is_named_and_the_shard_stays_in_quarantine() {
             other => panic!("{other:?}"),
         }
         assert!(quarantined(&rig, &shard));
-        rig.device.clear();
+        rig.devices[0].clear();
         repair().unwrap();
         is_whole(&rig, &shard, &bytes, "once it keeps what is written");
     }
@@ -78,11 +83,11 @@ fn what_is_altered_while_a_repair_is_under_way_is_found_at_its_end() {
     let bytes = content(LEN, 4);
     for request in requests() {
         for (elsewhere, relocate) in [(true, false), (false, false), (false, true)] {
-            let rig = Rig::new(1 << 16);
+            let rig = Rig::new(&[1 << 16]);
             let shard = damaged(&rig, request.clone(), &bytes, &[1, 4]);
             // After segment 1 was written and read back: a bit of it, or of segment 0.
-            let (start, device) = (rig.written_at(), std::sync::Arc::clone(&rig.device));
-            rig.device.clear_log();
+            let (start, device) = (rig.written_at(0), std::sync::Arc::clone(&rig.devices[0]));
+            rig.devices[0].clear_log();
             let hook = Hook::new(move || {
                 let writes = device.calls().into_iter().filter(|call| call.op == Op::Write);
                 let which = usize::from(relocate);
@@ -91,7 +96,7 @@ fn what_is_altered_while_a_repair_is_under_way_is_found_at_its_end() {
                 device.flip_bit_at(None, DeviceOffset::new(at + 3), 1).unwrap();
             });
             let last = if relocate { 5 } else { 2 };
-            rig.device.add(Op::Write, When::Nth(last), Action::Run(hook)).unwrap();
+            rig.devices[0].add(Op::Write, When::Nth(last), Action::Run(hook)).unwrap();
             let options = RepairOptions::new();
             let options = if relocate { options.relocate() } else { options };
             let refused = rig.manager.repair_from(&shard, SliceSource::new(&bytes), options);
@@ -115,12 +120,12 @@ fn what_is_altered_while_a_repair_is_under_way_is_found_at_its_end() {
 #[test]
 fn on_a_lost_gpu_nothing_is_repaired_and_nothing_is_sent() {
     let bytes = content(LEN, 3);
-    let rig = Rig::new(1 << 16);
+    let rig = Rig::new(&[1 << 16]);
     let shard = damaged(&rig, requests()[0].clone(), &bytes, &[1]);
-    rig.device.next(Op::Write, Action::Driver(700)).unwrap();
+    rig.devices[0].next(Op::Write, Action::Driver(700)).unwrap();
     let repair = || rig.manager.repair_from(&shard, SliceSource::new(&bytes), RepairOptions::new());
     for _ in 0..2 {
         assert!(matches!(repair(), Err(VramError::DeviceLost { .. })));
     }
-    assert_eq!(rig.device.calls_after_loss(), 0);
+    assert_eq!(rig.devices[0].calls_after_loss(), 0);
 }

@@ -6,7 +6,9 @@ use vram_seal::{
     open_record, unseal, verify,
 };
 
-use crate::support::{S, Shard, content, key, kinds};
+use vram_testkit::content;
+
+use crate::support::{S, Shard, key, kinds};
 
 #[test]
 fn every_bit_of_the_record_counts() {

@@ -1,9 +1,5 @@
 //! Sealing and opening, in every mode, scope and suite, at every size where something begins or ends.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::arithmetic_side_effects, reason = "small numbers, checked in test builds")]
-#![expect(clippy::similar_names, reason = "sealer, sealed and opener are what they are called")]
-
 use vram_alloc::ByteLen;
 use vram_seal::{
     ContentHasher, Expected, HashKind, OpenLimits, Opener, Protection, SealContext, SealError,
@@ -11,6 +7,7 @@ use vram_seal::{
     SivScope, Suite, Threads, hash_all, merge_digest, open_record, seal, seal_in_place, unseal,
     unseal_in_place, verify, verify_content,
 };
+use vram_testkit::weights;
 
 const S: usize = 4096;
 
@@ -37,10 +34,6 @@ fn sizes() -> [usize; 12] {
     [0, 1, 15, 16, 17, S - 1, S, S + 1, 2 * S, 3 * S + 5, 65 * S, 131 * S + 77]
 }
 
-fn content(len: usize) -> Vec<u8> {
-    (0..len).map(|i| u8::try_from((i * 7 + i / 251) % 256).unwrap()).collect()
-}
-
 fn opener(sealed: &Sealed) -> Opener {
     let context = context();
     Opener::open(&key(), &sealed.record, sealed.tags.clone(), &Expected::from(&context)).unwrap()
@@ -50,7 +43,7 @@ fn opener(sealed: &Sealed) -> Opener {
 fn what_was_sealed_comes_back_and_the_digest_is_the_plain_one() {
     for params in all_params() {
         for len in sizes() {
-            let plaintext = content(len);
+            let plaintext = weights(len);
             let mut data = vec![0xee; len];
             let sealed =
                 seal(&key(), &context(), params, Threads::AUTO, &plaintext, &mut data).unwrap();
@@ -74,7 +67,7 @@ fn what_was_sealed_comes_back_and_the_digest_is_the_plain_one() {
 fn in_place_gives_the_same_bytes_as_from_one_buffer_to_another() {
     for params in all_params() {
         for len in sizes() {
-            let plaintext = content(len);
+            let plaintext = weights(len);
             let mut data = vec![0; len];
             let whole =
                 seal(&key(), &context(), params, Threads::ONE, &plaintext, &mut data).unwrap();
@@ -104,7 +97,7 @@ fn in_place_gives_the_same_bytes_as_from_one_buffer_to_another() {
 fn one_thread_and_many_give_the_same_bytes() {
     for params in all_params() {
         for len in sizes() {
-            let plaintext = content(len);
+            let plaintext = weights(len);
             let run = |threads| {
                 let mut data = vec![0; len];
                 let sealed = seal(&key(), &context(), params, threads, &plaintext, &mut data);
@@ -123,7 +116,7 @@ fn one_thread_and_many_give_the_same_bytes() {
 fn segment_by_segment_gives_the_same_bytes_as_whole_in_any_order() {
     for params in all_params() {
         for len in sizes() {
-            let plaintext = content(len);
+            let plaintext = weights(len);
             let mut data = vec![0; len];
             let whole =
                 seal(&key(), &context(), params, Threads::ONE, &plaintext, &mut data).unwrap();
@@ -174,7 +167,7 @@ fn segment_by_segment_gives_the_same_bytes_as_whole_in_any_order() {
 
 #[test]
 fn a_source_that_changes_between_the_passes_is_refused_before_it_is_encrypted() {
-    let plaintext = content(3 * S);
+    let plaintext = weights(3 * S);
     let params = SealParams::new().with_segment(SegmentSize::MIN);
     let len = ByteLen::from_usize(plaintext.len());
     let mut sealer = Sealer::new(&key(), &context(), params, len).unwrap();
@@ -205,7 +198,7 @@ fn a_source_that_changes_between_the_passes_is_refused_before_it_is_encrypted() 
 fn the_merged_digest_is_blake3_at_every_boundary() {
     for count in 1..=40_usize {
         for extra in [0, 1, 1023, 1024, 1025, S - 1] {
-            let plaintext = content(count * S - S + extra);
+            let plaintext = weights(count * S - S + extra);
             let layout = vram_seal::SegmentLayout::new(
                 ByteLen::from_usize(plaintext.len()),
                 SegmentSize::MIN,
@@ -220,7 +213,7 @@ fn the_merged_digest_is_blake3_at_every_boundary() {
 
 #[test]
 fn the_collector_takes_each_segment_of_its_own_seal_once() {
-    let plaintext = content(2 * S);
+    let plaintext = weights(2 * S);
     let len = ByteLen::from_usize(plaintext.len());
     let params = SealParams::new().with_segment(SegmentSize::MIN).with_scope(SivScope::Segment);
     let new = |context: &SealContext<'_>| Sealer::new(&key(), context, params, len).unwrap();
@@ -254,7 +247,7 @@ fn the_limit_is_checked_before_anything_is_allocated() {
 #[test]
 fn hashes_vouched_for_are_those_of_the_content_and_no_others() {
     for params in all_params() {
-        let plaintext = content(3 * S + 5);
+        let plaintext = weights(3 * S + 5);
         let mut data = vec![0; plaintext.len()];
         let sealed = seal(&key(), &context(), params, Threads::ONE, &plaintext, &mut data).unwrap();
         let opener = opener(&sealed);

@@ -1,0 +1,259 @@
+//! Every public name of the facade, imported and mentioned: one that disappears does not compile.
+
+use core::any::{type_name, type_name_of_val};
+use std::collections::BTreeSet;
+
+use vram_residency::{
+    Access, Account, AdmitRequest, Alignment, BackupReport, Budget, ByteLen, ByteOffset, ByteRange,
+    Call, CallMetrics, CancelToken, Candidate, Class, Clock, CloseReport, CompactBudget,
+    CompactEnd, CompactReport, ContentDigest, ContentHasher, ContextField, CostPerByte, Device,
+    DeviceInfo, DeviceKind, DeviceOffset, DeviceUuid, Difference, DriverMemory, Event, EventKind,
+    EventLog, EventSink, Eviction, EvictionPlan, EvictionPolicy, EvictionReport, Expected,
+    ExportOptions, FailureCount, FileSource, Fit, FreedReceipt, GpuCapacity, GpuChoice, GpuError,
+    GpuIndex, GpuMetrics, GpuReport, GpuSnapshot, HashKind, Holder, HostDevice, ImageInfo,
+    ImageOptions, ImageReport, ImageVerdict, ImportRequest, KeyError, KeyId, KeyRing, KeySnapshot,
+    KeySource, KeySourceError, Lease, Limits, LinkReport, LinkState, LostShard, Lru, MemoryMode,
+    Metrics, ModelHandle, ModelPiece, ModelPlan, ModelSource, ModelVerdict, NotRestored,
+    OnEviction, Overwrite, ParkCapacity, ParkedModel, ParkedPiece, ParkedShard, ParkedSnapshot,
+    ParseShardIdError, Piece, PlanError, PlanReservation, Priority, Progress, Protection, ReadBack,
+    ReaderSource, Reconciliation, RecordFields, RepairOptions, RepairReport, Report, Reservation,
+    ReservationId, ReservationReport, ReservationSnapshot, ReservePlanRequest, ReserveRequest,
+    ResetOptions, ResetReport, Restore, RoomAfter, ScrubCursor, ScrubMetrics, ScrubOptions,
+    ScrubRate, ScrubStatus, ScrubStep, Scrubber, SealContext, SealError, SealKey, SealOptions,
+    SealParams, SealRecord, SealRequest, SealedShard, SegmentSize, SegmentSpan, ShardId,
+    ShardReport, ShardTicket, Shortfall, SinkCounts, SivScope, SliceSource, Snapshot,
+    SnapshotCounters, SnapshotState, Source, SourceError, Suite, SystemClock, TICKET_NAME_LEN_MAX,
+    Threads, TicketError, TicketExpectation, TicketKey, TicketOptions, TicketState, TicketVerifier,
+    Timestamp, UnreturnedMemory, Verdict, Verify, VramError, VramManager, VramManagerBuilder,
+    WakeError, WakeModelError, WipePolicy, checked_shard_size, create_key_file, device,
+    inspect_image, seal_image, unseal_image, verify_image,
+};
+#[cfg(feature = "audit")]
+use vram_residency::{
+    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
+    verify_audit, verify_audit_against,
+};
+
+macro_rules! there {
+    ($($name:ty),* $(,)?) => {
+        [$(type_name::<$name>()),*]
+    };
+}
+
+#[expect(clippy::too_many_lines, reason = "it is a list")]
+#[test]
+fn every_public_name_is_there() {
+    let types = there![
+        AdmitRequest<'_>,
+        GpuChoice,
+        BackupReport,
+        MemoryMode,
+        DriverMemory,
+        Budget,
+        VramManagerBuilder,
+        Call,
+        CancelToken,
+        dyn Clock,
+        SystemClock,
+        Timestamp,
+        CloseReport,
+        UnreturnedMemory,
+        CompactBudget,
+        CompactEnd,
+        CompactReport,
+        Class,
+        VramError,
+        EventLog,
+        Event,
+        EventKind,
+        Eviction,
+        EvictionPlan,
+        EvictionReport,
+        RoomAfter,
+        ExportOptions<'_>,
+        FreedReceipt,
+        WipePolicy,
+        ParseShardIdError,
+        ShardId,
+        ImageInfo,
+        ImageOptions<'_>,
+        ImageReport,
+        ImageVerdict,
+        ImportRequest<'_>,
+        KeySource,
+        KeySourceError,
+        Lease,
+        Limits,
+        LinkReport,
+        LinkState,
+        VramManager,
+        CallMetrics,
+        FailureCount,
+        GpuMetrics,
+        Metrics,
+        ModelHandle,
+        ModelPiece,
+        dyn ModelSource,
+        ModelVerdict,
+        ParkedModel,
+        ParkedPiece,
+        WakeModelError,
+        WakeError,
+        ParkCapacity,
+        ParkedShard,
+        Candidate,
+        CostPerByte,
+        dyn EvictionPolicy,
+        Lru,
+        Priority,
+        Progress,
+        ReservationId,
+        Account,
+        Difference,
+        Reconciliation,
+        RepairOptions<'_>,
+        RepairReport,
+        GpuCapacity,
+        GpuReport,
+        Report,
+        ShardReport,
+        SealRequest,
+        Reservation,
+        ReservationReport,
+        ReserveRequest,
+        PlanReservation,
+        ReservePlanRequest,
+        LostShard,
+        NotRestored,
+        ResetOptions,
+        ResetReport,
+        Restore,
+        ScrubCursor,
+        ScrubMetrics,
+        ScrubOptions,
+        ScrubRate,
+        ScrubStatus,
+        ScrubStep,
+        Scrubber,
+        SealedShard,
+        Holder,
+        Shortfall,
+        dyn EventSink,
+        SinkCounts,
+        GpuSnapshot,
+        KeySnapshot,
+        ParkedSnapshot,
+        ReservationSnapshot,
+        Snapshot,
+        SnapshotCounters,
+        SnapshotState,
+        Access,
+        FileSource,
+        ReaderSource<&[u8]>,
+        SliceSource<'_>,
+        dyn Source,
+        SourceError,
+        OnEviction,
+        SealOptions<'_>,
+        ShardTicket,
+        TicketError,
+        TicketExpectation,
+        TicketOptions,
+        TicketState,
+        TicketVerifier,
+        SegmentSpan,
+        Verdict,
+        Verify,
+        Overwrite,
+        ReadBack,
+        Alignment,
+        ByteLen,
+        ByteOffset,
+        ByteRange,
+        DeviceOffset,
+        Fit,
+        GpuIndex,
+        ModelPlan,
+        Piece,
+        PlanError,
+        dyn Device,
+        DeviceInfo,
+        DeviceKind,
+        DeviceUuid,
+        GpuError,
+        HostDevice,
+        Threads,
+        ContentDigest,
+        ContentHasher,
+        ContextField,
+        Expected<'_>,
+        HashKind,
+        KeyError,
+        KeyId,
+        KeyRing,
+        Protection,
+        RecordFields,
+        SealContext<'_>,
+        SealError,
+        SealKey,
+        SealParams,
+        SealRecord,
+        SegmentSize,
+        SivScope,
+        Suite,
+        TicketKey
+    ];
+    assert_eq!(BTreeSet::from(types).len(), types.len(), "each is a type of its own");
+    #[cfg(feature = "audit")]
+    assert_eq!(
+        there![AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError]
+            .len(),
+        6
+    );
+
+    let calls = [
+        type_name_of_val(&checked_shard_size),
+        type_name_of_val(&create_key_file),
+        type_name_of_val(&inspect_image),
+        type_name_of_val(&seal_image),
+        type_name_of_val(&unseal_image),
+        type_name_of_val(&verify_image),
+    ];
+    assert_eq!(BTreeSet::from(calls).len(), calls.len());
+    #[cfg(feature = "audit")]
+    let _calls = (
+        type_name_of_val(&|text: &[u8], key: &TicketKey| verify_audit(text, key)),
+        type_name_of_val(&|text: &[u8], key: &TicketKey, head: &AuditHead| {
+            verify_audit_against(text, key, head)
+        }),
+    );
+    assert_eq!(TICKET_NAME_LEN_MAX, 1024);
+    assert!(type_name::<device::fault::Op>().ends_with("Op"));
+}
+
+/// The list above is complete: what `lib.rs` makes public is mentioned here.
+#[test]
+fn no_public_name_is_missing_from_the_list() {
+    let here = words(include_str!("public_names.rs"));
+    let mut found = 0;
+    for statement in include_str!("../../src/lib.rs").split("\npub use ").skip(1) {
+        let (path, _rest) = statement.split_once(';').unwrap();
+        let names = path.rsplit(" as ").next().unwrap();
+        let names = if names.contains('{') {
+            names.split_once('{').unwrap().1
+        } else {
+            names.rsplit("::").next().unwrap()
+        };
+        for name in words(names) {
+            assert!(here.contains(name), "{name} is public and not in the list");
+            found += 1;
+        }
+    }
+    assert!(found > 100, "only {found} names were found");
+}
+
+fn words(text: &str) -> BTreeSet<&str> {
+    text.split(|letter: char| !letter.is_alphanumeric() && letter != '_')
+        .filter(|word| !word.is_empty())
+        .collect()
+}

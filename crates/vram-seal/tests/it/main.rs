@@ -1,0 +1,13 @@
+//! The tests of this crate that need no process of their own, as one program: it is linked once.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::similar_names,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, on figures of its own"
+)]
+
+mod adversary;
+mod parallel;
+mod round_trip;
+mod support;

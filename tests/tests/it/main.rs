@@ -1,0 +1,14 @@
+//! The suites that need no process of their own, as one program: it is linked once.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::large_stack_arrays,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, on figures of its own"
+)]
+
+mod documented;
+mod panics;
+mod stories;
