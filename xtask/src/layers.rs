@@ -18,13 +18,19 @@ struct Room {
 
 const ROOMS: &[Room] = &[
     Room { name: "vram-alloc", ours: &[], may_be_unsafe: false },
+    Room { name: "vram-id", ours: &[], may_be_unsafe: false },
     Room { name: "vram-seal", ours: &["vram-alloc"], may_be_unsafe: false },
+    Room {
+        name: "vram-events",
+        ours: &["vram-alloc", "vram-id", "vram-seal"],
+        may_be_unsafe: false,
+    },
     // `deny(unsafe_code)`, lifted for its CUDA module alone.
     Room { name: "vram-gpu", ours: &["vram-alloc", "cuda-shim"], may_be_unsafe: true },
     Room { name: "vram-model", ours: &["vram-alloc"], may_be_unsafe: false },
     Room {
         name: "vram-residency",
-        ours: &["vram-alloc", "vram-seal", "vram-gpu"],
+        ours: &["vram-alloc", "vram-id", "vram-seal", "vram-gpu", "vram-events"],
         may_be_unsafe: false,
     },
     Room { name: "vram-cli", ours: &["vram-residency", "vram-model"], may_be_unsafe: false },
@@ -39,7 +45,9 @@ const ROOMS: &[Room] = &[
         name: "vram-tests",
         ours: &[
             "vram-alloc",
+            "vram-id",
             "vram-seal",
+            "vram-events",
             "vram-gpu",
             "vram-model",
             "vram-residency",
@@ -58,7 +66,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("cust", &["vram-gpu"]),
     ("cust_raw", &["vram-gpu", "cuda-sim"]),
     ("dashmap", &["vram-residency"]),
-    ("ulid", &["vram-residency"]),
+    ("ulid", &["vram-id"]),
     ("safetensors", &["vram-model"]),
     // Beside parsing headers: the program's `--json`, this program's reading of metadata, and the
     // lines of an audit.
@@ -68,7 +76,12 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Pairs that never meet, not even in dev-dependencies.
-const STRANGERS: &[(&str, &str)] = &[("vram-seal", "vram-gpu"), ("vram-gpu", "vram-seal")];
+const STRANGERS: &[(&str, &str)] = &[
+    ("vram-seal", "vram-gpu"),
+    ("vram-gpu", "vram-seal"),
+    ("vram-id", "vram-gpu"),
+    ("vram-events", "vram-gpu"),
+];
 
 /// Checks the whole workspace; the error lists every breach.
 pub(crate) fn run() -> Result<(), String> {

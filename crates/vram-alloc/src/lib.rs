@@ -17,6 +17,7 @@ mod plan;
 mod report;
 mod sync;
 mod units;
+mod uuid;
 
 pub use arena::{Arena, ArenaError, ArenaPolicy, Misfit, ReleaseError, ReleaseReason};
 pub use block::BlockFormat;
@@ -29,3 +30,4 @@ pub use placement::Placement;
 pub use plan::{ModelPlan, PIECE_COUNT_MAX, Piece, PlanError};
 pub use report::{ArenaReport, Capacity};
 pub use units::{Alignment, AlignmentError, ByteLen, ByteOffset, DeviceOffset, GpuIndex};
+pub use uuid::DeviceUuid;

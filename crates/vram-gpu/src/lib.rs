@@ -30,8 +30,9 @@ pub use error::{FreeError, GpuError};
 #[doc(inline)]
 pub use fault::FaultDevice;
 pub use host::{HostDevice, HostDeviceBuilder};
-pub use info::{DeviceInfo, DeviceKind, DeviceState, DeviceUuid, MemoryInfo};
+pub use info::{DeviceInfo, DeviceKind, DeviceState, MemoryInfo};
 pub use memory::{DeviceAddress, DeviceMemory};
 pub use pending::{Completion, Pending};
 pub use spec::{DeviceSpec, ParseDeviceSpecError};
 pub use staging::{Staging, StagingBuffer};
+pub use vram_alloc::DeviceUuid;

@@ -1,5 +1,7 @@
 //! Putting a manager together: devices, budgets, keys, limits, policies.
 
+mod sinks;
+
 use core::sync::atomic::AtomicU64;
 use std::sync::Arc;
 
@@ -116,7 +118,7 @@ impl VramManagerBuilder {
             read_back: ReadBack::default(),
             clock: Arc::new(SystemClock),
             id_seed: None,
-            sinks: Sinks::default(),
+            sinks: Sinks::new(),
             ticket_key: None,
             node: None,
             park_limit: MAX_TOTAL,
@@ -280,7 +282,12 @@ impl VramManagerBuilder {
         };
         let promises = Arc::new(Promises::new(Arc::clone(&self.clock)));
         let sinks = core::mem::take(&mut self.sinks);
-        let (events, sink_threads) = Events::start(Arc::clone(&self.clock), sinks)?;
+        let (events, sink_threads) =
+            Events::start(Arc::clone(&self.clock), sinks).map_err(|error| VramError::Io {
+                action: "start the thread of an event sink",
+                path: None,
+                source: Arc::new(error),
+            })?;
         let parked = Parked::new(self.park_limit)?;
         let registry = Registry::new(self.limits.shard_count_max, parked);
         let tenants = Arc::new(Residents {

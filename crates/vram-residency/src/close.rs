@@ -219,7 +219,7 @@ impl Core {
             self.events.emit(EventKind::Closed { left });
         }
         // So that an audit has all of it.
-        report.events_flushed = self.events.flush(deadline);
+        report.events_flushed = self.events.flush(deadline.instant());
         report
     }
 

@@ -259,13 +259,14 @@ impl Core {
             self.events.emit(EventKind::Evicted { shard, gpu, bytes, how });
         };
         match how {
-            OnEviction::Never => Err(outdated("is to stay")),
             OnEviction::Park => {
                 let copy = self.host_copy(entry)?;
                 told();
                 Ok(Some(self.leave(copy)))
             }
             OnEviction::Free => self.free_entry_for(entry, told).map(|_receipt| None),
+            // `Never`: no other kind takes a shard away.
+            _ => Err(outdated("is to stay")),
         }
     }
 

@@ -11,14 +11,11 @@ mod budget;
 mod builder;
 mod call;
 mod cancel;
-mod clock;
 mod close;
 mod compact;
 mod detect;
 mod dry_run;
 mod error;
-mod event_log;
-mod events;
 mod evict;
 mod export;
 mod feed;
@@ -26,7 +23,6 @@ mod free;
 mod gate;
 mod gpu;
 mod health;
-mod id;
 mod image;
 mod import;
 mod key_uses;
@@ -61,7 +57,6 @@ mod reset;
 mod scrub;
 mod shard;
 mod shortfall;
-mod sink;
 mod snapshot;
 mod source;
 mod space;
@@ -71,14 +66,16 @@ mod sync;
 mod tenants;
 mod ticket;
 mod transition;
-#[cfg(feature = "serde")]
-mod uuid_as_text;
 mod verify;
 mod whole_file;
 mod windows;
 mod write;
 
-// Where modules moved to other crates: paths inside this crate are as before.
+// The paths that these had as modules of this crate.
+use vram_events as events;
+use vram_events as sink;
+use vram_id as clock;
+use vram_id as id;
 use vram_seal as hashes;
 
 pub use admit::{AdmitRequest, GpuChoice};
@@ -93,17 +90,13 @@ pub use budget::DriverMemory;
 pub use builder::{Budget, VramManagerBuilder};
 pub use call::Call;
 pub use cancel::CancelToken;
-pub use clock::{Clock, SystemClock, Timestamp};
 pub use close::{CloseReport, UnreturnedMemory};
 pub use compact::{CompactBudget, CompactEnd, CompactReport};
 pub use error::{Class, VramError};
-pub use event_log::EventLog;
-pub use events::{Event, EventKind};
 pub use evict::{Eviction, EvictionPlan, EvictionReport, RoomAfter};
 pub use export::ExportOptions;
 pub use free::FreedReceipt;
 pub use gpu::WipePolicy;
-pub use id::{ParseShardIdError, ShardId};
 pub use image::{
     ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, seal_image_to,
     unseal_image, unseal_image_to, verify_image,
@@ -134,13 +127,11 @@ pub use scrub::{
 };
 pub use shard::SealedShard;
 pub use shortfall::{Holder, Shortfall};
-pub use sink::{EventSink, SinkCounts};
 pub use snapshot::{
     GpuSnapshot, KeySnapshot, ParkedSnapshot, ReservationSnapshot, Snapshot, SnapshotCounters,
     SnapshotState,
 };
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
-pub use standing::OnEviction;
 pub use stream::SealOptions;
 pub use ticket::{
     ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
@@ -155,7 +146,9 @@ pub use vram_alloc::{
     Alignment, ByteLen, ByteOffset, ByteRange, DeviceOffset, Fit, GpuIndex, ModelPlan, Piece,
     PlanError, checked_shard_size,
 };
+pub use vram_events::{Event, EventKind, EventLog, EventSink, OnEviction, SinkCounts};
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
+pub use vram_id::{Clock, ParseShardIdError, ShardId, SystemClock, Timestamp};
 pub use vram_seal::parallel::Threads;
 pub use vram_seal::{
     ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,

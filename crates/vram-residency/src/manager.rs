@@ -1,5 +1,6 @@
 //! The facade: every operation, and what it promises. Each is carried out in a file of its own.
 
+mod events;
 mod parts;
 
 use core::fmt;

@@ -55,7 +55,6 @@ pub struct GpuMetrics {
     /// The device's name.
     pub name: String,
     /// The device's identity.
-    #[cfg_attr(feature = "serde", serde(with = "crate::uuid_as_text"))]
     pub uuid: DeviceUuid,
     /// Shards that are resident here.
     pub shard_count: u64,

@@ -64,7 +64,6 @@ pub struct GpuSnapshot {
     /// The device's name.
     pub name: String,
     /// The device's identity.
-    #[cfg_attr(feature = "serde", serde(with = "crate::uuid_as_text"))]
     pub uuid: DeviceUuid,
     /// Why the device is lost, in words, if it is.
     pub lost: Option<String>,

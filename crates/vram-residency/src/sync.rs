@@ -42,6 +42,11 @@ impl Deadline {
         Self(self.0.into_iter().chain(other).min())
     }
 
+    /// The moment, for crates that take one; none for [`NEVER`](Self::NEVER).
+    pub(crate) const fn instant(self) -> Option<Instant> {
+        self.0
+    }
+
     pub(crate) fn has_passed(self) -> bool {
         self.0.is_some_and(|end| end <= Instant::now())
     }

@@ -17,9 +17,11 @@ fn text() -> String {
     fs::read_to_string(root().join("../../docs/operations.md")).unwrap()
 }
 
-/// All sources of this crate as one text.
+/// All sources of this crate and of those whose types it re-exports, as one text.
 fn sources() -> String {
-    let (mut folders, mut all) = (vec![root().join("src")], String::new());
+    let of = |name| root().join("..").join(name).join("src");
+    let mut folders = ["vram-residency", "vram-events", "vram-id"].map(of).to_vec();
+    let mut all = String::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

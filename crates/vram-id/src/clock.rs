@@ -31,7 +31,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Tells the time to a manager. Wall time goes into receipts, verdicts and shard ids; monotonic
+/// Tells the time. Wall time goes into receipts, verdicts and shard ids; monotonic
 /// time into expiries and ages.
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Wall time. It may jump either way; nothing breaks if it does.

@@ -1,4 +1,4 @@
-//! Who listens to events: each sink behind a bounded queue and a thread of its own.
+//! The queue of one sink: bounded, filled without waiting, served by one thread.
 //!
 //! ```text
 //!  a call ── emit ──► queue of sink 0 ──► its thread ──► event(..)
@@ -6,110 +6,16 @@
 //!             never waits: a full queue counts a drop
 //! ```
 
-use core::fmt;
 use core::panic::AssertUnwindSafe;
 use std::collections::VecDeque;
 use std::panic::catch_unwind;
 use std::sync::{Arc, OnceLock};
 use std::thread::ThreadId;
+use std::time::Instant;
 
-use crate::builder::VramManagerBuilder;
-use crate::events::Event;
-use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
-
-/// Events that wait for one sink at most, where the builder was not told otherwise.
-const QUEUE_LEN: usize = 8192;
-
-/// Is told what happens to what a manager holds, in order, on a thread of its own.
-///
-/// A sink may be slow, may block and may call back into the manager (through a
-/// [`Weak`](std::sync::Weak): one that owns its manager keeps it from ever being dropped): no call
-/// waits for it. What finds its queue full is dropped and counted. One that panics is taken out of
-/// service, and the manager goes on without it. A manager that is dropped lets its sinks finish what
-/// is queued, and waits for that up to five seconds.
-///
-/// A closure will do, and so does an [`EventLog`](crate::EventLog):
-///
-/// ```
-/// use core::time::Duration;
-/// use vram_residency::{ByteLen, Event, VramManager};
-///
-/// let manager = VramManager::builder()
-///     .host_device(ByteLen::MIB)
-///     .event_sink(|event: &Event| eprintln!("{}: {}", event.seq, event.kind.name()))
-///     .build()?;
-/// let _shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
-/// assert!(manager.flush_events(Duration::from_secs(5)));
-/// assert_eq!(manager.event_counts()[0].delivered, 1);
-/// # Ok::<(), vram_residency::VramError>(())
-/// ```
-pub trait EventSink: Send {
-    /// Something happened.
-    fn event(&mut self, event: &Event);
-
-    /// So many events were dropped, after the last one that was delivered and before the next.
-    fn dropped(&mut self, count: u64) {
-        let _ = count;
-    }
-
-    /// Everything that was queued when a flush was asked for has been delivered, and what was dropped
-    /// by then has been told. Called once more when the manager goes.
-    fn flush(&mut self) {}
-
-    /// Events that it was given and could not keep, so far. Asked after each delivery; the largest
-    /// answer counts.
-    fn failed(&self) -> u64 {
-        0
-    }
-}
-
-impl<F: FnMut(&Event) + Send> EventSink for F {
-    fn event(&mut self, event: &Event) {
-        self(event);
-    }
-}
-
-/// What became of the events for one sink:
-/// `emitted == delivered + dropped + what waits + the one that it panicked on`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[non_exhaustive]
-pub struct SinkCounts {
-    /// Events that were to be delivered.
-    pub emitted: u64,
-    /// Events that the sink was given.
-    pub delivered: u64,
-    /// Events that found the queue full, or the sink out of service.
-    pub dropped: u64,
-    /// Events that the sink could not keep, by its own account, and the one that it panicked on.
-    pub failed: u64,
-    /// Whether it panicked, and is told nothing any more.
-    pub out_of_service: bool,
-}
-
-impl VramManagerBuilder {
-    /// Adds a sink for events, with a queue of 8192. Any number may be added.
-    pub fn event_sink(self, sink: impl EventSink + 'static) -> Self {
-        self.event_sink_with(QUEUE_LEN, sink)
-    }
-
-    /// As [`event_sink`](Self::event_sink), with a queue of so many events: those that find it full
-    /// are dropped and counted. Host memory is taken as they come, not before.
-    pub fn event_sink_with(mut self, queue_len: usize, sink: impl EventSink + 'static) -> Self {
-        self.sinks.0.push((queue_len, Box::new(sink)));
-        self
-    }
-}
-
-/// The sinks of a manager that is being put together, each with the length of its queue.
-#[derive(Default)]
-pub(crate) struct Sinks(pub(crate) Vec<(usize, Box<dyn EventSink>)>);
-
-impl fmt::Debug for Sinks {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} sinks", self.0.len())
-    }
-}
+use crate::event::Event;
+use crate::sink::{EventSink, SinkCounts};
+use crate::sync::{Condvar, Mutex, lock, wait_until};
 
 /// The queue of one sink. Its lock is never held while the sink works.
 pub(crate) struct Queue {
@@ -205,7 +111,7 @@ impl Queue {
 
     /// Waits for a flush that was asked for. False if it was not done in time, or cannot be: the
     /// calling thread is the sink's own.
-    pub(crate) fn flushed(&self, number: u64, deadline: Deadline) -> bool {
+    pub(crate) fn flushed(&self, number: u64, deadline: Option<Instant>) -> bool {
         self.wait(deadline, |state| state.ended || state.flushes_done >= number)
     }
 
@@ -216,11 +122,11 @@ impl Queue {
     }
 
     /// Waits for the thread to end. False if it did not in time, or is the calling one.
-    pub(crate) fn ended(&self, deadline: Deadline) -> bool {
+    pub(crate) fn ended(&self, deadline: Option<Instant>) -> bool {
         self.wait(deadline, |state| state.ended)
     }
 
-    fn wait(&self, deadline: Deadline, what: impl Fn(&State) -> bool) -> bool {
+    fn wait(&self, deadline: Option<Instant>, what: impl Fn(&State) -> bool) -> bool {
         let own = self.thread.get() == Some(&std::thread::current().id());
         let mut state = lock(&self.state);
         while !what(&state) {
@@ -243,7 +149,7 @@ impl Queue {
     /// thread.
     pub(crate) fn serve(&self, mut sink: Box<dyn EventSink>) {
         let _known = self.thread.set(std::thread::current().id());
-        // However this ends: nobody waits for it any more.
+        // However this ends: no thread waits for it any more.
         let _ended = Ended(self);
         loop {
             let step = self.next();
@@ -284,7 +190,7 @@ impl Queue {
                 Some(Item::Flush { lost, number }) => return Step::Flush { lost, number },
                 None if state.lost > 0 => return Step::Lost(core::mem::take(&mut state.lost)),
                 None if state.closed => return Step::End,
-                None => match wait_until(&self.ready, state, Deadline::NEVER) {
+                None => match wait_until(&self.ready, state, None) {
                     Ok(again) | Err(again) => state = again,
                 },
             }

@@ -3,36 +3,39 @@
 use core::fmt;
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
+use std::io;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
-use super::{Event, EventKind};
-use crate::clock::{Clock, Timestamp};
-use crate::error::VramError;
-use crate::manager::VramManager;
-use crate::sink::{Queue, SinkCounts, Sinks};
-use crate::sync::{Deadline, Mutex, lock};
+use vram_id::{Clock, Timestamp};
 
-/// Numbers events and passes them on. Never blocks, and is called under no lock but a shard's gate.
-pub(crate) struct Events {
+use crate::event::{Event, EventKind};
+use crate::queue::Queue;
+use crate::sink::{SinkCounts, Sinks};
+use crate::sync::{Mutex, lock};
+
+/// Numbers events and passes them on to the queue of every sink. Emitting never waits for a sink.
+pub struct Events {
     clock: Arc<dyn Clock>,
     /// The number of the next event. Held while it is queued everywhere, so that every queue has
-    /// its events in order; queueing waits for nobody.
+    /// its events in order; queueing never waits.
     next: Mutex<u64>,
     queues: Vec<Arc<Queue>>,
 }
 
-/// The threads of all sinks. Dropped with the manager, it lets them deliver what is queued.
+/// The threads of all sinks. When dropped, it takes no more events, lets the sinks deliver what is
+/// queued, and waits for that up to five seconds. An emitter drops it last.
 #[derive(Debug)]
-pub(crate) struct SinkThreads {
+pub struct SinkThreads {
     events: Arc<Events>,
     threads: Vec<JoinHandle<()>>,
     /// How long is waited for all of them together.
     timeout: Duration,
 }
 
-/// How long a manager that is dropped waits for its sinks, all together.
+/// How long dropping the threads waits for the sinks, all together.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Events {
@@ -40,11 +43,8 @@ impl Events {
     ///
     /// # Errors
     ///
-    /// [`VramError::Io`] if the system gives no thread. Those that were started end.
-    pub(crate) fn start(
-        clock: Arc<dyn Clock>,
-        sinks: Sinks,
-    ) -> Result<(Arc<Self>, SinkThreads), VramError> {
+    /// The system's error if it gives no thread. Those that were started end.
+    pub fn start(clock: Arc<dyn Clock>, sinks: Sinks) -> io::Result<(Arc<Self>, SinkThreads)> {
         let queues = sinks.0.iter().map(|(len, _)| Arc::new(Queue::new(*len))).collect();
         let events = Arc::new(Self { clock, next: Mutex::new(0), queues });
         let timeout = CLOSE_TIMEOUT;
@@ -53,17 +53,14 @@ impl Events {
             let queue = Arc::clone(queue);
             let thread = std::thread::Builder::new().name("vram-events".to_owned());
             let thread = thread.spawn(move || queue.serve(sink));
-            started.threads.push(thread.map_err(|error| VramError::Io {
-                action: "start the thread of an event sink",
-                path: None,
-                source: Arc::new(error),
-            })?);
+            started.threads.push(thread?);
         }
         Ok((events, started))
     }
 
-    /// Tells everybody who listens. The caller holds no lock but a shard's gate.
-    pub(crate) fn emit(&self, kind: EventKind) {
+    /// Numbers an event and queues it for every sink. The clock is asked on the calling thread; a
+    /// panic of it leaves the time at its default. The caller holds no lock that a sink may want.
+    pub fn emit(&self, kind: EventKind) {
         if self.queues.is_empty() {
             let mut next = lock(&self.next);
             *next = next.saturating_add(1);
@@ -84,18 +81,22 @@ impl Events {
     }
 
     /// Events so far.
-    pub(crate) fn emitted(&self) -> u64 {
+    #[must_use]
+    pub fn emitted(&self) -> u64 {
         *lock(&self.next)
     }
 
     /// What became of them, for each sink in the order in which they were added.
-    pub(crate) fn counts(&self) -> Vec<SinkCounts> {
+    #[must_use]
+    pub fn counts(&self) -> Vec<SinkCounts> {
         self.queues.iter().map(|queue| queue.counts()).collect()
     }
 
-    /// Waits until every sink that is in service was given all events of before, and flushed.
-    /// False if that was not done in time, or the calling thread is a sink's own.
-    pub(crate) fn flush(&self, deadline: Deadline) -> bool {
+    /// Waits until every sink that is in service was given all events of before, and flushed; until
+    /// `deadline` at the latest, without end if there is none. False if that was not done in time, or
+    /// the calling thread is a sink's own.
+    #[must_use]
+    pub fn flush(&self, deadline: Option<Instant>) -> bool {
         let asked: Vec<u64> = self.queues.iter().map(|queue| queue.ask_flush()).collect();
         // No short cut: all of them get their time.
         self.queues
@@ -116,7 +117,7 @@ impl Drop for SinkThreads {
         for queue in &self.events.queues {
             queue.close();
         }
-        let deadline = Deadline::within(self.timeout);
+        let deadline = Instant::now().checked_add(self.timeout);
         // Fewer threads than queues if one of them could not be started.
         for (queue, thread) in self.events.queues.iter().zip(self.threads.drain(..)) {
             if queue.ended(deadline) {
@@ -129,41 +130,23 @@ impl Drop for SinkThreads {
     }
 }
 
-impl VramManager {
-    /// Waits until every sink that is in service was given all events of before, and flushed. False
-    /// if the time was up first, or if a sink's own thread asks. Whether a sink could keep them,
-    /// [`event_counts`](Self::event_counts) says.
-    #[must_use]
-    pub fn flush_events(&self, timeout: Duration) -> bool {
-        self.core.events.flush(Deadline::within(timeout))
-    }
-
-    /// What became of all events, for each sink in the order in which they were added.
-    #[must_use]
-    pub fn event_counts(&self) -> Vec<SinkCounts> {
-        self.core.events.counts()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
 
+    use vram_id::SystemClock;
+
     use super::*;
-    use crate::clock::SystemClock;
 
     #[test]
     fn a_sink_that_never_returns_does_not_keep_the_manager_from_being_dropped() {
         let (entered, inside) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
-        let mut sinks = Sinks::default();
-        sinks.0.push((
-            8,
-            Box::new(move |_event: &Event| {
-                entered.send(()).unwrap();
-                let _never = released.recv();
-            }),
-        ));
+        let mut sinks = Sinks::new();
+        sinks.add_with(8, move |_event: &Event| {
+            entered.send(()).unwrap();
+            let _never = released.recv();
+        });
         let (events, mut threads) = Events::start(Arc::new(SystemClock), sinks).unwrap();
         threads.timeout = Duration::from_millis(1);
         events.emit(EventKind::Closed { left: 0 });
@@ -171,9 +154,9 @@ mod tests {
         events.emit(EventKind::Closed { left: 1 });
         drop(threads);
 
-        // What comes after is counted, and nobody waits.
+        // What comes after is counted, and no call waits.
         events.emit(EventKind::Closed { left: 2 });
-        assert!(!events.flush(Deadline::within(Duration::ZERO)));
+        assert!(!events.flush(Some(Instant::now())));
         let [counts] = events.counts().try_into().unwrap();
         assert_eq!((counts.emitted, counts.delivered, counts.dropped), (3, 0, 1));
         drop(release);

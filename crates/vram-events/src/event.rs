@@ -1,17 +1,12 @@
-//! What happened, in order, for whoever listens.
-
-mod emit;
+//! What happened to a shard, a GPU or a call: the data of an event.
 
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_id::{ShardId, Timestamp};
 use vram_seal::Protection;
 
-use crate::clock::Timestamp;
-use crate::id::ShardId;
-use crate::standing::OnEviction;
-
-pub(crate) use emit::{Events, SinkThreads};
+use crate::on_eviction::OnEviction;
 
 /// Something that happened to what a manager holds. Events of one shard come in the order in which
 /// they happened to it.
@@ -88,7 +83,6 @@ pub enum EventKind {
         /// The GPU that holds it.
         gpu: u32,
         /// What lies in device memory now.
-        #[cfg_attr(feature = "serde", serde(with = "crate::shard::protection_as_word"))]
         protection: Protection,
     },
     /// A shard moved: to another GPU, or to another place on the same one.
@@ -167,7 +161,7 @@ pub enum EventKind {
         shard: Option<ShardId>,
         /// The GPU that it named, if it named one.
         gpu: Option<u32>,
-        /// The [code](crate::VramError::code) of the error.
+        /// The stable code of the error, such as `unknown-gpu`.
         code: Arc<str>,
     },
     /// A sticky driver error took a GPU away, or a reset of one that worked failed.

@@ -3,27 +3,28 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::events::Event;
+use crate::event::Event;
 use crate::sink::EventSink;
 use crate::sync::{Mutex, lock};
 
-/// Keeps the last events of a manager in memory. Clones share them: give one to the builder and
-/// keep the other.
+/// Keeps the last events in memory. Clones share them: give one away as a sink and keep the other.
 ///
 /// ```
-/// use core::time::Duration;
-/// use vram_residency::{ByteLen, EventLog, VramManager};
+/// use std::sync::Arc;
+/// use vram_events::{EventKind, EventLog, Events, Sinks};
+/// use vram_id::SystemClock;
 ///
 /// let log = EventLog::new(1000);
-/// let manager =
-///     VramManager::builder().host_device(ByteLen::MIB).event_sink(log.clone()).build()?;
-/// let shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
-/// manager.free_shard(&shard)?;
+/// let mut sinks = Sinks::new();
+/// sinks.add(log.clone());
+/// let (events, _threads) = Events::start(Arc::new(SystemClock), sinks)?;
+/// events.emit(EventKind::LinkDistrusted { from: 0, to: 1 });
+/// events.emit(EventKind::Closed { left: 0 });
 ///
-/// assert!(manager.flush_events(Duration::from_secs(5)));
+/// assert!(events.flush(None));
 /// let names: Vec<_> = log.take().iter().map(|event| event.kind.name()).collect();
-/// assert_eq!(names, ["sealed", "freed"]);
-/// # Ok::<(), vram_residency::VramError>(())
+/// assert_eq!(names, ["link_distrusted", "closed"]);
+/// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct EventLog {
