@@ -11,6 +11,7 @@
 //!   7 keys and idle host buffers are wiped
 //! ```
 
+use crate::scrub::thread::Scrubbing;
 use crate::shard::gate;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
@@ -52,13 +53,13 @@ pub struct CloseReport {
     pub complete: bool,
 }
 
-pub(crate) fn close(core: &Core, timeout: Duration) -> CloseReport {
+pub(crate) fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseReport {
     let deadline = Deadline::within(timeout);
     core.closing.closed.store(true, Ordering::Release);
     for gpu in &core.gpus {
         gpu.health.close();
     }
-    core.scrubbing.stop();
+    scrubbing.stop();
     let mut report = CloseReport::default();
     let Some(turn) = core.closing.turn(deadline) else {
         // Somebody else is at it, and says what becomes of it.

@@ -25,7 +25,6 @@ use vram_seal::{
 use zeroize::Zeroizing;
 
 pub use open::{unseal_image, unseal_image_to, verify_image};
-pub(crate) use plain::PlainImage;
 pub use seal::{seal_image, seal_image_to};
 
 use crate::cancel::CancelToken;

@@ -6,7 +6,6 @@ mod audit;
 mod builder;
 mod cancel;
 mod close;
-mod detect;
 mod error;
 mod feed;
 mod image;

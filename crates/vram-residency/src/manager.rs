@@ -12,13 +12,10 @@ mod seal;
 mod shards;
 mod verify;
 
+use crate::scrub::thread::Scrubbing;
 use core::fmt;
 use std::sync::Arc;
 
-use vram_alloc::ByteLen;
-
-use crate::builder::VramManagerBuilder;
-use crate::error::VramError;
 pub(crate) use crate::parts::core::Core;
 
 /// Keeps model shards resident in GPU memory, accounted for, and provably what was sealed.
@@ -31,43 +28,13 @@ pub(crate) use crate::parts::core::Core;
 /// outlive the process that holds it.
 pub struct VramManager {
     pub(crate) core: Arc<Core>,
-}
-
-impl VramManager {
-    /// A manager over one GPU in host memory, of `total` bytes, with a fresh random key. For tests
-    /// and trials: host memory is taken as it is first written.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::Config`] above 2^48 − 1 bytes; [`VramError::Key`] if the operating system gives
-    /// no random bytes.
-    pub fn new_mock(total: usize) -> Result<Self, VramError> {
-        Self::new_mock_multi_gpu(vec![total])
-    }
-
-    /// A manager over several GPUs in host memory: GPU `i` has `capacities[i]` bytes.
-    ///
-    /// # Errors
-    ///
-    /// As [`new_mock`](Self::new_mock); [`VramError::Config`] for an empty list.
-    pub fn new_mock_multi_gpu(capacities: Vec<usize>) -> Result<Self, VramError> {
-        let mut builder = Self::builder();
-        for capacity in capacities {
-            builder = builder.host_device(ByteLen::from_usize(capacity));
-        }
-        builder.build()
-    }
-
-    /// A manager put together piece by piece.
-    pub fn builder() -> VramManagerBuilder {
-        VramManagerBuilder::new()
-    }
+    pub(crate) scrubbing: Scrubbing,
 }
 
 impl Drop for VramManager {
     /// What works in the background lets go first, so that everything is given back here.
     fn drop(&mut self) {
-        self.core.scrubbing.end();
+        self.scrubbing.end();
     }
 }
 

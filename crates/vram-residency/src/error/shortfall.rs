@@ -4,11 +4,9 @@ use core::fmt;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
-use vram_space::Gpu;
 
 use crate::error::eviction_plan::EvictionPlan;
 use crate::error::reservation_id::ReservationId;
-use crate::room::goal::Goal;
 
 /// Holders that a [`Shortfall`] names at most.
 pub(crate) const HOLDERS_MAX: usize = 16;
@@ -68,24 +66,6 @@ pub struct Holder {
 }
 
 impl Shortfall {
-    /// What several GPUs lack together, the first of them named.
-    pub(crate) fn of(gpus: &[Arc<Gpu>], goal: Goal<'_>) -> Self {
-        let mut sum = Self {
-            gpu: gpus.first().map_or(0, |gpu| gpu.index),
-            others: u32::try_from(gpus.len()).unwrap_or(u32::MAX).saturating_sub(1),
-            needed: goal.needed(),
-            ..Self::none()
-        };
-        for gpu in gpus {
-            let (capacity, report) = gpu.figures();
-            sum.room = sum.room.saturating_add(capacity.room());
-            sum.largest_hole = sum.largest_hole.max(report.largest_hole);
-            sum.foreign = sum.foreign.saturating_add(capacity.foreign);
-            sum.headroom = sum.headroom.saturating_add(capacity.headroom);
-        }
-        sum
-    }
-
     /// All figures zero.
     pub(crate) const fn none() -> Self {
         Self {

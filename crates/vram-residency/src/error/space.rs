@@ -1,6 +1,5 @@
 //! Errors of device memory, as the caller sees them.
 
-use vram_alloc::ByteLen;
 use vram_space::{NoRoom, SpaceError};
 
 use crate::error::VramError;

@@ -44,7 +44,7 @@ impl VramManager {
     pub fn close(&self, timeout: Duration) -> CloseReport {
         let mut report = CloseReport::default();
         let closed = self.core.watched(Call::Close, None, None, 0, || {
-            report = close::close(&self.core, timeout);
+            report = close::close(&self.core, &self.scrubbing, timeout);
             Ok::<_, VramError>(())
         });
         debug_assert!(closed.is_ok(), "what went wrong is in the report");

@@ -34,7 +34,7 @@ impl VramManager {
     /// ```
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        metrics::metrics(&self.core)
+        metrics::metrics(&self.core, &self.scrubbing)
     }
 
     /// Everything this manager holds. Calls go on meanwhile: each shard and each GPU is shown as it

@@ -111,7 +111,7 @@ impl VramManager {
     /// ```
     #[tracing::instrument(level = "info", skip_all)]
     pub fn start_scrubber(&self, options: ScrubOptions) -> Result<Scrubber, VramError> {
-        scrub::thread::start(&self.core, options)
+        scrub::thread::start(&self.core, &self.scrubbing, options)
     }
 
     /// One step of scrubbing, on the calling thread: verifies about `budget` bytes (at least one
@@ -122,7 +122,7 @@ impl VramManager {
     /// Of a closed manager it is [`VramError::Closed`], with nothing looked at.
     #[tracing::instrument(level = "debug", skip_all, fields(bytes = budget.get()))]
     pub fn scrub_step(&self, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
-        step::scrub_step(&self.core, cursor, budget)
+        step::scrub_step(&self.core, &self.scrubbing.totals, cursor, budget)
     }
 
     /// How long an alteration of any byte that is resident now can go unnoticed at most, if the

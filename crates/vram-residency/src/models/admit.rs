@@ -11,6 +11,7 @@
 //!
 //! Whatever fails, all placements, counts and device bytes are given back, wiped.
 
+use crate::room::holders;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ModelPlan, Piece};
@@ -18,7 +19,6 @@ use vram_seal::parallel::for_each_segment;
 use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
-use crate::error::shortfall::Shortfall;
 use crate::models::model::{ModelHandle, ModelPiece, ModelSource, PieceSource};
 use crate::models::request::AdmitRequest;
 use crate::parts::core::Core;
@@ -118,7 +118,7 @@ fn place_all_once(
 ) -> Result<Vec<Placed>, VramError> {
     let gpus = choose(core, request.gpus)?;
     // A model that is too large as a whole is refused as a whole.
-    let whole = Shortfall::of(&gpus, Goal::Room(plan.footprint()));
+    let whole = holders::shortfall_of(&gpus, Goal::Room(plan.footprint()));
     // A region's last granule may be short, which a plan does not know.
     let slack = ByteLen::new(256).checked_mul(u64::from(whole.others).saturating_add(1));
     if plan.footprint() > whole.room.saturating_add(slack.unwrap_or(ByteLen::ZERO)) {

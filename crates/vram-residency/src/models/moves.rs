@@ -9,7 +9,6 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
-use vram_space::Space;
 
 use crate::error::VramError;
 use crate::models::admit;

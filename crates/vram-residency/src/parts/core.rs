@@ -18,7 +18,6 @@ use crate::parts::links::Links;
 use crate::parts::meter::{Coded, Meters, PANIC, UnderWay};
 use crate::parts::policy::EvictionPolicy;
 use crate::parts::promise::Promises;
-use crate::scrub::thread::Scrubbing;
 use crate::shard::entry::Entry;
 use crate::shard::gate::Busy;
 use crate::shard::handle::{Marker, SealedShard};
@@ -54,8 +53,6 @@ pub(crate) struct Core {
     pub(crate) on_eviction: OnEviction,
     /// What was parked to make room, until it is asked for.
     pub(crate) evicted: Mutex<Vec<ParkedShard>>,
-    /// The thread that looks at everything, if there is one.
-    pub(crate) scrubbing: Scrubbing,
     /// Uses of any shard so far.
     pub(crate) uses: AtomicU64,
     pub(crate) closing: Closing,

@@ -1,5 +1,6 @@
 //! Those whom a GPU is shared out to: shards and reservations, and whoever is told of them.
 
+use crate::shard::registry::on;
 use std::sync::{Arc, Weak};
 
 use vram_alloc::ByteLen;
@@ -8,7 +9,6 @@ use vram_gpu::GpuError;
 use vram_space::{Gpu, Tenants};
 
 use crate::parts::promise::Promises;
-use crate::shard::entry::Entry;
 use crate::shard::registry::Shards;
 
 /// The shards and the promises of one manager. Owned by none of them: a GPU outlives both.
@@ -35,13 +35,4 @@ impl Tenants for Residents {
     fn not_returned(&self, gpu: u32, bytes: ByteLen) {
         self.events.emit(EventKind::NotReturned { gpu, bytes });
     }
-}
-
-/// The shards that lie on a GPU, in ascending order of their ids.
-pub(crate) fn on(shards: &Shards, gpu: &Gpu) -> Vec<Arc<Entry>> {
-    let mut entries: Vec<_> = shards.iter().map(|entry| Arc::clone(entry.value())).collect();
-    // Only now: no guard of the map is held while an entry is looked at.
-    entries.retain(|entry| entry.state().lies_on(gpu));
-    entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-    entries
 }

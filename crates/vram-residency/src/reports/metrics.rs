@@ -1,5 +1,6 @@
 //! Figures for whoever watches from outside: plain, and as Prometheus scrapes them.
 
+use crate::scrub::thread::Scrubbing;
 use core::fmt;
 use core::time::Duration;
 
@@ -137,7 +138,7 @@ impl fmt::Display for Metrics {
     }
 }
 
-pub(crate) fn metrics(core: &Core) -> Metrics {
+pub(crate) fn metrics(core: &Core, scrubbing: &Scrubbing) -> Metrics {
     let ages = ages::ages(core);
     let oldest = |gpu: u32| {
         let served = ages.iter().filter(|age| age.gpu == gpu && age.served);
@@ -163,7 +164,7 @@ pub(crate) fn metrics(core: &Core) -> Metrics {
         reservations: u64::try_from(reservations.len()).unwrap_or(u64::MAX),
         reserved,
         distrusted_links: u64::try_from(distrusted).unwrap_or(u64::MAX),
-        scrub: totals::scrub_metrics(core),
+        scrub: totals::scrub_metrics(scrubbing.status(core).as_ref(), &scrubbing.totals),
         calls: call_metrics(core),
         events: core.events.emitted(),
         sinks: core.events.counts(),

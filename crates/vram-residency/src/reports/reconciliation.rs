@@ -1,6 +1,6 @@
 //! What the accounts of a GPU say, compared.
 
-use vram_alloc::{ByteLen, Capacity};
+use vram_alloc::ByteLen;
 use vram_id::Timestamp;
 use vram_space::Figures;
 use vram_space::MemoryMode;

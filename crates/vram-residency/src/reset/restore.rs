@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
-use vram_space::{Gpu, Space};
+use vram_space::Gpu;
 
 use crate::error::VramError;
 use crate::models::admit;

@@ -8,7 +8,6 @@ use vram_id::ShardId;
 
 use crate::error::VramError;
 use crate::error::eviction_plan::{Eviction, EvictionPlan};
-use crate::error::shortfall::Shortfall;
 use crate::parts::core::{Core, in_use};
 use crate::room::goal::Goal;
 use crate::room::{free, holders, park, plan};
@@ -144,7 +143,7 @@ pub(crate) fn plan_eviction(
     let lens = [bytes];
     let plan = plan::plan_for(core, &gpus, Goal::Pieces(&lens), u32::MAX);
     plan.ok_or_else(|| {
-        let shortfall = Shortfall::of(&gpus, Goal::Pieces(&lens));
+        let shortfall = holders::shortfall_of(&gpus, Goal::Pieces(&lens));
         VramError::InsufficientVram(Box::new(holders::with_holders(core, shortfall, &gpus)))
     })
 }

@@ -60,3 +60,21 @@ pub(crate) fn with_holders(core: &Core, mut shortfall: Shortfall, gpus: &[Arc<Gp
     shortfall.holders = holders;
     shortfall
 }
+
+/// What several GPUs lack together, the first of them named.
+pub(crate) fn shortfall_of(gpus: &[Arc<Gpu>], goal: Goal<'_>) -> Shortfall {
+    let mut sum = Shortfall {
+        gpu: gpus.first().map_or(0, |gpu| gpu.index),
+        others: u32::try_from(gpus.len()).unwrap_or(u32::MAX).saturating_sub(1),
+        needed: goal.needed(),
+        ..Shortfall::none()
+    };
+    for gpu in gpus {
+        let (capacity, report) = gpu.figures();
+        sum.room = sum.room.saturating_add(capacity.room());
+        sum.largest_hole = sum.largest_hole.max(report.largest_hole);
+        sum.foreign = sum.foreign.saturating_add(capacity.foreign);
+        sum.headroom = sum.headroom.saturating_add(capacity.headroom);
+    }
+    sum
+}

@@ -1,5 +1,6 @@
 //! One step: some segments of the shard whose turn it is, under a pass of its gate.
 
+use crate::scrub::totals::Totals;
 use core::ops::Range;
 use core::time::Duration;
 
@@ -51,10 +52,15 @@ pub struct ScrubStep {
     pub idle: bool,
 }
 
-pub(crate) fn scrub_step(core: &Core, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
+pub(crate) fn scrub_step(
+    core: &Core,
+    totals: &Totals,
+    cursor: &mut ScrubCursor,
+    budget: ByteLen,
+) -> ScrubStep {
     let work = || {
         let step = step(core, cursor, budget);
-        core.scrubbing.totals.add(&step);
+        totals.add(&step);
         Ok::<_, VramError>(step)
     };
     let step = core.watched_for(Call::Scrub, None, None, work, |step| step.bytes.get());

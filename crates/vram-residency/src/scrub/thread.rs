@@ -51,7 +51,7 @@ struct State {
 #[derive(Debug, Default)]
 pub(crate) struct Scrubbing {
     control: Mutex<Weak<Control>>,
-    pub(crate) totals: Totals,
+    pub(crate) totals: Arc<Totals>,
 }
 
 impl Scrubbing {
@@ -87,9 +87,13 @@ impl Scrubbing {
 }
 
 /// Starts a scrubber for a manager.
-pub(crate) fn start(core: &Arc<Core>, options: ScrubOptions) -> Result<Scrubber, VramError> {
+pub(crate) fn start(
+    core: &Arc<Core>,
+    scrubbing: &Scrubbing,
+    options: ScrubOptions,
+) -> Result<Scrubber, VramError> {
     options.check()?;
-    let mut held = lock(&core.scrubbing.control);
+    let mut held = lock(&scrubbing.control);
     // Under the lock: who closes the manager marks it first, and then stops what it finds here.
     core.check_open()?;
     if held.upgrade().is_some_and(|control| !lock(&control.state).stopped) {
@@ -103,9 +107,10 @@ pub(crate) fn start(core: &Arc<Core>, options: ScrubOptions) -> Result<Scrubber,
         tally: Mutex::new(Tally::new(&pace)),
     });
     let (weak, shared) = (Arc::downgrade(core), Arc::clone(&control));
+    let totals = Arc::clone(&scrubbing.totals);
     let thread = std::thread::Builder::new()
         .name("vram-scrubber".into())
-        .spawn(move || run(&weak, &shared, pace))
+        .spawn(move || run(&weak, &shared, &totals, pace))
         .map_err(|error| VramError::Io {
             action: "start the scrubber's thread",
             path: None,
@@ -118,7 +123,7 @@ pub(crate) fn start(core: &Arc<Core>, options: ScrubOptions) -> Result<Scrubber,
 }
 
 /// The thread: a step, a pause, and so on until it is stopped or the manager is gone.
-fn run(core: &Weak<Core>, control: &Control, mut pace: Pace) {
+fn run(core: &Weak<Core>, control: &Control, totals: &Totals, mut pace: Pace) {
     let mut cursor = ScrubCursor::new();
     let mut pause = Duration::ZERO;
     while let Some(waited) = control.wait(pause) {
@@ -132,7 +137,7 @@ fn run(core: &Weak<Core>, control: &Control, mut pace: Pace) {
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             pace.look(&manager);
             let began = Instant::now();
-            let step = step::scrub_step(&manager, &mut cursor, pace.step_len());
+            let step = step::scrub_step(&manager, totals, &mut cursor, pace.step_len());
             (step, began.elapsed())
         }));
         let mut tally = lock(&control.tally);

@@ -1,11 +1,11 @@
 //! What all scrubbing of a manager has done: counters for whoever watches from outside.
 
+use crate::scrub::status::ScrubStatus;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use vram_alloc::ByteLen;
 
-use crate::parts::core::Core;
 use crate::scrub::step::ScrubStep;
 
 /// What scrubbing has done since the manager was built: the thread's, and that of callers with a
@@ -64,15 +64,14 @@ impl Totals {
     }
 }
 
-pub(crate) fn scrub_metrics(core: &Core) -> ScrubMetrics {
-    let status = core.scrubbing.status(core);
-    let totals = &core.scrubbing.totals;
+/// `status` is of the scrubber that runs, if one does.
+pub(crate) fn scrub_metrics(status: Option<&ScrubStatus>, totals: &Totals) -> ScrubMetrics {
     let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
     ScrubMetrics {
         running: status.is_some(),
-        paused: status.as_ref().is_some_and(|status| status.paused),
-        worst_case: status.as_ref().and_then(|status| status.worst_case),
-        kept: status.as_ref().is_some_and(|status| status.kept),
+        paused: status.is_some_and(|status| status.paused),
+        worst_case: status.and_then(|status| status.worst_case),
+        kept: status.is_some_and(|status| status.kept),
         passes: read(&totals.passes),
         bytes: ByteLen::new(read(&totals.bytes)),
         verified: read(&totals.verified),

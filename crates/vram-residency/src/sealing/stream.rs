@@ -97,7 +97,7 @@ pub(crate) fn seal_source(
     let feed = SourceFeed::new(source, &request.sealed_as.model_id);
     let watch = Watch::new(feed.len(), options.progress, options.cancel);
     watch.go_on()?;
-    feed.check_scope(request)?;
+    feed.check_scope(request.protection, request.scope)?;
     let (space, counted) = place::place(core, request, feed.len())?;
     let entry = seal_feed(
         core,

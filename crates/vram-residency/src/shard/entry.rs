@@ -108,7 +108,7 @@ impl Entry {
             let shard = self.id.clone();
             if state.parked { VramError::Parked { shard } } else { VramError::ShardFreed { shard } }
         })?;
-        Ok(View::of(&space, Arc::clone(&state.seal)))
+        Ok(View::of(space, Arc::clone(&state.seal)))
     }
 
     /// Compares a handle, whose mark was checked, with the shard as it is now.

@@ -60,7 +60,7 @@ impl Registry {
 
     /// The shards that lie on a GPU, in ascending order of their ids.
     pub(crate) fn on(&self, gpu: &Gpu) -> Vec<Arc<Entry>> {
-        crate::parts::residents::on(&self.shards, gpu)
+        on(&self.shards, gpu)
     }
 
     pub(crate) fn insert(&self, entry: Arc<Entry>) {
@@ -107,4 +107,13 @@ impl Registry {
         entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         entries
     }
+}
+
+/// The shards that lie on a GPU, in ascending order of their ids.
+pub(crate) fn on(shards: &Shards, gpu: &Gpu) -> Vec<Arc<Entry>> {
+    let mut entries: Vec<_> = shards.iter().map(|entry| Arc::clone(entry.value())).collect();
+    // Only now: no guard of the map is held while an entry is looked at.
+    entries.retain(|entry| entry.state().lies_on(gpu));
+    entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+    entries
 }

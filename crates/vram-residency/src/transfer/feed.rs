@@ -5,7 +5,6 @@ use vram_seal::{Protection, SivScope};
 
 use crate::error::VramError;
 use crate::feed::Feed;
-use crate::sealing::request::SealRequest;
 use crate::source::{Access, Source};
 use crate::sync::Mutex;
 
@@ -40,9 +39,13 @@ impl<'s> SourceFeed<'s> {
     /// # Errors
     ///
     /// [`VramError::Config`] for two passes over something that can be read once.
-    pub(crate) fn check_scope(&self, request: &SealRequest) -> Result<(), VramError> {
-        let two_passes = request.protection != Protection::Authenticated
-            && request.scope.unwrap_or(self.scope()) == SivScope::Shard;
+    pub(crate) fn check_scope(
+        &self,
+        protection: Protection,
+        scope: Option<SivScope>,
+    ) -> Result<(), VramError> {
+        let two_passes = protection != Protection::Authenticated
+            && scope.unwrap_or(self.scope()) == SivScope::Shard;
         if two_passes && self.turn.is_some() {
             return Err(VramError::config(
                 "scope Shard reads its source twice, and this one can be read only once: use \

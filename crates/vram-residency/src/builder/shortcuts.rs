@@ -1,14 +1,45 @@
-//! Finding the GPUs of this machine.
+//! Managers in one call: for tests, and over every GPU of this machine.
 
 use std::sync::Arc;
 
+use vram_alloc::ByteLen;
 use vram_gpu::Device;
 use vram_seal::SealKey;
 
+use crate::builder::VramManagerBuilder;
 use crate::error::VramError;
 use crate::manager::VramManager;
 
 impl VramManager {
+    /// A manager over one GPU in host memory, of `total` bytes, with a fresh random key. For tests
+    /// and trials: host memory is taken as it is first written.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::Config`] above 2^48 − 1 bytes; [`VramError::Key`] if the operating system gives
+    /// no random bytes.
+    pub fn new_mock(total: usize) -> Result<Self, VramError> {
+        Self::new_mock_multi_gpu(vec![total])
+    }
+
+    /// A manager over several GPUs in host memory: GPU `i` has `capacities[i]` bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`new_mock`](Self::new_mock); [`VramError::Config`] for an empty list.
+    pub fn new_mock_multi_gpu(capacities: Vec<usize>) -> Result<Self, VramError> {
+        let mut builder = Self::builder();
+        for capacity in capacities {
+            builder = builder.host_device(ByteLen::from_usize(capacity));
+        }
+        builder.build()
+    }
+
+    /// A manager put together piece by piece.
+    pub fn builder() -> VramManagerBuilder {
+        VramManagerBuilder::new()
+    }
+
     /// A manager over every CUDA GPU of this machine, nine tenths of what is free of each. For
     /// other budgets, or only some of them, hand those of [`detect_devices`](Self::detect_devices) to the
     /// [`builder`](Self::builder).
