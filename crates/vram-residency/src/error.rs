@@ -1,6 +1,7 @@
 //! What can go wrong, where, how much was asked for, and what would help.
 
 mod class;
+mod file;
 
 use core::fmt;
 use core::time::Duration;

@@ -273,7 +273,7 @@ impl Core {
         let fields = plan.seal.opener.fields().clone();
         let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());
         let (record, digest) = (plan.seal.record.clone(), plan.seal.digest);
-        Ok(ImageReport { record, fields, digest, image_len })
+        Ok(ImageReport::new(record, fields, digest, image_len))
     }
 
     fn plan_export(&self, entry: &Entry, view: &View, plaintext: bool) -> Result<Plan, VramError> {

@@ -18,6 +18,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use vram_files::regular_file;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{
     ContentDigest, ImageLayout, OpenLimits, Opener, SealRecord, SegmentTags, open_record_in,
@@ -36,7 +37,6 @@ use crate::manager::{Core, VramManager};
 use crate::progress::Watch;
 use crate::read::zeroed;
 use crate::registry::Seal;
-use crate::regular_file;
 use crate::request::{SealRequest, SealedAs};
 use crate::shard::SealedShard;
 use crate::space::Space;

@@ -10,7 +10,6 @@ mod block;
 mod budget;
 mod builder;
 mod call;
-mod cancel;
 mod close;
 mod compact;
 mod detect;
@@ -18,15 +17,13 @@ mod dry_run;
 mod error;
 mod evict;
 mod export;
-mod feed;
 mod free;
 mod gate;
 mod gpu;
 mod health;
-mod image;
+mod images;
 mod import;
 mod key_uses;
-mod keys;
 mod lanes;
 mod lease;
 mod limits;
@@ -42,12 +39,10 @@ mod park;
 mod parked;
 mod policy;
 mod pool;
-mod progress;
 mod promise;
 mod read;
 mod reconcile;
 mod registry;
-mod regular_file;
 mod repair;
 mod report;
 mod request;
@@ -58,7 +53,6 @@ mod scrub;
 mod shard;
 mod shortfall;
 mod snapshot;
-mod source;
 mod space;
 mod standing;
 mod stream;
@@ -67,13 +61,19 @@ mod tenants;
 mod ticket;
 mod transition;
 mod verify;
-mod whole_file;
 mod windows;
 mod write;
 
 // The paths that these had as modules of this crate.
 use vram_events as events;
 use vram_events as sink;
+use vram_files as cancel;
+use vram_files as feed;
+use vram_files as image;
+use vram_files as keys;
+use vram_files as progress;
+use vram_files as source;
+use vram_files as whole_file;
 use vram_id as clock;
 use vram_id as id;
 use vram_seal as hashes;
@@ -89,7 +89,6 @@ pub use block::MemoryMode;
 pub use budget::DriverMemory;
 pub use builder::{Budget, VramManagerBuilder};
 pub use call::Call;
-pub use cancel::CancelToken;
 pub use close::{CloseReport, UnreturnedMemory};
 pub use compact::{CompactBudget, CompactEnd, CompactReport};
 pub use error::{Class, VramError};
@@ -97,12 +96,10 @@ pub use evict::{Eviction, EvictionPlan, EvictionReport, RoomAfter};
 pub use export::ExportOptions;
 pub use free::FreedReceipt;
 pub use gpu::WipePolicy;
-pub use image::{
-    ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, seal_image_to,
-    unseal_image, unseal_image_to, verify_image,
+pub use images::{
+    inspect_image, seal_image, seal_image_to, unseal_image, unseal_image_to, verify_image,
 };
 pub use import::ImportRequest;
-pub use keys::{KeySource, KeySourceError, create_key_file};
 pub use lease::Lease;
 pub use limits::Limits;
 pub use links::{LinkReport, LinkState};
@@ -113,7 +110,6 @@ pub use model_moves::{ModelVerdict, ParkedModel, ParkedPiece, WakeModelError};
 pub use park::WakeError;
 pub use parked::{ParkCapacity, ParkedShard};
 pub use policy::{Candidate, CostPerByte, EvictionPolicy, Lru, Priority};
-pub use progress::Progress;
 pub use promise::ReservationId;
 pub use reconcile::{Account, Difference, Reconciliation};
 pub use repair::{RepairOptions, RepairReport};
@@ -131,14 +127,12 @@ pub use snapshot::{
     GpuSnapshot, KeySnapshot, ParkedSnapshot, ReservationSnapshot, Snapshot, SnapshotCounters,
     SnapshotState,
 };
-pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
 pub use stream::SealOptions;
 pub use ticket::{
     ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
     TicketVerifier,
 };
 pub use verify::{Verdict, Verify};
-pub use whole_file::Overwrite;
 pub use write::ReadBack;
 
 // What callers need of the crates below, so that they depend on this one alone.
@@ -147,6 +141,11 @@ pub use vram_alloc::{
     PlanError, checked_shard_size,
 };
 pub use vram_events::{Event, EventKind, EventLog, EventSink, OnEviction, SinkCounts};
+pub use vram_files::{
+    Access, CancelToken, FileSource, ImageInfo, ImageOptions, ImageReport, ImageVerdict, KeySource,
+    KeySourceError, Overwrite, Progress, ReaderSource, SliceSource, Source, SourceError,
+    create_key_file,
+};
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
 pub use vram_id::{Clock, ParseShardIdError, ShardId, SystemClock, Timestamp};
 pub use vram_seal::parallel::Threads;

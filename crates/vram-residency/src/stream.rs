@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
+use vram_files::FileError;
 use vram_seal::{ContentDigest, Protection, SivScope};
 use zeroize::Zeroizing;
 
@@ -194,7 +195,7 @@ impl Core {
     ) -> Result<Arc<Entry>, VramError> {
         let told = |done| {
             watch.advance(done);
-            watch.go_on()
+            Ok(watch.go_on()?)
         };
         let options = WriteOptions { scope: feed.scope(), expected_digest, watch: &told };
         let entry = self.write_shard(request, space, counted, feed, &options)?;
@@ -279,7 +280,7 @@ impl<'s> SourceFeed<'s> {
 
     /// Called after the last byte was read.
     pub(crate) fn finish(&self) -> Result<(), VramError> {
-        self.source.finish().map_err(|error| error.while_sealing(self.model_id))
+        Ok(self.source.finish().map_err(|error| error.while_sealing(self.model_id))?)
     }
 }
 
@@ -288,7 +289,7 @@ impl Feed for SourceFeed<'_> {
         self.len
     }
 
-    fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), VramError> {
+    fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), FileError> {
         match self.slice {
             Some(slice) => slice.fill(range, target),
             // The one empty window of an empty shard: there is nothing to ask for.

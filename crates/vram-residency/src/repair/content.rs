@@ -122,7 +122,7 @@ impl<'f> Content<'f> {
             return Ok(());
         }
         let range = repair.view.seal.opener.layout().range(segment);
-        self.feed.fill(range.ok_or(VramError::HostMemory { wanted })?, target)
+        Ok(self.feed.fill(range.ok_or(VramError::HostMemory { wanted })?, target)?)
     }
 
     /// What a segment must hash to.
