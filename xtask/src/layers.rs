@@ -30,12 +30,22 @@ const ROOMS: &[Room] = &[
         ours: &["vram-alloc", "vram-id", "vram-seal"],
         may_be_unsafe: false,
     },
+    Room { name: "vram-files", ours: &["vram-alloc", "vram-seal"], may_be_unsafe: false },
     // `deny(unsafe_code)`, lifted for its CUDA module alone.
     Room { name: "vram-gpu", ours: &["vram-alloc", "cuda-shim"], may_be_unsafe: true },
     Room { name: "vram-model", ours: &["vram-alloc"], may_be_unsafe: false },
     Room {
         name: "vram-residency",
-        ours: &["vram-alloc", "vram-id", "vram-seal", "vram-gpu", "vram-events", "vram-ticket"],
+        ours: &[
+            "vram-alloc",
+            "vram-id",
+            "vram-seal",
+            "vram-gpu",
+            "vram-events",
+            "vram-files",
+            "vram-ticket",
+            "vram-space",
+        ],
         may_be_unsafe: false,
     },
     Room { name: "vram-cli", ours: &["vram-residency", "vram-model"], may_be_unsafe: false },
@@ -60,6 +70,7 @@ const ROOMS: &[Room] = &[
             "vram-seal",
             "vram-events",
             "vram-ticket",
+            "vram-files",
             "vram-gpu",
             "vram-model",
             "vram-residency",
@@ -80,6 +91,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("cust_raw", &["vram-gpu", "cuda-sim"]),
     ("dashmap", &["vram-residency"]),
     ("ulid", &["vram-id"]),
+    ("rustix", &["vram-files"]),
     ("safetensors", &["vram-model"]),
     // Beside parsing headers: the program's `--json`, this program's reading of metadata, and the
     // lines of an audit.
@@ -95,6 +107,7 @@ const STRANGERS: &[(&str, &str)] = &[
     ("vram-id", "vram-gpu"),
     ("vram-events", "vram-gpu"),
     ("vram-ticket", "vram-gpu"),
+    ("vram-files", "vram-gpu"),
 ];
 
 /// Checks the whole workspace; the error lists every breach.

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, MAX_TOTAL};
 use vram_events::{OnEviction, Sinks};
+use vram_files::KeySource;
 use vram_gpu::Device;
 use vram_id::{Clock, SystemClock};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite, TicketKey};
 use vram_space::{MemoryMode, Tenants, WipePolicy};
 
-use crate::keys::KeySource;
 use crate::parts::limits::Limits;
 use crate::parts::policy::EvictionPolicy;
 use crate::transfer::check::ReadBack;

@@ -2,6 +2,7 @@
 
 pub(crate) mod class;
 pub(crate) mod eviction_plan;
+pub(crate) mod file;
 pub(crate) mod reservation_id;
 pub(crate) mod shortfall;
 pub(crate) mod space;
@@ -12,14 +13,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_files::{KeySourceError, SourceError};
 use vram_gpu::GpuError;
 use vram_id::ShardId;
 use vram_seal::{ContentDigest, KeyError, KeyId, SealError};
 
 use crate::error::reservation_id::ReservationId;
 use crate::error::shortfall::Shortfall;
-use crate::keys::KeySourceError;
-use crate::source::SourceError;
 
 /// Why a call was refused or failed.
 ///

@@ -4,18 +4,13 @@
 #[cfg(feature = "audit")]
 mod audit;
 mod builder;
-mod cancel;
 mod close;
 mod error;
-mod feed;
-mod image;
-mod keys;
+mod images;
 mod manager;
 mod models;
 mod moves;
 mod parts;
-mod progress;
-mod regular_file;
 mod repair;
 mod reports;
 mod reset;
@@ -24,10 +19,8 @@ mod room;
 mod scrub;
 mod sealing;
 mod shard;
-mod source;
 mod sync;
 mod transfer;
-mod whole_file;
 
 #[cfg(feature = "audit")]
 pub use audit::AuditError;
@@ -46,18 +39,15 @@ pub use audit::verify_audit;
 #[cfg(feature = "audit")]
 pub use audit::verify_audit_against;
 pub use builder::{Budget, VramManagerBuilder};
-pub use cancel::CancelToken;
 pub use close::CloseReport;
 pub use error::VramError;
 pub use error::class::Class;
 pub use error::eviction_plan::{Eviction, EvictionPlan};
 pub use error::reservation_id::ReservationId;
 pub use error::shortfall::{Holder, Shortfall};
-pub use image::{
-    ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, seal_image_to,
-    unseal_image, unseal_image_to, verify_image,
+pub use images::{
+    inspect_image, seal_image, seal_image_to, unseal_image, unseal_image_to, verify_image,
 };
-pub use keys::{KeySource, KeySourceError, create_key_file};
 pub use manager::VramManager;
 pub use models::model::{ModelHandle, ModelPiece, ModelSource};
 pub use models::moves::ModelVerdict;
@@ -75,7 +65,6 @@ pub use parts::gpus::GpuChoice;
 pub use parts::limits::Limits;
 pub use parts::links::LinkState;
 pub use parts::policy::{Candidate, CostPerByte, EvictionPolicy, Lru, Priority};
-pub use progress::Progress;
 pub use repair::options::{RepairOptions, RepairReport};
 pub use reports::budget::DriverMemory;
 pub use reports::metrics::{CallMetrics, FailureCount, GpuMetrics, Metrics};
@@ -103,13 +92,17 @@ pub use sealing::stream::SealOptions;
 pub use shard::handle::SealedShard;
 pub use shard::host::ParkCapacity;
 pub use shard::parked::ParkedShard;
-pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
 pub use transfer::check::ReadBack;
 pub use vram_alloc::{
     Alignment, ByteLen, ByteOffset, ByteRange, DeviceOffset, Fit, GpuIndex, ModelPlan, Piece,
     PlanError, checked_shard_size,
 };
 pub use vram_events::{Event, EventKind, EventLog, EventSink, OnEviction, SinkCounts};
+pub use vram_files::{
+    Access, CancelToken, FileSource, ImageInfo, ImageOptions, ImageReport, ImageVerdict, KeySource,
+    KeySourceError, Overwrite, Progress, ReaderSource, SliceSource, Source, SourceError,
+    create_key_file,
+};
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
 pub use vram_id::{Clock, ParseShardIdError, ShardId, SystemClock, Timestamp};
 pub use vram_seal::parallel::Threads;
@@ -119,7 +112,6 @@ pub use vram_seal::{
     SegmentSpan, SivScope, Suite, TicketKey,
 };
 pub use vram_space::{GpuCapacity, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};
-pub use whole_file::Overwrite;
 
 pub use vram_ticket::{
     ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,

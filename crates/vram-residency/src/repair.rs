@@ -24,15 +24,13 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
+use vram_files::{Feed, PlainImage, Watch};
 use vram_gpu::GpuError;
 use vram_seal::{Expected, OpenLimits, Protection, SealError, Sealer, SegmentHash, merge_digest};
 use vram_space::Space;
 
 use crate::error::VramError;
-use crate::feed::Feed;
-use crate::image::plain::PlainImage;
 use crate::parts::core::Core;
-use crate::progress::Watch;
 use crate::repair::content::Content;
 use crate::repair::options::{RepairOptions, RepairReport};
 use crate::resident::contents;

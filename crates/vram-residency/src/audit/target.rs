@@ -5,11 +5,11 @@ use std::io::{self, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use vram_files::regular_file;
 use vram_seal::TicketKey;
 
 use super::verify;
 use super::{AuditError, AuditSummary};
-use crate::regular_file::kind_of;
 
 /// A file or a writer that takes lines.
 pub(super) struct Target {
@@ -45,16 +45,7 @@ impl Target {
     /// A file that is there, and is one.
     pub(super) fn open(path: &Path) -> Result<Self, AuditError> {
         let failed = |error| AuditError::io("open the audit", path.to_path_buf(), error);
-        // Neither through a link nor waiting at a pipe.
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-        let flags = i32::try_from(flags.bits()).unwrap_or(0);
-        let file = OpenOptions::new().read(true).append(true).custom_flags(flags).open(path);
-        let file = file.map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
-            let reason = format!("it is {}, not a regular file", kind_of(&metadata));
-            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, reason)));
-        }
+        let file = regular_file::open_to_append(path).map_err(failed)?;
         Self::locked(file, path)
     }
 

@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
+use vram_files::ImageReport;
+
 use crate::error::VramError;
-use crate::image::ImageReport;
 use crate::manager::VramManager;
 use crate::moves::export_options::ExportOptions;
 use crate::moves::import_request::ImportRequest;

@@ -1,6 +1,7 @@
 //! Bringing bytes in.
 
 use vram_alloc::ByteLen;
+use vram_files::Source;
 
 use crate::error::VramError;
 use crate::manager::VramManager;
@@ -10,7 +11,6 @@ use crate::sealing::reservation::Reservation;
 use crate::sealing::stream::SealOptions;
 use crate::sealing::{reservation, seal, stream};
 use crate::shard::handle::SealedShard;
-use crate::source::Source;
 
 impl VramManager {
     /// Seals `data` onto a GPU, encrypted, and keeps it resident there. The short form of

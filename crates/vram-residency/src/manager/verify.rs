@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::path::Path;
 
 use vram_alloc::ByteLen;
+use vram_files::Source;
 use vram_id::ShardId;
 
 use crate::error::VramError;
@@ -19,7 +20,6 @@ use crate::scrub::step::ScrubStep;
 use crate::scrub::thread::Scrubber;
 use crate::scrub::{cursor, step};
 use crate::shard::handle::SealedShard;
-use crate::source::Source;
 use crate::transfer::feed::SourceFeed;
 use crate::{repair, scrub};
 

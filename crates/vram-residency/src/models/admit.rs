@@ -11,10 +11,10 @@
 //!
 //! Whatever fails, all placements, counts and device bytes are given back, wiped.
 
-use crate::room::holders;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ModelPlan, Piece};
+use vram_files::Watch;
 use vram_seal::parallel::for_each_segment;
 use vram_space::{Gpu, Space};
 
@@ -23,9 +23,8 @@ use crate::models::model::{ModelHandle, ModelPiece, ModelSource, PieceSource};
 use crate::models::request::AdmitRequest;
 use crate::parts::core::Core;
 use crate::parts::gpus::GpuChoice;
-use crate::progress::Watch;
 use crate::room::goal::Goal;
-use crate::room::make_room;
+use crate::room::{holders, make_room};
 use crate::sealing::request::SealRequest;
 use crate::sealing::{entry, place, stream};
 use crate::shard::entry::Entry;

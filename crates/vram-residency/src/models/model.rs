@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, Piece};
+use vram_files::{FileSource, Source, SourceError};
 
 use crate::shard::handle::SealedShard;
-use crate::source::file::FileSource;
-use crate::source::{Source, SourceError};
 
 /// The files of a model, by the numbers that its plan uses.
 ///

@@ -4,11 +4,10 @@ use core::fmt;
 
 use vram_alloc::{ByteLen, Piece};
 use vram_events::OnEviction;
+use vram_files::{CancelToken, Progress, ProgressFn};
 use vram_seal::{Protection, SealError, SegmentSize, SivScope, Suite};
 
-use crate::cancel::CancelToken;
 use crate::parts::gpus::GpuChoice;
-use crate::progress::{Progress, ProgressFn};
 use crate::sealing::request::SealRequest;
 use crate::transfer::check::ReadBack;
 

@@ -14,15 +14,14 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteRange};
 use vram_events::EventKind;
+use vram_files::{ImageReport, Inputs, Watch, WholeFile};
 use vram_id::ShardId;
 use vram_seal::{ImageLayout, Protection, image};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
-use crate::image::ImageReport;
 use crate::moves::export_options::ExportOptions;
 use crate::parts::core::Core;
-use crate::progress::Watch;
 use crate::resident::contents::{Anew, altered};
 use crate::resident::{contents, in_place};
 use crate::room::host_copy;
@@ -33,7 +32,6 @@ use crate::shard::view::View;
 use crate::transfer::convert::Convert;
 use crate::transfer::outward::Outward;
 use crate::transfer::read::zeroed;
-use crate::whole_file::{Inputs, WholeFile};
 
 /// Sealed bytes that are handed to a writer at a time, where limits and segments allow.
 const CHUNK_LEN: u64 = 8 << 20;
@@ -86,7 +84,7 @@ pub(crate) fn export_entry(
     let fields = plan.seal.opener.fields().clone();
     let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());
     let (record, digest) = (plan.seal.record.clone(), plan.seal.digest);
-    Ok(ImageReport { record, fields, digest, image_len })
+    Ok(ImageReport::new(record, fields, digest, image_len))
 }
 
 fn plan_export(

@@ -3,9 +3,7 @@
 use core::fmt;
 use std::path::PathBuf;
 
-use crate::cancel::CancelToken;
-use crate::progress::{Progress, ProgressFn};
-use crate::whole_file::Overwrite;
+use vram_files::{CancelToken, Overwrite, Progress, ProgressFn};
 
 /// How a shard is exported.
 ///

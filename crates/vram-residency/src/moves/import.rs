@@ -10,12 +10,12 @@
 //!   7 into the registry
 //! ```
 
-use crate::transfer::windows::Windows;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
+use vram_files::Watch;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{
     ContentDigest, Hashes, ImageLayout, OpenLimits, SealRecord, SegmentTags, open_record_in,
@@ -27,8 +27,6 @@ use crate::error::VramError;
 use crate::moves::arrival::{Arrival, Proven, cut_short, read_part, read_some};
 use crate::moves::import_request::ImportRequest;
 use crate::parts::core::Core;
-use crate::progress::Watch;
-use crate::regular_file;
 use crate::sealing::request::SealRequest;
 use crate::sealing::{entry, place};
 use crate::shard::ages::Moment;
@@ -39,6 +37,8 @@ use crate::shard::view::View;
 use crate::sync::{Mutex, read};
 use crate::transfer::check::ReadBack;
 use crate::transfer::read::zeroed;
+use crate::transfer::windows::Windows;
+use vram_files::regular_file;
 
 fn open_image(path: &Path) -> Result<File, VramError> {
     regular_file::open_regular(path).map_err(|error| VramError::Io {

@@ -3,10 +3,9 @@
 use core::fmt;
 
 use vram_events::OnEviction;
+use vram_files::{CancelToken, Progress, ProgressFn};
 use vram_seal::{ContentDigest, ContentHasher, Expected, HashKind, SealError};
 
-use crate::cancel::CancelToken;
-use crate::progress::{Progress, ProgressFn};
 use crate::sealing::request::SealRequest;
 use crate::shard::seal::SealedAs;
 use crate::transfer::check::ReadBack;

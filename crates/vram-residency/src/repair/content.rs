@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use vram_alloc::ByteLen;
+use vram_files::Feed;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{Hashes, SealError, SegmentHash};
 use vram_space::Lanes;
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
-use crate::feed::Feed;
 use crate::repair::Repair;
 use crate::sync::{Mutex, lock};
 use crate::transfer::read::zeroed;
@@ -121,7 +121,7 @@ impl<'f> Content<'f> {
             return Ok(());
         }
         let range = repair.view.seal.opener.layout().range(segment);
-        self.feed.fill(range.ok_or(VramError::HostMemory { wanted })?, target)
+        Ok(self.feed.fill(range.ok_or(VramError::HostMemory { wanted })?, target)?)
     }
 
     /// What a segment must hash to.

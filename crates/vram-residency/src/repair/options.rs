@@ -3,10 +3,8 @@
 use core::fmt;
 
 use vram_alloc::ByteLen;
+use vram_files::{CancelToken, Progress, ProgressFn};
 use vram_id::{ShardId, Timestamp};
-
-use crate::cancel::CancelToken;
-use crate::progress::{Progress, ProgressFn};
 
 /// How a shard is repaired.
 ///

@@ -15,15 +15,14 @@
 //!
 //! Whatever fails, everything taken is given back in reverse order, the device bytes wiped.
 
-use crate::transfer::windows::Windows;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_files::Feed;
 use vram_seal::{Expected, SealError, SealParams, Sealer, SegmentCollector};
 use vram_space::Space;
 
 use crate::error::VramError;
-use crate::feed::Feed;
 use crate::parts::core::Core;
 use crate::parts::keys;
 use crate::room::make_room;
@@ -37,6 +36,7 @@ use crate::shard::seal::Seal;
 use crate::shard::seats::Counted;
 use crate::shard::view::View;
 use crate::sync::read;
+use crate::transfer::windows::Windows;
 use crate::transfer::write::{Pass, WriteOptions, hash_feed};
 
 /// Seals a slice onto the GPU that the request names.

@@ -9,21 +9,18 @@ use std::io::Write;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
+use vram_files::{CancelToken, Feed as _, Progress, ProgressFn, Source, Watch};
 use vram_seal::ContentDigest;
 use vram_space::Space;
 use zeroize::Zeroizing;
 
-use crate::cancel::CancelToken;
 use crate::error::VramError;
-use crate::feed::Feed as _;
 use crate::parts::core::Core;
-use crate::progress::{Progress, ProgressFn, Watch};
 use crate::resident::read;
 use crate::sealing::request::SealRequest;
 use crate::sealing::{entry, place, seal};
 use crate::shard::entry::Entry;
 use crate::shard::handle::SealedShard;
-use crate::source::Source;
 use crate::transfer::feed::SourceFeed;
 use crate::transfer::read::zeroed;
 use crate::transfer::write::WriteOptions;
@@ -124,7 +121,7 @@ pub(crate) fn seal_feed(
 ) -> Result<Arc<Entry>, VramError> {
     let told = |done| {
         watch.advance(done);
-        watch.go_on()
+        Ok(watch.go_on()?)
     };
     let options = WriteOptions { scope: feed.scope(), expected_digest, watch: &told };
     let entry = seal::write_shard(core, request, space, counted, feed, &options)?;

@@ -1,11 +1,10 @@
 //! A source as windows of bytes.
 
 use vram_alloc::{ByteLen, ByteRange};
+use vram_files::{Access, Feed, FileError, Source};
 use vram_seal::{Protection, SivScope};
 
 use crate::error::VramError;
-use crate::feed::Feed;
-use crate::source::{Access, Source};
 use crate::sync::Mutex;
 
 /// A source as the sealing pass takes it.
@@ -57,7 +56,7 @@ impl<'s> SourceFeed<'s> {
 
     /// Called after the last byte was read.
     pub(crate) fn finish(&self) -> Result<(), VramError> {
-        self.source.finish().map_err(|error| error.while_sealing(self.model_id))
+        Ok(self.source.finish().map_err(|error| error.while_sealing(self.model_id))?)
     }
 }
 
@@ -66,7 +65,7 @@ impl Feed for SourceFeed<'_> {
         self.len
     }
 
-    fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), VramError> {
+    fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), FileError> {
         match self.slice {
             Some(slice) => slice.fill(range, target),
             // The one empty window of an empty shard: there is nothing to ask for.

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_files::Feed;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{ContentDigest, Sealer, SegmentCollector, SegmentHash, SivScope, hash_all};
 use vram_space::{Gpu, Lanes, Space, Worker, locate};
 
 use crate::error::VramError;
-use crate::feed::Feed;
 use crate::sync::{Mutex, lock};
 use crate::transfer::windows::{Window, Windows};
 

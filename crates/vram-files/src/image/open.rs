@@ -5,15 +5,17 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use vram_seal::{ContentDigest, Expected, KeyRing, OpenLimits, SealError, SegmentSpan, parallel};
+use vram_seal::{
+    ContentDigest, Expected, Hashes, KeyRing, OpenLimits, SealError, SegmentSpan, open_and_hash,
+    parallel,
+};
 use zeroize::Zeroizing;
 
 use super::read::{ImageFile, OpenImage, io_failed, sink_failed};
 use super::{ImageOptions, ImageReport, ImageVerdict, segment_buffer};
-use crate::error::VramError;
+use crate::error::FileError;
 use crate::sync::{Mutex, lock};
 use crate::whole_file::{Inputs, WholeFile};
-use vram_seal::{Hashes, open_and_hash};
 
 /// Opens a sealed image into a file of mode 0600 that appears whole, or not at all.
 ///
@@ -29,9 +31,9 @@ use vram_seal::{Hashes, open_and_hash};
 ///
 /// # Errors
 ///
-/// [`VramError::Image`] naming the image and what is wrong with it: no image, another version,
-/// another key, another model, altered (and where). [`VramError::DigestMismatch`] if another digest
-/// was expected; [`VramError::Io`] for either file; [`VramError::Cancelled`]. Nothing is left
+/// [`FileError::Image`] naming the image and what is wrong with it: no image, another version,
+/// another key, another model, altered (and where). [`FileError::DigestMismatch`] if another digest
+/// was expected; [`FileError::Io`] for either file; [`FileError::Cancelled`]. Nothing is left
 /// behind.
 ///
 /// # Panics
@@ -44,7 +46,7 @@ pub fn unseal_image(
     image: &Path,
     target: &Path,
     mut options: ImageOptions<'_>,
-) -> Result<ImageReport, VramError> {
+) -> Result<ImageReport, FileError> {
     let image = open(keys, expected, image, &options)?;
     let file = Inputs::default()
         .with_paths(&options.inputs)
@@ -56,7 +58,7 @@ pub fn unseal_image(
     let hashes = Hashes::new(&layout)?;
     let watch = options.watch(layout.plaintext_len());
 
-    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), VramError> {
+    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), FileError> {
         watch.go_on()?;
         let Some(range) = layout.range(segment) else { return Ok(()) };
         let bytes = image.sealed(range, buffer)?;
@@ -94,7 +96,7 @@ pub fn unseal_image(
 /// # Errors
 ///
 /// As [`unseal_image`], for what makes verifying impossible: the record, the length, the padding or
-/// the table is wrong, or the file cannot be read. [`VramError::DigestMismatch`] if the content is
+/// the table is wrong, or the file cannot be read. [`FileError::DigestMismatch`] if the content is
 /// sound, and another was expected.
 #[tracing::instrument(level = "info", skip_all)]
 pub fn verify_image(
@@ -102,7 +104,7 @@ pub fn verify_image(
     expected: &Expected<'_>,
     image: &Path,
     mut options: ImageOptions<'_>,
-) -> Result<ImageVerdict, VramError> {
+) -> Result<ImageVerdict, FileError> {
     let image = open(keys, expected, image, &options)?;
     let opener = image.opener();
     let layout = *opener.layout();
@@ -110,7 +112,7 @@ pub fn verify_image(
     let altered = Mutex::new(Vec::new());
     let watch = options.watch(layout.plaintext_len());
 
-    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), VramError> {
+    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), FileError> {
         watch.go_on()?;
         let Some(range) = layout.range(segment) else { return Ok(()) };
         let bytes = image.sealed(range, buffer)?;
@@ -148,7 +150,7 @@ pub fn verify_image(
 ///
 /// # Errors
 ///
-/// As [`unseal_image`], for the image; [`VramError::Io`] without a path if the sink fails, which then has the beginning.
+/// As [`unseal_image`], for the image; [`FileError::Io`] without a path if the sink fails, which then has the beginning.
 ///
 /// # Panics
 ///
@@ -160,7 +162,7 @@ pub fn unseal_image_to(
     image: &Path,
     mut sink: impl Write,
     mut options: ImageOptions<'_>,
-) -> Result<ImageReport, VramError> {
+) -> Result<ImageReport, FileError> {
     let image = open(keys, expected, image, &options)?;
     let opener = image.opener();
     let layout = *opener.layout();
@@ -169,7 +171,7 @@ pub fn unseal_image_to(
     let len = layout.plaintext_len();
     let watch = options.watch(len.saturating_add(len));
 
-    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), VramError> {
+    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), FileError> {
         watch.go_on()?;
         let Some(range) = layout.range(segment) else { return Ok(()) };
         let bytes = image.sealed(range, buffer)?;
@@ -206,9 +208,9 @@ fn check_expected(
     image: &OpenImage,
     options: &ImageOptions<'_>,
     digest: ContentDigest,
-) -> Result<(), VramError> {
+) -> Result<(), FileError> {
     match options.expected_digest.filter(|expected| *expected != digest) {
-        Some(expected) => Err(VramError::DigestMismatch {
+        Some(expected) => Err(FileError::DigestMismatch {
             model_id: Arc::from(image.file().name().as_str()),
             expected: Box::new(expected),
             found: Box::new(digest),
@@ -222,7 +224,7 @@ fn open(
     expected: &Expected<'_>,
     image: &Path,
     options: &ImageOptions<'_>,
-) -> Result<OpenImage, VramError> {
+) -> Result<OpenImage, FileError> {
     let mut limits = OpenLimits::default();
     if let Some(max_len) = options.len_max {
         limits.max_len = max_len.min(limits.max_len);

@@ -21,7 +21,8 @@ use crate::whole_file::{Inputs, Overwrite, WholeFile};
 /// # Examples
 ///
 /// ```
-/// use vram_residency::{KeySource, SealKey, create_key_file};
+/// use vram_files::{KeySource, create_key_file};
+/// use vram_seal::SealKey;
 ///
 /// let folder = tempfile::tempdir()?;
 /// let path = folder.path().join("seal.key");

@@ -17,7 +17,7 @@ use vram_alloc::ByteLen;
 pub use file::FileSource;
 pub use reader::ReaderSource;
 
-use crate::error::VramError;
+use crate::error::FileError;
 
 /// Why a source did not give the bytes it promised.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -81,15 +81,16 @@ impl SourceError {
 }
 
 impl SourceError {
-    /// As the facade answers it, with what was being sealed.
-    pub(crate) fn while_sealing(self, model_id: &str) -> VramError {
+    /// As a call that seals answers it, with what was being sealed.
+    #[must_use]
+    pub fn while_sealing(self, model_id: &str) -> FileError {
         let (source_name, declared, found) = match self {
             Self::Short { name, declared, found } => (name, declared, found),
             // One byte more is all that was looked at.
             Self::Long { name, declared } => (name, declared, declared.saturating_add(1)),
-            other => return VramError::Source(other),
+            other => return FileError::Source(other),
         };
-        VramError::SourceLength {
+        FileError::SourceLength {
             model_id: Arc::from(model_id),
             source_name,
             declared: ByteLen::new(declared),

@@ -8,19 +8,18 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_seal::{
-    ContentDigest, ImageLayout, Protection, SealContext, SealError, SealKey, SealParams, Sealed,
-    Sealer, SegmentCollector, Threads, image, merge_digest, parallel,
+    ContentDigest, Hashes, ImageLayout, Protection, SealContext, SealError, SealKey, SealParams,
+    Sealed, Sealer, SegmentCollector, Threads, image, merge_digest, parallel,
 };
 use zeroize::Zeroizing;
 
-use super::feed::Feed;
+use super::feed::SegmentFeed;
 use super::read::{io_failed, sink_failed};
 use super::{ImageOptions, ImageReport, segment_buffer};
-use crate::error::VramError;
+use crate::error::FileError;
 use crate::progress::Watch;
 use crate::source::{Access, Source};
 use crate::whole_file::{Inputs, WholeFile, nameless};
-use vram_seal::Hashes;
 
 /// Bytes that are copied to a writer at a time.
 const COPY_LEN: usize = 64 << 10;
@@ -39,10 +38,10 @@ const COPY_LEN: usize = 64 << 10;
 ///
 /// # Errors
 ///
-/// [`VramError::SourceLength`], [`VramError::SourceChanged`] or [`VramError::Io`] for the source;
-/// [`VramError::DigestMismatch`] if another digest was expected; [`VramError::Config`] for a source
-/// that can be read only once and scope Shard; [`VramError::Io`] for the target;
-/// [`VramError::Cancelled`]; [`VramError::LimitExceeded`]. Nothing is left behind.
+/// [`FileError::SourceLength`], [`FileError::SourceChanged`] or [`FileError::Io`] for the source;
+/// [`FileError::DigestMismatch`] if another digest was expected; [`FileError::Config`] for a source
+/// that can be read only once and scope Shard; [`FileError::Io`] for the target;
+/// [`FileError::Cancelled`]; [`FileError::LimitExceeded`]. Nothing is left behind.
 ///
 /// # Panics
 ///
@@ -55,7 +54,7 @@ pub fn seal_image(
     source: &dyn Source,
     target: &Path,
     mut options: ImageOptions<'_>,
-) -> Result<ImageReport, VramError> {
+) -> Result<ImageReport, FileError> {
     let sealer = sealer(key, context, params, source, &options)?;
     let permissions = match params.protection() {
         Protection::Authenticated => 0o600,
@@ -82,7 +81,7 @@ pub fn seal_image(
 ///
 /// # Errors
 ///
-/// As [`seal_image`]; [`VramError::Io`] without a path if the sink fails, which then has the
+/// As [`seal_image`]; [`FileError::Io`] without a path if the sink fails, which then has the
 /// beginning of an image that no key opens.
 ///
 /// # Panics
@@ -92,7 +91,8 @@ pub fn seal_image(
 /// # Examples
 ///
 /// ```
-/// use vram_residency::{ImageOptions, SealContext, SealKey, SealParams, SliceSource, seal_image_to};
+/// use vram_files::{ImageOptions, SliceSource, seal_image_to};
+/// use vram_seal::{SealContext, SealKey, SealParams};
 ///
 /// let key = SealKey::from_bytes([7; 32]);
 /// let context = SealContext::new("llama-3-8b")?;
@@ -110,7 +110,7 @@ pub fn seal_image_to(
     source: &dyn Source,
     mut sink: impl Write,
     mut options: ImageOptions<'_>,
-) -> Result<ImageReport, VramError> {
+) -> Result<ImageReport, FileError> {
     let sealer = sealer(key, context, params, source, &options)?;
     let folder = std::env::temp_dir();
     let failed = |error| io_failed("write the sealed image in", &folder, error);
@@ -130,9 +130,9 @@ fn copy_out(
     file: &File,
     len: ByteLen,
     watch: &Watch<'_>,
-    failed: &dyn Fn(io::Error) -> VramError,
+    failed: &dyn Fn(io::Error) -> FileError,
     sink: &mut dyn Write,
-) -> Result<(), VramError> {
+) -> Result<(), FileError> {
     // An authenticated image holds plaintext, which is wiped.
     let mut buffer = Zeroizing::new(vec![0_u8; COPY_LEN]);
     let mut at = 0_u64;
@@ -154,15 +154,15 @@ fn sealer(
     params: SealParams,
     source: &dyn Source,
     options: &ImageOptions<'_>,
-) -> Result<Sealer, VramError> {
+) -> Result<Sealer, FileError> {
     let len = ByteLen::new(source.len());
     if let Some(limit) = options.len_max.filter(|limit| len > *limit) {
         let what = "the length of a sealed image's content, in bytes";
-        return Err(VramError::LimitExceeded { what, limit: limit.get(), wanted: len.get() });
+        return Err(FileError::LimitExceeded { what, limit: limit.get(), wanted: len.get() });
     }
     let sealer = Sealer::new(key, context, params, len)?;
     if sealer.needs_digest_first() && source.access() == Access::Sequential {
-        return Err(VramError::config(
+        return Err(FileError::config(
             "scope Shard reads its source twice, and this one can be read only once: use scope \
              Segment",
         ));
@@ -212,7 +212,7 @@ impl<'a> Job<'a> {
     }
 
     /// Writes all of the image.
-    fn image(&self, sealer: Sealer, watch: &Watch<'_>) -> Result<ImageReport, VramError> {
+    fn image(&self, sealer: Sealer, watch: &Watch<'_>) -> Result<ImageReport, FileError> {
         let made = self.run(sealer, watch)?;
         let head = image::head(&made.record, &made.tags)?;
         self.write(&head, 0)?;
@@ -221,14 +221,14 @@ impl<'a> Job<'a> {
         Ok(ImageReport { record: made.record, fields, digest: made.digest, image_len })
     }
 
-    fn write(&self, bytes: &[u8], at: u64) -> Result<(), VramError> {
+    fn write(&self, bytes: &[u8], at: u64) -> Result<(), FileError> {
         let failed = |error| io_failed("write the sealed image", self.target, error);
         self.file.write_all_at(bytes, at).map_err(failed)
     }
 
-    fn run(&self, mut sealer: Sealer, watch: &Watch<'_>) -> Result<Sealed, VramError> {
+    fn run(&self, mut sealer: Sealer, watch: &Watch<'_>) -> Result<Sealed, FileError> {
         let expected = self.expected;
-        let mismatch = |expected: ContentDigest, found| VramError::DigestMismatch {
+        let mismatch = |expected: ContentDigest, found| FileError::DigestMismatch {
             model_id: Arc::from(self.name),
             expected: Box::new(expected),
             found: Box::new(found),
@@ -247,9 +247,9 @@ impl<'a> Job<'a> {
 
         let layout = *sealer.layout();
         let data_offset = ImageLayout::for_fields(sealer.fields()).data_offset();
-        let feed = Feed::new(self.source, layout);
+        let feed = SegmentFeed::new(self.source, layout);
         let collector = SegmentCollector::new(&sealer)?;
-        let work = |buffer: &mut Zeroizing<Vec<u8>>, queued| -> Result<(), VramError> {
+        let work = |buffer: &mut Zeroizing<Vec<u8>>, queued| -> Result<(), FileError> {
             watch.go_on()?;
             let (segment, len) =
                 feed.fill(queued, buffer).map_err(|error| error.while_sealing(self.name))?;
@@ -261,7 +261,7 @@ impl<'a> Job<'a> {
             };
             let done = outcome.map_err(|error| match error {
                 SealError::SourceChanged { segment } => {
-                    VramError::SourceChanged { model_id: Arc::from(self.name), segment }
+                    FileError::SourceChanged { model_id: Arc::from(self.name), segment }
                 }
                 other => other.into(),
             })?;
@@ -285,11 +285,11 @@ impl<'a> Job<'a> {
         &self,
         sealer: &Sealer,
         watch: &Watch<'_>,
-    ) -> Result<Vec<vram_seal::SegmentHash>, VramError> {
+    ) -> Result<Vec<vram_seal::SegmentHash>, FileError> {
         let layout = *sealer.layout();
-        let feed = Feed::new(self.source, layout);
+        let feed = SegmentFeed::new(self.source, layout);
         let hashes = Hashes::new(&layout)?;
-        let work = |buffer: &mut Zeroizing<Vec<u8>>, queued| -> Result<(), VramError> {
+        let work = |buffer: &mut Zeroizing<Vec<u8>>, queued| -> Result<(), FileError> {
             watch.go_on()?;
             let (segment, len) =
                 feed.fill(queued, buffer).map_err(|error| error.while_sealing(self.name))?;

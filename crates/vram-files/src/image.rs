@@ -11,7 +11,7 @@
 
 mod feed;
 mod open;
-pub(crate) mod plain;
+mod plain;
 mod read;
 mod seal;
 
@@ -25,10 +25,11 @@ use vram_seal::{
 use zeroize::Zeroizing;
 
 pub use open::{unseal_image, unseal_image_to, verify_image};
+pub use plain::PlainImage;
 pub use seal::{seal_image, seal_image_to};
 
 use crate::cancel::CancelToken;
-use crate::error::VramError;
+use crate::error::FileError;
 use crate::progress::{Progress, ProgressFn, Watch};
 use crate::whole_file::Overwrite;
 use read::ImageFile;
@@ -39,7 +40,8 @@ const BUFFERS_LEN_MAX: u64 = 64 << 20;
 /// How an image is written or read.
 ///
 /// ```
-/// use vram_residency::{ImageOptions, Overwrite, Threads};
+/// use vram_files::{ImageOptions, Overwrite};
+/// use vram_seal::Threads;
 ///
 /// let options = ImageOptions::new()
 ///     .overwrite(Overwrite::Replace)
@@ -134,9 +136,9 @@ fn buffer_len(layout: &SegmentLayout) -> ByteLen {
 }
 
 /// A buffer for any one segment; it holds plaintext at times, and is wiped when dropped.
-fn segment_buffer(layout: &SegmentLayout) -> Result<Zeroizing<Vec<u8>>, VramError> {
+fn segment_buffer(layout: &SegmentLayout) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let wanted = buffer_len(layout);
-    let refused = || VramError::HostMemory { wanted };
+    let refused = || FileError::HostMemory { wanted };
     let len = wanted.to_usize().ok_or_else(refused)?;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len).map_err(|_no_room| refused())?;
@@ -170,6 +172,19 @@ pub struct ImageReport {
     pub digest: ContentDigest,
     /// Bytes of the image file.
     pub image_len: ByteLen,
+}
+
+impl ImageReport {
+    /// What was written or read, for a caller that writes an image by its own means.
+    #[must_use]
+    pub const fn new(
+        record: SealRecord,
+        fields: RecordFields,
+        digest: ContentDigest,
+        image_len: ByteLen,
+    ) -> Self {
+        Self { record, fields, digest, image_len }
+    }
 }
 
 /// What verifying an image found.
@@ -210,9 +225,9 @@ pub struct ImageInfo {
 ///
 /// # Errors
 ///
-/// [`VramError::Io`] if the file cannot be read, [`VramError::Image`] if it is no sealed image or
+/// [`FileError::Io`] if the file cannot be read, [`FileError::Image`] if it is no sealed image or
 /// of another version. A file of the wrong length is not an error here: compare the two lengths.
-pub fn inspect_image(image: &Path) -> Result<ImageInfo, VramError> {
+pub fn inspect_image(image: &Path) -> Result<ImageInfo, FileError> {
     let file = ImageFile::open(image)?;
     let fields = file.record().parse_unauthenticated().map_err(|error| file.refused(error))?;
     let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());

@@ -6,11 +6,11 @@ use std::sync::Arc;
 /// A request to stop that many threads can share.
 ///
 /// Give a clone to the call and keep one. A cancelled call stops at the next segment, gives back
-/// everything it took, and answers [`VramError::Cancelled`](crate::VramError::Cancelled). A token
+/// everything it took, and answers [`FileError::Cancelled`](crate::FileError::Cancelled). A token
 /// stays cancelled: the next call needs a fresh one.
 ///
 /// ```
-/// use vram_residency::CancelToken;
+/// use vram_files::CancelToken;
 ///
 /// let token = CancelToken::new();
 /// let held_by_the_call = token.clone();

@@ -2,16 +2,21 @@
 
 use vram_alloc::{ByteLen, ByteRange};
 
-use crate::error::VramError;
+use crate::error::FileError;
 use crate::sync::Mutex;
 
 /// The bytes that become a shard, read by position from any thread.
-pub(crate) trait Feed: Sync {
+#[expect(clippy::len_without_is_empty, reason = "an empty feed is read like any other")]
+pub trait Feed: Sync {
     /// How many bytes there are.
     fn len(&self) -> ByteLen;
 
     /// Copies `range` to `target`, which has its length.
-    fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), VramError>;
+    ///
+    /// # Errors
+    ///
+    /// [`FileError`] if the bytes are not there; what `target` holds then does not matter.
+    fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), FileError>;
 
     /// All bytes, if they are in memory and cannot change: then a pass over them can be repeated,
     /// and gives the same.
@@ -32,7 +37,7 @@ impl Feed for &[u8] {
         ByteLen::from_usize(<[u8]>::len(self))
     }
 
-    fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), VramError> {
+    fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), FileError> {
         let part = range.to_usize_range().and_then(|range| self.get(range));
         match part {
             Some(part) if part.len() == target.len() => {
@@ -40,7 +45,7 @@ impl Feed for &[u8] {
                 Ok(())
             }
             // The range was cut from this very length.
-            _ => Err(VramError::HostMemory { wanted: range.len() }),
+            _ => Err(FileError::HostMemory { wanted: range.len() }),
         }
     }
 

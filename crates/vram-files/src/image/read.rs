@@ -12,7 +12,7 @@ use vram_seal::{
     SealRecord, SegmentTags, open_record_in,
 };
 
-use crate::error::VramError;
+use crate::error::FileError;
 use crate::regular_file;
 
 /// A file with a record at its start, of which nothing is believed yet.
@@ -25,7 +25,7 @@ pub(super) struct ImageFile {
 
 impl ImageFile {
     /// Opens a file and reads its first 256 bytes.
-    pub(super) fn open(path: &Path) -> Result<Self, VramError> {
+    pub(super) fn open(path: &Path) -> Result<Self, FileError> {
         let failed = |error| io_failed("open the sealed image", path, error);
         let file = regular_file::open_regular(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
@@ -68,10 +68,10 @@ impl ImageFile {
     }
 
     /// An error of the seal, with the file that it is about.
-    pub(super) fn refused(&self, error: SealError) -> VramError {
-        match VramError::from(error) {
-            VramError::Seal(source) => {
-                VramError::Image { path: self.path.clone(), source: Box::new(source) }
+    pub(super) fn refused(&self, error: SealError) -> FileError {
+        match FileError::from(error) {
+            FileError::Seal(source) => {
+                FileError::Image { path: self.path.clone(), source: Box::new(source) }
             }
             other => other,
         }
@@ -83,14 +83,14 @@ impl ImageFile {
         keys: &KeyRing,
         expected: &Expected<'_>,
         limits: OpenLimits,
-    ) -> Result<OpenImage, VramError> {
+    ) -> Result<OpenImage, FileError> {
         let refused = |error| self.refused(error);
         let proven = open_record_in(keys, &self.record, expected, limits).map_err(refused)?;
         self.with_record(proven)
     }
 
     /// The rest of it, once its record is proven.
-    pub(super) fn with_record(self, proven: OpenedRecord) -> Result<OpenImage, VramError> {
+    pub(super) fn with_record(self, proven: OpenedRecord) -> Result<OpenImage, FileError> {
         let refused = |error| self.refused(error);
         let layout = ImageLayout::for_fields(proven.fields());
         layout.check_len(self.len.get()).map_err(refused)?;
@@ -103,8 +103,8 @@ impl ImageFile {
     }
 
     /// Reads a part into memory of its own.
-    fn part(&self, offset: u64, len: u64) -> Result<Vec<u8>, VramError> {
-        let refused = || VramError::HostMemory { wanted: ByteLen::new(len) };
+    fn part(&self, offset: u64, len: u64) -> Result<Vec<u8>, FileError> {
+        let refused = || FileError::HostMemory { wanted: ByteLen::new(len) };
         let count = usize::try_from(len).map_err(|_too_long| refused())?;
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(count).map_err(|_no_room| refused())?;
@@ -113,7 +113,7 @@ impl ImageFile {
         Ok(bytes)
     }
 
-    fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), VramError> {
+    fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), FileError> {
         self.file
             .read_exact_at(target, offset)
             .map_err(|error| io_failed("read the sealed image", &self.path, error))
@@ -145,12 +145,12 @@ impl OpenImage {
         &self,
         range: ByteRange,
         buffer: &'b mut [u8],
-    ) -> Result<&'b mut [u8], VramError> {
+    ) -> Result<&'b mut [u8], FileError> {
         let len = range.len();
         let offset = self.data_offset.checked_add(range.start().get());
         let target = len.to_usize().and_then(|len| buffer.get_mut(..len));
         let (Some(offset), Some(target)) = (offset, target) else {
-            return Err(VramError::HostMemory { wanted: len });
+            return Err(FileError::HostMemory { wanted: len });
         };
         self.image.read_at(offset, target)?;
         Ok(target)
@@ -158,11 +158,11 @@ impl OpenImage {
 }
 
 /// An error of the operating system, with what was being done to which file.
-pub(super) fn io_failed(action: &'static str, path: &Path, error: io::Error) -> VramError {
-    VramError::Io { action, path: Some(path.to_path_buf()), source: Arc::new(error) }
+pub(super) fn io_failed(action: &'static str, path: &Path, error: io::Error) -> FileError {
+    FileError::Io { action, path: Some(path.to_path_buf()), source: Arc::new(error) }
 }
 
 /// A sink that did not take what it was given.
-pub(super) fn sink_failed(error: io::Error) -> VramError {
-    VramError::Io { action: "write to the sink", path: None, source: Arc::new(error) }
+pub(super) fn sink_failed(error: io::Error) -> FileError {
+    FileError::Io { action: "write to the sink", path: None, source: Arc::new(error) }
 }

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use vram_alloc::ByteLen;
 
 use crate::cancel::CancelToken;
-use crate::error::VramError;
+use crate::error::FileError;
 use crate::sync::{Mutex, lock};
 
 /// How far a call has come, in plaintext bytes.
@@ -20,7 +20,7 @@ pub struct Progress {
 }
 
 /// What a caller hands in to hear of progress.
-pub(crate) type ProgressFn<'a> = dyn FnMut(Progress) + Send + 'a;
+pub type ProgressFn<'a> = dyn FnMut(Progress) + Send + 'a;
 
 /// Passes counts of many worker threads on to one callback, and a wish to stop on to them.
 ///
@@ -28,7 +28,7 @@ pub(crate) type ProgressFn<'a> = dyn FnMut(Progress) + Send + 'a;
 /// `done == total` when the call succeeds. A worker that finds another one inside the callback
 /// does not wait for it, so a slow callback costs one thread at most. If the callback panics, the
 /// panic leaves the call, after everything was given back.
-pub(crate) struct Watch<'a> {
+pub struct Watch<'a> {
     done: AtomicU64,
     total: u64,
     cancel: Option<CancelToken>,
@@ -43,7 +43,8 @@ struct Sink<'a> {
 impl<'a> Watch<'a> {
     /// Watches over a call that handles `total` bytes. Without a callback it costs one atomic
     /// addition a segment.
-    pub(crate) fn new(
+    #[must_use]
+    pub fn new(
         total: ByteLen,
         callback: Option<Box<ProgressFn<'a>>>,
         cancel: Option<CancelToken>,
@@ -60,10 +61,10 @@ impl<'a> Watch<'a> {
     ///
     /// # Errors
     ///
-    /// [`VramError::Cancelled`] if the caller wants the call to end.
-    pub(crate) fn go_on(&self) -> Result<(), VramError> {
+    /// [`FileError::Cancelled`] if the caller wants the call to end.
+    pub fn go_on(&self) -> Result<(), FileError> {
         match &self.cancel {
-            Some(token) if token.is_cancelled() => Err(VramError::Cancelled {
+            Some(token) if token.is_cancelled() => Err(FileError::Cancelled {
                 done: ByteLen::new(self.done.load(Ordering::Relaxed)),
                 total: ByteLen::new(self.total),
             }),
@@ -72,7 +73,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Notes that `bytes` more are done.
-    pub(crate) fn advance(&self, bytes: ByteLen) {
+    pub fn advance(&self, bytes: ByteLen) {
         self.done.fetch_add(bytes.get(), Ordering::Relaxed);
         let Some(sink) = &self.sink else { return };
         // Somebody else is inside, or panicked there: that panic is on its way to the caller.
@@ -86,7 +87,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Tells the callback that all is done: called once, after success.
-    pub(crate) fn finish(&self) {
+    pub fn finish(&self) {
         let Some(sink) = &self.sink else { return };
         let mut sink = lock(sink);
         sink.told = self.total;
@@ -145,7 +146,7 @@ mod tests {
         assert!(watch.go_on().is_ok());
         token.cancel();
         match watch.go_on() {
-            Err(VramError::Cancelled { done, total }) => {
+            Err(FileError::Cancelled { done, total }) => {
                 assert_eq!((done.get(), total.get()), (4, 10));
             }
             other => panic!("{other:?}"),

@@ -23,20 +23,25 @@ const KEY_LENS: [u64; 3] = [32, 64, 65];
 
 /// The files that one call reads, by device and inode: no output of that call replaces them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Inputs {
+pub struct Inputs {
     ids: Vec<(u64, u64)>,
 }
 
 impl Inputs {
     /// Adds the files at these paths. What cannot be found is no file that could be lost.
-    pub(crate) fn with_paths<'p>(mut self, paths: impl IntoIterator<Item = &'p PathBuf>) -> Self {
+    #[must_use]
+    pub fn with_paths<'p>(mut self, paths: impl IntoIterator<Item = &'p PathBuf>) -> Self {
         let found = paths.into_iter().filter_map(|path| fs::metadata(path).ok());
         self.ids.extend(found.map(|metadata| id(&metadata)));
         self
     }
 
     /// Adds a file that is open.
-    pub(crate) fn with_file(mut self, file: &File) -> io::Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system answers when asked what it is.
+    pub fn with_file(mut self, file: &File) -> io::Result<Self> {
         self.ids.push(id(&file.metadata()?));
         Ok(self)
     }

@@ -1,17 +1,18 @@
 //! A sealed image as a place to read plaintext from, segment by segment.
 
+use core::fmt;
 use std::path::Path;
 
 use vram_alloc::{ByteLen, ByteRange};
 use vram_seal::{Expected, KeyRing, OpenLimits, open_record_in};
 
 use super::read::{ImageFile, OpenImage};
-use crate::error::VramError;
+use crate::error::FileError;
 use crate::feed::Feed;
 use crate::sync::{RwLock, read};
 
 /// The plaintext of an image whose record and table are genuine. What it gives was authenticated.
-pub(crate) struct PlainImage {
+pub struct PlainImage {
     image: OpenImage,
 }
 
@@ -20,13 +21,13 @@ impl PlainImage {
     ///
     /// # Errors
     ///
-    /// [`VramError::Io`], [`VramError::Image`].
-    pub(crate) fn open(
+    /// [`FileError::Io`], [`FileError::Image`].
+    pub fn open(
         path: &Path,
         keys: &RwLock<KeyRing>,
         expected: &Expected<'_>,
         limits: OpenLimits,
-    ) -> Result<Self, VramError> {
+    ) -> Result<Self, FileError> {
         let file = ImageFile::open(path)?;
         let proven = open_record_in(&read(keys), file.record(), expected, limits);
         // The rest of the file is read without a lock.
@@ -35,8 +36,15 @@ impl PlainImage {
     }
 
     /// Bytes of its segments.
-    pub(crate) fn segment_len(&self) -> ByteLen {
+    #[must_use]
+    pub fn segment_len(&self) -> ByteLen {
         self.image.opener().layout().segment_size().bytes()
+    }
+}
+
+impl fmt::Debug for PlainImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlainImage").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
@@ -46,7 +54,7 @@ impl Feed for PlainImage {
     }
 
     /// `range` is one of whole segments.
-    fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), VramError> {
+    fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), FileError> {
         let opener = self.image.opener();
         let refused = |error| self.image.file().refused(error);
         let segments = match opener.layout().covering(range).map_err(refused)? {
@@ -61,7 +69,7 @@ impl Feed for PlainImage {
             let len = len.to_usize().unwrap_or(usize::MAX);
             let wanted = range.len();
             let (bytes, behind) =
-                rest.split_at_mut_checked(len).ok_or(VramError::HostMemory { wanted })?;
+                rest.split_at_mut_checked(len).ok_or(FileError::HostMemory { wanted })?;
             opener.open_segment(segment, bytes).map_err(refused)?;
             rest = behind;
         }

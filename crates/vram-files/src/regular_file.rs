@@ -5,18 +5,48 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
 /// Opens `path` for reading, without ever waiting for a writer at the other end of a pipe.
 ///
 /// What was opened is then judged by its descriptor, not by its path: the path may mean something
 /// else a moment later.
-pub(crate) fn open(path: &Path) -> io::Result<File> {
-    let without_waiting = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
-    OpenOptions::new().read(true).custom_flags(without_waiting).open(path)
+///
+/// # Errors
+///
+/// Whatever the operating system answers.
+pub fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(raw(OFlags::NONBLOCK)).open(path)
+}
+
+/// Opens a regular file that is there already, to read it and to append to it: neither through a
+/// link nor waiting at a pipe.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidInput`] if it is not a regular file; whatever the operating system
+/// answers if it cannot be opened.
+pub fn open_to_append(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new().read(true).append(true).custom_flags(raw(flags)).open(path)?;
+    regular(file)
 }
 
 /// As [`open`], for a regular file and nothing else.
-pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
-    let file = open(path)?;
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidInput`] if it is something else; whatever the operating system answers
+/// if it cannot be opened.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    regular(open(path)?)
+}
+
+fn raw(flags: OFlags) -> i32 {
+    i32::try_from(flags.bits()).unwrap_or(0)
+}
+
+fn regular(file: File) -> io::Result<File> {
     let metadata = file.metadata()?;
     if metadata.is_file() {
         return Ok(file);
@@ -26,7 +56,8 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
 }
 
 /// What a path led to, in words that fit into "… is a folder".
-pub(crate) fn kind_of(metadata: &Metadata) -> &'static str {
+#[must_use]
+pub fn kind_of(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();
     if kind.is_file() {
         "a regular file"

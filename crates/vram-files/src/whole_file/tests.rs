@@ -189,7 +189,10 @@ fn a_file_like_a_key_is_replaced_only_when_that_is_asked_for() {
             Err(error) if kept => assert_eq!(error.kind(), io::ErrorKind::AlreadyExists),
             answer => assert!(answer.is_ok() && !kept, "{len} {mode:o} {answer:?}"),
         }
-        assert_eq!(fs::metadata(&target).unwrap().len(), if kept { len as u64 } else { 0 });
+        assert_eq!(
+            fs::metadata(&target).unwrap().len(),
+            if kept { u64::try_from(len).unwrap() } else { 0 }
+        );
     }
     fs::write(&target, [0; 32]).unwrap();
     replace(&target, Inputs::default()).unwrap().publish().unwrap();

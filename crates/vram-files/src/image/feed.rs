@@ -6,7 +6,7 @@ use crate::source::{Access, Source, SourceError};
 use crate::sync::{Mutex, lock};
 
 /// A source, cut into segments that several threads fetch.
-pub(super) struct Feed<'s> {
+pub(super) struct SegmentFeed<'s> {
     source: &'s dyn Source,
     layout: SegmentLayout,
     /// The next segment of a source that can only be read in order; choosing and reading it is one
@@ -14,7 +14,7 @@ pub(super) struct Feed<'s> {
     next: Option<Mutex<u64>>,
 }
 
-impl<'s> Feed<'s> {
+impl<'s> SegmentFeed<'s> {
     pub(super) fn new(source: &'s dyn Source, layout: SegmentLayout) -> Self {
         let next = match source.access() {
             Access::Positional => None,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
-pub(crate) use target::Inputs;
+pub use target::Inputs;
 pub(crate) use temporary::nameless;
 
 /// What to do when the name is taken.
@@ -40,7 +40,7 @@ pub enum Overwrite {
 /// (`.vram-PID-RANDOM.partial`) in the folder of the final one; the next call that needs such a
 /// name there removes what a killed process left.
 #[derive(Debug)]
-pub(crate) struct WholeFile {
+pub struct WholeFile {
     file: File,
     /// The temporary name, while there is one.
     temporary: Option<PathBuf>,
@@ -63,7 +63,7 @@ impl WholeFile {
     /// [`io::ErrorKind::AlreadyExists`] if the target is taken and may not be replaced;
     /// [`io::ErrorKind::InvalidInput`] if it has no file name, is not a regular file, is one of the
     /// inputs or lies in a folder of the kernel; whatever the operating system answers otherwise.
-    pub(crate) fn create(
+    pub fn create(
         target: &Path,
         mode: u32,
         overwrite: Overwrite,
@@ -77,7 +77,8 @@ impl WholeFile {
     }
 
     /// The file; position it as you like.
-    pub(crate) fn file(&self) -> &File {
+    #[must_use]
+    pub fn file(&self) -> &File {
         &self.file
     }
 
@@ -88,7 +89,7 @@ impl WholeFile {
     /// Whatever the operating system answers. Nothing is left under a temporary name then, and
     /// the target is as it was; only if the very last step, the sync of the folder, fails is the
     /// file whole under its name though the call failed.
-    pub(crate) fn publish(mut self) -> io::Result<()> {
+    pub fn publish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         // Another process may have put something there since `create`.
         target::judge(&self.target, self.overwrite, &self.inputs)?;
