@@ -7,17 +7,16 @@ mod sinks;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, MAX_TOTAL};
+use vram_core::parts::limits::Limits;
+use vram_core::parts::policy::EvictionPolicy;
+use vram_core::transfer::check::ReadBack;
 use vram_events::{OnEviction, Sinks};
 use vram_files::KeySource;
 use vram_gpu::Device;
 use vram_id::{Clock, SystemClock};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite, TicketKey};
-use vram_space::{MemoryMode, Tenants, WipePolicy};
-
-use crate::parts::limits::Limits;
-use crate::parts::policy::EvictionPolicy;
-use crate::transfer::check::ReadBack;
+use vram_space::{MemoryMode, WipePolicy};
 
 /// How much of a GPU a manager takes: at once when it is built, or [block by block](MemoryMode).
 #[derive(Clone, Copy, Debug, PartialEq)]

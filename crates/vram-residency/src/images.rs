@@ -3,10 +3,9 @@
 use std::io::Write;
 use std::path::Path;
 
+use vram_core::error::VramError;
 use vram_files::{ImageInfo, ImageOptions, ImageReport, ImageVerdict, Source};
 use vram_seal::{Expected, KeyRing, SealContext, SealKey, SealParams};
-
-use crate::error::VramError;
 
 /// Seals the bytes of `source` into a file.
 ///

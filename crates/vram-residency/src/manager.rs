@@ -12,11 +12,11 @@ mod seal;
 mod shards;
 mod verify;
 
-use crate::scrub::thread::Scrubbing;
 use core::fmt;
 use std::sync::Arc;
 
-pub(crate) use crate::parts::core::Core;
+pub(crate) use vram_core::parts::core::Core;
+use vram_core::scrub::thread::Scrubbing;
 
 /// Keeps model shards resident in GPU memory, accounted for, and provably what was sealed.
 ///
@@ -42,8 +42,8 @@ impl fmt::Debug for VramManager {
     /// Counts only: neither keys nor digests.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VramManager")
-            .field("gpus", &self.core.gpus.len())
-            .field("shards", &self.core.registry.len())
+            .field("gpus", &self.core.gpus().len())
+            .field("shards", &self.core.shard_count())
             .finish_non_exhaustive()
     }
 }

@@ -48,10 +48,12 @@ pub struct Block {
 
 impl Block {
     /// A region.
+    #[must_use]
     pub fn region(memory: Box<dyn DeviceMemory>, life: u64) -> Arc<Self> {
         Arc::new(Self { memory, life, count: None })
     }
 
+    #[must_use]
     pub const fn life(&self) -> u64 {
         self.life
     }
@@ -65,6 +67,7 @@ impl Block {
         self.memory.free()
     }
 
+    #[must_use]
     pub fn into_memory(self) -> Box<dyn DeviceMemory> {
         self.memory
     }

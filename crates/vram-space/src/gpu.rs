@@ -7,7 +7,6 @@ pub(crate) mod release;
 mod reset;
 mod unreturned;
 
-use core::fmt;
 use std::sync::Arc;
 
 use vram_alloc::{Arena, ByteLen, Ledger};

@@ -9,7 +9,6 @@ use vram_gpu::GpuError;
 
 use crate::block::Block;
 use crate::staging::lanes;
-use crate::staging::lanes::on_a_worker;
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait_until};
 
 /// The state of one GPU's device, as its manager knows it.

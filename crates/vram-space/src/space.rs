@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use vram_alloc::{ByteLen, ByteRange, Charge, DeviceRange, Kept, Placement, Reservation};
 use vram_gpu::GpuError;
 
-use crate::block::{Block, Held, Stuck, Unreturned};
+use crate::block::{Block, Stuck, Unreturned};
 use crate::error::SpaceError;
 use crate::gpu::{Gpu, WipePolicy};
 use crate::health::UnderWay;
@@ -107,6 +107,7 @@ impl Space {
     }
 
     /// As [`new`](Self::new), with the memory that is behind it already.
+    #[must_use]
     pub fn with_block(mut self, block: Option<Arc<Block>>) -> Self {
         self.block = block;
         self
@@ -129,15 +130,18 @@ impl Space {
     }
 
     /// Bytes that it takes of the region.
+    #[must_use]
     pub fn footprint(&self) -> ByteLen {
         self.held.as_ref().map_or(ByteLen::ZERO, |(placement, _)| placement.footprint())
     }
 
     /// Bytes of the block that it is, if it is one.
+    #[must_use]
     pub fn block_len(&self) -> ByteLen {
         self.block.as_ref().map_or(ByteLen::ZERO, |block| block.len())
     }
 
+    #[must_use]
     pub const fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
     }
@@ -206,6 +210,7 @@ impl Space {
     }
 
     /// Where all of it lies in the region, or in its block.
+    #[must_use]
     pub fn range(&self) -> DeviceRange {
         let range = self.held.as_ref().map(|(placement, _)| placement.range());
         self.in_memory(range.unwrap_or(DeviceRange::whole(ByteLen::ZERO)))
@@ -331,6 +336,7 @@ impl Space {
     }
 
     /// The bytes that would be wiped before it is given back, if any were written.
+    #[must_use]
     pub fn written_bytes(&self) -> Option<(Weak<Block>, DeviceRange)> {
         let (placement, _) = self.held.as_ref()?;
         let range = self.in_memory(placement.footprint_range());

@@ -1,31 +1,20 @@
 //! Building a manager: devices, budgets, books.
 
-use crate::scrub::thread::Scrubbing;
-use core::sync::atomic::AtomicU64;
 use std::sync::Arc;
+use vram_core::parts::core::Settings;
 
 use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger};
-use vram_events::Events;
+use vram_core::error::VramError;
+use vram_core::parts::core::Core;
+use vram_core::reports::ticket::check_node;
+use vram_core::scrub::thread::Scrubbing;
 use vram_gpu::{Device, DeviceKind, HostDevice};
 use vram_id::IdSource;
 use vram_seal::{KeyRing, SealKey};
 use vram_space::{Backing, Gpu, GpuParts, Means, MemoryMode, StagingPool, Tenants, foreign};
 
 use crate::builder::{Budget, Keys, PerGpu, VramManagerBuilder, Wanted};
-use crate::error::VramError;
 use crate::manager::VramManager;
-use crate::parts::closing::Closing;
-use crate::parts::core::Core;
-use crate::parts::links::Links;
-use crate::parts::meter::Meters;
-use crate::parts::promise::Promises;
-use crate::parts::residents::Residents;
-use crate::reports::ticket::check_node;
-use crate::shard::handle::Marker;
-use crate::shard::host::Parked;
-use crate::shard::registry::Registry;
-use crate::shard::seal::KeyUses;
-use crate::sync::{Mutex, RwLock};
 
 impl VramManagerBuilder {
     /// Builds the manager, and takes its region of every device but those that are used block by
@@ -41,9 +30,9 @@ impl VramManagerBuilder {
     /// cannot be taken. What was taken of other devices is given back.
     pub fn build(mut self) -> Result<VramManager, VramError> {
         let count = u32::try_from(self.devices.len())
-            .map_err(|_too_many| VramError::config("more devices than 2^32 - 1"))?;
+            .map_err(|_too_many| config("more devices than 2^32 - 1"))?;
         if count == 0 {
-            return Err(VramError::config("no device was given: add at least one"));
+            return Err(config("no device was given: add at least one"));
         }
         if let Some((gpu, _)) = self.per_gpu.iter().find(|(gpu, _)| *gpu >= count) {
             return Err(VramError::UnknownGpu { gpu: *gpu, count });
@@ -51,7 +40,7 @@ impl VramManagerBuilder {
         check_node(self.node.as_deref())?;
         let segment = self.defaults.segment().bytes();
         if self.limits.staging_bytes < segment {
-            return Err(VramError::config(format!(
+            return Err(config(format!(
                 "staging of {} holds not even one segment of {segment}",
                 self.limits.staging_bytes
             )));
@@ -63,28 +52,33 @@ impl VramManagerBuilder {
             Some(Keys::Source(source)) => KeyRing::new(source.load()?),
             None => KeyRing::new(SealKey::random()?),
         };
-        let promises = Arc::new(Promises::new(Arc::clone(&self.clock)));
-        let sinks = core::mem::take(&mut self.sinks);
-        let (events, sink_threads) =
-            Events::start(Arc::clone(&self.clock), sinks).map_err(|error| VramError::Io {
-                action: "start the thread of an event sink",
-                path: None,
-                source: Arc::new(error),
-            })?;
-        let parked = Parked::new(self.park_limit)?;
-        let registry = Registry::new(self.limits.shard_count_max, parked);
-        let tenants = Arc::new(Residents {
-            promises: Arc::clone(&promises),
-            shards: registry.shards(),
-            events: Arc::clone(&events),
-        });
+        let settings = Settings {
+            keys,
+            ticket_key: self.ticket_key.take(),
+            node: self.node.clone(),
+            ids: self.id_seed.map_or(IdSource::Process, IdSource::seeded),
+            clock: Arc::clone(&self.clock),
+            sinks: core::mem::take(&mut self.sinks),
+            limits: self.limits,
+            defaults: self.defaults,
+            read_back: self.read_back,
+            threads: self.threads,
+            eviction: self.eviction.clone(),
+            on_eviction: self.on_eviction,
+            park_limit: self.park_limit,
+        };
+        let core = Core::new(settings, |tenants| self.gpus(tenants))?;
+        Ok(VramManager { core: Arc::new(core), scrubbing: Scrubbing::default() })
+    }
+
+    fn gpus(&self, tenants: &Arc<dyn Tenants>) -> Result<Vec<Arc<Gpu>>, VramError> {
         let mut gpus: Vec<Arc<Gpu>> = Vec::new();
         for (index, wanted) in (0_u32..).zip(&self.devices) {
             let device: Arc<dyn Device> = match wanted {
                 Wanted::Device(device) => Arc::clone(device),
                 Wanted::Host(total) => {
                     let host = HostDevice::new(GpuIndex::new(index), *total);
-                    Arc::new(host.map_err(|error| VramError::config(error.to_string()))?)
+                    Arc::new(host.map_err(|error| config(error.to_string()))?)
                 }
             };
             // Host devices may share an identity: only tests make several of one index.
@@ -95,36 +89,11 @@ impl VramManagerBuilder {
             };
             if let Some(twin) = gpus.iter().find(same) {
                 let first = twin.index;
-                return Err(VramError::config(format!("gpu {index} is gpu {first} once more")));
+                return Err(config(format!("gpu {index} is gpu {first} once more")));
             }
-            gpus.push(Arc::new(self.gpu(index, device, Arc::<Residents>::clone(&tenants))?));
+            gpus.push(Arc::new(self.gpu(index, device, Arc::clone(tenants))?));
         }
-        let core = Core {
-            registry,
-            gpus,
-            keys: RwLock::new(keys),
-            key_uses: KeyUses::default(),
-            links: Links::default(),
-            marker: Marker::new()?,
-            promises,
-            ticket_key: self.ticket_key,
-            node: self.node,
-            ids: self.id_seed.map_or(IdSource::Process, IdSource::seeded),
-            clock: self.clock,
-            events,
-            limits: self.limits,
-            defaults: self.defaults,
-            read_back: self.read_back,
-            threads: self.threads,
-            eviction: self.eviction,
-            on_eviction: self.on_eviction,
-            evicted: Mutex::default(),
-            uses: AtomicU64::new(0),
-            closing: Closing::default(),
-            meters: Meters::default(),
-            sink_threads,
-        };
-        Ok(VramManager { core: Arc::new(core), scrubbing: Scrubbing::default() })
+        Ok(gpus)
     }
 
     fn gpu(
@@ -155,7 +124,7 @@ impl VramManagerBuilder {
         let memory = device.memory().map_err(fail)?;
         let total = match budget {
             Some(Budget::Bytes(bytes)) if bytes > memory.total => {
-                return Err(VramError::config(format!(
+                return Err(config(format!(
                     "a budget of {bytes} is more than gpu {index} has: {}",
                     memory.total
                 )));
@@ -166,7 +135,7 @@ impl VramManagerBuilder {
             None => part_of(memory.free, 0.9)?,
         };
         let wrong = |error: &dyn core::fmt::Display| {
-            VramError::config(format!("a budget of {total} for gpu {index}: {error}"))
+            config(format!("a budget of {total} for gpu {index}: {error}"))
         };
         let ledger = Ledger::new(total).map_err(|error| wrong(&error))?;
         ledger.set_headroom(headroom);
@@ -189,7 +158,7 @@ impl VramManagerBuilder {
 fn part_of(len: ByteLen, fraction: f64) -> Result<ByteLen, VramError> {
     const STEPS: f64 = 1_000_000.0;
     if !(fraction > 0.0 && fraction <= 1.0) {
-        return Err(VramError::config(format!(
+        return Err(config(format!(
             "a budget is a fraction above 0 and at most 1 of what is free, not {fraction}"
         )));
     }
@@ -203,6 +172,11 @@ fn part_of(len: ByteLen, fraction: f64) -> Result<ByteLen, VramError> {
     let wide = u128::from(len.get()).saturating_mul(u128::from(millionths)) / 1_000_000;
     let bytes = u64::try_from(wide).unwrap_or(u64::MAX);
     Ok(ByteLen::new(bytes & !255))
+}
+
+/// What was configured cannot be built.
+fn config(what: impl Into<String>) -> VramError {
+    VramError::Config { what: what.into() }
 }
 
 #[cfg(test)]

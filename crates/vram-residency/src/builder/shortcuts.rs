@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_core::error::VramError;
 use vram_gpu::Device;
 use vram_seal::SealKey;
 
 use crate::builder::VramManagerBuilder;
-use crate::error::VramError;
 use crate::manager::VramManager;
 
 impl VramManager {

@@ -2,11 +2,12 @@
 
 use core::time::Duration;
 
-use crate::close;
-use crate::close::CloseReport;
-use crate::error::VramError;
+use vram_core::close;
+use vram_core::close::CloseReport;
+use vram_core::error::VramError;
+use vram_core::parts::call::Call;
+
 use crate::manager::VramManager;
-use crate::parts::call::Call;
 
 impl VramManager {
     /// Closes the manager: frees every shard, wiped, also those in quarantine, drops their backups,

@@ -2,16 +2,17 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
+use vram_core::moves::import_request;
 
+use vram_core::error::VramError;
+use vram_core::moves::export_options::ExportOptions;
+use vram_core::moves::import_request::ImportRequest;
+use vram_core::moves::{export, import};
+use vram_core::parts::call::Call;
+use vram_core::shard::handle::SealedShard;
 use vram_files::ImageReport;
 
-use crate::error::VramError;
 use crate::manager::VramManager;
-use crate::moves::export_options::ExportOptions;
-use crate::moves::import_request::ImportRequest;
-use crate::moves::{export, import};
-use crate::parts::call::Call;
-use crate::shard::handle::SealedShard;
 
 impl VramManager {
     /// Writes a shard to `sink` as a sealed image, encrypted. The shard stays resident. Every
@@ -113,13 +114,13 @@ impl VramManager {
     ///
     /// If the reader or the progress callback panics: with their payload, after everything was
     /// given back. The manager stays usable.
-    #[tracing::instrument(level = "info", skip_all, fields(gpu = request.request.gpu))]
+    #[tracing::instrument(level = "info", skip_all, fields(gpu = import_request::gpu_of(&request)))]
     pub fn import(
         &self,
         request: ImportRequest<'_>,
         mut image: impl Read + Send,
     ) -> Result<SealedShard, VramError> {
-        let gpu = Some(request.request.gpu);
+        let gpu = Some(import_request::gpu_of(&request));
         let work = || import::import(&self.core, request, &mut image);
         self.core.watched_for(Call::Import, None, gpu, work, |shard| shard.plaintext_len)
     }
@@ -134,13 +135,13 @@ impl VramManager {
     /// # Panics
     ///
     /// If the progress callback panics, after everything was given back.
-    #[tracing::instrument(level = "info", skip_all, fields(gpu = request.request.gpu))]
+    #[tracing::instrument(level = "info", skip_all, fields(gpu = import_request::gpu_of(&request)))]
     pub fn import_from(
         &self,
         request: ImportRequest<'_>,
         image: impl AsRef<Path>,
     ) -> Result<SealedShard, VramError> {
-        let gpu = Some(request.request.gpu);
+        let gpu = Some(import_request::gpu_of(&request));
         let work = || import::import_from(&self.core, request, image.as_ref());
         self.core.watched_for(Call::Import, None, gpu, work, |shard| shard.plaintext_len)
     }

@@ -1,32 +1,25 @@
 //! The keys that shards are sealed under.
 
+use vram_core::error::VramError;
+use vram_core::parts::call::Call;
+use vram_core::parts::keys;
+use vram_core::resident::reseal;
+use vram_core::shard::handle::SealedShard;
 use vram_seal::{KeyId, SealKey};
 
-use crate::error::VramError;
 use crate::manager::VramManager;
-use crate::parts::call::Call;
-use crate::parts::keys;
-use crate::resident::reseal;
-use crate::shard::handle::SealedShard;
-use crate::sync::read;
 
 impl VramManager {
     /// The ids of all keys of the ring, in ascending order; none once the manager was closed.
     #[must_use]
     pub fn key_ids(&self) -> Vec<KeyId> {
-        if self.core.check_open().is_err() {
-            return Vec::new();
-        }
-        read(&self.core.keys).ids()
+        keys::key_ids(&self.core)
     }
 
     /// The id of the key that new seals are made with, or were until the manager was closed.
     #[must_use]
     pub fn active_key(&self) -> KeyId {
-        if let Some(last) = self.core.closing.last_key() {
-            return last;
-        }
-        read(&self.core.keys).active().id()
+        keys::active_key(&self.core)
     }
 
     /// Adds a key to the ring: it opens images and can be made active.

@@ -1,15 +1,16 @@
 //! Losing a GPU, and links between GPUs.
 
-use crate::error::VramError;
+use vram_core::error::VramError;
+use vram_core::moves::links;
+use vram_core::moves::links::LinkReport;
+use vram_core::parts::call::Call;
+use vram_core::reset;
+use vram_core::reset::report::{ResetOptions, ResetReport};
+use vram_core::room::host_copy;
+use vram_core::room::host_copy::BackupReport;
+use vram_core::shard::handle::SealedShard;
+
 use crate::manager::VramManager;
-use crate::moves::links;
-use crate::moves::links::LinkReport;
-use crate::parts::call::Call;
-use crate::reset;
-use crate::reset::report::{ResetOptions, ResetReport};
-use crate::room::host_copy;
-use crate::room::host_copy::BackupReport;
-use crate::shard::handle::SealedShard;
 
 impl VramManager {
     /// Empties a GPU that was lost to a sticky error and takes it into use again, then brings back
@@ -115,10 +116,9 @@ impl VramManager {
     /// ```
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn back_up(&self, shard: &SealedShard) -> Result<BackupReport, VramError> {
-        let (id, gpu, bytes) = (&shard.shard_id, shard.gpu_index, shard.plaintext_len);
-        self.core.watched(Call::BackUp, Some(id), Some(gpu), bytes, || {
-            self.core.shared(shard, |entry| host_copy::back_up(&self.core, entry))
-        })
+        let (id, gpu) = (Some(&shard.shard_id), Some(shard.gpu_index));
+        let work = || host_copy::back_up(&self.core, shard);
+        self.core.watched(Call::BackUp, id, gpu, shard.plaintext_len, work)
     }
 
     /// Drops the backup of a shard, and gives its host memory back. Says whether there was one.
@@ -128,11 +128,8 @@ impl VramManager {
     /// Those of a bad handle.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
     pub fn drop_backup(&self, shard: &SealedShard) -> Result<bool, VramError> {
-        self.core.watched(Call::BackUp, Some(&shard.shard_id), Some(shard.gpu_index), 0, || {
-            self.core.shared(shard, |entry| {
-                let backup = entry.state().copies.backup.take();
-                Ok(backup.is_some())
-            })
-        })
+        let (id, gpu) = (Some(&shard.shard_id), Some(shard.gpu_index));
+        let work = || host_copy::drop_backup(&self.core, shard);
+        self.core.watched(Call::BackUp, id, gpu, 0, work)
     }
 }

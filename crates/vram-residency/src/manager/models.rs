@@ -1,26 +1,27 @@
 //! Many shards at once.
 
-use core::time::Duration;
+use vram_core::models::request;
+use vram_core::models::reserve_request;
+use vram_core::parts::gpus;
 
 use vram_alloc::{Fit, ModelPlan};
+use vram_core::error::VramError;
+use vram_core::models::model::{ModelHandle, ModelSource};
+use vram_core::models::moves::{ModelVerdict, refreshed};
+use vram_core::models::parked::{ParkedModel, WakeModelError};
+use vram_core::models::request::AdmitRequest;
+use vram_core::models::reserve::PlanReservation;
+use vram_core::models::reserve_request::ReservePlanRequest;
+use vram_core::models::{admit, free, moves, reserve};
+use vram_core::parts::call::Call;
+use vram_core::parts::gpus::GpuChoice;
+use vram_core::resident::lease;
+use vram_core::resident::lease::Lease;
+use vram_core::resident::verify::Verify;
+use vram_core::room::free::FreedReceipt;
 use vram_space::DryRun;
 
-use crate::error::VramError;
 use crate::manager::VramManager;
-use crate::models::model::{ModelHandle, ModelSource};
-use crate::models::moves::{ModelVerdict, refreshed};
-use crate::models::parked::{ParkedModel, WakeModelError};
-use crate::models::request::AdmitRequest;
-use crate::models::reserve::PlanReservation;
-use crate::models::reserve_request::ReservePlanRequest;
-use crate::models::{admit, free, moves, reserve};
-use crate::parts::call::Call;
-use crate::parts::gpus::GpuChoice;
-use crate::resident::lease;
-use crate::resident::lease::Lease;
-use crate::resident::verify::Verify;
-use crate::room::free::FreedReceipt;
-use crate::sync::Deadline;
 
 impl VramManager {
     /// Makes a whole model resident: one shard for each piece of the plan, or nothing at all.
@@ -70,7 +71,7 @@ impl VramManager {
         plan: &ModelPlan,
         source: &dyn ModelSource,
     ) -> Result<ModelHandle, VramError> {
-        let (gpu, bytes) = (request.gpus.named(), plan.total().get());
+        let (gpu, bytes) = (request::gpu_of(&request), plan.total().get());
         let work = || admit::admit(&self.core, request, plan, source);
         self.core.watched(Call::Admit, None, gpu, bytes, work)
     }
@@ -130,7 +131,7 @@ impl VramManager {
     ) -> Result<ModelHandle, WakeModelError> {
         let work = || moves::wake(&self.core, parked, gpus);
         let bytes = |model: &ModelHandle| model.total().get();
-        self.core.watched_for(Call::WakeModel, None, gpus.named(), work, bytes)
+        self.core.watched_for(Call::WakeModel, None, gpus::named(gpus), work, bytes)
     }
 
     /// Moves every shard of a model to one GPU, or none: see
@@ -162,7 +163,7 @@ impl VramManager {
         level: Verify,
     ) -> Result<ModelVerdict, VramError> {
         let work = || moves::verify(&self.core, model, level);
-        self.core.watched_for(Call::VerifyModel, None, None, work, ModelVerdict::checked_bytes)
+        self.core.watched_for(Call::VerifyModel, None, None, work, moves::checked_bytes)
     }
 
     /// Takes out a lease of every shard of a model, in the order of its plan, or of none.
@@ -172,7 +173,7 @@ impl VramManager {
     /// As [`lease`](Self::lease), for the first shard that refuses.
     #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
     pub fn lease_model(&self, model: &ModelHandle) -> Result<Vec<Lease>, VramError> {
-        let leased = |shard| lease::lease(&self.core, shard, Deadline::NEVER, Duration::ZERO);
+        let leased = |shard| lease::lease(&self.core, shard, None);
         let work = || model.shards().map(leased).collect();
         self.core.watched(Call::LeaseModel, None, None, model.total().get(), work)
     }
@@ -233,7 +234,7 @@ impl VramManager {
         plan: &ModelPlan,
         request: ReservePlanRequest,
     ) -> Result<PlanReservation, VramError> {
-        let (gpu, bytes) = (request.gpus.named(), plan.total().get());
+        let (gpu, bytes) = (reserve_request::gpu_of(&request), plan.total().get());
         self.core.watched(Call::Reserve, None, gpu, bytes, || {
             reserve::reserve_plan(&self.core, plan, request)
         })
@@ -254,7 +255,7 @@ impl VramManager {
     #[tracing::instrument(
         level = "info",
         skip_all,
-        fields(pieces = reservation.plan.pieces().len(), bytes = reservation.plan.total().get())
+        fields(pieces = reservation.plan().pieces().len(), bytes = reservation.plan().total().get())
     )]
     pub fn admit_reserved(
         &self,
@@ -262,7 +263,7 @@ impl VramManager {
         request: AdmitRequest<'_>,
         source: &dyn ModelSource,
     ) -> Result<ModelHandle, VramError> {
-        let bytes = reservation.plan.total().get();
+        let bytes = reservation.plan().total().get();
         self.core.watched(Call::Admit, None, None, bytes, || {
             reserve::admit_reserved(&self.core, reservation, request, source)
         })

@@ -2,19 +2,19 @@
 
 use core::time::Duration;
 
+use vram_core::error::VramError;
+use vram_core::moves::compact_report::{CompactBudget, CompactReport};
+use vram_core::moves::wake_error::WakeError;
+use vram_core::moves::{compact, migrate, wake};
+use vram_core::parts::call::Call;
+use vram_core::resident::reseal;
+use vram_core::room::park;
+use vram_core::shard::handle::SealedShard;
+use vram_core::shard::host::ParkCapacity;
+use vram_core::shard::parked::ParkedShard;
 use vram_seal::Protection;
 
-use crate::error::VramError;
 use crate::manager::VramManager;
-use crate::moves::compact_report::{CompactBudget, CompactReport};
-use crate::moves::wake_error::WakeError;
-use crate::moves::{compact, migrate, wake};
-use crate::parts::call::Call;
-use crate::resident::{lease, reseal};
-use crate::room::park;
-use crate::shard::handle::SealedShard;
-use crate::shard::host::ParkCapacity;
-use crate::shard::parked::ParkedShard;
 
 impl VramManager {
     /// Moves a shard to another GPU: the same id, the same bytes. Every segment is verified at the
@@ -49,12 +49,9 @@ impl VramManager {
         gpu: u32,
         timeout: Duration,
     ) -> Result<SealedShard, VramError> {
-        let (core, id) = (&self.core, Some(&shard.shard_id));
-        core.watched(Call::Migrate, id, Some(gpu), shard.plaintext_len, || {
-            lease::exclusive_within(core, shard, timeout, |entry| {
-                migrate::migrate_entry(core, entry, gpu)
-            })
-        })
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        let work = || migrate::migrate_within(&self.core, shard, gpu, timeout);
+        self.core.watched(Call::Migrate, id, Some(gpu), len, work)
     }
 
     /// Takes a shard off its GPU and into host memory, encrypted. Every segment is verified on the
@@ -88,10 +85,8 @@ impl VramManager {
     /// ```
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn park(&self, shard: &SealedShard) -> Result<ParkedShard, VramError> {
-        let core = &self.core;
-        core.watched(Call::Park, Some(&shard.shard_id), None, shard.plaintext_len, || {
-            core.exclusive(shard, |entry| park::park_entry(core, entry))
-        })
+        let (id, work) = (Some(&shard.shard_id), || park::park(&self.core, shard));
+        self.core.watched(Call::Park, id, None, shard.plaintext_len, work)
     }
 
     /// Makes a parked shard resident again, on any GPU: the same id, the same seal, the same
@@ -116,7 +111,7 @@ impl VramManager {
     /// How much host memory parked shards may take, and do.
     #[must_use]
     pub fn park_capacity(&self) -> ParkCapacity {
-        self.core.registry.parked.capacity()
+        self.core.park_capacity()
     }
 
     /// Moves the shards of a GPU together, so that its holes join. Leased, quarantined and reserved

@@ -2,21 +2,19 @@
 
 use core::time::Duration;
 
+use vram_core::error::VramError;
+use vram_core::parts::call::Call;
+use vram_core::reports::metrics::Metrics;
+use vram_core::reports::reconciliation::Reconciliation;
+use vram_core::reports::report::Report;
+use vram_core::reports::snapshot::Snapshot;
+use vram_core::reports::{metrics, reconcile, report, snapshot, ticket};
+use vram_core::shard::handle::SealedShard;
 use vram_events::SinkCounts;
 use vram_gpu::DeviceInfo;
-
-use crate::error::VramError;
-use crate::manager::VramManager;
-use crate::parts::call::Call;
-use crate::reports::metrics::Metrics;
-use crate::reports::reconciliation::Reconciliation;
-use crate::reports::report::Report;
-use crate::reports::snapshot::Snapshot;
-use crate::reports::ticket;
-use crate::reports::{metrics, reconcile, report, snapshot};
-use crate::shard::handle::SealedShard;
-use crate::sync::Deadline;
 use vram_ticket::{ShardTicket, TicketOptions};
+
+use crate::manager::VramManager;
 
 impl VramManager {
     /// What this manager holds and what its calls cost. Calls go on meanwhile and wait for nothing
@@ -154,13 +152,13 @@ impl VramManager {
     /// [`event_counts`](Self::event_counts) says.
     #[must_use]
     pub fn flush_events(&self, timeout: Duration) -> bool {
-        self.core.events.flush(Deadline::within(timeout).instant())
+        self.core.flush_events(timeout)
     }
 
     /// What became of all events, for each sink in the order in which they were added.
     #[must_use]
     pub fn event_counts(&self) -> Vec<SinkCounts> {
-        self.core.events.counts()
+        self.core.event_counts()
     }
 
     /// How many GPUs there are.
@@ -172,6 +170,6 @@ impl VramManager {
     /// Identity and attributes of all GPUs, in order of their index in this manager.
     #[must_use]
     pub fn gpus(&self) -> Vec<DeviceInfo> {
-        self.core.gpus.iter().map(|gpu| gpu.device.info().clone()).collect()
+        self.core.gpus().iter().map(|gpu| gpu.device.info().clone()).collect()
     }
 }

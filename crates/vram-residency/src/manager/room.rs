@@ -1,19 +1,20 @@
 //! Budgets, reservations and eviction.
 
 use vram_alloc::ByteLen;
+use vram_core::error::VramError;
+use vram_core::error::eviction_plan::EvictionPlan;
+use vram_core::parts::call::Call;
+use vram_core::reports::budget;
+use vram_core::reports::budget::DriverMemory;
+use vram_core::room::evict::EvictionReport;
+use vram_core::room::{evict, make_room};
+use vram_core::sealing::reservation;
+use vram_core::sealing::reservation::asked;
+use vram_core::sealing::reservation::{Reservation, ReservationReport, ReserveRequest};
+use vram_core::shard::parked::ParkedShard;
 use vram_space::GpuCapacity;
 
-use crate::error::VramError;
-use crate::error::eviction_plan::EvictionPlan;
 use crate::manager::VramManager;
-use crate::parts::call::Call;
-use crate::reports::budget;
-use crate::reports::budget::DriverMemory;
-use crate::room::evict::EvictionReport;
-use crate::room::{evict, make_room};
-use crate::sealing::reservation;
-use crate::sealing::reservation::{Reservation, ReservationReport, ReserveRequest};
-use crate::shard::parked::ParkedShard;
 
 impl VramManager {
     /// What would have to go so that a shard of `bytes` finds a place on a GPU. A dry run.
@@ -141,11 +142,11 @@ impl VramManager {
     /// # Errors
     ///
     /// As [`reserve`](Self::reserve).
-    #[tracing::instrument(level = "info", skip_all, fields(gpu = request.gpu, bytes = request.bytes.get()))]
+    #[tracing::instrument(level = "info", skip_all, fields(gpu = asked(&request).0, bytes = asked(&request).1.get()))]
     pub fn reserve_with(&self, request: ReserveRequest) -> Result<Reservation, VramError> {
-        let (gpu, bytes) = (Some(request.gpu), request.bytes.get());
-        self.core
-            .watched(Call::Reserve, None, gpu, bytes, || reservation::reserve(&self.core, request))
+        let ((gpu, bytes), core) = (asked(&request), &self.core);
+        let work = || reservation::reserve(core, request);
+        core.watched(Call::Reserve, None, Some(gpu), bytes.get(), work)
     }
 
     /// All reservations that are open, in ascending order of their numbers.

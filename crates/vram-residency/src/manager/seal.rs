@@ -1,16 +1,17 @@
 //! Bringing bytes in.
 
 use vram_alloc::ByteLen;
+use vram_core::error::VramError;
+use vram_core::parts::call::Call;
+use vram_core::sealing::request;
+use vram_core::sealing::request::SealRequest;
+use vram_core::sealing::reservation::Reservation;
+use vram_core::sealing::stream::SealOptions;
+use vram_core::sealing::{reservation, seal, stream};
+use vram_core::shard::handle::SealedShard;
 use vram_files::Source;
 
-use crate::error::VramError;
 use crate::manager::VramManager;
-use crate::parts::call::Call;
-use crate::sealing::request::SealRequest;
-use crate::sealing::reservation::Reservation;
-use crate::sealing::stream::SealOptions;
-use crate::sealing::{reservation, seal, stream};
-use crate::shard::handle::SealedShard;
 
 impl VramManager {
     /// Seals `data` onto a GPU, encrypted, and keeps it resident there. The short form of
@@ -45,11 +46,11 @@ impl VramManager {
     #[tracing::instrument(
         level = "info",
         skip_all,
-        fields(gpu = request.gpu, bytes = data.len())
+        fields(gpu = request::gpu_of(&request), bytes = data.len())
     )]
     #[expect(clippy::needless_pass_by_value, reason = "a request is made for one call")]
     pub fn seal(&self, request: SealRequest, data: &[u8]) -> Result<SealedShard, VramError> {
-        let (gpu, len) = (Some(request.gpu), ByteLen::from_usize(data.len()).get());
+        let (gpu, len) = (Some(request::gpu_of(&request)), ByteLen::from_usize(data.len()).get());
         self.core
             .watched(Call::Seal, None, gpu, len, || seal::seal_slice(&self.core, &request, data))
     }
@@ -90,7 +91,7 @@ impl VramManager {
     #[tracing::instrument(
         level = "info",
         skip_all,
-        fields(gpu = request.gpu, bytes = source.len())
+        fields(gpu = request::gpu_of(&request), bytes = source.len())
     )]
     #[expect(clippy::needless_pass_by_value, reason = "a request is made for one call")]
     pub fn seal_from(
@@ -99,7 +100,7 @@ impl VramManager {
         source: impl Source,
         options: SealOptions<'_>,
     ) -> Result<SealedShard, VramError> {
-        let gpu = Some(request.gpu);
+        let gpu = Some(request::gpu_of(&request));
         let work = || stream::seal_source(&self.core, &request, &source, options);
         self.core.watched_for(Call::Seal, None, gpu, work, |shard| shard.plaintext_len)
     }
@@ -112,7 +113,7 @@ impl VramManager {
     /// [`VramError::ReservationElsewhere`] if the request names another GPU than the reservation;
     /// [`VramError::ForeignReservation`]; [`VramError::InsufficientVram`] if no hole is long
     /// enough, however many bytes are reserved; otherwise as [`seal`](Self::seal).
-    #[tracing::instrument(level = "info", skip_all, fields(gpu = request.gpu, bytes = data.len()))]
+    #[tracing::instrument(level = "info", skip_all, fields(gpu = request::gpu_of(&request), bytes = data.len()))]
     #[expect(clippy::needless_pass_by_value, reason = "a request is made for one call")]
     pub fn seal_reserved(
         &self,
@@ -120,7 +121,7 @@ impl VramManager {
         request: SealRequest,
         data: &[u8],
     ) -> Result<SealedShard, VramError> {
-        let (gpu, len) = (Some(request.gpu), ByteLen::from_usize(data.len()).get());
+        let (gpu, len) = (Some(request::gpu_of(&request)), ByteLen::from_usize(data.len()).get());
         self.core.watched(Call::Seal, None, gpu, len, || {
             reservation::seal_reserved(&self.core, reservation, &request, data)
         })

@@ -4,19 +4,18 @@ use core::time::Duration;
 use std::io::Write;
 
 use vram_alloc::ByteLen;
+use vram_core::error::VramError;
+use vram_core::parts::call::Call;
+use vram_core::resident::lease::Lease;
+use vram_core::resident::{lease, read};
+use vram_core::room::free;
+use vram_core::room::free::FreedReceipt;
+use vram_core::sealing::stream;
+use vram_core::shard::handle::SealedShard;
 use vram_id::ShardId;
 use vram_seal::ContentDigest;
 
-use crate::error::VramError;
 use crate::manager::VramManager;
-use crate::parts::call::Call;
-use crate::resident::lease::Lease;
-use crate::resident::{lease, read};
-use crate::room::free;
-use crate::room::free::FreedReceipt;
-use crate::sealing::stream;
-use crate::shard::handle::SealedShard;
-use crate::sync::Deadline;
 
 impl VramManager {
     /// All plaintext of a shard: exactly the bytes that were sealed, or an error.
@@ -62,10 +61,9 @@ impl VramManager {
     /// If the sink panics. The manager stays usable.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn unseal_to(&self, shard: &SealedShard, mut sink: impl Write) -> Result<(), VramError> {
-        let (core, id) = (&self.core, Some(&shard.shard_id));
-        core.watched(Call::Unseal, id, None, shard.plaintext_len, || {
-            core.shared(shard, |entry| stream::unseal_entry_to(core, entry, &mut sink))
-        })
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        let work = || stream::unseal_to(&self.core, shard, &mut sink);
+        self.core.watched(Call::Unseal, id, None, len, work)
     }
 
     /// As [`unseal_model`](Self::unseal_model), then frees the shard, with nobody in between.
@@ -111,10 +109,8 @@ impl VramManager {
         shard: &SealedShard,
         timeout: Duration,
     ) -> Result<FreedReceipt, VramError> {
-        let (core, id) = (&self.core, Some(&shard.shard_id));
-        let work =
-            || lease::exclusive_within(core, shard, timeout, |entry| free::free_entry(core, entry));
-        core.watched_for(Call::Free, id, None, work, |receipt| receipt.bytes.get())
+        let (id, work) = (&shard.shard_id, || free::free_within(&self.core, shard, timeout));
+        self.core.watched_for(Call::Free, Some(id), None, work, |receipt| receipt.bytes.get())
     }
 
     /// `length` bytes of plaintext from `offset` on. Only the segments that they lie in are read
@@ -186,9 +182,7 @@ impl VramManager {
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
     pub fn lease(&self, shard: &SealedShard) -> Result<Lease, VramError> {
         let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
-        self.core.watched(Call::Lease, id, None, len, || {
-            lease::lease(&self.core, shard, Deadline::NEVER, Duration::ZERO)
-        })
+        self.core.watched(Call::Lease, id, None, len, || lease::lease(&self.core, shard, None))
     }
 
     /// As [`lease`](Self::lease), waiting for others no longer than `timeout`. The verification
@@ -200,9 +194,8 @@ impl VramManager {
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
     pub fn lease_within(&self, shard: &SealedShard, timeout: Duration) -> Result<Lease, VramError> {
         let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
-        self.core.watched(Call::Lease, id, None, len, || {
-            lease::lease(&self.core, shard, Deadline::within(timeout), timeout)
-        })
+        self.core
+            .watched(Call::Lease, id, None, len, || lease::lease(&self.core, shard, Some(timeout)))
     }
 
     /// Keeps a shard from being evicted, until it is unpinned. It can still be freed and moved by
@@ -234,25 +227,19 @@ impl VramManager {
     ///
     /// Those of a bad handle.
     pub fn content_digest(&self, shard: &SealedShard) -> Result<ContentDigest, VramError> {
-        let entry = self.core.resolve(shard)?;
-        let digest = entry.state().seal.digest;
-        Ok(digest)
+        read::content_digest(&self.core, shard)
     }
 
     /// Fresh handles of all resident shards, in ascending order of their ids.
     #[must_use]
     pub fn shards(&self) -> Vec<SealedShard> {
-        let entries = self.core.registry.sorted();
-        // One may be freed while the others are listed.
-        let resident = entries.iter().filter(|entry| entry.is_resident());
-        resident.map(|entry| self.core.handle(entry)).collect()
+        self.core.handles()
     }
 
     /// A fresh handle of one shard, if it is resident.
     #[must_use]
     pub fn shard(&self, id: &ShardId) -> Option<SealedShard> {
-        let entry = self.core.registry.get(id).filter(|entry| entry.is_resident())?;
-        Some(self.core.handle(&entry))
+        self.core.handle_of(id)
     }
 
     /// Fresh handles of all resident shards of a model, in ascending order of their ids.

@@ -4,24 +4,23 @@ use core::time::Duration;
 use std::path::Path;
 
 use vram_alloc::ByteLen;
+use vram_core::error::VramError;
+use vram_core::parts::call::Call;
+use vram_core::repair::options::{RepairOptions, RepairReport};
+use vram_core::reports::ages;
+use vram_core::resident::verify;
+use vram_core::resident::verify::{Verdict, Verify};
+use vram_core::scrub::cursor::ScrubCursor;
+use vram_core::scrub::pace::ScrubOptions;
+use vram_core::scrub::step::ScrubStep;
+use vram_core::scrub::thread::Scrubber;
+use vram_core::scrub::{cursor, step};
+use vram_core::shard::handle::SealedShard;
+use vram_core::{repair, scrub};
 use vram_files::Source;
 use vram_id::ShardId;
 
-use crate::error::VramError;
 use crate::manager::VramManager;
-use crate::parts::call::Call;
-use crate::repair::options::{RepairOptions, RepairReport};
-use crate::reports::ages;
-use crate::resident::verify;
-use crate::resident::verify::{Verdict, Verify};
-use crate::scrub::cursor::ScrubCursor;
-use crate::scrub::pace::ScrubOptions;
-use crate::scrub::step::ScrubStep;
-use crate::scrub::thread::Scrubber;
-use crate::scrub::{cursor, step};
-use crate::shard::handle::SealedShard;
-use crate::transfer::feed::SourceFeed;
-use crate::{repair, scrub};
 
 impl VramManager {
     /// Whether a shard is still what was sealed: `Ok(false)` if its device bytes or its handle were
@@ -122,7 +121,7 @@ impl VramManager {
     /// Of a closed manager it is [`VramError::Closed`], with nothing looked at.
     #[tracing::instrument(level = "debug", skip_all, fields(bytes = budget.get()))]
     pub fn scrub_step(&self, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
-        step::scrub_step(&self.core, &self.scrubbing.totals, cursor, budget)
+        step::scrub_step(&self.core, self.scrubbing.totals(), cursor, budget)
     }
 
     /// How long an alteration of any byte that is resident now can go unnoticed at most, if the
@@ -134,8 +133,7 @@ impl VramManager {
     /// * `bytes_per_second`: of what steps [charge](ScrubStep::charged); 0 is never.
     #[must_use]
     pub fn scrub_bound(&self, cursor: &ScrubCursor, bytes_per_second: u64) -> Duration {
-        let bytes = cursor.round().bound(cursor::scrub_load(&self.core));
-        scrub::pace::time_for(bytes, bytes_per_second)
+        cursor::scrub_bound(&self.core, cursor, bytes_per_second)
     }
 
     /// Makes a shard whole from its plaintext, and lifts its quarantine. Only altered segments are
@@ -189,14 +187,9 @@ impl VramManager {
         source: impl Source,
         options: RepairOptions<'_>,
     ) -> Result<RepairReport, VramError> {
-        let work = || {
-            self.core.exclusive(shard, |entry| {
-                let feed = SourceFeed::new(&source, &entry.sealed_as.model_id);
-                repair::repair(&self.core, entry, &feed, &|| feed.finish(), options)
-            })
-        };
-        let (id, gpu) = (&shard.shard_id, shard.gpu_index);
-        self.core.watched(Call::Repair, Some(id), Some(gpu), shard.plaintext_len, work)
+        let (id, gpu) = (Some(&shard.shard_id), Some(shard.gpu_index));
+        let work = || repair::repair_from(&self.core, shard, &source, options);
+        self.core.watched(Call::Repair, id, gpu, shard.plaintext_len, work)
     }
 
     /// As [`repair_from`](Self::repair_from), from a sealed image of the same content: of the same
@@ -218,12 +211,9 @@ impl VramManager {
         image: impl AsRef<Path>,
         options: RepairOptions<'_>,
     ) -> Result<RepairReport, VramError> {
-        let (id, gpu, bytes) = (&shard.shard_id, shard.gpu_index, shard.plaintext_len);
-        self.core.watched(Call::Repair, Some(id), Some(gpu), bytes, || {
-            self.core.exclusive(shard, |entry| {
-                repair::repair_by_image(&self.core, entry, image.as_ref(), options)
-            })
-        })
+        let (id, gpu) = (Some(&shard.shard_id), Some(shard.gpu_index));
+        let work = || repair::repair_from_image(&self.core, shard, image.as_ref(), options);
+        self.core.watched(Call::Repair, id, gpu, shard.plaintext_len, work)
     }
 
     /// How long ago all of a shard was last found sound, counted from the beginning of that check;
@@ -234,10 +224,7 @@ impl VramManager {
     ///
     /// Those of a bad handle.
     pub fn unverified_age(&self, shard: &SealedShard) -> Result<Duration, VramError> {
-        let entry = self.core.resolve(shard)?;
-        let now = self.core.clock.monotonic();
-        let age = entry.state().ages.unverified_for(now);
-        Ok(age)
+        ages::unverified_age(&self.core, shard)
     }
 
     /// The shard that nobody has found sound for the longest time, and for how long. Only shards

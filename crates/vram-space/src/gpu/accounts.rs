@@ -6,7 +6,6 @@ use vram_alloc::{ArenaReport, ByteLen, Capacity, DeviceRange};
 
 use crate::block::Held;
 use crate::gpu::Gpu;
-use crate::gpu::driver::foreign;
 use crate::sync::lock;
 
 /// The figures of one GPU at one moment: `used + reserved + free == total`, and nothing is used

@@ -21,9 +21,10 @@ pub struct DriverFigures {
 }
 
 /// How often the driver's figures are asked for while blocks come and go.
-pub const FIGURES_TRIES: u32 = 16;
+pub(crate) const FIGURES_TRIES: u32 = 16;
 
 /// The part of a budget that can be had neither from the driver, nor is held already.
+#[must_use]
 pub fn foreign(budget: ByteLen, held: ByteLen, driver: MemoryInfo) -> ByteLen {
     budget.saturating_sub(held).saturating_sub(driver.free)
 }

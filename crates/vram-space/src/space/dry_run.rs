@@ -26,7 +26,7 @@ struct Imagined {
 
 /// The first piece that finds no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stuck {
+pub(crate) struct Stuck {
     piece: usize,
     largest_hole: ByteLen,
     /// Whether there was a hole for it, and it is the books that say no.
@@ -59,6 +59,7 @@ impl DryRun {
     }
 
     /// Whether a plan would fit.
+    #[must_use]
     pub fn fit(&self, plan: &ModelPlan) -> Fit {
         let room = self.room();
         let whole = || Fit::ShortOf {
@@ -86,6 +87,7 @@ impl DryRun {
     }
 
     /// Whether pieces of these lengths would find their places, in this order.
+    #[must_use]
     pub fn takes(&self, lens: &[ByteLen]) -> bool {
         let longest = lens.iter().max().copied().unwrap_or(ByteLen::ZERO);
         // Most answers can be seen without placing anything.
@@ -105,6 +107,7 @@ impl DryRun {
     }
 
     /// What there would be on each GPU, in ascending order of their indices.
+    #[must_use]
     pub fn rooms(&self) -> Vec<RoomAfter> {
         let mut rooms: Vec<_> = self
             .gpus
@@ -120,6 +123,7 @@ impl DryRun {
     }
 
     /// Bytes that would be granted on all GPUs together.
+    #[must_use]
     pub fn room(&self) -> ByteLen {
         let sum = |sum: ByteLen, gpu: &Imagined| sum.saturating_add(gpu.books.room());
         self.gpus.iter().fold(ByteLen::ZERO, sum)

@@ -87,7 +87,6 @@ impl Gpu {
     }
 
     /// Gives a placement back to the arena, whose lock the caller holds.
-    #[expect(clippy::unused_self, reason = "the placement belongs to this GPU's arena")]
     pub fn take_back(&self, arena: &mut Arena, placement: Placement) {
         if let Err(error) = arena.release(placement) {
             // Each placement is released once, to the arena it came from.

@@ -37,6 +37,7 @@ thread_local! {
 }
 
 /// Whether the calling thread works for a call of this crate: it is in a callback of that call.
+#[must_use]
 pub fn on_a_worker() -> bool {
     // While the thread ends there is nothing to ask, and no callback.
     WORKERS.try_with(|workers| workers.get() > 0).unwrap_or(false)

@@ -27,6 +27,7 @@ struct Idle {
 }
 
 impl StagingPool {
+    #[must_use]
     pub fn new(idle_max: ByteLen) -> Self {
         Self { idle: Mutex::default(), idle_max }
     }
