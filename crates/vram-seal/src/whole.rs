@@ -4,16 +4,16 @@ use std::sync::{Mutex, PoisonError};
 
 use vram_alloc::ByteLen;
 
-use crate::chain::{Place, SegmentHash};
-use crate::context::SealContext;
 use crate::digest::ContentDigest;
 use crate::error::SealError;
-use crate::key::SealKey;
-use crate::layout::SegmentLayout;
+use crate::key::master::SealKey;
 use crate::open::Opener;
 use crate::parallel::{self, Threads};
-use crate::params::{Protection, SealParams};
+use crate::record::context::SealContext;
+use crate::record::layout::SegmentLayout;
+use crate::record::params::{Protection, SealParams};
 use crate::seal::{Sealed, Sealer, SegmentCollector};
+use crate::segment::chain::{Place, SegmentHash};
 use crate::wipe::{Scratch, WipeUnlessKept};
 
 /// Small segments are given out several at a time: at least this many bytes.

@@ -6,11 +6,11 @@ use core::ops::{Deref, DerefMut};
 use vram_alloc::ByteLen;
 
 use crate::error::SealError;
-use crate::fields::RecordFields;
-use crate::key::KeyId;
-use crate::layout::{SegmentLayout, SegmentSize};
-use crate::params::{Mode, SivScope};
-use crate::ticket;
+use crate::key::master::KeyId;
+use crate::key::ticket;
+use crate::record::fields::RecordFields;
+use crate::record::layout::{SegmentLayout, SegmentSize};
+use crate::record::params::{Mode, SivScope};
 
 pub(crate) const MAGIC: [u8; 8] = *b"VRSEAL1\0";
 pub(crate) const VERSION: u16 = 1;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::key::{KeyError, KeyId, SealKey};
+use crate::key::master::{KeyError, KeyId, SealKey};
 
 /// Keys by id. The active one seals; a record is opened with whichever key it names.
 #[derive(Debug)]

@@ -2,9 +2,9 @@
 
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::chain::SegmentHash;
-use crate::layout::SegmentLayout;
-use crate::secret::Secret;
+use crate::key::secret::Secret;
+use crate::record::layout::SegmentLayout;
+use crate::segment::chain::SegmentHash;
 use crate::wipe::scrub_stack;
 
 /// What a derived key is for. One label each, so that no two purposes share a key.

@@ -8,9 +8,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::hex;
-use crate::secret::Secret;
-use crate::subkey::{self, Purpose};
-use crate::ticket::TicketKey;
+use crate::key::secret::Secret;
+use crate::key::subkey::{self, Purpose};
+use crate::key::ticket::TicketKey;
 
 /// Why a key could not be read, made, added or found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

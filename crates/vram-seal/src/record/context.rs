@@ -4,7 +4,7 @@ use vram_alloc::ByteLen;
 
 use crate::digest::ContentDigest;
 use crate::error::{ContextField, SealError};
-use crate::fields::RecordFields;
+use crate::record::fields::RecordFields;
 
 /// The longest model id, in bytes.
 pub const MODEL_ID_LEN_MAX: usize = 1024;
