@@ -7,10 +7,11 @@ use zeroize::Zeroizing;
 
 use crate::digest::ContentDigest;
 use crate::error::SealError;
+use crate::key::derive::{Purpose, derive};
 use crate::key::master::SealKey;
 use crate::key::ring::KeyRing;
-use crate::key::subkey::{self, Purpose, Schedule, trailer};
-use crate::record::context::Expected;
+use crate::key::schedule::{Schedule, trailer};
+use crate::record::expected::Expected;
 use crate::record::fields::RecordFields;
 use crate::record::header::SealRecord;
 use crate::record::layout::{PLAINTEXT_LEN_MAX, SegmentLayout};
@@ -79,7 +80,7 @@ fn open_with(
     expected: &Expected<'_>,
     limits: OpenLimits,
 ) -> Result<OpenedRecord, SealError> {
-    record.check_mac(&subkey::derive(key.master(), Purpose::HeaderMac))?;
+    record.check_mac(&derive(key.master(), Purpose::HeaderMac))?;
     let fields = record.parse_fields()?;
     expected.check(&fields)?;
     let len = fields.plaintext_len();

@@ -7,9 +7,10 @@ use vram_alloc::ByteLen;
 
 use crate::digest::ContentDigest;
 use crate::error::SealError;
+use crate::key::derive::{Purpose, derive};
 use crate::key::master::SealKey;
+use crate::key::schedule::{Schedule, trailer};
 use crate::key::secret::Secret;
-use crate::key::subkey::{self, Purpose, Schedule, trailer};
 use crate::record::context::SealContext;
 use crate::record::fields::RecordFields;
 use crate::record::header::SealRecord;
@@ -48,7 +49,7 @@ impl Sealer {
     ) -> Result<Self, SealError> {
         let fields = RecordFields::new(key.id(), context, params, plaintext_len)?;
         let schedule = Schedule::new(key.master(), &fields.bound());
-        let header_mac = subkey::derive(key.master(), Purpose::HeaderMac);
+        let header_mac = derive(key.master(), Purpose::HeaderMac);
         let seal_id = schedule.id();
         Ok(Self { fields, schedule, header_mac, fixed: None, seal_id })
     }

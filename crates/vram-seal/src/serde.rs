@@ -6,7 +6,7 @@ use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::hex;
-use crate::key::master::KeyId;
+use crate::key::id::KeyId;
 use crate::record::header::SealRecord;
 use crate::record::layout::SegmentSize;
 

@@ -5,7 +5,7 @@ use core::fmt;
 use vram_alloc::ByteLen;
 
 use crate::error::SealError;
-use crate::key::master::KeyId;
+use crate::key::id::KeyId;
 use crate::key::ticket;
 use crate::record::context::SealContext;
 use crate::record::header::{BOUND_LEN, HASH_PROFILE, MACED_LEN, MAGIC, SealRecord, VERSION};

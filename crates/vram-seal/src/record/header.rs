@@ -1,16 +1,12 @@
 //! The seal record: 256 bytes that authenticate a shard, whatever its size.
 
-use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 use vram_alloc::ByteLen;
 
 use crate::error::SealError;
-use crate::key::master::KeyId;
+use crate::key::id::KeyId;
 use crate::key::ticket;
-use crate::record::fields::RecordFields;
-use crate::record::layout::{SegmentLayout, SegmentSize};
-use crate::record::params::{Mode, SivScope};
 
 pub(crate) const MAGIC: [u8; 8] = *b"VRSEAL1\0";
 pub(crate) const VERSION: u16 = 1;
@@ -50,17 +46,6 @@ impl SealRecord {
         *self.parts().header_mac
     }
 
-    /// Reads the fields **without any check that they are genuine**: for showing them to people.
-    ///
-    /// # Errors
-    ///
-    /// [`SealError::NotASeal`], [`SealError::UnsupportedVersion`], [`SealError::UnsupportedHash`],
-    /// [`SealError::MalformedRecord`] or [`SealError::TooLong`] where they cannot be read.
-    pub fn parse_unauthenticated(&self) -> Result<RecordFields, SealError> {
-        self.check_format()?;
-        self.parse_fields()
-    }
-
     /// Magic, version and hash profile: what decides how the rest is read.
     pub(crate) fn check_format(&self) -> Result<(), SealError> {
         let parts = self.parts();
@@ -92,47 +77,11 @@ impl SealRecord {
         }
     }
 
-    /// The fields, strictly: every bit has one allowed meaning or is refused.
-    pub(crate) fn parse_fields(&self) -> Result<RecordFields, SealError> {
-        let parts = self.parts();
-        let malformed = |field| SealError::MalformedRecord { field };
-        let [protection, scope, suite, _, log2, flags] = *parts.algorithms;
-        let mode = Mode::from_bytes([protection, scope, suite])
-            .ok_or(malformed("combination of mode, scope and cipher"))?;
-        if flags != 0 {
-            return Err(malformed("flag"));
-        }
-        if *parts.reserved != [0; 32] {
-            return Err(malformed("reserved byte"));
-        }
-        if !matches!(mode, Mode::Encrypted { scope: SivScope::Shard, .. }) && *parts.siv != [0; 32]
-        {
-            return Err(malformed("synthetic IV where there is none"));
-        }
-        let size = SegmentSize::from_log2(log2).map_err(|_| malformed("segment size"))?;
-        let len = ByteLen::new(u64::from_le_bytes(*parts.len));
-        let layout = SegmentLayout::new(len, size).map_err(|_| malformed("plaintext length"))?;
-        if layout.count() != u64::from_le_bytes(*parts.count) {
-            return Err(malformed("segment count"));
-        }
-        Ok(RecordFields {
-            mode,
-            layout,
-            shard_index: u64::from_le_bytes(*parts.shard_index),
-            revision: u64::from_le_bytes(*parts.revision),
-            key_id: KeyId::from_bytes(*parts.key_id),
-            binding: *parts.binding,
-            metadata: *parts.metadata,
-            siv: *parts.siv,
-            table_mac: *parts.table_mac,
-        })
-    }
-
     pub(crate) fn bound(&self) -> &[u8] {
         self.parts().bound
     }
 
-    fn parts(&self) -> Parts<'_> {
+    pub(super) fn parts(&self) -> Parts<'_> {
         Parts::of(&self.0)
     }
 }
@@ -172,38 +121,24 @@ impl TryFrom<&[u8]> for SealRecord {
     }
 }
 
-impl fmt::Debug for SealRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.parse_unauthenticated() {
-            Ok(fields) => f
-                .debug_struct("SealRecord")
-                .field("protection", &fields.protection())
-                .field("plaintext_len", &fields.plaintext_len().get())
-                .field("key_id", &fields.key_id())
-                .finish_non_exhaustive(),
-            Err(_) => f.write_str("SealRecord(malformed, 256 bytes)"),
-        }
-    }
-}
-
 /// The record's bytes by field, in the order of the format's table.
-struct Parts<'a> {
-    bound: &'a [u8],
-    maced: &'a [u8],
-    magic: &'a [u8; 8],
-    version: &'a [u8; 2],
-    algorithms: &'a [u8; 6],
-    len: &'a [u8; 8],
-    count: &'a [u8; 8],
-    shard_index: &'a [u8; 8],
-    revision: &'a [u8; 8],
-    key_id: &'a [u8; 16],
-    binding: &'a [u8; 32],
-    metadata: &'a [u8; 32],
-    siv: &'a [u8; 32],
-    table_mac: &'a [u8; 32],
-    reserved: &'a [u8; 32],
-    header_mac: &'a [u8; 32],
+pub(super) struct Parts<'a> {
+    pub(super) bound: &'a [u8],
+    pub(super) maced: &'a [u8],
+    pub(super) magic: &'a [u8; 8],
+    pub(super) version: &'a [u8; 2],
+    pub(super) algorithms: &'a [u8; 6],
+    pub(super) len: &'a [u8; 8],
+    pub(super) count: &'a [u8; 8],
+    pub(super) shard_index: &'a [u8; 8],
+    pub(super) revision: &'a [u8; 8],
+    pub(super) key_id: &'a [u8; 16],
+    pub(super) binding: &'a [u8; 32],
+    pub(super) metadata: &'a [u8; 32],
+    pub(super) siv: &'a [u8; 32],
+    pub(super) table_mac: &'a [u8; 32],
+    pub(super) reserved: &'a [u8; 32],
+    pub(super) header_mac: &'a [u8; 32],
 }
 
 impl<'a> Parts<'a> {
@@ -239,62 +174,5 @@ fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> &'a [u8; N] {
             head
         }
         None => &[0; N],
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{SealContext, SealKey, SealParams, Suite};
-
-    #[test]
-    fn the_fields_lie_where_the_format_says() {
-        let key = SealKey::from_bytes([9; 32]);
-        let context = SealContext::new("m").expect("valid").shard_index(0x0102).revision(0x0304);
-        let params = SealParams::new().with_suite(Suite::ChaCha20Poly1305);
-        let mut fields = RecordFields::new(key.id(), &context, params, ByteLen::new(600_000))
-            .expect("short enough");
-        fields.set_siv([0xaa; 32]);
-        fields.set_table_mac([0xbb; 32]);
-        let record = fields.to_record(&[7; 32]);
-
-        assert_eq!(&record[0..8], b"VRSEAL1\0");
-        assert_eq!(record[8..16], [1, 0, 1, 2, 2, 1, 18, 0]);
-        assert_eq!(record[16..24], 600_000_u64.to_le_bytes());
-        assert_eq!(record[24..32], 3_u64.to_le_bytes());
-        assert_eq!(record[32..40], 0x0102_u64.to_le_bytes());
-        assert_eq!(record[40..48], 0x0304_u64.to_le_bytes());
-        assert_eq!(&record[48..64], key.id().as_bytes());
-        let mut binding = Vec::new();
-        binding.extend_from_slice(&1_u64.to_le_bytes());
-        binding.extend_from_slice(b"m");
-        binding.extend_from_slice(&0_u64.to_le_bytes());
-        assert_eq!(&record[64..96], blake3::hash(&binding).as_bytes());
-        assert_eq!(&record[96..128], blake3::hash(b"").as_bytes());
-        assert_eq!(record[128..160], [0xaa; 32]);
-        assert_eq!(record[160..192], [0xbb; 32]);
-        assert_eq!(record[192..224], [0; 32]);
-        assert_eq!(record.bound(), &record[..128]);
-        assert_eq!(record[224..256], record.mac());
-
-        assert_eq!(record.check_mac(&[7; 32]), Ok(()));
-        assert_eq!(record.check_mac(&[8; 32]), Err(SealError::RecordMismatch));
-        assert!(record.parse_unauthenticated().expect("its own form") == fields);
-    }
-
-    #[test]
-    fn only_the_five_combinations_are_read() {
-        let mut known = 0;
-        for protection in 0..=u8::MAX {
-            for scope in 0..=u8::MAX {
-                for suite in 0..=u8::MAX {
-                    if let Some(mode) = Mode::from_bytes([protection, scope, suite]) {
-                        assert_eq!(mode.to_bytes(), [protection, scope, suite]);
-                        known += 1;
-                    }
-                }
-            }
-        }
-        assert_eq!(known, 5);
     }
 }
