@@ -48,9 +48,7 @@ impl<'de> Deserialize<'de> for SegmentSize {
 }
 
 fn write<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut text = String::new();
-    hex::push(&mut text, bytes);
-    serializer.serialize_str(&text)
+    serializer.serialize_str(&base16ct::lower::encode_string(bytes))
 }
 
 fn read<'de, const N: usize, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; N], D::Error> {

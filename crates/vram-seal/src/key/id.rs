@@ -3,6 +3,8 @@
 use core::fmt;
 use core::str::FromStr;
 
+use base16ct::HexDisplay;
+
 use crate::hex;
 
 /// Why a key could not be read, made, added or found.
@@ -73,7 +75,7 @@ impl KeyId {
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex::write(f, &self.0)
+        write!(f, "{:x}", HexDisplay(&self.0))
     }
 }
 

@@ -96,9 +96,7 @@ impl SealKey {
     /// The key as 64 hexadecimal digits, for writing a key file. The only way the key leaves.
     #[must_use]
     pub fn expose_hex(&self) -> Zeroizing<String> {
-        let mut text = Zeroizing::new(String::with_capacity(64));
-        hex::push(&mut text, self.bytes.as_slice());
-        text
+        Zeroizing::new(base16ct::lower::encode_string(self.bytes.as_slice()))
     }
 
     /// The key's public name.
