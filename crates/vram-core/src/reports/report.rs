@@ -50,7 +50,6 @@ pub struct ShardReport {
     /// Bytes of plaintext.
     pub plaintext_len: ByteLen,
     /// What lies in device memory.
-    #[cfg_attr(feature = "serde", serde(with = "crate::shard::handle::protection_as_word"))]
     pub protection: Protection,
     /// Counts how often it was sealed anew.
     pub generation: u64,

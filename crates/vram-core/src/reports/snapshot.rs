@@ -93,7 +93,6 @@ pub struct ParkedSnapshot {
     /// Host bytes that it takes.
     pub host_len: ByteLen,
     /// What lies in device memory once it is awake.
-    #[cfg_attr(feature = "serde", serde(with = "crate::shard::handle::protection_as_word"))]
     pub protection: Protection,
     /// Counts how often it was sealed anew.
     pub generation: u64,

@@ -23,14 +23,12 @@ pub struct SealedShard {
     pub gpu_index: u32,
     /// The seal record: everything that authenticates the shard, in 256 bytes. The sealed bytes
     /// themselves are in device memory.
-    #[cfg_attr(feature = "serde", serde(with = "record_as_hex"))]
     pub sealed_data: SealRecord,
     /// The model that the shard was sealed as.
     pub model_id: Arc<str>,
     /// Bytes of plaintext.
     pub plaintext_len: u64,
     /// What lies in device memory.
-    #[cfg_attr(feature = "serde", serde(with = "protection_as_word"))]
     pub protection: Protection,
     pub(crate) manager: ManagerId,
     pub(crate) generation: u64,
@@ -169,62 +167,6 @@ fn encode(handle: &SealedShard) -> Vec<u8> {
         bytes.extend_from_slice(text.as_bytes());
     }
     bytes
-}
-
-/// A record as 512 hexadecimal digits: readable in JSON, and no shorter form is canonical.
-#[cfg(feature = "serde")]
-mod record_as_hex {
-    use core::fmt::Write as _;
-
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-    use vram_seal::SealRecord;
-
-    pub(crate) fn serialize<S: Serializer>(record: &SealRecord, s: S) -> Result<S::Ok, S::Error> {
-        let mut text = String::with_capacity(512);
-        for byte in record.iter() {
-            let _infallible = write!(text, "{byte:02x}");
-        }
-        s.serialize_str(&text)
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<SealRecord, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
-        let mut bytes = Vec::with_capacity(256);
-        for pair in text.as_bytes().chunks(2) {
-            let digits = core::str::from_utf8(pair).ok().filter(|pair| {
-                pair.len() == 2 && pair.bytes().all(|digit| digit.is_ascii_hexdigit())
-            });
-            let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            bytes.push(byte.ok_or_else(|| D::Error::custom("a seal record is 512 hex digits"))?);
-        }
-        SealRecord::try_from(bytes.as_slice()).map_err(D::Error::custom)
-    }
-}
-
-#[cfg(feature = "serde")]
-pub mod protection_as_word {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _, ser::Error as _};
-    use vram_seal::Protection;
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
-    pub(crate) fn serialize<S: Serializer>(
-        protection: &Protection,
-        s: S,
-    ) -> Result<S::Ok, S::Error> {
-        s.serialize_str(match protection {
-            Protection::Encrypted => "encrypted",
-            Protection::Authenticated => "authenticated",
-            _ => return Err(S::Error::custom("a protection without a name")),
-        })
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Protection, D::Error> {
-        match &*std::borrow::Cow::<'de, str>::deserialize(d)? {
-            "encrypted" => Ok(Protection::Encrypted),
-            "authenticated" => Ok(Protection::Authenticated),
-            other => Err(D::Error::unknown_variant(other, &["encrypted", "authenticated"])),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! One line: what it says, its bytes, its code.
 
-use core::fmt::Write as _;
 use std::io;
 
-use vram_events::Event;
-use vram_id::Timestamp;
+use base16ct::lower;
 use vram_seal::TicketKey;
 
 use super::AuditHead;
+use crate::clock::Timestamp;
+use crate::events::Event;
 
 /// Version of the layout of lines.
 pub(super) const FORMAT: u32 = 1;
@@ -154,29 +154,14 @@ impl<'a> Parsed<'a> {
 
 /// Lower-case hexadecimal digits.
 pub(super) fn hex(bytes: &[u8; 32]) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in bytes {
-        let _infallible = write!(text, "{byte:02x}");
-    }
-    text
+    lower::encode_string(bytes)
 }
 
 /// Reads what [`hex`] writes, and nothing else.
 pub(super) fn unhex(digits: &[u8]) -> Option<[u8; 32]> {
-    let value = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit.wrapping_sub(b'0')),
-        b'a'..=b'f' => Some(digit.wrapping_sub(b'a').wrapping_add(10)),
-        _ => None,
-    };
-    if digits.len() != 64 {
-        return None;
-    }
     let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        *byte = value(*high)? << 4 | value(*low)?;
-    }
-    Some(bytes)
+    let read = lower::decode(digits, &mut bytes).is_ok_and(|read| read.len() == 32);
+    read.then_some(bytes)
 }
 
 #[cfg(test)]

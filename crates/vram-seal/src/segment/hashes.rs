@@ -5,7 +5,11 @@ use std::sync::{Mutex, PoisonError};
 
 use vram_alloc::ByteLen;
 
-use crate::{Opener, Protection, SealError, SegmentHash, SegmentLayout};
+use crate::error::SealError;
+use crate::open::Opener;
+use crate::record::layout::SegmentLayout;
+use crate::record::params::Protection;
+use crate::segment::chain::SegmentHash;
 
 /// One place for each segment's hash, 32 bytes each. Hashes identify content; they are wiped when
 /// dropped.
