@@ -8,6 +8,11 @@
 //! clock that panics is asked for less, since it is also asked after the deed: the books are exact
 //! and the manager usable.
 
+mod clocks;
+mod operations;
+
+use operations::OPERATIONS;
+
 use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -16,10 +21,9 @@ use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_residency::{
-    Access, AdmitRequest, ByteLen, Candidate, Clock, EvictionPolicy, ExportOptions, GpuChoice,
-    ImportRequest, Lru, MemoryMode, ModelPlan, ModelSource, OnEviction, Piece, Progress,
-    Protection, RepairOptions, ResetOptions, ScrubCursor, SealOptions, SealRequest, SealedShard,
-    SivScope, Source, SourceError, SystemClock, Timestamp, VramError, VramManager,
+    Access, ByteLen, Candidate, Clock, EvictionPolicy, Lru, MemoryMode, ModelPlan, ModelSource,
+    OnEviction, Piece, Protection, SealRequest, SealedShard, Source, SourceError, SystemClock,
+    Timestamp, VramError, VramManager,
 };
 use vram_tests::reference::{bytes, footprint};
 use vram_tests::rig::Rig;
@@ -226,69 +230,6 @@ impl Setup {
 
 type Operation = (&'static str, fn(&Setup, &Bomb) -> Result<(), VramError>);
 
-/// A callback that ticks.
-fn told(bomb: &Bomb) -> impl FnMut(Progress) + Send + '_ {
-    |_progress| bomb.tick()
-}
-
-fn seal_from(
-    setup: &Setup,
-    bomb: &Bomb,
-    access: Access,
-    scope: SivScope,
-    protection: Protection,
-) -> Result<(), VramError> {
-    let source = Ticking { access, ..Ticking::new(bomb, setup.content.as_slice()) };
-    let request = SealRequest::new("new", 1).scope(scope).protection(protection);
-    setup.manager.seal_from(request, source, SealOptions::new().progress(told(bomb))).map(drop)
-}
-
-/// Every door through which a manager calls the caller.
-const OPERATIONS: &[Operation] = &[
-    ("seal from a file, by segment", |setup, bomb| {
-        seal_from(setup, bomb, Access::Positional, SivScope::Segment, Protection::Encrypted)
-    }),
-    ("seal from a file, as a whole", |setup, bomb| {
-        seal_from(setup, bomb, Access::Positional, SivScope::Shard, Protection::Encrypted)
-    }),
-    ("seal from a pipe, in place", |setup, bomb| {
-        seal_from(setup, bomb, Access::Sequential, SivScope::Segment, Protection::Authenticated)
-    }),
-    ("admit", |setup, bomb| {
-        let request = AdmitRequest::new("new", GpuChoice::MostRoomFirst).progress(told(bomb));
-        let source = Ticking::new(bomb, setup.content.as_slice());
-        setup.manager.admit(request, &setup.model, &source).map(drop)
-    }),
-    ("admit into what was reserved", |setup, bomb| {
-        let mut held = setup.manager.reserve_plan(&setup.model, GpuChoice::One(1))?;
-        let request = AdmitRequest::new("new", GpuChoice::One(1)).progress(told(bomb));
-        let source = Ticking::new(bomb, setup.content.as_slice());
-        setup.manager.admit_reserved(&mut held, request, &source).map(drop)
-    }),
-    ("unseal to a sink", |setup, bomb| {
-        setup.manager.unseal_to(&setup.encrypted, Ticking::new(bomb, io::sink()))
-    }),
-    ("export", |setup, bomb| {
-        let options = ExportOptions::new().progress(told(bomb));
-        let sink = Ticking::new(bomb, io::sink());
-        setup.manager.export_with(&setup.encrypted, sink, options).map(drop)
-    }),
-    ("export what lies there in plain", |setup, bomb| {
-        let options = ExportOptions::new().progress(told(bomb));
-        let sink = Ticking::new(bomb, io::sink());
-        setup.manager.export_with(&setup.plain, sink, options).map(drop)
-    }),
-    ("repair", |setup, bomb| {
-        let options = RepairOptions::new().progress(told(bomb));
-        let source = Ticking::new(bomb, setup.content.as_slice());
-        setup.manager.repair_from(&setup.altered, source, options).map(drop)
-    }),
-    ("import", |setup, bomb| {
-        let request = ImportRequest::new("encrypted", 1).progress(told(bomb));
-        setup.manager.import(request, Ticking::new(bomb, setup.image.as_slice())).map(drop)
-    }),
-];
-
 /// Sets the bomb at every tick in turn, and looks after each explosion.
 fn explode_everywhere(operation: &Operation, look: impl Fn(&Setup, &str, &str)) -> u64 {
     let (name, run) = operation;
@@ -350,69 +291,4 @@ fn a_policy_that_panics_at_any_point_evicts_nothing() {
         }
         assert!(explosions >= 1, "the policy was never asked");
     }
-}
-
-/// Operations that call nobody but the clock.
-const TIMED: &[Operation] = &[
-    ("seal", |setup, _| setup.manager.seal_model("new", 1, &setup.content).map(drop)),
-    ("unseal", |setup, _| setup.manager.unseal_model(&setup.encrypted).map(drop)),
-    ("unseal and free", |setup, _| setup.manager.unseal_and_free(&setup.encrypted).map(drop)),
-    ("free", |setup, _| setup.manager.free_shard(&setup.plain).map(drop)),
-    ("verify", |setup, _| setup.manager.verify_shard_integrity(&setup.plain).map(drop)),
-    ("migrate", |setup, _| setup.manager.migrate_shard(&setup.encrypted, 1).map(drop)),
-    ("open", |setup, _| setup.manager.open_resident(&setup.encrypted).map(drop)),
-    ("close", |setup, _| setup.manager.close_resident(&setup.plain).map(drop)),
-    ("lease", |setup, _| setup.manager.lease(&setup.plain).map(drop)),
-    ("reserve", |setup, _| setup.manager.reserve(1, ByteLen::new(300)).map(drop)),
-    ("park and wake", |setup, _| {
-        let parked = setup.manager.park(&setup.plain)?;
-        setup.manager.wake(parked, 1).map(drop).map_err(|failed| failed.error().clone())
-    }),
-    ("evict", |setup, _| {
-        let plan = setup.manager.plan_eviction(0, ByteLen::new(100_000))?;
-        setup.manager.evict(&plan).map(drop)
-    }),
-    ("back up", |setup, _| setup.manager.back_up(&setup.plain).map(drop)),
-    ("ticket", |setup, _| setup.manager.ticket(&setup.plain, [1; 32]).map(drop)),
-    ("reconcile", |setup, _| setup.manager.reconcile(0).map(drop)),
-    ("scrub", |setup, _| {
-        let step = setup.manager.scrub_step(&mut ScrubCursor::new(), ByteLen::MIB);
-        step.error.map_or(Ok(()), Err)
-    }),
-    ("reset with a backup", |setup, _| {
-        setup.manager.back_up(&setup.plain)?;
-        setup.manager.reset_gpu(0, ResetOptions::new().force()).map(drop)
-    }),
-    ("reset with an image", |setup, _| {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("image");
-        setup.manager.export_to(&setup.encrypted, path, ExportOptions::new())?;
-        setup.manager.reset_gpu(0, ResetOptions::new().force()).map(drop)
-    }),
-    ("compact", |setup, _| {
-        setup.manager.compact(0, vram_residency::CompactBudget::new()).map(drop)
-    }),
-];
-
-#[test]
-fn a_clock_that_panics_leaves_the_books_exact_and_the_manager_usable() {
-    let mut explosions = 0;
-    for (name, run) in TIMED.iter().chain(OPERATIONS) {
-        for tick in 1.. {
-            let clock: Arc<Bomb> = Arc::default();
-            let setup = Setup::new(MemoryMode::Region, &Arc::default(), &clock);
-            clock.arm(tick);
-            // That a panic is turned into an error is fine too.
-            let outcome = catch_unwind(AssertUnwindSafe(|| run(&setup, &Bomb::default())));
-            let what = format!("{name}, tick {tick}");
-            if clock.disarm() {
-                outcome.unwrap().unwrap_or_else(|error| panic!("{what}: {error}"));
-                break;
-            }
-            explosions += 1;
-            setup.books_are_exact(&what);
-            setup.still_works(&what);
-        }
-    }
-    assert!(explosions >= TIMED.len(), "{explosions} explosions");
 }
