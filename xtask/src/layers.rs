@@ -26,12 +26,25 @@ const ROOMS: &[Room] = &[
         may_be_unsafe: false,
     },
     Room { name: "vram-files", ours: &["vram-alloc", "vram-seal"], may_be_unsafe: false },
+    Room {
+        name: "vram-audit",
+        ours: &["vram-events", "vram-id", "vram-seal", "vram-files"],
+        may_be_unsafe: false,
+    },
     // `deny(unsafe_code)`, lifted for its CUDA module alone.
     Room { name: "vram-gpu", ours: &["vram-alloc", "cuda-shim"], may_be_unsafe: true },
     Room { name: "vram-model", ours: &["vram-alloc"], may_be_unsafe: false },
     Room {
         name: "vram-residency",
-        ours: &["vram-alloc", "vram-id", "vram-seal", "vram-gpu", "vram-events", "vram-files"],
+        ours: &[
+            "vram-alloc",
+            "vram-id",
+            "vram-seal",
+            "vram-gpu",
+            "vram-events",
+            "vram-files",
+            "vram-audit",
+        ],
         may_be_unsafe: false,
     },
     Room { name: "vram-cli", ours: &["vram-residency", "vram-model"], may_be_unsafe: false },
@@ -50,6 +63,7 @@ const ROOMS: &[Room] = &[
             "vram-seal",
             "vram-events",
             "vram-files",
+            "vram-audit",
             "vram-gpu",
             "vram-model",
             "vram-residency",
@@ -73,7 +87,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("safetensors", &["vram-model"]),
     // Beside parsing headers: the program's `--json`, this program's reading of metadata, and the
     // lines of an audit.
-    ("serde_json", &["vram-model", "vram-residency", "vram-cli", "xtask"]),
+    ("serde_json", &["vram-model", "vram-audit", "vram-cli", "xtask"]),
     ("clap", &["vram-cli"]),
     ("indicatif", &["vram-cli"]),
 ];
@@ -85,6 +99,7 @@ const STRANGERS: &[(&str, &str)] = &[
     ("vram-id", "vram-gpu"),
     ("vram-events", "vram-gpu"),
     ("vram-files", "vram-gpu"),
+    ("vram-audit", "vram-gpu"),
 ];
 
 /// Checks the whole workspace; the error lists every breach.

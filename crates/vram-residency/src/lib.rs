@@ -3,8 +3,6 @@
 
 mod admit;
 mod age;
-#[cfg(feature = "audit")]
-mod audit;
 mod backup;
 mod block;
 mod budget;
@@ -79,11 +77,6 @@ use vram_id as id;
 use vram_seal as hashes;
 
 pub use admit::{AdmitRequest, GpuChoice};
-#[cfg(feature = "audit")]
-pub use audit::{
-    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
-    verify_audit, verify_audit_against,
-};
 pub use backup::BackupReport;
 pub use block::MemoryMode;
 pub use budget::DriverMemory;
@@ -133,6 +126,11 @@ pub use ticket::{
     TicketVerifier,
 };
 pub use verify::{Verdict, Verify};
+#[cfg(feature = "audit")]
+pub use vram_audit::{
+    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
+    verify_audit, verify_audit_against,
+};
 pub use write::ReadBack;
 
 // What callers need of the crates below, so that they depend on this one alone.

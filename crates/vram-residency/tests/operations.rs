@@ -20,7 +20,8 @@ fn text() -> String {
 /// All sources of this crate and of those whose types it re-exports, as one text.
 fn sources() -> String {
     let of = |name| root().join("..").join(name).join("src");
-    let mut folders = ["vram-residency", "vram-events", "vram-files", "vram-id"].map(of).to_vec();
+    let mut folders =
+        ["vram-residency", "vram-audit", "vram-events", "vram-files", "vram-id"].map(of).to_vec();
     let mut all = String::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
