@@ -121,10 +121,6 @@ pub use snapshot::{
     SnapshotState,
 };
 pub use stream::SealOptions;
-pub use ticket::{
-    ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
-    TicketVerifier,
-};
 pub use verify::{Verdict, Verify};
 #[cfg(feature = "audit")]
 pub use vram_audit::{
@@ -151,6 +147,10 @@ pub use vram_seal::{
     ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,
     Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
     SegmentSpan, SivScope, Suite, TicketKey,
+};
+pub use vram_ticket::{
+    ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
+    TicketVerifier,
 };
 
 /// Devices, and the one that injects faults: for tests of orchestrators.

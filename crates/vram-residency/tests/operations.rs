@@ -21,7 +21,9 @@ fn text() -> String {
 fn sources() -> String {
     let of = |name| root().join("..").join(name).join("src");
     let mut folders =
-        ["vram-residency", "vram-audit", "vram-events", "vram-files", "vram-id"].map(of).to_vec();
+        ["vram-residency", "vram-audit", "vram-events", "vram-files", "vram-id", "vram-ticket"]
+            .map(of)
+            .to_vec();
     let mut all = String::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {

@@ -5,10 +5,10 @@ use core::fmt;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::header::SealRecord;
 use crate::hex;
-use crate::key::KeyId;
-use crate::layout::SegmentSize;
+use crate::key::id::KeyId;
+use crate::record::header::SealRecord;
+use crate::record::layout::SegmentSize;
 
 impl Serialize for SealRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::key::{KeyError, KeyId, SealKey};
+use crate::key::id::{KeyError, KeyId};
+use crate::key::master::SealKey;
 
 /// Keys by id. The active one seals; a record is opened with whichever key it names.
 #[derive(Debug)]

@@ -1,108 +1,16 @@
-//! The master key of a seal, its public id, and how both are written down.
+//! The master key of a seal, and how it is written down.
 
 use core::fmt;
 use core::hint::black_box;
-use core::str::FromStr;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::hex;
-use crate::secret::Secret;
-use crate::subkey::{self, Purpose};
-use crate::ticket::TicketKey;
-
-/// Why a key could not be read, made, added or found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum KeyError {
-    /// The operating system gave no random bytes.
-    #[error("the operating system gave no random bytes for a key")]
-    Random,
-    /// A text is not 64 hexadecimal digits.
-    #[error("a key is 64 hexadecimal digits; this text is not ({found} bytes)")]
-    NotHex {
-        /// The length of the text, in bytes.
-        found: usize,
-    },
-    /// A key file holds neither of the two things it may hold.
-    #[error(
-        "a key file holds 64 hexadecimal digits and at most one newline, or exactly 32 raw bytes; \
-         this one has {found} bytes of something else"
-    )]
-    NotAKeyFile {
-        /// The length of the file, in bytes.
-        found: usize,
-    },
-    /// 32 bytes that are all hexadecimal digits: most likely a hex key cut in half.
-    #[error("32 bytes that are all hexadecimal digits look like half a key of 64 digits")]
-    HalfAKey,
-    /// A key id is not 32 hexadecimal digits.
-    #[error("a key id is 32 hexadecimal digits; this text is not")]
-    NotAKeyId,
-    /// The ring already has a key of this id.
-    #[error("the key ring already has a key with id {id}")]
-    DuplicateId {
-        /// The id that is taken.
-        id: KeyId,
-    },
-    /// The ring has no key of this id.
-    #[error("the key ring has no key with id {id}")]
-    UnknownId {
-        /// The id that was looked for.
-        id: KeyId,
-    },
-    /// The active key of a ring cannot be taken out of it.
-    #[error("key {id} is the active one and cannot be removed")]
-    ActiveKey {
-        /// The id of the active key.
-        id: KeyId,
-    },
-}
-
-/// The public name of a key: 16 bytes derived from it, which say nothing else about it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KeyId([u8; 16]);
-
-impl KeyId {
-    /// Wraps the bytes as they stand in a record.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// The bytes as they stand in a record.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
-
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex::write(f, &self.0)
-    }
-}
-
-impl fmt::Debug for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyId({self})")
-    }
-}
-
-impl FromStr for KeyId {
-    type Err = KeyError;
-
-    /// Reads 32 hexadecimal digits of either case.
-    fn from_str(text: &str) -> Result<Self, KeyError> {
-        let mut bytes = [0; 16];
-        if hex::read(text.as_bytes(), &mut bytes) {
-            Ok(Self(bytes))
-        } else {
-            Err(KeyError::NotAKeyId)
-        }
-    }
-}
+use crate::key::derive::{Purpose, derive};
+use crate::key::id::{KeyError, KeyId};
+use crate::key::secret::Secret;
+use crate::key::ticket::TicketKey;
 
 /// A master key: 32 bytes from which every key of a seal is derived.
 ///
@@ -125,12 +33,12 @@ impl SealKey {
     }
 
     fn from_secret(bytes: Secret) -> Self {
-        let derived = subkey::derive(&bytes, Purpose::KeyId);
+        let derived = derive(&bytes, Purpose::KeyId);
         let mut id = [0; 16];
         for (target, source) in id.iter_mut().zip(derived.iter()) {
             *target = *source;
         }
-        Self { bytes, id: KeyId(id) }
+        Self { bytes, id: KeyId::from_bytes(id) }
     }
 
     /// A fresh key from the operating system's random source.
@@ -202,7 +110,7 @@ impl SealKey {
     /// The key that signs tickets, derived from this one and saying nothing about it.
     #[must_use]
     pub fn ticket_key(&self) -> TicketKey {
-        TicketKey::from_secret(subkey::derive(&self.bytes, Purpose::Ticket))
+        TicketKey::from_secret(derive(&self.bytes, Purpose::Ticket))
     }
 
     pub(crate) fn master(&self) -> &[u8; 32] {

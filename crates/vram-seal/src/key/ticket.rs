@@ -6,7 +6,7 @@ use core::hint::black_box;
 use ring::hmac;
 use zeroize::Zeroizing;
 
-use crate::secret::Secret;
+use crate::key::secret::Secret;
 use crate::wipe::scrub_stack;
 
 /// A signature did not match.

@@ -11,7 +11,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::digest::ContentDigest;
 use crate::error::SealError;
-use crate::layout::SegmentLayout;
+use crate::record::layout::SegmentLayout;
 
 /// The BLAKE3 value of one segment's plaintext, at its place in the tree over the whole shard.
 ///

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::block::BlockFormat;
+use crate::tensor::block::BlockFormat;
 use crate::units::ByteLen;
 
 /// Defines the types from one table, so that no list can disagree with another.

@@ -3,20 +3,20 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use vram_gpu::DeviceUuid;
+use vram_alloc::DeviceUuid;
+use vram_id::{ShardId, Timestamp};
 use vram_seal::{SealRecord, TicketKey};
 
-use super::{ShardTicket, TicketState};
-use crate::clock::Timestamp;
-use crate::id::ShardId;
+use crate::error::TicketError;
+use crate::ticket::{ShardTicket, TicketState};
 
 /// How old a ticket may be where nothing else is said.
 const MAX_AGE: Duration = Duration::from_mins(1);
 /// How far two clocks may differ where nothing else is said.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
-/// Checks tickets. Whoever has one can also sign tickets: share a ticket key with nobody who should
-/// not.
+/// Checks tickets. The key that checks them can also sign them: share it only within one pair of
+/// parties that trust each other.
 #[derive(Debug)]
 pub struct TicketVerifier {
     key: TicketKey,
@@ -26,7 +26,8 @@ pub struct TicketVerifier {
 ///
 /// ```
 /// use core::time::Duration;
-/// use vram_residency::{TicketExpectation, Timestamp};
+/// use vram_id::Timestamp;
+/// use vram_ticket::TicketExpectation;
 ///
 /// let now = Timestamp::from_unix_millis(1_800_000_000_000);
 /// let expected = TicketExpectation::new([42; 32], now)
@@ -137,62 +138,6 @@ impl TicketExpectation {
         self.max_unverified = Some(age);
         self
     }
-}
-
-/// Why a ticket was not accepted: names the field, and holds no byte of any.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum TicketError {
-    /// The bytes are not a ticket.
-    #[error("not a ticket: {what} is not as it must be")]
-    Malformed {
-        /// What is wrong.
-        what: &'static str,
-    },
-    /// The signature is not one that this key makes for these fields.
-    #[error("the ticket's signature does not match: another key, or a field was changed")]
-    Signature,
-    /// The ticket answers another request.
-    #[error("the ticket is for another nonce")]
-    Nonce,
-    /// The ticket is older than it may be.
-    #[error("the ticket is {age:?} old, and {max:?} was allowed")]
-    Stale {
-        /// Its age, by the checking party's clock.
-        age: Duration,
-        /// What was allowed, with the clocks' difference.
-        max: Duration,
-    },
-    /// The ticket was issued later than it is now: the clocks differ by more than was allowed.
-    #[error("the ticket is from {ahead:?} in the future, and clocks may differ by {skew:?}")]
-    FromTheFuture {
-        /// How far.
-        ahead: Duration,
-        /// What was allowed.
-        skew: Duration,
-    },
-    /// The shard is in quarantine.
-    #[error("{shard} is in quarantine")]
-    Quarantined {
-        /// The shard.
-        shard: ShardId,
-    },
-    /// Nobody has found all of the shard sound for too long.
-    #[error("{shard} was not verified for {age:?}, and {max:?} was allowed")]
-    Unverified {
-        /// The shard.
-        shard: ShardId,
-        /// For how long, at the time of the check.
-        age: Duration,
-        /// What was allowed.
-        max: Duration,
-    },
-    /// A field is not the one that was expected.
-    #[error("the ticket is of another {field}")]
-    Field {
-        /// Which: `model`, `owner`, `node`, `shard`, `gpu` or `record`.
-        field: &'static str,
-    },
 }
 
 impl TicketVerifier {

@@ -1,6 +1,6 @@
 //! What a caller chooses about a seal.
 
-use crate::layout::SegmentSize;
+use crate::record::layout::SegmentSize;
 
 /// What lies in memory, and what that protects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -4,13 +4,13 @@ use core::fmt;
 
 use vram_alloc::ByteLen;
 
-use crate::context::SealContext;
 use crate::error::SealError;
-use crate::header::{BOUND_LEN, HASH_PROFILE, MACED_LEN, MAGIC, SealRecord, VERSION};
-use crate::key::KeyId;
-use crate::layout::{SegmentLayout, SegmentSize};
-use crate::params::{Mode, Protection, SealParams, SivScope, Suite};
-use crate::ticket;
+use crate::key::id::KeyId;
+use crate::key::ticket;
+use crate::record::context::SealContext;
+use crate::record::header::{BOUND_LEN, HASH_PROFILE, MACED_LEN, MAGIC, SealRecord, VERSION};
+use crate::record::layout::{SegmentLayout, SegmentSize};
+use crate::record::params::{Mode, Protection, SealParams, SivScope, Suite};
 
 /// What a record says, field by field.
 #[derive(Clone, PartialEq, Eq)]

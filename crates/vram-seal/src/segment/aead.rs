@@ -5,7 +5,7 @@ use core::hint::black_box;
 use ring::aead;
 use zeroize::Zeroizing;
 
-use crate::params::Suite;
+use crate::record::params::Suite;
 use crate::wipe::scrub_stack;
 
 /// Length of a segment's tag, in bytes.

@@ -4,10 +4,10 @@ use core::fmt;
 
 use vram_alloc::ByteLen;
 
-use crate::aead::TAG_LEN;
 use crate::error::SealError;
-use crate::fields::RecordFields;
-use crate::params::{Mode, SivScope};
+use crate::record::fields::RecordFields;
+use crate::record::params::{Mode, SivScope};
+use crate::segment::aead::TAG_LEN;
 
 /// The table of one shard: 16, 48 or 32 bytes a segment, in the order of the segments.
 ///

@@ -27,14 +27,18 @@
 
 use std::sync::Arc;
 
-use vram_alloc::ByteLen;
-use vram_gpu::DeviceUuid;
+use vram_alloc::{ByteLen, DeviceUuid};
+use vram_id::Timestamp;
 use vram_seal::{ContentDigest, KeyId, MODEL_ID_LEN_MAX, Protection};
 
-use super::{ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketState};
-use crate::clock::Timestamp;
+use crate::error::TicketError;
+use crate::ticket::{ShardTicket, TicketState};
 
-pub(super) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
+
+/// The longest node name and the longest owner that a ticket can carry, in bytes.
+pub const TICKET_NAME_LEN_MAX: usize = 1024;
+
 const DOMAIN: &[u8; 16] = b"vram-ticket/0001";
 const NODE: u8 = 1;
 const OWNER: u8 = 2;
@@ -47,7 +51,7 @@ impl ShardTicket {
 
     /// What is signed: everything but the signature. None if a field has no encoding, which no
     /// ticket of a manager is without: a text that is too long, a version or a kind that is not known.
-    pub(super) fn statement(&self) -> Option<Vec<u8>> {
+    pub(crate) fn statement(&self) -> Option<Vec<u8>> {
         let (node, owner) = (self.node.as_deref(), self.owner.as_deref());
         let flags = [
             (node.is_some(), NODE),
@@ -113,7 +117,7 @@ impl ShardTicket {
     }
 
     /// Reads exactly what [`to_bytes`](Self::to_bytes) writes. **Nothing of it is checked against a
-    /// key**: that is [`TicketVerifier::verify`](super::TicketVerifier::verify)'s.
+    /// key**: that is [`TicketVerifier::verify`](crate::TicketVerifier::verify)'s.
     ///
     /// # Errors
     ///
