@@ -1,29 +1,10 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "audit")]
-mod audit;
 mod builder;
 mod images;
 mod manager;
-mod sync;
 
-#[cfg(feature = "audit")]
-pub use audit::AuditError;
-#[cfg(feature = "audit")]
-pub use audit::AuditHead;
-#[cfg(feature = "audit")]
-pub use audit::AuditStatus;
-#[cfg(feature = "audit")]
-pub use audit::AuditSummary;
-#[cfg(feature = "audit")]
-pub use audit::AuditWriter;
-#[cfg(feature = "audit")]
-pub use audit::ParseAuditHeadError;
-#[cfg(feature = "audit")]
-pub use audit::verify_audit;
-#[cfg(feature = "audit")]
-pub use audit::verify_audit_against;
 pub use builder::{Budget, VramManagerBuilder};
 pub use images::{
     inspect_image, seal_image, seal_image_to, unseal_image, unseal_image_to, verify_image,
@@ -32,6 +13,11 @@ pub use manager::VramManager;
 pub use vram_alloc::{
     Alignment, ByteLen, ByteOffset, ByteRange, DeviceOffset, Fit, GpuIndex, ModelPlan, Piece,
     PlanError, checked_shard_size,
+};
+#[cfg(feature = "audit")]
+pub use vram_audit::{
+    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
+    verify_audit, verify_audit_against,
 };
 pub use vram_core::close::CloseReport;
 pub use vram_core::error::VramError;

@@ -24,12 +24,17 @@ const ROOMS: &[Room] = &[
         ours: &["vram-alloc", "vram-id", "vram-seal"],
         may_be_unsafe: false,
     },
+    Room { name: "vram-files", ours: &["vram-alloc", "vram-seal"], may_be_unsafe: false },
     Room {
         name: "vram-ticket",
         ours: &["vram-alloc", "vram-id", "vram-seal"],
         may_be_unsafe: false,
     },
-    Room { name: "vram-files", ours: &["vram-alloc", "vram-seal"], may_be_unsafe: false },
+    Room {
+        name: "vram-audit",
+        ours: &["vram-events", "vram-id", "vram-seal", "vram-files"],
+        may_be_unsafe: false,
+    },
     // `deny(unsafe_code)`, lifted for its CUDA module alone.
     Room { name: "vram-gpu", ours: &["vram-alloc", "cuda-shim"], may_be_unsafe: true },
     Room { name: "vram-model", ours: &["vram-alloc"], may_be_unsafe: false },
@@ -60,6 +65,7 @@ const ROOMS: &[Room] = &[
             "vram-files",
             "vram-space",
             "vram-core",
+            "vram-audit",
         ],
         may_be_unsafe: false,
     },
@@ -86,6 +92,7 @@ const ROOMS: &[Room] = &[
             "vram-events",
             "vram-ticket",
             "vram-files",
+            "vram-audit",
             "vram-gpu",
             "vram-model",
             "vram-residency",
@@ -110,7 +117,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("safetensors", &["vram-model"]),
     // Beside parsing headers: the program's `--json`, this program's reading of metadata, and the
     // lines of an audit.
-    ("serde_json", &["vram-model", "vram-residency", "vram-cli", "xtask"]),
+    ("serde_json", &["vram-model", "vram-audit", "vram-cli", "xtask"]),
     ("clap", &["vram-cli"]),
     ("indicatif", &["vram-cli"]),
 ];

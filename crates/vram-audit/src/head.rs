@@ -1,12 +1,10 @@
 //! How far an audit has come: what is kept elsewhere, to see that nothing is missing at its end.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 use core::str::FromStr;
 
-use super::line::{hex, unhex};
-
 /// How many lines an audit has, and the code of the last one. Kept where whoever can change the
-/// audit cannot, it is an anchor: [`verify_audit_against`](super::verify_audit_against) finds any
+/// audit cannot, it is an anchor: [`verify_audit_against`](crate::verify_audit_against) finds any
 /// change up to there, also a cut.
 ///
 /// Prints as `lines:code`, reads back, and is no secret.
@@ -62,5 +60,48 @@ impl TryFrom<String> for AuditHead {
 
     fn try_from(text: String) -> Result<Self, ParseAuditHeadError> {
         text.parse()
+    }
+}
+
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8; 32]) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in bytes {
+        let _infallible = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Reads what [`hex`] writes, and nothing else.
+pub(crate) fn unhex(digits: &[u8]) -> Option<[u8; 32]> {
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit.wrapping_sub(b'0')),
+        b'a'..=b'f' => Some(digit.wrapping_sub(b'a').wrapping_add(10)),
+        _ => None,
+    };
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let [high, low] = pair else { return None };
+        *byte = value(*high)? << 4 | value(*low)?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_written_reads_as_hexadecimal() {
+        let bytes = core::array::from_fn(|at| u8::try_from(at * 8).unwrap_or(255));
+        assert_eq!(unhex(hex(&bytes).as_bytes()), Some(bytes));
+        let zeros = hex(&[0; 32]);
+        assert_eq!(unhex(zeros.as_bytes()), Some([0; 32]));
+        for wrong in [&zeros[1..], &zeros.replace('0', "A"), &zeros.replace('0', "g"), ""] {
+            assert_eq!(unhex(wrong.as_bytes()), None);
+        }
     }
 }

@@ -2,17 +2,16 @@
 
 use std::io;
 
-use base16ct::lower;
+use vram_events::Event;
+use vram_id::Timestamp;
 use vram_seal::TicketKey;
 
-use super::AuditHead;
-use crate::clock::Timestamp;
-use crate::events::Event;
+use crate::head::{AuditHead, hex, unhex};
 
 /// Version of the layout of lines.
-pub(super) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 /// The longest line, its end included.
-pub(super) const LEN_MAX: usize = 16 << 20;
+pub(crate) const LEN_MAX: usize = 16 << 20;
 
 /// Domain separator of the code of a line; the last digit is the version.
 const DOMAIN: &[u8; 16] = b"vram-audit/line1";
@@ -24,7 +23,7 @@ const END: &[u8] = b"\"}";
 /// What a line says.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
-pub(super) enum Body {
+pub(crate) enum Body {
     /// The first line of an audit.
     Opened { format: u32, key: String, at: Timestamp },
     /// A writer goes on with it, and has cut off so many bytes of a line without an end.
@@ -38,25 +37,25 @@ pub(super) enum Body {
 }
 
 /// The key, and how far the chain has come.
-pub(super) struct Chain {
+pub(crate) struct Chain {
     key: TicketKey,
     head: AuditHead,
 }
 
 impl Chain {
-    pub(super) const fn new(key: TicketKey) -> Self {
+    pub(crate) const fn new(key: TicketKey) -> Self {
         Self::after(key, AuditHead { lines: 0, code: [0; 32] })
     }
 
-    pub(super) const fn after(key: TicketKey, head: AuditHead) -> Self {
+    pub(crate) const fn after(key: TicketKey, head: AuditHead) -> Self {
         Self { key, head }
     }
 
-    pub(super) const fn head(&self) -> AuditHead {
+    pub(crate) const fn head(&self) -> AuditHead {
         self.head
     }
 
-    pub(super) fn key_id(&self) -> String {
+    pub(crate) fn key_id(&self) -> String {
         key_id(&self.key)
     }
 
@@ -65,7 +64,7 @@ impl Chain {
     /// # Errors
     ///
     /// If it says more than fits into a line.
-    pub(super) fn line(&self, body: &Body) -> io::Result<(Vec<u8>, AuditHead)> {
+    pub(crate) fn line(&self, body: &Body) -> io::Result<(Vec<u8>, AuditHead)> {
         let AuditHead { lines, code: prev } = self.head;
         let body = serde_json::to_string(body)?;
         let inside = body.strip_prefix('{').and_then(|body| body.strip_suffix('}'));
@@ -82,13 +81,13 @@ impl Chain {
         Ok((line, AuditHead { lines: lines.saturating_add(1), code }))
     }
 
-    pub(super) const fn advance(&mut self, head: AuditHead) {
+    pub(crate) const fn advance(&mut self, head: AuditHead) {
         self.head = head;
     }
 }
 
 /// The name of a key, which says nothing else about it.
-pub(super) fn key_id(key: &TicketKey) -> String {
+pub(crate) fn key_id(key: &TicketKey) -> String {
     let name = key.sign(KEY_NAME);
     let mut text = hex(&name);
     text.truncate(16);
@@ -106,10 +105,10 @@ fn statement(prev: &[u8; 32], signed: &[u8]) -> Vec<u8> {
 
 /// A line as it stands in a file, taken apart and not yet believed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Parsed<'a> {
-    pub(super) number: u64,
-    pub(super) prev: [u8; 32],
-    pub(super) code: [u8; 32],
+pub(crate) struct Parsed<'a> {
+    pub(crate) number: u64,
+    pub(crate) prev: [u8; 32],
+    pub(crate) code: [u8; 32],
     signed: &'a [u8],
     /// What the line says, without the braces around it.
     inside: &'a [u8],
@@ -117,7 +116,7 @@ pub(super) struct Parsed<'a> {
 
 impl<'a> Parsed<'a> {
     /// Takes a line apart, without its end. Only the very form that is written is a line.
-    pub(super) fn of(line: &'a [u8]) -> Option<Self> {
+    pub(crate) fn of(line: &'a [u8]) -> Option<Self> {
         let rest = line.strip_suffix(END)?;
         let (rest, code) = rest.split_at_checked(rest.len().checked_sub(64)?)?;
         let code = unhex(code)?;
@@ -138,30 +137,18 @@ impl<'a> Parsed<'a> {
     }
 
     /// Whether the code is that of the line, in whatever place it stands.
-    pub(super) fn is_genuine(&self, key: &TicketKey) -> bool {
+    pub(crate) fn is_genuine(&self, key: &TicketKey) -> bool {
         key.verify(&statement(&self.prev, self.signed), &self.code).is_ok()
     }
 
     /// What it says, if this version knows.
-    pub(super) fn body(&self) -> Option<Body> {
+    pub(crate) fn body(&self) -> Option<Body> {
         let mut json = Vec::with_capacity(self.inside.len().saturating_add(2));
         json.push(b'{');
         json.extend_from_slice(self.inside);
         json.push(b'}');
         serde_json::from_slice(&json).ok()
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8; 32]) -> String {
-    lower::encode_string(bytes)
-}
-
-/// Reads what [`hex`] writes, and nothing else.
-pub(super) fn unhex(digits: &[u8]) -> Option<[u8; 32]> {
-    let mut bytes = [0; 32];
-    let read = lower::decode(digits, &mut bytes).is_ok_and(|read| read.len() == 32);
-    read.then_some(bytes)
 }
 
 #[cfg(test)]
@@ -197,16 +184,5 @@ mod tests {
                 ),
             ]
         );
-    }
-
-    #[test]
-    fn only_what_is_written_reads_as_hexadecimal() {
-        let bytes = core::array::from_fn(|at| u8::try_from(at * 8).unwrap_or(255));
-        assert_eq!(unhex(hex(&bytes).as_bytes()), Some(bytes));
-        let zeros = hex(&[0; 32]);
-        assert_eq!(unhex(zeros.as_bytes()), Some([0; 32]));
-        for wrong in [&zeros[1..], &zeros.replace('0', "A"), &zeros.replace('0', "g"), ""] {
-            assert_eq!(unhex(wrong.as_bytes()), None);
-        }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::AuditHead;
+use crate::head::AuditHead;
 
 /// Why an audit is not to be believed, or cannot be written. Lines are numbered from 1, as an
 /// editor numbers them.
@@ -106,7 +106,7 @@ pub enum AuditError {
 }
 
 impl AuditError {
-    pub(super) fn io(
+    pub(crate) fn io(
         action: &'static str,
         path: impl Into<Option<PathBuf>>,
         error: std::io::Error,

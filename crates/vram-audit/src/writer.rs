@@ -1,37 +1,19 @@
-//! An audit of events that cannot be changed unseen: one line of JSON each, chained and keyed.
-//!
-//! ```text
-//!  {"n":0,"prev":"00…","line":"opened",…,"code":"c0"}
-//!  {"n":1,"prev":"c0", "line":"event", …,"code":"c1"}      code = HMAC(key, prev ‖ the line so far)
-//!  {"n":2,"prev":"c1", "line":"dropped",…,"code":"c2"}
-//! ```
-//!
-//! Each code is over the bytes of its line as they stand in the file, so no two texts of the same
-//! meaning are both good. What this cannot see by itself: lines that are missing at the very end,
-//! and a file that was replaced by an older copy of itself or by another audit under the same key.
-//! Keep the [`AuditHead`] somewhere else for that. Whoever has the key can write any audit they like.
-
-mod error;
-mod head;
-mod line;
-mod target;
-mod verify;
+//! Writing an audit: an event sink that makes a keyed, chained line of each event.
 
 use core::fmt;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-pub use error::AuditError;
-pub use head::{AuditHead, ParseAuditHeadError};
-use line::{Body, Chain};
-use target::Target;
-pub use verify::{AuditSummary, verify_audit, verify_audit_against};
 use vram_events::{Event, EventSink};
 use vram_id::{Clock, SystemClock, Timestamp};
 use vram_seal::TicketKey;
 
-use crate::sync::{Mutex, lock};
+use crate::error::AuditError;
+use crate::head::AuditHead;
+use crate::line::{self, Body, Chain};
+use crate::target::Target;
+use crate::verify::AuditSummary;
 
 /// Lines that may be written before they are made durable, where nobody said otherwise.
 const SYNC_EVERY: u64 = 64;
@@ -48,26 +30,27 @@ const SYNC_EVERY: u64 = 64;
 /// `prev`, and the line's bytes up to `,"code"`.
 ///
 /// By itself it does not show that lines are missing at the very end, nor that all of it is an older
-/// copy, or another audit under the same key: keep the [head](AuditStatus::head) somewhere else and compare with it. The key is for the
-/// pair of who writes and who verifies: either can forge. Do not use the ticket key of an
-/// orchestrator that is not to be trusted with that.
+/// copy, or another audit under the same key: keep the [head](AuditStatus::head) somewhere else and
+/// compare with it. The key is for the pair of who writes and who verifies: either can forge. Do not
+/// use the ticket key of an orchestrator that is not to be trusted with that.
 ///
 /// ```
-/// use core::time::Duration;
-/// use vram_residency::{AuditWriter, ByteLen, TicketKey, VramManager, verify_audit_against};
+/// use vram_audit::{AuditWriter, verify_audit_against};
+/// use vram_events::EventSink;
+/// use vram_seal::TicketKey;
 ///
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("audit");
-/// let audit = AuditWriter::create(&path, TicketKey::from_bytes([7; 32]))?;
+/// let mut audit = AuditWriter::create(&path, TicketKey::from_bytes([7; 32]))?;
 /// let status = audit.status();
-/// let manager = VramManager::builder().host_device(ByteLen::MIB).event_sink(audit).build()?;
-/// let _shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
-/// assert!(manager.flush_events(Duration::from_secs(5)));
+/// // A manager does this: it is given the audit as an event sink.
+/// audit.dropped(3);
+/// audit.flush();
 /// let anchor = status.head(); // to be kept somewhere else
 ///
 /// let file = std::fs::File::open(&path)?;
 /// let summary = verify_audit_against(file, &TicketKey::from_bytes([7; 32]), &anchor)?;
-/// assert_eq!((summary.events, summary.dropped), (1, 0));
+/// assert_eq!((summary.events, summary.dropped), (0, 3));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "an audit that is not given to a manager records nothing"]
@@ -93,17 +76,22 @@ struct Status {
 }
 
 impl AuditStatus {
+    /// Locks, also after a panic in another holder: each change is one assignment.
+    fn lock(&self) -> MutexGuard<'_, Status> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How many lines there are, and the last one's code: what an anchor is made of. Lines may not
     /// be durable yet: flush first.
     #[must_use]
     pub fn head(&self) -> AuditHead {
-        lock(&self.0).head
+        self.lock().head
     }
 
     /// Events that could not be written, and lines that could not be made durable.
     #[must_use]
     pub fn failed(&self) -> u64 {
-        lock(&self.0).failed
+        self.lock().failed
     }
 }
 
@@ -145,7 +133,7 @@ impl AuditWriter {
     ///
     /// # Errors
     ///
-    /// As [`verify_audit`]; [`AuditError::InUse`] while another writer has the file;
+    /// As [`verify_audit`](crate::verify_audit); [`AuditError::InUse`] while another writer has the file;
     /// [`AuditError::Io`]. The file is as it was; only if its own line cannot be written is the
     /// unfinished one cut off without a word.
     pub fn append(
@@ -198,7 +186,7 @@ impl AuditWriter {
         self.target.write(&line)?;
         self.chain.advance(next);
         self.unsynced = self.unsynced.saturating_add(1);
-        lock(&self.status.0).head = next;
+        self.status.lock().head = next;
         Ok(())
     }
 
@@ -222,7 +210,7 @@ impl AuditWriter {
     fn failed(&mut self, events: u64, error: &std::io::Error) {
         tracing::error!(%error, "an event could not be written to the audit");
         self.missing = self.missing.saturating_add(events);
-        let mut status = lock(&self.status.0);
+        let mut status = self.status.lock();
         status.failed = status.failed.saturating_add(events);
     }
 
@@ -230,7 +218,7 @@ impl AuditWriter {
         let lines = core::mem::take(&mut self.unsynced);
         if let Err(error) = self.target.sync() {
             tracing::error!(%error, lines, "the audit could not be made durable");
-            let mut status = lock(&self.status.0);
+            let mut status = self.status.lock();
             status.failed = status.failed.saturating_add(lines);
         }
     }

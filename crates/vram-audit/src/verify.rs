@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader, Read};
 
 use vram_seal::TicketKey;
 
-use super::line::{Body, LEN_MAX, Parsed, key_id};
-use super::{AuditError, AuditHead};
+use crate::error::AuditError;
+use crate::head::AuditHead;
+use crate::line::{Body, LEN_MAX, Parsed, key_id};
 
 /// What an audit holds, all of it verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -23,7 +24,7 @@ pub struct AuditSummary {
     pub resumed: u64,
     /// Bytes of unfinished lines that those writers cut off.
     pub cut: u64,
-    /// Bytes of an unfinished line at its end. Only [`AuditWriter::append`](super::AuditWriter::append)
+    /// Bytes of an unfinished line at its end. Only [`AuditWriter::append`](crate::AuditWriter::append)
     /// puts up with any.
     pub torn: u64,
     /// Lines of a kind that this version does not know, genuine like all others.
@@ -74,7 +75,7 @@ fn verify(
 
 /// Reads all of an audit. Says what is in it, and how many bytes its whole lines take. A part of a
 /// last line is no error here.
-pub(super) fn read(
+pub(crate) fn read(
     audit: &mut dyn BufRead,
     key: &TicketKey,
     anchor: Option<&AuditHead>,

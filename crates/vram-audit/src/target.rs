@@ -8,11 +8,11 @@ use std::path::Path;
 use vram_files::regular_file;
 use vram_seal::TicketKey;
 
-use super::verify;
-use super::{AuditError, AuditSummary};
+use crate::error::AuditError;
+use crate::verify::{self, AuditSummary};
 
 /// A file or a writer that takes lines.
-pub(super) struct Target {
+pub(crate) struct Target {
     sink: Sink,
     /// Bytes of whole lines in the file.
     len: u64,
@@ -26,12 +26,12 @@ enum Sink {
 }
 
 impl Target {
-    pub(super) fn other(writer: impl Write + Send + 'static) -> Self {
+    pub(crate) fn other(writer: impl Write + Send + 'static) -> Self {
         Self { sink: Sink::Other(Box::new(writer)), len: 0, broken: false }
     }
 
     /// A new file, for its owner alone.
-    pub(super) fn create(path: &Path) -> Result<Self, AuditError> {
+    pub(crate) fn create(path: &Path) -> Result<Self, AuditError> {
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path);
         let failed = |error| AuditError::io("create the audit", path.to_path_buf(), error);
         let locked = Self::locked(file.map_err(failed)?, path);
@@ -43,7 +43,7 @@ impl Target {
     }
 
     /// A file that is there, and is one.
-    pub(super) fn open(path: &Path) -> Result<Self, AuditError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, AuditError> {
         let failed = |error| AuditError::io("open the audit", path.to_path_buf(), error);
         let file = regular_file::open_to_append(path).map_err(failed)?;
         Self::locked(file, path)
@@ -61,7 +61,7 @@ impl Target {
     }
 
     /// Verifies what is in the file. Says what, and how many bytes its whole lines take.
-    pub(super) fn verified(&self, key: &TicketKey) -> Result<(AuditSummary, u64), AuditError> {
+    pub(crate) fn verified(&self, key: &TicketKey) -> Result<(AuditSummary, u64), AuditError> {
         match &self.sink {
             Sink::File(file) => verify::read(&mut BufReader::new(file), key, None),
             Sink::Other(_) => Err(AuditError::Empty { bytes: 0 }),
@@ -69,7 +69,7 @@ impl Target {
     }
 
     /// Cuts the file down to its whole lines.
-    pub(super) fn cut_to(&mut self, len: u64) -> Result<(), AuditError> {
+    pub(crate) fn cut_to(&mut self, len: u64) -> Result<(), AuditError> {
         self.len = len;
         let failed = |error| AuditError::io("cut off an unfinished line", None, error);
         match &self.sink {
@@ -81,7 +81,7 @@ impl Target {
     }
 
     /// Writes a line, all of it or nothing.
-    pub(super) fn write(&mut self, line: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, line: &[u8]) -> io::Result<()> {
         if self.broken {
             return Err(io::Error::other("an earlier line was left unfinished"));
         }
@@ -107,7 +107,7 @@ impl Target {
     }
 
     /// Makes durable what was written.
-    pub(super) fn sync(&mut self) -> io::Result<()> {
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
         match &mut self.sink {
             Sink::File(file) => file.sync_data(),
             Sink::Other(writer) => writer.flush(),
@@ -115,7 +115,7 @@ impl Target {
     }
 
     /// Makes a new file durable, its name included.
-    pub(super) fn sync_new(&self, path: &Path) -> Result<(), AuditError> {
+    pub(crate) fn sync_new(&self, path: &Path) -> Result<(), AuditError> {
         let Sink::File(file) = &self.sink else { return Ok(()) };
         let failed = |error| AuditError::io("sync the audit", path.to_path_buf(), error);
         file.sync_all().map_err(failed)?;
