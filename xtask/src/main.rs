@@ -33,7 +33,7 @@ cargo xtask COMMAND [OPTIONS]
                                           log; --simulated: over the simulated driver, to check the checks;
                                           --debug: built as the tests are)
   examples                                runs every example, as it is built for the tests
-  layers                                  who may import whom, against what the manifests and sources say
+  layers                                  who may import whom, crates and files: against what the manifests and sources say
   ci [--after-tests]                      what CI runs, in the same order (--after-tests leaves the test command out)
   model                                   fetches a real model (90.9 MB) into target/model/ with pip
   help                                    this text

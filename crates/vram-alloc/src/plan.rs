@@ -4,7 +4,7 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::dtype::{SizeError, TensorFormat, tensor_bytes};
+use crate::tensor::{SizeError, TensorFormat, tensor_bytes};
 use crate::units::{Alignment, ByteLen};
 
 /// The most pieces that one plan holds: far above any model, far below what would exhaust a host.

@@ -3,8 +3,8 @@
 #![cfg(feature = "serde")]
 
 use vram_alloc::{
-    Alignment, Arena, ArenaReport, BlockFormat, ByteLen, Capacity, GpuIndex, Ledger, ModelPlan,
-    Piece, TensorFormat,
+    Alignment, Arena, ArenaReport, BlockFormat, ByteLen, Capacity, DeviceUuid, GpuIndex, Ledger,
+    ModelPlan, Piece, TensorFormat,
 };
 
 #[test]
@@ -27,6 +27,25 @@ fn units_reports_and_plans_survive_a_round_trip() {
     assert_eq!(serde_json::to_string(&ByteLen::new(7)).unwrap(), "7");
     assert_eq!(serde_json::to_string(&GpuIndex::new(7)).unwrap(), "7");
     assert_eq!(serde_json::to_string(&Alignment::GRANULE).unwrap(), "256");
+}
+
+#[test]
+fn a_device_has_one_spelling() {
+    let uuid = DeviceUuid::new([0xab; 16]);
+    let text = serde_json::to_string(&uuid).unwrap();
+    assert_eq!(text, "\"GPU-abababab-abab-abab-abab-abababababab\"");
+    assert_eq!(serde_json::from_str::<DeviceUuid>(&text).unwrap(), uuid);
+    let others = [
+        text.replace("GPU-", ""),
+        text.replace("GPU-", "GPU-0"),
+        text.to_uppercase(),
+        text.replacen("ab-ab", "abab", 1),
+        text.replace("GPU-ab", "GPU-+a"),
+    ];
+    for other in others {
+        let error = serde_json::from_str::<DeviceUuid>(&other).unwrap_err();
+        assert!(error.to_string().contains("a device is GPU-"), "{other}: {error}");
+    }
 }
 
 #[test]

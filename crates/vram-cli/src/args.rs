@@ -86,7 +86,7 @@ pub(crate) struct DemoArgs {
 /// `vram seal`.
 #[derive(Args, Debug)]
 pub(crate) struct SealArgs {
-    /// The file to seal.
+    /// The file to seal; `-` is standard input.
     pub(crate) file: PathBuf,
     /// Key file, as `vram keygen` writes it.
     #[arg(long, value_name = "FILE")]
@@ -110,9 +110,13 @@ pub(crate) struct SealArgs {
     pub(crate) segment: SegmentSize,
     #[command(flatten)]
     pub(crate) bound: BoundArgs,
-    /// Where to write the image. A file that is there is replaced, in one step.
+    /// Where to write the image; `-` is standard output. A file that is there is replaced, in one
+    /// step.
     #[arg(short, long, value_name = "IMAGE")]
     pub(crate) output: PathBuf,
+    /// Replace also a file that looks like a key: 32, 64 or 65 bytes, readable only by its owner.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// What a seal is bound to besides key and model.
@@ -145,22 +149,26 @@ pub(crate) struct ExpectArgs {
 /// `vram unseal`.
 #[derive(Args, Debug)]
 pub(crate) struct UnsealArgs {
-    /// The sealed image.
+    /// The sealed image; `-` is standard input.
     pub(crate) image: PathBuf,
     /// Key file.
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: PathBuf,
     #[command(flatten)]
     pub(crate) expect: ExpectArgs,
-    /// Where to write the content, readable only by you. A file that is there is replaced.
+    /// Where to write the content, readable only by you; `-` is standard output. A file that is
+    /// there is replaced.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+    /// Replace also a file that looks like a key: 32, 64 or 65 bytes, readable only by its owner.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// `vram verify`.
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
-    /// The sealed image.
+    /// The sealed image; `-` is standard input.
     pub(crate) image: PathBuf,
     /// Key file.
     #[arg(long, value_name = "FILE")]
@@ -172,7 +180,7 @@ pub(crate) struct VerifyArgs {
 /// `vram inspect`.
 #[derive(Args, Debug)]
 pub(crate) struct InspectArgs {
-    /// The sealed image.
+    /// The sealed image; `-` is standard input.
     pub(crate) image: PathBuf,
     /// Print the result as JSON.
     #[arg(long)]

@@ -1,20 +1,21 @@
 //! Sealed images: `vram seal`, `unseal` and `verify`.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::Instant;
 
 use vram_residency::{
-    ByteLen, Expected, FileSource, ImageOptions, KeyRing, Overwrite, Progress, SealContext,
-    SealError, SealParams, SivScope, VramError, seal_image, unseal_image, verify_image,
+    ByteLen, ContentDigest, Expected, ImageOptions, KeyRing, Overwrite, Progress, SealContext,
+    SealError, SealParams, SivScope, VramError, seal_image, seal_image_to, unseal_image,
+    unseal_image_to, verify_image,
 };
 
 use crate::args::{BoundArgs, ExpectArgs, Mode, SealArgs, UnsealArgs, VerifyArgs};
 use crate::failure::Failure;
-use crate::output::{Output, note};
+use crate::output::{Output, digest_line, note};
 use crate::progress::Bar;
-use crate::{interrupt, keys, table};
+use crate::{interrupt, keys, streams, table};
 
 /// Longest description that `--metadata` takes: it describes content, and is not content.
 const METADATA_LEN_MAX: u64 = 64 << 20;
@@ -25,7 +26,6 @@ const RECORD_LEN: u64 = 256;
 pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> {
     let key = keys::load(&args.key_file)?;
     let bound = Bound::read(&args.bound)?;
-    refuse_same_file(&args.file, &args.output)?;
 
     let mut context = SealContext::new(&args.model_id)
         .map_err(|error| Failure::input(format!("--model-id: {error}")))?
@@ -37,26 +37,32 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
     if let Some(metadata) = &bound.metadata {
         context = context.metadata(metadata);
     }
-    let source = FileSource::open(&args.file)
-        .map_err(|error| Failure::input(error.to_string()).hint("give a file that can be read"))?;
+    let source = streams::source(&args.file)?;
 
     let started = Instant::now();
     let bar = BytesBar::new("seal");
-    let options = options(&bar)?.overwrite(Overwrite::Replace);
-    let report =
-        seal_image(&key, &context, params(args), &source, &args.output, options).map_err(failed)?;
+    let also_read = also_read(&args.key_file, &args.bound);
+    let options = options(&bar, &also_read, args.force)?;
+    let params = params(args);
+    let report = if streams::is_dash(&args.output) {
+        let sink = streams::output(&[&[args.file.as_path()], &also_read[..]].concat())?;
+        seal_image_to(&key, &context, params, &source, sink, options)
+    } else {
+        seal_image(&key, &context, params, &source, &args.output, options)
+    };
+    let report = report.map_err(failed)?;
     drop(bar);
 
     let len = report.fields.plaintext_len();
     note(format!(
         "sealed {} into {}: {} at {:.2} GB/s, key {}",
-        args.file.display(),
-        args.output.display(),
+        streams::input_name(&args.file),
+        streams::output_name(&args.output),
         table::size(report.image_len),
         table::gb_per_s(len, started.elapsed()),
         key.id(),
     ));
-    output.digest(&report.digest, &args.file)
+    tell_digest(&report.digest, &args.file, &args.output, output)
 }
 
 /// `vram unseal`: an image becomes the file it was made of. Prints that file's digest.
@@ -64,24 +70,30 @@ pub(crate) fn unseal(args: &UnsealArgs, output: &mut Output) -> Result<(), Failu
     let keys = KeyRing::new(keys::load(&args.key_file)?);
     let bound = Bound::read(&args.expect.bound)?;
     let expected = bound.expected(&args.expect)?;
-    refuse_same_file(&args.image, &args.output)?;
+    let image = streams::Image::at(&args.image)?;
 
     let started = Instant::now();
     let bar = BytesBar::new("unseal");
-    let options = options(&bar)?.overwrite(Overwrite::Replace);
-    let report =
-        unseal_image(&keys, &expected, &args.image, &args.output, options).map_err(failed)?;
+    let also_read = also_read(&args.key_file, &args.expect.bound);
+    let options = options(&bar, &also_read, args.force)?;
+    let report = if streams::is_dash(&args.output) {
+        let sink = streams::output(&[&[args.image.as_path()], &also_read[..]].concat())?;
+        unseal_image_to(&keys, &expected, image.path(), sink, options)
+    } else {
+        unseal_image(&keys, &expected, image.path(), &args.output, options)
+    };
+    let report = report.map_err(failed)?;
     drop(bar);
 
     let len = report.fields.plaintext_len();
     note(format!(
         "opened {} into {}: {} at {:.2} GB/s",
-        args.image.display(),
-        args.output.display(),
+        streams::input_name(&args.image),
+        streams::output_name(&args.output),
         table::size(len),
         table::gb_per_s(len, started.elapsed()),
     ));
-    output.digest(&report.digest, &args.output)
+    tell_digest(&report.digest, &args.output, &args.output, output)
 }
 
 /// `vram verify`: says whether every byte of an image is what was sealed, and which are not.
@@ -95,10 +107,12 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
 
     let started = Instant::now();
     let bar = BytesBar::new("verify");
-    let verdict = verify_image(&keys, &expected, &args.image, options(&bar)?).map_err(failed)?;
+    let image = streams::Image::at(&args.image)?;
+    let options = options(&bar, &[], false)?;
+    let verdict = verify_image(&keys, &expected, image.path(), options).map_err(failed)?;
     drop(bar);
 
-    let image = args.image.display();
+    let image = streams::input_name(&args.image);
     let len = verdict.fields.plaintext_len();
     if let Some(digest) = verdict.digest {
         note(format!("verified at {:.2} GB/s", table::gb_per_s(len, started.elapsed())));
@@ -142,8 +156,42 @@ fn params(args: &SealArgs) -> SealParams {
 }
 
 /// Options that every image command shares.
-fn options(bar: &BytesBar) -> Result<ImageOptions<'_>, Failure> {
-    Ok(ImageOptions::new().progress(|progress| bar.show(progress)).cancel(interrupt::token()?))
+///
+/// # Arguments
+///
+/// * `also_read`: what the command reads besides source or image; the output is none of these.
+/// * `force`: whether the output may replace what looks like a key.
+fn options<'a>(
+    bar: &'a BytesBar,
+    also_read: &[&Path],
+    force: bool,
+) -> Result<ImageOptions<'a>, Failure> {
+    let overwrite = if force { Overwrite::Replace } else { Overwrite::ReplaceButKeys };
+    let options = ImageOptions::new()
+        .overwrite(overwrite)
+        .progress(|progress| bar.show(progress))
+        .cancel(interrupt::token()?);
+    Ok(also_read.iter().copied().fold(options, ImageOptions::input))
+}
+
+/// The files that a command reads besides what it seals or opens.
+fn also_read<'a>(key_file: &'a Path, bound: &'a BoundArgs) -> Vec<&'a Path> {
+    core::iter::once(key_file).chain(bound.metadata.as_deref()).collect()
+}
+
+/// Prints the digest of `file`: as the result, unless the content itself is the result.
+fn tell_digest(
+    digest: &ContentDigest,
+    file: &Path,
+    written: &Path,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let line = digest_line(digest, file);
+    if streams::is_dash(written) {
+        note(line);
+        return Ok(());
+    }
+    output.line(line)
 }
 
 /// What of `--metadata` and friends has to be read before it can be used.
@@ -200,20 +248,6 @@ fn read_metadata(path: &Path) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Refuses to write over what is being read.
-fn refuse_same_file(input: &Path, output: &Path) -> Result<(), Failure> {
-    let same = match (fs::canonicalize(input), fs::canonicalize(output)) {
-        (Ok(input), Ok(output)) => input == output,
-        // One of them does not exist, or cannot be asked: opening it will tell.
-        _ => false,
-    };
-    if same {
-        return Err(Failure::input(format!("{} would be written over itself", input.display()))
-            .hint("give another --output"));
-    }
-    Ok(())
-}
-
 /// A failure of an image command, with what to do about it.
 fn failed(error: VramError) -> Failure {
     match &error {
@@ -228,8 +262,14 @@ fn failed(error: VramError) -> Failure {
             }
             _ => error.into(),
         },
-        VramError::Io { .. } => {
-            Failure::from(error).hint("check the path, its permissions and the space left")
+        VramError::Io { source, .. } => {
+            let hint = match source.kind() {
+                io::ErrorKind::AlreadyExists => "give another path, or --force to replace it",
+                io::ErrorKind::InvalidInput => "give another path",
+                io::ErrorKind::BrokenPipe => "let the reader take all of it",
+                _ => "check the path, its permissions and the space left",
+            };
+            Failure::from(error).hint(hint)
         }
         _ => error.into(),
     }

@@ -8,7 +8,7 @@ use vram_residency::{
 use crate::args::InspectArgs;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::table;
+use crate::{streams, table};
 
 /// The record of an image, as JSON shows it. Lengths are in bytes.
 #[derive(Debug, Serialize)]
@@ -37,8 +37,9 @@ struct Inspection<'a> {
 
 /// Prints the record.
 pub(crate) fn run(args: &InspectArgs, output: &mut Output) -> Result<(), Failure> {
-    let info = inspect_image(&args.image)?;
-    let name = args.image.display().to_string();
+    let image = streams::Image::at(&args.image)?;
+    let info = inspect_image(image.path())?;
+    let name = streams::input_name(&args.image);
     let inspection = Inspection::of(&name, &info);
     if args.json { output.json(&inspection) } else { inspection.print(output) }
 }

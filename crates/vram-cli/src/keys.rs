@@ -7,6 +7,7 @@ use vram_residency::{KeySource, KeySourceError, SealKey, create_key_file};
 use crate::args::KeygenArgs;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::streams;
 
 /// Reads the key in the file at `path`.
 pub(crate) fn load(path: &Path) -> Result<SealKey, Failure> {
@@ -30,6 +31,10 @@ pub(crate) fn random() -> Result<SealKey, Failure> {
 
 /// `vram keygen`: writes a new key, and prints its id, which is public.
 pub(crate) fn generate(args: &KeygenArgs, output: &mut Output) -> Result<(), Failure> {
+    if streams::is_dash(&args.output) {
+        return Err(Failure::input("a key is not written to standard output")
+            .hint("give the path of a new file, which only you can read then"));
+    }
     let key = random()?;
     create_key_file(&args.output, &key).map_err(|error| match &error {
         KeySourceError::Io { error: io, .. } if io.kind() == std::io::ErrorKind::AlreadyExists => {

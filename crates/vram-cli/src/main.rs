@@ -15,6 +15,7 @@ mod model;
 mod output;
 mod progress;
 mod steps;
+mod streams;
 mod table;
 
 use std::io::{Write as _, stderr};

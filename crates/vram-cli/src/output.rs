@@ -23,13 +23,9 @@ impl Output {
         self.write(&[line.as_ref(), "\n"].concat())
     }
 
-    /// Prints the digest of a file as `b3sum` does: a name that holds a backslash or a line break
-    /// is escaped, and the line begins with a backslash then.
+    /// Prints the digest of a file.
     pub(crate) fn digest(&mut self, digest: &ContentDigest, path: &Path) -> Result<(), Failure> {
-        let name = path.to_string_lossy();
-        let escaped = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
-        let mark = if escaped == name { "" } else { "\\" };
-        self.line(format!("{mark}{digest}  {escaped}"))
+        self.line(digest_line(digest, path))
     }
 
     /// Prints `text` as it is.
@@ -55,6 +51,15 @@ impl Output {
             .map_err(|error| Failure::input(format!("cannot print the result as JSON: {error}")))?;
         self.line(text)
     }
+}
+
+/// The digest of a file as `b3sum` prints it: a name that holds a backslash or a line break is
+/// escaped, and the line begins with a backslash then.
+pub(crate) fn digest_line(digest: &ContentDigest, path: &Path) -> String {
+    let name = path.to_string_lossy();
+    let escaped = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
+    let mark = if escaped == name { "" } else { "\\" };
+    format!("{mark}{digest}  {escaped}")
 }
 
 /// Tells a person something that is neither a result nor an error. Nobody listening is fine.

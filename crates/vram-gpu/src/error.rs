@@ -3,7 +3,7 @@
 use thiserror::Error;
 use vram_alloc::{BoundsError, ByteLen, DeviceOffset, GpuIndex};
 
-use crate::{DeviceMemory, codes};
+use crate::codes;
 
 /// What a device, or the checks in front of it, refused.
 ///
@@ -209,20 +209,6 @@ impl GpuError {
             },
         }
     }
-}
-
-/// An explicit free that the driver refused. The memory is handed back: it still counts.
-///
-/// Dropping the memory inside tries once more and then only logs; a caller that cannot free it now
-/// keeps it, so that its bytes stay counted and its addresses are never reused.
-#[derive(Debug, Error)]
-#[error("the device refused to free {}: {error}", .memory.len())]
-pub struct FreeError {
-    /// The memory, as it was.
-    pub memory: Box<dyn DeviceMemory>,
-    /// Why the driver refused.
-    #[source]
-    pub error: GpuError,
 }
 
 /// Shows the free figure of an out-of-memory error where there is one.

@@ -26,12 +26,13 @@ mod staging;
 #[cfg(feature = "cuda")]
 pub use cuda::{CudaDevice, CudaUnavailable};
 pub use device::Device;
-pub use error::{FreeError, GpuError};
+pub use error::GpuError;
 #[doc(inline)]
 pub use fault::FaultDevice;
 pub use host::{HostDevice, HostDeviceBuilder};
-pub use info::{DeviceInfo, DeviceKind, DeviceState, DeviceUuid, MemoryInfo};
-pub use memory::{DeviceAddress, DeviceMemory};
+pub use info::{DeviceInfo, DeviceKind, DeviceState, MemoryInfo};
+pub use memory::{DeviceAddress, DeviceMemory, FreeError};
 pub use pending::{Completion, Pending};
 pub use spec::{DeviceSpec, ParseDeviceSpecError};
 pub use staging::{Staging, StagingBuffer};
+pub use vram_alloc::DeviceUuid;

@@ -3,9 +3,10 @@
 use core::any::Any;
 use core::fmt;
 
+use thiserror::Error;
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange, GpuIndex};
 
-use crate::{FreeError, GpuError, Pending, Staging};
+use crate::{GpuError, Pending, Staging};
 
 /// One allocation on one device.
 ///
@@ -96,6 +97,20 @@ pub trait DeviceMemory: Send + Sync + fmt::Debug {
     fn as_any(&self) -> &dyn Any;
 }
 
+/// An explicit free that the driver refused. The memory is handed back: it still counts.
+///
+/// Dropping the memory inside tries once more and then only logs; a caller that cannot free it now
+/// keeps it, so that its bytes stay counted and its addresses are never reused.
+#[derive(Debug, Error)]
+#[error("the device refused to free {}: {error}", .memory.len())]
+pub struct FreeError {
+    /// The memory, as it was.
+    pub memory: Box<dyn DeviceMemory>,
+    /// Why the driver refused.
+    #[source]
+    pub error: GpuError,
+}
+
 /// Where an allocation starts on its device. Opaque, and hidden from logs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DeviceAddress(u64);
@@ -147,7 +162,7 @@ impl Extent {
         buffer_len: usize,
     ) -> Result<DeviceRange, GpuError> {
         let range = self.within(range)?;
-        let buffer_len = byte_len(buffer_len);
+        let buffer_len = ByteLen::from_usize(buffer_len);
         if range.len() == buffer_len {
             Ok(range)
         } else {
@@ -174,9 +189,4 @@ impl Extent {
 /// Whether two ranges of one allocation share a byte.
 pub(crate) fn overlaps(a: DeviceRange, b: DeviceRange) -> bool {
     a.start() < b.end() && b.start() < a.end() && !a.is_empty() && !b.is_empty()
-}
-
-/// A slice's length. `usize` has at most 64 bits on every target of this crate.
-pub(crate) fn byte_len(len: usize) -> ByteLen {
-    ByteLen::new(u64::try_from(len).unwrap_or(u64::MAX))
 }

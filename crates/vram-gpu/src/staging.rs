@@ -6,7 +6,6 @@ use vram_alloc::ByteLen;
 use zeroize::Zeroize;
 
 use crate::GpuError;
-use crate::memory::byte_len;
 
 /// Host memory of a kind that plain vectors are not, such as page-locked memory of a driver.
 pub trait StagingBuffer: Send + fmt::Debug {
@@ -85,7 +84,7 @@ impl Staging {
     /// Bytes in the buffer.
     #[must_use]
     pub fn len(&self) -> ByteLen {
-        byte_len(self.as_slice().len())
+        ByteLen::from_usize(self.as_slice().len())
     }
 
     /// Whether the buffer has no bytes.

@@ -1,39 +1,22 @@
 //! Putting a manager together: devices, budgets, keys, limits, policies.
 
-use core::sync::atomic::AtomicU64;
+mod build;
+mod shortcuts;
+mod sinks;
+
 use std::sync::Arc;
 
-use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger, MAX_TOTAL};
-use vram_gpu::{Device, DeviceKind, HostDevice};
+use vram_alloc::{ByteLen, MAX_TOTAL};
+use vram_core::parts::limits::Limits;
+use vram_core::parts::policy::EvictionPolicy;
+use vram_core::transfer::check::ReadBack;
+use vram_events::{OnEviction, Sinks};
+use vram_files::KeySource;
+use vram_gpu::Device;
+use vram_id::{Clock, SystemClock};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite, TicketKey};
-
-use crate::block::{Backing, Block, Held, MemoryMode, foreign};
-use crate::clock::{Clock, SystemClock};
-use crate::close::Closing;
-use crate::error::VramError;
-use crate::events::Events;
-use crate::gpu::{Gpu, Means, Tenants, WipePolicy};
-use crate::id::IdSource;
-use crate::key_uses::KeyUses;
-use crate::keys::KeySource;
-use crate::limits::Limits;
-use crate::links::Links;
-use crate::manager::{Core, VramManager};
-use crate::meter::Meters;
-use crate::parked::Parked;
-use crate::policy::EvictionPolicy;
-use crate::pool::StagingPool;
-use crate::promise::Promises;
-use crate::registry::Registry;
-use crate::scrub::Scrubbing;
-use crate::shard::Marker;
-use crate::sink::Sinks;
-use crate::standing::OnEviction;
-use crate::sync::{Mutex, RwLock};
-use crate::tenants::Residents;
-use crate::ticket::check_node;
-use crate::write::ReadBack;
+use vram_space::{MemoryMode, WipePolicy};
 
 /// How much of a GPU a manager takes: at once when it is built, or [block by block](MemoryMode).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,7 +31,7 @@ pub enum Budget {
 
 /// The key, or where it comes from.
 #[derive(Debug)]
-enum Keys {
+pub(crate) enum Keys {
     Ring(KeyRing),
     Source(KeySource),
 }
@@ -72,32 +55,32 @@ enum Keys {
 #[derive(Debug)]
 #[must_use]
 pub struct VramManagerBuilder {
-    devices: Vec<Wanted>,
-    per_gpu: Vec<(u32, PerGpu)>,
-    keys: Option<Keys>,
-    defaults: SealParams,
-    limits: Limits,
-    threads: Threads,
-    wipe: WipePolicy,
-    read_back: ReadBack,
-    clock: Arc<dyn Clock>,
-    id_seed: Option<u64>,
+    pub(crate) devices: Vec<Wanted>,
+    pub(crate) per_gpu: Vec<(u32, PerGpu)>,
+    pub(crate) keys: Option<Keys>,
+    pub(crate) defaults: SealParams,
+    pub(crate) limits: Limits,
+    pub(crate) threads: Threads,
+    pub(crate) wipe: WipePolicy,
+    pub(crate) read_back: ReadBack,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) id_seed: Option<u64>,
     pub(crate) sinks: Sinks,
-    ticket_key: Option<TicketKey>,
-    node: Option<Arc<str>>,
+    pub(crate) ticket_key: Option<TicketKey>,
+    pub(crate) node: Option<Arc<str>>,
     pub(crate) park_limit: ByteLen,
     pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
     pub(crate) on_eviction: OnEviction,
 }
 
 #[derive(Debug)]
-enum Wanted {
+pub(crate) enum Wanted {
     Device(Arc<dyn Device>),
     Host(ByteLen),
 }
 
 #[derive(Clone, Copy, Debug)]
-enum PerGpu {
+pub(crate) enum PerGpu {
     Budget(Budget),
     Headroom(ByteLen),
     Memory(MemoryMode),
@@ -116,7 +99,7 @@ impl VramManagerBuilder {
             read_back: ReadBack::default(),
             clock: Arc::new(SystemClock),
             id_seed: None,
-            sinks: Sinks::default(),
+            sinks: Sinks::new(),
             ticket_key: None,
             node: None,
             park_limit: MAX_TOTAL,
@@ -243,199 +226,26 @@ impl VramManagerBuilder {
         self
     }
 
-    /// Builds the manager, and takes its region of every device but those that are used block by
-    /// block.
+    /// Lets shards be evicted to make room for others, in the order that a policy says. Default:
+    /// nothing is evicted.
     ///
-    /// # Errors
-    ///
-    /// [`VramError::Config`] without a device, with more than `u32::MAX` of them, with the same
-    /// device twice, with a budget that is not a fraction or is larger than the device, for a GPU
-    /// that is not there, or with limits that allow nothing; [`VramError::Key`] or
-    /// [`VramError::KeySource`];
-    /// [`VramError::Device`], [`VramError::DeviceLost`] and [`VramError::HostMemory`] if a region
-    /// cannot be taken. What was taken of other devices is given back.
-    pub fn build(mut self) -> Result<VramManager, VramError> {
-        let count = u32::try_from(self.devices.len())
-            .map_err(|_too_many| VramError::config("more devices than 2^32 - 1"))?;
-        if count == 0 {
-            return Err(VramError::config("no device was given: add at least one"));
-        }
-        if let Some((gpu, _)) = self.per_gpu.iter().find(|(gpu, _)| *gpu >= count) {
-            return Err(VramError::UnknownGpu { gpu: *gpu, count });
-        }
-        check_node(self.node.as_deref())?;
-        let segment = self.defaults.segment().bytes();
-        if self.limits.staging_bytes < segment {
-            return Err(VramError::config(format!(
-                "staging of {} holds not even one segment of {segment}",
-                self.limits.staging_bytes
-            )));
-        }
-
-        // Before any device is touched: a key that cannot be had costs nothing.
-        let keys = match self.keys.take() {
-            Some(Keys::Ring(keys)) => keys,
-            Some(Keys::Source(source)) => KeyRing::new(source.load()?),
-            None => KeyRing::new(SealKey::random()?),
-        };
-        let promises = Arc::new(Promises::new(Arc::clone(&self.clock)));
-        let sinks = core::mem::take(&mut self.sinks);
-        let (events, sink_threads) = Events::start(Arc::clone(&self.clock), sinks)?;
-        let parked = Parked::new(self.park_limit)?;
-        let registry = Registry::new(self.limits.shard_count_max, parked);
-        let tenants = Arc::new(Residents {
-            promises: Arc::clone(&promises),
-            shards: registry.shards(),
-            events: Arc::clone(&events),
-        });
-        let mut gpus: Vec<Arc<Gpu>> = Vec::new();
-        for (index, wanted) in (0_u32..).zip(&self.devices) {
-            let device: Arc<dyn Device> = match wanted {
-                Wanted::Device(device) => Arc::clone(device),
-                Wanted::Host(total) => {
-                    let host = HostDevice::new(GpuIndex::new(index), *total);
-                    Arc::new(host.map_err(|error| VramError::config(error.to_string()))?)
-                }
-            };
-            // Host devices may share an identity: only tests make several of one index.
-            let same = |gpu: &&Arc<Gpu>| {
-                let (ours, theirs) = (gpu.device.info(), device.info());
-                Arc::ptr_eq(&gpu.device, &device)
-                    || (theirs.kind != DeviceKind::Host && ours.uuid == theirs.uuid)
-            };
-            if let Some(twin) = gpus.iter().find(same) {
-                let first = twin.index;
-                return Err(VramError::config(format!("gpu {index} is gpu {first} once more")));
-            }
-            gpus.push(Arc::new(self.gpu(index, device, Arc::<Residents>::clone(&tenants))?));
-        }
-        let core = Core {
-            registry,
-            gpus,
-            keys: RwLock::new(keys),
-            key_uses: KeyUses::default(),
-            links: Links::default(),
-            marker: Marker::new()?,
-            promises,
-            ticket_key: self.ticket_key,
-            node: self.node,
-            ids: self.id_seed.map_or(IdSource::Process, IdSource::seeded),
-            clock: self.clock,
-            events,
-            limits: self.limits,
-            defaults: self.defaults,
-            read_back: self.read_back,
-            threads: self.threads,
-            eviction: self.eviction,
-            on_eviction: self.on_eviction,
-            evicted: Mutex::default(),
-            scrubbing: Scrubbing::default(),
-            uses: AtomicU64::new(0),
-            closing: Closing::default(),
-            meters: Meters::default(),
-            sink_threads,
-        };
-        Ok(VramManager { core: Arc::new(core) })
+    /// Only shards go whose request allows it ([`SealRequest::on_eviction`](crate::SealRequest::on_eviction)),
+    /// or all that say nothing, if [`on_eviction`](Self::on_eviction) does.
+    pub fn eviction(mut self, policy: impl EvictionPolicy + 'static) -> Self {
+        self.eviction = Some(Arc::new(policy));
+        self
     }
 
-    fn gpu(
-        &self,
-        index: u32,
-        device: Arc<dyn Device>,
-        tenants: Arc<dyn Tenants>,
-    ) -> Result<Gpu, VramError> {
-        let fail = |error: vram_gpu::GpuError| {
-            let source = Box::new(error);
-            match error {
-                vram_gpu::GpuError::HostMemory { wanted } => VramError::HostMemory { wanted },
-                _ if error.is_sticky() => VramError::DeviceLost { gpu: index, source },
-                _ => VramError::Device { gpu: index, source },
-            }
-        };
-        let mut budget = None;
-        let mut headroom = ByteLen::ZERO;
-        let mut mode = MemoryMode::default();
-        // The last word counts.
-        for (_, setting) in self.per_gpu.iter().filter(|(gpu, _)| *gpu == index) {
-            match setting {
-                PerGpu::Budget(wanted) => budget = Some(*wanted),
-                PerGpu::Headroom(wanted) => headroom = *wanted,
-                PerGpu::Memory(wanted) => mode = *wanted,
-            }
-        }
-        let memory = device.memory().map_err(fail)?;
-        let total = match budget {
-            Some(Budget::Bytes(bytes)) if bytes > memory.total => {
-                return Err(VramError::config(format!(
-                    "a budget of {bytes} is more than gpu {index} has: {}",
-                    memory.total
-                )));
-            }
-            Some(Budget::Bytes(bytes)) => bytes,
-            Some(Budget::FractionOfFree(fraction)) => part_of(memory.free, fraction)?,
-            None if device.info().kind == DeviceKind::Host => memory.free,
-            None => part_of(memory.free, 0.9)?,
-        };
-        let wrong = |error: &dyn core::fmt::Display| {
-            VramError::config(format!("a budget of {total} for gpu {index}: {error}"))
-        };
-        let ledger = Ledger::new(total).map_err(|error| wrong(&error))?;
-        ledger.set_headroom(headroom);
-        let extent = match mode {
-            MemoryMode::Region => total,
-            // Whole granules, so that no placement is cut short at its end.
-            MemoryMode::Blocks => ByteLen::new(MAX_TOTAL.get() & !255),
-        };
-        let arena = Arena::new(extent).map_err(|error| wrong(&error))?;
-        let backing = match mode {
-            MemoryMode::Region if total.is_zero() => Backing::Region(Mutex::default()),
-            MemoryMode::Region => {
-                let region = Block::region(device.allocate(total).map_err(fail)?, 0);
-                Backing::Region(Mutex::new(Some(region)))
-            }
-            MemoryMode::Blocks => {
-                ledger.set_foreign(foreign(total, ByteLen::ZERO, memory));
-                Backing::Blocks(Held::default())
-            }
-        };
-        let pool = StagingPool::new(self.limits.staging_bytes);
-        let means = Means { threads: self.threads, staging_bytes: self.limits.staging_bytes };
-        Ok(Gpu::new(index, device, backing, ledger, tenants, arena, self.wipe, pool, means))
+    /// Sets what becomes of shards whose request says nothing when room is needed for others.
+    /// Default: they stay.
+    pub fn on_eviction(mut self, on_eviction: OnEviction) -> Self {
+        self.on_eviction = on_eviction;
+        self
     }
-}
 
-/// A fraction of a length, rounded down to whole granules.
-fn part_of(len: ByteLen, fraction: f64) -> Result<ByteLen, VramError> {
-    const STEPS: f64 = 1_000_000.0;
-    if !(fraction > 0.0 && fraction <= 1.0) {
-        return Err(VramError::config(format!(
-            "a budget is a fraction above 0 and at most 1 of what is free, not {fraction}"
-        )));
-    }
-    #[expect(
-        clippy::as_conversions,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "from 0 to a million, checked above"
-    )]
-    let millionths = (fraction * STEPS) as u64;
-    let wide = u128::from(len.get()).saturating_mul(u128::from(millionths)) / 1_000_000;
-    let bytes = u64::try_from(wide).unwrap_or(u64::MAX);
-    Ok(ByteLen::new(bytes & !255))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fraction_is_of_what_is_free_and_in_whole_granules() {
-        let part = |bytes, fraction| part_of(ByteLen::new(bytes), fraction).map(ByteLen::get);
-        assert_eq!(part(10_000, 1.0).unwrap(), 9984);
-        assert_eq!(part(10_000, 0.5).unwrap(), 4864);
-        assert_eq!(part(u64::MAX, 1.0).unwrap(), !255);
-        for wrong in [0.0, -0.1, 1.000_001, f64::NAN, f64::INFINITY] {
-            assert!(part(10_000, wrong).is_err(), "{wrong}");
-        }
+    /// Sets how much host memory parked shards may take. Default: no limit.
+    pub fn park_limit(mut self, bytes: ByteLen) -> Self {
+        self.park_limit = bytes;
+        self
     }
 }

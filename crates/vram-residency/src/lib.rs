@@ -1,164 +1,92 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-mod admit;
-mod age;
-#[cfg(feature = "audit")]
-mod audit;
-mod backup;
-mod block;
-mod budget;
 mod builder;
-mod call;
-mod cancel;
-mod clock;
-mod close;
-mod compact;
-mod detect;
-mod dry_run;
-mod error;
-mod event_log;
-mod events;
-mod evict;
-mod export;
-mod feed;
-mod free;
-mod gate;
-mod gpu;
-mod hashes;
-mod health;
-mod id;
-mod image;
-mod import;
-mod key_uses;
-mod keys;
-mod lanes;
-mod lease;
-mod limits;
-mod links;
+mod images;
 mod manager;
-mod meter;
-mod metrics;
-mod migrate;
-mod model;
-mod model_moves;
-mod outward;
-mod park;
-mod parked;
-mod policy;
-mod pool;
-mod progress;
-mod promise;
-mod read;
-mod reconcile;
-mod registry;
-mod regular_file;
-mod repair;
-mod report;
-mod request;
-mod reservation;
-mod reserved_plan;
-mod reset;
-mod scrub;
-mod shard;
-mod shortfall;
-mod sink;
-mod snapshot;
-mod source;
-mod space;
-mod standing;
-mod stream;
-mod sync;
-mod tenants;
-mod ticket;
-mod transition;
-#[cfg(feature = "serde")]
-mod uuid_as_text;
-mod verify;
-mod whole_file;
-mod windows;
-mod write;
 
-pub use admit::{AdmitRequest, GpuChoice};
-#[cfg(feature = "audit")]
-pub use audit::{
-    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
-    verify_audit, verify_audit_against,
-};
-pub use backup::BackupReport;
-pub use block::MemoryMode;
-pub use budget::DriverMemory;
 pub use builder::{Budget, VramManagerBuilder};
-pub use call::Call;
-pub use cancel::CancelToken;
-pub use clock::{Clock, SystemClock, Timestamp};
-pub use close::{CloseReport, UnreturnedMemory};
-pub use compact::{CompactBudget, CompactEnd, CompactReport};
-pub use error::{Class, VramError};
-pub use event_log::EventLog;
-pub use events::{Event, EventKind};
-pub use evict::{Eviction, EvictionPlan, EvictionReport, RoomAfter};
-pub use export::ExportOptions;
-pub use free::FreedReceipt;
-pub use gpu::WipePolicy;
-pub use id::{ParseShardIdError, ShardId};
-pub use image::{
-    ImageInfo, ImageOptions, ImageReport, ImageVerdict, inspect_image, seal_image, unseal_image,
-    verify_image,
+pub use images::{
+    inspect_image, seal_image, seal_image_to, unseal_image, unseal_image_to, verify_image,
 };
-pub use import::ImportRequest;
-pub use keys::{KeySource, KeySourceError, create_key_file};
-pub use lease::Lease;
-pub use limits::Limits;
-pub use links::{LinkReport, LinkState};
 pub use manager::VramManager;
-pub use metrics::{CallMetrics, FailureCount, GpuMetrics, Metrics};
-pub use model::{ModelHandle, ModelPiece, ModelSource};
-pub use model_moves::{ModelVerdict, ParkedModel, ParkedPiece, WakeModelError};
-pub use park::WakeError;
-pub use parked::{ParkCapacity, ParkedShard};
-pub use policy::{Candidate, CostPerByte, EvictionPolicy, Lru, Priority};
-pub use progress::Progress;
-pub use promise::ReservationId;
-pub use reconcile::{Account, Difference, Reconciliation};
-pub use repair::{RepairOptions, RepairReport};
-pub use report::{GpuCapacity, GpuReport, Report, ShardReport};
-pub use request::SealRequest;
-pub use reservation::{Reservation, ReservationReport, ReserveRequest};
-pub use reserved_plan::{PlanReservation, ReservePlanRequest};
-pub use reset::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
-pub use scrub::{
-    ScrubCursor, ScrubMetrics, ScrubOptions, ScrubRate, ScrubStatus, ScrubStep, Scrubber,
-};
-pub use shard::SealedShard;
-pub use shortfall::{Holder, Shortfall};
-pub use sink::{EventSink, SinkCounts};
-pub use snapshot::{
-    GpuSnapshot, KeySnapshot, ParkedSnapshot, ReservationSnapshot, Snapshot, SnapshotCounters,
-    SnapshotState,
-};
-pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
-pub use standing::OnEviction;
-pub use stream::SealOptions;
-pub use ticket::{
-    ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
-    TicketVerifier,
-};
-pub use verify::{SegmentSpan, Verdict, Verify};
-pub use whole_file::Overwrite;
-pub use write::ReadBack;
-
-// What callers need of the crates below, so that they depend on this one alone.
 pub use vram_alloc::{
     Alignment, ByteLen, ByteOffset, ByteRange, DeviceOffset, Fit, GpuIndex, ModelPlan, Piece,
     PlanError, checked_shard_size,
 };
+#[cfg(feature = "audit")]
+pub use vram_audit::{
+    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
+    verify_audit, verify_audit_against,
+};
+pub use vram_core::close::CloseReport;
+pub use vram_core::error::VramError;
+pub use vram_core::error::class::Class;
+pub use vram_core::error::eviction_plan::{Eviction, EvictionPlan};
+pub use vram_core::error::reservation_id::ReservationId;
+pub use vram_core::error::shortfall::{Holder, Shortfall};
+pub use vram_core::models::model::{ModelHandle, ModelPiece, ModelSource};
+pub use vram_core::models::moves::ModelVerdict;
+pub use vram_core::models::parked::{ParkedModel, ParkedPiece, WakeModelError};
+pub use vram_core::models::request::AdmitRequest;
+pub use vram_core::models::reserve::PlanReservation;
+pub use vram_core::models::reserve_request::ReservePlanRequest;
+pub use vram_core::moves::compact_report::{CompactBudget, CompactEnd, CompactReport};
+pub use vram_core::moves::export_options::ExportOptions;
+pub use vram_core::moves::import_request::ImportRequest;
+pub use vram_core::moves::links::LinkReport;
+pub use vram_core::moves::wake_error::WakeError;
+pub use vram_core::parts::call::Call;
+pub use vram_core::parts::gpus::GpuChoice;
+pub use vram_core::parts::limits::Limits;
+pub use vram_core::parts::links::LinkState;
+pub use vram_core::parts::policy::{Candidate, CostPerByte, EvictionPolicy, Lru, Priority};
+pub use vram_core::repair::options::{RepairOptions, RepairReport};
+pub use vram_core::reports::budget::DriverMemory;
+pub use vram_core::reports::metrics::{CallMetrics, FailureCount, GpuMetrics, Metrics};
+pub use vram_core::reports::reconciliation::{Account, Difference, Reconciliation};
+pub use vram_core::reports::report::{GpuReport, Report, ShardReport};
+pub use vram_core::reports::snapshot::{
+    GpuSnapshot, KeySnapshot, ParkedSnapshot, ReservationSnapshot, Snapshot, SnapshotCounters,
+    SnapshotState,
+};
+pub use vram_core::reset::report::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
+pub use vram_core::resident::lease::Lease;
+pub use vram_core::resident::verify::{Verdict, Verify};
+pub use vram_core::room::evict::EvictionReport;
+pub use vram_core::room::free::FreedReceipt;
+pub use vram_core::room::host_copy::BackupReport;
+pub use vram_core::scrub::cursor::ScrubCursor;
+pub use vram_core::scrub::pace::{ScrubOptions, ScrubRate};
+pub use vram_core::scrub::status::ScrubStatus;
+pub use vram_core::scrub::step::ScrubStep;
+pub use vram_core::scrub::thread::Scrubber;
+pub use vram_core::scrub::totals::ScrubMetrics;
+pub use vram_core::sealing::request::SealRequest;
+pub use vram_core::sealing::reservation::{Reservation, ReservationReport, ReserveRequest};
+pub use vram_core::sealing::stream::SealOptions;
+pub use vram_core::shard::handle::SealedShard;
+pub use vram_core::shard::host::ParkCapacity;
+pub use vram_core::shard::parked::ParkedShard;
+pub use vram_core::transfer::check::ReadBack;
+pub use vram_events::{Event, EventKind, EventLog, EventSink, OnEviction, SinkCounts};
+pub use vram_files::{
+    Access, CancelToken, FileSource, ImageInfo, ImageOptions, ImageReport, ImageVerdict, KeySource,
+    KeySourceError, Overwrite, Progress, ReaderSource, SliceSource, Source, SourceError,
+    create_key_file,
+};
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
+pub use vram_id::{Clock, ParseShardIdError, ShardId, SystemClock, Timestamp};
 pub use vram_seal::parallel::Threads;
 pub use vram_seal::{
     ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,
     Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
-    SivScope, Suite, TicketKey,
+    SegmentSpan, SivScope, Suite, TicketKey,
+};
+pub use vram_space::{GpuCapacity, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};
+pub use vram_ticket::{
+    ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
+    TicketVerifier,
 };
 
 /// Devices, and the one that injects faults: for tests of orchestrators.

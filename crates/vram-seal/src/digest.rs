@@ -3,6 +3,7 @@
 use core::fmt;
 use core::str::FromStr;
 
+use base16ct::HexDisplay;
 use zeroize::Zeroize;
 
 use crate::hex;
@@ -43,15 +44,14 @@ impl Eq for ContentDigest {}
 
 impl fmt::Display for ContentDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hex::write(f, &self.0)
+        write!(f, "{:x}", HexDisplay(&self.0))
     }
 }
 
 impl fmt::Debug for ContentDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ContentDigest(")?;
-        hex::write(f, self.0.first_chunk::<4>().map_or(&[], |head| head.as_slice()))?;
-        f.write_str("..)")
+        let head = self.0.first_chunk::<4>().map_or(&[][..], |head| head.as_slice());
+        write!(f, "ContentDigest({:x}..)", HexDisplay(head))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use vram_alloc::ByteLen;
 
-use crate::key::KeyId;
+use crate::key::id::KeyId;
 
 /// Which part of the expected context a record does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -198,7 +198,7 @@ pub enum SealError {
     },
     /// A key could not be read, made or found.
     #[error(transparent)]
-    Key(#[from] crate::key::KeyError),
+    Key(#[from] crate::key::id::KeyError),
     /// The cipher refused to work; no input that passes the checks before it can cause this.
     #[error("the cipher refused segment {segment}")]
     Cipher {

@@ -1,49 +1,28 @@
-//! Hexadecimal digits, without intermediate copies of what may be a key.
+//! Hexadecimal digits of an exact length, in time that does not depend on them: they may be a key's.
 
-use core::fmt;
+use base16ct::mixed;
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
-
-const fn value(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => digit.checked_sub(b'0'),
-        b'a'..=b'f' => digit.wrapping_sub(b'a').checked_add(10),
-        b'A'..=b'F' => digit.wrapping_sub(b'A').checked_add(10),
-        _ => None,
-    }
-}
-
-/// Fills `target` from exactly twice as many digits; `false`, with `target` unspecified, otherwise.
+/// Fills `target` from exactly twice as many digits, of either case; `false`, with `target`
+/// unspecified, otherwise.
 pub(crate) fn read(digits: &[u8], target: &mut [u8]) -> bool {
-    let (pairs, rest) = digits.as_chunks::<2>();
-    if !rest.is_empty() || pairs.len() != target.len() {
-        return false;
-    }
-    for (byte, [high, low]) in target.iter_mut().zip(pairs) {
-        let (Some(high), Some(low)) = (value(*high), value(*low)) else {
-            return false;
-        };
-        *byte = (high << 4) | low;
-    }
-    true
+    let expected = target.len();
+    mixed::decode(digits, target).is_ok_and(|read| read.len() == expected)
 }
 
-fn digit(nibble: u8) -> char {
-    DIGITS.get(usize::from(nibble & 15)).copied().map_or('?', char::from)
-}
+#[cfg(test)]
+mod tests {
+    use super::read;
 
-/// Appends two digits a byte.
-pub(crate) fn push(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(*byte));
+    #[test]
+    fn only_digits_of_the_exact_length_are_read() {
+        let mut bytes = [0; 3];
+        assert!(read(b"00aAfF", &mut bytes));
+        assert_eq!(bytes, [0, 0xaa, 0xff]);
+        for wrong in ["", "00aA", "00aAf", "00aAfF0", "00aAfF00", "00aAfG", " 0aAfF", "+0aAfF"] {
+            assert!(!read(wrong.as_bytes(), &mut [0; 3]), "{wrong:?}");
+        }
+        for digit in u8::MIN..=u8::MAX {
+            assert_eq!(read(&[b'0', digit], &mut [0]), digit.is_ascii_hexdigit(), "{digit}");
+        }
     }
-}
-
-/// Writes two digits a byte.
-pub(crate) fn write(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    for byte in bytes {
-        write!(f, "{byte:02x}")?;
-    }
-    Ok(())
 }

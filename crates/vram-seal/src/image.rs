@@ -3,9 +3,9 @@
 use vram_alloc::ByteLen;
 
 use crate::error::SealError;
-use crate::fields::RecordFields;
-use crate::header::SealRecord;
-use crate::table::SegmentTags;
+use crate::record::fields::RecordFields;
+use crate::record::header::SealRecord;
+use crate::segment::table::SegmentTags;
 
 /// The data of an image begins at a multiple of this many bytes.
 pub const DATA_ALIGNMENT: u64 = 4096;

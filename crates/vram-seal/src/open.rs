@@ -5,19 +5,20 @@ use core::fmt;
 use vram_alloc::ByteLen;
 use zeroize::Zeroizing;
 
-use crate::aead::{Slot, nonce};
-use crate::chain::{self, Place, SegmentHash};
-use crate::context::Expected;
 use crate::digest::ContentDigest;
 use crate::error::SealError;
-use crate::fields::RecordFields;
-use crate::header::SealRecord;
-use crate::key::SealKey;
-use crate::key_ring::KeyRing;
-use crate::layout::{PLAINTEXT_LEN_MAX, SegmentLayout};
-use crate::params::{Mode, Protection, SivScope};
-use crate::subkey::{self, Purpose, Schedule, trailer};
-use crate::table::{Entry, SegmentTags};
+use crate::key::derive::{Purpose, derive};
+use crate::key::master::SealKey;
+use crate::key::ring::KeyRing;
+use crate::key::schedule::{Schedule, trailer};
+use crate::record::expected::Expected;
+use crate::record::fields::RecordFields;
+use crate::record::header::SealRecord;
+use crate::record::layout::{PLAINTEXT_LEN_MAX, SegmentLayout};
+use crate::record::params::{Mode, Protection, SivScope};
+use crate::segment::aead::{Slot, nonce};
+use crate::segment::chain::{self, Place, SegmentHash};
+use crate::segment::table::{Entry, SegmentTags};
 use crate::wipe::wipe;
 
 /// What an opened record may ask for.
@@ -79,7 +80,7 @@ fn open_with(
     expected: &Expected<'_>,
     limits: OpenLimits,
 ) -> Result<OpenedRecord, SealError> {
-    record.check_mac(&subkey::derive(key.master(), Purpose::HeaderMac))?;
+    record.check_mac(&derive(key.master(), Purpose::HeaderMac))?;
     let fields = record.parse_fields()?;
     expected.check(&fields)?;
     let len = fields.plaintext_len();

@@ -5,19 +5,20 @@ use std::sync::{Mutex, PoisonError};
 
 use vram_alloc::ByteLen;
 
-use crate::aead::{Slot, nonce};
-use crate::chain::{self, Place, SegmentHash};
-use crate::context::SealContext;
 use crate::digest::ContentDigest;
 use crate::error::SealError;
-use crate::fields::RecordFields;
-use crate::header::SealRecord;
-use crate::key::SealKey;
-use crate::layout::SegmentLayout;
-use crate::params::{Mode, Protection, SealParams, SivScope};
-use crate::secret::Secret;
-use crate::subkey::{self, Purpose, Schedule, trailer};
-use crate::table::{Entry, SegmentTags};
+use crate::key::derive::{Purpose, derive};
+use crate::key::master::SealKey;
+use crate::key::schedule::{Schedule, trailer};
+use crate::key::secret::Secret;
+use crate::record::context::SealContext;
+use crate::record::fields::RecordFields;
+use crate::record::header::SealRecord;
+use crate::record::layout::SegmentLayout;
+use crate::record::params::{Mode, Protection, SealParams, SivScope};
+use crate::segment::aead::{Slot, nonce};
+use crate::segment::chain::{self, Place, SegmentHash};
+use crate::segment::table::{Entry, SegmentTags};
 use crate::wipe::wipe;
 
 /// Seals the segments of one shard, in any order and from any number of threads.
@@ -48,7 +49,7 @@ impl Sealer {
     ) -> Result<Self, SealError> {
         let fields = RecordFields::new(key.id(), context, params, plaintext_len)?;
         let schedule = Schedule::new(key.master(), &fields.bound());
-        let header_mac = subkey::derive(key.master(), Purpose::HeaderMac);
+        let header_mac = derive(key.master(), Purpose::HeaderMac);
         let seal_id = schedule.id();
         Ok(Self { fields, schedule, header_mac, fixed: None, seal_id })
     }

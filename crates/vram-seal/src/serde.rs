@@ -5,10 +5,10 @@ use core::fmt;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::header::SealRecord;
 use crate::hex;
-use crate::key::KeyId;
-use crate::layout::SegmentSize;
+use crate::key::id::KeyId;
+use crate::record::header::SealRecord;
+use crate::record::layout::SegmentSize;
 
 impl Serialize for SealRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -48,9 +48,7 @@ impl<'de> Deserialize<'de> for SegmentSize {
 }
 
 fn write<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut text = String::new();
-    hex::push(&mut text, bytes);
-    serializer.serialize_str(&text)
+    serializer.serialize_str(&base16ct::lower::encode_string(bytes))
 }
 
 fn read<'de, const N: usize, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; N], D::Error> {

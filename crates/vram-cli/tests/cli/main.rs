@@ -14,6 +14,7 @@ mod demo;
 mod images;
 mod interrupted;
 mod load;
+mod outputs;
 mod readme;
 mod support;
 mod usage;

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, We
 use cust::context::Context;
 use cust::device::Device as CustDevice;
 use cust::sys::CUcontext;
-use vram_alloc::GpuIndex;
+use vram_alloc::{ByteLen, GpuIndex};
 
-use super::driver;
-use super::lane::{Bounce, Lane};
+use super::driver::{self, log_failure};
+use super::lane::{BOUNCE_LEN, Bounce, Lane, Locked};
 use super::pages::Pages;
 use crate::{GpuError, codes};
 
@@ -151,13 +151,6 @@ fn release(context: Context) -> cust::error::CudaResult<()> {
     })
 }
 
-/// Says in the log what nobody can be told.
-pub(super) fn log_failure(what: &'static str, result: Result<(), u32>) {
-    if let Err(code) = result {
-        tracing::warn!(what, code, name = codes::name(code), "the driver failed");
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -202,8 +195,12 @@ impl Port {
 
     /// The error for a code; a sticky one takes the device.
     pub(super) fn fail(&self, code: u32) -> GpuError {
-        let error = GpuError::driver(self.gpu, code);
-        if error.is_sticky() {
+        self.heed(GpuError::driver(self.gpu, code))
+    }
+
+    /// The same error; if it is the driver's and sticky, the device is taken.
+    fn heed(&self, error: GpuError) -> GpuError {
+        if let GpuError::Driver { code, sticky: true, .. } = error {
             self.core.lose(code);
         }
         error
@@ -237,10 +234,34 @@ impl<'p> Bound<'p> {
         self.held.port.fail(code)
     }
 
+    /// Runs work on a lane and leaves nothing of it in flight, whatever it answers.
+    pub(super) fn on_lane(
+        &self,
+        work: impl FnOnce(&Lane) -> Result<(), u32>,
+    ) -> Result<(), GpuError> {
+        let lane = self.lane()?;
+        let outcome = work(&lane).or_else(|code| self.settle(&lane, code));
+        self.put_lane(lane);
+        outcome.map_err(|code| self.fail(code))
+    }
+
+    /// After a failure: waits until nothing on the lane is under way. Answers the failure.
+    ///
+    /// If even that cannot be waited for, the device is taken away: bytes that may still be
+    /// written to must not be used again.
+    pub(super) fn settle(&self, lane: &Lane, code: u32) -> Result<(), u32> {
+        if !codes::is_sticky(code)
+            && let Err(second) = lane.wait()
+        {
+            self.port().core.lose(second);
+        }
+        Err(code)
+    }
+
     /// A lane from the pool, or a new one.
     pub(super) fn lane(&self) -> Result<Arc<Lane>, GpuError> {
         let pooled = lock(&self.port().core.lanes).pop();
-        pooled.map_or_else(|| Lane::new(self).map(Arc::new), Ok)
+        pooled.map_or_else(|| Lane::new().map(Arc::new).map_err(|code| self.fail(code)), Ok)
     }
 
     /// Gives a lane back whose work was waited for.
@@ -251,7 +272,26 @@ impl<'p> Bound<'p> {
     /// A pair of bounce buffers from the pool, or a new one.
     pub(super) fn bounce(&self) -> Result<Bounce, GpuError> {
         let pooled = lock(&self.port().core.bounces).pop();
-        pooled.map_or_else(|| Bounce::new(self), Ok)
+        if let Some(pooled) = pooled {
+            return Ok(pooled);
+        }
+        let len = ByteLen::from_usize(BOUNCE_LEN);
+        let mut first = self.lock_pages(len)?;
+        match self.lock_pages(len) {
+            Ok(second) => Ok(Bounce::of([first, second])),
+            Err(error) => {
+                if first.unlock().is_err() {
+                    self.port().core.bury(first.take_pages());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Host pages, locked by the driver if it would.
+    pub(super) fn lock_pages(&self, len: ByteLen) -> Result<Locked, GpuError> {
+        let port = self.port();
+        Locked::new(port.gpu, len).map_err(|error| port.heed(error))
     }
 
     /// Gives buffers back that no copy uses.

@@ -188,7 +188,7 @@ impl Device for CudaDevice {
             return Ok(Staging::empty());
         }
         let bound = self.port.bind(None)?;
-        let locked = Locked::new(&bound, len)?;
+        let locked = bound.lock_pages(len)?;
         let epoch = self.port.core.epoch();
         drop(bound);
         let port = self.port.clone();

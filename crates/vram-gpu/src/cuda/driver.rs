@@ -10,6 +10,8 @@ use cust::error::CudaResult;
 use cust::stream::Stream;
 use cust::sys::{self, CUcontext, CUresult};
 
+use crate::codes;
+
 /// The result of a raw call.
 fn raw(result: CUresult) -> Result<(), u32> {
     if result == CUresult::CUDA_SUCCESS { Ok(()) } else { Err(cuda_shim::last_raw_code()) }
@@ -24,6 +26,13 @@ pub(super) fn through_cust<T>(call: impl FnOnce() -> CudaResult<T>) -> Result<T,
         0 => error as u32,
         code => code,
     })
+}
+
+/// Says in the log what no caller can be told.
+pub(super) fn log_failure(what: &'static str, result: Result<(), u32>) {
+    if let Err(code) = result {
+        tracing::warn!(what, code, name = codes::name(code), "the driver failed");
+    }
 }
 
 /// Makes a context current on this thread, above the one that is.

@@ -4,10 +4,9 @@ use core::mem::ManuallyDrop;
 
 use cust::event::{Event, EventFlags};
 use cust::stream::{Stream, StreamFlags};
-use vram_alloc::ByteLen;
+use vram_alloc::{ByteLen, GpuIndex};
 
-use super::context::{Bound, log_failure};
-use super::driver;
+use super::driver::{self, log_failure};
 use super::pages::Pages;
 use crate::{GpuError, codes};
 
@@ -25,16 +24,18 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(bound: &Bound<'_>) -> Result<Self, GpuError> {
+    /// A lane of the context that is bound to this thread.
+    ///
+    /// # Errors
+    ///
+    /// The driver's code.
+    pub(super) fn new() -> Result<Self, u32> {
         let event = || driver::through_cust(|| Event::new(EventFlags::DISABLE_TIMING));
-        let make = || {
-            // What was made before a failure destroys itself, under the same bound context.
-            let stream = driver::through_cust(|| Stream::new(StreamFlags::DEFAULT, None))?;
-            let (first, second) = (event()?, event()?);
-            let events = [first, second].map(ManuallyDrop::new);
-            Ok(Self { stream: ManuallyDrop::new(stream), events })
-        };
-        make().map_err(|code| bound.fail(code))
+        // What was made before a failure destroys itself, under the same bound context.
+        let stream = driver::through_cust(|| Stream::new(StreamFlags::DEFAULT, None))?;
+        let (first, second) = (event()?, event()?);
+        let events = [first, second].map(ManuallyDrop::new);
+        Ok(Self { stream: ManuallyDrop::new(stream), events })
     }
 
     pub(super) fn stream(&self) -> &Stream {
@@ -83,32 +84,6 @@ impl Lane {
     }
 }
 
-impl Bound<'_> {
-    /// Runs work on a lane and leaves nothing of it in flight, whatever it answers.
-    pub(super) fn on_lane(
-        &self,
-        work: impl FnOnce(&Lane) -> Result<(), u32>,
-    ) -> Result<(), GpuError> {
-        let lane = self.lane()?;
-        let outcome = work(&lane).or_else(|code| self.settle(&lane, code));
-        self.put_lane(lane);
-        outcome.map_err(|code| self.fail(code))
-    }
-
-    /// After a failure: waits until nothing on the lane is under way. Answers the failure.
-    ///
-    /// If even that cannot be waited for, the device is taken away: bytes that may still be
-    /// written to must not be used again.
-    pub(super) fn settle(&self, lane: &Lane, code: u32) -> Result<(), u32> {
-        if !codes::is_sticky(code)
-            && let Err(second) = lane.wait()
-        {
-            self.port().core.lose(second);
-        }
-        Err(code)
-    }
-}
-
 /// Two page-locked buffers: one is filled while the other is copied.
 pub(super) struct Bounce {
     buffers: [Locked; 2],
@@ -123,18 +98,22 @@ pub(super) struct Locked {
 }
 
 impl Locked {
-    /// Makes pages and locks them. A driver that has no lock to give (but is well) leaves them as
-    /// they are: copies are slower then, and right.
-    pub(super) fn new(bound: &Bound<'_>, len: ByteLen) -> Result<Self, GpuError> {
+    /// Makes pages and locks them, in the context that is bound to this thread. A driver that has no
+    /// lock to give (but is well) leaves them as they are: copies are slower then, and right.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::HostMemory`]; or a sticky error, which the caller has still to act on.
+    pub(super) fn new(gpu: GpuIndex, len: ByteLen) -> Result<Self, GpuError> {
         let mut pages = Pages::new(len)?;
         let (start, spanned) = pages.span();
         // SAFETY: the pages are this buffer's own and as long as they say. They are given back
         // only after `unlock`, or after the context is gone: see `Core::bury`.
         let locked = match unsafe { driver::register(start, spanned) } {
             Ok(()) => true,
-            Err(code) if codes::is_sticky(code) => return Err(bound.fail(code)),
+            Err(code) if codes::is_sticky(code) => return Err(GpuError::driver(gpu, code)),
             Err(code) => {
-                let (gpu, bytes) = (bound.port().gpu, len.get());
+                let bytes = len.get();
                 tracing::warn!(%gpu, bytes, code, "host memory is not page-locked");
                 false
             }
@@ -177,18 +156,9 @@ impl Locked {
 }
 
 impl Bounce {
-    pub(super) fn new(bound: &Bound<'_>) -> Result<Self, GpuError> {
-        let len = ByteLen::from_usize(BOUNCE_LEN);
-        let mut first = Locked::new(bound, len)?;
-        match Locked::new(bound, len) {
-            Ok(second) => Ok(Self { buffers: [first, second], used: 0 }),
-            Err(error) => {
-                if first.unlock().is_err() {
-                    bound.port().core.bury(first.take_pages());
-                }
-                Err(error)
-            }
-        }
+    /// Of two buffers of [`BOUNCE_LEN`] bytes.
+    pub(super) const fn of(buffers: [Locked; 2]) -> Self {
+        Self { buffers, used: 0 }
     }
 
     /// The first `len` bytes of one of the two buffers.

@@ -1,6 +1,7 @@
 //! Sealed images: what goes in comes out, nothing else does, and no half file is ever left.
 
 mod files;
+mod outputs;
 mod refused;
 mod round_trip;
 

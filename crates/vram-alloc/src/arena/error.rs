@@ -1,0 +1,77 @@
+//! Why an arena refused a piece, or a placement that was to be released.
+
+use core::fmt;
+
+use super::placement::Placement;
+use crate::units::{Alignment, ByteLen};
+
+/// Why the arena refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArenaError {
+    /// The region is larger than an arena can manage.
+    #[error("a region of {} bytes is more than {} bytes", capacity.get(), max.get())]
+    CapacityTooLarge {
+        /// Bytes in the region.
+        capacity: ByteLen,
+        /// [`MAX_TOTAL`](crate::MAX_TOTAL).
+        max: ByteLen,
+    },
+    /// No hole takes the piece at its alignment.
+    #[error("no hole for {needed} aligned to {}: free {free}, largest hole {largest_hole}", align.get())]
+    NoHole {
+        /// Bytes asked for.
+        needed: ByteLen,
+        /// Alignment asked for.
+        align: Alignment,
+        /// Bytes in the largest hole.
+        largest_hole: ByteLen,
+        /// Bytes in all holes.
+        free: ByteLen,
+    },
+}
+
+/// Why a placement was not taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ReleaseReason {
+    /// The arena was reset since; the bytes may belong to another placement by now.
+    Stale,
+    /// The placement belongs to another arena.
+    Foreign,
+}
+
+/// A placement that was not taken back, handed back to the caller. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+#[error("the placement at {} was not taken back: {reason}", placement.start())]
+#[non_exhaustive]
+pub struct ReleaseError {
+    /// What was to be released.
+    pub placement: Placement,
+    /// Why it was not.
+    pub reason: ReleaseReason,
+}
+
+/// The first piece of a list that would not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("piece {index} needs {needed}: free {free}, largest hole {largest_hole}")]
+#[non_exhaustive]
+pub struct Misfit {
+    /// Position of the piece in the list, from 0.
+    pub index: usize,
+    /// Bytes the piece needs.
+    pub needed: ByteLen,
+    /// The largest hole left once the pieces before it are placed.
+    pub largest_hole: ByteLen,
+    /// Bytes free once the pieces before it are placed.
+    pub free: ByteLen,
+}
+
+impl fmt::Display for ReleaseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stale => "it dates from before a reset",
+            Self::Foreign => "it belongs to another arena",
+        })
+    }
+}

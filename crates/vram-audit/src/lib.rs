@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod error;
+mod head;
+mod line;
+mod target;
+mod verify;
+mod writer;
+
+pub use error::AuditError;
+pub use head::{AuditHead, ParseAuditHeadError};
+pub use verify::{AuditSummary, verify_audit, verify_audit_against};
+pub use writer::{AuditStatus, AuditWriter};

@@ -1,0 +1,188 @@
+//! One line: what it says, its bytes, its code.
+
+use std::io;
+
+use vram_events::Event;
+use vram_id::Timestamp;
+use vram_seal::TicketKey;
+
+use crate::head::{AuditHead, hex, unhex};
+
+/// Version of the layout of lines.
+pub(crate) const FORMAT: u32 = 1;
+/// The longest line, its end included.
+pub(crate) const LEN_MAX: usize = 16 << 20;
+
+/// Domain separator of the code of a line; the last digit is the version.
+const DOMAIN: &[u8; 16] = b"vram-audit/line1";
+/// What is signed to name a key. No line starts like it.
+const KEY_NAME: &[u8; 16] = b"vram-audit/key/1";
+const CODE: &[u8] = b",\"code\":\"";
+const END: &[u8] = b"\"}";
+
+/// What a line says.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "line", rename_all = "snake_case")]
+pub(crate) enum Body {
+    /// The first line of an audit.
+    Opened { format: u32, key: String, at: Timestamp },
+    /// A writer goes on with it, and has cut off so many bytes of a line without an end.
+    Resumed { at: Timestamp, cut: u64 },
+    /// Something happened.
+    Event { event: Event },
+    /// So many events never came here.
+    Dropped { at: Timestamp, count: u64 },
+    /// So many events could not be written.
+    Failed { at: Timestamp, count: u64 },
+}
+
+/// The key, and how far the chain has come.
+pub(crate) struct Chain {
+    key: TicketKey,
+    head: AuditHead,
+}
+
+impl Chain {
+    pub(crate) const fn new(key: TicketKey) -> Self {
+        Self::after(key, AuditHead { lines: 0, code: [0; 32] })
+    }
+
+    pub(crate) const fn after(key: TicketKey, head: AuditHead) -> Self {
+        Self { key, head }
+    }
+
+    pub(crate) const fn head(&self) -> AuditHead {
+        self.head
+    }
+
+    pub(crate) fn key_id(&self) -> String {
+        key_id(&self.key)
+    }
+
+    /// The bytes of the next line, and the head that there is once it is written.
+    ///
+    /// # Errors
+    ///
+    /// If it says more than fits into a line.
+    pub(crate) fn line(&self, body: &Body) -> io::Result<(Vec<u8>, AuditHead)> {
+        let AuditHead { lines, code: prev } = self.head;
+        let body = serde_json::to_string(body)?;
+        let inside = body.strip_prefix('{').and_then(|body| body.strip_suffix('}'));
+        let mut line = format!("{{\"n\":{lines},\"prev\":\"{}\",", hex(&prev)).into_bytes();
+        line.extend_from_slice(inside.unwrap_or_default().as_bytes());
+        let code = self.key.sign(&statement(&prev, &line));
+        line.extend_from_slice(CODE);
+        line.extend_from_slice(hex(&code).as_bytes());
+        line.extend_from_slice(END);
+        line.push(b'\n');
+        if line.len() > LEN_MAX {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than a line may be"));
+        }
+        Ok((line, AuditHead { lines: lines.saturating_add(1), code }))
+    }
+
+    pub(crate) const fn advance(&mut self, head: AuditHead) {
+        self.head = head;
+    }
+}
+
+/// The name of a key, which says nothing else about it.
+pub(crate) fn key_id(key: &TicketKey) -> String {
+    let name = key.sign(KEY_NAME);
+    let mut text = hex(&name);
+    text.truncate(16);
+    text
+}
+
+/// What the code of a line is over: domain, the code before it, and its bytes up to its own code.
+fn statement(prev: &[u8; 32], signed: &[u8]) -> Vec<u8> {
+    let mut statement = Vec::with_capacity(signed.len().saturating_add(48));
+    statement.extend_from_slice(DOMAIN);
+    statement.extend_from_slice(prev);
+    statement.extend_from_slice(signed);
+    statement
+}
+
+/// A line as it stands in a file, taken apart and not yet believed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parsed<'a> {
+    pub(crate) number: u64,
+    pub(crate) prev: [u8; 32],
+    pub(crate) code: [u8; 32],
+    signed: &'a [u8],
+    /// What the line says, without the braces around it.
+    inside: &'a [u8],
+}
+
+impl<'a> Parsed<'a> {
+    /// Takes a line apart, without its end. Only the very form that is written is a line.
+    pub(crate) fn of(line: &'a [u8]) -> Option<Self> {
+        let rest = line.strip_suffix(END)?;
+        let (rest, code) = rest.split_at_checked(rest.len().checked_sub(64)?)?;
+        let code = unhex(code)?;
+        let signed = rest.strip_suffix(CODE)?;
+
+        let rest = signed.strip_prefix(b"{\"n\":")?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (digits, rest) = rest.split_at_checked(digits)?;
+        let number: u64 = core::str::from_utf8(digits).ok()?.parse().ok()?;
+        if number.to_string().as_bytes() != digits {
+            return None;
+        }
+        let rest = rest.strip_prefix(b",\"prev\":\"")?;
+        let (prev, rest) = rest.split_at_checked(64)?;
+        let prev = unhex(prev)?;
+        let inside = rest.strip_prefix(b"\",")?;
+        Some(Self { number, prev, code, signed, inside })
+    }
+
+    /// Whether the code is that of the line, in whatever place it stands.
+    pub(crate) fn is_genuine(&self, key: &TicketKey) -> bool {
+        key.verify(&statement(&self.prev, self.signed), &self.code).is_ok()
+    }
+
+    /// What it says, if this version knows.
+    pub(crate) fn body(&self) -> Option<Body> {
+        let mut json = Vec::with_capacity(self.inside.len().saturating_add(2));
+        json.push(b'{');
+        json.extend_from_slice(self.inside);
+        json.push(b'}');
+        serde_json::from_slice(&json).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The codes are those that Python's `hmac` gives for the same key and bytes.
+    #[test]
+    fn lines_are_the_frozen_bytes() {
+        let mut chain = Chain::new(TicketKey::from_bytes([7; 32]));
+        let at = Timestamp::from_unix_millis(5);
+        let opened = Body::Opened { format: FORMAT, key: chain.key_id(), at };
+        let mut lines = Vec::new();
+        for body in [opened, Body::Dropped { at, count: 3 }] {
+            let (line, next) = chain.line(&body).unwrap();
+            lines.push(String::from_utf8(line).unwrap());
+            chain.advance(next);
+        }
+        assert_eq!(
+            lines,
+            [
+                concat!(
+                    r#"{"n":0,"prev":"0000000000000000000000000000000000000000000000000000000000000000","#,
+                    r#""line":"opened","format":1,"key":"09f503b9a986378e","at":5,"#,
+                    r#""code":"ddbd4bc6517318f6a51c5a3cdd829da81479a827b6a837b3feb948b26360fdd7"}"#,
+                    "\n"
+                ),
+                concat!(
+                    r#"{"n":1,"prev":"ddbd4bc6517318f6a51c5a3cdd829da81479a827b6a837b3feb948b26360fdd7","#,
+                    r#""line":"dropped","at":5,"count":3,"#,
+                    r#""code":"fc0d7ac57411be751ee04f699db7395083186afda374133659db7118a487b981"}"#,
+                    "\n"
+                ),
+            ]
+        );
+    }
+}

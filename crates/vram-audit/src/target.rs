@@ -1,0 +1,158 @@
+//! Where the lines go: whole, or not at all.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use vram_files::regular_file;
+use vram_seal::TicketKey;
+
+use crate::error::AuditError;
+use crate::verify::{self, AuditSummary};
+
+/// A file or a writer that takes lines.
+pub(crate) struct Target {
+    sink: Sink,
+    /// Bytes of whole lines in the file.
+    len: u64,
+    /// A part of a line stands there and could not be taken back: nothing is written behind it.
+    broken: bool,
+}
+
+enum Sink {
+    File(File),
+    Other(Box<dyn Write + Send>),
+}
+
+impl Target {
+    pub(crate) fn other(writer: impl Write + Send + 'static) -> Self {
+        Self { sink: Sink::Other(Box::new(writer)), len: 0, broken: false }
+    }
+
+    /// A new file, for its owner alone.
+    pub(crate) fn create(path: &Path) -> Result<Self, AuditError> {
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path);
+        let failed = |error| AuditError::io("create the audit", path.to_path_buf(), error);
+        let locked = Self::locked(file.map_err(failed)?, path);
+        if locked.is_err() {
+            // It was made a moment ago, and holds nothing.
+            let _best_effort = std::fs::remove_file(path);
+        }
+        locked
+    }
+
+    /// A file that is there, and is one.
+    pub(crate) fn open(path: &Path) -> Result<Self, AuditError> {
+        let failed = |error| AuditError::io("open the audit", path.to_path_buf(), error);
+        let file = regular_file::open_to_append(path).map_err(failed)?;
+        Self::locked(file, path)
+    }
+
+    /// Two writers would tear the chain. The lock goes with the file.
+    fn locked(file: File, path: &Path) -> Result<Self, AuditError> {
+        match file.try_lock() {
+            Ok(()) => Ok(Self { sink: Sink::File(file), len: 0, broken: false }),
+            Err(TryLockError::WouldBlock) => Err(AuditError::InUse { path: path.to_path_buf() }),
+            Err(TryLockError::Error(error)) => {
+                Err(AuditError::io("lock the audit", path.to_path_buf(), error))
+            }
+        }
+    }
+
+    /// Verifies what is in the file. Says what, and how many bytes its whole lines take.
+    pub(crate) fn verified(&self, key: &TicketKey) -> Result<(AuditSummary, u64), AuditError> {
+        match &self.sink {
+            Sink::File(file) => verify::read(&mut BufReader::new(file), key, None),
+            Sink::Other(_) => Err(AuditError::Empty { bytes: 0 }),
+        }
+    }
+
+    /// Cuts the file down to its whole lines.
+    pub(crate) fn cut_to(&mut self, len: u64) -> Result<(), AuditError> {
+        self.len = len;
+        let failed = |error| AuditError::io("cut off an unfinished line", None, error);
+        match &self.sink {
+            Sink::File(file) if file.metadata().map_err(failed)?.len() != len => {
+                file.set_len(len).map_err(failed)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a line, all of it or nothing.
+    pub(crate) fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("an earlier line was left unfinished"));
+        }
+        // Until it stands there whole, and also if the writer panics.
+        self.broken = true;
+        let (written, outcome) = match &mut self.sink {
+            Sink::File(file) => write_all(file, line),
+            Sink::Other(writer) => write_all(writer, line),
+        };
+        self.broken = outcome.is_err() && written > 0 && !self.take_back();
+        if outcome.is_ok() {
+            self.len = self.len.saturating_add(u64::try_from(line.len()).unwrap_or(u64::MAX));
+        }
+        outcome
+    }
+
+    /// Cuts off a part of a line that was just written.
+    fn take_back(&self) -> bool {
+        match &self.sink {
+            Sink::File(file) => file.set_len(self.len).is_ok(),
+            Sink::Other(_) => false,
+        }
+    }
+
+    /// Makes durable what was written.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::File(file) => file.sync_data(),
+            Sink::Other(writer) => writer.flush(),
+        }
+    }
+
+    /// Makes a new file durable, its name included.
+    pub(crate) fn sync_new(&self, path: &Path) -> Result<(), AuditError> {
+        let Sink::File(file) = &self.sink else { return Ok(()) };
+        let failed = |error| AuditError::io("sync the audit", path.to_path_buf(), error);
+        file.sync_all().map_err(failed)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(failed)?;
+        folder.sync_all().map_err(failed)
+    }
+}
+
+/// Writes all of it; says how much was written if it could not.
+fn write_all(writer: &mut dyn Write, line: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0_usize;
+    while let Some(rest) = line.get(written..).filter(|rest| !rest.is_empty()) {
+        match writer.write(rest) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(more) => written = written.saturating_add(more.min(rest.len())),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_line_is_taken_back_and_whole_lines_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit");
+        let mut target = Target::create(&path).unwrap();
+        target.write(b"one\n").unwrap();
+        // What a full disk leaves of a line.
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"tw").unwrap();
+        assert!(target.take_back());
+        target.write(b"two\n").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n");
+    }
+}

@@ -1,0 +1,130 @@
+//! `-` as a path: standard input where a file is read, standard output where one is written.
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal as _, Seek as _};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use vram_residency::{FileSource, Source as _};
+
+use crate::failure::Failure;
+
+/// What messages call standard input.
+const STDIN: &str = "standard input";
+
+/// Whether a path stands for standard input or output.
+pub(crate) fn is_dash(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// What messages call a file that is read.
+pub(crate) fn input_name(path: &Path) -> String {
+    if is_dash(path) { STDIN.to_owned() } else { path.display().to_string() }
+}
+
+/// What messages call a file that is written.
+pub(crate) fn output_name(path: &Path) -> String {
+    if is_dash(path) { "standard output".to_owned() } else { path.display().to_string() }
+}
+
+/// Opens a file to be sealed.
+pub(crate) fn source(path: &Path) -> Result<FileSource, Failure> {
+    let failed = |error: vram_residency::SourceError| {
+        Failure::input(error.to_string()).hint("give a file that can be read")
+    };
+    if !is_dash(path) {
+        return FileSource::open(path).map_err(failed);
+    }
+    let (file, start) = stdin()?;
+    let source = FileSource::from_file(file, STDIN).map_err(failed)?;
+    match source.len().saturating_sub(start) {
+        // As a file of its own, which is noticed if it grows.
+        _ if start == 0 => Ok(source),
+        rest => source.range(start.min(source.len()), rest).map_err(failed),
+    }
+}
+
+/// A sealed image that is to be opened by its path.
+#[derive(Debug)]
+pub(crate) struct Image {
+    path: PathBuf,
+    /// Open as long as the path is used, which leads to it.
+    _file: Option<File>,
+}
+
+impl Image {
+    /// The image at `path`, or all of standard input.
+    pub(crate) fn at(path: &Path) -> Result<Self, Failure> {
+        if !is_dash(path) {
+            return Ok(Self { path: path.to_owned(), _file: None });
+        }
+        let (file, start) = stdin()?;
+        let file = if start == 0 { file } else { copy(file)? };
+        let path = PathBuf::from(format!("/dev/fd/{}", file.as_raw_fd()));
+        Ok(Self { path, _file: Some(file) })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Standard input as a file that is read by position, and where it begins. What is no file is
+/// copied to one that has no name, for this process alone.
+fn stdin() -> Result<(File, u64), Failure> {
+    let handle = io::stdin();
+    if handle.is_terminal() {
+        return Err(Failure::input("standard input is a terminal").hint("give a file, or a pipe"));
+    }
+    let mut file =
+        File::from(handle.as_fd().try_clone_to_owned().map_err(|error| unreadable(&error))?);
+    if file.metadata().map_err(|error| unreadable(&error))?.is_file() {
+        let start = file.stream_position().map_err(|error| unreadable(&error))?;
+        return Ok((file, start));
+    }
+    Ok((copy(file)?, 0))
+}
+
+/// Copies what is left to read.
+fn copy(mut from: File) -> Result<File, Failure> {
+    let mut to = tempfile::tempfile().map_err(|error| unreadable(&error))?;
+    io::copy(&mut from, &mut to).map_err(|error| unreadable(&error))?;
+    Ok(to)
+}
+
+fn unreadable(error: &io::Error) -> Failure {
+    Failure::input(format!("cannot read {STDIN}: {error}"))
+        .hint("a pipe is first copied to TMPDIR: make room there, or give a file")
+}
+
+/// Standard output, to be written as a file.
+///
+/// # Arguments
+///
+/// * `inputs`: paths that the command reads. Output that goes to one of these files is refused, as
+///   it would be for a path.
+pub(crate) fn output(inputs: &[&Path]) -> Result<File, Failure> {
+    let handle = io::stdout();
+    if handle.is_terminal() {
+        return Err(Failure::input("standard output is a terminal")
+            .hint("give a path, or send it to a file or a pipe"));
+    }
+    let failed = |error| {
+        Failure::input(format!("cannot write to standard output: {error}"))
+            .hint("check where standard output goes")
+    };
+    let file = File::from(handle.as_fd().try_clone_to_owned().map_err(failed)?);
+    let to = file.metadata().map_err(failed)?;
+    for path in inputs {
+        let read = if is_dash(path) { Path::new("/dev/stdin") } else { path };
+        let same = fs::metadata(read)
+            .is_ok_and(|from| from.is_file() && (from.dev(), from.ino()) == (to.dev(), to.ino()));
+        if same {
+            let name = input_name(path);
+            return Err(Failure::input(format!("{name} would be written over itself"))
+                .hint("send standard output elsewhere"));
+        }
+    }
+    Ok(file)
+}

@@ -1,0 +1,197 @@
+//! Where output goes: never over what the same command reads, through links, and to `-`.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::support::{Bench, Ran, blake3, mode, set_mode};
+
+const SEAL: [&str; 6] = ["seal", "content", "--key-file", "key", "--model-id", "m"];
+const UNSEAL: [&str; 4] = ["unseal", "image", "--key-file", "key"];
+
+impl Bench {
+    /// Runs the program with this standard input.
+    fn run_with_input(&self, args: &[&str], input: impl Into<Stdio>) -> std::process::Output {
+        self.command(args).stdin(input).spawn().unwrap().wait_with_output().unwrap()
+    }
+
+    /// Runs the program with these bytes in a pipe as standard input.
+    fn run_piped(&self, args: &[&str], input: &[u8]) -> std::process::Output {
+        let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
+        // The program may end before it has read everything, by the test's intention.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        child.wait_with_output().unwrap()
+    }
+
+    fn open(&self, name: &str) -> File {
+        File::open(self.path(name)).unwrap()
+    }
+}
+
+#[test]
+fn no_output_replaces_a_file_that_the_same_command_reads() {
+    let bench = Bench::new();
+    bench.write("meta", "m".repeat(100));
+    bench.sealed(b"plain", "image", &["--metadata", "meta"]);
+    let inputs = ["content", "key", "meta", "image"];
+    for input in inputs {
+        fs::hard_link(bench.path(input), bench.path(&format!("hard-{input}"))).unwrap();
+        symlink(input, bench.path(&format!("soft-{input}"))).unwrap();
+    }
+    let before: Vec<_> = inputs.iter().map(|name| fs::read(bench.path(name)).unwrap()).collect();
+    let names = bench.names();
+    for (command, reads) in [(&SEAL[..], &inputs[..3]), (&UNSEAL[..], &inputs[1..])] {
+        for input in reads {
+            for way in ["", "./", "hard-", "soft-"] {
+                for force in [&[][..], &["--force"]] {
+                    let target = format!("{way}{input}");
+                    let more = ["--metadata", "meta", "-o", &target];
+                    let args = [command, &more, force].concat();
+                    bench.run(args).expect_error(2, &["over itself", input]);
+                }
+            }
+        }
+    }
+    let after: Vec<_> = inputs.iter().map(|name| fs::read(bench.path(name)).unwrap()).collect();
+    assert!(before == after);
+    assert_eq!(bench.names(), names);
+}
+
+#[test]
+fn an_output_that_is_a_link_is_written_where_the_link_leads() {
+    let bench = Bench::new();
+    bench.sealed(b"plain", "image", &[]);
+    fs::create_dir(bench.path("sub")).unwrap();
+    symlink("sub/file", bench.path("dangling")).unwrap();
+    symlink("dangling", bench.path("out")).unwrap();
+    // The first time nothing is there, the second time a file.
+    for _ in 0..2 {
+        bench.run([&UNSEAL[..], &["-o", "out"]].concat()).expect_code(0);
+        assert_eq!(fs::read(bench.path("sub/file")).unwrap(), b"plain");
+        assert_eq!(mode(&bench.path("sub/file")), 0o600);
+        assert_eq!(fs::read_link(bench.path("out")).unwrap(), Path::new("dangling"));
+        fs::write(bench.path("sub/file"), "old").unwrap();
+    }
+    assert_eq!(bench.names(), ["content", "dangling", "image", "key", "out", "sub"]);
+}
+
+#[test]
+fn an_output_that_leads_to_a_device_a_pipe_or_a_folder_is_refused_and_the_link_stays() {
+    let bench = Bench::new();
+    bench.sealed(b"plain", "image", &[]);
+    let leads = ["/dev/null", "/dev/stdout", ".", "/dev/no-such-device", "/proc/no-such-process"];
+    for leads_to in leads {
+        symlink(leads_to, bench.path("out")).unwrap();
+        for command in [&SEAL[..], &UNSEAL[..]] {
+            for target in ["out", leads_to] {
+                bench.run([command, &["-o", target]].concat()).expect_error(2, &[target]);
+            }
+        }
+        bench.run(["keygen", "-o", "out"]).expect_error(2, &["out"]);
+        assert_eq!(fs::read_link(bench.path("out")).unwrap(), Path::new(leads_to));
+        fs::remove_file(bench.path("out")).unwrap();
+    }
+    assert_eq!(bench.names(), ["content", "image", "key"]);
+}
+
+#[test]
+fn a_file_that_looks_like_a_key_is_replaced_only_with_force() {
+    let bench = Bench::new();
+    bench.sealed(b"plain", "image", &[]);
+    let other = fs::read(bench.key("other")).unwrap();
+    for command in [&SEAL[..], &UNSEAL[..]] {
+        bench
+            .run([command, &["-o", "other"]].concat())
+            .expect_error(2, &["other", "key file", "--force"]);
+        assert_eq!(fs::read(bench.path("other")).unwrap(), other);
+    }
+    bench.run([&UNSEAL[..], &["-o", "other", "--force"]].concat()).expect_code(0);
+    assert_eq!(fs::read(bench.path("other")).unwrap(), b"plain");
+
+    // Others can read it, so no command takes it for a key.
+    bench.write("public", &other);
+    set_mode(&bench.path("public"), 0o644);
+    bench.run([&UNSEAL[..], &["-o", "public"]].concat()).expect_code(0);
+}
+
+#[test]
+fn a_dash_is_standard_input_and_output_and_messages_go_to_standard_error() {
+    let bench = Bench::new();
+    let plain: Vec<u8> = (0_u32..).flat_map(u32::to_le_bytes).take(700_001).collect();
+    let image = fs::read(bench.sealed(&plain, "image", &[])).unwrap();
+    let digest = blake3(&plain).to_string();
+    let seal = ["seal", "-", "--key-file", "key", "--model-id", "m", "-o", "-"];
+    let unseal = ["unseal", "-", "--key-file", "key", "-o", "-"];
+    let verify = ["verify", "-", "--key-file", "key"];
+    for piped in [true, false] {
+        let run = |args: &[&str], input: &[u8], file: &str| {
+            if piped {
+                bench.run_piped(args, input)
+            } else {
+                bench.run_with_input(args, bench.open(file))
+            }
+        };
+        let sealed = run(&seal, &plain, "content");
+        assert!(sealed.status.success() && sealed.stdout == image);
+        let said = String::from_utf8(sealed.stderr).unwrap();
+        assert!(said.contains(&digest) && said.contains("standard output"), "{said}");
+
+        let opened = run(&unseal, &image, "image");
+        assert!(opened.status.success() && opened.stdout == plain);
+        assert!(String::from_utf8(opened.stderr).unwrap().contains(&digest));
+
+        let verified = Ran::of(run(&verify, &image, "image")).expect_code(0);
+        assert!(verified.stdout.starts_with("standard input: sound"), "{}", verified.stdout);
+        let inspected = Ran::of(run(&["inspect", "-"], &image, "image")).expect_code(0);
+        assert!(inspected.stdout.contains("Nothing of this is proven"), "{}", inspected.stdout);
+    }
+    assert_eq!(bench.names(), ["content", "image", "key"]);
+}
+
+#[test]
+fn standard_output_gets_nothing_of_an_altered_image() {
+    let bench = Bench::new();
+    let plain = vec![7; 40_000];
+    let mut image = fs::read(bench.sealed(&plain, "image", &["--segment", "4096"])).unwrap();
+    *image.last_mut().unwrap() ^= 1;
+    bench.write("image", image);
+    bench.run([&UNSEAL[..], &["-o", "-"]].concat()).expect_error(1, &["image", "segment 9"]);
+}
+
+#[test]
+fn standard_output_that_goes_to_an_input_is_refused() {
+    let bench = Bench::new();
+    bench.sealed(b"plain", "image", &[]);
+    for (command, input) in
+        [(&SEAL[..], "content"), (&SEAL[..], "key"), (&UNSEAL[..], "image"), (&UNSEAL[..], "key")]
+    {
+        let before = fs::read(bench.path(input)).unwrap();
+        let append = File::options().append(true).open(bench.path(input)).unwrap();
+        let mut command = bench.command([command, &["-o", "-"]].concat());
+        let ran = Ran::of(command.stdout(append).output().unwrap());
+        ran.expect_error(2, &[input, "over itself"]);
+        assert_eq!(fs::read(bench.path(input)).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_key_is_not_written_to_standard_output() {
+    let bench = Bench::new();
+    bench.run(["keygen", "-o", "-"]).expect_error(2, &["standard output"]);
+    assert!(bench.names().is_empty());
+    bench.run(["keygen", "-o", "./-"]).expect_code(0);
+    assert_eq!(bench.names(), ["-"]);
+}
+
+#[test]
+fn what_an_earlier_run_left_does_not_stand_in_the_way() {
+    let bench = Bench::new();
+    bench.sealed(b"plain", "image", &[]);
+    // As a run that was killed left it, on a file system that gives every file a name.
+    bench.write(".vram-1-0123456789abcdef.partial", "plain");
+    bench.write("out", "old");
+    bench.run([&UNSEAL[..], &["-o", "out"]].concat()).expect_code(0);
+    assert_eq!(bench.names(), ["content", "image", "key", "out"]);
+}

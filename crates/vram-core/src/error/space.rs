@@ -1,0 +1,34 @@
+//! Errors of device memory, as the caller sees them.
+
+use vram_space::{NoRoom, SpaceError};
+
+use crate::error::VramError;
+use crate::error::shortfall::Shortfall;
+
+impl From<SpaceError> for VramError {
+    fn from(error: SpaceError) -> Self {
+        match error {
+            SpaceError::NoRoom(lack) => Self::InsufficientVram(Box::new((*lack).into())),
+            SpaceError::Device { gpu, source } => Self::Device { gpu, source },
+            SpaceError::DeviceLost { gpu, source } => Self::DeviceLost { gpu, source },
+            SpaceError::HostMemory { wanted } => Self::HostMemory { wanted },
+            SpaceError::Closed => Self::Closed,
+            // `Invalid`: no other kind is left.
+            other => Self::Config { what: other.to_string() },
+        }
+    }
+}
+
+impl From<NoRoom> for Shortfall {
+    fn from(lack: NoRoom) -> Self {
+        Self {
+            gpu: lack.gpu,
+            needed: lack.needed,
+            room: lack.room,
+            largest_hole: lack.largest_hole,
+            foreign: lack.foreign,
+            headroom: lack.headroom,
+            ..Self::none()
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Admitting a whole model: every piece of its plan becomes resident, or none does.
+//!
+//! ```text
+//!  admit(request, plan, source)
+//!   1 every piece is placed and counted, in the order of the plan    nothing is read yet
+//!   2 small pieces are sealed side by side, one thread each
+//!   3 large pieces one after the other, all threads inside each
+//!   4 the source is asked whether it is still what it was
+//!   5 all shards become resident
+//! ```
+//!
+//! Whatever fails, all placements, counts and device bytes are given back, wiped.
+
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, ModelPlan, Piece};
+use vram_files::Watch;
+use vram_seal::parallel::for_each_segment;
+use vram_space::{Gpu, Space};
+
+use crate::error::VramError;
+use crate::models::model::{ModelHandle, ModelPiece, ModelSource, PieceSource};
+use crate::models::request::AdmitRequest;
+use crate::parts::core::Core;
+use crate::parts::gpus::GpuChoice;
+use crate::room::goal::Goal;
+use crate::room::{holders, make_room};
+use crate::sealing::request::SealRequest;
+use crate::sealing::{entry, place, stream};
+use crate::shard::entry::Entry;
+use crate::shard::seats::Counted;
+use crate::sync::{Mutex, lock};
+use crate::transfer::feed::SourceFeed;
+
+/// Up to this length a piece is sealed by one thread: handing parts of it to others costs more
+/// than it saves.
+const SMALL_LEN_MAX: ByteLen = ByteLen::new(256 << 10);
+
+/// A piece with everything it needs to be sealed.
+pub(crate) struct Placed {
+    pub(crate) request: SealRequest,
+    pub(crate) space: Space,
+    pub(crate) counted: Counted,
+}
+
+pub fn admit(
+    core: &Core,
+    mut request: AdmitRequest<'_>,
+    plan: &ModelPlan,
+    source: &dyn ModelSource,
+) -> Result<ModelHandle, VramError> {
+    let watch = Watch::new(plan.total(), request.progress.take(), request.cancel.take());
+    watch.go_on()?;
+    let placed = place_all(core, &request, plan)?;
+    seal_placed(core, &request, plan, source, &watch, placed)
+}
+
+/// As [`admit`](Self::admit), into places that were found before.
+pub(crate) fn admit_placed(
+    core: &Core,
+    mut request: AdmitRequest<'_>,
+    plan: &ModelPlan,
+    source: &dyn ModelSource,
+    placed: Vec<Placed>,
+) -> Result<ModelHandle, VramError> {
+    let watch = Watch::new(plan.total(), request.progress.take(), request.cancel.take());
+    watch.go_on()?;
+    seal_placed(core, &request, plan, source, &watch, placed)
+}
+
+fn seal_placed(
+    core: &Core,
+    request: &AdmitRequest<'_>,
+    plan: &ModelPlan,
+    source: &dyn ModelSource,
+    watch: &Watch<'_>,
+    placed: Vec<Placed>,
+) -> Result<ModelHandle, VramError> {
+    let job = Job {
+        core,
+        plan,
+        source,
+        watch,
+        placed: placed.into_iter().map(|placed| Mutex::new(Some(placed))).collect(),
+        sealed: plan.pieces().iter().map(|_| Mutex::new(None)).collect(),
+    };
+    let entries = job.run()?;
+    source.finish().map_err(|error| error.while_sealing(&request.common.sealed_as.model_id))?;
+    // Before anything is resident: a callback that panics must not leave shards behind.
+    watch.finish();
+    let pieces = plan.pieces().iter().zip(entries).map(|(piece, entry)| ModelPiece {
+        piece: piece.clone(),
+        shard: entry::publish(core, entry),
+    });
+    let pieces = pieces.collect();
+    Ok(ModelHandle { model_id: Arc::clone(&request.common.sealed_as.model_id), pieces })
+}
+
+/// Takes room for every piece, in the order of the plan.
+pub(crate) fn place_all(
+    core: &Core,
+    request: &AdmitRequest<'_>,
+    plan: &ModelPlan,
+) -> Result<Vec<Placed>, VramError> {
+    let gpus = choose(core, request.gpus)?;
+    let lens: Vec<ByteLen> = plan.pieces().iter().map(|piece| piece.len).collect();
+    make_room::with_room(core, &gpus, Goal::Pieces(&lens), request.common.room_making(), || {
+        place_all_once(core, request, plan)
+    })
+}
+
+/// As [`place_all`](Self::place_all), in what room there is.
+fn place_all_once(
+    core: &Core,
+    request: &AdmitRequest<'_>,
+    plan: &ModelPlan,
+) -> Result<Vec<Placed>, VramError> {
+    let gpus = choose(core, request.gpus)?;
+    // A model that is too large as a whole is refused as a whole.
+    let whole = holders::shortfall_of(&gpus, Goal::Room(plan.footprint()));
+    // A region's last granule may be short, which a plan does not know.
+    let slack = ByteLen::new(256).checked_mul(u64::from(whole.others).saturating_add(1));
+    if plan.footprint() > whole.room.saturating_add(slack.unwrap_or(ByteLen::ZERO)) {
+        return Err(VramError::InsufficientVram(Box::new(whole)));
+    }
+    let mut placed = Vec::new();
+    for (index, piece) in (0..).zip(plan.pieces()) {
+        placed.push(place_piece(core, request, index, piece, &gpus)?);
+    }
+    Ok(placed)
+}
+
+/// The GPUs to try for each piece, in this order.
+pub fn choose(core: &Core, choice: GpuChoice) -> Result<Vec<Arc<Gpu>>, VramError> {
+    core.check_open()?;
+    let usable = match choice {
+        GpuChoice::One(index) => vec![Arc::clone(core.gpu(index)?)],
+        GpuChoice::MostRoomFirst => {
+            // A lost GPU has no room; with all of them lost, the first says so.
+            let mut usable: Vec<_> =
+                core.gpus.iter().filter(|gpu| gpu.lost().is_none()).map(Arc::clone).collect();
+            if usable.is_empty() {
+                usable.extend(core.gpus.first().map(Arc::clone));
+            }
+            usable.sort_by_cached_key(|gpu| {
+                let room = gpu.books().room();
+                (core::cmp::Reverse(room), gpu.index)
+            });
+            usable
+        }
+    };
+    // Where there is no other, it has to be there, also for a plan without a piece.
+    if let [only] = usable.as_slice() {
+        only.ready()?;
+    }
+    Ok(usable)
+}
+
+fn place_piece(
+    core: &Core,
+    request: &AdmitRequest<'_>,
+    index: u64,
+    piece: &Piece,
+    gpus: &[Arc<Gpu>],
+) -> Result<Placed, VramError> {
+    let mut refusal = None;
+    for gpu in gpus {
+        let request = request.for_piece(index, piece, gpu.index);
+        match place::place_once(core, &request, piece.len) {
+            Ok((space, counted)) => return Ok(Placed { request, space, counted }),
+            // The first refusal is of the GPU that had most room.
+            Err(error @ VramError::InsufficientVram(_)) => {
+                refusal.get_or_insert(error);
+            }
+            // A device that was lost meanwhile: another may do.
+            Err(error @ VramError::DeviceLost { .. }) if gpus.len() > 1 => {
+                refusal.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count: core.gpu_count() }))
+}
+
+/// The sealing of all pieces.
+struct Job<'a, 'w> {
+    core: &'a Core,
+    plan: &'a ModelPlan,
+    source: &'a dyn ModelSource,
+    watch: &'a Watch<'w>,
+    // One slot for each piece: taken by whoever seals it, filled when it is sealed.
+    placed: Vec<Mutex<Option<Placed>>>,
+    sealed: Vec<Mutex<Option<Arc<Entry>>>>,
+}
+
+impl Job<'_, '_> {
+    fn run(self) -> Result<Vec<Arc<Entry>>, VramError> {
+        let is_small = |index: &usize| {
+            self.plan.pieces().get(*index).is_some_and(|piece| piece.len <= SMALL_LEN_MAX)
+        };
+        let indices = 0..self.plan.pieces().len();
+        let (small, large): (Vec<_>, Vec<_>) = indices.partition(is_small);
+        let count = u64::try_from(small.len()).unwrap_or(u64::MAX);
+        for_each_segment(
+            self.core.threads,
+            count,
+            || Ok(()),
+            |(), position| {
+                let index = usize::try_from(position).ok().and_then(|at| small.get(at));
+                index.map_or(Ok(()), |index| self.seal(*index))
+            },
+        )?;
+        for index in large {
+            self.seal(index)?;
+        }
+        let entries = self.sealed.into_iter().filter_map(|slot| {
+            slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+        });
+        Ok(entries.collect())
+    }
+
+    fn seal(&self, index: usize) -> Result<(), VramError> {
+        self.watch.go_on()?;
+        let placed = self.placed.get(index).and_then(|slot| lock(slot).take());
+        let (Some(placed), Some(piece)) = (placed, self.plan.pieces().get(index)) else {
+            return Ok(());
+        };
+        let Placed { request, space, counted } = placed;
+        let source = PieceSource { model: self.source, piece };
+        let feed = SourceFeed::new(&source, &request.sealed_as.model_id);
+        let entry =
+            stream::seal_feed(self.core, &request, (space, counted), &feed, None, self.watch)?;
+        if let Some(slot) = self.sealed.get(index) {
+            *lock(slot) = Some(entry);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,47 @@
+//! Freeing all shards of a model, or none.
+
+use std::sync::Arc;
+
+use crate::error::VramError;
+use crate::models::model::ModelHandle;
+use crate::models::together;
+use crate::parts::core::Core;
+use crate::room::free;
+use crate::room::free::FreedReceipt;
+use crate::shard::entry::Entry;
+
+pub fn free_model(core: &Core, model: &ModelHandle) -> Result<Vec<FreedReceipt>, VramError> {
+    loop {
+        let mut named = Vec::new();
+        for shard in model.shards() {
+            match core.resolve(shard) {
+                Ok(entry) => named.push((shard, entry)),
+                Err(VramError::ShardFreed { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match together::exclusive_among(named, |entries| free_all(core, entries)) {
+            // One was freed by others during the wait: that happens once to each.
+            Err(VramError::ShardFreed { .. }) => {}
+            done => return done,
+        }
+    }
+}
+
+/// Frees shards. The caller is exclusive at all of their gates.
+fn free_all(core: &Core, entries: &[Arc<Entry>]) -> Result<Vec<FreedReceipt>, VramError> {
+    for entry in entries {
+        entry.view()?.gpu.ready()?;
+    }
+    let mut receipts = Vec::with_capacity(entries.len());
+    let mut failure = None;
+    for entry in entries {
+        match free::free_entry(core, entry) {
+            Ok(receipt) => receipts.push(receipt),
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    failure.map_or(Ok(receipts), Err)
+}

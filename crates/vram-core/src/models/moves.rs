@@ -1,0 +1,169 @@
+//! Moving whole models: every shard of a [`ModelHandle`], or none.
+//!
+//! Each operation has two halves. The first takes what is needed for every shard and copies all of
+//! them, verified, while each still lies where it was: whatever fails there is dropped, and nothing
+//! happened. The second lets all copies count, and cannot fail.
+
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+
+use crate::error::VramError;
+use crate::models::admit;
+use crate::models::model::{ModelHandle, ModelPiece};
+use crate::models::parked::{ParkedModel, ParkedPiece, WakeModelError};
+use crate::models::together::exclusive_all;
+use crate::moves::{migrate, wake};
+use crate::parts::core::Core;
+use crate::parts::gpus::{GpuChoice, device_panicked};
+use crate::resident::verify;
+use crate::resident::verify::{Verdict, Verify};
+use crate::room::goal::{Goal, RoomMaking};
+use crate::room::{make_room, park};
+use crate::shard::handle::SealedShard;
+use crate::shard::view::Arrived;
+
+/// How often all shards of a model are asked for at once while others read them, before that is
+/// taken for an answer.
+pub(crate) const TRIES: u32 = 100;
+
+/// What verifying a model found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "an altered shard is reported here, not as an error"]
+pub struct ModelVerdict {
+    /// Whether every shard is sound.
+    pub sound: bool,
+    /// The verdicts of all shards, in the order of the plan.
+    pub shards: Vec<Verdict>,
+}
+
+#[must_use]
+pub fn refreshed(model: &ModelHandle, shards: Vec<SealedShard>) -> ModelHandle {
+    let pieces = model.pieces.iter().zip(shards);
+    let pieces = pieces.map(|(piece, shard)| ModelPiece { piece: piece.piece.clone(), shard });
+    ModelHandle { model_id: Arc::clone(&model.model_id), pieces: pieces.collect() }
+}
+
+pub fn migrate_model(
+    core: &Core,
+    model: &ModelHandle,
+    gpu: u32,
+) -> Result<Vec<SealedShard>, VramError> {
+    let target = Arc::clone(core.gpu(gpu)?);
+    exclusive_all(core, model, |entries| {
+        let mut copies = Vec::new();
+        for entry in entries {
+            entry.not_quarantined()?;
+            let view = entry.view()?;
+            let away = view.gpu.index != target.index;
+            let copy = if away {
+                view.gpu.ready()?;
+                let space = make_room::place_for(core, entry, &target)?;
+                Some(migrate::copy_to(core, entry, &view, space)?)
+            } else {
+                None
+            };
+            copies.push(copy);
+        }
+        let moved = entries.iter().zip(copies).map(|(entry, copy)| {
+            if let Some(arrived) = copy {
+                migrate::settle_in(core, entry, arrived);
+            }
+            core.handle(entry)
+        });
+        Ok(moved.collect())
+    })
+}
+
+/// Copies all shards of a parked model to GPUs, verified there. Nothing counts yet.
+fn wake_all(core: &Core, parked: &ParkedModel, gpus: GpuChoice) -> Result<Vec<Arrived>, VramError> {
+    let gpus = admit::choose(core, gpus)?;
+    for piece in &parked.pieces {
+        wake::check_own(core, &piece.parked)?;
+    }
+    let lens: Vec<_> = parked.pieces.iter().map(|piece| piece.parked.plaintext_len()).collect();
+    let priorities =
+        parked.pieces.iter().map(|piece| piece.parked.copy.entry.standing.claim.priority);
+    let room = RoomMaking::none(priorities.min().unwrap_or(0));
+    let spaces = make_room::with_room(core, &gpus, Goal::Pieces(&lens), room, || {
+        let place = |len: &ByteLen| {
+            let mut refusal = None;
+            let space = gpus.iter().find_map(|gpu| {
+                gpu.place(*len)
+                    .map_err(|error| refusal.get_or_insert(VramError::from(error)).clone())
+                    .ok()
+            });
+            let unknown = || VramError::UnknownGpu { gpu: 0, count: core.gpu_count() };
+            space.ok_or_else(|| refusal.unwrap_or_else(unknown))
+        };
+        lens.iter().map(place).collect::<Result<Vec<_>, _>>()
+    })?;
+    let pieces = parked.pieces.iter().zip(spaces);
+    pieces.map(|(piece, space)| wake::copy_into(core, &piece.parked, space)).collect()
+}
+
+/// The model with a fresh handle of each of its shards.
+pub fn refresh(core: &Core, model: &ModelHandle) -> Result<ModelHandle, VramError> {
+    core.check_open()?;
+    let pieces = model.pieces.iter().map(|made| {
+        core.marker.check(&made.shard)?;
+        let id = &made.shard.shard_id;
+        let shard = core.handle_of(id);
+        let shard = shard.ok_or_else(|| VramError::ShardFreed { shard: id.clone() })?;
+        Ok(ModelPiece { piece: made.piece.clone(), shard })
+    });
+    let pieces = pieces.collect::<Result<_, VramError>>()?;
+    Ok(ModelHandle { model_id: Arc::clone(&model.model_id), pieces })
+}
+
+/// Parks all shards of a model, or none.
+pub fn park(core: &Core, model: &ModelHandle) -> Result<ParkedModel, VramError> {
+    let shards = exclusive_all(core, model, |entries| {
+        let mut copies = Vec::new();
+        for entry in entries {
+            copies.push(park::host_copy(core, entry)?);
+        }
+        Ok(copies.into_iter().map(|copy| park::leave(core, copy)).collect::<Vec<_>>())
+    })?;
+    let pieces = model.pieces.iter().zip(shards);
+    let pieces = pieces.map(|(piece, parked)| ParkedPiece { piece: piece.piece.clone(), parked });
+    Ok(ParkedModel { model_id: Arc::clone(&model.model_id), pieces: pieces.collect() })
+}
+
+/// Wakes all shards of a model, or none: then the parked model comes back as it was.
+pub fn wake(
+    core: &Core,
+    parked: ParkedModel,
+    gpus: GpuChoice,
+) -> Result<ModelHandle, WakeModelError> {
+    let copied = catch_unwind(AssertUnwindSafe(|| wake_all(core, &parked, gpus)));
+    let copied = copied.unwrap_or_else(|_panic| Err(device_panicked(core, gpus)));
+    let spaces = match copied {
+        Ok(spaces) => spaces,
+        Err(error) => return Err(WakeModelError { failed: Box::new((parked, error)) }),
+    };
+    let ParkedModel { model_id, pieces } = parked;
+    let pieces = pieces.into_iter().zip(spaces).map(|(piece, space)| ModelPiece {
+        piece: piece.piece,
+        shard: wake::return_to(core, piece.parked, space, false),
+    });
+    Ok(ModelHandle { model_id, pieces: pieces.collect() })
+}
+
+/// Verifies all shards of a model.
+pub fn verify(core: &Core, model: &ModelHandle, level: Verify) -> Result<ModelVerdict, VramError> {
+    let verdicts: Result<Vec<_>, _> =
+        model.shards().map(|shard| verify::verify(core, shard, level)).collect();
+    let shards = verdicts?;
+    Ok(ModelVerdict { sound: shards.iter().all(|verdict| verdict.sound), shards })
+}
+
+/// Device bytes that were checked.
+#[must_use]
+pub fn checked_bytes(verdict: &ModelVerdict) -> u64 {
+    let add = |sum: u64, one: &Verdict| sum.saturating_add(one.checked_bytes.get());
+    verdict.shards.iter().fold(0, add)
+}

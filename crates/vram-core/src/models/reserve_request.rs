@@ -1,0 +1,56 @@
+//! A request for places for a whole plan.
+
+use crate::parts::gpus::named;
+use core::time::Duration;
+
+use crate::parts::gpus::GpuChoice;
+use crate::parts::promise::Terms;
+
+/// A request to hold a place for every piece of a plan.
+///
+/// ```
+/// use core::time::Duration;
+/// use vram_residency::{GpuChoice, ReservePlanRequest};
+///
+/// let request = ReservePlanRequest::new(GpuChoice::MostRoomFirst)
+///     .owner("pool-1")
+///     .expires_in(Duration::from_secs(30));
+/// # let _ = request;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ReservePlanRequest {
+    pub(crate) gpus: GpuChoice,
+    pub(crate) terms: Terms,
+}
+
+impl ReservePlanRequest {
+    /// A request for places on these GPUs, for as long as they are held.
+    pub fn new(gpus: GpuChoice) -> Self {
+        Self { gpus, terms: Terms::default() }
+    }
+
+    /// Names who reserves, for listings.
+    pub fn owner(mut self, owner: &str) -> Self {
+        self.terms.owner = Some(owner.into());
+        self
+    }
+
+    /// Says what for, for listings.
+    pub fn purpose(mut self, purpose: &str) -> Self {
+        self.terms.purpose = Some(purpose.into());
+        self
+    }
+
+    /// Sets after how long the places go back by themselves, if they were not used until then.
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        self.terms.expires_in = Some(time);
+        self
+    }
+}
+
+/// The one GPU that a request names, if it does.
+#[must_use]
+pub const fn gpu_of(request: &ReservePlanRequest) -> Option<u32> {
+    named(request.gpus)
+}

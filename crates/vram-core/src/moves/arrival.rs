@@ -1,0 +1,149 @@
+//! The data of an image as it comes: read in order, verified, written to its place.
+
+use std::io;
+use std::io::Read;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_seal::{Hashes, Opener, SealError, SealRecord};
+use vram_space::{Space, Worker, locate};
+
+use crate::error::VramError;
+use crate::shard::seal::KeyUse;
+use crate::sync::{Mutex, lock};
+use crate::transfer::read::zeroed;
+use crate::transfer::windows::{Window, Windows};
+
+/// Record and table of an image, proven.
+pub(crate) struct Proven {
+    pub(crate) record: SealRecord,
+    pub(crate) opener: Opener,
+    pub(crate) key_use: KeyUse,
+    pub(crate) image_len: u64,
+}
+
+/// The data of an image, which comes in order, for threads that take turns to read it.
+pub(crate) struct Arrival<'a> {
+    pub(crate) windows: &'a Windows,
+    /// The next window, and where it comes from: choosing and reading it is one step.
+    pub(crate) next: Mutex<(u64, &'a mut (dyn Read + Send))>,
+    pub(crate) proven: &'a Proven,
+}
+
+impl Arrival<'_> {
+    /// Reads the next window, opens its segments in `scratch`, and starts writing it as it came.
+    pub(crate) fn write_window(
+        &self,
+        worker: &mut Worker<'_>,
+        scratch: &mut [u8],
+        space: &Space,
+        hashes: &Hashes,
+    ) -> Result<ByteLen, VramError> {
+        let mut staging = worker.buffer()?;
+        let outcome = self.read_next(staging.as_mut_slice()).and_then(|window| {
+            self.open(&window, staging.as_mut_slice(), scratch, hashes)?;
+            Ok((locate(space.range(), window.bytes)?, space.memory()))
+        });
+        let (to, memory) = match outcome {
+            Ok((to, Ok(memory))) if !to.is_empty() => (to, memory),
+            // An empty shard has nothing to write, and a budget of zero no memory to write to.
+            Ok((to, memory)) => {
+                worker.put(staging);
+                return if to.is_empty() {
+                    Ok(ByteLen::ZERO)
+                } else {
+                    Ok(memory.map(|_| to.len())?)
+                };
+            }
+            Err(error) => {
+                worker.put(staging);
+                return Err(error);
+            }
+        };
+        worker.queue_write(&**memory, to.start(), staging, to.len());
+        Ok(to.len())
+    }
+
+    fn read_next(&self, buffer: &mut [u8]) -> Result<Window, VramError> {
+        let mut next = lock(&self.next);
+        let (index, image) = &mut *next;
+        let window =
+            self.windows.get(*index).ok_or(VramError::HostMemory { wanted: ByteLen::ZERO })?;
+        let wanted = window.bytes.len();
+        let target = wanted.to_usize().and_then(|len| buffer.get_mut(..len));
+        let target = target.ok_or(VramError::HostMemory { wanted })?;
+        let found = read_some(&mut **image, target)?;
+        if found < target.len() {
+            let data_len = self.windows.layout().plaintext_len().get();
+            let before = self.proven.image_len.saturating_sub(data_len);
+            let start = before.saturating_add(window.bytes.start().get());
+            let found = usize::try_from(start).unwrap_or(usize::MAX).saturating_add(found);
+            return Err(cut_short("the sealed image", self.proven.image_len, found));
+        }
+        *index = index.saturating_add(1);
+        Ok(window)
+    }
+
+    fn open(
+        &self,
+        window: &Window,
+        bytes: &mut [u8],
+        scratch: &mut [u8],
+        hashes: &Hashes,
+    ) -> Result<(), VramError> {
+        let opener = &self.proven.opener;
+        let len = window.bytes.len();
+        let refused = || VramError::HostMemory { wanted: len };
+        let bytes = len.to_usize().and_then(|len| bytes.get_mut(..len)).ok_or_else(refused)?;
+        window.each(opener.layout(), bytes, |segment, sealed| {
+            let plaintext = scratch.get_mut(..sealed.len()).ok_or_else(refused)?;
+            opener.open_segment_to(segment, sealed, plaintext)?;
+            hashes.put(segment, opener.hash_segment(segment, plaintext)?);
+            Ok(())
+        })
+    }
+
+    /// Trailing bytes are refused like missing ones.
+    pub(crate) fn expect_end(&self) -> Result<(), VramError> {
+        let mut next = lock(&self.next);
+        if read_some(&mut *next.1, &mut [0])? == 0 {
+            return Ok(());
+        }
+        let expected = self.proven.image_len;
+        let found = expected.saturating_add(1);
+        Err(SealError::WrongLength { what: "the sealed image", expected, found }.into())
+    }
+}
+
+/// Fills `target` from its start, as far as the image goes.
+pub(crate) fn read_some(image: &mut dyn Read, target: &mut [u8]) -> Result<usize, VramError> {
+    let mut filled = 0_usize;
+    while let Some(rest) = target.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        let len = rest.len();
+        match image.read(rest) {
+            Ok(0) => break,
+            Ok(more) => filled = filled.saturating_add(more.min(len)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let action = "read the sealed image";
+                return Err(VramError::Io { action, path: None, source: Arc::new(error) });
+            }
+        }
+    }
+    Ok(filled)
+}
+
+/// Reads the next `len` bytes, which end at `end` of the image.
+pub(crate) fn read_part(image: &mut dyn Read, len: u64, end: u64) -> Result<Vec<u8>, VramError> {
+    let mut bytes = zeroed(ByteLen::new(len))?;
+    let found = read_some(image, &mut bytes)?;
+    if found < bytes.len() {
+        let start = usize::try_from(end.saturating_sub(len)).unwrap_or(usize::MAX);
+        return Err(cut_short("the sealed image, at least", end, start.saturating_add(found)));
+    }
+    Ok(bytes)
+}
+
+pub(crate) fn cut_short(what: &'static str, expected: u64, found: usize) -> VramError {
+    SealError::WrongLength { what, expected, found: ByteLen::from_usize(found).get() }.into()
+}

@@ -1,0 +1,265 @@
+//! Compaction: shards that nobody leases move together, so that the holes between them join.
+//!
+//! ```text
+//!   before   |S1|..hole 1..|S2|S3|....hole 2....|leased|
+//!   slide    |S1|S2|S3|.........hole............|leased|     a run between two holes
+//!   hop      |S2|......S1 leaves for a hole that fits it.    one shard into another hole
+//! ```
+//!
+//! One step at a time, the one that joins most for its bytes; after each the plan is made anew, so
+//! that what others place and free meanwhile is seen. Every step is verified where the shard
+//! arrived before its old bytes are wiped, and between two steps nothing is half done: it can stop
+//! anywhere.
+//!
+//! Where a shard slides over a part of itself, its only sound copy would be half overwritten. It is
+//! copied to host memory first, encrypted and verified as if it was parked; if the device then
+//! takes it neither at the new place nor at the old one, it stays parked.
+
+use core::panic::AssertUnwindSafe;
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use vram_alloc::{Alignment, ByteLen, DeviceOffset, DeviceRange, MAX_TOTAL};
+use vram_events::EventKind;
+use vram_gpu::GpuError;
+use vram_id::ShardId;
+use vram_space::{Gpu, GpuCapacity, WipePolicy};
+
+use crate::error::VramError;
+use crate::moves::compact_report::{CompactBudget, CompactEnd, CompactReport};
+use crate::moves::compaction::{Found, Span, Step};
+use crate::moves::{compaction, migrate};
+use crate::parts::core::{Core, in_use};
+use crate::parts::gpus::{GpuChoice, device_panicked};
+use crate::room::park;
+use crate::shard::ages::Moment;
+use crate::shard::entry::Entry;
+use crate::shard::parked::{HostCopy, ParkedShard};
+use crate::shard::view::View;
+use crate::sync::lock;
+
+pub fn compact(core: &Core, gpu: u32, budget: CompactBudget) -> Result<CompactReport, VramError> {
+    core.check_open()?;
+    let gpu = Arc::clone(core.gpu(gpu)?);
+    gpu.ready()?;
+    let deadline = budget.max_time.map(|time| core.clock.monotonic().saturating_add(time));
+    let before = GpuCapacity::of(&gpu);
+    let mut run = Run { core, gpu: &gpu, budget, deadline, done: Done::default() };
+    // Blocks have no neighbours: every hole is the driver's, and as large as the room.
+    let end = if gpu.blocks().is_some() { CompactEnd::Finished } else { run.go() };
+    let Done { moves, moved_bytes, skipped, stranded, .. } = run.done;
+    let after = GpuCapacity::of(&gpu);
+    tracing::info!(
+        gpu = gpu.index,
+        moves,
+        bytes = moved_bytes.get(),
+        largest_hole = after.largest_hole.get(),
+        "compacted"
+    );
+    Ok(CompactReport {
+        gpu: gpu.index,
+        end,
+        moves,
+        moved_bytes,
+        largest_hole_before: before.largest_hole,
+        largest_hole: after.largest_hole,
+        hole_count_before: before.hole_count,
+        hole_count: after.hole_count,
+        skipped,
+        stranded,
+    })
+}
+
+/// One compaction.
+struct Run<'a> {
+    core: &'a Core,
+    gpu: &'a Arc<Gpu>,
+    budget: CompactBudget,
+    /// By the monotonic clock.
+    deadline: Option<Duration>,
+    done: Done,
+}
+
+#[derive(Default)]
+struct Done {
+    moves: u64,
+    moved_bytes: ByteLen,
+    skipped: Vec<(ShardId, VramError)>,
+    stranded: Vec<ParkedShard>,
+    /// Shards that stay where they are from now on.
+    fixed: BTreeSet<ShardId>,
+}
+
+impl Run<'_> {
+    fn go(&mut self) -> CompactEnd {
+        // Planning alone ends; others who place and free meanwhile could keep it going.
+        let mut rounds = self.movables().len().saturating_mul(4).saturating_add(16);
+        loop {
+            rounds = rounds.saturating_sub(1);
+            if rounds == 0 {
+                return CompactEnd::Unsettled;
+            }
+            let figures = GpuCapacity::of(self.gpu);
+            if self.budget.enough.is_some_and(|enough| figures.largest_hole >= enough) {
+                return CompactEnd::Enough;
+            }
+            if self.gpu.lost().is_some() {
+                return CompactEnd::Finished;
+            }
+            let movables = self.movables();
+            let spans: Vec<Span> = movables.iter().map(|(span, _)| *span).collect();
+            let left = self.budget.max_bytes.unwrap_or(MAX_TOTAL);
+            let left = left.saturating_sub(self.done.moved_bytes);
+            let steps = match compaction::best(&self.holes(), &spans, left.get()) {
+                Found::Steps(steps) => steps,
+                Found::TooDear => return CompactEnd::OutOfBytes,
+                Found::Nothing => return CompactEnd::Finished,
+            };
+            for step in steps {
+                let time_is_up = |deadline| self.core.clock.monotonic() >= deadline;
+                if self.deadline.is_some_and(time_is_up) {
+                    return CompactEnd::OutOfTime;
+                }
+                let Some((span, entry)) = movables.get(step.shard) else { break };
+                match self.step(entry, step) {
+                    Ok(Moved::There) => {
+                        let bytes = ByteLen::new(span.len());
+                        self.done.moves = self.done.moves.saturating_add(1);
+                        self.done.moved_bytes = self.done.moved_bytes.saturating_add(bytes);
+                    }
+                    // Somebody else was quicker: the plan is out of date.
+                    Ok(Moved::Outdated) => break,
+                    Err(error) => {
+                        tracing::warn!(shard = %entry.id, %error, "not moved");
+                        self.done.fixed.insert(entry.id.clone());
+                        self.done.skipped.push((entry.id.clone(), error));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn holes(&self) -> Vec<Span> {
+        let arena = lock(&self.gpu.arena);
+        let span = |hole: DeviceRange| Span { start: hole.start().get(), end: hole.end().get() };
+        arena.holes().map(span).collect()
+    }
+
+    /// The shards that may be moved, in order of their addresses.
+    fn movables(&self) -> Vec<(Span, Arc<Entry>)> {
+        let mut movables = Vec::new();
+        for entry in self.core.registry.sorted() {
+            let state = entry.state();
+            let here = state.space.as_ref().filter(|space| Arc::ptr_eq(space.gpu(), self.gpu));
+            let (Some(space), None) = (here, &state.quarantine) else { continue };
+            let (start, footprint) = (space.range().start().get(), space.footprint());
+            drop(state);
+            let span = Span { start, end: start.saturating_add(footprint.get()) };
+            // A footprint that is cut at the end of the region would not be elsewhere.
+            let is_whole = footprint.round_up(Alignment::GRANULE) == Some(footprint);
+            let stays = self.done.fixed.contains(&entry.id) || entry.gate.leases() > 0;
+            if !footprint.is_zero() && is_whole && !stays {
+                movables.push((span, entry));
+            }
+        }
+        movables.sort_unstable_by_key(|(span, _)| span.start);
+        movables
+    }
+
+    /// Moves one shard.
+    fn step(&mut self, entry: &Arc<Entry>, step: Step) -> Result<Moved, VramError> {
+        let _pass = entry.gate.exclusive().map_err(|busy| in_use(entry, busy))?;
+        entry.not_quarantined()?;
+        let Ok(old) = entry.view() else { return Ok(Moved::Outdated) };
+        if !Arc::ptr_eq(&old.gpu, self.gpu) || old.range.start().get() != step.from.start {
+            return Ok(Moved::Outdated);
+        }
+        let to = DeviceOffset::new(step.to);
+        if !step.is_clear() {
+            return self.slide(entry, &old, step);
+        }
+        let Some(space) = self.gpu.place_at(to, entry.plaintext_len)? else {
+            return Ok(Moved::Outdated);
+        };
+        let arrived = migrate::copy_to(self.core, entry, &old, space)?;
+        migrate::settle_in(self.core, entry, arrived);
+        Ok(Moved::There)
+    }
+
+    /// Slides a shard down over a part of itself, by way of host memory.
+    fn slide(&mut self, entry: &Arc<Entry>, old: &View, step: Step) -> Result<Moved, VramError> {
+        let (gpu, core) = (self.gpu, self.core);
+        let (to, region) = (DeviceOffset::new(step.to), gpu.figures().1.capacity);
+        let range = DeviceRange::checked(to, old.range.len(), region);
+        let range = range.map_err(|error| VramError::config(error.to_string()))?;
+        let copy = park::host_copy(core, entry)?;
+        // The gap is ours until the shard is settled, at one place or the other.
+        let gap_len = ByteLen::new(step.from.start.saturating_sub(step.to));
+        let Some(mut gap) = gpu.place_at(to, gap_len)? else { return Ok(Moved::Outdated) };
+        gap.written()?;
+        let new = View { range, ..old.clone() };
+        let behind =
+            Span { start: step.from.end.saturating_sub(gap_len.get()), end: step.from.end };
+        let began = Moment::now(&*core.clock);
+        let outcome = arrive(core, &copy, &new).and_then(|()| wipe(&new, behind));
+        if outcome.is_ok() {
+            let mut state = entry.state();
+            if let Some(space) = state.space.as_mut() {
+                space.slide_down(gap);
+            }
+            state.ages.arrived(began, Some(began));
+            drop(state);
+            core.events.emit(EventKind::Moved {
+                shard: entry.id.clone(),
+                from: gpu.index,
+                to: gpu.index,
+                bytes: entry.plaintext_len,
+            });
+            return Ok(Moved::There);
+        }
+        // The host copy is the shard now: back to where it was, and else it stays in host memory.
+        if let Err(error) = arrive(core, &copy, old) {
+            tracing::error!(shard = %entry.id, %error, "the device takes it at no place, parked");
+            self.done.stranded.push(park::leave(core, copy));
+        }
+        drop(gap);
+        outcome.map(|()| Moved::There)
+    }
+}
+
+/// What became of a step.
+enum Moved {
+    There,
+    /// The shard is no longer where the plan has it, or its new place is taken.
+    Outdated,
+}
+
+/// Writes a host copy and verifies it; a device that panics is answered like one that fails.
+fn arrive(core: &Core, copy: &HostCopy, view: &View) -> Result<(), VramError> {
+    let written = catch_unwind(AssertUnwindSafe(|| copy.copy_in(view)));
+    written.unwrap_or_else(|_panic| Err(device_panicked(core, GpuChoice::One(view.gpu.index))))
+}
+
+/// Overwrites what is left of a shard behind its new place.
+fn wipe(view: &View, span: Span) -> Result<(), VramError> {
+    let gpu = &view.gpu;
+    if gpu.wipe == WipePolicy::Never {
+        return Ok(());
+    }
+    let (start, len) = (DeviceOffset::new(span.start), ByteLen::new(span.len()));
+    let range = DeviceRange::checked(start, len, gpu.figures().1.capacity);
+    let range = range.map_err(|error| VramError::config(error.to_string()))?;
+    let memory = view.memory()?;
+    // The shard lies there already: a panic must not get out before it counts.
+    let filled = catch_unwind(AssertUnwindSafe(|| memory.fill(range, 0)));
+    let panicked = GpuError::Driver {
+        gpu: memory.gpu(),
+        code: u32::MAX,
+        name: "the device panicked",
+        sticky: false,
+    };
+    filled.unwrap_or(Err(panicked)).map_err(|error| gpu.failed(error).into())
+}

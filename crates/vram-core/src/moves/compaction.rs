@@ -1,0 +1,254 @@
+//! Which shards to move: pure arithmetic over holes and the shards between them.
+
+#![expect(clippy::arithmetic_side_effects, reason = "positions are below 2^48, squares below 2^96")]
+
+/// Bytes of the region, `start..end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+impl Span {
+    pub(crate) const fn len(self) -> u64 {
+        self.end - self.start
+    }
+}
+
+/// One move of one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// Index into the shards that the plan was made for.
+    pub(crate) shard: usize,
+    pub(crate) from: Span,
+    pub(crate) to: u64,
+}
+
+impl Step {
+    /// Whether the new place and the old one share no byte.
+    pub(crate) const fn is_clear(&self) -> bool {
+        self.to + self.from.len() <= self.from.start || self.to >= self.from.end
+    }
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// These, one after the other.
+    Steps(Vec<Step>),
+    /// There is something to join, and it takes more bytes than may be moved.
+    TooDear,
+    /// Nothing can be joined.
+    Nothing,
+}
+
+/// The moves that join most for the bytes they take.
+///
+/// The measure is the sum of the squares of all holes: every plan raises it, so planning ends. All
+/// spans are given in order of their addresses, and do not overlap.
+pub(crate) fn best(holes: &[Span], shards: &[Span], max_bytes: u64) -> Found {
+    let mut best = Best { max_bytes, too_dear: false, found: None };
+    slides(holes, shards, &mut best);
+    hops(holes, shards, &mut best);
+    match best.found {
+        Some(candidate) => Found::Steps(candidate.steps(shards)),
+        None if best.too_dear => Found::TooDear,
+        None => Found::Nothing,
+    }
+}
+
+/// The best candidate so far.
+struct Best {
+    max_bytes: u64,
+    too_dear: bool,
+    found: Option<Candidate>,
+}
+
+#[derive(Clone, Debug)]
+struct Candidate {
+    /// What it adds to the measure, for each byte moved.
+    worth: u128,
+    cost: u64,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    /// These shards move down by so much.
+    Slide { shards: core::ops::Range<usize>, by: u64 },
+    /// This one goes there.
+    Hop { shard: usize, to: u64 },
+}
+
+impl Best {
+    fn offer(&mut self, gain: u128, cost: u64, kind: Kind) {
+        if cost > self.max_bytes {
+            self.too_dear = true;
+            return;
+        }
+        let worth = gain / u128::from(cost.max(1));
+        let better = |old: &Candidate| (worth, old.cost) > (old.worth, cost);
+        if self.found.as_ref().is_none_or(better) {
+            self.found = Some(Candidate { worth, cost, kind });
+        }
+    }
+}
+
+impl Candidate {
+    fn steps(self, shards: &[Span]) -> Vec<Step> {
+        let step = |shard: usize, to: &dyn Fn(Span) -> u64| {
+            shards.get(shard).map(|from| Step { shard, from: *from, to: to(*from) })
+        };
+        match self.kind {
+            Kind::Slide { shards, by } => {
+                shards.filter_map(|shard| step(shard, &|from| from.start - by)).collect()
+            }
+            Kind::Hop { shard, to } => step(shard, &|_from| to).into_iter().collect(),
+        }
+    }
+}
+
+/// Two neighbouring holes with nothing but movable shards between them: slid down, they leave one.
+fn slides(holes: &[Span], shards: &[Span], best: &mut Best) {
+    for pair in holes.windows(2) {
+        let [low, high] = pair else { continue };
+        let first = shards.partition_point(|shard| shard.start < low.end);
+        let mut at = low.end;
+        let mut end = first;
+        while let Some(shard) = shards.get(end).filter(|shard| shard.start == at) {
+            at = shard.end;
+            end += 1;
+            if at >= high.start {
+                break;
+            }
+        }
+        if at == high.start && end > first {
+            let gain = 2 * u128::from(low.len()) * u128::from(high.len());
+            let kind = Kind::Slide { shards: first..end, by: low.len() };
+            best.offer(gain, high.start - low.end, kind);
+        }
+    }
+}
+
+/// A shard that leaves for a hole elsewhere, and joins the holes beside it with its own place.
+fn hops(holes: &[Span], shards: &[Span], best: &mut Best) {
+    let square = |len: u64| u128::from(len) * u128::from(len);
+    let mut by_len: Vec<&Span> = holes.iter().collect();
+    by_len.sort_by_key(|hole| (hole.len(), hole.start));
+    for (index, shard) in shards.iter().enumerate() {
+        let at = holes.partition_point(|hole| hole.start < shard.start);
+        let below = at.checked_sub(1).and_then(|below| holes.get(below));
+        let below = below.filter(|hole| hole.end == shard.start);
+        let above = holes.get(at).filter(|hole| hole.start == shard.end);
+        let fitting = by_len.partition_point(|hole| hole.len() < shard.len());
+        let beside = |hole: &Span| Some(hole) == below || Some(hole) == above;
+        let Some(hole) = by_len.iter().skip(fitting).find(|hole| !beside(hole)) else { continue };
+        let (below, above) =
+            (below.map_or(0, |hole| hole.len()), above.map_or(0, |hole| hole.len()));
+        let before = square(below) + square(above) + square(hole.len());
+        let after = square(below + shard.len() + above) + square(hole.len() - shard.len());
+        if after > before {
+            best.offer(after - before, shard.len(), Kind::Hop { shard: index, to: hole.start });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn span(start: u64, end: u64) -> Span {
+        Span { start, end }
+    }
+
+    #[test]
+    fn a_run_between_two_holes_slides_down() {
+        let holes = [span(0, 10), span(30, 40)];
+        let shards = [span(10, 12), span(12, 30)];
+        let steps = [
+            Step { shard: 0, from: span(10, 12), to: 0 },
+            Step { shard: 1, from: span(12, 30), to: 2 },
+        ];
+        assert_eq!(best(&holes, &shards, u64::MAX), Found::Steps(steps.to_vec()));
+        assert_eq!(best(&holes, &shards, 1), Found::TooDear);
+        assert!(steps[0].is_clear() && !steps[1].is_clear());
+    }
+
+    #[test]
+    fn a_small_shard_between_large_holes_hops_into_a_hole_that_fits() {
+        let holes = [span(0, 100), span(110, 200), span(300, 310)];
+        let shards = [span(100, 110)];
+        let found = best(&holes, &shards, u64::MAX);
+        let hop = Step { shard: 0, from: span(100, 110), to: 300 };
+        assert_eq!(found, Found::Steps(vec![hop]));
+    }
+
+    #[test]
+    fn what_cannot_be_moved_keeps_holes_apart() {
+        // Between 10 and 30 lies something that is not ours to move.
+        assert_eq!(best(&[span(0, 10), span(30, 40)], &[], u64::MAX), Found::Nothing);
+        assert_eq!(
+            best(&[span(0, 10), span(30, 40)], &[span(10, 20)], u64::MAX),
+            Found::Steps(vec![Step { shard: 0, from: span(10, 20), to: 30 }])
+        );
+        assert_eq!(best(&[], &[span(0, 10)], u64::MAX), Found::Nothing);
+    }
+
+    /// Carries a plan out on a list of shards.
+    fn carry_out(shards: &mut [Span], steps: &[Step]) {
+        for step in steps {
+            let len = step.from.len();
+            shards[step.shard] = span(step.to, step.to + len);
+        }
+    }
+
+    fn holes_of(shards: &[Span], capacity: u64) -> Vec<Span> {
+        let mut at = 0;
+        let mut holes = Vec::new();
+        for shard in shards {
+            if shard.start > at {
+                holes.push(span(at, shard.start));
+            }
+            at = shard.end;
+        }
+        if at < capacity {
+            holes.push(span(at, capacity));
+        }
+        holes
+    }
+
+    proptest! {
+        /// Where everything can be moved, planning ends with one hole, and no step ever lands on a
+        /// shard or outside the region.
+        #[test]
+        fn plans_end_with_one_hole_and_never_overlap(
+            layout in prop::collection::vec((1..50_u64, any::<bool>()), 1..40)
+        ) {
+            let mut shards = Vec::new();
+            let mut capacity = 0;
+            for (len, is_shard) in layout {
+                if is_shard {
+                    shards.push(span(capacity, capacity + len));
+                }
+                capacity += len;
+            }
+            let rounds = 4 * shards.len() + 16;
+            for round in 0.. {
+                prop_assert!(round <= rounds, "it does not end");
+                let holes = holes_of(&shards, capacity);
+                let Found::Steps(steps) = best(&holes, &shards, u64::MAX) else { break };
+                for step in &steps {
+                    carry_out(&mut shards, core::slice::from_ref(step));
+                    let mut sorted = shards.clone();
+                    sorted.sort_by_key(|shard| shard.start);
+                    prop_assert!(sorted.windows(2).all(|pair| pair[0].end <= pair[1].start));
+                    prop_assert!(sorted.iter().all(|shard| shard.end <= capacity));
+                }
+                shards.sort_by_key(|shard| shard.start);
+            }
+            prop_assert!(holes_of(&shards, capacity).len() <= 1);
+        }
+    }
+}

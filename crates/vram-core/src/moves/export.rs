@@ -1,0 +1,195 @@
+//! Exporting a shard as a sealed image: portable to any node that has the key.
+//!
+//! ```text
+//!  Encrypted, or plaintext asked for by name     Authenticated
+//!   1 record and table, as they are               1 every segment opened and hashed
+//!   2 each run of segments: read, opened,         2 a trial of the new seal → record and table
+//!     and only then written                       3 each run: opened, sealed anew, written
+//! ```
+
+use std::io;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, ByteRange};
+use vram_events::EventKind;
+use vram_files::{ImageReport, Inputs, Watch, WholeFile};
+use vram_id::ShardId;
+use vram_seal::{ImageLayout, Protection, image};
+use zeroize::Zeroizing;
+
+use crate::error::VramError;
+use crate::moves::export_options::ExportOptions;
+use crate::parts::core::Core;
+use crate::resident::contents::{Anew, altered};
+use crate::resident::{contents, in_place};
+use crate::room::host_copy;
+use crate::shard::entry::Entry;
+use crate::shard::handle::SealedShard;
+use crate::shard::seal::Seal;
+use crate::shard::view::View;
+use crate::transfer::convert::Convert;
+use crate::transfer::outward::Outward;
+use crate::transfer::read::zeroed;
+
+/// Sealed bytes that are handed to a writer at a time, where limits and segments allow.
+const CHUNK_LEN: u64 = 8 << 20;
+
+/// The seal of an image, and what it takes to get its bytes.
+struct Plan {
+    seal: Arc<Seal>,
+    /// For a shard that is sealed anew on the way.
+    anew: Option<(vram_seal::Sealer, Vec<vram_seal::SegmentHash>)>,
+}
+
+/// Writes the image of a shard, and says which GPU held it meanwhile.
+pub(crate) fn export(
+    core: &Core,
+    shard: &SealedShard,
+    sink: &mut dyn Write,
+    options: ExportOptions<'_>,
+) -> Result<(ImageReport, u32), VramError> {
+    core.shared(shard, |entry| {
+        let gpu = entry.view()?.gpu.index;
+        Ok((export_entry(core, entry, sink, options)?, gpu))
+    })
+}
+
+/// Tells of an image that is whole.
+pub(crate) fn exported(core: &Core, shard: &ShardId, gpu: u32, report: &ImageReport) {
+    let (shard, bytes) = (shard.clone(), report.image_len);
+    core.events.emit(EventKind::Exported { shard, gpu, bytes });
+}
+
+/// Writes the image of a shard. The caller is inside its gate.
+pub(crate) fn export_entry(
+    core: &Core,
+    entry: &Entry,
+    sink: &mut dyn Write,
+    options: ExportOptions<'_>,
+) -> Result<ImageReport, VramError> {
+    entry.not_quarantined()?;
+    let view = entry.view()?;
+    view.gpu.ready()?;
+    let watch = Watch::new(entry.plaintext_len, options.progress, options.cancel);
+    watch.go_on()?;
+    let plan = plan_export(core, entry, &view, options.plaintext)?;
+    let head = image::head(&plan.seal.record, plan.seal.opener.tags())?;
+    sink.write_all(&head).map_err(sink_failed)?;
+    drop(head);
+    export_data(core, entry, &view, &plan, sink, &watch).map_err(|error| altered(entry, error))?;
+    sink.flush().map_err(sink_failed)?;
+    watch.finish();
+    let fields = plan.seal.opener.fields().clone();
+    let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());
+    let (record, digest) = (plan.seal.record.clone(), plan.seal.digest);
+    Ok(ImageReport::new(record, fields, digest, image_len))
+}
+
+fn plan_export(
+    core: &Core,
+    entry: &Entry,
+    view: &View,
+    plaintext: bool,
+) -> Result<Plan, VramError> {
+    if view.seal.protection() == Protection::Encrypted || plaintext {
+        return Ok(Plan { seal: Arc::clone(&view.seal), anew: None });
+    }
+    let params = view.seal.params.with_protection(Protection::Encrypted);
+    let anew = Anew { params, key: view.seal.key_id() };
+    let hashes = contents::content_hashes(core, entry, view)?;
+    let seal = in_place::trial(core, entry, view, anew, &hashes);
+    let seal = Arc::new(seal.map_err(|error| altered(entry, error))?);
+    let sealer = contents::sealer(core, entry, anew, Some(&hashes))?;
+    Ok(Plan { seal, anew: Some((sealer, hashes)) })
+}
+
+/// Writes the sealed bytes, run by run.
+fn export_data(
+    core: &Core,
+    entry: &Entry,
+    view: &View,
+    plan: &Plan,
+    sink: &mut dyn Write,
+    watch: &Watch<'_>,
+) -> Result<(), VramError> {
+    let layout = *view.seal.opener.layout();
+    let chunk = ByteLen::new(CHUNK_LEN).min(core.limits.staging_bytes);
+    let run = chunk.get().checked_div(layout.segment_size().bytes().get()).unwrap_or(0).max(1);
+    let longest = layout.span(&(0..run.min(layout.count()))).map(ByteRange::len);
+    let mut buffer = Zeroizing::new(zeroed(longest.unwrap_or(ByteLen::ZERO))?);
+    // The record and the table vouch for each of these, so nothing is kept.
+    let keep = |_segment, _sealed| Ok(());
+    let how = match &plan.anew {
+        None => Outward::AsTheyAre,
+        Some((sealer, hashes)) => Outward::Anew {
+            convert: Convert { from: &view.seal.opener, to: sealer, hashes: Some(hashes) },
+            keep: &keep,
+        },
+    };
+    let mut next = 0;
+    while next < layout.count() {
+        watch.go_on()?;
+        // Quarantine may have come meanwhile, through another reader.
+        entry.not_quarantined()?;
+        let segments = next..next.saturating_add(run).min(layout.count());
+        next = segments.end;
+        let wanted = layout.span(&segments).map_or(ByteLen::ZERO, ByteRange::len);
+        let bytes = wanted.to_usize().and_then(|len| buffer.get_mut(..len));
+        let bytes = bytes.ok_or(VramError::HostMemory { wanted })?;
+        view.copy_out(segments, bytes, &how)?;
+        sink.write_all(bytes).map_err(sink_failed)?;
+        watch.advance(wanted);
+    }
+    Ok(())
+}
+
+fn sink_failed(error: io::Error) -> VramError {
+    VramError::Io { action: "write the sealed image", path: None, source: Arc::new(error) }
+}
+
+/// Exports a shard to a sink, and tells of it.
+pub fn export_with(
+    core: &Core,
+    shard: &SealedShard,
+    sink: &mut dyn Write,
+    options: ExportOptions<'_>,
+) -> Result<ImageReport, VramError> {
+    let (report, gpu) = export(core, shard, sink, options)?;
+    exported(core, &shard.shard_id, gpu, &report);
+    Ok(report)
+}
+
+/// Exports a shard to a file, which is there whole or not at all, and remembers where it is.
+pub fn export_to(
+    core: &Core,
+    shard: &SealedShard,
+    target: &Path,
+    options: ExportOptions<'_>,
+) -> Result<ImageReport, VramError> {
+    let failed = |action| {
+        move |error: io::Error| VramError::Io {
+            action,
+            path: Some(target.to_path_buf()),
+            source: Arc::new(error),
+        }
+    };
+    // A bad handle costs no file.
+    core.resolve(shard)?;
+    let permissions = if options.plaintext { 0o600 } else { 0o666 };
+    let inputs = Inputs::default().with_paths(&options.inputs);
+    let file = WholeFile::create(target, permissions, options.overwrite, inputs)
+        .map_err(failed("create the sealed image"))?;
+    let exported_to = export(core, shard, &mut file.file(), options);
+    let (report, gpu) = exported_to.map_err(|error| match error {
+        VramError::Io { action, path: None, source } => {
+            VramError::Io { action, path: Some(target.to_path_buf()), source }
+        }
+        other => other,
+    })?;
+    file.publish().map_err(failed("finish the sealed image"))?;
+    exported(core, &shard.shard_id, gpu, &report);
+    host_copy::remember_export(core, shard, target, &report.record);
+    Ok(report)
+}

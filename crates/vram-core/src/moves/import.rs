@@ -1,0 +1,239 @@
+//! Importing a sealed image: resident once every segment was verified, or not at all.
+//!
+//! ```text
+//!   1 the record: key, model, context, length      nothing is allocated from it before
+//!   2 padding and table
+//!   3 a place among the shards, a placement
+//!   4 each window, in order: read, opened in scratch memory, hashed, written as it came
+//!   5 the end of the image; the content as a whole against the record
+//!   6 every segment is opened where it arrived
+//!   7 into the registry
+//! ```
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use vram_files::Watch;
+use vram_seal::parallel::for_each_segment;
+use vram_seal::{
+    ContentDigest, Hashes, ImageLayout, OpenLimits, SealRecord, SegmentTags, open_record_in,
+};
+use vram_space::{Gpu, Lanes, Space};
+use zeroize::Zeroizing;
+
+use crate::error::VramError;
+use crate::moves::arrival::{Arrival, Proven, cut_short, read_part, read_some};
+use crate::moves::import_request::ImportRequest;
+use crate::parts::core::Core;
+use crate::sealing::request::SealRequest;
+use crate::sealing::{entry, place};
+use crate::shard::ages::Moment;
+use crate::shard::handle::SealedShard;
+use crate::shard::host::Exported;
+use crate::shard::seal::{Seal, SealedAs};
+use crate::shard::view::View;
+use crate::sync::{Mutex, read};
+use crate::transfer::check::ReadBack;
+use crate::transfer::read::zeroed;
+use crate::transfer::windows::Windows;
+use vram_files::regular_file;
+
+fn open_image(path: &Path) -> Result<File, VramError> {
+    regular_file::open_regular(path).map_err(|error| VramError::Io {
+        action: "open the sealed image",
+        path: Some(path.to_path_buf()),
+        source: Arc::new(error),
+    })
+}
+
+/// The error of an image, naming its file.
+fn in_file(path: &Path, error: VramError) -> VramError {
+    match error {
+        VramError::Seal(source) => {
+            VramError::Image { path: path.to_path_buf(), source: Box::new(source) }
+        }
+        VramError::Io { action, path: None, source } => {
+            VramError::Io { action, path: Some(path.to_path_buf()), source }
+        }
+        other => other,
+    }
+}
+
+/// An image that lies in device memory, verified there. Dropping it gives everything back.
+pub(crate) struct Landed {
+    pub(crate) seal: Arc<Seal>,
+    pub(crate) space: Space,
+    /// When reading back all of it began, if all of it was.
+    pub(crate) verified: Option<Moment>,
+}
+
+pub fn import(
+    core: &Core,
+    mut request: ImportRequest<'_>,
+    image: &mut (dyn Read + Send),
+) -> Result<SealedShard, VramError> {
+    core.check_open()?;
+    let gpu = Arc::clone(core.gpu(request.request.gpu)?);
+    gpu.ready()?;
+    let proven = prove(core, &request, image)?;
+    let len = proven.opener.fields().plaintext_len();
+    let watch = Watch::new(len, request.progress.take(), request.cancel.take());
+    watch.go_on()?;
+
+    // What was not demanded is as the image has it.
+    let mut wanted = request.request;
+    let fields = proven.opener.fields();
+    wanted.sealed_as.metadata = ContentDigest::from_bytes(*fields.metadata_hash());
+    wanted.sealed_as.shard_index = fields.shard_index();
+    wanted.sealed_as.revision = fields.revision();
+    let (space, counted) = place::place(core, &wanted, len)?;
+    let landed = land(core, &wanted, proven, image, space, &watch)?;
+    if let Some(expected) = request.expected_digest
+        && expected != landed.seal.digest
+    {
+        return Err(VramError::DigestMismatch {
+            model_id: wanted.sealed_as.model_id,
+            expected: Box::new(expected),
+            found: Box::new(landed.seal.digest),
+        });
+    }
+    let Landed { seal, space, verified } = landed;
+    let id = core.ids.next(&*core.clock);
+    let entry = entry::entry(core, id, &wanted, seal, space, counted, verified);
+    // Before the shard is resident: a callback that panics must not leave one behind.
+    watch.finish();
+    Ok(entry::publish(core, entry))
+}
+
+/// Writes an image to the place that was found for it, and verifies it there.
+fn land(
+    core: &Core,
+    wanted: &SealRequest,
+    proven: Proven,
+    image: &mut (dyn Read + Send),
+    mut space: Space,
+    watch: &Watch<'_>,
+) -> Result<Landed, VramError> {
+    let fields = proven.opener.fields();
+    let params = core
+        .defaults
+        .with_protection(fields.protection())
+        .with_segment(fields.segment())
+        .with_suite(fields.suite().unwrap_or(core.defaults.suite()))
+        .with_scope(fields.scope().unwrap_or(core.defaults.scope()));
+    space.written()?;
+    let hashes = write_image(core, &proven, image, &space, watch)?;
+    let digest = proven.opener.check_digest(&hashes)?;
+    let Proven { record, opener, key_use, .. } = proven;
+    let seal = Arc::new(Seal { record, opener, params, digest, key_use });
+    let view = View::of(&space, seal);
+    let began = Moment::now(&*core.clock);
+    let read_back = wanted.read_back.unwrap_or(ReadBack::Full);
+    let verified = view.read_back(read_back)?.then_some(began);
+    Ok(Landed { seal: view.seal, space, verified })
+}
+
+/// Brings the content of a lost shard to a GPU, from the image that it was written to. `lost` is
+/// the seal that it had; what lies there afterwards need not have its protection.
+///
+/// # Errors
+///
+/// As an import. None if the file holds another image by now.
+pub(crate) fn bring_back(
+    core: &Core,
+    sealed_as: &SealedAs,
+    exported: &Exported,
+    lost: &Seal,
+    target: &Arc<Gpu>,
+    place: impl FnOnce() -> Result<Space, VramError>,
+) -> Result<Option<Landed>, VramError> {
+    target.ready()?;
+    let path = &exported.path;
+    let mut file = open_image(path)?;
+    let request = ImportRequest::again(sealed_as, target.index);
+    let back = || {
+        let proven = prove(core, &request, &mut file)?;
+        if proven.record != exported.record {
+            return Ok(None);
+        }
+        let watch = Watch::new(proven.opener.fields().plaintext_len(), None, None);
+        let landed = land(core, &request.request, proven, &mut file, place()?, &watch)?;
+        // The content of an Authenticated shard was sealed anew for the image.
+        let same = landed.seal.digest == lost.digest;
+        Ok(same.then_some(landed))
+    };
+    back().map_err(|error| in_file(path, error))
+}
+
+/// Reads and proves everything that comes before the data.
+fn prove(
+    core: &Core,
+    request: &ImportRequest<'_>,
+    image: &mut (dyn Read + Send),
+) -> Result<Proven, VramError> {
+    let expected = request.expected()?;
+    let mut head = [0_u8; SealRecord::LEN];
+    let found = read_some(image, &mut head)?;
+    let record = SealRecord::from_bytes(head);
+    if found < SealRecord::LEN {
+        return Err(cut_short("a sealed image, at least", 256, found));
+    }
+    let limits = OpenLimits { max_len: core.limits.shard_len_max };
+    let keys = read(&core.keys);
+    let opened = open_record_in(&keys, &record, &expected, limits)?;
+    let key_use = core.key_uses.take(opened.fields().key_id());
+    drop(keys);
+
+    // The record is genuine: what it states may be allocated.
+    let layout = ImageLayout::for_fields(opened.fields());
+    let table = read_part(image, layout.table_len(), layout.padding_offset())?;
+    let padding = read_part(image, layout.padding_len(), layout.data_offset())?;
+    layout.check_padding(&padding)?;
+    let tags = SegmentTags::from_bytes(opened.fields(), table)?;
+    let image_len = layout.total_len();
+    Ok(Proven { record, opener: opened.with_table(tags)?, key_use, image_len })
+}
+
+/// Writes the data to `space`, each segment opened before, and waits until the device has it.
+fn write_image(
+    _core: &Core,
+    proven: &Proven,
+    image: &mut (dyn Read + Send),
+    space: &Space,
+    watch: &Watch<'_>,
+) -> Result<Vec<vram_seal::SegmentHash>, VramError> {
+    let opener = &proven.opener;
+    let layout = *opener.layout();
+    let windows = Windows::on(space.gpu(), layout)?;
+    let hashes = Hashes::new(&layout)?;
+    let arrival = Arrival { windows: &windows, next: Mutex::new((0, image)), proven };
+    let lanes = Lanes::new(space.gpu(), windows.window_len(), windows.buffers());
+    let longest = layout.segment_size().bytes().min(layout.plaintext_len());
+    for_each_segment(
+        windows.threads(),
+        windows.count(),
+        || Ok((lanes.worker(), Zeroizing::new(zeroed(longest)?))),
+        |(worker, scratch), _turn| {
+            watch.go_on()?;
+            let done = arrival.write_window(worker, scratch, space, &hashes)?;
+            watch.advance(done);
+            Ok::<_, VramError>(())
+        },
+    )?;
+    lanes.finish()?;
+    arrival.expect_end()?;
+    Ok(hashes.into_vec())
+}
+
+/// Imports the image in a file.
+pub fn import_from(
+    core: &Core,
+    request: ImportRequest<'_>,
+    path: &Path,
+) -> Result<SealedShard, VramError> {
+    core.check_open()?;
+    let mut file = open_image(path)?;
+    import(core, request, &mut file).map_err(|error| in_file(path, error))
+}

@@ -1,0 +1,144 @@
+//! Moving a shard to another GPU: verified at the target before the source is freed.
+
+use crate::resident::lease;
+use core::time::Duration;
+use std::sync::Arc;
+
+use vram_events::EventKind;
+use vram_space::Space;
+
+use crate::error::VramError;
+use crate::moves::links;
+use crate::parts::core::Core;
+use crate::room::make_room;
+use crate::shard::ages::Moment;
+use crate::shard::entry::Entry;
+use crate::shard::handle::SealedShard;
+use crate::shard::view::{Arrived, View};
+use crate::transfer::copy::{copy_by_peer, copy_staged};
+
+/// Moves a shard. On any failure it is where it was.
+pub fn migrate(core: &Core, handle: &SealedShard, gpu: u32) -> Result<SealedShard, VramError> {
+    core.exclusive(handle, |entry| migrate_entry(core, entry, gpu))
+}
+
+/// Moves a shard. The caller is exclusive at its gate.
+pub(crate) fn migrate_entry(
+    core: &Core,
+    entry: &Entry,
+    gpu: u32,
+) -> Result<SealedShard, VramError> {
+    let target = core.gpu(gpu)?;
+    entry.not_quarantined()?;
+    let view = entry.view()?;
+    if view.gpu.index != target.index {
+        move_entry(core, entry, &view, &Arc::clone(target))?;
+    }
+    Ok(core.handle(entry))
+}
+
+fn move_entry(
+    core: &Core,
+    entry: &Entry,
+    source: &View,
+    target: &Arc<vram_space::Gpu>,
+) -> Result<(), VramError> {
+    source.gpu.ready()?;
+    let arrived = copy_to(core, entry, source, make_room::place_for(core, entry, target)?)?;
+    settle_in(core, entry, arrived);
+    tracing::info!(shard = %entry.id, from = source.gpu.index, to = target.index, "migrated");
+    Ok(())
+}
+
+/// Copies a shard to another place, verified there. The shard itself stays as it is.
+pub(crate) fn copy_to(
+    core: &Core,
+    entry: &Entry,
+    source: &View,
+    mut space: Space,
+) -> Result<Arrived, VramError> {
+    source.gpu.ready()?;
+    space.written()?;
+    let moved = View::of(&space, Arc::clone(&source.seal));
+    let began = Moment::now(&*core.clock);
+    copy_verified(core, entry, source, &moved)?;
+    Ok(Arrived { space, verified: Some(began) })
+}
+
+/// Lets a shard lie where a verified copy of it is, and gives its old place back.
+pub(crate) fn settle_in(core: &Core, entry: &Entry, arrived: Arrived) {
+    let Arrived { mut space, verified } = arrived;
+    space.commit();
+    let to = space.gpu().index;
+    let now = Moment::now(&*core.clock);
+    let mut state = entry.state();
+    space.rest();
+    let old = state.space.replace(space);
+    state.ages.arrived(now, verified);
+    drop(state);
+    core.events.emit(EventKind::Moved {
+        shard: entry.id.clone(),
+        from: old.as_ref().map_or(to, |old| old.gpu().index),
+        to,
+        bytes: entry.plaintext_len,
+    });
+    // The shard has moved; what becomes of its old place changes nothing about that.
+    if let Some(Err((bytes, error))) = old.map(Space::give_back) {
+        tracing::warn!(shard = %entry.id, bytes = bytes.get(), %error, "moved, but the old place stays counted");
+    }
+}
+
+/// Copies a shard and opens every segment where it arrived.
+fn copy_verified(
+    core: &Core,
+    entry: &Entry,
+    source: &View,
+    target: &View,
+) -> Result<(), VramError> {
+    let link = (source.gpu.index, target.gpu.index);
+    let peer = !core.links.is_distrusted(link.0, link.1)
+        && target.gpu.device.can_copy_from_peer(&*source.gpu.device);
+    let mut peer_altered = false;
+    if peer && copy_by_peer(source, target)?.is_continue() {
+        let altered = target.altered()?;
+        if altered.is_empty() {
+            return Ok(());
+        }
+        // Peer links that report success and deliver other bytes exist: once more the long way.
+        peer_altered = true;
+        tracing::warn!(
+            shard = %entry.id,
+            from = source.gpu.index,
+            to = target.gpu.index,
+            segments = ?altered,
+            "the peer copy did not verify, staging through the host"
+        );
+    }
+    copy_staged(source, target)?;
+    let arrived_altered = target.altered()?;
+    if arrived_altered.is_empty() {
+        if peer_altered {
+            // The source is sound, and the long way is too: it was the link.
+            links::distrust(core, link.0, link.1);
+        }
+        return Ok(());
+    }
+    // Either the source was altered, or the way is: the source decides.
+    let segments = source.altered()?;
+    if segments.is_empty() {
+        let gpu = target.gpu.index;
+        return Err(VramError::WriteNotKept { gpu, segments: arrived_altered });
+    }
+    entry.quarantine(&segments);
+    Err(VramError::ShardAltered { shard: entry.id.clone(), segments })
+}
+
+/// Moves a shard, waiting for others no longer than `timeout`.
+pub fn migrate_within(
+    core: &Core,
+    handle: &SealedShard,
+    gpu: u32,
+    timeout: Duration,
+) -> Result<SealedShard, VramError> {
+    lease::exclusive_within(core, handle, timeout, |entry| migrate_entry(core, entry, gpu))
+}

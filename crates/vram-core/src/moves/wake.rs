@@ -1,0 +1,112 @@
+//! Parking a shard in host memory, and waking it: verified on both ways.
+//!
+//! ```text
+//!  park                                     wake
+//!   1 host memory, in the books              1 a placement on any GPU
+//!   2 each window: read, open, keep sealed   2 each window: host → staging → device
+//!     (Authenticated: encrypt what is kept)    (Authenticated: opened in staging)
+//!   3 handles answer `Parked`                3 every segment is opened at the target
+//!   4 the device bytes are wiped             4 handles are good again
+//! ```
+//!
+//! The shard keeps its id, its seal and its record: what it is woken as is compared with the very
+//! record that it was parked under, so no altered byte comes back as a valid one.
+
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_events::EventKind;
+use vram_space::Space;
+
+use crate::error::VramError;
+use crate::moves::wake_error::WakeError;
+use crate::parts::core::Core;
+use crate::parts::gpus::{GpuChoice, device_panicked};
+use crate::room::make_room;
+use crate::shard::ages::Moment;
+use crate::shard::handle::SealedShard;
+use crate::shard::host::Backup;
+use crate::shard::parked::ParkedShard;
+use crate::shard::view::{Arrived, View};
+
+/// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
+pub(crate) fn copy_back(core: &Core, parked: &ParkedShard, gpu: u32) -> Result<Arrived, VramError> {
+    core.check_open()?;
+    check_own(core, parked)?;
+    let space = make_room::place_for(core, &parked.copy.entry, core.gpu(gpu)?)?;
+    copy_into(core, parked, space)
+}
+
+/// # Errors
+///
+/// [`VramError::ForeignHandle`] if another manager parked the shard.
+pub(crate) fn check_own(core: &Core, parked: &ParkedShard) -> Result<(), VramError> {
+    if parked.listed.is_in(&core.registry.parked) {
+        Ok(())
+    } else {
+        Err(VramError::ForeignHandle { shard: parked.shard_id().clone() })
+    }
+}
+
+/// Writes a parked shard to a place on a GPU, and opens every segment there.
+pub(crate) fn copy_into(
+    core: &Core,
+    parked: &ParkedShard,
+    mut space: Space,
+) -> Result<Arrived, VramError> {
+    space.written()?;
+    let view = View::of(&space, Arc::clone(&parked.copy.resident));
+    let began = Moment::now(&*core.clock);
+    parked.copy.copy_in(&view)?;
+    Ok(Arrived { space, verified: Some(began) })
+}
+
+/// Lets a parked shard be resident where a verified copy of it lies. The host copy goes, or
+/// stays as its backup.
+pub(crate) fn return_to(
+    core: &Core,
+    parked: ParkedShard,
+    arrived: Arrived,
+    keep_copy: bool,
+) -> SealedShard {
+    let now = Moment::now(&*core.clock);
+    let Arrived { mut space, verified } = arrived;
+    let ParkedShard { copy, listed } = parked;
+    // Before anybody can find it awake, and park it again.
+    listed.woken();
+    space.commit();
+    let gpu = space.gpu().index;
+    let entry = Arc::clone(&copy.entry);
+    // Whoever finds it awake waits here, so that nothing is told of it before this. Those who
+    // stood here while it was parked leave at once.
+    let _pass = entry.gate.exclusive();
+    let mut state = entry.state();
+    space.rest();
+    state.space = Some(space);
+    state.parked = false;
+    state.host_len = ByteLen::ZERO;
+    state.ages.arrived(now, verified);
+    if keep_copy {
+        state.copies.backup = Some(Backup::of(*copy));
+    }
+    // Of this very moment: somebody else may park it again in the next.
+    let stated = state.stated(&entry);
+    drop(state);
+    let (shard, bytes) = (entry.id.clone(), entry.plaintext_len);
+    tracing::info!(%shard, gpu, bytes = bytes.get(), "woken");
+    core.events.emit(EventKind::Woken { shard, gpu, bytes });
+    core.marker.handle(stated)
+}
+
+/// Makes a parked shard resident again. On any failure it comes back as it was.
+pub fn wake(core: &Core, parked: ParkedShard, gpu: u32) -> Result<SealedShard, WakeError> {
+    // A panic of the device must not take the shard with it.
+    let copied = catch_unwind(AssertUnwindSafe(|| copy_back(core, &parked, gpu)));
+    let copied = copied.unwrap_or_else(|_panic| Err(device_panicked(core, GpuChoice::One(gpu))));
+    match copied {
+        Ok(space) => Ok(return_to(core, parked, space, false)),
+        Err(error) => Err(WakeError::new(parked, error)),
+    }
+}

@@ -1,0 +1,53 @@
+//! Whether the manager is open, and who closes it.
+
+use core::sync::atomic::AtomicBool;
+use std::sync::OnceLock;
+use std::thread;
+use std::thread::ThreadId;
+
+use vram_seal::KeyId;
+use vram_space::on_a_worker;
+
+use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
+
+/// Whether a manager is closed, and by whom it is being closed.
+#[derive(Debug, Default)]
+pub struct Closing {
+    pub(crate) closed: AtomicBool,
+    /// Whether anybody was told.
+    pub(crate) told: AtomicBool,
+    pub(crate) last_key: OnceLock<KeyId>,
+    closer: Mutex<Option<ThreadId>>,
+    ended: Condvar,
+}
+
+/// The right to close, until dropped. One thread at a time has it.
+pub(crate) struct Turn<'a>(&'a Closing);
+
+impl Closing {
+    /// The key that sealed last, once the keys are gone.
+    pub(crate) fn last_key(&self) -> Option<KeyId> {
+        self.last_key.get().copied()
+    }
+
+    /// None if others had it until the deadline, or if this thread is in its own way.
+    pub(crate) fn turn(&self, deadline: Deadline) -> Option<Turn<'_>> {
+        let own = thread::current().id();
+        let mut closer = lock(&self.closer);
+        while let Some(other) = *closer {
+            if other == own || on_a_worker() {
+                return None;
+            }
+            closer = wait_until(&self.ended, closer, deadline).ok()?;
+        }
+        *closer = Some(own);
+        Some(Turn(self))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.closer) = None;
+        self.0.ended.notify_all();
+    }
+}

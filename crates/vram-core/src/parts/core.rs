@@ -1,0 +1,322 @@
+//! What the operations of a manager work on, and how each of them finds its shard.
+
+use crate::parts::residents::Residents;
+use crate::shard::host::{ParkCapacity, Parked};
+use crate::sync::Deadline;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use std::sync::Arc;
+use std::time::Instant;
+use vram_alloc::ByteLen;
+use vram_events::{SinkCounts, Sinks};
+use vram_space::Tenants;
+
+use vram_events::{Events, OnEviction, SinkThreads};
+use vram_id::{Clock, IdSource, ShardId};
+use vram_seal::parallel::Threads;
+use vram_seal::{KeyRing, SealParams, TicketKey};
+use vram_space::Gpu;
+
+use crate::error::VramError;
+use crate::parts::call::Call;
+use crate::parts::closing::Closing;
+use crate::parts::limits::Limits;
+use crate::parts::links::Links;
+use crate::parts::meter::{Coded, Meters, PANIC, UnderWay};
+use crate::parts::policy::EvictionPolicy;
+use crate::parts::promise::Promises;
+use crate::shard::entry::Entry;
+use crate::shard::gate::Busy;
+use crate::shard::handle::{Marker, SealedShard};
+use crate::shard::parked::ParkedShard;
+use crate::shard::registry::Registry;
+use crate::shard::seal::KeyUses;
+use crate::sync::{Mutex, RwLock};
+use crate::transfer::check::ReadBack;
+
+/// What the operations work on.
+#[derive(Debug)]
+pub struct Core {
+    // Before the GPUs, so that what is resident is wiped while they are there.
+    pub(crate) registry: Registry,
+    pub(crate) gpus: Vec<Arc<Gpu>>,
+    pub(crate) keys: RwLock<KeyRing>,
+    pub(crate) key_uses: KeyUses,
+    pub(crate) links: Links,
+    pub(crate) marker: Marker,
+    pub(crate) promises: Arc<Promises>,
+    /// What tickets are signed with; none where it comes from the active seal key.
+    pub(crate) ticket_key: Option<TicketKey>,
+    /// The name of this machine, for tickets.
+    pub(crate) node: Option<Arc<str>>,
+    pub(crate) ids: IdSource,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) limits: Limits,
+    pub(crate) defaults: SealParams,
+    pub(crate) read_back: ReadBack,
+    pub(crate) threads: Threads,
+    pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
+    pub(crate) on_eviction: OnEviction,
+    /// What was parked to make room, until it is asked for.
+    pub(crate) evicted: Mutex<Vec<ParkedShard>>,
+    /// Uses of any shard so far.
+    pub(crate) uses: AtomicU64,
+    pub(crate) closing: Closing,
+    pub(crate) meters: Meters,
+    // Last: what goes before it may have something to say.
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(crate) sink_threads: SinkThreads,
+}
+
+/// What a manager is put together from, besides its GPUs.
+#[derive(Debug)]
+pub struct Settings {
+    /// The keys; the active one makes new seals.
+    pub keys: KeyRing,
+    /// What tickets are signed with; none where it comes from the active seal key.
+    pub ticket_key: Option<TicketKey>,
+    /// The name of this machine, for tickets.
+    pub node: Option<Arc<str>>,
+    /// Where ids of shards come from.
+    pub ids: IdSource,
+    /// What tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// What is told of events.
+    pub sinks: Sinks,
+    /// Bounds on lengths, counts and staging.
+    pub limits: Limits,
+    /// How requests seal that say nothing.
+    pub defaults: SealParams,
+    /// How requests verify what was written that say nothing.
+    pub read_back: ReadBack,
+    /// Threads of one call.
+    pub threads: Threads,
+    /// Who chooses what is evicted; nothing is without one.
+    pub eviction: Option<Arc<dyn EvictionPolicy>>,
+    /// What becomes of shards whose request says nothing.
+    pub on_eviction: OnEviction,
+    /// Host bytes that parked shards and backups may take.
+    pub park_limit: ByteLen,
+}
+
+impl Core {
+    /// Puts a manager together. `gpus` makes its GPUs, each with a clone of the tenants.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::Io`] if the system gives no thread for a sink; [`VramError::Config`] for the
+    /// limit of parked shards; [`VramError::Key`] if there are no random bytes; what `gpus` answers.
+    pub fn new(
+        settings: Settings,
+        gpus: impl FnOnce(&Arc<dyn Tenants>) -> Result<Vec<Arc<Gpu>>, VramError>,
+    ) -> Result<Self, VramError> {
+        let promises = Arc::new(Promises::new(Arc::clone(&settings.clock)));
+        let events = Events::start(Arc::clone(&settings.clock), settings.sinks);
+        let (events, sink_threads) = events.map_err(|error| VramError::Io {
+            action: "start the thread of an event sink",
+            path: None,
+            source: Arc::new(error),
+        })?;
+        let parked = Parked::new(settings.park_limit)?;
+        let registry = Registry::new(settings.limits.shard_count_max, parked);
+        let tenants: Arc<dyn Tenants> = Arc::new(Residents {
+            promises: Arc::clone(&promises),
+            shards: registry.shards(),
+            events: Arc::clone(&events),
+        });
+        Ok(Self {
+            registry,
+            gpus: gpus(&tenants)?,
+            keys: RwLock::new(settings.keys),
+            key_uses: KeyUses::default(),
+            links: Links::default(),
+            marker: Marker::new()?,
+            promises,
+            ticket_key: settings.ticket_key,
+            node: settings.node,
+            ids: settings.ids,
+            clock: settings.clock,
+            events,
+            limits: settings.limits,
+            defaults: settings.defaults,
+            read_back: settings.read_back,
+            threads: settings.threads,
+            eviction: settings.eviction,
+            on_eviction: settings.on_eviction,
+            evicted: Mutex::default(),
+            uses: AtomicU64::new(0),
+            closing: Closing::default(),
+            meters: Meters::default(),
+            sink_threads,
+        })
+    }
+
+    /// The GPUs, in order of their index.
+    #[must_use]
+    pub fn gpus(&self) -> &[Arc<Gpu>] {
+        &self.gpus
+    }
+
+    /// How many shards are resident or parked.
+    #[must_use]
+    pub fn shard_count(&self) -> usize {
+        self.registry.len()
+    }
+
+    /// Host memory of parked shards.
+    #[must_use]
+    pub fn park_capacity(&self) -> ParkCapacity {
+        self.registry.parked.capacity()
+    }
+
+    /// Waits until every sink that is in service was given all events of before, and flushed.
+    /// False if the time was up first, or if a sink's own thread asks.
+    #[must_use]
+    pub fn flush_events(&self, timeout: Duration) -> bool {
+        self.events.flush(Deadline::within(timeout).instant())
+    }
+
+    /// What became of all events, for each sink in the order in which they were added.
+    #[must_use]
+    pub fn event_counts(&self) -> Vec<SinkCounts> {
+        self.events.counts()
+    }
+
+    pub fn gpu_count(&self) -> u32 {
+        u32::try_from(self.gpus.len()).unwrap_or(u32::MAX)
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`].
+    pub fn gpu(&self, index: u32) -> Result<&Arc<Gpu>, VramError> {
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| self.gpus.get(index))
+            .ok_or_else(|| VramError::UnknownGpu { gpu: index, count: self.gpu_count() })
+    }
+
+    /// Fresh handles of all resident shards, in ascending order of their ids.
+    #[must_use]
+    pub fn handles(&self) -> Vec<SealedShard> {
+        let entries = self.registry.sorted();
+        // One may be freed while the others are listed.
+        let resident = entries.iter().filter(|entry| entry.is_resident());
+        resident.map(|entry| self.handle(entry)).collect()
+    }
+
+    /// A fresh handle of one shard, if it is resident.
+    #[must_use]
+    pub fn handle_of(&self, id: &ShardId) -> Option<SealedShard> {
+        let entry = self.registry.get(id).filter(|entry| entry.is_resident())?;
+        Some(self.handle(&entry))
+    }
+
+    /// A fresh handle of an entry.
+    pub(crate) fn handle(&self, entry: &Entry) -> SealedShard {
+        let stated = entry.state().stated(entry);
+        self.marker.handle(stated)
+    }
+
+    /// The entry that a handle names, if the handle is good.
+    ///
+    /// # Errors
+    ///
+    /// In this order: [`VramError::Closed`], [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
+    /// [`VramError::ShardFreed`], [`VramError::StaleHandle`], [`VramError::Parked`].
+    pub(crate) fn resolve(&self, handle: &SealedShard) -> Result<Arc<Entry>, VramError> {
+        self.check_open()?;
+        self.marker.check(handle)?;
+        let entry = self
+            .registry
+            .find(&handle.shard_id)
+            .ok_or_else(|| VramError::ShardFreed { shard: handle.shard_id.clone() })?;
+        entry.check_current(handle)?;
+        if entry.state().parked {
+            return Err(VramError::Parked { shard: entry.id.clone() });
+        }
+        Ok(entry)
+    }
+
+    /// Runs `work` on a handle's shard as one of many users: it stays where it is meanwhile.
+    pub(crate) fn shared<T>(
+        &self,
+        handle: &SealedShard,
+        work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
+    ) -> Result<T, VramError> {
+        let entry = self.resolve(handle)?;
+        let _pass = entry.gate.shared().map_err(|busy| in_use(&entry, busy))?;
+        self.check_open()?;
+        // It may have been freed or sealed anew during the wait.
+        entry.view()?;
+        entry.check_current(handle)?;
+        work(&entry)
+    }
+
+    /// Runs `work` on a handle's shard as its only user.
+    pub(crate) fn exclusive<T>(
+        &self,
+        handle: &SealedShard,
+        work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
+    ) -> Result<T, VramError> {
+        let entry = self.resolve(handle)?;
+        let _pass = entry.gate.exclusive().map_err(|busy| in_use(&entry, busy))?;
+        self.check_open()?;
+        entry.view()?;
+        entry.check_current(handle)?;
+        work(&entry)
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::Closed`].
+    pub fn check_open(&self) -> Result<(), VramError> {
+        if self.closing.closed.load(Ordering::Acquire) { Err(VramError::Closed) } else { Ok(()) }
+    }
+
+    /// Carries out a public call: counts it, its time and the `bytes` it handled, or its failure,
+    /// and tells of a refusal. Around the whole of the call, once: what a call does by way of
+    /// others is not counted for those.
+    pub fn watched<T, E: Coded>(
+        &self,
+        call: Call,
+        shard: Option<&ShardId>,
+        gpu: Option<u32>,
+        bytes: u64,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.watched_for(call, shard, gpu, work, |_outcome| bytes)
+    }
+
+    /// As [`watched`](Self::watched), where the outcome says how many bytes it was.
+    pub fn watched_for<T, E: Coded>(
+        &self,
+        call: Call,
+        shard: Option<&ShardId>,
+        gpu: Option<u32>,
+        work: impl FnOnce() -> Result<T, E>,
+        bytes: impl FnOnce(&T) -> u64,
+    ) -> Result<T, E> {
+        let mut under_way = UnderWay {
+            core: self,
+            call,
+            shard,
+            gpu,
+            start: Instant::now(),
+            bytes: 0,
+            code: Some(PANIC),
+        };
+        let outcome = work();
+        match &outcome {
+            Ok(done) => (under_way.code, under_way.bytes) = (None, bytes(done)),
+            Err(error) => under_way.code = Some(error.code()),
+        }
+        drop(under_way);
+        outcome
+    }
+}
+
+pub(crate) fn in_use(entry: &Entry, busy: Busy) -> VramError {
+    VramError::InUse { shard: entry.id.clone(), leases: busy.leases }
+}

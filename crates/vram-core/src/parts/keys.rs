@@ -1,0 +1,87 @@
+//! Which keys are in use: a key that something is sealed under is not retired.
+
+use std::sync::PoisonError;
+
+use vram_seal::{
+    Expected, KeyError, KeyId, KeyRing, OpenLimits, SealError, SealKey, SealParams, Sealed,
+    open_record_in,
+};
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::shard::seal::{KeyUse, Seal};
+use crate::sync::read;
+
+/// Opens a record that was just made or read, and counts it as a use of its key.
+pub(crate) fn open_seal(
+    core: &Core,
+    sealed: Sealed,
+    params: SealParams,
+    expected: &Expected<'_>,
+) -> Result<Seal, VramError> {
+    let Sealed { record, tags, digest, .. } = sealed;
+    let keys = read(&core.keys);
+    let opened = open_record_in(&keys, &record, expected, OpenLimits::default())?;
+    // Under the ring's lock: a key that is there now is not retired before it is counted.
+    let key_use = core.key_uses.take(opened.fields().key_id());
+    drop(keys);
+    Ok(Seal { record, opener: opened.with_table(tags)?, params, digest, key_use })
+}
+
+/// Counts one more use of a key that is in the ring.
+pub(crate) fn use_key(core: &Core, id: KeyId) -> Result<KeyUse, VramError> {
+    let keys = read(&core.keys);
+    keys.get(&id).ok_or(SealError::UnknownKey { id })?;
+    Ok(core.key_uses.take(id))
+}
+
+/// Changes the key ring, unless the manager is closed.
+fn change<T>(
+    core: &Core,
+    change: impl FnOnce(&mut KeyRing) -> Result<T, VramError>,
+) -> Result<T, VramError> {
+    let mut keys = core.keys.write().unwrap_or_else(PoisonError::into_inner);
+    core.check_open()?;
+    change(&mut keys)
+}
+
+/// Adds a key to the ring.
+pub fn add(core: &Core, key: SealKey) -> Result<(), VramError> {
+    change(core, |keys| Ok(keys.add(key)?))
+}
+
+/// Makes a key of the ring the one that new seals are made with.
+pub fn activate(core: &Core, key: &KeyId) -> Result<(), VramError> {
+    change(core, |keys| Ok(keys.set_active(key)?))
+}
+
+/// Takes a key out of the ring that nothing is sealed under.
+pub fn retire(core: &Core, key: &KeyId) -> Result<(), VramError> {
+    change(core, |keys| {
+        if keys.active().id() == *key {
+            return Err(KeyError::ActiveKey { id: *key }.into());
+        }
+        let seals = core.key_uses.count(key);
+        if seals > 0 {
+            return Err(VramError::KeyInUse { key: *key, seals });
+        }
+        drop(keys.remove(key)?);
+        tracing::info!(%key, "key retired");
+        Ok(())
+    })
+}
+
+/// The ids of all keys in the ring; none of a closed manager.
+#[must_use]
+pub fn key_ids(core: &Core) -> Vec<KeyId> {
+    if core.check_open().is_err() {
+        return Vec::new();
+    }
+    read(&core.keys).ids()
+}
+
+/// The key that new seals are made with; of a closed manager, the last one.
+#[must_use]
+pub fn active_key(core: &Core) -> KeyId {
+    core.closing.last_key().unwrap_or_else(|| read(&core.keys).active().id())
+}

@@ -1,0 +1,152 @@
+//! Which shards go first when room is needed: a small trait, and three ways to answer it.
+
+use core::fmt;
+use core::time::Duration;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_events::OnEviction;
+use vram_id::ShardId;
+
+/// Decides which shards make room for others.
+///
+/// It is asked with everything that may go: nothing leased, pinned or in quarantine, and nothing
+/// whose owner wants it to stay. It is never asked while a lock is held. What it does wrong stays
+/// with it: positions that are not there and positions named twice are passed over, and a panic
+/// counts as if it wanted nothing to go.
+pub trait EvictionPolicy: Send + Sync + fmt::Debug {
+    /// Positions among the candidates, what is to go first coming first. What is left out stays.
+    fn rank(&self, candidates: &[Candidate]) -> Vec<usize>;
+}
+
+/// A shard that may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Candidate {
+    /// The shard.
+    pub shard_id: ShardId,
+    /// The model that it was sealed as.
+    pub model_id: Arc<str>,
+    /// Who it belongs to, if the request said so.
+    pub owner: Option<Arc<str>>,
+    /// The GPU that holds it.
+    pub gpu: u32,
+    /// Bytes that come back when it goes, in whole granules.
+    pub bytes: ByteLen,
+    /// How important its owner finds it.
+    pub priority: u32,
+    /// What bringing it back costs, in its owner's unit.
+    pub cost: u64,
+    /// How long ago it was last read, leased or sealed.
+    pub idle: Duration,
+    /// The number of that use among all uses: the smaller, the longer ago.
+    pub last_use: u64,
+    /// What becomes of it.
+    pub on_eviction: OnEviction,
+}
+
+impl Candidate {
+    /// A shard of no importance that was never used and would be freed: for tests of a policy. The
+    /// fields are there to be set.
+    #[must_use]
+    pub fn new(shard_id: ShardId, model_id: &str, bytes: ByteLen) -> Self {
+        Self {
+            shard_id,
+            model_id: model_id.into(),
+            owner: None,
+            gpu: 0,
+            bytes,
+            priority: 0,
+            cost: 0,
+            idle: Duration::ZERO,
+            last_use: 0,
+            on_eviction: OnEviction::Free,
+        }
+    }
+}
+
+/// What was not used for longest goes first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lru;
+
+/// The least important goes first; of several, what was not used for longest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Priority;
+
+/// What is cheapest to bring back for its size goes first; of several, what was not used for
+/// longest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CostPerByte;
+
+impl EvictionPolicy for Lru {
+    fn rank(&self, candidates: &[Candidate]) -> Vec<usize> {
+        sorted(candidates, |a, b| a.last_use.cmp(&b.last_use))
+    }
+}
+
+impl EvictionPolicy for Priority {
+    fn rank(&self, candidates: &[Candidate]) -> Vec<usize> {
+        sorted(candidates, |a, b| (a.priority, a.last_use).cmp(&(b.priority, b.last_use)))
+    }
+}
+
+impl EvictionPolicy for CostPerByte {
+    fn rank(&self, candidates: &[Candidate]) -> Vec<usize> {
+        // a.cost / a.bytes against b.cost / b.bytes, without dividing.
+        let over =
+            |cost: u64, bytes: ByteLen| u128::from(cost).saturating_mul(u128::from(bytes.get()));
+        sorted(candidates, |a, b| {
+            over(a.cost, b.bytes)
+                .cmp(&over(b.cost, a.bytes))
+                .then_with(|| a.last_use.cmp(&b.last_use))
+        })
+    }
+}
+
+/// All positions, in an order; the shard's id decides between equals, so that a run repeats.
+fn sorted(
+    candidates: &[Candidate],
+    compare: impl Fn(&Candidate, &Candidate) -> core::cmp::Ordering,
+) -> Vec<usize> {
+    let mut positions: Vec<(usize, &Candidate)> = candidates.iter().enumerate().collect();
+    positions.sort_by(|(_, a), (_, b)| compare(a, b).then_with(|| a.shard_id.cmp(&b.shard_id)));
+    positions.into_iter().map(|(position, _)| position).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use vram_id::IdSource;
+    use vram_id::SystemClock;
+
+    use super::*;
+
+    fn candidate(bytes: u64, priority: u32, cost: u64, last_use: u64) -> Candidate {
+        let id = IdSource::Process.next(&SystemClock);
+        let plain = Candidate::new(id, "model", ByteLen::new(bytes));
+        Candidate { priority, cost, last_use, ..plain }
+    }
+
+    #[test]
+    fn each_policy_ranks_by_its_name_and_then_by_use() {
+        let all = [
+            candidate(100, 2, 10, 4),
+            candidate(1000, 1, 10, 3),
+            candidate(100, 1, 10, 2),
+            candidate(1000, 3, 0, 1),
+        ];
+        assert_eq!(Lru.rank(&all), [3, 2, 1, 0]);
+        assert_eq!(Priority.rank(&all), [2, 1, 0, 3]);
+        assert_eq!(CostPerByte.rank(&all), [3, 1, 2, 0]);
+        assert!(Lru.rank(&[]).is_empty());
+    }
+
+    #[test]
+    fn cost_per_byte_does_not_overflow_and_ranks_the_empty_last() {
+        let all = [
+            candidate(u64::MAX, 0, u64::MAX, 1),
+            candidate(1, 0, u64::MAX, 2),
+            candidate(u64::MAX, 0, 1, 3),
+        ];
+        assert_eq!(CostPerByte.rank(&all), [2, 0, 1]);
+    }
+}

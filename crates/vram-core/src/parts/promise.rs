@@ -1,0 +1,378 @@
+//! What a manager has promised and not yet handed over, and when a promise runs out.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, Placement, Reservation};
+use vram_id::Clock;
+use vram_space::{Block, Gpu, Home, Space};
+
+use crate::error::VramError;
+use crate::error::reservation_id::ReservationId;
+use crate::shard::seats::Counted;
+use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
+
+/// What the holder of a reservation says about it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) owner: Option<Arc<str>>,
+    pub(crate) purpose: Option<Arc<str>>,
+    pub(crate) expires_in: Option<Duration>,
+}
+
+/// All open promises of one manager.
+///
+/// Nobody watches the clock: whoever looks at the books first takes back what has run out.
+#[derive(Debug)]
+pub struct Promises {
+    clock: Arc<dyn Clock>,
+    last_id: AtomicU64,
+    /// When the next one runs out, in nanoseconds of monotonic time; [`NEVER`] if none does.
+    /// Changed under the lock of `held`.
+    earliest: AtomicU64,
+    held: Mutex<BTreeMap<ReservationId, Arc<Promise>>>,
+    /// Told when one ends.
+    ended: Condvar,
+}
+
+const NEVER: u64 = u64::MAX;
+
+/// One promise.
+#[derive(Debug)]
+pub(crate) struct Promise {
+    pub(crate) id: ReservationId,
+    pub(crate) owner: Option<Arc<str>>,
+    pub(crate) purpose: Option<Arc<str>>,
+    /// Bytes promised in the beginning.
+    pub(crate) len: ByteLen,
+    expires_at: AtomicU64,
+    contents: Mutex<Contents>,
+}
+
+/// What is still held for a promise.
+#[derive(Debug)]
+pub(crate) enum Contents {
+    /// Bytes anywhere on one GPU.
+    Bytes { gpu: u32, bytes: Reservation },
+    /// A place for every piece of a plan that is not there yet, and a seat among the shards.
+    Places { spaces: Vec<Option<Space>>, seats: Vec<Counted> },
+    /// Nothing: its time was up.
+    Expired,
+    /// Nothing: its holder gave it back.
+    Released,
+}
+
+/// One piece's place in a promise: where its space goes back to.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    promise: Arc<Promise>,
+    /// Which piece of a plan it is for.
+    slot: usize,
+}
+
+impl Promises {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        let (last_id, earliest) = (AtomicU64::new(0), AtomicU64::new(NEVER));
+        Self { clock, last_id, earliest, held: Mutex::default(), ended: Condvar::new() }
+    }
+
+    /// Writes a promise down.
+    pub(crate) fn open(&self, terms: Terms, len: ByteLen, contents: Contents) -> Arc<Promise> {
+        let expires_at = self.deadline(terms.expires_in);
+        let id = self.last_id.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let promise = Arc::new(Promise {
+            id: ReservationId(id),
+            owner: terms.owner,
+            purpose: terms.purpose,
+            len,
+            expires_at: AtomicU64::new(expires_at),
+            contents: Mutex::new(contents),
+        });
+        let mut held = lock(&self.held);
+        held.insert(promise.id, Arc::clone(&promise));
+        self.earliest.fetch_min(expires_at, Ordering::AcqRel);
+        drop(held);
+        promise
+    }
+
+    fn deadline(&self, expires_in: Option<Duration>) -> u64 {
+        let end = expires_in.and_then(|time| self.clock.monotonic().checked_add(time));
+        end.map_or(NEVER, nanos)
+    }
+
+    /// Takes back everything whose time is up. The caller holds no lock.
+    pub(crate) fn sweep(&self) {
+        if self.earliest.load(Ordering::Acquire) == NEVER {
+            return;
+        }
+        let now = nanos(self.clock.monotonic());
+        if now < self.earliest.load(Ordering::Acquire) {
+            return;
+        }
+        let mut expired = Vec::new();
+        let mut held = lock(&self.held);
+        held.retain(|_, promise| {
+            let over = promise.is_over(now);
+            if over {
+                expired.push(Arc::clone(promise));
+            }
+            !over
+        });
+        let next = held.values().map(|promise| promise.expires_at.load(Ordering::Acquire)).min();
+        self.earliest.store(next.unwrap_or(NEVER), Ordering::Release);
+        drop(held);
+        if !expired.is_empty() {
+            self.ended.notify_all();
+        }
+        for promise in expired {
+            let bytes = promise.remaining().get();
+            promise.close(Contents::Expired);
+            tracing::warn!(reservation = promise.id.0, bytes, "a reservation ran out");
+        }
+    }
+
+    /// Takes a promise back from its holder.
+    pub(crate) fn release(&self, promise: &Promise) {
+        promise.close(Contents::Released);
+        lock(&self.held).remove(&promise.id);
+        self.ended.notify_all();
+    }
+
+    /// Waits until no promise is open.
+    ///
+    /// # Errors
+    ///
+    /// How many are left at the deadline.
+    pub(crate) fn ended_until(&self, deadline: Deadline) -> Result<(), usize> {
+        loop {
+            self.sweep();
+            let now = nanos(self.clock.monotonic());
+            let held = lock(&self.held);
+            if held.is_empty() {
+                return Ok(());
+            }
+            // The clock tells nobody when it has come so far: look again by then.
+            let next = self.earliest.load(Ordering::Acquire);
+            let expiry = (next != NEVER).then(|| Duration::from_nanos(next.saturating_sub(now)));
+            let until = expiry.map_or(deadline, |left| deadline.or_within(left));
+            if let Err(held) = wait_until(&self.ended, held, until)
+                && deadline.has_passed()
+            {
+                return Err(held.len());
+            }
+        }
+    }
+
+    /// Sets how long a promise lasts from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ReservationExpired`].
+    pub(crate) fn renew(
+        &self,
+        promise: &Promise,
+        expires_in: Option<Duration>,
+    ) -> Result<(), VramError> {
+        let expires_at = self.deadline(expires_in);
+        self.sweep();
+        let held = lock(&self.held);
+        if !held.contains_key(&promise.id) {
+            return Err(promise.expired());
+        }
+        promise.expires_at.store(expires_at, Ordering::Release);
+        self.earliest.fetch_min(expires_at, Ordering::AcqRel);
+        drop(held);
+        Ok(())
+    }
+
+    /// How long a promise lasts yet; `None` if it does not run out.
+    pub(crate) fn time_left(&self, promise: &Promise) -> Option<Duration> {
+        let end = promise.expires_at.load(Ordering::Acquire);
+        let left = || Duration::from_nanos(end).saturating_sub(self.clock.monotonic());
+        (end != NEVER).then(left)
+    }
+
+    /// Places of a GPU that are promised.
+    pub(crate) fn places_on(&self, gpu: u32) -> usize {
+        let here = |contents: &Contents| match contents {
+            Contents::Places { spaces, .. } => {
+                spaces.iter().flatten().filter(|space| space.gpu().index == gpu).count()
+            }
+            _ => 0,
+        };
+        let counts = self.list().into_iter().map(|promise| promise.look(here));
+        counts.fold(0, usize::saturating_add)
+    }
+
+    /// All open promises, in ascending order of their ids.
+    pub(crate) fn list(&self) -> Vec<Arc<Promise>> {
+        self.sweep();
+        lock(&self.held).values().map(Arc::clone).collect()
+    }
+}
+
+impl Promise {
+    fn is_over(&self, now: u64) -> bool {
+        let end = self.expires_at.load(Ordering::Acquire);
+        end != NEVER && end <= now
+    }
+
+    fn close(&self, why: Contents) {
+        let contents = core::mem::replace(&mut *lock(&self.contents), why);
+        // Outside the lock: spaces take the arena's to go back.
+        drop(contents);
+    }
+
+    pub(crate) fn expired(&self) -> VramError {
+        VramError::ReservationExpired { reservation: self.id }
+    }
+
+    /// Looks at what is held.
+    pub(crate) fn look<T>(&self, at: impl FnOnce(&Contents) -> T) -> T {
+        at(&lock(&self.contents))
+    }
+
+    /// Bytes that are still held.
+    pub(crate) fn remaining(&self) -> ByteLen {
+        self.look(Contents::len)
+    }
+
+    /// Bytes that are still held on one GPU.
+    pub(crate) fn remaining_on(&self, gpu: u32) -> ByteLen {
+        self.look(|contents| contents.len_where(|index| index == gpu))
+    }
+
+    /// Nobody is under way to its places.
+    pub(crate) fn rest(&self) {
+        if let Contents::Places { spaces, .. } = &mut *lock(&self.contents) {
+            spaces.iter_mut().flatten().for_each(Space::rest);
+        }
+    }
+
+    /// Forgets blocks of an earlier life of their devices. The places stay.
+    pub(crate) fn forget_stale(&self) {
+        let mut stale = Vec::new();
+        if let Contents::Places { spaces, .. } = &mut *lock(&self.contents) {
+            stale.extend(spaces.iter_mut().flatten().filter_map(Space::take_stale));
+        }
+        // Outside the lock.
+        drop(stale);
+    }
+
+    /// Takes bytes out of the promise.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ReservationExpired`], [`VramError::ReservationTooSmall`]; nothing changed.
+    pub(crate) fn take_bytes(&self, needed: ByteLen) -> Result<Reservation, VramError> {
+        match &mut *lock(&self.contents) {
+            Contents::Bytes { bytes, .. } => {
+                let remaining = bytes.len();
+                bytes.split(needed).map_err(|_too_large| VramError::ReservationTooSmall {
+                    reservation: self.id,
+                    needed,
+                    remaining,
+                })
+            }
+            _ => Err(self.expired()),
+        }
+    }
+
+    /// Takes everything out of a promise of places.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ReservationExpired`]; nothing changed.
+    pub(crate) fn take_places(self: &Arc<Self>) -> Result<(Vec<Space>, Vec<Counted>), VramError> {
+        let mut contents = lock(&self.contents);
+        let Contents::Places { spaces, seats } = &mut *contents else {
+            return Err(self.expired());
+        };
+        let seats = core::mem::take(seats);
+        let taken = spaces.iter_mut().enumerate().filter_map(|(slot, space)| {
+            let mut space = space.take()?;
+            space.set_home(Box::new(Slot::new(self, slot)));
+            Some(space)
+        });
+        Ok((taken.collect(), seats))
+    }
+
+    /// Brings the seats up to the number of places.
+    pub(crate) fn refill(&self, mut seat: impl FnMut() -> Option<Counted>) {
+        if let Contents::Places { spaces, seats } = &mut *lock(&self.contents) {
+            let missing = spaces.iter().flatten().count().saturating_sub(seats.len());
+            seats.extend(core::iter::from_fn(&mut seat).take(missing));
+        }
+    }
+}
+
+impl Contents {
+    fn len(&self) -> ByteLen {
+        self.len_where(|_gpu| true)
+    }
+
+    fn len_where(&self, counts: impl Fn(u32) -> bool) -> ByteLen {
+        match self {
+            Self::Bytes { gpu, bytes } if counts(*gpu) => bytes.len(),
+            Self::Places { spaces, .. } => spaces
+                .iter()
+                .flatten()
+                .filter(|space| counts(space.gpu().index))
+                .fold(ByteLen::ZERO, |sum, space| sum.saturating_add(space.footprint())),
+            _ => ByteLen::ZERO,
+        }
+    }
+}
+
+impl Slot {
+    pub(crate) fn new(promise: &Arc<Promise>, slot: usize) -> Self {
+        Self { promise: Arc::clone(promise), slot }
+    }
+}
+
+impl Home for Slot {
+    fn holds_places(&self) -> bool {
+        matches!(&*lock(&self.promise.contents), Contents::Places { .. })
+    }
+
+    fn take_back(
+        self: Box<Self>,
+        gpu: &Arc<Gpu>,
+        placement: Placement,
+        granted: Reservation,
+        block: Option<Arc<Block>>,
+    ) {
+        // Places go back as they are; bytes without their place.
+        if matches!(&*lock(&self.promise.contents), Contents::Bytes { .. }) {
+            let mut arena = lock(&gpu.arena);
+            gpu.take_back(&mut arena, placement);
+            let mut contents = lock(&self.promise.contents);
+            let rest = match &mut *contents {
+                Contents::Bytes { bytes, .. } => bytes.join(granted).err(),
+                _ => Some(granted),
+            };
+            // Under the arena's lock, so that nobody sees the room in one and not in the other.
+            drop(rest);
+            return;
+        }
+        let space = Space::new(Arc::clone(gpu), placement, granted).with_block(block);
+        let mut contents = lock(&self.promise.contents);
+        let rest = match &mut *contents {
+            Contents::Places { spaces, .. } => match spaces.get_mut(self.slot) {
+                Some(slot) => slot.replace(space),
+                None => Some(space),
+            },
+            _ => Some(space),
+        };
+        drop(contents);
+        // Nobody is promised it any more.
+        drop(rest);
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    // Half a millennium of uptime; one short of what stands for never.
+    u64::try_from(time.as_nanos()).unwrap_or(NEVER).min(NEVER.saturating_sub(1))
+}

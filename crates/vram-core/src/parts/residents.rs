@@ -1,0 +1,38 @@
+//! Those whom a GPU is shared out to: shards and reservations, and whoever is told of them.
+
+use crate::shard::registry::on;
+use std::sync::{Arc, Weak};
+
+use vram_alloc::ByteLen;
+use vram_events::{EventKind, Events};
+use vram_gpu::GpuError;
+use vram_space::{Gpu, Tenants};
+
+use crate::parts::promise::Promises;
+use crate::shard::registry::Shards;
+
+/// The shards and the promises of one manager. Owned by none of them: a GPU outlives both.
+#[derive(Debug)]
+pub struct Residents {
+    pub(crate) promises: Arc<Promises>,
+    pub(crate) shards: Weak<Shards>,
+    pub(crate) events: Arc<Events>,
+}
+
+impl Tenants for Residents {
+    fn sweep(&self) {
+        self.promises.sweep();
+    }
+
+    fn lost(&self, gpu: &Gpu, error: GpuError) {
+        let held = self.shards.upgrade().map_or_else(Vec::new, |shards| on(&shards, gpu));
+        let shards: Vec<_> = held.into_iter().map(|entry| entry.id.clone()).collect();
+        tracing::error!(gpu = gpu.index, shards = shards.len(), %error, "device lost");
+        let error = error.to_string().into();
+        self.events.emit(EventKind::DeviceLost { gpu: gpu.index, error, shards });
+    }
+
+    fn not_returned(&self, gpu: u32, bytes: ByteLen) {
+        self.events.emit(EventKind::NotReturned { gpu, bytes });
+    }
+}

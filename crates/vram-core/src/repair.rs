@@ -1,0 +1,271 @@
+//! Repair: a quarantined shard is made whole from its plaintext, and nothing else makes it so.
+//!
+//! ```text
+//!   1 every segment on the device is opened and hashed        which are altered
+//!   2 every segment of the source is read and hashed, once    what the altered ones need is kept
+//!   3 the content as a whole against the record               another: refused, nothing was written
+//!   4 altered segments: sealed again, opened under the record, written, read back
+//!   5 every segment on the device is opened and hashed again
+//!   6 the quarantine is lifted
+//! ```
+//!
+//! Sealing is deterministic, so the very bytes that lay there come out again: the record, the table
+//! and every handle stay good. The source is trusted with nothing. It is read once, in order if that
+//! is the only way: the altered segments' plaintext waits in host memory until the whole of the
+//! source is known to be right. Where that is more than a call may hold, they are read a second time,
+//! and compared with what was read the first time.
+
+pub mod content;
+pub mod options;
+pub mod rewrite;
+
+use crate::shard::handle::SealedShard;
+use crate::transfer::feed::SourceFeed;
+use std::path::Path;
+use std::sync::Arc;
+use vram_files::Source;
+
+use vram_alloc::ByteLen;
+use vram_events::EventKind;
+use vram_files::{Feed, PlainImage, Watch};
+use vram_gpu::GpuError;
+use vram_seal::{Expected, OpenLimits, Protection, SealError, Sealer, SegmentHash, merge_digest};
+use vram_space::Space;
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::repair::content::Content;
+use crate::repair::options::{RepairOptions, RepairReport};
+use crate::resident::contents;
+use crate::resident::contents::Anew;
+use crate::room::make_room;
+use crate::shard::ages::Moment;
+use crate::shard::entry::Entry;
+use crate::shard::view::View;
+
+/// A shard that is being repaired.
+pub(crate) struct Repair<'a, 'w> {
+    core: &'a Core,
+    entry: &'a Entry,
+    view: View,
+    watch: &'a Watch<'w>,
+}
+
+pub(crate) fn repair_by_image(
+    core: &Core,
+    entry: &Entry,
+    image: &Path,
+    options: RepairOptions<'_>,
+) -> Result<RepairReport, VramError> {
+    let expected = Expected::from(&entry.sealed_as.context()?);
+    let limits = OpenLimits { max_len: core.limits.shard_len_max };
+    let image = PlainImage::open(image, &core.keys, &expected, limits)?;
+    let ours = entry.view()?.seal.opener.layout().segment_size().bytes();
+    let theirs = image.segment_len();
+    if ours != theirs {
+        return Err(VramError::config(format!(
+            "the image has segments of {theirs}, and the shard of {ours}"
+        )));
+    }
+    repair(core, entry, &image, &|| Ok(()), options)
+}
+
+/// Repairs a shard. The caller is exclusive at its gate.
+pub(crate) fn repair(
+    core: &Core,
+    entry: &Entry,
+    feed: &dyn Feed,
+    finish: &dyn Fn() -> Result<(), VramError>,
+    options: RepairOptions<'_>,
+) -> Result<RepairReport, VramError> {
+    let view = entry.view()?;
+    view.gpu.ready()?;
+    let (expected, found) = (entry.plaintext_len.get(), feed.len().get());
+    if expected != found {
+        let what = "the source of a repair";
+        return Err(SealError::WrongLength { what, expected, found }.into());
+    }
+    let watch = Watch::new(feed.len(), options.progress, options.cancel);
+    watch.go_on()?;
+    let repair = Repair { core, entry, view, watch: &watch };
+    let began = Moment::now(&*core.clock);
+    let there = repair.view.content_on()?;
+    if !repair.is_altered(&there)? {
+        watch.finish();
+        entry.state().ages.verified(began);
+        return Ok(repair.report(false, Vec::new(), ByteLen::ZERO, ByteLen::ZERO));
+    }
+    let content = Content::read(&repair, feed, &there)?;
+    finish()?;
+    content.check(&repair)?;
+    let sealer = repair.sealer(&content.hashes)?;
+    let altered = content.altered(&there);
+    repair.finish(&content, sealer.as_ref(), altered, began, options.relocate)
+}
+
+impl Repair<'_, '_> {
+    /// Whether there is anything to repair. What was found only now puts the shard into quarantine.
+    fn is_altered(&self, there: &[Option<SegmentHash>]) -> Result<bool, VramError> {
+        let segments = (0_u64..).zip(there).filter(|(_, hash)| hash.is_none());
+        let segments: Vec<u64> = segments.map(|(segment, _)| segment).collect();
+        let known = self.entry.state().quarantine.clone();
+        if segments.is_empty() && known.is_none() {
+            let hashes: Vec<SegmentHash> = there.iter().flatten().cloned().collect();
+            let sound = match self.view.seal.opener.check_digest(&hashes) {
+                Ok(digest) => digest == self.view.seal.digest,
+                Err(SealError::DigestMismatch | SealError::SegmentMismatch { .. }) => false,
+                Err(error) => return Err(error.into()),
+            };
+            if sound {
+                return Ok(false);
+            }
+        }
+        let news = known.is_none_or(|known| segments.iter().any(|one| !known.contains(one)));
+        if news {
+            self.entry.quarantine(&segments);
+        }
+        Ok(true)
+    }
+
+    /// A sealer that makes the record again; none for plaintext in place, which needs no key.
+    fn sealer(&self, hashes: &[SegmentHash]) -> Result<Option<Sealer>, VramError> {
+        let seal = &self.view.seal;
+        if seal.protection() == Protection::Authenticated {
+            return Ok(None);
+        }
+        let anew = Anew { params: seal.params, key: seal.key_id() };
+        contents::sealer(self.core, self.entry, anew, Some(hashes)).map(Some)
+    }
+
+    /// Writes what is altered, verifies everything, and lifts the quarantine.
+    fn finish(
+        &self,
+        content: &Content<'_>,
+        sealer: Option<&Sealer>,
+        altered: Vec<u64>,
+        mut began: Moment,
+        relocate: bool,
+    ) -> Result<RepairReport, VramError> {
+        let clock = &*self.core.clock;
+        let (mut written, mut set_aside) = (ByteLen::ZERO, ByteLen::ZERO);
+        if relocate {
+            let mut space = make_room::place_for(self.core, self.entry, &self.view.gpu)?;
+            space.written()?;
+            let target = View::of(&space, Arc::clone(&self.view.seal));
+            written = self.copy_to(&target, content, sealer, &altered)?;
+            began = Moment::now(clock);
+            let (segments, differs) = target.altered_content()?;
+            if !segments.is_empty() || differs {
+                let gpu = target.gpu.index;
+                return Err(VramError::WriteNotKept { gpu, segments });
+            }
+            self.watch.finish();
+            set_aside = self.move_to(space, began);
+        } else {
+            if !altered.is_empty() {
+                written = self.rewrite(content, sealer, &altered)?;
+                began = Moment::now(clock);
+                self.expect_whole(&altered)?;
+            }
+            self.watch.finish();
+        }
+        let mut state = self.entry.state();
+        state.quarantine = None;
+        state.ages.verified(began);
+        drop(state);
+        let gpu = self.view.gpu.index;
+        tracing::info!(shard = %self.entry.id, gpu, segments = altered.len(), "repaired");
+        let (shard, segments) = (self.entry.id.clone(), altered.clone());
+        self.core.events.emit(EventKind::Repaired { shard, gpu, segments });
+        Ok(self.report(true, altered, written, set_aside))
+    }
+
+    /// Lets the shard lie where a verified copy of it is, and takes its old place out of use. Says
+    /// how many bytes that are.
+    fn move_to(&self, mut space: Space, began: Moment) -> ByteLen {
+        space.commit();
+        space.settle();
+        let now = Moment::now(&*self.core.clock);
+        let mut state = self.entry.state();
+        space.rest();
+        let old = state.space.replace(space);
+        state.ages.arrived(now, Some(began));
+        drop(state);
+        let error = GpuError::Driver {
+            gpu: self.view.gpu.device.info().index,
+            code: u32::MAX,
+            name: "the memory was taken out of use by a repair",
+            sticky: false,
+        };
+        old.map_or(ByteLen::ZERO, |old| old.abandon(error))
+    }
+
+    /// # Errors
+    ///
+    /// If what lies there is not what was sealed: [`VramError::WriteNotKept`] if it was written just
+    /// now, [`VramError::ShardAltered`] if it was altered meanwhile, elsewhere in the shard.
+    fn expect_whole(&self, rewritten: &[u64]) -> Result<(), VramError> {
+        let (segments, differs) = self.view.altered_content()?;
+        if segments.is_empty() && !differs {
+            return Ok(());
+        }
+        self.entry.quarantine(&segments);
+        if segments.iter().any(|segment| rewritten.binary_search(segment).is_ok()) {
+            return Err(VramError::WriteNotKept { gpu: self.view.gpu.index, segments });
+        }
+        Err(VramError::ShardAltered { shard: self.entry.id.clone(), segments })
+    }
+
+    fn report(
+        &self,
+        was_altered: bool,
+        segments: Vec<u64>,
+        written: ByteLen,
+        set_aside: ByteLen,
+    ) -> RepairReport {
+        RepairReport {
+            shard_id: self.entry.id.clone(),
+            gpu: self.view.gpu.index,
+            was_altered,
+            segments,
+            written,
+            set_aside,
+            at: self.core.clock.now(),
+        }
+    }
+
+    /// The error of a source whose content is another.
+    fn another_content(&self, hashes: &[SegmentHash]) -> VramError {
+        match merge_digest(hashes, self.view.seal.opener.layout()) {
+            Ok(found) => VramError::DigestMismatch {
+                model_id: Arc::clone(&self.entry.sealed_as.model_id),
+                expected: Box::new(self.view.seal.digest),
+                found: Box::new(found),
+            },
+            Err(error) => error.into(),
+        }
+    }
+}
+
+/// Repairs a shard from a source of its content.
+pub fn repair_from(
+    core: &Core,
+    shard: &SealedShard,
+    source: &dyn Source,
+    options: RepairOptions<'_>,
+) -> Result<RepairReport, VramError> {
+    core.exclusive(shard, |entry| {
+        let feed = SourceFeed::new(source, &entry.sealed_as.model_id);
+        repair(core, entry, &feed, &|| feed.finish(), options)
+    })
+}
+
+/// Repairs a shard from a sealed image of it.
+pub fn repair_from_image(
+    core: &Core,
+    shard: &SealedShard,
+    image: &Path,
+    options: RepairOptions<'_>,
+) -> Result<RepairReport, VramError> {
+    core.exclusive(shard, |entry| repair_by_image(core, entry, image, options))
+}

@@ -1,0 +1,94 @@
+//! How a shard is repaired, and what came of it.
+
+use core::fmt;
+
+use vram_alloc::ByteLen;
+use vram_files::{CancelToken, Progress, ProgressFn};
+use vram_id::{ShardId, Timestamp};
+
+/// How a shard is repaired.
+///
+/// ```
+/// use vram_residency::{CancelToken, RepairOptions};
+///
+/// let stop = CancelToken::new();
+/// let options = RepairOptions::new().relocate().cancel(stop.clone());
+/// # let _ = options;
+/// ```
+#[derive(Default)]
+#[must_use]
+pub struct RepairOptions<'a> {
+    pub(crate) relocate: bool,
+    pub(crate) progress: Option<Box<ProgressFn<'a>>>,
+    pub(crate) cancel: Option<CancelToken>,
+}
+
+impl<'a> RepairOptions<'a> {
+    /// Where it lies, nobody told, no early end.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Writes the whole shard to another place on its GPU, and takes the place where it lay out of
+    /// use for good: for memory that does not keep what is written. Its bytes stay counted, as
+    /// unreturned.
+    pub fn relocate(mut self) -> Self {
+        self.relocate = true;
+        self
+    }
+
+    /// Sets who is told how much of the source was read: from worker threads, one at a time. If it
+    /// panics, the shard stays in quarantine, and the panic goes on to the caller.
+    pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+
+    /// Sets the token that ends the call early.
+    pub fn cancel(mut self, token: CancelToken) -> Self {
+        self.cancel = Some(token);
+        self
+    }
+}
+
+impl fmt::Debug for RepairOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RepairOptions")
+            .field("relocate", &self.relocate)
+            .field("progress", &self.progress.is_some())
+            .field("cancel", &self.cancel)
+            .finish()
+    }
+}
+
+/// What a repair did. Every segment of the shard was found sound at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// The shard.
+    pub shard_id: ShardId,
+    /// The GPU that holds it.
+    pub gpu: u32,
+    /// Whether it was in quarantine, or was put there by this call. If not, it was sound, and
+    /// nothing was written.
+    pub was_altered: bool,
+    /// The segments that were not what was sealed, in ascending order.
+    pub segments: Vec<u64>,
+    /// Device bytes that were written.
+    pub written: ByteLen,
+    /// Bytes that were taken out of use for good, because the shard was moved off them.
+    pub set_aside: ByteLen,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl fmt::Display for RepairReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.was_altered {
+            return write!(f, "{}: sound, nothing to repair", self.shard_id);
+        }
+        let (count, written) = (self.segments.len(), self.written);
+        write!(f, "{}: {count} segments repaired, {written} written", self.shard_id)
+    }
+}

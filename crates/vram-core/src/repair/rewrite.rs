@@ -1,0 +1,167 @@
+//! Writing segments of a shard again: byte for byte what was sealed, or nothing.
+
+use crate::transfer::windows::Windows;
+use vram_alloc::ByteLen;
+use vram_seal::parallel::for_each_segment;
+use vram_seal::{SealError, Sealer, SegmentHash};
+use vram_space::{Lanes, Worker, locate};
+
+use crate::error::VramError;
+use crate::repair::Repair;
+use crate::repair::content::{Content, part};
+use crate::shard::view::View;
+use crate::sync::{Mutex, lock};
+
+/// Where the bytes of a segment come from.
+#[derive(Clone, Copy)]
+enum From<'a> {
+    /// The source's plaintext, sealed again.
+    Source,
+    /// The device, where they lie and are sound.
+    Device(&'a View),
+}
+
+impl Repair<'_, '_> {
+    /// Writes the altered segments where they lie. Says how many bytes.
+    pub(crate) fn rewrite(
+        &self,
+        content: &Content<'_>,
+        sealer: Option<&Sealer>,
+        altered: &[u64],
+    ) -> Result<ByteLen, VramError> {
+        self.write(&self.view, content, sealer, altered, |_segment| From::Source)
+    }
+
+    /// Writes all segments to another place: the altered ones from the source. Says how many bytes.
+    pub(crate) fn copy_to(
+        &self,
+        target: &View,
+        content: &Content<'_>,
+        sealer: Option<&Sealer>,
+        altered: &[u64],
+    ) -> Result<ByteLen, VramError> {
+        let all: Vec<u64> = (0..target.seal.opener.layout().count()).collect();
+        self.write(target, content, sealer, &all, |segment| {
+            if altered.binary_search(&segment).is_ok() {
+                From::Source
+            } else {
+                From::Device(&self.view)
+            }
+        })
+    }
+
+    fn write<'v>(
+        &self,
+        target: &View,
+        content: &Content<'_>,
+        sealer: Option<&Sealer>,
+        segments: &[u64],
+        from: impl Fn(u64) -> From<'v> + Sync,
+    ) -> Result<ByteLen, VramError> {
+        let gpu = &target.gpu;
+        let layout = *target.seal.opener.layout();
+        let windows = Windows::on(gpu, layout)?;
+        let longest = layout.segment_size().bytes().min(layout.plaintext_len());
+        // One buffer for what is written, one for what is looked at: also where the limit on staging
+        // left room for one.
+        let lanes = Lanes::new(gpu, longest, 2);
+        let (lost, written) = (Mutex::new(Vec::new()), Mutex::new(ByteLen::ZERO));
+        for_each_segment(
+            windows.threads(),
+            ByteLen::from_usize(segments.len()).get(),
+            || Ok(lanes.worker()),
+            |worker, index| {
+                self.watch.go_on()?;
+                let index = usize::try_from(index).unwrap_or(usize::MAX);
+                let Some(segment) = segments.get(index).copied() else { return Ok(()) };
+                let one = Segment { repair: self, target, content, sealer, index: segment };
+                let (len, kept) = one.write(worker, from(segment))?;
+                let mut written = lock(&written);
+                *written = written.saturating_add(len);
+                drop(written);
+                if !kept {
+                    lock(&lost).push(segment);
+                }
+                Ok::<_, VramError>(())
+            },
+        )?;
+        lanes.finish()?;
+        let mut segments = lost.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if segments.is_empty() {
+            return Ok(*lock(&written));
+        }
+        segments.sort_unstable();
+        Err(VramError::WriteNotKept { gpu: gpu.index, segments })
+    }
+}
+
+/// One segment on its way.
+struct Segment<'a, 'w> {
+    repair: &'a Repair<'a, 'w>,
+    target: &'a View,
+    content: &'a Content<'a>,
+    sealer: Option<&'a Sealer>,
+    index: u64,
+}
+
+impl Segment<'_, '_> {
+    /// Writes it, and says how long it is and whether it is there.
+    fn write(&self, worker: &mut Worker<'_>, from: From<'_>) -> Result<(ByteLen, bool), VramError> {
+        let range = self.target.seal.opener.layout().range(self.index);
+        let range = range.ok_or(VramError::HostMemory { wanted: ByteLen::ZERO })?;
+        if range.is_empty() {
+            return Ok((ByteLen::ZERO, true));
+        }
+        let len = range.len();
+        let (mut staging, mut other) = (worker.buffer()?, worker.buffer()?);
+        let outcome = part(staging.as_mut_slice(), len).and_then(|bytes| {
+            let other = part(other.as_mut_slice(), len)?;
+            self.make(from, bytes, other)?;
+            let to = locate(self.target.range, range)?;
+            let memory = self.target.memory()?;
+            let failed = |error| self.target.gpu.failed(error);
+            memory.write(to, bytes).map_err(failed)?;
+            memory.read(to, other).map_err(failed)?;
+            Ok(*bytes == *other)
+        });
+        worker.put(staging);
+        worker.put(other);
+        outcome.map(|kept| (len, kept))
+    }
+
+    /// Fills `bytes` with the sealed segment, and nothing that the record does not vouch for.
+    fn make(&self, from: From<'_>, bytes: &mut [u8], scratch: &mut [u8]) -> Result<(), VramError> {
+        let (opener, segment) = (&self.target.seal.opener, self.index);
+        let changed = || VramError::SourceChanged {
+            model_id: self.repair.entry.sealed_as.model_id.clone(),
+            segment,
+        };
+        let hash = self.content.hash(segment).ok_or_else(changed)?;
+        match from {
+            From::Source => {
+                self.content.fill(self.repair, segment, bytes)?;
+                match self.sealer {
+                    // Hashed again: a source that is read twice may say two things.
+                    Some(sealer) => match sealer.seal_segment_checked(segment, bytes, hash) {
+                        Ok(_sealed) => {}
+                        Err(SealError::SourceChanged { .. }) => return Err(changed()),
+                        Err(error) => return Err(error.into()),
+                    },
+                    None if SegmentHash::of(opener.layout(), segment, bytes)? == *hash => {}
+                    None => return Err(changed()),
+                }
+            }
+            From::Device(view) => {
+                let range = view.seal.opener.layout().range(segment);
+                let range = range.ok_or_else(changed)?;
+                let memory = view.memory()?;
+                memory
+                    .read(locate(view.range, range)?, bytes)
+                    .map_err(|error| view.gpu.failed(error))?;
+            }
+        }
+        // Byte for byte what was sealed once, or it does not open.
+        opener.open_segment_to(segment, bytes, scratch)?;
+        if opener.hash_segment(segment, scratch)? == *hash { Ok(()) } else { Err(changed()) }
+    }
+}

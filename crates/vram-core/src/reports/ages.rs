@@ -1,0 +1,52 @@
+//! How long ago all of a shard was last found sound: by the monotonic clock, so that a wall clock
+//! that is set back makes nothing look fresh.
+
+use crate::error::VramError;
+use crate::shard::handle::SealedShard;
+use core::time::Duration;
+
+use vram_id::ShardId;
+
+use crate::parts::core::Core;
+use crate::shard::entry::Entry;
+
+/// How long nobody has found a shard sound.
+#[derive(Clone, Debug)]
+pub(crate) struct Age {
+    pub(crate) shard: ShardId,
+    pub(crate) gpu: u32,
+    /// Whether it is read from: not in quarantine, nor on a lost GPU.
+    pub(crate) served: bool,
+    pub(crate) unverified: Duration,
+}
+
+/// The ages of all resident shards, in ascending order of their ids.
+pub(crate) fn ages(core: &Core) -> Vec<Age> {
+    let lost: Vec<bool> = core.gpus.iter().map(|gpu| gpu.ready().is_err()).collect();
+    let entries = core.registry.sorted();
+    let now = core.clock.monotonic();
+    let age = |entry: std::sync::Arc<Entry>| {
+        let state = entry.state();
+        let gpu = state.space.as_ref()?.gpu().index;
+        let there = usize::try_from(gpu).ok().and_then(|gpu| lost.get(gpu)) == Some(&false);
+        let served = there && state.quarantine.is_none();
+        let unverified = state.ages.unverified_for(now);
+        Some(Age { shard: entry.id.clone(), gpu, served, unverified })
+    };
+    entries.into_iter().filter_map(age).collect()
+}
+
+pub fn oldest_unverified(core: &Core) -> Option<(ShardId, Duration)> {
+    let served = ages(core).into_iter().filter(|age| age.served);
+    // Of equals the first id, so that a run can be repeated.
+    let oldest = served.reduce(|a, b| if b.unverified > a.unverified { b } else { a })?;
+    Some((oldest.shard, oldest.unverified))
+}
+
+/// How long ago the check began that last found all of a shard sound.
+pub fn unverified_age(core: &Core, shard: &SealedShard) -> Result<Duration, VramError> {
+    let entry = core.resolve(shard)?;
+    let now = core.clock.monotonic();
+    let age = entry.state().ages.unverified_for(now);
+    Ok(age)
+}

@@ -1,0 +1,126 @@
+//! Comparing all accounts of a GPU: books, arena, registry, promises, and the driver's own figures.
+//!
+//! ```text
+//!   used + reserved (ledger)  =  resident (registry) + promised + unreturned + in flight
+//!   placed + holes  (arena)   =  its capacity
+//!   placed          (arena)   =  resident + promised places + unreturned + in flight
+//!   kept            (ledger)  =  unreturned (the list of places set aside)
+//!   held            (driver)  =  the region; of blocks, those of shards, of places and set aside
+//!   total − free    (driver)  ≥  held: the rest are others
+//! ```
+//!
+//! The accounts are looked at one after the other while others work, so a look counts only if books
+//! and arena stood still around it, and a difference only if a second look finds the very same.
+
+use crate::reports::budget::DriverMemory;
+use vram_alloc::ByteLen;
+use vram_space::Gpu;
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::parts::promise::Contents;
+use crate::reports::budget;
+use crate::reports::compare::compare;
+use crate::reports::reconciliation::{Account, Difference, Look, Owned, Reconciliation};
+
+/// How often the accounts are looked at while they do not stand still.
+const LOOKS: u32 = 16;
+
+pub fn reconcile(core: &Core, gpu: u32) -> Result<Reconciliation, VramError> {
+    let (driver, of_one_moment) = budget::driver_memory(core, gpu)?;
+    let gpu = core.gpu(gpu)?;
+    // A reset renews one account after the other: it waits until all of them were looked at.
+    let _under_way = gpu.enter()?;
+    core.promises.sweep();
+    let mut last = settled_look(core, gpu);
+    if of_one_moment && in_use(&driver) < driver.ours {
+        let (account, expected, found) = (Account::Driver, driver.ours, in_use(&driver));
+        last.differences.push(Difference { account, expected, found });
+    }
+    let Look { figures, owned, in_flight, steady, differences } = last;
+    if !differences.is_empty() {
+        tracing::error!(gpu = gpu.index, ?differences, "the accounts do not agree");
+    }
+    Ok(Reconciliation {
+        gpu: gpu.index,
+        at: core.clock.now(),
+        mode: gpu.backing.mode(),
+        agrees: differences.is_empty(),
+        steady,
+        differences,
+        total: figures.books.total,
+        used: figures.books.used,
+        reserved: figures.books.reserved,
+        placed: figures.live,
+        holes: figures.holes,
+        shard_count: owned.shard_count,
+        resident: owned.resident,
+        promised: owned.promised,
+        unreturned: figures.unreturned,
+        in_flight,
+        driver,
+    })
+}
+
+/// A look at accounts that stood still, or what looks at moving ones have in common.
+fn settled_look(core: &Core, gpu: &Gpu) -> Look {
+    let mut last = look(core, gpu);
+    for _ in 1..LOOKS {
+        if last.steady && last.differences.is_empty() {
+            return last;
+        }
+        let next = look(core, gpu);
+        if last.steady && next.steady && last.differences == next.differences {
+            return next;
+        }
+        last = next;
+        // Whoever is between two accounts gets on.
+        std::thread::yield_now();
+    }
+    let other = look(core, gpu);
+    last.differences.retain(|difference| other.differences.contains(difference));
+    last
+}
+
+pub(crate) fn look(core: &Core, gpu: &Gpu) -> Look {
+    let before = gpu.accounts();
+    let owned = owned(core, gpu);
+    let figures = gpu.accounts();
+    let (in_flight, differences) = compare(&figures, &owned);
+    Look { figures, owned, in_flight, steady: before == figures, differences }
+}
+
+pub(crate) fn owned(core: &Core, gpu: &Gpu) -> Owned {
+    let mut owned = Owned::default();
+    for entry in core.registry.sorted() {
+        let state = entry.state();
+        let here = state.space.as_ref().filter(|space| space.gpu().index == gpu.index);
+        if let Some(space) = here {
+            owned.shard_count = owned.shard_count.saturating_add(1);
+            owned.resident = owned.resident.saturating_add(space.footprint());
+            owned.in_blocks = owned.in_blocks.saturating_add(space.block_len());
+        }
+    }
+    for promise in core.promises.list() {
+        promise.look(|contents| match contents {
+            Contents::Places { spaces, .. } => {
+                let here = spaces.iter().flatten();
+                for space in here.filter(|space| space.gpu().index == gpu.index) {
+                    owned.promised = owned.promised.saturating_add(space.footprint());
+                    owned.places = owned.places.saturating_add(space.footprint());
+                    owned.in_blocks = owned.in_blocks.saturating_add(space.block_len());
+                }
+            }
+            Contents::Bytes { gpu: index, bytes } if *index == gpu.index => {
+                owned.promised = owned.promised.saturating_add(bytes.len());
+            }
+            _ => {}
+        });
+    }
+    owned
+}
+
+/// Bytes in use by the driver's word.
+const fn in_use(driver: &DriverMemory) -> ByteLen {
+    driver.total.saturating_sub(driver.free)
+}

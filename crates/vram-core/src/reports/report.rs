@@ -1,0 +1,183 @@
+//! What is resident where, and what is left: plain figures, and a table for people.
+
+use core::fmt;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_events::OnEviction;
+use vram_gpu::{DeviceUuid, GpuError};
+use vram_id::{ShardId, Timestamp};
+use vram_seal::Protection;
+use vram_space::GpuCapacity;
+
+use crate::parts::core::Core;
+use crate::reports::table::{Short, row};
+use crate::room::plan;
+
+/// One GPU in a [`Report`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GpuReport {
+    /// The figures.
+    pub capacity: GpuCapacity,
+    /// The device's name.
+    pub name: String,
+    /// The device's identity.
+    pub uuid: DeviceUuid,
+    /// Why the device is lost, if it is.
+    pub lost: Option<GpuError>,
+    /// Bytes that could not be wiped when they were freed, and why the last of them could not.
+    pub unreturned: Option<(ByteLen, GpuError)>,
+    /// Shards that are resident here.
+    pub shard_count: u64,
+    /// Of those: how many are in quarantine.
+    pub quarantined: u64,
+}
+
+/// One shard in a [`Report`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ShardReport {
+    /// The shard.
+    pub shard_id: ShardId,
+    /// The GPU that holds it.
+    pub gpu: u32,
+    /// The model it was sealed as.
+    pub model_id: Arc<str>,
+    /// Who it belongs to, if the request said so.
+    pub owner: Option<Arc<str>>,
+    /// Bytes of plaintext.
+    pub plaintext_len: ByteLen,
+    /// What lies in device memory.
+    pub protection: Protection,
+    /// Counts how often it was sealed anew.
+    pub generation: u64,
+    /// The segments it is in quarantine for, if it is.
+    pub quarantine: Option<Vec<u64>>,
+    /// When all of it was last found sound.
+    pub last_verified: Option<Timestamp>,
+    /// Leases that are out.
+    pub leases: u64,
+    /// Whether it is kept from being evicted.
+    pub pinned: bool,
+    /// Its priority: the least important is evicted first.
+    pub priority: u32,
+    /// What may become of it when room is needed.
+    pub on_eviction: OnEviction,
+    /// Whether the manager keeps a copy of it in host memory.
+    pub backed_up: bool,
+}
+
+/// What is resident where, and what is left. `Display` prints a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// All GPUs, in order of their index.
+    pub gpus: Vec<GpuReport>,
+    /// All shards, in ascending order of their ids.
+    pub shards: Vec<ShardReport>,
+    /// Pairs of GPUs, source first, whose direct copies arrived altered: they are staged through
+    /// the host since.
+    pub distrusted_links: Vec<(u32, u32)>,
+}
+
+pub fn report(core: &Core) -> Report {
+    let shards: Vec<ShardReport> = core
+        .registry
+        .sorted()
+        .iter()
+        .filter_map(|entry| {
+            let state = entry.state();
+            // One may be freed while the others are listed.
+            state.space.as_ref()?;
+            Some(ShardReport {
+                shard_id: entry.id.clone(),
+                gpu: state.gpu_index(),
+                model_id: Arc::clone(&entry.sealed_as.model_id),
+                owner: entry.owner.clone(),
+                plaintext_len: entry.plaintext_len,
+                protection: state.seal.protection(),
+                generation: state.generation,
+                quarantine: state.quarantine.clone(),
+                last_verified: state.ages.last_verified(),
+                pinned: entry.standing.pinned(),
+                priority: entry.standing.claim.priority,
+                on_eviction: plan::fate(core, entry),
+                backed_up: state.copies.backup.is_some(),
+                leases: u64::try_from(entry.gate.leases()).unwrap_or(u64::MAX),
+            })
+        })
+        .collect();
+    let count = |gpu: u32, quarantined: bool| {
+        let here = shards
+            .iter()
+            .filter(|shard| shard.gpu == gpu && (!quarantined || shard.quarantine.is_some()));
+        u64::try_from(here.count()).unwrap_or(u64::MAX)
+    };
+    let gpus = core
+        .gpus
+        .iter()
+        .map(|gpu| GpuReport {
+            capacity: GpuCapacity::of(gpu),
+            name: gpu.device.info().name.clone(),
+            uuid: gpu.device.info().uuid,
+            lost: gpu.lost(),
+            unreturned: gpu.unreturned(),
+            shard_count: count(gpu.index, false),
+            quarantined: count(gpu.index, true),
+        })
+        .collect();
+    Report { gpus, shards, distrusted_links: core.links.distrusted() }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = [5, 20, 12, 12, 12, 12, 14, 8];
+        row(
+            f,
+            &width,
+            &["gpu", "name", "total", "used", "reserved", "free", "largest hole", "shards"],
+        )?;
+        for gpu in &self.gpus {
+            let figures = &gpu.capacity;
+            let index = figures.gpu.to_string();
+            let lens =
+                [figures.total, figures.used, figures.reserved, figures.free, figures.largest_hole]
+                    .map(Short);
+            let [total, used, reserved, free, hole] = lens.map(|len| len.to_string());
+            let shards = gpu.shard_count.to_string();
+            row(f, &width, &[&index, &gpu.name, &total, &used, &reserved, &free, &hole, &shards])?;
+            if let Some(lost) = &gpu.lost {
+                writeln!(f, "      lost: {lost}")?;
+            }
+            if let Some((bytes, error)) = &gpu.unreturned {
+                writeln!(f, "      {bytes} could not be given back and stay counted: {error}")?;
+            }
+        }
+        for (source, target) in &self.distrusted_links {
+            writeln!(f, "direct copies from gpu {source} to gpu {target} arrived altered: staged")?;
+        }
+        if self.shards.is_empty() {
+            return f.write_str("no shard is resident\n");
+        }
+        let width = [38, 4, 24, 14, 13, 10];
+        row(f, &width, &["shard", "gpu", "model", "bytes", "protection", "state"])?;
+        for shard in &self.shards {
+            let (gpu, bytes) = (shard.gpu.to_string(), shard.plaintext_len.get().to_string());
+            let protection = match shard.protection {
+                Protection::Encrypted => "encrypted",
+                Protection::Authenticated => "authenticated",
+                _ => "unknown",
+            };
+            let state = match (&shard.quarantine, shard.leases) {
+                (Some(_), _) => "quarantine",
+                (None, 0) => "resident",
+                (None, _) => "leased",
+            };
+            let cells = [&*shard.shard_id, &gpu, &shard.model_id, &bytes, protection, state];
+            row(f, &width, &cells)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,223 @@
+//! Everything a manager holds, at one go: to store, to send, to compare with another.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_events::SinkCounts;
+use vram_gpu::DeviceUuid;
+use vram_id::{ShardId, Timestamp};
+use vram_seal::{KeyId, Protection};
+use vram_space::GpuCapacity;
+
+use crate::error::reservation_id::ReservationId;
+use crate::parts::core::Core;
+use crate::reports::report::{GpuReport, Report, ShardReport};
+use crate::reports::{ages, report};
+use crate::sealing::reservation;
+use crate::sealing::reservation::ReservationReport;
+use crate::shard::host::ParkCapacity;
+use crate::sync::read;
+
+/// Everything a manager holds. No content, no keys, no pointers, no digests.
+///
+/// With the feature `serde` it can be stored and read back. The part that says what there is stands
+/// apart from what runs on by itself, so that two of them can be compared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// When.
+    pub at: Timestamp,
+    /// What there is. Equal in two snapshots if nothing was changed between them.
+    pub state: SnapshotState,
+    /// What rises or runs out by itself.
+    pub counters: SnapshotCounters,
+}
+
+/// What there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct SnapshotState {
+    /// All GPUs, in order of their index.
+    pub gpus: Vec<GpuSnapshot>,
+    /// All resident shards, in ascending order of their ids.
+    pub shards: Vec<ShardReport>,
+    /// All parked shards, in ascending order of their ids.
+    pub parked: Vec<ParkedSnapshot>,
+    /// The host memory of parked shards.
+    pub park: ParkCapacity,
+    /// All open reservations, in ascending order of their numbers.
+    pub reservations: Vec<ReservationSnapshot>,
+    /// Pairs of GPUs, source first, whose direct copies arrived altered.
+    pub distrusted_links: Vec<(u32, u32)>,
+    /// The keys, by their ids alone.
+    pub keys: KeySnapshot,
+}
+
+/// One GPU in a [`Snapshot`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct GpuSnapshot {
+    /// The figures.
+    pub capacity: GpuCapacity,
+    /// The device's name.
+    pub name: String,
+    /// The device's identity.
+    pub uuid: DeviceUuid,
+    /// Why the device is lost, in words, if it is.
+    pub lost: Option<String>,
+    /// Why bytes could not be given back, in words, the last time if there are any.
+    pub unreturned: Option<String>,
+    /// Shards that are resident here.
+    pub shard_count: u64,
+    /// Of those: how many are in quarantine.
+    pub quarantined: u64,
+}
+
+/// One parked shard in a [`Snapshot`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ParkedSnapshot {
+    /// The shard.
+    pub shard_id: ShardId,
+    /// The model it was sealed as.
+    pub model_id: Arc<str>,
+    /// Who it belongs to, if the request said so.
+    pub owner: Option<Arc<str>>,
+    /// Bytes of plaintext.
+    pub plaintext_len: ByteLen,
+    /// Host bytes that it takes.
+    pub host_len: ByteLen,
+    /// What lies in device memory once it is awake.
+    pub protection: Protection,
+    /// Counts how often it was sealed anew.
+    pub generation: u64,
+}
+
+/// One open reservation in a [`Snapshot`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ReservationSnapshot {
+    /// Its number.
+    pub id: ReservationId,
+    /// Who reserved, if they said so.
+    pub owner: Option<Arc<str>>,
+    /// What for, if they said so.
+    pub purpose: Option<Arc<str>>,
+    /// Bytes that were promised.
+    pub len: ByteLen,
+    /// Of those: bytes that were not used yet, for each GPU that has any, in ascending order.
+    pub remaining: Vec<(u32, ByteLen)>,
+    /// For a plan: how many of its pieces still have their place held.
+    pub pieces: Option<u64>,
+    /// Whether it runs out by itself; when, is in [`SnapshotCounters::expires_in`].
+    pub expires: bool,
+}
+
+/// The keys in a [`Snapshot`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct KeySnapshot {
+    /// The id of the key that new seals are made with.
+    pub active: KeyId,
+    /// The ids of all keys, in ascending order.
+    pub all: Vec<KeyId>,
+}
+
+/// What rises or runs out by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct SnapshotCounters {
+    /// Events so far: the number of the next one. Events from this number on may be of changes
+    /// that the snapshot has not.
+    pub events: u64,
+    /// What became of them, for each sink.
+    pub sinks: Vec<SinkCounts>,
+    /// How long nobody has found all of a shard sound, for each that is resident, in ascending order
+    /// of the ids: see [`unverified_age`](VramManager::unverified_age).
+    pub unverified_for: Vec<(ShardId, Duration)>,
+    /// How long each reservation that expires lasts yet.
+    pub expires_in: Vec<(ReservationId, Duration)>,
+}
+
+impl From<GpuReport> for GpuSnapshot {
+    fn from(gpu: GpuReport) -> Self {
+        Self {
+            capacity: gpu.capacity,
+            name: gpu.name,
+            uuid: gpu.uuid,
+            lost: gpu.lost.map(|error| error.to_string()),
+            unreturned: gpu.unreturned.map(|(_bytes, error)| error.to_string()),
+            shard_count: gpu.shard_count,
+            quarantined: gpu.quarantined,
+        }
+    }
+}
+
+impl From<ReservationReport> for ReservationSnapshot {
+    fn from(report: ReservationReport) -> Self {
+        Self {
+            id: report.id,
+            owner: report.owner,
+            purpose: report.purpose,
+            len: report.len,
+            remaining: report.remaining,
+            pieces: report.pieces,
+            expires: report.expires_in.is_some(),
+        }
+    }
+}
+
+pub fn snapshot(core: &Core) -> Snapshot {
+    // Before anything is looked at: what happens meanwhile has this number or a later one.
+    let events = core.events.emitted();
+    let Report { gpus, shards, distrusted_links } = report::report(core);
+    let reservations = reservation::reservations(core);
+    let expires_in = reservations.iter().filter_map(|one| Some((one.id, one.expires_in?)));
+    let counters = SnapshotCounters {
+        events,
+        sinks: core.events.counts(),
+        unverified_for: ages::ages(core)
+            .into_iter()
+            .map(|age| (age.shard, age.unverified))
+            .collect(),
+        expires_in: expires_in.collect(),
+    };
+    let ring = read(&core.keys);
+    let keys = KeySnapshot { active: ring.active().id(), all: ring.ids() };
+    drop(ring);
+    let state = SnapshotState {
+        gpus: gpus.into_iter().map(GpuSnapshot::from).collect(),
+        shards,
+        parked: parked_shards(core),
+        park: core.registry.parked.capacity(),
+        reservations: reservations.into_iter().map(ReservationSnapshot::from).collect(),
+        distrusted_links,
+        keys,
+    };
+    Snapshot { at: core.clock.now(), state, counters }
+}
+
+fn parked_shards(core: &Core) -> Vec<ParkedSnapshot> {
+    let show = |entry: Arc<crate::shard::entry::Entry>| {
+        let state = entry.state();
+        // One may be woken while the others are listed.
+        state.parked.then(|| ParkedSnapshot {
+            shard_id: entry.id.clone(),
+            model_id: Arc::clone(&entry.sealed_as.model_id),
+            owner: entry.owner.clone(),
+            plaintext_len: entry.plaintext_len,
+            host_len: state.host_len,
+            protection: state.seal.protection(),
+            generation: state.generation,
+        })
+    };
+    core.registry.all().into_iter().filter_map(show).collect()
+}

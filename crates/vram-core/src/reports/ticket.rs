@@ -1,0 +1,89 @@
+//! Tickets of resident shards: what is stated of one moment, for `vram-ticket` to sign.
+
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_ticket::{ShardTicket, Statement, TICKET_NAME_LEN_MAX, TicketOptions, TicketState};
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::shard::handle::SealedShard;
+use crate::sync::read;
+
+pub fn ticket(
+    core: &Core,
+    handle: &SealedShard,
+    options: TicketOptions,
+) -> Result<ShardTicket, VramError> {
+    let entry = core.resolve(handle)?;
+    let (issued_at, now) = (core.clock.now(), core.clock.monotonic());
+    // Everything of one moment, under the lock; nothing is called there.
+    let state = entry.state();
+    let Some(space) = state.space.as_ref() else {
+        drop(state);
+        // Freed or parked since: as a reader would be told.
+        return Err(match entry.view() {
+            Err(error) => error,
+            Ok(_back_already) => VramError::Parked { shard: entry.id.clone() },
+        });
+    };
+    let gpu = Arc::clone(space.gpu());
+    let (generation, seal) = (state.generation, Arc::clone(&state.seal));
+    let quarantined = state.quarantine.is_some();
+    let (last_verified, unverified) = (state.ages.last_verified(), state.ages.unverified_for(now));
+    drop(state);
+    if generation != handle.generation {
+        return Err(VramError::StaleHandle { shard: entry.id.clone() });
+    }
+    gpu.ready()?;
+    let owner_len = entry.owner.as_deref().map_or(0, str::len);
+    let statement = Statement {
+        nonce: options.nonce(),
+        manager: core.marker.manager().into_bytes(),
+        node: core.node.clone(),
+        shard_id: entry.id.clone(),
+        model_id: Arc::clone(&entry.sealed_as.model_id),
+        owner: entry.owner.clone(),
+        gpu_uuid: gpu.device.info().uuid,
+        gpu_index: gpu.index,
+        plaintext_len: entry.plaintext_len,
+        protection: seal.protection(),
+        record_mac: seal.record.mac(),
+        digest: options.wants_digest().then_some(seal.digest),
+        key_id: seal.key_id(),
+        generation,
+        state: if quarantined { TicketState::Quarantined } else { TicketState::Sound },
+        last_verified,
+        unverified,
+        issued_at,
+    };
+    let signed = if let Some(key) = &core.ticket_key {
+        statement.sign(key)
+    } else {
+        let derived = read(&core.keys).active().ticket_key();
+        statement.sign(&derived)
+    };
+    // Of all texts in it, only the owner's length is not bounded before.
+    signed.map_err(|_too_long| VramError::LimitExceeded {
+        what: "bytes of a shard's owner in a ticket",
+        limit: ByteLen::from_usize(TICKET_NAME_LEN_MAX).get(),
+        wanted: ByteLen::from_usize(owner_len).get(),
+    })
+}
+
+/// Checks what the builder was told about tickets.
+///
+/// # Errors
+///
+/// [`VramError::Config`] for a node name that no ticket could carry.
+pub fn check_node(node: Option<&str>) -> Result<(), VramError> {
+    match node {
+        Some(name) if name.is_empty() || name.len() > TICKET_NAME_LEN_MAX => {
+            Err(VramError::config(format!(
+                "a node name has 1 to {TICKET_NAME_LEN_MAX} bytes, not {}",
+                name.len()
+            )))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,269 @@
+//! Bringing a lost shard back from a copy of it.
+
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_events::EventKind;
+use vram_space::Gpu;
+
+use crate::error::VramError;
+use crate::models::admit;
+use crate::moves::import::Landed;
+use crate::moves::wake_error::WakeError;
+use crate::moves::{import, wake};
+use crate::parts::core::Core;
+use crate::parts::gpus::{GpuChoice, device_panicked};
+use crate::reset::report::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
+use crate::resident::contents::Anew;
+use crate::resident::{lease, reseal};
+use crate::room::make_room;
+use crate::sealing::entry;
+use crate::shard::ages::{Ages, Moment};
+use crate::shard::entry::{Entry, State};
+use crate::shard::handle::SealedShard;
+use crate::shard::host::{Backup, Copies, Exported};
+use crate::shard::parked::ParkedShard;
+use crate::shard::seal::Seal;
+use crate::shard::standing::Standing;
+
+/// What is left of a shard whose memory is gone.
+pub(crate) struct Remains {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) seal: Arc<Seal>,
+    pub(crate) generation: u64,
+    pub(crate) copies: Copies,
+}
+
+impl ResetReport {
+    /// Notes that a shard is gone.
+    pub(crate) fn give_up(&mut self, entry: &Entry, gpu: &Gpu, why: NotRestored) {
+        // A lease may hold on to the entry for long, and not to its place among the shards.
+        drop(entry.take_seat());
+        tracing::error!(shard = %entry.id, gpu = gpu.index, %why, "lost with its device");
+        self.lost.push(LostShard {
+            shard_id: entry.id.clone(),
+            model_id: Arc::clone(&entry.sealed_as.model_id),
+            owner: entry.owner.clone(),
+            bytes: entry.plaintext_len,
+            why,
+        });
+    }
+}
+
+/// Brings one shard back, if there is a way, and notes what became of it.
+pub(crate) fn restore(
+    core: &Core,
+    mut remains: Remains,
+    gpu: &Arc<Gpu>,
+    options: ResetOptions,
+    report: &mut ResetReport,
+) {
+    let targets = targets(core, gpu, options.elsewhere);
+    let copies = core::mem::take(&mut remains.copies);
+    let mut why = match options.restore {
+        Restore::Nothing => NotRestored::NotAsked,
+        Restore::FromCopies => NotRestored::NoCopy,
+    };
+    if options.restore == Restore::FromCopies {
+        let Copies { backup, exported } = copies;
+        if let Some(backup) = backup {
+            let bytes = backup.host_len();
+            match next_generation(core, &remains) {
+                Ok(entry) => {
+                    match wake_backup(core, entry, backup, exported.clone(), &targets) {
+                        Ok(shard) => return report.restored.push(shard),
+                        // The host copy itself is no good: whatever else there is.
+                        Err(failed) if is_no_good(failed.error()) => {
+                            why = NotRestored::Failed(failed.error().clone());
+                        }
+                        Err(failed) => {
+                            core.events.emit(EventKind::Parked {
+                                shard: remains.entry.id.clone(),
+                                gpu: gpu.index,
+                                bytes,
+                            });
+                            return report.parked.push(failed);
+                        }
+                    }
+                }
+                Err(error) => why = NotRestored::Failed(error),
+            }
+        }
+        if let Some(exported) = exported {
+            match import_again(core, &remains, &exported, &targets) {
+                Ok(shard) => return report.restored.push(shard),
+                Err(reason) => why = reason,
+            }
+        }
+    }
+    report.give_up(&remains.entry, gpu, why);
+}
+
+/// Where shards may come back, in this order.
+fn targets(core: &Core, gpu: &Arc<Gpu>, elsewhere: bool) -> Vec<Arc<Gpu>> {
+    let mut targets = vec![Arc::clone(gpu)];
+    if elsewhere && let Ok(others) = admit::choose(core, GpuChoice::MostRoomFirst) {
+        targets.extend(others.into_iter().filter(|other| other.index != gpu.index));
+    }
+    targets
+}
+
+/// The shard once more, without a place: its next generation. Handles and leases of the one
+/// before do not reach it.
+fn next_generation(core: &Core, remains: &Remains) -> Result<Arc<Entry>, VramError> {
+    let old = &remains.entry;
+    let counted = old.take_seat().map_or_else(|| core.registry.count_one(), Ok)?;
+    let standing = Standing::new(old.standing.claim);
+    standing.set_pinned(old.standing.pinned());
+    let state = State {
+        seal: Arc::clone(&remains.seal),
+        space: None,
+        parked: true,
+        generation: remains.generation.saturating_add(1),
+        quarantine: None,
+        ages: Ages::new(Moment::now(&*core.clock), None),
+        host_len: ByteLen::ZERO,
+        copies: Copies::default(),
+    };
+    let entry = Entry::new(
+        old.id.clone(),
+        old.sealed_as.clone(),
+        old.owner.clone(),
+        old.plaintext_len,
+        standing,
+        Arc::clone(&core.events),
+        state,
+        counted,
+    );
+    lease::used(core, &entry);
+    Ok(Arc::new(entry))
+}
+
+/// Wakes a backup, on the first GPU that takes it. It stays a backup.
+fn wake_backup(
+    core: &Core,
+    entry: Arc<Entry>,
+    backup: Backup,
+    exported: Option<Exported>,
+    targets: &[Arc<Gpu>],
+) -> Result<SealedShard, WakeError> {
+    let mut state = entry.state();
+    state.copies.exported = exported;
+    state.host_len = backup.host_len();
+    drop(state);
+    core.registry.insert(Arc::clone(&entry));
+    let listed = core.registry.list(&entry);
+    let parked = ParkedShard { copy: Box::new(backup.into_copy(entry)), listed };
+    let mut refusal = None;
+    for target in targets {
+        match caught(core, target, || wake::copy_back(core, &parked, target.index)) {
+            Ok(space) => return Ok(wake::return_to(core, parked, space, true)),
+            // The reason of the GPU that it was on.
+            Err(error) => {
+                refusal.get_or_insert(error);
+            }
+        }
+    }
+    let count = core.gpu_count();
+    Err(WakeError::new(parked, refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count })))
+}
+
+/// Reads the image that a shard was written to, on the first GPU that takes it.
+fn import_again(
+    core: &Core,
+    remains: &Remains,
+    exported: &Exported,
+    targets: &[Arc<Gpu>],
+) -> Result<SealedShard, NotRestored> {
+    let entry = next_generation(core, remains).map_err(NotRestored::Failed)?;
+    let mut refusal = None;
+    for target in targets {
+        // Until it is resident: it lies there for a moment without being under way.
+        let under_way = match target.enter() {
+            Ok(under_way) => under_way,
+            Err(error) => {
+                refusal.get_or_insert(NotRestored::Failed(error.into()));
+                continue;
+            }
+        };
+        let brought = caught(core, target, || {
+            import::bring_back(core, &entry.sealed_as, exported, &remains.seal, target, || {
+                make_room::place_for(core, &entry, target)
+            })
+        });
+        let failure = match brought {
+            Ok(Some(landed)) => {
+                let settled =
+                    caught(core, target, || settle_image(core, &entry, landed, &remains.seal));
+                match settled {
+                    Ok(()) => {
+                        let mut state = entry.state();
+                        state.generation = remains.generation.saturating_add(1);
+                        state.copies.exported = Some(exported.clone());
+                        drop(state);
+                        let shard = entry::publish(core, entry);
+                        drop(under_way);
+                        return Ok(shard);
+                    }
+                    Err(error) => NotRestored::Failed(error),
+                }
+            }
+            Ok(None) => NotRestored::OtherImage,
+            Err(error) => NotRestored::Failed(error),
+        };
+        // Whatever was there for a moment is given back before the next attempt.
+        let space = entry.state().space.take();
+        drop(space);
+        refusal.get_or_insert(failure);
+    }
+    Err(refusal.unwrap_or(NotRestored::NoCopy))
+}
+
+/// Lets what an image brought be the shard, with the protection that the shard had.
+fn settle_image(
+    core: &Core,
+    entry: &Arc<Entry>,
+    landed: Landed,
+    lost: &Arc<Seal>,
+) -> Result<(), VramError> {
+    let Landed { seal, mut space, verified } = landed;
+    space.commit();
+    let now = Moment::now(&*core.clock);
+    let same = seal.record == lost.record;
+    let mut state = entry.state();
+    state.space = Some(space);
+    state.parked = false;
+    // Of an attempt before this one, elsewhere.
+    state.quarantine = None;
+    // Of one record, the seal that was lost also knows how the shard is sealed by default.
+    state.seal = if same { Arc::clone(lost) } else { seal };
+    state.ages.arrived(now, verified);
+    drop(state);
+    if same {
+        return Ok(());
+    }
+    // An Authenticated shard was encrypted for the image: opened again as it was. It is told of
+    // once it is resident.
+    let view = entry.view()?;
+    reseal::seal_anew_untold(core, entry, &view, Anew { params: lost.params, key: lost.key_id() })?;
+    if entry.state().seal.record == lost.record {
+        return Ok(());
+    }
+    Err(vram_seal::SealError::DigestMismatch.into())
+}
+
+/// Runs `work`; a device that panics is answered like one that fails.
+fn caught<T>(
+    core: &Core,
+    target: &Gpu,
+    work: impl FnOnce() -> Result<T, VramError>,
+) -> Result<T, VramError> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|_panic| Err(device_panicked(core, GpuChoice::One(target.index))))
+}
+
+fn is_no_good(error: &VramError) -> bool {
+    matches!(error, VramError::ParkedAltered { .. })
+}

@@ -1,0 +1,114 @@
+//! Sealing a shard anew into a second place.
+
+use crate::transfer::windows::Windows;
+use std::sync::Arc;
+
+use vram_seal::parallel::for_each_segment;
+use vram_seal::{Hashes, SealParams, SealedSegment, Sealer, SegmentCollector, SegmentHash};
+use vram_space::{Lanes, Space, locate};
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::resident::contents::{
+    Anew, altered, content_hashes, finish_seal, needs_digest_first, sealer,
+};
+use crate::shard::ages::Moment;
+use crate::shard::entry::Entry;
+use crate::shard::seal::Seal;
+use crate::shard::view::View;
+use crate::transfer::convert::{Convert, part};
+
+/// Seals a shard anew into a second place, and gives up the first.
+pub(crate) fn seal_beside(
+    core: &Core,
+    entry: &Entry,
+    old: &View,
+    anew: Anew,
+    mut space: Space,
+) -> Result<(), VramError> {
+    let hashes = if needs_digest_first(anew.params) {
+        Some(content_hashes(core, entry, old)?)
+    } else {
+        None
+    };
+    let sealer = sealer(core, entry, anew, hashes.as_deref())?;
+    space.written()?;
+    let seal = write_beside(core, old, &space, sealer, hashes.as_deref(), anew.params);
+    let seal = seal.map_err(|error| altered(entry, error))?;
+    let new = View::of(&space, Arc::new(seal));
+    let began = Moment::now(&*core.clock);
+    let verified = new.read_back(core.read_back)?.then_some(began);
+
+    space.commit();
+    let now = Moment::now(&*core.clock);
+    let mut state = entry.state();
+    space.rest();
+    let before = state.space.replace(space);
+    state.seal_anew(new.seal);
+    state.ages.arrived(now, verified);
+    drop(state);
+    // The new copy counts; what becomes of the old place changes nothing about that.
+    if let Some(Err((bytes, error))) = before.map(Space::give_back) {
+        tracing::error!(
+            shard = %entry.id,
+            bytes = bytes.get(),
+            %error,
+            "sealed anew, but the old copy could not be given back and stays counted"
+        );
+    }
+    Ok(())
+}
+
+/// Reads every window of the old copy, seals it anew and writes it to `space`.
+fn write_beside(
+    core: &Core,
+    old: &View,
+    space: &Space,
+    sealer: Sealer,
+    hashes: Option<&[SegmentHash]>,
+    params: SealParams,
+) -> Result<Seal, VramError> {
+    let (gpu, target) = (&*old.gpu, space.range());
+    let windows = Windows::on(gpu, *sealer.layout())?;
+    let collector = SegmentCollector::new(&sealer)?;
+    let found = Hashes::new(sealer.layout())?;
+    let convert = Convert { from: &old.seal.opener, to: &sealer, hashes };
+    let keep = |segment, done: SealedSegment| {
+        if let Some(hash) = done.hash() {
+            found.put(segment, hash.clone());
+        }
+        collector.put(segment, done)
+    };
+    let lanes = Lanes::new(gpu, windows.window_len(), windows.buffers());
+    for_each_segment(
+        windows.threads(),
+        windows.count(),
+        || Ok(lanes.worker()),
+        |worker, index| {
+            let Some(window) = windows.get(index) else { return Ok(()) };
+            if window.bytes.is_empty() {
+                return convert.window(&windows, &window, &mut [], &keep);
+            }
+            let (from, to) = (locate(old.range, window.bytes)?, locate(target, window.bytes)?);
+            let mut staging = worker.read(&**old.memory()?, from)?;
+            let bytes = part(staging.as_mut_slice(), from);
+            let done = bytes.and_then(|bytes| convert.window(&windows, &window, bytes, &keep));
+            match done.and_then(|()| Ok(space.memory()?)) {
+                Ok(memory) => {
+                    worker.queue_write(&**memory, to.start(), staging, to.len());
+                    Ok(())
+                }
+                Err(error) => {
+                    worker.put(staging);
+                    Err(error)
+                }
+            }
+        },
+    )?;
+    lanes.finish()?;
+    if hashes.is_none() {
+        // With hashes, they were compared before, and each segment with its own just now.
+        old.seal.opener.check_digest(&found.into_vec())?;
+    }
+    finish_seal(core, old, params, collector.finish(sealer)?)
+}

@@ -1,0 +1,256 @@
+//! Sealing a shard anew where it lies, with a way back at every step.
+
+use core::panic::AssertUnwindSafe;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::panic::{catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+use vram_alloc::DeviceRange;
+use vram_gpu::{DeviceMemory, GpuError};
+use vram_seal::parallel::for_each_segment;
+use vram_seal::{Opener, Sealer, SegmentCollector, SegmentHash};
+use vram_space::{Gpu, Lanes, Worker, locate};
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::resident::contents;
+use crate::resident::contents::{Anew, altered};
+use crate::shard::ages::Moment;
+use crate::shard::entry::Entry;
+use crate::shard::seal::Seal;
+use crate::shard::view::View;
+use crate::transfer::convert::{Convert, part};
+use crate::transfer::walk::Selection;
+use crate::transfer::windows::{Window, Windows};
+
+/// Seals a shard anew where it lies.
+pub(crate) fn seal_in_place(
+    core: &Core,
+    entry: &Entry,
+    old: &View,
+    anew: Anew,
+) -> Result<(), VramError> {
+    let hashes = contents::content_hashes(core, entry, old)?;
+    let seal = trial(core, entry, old, anew, &hashes);
+    let seal = seal.map_err(|error| altered(entry, error))?;
+    let forth = contents::sealer(core, entry, anew, Some(&hashes))?;
+    let before = Anew { params: old.seal.params, key: old.seal.key_id() };
+    let back = contents::sealer(core, entry, before, Some(&hashes))?;
+    let windows = Windows::on(&old.gpu, *forth.layout())?;
+    let rewrite = Rewrite {
+        gpu: &old.gpu,
+        view: old,
+        shard: old.range,
+        windows: &windows,
+        old: Side { opener: &old.seal.opener, sealer: &back },
+        new: Side { opener: &seal.opener, sealer: &forth },
+        hashes: &hashes,
+        done: (0..windows.count()).map(|_| AtomicBool::new(false)).collect(),
+    };
+    let began = Moment::now(&*core.clock);
+    let outcome = catch_unwind(AssertUnwindSafe(|| rewrite.run()));
+    if !matches!(outcome, Ok(Ok(()))) {
+        go_back(core, entry, old, &rewrite);
+    }
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            // The way back may have failed as well; then that is the news.
+            entry.not_quarantined()?;
+            return Err(altered(entry, error));
+        }
+        Err(panic) => resume_unwind(panic),
+    }
+    let mut state = entry.state();
+    state.seal_anew(Arc::new(seal));
+    // Every window was read back as it was written. No clock is asked from here on: it may panic,
+    // and what lies there is of the new seal already.
+    state.ages.arrived(began, Some(began));
+    Ok(())
+}
+
+/// Undoes what was rewritten in place, and closes the shard to readers if that fails.
+fn go_back(_core: &Core, entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
+    let undone = catch_unwind(AssertUnwindSafe(|| rewrite.undo()));
+    // What lies on a lost device is out of reach for everybody.
+    if !old.gpu.winds_up() {
+        return;
+    }
+    // Whatever was answered on the way: what lies there now is what counts.
+    let count = rewrite.windows.layout().count();
+    let looked = catch_unwind(AssertUnwindSafe(|| old.altered_segments(Selection::Run(0..count))));
+    match looked {
+        Ok(Ok(segments)) if segments.is_empty() => {}
+        Ok(Ok(segments)) => entry.quarantine(&segments),
+        // It cannot be looked at now. If the way back went well, a reader will see.
+        _ if matches!(undone, Ok(Ok(()))) => {}
+        _ => entry.quarantine(&[]),
+    }
+}
+
+/// Goes through all of the work but the writing, to learn the record that it will have.
+pub(crate) fn trial(
+    core: &Core,
+    entry: &Entry,
+    old: &View,
+    anew: Anew,
+    hashes: &[SegmentHash],
+) -> Result<Seal, VramError> {
+    let sealer = contents::sealer(core, entry, anew, Some(hashes))?;
+    let collector = SegmentCollector::new(&sealer)?;
+    let windows = Windows::on(&old.gpu, *sealer.layout())?;
+    let convert = Convert { from: &old.seal.opener, to: &sealer, hashes: Some(hashes) };
+    let keep = |segment, done| collector.put(segment, done);
+    old.each_window(Selection::Run(0..windows.layout().count()), |window, bytes| {
+        convert.window(&windows, window, bytes, &keep)
+    })?;
+    contents::finish_seal(core, old, anew.params, collector.finish(sealer)?)
+}
+
+/// One of the two seals of a shard that is being rewritten.
+struct Side<'a> {
+    opener: &'a Opener,
+    sealer: &'a Sealer,
+}
+
+/// A shard that is rewritten where it lies.
+struct Rewrite<'a> {
+    gpu: &'a Gpu,
+    view: &'a View,
+    shard: DeviceRange,
+    windows: &'a Windows,
+    old: Side<'a>,
+    new: Side<'a>,
+    hashes: &'a [SegmentHash],
+    /// Which windows lie there under the new seal.
+    done: Vec<AtomicBool>,
+}
+
+impl Rewrite<'_> {
+    /// From the old seal to the new one, everywhere.
+    fn run(&self) -> Result<(), VramError> {
+        self.each(|worker, index| self.rewrite(worker, index, &self.old, &self.new))
+    }
+
+    /// Back to the old seal, wherever the new one is.
+    fn undo(&self) -> Result<(), VramError> {
+        self.each(|worker, index| {
+            if self.flag(index).is_some_and(|done| done.load(Ordering::Acquire)) {
+                self.rewrite(worker, index, &self.new, &self.old)
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    fn each(
+        &self,
+        work: impl Fn(&mut Worker<'_>, u64) -> Result<(), VramError> + Sync,
+    ) -> Result<(), VramError> {
+        // Two buffers, also where the limit on staging left room for one: the bytes to be written,
+        // and those that are then found.
+        let lanes = Lanes::new(self.gpu, self.windows.window_len(), 2);
+        for_each_segment(
+            self.windows.threads(),
+            self.windows.count(),
+            || Ok(lanes.worker()),
+            |worker, index| work(worker, index),
+        )?;
+        Ok(lanes.finish()?)
+    }
+
+    fn flag(&self, index: u64) -> Option<&AtomicBool> {
+        usize::try_from(index).ok().and_then(|index| self.done.get(index))
+    }
+
+    /// Rewrites one window. Unless it fails twice, the window lies there whole under one seal or
+    /// the other, and `done` says which.
+    fn rewrite(
+        &self,
+        worker: &mut Worker<'_>,
+        index: u64,
+        from: &Side<'_>,
+        to: &Side<'_>,
+    ) -> Result<(), VramError> {
+        let Some(window) = self.windows.get(index).filter(|window| !window.bytes.is_empty()) else {
+            return Ok(());
+        };
+        let range = locate(self.shard, window.bytes)?;
+        let memory = self.view.memory_to_the_end()?;
+        let memory = &**memory;
+        // Before anything is written: the buffer that will be needed to look at what was.
+        let mut seen = worker.buffer()?;
+        let mut staging = match worker.read(memory, range) {
+            Ok(staging) => staging,
+            Err(error) => {
+                worker.put(seen);
+                return Err(error.into());
+            }
+        };
+        let outcome = part(staging.as_mut_slice(), range).and_then(|bytes| {
+            let seen = part(seen.as_mut_slice(), range)?;
+            self.convert(&window, bytes, from, to)?;
+            let Err(error) = self.write_kept(memory, &window, bytes, seen) else {
+                return Ok(());
+            };
+            // The bytes are still here: once more as they were. A lost device is sent nothing.
+            self.gpu.ready_to_the_end()?;
+            self.convert(&window, bytes, to, from)?;
+            self.write_kept(memory, &window, bytes, seen)?;
+            Err(error)
+        });
+        worker.put(staging);
+        worker.put(seen);
+        outcome?;
+        if let Some(done) = self.flag(index) {
+            done.store(core::ptr::eq(to, &raw const self.new), Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn convert(
+        &self,
+        window: &Window,
+        bytes: &mut [u8],
+        from: &Side<'_>,
+        to: &Side<'_>,
+    ) -> Result<(), VramError> {
+        let convert = Convert { from: from.opener, to: to.sealer, hashes: Some(self.hashes) };
+        convert.window(self.windows, window, bytes, &|_segment, _done| Ok(()))
+    }
+
+    /// Writes, and looks whether it is there: a copy that reports success can still be wrong, and
+    /// here no other copy is left.
+    fn write_kept(
+        &self,
+        memory: &dyn DeviceMemory,
+        window: &Window,
+        bytes: &mut [u8],
+        seen: &mut [u8],
+    ) -> Result<(), VramError> {
+        let range = locate(self.shard, window.bytes)?;
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            memory.write(range, bytes)?;
+            memory.read(range, seen)
+        }));
+        let written = written.unwrap_or_else(|_panic| {
+            let (gpu, name) = (memory.gpu(), "the device panicked");
+            Err(GpuError::Driver { gpu, code: u32::MAX, name, sticky: false })
+        });
+        written.map_err(|error| self.gpu.failed(error))?;
+        if *bytes == *seen {
+            return Ok(());
+        }
+        let mut segments = Vec::new();
+        let mut rest = &*seen;
+        window.each(self.windows.layout(), bytes, |segment, bytes| {
+            let (part, behind) = rest.split_at(bytes.len().min(rest.len()));
+            if part != bytes {
+                segments.push(segment);
+            }
+            rest = behind;
+            Ok::<_, VramError>(())
+        })?;
+        Err(VramError::WriteNotKept { gpu: self.gpu.index, segments })
+    }
+}

@@ -1,0 +1,170 @@
+//! Leases and pins: a shard that somebody works with stays where it is.
+
+use core::fmt;
+use core::time::Duration;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_gpu::DeviceAddress;
+use vram_seal::Protection;
+
+use crate::error::VramError;
+use crate::parts::core::{Core, in_use};
+use crate::resident::verify;
+use crate::resident::verify::Verify;
+use crate::shard::entry::Entry;
+use crate::shard::gate::Refusal;
+use crate::shard::handle::SealedShard;
+use crate::shard::view::View;
+use crate::sync::Deadline;
+
+/// A promise that a shard stays where it is: while a lease of it lives, the shard is not freed,
+/// moved, evicted, compacted, opened, closed or sealed anew. Reading and verifying go on.
+///
+/// It is owned and can go to another thread. Dropping it ends it. It outlives even the manager:
+/// then the shard's memory goes back with its last lease.
+#[must_use = "a lease ends when it is dropped"]
+pub struct Lease {
+    entry: Arc<Entry>,
+    shard: SealedShard,
+    address: Option<DeviceAddress>,
+}
+
+impl Lease {
+    /// The handle of the shard, as it is while the lease lives.
+    #[must_use]
+    pub const fn shard(&self) -> &SealedShard {
+        &self.shard
+    }
+
+    /// The GPU that holds the shard.
+    #[must_use]
+    pub const fn gpu(&self) -> u32 {
+        self.shard.gpu_index
+    }
+
+    /// Plaintext bytes of the shard.
+    #[must_use]
+    pub const fn len(&self) -> ByteLen {
+        ByteLen::new(self.shard.plaintext_len)
+    }
+
+    /// Whether the shard holds no byte.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len().is_zero()
+    }
+
+    /// Where the plaintext of an Authenticated shard lies in device memory, for kernels that read
+    /// it there; [`len`](Self::len) bytes of it. All of it was verified before.
+    ///
+    /// `None` for an Encrypted shard, for one whose device was lost, and for one that was found
+    /// altered. The pointer is good as long as the lease lives, for reading alone: what writes
+    /// through it is found as tampering. Ask again rather than keep it.
+    #[must_use]
+    pub fn device_pointer(&self) -> Option<DeviceAddress> {
+        let view = self.entry.view().ok()?;
+        let sound = self.entry.not_quarantined().is_ok() && view.gpu.ready().is_ok();
+        self.address.filter(|_| sound)
+    }
+
+    /// Whether the shard is still sound as far as anybody knows: its device is there, and nothing
+    /// was found altered. Verifies nothing itself.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::Quarantined`], [`VramError::DeviceLost`], [`VramError::ShardFreed`].
+    pub fn ensure_sound(&self) -> Result<(), VramError> {
+        self.entry.view()?.gpu.ready()?;
+        self.entry.not_quarantined()
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease").field("shard", &self.shard).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.entry.gate.end_lease();
+    }
+}
+
+/// Takes out a lease, waiting for others no longer than `timeout` if there is one.
+pub fn lease(
+    core: &Core,
+    handle: &SealedShard,
+    timeout: Option<Duration>,
+) -> Result<Lease, VramError> {
+    let entry = core.resolve(handle)?;
+    let pass = entry.gate.shared_until(timeout.map_or(Deadline::NEVER, Deadline::within));
+    let waited = timeout.unwrap_or_default();
+    let pass = pass.map_err(|refusal| refused(&entry, refusal, waited))?;
+    core.check_open()?;
+    let view = entry.view()?;
+    entry.check_current(handle)?;
+    entry.not_quarantined()?;
+    view.gpu.ready()?;
+    let plain = view.seal.protection() == Protection::Authenticated;
+    if plain && entry.state().ages.last_verified().is_none() {
+        let verdict = verify::verify_entry(core, &entry, Verify::Segments)?;
+        if !verdict.sound {
+            let segments = verdict.altered.iter().map(|span| span.segment).collect();
+            return Err(VramError::ShardAltered { shard: entry.id.clone(), segments });
+        }
+    }
+    let address = if plain { address(&view) } else { None };
+    let shard = core.handle(&entry);
+    entry.gate.lease(&pass);
+    drop(pass);
+    // From here on dropping it ends the lease.
+    let lease = Lease { entry, shard, address };
+    used(core, &lease.entry);
+    Ok(lease)
+}
+
+/// Runs `work` on a handle's shard as its only user, waiting for leases up to a time-out.
+pub(crate) fn exclusive_within<T>(
+    core: &Core,
+    handle: &SealedShard,
+    timeout: Duration,
+    work: impl FnOnce(&Arc<Entry>) -> Result<T, VramError>,
+) -> Result<T, VramError> {
+    let entry = core.resolve(handle)?;
+    let pass = entry.gate.exclusive_until(Deadline::within(timeout));
+    let _pass = pass.map_err(|refusal| refused(&entry, refusal, timeout))?;
+    core.check_open()?;
+    entry.view()?;
+    entry.check_current(handle)?;
+    work(&entry)
+}
+
+pub fn set_pinned(core: &Core, handle: &SealedShard, pinned: bool) -> Result<(), VramError> {
+    // Inside the gate: whoever evicts it has either finished or will see this.
+    core.shared(handle, |entry| {
+        entry.standing.set_pinned(pinned);
+        Ok(())
+    })
+}
+
+/// Notes that a shard was used just now.
+pub(crate) fn used(core: &Core, entry: &Entry) {
+    let number = core.uses.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+    entry.standing.used(core.clock.monotonic(), number.saturating_add(1));
+}
+
+/// Where a shard begins in device memory. None where there is no memory to point to: an empty
+/// shard on a GPU without a budget.
+fn address(view: &View) -> Option<DeviceAddress> {
+    let region = view.memory().ok()?.address().get();
+    region.checked_add(view.range.start().get()).map(DeviceAddress::new)
+}
+
+pub(crate) fn refused(entry: &Entry, refusal: Refusal, waited: Duration) -> VramError {
+    match refusal {
+        Refusal::Busy(busy) => in_use(entry, busy),
+        Refusal::TimedOut => VramError::TimedOut { shard: entry.id.clone(), waited },
+    }
+}

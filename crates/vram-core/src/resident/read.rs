@@ -1,0 +1,95 @@
+//! Reading: authenticated bytes out, or nothing.
+
+use vram_alloc::{ByteLen, ByteRange};
+use vram_seal::ContentDigest;
+use vram_seal::SealError;
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::resident::lease;
+use crate::shard::entry::{Entry, in_shard};
+use crate::shard::handle::SealedShard;
+use crate::transfer::read::zeroed;
+
+/// All plaintext of a shard.
+pub fn unseal(core: &Core, handle: &SealedShard) -> Result<Vec<u8>, VramError> {
+    core.shared(handle, |entry| unseal_entry(core, entry))
+}
+
+pub(crate) fn unseal_entry(core: &Core, entry: &Entry) -> Result<Vec<u8>, VramError> {
+    entry.not_quarantined()?;
+    let mut out = zeroed(entry.plaintext_len)?;
+    read_entry(core, entry, ByteRange::whole(entry.plaintext_len), &mut out)?;
+    Ok(out)
+}
+
+/// `length` bytes at `offset`.
+pub fn read_range(
+    core: &Core,
+    handle: &SealedShard,
+    offset: u64,
+    length: u64,
+) -> Result<Vec<u8>, VramError> {
+    core.shared(handle, |entry| {
+        let range = in_shard(entry, offset, length)?;
+        entry.not_quarantined()?;
+        let mut out = zeroed(range.len())?;
+        read_entry(core, entry, range, &mut out)?;
+        Ok(out)
+    })
+}
+
+/// Fills `target` with the bytes at `offset`.
+pub fn read_into(
+    core: &Core,
+    handle: &SealedShard,
+    offset: u64,
+    target: &mut [u8],
+) -> Result<(), VramError> {
+    core.shared(handle, |entry| {
+        let length = ByteLen::from_usize(target.len()).get();
+        let range = in_shard(entry, offset, length)?;
+        entry.not_quarantined()?;
+        read_entry(core, entry, range, target)
+    })
+}
+
+/// Fills `target`, which must have the shard's length, with all of it.
+pub fn unseal_into(core: &Core, handle: &SealedShard, target: &mut [u8]) -> Result<(), VramError> {
+    core.shared(handle, |entry| {
+        let (expected, found) = (entry.plaintext_len, ByteLen::from_usize(target.len()));
+        if expected != found {
+            return Err(VramError::TargetLength { shard: entry.id.clone(), expected, found });
+        }
+        entry.not_quarantined()?;
+        read_entry(core, entry, ByteRange::whole(expected), target)
+    })
+}
+
+/// Reads a checked range of a shard into `out`, which has its length. On a failure, and when a
+/// panic passes, `out` holds zeros.
+pub(crate) fn read_entry(
+    core: &Core,
+    entry: &Entry,
+    range: ByteRange,
+    out: &mut [u8],
+) -> Result<(), VramError> {
+    let view = entry.view()?;
+    view.gpu.ready()?;
+    lease::used(core, entry);
+    match view.read_view(range, out) {
+        Ok(()) => Ok(()),
+        Err(VramError::Seal(SealError::SegmentMismatch { segment })) => {
+            entry.quarantine(&[segment]);
+            Err(VramError::ShardAltered { shard: entry.id.clone(), segments: vec![segment] })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The plain digest of a shard's content.
+pub fn content_digest(core: &Core, shard: &SealedShard) -> Result<ContentDigest, VramError> {
+    let entry = core.resolve(shard)?;
+    let digest = entry.state().seal.digest;
+    Ok(digest)
+}

@@ -1,0 +1,97 @@
+//! Opening and closing a resident shard: Encrypted to Authenticated and back, all or nothing.
+//!
+//! No transition turns altered bytes into a valid record: every segment is opened under the old
+//! record, and the content as a whole is compared with it, before a new record counts.
+//!
+//! ```text
+//!  with room for a second copy             without
+//!   1 scope Shard: hash all segments        1 hash all segments, compare with the old record
+//!   2 read, open, seal, write beside        2 a trial: read, open, seal, write nothing → new record
+//!   3 compare with the old record           3 for each window, where it lies:
+//!   4 read back                                 read, open, seal, write, read back
+//!   5 the new copy counts                   4 the new record counts
+//!   6 wipe and give back the old copy
+//! ```
+//!
+//! Beside, a failure drops the new copy. In place, the way back is to do the same in the other
+//! direction: sealing is deterministic, so the old bytes come out again to the bit. A window whose
+//! write fails is rewritten from the host buffer that still holds it. Only if the device refuses the
+//! way back as well is the shard lost; it is in quarantine then.
+
+use vram_events::EventKind;
+use vram_seal::{KeyId, Protection};
+use vram_space::SpaceError;
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::parts::keys::use_key;
+use crate::resident::beside::seal_beside;
+use crate::resident::contents::Anew;
+use crate::resident::in_place;
+use crate::shard::entry::Entry;
+use crate::shard::handle::SealedShard;
+use crate::shard::view::View;
+
+pub fn reseal(core: &Core, shard: &SealedShard, key: &KeyId) -> Result<SealedShard, VramError> {
+    core.exclusive(shard, |entry| {
+        entry.not_quarantined()?;
+        let old = entry.view()?;
+        old.gpu.ready()?;
+        // Held until the new seal is there, so that the key is not retired meanwhile.
+        let _key_use = use_key(core, *key)?;
+        if old.seal.key_id() != *key {
+            seal_anew(core, entry, &old, Anew { params: old.seal.params, key: *key })?;
+            tracing::info!(shard = %entry.id, gpu = old.gpu.index, "sealed under another key");
+        }
+        Ok(core.handle(entry))
+    })
+}
+
+pub fn change_protection(
+    core: &Core,
+    handle: &SealedShard,
+    to: Protection,
+) -> Result<SealedShard, VramError> {
+    core.exclusive(handle, |entry| {
+        entry.not_quarantined()?;
+        let old = entry.view()?;
+        old.gpu.ready()?;
+        if old.seal.protection() == to {
+            return Ok(core.handle(entry));
+        }
+        let key = old.seal.key_id();
+        seal_anew(core, entry, &old, Anew { params: old.seal.params.with_protection(to), key })?;
+        tracing::info!(shard = %entry.id, gpu = old.gpu.index, ?to, "sealed anew");
+        Ok(core.handle(entry))
+    })
+}
+
+/// Seals a shard anew on its GPU. The caller is exclusive at its gate.
+pub(crate) fn seal_anew(
+    core: &Core,
+    entry: &Entry,
+    old: &View,
+    anew: Anew,
+) -> Result<(), VramError> {
+    seal_anew_untold(core, entry, old, anew)?;
+    core.events.emit(EventKind::SealedAnew {
+        shard: entry.id.clone(),
+        gpu: old.gpu.index,
+        protection: anew.params.protection(),
+    });
+    Ok(())
+}
+
+/// As [`seal_anew`](Self::seal_anew), for a shard that nobody knows of yet.
+pub(crate) fn seal_anew_untold(
+    core: &Core,
+    entry: &Entry,
+    old: &View,
+    anew: Anew,
+) -> Result<(), VramError> {
+    match old.gpu.place(entry.plaintext_len) {
+        Ok(space) => seal_beside(core, entry, old, anew, space),
+        Err(SpaceError::NoRoom(_)) => in_place::seal_in_place(core, entry, old, anew),
+        Err(error) => Err(error.into()),
+    }
+}

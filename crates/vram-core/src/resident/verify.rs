@@ -1,0 +1,160 @@
+//! Checking that device bytes are still those that were sealed.
+
+use crate::transfer::windows::Windows;
+use core::fmt;
+
+use vram_alloc::ByteLen;
+use vram_events::EventKind;
+use vram_id::{ShardId, Timestamp};
+use vram_seal::SegmentSpan;
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::shard::ages::Moment;
+use crate::shard::entry::{Entry, in_shard};
+use crate::shard::handle::SealedShard;
+use crate::transfer::walk::Selection;
+
+/// How thoroughly to verify. Each level includes the checks of the handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verify {
+    /// The handle and its record alone: no device byte is read.
+    Record,
+    /// The first segment, the last, and some between, picked by `seed`.
+    Sample {
+        /// How many segments to pick besides the first and the last.
+        segments: u64,
+        /// The same seed picks the same segments.
+        seed: u64,
+    },
+    /// Every segment that holds a byte of a range.
+    Range {
+        /// First byte of the range, from the start of the shard.
+        offset: u64,
+        /// Bytes in the range.
+        length: u64,
+    },
+    /// Every segment, each against its own tag: finds any change by whoever lacks the key.
+    Segments,
+    /// Every segment, and the digest of the whole plaintext: finds even a change by someone who
+    /// holds the key.
+    Full,
+}
+
+/// What a verification found. It proves the moment of the check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+#[must_use = "an altered shard is reported here, not as an error"]
+pub struct Verdict {
+    /// The shard.
+    pub shard_id: ShardId,
+    /// Whether everything that was checked is as it was sealed, and nothing was found altered
+    /// before.
+    pub sound: bool,
+    /// The altered segments: those found now, and those that the shard is in quarantine for.
+    pub altered: Vec<SegmentSpan>,
+    /// Device bytes that were checked.
+    pub checked_bytes: ByteLen,
+    /// Whether the digest of the whole plaintext was checked and does not match, though each
+    /// segment does.
+    pub content_differs: bool,
+    /// When the check ended.
+    pub at: Timestamp,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.sound {
+            return write!(f, "{}: sound, {} checked", self.shard_id, self.checked_bytes);
+        }
+        write!(f, "{}: altered", self.shard_id)?;
+        for (position, span) in self.altered.iter().enumerate() {
+            write!(f, "{} {span}", if position == 0 { ":" } else { "," })?;
+        }
+        if self.content_differs {
+            f.write_str("; the content as a whole is another")?;
+        }
+        Ok(())
+    }
+}
+
+/// Verifies a shard and says what was found. Altered bytes put the shard into quarantine.
+pub fn verify(core: &Core, handle: &SealedShard, level: Verify) -> Result<Verdict, VramError> {
+    core.shared(handle, |entry| verify_entry(core, entry, level))
+}
+
+pub(crate) fn verify_entry(
+    core: &Core,
+    entry: &Entry,
+    level: Verify,
+) -> Result<Verdict, VramError> {
+    let view = entry.view()?;
+    view.gpu.ready()?;
+    let began = Moment::now(&*core.clock);
+    let layout = *view.seal.opener.layout();
+    let count = layout.count();
+    let selection = match level {
+        Verify::Record => Selection::Each(Vec::new()),
+        Verify::Sample { segments, seed } => Selection::sample(count, segments, seed),
+        Verify::Range { offset, length } => {
+            let range = in_shard(entry, offset, length)?;
+            Selection::Run(layout.covering(range)?)
+        }
+        Verify::Segments | Verify::Full => Selection::Run(0..count),
+    };
+    let mut content_differs = false;
+    let mut checked_bytes = ByteLen::ZERO;
+    let altered = if level == Verify::Full {
+        let (altered, differs) = view.altered_content()?;
+        (content_differs, checked_bytes) = (differs, layout.plaintext_len());
+        altered
+    } else {
+        for window in selection.clone().windows(&Windows::on(&view.gpu, layout)?) {
+            checked_bytes = checked_bytes.saturating_add(window.bytes.len());
+        }
+        view.altered_segments(selection)?
+    };
+    if !altered.is_empty() || content_differs {
+        entry.quarantine(&altered);
+    }
+
+    let at = core.clock.now();
+    let mut state = entry.state();
+    let sound = state.quarantine.is_none();
+    if sound && matches!(level, Verify::Segments | Verify::Full) {
+        state.ages.verified(began);
+    }
+    let known = state.quarantine.clone().unwrap_or_default();
+    drop(state);
+    if sound && level != Verify::Record {
+        let (shard, gpu) = (entry.id.clone(), view.gpu.index);
+        core.events.emit(EventKind::Verified { shard, gpu, bytes: checked_bytes });
+    }
+    let span = |segment| Some(SegmentSpan::new(segment, layout.range(segment)?));
+    let altered = known.into_iter().filter_map(span).collect();
+    let shard_id = entry.id.clone();
+    Ok(Verdict { shard_id, sound, altered, checked_bytes, content_differs, at })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_holds_both_ends_and_repeats() {
+        let picked = |count, between, seed| match Selection::sample(count, between, seed) {
+            Selection::Run(run) => run.collect::<Vec<_>>(),
+            Selection::Each(each) => each,
+        };
+        assert_eq!(picked(1, 4, 0), [0]);
+        assert_eq!(picked(6, 4, 0), [0, 1, 2, 3, 4, 5]);
+        for seed in 0..50 {
+            let sample = picked(1000, 4, seed);
+            assert_eq!(sample, picked(1000, 4, seed));
+            assert!(sample.contains(&0) && sample.contains(&999));
+            assert!(sample.is_sorted() && (2..=6).contains(&sample.len()));
+        }
+    }
+}

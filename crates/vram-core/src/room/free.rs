@@ -1,0 +1,115 @@
+//! Freeing: wipe, give back, and say what came of it.
+
+use crate::resident::lease;
+use core::fmt;
+use core::time::Duration;
+
+use vram_alloc::ByteLen;
+use vram_events::EventKind;
+use vram_id::{ShardId, Timestamp};
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::resident::read;
+use crate::shard::entry::Entry;
+use crate::shard::handle::SealedShard;
+
+/// What freeing a shard gave back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct FreedReceipt {
+    /// The shard that is gone.
+    pub shard_id: ShardId,
+    /// The GPU that held it.
+    pub gpu: u32,
+    /// Bytes that can be handed out again: the shard's length in whole granules.
+    pub bytes: ByteLen,
+    /// Whether they were overwritten first.
+    pub wiped: bool,
+    /// How the driver's own count of free bytes changed while the shard's block went back to it: at
+    /// its best, for others allocate and free meanwhile, and drivers round. None where they do not
+    /// say, and where the manager holds a region of the device and keeps it: the driver sees nothing
+    /// of a shard that goes.
+    pub driver_delta: Option<i64>,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl fmt::Display for FreedReceipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wiped = if self.wiped { "wiped" } else { "not wiped" };
+        write!(f, "{} freed on gpu {}: {}, {wiped}", self.shard_id, self.gpu, self.bytes)
+    }
+}
+
+/// Frees a shard without opening it, also one in quarantine.
+pub fn free(core: &Core, handle: &SealedShard) -> Result<FreedReceipt, VramError> {
+    core.exclusive(handle, |entry| free_entry(core, entry))
+}
+
+/// Opens a shard and frees it, with nobody in between.
+pub fn unseal_and_free(core: &Core, handle: &SealedShard) -> Result<Vec<u8>, VramError> {
+    core.exclusive(handle, |entry| {
+        let plaintext = read::unseal_entry(core, entry)?;
+        match free_entry(core, entry) {
+            // The bytes are good whatever becomes of the memory; that was logged.
+            Ok(_) | Err(VramError::NotReturned { .. } | VramError::DeviceLost { .. }) => {
+                Ok(plaintext)
+            }
+            Err(error) => Err(error),
+        }
+    })
+}
+
+/// Frees a shard. The caller is exclusive at its gate.
+pub(crate) fn free_entry(core: &Core, entry: &Entry) -> Result<FreedReceipt, VramError> {
+    free_entry_for(core, entry, || {})
+}
+
+/// As [`free_entry`](Self::free_entry); `gone` is called once nothing stands in its way.
+pub(crate) fn free_entry_for(
+    core: &Core,
+    entry: &Entry,
+    gone: impl FnOnce(),
+) -> Result<FreedReceipt, VramError> {
+    let freed = || VramError::ShardFreed { shard: entry.id.clone() };
+    entry.view()?.gpu.ready()?;
+    let space = entry.state().space.take().ok_or_else(freed)?;
+    core.registry.remove(&entry.id);
+    let gpu = space.gpu().index;
+    gone();
+    let told = |bytes, wiped| {
+        let shard = entry.id.clone();
+        core.events.emit(EventKind::Freed { shard, gpu, bytes, wiped });
+    };
+    match space.give_back() {
+        Ok(returned) => {
+            told(returned.bytes, returned.wiped);
+            tracing::info!(shard = %entry.id, gpu, bytes = returned.bytes.get(), "freed");
+            Ok(FreedReceipt {
+                shard_id: entry.id.clone(),
+                gpu,
+                bytes: returned.bytes,
+                wiped: returned.wiped,
+                driver_delta: returned.driver_delta,
+                at: core.clock.now(),
+            })
+        }
+        Err((bytes, error)) => {
+            // It is gone all the same.
+            told(ByteLen::ZERO, false);
+            let (shard, source) = (entry.id.clone(), Box::new(error));
+            Err(VramError::NotReturned { shard, gpu, bytes, source })
+        }
+    }
+}
+
+/// Frees a shard, waiting for others no longer than `timeout`.
+pub fn free_within(
+    core: &Core,
+    handle: &SealedShard,
+    timeout: Duration,
+) -> Result<FreedReceipt, VramError> {
+    lease::exclusive_within(core, handle, timeout, |entry| free_entry(core, entry))
+}

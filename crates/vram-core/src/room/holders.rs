@@ -1,0 +1,80 @@
+//! What is short, who holds it, and what would make room.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use vram_alloc::{Alignment, ByteLen};
+use vram_space::Gpu;
+
+use crate::error::shortfall::{HOLDERS_MAX, Holder, Shortfall};
+use crate::parts::core::Core;
+use crate::room::goal::Goal;
+
+impl Goal<'_> {
+    /// Bytes that it takes, in whole granules.
+    pub(crate) fn needed(self) -> ByteLen {
+        let whole = |len: ByteLen| len.round_up(Alignment::GRANULE).unwrap_or(len);
+        match self {
+            Self::Pieces(lens) => {
+                lens.iter().fold(ByteLen::ZERO, |sum, len| sum.saturating_add(whole(*len)))
+            }
+            Self::Room(bytes) | Self::Freed(bytes) => whole(bytes),
+        }
+    }
+}
+
+/// Names those who hold most on the GPUs that were asked.
+pub(crate) fn with_holders(core: &Core, mut shortfall: Shortfall, gpus: &[Arc<Gpu>]) -> Shortfall {
+    let asked = |index: u32| gpus.iter().any(|gpu| gpu.index == index);
+    let mut models: BTreeMap<(Option<Arc<str>>, Arc<str>), Holder> = BTreeMap::new();
+    for entry in core.registry.sorted() {
+        let place =
+            entry.state().space.as_ref().map(|space| (space.gpu().index, space.footprint()));
+        let Some((_, bytes)) = place.filter(|(gpu, _)| asked(*gpu)) else { continue };
+        let model_id = Arc::clone(&entry.sealed_as.model_id);
+        let holder = models.entry((entry.owner.clone(), Arc::clone(&model_id))).or_default();
+        holder.owner.clone_from(&entry.owner);
+        holder.model_id = Some(model_id);
+        holder.bytes = holder.bytes.saturating_add(bytes);
+        holder.shard_count = holder.shard_count.saturating_add(1);
+        if entry.gate.leases() > 0 {
+            holder.leased_count = holder.leased_count.saturating_add(1);
+        }
+    }
+    let promised = core.promises.list().into_iter().map(|promise| {
+        let bytes = gpus
+            .iter()
+            .fold(ByteLen::ZERO, |sum, gpu| sum.saturating_add(promise.remaining_on(gpu.index)));
+        Holder {
+            owner: promise.owner.clone(),
+            reservation: Some(promise.id),
+            purpose: promise.purpose.clone(),
+            bytes,
+            ..Holder::default()
+        }
+    });
+    let mut holders: Vec<_> =
+        models.into_values().chain(promised).filter(|holder| !holder.bytes.is_zero()).collect();
+    holders.sort_by_key(|holder| core::cmp::Reverse(holder.bytes));
+    holders.truncate(HOLDERS_MAX);
+    shortfall.holders = holders;
+    shortfall
+}
+
+/// What several GPUs lack together, the first of them named.
+pub(crate) fn shortfall_of(gpus: &[Arc<Gpu>], goal: Goal<'_>) -> Shortfall {
+    let mut sum = Shortfall {
+        gpu: gpus.first().map_or(0, |gpu| gpu.index),
+        others: u32::try_from(gpus.len()).unwrap_or(u32::MAX).saturating_sub(1),
+        needed: goal.needed(),
+        ..Shortfall::none()
+    };
+    for gpu in gpus {
+        let (capacity, report) = gpu.figures();
+        sum.room = sum.room.saturating_add(capacity.room());
+        sum.largest_hole = sum.largest_hole.max(report.largest_hole);
+        sum.foreign = sum.foreign.saturating_add(capacity.foreign);
+        sum.headroom = sum.headroom.saturating_add(capacity.headroom);
+    }
+    sum
+}

@@ -1,0 +1,103 @@
+//! Copies of shards that stay resident, to bring them back from when their device is lost: in host
+//! memory, and as sealed images.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_id::{ShardId, Timestamp};
+use vram_seal::{Protection, SealRecord, SegmentCollector};
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::resident::contents;
+use crate::resident::contents::{Anew, altered};
+use crate::shard::entry::Entry;
+use crate::shard::handle::SealedShard;
+use crate::shard::host::{Backup, Exported};
+use crate::shard::parked::HostCopy;
+use crate::shard::seal::Seal;
+use crate::shard::view::View;
+use crate::transfer::convert::Convert;
+use crate::transfer::host::parked_params;
+use crate::transfer::outward::Outward;
+use crate::transfer::read::zeroed;
+
+/// A backup that a manager keeps of a resident shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct BackupReport {
+    /// The shard.
+    pub shard_id: ShardId,
+    /// Host bytes that it takes of the limit for parked shards.
+    pub host_len: ByteLen,
+    /// When it was made: every segment was verified then.
+    pub at: Timestamp,
+}
+
+/// Makes a backup. The caller is inside the gate, so the seal stays what it is.
+fn back_up_entry(core: &Core, entry: &Arc<Entry>) -> Result<BackupReport, VramError> {
+    let copy = host_copy(core, entry)?;
+    let (shard_id, host_len, at) = (entry.id.clone(), copy.charge.len(), copy.at);
+    let older = entry.state().copies.backup.replace(Backup::of(copy));
+    drop(older);
+    tracing::info!(shard = %entry.id, bytes = host_len.get(), "backed up");
+    Ok(BackupReport { shard_id, host_len, at })
+}
+
+/// Remembers the image that a shard was written to, if the shard is still sealed as it was.
+pub(crate) fn remember_export(core: &Core, shard: &SealedShard, path: &Path, record: &SealRecord) {
+    let Some(entry) = core.registry.find(&shard.shard_id) else { return };
+    // The working folder may be another when it is needed.
+    let path = std::path::absolute(path).unwrap_or_else(|_unknown| path.to_path_buf());
+    let mut state = entry.state();
+    if state.generation == shard.generation {
+        state.copies.exported = Some(Exported { path, record: record.clone() });
+    }
+}
+
+/// Copies a shard to host memory, encrypted and verified. The shard itself stays as it is.
+pub(crate) fn host_copy(core: &Core, entry: &Arc<Entry>) -> Result<HostCopy, VramError> {
+    entry.not_quarantined()?;
+    let view = entry.view()?;
+    view.gpu.ready()?;
+    let len = entry.plaintext_len;
+    let (needed, count) = (view.needed(len), view.seal.opener.layout().count());
+    let charge = core.registry.parked.charge(needed)?;
+    let mut bytes = zeroed(len)?;
+    let seal = match view.seal.protection() {
+        Protection::Encrypted => view
+            .copy_out(0..count, &mut bytes, &Outward::AsTheyAre)
+            .map(|()| Arc::clone(&view.seal)),
+        _ => encrypt_out(core, entry, &view, &mut bytes).map(Arc::new),
+    };
+    let seal = seal.map_err(|error| altered(entry, error))?;
+    let (entry, resident) = (Arc::clone(entry), view.seal);
+    Ok(HostCopy { entry, bytes, seal, resident, at: core.clock.now(), charge })
+}
+
+/// Fills `out` with the bytes of an Authenticated shard, encrypted.
+fn encrypt_out(core: &Core, entry: &Entry, view: &View, out: &mut [u8]) -> Result<Seal, VramError> {
+    let params = parked_params(view);
+    let sealer = contents::sealer(core, entry, Anew { params, key: view.seal.key_id() }, None)?;
+    let collector = SegmentCollector::new(&sealer)?;
+    let keep = |segment, sealed| collector.put(segment, sealed);
+    let convert = Convert { from: &view.seal.opener, to: &sealer, hashes: None };
+    let how = Outward::Anew { convert, keep: &keep };
+    view.copy_out(0..sealer.layout().count(), out, &how)?;
+    contents::finish_seal(core, view, params, collector.finish(sealer)?)
+}
+
+/// Drops the backup of a shard. Says whether there was one.
+pub fn drop_backup(core: &Core, shard: &SealedShard) -> Result<bool, VramError> {
+    core.shared(shard, |entry| {
+        let backup = entry.state().copies.backup.take();
+        Ok(backup.is_some())
+    })
+}
+
+/// Makes a backup of a shard, or a newer one.
+pub fn back_up(core: &Core, shard: &SealedShard) -> Result<BackupReport, VramError> {
+    core.shared(shard, |entry| back_up_entry(core, entry))
+}

@@ -1,0 +1,169 @@
+//! Working out what would have to go: on copies of the arenas, by the policy's ranking.
+
+use core::panic::AssertUnwindSafe;
+use std::collections::HashSet;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_events::OnEviction;
+use vram_space::{DryRun, Gpu};
+
+use crate::error::eviction_plan::{Eviction, EvictionPlan};
+use crate::parts::core::Core;
+use crate::parts::policy::{Candidate, EvictionPolicy};
+use crate::room::evict;
+use crate::room::goal::Goal;
+use crate::shard::entry::Entry;
+
+/// Plans with more shards than this are carried out as the policy ranks them, without looking
+/// whether one of them could stay after all: each look costs as much as the plan.
+const PRUNED_MAX: usize = 256;
+
+/// What would have to go so that a goal is met on these GPUs. None without a policy, and where
+/// nothing helps.
+pub(crate) fn plan_for(
+    core: &Core,
+    gpus: &[Arc<Gpu>],
+    goal: Goal<'_>,
+    priority_max: u32,
+) -> Option<EvictionPlan> {
+    let policy = core.eviction.as_ref()?;
+    let now = DryRun::of(gpus);
+    let (candidates, entries) = candidates(core, gpus, priority_max);
+    let mut plan = Planning { now, chosen: Vec::new() };
+    let mut dry_run = plan.now.clone();
+    let mut freed = ByteLen::ZERO;
+    let mut ranked = ranking(policy.as_ref(), &candidates).into_iter();
+    let mut park_room = park_room(core);
+    while !goal.is_met(&dry_run, freed) {
+        let position = ranked.next()?;
+        let (Some(candidate), Some(entry)) = (candidates.get(position), entries.get(position))
+        else {
+            continue;
+        };
+        if candidate.on_eviction == OnEviction::Park {
+            let Some(rest) = park_room.checked_sub(entry.park_len()) else { continue };
+            park_room = rest;
+        }
+        if remove(&mut dry_run, entry) {
+            freed = freed.saturating_add(candidate.bytes);
+            plan.chosen.push((candidate, entry));
+        }
+    }
+    plan.prune(goal);
+    let (after, bytes) = plan.result();
+    let evictions = plan.chosen.iter().map(|(candidate, _)| Eviction {
+        shard_id: candidate.shard_id.clone(),
+        model_id: Arc::clone(&candidate.model_id),
+        owner: candidate.owner.clone(),
+        gpu: candidate.gpu,
+        bytes: candidate.bytes,
+        how: candidate.on_eviction,
+    });
+    Some(EvictionPlan { evictions: evictions.collect(), bytes, after: after.rooms() })
+}
+
+/// All shards on these GPUs that may go, in ascending order of their ids.
+fn candidates(
+    core: &Core,
+    gpus: &[Arc<Gpu>],
+    priority_max: u32,
+) -> (Vec<Candidate>, Vec<Arc<Entry>>) {
+    let now = core.clock.monotonic();
+    let mut found = (Vec::new(), Vec::new());
+    for entry in core.registry.sorted() {
+        let standing = &entry.standing;
+        if evict::cannot_go(core, &entry).is_some() || standing.claim.priority > priority_max {
+            continue;
+        }
+        let place =
+            entry.state().space.as_ref().map(|space| (space.gpu().index, space.footprint()));
+        let Some((gpu, bytes)) = place else { continue };
+        if bytes.is_zero() || !gpus.iter().any(|one| one.index == gpu) {
+            continue;
+        }
+        found.0.push(Candidate {
+            shard_id: entry.id.clone(),
+            model_id: Arc::clone(&entry.sealed_as.model_id),
+            owner: entry.owner.clone(),
+            gpu,
+            bytes,
+            priority: standing.claim.priority,
+            cost: standing.claim.cost,
+            idle: now.saturating_sub(standing.last_used()),
+            last_use: standing.use_number(),
+            on_eviction: fate(core, &entry),
+        });
+        found.1.push(entry);
+    }
+    found
+}
+
+/// What becomes of a shard when it is evicted.
+pub(crate) fn fate(core: &Core, entry: &Entry) -> OnEviction {
+    entry.standing.claim.on_eviction.unwrap_or(core.on_eviction)
+}
+
+fn park_room(core: &Core) -> ByteLen {
+    let capacity = core.registry.parked.capacity();
+    capacity.limit.saturating_sub(capacity.used)
+}
+
+/// A plan in the making.
+struct Planning<'a> {
+    now: DryRun,
+    chosen: Vec<(&'a Candidate, &'a Arc<Entry>)>,
+}
+
+impl Planning<'_> {
+    /// Spares what does not have to go after all, what ranks last first: a hole that one shard
+    /// makes can make those before it useless.
+    fn prune(&mut self, goal: Goal<'_>) {
+        if self.chosen.len() > PRUNED_MAX {
+            return;
+        }
+        // Without the last one it did not fit.
+        for position in (0..self.chosen.len().saturating_sub(1)).rev() {
+            let spared = self.chosen.remove(position);
+            let (dry_run, freed) = self.result();
+            if !goal.is_met(&dry_run, freed) {
+                self.chosen.insert(position, spared);
+            }
+        }
+    }
+
+    /// What there is once everything chosen has gone.
+    fn result(&self) -> (DryRun, ByteLen) {
+        let mut dry_run = self.now.clone();
+        let mut freed = ByteLen::ZERO;
+        for (candidate, entry) in &self.chosen {
+            if remove(&mut dry_run, entry) {
+                freed = freed.saturating_add(candidate.bytes);
+            }
+        }
+        (dry_run, freed)
+    }
+}
+
+/// Removes a shard from a dry run. False if it is not there any more.
+fn remove(dry_run: &mut DryRun, entry: &Entry) -> bool {
+    entry.state().space.as_ref().is_some_and(|space| space.remove_from(dry_run))
+}
+
+/// The policy's answer, without what makes no sense in it.
+fn ranking(policy: &dyn EvictionPolicy, candidates: &[Candidate]) -> Vec<usize> {
+    let Ok(ranked) = catch_unwind(AssertUnwindSafe(|| policy.rank(candidates))) else {
+        tracing::error!(?policy, "the eviction policy panicked, nothing is evicted");
+        return Vec::new();
+    };
+    let mut seen = HashSet::new();
+    ranked.into_iter().filter(|at| *at < candidates.len() && seen.insert(*at)).collect()
+}
+
+impl Entry {
+    /// Host bytes that parking it takes.
+    fn park_len(&self) -> ByteLen {
+        self.view().map_or(ByteLen::ZERO, |view| view.needed(self.plaintext_len))
+    }
+}

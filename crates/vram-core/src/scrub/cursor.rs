@@ -1,0 +1,233 @@
+//! Where a scrubber stands: the rest of its round, and the shard that it is in the middle of.
+
+use crate::scrub::pace::time_for;
+use core::time::Duration;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Weak};
+
+use vram_alloc::{ByteLen, DeviceRange};
+use vram_id::ShardId;
+
+use crate::parts::core::Core;
+use crate::shard::ages::Moment;
+use crate::shard::entry::Entry;
+use crate::shard::handle::ManagerId;
+
+/// What a look at a shard costs at least, in bytes: so that thousands of tiny ones take their time.
+pub(crate) const SHARD_COST_MIN: u64 = 4096;
+
+/// How often a busy shard is tried in one round.
+const TRIES: u8 = 3;
+
+/// Where scrubbing stands. Begins anew if it is used with another manager.
+///
+/// Holds no shard: what is freed meanwhile is gone.
+#[derive(Debug, Default)]
+pub struct ScrubCursor {
+    pub(crate) manager: Option<ManagerId>,
+    queue: VecDeque<Run>,
+    pub(crate) run: Option<Run>,
+    /// The shards of this round, or of the last one.
+    known: BTreeSet<ShardId>,
+    round: Round,
+    /// Whether a round is under way.
+    open: bool,
+    passes: u64,
+}
+
+/// Figures of the round under way, in bytes of cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Round {
+    /// When it was planned, in monotonic time.
+    pub(crate) planned: Duration,
+    /// All shards of the round.
+    resident: u64,
+    /// The most that is looked at between two looks at one shard.
+    span: u64,
+    longest: u64,
+    /// What was looked at in vain: shards that were left half done, and come again.
+    pub(crate) wasted: u64,
+    wasted_before: u64,
+}
+
+/// What there is to scrub at a moment, in bytes of cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    pub(crate) resident: u64,
+    pub(crate) longest: u64,
+}
+
+/// A shard's turn.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) entry: Weak<Entry>,
+    /// None until its first segment was looked at.
+    pub(crate) seen: Option<Seen>,
+    /// The next segment.
+    pub(crate) next: u64,
+    /// What it has cost so far.
+    pub(crate) cost: u64,
+    tries: u8,
+}
+
+/// A shard as it was when its run began: if it is another way, the run counts for nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    pub(crate) began: Moment,
+    pub(crate) generation: u64,
+    pub(crate) changes: u64,
+    pub(crate) gpu: u32,
+    pub(crate) range: DeviceRange,
+}
+
+impl ScrubCursor {
+    /// At the beginning of a round that was not planned yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whole passes so far.
+    #[must_use]
+    pub const fn passes(&self) -> u64 {
+        self.passes
+    }
+
+    #[must_use]
+    pub(crate) const fn round(&self) -> &Round {
+        &self.round
+    }
+
+    pub(crate) const fn round_mut(&mut self) -> &mut Round {
+        &mut self.round
+    }
+
+    /// Goes to the next shard of the round. False if there is none left.
+    pub(crate) fn advance(&mut self) -> bool {
+        self.run = self.queue.pop_front();
+        self.run.is_some()
+    }
+
+    /// Ends the round, if one is under way.
+    pub(crate) const fn end_round(&mut self) -> bool {
+        let ended = self.open;
+        self.open = false;
+        if ended {
+            self.passes = self.passes.saturating_add(1);
+        }
+        ended
+    }
+
+    /// A busy shard comes again at the end of the round, as far as it has come; after a few tries,
+    /// in the next one.
+    pub(crate) fn again(&mut self, mut run: Run) {
+        run.tries = run.tries.saturating_add(1);
+        if run.tries < TRIES {
+            self.queue.push_back(run);
+        } else {
+            self.waste(run.cost);
+        }
+    }
+
+    /// Counts what was looked at in vain.
+    pub(crate) const fn waste(&mut self, cost: u64) {
+        self.round.wasted = self.round.wasted.saturating_add(cost);
+    }
+
+    /// Plans a round: all shards that can be read, in the order of their ages. False if there are
+    /// none.
+    pub(crate) fn plan(&mut self, core: &Core) -> bool {
+        let planned = core.clock.monotonic();
+        let mut load = Load::default();
+        let (mut added, mut known) = (0_u64, BTreeSet::new());
+        let waiting = scrubbable(core);
+        for (_, entry) in &waiting {
+            let cost = cost_of(entry.plaintext_len);
+            load.add(cost);
+            if !self.known.contains(&entry.id) {
+                added = added.saturating_add(cost);
+            }
+            known.insert(entry.id.clone());
+        }
+        self.known = known;
+        self.queue = waiting.iter().map(|(_, entry)| Run::new(Arc::downgrade(entry))).collect();
+        self.run = None;
+        // Between two looks at a shard lie the rest of the last round and the beginning of this one.
+        // What is in both was looked at once; what is only in this one came meanwhile.
+        let span = self.round.resident.saturating_add(added).max(load.resident);
+        self.round = Round {
+            planned,
+            resident: load.resident,
+            span,
+            longest: load.longest,
+            wasted: 0,
+            wasted_before: self.round.wasted,
+        };
+        self.open = !self.queue.is_empty();
+        self.open
+    }
+}
+
+impl Round {
+    /// The most that is looked at before every byte that is resident now was, from any look at it on.
+    pub(crate) fn bound(&self, now: Load) -> u64 {
+        let pass = now.resident.max(self.span);
+        let wasted = self.wasted.saturating_add(self.wasted_before);
+        pass.saturating_add(now.longest.max(self.longest)).saturating_add(wasted)
+    }
+}
+
+impl Load {
+    pub(crate) fn add(&mut self, cost: u64) {
+        self.resident = self.resident.saturating_add(cost);
+        self.longest = self.longest.max(cost);
+    }
+}
+
+impl Run {
+    const fn new(entry: Weak<Entry>) -> Self {
+        Self { entry, seen: None, next: 0, cost: 0, tries: 0 }
+    }
+}
+
+/// What a look at a shard of this length costs.
+pub(crate) fn cost_of(len: ByteLen) -> u64 {
+    len.get().max(SHARD_COST_MIN)
+}
+
+/// All shards that can be scrubbed now, with the time since which they count as unverified; the
+/// oldest first.
+pub(crate) fn scrubbable(core: &Core) -> Vec<(Duration, Arc<Entry>)> {
+    let ready: Vec<bool> = core.gpus.iter().map(|gpu| gpu.ready().is_ok()).collect();
+    let mut found = Vec::new();
+    // In the order of their ids, which decides among equals: a run can be repeated.
+    for entry in core.registry.sorted() {
+        let state = entry.state();
+        let gpu = usize::try_from(state.gpu_index()).unwrap_or(usize::MAX);
+        let here = state.space.is_some() && ready.get(gpu) == Some(&true);
+        let wanted = here && state.quarantine.is_none();
+        let since = state.ages.unverified_since();
+        drop(state);
+        if wanted {
+            found.push((since, entry));
+        }
+    }
+    found.sort_by_key(|(since, _)| *since);
+    found
+}
+
+/// How much there is to scrub now.
+pub(crate) fn scrub_load(core: &Core) -> Load {
+    let mut load = Load::default();
+    for (_, entry) in scrubbable(core) {
+        load.add(cost_of(entry.plaintext_len));
+    }
+    load
+}
+
+/// After how long at most everything was looked at once, from where the cursor stands.
+#[must_use]
+pub fn scrub_bound(core: &Core, cursor: &ScrubCursor, bytes_per_second: u64) -> Duration {
+    let bytes = cursor.round().bound(scrub_load(core));
+    time_for(bytes, bytes_per_second)
+}

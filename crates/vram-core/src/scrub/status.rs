@@ -1,0 +1,209 @@
+//! What a scrubber says about itself.
+
+use core::time::Duration;
+use std::time::Instant;
+
+use vram_alloc::ByteLen;
+
+use crate::parts::core::Core;
+use crate::scrub::cursor;
+use crate::scrub::cursor::{Load, Round, cost_of};
+use crate::scrub::pace::{Pace, ScrubRate, time_for};
+use crate::scrub::step::ScrubStep;
+
+/// How often the rate is measured.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+
+/// What a scrubber has done, and what can be relied on.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ScrubStatus {
+    /// Whether it goes on: it was not stopped, and its manager is there.
+    pub running: bool,
+    /// Whether it waits to be resumed.
+    pub paused: bool,
+    /// The rate that was asked for.
+    pub rate: ScrubRate,
+    /// Bytes a second over the last second or so, pauses included.
+    pub rate_seen: u64,
+    /// Whole passes so far.
+    pub passes: u64,
+    /// Device bytes that were looked at.
+    pub bytes: ByteLen,
+    /// Times that a whole shard was found sound.
+    pub verified: u64,
+    /// Shards that were found altered.
+    pub altered: u64,
+    /// Times that a shard was busy.
+    pub skipped: u64,
+    /// Times that a shard could not be read, or a device panicked.
+    pub errors: u64,
+    /// Why, the last time.
+    pub last_error: Option<String>,
+    /// Bytes that are resident now, and can be scrubbed.
+    pub resident: ByteLen,
+    /// From now on: the longest that an alteration of any byte that is resident now can go unnoticed,
+    /// at the rate that is had. More load raises it. None while that is not known: before anything
+    /// was measured, and while nothing is done.
+    pub worst_case: Option<Duration>,
+    /// How long nobody has found the oldest shard sound.
+    pub oldest_unverified: Option<Duration>,
+    /// Whether that is what is stated: the oldest shard is no older than the worst case, and than the
+    /// time that was set, if one was.
+    pub kept: bool,
+}
+
+/// What is gathered while the scrubber works.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    passes: u64,
+    bytes: ByteLen,
+    verified: u64,
+    altered: u64,
+    skipped: u64,
+    errors: u64,
+    last_error: Option<String>,
+    round: Round,
+    /// The rate that is had, and whether it suffices.
+    had: Option<u64>,
+    suffices: bool,
+    step: ByteLen,
+    pass_at_least: Duration,
+    rate_seen: u64,
+    measured_from: Instant,
+    measured: u64,
+}
+
+impl Tally {
+    pub(crate) fn new(pace: &Pace) -> Self {
+        Self {
+            passes: 0,
+            bytes: ByteLen::ZERO,
+            verified: 0,
+            altered: 0,
+            skipped: 0,
+            errors: 0,
+            last_error: None,
+            round: Round::default(),
+            had: pace.had(),
+            suffices: true,
+            step: pace.options.step,
+            pass_at_least: pace.options.pass_at_least,
+            rate_seen: 0,
+            measured_from: Instant::now(),
+            measured: 0,
+        }
+    }
+
+    pub(crate) fn add(&mut self, step: &ScrubStep, round: &Round, pace: &Pace) {
+        self.passes = self.passes.saturating_add(u64::from(step.pass_ended));
+        self.bytes = self.bytes.saturating_add(step.bytes);
+        self.verified = self.verified.saturating_add(step.verified);
+        let altered = u64::try_from(step.altered.len()).unwrap_or(u64::MAX);
+        self.altered = self.altered.saturating_add(altered);
+        self.skipped = self.skipped.saturating_add(step.skipped);
+        self.errors = self.errors.saturating_add(step.errors);
+        if let Some(error) = &step.error {
+            self.last_error = Some(error.to_string());
+        }
+        self.round = *round;
+        (self.had, self.suffices) = (pace.had(), pace.suffices());
+        self.measured = self.measured.saturating_add(step.bytes.get());
+        self.measure();
+    }
+
+    pub(crate) fn failed(&mut self, what: &str) {
+        self.errors = self.errors.saturating_add(1);
+        self.last_error = Some(what.to_owned());
+    }
+
+    fn measure(&mut self) {
+        let elapsed = self.measured_from.elapsed();
+        if elapsed >= MEASURE_EVERY {
+            self.rate_seen = per_second(self.measured, elapsed);
+            (self.measured, self.measured_from) = (0, Instant::now());
+        }
+    }
+
+    /// The status, of a scrubber whose manager is there or not.
+    pub(crate) fn status(
+        &self,
+        facts: Option<Facts>,
+        rate: ScrubRate,
+        paused: bool,
+    ) -> ScrubStatus {
+        let worst_case =
+            facts.filter(|_facts| !paused).and_then(|facts| self.worst_case(facts.load, rate));
+        let oldest = facts.and_then(|facts| facts.oldest);
+        let asked = match rate {
+            ScrubRate::Within(time) => time,
+            _ => Duration::MAX,
+        };
+        let kept = worst_case.is_some_and(|worst| {
+            let bound = worst.min(asked);
+            self.suffices && oldest.is_none_or(|age| age <= bound)
+        });
+        let elapsed = self.measured_from.elapsed();
+        let rate_seen = if elapsed >= MEASURE_EVERY || self.rate_seen == 0 {
+            per_second(self.measured, elapsed)
+        } else {
+            self.rate_seen
+        };
+        ScrubStatus {
+            running: facts.is_some(),
+            paused,
+            rate,
+            rate_seen,
+            passes: self.passes,
+            bytes: self.bytes,
+            verified: self.verified,
+            altered: self.altered,
+            skipped: self.skipped,
+            errors: self.errors,
+            last_error: self.last_error.clone(),
+            resident: facts.map_or(ByteLen::ZERO, |facts| facts.resident),
+            worst_case,
+            oldest_unverified: oldest,
+            kept,
+        }
+    }
+
+    fn worst_case(&self, load: Load, rate: ScrubRate) -> Option<Duration> {
+        if let ScrubRate::Within(time) = rate
+            && self.suffices
+        {
+            return Some(time);
+        }
+        let had = self.had?;
+        let bytes = self.round.bound(load).saturating_add(self.step.get());
+        Some(time_for(bytes, had).saturating_add(self.pass_at_least))
+    }
+}
+
+fn per_second(bytes: u64, time: Duration) -> u64 {
+    let scaled = u128::from(bytes).saturating_mul(1_000_000_000);
+    u64::try_from(scaled.checked_div(time.as_nanos()).unwrap_or(0)).unwrap_or(u64::MAX)
+}
+
+/// What a manager holds when it is asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    load: Load,
+    resident: ByteLen,
+    oldest: Option<Duration>,
+}
+
+impl Facts {
+    pub(crate) fn of(core: &Core) -> Self {
+        let (mut load, mut resident) = (Load::default(), ByteLen::ZERO);
+        let shards = cursor::scrubbable(core);
+        let now = core.clock.monotonic();
+        for (_, entry) in &shards {
+            load.add(cost_of(entry.plaintext_len));
+            resident = resident.saturating_add(entry.plaintext_len);
+        }
+        let oldest = shards.first().map(|(since, _)| now.saturating_sub(*since));
+        Self { load, resident, oldest }
+    }
+}

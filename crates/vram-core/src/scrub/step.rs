@@ -1,0 +1,236 @@
+//! One step: some segments of the shard whose turn it is, under a pass of its gate.
+
+use crate::scrub::totals::Totals;
+use core::ops::Range;
+use core::time::Duration;
+
+use vram_alloc::{ByteLen, ByteRange};
+use vram_events::EventKind;
+use vram_id::ShardId;
+use vram_seal::SealError;
+use vram_seal::parallel::Threads;
+use vram_space::Lanes;
+
+use crate::error::VramError;
+use crate::parts::call::Call;
+use crate::parts::core::Core;
+use crate::scrub::cursor::{Run, SHARD_COST_MIN, ScrubCursor, Seen};
+use crate::shard::ages::Moment;
+use crate::shard::entry::Entry;
+use crate::shard::view::View;
+use crate::sync::Deadline;
+use crate::transfer::walk::with_window;
+use crate::transfer::windows::Windows;
+
+/// How long a step waits for whoever is moving a shard.
+const BRIEFLY: Duration = Duration::from_millis(1);
+
+/// Shards that one step looks at, however small they are.
+const SHARDS_MAX: u32 = 64;
+
+/// What one step did.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ScrubStep {
+    /// Device bytes that were looked at.
+    pub bytes: ByteLen,
+    /// What that costs by the account of the rate: more than `bytes` where shards are tiny.
+    pub charged: ByteLen,
+    /// Shards of which every segment has now been found sound.
+    pub verified: u64,
+    /// Shards that were found altered, and are in quarantine now.
+    pub altered: Vec<ShardId>,
+    /// Shards that were busy: they come again.
+    pub skipped: u64,
+    /// Shards that could not be read: they come again in the next pass.
+    pub errors: u64,
+    /// Why the last of them could not.
+    pub error: Option<VramError>,
+    /// Whether a pass over everything ended here.
+    pub pass_ended: bool,
+    /// Whether there is nothing to scrub.
+    pub idle: bool,
+}
+
+pub fn scrub_step(
+    core: &Core,
+    totals: &Totals,
+    cursor: &mut ScrubCursor,
+    budget: ByteLen,
+) -> ScrubStep {
+    let work = || {
+        let step = step(core, cursor, budget);
+        totals.add(&step);
+        Ok::<_, VramError>(step)
+    };
+    let step = core.watched_for(Call::Scrub, None, None, work, |step| step.bytes.get());
+    // What went wrong is in the step.
+    step.unwrap_or_default()
+}
+
+fn step(core: &Core, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
+    let manager = Some(core.marker.manager());
+    if cursor.manager != manager {
+        *cursor = ScrubCursor::new();
+        cursor.manager = manager;
+    }
+    let mut step = ScrubStep::default();
+    if let Err(closed) = core.check_open() {
+        (step.idle, step.errors, step.error) = (true, 1, Some(closed));
+        return step;
+    }
+    let mut left = budget.get();
+    for _ in 0..SHARDS_MAX {
+        if cursor.run.is_none() && !cursor.advance() {
+            if cursor.end_round() {
+                step.pass_ended = true;
+            } else if cursor.plan(core) {
+                continue;
+            } else {
+                step.idle = true;
+            }
+            break;
+        }
+        let charged = scrub_part(core, cursor, left, &mut step);
+        step.charged = step.charged.saturating_add(ByteLen::new(charged));
+        left = left.saturating_sub(charged);
+        if left == 0 {
+            break;
+        }
+    }
+    step
+}
+
+/// Looks at the next segments of the shard whose turn it is. Says what it cost.
+fn scrub_part(core: &Core, cursor: &mut ScrubCursor, left: u64, step: &mut ScrubStep) -> u64 {
+    // Taken out: if a device panics on the way, the shard comes again in the next round.
+    let Some(mut run) = cursor.run.take() else { return 0 };
+    let Some(entry) = run.entry.upgrade() else { return 0 };
+    let Ok(_pass) = entry.gate.shared_until(Deadline::within(BRIEFLY)) else {
+        step.skipped = step.skipped.saturating_add(1);
+        cursor.again(run);
+        return 0;
+    };
+    let Some((view, seen)) = still(core, &entry, &run, cursor.round().planned) else {
+        // As old as before, maybe: a check that began long ago and ended now.
+        cursor.waste(run.cost);
+        return 0;
+    };
+
+    let layout = view.seal.opener.layout();
+    let fitting = left.checked_div(layout.segment_size().bytes().get()).unwrap_or(0).max(1);
+    let end = run.next.saturating_add(fitting).min(layout.count());
+    let bytes = layout.span(&(run.next..end)).map_or(ByteLen::ZERO, ByteRange::len);
+    // In vain, until it is known to count.
+    cursor.waste(run.cost.saturating_add(bytes.get()));
+    let looked = altered_in_passing(core, &view, run.next..end);
+    let altered = match looked {
+        Ok(altered) => altered,
+        Err(error) => {
+            tracing::warn!(shard = %entry.id, %error, "could not be scrubbed");
+            step.errors = step.errors.saturating_add(1);
+            step.error = Some(error);
+            return bytes.get().max(SHARD_COST_MIN);
+        }
+    };
+    let round = cursor.round_mut();
+    round.wasted = round.wasted.saturating_sub(run.cost).saturating_sub(bytes.get());
+    step.bytes = step.bytes.saturating_add(bytes);
+    if !altered.is_empty() {
+        entry.quarantine(&altered);
+        step.altered.push(entry.id.clone());
+        return bytes.get().max(SHARD_COST_MIN);
+    }
+    let mut charged = bytes.get();
+    run.cost = run.cost.saturating_add(charged);
+    (run.next, run.seen) = (end, Some(seen));
+    if end < layout.count() {
+        cursor.run = Some(run);
+        return charged;
+    }
+    charged = charged.saturating_add(SHARD_COST_MIN.saturating_sub(run.cost));
+    if counts(&entry, &seen) {
+        step.verified = step.verified.saturating_add(1);
+        core.events.emit(EventKind::Verified {
+            shard: entry.id.clone(),
+            gpu: view.gpu.index,
+            bytes: entry.plaintext_len,
+        });
+    } else {
+        cursor.waste(run.cost);
+    }
+    charged
+}
+
+/// Where the shard is, if its run goes on or can begin. The caller is inside its gate.
+fn still(core: &Core, entry: &Entry, run: &Run, planned: Duration) -> Option<(View, Seen)> {
+    let view = entry.view().ok().filter(|view| view.gpu.ready().is_ok())?;
+    // Before the first byte is looked at.
+    let began = Moment::now(&*core.clock);
+    let state = entry.state();
+    if state.quarantine.is_some() {
+        return None;
+    }
+    let now = Seen {
+        began,
+        generation: state.generation,
+        changes: state.ages.changes(),
+        gpu: view.gpu.index,
+        range: view.range,
+    };
+    let since = state.ages.unverified_since();
+    drop(state);
+    match &run.seen {
+        Some(seen) => seen.is(&now).then_some((view, *seen)),
+        // Verified or moved since the round was planned: its turn comes in the next.
+        None if since > planned => None,
+        None => Some((view, now)),
+    }
+}
+
+/// The altered segments of a run, looked at on this thread alone.
+fn altered_in_passing(core: &Core, view: &View, run: Range<u64>) -> Result<Vec<u64>, VramError> {
+    let opener = &view.seal.opener;
+    let (device, limit) = (view.gpu.device.info(), core.limits.staging_bytes);
+    let windows = Windows::plan(*opener.layout(), device, Threads::ONE, limit)?;
+    let lanes = Lanes::new(&view.gpu, windows.window_len(), 1);
+    let mut worker = lanes.worker();
+    let mut altered = Vec::new();
+    for window in windows.cut(run) {
+        with_window(&mut worker, view, &window, |bytes| {
+            window.each(opener.layout(), bytes, |segment, bytes| {
+                match opener.open_segment(segment, bytes) {
+                    Ok(()) => Ok(()),
+                    Err(SealError::SegmentMismatch { segment }) => {
+                        altered.push(segment);
+                        Ok(())
+                    }
+                    Err(error) => Err(error.into()),
+                }
+            })
+        })?;
+    }
+    drop(worker);
+    lanes.finish()?;
+    Ok(altered)
+}
+
+impl Seen {
+    /// Whether nothing happened to the shard in between.
+    fn is(&self, now: &Self) -> bool {
+        (self.generation, self.changes, self.gpu, self.range)
+            == (now.generation, now.changes, now.gpu, now.range)
+    }
+}
+
+/// Lets a finished run count, unless somebody else's check said something newer meanwhile.
+fn counts(entry: &Entry, seen: &Seen) -> bool {
+    let mut state = entry.state();
+    let counts = state.quarantine.is_none()
+        && state.generation == seen.generation
+        && state.ages.changes() == seen.changes;
+    if counts {
+        state.ages.verified(seen.began);
+    }
+    counts
+}

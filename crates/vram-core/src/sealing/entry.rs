@@ -1,0 +1,82 @@
+//! Making a sealed shard known.
+
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_events::EventKind;
+use vram_id::ShardId;
+use vram_space::Space;
+
+use crate::parts::core::Core;
+use crate::resident::lease;
+use crate::sealing::request::SealRequest;
+use crate::shard::ages::{Ages, Moment};
+use crate::shard::entry::{Entry, State};
+use crate::shard::handle::SealedShard;
+use crate::shard::host::Copies;
+use crate::shard::seal::Seal;
+use crate::shard::seats::Counted;
+use crate::shard::standing::Standing;
+
+/// A complete entry of what lies in `space`; `verified` is when its read-back began, if that was
+/// of all of it. It is not in the registry yet: dropping it gives everything back.
+pub(crate) fn entry(
+    core: &Core,
+    id: ShardId,
+    request: &SealRequest,
+    seal: Arc<Seal>,
+    mut space: Space,
+    counted: Counted,
+    verified: Option<Moment>,
+) -> Arc<Entry> {
+    space.commit();
+    let len = seal.opener.fields().plaintext_len();
+    let state = State {
+        seal,
+        space: Some(space),
+        parked: false,
+        host_len: ByteLen::ZERO,
+        generation: 0,
+        quarantine: None,
+        ages: Ages::new(Moment::now(&*core.clock), verified),
+        copies: Copies::default(),
+    };
+    let owner = request.owner.clone();
+    let standing = Standing::new(request.claim);
+    let events = Arc::clone(&core.events);
+    let sealed_as = request.sealed_as.clone();
+    let entry = Entry::new(id, sealed_as, owner, len, standing, events, state, counted);
+    lease::used(core, &entry);
+    Arc::new(entry)
+}
+
+/// Makes a complete entry resident.
+pub(crate) fn publish(core: &Core, entry: Arc<Entry>) -> SealedShard {
+    let handle = core.handle(&entry);
+    if let Some(space) = entry.state().space.as_mut() {
+        space.settle();
+    }
+    tracing::info!(
+        shard = %entry.id,
+        gpu = handle.gpu_index,
+        bytes = entry.plaintext_len.get(),
+        "sealed"
+    );
+    // Whoever finds it at once waits at its gate, so that nothing is told of it before this.
+    // Nobody is there yet: it is had at once.
+    let known = Arc::clone(&entry);
+    let _pass = known.gate.exclusive();
+    core.registry.insert(entry);
+    // Only now: whoever waits for the calls under way finds it.
+    if let Some(space) = known.state().space.as_mut() {
+        space.rest();
+    }
+    core.events.emit(EventKind::Sealed {
+        shard: known.id.clone(),
+        model_id: Arc::clone(&known.sealed_as.model_id),
+        owner: known.owner.clone(),
+        gpu: handle.gpu_index,
+        bytes: known.plaintext_len,
+    });
+    handle
+}

@@ -1,0 +1,54 @@
+//! Finding a place for what is to be sealed.
+
+use vram_alloc::ByteLen;
+use vram_space::Space;
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::room::goal::Goal;
+use crate::room::make_room;
+use crate::sealing::request::SealRequest;
+use crate::shard::seats::Counted;
+
+/// Takes everything that one more shard of `len` bytes needs. Nothing is read or written.
+pub(crate) fn place(
+    core: &Core,
+    request: &SealRequest,
+    len: ByteLen,
+) -> Result<(Space, Counted), VramError> {
+    let (gpu, lens) = (core.gpu(request.gpu)?, [len]);
+    let gpus = core::slice::from_ref(gpu);
+    make_room::with_room(core, gpus, Goal::Pieces(&lens), request.room_making(), || {
+        place_once(core, request, len)
+    })
+}
+
+/// As [`place`](Self::place), in what room there is.
+pub(crate) fn place_once(
+    core: &Core,
+    request: &SealRequest,
+    len: ByteLen,
+) -> Result<(Space, Counted), VramError> {
+    let counted = admissible(core, request, len)?;
+    Ok((core.gpu(request.gpu)?.place(len)?, counted))
+}
+
+/// Checks a request, and takes a place among the shards for it.
+pub(crate) fn admissible(
+    core: &Core,
+    request: &SealRequest,
+    len: ByteLen,
+) -> Result<Counted, VramError> {
+    core.check_open()?;
+    request.sealed_as.context()?;
+    core.gpu(request.gpu)?;
+    let limit = core.limits.shard_len_max;
+    if len > limit {
+        return Err(VramError::LimitExceeded {
+            what: "bytes of one shard",
+            limit: limit.get(),
+            wanted: len.get(),
+        });
+    }
+    core.registry.count_one()
+}

@@ -1,0 +1,278 @@
+//! Reservations: bytes of a GPU that are promised to somebody, before there is anything to put
+//! there.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use vram_alloc::{Alignment, ByteLen};
+
+use crate::error::VramError;
+use crate::error::reservation_id::ReservationId;
+use crate::parts::core::Core;
+use crate::parts::promise::{Contents, Promise, Promises, Slot, Terms};
+use crate::room::goal::{Goal, RoomMaking};
+use crate::room::make_room;
+use crate::sealing::request::SealRequest;
+use crate::sealing::{entry, place, seal};
+use crate::shard::handle::SealedShard;
+use crate::transfer::write::WriteOptions;
+
+/// A request to reserve bytes of one GPU.
+///
+/// ```
+/// use core::time::Duration;
+/// use vram_residency::{ByteLen, ReserveRequest};
+///
+/// let request = ReserveRequest::new(0, ByteLen::from_mib_saturating(64))
+///     .owner("pool-1")
+///     .purpose("llama-3-8b")
+///     .expires_in(Duration::from_secs(30));
+/// # let _ = request;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ReserveRequest {
+    pub(crate) gpu: u32,
+    pub(crate) bytes: ByteLen,
+    terms: Terms,
+}
+
+impl ReserveRequest {
+    /// A request for so many bytes of the GPU of this index, for as long as they are held.
+    pub fn new(gpu: u32, bytes: ByteLen) -> Self {
+        Self { gpu, bytes, terms: Terms::default() }
+    }
+
+    /// Names who reserves, for listings.
+    pub fn owner(mut self, owner: &str) -> Self {
+        self.terms.owner = Some(owner.into());
+        self
+    }
+
+    /// Says what for, for listings.
+    pub fn purpose(mut self, purpose: &str) -> Self {
+        self.terms.purpose = Some(purpose.into());
+        self
+    }
+
+    /// Sets after how long the bytes go back by themselves, if they were not used until then.
+    pub fn expires_in(mut self, time: Duration) -> Self {
+        self.terms.expires_in = Some(time);
+        self
+    }
+}
+
+/// Bytes of one GPU that nobody else gets. They are a sum, not a place: whether they lie in one
+/// piece is not promised (a plan reservation promises places).
+///
+/// It is owned and can go to another thread. Dropping it gives back what was not used. One that
+/// expires gives its bytes back by itself, and what is asked of it then is answered with
+/// [`VramError::ReservationExpired`].
+#[derive(Debug)]
+#[must_use = "a reservation that is dropped gives its bytes back"]
+pub struct Reservation {
+    held: Held,
+    gpu: u32,
+}
+
+/// A promise in the hands of its holder.
+#[derive(Debug)]
+pub(crate) struct Held {
+    promises: Arc<Promises>,
+    pub(crate) promise: Arc<Promise>,
+}
+
+/// One open reservation, as [`reservations`](VramManager::reservations) lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ReservationReport {
+    /// Its number.
+    pub id: ReservationId,
+    /// Who reserved, if they said so.
+    pub owner: Option<Arc<str>>,
+    /// What for, if they said so.
+    pub purpose: Option<Arc<str>>,
+    /// Bytes that were promised.
+    pub len: ByteLen,
+    /// Of those: bytes that were not used yet, for each GPU that has any, in ascending order.
+    pub remaining: Vec<(u32, ByteLen)>,
+    /// For a plan: how many of its pieces still have their place held.
+    pub pieces: Option<u64>,
+    /// How long it lasts yet; `None` if it does not expire.
+    pub expires_in: Option<Duration>,
+}
+
+impl Held {
+    pub(crate) fn new(promises: &Arc<Promises>, promise: Arc<Promise>) -> Self {
+        Self { promises: Arc::clone(promises), promise }
+    }
+
+    pub(crate) fn remaining(&self) -> ByteLen {
+        self.promises.sweep();
+        self.promise.remaining()
+    }
+
+    pub(crate) fn expires_in(&self) -> Option<Duration> {
+        self.promises.time_left(&self.promise)
+    }
+
+    pub(crate) fn renew(&self, expires_in: Option<Duration>) -> Result<(), VramError> {
+        self.promises.renew(&self.promise, expires_in)
+    }
+
+    /// # Errors
+    ///
+    /// [`VramError::ForeignReservation`] if another manager made the promise.
+    pub(crate) fn check(&self, core: &Core) -> Result<(), VramError> {
+        if Arc::ptr_eq(&self.promises, &core.promises) {
+            self.promises.sweep();
+            Ok(())
+        } else {
+            Err(VramError::ForeignReservation { reservation: self.promise.id })
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.promises.release(&self.promise);
+    }
+}
+
+impl Reservation {
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> ReservationId {
+        self.held.promise.id
+    }
+
+    /// The GPU that the bytes are on.
+    #[must_use]
+    pub const fn gpu(&self) -> u32 {
+        self.gpu
+    }
+
+    /// Bytes that were promised: what was asked for, in whole granules of 256 bytes.
+    #[must_use]
+    pub fn len(&self) -> ByteLen {
+        self.held.promise.len
+    }
+
+    /// Whether nothing was promised.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len().is_zero()
+    }
+
+    /// Bytes that are still held: less those that were sealed into, none once it has expired.
+    #[must_use]
+    pub fn remaining(&self) -> ByteLen {
+        self.held.remaining()
+    }
+
+    /// Who reserved.
+    #[must_use]
+    pub fn owner(&self) -> Option<&str> {
+        self.held.promise.owner.as_deref()
+    }
+
+    /// What for.
+    #[must_use]
+    pub fn purpose(&self) -> Option<&str> {
+        self.held.promise.purpose.as_deref()
+    }
+
+    /// How long it lasts yet, zero once it has expired; `None` if it does not expire.
+    #[must_use]
+    pub fn expires_in(&self) -> Option<Duration> {
+        self.held.expires_in()
+    }
+
+    /// Makes it last that long from now on; `None` for as long as it is held.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ReservationExpired`] if it is too late.
+    pub fn renew(&mut self, expires_in: Option<Duration>) -> Result<(), VramError> {
+        self.held.renew(expires_in)
+    }
+
+    /// Gives back what was not used. The same as dropping, said aloud.
+    pub fn release(self) {
+        drop(self);
+    }
+}
+
+pub fn reserve(core: &Core, request: ReserveRequest) -> Result<Reservation, VramError> {
+    core.check_open()?;
+    let gpu = core.gpu(request.gpu)?;
+    // Held until the promise is written down, where whoever closes the manager finds it.
+    let _under_way = gpu.enter()?;
+    let whole = request.bytes.round_up(Alignment::GRANULE).unwrap_or(request.bytes);
+    let gpus = core::slice::from_ref(gpu);
+    // Reserving evicts nobody; the refusal says what would help.
+    let bytes =
+        make_room::with_room(core, gpus, Goal::Room(whole), RoomMaking::none(u32::MAX), || {
+            Ok(gpu.promise(request.bytes)?)
+        })?;
+    let (len, index) = (bytes.len(), gpu.index);
+    let promise = core.promises.open(request.terms, len, Contents::Bytes { gpu: index, bytes });
+    tracing::debug!(reservation = promise.id.get(), bytes = len.get(), "reserved");
+    Ok(Reservation { held: Held::new(&core.promises, promise), gpu: index })
+}
+
+pub fn seal_reserved(
+    core: &Core,
+    reservation: &Reservation,
+    request: &SealRequest,
+    data: &[u8],
+) -> Result<SealedShard, VramError> {
+    core.check_open()?;
+    reservation.held.check(core)?;
+    if request.gpu != reservation.gpu {
+        return Err(VramError::ReservationElsewhere {
+            reservation: reservation.id(),
+            reserved: reservation.gpu,
+            asked: request.gpu,
+        });
+    }
+    let len = ByteLen::from_usize(data.len());
+    let counted = place::admissible(core, request, len)?;
+    let space = {
+        let promise = &reservation.held.promise;
+        let home = Box::new(Slot::new(promise, 0));
+        core.gpu(request.gpu)?
+            .place_granted(len, home, |footprint| promise.take_bytes(footprint))?
+    };
+    let entry = seal::write_shard(core, request, space, counted, &data, &WriteOptions::SLICE)?;
+    Ok(entry::publish(core, entry))
+}
+
+pub fn reservations(core: &Core) -> Vec<ReservationReport> {
+    let report = |promise: Arc<Promise>| {
+        let remaining = core.gpus.iter().map(|gpu| (gpu.index, promise.remaining_on(gpu.index)));
+        let pieces = promise.look(|contents| match contents {
+            Contents::Places { spaces, .. } => {
+                Some(ByteLen::from_usize(spaces.iter().flatten().count()).get())
+            }
+            _ => None,
+        });
+        ReservationReport {
+            id: promise.id,
+            owner: promise.owner.clone(),
+            purpose: promise.purpose.clone(),
+            len: promise.len,
+            remaining: remaining.filter(|(_, bytes)| !bytes.is_zero()).collect(),
+            pieces,
+            expires_in: core.promises.time_left(&promise),
+        }
+    };
+    core.promises.list().into_iter().map(report).collect()
+}
+
+/// The GPU that a request names, and the bytes that it asks for.
+#[must_use]
+pub const fn asked(request: &ReserveRequest) -> (u32, ByteLen) {
+    (request.gpu, request.bytes)
+}

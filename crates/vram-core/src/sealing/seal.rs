@@ -1,0 +1,137 @@
+//! Sealing: plaintext in, a resident shard out, or nothing.
+//!
+//! ```text
+//!  seal(request, data)
+//!   1 limits, model id, GPU                             nothing is taken yet
+//!   2 a place among the shards, a placement, its bytes in the books
+//!   3 scope Shard: one pass that hashes all segments    → digest, synthetic IV
+//!   4 for each window, on all threads:                  two staging buffers a worker
+//!       plaintext → staging, sealed there, queued to the device
+//!   5 wait for every copy                               late errors surface here
+//!   6 record and table; the expected digest is compared
+//!   7 read back, as much as the policy says             a copy that "succeeded" can be wrong
+//!   8 into the registry                                 now it is resident
+//! ```
+//!
+//! Whatever fails, everything taken is given back in reverse order, the device bytes wiped.
+
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_files::Feed;
+use vram_seal::{Expected, SealError, SealParams, Sealer, SegmentCollector};
+use vram_space::Space;
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::parts::keys;
+use crate::room::make_room;
+use crate::sealing::entry::{entry, publish};
+use crate::sealing::place::{place, place_once};
+use crate::sealing::request::SealRequest;
+use crate::shard::ages::Moment;
+use crate::shard::entry::Entry;
+use crate::shard::handle::SealedShard;
+use crate::shard::seal::Seal;
+use crate::shard::seats::Counted;
+use crate::shard::view::View;
+use crate::sync::read;
+use crate::transfer::windows::Windows;
+use crate::transfer::write::{Pass, WriteOptions, hash_feed};
+
+/// Seals a slice onto the GPU that the request names.
+pub fn seal_slice(
+    core: &Core,
+    request: &SealRequest,
+    data: &[u8],
+) -> Result<SealedShard, VramError> {
+    let len = ByteLen::from_usize(data.len());
+    let write =
+        |(space, counted)| write_shard(core, request, space, counted, &data, &WriteOptions::SLICE);
+    let entry = match write(place(core, request, len)?) {
+        // There was memory to lie in, and none to write it with: once more, if somebody gives
+        // way. Only a slice can be read again for certain.
+        Err(VramError::Device { source, .. })
+            if source.is_out_of_memory()
+                && make_room::give_way(
+                    core,
+                    core.gpu(request.gpu)?,
+                    len,
+                    request.room_making(),
+                ) =>
+        {
+            write(place_once(core, request, len)?)
+        }
+        other => other,
+    }?;
+    Ok(publish(core, entry))
+}
+
+/// Seals `feed` into `space`. The entry that comes out is complete, and not yet in the registry:
+/// dropping it gives everything back.
+pub(crate) fn write_shard(
+    core: &Core,
+    request: &SealRequest,
+    mut space: Space,
+    counted: Counted,
+    feed: &dyn Feed,
+    options: &WriteOptions<'_>,
+) -> Result<Arc<Entry>, VramError> {
+    let params = request.params(core.defaults, options.scope);
+    let id = core.ids.next(&*core.clock);
+    let seal = write_seal(core, request, params, &mut space, feed, options)?;
+
+    let read_back = request.read_back.unwrap_or(core.read_back);
+    let view = View::of(&space, Arc::new(seal));
+    let began = Moment::now(&*core.clock);
+    let verified = view.read_back(read_back)?.then_some(began);
+    Ok(entry(core, id, request, view.seal, space, counted, verified))
+}
+
+/// Seals `feed` into `space` and waits until the device has it.
+fn write_seal(
+    core: &Core,
+    request: &SealRequest,
+    params: SealParams,
+    space: &mut Space,
+    feed: &dyn Feed,
+    options: &WriteOptions<'_>,
+) -> Result<Seal, VramError> {
+    let context = request.sealed_as.context()?;
+    let keys = read(&core.keys);
+    let mut sealer = Sealer::new(keys.active(), &context, params, feed.len())?;
+    // Held until the seal counts, so that the key is not retired meanwhile.
+    let _key_use = core.key_uses.take(keys.active().id());
+    drop(keys);
+    let gpu = Arc::clone(space.gpu());
+    let windows = Windows::on(&gpu, *sealer.layout())?;
+    let collector = SegmentCollector::new(&sealer)?;
+
+    let changed = |error| match error {
+        VramError::Seal(SealError::SourceChanged { segment }) => {
+            let model_id = Arc::clone(&request.sealed_as.model_id);
+            VramError::SourceChanged { model_id, segment }
+        }
+        other => other,
+    };
+    let mut hashes = None;
+    if sealer.needs_digest_first() {
+        let first_pass = hash_feed(&gpu, &windows, feed, options)?;
+        sealer.fix(&first_pass)?;
+        hashes = Some(first_pass);
+    }
+    let pass = Pass { sealer: &sealer, collector: &collector, windows: &windows, feed };
+    pass.write_all(space, hashes.as_deref(), options).map_err(changed)?;
+
+    let done = collector.finish(sealer)?;
+    if let Some(expected) = options.expected_digest
+        && *expected != done.digest
+    {
+        return Err(VramError::DigestMismatch {
+            model_id: Arc::clone(&request.sealed_as.model_id),
+            expected: Box::new(*expected),
+            found: Box::new(done.digest),
+        });
+    }
+    keys::open_seal(core, done, params, &Expected::from(&context))
+}

@@ -1,0 +1,165 @@
+//! Sealing from files and readers, and unsealing to writers, with bounded host memory.
+//!
+//! Whatever is read is copied into staging, hashed there and encrypted there: what a source says
+//! the second time it is asked never meets what it said the first time under one key and nonce.
+
+use core::fmt;
+use std::io;
+use std::io::Write;
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, ByteOffset, ByteRange};
+use vram_files::{CancelToken, Feed as _, Progress, ProgressFn, Source, Watch};
+use vram_seal::ContentDigest;
+use vram_space::Space;
+use zeroize::Zeroizing;
+
+use crate::error::VramError;
+use crate::parts::core::Core;
+use crate::resident::read;
+use crate::sealing::request::SealRequest;
+use crate::sealing::{entry, place, seal};
+use crate::shard::entry::Entry;
+use crate::shard::handle::SealedShard;
+use crate::transfer::feed::SourceFeed;
+use crate::transfer::read::zeroed;
+use crate::transfer::write::WriteOptions;
+
+/// Plaintext that is handed to a writer at a time, where limits and segments allow.
+const CHUNK_LEN: u64 = 8 << 20;
+
+/// What [`seal_from`](VramManager::seal_from) does besides sealing.
+///
+/// ```
+/// use vram_residency::{CancelToken, SealOptions};
+///
+/// let stop = CancelToken::new();
+/// let options = SealOptions::new()
+///     .progress(|progress| eprintln!("{} of {}", progress.done, progress.total))
+///     .cancel(stop.clone());
+/// ```
+#[derive(Default)]
+pub struct SealOptions<'a> {
+    expected_digest: Option<ContentDigest>,
+    progress: Option<Box<ProgressFn<'a>>>,
+    cancel: Option<CancelToken>,
+}
+
+impl<'a> SealOptions<'a> {
+    /// Any digest, nobody told, no early end.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Demands content of this BLAKE3 digest: nothing becomes resident otherwise.
+    #[must_use]
+    pub const fn expected_digest(mut self, digest: ContentDigest) -> Self {
+        self.expected_digest = Some(digest);
+        self
+    }
+
+    /// Sets who is told how far the call has come: from worker threads, one at a time. If it
+    /// panics, the call is rolled back and the panic goes on to the caller.
+    #[must_use]
+    pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+
+    /// Sets the token that ends the call early.
+    #[must_use]
+    pub fn cancel(mut self, token: CancelToken) -> Self {
+        self.cancel = Some(token);
+        self
+    }
+}
+
+impl fmt::Debug for SealOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealOptions")
+            .field("expected_digest", &self.expected_digest)
+            .field("progress", &self.progress.is_some())
+            .field("cancel", &self.cancel)
+            .finish()
+    }
+}
+
+pub fn seal_source(
+    core: &Core,
+    request: &SealRequest,
+    source: &dyn Source,
+    options: SealOptions<'_>,
+) -> Result<SealedShard, VramError> {
+    let feed = SourceFeed::new(source, &request.sealed_as.model_id);
+    let watch = Watch::new(feed.len(), options.progress, options.cancel);
+    watch.go_on()?;
+    feed.check_scope(request.protection, request.scope)?;
+    let (space, counted) = place::place(core, request, feed.len())?;
+    let entry = seal_feed(
+        core,
+        request,
+        (space, counted),
+        &feed,
+        options.expected_digest.as_ref(),
+        &watch,
+    )?;
+    // Before the shard is resident: a callback that panics must not leave one behind.
+    watch.finish();
+    Ok(entry::publish(core, entry))
+}
+
+/// Seals a source into a place that was taken for it. The entry that comes out is complete and
+/// not yet resident: dropping it gives everything back.
+pub(crate) fn seal_feed(
+    core: &Core,
+    request: &SealRequest,
+    (space, counted): (Space, crate::shard::seats::Counted),
+    feed: &SourceFeed<'_>,
+    expected_digest: Option<&ContentDigest>,
+    watch: &Watch<'_>,
+) -> Result<Arc<Entry>, VramError> {
+    let told = |done| {
+        watch.advance(done);
+        Ok(watch.go_on()?)
+    };
+    let options = WriteOptions { scope: feed.scope(), expected_digest, watch: &told };
+    let entry = seal::write_shard(core, request, space, counted, feed, &options)?;
+    feed.finish()?;
+    Ok(entry)
+}
+
+pub fn unseal_to(core: &Core, handle: &SealedShard, sink: &mut dyn Write) -> Result<(), VramError> {
+    core.shared(handle, |entry| unseal_entry_to(core, entry, sink))
+}
+
+fn unseal_entry_to(core: &Core, entry: &Entry, sink: &mut dyn Write) -> Result<(), VramError> {
+    let len = entry.plaintext_len;
+    let segment = entry.view()?.seal.opener.layout().segment_size().bytes();
+    let chunk = ByteLen::new(CHUNK_LEN).min(core.limits.staging_bytes);
+    // Whole segments, so that none is opened twice.
+    let count = chunk.get().checked_div(segment.get()).unwrap_or(0).max(1);
+    let chunk = ByteLen::new(count.saturating_mul(segment.get())).min(len);
+    let mut buffer = Zeroizing::new(zeroed(chunk)?);
+    let mut offset = ByteOffset::START;
+    loop {
+        // Quarantine may have come meanwhile, through another reader.
+        entry.not_quarantined()?;
+        let rest = len.saturating_sub(ByteLen::new(offset.get()));
+        let range = ByteRange::checked(offset, rest.min(chunk), len)
+            .map_err(|error| VramError::config(error.to_string()))?;
+        let wanted = range.len();
+        let bytes = wanted.to_usize().and_then(|count| buffer.get_mut(..count));
+        let bytes = bytes.ok_or(VramError::HostMemory { wanted })?;
+        read::read_entry(core, entry, range, bytes)?;
+        sink.write_all(bytes).map_err(sink_failed)?;
+        offset = range.end();
+        if offset.get() >= len.get() {
+            return sink.flush().map_err(sink_failed);
+        }
+    }
+}
+
+fn sink_failed(error: io::Error) -> VramError {
+    VramError::Io { action: "write unsealed bytes", path: None, source: Arc::new(error) }
+}

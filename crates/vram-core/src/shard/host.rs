@@ -1,0 +1,117 @@
+//! Host memory that parked shards and backups take.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, Charge, Ledger, LedgerError, MAX_TOTAL};
+use vram_id::Timestamp;
+use vram_seal::SealRecord;
+
+use crate::error::VramError;
+use crate::shard::entry::Entry;
+use crate::shard::parked::HostCopy;
+use crate::shard::seal::Seal;
+
+/// What there is of a shard elsewhere. Only of its present seal: sealing it anew forgets them.
+#[derive(Debug, Default)]
+pub(crate) struct Copies {
+    pub(crate) backup: Option<Backup>,
+    pub(crate) exported: Option<Exported>,
+}
+
+/// The sealed bytes of a resident shard in host memory. A [`HostCopy`] that knows nothing of its
+/// entry, which holds it.
+pub(crate) struct Backup {
+    bytes: Vec<u8>,
+    seal: Arc<Seal>,
+    resident: Arc<Seal>,
+    at: Timestamp,
+    charge: Charge,
+}
+
+/// A sealed image that the shard was written to.
+#[derive(Clone, Debug)]
+pub(crate) struct Exported {
+    pub(crate) path: PathBuf,
+    pub(crate) record: SealRecord,
+}
+
+impl Backup {
+    pub(crate) fn of(copy: HostCopy) -> Self {
+        let HostCopy { entry: _, bytes, seal, resident, at, charge } = copy;
+        Self { bytes, seal, resident, at, charge }
+    }
+
+    pub(crate) fn host_len(&self) -> ByteLen {
+        self.charge.len()
+    }
+
+    pub(crate) fn into_copy(self, entry: Arc<Entry>) -> HostCopy {
+        let Self { bytes, seal, resident, at, charge } = self;
+        HostCopy { entry, bytes, seal, resident, at, charge }
+    }
+}
+
+impl fmt::Debug for Backup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backup").field("host_len", &self.charge.len()).finish_non_exhaustive()
+    }
+}
+
+/// The host memory that the parked shards of a manager may take, and how many there are.
+#[derive(Debug)]
+pub struct Parked {
+    books: Ledger,
+    pub(crate) count: AtomicU64,
+}
+
+/// How much host memory parked shards may take, and do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct ParkCapacity {
+    /// Host bytes that may be taken; 2^48 − 1 if no limit was set.
+    pub limit: ByteLen,
+    /// Host bytes that are taken: sealed bytes, and segment tables made for parking. Backups of
+    /// resident shards count too.
+    pub used: ByteLen,
+    /// Shards that are parked.
+    pub shard_count: u64,
+}
+
+impl Parked {
+    /// # Errors
+    ///
+    /// None in practice: the limit is cut to what a ledger counts.
+    pub(crate) fn new(limit: ByteLen) -> Result<Self, VramError> {
+        let books = Ledger::new(limit.min(MAX_TOTAL));
+        let books = books.map_err(|error| VramError::config(error.to_string()))?;
+        Ok(Self { books, count: AtomicU64::new(0) })
+    }
+
+    /// Takes host memory, in the books.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ParkLimit`].
+    pub(crate) fn charge(&self, needed: ByteLen) -> Result<Charge, VramError> {
+        match self.books.reserve(needed) {
+            Ok(reservation) => Ok(reservation.commit()),
+            Err(LedgerError::Insufficient { capacity, room, .. }) => {
+                Err(VramError::ParkLimit { needed, room, limit: capacity.total })
+            }
+            Err(error) => Err(VramError::config(error.to_string())),
+        }
+    }
+
+    pub(crate) fn capacity(&self) -> ParkCapacity {
+        let books = self.books.capacity();
+        ParkCapacity {
+            limit: books.total,
+            used: books.taken(),
+            shard_count: self.count.load(Ordering::Acquire),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Shards in host memory: what they are there, and how much of it they may take.
+
+use core::fmt;
+use core::sync::atomic::Ordering;
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, Charge};
+use vram_id::{ShardId, Timestamp};
+use vram_seal::{Protection, SealRecord};
+
+use crate::shard::entry::Entry;
+use crate::shard::host::Parked;
+use crate::shard::registry::Shards;
+use crate::shard::seal::Seal;
+
+/// A shard that was taken off its GPU and waits in host memory, encrypted.
+///
+/// It belongs to whoever holds it, may be sent to any thread, and outlives a GPU that is lost.
+/// [`wake`](crate::VramManager::wake) makes it resident again under its old id, with its old seal:
+/// handles from before are good again. Until then they answer [`VramError::Parked`]. Dropping it
+/// gives the shard up, and its host memory back.
+///
+/// No plaintext is in it: an Authenticated shard is encrypted while it is parked.
+pub struct ParkedShard {
+    // On the heap, so that passing one on, also inside an error, costs a pointer.
+    pub(crate) copy: Box<HostCopy>,
+    // After the copy: a shard whose handle answers `ShardFreed` is really gone.
+    pub(crate) listed: Listed,
+}
+
+/// The sealed bytes of a shard in host memory.
+pub(crate) struct HostCopy {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) bytes: Vec<u8>,
+    /// The seal of `bytes`: the shard's own, unless that one is not of encrypted bytes.
+    pub(crate) seal: Arc<Seal>,
+    /// The seal that the shard has while it is resident.
+    pub(crate) resident: Arc<Seal>,
+    pub(crate) at: Timestamp,
+    pub(crate) charge: Charge,
+}
+
+/// Keeps a parked shard known to its manager; dropped, the shard is gone.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    id: ShardId,
+    shards: Arc<Shards>,
+    parked: Arc<Parked>,
+    woken: bool,
+}
+
+impl Listed {
+    pub(crate) fn new(id: ShardId, shards: Arc<Shards>, parked: Arc<Parked>) -> Self {
+        parked.count.fetch_add(1, Ordering::AcqRel);
+        Self { id, shards, parked, woken: false }
+    }
+
+    /// Whether the shard was parked by the manager that these are the parked shards of.
+    pub(crate) fn is_in(&self, parked: &Arc<Parked>) -> bool {
+        Arc::ptr_eq(&self.parked, parked)
+    }
+
+    /// The shard is resident from now on, and stays known.
+    pub(crate) fn woken(mut self) {
+        self.woken = true;
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.parked.count.fetch_sub(1, Ordering::AcqRel);
+        if !self.woken {
+            // The entry is dropped after the map's guard.
+            let removed = self.shards.remove(&self.id);
+            drop(removed);
+        }
+    }
+}
+
+impl ParkedShard {
+    /// The shard's name, which it keeps.
+    #[must_use]
+    pub fn shard_id(&self) -> &ShardId {
+        &self.copy.entry.id
+    }
+
+    /// The model that the shard was sealed as.
+    #[must_use]
+    pub fn model_id(&self) -> &str {
+        &self.copy.entry.sealed_as.model_id
+    }
+
+    /// Bytes of plaintext.
+    #[must_use]
+    pub fn plaintext_len(&self) -> ByteLen {
+        self.copy.entry.plaintext_len
+    }
+
+    /// Host bytes that it takes of the limit for parked shards.
+    #[must_use]
+    pub fn host_len(&self) -> ByteLen {
+        self.copy.charge.len()
+    }
+
+    /// What lies in device memory once the shard is awake.
+    #[must_use]
+    pub fn protection(&self) -> Protection {
+        self.copy.resident.protection()
+    }
+
+    /// The seal record that the shard has while it is resident.
+    #[must_use]
+    pub fn sealed_data(&self) -> &SealRecord {
+        &self.copy.resident.record
+    }
+
+    /// When it was parked.
+    #[must_use]
+    pub fn parked_at(&self) -> Timestamp {
+        self.copy.at
+    }
+}
+
+impl fmt::Debug for ParkedShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ParkedShard")
+            .field("shard_id", self.shard_id())
+            .field("model_id", &self.model_id())
+            .field("plaintext_len", &self.plaintext_len())
+            .field("host_len", &self.host_len())
+            .field("protection", &self.protection())
+            .finish_non_exhaustive()
+    }
+}

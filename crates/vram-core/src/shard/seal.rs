@@ -1,0 +1,87 @@
+//! One seal of a shard, and what it was sealed as.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use vram_seal::{
+    ContentDigest, KeyId, Opener, Protection, SealContext, SealError, SealParams, SealRecord,
+};
+
+use crate::sync::{Mutex, lock};
+
+/// Counts the seals under each key, resident and parked.
+#[derive(Debug, Default)]
+pub struct KeyUses {
+    by_key: Mutex<BTreeMap<KeyId, Weak<()>>>,
+}
+
+/// One seal under one key, until dropped.
+#[derive(Debug)]
+pub(crate) struct KeyUse {
+    #[expect(dead_code, reason = "held to be counted")]
+    token: Arc<()>,
+}
+
+impl KeyUses {
+    /// Counts one more use.
+    pub(crate) fn take(&self, key: KeyId) -> KeyUse {
+        let mut by_key = lock(&self.by_key);
+        let known = by_key.get(&key).and_then(Weak::upgrade);
+        let token = known.unwrap_or_else(|| {
+            let token = Arc::new(());
+            by_key.insert(key, Arc::downgrade(&token));
+            token
+        });
+        KeyUse { token }
+    }
+
+    /// Seals under a key.
+    pub(crate) fn count(&self, key: &KeyId) -> usize {
+        lock(&self.by_key).get(key).map_or(0, Weak::strong_count)
+    }
+}
+
+/// One seal of a shard: never changed, only replaced.
+#[derive(Debug)]
+pub(crate) struct Seal {
+    pub(crate) record: SealRecord,
+    /// Record and table, authenticated once when the shard became resident.
+    pub(crate) opener: Opener,
+    pub(crate) params: SealParams,
+    pub(crate) digest: ContentDigest,
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(crate) key_use: KeyUse,
+}
+
+impl Seal {
+    pub(crate) const fn protection(&self) -> Protection {
+        self.params.protection()
+    }
+
+    pub(crate) const fn key_id(&self) -> KeyId {
+        self.opener.fields().key_id()
+    }
+}
+
+/// What a shard is sealed as: everything its seal is bound to.
+#[derive(Clone, Debug)]
+pub(crate) struct SealedAs {
+    pub(crate) model_id: Arc<str>,
+    pub(crate) context: Arc<[u8]>,
+    pub(crate) metadata: ContentDigest,
+    pub(crate) shard_index: u64,
+    pub(crate) revision: u64,
+}
+
+impl SealedAs {
+    /// # Errors
+    ///
+    /// [`SealError::ModelId`] unless the model id has 1 to 1024 bytes.
+    pub(crate) fn context(&self) -> Result<SealContext<'_>, SealError> {
+        Ok(SealContext::new(&self.model_id)?
+            .context(&self.context)
+            .metadata_digest(&self.metadata)
+            .shard_index(self.shard_index)
+            .revision(self.revision))
+    }
+}

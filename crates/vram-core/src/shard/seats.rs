@@ -1,0 +1,16 @@
+//! The count of shards that may be resident.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+/// A place among the shards that may be resident; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    pub(crate) count: Arc<AtomicU64>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,59 @@
+//! Where a shard stands when room is short: what its owner said, and when it was last used.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
+
+pub(crate) use vram_events::OnEviction;
+
+/// What an owner says about a shard's claim to its place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) priority: u32,
+    pub(crate) cost: u64,
+    /// None where the manager's default holds.
+    pub(crate) on_eviction: Option<OnEviction>,
+}
+
+/// The claim of a resident shard, and how it is used.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    pub(crate) claim: Claim,
+    pinned: AtomicBool,
+    /// Monotonic time of the last use, in nanoseconds.
+    used_at: AtomicU64,
+    /// Position of the last use among all uses: tells apart what the clock cannot.
+    use_number: AtomicU64,
+}
+
+impl Standing {
+    pub(crate) const fn new(claim: Claim) -> Self {
+        Self {
+            claim,
+            pinned: AtomicBool::new(false),
+            used_at: AtomicU64::new(0),
+            use_number: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn used(&self, at: Duration, number: u64) {
+        let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
+        self.used_at.fetch_max(nanos, Ordering::Relaxed);
+        self.use_number.fetch_max(number, Ordering::Relaxed);
+    }
+
+    pub(crate) fn last_used(&self) -> Duration {
+        Duration::from_nanos(self.used_at.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn use_number(&self) -> u64 {
+        self.use_number.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_pinned(&self, pinned: bool) {
+        self.pinned.store(pinned, Ordering::Release);
+    }
+
+    pub(crate) fn pinned(&self) -> bool {
+        self.pinned.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,48 @@
+//! Segments of one seal into segments of another, in a host buffer.
+
+use vram_alloc::DeviceRange;
+use vram_seal::{Opener, Protection, SealError, SealedSegment, Sealer, SegmentHash};
+
+use crate::error::VramError;
+use crate::transfer::windows::{Window, Windows};
+
+/// The part of a staging buffer that holds a range of the device.
+pub(crate) fn part(buffer: &mut [u8], range: DeviceRange) -> Result<&mut [u8], VramError> {
+    let len = range.len().to_usize();
+    len.and_then(|len| buffer.get_mut(..len)).ok_or(VramError::HostMemory { wanted: range.len() })
+}
+
+/// Segments of one seal into segments of another.
+pub(crate) struct Convert<'a> {
+    pub(crate) from: &'a Opener,
+    pub(crate) to: &'a Sealer,
+    /// What each segment must hash to, where that is known.
+    pub(crate) hashes: Option<&'a [SegmentHash]>,
+}
+
+impl Convert<'_> {
+    /// Converts one window where it lies in `bytes`, and hands each segment's seal to `keep`.
+    pub(crate) fn window(
+        &self,
+        windows: &Windows,
+        window: &Window,
+        bytes: &mut [u8],
+        keep: &impl Fn(u64, SealedSegment) -> Result<(), SealError>,
+    ) -> Result<(), VramError> {
+        window.each(windows.layout(), bytes, |segment, bytes| {
+            let hash = self.hashes.and_then(|hashes| hashes.get(usize::try_from(segment).ok()?));
+            // What lies there as plaintext, and is about to be compared with a hash that the old
+            // record vouched for, needs no other check.
+            if hash.is_none() || self.from.protection() != Protection::Authenticated {
+                self.from.open_segment(segment, bytes)?;
+            }
+            let done = match hash {
+                // Device memory can change under the seal like any other source.
+                Some(hash) => self.to.seal_segment_checked(segment, bytes, hash),
+                None => self.to.seal_segment(segment, bytes),
+            }?;
+            keep(segment, done)?;
+            Ok(())
+        })
+    }
+}

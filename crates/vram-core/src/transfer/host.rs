@@ -1,0 +1,138 @@
+//! What is kept of a parked shard in host memory, and how it gets back to a device.
+
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, ByteRange};
+use vram_seal::parallel::for_each_segment;
+use vram_seal::{Protection, SealError, SealParams, SivScope};
+use vram_space::{Lanes, Worker, locate};
+use zeroize::Zeroizing;
+
+use crate::error::VramError;
+use crate::shard::parked::HostCopy;
+use crate::shard::view::View;
+use crate::transfer::read::zeroed;
+use crate::transfer::walk::Selection;
+use crate::transfer::windows::Window;
+
+/// The seal of what is kept of an Authenticated shard: one pass, so scope Segment.
+pub(crate) fn parked_params(view: &View) -> SealParams {
+    view.seal.params.with_protection(Protection::Encrypted).with_scope(SivScope::Segment)
+}
+
+impl View {
+    /// Host bytes that parking takes: the sealed bytes, and a table where one is made.
+    pub(crate) fn needed(&self, len: ByteLen) -> ByteLen {
+        match self.seal.protection() {
+            Protection::Encrypted => len,
+            // Scope Segment keeps 48 bytes for each segment.
+            _ => ByteLen::new(self.seal.opener.layout().count().saturating_mul(48))
+                .saturating_add(len),
+        }
+    }
+}
+
+impl HostCopy {
+    /// Writes a host copy to the device, and opens every segment where it arrived.
+    pub(crate) fn copy_in(&self, view: &View) -> Result<(), VramError> {
+        let refused = |error| match error {
+            VramError::Seal(SealError::SegmentMismatch { segment }) => {
+                VramError::ParkedAltered { shard: self.entry.id.clone(), segments: vec![segment] }
+            }
+            other => other,
+        };
+        self.write_to(view).map_err(refused)?;
+        let count = view.seal.opener.layout().count();
+        let arrived_altered = view.altered_segments(Selection::Run(0..count))?;
+        if arrived_altered.is_empty() {
+            return Ok(());
+        }
+        // Either the copy was altered, or the way is: the copy decides.
+        let segments = self.altered()?;
+        if segments.is_empty() {
+            let gpu = view.gpu.index;
+            return Err(VramError::WriteNotKept { gpu, segments: arrived_altered });
+        }
+        Err(VramError::ParkedAltered { shard: self.entry.id.clone(), segments })
+    }
+
+    fn write_to(&self, view: &View) -> Result<(), VramError> {
+        let windows = view.windows()?;
+        let lanes = Lanes::new(&view.gpu, windows.window_len(), windows.buffers());
+        for_each_segment(
+            windows.threads(),
+            windows.count(),
+            || Ok(lanes.worker()),
+            |worker, index| match windows.get(index) {
+                Some(window) => self.write_window(worker, view, &window),
+                None => Ok(()),
+            },
+        )?;
+        Ok(lanes.finish()?)
+    }
+
+    fn write_window(
+        &self,
+        worker: &mut Worker<'_>,
+        view: &View,
+        window: &Window,
+    ) -> Result<(), VramError> {
+        let mut staging = worker.buffer()?;
+        let outcome = self.fill(window, staging.as_mut_slice());
+        if window.bytes.is_empty() {
+            worker.put(staging);
+            return outcome;
+        }
+        let ready = outcome
+            .and_then(|()| Ok(locate(view.range, window.bytes)?))
+            .and_then(|to| view.memory().map(|memory| (memory, to)));
+        match ready {
+            Ok((memory, to)) => {
+                worker.queue_write(&**memory, to.start(), staging, to.len());
+                Ok(())
+            }
+            Err(error) => {
+                worker.put(staging);
+                Err(error)
+            }
+        }
+    }
+
+    /// Fills the start of `buffer` with what lies in device memory for this window.
+    fn fill(&self, window: &Window, buffer: &mut [u8]) -> Result<(), VramError> {
+        let refused = || VramError::HostMemory { wanted: window.bytes.len() };
+        let source = self.part(window.bytes).ok_or_else(refused)?;
+        let buffer = buffer.get_mut(..source.len()).ok_or_else(refused)?;
+        buffer.copy_from_slice(source);
+        if Arc::ptr_eq(&self.seal, &self.resident) {
+            return Ok(());
+        }
+        let opener = &self.seal.opener;
+        window
+            .each(opener.layout(), buffer, |segment, bytes| opener.open_segment(segment, bytes))?;
+        Ok(())
+    }
+
+    fn part(&self, range: ByteRange) -> Option<&[u8]> {
+        range.to_usize_range().and_then(|range| self.bytes.get(range))
+    }
+
+    /// The segments that are not what was parked.
+    fn altered(&self) -> Result<Vec<u64>, VramError> {
+        let opener = &self.seal.opener;
+        let layout = opener.layout();
+        let longest = layout.segment_size().bytes().min(layout.plaintext_len());
+        let mut scratch = Zeroizing::new(zeroed(longest)?);
+        let mut altered = Vec::new();
+        for segment in 0..layout.count() {
+            let sealed = layout.range(segment).and_then(|range| self.part(range)).unwrap_or(&[]);
+            let Some(scratch) = scratch.get_mut(..sealed.len()) else { continue };
+            match opener.open_segment_to(segment, sealed, scratch) {
+                Ok(()) => {}
+                Err(SealError::SegmentMismatch { segment }) => altered.push(segment),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(altered)
+    }
+}

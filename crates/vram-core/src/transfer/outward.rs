@@ -1,0 +1,99 @@
+//! Sealed bytes from the device to host memory: every segment is opened in passing, so that
+//! nothing altered gets out.
+
+use core::ops::Range;
+
+use vram_alloc::ByteLen;
+use vram_seal::parallel::for_each_segment;
+use vram_seal::{SealError, SealedSegment};
+use vram_space::Lanes;
+
+use crate::error::VramError;
+use crate::shard::view::View;
+use crate::sync::{Mutex, lock};
+use crate::transfer::convert::Convert;
+use crate::transfer::walk::with_window;
+use crate::transfer::windows::Windows;
+
+/// What gets out of the device.
+pub(crate) enum Outward<'a> {
+    /// The bytes as they lie there.
+    AsTheyAre,
+    /// The same content under another seal.
+    Anew {
+        convert: Convert<'a>,
+        /// Called with each segment that was sealed.
+        keep: &'a (dyn Fn(u64, SealedSegment) -> Result<(), SealError> + Sync),
+    },
+}
+
+impl View {
+    /// Fills `out` with the sealed bytes of a run of segments, and with nothing that was not
+    /// opened. `out` has exactly their length.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::Seal`] with the mismatch of a segment; what lies in `out` is then of no use,
+    /// and no plaintext either, unless the shard is Authenticated and goes out as it is.
+    pub(crate) fn copy_out(
+        &self,
+        segments: Range<u64>,
+        out: &mut [u8],
+        how: &Outward<'_>,
+    ) -> Result<(), VramError> {
+        let opener = &self.seal.opener;
+        let windows = Windows::on(&self.gpu, *opener.layout())?;
+        let jobs = cut(&windows, segments, out)?;
+        let count = u64::try_from(jobs.len()).unwrap_or(u64::MAX);
+        let jobs = Mutex::new(jobs.into_iter());
+        let lanes = Lanes::new(&self.gpu, windows.window_len(), 1);
+        for_each_segment(
+            windows.threads(),
+            count,
+            || Ok(lanes.worker()),
+            |worker, _job| {
+                let Some((window, out)) = lock(&jobs).next() else { return Ok(()) };
+                with_window(worker, self, &window, |bytes| {
+                    let wanted = window.bytes.len();
+                    if bytes.len() != out.len() {
+                        return Err(VramError::HostMemory { wanted });
+                    }
+                    match how {
+                        Outward::AsTheyAre => {
+                            out.copy_from_slice(bytes);
+                            // The copy is what counts, and it is of these very bytes.
+                            window.each(opener.layout(), bytes, |segment, bytes| {
+                                opener.open_segment(segment, bytes)
+                            })?;
+                        }
+                        Outward::Anew { convert, keep } => {
+                            convert.window(&windows, &window, bytes, keep)?;
+                            out.copy_from_slice(bytes);
+                        }
+                    }
+                    Ok(())
+                })
+            },
+        )?;
+        Ok(lanes.finish()?)
+    }
+}
+
+/// Cuts a run of segments, and the memory for it, into windows.
+fn cut<'a>(
+    windows: &Windows,
+    segments: Range<u64>,
+    mut out: &'a mut [u8],
+) -> Result<Vec<(crate::transfer::windows::Window, &'a mut [u8])>, VramError> {
+    let wanted = ByteLen::from_usize(out.len());
+    let refused = || VramError::HostMemory { wanted };
+    let mut jobs = Vec::new();
+    for window in windows.cut(segments) {
+        let len = window.bytes.len().to_usize().ok_or_else(refused)?;
+        let (part, rest) =
+            core::mem::take(&mut out).split_at_mut_checked(len).ok_or_else(refused)?;
+        out = rest;
+        jobs.push((window, part));
+    }
+    Ok(jobs)
+}

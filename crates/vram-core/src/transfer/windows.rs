@@ -1,0 +1,237 @@
+//! How one call cuts a shard into work: windows of whole segments, threads, staging buffers.
+
+use core::ops::Range;
+
+use vram_alloc::{ByteLen, ByteRange};
+use vram_gpu::{DeviceInfo, DeviceKind};
+use vram_seal::SegmentLayout;
+use vram_seal::parallel::Threads;
+use vram_space::{Gpu, Means, SMALLEST};
+
+use crate::error::VramError;
+use crate::shard::view::View;
+
+/// Below this, handing work to another thread costs more than it saves.
+const WINDOW_MIN: u64 = 256 << 10;
+
+/// Buffers of one worker where memory allows: one is filled while the other is copied.
+const BUFFERS: u64 = 2;
+
+/// The work of one call on one shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Windows {
+    layout: SegmentLayout,
+    segments: u64,
+    threads: usize,
+    buffers: u64,
+}
+
+/// A run of segments that is copied at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) segments: Range<u64>,
+    pub(crate) bytes: ByteRange,
+}
+
+impl Windows {
+    /// Cuts a shard into work for this GPU.
+    pub(crate) fn on(gpu: &Gpu, layout: SegmentLayout) -> Result<Self, VramError> {
+        let Means { workers, staging_bytes } = gpu.means;
+        Self::plan(layout, gpu.device.info(), Threads::exactly(workers), staging_bytes)
+    }
+
+    /// Cuts a shard for `device`: as large as it copies well, as small as keeps all threads busy,
+    /// and within `staging_max` host bytes for all workers together.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::LimitExceeded`] if not even one segment fits into `staging_max`.
+    pub(crate) fn plan(
+        layout: SegmentLayout,
+        device: &DeviceInfo,
+        threads: Threads,
+        staging_max: ByteLen,
+    ) -> Result<Self, VramError> {
+        let (len, max) = (layout.plaintext_len().get(), staging_max.get());
+        // Buffers come in powers of two, so that they can be used again.
+        let whole = len.max(SMALLEST).checked_next_power_of_two().unwrap_or(len);
+        let segment = layout.segment_size().bytes().get().min(whole);
+        if segment > max {
+            return Err(VramError::LimitExceeded {
+                what: "staging bytes of one call",
+                limit: max,
+                wanted: segment,
+            });
+        }
+        let threads = u64::try_from(threads.for_jobs(layout.count())).unwrap_or(u64::MAX);
+        // Two windows for each thread at least, so that none idles through the other's last.
+        let fair = len.div_ceil(threads.saturating_mul(2).max(1));
+        // A host device copies from the cache: what fits there is quickest.
+        let quick = if device.kind == DeviceKind::Host { 0 } else { device.copy_window.get() };
+        let wanted = quick.min(fair).max(WINDOW_MIN);
+        let allowed = max.checked_div(BUFFERS).unwrap_or(max);
+        let segments = wanted.min(allowed).checked_div(segment).unwrap_or(1).max(1);
+        let segments = 1_u64 << segments.ilog2();
+        let window = segments.saturating_mul(segment);
+        let buffers = if window.saturating_mul(BUFFERS) <= max { BUFFERS } else { 1 };
+        let workers = max.checked_div(window.saturating_mul(buffers)).unwrap_or(1).max(1);
+        let count = layout.count().div_ceil(segments);
+        let threads = threads.min(workers).min(count).max(1);
+        Ok(Self { layout, segments, threads: usize::try_from(threads).unwrap_or(1), buffers })
+    }
+
+    pub(crate) const fn layout(&self) -> &SegmentLayout {
+        &self.layout
+    }
+
+    pub(crate) const fn threads(&self) -> Threads {
+        Threads::exactly(self.threads)
+    }
+
+    /// How many buffers a worker may hold.
+    pub(crate) const fn buffers(&self) -> u64 {
+        self.buffers
+    }
+
+    /// Windows in the whole shard: at least one.
+    pub(crate) const fn count(&self) -> u64 {
+        self.layout.count().div_ceil(if self.segments == 0 { 1 } else { self.segments })
+    }
+
+    /// Bytes in the longest window.
+    pub(crate) fn window_len(&self) -> ByteLen {
+        let len = self.segments.saturating_mul(self.layout.segment_size().bytes().get());
+        ByteLen::new(len.min(self.layout.plaintext_len().get()))
+    }
+
+    /// Window `index` of the whole shard.
+    pub(crate) fn get(&self, index: u64) -> Option<Window> {
+        let first = index.checked_mul(self.segments)?;
+        let end = first.saturating_add(self.segments).min(self.layout.count());
+        self.over(first..end)
+    }
+
+    /// The window over these segments.
+    pub(crate) fn over(&self, segments: Range<u64>) -> Option<Window> {
+        let bytes = self.layout.span(&segments)?;
+        Some(Window { segments, bytes })
+    }
+
+    /// Cuts a run of segments into windows.
+    pub(crate) fn cut(&self, run: Range<u64>) -> impl Iterator<Item = Window> + use<> {
+        let this = *self;
+        let mut next = run.start;
+        core::iter::from_fn(move || {
+            let end = next.saturating_add(this.segments).min(run.end);
+            let window = if next < end { this.over(next..end) } else { None };
+            next = end;
+            window
+        })
+    }
+}
+
+impl View {
+    /// Cuts the shard into work for the GPU that it lies on.
+    pub(crate) fn windows(&self) -> Result<Windows, VramError> {
+        Windows::on(&self.gpu, *self.seal.opener.layout())
+    }
+}
+
+impl Window {
+    /// Calls `work` for each segment with its part of `bytes`, which holds the whole window.
+    pub(crate) fn each<E>(
+        &self,
+        layout: &SegmentLayout,
+        mut bytes: &mut [u8],
+        mut work: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for segment in self.segments.clone() {
+            let len = layout.range(segment).and_then(|range| range.len().to_usize()).unwrap_or(0);
+            // A buffer that is too short shows up as a segment of the wrong length.
+            let (part, rest) = bytes.split_at_mut(len.min(bytes.len()));
+            work(segment, part)?;
+            bytes = rest;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vram_alloc::GpuIndex;
+    use vram_gpu::DeviceUuid;
+    use vram_seal::SegmentSize;
+
+    use super::*;
+
+    fn plan(len: u64, log2: u8, threads: usize, window: u64, max: u64) -> Windows {
+        let layout =
+            SegmentLayout::new(ByteLen::new(len), SegmentSize::from_log2(log2).unwrap()).unwrap();
+        let index = GpuIndex::new(0);
+        let mut info = DeviceInfo::new(
+            index,
+            DeviceUuid::for_host(index),
+            "test".into(),
+            DeviceKind::Cuda,
+            ByteLen::GIB,
+        );
+        info.copy_window = ByteLen::new(window);
+        Windows::plan(layout, &info, Threads::exactly(threads), ByteLen::new(max)).unwrap()
+    }
+
+    #[test]
+    fn windows_tile_the_shard_within_the_staging_limit() {
+        for len in [0, 1, 4095, 4096, 4097, 1 << 20, (3 << 20) + 5, 100 << 20] {
+            for log2 in [12, 18, 20] {
+                for (threads, window, max) in
+                    [(1, 1 << 18, 64 << 20), (8, 4 << 20, 64 << 20), (8, 4 << 20, 1 << 20)]
+                {
+                    let windows = plan(len, log2, threads, window, max);
+                    let (mut at, mut segment) = (0, 0);
+                    for index in 0..windows.count() {
+                        let window = windows.get(index).unwrap();
+                        assert_eq!(
+                            (window.bytes.start().get(), window.segments.start),
+                            (at, segment)
+                        );
+                        assert!(window.bytes.len() <= windows.window_len());
+                        (at, segment) = (window.bytes.end().get(), window.segments.end);
+                    }
+                    assert_eq!((at, segment), (len, windows.layout().count()));
+                    assert_eq!(windows.get(windows.count()), None);
+                    let buffer = windows.window_len().get().max(SMALLEST).next_power_of_two();
+                    let held = buffer * windows.buffers() * u64::try_from(windows.threads).unwrap();
+                    assert!(held <= max, "{held} of {max} for {len}");
+                    let cut: Vec<_> = windows.cut(0..windows.layout().count()).collect();
+                    assert_eq!(ByteLen::from_usize(cut.len()).get(), windows.count());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_beyond_the_staging_limit_is_refused() {
+        let layout = SegmentLayout::new(ByteLen::GIB, SegmentSize::MAX).unwrap();
+        let index = GpuIndex::new(0);
+        let uuid = DeviceUuid::for_host(index);
+        let info = DeviceInfo::new(index, uuid, String::new(), DeviceKind::Host, ByteLen::GIB);
+        let refused = Windows::plan(layout, &info, Threads::AUTO, ByteLen::MIB);
+        assert!(matches!(refused, Err(VramError::LimitExceeded { limit: 1_048_576, .. })));
+    }
+
+    #[test]
+    fn an_empty_shard_is_one_window_of_one_empty_segment() {
+        let windows = plan(0, 18, 4, 1 << 20, 1 << 20);
+        assert_eq!(windows.count(), 1);
+        let window = windows.get(0).unwrap();
+        assert_eq!(window.segments, 0..1);
+        let mut seen = Vec::new();
+        window
+            .each(windows.layout(), &mut [], |segment, bytes| {
+                seen.push((segment, bytes.len()));
+                Ok::<(), ()>(())
+            })
+            .unwrap();
+        assert_eq!(seen, [(0, 0)]);
+    }
+}

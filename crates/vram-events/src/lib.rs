@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod event;
+mod hub;
+mod log;
+mod on_eviction;
+mod queue;
+mod sink;
+mod sync;
+
+pub use event::{Event, EventKind};
+pub use hub::{Events, SinkThreads};
+pub use log::EventLog;
+pub use on_eviction::OnEviction;
+pub use sink::{EventSink, SinkCounts, Sinks};

@@ -1,0 +1,235 @@
+//! Sealed images: a shard as a file, portable to whoever has the key.
+//!
+//! ```text
+//!   record (256 bytes) | segment table | zeros to a multiple of 4096 | sealed data
+//! ```
+//!
+//! The layout is `docs/seal-format.md`'s. Files are read and written segment by segment, on as many
+//! threads as allowed, with a few segments of host memory whatever their size. A written file
+//! appears under its name whole, or not at all. Nothing that a file states is believed, and nothing
+//! is allocated for it, before its record was authenticated and found within the limits.
+
+mod feed;
+mod open;
+mod plain;
+mod read;
+mod seal;
+
+use core::fmt;
+use std::path::{Path, PathBuf};
+
+use vram_alloc::ByteLen;
+use vram_seal::{
+    ContentDigest, ImageLayout, RecordFields, SealRecord, SegmentLayout, SegmentSpan, Threads,
+};
+use zeroize::Zeroizing;
+
+pub use open::{unseal_image, unseal_image_to, verify_image};
+pub use plain::PlainImage;
+pub use seal::{seal_image, seal_image_to};
+
+use crate::cancel::CancelToken;
+use crate::error::FileError;
+use crate::progress::{Progress, ProgressFn, Watch};
+use crate::whole_file::Overwrite;
+use read::ImageFile;
+
+/// Host bytes that the segment buffers of one call take at most, unless one segment is larger.
+const BUFFERS_LEN_MAX: u64 = 64 << 20;
+
+/// How an image is written or read.
+///
+/// ```
+/// use vram_files::{ImageOptions, Overwrite};
+/// use vram_seal::Threads;
+///
+/// let options = ImageOptions::new()
+///     .overwrite(Overwrite::Replace)
+///     .threads(Threads::exactly(2))
+///     .progress(|progress| eprintln!("{} of {}", progress.done, progress.total));
+/// ```
+#[derive(Default)]
+pub struct ImageOptions<'a> {
+    threads: Threads,
+    overwrite: Overwrite,
+    len_max: Option<ByteLen>,
+    expected_digest: Option<ContentDigest>,
+    inputs: Vec<PathBuf>,
+    progress: Option<Box<ProgressFn<'a>>>,
+    cancel: Option<CancelToken>,
+}
+
+impl<'a> ImageOptions<'a> {
+    /// All processors, no overwriting, any length, any digest, nobody told.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how many threads work at most.
+    #[must_use]
+    pub const fn threads(mut self, threads: Threads) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Sets what happens if the name of the file to be written is taken.
+    #[must_use]
+    pub const fn overwrite(mut self, overwrite: Overwrite) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// Sets the longest content that is accepted. Default: 2^48 bytes, the format's own limit.
+    #[must_use]
+    pub const fn len_max(mut self, len: ByteLen) -> Self {
+        self.len_max = Some(len);
+        self
+    }
+
+    /// Demands content of this BLAKE3 digest; nothing is written otherwise.
+    #[must_use]
+    pub const fn expected_digest(mut self, digest: ContentDigest) -> Self {
+        self.expected_digest = Some(digest);
+        self
+    }
+
+    /// Names one more file that the caller reads for this call, such as a key file. A target that
+    /// turns out to be that file is refused; source and image are compared without being named.
+    #[must_use]
+    pub fn input(mut self, path: impl Into<PathBuf>) -> Self {
+        self.inputs.push(path.into());
+        self
+    }
+
+    /// Sets who is told how far the call has come: from worker threads, one at a time. If it
+    /// panics, the call is rolled back and the panic goes on to the caller.
+    #[must_use]
+    pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
+        self.progress = Some(Box::new(callback));
+        self
+    }
+
+    /// Sets the token that ends the call early.
+    #[must_use]
+    pub fn cancel(mut self, token: CancelToken) -> Self {
+        self.cancel = Some(token);
+        self
+    }
+
+    /// Splits off what the loop over segments needs.
+    fn watch(&mut self, total: ByteLen) -> Watch<'a> {
+        Watch::new(total, self.progress.take(), self.cancel.take())
+    }
+
+    /// As many threads as allowed, but no more than have room for their buffers.
+    fn threads_for(&self, layout: &SegmentLayout) -> Threads {
+        let by_memory = BUFFERS_LEN_MAX.checked_div(buffer_len(layout).get()).unwrap_or(u64::MAX);
+        let by_memory = usize::try_from(by_memory).unwrap_or(usize::MAX);
+        Threads::exactly(self.threads.for_jobs(layout.count()).min(by_memory))
+    }
+}
+
+/// Bytes of the longest segment.
+fn buffer_len(layout: &SegmentLayout) -> ByteLen {
+    layout.plaintext_len().min(layout.segment_size().bytes())
+}
+
+/// A buffer for any one segment; it holds plaintext at times, and is wiped when dropped.
+fn segment_buffer(layout: &SegmentLayout) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    let wanted = buffer_len(layout);
+    let refused = || FileError::HostMemory { wanted };
+    let len = wanted.to_usize().ok_or_else(refused)?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_no_room| refused())?;
+    bytes.resize(len, 0);
+    Ok(Zeroizing::new(bytes))
+}
+
+impl fmt::Debug for ImageOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageOptions")
+            .field("threads", &self.threads)
+            .field("overwrite", &self.overwrite)
+            .field("len_max", &self.len_max)
+            .field("expected_digest", &self.expected_digest)
+            .field("inputs", &self.inputs)
+            .field("progress", &self.progress.is_some())
+            .field("cancel", &self.cancel)
+            .finish()
+    }
+}
+
+/// What was written or read.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ImageReport {
+    /// The seal record of the image.
+    pub record: SealRecord,
+    /// What it states, authenticated.
+    pub fields: RecordFields,
+    /// The plain BLAKE3 digest of the content, as `b3sum` prints it.
+    pub digest: ContentDigest,
+    /// Bytes of the image file.
+    pub image_len: ByteLen,
+}
+
+impl ImageReport {
+    /// What was written or read, for a caller that writes an image by its own means.
+    #[must_use]
+    pub const fn new(
+        record: SealRecord,
+        fields: RecordFields,
+        digest: ContentDigest,
+        image_len: ByteLen,
+    ) -> Self {
+        Self { record, fields, digest, image_len }
+    }
+}
+
+/// What verifying an image found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ImageVerdict {
+    /// What the record states, authenticated.
+    pub fields: RecordFields,
+    /// The segments that are not what was sealed, in ascending order.
+    pub altered: Vec<SegmentSpan>,
+    /// The plain BLAKE3 digest of the content: present if, and only if, everything is sound.
+    pub digest: Option<ContentDigest>,
+}
+
+impl ImageVerdict {
+    /// Whether every byte is what was sealed.
+    #[must_use]
+    pub const fn is_sound(&self) -> bool {
+        self.digest.is_some()
+    }
+}
+
+/// What an image says of itself. **Nothing of it is authenticated**: it is for people to look at.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ImageInfo {
+    /// The seal record as it stands in the file.
+    pub record: SealRecord,
+    /// What it states.
+    pub fields: RecordFields,
+    /// Bytes of the file.
+    pub file_len: ByteLen,
+    /// Bytes that the file should have, by what the record states.
+    pub image_len: ByteLen,
+}
+
+/// Reads what an image says of itself, without a key and without believing it.
+///
+/// # Errors
+///
+/// [`FileError::Io`] if the file cannot be read, [`FileError::Image`] if it is no sealed image or
+/// of another version. A file of the wrong length is not an error here: compare the two lengths.
+pub fn inspect_image(image: &Path) -> Result<ImageInfo, FileError> {
+    let file = ImageFile::open(image)?;
+    let fields = file.record().parse_unauthenticated().map_err(|error| file.refused(error))?;
+    let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());
+    Ok(ImageInfo { record: file.record().clone(), fields, file_len: file.len(), image_len })
+}

@@ -1,0 +1,60 @@
+//! Handing the segments of a source to worker threads, in whatever order it can be read.
+
+use vram_seal::SegmentLayout;
+
+use crate::source::{Access, Source, SourceError};
+use crate::sync::{Mutex, lock};
+
+/// A source, cut into segments that several threads fetch.
+pub(super) struct SegmentFeed<'s> {
+    source: &'s dyn Source,
+    layout: SegmentLayout,
+    /// The next segment of a source that can only be read in order; choosing and reading it is one
+    /// step, so no thread ever waits for a segment that another one was given.
+    next: Option<Mutex<u64>>,
+}
+
+impl<'s> SegmentFeed<'s> {
+    pub(super) fn new(source: &'s dyn Source, layout: SegmentLayout) -> Self {
+        let next = match source.access() {
+            Access::Positional => None,
+            Access::Sequential => Some(Mutex::new(0)),
+        };
+        Self { source, layout, next }
+    }
+
+    /// Reads a segment into the start of `target`.
+    ///
+    /// # Arguments
+    ///
+    /// * `queued`: the segment that the work queue gave out. A sequential source reads its own
+    ///   next one instead; over a whole run each segment is read exactly once all the same.
+    /// * `target`: at least one segment long.
+    ///
+    /// # Returns
+    ///
+    /// Which segment it was, and its length.
+    pub(super) fn fill(&self, queued: u64, target: &mut [u8]) -> Result<(u64, usize), SourceError> {
+        let Some(next) = &self.next else {
+            return self.read(queued, target).map(|len| (queued, len));
+        };
+        let mut next = lock(next);
+        let segment = *next;
+        let len = self.read(segment, target)?;
+        *next = segment.saturating_add(1);
+        Ok((segment, len))
+    }
+
+    fn read(&self, segment: u64, target: &mut [u8]) -> Result<usize, SourceError> {
+        let range = self.layout.range(segment);
+        let len = range.and_then(|range| range.len().to_usize()).unwrap_or(0);
+        let (Some(range), Some(target)) = (range, target.get_mut(..len)) else {
+            // Callers size their buffers by this layout and ask for its segments.
+            return Err(SourceError::from(std::io::Error::other("a segment out of its layout")));
+        };
+        if len > 0 {
+            self.source.read_at(range.start().get(), target)?;
+        }
+        Ok(len)
+    }
+}

@@ -1,0 +1,233 @@
+//! Opening and verifying a sealed image.
+
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use vram_seal::{
+    ContentDigest, Expected, Hashes, KeyRing, OpenLimits, SealError, SegmentSpan, open_and_hash,
+    parallel,
+};
+use zeroize::Zeroizing;
+
+use super::read::{ImageFile, OpenImage, io_failed, sink_failed};
+use super::{ImageOptions, ImageReport, ImageVerdict, segment_buffer};
+use crate::error::FileError;
+use crate::sync::{Mutex, lock};
+use crate::whole_file::{Inputs, WholeFile};
+
+/// Opens a sealed image into a file of mode 0600 that appears whole, or not at all.
+///
+/// Every segment is authenticated before a byte of it is written, and at the end the content as a
+/// whole is compared with the record.
+///
+/// # Arguments
+///
+/// * `keys`: the record names the one it needs.
+/// * `expected`: what the image must be. See [`Expected`].
+/// * `target`: the file to write. Neither the image nor an [input](ImageOptions::input) is ever
+///   replaced, whatever the options say.
+///
+/// # Errors
+///
+/// [`FileError::Image`] naming the image and what is wrong with it: no image, another version,
+/// another key, another model, altered (and where). [`FileError::DigestMismatch`] if another digest
+/// was expected; [`FileError::Io`] for either file; [`FileError::Cancelled`]. Nothing is left
+/// behind.
+///
+/// # Panics
+///
+/// If the progress callback panics, with its payload; nothing is left behind.
+#[tracing::instrument(level = "info", skip_all)]
+pub fn unseal_image(
+    keys: &KeyRing,
+    expected: &Expected<'_>,
+    image: &Path,
+    target: &Path,
+    mut options: ImageOptions<'_>,
+) -> Result<ImageReport, FileError> {
+    let image = open(keys, expected, image, &options)?;
+    let file = Inputs::default()
+        .with_paths(&options.inputs)
+        .with_file(image.file().as_file())
+        .and_then(|inputs| WholeFile::create(target, 0o600, options.overwrite, inputs))
+        .map_err(|error| io_failed("create", target, error))?;
+    let opener = image.opener();
+    let layout = *opener.layout();
+    let hashes = Hashes::new(&layout)?;
+    let watch = options.watch(layout.plaintext_len());
+
+    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), FileError> {
+        watch.go_on()?;
+        let Some(range) = layout.range(segment) else { return Ok(()) };
+        let bytes = image.sealed(range, buffer)?;
+        let refused = |error| image.file().refused(error);
+        hashes.put(segment, open_and_hash(opener, segment, bytes).map_err(refused)?);
+        file.file()
+            .write_all_at(bytes, range.start().get())
+            .map_err(|error| io_failed("write", target, error))?;
+        watch.advance(range.len());
+        Ok(())
+    };
+    let threads = options.threads_for(&layout);
+    parallel::for_each_segment(threads, layout.count(), || segment_buffer(&layout), work)?;
+
+    let digest =
+        opener.check_digest(&hashes.into_vec()).map_err(|error| image.file().refused(error))?;
+    check_expected(&image, &options, digest)?;
+    // Before the file has its name: a callback that panics must not leave one behind.
+    watch.finish();
+    file.publish().map_err(|error| io_failed("finish", target, error))?;
+    Ok(ImageReport {
+        record: image.file().record().clone(),
+        fields: image.fields().clone(),
+        digest,
+        image_len: image.file().len(),
+    })
+}
+
+/// Verifies every byte of a sealed image, and names the segments that were altered.
+///
+/// # Returns
+///
+/// A verdict, sound or not. That the data was altered is an answer, not an error.
+///
+/// # Errors
+///
+/// As [`unseal_image`], for what makes verifying impossible: the record, the length, the padding or
+/// the table is wrong, or the file cannot be read. [`FileError::DigestMismatch`] if the content is
+/// sound, and another was expected.
+#[tracing::instrument(level = "info", skip_all)]
+pub fn verify_image(
+    keys: &KeyRing,
+    expected: &Expected<'_>,
+    image: &Path,
+    mut options: ImageOptions<'_>,
+) -> Result<ImageVerdict, FileError> {
+    let image = open(keys, expected, image, &options)?;
+    let opener = image.opener();
+    let layout = *opener.layout();
+    let hashes = Hashes::new(&layout)?;
+    let altered = Mutex::new(Vec::new());
+    let watch = options.watch(layout.plaintext_len());
+
+    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), FileError> {
+        watch.go_on()?;
+        let Some(range) = layout.range(segment) else { return Ok(()) };
+        let bytes = image.sealed(range, buffer)?;
+        match open_and_hash(opener, segment, bytes) {
+            Ok(hash) => hashes.put(segment, hash),
+            Err(SealError::SegmentMismatch { .. }) => {
+                lock(&altered).push(SegmentSpan::new(segment, range));
+            }
+            Err(other) => return Err(image.file().refused(other)),
+        }
+        watch.advance(range.len());
+        Ok(())
+    };
+    let threads = options.threads_for(&layout);
+    parallel::for_each_segment(threads, layout.count(), || segment_buffer(&layout), work)?;
+
+    let mut altered = altered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    altered.sort_unstable_by_key(|one| one.segment);
+    let digest = if altered.is_empty() {
+        let digest =
+            opener.check_digest(&hashes.into_vec()).map_err(|error| image.file().refused(error))?;
+        check_expected(&image, &options, digest)?;
+        Some(digest)
+    } else {
+        None
+    };
+    watch.finish();
+    Ok(ImageVerdict { fields: image.fields().clone(), altered, digest })
+}
+
+/// Opens a sealed image into a writer, such as a pipe, which gets all of it or nothing.
+///
+/// The image is read twice: every byte is verified before the first one is written, and each
+/// segment is authenticated again on the way out. One thread writes, in order.
+///
+/// # Errors
+///
+/// As [`unseal_image`], for the image; [`FileError::Io`] without a path if the sink fails, which then has the beginning.
+///
+/// # Panics
+///
+/// If the sink or the progress callback panics, with its payload.
+#[tracing::instrument(level = "info", skip_all)]
+pub fn unseal_image_to(
+    keys: &KeyRing,
+    expected: &Expected<'_>,
+    image: &Path,
+    mut sink: impl Write,
+    mut options: ImageOptions<'_>,
+) -> Result<ImageReport, FileError> {
+    let image = open(keys, expected, image, &options)?;
+    let opener = image.opener();
+    let layout = *opener.layout();
+    let refused = |error| image.file().refused(error);
+    let hashes = Hashes::new(&layout)?;
+    let len = layout.plaintext_len();
+    let watch = options.watch(len.saturating_add(len));
+
+    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), FileError> {
+        watch.go_on()?;
+        let Some(range) = layout.range(segment) else { return Ok(()) };
+        let bytes = image.sealed(range, buffer)?;
+        hashes.put(segment, open_and_hash(opener, segment, bytes).map_err(refused)?);
+        watch.advance(range.len());
+        Ok(())
+    };
+    let threads = options.threads_for(&layout);
+    parallel::for_each_segment(threads, layout.count(), || segment_buffer(&layout), work)?;
+    let digest = opener.check_digest(&hashes.into_vec()).map_err(refused)?;
+    check_expected(&image, &options, digest)?;
+
+    let mut buffer = segment_buffer(&layout)?;
+    for segment in 0..layout.count() {
+        watch.go_on()?;
+        let Some(range) = layout.range(segment) else { continue };
+        let bytes = image.sealed(range, &mut buffer)?;
+        opener.open_segment(segment, bytes).map_err(refused)?;
+        sink.write_all(bytes).map_err(sink_failed)?;
+        watch.advance(range.len());
+    }
+    sink.flush().map_err(sink_failed)?;
+    watch.finish();
+    Ok(ImageReport {
+        record: image.file().record().clone(),
+        fields: image.fields().clone(),
+        digest,
+        image_len: image.file().len(),
+    })
+}
+
+/// Compares the content with the digest that the caller expects, if any.
+fn check_expected(
+    image: &OpenImage,
+    options: &ImageOptions<'_>,
+    digest: ContentDigest,
+) -> Result<(), FileError> {
+    match options.expected_digest.filter(|expected| *expected != digest) {
+        Some(expected) => Err(FileError::DigestMismatch {
+            model_id: Arc::from(image.file().name().as_str()),
+            expected: Box::new(expected),
+            found: Box::new(digest),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn open(
+    keys: &KeyRing,
+    expected: &Expected<'_>,
+    image: &Path,
+    options: &ImageOptions<'_>,
+) -> Result<OpenImage, FileError> {
+    let mut limits = OpenLimits::default();
+    if let Some(max_len) = options.len_max {
+        limits.max_len = max_len.min(limits.max_len);
+    }
+    ImageFile::open(image)?.authenticate(keys, expected, limits)
+}

@@ -1,0 +1,78 @@
+//! A sealed image as a place to read plaintext from, segment by segment.
+
+use core::fmt;
+use std::path::Path;
+
+use vram_alloc::{ByteLen, ByteRange};
+use vram_seal::{Expected, KeyRing, OpenLimits, open_record_in};
+
+use super::read::{ImageFile, OpenImage};
+use crate::error::FileError;
+use crate::feed::Feed;
+use crate::sync::{RwLock, read};
+
+/// The plaintext of an image whose record and table are genuine. What it gives was authenticated.
+pub struct PlainImage {
+    image: OpenImage,
+}
+
+impl PlainImage {
+    /// Opens an image, with the key of the ring that its record names.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Io`], [`FileError::Image`].
+    pub fn open(
+        path: &Path,
+        keys: &RwLock<KeyRing>,
+        expected: &Expected<'_>,
+        limits: OpenLimits,
+    ) -> Result<Self, FileError> {
+        let file = ImageFile::open(path)?;
+        let proven = open_record_in(&read(keys), file.record(), expected, limits);
+        // The rest of the file is read without a lock.
+        let proven = proven.map_err(|error| file.refused(error))?;
+        Ok(Self { image: file.with_record(proven)? })
+    }
+
+    /// Bytes of its segments.
+    #[must_use]
+    pub fn segment_len(&self) -> ByteLen {
+        self.image.opener().layout().segment_size().bytes()
+    }
+}
+
+impl fmt::Debug for PlainImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlainImage").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl Feed for PlainImage {
+    fn len(&self) -> ByteLen {
+        self.image.opener().layout().plaintext_len()
+    }
+
+    /// `range` is one of whole segments.
+    fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), FileError> {
+        let opener = self.image.opener();
+        let refused = |error| self.image.file().refused(error);
+        let segments = match opener.layout().covering(range).map_err(refused)? {
+            // The empty image has one empty segment, whose tag counts.
+            none if none.is_empty() => 0..1,
+            some => some,
+        };
+        let sealed = self.image.sealed(range, target)?;
+        let mut rest = sealed;
+        for segment in segments {
+            let len = opener.layout().range(segment).map_or(ByteLen::ZERO, ByteRange::len);
+            let len = len.to_usize().unwrap_or(usize::MAX);
+            let wanted = range.len();
+            let (bytes, behind) =
+                rest.split_at_mut_checked(len).ok_or(FileError::HostMemory { wanted })?;
+            opener.open_segment(segment, bytes).map_err(refused)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! An image file that is open for reading, and how much of it is believed so far.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, ByteRange};
+use vram_seal::{
+    Expected, ImageLayout, KeyRing, OpenLimits, OpenedRecord, Opener, RecordFields, SealError,
+    SealRecord, SegmentTags, open_record_in,
+};
+
+use crate::error::FileError;
+use crate::regular_file;
+
+/// A file with a record at its start, of which nothing is believed yet.
+pub(super) struct ImageFile {
+    file: File,
+    path: PathBuf,
+    len: ByteLen,
+    record: SealRecord,
+}
+
+impl ImageFile {
+    /// Opens a file and reads its first 256 bytes.
+    pub(super) fn open(path: &Path) -> Result<Self, FileError> {
+        let failed = |error| io_failed("open the sealed image", path, error);
+        let file = regular_file::open_regular(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        let mut head = [0_u8; SealRecord::LEN];
+        let present = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(head.len());
+        if let Some(head) = head.get_mut(..present) {
+            file.read_exact_at(head, 0).map_err(|error| io_failed("read", path, error))?;
+        }
+        let record = SealRecord::from_bytes(head);
+        let image =
+            Self { file, path: path.to_path_buf(), len: ByteLen::new(metadata.len()), record };
+        // A short file that does not even begin like an image is no image, rather than a cut one.
+        if present < SealRecord::LEN
+            && image.record.parse_unauthenticated() != Err(SealError::NotASeal)
+        {
+            return Err(image.refused(SealError::WrongLength {
+                what: "a sealed image, at least",
+                expected: ImageLayout::TABLE_OFFSET,
+                found: image.len.get(),
+            }));
+        }
+        Ok(image)
+    }
+
+    pub(super) const fn record(&self) -> &SealRecord {
+        &self.record
+    }
+
+    pub(super) const fn as_file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) const fn len(&self) -> ByteLen {
+        self.len
+    }
+
+    /// What errors call the file.
+    pub(super) fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    /// An error of the seal, with the file that it is about.
+    pub(super) fn refused(&self, error: SealError) -> FileError {
+        match FileError::from(error) {
+            FileError::Seal(source) => {
+                FileError::Image { path: self.path.clone(), source: Box::new(source) }
+            }
+            other => other,
+        }
+    }
+
+    /// Proves the record, then the file's length and padding, and only then reads the table.
+    pub(super) fn authenticate(
+        self,
+        keys: &KeyRing,
+        expected: &Expected<'_>,
+        limits: OpenLimits,
+    ) -> Result<OpenImage, FileError> {
+        let refused = |error| self.refused(error);
+        let proven = open_record_in(keys, &self.record, expected, limits).map_err(refused)?;
+        self.with_record(proven)
+    }
+
+    /// The rest of it, once its record is proven.
+    pub(super) fn with_record(self, proven: OpenedRecord) -> Result<OpenImage, FileError> {
+        let refused = |error| self.refused(error);
+        let layout = ImageLayout::for_fields(proven.fields());
+        layout.check_len(self.len.get()).map_err(refused)?;
+        let padding = self.part(layout.padding_offset(), layout.padding_len())?;
+        layout.check_padding(&padding).map_err(refused)?;
+        let table = self.part(ImageLayout::TABLE_OFFSET, layout.table_len())?;
+        let tags = SegmentTags::from_bytes(proven.fields(), table).map_err(refused)?;
+        let opener = proven.with_table(tags).map_err(refused)?;
+        Ok(OpenImage { image: self, opener, data_offset: layout.data_offset() })
+    }
+
+    /// Reads a part into memory of its own.
+    fn part(&self, offset: u64, len: u64) -> Result<Vec<u8>, FileError> {
+        let refused = || FileError::HostMemory { wanted: ByteLen::new(len) };
+        let count = usize::try_from(len).map_err(|_too_long| refused())?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(count).map_err(|_no_room| refused())?;
+        bytes.resize(count, 0);
+        self.read_at(offset, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), FileError> {
+        self.file
+            .read_exact_at(target, offset)
+            .map_err(|error| io_failed("read the sealed image", &self.path, error))
+    }
+}
+
+/// An image whose record and table are genuine.
+pub(super) struct OpenImage {
+    image: ImageFile,
+    opener: Opener,
+    data_offset: u64,
+}
+
+impl OpenImage {
+    pub(super) const fn opener(&self) -> &Opener {
+        &self.opener
+    }
+
+    pub(super) const fn file(&self) -> &ImageFile {
+        &self.image
+    }
+
+    pub(super) fn fields(&self) -> &RecordFields {
+        self.opener.fields()
+    }
+
+    /// Reads the sealed bytes of a segment into the start of `buffer`, and gives that part of it.
+    pub(super) fn sealed<'b>(
+        &self,
+        range: ByteRange,
+        buffer: &'b mut [u8],
+    ) -> Result<&'b mut [u8], FileError> {
+        let len = range.len();
+        let offset = self.data_offset.checked_add(range.start().get());
+        let target = len.to_usize().and_then(|len| buffer.get_mut(..len));
+        let (Some(offset), Some(target)) = (offset, target) else {
+            return Err(FileError::HostMemory { wanted: len });
+        };
+        self.image.read_at(offset, target)?;
+        Ok(target)
+    }
+}
+
+/// An error of the operating system, with what was being done to which file.
+pub(super) fn io_failed(action: &'static str, path: &Path, error: io::Error) -> FileError {
+    FileError::Io { action, path: Some(path.to_path_buf()), source: Arc::new(error) }
+}
+
+/// A sink that did not take what it was given.
+pub(super) fn sink_failed(error: io::Error) -> FileError {
+    FileError::Io { action: "write to the sink", path: None, source: Arc::new(error) }
+}

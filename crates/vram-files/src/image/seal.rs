@@ -1,0 +1,304 @@
+//! Writing a sealed image.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use vram_alloc::ByteLen;
+use vram_seal::{
+    ContentDigest, Hashes, ImageLayout, Protection, SealContext, SealError, SealKey, SealParams,
+    Sealed, Sealer, SegmentCollector, Threads, image, merge_digest, parallel,
+};
+use zeroize::Zeroizing;
+
+use super::feed::SegmentFeed;
+use super::read::{io_failed, sink_failed};
+use super::{ImageOptions, ImageReport, segment_buffer};
+use crate::error::FileError;
+use crate::progress::Watch;
+use crate::source::{Access, Source};
+use crate::whole_file::{Inputs, WholeFile, nameless};
+
+/// Bytes that are copied to a writer at a time.
+const COPY_LEN: usize = 64 << 10;
+
+/// Seals the bytes of `source` into a file.
+///
+/// In scope Shard the source is read twice, and each segment of the second pass is compared with
+/// the first before it is encrypted; in scope Segment, and in mode Authenticated, it is read once.
+/// The image of an authenticated shard holds plaintext: it is created for its owner alone (mode
+/// 0600); others follow the process's mask.
+///
+/// # Arguments
+///
+/// * `target`: the file to write. It appears whole, or not at all. Neither the source, if it is a
+///   file, nor an [input](ImageOptions::input) is ever replaced, whatever the options say.
+///
+/// # Errors
+///
+/// [`FileError::SourceLength`], [`FileError::SourceChanged`] or [`FileError::Io`] for the source;
+/// [`FileError::DigestMismatch`] if another digest was expected; [`FileError::Config`] for a source
+/// that can be read only once and scope Shard; [`FileError::Io`] for the target;
+/// [`FileError::Cancelled`]; [`FileError::LimitExceeded`]. Nothing is left behind.
+///
+/// # Panics
+///
+/// If the source or the progress callback panics, with their payload; nothing is left behind.
+#[tracing::instrument(level = "info", skip_all, fields(bytes = source.len()))]
+pub fn seal_image(
+    key: &SealKey,
+    context: &SealContext<'_>,
+    params: SealParams,
+    source: &dyn Source,
+    target: &Path,
+    mut options: ImageOptions<'_>,
+) -> Result<ImageReport, FileError> {
+    let sealer = sealer(key, context, params, source, &options)?;
+    let permissions = match params.protection() {
+        Protection::Authenticated => 0o600,
+        _ => 0o666,
+    };
+    let file = inputs(source, &options)
+        .and_then(|inputs| WholeFile::create(target, permissions, options.overwrite, inputs))
+        .map_err(|error| io_failed("create the sealed image", target, error))?;
+    let name = target.display().to_string();
+    let watch = watch(&sealer, &mut options);
+    let job = Job::new(source, &sealer, &options, &name, file.file(), target);
+    let report = job.image(sealer, &watch)?;
+    // Before the file has its name: a callback that panics must not leave one behind.
+    watch.finish();
+    file.publish().map_err(|error| io_failed("finish the sealed image", target, error))?;
+    Ok(report)
+}
+
+/// Seals the bytes of `source` into a writer, such as a pipe.
+///
+/// An image begins with the tags of all its segments, so nothing is written before the last byte
+/// was sealed. Until then the image is a file without a name in the folder for temporary files
+/// (`TMPDIR`), for this process alone.
+///
+/// # Errors
+///
+/// As [`seal_image`]; [`FileError::Io`] without a path if the sink fails, which then has the
+/// beginning of an image that no key opens.
+///
+/// # Panics
+///
+/// If the source, the sink or the progress callback panics, with their payload.
+///
+/// # Examples
+///
+/// ```
+/// use vram_files::{ImageOptions, SliceSource, seal_image_to};
+/// use vram_seal::{SealContext, SealKey, SealParams};
+///
+/// let key = SealKey::from_bytes([7; 32]);
+/// let context = SealContext::new("llama-3-8b")?;
+/// let source = SliceSource::new(b"weights");
+/// let mut image = Vec::new();
+/// seal_image_to(&key, &context, SealParams::new(), &source, &mut image, ImageOptions::new())?;
+/// assert_eq!(image.len(), 4096 + 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[tracing::instrument(level = "info", skip_all, fields(bytes = source.len()))]
+pub fn seal_image_to(
+    key: &SealKey,
+    context: &SealContext<'_>,
+    params: SealParams,
+    source: &dyn Source,
+    mut sink: impl Write,
+    mut options: ImageOptions<'_>,
+) -> Result<ImageReport, FileError> {
+    let sealer = sealer(key, context, params, source, &options)?;
+    let folder = std::env::temp_dir();
+    let failed = |error| io_failed("write the sealed image in", &folder, error);
+    let file = nameless().map_err(failed)?;
+    let watch = watch(&sealer, &mut options);
+    let job = Job::new(source, &sealer, &options, "the sealed image", &file, &folder);
+    let report = job.image(sealer, &watch)?;
+
+    copy_out(&file, report.image_len, &watch, &failed, &mut sink)?;
+    sink.flush().map_err(sink_failed)?;
+    watch.finish();
+    Ok(report)
+}
+
+/// Copies the first `len` bytes of a file to a writer.
+fn copy_out(
+    file: &File,
+    len: ByteLen,
+    watch: &Watch<'_>,
+    failed: &dyn Fn(io::Error) -> FileError,
+    sink: &mut dyn Write,
+) -> Result<(), FileError> {
+    // An authenticated image holds plaintext, which is wiped.
+    let mut buffer = Zeroizing::new(vec![0_u8; COPY_LEN]);
+    let mut at = 0_u64;
+    while at < len.get() {
+        watch.go_on()?;
+        let left = usize::try_from(len.get().saturating_sub(at)).unwrap_or(usize::MAX);
+        let bytes = buffer.get_mut(..left.min(COPY_LEN)).unwrap_or_default();
+        file.read_exact_at(bytes, at).map_err(failed)?;
+        sink.write_all(bytes).map_err(sink_failed)?;
+        at = at.saturating_add(ByteLen::from_usize(bytes.len()).get());
+    }
+    Ok(())
+}
+
+/// Begins to seal, unless the source is too long or cannot be read as often as that takes.
+fn sealer(
+    key: &SealKey,
+    context: &SealContext<'_>,
+    params: SealParams,
+    source: &dyn Source,
+    options: &ImageOptions<'_>,
+) -> Result<Sealer, FileError> {
+    let len = ByteLen::new(source.len());
+    if let Some(limit) = options.len_max.filter(|limit| len > *limit) {
+        let what = "the length of a sealed image's content, in bytes";
+        return Err(FileError::LimitExceeded { what, limit: limit.get(), wanted: len.get() });
+    }
+    let sealer = Sealer::new(key, context, params, len)?;
+    if sealer.needs_digest_first() && source.access() == Access::Sequential {
+        return Err(FileError::config(
+            "scope Shard reads its source twice, and this one can be read only once: use scope \
+             Segment",
+        ));
+    }
+    Ok(sealer)
+}
+
+/// What must not be replaced.
+fn inputs(source: &dyn Source, options: &ImageOptions<'_>) -> io::Result<Inputs> {
+    let inputs = Inputs::default().with_paths(&options.inputs);
+    match source.as_file() {
+        Some(file) => inputs.with_file(file),
+        None => Ok(inputs),
+    }
+}
+
+/// Watches over one or two passes over the source.
+fn watch<'a>(sealer: &Sealer, options: &mut ImageOptions<'a>) -> Watch<'a> {
+    let len = sealer.layout().plaintext_len();
+    options.watch(if sealer.needs_digest_first() { len.saturating_add(len) } else { len })
+}
+
+/// What both passes over the source need.
+struct Job<'a> {
+    source: &'a dyn Source,
+    threads: Threads,
+    expected: Option<ContentDigest>,
+    /// What errors call the content.
+    name: &'a str,
+    /// The image.
+    file: &'a File,
+    /// What errors call the image.
+    target: &'a Path,
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        source: &'a dyn Source,
+        sealer: &Sealer,
+        options: &ImageOptions<'_>,
+        name: &'a str,
+        file: &'a File,
+        target: &'a Path,
+    ) -> Self {
+        let threads = options.threads_for(sealer.layout());
+        Self { source, threads, expected: options.expected_digest, name, file, target }
+    }
+
+    /// Writes all of the image.
+    fn image(&self, sealer: Sealer, watch: &Watch<'_>) -> Result<ImageReport, FileError> {
+        let made = self.run(sealer, watch)?;
+        let head = image::head(&made.record, &made.tags)?;
+        self.write(&head, 0)?;
+        let fields = made.record.parse_unauthenticated()?;
+        let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());
+        Ok(ImageReport { record: made.record, fields, digest: made.digest, image_len })
+    }
+
+    fn write(&self, bytes: &[u8], at: u64) -> Result<(), FileError> {
+        let failed = |error| io_failed("write the sealed image", self.target, error);
+        self.file.write_all_at(bytes, at).map_err(failed)
+    }
+
+    fn run(&self, mut sealer: Sealer, watch: &Watch<'_>) -> Result<Sealed, FileError> {
+        let expected = self.expected;
+        let mismatch = |expected: ContentDigest, found| FileError::DigestMismatch {
+            model_id: Arc::from(self.name),
+            expected: Box::new(expected),
+            found: Box::new(found),
+        };
+        let mut first_pass = None;
+        if sealer.needs_digest_first() {
+            let hashes = self.hash(&sealer, watch)?;
+            // Known before the first byte is written: a wrong file costs one pass, not two.
+            let digest = merge_digest(&hashes, sealer.layout())?;
+            if let Some(expected) = expected.filter(|expected| *expected != digest) {
+                return Err(mismatch(expected, digest));
+            }
+            sealer.fix(&hashes)?;
+            first_pass = Some(hashes);
+        }
+
+        let layout = *sealer.layout();
+        let data_offset = ImageLayout::for_fields(sealer.fields()).data_offset();
+        let feed = SegmentFeed::new(self.source, layout);
+        let collector = SegmentCollector::new(&sealer)?;
+        let work = |buffer: &mut Zeroizing<Vec<u8>>, queued| -> Result<(), FileError> {
+            watch.go_on()?;
+            let (segment, len) =
+                feed.fill(queued, buffer).map_err(|error| error.while_sealing(self.name))?;
+            let bytes = buffer.get_mut(..len).unwrap_or_default();
+            let index = usize::try_from(segment).unwrap_or(usize::MAX);
+            let outcome = match first_pass.as_ref().and_then(|hashes| hashes.get(index)) {
+                Some(hash) => sealer.seal_segment_checked(segment, bytes, hash),
+                None => sealer.seal_segment(segment, bytes),
+            };
+            let done = outcome.map_err(|error| match error {
+                SealError::SourceChanged { segment } => {
+                    FileError::SourceChanged { model_id: Arc::from(self.name), segment }
+                }
+                other => other.into(),
+            })?;
+            let start = layout.range(segment).map_or(0, |range| range.start().get());
+            self.write(bytes, data_offset.saturating_add(start))?;
+            collector.put(segment, done)?;
+            watch.advance(ByteLen::from_usize(len));
+            Ok(())
+        };
+        parallel::for_each_segment(self.threads, layout.count(), || segment_buffer(&layout), work)?;
+        self.source.finish().map_err(|error| error.while_sealing(self.name))?;
+        let made = collector.finish(sealer)?;
+        match expected.filter(|expected| *expected != made.digest) {
+            Some(expected) => Err(mismatch(expected, made.digest)),
+            None => Ok(made),
+        }
+    }
+
+    /// The first pass of scope Shard.
+    fn hash(
+        &self,
+        sealer: &Sealer,
+        watch: &Watch<'_>,
+    ) -> Result<Vec<vram_seal::SegmentHash>, FileError> {
+        let layout = *sealer.layout();
+        let feed = SegmentFeed::new(self.source, layout);
+        let hashes = Hashes::new(&layout)?;
+        let work = |buffer: &mut Zeroizing<Vec<u8>>, queued| -> Result<(), FileError> {
+            watch.go_on()?;
+            let (segment, len) =
+                feed.fill(queued, buffer).map_err(|error| error.while_sealing(self.name))?;
+            let bytes = buffer.get(..len).unwrap_or_default();
+            hashes.put(segment, sealer.hash_segment(segment, bytes)?);
+            watch.advance(ByteLen::from_usize(len));
+            Ok(())
+        };
+        parallel::for_each_segment(self.threads, layout.count(), || segment_buffer(&layout), work)?;
+        Ok(hashes.into_vec())
+    }
+}

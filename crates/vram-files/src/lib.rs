@@ -1,0 +1,25 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod cancel;
+mod error;
+mod feed;
+mod image;
+mod key;
+mod progress;
+pub mod regular_file;
+mod source;
+mod sync;
+mod whole_file;
+
+pub use cancel::CancelToken;
+pub use error::FileError;
+pub use feed::Feed;
+pub use image::{
+    ImageInfo, ImageOptions, ImageReport, ImageVerdict, PlainImage, inspect_image, seal_image,
+    seal_image_to, unseal_image, unseal_image_to, verify_image,
+};
+pub use key::{KeySource, KeySourceError, create_key_file};
+pub use progress::{Progress, ProgressFn, Watch};
+pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
+pub use whole_file::{Inputs, Overwrite, WholeFile};

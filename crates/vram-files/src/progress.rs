@@ -1,0 +1,165 @@
+//! Telling a caller how far a long call has come, and hearing that it should stop.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use vram_alloc::ByteLen;
+
+use crate::cancel::CancelToken;
+use crate::error::FileError;
+use crate::sync::{Mutex, lock};
+
+/// How far a call has come, in plaintext bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes that are done: sealed, opened or verified.
+    pub done: u64,
+    /// Bytes there are in all. 0 for an empty source.
+    pub total: u64,
+}
+
+/// What a caller hands in to hear of progress.
+pub type ProgressFn<'a> = dyn FnMut(Progress) + Send + 'a;
+
+/// Passes counts of many worker threads on to one callback, and a wish to stop on to them.
+///
+/// The callback is called by one thread at a time, with rising figures, and a last time with
+/// `done == total` when the call succeeds. A worker that finds another one inside the callback
+/// does not wait for it, so a slow callback costs one thread at most. If the callback panics, the
+/// panic leaves the call, after everything was given back.
+pub struct Watch<'a> {
+    done: AtomicU64,
+    total: u64,
+    cancel: Option<CancelToken>,
+    sink: Option<Mutex<Sink<'a>>>,
+}
+
+struct Sink<'a> {
+    callback: Box<ProgressFn<'a>>,
+    told: u64,
+}
+
+impl<'a> Watch<'a> {
+    /// Watches over a call that handles `total` bytes. Without a callback it costs one atomic
+    /// addition a segment.
+    #[must_use]
+    pub fn new(
+        total: ByteLen,
+        callback: Option<Box<ProgressFn<'a>>>,
+        cancel: Option<CancelToken>,
+    ) -> Self {
+        Self {
+            done: AtomicU64::new(0),
+            total: total.get(),
+            cancel,
+            sink: callback.map(|callback| Mutex::new(Sink { callback, told: 0 })),
+        }
+    }
+
+    /// Asked before each segment.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Cancelled`] if the caller wants the call to end.
+    pub fn go_on(&self) -> Result<(), FileError> {
+        match &self.cancel {
+            Some(token) if token.is_cancelled() => Err(FileError::Cancelled {
+                done: ByteLen::new(self.done.load(Ordering::Relaxed)),
+                total: ByteLen::new(self.total),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that `bytes` more are done.
+    pub fn advance(&self, bytes: ByteLen) {
+        self.done.fetch_add(bytes.get(), Ordering::Relaxed);
+        let Some(sink) = &self.sink else { return };
+        // Somebody else is inside, or panicked there: that panic is on its way to the caller.
+        let Ok(mut sink) = sink.try_lock() else { return };
+        // Read under the lock, so that figures never fall. The last figure is `finish`'s.
+        let done = self.done.load(Ordering::Relaxed);
+        if done > sink.told && done < self.total {
+            sink.told = done;
+            (sink.callback)(Progress { done, total: self.total });
+        }
+    }
+
+    /// Tells the callback that all is done: called once, after success.
+    pub fn finish(&self) {
+        let Some(sink) = &self.sink else { return };
+        let mut sink = lock(sink);
+        sink.told = self.total;
+        (sink.callback)(Progress { done: self.total, total: self.total });
+    }
+}
+
+impl fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("done", &self.done)
+            .field("total", &self.total)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(count: u64) -> ByteLen {
+        ByteLen::new(count)
+    }
+
+    #[test]
+    fn figures_rise_and_end_at_the_total_whatever_the_threads_do() {
+        let mut told = Vec::new();
+        let watch = Watch::new(bytes(4000), Some(Box::new(|progress| told.push(progress))), None);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| watch.advance(bytes(1))));
+            }
+        });
+        watch.finish();
+        drop(watch);
+        assert!(told.windows(2).all(|pair| pair[0].done < pair[1].done), "{told:?}");
+        assert_eq!(told.last(), Some(&Progress { done: 4000, total: 4000 }));
+        assert_eq!(told.iter().filter(|progress| progress.done == 4000).count(), 1);
+    }
+
+    #[test]
+    fn an_empty_source_is_reported_once() {
+        let mut told = Vec::new();
+        let watch = Watch::new(bytes(0), Some(Box::new(|progress| told.push(progress))), None);
+        watch.advance(bytes(0));
+        watch.finish();
+        drop(watch);
+        assert_eq!(told, [Progress { done: 0, total: 0 }]);
+    }
+
+    #[test]
+    fn a_cancelled_call_says_how_far_it_came() {
+        let token = CancelToken::new();
+        let watch = Watch::new(bytes(10), None, Some(token.clone()));
+        watch.advance(bytes(4));
+        assert!(watch.go_on().is_ok());
+        token.cancel();
+        match watch.go_on() {
+            Err(FileError::Cancelled { done, total }) => {
+                assert_eq!((done.get(), total.get()), (4, 10));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_panicking_callback_stops_no_other_thread() {
+        let watch = Watch::new(bytes(10), Some(Box::new(|_| panic!("callback"))), None);
+        let outcome = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
+            watch.advance(bytes(1));
+        }));
+        assert!(outcome.is_err());
+        watch.advance(bytes(1));
+    }
+}

@@ -1,0 +1,158 @@
+//! Writing a file that appears under its name whole, or not at all.
+
+mod target;
+mod temporary;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
+pub use target::Inputs;
+pub(crate) use temporary::nameless;
+
+/// What to do when the name is taken.
+///
+/// A symbolic link is followed: what it leads to is kept or replaced, and the link stays. Only a
+/// regular file is ever replaced, and never one that the same call reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Overwrite {
+    /// Fail, and leave what is there as it is.
+    #[default]
+    Refuse,
+    /// Put the new file in the place of a regular file, in one step. Anything else (a folder, a
+    /// device) is left alone and refused.
+    Replace,
+    /// As [`Replace`](Self::Replace), but a file that looks like a key file is kept: one as long as
+    /// a key (32, 64 or 65 bytes), for its owner alone. A lost key takes everything sealed under it
+    /// along.
+    ReplaceButKeys,
+}
+
+/// A file that is being written and does not have its final name yet.
+///
+/// [`publish`](Self::publish) makes it durable and gives it its name in one step. Dropping it
+/// before that, on an error or a panic, removes it. It has no name at all meanwhile, so a process
+/// that is killed leaves nothing. Where the file system cannot do that, it has a temporary name
+/// (`.vram-PID-RANDOM.partial`) in the folder of the final one; the next call that needs such a
+/// name there removes what a killed process left.
+#[derive(Debug)]
+pub struct WholeFile {
+    file: File,
+    /// The temporary name, while there is one.
+    temporary: Option<PathBuf>,
+    /// Its final name, with every link resolved.
+    target: PathBuf,
+    overwrite: Overwrite,
+    inputs: Inputs,
+}
+
+impl WholeFile {
+    /// Begins a file.
+    ///
+    /// # Arguments
+    ///
+    /// * `mode`: permission bits of the new file, less the process's mask.
+    /// * `inputs`: files that must not be replaced, whatever `overwrite` says.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AlreadyExists`] if the target is taken and may not be replaced;
+    /// [`io::ErrorKind::InvalidInput`] if it has no file name, is not a regular file, is one of the
+    /// inputs or lies in a folder of the kernel; whatever the operating system answers otherwise.
+    pub fn create(
+        target: &Path,
+        mode: u32,
+        overwrite: Overwrite,
+        inputs: Inputs,
+    ) -> io::Result<Self> {
+        let target = target::resolve(target)?;
+        // Early, so that a caller does not seal for an hour to learn that the name is taken.
+        target::judge(&target, overwrite, &inputs)?;
+        let (file, temporary) = temporary::create(folder_of(&target), mode)?;
+        Ok(Self { file, temporary, target, overwrite, inputs })
+    }
+
+    /// The file; position it as you like.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Syncs the content, gives it its name in one step, and syncs the folder.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system answers. Nothing is left under a temporary name then, and
+    /// the target is as it was; only if the very last step, the sync of the folder, fails is the
+    /// file whole under its name though the call failed.
+    pub fn publish(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        // Another process may have put something there since `create`.
+        target::judge(&self.target, self.overwrite, &self.inputs)?;
+        self.name()?;
+        File::open(folder_of(&self.target))?.sync_all()
+    }
+
+    /// Gives the file its final name.
+    fn name(&mut self) -> io::Result<()> {
+        if self.temporary.is_none() {
+            match temporary::link(&self.file, &self.target) {
+                Ok(()) => return Ok(()),
+                // A link never replaces, but a rename does: that takes a name to rename from.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if self.overwrite == Overwrite::Refuse {
+                        return Err(target::taken());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            let folder = folder_of(&self.target);
+            self.temporary = Some(temporary::link_to_temporary(&self.file, folder)?);
+        }
+        if let Some(temporary) = &self.temporary {
+            match self.overwrite {
+                Overwrite::Refuse => rename_to_free_name(temporary, &self.target)?,
+                Overwrite::Replace | Overwrite::ReplaceButKeys => {
+                    fs::rename(temporary, &self.target)?;
+                }
+            }
+        }
+        // The temporary name is gone: nothing is left for `drop` to remove.
+        self.temporary = None;
+        Ok(())
+    }
+}
+
+impl Drop for WholeFile {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            // A failure has no caller to go to; the name says that the file is partial.
+            let _ = fs::remove_file(temporary);
+        }
+    }
+}
+
+/// The folder of a resolved target.
+fn folder_of(target: &Path) -> &Path {
+    target.parent().unwrap_or(Path::new("/"))
+}
+
+/// Renames, unless the target exists by now.
+fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // File systems without that flag: a second name, which never replaces, then drop the first.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
+            fs::hard_link(from, to)?;
+            fs::remove_file(from)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

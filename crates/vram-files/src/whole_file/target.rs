@@ -1,0 +1,174 @@
+//! Where a file is to appear: the name behind all links, judged before anything is written.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::Overwrite;
+use crate::regular_file::kind_of;
+
+/// Links that are followed before a chain of them counts as a circle, as the kernel counts.
+const LINKS_MAX: usize = 40;
+
+/// Folders in which the kernel shows devices and processes. No file is created or replaced there.
+const KERNEL_FOLDERS: [&str; 3] = ["/dev", "/proc", "/sys"];
+
+/// Memory that POSIX puts under `/dev`: a folder for files like any other.
+const SHARED_MEMORY: &str = "/dev/shm";
+
+/// Lengths of a key file: raw bytes, digits, digits and a newline.
+const KEY_LENS: [u64; 3] = [32, 64, 65];
+
+/// The files that one call reads, by device and inode: no output of that call replaces them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inputs {
+    ids: Vec<(u64, u64)>,
+}
+
+impl Inputs {
+    /// Adds the files at these paths. What cannot be found is no file that could be lost.
+    #[must_use]
+    pub fn with_paths<'p>(mut self, paths: impl IntoIterator<Item = &'p PathBuf>) -> Self {
+        let found = paths.into_iter().filter_map(|path| fs::metadata(path).ok());
+        self.ids.extend(found.map(|metadata| id(&metadata)));
+        self
+    }
+
+    /// Adds a file that is open.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system answers when asked what it is.
+    pub fn with_file(mut self, file: &File) -> io::Result<Self> {
+        self.ids.push(id(&file.metadata()?));
+        Ok(self)
+    }
+
+    fn contain(&self, found: &Metadata) -> bool {
+        self.ids.contains(&id(found))
+    }
+}
+
+fn id(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Follows the links of a target, the last one too, to the name that a file can be created under.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidInput`] if there is no file name at the end, if a device, a pipe, a
+/// socket or a folder is there, or if the folder is one of the kernel's; whatever the operating
+/// system answers if a folder on the way is missing or cannot be entered.
+pub(super) fn resolve(target: &Path) -> io::Result<PathBuf> {
+    let led_to = match fs::metadata(target) {
+        Ok(found) if !found.is_file() => return Err(not_a_file(&found)),
+        Ok(found) => Some(found),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let path = follow(target)?;
+    if let Some(folder) = kernel_folder(&path) {
+        let reason = format!("the target lies in {folder}, where no file is created or replaced");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    }
+    match (fs::symlink_metadata(&path), led_to) {
+        // A link of /proc leads to an open file, whose name may be gone or another file's by now.
+        (Ok(found), Some(led_to)) if id(&found) == id(&led_to) => Ok(path),
+        (_, Some(_)) => Err(invalid("the target leads to a file without a name")),
+        (_, None) => Ok(path),
+    }
+}
+
+/// The absolute name behind all links; what is there is not looked at.
+fn follow(target: &Path) -> io::Result<PathBuf> {
+    let mut path = target.to_path_buf();
+    for _ in 0..LINKS_MAX {
+        let Some(name) = path.file_name() else {
+            return Err(invalid("the path names no file"));
+        };
+        if path.as_os_str().as_bytes().ends_with(b"/") {
+            return Err(invalid("the path names a folder, not a file"));
+        }
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let folder = fs::canonicalize(folder)?;
+        let resolved = folder.join(name);
+        match fs::read_link(&resolved) {
+            // An absolute one replaces the folder.
+            Ok(leads_to) => path = folder.join(leads_to),
+            // Not a link, or nothing at all.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::InvalidInput | io::ErrorKind::NotFound
+                ) =>
+            {
+                return Ok(resolved);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(invalid("the target is a circle of symbolic links"))
+}
+
+fn kernel_folder(path: &Path) -> Option<&'static str> {
+    if path.starts_with(SHARED_MEMORY) {
+        return None;
+    }
+    KERNEL_FOLDERS.into_iter().find(|folder| path.starts_with(folder))
+}
+
+/// Whether a file may be put under this name now.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidInput`] for an input of the call and for what is no regular file,
+/// [`io::ErrorKind::AlreadyExists`] for what `overwrite` keeps.
+pub(super) fn judge(path: &Path, overwrite: Overwrite, inputs: &Inputs) -> io::Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if inputs.contain(&found) {
+        return Err(invalid(
+            "the target is an input of the same call, and would be written over itself",
+        ));
+    }
+    if !found.is_file() {
+        return Err(not_a_file(&found));
+    }
+    match overwrite {
+        Overwrite::Refuse => Err(taken()),
+        Overwrite::ReplaceButKeys if looks_like_a_key(&found) => {
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, KEY_KEPT))
+        }
+        Overwrite::Replace | Overwrite::ReplaceButKeys => Ok(()),
+    }
+}
+
+const KEY_KEPT: &str = "the target looks like a key file, by its length and mode, and is kept";
+
+/// As long as a key file, and for its owner alone.
+fn looks_like_a_key(found: &Metadata) -> bool {
+    let for_others = found.permissions().mode() & 0o177;
+    for_others == 0 && KEY_LENS.contains(&found.len())
+}
+
+pub(super) fn taken() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, "the target exists already")
+}
+
+fn not_a_file(found: &Metadata) -> io::Error {
+    let reason = format!("the target is {}, not a regular file", kind_of(found));
+    io::Error::new(io::ErrorKind::InvalidInput, reason)
+}
+
+fn invalid(reason: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, reason)
+}

@@ -1,0 +1,233 @@
+//! Whole files: what appears under a name, what is replaced, and what never is.
+
+use super::*;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_file_has_no_name_before_it_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("out");
+    let file = WholeFile::create(&target, 0o600, Overwrite::Refuse, Inputs::default()).unwrap();
+    file.file().write_all(b"half").unwrap();
+    assert!(!target.exists());
+    file.publish().unwrap();
+    assert_eq!(fs::read(&target).unwrap(), b"half");
+    assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(names_in(folder.path()), ["out"]);
+}
+
+#[test]
+fn a_dropped_or_panicking_writer_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("out");
+    drop(WholeFile::create(&target, 0o600, Overwrite::Refuse, Inputs::default()).unwrap());
+    let outcome = std::panic::catch_unwind(|| {
+        let _file =
+            WholeFile::create(&target, 0o600, Overwrite::Refuse, Inputs::default()).unwrap();
+        panic!("halfway");
+    });
+    assert!(outcome.is_err());
+    assert!(names_in(folder.path()).is_empty());
+}
+
+#[test]
+fn a_taken_name_is_never_overwritten_unless_asked_even_if_taken_meanwhile() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("out");
+    let late = WholeFile::create(&target, 0o600, Overwrite::Refuse, Inputs::default()).unwrap();
+    fs::write(&target, b"old").unwrap();
+    assert_eq!(late.publish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    let early =
+        WholeFile::create(&target, 0o600, Overwrite::Refuse, Inputs::default()).unwrap_err();
+    assert_eq!(early.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(fs::read(&target).unwrap(), b"old");
+
+    let asked = WholeFile::create(&target, 0o600, Overwrite::Replace, Inputs::default()).unwrap();
+    asked.file().write_all(b"new").unwrap();
+    asked.publish().unwrap();
+    assert_eq!(fs::read(&target).unwrap(), b"new");
+    assert_eq!(names_in(folder.path()), ["out"]);
+}
+
+#[test]
+fn two_writers_of_one_name_do_not_meet_and_one_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("out");
+    let first = WholeFile::create(&target, 0o600, Overwrite::Refuse, Inputs::default()).unwrap();
+    let second = WholeFile::create(&target, 0o600, Overwrite::Refuse, Inputs::default()).unwrap();
+    second.publish().unwrap();
+    assert_eq!(first.publish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(names_in(folder.path()), ["out"]);
+}
+
+#[test]
+fn what_is_no_file_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    for target in [Path::new("/dev/null"), folder.path(), Path::new("/"), Path::new("")] {
+        let error =
+            WholeFile::create(target, 0o600, Overwrite::Replace, Inputs::default()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{target:?}");
+    }
+    let nowhere = folder.path().join("no/such/folder");
+    let error =
+        WholeFile::create(&nowhere, 0o600, Overwrite::Refuse, Inputs::default()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
+
+/// Begins to replace `target`, with these inputs.
+fn replace(target: &Path, inputs: Inputs) -> io::Result<WholeFile> {
+    WholeFile::create(target, 0o600, Overwrite::Replace, inputs)
+}
+
+#[test]
+fn an_input_is_never_replaced_under_whatever_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("input"), b"precious").unwrap();
+    fs::hard_link(at("input"), at("hard")).unwrap();
+    symlink("input", at("soft")).unwrap();
+    let inputs = || Inputs::default().with_paths(&[at("soft"), at("absent")]);
+    let opened = || Inputs::default().with_file(&File::open(at("input")).unwrap()).unwrap();
+    for name in ["input", "hard", "soft"] {
+        for inputs in [inputs(), opened()] {
+            let error = replace(&at(name), inputs).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains("over itself"), "{error}");
+        }
+    }
+
+    // Put there while the new file was being written.
+    let late = replace(&at("new"), inputs()).unwrap();
+    fs::hard_link(at("input"), at("new")).unwrap();
+    assert_eq!(late.publish().unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(fs::read(at("input")).unwrap(), b"precious");
+    assert_eq!(names_in(folder.path()), ["hard", "input", "new", "soft"]);
+}
+
+#[test]
+fn a_link_stays_and_what_it_leads_to_is_created_or_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("sub")).unwrap();
+    symlink("sub/file", at("second")).unwrap();
+    symlink(at("second"), at("first")).unwrap();
+    for (overwrite, content) in [(Overwrite::Refuse, "new"), (Overwrite::Replace, "newer")] {
+        let file = WholeFile::create(&at("first"), 0o600, overwrite, Inputs::default()).unwrap();
+        file.file().write_all(content.as_bytes()).unwrap();
+        file.publish().unwrap();
+        assert_eq!(fs::read(at("sub/file")).unwrap(), content.as_bytes());
+    }
+    assert_eq!(fs::read_link(at("first")).unwrap(), at("second"));
+    assert_eq!(fs::read_link(at("second")).unwrap(), Path::new("sub/file"));
+    assert_eq!(names_in(&at("sub")), ["file"]);
+    assert_eq!(names_in(folder.path()), ["first", "second", "sub"]);
+
+    symlink("circle", at("circle")).unwrap();
+    assert!(replace(&at("circle"), Inputs::default()).is_err());
+}
+
+#[test]
+fn nothing_is_put_behind_a_link_to_what_is_no_file_or_among_devices_and_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let pipe = io::pipe().unwrap();
+    let pipe = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&pipe.1));
+    for (name, leads_to) in [
+        ("device", "/dev/null"),
+        ("folder", "."),
+        ("pipe", pipe.as_str()),
+        ("new device", "/dev/vram-no-such-device"),
+        ("process", "/proc/vram-no-such-process"),
+    ] {
+        symlink(leads_to, at(name)).unwrap();
+        for target in [at(name), PathBuf::from(leads_to)] {
+            let error = replace(&target, Inputs::default()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{target:?}: {error}");
+        }
+        assert_eq!(fs::read_link(at(name)).unwrap(), Path::new(leads_to));
+    }
+    // An open file that has lost its name cannot be replaced, nor one of that odd name created.
+    let lost = File::create(at("lost")).unwrap();
+    let by_descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&lost));
+    replace(Path::new(&by_descriptor), Inputs::default()).unwrap().publish().unwrap();
+    assert_ne!(fs::metadata(at("lost")).unwrap().len(), 1);
+    let before = names_in(folder.path());
+    assert!(replace(Path::new(&by_descriptor), Inputs::default()).is_err());
+    assert_eq!(names_in(folder.path()), before);
+}
+
+#[test]
+fn a_file_like_a_key_is_replaced_only_when_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("key");
+    let but_keys = || {
+        WholeFile::create(&target, 0o600, Overwrite::ReplaceButKeys, Inputs::default())
+            .and_then(WholeFile::publish)
+    };
+    for (len, mode, kept) in [
+        (32, 0o600, true),
+        (64, 0o600, true),
+        (65, 0o400, true),
+        (65, 0o644, false),
+        (66, 0o600, false),
+        (0, 0o600, false),
+    ] {
+        let _ = fs::remove_file(&target);
+        fs::write(&target, vec![b'0'; len]).unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(mode)).unwrap();
+        match but_keys() {
+            Err(error) if kept => assert_eq!(error.kind(), io::ErrorKind::AlreadyExists),
+            answer => assert!(answer.is_ok() && !kept, "{len} {mode:o} {answer:?}"),
+        }
+        assert_eq!(
+            fs::metadata(&target).unwrap().len(),
+            if kept { u64::try_from(len).unwrap() } else { 0 }
+        );
+    }
+    fs::write(&target, [0; 32]).unwrap();
+    replace(&target, Inputs::default()).unwrap().publish().unwrap();
+    assert_eq!(fs::metadata(&target).unwrap().len(), 0);
+}
+
+#[test]
+fn a_file_has_no_name_at_all_where_the_file_system_can_do_that() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = replace(&folder.path().join("out"), Inputs::default()).unwrap();
+    if file.temporary.is_none() {
+        assert!(names_in(folder.path()).is_empty());
+    }
+}
+
+#[test]
+fn a_file_system_without_nameless_files_gives_the_same_answers() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("out");
+    let begin = |overwrite| {
+        let mut file = WholeFile::create(&target, 0o600, overwrite, Inputs::default())?;
+        if file.temporary.is_none() {
+            // As such a file system does it.
+            file.temporary = Some(temporary::link_to_temporary(&file.file, folder.path())?);
+        }
+        Ok::<_, io::Error>(file)
+    };
+    let late = begin(Overwrite::Refuse).unwrap();
+    let early = begin(Overwrite::Refuse).unwrap();
+    early.file().write_all(b"early").unwrap();
+    early.publish().unwrap();
+    assert_eq!(late.publish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    drop(begin(Overwrite::Replace).unwrap());
+    assert_eq!(fs::read(&target).unwrap(), b"early");
+    begin(Overwrite::Replace).unwrap().publish().unwrap();
+    assert_eq!(fs::read(&target).unwrap(), b"");
+    assert_eq!(names_in(folder.path()), ["out"]);
+}

@@ -1,0 +1,119 @@
+//! Where ids come from: the process's one generator, or one that a seed repeats.
+
+use ulid::Ulid;
+
+use crate::clock::{Clock, SystemClock};
+use crate::rising::Rising;
+use crate::shard_id::ShardId;
+use crate::split_mix::SplitMix;
+use crate::sync::{Mutex, lock};
+
+/// Where ids come from.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum IdSource {
+    /// The process's one generator, on the system clock: no two users of it can collide.
+    Process,
+    /// A generator of its own, for runs that can be repeated from a seed: see
+    /// [`seeded`](Self::seeded).
+    Seeded(Seeded),
+}
+
+/// A generator of ids that its seed repeats.
+#[derive(Debug)]
+pub struct Seeded {
+    rising: Mutex<Rising>,
+    entropy: Mutex<SplitMix>,
+}
+
+impl IdSource {
+    /// A generator of its own. Two with one seed and the same clock make the same ids.
+    #[must_use]
+    pub const fn seeded(seed: u64) -> Self {
+        Self::Seeded(Seeded {
+            rising: Mutex::new(Rising::new()),
+            entropy: Mutex::new(SplitMix::new(seed)),
+        })
+    }
+
+    /// The next id. `clock` counts only for a seeded source.
+    pub fn next(&self, clock: &dyn Clock) -> ShardId {
+        static PROCESS: Mutex<Rising> = Mutex::new(Rising::new());
+
+        let ulid = match self {
+            Self::Process => {
+                // Both are asked before the lock: they are foreign code.
+                let (now, fresh) = (SystemClock.now(), Ulid::generate().random());
+                lock(&PROCESS).next(now, fresh)
+            }
+            Self::Seeded(Seeded { rising, entropy }) => {
+                let now = clock.now();
+                let fresh = lock(entropy).next_u128();
+                lock(rising).next(now, fresh)
+            }
+        };
+        ShardId::from_ulid(ulid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    #[derive(Debug)]
+    struct Stuck(u64);
+
+    impl Clock for Stuck {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_unix_millis(self.0)
+        }
+
+        fn monotonic(&self) -> core::time::Duration {
+            core::time::Duration::ZERO
+        }
+    }
+
+    #[test]
+    fn the_same_seed_and_clock_give_the_same_ids() {
+        let ids = |seed| -> Vec<_> {
+            let source = IdSource::seeded(seed);
+            (0..50).map(|_| source.next(&Stuck(1_000_000))).collect()
+        };
+        assert_eq!(ids(7), ids(7));
+        assert_ne!(ids(7), ids(8));
+    }
+
+    #[test]
+    fn ids_of_many_threads_are_unique_and_each_thread_sees_them_rise() {
+        let all: Vec<Vec<ShardId>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        (0..2000).map(|_| IdSource::Process.next(&SystemClock)).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for ids in &all {
+            assert!(ids.is_sorted_by(|a, b| a < b));
+        }
+        let distinct: std::collections::HashSet<_> = all.iter().flatten().collect();
+        assert_eq!(distinct.len(), 8000);
+    }
+
+    #[test]
+    fn an_id_reads_back_and_nothing_else_is_one() {
+        use crate::shard_id::ParseShardIdError;
+
+        let id = IdSource::Process.next(&SystemClock);
+        assert!(id.starts_with("orch-shard-") && id.len() == 37);
+        assert_eq!(id.parse::<ShardId>(), Ok(id.clone()));
+        for bad in ["", "orch-shard-", &id.to_lowercase(), &id[1..], &format!("{id} ")] {
+            assert_eq!(bad.parse::<ShardId>(), Err(ParseShardIdError), "{bad}");
+        }
+        let last_digit_ambiguous = format!("{}O", &id[..36]);
+        assert_eq!(last_digit_ambiguous.parse::<ShardId>(), Err(ParseShardIdError));
+    }
+}

@@ -1,0 +1,196 @@
+//! Building a manager: devices, budgets, books.
+
+use std::sync::Arc;
+use vram_core::parts::core::Settings;
+
+use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger};
+use vram_core::error::VramError;
+use vram_core::parts::core::Core;
+use vram_core::reports::ticket::check_node;
+use vram_core::scrub::thread::Scrubbing;
+use vram_gpu::{Device, DeviceKind, HostDevice};
+use vram_id::IdSource;
+use vram_seal::{KeyRing, SealKey};
+use vram_space::{Backing, Gpu, GpuParts, Means, MemoryMode, StagingPool, Tenants, foreign};
+
+use crate::builder::{Budget, Keys, PerGpu, VramManagerBuilder, Wanted};
+use crate::manager::VramManager;
+
+impl VramManagerBuilder {
+    /// Builds the manager, and takes its region of every device but those that are used block by
+    /// block.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::Config`] without a device, with more than `u32::MAX` of them, with the same
+    /// device twice, with a budget that is not a fraction or is larger than the device, for a GPU
+    /// that is not there, or with limits that allow nothing; [`VramError::Key`] or
+    /// [`VramError::KeySource`];
+    /// [`VramError::Device`], [`VramError::DeviceLost`] and [`VramError::HostMemory`] if a region
+    /// cannot be taken. What was taken of other devices is given back.
+    pub fn build(mut self) -> Result<VramManager, VramError> {
+        let count = u32::try_from(self.devices.len())
+            .map_err(|_too_many| config("more devices than 2^32 - 1"))?;
+        if count == 0 {
+            return Err(config("no device was given: add at least one"));
+        }
+        if let Some((gpu, _)) = self.per_gpu.iter().find(|(gpu, _)| *gpu >= count) {
+            return Err(VramError::UnknownGpu { gpu: *gpu, count });
+        }
+        check_node(self.node.as_deref())?;
+        let segment = self.defaults.segment().bytes();
+        if self.limits.staging_bytes < segment {
+            return Err(config(format!(
+                "staging of {} holds not even one segment of {segment}",
+                self.limits.staging_bytes
+            )));
+        }
+
+        // Before any device is touched: a key that cannot be had costs nothing.
+        let keys = match self.keys.take() {
+            Some(Keys::Ring(keys)) => keys,
+            Some(Keys::Source(source)) => KeyRing::new(source.load()?),
+            None => KeyRing::new(SealKey::random()?),
+        };
+        let settings = Settings {
+            keys,
+            ticket_key: self.ticket_key.take(),
+            node: self.node.clone(),
+            ids: self.id_seed.map_or(IdSource::Process, IdSource::seeded),
+            clock: Arc::clone(&self.clock),
+            sinks: core::mem::take(&mut self.sinks),
+            limits: self.limits,
+            defaults: self.defaults,
+            read_back: self.read_back,
+            threads: self.threads,
+            eviction: self.eviction.clone(),
+            on_eviction: self.on_eviction,
+            park_limit: self.park_limit,
+        };
+        let core = Core::new(settings, |tenants| self.gpus(tenants))?;
+        Ok(VramManager { core: Arc::new(core), scrubbing: Scrubbing::default() })
+    }
+
+    fn gpus(&self, tenants: &Arc<dyn Tenants>) -> Result<Vec<Arc<Gpu>>, VramError> {
+        let mut gpus: Vec<Arc<Gpu>> = Vec::new();
+        for (index, wanted) in (0_u32..).zip(&self.devices) {
+            let device: Arc<dyn Device> = match wanted {
+                Wanted::Device(device) => Arc::clone(device),
+                Wanted::Host(total) => {
+                    let host = HostDevice::new(GpuIndex::new(index), *total);
+                    Arc::new(host.map_err(|error| config(error.to_string()))?)
+                }
+            };
+            // Host devices may share an identity: only tests make several of one index.
+            let same = |gpu: &&Arc<Gpu>| {
+                let (ours, theirs) = (gpu.device.info(), device.info());
+                Arc::ptr_eq(&gpu.device, &device)
+                    || (theirs.kind != DeviceKind::Host && ours.uuid == theirs.uuid)
+            };
+            if let Some(twin) = gpus.iter().find(same) {
+                let first = twin.index;
+                return Err(config(format!("gpu {index} is gpu {first} once more")));
+            }
+            gpus.push(Arc::new(self.gpu(index, device, Arc::clone(tenants))?));
+        }
+        Ok(gpus)
+    }
+
+    fn gpu(
+        &self,
+        index: u32,
+        device: Arc<dyn Device>,
+        tenants: Arc<dyn Tenants>,
+    ) -> Result<Gpu, VramError> {
+        let fail = |error: vram_gpu::GpuError| {
+            let source = Box::new(error);
+            match error {
+                vram_gpu::GpuError::HostMemory { wanted } => VramError::HostMemory { wanted },
+                _ if error.is_sticky() => VramError::DeviceLost { gpu: index, source },
+                _ => VramError::Device { gpu: index, source },
+            }
+        };
+        let mut budget = None;
+        let mut headroom = ByteLen::ZERO;
+        let mut mode = MemoryMode::default();
+        // The last word counts.
+        for (_, setting) in self.per_gpu.iter().filter(|(gpu, _)| *gpu == index) {
+            match setting {
+                PerGpu::Budget(wanted) => budget = Some(*wanted),
+                PerGpu::Headroom(wanted) => headroom = *wanted,
+                PerGpu::Memory(wanted) => mode = *wanted,
+            }
+        }
+        let memory = device.memory().map_err(fail)?;
+        let total = match budget {
+            Some(Budget::Bytes(bytes)) if bytes > memory.total => {
+                return Err(config(format!(
+                    "a budget of {bytes} is more than gpu {index} has: {}",
+                    memory.total
+                )));
+            }
+            Some(Budget::Bytes(bytes)) => bytes,
+            Some(Budget::FractionOfFree(fraction)) => part_of(memory.free, fraction)?,
+            None if device.info().kind == DeviceKind::Host => memory.free,
+            None => part_of(memory.free, 0.9)?,
+        };
+        let wrong = |error: &dyn core::fmt::Display| {
+            config(format!("a budget of {total} for gpu {index}: {error}"))
+        };
+        let ledger = Ledger::new(total).map_err(|error| wrong(&error))?;
+        ledger.set_headroom(headroom);
+        let arena = Arena::new(mode.arena_len(total)).map_err(|error| wrong(&error))?;
+        let backing = Backing::take(&*device, mode, total).map_err(fail)?;
+        if mode == MemoryMode::Blocks {
+            ledger.set_foreign(foreign(total, ByteLen::ZERO, memory));
+        }
+        let pool = StagingPool::new(self.limits.staging_bytes);
+        let means = Means {
+            workers: self.threads.for_jobs(u64::MAX),
+            staging_bytes: self.limits.staging_bytes,
+        };
+        let wipe = self.wipe;
+        Ok(Gpu::new(GpuParts { index, device, backing, ledger, tenants, arena, wipe, pool, means }))
+    }
+}
+
+/// A fraction of a length, rounded down to whole granules.
+fn part_of(len: ByteLen, fraction: f64) -> Result<ByteLen, VramError> {
+    const STEPS: f64 = 1_000_000.0;
+    if !(fraction > 0.0 && fraction <= 1.0) {
+        return Err(config(format!(
+            "a budget is a fraction above 0 and at most 1 of what is free, not {fraction}"
+        )));
+    }
+    #[expect(
+        clippy::as_conversions,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "from 0 to a million, checked above"
+    )]
+    let millionths = (fraction * STEPS) as u64;
+    let wide = u128::from(len.get()).saturating_mul(u128::from(millionths)) / 1_000_000;
+    let bytes = u64::try_from(wide).unwrap_or(u64::MAX);
+    Ok(ByteLen::new(bytes & !255))
+}
+
+/// What was configured cannot be built.
+fn config(what: impl Into<String>) -> VramError {
+    VramError::Config { what: what.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fraction_is_of_what_is_free_and_in_whole_granules() {
+        let part = |bytes, fraction| part_of(ByteLen::new(bytes), fraction).map(ByteLen::get);
+        assert_eq!(part(10_000, 1.0).unwrap(), 9984);
+        assert_eq!(part(10_000, 0.5).unwrap(), 4864);
+        assert_eq!(part(u64::MAX, 1.0).unwrap(), !255);
+        for wrong in [0.0, -0.1, 1.000_001, f64::NAN, f64::INFINITY] {
+            assert!(part(10_000, wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The end of a manager.
+
+use core::time::Duration;
+
+use vram_core::close;
+use vram_core::close::CloseReport;
+use vram_core::error::VramError;
+use vram_core::parts::call::Call;
+
+use crate::manager::VramManager;
+
+impl VramManager {
+    /// Closes the manager: frees every shard, wiped, also those in quarantine, drops their backups,
+    /// gives all device memory back to the drivers and wipes the keys. From now on every call that
+    /// would take or use anything answers [`VramError::Closed`]; figures can still be listed.
+    ///
+    /// Calls that are under way, leases and reservations are waited for until the time is up;
+    /// what is in use then is left as it is, in the report and in the books. Close again to finish:
+    /// that is always allowed, from any thread, and changes nothing once all is done. What parked
+    /// shards hold is their holders'; they can be looked at and dropped, and not be woken.
+    ///
+    /// Called from inside a call of this manager (a source, a sink, a callback), it does not wait
+    /// for that call, which could not end before: what it uses is left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use vram_residency::VramManager;
+    ///
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
+    /// let lease = manager.lease(&shard)?;
+    ///
+    /// let report = manager.close(Duration::ZERO);
+    /// assert_eq!(report.left[0].0, shard.shard_id);
+    /// assert_eq!(manager.unseal_model(&shard).unwrap_err().code(), "closed");
+    ///
+    /// drop(lease);
+    /// let report = manager.close(Duration::ZERO);
+    /// assert!(report.complete && report.freed == 1);
+    /// # Ok::<(), vram_residency::VramError>(())
+    /// ```
+    #[tracing::instrument(level = "info", skip_all)]
+    pub fn close(&self, timeout: Duration) -> CloseReport {
+        let mut report = CloseReport::default();
+        let closed = self.core.watched(Call::Close, None, None, 0, || {
+            report = close::close(&self.core, &self.scrubbing, timeout);
+            Ok::<_, VramError>(())
+        });
+        debug_assert!(closed.is_ok(), "what went wrong is in the report");
+        report
+    }
+}

@@ -1,0 +1,148 @@
+//! Sealed images, out and in.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use vram_core::moves::import_request;
+
+use vram_core::error::VramError;
+use vram_core::moves::export_options::ExportOptions;
+use vram_core::moves::import_request::ImportRequest;
+use vram_core::moves::{export, import};
+use vram_core::parts::call::Call;
+use vram_core::shard::handle::SealedShard;
+use vram_files::ImageReport;
+
+use crate::manager::VramManager;
+
+impl VramManager {
+    /// Writes a shard to `sink` as a sealed image, encrypted. The shard stays resident. Every
+    /// segment is verified before a byte of it is written; host memory stays bounded. Others can
+    /// read the shard meanwhile, and it is not freed or moved before the sink is done.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle; [`VramError::Quarantined`]; [`VramError::ShardAltered`] if the device
+    /// bytes are not those that were sealed (the shard is in quarantine then); [`VramError::Io`] if
+    /// the sink fails; [`VramError::Seal`] if the key of an Authenticated shard is no longer in the
+    /// ring; [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`]. The sink
+    /// has then had the start of an image, which no import accepts.
+    ///
+    /// # Panics
+    ///
+    /// If the sink panics. The manager stays usable.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::{ByteLen, ImportRequest, SealKey, VramManager};
+    ///
+    /// let node = |key| VramManager::builder().host_device(ByteLen::MIB).key(key).build();
+    /// let here = node(SealKey::from_bytes([7; 32]))?;
+    /// let shard = here.seal_model("llama-3-8b", 0, b"weights")?;
+    /// let mut image = Vec::new();
+    /// here.export(&shard, &mut image)?;
+    ///
+    /// let there = node(SealKey::from_bytes([7; 32]))?;
+    /// let shard = there.import(ImportRequest::new("llama-3-8b", 0), image.as_slice())?;
+    /// assert_eq!(there.unseal_model(&shard)?, b"weights");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn export(&self, shard: &SealedShard, sink: impl Write) -> Result<ImageReport, VramError> {
+        self.export_with(shard, sink, ExportOptions::new())
+    }
+
+    /// As [`export`](Self::export), with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`export`](Self::export); [`VramError::Cancelled`].
+    ///
+    /// # Panics
+    ///
+    /// If the sink or the progress callback panics. The manager stays usable.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn export_with(
+        &self,
+        shard: &SealedShard,
+        mut sink: impl Write,
+        options: ExportOptions<'_>,
+    ) -> Result<ImageReport, VramError> {
+        let (id, len) = (&shard.shard_id, shard.plaintext_len);
+        let work = || export::export_with(&self.core, shard, &mut sink, options);
+        self.core.watched(Call::Export, Some(id), None, len, work)
+    }
+
+    /// Writes a shard to a file as a sealed image. The file appears under its name whole and
+    /// synced, or not at all; one with plaintext is for its owner alone (mode 0600). The manager
+    /// remembers the last one of each shard: [`reset_gpu`](Self::reset_gpu) brings the shard back
+    /// from it, if it is still there and still that image.
+    ///
+    /// # Errors
+    ///
+    /// As [`export_with`](Self::export_with); [`VramError::Io`] naming the file. Nothing is left
+    /// behind then.
+    ///
+    /// # Panics
+    ///
+    /// If the progress callback panics; nothing is left behind.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn export_to(
+        &self,
+        shard: &SealedShard,
+        target: impl AsRef<Path>,
+        options: ExportOptions<'_>,
+    ) -> Result<ImageReport, VramError> {
+        let (id, len) = (&shard.shard_id, shard.plaintext_len);
+        let work = || export::export_to(&self.core, shard, target.as_ref(), options);
+        self.core.watched(Call::Export, Some(id), None, len, work)
+    }
+
+    /// Reads a sealed image and makes its shard resident, under a new id. The image is read once,
+    /// in order, with bounded host memory, and believed bit by bit: nothing is resident before
+    /// every segment was verified in the image and where it arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::Seal`] if it is no sealed image, of another key, model, context or revision,
+    /// altered, cut short or longer than it states; [`VramError::Io`] if it cannot be read;
+    /// [`VramError::DigestMismatch`]; [`VramError::UnknownGpu`]; [`VramError::InsufficientVram`];
+    /// [`VramError::LimitExceeded`]; [`VramError::WriteNotKept`]; [`VramError::Cancelled`];
+    /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`]. Nothing is
+    /// resident then, and everything taken was given back.
+    ///
+    /// # Panics
+    ///
+    /// If the reader or the progress callback panics: with their payload, after everything was
+    /// given back. The manager stays usable.
+    #[tracing::instrument(level = "info", skip_all, fields(gpu = import_request::gpu_of(&request)))]
+    pub fn import(
+        &self,
+        request: ImportRequest<'_>,
+        mut image: impl Read + Send,
+    ) -> Result<SealedShard, VramError> {
+        let gpu = Some(import_request::gpu_of(&request));
+        let work = || import::import(&self.core, request, &mut image);
+        self.core.watched_for(Call::Import, None, gpu, work, |shard| shard.plaintext_len)
+    }
+
+    /// As [`import`](Self::import), from a file.
+    ///
+    /// # Errors
+    ///
+    /// As [`import`](Self::import), with [`VramError::Image`] naming the file in place of
+    /// [`VramError::Seal`].
+    ///
+    /// # Panics
+    ///
+    /// If the progress callback panics, after everything was given back.
+    #[tracing::instrument(level = "info", skip_all, fields(gpu = import_request::gpu_of(&request)))]
+    pub fn import_from(
+        &self,
+        request: ImportRequest<'_>,
+        image: impl AsRef<Path>,
+    ) -> Result<SealedShard, VramError> {
+        let gpu = Some(import_request::gpu_of(&request));
+        let work = || import::import_from(&self.core, request, image.as_ref());
+        self.core.watched_for(Call::Import, None, gpu, work, |shard| shard.plaintext_len)
+    }
+}

@@ -1,0 +1,271 @@
+//! Many shards at once.
+
+use vram_core::models::request;
+use vram_core::models::reserve_request;
+use vram_core::parts::gpus;
+
+use vram_alloc::{Fit, ModelPlan};
+use vram_core::error::VramError;
+use vram_core::models::model::{ModelHandle, ModelSource};
+use vram_core::models::moves::{ModelVerdict, refreshed};
+use vram_core::models::parked::{ParkedModel, WakeModelError};
+use vram_core::models::request::AdmitRequest;
+use vram_core::models::reserve::PlanReservation;
+use vram_core::models::reserve_request::ReservePlanRequest;
+use vram_core::models::{admit, free, moves, reserve};
+use vram_core::parts::call::Call;
+use vram_core::parts::gpus::GpuChoice;
+use vram_core::resident::lease;
+use vram_core::resident::lease::Lease;
+use vram_core::resident::verify::Verify;
+use vram_core::room::free::FreedReceipt;
+use vram_space::DryRun;
+
+use crate::manager::VramManager;
+
+impl VramManager {
+    /// Makes a whole model resident: one shard for each piece of the plan, or nothing at all.
+    ///
+    /// All pieces are placed before a byte is read. Each shard is sealed as its piece: the number
+    /// in the plan is its shard index, and tensor, part, format and shape are bound as metadata.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::InsufficientVram`] if a piece finds no room, on any GPU that was allowed;
+    /// otherwise as [`seal_from`](Self::seal_from). Nothing is resident then, and everything taken
+    /// was given back.
+    ///
+    /// # Panics
+    ///
+    /// If the source or the progress callback panics: with their payload, after everything was
+    /// given back. The manager stays usable.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::{
+    ///     AdmitRequest, ByteLen, GpuChoice, ModelPlan, Piece, SliceSource, VramManager,
+    /// };
+    ///
+    /// let file = SliceSource::new(b"....embeddings.head");
+    /// let plan = ModelPlan::new([
+    ///     Piece::new("embeddings", 0, 4, ByteLen::new(10)),
+    ///     Piece::new("head", 0, 15, ByteLen::new(4)),
+    /// ])?;
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let request = AdmitRequest::new("tiny", GpuChoice::MostRoomFirst);
+    /// let model = manager.admit(request, &plan, &vec![file])?;
+    /// let head = model.tensor("head").next().expect("it is in the plan");
+    /// assert_eq!(manager.unseal_model(&head.shard)?, b"head");
+    /// manager.free_model(&model)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[tracing::instrument(
+        level = "info",
+        skip_all,
+        fields(pieces = plan.pieces().len(), bytes = plan.total().get())
+    )]
+    pub fn admit(
+        &self,
+        request: AdmitRequest<'_>,
+        plan: &ModelPlan,
+        source: &dyn ModelSource,
+    ) -> Result<ModelHandle, VramError> {
+        let (gpu, bytes) = (request::gpu_of(&request), plan.total().get());
+        let work = || admit::admit(&self.core, request, plan, source);
+        self.core.watched(Call::Admit, None, gpu, bytes, work)
+    }
+
+    /// The same model with fresh handles, after shards of it were moved, opened or closed.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ForeignHandle`] or [`VramError::HandleAltered`] for a bad handle,
+    /// [`VramError::ShardFreed`] if a shard of the model is gone.
+    pub fn refresh_model(&self, model: &ModelHandle) -> Result<ModelHandle, VramError> {
+        moves::refresh(&self.core, model)
+    }
+
+    /// Frees every shard of a model, or none. A shard that is gone already is passed over.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle, [`VramError::Parked`], [`VramError::InUse`] and
+    /// [`VramError::DeviceLost`] of any shard, with nothing freed. [`VramError::NotReturned`] for the
+    /// first whose bytes stay counted, after all of them are gone. Only if a device is lost while its
+    /// shards are being freed, some of them are left behind on it.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
+    pub fn free_model(&self, model: &ModelHandle) -> Result<Vec<FreedReceipt>, VramError> {
+        let freed = |receipts: &Vec<FreedReceipt>| {
+            receipts.iter().fold(0, |sum: u64, receipt| sum.saturating_add(receipt.bytes.get()))
+        };
+        let work = || free::free_model(&self.core, model);
+        self.core.watched_for(Call::FreeModel, None, None, work, freed)
+    }
+
+    /// Parks every shard of a model, or none: see [`park`](Self::park). All of them are kept from
+    /// readers until the last one is in host memory.
+    ///
+    /// # Errors
+    ///
+    /// As [`park`](Self::park), for the first shard that cannot be parked. Every shard is then
+    /// where it was.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
+    pub fn park_model(&self, model: &ModelHandle) -> Result<ParkedModel, VramError> {
+        let work = || moves::park(&self.core, model);
+        self.core.watched(Call::ParkModel, None, None, model.total().get(), work)
+    }
+
+    /// Makes every shard of a parked model resident again, or none: see [`wake`](Self::wake). All
+    /// are placed before the first is written.
+    ///
+    /// # Errors
+    ///
+    /// [`WakeModelError`] with the parked model, as it was, and the reason: as
+    /// [`wake`](Self::wake), for the first shard that cannot be woken.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = parked.pieces.len()))]
+    pub fn wake_model(
+        &self,
+        parked: ParkedModel,
+        gpus: GpuChoice,
+    ) -> Result<ModelHandle, WakeModelError> {
+        let work = || moves::wake(&self.core, parked, gpus);
+        let bytes = |model: &ModelHandle| model.total().get();
+        self.core.watched_for(Call::WakeModel, None, gpus::named(gpus), work, bytes)
+    }
+
+    /// Moves every shard of a model to one GPU, or none: see
+    /// [`migrate_shard`](Self::migrate_shard). The target needs room for all that is not there
+    /// yet; the old places are given up once everything arrived.
+    ///
+    /// # Errors
+    ///
+    /// As [`migrate_shard`](Self::migrate_shard), for the first shard that cannot be moved. Every
+    /// shard is then where it was.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len(), gpu))]
+    pub fn migrate_model(&self, model: &ModelHandle, gpu: u32) -> Result<ModelHandle, VramError> {
+        let work = || moves::migrate_model(&self.core, model, gpu);
+        let bytes = model.total().get();
+        let shards = self.core.watched(Call::MigrateModel, None, Some(gpu), bytes, work)?;
+        Ok(refreshed(model, shards))
+    }
+
+    /// Verifies every shard of a model as thoroughly as asked: see [`verify`](Self::verify).
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify), for the first shard that cannot be verified. That one is
+    /// altered is an answer, not an error.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
+    pub fn verify_model(
+        &self,
+        model: &ModelHandle,
+        level: Verify,
+    ) -> Result<ModelVerdict, VramError> {
+        let work = || moves::verify(&self.core, model, level);
+        self.core.watched_for(Call::VerifyModel, None, None, work, moves::checked_bytes)
+    }
+
+    /// Takes out a lease of every shard of a model, in the order of its plan, or of none.
+    ///
+    /// # Errors
+    ///
+    /// As [`lease`](Self::lease), for the first shard that refuses.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
+    pub fn lease_model(&self, model: &ModelHandle) -> Result<Vec<Lease>, VramError> {
+        let leased = |shard| lease::lease(&self.core, shard, None);
+        let work = || model.shards().map(leased).collect();
+        self.core.watched(Call::LeaseModel, None, None, model.total().get(), work)
+    }
+
+    /// Whether a model would fit now, before a byte of it is loaded. The answer is exact:
+    /// [`admit`](Self::admit) finds room for every piece exactly if this says so and nothing
+    /// changes in between. To make sure of that, [`reserve_plan`](Self::reserve_plan).
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`]; [`VramError::DeviceLost`] if no GPU of the choice is left.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::{ByteLen, GpuChoice, ModelPlan, Piece, VramManager};
+    ///
+    /// let plan = ModelPlan::new([Piece::new("embeddings", 0, 0, ByteLen::new(1 << 20))])?;
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// assert!(manager.fits(&plan, GpuChoice::One(0))?.is_yes());
+    ///
+    /// let _other = manager.seal_model("other", 0, b"1")?;
+    /// let answer = manager.fits(&plan, GpuChoice::One(0))?;
+    /// assert!(answer.to_string().starts_with("the model needs 1.0 MiB"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn fits(&self, plan: &ModelPlan, gpus: GpuChoice) -> Result<Fit, VramError> {
+        let gpus = admit::choose(&self.core, gpus)?;
+        Ok(DryRun::of(&gpus).fit(plan))
+    }
+
+    /// Holds a place for every piece of a plan, or for none.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::InsufficientVram`], [`VramError::UnknownGpu`], [`VramError::LimitExceeded`],
+    /// [`VramError::DeviceLost`]. Nothing is held then.
+    pub fn reserve_plan(
+        &self,
+        plan: &ModelPlan,
+        gpus: GpuChoice,
+    ) -> Result<PlanReservation, VramError> {
+        self.reserve_plan_with(plan, ReservePlanRequest::new(gpus))
+    }
+
+    /// As [`reserve_plan`](Self::reserve_plan), with an owner, a purpose, an expiry.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve_plan`](Self::reserve_plan).
+    #[tracing::instrument(
+        level = "info",
+        skip_all,
+        fields(pieces = plan.pieces().len(), bytes = plan.total().get())
+    )]
+    pub fn reserve_plan_with(
+        &self,
+        plan: &ModelPlan,
+        request: ReservePlanRequest,
+    ) -> Result<PlanReservation, VramError> {
+        let (gpu, bytes) = (reserve_request::gpu_of(&request), plan.total().get());
+        self.core.watched(Call::Reserve, None, gpu, bytes, || {
+            reserve::reserve_plan(&self.core, plan, request)
+        })
+    }
+
+    /// As [`admit`](Self::admit), into the places that were reserved; the request's choice of GPUs
+    /// says nothing then. If it fails, they are reserved as before.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ReservationExpired`], also for a reservation that was used before;
+    /// [`VramError::ForeignReservation`]; otherwise as [`admit`](Self::admit), but never for want
+    /// of room.
+    ///
+    /// # Panics
+    ///
+    /// As [`admit`](Self::admit).
+    #[tracing::instrument(
+        level = "info",
+        skip_all,
+        fields(pieces = reservation.plan().pieces().len(), bytes = reservation.plan().total().get())
+    )]
+    pub fn admit_reserved(
+        &self,
+        reservation: &mut PlanReservation,
+        request: AdmitRequest<'_>,
+        source: &dyn ModelSource,
+    ) -> Result<ModelHandle, VramError> {
+        let bytes = reservation.plan().total().get();
+        self.core.watched(Call::Admit, None, None, bytes, || {
+            reserve::admit_reserved(&self.core, reservation, request, source)
+        })
+    }
+}

@@ -1,0 +1,187 @@
+//! Budgets, reservations and eviction.
+
+use vram_alloc::ByteLen;
+use vram_core::error::VramError;
+use vram_core::error::eviction_plan::EvictionPlan;
+use vram_core::parts::call::Call;
+use vram_core::reports::budget;
+use vram_core::reports::budget::DriverMemory;
+use vram_core::room::evict::EvictionReport;
+use vram_core::room::{evict, make_room};
+use vram_core::sealing::reservation;
+use vram_core::sealing::reservation::asked;
+use vram_core::sealing::reservation::{Reservation, ReservationReport, ReserveRequest};
+use vram_core::shard::parked::ParkedShard;
+use vram_space::GpuCapacity;
+
+use crate::manager::VramManager;
+
+impl VramManager {
+    /// What would have to go so that a shard of `bytes` finds a place on a GPU. A dry run.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`]; [`VramError::DeviceLost`]; [`VramError::Config`] without a
+    /// policy; [`VramError::InsufficientVram`] if it would not fit whatever may go.
+    #[tracing::instrument(level = "info", skip_all, fields(gpu, bytes = bytes.get()))]
+    pub fn plan_eviction(&self, gpu: u32, bytes: ByteLen) -> Result<EvictionPlan, VramError> {
+        evict::plan_eviction(&self.core, gpu, bytes)
+    }
+
+    /// Carries out a plan: each shard is parked or freed, as its owner asked.
+    ///
+    /// What came in use in the meantime stays, and the report says so. Parked shards are in the
+    /// report.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::PlanOutdated`] if a shard of the plan cannot go any more: gone, moved, leased,
+    /// pinned. Nothing was evicted then: ask for a new plan.
+    #[tracing::instrument(level = "info", skip_all, fields(shards = plan.evictions.len(), bytes = plan.bytes.get()))]
+    pub fn evict(&self, plan: &EvictionPlan) -> Result<EvictionReport, VramError> {
+        let freed = |report: &EvictionReport| report.bytes.get();
+        self.core.watched_for(Call::Evict, None, None, || evict::evict(&self.core, plan), freed)
+    }
+
+    /// Takes the shards that were parked to make room for a request, since this was last asked.
+    /// Until then they wait with the manager, in host memory.
+    #[must_use = "dropping parked shards gives them up"]
+    pub fn take_evicted(&self) -> Vec<ParkedShard> {
+        make_room::take_evicted(&self.core)
+    }
+
+    /// Replaces a GPU's budget. It may be less than what is in use: nothing breaks, and nothing is
+    /// granted until enough was given back. The memory itself stays with the manager.
+    ///
+    /// # Arguments
+    ///
+    /// * `bytes`: at most what was taken of the device when the manager was built; of a GPU that is
+    ///   used block by block, at most what the device has.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`]; [`VramError::LimitExceeded`] above that. The old budget stays.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::{ByteLen, VramManager};
+    ///
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let shard = manager.seal_model("llama", 0, &[0; 1 << 16])?;
+    /// manager.set_budget(0, ByteLen::new(1000))?;
+    /// assert!(manager.seal_model("other", 0, b"1").is_err());
+    /// assert_eq!(manager.unseal_and_free(&shard)?.len(), 1 << 16);
+    /// assert!(manager.seal_model("other", 0, b"1").is_ok());
+    /// # Ok::<(), vram_residency::VramError>(())
+    /// ```
+    #[tracing::instrument(level = "info", skip_all, fields(gpu, bytes = bytes.get()))]
+    pub fn set_budget(&self, gpu: u32, bytes: ByteLen) -> Result<(), VramError> {
+        let work = || budget::set_budget(&self.core, gpu, bytes);
+        self.core.watched(Call::SetBudget, None, Some(gpu), 0, work)
+    }
+
+    /// Replaces the bytes of a GPU's budget that are kept free. Any length will do.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`].
+    #[tracing::instrument(level = "info", skip_all, fields(gpu, bytes = bytes.get()))]
+    pub fn set_headroom(&self, gpu: u32, bytes: ByteLen) -> Result<(), VramError> {
+        self.core.watched(Call::SetBudget, None, Some(gpu), 0, || {
+            self.core.check_open()?;
+            self.core.gpu(gpu)?.ledger.set_headroom(bytes);
+            Ok(())
+        })
+    }
+
+    /// Asks the driver what others hold of a GPU, and counts what they hold of the budget: it is
+    /// not granted from then on, until this is called again.
+    ///
+    /// That concerns a GPU that is used [block by block](crate::MemoryMode::Blocks), which asks without
+    /// this, too, when the driver has no memory for a block. A region was taken when the manager was
+    /// built: nobody can take any of it. What the driver needs itself counts as held by others:
+    /// contexts, and what it rounds up.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`]; [`VramError::Device`], [`VramError::DeviceLost`], with the figures
+    /// as they were.
+    #[tracing::instrument(level = "info", skip_all, fields(gpu))]
+    pub fn refresh(&self, gpu: u32) -> Result<DriverMemory, VramError> {
+        self.core.watched(Call::Refresh, None, Some(gpu), 0, || budget::refresh(&self.core, gpu))
+    }
+
+    /// Reserves bytes of a GPU: nobody else gets them, until the reservation is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::InsufficientVram`], [`VramError::UnknownGpu`], [`VramError::DeviceLost`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::{ByteLen, SealRequest, VramManager};
+    ///
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let mut room = manager.reserve(0, ByteLen::new(1 << 19))?;
+    /// assert!(manager.seal_model("late", 0, &[0; 1 << 20]).is_err());
+    ///
+    /// let shard = manager.seal_reserved(&mut room, SealRequest::new("early", 0), &[0; 1000])?;
+    /// assert_eq!(room.remaining().get(), (1 << 19) - 1024);
+    /// drop(room);
+    /// assert_eq!(manager.get_used_vram(0)?, 1024);
+    /// # Ok::<(), vram_residency::VramError>(())
+    /// ```
+    pub fn reserve(&self, gpu: u32, bytes: ByteLen) -> Result<Reservation, VramError> {
+        self.reserve_with(ReserveRequest::new(gpu, bytes))
+    }
+
+    /// As [`reserve`](Self::reserve), with an owner, a purpose, an expiry.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Self::reserve).
+    #[tracing::instrument(level = "info", skip_all, fields(gpu = asked(&request).0, bytes = asked(&request).1.get()))]
+    pub fn reserve_with(&self, request: ReserveRequest) -> Result<Reservation, VramError> {
+        let ((gpu, bytes), core) = (asked(&request), &self.core);
+        let work = || reservation::reserve(core, request);
+        core.watched(Call::Reserve, None, Some(gpu), bytes.get(), work)
+    }
+
+    /// All reservations that are open, in ascending order of their numbers.
+    #[must_use]
+    pub fn reservations(&self) -> Vec<ReservationReport> {
+        reservation::reservations(&self.core)
+    }
+
+    /// Bytes of a GPU's budget that are in use or promised.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`].
+    pub fn get_used_vram(&self, gpu: u32) -> Result<usize, VramError> {
+        let capacity = self.core.gpu(gpu)?.books();
+        Ok(capacity.taken().to_usize().unwrap_or(usize::MAX))
+    }
+
+    /// Bytes of a GPU's budget that are neither in use nor promised. For one consistent picture
+    /// while other threads are busy, take [`capacity`](Self::capacity).
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`].
+    pub fn get_free_vram(&self, gpu: u32) -> Result<usize, VramError> {
+        let capacity = self.core.gpu(gpu)?.books();
+        Ok(capacity.free().to_usize().unwrap_or(usize::MAX))
+    }
+
+    /// All figures of one GPU at one moment.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`].
+    pub fn capacity(&self, gpu: u32) -> Result<GpuCapacity, VramError> {
+        Ok(GpuCapacity::of(self.core.gpu(gpu)?))
+    }
+}

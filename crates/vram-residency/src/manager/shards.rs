@@ -1,0 +1,252 @@
+//! One shard: reading, leasing, freeing it, and finding it.
+
+use core::time::Duration;
+use std::io::Write;
+
+use vram_alloc::ByteLen;
+use vram_core::error::VramError;
+use vram_core::parts::call::Call;
+use vram_core::resident::lease::Lease;
+use vram_core::resident::{lease, read};
+use vram_core::room::free;
+use vram_core::room::free::FreedReceipt;
+use vram_core::sealing::stream;
+use vram_core::shard::handle::SealedShard;
+use vram_id::ShardId;
+use vram_seal::ContentDigest;
+
+use crate::manager::VramManager;
+
+impl VramManager {
+    /// All plaintext of a shard: exactly the bytes that were sealed, or an error.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ShardAltered`] if the device's bytes are not those that were sealed: the shard
+    /// is in quarantine from then on, and refused with [`VramError::Quarantined`]. Those of a bad
+    /// handle: [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
+    /// [`VramError::ShardFreed`], [`VramError::StaleHandle`]. [`VramError::HostMemory`],
+    /// [`VramError::Device`], [`VramError::DeviceLost`].
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn unseal_model(&self, shard: &SealedShard) -> Result<Vec<u8>, VramError> {
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::Unseal, id, None, len, || read::unseal(&self.core, shard))
+    }
+
+    /// As [`unseal_model`](Self::unseal_model), into the caller's memory, which must have the
+    /// shard's length.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::TargetLength`], and a bad handle, with `target` untouched; otherwise as
+    /// [`unseal_model`](Self::unseal_model), with `target` zeroed once bytes had passed through it.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn unseal_into(&self, shard: &SealedShard, target: &mut [u8]) -> Result<(), VramError> {
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core
+            .watched(Call::Unseal, id, None, len, || read::unseal_into(&self.core, shard, target))
+    }
+
+    /// Writes all plaintext of a shard to `sink`, in order. Only authenticated bytes are written;
+    /// host memory stays bounded. The shard can be read by others meanwhile, and is not freed or
+    /// moved before the sink is done: a slow sink keeps those waiting.
+    ///
+    /// # Errors
+    ///
+    /// As [`unseal_model`](Self::unseal_model), and [`VramError::Io`] if the sink fails. The sink
+    /// has then had a prefix of the plaintext, authenticated like all of it.
+    ///
+    /// # Panics
+    ///
+    /// If the sink panics. The manager stays usable.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn unseal_to(&self, shard: &SealedShard, mut sink: impl Write) -> Result<(), VramError> {
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        let work = || stream::unseal_to(&self.core, shard, &mut sink);
+        self.core.watched(Call::Unseal, id, None, len, work)
+    }
+
+    /// As [`unseal_model`](Self::unseal_model), then frees the shard, with nobody in between.
+    ///
+    /// If the device's bytes do not verify, nothing is freed. If they do and the device refuses to
+    /// be wiped, the bytes are returned all the same; what could not be given back stays counted and
+    /// shows in the [`report`](Self::report).
+    ///
+    /// # Errors
+    ///
+    /// As [`unseal_model`](Self::unseal_model); [`VramError::InUse`].
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn unseal_and_free(&self, shard: &SealedShard) -> Result<Vec<u8>, VramError> {
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::UnsealAndFree, id, None, len, || {
+            free::unseal_and_free(&self.core, shard)
+        })
+    }
+
+    /// Frees a shard without opening it, also one in quarantine. Its bytes are wiped first.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle; [`VramError::InUse`]; [`VramError::DeviceLost`];
+    /// [`VramError::NotReturned`] if the bytes could not be wiped or given back: the shard is gone, and they stay
+    /// counted.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
+    pub fn free_shard(&self, shard: &SealedShard) -> Result<FreedReceipt, VramError> {
+        let (id, work) = (Some(&shard.shard_id), || free::free(&self.core, shard));
+        self.core.watched_for(Call::Free, id, None, work, |receipt| receipt.bytes.get())
+    }
+
+    /// As [`free_shard`](Self::free_shard), waiting for leases to end, but no longer than `timeout`.
+    /// Others use the shard meanwhile, and can take out new leases, which are waited for too.
+    ///
+    /// # Errors
+    ///
+    /// As [`free_shard`](Self::free_shard), with [`VramError::InUse`] if a lease is still out then;
+    /// [`VramError::TimedOut`] if other calls were still using it.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
+    pub fn free_shard_within(
+        &self,
+        shard: &SealedShard,
+        timeout: Duration,
+    ) -> Result<FreedReceipt, VramError> {
+        let (id, work) = (&shard.shard_id, || free::free_within(&self.core, shard, timeout));
+        self.core.watched_for(Call::Free, Some(id), None, work, |receipt| receipt.bytes.get())
+    }
+
+    /// `length` bytes of plaintext from `offset` on. Only the segments that they lie in are read
+    /// and authenticated. An empty read is fine anywhere up to the end.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::OutOfBounds`] if the range does not lie inside the shard, else as
+    /// [`unseal_model`](Self::unseal_model).
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, offset, bytes = length))]
+    pub fn read_shard_at_offset(
+        &self,
+        shard: &SealedShard,
+        offset: usize,
+        length: usize,
+    ) -> Result<Vec<u8>, VramError> {
+        let wide = |value: usize| ByteLen::from_usize(value).get();
+        let (offset, length) = (wide(offset), wide(length));
+        let work = || read::read_range(&self.core, shard, offset, length);
+        self.core.watched(Call::Read, Some(&shard.shard_id), None, length, work)
+    }
+
+    /// Fills `target` with the plaintext from `offset` on.
+    ///
+    /// # Errors
+    ///
+    /// As [`read_shard_at_offset`](Self::read_shard_at_offset), with `target` untouched if the
+    /// range or the handle is refused, and zeroed if bytes had passed through it.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, offset, bytes = target.len()))]
+    pub fn read_into(
+        &self,
+        shard: &SealedShard,
+        offset: u64,
+        target: &mut [u8],
+    ) -> Result<(), VramError> {
+        let length = ByteLen::from_usize(target.len()).get();
+        let work = || read::read_into(&self.core, shard, offset, target);
+        self.core.watched(Call::Read, Some(&shard.shard_id), None, length, work)
+    }
+
+    /// Takes out a lease of a shard. Waits for whoever is moving or freeing it just now.
+    ///
+    /// An Authenticated shard is verified in full first if it never was: kernels will read it
+    /// unchecked.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle; [`VramError::Quarantined`]; [`VramError::ShardAltered`] if that
+    /// verification finds it altered (it is in quarantine then); [`VramError::InUse`] if the calling
+    /// thread is moving or freeing the shard itself; [`VramError::HostMemory`],
+    /// [`VramError::Device`], [`VramError::DeviceLost`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::{Protection, SealRequest, VramError, VramManager};
+    ///
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let request = SealRequest::new("llama", 0).protection(Protection::Authenticated);
+    /// let shard = manager.seal(request, b"weights")?;
+    ///
+    /// let lease = manager.lease(&shard)?;
+    /// assert!(lease.device_pointer().is_some());
+    /// assert!(matches!(manager.free_shard(&shard), Err(VramError::InUse { leases: 1, .. })));
+    /// drop(lease);
+    /// manager.free_shard(&shard)?;
+    /// # Ok::<(), VramError>(())
+    /// ```
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
+    pub fn lease(&self, shard: &SealedShard) -> Result<Lease, VramError> {
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::Lease, id, None, len, || lease::lease(&self.core, shard, None))
+    }
+
+    /// As [`lease`](Self::lease), waiting for others no longer than `timeout`. The verification
+    /// before a first lease is not counted.
+    ///
+    /// # Errors
+    ///
+    /// As [`lease`](Self::lease); [`VramError::TimedOut`].
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
+    pub fn lease_within(&self, shard: &SealedShard, timeout: Duration) -> Result<Lease, VramError> {
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core
+            .watched(Call::Lease, id, None, len, || lease::lease(&self.core, shard, Some(timeout)))
+    }
+
+    /// Keeps a shard from being evicted, until it is unpinned. It can still be freed and moved by
+    /// name. Pinning twice is the same as once.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
+    pub fn pin(&self, shard: &SealedShard) -> Result<(), VramError> {
+        let work = || lease::set_pinned(&self.core, shard, true);
+        self.core.watched(Call::Pin, Some(&shard.shard_id), None, 0, work)
+    }
+
+    /// Lets a shard be evicted again.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
+    pub fn unpin(&self, shard: &SealedShard) -> Result<(), VramError> {
+        let work = || lease::set_pinned(&self.core, shard, false);
+        self.core.watched(Call::Pin, Some(&shard.shard_id), None, 0, work)
+    }
+
+    /// The plain BLAKE3 digest of a shard's content: what `b3sum` prints for the same bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle.
+    pub fn content_digest(&self, shard: &SealedShard) -> Result<ContentDigest, VramError> {
+        read::content_digest(&self.core, shard)
+    }
+
+    /// Fresh handles of all resident shards, in ascending order of their ids.
+    #[must_use]
+    pub fn shards(&self) -> Vec<SealedShard> {
+        self.core.handles()
+    }
+
+    /// A fresh handle of one shard, if it is resident.
+    #[must_use]
+    pub fn shard(&self, id: &ShardId) -> Option<SealedShard> {
+        self.core.handle_of(id)
+    }
+
+    /// Fresh handles of all resident shards of a model, in ascending order of their ids.
+    #[must_use]
+    pub fn shards_of(&self, model_id: &str) -> Vec<SealedShard> {
+        let mut shards = self.shards();
+        shards.retain(|shard| *shard.model_id == *model_id);
+        shards
+    }
+}

@@ -1,0 +1,237 @@
+//! Verifying, scrubbing and repairing.
+
+use core::time::Duration;
+use std::path::Path;
+
+use vram_alloc::ByteLen;
+use vram_core::error::VramError;
+use vram_core::parts::call::Call;
+use vram_core::repair::options::{RepairOptions, RepairReport};
+use vram_core::reports::ages;
+use vram_core::resident::verify;
+use vram_core::resident::verify::{Verdict, Verify};
+use vram_core::scrub::cursor::ScrubCursor;
+use vram_core::scrub::pace::ScrubOptions;
+use vram_core::scrub::step::ScrubStep;
+use vram_core::scrub::thread::Scrubber;
+use vram_core::scrub::{cursor, step};
+use vram_core::shard::handle::SealedShard;
+use vram_core::{repair, scrub};
+use vram_files::Source;
+use vram_id::ShardId;
+
+use crate::manager::VramManager;
+
+impl VramManager {
+    /// Whether a shard is still what was sealed: `Ok(false)` if its device bytes or its handle were
+    /// altered. Every segment is checked. Altered device bytes put the shard into quarantine; an
+    /// altered handle changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Where it could not be checked: [`VramError::ForeignHandle`], [`VramError::ShardFreed`],
+    /// [`VramError::StaleHandle`], [`VramError::HostMemory`], [`VramError::Device`],
+    /// [`VramError::DeviceLost`].
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn verify_shard_integrity(&self, shard: &SealedShard) -> Result<bool, VramError> {
+        let work = || match verify::verify(&self.core, shard, Verify::Segments) {
+            Ok(verdict) => Ok((verdict.sound, verdict.checked_bytes)),
+            Err(VramError::HandleAltered { .. }) => Ok((false, ByteLen::ZERO)),
+            Err(error) => Err(error),
+        };
+        let bytes = |(_sound, checked): &(bool, ByteLen)| checked.get();
+        let (sound, _) =
+            self.core.watched_for(Call::Verify, Some(&shard.shard_id), None, work, bytes)?;
+        Ok(sound)
+    }
+
+    /// As [`verify_shard_integrity`](Self::verify_shard_integrity), in a form that cannot be
+    /// ignored by accident.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::ShardAltered`] naming the altered segments, [`VramError::HandleAltered`], and
+    /// those of [`verify_shard_integrity`](Self::verify_shard_integrity).
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn ensure_intact(&self, shard: &SealedShard) -> Result<(), VramError> {
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::Verify, id, None, len, || {
+            let verdict = verify::verify(&self.core, shard, Verify::Segments)?;
+            if verdict.sound {
+                return Ok(());
+            }
+            Err(VramError::ShardAltered {
+                shard: verdict.shard_id,
+                segments: verdict.altered.iter().map(|span| span.segment).collect(),
+            })
+        })
+    }
+
+    /// Verifies a shard as thoroughly as asked, and says what was found. Altered device bytes put
+    /// it into quarantine. A shard in quarantine can be verified, and is never sound.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle; [`VramError::OutOfBounds`] for a range that is not inside the shard;
+    /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`].
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn verify(&self, shard: &SealedShard, level: Verify) -> Result<Verdict, VramError> {
+        let (id, work) = (Some(&shard.shard_id), || verify::verify(&self.core, shard, level));
+        let bytes = |verdict: &Verdict| verdict.checked_bytes.get();
+        self.core.watched_for(Call::Verify, id, None, work, bytes)
+    }
+
+    /// Starts a thread that verifies all resident shards, of all GPUs, over and over: those that were
+    /// verified longest ago first, in small steps, at the rate that the options set. What it finds
+    /// altered goes into quarantine. Shards that are parked, in quarantine or on a lost GPU are left
+    /// alone; one that is being moved is skipped and comes again.
+    ///
+    /// The scrubber ends when it is stopped or dropped, and when the manager is dropped. It does not
+    /// keep the manager alive.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::Config`] for a rate of nothing, a share that is not above 0 and at most 1, and
+    /// if a scrubber is running already; [`VramError::Io`] if there is no thread to be had.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use core::time::Duration;
+    /// use vram_residency::{ScrubOptions, ScrubRate, VramManager};
+    ///
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let _shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
+    /// let hourly = ScrubOptions::new(ScrubRate::Within(Duration::from_secs(3600)));
+    /// let scrubber = manager.start_scrubber(hourly)?;
+    /// assert_eq!(scrubber.status().altered, 0);
+    /// scrubber.stop();
+    /// # Ok::<(), vram_residency::VramError>(())
+    /// ```
+    #[tracing::instrument(level = "info", skip_all)]
+    pub fn start_scrubber(&self, options: ScrubOptions) -> Result<Scrubber, VramError> {
+        scrub::thread::start(&self.core, &self.scrubbing, options)
+    }
+
+    /// One step of scrubbing, on the calling thread: verifies about `budget` bytes (at least one
+    /// segment) from where the cursor stands. What the scrubber's thread does; for callers with a
+    /// schedule of their own.
+    ///
+    /// What goes wrong is told in the answer: a shard that cannot be read is left for the next pass.
+    /// Of a closed manager it is [`VramError::Closed`], with nothing looked at.
+    #[tracing::instrument(level = "debug", skip_all, fields(bytes = budget.get()))]
+    pub fn scrub_step(&self, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
+        step::scrub_step(&self.core, self.scrubbing.totals(), cursor, budget)
+    }
+
+    /// How long an alteration of any byte that is resident now can go unnoticed at most, if the
+    /// cursor goes on at this rate: a pass over everything, and the longest shard once more. To that
+    /// comes the length of one step. Rising loads raise it.
+    ///
+    /// # Arguments
+    ///
+    /// * `bytes_per_second`: of what steps [charge](ScrubStep::charged); 0 is never.
+    #[must_use]
+    pub fn scrub_bound(&self, cursor: &ScrubCursor, bytes_per_second: u64) -> Duration {
+        cursor::scrub_bound(&self.core, cursor, bytes_per_second)
+    }
+
+    /// Makes a shard whole from its plaintext, and lifts its quarantine. Only altered segments are
+    /// written, and none before the whole source was found to be exactly the content of the shard's
+    /// record. All handles stay good. A shard that is sound stays as it is, and the source is not
+    /// read.
+    ///
+    /// The source is read once, in order where it can only be read so. Up to
+    /// [`Limits::staging_bytes`](crate::Limits) of altered segments wait in host memory meanwhile; of
+    /// more than that, a source that is read by position is read again (also after its
+    /// [`finish`](Source::finish)), and one that is not is refused.
+    ///
+    /// A leased shard is refused: kernels are reading what would be overwritten.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::DigestMismatch`] if the source is not what was sealed; [`VramError::Seal`] if it
+    /// has another length, or the shard's key is no longer in the ring; [`VramError::SourceLength`],
+    /// [`VramError::SourceChanged`] or [`VramError::Source`]; [`VramError::Cancelled`];
+    /// [`VramError::LimitExceeded`] as above; those of a bad handle; [`VramError::InUse`]. Nothing
+    /// was written then, unless the source changed or failed when it was read again.
+    ///
+    /// [`VramError::WriteNotKept`] if the device does not keep the bytes: see
+    /// [`RepairOptions::relocate`]; [`VramError::InsufficientVram`] for that;
+    /// [`VramError::ShardAltered`] if more of it was altered meanwhile;
+    /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`].
+    ///
+    /// After any error an altered shard is in quarantine, and can be repaired again.
+    ///
+    /// # Panics
+    ///
+    /// If the source or the progress callback panics. The shard stays in quarantine, the manager
+    /// usable.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::{RepairOptions, SliceSource, VramManager};
+    ///
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
+    /// let source = SliceSource::new(b"weights");
+    /// let report = manager.repair_from(&shard, source, RepairOptions::new())?;
+    /// assert!(!report.was_altered);
+    /// # Ok::<(), vram_residency::VramError>(())
+    /// ```
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn repair_from(
+        &self,
+        shard: &SealedShard,
+        source: impl Source,
+        options: RepairOptions<'_>,
+    ) -> Result<RepairReport, VramError> {
+        let (id, gpu) = (Some(&shard.shard_id), Some(shard.gpu_index));
+        let work = || repair::repair_from(&self.core, shard, &source, options);
+        self.core.watched(Call::Repair, id, gpu, shard.plaintext_len, work)
+    }
+
+    /// As [`repair_from`](Self::repair_from), from a sealed image of the same content: of the same
+    /// model, context, metadata, index and revision, with segments of the same size, under any key
+    /// of the ring.
+    ///
+    /// # Errors
+    ///
+    /// As [`repair_from`](Self::repair_from), with [`VramError::Image`] and [`VramError::Io`] in
+    /// place of those of a source; [`VramError::Config`] for segments of another size.
+    ///
+    /// # Panics
+    ///
+    /// If the progress callback panics. The shard stays in quarantine, the manager usable.
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
+    pub fn repair_from_image(
+        &self,
+        shard: &SealedShard,
+        image: impl AsRef<Path>,
+        options: RepairOptions<'_>,
+    ) -> Result<RepairReport, VramError> {
+        let (id, gpu) = (Some(&shard.shard_id), Some(shard.gpu_index));
+        let work = || repair::repair_from_image(&self.core, shard, image.as_ref(), options);
+        self.core.watched(Call::Repair, id, gpu, shard.plaintext_len, work)
+    }
+
+    /// How long ago all of a shard was last found sound, counted from the beginning of that check;
+    /// if it never was, since its bytes lie where they lie. By the monotonic clock: setting the wall
+    /// clock changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle.
+    pub fn unverified_age(&self, shard: &SealedShard) -> Result<Duration, VramError> {
+        ages::unverified_age(&self.core, shard)
+    }
+
+    /// The shard that nobody has found sound for the longest time, and for how long. Only shards
+    /// that are served count: not those in quarantine, nor those on a lost GPU. None if there are
+    /// none.
+    #[must_use]
+    pub fn oldest_unverified(&self) -> Option<(ShardId, Duration)> {
+        ages::oldest_unverified(&self.core)
+    }
+}

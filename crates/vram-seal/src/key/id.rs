@@ -1,0 +1,100 @@
+//! The public name of a key, and why a key or its name was refused.
+
+use core::fmt;
+use core::str::FromStr;
+
+use base16ct::HexDisplay;
+
+use crate::hex;
+
+/// Why a key could not be read, made, added or found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes for a key")]
+    Random,
+    /// A text is not 64 hexadecimal digits.
+    #[error("a key is 64 hexadecimal digits; this text is not ({found} bytes)")]
+    NotHex {
+        /// The length of the text, in bytes.
+        found: usize,
+    },
+    /// A key file holds neither of the two things it may hold.
+    #[error(
+        "a key file holds 64 hexadecimal digits and at most one newline, or exactly 32 raw bytes; \
+         this one has {found} bytes of something else"
+    )]
+    NotAKeyFile {
+        /// The length of the file, in bytes.
+        found: usize,
+    },
+    /// 32 bytes that are all hexadecimal digits: most likely a hex key cut in half.
+    #[error("32 bytes that are all hexadecimal digits look like half a key of 64 digits")]
+    HalfAKey,
+    /// A key id is not 32 hexadecimal digits.
+    #[error("a key id is 32 hexadecimal digits; this text is not")]
+    NotAKeyId,
+    /// The ring already has a key of this id.
+    #[error("the key ring already has a key with id {id}")]
+    DuplicateId {
+        /// The id that is taken.
+        id: KeyId,
+    },
+    /// The ring has no key of this id.
+    #[error("the key ring has no key with id {id}")]
+    UnknownId {
+        /// The id that was looked for.
+        id: KeyId,
+    },
+    /// The active key of a ring cannot be taken out of it.
+    #[error("key {id} is the active one and cannot be removed")]
+    ActiveKey {
+        /// The id of the active key.
+        id: KeyId,
+    },
+}
+
+/// The public name of a key: 16 bytes derived from it, which say nothing else about it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId([u8; 16]);
+
+impl KeyId {
+    /// Wraps the bytes as they stand in a record.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes as they stand in a record.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}", HexDisplay(&self.0))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyId({self})")
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = KeyError;
+
+    /// Reads 32 hexadecimal digits of either case.
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let mut bytes = [0; 16];
+        if hex::read(text.as_bytes(), &mut bytes) {
+            Ok(Self(bytes))
+        } else {
+            Err(KeyError::NotAKeyId)
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The master key of a seal, and how it is written down.
+
+use core::fmt;
+use core::hint::black_box;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
+
+use crate::hex;
+use crate::key::derive::{Purpose, derive};
+use crate::key::id::{KeyError, KeyId};
+use crate::key::secret::Secret;
+use crate::key::ticket::TicketKey;
+
+/// A master key: 32 bytes from which every key of a seal is derived.
+///
+/// Not `Clone`, wiped when dropped, and never printed: `Debug` shows the [`KeyId`] alone. The bytes
+/// live in one heap allocation, so that moving the key leaves no copies behind. One key serves one
+/// trust domain: whoever may ask for seals under it can test guesses about what else it sealed.
+pub struct SealKey {
+    bytes: Secret,
+    id: KeyId,
+}
+
+impl SealKey {
+    /// Takes over 32 secret bytes. The caller's own copy, if there is one, is the caller's to wipe.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        // Not `mut` in the signature: rustc 1.95 at opt-level 1 hands the caller's own copy of an
+        // array to a callee that is inlined (pass GVN), and wiping that wiped the caller's key.
+        let mut bytes = black_box(bytes);
+        Self::from_secret(Secret::take(&mut bytes))
+    }
+
+    fn from_secret(bytes: Secret) -> Self {
+        let derived = derive(&bytes, Purpose::KeyId);
+        let mut id = [0; 16];
+        for (target, source) in id.iter_mut().zip(derived.iter()) {
+            *target = *source;
+        }
+        Self { bytes, id: KeyId::from_bytes(id) }
+    }
+
+    /// A fresh key from the operating system's random source.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::Random`] if that source fails.
+    pub fn random() -> Result<Self, KeyError> {
+        let mut bytes = Secret::zeros();
+        SystemRandom::new().fill(bytes.as_mut_slice()).map_err(|_| KeyError::Random)?;
+        Ok(Self::from_secret(bytes))
+    }
+
+    /// Reads exactly 64 hexadecimal digits, of either case.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::NotHex`] for anything else.
+    pub fn from_hex(text: &str) -> Result<Self, KeyError> {
+        let mut bytes = Secret::zeros();
+        if hex::read(text.as_bytes(), bytes.as_mut_slice()) {
+            Ok(Self::from_secret(bytes))
+        } else {
+            Err(KeyError::NotHex { found: text.len() })
+        }
+    }
+
+    /// Reads the content of a key file: 64 hexadecimal digits and at most one newline, or exactly
+    /// 32 raw bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyError::HalfAKey`] for 32 bytes that are all hexadecimal digits,
+    /// [`KeyError::NotAKeyFile`] for anything else that is not a key.
+    pub fn from_key_file_bytes(content: &[u8]) -> Result<Self, KeyError> {
+        let refused = KeyError::NotAKeyFile { found: content.len() };
+        let mut bytes = Secret::zeros();
+        match content {
+            raw if raw.len() == 32 => {
+                if raw.iter().all(u8::is_ascii_hexdigit) {
+                    return Err(KeyError::HalfAKey);
+                }
+                bytes.copy_from_slice(raw);
+            }
+            text => {
+                let digits = text.strip_suffix(b"\n").unwrap_or(text);
+                if !hex::read(digits, bytes.as_mut_slice()) {
+                    return Err(refused);
+                }
+            }
+        }
+        Ok(Self::from_secret(bytes))
+    }
+
+    /// The key as 64 hexadecimal digits, for writing a key file. The only way the key leaves.
+    #[must_use]
+    pub fn expose_hex(&self) -> Zeroizing<String> {
+        Zeroizing::new(base16ct::lower::encode_string(self.bytes.as_slice()))
+    }
+
+    /// The key's public name.
+    #[must_use]
+    pub const fn id(&self) -> KeyId {
+        self.id
+    }
+
+    /// The key that signs tickets, derived from this one and saying nothing about it.
+    #[must_use]
+    pub fn ticket_key(&self) -> TicketKey {
+        TicketKey::from_secret(derive(&self.bytes, Purpose::Ticket))
+    }
+
+    pub(crate) fn master(&self) -> &[u8; 32] {
+        &self.bytes
+    }
+}
+
+impl fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealKey").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_survives_its_hex_form() {
+        let key = SealKey::from_bytes([0xa7; 32]);
+        let again = SealKey::from_hex(&key.expose_hex()).expect("its own form");
+        assert_eq!(key.id(), again.id());
+        assert_eq!(key.expose_hex().len(), 64);
+    }
+
+    #[test]
+    fn a_key_file_is_hex_with_at_most_one_newline_or_32_raw_bytes() {
+        let hex = "0123456789abcdefABCDEF0123456789".repeat(2);
+        let id = SealKey::from_hex(&hex).expect("hex").id();
+        for good in [hex.clone(), format!("{hex}\n")] {
+            assert_eq!(SealKey::from_key_file_bytes(good.as_bytes()).expect("a key file").id(), id);
+        }
+        for bad in
+            [format!("{hex}\n\n"), format!("{hex}\r\n"), format!(" {hex}"), hex[..63].to_owned()]
+        {
+            assert!(matches!(
+                SealKey::from_key_file_bytes(bad.as_bytes()),
+                Err(KeyError::NotAKeyFile { .. })
+            ));
+        }
+        assert!(SealKey::from_key_file_bytes(&[0xff; 32]).is_ok());
+        assert!(SealKey::from_key_file_bytes(&[0xff; 33]).is_err());
+        assert!(SealKey::from_key_file_bytes(b"").is_err());
+        assert_eq!(
+            SealKey::from_key_file_bytes(&hex.as_bytes()[..32]).err(),
+            Some(KeyError::HalfAKey)
+        );
+    }
+
+    #[test]
+    fn random_keys_differ() {
+        let (a, b) = (SealKey::random().expect("random"), SealKey::random().expect("random"));
+        assert_ne!(a.id(), b.id());
+    }
+
+    #[test]
+    fn debug_shows_the_id_and_not_the_key() {
+        let key = SealKey::from_bytes([0xa7; 32]);
+        let shown = format!("{key:?}");
+        assert!(shown.contains(&key.id().to_string()));
+        assert!(!shown.contains("a7a7"));
+        assert!(!shown.contains("167"));
+    }
+
+    #[test]
+    fn a_key_id_survives_its_text_form() {
+        let id = SealKey::from_bytes([1; 32]).id();
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!("xyz".parse::<KeyId>(), Err(KeyError::NotAKeyId));
+    }
+}

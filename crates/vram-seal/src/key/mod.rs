@@ -1,0 +1,9 @@
+//! Keys: the master key and its public name, keys derived from it, rings of keys, ticket keys.
+
+pub(crate) mod derive;
+pub(crate) mod id;
+pub(crate) mod master;
+pub(crate) mod ring;
+pub(crate) mod schedule;
+pub(crate) mod secret;
+pub(crate) mod ticket;

@@ -1,0 +1,88 @@
+//! All keyed computations of one seal, bound to its record.
+
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::key::derive::{Purpose, derive};
+use crate::key::secret::Secret;
+use crate::record::layout::SegmentLayout;
+use crate::segment::chain::SegmentHash;
+
+/// A keyed hash over the concatenation of `parts`.
+fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new_keyed(key);
+    for part in parts {
+        hasher.update(part);
+    }
+    let hash = hasher.finalize();
+    hasher.zeroize();
+    hash
+}
+
+/// All keyed computations of one seal: its keys, and the hash of the record's first 128 bytes that
+/// binds them to it.
+pub(crate) struct Schedule {
+    ctx: [u8; 32],
+    siv: Secret,
+    segment: Secret,
+    table: Secret,
+    attest: Secret,
+}
+
+impl Schedule {
+    /// `bound` is the part of the header that is known before anything is sealed: bytes 0 to 127.
+    pub(crate) fn new(master: &[u8; 32], bound: &[u8]) -> Self {
+        Self {
+            ctx: *blake3::hash(bound).as_bytes(),
+            siv: derive(master, Purpose::Siv),
+            segment: derive(master, Purpose::SegmentKey),
+            table: derive(master, Purpose::TableMac),
+            attest: derive(master, Purpose::Attest),
+        }
+    }
+
+    /// Tells seals apart: two with the same value share every key but those of their content.
+    pub(crate) const fn id(&self) -> [u8; 32] {
+        self.ctx
+    }
+
+    /// The synthetic IV of a whole shard, from its content digest.
+    pub(crate) fn shard_siv(&self, digest: &[u8; 32]) -> blake3::Hash {
+        keyed(&self.siv, &[&self.ctx, digest])
+    }
+
+    /// The synthetic IV of one segment, from its plaintext hash.
+    pub(crate) fn segment_siv(&self, hash: &SegmentHash, trailer: &[u8; 32]) -> blake3::Hash {
+        keyed(&self.siv, &[&self.ctx, hash.as_bytes(), trailer])
+    }
+
+    /// What the table holds for one segment of an authenticated shard.
+    pub(crate) fn attestation(&self, hash: &SegmentHash, trailer: &[u8; 32]) -> blake3::Hash {
+        keyed(&self.attest, &[&self.ctx, hash.as_bytes(), trailer])
+    }
+
+    /// The key that encrypts one segment, and nothing else.
+    pub(crate) fn segment_key(&self, siv: &[u8; 32], trailer: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+        let mut key = keyed(&self.segment, &[&self.ctx, siv, trailer]);
+        let bytes = Zeroizing::new(*key.as_bytes());
+        key.zeroize();
+        bytes
+    }
+
+    /// The code over the whole segment table.
+    pub(crate) fn table_mac(&self, table: &[u8]) -> blake3::Hash {
+        keyed(&self.table, &[&self.ctx, table])
+    }
+}
+
+/// What distinguishes one segment from every other of its shard: index, length, whether it is last.
+pub(crate) fn trailer(layout: &SegmentLayout, segment: u64) -> [u8; 32] {
+    let mut trailer = [0; 32];
+    let (head, rest) = trailer.split_at_mut(8);
+    head.copy_from_slice(&segment.to_le_bytes());
+    let (len, rest) = rest.split_at_mut(8);
+    len.copy_from_slice(&layout.len_of(segment).to_le_bytes());
+    if let Some(last) = rest.first_mut() {
+        *last = u8::from(layout.is_last(segment));
+    }
+    trailer
+}

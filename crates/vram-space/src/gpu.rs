@@ -1,0 +1,199 @@
+//! One GPU of a manager: its device, its region, who has which part of it, and its books.
+
+pub(crate) mod accounts;
+pub(crate) mod driver;
+mod memory;
+pub(crate) mod release;
+mod reset;
+mod unreturned;
+
+use std::sync::Arc;
+
+use vram_alloc::{Arena, ByteLen, Ledger};
+use vram_gpu::{Device, DeviceState, GpuError};
+
+use crate::block::{Backing, Held, Unreturned};
+use crate::error::SpaceError;
+use crate::health::{Health, Refused, UnderWay};
+use crate::staging::pool::StagingPool;
+use crate::sync::Mutex;
+use crate::tenants::Tenants;
+
+/// Whether device memory is overwritten before it is given back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub enum WipePolicy {
+    /// Every byte that held a shard is overwritten with zeros first.
+    #[default]
+    Always,
+    /// Bytes stay until something else overwrites them. For cards that hold nothing secret, where
+    /// the last bit of speed counts.
+    Never,
+}
+
+/// What one call on a GPU may take of the host: threads, and bytes of staging.
+#[derive(Clone, Copy, Debug)]
+pub struct Means {
+    /// Threads of one call, its own among them.
+    pub workers: usize,
+    pub staging_bytes: ByteLen,
+}
+
+/// One device and the region of its memory that this manager shares out.
+#[derive(Debug)]
+pub struct Gpu {
+    /// Position in the manager's list: what callers name.
+    pub index: u32,
+    pub device: Arc<dyn Device>,
+    pub backing: Backing,
+    pub ledger: Ledger,
+    /// Those whom it is shared out to.
+    pub tenants: Arc<dyn Tenants>,
+    pub health: Arc<Health>,
+    pub arena: Mutex<Arena>,
+    unreturned: Mutex<Vec<Unreturned>>,
+    pub wipe: WipePolicy,
+    pub pool: StagingPool,
+    pub means: Means,
+}
+
+/// What a [`Gpu`] is made of.
+#[derive(Debug)]
+pub struct GpuParts {
+    /// Position in its owner's list: what callers name.
+    pub index: u32,
+    /// The device.
+    pub device: Arc<dyn Device>,
+    /// A region of its memory, or blocks.
+    pub backing: Backing,
+    /// The books, over the budget.
+    pub ledger: Ledger,
+    /// Those who share the memory out.
+    pub tenants: Arc<dyn Tenants>,
+    /// Where things lie in the region.
+    pub arena: Arena,
+    /// Whether memory is wiped before it is given back.
+    pub wipe: WipePolicy,
+    /// Staging buffers.
+    pub pool: StagingPool,
+    /// What one call may take of the host.
+    pub means: Means,
+}
+
+impl Gpu {
+    /// A GPU of these parts. It holds nothing yet.
+    #[must_use]
+    pub fn new(parts: GpuParts) -> Self {
+        let GpuParts { index, device, backing, ledger, tenants, arena, wipe, pool, means } = parts;
+        Self {
+            index,
+            device,
+            backing,
+            ledger,
+            tenants,
+            health: Arc::default(),
+            arena: Mutex::new(arena),
+            unreturned: Mutex::default(),
+            wipe,
+            pool,
+            means,
+        }
+    }
+
+    /// # Errors
+    ///
+    /// [`SpaceError::DeviceLost`] after a sticky error. The device is not touched.
+    pub fn ready(&self) -> Result<(), SpaceError> {
+        let life = self.health.life();
+        if let Some(error) = self.health.lost() {
+            return Err(self.device_lost(error));
+        }
+        if let DeviceState::Lost { error } = self.device.state() {
+            // Somebody else's call, through another manager or their own, met the sticky error.
+            self.lose(error, Some(life));
+        }
+        match self.health.lost() {
+            None => Ok(()),
+            Some(error) => Err(self.device_lost(error)),
+        }
+    }
+
+    pub fn lost(&self) -> Option<GpuError> {
+        match self.ready() {
+            Err(SpaceError::DeviceLost { source, .. }) => Some(*source),
+            _ => None,
+        }
+    }
+
+    /// Whether whoever is under way may bring to an end what it has begun there, and wipe and give
+    /// back what it leaves: also while a reset, which may be refused yet, waits for it.
+    pub fn winds_up(&self) -> bool {
+        let life = self.health.life();
+        if !self.health.winds_up() {
+            return false;
+        }
+        if let DeviceState::Lost { error } = self.device.state() {
+            self.lose(error, Some(life));
+            return false;
+        }
+        true
+    }
+
+    /// As [`ready`](Self::ready), also for whoever [winds up](Self::winds_up).
+    pub fn ready_to_the_end(&self) -> Result<(), SpaceError> {
+        if self.winds_up() { Ok(()) } else { self.ready() }
+    }
+
+    fn device_lost(&self, error: GpuError) -> SpaceError {
+        SpaceError::DeviceLost { gpu: self.index, source: Box::new(error) }
+    }
+
+    /// Begins to take memory, if the device takes calls and the manager is open.
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceError::DeviceLost`], [`SpaceError::Closed`].
+    pub fn enter(&self) -> Result<UnderWay, SpaceError> {
+        self.ready()?;
+        self.health.enter().map_err(|refused| match refused {
+            Refused::Lost(error) => self.device_lost(error),
+            Refused::Closed => SpaceError::Closed,
+        })
+    }
+
+    /// Turns a device's answer into the caller's, and remembers one that took the device.
+    pub fn failed(&self, error: GpuError) -> SpaceError {
+        self.failed_in(self.health.life(), error)
+    }
+
+    /// As [`failed`](Self::failed), of memory of this life of the device: what is said of an earlier
+    /// one is no loss of the present one.
+    pub fn failed_in(&self, life: u64, error: GpuError) -> SpaceError {
+        // Stale: somebody else has reset the device, and everything that lay there is gone.
+        if error.is_sticky() || matches!(error, GpuError::StaleAllocation { .. }) {
+            self.lose(error, Some(life));
+            return self.device_lost(error);
+        }
+        match error {
+            GpuError::HostMemory { wanted } => SpaceError::HostMemory { wanted },
+            other => SpaceError::Device { gpu: self.index, source: Box::new(other) },
+        }
+    }
+
+    /// Notes a loss, and tells of it once. The caller holds no lock but a shard's gate.
+    pub fn lose(&self, error: GpuError, life: Option<u64>) {
+        if !self.health.lose(error, life) {
+            return;
+        }
+        self.tenants.lost(self, error);
+    }
+
+    /// The count of blocks, if the GPU is used block by block.
+    pub const fn blocks(&self) -> Option<&Held> {
+        match &self.backing {
+            Backing::Region(_) => None,
+            Backing::Blocks(held) => Some(held),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The figures of one GPU at one moment.
+
+use std::sync::Weak;
+
+use vram_alloc::{ArenaReport, ByteLen, Capacity, DeviceRange};
+
+use crate::block::Held;
+use crate::gpu::Gpu;
+use crate::sync::lock;
+
+/// The figures of one GPU at one moment: `used + reserved + free == total`, and nothing is used
+/// that was not granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct GpuCapacity {
+    /// The GPU, as the manager counts them.
+    pub gpu: u32,
+    /// The budget.
+    pub total: ByteLen,
+    /// Bytes that hold shards, in whole granules, and bytes that could not be returned.
+    pub used: ByteLen,
+    /// Bytes promised and not yet in use: reservations, and seals under way.
+    pub reserved: ByteLen,
+    /// Bytes that the configuration keeps free.
+    pub headroom: ByteLen,
+    /// Bytes of the budget that other processes hold, according to the driver.
+    pub foreign: ByteLen,
+    /// Bytes neither used nor promised.
+    pub free: ByteLen,
+    /// Bytes that could be granted: free, less headroom, less foreign.
+    pub room: ByteLen,
+    /// The longest shard that could be placed, if there is room for it.
+    pub largest_hole: ByteLen,
+    /// How many pieces the free bytes are in.
+    pub hole_count: u64,
+    /// Of `used`: bytes that could not be wiped when they were freed, and are never handed out
+    /// again.
+    pub unreturned: ByteLen,
+}
+
+/// Books and arena at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    pub books: Capacity,
+    pub arena_capacity: ByteLen,
+    pub arena_used: ByteLen,
+    pub live: ByteLen,
+    pub holes: ByteLen,
+    pub unreturned: ByteLen,
+    pub held: Option<ByteLen>,
+}
+
+impl GpuCapacity {
+    pub fn of(gpu: &Gpu) -> Self {
+        let (books, arena) = gpu.figures();
+        Self {
+            gpu: gpu.index,
+            total: books.total,
+            used: books.used,
+            reserved: books.reserved,
+            headroom: books.headroom,
+            foreign: books.foreign,
+            free: books.free(),
+            room: books.room(),
+            largest_hole: arena.largest_hole,
+            hole_count: u64::try_from(arena.hole_count).unwrap_or(u64::MAX),
+            unreturned: books.kept,
+        }
+    }
+}
+
+impl Gpu {
+    /// The books at one moment.
+    pub fn books(&self) -> Capacity {
+        self.tenants.sweep();
+        self.ledger.capacity()
+    }
+
+    /// The books and the arena at one moment.
+    pub fn figures(&self) -> (Capacity, ArenaReport) {
+        self.tenants.sweep();
+        // Placing and giving back change both under the arena's lock.
+        let arena = lock(&self.arena);
+        let (books, mut report) = (self.ledger.capacity(), arena.report());
+        drop(arena);
+        if self.backing.region().ptr_eq(&Weak::new()) {
+            // The arena is no region here: only the books say what there is.
+            report.largest_hole = books.room();
+            report.hole_count = usize::from(!books.room().is_zero());
+            (report.capacity, report.free) = (books.total, books.free());
+        }
+        (books, report)
+    }
+
+    /// Books and arena at one moment, as they are: of blocks too, where the arena is larger than
+    /// the device.
+    pub fn accounts(&self) -> Figures {
+        let sum = |sum: ByteLen, len: ByteLen| sum.saturating_add(len);
+        // Placing, giving back and setting aside change all of them, the first two under this lock.
+        let arena = lock(&self.arena);
+        let (books, report) = (self.ledger.capacity(), arena.report());
+        let live = arena.live().map(DeviceRange::len).fold(ByteLen::ZERO, sum);
+        let holes = arena.holes().map(DeviceRange::len).fold(ByteLen::ZERO, sum);
+        let unreturned = self.unreturned_bytes();
+        let held = self.blocks().map(Held::bytes);
+        drop(arena);
+        let (arena_capacity, arena_used) = (report.capacity, report.used);
+        Figures { books, arena_capacity, arena_used, live, holes, unreturned, held }
+    }
+
+    /// Bytes of the region that this manager took.
+    pub fn region_len(&self) -> ByteLen {
+        lock(&self.arena).capacity()
+    }
+}

@@ -1,0 +1,170 @@
+//! Giving a GPU's memory back to its driver, for good.
+
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, DeviceRange};
+use vram_gpu::{DeviceMemory, FreeError, GpuError};
+
+use crate::block::{Backing, Block, Unreturned};
+use crate::gpu::{Gpu, WipePolicy};
+use crate::sync::{Mutex, lock};
+
+/// Memory of one GPU that a closed manager still holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnreturnedMemory {
+    /// The GPU.
+    pub gpu: u32,
+    /// Bytes that this manager holds of it.
+    pub bytes: ByteLen,
+    /// Why they could not be given back; none where something is still in them.
+    pub error: Option<GpuError>,
+}
+
+impl Gpu {
+    /// Bytes that this manager has from the driver.
+    fn held(&self) -> ByteLen {
+        match &self.backing {
+            Backing::Region(region) => {
+                lock(region).as_ref().map_or(ByteLen::ZERO, |region| region.len())
+            }
+            Backing::Blocks(held) => held.bytes(),
+        }
+    }
+
+    /// All of that, if it is anything.
+    pub fn still_held(&self) -> Option<UnreturnedMemory> {
+        let bytes = self.held();
+        (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error: None })
+    }
+
+    /// Gives everything back to the driver that holds nothing any more. Says what it could not.
+    pub fn give_up_memory(&self) -> Option<UnreturnedMemory> {
+        let unreturned = |bytes: ByteLen, error| {
+            (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error })
+        };
+        if let Some(error) = self.lost() {
+            // Nothing is sent to it: it has what it has until the process ends, or a reset.
+            return unreturned(self.held(), Some(error));
+        }
+        let mut failure = None;
+        for one in self.take_unreturned() {
+            if let Err(error) = self.try_again(one) {
+                failure = Some(error);
+            }
+        }
+        if !self.ledger.capacity().taken().is_zero() {
+            return unreturned(self.held(), failure);
+        }
+        let outcome = match &self.backing {
+            Backing::Region(region) => {
+                let taken = lock(region).take();
+                taken.map_or(Ok(()), |block| self.free_region(region, block))
+            }
+            Backing::Blocks(_) => Ok(()),
+        };
+        match outcome {
+            Ok(()) => {
+                // Nothing can be had any more, and nothing is held.
+                let _never_too_large = self.ledger.set_total(ByteLen::ZERO);
+                None
+            }
+            Err((bytes, error)) => unreturned(bytes, Some(error)),
+        }
+    }
+
+    fn free_region(
+        &self,
+        region: &Mutex<Option<Arc<Block>>>,
+        block: Arc<Block>,
+    ) -> Result<(), (ByteLen, GpuError)> {
+        let (life, len) = (block.life(), block.len());
+        let block = match Arc::try_unwrap(block) {
+            Ok(block) => block,
+            Err(shared) => {
+                *lock(region) = Some(shared);
+                return Err((len, self.stuck("the region is in use")));
+            }
+        };
+        match catch_unwind(AssertUnwindSafe(|| block.free())) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(FreeError { memory, error })) => {
+                *lock(region) = Some(Block::region(memory, life));
+                let _remembered = self.failed(error);
+                Err((len, error))
+            }
+            Err(_panic) => Err((len, self.stuck("the device panicked"))),
+        }
+    }
+
+    /// Wipes and gives back once more what could not be before.
+    fn try_again(&self, mut one: Unreturned) -> Result<(), GpuError> {
+        let outcome = match (&self.backing, one.block.take()) {
+            (Backing::Region(region), _) => {
+                let region = lock(region).clone();
+                let range = one.placement.footprint_range();
+                region.map_or(Ok(()), |region| self.wipe_again(&**region, range))
+            }
+            (Backing::Blocks(_), Some(memory)) => {
+                let whole = DeviceRange::whole(memory.len());
+                match self.wipe_again(&*memory, whole) {
+                    Ok(()) => self.free_again(memory).map_err(|(memory, error)| {
+                        one.block = memory;
+                        error
+                    }),
+                    Err(error) => {
+                        one.block = Some(memory);
+                        Err(error)
+                    }
+                }
+            }
+            // The device panicked with it in its hands: there is nothing to try.
+            (Backing::Blocks(_), None) => Err(one.error),
+        };
+        match outcome {
+            Ok(()) => {
+                self.returned(one);
+                Ok(())
+            }
+            Err(error) => {
+                one.error = error;
+                self.still_unreturned(one);
+                Err(error)
+            }
+        }
+    }
+
+    fn wipe_again(&self, memory: &dyn DeviceMemory, range: DeviceRange) -> Result<(), GpuError> {
+        if self.wipe == WipePolicy::Never || range.is_empty() {
+            return Ok(());
+        }
+        let filled = catch_unwind(AssertUnwindSafe(|| memory.fill(range, 0)));
+        let filled = filled.unwrap_or_else(|_panic| Err(self.stuck("the device panicked")));
+        filled.inspect_err(|error| {
+            let _remembered = self.failed(*error);
+        })
+    }
+
+    /// A block that the driver would not take before.
+    fn free_again(
+        &self,
+        memory: Box<dyn DeviceMemory>,
+    ) -> Result<(), (Option<Box<dyn DeviceMemory>>, GpuError)> {
+        let len = memory.len();
+        match catch_unwind(AssertUnwindSafe(|| memory.free())) {
+            Ok(Ok(())) => {
+                if let Some(held) = self.blocks() {
+                    held.less(len);
+                }
+                Ok(())
+            }
+            Ok(Err(FreeError { memory, error })) => {
+                let _remembered = self.failed(error);
+                Err((Some(memory), error))
+            }
+            Err(_panic) => Err((None, self.stuck("the device panicked"))),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What a reset does to the device itself: waits until it is quiet, empties it, takes it anew.
+
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+
+use vram_alloc::ByteLen;
+use vram_gpu::{DeviceState, GpuError};
+
+use crate::block::{Backing, Block};
+use crate::error::SpaceError;
+use crate::gpu::Gpu;
+use crate::gpu::driver::foreign;
+use crate::sync::lock;
+
+impl Gpu {
+    /// Resets the device, takes memory of it again, and begins its next life. It takes no calls
+    /// yet.
+    ///
+    /// # Errors
+    ///
+    /// What the device answered; everything is as it was.
+    pub fn begin_anew(&self) -> Result<(), SpaceError> {
+        let reset_by_others = matches!(self.health.lost(), Some(GpuError::StaleAllocation { .. }));
+        let begun = catch_unwind(AssertUnwindSafe(|| {
+            if !(reset_by_others && self.device.state() == DeviceState::Ready) {
+                self.device.reset()?;
+            }
+            match &self.backing {
+                Backing::Region(_) => match self.region_len() {
+                    len if len.is_zero() => Ok((None, None)),
+                    len => Ok((Some(self.device.allocate(len)?), None)),
+                },
+                Backing::Blocks(_) => Ok((None, Some(self.device.memory()?))),
+            }
+        }));
+        let begun = begun.unwrap_or_else(|_panic| Err(self.stuck("the device panicked")));
+        let (memory, figures) = begun.map_err(|error| {
+            tracing::error!(gpu = self.index, %error, "the device could not be taken again");
+            // Of one that worked this is the news; it stays lost.
+            self.lose(error, None);
+            self.failed(error)
+        })?;
+
+        let (life, buried) = self.health.renew();
+        let old = match &self.backing {
+            Backing::Region(region) => {
+                self.ledger.set_foreign(ByteLen::ZERO);
+                let fresh = memory.map(|memory| Block::region(memory, life));
+                core::mem::replace(&mut *lock(region), fresh)
+            }
+            Backing::Blocks(held) => {
+                held.renew();
+                None
+            }
+        };
+        if let Some(figures) = figures {
+            let total = self.ledger.capacity().total;
+            self.ledger.set_foreign(foreign(total, ByteLen::ZERO, figures));
+        }
+        // What is dropped here is of the last life, and calls no driver; a panic changes nothing.
+        let _dropped = catch_unwind(AssertUnwindSafe(|| {
+            drop((old, buried));
+            self.pool.clear();
+        }));
+        Ok(())
+    }
+}

@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod block;
+mod error;
+mod gpu;
+mod health;
+mod space;
+mod staging;
+mod sync;
+mod tenants;
+
+pub use block::{Backing, Block, Held, MemoryMode};
+pub use error::{NoRoom, SpaceError};
+pub use gpu::accounts::{Figures, GpuCapacity};
+pub use gpu::driver::{DriverFigures, foreign};
+pub use gpu::release::UnreturnedMemory;
+pub use gpu::{Gpu, GpuParts, Means, WipePolicy};
+pub use health::{Claim, Health, UnderWay};
+pub use space::dry_run::{DryRun, RoomAfter};
+pub use space::{Home, Returned, Space, locate};
+pub use staging::lanes::{Lanes, Worker, on_a_worker};
+pub use staging::pool::{SMALLEST, StagingPool};
+pub use tenants::Tenants;

@@ -1,0 +1,185 @@
+//! What would happen: arenas and books that change without anything happening.
+
+use core::cmp::Reverse;
+use std::sync::Arc;
+
+use vram_alloc::{Alignment, Arena, ByteLen, Capacity, Fit, ModelPlan, Placement};
+
+use crate::block::MemoryMode;
+use crate::gpu::Gpu;
+use crate::sync::lock;
+
+/// Some GPUs as they would be.
+#[derive(Clone, Debug)]
+pub struct DryRun {
+    gpus: Vec<Imagined>,
+}
+
+/// One GPU as it would be.
+#[derive(Clone, Debug)]
+struct Imagined {
+    index: u32,
+    mode: MemoryMode,
+    arena: Arena,
+    books: Capacity,
+}
+
+/// The first piece that finds no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stuck {
+    piece: usize,
+    largest_hole: ByteLen,
+    /// Whether there was a hole for it, and it is the books that say no.
+    has_hole: bool,
+}
+
+/// What there would be on a GPU after an eviction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct RoomAfter {
+    /// The GPU.
+    pub gpu: u32,
+    /// Bytes that could be granted.
+    pub room: ByteLen,
+    /// The longest piece that could be placed, if there is room for it.
+    pub largest_hole: ByteLen,
+}
+
+impl DryRun {
+    /// The GPUs as they are now, each at one moment.
+    pub fn of(gpus: &[Arc<Gpu>]) -> Self {
+        let imagine = |gpu: &Arc<Gpu>| {
+            gpu.tenants.sweep();
+            let arena = lock(&gpu.arena);
+            let (mode, books) = (gpu.backing.mode(), gpu.ledger.capacity());
+            Imagined { index: gpu.index, mode, arena: arena.clone(), books }
+        };
+        Self { gpus: gpus.iter().map(imagine).collect() }
+    }
+
+    /// Whether a plan would fit.
+    #[must_use]
+    pub fn fit(&self, plan: &ModelPlan) -> Fit {
+        let room = self.room();
+        let whole = || Fit::ShortOf {
+            needed: plan.footprint(),
+            room,
+            largest_hole: self.largest_hole(),
+            piece: None,
+            name: String::new(),
+        };
+        let lens: Vec<ByteLen> = plan.pieces().iter().map(|piece| piece.len).collect();
+        if self.exceeded_by(&lens) {
+            return whole();
+        }
+        match self.clone().place_all(&lens) {
+            Ok(footprint) => Fit::Fits { footprint },
+            Err(Stuck { has_hole: true, .. }) => whole(),
+            Err(Stuck { piece, largest_hole, .. }) => {
+                let (needed, name) =
+                    plan.pieces().get(piece).map_or((ByteLen::ZERO, String::new()), |piece| {
+                        (piece.len, piece.name.clone())
+                    });
+                Fit::ShortOf { needed, room, largest_hole, piece: Some(piece), name }
+            }
+        }
+    }
+
+    /// Whether pieces of these lengths would find their places, in this order.
+    #[must_use]
+    pub fn takes(&self, lens: &[ByteLen]) -> bool {
+        let longest = lens.iter().max().copied().unwrap_or(ByteLen::ZERO);
+        // Most answers can be seen without placing anything.
+        longest <= self.largest_hole()
+            && !self.exceeded_by(lens)
+            && self.clone().place_all(lens).is_ok()
+    }
+
+    /// Gives a placement of the real arena back. False if it is not there.
+    pub fn remove(&mut self, gpu: u32, placement: &Placement) -> bool {
+        let Some(gpu) = self.gpus.iter_mut().find(|one| one.index == gpu) else { return false };
+        let removed = gpu.arena.release_copy(placement).is_ok();
+        if removed {
+            gpu.books.used = gpu.books.used.saturating_sub(placement.footprint());
+        }
+        removed
+    }
+
+    /// What there would be on each GPU, in ascending order of their indices.
+    #[must_use]
+    pub fn rooms(&self) -> Vec<RoomAfter> {
+        let mut rooms: Vec<_> = self
+            .gpus
+            .iter()
+            .map(|gpu| RoomAfter {
+                gpu: gpu.index,
+                room: gpu.books.room(),
+                largest_hole: gpu.largest_hole(),
+            })
+            .collect();
+        rooms.sort_by_key(|room| room.gpu);
+        rooms
+    }
+
+    /// Bytes that would be granted on all GPUs together.
+    #[must_use]
+    pub fn room(&self) -> ByteLen {
+        let sum = |sum: ByteLen, gpu: &Imagined| sum.saturating_add(gpu.books.room());
+        self.gpus.iter().fold(ByteLen::ZERO, sum)
+    }
+
+    fn largest_hole(&self) -> ByteLen {
+        self.gpus.iter().map(Imagined::largest_hole).max().unwrap_or(ByteLen::ZERO)
+    }
+
+    /// Whether these pieces are more than there is room for, wherever the holes are.
+    fn exceeded_by(&self, lens: &[ByteLen]) -> bool {
+        let granule = Alignment::GRANULE;
+        let sum =
+            |sum: ByteLen, len: &ByteLen| sum.saturating_add(len.round_up(granule).unwrap_or(*len));
+        let footprint = lens.iter().fold(ByteLen::ZERO, sum);
+        // The last granule of each region can be short, by all but one byte.
+        let short = granule.get().saturating_sub(1);
+        let slack = ByteLen::from_usize(self.gpus.len()).checked_mul(short);
+        let room = self.room().saturating_add(slack.unwrap_or(ByteLen::ZERO));
+        footprint > room
+    }
+
+    /// Places pieces in order, each on the first GPU that takes it, the one with most room first.
+    /// Says how many bytes they take.
+    fn place_all(&mut self, lens: &[ByteLen]) -> Result<ByteLen, Stuck> {
+        self.gpus.sort_by_key(|gpu| (Reverse(gpu.books.room()), gpu.index));
+        let mut sum = ByteLen::ZERO;
+        for (piece, len) in lens.iter().enumerate() {
+            let mut has_hole = false;
+            let placed = self.gpus.iter_mut().find_map(|gpu| {
+                let placement = gpu.arena.place(*len, Alignment::GRANULE).ok()?;
+                let footprint = placement.footprint();
+                if footprint <= gpu.books.room() {
+                    gpu.books.reserved = gpu.books.reserved.saturating_add(footprint);
+                    return Some(footprint);
+                }
+                has_hole = true;
+                let released = gpu.arena.release(placement);
+                debug_assert!(released.is_ok(), "it was placed a moment ago");
+                None
+            });
+            let Some(footprint) = placed else {
+                return Err(Stuck { piece, largest_hole: self.largest_hole(), has_hole });
+            };
+            sum = sum.saturating_add(footprint);
+        }
+        Ok(sum)
+    }
+}
+
+impl Imagined {
+    fn largest_hole(&self) -> ByteLen {
+        match self.mode {
+            MemoryMode::Region => self.arena.report().largest_hole,
+            // The arena is no region then: only the books say what there is.
+            MemoryMode::Blocks => self.books.room(),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Placing: in the arena and in the books at once.
+
+use std::sync::Arc;
+
+use vram_alloc::{
+    Alignment, Arena, ArenaError, ArenaReport, ByteLen, Capacity, DeviceOffset, Placement,
+};
+
+use crate::block::MemoryMode;
+use crate::error::{NoRoom, SpaceError};
+use crate::gpu::Gpu;
+use crate::space::{Home, Space};
+use crate::sync::lock;
+
+impl Gpu {
+    /// Finds room for `len` bytes and takes it, in the arena and in the books at once; then a block
+    /// of them, where the GPU is used block by block.
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceError::NoRoom`] if either says no, [`SpaceError::DeviceLost`]; what the driver
+    /// says if it is asked for a block.
+    pub fn place(self: &Arc<Self>, len: ByteLen) -> Result<Space, SpaceError> {
+        // Before the books: of a closed manager they do not move any more.
+        let _under_way = self.enter()?;
+        let mut space = match self.place_in_books(len) {
+            // Others may have given back what they had taken.
+            Err(SpaceError::NoRoom(lack)) if !lack.foreign.is_zero() => {
+                self.ask_again()?;
+                self.place_in_books(len)
+            }
+            placed => placed,
+        }?;
+        let Err(error) = space.open() else { return Ok(space) };
+        drop(space);
+        let needed = len.round_up(Alignment::GRANULE).unwrap_or(len);
+        if error.is_capacity() && self.ledger.capacity().room() < needed {
+            // The driver had no room, and now it is known who has it.
+            return Err(self.no_room(len));
+        }
+        Err(error)
+    }
+
+    fn place_in_books(self: &Arc<Self>, len: ByteLen) -> Result<Space, SpaceError> {
+        self.tenants.sweep();
+        let mut arena = lock(&self.arena);
+        let placement = match arena.place(len, Alignment::GRANULE) {
+            Ok(placement) => placement,
+            Err(ArenaError::NoHole { .. }) => return Err(self.shortfall(len, &arena.report())),
+            Err(other) => return Err(SpaceError::Invalid { what: other.to_string() }),
+        };
+        match self.ledger.reserve(placement.footprint()) {
+            Ok(reservation) => {
+                drop(arena);
+                Ok(Space::new(Arc::clone(self), placement, reservation))
+            }
+            Err(_no_room) => {
+                self.take_back(&mut arena, placement);
+                Err(self.shortfall(len, &arena.report()))
+            }
+        }
+    }
+
+    /// As [`place`](Self::place), exactly at `start`. None if that place is not free.
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceError::NoRoom`] if the books say no, [`SpaceError::DeviceLost`].
+    pub fn place_at(
+        self: &Arc<Self>,
+        start: DeviceOffset,
+        len: ByteLen,
+    ) -> Result<Option<Space>, SpaceError> {
+        let _under_way = self.enter()?;
+        let mut arena = lock(&self.arena);
+        let Ok(placement) = arena.place_at(start, len) else { return Ok(None) };
+        match self.ledger.reserve(placement.footprint()) {
+            Ok(reservation) => {
+                drop(arena);
+                Ok(Some(Space::new(Arc::clone(self), placement, reservation)))
+            }
+            Err(_no_room) => {
+                self.take_back(&mut arena, placement);
+                Err(self.shortfall(len, &arena.report()))
+            }
+        }
+    }
+
+    /// Gives a placement back to the arena, whose lock the caller holds.
+    pub fn take_back(&self, arena: &mut Arena, placement: Placement) {
+        if let Err(error) = arena.release(placement) {
+            // Each placement is released once, to the arena it came from.
+            tracing::error!(%error, "the arena refused its own placement");
+            debug_assert!(false, "the arena refused its own placement: {error}");
+        }
+    }
+
+    pub fn shortfall(&self, len: ByteLen, report: &ArenaReport) -> SpaceError {
+        let capacity = self.ledger.capacity();
+        SpaceError::NoRoom(Box::new(NoRoom {
+            gpu: self.index,
+            needed: len.round_up(Alignment::GRANULE).unwrap_or(len),
+            room: capacity.room(),
+            largest_hole: self.hole(capacity, report),
+            foreign: capacity.foreign,
+            headroom: capacity.headroom,
+        }))
+    }
+
+    /// What a refusal for lack of room says now.
+    pub fn no_room(&self, len: ByteLen) -> SpaceError {
+        let report = lock(&self.arena).report();
+        self.shortfall(len, &report)
+    }
+
+    /// The longest piece that could be placed: of blocks, all that there is room for.
+    fn hole(&self, books: Capacity, report: &ArenaReport) -> ByteLen {
+        match self.backing.mode() {
+            MemoryMode::Region => report.largest_hole,
+            MemoryMode::Blocks => books.room(),
+        }
+    }
+
+    /// Promises bytes, in whole granules.
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceError::NoRoom`].
+    pub fn promise(&self, len: ByteLen) -> Result<vram_alloc::Reservation, SpaceError> {
+        self.tenants.sweep();
+        let whole = len.round_up(Alignment::GRANULE).unwrap_or(len);
+        // The last granule of a budget may be short: then the bytes as they were asked for.
+        self.ledger.reserve(whole).or_else(|_no_room| self.ledger.reserve(len)).map_err(
+            |_no_room| {
+                let report = lock(&self.arena).report();
+                self.shortfall(len, &report)
+            },
+        )
+    }
+
+    /// As [`place`](Self::place), out of bytes that were promised.
+    pub fn place_granted<E: From<SpaceError>>(
+        self: &Arc<Self>,
+        len: ByteLen,
+        home: Box<dyn Home>,
+        grant: impl FnOnce(ByteLen) -> Result<vram_alloc::Reservation, E>,
+    ) -> Result<Space, E> {
+        let _under_way = self.enter()?;
+        let mut arena = lock(&self.arena);
+        let placement = match arena.place(len, Alignment::GRANULE) {
+            Ok(placement) => placement,
+            Err(ArenaError::NoHole { .. }) => {
+                return Err(self.shortfall(len, &arena.report()).into());
+            }
+            Err(other) => return Err(SpaceError::Invalid { what: other.to_string() }.into()),
+        };
+        // Under the arena's lock: its own lock comes after that one.
+        match grant(placement.footprint()) {
+            Ok(bytes) => {
+                drop(arena);
+                Ok(Space::out_of(home, Arc::clone(self), placement, bytes))
+            }
+            Err(error) => {
+                self.take_back(&mut arena, placement);
+                Err(error)
+            }
+        }
+    }
+}

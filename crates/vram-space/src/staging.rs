@@ -1,0 +1,4 @@
+//! Host memory that copies go through.
+
+pub(crate) mod lanes;
+pub(crate) mod pool;

@@ -1,0 +1,176 @@
+//! The staging buffers of the workers of one call, and the copies they have under way.
+
+use core::cell::Cell;
+use core::marker::PhantomData;
+use std::collections::VecDeque;
+
+use vram_alloc::{ByteLen, DeviceOffset, DeviceRange};
+use vram_gpu::{DeviceMemory, GpuError, Pending, Staging};
+
+use crate::error::SpaceError;
+use crate::gpu::Gpu;
+use crate::sync::{Mutex, lock};
+
+/// All lanes of one call. Whatever happens, every copy has ended and every buffer was wiped before
+/// this is gone: whoever wipes device memory afterwards has the last word.
+#[derive(Debug)]
+pub struct Lanes<'a> {
+    gpu: &'a Gpu,
+    buffer_len: ByteLen,
+    buffers: u64,
+    parked: Mutex<Vec<Lane>>,
+}
+
+/// One worker's buffers. They go back to the [`Lanes`] when the worker ends, with the copies that
+/// are still under way, so that their errors are not lost.
+#[derive(Debug)]
+pub struct Worker<'a> {
+    lanes: &'a Lanes<'a>,
+    lane: Lane,
+    /// It counts on the thread that it was made on.
+    bound_to_thread: PhantomData<*const ()>,
+}
+
+thread_local! {
+    /// Workers of calls of this crate that this thread is.
+    static WORKERS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Whether the calling thread works for a call of this crate: it is in a callback of that call.
+#[must_use]
+pub fn on_a_worker() -> bool {
+    // While the thread ends there is nothing to ask, and no callback.
+    WORKERS.try_with(|workers| workers.get() > 0).unwrap_or(false)
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    idle: Vec<Staging>,
+    under_way: VecDeque<Pending>,
+    made: u64,
+}
+
+impl<'a> Lanes<'a> {
+    pub fn new(gpu: &'a Gpu, buffer_len: ByteLen, buffers: u64) -> Self {
+        Self { gpu, buffer_len, buffers, parked: Mutex::default() }
+    }
+
+    pub fn worker(&'a self) -> Worker<'a> {
+        let _ending = WORKERS.try_with(|workers| workers.set(workers.get().saturating_add(1)));
+        Worker { lanes: self, lane: Lane::default(), bound_to_thread: PhantomData }
+    }
+
+    /// Waits for every copy.
+    ///
+    /// # Errors
+    ///
+    /// The first copy that failed.
+    pub fn finish(self) -> Result<(), SpaceError> {
+        self.end().map_err(|error| self.gpu.failed(error))
+    }
+
+    fn end(&self) -> Result<(), GpuError> {
+        let mut outcome = Ok(());
+        for lane in core::mem::take(&mut *lock(&self.parked)) {
+            for pending in lane.under_way {
+                let (staging, ended) = pending.wait();
+                self.gpu.pool.give(staging);
+                outcome = outcome.and(ended);
+            }
+            lane.idle.into_iter().for_each(|staging| self.gpu.pool.give(staging));
+        }
+        outcome
+    }
+}
+
+impl Drop for Lanes<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            // The call fails for another reason already; a sticky error is still remembered.
+            let _failed_anyway = self.gpu.failed(error);
+        }
+    }
+}
+
+impl Worker<'_> {
+    /// A buffer that no copy uses, of at least the lanes' length: waits for the oldest copy if
+    /// there is none.
+    ///
+    /// # Errors
+    ///
+    /// Why that copy failed, or why there is no memory for a buffer.
+    pub fn buffer(&mut self) -> Result<Staging, SpaceError> {
+        if let Some(staging) = self.lane.idle.pop() {
+            return Ok(staging);
+        }
+        let gpu = self.lanes.gpu;
+        if self.lane.made < self.lanes.buffers {
+            gpu.ready_to_the_end()?;
+            let staging = gpu.pool.take(&*gpu.device, self.lanes.buffer_len);
+            let staging = staging.map_err(|error| gpu.failed(error))?;
+            self.lane.made = self.lane.made.saturating_add(1);
+            return Ok(staging);
+        }
+        match self.lane.under_way.pop_front() {
+            Some(pending) => {
+                let (staging, ended) = pending.wait();
+                if let Err(error) = ended {
+                    self.lane.idle.push(staging);
+                    return Err(gpu.failed(error));
+                }
+                Ok(staging)
+            }
+            // Each buffer is idle, under way or with the worker, who asks for one at a time.
+            None => Err(SpaceError::HostMemory { wanted: self.lanes.buffer_len }),
+        }
+    }
+
+    /// Gives a buffer back unused.
+    pub fn put(&mut self, staging: Staging) {
+        self.lane.idle.push(staging);
+    }
+
+    /// Starts copying the first `len` bytes of `staging` to the device.
+    pub fn queue_write(
+        &mut self,
+        memory: &dyn DeviceMemory,
+        to: DeviceOffset,
+        staging: Staging,
+        len: ByteLen,
+    ) {
+        self.lane.under_way.push_back(memory.queue_write(to, staging, len));
+    }
+
+    /// Copies a range of the device to a buffer, and waits.
+    ///
+    /// # Errors
+    ///
+    /// What the device answered.
+    pub fn read(
+        &mut self,
+        memory: &dyn DeviceMemory,
+        from: DeviceRange,
+    ) -> Result<Staging, SpaceError> {
+        let mut staging = self.buffer()?;
+        let target = from.len().to_usize().and_then(|len| staging.as_mut_slice().get_mut(..len));
+        let outcome = match target {
+            Some([]) => Ok(()),
+            Some(target) => memory.read(from, target),
+            None => Err(GpuError::HostMemory { wanted: from.len() }),
+        };
+        match outcome {
+            Ok(()) => Ok(staging),
+            Err(error) => {
+                self.put(staging);
+                Err(self.lanes.gpu.failed(error))
+            }
+        }
+    }
+}
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        let _ending = WORKERS.try_with(|workers| workers.set(workers.get().saturating_sub(1)));
+        lock(&self.lanes.parked).push(core::mem::take(&mut self.lane));
+    }
+}

@@ -1,0 +1,130 @@
+//! Tickets without a manager: made, carried, checked.
+
+#![expect(clippy::unwrap_used, reason = "a panic is the failure of the test")]
+
+use core::time::Duration;
+
+use vram_alloc::{ByteLen, DeviceUuid};
+use vram_id::Timestamp;
+use vram_seal::{ContentDigest, KeyId, Protection, TicketKey};
+use vram_ticket::{
+    ShardTicket, Statement, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions,
+    TicketState, TicketVerifier,
+};
+
+const NONCE: [u8; 32] = [42; 32];
+const NOW: Timestamp = Timestamp::from_unix_millis(1_800_000_000_000);
+
+fn key() -> TicketKey {
+    TicketKey::from_bytes([9; 32])
+}
+
+fn statement() -> Statement {
+    Statement {
+        nonce: NONCE,
+        manager: [1; 16],
+        node: Some("node-1".into()),
+        shard_id: "orch-shard-01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap(),
+        model_id: "llama".into(),
+        owner: None,
+        gpu_uuid: DeviceUuid::new([2; 16]),
+        gpu_index: 3,
+        plaintext_len: ByteLen::new(9000),
+        protection: Protection::Authenticated,
+        record_mac: [4; 32],
+        digest: Some(ContentDigest::from_bytes([5; 32])),
+        key_id: KeyId::from_bytes([6; 16]),
+        generation: 7,
+        state: TicketState::Sound,
+        last_verified: None,
+        unverified: Duration::from_nanos(1_000_001),
+        issued_at: NOW,
+    }
+}
+
+fn ticket() -> ShardTicket {
+    statement().sign(&key()).unwrap()
+}
+
+#[test]
+fn a_ticket_says_what_was_stated_and_is_accepted_for_it() {
+    let ticket = ticket();
+    assert_eq!((ticket.version, ticket.nonce, ticket.unverified_ms), (1, NONCE, 2));
+    assert_eq!((ticket.gpu_index, ticket.generation), (3, 7));
+    let expected = TicketExpectation::new(NONCE, NOW)
+        .max_age(Duration::ZERO)
+        .clock_skew(Duration::ZERO)
+        .model_id("llama")
+        .node("node-1")
+        .gpu_uuid(DeviceUuid::new([2; 16]))
+        .record_mac([4; 32])
+        .max_unverified(Duration::from_millis(2));
+    let verifier = TicketVerifier::new(key());
+    assert_eq!(verifier.verify(&ticket, &expected), Ok(()));
+    let stranger = TicketVerifier::new(TicketKey::from_bytes([8; 32]));
+    assert_eq!(stranger.verify(&ticket, &expected), Err(TicketError::Signature));
+}
+
+#[test]
+fn a_ticket_survives_its_bytes_and_every_flipped_bit_is_refused() {
+    let ticket = ticket();
+    let bytes = ticket.to_bytes();
+    assert_eq!(ShardTicket::from_bytes(&bytes), Ok(ticket));
+    let verifier = TicketVerifier::new(key());
+    let expected = TicketExpectation::new(NONCE, NOW);
+    for bit in 0..bytes.len() * 8 {
+        let mut altered = bytes.clone();
+        altered[bit / 8] ^= 1 << (bit % 8);
+        let accepted = ShardTicket::from_bytes(&altered)
+            .and_then(|ticket| verifier.verify(&ticket, &expected));
+        assert!(accepted.is_err(), "bit {bit}");
+    }
+}
+
+#[test]
+fn a_text_that_no_ticket_can_carry_is_not_signed() {
+    let longest = "n".repeat(TICKET_NAME_LEN_MAX);
+    let signed = |name: &str| {
+        Statement { node: Some(name.into()), owner: Some(name.into()), ..statement() }.sign(&key())
+    };
+    let ticket = signed(&longest).unwrap();
+    assert_eq!(ShardTicket::from_bytes(&ticket.to_bytes()), Ok(ticket));
+    let refused = signed(&format!("{longest}n"));
+    assert!(matches!(refused, Err(TicketError::Malformed { .. })), "{refused:?}");
+}
+
+#[test]
+fn options_say_what_was_asked_for() {
+    let plain = TicketOptions::new(NONCE);
+    assert_eq!((plain.nonce(), plain.wants_digest()), (NONCE, false));
+    assert!(plain.with_digest().wants_digest());
+}
+
+#[test]
+fn neither_digest_nor_signature_is_shown() {
+    let shown = format!("{:?}", ticket());
+    assert!(shown.contains("llama") && !shown.contains("digest") && !shown.contains("signature"));
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn a_ticket_survives_its_json_and_has_one_spelling() {
+    let ticket = ticket();
+    let text = serde_json::to_string(&ticket).unwrap();
+    assert_eq!(serde_json::from_str::<ShardTicket>(&text).unwrap(), ticket);
+    let mac = "04".repeat(32);
+    for (from, to) in [
+        (mac.as_str(), "0G".repeat(32)),
+        (mac.as_str(), "0A".repeat(32)),
+        (mac.as_str(), "04".repeat(31)),
+        (mac.as_str(), "04".repeat(33)),
+        (mac.as_str(), "4".repeat(63)),
+        ("\"authenticated\"", "\"Authenticated\"".to_owned()),
+        ("\"sound\"", "\"fine\"".to_owned()),
+        ("\"version\":1", "\"extra\":0,\"version\":1".to_owned()),
+    ] {
+        let changed = text.replace(from, &to);
+        assert_ne!(changed, text, "{from} is in {text}");
+        assert!(serde_json::from_str::<ShardTicket>(&changed).is_err(), "{changed}");
+    }
+}
