@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use vram_test_rigs::setting;
 
 /// `VRAM_STRESS_SECONDS` and `VRAM_STRESS_SEED`, or a second and a fixed seed.
 #[derive(Debug)]
@@ -19,9 +20,8 @@ impl Budget {
     /// Starts the clock of one test, and prints what repeats it.
     #[must_use]
     pub fn start(name: &'static str) -> Self {
-        let seconds = number("VRAM_STRESS_SECONDS", 1.0);
-        let seed = std::env::var("VRAM_STRESS_SEED").ok().and_then(|text| text.parse().ok());
-        let seed = seed.unwrap_or(20_26);
+        let seconds = setting("VRAM_STRESS_SECONDS").unwrap_or(1.0);
+        let seed = setting("VRAM_STRESS_SEED").unwrap_or(20_26);
         eprintln!("{name}: VRAM_STRESS_SEED={seed} VRAM_STRESS_SECONDS={seconds}");
         let until = Instant::now() + Duration::from_secs_f64(seconds);
         Self { until, seed, rounds: 0, name }
@@ -36,10 +36,6 @@ impl Budget {
         self.rounds += 1;
         Some(self.seed.wrapping_add(self.rounds - 1))
     }
-}
-
-fn number(name: &str, otherwise: f64) -> f64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
 /// Draws from proptest strategies without a property: the same seed draws the same values.

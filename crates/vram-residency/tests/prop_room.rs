@@ -17,15 +17,10 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use vram_residency::{
     AdmitRequest, ByteLen, Clock, CostPerByte, GpuChoice, Lease, Lru, ModelPlan, OnEviction, Piece,
-    Priority, Report, Reservation, ReserveRequest, SealRequest, SealedShard, SliceSource, Threads,
+    Priority, Reservation, ReserveRequest, SealRequest, SealedShard, SliceSource, Threads,
     VramError, VramManager, VramManagerBuilder,
 };
 use vram_test_rigs::TestClock;
-
-/// Everything that a report says.
-fn picture(manager: &VramManager) -> Report {
-    manager.report()
-}
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -296,9 +291,9 @@ proptest! {
                 manager.seal(request, &file[..usize::try_from(lens[0]).unwrap()]).map(|_shard| ())
             }
         };
-        let before = picture(&manager);
+        let before = manager.report();
         let Err(VramError::InsufficientVram(short)) = attempt() else { return Ok(()) };
-        prop_assert_eq!(&picture(&manager), &before, "a refusal and its plan change nothing");
+        prop_assert_eq!(&manager.report(), &before, "a refusal and its plan change nothing");
         let Some(eviction) = short.plan else { return Ok(()) };
         for one in &eviction.evictions {
             let shard = before.shards.iter().find(|shard| shard.shard_id == one.shard_id).unwrap();

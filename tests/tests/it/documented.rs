@@ -47,6 +47,7 @@ const FOLDERS: &[(&str, &str)] = &[
     ("facade:src/", "crates/vram-residency/src/"),
     ("facade:", "crates/vram-residency/tests/"),
     ("suite:", "tests/tests/"),
+    ("rigs:", "tests/testkit/rigs/src/"),
 ];
 
 #[test]

@@ -202,3 +202,43 @@ impl Picture {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(act: &dyn Fn(&Rig, &()) -> Result<(), VramError>, at_least: usize) -> Row<'_, (), ()> {
+        let faults = vec![Faults::of(0, Op::Read, [Action::Panic])];
+        let set_up = &|| (Rig::new(&[1 << 16]), ());
+        Row { operation: "read", faults, set_up, act, after: &|_, (), _, _| {}, at_least }
+    }
+
+    fn read(rig: &Rig, tidy: bool) -> Result<(), VramError> {
+        let shard = rig.manager.seal_model("model", 0, &[1; 5000])?;
+        let read = catch_unwind(AssertUnwindSafe(|| rig.manager.unseal_model(&shard).map(drop)));
+        if tidy {
+            rig.manager.free_shard(&shard)?;
+        }
+        read.unwrap_or(Err(VramError::Closed))
+    }
+
+    #[test]
+    fn every_call_is_met_once() {
+        let (calls, rig) = (row(&|rig, ()| read(rig, true), 1).count(), Rig::new(&[1 << 16]));
+        rig.devices[0].clear_log();
+        read(&rig, true).unwrap();
+        assert_eq!(u64::try_from(calls).unwrap(), rig.devices[0].call_count(Op::Read));
+    }
+
+    #[test]
+    #[should_panic(expected = "read: Panic at Read number")]
+    fn what_a_failed_operation_leaves_behind_is_found() {
+        row(&|rig, ()| read(rig, false), 1).sweep();
+    }
+
+    #[test]
+    #[should_panic(expected = "faults were met")]
+    fn a_sweep_that_meets_too_few_faults_fails() {
+        row(&|rig, ()| read(rig, true), 1000).sweep();
+    }
+}

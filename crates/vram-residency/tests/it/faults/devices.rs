@@ -4,7 +4,6 @@
 use core::time::Duration;
 use std::sync::{Arc, Mutex, mpsc};
 
-use vram_alloc::DeviceOffset;
 use vram_residency::device::fault::{Action, FaultPlan, Hook, Op, When};
 use vram_residency::device::{FaultDevice, GpuError, HostDevice};
 use vram_residency::{
@@ -43,7 +42,7 @@ fn one_flipped_bit_in_device_memory_is_named_and_never_served() {
         let shard = seal(&rig, Protection::Authenticated);
         let position = rig.written_at(0) + u64::try_from(at).unwrap();
         let segment = u64::try_from(at / SEGMENT).unwrap();
-        rig.devices[0].flip_bit_at(None, DeviceOffset::new(position), 3).unwrap();
+        rig.flip(0, position, 3);
 
         // A read that does not touch it is served; the first that does is not, nor is any after.
         let elsewhere = if at < SEGMENT { LEN - 10 } else { 10 };
@@ -76,7 +75,7 @@ fn one_flipped_bit_in_device_memory_is_named_and_never_served() {
         assert_eq!(rig.manager.report().gpus[0].quarantined, 1);
 
         // Putting the bit back does not lift the quarantine: freeing does.
-        rig.devices[0].flip_bit_at(None, DeviceOffset::new(position), 3).unwrap();
+        rig.flip(0, position, 3);
         assert!(!rig.manager.verify_shard_integrity(&shard).unwrap());
         rig.manager.free_shard(&shard).unwrap();
         assert_eq!(rig.used(0), 0);

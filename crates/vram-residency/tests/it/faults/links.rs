@@ -1,6 +1,5 @@
 //! Links between GPUs that fail or lie, and migrations over them.
 
-use vram_alloc::DeviceOffset;
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{GpuIndex, Protection, Threads, VramError};
@@ -49,7 +48,7 @@ fn a_migration_of_an_altered_shard_says_so_and_moves_nothing() {
     let rig = rig();
     let shard = seal(&rig, Protection::Authenticated);
     let position = rig.written_at(0) + 2 * 4096;
-    rig.devices[0].flip_bit_at(None, DeviceOffset::new(position), 0).unwrap();
+    rig.flip(0, position, 0);
     match rig.manager.migrate_shard(&shard, 1) {
         Err(VramError::ShardAltered { segments, .. }) => assert_eq!(segments, [2]),
         other => panic!("{other:?}"),

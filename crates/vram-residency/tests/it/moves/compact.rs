@@ -3,7 +3,6 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use vram_alloc::DeviceOffset;
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::device::{DeviceAddress, GpuError};
 use vram_residency::{
@@ -144,7 +143,7 @@ fn leased_and_quarantined_shards_stay_where_they_are() {
     let region = rig.region(0);
     let sealed = manager.unseal_model(altered).unwrap();
     let at = region.windows(64).position(|part| part == &sealed[..64]).unwrap();
-    rig.devices[0].flip_bit_at(None, DeviceOffset::new(at as u64 + 9), 1).unwrap();
+    rig.flip(0, at as u64 + 9, 1);
     assert!(!manager.verify_shard_integrity(altered).unwrap());
     let report = manager.compact(0, ALL).unwrap();
     assert!(report.skipped.is_empty(), "{:?}", report.skipped);

@@ -1,6 +1,5 @@
 //! Keys that come and go, and shards that move from one to another.
 
-use vram_alloc::DeviceOffset;
 use vram_residency::{
     KeyError, Protection, SealError, SealKey, SealRequest, SivScope, Verify, VramError,
 };
@@ -97,7 +96,7 @@ fn an_altered_shard_is_not_resealed() {
                 let shard = rig.manager.seal(request.clone(), &content(len, 2)).unwrap();
                 rig.manager.add_key(other()).unwrap();
                 let offset = rig.written_at(0) + segment * 4096 + 3;
-                rig.devices[0].flip_bit_at(None, DeviceOffset::new(offset), 1).unwrap();
+                rig.flip(0, offset, 1);
                 match rig.manager.reseal_shard(&shard, &other().id()) {
                     Err(VramError::ShardAltered { segments, .. }) => {
                         assert_eq!(segments, [segment]);

@@ -2,7 +2,6 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use vram_alloc::DeviceOffset;
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
@@ -135,7 +134,7 @@ fn an_altered_shard_is_not_parked_and_the_segment_is_named() {
             let rig = Rig::new(&[1 << 16]);
             let shard = rig.manager.seal(request.clone(), &content(len, 4)).unwrap();
             let offset = rig.written_at(0) + segment * 4096 + 3;
-            rig.devices[0].flip_bit_at(None, DeviceOffset::new(offset), 1).unwrap();
+            rig.flip(0, offset, 1);
             let used = rig.used(0);
             match rig.manager.park(&shard) {
                 Err(VramError::ShardAltered { segments, .. }) => assert_eq!(segments, [segment]),

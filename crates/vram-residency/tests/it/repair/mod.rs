@@ -5,7 +5,6 @@ mod relocate;
 mod sources;
 mod whole;
 
-use vram_alloc::DeviceOffset;
 use vram_residency::{Protection, SealRequest, SealedShard, SivScope, Suite, Verify, VramError};
 
 use vram_test_rigs::{Rig, SEGMENT};
@@ -25,7 +24,7 @@ pub(crate) fn requests() -> Vec<SealRequest> {
 /// Flips a bit in a segment of the only shard.
 pub(crate) fn alter(rig: &Rig, start: u64, segment: u64) {
     let at = start + segment * u64::try_from(SEGMENT).unwrap();
-    rig.devices[0].flip_bit_at(None, DeviceOffset::new(at), 3).unwrap();
+    rig.flip(0, at, 3);
 }
 
 pub(crate) fn quarantined(rig: &Rig, shard: &SealedShard) -> bool {

@@ -9,7 +9,7 @@ use vram_residency::{
     VramManager,
 };
 
-use super::hands::{KIB, bytes, faulty, hosts, no_room, picture, plan, room};
+use super::hands::{KIB, bytes, faulty, hosts, no_room, plan, room};
 
 pub(super) const KB8: [u8; 8 * 1024] = [5; 8 * 1024];
 
@@ -91,9 +91,9 @@ fn what_is_leased_pinned_quarantined_or_more_important_stays() {
     device.flip_bit_at(None, at, 0).unwrap();
     assert!(!manager.verify_shard_integrity(&altered).unwrap());
 
-    let before = picture(&manager);
+    let before = manager.report();
     assert_eq!(shortfall(manager.seal_model("new", 0, &KB8)).plan, None);
-    assert_eq!(picture(&manager), before);
+    assert_eq!(manager.report(), before);
     // By hand everything may go that is not held; for a request, only what is less important.
     assert_eq!(names(&manager.plan_eviction(0, bytes(1)).unwrap()), ["important"]);
     manager.seal(SealRequest::new("new", 0).priority(7), &KB8).unwrap();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vram_residency::device::FaultDevice;
 use vram_residency::device::fault::FaultPlan;
 use vram_residency::{
-    ByteLen, Device, ModelPlan, Piece, Report, VramError, VramManager, VramManagerBuilder,
+    ByteLen, Device, ModelPlan, Piece, VramError, VramManager, VramManagerBuilder,
 };
 use vram_test_rigs::{TestClock, devices};
 
@@ -54,11 +54,6 @@ pub(crate) fn reserved(manager: &VramManager, gpu: u32) -> u64 {
 
 pub(crate) fn room(manager: &VramManager, gpu: u32) -> u64 {
     manager.capacity(gpu).unwrap().room.get()
-}
-
-/// Everything that a report says.
-pub(crate) fn picture(manager: &VramManager) -> Report {
-    manager.report()
 }
 
 /// Whether a call was refused for want of room.

@@ -7,7 +7,7 @@ use vram_residency::{
 };
 
 use super::eviction::{KB8, free, names, shortfall};
-use super::hands::{KIB, bytes, faulty, hosts, no_room, picture, plan, room};
+use super::hands::{KIB, bytes, faulty, hosts, no_room, plan, room};
 
 /// rmm #2039, pytorch #35901: out of memory with half the card free.
 #[test]
@@ -52,14 +52,14 @@ fn an_outdated_plan_is_refused_as_a_whole() {
     let [a, b] = ["a", "b"].map(|model| free(&manager, model, &KB8));
     let plan = manager.plan_eviction(0, bytes(16 * KIB)).unwrap();
     let outdated = |why| {
-        let before = picture(&manager);
+        let before = manager.report();
         match manager.evict(&plan) {
             Err(VramError::PlanOutdated { shard, why: found }) => {
                 assert_eq!((shard, found), (b.shard_id.clone(), why));
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(picture(&manager), before);
+        assert_eq!(manager.report(), before);
     };
     let lease = manager.lease(&b).unwrap();
     outdated("is leased");

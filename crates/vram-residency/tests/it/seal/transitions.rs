@@ -2,7 +2,6 @@
 
 use core::slice::from_ref;
 
-use vram_alloc::DeviceOffset;
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
@@ -114,7 +113,7 @@ fn a_transition_of_altered_bytes_is_refused_and_the_segment_named() {
                         shard = rig.manager.open_resident(&shard).unwrap();
                     }
                     let offset = rig.written_at(0) + segment * 4096 + 3;
-                    rig.devices[0].flip_bit_at(None, DeviceOffset::new(offset), 1).unwrap();
+                    rig.flip(0, offset, 1);
                     let used = rig.used(0);
                     let refused = if first_open {
                         rig.manager.close_resident(&shard)
@@ -146,7 +145,7 @@ fn a_quarantined_shard_does_not_change_its_seal() {
     let bytes = content(3 * SEGMENT, 4);
     let shard = seal(&rig, (SivScope::Shard, Suite::Aes256Gcm), &bytes);
     let at = rig.written_at(0);
-    rig.devices[0].flip_bit_at(None, DeviceOffset::new(at), 0).unwrap();
+    rig.flip(0, at, 0);
     assert!(!rig.manager.verify_shard_integrity(&shard).unwrap());
     assert!(matches!(rig.manager.open_resident(&shard), Err(VramError::Quarantined { .. })));
     rig.settle(true);

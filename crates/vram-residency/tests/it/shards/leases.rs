@@ -11,7 +11,7 @@ use vram_residency::device::FaultDevice;
 use vram_residency::device::fault::{FaultPlan, Op};
 use vram_residency::{
     AdmitRequest, ByteLen, Class, Device, GpuChoice, Lease, ModelPlan, Piece, Protection, ReadBack,
-    Report, SealRequest, SealedShard, SliceSource, VramError, VramManager,
+    SealRequest, SealedShard, SliceSource, VramError, VramManager,
 };
 use vram_test_rigs::{devices, held_up};
 
@@ -19,11 +19,6 @@ const MIB: usize = 1 << 20;
 /// Longer than any step of these tests takes, shorter than anybody's patience.
 const LONG: Duration = Duration::from_mins(1);
 const SHORT: Duration = Duration::from_millis(30);
-
-/// Everything that a report says.
-fn picture(manager: &VramManager) -> Report {
-    manager.report()
-}
 
 fn two_gpus() -> VramManager {
     VramManager::new_mock_multi_gpu(vec![MIB, MIB]).unwrap()
@@ -46,7 +41,7 @@ fn leased(outcome: Result<impl Sized, VramError>) -> usize {
 fn a_leased_shard_is_not_freed_moved_opened_or_closed() {
     let manager = two_gpus();
     let shard = plain(&manager, &[7; 5000]);
-    let before = picture(&manager);
+    let before = manager.report();
     let lease = manager.lease(&shard).unwrap();
 
     assert_eq!(leased(manager.free_shard(&shard)), 1);
@@ -239,14 +234,14 @@ fn a_caller_whose_patience_ends_is_told_of_the_leases_and_nothing_changed() {
     let manager = two_gpus();
     let shard = plain(&manager, &[1; 5000]);
     let _lease = manager.lease(&shard).unwrap();
-    let before = picture(&manager);
+    let before = manager.report();
     for timeout in [Duration::ZERO, SHORT] {
         let start = Instant::now();
         assert_eq!(leased(manager.free_shard_within(&shard, timeout)), 1);
         assert_eq!(leased(manager.migrate_shard_within(&shard, 1, timeout)), 1);
         assert!(start.elapsed() >= 2 * timeout && start.elapsed() < LONG);
     }
-    assert_eq!(picture(&manager), before);
+    assert_eq!(manager.report(), before);
     // A deadline beyond what the clock can count is none.
     let patient = manager.lease_within(&shard, Duration::MAX).unwrap();
     assert_eq!(patient.shard().shard_id, shard.shard_id);

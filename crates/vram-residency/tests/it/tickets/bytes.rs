@@ -7,7 +7,7 @@ use vram_residency::{
 };
 use vram_test_rigs::Rig;
 
-use super::{NONCE, expected, key, rig, sign, verifier};
+use super::{NONCE, expected, rig, sign, verifier};
 
 #[test]
 fn every_flipped_bit_and_every_cut_of_its_bytes_is_refused() {
@@ -89,7 +89,7 @@ fn a_code_of_an_audit_under_the_same_key_signs_no_ticket() {
     for domain in [&b"vram-audit/line1"[..], b"vram-audit/key/1", b""] {
         let signed = [domain, &[0; 32], statement].concat();
         let mut forged = ticket.clone();
-        forged.signature = key().sign(&signed);
+        forged.signature = super::key().sign(&signed);
         assert_eq!(verifier().verify(&forged, &expected(&ticket)), Err(TicketError::Signature));
         assert!(!statement.starts_with(domain) || domain.is_empty());
     }

@@ -301,7 +301,7 @@ fn what_is_parked_in_quarantine_or_on_a_lost_gpu_is_left_alone() {
     let altered = manager.seal(unread(0, true), &[2; 100]).unwrap();
     let _lost = manager.seal(unread(1, true), &[3; 100]).unwrap();
     for at in (0..1_u64 << 16).step_by(256) {
-        rig.devices[0].flip_bit_at(None, DeviceOffset::new(at), 0).unwrap();
+        rig.flip(0, at, 0);
     }
     rig.devices[1].next(Op::Read, Action::Driver(700)).unwrap();
     let mut cursor = ScrubCursor::new();

@@ -3,7 +3,6 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use vram_alloc::DeviceOffset;
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op};
 use vram_residency::{
@@ -70,7 +69,7 @@ fn it_finds_an_altered_bit_and_closes_the_shard() {
     let scrubber = rig.manager.start_scrubber(at_once(rate)).unwrap();
     until(&scrubber, |status| status.passes >= 1);
     for at in (0..1_u64 << 20).step_by(4096) {
-        rig.devices[0].flip_bit_at(None, DeviceOffset::new(at), 1).unwrap();
+        rig.flip(0, at, 1);
     }
     until(&scrubber, |status| status.altered == 1);
     assert!(matches!(rig.manager.unseal_model(&shard), Err(VramError::Quarantined { .. })));
@@ -259,7 +258,7 @@ fn metrics_show_the_scrubber_and_what_it_did_and_no_counter_goes_down() {
     }
     let before = rig.manager.metrics().scrub;
     for granule in 0..4096 {
-        rig.devices[0].flip_bit_at(None, DeviceOffset::new(granule * 256), 0).unwrap();
+        rig.flip(0, granule * 256, 0);
     }
     // By hand, it counts as well.
     let mut cursor = vram_residency::ScrubCursor::new();
