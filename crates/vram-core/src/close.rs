@@ -11,8 +11,6 @@
 //!   7 keys and idle host buffers are wiped
 //! ```
 
-use crate::scrub::thread::Scrubbing;
-use crate::shard::gate;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 use std::sync::{Arc, PoisonError};
@@ -24,10 +22,11 @@ use vram_seal::{KeyRing, SealKey};
 use vram_space::UnreturnedMemory;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
+use crate::parts::Core;
 use crate::resident::lease::refused;
 use crate::room::{free, make_room};
-use crate::shard::entry::Entry;
+use crate::scrub::Scrubbing;
+use crate::shard::{Entry, gate};
 use crate::sync::{Deadline, read};
 
 /// What closing a manager gave back, and what it could not.

@@ -7,6 +7,11 @@ pub mod reservation_id;
 pub mod shortfall;
 pub mod space;
 
+pub use self::class::Class;
+pub use self::eviction_plan::{Eviction, EvictionPlan};
+pub use self::reservation_id::ReservationId;
+pub use self::shortfall::{Holder, Shortfall};
+
 use core::fmt;
 use core::time::Duration;
 use std::path::PathBuf;
@@ -17,9 +22,6 @@ use vram_files::{KeySourceError, SourceError};
 use vram_gpu::GpuError;
 use vram_id::ShardId;
 use vram_seal::{ContentDigest, KeyError, KeyId, SealError};
-
-use crate::error::reservation_id::ReservationId;
-use crate::error::shortfall::Shortfall;
 
 /// Why a call was refused or failed.
 ///

@@ -9,3 +9,12 @@ pub mod request;
 pub mod reserve;
 pub mod reserve_request;
 pub mod together;
+
+pub(crate) use self::admit::Placed;
+pub(crate) use self::model::PieceSource;
+pub use self::model::{ModelHandle, ModelPiece, ModelSource};
+pub use self::moves::ModelVerdict;
+pub use self::parked::{ParkedModel, ParkedPiece, WakeModelError};
+pub use self::request::AdmitRequest;
+pub use self::reserve::PlanReservation;
+pub use self::reserve_request::ReservePlanRequest;

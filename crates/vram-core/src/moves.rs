@@ -12,3 +12,12 @@ pub mod links;
 pub mod migrate;
 pub mod wake;
 pub mod wake_error;
+
+pub(crate) use self::arrival::{Arrival, Proven};
+pub use self::compact_report::{CompactBudget, CompactEnd, CompactReport};
+pub(crate) use self::compaction::{Found, Span, Step};
+pub use self::export_options::ExportOptions;
+pub(crate) use self::import::Landed;
+pub use self::import_request::ImportRequest;
+pub use self::links::LinkReport;
+pub use self::wake_error::WakeError;

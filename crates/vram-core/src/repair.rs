@@ -19,29 +19,25 @@ pub mod content;
 pub mod options;
 pub mod rewrite;
 
-use crate::shard::handle::SealedShard;
-use crate::transfer::feed::SourceFeed;
+pub(crate) use self::content::Content;
+pub use self::options::{RepairOptions, RepairReport};
+
 use std::path::Path;
 use std::sync::Arc;
-use vram_files::Source;
 
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
-use vram_files::{Feed, PlainImage, Watch};
+use vram_files::{Feed, PlainImage, Source, Watch};
 use vram_gpu::GpuError;
 use vram_seal::{Expected, OpenLimits, Protection, SealError, Sealer, SegmentHash, merge_digest};
 use vram_space::Space;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::repair::content::Content;
-use crate::repair::options::{RepairOptions, RepairReport};
-use crate::resident::contents;
-use crate::resident::contents::Anew;
+use crate::parts::Core;
+use crate::resident::{Anew, contents};
 use crate::room::make_room;
-use crate::shard::ages::Moment;
-use crate::shard::entry::Entry;
-use crate::shard::view::View;
+use crate::shard::{Entry, Moment, SealedShard, View};
+use crate::transfer::SourceFeed;
 
 /// A shard that is being repaired.
 pub(crate) struct Repair<'a, 'w> {

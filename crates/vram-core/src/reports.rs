@@ -12,3 +12,14 @@ pub mod report;
 pub mod snapshot;
 pub mod table;
 pub mod ticket;
+
+pub use self::budget::DriverMemory;
+pub use self::metrics::{CallMetrics, FailureCount, GpuMetrics, Metrics};
+pub use self::reconciliation::{Account, Difference, Reconciliation};
+pub(crate) use self::reconciliation::{Look, Owned};
+pub use self::report::{GpuReport, Report, ShardReport};
+pub use self::snapshot::{
+    GpuSnapshot, KeySnapshot, ParkedSnapshot, ReservationSnapshot, Snapshot, SnapshotCounters,
+    SnapshotState,
+};
+pub(crate) use self::table::Short;

@@ -14,6 +14,9 @@ pub mod quiet;
 pub mod report;
 pub mod restore;
 
+pub use self::report::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
+pub(crate) use self::restore::Remains;
+
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use std::panic::catch_unwind;
@@ -23,10 +26,8 @@ use vram_events::EventKind;
 use vram_space::Gpu;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::parts::gpus::{GpuChoice, device_panicked};
-use crate::reset::report::{NotRestored, ResetOptions, ResetReport};
-use crate::reset::restore::Remains;
+use crate::parts::gpus::device_panicked;
+use crate::parts::{Core, GpuChoice};
 use crate::sync::Deadline;
 
 /// How long a reset waits for the calls that are under way, where nobody says otherwise. They fail

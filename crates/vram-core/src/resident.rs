@@ -7,3 +7,7 @@ pub mod lease;
 pub mod read;
 pub mod reseal;
 pub mod verify;
+
+pub(crate) use self::contents::Anew;
+pub use self::lease::Lease;
+pub use self::verify::{Verdict, Verify};

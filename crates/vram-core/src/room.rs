@@ -8,3 +8,8 @@ pub mod host_copy;
 pub mod make_room;
 pub mod park;
 pub mod plan;
+
+pub use self::evict::EvictionReport;
+pub use self::free::FreedReceipt;
+pub(crate) use self::goal::{Goal, RoomMaking};
+pub use self::host_copy::BackupReport;

@@ -21,3 +21,13 @@ pub mod thread;
 pub mod totals;
 #[cfg(test)]
 pub mod within;
+
+pub use self::cursor::ScrubCursor;
+pub(crate) use self::cursor::{Load, Round, Run, Seen};
+pub(crate) use self::pace::Pace;
+pub use self::pace::{ScrubOptions, ScrubRate};
+pub use self::status::ScrubStatus;
+pub(crate) use self::status::{Facts, Tally};
+pub use self::step::ScrubStep;
+pub use self::thread::{Scrubber, Scrubbing};
+pub use self::totals::{ScrubMetrics, Totals};

@@ -6,3 +6,8 @@ pub mod request;
 pub mod reservation;
 pub mod seal;
 pub mod stream;
+
+pub use self::request::SealRequest;
+pub(crate) use self::reservation::Held;
+pub use self::reservation::{Reservation, ReservationReport, ReserveRequest};
+pub use self::stream::SealOptions;

@@ -1,6 +1,6 @@
 //! The locks of this crate, in one place, and what a panic does to them.
 //!
-//! Order in which they are taken, outermost first: a shard's [`Gate`](crate::shard::gate::Gate), its state,
+//! Order in which they are taken, outermost first: a shard's [`Gate`](crate::shard::Gate), its state,
 //! a GPU's arena, the contents of a promise, a GPU's list of bytes that were not returned. A GPU's
 //! health, its region and its count of blocks are taken inside any of them, and nothing inside them.
 //! The list of promises is held alone. The key ring is outermost of all but the gate, and its count of
@@ -9,10 +9,9 @@
 //! are held with none of these. The capacity ledger takes no lock.
 //! No device is called while any of them but the gate is held.
 
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
-
 use core::time::Duration;
 use std::sync::PoisonError;
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 /// Locks, also after a panic in another holder.

@@ -10,3 +10,11 @@ pub mod read;
 pub mod walk;
 pub mod windows;
 pub mod write;
+
+pub use self::check::ReadBack;
+pub(crate) use self::convert::Convert;
+pub(crate) use self::feed::SourceFeed;
+pub(crate) use self::outward::Outward;
+pub(crate) use self::walk::Selection;
+pub(crate) use self::windows::{Window, Windows};
+pub(crate) use self::write::{Pass, WriteOptions};

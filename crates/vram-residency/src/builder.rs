@@ -7,9 +7,8 @@ mod sinks;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, MAX_TOTAL};
-use vram_core::parts::limits::Limits;
-use vram_core::parts::policy::EvictionPolicy;
-use vram_core::transfer::check::ReadBack;
+use vram_core::parts::{EvictionPolicy, Limits};
+use vram_core::transfer::ReadBack;
 use vram_events::{OnEviction, Sinks};
 use vram_files::KeySource;
 use vram_gpu::Device;

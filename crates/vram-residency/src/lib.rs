@@ -15,60 +15,53 @@ pub use vram_alloc::{
     PlanError, checked_shard_size,
 };
 #[cfg(feature = "audit")]
-pub use vram_audit::{
-    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
-    verify_audit, verify_audit_against,
-};
+pub use vram_audit::AuditError;
+#[cfg(feature = "audit")]
+pub use vram_audit::AuditHead;
+#[cfg(feature = "audit")]
+pub use vram_audit::AuditStatus;
+#[cfg(feature = "audit")]
+pub use vram_audit::AuditSummary;
+#[cfg(feature = "audit")]
+pub use vram_audit::AuditWriter;
+#[cfg(feature = "audit")]
+pub use vram_audit::ParseAuditHeadError;
+#[cfg(feature = "audit")]
+pub use vram_audit::verify_audit;
+#[cfg(feature = "audit")]
+pub use vram_audit::verify_audit_against;
 pub use vram_core::close::CloseReport;
-pub use vram_core::error::VramError;
-pub use vram_core::error::class::Class;
-pub use vram_core::error::eviction_plan::{Eviction, EvictionPlan};
-pub use vram_core::error::reservation_id::ReservationId;
-pub use vram_core::error::shortfall::{Holder, Shortfall};
-pub use vram_core::models::model::{ModelHandle, ModelPiece, ModelSource};
-pub use vram_core::models::moves::ModelVerdict;
-pub use vram_core::models::parked::{ParkedModel, ParkedPiece, WakeModelError};
-pub use vram_core::models::request::AdmitRequest;
-pub use vram_core::models::reserve::PlanReservation;
-pub use vram_core::models::reserve_request::ReservePlanRequest;
-pub use vram_core::moves::compact_report::{CompactBudget, CompactEnd, CompactReport};
-pub use vram_core::moves::export_options::ExportOptions;
-pub use vram_core::moves::import_request::ImportRequest;
-pub use vram_core::moves::links::LinkReport;
-pub use vram_core::moves::wake_error::WakeError;
-pub use vram_core::parts::call::Call;
-pub use vram_core::parts::gpus::GpuChoice;
-pub use vram_core::parts::limits::Limits;
-pub use vram_core::parts::links::LinkState;
-pub use vram_core::parts::policy::{Candidate, CostPerByte, EvictionPolicy, Lru, Priority};
-pub use vram_core::repair::options::{RepairOptions, RepairReport};
-pub use vram_core::reports::budget::DriverMemory;
-pub use vram_core::reports::metrics::{CallMetrics, FailureCount, GpuMetrics, Metrics};
-pub use vram_core::reports::reconciliation::{Account, Difference, Reconciliation};
-pub use vram_core::reports::report::{GpuReport, Report, ShardReport};
-pub use vram_core::reports::snapshot::{
-    GpuSnapshot, KeySnapshot, ParkedSnapshot, ReservationSnapshot, Snapshot, SnapshotCounters,
-    SnapshotState,
+pub use vram_core::error::{
+    Class, Eviction, EvictionPlan, Holder, ReservationId, Shortfall, VramError,
 };
-pub use vram_core::reset::report::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
-pub use vram_core::resident::lease::Lease;
-pub use vram_core::resident::verify::{Verdict, Verify};
-pub use vram_core::room::evict::EvictionReport;
-pub use vram_core::room::free::FreedReceipt;
-pub use vram_core::room::host_copy::BackupReport;
-pub use vram_core::scrub::cursor::ScrubCursor;
-pub use vram_core::scrub::pace::{ScrubOptions, ScrubRate};
-pub use vram_core::scrub::status::ScrubStatus;
-pub use vram_core::scrub::step::ScrubStep;
-pub use vram_core::scrub::thread::Scrubber;
-pub use vram_core::scrub::totals::ScrubMetrics;
-pub use vram_core::sealing::request::SealRequest;
-pub use vram_core::sealing::reservation::{Reservation, ReservationReport, ReserveRequest};
-pub use vram_core::sealing::stream::SealOptions;
-pub use vram_core::shard::handle::SealedShard;
-pub use vram_core::shard::host::ParkCapacity;
-pub use vram_core::shard::parked::ParkedShard;
-pub use vram_core::transfer::check::ReadBack;
+pub use vram_core::models::{
+    AdmitRequest, ModelHandle, ModelPiece, ModelSource, ModelVerdict, ParkedModel, ParkedPiece,
+    PlanReservation, ReservePlanRequest, WakeModelError,
+};
+pub use vram_core::moves::{
+    CompactBudget, CompactEnd, CompactReport, ExportOptions, ImportRequest, LinkReport, WakeError,
+};
+pub use vram_core::parts::call::Call;
+pub use vram_core::parts::{
+    Candidate, CostPerByte, EvictionPolicy, GpuChoice, Limits, LinkState, Lru, Priority,
+};
+pub use vram_core::repair::{RepairOptions, RepairReport};
+pub use vram_core::reports::{
+    Account, CallMetrics, Difference, DriverMemory, FailureCount, GpuMetrics, GpuReport,
+    GpuSnapshot, KeySnapshot, Metrics, ParkedSnapshot, Reconciliation, Report, ReservationSnapshot,
+    ShardReport, Snapshot, SnapshotCounters, SnapshotState,
+};
+pub use vram_core::reset::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
+pub use vram_core::resident::{Lease, Verdict, Verify};
+pub use vram_core::room::{BackupReport, EvictionReport, FreedReceipt};
+pub use vram_core::scrub::{
+    ScrubCursor, ScrubMetrics, ScrubOptions, ScrubRate, ScrubStatus, ScrubStep, Scrubber,
+};
+pub use vram_core::sealing::{
+    Reservation, ReservationReport, ReserveRequest, SealOptions, SealRequest,
+};
+pub use vram_core::shard::{ParkCapacity, ParkedShard, SealedShard};
+pub use vram_core::transfer::ReadBack;
 pub use vram_events::{Event, EventKind, EventLog, EventSink, OnEviction, SinkCounts};
 pub use vram_files::{
     Access, CancelToken, FileSource, ImageInfo, ImageOptions, ImageReport, ImageVerdict, KeySource,

@@ -15,8 +15,8 @@ mod verify;
 use core::fmt;
 use std::sync::Arc;
 
-pub(crate) use vram_core::parts::core::Core;
-use vram_core::scrub::thread::Scrubbing;
+pub(crate) use vram_core::parts::Core;
+use vram_core::scrub::Scrubbing;
 
 /// Keeps model shards resident in GPU memory, accounted for, and provably what was sealed.
 ///

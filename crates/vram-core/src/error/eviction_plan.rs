@@ -2,11 +2,11 @@
 
 use core::fmt;
 use std::sync::Arc;
-use vram_space::RoomAfter;
 
 use vram_alloc::ByteLen;
 use vram_events::OnEviction;
 use vram_id::ShardId;
+use vram_space::RoomAfter;
 
 /// What would have to go so that something fits, and what there would be then. A dry run: nothing
 /// has happened. Exact, as long as nothing else changes.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 
-use crate::error::eviction_plan::EvictionPlan;
-use crate::error::reservation_id::ReservationId;
+use crate::error::{EvictionPlan, ReservationId};
 
 /// Holders that a [`Shortfall`] names at most.
 pub(crate) const HOLDERS_MAX: usize = 16;

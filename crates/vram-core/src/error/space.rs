@@ -2,8 +2,7 @@
 
 use vram_space::{NoRoom, SpaceError};
 
-use crate::error::VramError;
-use crate::error::shortfall::Shortfall;
+use crate::error::{Shortfall, VramError};
 
 impl From<SpaceError> for VramError {
     fn from(error: SpaceError) -> Self {

@@ -19,18 +19,13 @@ use vram_seal::parallel::for_each_segment;
 use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
-use crate::models::model::{ModelHandle, ModelPiece, ModelSource, PieceSource};
-use crate::models::request::AdmitRequest;
-use crate::parts::core::Core;
-use crate::parts::gpus::GpuChoice;
-use crate::room::goal::Goal;
-use crate::room::{holders, make_room};
-use crate::sealing::request::SealRequest;
-use crate::sealing::{entry, place, stream};
-use crate::shard::entry::Entry;
-use crate::shard::seats::Counted;
+use crate::models::{AdmitRequest, ModelHandle, ModelPiece, ModelSource, PieceSource};
+use crate::parts::{Core, GpuChoice};
+use crate::room::{Goal, holders, make_room};
+use crate::sealing::{SealRequest, entry, place, stream};
+use crate::shard::{Counted, Entry};
 use crate::sync::{Mutex, lock};
-use crate::transfer::feed::SourceFeed;
+use crate::transfer::SourceFeed;
 
 /// Up to this length a piece is sealed by one thread: handing parts of it to others costs more
 /// than it saves.

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use crate::error::VramError;
-use crate::models::model::ModelHandle;
-use crate::models::together;
-use crate::parts::core::Core;
-use crate::room::free;
-use crate::room::free::FreedReceipt;
-use crate::shard::entry::Entry;
+use crate::models::{ModelHandle, together};
+use crate::parts::Core;
+use crate::room::{FreedReceipt, free};
+use crate::shard::Entry;
 
 pub fn free_model(core: &Core, model: &ModelHandle) -> Result<Vec<FreedReceipt>, VramError> {
     loop {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, Piece};
 use vram_files::{FileSource, Source, SourceError};
 
-use crate::shard::handle::SealedShard;
+use crate::shard::SealedShard;
 
 /// The files of a model, by the numbers that its plan uses.
 ///

@@ -11,19 +11,14 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 
 use crate::error::VramError;
-use crate::models::admit;
-use crate::models::model::{ModelHandle, ModelPiece};
-use crate::models::parked::{ParkedModel, ParkedPiece, WakeModelError};
 use crate::models::together::exclusive_all;
+use crate::models::{ModelHandle, ModelPiece, ParkedModel, ParkedPiece, WakeModelError, admit};
 use crate::moves::{migrate, wake};
-use crate::parts::core::Core;
-use crate::parts::gpus::{GpuChoice, device_panicked};
-use crate::resident::verify;
-use crate::resident::verify::{Verdict, Verify};
-use crate::room::goal::{Goal, RoomMaking};
-use crate::room::{make_room, park};
-use crate::shard::handle::SealedShard;
-use crate::shard::view::Arrived;
+use crate::parts::gpus::device_panicked;
+use crate::parts::{Core, GpuChoice};
+use crate::resident::{Verdict, Verify, verify};
+use crate::room::{Goal, RoomMaking, make_room, park};
+use crate::shard::{Arrived, SealedShard};
 
 /// How often all shards of a model are asked for at once while others read them, before that is
 /// taken for an answer.

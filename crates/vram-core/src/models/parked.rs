@@ -6,8 +6,8 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, Piece};
 
 use crate::error::VramError;
-use crate::parts::meter::Coded;
-use crate::shard::parked::ParkedShard;
+use crate::parts::Coded;
+use crate::shard::ParkedShard;
 
 impl Coded for WakeModelError {
     fn code(&self) -> &'static str {

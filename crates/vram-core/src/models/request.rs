@@ -1,6 +1,5 @@
 //! What a caller asks for when a whole model is to become resident.
 
-use crate::parts::gpus::named;
 use core::fmt;
 
 use vram_alloc::{ByteLen, Piece};
@@ -8,9 +7,10 @@ use vram_events::OnEviction;
 use vram_files::{CancelToken, Progress, ProgressFn};
 use vram_seal::{Protection, SealError, SegmentSize, SivScope, Suite};
 
-use crate::parts::gpus::GpuChoice;
-use crate::sealing::request::SealRequest;
-use crate::transfer::check::ReadBack;
+use crate::parts::GpuChoice;
+use crate::parts::gpus::named;
+use crate::sealing::SealRequest;
+use crate::transfer::ReadBack;
 
 /// A request to make a whole model resident. Everything but model and GPUs has a default.
 ///

@@ -4,16 +4,10 @@ use core::time::Duration;
 
 use vram_alloc::{ByteLen, ModelPlan};
 
-use crate::error::VramError;
-use crate::error::reservation_id::ReservationId;
-use crate::models::admit;
-use crate::models::admit::Placed;
-use crate::models::model::{ModelHandle, ModelSource};
-use crate::models::request::AdmitRequest;
-use crate::models::reserve_request::ReservePlanRequest;
-use crate::parts::core::Core;
-use crate::parts::promise::Contents;
-use crate::sealing::reservation::Held;
+use crate::error::{ReservationId, VramError};
+use crate::models::{AdmitRequest, ModelHandle, ModelSource, Placed, ReservePlanRequest, admit};
+use crate::parts::{Contents, Core};
+use crate::sealing::Held;
 
 /// A place for every piece of a plan, and a seat among the shards: nobody else gets them.
 ///

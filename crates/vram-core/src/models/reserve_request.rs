@@ -1,10 +1,9 @@
 //! A request for places for a whole plan.
 
-use crate::parts::gpus::named;
 use core::time::Duration;
 
-use crate::parts::gpus::GpuChoice;
-use crate::parts::promise::Terms;
+use crate::parts::gpus::named;
+use crate::parts::{GpuChoice, Terms};
 
 /// A request to hold a place for every piece of a plan.
 ///

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::error::VramError;
-use crate::models::model::ModelHandle;
+use crate::models::ModelHandle;
 use crate::models::moves::TRIES;
-use crate::parts::core::{Core, in_use};
-use crate::shard::entry::Entry;
-use crate::shard::handle::SealedShard;
+use crate::parts::Core;
+use crate::parts::core::in_use;
+use crate::shard::{Entry, SealedShard};
 
 /// Runs `work` on all shards of a model as their only user.
 ///

@@ -9,10 +9,10 @@ use vram_seal::{Hashes, Opener, SealError, SealRecord};
 use vram_space::{Space, Worker, locate};
 
 use crate::error::VramError;
-use crate::shard::seal::KeyUse;
+use crate::shard::KeyUse;
 use crate::sync::{Mutex, lock};
 use crate::transfer::read::zeroed;
-use crate::transfer::windows::{Window, Windows};
+use crate::transfer::{Window, Windows};
 
 /// Record and table of an image, proven.
 pub(crate) struct Proven {

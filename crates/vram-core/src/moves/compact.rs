@@ -28,16 +28,14 @@ use vram_id::ShardId;
 use vram_space::{Gpu, GpuCapacity, WipePolicy};
 
 use crate::error::VramError;
-use crate::moves::compact_report::{CompactBudget, CompactEnd, CompactReport};
-use crate::moves::compaction::{Found, Span, Step};
-use crate::moves::{compaction, migrate};
-use crate::parts::core::{Core, in_use};
-use crate::parts::gpus::{GpuChoice, device_panicked};
+use crate::moves::{
+    CompactBudget, CompactEnd, CompactReport, Found, Span, Step, compaction, migrate,
+};
+use crate::parts::core::in_use;
+use crate::parts::gpus::device_panicked;
+use crate::parts::{Core, GpuChoice};
 use crate::room::park;
-use crate::shard::ages::Moment;
-use crate::shard::entry::Entry;
-use crate::shard::parked::{HostCopy, ParkedShard};
-use crate::shard::view::View;
+use crate::shard::{Entry, HostCopy, Moment, ParkedShard, View};
 use crate::sync::lock;
 
 pub fn compact(core: &Core, gpu: u32, budget: CompactBudget) -> Result<CompactReport, VramError> {

@@ -6,7 +6,7 @@ use vram_alloc::ByteLen;
 use vram_id::ShardId;
 
 use crate::error::VramError;
-use crate::shard::parked::ParkedShard;
+use crate::shard::ParkedShard;
 
 /// How far a compaction goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -20,18 +20,14 @@ use vram_seal::{ImageLayout, Protection, image};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
-use crate::moves::export_options::ExportOptions;
-use crate::parts::core::Core;
-use crate::resident::contents::{Anew, altered};
-use crate::resident::{contents, in_place};
+use crate::moves::ExportOptions;
+use crate::parts::Core;
+use crate::resident::contents::altered;
+use crate::resident::{Anew, contents, in_place};
 use crate::room::host_copy;
-use crate::shard::entry::Entry;
-use crate::shard::handle::SealedShard;
-use crate::shard::seal::Seal;
-use crate::shard::view::View;
-use crate::transfer::convert::Convert;
-use crate::transfer::outward::Outward;
+use crate::shard::{Entry, Seal, SealedShard, View};
 use crate::transfer::read::zeroed;
+use crate::transfer::{Convert, Outward};
 
 /// Sealed bytes that are handed to a writer at a time, where limits and segments allow.
 const CHUNK_LEN: u64 = 8 << 20;

@@ -15,7 +15,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use vram_files::Watch;
+use vram_files::{Watch, regular_file};
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{
     ContentDigest, Hashes, ImageLayout, OpenLimits, SealRecord, SegmentTags, open_record_in,
@@ -24,21 +24,14 @@ use vram_space::{Gpu, Lanes, Space};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
-use crate::moves::arrival::{Arrival, Proven, cut_short, read_part, read_some};
-use crate::moves::import_request::ImportRequest;
-use crate::parts::core::Core;
-use crate::sealing::request::SealRequest;
-use crate::sealing::{entry, place};
-use crate::shard::ages::Moment;
-use crate::shard::handle::SealedShard;
-use crate::shard::host::Exported;
-use crate::shard::seal::{Seal, SealedAs};
-use crate::shard::view::View;
+use crate::moves::arrival::{cut_short, read_part, read_some};
+use crate::moves::{Arrival, ImportRequest, Proven};
+use crate::parts::Core;
+use crate::sealing::{SealRequest, entry, place};
+use crate::shard::{Exported, Moment, Seal, SealedAs, SealedShard, View};
 use crate::sync::{Mutex, read};
-use crate::transfer::check::ReadBack;
 use crate::transfer::read::zeroed;
-use crate::transfer::windows::Windows;
-use vram_files::regular_file;
+use crate::transfer::{ReadBack, Windows};
 
 fn open_image(path: &Path) -> Result<File, VramError> {
     regular_file::open_regular(path).map_err(|error| VramError::Io {

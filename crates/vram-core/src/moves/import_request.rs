@@ -6,9 +6,9 @@ use vram_events::OnEviction;
 use vram_files::{CancelToken, Progress, ProgressFn};
 use vram_seal::{ContentDigest, ContentHasher, Expected, HashKind, SealError};
 
-use crate::sealing::request::SealRequest;
-use crate::shard::seal::SealedAs;
-use crate::transfer::check::ReadBack;
+use crate::sealing::SealRequest;
+use crate::shard::SealedAs;
+use crate::transfer::ReadBack;
 
 /// A request to make the shard of a sealed image resident. Model and context must be those that it
 /// was sealed as; the rest is compared where it is given.

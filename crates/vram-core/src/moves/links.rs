@@ -2,16 +2,14 @@
 
 use core::fmt;
 use std::sync::Arc;
-use vram_space::SpaceError;
 
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
 use vram_id::SplitMix;
-use vram_space::{Gpu, Space};
+use vram_space::{Gpu, Space, SpaceError};
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::parts::links::LinkState;
+use crate::parts::{Core, LinkState};
 use crate::transfer::read::zeroed;
 
 /// Bytes that a probe sends, where there is room; less where there is not.

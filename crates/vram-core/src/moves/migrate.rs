@@ -1,6 +1,5 @@
 //! Moving a shard to another GPU: verified at the target before the source is freed.
 
-use crate::resident::lease;
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -9,12 +8,10 @@ use vram_space::Space;
 
 use crate::error::VramError;
 use crate::moves::links;
-use crate::parts::core::Core;
+use crate::parts::Core;
+use crate::resident::lease;
 use crate::room::make_room;
-use crate::shard::ages::Moment;
-use crate::shard::entry::Entry;
-use crate::shard::handle::SealedShard;
-use crate::shard::view::{Arrived, View};
+use crate::shard::{Arrived, Entry, Moment, SealedShard, View};
 use crate::transfer::copy::{copy_by_peer, copy_staged};
 
 /// Moves a shard. On any failure it is where it was.

@@ -21,15 +21,11 @@ use vram_events::EventKind;
 use vram_space::Space;
 
 use crate::error::VramError;
-use crate::moves::wake_error::WakeError;
-use crate::parts::core::Core;
-use crate::parts::gpus::{GpuChoice, device_panicked};
+use crate::moves::WakeError;
+use crate::parts::gpus::device_panicked;
+use crate::parts::{Core, GpuChoice};
 use crate::room::make_room;
-use crate::shard::ages::Moment;
-use crate::shard::handle::SealedShard;
-use crate::shard::host::Backup;
-use crate::shard::parked::ParkedShard;
-use crate::shard::view::{Arrived, View};
+use crate::shard::{Arrived, Backup, Moment, ParkedShard, SealedShard, View};
 
 /// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
 pub(crate) fn copy_back(core: &Core, parked: &ParkedShard, gpu: u32) -> Result<Arrived, VramError> {

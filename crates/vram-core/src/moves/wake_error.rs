@@ -3,8 +3,8 @@
 use core::fmt;
 
 use crate::error::VramError;
-use crate::parts::meter::Coded;
-use crate::shard::parked::ParkedShard;
+use crate::parts::Coded;
+use crate::shard::ParkedShard;
 
 impl Coded for WakeError {
     fn code(&self) -> &'static str {

@@ -1,38 +1,28 @@
 //! What the operations of a manager work on, and how each of them finds its shard.
 
-use crate::parts::residents::Residents;
-use crate::shard::host::{ParkCapacity, Parked};
-use crate::sync::Deadline;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
 use std::time::Instant;
-use vram_alloc::ByteLen;
-use vram_events::{SinkCounts, Sinks};
-use vram_space::Tenants;
 
-use vram_events::{Events, OnEviction, SinkThreads};
+use vram_alloc::ByteLen;
+use vram_events::{Events, OnEviction, SinkCounts, SinkThreads, Sinks};
 use vram_id::{Clock, IdSource, ShardId};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealParams, TicketKey};
-use vram_space::Gpu;
+use vram_space::{Gpu, Tenants};
 
 use crate::error::VramError;
 use crate::parts::call::Call;
-use crate::parts::closing::Closing;
-use crate::parts::limits::Limits;
-use crate::parts::links::Links;
-use crate::parts::meter::{Coded, Meters, PANIC, UnderWay};
-use crate::parts::policy::EvictionPolicy;
-use crate::parts::promise::Promises;
-use crate::shard::entry::Entry;
-use crate::shard::gate::Busy;
-use crate::shard::handle::{Marker, SealedShard};
-use crate::shard::parked::ParkedShard;
-use crate::shard::registry::Registry;
-use crate::shard::seal::KeyUses;
-use crate::sync::{Mutex, RwLock};
-use crate::transfer::check::ReadBack;
+use crate::parts::meter::PANIC;
+use crate::parts::{
+    Closing, Coded, EvictionPolicy, Limits, Links, Meters, Promises, Residents, UnderWay,
+};
+use crate::shard::{
+    Busy, Entry, KeyUses, Marker, ParkCapacity, Parked, ParkedShard, Registry, SealedShard,
+};
+use crate::sync::{Deadline, Mutex, RwLock};
+use crate::transfer::ReadBack;
 
 /// What the operations work on.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use vram_alloc::GpuIndex;
 use vram_gpu::GpuError;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
+use crate::parts::Core;
 
 /// Which GPUs may hold a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,8 +8,8 @@ use vram_seal::{
 };
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::shard::seal::{KeyUse, Seal};
+use crate::parts::Core;
+use crate::shard::{KeyUse, Seal};
 use crate::sync::read;
 
 /// Opens a record that was just made or read, and counts it as a use of its key.

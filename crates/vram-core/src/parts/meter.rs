@@ -10,8 +10,8 @@ use vram_events::EventKind;
 use vram_id::ShardId;
 
 use crate::error::VramError;
+use crate::parts::Core;
 use crate::parts::call::Call;
-use crate::parts::core::Core;
 use crate::sync::{Mutex, lock};
 
 /// The upper ends of the histogram's buckets, inclusive; one more is without end.

@@ -9,9 +9,8 @@ use vram_alloc::{ByteLen, Placement, Reservation};
 use vram_id::Clock;
 use vram_space::{Block, Gpu, Home, Space};
 
-use crate::error::VramError;
-use crate::error::reservation_id::ReservationId;
-use crate::shard::seats::Counted;
+use crate::error::{ReservationId, VramError};
+use crate::shard::Counted;
 use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
 
 /// What the holder of a reservation says about it.

@@ -1,6 +1,5 @@
 //! Those whom a GPU is shared out to: shards and reservations, and whoever is told of them.
 
-use crate::shard::registry::on;
 use std::sync::{Arc, Weak};
 
 use vram_alloc::ByteLen;
@@ -8,8 +7,9 @@ use vram_events::{EventKind, Events};
 use vram_gpu::GpuError;
 use vram_space::{Gpu, Tenants};
 
-use crate::parts::promise::Promises;
-use crate::shard::registry::Shards;
+use crate::parts::Promises;
+use crate::shard::Shards;
+use crate::shard::registry::on;
 
 /// The shards and the promises of one manager. Owned by none of them: a GPU outlives both.
 #[derive(Debug)]

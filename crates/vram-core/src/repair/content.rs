@@ -13,7 +13,7 @@ use crate::error::VramError;
 use crate::repair::Repair;
 use crate::sync::{Mutex, lock};
 use crate::transfer::read::zeroed;
-use crate::transfer::windows::{Window, Windows};
+use crate::transfer::{Window, Windows};
 
 /// A source that was read to its end.
 pub(crate) struct Content<'f> {

@@ -1,16 +1,16 @@
 //! Writing segments of a shard again: byte for byte what was sealed, or nothing.
 
-use crate::transfer::windows::Windows;
 use vram_alloc::ByteLen;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{SealError, Sealer, SegmentHash};
 use vram_space::{Lanes, Worker, locate};
 
 use crate::error::VramError;
-use crate::repair::Repair;
-use crate::repair::content::{Content, part};
-use crate::shard::view::View;
+use crate::repair::content::part;
+use crate::repair::{Content, Repair};
+use crate::shard::View;
 use crate::sync::{Mutex, lock};
+use crate::transfer::Windows;
 
 /// Where the bytes of a segment come from.
 #[derive(Clone, Copy)]

@@ -4,7 +4,7 @@ use core::fmt;
 
 use vram_alloc::ByteLen;
 
-use crate::reports::reconciliation::{Account, Difference, Reconciliation};
+use crate::reports::{Account, Difference, Reconciliation};
 
 impl Account {
     /// What the account counts, in words.

@@ -1,14 +1,13 @@
 //! How long ago all of a shard was last found sound: by the monotonic clock, so that a wall clock
 //! that is set back makes nothing look fresh.
 
-use crate::error::VramError;
-use crate::shard::handle::SealedShard;
 use core::time::Duration;
 
 use vram_id::ShardId;
 
-use crate::parts::core::Core;
-use crate::shard::entry::Entry;
+use crate::error::VramError;
+use crate::parts::Core;
+use crate::shard::{Entry, SealedShard};
 
 /// How long nobody has found a shard sound.
 #[derive(Clone, Debug)]

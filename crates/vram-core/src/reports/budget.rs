@@ -4,7 +4,7 @@ use vram_alloc::ByteLen;
 use vram_space::DriverFigures;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
+use crate::parts::Core;
 
 /// What the driver says about a GPU's memory, and what that means for the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

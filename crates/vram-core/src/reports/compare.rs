@@ -3,7 +3,7 @@
 use vram_alloc::ByteLen;
 use vram_space::Figures;
 
-use crate::reports::reconciliation::{Account, Difference, Owned};
+use crate::reports::{Account, Difference, Owned};
 
 /// What calls under way hold, and what does not agree.
 pub(crate) fn compare(figures: &Figures, owned: &Owned) -> (ByteLen, Vec<Difference>) {

@@ -1,6 +1,5 @@
 //! Figures for whoever watches from outside: plain, and as Prometheus scrapes them.
 
-use crate::scrub::thread::Scrubbing;
 use core::fmt;
 use core::time::Duration;
 
@@ -9,14 +8,13 @@ use vram_events::SinkCounts;
 use vram_gpu::DeviceUuid;
 use vram_space::GpuCapacity;
 
+use crate::parts::Core;
 use crate::parts::call::Call;
-use crate::parts::core::Core;
 use crate::parts::meter::BUCKETS;
 use crate::reports::{ages, report};
-use crate::scrub::totals;
-use crate::scrub::totals::ScrubMetrics;
+use crate::scrub::{ScrubMetrics, Scrubbing, totals};
 use crate::sealing::reservation;
-use crate::shard::host::ParkCapacity;
+use crate::shard::ParkCapacity;
 
 /// What a manager holds and what its calls cost, in plain figures. `Display` is the text that
 /// Prometheus scrapes.

@@ -10,8 +10,8 @@ use core::time::Duration;
 
 use vram_events::SinkCounts;
 
-use crate::reports::metrics::{CallMetrics, GpuMetrics, Metrics};
-use crate::scrub::totals::ScrubMetrics;
+use crate::reports::{CallMetrics, GpuMetrics, Metrics};
+use crate::scrub::ScrubMetrics;
 
 /// A gauge of one GPU: its name, its help, its value.
 type GpuGauge = (&'static str, &'static str, fn(&GpuMetrics) -> u64);

@@ -12,16 +12,13 @@
 //! The accounts are looked at one after the other while others work, so a look counts only if books
 //! and arena stood still around it, and a difference only if a second look finds the very same.
 
-use crate::reports::budget::DriverMemory;
 use vram_alloc::ByteLen;
 use vram_space::Gpu;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::parts::promise::Contents;
-use crate::reports::budget;
+use crate::parts::{Contents, Core};
 use crate::reports::compare::compare;
-use crate::reports::reconciliation::{Account, Difference, Look, Owned, Reconciliation};
+use crate::reports::{Account, Difference, DriverMemory, Look, Owned, Reconciliation, budget};
 
 /// How often the accounts are looked at while they do not stand still.
 const LOOKS: u32 = 16;

@@ -2,10 +2,9 @@
 
 use vram_alloc::ByteLen;
 use vram_id::Timestamp;
-use vram_space::Figures;
-use vram_space::MemoryMode;
+use vram_space::{Figures, MemoryMode};
 
-use crate::reports::budget::DriverMemory;
+use crate::reports::DriverMemory;
 
 /// Two accounts that should agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

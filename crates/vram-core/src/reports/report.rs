@@ -10,8 +10,9 @@ use vram_id::{ShardId, Timestamp};
 use vram_seal::Protection;
 use vram_space::GpuCapacity;
 
-use crate::parts::core::Core;
-use crate::reports::table::{Short, row};
+use crate::parts::Core;
+use crate::reports::Short;
+use crate::reports::table::row;
 use crate::room::plan;
 
 /// One GPU in a [`Report`].

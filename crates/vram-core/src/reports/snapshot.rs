@@ -10,13 +10,11 @@ use vram_id::{ShardId, Timestamp};
 use vram_seal::{KeyId, Protection};
 use vram_space::GpuCapacity;
 
-use crate::error::reservation_id::ReservationId;
-use crate::parts::core::Core;
-use crate::reports::report::{GpuReport, Report, ShardReport};
-use crate::reports::{ages, report};
-use crate::sealing::reservation;
-use crate::sealing::reservation::ReservationReport;
-use crate::shard::host::ParkCapacity;
+use crate::error::ReservationId;
+use crate::parts::Core;
+use crate::reports::{GpuReport, Report, ShardReport, ages, report};
+use crate::sealing::{ReservationReport, reservation};
+use crate::shard::ParkCapacity;
 use crate::sync::read;
 
 /// Everything a manager holds. No content, no keys, no pointers, no digests.
@@ -206,7 +204,7 @@ pub fn snapshot(core: &Core) -> Snapshot {
 }
 
 fn parked_shards(core: &Core) -> Vec<ParkedSnapshot> {
-    let show = |entry: Arc<crate::shard::entry::Entry>| {
+    let show = |entry: Arc<crate::shard::Entry>| {
         let state = entry.state();
         // One may be woken while the others are listed.
         state.parked.then(|| ParkedSnapshot {

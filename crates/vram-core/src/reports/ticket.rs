@@ -6,8 +6,8 @@ use vram_alloc::ByteLen;
 use vram_ticket::{ShardTicket, Statement, TICKET_NAME_LEN_MAX, TicketOptions, TicketState};
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::shard::handle::SealedShard;
+use crate::parts::Core;
+use crate::shard::SealedShard;
 use crate::sync::read;
 
 pub fn ticket(

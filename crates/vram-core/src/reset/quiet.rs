@@ -5,8 +5,7 @@ use vram_space::{Gpu, Space, WipePolicy};
 
 use crate::error::VramError;
 use crate::parts::core::in_use;
-use crate::shard::gate::{self, Busy};
-use crate::shard::registry::Registry;
+use crate::shard::{Busy, Registry, gate};
 use crate::sync::Deadline;
 
 /// Waits until nobody is under way on a GPU that takes no calls.

@@ -8,9 +8,9 @@ use vram_alloc::ByteLen;
 use vram_id::ShardId;
 
 use crate::error::VramError;
-use crate::moves::wake_error::WakeError;
+use crate::moves::WakeError;
 use crate::reset::PATIENCE;
-use crate::shard::handle::SealedShard;
+use crate::shard::SealedShard;
 
 /// What becomes of the shards that a reset GPU held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -10,23 +10,16 @@ use vram_space::Gpu;
 
 use crate::error::VramError;
 use crate::models::admit;
-use crate::moves::import::Landed;
-use crate::moves::wake_error::WakeError;
-use crate::moves::{import, wake};
-use crate::parts::core::Core;
-use crate::parts::gpus::{GpuChoice, device_panicked};
-use crate::reset::report::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
-use crate::resident::contents::Anew;
-use crate::resident::{lease, reseal};
+use crate::moves::{Landed, WakeError, import, wake};
+use crate::parts::gpus::device_panicked;
+use crate::parts::{Core, GpuChoice};
+use crate::reset::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
+use crate::resident::{Anew, lease, reseal};
 use crate::room::make_room;
 use crate::sealing::entry;
-use crate::shard::ages::{Ages, Moment};
-use crate::shard::entry::{Entry, State};
-use crate::shard::handle::SealedShard;
-use crate::shard::host::{Backup, Copies, Exported};
-use crate::shard::parked::ParkedShard;
-use crate::shard::seal::Seal;
-use crate::shard::standing::Standing;
+use crate::shard::{
+    Ages, Backup, Copies, Entry, Exported, Moment, ParkedShard, Seal, SealedShard, Standing, State,
+};
 
 /// What is left of a shard whose memory is gone.
 pub(crate) struct Remains {

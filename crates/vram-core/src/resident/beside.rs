@@ -1,6 +1,5 @@
 //! Sealing a shard anew into a second place.
 
-use crate::transfer::windows::Windows;
 use std::sync::Arc;
 
 use vram_seal::parallel::for_each_segment;
@@ -8,15 +7,12 @@ use vram_seal::{Hashes, SealParams, SealedSegment, Sealer, SegmentCollector, Seg
 use vram_space::{Lanes, Space, locate};
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::resident::contents::{
-    Anew, altered, content_hashes, finish_seal, needs_digest_first, sealer,
-};
-use crate::shard::ages::Moment;
-use crate::shard::entry::Entry;
-use crate::shard::seal::Seal;
-use crate::shard::view::View;
-use crate::transfer::convert::{Convert, part};
+use crate::parts::Core;
+use crate::resident::Anew;
+use crate::resident::contents::{altered, content_hashes, finish_seal, needs_digest_first, sealer};
+use crate::shard::{Entry, Moment, Seal, View};
+use crate::transfer::convert::part;
+use crate::transfer::{Convert, Windows};
 
 /// Seals a shard anew into a second place, and gives up the first.
 pub(crate) fn seal_beside(

@@ -1,18 +1,15 @@
 //! What sealing anew needs of the old content.
 
 use vram_seal::{
-    Expected, KeyId, Protection, SealError, SealParams, Sealed, Sealer, SegmentHash, SivScope,
+    Expected, Hashes, KeyId, Protection, SealError, SealParams, Sealed, Sealer, SegmentHash,
+    SivScope, open_and_hash,
 };
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::parts::keys;
-use crate::shard::entry::Entry;
-use crate::shard::seal::Seal;
-use crate::shard::view::View;
+use crate::parts::{Core, keys};
+use crate::shard::{Entry, Seal, View};
 use crate::sync::{Mutex, lock, read};
-use crate::transfer::walk::Selection;
-use vram_seal::{Hashes, open_and_hash};
+use crate::transfer::Selection;
 
 /// Opens every segment of a shard and hashes it, and compares the whole with the record.
 ///

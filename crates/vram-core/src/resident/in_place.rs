@@ -12,16 +12,12 @@ use vram_seal::{Opener, Sealer, SegmentCollector, SegmentHash};
 use vram_space::{Gpu, Lanes, Worker, locate};
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::resident::contents;
-use crate::resident::contents::{Anew, altered};
-use crate::shard::ages::Moment;
-use crate::shard::entry::Entry;
-use crate::shard::seal::Seal;
-use crate::shard::view::View;
-use crate::transfer::convert::{Convert, part};
-use crate::transfer::walk::Selection;
-use crate::transfer::windows::{Window, Windows};
+use crate::parts::Core;
+use crate::resident::contents::altered;
+use crate::resident::{Anew, contents};
+use crate::shard::{Entry, Moment, Seal, View};
+use crate::transfer::convert::part;
+use crate::transfer::{Convert, Selection, Window, Windows};
 
 /// Seals a shard anew where it lies.
 pub(crate) fn seal_in_place(

@@ -9,13 +9,10 @@ use vram_gpu::DeviceAddress;
 use vram_seal::Protection;
 
 use crate::error::VramError;
-use crate::parts::core::{Core, in_use};
-use crate::resident::verify;
-use crate::resident::verify::Verify;
-use crate::shard::entry::Entry;
-use crate::shard::gate::Refusal;
-use crate::shard::handle::SealedShard;
-use crate::shard::view::View;
+use crate::parts::Core;
+use crate::parts::core::in_use;
+use crate::resident::{Verify, verify};
+use crate::shard::{Entry, Refusal, SealedShard, View};
 use crate::sync::Deadline;
 
 /// A promise that a shard stays where it is: while a lease of it lives, the shard is not freed,

@@ -1,14 +1,13 @@
 //! Reading: authenticated bytes out, or nothing.
 
 use vram_alloc::{ByteLen, ByteRange};
-use vram_seal::ContentDigest;
-use vram_seal::SealError;
+use vram_seal::{ContentDigest, SealError};
 
 use crate::error::VramError;
-use crate::parts::core::Core;
+use crate::parts::Core;
 use crate::resident::lease;
-use crate::shard::entry::{Entry, in_shard};
-use crate::shard::handle::SealedShard;
+use crate::shard::entry::in_shard;
+use crate::shard::{Entry, SealedShard};
 use crate::transfer::read::zeroed;
 
 /// All plaintext of a shard.

@@ -23,14 +23,11 @@ use vram_seal::{KeyId, Protection};
 use vram_space::SpaceError;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
+use crate::parts::Core;
 use crate::parts::keys::use_key;
 use crate::resident::beside::seal_beside;
-use crate::resident::contents::Anew;
-use crate::resident::in_place;
-use crate::shard::entry::Entry;
-use crate::shard::handle::SealedShard;
-use crate::shard::view::View;
+use crate::resident::{Anew, in_place};
+use crate::shard::{Entry, SealedShard, View};
 
 pub fn reseal(core: &Core, shard: &SealedShard, key: &KeyId) -> Result<SealedShard, VramError> {
     core.exclusive(shard, |entry| {

@@ -1,6 +1,5 @@
 //! Checking that device bytes are still those that were sealed.
 
-use crate::transfer::windows::Windows;
 use core::fmt;
 
 use vram_alloc::ByteLen;
@@ -9,11 +8,10 @@ use vram_id::{ShardId, Timestamp};
 use vram_seal::SegmentSpan;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::shard::ages::Moment;
-use crate::shard::entry::{Entry, in_shard};
-use crate::shard::handle::SealedShard;
-use crate::transfer::walk::Selection;
+use crate::parts::Core;
+use crate::shard::entry::in_shard;
+use crate::shard::{Entry, Moment, SealedShard};
+use crate::transfer::{Selection, Windows};
 
 /// How thoroughly to verify. Each level includes the checks of the handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,13 +6,11 @@ use vram_alloc::ByteLen;
 use vram_events::{EventKind, OnEviction};
 use vram_id::ShardId;
 
-use crate::error::VramError;
-use crate::error::eviction_plan::{Eviction, EvictionPlan};
-use crate::parts::core::{Core, in_use};
-use crate::room::goal::Goal;
-use crate::room::{free, holders, park, plan};
-use crate::shard::entry::Entry;
-use crate::shard::parked::ParkedShard;
+use crate::error::{Eviction, EvictionPlan, VramError};
+use crate::parts::Core;
+use crate::parts::core::in_use;
+use crate::room::{Goal, free, holders, park, plan};
+use crate::shard::{Entry, ParkedShard};
 
 /// What an eviction did.
 #[derive(Debug, Default)]

@@ -1,6 +1,5 @@
 //! Freeing: wipe, give back, and say what came of it.
 
-use crate::resident::lease;
 use core::fmt;
 use core::time::Duration;
 
@@ -9,10 +8,9 @@ use vram_events::EventKind;
 use vram_id::{ShardId, Timestamp};
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::resident::read;
-use crate::shard::entry::Entry;
-use crate::shard::handle::SealedShard;
+use crate::parts::Core;
+use crate::resident::{lease, read};
+use crate::shard::{Entry, SealedShard};
 
 /// What freeing a shard gave back.
 #[derive(Clone, Debug, PartialEq, Eq)]

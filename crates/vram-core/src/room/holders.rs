@@ -6,9 +6,10 @@ use std::sync::Arc;
 use vram_alloc::{Alignment, ByteLen};
 use vram_space::Gpu;
 
-use crate::error::shortfall::{HOLDERS_MAX, Holder, Shortfall};
-use crate::parts::core::Core;
-use crate::room::goal::Goal;
+use crate::error::shortfall::HOLDERS_MAX;
+use crate::error::{Holder, Shortfall};
+use crate::parts::Core;
+use crate::room::Goal;
 
 impl Goal<'_> {
     /// Bytes that it takes, in whole granules.

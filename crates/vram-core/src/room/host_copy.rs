@@ -9,19 +9,13 @@ use vram_id::{ShardId, Timestamp};
 use vram_seal::{Protection, SealRecord, SegmentCollector};
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::resident::contents;
-use crate::resident::contents::{Anew, altered};
-use crate::shard::entry::Entry;
-use crate::shard::handle::SealedShard;
-use crate::shard::host::{Backup, Exported};
-use crate::shard::parked::HostCopy;
-use crate::shard::seal::Seal;
-use crate::shard::view::View;
-use crate::transfer::convert::Convert;
+use crate::parts::Core;
+use crate::resident::contents::altered;
+use crate::resident::{Anew, contents};
+use crate::shard::{Backup, Entry, Exported, HostCopy, Seal, SealedShard, View};
 use crate::transfer::host::parked_params;
-use crate::transfer::outward::Outward;
 use crate::transfer::read::zeroed;
+use crate::transfer::{Convert, Outward};
 
 /// A backup that a manager keeps of a resident shard.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,15 +5,11 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 use vram_space::{Gpu, Space};
 
-use crate::error::VramError;
-use crate::error::eviction_plan::EvictionPlan;
-use crate::error::shortfall::Shortfall;
-use crate::parts::core::Core;
+use crate::error::{EvictionPlan, Shortfall, VramError};
+use crate::parts::Core;
 use crate::room::evict::evict;
-use crate::room::goal::{Goal, RoomMaking};
-use crate::room::{holders, plan};
-use crate::shard::entry::Entry;
-use crate::shard::parked::ParkedShard;
+use crate::room::{Goal, RoomMaking, holders, plan};
+use crate::shard::{Entry, ParkedShard};
 use crate::sync::lock;
 
 /// What was parked to make room, and waits.

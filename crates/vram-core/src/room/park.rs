@@ -1,6 +1,5 @@
 //! Moving a shard to host memory.
 
-use crate::shard::handle::SealedShard;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -8,10 +7,9 @@ use vram_events::EventKind;
 use vram_space::Space;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
+use crate::parts::Core;
 pub(crate) use crate::room::host_copy::host_copy;
-use crate::shard::entry::{Entry, State};
-use crate::shard::parked::{HostCopy, Listed, ParkedShard};
+use crate::shard::{Entry, HostCopy, Listed, ParkedShard, SealedShard, State};
 
 /// Parks a shard. The caller is exclusive at its gate. On any failure it is where it was.
 pub(crate) fn park_entry(core: &Core, entry: &Arc<Entry>) -> Result<ParkedShard, VramError> {

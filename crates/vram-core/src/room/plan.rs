@@ -9,12 +9,10 @@ use vram_alloc::ByteLen;
 use vram_events::OnEviction;
 use vram_space::{DryRun, Gpu};
 
-use crate::error::eviction_plan::{Eviction, EvictionPlan};
-use crate::parts::core::Core;
-use crate::parts::policy::{Candidate, EvictionPolicy};
-use crate::room::evict;
-use crate::room::goal::Goal;
-use crate::shard::entry::Entry;
+use crate::error::{Eviction, EvictionPlan};
+use crate::parts::{Candidate, Core, EvictionPolicy};
+use crate::room::{Goal, evict};
+use crate::shard::Entry;
 
 /// Plans with more shards than this are carried out as the policy ranks them, without looking
 /// whether one of them could stay after all: each look costs as much as the plan.

@@ -1,6 +1,5 @@
 //! Where a scrubber stands: the rest of its round, and the shard that it is in the middle of.
 
-use crate::scrub::pace::time_for;
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
@@ -8,10 +7,9 @@ use std::sync::{Arc, Weak};
 use vram_alloc::{ByteLen, DeviceRange};
 use vram_id::ShardId;
 
-use crate::parts::core::Core;
-use crate::shard::ages::Moment;
-use crate::shard::entry::Entry;
-use crate::shard::handle::ManagerId;
+use crate::parts::Core;
+use crate::scrub::pace::time_for;
+use crate::shard::{Entry, ManagerId, Moment};
 
 /// What a look at a shard costs at least, in bytes: so that thousands of tiny ones take their time.
 pub(crate) const SHARD_COST_MIN: u64 = 4096;

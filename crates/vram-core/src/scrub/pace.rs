@@ -6,10 +6,9 @@ use std::time::Instant;
 use vram_alloc::ByteLen;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::scrub::cursor;
-use crate::scrub::cursor::{Load, cost_of};
-use crate::scrub::step::ScrubStep;
+use crate::parts::Core;
+use crate::scrub::cursor::cost_of;
+use crate::scrub::{Load, ScrubStep, cursor};
 
 /// How much of a rate that was missed is made up for.
 const CATCH_UP: Duration = Duration::from_secs(1);

@@ -5,11 +5,10 @@ use std::time::Instant;
 
 use vram_alloc::ByteLen;
 
-use crate::parts::core::Core;
-use crate::scrub::cursor;
-use crate::scrub::cursor::{Load, Round, cost_of};
-use crate::scrub::pace::{Pace, ScrubRate, time_for};
-use crate::scrub::step::ScrubStep;
+use crate::parts::Core;
+use crate::scrub::cursor::cost_of;
+use crate::scrub::pace::time_for;
+use crate::scrub::{Load, Pace, Round, ScrubRate, ScrubStep, cursor};
 
 /// How often the rate is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);

@@ -1,6 +1,5 @@
 //! One step: some segments of the shard whose turn it is, under a pass of its gate.
 
-use crate::scrub::totals::Totals;
 use core::ops::Range;
 use core::time::Duration;
 
@@ -12,15 +11,14 @@ use vram_seal::parallel::Threads;
 use vram_space::Lanes;
 
 use crate::error::VramError;
+use crate::parts::Core;
 use crate::parts::call::Call;
-use crate::parts::core::Core;
-use crate::scrub::cursor::{Run, SHARD_COST_MIN, ScrubCursor, Seen};
-use crate::shard::ages::Moment;
-use crate::shard::entry::Entry;
-use crate::shard::view::View;
+use crate::scrub::cursor::SHARD_COST_MIN;
+use crate::scrub::{Run, ScrubCursor, Seen, Totals};
+use crate::shard::{Entry, Moment, View};
 use crate::sync::Deadline;
+use crate::transfer::Windows;
 use crate::transfer::walk::with_window;
-use crate::transfer::windows::Windows;
 
 /// How long a step waits for whoever is moving a shard.
 const BRIEFLY: Duration = Duration::from_millis(1);

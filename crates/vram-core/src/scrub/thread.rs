@@ -9,12 +9,8 @@ use std::thread::{JoinHandle, ThreadId};
 use std::time::Instant;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::scrub::cursor::ScrubCursor;
-use crate::scrub::pace::{Pace, ScrubOptions};
-use crate::scrub::status::{Facts, ScrubStatus, Tally};
-use crate::scrub::step;
-use crate::scrub::totals::Totals;
+use crate::parts::Core;
+use crate::scrub::{Facts, Pace, ScrubCursor, ScrubOptions, ScrubStatus, Tally, Totals, step};
 use crate::sync::{Condvar, Deadline, Mutex, MutexGuard, lock, wait_until};
 
 /// How long the scrubber waits after a panic of a device, a clock or a sink.

@@ -1,12 +1,11 @@
 //! What all scrubbing of a manager has done: counters for whoever watches from outside.
 
-use crate::scrub::status::ScrubStatus;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use vram_alloc::ByteLen;
 
-use crate::scrub::step::ScrubStep;
+use crate::scrub::{ScrubStatus, ScrubStep};
 
 /// What scrubbing has done since the manager was built: the thread's, and that of callers with a
 /// schedule of their own. Never goes down, also where a scrubber is stopped and another is started.

@@ -11,12 +11,9 @@ use vram_alloc::ByteLen;
 use vram_id::{Clock, Timestamp};
 use vram_seal::SegmentSize;
 
-use crate::scrub::cursor::ScrubCursor;
-use crate::scrub::pace::{Pace, ScrubOptions, ScrubRate};
-use crate::scrub::status::{Facts, Tally};
-use crate::scrub::step::ScrubStep;
-use crate::sealing::request::SealRequest;
-use crate::transfer::check::ReadBack;
+use crate::scrub::{Facts, Pace, ScrubCursor, ScrubOptions, ScrubRate, ScrubStep, Tally};
+use crate::sealing::SealRequest;
+use crate::transfer::ReadBack;
 use crate::{SealedShard, Threads, VramManager};
 
 const HOUR: Duration = Duration::from_hours(1);

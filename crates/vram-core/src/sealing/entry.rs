@@ -7,16 +7,10 @@ use vram_events::EventKind;
 use vram_id::ShardId;
 use vram_space::Space;
 
-use crate::parts::core::Core;
+use crate::parts::Core;
 use crate::resident::lease;
-use crate::sealing::request::SealRequest;
-use crate::shard::ages::{Ages, Moment};
-use crate::shard::entry::{Entry, State};
-use crate::shard::handle::SealedShard;
-use crate::shard::host::Copies;
-use crate::shard::seal::Seal;
-use crate::shard::seats::Counted;
-use crate::shard::standing::Standing;
+use crate::sealing::SealRequest;
+use crate::shard::{Ages, Copies, Counted, Entry, Moment, Seal, SealedShard, Standing, State};
 
 /// A complete entry of what lies in `space`; `verified` is when its read-back began, if that was
 /// of all of it. It is not in the registry yet: dropping it gives everything back.

@@ -4,11 +4,10 @@ use vram_alloc::ByteLen;
 use vram_space::Space;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::room::goal::Goal;
-use crate::room::make_room;
-use crate::sealing::request::SealRequest;
-use crate::shard::seats::Counted;
+use crate::parts::Core;
+use crate::room::{Goal, make_room};
+use crate::sealing::SealRequest;
+use crate::shard::Counted;
 
 /// Takes everything that one more shard of `len` bytes needs. Nothing is read or written.
 pub(crate) fn place(

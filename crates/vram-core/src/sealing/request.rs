@@ -5,10 +5,9 @@ use std::sync::Arc;
 use vram_events::OnEviction;
 use vram_seal::{ContentHasher, HashKind, Protection, SealParams, SegmentSize, SivScope, Suite};
 
-use crate::room::goal::RoomMaking;
-use crate::shard::seal::SealedAs;
-use crate::shard::standing::Claim;
-use crate::transfer::check::ReadBack;
+use crate::room::RoomMaking;
+use crate::shard::{Claim, SealedAs};
+use crate::transfer::ReadBack;
 
 /// A request to seal something onto one GPU. Everything but model and GPU has a default.
 ///

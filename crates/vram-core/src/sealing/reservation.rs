@@ -6,16 +6,12 @@ use std::sync::Arc;
 
 use vram_alloc::{Alignment, ByteLen};
 
-use crate::error::VramError;
-use crate::error::reservation_id::ReservationId;
-use crate::parts::core::Core;
-use crate::parts::promise::{Contents, Promise, Promises, Slot, Terms};
-use crate::room::goal::{Goal, RoomMaking};
-use crate::room::make_room;
-use crate::sealing::request::SealRequest;
-use crate::sealing::{entry, place, seal};
-use crate::shard::handle::SealedShard;
-use crate::transfer::write::WriteOptions;
+use crate::error::{ReservationId, VramError};
+use crate::parts::{Contents, Core, Promise, Promises, Slot, Terms};
+use crate::room::{Goal, RoomMaking, make_room};
+use crate::sealing::{SealRequest, entry, place, seal};
+use crate::shard::SealedShard;
+use crate::transfer::WriteOptions;
 
 /// A request to reserve bytes of one GPU.
 ///

@@ -23,21 +23,15 @@ use vram_seal::{Expected, SealError, SealParams, Sealer, SegmentCollector};
 use vram_space::Space;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
-use crate::parts::keys;
+use crate::parts::{Core, keys};
 use crate::room::make_room;
+use crate::sealing::SealRequest;
 use crate::sealing::entry::{entry, publish};
 use crate::sealing::place::{place, place_once};
-use crate::sealing::request::SealRequest;
-use crate::shard::ages::Moment;
-use crate::shard::entry::Entry;
-use crate::shard::handle::SealedShard;
-use crate::shard::seal::Seal;
-use crate::shard::seats::Counted;
-use crate::shard::view::View;
+use crate::shard::{Counted, Entry, Moment, Seal, SealedShard, View};
 use crate::sync::read;
-use crate::transfer::windows::Windows;
-use crate::transfer::write::{Pass, WriteOptions, hash_feed};
+use crate::transfer::write::hash_feed;
+use crate::transfer::{Pass, Windows, WriteOptions};
 
 /// Seals a slice onto the GPU that the request names.
 pub fn seal_slice(

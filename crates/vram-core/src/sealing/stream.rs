@@ -15,15 +15,12 @@ use vram_space::Space;
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
-use crate::parts::core::Core;
+use crate::parts::Core;
 use crate::resident::read;
-use crate::sealing::request::SealRequest;
-use crate::sealing::{entry, place, seal};
-use crate::shard::entry::Entry;
-use crate::shard::handle::SealedShard;
-use crate::transfer::feed::SourceFeed;
+use crate::sealing::{SealRequest, entry, place, seal};
+use crate::shard::{Entry, SealedShard};
 use crate::transfer::read::zeroed;
-use crate::transfer::write::WriteOptions;
+use crate::transfer::{SourceFeed, WriteOptions};
 
 /// Plaintext that is handed to a writer at a time, where limits and segments allow.
 const CHUNK_LEN: u64 = 8 << 20;
@@ -114,7 +111,7 @@ pub fn seal_source(
 pub(crate) fn seal_feed(
     core: &Core,
     request: &SealRequest,
-    (space, counted): (Space, crate::shard::seats::Counted),
+    (space, counted): (Space, crate::shard::Counted),
     feed: &SourceFeed<'_>,
     expected_digest: Option<&ContentDigest>,
     watch: &Watch<'_>,

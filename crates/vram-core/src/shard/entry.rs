@@ -9,14 +9,9 @@ use vram_id::ShardId;
 use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
-use crate::shard::ages::Ages;
-use crate::shard::gate::Gate;
-use crate::shard::handle::{SealedShard, Stated};
-use crate::shard::host::Copies;
-use crate::shard::seal::{Seal, SealedAs};
-use crate::shard::seats::Counted;
-use crate::shard::standing::Standing;
-use crate::shard::view::View;
+use crate::shard::{
+    Ages, Copies, Counted, Gate, Seal, SealedAs, SealedShard, Standing, Stated, View,
+};
 use crate::sync::{Mutex, MutexGuard, lock};
 
 /// One resident shard.

@@ -10,9 +10,7 @@ use vram_id::Timestamp;
 use vram_seal::SealRecord;
 
 use crate::error::VramError;
-use crate::shard::entry::Entry;
-use crate::shard::parked::HostCopy;
-use crate::shard::seal::Seal;
+use crate::shard::{Entry, HostCopy, Seal};
 
 /// What there is of a shard elsewhere. Only of its present seal: sealing it anew forgets them.
 #[derive(Debug, Default)]

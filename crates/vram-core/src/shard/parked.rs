@@ -8,10 +8,7 @@ use vram_alloc::{ByteLen, Charge};
 use vram_id::{ShardId, Timestamp};
 use vram_seal::{Protection, SealRecord};
 
-use crate::shard::entry::Entry;
-use crate::shard::host::Parked;
-use crate::shard::registry::Shards;
-use crate::shard::seal::Seal;
+use crate::shard::{Entry, Parked, Seal, Shards};
 
 /// A shard that was taken off its GPU and waits in host memory, encrypted.
 ///

@@ -8,10 +8,7 @@ use vram_id::ShardId;
 use vram_space::Gpu;
 
 use crate::error::VramError;
-use crate::shard::entry::Entry;
-use crate::shard::host::Parked;
-use crate::shard::parked::Listed;
-use crate::shard::seats::Counted;
+use crate::shard::{Counted, Entry, Listed, Parked};
 
 /// All resident shards, by id. No guard of the map is held across a call into anything else: the
 /// entry is cloned out.

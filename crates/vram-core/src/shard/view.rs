@@ -6,8 +6,7 @@ use vram_alloc::DeviceRange;
 use vram_space::{Block, Gpu, Space};
 
 use crate::error::VramError;
-use crate::shard::ages::Moment;
-use crate::shard::seal::Seal;
+use crate::shard::{Moment, Seal};
 
 /// Where a shard lies and how it is sealed, while a pass of its gate is held.
 #[derive(Clone, Debug)]

@@ -1,9 +1,8 @@
 //! Reading back what was written.
 
 use crate::error::VramError;
-use crate::shard::seal::Seal;
-use crate::shard::view::View;
-use crate::transfer::walk::Selection;
+use crate::shard::{Seal, View};
+use crate::transfer::Selection;
 
 /// How much of a shard is read back from the device before it counts as resident.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

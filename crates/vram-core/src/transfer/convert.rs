@@ -4,7 +4,7 @@ use vram_alloc::DeviceRange;
 use vram_seal::{Opener, Protection, SealError, SealedSegment, Sealer, SegmentHash};
 
 use crate::error::VramError;
-use crate::transfer::windows::{Window, Windows};
+use crate::transfer::{Window, Windows};
 
 /// The part of a staging buffer that holds a range of the device.
 pub(crate) fn part(buffer: &mut [u8], range: DeviceRange) -> Result<&mut [u8], VramError> {

@@ -1,6 +1,5 @@
 //! Copying a shard between two devices.
 
-use crate::transfer::windows::Windows;
 use core::ops::ControlFlow;
 
 use vram_gpu::GpuError;
@@ -8,9 +7,8 @@ use vram_seal::parallel::for_each_segment;
 use vram_space::{Lanes, Worker, locate};
 
 use crate::error::VramError;
-use crate::shard::view::View;
-use crate::transfer::walk::Selection;
-use crate::transfer::windows::Window;
+use crate::shard::View;
+use crate::transfer::{Selection, Window, Windows};
 
 impl View {
     /// The segments that are not what was sealed.

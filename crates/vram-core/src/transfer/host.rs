@@ -9,11 +9,9 @@ use vram_space::{Lanes, Worker, locate};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
-use crate::shard::parked::HostCopy;
-use crate::shard::view::View;
+use crate::shard::{HostCopy, View};
 use crate::transfer::read::zeroed;
-use crate::transfer::walk::Selection;
-use crate::transfer::windows::Window;
+use crate::transfer::{Selection, Window};
 
 /// The seal of what is kept of an Authenticated shard: one pass, so scope Segment.
 pub(crate) fn parked_params(view: &View) -> SealParams {

@@ -9,11 +9,10 @@ use vram_seal::{SealError, SealedSegment};
 use vram_space::Lanes;
 
 use crate::error::VramError;
-use crate::shard::view::View;
+use crate::shard::View;
 use crate::sync::{Mutex, lock};
-use crate::transfer::convert::Convert;
 use crate::transfer::walk::with_window;
-use crate::transfer::windows::Windows;
+use crate::transfer::{Convert, Windows};
 
 /// What gets out of the device.
 pub(crate) enum Outward<'a> {
@@ -84,7 +83,7 @@ fn cut<'a>(
     windows: &Windows,
     segments: Range<u64>,
     mut out: &'a mut [u8],
-) -> Result<Vec<(crate::transfer::windows::Window, &'a mut [u8])>, VramError> {
+) -> Result<Vec<(crate::transfer::Window, &'a mut [u8])>, VramError> {
     let wanted = ByteLen::from_usize(out.len());
     let refused = || VramError::HostMemory { wanted };
     let mut jobs = Vec::new();

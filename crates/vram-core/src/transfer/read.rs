@@ -5,10 +5,10 @@ use vram_seal::parallel::for_each_segment;
 use vram_space::{Lanes, Worker, locate};
 
 use crate::error::VramError;
-use crate::shard::view::View;
+use crate::shard::View;
 use crate::sync::{Mutex, lock};
+use crate::transfer::Window;
 use crate::transfer::walk::with_window;
-use crate::transfer::windows::Window;
 
 impl View {
     pub(crate) fn read_view(&self, range: ByteRange, out: &mut [u8]) -> Result<(), VramError> {
@@ -51,7 +51,7 @@ struct Job<'a> {
 ///   jobs           [part)[whole....)[part)
 /// ```
 fn jobs<'a>(
-    windows: &crate::transfer::windows::Windows,
+    windows: &crate::transfer::Windows,
     range: ByteRange,
     mut target: &'a mut [u8],
 ) -> Result<Vec<Job<'a>>, VramError> {

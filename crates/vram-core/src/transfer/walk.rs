@@ -9,9 +9,9 @@ use vram_seal::{SealError, SegmentHash};
 use vram_space::{Lanes, Worker, locate};
 
 use crate::error::VramError;
-use crate::shard::view::View;
+use crate::shard::View;
 use crate::sync::{Mutex, lock};
-use crate::transfer::windows::{Window, Windows};
+use crate::transfer::{Window, Windows};
 
 /// Which segments to look at.
 #[derive(Clone, Debug)]

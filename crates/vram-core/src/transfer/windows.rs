@@ -9,7 +9,7 @@ use vram_seal::parallel::Threads;
 use vram_space::{Gpu, Means, SMALLEST};
 
 use crate::error::VramError;
-use crate::shard::view::View;
+use crate::shard::View;
 
 /// Below this, handing work to another thread costs more than it saves.
 const WINDOW_MIN: u64 = 256 << 10;

@@ -11,7 +11,7 @@ use vram_space::{Gpu, Lanes, Space, Worker, locate};
 
 use crate::error::VramError;
 use crate::sync::{Mutex, lock};
-use crate::transfer::windows::{Window, Windows};
+use crate::transfer::{Window, Windows};
 
 /// How one shard is written, besides what the request says.
 #[derive(Clone, Copy)]

@@ -1,13 +1,12 @@
 //! Building a manager: devices, budgets, books.
 
 use std::sync::Arc;
-use vram_core::parts::core::Settings;
 
 use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger};
 use vram_core::error::VramError;
-use vram_core::parts::core::Core;
+use vram_core::parts::{Core, Settings};
 use vram_core::reports::ticket::check_node;
-use vram_core::scrub::thread::Scrubbing;
+use vram_core::scrub::Scrubbing;
 use vram_gpu::{Device, DeviceKind, HostDevice};
 use vram_id::IdSource;
 use vram_seal::{KeyRing, SealKey};

@@ -2,14 +2,11 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
-use vram_core::moves::import_request;
 
 use vram_core::error::VramError;
-use vram_core::moves::export_options::ExportOptions;
-use vram_core::moves::import_request::ImportRequest;
-use vram_core::moves::{export, import};
+use vram_core::moves::{ExportOptions, ImportRequest, export, import, import_request};
 use vram_core::parts::call::Call;
-use vram_core::shard::handle::SealedShard;
+use vram_core::shard::SealedShard;
 use vram_files::ImageReport;
 
 use crate::manager::VramManager;

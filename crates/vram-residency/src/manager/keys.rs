@@ -4,7 +4,7 @@ use vram_core::error::VramError;
 use vram_core::parts::call::Call;
 use vram_core::parts::keys;
 use vram_core::resident::reseal;
-use vram_core::shard::handle::SealedShard;
+use vram_core::shard::SealedShard;
 use vram_seal::{KeyId, SealKey};
 
 use crate::manager::VramManager;

@@ -1,14 +1,12 @@
 //! Losing a GPU, and links between GPUs.
 
 use vram_core::error::VramError;
-use vram_core::moves::links;
-use vram_core::moves::links::LinkReport;
+use vram_core::moves::{LinkReport, links};
 use vram_core::parts::call::Call;
 use vram_core::reset;
-use vram_core::reset::report::{ResetOptions, ResetReport};
-use vram_core::room::host_copy;
-use vram_core::room::host_copy::BackupReport;
-use vram_core::shard::handle::SealedShard;
+use vram_core::reset::{ResetOptions, ResetReport};
+use vram_core::room::{BackupReport, host_copy};
+use vram_core::shard::SealedShard;
 
 use crate::manager::VramManager;
 

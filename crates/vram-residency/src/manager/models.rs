@@ -1,24 +1,16 @@
 //! Many shards at once.
 
-use vram_core::models::request;
-use vram_core::models::reserve_request;
-use vram_core::parts::gpus;
-
 use vram_alloc::{Fit, ModelPlan};
 use vram_core::error::VramError;
-use vram_core::models::model::{ModelHandle, ModelSource};
-use vram_core::models::moves::{ModelVerdict, refreshed};
-use vram_core::models::parked::{ParkedModel, WakeModelError};
-use vram_core::models::request::AdmitRequest;
-use vram_core::models::reserve::PlanReservation;
-use vram_core::models::reserve_request::ReservePlanRequest;
-use vram_core::models::{admit, free, moves, reserve};
+use vram_core::models::moves::refreshed;
+use vram_core::models::{
+    AdmitRequest, ModelHandle, ModelSource, ModelVerdict, ParkedModel, PlanReservation,
+    ReservePlanRequest, WakeModelError, admit, free, moves, request, reserve, reserve_request,
+};
 use vram_core::parts::call::Call;
-use vram_core::parts::gpus::GpuChoice;
-use vram_core::resident::lease;
-use vram_core::resident::lease::Lease;
-use vram_core::resident::verify::Verify;
-use vram_core::room::free::FreedReceipt;
+use vram_core::parts::{GpuChoice, gpus};
+use vram_core::resident::{Lease, Verify, lease};
+use vram_core::room::FreedReceipt;
 use vram_space::DryRun;
 
 use crate::manager::VramManager;

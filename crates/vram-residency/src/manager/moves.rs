@@ -3,15 +3,11 @@
 use core::time::Duration;
 
 use vram_core::error::VramError;
-use vram_core::moves::compact_report::{CompactBudget, CompactReport};
-use vram_core::moves::wake_error::WakeError;
-use vram_core::moves::{compact, migrate, wake};
+use vram_core::moves::{CompactBudget, CompactReport, WakeError, compact, migrate, wake};
 use vram_core::parts::call::Call;
 use vram_core::resident::reseal;
 use vram_core::room::park;
-use vram_core::shard::handle::SealedShard;
-use vram_core::shard::host::ParkCapacity;
-use vram_core::shard::parked::ParkedShard;
+use vram_core::shard::{ParkCapacity, ParkedShard, SealedShard};
 use vram_seal::Protection;
 
 use crate::manager::VramManager;

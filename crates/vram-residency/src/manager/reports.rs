@@ -4,12 +4,10 @@ use core::time::Duration;
 
 use vram_core::error::VramError;
 use vram_core::parts::call::Call;
-use vram_core::reports::metrics::Metrics;
-use vram_core::reports::reconciliation::Reconciliation;
-use vram_core::reports::report::Report;
-use vram_core::reports::snapshot::Snapshot;
-use vram_core::reports::{metrics, reconcile, report, snapshot, ticket};
-use vram_core::shard::handle::SealedShard;
+use vram_core::reports::{
+    Metrics, Reconciliation, Report, Snapshot, metrics, reconcile, report, snapshot, ticket,
+};
+use vram_core::shard::SealedShard;
 use vram_events::SinkCounts;
 use vram_gpu::DeviceInfo;
 use vram_ticket::{ShardTicket, TicketOptions};

@@ -1,17 +1,13 @@
 //! Budgets, reservations and eviction.
 
 use vram_alloc::ByteLen;
-use vram_core::error::VramError;
-use vram_core::error::eviction_plan::EvictionPlan;
+use vram_core::error::{EvictionPlan, VramError};
 use vram_core::parts::call::Call;
-use vram_core::reports::budget;
-use vram_core::reports::budget::DriverMemory;
-use vram_core::room::evict::EvictionReport;
-use vram_core::room::{evict, make_room};
-use vram_core::sealing::reservation;
+use vram_core::reports::{DriverMemory, budget};
+use vram_core::room::{EvictionReport, evict, make_room};
 use vram_core::sealing::reservation::asked;
-use vram_core::sealing::reservation::{Reservation, ReservationReport, ReserveRequest};
-use vram_core::shard::parked::ParkedShard;
+use vram_core::sealing::{Reservation, ReservationReport, ReserveRequest, reservation};
+use vram_core::shard::ParkedShard;
 use vram_space::GpuCapacity;
 
 use crate::manager::VramManager;

@@ -3,12 +3,10 @@
 use vram_alloc::ByteLen;
 use vram_core::error::VramError;
 use vram_core::parts::call::Call;
-use vram_core::sealing::request;
-use vram_core::sealing::request::SealRequest;
-use vram_core::sealing::reservation::Reservation;
-use vram_core::sealing::stream::SealOptions;
-use vram_core::sealing::{reservation, seal, stream};
-use vram_core::shard::handle::SealedShard;
+use vram_core::sealing::{
+    Reservation, SealOptions, SealRequest, request, reservation, seal, stream,
+};
+use vram_core::shard::SealedShard;
 use vram_files::Source;
 
 use crate::manager::VramManager;

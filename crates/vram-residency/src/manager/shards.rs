@@ -6,12 +6,10 @@ use std::io::Write;
 use vram_alloc::ByteLen;
 use vram_core::error::VramError;
 use vram_core::parts::call::Call;
-use vram_core::resident::lease::Lease;
-use vram_core::resident::{lease, read};
-use vram_core::room::free;
-use vram_core::room::free::FreedReceipt;
+use vram_core::resident::{Lease, lease, read};
+use vram_core::room::{FreedReceipt, free};
 use vram_core::sealing::stream;
-use vram_core::shard::handle::SealedShard;
+use vram_core::shard::SealedShard;
 use vram_id::ShardId;
 use vram_seal::ContentDigest;
 
