@@ -169,16 +169,22 @@ fn count(number: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manager::VramManager;
+    use std::sync::Arc;
+
+    use vram_id::SystemClock;
+
+    use crate::parts::keys;
+    use crate::testing;
 
     #[test]
     fn the_keys_of_a_closed_manager_are_gone() {
-        let manager = VramManager::new_mock(1 << 20).unwrap();
-        let before = manager.active_key();
-        assert!(manager.close(Duration::ZERO).complete);
-        let keys = read(&manager.core.keys);
-        assert!(keys.get(&before).is_none());
-        assert_eq!(keys.ids().len(), 1);
-        assert_eq!(manager.active_key(), before, "that it was is no secret");
+        let core = testing::core(Arc::new(SystemClock));
+        let before = keys::active_key(&core);
+        assert!(close(&core, &Scrubbing::default(), Duration::ZERO).complete);
+        let ring = read(&core.keys);
+        assert!(ring.get(&before).is_none());
+        assert_eq!(ring.ids().len(), 1);
+        drop(ring);
+        assert_eq!(keys::active_key(&core), before, "that it was is no secret");
     }
 }

@@ -7,10 +7,12 @@ pub(crate) mod release;
 mod reset;
 mod unreturned;
 
+use crate::block::MemoryMode;
+use crate::gpu::driver::foreign;
 use std::sync::Arc;
 
 use vram_alloc::{Arena, ByteLen, Ledger};
-use vram_gpu::{Device, DeviceState, GpuError};
+use vram_gpu::{Device, DeviceState, GpuError, MemoryInfo};
 
 use crate::block::{Backing, Held, Unreturned};
 use crate::error::SpaceError;
@@ -58,35 +60,56 @@ pub struct Gpu {
     pub means: Means,
 }
 
-/// What a [`Gpu`] is made of.
-#[derive(Debug)]
-pub struct GpuParts {
+/// How a [`Gpu`] shares out its device.
+#[derive(Clone, Copy, Debug)]
+pub struct GpuOptions {
     /// Position in its owner's list: what callers name.
     pub index: u32,
-    /// The device.
-    pub device: Arc<dyn Device>,
-    /// A region of its memory, or blocks.
-    pub backing: Backing,
-    /// The books, over the budget.
-    pub ledger: Ledger,
-    /// Those who share the memory out.
-    pub tenants: Arc<dyn Tenants>,
-    /// Where things lie in the region.
-    pub arena: Arena,
+    /// Bytes that may be taken of the device.
+    pub budget: ByteLen,
+    /// Bytes of the budget that are not granted.
+    pub headroom: ByteLen,
+    /// Whether the budget is taken at once, or block by block.
+    pub mode: MemoryMode,
     /// Whether memory is wiped before it is given back.
     pub wipe: WipePolicy,
-    /// Staging buffers.
-    pub pool: StagingPool,
     /// What one call may take of the host.
     pub means: Means,
 }
 
 impl Gpu {
-    /// A GPU of these parts. It holds nothing yet.
-    #[must_use]
-    pub fn new(parts: GpuParts) -> Self {
-        let GpuParts { index, device, backing, ledger, tenants, arena, wipe, pool, means } = parts;
-        Self {
+    /// Opens a device for sharing. In mode [`Region`](MemoryMode::Region) its budget is allocated
+    /// here; `memory` is what the driver just said of it.
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceError::Invalid`] for a budget of more than 2^48 - 1 bytes; what the device answers to
+    /// the allocation.
+    pub fn open(
+        device: Arc<dyn Device>,
+        memory: MemoryInfo,
+        tenants: Arc<dyn Tenants>,
+        options: GpuOptions,
+    ) -> Result<Self, SpaceError> {
+        let GpuOptions { index, budget, headroom, mode, wipe, means } = options;
+        let wrong = |error: &dyn core::fmt::Display| SpaceError::Invalid {
+            what: format!("a budget of {budget} for gpu {index}: {error}"),
+        };
+        let ledger = Ledger::new(budget).map_err(|error| wrong(&error))?;
+        ledger.set_headroom(headroom);
+        let arena = Arena::new(mode.arena_len(budget)).map_err(|error| wrong(&error))?;
+        let backing = Backing::take(&*device, mode, budget).map_err(|error| {
+            let source = Box::new(error);
+            match error {
+                GpuError::HostMemory { wanted } => SpaceError::HostMemory { wanted },
+                _ if error.is_sticky() => SpaceError::DeviceLost { gpu: index, source },
+                _ => SpaceError::Device { gpu: index, source },
+            }
+        })?;
+        if mode == MemoryMode::Blocks {
+            ledger.set_foreign(foreign(budget, ByteLen::ZERO, memory));
+        }
+        Ok(Self {
             index,
             device,
             backing,
@@ -96,9 +119,9 @@ impl Gpu {
             arena: Mutex::new(arena),
             unreturned: Mutex::default(),
             wipe,
-            pool,
+            pool: StagingPool::new(means.staging_bytes),
             means,
-        }
+        })
     }
 
     /// # Errors

@@ -9,12 +9,20 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use vram_alloc::ByteLen;
 use vram_id::{Clock, Timestamp};
-use vram_seal::SegmentSize;
 
-use crate::scrub::{Facts, Pace, ScrubCursor, ScrubOptions, ScrubRate, ScrubStep, Tally};
+use crate::parts::core::Core;
+use crate::reports::ages;
+use crate::room::free;
+use crate::scrub::cursor::ScrubCursor;
+use crate::scrub::pace::{Pace, ScrubOptions, ScrubRate};
+use crate::scrub::status::{Facts, Tally};
+use crate::scrub::step::{ScrubStep, scrub_step};
+use crate::scrub::totals::Totals;
 use crate::sealing::SealRequest;
+use crate::sealing::seal;
+use crate::shard::SealedShard;
+use crate::testing;
 use crate::transfer::ReadBack;
-use crate::{SealedShard, Threads, VramManager};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -33,7 +41,8 @@ impl Clock for Told {
 
 struct Simulation {
     clock: Arc<Told>,
-    manager: VramManager,
+    core: Arc<Core>,
+    totals: Totals,
     pace: Pace,
     cursor: ScrubCursor,
     shards: Vec<SealedShard>,
@@ -42,26 +51,27 @@ struct Simulation {
 impl Simulation {
     fn new() -> Self {
         let clock = Arc::<Told>::default();
-        let manager = VramManager::builder()
-            .host_device(ByteLen::MIB)
-            .segment_size(SegmentSize::MIN)
-            .threads(Threads::ONE)
-            .clock(Arc::<Told>::clone(&clock))
-            .build()
-            .unwrap();
+        let core = testing::core(Arc::<Told>::clone(&clock));
         let pace = Pace::new(ScrubOptions::new(ScrubRate::Within(HOUR)));
-        Self { clock, manager, pace, cursor: ScrubCursor::new(), shards: Vec::new() }
+        Self {
+            clock,
+            core,
+            totals: Totals::default(),
+            pace,
+            cursor: ScrubCursor::new(),
+            shards: Vec::new(),
+        }
     }
 
     fn seal(&mut self, len: usize) {
         let request = SealRequest::new("model", 0).read_back(ReadBack::None);
-        self.shards.extend(self.manager.seal(request, &vec![1; len]));
+        self.shards.extend(seal::seal_slice(&self.core, &request, &vec![1; len]));
     }
 
     /// A step, and the pause after it. Says how much was looked at.
     fn step(&mut self) -> u64 {
-        self.pace.look_now(&self.manager.core);
-        let step = self.manager.scrub_step(&mut self.cursor, self.pace.step_len());
+        self.pace.look_now(&self.core);
+        let step = scrub_step(&self.core, &self.totals, &mut self.cursor, self.pace.step_len());
         let pause = self.pace.ideal_pause(&step);
         let nanos = u64::try_from(pause.as_nanos()).unwrap();
         self.clock.0.fetch_add(nanos, Ordering::SeqCst);
@@ -69,7 +79,7 @@ impl Simulation {
     }
 
     fn oldest(&self) -> Duration {
-        self.manager.oldest_unverified().map_or(Duration::ZERO, |(_, age)| age)
+        ages::oldest_unverified(&self.core).map_or(Duration::ZERO, |(_, age)| age)
     }
 }
 
@@ -101,7 +111,7 @@ proptest! {
             {
                 let at = which.index(simulation.shards.len());
                 let shard = simulation.shards.swap_remove(at);
-                simulation.manager.free_shard(&shard).unwrap();
+                free::free(&simulation.core, &shard).unwrap();
             }
         }
     }
@@ -117,7 +127,7 @@ fn it_goes_no_faster_than_it_has_to() {
     while passed < HOUR * 10 {
         looked_at += simulation.step();
         assert!(simulation.oldest() <= HOUR);
-        passed = simulation.manager.core.clock.monotonic();
+        passed = simulation.core.clock.monotonic();
     }
     let rounds = looked_at / 350_010;
     // The longest shard is more than half of it, and comes once more before it is too old.
@@ -130,11 +140,11 @@ fn what_one_thread_cannot_do_is_said_with_the_time_that_it_takes_instead() {
     simulation.seal(900_000);
     let second = ScrubOptions::new(ScrubRate::Within(Duration::from_secs(1)));
     simulation.pace = Pace::new(second);
-    simulation.pace.look_now(&simulation.manager.core);
+    simulation.pace.look_now(&simulation.core);
     let status = |pace: &Pace, step: &ScrubStep, cursor: &ScrubCursor| {
         let mut tally = Tally::new(pace);
         tally.add(step, cursor.round(), pace);
-        let facts = Facts::of(&simulation.manager.core);
+        let facts = Facts::of(&simulation.core);
         tally.status(Some(facts), ScrubRate::Within(Duration::from_secs(1)), false)
     };
     // A step of 100 000 bytes that takes a millisecond: a hundred times what is needed.

@@ -10,7 +10,7 @@ use vram_core::scrub::Scrubbing;
 use vram_gpu::{Device, DeviceKind, HostDevice};
 use vram_id::IdSource;
 use vram_seal::{KeyRing, SealKey};
-use vram_space::{Backing, Gpu, GpuParts, Means, MemoryMode, StagingPool, Tenants, foreign};
+use vram_space::{Gpu, GpuOptions, Means, MemoryMode, Tenants};
 
 use crate::builder::{Budget, Keys, PerGpu, VramManagerBuilder, Wanted};
 use crate::manager::VramManager;
@@ -133,23 +133,18 @@ impl VramManagerBuilder {
             None if device.info().kind == DeviceKind::Host => memory.free,
             None => part_of(memory.free, 0.9)?,
         };
-        let wrong = |error: &dyn core::fmt::Display| {
-            config(format!("a budget of {total} for gpu {index}: {error}"))
+        let options = GpuOptions {
+            index,
+            budget: total,
+            headroom,
+            mode,
+            wipe: self.wipe,
+            means: Means {
+                workers: self.threads.for_jobs(u64::MAX),
+                staging_bytes: self.limits.staging_bytes,
+            },
         };
-        let ledger = Ledger::new(total).map_err(|error| wrong(&error))?;
-        ledger.set_headroom(headroom);
-        let arena = Arena::new(mode.arena_len(total)).map_err(|error| wrong(&error))?;
-        let backing = Backing::take(&*device, mode, total).map_err(fail)?;
-        if mode == MemoryMode::Blocks {
-            ledger.set_foreign(foreign(total, ByteLen::ZERO, memory));
-        }
-        let pool = StagingPool::new(self.limits.staging_bytes);
-        let means = Means {
-            workers: self.threads.for_jobs(u64::MAX),
-            staging_bytes: self.limits.staging_bytes,
-        };
-        let wipe = self.wipe;
-        Ok(Gpu::new(GpuParts { index, device, backing, ledger, tenants, arena, wipe, pool, means }))
+        Ok(Gpu::open(device, memory, tenants, options)?)
     }
 }
 

@@ -1,0 +1,48 @@
+//! A manager's parts over one small host device, for unit tests.
+
+use std::sync::Arc;
+
+use vram_alloc::{ByteLen, GpuIndex};
+use vram_events::{OnEviction, Sinks};
+use vram_gpu::{Device, HostDevice};
+use vram_id::{Clock, IdSource};
+use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Threads};
+use vram_space::{Gpu, GpuOptions, Means, MemoryMode, WipePolicy};
+
+use crate::parts::core::{Core, Settings};
+use crate::parts::limits::Limits;
+use crate::transfer::check::ReadBack;
+
+/// One thread, the smallest segments, and a GPU of 1 MiB.
+pub(crate) fn core(clock: Arc<dyn Clock>) -> Arc<Core> {
+    let limits = Limits::default();
+    let settings = Settings {
+        keys: KeyRing::new(SealKey::from_bytes([7; 32])),
+        ticket_key: None,
+        node: None,
+        ids: IdSource::Process,
+        clock,
+        sinks: Sinks::new(),
+        limits,
+        defaults: SealParams::default().with_segment(SegmentSize::MIN),
+        read_back: ReadBack::default(),
+        threads: Threads::ONE,
+        eviction: None,
+        on_eviction: OnEviction::Never,
+        park_limit: ByteLen::MIB,
+    };
+    let core = Core::new(settings, |tenants| {
+        let device = Arc::new(HostDevice::new(GpuIndex::new(0), ByteLen::MIB).unwrap());
+        let memory = device.memory().unwrap();
+        let options = GpuOptions {
+            index: 0,
+            budget: ByteLen::MIB,
+            headroom: ByteLen::ZERO,
+            mode: MemoryMode::Region,
+            wipe: WipePolicy::Always,
+            means: Means { workers: 1, staging_bytes: limits.staging_bytes },
+        };
+        Ok(vec![Arc::new(Gpu::open(device, memory, Arc::clone(tenants), options)?)])
+    });
+    Arc::new(core.unwrap())
+}
