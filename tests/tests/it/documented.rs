@@ -44,7 +44,6 @@ const FOLDERS: &[(&str, &str)] = &[
     ("seal:", "crates/vram-seal/tests/"),
     ("alloc:", "crates/vram-alloc/tests/"),
     ("gpu:", "crates/vram-gpu/tests/"),
-    ("facade:src/", "crates/vram-residency/src/"),
     ("facade:", "crates/vram-residency/tests/"),
     ("suite:", "tests/tests/"),
     ("rigs:", "tests/testkit/rigs/src/"),

@@ -2,6 +2,7 @@
 
 use core::any::{type_name, type_name_of_val};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use vram_residency::{
     Access, Account, AdmitRequest, Alignment, BackupReport, Budget, ByteLen, ByteOffset, ByteRange,
@@ -26,7 +27,7 @@ use vram_residency::{
     Threads, TicketError, TicketExpectation, TicketKey, TicketOptions, TicketState, TicketVerifier,
     Timestamp, UnreturnedMemory, Verdict, Verify, VramError, VramManager, VramManagerBuilder,
     WakeError, WakeModelError, WipePolicy, checked_shard_size, create_key_file, device,
-    inspect_image, seal_image, unseal_image, verify_image,
+    inspect_image, seal_image, seal_image_to, unseal_image, unseal_image_to, verify_image,
 };
 #[cfg(feature = "audit")]
 use vram_residency::{
@@ -220,6 +221,15 @@ fn every_public_name_is_there() {
         type_name_of_val(&verify_image),
     ];
     assert_eq!(BTreeSet::from(calls).len(), calls.len());
+    let _sinks = (
+        type_name_of_val(&|key: &SealKey, context: &SealContext<'_>, source: &dyn Source| {
+            let params = SealParams::new();
+            seal_image_to(key, context, params, source, Vec::new(), ImageOptions::new())
+        }),
+        type_name_of_val(&|keys: &KeyRing, expected: &Expected<'_>, image: &Path| {
+            unseal_image_to(keys, expected, image, Vec::new(), ImageOptions::new())
+        }),
+    );
     #[cfg(feature = "audit")]
     let _calls = (
         type_name_of_val(&|text: &[u8], key: &TicketKey| verify_audit(text, key)),
