@@ -81,8 +81,7 @@ pub(crate) fn repair(
         let what = "the source of a repair";
         return Err(SealError::WrongLength { what, expected, found }.into());
     }
-    let watch = Watch::new(feed.len(), options.progress, options.cancel);
-    watch.go_on()?;
+    let watch = options.watch.begin(feed.len())?;
     let repair = Repair { core, entry, view, watch: &watch };
     let began = Moment::now(&*core.clock);
     let there = repair.view.content_on()?;

@@ -15,7 +15,6 @@ mod plain;
 mod read;
 mod seal;
 
-use core::fmt;
 use std::path::{Path, PathBuf};
 
 use vram_alloc::ByteLen;
@@ -30,7 +29,7 @@ pub use seal::{seal_image, seal_image_to};
 
 use crate::cancel::CancelToken;
 use crate::error::FileError;
-use crate::progress::{Progress, ProgressFn, Watch};
+use crate::progress::{Progress, Watch, WatchOptions};
 use crate::whole_file::Overwrite;
 use read::ImageFile;
 
@@ -48,15 +47,14 @@ const BUFFERS_LEN_MAX: u64 = 64 << 20;
 ///     .threads(Threads::exactly(2))
 ///     .progress(|progress| eprintln!("{} of {}", progress.done, progress.total));
 /// ```
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct ImageOptions<'a> {
     threads: Threads,
     overwrite: Overwrite,
     len_max: Option<ByteLen>,
     expected_digest: Option<ContentDigest>,
     inputs: Vec<PathBuf>,
-    progress: Option<Box<ProgressFn<'a>>>,
-    cancel: Option<CancelToken>,
+    watch: WatchOptions<'a>,
 }
 
 impl<'a> ImageOptions<'a> {
@@ -106,20 +104,21 @@ impl<'a> ImageOptions<'a> {
     /// panics, the call is rolled back and the panic goes on to the caller.
     #[must_use]
     pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
-        self.progress = Some(Box::new(callback));
+        self.watch.progress = Some(Box::new(callback));
         self
     }
 
     /// Sets the token that ends the call early.
     #[must_use]
     pub fn cancel(mut self, token: CancelToken) -> Self {
-        self.cancel = Some(token);
+        self.watch.cancel = Some(token);
         self
     }
 
     /// Splits off what the loop over segments needs.
     fn watch(&mut self, total: ByteLen) -> Watch<'a> {
-        Watch::new(total, self.progress.take(), self.cancel.take())
+        let WatchOptions { progress, cancel } = core::mem::take(&mut self.watch);
+        Watch::new(total, progress, cancel)
     }
 
     /// As many threads as allowed, but no more than have room for their buffers.
@@ -144,20 +143,6 @@ fn segment_buffer(layout: &SegmentLayout) -> Result<Zeroizing<Vec<u8>>, FileErro
     bytes.try_reserve_exact(len).map_err(|_no_room| refused())?;
     bytes.resize(len, 0);
     Ok(Zeroizing::new(bytes))
-}
-
-impl fmt::Debug for ImageOptions<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ImageOptions")
-            .field("threads", &self.threads)
-            .field("overwrite", &self.overwrite)
-            .field("len_max", &self.len_max)
-            .field("expected_digest", &self.expected_digest)
-            .field("inputs", &self.inputs)
-            .field("progress", &self.progress.is_some())
-            .field("cancel", &self.cancel)
-            .finish()
-    }
 }
 
 /// What was written or read.

@@ -22,6 +22,37 @@ pub struct Progress {
 /// What a caller hands in to hear of progress.
 pub type ProgressFn<'a> = dyn FnMut(Progress) + Send + 'a;
 
+/// Who is told how far a call has come, and what ends it early: one part of a call's options.
+#[derive(Default)]
+pub struct WatchOptions<'a> {
+    /// Called from worker threads, one at a time.
+    pub progress: Option<Box<ProgressFn<'a>>>,
+    /// What the caller cancels to end the call.
+    pub cancel: Option<CancelToken>,
+}
+
+impl<'a> WatchOptions<'a> {
+    /// Watches over a call that handles `total` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Cancelled`] if the token was cancelled before the call began.
+    pub fn begin(self, total: ByteLen) -> Result<Watch<'a>, FileError> {
+        let watch = Watch::new(total, self.progress, self.cancel);
+        watch.go_on()?;
+        Ok(watch)
+    }
+}
+
+impl fmt::Debug for WatchOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatchOptions")
+            .field("progress", &self.progress.is_some())
+            .field("cancel", &self.cancel)
+            .finish()
+    }
+}
+
 /// Passes counts of many worker threads on to one callback, and a wish to stop on to them.
 ///
 /// The callback is called by one thread at a time, with rising figures, and a last time with

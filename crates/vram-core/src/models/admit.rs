@@ -44,8 +44,7 @@ pub fn admit(
     plan: &ModelPlan,
     source: &dyn ModelSource,
 ) -> Result<ModelHandle, VramError> {
-    let watch = Watch::new(plan.total(), request.progress.take(), request.cancel.take());
-    watch.go_on()?;
+    let watch = core::mem::take(&mut request.watch).begin(plan.total())?;
     let placed = place_all(core, &request, plan)?;
     seal_placed(core, &request, plan, source, &watch, placed)
 }
@@ -58,8 +57,7 @@ pub(crate) fn admit_placed(
     source: &dyn ModelSource,
     placed: Vec<Placed>,
 ) -> Result<ModelHandle, VramError> {
-    let watch = Watch::new(plan.total(), request.progress.take(), request.cancel.take());
-    watch.go_on()?;
+    let watch = core::mem::take(&mut request.watch).begin(plan.total())?;
     seal_placed(core, &request, plan, source, &watch, placed)
 }
 

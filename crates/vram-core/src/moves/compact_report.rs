@@ -27,25 +27,16 @@ impl CompactBudget {
         Self { max_bytes: None, max_time: None, enough: None }
     }
 
-    /// Sets how many bytes are moved at most.
-    #[must_use]
-    pub const fn max_bytes(mut self, bytes: ByteLen) -> Self {
-        self.max_bytes = Some(bytes);
-        self
-    }
-
-    /// Sets the time after which no further shard is moved. The one under way is finished.
-    #[must_use]
-    pub const fn max_time(mut self, time: Duration) -> Self {
-        self.max_time = Some(time);
-        self
-    }
-
-    /// Sets the hole that is enough.
-    #[must_use]
-    pub const fn until_hole(mut self, len: ByteLen) -> Self {
-        self.enough = Some(len);
-        self
+    setters! {
+        /// Sets how many bytes are moved at most.
+        #[must_use]
+        [const] max_bytes(bytes: ByteLen) => max_bytes = Some(bytes);
+        /// Sets the time after which no further shard is moved. The one under way is finished.
+        #[must_use]
+        [const] max_time(time: Duration) => max_time = Some(time);
+        /// Sets the hole that is enough.
+        #[must_use]
+        [const] until_hole(len: ByteLen) => enough = Some(len);
     }
 }
 

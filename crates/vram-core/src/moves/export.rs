@@ -68,8 +68,7 @@ pub(crate) fn export_entry(
     entry.not_quarantined()?;
     let view = entry.view()?;
     view.gpu.ready()?;
-    let watch = Watch::new(entry.plaintext_len, options.progress, options.cancel);
-    watch.go_on()?;
+    let watch = options.watch.begin(entry.plaintext_len)?;
     let plan = plan_export(core, entry, &view, options.plaintext)?;
     let head = image::head(&plan.seal.record, plan.seal.opener.tags())?;
     sink.write_all(&head).map_err(sink_failed)?;

@@ -15,7 +15,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use vram_files::{Watch, regular_file};
+use vram_files::{Watch, WatchOptions, regular_file};
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{
     ContentDigest, Hashes, ImageLayout, OpenLimits, SealRecord, SegmentTags, open_record_in,
@@ -72,8 +72,7 @@ pub fn import(
     gpu.ready()?;
     let proven = prove(core, &request, image)?;
     let len = proven.opener.fields().plaintext_len();
-    let watch = Watch::new(len, request.progress.take(), request.cancel.take());
-    watch.go_on()?;
+    let watch = core::mem::take(&mut request.watch).begin(len)?;
 
     // What was not demanded is as the image has it.
     let mut wanted = request.request;
@@ -151,7 +150,7 @@ pub(crate) fn bring_back(
         if proven.record != exported.record {
             return Ok(None);
         }
-        let watch = Watch::new(proven.opener.fields().plaintext_len(), None, None);
+        let watch = WatchOptions::default().begin(proven.opener.fields().plaintext_len())?;
         let landed = land(core, &request.request, proven, &mut file, place()?, &watch)?;
         // The content of an Authenticated shard was sealed anew for the image.
         let same = landed.seal.digest == lost.digest;

@@ -26,24 +26,15 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Sets the longest shard.
-    #[must_use]
-    pub const fn shard_len_max(mut self, len: ByteLen) -> Self {
-        self.shard_len_max = len;
-        self
-    }
-
-    /// Sets how many shards may be resident.
-    #[must_use]
-    pub const fn shard_count_max(mut self, count: u64) -> Self {
-        self.shard_count_max = count;
-        self
-    }
-
-    /// Sets how much staging one call may hold.
-    #[must_use]
-    pub const fn staging_bytes(mut self, bytes: ByteLen) -> Self {
-        self.staging_bytes = bytes;
-        self
+    setters! {
+        /// Sets the longest shard.
+        #[must_use]
+        [const] shard_len_max(len: ByteLen) => shard_len_max = len;
+        /// Sets how many shards may be resident.
+        #[must_use]
+        [const] shard_count_max(count: u64) => shard_count_max = count;
+        /// Sets how much staging one call may hold.
+        #[must_use]
+        [const] staging_bytes(bytes: ByteLen) => staging_bytes = bytes;
     }
 }

@@ -56,30 +56,17 @@ impl ResetOptions {
         Self::default()
     }
 
-    /// Sets what becomes of the shards that it held.
-    pub const fn restore(mut self, restore: Restore) -> Self {
-        self.restore = restore;
-        self
-    }
-
-    /// Lets shards that find no room there come back on other GPUs, those with most room first.
-    pub const fn elsewhere(mut self) -> Self {
-        self.elsewhere = true;
-        self
-    }
-
-    /// Also resets a GPU that is not lost and holds shards. They are wiped first, and restored
-    /// from copies as if it had been lost. Nothing leased is taken from a GPU that works, whatever
-    /// is asked.
-    pub const fn force(mut self) -> Self {
-        self.force = true;
-        self
-    }
-
-    /// Sets how long calls that are under way on the GPU are waited for. Default: 30 seconds.
-    pub const fn within(mut self, time: Duration) -> Self {
-        self.within = time;
-        self
+    setters! {
+        /// Sets what becomes of the shards that it held.
+        [const] restore(restore: Restore) => restore = restore;
+        /// Lets shards that find no room there come back on other GPUs, those with most room first.
+        [const] elsewhere() => elsewhere = true;
+        /// Also resets a GPU that is not lost and holds shards. They are wiped first, and restored
+        /// from copies as if it had been lost. Nothing leased is taken from a GPU that works,
+        /// whatever is asked.
+        [const] force() => force = true;
+        /// Sets how long calls that are under way on the GPU are waited for. Default: 30 seconds.
+        [const] within(time: Duration) => within = time;
     }
 }
 

@@ -3,13 +3,12 @@
 //! Whatever is read is copied into staging, hashed there and encrypted there: what a source says
 //! the second time it is asked never meets what it said the first time under one key and nonce.
 
-use core::fmt;
 use std::io;
 use std::io::Write;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
-use vram_files::{CancelToken, Feed as _, Progress, ProgressFn, Source, Watch};
+use vram_files::{CancelToken, Feed as _, Progress, Source, Watch, WatchOptions};
 use vram_seal::ContentDigest;
 use vram_space::Space;
 use zeroize::Zeroizing;
@@ -35,50 +34,28 @@ const CHUNK_LEN: u64 = 8 << 20;
 ///     .progress(|progress| eprintln!("{} of {}", progress.done, progress.total))
 ///     .cancel(stop.clone());
 /// ```
-#[derive(Default)]
+#[derive(Debug, Default)]
+#[must_use]
 pub struct SealOptions<'a> {
     expected_digest: Option<ContentDigest>,
-    progress: Option<Box<ProgressFn<'a>>>,
-    cancel: Option<CancelToken>,
+    watch: WatchOptions<'a>,
 }
 
 impl<'a> SealOptions<'a> {
     /// Any digest, nobody told, no early end.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Demands content of this BLAKE3 digest: nothing becomes resident otherwise.
-    #[must_use]
-    pub const fn expected_digest(mut self, digest: ContentDigest) -> Self {
-        self.expected_digest = Some(digest);
-        self
-    }
-
-    /// Sets who is told how far the call has come: from worker threads, one at a time. If it
-    /// panics, the call is rolled back and the panic goes on to the caller.
-    #[must_use]
-    pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
-        self.progress = Some(Box::new(callback));
-        self
-    }
-
-    /// Sets the token that ends the call early.
-    #[must_use]
-    pub fn cancel(mut self, token: CancelToken) -> Self {
-        self.cancel = Some(token);
-        self
-    }
-}
-
-impl fmt::Debug for SealOptions<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SealOptions")
-            .field("expected_digest", &self.expected_digest)
-            .field("progress", &self.progress.is_some())
-            .field("cancel", &self.cancel)
-            .finish()
+    setters! {
+        /// Demands content of this BLAKE3 digest: nothing becomes resident otherwise.
+        [const] expected_digest(digest: ContentDigest) => expected_digest = Some(digest);
+        /// Sets who is told how far the call has come: from worker threads, one at a time. If it
+        /// panics, the call is rolled back and the panic goes on to the caller.
+        progress(callback: impl FnMut(Progress) + Send + 'a) =>
+            watch.progress = Some(Box::new(callback));
+        /// Sets the token that ends the call early.
+        cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 }
 
@@ -89,8 +66,7 @@ pub fn seal_source(
     options: SealOptions<'_>,
 ) -> Result<SealedShard, VramError> {
     let feed = SourceFeed::new(source, &request.sealed_as.model_id);
-    let watch = Watch::new(feed.len(), options.progress, options.cancel);
-    watch.go_on()?;
+    let watch = options.watch.begin(feed.len())?;
     feed.check_scope(request.protection, request.scope)?;
     let (space, counted) = place::place(core, request, feed.len())?;
     let entry = seal_feed(
