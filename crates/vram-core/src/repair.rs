@@ -84,8 +84,8 @@ pub(crate) fn repair(
     let watch = options.watch.begin(feed.len())?;
     let repair = Repair { core, entry, view, watch: &watch };
     let began = Moment::now(&*core.clock);
-    let there = repair.view.content_on()?;
-    if !repair.is_altered(&there)? {
+    let (there, segments) = repair.view.content_on()?;
+    if !repair.is_altered(&there, &segments)? {
         watch.finish();
         entry.state().ages.verified(began);
         return Ok(repair.report(false, Vec::new(), ByteLen::ZERO, ByteLen::ZERO));
@@ -100,24 +100,14 @@ pub(crate) fn repair(
 
 impl Repair<'_, '_> {
     /// Whether there is anything to repair. What was found only now puts the shard into quarantine.
-    fn is_altered(&self, there: &[Option<SegmentHash>]) -> Result<bool, VramError> {
-        let segments = (0_u64..).zip(there).filter(|(_, hash)| hash.is_none());
-        let segments: Vec<u64> = segments.map(|(segment, _)| segment).collect();
+    fn is_altered(&self, there: &[SegmentHash], segments: &[u64]) -> Result<bool, VramError> {
         let known = self.entry.state().quarantine.clone();
-        if segments.is_empty() && known.is_none() {
-            let hashes: Vec<SegmentHash> = there.iter().flatten().cloned().collect();
-            let sound = match self.view.seal.opener.check_digest(&hashes) {
-                Ok(digest) => digest == self.view.seal.digest,
-                Err(SealError::DigestMismatch | SealError::SegmentMismatch { .. }) => false,
-                Err(error) => return Err(error.into()),
-            };
-            if sound {
-                return Ok(false);
-            }
+        if segments.is_empty() && known.is_none() && self.view.seal.is_of(there)? {
+            return Ok(false);
         }
         let news = known.is_none_or(|known| segments.iter().any(|one| !known.contains(one)));
         if news {
-            self.entry.quarantine(&segments);
+            self.entry.quarantine(segments);
         }
         Ok(true)
     }

@@ -93,7 +93,7 @@ fn plan_export(
     }
     let params = view.seal.params.with_protection(Protection::Encrypted);
     let anew = Anew { params, key: view.seal.key_id() };
-    let hashes = contents::content_hashes(core, entry, view)?;
+    let hashes = contents::content_hashes(entry, view)?;
     let seal = in_place::trial(core, entry, view, anew, &hashes);
     let seal = Arc::new(seal.map_err(|error| altered(entry, error))?);
     let sealer = contents::sealer(core, entry, anew, Some(&hashes))?;

@@ -7,9 +7,8 @@ use std::sync::Arc;
 
 use vram_alloc::DeviceRange;
 use vram_gpu::{DeviceMemory, GpuError};
-use vram_seal::parallel::for_each_segment;
 use vram_seal::{Opener, Sealer, SegmentCollector, SegmentHash};
-use vram_space::{Gpu, Lanes, Worker, locate};
+use vram_space::{Gpu, Worker, locate};
 
 use crate::error::VramError;
 use crate::parts::Core;
@@ -26,7 +25,7 @@ pub(crate) fn seal_in_place(
     old: &View,
     anew: Anew,
 ) -> Result<(), VramError> {
-    let hashes = contents::content_hashes(core, entry, old)?;
+    let hashes = contents::content_hashes(entry, old)?;
     let seal = trial(core, entry, old, anew, &hashes);
     let seal = seal.map_err(|error| altered(entry, error))?;
     let forth = contents::sealer(core, entry, anew, Some(&hashes))?;
@@ -46,7 +45,7 @@ pub(crate) fn seal_in_place(
     let began = Moment::now(&*core.clock);
     let outcome = catch_unwind(AssertUnwindSafe(|| rewrite.run()));
     if !matches!(outcome, Ok(Ok(()))) {
-        go_back(core, entry, old, &rewrite);
+        go_back(entry, old, &rewrite);
     }
     match outcome {
         Ok(Ok(())) => {}
@@ -66,7 +65,7 @@ pub(crate) fn seal_in_place(
 }
 
 /// Undoes what was rewritten in place, and closes the shard to readers if that fails.
-fn go_back(_core: &Core, entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
+fn go_back(entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
     let undone = catch_unwind(AssertUnwindSafe(|| rewrite.undo()));
     // What lies on a lost device is out of reach for everybody.
     if !old.gpu.winds_up() {
@@ -145,14 +144,7 @@ impl Rewrite<'_> {
     ) -> Result<(), VramError> {
         // Two buffers, also where the limit on staging left room for one: the bytes to be written,
         // and those that are then found.
-        let lanes = Lanes::new(self.gpu, self.windows.window_len(), 2);
-        for_each_segment(
-            self.windows.threads(),
-            self.windows.count(),
-            || Ok(lanes.worker()),
-            |worker, index| work(worker, index),
-        )?;
-        Ok(lanes.finish()?)
+        self.windows.run(self.gpu, 2, self.windows.count(), work)
     }
 
     fn flag(&self, index: u64) -> Option<&AtomicBool> {
@@ -183,8 +175,8 @@ impl Rewrite<'_> {
                 return Err(error.into());
             }
         };
-        let outcome = part(staging.as_mut_slice(), range).and_then(|bytes| {
-            let seen = part(seen.as_mut_slice(), range)?;
+        let outcome = part(staging.as_mut_slice(), range.len()).and_then(|bytes| {
+            let seen = part(seen.as_mut_slice(), range.len())?;
             self.convert(&window, bytes, from, to)?;
             let Err(error) = self.write_kept(memory, &window, bytes, seen) else {
                 return Ok(());

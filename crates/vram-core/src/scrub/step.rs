@@ -6,7 +6,6 @@ use core::time::Duration;
 use vram_alloc::{ByteLen, ByteRange};
 use vram_events::EventKind;
 use vram_id::ShardId;
-use vram_seal::SealError;
 use vram_seal::parallel::Threads;
 use vram_space::Lanes;
 
@@ -18,7 +17,7 @@ use crate::scrub::{Run, ScrubCursor, Seen, Totals};
 use crate::shard::{Entry, Moment, View};
 use crate::sync::Deadline;
 use crate::transfer::Windows;
-use crate::transfer::walk::with_window;
+use crate::transfer::walk::{is_altered, with_window};
 
 /// How long a step waits for whoever is moving a shard.
 const BRIEFLY: Duration = Duration::from_millis(1);
@@ -197,14 +196,10 @@ fn altered_in_passing(core: &Core, view: &View, run: Range<u64>) -> Result<Vec<u
     for window in windows.cut(run) {
         with_window(&mut worker, view, &window, |bytes| {
             window.each(opener.layout(), bytes, |segment, bytes| {
-                match opener.open_segment(segment, bytes) {
-                    Ok(()) => Ok(()),
-                    Err(SealError::SegmentMismatch { segment }) => {
-                        altered.push(segment);
-                        Ok(())
-                    }
-                    Err(error) => Err(error.into()),
+                if is_altered(opener.open_segment(segment, bytes))? {
+                    altered.push(segment);
                 }
+                Ok(())
             })
         })?;
     }

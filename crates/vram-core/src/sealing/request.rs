@@ -74,7 +74,8 @@ impl SealRequest {
         /// tenant.
         context(context: &[u8]) => sealed_as.context = context.into();
         /// Binds the seal to a description of the content, such as dtype and shape.
-        metadata(metadata: &[u8]) => sealed_as.metadata = ContentHasher::digest(HashKind::Blake3, metadata);
+        metadata(metadata: &[u8]) =>
+            sealed_as.metadata = ContentHasher::digest(HashKind::Blake3, metadata);
         /// Sets the shard's number within its model.
         shard_index(index: u64) => sealed_as.shard_index = index;
         /// Sets the caller's revision of the content.

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteRange};
-use vram_seal::parallel::for_each_segment;
 use vram_seal::{Protection, SealError, SealParams, SivScope};
-use vram_space::{Lanes, Worker, locate};
+use vram_space::{Worker, locate};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
 use crate::shard::{HostCopy, View};
 use crate::transfer::read::zeroed;
+use crate::transfer::walk::{is_altered, send};
 use crate::transfer::{Selection, Window};
 
 /// The seal of what is kept of an Authenticated shard: one pass, so scope Segment.
@@ -56,17 +56,9 @@ impl HostCopy {
 
     fn write_to(&self, view: &View) -> Result<(), VramError> {
         let windows = view.windows()?;
-        let lanes = Lanes::new(&view.gpu, windows.window_len(), windows.buffers());
-        for_each_segment(
-            windows.threads(),
-            windows.count(),
-            || Ok(lanes.worker()),
-            |worker, index| match windows.get(index) {
-                Some(window) => self.write_window(worker, view, &window),
-                None => Ok(()),
-            },
-        )?;
-        Ok(lanes.finish()?)
+        windows.run(&view.gpu, windows.buffers(), windows.count(), |worker, index| {
+            windows.get(index).map_or(Ok(()), |window| self.write_window(worker, view, &window))
+        })
     }
 
     fn write_window(
@@ -75,25 +67,15 @@ impl HostCopy {
         view: &View,
         window: &Window,
     ) -> Result<(), VramError> {
-        let mut staging = worker.buffer()?;
-        let outcome = self.fill(window, staging.as_mut_slice());
-        if window.bytes.is_empty() {
-            worker.put(staging);
-            return outcome;
-        }
-        let ready = outcome
-            .and_then(|()| Ok(locate(view.range, window.bytes)?))
-            .and_then(|to| view.memory().map(|memory| (memory, to)));
-        match ready {
-            Ok((memory, to)) => {
-                worker.queue_write(&**memory, to.start(), staging, to.len());
-                Ok(())
+        let staging = worker.buffer()?;
+        send(worker, staging, |buffer| {
+            self.fill(window, buffer)?;
+            if window.bytes.is_empty() {
+                return Ok(None);
             }
-            Err(error) => {
-                worker.put(staging);
-                Err(error)
-            }
-        }
+            let to = locate(view.range, window.bytes)?;
+            Ok(Some((view.memory()?, to)))
+        })
     }
 
     /// Fills the start of `buffer` with what lies in device memory for this window.
@@ -125,10 +107,8 @@ impl HostCopy {
         for segment in 0..layout.count() {
             let sealed = layout.range(segment).and_then(|range| self.part(range)).unwrap_or(&[]);
             let Some(scratch) = scratch.get_mut(..sealed.len()) else { continue };
-            match opener.open_segment_to(segment, sealed, scratch) {
-                Ok(()) => {}
-                Err(SealError::SegmentMismatch { segment }) => altered.push(segment),
-                Err(error) => return Err(error.into()),
+            if is_altered(opener.open_segment_to(segment, sealed, scratch))? {
+                altered.push(segment);
             }
         }
         Ok(altered)
