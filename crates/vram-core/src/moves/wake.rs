@@ -12,8 +12,6 @@
 //! The shard keeps its id, its seal and its record: what it is woken as is compared with the very
 //! record that it was parked under, so no altered byte comes back as a valid one.
 
-use core::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -22,7 +20,7 @@ use vram_space::Space;
 
 use crate::error::VramError;
 use crate::moves::WakeError;
-use crate::parts::gpus::device_panicked;
+use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
 use crate::room::make_room;
 use crate::shard::{Arrived, Backup, Moment, ParkedShard, SealedShard, View};
@@ -99,9 +97,8 @@ pub(crate) fn return_to(
 /// Makes a parked shard resident again. On any failure it comes back as it was.
 pub fn wake(core: &Core, parked: ParkedShard, gpu: u32) -> Result<SealedShard, WakeError> {
     // A panic of the device must not take the shard with it.
-    let copied = catch_unwind(AssertUnwindSafe(|| copy_back(core, &parked, gpu)));
-    let copied = copied.unwrap_or_else(|_panic| Err(device_panicked(core, GpuChoice::One(gpu))));
-    match copied {
+    let gpus = GpuChoice::One(gpu);
+    match caught(core, gpus, || copy_back(core, &parked, gpu)) {
         Ok(space) => Ok(return_to(core, parked, space, false)),
         Err(error) => Err(WakeError::new(parked, error)),
     }

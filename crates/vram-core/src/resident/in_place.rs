@@ -6,7 +6,7 @@ use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use vram_alloc::DeviceRange;
-use vram_gpu::{DeviceMemory, GpuError};
+use vram_gpu::DeviceMemory;
 use vram_seal::{Opener, Sealer, SegmentCollector, SegmentHash};
 use vram_space::{Gpu, Worker, locate};
 
@@ -217,13 +217,9 @@ impl Rewrite<'_> {
         seen: &mut [u8],
     ) -> Result<(), VramError> {
         let range = locate(self.shard, window.bytes)?;
-        let written = catch_unwind(AssertUnwindSafe(|| {
+        let written = self.gpu.caught(|| {
             memory.write(range, bytes)?;
             memory.read(range, seen)
-        }));
-        let written = written.unwrap_or_else(|_panic| {
-            let (gpu, name) = (memory.gpu(), "the device panicked");
-            Err(GpuError::Driver { gpu, code: u32::MAX, name, sticky: false })
         });
         written.map_err(|error| self.gpu.failed(error))?;
         if *bytes == *seen {

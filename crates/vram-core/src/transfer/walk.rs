@@ -4,9 +4,9 @@ use core::ops::Range;
 use std::sync::Arc;
 
 use vram_alloc::DeviceRange;
+use vram_gpu::Staging;
 use vram_id::SplitMix;
 use vram_seal::{Hashes, SealError, SegmentHash, open_and_hash};
-use vram_gpu::Staging;
 use vram_space::{Block, Worker, locate};
 
 use crate::error::VramError;

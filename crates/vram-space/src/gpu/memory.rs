@@ -85,6 +85,16 @@ impl Gpu {
         }
     }
 
+    /// Calls the device by `work`, and answers a panic as an error.
+    ///
+    /// # Errors
+    ///
+    /// What `work` answers.
+    pub fn caught<T>(&self, work: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
+        let done = catch_unwind(AssertUnwindSafe(work));
+        done.unwrap_or_else(|_panic| Err(self.stuck("the device panicked")))
+    }
+
     /// What is answered where the driver itself said nothing.
     pub fn stuck(&self, name: &'static str) -> GpuError {
         GpuError::Driver { gpu: self.device.info().index, code: u32::MAX, name, sticky: false }
