@@ -134,7 +134,7 @@ pub fn wake(
 ) -> Result<ModelHandle, WakeModelError> {
     let spaces = match caught(core, gpus, || wake_all(core, &parked, gpus)) {
         Ok(spaces) => spaces,
-        Err(error) => return Err(WakeModelError { failed: Box::new((parked, error)) }),
+        Err(error) => return Err(WakeModelError::new(parked, error)),
     };
     let ParkedModel { model_id, pieces } = parked;
     let pieces = pieces.into_iter().zip(spaces).map(|(piece, space)| ModelPiece {

@@ -19,7 +19,7 @@ use crate::parts::{
     Closing, Coded, EvictionPolicy, Limits, Links, Meters, Promises, Residents, UnderWay,
 };
 use crate::shard::{
-    Busy, Entry, KeyUses, Marker, ParkCapacity, Parked, ParkedShard, Registry, SealedShard,
+    Busy, Entry, KeyUses, Marker, ParkCapacity, Parked, ParkedShard, Registry, SealedShard, View,
 };
 use crate::sync::{Deadline, Mutex, RwLock};
 use crate::transfer::ReadBack;
@@ -237,10 +237,7 @@ impl Core {
     ) -> Result<T, VramError> {
         let entry = self.resolve(handle)?;
         let _pass = entry.gate.shared().map_err(|busy| in_use(&entry, busy))?;
-        self.check_open()?;
-        // It may have been freed or sealed anew during the wait.
-        entry.view()?;
-        entry.check_current(handle)?;
+        self.still_good(&entry, handle)?;
         work(&entry)
     }
 
@@ -252,10 +249,21 @@ impl Core {
     ) -> Result<T, VramError> {
         let entry = self.resolve(handle)?;
         let _pass = entry.gate.exclusive().map_err(|busy| in_use(&entry, busy))?;
-        self.check_open()?;
-        entry.view()?;
-        entry.check_current(handle)?;
+        self.still_good(&entry, handle)?;
         work(&entry)
+    }
+
+    /// Where a handle's shard lies, once inside its gate: it may have been freed or sealed anew
+    /// during the wait.
+    pub(crate) fn still_good(
+        &self,
+        entry: &Entry,
+        handle: &SealedShard,
+    ) -> Result<View, VramError> {
+        self.check_open()?;
+        let view = entry.view()?;
+        entry.check_current(handle)?;
+        Ok(view)
     }
 
     /// # Errors
