@@ -222,11 +222,11 @@ impl Repair<'_, '_> {
     /// The error of a source whose content is another.
     fn another_content(&self, hashes: &[SegmentHash]) -> VramError {
         match merge_digest(hashes, self.view.seal.opener.layout()) {
-            Ok(found) => VramError::DigestMismatch {
-                model_id: Arc::clone(&self.entry.sealed_as.model_id),
-                expected: Box::new(self.view.seal.digest),
-                found: Box::new(found),
-            },
+            Ok(found) => VramError::another_content(
+                &self.entry.sealed_as.model_id,
+                self.view.seal.digest,
+                found,
+            ),
             Err(error) => error.into(),
         }
     }

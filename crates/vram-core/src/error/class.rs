@@ -1,6 +1,9 @@
 //! What a program does about an error: its name, its class, and when to try again.
 
 use core::time::Duration;
+use std::sync::Arc;
+
+use vram_seal::ContentDigest;
 
 use crate::error::VramError;
 
@@ -144,6 +147,15 @@ impl VramError {
                 | Self::NoGpu { .. }
                 | Self::NotReturned { .. }
         )
+    }
+
+    pub(crate) fn another_content(
+        model_id: &Arc<str>,
+        expected: ContentDigest,
+        found: ContentDigest,
+    ) -> Self {
+        let (expected, found) = (Box::new(expected), Box::new(found));
+        Self::DigestMismatch { model_id: Arc::clone(model_id), expected, found }
     }
 
     pub(crate) fn config(what: impl Into<String>) -> Self {

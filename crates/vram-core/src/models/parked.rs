@@ -24,10 +24,9 @@ pub struct ParkedModel {
 /// A piece of a plan, and its shard in host memory.
 #[derive(Debug)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct ParkedPiece {
-    /// The piece as the plan has it.
     pub piece: Piece,
-    /// Its shard.
     pub parked: ParkedShard,
 }
 

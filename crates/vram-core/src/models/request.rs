@@ -38,40 +38,40 @@ impl<'a> AdmitRequest<'a> {
 
     setters! {
         /// Sets what lies in device memory: ciphertext, or plaintext that is watched over.
-        protection(protection: Protection) => common.protection = protection;
+        fn protection(protection: Protection) => common.protection = protection;
         /// Sets the cipher. Without meaning for [`Protection::Authenticated`].
-        suite(suite: Suite) => common.suite = Some(suite);
+        fn suite(suite: Suite) => common.suite = Some(suite);
         /// Sets what the synthetic IV is computed over. Default: each segment. Over whole shards,
         /// the source is read twice.
-        scope(scope: SivScope) => common.scope = Some(scope);
+        fn scope(scope: SivScope) => common.scope = Some(scope);
         /// Sets the segment size.
-        segment(segment: SegmentSize) => common.segment = Some(segment);
+        fn segment(segment: SegmentSize) => common.segment = Some(segment);
         /// Sets how much is read back after writing.
-        read_back(read_back: ReadBack) => common.read_back = Some(read_back);
+        fn read_back(read_back: ReadBack) => common.read_back = Some(read_back);
         /// Binds the seals to bytes that have to be the same wherever they are opened, such as a
         /// tenant.
-        context(context: &[u8]) => common.sealed_as.context = context.into();
+        fn context(context: &[u8]) => common.sealed_as.context = context.into();
         /// Sets the caller's revision of the content.
-        revision(revision: u64) => common.sealed_as.revision = revision;
+        fn revision(revision: u64) => common.sealed_as.revision = revision;
         /// Names who the shards belong to, for listings. Not part of the seal.
-        owner(owner: &str) => common.owner = Some(owner.into());
+        fn owner(owner: &str) => common.owner = Some(owner.into());
         /// Sets how important the shards are, as [`SealRequest::priority`] does for one.
-        priority(priority: u32) => common.claim.priority = priority;
+        fn priority(priority: u32) => common.claim.priority = priority;
         /// Sets what it costs to bring one shard back once it was evicted, as
         /// [`SealRequest::cost`].
-        cost(cost: u64) => common.claim.cost = cost;
+        fn cost(cost: u64) => common.claim.cost = cost;
         /// Sets what may become of the shards when room is needed for others. Default: the
         /// manager's.
-        on_eviction(on_eviction: OnEviction) => common.claim.on_eviction = Some(on_eviction);
+        fn on_eviction(on_eviction: OnEviction) => common.claim.on_eviction = Some(on_eviction);
         /// Sets whether others may be evicted to make room for the model, where the manager has an
         /// eviction policy. Default: yes. If not, a refusal for want of room says what could go.
-        evicts(evicts: bool) => common.evicts = evicts;
+        fn evicts(evicts: bool) => common.evicts = evicts;
         /// Sets who is told how far the call has come: from worker threads, one at a time. If it
         /// panics, the call is rolled back and the panic goes on to the caller.
-        progress(callback: impl FnMut(Progress) + Send + 'a) =>
+        fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
             watch.progress = Some(Box::new(callback));
         /// Sets the token that ends the call early.
-        cancel(token: CancelToken) => watch.cancel = Some(token);
+        fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 
     /// # Errors

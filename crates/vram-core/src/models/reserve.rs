@@ -84,7 +84,7 @@ pub fn admit_reserved(
         Placed { request, space, counted }
     });
     let placed = placed.collect();
-    admit::admit_placed(core, request, plan, source, placed)
+    admit::admit_placed(core, request, plan, source, |_request| Ok(placed))
 }
 
 /// Takes seats again, after an attempt that failed, for the places that came back.

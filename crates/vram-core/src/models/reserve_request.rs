@@ -31,11 +31,11 @@ impl ReservePlanRequest {
 
     setters! {
         /// Names who reserves, for listings.
-        owner(owner: &str) => terms.owner = Some(owner.into());
+        fn owner(owner: &str) => terms.owner = Some(owner.into());
         /// Says what for, for listings.
-        purpose(purpose: &str) => terms.purpose = Some(purpose.into());
+        fn purpose(purpose: &str) => terms.purpose = Some(purpose.into());
         /// Sets after how long the places go back by themselves, if they were not used until then.
-        expires_in(time: Duration) => terms.expires_in = Some(time);
+        fn expires_in(time: Duration) => terms.expires_in = Some(time);
     }
 }
 

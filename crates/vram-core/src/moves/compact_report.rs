@@ -30,13 +30,13 @@ impl CompactBudget {
     setters! {
         /// Sets how many bytes are moved at most.
         #[must_use]
-        [const] max_bytes(bytes: ByteLen) => max_bytes = Some(bytes);
+        [const] fn max_bytes(bytes: ByteLen) => max_bytes = Some(bytes);
         /// Sets the time after which no further shard is moved. The one under way is finished.
         #[must_use]
-        [const] max_time(time: Duration) => max_time = Some(time);
+        [const] fn max_time(time: Duration) => max_time = Some(time);
         /// Sets the hole that is enough.
         #[must_use]
-        [const] until_hole(len: ByteLen) => enough = Some(len);
+        [const] fn until_hole(len: ByteLen) => enough = Some(len);
     }
 }
 
@@ -60,14 +60,11 @@ pub enum CompactEnd {
 #[derive(Debug)]
 #[must_use = "shards that the device would not take back are in here"]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct CompactReport {
-    /// The GPU.
     pub gpu: u32,
-    /// Why it ended.
     pub end: CompactEnd,
-    /// How often a shard was moved.
     pub moves: u64,
-    /// Bytes that were moved.
     pub moved_bytes: ByteLen,
     /// The longest piece that could be placed, before.
     pub largest_hole_before: ByteLen,

@@ -31,9 +31,9 @@ impl<'a> ExportOptions<'a> {
     setters! {
         /// Exports an Authenticated shard as it is: **its plaintext is in the image**. Otherwise it
         /// is encrypted for the export. Without meaning for an Encrypted shard.
-        [const] plaintext() => plaintext = true;
+        [const] fn plaintext() => plaintext = true;
         /// Sets what happens if the name of the file to be written is taken.
-        [const] overwrite(overwrite: Overwrite) => overwrite = overwrite;
+        [const] fn overwrite(overwrite: Overwrite) => overwrite = overwrite;
     }
 
     /// Names a file that must not be replaced, such as a key file: a target that turns out to be
@@ -46,9 +46,9 @@ impl<'a> ExportOptions<'a> {
     setters! {
         /// Sets who is told how far the call has come. If it panics, the call ends with that panic,
         /// and no file is left behind.
-        progress(callback: impl FnMut(Progress) + Send + 'a) =>
+        fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
             watch.progress = Some(Box::new(callback));
         /// Sets the token that ends the call early.
-        cancel(token: CancelToken) => watch.cancel = Some(token);
+        fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 }

@@ -85,11 +85,8 @@ pub fn import(
     if let Some(expected) = request.expected_digest
         && expected != landed.seal.digest
     {
-        return Err(VramError::DigestMismatch {
-            model_id: wanted.sealed_as.model_id,
-            expected: Box::new(expected),
-            found: Box::new(landed.seal.digest),
-        });
+        let (model_id, found) = (&wanted.sealed_as.model_id, landed.seal.digest);
+        return Err(VramError::another_content(model_id, expected, found));
     }
     let Landed { seal, space, verified } = landed;
     let id = core.ids.next(&*core.clock);

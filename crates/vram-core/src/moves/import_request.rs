@@ -57,37 +57,37 @@ impl<'a> ImportRequest<'a> {
 
     setters! {
         /// Sets the context that the image must have been sealed with. Default: none.
-        context(context: &[u8]) => request.sealed_as.context = context.into();
+        fn context(context: &[u8]) => request.sealed_as.context = context.into();
         /// Demands this description of the content. Default: any.
-        metadata(metadata: &[u8]) =>
+        fn metadata(metadata: &[u8]) =>
             metadata = Some(ContentHasher::digest(HashKind::Blake3, metadata));
         /// Demands this number within the model. Default: any.
-        shard_index(index: u64) => shard_index = Some(index);
+        fn shard_index(index: u64) => shard_index = Some(index);
         /// Demands this revision. Default: any.
-        revision(revision: u64) => revision = Some(revision);
+        fn revision(revision: u64) => revision = Some(revision);
         /// Demands content of this BLAKE3 digest. Default: any that the record vouches for.
-        expected_digest(digest: ContentDigest) => expected_digest = Some(digest);
+        fn expected_digest(digest: ContentDigest) => expected_digest = Some(digest);
         /// Names who the shard belongs to, for listings.
-        owner(owner: &str) => request.owner = Some(owner.into());
+        fn owner(owner: &str) => request.owner = Some(owner.into());
         /// Sets how important the shard is, as [`SealRequest::priority`] does.
-        priority(priority: u32) => request.claim.priority = priority;
+        fn priority(priority: u32) => request.claim.priority = priority;
         /// Sets what it costs to bring the shard back, as [`SealRequest::cost`] does.
-        cost(cost: u64) => request.claim.cost = cost;
+        fn cost(cost: u64) => request.claim.cost = cost;
         /// Sets what may become of the shard when room is needed for others. Default: the
         /// manager's.
-        on_eviction(on_eviction: OnEviction) => request.claim.on_eviction = Some(on_eviction);
+        fn on_eviction(on_eviction: OnEviction) => request.claim.on_eviction = Some(on_eviction);
         /// Sets whether others may be evicted to make room for the shard, as
         /// [`SealRequest::evicts`] does. Default: yes.
-        evicts(evicts: bool) => request.evicts = evicts;
+        fn evicts(evicts: bool) => request.evicts = evicts;
         /// Sets how much is read back after writing. Default: every segment. The image itself is
         /// verified in full whatever is set here.
-        read_back(read_back: ReadBack) => request.read_back = Some(read_back);
+        fn read_back(read_back: ReadBack) => request.read_back = Some(read_back);
         /// Sets who is told how far the call has come: from worker threads, one at a time. If it
         /// panics, the call is rolled back and the panic goes on to the caller.
-        progress(callback: impl FnMut(Progress) + Send + 'a) =>
+        fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
             watch.progress = Some(Box::new(callback));
         /// Sets the token that ends the call early.
-        cancel(token: CancelToken) => watch.cancel = Some(token);
+        fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 
     pub(crate) fn expected(&self) -> Result<Expected<'_>, SealError> {

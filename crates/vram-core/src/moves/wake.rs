@@ -23,7 +23,7 @@ use crate::moves::WakeError;
 use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
 use crate::room::make_room;
-use crate::shard::{Arrived, Backup, Moment, ParkedShard, SealedShard, View};
+use crate::shard::{Arrived, Moment, ParkedShard, SealedShard, View};
 
 /// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
 pub(crate) fn copy_back(core: &Core, parked: &ParkedShard, gpu: u32) -> Result<Arrived, VramError> {
@@ -51,7 +51,7 @@ pub(crate) fn copy_into(
     mut space: Space,
 ) -> Result<Arrived, VramError> {
     space.written()?;
-    let view = View::of(&space, Arc::clone(&parked.copy.resident));
+    let view = View::of(&space, Arc::clone(&parked.copy.backup.resident));
     let began = Moment::now(&*core.clock);
     parked.copy.copy_in(&view)?;
     Ok(Arrived { space, verified: Some(began) })
@@ -83,7 +83,7 @@ pub(crate) fn return_to(
     state.host_len = ByteLen::ZERO;
     state.ages.arrived(now, verified);
     if keep_copy {
-        state.copies.backup = Some(Backup::of(*copy));
+        state.copies.backup = Some(copy.backup);
     }
     // Of this very moment: somebody else may park it again in the next.
     let stated = state.stated(&entry);

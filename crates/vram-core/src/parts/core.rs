@@ -61,6 +61,7 @@ pub struct Core {
 
 /// What a manager is put together from, besides its GPUs.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Settings {
     /// The keys; the active one makes new seals.
     pub keys: KeyRing,
@@ -68,19 +69,14 @@ pub struct Settings {
     pub ticket_key: Option<TicketKey>,
     /// The name of this machine, for tickets.
     pub node: Option<Arc<str>>,
-    /// Where ids of shards come from.
     pub ids: IdSource,
-    /// What tells the time.
     pub clock: Arc<dyn Clock>,
-    /// What is told of events.
     pub sinks: Sinks,
-    /// Bounds on lengths, counts and staging.
     pub limits: Limits,
     /// How requests seal that say nothing.
     pub defaults: SealParams,
     /// How requests verify what was written that say nothing.
     pub read_back: ReadBack,
-    /// Threads of one call.
     pub threads: Threads,
     /// Who chooses what is evicted; nothing is without one.
     pub eviction: Option<Arc<dyn EvictionPolicy>>,

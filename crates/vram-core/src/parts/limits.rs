@@ -29,12 +29,12 @@ impl Limits {
     setters! {
         /// Sets the longest shard.
         #[must_use]
-        [const] shard_len_max(len: ByteLen) => shard_len_max = len;
+        [const] fn shard_len_max(len: ByteLen) => shard_len_max = len;
         /// Sets how many shards may be resident.
         #[must_use]
-        [const] shard_count_max(count: u64) => shard_count_max = count;
+        [const] fn shard_count_max(count: u64) => shard_count_max = count;
         /// Sets how much staging one call may hold.
         #[must_use]
-        [const] staging_bytes(bytes: ByteLen) => staging_bytes = bytes;
+        [const] fn staging_bytes(bytes: ByteLen) => staging_bytes = bytes;
     }
 }

@@ -32,13 +32,13 @@ impl<'a> RepairOptions<'a> {
         /// Writes the whole shard to another place on its GPU, and takes the place where it lay out
         /// of use for good: for memory that does not keep what is written. Its bytes stay counted,
         /// as unreturned.
-        relocate() => relocate = true;
+        fn relocate() => relocate = true;
         /// Sets who is told how much of the source was read: from worker threads, one at a time. If
         /// it panics, the shard stays in quarantine, and the panic goes on to the caller.
-        progress(callback: impl FnMut(Progress) + Send + 'a) =>
+        fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
             watch.progress = Some(Box::new(callback));
         /// Sets the token that ends the call early.
-        cancel(token: CancelToken) => watch.cancel = Some(token);
+        fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 }
 
@@ -46,21 +46,18 @@ impl<'a> RepairOptions<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct RepairReport {
-    /// The shard.
     pub shard_id: ShardId,
-    /// The GPU that holds it.
     pub gpu: u32,
     /// Whether it was in quarantine, or was put there by this call. If not, it was sound, and
     /// nothing was written.
     pub was_altered: bool,
     /// The segments that were not what was sealed, in ascending order.
     pub segments: Vec<u64>,
-    /// Device bytes that were written.
     pub written: ByteLen,
     /// Bytes that were taken out of use for good, because the shard was moved off them.
     pub set_aside: ByteLen,
-    /// When.
     pub at: Timestamp,
 }
 

@@ -16,7 +16,8 @@ use crate::resident::{Anew, lease, reseal};
 use crate::room::make_room;
 use crate::sealing::entry;
 use crate::shard::{
-    Ages, Backup, Copies, Entry, Exported, Moment, ParkedShard, Seal, SealedShard, Standing, State,
+    Ages, Backup, Copies, Entry, Exported, HostCopy, Moment, ParkedShard, Seal, SealedShard,
+    Standing, State,
 };
 
 /// What is left of a shard whose memory is gone.
@@ -146,7 +147,7 @@ fn wake_backup(
     drop(state);
     core.registry.insert(Arc::clone(&entry));
     let listed = core.registry.list(&entry);
-    let parked = ParkedShard { copy: Box::new(backup.into_copy(entry)), listed };
+    let parked = ParkedShard { copy: Box::new(HostCopy { entry, backup }), listed };
     let mut refusal = None;
     for target in targets {
         match caught(core, GpuChoice::One(target.index), || {

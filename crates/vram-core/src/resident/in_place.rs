@@ -72,8 +72,7 @@ fn go_back(entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
         return;
     }
     // Whatever was answered on the way: what lies there now is what counts.
-    let count = rewrite.windows.layout().count();
-    let looked = catch_unwind(AssertUnwindSafe(|| old.altered_segments(Selection::Run(0..count))));
+    let looked = catch_unwind(AssertUnwindSafe(|| old.altered()));
     match looked {
         Ok(Ok(segments)) if segments.is_empty() => {}
         Ok(Ok(segments)) => entry.quarantine(&segments),
@@ -96,7 +95,7 @@ pub(crate) fn trial(
     let windows = Windows::on(&old.gpu, *sealer.layout())?;
     let convert = Convert { from: &old.seal.opener, to: &sealer, hashes: Some(hashes) };
     let keep = |segment, done| collector.put(segment, done);
-    old.each_window(Selection::Run(0..windows.layout().count()), |window, bytes| {
+    old.each_window(&windows, Selection::Run(0..windows.layout().count()), |window, bytes| {
         convert.window(&windows, window, bytes, &keep)
     })?;
     contents::finish_seal(core, old, anew.params, collector.finish(sealer)?)

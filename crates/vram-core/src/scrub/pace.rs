@@ -54,9 +54,9 @@ impl ScrubOptions {
     setters! {
         /// Sets how many bytes are looked at before whoever waits for a shard gets in; at least one
         /// segment is.
-        [const] step(bytes: ByteLen) => step = bytes;
+        [const] fn step(bytes: ByteLen) => step = bytes;
         /// Sets how long a pass takes at least: what is quickly done is not done over and over.
-        [const] pass_at_least(time: Duration) => pass_at_least = time;
+        [const] fn pass_at_least(time: Duration) => pass_at_least = time;
     }
 
     /// # Errors

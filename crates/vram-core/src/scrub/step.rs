@@ -7,7 +7,6 @@ use vram_alloc::{ByteLen, ByteRange};
 use vram_events::EventKind;
 use vram_id::ShardId;
 use vram_seal::parallel::Threads;
-use vram_space::Lanes;
 
 use crate::error::VramError;
 use crate::parts::Core;
@@ -16,8 +15,7 @@ use crate::scrub::cursor::SHARD_COST_MIN;
 use crate::scrub::{Run, ScrubCursor, Seen, Totals};
 use crate::shard::{Entry, Moment, View};
 use crate::sync::Deadline;
-use crate::transfer::Windows;
-use crate::transfer::walk::{is_altered, with_window};
+use crate::transfer::{Selection, Windows};
 
 /// How long a step waits for whoever is moving a shard.
 const BRIEFLY: Duration = Duration::from_millis(1);
@@ -190,22 +188,9 @@ fn altered_in_passing(core: &Core, view: &View, run: Range<u64>) -> Result<Vec<u
     let opener = &view.seal.opener;
     let (device, limit) = (view.gpu.device.info(), core.limits.staging_bytes);
     let windows = Windows::plan(*opener.layout(), device, Threads::ONE, limit)?;
-    let lanes = Lanes::new(&view.gpu, windows.window_len(), 1);
-    let mut worker = lanes.worker();
-    let mut altered = Vec::new();
-    for window in windows.cut(run) {
-        with_window(&mut worker, view, &window, |bytes| {
-            window.each(opener.layout(), bytes, |segment, bytes| {
-                if is_altered(opener.open_segment(segment, bytes))? {
-                    altered.push(segment);
-                }
-                Ok(())
-            })
-        })?;
-    }
-    drop(worker);
-    lanes.finish()?;
-    Ok(altered)
+    view.altered_by(&windows, Selection::Run(run), |segment, bytes| {
+        opener.open_segment(segment, bytes)
+    })
 }
 
 impl Seen {

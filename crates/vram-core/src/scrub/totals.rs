@@ -44,22 +44,19 @@ impl Counts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct ScrubMetrics {
-    /// Whether a scrubber is running.
     pub running: bool,
-    /// Whether it is paused.
     pub paused: bool,
     /// The longest that an alteration can go unnoticed, as [it states](crate::ScrubStatus::worst_case).
     pub worst_case: Option<Duration>,
     /// Whether that [is kept](crate::ScrubStatus::kept); false if no scrubber is running.
     pub kept: bool,
-    /// Whole passes.
     pub passes: u64,
     /// Device bytes that were looked at.
     pub bytes: ByteLen,
     /// Times that a whole shard was found sound.
     pub verified: u64,
-    /// Shards that were found altered.
     pub altered: u64,
     /// Times that a shard was busy.
     pub skipped: u64,

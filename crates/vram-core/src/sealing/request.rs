@@ -60,40 +60,40 @@ impl SealRequest {
 
     setters! {
         /// Sets what lies in device memory: ciphertext, or plaintext that is watched over.
-        protection(protection: Protection) => protection = protection;
+        fn protection(protection: Protection) => protection = protection;
         /// Sets the cipher. Without meaning for [`Protection::Authenticated`].
-        suite(suite: Suite) => suite = Some(suite);
+        fn suite(suite: Suite) => suite = Some(suite);
         /// Sets what the synthetic IV is computed over. Default: the shard for a slice, each
         /// segment for anything that is read.
-        scope(scope: SivScope) => scope = Some(scope);
+        fn scope(scope: SivScope) => scope = Some(scope);
         /// Sets the segment size.
-        segment(segment: SegmentSize) => segment = Some(segment);
+        fn segment(segment: SegmentSize) => segment = Some(segment);
         /// Sets how much is read back after writing.
-        read_back(read_back: ReadBack) => read_back = Some(read_back);
+        fn read_back(read_back: ReadBack) => read_back = Some(read_back);
         /// Binds the seal to bytes that have to be the same wherever it is opened, such as a
         /// tenant.
-        context(context: &[u8]) => sealed_as.context = context.into();
+        fn context(context: &[u8]) => sealed_as.context = context.into();
         /// Binds the seal to a description of the content, such as dtype and shape.
-        metadata(metadata: &[u8]) =>
+        fn metadata(metadata: &[u8]) =>
             sealed_as.metadata = ContentHasher::digest(HashKind::Blake3, metadata);
         /// Sets the shard's number within its model.
-        shard_index(index: u64) => sealed_as.shard_index = index;
+        fn shard_index(index: u64) => sealed_as.shard_index = index;
         /// Sets the caller's revision of the content.
-        revision(revision: u64) => sealed_as.revision = revision;
+        fn revision(revision: u64) => sealed_as.revision = revision;
         /// Names who the shard belongs to, for listings. Not part of the seal.
-        owner(owner: &str) => owner = Some(owner.into());
+        fn owner(owner: &str) => owner = Some(owner.into());
         /// Sets how important the shard is, for policies that evict the least important first.
         /// Default: 0. Room for a shard is never made by evicting one of a higher priority.
-        priority(priority: u32) => claim.priority = priority;
+        fn priority(priority: u32) => claim.priority = priority;
         /// Sets what it costs to bring the shard back once it was evicted, in a unit of the
         /// caller's, for policies that evict first what is cheap for its size. Default: 0.
-        cost(cost: u64) => claim.cost = cost;
+        fn cost(cost: u64) => claim.cost = cost;
         /// Sets what may become of the shard when room is needed for others. Default: the
         /// manager's.
-        on_eviction(on_eviction: OnEviction) => claim.on_eviction = Some(on_eviction);
+        fn on_eviction(on_eviction: OnEviction) => claim.on_eviction = Some(on_eviction);
         /// Sets whether others may be evicted to make room for the shard, where the manager has an
         /// eviction policy. Default: yes. If not, a refusal for want of room says what could go.
-        evicts(evicts: bool) => evicts = evicts;
+        fn evicts(evicts: bool) => evicts = evicts;
     }
 
     pub(crate) const fn room_making(&self) -> RoomMaking {

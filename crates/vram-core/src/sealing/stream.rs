@@ -49,13 +49,13 @@ impl<'a> SealOptions<'a> {
 
     setters! {
         /// Demands content of this BLAKE3 digest: nothing becomes resident otherwise.
-        [const] expected_digest(digest: ContentDigest) => expected_digest = Some(digest);
+        [const] fn expected_digest(digest: ContentDigest) => expected_digest = Some(digest);
         /// Sets who is told how far the call has come: from worker threads, one at a time. If it
         /// panics, the call is rolled back and the panic goes on to the caller.
-        progress(callback: impl FnMut(Progress) + Send + 'a) =>
+        fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
             watch.progress = Some(Box::new(callback));
         /// Sets the token that ends the call early.
-        cancel(token: CancelToken) => watch.cancel = Some(token);
+        fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 }
 

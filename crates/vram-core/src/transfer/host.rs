@@ -9,9 +9,9 @@ use zeroize::Zeroizing;
 
 use crate::error::VramError;
 use crate::shard::{HostCopy, View};
+use crate::transfer::Window;
 use crate::transfer::read::zeroed;
 use crate::transfer::walk::{is_altered, send};
-use crate::transfer::{Selection, Window};
 
 /// The seal of what is kept of an Authenticated shard: one pass, so scope Segment.
 pub(crate) fn parked_params(view: &View) -> SealParams {
@@ -40,8 +40,7 @@ impl HostCopy {
             other => other,
         };
         self.write_to(view).map_err(refused)?;
-        let count = view.seal.opener.layout().count();
-        let arrived_altered = view.altered_segments(Selection::Run(0..count))?;
+        let arrived_altered = view.altered()?;
         if arrived_altered.is_empty() {
             return Ok(());
         }
@@ -84,22 +83,22 @@ impl HostCopy {
         let source = self.part(window.bytes).ok_or_else(refused)?;
         let buffer = buffer.get_mut(..source.len()).ok_or_else(refused)?;
         buffer.copy_from_slice(source);
-        if Arc::ptr_eq(&self.seal, &self.resident) {
+        if Arc::ptr_eq(&self.backup.seal, &self.backup.resident) {
             return Ok(());
         }
-        let opener = &self.seal.opener;
+        let opener = &self.backup.seal.opener;
         window
             .each(opener.layout(), buffer, |segment, bytes| opener.open_segment(segment, bytes))?;
         Ok(())
     }
 
     fn part(&self, range: ByteRange) -> Option<&[u8]> {
-        range.to_usize_range().and_then(|range| self.bytes.get(range))
+        range.to_usize_range().and_then(|range| self.backup.bytes.get(range))
     }
 
     /// The segments that are not what was parked.
     fn altered(&self) -> Result<Vec<u64>, VramError> {
-        let opener = &self.seal.opener;
+        let opener = &self.backup.seal.opener;
         let layout = opener.layout();
         let longest = layout.segment_size().bytes().min(layout.plaintext_len());
         let mut scratch = Zeroizing::new(zeroed(longest)?);

@@ -66,17 +66,19 @@ impl View {
     /// The segments of a selection whose device bytes are not those that were sealed, in order.
     pub(crate) fn altered_segments(&self, selection: Selection) -> Result<Vec<u64>, VramError> {
         let opener = &self.seal.opener;
-        self.altered_by(selection, |segment, bytes| opener.open_segment(segment, bytes))
+        let open = |segment, bytes: &mut [u8]| opener.open_segment(segment, bytes);
+        self.altered_by(&self.windows()?, selection, open)
     }
 
     /// The segments of a selection that `open` finds to be other than sealed, in order.
-    fn altered_by(
+    pub(crate) fn altered_by(
         &self,
+        windows: &Windows,
         selection: Selection,
         open: impl Fn(u64, &mut [u8]) -> Result<(), SealError> + Sync,
     ) -> Result<Vec<u64>, VramError> {
         let altered = Mutex::new(Vec::new());
-        self.each_window(selection, |window, buffer| {
+        self.each_window(windows, selection, |window, buffer| {
             window.each(self.seal.opener.layout(), buffer, |segment, bytes| {
                 if is_altered(open(segment, bytes))? {
                     lock(&altered).push(segment);
@@ -111,7 +113,7 @@ impl View {
         let opener = &self.seal.opener;
         let hashes = Hashes::new(opener.layout())?;
         let all = Selection::Run(0..opener.layout().count());
-        let altered = self.altered_by(all, |segment, bytes| {
+        let altered = self.altered_by(&self.windows()?, all, |segment, bytes| {
             hashes.put(segment, open_and_hash(opener, segment, bytes)?);
             Ok(())
         })?;
@@ -121,12 +123,12 @@ impl View {
     /// Copies each window of a selection to staging and calls `work` with it.
     pub(crate) fn each_window(
         &self,
+        windows: &Windows,
         selection: Selection,
         work: impl Fn(&Window, &mut [u8]) -> Result<(), VramError> + Sync,
     ) -> Result<(), VramError> {
-        let windows = self.windows()?;
-        let jobs = selection.jobs(&windows);
-        windows.run_each(&self.gpu, jobs, selection.windows(&windows), |worker, window| {
+        let jobs = selection.jobs(windows);
+        windows.run_each(&self.gpu, jobs, selection.windows(windows), |worker, window| {
             with_window(worker, self, &window, |buffer| work(&window, buffer))
         })
     }
