@@ -47,10 +47,7 @@ fn in_file(path: &Path, error: VramError) -> VramError {
         VramError::Seal(source) => {
             VramError::Image { path: path.to_path_buf(), source: Box::new(source) }
         }
-        VramError::Io { action, path: None, source } => {
-            VramError::Io { action, path: Some(path.to_path_buf()), source }
-        }
-        other => other,
+        other => other.in_file(path),
     }
 }
 

@@ -25,7 +25,16 @@ impl Default for Limits {
     }
 }
 
+/// Bytes that are handed to a writer at a time, where limits and segments allow.
+const CHUNK_LEN: ByteLen = ByteLen::new(8 << 20);
+
 impl Limits {
+    /// Whole segments that are handed to a writer at a time: at least one.
+    pub(crate) fn segments_at_once(&self, segment: ByteLen) -> u64 {
+        let chunk = CHUNK_LEN.min(self.staging_bytes);
+        chunk.get().checked_div(segment.get()).unwrap_or(0).max(1)
+    }
+
     setters! {
         /// Sets the longest shard.
         #[must_use]

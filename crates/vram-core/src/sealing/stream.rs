@@ -21,9 +21,6 @@ use crate::shard::{Entry, SealedShard};
 use crate::transfer::read::zeroed;
 use crate::transfer::{SourceFeed, WriteOptions};
 
-/// Plaintext that is handed to a writer at a time, where limits and segments allow.
-const CHUNK_LEN: u64 = 8 << 20;
-
 /// What [`seal_from`](VramManager::seal_from) does besides sealing.
 ///
 /// ```
@@ -109,10 +106,9 @@ pub fn unseal_to(core: &Core, handle: &SealedShard, sink: &mut dyn Write) -> Res
 fn unseal_entry_to(core: &Core, entry: &Entry, sink: &mut dyn Write) -> Result<(), VramError> {
     let len = entry.plaintext_len;
     let segment = entry.view()?.seal.opener.layout().segment_size().bytes();
-    let chunk = ByteLen::new(CHUNK_LEN).min(core.limits.staging_bytes);
     // Whole segments, so that none is opened twice.
-    let count = chunk.get().checked_div(segment.get()).unwrap_or(0).max(1);
-    let chunk = ByteLen::new(count.saturating_mul(segment.get())).min(len);
+    let chunk = core.limits.segments_at_once(segment).saturating_mul(segment.get());
+    let chunk = ByteLen::new(chunk).min(len);
     let mut buffer = Zeroizing::new(zeroed(chunk)?);
     let mut offset = ByteOffset::START;
     loop {
