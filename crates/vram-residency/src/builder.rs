@@ -1,7 +1,6 @@
 //! Putting a manager together: devices, budgets, keys, limits, policies.
 
 mod build;
-mod shortcuts;
 mod sinks;
 
 use std::sync::Arc;

@@ -209,7 +209,7 @@ impl Gpu {
         if !self.health.lose(error, life) {
             return;
         }
-        self.tenants.lost(self, error);
+        self.tenants.lost(self.index, error);
     }
 
     /// The count of blocks, if the GPU is used block by block.

@@ -8,7 +8,7 @@ use std::time::Instant;
 use vram_gpu::GpuError;
 
 use crate::block::Block;
-use crate::staging::lanes;
+use crate::staging::at_work::on_a_worker;
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait_until};
 
 /// The state of one GPU's device, as its manager knows it.
@@ -226,7 +226,7 @@ impl Health {
             }
             let own_call = state.under_way.contains(&own)
                 || (resetter.is_some() && state.resetting == resetter);
-            if own_call || inside || lanes::on_a_worker() {
+            if own_call || inside || on_a_worker() {
                 return Err(left);
             }
             match wait_until(&self.changed, state, deadline) {

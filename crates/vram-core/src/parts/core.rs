@@ -1,5 +1,8 @@
 //! What the operations of a manager work on, and how each of them finds its shard.
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::Arc;

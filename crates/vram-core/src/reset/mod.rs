@@ -87,9 +87,9 @@ pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport
 /// books. Nobody else does so meanwhile: every call on them is refused.
 fn let_go(core: &Core, gpu: &Gpu) -> Vec<Remains> {
     let mut remains = Vec::new();
-    for entry in core.registry.on(gpu) {
+    for entry in core.registry.on(gpu.index) {
         let mut state = entry.state();
-        if !state.lies_on(gpu) {
+        if !state.lies_on(gpu.index) {
             // Parked meanwhile, by way of its backup.
             continue;
         }
