@@ -52,6 +52,7 @@ pub struct CloseReport {
     pub complete: bool,
 }
 
+/// Frees, wipes and gives back everything, and says what could not be.
 pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseReport {
     let deadline = Deadline::within(timeout);
     core.closing.closed.store(true, Ordering::Release);

@@ -26,7 +26,7 @@ use vram_alloc::{Alignment, ByteLen, DeviceOffset, DeviceRange, MAX_TOTAL};
 use vram_events::EventKind;
 use vram_gpu::GpuError;
 use vram_id::ShardId;
-use vram_space::{Gpu, GpuCapacity, WipePolicy};
+use vram_space::{Gpu, WipePolicy};
 
 use crate::error::VramError;
 use crate::moves::{CompactBudget, CompactEnd, CompactReport, migrate};
@@ -37,17 +37,18 @@ use crate::room::park;
 use crate::shard::{Entry, HostCopy, Moment, ParkedShard, View};
 use crate::sync::lock;
 
+/// Moves shards of a GPU together, within a budget.
 pub fn compact(core: &Core, gpu: u32, budget: CompactBudget) -> Result<CompactReport, VramError> {
     core.check_open()?;
     let gpu = Arc::clone(core.gpu(gpu)?);
     gpu.ready()?;
     let deadline = budget.max_time.map(|time| core.clock.monotonic().saturating_add(time));
-    let before = GpuCapacity::of(&gpu);
+    let before = gpu.capacity();
     let mut run = Run { core, gpu: &gpu, budget, deadline, done: Done::default() };
     // Blocks have no neighbours: every hole is the driver's, and as large as the room.
     let end = if gpu.blocks().is_some() { CompactEnd::Finished } else { run.go() };
     let Done { moves, moved_bytes, skipped, stranded, .. } = run.done;
-    let after = GpuCapacity::of(&gpu);
+    let after = gpu.capacity();
     tracing::info!(
         gpu = gpu.index,
         moves,
@@ -98,7 +99,7 @@ impl Run<'_> {
             if rounds == 0 {
                 return CompactEnd::Unsettled;
             }
-            let figures = GpuCapacity::of(self.gpu);
+            let figures = self.gpu.capacity();
             if self.budget.enough.is_some_and(|enough| figures.largest_hole >= enough) {
                 return CompactEnd::Enough;
             }

@@ -176,6 +176,7 @@ impl Core {
         self.events.counts()
     }
 
+    /// How many GPUs there are.
     pub fn gpu_count(&self) -> u32 {
         u32::try_from(self.gpus.len()).unwrap_or(u32::MAX)
     }

@@ -34,6 +34,7 @@ use crate::sync::Deadline;
 /// at their next call to the device, and so wait for sources and sinks alone.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Resets a GPU, and brings back what has copies.
 pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport, VramError> {
     core.check_open()?;
     let gpu = Arc::clone(core.gpu(gpu)?);

@@ -25,7 +25,7 @@ use crate::transfer::{SourceFeed, WriteOptions};
 /// Plaintext that is handed to a writer at a time, where limits and segments allow.
 const CHUNK_LEN: u64 = 8 << 20;
 
-/// What [`seal_from`](VramManager::seal_from) does besides sealing.
+/// What `VramManager::seal_from` does besides sealing.
 ///
 /// ```
 /// use vram_residency::{CancelToken, SealOptions};
@@ -82,6 +82,7 @@ impl fmt::Debug for SealOptions<'_> {
     }
 }
 
+/// Seals what a source gives.
 pub fn seal_source(
     core: &Core,
     request: &SealRequest,
@@ -126,6 +127,7 @@ pub(crate) fn seal_feed(
     Ok(entry)
 }
 
+/// Writes the plaintext of a shard to a sink, window by window.
 pub fn unseal_to(core: &Core, handle: &SealedShard, sink: &mut dyn Write) -> Result<(), VramError> {
     core.shared(handle, |entry| unseal_entry_to(core, entry, sink))
 }

@@ -87,7 +87,7 @@ impl Registry {
 
     /// How many shards are resident.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.shards.len()
     }
 

@@ -38,10 +38,12 @@ struct Lane {
 }
 
 impl<'a> Lanes<'a> {
+    /// Lanes of one call: `buffers` a worker, each of `buffer_len` bytes at least.
     pub fn new(gpu: &'a Gpu, buffer_len: ByteLen, buffers: u64) -> Self {
         Self { gpu, buffer_len, buffers, parked: Mutex::default() }
     }
 
+    /// Buffers for one thread of the call.
     pub fn worker(&'a self) -> Worker<'a> {
         Worker { lanes: self, lane: Lane::default(), at_work: AtWork::begin() }
     }
