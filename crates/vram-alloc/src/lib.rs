@@ -6,6 +6,7 @@ extern crate alloc;
 
 mod arena;
 mod bounds;
+pub mod compaction;
 mod fit;
 mod ledger;
 mod notation;

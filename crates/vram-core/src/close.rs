@@ -52,6 +52,7 @@ pub struct CloseReport {
     pub complete: bool,
 }
 
+/// Frees, wipes and gives back everything, and says what could not be.
 pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseReport {
     let deadline = Deadline::within(timeout);
     core.closing.closed.store(true, Ordering::Release);
@@ -85,7 +86,8 @@ pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseRepo
     report.reservations = count(core.promises.ended_until(deadline).err().unwrap_or(0));
     for gpu in &core.gpus {
         // All that is known to be there; what else there is is on its way back.
-        let places = core.registry.on(gpu).len().saturating_add(core.promises.places_on(gpu.index));
+        let places =
+            core.registry.on(gpu.index).len().saturating_add(core.promises.places_on(gpu.index));
         let left = gpu.health.settled_until(deadline.instant(), gate::is_inside_any(), places);
         let left = left.err().unwrap_or(0);
         report.under_way = report.under_way.saturating_add(count(left));
@@ -173,8 +175,8 @@ mod tests {
 
     use vram_id::SystemClock;
 
+    use crate::parts::core::testing;
     use crate::parts::keys;
-    use crate::testing;
 
     #[test]
     fn the_keys_of_a_closed_manager_are_gone() {

@@ -31,6 +31,4 @@ pub mod scrub;
 pub mod sealing;
 pub mod shard;
 mod sync;
-#[cfg(test)]
-mod testing;
 pub mod transfer;

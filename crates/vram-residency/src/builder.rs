@@ -1,7 +1,6 @@
 //! Putting a manager together: devices, budgets, keys, limits, policies.
 
 mod build;
-mod shortcuts;
 mod sinks;
 
 use std::sync::Arc;
@@ -35,7 +34,7 @@ pub(crate) enum Keys {
     Source(KeySource),
 }
 
-/// Puts a [`VramManager`] together. Everything but the devices has a default.
+/// Puts a [`VramManager`](crate::VramManager) together. Everything but the devices has a default.
 ///
 /// ```
 /// use vram_residency::{ByteLen, VramManager, WipePolicy};

@@ -15,68 +15,80 @@ pub use vram_alloc::{
     PlanError, checked_shard_size,
 };
 #[cfg(feature = "audit")]
-pub use vram_audit::AuditError;
-#[cfg(feature = "audit")]
-pub use vram_audit::AuditHead;
-#[cfg(feature = "audit")]
-pub use vram_audit::AuditStatus;
-#[cfg(feature = "audit")]
-pub use vram_audit::AuditSummary;
-#[cfg(feature = "audit")]
-pub use vram_audit::AuditWriter;
-#[cfg(feature = "audit")]
-pub use vram_audit::ParseAuditHeadError;
-#[cfg(feature = "audit")]
-pub use vram_audit::verify_audit;
-#[cfg(feature = "audit")]
-pub use vram_audit::verify_audit_against;
+#[doc(inline)]
+pub use vram_audit::{
+    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
+    verify_audit, verify_audit_against,
+};
+#[doc(inline)]
 pub use vram_core::close::CloseReport;
+#[doc(inline)]
 pub use vram_core::error::{
     Class, Eviction, EvictionPlan, Holder, ReservationId, Shortfall, VramError,
 };
+#[doc(inline)]
 pub use vram_core::models::{
     AdmitRequest, ModelHandle, ModelPiece, ModelSource, ModelVerdict, ParkedModel, ParkedPiece,
     PlanReservation, ReservePlanRequest, WakeModelError,
 };
+#[doc(inline)]
 pub use vram_core::moves::{
     CompactBudget, CompactEnd, CompactReport, ExportOptions, ImportRequest, LinkReport, WakeError,
 };
+#[doc(inline)]
 pub use vram_core::parts::call::Call;
+#[doc(inline)]
 pub use vram_core::parts::{
     Candidate, CostPerByte, EvictionPolicy, GpuChoice, Limits, LinkState, Lru, Priority,
 };
+#[doc(inline)]
 pub use vram_core::repair::{RepairOptions, RepairReport};
+#[doc(inline)]
 pub use vram_core::reports::{
     Account, CallMetrics, Difference, DriverMemory, FailureCount, GpuMetrics, GpuReport,
     GpuSnapshot, KeySnapshot, Metrics, ParkedSnapshot, Reconciliation, Report, ReservationSnapshot,
     ShardReport, Snapshot, SnapshotCounters, SnapshotState,
 };
+#[doc(inline)]
 pub use vram_core::reset::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
+#[doc(inline)]
 pub use vram_core::resident::{Lease, Verdict, Verify};
+#[doc(inline)]
 pub use vram_core::room::{BackupReport, EvictionReport, FreedReceipt};
+#[doc(inline)]
 pub use vram_core::scrub::{
     ScrubCursor, ScrubMetrics, ScrubOptions, ScrubRate, ScrubStatus, ScrubStep, Scrubber,
 };
+#[doc(inline)]
 pub use vram_core::sealing::{
     Reservation, ReservationReport, ReserveRequest, SealOptions, SealRequest,
 };
+#[doc(inline)]
 pub use vram_core::shard::{ParkCapacity, ParkedShard, SealedShard};
+#[doc(inline)]
 pub use vram_core::transfer::ReadBack;
+#[doc(inline)]
 pub use vram_events::{Event, EventKind, EventLog, EventSink, OnEviction, SinkCounts};
+#[doc(inline)]
 pub use vram_files::{
     Access, CancelToken, FileSource, ImageInfo, ImageOptions, ImageReport, ImageVerdict, KeySource,
     KeySourceError, Overwrite, Progress, ReaderSource, SliceSource, Source, SourceError,
     create_key_file,
 };
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
+#[doc(inline)]
 pub use vram_id::{Clock, ParseShardIdError, ShardId, SystemClock, Timestamp};
+#[doc(inline)]
+pub use vram_seal::SegmentSpan;
 pub use vram_seal::parallel::Threads;
 pub use vram_seal::{
     ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,
     Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
-    SegmentSpan, SivScope, Suite, TicketKey,
+    SivScope, Suite, TicketKey,
 };
+#[doc(inline)]
 pub use vram_space::{GpuCapacity, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};
+#[doc(inline)]
 pub use vram_ticket::{
     ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
     TicketVerifier,

@@ -10,6 +10,7 @@ mod reports;
 mod room;
 mod seal;
 mod shards;
+mod start;
 mod verify;
 
 use core::fmt;

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use vram_alloc::ByteLen;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::digest::ContentDigest;
 use crate::error::SealError;
@@ -19,7 +19,6 @@ use crate::record::params::{Mode, Protection, SivScope};
 use crate::segment::aead::{Slot, nonce};
 use crate::segment::chain::{self, Place, SegmentHash};
 use crate::segment::table::{Entry, SegmentTags};
-use crate::wipe::wipe;
 
 /// What an opened record may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +218,7 @@ impl Opener {
     pub fn verify_segment(&self, segment: u64, buffer: &mut [u8]) -> Result<(), SealError> {
         self.layout().check(segment, buffer)?;
         let verdict = self.open_segment(segment, buffer);
-        wipe(buffer);
+        buffer.zeroize();
         verdict
     }
 
@@ -320,7 +319,7 @@ impl Opener {
         if sound {
             Ok(())
         } else {
-            wipe(buffer);
+            buffer.zeroize();
             Err(SealError::SegmentMismatch { segment })
         }
     }

@@ -4,6 +4,7 @@ use core::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use vram_alloc::ByteLen;
+use zeroize::Zeroize as _;
 
 use crate::digest::ContentDigest;
 use crate::error::SealError;
@@ -19,7 +20,6 @@ use crate::record::params::{Mode, Protection, SealParams, SivScope};
 use crate::segment::aead::{Slot, nonce};
 use crate::segment::chain::{self, Place, SegmentHash};
 use crate::segment::table::{Entry, SegmentTags};
-use crate::wipe::wipe;
 
 /// Seals the segments of one shard, in any order and from any number of threads.
 ///
@@ -147,7 +147,7 @@ impl Sealer {
         self.layout().check(segment, buffer)?;
         let hash = SegmentHash::of_checked(self.layout(), segment, buffer, Place::Cache);
         if hash != *hashed {
-            wipe(buffer);
+            buffer.zeroize();
             return Err(SealError::SourceChanged { segment });
         }
         self.seal_segment(segment, buffer)
@@ -201,7 +201,7 @@ impl Sealer {
         let key = self.schedule.segment_key(siv, trailer);
         let nonce = nonce(segment, self.layout().is_last(segment));
         slot.seal(&key, nonce, buffer).ok_or_else(|| {
-            wipe(buffer);
+            buffer.zeroize();
             SealError::Cipher { segment }
         })
     }

@@ -1,23 +1,11 @@
-//! Overwriting secrets, quickly enough for whole segments.
+//! Buffers of a segment and more that are wiped, and how much of the stack is.
 
-use core::hint::black_box;
+use zeroize::Zeroize;
 
-/// Overwrites `bytes` with zeros such that the compiler cannot leave it out.
-///
-/// One `memset` behind an optimisation barrier: `zeroize` writes a byte at a time, which would cost
-/// more than decrypting the segment that is wiped.
-pub(crate) fn wipe(bytes: &mut [u8]) {
-    bytes.fill(0);
-    black_box(bytes);
-}
-
-/// Overwrites a stretch of stack that calls made before have used, where hashers and key schedules
+/// Overwrites the stretch of stack that calls made before have used, where hashers and key schedules
 /// of other crates may have left words of a key. Best effort: the compiler decides where frames lie.
-#[inline(never)]
 pub(crate) fn scrub_stack() {
-    let mut frame = [0_u8; 8192];
-    black_box(&mut frame);
-    wipe(&mut frame);
+    zeroize::zeroize_stack::<8192>();
 }
 
 /// A host buffer that is overwritten when dropped, also when a panic passes.
@@ -39,7 +27,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        wipe(&mut self.0);
+        // As a slice, which is one `memset`: a vector is wiped byte by byte, which would cost as
+        // much as decrypting the segment.
+        self.0.as_mut_slice().zeroize();
     }
 }
 
@@ -66,7 +56,7 @@ impl<'a> WipeUnlessKept<'a> {
 impl Drop for WipeUnlessKept<'_> {
     fn drop(&mut self) {
         if let Some(bytes) = self.bytes.as_deref_mut() {
-            wipe(bytes);
+            bytes.zeroize();
         }
     }
 }

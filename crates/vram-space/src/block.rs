@@ -20,14 +20,14 @@ pub enum MemoryMode {
     Region,
     /// Nothing up front: each shard that has bytes gets an allocation of its own, in whole granules
     /// of 256 bytes and within the budget, which goes back to the driver when the shard goes. What
-    /// others take meanwhile is not there: see [`refresh`](crate::VramManager::refresh).
+    /// others take meanwhile is not there: see `VramManager::refresh`.
     Blocks,
 }
 
 impl MemoryMode {
     /// Bytes that the arena of a GPU with this budget covers.
     #[must_use]
-    pub const fn arena_len(self, budget: ByteLen) -> ByteLen {
+    pub(crate) const fn arena_len(self, budget: ByteLen) -> ByteLen {
         match self {
             Self::Region => budget,
             // Whole granules, so that no placement is cut short at its end.
@@ -54,7 +54,7 @@ impl Block {
     }
 
     #[must_use]
-    pub const fn life(&self) -> u64 {
+    pub(crate) const fn life(&self) -> u64 {
         self.life
     }
 
@@ -68,7 +68,7 @@ impl Block {
     }
 
     #[must_use]
-    pub fn into_memory(self) -> Box<dyn DeviceMemory> {
+    pub(crate) fn into_memory(self) -> Box<dyn DeviceMemory> {
         self.memory
     }
 }
@@ -117,6 +117,7 @@ impl Backing {
         }
     }
 
+    /// How memory is taken.
     pub const fn mode(&self) -> MemoryMode {
         match self {
             Self::Region(_) => MemoryMode::Region,
@@ -154,12 +155,13 @@ impl Held {
         self.now().bytes()
     }
 
+    /// The count of this life.
     pub fn now(&self) -> Arc<Count> {
         Arc::clone(&lock(&self.0))
     }
 
     /// A block went back that was given up before.
-    pub fn less(&self, len: ByteLen) {
+    pub(crate) fn less(&self, len: ByteLen) {
         let count = self.now();
         count.begin();
         count.end(ByteLen::ZERO, len);
@@ -176,7 +178,7 @@ impl Count {
         ByteLen::new(self.bytes.load(Ordering::Acquire))
     }
 
-    pub fn begin(&self) {
+    pub(crate) fn begin(&self) {
         self.under_way.fetch_add(1, Ordering::AcqRel);
         self.moves.fetch_add(1, Ordering::AcqRel);
     }

@@ -39,6 +39,7 @@ pub enum WipePolicy {
 pub struct Means {
     /// Threads of one call, its own among them.
     pub workers: usize,
+    /// Bytes of staging of one call.
     pub staging_bytes: ByteLen,
 }
 
@@ -47,16 +48,24 @@ pub struct Means {
 pub struct Gpu {
     /// Position in the manager's list: what callers name.
     pub index: u32,
+    /// The device itself.
     pub device: Arc<dyn Device>,
+    /// What its placements stand for: parts of one region, or blocks.
     pub backing: Backing,
+    /// The books over its budget.
     pub ledger: Ledger,
     /// Those whom it is shared out to.
     pub tenants: Arc<dyn Tenants>,
+    /// Whether it takes calls, and which calls run on it.
     pub health: Arc<Health>,
+    /// Where things lie. No driver call is made while it is locked.
     pub arena: Mutex<Arena>,
     unreturned: Mutex<Vec<Unreturned>>,
+    /// Whether memory is overwritten before it is given back.
     pub wipe: WipePolicy,
+    /// Idle staging buffers.
     pub pool: StagingPool,
+    /// What one call may take of the host.
     pub means: Means,
 }
 
@@ -142,6 +151,7 @@ impl Gpu {
         }
     }
 
+    /// Why the device is lost, if it is. Asks the device itself.
     pub fn lost(&self) -> Option<GpuError> {
         match self.ready() {
             Err(SpaceError::DeviceLost { source, .. }) => Some(*source),
@@ -164,6 +174,10 @@ impl Gpu {
     }
 
     /// As [`ready`](Self::ready), also for whoever [winds up](Self::winds_up).
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceError::DeviceLost`].
     pub fn ready_to_the_end(&self) -> Result<(), SpaceError> {
         if self.winds_up() { Ok(()) } else { self.ready() }
     }
@@ -192,7 +206,7 @@ impl Gpu {
 
     /// As [`failed`](Self::failed), of memory of this life of the device: what is said of an earlier
     /// one is no loss of the present one.
-    pub fn failed_in(&self, life: u64, error: GpuError) -> SpaceError {
+    pub(crate) fn failed_in(&self, life: u64, error: GpuError) -> SpaceError {
         // Stale: somebody else has reset the device, and everything that lay there is gone.
         if error.is_sticky() || matches!(error, GpuError::StaleAllocation { .. }) {
             self.lose(error, Some(life));
@@ -209,7 +223,7 @@ impl Gpu {
         if !self.health.lose(error, life) {
             return;
         }
-        self.tenants.lost(self, error);
+        self.tenants.lost(self.index, error);
     }
 
     /// The count of blocks, if the GPU is used block by block.

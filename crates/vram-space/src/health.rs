@@ -8,7 +8,7 @@ use std::time::Instant;
 use vram_gpu::GpuError;
 
 use crate::block::Block;
-use crate::staging::lanes;
+use crate::staging::at_work::on_a_worker;
 use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait_until};
 
 /// The state of one GPU's device, as its manager knows it.
@@ -51,7 +51,7 @@ enum GivenUp {
 
 /// Why nobody may begin.
 #[derive(Clone, Copy, Debug)]
-pub enum Refused {
+pub(crate) enum Refused {
     Lost(GpuError),
     Closed,
 }
@@ -76,7 +76,7 @@ impl Health {
     }
 
     /// Counts the lives of the device's memory, from 0.
-    pub fn life(&self) -> u64 {
+    pub(crate) fn life(&self) -> u64 {
         lock(&self.state).life
     }
 
@@ -139,7 +139,11 @@ impl Health {
     }
 
     /// Begins to take memory.
-    pub fn enter(self: &Arc<Self>) -> Result<UnderWay, Refused> {
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`] where the device is lost or its owner closed it.
+    pub(crate) fn enter(self: &Arc<Self>) -> Result<UnderWay, Refused> {
         let mut state = lock(&self.state);
         if state.closed {
             return Err(Refused::Closed);
@@ -161,13 +165,13 @@ impl Health {
     }
 
     /// Counts a place that was taken.
-    pub fn count_place(&self) {
+    pub(crate) fn count_place(&self) {
         let mut state = lock(&self.state);
         state.places = state.places.saturating_add(1);
     }
 
     /// Counts a place that went back.
-    pub fn uncount_place(&self) {
+    pub(crate) fn uncount_place(&self) {
         let mut state = lock(&self.state);
         state.places = state.places.saturating_sub(1);
         drop(state);
@@ -226,7 +230,7 @@ impl Health {
             }
             let own_call = state.under_way.contains(&own)
                 || (resetter.is_some() && state.resetting == resetter);
-            if own_call || inside || lanes::on_a_worker() {
+            if own_call || inside || on_a_worker() {
                 return Err(left);
             }
             match wait_until(&self.changed, state, deadline) {
@@ -249,7 +253,7 @@ impl Health {
 
     /// Keeps a block of a lost device from being dropped before it was reset. Handed back if it is
     /// of an earlier life: it can go at once.
-    pub fn bury(&self, block: Arc<Block>) -> Option<Arc<Block>> {
+    pub(crate) fn bury(&self, block: Arc<Block>) -> Option<Arc<Block>> {
         let mut state = lock(&self.state);
         if block.life() != state.life {
             return Some(block);

@@ -19,6 +19,7 @@ pub use gpu::{Gpu, GpuOptions, Means, WipePolicy};
 pub use health::{Claim, Health, UnderWay};
 pub use space::dry_run::{DryRun, RoomAfter};
 pub use space::{Home, Returned, Space, locate};
-pub use staging::lanes::{Lanes, Worker, on_a_worker};
+pub use staging::at_work::on_a_worker;
+pub use staging::lanes::{Lanes, Worker};
 pub use staging::pool::{SMALLEST, StagingPool};
 pub use tenants::Tenants;

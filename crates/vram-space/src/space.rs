@@ -87,6 +87,7 @@ pub struct Returned {
 }
 
 impl Space {
+    /// A space over a placement, promised and not yet in use.
     pub fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
         let held = Some((placement, Grant::Promised(reservation)));
         let region = gpu.backing.region();
@@ -95,7 +96,7 @@ impl Space {
     }
 
     /// As [`new`](Self::new), out of a reservation: given back, it goes there.
-    pub fn out_of(
+    pub(crate) fn out_of(
         home: Box<dyn Home>,
         gpu: Arc<Gpu>,
         placement: Placement,
@@ -141,6 +142,7 @@ impl Space {
         self.block.as_ref().map_or(ByteLen::ZERO, |block| block.len())
     }
 
+    /// The GPU that it is on.
     #[must_use]
     pub const fn gpu(&self) -> &Arc<Gpu> {
         &self.gpu
@@ -356,7 +358,7 @@ impl Drop for Space {
 ///
 /// # Errors
 ///
-/// [`SpaceError::Seal`] never in practice: `part` was checked against the shard that lies there.
+/// [`SpaceError::Invalid`] never in practice: `part` was checked against the shard that lies there.
 pub fn locate(shard: DeviceRange, part: ByteRange) -> Result<DeviceRange, SpaceError> {
     shard.slice(part).map_err(|error| SpaceError::Invalid { what: error.to_string() })
 }

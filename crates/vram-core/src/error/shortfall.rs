@@ -39,7 +39,7 @@ pub struct Shortfall {
     /// Who holds most there, at most 16, the largest first. Empty where nobody was asked.
     pub holders: Vec<Holder>,
     /// What could go so that the request succeeds, if there is an eviction policy and it finds a
-    /// way: carry it out with [`evict`](crate::VramManager::evict) and ask again.
+    /// way: carry it out with `VramManager::evict` and ask again.
     pub plan: Option<EvictionPlan>,
 }
 

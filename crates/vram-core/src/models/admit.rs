@@ -38,6 +38,7 @@ pub(crate) struct Placed {
     pub(crate) counted: Counted,
 }
 
+/// Seals all pieces of a model, or none.
 pub fn admit(
     core: &Core,
     request: AdmitRequest<'_>,

@@ -8,6 +8,7 @@ use crate::parts::Core;
 use crate::room::{FreedReceipt, free};
 use crate::shard::Entry;
 
+/// Frees all shards of a model, or none.
 pub fn free_model(core: &Core, model: &ModelHandle) -> Result<Vec<FreedReceipt>, VramError> {
     loop {
         let mut named = Vec::new();

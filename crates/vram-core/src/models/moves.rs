@@ -33,6 +33,7 @@ pub struct ModelVerdict {
     pub shards: Vec<Verdict>,
 }
 
+/// The model with these handles.
 #[must_use]
 pub fn refreshed(model: &ModelHandle, shards: Vec<SealedShard>) -> ModelHandle {
     let pieces = model.pieces.iter().zip(shards);
@@ -40,6 +41,7 @@ pub fn refreshed(model: &ModelHandle, shards: Vec<SealedShard>) -> ModelHandle {
     ModelHandle { model_id: Arc::clone(&model.model_id), pieces: pieces.collect() }
 }
 
+/// Moves all shards of a model to a GPU, or none.
 pub fn migrate_model(
     core: &Core,
     model: &ModelHandle,

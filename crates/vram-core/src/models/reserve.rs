@@ -12,7 +12,7 @@ use crate::sealing::reservation::held_methods;
 
 /// A place for every piece of a plan, and a seat among the shards: nobody else gets them.
 ///
-/// Like a [`Reservation`](crate::Reservation) it is owned, gives back what was not used when it is
+/// Like a [`Reservation`](crate::sealing::Reservation) it is owned, gives back what was not used when it is
 /// dropped, and may expire.
 #[derive(Debug)]
 #[must_use = "a reservation that is dropped gives its places back"]
@@ -36,6 +36,7 @@ impl PlanReservation {
     }
 }
 
+/// Reserves a place for every piece of a plan, or for none.
 pub fn reserve_plan(
     core: &Core,
     plan: &ModelPlan,
@@ -59,6 +60,7 @@ pub fn reserve_plan(
     Ok(PlanReservation { held: Held::new(&core.promises, promise), plan: plan.clone() })
 }
 
+/// Seals a model into the places that were reserved for it.
 pub fn admit_reserved(
     core: &Core,
     reservation: &PlanReservation,

@@ -18,16 +18,15 @@
 use core::time::Duration;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use vram_alloc::compaction::{Found, Span, Step, best_moves};
 
 use vram_alloc::{Alignment, ByteLen, DeviceOffset, DeviceRange, MAX_TOTAL};
 use vram_events::EventKind;
 use vram_id::ShardId;
-use vram_space::{Gpu, GpuCapacity, WipePolicy};
+use vram_space::{Gpu, WipePolicy};
 
 use crate::error::VramError;
-use crate::moves::{
-    CompactBudget, CompactEnd, CompactReport, Found, Span, Step, compaction, migrate,
-};
+use crate::moves::{CompactBudget, CompactEnd, CompactReport, migrate};
 use crate::parts::core::in_use;
 use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
@@ -35,17 +34,18 @@ use crate::room::park;
 use crate::shard::{Entry, HostCopy, Moment, ParkedShard, View};
 use crate::sync::lock;
 
+/// Moves shards of a GPU together, within a budget.
 pub fn compact(core: &Core, gpu: u32, budget: CompactBudget) -> Result<CompactReport, VramError> {
     core.check_open()?;
     let gpu = Arc::clone(core.gpu(gpu)?);
     gpu.ready()?;
     let deadline = budget.max_time.map(|time| core.clock.monotonic().saturating_add(time));
-    let before = GpuCapacity::of(&gpu);
+    let before = gpu.capacity();
     let mut run = Run { core, gpu: &gpu, budget, deadline, done: Done::default() };
     // Blocks have no neighbours: every hole is the driver's, and as large as the room.
     let end = if gpu.blocks().is_some() { CompactEnd::Finished } else { run.go() };
     let Done { moves, moved_bytes, skipped, stranded, .. } = run.done;
-    let after = GpuCapacity::of(&gpu);
+    let after = gpu.capacity();
     tracing::info!(
         gpu = gpu.index,
         moves,
@@ -96,7 +96,7 @@ impl Run<'_> {
             if rounds == 0 {
                 return CompactEnd::Unsettled;
             }
-            let figures = GpuCapacity::of(self.gpu);
+            let figures = self.gpu.capacity();
             if self.budget.enough.is_some_and(|enough| figures.largest_hole >= enough) {
                 return CompactEnd::Enough;
             }
@@ -107,7 +107,7 @@ impl Run<'_> {
             let spans: Vec<Span> = movables.iter().map(|(span, _)| *span).collect();
             let left = self.budget.max_bytes.unwrap_or(MAX_TOTAL);
             let left = left.saturating_sub(self.done.moved_bytes);
-            let steps = match compaction::best(&self.holes(), &spans, left.get()) {
+            let steps = match best_moves(&self.holes(), &spans, left) {
                 Found::Steps(steps) => steps,
                 Found::TooDear => return CompactEnd::OutOfBytes,
                 Found::Nothing => return CompactEnd::Finished,
@@ -120,7 +120,7 @@ impl Run<'_> {
                 let Some((span, entry)) = movables.get(step.shard) else { break };
                 match self.step(entry, step) {
                     Ok(Moved::There) => {
-                        let bytes = ByteLen::new(span.len());
+                        let bytes = span.bytes();
                         self.done.moves = self.done.moves.saturating_add(1);
                         self.done.moved_bytes = self.done.moved_bytes.saturating_add(bytes);
                     }
@@ -139,8 +139,7 @@ impl Run<'_> {
 
     fn holes(&self) -> Vec<Span> {
         let arena = lock(&self.gpu.arena);
-        let span = |hole: DeviceRange| Span { start: hole.start().get(), end: hole.end().get() };
-        arena.holes().map(span).collect()
+        arena.holes().filter_map(|hole| Span::new(hole.start(), hole.len())).collect()
     }
 
     /// The shards that may be moved, in order of their addresses.
@@ -150,9 +149,9 @@ impl Run<'_> {
             let state = entry.state();
             let here = state.space.as_ref().filter(|space| Arc::ptr_eq(space.gpu(), self.gpu));
             let (Some(space), None) = (here, &state.quarantine) else { continue };
-            let (start, footprint) = (space.range().start().get(), space.footprint());
+            let (start, footprint) = (space.range().start(), space.footprint());
             drop(state);
-            let span = Span { start, end: start.saturating_add(footprint.get()) };
+            let Some(span) = Span::new(start, footprint) else { continue };
             // A footprint that is cut at the end of the region would not be elsewhere.
             let is_whole = footprint.round_up(Alignment::GRANULE) == Some(footprint);
             let stays = self.done.fixed.contains(&entry.id) || entry.gate.leases() > 0;
@@ -160,7 +159,7 @@ impl Run<'_> {
                 movables.push((span, entry));
             }
         }
-        movables.sort_unstable_by_key(|(span, _)| span.start);
+        movables.sort_unstable_by_key(|(span, _)| span.start());
         movables
     }
 
@@ -169,14 +168,13 @@ impl Run<'_> {
         let _pass = entry.gate.exclusive().map_err(|busy| in_use(entry, busy))?;
         entry.not_quarantined()?;
         let Ok(old) = entry.view() else { return Ok(Moved::Outdated) };
-        if !Arc::ptr_eq(&old.gpu, self.gpu) || old.range.start().get() != step.from.start {
+        if !Arc::ptr_eq(&old.gpu, self.gpu) || old.range.start() != step.from.start() {
             return Ok(Moved::Outdated);
         }
-        let to = DeviceOffset::new(step.to);
         if !step.is_clear() {
             return self.slide(entry, &old, step);
         }
-        let Some(space) = self.gpu.place_at(to, entry.plaintext_len)? else {
+        let Some(space) = self.gpu.place_at(step.to, entry.plaintext_len)? else {
             return Ok(Moved::Outdated);
         };
         let arrived = migrate::copy_to(self.core, entry, &old, space)?;
@@ -187,17 +185,20 @@ impl Run<'_> {
     /// Slides a shard down over a part of itself, by way of host memory.
     fn slide(&mut self, entry: &Arc<Entry>, old: &View, step: Step) -> Result<Moved, VramError> {
         let (gpu, core) = (self.gpu, self.core);
-        let (to, region) = (DeviceOffset::new(step.to), gpu.figures().1.capacity);
+        let (to, region) = (step.to, gpu.figures().1.capacity);
         let range = DeviceRange::checked(to, old.range.len(), region);
         let range = range.map_err(|error| VramError::config(error.to_string()))?;
         let copy = park::host_copy(core, entry)?;
         // The gap is ours until the shard is settled, at one place or the other.
-        let gap_len = ByteLen::new(step.from.start.saturating_sub(step.to));
+        let gap_len = ByteLen::new(step.from.start().get().saturating_sub(to.get()));
         let Some(mut gap) = gpu.place_at(to, gap_len)? else { return Ok(Moved::Outdated) };
         gap.written()?;
         let new = View { range, ..old.clone() };
-        let behind =
-            Span { start: step.from.end.saturating_sub(gap_len.get()), end: step.from.end };
+        // What it leaves behind is as long as the gap, at the end of its old place.
+        let end = step.from.start().get().saturating_add(step.from.bytes().get());
+        let behind = DeviceOffset::new(end.saturating_sub(gap_len.get()));
+        let behind = DeviceRange::checked(behind, gap_len, region);
+        let behind = behind.map_err(|error| VramError::config(error.to_string()))?;
         let began = Moment::now(&*core.clock);
         let outcome = arrive(core, &copy, &new).and_then(|()| wipe(&new, behind));
         if outcome.is_ok() {
@@ -238,14 +239,11 @@ fn arrive(core: &Core, copy: &HostCopy, view: &View) -> Result<(), VramError> {
 }
 
 /// Overwrites what is left of a shard behind its new place.
-fn wipe(view: &View, span: Span) -> Result<(), VramError> {
+fn wipe(view: &View, range: DeviceRange) -> Result<(), VramError> {
     let gpu = &view.gpu;
     if gpu.wipe == WipePolicy::Never {
         return Ok(());
     }
-    let (start, len) = (DeviceOffset::new(span.start), ByteLen::new(span.len()));
-    let range = DeviceRange::checked(start, len, gpu.figures().1.capacity);
-    let range = range.map_err(|error| VramError::config(error.to_string()))?;
     let memory = view.memory()?;
     // The shard lies there already: a panic must not get out before it counts.
     gpu.caught(|| memory.fill(range, 0)).map_err(|error| gpu.failed(error).into())

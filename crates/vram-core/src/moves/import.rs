@@ -59,6 +59,7 @@ pub(crate) struct Landed {
     pub(crate) verified: Option<Moment>,
 }
 
+/// Imports the image that a reader gives.
 pub fn import(
     core: &Core,
     mut request: ImportRequest<'_>,

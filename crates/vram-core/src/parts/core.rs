@@ -1,5 +1,8 @@
 //! What the operations of a manager work on, and how each of them finds its shard.
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
@@ -169,6 +172,7 @@ impl Core {
         self.events.counts()
     }
 
+    /// How many GPUs there are.
     pub fn gpu_count(&self) -> u32 {
         u32::try_from(self.gpus.len()).unwrap_or(u32::MAX)
     }

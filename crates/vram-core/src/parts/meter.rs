@@ -112,6 +112,7 @@ impl Meters {
 
 /// An error of a public call.
 pub trait Coded {
+    /// The stable name of the error.
     fn code(&self) -> &'static str;
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use vram_alloc::ByteLen;
 use vram_events::{EventKind, Events};
 use vram_gpu::GpuError;
-use vram_space::{Gpu, Tenants};
+use vram_space::Tenants;
 
 use crate::parts::Promises;
 use crate::shard::Shards;
@@ -24,12 +24,12 @@ impl Tenants for Residents {
         self.promises.sweep();
     }
 
-    fn lost(&self, gpu: &Gpu, error: GpuError) {
+    fn lost(&self, gpu: u32, error: GpuError) {
         let held = self.shards.upgrade().map_or_else(Vec::new, |shards| on(&shards, gpu));
         let shards: Vec<_> = held.into_iter().map(|entry| entry.id.clone()).collect();
-        tracing::error!(gpu = gpu.index, shards = shards.len(), %error, "device lost");
+        tracing::error!(gpu, shards = shards.len(), %error, "device lost");
         let error = error.to_string().into();
-        self.events.emit(EventKind::DeviceLost { gpu: gpu.index, error, shards });
+        self.events.emit(EventKind::DeviceLost { gpu, error, shards });
     }
 
     fn not_returned(&self, gpu: u32, bytes: ByteLen) {

@@ -35,6 +35,7 @@ pub(crate) fn ages(core: &Core) -> Vec<Age> {
     entries.into_iter().filter_map(age).collect()
 }
 
+/// The shard that was longest not verified, and for how long.
 pub fn oldest_unverified(core: &Core) -> Option<(ShardId, Duration)> {
     let served = ages(core).into_iter().filter(|age| age.served);
     // Of equals the first id, so that a run can be repeated.

@@ -26,6 +26,7 @@ pub struct DriverMemory {
     pub foreign: ByteLen,
 }
 
+/// Sets the budget of a GPU.
 pub fn set_budget(core: &Core, gpu: u32, bytes: ByteLen) -> Result<(), VramError> {
     core.check_open()?;
     let gpu = core.gpu(gpu)?;
@@ -44,6 +45,7 @@ pub fn set_budget(core: &Core, gpu: u32, bytes: ByteLen) -> Result<(), VramError
     gpu.ledger.set_total(bytes).map_err(|_too_large| refused(vram_alloc::MAX_TOTAL))
 }
 
+/// Asks the driver for its figures, and keeps what others hold out of the room.
 pub fn refresh(core: &Core, gpu: u32) -> Result<DriverMemory, VramError> {
     Ok(driver_memory(core, gpu)?.0)
 }

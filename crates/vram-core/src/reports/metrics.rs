@@ -67,7 +67,7 @@ pub struct CallMetrics {
     pub call: Call,
     /// How often it was made and has ended, in whatever way.
     pub count: u64,
-    /// How often it failed, by [code](crate::VramError::code), in ascending order of the codes;
+    /// How often it failed, by [code](crate::error::VramError::code), in ascending order of the codes;
     /// `panic` where a panic passed through.
     pub failures: Vec<FailureCount>,
     /// Bytes that it handled where it succeeded: of content, or of room for calls that take it and
@@ -114,7 +114,7 @@ impl Metrics {
     ///
     /// Labels are GPUs, calls, error codes and sinks: as many as there are, whatever the manager
     /// holds. Shards, models and owners are none: each would be a time series of its own. The
-    /// [`snapshot`](VramManager::snapshot) has those.
+    /// `VramManager::snapshot` has those.
     #[must_use]
     pub fn to_prometheus(&self) -> String {
         self.to_string()
@@ -127,6 +127,7 @@ impl fmt::Display for Metrics {
     }
 }
 
+/// All meters and figures.
 pub fn metrics(core: &Core, scrubbing: &Scrubbing) -> Metrics {
     let ages = ages::ages(core);
     let oldest = |gpu: u32| {

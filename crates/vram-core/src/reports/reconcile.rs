@@ -23,6 +23,7 @@ use crate::reports::{Account, Difference, DriverMemory, Look, Owned, Reconciliat
 /// How often the accounts are looked at while they do not stand still.
 const LOOKS: u32 = 16;
 
+/// Compares all accounts of one GPU.
 pub fn reconcile(core: &Core, gpu: u32) -> Result<Reconciliation, VramError> {
     let (driver, of_one_moment) = budget::driver_memory(core, gpu)?;
     let gpu = core.gpu(gpu)?;

@@ -75,6 +75,7 @@ pub struct Report {
     pub distrusted_links: Vec<(u32, u32)>,
 }
 
+/// What is resident where, and what is left.
 pub fn report(core: &Core) -> Report {
     let shards: Vec<ShardReport> = core
         .registry
@@ -112,7 +113,7 @@ pub fn report(core: &Core) -> Report {
         .gpus
         .iter()
         .map(|gpu| GpuReport {
-            capacity: GpuCapacity::of(gpu),
+            capacity: gpu.capacity(),
             name: gpu.device.info().name.clone(),
             uuid: gpu.device.info().uuid,
             lost: gpu.lost(),

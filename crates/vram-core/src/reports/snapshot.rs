@@ -133,7 +133,7 @@ pub struct SnapshotCounters {
     /// What became of them, for each sink.
     pub sinks: Vec<SinkCounts>,
     /// How long nobody has found all of a shard sound, for each that is resident, in ascending order
-    /// of the ids: see [`unverified_age`](VramManager::unverified_age).
+    /// of the ids: see `VramManager::unverified_age`.
     pub unverified_for: Vec<(ShardId, Duration)>,
     /// How long each reservation that expires lasts yet.
     pub expires_in: Vec<(ReservationId, Duration)>,
@@ -167,6 +167,7 @@ impl From<ReservationReport> for ReservationSnapshot {
     }
 }
 
+/// All state and all counters.
 pub fn snapshot(core: &Core) -> Snapshot {
     // Before anything is looked at: what happens meanwhile has this number or a later one.
     let events = core.events.emitted();

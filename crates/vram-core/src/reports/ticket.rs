@@ -10,6 +10,7 @@ use crate::parts::Core;
 use crate::shard::SealedShard;
 use crate::sync::read;
 
+/// A signed statement about a shard as it is now.
 pub fn ticket(
     core: &Core,
     handle: &SealedShard,

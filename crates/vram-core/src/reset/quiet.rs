@@ -20,7 +20,7 @@ pub(crate) fn quiet(
 ) -> Result<(), &'static str> {
     let busy = "calls on it are still under way";
     gpu.health.quiet_until(deadline.instant(), gate::is_inside_any()).map_err(|_left| busy)?;
-    for entry in registry.on(gpu) {
+    for entry in registry.on(gpu.index) {
         entry.gate.drained_until(deadline).map_err(|_refusal| busy)?;
     }
     Ok(())
@@ -55,10 +55,10 @@ pub(crate) fn give_up(
     if gpu.wipe == WipePolicy::Never {
         return Ok(());
     }
-    for entry in registry.on(gpu) {
+    for entry in registry.on(gpu.index) {
         let state = entry.state();
         // One that was parked by way of its backup meanwhile may lie on another GPU by now.
-        let space = state.space.as_ref().filter(|_| state.lies_on(gpu));
+        let space = state.space.as_ref().filter(|_| state.lies_on(gpu.index));
         let bytes = space.and_then(Space::written_bytes);
         drop(state);
         if let Some((block, range)) = bytes
@@ -75,7 +75,7 @@ pub(crate) fn give_up(
 ///
 /// [`VramError::InUse`] for a leased shard, [`VramError::NotLost`] for any other.
 fn may_be_given_up(gpu: &Gpu, registry: &Registry, force: bool) -> Result<(), VramError> {
-    let entries = registry.on(gpu);
+    let entries = registry.on(gpu.index);
     if let Some(leased) = entries.iter().find(|entry| entry.gate.leases() > 0) {
         return Err(in_use(leased, Busy { leases: leased.gate.leases() }));
     }

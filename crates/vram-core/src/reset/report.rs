@@ -18,8 +18,8 @@ use crate::shard::SealedShard;
 pub enum Restore {
     /// They are gone, and their backups with them.
     Nothing,
-    /// Each comes back from its [backup](VramManager::back_up), else from the image that it was last
-    /// [exported to](VramManager::export_to), if there is one.
+    /// Each comes back from its backup (`VramManager::back_up`), else from the image that it was last
+    /// exported to (`VramManager::export_to`), if there is one.
     #[default]
     FromCopies,
 }

@@ -134,6 +134,7 @@ pub(crate) fn exclusive_within<T>(
     work(&entry)
 }
 
+/// Pins a shard, or ends that.
 pub fn set_pinned(core: &Core, handle: &SealedShard, pinned: bool) -> Result<(), VramError> {
     // Inside the gate: whoever evicts it has either finished or will see this.
     core.shared(handle, |entry| {

@@ -29,6 +29,7 @@ use crate::resident::beside::seal_beside;
 use crate::resident::{Anew, in_place};
 use crate::shard::{Entry, SealedShard, View};
 
+/// Seals a shard anew under another key.
 pub fn reseal(core: &Core, shard: &SealedShard, key: &KeyId) -> Result<SealedShard, VramError> {
     core.exclusive(shard, |entry| {
         entry.not_quarantined()?;
@@ -44,6 +45,7 @@ pub fn reseal(core: &Core, shard: &SealedShard, key: &KeyId) -> Result<SealedSha
     })
 }
 
+/// Seals a shard anew in another mode, unless it has that mode already.
 pub fn change_protection(
     core: &Core,
     handle: &SealedShard,

@@ -50,6 +50,7 @@ pub(crate) fn cannot_go(core: &Core, entry: &Entry) -> Option<&'static str> {
     }
 }
 
+/// Carries out a plan, unless a shard of it may not go any more.
 pub fn evict(core: &Core, plan: &EvictionPlan) -> Result<EvictionReport, VramError> {
     core.check_open()?;
     let mut entries = Vec::with_capacity(plan.evictions.len());

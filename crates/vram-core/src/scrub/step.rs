@@ -47,6 +47,7 @@ pub struct ScrubStep {
     pub idle: bool,
 }
 
+/// One step of scrubbing, counted in `totals`.
 pub fn scrub_step(
     core: &Core,
     totals: &Totals,

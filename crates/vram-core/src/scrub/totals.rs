@@ -39,7 +39,7 @@ impl Counts {
     }
 }
 
-/// Scrubbing in [`Metrics`](crate::Metrics): what was done since the manager was built, and what the
+/// Scrubbing in [`Metrics`](crate::reports::Metrics): what was done since the manager was built, and what the
 /// scrubber that is running states.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -48,9 +48,9 @@ impl Counts {
 pub struct ScrubMetrics {
     pub running: bool,
     pub paused: bool,
-    /// The longest that an alteration can go unnoticed, as [it states](crate::ScrubStatus::worst_case).
+    /// The longest that an alteration can go unnoticed, as [it states](crate::scrub::ScrubStatus::worst_case).
     pub worst_case: Option<Duration>,
-    /// Whether that [is kept](crate::ScrubStatus::kept); false if no scrubber is running.
+    /// Whether that [is kept](crate::scrub::ScrubStatus::kept); false if no scrubber is running.
     pub kept: bool,
     pub passes: u64,
     /// Device bytes that were looked at.

@@ -11,7 +11,7 @@ use vram_alloc::ByteLen;
 use vram_id::{Clock, Timestamp};
 
 use crate::parts::core::Core;
-use crate::reports::ages;
+use crate::parts::core::testing;
 use crate::room::free;
 use crate::scrub::cursor::ScrubCursor;
 use crate::scrub::pace::{Pace, ScrubOptions, ScrubRate};
@@ -21,7 +21,6 @@ use crate::scrub::totals::Totals;
 use crate::sealing::SealRequest;
 use crate::sealing::seal;
 use crate::shard::SealedShard;
-use crate::testing;
 use crate::transfer::ReadBack;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -79,7 +78,9 @@ impl Simulation {
     }
 
     fn oldest(&self) -> Duration {
-        ages::oldest_unverified(&self.core).map_or(Duration::ZERO, |(_, age)| age)
+        let now = self.core.clock.monotonic();
+        let ages = self.core.registry.sorted().into_iter();
+        ages.map(|entry| entry.state().ages.unverified_for(now)).max().unwrap_or_default()
     }
 }
 

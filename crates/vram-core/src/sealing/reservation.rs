@@ -69,7 +69,7 @@ pub(crate) struct Held {
     pub(crate) promise: Arc<Promise>,
 }
 
-/// One open reservation, as [`reservations`](VramManager::reservations) lists it.
+/// One open reservation, as `VramManager::reservations` lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -205,6 +205,7 @@ impl Reservation {
     }
 }
 
+/// Reserves bytes of one GPU.
 pub fn reserve(core: &Core, request: ReserveRequest) -> Result<Reservation, VramError> {
     core.check_open()?;
     let gpu = core.gpu(request.gpu)?;
@@ -223,6 +224,7 @@ pub fn reserve(core: &Core, request: ReserveRequest) -> Result<Reservation, Vram
     Ok(Reservation { held: Held::new(&core.promises, promise), gpu: index })
 }
 
+/// Seals into bytes that were reserved.
 pub fn seal_reserved(
     core: &Core,
     reservation: &Reservation,
@@ -250,6 +252,7 @@ pub fn seal_reserved(
     Ok(entry::publish(core, entry))
 }
 
+/// All open reservations, in ascending order of their numbers.
 pub fn reservations(core: &Core) -> Vec<ReservationReport> {
     let report = |promise: Arc<Promise>| {
         let remaining = core.gpus.iter().map(|gpu| (gpu.index, promise.remaining_on(gpu.index)));

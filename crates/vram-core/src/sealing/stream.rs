@@ -21,7 +21,7 @@ use crate::shard::{Entry, SealedShard};
 use crate::transfer::read::zeroed;
 use crate::transfer::{SourceFeed, WriteOptions};
 
-/// What [`seal_from`](VramManager::seal_from) does besides sealing.
+/// What `VramManager::seal_from` does besides sealing.
 ///
 /// ```
 /// use vram_residency::{CancelToken, SealOptions};
@@ -56,6 +56,7 @@ impl<'a> SealOptions<'a> {
     }
 }
 
+/// Seals what a source gives.
 pub fn seal_source(
     core: &Core,
     request: &SealRequest,
@@ -99,6 +100,7 @@ pub(crate) fn seal_feed(
     Ok(entry)
 }
 
+/// Writes the plaintext of a shard to a sink, window by window.
 pub fn unseal_to(core: &Core, handle: &SealedShard, sink: &mut dyn Write) -> Result<(), VramError> {
     core.shared(handle, |entry| unseal_entry_to(core, entry, sink))
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_events::{EventKind, Events};
 use vram_id::ShardId;
-use vram_space::{Gpu, Space};
+use vram_space::Space;
 
 use crate::error::VramError;
 use crate::shard::{
@@ -161,8 +161,8 @@ impl Entry {
 
 impl State {
     /// Whether the bytes lie on this GPU.
-    pub(crate) fn lies_on(&self, gpu: &Gpu) -> bool {
-        self.space.as_ref().is_some_and(|space| core::ptr::eq(&raw const **space.gpu(), gpu))
+    pub(crate) fn lies_on(&self, gpu: u32) -> bool {
+        self.space.as_ref().is_some_and(|space| space.gpu().index == gpu)
     }
 
     /// Replaces the seal. What was copied under the old one is a copy of the shard no more.

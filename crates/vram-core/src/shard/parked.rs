@@ -13,8 +13,8 @@ use crate::shard::{Backup, Entry, Parked, Shards};
 /// A shard that was taken off its GPU and waits in host memory, encrypted.
 ///
 /// It belongs to whoever holds it, may be sent to any thread, and outlives a GPU that is lost.
-/// [`wake`](crate::VramManager::wake) makes it resident again under its old id, with its old seal:
-/// handles from before are good again. Until then they answer [`VramError::Parked`]. Dropping it
+/// `VramManager::wake` makes it resident again under its old id, with its old seal:
+/// handles from before are good again. Until then they answer [`VramError::Parked`](crate::error::VramError::Parked). Dropping it
 /// gives the shard up, and its host memory back.
 ///
 /// No plaintext is in it: an Authenticated shard is encrypted while it is parked.

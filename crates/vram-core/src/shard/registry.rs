@@ -5,7 +5,6 @@ use std::sync::{Arc, Weak};
 
 use dashmap::DashMap;
 use vram_id::ShardId;
-use vram_space::Gpu;
 
 use crate::error::VramError;
 use crate::shard::{Counted, Entry, Listed, Parked};
@@ -57,7 +56,7 @@ impl Registry {
     }
 
     /// The shards that lie on a GPU, in ascending order of their ids.
-    pub(crate) fn on(&self, gpu: &Gpu) -> Vec<Arc<Entry>> {
+    pub(crate) fn on(&self, gpu: u32) -> Vec<Arc<Entry>> {
         on(&self.shards, gpu)
     }
 
@@ -109,7 +108,7 @@ impl Registry {
 }
 
 /// The shards that lie on a GPU, in ascending order of their ids.
-pub(crate) fn on(shards: &Shards, gpu: &Gpu) -> Vec<Arc<Entry>> {
+pub(crate) fn on(shards: &Shards, gpu: u32) -> Vec<Arc<Entry>> {
     let mut entries: Vec<_> = shards.iter().map(|entry| Arc::clone(entry.value())).collect();
     // Only now: no guard of the map is held while an entry is looked at.
     entries.retain(|entry| entry.state().lies_on(gpu));

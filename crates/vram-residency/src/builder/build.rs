@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vram_alloc::{Arena, ByteLen, GpuIndex, Ledger};
+use vram_alloc::{ByteLen, GpuIndex};
 use vram_core::error::VramError;
 use vram_core::parts::{Core, Settings};
 use vram_core::reports::ticket::check_node;

@@ -68,7 +68,7 @@ impl VramManager {
     /// migration caught lying; a later probe does not bring it back.
     ///
     /// Takes up to 1 MiB of each GPU meanwhile. A link that cannot be probed, for lack of room or
-    /// because a device fails, is reported as [`LinkState::Unknown`] with the reason.
+    /// because a device fails, is reported as [`LinkState::Unknown`](crate::LinkState::Unknown) with the reason.
     #[must_use]
     #[tracing::instrument(level = "info", skip_all)]
     pub fn probe_links(&self) -> Vec<LinkReport> {

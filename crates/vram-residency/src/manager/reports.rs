@@ -102,7 +102,7 @@ impl VramManager {
     ///
     /// Those of a bad handle; [`VramError::DeviceLost`], since what cannot be reached is not
     /// resident; [`VramError::LimitExceeded`] for an owner of more than
-    /// [`TICKET_NAME_LEN_MAX`] bytes.
+    /// [`TICKET_NAME_LEN_MAX`](crate::TICKET_NAME_LEN_MAX) bytes.
     ///
     /// # Examples
     ///

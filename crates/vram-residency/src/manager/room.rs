@@ -178,6 +178,6 @@ impl VramManager {
     ///
     /// [`VramError::UnknownGpu`].
     pub fn capacity(&self, gpu: u32) -> Result<GpuCapacity, VramError> {
-        Ok(GpuCapacity::of(self.core.gpu(gpu)?))
+        Ok(self.core.gpu(gpu)?.capacity())
     }
 }

@@ -42,20 +42,29 @@ pub struct GpuCapacity {
 /// Books and arena at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
+    /// The ledger.
     pub books: Capacity,
+    /// Bytes that the arena covers.
     pub arena_capacity: ByteLen,
+    /// Bytes in placements, by the arena's own count.
     pub arena_used: ByteLen,
+    /// Bytes in placements, summed one by one.
     pub live: ByteLen,
+    /// Bytes in holes, summed one by one.
     pub holes: ByteLen,
+    /// Bytes that could not be wiped or given back.
     pub unreturned: ByteLen,
+    /// Bytes of blocks; none where the GPU is used as one region.
     pub held: Option<ByteLen>,
 }
 
-impl GpuCapacity {
-    pub fn of(gpu: &Gpu) -> Self {
-        let (books, arena) = gpu.figures();
-        Self {
-            gpu: gpu.index,
+impl Gpu {
+    /// The figures now, all of one moment.
+    #[must_use]
+    pub fn capacity(&self) -> GpuCapacity {
+        let (books, arena) = self.figures();
+        GpuCapacity {
+            gpu: self.index,
             total: books.total,
             used: books.used,
             reserved: books.reserved,
@@ -68,9 +77,7 @@ impl GpuCapacity {
             unreturned: books.kept,
         }
     }
-}
 
-impl Gpu {
     /// The books at one moment.
     pub fn books(&self) -> Capacity {
         self.tenants.sweep();

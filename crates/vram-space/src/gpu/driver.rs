@@ -13,6 +13,7 @@ use crate::gpu::Gpu;
 /// What the driver says of a device, and what this manager has of it.
 #[derive(Clone, Copy, Debug)]
 pub struct DriverFigures {
+    /// What the driver says.
     pub memory: MemoryInfo,
     /// Bytes of the region, or of the blocks.
     pub ours: ByteLen,
@@ -25,7 +26,7 @@ pub(crate) const FIGURES_TRIES: u32 = 16;
 
 /// The part of a budget that can be had neither from the driver, nor is held already.
 #[must_use]
-pub fn foreign(budget: ByteLen, held: ByteLen, driver: MemoryInfo) -> ByteLen {
+pub(crate) fn foreign(budget: ByteLen, held: ByteLen, driver: MemoryInfo) -> ByteLen {
     budget.saturating_sub(held).saturating_sub(driver.free)
 }
 
@@ -75,7 +76,7 @@ impl Gpu {
     }
 
     /// As [`refresh`](Self::refresh), on the way to another answer: only a lost device is news.
-    pub fn ask_again(&self) -> Result<(), SpaceError> {
+    pub(crate) fn ask_again(&self) -> Result<(), SpaceError> {
         match self.refresh() {
             Err(lost @ SpaceError::DeviceLost { .. }) => Err(lost),
             _ => Ok(()),
@@ -84,7 +85,7 @@ impl Gpu {
 
     /// The driver's figure of free bytes, if it says. Bytes are being given back while it is asked,
     /// so not even a panic of the device gets out.
-    pub fn driver_free(&self) -> Option<ByteLen> {
+    pub(crate) fn driver_free(&self) -> Option<ByteLen> {
         self.ready().ok()?;
         match catch_unwind(AssertUnwindSafe(|| self.device.memory())) {
             Ok(Ok(figures)) => Some(figures.free),

@@ -96,11 +96,16 @@ impl Gpu {
     }
 
     /// What is answered where the driver itself said nothing.
-    pub fn stuck(&self, name: &'static str) -> GpuError {
+    pub(crate) fn stuck(&self, name: &'static str) -> GpuError {
         GpuError::Driver { gpu: self.device.info().index, code: u32::MAX, name, sticky: false }
     }
 
     /// What a shard lies in, if the device takes calls. Nobody asks for what an empty one lies in.
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceError::DeviceLost`], also where the block is of an earlier life;
+    /// [`SpaceError::Device`] where there is no memory behind an empty space.
     pub fn memory_in(&self, block: &Weak<Block>) -> Result<Arc<Block>, SpaceError> {
         self.ready()?;
         block.upgrade().ok_or_else(|| {

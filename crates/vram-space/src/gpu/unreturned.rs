@@ -20,17 +20,17 @@ impl Gpu {
     }
 
     /// Takes out what could not be given back, to try again or because it is gone.
-    pub fn take_unreturned(&self) -> Vec<Unreturned> {
+    pub(crate) fn take_unreturned(&self) -> Vec<Unreturned> {
         core::mem::take(&mut *lock(&self.unreturned))
     }
 
     /// Puts back what could not be given back this time either.
-    pub fn still_unreturned(&self, unreturned: Unreturned) {
+    pub(crate) fn still_unreturned(&self, unreturned: Unreturned) {
         lock(&self.unreturned).push(unreturned);
     }
 
     /// Lets bytes be handed out again that could not be given back before.
-    pub fn returned(&self, unreturned: Unreturned) {
+    pub(crate) fn returned(&self, unreturned: Unreturned) {
         let Unreturned { placement, kept, block, .. } = unreturned;
         let mut arena = lock(&self.arena);
         self.take_back(&mut arena, placement);
@@ -41,7 +41,7 @@ impl Gpu {
     }
 
     /// Bytes that could not be given back.
-    pub fn unreturned_bytes(&self) -> ByteLen {
+    pub(crate) fn unreturned_bytes(&self) -> ByteLen {
         self.unreturned().map_or(ByteLen::ZERO, |(bytes, _last)| bytes)
     }
 

@@ -95,6 +95,7 @@ impl Gpu {
         }
     }
 
+    /// The refusal for want of room, with the figures of now and of the arena's `report`.
     pub fn shortfall(&self, len: ByteLen, report: &ArenaReport) -> SpaceError {
         let capacity = self.ledger.capacity();
         SpaceError::NoRoom(Box::new(NoRoom {
@@ -108,7 +109,7 @@ impl Gpu {
     }
 
     /// What a refusal for lack of room says now.
-    pub fn no_room(&self, len: ByteLen) -> SpaceError {
+    pub(crate) fn no_room(&self, len: ByteLen) -> SpaceError {
         let report = lock(&self.arena).report();
         self.shortfall(len, &report)
     }
@@ -139,6 +140,10 @@ impl Gpu {
     }
 
     /// As [`place`](Self::place), out of bytes that were promised.
+    ///
+    /// # Errors
+    ///
+    /// As [`place`](Self::place), and what `grant` answers; nothing is taken then.
     pub fn place_granted<E: From<SpaceError>>(
         self: &Arc<Self>,
         len: ByteLen,

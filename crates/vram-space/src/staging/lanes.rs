@@ -1,7 +1,6 @@
 //! The staging buffers of the workers of one call, and the copies they have under way.
 
-use core::cell::Cell;
-use core::marker::PhantomData;
+use crate::staging::at_work::AtWork;
 use std::collections::VecDeque;
 
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange};
@@ -27,20 +26,8 @@ pub struct Lanes<'a> {
 pub struct Worker<'a> {
     lanes: &'a Lanes<'a>,
     lane: Lane,
-    /// It counts on the thread that it was made on.
-    bound_to_thread: PhantomData<*const ()>,
-}
-
-thread_local! {
-    /// Workers of calls of this crate that this thread is.
-    static WORKERS: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Whether the calling thread works for a call of this crate: it is in a callback of that call.
-#[must_use]
-pub fn on_a_worker() -> bool {
-    // While the thread ends there is nothing to ask, and no callback.
-    WORKERS.try_with(|workers| workers.get() > 0).unwrap_or(false)
+    #[expect(dead_code, reason = "held for its drop")]
+    at_work: AtWork,
 }
 
 #[derive(Debug, Default)]
@@ -51,13 +38,14 @@ struct Lane {
 }
 
 impl<'a> Lanes<'a> {
+    /// Lanes of one call: `buffers` a worker, each of `buffer_len` bytes at least.
     pub fn new(gpu: &'a Gpu, buffer_len: ByteLen, buffers: u64) -> Self {
         Self { gpu, buffer_len, buffers, parked: Mutex::default() }
     }
 
+    /// Buffers for one thread of the call.
     pub fn worker(&'a self) -> Worker<'a> {
-        let _ending = WORKERS.try_with(|workers| workers.set(workers.get().saturating_add(1)));
-        Worker { lanes: self, lane: Lane::default(), bound_to_thread: PhantomData }
+        Worker { lanes: self, lane: Lane::default(), at_work: AtWork::begin() }
     }
 
     /// Waits for every copy.
@@ -170,7 +158,6 @@ impl Worker<'_> {
 
 impl Drop for Worker<'_> {
     fn drop(&mut self) {
-        let _ending = WORKERS.try_with(|workers| workers.set(workers.get().saturating_sub(1)));
         lock(&self.lanes.parked).push(core::mem::take(&mut self.lane));
     }
 }

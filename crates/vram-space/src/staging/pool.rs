@@ -27,12 +27,17 @@ struct Idle {
 }
 
 impl StagingPool {
+    /// A pool that keeps at most `idle_max` bytes.
     #[must_use]
     pub fn new(idle_max: ByteLen) -> Self {
         Self { idle: Mutex::default(), idle_max }
     }
 
     /// A wiped buffer of at least `len` bytes: of the next power of two.
+    ///
+    /// # Errors
+    ///
+    /// What the device answers where a new buffer is needed.
     pub fn take(&self, device: &dyn Device, len: ByteLen) -> Result<Staging, GpuError> {
         let len = len.get().max(SMALLEST);
         let len = ByteLen::new(len.checked_next_power_of_two().unwrap_or(len));
@@ -53,7 +58,7 @@ impl StagingPool {
     }
 
     /// Takes a buffer back, after wiping it.
-    pub fn give(&self, mut staging: Staging) {
+    pub(crate) fn give(&self, mut staging: Staging) {
         staging.as_mut_slice().fill(0);
         // The buffer is read again by others: the fill above must not be left out.
         black_box(staging.as_slice());

@@ -6,17 +6,18 @@ pub mod file;
 pub mod reservation_id;
 pub mod shortfall;
 pub mod space;
+mod words;
 
 pub use self::class::Class;
 pub use self::eviction_plan::{Eviction, EvictionPlan};
 pub use self::reservation_id::ReservationId;
 pub use self::shortfall::{Holder, Shortfall};
 
-use core::fmt;
 use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use self::words::{Leases, Place, Segments};
 use vram_alloc::ByteLen;
 use vram_files::{KeySourceError, SourceError};
 use vram_gpu::GpuError;
@@ -361,52 +362,6 @@ impl From<SealError> for VramError {
             SealError::Key(error) => Self::Key(error),
             SealError::HostMemory { wanted } => Self::HostMemory { wanted },
             other => Self::Seal(other),
-        }
-    }
-}
-
-/// Prints a list of segments, the first few of them.
-struct Segments<'a>(&'a [u64]);
-
-impl fmt::Display for Segments<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 8;
-        match self.0 {
-            [] => f.write_str("its content as a whole"),
-            [one] => write!(f, "segment {one}"),
-            [first, rest @ ..] => {
-                write!(f, "segments {first}")?;
-                for segment in rest.iter().take(SHOWN) {
-                    write!(f, ", {segment}")?;
-                }
-                match rest.len().saturating_sub(SHOWN) {
-                    0 => Ok(()),
-                    more => write!(f, " and {more} more"),
-                }
-            }
-        }
-    }
-}
-
-struct Place<'a>(Option<&'a std::path::Path>);
-
-impl fmt::Display for Place<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(path) => write!(f, " {}", path.display()),
-            None => Ok(()),
-        }
-    }
-}
-
-struct Leases(usize);
-
-impl fmt::Display for Leases {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => f.write_str(" by this very thread"),
-            1 => f.write_str(": one lease is out"),
-            leases => write!(f, ": {leases} leases are out"),
         }
     }
 }

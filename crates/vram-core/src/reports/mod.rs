@@ -1,6 +1,5 @@
 //! What a manager says about itself when asked.
 
-pub mod accounts_table;
 pub mod ages;
 pub mod budget;
 pub mod compare;

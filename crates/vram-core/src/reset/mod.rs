@@ -32,6 +32,7 @@ use crate::sync::Deadline;
 /// at their next call to the device, and so wait for sources and sinks alone.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Resets a GPU, and brings back what has copies.
 pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport, VramError> {
     core.check_open()?;
     let gpu = Arc::clone(core.gpu(gpu)?);
@@ -85,9 +86,9 @@ pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport
 /// books. Nobody else does so meanwhile: every call on them is refused.
 fn let_go(core: &Core, gpu: &Gpu) -> Vec<Remains> {
     let mut remains = Vec::new();
-    for entry in core.registry.on(gpu) {
+    for entry in core.registry.on(gpu.index) {
         let mut state = entry.state();
-        if !state.lies_on(gpu) {
+        if !state.lies_on(gpu.index) {
             // Parked meanwhile, by way of its backup.
             continue;
         }

@@ -2,38 +2,69 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "positions are below 2^48, squares below 2^96")]
 
-/// Bytes of the region, `start..end`.
+use alloc::vec::Vec;
+
+use crate::ledger::MAX_TOTAL;
+use crate::units::{ByteLen, DeviceOffset};
+
+/// Bytes of a region, `start..end`, of which none lies at 2^48 or beyond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Span {
-    pub(crate) start: u64,
-    pub(crate) end: u64,
+pub struct Span {
+    // Invariant: start <= end <= MAX_TOTAL.
+    start: u64,
+    end: u64,
 }
 
 impl Span {
-    pub(crate) const fn len(self) -> u64 {
+    /// `len` bytes from `start` on; none if that goes beyond [`MAX_TOTAL`].
+    #[must_use]
+    pub const fn new(start: DeviceOffset, len: ByteLen) -> Option<Self> {
+        match start.get().checked_add(len.get()) {
+            Some(end) if end <= MAX_TOTAL.get() => Some(Self { start: start.get(), end }),
+            _ => None,
+        }
+    }
+
+    /// The first byte.
+    #[must_use]
+    pub const fn start(self) -> DeviceOffset {
+        DeviceOffset::new(self.start)
+    }
+
+    /// How many bytes there are.
+    #[must_use]
+    pub const fn bytes(self) -> ByteLen {
+        ByteLen::new(self.len())
+    }
+
+    const fn len(self) -> u64 {
         self.end - self.start
     }
 }
 
 /// One move of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Step {
+pub struct Step {
     /// Index into the shards that the plan was made for.
-    pub(crate) shard: usize,
-    pub(crate) from: Span,
-    pub(crate) to: u64,
+    pub shard: usize,
+    /// Where it lies.
+    pub from: Span,
+    /// Where it goes.
+    pub to: DeviceOffset,
 }
 
 impl Step {
     /// Whether the new place and the old one share no byte.
-    pub(crate) const fn is_clear(&self) -> bool {
-        self.to + self.from.len() <= self.from.start || self.to >= self.from.end
+    #[must_use]
+    pub const fn is_clear(&self) -> bool {
+        let to = self.to.get();
+        to.saturating_add(self.from.len()) <= self.from.start || to >= self.from.end
     }
 }
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Found {
+pub enum Found {
     /// These, one after the other.
     Steps(Vec<Step>),
     /// There is something to join, and it takes more bytes than may be moved.
@@ -44,10 +75,16 @@ pub(crate) enum Found {
 
 /// The moves that join most for the bytes they take.
 ///
-/// The measure is the sum of the squares of all holes: every plan raises it, so planning ends. All
-/// spans are given in order of their addresses, and do not overlap.
-pub(crate) fn best(holes: &[Span], shards: &[Span], max_bytes: u64) -> Found {
-    let mut best = Best { max_bytes, too_dear: false, found: None };
+/// The measure is the sum of the squares of all holes: every plan raises it, so planning ends.
+///
+/// # Arguments
+///
+/// * `holes`, `shards`: in order of their addresses, each without overlaps. Of shards, only those
+///   that may move.
+/// * `max_bytes`: how much may be moved.
+#[must_use]
+pub fn best_moves(holes: &[Span], shards: &[Span], max_bytes: ByteLen) -> Found {
+    let mut best = Best { max_bytes: max_bytes.get(), too_dear: false, found: None };
     slides(holes, shards, &mut best);
     hops(holes, shards, &mut best);
     match best.found {
@@ -97,7 +134,11 @@ impl Best {
 impl Candidate {
     fn steps(self, shards: &[Span]) -> Vec<Step> {
         let step = |shard: usize, to: &dyn Fn(Span) -> u64| {
-            shards.get(shard).map(|from| Step { shard, from: *from, to: to(*from) })
+            shards.get(shard).map(|from| Step {
+                shard,
+                from: *from,
+                to: DeviceOffset::new(to(*from)),
+            })
         };
         match self.kind {
             Kind::Slide { shards, by } => {
@@ -155,6 +196,8 @@ fn hops(holes: &[Span], shards: &[Span], best: &mut Best) {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -168,11 +211,14 @@ mod tests {
         let holes = [span(0, 10), span(30, 40)];
         let shards = [span(10, 12), span(12, 30)];
         let steps = [
-            Step { shard: 0, from: span(10, 12), to: 0 },
-            Step { shard: 1, from: span(12, 30), to: 2 },
+            Step { shard: 0, from: span(10, 12), to: DeviceOffset::new(0) },
+            Step { shard: 1, from: span(12, 30), to: DeviceOffset::new(2) },
         ];
-        assert_eq!(best(&holes, &shards, u64::MAX), Found::Steps(steps.to_vec()));
-        assert_eq!(best(&holes, &shards, 1), Found::TooDear);
+        assert_eq!(
+            best_moves(&holes, &shards, ByteLen::new(u64::MAX)),
+            Found::Steps(steps.to_vec())
+        );
+        assert_eq!(best_moves(&holes, &shards, ByteLen::new(1)), Found::TooDear);
         assert!(steps[0].is_clear() && !steps[1].is_clear());
     }
 
@@ -180,27 +226,30 @@ mod tests {
     fn a_small_shard_between_large_holes_hops_into_a_hole_that_fits() {
         let holes = [span(0, 100), span(110, 200), span(300, 310)];
         let shards = [span(100, 110)];
-        let found = best(&holes, &shards, u64::MAX);
-        let hop = Step { shard: 0, from: span(100, 110), to: 300 };
+        let found = best_moves(&holes, &shards, ByteLen::new(u64::MAX));
+        let hop = Step { shard: 0, from: span(100, 110), to: DeviceOffset::new(300) };
         assert_eq!(found, Found::Steps(vec![hop]));
     }
 
     #[test]
     fn what_cannot_be_moved_keeps_holes_apart() {
         // Between 10 and 30 lies something that is not ours to move.
-        assert_eq!(best(&[span(0, 10), span(30, 40)], &[], u64::MAX), Found::Nothing);
         assert_eq!(
-            best(&[span(0, 10), span(30, 40)], &[span(10, 20)], u64::MAX),
-            Found::Steps(vec![Step { shard: 0, from: span(10, 20), to: 30 }])
+            best_moves(&[span(0, 10), span(30, 40)], &[], ByteLen::new(u64::MAX)),
+            Found::Nothing
         );
-        assert_eq!(best(&[], &[span(0, 10)], u64::MAX), Found::Nothing);
+        assert_eq!(
+            best_moves(&[span(0, 10), span(30, 40)], &[span(10, 20)], ByteLen::new(u64::MAX)),
+            Found::Steps(vec![Step { shard: 0, from: span(10, 20), to: DeviceOffset::new(30) }])
+        );
+        assert_eq!(best_moves(&[], &[span(0, 10)], ByteLen::new(u64::MAX)), Found::Nothing);
     }
 
     /// Carries a plan out on a list of shards.
     fn carry_out(shards: &mut [Span], steps: &[Step]) {
         for step in steps {
             let len = step.from.len();
-            shards[step.shard] = span(step.to, step.to + len);
+            shards[step.shard] = span(step.to.get(), step.to.get() + len);
         }
     }
 
@@ -238,7 +287,7 @@ mod tests {
             for round in 0.. {
                 prop_assert!(round <= rounds, "it does not end");
                 let holes = holes_of(&shards, capacity);
-                let Found::Steps(steps) = best(&holes, &shards, u64::MAX) else { break };
+                let Found::Steps(steps) = best_moves(&holes, &shards, ByteLen::new(u64::MAX)) else { break };
                 for step in &steps {
                     carry_out(&mut shards, core::slice::from_ref(step));
                     let mut sorted = shards.clone();

@@ -3,7 +3,6 @@
 pub mod arrival;
 pub mod compact;
 pub mod compact_report;
-pub mod compaction;
 pub mod export;
 pub mod export_options;
 pub mod import;
@@ -15,7 +14,6 @@ pub mod wake_error;
 
 pub(crate) use self::arrival::{Arrival, Proven};
 pub use self::compact_report::{CompactBudget, CompactEnd, CompactReport};
-pub(crate) use self::compaction::{Found, Span, Step};
 pub use self::export_options::ExportOptions;
 pub(crate) use self::import::Landed;
 pub use self::import_request::ImportRequest;

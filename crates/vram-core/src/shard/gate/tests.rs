@@ -1,0 +1,149 @@
+//! Who comes in at a gate, in which order, and who is refused.
+
+use super::*;
+use core::panic::AssertUnwindSafe;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
+use std::panic::catch_unwind;
+use std::sync::{Arc, Barrier, mpsc};
+
+#[test]
+fn readers_meet_inside() {
+    let gate = Gate::default();
+    let both_inside = Barrier::new(2);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let _pass = gate.shared().unwrap();
+                both_inside.wait();
+            });
+        }
+    });
+}
+
+#[test]
+fn a_mover_is_never_inside_with_anybody() {
+    let gate = Gate::default();
+    let (readers, movers) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (gate, readers, movers) = (&gate, &readers, &movers);
+            scope.spawn(move || {
+                for step in 0..500 {
+                    if (step + thread) % 4 == 0 {
+                        let _pass = gate.exclusive().unwrap();
+                        assert_eq!(movers.fetch_add(1, Ordering::SeqCst), 0);
+                        assert_eq!(readers.load(Ordering::SeqCst), 0);
+                        movers.fetch_sub(1, Ordering::SeqCst);
+                    } else {
+                        let _pass = gate.shared().unwrap();
+                        readers.fetch_add(1, Ordering::SeqCst);
+                        assert_eq!(movers.load(Ordering::SeqCst), 0);
+                        readers.fetch_sub(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    assert!(gate.exclusive().is_ok());
+}
+
+#[test]
+fn a_waiting_mover_gets_in_before_readers_who_came_later() {
+    let gate = Arc::new(Gate::default());
+    let (order, log) = mpsc::channel();
+    let first = gate.shared().unwrap();
+    std::thread::scope(|scope| {
+        let mover = {
+            let (gate, order) = (Arc::clone(&gate), order.clone());
+            scope.spawn(move || {
+                let _pass = gate.exclusive().unwrap();
+                order.send("mover").unwrap();
+            })
+        };
+        while lock(&gate.state).queue.is_empty() {
+            std::thread::yield_now();
+        }
+        let reader = {
+            let (gate, order) = (Arc::clone(&gate), order.clone());
+            scope.spawn(move || {
+                let _pass = gate.shared().unwrap();
+                order.send("reader").unwrap();
+            })
+        };
+        while lock(&gate.state).queue.len() < 2 {
+            std::thread::yield_now();
+        }
+        assert!(log.recv_timeout(Duration::from_millis(5)).is_err(), "the first is inside");
+        drop(first);
+        mover.join().unwrap();
+        reader.join().unwrap();
+    });
+    assert_eq!(log.try_iter().collect::<Vec<_>>(), ["mover", "reader"]);
+}
+
+#[test]
+fn a_lease_refuses_a_mover_at_once_and_lets_readers_in() {
+    let gate = Gate::default();
+    gate.lease(&gate.shared().unwrap());
+    assert_eq!(gate.exclusive().err(), Some(Busy { leases: 1 }));
+    assert!(gate.shared().is_ok());
+    gate.end_lease();
+    assert!(gate.exclusive().is_ok());
+}
+
+#[test]
+fn a_thread_is_never_in_its_own_way_for_ever() {
+    let (gate, other) = (Gate::default(), Gate::default());
+    let reading = gate.shared().unwrap();
+    assert!(gate.shared().is_ok(), "reading inside reading is fine");
+    assert_eq!(gate.exclusive().err(), Some(Busy { leases: 0 }));
+    assert!(other.exclusive().is_ok(), "another shard that nobody uses is free to move");
+    drop(reading);
+
+    let moving = gate.exclusive().unwrap();
+    assert_eq!(gate.shared().err(), Some(Busy { leases: 0 }));
+    assert_eq!(gate.exclusive().err(), Some(Busy { leases: 0 }));
+    drop(moving);
+    assert!(gate.shared().is_ok());
+}
+
+/// Two readers that each want the other's shard too, with a mover waiting for each: a plain
+/// fair lock ends here for ever.
+#[test]
+fn nested_readers_pass_waiting_movers() {
+    let (left, right) = (Gate::default(), Gate::default());
+    let both_reading = Barrier::new(2);
+    std::thread::scope(|scope| {
+        for (mine, theirs) in [(&left, &right), (&right, &left)] {
+            let both_reading = &both_reading;
+            scope.spawn(move || {
+                let _outer = mine.shared().unwrap();
+                both_reading.wait();
+                while lock(&theirs.state).queue.is_empty() {
+                    std::thread::yield_now();
+                }
+                let _inner = theirs.shared().unwrap();
+                both_reading.wait();
+            });
+            scope.spawn(move || {
+                while lock(&mine.state).shared == 0 {
+                    std::thread::yield_now();
+                }
+                drop(mine.exclusive().unwrap());
+            });
+        }
+    });
+}
+
+#[test]
+fn a_panic_inside_leaves_the_gate_usable() {
+    let gate = Gate::default();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let _pass = gate.exclusive().unwrap();
+        panic!("inside");
+    }));
+    assert!(outcome.is_err());
+    assert!(gate.exclusive().is_ok());
+    assert!(gate.shared().is_ok());
+}
