@@ -65,9 +65,15 @@ fn what_is_placed_is_counted_and_what_is_dropped_is_not() {
     for mode in BOTH {
         let Bench { gpu, .. } = bench(mode, WipePolicy::Always);
         let mut space = gpu.place(ByteLen::new(1000)).unwrap();
-        assert_eq!((gpu.capacity().reserved, gpu.capacity().used), (ByteLen::new(1024), ByteLen::ZERO));
+        assert_eq!(
+            (gpu.capacity().reserved, gpu.capacity().used),
+            (ByteLen::new(1024), ByteLen::ZERO)
+        );
         space.commit();
-        assert_eq!((gpu.capacity().reserved, gpu.capacity().used), (ByteLen::ZERO, ByteLen::new(1024)));
+        assert_eq!(
+            (gpu.capacity().reserved, gpu.capacity().used),
+            (ByteLen::ZERO, ByteLen::new(1024))
+        );
         drop(space);
         assert_eq!(gpu.capacity().free, ByteLen::MIB);
     }
