@@ -3,14 +3,9 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod demo;
-mod devices;
+mod commands;
 mod failure;
-mod image;
-mod inspect;
 mod interrupt;
-mod keys;
-mod load;
 mod model;
 mod output;
 mod progress;
@@ -25,6 +20,7 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command};
+use crate::commands::{demo, devices, image, inspect, keys, load};
 use crate::output::Output;
 
 fn main() -> ExitCode {

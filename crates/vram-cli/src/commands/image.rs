@@ -12,10 +12,11 @@ use vram_residency::{
 };
 
 use crate::args::{BoundArgs, ExpectArgs, Mode, SealArgs, UnsealArgs, VerifyArgs};
+use crate::commands::keys;
 use crate::failure::Failure;
 use crate::output::{Output, digest_line, note};
 use crate::progress::Bar;
-use crate::{interrupt, keys, streams, table};
+use crate::{interrupt, streams, table};
 
 /// Longest description that `--metadata` takes: it describes content, and is not content.
 const METADATA_LEN_MAX: u64 = 64 << 20;

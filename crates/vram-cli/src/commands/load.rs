@@ -9,13 +9,14 @@ use vram_residency::{
 };
 
 use crate::args::{LoadArgs, Mode};
-use crate::devices::Devices;
+use crate::commands::devices::Devices;
+use crate::commands::keys;
 use crate::failure::{Failure, Kind};
 use crate::model::Model;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::steps::Loaded;
-use crate::{interrupt, keys, table};
+use crate::{interrupt, table};
 
 /// Host memory that staging may take. A load stays below 100 MiB beside the device's own.
 const STAGING_LEN_MAX: ByteLen = ByteLen::new(32 << 20);
