@@ -1,5 +1,5 @@
-//! CUDA devices, as the program sees them through a driver that it loads: the simulated one, as a
-//! real shared object.
+//! CUDA devices of the program, through a driver that it loads: the simulated driver, as a real
+//! shared object.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{Bench, Ran, blake3};
 
-/// The simulated driver, which cargo built beside this test.
+/// The simulated driver, which cargo built with this test.
 fn driver() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let mut places = test.ancestors().map(|folder| folder.join("libcuda_sim_so.so"));
@@ -57,7 +57,7 @@ fn devices_are_listed_with_what_identifies_them() {
 fn where_there_is_no_cuda_the_reason_is_said_in_words() {
     let bench = Bench::new();
     bench.model("m.safetensors", 300);
-    // `support` points at a driver that is not there.
+    // `support` sets the path of a driver that does not exist.
     let shown = bench.run(["devices"]).expect_code(0).stdout;
     assert!(shown.contains("no CUDA") && shown.contains("/nowhere/"), "{shown}");
     let ran = bench.run(["load", "m.safetensors"]).expect_code(0);
@@ -131,7 +131,7 @@ fn a_card_that_is_too_small_is_exit_code_3() {
     bench.model("m.safetensors", 3000);
     let load = ["load", "m.safetensors", "--device", "cuda:0"];
     run(&bench, "capacity=2MiB", &load).expect_error(3, &["no room"]);
-    // The card is large enough, and others hold most of it.
+    // The card is large enough, but other processes hold most of it.
     run(&bench, "capacity=64MiB,foreign=62MiB", &load).expect_error(3, &["no room"]);
 }
 

@@ -1,4 +1,4 @@
-//! Stopped halfway: politely, by a signal that can be caught, and rudely, by one that cannot.
+//! Stopping a run halfway: by a signal that the program catches, and by one that it cannot catch.
 //!
 //! The files are sparse and large, so that a run lasts long enough to be stopped in the middle.
 
@@ -13,7 +13,7 @@ use crate::support::{Bench, Ran};
 
 /// Longer than any of these tests may take.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Plaintext that takes seconds to seal, and nothing to store.
+/// Plaintext that takes seconds to seal, and no disk space.
 const LONG: u64 = 8 << 30;
 
 fn sparse(path: &Path, beginning: &[u8], len: u64) {
@@ -27,7 +27,7 @@ fn signal(child: &Child, name: &str) {
     assert!(status.success());
 }
 
-/// Waits until something other than the given names is in the folder.
+/// Waits until the folder holds a file other than the given names.
 fn wait_for_more_than(bench: &Bench, names: &[&str], child: &mut Child) {
     let started = Instant::now();
     while bench.names() == names {
@@ -83,14 +83,14 @@ fn a_killed_seal_leaves_no_file_under_the_final_name() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!bench.path("image").exists());
-    // What is left says by its name what it is, and does not stand in the way.
+    // The name of the leftover says what it is, and does not block a later run.
     let left: Vec<String> =
         bench.names().into_iter().filter(|name| name != "key" && name != "long").collect();
     assert!(left.iter().all(|name| name.starts_with('.') && name.ends_with(".partial")));
     bench.write("short", "x");
     let seal = ["seal", "short", "--key-file", "key", "--model-id", "m", "-o", "image"];
     bench.run(seal).expect_code(0);
-    // The next run needs no temporary name where files can be without one, and has left nothing.
+    // The next run needs no temporary name if the file system can do without, and has left no file.
     bench.run(seal).expect_code(0);
     assert_eq!(bench.names(), ["image", "key", "long", "short"]);
 }
@@ -103,7 +103,7 @@ fn ctrl_c_during_a_load_exits_130() {
     let header_len = u64::try_from(header.len()).unwrap();
     sparse(&bench.path("long"), &header, header_len.checked_add(LONG).unwrap());
     let child = bench.command(["load", "long"]).spawn().unwrap();
-    // Whenever it comes, before the sealing or in the middle of it, it ends the run.
+    // The signal ends the run at any time, before the sealing or in the middle of it.
     std::thread::sleep(Duration::from_millis(300));
     signal(&child, "-INT");
     let ran = Ran::of(child.wait_with_output().unwrap());

@@ -10,12 +10,12 @@ use tempfile::TempDir;
 use vram_model::synth::{LlamaShape, SynthModel};
 use vram_residency::{ByteLen, ContentDigest, ContentHasher, HashKind};
 
-/// A folder that goes when the test ends, and the program run in it.
+/// A folder that is removed when the test ends, in which the program runs.
 pub(crate) struct Bench {
     folder: TempDir,
 }
 
-/// What one run said.
+/// The output and exit code of one run.
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
@@ -53,7 +53,7 @@ impl Bench {
         self.path(name)
     }
 
-    /// A sound model of about so many KiB.
+    /// A sound model of about `kib` KiB.
     pub(crate) fn model(&self, name: &str, kib: u64) -> PathBuf {
         let path = self.path(name);
         let shape = LlamaShape::about(ByteLen::new(kib << 10));
@@ -68,7 +68,7 @@ impl Bench {
             .args(args)
             .current_dir(self.folder.path())
             .env_remove("RUST_LOG")
-            // Whatever GPU this machine has: a test says so where it wants one.
+            // Hides the GPUs of this machine: a test that needs one sets the driver itself.
             .env("VRAM_CUDA_DRIVER", "/nowhere/libcuda.so.1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
