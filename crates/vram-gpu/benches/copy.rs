@@ -1,6 +1,7 @@
-//! How close copies to and from a host device come to a plain copy of the same bytes.
+//! Measures how close copies to and from a host device come to a plain copy of the same bytes.
 //!
-//! Each group holds `memcpy` (or `memset`) as its reference; read the ratio, not the figure.
+//! Each group has `memcpy` (or `memset`) as its reference; compare the ratio, not the absolute
+//! figure.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot set up has nothing to measure")]
 
@@ -18,7 +19,7 @@ fn copies(c: &mut Criterion) {
     let memory = device.allocate(total).unwrap();
     memory.fill(DeviceRange::whole(total), 1).unwrap();
     let source = vec![7; 64 << 20];
-    // Touched before anything is measured: a page fault costs more than the copy.
+    // Written before the measurement starts: a page fault costs more than the copy.
     memory.write(DeviceRange::whole(total), &source).unwrap();
     let mut target = vec![1_u8; 64 << 20];
 
@@ -59,7 +60,7 @@ fn copies(c: &mut Criterion) {
     }
 }
 
-/// The first write of a byte, which also asks the host for its page.
+/// The first write of a byte, which also makes the host allocate its page.
 fn first_touch(c: &mut Criterion) {
     let len = ByteLen::from_mib_saturating(32);
     let source = vec![7; 32 << 20];

@@ -1,4 +1,4 @@
-//! Lists the CUDA devices of this machine, or says in words why there are none.
+//! Lists the CUDA devices of this machine, or explains why there are none.
 //!
 //! Run it with `cargo run -p vram-gpu --features cuda --example devices`.
 

@@ -1,4 +1,5 @@
-//! Fills device memory through two staging buffers: one is prepared while the other is copied.
+//! Fills device memory through two staging buffers: the host prepares one while the device copies
+//! the other.
 //!
 //! Run it with `cargo run -p vram-gpu --example two_buffers`.
 
@@ -26,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     memory.read(DeviceRange::checked(from, ByteLen::new(4), memory.len())?, &mut last)?;
     println!("the last four bytes are {last:?}");
 
-    // Device memory keeps what it held: overwrite it before giving it back.
+    // Freed device memory keeps its content, so overwrite it before the free.
     memory.fill(DeviceRange::whole(memory.len()), 0)?;
     memory.free()?;
     println!("freed, {} free", device.memory()?.free);
@@ -43,7 +44,7 @@ fn fill(device: &dyn Device, memory: &dyn DeviceMemory) -> Result<(), Box<dyn Er
         let len = window.min(ByteLen::new(memory.len().get().saturating_sub(at.get())));
         let mut staging = idle.pop().map_or_else(|| device.staging(window), Ok)?;
         staging.as_mut_slice().fill(number);
-        // While this one is copied, the next is prepared.
+        // The next buffer is prepared while this one is copied.
         let started = memory.queue_write(at, staging, len);
         if let Some(pending) = flying.replace(started) {
             idle.push(finish(pending)?);

@@ -1,10 +1,10 @@
-//! Driver result codes that matter here: their names, and which of them poison a device.
+//! Names of the driver result codes that this crate uses, and which of them are sticky.
 //!
 //! # Source
 //!
 //! `CUresult`, NVIDIA CUDA driver API,
 //! <https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__TYPES.html>. A code is sticky where
-//! that page says that the process must be ended, or the context cannot be used, to go on.
+//! that page says that the process must be ended, or that the context cannot be used any more.
 
 /// `CUDA_ERROR_INVALID_VALUE`.
 pub const INVALID_VALUE: u32 = 1;
@@ -17,7 +17,7 @@ pub const ILLEGAL_ADDRESS: u32 = 700;
 /// `CUDA_ERROR_LAUNCH_FAILED`: sticky.
 pub const LAUNCH_FAILED: u32 = 719;
 
-/// Code, name, and whether the error poisons the device until it is reset.
+/// Code, name, and whether the error makes the device unusable until it is reset.
 const CODES: &[(u32, &str, bool)] = &[
     (1, "CUDA_ERROR_INVALID_VALUE", false),
     (2, "CUDA_ERROR_OUT_OF_MEMORY", false),

@@ -1,4 +1,4 @@
-//! The trait every device implements: the only door between policy and memory.
+//! The trait that every device implements: the only interface between policy and device memory.
 
 use core::any::Any;
 use core::fmt;
@@ -9,21 +9,21 @@ use crate::{DeviceInfo, DeviceMemory, DeviceState, GpuError, MemoryInfo, Staging
 
 /// A device that holds memory.
 ///
-/// Every call may come from any thread, at the same time as others, and blocks until it is done. A
-/// failed call changes nothing but what its error says. After a sticky error every call answers
-/// [`GpuError::Lost`] without touching the driver, until [`reset`](Self::reset).
+/// Calls may come from any thread and at the same time, and each blocks until it is done. A failed
+/// call changes only what its error says. After a sticky error every call returns
+/// [`GpuError::Lost`] and makes no driver call, until [`reset`](Self::reset).
 pub trait Device: Send + Sync + fmt::Debug {
     /// Identity and attributes, read when the device was opened.
     fn info(&self) -> &DeviceInfo;
 
-    /// The driver's figures for the whole device, now.
+    /// The driver's present figures for the whole device.
     ///
     /// # Errors
     ///
     /// [`GpuError::Lost`], or [`GpuError::Driver`] if the driver does not answer.
     fn memory(&self) -> Result<MemoryInfo, GpuError>;
 
-    /// Allocates `len` bytes whose contents are undefined: nobody may rely on zeros.
+    /// Allocates `len` bytes. Their contents are undefined: callers must not rely on zeros.
     ///
     /// # Arguments
     ///
@@ -35,31 +35,31 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// [`GpuError::HostMemory`], [`GpuError::Lost`] or [`GpuError::Driver`].
     fn allocate(&self, len: ByteLen) -> Result<Box<dyn DeviceMemory>, GpuError>;
 
-    /// A host buffer that this device copies to and from quickly (pinned where it can be). It
-    /// starts as zeros and is wiped when dropped; `len` may be zero.
+    /// Allocates a host buffer that this device copies to and from quickly (pinned where
+    /// supported). It starts as zeros and is wiped when dropped; `len` may be zero.
     ///
     /// # Errors
     ///
     /// [`GpuError::HostMemory`] if the host has no room, [`GpuError::Lost`] or [`GpuError::Driver`].
     fn staging(&self, len: ByteLen) -> Result<Staging, GpuError>;
 
-    /// Whether the device takes calls; never touches the driver.
+    /// Whether the device takes calls. Makes no driver call.
     fn state(&self) -> DeviceState;
 
-    /// Empties the device and makes it usable again after a sticky error. Every allocation made
-    /// before answers [`GpuError::StaleAllocation`] from then on.
+    /// Empties the device and makes it usable again after a sticky error. From then on every
+    /// allocation made before returns [`GpuError::StaleAllocation`].
     ///
     /// # Errors
     ///
-    /// [`GpuError::Driver`] if the driver refuses; the device is as it was.
+    /// [`GpuError::Driver`] if the driver refuses; the device is unchanged.
     fn reset(&self) -> Result<(), GpuError>;
 
     /// Whether memory of this device can receive a direct copy from memory of `other`.
     fn can_copy_from_peer(&self, other: &dyn Device) -> bool;
 
-    /// The device that does the work: itself, or for a wrapper, what it wraps.
+    /// The device that does the work: `self`, or the wrapped device of a wrapper.
     fn backing(&self) -> &dyn Device;
 
-    /// For a backend to recognise its own kind.
+    /// Lets a backend recognise its own type.
     fn as_any(&self) -> &dyn Any;
 }

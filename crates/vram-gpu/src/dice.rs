@@ -1,4 +1,4 @@
-//! Repeatable chance: a seed decides, and nothing else does.
+//! Repeatable random numbers that depend on the seed alone.
 
 /// The finalizer of `SplitMix64`: every input bit reaches every output bit.
 ///

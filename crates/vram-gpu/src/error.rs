@@ -1,4 +1,4 @@
-//! The one error type of this crate: what the device refused, where, and how much was asked.
+//! The error type of this crate: what the device refused, where, and for how many bytes.
 
 use thiserror::Error;
 use vram_alloc::{BoundsError, ByteLen, DeviceOffset, GpuIndex};
@@ -12,12 +12,13 @@ use crate::codes;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum GpuError {
-    /// The device has no room. Others may hold it: the caller's own books can say otherwise.
+    /// The device has no room. Other processes may hold its memory, so this can happen although the
+    /// caller's ledger has room.
     #[error("{gpu} is out of memory: {wanted} wanted{}", FreeFigure(*.free))]
     OutOfMemory {
-        /// The device asked.
+        /// The device that refused.
         gpu: GpuIndex,
-        /// Bytes asked for.
+        /// Bytes requested.
         wanted: ByteLen,
         /// Free bytes according to the driver just after the refusal, if it still answered.
         free: Option<ByteLen>,
@@ -25,7 +26,7 @@ pub enum GpuError {
     /// An allocation of zero bytes: drivers refuse it, so an empty shard allocates nothing.
     #[error("{gpu} cannot allocate zero bytes")]
     ZeroLength {
-        /// The device asked.
+        /// The device that refused.
         gpu: GpuIndex,
     },
     /// The range does not lie inside the allocation it was used on.
@@ -67,13 +68,13 @@ pub enum GpuError {
     /// The host could not provide memory for a buffer, or for the bytes behind a host device.
     #[error("the host has no memory for {wanted}")]
     HostMemory {
-        /// Bytes asked for.
+        /// Bytes requested.
         wanted: ByteLen,
     },
     /// A host device larger than this crate accounts for.
     #[error("a device of {total} is larger than the {max} this library accounts for")]
     TotalTooLarge {
-        /// Bytes asked for.
+        /// Bytes requested.
         total: ByteLen,
         /// The largest total, inclusive.
         max: ByteLen,
@@ -83,15 +84,15 @@ pub enum GpuError {
     PeerUnsupported {
         /// The device that holds the source bytes.
         from: GpuIndex,
-        /// The device that was to receive them.
+        /// The device that should have received them.
         to: GpuIndex,
     },
-    /// The device's memory would not be video memory, so nothing is placed there.
+    /// The device's memory would not be video memory, so no bytes are placed there.
     #[error("memory of {gpu} is not video memory: {reason}")]
     NotVram {
         /// The device.
         gpu: GpuIndex,
-        /// What gave it away.
+        /// The property that shows this.
         reason: &'static str,
     },
     /// The driver reported a failure.
@@ -100,21 +101,21 @@ pub enum GpuError {
         if *.sticky { "; the device is unusable until it is reset" } else { "" }
     )]
     Driver {
-        /// The device the call went to.
+        /// The device that the call was sent to.
         gpu: GpuIndex,
         /// The driver's own code, unchanged.
         code: u32,
         /// The driver's name for the code, or `unknown`.
         name: &'static str,
-        /// Whether the error poisons the device: every later call fails too until a reset.
+        /// Whether the error is sticky: every later call fails too until a reset.
         sticky: bool,
     },
-    /// An earlier sticky error took the device away; nothing was sent to it.
+    /// The device is lost after an earlier sticky error; the call was not sent to it.
     #[error("{gpu} was lost to driver error {code} ({name}) and was not asked; reset it first")]
     Lost {
         /// The lost device.
         gpu: GpuIndex,
-        /// The code of the error that took it.
+        /// The code of that sticky error.
         code: u32,
         /// That code's name.
         name: &'static str,
@@ -128,14 +129,14 @@ pub enum GpuError {
 }
 
 impl GpuError {
-    /// The error that a driver's result code stands for, by its raw number; out of memory is
-    /// reported as [`GpuError::OutOfMemory`] by whoever knows how much was asked for.
+    /// The error for a driver's raw result code. Callers report out of memory as
+    /// [`GpuError::OutOfMemory`] instead, since they know how many bytes were requested.
     #[must_use]
     pub fn driver(gpu: GpuIndex, code: u32) -> Self {
         Self::Driver { gpu, code, name: codes::name(code), sticky: codes::is_sticky(code) }
     }
 
-    /// What every later call answers once this error took the device.
+    /// The error of every later call on a device that this error made unusable.
     #[must_use]
     pub const fn as_lost(&self) -> Option<Self> {
         match *self {
@@ -146,20 +147,20 @@ impl GpuError {
         }
     }
 
-    /// Whether the device is unusable until it is reset: a sticky driver error, or the refusal
-    /// that follows one.
+    /// Whether the device is unusable until it is reset: true for a sticky driver error, and for
+    /// the refusal of a call after one.
     #[must_use]
     pub const fn is_sticky(&self) -> bool {
         matches!(self, Self::Driver { sticky: true, .. } | Self::Lost { .. })
     }
 
-    /// Whether the device had no room; the same call can succeed once something was freed.
+    /// Whether the device had no room; the same call can succeed after memory was freed.
     #[must_use]
     pub const fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::OutOfMemory { .. })
     }
 
-    /// Whether the caller's arguments were at fault: the same call can never succeed.
+    /// Whether the caller's arguments were wrong: the same call can never succeed.
     #[must_use]
     pub const fn is_caller_error(&self) -> bool {
         matches!(
@@ -190,7 +191,7 @@ impl GpuError {
         }
     }
 
-    /// Places a refusal of the shared bounds check on a device.
+    /// Adds the device to an error of the shared bounds check.
     #[must_use]
     pub fn from_bounds(gpu: GpuIndex, error: BoundsError, capacity: ByteLen) -> Self {
         match error {
@@ -200,7 +201,7 @@ impl GpuError {
             BoundsError::OutOfBounds { offset, len, capacity } => {
                 Self::OutOfBounds { gpu, offset: DeviceOffset::new(offset), len, capacity }
             }
-            // A later kind of refusal still says that the range does not fit.
+            // Kinds of refusal that are added later also mean that the range does not fit.
             _ => Self::OutOfBounds {
                 gpu,
                 offset: DeviceOffset::START,

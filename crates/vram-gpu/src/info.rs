@@ -1,4 +1,4 @@
-//! What a device is: identity, attributes, memory figures, state.
+//! Descriptions of a device: identity, attributes, memory figures, state.
 
 use core::fmt;
 
@@ -6,11 +6,11 @@ use vram_alloc::{ByteLen, DeviceUuid, GpuIndex};
 
 use crate::GpuError;
 
-/// Which kind of memory stands behind a device.
+/// The kind of memory behind a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeviceKind {
-    /// Host memory, accounted for as if it were a card's.
+    /// Host memory, counted like a card's.
     Host,
     /// An NVIDIA GPU through the CUDA driver.
     Cuda,
@@ -29,13 +29,13 @@ impl fmt::Display for DeviceKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeviceInfo {
-    /// Position in this process's list, for people; identify a device by `uuid`.
+    /// Position in this process's list, for display; identify a device by `uuid`.
     pub index: GpuIndex,
     /// Identity.
     pub uuid: DeviceUuid,
     /// Marketing name, such as `NVIDIA H200`.
     pub name: String,
-    /// What stands behind it.
+    /// The kind of memory behind it.
     pub kind: DeviceKind,
     /// All memory of the device, in bytes.
     pub total: ByteLen,
@@ -45,20 +45,20 @@ pub struct DeviceInfo {
     pub pci_bus_id: Option<String>,
     /// Whether the device shares the host's memory instead of having its own.
     pub integrated: bool,
-    /// Whether the device supports managed memory, which can wander to the host.
+    /// Whether the device supports managed memory, which can migrate to the host.
     pub managed_memory: bool,
-    /// Whether error correction is on, where that is known.
+    /// Whether error correction is on, if known.
     pub ecc: Option<bool>,
-    /// Whether this is a slice of a partitioned GPU, where that is known.
+    /// Whether this is a slice of a partitioned GPU, if known.
     pub mig: Option<bool>,
     /// Driver version as `1000 * major + 10 * minor`, as CUDA counts.
     pub driver_version: Option<u32>,
-    /// Bytes a queued copy should have to be quick on this device.
+    /// The length of a queued copy, in bytes, from which copies on this device are fast.
     pub copy_window: ByteLen,
 }
 
 impl DeviceInfo {
-    /// Starts from what every device has; the other fields are unknown until set.
+    /// A description with the given values; the other fields are unknown until set.
     #[must_use]
     pub fn new(
         index: GpuIndex,
@@ -91,18 +91,19 @@ impl DeviceInfo {
 pub struct MemoryInfo {
     /// All bytes of the device.
     pub total: ByteLen,
-    /// Bytes nobody holds.
+    /// Bytes that no process holds.
     pub free: ByteLen,
 }
 
 impl MemoryInfo {
-    /// Pairs the two figures; a driver that reports more free than total is believed about total.
+    /// Pairs the two figures. If a driver reports more bytes free than in total, `free` is limited
+    /// to `total`.
     #[must_use]
     pub fn new(total: ByteLen, free: ByteLen) -> Self {
         Self { total, free: free.min(total) }
     }
 
-    /// Bytes held by anybody, this process included.
+    /// Bytes held by any process, this one included.
     #[must_use]
     pub const fn used(&self) -> ByteLen {
         self.total.saturating_sub(self.free)
@@ -113,11 +114,11 @@ impl MemoryInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceState {
-    /// It does.
+    /// The device takes calls.
     Ready,
-    /// A sticky error took it; it takes no calls until it is reset.
+    /// A sticky error made the device unusable; it takes no calls until it is reset.
     Lost {
-        /// The error that took it.
+        /// That sticky error.
         error: GpuError,
     },
 }

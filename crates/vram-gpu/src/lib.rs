@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
-// Defines the driver's functions: without it nothing that names `cust` links.
+// Defines the driver's functions: without this crate, code that uses `cust` does not link.
 #[cfg(feature = "cuda")]
 extern crate cuda_shim as _;
 

@@ -11,23 +11,23 @@ use crate::{GpuError, Pending, Staging};
 /// One allocation on one device.
 ///
 /// All calls take `&self` and may come from many threads. Calls on disjoint ranges do not disturb
-/// each other; calls on overlapping ranges at the same time give some interleaving of bytes and
-/// never anything worse: ordering them is the caller's business. When a copy fails, the bytes of
-/// its target range are unspecified. Dropping the memory frees it; a refusal is then only logged,
-/// so callers that care call [`free`](Self::free).
+/// each other. Concurrent calls on overlapping ranges give some interleaving of bytes and no other
+/// harm; the caller orders them. When a copy fails, the bytes of its target range are unspecified.
+/// Dropping the memory frees it and only logs a refusal; callers that need the result call
+/// [`free`](Self::free).
 pub trait DeviceMemory: Send + Sync + fmt::Debug {
     /// The device that holds the bytes.
     fn gpu(&self) -> GpuIndex;
 
-    /// Bytes in the allocation, exactly as asked for.
+    /// Bytes in the allocation, exactly as requested.
     fn len(&self) -> ByteLen;
 
-    /// Whether it has no bytes; allocations never do.
+    /// Whether it has no bytes; always false for an allocation.
     fn is_empty(&self) -> bool {
         self.len().is_zero()
     }
 
-    /// The device address, for kernels. It keeps nothing alive.
+    /// The device address, for kernels. It does not keep the allocation alive.
     fn address(&self) -> DeviceAddress;
 
     /// Copies `source` to the device; returns when the bytes are there.
@@ -39,7 +39,7 @@ pub trait DeviceMemory: Send + Sync + fmt::Debug {
     /// [`GpuError::Driver`].
     fn write(&self, to: DeviceRange, source: &[u8]) -> Result<(), GpuError>;
 
-    /// Copies device bytes to `target`; on an error the content of `target` is unspecified.
+    /// Copies device bytes to `target`; after an error the content of `target` is unspecified.
     ///
     /// # Errors
     ///
@@ -58,7 +58,7 @@ pub trait DeviceMemory: Send + Sync + fmt::Debug {
     /// # Arguments
     ///
     /// * `to`: where the bytes go, in this allocation.
-    /// * `source`, `from`: where they come from; as long as `to`.
+    /// * `source`, `from`: where they come from; `from` is as long as `to`.
     ///
     /// # Errors
     ///
@@ -71,47 +71,48 @@ pub trait DeviceMemory: Send + Sync + fmt::Debug {
         from: DeviceRange,
     ) -> Result<(), GpuError>;
 
-    /// Starts copying the first `len` bytes of `staging` to the device. The buffer is taken until
-    /// the copy was waited for; errors, bad arguments too, come out of [`Pending::wait`].
+    /// Starts copying the first `len` bytes of `staging` to the device. The pending copy owns the
+    /// buffer until it was waited for. [`Pending::wait`] returns errors, including those of bad
+    /// arguments.
     ///
-    /// A queued copy takes effect at any time up to its wait. Copies that share device bytes are
-    /// ordered only by waiting for one before the next is started.
+    /// A queued copy takes effect at any time up to its wait. To order two copies that share device
+    /// bytes, wait for one before the other is started.
     fn queue_write(&self, to: DeviceOffset, staging: Staging, len: ByteLen) -> Pending;
 
-    /// Starts copying `from` to the start of `staging`, as [`queue_write`](Self::queue_write) does
-    /// the other way.
+    /// Starts copying `from` to the start of `staging`; otherwise as
+    /// [`queue_write`](Self::queue_write).
     fn queue_read(&self, from: DeviceRange, staging: Staging) -> Pending;
 
-    /// Frees the memory and says whether the driver agreed. Freeing an allocation from before a
-    /// reset succeeds: the device has given it back already.
+    /// Frees the memory and reports whether the driver agreed. Freeing an allocation from before a
+    /// reset succeeds: the reset has already freed it.
     ///
     /// # Errors
     ///
-    /// [`FreeError`] hands the memory back: it is still there and still counts.
+    /// [`FreeError`] contains the memory, which is still allocated and still counts.
     fn free(self: Box<Self>) -> Result<(), FreeError>;
 
-    /// The memory that holds the bytes: itself, or for a wrapper, what it wraps.
+    /// The memory that holds the bytes: `self`, or the wrapped memory of a wrapper.
     fn backing(&self) -> &dyn DeviceMemory;
 
-    /// For a backend to recognise its own kind.
+    /// Lets a backend recognise its own type.
     fn as_any(&self) -> &dyn Any;
 }
 
-/// An explicit free that the driver refused. The memory is handed back: it still counts.
+/// An explicit free that the driver refused. It contains the memory, which still counts.
 ///
-/// Dropping the memory inside tries once more and then only logs; a caller that cannot free it now
-/// keeps it, so that its bytes stay counted and its addresses are never reused.
+/// Dropping that memory tries to free it once more and only logs a failure. A caller that cannot
+/// free it now keeps it, so that its bytes stay counted and its addresses are never reused.
 #[derive(Debug, Error)]
 #[error("the device refused to free {}: {error}", .memory.len())]
 pub struct FreeError {
-    /// The memory, as it was.
+    /// The memory, unchanged.
     pub memory: Box<dyn DeviceMemory>,
     /// Why the driver refused.
     #[source]
     pub error: GpuError,
 }
 
-/// Where an allocation starts on its device. Opaque, and hidden from logs.
+/// The start address of an allocation on its device. Opaque, and hidden from logs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct DeviceAddress(u64);
 
@@ -135,7 +136,7 @@ impl fmt::Debug for DeviceAddress {
     }
 }
 
-/// What a backend knows about an allocation when it checks a call.
+/// The properties of an allocation that a backend needs to check a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Extent {
     pub(crate) gpu: GpuIndex,
@@ -143,19 +144,20 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// The range, if it lies inside this allocation: it may have been checked against another.
+    /// Returns the range if it lies inside this allocation; it may have been checked against
+    /// another.
     pub(crate) fn within(self, range: DeviceRange) -> Result<DeviceRange, GpuError> {
         DeviceRange::checked(range.start(), range.len(), self.len)
             .map_err(|error| GpuError::from_bounds(self.gpu, error, self.len))
     }
 
-    /// The range of `len` bytes at `offset`, if it lies inside.
+    /// Returns the range of `len` bytes at `offset`, if it lies inside.
     pub(crate) fn at(self, offset: DeviceOffset, len: ByteLen) -> Result<DeviceRange, GpuError> {
         DeviceRange::checked(offset, len, self.len)
             .map_err(|error| GpuError::from_bounds(self.gpu, error, self.len))
     }
 
-    /// The range, if it lies inside and is exactly as long as a host buffer.
+    /// Returns the range if it lies inside and is exactly as long as a host buffer.
     pub(crate) fn matching(
         self,
         range: DeviceRange,
@@ -170,7 +172,7 @@ impl Extent {
         }
     }
 
-    /// The range, if it lies inside and a staging buffer is long enough for it.
+    /// Returns the range if it lies inside and a staging buffer is at least as long.
     pub(crate) fn staged(
         self,
         range: DeviceRange,

@@ -1,20 +1,20 @@
-//! A queued copy: it owns its buffer until somebody waited for it.
+//! A queued copy: it owns its buffer until a call has waited for it.
 
 use core::fmt;
 
 use crate::{GpuError, Staging};
 
-/// How a backend ends a copy that it queued.
+/// How a backend finishes a copy that it queued.
 pub trait Completion: Send + fmt::Debug {
-    /// Blocks until the copy is over, and gives the buffer back whatever happened. The error is
-    /// that of this copy, if it failed.
+    /// Blocks until the copy has ended. Returns the buffer in every case, and the error of this
+    /// copy if it failed.
     fn finish(self: Box<Self>) -> (Staging, Result<(), GpuError>);
 }
 
 /// A copy that was queued and not yet waited for.
 ///
-/// The device may read or write the buffer at any time until the wait, so the buffer is inside and
-/// out of reach. Dropping a `Pending` waits too; an error that nobody asked for is then logged.
+/// The device may read or write the buffer at any time until the wait, so the buffer is inside this
+/// value and cannot be accessed. Dropping a `Pending` also waits; an error is then only logged.
 #[must_use = "the copy is not known to have worked until it was waited for"]
 pub struct Pending {
     // Empty only after `wait` or during `drop`.
@@ -36,21 +36,21 @@ impl Work {
 }
 
 impl Pending {
-    /// A copy that is already over, one way or the other.
+    /// A copy that has already ended, with its outcome.
     pub const fn over(staging: Staging, outcome: Result<(), GpuError>) -> Self {
         Self { work: Some(Work::Over(staging, outcome)) }
     }
 
-    /// A copy under way, which `completion` knows how to end.
+    /// A running copy, which `completion` finishes.
     pub fn queued(completion: Box<dyn Completion>) -> Self {
         Self { work: Some(Work::Queued(completion)) }
     }
 
-    /// Blocks until the copy is over; the buffer comes back whatever happened.
+    /// Blocks until the copy has ended. Returns the buffer in every case.
     ///
     /// # Errors
     ///
-    /// The second part: why this copy failed, bad arguments included. See
+    /// The second part of the result: why this copy failed, also for bad arguments. See
     /// [`DeviceMemory::write`](crate::DeviceMemory::write).
     #[expect(
         clippy::expect_used,

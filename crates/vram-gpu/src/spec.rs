@@ -1,4 +1,4 @@
-//! Device names as people type them: `host:8GiB`, `cuda:0`.
+//! Device names as users type them: `host:8GiB`, `cuda:0`.
 
 use core::fmt;
 use core::str::FromStr;
@@ -6,36 +6,36 @@ use core::str::FromStr;
 use thiserror::Error;
 use vram_alloc::ByteLen;
 
-/// Which device a user asked for.
+/// The device that a user requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DeviceSpec {
-    /// Host memory of that many bytes.
+    /// Host memory of this many bytes.
     Host(ByteLen),
-    /// The CUDA device of that ordinal.
+    /// The CUDA device with this ordinal.
     Cuda(u32),
 }
 
-/// A device name that means nothing.
+/// A text that is not a device name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseDeviceSpecError {
     /// Neither `host:` nor `cuda:`.
     #[error("`{text}` is not a device; write `host:8GiB` or `cuda:0`")]
     UnknownKind {
-        /// What was typed.
+        /// The text.
         text: String,
     },
-    /// `host:` without a size that can be read.
+    /// `host:` without a valid size.
     #[error("`{text}` is not a size; write for instance `host:8GiB` or `host:512MiB`")]
     Size {
-        /// What stood after the colon.
+        /// The text after the colon.
         text: String,
     },
-    /// `cuda:` without a number that can be read.
+    /// `cuda:` without a valid number.
     #[error("`{text}` is not a device number; write for instance `cuda:0`")]
     Ordinal {
-        /// What stood after the colon.
+        /// The text after the colon.
         text: String,
     },
 }
@@ -48,7 +48,7 @@ impl FromStr for DeviceSpec {
             let refused = |_| ParseDeviceSpecError::Size { text: size.to_owned() };
             size.parse().map(Self::Host).map_err(refused)
         } else if let Some(ordinal) = text.strip_prefix("cuda:") {
-            // `u32::from_str` takes a plus sign; a device number has none.
+            // `u32::from_str` accepts a plus sign; a device number has none.
             match ordinal.parse() {
                 Ok(number) if ordinal.bytes().all(|b| b.is_ascii_digit()) => Ok(Self::Cuda(number)),
                 _ => Err(ParseDeviceSpecError::Ordinal { text: ordinal.to_owned() }),
@@ -60,7 +60,7 @@ impl FromStr for DeviceSpec {
 }
 
 impl fmt::Display for DeviceSpec {
-    /// In the form that [`FromStr`] reads back exactly.
+    /// Writes the form from which [`FromStr`] restores the same value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host(total) => write!(f, "host:{}", total.get()),

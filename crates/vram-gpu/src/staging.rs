@@ -1,4 +1,4 @@
-//! Host buffers that bytes pass through on their way to and from a device; wiped when dropped.
+//! Host buffers through which bytes pass to and from a device; wiped when dropped.
 
 use core::fmt;
 
@@ -7,25 +7,25 @@ use zeroize::Zeroize;
 
 use crate::GpuError;
 
-/// Host memory of a kind that plain vectors are not, such as page-locked memory of a driver.
+/// Host memory that a plain vector cannot provide, such as page-locked memory of a driver.
 pub trait StagingBuffer: Send + fmt::Debug {
     /// The bytes.
     fn as_slice(&self) -> &[u8];
 
-    /// The bytes, to be changed.
+    /// The bytes, mutable.
     fn as_mut_slice(&mut self) -> &mut [u8];
 
-    /// Never gives the memory back while a device may still use it: called instead of dropping
-    /// where a copy could not be waited for. By default it is leaked.
+    /// Keeps the memory allocated while a device may still use it: called instead of a drop after a
+    /// copy that could not be waited for. The default leaks it.
     fn abandon(self: Box<Self>) {
         core::mem::forget(self);
     }
 }
 
-/// A host buffer of fixed length, owned by whoever fills or empties it.
+/// A host buffer of fixed length.
 ///
-/// It starts as zeros. It carries plaintext at times, so it is overwritten with zeros when it is
-/// dropped, and it never shows its content.
+/// It starts as zeros. It can contain plaintext, so it is overwritten with zeros when it is
+/// dropped, and its `Debug` output does not show the content.
 pub struct Staging {
     bytes: Bytes,
 }
@@ -36,11 +36,11 @@ enum Bytes {
 }
 
 impl Staging {
-    /// A buffer in ordinary host memory.
+    /// Creates a buffer in ordinary host memory.
     ///
     /// # Errors
     ///
-    /// [`GpuError::HostMemory`] if the host has no room; nothing aborts.
+    /// [`GpuError::HostMemory`] if the host has no room; the process does not abort.
     pub fn unpinned(len: ByteLen) -> Result<Self, GpuError> {
         let refused = GpuError::HostMemory { wanted: len };
         let count = len.to_usize().ok_or(refused)?;
@@ -56,7 +56,7 @@ impl Staging {
         Self { bytes: Bytes::Plain(Vec::new()) }
     }
 
-    /// A buffer in memory of another kind. Its content is overwritten with zeros first.
+    /// Wraps memory of another kind and overwrites its content with zeros.
     #[must_use]
     pub fn special(mut buffer: Box<dyn StagingBuffer>) -> Self {
         buffer.as_mut_slice().fill(0);
@@ -72,7 +72,7 @@ impl Staging {
         }
     }
 
-    /// The bytes, to be filled or changed.
+    /// The bytes, mutable.
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         match &mut self.bytes {
@@ -93,13 +93,13 @@ impl Staging {
         self.as_slice().is_empty()
     }
 
-    /// Whether the memory is of a special kind, such as page-locked.
+    /// Whether the memory is of another kind than ordinary host memory, such as page-locked.
     #[must_use]
     pub const fn is_special(&self) -> bool {
         matches!(self.bytes, Bytes::Special(_))
     }
 
-    /// Gives the buffer up without touching it: a device may still be using it.
+    /// Gives up ownership without an access to the bytes: a device may still use them.
     #[cfg(feature = "cuda")]
     pub(crate) fn abandon(mut self) {
         match core::mem::replace(&mut self.bytes, Bytes::Plain(Vec::new())) {
@@ -108,7 +108,7 @@ impl Staging {
         }
     }
 
-    /// Overwrites every byte with zero, in a way the compiler may not drop.
+    /// Overwrites every byte with zero, in a way that the compiler must not remove.
     pub fn wipe(&mut self) {
         self.as_mut_slice().zeroize();
     }
@@ -135,7 +135,7 @@ mod tests {
 
     use super::*;
 
-    /// Shows its bytes to the test at the moment it is dropped.
+    /// Shows its bytes to the test at the moment when it is dropped.
     #[derive(Debug)]
     struct Watched {
         bytes: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What goes wrong on a device, each fault by itself: what the caller sees, and what is left.
+//! Each fault on a device by itself: the error that the caller gets, and the state that remains.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -34,7 +34,7 @@ fn bytes(memory: &dyn DeviceMemory) -> Vec<u8> {
     bytes
 }
 
-/// Positions at which the bytes are not `value`, with what they are.
+/// Positions at which the bytes are not `value`, with the byte found there.
 fn odd_ones(bytes: &[u8], value: u8) -> Vec<(usize, u8)> {
     bytes.iter().copied().enumerate().filter(|&(_, byte)| byte != value).collect()
 }
@@ -75,7 +75,7 @@ fn after_a_sticky_error_nothing_reaches_the_device_until_it_is_reset() {
         let refused = memory.free().unwrap_err();
         assert_eq!(refused.error, lost);
 
-        // Not one of them got through: the bytes are those of before.
+        // No write was made: the bytes are unchanged.
         let counted = device.calls_after_loss();
         device.reset().unwrap();
         assert_eq!(device.calls_after_loss(), counted, "a reset is what helps");
@@ -304,7 +304,7 @@ fn a_panic_halfway_leaves_device_and_memory_usable() {
         assert!(message.contains("injected panic"), "{message}");
         assert_eq!(odd_ones(&bytes(&*memory), 1), []);
     }
-    // From inside of a call as well: a hook of the test that panics.
+    // Also from inside a call: a hook of the test that panics.
     device.next(Op::Read, Action::Run(Hook::new(|| panic!("from the hook")))).unwrap();
     catch_unwind(AssertUnwindSafe(|| memory.read(whole(), &mut [0; LEN]))).unwrap_err();
     assert_eq!(odd_ones(&bytes(&*memory), 1), []);

@@ -1,10 +1,10 @@
-//! Property: a host device behaves like plain vectors and one sum.
+//! Property: a host device agrees with plain vectors and one sum.
 //!
-//! Method: the reference keeps a `Vec<Option<u8>>`-like picture of every live allocation (what was
-//! written, and what is still garbage) and the sum of their lengths. Sequences of allocations,
-//! frees, writes, fills, copies, queued copies and resets run against both; after each step the
-//! touched bytes and the accounts are compared, and in the end everything is. Positions are drawn
-//! near chunk boundaries, where a mistake would be, as often as uniformly.
+//! Method: the reference keeps a `Vec<Option<u8>>`-like copy of every live allocation (written
+//! bytes, and bytes that are still garbage) and the sum of their lengths. Sequences of allocations,
+//! frees, writes, fills, copies, queued copies and resets run against both. After each step the
+//! test compares the changed bytes and the counts, and at the end all bytes. A third of the
+//! positions is drawn near chunk boundaries, where mistakes are most likely.
 
 #![expect(
     clippy::unwrap_used,
@@ -80,7 +80,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
-/// One live allocation and what it must hold.
+/// One live allocation and its expected content.
 struct Twin {
     memory: Box<dyn DeviceMemory>,
     known: Vec<bool>,
@@ -111,7 +111,7 @@ impl Twin {
     }
 }
 
-/// Distinguishable bytes: position matters, so that a shifted copy shows.
+/// Content that depends on the position, so that a shifted copy is detected.
 fn content(len: usize, value: u8) -> Vec<u8> {
     (0..len).map(|i| value.wrapping_add(u8::try_from(i % 251).unwrap())).collect()
 }
@@ -219,7 +219,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        // Each case moves megabytes: a quarter of the usual count is the same time.
+        // Each case moves megabytes, so a quarter of the usual count keeps the usual time.
         cases: (ProptestConfig::default().cases / 4).max(1),
         ..ProptestConfig::default()
     })]
@@ -231,7 +231,7 @@ proptest! {
 }
 
 proptest! {
-    /// Bounds at every size of integer: refused or done, never a panic or a wrap.
+    /// Ranges at the limits of every integer type: refused or done, never a panic or a wrap.
     #[test]
     fn any_range_is_either_inside_or_refused(
         offset in prop_oneof![any::<u64>(), 0..200_u64, u64::MAX - 200..=u64::MAX],
@@ -254,7 +254,7 @@ proptest! {
         }
     }
 
-    /// Totals and lengths at every size of integer cost no memory and never panic.
+    /// Totals and lengths at the limits of every integer type cost no memory and never panic.
     #[test]
     fn any_device_and_any_allocation_is_made_or_refused(
         total in prop_oneof![any::<u64>(), (0..64_u32).prop_map(|bit| 1 << bit)],

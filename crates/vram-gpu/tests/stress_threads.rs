@@ -1,10 +1,10 @@
-//! Threads that copy, fill and free at the same time over a few shared allocations, for a while.
+//! Threads that concurrently copy, fill and free over a few shared allocations, for a given time.
 //!
-//! Method: every thread owns one stripe of each allocation and knows its content exactly; copies
-//! between allocations run in both directions at once, over chunks that others use as well, so a
-//! wrong lock order would hang and a wrong range would show in a neighbour's stripe. The seed is
-//! fixed; `VRAM_STRESS_ROUNDS` sets the length of a round, `VRAM_STRESS_SECONDS` for how long
-//! rounds follow.
+//! Method: every thread owns one stripe of each allocation and knows its content exactly. Copies
+//! between allocations run in both directions at once, over chunks that other threads use as well.
+//! A wrong lock order would therefore hang, and a wrong range would show in another thread's
+//! stripe. The seed is fixed; `VRAM_STRESS_ROUNDS` sets the length of a round,
+//! `VRAM_STRESS_SECONDS` for how long rounds are repeated.
 
 #![expect(
     clippy::unwrap_used,
@@ -44,8 +44,8 @@ fn low(number: usize) -> u8 {
     u8::try_from(number % 256).unwrap()
 }
 
-/// One thread's work. Every call may fail with an injected error, which leaves its target unknown
-/// until it was filled again.
+/// One thread's work. Every call may fail with an injected error; its target is then unknown until
+/// it is filled again.
 fn work(thread: usize, memories: &[Box<dyn DeviceMemory>; 2]) {
     let mut models = [vec![0_u8; STRIPE], vec![0_u8; STRIPE]];
     let mut state = u64::try_from(thread).unwrap();
@@ -125,11 +125,11 @@ fn threads_never_see_each_others_bytes_within_one_device() {
     run(&[Arc::clone(&same), same]);
 }
 
-/// Opposite copies between the same two chunks: each would hold what the other wants, were they
-/// not taken in one order.
+/// Copies in opposite directions between the same two chunks: without one lock order, each copy
+/// would hold the lock that the other needs.
 #[test]
 fn copies_in_opposite_directions_do_not_wait_for_each_other() {
-    // Short copies: what matters is how often two threads stand between their two locks.
+    // Short copies: the test needs many moments in which two threads are between their two locks.
     const HALF: usize = 64;
     let [device, _] = hosts();
     let allocate = || {
@@ -160,7 +160,7 @@ fn copies_in_opposite_directions_do_not_wait_for_each_other() {
         });
         for _ in 0..2 {
             if finished.recv_timeout(Duration::from_mins(1)).is_err() {
-                // The threads would be joined for ever: end the whole run instead.
+                // Joining the threads would block forever, so the whole run is ended.
                 eprintln!("two copies in opposite directions wait for each other");
                 std::process::abort();
             }

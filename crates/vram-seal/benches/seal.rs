@@ -1,7 +1,7 @@
-//! How fast a shard is sealed, opened and verified, next to a plain copy in the same run.
+//! Measures how fast a shard is sealed, opened and verified, next to a plain copy in the same run.
 //!
 //! Two sizes (one segment, which stays in a core's cache, and 256 MiB, which does not) and one or
-//! two threads. Read the ratio to `memcpy` of the same group, not the rate: machines differ.
+//! two threads. Compare the ratio to `memcpy` of the same group, not the rate: machines differ.
 
 #![expect(clippy::unwrap_used, reason = "a bench fails by panicking")]
 #![expect(clippy::arithmetic_side_effects, reason = "a sum of a few seconds")]
@@ -32,7 +32,7 @@ fn sealed(params: SealParams, plaintext: &[u8], data: &mut [u8]) -> (Sealed, Ope
     (sealed, opener)
 }
 
-/// Copies in as many equal parts as there are threads: the reference.
+/// The reference: copies in as many equal parts as there are threads.
 fn copy(threads: usize, source: &[u8], target: &mut [u8]) {
     let part = source.len().div_ceil(threads);
     thread::scope(|scope| {
@@ -72,7 +72,8 @@ fn shard(c: &mut Criterion, name: &str, len: usize, threads: &[usize]) {
                     seal(&key(), &context, params, threads, &plaintext, black_box(&mut data))
                 });
             });
-            // In place, over what the last round left: to the cipher all bytes are alike.
+            // In place, over the output of the last round: the content does not change the cipher's
+            // speed.
             group.bench_function(BenchmarkId::new(format!("seal-in-place/{name}"), count), |b| {
                 b.iter(|| seal_in_place(&key(), &context, params, threads, black_box(&mut out)));
             });
@@ -84,7 +85,7 @@ fn shard(c: &mut Criterion, name: &str, len: usize, threads: &[usize]) {
                 b.iter(|| unseal(&opener, threads, &data, black_box(&mut out)).unwrap());
             });
             group.bench_function(BenchmarkId::new(format!("unseal-in-place/{name}"), count), |b| {
-                // Each round opens fresh ciphertext, whose copying is not counted.
+                // Each round opens fresh ciphertext; the time to copy it is not measured.
                 b.iter_custom(|rounds| {
                     let mut spent = Duration::ZERO;
                     for _ in 0..rounds {

@@ -1,5 +1,5 @@
 //! Seals a shard segment by segment, as a loader with a small staging buffer does, reads one range
-//! back, and shows what an altered bit leads to.
+//! back, and shows the error for an altered bit.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -14,7 +14,7 @@ use vram_seal::{
 fn main() -> Result<(), Box<dyn Error>> {
     let key = SealKey::random()?;
     let context = SealContext::new("llama-3-8b")?.metadata(b"bf16 [4096, 512]");
-    // What is read from a file is read once: each segment is hashed and sealed in one go.
+    // Bytes of a file are read once: each segment is hashed and sealed in one pass.
     let params = SealParams::new().with_scope(SivScope::Segment);
     let weights: Vec<u8> = (0..4096 * 512 * 2_u32).map(|i| i.to_le_bytes()[0]).collect();
 

@@ -1,4 +1,4 @@
-//! Digests of content, plain ones: what catalogues and `b3sum` hold.
+//! Plain digests of content, as catalogues publish them and `b3sum` prints them.
 
 use core::fmt;
 use core::str::FromStr;
@@ -8,15 +8,15 @@ use zeroize::Zeroize;
 
 use crate::hex;
 
-/// A text is not a digest.
+/// The text is not a digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a digest is 64 hexadecimal digits; this text is not")]
 pub struct ParseDigestError;
 
 /// 32 bytes that identify content.
 ///
-/// Not keyed, so it identifies content that someone already knows: keep it out of logs. `Debug`
-/// shows four bytes of it, `Display` all; comparison takes constant time.
+/// It is not keyed, so it confirms guesses of the content: keep it out of logs. `Debug` shows four
+/// bytes of it, `Display` all of them; comparison takes constant time.
 #[derive(Clone, Copy)]
 pub struct ContentDigest([u8; 32]);
 
@@ -75,7 +75,7 @@ pub enum HashKind {
     Sha256,
 }
 
-/// Hashes content that comes in pieces.
+/// Hashes content that arrives in pieces.
 pub struct ContentHasher(Inner);
 
 enum Inner {
@@ -84,7 +84,7 @@ enum Inner {
 }
 
 impl ContentHasher {
-    /// A hasher that has seen nothing.
+    /// A hasher without input so far.
     #[must_use]
     pub fn new(kind: HashKind) -> Self {
         Self(match kind {
@@ -95,7 +95,7 @@ impl ContentHasher {
         })
     }
 
-    /// Takes in the next piece.
+    /// Adds the next piece.
     pub fn update(&mut self, bytes: &[u8]) -> &mut Self {
         match &mut self.0 {
             Inner::Blake3(hasher) => {
@@ -106,7 +106,7 @@ impl ContentHasher {
         self
     }
 
-    /// The digest of everything that came in.
+    /// The digest of all input so far.
     #[must_use]
     pub fn finalize(self) -> ContentDigest {
         match self.0 {

@@ -1,10 +1,10 @@
-//! Why sealing, opening or verifying was refused.
+//! Why sealing, opening or verifying failed.
 
 use vram_alloc::ByteLen;
 
 use crate::key::id::KeyId;
 
-/// Which part of the expected context a record does not have.
+/// The part of the expected context that the record does not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ContextField {
@@ -31,12 +31,12 @@ impl core::fmt::Display for ContextField {
 
 /// Why bytes, a record or a request were not accepted.
 ///
-/// Every variant says what is wrong and where. None carries key, tag, digest or content bytes, so
-/// an error can be logged as it is. Key ids are public.
+/// Every variant says what is wrong and where. No variant contains key, tag, digest or content
+/// bytes, so an error can be logged unchanged. Key ids are public.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealError {
-    /// The bytes do not begin like a seal record.
+    /// The bytes do not begin with the magic of a seal record.
     #[error("not a seal record: the first eight bytes are not its magic")]
     NotASeal,
     /// The record is of a format version that this code does not know.
@@ -65,22 +65,23 @@ pub enum SealError {
         /// The key id that the record states.
         id: KeyId,
     },
-    /// The record does not authenticate: a field was changed, or the key is not the one its id claims.
+    /// The record's code does not match: a field was changed, or the key is not the one that its id
+    /// names.
     #[error("the seal record was altered, or its key is not the one it was sealed under")]
     RecordMismatch,
     /// A field of the record has a value that the format does not allow.
     #[error("the seal record has an invalid {field}")]
     MalformedRecord {
-        /// The field, in the words of the format's table.
+        /// The field, as named in the format's table.
         field: &'static str,
     },
-    /// The record is sound, but was made for something else than the caller expects.
+    /// The record is valid, but belongs to another context than the caller expects.
     #[error("the seal record belongs to another {field}")]
     ContextMismatch {
-        /// What differs.
+        /// The part that differs.
         field: ContextField,
     },
-    /// The segment table is not the one that the record was made with.
+    /// The segment table is not the one that belongs to the record.
     #[error("the segment table does not belong to the seal record, or was altered")]
     TableMismatch,
     /// The bytes of a segment are not those that were sealed.
@@ -92,7 +93,7 @@ pub enum SealError {
     /// The content as a whole is not the one that was sealed.
     #[error("the content digest does not match the seal record")]
     DigestMismatch,
-    /// The source gave other bytes in the second pass than in the first.
+    /// The source returned different bytes in the second pass than in the first.
     #[error("segment {segment} of the source changed while it was being sealed")]
     SourceChanged {
         /// Index of the segment, from 0.
@@ -101,25 +102,25 @@ pub enum SealError {
     /// A buffer, table or image has the wrong length.
     #[error("{what} must have {expected} bytes, and has {found}")]
     WrongLength {
-        /// What was measured.
+        /// The name of what was measured.
         what: &'static str,
-        /// The length it must have, in bytes.
+        /// The required length, in bytes.
         expected: u64,
-        /// The length it has, in bytes.
+        /// The actual length, in bytes.
         found: u64,
     },
-    /// A list of segment hashes has the wrong count.
+    /// A list of segment hashes has the wrong length.
     #[error("{expected} segment hashes are needed, and {found} were given")]
     WrongHashCount {
-        /// One for each segment.
+        /// The required count: one for each segment.
         expected: u64,
-        /// How many there were.
+        /// The actual count.
         found: u64,
     },
-    /// The shard has no segment of this index.
+    /// The shard has no segment with this index.
     #[error("there is no segment {segment}: the shard has {count}")]
     NoSuchSegment {
-        /// The index that was asked for, from 0.
+        /// The requested index, from 0.
         segment: u64,
         /// How many segments the shard has.
         count: u64,
@@ -127,14 +128,14 @@ pub enum SealError {
     /// A range lies beyond the shard.
     #[error("bytes {start}..{end} lie beyond the shard's {len}")]
     OutOfBounds {
-        /// First byte asked for.
+        /// First byte of the request.
         start: u64,
-        /// End of what was asked for.
+        /// End of the request.
         end: u64,
         /// Length of the shard.
         len: ByteLen,
     },
-    /// In scope Shard nothing can be sealed before all segments were hashed.
+    /// In scope Shard all segments must be hashed before the first one is sealed.
     #[error("the digest over all segments is needed before the first one can be sealed")]
     NotFixed,
     /// The digest of a scope Shard seal was already fixed.
@@ -146,19 +147,19 @@ pub enum SealError {
         /// The name of the call.
         call: &'static str,
     },
-    /// Some segments were never handed in.
+    /// Some segments were not put into the collector.
     #[error("{missing} segments are missing from the seal")]
     Incomplete {
         /// How many are missing.
         missing: u64,
     },
-    /// A segment was handed in twice.
+    /// A segment was put into the collector twice.
     #[error("segment {segment} was handed in twice")]
     DuplicateSegment {
         /// Index of the segment, from 0.
         segment: u64,
     },
-    /// A sealed segment was handed to the collector of another kind of seal.
+    /// A sealed segment was put into the collector of another kind of seal.
     #[error("segment {segment} was sealed for another mode or scope")]
     ForeignSegment {
         /// Index of the segment, from 0.
@@ -167,7 +168,7 @@ pub enum SealError {
     /// The content is longer than is allowed.
     #[error("a shard of {len} is longer than the allowed {max}")]
     TooLong {
-        /// The length that was asked for or stated.
+        /// The requested or stated length.
         len: ByteLen,
         /// The longest allowed.
         max: ByteLen,
@@ -181,25 +182,25 @@ pub enum SealError {
     /// The segment size is not one that the format allows.
     #[error("a segment has a power of two of bytes from 4096 to 16777216, not {found}")]
     SegmentSize {
-        /// What was asked for, in bytes; 0 where the logarithm itself was beyond all sizes.
+        /// The requested size, in bytes; 0 where the logarithm was beyond all sizes.
         found: u64,
     },
-    /// The gap between table and data of an image holds something.
+    /// The padding between table and data of an image contains a byte that is not zero.
     #[error("the padding of the sealed image is not zero at byte {offset}")]
     Padding {
         /// Offset in the image of the first byte that is not zero.
         offset: u64,
     },
-    /// The host has not enough memory.
+    /// The host does not have enough memory.
     #[error("the host refused {wanted} of memory")]
     HostMemory {
-        /// What was asked for.
+        /// The requested length.
         wanted: ByteLen,
     },
-    /// A key could not be read, made or found.
+    /// A key could not be read, created or found.
     #[error(transparent)]
     Key(#[from] crate::key::id::KeyError),
-    /// The cipher refused to work; no input that passes the checks before it can cause this.
+    /// The cipher failed; no input that passes the checks before it can cause this.
     #[error("the cipher refused segment {segment}")]
     Cipher {
         /// Index of the segment, from 0.
@@ -244,8 +245,8 @@ impl SealError {
         }
     }
 
-    /// Whether the error says that bytes are not what was sealed: someone or something altered
-    /// the record, the table or the data, or an object was passed off as another.
+    /// Whether the error says that bytes are not the sealed ones: the record, the table or the data
+    /// was altered, or one object was presented as another.
     #[must_use]
     pub const fn is_integrity(&self) -> bool {
         matches!(

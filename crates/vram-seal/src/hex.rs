@@ -1,9 +1,10 @@
-//! Hexadecimal digits of an exact length, in time that does not depend on them: they may be a key's.
+//! Hexadecimal digits of an exact length, in time that does not depend on the digits: they may be a
+//! key.
 
 use base16ct::mixed;
 
-/// Fills `target` from exactly twice as many digits, of either case; `false`, with `target`
-/// unspecified, otherwise.
+/// Fills `target` from exactly twice as many digits, of either case. Otherwise returns `false`,
+/// with `target` unspecified.
 pub(crate) fn read(digits: &[u8], target: &mut [u8]) -> bool {
     let expected = target.len();
     mixed::decode(digits, target).is_ok_and(|read| read.len() == expected)

@@ -19,8 +19,8 @@ pub struct ImageLayout {
 }
 
 impl ImageLayout {
-    /// The layout of the image of a shard. Cheap, and for a genuine record never beyond what a file
-    /// can hold.
+    /// The layout of the image of a shard. For a genuine record it never exceeds the maximum length
+    /// of a file.
     #[must_use]
     pub fn for_fields(fields: &RecordFields) -> Self {
         let table_len = fields.table_len().get();
@@ -41,13 +41,13 @@ impl ImageLayout {
         self.table_len
     }
 
-    /// Where the zeros between table and data begin.
+    /// Where the padding between table and data begins.
     #[must_use]
     pub const fn padding_offset(&self) -> u64 {
         self.table_len.saturating_add(Self::TABLE_OFFSET)
     }
 
-    /// How many zeros there are: fewer than [`DATA_ALIGNMENT`].
+    /// Length of the padding: fewer bytes than [`DATA_ALIGNMENT`].
     #[must_use]
     pub const fn padding_len(&self) -> u64 {
         self.data_offset.saturating_sub(self.padding_offset())
@@ -71,7 +71,7 @@ impl ImageLayout {
         self.data_offset.saturating_add(self.data_len)
     }
 
-    /// Checks the length of an image: trailing bytes are refused like missing ones.
+    /// Checks the length of an image: trailing bytes are refused, like missing ones.
     ///
     /// # Errors
     ///
@@ -85,12 +85,12 @@ impl ImageLayout {
         }
     }
 
-    /// Checks the bytes between table and data.
+    /// Checks the padding between table and data.
     ///
     /// # Errors
     ///
-    /// [`SealError::WrongLength`] unless all of them are given, [`SealError::Padding`] naming the
-    /// first that is not zero.
+    /// [`SealError::WrongLength`] if `padding` does not have the padding's length,
+    /// [`SealError::Padding`] with the position of the first byte that is not zero.
     pub fn check_padding(&self, padding: &[u8]) -> Result<(), SealError> {
         let (expected, found) = (self.padding_len(), ByteLen::from_usize(padding.len()).get());
         if expected != found {
@@ -103,12 +103,12 @@ impl ImageLayout {
     }
 }
 
-/// Everything of an image that comes before its data: record, table and padding.
+/// The part of an image before its data: record, table and padding.
 ///
 /// # Errors
 ///
-/// [`SealError::WrongLength`] if the table is not of the record's length, [`SealError::HostMemory`],
-/// and those of [`SealRecord::parse_unauthenticated`].
+/// [`SealError::WrongLength`] if the table does not have the length that the record states,
+/// [`SealError::HostMemory`], and those of [`SealRecord::parse_unauthenticated`].
 pub fn head(record: &SealRecord, tags: &SegmentTags) -> Result<Vec<u8>, SealError> {
     let fields = record.parse_unauthenticated()?;
     let layout = ImageLayout::for_fields(&fields);
@@ -130,7 +130,7 @@ pub fn head(record: &SealRecord, tags: &SegmentTags) -> Result<Vec<u8>, SealErro
 ///
 /// # Errors
 ///
-/// [`SealError::WrongLength`] if there is less than one.
+/// [`SealError::WrongLength`] if the image is shorter than a record.
 pub fn record(image: &[u8]) -> Result<SealRecord, SealError> {
     match image.first_chunk() {
         Some(bytes) => Ok(SealRecord::from_bytes(*bytes)),
@@ -142,8 +142,8 @@ pub fn record(image: &[u8]) -> Result<SealRecord, SealError> {
     }
 }
 
-/// Splits a whole image into table and data, once its record was opened: length and padding are
-/// checked, and only then is memory taken for the table.
+/// Splits a whole image into table and data after its record was opened. Length and padding are
+/// checked before memory is allocated for the table.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Opening: first the record, then its table, and only then any segment.
+//! Opening: first the record, then its table, then segments.
 
 use core::fmt;
 
@@ -20,7 +20,7 @@ use crate::segment::aead::{Slot, nonce};
 use crate::segment::chain::{self, Place, SegmentHash};
 use crate::segment::table::{Entry, SegmentTags};
 
-/// What an opened record may ask for.
+/// Limits on what a record may state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpenLimits {
     /// The longest content that is accepted.
@@ -28,18 +28,18 @@ pub struct OpenLimits {
 }
 
 impl Default for OpenLimits {
-    /// Everything that the format can hold: 2^48 bytes.
+    /// The format's maximum: 2^48 bytes.
     fn default() -> Self {
         Self { max_len: PLAINTEXT_LEN_MAX }
     }
 }
 
-/// Opens a record: proves that it was made with `key`, for what is `expected`, and is within
-/// `limits`. Allocates nothing that depends on what the record states.
+/// Opens a record: checks that it was made with `key`, matches `expected`, and is within `limits`.
+/// Allocates nothing whose length depends on the record.
 ///
 /// # Errors
 ///
-/// In the order in which it is checked: [`SealError::NotASeal`], [`SealError::UnsupportedVersion`],
+/// In the order of the checks: [`SealError::NotASeal`], [`SealError::UnsupportedVersion`],
 /// [`SealError::UnsupportedHash`]; [`SealError::WrongKey`]; [`SealError::RecordMismatch`];
 /// [`SealError::MalformedRecord`]; [`SealError::ContextMismatch`]; [`SealError::TooLong`].
 pub fn open_record(
@@ -56,7 +56,7 @@ pub fn open_record(
     open_with(key, record, expected, limits)
 }
 
-/// As [`open_record`], with the key of the ring that the record names.
+/// As [`open_record`], with the key that the record names, from the ring.
 ///
 /// # Errors
 ///
@@ -90,20 +90,20 @@ fn open_with(
     Ok(OpenedRecord { fields, schedule })
 }
 
-/// A record that is genuine and expected, whose table has yet to be shown.
+/// A genuine and expected record whose table was not checked yet.
 pub struct OpenedRecord {
     fields: RecordFields,
     schedule: Schedule,
 }
 
 impl OpenedRecord {
-    /// What the record states.
+    /// The record's fields.
     #[must_use]
     pub const fn fields(&self) -> &RecordFields {
         &self.fields
     }
 
-    /// The length of the table that belongs to it, in bytes.
+    /// The length of the record's table, in bytes.
     #[must_use]
     pub fn table_len(&self) -> u64 {
         self.fields.table_len().get()
@@ -135,7 +135,7 @@ impl fmt::Debug for OpenedRecord {
 
 /// Opens and verifies the segments of one shard, in any order and from any number of threads.
 ///
-/// Holding one is the proof that record and table are genuine and expected.
+/// Owning one proves that record and table are genuine and expected.
 pub struct Opener {
     fields: RecordFields,
     schedule: Schedule,
@@ -157,19 +157,19 @@ impl Opener {
         open_record(key, record, expected, OpenLimits::default())?.with_table(tags)
     }
 
-    /// How the shard is cut into segments.
+    /// The shard's division into segments.
     #[must_use]
     pub const fn layout(&self) -> &SegmentLayout {
         self.fields.layout()
     }
 
-    /// What the record states.
+    /// The record's fields.
     #[must_use]
     pub const fn fields(&self) -> &RecordFields {
         &self.fields
     }
 
-    /// What lies in memory.
+    /// Whether ciphertext or plaintext lies in memory.
     #[must_use]
     pub const fn protection(&self) -> Protection {
         self.fields.protection()
@@ -181,8 +181,8 @@ impl Opener {
         &self.tags
     }
 
-    /// Opens one segment in place: ciphertext becomes plaintext. In mode Authenticated the buffer is
-    /// verified and left as it is.
+    /// Opens one segment in place: ciphertext becomes plaintext. In mode Authenticated the buffer
+    /// is verified and not changed.
     ///
     /// # Errors
     ///
@@ -192,8 +192,8 @@ impl Opener {
         self.open_with(&mut self.slot(), segment, buffer, Place::Cache)
     }
 
-    /// Opens one segment from `sealed` into `target`, which must both have its length. The target
-    /// must be private until the call returns: unverified plaintext passes through it.
+    /// Opens one segment from `sealed` into `target`; both must have its length. No other code may
+    /// read the target until the call returns: it contains unverified plaintext meanwhile.
     ///
     /// # Errors
     ///
@@ -208,8 +208,8 @@ impl Opener {
         self.open_to_with(&mut self.slot(), segment, sealed, target)
     }
 
-    /// Verifies one segment. The buffer is the working space, and is wiped afterwards, whatever the
-    /// answer.
+    /// Verifies one segment. Uses the buffer as working space, and wipes it afterwards in every
+    /// case.
     ///
     /// # Errors
     ///
@@ -231,13 +231,13 @@ impl Opener {
         SegmentHash::of(self.layout(), segment, plaintext)
     }
 
-    /// Whether the record vouches for plaintext of this hash as this segment: in scope Segment and
-    /// in mode Authenticated.
+    /// Checks that the record authenticates plaintext with this hash as this segment. Works in
+    /// scope Segment and in mode Authenticated.
     ///
     /// # Errors
     ///
     /// [`SealError::SegmentMismatch`] if it does not; [`SealError::NoSuchSegment`];
-    /// [`SealError::NotInThisScope`] in scope Shard, whose record vouches for the whole alone:
+    /// [`SealError::NotInThisScope`] in scope Shard, whose record authenticates only the whole:
     /// [`check_digest`](Self::check_digest).
     pub fn check_hash(&self, segment: u64, hash: &SegmentHash) -> Result<(), SealError> {
         let entry = self.entry(segment)?;
@@ -256,14 +256,14 @@ impl Opener {
         if sound { Ok(()) } else { Err(SealError::SegmentMismatch { segment }) }
     }
 
-    /// Whether the record vouches for plaintext whose segments have these hashes, in order. Gives
-    /// the plain digest of that content.
+    /// Checks that the record authenticates plaintext whose segments have these hashes, in order.
+    /// Returns the plain digest of that content.
     ///
-    /// This is the check that binds content to the record even against someone who holds the key.
+    /// This check binds content to the record even against a party that holds the key.
     ///
     /// # Errors
     ///
-    /// [`SealError::WrongHashCount`] unless there is one hash for each segment;
+    /// [`SealError::WrongHashCount`] if the number of hashes is not the number of segments;
     /// [`SealError::DigestMismatch`] in scope Shard, [`SealError::SegmentMismatch`] for the first
     /// wrong segment otherwise.
     pub fn check_digest(&self, hashes: &[SegmentHash]) -> Result<ContentDigest, SealError> {
@@ -281,7 +281,7 @@ impl Opener {
         Ok(digest)
     }
 
-    /// A place for ciphers, for a worker that opens many segments.
+    /// A slot for ciphers, for a worker that opens many segments.
     pub(crate) fn slot(&self) -> Slot {
         Slot::new(self.fields.suite().unwrap_or_default())
     }
@@ -295,7 +295,8 @@ impl Opener {
     ) -> Result<(), SealError> {
         self.layout().check(segment, sealed)?;
         self.layout().check(segment, target)?;
-        // Copied first, in both modes: what is verified is what the caller gets.
+        // Copies before verifying, in both modes: the verified bytes are those that the caller
+        // gets.
         target.copy_from_slice(sealed);
         self.open_with(slot, segment, target, Place::Cache)
     }
@@ -324,8 +325,8 @@ impl Opener {
         }
     }
 
-    /// As [`open_with`](Self::open_with) for a shard whose bytes must not be written: mode
-    /// Authenticated, whose plaintext is verified where it lies.
+    /// As [`open_with`](Self::open_with), for a shard whose bytes must not be written: mode
+    /// Authenticated, in which plaintext is verified in place.
     pub(crate) fn verify_in_place(&self, segment: u64, bytes: &[u8]) -> Result<(), SealError> {
         let hash = SegmentHash::of(self.layout(), segment, bytes)?;
         self.check_hash(segment, &hash)

@@ -1,4 +1,4 @@
-//! One loop over segments, on one thread or many, with the same outcome.
+//! One loop over segments, on one or many threads, with the same result.
 
 use core::num::NonZeroUsize;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -6,14 +6,14 @@ use std::panic::resume_unwind;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 
-/// How many threads a call may use, its own among them.
+/// How many threads a call may use, including the calling thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Threads(Option<NonZeroUsize>);
 
 impl Threads {
     /// One for each processor that this process may use.
     pub const AUTO: Self = Self(None);
-    /// The calling thread alone.
+    /// Only the calling thread.
     pub const ONE: Self = Self(Some(NonZeroUsize::MIN));
 
     /// Exactly `count`; 0 means 1.
@@ -25,7 +25,7 @@ impl Threads {
         }
     }
 
-    /// How many threads will work on so many jobs: never more than there are jobs.
+    /// The number of threads for a number of jobs: never more than jobs.
     #[must_use]
     pub fn for_jobs(self, jobs: u64) -> usize {
         let allowed = self.0.unwrap_or_else(processors).get();
@@ -39,26 +39,27 @@ impl Default for Threads {
     }
 }
 
-/// Asked once: the answer costs several file reads on some systems.
+/// Determined once: the query costs several file reads on some systems.
 fn processors() -> NonZeroUsize {
     static COUNT: OnceLock<NonZeroUsize> = OnceLock::new();
     *COUNT.get_or_init(|| thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
 }
 
-/// Calls `work` for every segment from 0 to `count - 1`, each once, on up to `threads` threads. Each
-/// thread first makes itself a working space with `init`.
+/// Calls `work` for every segment from 0 to `count - 1`, each once, on up to `threads` threads.
+/// Each thread first creates its working space with `init`.
 ///
-/// Segments are given out in rising order. The first error stops the giving out; what was given out
-/// is finished. So the error returned, that of the lowest segment that failed, is the same whatever
-/// the number of threads. With one thread, or one segment, everything runs on the caller's.
+/// Segments are distributed in rising order. After the first error no more segments are
+/// distributed; those already distributed are finished. The returned error is that of the lowest
+/// segment that failed, so it is the same for any number of threads. With one thread, or one
+/// segment, all calls run on the calling thread.
 ///
 /// # Errors
 ///
-/// What `work` or `init` answered; an error of `work` comes before one of `init`.
+/// The error of `work` or `init`; an error of `work` has priority.
 ///
 /// # Panics
 ///
-/// If `work` or `init` panics: after all threads have ended, with their payload.
+/// If `work` or `init` panics: after all threads have ended, with that panic's payload.
 pub fn for_each_segment<W, E: Send>(
     threads: Threads,
     count: u64,
@@ -77,8 +78,8 @@ pub fn for_each_segment<W, E: Send>(
     })
 }
 
-/// The loop itself, over jobs of any kind. `take` gives the next job; `work` reports an error with
-/// the segment that it belongs to.
+/// The loop itself, over jobs of any kind. `take` returns the next job; `work` returns an error
+/// together with the segment that it belongs to.
 pub(crate) fn run<J, W, E: Send>(
     threads: usize,
     take: impl Fn() -> Option<J> + Sync,
@@ -111,7 +112,7 @@ pub(crate) fn run<J, W, E: Send>(
         worker();
     } else {
         thread::scope(|scope| {
-            // Where the system gives no more threads, those that there are do all the work.
+            // If the system cannot start more threads, the existing ones do all the work.
             let helpers: Vec<_> = (1..threads)
                 .map_while(|_| thread::Builder::new().spawn_scoped(scope, worker).ok())
                 .collect();

@@ -1,4 +1,4 @@
-//! A whole shard cut into pieces of some segments, given out to threads from either end.
+//! A whole shard divided into pieces of some segments, distributed to threads from either end.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -8,20 +8,20 @@ use crate::error::SealError;
 use crate::parallel::{self, Threads};
 use crate::record::layout::SegmentLayout;
 
-/// Small segments are given out several at a time: at least this many bytes.
+/// Several small segments form one piece of at least this many bytes.
 const GROUP_LEN: u64 = 256 << 10;
 
-/// A target, and a source of the same length where there is one, cut at the same places and given
-/// out piece by piece.
+/// A target, and optionally a source of the same length, divided at the same positions and
+/// distributed piece by piece.
 ///
-/// Used twice: first for groups of segments, so that small ones are not given out one at a time,
+/// Used twice: first for groups of segments, so that small ones are not distributed one at a time,
 /// then for the segments of a group. Empty bytes are one empty piece, as in the format.
 pub(crate) struct Pieces<'a> {
     source: Option<&'a [u8]>,
     target: &'a mut [u8],
     piece_len: usize,
     segments_per_piece: u64,
-    // Index of the next piece's first segment, and how many pieces there are still.
+    // Index of the next piece's first segment, and the number of remaining pieces.
     first: u64,
     left: u64,
 }
@@ -70,7 +70,7 @@ impl<'a> Pieces<'a> {
         Some(Piece { first, ..piece })
     }
 
-    /// Keeps the bytes before `at`, and gives those from it on.
+    /// Keeps the bytes before `at`, and returns the rest.
     fn split_off(&mut self, at: usize) -> Option<Piece<'a>> {
         let source = match self.source {
             Some(source) => {
@@ -85,8 +85,9 @@ impl<'a> Pieces<'a> {
         Some(Piece { first: 0, source, target })
     }
 
-    /// Calls `work` for every segment, in parallel. `take` says from which end pieces are given
-    /// out; an error is that of the lowest segment that failed if it is the front.
+    /// Calls `work` for every segment, in parallel. `take` decides from which end pieces are
+    /// distributed. If that is the front, the returned error is that of the lowest segment that
+    /// failed.
     pub(crate) fn each_segment<W>(
         self,
         layout: &SegmentLayout,

@@ -24,19 +24,19 @@ use crate::segment::table::{Entry, SegmentTags};
 /// Seals the segments of one shard, in any order and from any number of threads.
 ///
 /// In scope Shard every segment is hashed first ([`hash_segment`](Self::hash_segment)), the hashes
-/// are handed to [`fix`](Self::fix), and only then is anything encrypted. Otherwise a segment is
-/// hashed and sealed in one go.
+/// are passed to [`fix`](Self::fix), and only then can segments be encrypted. Otherwise a segment
+/// is hashed and sealed in one pass.
 pub struct Sealer {
     fields: RecordFields,
     schedule: Schedule,
     header_mac: Secret,
-    // Scope Shard: the digest that the SIV in `fields` was made from, once it is known.
+    // Scope Shard: the digest behind the SIV in `fields`, once it is known.
     fixed: Option<ContentDigest>,
     seal_id: [u8; 32],
 }
 
 impl Sealer {
-    /// Prepares to seal `plaintext_len` bytes. Nothing of their size is allocated.
+    /// Prepares to seal `plaintext_len` bytes. Allocates nothing of that length.
     ///
     /// # Errors
     ///
@@ -54,25 +54,25 @@ impl Sealer {
         Ok(Self { fields, schedule, header_mac, fixed: None, seal_id })
     }
 
-    /// How the shard is cut into segments.
+    /// The shard's division into segments.
     #[must_use]
     pub const fn layout(&self) -> &SegmentLayout {
         self.fields.layout()
     }
 
-    /// What the record will state, but for what depends on the content.
+    /// The record's fields, except those that depend on the content.
     #[must_use]
     pub const fn fields(&self) -> &RecordFields {
         &self.fields
     }
 
-    /// What lies in memory once the shard is sealed.
+    /// Whether ciphertext or plaintext lies in memory after sealing.
     #[must_use]
     pub const fn protection(&self) -> Protection {
         self.fields.protection()
     }
 
-    /// Whether all segments must be hashed before the first is sealed: scope Shard.
+    /// Whether all segments must be hashed before the first is sealed: true in scope Shard.
     #[must_use]
     pub const fn needs_digest_first(&self) -> bool {
         matches!(self.fields.scope(), Some(SivScope::Shard))
@@ -87,13 +87,13 @@ impl Sealer {
         SegmentHash::of(self.layout(), segment, plaintext)
     }
 
-    /// Scope Shard: takes the hashes of all segments, in order, and fixes the synthetic IV.
+    /// Scope Shard: sets the hashes of all segments, in order, and fixes the synthetic IV.
     ///
     /// # Errors
     ///
-    /// [`SealError::NotInThisScope`] in another scope, [`SealError::AlreadyFixed`] the second time,
-    /// [`SealError::WrongHashCount`] unless there is one hash for each segment. The sealer is then
-    /// unchanged.
+    /// [`SealError::NotInThisScope`] in another scope, [`SealError::AlreadyFixed`] on the second
+    /// call, [`SealError::WrongHashCount`] if the number of hashes is not the number of segments.
+    /// The sealer is then unchanged.
     pub fn fix(&mut self, hashes: &[SegmentHash]) -> Result<(), SealError> {
         if !self.needs_digest_first() {
             return Err(SealError::NotInThisScope { call: "fixing a digest" });
@@ -110,11 +110,11 @@ impl Sealer {
     /// Seals one segment in place: plaintext becomes ciphertext. In mode Authenticated the buffer
     /// is only read.
     ///
-    /// In scope Shard the buffer must hold the very bytes that were hashed for
-    /// [`fix`](Self::fix). Only a source that cannot change meanwhile, such as a `&[u8]` that is
-    /// held all the time, gives that promise; for any other use
-    /// [`seal_segment_checked`](Self::seal_segment_checked), since two different plaintexts sealed
-    /// as one segment would give both away.
+    /// In scope Shard the buffer must contain exactly the bytes that were hashed for
+    /// [`fix`](Self::fix). Only a source that cannot change meanwhile guarantees that, such as a
+    /// `&[u8]` that is borrowed all the time. For any other source use
+    /// [`seal_segment_checked`](Self::seal_segment_checked): two different plaintexts sealed as one
+    /// segment would reveal both.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ impl Sealer {
     }
 
     /// As [`seal_segment`](Self::seal_segment), for a source that may have changed since its first
-    /// pass: the buffer is hashed again, and encrypted only if it is still `hashed`.
+    /// pass: the buffer is hashed again, and encrypted only if its hash is still `hashed`.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl Sealer {
         self.seal_segment(segment, buffer)
     }
 
-    /// A place for ciphers, for a worker that seals many segments.
+    /// A slot for ciphers, for a worker that seals many segments.
     pub(crate) fn slot(&self) -> Slot {
         Slot::new(self.fields.suite().unwrap_or_default())
     }
@@ -216,7 +216,7 @@ impl fmt::Debug for Sealer {
     }
 }
 
-/// What the seal keeps of one sealed segment.
+/// The data of one sealed segment that the record and the table need.
 pub struct SealedSegment {
     seal_id: [u8; 32],
     segment: u64,
@@ -231,7 +231,7 @@ impl SealedSegment {
         self.segment
     }
 
-    /// The plaintext's hash, where it was computed while sealing: in scope Segment and in mode
+    /// The plaintext's hash, if it was computed while sealing: in scope Segment and in mode
     /// Authenticated.
     #[must_use]
     pub const fn hash(&self) -> Option<&SegmentHash> {
@@ -245,7 +245,7 @@ impl fmt::Debug for SealedSegment {
     }
 }
 
-/// Gathers the sealed segments of one shard, from all threads.
+/// Collects the sealed segments of one shard from all threads.
 pub struct SegmentCollector {
     seal_id: [u8; 32],
     mode: Mode,
@@ -255,18 +255,18 @@ pub struct SegmentCollector {
 
 struct Gathered {
     tags: SegmentTags,
-    // Empty in scope Shard, where the digest is known before.
+    // Empty in scope Shard, where the digest is known before sealing.
     hashes: Vec<SegmentHash>,
     present: Vec<u64>,
     missing: u64,
 }
 
 impl SegmentCollector {
-    /// An empty collector: 16 to 80 bytes of host memory a segment.
+    /// An empty collector: takes 16 to 80 bytes of host memory a segment.
     ///
     /// # Errors
     ///
-    /// [`SealError::HostMemory`] if the host has not that much.
+    /// [`SealError::HostMemory`] if the host does not have that much memory.
     pub fn new(sealer: &Sealer) -> Result<Self, SealError> {
         let layout = *sealer.layout();
         let tags = SegmentTags::blank(&sealer.fields)?;
@@ -281,12 +281,12 @@ impl SegmentCollector {
         })
     }
 
-    /// Takes in one segment.
+    /// Adds one segment.
     ///
     /// # Errors
     ///
     /// [`SealError::ForeignSegment`] if it is another segment than `segment` or from another seal,
-    /// [`SealError::DuplicateSegment`] if it was handed in before. The collector is then unchanged.
+    /// [`SealError::DuplicateSegment`] if it was added before. The collector is then unchanged.
     pub fn put(&self, segment: u64, sealed: SealedSegment) -> Result<(), SealError> {
         let own = sealed.segment == segment
             && sealed.seal_id == self.seal_id
@@ -310,13 +310,13 @@ impl SegmentCollector {
         Ok(())
     }
 
-    /// Makes the record, once every segment was handed in.
+    /// Creates the record after every segment was added.
     ///
     /// # Errors
     ///
-    /// [`SealError::Incomplete`] if segments are missing, [`SealError::ForeignSegment`] if this is
-    /// not the sealer the segments came from, [`SealError::NotFixed`] for a scope Shard sealer
-    /// without its digest.
+    /// [`SealError::Incomplete`] if segments are missing, [`SealError::ForeignSegment`] if the
+    /// segments came from another sealer, [`SealError::NotFixed`] for a scope Shard sealer without
+    /// its digest.
     pub fn finish(self, sealer: Sealer) -> Result<Sealed, SealError> {
         if sealer.seal_id != self.seal_id {
             return Err(SealError::ForeignSegment { segment: 0 });
@@ -345,7 +345,7 @@ impl fmt::Debug for SegmentCollector {
     }
 }
 
-/// What a sealed shard leaves besides its data.
+/// The output of a seal besides the data.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Sealed {
@@ -353,8 +353,8 @@ pub struct Sealed {
     pub record: SealRecord,
     /// The segment table.
     pub tags: SegmentTags,
-    /// The plain BLAKE3 digest of the content. It identifies content that someone already knows:
-    /// keep it to those who hold the key.
+    /// The plain BLAKE3 digest of the content. It confirms guesses of the content: give it only to
+    /// holders of the key.
     pub digest: ContentDigest,
 }
 

@@ -1,4 +1,5 @@
-//! A whole shard in one call, on all processors: the same bytes whatever the number of threads.
+//! Whole shards in one call, on all processors: the output does not depend on the number of
+//! threads.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -19,14 +20,14 @@ use crate::wipe::{Scratch, WipeUnlessKept};
 
 /// Seals `plaintext` into `out`, which must be of the same length.
 ///
-/// The plaintext is read once, into `out`, and hashed and sealed there: so the bytes that are
-/// encrypted are the bytes that were hashed, even if the source changes meanwhile. `out` must be
-/// private until the call returns. In mode Authenticated it receives the plaintext.
+/// The plaintext is read once, into `out`, and hashed and sealed there. The encrypted bytes are
+/// therefore the hashed bytes, even if the source changes meanwhile. No other code may read `out`
+/// until the call returns. In mode Authenticated it receives the plaintext.
 ///
 /// # Errors
 ///
 /// [`SealError::WrongLength`], [`SealError::TooLong`] or [`SealError::HostMemory`], with `out`
-/// untouched; any other error, and a panic, leave it wiped.
+/// unchanged; after any other error, and after a panic, `out` is wiped.
 pub fn seal(
     key: &SealKey,
     context: &SealContext<'_>,
@@ -40,13 +41,13 @@ pub fn seal(
     seal_through(sealer, threads, Some(plaintext), out)
 }
 
-/// Seals a buffer where it lies: plaintext becomes ciphertext. It must be private until the call
+/// Seals a buffer in place: plaintext becomes ciphertext. No other code may read it until the call
 /// returns. In mode Authenticated it is only read.
 ///
 /// # Errors
 ///
-/// [`SealError::TooLong`] or [`SealError::HostMemory`], with the buffer untouched; any other error,
-/// and a panic, leave it wiped.
+/// [`SealError::TooLong`] or [`SealError::HostMemory`], with the buffer unchanged; after any other
+/// error, and after a panic, it is wiped.
 pub fn seal_in_place(
     key: &SealKey,
     context: &SealContext<'_>,
@@ -58,14 +59,14 @@ pub fn seal_in_place(
     seal_through(sealer, threads, None, buffer)
 }
 
-/// Seals `out`, which is filled from `source` on the way where there is one.
+/// Seals `out`, which is filled from `source` first if there is one.
 fn seal_through(
     mut sealer: Sealer,
     threads: Threads,
     source: Option<&[u8]>,
     out: &mut [u8],
 ) -> Result<Sealed, SealError> {
-    // All memory first: a host that has too little is found out before anything is written.
+    // Allocates all memory first: a host with too little memory is detected before the first write.
     let collector = SegmentCollector::new(&sealer)?;
     let mut hashes =
         if sealer.needs_digest_first() { blank_hashes(sealer.layout())? } else { Vec::new() };
@@ -90,7 +91,7 @@ fn seal_through(
         )?;
         sealer.fix(&hashes)?;
     }
-    // From the end: the last bytes hashed are the first sealed, while they are still in cache.
+    // From the end: the bytes hashed last are sealed first, while they are still in the cache.
     Pieces::groups(sealer.layout(), source, out.bytes()).each_segment(
         sealer.layout(),
         threads,
@@ -106,14 +107,14 @@ fn seal_through(
     Ok(finished)
 }
 
-/// Opens a whole shard from `sealed` into `out`, which must both have its length.
+/// Opens a whole shard from `sealed` into `out`; both must have its length.
 ///
-/// `out` must be private until the call returns: unverified plaintext passes through it.
+/// No other code may read `out` until the call returns: it contains unverified plaintext meanwhile.
 ///
 /// # Errors
 ///
-/// [`SealError::WrongLength`] with `out` untouched; [`SealError::SegmentMismatch`] for the first
-/// altered segment, with `out` wiped, as it is when a panic passes.
+/// [`SealError::WrongLength`] with `out` unchanged; [`SealError::SegmentMismatch`] for the first
+/// altered segment, with `out` wiped. `out` is also wiped after a panic.
 pub fn unseal(
     opener: &Opener,
     threads: Threads,
@@ -125,13 +126,13 @@ pub fn unseal(
     unseal_through(opener, threads, Some(sealed), out)
 }
 
-/// Opens a whole shard where it lies: for a copy of the sealed data that may be given up, since a
-/// failure destroys it. The fastest way. The buffer must be private until the call returns.
+/// Opens a whole shard in place. The fastest way, for a copy of the sealed data that may be lost: a
+/// failure destroys it. No other code may read the buffer until the call returns.
 ///
 /// # Errors
 ///
-/// [`SealError::WrongLength`] with the buffer untouched; [`SealError::SegmentMismatch`] for the first
-/// altered segment, with the buffer wiped, as it is when a panic passes.
+/// [`SealError::WrongLength`] with the buffer unchanged; [`SealError::SegmentMismatch`] for the
+/// first altered segment, with the buffer wiped. It is also wiped after a panic.
 pub fn unseal_in_place(
     opener: &Opener,
     threads: Threads,
@@ -163,7 +164,7 @@ fn unseal_through(
     Ok(())
 }
 
-/// What was just copied is in cache.
+/// Bytes that were just copied are in the cache.
 const fn place_of(source: Option<&[u8]>) -> Place {
     if source.is_some() { Place::Cache } else { Place::Memory }
 }
@@ -174,8 +175,8 @@ fn copy_if_any(source: Option<&[u8]>, target: &mut [u8]) {
     }
 }
 
-/// Verifies a whole shard, and names every segment that was altered, in rising order: none if it is
-/// sound.
+/// Verifies a whole shard, and returns every altered segment in rising order: none if the shard is
+/// unaltered.
 ///
 /// # Errors
 ///
@@ -194,8 +195,8 @@ pub fn verify(opener: &Opener, threads: Threads, sealed: &[u8]) -> Result<Vec<u6
     Ok(altered)
 }
 
-/// Verifies a whole shard, and that its plaintext is the very content the record was made for, even
-/// against someone who holds the key. Gives the plain digest of that content.
+/// Verifies a whole shard, and also that its plaintext is the content that the record was made for,
+/// even against a party that holds the key. Returns the plain digest of that content.
 ///
 /// # Errors
 ///
@@ -252,7 +253,8 @@ fn put_hash(slots: &Mutex<&mut Vec<SegmentHash>>, segment: u64, hash: SegmentHas
     }
 }
 
-/// Opens every segment into scratch and shows its plaintext to `seen`, or `None` if it was altered.
+/// Opens every segment into scratch and passes its plaintext to `seen`, or `None` if it was
+/// altered.
 fn each_opened(
     opener: &Opener,
     threads: Threads,
@@ -297,7 +299,7 @@ fn blank_hashes(layout: &SegmentLayout) -> Result<Vec<SegmentHash>, SealError> {
     Ok(hashes)
 }
 
-/// The bytes of one segment within the whole shard, whose length was checked.
+/// The bytes of one segment within the whole shard, whose length was checked before.
 fn segment_of<'a>(layout: &SegmentLayout, segment: u64, whole: &'a [u8]) -> &'a [u8] {
     layout.range(segment).and_then(|range| whole.get(range.to_usize_range()?)).unwrap_or_default()
 }

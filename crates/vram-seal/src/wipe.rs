@@ -1,18 +1,18 @@
-//! Buffers of a segment and more that are wiped, and how much of the stack is.
+//! Wiping of buffers of a segment or more, and of part of the stack.
 
 use zeroize::Zeroize;
 
-/// Overwrites the stretch of stack that calls made before have used, where hashers and key schedules
-/// of other crates may have left words of a key. Best effort: the compiler decides where frames lie.
+/// Overwrites the part of the stack that earlier calls used, where hashers and key schedules of
+/// other crates may have left words of a key. Best effort: the compiler decides where frames lie.
 pub(crate) fn scrub_stack() {
     zeroize::zeroize_stack::<8192>();
 }
 
-/// A host buffer that is overwritten when dropped, also when a panic passes.
+/// A host buffer that is overwritten when dropped, also during unwinding.
 pub(crate) struct Scratch(Vec<u8>);
 
 impl Scratch {
-    /// A zeroed buffer of `len` bytes, or `None` if the host has not that much.
+    /// A zeroed buffer of `len` bytes, or `None` if the host does not have that much memory.
     pub(crate) fn new(len: usize) -> Option<Self> {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).ok()?;
@@ -27,13 +27,14 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // As a slice, which is one `memset`: a vector is wiped byte by byte, which would cost as
+        // As a slice, which is one `memset`. A vector is wiped byte by byte, which would cost as
         // much as decrypting the segment.
         self.0.as_mut_slice().zeroize();
     }
 }
 
-/// Wipes a caller's buffer unless told that its content is good: on errors, and when a panic passes.
+/// Wipes a caller's buffer on drop, on errors and during unwinding, unless [`keep`](Self::keep) was
+/// called.
 pub(crate) struct WipeUnlessKept<'a> {
     bytes: Option<&'a mut [u8]>,
 }
@@ -47,7 +48,7 @@ impl<'a> WipeUnlessKept<'a> {
         self.bytes.as_deref_mut().unwrap_or_default()
     }
 
-    /// The content is good: leave it.
+    /// Leaves the content in the buffer: it is verified.
     pub(crate) fn keep(mut self) {
         self.bytes = None;
     }

@@ -1,7 +1,7 @@
 //! A key is made from a copy of the caller's array, and only that copy is wiped.
 //!
-//! It was not so once: rustc 1.95 at opt-level 1 let the inlined callee wipe the caller's array.
-//! The closure and the crate boundary are what it took, so this test keeps both.
+//! In the past, rustc 1.95 at opt-level 1 let the inlined callee wipe the caller's array. The fault
+//! needed the closure and the crate boundary, so this test keeps both.
 
 use vram_seal::{SealKey, TicketKey};
 

@@ -1,9 +1,10 @@
-//! P13: after a key and everything made from it is dropped, its bytes are nowhere in the process.
+//! P13: after a key and all values made from it are dropped, the process does not contain its
+//! bytes.
 //!
 //! The scan runs in a child process, which reads all of its own writable memory through
-//! `/proc/self/mem`. It gets the patterns to look for masked, so that they are not there by
-//! themselves, and each kind of pattern is looked for once while it must be there: a scan that
-//! finds nothing then has to find something.
+//! `/proc/self/mem`. The child receives the patterns masked, so that the patterns themselves are
+//! not found. It also scans once for each kind of pattern while that must exist: this shows that a
+//! scan without a result would have found it.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -69,7 +70,7 @@ fn secrets(index: usize) -> Vec<[u8; 32]> {
     secrets
 }
 
-/// Which masked patterns, or halves of them, are in this process's writable memory.
+/// The masked patterns, or halves of them, that are in this process's writable memory.
 fn found(masked: &[[u8; 32]]) -> Vec<usize> {
     let memory = File::open("/proc/self/mem").unwrap();
     let halves: Vec<(usize, &[u8])> =
@@ -91,7 +92,7 @@ fn found(masked: &[[u8; 32]]) -> Vec<usize> {
             (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
         while at < end {
             let len = usize::try_from(end - at).unwrap().min(buffer.len());
-            // A guard page within cannot be read; nothing can have been written there either.
+            // A guard page within the mapping cannot be read; it cannot have been written either.
             if memory.read_exact_at(&mut buffer[..len], at).is_ok() {
                 for (place, window) in buffer[..len].windows(16).enumerate() {
                     if !first[usize::from(window[0])] {
@@ -106,7 +107,7 @@ fn found(masked: &[[u8; 32]]) -> Vec<usize> {
                     }
                 }
             }
-            // Overlapping by less than a pattern.
+            // The windows overlap by one byte less than a pattern.
             at = if at + u64::try_from(len).unwrap() >= end {
                 end
             } else {
@@ -120,7 +121,7 @@ fn found(masked: &[[u8; 32]]) -> Vec<usize> {
     found
 }
 
-/// The work under test: a key is made, seals, opens and signs, and all of it is dropped.
+/// The work under test: creates a key, seals, opens and signs, and drops every value.
 #[inline(never)]
 fn use_a_key(params: SealParams, threads: Threads, masked: &[u8; 32], alive: &dyn Fn()) {
     let mut raw = vec![0; 32];
@@ -161,7 +162,7 @@ fn child(task: &str) {
     });
     assert_eq!(found(&masked), [0; 0], "after everything was dropped");
 
-    // The scan would have seen a segment's key in the cipher's own form, had it been left.
+    // Shows that the scan would find a segment's key in the cipher's own form.
     if let Some(segment) = masked.get(8) {
         let mut raw: Vec<u8> = segment.iter().map(|byte| byte ^ MASK).collect();
         let key = ring::aead::UnboundKey::new(&ring::aead::AES_256_GCM, &raw).unwrap();

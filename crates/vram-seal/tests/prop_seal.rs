@@ -1,8 +1,8 @@
 //! Properties of the seal over random content, kinds of seal, ranges and bytes.
 //!
-//! The references: the content itself (G1, G11), a second seal of the same (G2), the xor of two
-//! plaintexts, which the xor of their ciphertexts must not be (P10), and any bytes at all, which
-//! must be refused in an orderly way (P9).
+//! The references: the content itself (G1, G11), a second seal of the same content (G2), the xor of
+//! two plaintexts, which must differ from the xor of their ciphertexts (P10), and arbitrary bytes,
+//! which must be refused with an error (P9).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::arithmetic_side_effects, reason = "small numbers, checked in test builds")]
@@ -119,7 +119,8 @@ proptest! {
         }
     }
 
-    /// Were a key and nonce used for two plaintexts, the xor of the ciphertexts would be theirs.
+    /// If a key and nonce were used for two plaintexts, the xor of the ciphertexts would equal
+    /// theirs.
     #[test]
     fn no_key_and_nonce_serve_two_plaintexts(
         params in params(),
@@ -147,14 +148,15 @@ proptest! {
             let plain = xor(&plaintext[range.clone()], &other[range.clone()]);
             let sealed = xor(&data[range.clone()], &other_data[range.clone()]);
             let unchanged = !range.contains(&changed_at);
-            // In scope Segment an unchanged segment of an unchanged context is the same again.
+            // In scope Segment an unchanged segment of an unchanged context gives the same bytes
+            // again.
             if unchanged && place == 0 && params.scope() == SivScope::Segment {
                 prop_assert_eq!(sealed, plain);
             } else {
                 prop_assert_ne!(sealed, plain, "segment {}", segment);
             }
         }
-        // Nor do two segments of one shard share a key stream.
+        // Two segments of one shard do not share a key stream either.
         let size = params.segment().bytes().to_usize().unwrap();
         let (plain, sealed) = (xor(&plaintext[..size], &plaintext[size..]), xor(&data[..size], &data[size..]));
         prop_assert_ne!(plain, sealed);
@@ -173,7 +175,7 @@ proptest! {
         let key = SealKey::from_bytes([5; 32]);
         let expected = Expected::from(&context);
         prop_assert!(open_record(&key, &record, &expected, OpenLimits::default()).is_err());
-        // Reading without authentication may succeed; what it states must be within the format.
+        // Reading without authentication may succeed; the fields must then be within the format.
         if let Ok(fields) = record.parse_unauthenticated() {
             prop_assert!(fields.plaintext_len() <= vram_seal::PLAINTEXT_LEN_MAX);
             let layout = ImageLayout::for_fields(&fields);
@@ -233,7 +235,7 @@ proptest! {
         }
     }
 
-    /// A hostile holder of the key signs any fields at all: they are refused, or within the format.
+    /// A hostile holder of the key signs arbitrary fields: they are refused, or within the format.
     #[test]
     fn any_signed_fields_are_refused_or_within_the_format(
         mode in prop::sample::select(vec![[1, 1, 1], [1, 1, 2], [1, 2, 1], [1, 2, 2], [2, 0, 0], [2, 1, 1]]),

@@ -1,8 +1,9 @@
-//! P13: comparing a secret takes the same time wherever the difference is.
+//! P13: comparing a secret takes the same time for every position of the difference.
 //!
 //! Method: two classes of input, one that differs in the first byte and one in the last, measured
-//! alternately in batches; Welch's t over the faster half of each. A comparison that stops at the
-//! first difference, measured the same way, must be found out: otherwise the test proves nothing.
+//! alternately in batches; Welch's t over the faster half of each. The test also measures a
+//! comparison that stops at the first difference and must detect it: otherwise the method proves
+//! nothing.
 
 #![expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "statistics are in floats")]
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
@@ -15,10 +16,10 @@ use vram_seal::{ContentDigest, SealKey, SegmentHash};
 
 const BATCH: u32 = 400;
 const ROUNDS: usize = 400;
-/// Far above chance (a difference of nothing stays below 5), far below any early exit.
+/// Far above chance (equal classes stay below 5), far below any early exit.
 const LIMIT: f64 = 25.0;
 
-/// How sure it is that the two classes take different times.
+/// Welch's t: the confidence that the two classes take different times.
 fn t_value(compare: &dyn Fn(&[u8; 32]) -> bool, secret: [u8; 32]) -> f64 {
     let (mut first, mut last) = (secret, secret);
     first[0] ^= 0xff;
@@ -34,7 +35,7 @@ fn t_value(compare: &dyn Fn(&[u8; 32]) -> bool, secret: [u8; 32]) -> f64 {
         spent[class].push(start.elapsed().as_nanos() as f64);
     }
     let moments = spent.map(|mut spent| {
-        // Interruptions only ever add time.
+        // Interruptions only add time.
         spent.sort_by(f64::total_cmp);
         spent.truncate(ROUNDS / 2);
         let count = spent.len() as f64;
@@ -46,14 +47,15 @@ fn t_value(compare: &dyn Fn(&[u8; 32]) -> bool, secret: [u8; 32]) -> f64 {
     ((a - b) / (a_error + b_error).sqrt().max(f64::EPSILON)).abs()
 }
 
-/// The smallest of some tries: a real difference shows in every one.
+/// The smallest of several tries: a real difference appears in each of them.
 fn least_t(compare: &dyn Fn(&[u8; 32]) -> bool, secret: [u8; 32]) -> f64 {
     (0..5).map(|_| t_value(compare, secret)).fold(f64::INFINITY, f64::min)
 }
 
 #[test]
 fn comparisons_of_secrets_do_not_tell_where_they_differ() {
-    // On a busy machine a timing can be wrong by chance, which is no reason to refuse a change.
+    // On a busy machine a measurement can be wrong by chance, which must not fail an ordinary test
+    // run.
     if std::env::var_os("VRAM_STRESS_SECONDS").is_none() {
         let mut stderr = std::io::stderr().lock();
         let _ = writeln!(stderr, "skipped: timing is looked at by `cargo xtask stress`");

@@ -13,7 +13,7 @@ use vram_seal::{
     SealRecord, SegmentSize, SegmentTags, SivScope, Suite, Threads, image, seal, unseal, verify,
 };
 
-/// The file itself is pinned: to change a vector is to change the format, and takes two edits.
+/// The file itself is pinned: changing a vector changes the format, and needs two edits.
 const FROZEN: &str = include_str!("vectors/seal-v1.json");
 const FROZEN_BLAKE3: &str = "44ae37aebd258e8e7c9e5f2345c1239016a1d871111bfb6cbac4bf3d6fb999e5";
 
@@ -123,8 +123,8 @@ fn what_is_frozen_opens_without_ever_having_been_sealed_here() {
     assert_eq!(count, 25, "five sizes up to 17 bytes, five modes");
 }
 
-/// Runs the independent implementation where its interpreter and packages are. Writes past the
-/// test harness's capture, so that a skip is seen.
+/// Runs the independent implementation if its interpreter and packages are installed. Writes past
+/// the test harness's capture, so that a skip is visible.
 #[test]
 fn an_independent_implementation_derives_the_frozen_vectors() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/derive.py");

@@ -1,4 +1,4 @@
-//! Device memory that shards lie in: one region of a GPU, or a block of its own for each.
+//! Device memory that holds shards: one region per GPU, or one block per shard.
 
 use core::ops::Deref;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -9,18 +9,19 @@ use vram_gpu::{Device, DeviceMemory, FreeError, GpuError};
 
 use crate::sync::{Mutex, lock};
 
-/// How a manager takes memory of a GPU.
+/// How a manager allocates device memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum MemoryMode {
-    /// All of the budget at once, when the manager is built. What fits then fits later, whatever
-    /// other processes do; placing a shard calls no driver.
+    /// Allocates the whole budget when the manager is built. Later placements do not depend on what
+    /// other processes allocate, and placing a shard makes no driver call.
     #[default]
     Region,
-    /// Nothing up front: each shard that has bytes gets an allocation of its own, in whole granules
-    /// of 256 bytes and within the budget, which goes back to the driver when the shard goes. What
-    /// others take meanwhile is not there: see `VramManager::refresh`.
+    /// Allocates nothing when the manager is built. Each shard that has bytes gets an allocation of
+    /// its own, in whole granules of 256 bytes and within the budget. The allocation returns to the
+    /// driver when the shard is removed. Memory that other processes take meanwhile is not
+    /// available: see `VramManager::refresh`.
     Blocks,
 }
 
@@ -30,24 +31,25 @@ impl MemoryMode {
     pub(crate) const fn arena_len(self, budget: ByteLen) -> ByteLen {
         match self {
             Self::Region => budget,
-            // Whole granules, so that no placement is cut short at its end.
+            // Whole granules, so that the last placement is not cut short.
             Self::Blocks => ByteLen::new(MAX_TOTAL.get() & !255),
         }
     }
 }
 
-/// One allocation that shards lie in.
+/// One driver allocation that holds shards.
 #[derive(Debug)]
 pub struct Block {
     pub(crate) memory: Box<dyn DeviceMemory>,
-    /// The life of the device that it is of: after a reset it is nothing any more.
+    /// The life of the device in which this block was allocated. After a reset the block is
+    /// invalid.
     pub life: u64,
-    /// The count that it is in; none for a region.
+    /// The count that includes this block; `None` for a region.
     pub count: Option<Arc<Count>>,
 }
 
 impl Block {
-    /// A region.
+    /// Wraps the allocation of a whole region.
     #[must_use]
     pub fn region(memory: Box<dyn DeviceMemory>, life: u64) -> Arc<Self> {
         Arc::new(Self { memory, life, count: None })
@@ -58,11 +60,11 @@ impl Block {
         self.life
     }
 
-    /// Gives the allocation back to the driver.
+    /// Returns the allocation to the driver.
     ///
     /// # Errors
     ///
-    /// [`FreeError`] hands it back: it is still there.
+    /// [`FreeError`] contains the block, which is still allocated.
     pub fn free(self) -> Result<(), FreeError> {
         self.memory.free()
     }
@@ -81,31 +83,31 @@ impl Deref for Block {
     }
 }
 
-/// Bytes that the driver did not take back, or that were not fit for it.
+/// Bytes that the driver did not take back, or that could not be offered to it.
 #[derive(Debug)]
 pub struct Stuck {
-    /// The block, if it is still there.
+    /// The block, if it still exists.
     pub block: Option<Box<dyn DeviceMemory>>,
     pub error: GpuError,
 }
 
-/// What a GPU's placements stand for.
+/// The memory behind a GPU's placements.
 #[derive(Debug)]
 pub enum Backing {
-    /// Parts of this region. None for a budget of zero: only empty shards fit, and nobody asks for
-    /// their bytes.
+    /// Parts of this region. `None` for a budget of zero: then only empty shards fit, and their
+    /// bytes are never accessed.
     Region(Mutex<Option<Arc<Block>>>),
-    /// Blocks. A placement is only the block's entry in the books: the arena is so large that a
-    /// place is never what is missing.
+    /// Blocks. A placement is only the block's entry in the arena. The arena is so large that the
+    /// ledger always refuses first.
     Blocks(Held),
 }
 
 impl Backing {
-    /// Takes what a GPU of this budget needs up front: its region, or nothing.
+    /// Allocates what a GPU of this budget needs at the start: its region, or nothing.
     ///
     /// # Errors
     ///
-    /// What the device answered.
+    /// The device's error.
     pub fn take(device: &dyn Device, mode: MemoryMode, budget: ByteLen) -> Result<Self, GpuError> {
         match mode {
             MemoryMode::Region if budget.is_zero() => Ok(Self::Region(Mutex::default())),
@@ -117,7 +119,7 @@ impl Backing {
         }
     }
 
-    /// How memory is taken.
+    /// How memory is allocated.
     pub const fn mode(&self) -> MemoryMode {
         match self {
             Self::Region(_) => MemoryMode::Region,
@@ -125,7 +127,7 @@ impl Backing {
         }
     }
 
-    /// The region, for as long as it is there; of blocks, nothing.
+    /// The region while it exists; an empty `Weak` in mode `Blocks`.
     pub fn region(&self) -> Weak<Block> {
         match self {
             Self::Region(region) => lock(region).as_ref().map_or_else(Weak::new, Arc::downgrade),
@@ -134,40 +136,43 @@ impl Backing {
     }
 }
 
-/// Bytes of the blocks that this manager has from the driver, in this life of the device.
+/// Bytes of the blocks that this manager holds from the driver, in the current life of the device.
 #[derive(Debug, Default)]
 pub struct Held(Mutex<Arc<Count>>);
 
-/// Bytes of the blocks of one life of a device. A block is taken out of the count that it is in.
+/// Bytes of the blocks of one life of a device. A block is subtracted from the count that it was
+/// added to.
 #[derive(Debug, Default)]
 pub struct Count {
     bytes: AtomicU64,
-    /// Counts the beginnings and the ends of allocations and frees: a figure of the driver's belongs
-    /// to `bytes` only if this stood still around it, and nothing was under way.
+    /// Counts the starts and the ends of allocations and frees. A driver figure matches `bytes`
+    /// only if this value did not change while the figure was read, and no allocation or free was
+    /// running.
     moves: AtomicU64,
-    /// Allocations and frees that are under way.
+    /// Allocations and frees that are running.
     under_way: AtomicU64,
 }
 
 impl Held {
-    /// Bytes of the blocks that are held now.
+    /// Bytes of the blocks that are allocated now.
     pub fn bytes(&self) -> ByteLen {
         self.now().bytes()
     }
 
-    /// The count of this life.
+    /// The count of the current life.
     pub fn now(&self) -> Arc<Count> {
         Arc::clone(&lock(&self.0))
     }
 
-    /// A block went back that was given up before.
+    /// Subtracts a block that was set aside earlier and has now been freed.
     pub(crate) fn less(&self, len: ByteLen) {
         let count = self.now();
         count.begin();
         count.end(ByteLen::ZERO, len);
     }
 
-    /// The device was emptied: nothing is held, whatever is still given back later.
+    /// Starts a new count after the device was emptied. Later frees of older blocks do not change
+    /// it.
     pub fn renew(&self) {
         *lock(&self.0) = Arc::default();
     }
@@ -190,15 +195,15 @@ impl Count {
         self.under_way.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// The count, and whether nothing is under way.
+    /// The number of starts and ends so far, and whether no allocation or free is running.
     pub fn look(&self) -> (u64, bool) {
         let moves = self.moves.load(Ordering::Acquire);
         (moves, self.under_way.load(Ordering::Acquire) == 0)
     }
 }
 
-/// A placement that could not be wiped, or whose block the driver did not take back. It is not
-/// handed out again, and its bytes stay counted, until the device is reset.
+/// A placement that could not be wiped, or whose block the driver did not take back. Until the
+/// device is reset it is not handed out again and its bytes stay counted.
 #[derive(Debug)]
 pub struct Unreturned {
     pub placement: Placement,

@@ -1,30 +1,30 @@
-//! Why device memory cannot be had, or not be used.
+//! Why device memory cannot be allocated or used.
 
 use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
 
-/// Why a GPU does not give memory, or takes no call.
+/// Why a GPU refuses memory or a call.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpaceError {
     /// The budget or the arena has no room.
     #[error("gpu {} has no room for {}", .0.gpu, .0.needed)]
     NoRoom(Box<NoRoom>),
-    /// The device or its driver failed. It is usable: this was not a sticky error.
+    /// The device or its driver failed with an error that is not sticky. The device stays usable.
     #[error("{source}")]
     Device {
         /// The GPU, as its owner counts them.
         gpu: u32,
-        /// What the device said.
+        /// The device's error.
         #[source]
         source: Box<GpuError>,
     },
-    /// A sticky driver error took the GPU away. Nothing is sent to it any more.
+    /// A sticky driver error made the GPU unusable. No more calls are sent to it.
     #[error("gpu {gpu} is lost: {source}")]
     DeviceLost {
         /// The GPU, as its owner counts them.
         gpu: u32,
-        /// What took it away.
+        /// The sticky error.
         #[source]
         source: Box<GpuError>,
     },
@@ -34,24 +34,24 @@ pub enum SpaceError {
         /// Bytes that were asked for.
         wanted: ByteLen,
     },
-    /// The GPU was closed: it takes no call any more.
+    /// The GPU was closed and refuses every call.
     #[error("the gpu is closed")]
     Closed,
     /// The request cannot be met by any GPU of this kind.
     #[error("{what}")]
     Invalid {
-        /// What is wrong, and what would be right.
+        /// What is wrong, and what would be accepted.
         what: String,
     },
 }
 
-/// The figures behind a refusal for want of room, at one moment.
+/// The figures behind a refusal for lack of room, all read at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NoRoom {
     /// The GPU, as its owner counts them.
     pub gpu: u32,
-    /// Bytes that were asked for, in whole granules.
+    /// Bytes that were requested, in whole granules.
     pub needed: ByteLen,
     /// Bytes that could be granted.
     pub room: ByteLen,
@@ -64,7 +64,7 @@ pub struct NoRoom {
 }
 
 impl SpaceError {
-    /// Whether memory is what is missing: in the books, or at the driver.
+    /// Returns true if memory is what is missing: in the ledger, or at the driver.
     #[must_use]
     pub fn is_capacity(&self) -> bool {
         match self {

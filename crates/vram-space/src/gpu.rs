@@ -1,4 +1,4 @@
-//! One GPU of a manager: its device, its region, who has which part of it, and its books.
+//! One GPU of a manager: its device, its region or blocks, its arena and its ledger.
 
 pub(crate) mod accounts;
 pub(crate) mod driver;
@@ -21,7 +21,7 @@ use crate::staging::pool::StagingPool;
 use crate::sync::Mutex;
 use crate::tenants::Tenants;
 
-/// Whether device memory is overwritten before it is given back.
+/// Whether device memory is overwritten before it is released.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -29,71 +29,71 @@ pub enum WipePolicy {
     /// Every byte that held a shard is overwritten with zeros first.
     #[default]
     Always,
-    /// Bytes stay until something else overwrites them. For cards that hold nothing secret, where
-    /// the last bit of speed counts.
+    /// Bytes stay until another write replaces them. For GPUs that hold no secrets, where the time
+    /// for wiping matters.
     Never,
 }
 
-/// What one call on a GPU may take of the host: threads, and bytes of staging.
+/// The host resources that one call on a GPU may use: threads and bytes of staging.
 #[derive(Clone, Copy, Debug)]
 pub struct Means {
-    /// Threads of one call, its own among them.
+    /// Threads of one call, including the calling thread.
     pub workers: usize,
-    /// Bytes of staging of one call.
+    /// Staging bytes of one call.
     pub staging_bytes: ByteLen,
 }
 
-/// One device and the region of its memory that this manager shares out.
+/// One device and the part of its memory that this manager distributes.
 #[derive(Debug)]
 pub struct Gpu {
-    /// Position in the manager's list: what callers name.
+    /// Position in the manager's list. Callers name the GPU by it.
     pub index: u32,
     /// The device itself.
     pub device: Arc<dyn Device>,
-    /// What its placements stand for: parts of one region, or blocks.
+    /// The memory behind the placements: parts of one region, or blocks.
     pub backing: Backing,
-    /// The books over its budget.
+    /// The ledger of the budget.
     pub ledger: Ledger,
-    /// Those whom it is shared out to.
+    /// The owner of what lies on this GPU.
     pub tenants: Arc<dyn Tenants>,
-    /// Whether it takes calls, and which calls run on it.
+    /// Whether the device takes calls, and which calls are running on it.
     pub health: Arc<Health>,
-    /// Where things lie. No driver call is made while it is locked.
+    /// Where placements lie. No driver call is made while this lock is held.
     pub arena: Mutex<Arena>,
     unreturned: Mutex<Vec<Unreturned>>,
-    /// Whether memory is overwritten before it is given back.
+    /// Whether memory is overwritten before it is released.
     pub wipe: WipePolicy,
     /// Idle staging buffers.
     pub pool: StagingPool,
-    /// What one call may take of the host.
+    /// The host resources that one call may use.
     pub means: Means,
 }
 
-/// How a [`Gpu`] shares out its device.
+/// How a [`Gpu`] distributes its device's memory.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuOptions {
-    /// Position in its owner's list: what callers name.
+    /// Position in its owner's list. Callers name the GPU by it.
     pub index: u32,
-    /// Bytes that may be taken of the device.
+    /// Bytes that may be taken from the device.
     pub budget: ByteLen,
-    /// Bytes of the budget that are not granted.
+    /// Bytes of the budget that are never granted.
     pub headroom: ByteLen,
-    /// Whether the budget is taken at once, or block by block.
+    /// Whether the budget is allocated at once, or block by block.
     pub mode: MemoryMode,
-    /// Whether memory is wiped before it is given back.
+    /// Whether memory is wiped before it is released.
     pub wipe: WipePolicy,
-    /// What one call may take of the host.
+    /// The host resources that one call may use.
     pub means: Means,
 }
 
 impl Gpu {
-    /// Opens a device for sharing. In mode [`Region`](MemoryMode::Region) its budget is allocated
-    /// here; `memory` is what the driver just said of it.
+    /// Opens a device. In mode [`Region`](MemoryMode::Region) this allocates the budget. `memory`
+    /// holds the driver's current figures.
     ///
     /// # Errors
     ///
-    /// [`SpaceError::Invalid`] for a budget of more than 2^48 - 1 bytes; what the device answers to
-    /// the allocation.
+    /// [`SpaceError::Invalid`] for a budget of more than 2^48 - 1 bytes; the device's error if it
+    /// refuses the allocation.
     pub fn open(
         device: Arc<dyn Device>,
         memory: MemoryInfo,
@@ -133,16 +133,18 @@ impl Gpu {
         })
     }
 
+    /// Checks that the device takes calls. Makes no driver call.
+    ///
     /// # Errors
     ///
-    /// [`SpaceError::DeviceLost`] after a sticky error. The device is not touched.
+    /// [`SpaceError::DeviceLost`] after a sticky error.
     pub fn ready(&self) -> Result<(), SpaceError> {
         let life = self.health.life();
         if let Some(error) = self.health.lost() {
             return Err(self.device_lost(error));
         }
         if let DeviceState::Lost { error } = self.device.state() {
-            // Somebody else's call, through another manager or their own, met the sticky error.
+            // A call from outside this manager met the sticky error.
             self.lose(error, Some(life));
         }
         match self.health.lost() {
@@ -151,7 +153,7 @@ impl Gpu {
         }
     }
 
-    /// Why the device is lost, if it is. Asks the device itself.
+    /// Why the device is lost, or `None`. Also checks the state of the device itself.
     pub fn lost(&self) -> Option<GpuError> {
         match self.ready() {
             Err(SpaceError::DeviceLost { source, .. }) => Some(*source),
@@ -159,8 +161,8 @@ impl Gpu {
         }
     }
 
-    /// Whether whoever is under way may bring to an end what it has begun there, and wipe and give
-    /// back what it leaves: also while a reset, which may be refused yet, waits for it.
+    /// Returns true while calls already running on this GPU may still finish and clean up. This
+    /// includes the time in which a reset waits for them and may still be refused.
     pub fn winds_up(&self) -> bool {
         let life = self.health.life();
         if !self.health.winds_up() {
@@ -173,7 +175,8 @@ impl Gpu {
         true
     }
 
-    /// As [`ready`](Self::ready), also for whoever [winds up](Self::winds_up).
+    /// As [`ready`](Self::ready), but also succeeds for calls that may still [clean
+    /// up](Self::winds_up).
     ///
     /// # Errors
     ///
@@ -186,7 +189,7 @@ impl Gpu {
         SpaceError::DeviceLost { gpu: self.index, source: Box::new(error) }
     }
 
-    /// Begins to take memory, if the device takes calls and the manager is open.
+    /// Registers a call that takes memory, if the device takes calls and the manager is open.
     ///
     /// # Errors
     ///
@@ -199,15 +202,17 @@ impl Gpu {
         })
     }
 
-    /// Turns a device's answer into the caller's, and remembers one that took the device.
+    /// Converts a device error for the caller. An error that makes the device unusable is recorded
+    /// as a loss.
     pub fn failed(&self, error: GpuError) -> SpaceError {
         self.failed_in(self.health.life(), error)
     }
 
-    /// As [`failed`](Self::failed), of memory of this life of the device: what is said of an earlier
-    /// one is no loss of the present one.
+    /// As [`failed`](Self::failed), for memory of the given life. An error from an earlier life is
+    /// not a loss in the present one.
     pub(crate) fn failed_in(&self, life: u64, error: GpuError) -> SpaceError {
-        // Stale: somebody else has reset the device, and everything that lay there is gone.
+        // Stale means that a call from outside this manager has reset the device, and everything
+        // that lay there is gone.
         if error.is_sticky() || matches!(error, GpuError::StaleAllocation { .. }) {
             self.lose(error, Some(life));
             return self.device_lost(error);
@@ -218,7 +223,8 @@ impl Gpu {
         }
     }
 
-    /// Notes a loss, and tells of it once. The caller holds no lock but a shard's gate.
+    /// Records a loss and reports it to the tenants once. The caller may hold a shard's gate and no
+    /// other lock.
     pub fn lose(&self, error: GpuError, life: Option<u64>) {
         if !self.health.lose(error, life) {
             return;
@@ -226,7 +232,7 @@ impl Gpu {
         self.tenants.lost(self.index, error);
     }
 
-    /// The count of blocks, if the GPU is used block by block.
+    /// The count of blocks, in mode `Blocks`.
     pub const fn blocks(&self) -> Option<&Held> {
         match &self.backing {
             Backing::Region(_) => None,

@@ -1,4 +1,4 @@
-//! Whether a GPU takes calls, and which calls are under way on it.
+//! Whether a GPU takes calls, and which calls are running on it.
 
 use std::sync::Arc;
 use std::thread;
@@ -13,9 +13,9 @@ use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait_until};
 
 /// The state of one GPU's device, as its manager knows it.
 ///
-/// Its memory has lives: each reset begins a new one, and nothing of an earlier life is ever
-/// written to or handed out. Whoever takes memory holds an [`UnderWay`] until a shard lies there,
-/// so that a reset, or the manager's end, can wait for them.
+/// The device's memory has lives: each reset begins a new one, and memory of an earlier life is
+/// never written to or handed out. A call that takes memory holds an [`UnderWay`] until a shard
+/// lies there, so that a reset, or the end of the manager, can wait for it.
 #[derive(Debug, Default)]
 pub struct Health {
     state: Mutex<State>,
@@ -25,62 +25,64 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct State {
     lost: Option<GpuError>,
-    /// Set while nothing but a reset keeps the device from taking calls.
+    /// Set while a planned reset is the only reason why the device refuses calls.
     given_up: Option<GivenUp>,
     closed: bool,
     life: u64,
-    /// One for each call that is under way: the thread that began it.
+    /// One entry for each running call: the thread that began it.
     under_way: Vec<ThreadId>,
-    /// Places of the GPU that anybody holds: shards, reservations, and calls under way.
+    /// Places of the GPU that are taken: by shards, reservations and running calls.
     places: usize,
-    /// Who is resetting the device.
+    /// The thread that resets the device.
     resetting: Option<ThreadId>,
-    /// Blocks of a lost device: dropped once it was reset, so that nothing is sent to it before.
+    /// Blocks of a lost device. They are dropped after the reset, so that no free is sent before
+    /// it.
     buried: Vec<Arc<Block>>,
 }
 
-/// How far the reset of a device that works has come.
+/// How far the reset of a working device has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GivenUp {
-    /// It waits for the calls under way, and may be refused yet: what they leave is wiped and given
-    /// back as ever.
+    /// The reset waits for running calls and may still be refused. Memory that those calls release
+    /// is wiped and freed as usual.
     Waiting,
-    /// Nothing is sent to the device any more.
+    /// The reset has begun. No other call is sent to the device.
     Begun,
 }
 
-/// Why nobody may begin.
+/// Why a call may not begin.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refused {
     Lost(GpuError),
     Closed,
 }
 
-/// A call that is taking memory of a GPU, until dropped.
+/// A running call that takes or returns memory of a GPU. Dropping this value ends the call.
 #[derive(Debug)]
 pub struct UnderWay {
     health: Arc<Health>,
     thread: ThreadId,
 }
 
-/// The right to reset a device, until dropped. One at a time has it.
+/// The right to reset a device, until dropped. Only one thread holds it at a time.
 #[derive(Debug)]
 pub struct Claim {
     health: Arc<Health>,
 }
 
 impl Health {
-    /// Why the device is lost, if it is.
+    /// Why the device is lost, or `None`.
     pub fn lost(&self) -> Option<GpuError> {
         lock(&self.state).lost
     }
 
-    /// Counts the lives of the device's memory, from 0.
+    /// The number of the present life of the device's memory, from 0.
     pub(crate) fn life(&self) -> u64 {
         lock(&self.state).life
     }
 
-    /// Notes a loss, unless it was met in an earlier life. Says whether it is news.
+    /// Records a loss, unless the error is from an earlier life. Returns true if the device was not
+    /// known to be lost.
     pub fn lose(&self, error: GpuError, life: Option<u64>) -> bool {
         let mut state = lock(&self.state);
         let outdated = life.is_some_and(|life| life != state.life);
@@ -93,7 +95,8 @@ impl Health {
         true
     }
 
-    /// Lets nobody begin, for a reset of a device that works. False if it is lost.
+    /// Refuses new calls, for a planned reset of a working device. Returns false if the device is
+    /// lost.
     pub fn give_up(&self, error: GpuError) -> bool {
         let mut state = lock(&self.state);
         if state.lost.is_some() {
@@ -104,7 +107,7 @@ impl Health {
         true
     }
 
-    /// Takes that back. A device that was lost meanwhile stays so.
+    /// Reverts [`give_up`](Self::give_up). A device that was lost meanwhile stays lost.
     pub fn keep_on(&self) {
         let mut state = lock(&self.state);
         if state.given_up.take().is_some() {
@@ -112,20 +115,21 @@ impl Health {
         }
     }
 
-    /// Whether the device takes calls, or takes them from those that a reset waits for. One look:
-    /// between two, a reset may begin to wait, or be refused.
+    /// Returns true if the device takes calls, or still takes cleanup calls because a reset waits
+    /// for them. Both conditions are read under one lock: between two reads a reset could begin to
+    /// wait, or be refused.
     pub fn winds_up(&self) -> bool {
         let state = lock(&self.state);
         state.lost.is_none() || state.given_up == Some(GivenUp::Waiting)
     }
 
-    /// The device takes calls again.
+    /// Marks the device as usable again.
     pub fn recover(&self) {
         let mut state = lock(&self.state);
         (state.lost, state.given_up) = (None, None);
     }
 
-    /// Waits until nobody is under way, and from that moment on sends nothing to the device.
+    /// Waits until no call is running. From then on no call but the reset is sent to the device.
     ///
     /// # Errors
     ///
@@ -138,7 +142,7 @@ impl Health {
         Ok(())
     }
 
-    /// Begins to take memory.
+    /// Registers a call that takes memory.
     ///
     /// # Errors
     ///
@@ -157,7 +161,7 @@ impl Health {
         Ok(UnderWay { health: Arc::clone(self), thread })
     }
 
-    /// Begins to give memory back, which is always allowed.
+    /// Registers a call that returns memory. Never refused, not even after close or device loss.
     pub fn leave(self: &Arc<Self>) -> UnderWay {
         let thread = thread::current().id();
         lock(&self.state).under_way.push(thread);
@@ -170,7 +174,7 @@ impl Health {
         state.places = state.places.saturating_add(1);
     }
 
-    /// Counts a place that went back.
+    /// Uncounts a place that was released.
     pub(crate) fn uncount_place(&self) {
         let mut state = lock(&self.state);
         state.places = state.places.saturating_sub(1);
@@ -178,12 +182,12 @@ impl Health {
         self.changed.notify_all();
     }
 
-    /// Nobody begins any more.
+    /// Refuses all further calls that take memory.
     pub fn close(&self) {
         lock(&self.state).closed = true;
     }
 
-    /// Waits until nobody is under way.
+    /// Waits until no call is running.
     ///
     /// # Errors
     ///
@@ -192,12 +196,12 @@ impl Health {
         self.wait(deadline, inside, |state| state.under_way.len(), None).map(drop)
     }
 
-    /// Waits until nobody is under way or resetting the device, and no more than so many places are
-    /// held. A thread that is itself under way does not wait: it would never end.
+    /// Waits until no call is running, no thread resets the device, and at most `places` places are
+    /// taken. Returns at once on a thread that has a running call itself: waiting would never end.
     ///
     /// # Errors
     ///
-    /// How many are left.
+    /// How many calls and places are left.
     pub fn settled_until(
         &self,
         deadline: Option<Instant>,
@@ -207,7 +211,7 @@ impl Health {
         let left = |state: &State| {
             let resetting = usize::from(state.resetting.is_some());
             let more = state.places.saturating_sub(places);
-            // Whoever gives a place back is under way and holds it.
+            // A call that releases a place is running and holds that place, so it is counted once.
             state.under_way.len().max(more).saturating_add(resetting)
         };
         let own = thread::current().id();
@@ -240,7 +244,7 @@ impl Health {
         }
     }
 
-    /// The right to reset the device, unless somebody has it.
+    /// The right to reset the device, unless another thread holds it.
     pub fn claim(self: &Arc<Self>) -> Option<Claim> {
         let mut state = lock(&self.state);
         if state.resetting.is_some() {
@@ -251,8 +255,8 @@ impl Health {
         Some(Claim { health: Arc::clone(self) })
     }
 
-    /// Keeps a block of a lost device from being dropped before it was reset. Handed back if it is
-    /// of an earlier life: it can go at once.
+    /// Keeps a block of a lost device from being dropped before the reset. Returns the block if it
+    /// is of an earlier life: then the caller can drop it at once.
     pub(crate) fn bury(&self, block: Arc<Block>) -> Option<Arc<Block>> {
         let mut state = lock(&self.state);
         if block.life() != state.life {
@@ -262,7 +266,8 @@ impl Health {
         None
     }
 
-    /// Begins the next life of the device's memory. Its number, and what was buried in the last one.
+    /// Begins the next life of the device's memory. Returns its number, and the blocks kept from
+    /// the last life.
     pub fn renew(&self) -> (u64, Vec<Arc<Block>>) {
         let mut state = lock(&self.state);
         state.life = state.life.saturating_add(1);

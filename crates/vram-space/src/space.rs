@@ -1,4 +1,4 @@
-//! A part of a GPU that holds, or will hold, one shard; wiped and given back whatever happens.
+//! A part of a GPU that holds, or will hold, one shard. It is wiped and released on every path.
 
 pub(crate) mod dry_run;
 mod place;
@@ -16,33 +16,34 @@ use crate::health::UnderWay;
 use crate::space::dry_run::DryRun;
 use crate::sync::lock;
 
-/// A placement and its entry in the books, given back together when dropped.
+/// A placement and its grant in the ledger. Dropping it releases both together.
 ///
-/// From the first write on, giving back means wiping first. If that fails, the bytes are set aside:
+/// After the first write, releasing wipes the bytes first. If that fails, the bytes are set aside:
 /// they stay counted and are never handed out again.
 #[derive(Debug)]
 pub struct Space {
     gpu: Arc<Gpu>,
-    // Empty only while it is being given back.
+    // Empty only while it is being released.
     held: Option<(Placement, Grant)>,
-    /// The block that it is, on a GPU that is used block by block.
+    /// The block behind this space, in mode `Blocks`.
     block: Option<Arc<Block>>,
-    /// The region that it is a part of, on any other.
+    /// The region that contains this space, in mode `Region`.
     region: Weak<Block>,
     written: bool,
     /// Held from before the first write until a shard lies here.
     under_way: Option<UnderWay>,
-    /// The reservation that it was taken out of, and goes back to until it is settled.
+    /// The reservation that this space was taken from, and returns to unless the space is kept.
     home: Option<Box<dyn Home>>,
 }
 
-/// Where a space goes back to that was taken out of a promise.
+/// The reservation that a space was taken from and returns to.
 pub trait Home: fmt::Debug + Send + Sync {
-    /// Whether what goes back is a place, with the memory behind it, and not bytes anywhere.
+    /// Returns true if the reservation holds places with the memory behind them, and false if it
+    /// holds only bytes.
     fn holds_places(&self) -> bool;
 
-    /// Takes back what was taken out of the promise: into it if it is still open, else for
-    /// everybody. The caller holds no lock.
+    /// Returns what was taken from the reservation: to it if it is still open, else to the free
+    /// room. The caller holds no lock.
     fn take_back(
         self: Box<Self>,
         gpu: &Arc<Gpu>,
@@ -59,7 +60,7 @@ enum Grant {
 }
 
 impl Grant {
-    /// Leaves the bytes counted for good.
+    /// Leaves the bytes counted permanently.
     fn keep(self) -> Kept {
         match self {
             Self::Promised(reservation) => reservation.commit().keep(),
@@ -75,19 +76,20 @@ impl Grant {
     }
 }
 
-/// What giving back did.
+/// The result of releasing a space.
 #[derive(Clone, Copy, Debug)]
 pub struct Returned {
     /// Bytes that can be handed out again.
     pub bytes: ByteLen,
-    /// Whether they were overwritten.
+    /// Whether the bytes were overwritten.
     pub wiped: bool,
-    /// How the driver's count of free bytes changed, if a block went back to it and it says.
+    /// How the driver's count of free bytes changed, if a block was freed and the driver reports
+    /// the count.
     pub driver_delta: Option<i64>,
 }
 
 impl Space {
-    /// A space over a placement, promised and not yet in use.
+    /// A space over a placement that is promised and not yet in use.
     pub fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
         let held = Some((placement, Grant::Promised(reservation)));
         let region = gpu.backing.region();
@@ -95,7 +97,7 @@ impl Space {
         Self { gpu, held, block: None, region, written: false, under_way: None, home: None }
     }
 
-    /// As [`new`](Self::new), out of a reservation: given back, it goes there.
+    /// As [`new`](Self::new), taken from a reservation, to which it returns when released.
     pub(crate) fn out_of(
         home: Box<dyn Home>,
         gpu: Arc<Gpu>,
@@ -107,36 +109,37 @@ impl Space {
         space
     }
 
-    /// As [`new`](Self::new), with the memory that is behind it already.
+    /// Adds the block that already exists for this space.
     #[must_use]
     pub fn with_block(mut self, block: Option<Arc<Block>>) -> Self {
         self.block = block;
         self
     }
 
-    /// From now on it goes back to this reservation.
+    /// Makes the space return to this reservation when released.
     pub fn set_home(&mut self, home: Box<dyn Home>) {
         self.home = Some(home);
     }
 
-    /// What it holds stays: given back later, it goes to everybody.
+    /// Makes the space permanent for its shard: when released later, it returns to the free room
+    /// and not to a reservation.
     pub fn settle(&mut self) {
         self.home = None;
     }
 
-    /// Gives it back in a dry run. False if it is not there.
+    /// Removes this space in a dry run. Returns false if the dry run does not contain it.
     pub fn remove_from(&self, dry_run: &mut DryRun) -> bool {
         let placement = self.held.as_ref().map(|(placement, _)| placement);
         placement.is_some_and(|placement| dry_run.remove(self.gpu.index, placement))
     }
 
-    /// Bytes that it takes of the region.
+    /// Bytes that it occupies in the arena.
     #[must_use]
     pub fn footprint(&self) -> ByteLen {
         self.held.as_ref().map_or(ByteLen::ZERO, |(placement, _)| placement.footprint())
     }
 
-    /// Bytes of the block that it is, if it is one.
+    /// Bytes of its block; zero without one.
     #[must_use]
     pub fn block_len(&self) -> ByteLen {
         self.block.as_ref().map_or(ByteLen::ZERO, |block| block.len())
@@ -148,13 +151,13 @@ impl Space {
         &self.gpu
     }
 
-    /// Makes sure that there is memory behind it, and that no reset takes it away before a shard
+    /// Ensures that memory exists for this space, and that no reset takes it away before a shard
     /// lies there.
     ///
     /// # Errors
     ///
-    /// [`SpaceError::DeviceLost`], [`SpaceError::Closed`]; on a GPU that is used block by block, what
-    /// the driver says to the allocation.
+    /// [`SpaceError::DeviceLost`], [`SpaceError::Closed`]; in mode `Blocks`, the driver's error for
+    /// the allocation.
     pub fn open(&mut self) -> Result<(), SpaceError> {
         if self.written {
             return Ok(());
@@ -163,7 +166,7 @@ impl Space {
             self.under_way = Some(self.gpu.enter()?);
         }
         let Some(held) = self.gpu.blocks() else {
-            // Nothing was written yet: after a reset it is a part of the new region.
+            // No byte was written yet, so after a reset the space belongs to the new region.
             self.region = self.gpu.backing.region();
             return Ok(());
         };
@@ -175,29 +178,30 @@ impl Space {
         Ok(())
     }
 
-    /// A shard lies here, or a reservation holds it: nobody is under way to it.
+    /// Marks placing as finished: a shard or a reservation now owns this space, so a reset and the
+    /// close of the manager need not wait for it.
     pub fn rest(&mut self) {
         self.under_way = None;
     }
 
-    /// Takes its block out, if that is of an earlier life of the device.
+    /// Removes and returns its block, if that is of an earlier life of the device.
     pub fn take_stale(&mut self) -> Option<Arc<Block>> {
         let life = self.gpu.health.life();
         self.block.take_if(|block| block.life() != life)
     }
 
-    /// From now on the bytes count as written: they are wiped before they are given back.
+    /// Marks the bytes as written: they are wiped before they are released.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open): nothing may be written.
+    /// As [`open`](Self::open); then no byte may be written.
     pub fn written(&mut self) -> Result<(), SpaceError> {
         self.open()?;
         self.written = true;
         Ok(())
     }
 
-    /// The memory it lies in, if the device takes calls.
+    /// The memory that it lies in, if the device takes calls.
     ///
     /// # Errors
     ///
@@ -206,24 +210,24 @@ impl Space {
         self.gpu.memory_in(&self.behind())
     }
 
-    /// What it lies in. Not owned: see [`Gpu::memory_in`].
+    /// The block or region that it lies in. The reference is weak: see [`Gpu::memory_in`].
     pub fn behind(&self) -> Weak<Block> {
         self.block.as_ref().map_or_else(|| Weak::clone(&self.region), Arc::downgrade)
     }
 
-    /// Where all of it lies in the region, or in its block.
+    /// Its whole range in the region, or in its block.
     #[must_use]
     pub fn range(&self) -> DeviceRange {
         let range = self.held.as_ref().map(|(placement, _)| placement.range());
         self.in_memory(range.unwrap_or(DeviceRange::whole(ByteLen::ZERO)))
     }
 
-    /// A block starts where its shard does; its placement says how long it is and nothing more.
+    /// A block starts where its shard does. Of its placement only the length counts.
     fn in_memory(&self, range: DeviceRange) -> DeviceRange {
         if self.gpu.blocks().is_some() { DeviceRange::whole(range.len()) } else { range }
     }
 
-    /// The shard is there: what was promised is in use.
+    /// Turns the promised bytes into used ones: the shard lies there now.
     pub fn commit(&mut self) {
         self.held = self.held.take().map(|(placement, grant)| match grant {
             Grant::Promised(reservation) => (placement, Grant::InUse(reservation.commit())),
@@ -231,9 +235,9 @@ impl Space {
         });
     }
 
-    /// Moves to the start of `gap`, which ends where this begins and is no longer than it. What is
-    /// left behind was wiped by the caller, and is given back with the promise for the gap. Only in
-    /// a region: blocks have no neighbours.
+    /// Moves this space to the start of `gap`. `gap` ends where this space begins and is not longer
+    /// than it. The caller has wiped the bytes that are left behind; they are released together
+    /// with the grant of the gap. Only for mode `Region`: blocks have no neighbours.
     pub fn slide_down(&mut self, mut gap: Self) {
         let (Some((low, promise)), Some((high, grant))) = (gap.held.take(), self.held.take())
         else {
@@ -244,24 +248,24 @@ impl Space {
         let mut arena = lock(&self.gpu.arena);
         self.gpu.take_back(&mut arena, low);
         self.gpu.take_back(&mut arena, high);
-        // Under one lock: both places were just given back, so either can be had.
+        // Under one lock: both places were just released, so one of the two calls succeeds.
         let placed = arena.place_at(to, len).or_else(|_taken| arena.place_at(from, len));
         self.held = placed.ok().map(|placement| (placement, grant));
         drop(promise);
         debug_assert_eq!(self.range().start(), to, "the gap was not below the shard");
     }
 
-    /// Wipes the bytes and gives them back; a block goes back to the driver.
+    /// Wipes the bytes and releases them; a block returns to the driver.
     ///
     /// # Errors
     ///
-    /// Why they could not be wiped or given back, and how many stay counted.
+    /// Why they could not be wiped or released, and how many bytes stay counted.
     pub fn give_back(mut self) -> Result<Returned, (ByteLen, GpuError)> {
         self.release(true)
     }
 
-    /// Takes the place out of use for good, and says how long it is: it stays counted, and is never
-    /// handed out again. Wiped as well as it goes.
+    /// Takes the place out of use permanently and returns its length: it stays counted and is never
+    /// handed out again. Wipes it if the device allows that.
     pub fn abandon(mut self, error: GpuError) -> ByteLen {
         let Some((placement, grant)) = self.held.take() else { return ByteLen::ZERO };
         let bytes = placement.footprint();
@@ -278,10 +282,12 @@ impl Space {
             return Ok(Returned { bytes: ByteLen::ZERO, wiped: false, driver_delta: None });
         };
         let bytes = placement.footprint();
-        // Before the device is looked at: a reset waits for those who saw it well.
+        // Registered before the state of the device is read: a reset waits for every call that
+        // found the device usable.
         let _under_way = self.gpu.health.leave();
         let outcome = match self.wipe(&placement) {
-            // A place that is promised keeps the memory behind it: it may not be had again.
+            // A promised place keeps its memory: after a free, the driver could refuse to allocate
+            // it again.
             Ok(wiped) if self.home.as_ref().is_some_and(|home| home.holds_places()) => {
                 Ok((wiped, None))
             }
@@ -300,7 +306,8 @@ impl Space {
                 }
                 let mut arena = lock(&self.gpu.arena);
                 self.gpu.take_back(&mut arena, placement);
-                // Under the arena's lock, so that nobody sees the room in one and not in the other.
+                // Under the arena's lock, so that ledger and arena change together for every
+                // reader.
                 drop(grant);
                 Ok(Returned { bytes, wiped, driver_delta })
             }
@@ -312,7 +319,8 @@ impl Space {
         }
     }
 
-    /// Gives the block back to the driver, and looks what it says if that is wanted.
+    /// Returns the block to the driver. If `measured`, also returns the change of the driver's free
+    /// bytes.
     fn give_back_block(&mut self, measured: bool) -> Result<Option<i64>, Stuck> {
         let Some(block) = self.block.take() else { return Ok(None) };
         let before = if measured { self.gpu.driver_free() } else { None };
@@ -329,15 +337,15 @@ impl Space {
         if !self.written || range.is_empty() || self.gpu.wipe == WipePolicy::Never {
             return Ok(false);
         }
-        // Nothing more is sent to a lost device, and nothing more is placed on it: its memory goes
-        // back to the driver as a whole. Of an earlier life it is gone.
+        // A lost device gets no calls and no placements: a reset returns its memory to the driver
+        // as a whole. Memory of an earlier life is gone.
         let memory = if self.gpu.winds_up() { self.behind().upgrade() } else { None };
         let memory = memory.filter(|memory| memory.life() == self.gpu.health.life());
         let Some(memory) = memory else { return Ok(false) };
         self.gpu.overwrite(&memory, range)
     }
 
-    /// The bytes that would be wiped before it is given back, if any were written.
+    /// The bytes that would be wiped on release, if any were written.
     #[must_use]
     pub fn written_bytes(&self) -> Option<(Weak<Block>, DeviceRange)> {
         let (placement, _) = self.held.as_ref()?;
@@ -348,13 +356,13 @@ impl Space {
 
 impl Drop for Space {
     fn drop(&mut self) {
-        // A failure was logged where the bytes were set aside.
+        // The failure was logged when the bytes were set aside.
         let _logged = self.release(false);
         self.gpu.health.uncount_place();
     }
 }
 
-/// Where a part of a shard lies in the region, given where the shard lies.
+/// Where a part of a shard lies in the region, for a shard at this range.
 ///
 /// # Errors
 ///

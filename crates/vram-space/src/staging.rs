@@ -1,4 +1,4 @@
-//! Host memory that copies go through.
+//! Host memory that copies pass through.
 
 pub(crate) mod at_work;
 pub(crate) mod lanes;

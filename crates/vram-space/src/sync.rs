@@ -1,28 +1,29 @@
-//! The locks of this crate, and what a panic does to them.
+//! The locks of this crate, and how a panic affects them.
 //!
-//! Order, outermost first: a GPU's arena, its list of bytes that were not returned. Its health, its
-//! region and its count of blocks are taken inside either, and nothing is taken inside them. No
-//! device is called while any of them is held.
+//! Lock order, outermost first: the GPU's arena, its list of unreturned bytes. The locks of its
+//! health, its region and its count of blocks may be taken while either is held; no lock is taken
+//! while one of these three is held. No device is called while any of these locks is held.
 
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 
 use std::sync::PoisonError;
 use std::time::Instant;
 
-/// Locks, also after a panic in another holder.
+/// Locks, also after another holder panicked.
 ///
 /// Every critical section of this crate either makes one assignment or moves between states that
-/// are each valid, and calls no foreign code, so what a panicking holder left is sound.
+/// are each valid, and calls no foreign code. The state that a panicking holder leaves is therefore
+/// valid.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits on `condvar` until `deadline`, or for ever without one, with the same view of panics as
-/// [`lock`]. May wake without a reason.
+/// Waits on `condvar` until `deadline`, or without a limit if there is none. Ignores poisoning like
+/// [`lock`]. May wake up without a reason.
 ///
 /// # Errors
 ///
-/// The lock, if the deadline has passed.
+/// The lock guard, if the deadline has passed.
 pub(crate) fn wait_until<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,

@@ -1,11 +1,11 @@
-//! What is allocated, refused and given back.
+//! Checks of allocating, refusing and freeing.
 
 use vram_alloc::ByteLen;
 
 use super::{Factory, allocate, range};
 use crate::{Device, GpuError};
 
-/// An allocation costs at least its bytes, and exactly gives back what it cost.
+/// An allocation costs at least its bytes, and freeing it returns exactly what it cost.
 pub fn memory_figures_follow_allocations(factory: Factory<'_>) {
     for device in factory() {
         costs_nothing(&*device, &|| {
@@ -18,7 +18,7 @@ pub fn memory_figures_follow_allocations(factory: Factory<'_>) {
     }
 }
 
-/// Zero bytes, more than there is, more than there could be.
+/// Zero bytes, more bytes than are free, more bytes than the device has.
 pub fn what_cannot_be_allocated_is_refused_and_changes_nothing(factory: Factory<'_>) {
     for device in factory() {
         let gpu = device.info().index;
@@ -52,7 +52,7 @@ pub fn addresses_of_live_allocations_are_apart(factory: Factory<'_>) {
     }
 }
 
-/// By `free` and by dropping.
+/// Both `free` and dropping the allocation return its bytes.
 pub fn freeing_gives_the_bytes_back(factory: Factory<'_>) {
     for device in factory() {
         costs_nothing(&*device, &|| {
@@ -66,7 +66,7 @@ pub fn freeing_gives_the_bytes_back(factory: Factory<'_>) {
 }
 
 /// Runs work until the device's free figure is the same afterwards as before, three times at most:
-/// drivers take memory of their own at the first use of something, and only then.
+/// drivers allocate memory for themselves, but only at the first use of a feature.
 pub(super) fn costs_nothing(device: &dyn Device, work: &dyn Fn()) {
     let figure = || device.memory().unwrap().free;
     let mut figures = vec![figure()];

@@ -1,12 +1,12 @@
-//! Bytes: written, read, set and copied.
+//! Checks of writing, reading, filling and copying bytes.
 
 use vram_alloc::{ByteLen, DeviceOffset};
 
 use super::{Dice, Factory, allocate, free_range, pattern, range, read};
 use crate::GpuError;
 
-/// Against a plain vector: writes at random places, of random lengths, read back as a whole and in
-/// parts.
+/// Compares with a plain vector: writes at random places and of random lengths, read back whole and
+/// in parts.
 pub fn bytes_come_back_as_written(factory: Factory<'_>) {
     const LEN: usize = (5 << 20) + 3;
     for device in factory() {
@@ -37,7 +37,7 @@ pub fn ranges_outside_are_refused_and_nothing_is_touched(factory: Factory<'_>) {
         for (offset, len) in
             [(0, LEN + 1), (1, LEN), (LEN, 1), (LEN + 1, 0), (1 << 40, 1), (usize::MAX, 0)]
         {
-            // Checked against something larger than the allocation, as a confused caller would.
+            // A range checked against a longer allocation than this one.
             let outside = free_range(offset, len);
             let refused = memory.write(outside, &buffer[..len]).unwrap_err();
             assert!(matches!(refused, GpuError::OutOfBounds { .. }), "{refused}");
@@ -82,7 +82,7 @@ pub fn unequal_lengths_are_refused_and_nothing_is_touched(factory: Factory<'_>) 
     }
 }
 
-/// Also at the very end.
+/// Empty copies succeed at every position, the end included.
 pub fn empty_copies_are_fine_everywhere(factory: Factory<'_>) {
     for device in factory() {
         let memory = allocate(&*device, 100);
@@ -103,12 +103,12 @@ pub fn empty_copies_are_fine_everywhere(factory: Factory<'_>) {
     }
 }
 
-/// Against a plain vector, over fresh and over written bytes.
+/// Compares with a plain vector, over fresh and over written bytes.
 pub fn fill_sets_its_range_and_no_other_byte(factory: Factory<'_>) {
     const LEN: usize = (4 << 20) + 77;
     for device in factory() {
         let memory = allocate(&*device, LEN);
-        // Over fresh bytes: the end, then the start, so that everything is known.
+        // Over fresh bytes: the end, then the start, so that all of them are known.
         memory.fill(range(&*memory, LEN / 2, LEN - LEN / 2), 0xA1).unwrap();
         memory.fill(range(&*memory, 0, LEN / 2), 0xB2).unwrap();
         let mut model = vec![0xB2; LEN];
@@ -153,7 +153,7 @@ pub fn copies_inside_a_device_move_exact_bytes(factory: Factory<'_>) {
         }
         assert!(read(&*one, 0, LEN) == models[0] && read(&*two, 0, LEN) == models[1]);
 
-        // Ranges that touch and do not overlap, both ways; then one byte more.
+        // Ranges that touch without overlapping, in both directions; then one byte more.
         one.copy_from(range(&*one, 100, 50), &*one, range(&*one, 50, 50)).unwrap();
         one.copy_from(range(&*one, 0, 50), &*one, range(&*one, 50, 50)).unwrap();
         assert_eq!(read(&*one, 0, 50), models[0][50..100]);
@@ -165,7 +165,7 @@ pub fn copies_inside_a_device_move_exact_bytes(factory: Factory<'_>) {
     }
 }
 
-/// Where the pair allows it, exact bytes; where it does not, a refusal that names both.
+/// Exact bytes where the pair of devices supports the copy, otherwise an error that names both.
 pub fn copies_between_devices_are_exact_or_refused(factory: Factory<'_>) {
     const LEN: usize = (3 << 20) + 5;
     let devices = factory();

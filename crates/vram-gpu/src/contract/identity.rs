@@ -1,4 +1,4 @@
-//! What a device says of itself, and what it keeps to itself.
+//! Checks of a device's identity, and of what its `Debug` output hides.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use vram_alloc::{ByteLen, DeviceOffset};
 use super::{Factory, allocate, range};
 use crate::GpuError;
 
-/// Indices and UUIDs tell devices apart; a device has a name and a size that stays.
+/// Indices and UUIDs distinguish devices; a device has a name and a constant size.
 pub fn identities_are_plausible_and_distinct(factory: Factory<'_>) {
     let devices = factory();
     assert!(!devices.is_empty(), "the factory gave no device");
@@ -26,7 +26,7 @@ pub fn identities_are_plausible_and_distinct(factory: Factory<'_>) {
     }
 }
 
-/// Buffers of any length, zero included; impossible ones are refused.
+/// Buffers of any length, including zero; impossible lengths are refused.
 pub fn staging_starts_as_zeros_and_has_its_length(factory: Factory<'_>) {
     for device in factory() {
         for len in [0, 1, 4095, 1 << 20] {
@@ -44,7 +44,7 @@ pub fn staging_starts_as_zeros_and_has_its_length(factory: Factory<'_>) {
     }
 }
 
-/// `Debug` output can be logged as it is.
+/// `Debug` output contains no addresses and no content, so it can be logged.
 pub fn nothing_shows_addresses_or_content(factory: Factory<'_>) {
     for device in factory() {
         let memory = allocate(&*device, 16);

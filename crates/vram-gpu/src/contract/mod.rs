@@ -1,8 +1,8 @@
-//! What every device promises, as checks that any test can run over its own devices.
+//! The promises of every device, as checks that any test can run over its own devices.
 //!
-//! [`run`] runs all of them; each is also a function of its own. A check panics, naming the broken
-//! promise, where a device does not keep its word. The factory gives fresh devices, or the same
-//! ones again with nothing allocated: at least one, each with 16 MiB free.
+//! [`run`] runs all of them; each is also a function of its own. Where a device breaks a promise,
+//! the check panics and names it. The factory returns fresh devices, or the same ones again with
+//! nothing allocated: at least one, each with 16 MiB free.
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -57,7 +57,7 @@ pub use self::sharing::{
 };
 use crate::{Device, DeviceMemory};
 
-/// Makes the devices to check.
+/// Creates the devices to check.
 pub type Factory<'a> = &'a dyn Fn() -> Vec<Arc<dyn Device>>;
 
 /// A check and its name.
@@ -106,7 +106,7 @@ pub const CHECKS: &[Check] = &[
     ),
 ];
 
-/// Runs every check over devices of the factory.
+/// Runs every check over devices from the factory.
 pub fn run(factory: Factory<'_>) {
     for (name, check) in CHECKS {
         tracing::info!(name, "contract check");
@@ -126,7 +126,7 @@ fn range(memory: &dyn DeviceMemory, start: usize, len: usize) -> DeviceRange {
     DeviceRange::checked(start, len, memory.len()).unwrap()
 }
 
-/// A range that was checked against something else.
+/// A range that was checked against a different capacity.
 fn free_range(start: usize, len: usize) -> DeviceRange {
     let (start, len) = (DeviceOffset::from_usize(start), ByteLen::from_usize(len));
     DeviceRange::checked(start, len, ByteLen::new(u64::MAX)).unwrap()
@@ -149,7 +149,7 @@ fn pattern(len: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// A generator that repeats by seed (`SplitMix64`).
+/// A generator that is repeatable by seed (`SplitMix64`).
 struct Dice(u64);
 
 impl Dice {
@@ -162,7 +162,7 @@ impl Dice {
         usize::try_from(self.next() % u64::try_from(end).unwrap()).unwrap()
     }
 
-    /// A start and a length inside `len`, short ones as likely as long ones.
+    /// A start and a length inside `len`; short lengths are as likely as long ones.
     fn range(&mut self, len: usize) -> (usize, usize) {
         let start = self.below(len);
         let longest =
@@ -230,7 +230,7 @@ mod tests {
         });
     }
 
-    /// The suite itself is tested: a device that lies in one way fails at least the check named.
+    /// Tests the suite itself: a device with one planted fault fails at least the named check.
     #[test]
     fn each_lie_of_a_device_is_caught_by_a_check() {
         let always = When::From(1);

@@ -1,4 +1,4 @@
-//! Copies that are waited for later.
+//! Checks of queued copies.
 
 use vram_alloc::{ByteLen, DeviceOffset};
 
@@ -6,7 +6,7 @@ use super::capacity::costs_nothing;
 use super::{Factory, allocate, free_range, pattern, range, read};
 use crate::GpuError;
 
-/// Two buffers in flight, as sealing uses them; what was queued is there once it was waited for.
+/// Two running copies, as sealing uses them; their bytes are on the device after the wait.
 pub fn queued_copies_are_there_after_the_wait(factory: Factory<'_>) {
     const WINDOW: usize = 300_000;
     const WINDOWS: usize = 9;
@@ -14,7 +14,7 @@ pub fn queued_copies_are_there_after_the_wait(factory: Factory<'_>) {
         let memory = allocate(&*device, WINDOW * WINDOWS);
         let model = pattern(WINDOW * WINDOWS, 8);
         let mut idle: Vec<_> = (0..2)
-            // Longer than the window: only the asked part is copied.
+            // Longer than the window: only the requested part is copied.
             .map(|_| device.staging(ByteLen::from_usize(WINDOW + 11)).unwrap())
             .collect();
         let mut flying = std::collections::VecDeque::new();
@@ -45,7 +45,7 @@ pub fn queued_copies_are_there_after_the_wait(factory: Factory<'_>) {
     }
 }
 
-/// The buffer comes back all the same.
+/// The wait returns the buffer even then.
 pub fn queued_copies_refuse_bad_arguments_at_the_wait(factory: Factory<'_>) {
     for device in factory() {
         let memory = allocate(&*device, 100);
@@ -69,7 +69,8 @@ pub fn queued_copies_refuse_bad_arguments_at_the_wait(factory: Factory<'_>) {
     }
 }
 
-/// Dropping is waiting: afterwards the bytes are there, and the buffer is not used any more.
+/// Dropping a queued copy waits for it: afterwards its bytes are there, and the device no longer
+/// uses the buffer.
 pub fn a_dropped_copy_is_finished_first(factory: Factory<'_>) {
     for device in factory() {
         let memory = allocate(&*device, 1 << 20);
@@ -81,8 +82,8 @@ pub fn a_dropped_copy_is_finished_first(factory: Factory<'_>) {
     }
 }
 
-/// Freed or dropped while a copy is under way: the copy ends, one way or the other, and harms
-/// nobody who gets the bytes next.
+/// Frees or drops memory while a copy is running: the copy ends or fails, and does not change bytes
+/// that are allocated next.
 pub fn memory_may_be_freed_under_a_queued_copy(factory: Factory<'_>) {
     const LEN: usize = 2 << 20;
     for device in factory() {

@@ -1,4 +1,4 @@
-//! Threads, ends of threads, and resets.
+//! Checks with several threads, threads that have ended, and resets.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::capacity::costs_nothing;
 use super::{Factory, allocate, pattern, range, read};
 use crate::{Device, DeviceMemory, GpuError};
 
-/// Threads that never saw the device allocate, write, read, copy and free at the same time.
+/// Threads that have not used the device before allocate, write, read, copy and free concurrently.
 pub fn many_threads_may_call_at_once(factory: Factory<'_>) {
     const THREADS: usize = 8;
     const PART: usize = 256 << 10;
@@ -25,7 +25,7 @@ pub fn many_threads_may_call_at_once(factory: Factory<'_>) {
     }
 }
 
-/// What one of many threads does: its own part of the shared memory stays its own.
+/// The work of one of many threads: no other thread changes its part of the shared memory.
 fn share(device: &dyn Device, shared: &dyn DeviceMemory, thread: usize, len: usize) {
     let own = allocate(device, len);
     let part = range(shared, thread * len, len);
@@ -43,7 +43,8 @@ fn share(device: &dyn Device, shared: &dyn DeviceMemory, thread: usize, len: usi
     own.free().unwrap();
 }
 
-/// Allocated on one thread that has ended, freed on another, after the last device handle is gone.
+/// Allocated on a thread that has ended, and freed on another after the last device handle was
+/// dropped.
 pub fn memory_outlives_the_thread_and_the_handle_it_came_from(factory: Factory<'_>) {
     for device in factory() {
         costs_nothing(&*device, &|| {
@@ -64,11 +65,12 @@ pub fn memory_outlives_the_thread_and_the_handle_it_came_from(factory: Factory<'
     assert_eq!(read(&*memory, 0, 10), [8; 10]);
 }
 
-/// Everything from before is refused, frees included in the count; the device is as new.
+/// A reset makes every earlier allocation stale; freeing one changes no count. The device is empty
+/// again.
 pub fn a_reset_empties_the_device_and_strands_what_was_before(factory: Factory<'_>) {
     for device in factory() {
         let gpu = device.info().index;
-        // Twice: what the first round costs a driver by itself, the second does not.
+        // Two rounds: a driver may allocate memory for itself in the first, but not in the second.
         let round = || {
             device.reset().unwrap();
             let memory = allocate(&*device, 4096);

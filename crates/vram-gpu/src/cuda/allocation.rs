@@ -1,4 +1,4 @@
-//! An allocation as the driver knows it, shared by its owner and the copies under way on it.
+//! An allocation as the driver knows it, shared by its owner and its running copies.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use super::lane::Lane;
 use crate::memory::Extent;
 use crate::{GpuError, codes};
 
-/// What an allocation and its queued copies share.
+/// The data that an allocation and its queued copies share.
 pub(super) struct Allocation {
     pub(super) port: Port,
     pub(super) address: u64,
@@ -21,14 +21,14 @@ pub(super) struct Allocation {
     flying: Mutex<Flying>,
 }
 
-/// The queued copies that nobody has waited for, by number.
+/// The queued copies that no call has waited for, by number.
 #[derive(Default)]
 struct Flying {
     lanes: BTreeMap<u64, Arc<Lane>>,
     started: u64,
 }
 
-/// A range that was checked, as addresses: it lies in the live allocation that it came from.
+/// A checked range, as addresses: it lies in the live allocation that it was made from.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
     pub(super) start: u64,
@@ -36,12 +36,13 @@ pub(super) struct Span {
 }
 
 impl Allocation {
-    /// Allocates in a bound context and makes sure that what came is video memory.
+    /// Allocates in a bound context and checks that the memory is video memory.
     pub(super) fn new(port: &Port, len: ByteLen) -> Result<Self, GpuError> {
         let gpu = port.gpu;
         let bound = port.bind(None)?;
         let full = |bound: &Bound<'_>| {
-            // In the same context: a second bind could wait for a reset that waits for this one.
+            // Uses the same bound context: a second bind could wait for a reset that waits for this
+            // call.
             let free = driver::through_cust(cust::memory::mem_get_info).ok();
             let free = free.map(|(free, _)| ByteLen::from_usize(free));
             GpuError::OutOfMemory { gpu: bound.port().gpu, wanted: len, free }
@@ -57,8 +58,8 @@ impl Allocation {
             code => bound.fail(code),
         })?;
         let address = buffer.as_device_ptr().as_raw();
-        // From here on the address is what is kept: cust's own drop could come on any thread,
-        // without a context, and would leak in silence.
+        // From here on only the address is kept. The drop of `DeviceBuffer` could run on any thread
+        // without a current context, and would then leak without an error.
         core::mem::forget(buffer);
         let epoch = port.core.epoch();
         let flying = Mutex::new(Flying::default());
@@ -78,7 +79,7 @@ impl Allocation {
         };
         if let Err(error) = checked {
             if !error.is_sticky() {
-                // It is tried; what cannot be given back is the driver's to count.
+                // An attempt only: memory that cannot be freed stays counted by the driver.
                 let _already_failing = allocation.give_back(&bound);
             }
             return Err(error);
@@ -94,7 +95,8 @@ impl Allocation {
         self.port.bind(Some(self.epoch))
     }
 
-    /// A checked range as addresses. An allocation that exists fits both, so a range in it does.
+    /// A checked range as addresses. The allocation fits both integer types, so a range in it does
+    /// too.
     pub(super) fn span(&self, range: DeviceRange) -> Result<Span, GpuError> {
         let outside = GpuError::OutOfBounds {
             gpu: self.port.gpu,
@@ -107,7 +109,7 @@ impl Allocation {
         Ok(Span { start, len })
     }
 
-    /// Notes a copy that was queued; it is to be waited for before the memory goes away.
+    /// Records a copy that was queued. The memory is not freed before that copy was waited for.
     pub(super) fn took_off(&self, lane: &Arc<Lane>) -> u64 {
         let mut flying = self.flying();
         flying.started = flying.started.wrapping_add(1);
@@ -116,7 +118,7 @@ impl Allocation {
         number
     }
 
-    /// Forgets a copy that is over.
+    /// Removes the record of a copy that has ended.
     pub(super) fn landed(&self, number: u64) {
         self.flying().lanes.remove(&number);
     }
@@ -125,13 +127,14 @@ impl Allocation {
         self.flying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Frees the memory once no queued copy uses it any more.
+    /// Waits until no queued copy uses the memory, then frees it.
     pub(super) fn release(&self) -> Result<(), GpuError> {
         match self.bind() {
             Ok(bound) => {
                 let lanes: Vec<_> = self.flying().lanes.values().cloned().collect();
                 for lane in lanes {
-                    // How the copy went is for whoever waits for it; here it only has to be over.
+                    // The call that waits for the copy gets its result; here it only has to have
+                    // ended.
                     if let Err(code) = lane.wait_for(0) {
                         if codes::is_sticky(code) {
                             return Err(bound.fail(code));
@@ -141,7 +144,7 @@ impl Allocation {
                 }
                 self.give_back(&bound)
             }
-            // The reset has given it back.
+            // The reset has already freed it.
             Err(GpuError::StaleAllocation { .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -150,8 +153,8 @@ impl Allocation {
     fn give_back(&self, bound: &Bound<'_>) -> Result<(), GpuError> {
         let count = self.len.to_usize().unwrap_or(usize::MAX);
         let pointer = DevicePointer::<u8>::from_raw(self.address);
-        // SAFETY: the parts of the buffer that was taken apart when this was made, and that
-        // exists once: this is called once, or again after a failure that freed nothing.
+        // SAFETY: these are the parts of the buffer that `new` took apart, and no other value has
+        // them. This function runs once, or again after a failure that freed nothing.
         let buffer = unsafe { DeviceBuffer::from_raw_parts(pointer, count) };
         let freed = driver::through_cust(|| {
             DeviceBuffer::drop(buffer).map_err(|(error, buffer)| {

@@ -1,4 +1,5 @@
-//! The primary context of a device: bound for each call, lost to sticky errors, renewed by resets.
+//! The primary context of a device: bound for each call, lost after a sticky error, renewed by a
+//! reset.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -15,24 +16,24 @@ use super::lane::{BOUNCE_LEN, Bounce, Lane, Locked};
 use super::pages::Pages;
 use crate::{GpuError, codes};
 
-/// The cores that exist, by ordinal: a device has one primary context, so it has one core.
+/// The existing cores, by ordinal: a device has one primary context, so it has one core.
 static CORES: Mutex<BTreeMap<u32, Weak<Core>>> = Mutex::new(BTreeMap::new());
 
-/// A device of this process: its context and what belongs to it.
+/// A device of this process: its primary context and the values that depend on it.
 pub(super) struct Core {
     device: CustDevice,
     context: RwLock<Option<Context>>,
-    // Raised by every reset, under the write lock.
+    // Incremented by every reset, under the write lock.
     epoch: AtomicU64,
-    // The code of the sticky error that took the device; zero for none.
+    // The code of the sticky error that made the device unusable; zero for none.
     lost: AtomicU32,
     lanes: Mutex<Vec<Arc<Lane>>>,
     bounces: Mutex<Vec<Bounce>>,
-    // Host pages that the driver may still have locked: kept until its context is gone.
+    // Host pages that the driver may still have locked: kept until its context is destroyed.
     buried: Mutex<Vec<Pages>>,
 }
 
-/// A core under the index that one user knows it by.
+/// A core together with the index that one user gave the device.
 #[derive(Clone, Debug)]
 pub(super) struct Port {
     pub(super) core: Arc<Core>,
@@ -40,7 +41,7 @@ pub(super) struct Port {
 }
 
 impl Core {
-    /// The core of a device, made if nobody has it open.
+    /// Returns the core of a device; creates it if the device is not open.
     pub(super) fn of(device: CustDevice, ordinal: u32) -> Result<Arc<Self>, u32> {
         let mut cores = CORES.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(core) = cores.get(&ordinal).and_then(Weak::upgrade) {
@@ -68,12 +69,12 @@ impl Core {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// The code that took the device, if one did.
+    /// The code of the sticky error, if the device is lost.
     pub(super) fn lost(&self) -> Option<u32> {
         Some(self.lost.load(Ordering::Acquire)).filter(|&code| code != 0)
     }
 
-    /// Takes the device away: the first error to do so is the one that is remembered.
+    /// Marks the device as lost. The first code is kept.
     pub(super) fn lose(&self, code: u32) {
         let _first = self.lost.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
     }
@@ -83,23 +84,24 @@ impl Core {
         lock(&self.buried).push(pages);
     }
 
-    /// Destroys the context with everything in it and starts an epoch with a new one.
+    /// Destroys the context with everything in it, and starts an epoch with a new context.
     pub(super) fn reset(&self, gpu: GpuIndex) -> Result<(), GpuError> {
         let mut context = self.context.write().unwrap_or_else(PoisonError::into_inner);
         driver::through_cust(|| {
-            // SAFETY: nobody is using the context: every call of this process holds the lock for
-            // reading, and this is the only core of the device. Handles from before are told by
-            // their epoch, which is raised below, and never passed on.
+            // SAFETY: no thread uses the context: every call of this process holds the lock for
+            // reading, and this is the only core of the device. Handles from before have an older
+            // epoch than the one that is set below, and are never passed to the driver.
             unsafe { Context::reset(&self.device) }
         })
         .map_err(|code| GpuError::driver(gpu, code))?;
 
         self.epoch.fetch_add(1, Ordering::AcqRel);
-        // Their handles died with the context. Lanes never destroy themselves.
+        // Their handles are invalid since the reset. Dropping a lane makes no driver call.
         lock(&self.lanes).clear();
         lock(&self.bounces).clear();
         lock(&self.buried).clear();
-        // The new one first: the old one's release then only lowers the count.
+        // Retains the new context first: releasing the old value then only lowers the driver's
+        // reference count.
         match retain(self.device) {
             Ok(fresh) => {
                 *context = Some(fresh);
@@ -134,18 +136,20 @@ impl Drop for Core {
             log_failure("leaving the context", driver::pop());
         }
         log_failure("releasing the context", driver::through_cust(|| release(context)));
-        // Fields drop after this: buried and pooled pages, which no context knows any more.
+        // Fields are dropped after this: pages that are buried or pooled, which no context has
+        // locked any more.
     }
 }
 
-/// Retains the primary context, leaving the thread's current context as it is.
+/// Retains the primary context and leaves the thread's current context unchanged.
 fn retain(device: CustDevice) -> Result<Context, u32> {
     driver::keeping_current(|| driver::through_cust(|| Context::new(device)))
 }
 
 fn release(context: Context) -> cust::error::CudaResult<()> {
     Context::drop(context).map_err(|(error, context)| {
-        // Dropping it would try once more; a context that cannot be released is left alone.
+        // Dropping it would try to release it once more; a context that cannot be released is
+        // leaked.
         core::mem::forget(context);
         error
     })
@@ -155,13 +159,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The context, held in place: no reset while this exists.
+/// The context, held for reading: no reset runs while this value exists.
 pub(super) struct Held<'p> {
     context: RwLockReadGuard<'p, Option<Context>>,
     port: &'p Port,
 }
 
-/// The context, current on this thread until this is dropped.
+/// The context, held for reading and current on this thread until this value is dropped.
 pub(super) struct Bound<'p> {
     held: Held<'p>,
 }
@@ -169,8 +173,8 @@ pub(super) struct Bound<'p> {
 impl Port {
     /// Holds the context, for an operation on handles of that epoch.
     ///
-    /// A thread that has one must not ask for the same device's again: a reset that waits between
-    /// the two would stop both.
+    /// A thread that holds the context of a device must not call this again for the same device: if
+    /// a reset waits for the lock between the two calls, both would deadlock.
     pub(super) fn hold(&self, epoch: Option<u64>) -> Result<Held<'_>, GpuError> {
         let context = self.core.context.read().unwrap_or_else(PoisonError::into_inner);
         if epoch.is_some_and(|epoch| epoch != self.core.epoch()) {
@@ -185,7 +189,7 @@ impl Port {
         self.hold(epoch)?.bind()
     }
 
-    /// Refuses if the device is lost.
+    /// Returns an error if the device is lost.
     pub(super) fn ready(&self) -> Result<(), GpuError> {
         match self.core.lost() {
             Some(code) => Err(GpuError::Lost { gpu: self.gpu, code, name: codes::name(code) }),
@@ -193,12 +197,12 @@ impl Port {
         }
     }
 
-    /// The error for a code; a sticky one takes the device.
+    /// The error for a code. A sticky code marks the device as lost.
     pub(super) fn fail(&self, code: u32) -> GpuError {
         self.heed(GpuError::driver(self.gpu, code))
     }
 
-    /// The same error; if it is the driver's and sticky, the device is taken.
+    /// Returns the same error. A sticky driver error marks the device as lost.
     fn heed(&self, error: GpuError) -> GpuError {
         if let GpuError::Driver { code, sticky: true, .. } = error {
             self.core.lose(code);
@@ -208,7 +212,7 @@ impl Port {
 }
 
 impl<'p> Held<'p> {
-    /// The raw handle, alive as long as this is.
+    /// The raw handle, valid while this value exists.
     pub(super) fn raw(&self) -> CUcontext {
         self.context.as_ref().map_or(core::ptr::null_mut(), Context::as_raw)
     }
@@ -234,7 +238,7 @@ impl<'p> Bound<'p> {
         self.held.port.fail(code)
     }
 
-    /// Runs work on a lane and leaves nothing of it in flight, whatever it answers.
+    /// Runs work on a lane and waits until all of it has ended, also after a failure.
     pub(super) fn on_lane(
         &self,
         work: impl FnOnce(&Lane) -> Result<(), u32>,
@@ -245,10 +249,10 @@ impl<'p> Bound<'p> {
         outcome.map_err(|code| self.fail(code))
     }
 
-    /// After a failure: waits until nothing on the lane is under way. Answers the failure.
+    /// After a failure: waits until the lane has no running work, and returns the failure.
     ///
-    /// If even that cannot be waited for, the device is taken away: bytes that may still be
-    /// written to must not be used again.
+    /// If the wait fails too, the device is marked as lost: the driver may still write to those
+    /// bytes, so they must not be used again.
     pub(super) fn settle(&self, lane: &Lane, code: u32) -> Result<(), u32> {
         if !codes::is_sticky(code)
             && let Err(second) = lane.wait()
@@ -264,12 +268,12 @@ impl<'p> Bound<'p> {
         pooled.map_or_else(|| Lane::new().map(Arc::new).map_err(|code| self.fail(code)), Ok)
     }
 
-    /// Gives a lane back whose work was waited for.
+    /// Returns a lane to the pool after its work was waited for.
     pub(super) fn put_lane(&self, lane: Arc<Lane>) {
         lock(&self.port().core.lanes).push(lane);
     }
 
-    /// A pair of bounce buffers from the pool, or a new one.
+    /// Takes a pair of bounce buffers from the pool, or creates one.
     pub(super) fn bounce(&self) -> Result<Bounce, GpuError> {
         let pooled = lock(&self.port().core.bounces).pop();
         if let Some(pooled) = pooled {
@@ -288,13 +292,13 @@ impl<'p> Bound<'p> {
         }
     }
 
-    /// Host pages, locked by the driver if it would.
+    /// Host pages, page-locked if the driver agrees.
     pub(super) fn lock_pages(&self, len: ByteLen) -> Result<Locked, GpuError> {
         let port = self.port();
         Locked::new(port.gpu, len).map_err(|error| port.heed(error))
     }
 
-    /// Gives buffers back that no copy uses.
+    /// Returns buffers that no copy uses to the pool.
     pub(super) fn put_bounce(&self, bounce: Bounce) {
         lock(&self.port().core.bounces).push(bounce);
     }
@@ -307,7 +311,7 @@ impl Drop for Bound<'_> {
 }
 
 impl fmt::Debug for Core {
-    /// Handles are addresses in disguise and are not shown.
+    /// Handles are addresses and are not shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core")
             .field("epoch", &self.epoch())

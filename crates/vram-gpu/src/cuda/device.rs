@@ -1,4 +1,4 @@
-//! A CUDA device: found, identified, and made sure of.
+//! A CUDA device: detection, identity and checks.
 
 use core::any::Any;
 use core::fmt;
@@ -18,14 +18,14 @@ use crate::{
     Staging, StagingBuffer,
 };
 
-/// The oldest driver that knows devices by UUID: CUDA 9.2.
+/// The oldest driver that identifies devices by UUID: CUDA 9.2.
 const DRIVER_MIN: u32 = 9020;
 
 /// An NVIDIA GPU, through the CUDA driver of this machine.
 ///
-/// It is identified by UUID and PCI bus id; its index is for people. A device whose memory is not
-/// its own (integrated, managed, in host memory) is refused, and every allocation is checked
-/// again: what says it is resident is resident. Several values of one device share its context.
+/// It is identified by UUID and PCI bus id; its index is only for display. A device is refused if
+/// its memory is not video memory (integrated, managed, in host memory), and every allocation is
+/// checked again. Several values for one device share its context.
 pub struct CudaDevice {
     port: Port,
     ordinal: u32,
@@ -33,12 +33,13 @@ pub struct CudaDevice {
 }
 
 impl CudaDevice {
-    /// Opens every device that can be used, indexed from zero in the driver's order. One that
-    /// cannot be used is left out and logged; [`survey`](Self::survey) tells of all.
+    /// Opens every usable device, indexed from zero in the driver's order. A device that cannot be
+    /// used is left out and logged; [`survey`](Self::survey) reports all devices.
     ///
     /// # Errors
     ///
-    /// [`CudaUnavailable`] in words, if there is no driver, no device, or none that can be used.
+    /// [`CudaUnavailable`] with an explanation, if there is no driver, no device, or no usable
+    /// device.
     pub fn detect() -> Result<Vec<Arc<Self>>, CudaUnavailable> {
         let mut devices = Vec::new();
         let mut refused = None;
@@ -58,8 +59,8 @@ impl CudaDevice {
         }
     }
 
-    /// Opens every device, each with its own outcome, in the order of their ordinals and indexed
-    /// by them: for listings.
+    /// Opens every device and returns each result, in the order of their ordinals and indexed by
+    /// them: for listings.
     ///
     /// # Errors
     ///
@@ -73,11 +74,11 @@ impl CudaDevice {
     /// # Arguments
     ///
     /// * `ordinal`: the driver's number for it, from zero, among those this process may see.
-    /// * `index`: what this program calls it; errors name it so.
+    /// * `index`: the program's number for the device, which errors contain.
     ///
     /// # Errors
     ///
-    /// [`CudaUnavailable`] in words.
+    /// [`CudaUnavailable`] with an explanation.
     pub fn open(ordinal: u32, index: GpuIndex) -> Result<Arc<Self>, CudaUnavailable> {
         let count = count()?;
         if ordinal >= count {
@@ -92,8 +93,8 @@ impl CudaDevice {
             return Err(unusable(GpuError::NotVram { gpu: index, reason }));
         }
         let port = Port { core: Core::of(device, ordinal).map_err(failed)?, gpu: index };
-        // Tried before anything relies on it. A device that is full cannot be tried now; every
-        // later allocation is looked at as well.
+        // Tests one allocation before any caller relies on the device. A full device cannot be
+        // tested now; each later allocation is checked as well.
         match CudaMemory::new(&port, ByteLen::new(1)) {
             Ok(_given_back) => {}
             Err(error) if error.is_out_of_memory() => {}
@@ -124,7 +125,7 @@ fn count() -> Result<u32, CudaUnavailable> {
     }
 }
 
-/// The driver's version, as it counts.
+/// The driver's version, in the driver's own format.
 fn version() -> Option<u32> {
     let version = through_cust(CudaApiVersion::get).ok()?;
     let major = u32::try_from(version.major()).ok()?;
@@ -148,7 +149,7 @@ fn describe(device: CustDevice, index: GpuIndex) -> Result<DeviceInfo, u32> {
     info.integrated = attribute(DeviceAttribute::Integrated)? != 0;
     info.managed_memory = attribute(DeviceAttribute::ManagedMemory).unwrap_or(0) != 0;
     info.ecc = attribute(DeviceAttribute::EccEnabled).ok().map(|enabled| enabled != 0);
-    // The driver has no attribute for it; it puts the profile into the name.
+    // The driver has no attribute for MIG; the profile is part of the name.
     info.mig = Some(info.name.contains(" MIG "));
     info.driver_version = version();
     info.copy_window = ByteLen::from_mib_saturating(4);
@@ -174,7 +175,8 @@ impl Device for CudaDevice {
         if len.is_zero() {
             return Err(GpuError::ZeroLength { gpu });
         }
-        // No need to ask, and some drivers answer nonsense with nonsense.
+        // No driver call is needed, and some drivers answer impossible lengths with misleading
+        // codes.
         if len > self.info.total {
             let free = self.memory().ok().map(|memory| memory.free);
             return Err(GpuError::OutOfMemory { gpu, wanted: len, free });
@@ -236,7 +238,7 @@ impl fmt::Debug for CudaDevice {
     }
 }
 
-/// A page-locked buffer in somebody's hands.
+/// A page-locked buffer that is in use.
 #[derive(Debug)]
 struct LockedStaging {
     locked: Locked,
@@ -259,8 +261,8 @@ impl StagingBuffer for LockedStaging {
 }
 
 impl Drop for LockedStaging {
-    /// Never while this thread has the device bound: buffers are handed out and taken back by
-    /// calls that have let go of it.
+    /// Never runs while this thread has the device bound: buffers are created and dropped by calls
+    /// that have released the context.
     fn drop(&mut self) {
         if !self.locked.is_locked() {
             return;
@@ -273,9 +275,9 @@ impl Drop for LockedStaging {
                     self.port.core.bury(self.locked.take_pages());
                 }
             }
-            // The lock went with the context; the memory is this process's own.
+            // The page lock ended with the context; the memory belongs to this process.
             Err(GpuError::StaleAllocation { .. }) => {}
-            // Still locked by a device that takes no calls.
+            // Still page-locked by a device that takes no calls.
             Err(_) => self.port.core.bury(self.locked.take_pages()),
         }
     }

@@ -1,7 +1,7 @@
-//! Driver calls that cust does not wrap, and the raw codes of those that it does.
+//! Driver calls that cust does not wrap, and the raw result codes of those that it wraps.
 //!
-//! Every function here needs a bound context, unless it says otherwise, and answers the driver's
-//! own code on failure: cust folds many of them into one.
+//! Unless its comment says otherwise, a function here needs a bound context. On failure it returns
+//! the driver's own code, because cust maps many codes to one.
 
 use core::ffi::{c_char, c_int, c_uint, c_void};
 use core::ptr;
@@ -12,56 +12,57 @@ use cust::sys::{self, CUcontext, CUresult};
 
 use crate::codes;
 
-/// The result of a raw call.
+/// Converts the result of a raw call.
 fn raw(result: CUresult) -> Result<(), u32> {
     if result == CUresult::CUDA_SUCCESS { Ok(()) } else { Err(cuda_shim::last_raw_code()) }
 }
 
-/// Runs a call of cust; on failure answers the code that the driver gave, not cust's reading.
+/// Runs a call of cust. On failure returns the driver's code, not cust's error.
 pub(super) fn through_cust<T>(call: impl FnOnce() -> CudaResult<T>) -> Result<T, u32> {
     cuda_shim::clear_raw_code();
     call().map_err(|error| match cuda_shim::last_raw_code() {
-        // An error of cust's own, without a driver call.
+        // An error that cust returned without a driver call.
         #[expect(clippy::as_conversions, reason = "`CudaError` is a `repr(u32)` enum")]
         0 => error as u32,
         code => code,
     })
 }
 
-/// Says in the log what no caller can be told.
+/// Logs a failure that cannot be returned to a caller.
 pub(super) fn log_failure(what: &'static str, result: Result<(), u32>) {
     if let Err(code) = result {
         tracing::warn!(what, code, name = codes::name(code), "the driver failed");
     }
 }
 
-/// Makes a context current on this thread, above the one that is.
+/// Pushes a context on this thread's stack, above the current one.
 ///
 /// # Safety
 ///
-/// `context` is alive, and the caller pops it on this thread before anybody else pops.
+/// `context` is alive, and the caller pops it on this thread before any other code pops.
 pub(super) unsafe fn push(context: CUcontext) -> Result<(), u32> {
     // SAFETY: the context is alive, as the caller promises.
     raw(unsafe { sys::cuCtxPushCurrent_v2(context) })
 }
 
-/// Takes the current context off this thread's stack.
+/// Pops the current context from this thread's stack.
 pub(super) fn pop() -> Result<(), u32> {
     let mut popped = ptr::null_mut();
-    // SAFETY: `popped` is valid for writing a handle; nothing else is asked.
+    // SAFETY: `popped` is valid for writing a handle; the call has no other condition.
     raw(unsafe { sys::cuCtxPopCurrent_v2(&raw mut popped) })
 }
 
-/// Runs what makes another context current (cust does when it retains one), and puts this thread's
-/// own back. Needs no bound context.
+/// Runs work that changes the current context (cust does when it retains one), then restores this
+/// thread's own. Needs no bound context.
 pub(super) fn keeping_current<T>(work: impl FnOnce() -> T) -> T {
     let mut before = ptr::null_mut();
-    // SAFETY: `before` is valid for writing a handle; nothing else is asked.
+    // SAFETY: `before` is valid for writing a handle; the call has no other condition.
     let known = raw(unsafe { sys::cuCtxGetCurrent(&raw mut before) });
     let done = work();
     if known.is_ok() {
         // SAFETY: the handle was current on this thread just before, or is null for none. If its
-        // owner destroyed it meanwhile the driver refuses, and the thread has none.
+        // owner destroyed it meanwhile, the driver refuses it and the thread has no current
+        // context.
         let _none_if_refused = raw(unsafe { sys::cuCtxSetCurrent(before) });
     }
     done
@@ -125,7 +126,7 @@ pub(super) struct PeerEnd {
     pub(super) address: u64,
 }
 
-/// Copies between devices, in the order of the stream, which is the target's.
+/// Copies between devices, in the order of the target's stream.
 ///
 /// # Safety
 ///
@@ -170,21 +171,21 @@ pub(super) unsafe fn fill(target: u64, value: u8, len: usize, stream: &Stream) -
 /// context is gone.
 pub(super) unsafe fn register(start: *mut u8, len: usize) -> Result<(), u32> {
     let portable: c_uint = sys::CU_MEMHOSTREGISTER_PORTABLE;
-    // SAFETY: the memory is there and stays, as the caller promises.
+    // SAFETY: the memory is allocated and stays so, as the caller promises.
     raw(unsafe { sys::cuMemHostRegister_v2(start.cast(), len, portable) })
 }
 
-/// Ends the page lock of memory that was registered from `start` on.
+/// Ends the page lock of memory that was registered at `start`.
 ///
 /// # Safety
 ///
 /// No copy that was not waited for uses the memory.
 pub(super) unsafe fn unregister(start: *mut u8) -> Result<(), u32> {
-    // SAFETY: nothing uses it, as the caller promises; an unknown address is refused.
+    // SAFETY: no copy uses the memory, as the caller promises; an unknown address is refused.
     raw(unsafe { sys::cuMemHostUnregister(start.cast()) })
 }
 
-/// What the driver says about an address.
+/// The driver's attributes of an address.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Residence {
     pub(super) on_device: bool,
@@ -192,7 +193,7 @@ pub(super) struct Residence {
     pub(super) host_mapped: bool,
 }
 
-/// Where the memory behind a device address really is.
+/// Where the memory behind a device address lies.
 pub(super) fn residence(address: u64) -> Result<Residence, u32> {
     use sys::CUpointer_attribute_enum as Attribute;
     let (mut kind, mut managed) = (0_u32, 0_u32);
@@ -204,8 +205,8 @@ pub(super) fn residence(address: u64) -> Result<Residence, u32> {
     ];
     let mut answers: [*mut c_void; 3] =
         [(&raw mut kind).cast(), (&raw mut managed).cast(), (&raw mut host).cast()];
-    // SAFETY: three attributes and three places, each large enough for its answer: a memory type
-    // and a boolean of at most 32 bits, and a pointer. Any address may be asked about.
+    // SAFETY: three attributes and three output places, each large enough for its value: a memory
+    // type and a boolean of at most 32 bits, and a pointer. Any address may be queried.
     let result = unsafe {
         sys::cuPointerGetAttributes(3, attributes.as_mut_ptr(), answers.as_mut_ptr(), address)
     };
@@ -223,7 +224,7 @@ pub(super) fn reaches(device: c_int, peer: c_int) -> Result<bool, u32> {
     Ok(answer != 0)
 }
 
-/// Lets the bound context reach the memory of another; fine if it does already.
+/// Lets the bound context access the memory of another; succeeds if it already can.
 ///
 /// # Safety
 ///
@@ -242,8 +243,8 @@ pub(super) fn uuid(device: c_int) -> Result<[u8; 16], u32> {
     let mut uuid = sys::CUuuid { bytes: [0; 16] };
     // SAFETY: `uuid` is valid for writing; unknown devices are refused.
     let newer = raw(unsafe { sys::cuDeviceGetUuid_v2(&raw mut uuid, device) });
-    // The older call names the card where the newer names its slice, and is all that drivers
-    // before 11.4 have.
+    // The older call returns the UUID of the card where the newer returns that of its slice.
+    // Drivers before 11.4 have only the older call.
     newer.or_else(|_| {
         // SAFETY: as above.
         raw(unsafe { sys::cuDeviceGetUuid(&raw mut uuid, device) })
@@ -261,7 +262,7 @@ pub(super) fn pci_bus_id(device: c_int) -> Result<String, u32> {
     Ok(bytes.map(|&character| char::from(byte_of(character)).to_ascii_lowercase()).collect())
 }
 
-/// A C character as a byte: `c_char` has a sign on some targets and none on others.
+/// A C character as a byte: `c_char` is signed on some targets and unsigned on others.
 fn byte_of(character: c_char) -> u8 {
     let [byte] = character.to_ne_bytes();
     byte

@@ -1,4 +1,5 @@
-//! Streams with their events, and the page-locked buffers that unlocked bytes pass through.
+//! Streams with their events, and the page-locked buffers through which bytes of unlocked memory
+//! are copied.
 
 use core::mem::ManuallyDrop;
 
@@ -10,28 +11,28 @@ use super::driver::{self, log_failure};
 use super::pages::Pages;
 use crate::{GpuError, codes};
 
-/// Bytes of one bounce buffer: large enough that the driver call is cheap beside the copy, small
-/// enough that the processor's cache still holds it when the device fetches it.
+/// Bytes of one bounce buffer: large enough that the driver call is cheap compared with the copy,
+/// small enough that the buffer is still in the processor's cache when the device reads it.
 pub(super) const BOUNCE_LEN: usize = 1 << 20;
 
 /// A stream with two events, for one operation at a time.
 ///
-/// It never destroys itself: after a reset its handles mean nothing, and naming them to the driver
-/// is undefined.
+/// Dropping it makes no driver call: after a reset its handles are invalid, and passing them to the
+/// driver is undefined behaviour.
 pub(super) struct Lane {
     stream: ManuallyDrop<Stream>,
     events: [ManuallyDrop<Event>; 2],
 }
 
 impl Lane {
-    /// A lane of the context that is bound to this thread.
+    /// Creates a lane in the context that is bound to this thread.
     ///
     /// # Errors
     ///
     /// The driver's code.
     pub(super) fn new() -> Result<Self, u32> {
         let event = || driver::through_cust(|| Event::new(EventFlags::DISABLE_TIMING));
-        // What was made before a failure destroys itself, under the same bound context.
+        // Values created before a failure destroy themselves while the same context is bound.
         let stream = driver::through_cust(|| Stream::new(StreamFlags::DEFAULT, None))?;
         let (first, second) = (event()?, event()?);
         let events = [first, second].map(ManuallyDrop::new);
@@ -42,22 +43,22 @@ impl Lane {
         &self.stream
     }
 
-    /// Marks what was queued so far with one of the two events.
+    /// Records one of the two events behind all work queued so far.
     pub(super) fn mark(&self, which: usize) -> Result<(), u32> {
         driver::through_cust(|| self.event(which).record(&self.stream))
     }
 
-    /// Waits for what was marked; the error is that of the work, if it failed.
+    /// Waits for one of the two events. Returns the error of the work before it, if that failed.
     pub(super) fn wait_for(&self, which: usize) -> Result<(), u32> {
         driver::through_cust(|| self.event(which).synchronize())
     }
 
-    /// Waits for all that was queued.
+    /// Waits for all queued work.
     pub(super) fn wait(&self) -> Result<(), u32> {
         driver::through_cust(|| self.stream.synchronize())
     }
 
-    /// Destroys stream and events, in their own bound context.
+    /// Destroys stream and events; their context is bound.
     pub(super) fn destroy(self) {
         let Self { stream, events } = self;
         for event in events {
@@ -84,13 +85,13 @@ impl Lane {
     }
 }
 
-/// Two page-locked buffers: one is filled while the other is copied.
+/// Two page-locked buffers: the host fills one while the device copies the other.
 pub(super) struct Bounce {
     buffers: [Locked; 2],
     used: usize,
 }
 
-/// Host pages, locked by the driver if it would.
+/// Host pages, page-locked if the driver agrees.
 #[derive(Debug)]
 pub(super) struct Locked {
     pages: Pages,
@@ -98,17 +99,18 @@ pub(super) struct Locked {
 }
 
 impl Locked {
-    /// Makes pages and locks them, in the context that is bound to this thread. A driver that has no
-    /// lock to give (but is well) leaves them as they are: copies are slower then, and right.
+    /// Allocates pages and locks them, in the context that is bound to this thread. If the driver
+    /// refuses the lock with an error that is not sticky, the pages stay unlocked: copies are then
+    /// slower but correct.
     ///
     /// # Errors
     ///
-    /// [`GpuError::HostMemory`]; or a sticky error, which the caller has still to act on.
+    /// [`GpuError::HostMemory`]; or a sticky error, which the caller has to handle.
     pub(super) fn new(gpu: GpuIndex, len: ByteLen) -> Result<Self, GpuError> {
         let mut pages = Pages::new(len)?;
         let (start, spanned) = pages.span();
-        // SAFETY: the pages are this buffer's own and as long as they say. They are given back
-        // only after `unlock`, or after the context is gone: see `Core::bury`.
+        // SAFETY: the pages belong to this buffer and have the stated length. They are freed only
+        // after `unlock`, or after the context is destroyed: see `Core::bury`.
         let locked = match unsafe { driver::register(start, spanned) } {
             Ok(()) => true,
             Err(code) if codes::is_sticky(code) => return Err(GpuError::driver(gpu, code)),
@@ -133,7 +135,7 @@ impl Locked {
         self.pages.as_mut_slice()
     }
 
-    /// Unlocks the pages, in a bound context. No copy uses them.
+    /// Unlocks the pages, in a bound context. No copy may use them.
     ///
     /// # Errors
     ///
@@ -141,14 +143,15 @@ impl Locked {
     pub(super) fn unlock(&mut self) -> Result<(), u32> {
         if self.locked {
             let (start, _) = self.pages.span();
-            // SAFETY: no copy uses the pages, as every user waits before it lets go of them.
+            // SAFETY: no copy uses the pages, since every user waits for its copies before it
+            // releases the pages.
             unsafe { driver::unregister(start) }?;
             self.locked = false;
         }
         Ok(())
     }
 
-    /// The pages alone, for burying.
+    /// Takes the pages out, for burying.
     pub(super) fn take_pages(&mut self) -> Pages {
         self.locked = false;
         core::mem::take(&mut self.pages)
@@ -156,7 +159,7 @@ impl Locked {
 }
 
 impl Bounce {
-    /// Of two buffers of [`BOUNCE_LEN`] bytes.
+    /// A pair of two buffers of [`BOUNCE_LEN`] bytes.
     pub(super) const fn of(buffers: [Locked; 2]) -> Self {
         Self { buffers, used: 0 }
     }
@@ -169,7 +172,7 @@ impl Bounce {
         buffer.as_mut_slice().get_mut(..len).unwrap_or_default()
     }
 
-    /// Overwrites what passed through.
+    /// Overwrites the bytes that were copied through the buffers.
     pub(super) fn wipe(&mut self) {
         let used = self.used;
         for buffer in &mut self.buffers {
@@ -179,12 +182,13 @@ impl Bounce {
         self.used = 0;
     }
 
-    /// Unlocks both buffers, in a bound context, and gives their memory back.
+    /// Unlocks both buffers, in a bound context, and frees their memory.
     pub(super) fn unlock(self) {
         for mut buffer in self.buffers {
             if let Err(code) = buffer.unlock() {
                 log_failure("unlocking host memory", Err(code));
-                // Still locked: given back it could be somebody else's, and locked again.
+                // Still locked: after a free, other values could be placed there while the driver
+                // has it locked.
                 core::mem::forget(buffer.take_pages());
             }
         }

@@ -15,14 +15,14 @@ use super::transfer::{read_through, write_through};
 use crate::memory::{Extent, overlaps};
 use crate::{DeviceAddress, DeviceMemory, FreeError, GpuError, Pending, Staging, codes};
 
-/// Device memory of the driver's.
+/// Device memory that the driver allocated.
 pub(super) struct CudaMemory {
     allocation: Arc<Allocation>,
     freed: bool,
 }
 
 impl CudaMemory {
-    /// Allocates, and makes sure that what came is video memory.
+    /// Allocates and checks that the memory is video memory.
     pub(super) fn new(port: &Port, len: ByteLen) -> Result<Self, GpuError> {
         let allocation = Arc::new(Allocation::new(port, len)?);
         Ok(Self { allocation, freed: false })
@@ -106,7 +106,7 @@ impl DeviceMemory for CudaMemory {
         let (target, source) = (self.allocation.span(to)?, origin.allocation.span(from)?);
         if Arc::ptr_eq(&self.allocation.port.core, &origin.allocation.port.core) {
             let bound = self.bind()?;
-            // Both are of the bound context, so the second has to be of its epoch as well.
+            // Both allocations use the bound context, so the source must be of its epoch as well.
             if origin.allocation.epoch != self.allocation.epoch {
                 return Err(GpuError::StaleAllocation { gpu });
             }
@@ -115,8 +115,8 @@ impl DeviceMemory for CudaMemory {
             }
             bound.on_lane(|lane| {
                 let (to, from, len) = (target.start, source.start, target.len);
-                // SAFETY: both spans lie in live allocations of this context, and were checked
-                // not to overlap if that is the same one.
+                // SAFETY: both spans lie in live allocations of this context. If that is one
+                // allocation, the spans were checked not to overlap.
                 unsafe { driver::copy_within(to, from, len, lane.stream()) }?;
                 lane.wait()
             })
@@ -132,8 +132,8 @@ impl DeviceMemory for CudaMemory {
         });
         self.queue(checked, staging, |span, staging, lane| {
             // SAFETY: the span lies in this allocation, which is freed only after the lane was
-            // waited for. The buffer is at least as long, and is kept in the pending copy, out of
-            // reach, until then.
+            // waited for. The buffer is at least as long, and the pending copy keeps it
+            // inaccessible until then.
             unsafe {
                 driver::copy_in(span.start, staging.as_slice().as_ptr(), span.len, lane.stream())
             }
@@ -170,12 +170,13 @@ impl DeviceMemory for CudaMemory {
 }
 
 impl CudaMemory {
-    /// Copies from another device, directly or not at all: the driver would otherwise pass the
-    /// bytes through host memory of its own, which nobody wipes.
+    /// Copies from another device directly, or returns an error: otherwise the driver would copy
+    /// through host memory of its own, which is never wiped.
     fn copy_from_peer(&self, target: Span, origin: &Self, source: Span) -> Result<(), GpuError> {
         let (here, there) = (&self.allocation, &origin.allocation);
         let unreachable = GpuError::PeerUnsupported { from: there.port.gpu, to: here.port.gpu };
-        // Both contexts are held, in the order of their devices whichever way the copy goes.
+        // Both contexts are held, in the order of their devices and independent of the direction of
+        // the copy.
         let (here_first, own, other);
         if here.port.core.device().as_raw() < there.port.core.device().as_raw() {
             here_first = here.port.hold(Some(here.epoch))?;
@@ -207,7 +208,7 @@ impl CudaMemory {
         })
     }
 
-    /// Starts a copy with an end that was checked, or says at the wait why not.
+    /// Starts a copy whose arguments were checked. If it cannot start, the wait returns the error.
     fn queue(
         &self,
         span: Result<Span, GpuError>,
@@ -231,7 +232,7 @@ impl CudaMemory {
         };
         let started = start(span, &mut staging, &lane).and_then(|()| lane.mark(0));
         if let Err(code) = started {
-            // It may have been queued and only its mark refused: nothing may be left under way.
+            // The copy may be queued although its event was refused: nothing may be left running.
             let settled = bound.settle(&lane, code);
             bound.put_lane(lane);
             let error = settled.err().map_or(GpuError::driver(self.gpu(), code), |c| bound.fail(c));

@@ -7,13 +7,13 @@ use zeroize::Zeroize;
 
 use crate::GpuError;
 
-/// Locking works in pages. A page that held something else as well would be locked twice.
+/// The driver locks whole pages. A page with two buffers in it would be locked twice.
 const PAGE: usize = 4096;
 
-/// A host buffer that has its pages to itself.
+/// A host buffer that shares its pages with no other value.
 ///
-/// Registered with the driver instead of allocated by it: memory of the driver's own goes away
-/// with its context, and a reset would pull it from under a slice that somebody holds.
+/// It is registered with the driver instead of allocated by it: memory that the driver allocated is
+/// freed with its context, and a reset would invalidate a slice that is still borrowed.
 #[derive(Default)]
 pub(super) struct Pages {
     // One page longer than needed; the buffer starts at the first boundary.

@@ -1,4 +1,4 @@
-//! A queued copy on its way, and what becomes of its buffer.
+//! A running queued copy, and how its buffer is returned or kept.
 
 use core::fmt;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use super::context::Bound;
 use super::lane::Lane;
 use crate::{Completion, GpuError, Staging};
 
-/// The buffer, if the device is done with it for certain. Otherwise its memory is kept until the
-/// context is gone, and an empty one takes its place.
+/// Returns the buffer if the device certainly does not use it any more. Otherwise its memory is
+/// kept until the context is destroyed, and an empty buffer is returned.
 pub(super) fn if_safe(bound: &Bound<'_>, error: GpuError, staging: Staging) -> Staging {
-    // A sticky error has ended all work of the context. Any other that took the device did so
-    // because its work could not be waited for.
+    // A sticky error has ended all work of the context. Any other error marks the device as lost
+    // only if its work could not be waited for.
     if error.is_sticky() || bound.port().core.lost().is_none() {
         staging
     } else {
@@ -21,7 +21,7 @@ pub(super) fn if_safe(bound: &Bound<'_>, error: GpuError, staging: Staging) -> S
     }
 }
 
-/// A copy on its way.
+/// A running copy.
 pub(super) struct QueuedCopy {
     pub(super) allocation: Arc<Allocation>,
     pub(super) lane: Arc<Lane>,
@@ -43,7 +43,7 @@ impl Completion for QueuedCopy {
                     error
                 })
             }
-            // A reset or a sticky error has ended all work of the context, this copy too.
+            // A reset or a sticky error has ended all work of the context, including this copy.
             Err(error) => Err(error),
         };
         allocation.landed(number);

@@ -1,4 +1,4 @@
-//! Copies of bytes that are not page-locked, through buffers that are.
+//! Copies of bytes in ordinary host memory, through page-locked buffers.
 
 use vram_alloc::ByteLen;
 
@@ -8,7 +8,8 @@ use super::driver;
 use super::lane::{BOUNCE_LEN, Bounce, Lane};
 use crate::GpuError;
 
-/// Copies through the pair of buffers: one is filled while the device fetches the other.
+/// Copies to the device through the pair of buffers: the host fills one while the device reads the
+/// other.
 pub(super) fn write_through(
     lane: &Lane,
     bounce: &mut Bounce,
@@ -22,8 +23,8 @@ pub(super) fn write_through(
         }
         let part = bounce.part(turn, chunk.len());
         part.copy_from_slice(chunk);
-        // SAFETY: the chunks lie one behind the other in `to`, which is as long as `source`. The
-        // buffer is not touched again before its event was waited for: two turns on, or at the end.
+        // SAFETY: the chunks are adjacent in `to`, which is as long as `source`. The buffer is not
+        // written again before its event was waited for: two iterations later, or at the end.
         unsafe { driver::copy_in(target, part.as_ptr(), chunk.len(), lane.stream()) }?;
         lane.mark(turn)?;
         target = target.saturating_add(ByteLen::from_usize(chunk.len()).get());
@@ -31,7 +32,8 @@ pub(super) fn write_through(
     lane.wait()
 }
 
-/// Copies through the pair of buffers the other way: one is emptied while the other is filled.
+/// Copies from the device through the pair of buffers: the host empties one while the device fills
+/// the other.
 pub(super) fn read_through(
     lane: &Lane,
     bounce: &mut Bounce,
@@ -42,8 +44,8 @@ pub(super) fn read_through(
     let mut arriving: Option<(usize, &mut [u8])> = None;
     for (turn, chunk) in target.chunks_mut(BOUNCE_LEN).enumerate() {
         let part = bounce.part(turn, chunk.len());
-        // SAFETY: the chunks lie one behind the other in `from`, which is as long as `target`. The
-        // buffer's last content was taken out two turns ago, and it is read only after its event.
+        // SAFETY: the chunks are adjacent in `from`, which is as long as `target`. The buffer's
+        // last content was copied out two iterations before, and it is read only after its event.
         unsafe { driver::copy_out(part.as_mut_ptr(), source, chunk.len(), lane.stream()) }?;
         lane.mark(turn)?;
         source = source.saturating_add(ByteLen::from_usize(chunk.len()).get());
@@ -60,7 +62,7 @@ pub(super) fn read_through(
 }
 
 impl Bound<'_> {
-    /// Runs a copy on a lane with a pair of buffers, which are wiped afterwards.
+    /// Runs a copy on a lane with a pair of buffers, and wipes the buffers afterwards.
     pub(super) fn through_bounce(
         &self,
         copy: impl FnOnce(&Lane, &mut Bounce) -> Result<(), u32>,
@@ -68,7 +70,8 @@ impl Bound<'_> {
         let mut bounce = self.bounce()?;
         let outcome = self.on_lane(|lane| copy(lane, &mut bounce));
         if self.port().core.lost().is_some() {
-            // The device may not be done with them: nobody gets them before its context is gone.
+            // The device may still use the buffers, so their pages are kept until its context is
+            // destroyed.
             for pages in bounce.into_pages() {
                 self.port().core.bury(pages);
             }

@@ -1,36 +1,36 @@
-//! Why there is no CUDA device, in words that help.
+//! Why there is no CUDA device, with a next step for the user.
 
 use thiserror::Error;
 
 use crate::{GpuError, codes};
 
-/// Why this process has no CUDA device, or not the one that was asked for.
+/// Why this process has no CUDA device, or not the requested one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CudaUnavailable {
     /// No driver library could be loaded.
     #[error("{reason}; install the NVIDIA driver, or use a host device")]
     NoDriver {
-        /// What was tried and what the loader said.
+        /// The libraries that were tried, and the loader's message.
         reason: String,
     },
-    /// There is a driver, and no GPU that it serves or that this process may see.
+    /// There is a driver, but no GPU that it supports or that this process may see.
     #[error(
         "the CUDA driver found no device ({driver}); is a GPU fitted, and does \
          CUDA_VISIBLE_DEVICES allow it?"
     )]
     NoDevice {
-        /// Which driver answered.
+        /// The library and version of the driver.
         driver: String,
     },
-    /// The driver would not start.
+    /// The driver did not start.
     #[error("the CUDA driver would not start: error {code} ({name}){}; {driver}", hint(*.code))]
     Refused {
         /// The driver's code.
         code: u32,
         /// Its name.
         name: &'static str,
-        /// Which driver answered.
+        /// The library and version of the driver.
         driver: String,
     },
     /// The driver is older than what this crate needs.
@@ -39,30 +39,30 @@ pub enum CudaUnavailable {
     TooOld {
         /// Its version as `1000 * major + 10 * minor`.
         found: u32,
-        /// The oldest that will do.
+        /// The oldest supported version.
         needed: u32,
     },
-    /// There is no device of that number.
+    /// There is no device with that number.
     #[error("there is no CUDA device {ordinal}: this process sees {count}")]
     NoSuchDevice {
-        /// The number asked for.
+        /// The requested number.
         ordinal: u32,
-        /// How many there are.
+        /// The number of devices.
         count: u32,
     },
-    /// The device is there and cannot be used.
+    /// The device exists but cannot be used.
     #[error("CUDA device {ordinal} cannot be used: {error}")]
     Unusable {
         /// Its number.
         ordinal: u32,
-        /// Why.
+        /// The device's error.
         #[source]
         error: GpuError,
     },
 }
 
 impl CudaUnavailable {
-    /// What a refusal to start means.
+    /// Converts the code of a failed start.
     pub(super) fn from_init(code: u32) -> Self {
         const NO_DEVICE: u32 = 100;
         let state = cuda_shim::driver();
@@ -75,7 +75,7 @@ impl CudaUnavailable {
     }
 }
 
-/// What helps with the refusals that users meet.
+/// The next step for codes that users often meet.
 const fn hint(code: u32) -> &'static str {
     match code {
         34 => ": this is the stub library of a toolkit, not a driver",

@@ -1,4 +1,4 @@
-//! What a fault device and its allocations share: the script, the log, the live allocations.
+//! The state that a fault device and its allocations share: rules, log and live allocations.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,7 +11,7 @@ use super::{Action, Call, FaultPlan, Freed, Op};
 use crate::dice::mix;
 use crate::{Device, DeviceMemory, GpuError};
 
-/// What the device and its allocations share.
+/// The state that the device and its allocations share.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) inner: Arc<dyn Device>,
@@ -21,7 +21,7 @@ pub(super) struct Core {
     live: Mutex<Live>,
 }
 
-/// Everything that decides and records, under one short lock.
+/// The rules and the log, under one lock that is held briefly.
 #[derive(Debug, Default)]
 pub(super) struct Script {
     pub(super) rules: Vec<Rule>,
@@ -30,7 +30,7 @@ pub(super) struct Script {
     pub(super) log: Log,
 }
 
-/// The allocations that exist, for inspection.
+/// The live allocations, for inspection.
 #[derive(Debug, Default)]
 pub(super) struct Live {
     made: u64,
@@ -59,8 +59,8 @@ impl Core {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records a call and decides about it. What is left to do to the call itself comes back;
-    /// failing, panicking and running hooks is done here, outside of every lock.
+    /// Records a call and applies the rules to it. Returns the damage that the call itself has to
+    /// apply. Failing, panicking and running hooks happens here, while no lock is held.
     #[expect(clippy::panic, reason = "the action `Panic` asks for exactly that")]
     pub(super) fn enter(
         &self,
@@ -91,7 +91,7 @@ impl Core {
         }
     }
 
-    /// Notes an error; a sticky one takes the device. Returns the error.
+    /// Records an error and returns it. A sticky error marks the device as lost.
     pub(super) fn suffer(&self, error: GpuError) -> GpuError {
         if let Some(lost) = error.as_lost() {
             self.script().lost.get_or_insert(lost);
@@ -99,7 +99,7 @@ impl Core {
         error
     }
 
-    /// Passes a result on and notes its error, if it has one.
+    /// Returns a result unchanged and records its error, if it has one.
     pub(super) fn noted<T>(&self, result: Result<T, GpuError>) -> Result<T, GpuError> {
         result.map_err(|error| self.suffer(error))
     }
@@ -111,13 +111,13 @@ impl Core {
         range: Option<(DeviceOffset, ByteLen)>,
     ) -> (Option<GpuError>, Option<Fired>) {
         let script = &mut *self.script();
-        // A reset is what helps a lost device, so it alone gets through.
+        // A reset makes a lost device usable again, so it is the only call that is passed on.
         let lost = script.lost.filter(|_| op != Op::Reset);
         let fired = if lost.is_some() || script.stopped {
             None
         } else {
             let seed = self.seed;
-            // Every rule counts the call; the first that picks it decides.
+            // Every rule counts the call; the first rule that picks it decides.
             script.rules.iter_mut().zip(0_u64..).fold(None, |first, (rule, position)| {
                 let own_seed = mix(seed ^ position.rotate_left(48));
                 let fired = rule.count(op, own_seed);
@@ -136,7 +136,7 @@ impl Core {
         (lost, fired)
     }
 
-    /// Makes an allocation known for inspection; the same number again after a refused free.
+    /// Adds an allocation to the list for inspection, under its old number after a refused free.
     pub(super) fn register(&self, number: Option<u64>, memory: &Arc<Box<dyn DeviceMemory>>) -> u64 {
         let mut live = self.live();
         let number = number.unwrap_or_else(|| {
@@ -147,8 +147,8 @@ impl Core {
         number
     }
 
-    /// Forgets an allocation, after a look at what it holds if frees are watched. From here on
-    /// nobody but its owner reaches it.
+    /// Removes an allocation from the list, after reading its bytes if frees are watched. From here
+    /// on only its owner can access it.
     pub(super) fn unregister(&self, number: u64) {
         let mut live = self.live();
         let memory = live.memories.remove(&number).and_then(|weak| weak.upgrade());
@@ -158,7 +158,7 @@ impl Core {
         }
     }
 
-    /// Runs `act` on a live allocation, if there is one. The allocation cannot go away meanwhile.
+    /// Runs `act` on a live allocation, if it exists. The allocation is not freed meanwhile.
     pub(super) fn with_live<T>(
         &self,
         number: Option<u64>,
@@ -171,7 +171,8 @@ impl Core {
         }
         .and_then(Weak::upgrade)?;
         let done = act(&**memory);
-        // Before the lock: whoever frees must be the only owner once `unregister` returned.
+        // Dropped before the lock is released: after `unregister`, the freeing call must be the
+        // only owner.
         drop(memory);
         drop(live);
         Some(done)

@@ -1,4 +1,4 @@
-//! The wrapper around a device, and its control side.
+//! The fault device, and the methods with which a test controls it.
 
 use core::any::Any;
 use std::sync::{Arc, Weak};
@@ -12,23 +12,23 @@ use super::plan::Rule;
 use super::{Action, Call, FaultPlan, Freed, Op, PlanError, When};
 use crate::{Device, DeviceInfo, DeviceMemory, DeviceState, GpuError, MemoryInfo, Staging};
 
-/// A device that wraps another, passes calls on, and injects what its rules say.
+/// A device that wraps another, passes calls on, and injects the faults of its rules.
 ///
-/// The same value is the control side: tests keep an `Arc` of it, add rules while it runs, read
-/// the log, and look at or alter live device bytes behind everybody's back.
+/// Tests also control it through the same value: they keep an `Arc` of it, add rules while it runs,
+/// read the log, and inspect or alter live device bytes without any call of the user noticing.
 #[derive(Debug)]
 pub struct FaultDevice {
     pub(super) core: Arc<Core>,
 }
 
-/// Why live bytes could not be looked at or altered.
+/// Why live bytes could not be inspected or altered.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum InspectError {
     /// No allocation of that number is alive.
     #[error("no live allocation of that number on this device ({number:?})")]
     NoSuchAllocation {
-        /// The number asked for; none where the oldest was asked for and there is none.
+        /// The requested number; `None` if the oldest was requested and there is none.
         number: Option<u64>,
     },
     /// The wrapped device refused.
@@ -49,7 +49,7 @@ impl FaultDevice {
         self.core.seed
     }
 
-    /// Adds a rule; it counts calls from now on.
+    /// Adds a rule; it counts calls from this moment on.
     ///
     /// # Errors
     ///
@@ -59,11 +59,11 @@ impl FaultDevice {
         Ok(())
     }
 
-    /// The next call of this kind meets this action; short for [`add`](Self::add).
+    /// Applies this action to the next call of this kind; short for [`add`](Self::add).
     ///
     /// # Errors
     ///
-    /// [`PlanError`] if the action means nothing for such a call.
+    /// [`PlanError`] if the action has no effect on such a call.
     pub fn next(&self, op: Op, action: Action) -> Result<(), PlanError> {
         self.add(op, When::Nth(1), action)
     }
@@ -73,12 +73,12 @@ impl FaultDevice {
         self.core.script().rules.clear();
     }
 
-    /// Suspends every rule; calls are still counted by none of them.
+    /// Suspends every rule; no rule counts calls meanwhile.
     pub fn stop_faults(&self) {
         self.core.script().stopped = true;
     }
 
-    /// Lets the rules go on where they were.
+    /// Lets the rules continue with their earlier counts.
     pub fn resume_faults(&self) {
         self.core.script().stopped = false;
     }
@@ -89,13 +89,13 @@ impl FaultDevice {
         self.core.script().log.calls()
     }
 
-    /// How many calls of this kind came since the log was last cleared.
+    /// How many calls of this kind were made since the log was last cleared.
     #[must_use]
     pub fn call_count(&self, op: Op) -> u64 {
         self.core.script().log.count(op)
     }
 
-    /// How many calls came while the device was lost: callers owe it none.
+    /// How many calls were made while the device was lost; callers should make none.
     #[must_use]
     pub fn calls_after_loss(&self) -> u64 {
         self.core.script().log.after_loss()
@@ -116,7 +116,7 @@ impl FaultDevice {
         live.memories.iter().filter_map(alive).collect()
     }
 
-    /// Device bytes of an allocation as they are, without a fault or a log entry.
+    /// Reads device bytes of an allocation, without a fault or a log entry.
     ///
     /// # Arguments
     ///
@@ -125,7 +125,7 @@ impl FaultDevice {
     ///
     /// # Errors
     ///
-    /// [`InspectError::NoSuchAllocation`], or what the wrapped device says.
+    /// [`InspectError::NoSuchAllocation`], or the error of the wrapped device.
     pub fn inspect(
         &self,
         number: Option<u64>,
@@ -144,7 +144,7 @@ impl FaultDevice {
         })
     }
 
-    /// Flips one bit of live device memory, as a failing cell would: nobody is told.
+    /// Flips one bit of live device memory, as a failing cell would: no call reports it.
     ///
     /// # Arguments
     ///
@@ -153,7 +153,7 @@ impl FaultDevice {
     ///
     /// # Errors
     ///
-    /// [`InspectError::NoSuchAllocation`], or what the wrapped device says.
+    /// [`InspectError::NoSuchAllocation`], or the error of the wrapped device.
     pub fn flip_bit_at(
         &self,
         number: Option<u64>,
@@ -163,11 +163,11 @@ impl FaultDevice {
         self.with_live(number, |memory| flip(memory, offset, bit))
     }
 
-    /// Overwrites live device memory behind everybody's back.
+    /// Overwrites live device memory without a fault or a log entry.
     ///
     /// # Errors
     ///
-    /// [`InspectError::NoSuchAllocation`], or what the wrapped device says.
+    /// [`InspectError::NoSuchAllocation`], or the error of the wrapped device.
     pub fn poke(
         &self,
         number: Option<u64>,
@@ -180,13 +180,13 @@ impl FaultDevice {
         })
     }
 
-    /// From now on records, for each allocation given back, whether it was wiped before. Reads
-    /// every freed byte, so it is off by default.
+    /// From now on records for each freed allocation whether it was wiped before. Reads every freed
+    /// byte, so it is off by default.
     pub fn watch_frees(&self) {
         self.core.live().watch = true;
     }
 
-    /// What was given back since frees are watched.
+    /// The allocations that were freed since frees are watched.
     #[must_use]
     pub fn freed(&self) -> Vec<Freed> {
         self.core.live().freed.clone()

@@ -1,4 +1,4 @@
-//! What was called on a fault device, and what became of freed memory.
+//! The log of calls on a fault device, and whether freed memory was wiped.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,7 +6,7 @@ use vram_alloc::{ByteLen, DeviceOffset};
 
 use super::{Action, Op};
 
-/// Calls the log remembers; older ones are forgotten, their counts are not.
+/// The number of calls that the log keeps; counts include older calls.
 const REMEMBERED: usize = 8192;
 
 /// One call on the device or on one of its allocations.
@@ -15,17 +15,17 @@ const REMEMBERED: usize = 8192;
 pub struct Call {
     /// Number of the call on this device, from 1.
     pub number: u64,
-    /// What was called.
+    /// The kind of call.
     pub op: Op,
     /// The allocation it was called on, numbered from 1 in the order of allocation.
     pub allocation: Option<u64>,
-    /// Start of the range it named.
+    /// Start of the range in the call.
     pub offset: Option<DeviceOffset>,
-    /// Bytes it named.
+    /// Bytes in the call.
     pub len: Option<ByteLen>,
-    /// What was injected, if anything was.
+    /// The injected fault, if any.
     pub injected: Option<Action>,
-    /// Whether the device was lost when the call came; a reset, which helps, is never counted so.
+    /// Whether the device was lost when the call was made; always false for a reset.
     pub after_loss: bool,
 }
 

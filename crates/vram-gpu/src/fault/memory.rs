@@ -1,4 +1,4 @@
-//! An allocation of a fault device: passes calls on, damaged as the rules say.
+//! An allocation of a fault device: passes calls on and applies the damage of the rules.
 
 use core::any::Any;
 use core::fmt;
@@ -13,29 +13,30 @@ use crate::dice::mix;
 use crate::memory::Extent;
 use crate::{Completion, DeviceAddress, DeviceMemory, FreeError, GpuError, Pending, Staging};
 
-/// An allocation behind the fault device's door.
+/// An allocation of the wrapped device, with injected faults.
 pub(super) struct FaultMemory {
-    // First, so that it is dropped first: the memory is forgotten before it is freed.
+    // The first field, so that it is dropped first: the list loses the allocation before it is
+    // freed.
     registration: Registration,
     inner: Arc<Box<dyn DeviceMemory>>,
 }
 
-/// Keeps an allocation in the device's list; takes it out when dropped.
+/// Keeps an allocation in the device's list; removes it when dropped.
 struct Registration {
     core: Arc<Core>,
     number: u64,
-    // Whether dropping is an implicit free, to be logged as one.
+    // Whether a drop is an implicit free and is logged as one.
     armed: bool,
 }
 
-/// What a fired rule does to a copy of some bytes.
+/// The effect of a fired rule on one copy.
 #[derive(Clone, Copy, Debug, Default)]
 struct Damage {
-    /// Copy only so many bytes.
+    /// Copies only this many bytes.
     keep: Option<ByteLen>,
-    /// Then flip this bit.
+    /// Then flips this bit.
     flip: Option<(ByteLen, u8)>,
-    /// Then answer this.
+    /// Then returns this error.
     error: Option<GpuError>,
 }
 
@@ -56,8 +57,8 @@ impl FaultMemory {
         Ok(fired.map_or_else(Damage::default, |fired| Damage::of(&fired, len, self.gpu())))
     }
 
-    /// Copies as the damage says. `copy` gets the part of `range` that is to be copied, and its
-    /// length as a host figure.
+    /// Copies with the given damage. `copy` gets the part of `range` to copy, and its length as a
+    /// `usize`.
     fn copy(
         &self,
         op: Op,
@@ -91,7 +92,7 @@ impl Damage {
             }
             Action::FailAfterwards(error) | Action::LateFail(error) => damage.error = Some(error),
             Action::LateDriver(code) => damage.error = Some(GpuError::driver(gpu, code)),
-            // Handled where the call was entered.
+            // Handled at the start of the call.
             Action::Fail(_)
             | Action::Driver(_)
             | Action::OutOfMemory
@@ -103,7 +104,7 @@ impl Damage {
         damage
     }
 
-    /// The part of the range that is really copied.
+    /// The part of the range that is copied.
     fn shortened(&self, range: DeviceRange, gpu: GpuIndex) -> Result<DeviceRange, GpuError> {
         let Some(keep) = self.keep else { return Ok(range) };
         let capacity = ByteLen::new(range.end().get());
@@ -111,7 +112,7 @@ impl Damage {
             .map_err(|error| GpuError::from_bounds(gpu, error, capacity))
     }
 
-    /// Where the flipped bit is, in an allocation whose copy started at `start`.
+    /// The position of the flipped bit, in an allocation whose copy started at `start`.
     fn flipped(&self, start: DeviceOffset) -> Option<(DeviceOffset, u8)> {
         self.flip.and_then(|(byte, bit)| Some((start.checked_add(byte)?, bit)))
     }
@@ -218,7 +219,7 @@ impl DeviceMemory for FaultMemory {
         let (core, number) = (Arc::clone(self.core()), self.registration.number);
         let range = Some((DeviceOffset::START, self.len()));
         if let Err(error) = core.enter(Op::Free, Some(number), range) {
-            // The inner device still holds it, and so does the caller.
+            // The inner device still has the allocation, so the caller keeps it too.
             return Err(FreeError { memory: self, error });
         }
         let Self { mut registration, inner } = *self;
@@ -240,8 +241,8 @@ impl DeviceMemory for FaultMemory {
     }
 }
 
-/// Takes the allocation out of its `Arc`. Others hold one only under the lock of the list that the
-/// allocation has just left, so this does not wait.
+/// Takes the allocation out of its `Arc`. Other owners exist only under the lock of the list, and
+/// the allocation has just left the list, so this does not wait.
 fn sole_owner(mut inner: Arc<Box<dyn DeviceMemory>>) -> Box<dyn DeviceMemory> {
     loop {
         match Arc::try_unwrap(inner) {
@@ -252,7 +253,7 @@ fn sole_owner(mut inner: Arc<Box<dyn DeviceMemory>>) -> Box<dyn DeviceMemory> {
     }
 }
 
-/// A queued copy, as it was asked for after shortening.
+/// The arguments of a queued copy, after shortening.
 #[derive(Clone, Copy, Debug)]
 enum Queued {
     Write { to: DeviceOffset, len: ByteLen },
@@ -301,11 +302,11 @@ struct FaultyCopy {
 
 #[derive(Debug)]
 enum Stage {
-    /// Never to be made.
+    /// The copy is never made.
     Dropped(Staging),
-    /// To be made at the wait.
+    /// The copy is made at the wait.
     Deferred(Queued, Staging),
-    /// Under way on the wrapped device.
+    /// The copy runs on the wrapped device.
     Started(Pending),
 }
 

@@ -1,8 +1,9 @@
-//! A device that fails on command: it wraps any other and injects faults by schedule or by seed.
+//! A device that fails on command: it wraps another device and injects faults by schedule or by
+//! seed.
 //!
-//! Faults go in through the public trait, so whatever is tested with them is what runs in
+//! Faults are injected behind the public trait, so the tested code is the code that runs in
 //! production. Every call is logged, live device bytes can be inspected and altered, and a sticky
-//! error poisons the wrapper as it would poison a real device.
+//! error makes the wrapper lost, as it would a real device.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Which fault happens when: rules by call number or by seeded rate.
+//! When to inject which fault: rules by call number or by seeded rate.
 
 use core::fmt;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl Op {
     }
 }
 
-/// Code of the test that runs in the middle of a call, to provoke races on purpose.
+/// A closure of the test that runs in the middle of a call, to provoke races on purpose.
 #[derive(Clone)]
 pub struct Hook(Arc<dyn Fn() + Send + Sync>);
 
@@ -82,21 +82,22 @@ impl fmt::Debug for Hook {
     }
 }
 
-/// What happens to a call.
+/// What a rule does to a call.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Action {
-    /// The call is not made and answers this error. A sticky one takes the device.
+    /// The call is not made and returns this error. A sticky error marks the device as lost.
     Fail(GpuError),
-    /// The call is not made and answers this driver code, named, and sticky if the code is.
+    /// The call is not made and returns this driver code, with its name, and sticky if the code is.
     Driver(u32),
-    /// The device says that it is full, with its true free figure, though it may have room.
+    /// The call returns out of memory, with the true free figure, although the device may have
+    /// room.
     OutOfMemory,
-    /// The call is made, and answers this error all the same.
+    /// The call is made, and then returns this error.
     FailAfterwards(GpuError),
-    /// The queued copy is accepted, and its wait answers this error.
+    /// The queued copy is accepted, and its wait returns this error.
     LateFail(GpuError),
-    /// The queued copy is accepted, and its wait answers this driver code.
+    /// The queued copy is accepted, and its wait returns this driver code.
     LateDriver(u32),
     /// One bit of the copied bytes is flipped, at the target; the call reports success.
     FlipBit {
@@ -105,23 +106,23 @@ pub enum Action {
         /// Which bit of the byte, modulo 8.
         bit: u8,
     },
-    /// One bit is flipped, at a place that the seed picks.
+    /// One bit is flipped, at a position derived from the seed.
     FlipAnyBit,
     /// Only the first `keep` bytes are copied; the call reports success.
     ShortCopy {
-        /// Bytes that do arrive; all of them if there are not more.
+        /// Bytes that are copied; all of them if there are fewer.
         keep: u64,
     },
     /// Nothing is copied; the call reports success.
     DropCopy,
     /// The call panics before it is made.
     Panic,
-    /// The hook runs, then the call is made.
+    /// The hook runs, and then the call is made.
     Run(Hook),
 }
 
 impl Action {
-    /// Whether the action means something for such a call.
+    /// Whether the action has an effect on such a call.
     #[must_use]
     pub const fn applies_to(&self, op: Op) -> bool {
         match self {
@@ -141,11 +142,11 @@ impl Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum When {
-    /// The n-th call alone; 1 is the next.
+    /// Only the n-th call; 1 is the next.
     Nth(u64),
-    /// The n-th call and every one behind it; `From(1)` is always.
+    /// The n-th call and all later ones; `From(1)` is always.
     From(u64),
-    /// Each call with this chance in a million, decided by seed and call number.
+    /// Each call with a chance of so many in a million, decided by seed and call number.
     PerMillion(u32),
 }
 
@@ -153,7 +154,7 @@ pub enum When {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// The action means nothing for such a call.
+    /// The action has no effect on such a call.
     #[error("{action} means nothing for a call of kind {op:?}")]
     DoesNotApply {
         /// The kind of call.
@@ -181,7 +182,7 @@ impl FaultPlan {
         Self { seed, deferred: false, rules: Vec::new() }
     }
 
-    /// Adds a rule. Where several fire on one call, the one added first decides.
+    /// Adds a rule. If several rules pick one call, the one that was added first decides.
     ///
     /// # Errors
     ///
@@ -191,8 +192,8 @@ impl FaultPlan {
         Ok(self)
     }
 
-    /// Makes queued copies happen as late as a device may: at the wait, and not before. A caller
-    /// that forgets to wait, or waits for the wrong copy, then sees old bytes.
+    /// Makes queued copies happen as late as the trait permits: at the wait. A caller that does not
+    /// wait, or waits for the wrong copy, then sees old bytes.
     #[must_use]
     pub const fn deferred(mut self) -> Self {
         self.deferred = true;
@@ -213,7 +214,7 @@ pub(super) struct Rule {
 #[derive(Clone, Debug)]
 pub(super) struct Fired {
     pub(super) action: Action,
-    /// Settles what the action leaves open; the same for the same seed and call.
+    /// Decides what the action leaves open; the same for the same seed and call.
     pub(super) dice: u64,
 }
 
@@ -228,7 +229,7 @@ impl Rule {
         Ok(Self { op, when, action, seen: 0 })
     }
 
-    /// Counts a call; the rule's answer if it picks this one.
+    /// Counts a call. Returns the fired rule if this rule picks the call.
     pub(super) fn count(&mut self, op: Op, seed: u64) -> Option<Fired> {
         if op != self.op {
             return None;

@@ -1,4 +1,4 @@
-//! The bytes behind a host allocation: chunks that take host memory when they are first written.
+//! The bytes behind a host allocation: chunks that take host memory on their first write.
 //!
 //! ```text
 //!   allocation   |  chunk 0  |  chunk 1  |  chunk 2  |ch 3|      CHUNK_LEN each, the last one short
@@ -6,7 +6,7 @@
 //!   reads as     [written~~~~|garbage   )[written|garbage...)    behind it is one repeated byte
 //! ```
 //!
-//! Bytes are touched once: appending behind the prefix copies straight into fresh memory.
+//! Each byte is written once: appending to the prefix copies straight into fresh memory.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -21,15 +21,15 @@ use vram_alloc::ByteLen;
 
 use crate::GpuError;
 
-/// Bytes in a chunk: large enough that a lock costs nothing beside the copy, small enough that
-/// threads rarely meet in one.
+/// Bytes in a chunk: large enough that the lock costs little compared with the copy, small enough
+/// that two threads rarely use one chunk.
 pub(super) const CHUNK_LEN: usize = 2 << 20;
 
-/// Chunks in a page of the directory, which is itself made when first needed.
+/// Chunks in a page of the directory; a page is allocated on first use.
 const PAGE_CHUNKS: usize = 1024;
 
-/// Whoever holds one chunk and wants another takes them in rising order of this key, so that two
-/// copies in opposite directions cannot wait for each other.
+/// A call that needs two chunks locks them in rising order of this key, so that two copies in
+/// opposite directions cannot deadlock.
 pub(super) type LockKey = (u64, usize);
 
 /// All chunks of one allocation.
@@ -40,12 +40,12 @@ pub(super) struct Chunks {
     pages: Box<[OnceLock<Box<[Chunk]>>]>,
 }
 
-/// One chunk: the lock is held for one copy of at most [`CHUNK_LEN`] bytes.
+/// One chunk: its lock is held for one copy of at most [`CHUNK_LEN`] bytes.
 struct Chunk {
     cells: RwLock<Cells>,
 }
 
-/// A written prefix, and the byte that everything behind it reads as.
+/// A written prefix, and the byte value of everything behind it.
 pub(super) struct Cells {
     prefix: Vec<u8>,
     rest: u8,
@@ -62,7 +62,7 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// What is left behind the first `len` bytes.
+    /// The remainder behind the first `len` bytes.
     pub(super) fn after(self, len: usize) -> Option<Self> {
         (len < self.len).then(|| Self {
             chunk: self.chunk,
@@ -72,7 +72,7 @@ impl Piece {
     }
 }
 
-/// Cuts a range of an allocation at the chunk boundaries, in order.
+/// Splits a range of an allocation at the chunk boundaries, in order.
 pub(super) fn pieces(range: Range<usize>) -> impl Iterator<Item = Piece> {
     let mut at = range.start;
     core::iter::from_fn(move || {
@@ -85,7 +85,7 @@ pub(super) fn pieces(range: Range<usize>) -> impl Iterator<Item = Piece> {
 }
 
 impl Chunks {
-    /// Room for `len` bytes, none of them backed yet.
+    /// Room for `len` bytes; none of them has host memory yet.
     pub(super) fn new(len: ByteLen, seed: u64) -> Result<Self, GpuError> {
         let refused = GpuError::HostMemory { wanted: len };
         let count = len.to_usize().ok_or(refused)?;
@@ -96,10 +96,10 @@ impl Chunks {
         Ok(Self { len: count, seed, pages: pages.into_boxed_slice() })
     }
 
-    /// Locks a chunk for reading; `None` if no chunk near it was ever written.
+    /// Locks a chunk for reading; `None` if no chunk in its directory page was ever written.
     pub(super) fn read(&self, chunk: usize) -> Option<RwLockReadGuard<'_, Cells>> {
         let page = self.pages[chunk / PAGE_CHUNKS].get()?;
-        // A copy that panicked (it cannot) would leave bytes in between, which is allowed.
+        // If a copy panicked (it cannot), the bytes would be a mix, which the trait permits.
         Some(page[chunk % PAGE_CHUNKS].cells.read().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -109,7 +109,7 @@ impl Chunks {
         Ok(page[chunk % PAGE_CHUNKS].cells.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What unwritten bytes of a chunk read as: never zero, and not the same in the next chunk.
+    /// The value of a chunk's unwritten bytes: never zero, and different in the next chunk.
     pub(super) fn garbage(&self, chunk: usize) -> u8 {
         let chunk = u64::try_from(chunk).unwrap_or(u64::MAX);
         let mixed = (self.seed ^ chunk.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -132,7 +132,7 @@ impl Chunks {
             let cells = Cells { prefix: Vec::new(), rest: self.garbage(chunk), len };
             Chunk { cells: RwLock::new(cells) }
         }));
-        // Another thread may have been quicker; then its page is the page.
+        // Another thread may have set the page first; then that page is used.
         Ok(slot.get_or_init(|| chunks.into_boxed_slice()))
     }
 }
@@ -158,7 +158,7 @@ impl Cells {
         unwritten.fill(self.rest);
     }
 
-    /// Sets `len` bytes at `start`. Unwritten bytes up to the end of the chunk need no memory.
+    /// Sets `len` bytes at `start`. Unwritten bytes up to the end of the chunk need no host memory.
     pub(super) fn fill(&mut self, start: usize, len: usize, value: u8) -> Result<(), GpuError> {
         let end = start + len;
         if end == self.len && start <= self.prefix.len() {
@@ -190,7 +190,7 @@ impl Cells {
         if known < len { self.fill(to + known, len - known, source.rest) } else { Ok(()) }
     }
 
-    /// Copies inside the chunk; the ranges do not overlap.
+    /// Copies inside the chunk; the ranges must not overlap.
     pub(super) fn copy_within(
         &mut self,
         to: usize,
@@ -202,10 +202,11 @@ impl Cells {
         Ok(())
     }
 
-    /// Makes every byte before `end` a written one.
+    /// Extends the prefix so that every byte before `end` is written.
     fn grow_to(&mut self, end: usize) -> Result<(), GpuError> {
         if self.prefix.capacity() == 0 {
-            // The whole chunk at once: untouched pages cost nothing, and the prefix never moves.
+            // Reserves the whole chunk at once: untouched pages cost nothing, and the prefix never
+            // moves.
             let reserved = self.prefix.try_reserve_exact(self.len);
             reserved.map_err(|_no_room| no_host_memory(self.len))?;
         }

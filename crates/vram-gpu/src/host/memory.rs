@@ -13,16 +13,17 @@ use super::chunk::{Chunks, LockKey, Piece, pieces};
 use crate::memory::{Extent, overlaps};
 use crate::{DeviceAddress, DeviceMemory, FreeError, GpuError, Pending, Staging};
 
-/// Numbers the allocations of the process: the order in which their chunks are locked.
+/// The number of the next allocation of the process. Chunks are locked in the order of these
+/// numbers.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// Where made-up device addresses start, and what separates one from the next: no two ranges ever
-/// touch, and none looks like a host address or like zero.
+/// The start of the artificial device addresses, and the gap between two allocations: no two ranges
+/// are adjacent, and none looks like a host address or like zero.
 const ADDRESS_BASE: u64 = 0x7000_0000_0000;
 static NEXT_ADDRESS: AtomicU64 = AtomicU64::new(ADDRESS_BASE);
 const ADDRESS_STEP: u64 = 2 << 20;
 
-/// Host memory posing as device memory.
+/// Host memory behind the trait [`DeviceMemory`].
 pub(crate) struct HostMemory {
     shared: Arc<Shared>,
     len: ByteLen,
@@ -51,7 +52,7 @@ impl HostMemory {
         Extent { gpu: self.shared.gpu(), len: self.len }
     }
 
-    /// Refuses every use after the device was reset.
+    /// Returns an error if the device was reset after this allocation was made.
     fn live(&self) -> Result<(), GpuError> {
         if self.epoch == self.shared.epoch() {
             Ok(())
@@ -60,8 +61,8 @@ impl HostMemory {
         }
     }
 
-    /// The range as host positions. An allocation fits the host's address space, so a range
-    /// inside it does.
+    /// The range as positions in host memory. An allocation fits the host's address space, so a
+    /// range inside it does.
     fn span(&self, range: DeviceRange) -> Result<Range<usize>, GpuError> {
         range.to_usize_range().ok_or(GpuError::HostMemory { wanted: self.len })
     }
@@ -166,7 +167,7 @@ impl DeviceMemory for HostMemory {
             return Err(GpuError::Overlap { gpu, from, to, len });
         }
 
-        // The chunk boundaries of the two ranges differ: cut at both.
+        // The two ranges have different chunk boundaries: split at both.
         let (mut targets, mut sources) = (pieces(self.span(to)?), pieces(source.span(from)?));
         let (mut target, mut origin) = (targets.next(), sources.next());
         while let (Some(to), Some(from)) = (target, origin) {

@@ -1,4 +1,4 @@
-//! The host device: honest memory of this machine behind the same traits as a card's.
+//! The host device: memory of this machine behind the same traits as a card's.
 
 mod chunk;
 mod memory;
@@ -15,33 +15,33 @@ use crate::{
     Staging,
 };
 
-/// A device whose memory is this machine's.
+/// A device whose memory is host memory.
 ///
-/// It is bounded by its total like a card, counts what is allocated, and takes host memory only
-/// for bytes that were written: a host device of 80 GiB costs nothing until it is used. Fresh
-/// bytes read as garbage, as on a card, so that nobody comes to rely on zeros. Two host devices
-/// can copy to each other unless one was built [`isolated`](HostDeviceBuilder::isolated).
+/// It is bounded by its total like a card, counts what is allocated, and takes host memory only for
+/// bytes that were written: a host device of 80 GiB costs nothing until it is used. Fresh bytes
+/// read as garbage, as on a card, so that code which relies on zeros fails. Two host devices can
+/// copy to each other unless one was built [`isolated`](HostDeviceBuilder::isolated).
 #[derive(Debug)]
 pub struct HostDevice {
     shared: Arc<Shared>,
 }
 
-/// What a host device and its allocations share.
+/// The state that a host device and its allocations share.
 #[derive(Debug)]
 struct Shared {
     info: DeviceInfo,
     isolated: bool,
-    // Raised by every reset; an allocation from an earlier epoch is stale.
+    // Incremented by every reset; an allocation from an earlier epoch is stale.
     epoch: AtomicU64,
     accounts: Mutex<Accounts>,
 }
 
-/// The books: `used` counts the live allocations of this epoch, `foreign` what others hold.
+/// The counts of bytes: `used` for the live allocations of this epoch, `foreign` for other holders.
 #[derive(Debug)]
 struct Accounts {
     used: ByteLen,
     foreign: ByteLen,
-    // Allocations made so far: tells the garbage of one from that of the next.
+    // Number of allocations made so far. It makes the garbage of one differ from that of the next.
     made: u64,
 }
 
@@ -58,12 +58,12 @@ impl HostDevice {
         Self::builder(index, total).build()
     }
 
-    /// Starts the description of a device.
+    /// Starts the builder of a device.
     pub fn builder(index: GpuIndex, total: ByteLen) -> HostDeviceBuilder {
         HostDeviceBuilder { index, total, uuid: None, name: None, isolated: false }
     }
 
-    /// One device for each total, indexed from zero, all reachable from each other.
+    /// Creates one device for each total, indexed from zero; all can copy to each other.
     ///
     /// # Errors
     ///
@@ -76,8 +76,8 @@ impl HostDevice {
             .collect()
     }
 
-    /// Sets how many bytes other users of the device hold, from now on. More than what is left
-    /// leaves nothing free and disturbs nothing that is allocated.
+    /// Sets how many bytes other users of the device hold, from now on. If that is more than the
+    /// free bytes, nothing is free; existing allocations are not affected.
     pub fn set_foreign(&self, foreign: ByteLen) {
         self.shared.accounts().foreign = foreign;
     }
@@ -90,8 +90,8 @@ impl HostDevice {
 }
 
 impl Shared {
-    /// The books. They are plain numbers that every step leaves right, so a panic elsewhere while
-    /// they were held is no reason to refuse them.
+    /// Locks the counts. Every step leaves these plain numbers valid, so a panic of another holder
+    /// is ignored.
     fn accounts(&self) -> MutexGuard<'_, Accounts> {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -104,7 +104,7 @@ impl Shared {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Books `len` bytes. Returns the epoch and the running number of the allocation.
+    /// Counts `len` bytes as used. Returns the epoch and the running number of the allocation.
     fn take(&self, len: ByteLen) -> Result<(u64, u64), GpuError> {
         let mut accounts = self.accounts();
         let free = accounts.free(self.info.total);
@@ -117,7 +117,7 @@ impl Shared {
         Ok((self.epoch(), accounts.made))
     }
 
-    /// Gives `len` bytes back, unless a reset has already done so.
+    /// Uncounts `len` bytes, unless a reset has already done so.
     fn give_back(&self, len: ByteLen, epoch: u64) {
         let mut accounts = self.accounts();
         if self.epoch() == epoch {
@@ -167,7 +167,7 @@ impl Device for HostDevice {
 
     fn reset(&self) -> Result<(), GpuError> {
         let mut accounts = self.shared.accounts();
-        // Under the lock, so that no allocation of the old epoch is booked in the new one.
+        // Under the lock, so that no allocation of the old epoch is counted in the new one.
         self.shared.epoch.fetch_add(1, Ordering::AcqRel);
         accounts.used = ByteLen::ZERO;
         Ok(())
@@ -191,13 +191,13 @@ impl Device for HostDevice {
 }
 
 impl Shared {
-    /// Whether a direct copy to or from `other` is allowed; within one device it always is.
+    /// Whether a direct copy to or from `other` is supported; within one device it always is.
     fn reaches(self: &Arc<Self>, other: &Arc<Self>) -> bool {
         Arc::ptr_eq(self, other) || !(self.isolated || other.isolated)
     }
 }
 
-/// Describes a [`HostDevice`]: name, identity, whether peers reach it.
+/// Builder of a [`HostDevice`]: name, identity, whether peers can copy to it.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct HostDeviceBuilder {
@@ -221,14 +221,14 @@ impl HostDeviceBuilder {
         self
     }
 
-    /// Makes the device unreachable for direct copies from and to others, as some pairs of cards
-    /// are: such copies answer [`GpuError::PeerUnsupported`].
+    /// Disables direct copies to and from other devices, as between some pairs of cards: such
+    /// copies return [`GpuError::PeerUnsupported`].
     pub const fn isolated(mut self) -> Self {
         self.isolated = true;
         self
     }
 
-    /// Makes the device; takes no memory yet.
+    /// Creates the device; takes no host memory yet.
     ///
     /// # Errors
     ///

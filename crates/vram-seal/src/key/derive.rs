@@ -5,7 +5,7 @@ use zeroize::Zeroize;
 use crate::key::secret::Secret;
 use crate::wipe::scrub_stack;
 
-/// What a derived key is for. One label each, so that no two purposes share a key.
+/// The purpose of a derived key. Each purpose has a label of its own, so no two share a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     HeaderMac,

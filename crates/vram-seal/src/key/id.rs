@@ -1,4 +1,4 @@
-//! The public name of a key, and why a key or its name was refused.
+//! The public name of a key, and the errors of keys and key ids.
 
 use core::fmt;
 use core::str::FromStr;
@@ -7,20 +7,20 @@ use base16ct::HexDisplay;
 
 use crate::hex;
 
-/// Why a key could not be read, made, added or found.
+/// Why a key could not be read, created, added or found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// The operating system gave no random bytes.
+    /// The operating system returned no random bytes.
     #[error("the operating system gave no random bytes for a key")]
     Random,
-    /// A text is not 64 hexadecimal digits.
+    /// The text is not 64 hexadecimal digits.
     #[error("a key is 64 hexadecimal digits; this text is not ({found} bytes)")]
     NotHex {
         /// The length of the text, in bytes.
         found: usize,
     },
-    /// A key file holds neither of the two things it may hold.
+    /// The content of a key file has neither of the two accepted forms.
     #[error(
         "a key file holds 64 hexadecimal digits and at most one newline, or exactly 32 raw bytes; \
          this one has {found} bytes of something else"
@@ -29,25 +29,25 @@ pub enum KeyError {
         /// The length of the file, in bytes.
         found: usize,
     },
-    /// 32 bytes that are all hexadecimal digits: most likely a hex key cut in half.
+    /// 32 bytes that are all hexadecimal digits: most likely half of a key in hexadecimal form.
     #[error("32 bytes that are all hexadecimal digits look like half a key of 64 digits")]
     HalfAKey,
-    /// A key id is not 32 hexadecimal digits.
+    /// The text is not 32 hexadecimal digits.
     #[error("a key id is 32 hexadecimal digits; this text is not")]
     NotAKeyId,
-    /// The ring already has a key of this id.
+    /// The ring already has a key with this id.
     #[error("the key ring already has a key with id {id}")]
     DuplicateId {
-        /// The id that is taken.
+        /// The id that exists already.
         id: KeyId,
     },
-    /// The ring has no key of this id.
+    /// The ring has no key with this id.
     #[error("the key ring has no key with id {id}")]
     UnknownId {
-        /// The id that was looked for.
+        /// The requested id.
         id: KeyId,
     },
-    /// The active key of a ring cannot be taken out of it.
+    /// The active key of a ring cannot be removed.
     #[error("key {id} is the active one and cannot be removed")]
     ActiveKey {
         /// The id of the active key.
@@ -55,18 +55,18 @@ pub enum KeyError {
     },
 }
 
-/// The public name of a key: 16 bytes derived from it, which say nothing else about it.
+/// The public name of a key: 16 bytes derived from the key, which reveal nothing else about it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId([u8; 16]);
 
 impl KeyId {
-    /// Wraps the bytes as they stand in a record.
+    /// Wraps the bytes of a record's key id field.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes as they stand in a record.
+    /// The bytes of a record's key id field.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0

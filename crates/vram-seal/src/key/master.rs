@@ -1,4 +1,4 @@
-//! The master key of a seal, and how it is written down.
+//! The master key of a seal, and its forms in text and files.
 
 use core::fmt;
 use core::hint::black_box;
@@ -14,20 +14,22 @@ use crate::key::ticket::TicketKey;
 
 /// A master key: 32 bytes from which every key of a seal is derived.
 ///
-/// Not `Clone`, wiped when dropped, and never printed: `Debug` shows the [`KeyId`] alone. The bytes
-/// live in one heap allocation, so that moving the key leaves no copies behind. One key serves one
-/// trust domain: whoever may ask for seals under it can test guesses about what else it sealed.
+/// It is not `Clone` and is wiped when dropped. `Debug` shows only the [`KeyId`]. The bytes are in
+/// one heap allocation, so that moving the key leaves no copies behind. One key serves one trust
+/// domain: a party that can request seals under it can test guesses about other content sealed
+/// under it.
 pub struct SealKey {
     bytes: Secret,
     id: KeyId,
 }
 
 impl SealKey {
-    /// Takes over 32 secret bytes. The caller's own copy, if there is one, is the caller's to wipe.
+    /// Creates a key from 32 secret bytes. The caller has to wipe its own copy.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        // Not `mut` in the signature: rustc 1.95 at opt-level 1 hands the caller's own copy of an
-        // array to a callee that is inlined (pass GVN), and wiping that wiped the caller's key.
+        // Not `mut` in the signature: rustc 1.95 at opt-level 1 passes the caller's own copy of an
+        // array to a callee that is inlined (pass GVN), so wiping the parameter wiped the caller's
+        // key.
         let mut bytes = black_box(bytes);
         Self::from_secret(Secret::take(&mut bytes))
     }
@@ -41,7 +43,7 @@ impl SealKey {
         Self { bytes, id: KeyId::from_bytes(id) }
     }
 
-    /// A fresh key from the operating system's random source.
+    /// Creates a key from the operating system's random source.
     ///
     /// # Errors
     ///
@@ -93,7 +95,8 @@ impl SealKey {
         Ok(Self::from_secret(bytes))
     }
 
-    /// The key as 64 hexadecimal digits, for writing a key file. The only way the key leaves.
+    /// The key as 64 hexadecimal digits, for writing a key file. The only method that returns the
+    /// key.
     #[must_use]
     pub fn expose_hex(&self) -> Zeroizing<String> {
         Zeroizing::new(base16ct::lower::encode_string(self.bytes.as_slice()))
@@ -105,7 +108,7 @@ impl SealKey {
         self.id
     }
 
-    /// The key that signs tickets, derived from this one and saying nothing about it.
+    /// The key that signs tickets. It is derived from this key and reveals nothing about it.
     #[must_use]
     pub fn ticket_key(&self) -> TicketKey {
         TicketKey::from_secret(derive(&self.bytes, Purpose::Ticket))

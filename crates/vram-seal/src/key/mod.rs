@@ -1,4 +1,4 @@
-//! Keys: the master key and its public name, keys derived from it, rings of keys, ticket keys.
+//! Keys: the master key and its public name, derived keys, key rings, ticket keys.
 
 pub(crate) mod derive;
 pub(crate) mod id;

@@ -1,11 +1,11 @@
-//! Several keys at once, for rotation: one seals, all of them open.
+//! Several keys at once, for rotation: one seals, and all of them open.
 
 use std::collections::BTreeMap;
 
 use crate::key::id::{KeyError, KeyId};
 use crate::key::master::SealKey;
 
-/// Keys by id. The active one seals; a record is opened with whichever key it names.
+/// Keys by id. The active key seals; a record is opened with the key that it names.
 #[derive(Debug)]
 pub struct KeyRing {
     active: SealKey,
@@ -13,17 +13,17 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// A ring of one key, which is active.
+    /// A ring of one key, which is the active one.
     #[must_use]
     pub const fn new(active: SealKey) -> Self {
         Self { active, others: BTreeMap::new() }
     }
 
-    /// Adds a key that opens, and can be made active.
+    /// Adds a key that can open records, and can be made active.
     ///
     /// # Errors
     ///
-    /// [`KeyError::DuplicateId`] if a key of that id is there already; the ring is unchanged.
+    /// [`KeyError::DuplicateId`] if the ring already has a key with that id; the ring is unchanged.
     pub fn add(&mut self, key: SealKey) -> Result<(), KeyError> {
         let id = key.id();
         if self.get(&id).is_some() {
@@ -33,19 +33,19 @@ impl KeyRing {
         Ok(())
     }
 
-    /// The key of this id.
+    /// The key with this id.
     #[must_use]
     pub fn get(&self, id: &KeyId) -> Option<&SealKey> {
         if self.active.id() == *id { Some(&self.active) } else { self.others.get(id) }
     }
 
-    /// The key that new seals are made with.
+    /// The key for new seals.
     #[must_use]
     pub const fn active(&self) -> &SealKey {
         &self.active
     }
 
-    /// Makes another key of the ring the active one. The one before stays in the ring.
+    /// Makes another key of the ring the active one. The former active key stays in the ring.
     ///
     /// # Errors
     ///
@@ -60,12 +60,12 @@ impl KeyRing {
         Ok(())
     }
 
-    /// Takes a key out of the ring: what was sealed under it opens no more.
+    /// Removes a key from the ring: shards sealed under it can no longer be opened.
     ///
     /// # Errors
     ///
-    /// [`KeyError::ActiveKey`] for the active key, [`KeyError::UnknownId`] for a key that is not
-    /// there; the ring is unchanged.
+    /// [`KeyError::ActiveKey`] for the active key, [`KeyError::UnknownId`] for an id that is not in
+    /// the ring; the ring is unchanged.
     pub fn remove(&mut self, id: &KeyId) -> Result<SealKey, KeyError> {
         if self.active.id() == *id {
             return Err(KeyError::ActiveKey { id: *id });

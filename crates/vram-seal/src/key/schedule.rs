@@ -18,8 +18,8 @@ fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
     hash
 }
 
-/// All keyed computations of one seal: its keys, and the hash of the record's first 128 bytes that
-/// binds them to it.
+/// All keyed computations of one seal: its keys, and the hash of the record's first 128 bytes,
+/// which binds the computations to the record.
 pub(crate) struct Schedule {
     ctx: [u8; 32],
     siv: Secret,
@@ -29,7 +29,8 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// `bound` is the part of the header that is known before anything is sealed: bytes 0 to 127.
+    /// `bound` is the part of the header that is known before the first segment is sealed: bytes 0
+    /// to 127.
     pub(crate) fn new(master: &[u8; 32], bound: &[u8]) -> Self {
         Self {
             ctx: *blake3::hash(bound).as_bytes(),
@@ -40,7 +41,8 @@ impl Schedule {
         }
     }
 
-    /// Tells seals apart: two with the same value share every key but those of their content.
+    /// Identifies the seal: two seals with the same value share every key except those of their
+    /// content.
     pub(crate) const fn id(&self) -> [u8; 32] {
         self.ctx
     }
@@ -55,12 +57,12 @@ impl Schedule {
         keyed(&self.siv, &[&self.ctx, hash.as_bytes(), trailer])
     }
 
-    /// What the table holds for one segment of an authenticated shard.
+    /// The table entry for one segment of an authenticated shard.
     pub(crate) fn attestation(&self, hash: &SegmentHash, trailer: &[u8; 32]) -> blake3::Hash {
         keyed(&self.attest, &[&self.ctx, hash.as_bytes(), trailer])
     }
 
-    /// The key that encrypts one segment, and nothing else.
+    /// The key that encrypts this one segment.
     pub(crate) fn segment_key(&self, siv: &[u8; 32], trailer: &[u8; 32]) -> Zeroizing<[u8; 32]> {
         let mut key = keyed(&self.segment, &[&self.ctx, siv, trailer]);
         let bytes = Zeroizing::new(*key.as_bytes());
@@ -74,7 +76,8 @@ impl Schedule {
     }
 }
 
-/// What distinguishes one segment from every other of its shard: index, length, whether it is last.
+/// The values that distinguish one segment from every other of its shard: index, length, whether it
+/// is last.
 pub(crate) fn trailer(layout: &SegmentLayout, segment: u64) -> [u8; 32] {
     let mut trailer = [0; 32];
     let (head, rest) = trailer.split_at_mut(8);

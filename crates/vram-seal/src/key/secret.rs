@@ -1,4 +1,4 @@
-//! 32 secret bytes: the only form in which this crate holds a key for longer than a call.
+//! 32 secret bytes: the only form in which this crate keeps a key for longer than a call.
 
 use core::ops::{Deref, DerefMut};
 
@@ -12,7 +12,7 @@ impl Secret {
         Self(Box::new([0; 32]))
     }
 
-    /// Takes over bytes from the stack, and wipes the copy that it was given.
+    /// Copies bytes from the stack, and wipes the original.
     pub(crate) fn take(bytes: &mut [u8; 32]) -> Self {
         let mut secret = Self::zeros();
         secret.copy_from_slice(bytes);

@@ -1,4 +1,5 @@
-//! HMAC-SHA256 in two places: the record's own code, and tickets for whoever shares the ticket key.
+//! HMAC-SHA256 in two places: the record's own code, and tickets for a party that shares the ticket
+//! key.
 
 use core::fmt;
 use core::hint::black_box;
@@ -9,14 +10,14 @@ use zeroize::Zeroizing;
 use crate::key::secret::Secret;
 use crate::wipe::scrub_stack;
 
-/// A signature did not match.
+/// The signature did not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the signature does not match")]
 pub struct SignatureMismatch;
 
 /// Signs and checks small statements with HMAC-SHA256.
 ///
-/// Whoever can check with it can also sign: share one ticket key only within a pair that trusts
+/// The same key checks and signs: share one ticket key only within a pair of parties that trust
 /// each other. Wiped when dropped.
 pub struct TicketKey(Secret);
 
@@ -25,28 +26,29 @@ impl TicketKey {
         Self(secret)
     }
 
-    /// Takes over 32 secret bytes, for the party that only holds the ticket key.
+    /// Creates a key from 32 secret bytes, for a party that has only the ticket key.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        // Not `mut` in the signature: rustc 1.95 at opt-level 1 hands the caller's own copy of an
-        // array to a callee that is inlined (pass GVN), and wiping that wiped the caller's key.
+        // Not `mut` in the signature: rustc 1.95 at opt-level 1 passes the caller's own copy of an
+        // array to a callee that is inlined (pass GVN), so wiping the parameter wiped the caller's
+        // key.
         let mut bytes = black_box(bytes);
         Self(Secret::take(&mut bytes))
     }
 
-    /// The key's bytes, for handing them to the party that checks tickets.
+    /// The key's bytes, to be sent to the party that checks tickets.
     #[must_use]
     pub fn expose_bytes(&self) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(*self.0)
     }
 
-    /// HMAC-SHA256 over `statement`. The caller sees to a fixed layout and a domain tag.
+    /// HMAC-SHA256 over `statement`. The caller must use a fixed layout and a domain tag.
     #[must_use]
     pub fn sign(&self, statement: &[u8]) -> [u8; 32] {
         sign(&self.0, statement)
     }
 
-    /// Checks a signature, in time that does not depend on where it differs.
+    /// Checks a signature, in time that does not depend on the position of a difference.
     ///
     /// # Errors
     ///
@@ -62,8 +64,8 @@ impl fmt::Debug for TicketKey {
     }
 }
 
-/// Runs `work` with ring's form of the key, and then overwrites the place that held it: ring does
-/// not wipe its keys.
+/// Runs `work` with ring's form of the key, and then overwrites the memory that contained it: ring
+/// does not wipe its keys.
 fn with_key<R>(key: &[u8; 32], work: impl FnOnce(&hmac::Key) -> R) -> R {
     let mut slot = hmac::Key::new(hmac::HMAC_SHA256, key);
     let result = work(&slot);

@@ -1,4 +1,4 @@
-//! What a seal is bound to, stated when sealing.
+//! The values that a seal is bound to, given when sealing.
 
 use vram_alloc::ByteLen;
 
@@ -8,10 +8,11 @@ use crate::error::SealError;
 /// The longest model id, in bytes.
 pub const MODEL_ID_LEN_MAX: usize = 1024;
 
-/// What a shard is sealed as: its model, the caller's context and metadata, its place and revision.
+/// The identity of a sealed shard: its model, the caller's context and metadata, its index and
+/// revision.
 ///
-/// The record holds hashes of the first three, so a reader of the record can confirm a guess of
-/// them and learns nothing else.
+/// The record contains hashes of the first three. A reader of the record can therefore confirm a
+/// guess of them, and learns nothing else.
 #[derive(Clone, Copy, Debug)]
 pub struct SealContext<'a> {
     binding: Binding<'a>,
@@ -25,8 +26,8 @@ impl<'a> SealContext<'a> {
     ///
     /// # Errors
     ///
-    /// [`SealError::ModelId`] unless the id has 1 to 1024 bytes. It is taken byte by byte: nothing
-    /// is normalised.
+    /// [`SealError::ModelId`] unless the id has 1 to 1024 bytes. The bytes are used unchanged,
+    /// without normalisation.
     pub fn new(model_id: &'a str) -> Result<Self, SealError> {
         Ok(Self {
             binding: Binding::new(model_id)?,
@@ -36,35 +37,35 @@ impl<'a> SealContext<'a> {
         })
     }
 
-    /// With the caller's context, such as a tenant. Opening demands the same again.
+    /// Adds the caller's context, such as a tenant. Opening requires the same context.
     #[must_use]
     pub const fn context(mut self, context: &'a [u8]) -> Self {
         self.binding.context = context;
         self
     }
 
-    /// With a description of the content, such as dtype and shape.
+    /// Adds a description of the content, such as dtype and shape.
     #[must_use]
     pub fn metadata(mut self, metadata: &[u8]) -> Self {
         self.metadata = metadata_hash(metadata);
         self
     }
 
-    /// With the BLAKE3 digest of such a description.
+    /// Adds the BLAKE3 digest of such a description.
     #[must_use]
     pub const fn metadata_digest(mut self, digest: &ContentDigest) -> Self {
         self.metadata = *digest.as_bytes();
         self
     }
 
-    /// With the shard's number within its model.
+    /// Sets the shard's number within its model.
     #[must_use]
     pub const fn shard_index(mut self, index: u64) -> Self {
         self.shard_index = index;
         self
     }
 
-    /// With the caller's revision of the content.
+    /// Sets the caller's revision of the content.
     #[must_use]
     pub const fn revision(mut self, revision: u64) -> Self {
         self.revision = revision;
@@ -93,7 +94,7 @@ impl<'a> SealContext<'a> {
     }
 }
 
-/// Model id and context, which the record holds one hash of.
+/// Model id and context. The record contains one hash over both.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Binding<'a> {
     model_id: &'a str,
@@ -108,7 +109,7 @@ impl<'a> Binding<'a> {
         Ok(Self { model_id, context: &[] })
     }
 
-    /// Each part after its length, so that no two pairs give the same bytes.
+    /// Each part is preceded by its length, so that no two pairs give the same bytes.
     pub(super) fn hash(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         for part in [self.model_id.as_bytes(), self.context] {

@@ -1,18 +1,17 @@
-//! What a record must be bound to, compared when opening.
+//! The values that a record must be bound to, compared when opening.
 
 use crate::digest::ContentDigest;
 use crate::error::{ContextField, SealError};
 use crate::record::context::{Binding, SealContext, metadata_hash};
 use crate::record::fields::RecordFields;
 
-/// What a record must be bound to for it to be opened.
+/// The values that a record must be bound to before it is opened.
 ///
-/// Model id and context are always compared: otherwise the sealed image of one model would pass for
-/// another's under the same key. The rest is compared where it is given, and may be anything where
-/// it is not.
+/// Model id and context are always compared: otherwise the sealed image of one model would be
+/// accepted as another's under the same key. Other values are compared only if they were set.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
-    // `None` only where the caller said so by name.
+    // `None` only if the caller chose `anything`.
     binding: Option<Binding<'a>>,
     metadata: Option<[u8; 32]>,
     shard_index: Option<u64>,
@@ -34,17 +33,17 @@ impl<'a> Expected<'a> {
         })
     }
 
-    /// Expects nothing: whatever was sealed under the key will do, of any model and context.
+    /// Accepts every record that was sealed under the key, of any model and context.
     ///
-    /// For tools that show or convert what they are given. A caller that is going to use the content
-    /// must say what it should be, or the image of one model passes for another's.
+    /// For tools that show or convert any file. A caller that uses the content must set the
+    /// expected values, or the image of one model is accepted as another's.
     #[must_use]
     pub const fn anything() -> Self {
         Self { binding: None, metadata: None, shard_index: None, revision: None }
     }
 
-    /// Expects this context. Without a model id there is nothing to compare it with, since the
-    /// record holds one hash over both.
+    /// Expects this context. Has no effect without a model id, since the record contains one hash
+    /// over both.
     #[must_use]
     pub const fn context(mut self, context: &'a [u8]) -> Self {
         if let Some(binding) = &mut self.binding {
@@ -81,7 +80,8 @@ impl<'a> Expected<'a> {
         self
     }
 
-    /// Compares with what a record states. All of it is public, so no constant time is needed.
+    /// Compares with the record's fields. All of them are public, so the comparison need not take
+    /// constant time.
     pub(crate) fn check(&self, fields: &RecordFields) -> Result<(), SealError> {
         let differs = |expected: Option<u64>, found| expected.is_some_and(|value| value != found);
         let field = if self.binding.is_some_and(|binding| binding.hash() != *fields.binding_hash())
@@ -101,7 +101,7 @@ impl<'a> Expected<'a> {
 }
 
 impl<'a> From<&SealContext<'a>> for Expected<'a> {
-    /// Expects exactly what a shard was sealed as.
+    /// Expects exactly the values that a shard was sealed with.
     fn from(context: &SealContext<'a>) -> Self {
         Self {
             binding: Some(context.binding()),

@@ -1,4 +1,4 @@
-//! What a seal record says: its fields, each of a type that can hold nothing else.
+//! The fields of a seal record, each of a type that excludes invalid values.
 
 use core::fmt;
 
@@ -12,7 +12,7 @@ use crate::record::header::{BOUND_LEN, HASH_PROFILE, MACED_LEN, MAGIC, SealRecor
 use crate::record::layout::{SegmentLayout, SegmentSize};
 use crate::record::params::{Mode, Protection, SealParams, SivScope, Suite};
 
-/// What a record says, field by field.
+/// The fields of a seal record.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RecordFields {
     pub(crate) mode: Mode,
@@ -27,7 +27,7 @@ pub struct RecordFields {
 }
 
 impl RecordFields {
-    /// The fields of a seal that is being made: SIV and table code follow at its end.
+    /// The fields of a seal in progress. SIV and table code are set at its end.
     pub(crate) fn new(
         key_id: KeyId,
         context: &SealContext<'_>,
@@ -47,7 +47,7 @@ impl RecordFields {
         })
     }
 
-    /// What lies in memory.
+    /// Whether ciphertext or plaintext lies in memory.
     #[must_use]
     pub const fn protection(&self) -> Protection {
         match self.mode {
@@ -80,7 +80,7 @@ impl RecordFields {
         self.layout.segment_size()
     }
 
-    /// How the shard is cut into segments.
+    /// The shard's division into segments.
     #[must_use]
     pub const fn layout(&self) -> &SegmentLayout {
         &self.layout
@@ -123,7 +123,7 @@ impl RecordFields {
         self.key_id
     }
 
-    /// BLAKE3 over model id and context, each after its length.
+    /// BLAKE3 over model id and context, each preceded by its length.
     #[must_use]
     pub const fn binding_hash(&self) -> &[u8; 32] {
         &self.binding
@@ -207,7 +207,7 @@ impl fmt::Debug for RecordFields {
     }
 }
 
-/// Writes the parts one after the other from the start of `target`.
+/// Writes the parts in sequence from the start of `target`.
 fn write_all(mut target: &mut [u8], parts: &[&[u8]]) {
     for part in parts {
         let Some((here, rest)) = target.split_at_mut_checked(part.len()) else { return };

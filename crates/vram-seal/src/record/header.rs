@@ -1,4 +1,4 @@
-//! The seal record: 256 bytes that authenticate a shard, whatever its size.
+//! The seal record: 256 bytes that authenticate a shard of any size.
 
 use core::ops::{Deref, DerefMut};
 
@@ -12,15 +12,15 @@ pub(crate) const MAGIC: [u8; 8] = *b"VRSEAL1\0";
 pub(crate) const VERSION: u16 = 1;
 pub(crate) const HASH_PROFILE: u8 = 1;
 
-/// The bytes that are bound into every key of the seal: all that is known before sealing.
+/// The bytes that are bound into every key of the seal: all values that are known before sealing.
 pub(crate) const BOUND_LEN: usize = 128;
 pub(crate) const MACED_LEN: usize = 224;
 
 /// The seal record of one shard, as it is stored and sent.
 ///
-/// The same for the same key, context and content. Holds no secret: the header fields, keyed codes
-/// over the content, and hashes that confirm a guess of model id, context and metadata. It can be
-/// read and altered like a byte slice; what was altered is refused when opened.
+/// It is the same for the same key, context and content. It contains no secret: only header fields,
+/// keyed codes over the content, and hashes that confirm a guess of model id, context and metadata.
+/// It can be read and altered like a byte slice; opening refuses an altered record.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SealRecord([u8; SealRecord::LEN]);
 
@@ -28,7 +28,7 @@ impl SealRecord {
     /// The length of every record, in bytes.
     pub const LEN: usize = 256;
 
-    /// Wraps the bytes of a record. Nothing is checked until it is opened.
+    /// Wraps the bytes of a record. They are checked when the record is opened.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
@@ -40,13 +40,13 @@ impl SealRecord {
         &self.0
     }
 
-    /// The code over the whole record, by which a ticket or a manifest can pin it.
+    /// The code over the whole record. Tickets and manifests can pin the record by it.
     #[must_use]
     pub fn mac(&self) -> [u8; 32] {
         *self.parts().header_mac
     }
 
-    /// Magic, version and hash profile: what decides how the rest is read.
+    /// Checks magic, version and hash profile, which decide how the rest is read.
     pub(crate) fn check_format(&self) -> Result<(), SealError> {
         let parts = self.parts();
         if *parts.magic != MAGIC {
@@ -165,7 +165,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Takes the next `N` bytes. The lengths of all fields add up to the record's, so none is missing.
+/// Takes the next `N` bytes. The field lengths add up to the record's length, so all of them exist.
 fn take<'a, const N: usize>(rest: &mut &'a [u8]) -> &'a [u8; N] {
     const { assert!(N <= SealRecord::LEN) };
     match rest.split_first_chunk() {

@@ -1,4 +1,4 @@
-//! How a shard is cut into segments: the unit that is sealed, opened and verified at once.
+//! The division of a shard into segments: the units of sealing, opening and verifying.
 
 use core::ops::Range;
 
@@ -6,7 +6,7 @@ use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 
 use crate::error::SealError;
 
-/// The longest shard that the format can hold: 2^48 bytes.
+/// The longest shard that the format supports: 2^48 bytes.
 pub const PLAINTEXT_LEN_MAX: ByteLen = ByteLen::new(1 << 48);
 
 /// The length of every segment but the last: a power of two from 4 KiB to 16 MiB.
@@ -17,7 +17,8 @@ pub struct SegmentSize {
 }
 
 impl SegmentSize {
-    /// 256 KiB: small enough for a core's second-level cache, large enough that tags cost nothing.
+    /// 256 KiB: small enough for a core's second-level cache, large enough that the cost of tags is
+    /// negligible.
     pub const DEFAULT: Self = Self { log2: 18 };
     /// 4 KiB.
     pub const MIN: Self = Self { log2: 12 };
@@ -37,7 +38,7 @@ impl SegmentSize {
         Ok(Self { log2 })
     }
 
-    /// A segment of so many bytes.
+    /// A segment of `len` bytes.
     ///
     /// # Errors
     ///
@@ -74,7 +75,7 @@ impl Default for SegmentSize {
 
 /// The segments of a shard of a given length.
 ///
-/// An empty shard has one segment, which is empty: so its content is authenticated like any other.
+/// An empty shard has one empty segment, so that its content is authenticated like any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SegmentLayout {
     // Invariant: len <= PLAINTEXT_LEN_MAX, count == max(1, ceil(len / size)).
@@ -84,7 +85,7 @@ pub struct SegmentLayout {
 }
 
 impl SegmentLayout {
-    /// Cuts `len` bytes into segments of `size`.
+    /// Divides `len` bytes into segments of `size`.
     ///
     /// # Errors
     ///
@@ -100,7 +101,7 @@ impl SegmentLayout {
         Ok(Self { len, size, count })
     }
 
-    /// How many segments there are: at least one.
+    /// The number of segments: at least one.
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.count
@@ -133,7 +134,7 @@ impl SegmentLayout {
     ///
     /// # Errors
     ///
-    /// [`SealError::OutOfBounds`] if the range was checked against something longer than this shard.
+    /// [`SealError::OutOfBounds`] if the range was checked against a longer shard than this one.
     pub fn covering(&self, range: ByteRange) -> Result<Range<u64>, SealError> {
         let (start, end) = (range.start().get(), range.end().get());
         if end > self.len.get() {
@@ -165,7 +166,7 @@ impl SegmentLayout {
         segment == self.count.saturating_sub(1)
     }
 
-    /// Checks that there is such a segment and that a buffer for it has its length.
+    /// Checks that the segment exists and that a buffer has its length.
     pub(crate) fn check(&self, segment: u64, buffer: &[u8]) -> Result<(), SealError> {
         let Some(range) = self.range(segment) else {
             return Err(SealError::NoSuchSegment { segment, count: self.count });
@@ -189,7 +190,7 @@ impl SegmentLayout {
         }
     }
 
-    /// The segment size as an index type; never lossy where a segment was ever held in memory.
+    /// The segment size as `usize`; exact on every host that can hold one segment in memory.
     pub(crate) fn segment_usize(&self) -> usize {
         self.size.bytes().to_usize().unwrap_or(usize::MAX)
     }

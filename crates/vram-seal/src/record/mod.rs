@@ -1,4 +1,4 @@
-//! The seal record: what it says of a shard, and what it is bound to.
+//! The seal record: its fields, and the context that it is bound to.
 
 pub(crate) mod context;
 pub(crate) mod expected;

@@ -1,8 +1,8 @@
-//! What a caller chooses about a seal.
+//! The caller's choices for a seal.
 
 use crate::record::layout::SegmentSize;
 
-/// What lies in memory, and what that protects.
+/// Which form of the content lies in memory, and how it is protected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -11,15 +11,16 @@ use crate::record::layout::SegmentSize;
 )]
 #[non_exhaustive]
 pub enum Protection {
-    /// Ciphertext: any change is found before a byte of plaintext is released.
+    /// Ciphertext: any change is detected before a byte of plaintext is released.
     #[default]
     Encrypted,
-    /// Plaintext in place, with a keyed code for each segment: any change is found on demand.
+    /// Plaintext in place, with a keyed code for each segment: a change is detected when a check is
+    /// requested.
     Authenticated,
 }
 
-/// The authenticated cipher. Both have keys of 256 bits: nonces repeat from shard to shard, under
-/// different keys, so there is never a suite with less.
+/// The authenticated cipher. Both have keys of 256 bits: nonces repeat from shard to shard under
+/// different keys, so shorter keys are not offered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -37,7 +38,7 @@ pub enum Suite {
     ChaCha20Poly1305,
 }
 
-/// What the synthetic IV, from which segment keys derive, is computed over.
+/// The content over which the synthetic IV is computed; segment keys derive from that IV.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(
     feature = "serde",
@@ -46,12 +47,12 @@ pub enum Suite {
 )]
 #[non_exhaustive]
 pub enum SivScope {
-    /// The whole content: two passes, nothing but equality of whole shards shows. For sources that
-    /// cannot change meanwhile.
+    /// The whole content: two passes; only the equality of whole shards is visible. For sources
+    /// that cannot change between the passes.
     #[default]
     Shard,
-    /// Each segment by itself: one pass. For whatever is read from files, pipes and devices.
-    /// Equal segments at equal places, under one key and context, show.
+    /// Each segment by itself: one pass. For content read from files, pipes and devices. Equality
+    /// of segments at the same index, under one key and context, is visible.
     Segment,
 }
 
@@ -76,29 +77,28 @@ impl SealParams {
         }
     }
 
-    /// With this protection. For [`Protection::Authenticated`] suite and scope have no meaning and
-    /// are ignored.
+    /// Sets the protection. [`Protection::Authenticated`] ignores suite and scope.
     #[must_use]
     pub const fn with_protection(mut self, protection: Protection) -> Self {
         self.protection = protection;
         self
     }
 
-    /// With this cipher.
+    /// Sets the cipher.
     #[must_use]
     pub const fn with_suite(mut self, suite: Suite) -> Self {
         self.suite = suite;
         self
     }
 
-    /// With this scope of the synthetic IV.
+    /// Sets the scope of the synthetic IV.
     #[must_use]
     pub const fn with_scope(mut self, scope: SivScope) -> Self {
         self.scope = scope;
         self
     }
 
-    /// With segments of this size.
+    /// Sets the segment size.
     #[must_use]
     pub const fn with_segment(mut self, segment: SegmentSize) -> Self {
         self.segment = segment;
@@ -111,13 +111,13 @@ impl SealParams {
         self.protection
     }
 
-    /// The cipher; without meaning for [`Protection::Authenticated`].
+    /// The cipher; not used for [`Protection::Authenticated`].
     #[must_use]
     pub const fn suite(&self) -> Suite {
         self.suite
     }
 
-    /// The scope of the synthetic IV; without meaning for [`Protection::Authenticated`].
+    /// The scope of the synthetic IV; not used for [`Protection::Authenticated`].
     #[must_use]
     pub const fn scope(&self) -> SivScope {
         self.scope
@@ -143,7 +143,7 @@ impl Default for SealParams {
     }
 }
 
-/// The five combinations that the format knows, as one value: nothing else can be expressed.
+/// The five combinations of the format, as one value: other combinations cannot be expressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Mode {
     Authenticated,

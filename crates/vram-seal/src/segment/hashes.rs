@@ -1,4 +1,4 @@
-//! The hashes of all segments of a shard, gathered from many threads.
+//! The hashes of all segments of a shard, collected from many threads.
 
 use core::fmt;
 use std::sync::{Mutex, PoisonError};
@@ -11,18 +11,18 @@ use crate::record::layout::SegmentLayout;
 use crate::record::params::Protection;
 use crate::segment::chain::SegmentHash;
 
-/// One place for each segment's hash, 32 bytes each. Hashes identify content; they are wiped when
+/// One slot of 32 bytes for each segment's hash. Hashes identify content, so they are wiped when
 /// dropped.
 pub struct Hashes {
     by_segment: Mutex<Vec<SegmentHash>>,
 }
 
 impl Hashes {
-    /// A place for each segment of a shard, all of them zero.
+    /// A slot for each segment of a shard, all of them zero.
     ///
     /// # Errors
     ///
-    /// [`SealError::HostMemory`] if the host has no room for so many.
+    /// [`SealError::HostMemory`] if the host does not have enough memory.
     pub fn new(layout: &SegmentLayout) -> Result<Self, SealError> {
         let wanted = ByteLen::new(layout.count().saturating_mul(32));
         let refused = || SealError::HostMemory { wanted };
@@ -33,10 +33,11 @@ impl Hashes {
         Ok(Self { by_segment: Mutex::new(hashes) })
     }
 
-    /// Keeps the hash of one segment.
+    /// Stores the hash of one segment.
     pub fn put(&self, segment: u64, hash: SegmentHash) {
         let index = usize::try_from(segment).unwrap_or(usize::MAX);
-        // One assignment: what a thread that panicked in between left is sound.
+        // The critical section is one assignment, so the state that a panicking thread leaves is
+        // valid.
         let mut hashes = self.by_segment.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = hashes.get_mut(index) {
             *slot = hash;
@@ -56,13 +57,13 @@ impl fmt::Debug for Hashes {
     }
 }
 
-/// Opens a segment in place and hashes its plaintext, hashing once where that is all there is to
-/// opening it.
+/// Opens a segment in place and hashes its plaintext. Hashes only once where hashing is the whole
+/// check.
 ///
 /// # Errors
 ///
-/// [`SealError::SegmentMismatch`] if it is not what was sealed. What `bytes` holds then is not to
-/// be used.
+/// [`SealError::SegmentMismatch`] if it is not the sealed content. The content of `bytes` must not
+/// be used then.
 pub fn open_and_hash(
     opener: &Opener,
     segment: u64,

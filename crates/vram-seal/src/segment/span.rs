@@ -1,10 +1,10 @@
-//! A segment as people are told of it: its number, and where it lies.
+//! A segment in reports: its number and its position.
 
 use core::fmt;
 
 use vram_alloc::ByteRange;
 
-/// A segment that was found altered, and where it lies.
+/// A segment that was found altered, and its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -18,7 +18,8 @@ pub struct SegmentSpan {
 }
 
 impl SegmentSpan {
-    /// A segment and its bytes, as [`SegmentLayout::range`](crate::SegmentLayout::range) gives them.
+    /// A segment and its bytes, as returned by
+    /// [`SegmentLayout::range`](crate::SegmentLayout::range).
     #[must_use]
     pub const fn new(segment: u64, bytes: ByteRange) -> Self {
         Self { segment, start: bytes.start().get(), len: bytes.len().get() }

@@ -1,4 +1,4 @@
-//! The segment table: what authenticates each segment, kept next to the record.
+//! The segment table, which authenticates each segment; stored next to the record.
 
 use core::fmt;
 
@@ -11,14 +11,14 @@ use crate::segment::aead::TAG_LEN;
 
 /// The table of one shard: 16, 48 or 32 bytes a segment, in the order of the segments.
 ///
-/// Holds no secret. The record authenticates it as a whole.
+/// It contains no secret. The record authenticates it as a whole.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SegmentTags {
     bytes: Vec<u8>,
 }
 
 impl SegmentTags {
-    /// Wraps the bytes of a table, whose content is checked against the record when opened.
+    /// Wraps the bytes of a table. Opening checks them against the record.
     ///
     /// # Errors
     ///
@@ -32,7 +32,7 @@ impl SegmentTags {
         }
     }
 
-    /// The table's bytes, as they stand in a sealed image.
+    /// The table's bytes, as in a sealed image.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -44,7 +44,7 @@ impl SegmentTags {
         ByteLen::from_usize(self.bytes.len())
     }
 
-    /// A table of zeros for a seal that is being made.
+    /// A table of zeros for a seal in progress.
     pub(crate) fn blank(fields: &RecordFields) -> Result<Self, SealError> {
         let refused = || SealError::HostMemory { wanted: fields.table_len() };
         let len = fields.table_len().to_usize().ok_or_else(refused)?;
@@ -94,7 +94,7 @@ fn entry_range(mode: Mode, segment: u64) -> Option<core::ops::Range<usize>> {
     Some(start..start.checked_add(len)?)
 }
 
-/// What the table holds for one segment.
+/// The table entry of one segment.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Entry {
     Shard { tag: [u8; TAG_LEN] },

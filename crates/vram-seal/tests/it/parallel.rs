@@ -1,4 +1,4 @@
-//! The loop over segments: each segment once, the lowest failure reported, panics passed on.
+//! The loop over segments: each segment once, the lowest failure returned, panics propagated.
 
 use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicU64, Ordering};

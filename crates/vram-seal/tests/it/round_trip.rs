@@ -1,4 +1,4 @@
-//! Sealing and opening, in every mode, scope and suite, at every size where something begins or ends.
+//! Sealing and opening, in every mode, scope and suite, at every boundary of sizes.
 
 use vram_alloc::ByteLen;
 use vram_seal::{

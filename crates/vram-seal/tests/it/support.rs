@@ -1,11 +1,11 @@
-//! What the suites of this crate share: a sealed shard with everything that belongs to it.
+//! Shared parts of this crate's suites: a sealed shard with its record, table and data.
 
 use vram_seal::{
     Expected, Opener, Protection, SealContext, SealError, SealKey, SealParams, SealRecord, Sealed,
     SegmentSize, SegmentTags, SivScope, Suite, Threads, seal,
 };
 
-/// The smallest segment, so that small content has many.
+/// The smallest segment, so that short content has many segments.
 pub(crate) const S: usize = 4096;
 
 /// The five kinds of seal, with the smallest segments.
@@ -47,7 +47,7 @@ impl Shard {
         Self { data, record, tags }
     }
 
-    /// As the model "model", under key 7.
+    /// Seals as the model "model", under key 7.
     pub(crate) fn of(params: SealParams, plaintext: &[u8]) -> Self {
         Self::seal(&key(7), &SealContext::new("model").unwrap(), params, plaintext)
     }
@@ -60,7 +60,7 @@ impl Shard {
         Opener::open(&key(7), &self.record, self.tags.clone(), &Expected::new("model").unwrap())
     }
 
-    /// The table with other bytes, of the right length.
+    /// A table with other bytes, of the right length.
     pub(crate) fn tags_of(&self, bytes: &[u8]) -> SegmentTags {
         SegmentTags::from_bytes(&self.record.parse_unauthenticated().unwrap(), bytes.to_vec())
             .unwrap()

@@ -8,19 +8,19 @@ use crate::block::Held;
 use crate::gpu::Gpu;
 use crate::sync::lock;
 
-/// The figures of one GPU at one moment: `used + reserved + free == total`, and nothing is used
-/// that was not granted.
+/// The figures of one GPU at one moment: `used + reserved + free == total`, and every used byte was
+/// granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct GpuCapacity {
-    /// The GPU, as the manager counts them.
+    /// The GPU's index in the manager.
     pub gpu: u32,
     /// The budget.
     pub total: ByteLen,
-    /// Bytes that hold shards, in whole granules, and bytes that could not be returned.
+    /// Bytes that hold shards, in whole granules, and bytes that could not be released.
     pub used: ByteLen,
-    /// Bytes promised and not yet in use: reservations, and seals under way.
+    /// Bytes promised and not yet in use: reservations and running seals.
     pub reserved: ByteLen,
     /// Bytes that the configuration keeps free.
     pub headroom: ByteLen,
@@ -28,18 +28,18 @@ pub struct GpuCapacity {
     pub foreign: ByteLen,
     /// Bytes neither used nor promised.
     pub free: ByteLen,
-    /// Bytes that could be granted: free, less headroom, less foreign.
+    /// Bytes that could be granted: free minus headroom minus foreign.
     pub room: ByteLen,
-    /// The longest shard that could be placed, if there is room for it.
+    /// The longest shard that the arena could place, if the ledger has room for it.
     pub largest_hole: ByteLen,
-    /// How many pieces the free bytes are in.
+    /// The number of pieces that the free bytes consist of.
     pub hole_count: u64,
-    /// Of `used`: bytes that could not be wiped when they were freed, and are never handed out
+    /// Part of `used`: bytes that could not be wiped when they were freed, and are never handed out
     /// again.
     pub unreturned: ByteLen,
 }
 
-/// Books and arena at one moment.
+/// Ledger and arena at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Figures {
     /// The ledger.
@@ -52,14 +52,14 @@ pub struct Figures {
     pub live: ByteLen,
     /// Bytes in holes, summed one by one.
     pub holes: ByteLen,
-    /// Bytes that could not be wiped or given back.
+    /// Bytes that could not be wiped or released.
     pub unreturned: ByteLen,
-    /// Bytes of blocks; none where the GPU is used as one region.
+    /// Bytes of blocks; `None` in mode `Region`.
     pub held: Option<ByteLen>,
 }
 
 impl Gpu {
-    /// The figures now, all of one moment.
+    /// The present figures, all read at one moment.
     #[must_use]
     pub fn capacity(&self) -> GpuCapacity {
         let (books, arena) = self.figures();
@@ -78,21 +78,22 @@ impl Gpu {
         }
     }
 
-    /// The books at one moment.
+    /// The ledger's figures at one moment.
     pub fn books(&self) -> Capacity {
         self.tenants.sweep();
         self.ledger.capacity()
     }
 
-    /// The books and the arena at one moment.
+    /// The figures of ledger and arena at one moment.
     pub fn figures(&self) -> (Capacity, ArenaReport) {
         self.tenants.sweep();
-        // Placing and giving back change both under the arena's lock.
+        // Placing and releasing change both under the arena's lock.
         let arena = lock(&self.arena);
         let (books, mut report) = (self.ledger.capacity(), arena.report());
         drop(arena);
         if self.backing.region().ptr_eq(&Weak::new()) {
-            // The arena is no region here: only the books say what there is.
+            // In mode `Blocks` the arena is larger than the device, so only the ledger limits the
+            // length.
             report.largest_hole = books.room();
             report.hole_count = usize::from(!books.room().is_zero());
             (report.capacity, report.free) = (books.total, books.free());
@@ -100,11 +101,12 @@ impl Gpu {
         (books, report)
     }
 
-    /// Books and arena at one moment, as they are: of blocks too, where the arena is larger than
-    /// the device.
+    /// The unadjusted figures of ledger and arena at one moment, also in mode `Blocks`, where the
+    /// arena is larger than the device.
     pub fn accounts(&self) -> Figures {
         let sum = |sum: ByteLen, len: ByteLen| sum.saturating_add(len);
-        // Placing, giving back and setting aside change all of them, the first two under this lock.
+        // Placing, releasing and setting aside change all of these; the first two do so under this
+        // lock.
         let arena = lock(&self.arena);
         let (books, report) = (self.ledger.capacity(), arena.report());
         let live = arena.live().map(DeviceRange::len).fold(ByteLen::ZERO, sum);
@@ -116,7 +118,7 @@ impl Gpu {
         Figures { books, arena_capacity, arena_used, live, holes, unreturned, held }
     }
 
-    /// Bytes of the region that this manager took.
+    /// Bytes of the region that this manager allocated.
     pub fn region_len(&self) -> ByteLen {
         lock(&self.arena).capacity()
     }

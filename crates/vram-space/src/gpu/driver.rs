@@ -1,4 +1,4 @@
-//! The driver's figures of a GPU.
+//! The driver's memory figures of a GPU.
 
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -10,38 +10,38 @@ use crate::block::Backing;
 use crate::error::SpaceError;
 use crate::gpu::Gpu;
 
-/// What the driver says of a device, and what this manager has of it.
+/// The driver's figures of a device, and the bytes that this manager holds of it.
 #[derive(Clone, Copy, Debug)]
 pub struct DriverFigures {
-    /// What the driver says.
+    /// The driver's figures.
     pub memory: MemoryInfo,
-    /// Bytes of the region, or of the blocks.
+    /// Bytes of the region, or of the blocks, of this manager.
     pub ours: ByteLen,
-    /// Whether both are of one moment.
+    /// Whether both were read at one moment.
     pub steady: bool,
 }
 
-/// How often the driver's figures are asked for while blocks come and go.
+/// The maximum number of reads of the driver's figures while blocks come and go.
 pub(crate) const FIGURES_TRIES: u32 = 16;
 
-/// The part of a budget that can be had neither from the driver, nor is held already.
+/// The part of a budget that is neither free at the driver nor held by this manager.
 #[must_use]
 pub(crate) fn foreign(budget: ByteLen, held: ByteLen, driver: MemoryInfo) -> ByteLen {
     budget.saturating_sub(held).saturating_sub(driver.free)
 }
 
 impl Gpu {
-    /// Asks the driver for its figures and, of a GPU that is used block by block, keeps what others
-    /// hold of the budget out of the room.
+    /// Reads the driver's figures. In mode `Blocks`, bytes of the budget that other processes hold
+    /// are excluded from the room.
     ///
-    /// While blocks come and go all the time, what is known stays known: the driver has the last
-    /// word at every allocation.
+    /// If blocks come and go during every read, the earlier figure stays: the driver decides at
+    /// every allocation anyway.
     ///
     /// # Errors
     ///
-    /// [`SpaceError::Device`], [`SpaceError::DeviceLost`]; the books are as they were.
+    /// [`SpaceError::Device`], [`SpaceError::DeviceLost`]; the ledger is unchanged.
     pub fn refresh(&self) -> Result<DriverFigures, SpaceError> {
-        // A figure of one life must not be taken for one of the next.
+        // A reset waits for this call, so a figure of one life cannot be recorded in the next.
         let _under_way = self.enter()?;
         let Backing::Blocks(held) = &self.backing else {
             let memory = self.device.memory().map_err(|error| self.failed(error))?;
@@ -70,12 +70,13 @@ impl Gpu {
                 return Ok(DriverFigures { memory, ours, steady });
             }
             tries = tries.saturating_add(1);
-            // Whoever is between two figures gets on.
+            // Lets a thread that is between the start and the end of an allocation or free go on.
             std::thread::yield_now();
         }
     }
 
-    /// As [`refresh`](Self::refresh), on the way to another answer: only a lost device is news.
+    /// As [`refresh`](Self::refresh), while another error is being prepared: only a lost device is
+    /// reported.
     pub(crate) fn ask_again(&self) -> Result<(), SpaceError> {
         match self.refresh() {
             Err(lost @ SpaceError::DeviceLost { .. }) => Err(lost),
@@ -83,8 +84,8 @@ impl Gpu {
         }
     }
 
-    /// The driver's figure of free bytes, if it says. Bytes are being given back while it is asked,
-    /// so not even a panic of the device gets out.
+    /// The driver's figure of free bytes, if it answers. The caller is releasing bytes, so a panic
+    /// of the device is caught here.
     pub(crate) fn driver_free(&self) -> Option<ByteLen> {
         self.ready().ok()?;
         match catch_unwind(AssertUnwindSafe(|| self.device.memory())) {

@@ -1,4 +1,4 @@
-//! Device memory: taking it, giving it back, overwriting it.
+//! Device memory: allocating, freeing and overwriting it.
 
 use core::panic::AssertUnwindSafe;
 use std::panic::{catch_unwind, resume_unwind};
@@ -12,12 +12,13 @@ use crate::error::SpaceError;
 use crate::gpu::Gpu;
 
 impl Gpu {
-    /// A block of `len` bytes from the driver.
+    /// Allocates a block of `len` bytes.
     ///
     /// # Errors
     ///
-    /// [`SpaceError::Device`] if the driver says no, for lack of memory or else; what others took is
-    /// in the books then. [`SpaceError::DeviceLost`], [`SpaceError::HostMemory`].
+    /// [`SpaceError::Device`] if the driver refuses, for lack of memory or for another reason.
+    /// After a refusal for lack of memory the ledger has the driver's present figure of foreign
+    /// bytes. [`SpaceError::DeviceLost`], [`SpaceError::HostMemory`].
     pub fn allocate(&self, held: &Held, len: ByteLen) -> Result<Arc<Block>, SpaceError> {
         self.ready()?;
         let (count, life) = (held.now(), self.health.life());
@@ -36,32 +37,32 @@ impl Gpu {
         }
     }
 
-    /// Gives a block back to the driver.
+    /// Returns a block to the driver.
     ///
     /// # Errors
     ///
-    /// Why it did not take it; its bytes stay counted.
+    /// Why the driver did not take it; its bytes stay counted.
     pub fn give_back(&self, block: Arc<Block>) -> Result<(), Stuck> {
         let len = block.len();
         let count = block.count.clone().unwrap_or_default();
-        // Nothing more is sent to a lost device: it takes its memory back as a whole, when it is
-        // reset. Of an earlier life it has done so.
+        // No calls are sent to a lost device: a reset reclaims all of its memory. A block of an
+        // earlier life was reclaimed by the reset that ended that life.
         if block.life != self.health.life() || !self.winds_up() {
             count.begin();
             count.end(ByteLen::ZERO, len);
             let gone = self.health.bury(block);
-            // It calls no driver; a panic changes nothing.
+            // Dropping it makes no driver call, and a panic in it changes nothing here.
             let _dropped = catch_unwind(AssertUnwindSafe(|| drop(gone)));
             return Ok(());
         }
-        // Whoever uses a block holds a pass of its shard's gate, so nobody does now.
+        // Every call that uses a block holds a pass of its shard's gate, so no call uses it now.
         let Some(block) = Arc::into_inner(block) else {
             debug_assert!(false, "a block was in use when it was given back");
             return Err(Stuck { block: None, error: self.stuck("the block is in use") });
         };
         let life = block.life;
         count.begin();
-        // This runs while panics unwind too: a second one must not get out.
+        // This also runs during unwinding, so a second panic is caught here.
         let freed = catch_unwind(AssertUnwindSafe(|| block.free()));
         match freed {
             Ok(Ok(())) => {
@@ -85,7 +86,7 @@ impl Gpu {
         }
     }
 
-    /// Calls the device by `work`, and answers a panic as an error.
+    /// Runs `work`, which calls the device, and turns a panic into an error.
     ///
     /// # Errors
     ///
@@ -95,17 +96,18 @@ impl Gpu {
         done.unwrap_or_else(|_panic| Err(self.stuck("the device panicked")))
     }
 
-    /// What is answered where the driver itself said nothing.
+    /// The error where the driver itself gave none.
     pub(crate) fn stuck(&self, name: &'static str) -> GpuError {
         GpuError::Driver { gpu: self.device.info().index, code: u32::MAX, name, sticky: false }
     }
 
-    /// What a shard lies in, if the device takes calls. Nobody asks for what an empty one lies in.
+    /// The memory that a shard lies in, if the device takes calls. It is never requested for an
+    /// empty shard.
     ///
     /// # Errors
     ///
     /// [`SpaceError::DeviceLost`], also where the block is of an earlier life;
-    /// [`SpaceError::Device`] where there is no memory behind an empty space.
+    /// [`SpaceError::Device`] where the space is empty and has no memory.
     pub fn memory_in(&self, block: &Weak<Block>) -> Result<Arc<Block>, SpaceError> {
         self.ready()?;
         block.upgrade().ok_or_else(|| {
@@ -119,14 +121,14 @@ impl Gpu {
         })
     }
 
-    /// Overwrites a part of device memory. Says whether it did: what is on a lost device is gone
+    /// Overwrites a part of device memory. Returns false if the device is lost: its bytes are gone
     /// anyway.
     ///
     /// # Errors
     ///
-    /// What the device answered.
+    /// The device's error.
     pub fn overwrite(&self, memory: &Block, range: DeviceRange) -> Result<bool, GpuError> {
-        // This runs while panics unwind too: a second one must not get out.
+        // This also runs during unwinding, so a second panic is caught here.
         match catch_unwind(AssertUnwindSafe(|| memory.fill(range, 0))) {
             Ok(Ok(())) => Ok(true),
             Ok(Err(error)) => {

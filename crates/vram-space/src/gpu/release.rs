@@ -1,4 +1,4 @@
-//! Giving a GPU's memory back to its driver, for good.
+//! Returning a GPU's memory to its driver when the manager closes.
 
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -19,12 +19,12 @@ pub struct UnreturnedMemory {
     pub gpu: u32,
     /// Bytes that this manager holds of it.
     pub bytes: ByteLen,
-    /// Why they could not be given back; none where something is still in them.
+    /// Why they could not be freed; `None` where something still lies in them.
     pub error: Option<GpuError>,
 }
 
 impl Gpu {
-    /// Bytes that this manager has from the driver.
+    /// Bytes that this manager holds from the driver.
     fn held(&self) -> ByteLen {
         match &self.backing {
             Backing::Region(region) => {
@@ -34,19 +34,21 @@ impl Gpu {
         }
     }
 
-    /// All of that, if it is anything.
+    /// The same figure as a report; `None` for zero bytes.
     pub fn still_held(&self) -> Option<UnreturnedMemory> {
         let bytes = self.held();
         (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error: None })
     }
 
-    /// Gives everything back to the driver that holds nothing any more. Says what it could not.
+    /// Returns all memory that holds nothing any more to the driver. Reports what could not be
+    /// returned.
     pub fn give_up_memory(&self) -> Option<UnreturnedMemory> {
         let unreturned = |bytes: ByteLen, error| {
             (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error })
         };
         if let Some(error) = self.lost() {
-            // Nothing is sent to it: it has what it has until the process ends, or a reset.
+            // A lost device gets no calls. It keeps this memory until a reset or the end of the
+            // process.
             return unreturned(self.held(), Some(error));
         }
         let mut failure = None;
@@ -67,7 +69,7 @@ impl Gpu {
         };
         match outcome {
             Ok(()) => {
-                // Nothing can be had any more, and nothing is held.
+                // Nothing is held, and a total of zero prevents further grants.
                 let _never_too_large = self.ledger.set_total(ByteLen::ZERO);
                 None
             }
@@ -99,7 +101,7 @@ impl Gpu {
         }
     }
 
-    /// Wipes and gives back once more what could not be before.
+    /// Tries once more to wipe and release memory that was set aside.
     fn try_again(&self, mut one: Unreturned) -> Result<(), GpuError> {
         let outcome = match (&self.backing, one.block.take()) {
             (Backing::Region(region), _) => {
@@ -120,7 +122,7 @@ impl Gpu {
                     }
                 }
             }
-            // The device panicked with it in its hands: there is nothing to try.
+            // The block was lost in a panic of the device, so there is nothing to free.
             (Backing::Blocks(_), None) => Err(one.error),
         };
         match outcome {
@@ -145,7 +147,7 @@ impl Gpu {
         })
     }
 
-    /// A block that the driver would not take before.
+    /// Frees a block that the driver refused before.
     fn free_again(
         &self,
         memory: Box<dyn DeviceMemory>,

@@ -1,4 +1,4 @@
-//! What a reset does to the device itself: waits until it is quiet, empties it, takes it anew.
+//! The device's part of a reset: wait until no call runs, empty the device, allocate again.
 
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -13,12 +13,12 @@ use crate::gpu::driver::foreign;
 use crate::sync::lock;
 
 impl Gpu {
-    /// Resets the device, takes memory of it again, and begins its next life. It takes no calls
-    /// yet.
+    /// Resets the device, allocates its memory again, and begins its next life. The device does not
+    /// take calls yet.
     ///
     /// # Errors
     ///
-    /// What the device answered; everything is as it was.
+    /// The device's error. Ledger, arena and life are unchanged.
     pub fn begin_anew(&self) -> Result<(), SpaceError> {
         let reset_by_others = matches!(self.health.lost(), Some(GpuError::StaleAllocation { .. }));
         let begun = self.caught(|| {
@@ -35,7 +35,7 @@ impl Gpu {
         });
         let (memory, figures) = begun.map_err(|error| {
             tracing::error!(gpu = self.index, %error, "the device could not be taken again");
-            // Of one that worked this is the news; it stays lost.
+            // Records the loss if the device worked before the reset; it stays lost.
             self.lose(error, None);
             self.failed(error)
         })?;
@@ -56,7 +56,8 @@ impl Gpu {
             let total = self.ledger.capacity().total;
             self.ledger.set_foreign(foreign(total, ByteLen::ZERO, figures));
         }
-        // What is dropped here is of the last life, and calls no driver; a panic changes nothing.
+        // These values belong to the last life. Dropping them makes no driver call, and a panic
+        // changes nothing.
         let _dropped = catch_unwind(AssertUnwindSafe(|| {
             drop((old, buried));
             self.pool.clear();

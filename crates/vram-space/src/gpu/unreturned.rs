@@ -1,4 +1,4 @@
-//! Bytes that could not be wiped or given back.
+//! Bytes that could not be wiped or released.
 
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -11,7 +11,7 @@ use crate::gpu::Gpu;
 use crate::sync::lock;
 
 impl Gpu {
-    /// Sets a placement aside whose bytes could not be wiped, or not be given back.
+    /// Sets aside a placement whose bytes could not be wiped or released.
     pub fn set_aside(&self, unreturned: Unreturned) {
         let (bytes, error) = (unreturned.placement.footprint(), unreturned.error);
         tracing::error!(gpu = self.index, bytes = bytes.get(), %error, "bytes could not be given back and stay counted");
@@ -19,33 +19,33 @@ impl Gpu {
         self.tenants.not_returned(self.index, bytes);
     }
 
-    /// Takes out what could not be given back, to try again or because it is gone.
+    /// Removes all entries, for another try or because the memory is gone.
     pub(crate) fn take_unreturned(&self) -> Vec<Unreturned> {
         core::mem::take(&mut *lock(&self.unreturned))
     }
 
-    /// Puts back what could not be given back this time either.
+    /// Sets an entry aside again after another failed try.
     pub(crate) fn still_unreturned(&self, unreturned: Unreturned) {
         lock(&self.unreturned).push(unreturned);
     }
 
-    /// Lets bytes be handed out again that could not be given back before.
+    /// Releases an entry after a successful try: its bytes can be handed out again.
     pub(crate) fn returned(&self, unreturned: Unreturned) {
         let Unreturned { placement, kept, block, .. } = unreturned;
         let mut arena = lock(&self.arena);
         self.take_back(&mut arena, placement);
-        // Under the arena's lock, so that nobody sees the room in one and not in the other.
+        // Under the arena's lock, so that ledger and arena change together for every reader.
         kept.release();
         drop(arena);
         drop(block);
     }
 
-    /// Bytes that could not be given back.
+    /// The sum of the bytes that were set aside.
     pub(crate) fn unreturned_bytes(&self) -> ByteLen {
         self.unreturned().map_or(ByteLen::ZERO, |(bytes, _last)| bytes)
     }
 
-    /// Bytes that could not be given back, and the last reason.
+    /// The sum of the bytes that were set aside, and the latest error.
     pub fn unreturned(&self) -> Option<(ByteLen, GpuError)> {
         let unreturned = lock(&self.unreturned);
         let bytes = unreturned
@@ -54,7 +54,7 @@ impl Gpu {
         unreturned.last().map(|last| (bytes, last.error))
     }
 
-    /// Lets what could not be given back before be handed out again: the device was emptied.
+    /// Releases all entries after the device was emptied. Returns their bytes.
     pub fn settle_unreturned(&self) -> ByteLen {
         let mut bytes = ByteLen::ZERO;
         for one in self.take_unreturned() {

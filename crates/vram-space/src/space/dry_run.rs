@@ -1,4 +1,4 @@
-//! What would happen: arenas and books that change without anything happening.
+//! Dry runs: copies of arenas and ledgers that change without an effect on the GPUs.
 
 use core::cmp::Reverse;
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use crate::block::MemoryMode;
 use crate::gpu::Gpu;
 use crate::sync::lock;
 
-/// Some GPUs as they would be.
+/// Copies of the arenas and ledgers of some GPUs.
 #[derive(Clone, Debug)]
 pub struct DryRun {
     gpus: Vec<Imagined>,
 }
 
-/// One GPU as it would be.
+/// The copy for one GPU.
 #[derive(Clone, Debug)]
 struct Imagined {
     index: u32,
@@ -29,11 +29,11 @@ struct Imagined {
 pub(crate) struct Stuck {
     piece: usize,
     largest_hole: ByteLen,
-    /// Whether there was a hole for it, and it is the books that say no.
+    /// True if a hole is long enough and the ledger refuses.
     has_hole: bool,
 }
 
-/// What there would be on a GPU after an eviction.
+/// The room on a GPU after a planned eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -42,12 +42,12 @@ pub struct RoomAfter {
     pub gpu: u32,
     /// Bytes that could be granted.
     pub room: ByteLen,
-    /// The longest piece that could be placed, if there is room for it.
+    /// The longest piece that the arena could place, if the ledger has room for it.
     pub largest_hole: ByteLen,
 }
 
 impl DryRun {
-    /// The GPUs as they are now, each at one moment.
+    /// Copies the present state of the GPUs, each at one moment.
     pub fn of(gpus: &[Arc<Gpu>]) -> Self {
         let imagine = |gpu: &Arc<Gpu>| {
             gpu.tenants.sweep();
@@ -58,7 +58,7 @@ impl DryRun {
         Self { gpus: gpus.iter().map(imagine).collect() }
     }
 
-    /// Whether a plan would fit.
+    /// Returns true if a plan would fit.
     #[must_use]
     pub fn fit(&self, plan: &ModelPlan) -> Fit {
         let room = self.room();
@@ -86,17 +86,17 @@ impl DryRun {
         }
     }
 
-    /// Whether pieces of these lengths would find their places, in this order.
+    /// Returns true if pieces of these lengths would be placed, in this order.
     #[must_use]
     pub fn takes(&self, lens: &[ByteLen]) -> bool {
         let longest = lens.iter().max().copied().unwrap_or(ByteLen::ZERO);
-        // Most answers can be seen without placing anything.
+        // Most answers are known without placing anything.
         longest <= self.largest_hole()
             && !self.exceeded_by(lens)
             && self.clone().place_all(lens).is_ok()
     }
 
-    /// Gives a placement of the real arena back. False if it is not there.
+    /// Releases the copy of a real placement. Returns false if the dry run does not contain it.
     pub fn remove(&mut self, gpu: u32, placement: &Placement) -> bool {
         let Some(gpu) = self.gpus.iter_mut().find(|one| one.index == gpu) else { return false };
         let removed = gpu.arena.release_copy(placement).is_ok();
@@ -106,7 +106,7 @@ impl DryRun {
         removed
     }
 
-    /// What there would be on each GPU, in ascending order of their indices.
+    /// The room on each GPU, in ascending order of their indices.
     #[must_use]
     pub fn rooms(&self) -> Vec<RoomAfter> {
         let mut rooms: Vec<_> = self
@@ -122,7 +122,7 @@ impl DryRun {
         rooms
     }
 
-    /// Bytes that would be granted on all GPUs together.
+    /// Bytes that could be granted on all GPUs together.
     #[must_use]
     pub fn room(&self) -> ByteLen {
         let sum = |sum: ByteLen, gpu: &Imagined| sum.saturating_add(gpu.books.room());
@@ -133,7 +133,7 @@ impl DryRun {
         self.gpus.iter().map(Imagined::largest_hole).max().unwrap_or(ByteLen::ZERO)
     }
 
-    /// Whether these pieces are more than there is room for, wherever the holes are.
+    /// Returns true if these pieces exceed the total room, regardless of the holes.
     fn exceeded_by(&self, lens: &[ByteLen]) -> bool {
         let granule = Alignment::GRANULE;
         let sum =
@@ -146,8 +146,8 @@ impl DryRun {
         footprint > room
     }
 
-    /// Places pieces in order, each on the first GPU that takes it, the one with most room first.
-    /// Says how many bytes they take.
+    /// Places pieces in order, each on the first GPU that accepts it, starting with the GPU that
+    /// has the most room. Returns the number of bytes taken.
     fn place_all(&mut self, lens: &[ByteLen]) -> Result<ByteLen, Stuck> {
         self.gpus.sort_by_key(|gpu| (Reverse(gpu.books.room()), gpu.index));
         let mut sum = ByteLen::ZERO;
@@ -178,7 +178,7 @@ impl Imagined {
     fn largest_hole(&self) -> ByteLen {
         match self.mode {
             MemoryMode::Region => self.arena.report().largest_hole,
-            // The arena is no region then: only the books say what there is.
+            // In mode `Blocks` only the ledger limits the length.
             MemoryMode::Blocks => self.books.room(),
         }
     }

@@ -1,4 +1,4 @@
-//! Placing: in the arena and in the books at once.
+//! Placing: arena and ledger change together.
 
 use std::sync::Arc;
 
@@ -13,18 +13,18 @@ use crate::space::{Home, Space};
 use crate::sync::lock;
 
 impl Gpu {
-    /// Finds room for `len` bytes and takes it, in the arena and in the books at once; then a block
-    /// of them, where the GPU is used block by block.
+    /// Takes `len` bytes from the arena and the ledger together; in mode `Blocks`, then allocates a
+    /// block of that length.
     ///
     /// # Errors
     ///
-    /// [`SpaceError::NoRoom`] if either says no, [`SpaceError::DeviceLost`]; what the driver
-    /// says if it is asked for a block.
+    /// [`SpaceError::NoRoom`] if arena or ledger refuses, [`SpaceError::DeviceLost`]; in mode
+    /// `Blocks`, the driver's error for the allocation.
     pub fn place(self: &Arc<Self>, len: ByteLen) -> Result<Space, SpaceError> {
-        // Before the books: of a closed manager they do not move any more.
+        // Before the ledger changes: the ledger of a closed manager stays as it is.
         let _under_way = self.enter()?;
         let mut space = match self.place_in_books(len) {
-            // Others may have given back what they had taken.
+            // Other processes may have freed memory since the last figure.
             Err(SpaceError::NoRoom(lack)) if !lack.foreign.is_zero() => {
                 self.ask_again()?;
                 self.place_in_books(len)
@@ -35,7 +35,7 @@ impl Gpu {
         drop(space);
         let needed = len.round_up(Alignment::GRANULE).unwrap_or(len);
         if error.is_capacity() && self.ledger.capacity().room() < needed {
-            // The driver had no room, and now it is known who has it.
+            // The driver had no room, and the ledger now has its figure of foreign bytes.
             return Err(self.no_room(len));
         }
         Err(error)
@@ -61,11 +61,11 @@ impl Gpu {
         }
     }
 
-    /// As [`place`](Self::place), exactly at `start`. None if that place is not free.
+    /// As [`place`](Self::place), exactly at `start`. `None` if that place is not free.
     ///
     /// # Errors
     ///
-    /// [`SpaceError::NoRoom`] if the books say no, [`SpaceError::DeviceLost`].
+    /// [`SpaceError::NoRoom`] if the ledger refuses, [`SpaceError::DeviceLost`].
     pub fn place_at(
         self: &Arc<Self>,
         start: DeviceOffset,
@@ -86,7 +86,7 @@ impl Gpu {
         }
     }
 
-    /// Gives a placement back to the arena, whose lock the caller holds.
+    /// Returns a placement to the arena, whose lock the caller holds.
     pub fn take_back(&self, arena: &mut Arena, placement: Placement) {
         if let Err(error) = arena.release(placement) {
             // Each placement is released once, to the arena it came from.
@@ -95,7 +95,7 @@ impl Gpu {
         }
     }
 
-    /// The refusal for want of room, with the figures of now and of the arena's `report`.
+    /// The refusal for lack of room, with the present figures and the arena's `report`.
     pub fn shortfall(&self, len: ByteLen, report: &ArenaReport) -> SpaceError {
         let capacity = self.ledger.capacity();
         SpaceError::NoRoom(Box::new(NoRoom {
@@ -108,13 +108,13 @@ impl Gpu {
         }))
     }
 
-    /// What a refusal for lack of room says now.
+    /// The refusal for lack of room, with the present figures.
     pub(crate) fn no_room(&self, len: ByteLen) -> SpaceError {
         let report = lock(&self.arena).report();
         self.shortfall(len, &report)
     }
 
-    /// The longest piece that could be placed: of blocks, all that there is room for.
+    /// The longest piece that could be placed; in mode `Blocks`, all the room there is.
     fn hole(&self, books: Capacity, report: &ArenaReport) -> ByteLen {
         match self.backing.mode() {
             MemoryMode::Region => report.largest_hole,
@@ -122,7 +122,7 @@ impl Gpu {
         }
     }
 
-    /// Promises bytes, in whole granules.
+    /// Reserves bytes in the ledger, in whole granules.
     ///
     /// # Errors
     ///
@@ -130,7 +130,7 @@ impl Gpu {
     pub fn promise(&self, len: ByteLen) -> Result<vram_alloc::Reservation, SpaceError> {
         self.tenants.sweep();
         let whole = len.round_up(Alignment::GRANULE).unwrap_or(len);
-        // The last granule of a budget may be short: then the bytes as they were asked for.
+        // The last granule of a budget may be short: then the exact length is reserved.
         self.ledger.reserve(whole).or_else(|_no_room| self.ledger.reserve(len)).map_err(
             |_no_room| {
                 let report = lock(&self.arena).report();
@@ -139,11 +139,11 @@ impl Gpu {
         )
     }
 
-    /// As [`place`](Self::place), out of bytes that were promised.
+    /// As [`place`](Self::place), with bytes that were promised before.
     ///
     /// # Errors
     ///
-    /// As [`place`](Self::place), and what `grant` answers; nothing is taken then.
+    /// As [`place`](Self::place), and the error of `grant`; nothing is taken then.
     pub fn place_granted<E: From<SpaceError>>(
         self: &Arc<Self>,
         len: ByteLen,
@@ -159,7 +159,7 @@ impl Gpu {
             }
             Err(other) => return Err(SpaceError::Invalid { what: other.to_string() }.into()),
         };
-        // Under the arena's lock: its own lock comes after that one.
+        // Under the arena's lock: the lock that `grant` takes comes after it in the lock order.
         match grant(placement.footprint()) {
             Ok(bytes) => {
                 drop(arena);

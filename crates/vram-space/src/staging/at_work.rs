@@ -1,24 +1,26 @@
-//! Which threads work for a call of this crate's users: a callback on one of them must not wait.
+//! Marks threads that work for a call of this crate's users: a callback on such a thread must not
+//! wait.
 
 use core::cell::Cell;
 use core::marker::PhantomData;
 
 thread_local! {
-    /// How many workers of calls the current thread is.
+    /// The number of workers that the current thread is at the moment.
     static WORKERS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Whether the calling thread works for a call: it is in a callback of that call.
+/// Returns true if the calling thread works for a call, which means that it runs a callback of that
+/// call.
 #[must_use]
 pub fn on_a_worker() -> bool {
     // A thread that is ending runs no callback.
     WORKERS.try_with(|workers| workers.get() > 0).unwrap_or(false)
 }
 
-/// The current thread is a worker until this is dropped.
+/// Marks the current thread as a worker until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct AtWork {
-    // The count is of the thread that it was made on.
+    // The count belongs to the thread that created this value.
     bound_to_thread: PhantomData<*const ()>,
 }
 

@@ -1,4 +1,4 @@
-//! The staging buffers of the workers of one call, and the copies they have under way.
+//! The staging buffers of the workers of one call, and their running copies.
 
 use crate::staging::at_work::AtWork;
 use std::collections::VecDeque;
@@ -10,8 +10,8 @@ use crate::error::SpaceError;
 use crate::gpu::Gpu;
 use crate::sync::{Mutex, lock};
 
-/// All lanes of one call. Whatever happens, every copy has ended and every buffer was wiped before
-/// this is gone: whoever wipes device memory afterwards has the last word.
+/// All lanes of one call. On every path, each copy has ended and each buffer was wiped before this
+/// value is gone. A later wipe of device memory therefore comes after all of the copies.
 #[derive(Debug)]
 pub struct Lanes<'a> {
     gpu: &'a Gpu,
@@ -20,8 +20,8 @@ pub struct Lanes<'a> {
     parked: Mutex<Vec<Lane>>,
 }
 
-/// One worker's buffers. They go back to the [`Lanes`] when the worker ends, with the copies that
-/// are still under way, so that their errors are not lost.
+/// One worker's buffers. When the worker ends, they return to the [`Lanes`] together with the
+/// running copies, so that errors of those copies are not lost.
 #[derive(Debug)]
 pub struct Worker<'a> {
     lanes: &'a Lanes<'a>,
@@ -38,7 +38,8 @@ struct Lane {
 }
 
 impl<'a> Lanes<'a> {
-    /// Lanes of one call: `buffers` a worker, each of `buffer_len` bytes at least.
+    /// The lanes of one call: at most `buffers` for each worker, each of at least `buffer_len`
+    /// bytes.
     pub fn new(gpu: &'a Gpu, buffer_len: ByteLen, buffers: u64) -> Self {
         Self { gpu, buffer_len, buffers, parked: Mutex::default() }
     }
@@ -74,19 +75,19 @@ impl<'a> Lanes<'a> {
 impl Drop for Lanes<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            // The call fails for another reason already; a sticky error is still remembered.
+            // The call already fails for another reason; a sticky error is still recorded.
             let _failed_anyway = self.gpu.failed(error);
         }
     }
 }
 
 impl Worker<'_> {
-    /// A buffer that no copy uses, of at least the lanes' length: waits for the oldest copy if
-    /// there is none.
+    /// A buffer that no copy uses, of at least the lanes' length. If all buffers are in use, waits
+    /// for the oldest copy.
     ///
     /// # Errors
     ///
-    /// Why that copy failed, or why there is no memory for a buffer.
+    /// Why that copy failed, or why the host has no memory for a buffer.
     pub fn buffer(&mut self) -> Result<Staging, SpaceError> {
         if let Some(staging) = self.lane.idle.pop() {
             return Ok(staging);
@@ -108,12 +109,13 @@ impl Worker<'_> {
                 }
                 Ok(staging)
             }
-            // Each buffer is idle, under way or with the worker, who asks for one at a time.
+            // Each buffer is idle, in a running copy or with the worker, and the worker asks for
+            // one at a time.
             None => Err(SpaceError::HostMemory { wanted: self.lanes.buffer_len }),
         }
     }
 
-    /// Gives a buffer back unused.
+    /// Takes back an unused buffer.
     pub fn put(&mut self, staging: Staging) {
         self.lane.idle.push(staging);
     }
@@ -133,7 +135,7 @@ impl Worker<'_> {
     ///
     /// # Errors
     ///
-    /// What the device answered.
+    /// The device's error.
     pub fn read(
         &mut self,
         memory: &dyn DeviceMemory,

@@ -1,5 +1,4 @@
-//! Host buffers that are used again: page-locked memory is slow to get, and fresh memory slow to
-//! touch.
+//! Reuse of host buffers: page-locking memory is slow, and so is the first access to fresh memory.
 
 use core::hint::black_box;
 use std::collections::BTreeMap;
@@ -9,14 +8,14 @@ use vram_gpu::{Device, GpuError, Staging};
 
 use crate::sync::{Mutex, lock};
 
-/// Smallest buffer that is handed out, so that tiny shards share their buffers.
+/// Smallest buffer length, so that tiny shards share buffers of one size.
 pub const SMALLEST: u64 = 4096;
 
-/// Staging buffers of one GPU that nobody uses at the moment, by size, all wiped.
+/// Idle staging buffers of one GPU, by size, all wiped.
 #[derive(Debug)]
 pub struct StagingPool {
     idle: Mutex<Idle>,
-    /// Most bytes that are kept; more than that is given back to the host.
+    /// The maximum of idle bytes; buffers beyond it are freed to the host.
     idle_max: ByteLen,
 }
 
@@ -33,11 +32,11 @@ impl StagingPool {
         Self { idle: Mutex::default(), idle_max }
     }
 
-    /// A wiped buffer of at least `len` bytes: of the next power of two.
+    /// Returns a wiped buffer of at least `len` bytes; the length is rounded up to a power of two.
     ///
     /// # Errors
     ///
-    /// What the device answers where a new buffer is needed.
+    /// The device's error where a new buffer is needed.
     pub fn take(&self, device: &dyn Device, len: ByteLen) -> Result<Staging, GpuError> {
         let len = len.get().max(SMALLEST);
         let len = ByteLen::new(len.checked_next_power_of_two().unwrap_or(len));
@@ -50,17 +49,17 @@ impl StagingPool {
         device.staging(len)
     }
 
-    /// Gives all idle buffers back to the host.
+    /// Frees all idle buffers to the host.
     pub fn clear(&self) {
         let idle = core::mem::take(&mut *lock(&self.idle));
-        // Outside the lock: page-locked memory is the driver's business.
+        // Outside the lock: freeing page-locked memory calls the driver.
         drop(idle);
     }
 
-    /// Takes a buffer back, after wiping it.
+    /// Wipes a buffer and keeps it for later use.
     pub(crate) fn give(&self, mut staging: Staging) {
         staging.as_mut_slice().fill(0);
-        // The buffer is read again by others: the fill above must not be left out.
+        // Later users could read the buffer, so the compiler must not remove the fill above.
         black_box(staging.as_slice());
         let len = staging.len();
         let mut idle = lock(&self.idle);

@@ -1,4 +1,4 @@
-//! What an adversary may try, with the key and without it.
+//! Attacks of an adversary with the key and without it.
 
 mod strict;
 mod tamper;

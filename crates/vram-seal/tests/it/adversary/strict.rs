@@ -1,5 +1,5 @@
-//! P11 and the order of checks: records that are genuine, yet not of this format, are refused with
-//! what is wrong. The test makes them with the key, by the text of the format.
+//! P11 and the order of checks: records that are genuine but not of this format are refused, and
+//! the error names the fault. The test makes them with the key, from the text of the format.
 
 use ring::hmac;
 use vram_seal::{
@@ -10,7 +10,7 @@ use vram_testkit::content;
 
 use crate::support::{S, Shard, key, kinds};
 
-/// Alters a record and signs it again, as only the key's holder can.
+/// Alters a record and signs it again, as only a holder of the key can.
 fn forge(record: &SealRecord, alter: impl FnOnce(&mut [u8])) -> SealRecord {
     let mut forged = record.clone();
     alter(&mut forged);
@@ -103,7 +103,7 @@ fn every_field_is_read_strictly_even_from_the_keys_holder() {
 
 #[test]
 fn the_order_of_checks_is_that_of_the_format() {
-    // Everything is wrong at once; each repair shows the next refusal.
+    // Every field is wrong at once; each repair reveals the next refusal.
     let good = Shard::of(kinds()[1], &content(2 * S, 1)).record;
     let mut record = good.clone();
     record[0] ^= 1;
@@ -137,7 +137,7 @@ fn the_order_of_checks_is_that_of_the_format() {
 
 #[test]
 fn a_hostile_length_with_the_right_key_takes_no_memory() {
-    // 2^48 bytes, 2^36 segments: a table of 3 TiB, were it believed.
+    // 2^48 bytes, 2^36 segments: a table of 3 TiB, if the record were trusted.
     let record = Shard::of(kinds()[2], &content(2 * S, 1)).record;
     let forged = forge(&record, |bytes| {
         bytes[16..24].copy_from_slice(&(1_u64 << 48).to_le_bytes());

@@ -1,5 +1,5 @@
-//! P9 and G10: whatever is flipped, swapped, dropped, added or spliced is refused, and no byte of
-//! plaintext comes out with the refusal.
+//! P9 and G10: flipped, swapped, dropped, added or spliced bytes are refused, and no byte of
+//! plaintext is released with the refusal.
 
 use vram_seal::{
     ContextField, Expected, OpenLimits, Opener, SealContext, SealError, SealRecord, Threads, image,
@@ -22,7 +22,7 @@ fn every_bit_of_the_record_counts() {
                 8..10 => matches!(refusal, Some(SealError::UnsupportedVersion { .. })),
                 13 => matches!(refusal, Some(SealError::UnsupportedHash { .. })),
                 48..64 => matches!(refusal, Some(SealError::WrongKey { .. })),
-                // Changed lengths may disagree with the table before it is looked at.
+                // Changed lengths may disagree with the table before its content is checked.
                 _ => refusal == Some(SealError::RecordMismatch),
             };
             assert!(right, "{params:?}, bit {bit}: {refusal:?}");
@@ -123,7 +123,7 @@ fn segments_cannot_be_swapped_repeated_or_moved() {
                 assert_eq!(opened.is_ok(), from == to);
             }
         }
-        // With their table entries too: the table as a whole is authenticated.
+        // Together with their table entries: the table is authenticated as a whole.
         let entry = shard.tags.as_bytes().len() / 4;
         let mut swapped = shard.clone();
         let mut table = shard.tags.as_bytes().to_vec();
@@ -152,7 +152,7 @@ fn segments_and_table_entries_cannot_be_dropped_or_added() {
                 Err(SealError::WrongLength { .. })
             ));
         }
-        // A table of another length, which only another record would let be built.
+        // A table of another length, which only another record allows to build.
         for len in [2 * S, 4 * S] {
             let mut other = Shard::of(params, &content(len, 7));
             other.record = shard.record.clone();
@@ -203,7 +203,7 @@ fn nothing_passes_from_one_model_context_place_or_revision_to_another() {
                 Opener::open(&key(7), &there.record, there.tags.clone(), &expected).err(),
                 Some(SealError::ContextMismatch { field })
             );
-            // Neither its table nor its data serve another record.
+            // Neither its table nor its data is accepted with another record.
             let mut spliced = here.clone();
             spliced.tags = there.tags.clone();
             assert_eq!(spliced.try_open().err(), Some(SealError::TableMismatch));
@@ -242,14 +242,14 @@ fn another_key_opens_nothing_and_the_error_names_both() {
             open_record(&other, &shard.record, &expected, OpenLimits::default()).err(),
             Some(SealError::WrongKey { expected: other.id(), found: key(7).id() })
         );
-        // A record that claims the other key's id was not made with it.
+        // A record that names the other key's id, but was not made with that key.
         let mut claims = shard.record.clone();
         claims[48..64].copy_from_slice(other.id().as_bytes());
         assert_eq!(
             open_record(&other, &claims, &expected, OpenLimits::default()).err(),
             Some(SealError::RecordMismatch)
         );
-        // The same content under the other key shares neither table nor ciphertext.
+        // The same content under the other key has a different table and different ciphertext.
         let there = Shard::seal(&other, &SealContext::new("model").unwrap(), params, &plaintext);
         assert!(there.tags != shard.tags);
         if params.protection() == vram_seal::Protection::Encrypted {
