@@ -1,6 +1,8 @@
 //! Another face of the engine than the facade: three calls over one GPU in host memory.
 
-use std::error::Error;
+#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+
+use core::error::Error;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, GpuIndex};

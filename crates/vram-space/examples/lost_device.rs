@@ -1,8 +1,10 @@
 //! A device is lost in mid-use, is reset, and its memory is handed out again.
 
-use std::error::Error;
+#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+
+use core::error::Error;
+use core::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use vram_alloc::{ByteLen, GpuIndex};
 use vram_gpu::fault::{Action, FaultDevice, FaultPlan, Op};
