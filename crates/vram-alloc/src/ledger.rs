@@ -182,8 +182,8 @@ impl Ledger {
         self.set(&self.account.headroom, headroom);
     }
 
-    /// Replaces the bytes of the budget that others took, as the driver reports them. Any length is
-    /// accepted.
+    /// Replaces the bytes of the budget that other processes took, as the driver reports them. Any
+    /// length is accepted.
     pub fn set_foreign(&self, foreign: ByteLen) {
         self.set(&self.account.foreign, foreign);
     }

@@ -22,7 +22,7 @@ pub struct Capacity {
     pub reserved: ByteLen,
     /// Bytes that the ledger does not grant, so that others find room.
     pub headroom: ByteLen,
-    /// Bytes of the budget that others took.
+    /// Bytes of the budget that other processes took.
     pub foreign: ByteLen,
 }
 
