@@ -128,7 +128,7 @@ impl ByteLen {
     }
 }
 
-/// Defines a position type; the two kinds differ only in what they are measured from.
+/// Defines a position type; the two kinds differ only in their origin.
 macro_rules! offset {
     ($(#[$doc:meta])* $name:ident, $origin:literal) => {
         $(#[$doc])*
@@ -162,7 +162,7 @@ macro_rules! offset {
                 Self(ByteLen::from_usize(bytes).0)
             }
 
-            /// The position as a host size, or `None` where the host's addresses are too narrow.
+            /// The position as a host size, or `None` if the host's addresses are too narrow.
             #[must_use]
             pub fn to_usize(self) -> Option<usize> {
                 usize::try_from(self.0).ok()
@@ -177,7 +177,8 @@ macro_rules! offset {
                 }
             }
 
-            /// How far this position lies behind `earlier`, or `None` where it lies before it.
+            /// The distance from `earlier` to this position, or `None` if this position is before
+            /// it.
             #[must_use]
             pub const fn checked_since(self, earlier: Self) -> Option<ByteLen> {
                 match self.0.checked_sub(earlier.0) {
@@ -186,7 +187,7 @@ macro_rules! offset {
                 }
             }
 
-            /// Whether the position is a multiple of `alignment`.
+            /// Returns true if the position is a multiple of `alignment`.
             #[must_use]
             pub const fn is_aligned(self, alignment: Alignment) -> bool {
                 self.0.is_multiple_of(alignment.0)
