@@ -1,4 +1,4 @@
-//! A driver within the process: arguments arrive whole, answers come back clamped.
+//! A driver within the process: arguments arrive whole, answers are clamped.
 //!
 //! One process, one driver: the tests of this file share the resolver below.
 
@@ -11,12 +11,12 @@ use std::sync::Once;
 use cuda_shim::{InstallError, IpcMemHandle, abi};
 use cust::sys;
 
-/// `cuInit` answers its flags: whatever code a test wants to see come back.
+/// `cuInit` returns its flags, so a test can choose the code.
 unsafe extern "C" fn init(flags: c_uint) -> u32 {
     flags
 }
 
-/// By value and 64 bytes long: the only kind of argument that is not a register's worth.
+/// By value and 64 bytes long: the only kind of argument that does not fit a register.
 unsafe extern "C" fn open_ipc(address: *mut u64, handle: IpcMemHandle, flags: c_uint) -> u32 {
     let sum = handle.reserved.iter().fold(0_u64, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(u64::from(byte.cast_unsigned()))
@@ -45,14 +45,14 @@ unsafe extern "C" fn launch(
     u32::from(numbers != [1, 2, 3, 4, 5, 6, 7] || pointers != [11, 12, 13, 14])
 }
 
-/// A driver that knows no text: the shim's own names step in.
+/// A driver without texts: the shim's own names replace them.
 unsafe extern "C" fn no_text(_error: c_int, _text: *mut *const c_char) -> u32 {
     1
 }
 
 #[expect(clippy::as_conversions, reason = "a function becomes an address by `as` only")]
 fn resolve(name: &CStr) -> Option<NonNull<c_void>> {
-    // Each is bound to the type that the shim will call it by, so the compiler compares them.
+    // Each is bound to the type by which the shim will call it, so the compiler compares them.
     let address: *const () = match name.to_bytes() {
         b"cuInit" => init as abi::cuInit as *const (),
         b"cuIpcOpenMemHandle_v2" => open_ipc as abi::cuIpcOpenMemHandle_v2 as *const (),
@@ -65,12 +65,12 @@ fn resolve(name: &CStr) -> Option<NonNull<c_void>> {
 
 fn installed() {
     static ONCE: Once = Once::new();
-    // SAFETY: each address that `resolve` answers is a function of this file, of the type that
+    // SAFETY: each address that `resolve` returns is a function of this file, of the type that
     // `abi` gives for its name.
     ONCE.call_once(|| unsafe { cuda_shim::install("four functions", resolve) }.unwrap());
 }
 
-/// What `cuInit` answers through `cust_raw`'s own declaration.
+/// The answer of `cuInit` through `cust_raw`'s own declaration.
 fn through_cust(code: u32) -> sys::CUresult {
     installed();
     // SAFETY: `cuInit` takes any flags.

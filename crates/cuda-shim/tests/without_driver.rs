@@ -1,7 +1,7 @@
-//! A machine without a driver: every call answers, and the reason is said in words.
+//! A machine without a driver: every call answers, and the reason is given in words.
 //!
 //! A process has one driver for its whole life, so each case runs in a child process: this test
-//! binary again, asked for one `child_` test.
+//! binary again, with the name of one `child_` test.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -12,7 +12,7 @@ use cust::error::CudaError;
 
 extern crate cuda_shim as _;
 
-/// Runs one ignored test of this binary with a variable set, and gives its standard output.
+/// Runs one ignored test of this binary with a variable set, and returns its standard output.
 fn child(test: &str, driver: &str) -> String {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture", test])
@@ -44,7 +44,7 @@ fn a_library_that_is_no_driver_is_no_device_and_is_named() {
 #[test]
 fn an_empty_variable_counts_as_not_set() {
     let text = child("child_says_what_it_tried", "");
-    // With or without a driver on this machine: the usual name was what it tried first.
+    // With or without a driver on this machine: the shim tried the usual name first.
     assert!(text.contains("libcuda.so.1") || text.contains("nvcuda.dll"), "{text}");
 }
 

@@ -88,7 +88,7 @@ fn arena(capacity: u64, small_max: u64) -> Arena {
     Arena::with_policy(ByteLen::new(capacity), policy).unwrap()
 }
 
-/// Everything that can be seen of an arena from outside.
+/// The publicly visible state of an arena.
 fn state(arena: &Arena) -> impl PartialEq + core::fmt::Debug + use<> {
     (arena.report(), arena.holes().collect::<Vec<_>>(), arena.live().collect::<Vec<_>>())
 }
@@ -187,7 +187,7 @@ proptest! {
         prop_assert_eq!(whole.footprint().get(), capacity);
     }
 
-    /// The same calls give the same placements; `fits` foretells exactly what placing does.
+    /// The same calls give the same placements; `fits` predicts exactly the outcome of placing.
     #[test]
     fn a_dry_run_foretells_the_placements(
         capacity in 0..200 * GRANULE,
@@ -240,7 +240,7 @@ proptest! {
     }
 }
 
-/// P4: a placement of one arena, or of its clone, is refused by the other, and handed back.
+/// P4: an arena and its clone each refuse the other's placement, and return it.
 #[test]
 fn a_foreign_placement_is_refused_and_nothing_changes() {
     let mut ours = arena(10_000, 0);
@@ -260,7 +260,7 @@ fn a_foreign_placement_is_refused_and_nothing_changes() {
     assert_eq!(ours.report().free.get(), 10_000);
 }
 
-/// P4: a slot that was given to somebody else does not let the earlier holder in.
+/// P4: a placement does not free its slot once the slot belongs to a later placement.
 #[test]
 fn a_stale_placement_does_not_free_its_successor() {
     let mut arena = arena(4096, 0);
@@ -273,7 +273,7 @@ fn a_stale_placement_does_not_free_its_successor() {
     arena.release(successor).unwrap();
 }
 
-/// P3: whatever the region's length, its last bytes can be given out and come back.
+/// P3: in a region of any length, the last bytes can be placed and released.
 #[test]
 fn a_region_that_is_no_multiple_of_a_granule_is_given_out_whole() {
     for capacity in [1, 255, 256, 257, 1000, 65_537, (1 << 48) - 1] {

@@ -1,7 +1,8 @@
 //! Property: the arena picks exactly the place that the policy names (P2, P3), and the same again.
 //!
 //! Method: quickcheck against a bitmap with one bit per granule, in which every candidate start of
-//! every hole is tried. Among the holes that serve, the smallest must win, and its proper end.
+//! every hole is tried. Among the holes that fit, the smallest must win, at the end that the policy
+//! names.
 
 #![expect(clippy::arithmetic_side_effects, reason = "figures are far below 2^63")]
 #![expect(clippy::indexing_slicing, reason = "an index past the end is the failure of the test")]

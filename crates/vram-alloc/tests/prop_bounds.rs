@@ -87,7 +87,7 @@ proptest! {
         }
     }
 
-    /// G5: MiB to bytes saturates and never wraps, and is exact where it fits.
+    /// G5: MiB to bytes saturates and never wraps, and is exact if it fits.
     #[test]
     fn mib_to_bytes_is_exact_or_saturates(mib in near(1 << 44)) {
         let exact = u128::from(mib) << 20;
@@ -140,8 +140,8 @@ proptest! {
         prop_assert_eq!(Alignment::new(bytes).is_ok(), (0..64).any(|power| bytes == 1 << power));
     }
 
-    /// What Display writes in brackets is what FromStr reads, and the rounded figure never claims
-    /// more than there is, and never a tenth less.
+    /// FromStr reads what Display writes in brackets. The rounded figure is never more than the
+    /// length, and never a tenth less.
     #[test]
     fn a_length_reads_as_it_is_written(bytes in near(1 << 30)) {
         let shown = ByteLen::new(bytes).to_string();

@@ -1,5 +1,6 @@
-//! Property: what a clone says after giving back copies is what the original says after giving back
-//! the real thing; and bytes that change hands in the ledger are never anybody else's in between.
+//! Property: a clone that releases copies answers as the original does after releasing the
+//! placements themselves. In the ledger, bytes that change from one holder to another are never
+//! free in between.
 
 use proptest::prelude::*;
 use vram_alloc::{Alignment, Arena, ByteLen, Ledger, ReleaseReason};
@@ -34,7 +35,7 @@ proptest! {
         let real = arena.place(wanted, Alignment::GRANULE);
         prop_assert_eq!(foretold.ok(), real.as_ref().ok().map(vram_alloc::Placement::range));
         if let Ok(younger) = real {
-            // Not even where the clone's own placement has taken its number.
+            // Refused also if the clone's own placement has the same serial.
             prop_assert_eq!(dry_run.release_copy(&younger), Err(ReleaseReason::Stale));
         }
         for (placement, _) in kept {

@@ -48,7 +48,7 @@ proptest! {
             arena.release(placement).unwrap();
         }
         prop_assert_eq!(arena.report().largest_hole.get(), capacity);
-        // What was placed by hand mixes with what the arena chooses.
+        // Places chosen by the caller mix with places chosen by the arena.
         prop_assert!(arena.place(ByteLen::new(capacity), Alignment::GRANULE).is_ok());
     }
 }

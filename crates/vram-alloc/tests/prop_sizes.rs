@@ -95,7 +95,7 @@ proptest! {
         }
     }
 
-    /// The parts of a tensor follow one another and cover it, and none is larger than asked for.
+    /// The parts of a tensor follow one another and cover it, and none is larger than the maximum.
     #[test]
     fn a_split_plan_covers_the_same_bytes(
         lens in vec(0..20_000_u64, 0..6),
@@ -305,7 +305,7 @@ fn a_plan_that_contradicts_itself_is_refused() {
     ));
 }
 
-/// A hostile length must cost neither memory nor time.
+/// A hostile length costs neither memory nor time.
 #[test]
 fn a_plan_is_not_cut_into_more_pieces_than_a_host_can_bear() {
     let huge = ModelPlan::new([Piece::new("a", 0, 0, ByteLen::new(1 << 60))]).unwrap();
@@ -325,7 +325,8 @@ fn a_plan_is_not_cut_into_more_pieces_than_a_host_can_bear() {
     assert!(matches!(halves.split(ByteLen::new(512)), Err(PlanError::AlreadyCut { part: 0, .. })));
 }
 
-/// A plan's footprint is in whole granules, a region may end inside one: neither hides the other.
+/// A plan's footprint is in whole granules, and a region may end inside one: neither hides the
+/// other.
 #[test]
 fn a_fit_is_exact_to_the_last_short_granule() {
     let bytes = ByteLen::new;

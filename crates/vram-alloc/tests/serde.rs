@@ -1,4 +1,4 @@
-//! What is read back equals what was written, and a text cannot forge what a constructor refuses.
+//! Values survive a round trip, and a text cannot make a value that a constructor refuses.
 
 #![cfg(feature = "serde")]
 
