@@ -85,7 +85,7 @@ impl Registry {
         drop(removed);
     }
 
-    /// The number of resident shards.
+    /// The number of resident and parked shards.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.shards.len()
