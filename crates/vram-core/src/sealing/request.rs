@@ -1,4 +1,4 @@
-//! The requests with which a caller seals one shard.
+//! The request with which a caller seals one shard.
 
 use std::sync::Arc;
 
