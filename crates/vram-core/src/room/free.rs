@@ -63,7 +63,7 @@ pub(crate) fn free_entry(core: &Core, entry: &Entry) -> Result<FreedReceipt, Vra
     free_entry_for(core, entry, || {})
 }
 
-/// Like [`free_entry`](Self::free_entry); `gone` is called once freeing can no longer fail.
+/// Like [`free_entry`](Self::free_entry); `gone` is called once freeing can no longer be refused.
 pub(crate) fn free_entry_for(
     core: &Core,
     entry: &Entry,

@@ -46,7 +46,7 @@ pub struct ScrubStatus {
     /// stay undetected, at the effective rate. More resident bytes raise it. `None` if it is
     /// unknown: before the first measurement, and while the scrubber does not work.
     pub worst_case: Option<Duration>,
-    /// The time since the check that last found the oldest shard sound.
+    /// For how long no check has found the oldest shard sound.
     pub oldest_unverified: Option<Duration>,
     /// Whether the stated times hold: the oldest shard is no older than `worst_case`, nor than the
     /// time that was set, if one was.
