@@ -1,7 +1,7 @@
 //! Exports a shard as a sealed image, which every node that has the key can import.
 //!
 //! ```text
-//!  Encrypted, or plaintext asked for by name     Authenticated
+//!  Encrypted, or plaintext requested explicitly  Authenticated
 //!   1 record and table, as they are               1 every segment opened and hashed
 //!   2 each run of segments: read, opened,         2 a trial of the new seal → record and table
 //!     and only then written                       3 each run: opened, sealed anew, written

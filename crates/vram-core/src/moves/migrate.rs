@@ -1,4 +1,4 @@
-//! Moving a shard to another GPU: verified at the target before the source is freed.
+//! Moves a shard to another GPU, and verifies it there before the source is freed.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -85,7 +85,7 @@ pub(crate) fn settle_in(core: &Core, entry: &Entry, arrived: Arrived) {
     }
 }
 
-/// Copies a shard and opens every segment where it arrived.
+/// Copies a shard, and opens every segment at its new placement.
 fn copy_verified(
     core: &Core,
     entry: &Entry,

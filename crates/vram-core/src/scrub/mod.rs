@@ -10,8 +10,8 @@
 //! ```text
 //!   a round      shards in order of age        [a......)[b..)[c............)
 //!   its steps                                  |---|---|----|---|---|---|--|
-//!   the next one                                                            [a......)[b..)[c....
-//!   b is at most so old                                 '-------------- a pass and b ----'
+//!   the next round                                                          [a......)[b..)[c....
+//!   the highest age of b                                '-------------- a pass and b ----'
 //! ```
 
 pub mod cursor;
