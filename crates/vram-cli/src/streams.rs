@@ -13,6 +13,9 @@ use crate::failure::Failure;
 /// The name of standard input in messages.
 const STDIN: &str = "standard input";
 
+/// The path of the file behind standard input, if it is a file.
+pub(crate) const BEHIND_STDIN: &str = "/dev/stdin";
+
 /// Returns true if a path stands for standard input or output.
 pub(crate) fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
@@ -118,7 +121,7 @@ pub(crate) fn output(inputs: &[&Path]) -> Result<File, Failure> {
     let file = File::from(handle.as_fd().try_clone_to_owned().map_err(failed)?);
     let to = file.metadata().map_err(failed)?;
     for path in inputs {
-        let read = if is_dash(path) { Path::new("/dev/stdin") } else { path };
+        let read = if is_dash(path) { Path::new(BEHIND_STDIN) } else { path };
         let same = fs::metadata(read)
             .is_ok_and(|from| from.is_file() && (from.dev(), from.ino()) == (to.dev(), to.ino()));
         if same {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 /// A request to stop that many threads can share.
 ///
 /// Give a clone to the call and keep one. A cancelled call stops at the next segment, releases
-/// everything that it took, and answers [`FileError::Cancelled`](crate::FileError::Cancelled). A
-/// token stays cancelled: the next call needs a fresh one.
+/// everything that it took, and answers [`FileError::Cancelled`](crate::FileError::Cancelled), or in
+/// the facade the variant of the same name of its own error. A token stays cancelled: the next call
+/// needs a fresh one.
 ///
 /// ```
 /// use vram_files::CancelToken;

@@ -42,7 +42,7 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
 
     let started = Instant::now();
     let bar = BytesBar::new("seal");
-    let also_read = also_read(&args.key_file, &args.bound);
+    let also_read = also_read(&args.file, &args.key_file, &args.bound);
     let options = options(&bar, &also_read, args.force)?;
     let params = params(args);
     let report = if streams::is_dash(&args.output) {
@@ -75,7 +75,7 @@ pub(crate) fn unseal(args: &UnsealArgs, output: &mut Output) -> Result<(), Failu
 
     let started = Instant::now();
     let bar = BytesBar::new("unseal");
-    let also_read = also_read(&args.key_file, &args.expect.bound);
+    let also_read = also_read(&args.image, &args.key_file, &args.expect.bound);
     let options = options(&bar, &also_read, args.force)?;
     let report = if streams::is_dash(&args.output) {
         let sink = streams::output(&[&[args.image.as_path()], &also_read[..]].concat())?;
@@ -177,9 +177,11 @@ fn options<'a>(
     Ok(also_read.iter().copied().fold(options, ImageOptions::input))
 }
 
-/// The files that a command reads besides its source or image.
-fn also_read<'a>(key_file: &'a Path, bound: &'a BoundArgs) -> Vec<&'a Path> {
-    core::iter::once(key_file).chain(bound.metadata.as_deref()).collect()
+/// The files that a command reads besides its source or image. If that is standard input, the file
+/// behind it is one of them: the command may read a copy.
+fn also_read<'a>(read: &Path, key_file: &'a Path, bound: &'a BoundArgs) -> Vec<&'a Path> {
+    let behind = streams::is_dash(read).then(|| Path::new(streams::BEHIND_STDIN));
+    core::iter::once(key_file).chain(bound.metadata.as_deref()).chain(behind).collect()
 }
 
 /// Prints the digest of `file`: as the result, unless the content itself is the result.

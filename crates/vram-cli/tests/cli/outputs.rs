@@ -1,7 +1,7 @@
 //! Where output goes: never over a file that the same command reads, through links, and to `-`.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Stdio;
@@ -110,6 +110,12 @@ fn a_file_that_looks_like_a_key_is_replaced_only_with_force() {
     bench.run([&UNSEAL[..], &["-o", "other", "--force"]].concat()).expect_code(0);
     assert_eq!(fs::read(bench.path("other")).unwrap(), b"plain");
 
+    for guarded in [0o700, 0o440, 0o640] {
+        bench.write("guarded", &other);
+        set_mode(&bench.path("guarded"), guarded);
+        bench.run([&UNSEAL[..], &["-o", "guarded"]].concat()).expect_error(2, &["key file"]);
+        fs::remove_file(bench.path("guarded")).unwrap();
+    }
     // Other users can read it, so no command takes it for a key.
     bench.write("public", &other);
     set_mode(&bench.path("public"), 0o644);
@@ -173,6 +179,24 @@ fn standard_output_that_goes_to_an_input_is_refused() {
         let ran = Ran::of(command.stdout(append).output().unwrap());
         ran.expect_error(2, &[input, "over itself"]);
         assert_eq!(fs::read(bench.path(input)).unwrap(), before);
+    }
+}
+
+/// What stands before the image was read by another program; the rest is copied before it is opened.
+#[test]
+fn a_file_that_is_standard_input_from_some_offset_on_is_not_replaced() {
+    let bench = Bench::new();
+    let image = bench.sealed(b"plain", "image", &[]);
+    let mut boxed = b"a header\n".to_vec();
+    boxed.extend(fs::read(image).unwrap());
+    for (command, to) in [("unseal", "box"), ("seal", "box"), ("unseal", "./box")] {
+        bench.write("box", &boxed);
+        let mut input = bench.open("box");
+        input.seek(SeekFrom::Start(9)).unwrap();
+        let args = [command, "-", "--key-file", "key", "-o", to, "--force"];
+        let args = [&args[..], if command == "seal" { &["--model-id", "m"] } else { &[] }].concat();
+        Ran::of(bench.run_with_input(&args, input)).expect_error(2, &["over itself"]);
+        assert!(fs::read(bench.path("box")).unwrap() == boxed, "{command} {to}");
     }
 }
 

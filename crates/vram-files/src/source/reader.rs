@@ -10,6 +10,9 @@ use super::{Access, Source, SourceError, no_such_bytes, wide};
 ///
 /// The call reads it once, in order. A reader that ends early or goes on after its declared length
 /// is refused. Interrupted reads are repeated.
+///
+/// A call cannot see which file a reader reads. If it reads one, name that file with
+/// [`ImageOptions::input`](crate::ImageOptions::input): then no output replaces it.
 pub struct ReaderSource<R> {
     len: u64,
     state: Mutex<ReaderState<R>>,

@@ -88,11 +88,12 @@ pub(super) fn resolve(target: &Path) -> io::Result<PathBuf> {
 /// The absolute name behind all links. The file under that name is not examined.
 fn follow(target: &Path) -> io::Result<PathBuf> {
     let mut path = target.to_path_buf();
-    for _ in 0..LINKS_MAX {
+    for _ in 0..=LINKS_MAX {
         let Some(name) = path.file_name() else {
             return Err(invalid("the path names no file"));
         };
-        if path.as_os_str().as_bytes().ends_with(b"/") {
+        let bytes = path.as_os_str().as_bytes();
+        if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
             return Err(invalid("the path names a folder, not a file"));
         }
         let folder = match path.parent() {
@@ -157,9 +158,10 @@ pub(super) fn judge(path: &Path, overwrite: Overwrite, inputs: &Inputs) -> io::R
 
 const KEY_KEPT: &str = "the target looks like a key file, by its length and mode, and is kept";
 
-/// Returns true for a file as long as a key file and readable by its owner alone.
+/// Returns true for a file as long as a key file to which users outside its owner and group have no
+/// access.
 fn looks_like_a_key(found: &Metadata) -> bool {
-    let for_others = found.permissions().mode() & 0o177;
+    let for_others = found.permissions().mode() & 0o007;
     for_others == 0 && KEY_LENS.contains(&found.len())
 }
 
