@@ -1,7 +1,8 @@
 //! `cargo xtask layers`: who may import whom, against what the manifests and sources say.
 //!
 //! Crates against the table of ARCHITECTURE.md; and inside the crates: the floors of vram-core, the
-//! homes of `impl Core` and `impl VramManager`, circles among files, the size of folders and files.
+//! homes of `impl Core` and `impl VramManager`, circles among files, the size of folders and files,
+//! and the folder of `unsafe`.
 
 mod circles;
 mod crates;
@@ -12,6 +13,7 @@ mod paths;
 mod sizes;
 mod source;
 mod strip;
+mod unsafety;
 
 use crate::workspace::{self, Package};
 
@@ -21,7 +23,7 @@ pub(crate) fn run() -> Result<(), String> {
     let mut breaches = crates::breaches(&packages);
     let mut files = 0_usize;
     for package in &packages {
-        breaches.extend(crates::missing_forbid(package)?);
+        breaches.extend(unsafety::missing_forbid(package)?);
         files = files.saturating_add(inside(package, &mut breaches)?);
     }
     if breaches.is_empty() {
@@ -41,5 +43,6 @@ fn inside(package: &Package, breaches: &mut Vec<String>) -> Result<usize, String
     breaches.extend(homes::breaches(name, &sources));
     breaches.extend(circles::breaches(name, &sources, &graph));
     breaches.extend(sizes::breaches(name, &sources));
+    breaches.extend(unsafety::breaches(name, &sources));
     Ok(sources.len())
 }
