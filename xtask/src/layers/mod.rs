@@ -2,8 +2,9 @@
 //!
 //! Crates against the table of ARCHITECTURE.md; and inside the crates: the floors of vram-core, the
 //! homes of `impl Core` and `impl VramManager`, circles among files, the size of folders and files,
-//! and the folder of `unsafe`.
+//! the folder of `unsafe`, and spellings that would hide a path from these checks.
 
+mod aliases;
 mod circles;
 mod crates;
 mod floors;
@@ -39,6 +40,7 @@ fn inside(package: &Package, breaches: &mut Vec<String>) -> Result<usize, String
     let name = package.name.as_str();
     let sources = source::of(package)?;
     let graph = graph::Graph::of(&sources);
+    breaches.extend(aliases::breaches(name, &sources));
     breaches.extend(floors::breaches(name, &sources, &graph));
     breaches.extend(homes::breaches(name, &sources));
     breaches.extend(circles::breaches(name, &sources, &graph));
