@@ -1,5 +1,6 @@
 //! Where the methods of the two great types live: each in one place, so that a call names its room.
 
+use super::paths::{self, Paths};
 use super::source::Source;
 
 /// A type whose `impl` blocks, of traits too, have one home.
@@ -20,7 +21,7 @@ const HOMES: &[Home] = &[
     },
 ];
 
-/// Every `impl` of them elsewhere.
+/// Every `impl` of them elsewhere, and every alias, under which an `impl` would be hidden.
 pub(super) fn breaches(name: &str, sources: &[Source]) -> Vec<String> {
     let mut breaches = Vec::new();
     for home in HOMES.iter().filter(|_| CRATES.contains(&name)) {
@@ -28,11 +29,19 @@ pub(super) fn breaches(name: &str, sources: &[Source]) -> Vec<String> {
             let mut homes = home.at.iter();
             let at_home =
                 homes.any(|(krate, path)| *krate == name && source.path.starts_with(path));
-            if !at_home && implements(&source.code, home.name) {
+            if at_home {
+                continue;
+            }
+            let tokens = paths::tokens(&source.code);
+            let found = [
+                ("an impl", implements(&tokens, home.name)),
+                ("an alias", renames(&source.code, &tokens, home.name)),
+            ];
+            for (what, _) in found.iter().filter(|(_, found)| *found) {
                 let homes: Vec<_> =
                     home.at.iter().map(|(krate, path)| format!("{krate} {path}")).collect();
                 breaches.push(format!(
-                    "{name}: {} holds an impl of {}, whose home is {}",
+                    "{name}: {} holds {what} of {}, whose home is {}",
                     source.path,
                     home.name,
                     homes.join(" or ")
@@ -43,30 +52,52 @@ pub(super) fn breaches(name: &str, sources: &[Source]) -> Vec<String> {
     breaches
 }
 
-/// Whether code holds an `impl` block, of a trait or none, for a type of that name.
-fn implements(code: &str, name: &str) -> bool {
-    let word = |letter: char| letter.is_alphanumeric() || letter == '_';
-    code.match_indices("impl").any(|(at, found)| {
-        let (before, from) = code.split_at_checked(at).unwrap_or_default();
-        let after = from.get(found.len()..).unwrap_or_default();
+/// Whether code holds an `impl` block, of a trait or none, for a type whose words hold that name.
+fn implements(tokens: &[&str], name: &str) -> bool {
+    let heads = tokens.iter().enumerate().filter(|(at, token)| {
         // The head of an item: not `impl Trait` in a signature, which stands after `:`, `(`, `>`…
-        let starts = before.trim_end().chars().next_back();
-        let starts = starts.is_none_or(|last| "{};]".contains(last) || before.ends_with("unsafe "));
-        if !starts || after.chars().next().is_some_and(word) {
-            return false;
-        }
-        let head = after.split('{').next().unwrap_or_default();
-        let head = head.split(" where ").next().unwrap_or_default();
-        let target = head.rsplit(" for ").next().unwrap_or_default();
-        // Without the generics of `impl<…>`, of no trait; then the last name of the type's path.
-        let target = if target.trim_start().starts_with('<') {
-            target.split_once('>').map_or("", |(_, rest)| rest)
-        } else {
-            target
-        };
-        let path = target.trim().split('<').next().unwrap_or_default();
-        path.rsplit("::").next().is_some_and(|last| last.trim() == name)
+        let before = at.checked_sub(1).and_then(|before| tokens.get(before));
+        let starts = before.is_none_or(|last| ["{", "}", ";", "]", "unsafe"].contains(last));
+        **token == "impl" && starts
+    });
+    heads.into_iter().any(|(at, _)| {
+        let after = tokens.get(at.saturating_add(1)..).unwrap_or_default();
+        target(after).contains(&name)
     })
+}
+
+/// The type that an `impl` is for: what stands between its `for`, if it has one, and its body.
+fn target<'a>(after: &[&'a str]) -> Vec<&'a str> {
+    let mut target = Vec::new();
+    let (mut depth, mut before) = (0_usize, "");
+    for token in after {
+        match *token {
+            "{" | "where" | ";" if depth == 0 => break,
+            "for" if depth == 0 => target.clear(),
+            "<" => depth = depth.saturating_add(1),
+            // `Fn() -> X`
+            ">" if before != "-" => depth = depth.saturating_sub(1),
+            word if depth == 0 || !target.is_empty() => target.push(word),
+            // Generics of the block itself, as in `impl<T>`.
+            _ => {}
+        }
+        before = token;
+    }
+    target
+}
+
+/// Whether code gives a type of that name another one.
+fn renames(code: &str, tokens: &[&str], name: &str) -> bool {
+    let imported = Paths::of(code)
+        .imports
+        .into_iter()
+        .any(|import| import.path.last().is_some_and(|last| last == name) && import.name != name);
+    let mut types = tokens.split(|token| *token == "type").skip(1);
+    imported
+        || types.any(|after| {
+            let mut item = after.iter().take_while(|token| **token != ";");
+            item.any(|token| *token == "=") && item.any(|token| *token == name)
+        })
 }
 
 #[cfg(test)]
@@ -85,6 +116,17 @@ mod tests {
             "struct A; impl Drop for Core { }",
             "impl<T> From<T> for crate::parts::Core where T: X { }",
             "#[expect(x)]\nimpl parts::Core {}",
+            "impl<T> Tr<T> for Core\nwhere\n    T: Clone,\n{\n}",
+            "impl Core\nwhere\n    Self: Sized,\n{\n}",
+            "impl Tr for &Core {}",
+            "impl<'a, F: Fn() -> u8> Tr for &'a mut crate::parts::Core {}",
+            "impl Tr for Arc<Core> {}",
+            "impl<T: Tr<Of = u8>> Tr for Arc<Vec<Core>>\nwhere\n    T: Clone,\n{\n}",
+            "unsafe\nimpl Tr\nfor Core {}",
+            "use crate::parts::Core as C;",
+            "use crate::parts::{Core as C, keys};",
+            "type C = Core;",
+            "pub(crate) type Shared<T>\n    = Arc<crate::parts::Core>;",
         ] {
             assert_eq!(found("vram-core", "moves/wake.rs", text), 1, "{text}");
             assert_eq!(found("vram-residency", "manager/seal.rs", text), 1, "{text}");
@@ -97,6 +139,9 @@ mod tests {
             "impl From<Core> for Other { }",
             "fn f(x: &impl Core) {} // impl Core {",
             "impl Other { fn core(&self) -> &Core { } }",
+            "impl<T> Other for T\nwhere\n    T: AsRef<Core>,\n{\n}",
+            "impl<T: AsRef<Core>> Other<T> {}",
+            "use crate::parts::Core; use crate::parts::{core as c}; type C = u8; struct D(Core);",
         ] {
             assert_eq!(found("vram-core", "moves/wake.rs", text), 0, "{text}");
         }

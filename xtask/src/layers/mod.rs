@@ -1,8 +1,10 @@
 //! `cargo xtask layers`: who may import whom, against what the manifests and sources say.
 //!
 //! Crates against the table of ARCHITECTURE.md; and inside the crates: the floors of vram-core, the
-//! homes of `impl Core` and `impl VramManager`, circles among files, the size of folders and files.
+//! homes of `impl Core` and `impl VramManager`, circles among files, the size of folders and files,
+//! the folder of `unsafe`, and spellings that would hide a path from these checks.
 
+mod aliases;
 mod circles;
 mod crates;
 mod floors;
@@ -12,6 +14,7 @@ mod paths;
 mod sizes;
 mod source;
 mod strip;
+mod unsafety;
 
 use crate::workspace::{self, Package};
 
@@ -21,7 +24,7 @@ pub(crate) fn run() -> Result<(), String> {
     let mut breaches = crates::breaches(&packages);
     let mut files = 0_usize;
     for package in &packages {
-        breaches.extend(crates::missing_forbid(package)?);
+        breaches.extend(unsafety::missing_forbid(package)?);
         files = files.saturating_add(inside(package, &mut breaches)?);
     }
     if breaches.is_empty() {
@@ -37,9 +40,11 @@ fn inside(package: &Package, breaches: &mut Vec<String>) -> Result<usize, String
     let name = package.name.as_str();
     let sources = source::of(package)?;
     let graph = graph::Graph::of(&sources);
+    breaches.extend(aliases::breaches(name, &sources));
     breaches.extend(floors::breaches(name, &sources, &graph));
     breaches.extend(homes::breaches(name, &sources));
     breaches.extend(circles::breaches(name, &sources, &graph));
     breaches.extend(sizes::breaches(name, &sources));
+    breaches.extend(unsafety::breaches(name, &sources));
     Ok(sources.len())
 }

@@ -67,12 +67,12 @@ fn is_ours(path: &[String]) -> bool {
     path.first().is_some_and(|first| ["crate", "self", "super"].contains(&first.as_str()))
 }
 
-fn is_word(letter: char) -> bool {
+pub(super) fn is_word(letter: char) -> bool {
     letter.is_alphanumeric() || letter == '_'
 }
 
 /// Words, `::`, and every other character by itself.
-fn tokens(code: &str) -> Vec<&str> {
+pub(super) fn tokens(code: &str) -> Vec<&str> {
     let mut tokens = Vec::new();
     let mut rest = code.trim_start();
     while let Some(first) = rest.chars().next() {

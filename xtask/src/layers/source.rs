@@ -16,14 +16,18 @@ pub(super) struct Source {
     pub(super) lines: usize,
     /// Its code: no comments, no literals, no test modules.
     pub(super) code: String,
+    /// The same, test modules included.
+    pub(super) with_tests: String,
 }
 
 impl Source {
     pub(super) fn new(path: &str, text: &str) -> Self {
+        let with_tests = strip::literals(text);
         Self {
             path: path.to_owned(),
             lines: text.lines().count(),
-            code: strip::tests(&strip::literals(text)),
+            code: strip::tests(&with_tests),
+            with_tests,
         }
     }
 

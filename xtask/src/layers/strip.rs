@@ -107,7 +107,7 @@ pub(super) fn tests(code: &str) -> String {
 }
 
 /// Up to the end of an item: its semicolon, or the brace that closes its body.
-fn item_len(item: &str) -> usize {
+pub(super) fn item_len(item: &str) -> usize {
     let (mut braces, mut others) = (0_usize, 0_usize);
     for (at, letter) in item.char_indices() {
         let mut end = at.saturating_add(1);
