@@ -174,8 +174,8 @@ impl Queue {
                 break;
             }
         }
-        // Other threads may wait for what the sink holds, so the drop comes first; it may panic as
-        // well.
+        // The sink is dropped before `_ended`. A thread that waits for the end of this thread
+        // thereby also waits for that drop, which may panic.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(sink))) {
             core::mem::forget(payload);
         }
