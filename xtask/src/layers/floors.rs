@@ -1,23 +1,23 @@
-//! The floors inside vram-core, and the roof over them: no file names one on a higher floor.
+//! The floors inside vram-core, and the level above them: no file imports from a higher floor.
 
 use super::graph::Graph;
 use super::source::Source;
 
-/// The crates that have floors, and what stands above the highest of them: the facade, which holds
-/// all floors for as long as the core is not a crate of its own.
+/// The crates with floors, and the modules above the highest floor. The facade is listed for as
+/// long as the core is part of it.
 const HOUSES: &[(&str, &[&str])] =
     &[("vram-core", &[]), ("vram-residency", &["manager", "builder", "images"])];
 
-/// Their folders (and files beside its root) from the ground up.
+/// Their folders (and files beside its root), from the lowest floor up.
 const FLOORS: &[&str] = &[
     "error", "shard", "transfer", "parts", "resident", "room", "sealing", "moves", "models",
     "scrub", "repair", "reset", "close", "reports",
 ];
 
-/// What every floor may import, and what imports none: the locks.
+/// The module that every floor may import, and that imports none: the locks.
 const GROUND: &str = "sync";
 
-/// The floor of a file, from the ground up; the error is the name that has no floor.
+/// The floor of a file, counted from the lowest; the error is the name that has no floor.
 fn floor(source: &Source, roof: &[&str]) -> Result<Option<usize>, String> {
     let module = source.module();
     let Some(first) = module.first() else { return Ok(None) };
@@ -31,7 +31,7 @@ fn floor(source: &Source, roof: &[&str]) -> Result<Option<usize>, String> {
     at.map(|at| Some(at.saturating_add(1))).ok_or_else(|| first.clone())
 }
 
-/// Every path that leads up.
+/// Every path to a higher floor.
 pub(super) fn breaches(name: &str, sources: &[Source], graph: &Graph) -> Vec<String> {
     let Some((_, roof)) = HOUSES.iter().find(|(house, _)| *house == name) else {
         return Vec::new();
