@@ -1,4 +1,4 @@
-//! The committed trampolines are those of the `cust_raw` that is in use.
+//! The committed trampolines match the `cust_raw` in use.
 
 use std::io::Write as _;
 
@@ -16,7 +16,7 @@ fn the_committed_trampolines_are_current() {
     let bindings = match Bindings::locate() {
         Ok(bindings) => bindings,
         Err(Failure::NoCargo(reason)) => {
-            // Written past the test harness, which would swallow it: skipping is never silent.
+            // Written past the test harness, which would capture it, so that a skip is visible.
             let line =
                 format!("SKIPPED the_committed_trampolines_are_current: no cargo: {reason}\n");
             std::io::stderr().write_all(line.as_bytes()).unwrap();
