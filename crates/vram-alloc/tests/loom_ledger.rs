@@ -45,7 +45,7 @@ fn two_requests_that_fit_are_both_granted() {
 }
 
 /// P8: a grant that races with a shrinking budget either came first or is refused; after
-/// `set_total` returned, what is taken does not rise.
+/// `set_total` returned, the taken bytes do not rise.
 #[test]
 fn no_grant_follows_a_lowered_limit() {
     loom::model(|| {
@@ -60,8 +60,8 @@ fn no_grant_follows_a_lowered_limit() {
     });
 }
 
-/// A request that fits at every instant is granted, though figures from different instants would
-/// say no: 60 of 100 taken, then 0 of 100, then 0 of 50.
+/// A request that fits at every instant is granted, although a mix of figures from different
+/// instants would refuse it: 60 of 100 taken, then 0 of 100, then 0 of 50.
 #[test]
 fn a_refusal_never_mixes_two_instants() {
     loom::model(|| {
@@ -77,7 +77,7 @@ fn a_refusal_never_mixes_two_instants() {
     });
 }
 
-/// Snapshots add up at every step of reserve, commit and release, and nothing is lost.
+/// Snapshots add up at every step of reserve, commit and release, and no byte is lost.
 #[test]
 fn a_snapshot_adds_up_at_every_step() {
     loom::model(|| {
@@ -96,8 +96,8 @@ fn a_snapshot_adds_up_at_every_step() {
     });
 }
 
-/// Bytes that were kept and come back after all: at every step they are counted once, and never
-/// more of them kept than used; and whoever needs them gets them exactly when they are back.
+/// Bytes that were kept and are released later: at every step they are counted once, and never more
+/// are kept than used. A request for them succeeds exactly after their release.
 #[test]
 fn kept_bytes_come_back_once() {
     loom::model(|| {

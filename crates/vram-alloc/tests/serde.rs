@@ -1,4 +1,5 @@
-//! What is read back equals what was written, and a text cannot forge what a constructor refuses.
+//! Values that are read back equal the written ones, and a text cannot contain a value that a
+//! constructor refuses.
 
 #![cfg(feature = "serde")]
 
