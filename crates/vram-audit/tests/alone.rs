@@ -1,4 +1,5 @@
-//! The audit without a manager: events go to it as to any sink, and an auditor reads with no more.
+//! The audit without a manager: events reach it as they reach any sink, and an auditor needs no
+//! other crate.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -22,7 +23,7 @@ fn written() -> (tempfile::TempDir, PathBuf, AuditHead) {
     written_from(0)
 }
 
-/// As [`written`], of events that count from `first`.
+/// As [`written`], with events that are numbered from `first`.
 fn written_from(first: u64) -> (tempfile::TempDir, PathBuf, AuditHead) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit");
