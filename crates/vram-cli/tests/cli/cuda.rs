@@ -1,5 +1,5 @@
-//! CUDA devices, as the program sees them through a driver that it loads: the simulated one, as a
-//! real shared object.
+//! CUDA devices through a driver that the program loads: the simulated one, as a real shared
+//! object.
 
 use std::fs;
 use std::path::PathBuf;
@@ -57,7 +57,7 @@ fn devices_are_listed_with_what_identifies_them() {
 fn where_there_is_no_cuda_the_reason_is_said_in_words() {
     let bench = Bench::new();
     bench.model("m.safetensors", 300);
-    // `support` points at a driver that is not there.
+    // `support` sets the path of a driver that does not exist.
     let shown = bench.run(["devices"]).expect_code(0).stdout;
     assert!(shown.contains("no CUDA") && shown.contains("/nowhere/"), "{shown}");
     let ran = bench.run(["load", "m.safetensors"]).expect_code(0);
@@ -131,7 +131,7 @@ fn a_card_that_is_too_small_is_exit_code_3() {
     bench.model("m.safetensors", 3000);
     let load = ["load", "m.safetensors", "--device", "cuda:0"];
     run(&bench, "capacity=2MiB", &load).expect_error(3, &["no room"]);
-    // The card is large enough, and others hold most of it.
+    // The card is large enough, but other processes hold most of it.
     run(&bench, "capacity=64MiB,foreign=62MiB", &load).expect_error(3, &["no room"]);
 }
 
@@ -140,7 +140,7 @@ fn a_card_that_fails_is_exit_code_4_and_one_that_lies_is_1() {
     let bench = Bench::new();
     bench.model("m.safetensors", 3000);
     let load = ["load", "m.safetensors", "--device", "cuda:0"];
-    // An uncorrectable memory error while reading, at once and later: sticky, the card is lost.
+    // An uncorrectable memory error while reading, at once and later: sticky, so the card is lost.
     for fault in ["fail=out:3:214", "fail=in:3:214", "later=in:3:214"] {
         let card = format!("capacity=64MiB,{fault}");
         run(&bench, &card, &load).expect_error(4, &["gpu 0"]);

@@ -1,4 +1,4 @@
-//! `vram demo`, small: each step says what happened, and nothing is left behind.
+//! `vram demo` with small sizes: each step prints its result, and nothing is left behind.
 
 use crate::support::Bench;
 
@@ -19,9 +19,9 @@ fn the_demonstration_shows_every_step_and_cleans_up() {
     assert!(found.contains("tensor ") && found.contains("segment "), "{found}");
     assert!(shown.contains("read:   refused: "), "{shown}");
     assert!(shown.contains("sealed again from the file: sound"), "{shown}");
-    // What would fit is told with figures.
+    // The answer to what would fit contains figures.
     assert!(shown.contains("would fit on gpu 0: "), "{shown}");
-    // The capacity is back, on both devices.
+    // The capacity of both devices is free again.
     let after = shown.split("7. Free").nth(1).unwrap();
     assert_eq!(after.matches("used 0 B").count(), 2, "{after}");
     assert_eq!(ran.stderr, "");

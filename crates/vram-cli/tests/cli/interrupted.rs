@@ -1,6 +1,6 @@
-//! Stopped halfway: politely, by a signal that can be caught, and rudely, by one that cannot.
+//! Interrupted runs: by a signal that can be caught, and by one that cannot.
 //!
-//! The files are sparse and large, so that a run lasts long enough to be stopped in the middle.
+//! The files are sparse and large, so that a run lasts long enough to be interrupted in the middle.
 
 use core::time::Duration;
 use std::fs::{self, File};
@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use crate::support::{Bench, Ran};
 
-/// Longer than any of these tests may take.
+/// Longer than the time limit of any of these tests.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Plaintext that takes seconds to seal, and nothing to store.
+/// Plaintext that takes seconds to seal, and no disk space.
 const LONG: u64 = 8 << 30;
 
 fn sparse(path: &Path, beginning: &[u8], len: u64) {
@@ -83,14 +83,15 @@ fn a_killed_seal_leaves_no_file_under_the_final_name() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!bench.path("image").exists());
-    // What is left says by its name what it is, and does not stand in the way.
+    // The name of a remaining file says what it is, and a later run is not blocked by it.
     let left: Vec<String> =
         bench.names().into_iter().filter(|name| name != "key" && name != "long").collect();
     assert!(left.iter().all(|name| name.starts_with('.') && name.ends_with(".partial")));
     bench.write("short", "x");
     let seal = ["seal", "short", "--key-file", "key", "--model-id", "m", "-o", "image"];
     bench.run(seal).expect_code(0);
-    // The next run needs no temporary name where files can be without one, and has left nothing.
+    // The next run needs no temporary name if the file system supports unnamed files, and leaves
+    // nothing.
     bench.run(seal).expect_code(0);
     assert_eq!(bench.names(), ["image", "key", "long", "short"]);
 }
@@ -103,7 +104,7 @@ fn ctrl_c_during_a_load_exits_130() {
     let header_len = u64::try_from(header.len()).unwrap();
     sparse(&bench.path("long"), &header, header_len.checked_add(LONG).unwrap());
     let child = bench.command(["load", "long"]).spawn().unwrap();
-    // Whenever it comes, before the sealing or in the middle of it, it ends the run.
+    // The signal ends the run whether it arrives before the sealing or in the middle of it.
     std::thread::sleep(Duration::from_millis(300));
     signal(&child, "-INT");
     let ran = Ran::of(child.wait_with_output().unwrap());
