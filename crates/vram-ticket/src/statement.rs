@@ -54,7 +54,8 @@ pub struct Statement {
     pub nonce: [u8; 32],
     /// The manager that holds the shard: a random value, new after each start.
     pub manager: [u8; 16],
-    /// The node, if it has a name: at most [`TICKET_NAME_LEN_MAX`](crate::TICKET_NAME_LEN_MAX) bytes.
+    /// The node, if it has a name: at most [`TICKET_NAME_LEN_MAX`](crate::TICKET_NAME_LEN_MAX)
+    /// bytes.
     pub node: Option<Arc<str>>,
     /// The shard.
     pub shard_id: ShardId,

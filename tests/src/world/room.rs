@@ -16,8 +16,8 @@ impl World {
         let Some(id) = self.reference.pick(shard) else { return Ok(()) };
         let known = &self.reference.shards[&id];
         let gpu = known.gpu;
-        // An Authenticated shard was read back in full when it was sealed, so a lease does not check
-        // it again.
+        // An Authenticated shard was read back in full when it was sealed, so a lease does not
+        // check it again.
         let expect = if known.quarantined { Expect::Refused("quarantined") } else { Expect::Fine };
         let before = self.picture();
         let answer = self.rig.manager.lease(&known.handle);

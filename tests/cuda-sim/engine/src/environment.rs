@@ -22,7 +22,7 @@ pub const DEVICES_VARIABLE: &str = "CUDA_SIM_DEVICES";
 pub const INIT_VARIABLE: &str = "CUDA_SIM_INIT";
 
 /// Adds the devices of the environment if the process has none yet; called by `cuInit`.
-#[expect(clippy::print_stderr, reason = "there is nobody else to tell")]
+#[expect(clippy::print_stderr, reason = "a driver has no other way to report this")]
 pub(crate) fn apply(world: &mut World) {
     if !world.devices.is_empty() || world.init_answer != 0 {
         return;
