@@ -1,5 +1,5 @@
-//! One side writes an audit and gives its head away; the other one verifies, also after somebody
-//! was at the file.
+//! A writer makes an audit and publishes its head; an auditor verifies the audit, and finds where
+//! the file was changed.
 //!
 //! ```console
 //! cargo run -p vram-audit --example auditor
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("audit");
 
-    // The side that writes. The facade does this with `VramManagerBuilder::event_sink`.
+    // The writer. The facade does this with `VramManagerBuilder::event_sink`.
     let audit = AuditWriter::create(&path, key())?;
     let status = audit.status();
     let mut sinks = Sinks::new();

@@ -1,24 +1,25 @@
-//! How far an audit has come: what is kept elsewhere, to see that nothing is missing at its end.
+//! The head of an audit, kept elsewhere to detect lines that are missing at its end.
 
 use core::fmt::{self, Write as _};
 use core::str::FromStr;
 
-/// How many lines an audit has, and the code of the last one. Kept where whoever can change the
-/// audit cannot, it is an anchor: [`verify_audit_against`](crate::verify_audit_against) finds any
-/// change up to there, also a cut.
+/// The number of lines of an audit, and the code of the last one. Kept where a party that can
+/// change the audit cannot change it, the head is an anchor:
+/// [`verify_audit_against`](crate::verify_audit_against) finds any change up to that line, also
+/// lines cut off.
 ///
-/// Prints as `lines:code`, reads back, and is no secret.
+/// Prints as `lines:code`, parses from the same text, and is no secret.
 #[derive(Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 #[non_exhaustive]
 pub struct AuditHead {
-    /// Lines.
+    /// Number of lines.
     pub lines: u64,
-    /// The code of the last one; zeros if there is none.
+    /// The code of the last line; zeros if there is none.
     pub code: [u8; 32],
 }
 
-/// A text is not a head.
+/// The text is not a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the head of an audit is a number of lines, a colon and 64 hexadecimal digits")]
 pub struct ParseAuditHeadError;
@@ -43,7 +44,8 @@ impl FromStr for AuditHead {
         let lines = lines.parse().map_err(|_not_a_number| ParseAuditHeadError)?;
         let code = unhex(code.as_bytes()).ok_or(ParseAuditHeadError)?;
         let head = Self { lines, code };
-        // One head, one spelling: no sign, no leading zeros. Of no lines, there is one head.
+        // Each head has one spelling: no sign, no leading zeros. There is one head for an audit of
+        // no lines.
         let spelled = head.to_string() == text && (lines > 0 || code == [0; 32]);
         if spelled { Ok(head) } else { Err(ParseAuditHeadError) }
     }
@@ -72,7 +74,7 @@ pub(crate) fn hex(bytes: &[u8; 32]) -> String {
     text
 }
 
-/// Reads what [`hex`] writes, and nothing else.
+/// Reads what [`hex`] writes, and refuses everything else.
 pub(crate) fn unhex(digits: &[u8]) -> Option<[u8; 32]> {
     let value = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit.wrapping_sub(b'0')),

@@ -1,4 +1,4 @@
-//! One line: what it says, its bytes, its code.
+//! One line of an audit: its content, its bytes, its code.
 
 use std::io;
 
@@ -10,33 +10,33 @@ use crate::head::{AuditHead, hex, unhex};
 
 /// Version of the layout of lines.
 pub(crate) const FORMAT: u32 = 1;
-/// The longest line, its end included.
+/// The longest line in bytes, its end included.
 pub(crate) const LEN_MAX: usize = 16 << 20;
 
 /// Domain separator of the code of a line; the last digit is the version.
 const DOMAIN: &[u8; 16] = b"vram-audit/line1";
-/// What is signed to name a key. No line starts like it.
+/// The text whose code names a key. No line starts with it.
 const KEY_NAME: &[u8; 16] = b"vram-audit/key/1";
 const CODE: &[u8] = b",\"code\":\"";
 const END: &[u8] = b"\"}";
 
-/// What a line says.
+/// The content of a line.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
 pub(crate) enum Body {
     /// The first line of an audit.
     Opened { format: u32, key: String, at: Timestamp },
-    /// A writer goes on with it, and has cut off so many bytes of a line without an end.
+    /// A writer resumed the audit, and cut off this many bytes of an unfinished line.
     Resumed { at: Timestamp, cut: u64 },
-    /// Something happened.
+    /// An event.
     Event { event: Event },
-    /// So many events never came here.
+    /// The sink's queue dropped this many events before they reached the writer.
     Dropped { at: Timestamp, count: u64 },
-    /// So many events could not be written.
+    /// The writer could not write this many events.
     Failed { at: Timestamp, count: u64 },
 }
 
-/// The key, and how far the chain has come.
+/// The key, and the head of the chain so far.
 pub(crate) struct Chain {
     key: TicketKey,
     head: AuditHead,
@@ -59,11 +59,11 @@ impl Chain {
         key_id(&self.key)
     }
 
-    /// The bytes of the next line, and the head that there is once it is written.
+    /// The bytes of the next line, and the head after it is written.
     ///
     /// # Errors
     ///
-    /// If it says more than fits into a line.
+    /// If the content is longer than a line may be.
     pub(crate) fn line(&self, body: &Body) -> io::Result<(Vec<u8>, AuditHead)> {
         let AuditHead { lines, code: prev } = self.head;
         let body = serde_json::to_string(body)?;
@@ -86,7 +86,7 @@ impl Chain {
     }
 }
 
-/// The name of a key, which says nothing else about it.
+/// The name of a key, which reveals nothing else about it.
 pub(crate) fn key_id(key: &TicketKey) -> String {
     let name = key.sign(KEY_NAME);
     let mut text = hex(&name);
@@ -94,7 +94,8 @@ pub(crate) fn key_id(key: &TicketKey) -> String {
     text
 }
 
-/// What the code of a line is over: domain, the code before it, and its bytes up to its own code.
+/// The bytes that the code of a line signs: domain, the code before it, and the line's bytes up to
+/// its own code.
 fn statement(prev: &[u8; 32], signed: &[u8]) -> Vec<u8> {
     let mut statement = Vec::with_capacity(signed.len().saturating_add(48));
     statement.extend_from_slice(DOMAIN);
@@ -103,19 +104,19 @@ fn statement(prev: &[u8; 32], signed: &[u8]) -> Vec<u8> {
     statement
 }
 
-/// A line as it stands in a file, taken apart and not yet believed.
+/// A line as it stands in a file, parsed and not yet verified.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parsed<'a> {
     pub(crate) number: u64,
     pub(crate) prev: [u8; 32],
     pub(crate) code: [u8; 32],
     signed: &'a [u8],
-    /// What the line says, without the braces around it.
+    /// The content of the line, without the braces around it.
     inside: &'a [u8],
 }
 
 impl<'a> Parsed<'a> {
-    /// Takes a line apart, without its end. Only the very form that is written is a line.
+    /// Parses a line, without its end. Only the exact form that the writer makes is a line.
     pub(crate) fn of(line: &'a [u8]) -> Option<Self> {
         let rest = line.strip_suffix(END)?;
         let (rest, code) = rest.split_at_checked(rest.len().checked_sub(64)?)?;
@@ -136,12 +137,12 @@ impl<'a> Parsed<'a> {
         Some(Self { number, prev, code, signed, inside })
     }
 
-    /// Whether the code is that of the line, in whatever place it stands.
+    /// Returns true if the code is that of the line, wherever the line stands.
     pub(crate) fn is_genuine(&self, key: &TicketKey) -> bool {
         key.verify(&statement(&self.prev, self.signed), &self.code).is_ok()
     }
 
-    /// What it says, if this version knows.
+    /// The content, if this version knows its kind.
     pub(crate) fn body(&self) -> Option<Body> {
         let mut json = Vec::with_capacity(self.inside.len().saturating_add(2));
         json.push(b'{');
@@ -155,7 +156,7 @@ impl<'a> Parsed<'a> {
 mod tests {
     use super::*;
 
-    /// The codes are those that Python's `hmac` gives for the same key and bytes.
+    /// The codes are those that Python's `hmac` computes for the same key and bytes.
     #[test]
     fn lines_are_the_frozen_bytes() {
         let mut chain = Chain::new(TicketKey::from_bytes([7; 32]));

@@ -1,4 +1,4 @@
-//! Where the lines go: whole, or not at all.
+//! Where the lines are written: each line whole, or not at all.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, Write};
@@ -16,7 +16,7 @@ pub(crate) struct Target {
     sink: Sink,
     /// Bytes of whole lines in the file.
     len: u64,
-    /// A part of a line stands there and could not be taken back: nothing is written behind it.
+    /// A part of a line is in the file and could not be cut off: no later line is written after it.
     broken: bool,
 }
 
@@ -30,26 +30,26 @@ impl Target {
         Self { sink: Sink::Other(Box::new(writer)), len: 0, broken: false }
     }
 
-    /// A new file, for its owner alone.
+    /// Creates a new file, readable by its owner alone.
     pub(crate) fn create(path: &Path) -> Result<Self, AuditError> {
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(path);
         let failed = |error| AuditError::io("create the audit", path.to_path_buf(), error);
         let locked = Self::locked(file.map_err(failed)?, path);
         if locked.is_err() {
-            // It was made a moment ago, and holds nothing.
+            // This call has just created the file, and it is empty.
             let _best_effort = std::fs::remove_file(path);
         }
         locked
     }
 
-    /// A file that is there, and is one.
+    /// Opens an existing file, which must be a regular one.
     pub(crate) fn open(path: &Path) -> Result<Self, AuditError> {
         let failed = |error| AuditError::io("open the audit", path.to_path_buf(), error);
         let file = regular_file::open_to_append(path).map_err(failed)?;
         Self::locked(file, path)
     }
 
-    /// Two writers would tear the chain. The lock goes with the file.
+    /// Locks the file: two writers would break the chain. The lock ends when the file is closed.
     fn locked(file: File, path: &Path) -> Result<Self, AuditError> {
         match file.try_lock() {
             Ok(()) => Ok(Self { sink: Sink::File(file), len: 0, broken: false }),
@@ -60,7 +60,8 @@ impl Target {
         }
     }
 
-    /// Verifies what is in the file. Says what, and how many bytes its whole lines take.
+    /// Verifies the content of the file. Returns the summary, and how many bytes its whole lines
+    /// take.
     pub(crate) fn verified(&self, key: &TicketKey) -> Result<(AuditSummary, u64), AuditError> {
         match &self.sink {
             Sink::File(file) => verify::read(&mut BufReader::new(file), key, None),
@@ -80,12 +81,12 @@ impl Target {
         }
     }
 
-    /// Writes a line, all of it or nothing.
+    /// Writes a line, whole or not at all.
     pub(crate) fn write(&mut self, line: &[u8]) -> io::Result<()> {
         if self.broken {
             return Err(io::Error::other("an earlier line was left unfinished"));
         }
-        // Until it stands there whole, and also if the writer panics.
+        // Broken until the line is written whole, also if the writer panics.
         self.broken = true;
         let (written, outcome) = match &mut self.sink {
             Sink::File(file) => write_all(file, line),
@@ -98,7 +99,7 @@ impl Target {
         outcome
     }
 
-    /// Cuts off a part of a line that was just written.
+    /// Cuts off the part of a line that was just written.
     fn take_back(&self) -> bool {
         match &self.sink {
             Sink::File(file) => file.set_len(self.len).is_ok(),
@@ -106,7 +107,7 @@ impl Target {
         }
     }
 
-    /// Makes durable what was written.
+    /// Makes the written lines durable.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
         match &mut self.sink {
             Sink::File(file) => file.sync_data(),
@@ -125,7 +126,7 @@ impl Target {
     }
 }
 
-/// Writes all of it; says how much was written if it could not.
+/// Writes the whole line. On an error, also returns how many bytes were written.
 fn write_all(writer: &mut dyn Write, line: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0_usize;
     while let Some(rest) = line.get(written..).filter(|rest| !rest.is_empty()) {
@@ -149,7 +150,7 @@ mod tests {
         let path = folder.path().join("audit");
         let mut target = Target::create(&path).unwrap();
         target.write(b"one\n").unwrap();
-        // What a full disk leaves of a line.
+        // The part of a line that a full disk leaves.
         OpenOptions::new().append(true).open(&path).unwrap().write_all(b"tw").unwrap();
         assert!(target.take_back());
         target.write(b"two\n").unwrap();

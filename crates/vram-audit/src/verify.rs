@@ -1,4 +1,4 @@
-//! Reading an audit: every line believed because of its code, or the first that is not is named.
+//! Reading an audit: verifies the code of every line, and names the first line that fails.
 
 use std::io::{BufRead, BufReader, Read};
 
@@ -12,33 +12,33 @@ use crate::line::{Body, LEN_MAX, Parsed, key_id};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct AuditSummary {
-    /// How many lines there are, and the last one's code.
+    /// The number of lines, and the last one's code.
     pub head: AuditHead,
-    /// Events in it.
+    /// Events in the audit.
     pub events: u64,
-    /// Events that were dropped before they came to the writer.
+    /// Events that were dropped before they reached the writer.
     pub dropped: u64,
     /// Events that could not be written.
     pub failed: u64,
-    /// How often a writer went on with it.
+    /// How often a writer resumed the audit.
     pub resumed: u64,
     /// Bytes of unfinished lines that those writers cut off.
     pub cut: u64,
-    /// Bytes of an unfinished line at its end. Only [`AuditWriter::append`](crate::AuditWriter::append)
-    /// puts up with any.
+    /// Bytes of an unfinished line at the end. Only
+    /// [`AuditWriter::append`](crate::AuditWriter::append) accepts any.
     pub torn: u64,
     /// Lines of a kind that this version does not know, genuine like all others.
     pub unknown: u64,
 }
 
-/// Reads all of an audit and verifies every line. Host memory stays bounded, whatever is read.
+/// Reads a whole audit and verifies every line. Host memory stays bounded for input of any length.
 ///
-/// It cannot see by itself that lines are missing at the very end, or that all of it is an older
-/// copy, or another audit under the same key: see [`verify_audit_against`].
+/// By itself, this call does not find that lines are missing at the very end, or that the file is
+/// an older copy, or another audit under the same key: see [`verify_audit_against`].
 ///
 /// # Errors
 ///
-/// The first line that does not fit, and why: [`AuditError::BadKey`], [`AuditError::NotALine`],
+/// The first line that fails, and why: [`AuditError::BadKey`], [`AuditError::NotALine`],
 /// [`AuditError::Altered`], [`AuditError::Missing`], [`AuditError::Reordered`],
 /// [`AuditError::OtherAudit`], [`AuditError::Torn`], [`AuditError::TooLong`],
 /// [`AuditError::Empty`]; [`AuditError::Io`].
@@ -46,8 +46,8 @@ pub fn verify_audit(audit: impl Read, key: &TicketKey) -> Result<AuditSummary, A
     verify(audit, key, None)
 }
 
-/// As [`verify_audit`], and compares with an anchor that was kept elsewhere: everything up to it has
-/// to be there as it was then.
+/// As [`verify_audit`], and compares with an anchor that was kept elsewhere: every line up to the
+/// anchor must be as it was when the anchor was taken.
 ///
 /// # Errors
 ///
@@ -73,7 +73,7 @@ fn verify(
     Ok(summary)
 }
 
-/// Reads all of an audit. Says what is in it, and how many bytes its whole lines take. A part of a
+/// Reads a whole audit. Returns its summary, and how many bytes its whole lines take. An unfinished
 /// last line is no error here.
 pub(crate) fn read(
     audit: &mut dyn BufRead,
@@ -130,7 +130,7 @@ pub(crate) fn read(
     Ok((summary, len))
 }
 
-/// Checks one line. `Ok(Err(number))` if it is genuine and belongs elsewhere.
+/// Checks one line. `Ok(Err(number))` if it is genuine but belongs to another place.
 fn check<'a>(
     content: &'a [u8],
     key: &TicketKey,
@@ -139,7 +139,7 @@ fn check<'a>(
 ) -> Result<Result<Parsed<'a>, u64>, AuditError> {
     let parsed = Parsed::of(content).ok_or(AuditError::NotALine { line })?;
     if !parsed.is_genuine(key) {
-        // The first line names its key, and is the first that another key does not fit.
+        // The first line names its key, and is the first to fail under another key.
         let first = (line == 1).then(|| parsed.body()).flatten();
         return Err(match first {
             Some(Body::Opened { key: name, .. }) if name != key_id(key) => AuditError::BadKey,
@@ -155,7 +155,7 @@ fn check<'a>(
     Ok(Ok(parsed))
 }
 
-/// Whether the line of a number comes later: then it was moved, and is not missing.
+/// Returns true if the line of this number comes later: then it was moved, and is not missing.
 fn occurs(audit: &mut dyn BufRead, key: &TicketKey, number: u64) -> Result<bool, AuditError> {
     let mut buffer = Vec::new();
     loop {
@@ -168,7 +168,7 @@ fn occurs(audit: &mut dyn BufRead, key: &TicketKey, number: u64) -> Result<bool,
     }
 }
 
-/// Reads up to the end of a line, or of everything. Says how many bytes that were.
+/// Reads up to the end of a line, or of the input. Returns the number of bytes read.
 fn next_line(audit: &mut dyn BufRead, buffer: &mut Vec<u8>, line: u64) -> Result<u64, AuditError> {
     buffer.clear();
     let limit = u64::try_from(LEN_MAX).unwrap_or(u64::MAX);

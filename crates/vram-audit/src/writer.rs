@@ -15,24 +15,24 @@ use crate::line::{self, Body, Chain};
 use crate::target::Target;
 use crate::verify::AuditSummary;
 
-/// Lines that may be written before they are made durable, where nobody said otherwise.
+/// Lines that may be written before they are made durable, by default.
 const SYNC_EVERY: u64 = 64;
 
-/// Writes events down so that no line can be changed, removed, moved or added unseen. An
-/// [`EventSink`].
+/// Writes events so that every changed, removed, moved or added line is found. An [`EventSink`].
 ///
-/// Lines are made durable (`fdatasync`) every 64 lines, on a flush, and when the manager goes. Each
-/// line says what came before it by its code, and has a code of its own by the key. Events that were
-/// dropped on the way, and events that could not be written, have a line that says how many.
+/// The writer makes lines durable (`fdatasync`) every 64 lines, on a flush, and when the manager is
+/// dropped. Each line names the line before it by its code, and has a code of its own under the
+/// key. Events that were dropped on the way, and events that could not be written, have a line that
+/// states how many.
 ///
 /// A line is `{"n":…,"prev":"…",…,"code":"…"}`: its number from 0, the code of the line before it
-/// (zeros in the first), what happened, and HMAC-SHA256 over `vram-audit/line1`, the 32 bytes of
+/// (zeros in the first), the content, and HMAC-SHA256 over `vram-audit/line1`, the 32 bytes of
 /// `prev`, and the line's bytes up to `,"code"`.
 ///
-/// By itself it does not show that lines are missing at the very end, nor that all of it is an older
-/// copy, or another audit under the same key: keep the [head](AuditStatus::head) somewhere else and
-/// compare with it. The key is for the pair of who writes and who verifies: either can forge. Do not
-/// use the ticket key of an orchestrator that is not to be trusted with that.
+/// By itself an audit does not show that lines are missing at the very end, nor that the file is an
+/// older copy, or another audit under the same key: keep the [head](AuditStatus::head) elsewhere
+/// and compare with it. Writer and verifier share the key, and either of them can forge. Do not use
+/// the ticket key of an orchestrator that you do not trust with that.
 ///
 /// ```
 /// use vram_audit::{AuditWriter, verify_audit_against};
@@ -43,7 +43,7 @@ const SYNC_EVERY: u64 = 64;
 /// # let path = folder.path().join("audit");
 /// let mut audit = AuditWriter::create(&path, TicketKey::from_bytes([7; 32]))?;
 /// let status = audit.status();
-/// // A manager does this: it is given the audit as an event sink.
+/// // A manager does this: it receives the writer as an event sink.
 /// audit.dropped(3);
 /// audit.flush();
 /// let anchor = status.head(); // to be kept somewhere else
@@ -58,14 +58,14 @@ pub struct AuditWriter {
     target: Target,
     chain: Chain,
     sync_every: u64,
-    /// Lines since the last that is known to be durable.
+    /// Lines written since the last line that is known to be durable.
     unsynced: u64,
-    /// Events that could not be written down, and are not yet said to be missing.
+    /// Events that could not be written, and that no line reports yet.
     missing: u64,
     status: AuditStatus,
 }
 
-/// Shows how far an [`AuditWriter`] has come, while a manager has it.
+/// Shows the head and the failures of an [`AuditWriter`] while a manager owns the writer.
 #[derive(Clone, Debug)]
 pub struct AuditStatus(Arc<Mutex<Status>>);
 
@@ -76,13 +76,13 @@ struct Status {
 }
 
 impl AuditStatus {
-    /// Locks, also after a panic in another holder: each change is one assignment.
+    /// Takes the lock, also after another holder panicked: each change is one assignment.
     fn lock(&self) -> MutexGuard<'_, Status> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many lines there are, and the last one's code: what an anchor is made of. Lines may not
-    /// be durable yet: flush first.
+    /// The number of lines, and the last one's code: the anchor to keep. Lines may not be durable
+    /// yet: flush first.
     #[must_use]
     pub fn head(&self) -> AuditHead {
         self.lock().head
@@ -96,25 +96,25 @@ impl AuditStatus {
 }
 
 impl AuditWriter {
-    /// Begins an audit in a new file, for its owner alone (mode 0600).
+    /// Begins an audit in a new file, readable by its owner alone (mode 0600).
     ///
     /// # Errors
     ///
-    /// [`AuditError::Io`]: also if there is such a file already.
+    /// [`AuditError::Io`], also if the file exists already.
     pub fn create(path: impl AsRef<Path>, key: TicketKey) -> Result<Self, AuditError> {
         let path = path.as_ref();
         let target = Target::create(path)?;
         let begun = Self::begin(target, key)
             .and_then(|writer| writer.target.sync_new(path).map(|()| writer));
         if begun.is_err() {
-            // It was made a moment ago, and holds nothing.
+            // This call has just created the file, and it holds no event.
             let _best_effort = std::fs::remove_file(path);
         }
         begun
     }
 
-    /// Begins an audit on anything that can be written to. Nothing is written behind an error of
-    /// the writer's, for a part of a line may stand there.
+    /// Begins an audit on any writer. If that writer fails in the middle of a line, no further line
+    /// is written.
     ///
     /// # Errors
     ///
@@ -126,16 +126,16 @@ impl AuditWriter {
         Self::begin(Target::other(writer), key)
     }
 
-    /// Goes on with the audit in a file, after all of it was verified.
+    /// Resumes the audit in a file, after verifying all of it.
     ///
-    /// A crash can leave a part of a last line. It is cut off; the summary says how many bytes, and
-    /// so does the next line of the audit.
+    /// A crash can leave a part of a last line. This call cuts it off; the summary says how many
+    /// bytes, and so does the next line of the audit.
     ///
     /// # Errors
     ///
-    /// As [`verify_audit`](crate::verify_audit); [`AuditError::InUse`] while another writer has the file;
-    /// [`AuditError::Io`]. The file is as it was; only if its own line cannot be written is the
-    /// unfinished one cut off without a word.
+    /// As [`verify_audit`](crate::verify_audit); [`AuditError::InUse`] while another writer holds
+    /// the file's lock; [`AuditError::Io`]. The file is as it was. One exception: if the line that
+    /// reports the cut cannot be written, the unfinished line is cut off without a report.
     pub fn append(
         path: impl AsRef<Path>,
         key: TicketKey,
@@ -148,13 +148,15 @@ impl AuditWriter {
         Ok((writer, summary))
     }
 
-    /// Sets after how many lines they are made durable; 0 for on flushes alone. Default: 64.
+    /// Sets the number of lines after which they are made durable; 0 means only on flushes.
+    /// Default: 64.
     pub fn sync_every(mut self, lines: u64) -> Self {
         self.sync_every = lines;
         self
     }
 
-    /// Shows how far it has come, also once a manager has it.
+    /// A handle to the head and the failures of this writer, also usable while a manager owns the
+    /// writer.
     #[must_use]
     pub fn status(&self) -> AuditStatus {
         self.status.clone()
@@ -180,7 +182,7 @@ impl AuditWriter {
         written.map_err(|error| AuditError::io("write the audit", None, error))
     }
 
-    /// Writes one line, all of it or nothing.
+    /// Writes one line, whole or not at all.
     fn write(&mut self, body: &Body) -> std::io::Result<()> {
         let (line, next) = self.chain.line(body)?;
         self.target.write(&line)?;
@@ -190,7 +192,7 @@ impl AuditWriter {
         Ok(())
     }
 
-    /// Writes what happened, or counts it as missing.
+    /// Writes one line, or counts its events as missing.
     fn record(&mut self, body: &Body, events: u64) {
         if self.missing > 0 {
             let count = self.missing;

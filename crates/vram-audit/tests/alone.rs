@@ -23,7 +23,7 @@ fn written() -> (tempfile::TempDir, PathBuf, AuditHead) {
     written_from(0)
 }
 
-/// As [`written`], with events that are numbered from `first`.
+/// As [`written`], with events numbered from `first`.
 fn written_from(first: u64) -> (tempfile::TempDir, PathBuf, AuditHead) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit");

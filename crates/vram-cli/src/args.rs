@@ -1,4 +1,4 @@
-//! The command line: what can be typed, and what it is turned into.
+//! The command line: the arguments of every command, and their types.
 
 use std::path::PathBuf;
 
@@ -24,9 +24,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Load safetensors files into device memory, sealed; verify them there; free them.
     Load(LoadArgs),
-    /// List the devices that are here, or say why there is no CUDA.
+    /// List the devices of this machine, or say why there is no CUDA.
     Devices(DevicesArgs),
-    /// Show what this is for, on a made-up model and two host devices.
+    /// Show the program's purpose on a made-up model and two host devices.
     Demo(DemoArgs),
     /// Seal a file into an image that only the key opens.
     Seal(SealArgs),
@@ -34,7 +34,7 @@ pub(crate) enum Command {
     Unseal(UnsealArgs),
     /// Check every byte of a sealed image without writing anything.
     Verify(VerifyArgs),
-    /// Print what a sealed image says of itself. Needs no key, proves nothing.
+    /// Print what a sealed image states about itself. Needs no key, proves nothing.
     Inspect(InspectArgs),
     /// Write a new random key to a new file that only its owner can read.
     Keygen(KeygenArgs),
@@ -56,7 +56,7 @@ pub(crate) struct LoadArgs {
     /// What lies in device memory.
     #[arg(long, value_enum, default_value_t = Mode::Encrypted)]
     pub(crate) protection: Mode,
-    /// Key file to seal with [default: a fresh random key that is forgotten afterwards]
+    /// Key file to seal with [default: a fresh random key, dropped at the end]
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
     /// BLAKE3 digest that a file must have, as `b3sum` prints it; one for each file, in order.
@@ -78,7 +78,7 @@ pub(crate) struct DevicesArgs {
 /// `vram demo`.
 #[derive(Args, Debug)]
 pub(crate) struct DemoArgs {
-    /// About how large the made-up model is.
+    /// The approximate size of the made-up model.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", hide = true)]
     pub(crate) size: ByteLen,
 }
@@ -91,15 +91,15 @@ pub(crate) struct SealArgs {
     /// Key file, as `vram keygen` writes it.
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: PathBuf,
-    /// Which model this is; opening compares it.
+    /// The id of the model; opening compares it.
     #[arg(long, value_name = "ID")]
     pub(crate) model_id: String,
-    /// Encrypted, or readable by anybody and only authenticated.
+    /// Encrypted, or only authenticated and readable without a key.
     #[arg(long, value_enum, default_value_t = Mode::Encrypted)]
     pub(crate) mode: Mode,
-    /// What equal content reveals: `segment` reads the file once and lets equal segments show;
-    /// `shard` reads it twice and shows only whole equal files. Not with `--mode authenticated`
-    /// [default: segment]
+    /// What equal content reveals: `segment` reads the file once, and equal segments show; `shard`
+    /// reads it twice, and only whole equal files show. Not with `--mode authenticated` [default:
+    /// segment]
     #[arg(long, value_enum)]
     pub(crate) scope: Option<Scope>,
     /// The cipher. Not with `--mode authenticated` [default: aes-256-gcm]
@@ -110,8 +110,7 @@ pub(crate) struct SealArgs {
     pub(crate) segment: SegmentSize,
     #[command(flatten)]
     pub(crate) bound: BoundArgs,
-    /// Where to write the image; `-` is standard output. A file that is there is replaced, in one
-    /// step.
+    /// Where to write the image; `-` is standard output. An existing file is replaced, in one step.
     #[arg(short, long, value_name = "IMAGE")]
     pub(crate) output: PathBuf,
     /// Replace also a file that looks like a key: 32, 64 or 65 bytes, readable only by its owner.
@@ -119,7 +118,7 @@ pub(crate) struct SealArgs {
     pub(crate) force: bool,
 }
 
-/// What a seal is bound to besides key and model.
+/// What a seal is bound to besides key and model id.
 #[derive(Args, Debug)]
 pub(crate) struct BoundArgs {
     /// A context of your own, such as a tenant.
@@ -136,10 +135,10 @@ pub(crate) struct BoundArgs {
     pub(crate) revision: Option<u64>,
 }
 
-/// What an image is compared with when it is opened.
+/// What opening compares an image with.
 #[derive(Args, Debug)]
 pub(crate) struct ExpectArgs {
-    /// Refuse an image that was sealed as another model [default: whatever it was sealed as]
+    /// Refuse an image that was sealed as another model [default: accept any model]
     #[arg(long, value_name = "ID")]
     pub(crate) model_id: Option<String>,
     #[command(flatten)]
@@ -156,8 +155,8 @@ pub(crate) struct UnsealArgs {
     pub(crate) key_file: PathBuf,
     #[command(flatten)]
     pub(crate) expect: ExpectArgs,
-    /// Where to write the content, readable only by you; `-` is standard output. A file that is
-    /// there is replaced.
+    /// Where to write the content, readable only by you; `-` is standard output. An existing file
+    /// is replaced.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
     /// Replace also a file that looks like a key: 32, 64 or 65 bytes, readable only by its owner.
@@ -190,7 +189,7 @@ pub(crate) struct InspectArgs {
 /// `vram keygen`.
 #[derive(Args, Debug)]
 pub(crate) struct KeygenArgs {
-    /// Where to write the key. Nothing that is there is ever overwritten.
+    /// Where to write the key. An existing file is never overwritten.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
 }
@@ -198,13 +197,13 @@ pub(crate) struct KeygenArgs {
 /// Encrypted or authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Mode {
-    /// Ciphertext: nobody without the key reads it.
+    /// Ciphertext: unreadable without the key.
     Encrypted,
-    /// Plaintext in place: anybody may read it, and any change shows.
+    /// Plaintext in place: readable without the key, and any change shows.
     Authenticated,
 }
 
-/// How far determinism reaches.
+/// The unit over which sealing is deterministic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Scope {
     /// Over the whole content.
@@ -216,10 +215,10 @@ pub(crate) enum Scope {
 /// The cipher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Cipher {
-    /// AES-256 in Galois/counter mode: the quick one where the processor knows AES.
+    /// AES-256 in Galois/counter mode: the faster one on processors with AES instructions.
     #[value(name = "aes-256-gcm")]
     Aes256Gcm,
-    /// `ChaCha20` with Poly1305: the quick one where it does not.
+    /// `ChaCha20` with Poly1305: the faster one on other processors.
     #[value(name = "chacha20-poly1305")]
     ChaCha20Poly1305,
 }

@@ -1,4 +1,4 @@
-//! Why the program stops: one line for a person, one code for a script.
+//! Why the program stops: one line for a person, one exit code for a script.
 
 use core::fmt;
 use std::io;
@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use vram_model::ModelError;
 use vram_residency::{SealError, VramError};
 
-/// What a script learns: the program's exit code.
+/// The class of a failure, which is the program's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Bytes are not what was sealed or expected.
     Integrity,
     /// The command line, its files or its key are not usable.
     Input,
-    /// It does not fit.
+    /// The model does not fit.
     NoRoom,
     /// A device or its driver failed.
     Device,
@@ -50,7 +50,7 @@ impl Failure {
         Self { kind, what: what.into(), hint: None }
     }
 
-    /// Something about the command line, a file or a key.
+    /// A failure of the command line, a file or a key.
     pub(crate) fn input(what: impl Into<String>) -> Self {
         Self::new(Kind::Input, what)
     }
@@ -62,7 +62,7 @@ impl Failure {
 
     /// The user asked to stop.
     pub(crate) fn interrupted() -> Self {
-        Self::new(Kind::Interrupted, "interrupted; everything taken was given back")
+        Self::new(Kind::Interrupted, "interrupted; everything taken was released")
     }
 
     /// A file that could not be used.
@@ -70,7 +70,7 @@ impl Failure {
         Self::input(format!("cannot {action} {}: {error}", path.display()))
     }
 
-    /// With what the user can do about it.
+    /// Adds what the user can do about it.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -83,13 +83,13 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// One line, whatever the parts hold.
+    /// Prints one line, whatever characters the parts contain.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write as _;
 
         let hint = self.hint.iter().flat_map(|hint| ["; ", hint]);
         for character in core::iter::once(self.what.as_str()).chain(hint).flat_map(str::chars) {
-            // A path can hold anything, line breaks and terminal escapes included.
+            // A path can contain any character, line breaks and terminal escapes included.
             if character.is_control() {
                 write!(f, "{}", character.escape_default())?;
             } else {
@@ -138,11 +138,11 @@ impl From<VramError> for Failure {
 }
 
 impl Failure {
-    /// A refusal of the seal: which of them are somebody's mistake, and which are tampering.
+    /// Sorts errors of the seal into mistakes of the user and tampering.
     fn from_seal(source: &SealError, error: &VramError) -> Self {
         let input = |hint| Self::input(error.to_string()).hint(hint);
         match source {
-            // Sound, but another object than the one asked for.
+            // The image is sound, but is not the object that the user named.
             SealError::ContextMismatch { .. } => {
                 input("give the --model-id, --context and so on that it was sealed with")
             }
@@ -157,7 +157,7 @@ impl Failure {
         }
     }
 
-    /// What the library itself says an error is.
+    /// Takes over the class that the library gives an error.
     fn by_kind(error: &VramError) -> Self {
         let what = error.to_string();
         if error.is_capacity() {

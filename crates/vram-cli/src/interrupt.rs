@@ -1,4 +1,4 @@
-//! Ctrl-C, and the polite signals that services get: stop, clean up, exit 130.
+//! Ctrl-C, and the termination signals of services: stop, clean up, exit 130.
 
 use std::process;
 
@@ -8,8 +8,8 @@ use crate::failure::{Failure, Kind};
 
 /// A token that the next signal cancels. A second signal ends the process at once.
 ///
-/// Device memory of this process goes with it either way; what the second signal gives up is
-/// wiping it first, and removing temporary files.
+/// The driver frees the device memory of this process in either case. After a second signal, the
+/// process neither wipes it first nor removes temporary files.
 pub(crate) fn token() -> Result<CancelToken, Failure> {
     let token = CancelToken::new();
     let cancelled = token.clone();

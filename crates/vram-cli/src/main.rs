@@ -1,16 +1,12 @@
-//! The program `vram`: what is typed becomes one call of a command, and an exit code.
+//! The program `vram`: turns the command line into one call of a command, and its outcome into an
+//! exit code.
 
 #![forbid(unsafe_code)]
 
 mod args;
-mod demo;
-mod devices;
+mod commands;
 mod failure;
-mod image;
-mod inspect;
 mod interrupt;
-mod keys;
-mod load;
 mod model;
 mod output;
 mod progress;
@@ -25,14 +21,15 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command};
+use crate::commands::{demo, devices, image, inspect, keys, load};
 use crate::output::Output;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help goes to standard output, a mistake to standard error; clap knows which. Nobody
-            // reading it is no reason to fail.
+            // Help goes to standard output, a mistake to standard error; clap knows which. A closed
+            // stream is no failure.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -59,7 +56,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Shows the library's spans and events on standard error where `RUST_LOG` asks for them.
+/// Prints the library's spans and events to standard error if `RUST_LOG` asks for them.
 fn log_if_asked() {
     if let Ok(filter) = EnvFilter::try_from_default_env() {
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).try_init();

@@ -1,4 +1,4 @@
-//! The model to be loaded: open files, their checked headers, and the plan of pieces.
+//! The model to load: open files, their checked headers, and the plan of pieces.
 
 use std::path::{Path, PathBuf};
 
@@ -7,36 +7,36 @@ use vram_residency::{ByteLen, FileSource, ModelPlan, Source as _};
 
 use crate::failure::{Failure, Kind};
 
-/// Longest piece that is placed as one. Pieces of this size find room in a fragmented region,
-/// and one that fails costs little.
+/// Longest piece that is placed as one. Pieces of this size find room in a fragmented region, and a
+/// piece that fails costs little.
 pub(crate) const PIECE_LEN_MAX: ByteLen = ByteLen::new(64 << 20);
-/// Most bytes a model id may have; the seal's own limit.
+/// Most bytes of a model id; the seal's own limit.
 const MODEL_ID_LEN_MAX: usize = 1024;
 
-/// Files that together are one model.
+/// The files of one model.
 #[derive(Debug)]
 pub(crate) struct Model {
-    /// What the model is sealed as: the name of the first file without its extension.
+    /// The model id for sealing: the name of the first file without its extension.
     pub(crate) id: String,
-    /// The files, in the order in which they were given.
+    /// The files, in the order of the command line.
     pub(crate) files: Vec<ModelFile>,
     /// All tensors, in pieces of at most [`PIECE_LEN_MAX`], in the order of the files.
     pub(crate) plan: ModelPlan,
 }
 
-/// One file: open, and known to be sound as far as its header goes.
+/// One open file whose header was checked.
 #[derive(Debug)]
 pub(crate) struct ModelFile {
-    /// As the user named it.
+    /// The path that the user gave.
     pub(crate) path: PathBuf,
-    /// What it says of itself.
+    /// The header of the file.
     pub(crate) header: SafetensorsHeader,
-    /// Its bytes, by position.
+    /// The bytes of the file, read by position.
     pub(crate) source: FileSource,
 }
 
 impl Model {
-    /// Opens the files and reads their headers; of the tensors, nothing is read yet.
+    /// Opens the files and reads their headers, but no tensor.
     pub(crate) fn open(paths: &[PathBuf]) -> Result<Self, Failure> {
         let limits = Limits::default();
         let mut files = Vec::with_capacity(paths.len());
@@ -55,7 +55,7 @@ impl Model {
 }
 
 impl ModelFile {
-    /// Fills `target` with the bytes from `offset` on.
+    /// Fills `target` with the bytes that start at `offset`.
     pub(crate) fn read(&self, offset: u64, target: &mut [u8]) -> Result<(), Failure> {
         self.source.read_at(offset, target).map_err(|error| {
             Failure::new(Kind::Input, error.to_string()).hint("leave the file alone while it loads")
@@ -63,7 +63,7 @@ impl ModelFile {
     }
 }
 
-/// What a model is called whose first file is this.
+/// The id of a model whose first file has this path.
 fn id_of(path: &Path) -> String {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let mut id = stem.filter(|stem| !stem.is_empty()).unwrap_or_else(|| "model".to_owned());

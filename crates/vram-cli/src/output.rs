@@ -1,5 +1,5 @@
-//! Standard output: results and nothing else, also when nobody reads them to the end. Standard
-//! error: what a person may want to know besides.
+//! Standard output carries results and nothing else, also if its reader closes it early. Standard
+//! error carries notes for people.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -8,10 +8,10 @@ use vram_residency::ContentDigest;
 
 use crate::failure::Failure;
 
-/// Where results go.
+/// The writer of results.
 ///
-/// A reader that closes its end, as `head` does, is no failure: the rest is not printed and the
-/// exit code is the command's own. A disk that is full is one.
+/// If a reader closes its end, as `head` does, that is no failure: the rest is not printed, and the
+/// exit code is the command's own. A full disk is a failure.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     closed: bool,
@@ -53,8 +53,8 @@ impl Output {
     }
 }
 
-/// The digest of a file as `b3sum` prints it: a name that holds a backslash or a line break is
-/// escaped, and the line begins with a backslash then.
+/// The digest of a file as `b3sum` prints it: backslashes and line breaks in the name are escaped,
+/// and the line then begins with a backslash.
 pub(crate) fn digest_line(digest: &ContentDigest, path: &Path) -> String {
     let name = path.to_string_lossy();
     let escaped = name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
@@ -62,7 +62,7 @@ pub(crate) fn digest_line(digest: &ContentDigest, path: &Path) -> String {
     format!("{mark}{digest}  {escaped}")
 }
 
-/// Tells a person something that is neither a result nor an error. Nobody listening is fine.
+/// Prints a note that is neither a result nor an error. Failing to print it is no failure.
 pub(crate) fn note(text: impl AsRef<str>) {
     let _ = writeln!(io::stderr().lock(), "vram: {}", text.as_ref());
 }

@@ -1,11 +1,11 @@
-//! A bar on standard error, on a terminal only.
+//! A progress bar on standard error, on a terminal only.
 
 use std::io::{IsTerminal as _, stderr};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vram_residency::ByteLen;
 
-/// How far one phase has come. Off a terminal it shows nothing; when it goes, its line goes.
+/// The progress of one phase. Without a terminal it shows nothing. Dropping it removes its line.
 #[derive(Debug)]
 pub(crate) struct Bar(ProgressBar);
 
@@ -18,7 +18,7 @@ impl Bar {
             ProgressDrawTarget::hidden()
         };
         let bar = ProgressBar::with_draw_target(Some(total.get()), target);
-        // The template is a constant; a bar without it is only plainer.
+        // The template is a constant. If it were refused, the bar would only look plainer.
         if let Ok(style) = ProgressStyle::with_template(
             "{msg:>8} [{bar:32}] {bytes:>11}/{total_bytes} {binary_bytes_per_sec:>14} {eta}",
         ) {
@@ -28,19 +28,19 @@ impl Bar {
         Self(bar)
     }
 
-    /// Shows that `done` bytes are done.
+    /// Shows `done` as the bytes done so far.
     pub(crate) fn set(&self, done: u64) {
         self.0.set_position(done);
     }
 
-    /// Says how much there is in all, where that is learnt on the way.
+    /// Sets the total, for work that learns it on the way.
     pub(crate) fn set_total(&self, total: u64) {
         if self.0.length() != Some(total) {
             self.0.set_length(total);
         }
     }
 
-    /// Shows that `more` bytes are done.
+    /// Adds `more` to the bytes done so far.
     pub(crate) fn advance(&self, more: u64) {
         self.0.inc(more);
     }

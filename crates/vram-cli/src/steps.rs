@@ -1,4 +1,4 @@
-//! The steps of a load, each timed and each stoppable: verify, read back, compare, free.
+//! The steps of a load: verify, read back, compare, free. Each is timed, and each can be cancelled.
 
 use core::hash::BuildHasher as _;
 use core::time::Duration;
@@ -21,7 +21,7 @@ const WINDOW: usize = 1 << 20;
 /// Longest range that is compared with the file.
 const RANGE_LEN_MAX: u64 = 256 << 10;
 
-/// A model in device memory, and what it was loaded from.
+/// A model in device memory, and the files that it was loaded from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Loaded<'a> {
     pub(crate) manager: &'a VramManager,
@@ -63,8 +63,8 @@ impl<'a> Loaded<'a> {
         Ok(started.elapsed())
     }
 
-    /// Opens everything that is in device memory, and gives the BLAKE3 digest of each file as it
-    /// is there: its header followed by its tensors, which leave no gaps.
+    /// Opens every shard in device memory, and returns the BLAKE3 digest of each file as it is
+    /// there: its header followed by its tensors, which leave no gaps.
     pub(crate) fn digests(&self) -> Result<(Vec<ContentDigest>, Duration), Failure> {
         let bar = Bar::new("read", self.model.plan.total());
         let mut pieces = self.pieces().peekable();
@@ -89,8 +89,8 @@ impl<'a> Loaded<'a> {
         Ok((digests, time))
     }
 
-    /// Reads the first byte, the last one, and ranges at random places, `count` in all, and compares
-    /// them with the files. Answers how many were compared; none of an empty model.
+    /// Reads the first byte, the last one, and ranges at random places, `count` in all, and
+    /// compares them with the files. Returns how many were compared; 0 for an empty model.
     pub(crate) fn compare_ranges(&self, count: u64) -> Result<u64, Failure> {
         let shards: Vec<_> = self.pieces().filter(|(piece, _)| !piece.len.is_zero()).collect();
         let mut dice = Dice::new(RandomState::new().hash_one(0_u8));
@@ -120,7 +120,7 @@ impl<'a> Loaded<'a> {
         Ok(compared)
     }
 
-    /// Compares one range of one piece with the file it came from.
+    /// Compares one range of one piece with the file that it came from.
     fn compare(
         &self,
         piece: &Piece,
@@ -149,7 +149,7 @@ impl<'a> Loaded<'a> {
     }
 }
 
-/// A piece as people know it: the tensor, and which part of it.
+/// The name of a piece in messages: the tensor, and which part of it.
 pub(crate) fn name(piece: &Piece) -> String {
     if piece.part_count <= 1 {
         return format!("tensor {}", piece.name);
@@ -158,7 +158,7 @@ pub(crate) fn name(piece: &Piece) -> String {
     format!("tensor {} (part {part} of {})", piece.name, piece.part_count)
 }
 
-/// Hashes what stands before the tensors, from the file: it is not in device memory.
+/// Hashes the bytes before the tensors, from the file: they are not in device memory.
 fn hash_header(file: &ModelFile, hasher: &mut ContentHasher) -> Result<(), Failure> {
     let mut offset = 0;
     let mut window = vec![0; WINDOW];
@@ -173,7 +173,7 @@ fn hash_header(file: &ModelFile, hasher: &mut ContentHasher) -> Result<(), Failu
     Ok(())
 }
 
-/// Hashes what is written to it; refuses once the user asked to stop.
+/// Hashes the bytes written to it; fails once the user asked to stop.
 struct Hashing<'a> {
     hasher: ContentHasher,
     bar: &'a Bar,
@@ -195,12 +195,12 @@ impl Write for Hashing<'_> {
     }
 }
 
-/// Random places; nothing depends on how random they are.
+/// Random places; no check depends on how random they are.
 struct Dice(u64);
 
 impl Dice {
     fn new(seed: u64) -> Self {
-        // The generator never leaves zero.
+        // The state must not be zero: the generator would stay at zero.
         Self(seed.max(1))
     }
 

@@ -1,4 +1,4 @@
-//! `-` as a path: standard input where a file is read, standard output where one is written.
+//! `-` as a path: standard input for a file that is read, standard output for one that is written.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal as _, Seek as _};
@@ -10,20 +10,20 @@ use vram_residency::{FileSource, Source as _};
 
 use crate::failure::Failure;
 
-/// What messages call standard input.
+/// The name of standard input in messages.
 const STDIN: &str = "standard input";
 
-/// Whether a path stands for standard input or output.
+/// Returns true if a path stands for standard input or output.
 pub(crate) fn is_dash(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// What messages call a file that is read.
+/// The name of an input file in messages.
 pub(crate) fn input_name(path: &Path) -> String {
     if is_dash(path) { STDIN.to_owned() } else { path.display().to_string() }
 }
 
-/// What messages call a file that is written.
+/// The name of an output file in messages.
 pub(crate) fn output_name(path: &Path) -> String {
     if is_dash(path) { "standard output".to_owned() } else { path.display().to_string() }
 }
@@ -39,17 +39,17 @@ pub(crate) fn source(path: &Path) -> Result<FileSource, Failure> {
     let (file, start) = stdin()?;
     let source = FileSource::from_file(file, STDIN).map_err(failed)?;
     match source.len().saturating_sub(start) {
-        // As a file of its own, which is noticed if it grows.
+        // The whole file as the source, so that sealing notices if the file grows.
         _ if start == 0 => Ok(source),
         rest => source.range(start.min(source.len()), rest).map_err(failed),
     }
 }
 
-/// A sealed image that is to be opened by its path.
+/// A sealed image to open by its path.
 #[derive(Debug)]
 pub(crate) struct Image {
     path: PathBuf,
-    /// Open as long as the path is used, which leads to it.
+    /// Keeps the file open: the path leads to it through its descriptor.
     _file: Option<File>,
 }
 
@@ -70,8 +70,9 @@ impl Image {
     }
 }
 
-/// Standard input as a file that is read by position, and where it begins. What is no file is
-/// copied to one that has no name, for this process alone.
+/// Standard input as a file that can be read by position, and the offset at which it begins. If
+/// standard input is not a regular file, this copies it to a file without a name that only this
+/// process can reach.
 fn stdin() -> Result<(File, u64), Failure> {
     let handle = io::stdin();
     if handle.is_terminal() {
@@ -86,7 +87,7 @@ fn stdin() -> Result<(File, u64), Failure> {
     Ok((copy(file)?, 0))
 }
 
-/// Copies what is left to read.
+/// Copies the unread rest of standard input.
 fn copy(mut from: File) -> Result<File, Failure> {
     let mut to = tempfile::tempfile().map_err(|error| unreadable(&error))?;
     io::copy(&mut from, &mut to).map_err(|error| unreadable(&error))?;
@@ -102,8 +103,8 @@ fn unreadable(error: &io::Error) -> Failure {
 ///
 /// # Arguments
 ///
-/// * `inputs`: paths that the command reads. Output that goes to one of these files is refused, as
-///   it would be for a path.
+/// * `inputs`: paths that the command reads. Output into one of these files is refused, as for an
+///   output path.
 pub(crate) fn output(inputs: &[&Path]) -> Result<File, Failure> {
     let handle = io::stdout();
     if handle.is_terminal() {

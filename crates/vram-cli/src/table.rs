@@ -1,11 +1,11 @@
-//! Tables and figures as people read them.
+//! Formatting of tables and figures.
 
 use core::fmt::Write as _;
 use core::time::Duration;
 
 use vram_residency::ByteLen;
 
-/// A table: a head, rows, and columns as wide as they need to be.
+/// A table: a head, rows, and columns as wide as their content.
 #[derive(Debug)]
 pub(crate) struct Table {
     words: usize,
@@ -14,8 +14,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// An empty table. The first columns, as many as `words` says, stand left; the others are
-    /// figures and stand right.
+    /// An empty table. The first `words` columns are aligned left; the others hold figures and are
+    /// aligned right.
     pub(crate) fn new(words: usize, head: &[&'static str]) -> Self {
         Self { words, head: head.to_vec(), rows: Vec::new() }
     }
@@ -25,7 +25,7 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// The table, each line indented by two spaces and ended.
+    /// The table as text, each line indented by two spaces and ended by a line break.
     pub(crate) fn render(&self) -> String {
         let head: Vec<String> = self.head.iter().map(|&cell| cell.to_owned()).collect();
         let lines: Vec<&Vec<String>> = core::iter::once(&head).chain(&self.rows).collect();
@@ -54,13 +54,13 @@ impl Table {
     }
 }
 
-/// A length in the unit that suits it: `252.4 MiB`.
+/// A length in the largest unit that fits it: `252.4 MiB`.
 pub(crate) fn size(len: ByteLen) -> String {
     const UNITS: [(&str, u32); 4] = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let bytes = len.get();
     for (unit, shift) in UNITS {
         if bytes >> shift > 0 {
-            // Tenths, rounded down: a figure never claims more than there is.
+            // Tenths, rounded down: the figure is never larger than the length.
             let whole = bytes >> shift;
             let rest = u128::from(bytes).saturating_sub(u128::from(whole) << shift);
             let tenths = rest.saturating_mul(10) >> shift;
@@ -70,7 +70,7 @@ pub(crate) fn size(len: ByteLen) -> String {
     format!("{bytes} B")
 }
 
-/// Bytes a second in decimal gigabytes, as links and memories are rated. 0 for no time at all.
+/// Decimal gigabytes a second, as links and memories are rated. 0 if no time has passed.
 pub(crate) fn gb_per_s(len: ByteLen, time: Duration) -> f64 {
     let seconds = time.as_secs_f64();
     if seconds <= 0.0 {

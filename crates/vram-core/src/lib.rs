@@ -5,6 +5,18 @@
     reason = "the methods of the facade, which call these functions one to one, state the errors"
 )]
 
+/// Writes setters of a request: `fn name(argument: Type) => field = value;`, `[const]` before it.
+macro_rules! setters {
+    ($($(#[$meta:meta])* $([$const:tt])? fn $name:ident($($argument:ident: $type:ty)?)
+        => $($field:ident).+ = $value:expr;)*) => {$(
+        $(#[$meta])*
+        pub $($const)? fn $name(mut self $(, $argument: $type)?) -> Self {
+            self.$($field).+ = $value;
+            self
+        }
+    )*};
+}
+
 pub mod close;
 pub mod error;
 pub mod models;

@@ -1,5 +1,4 @@
-//! A publisher's side: a model file becomes a sealed image; a reader's side: it is checked, shown
-//! and opened.
+//! A publisher seals a model file into an image; a reader verifies, inspects and opens the image.
 //!
 //! ```console
 //! cargo run -p vram-files --example publish_model
@@ -30,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let made = seal_image(&key, &context, SealParams::new(), &source, &at("image"), options())?;
     println!("sealed {} into {}", made.digest, made.image_len);
 
-    // A target that is an input is refused, and nothing is lost.
+    // A target that is an input is refused, and the input stays as it is.
     let refused = seal_image(&key, &context, SealParams::new(), &source, &at("key"), options());
     println!("over the key: {}", refused.err().ok_or("the key was replaced")?);
 

@@ -1,13 +1,13 @@
-//! Asking a long call to stop: one flag, many holders.
+//! Asking a long call to stop, through one flag that many threads share.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 /// A request to stop that many threads can share.
 ///
-/// Give a clone to the call and keep one. A cancelled call stops at the next segment, gives back
-/// everything it took, and answers [`FileError::Cancelled`](crate::FileError::Cancelled). A token
-/// stays cancelled: the next call needs a fresh one.
+/// Give a clone to the call and keep one. A cancelled call stops at the next segment, releases
+/// everything that it took, and answers [`FileError::Cancelled`](crate::FileError::Cancelled). A
+/// token stays cancelled: the next call needs a fresh one.
 ///
 /// ```
 /// use vram_files::CancelToken;
@@ -23,20 +23,21 @@ pub struct CancelToken {
 }
 
 impl CancelToken {
-    /// A token that nobody has cancelled yet.
+    /// A token that is not cancelled.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks every call that holds a clone to stop. Safe to call from any thread, any number of
-    /// times. (It allocates nothing and takes no lock, so a signal handler's thread may call it.)
+    /// Asks every call that holds a clone to stop. Any thread may call this, any number of times.
+    /// (It allocates nothing and takes no lock, so a signal handler's thread may call it.)
     pub fn cancel(&self) {
-        // Nothing is published through the flag: whoever sees it late stops one segment later.
+        // No other data is published through the flag: a thread that sees it late stops one segment
+        // later.
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody asked to stop.
+    /// Returns true once any holder of a clone has called [`cancel`](Self::cancel).
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)

@@ -1,4 +1,4 @@
-//! What can go wrong with a file, where, how much was asked for, and what would help.
+//! What can go wrong with a file, where, how much the caller asked for, and what would help.
 
 use core::fmt;
 use std::path::{Path, PathBuf};
@@ -16,17 +16,17 @@ use crate::source::SourceError;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// A configured limit would be passed.
+    /// The call would exceed a configured limit.
     #[error("{what} is limited to {limit}, and {wanted} was asked for")]
     LimitExceeded {
         /// What is limited, with its unit.
         what: &'static str,
         /// The limit, inclusive.
         limit: u64,
-        /// What was asked for.
+        /// What the caller asked for.
         wanted: u64,
     },
-    /// The source gave other bytes in the second pass than in the first.
+    /// The source returned other bytes in the second pass than in the first.
     #[error("the source of {model_id} changed in segment {segment} while it was being sealed")]
     SourceChanged {
         /// What was being sealed.
@@ -39,7 +39,7 @@ pub enum FileError {
     SourceLength {
         /// What was being sealed.
         model_id: Arc<str>,
-        /// What was read.
+        /// The name of the source.
         source_name: String,
         /// The length it declared.
         declared: ByteLen,
@@ -49,33 +49,33 @@ pub enum FileError {
     /// The source could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The content is not the one that was expected. A whole digest would confirm guesses of the
-    /// content to a reader of the log, so the text has only its beginning.
+    /// The content is not the one that the caller expected. A whole digest would confirm guesses of
+    /// the content to a reader of the log, so the message has only its beginning.
     #[error("the content of {model_id} has {found:?}, and {expected:?} was expected")]
     DigestMismatch {
         /// What was being sealed or opened.
         model_id: Arc<str>,
-        /// The digest the caller named.
+        /// The digest that the caller named.
         expected: Box<ContentDigest>,
-        /// The digest of what came.
+        /// The digest of the content found.
         found: Box<ContentDigest>,
     },
     /// The caller asked to stop.
     #[error("cancelled after {done} of {total}")]
     Cancelled {
-        /// Bytes that had been handled.
+        /// Bytes that the call had handled.
         done: ByteLen,
-        /// Bytes there were to handle.
+        /// Bytes that the call was to handle.
         total: ByteLen,
     },
     /// A file, a source or a target failed.
     #[error("{action}{}: {source}", Place(path.as_deref()))]
     Io {
-        /// What was being done.
+        /// What the call was doing.
         action: &'static str,
-        /// The file, where there is one.
+        /// The file, if there is one.
         path: Option<PathBuf>,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: Arc<std::io::Error>,
     },
     /// A key could not be read, made or found.
@@ -95,10 +95,10 @@ pub enum FileError {
     /// The host has no memory for the answer or for a buffer.
     #[error("the host has no memory for {wanted}")]
     HostMemory {
-        /// Bytes that were asked for.
+        /// Bytes that the call asked for.
         wanted: ByteLen,
     },
-    /// The call cannot be made like this.
+    /// The call's arguments or options do not fit together.
     #[error("configuration: {what}")]
     Config {
         /// What is wrong, and what would be right.
@@ -107,7 +107,7 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// Whether bytes or a record are not what was sealed or expected.
+    /// Returns true if bytes or a record are not what was sealed or expected.
     #[must_use]
     pub const fn is_integrity(&self) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! Where plaintext comes from while a shard is sealed.
+//! The plaintext that a sealing call reads.
 
 use vram_alloc::{ByteLen, ByteRange};
 
@@ -8,24 +8,25 @@ use crate::sync::Mutex;
 /// The bytes that become a shard, read by position from any thread.
 #[expect(clippy::len_without_is_empty, reason = "an empty feed is read like any other")]
 pub trait Feed: Sync {
-    /// How many bytes there are.
+    /// The number of bytes.
     fn len(&self) -> ByteLen;
 
-    /// Copies `range` to `target`, which has its length.
+    /// Copies `range` to `target`, whose length is that of `range`.
     ///
     /// # Errors
     ///
-    /// [`FileError`] if the bytes are not there; what `target` holds then does not matter.
+    /// [`FileError`] if the bytes cannot be read; the content of `target` is then unspecified.
     fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), FileError>;
 
-    /// All bytes, if they are in memory and cannot change: then a pass over them can be repeated,
-    /// and gives the same.
+    /// All bytes, if they are in memory and cannot change: a second pass over them then reads the
+    /// same bytes.
     fn slice(&self) -> Option<&[u8]> {
         None
     }
 
-    /// For a source that can only be read in order: the next window. Choosing and reading it is
-    /// one step under this lock, so no thread ever waits for a window that another one was given.
+    /// For a source that can only be read in order: the lock over the number of its next window. A
+    /// thread chooses and reads a window in one step under this lock, so no thread waits for a
+    /// window that another thread has chosen.
     fn turn(&self) -> Option<&Mutex<u64>> {
         None
     }
@@ -44,7 +45,7 @@ impl Feed for &[u8] {
                 target.copy_from_slice(part);
                 Ok(())
             }
-            // The range was cut from this very length.
+            // The range was cut from this same length.
             _ => Err(FileError::HostMemory { wanted: range.len() }),
         }
     }

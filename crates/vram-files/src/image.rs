@@ -1,13 +1,14 @@
-//! Sealed images: a shard as a file, portable to whoever has the key.
+//! Sealed images: a shard as a file, which every holder of the key can open.
 //!
 //! ```text
 //!   record (256 bytes) | segment table | zeros to a multiple of 4096 | sealed data
 //! ```
 //!
-//! The layout is `docs/seal-format.md`'s. Files are read and written segment by segment, on as many
-//! threads as allowed, with a few segments of host memory whatever their size. A written file
-//! appears under its name whole, or not at all. Nothing that a file states is believed, and nothing
-//! is allocated for it, before its record was authenticated and found within the limits.
+//! The layout is specified in `docs/seal-format.md`. The calls read and write files segment by
+//! segment, on as many threads as allowed, with a few segments of host memory for a file of any
+//! size. A written file appears under its name whole, or not at all. No call trusts a statement of
+//! a file, or allocates memory for it, before the file's record was authenticated and found within
+//! the limits.
 
 mod feed;
 mod open;
@@ -15,7 +16,6 @@ mod plain;
 mod read;
 mod seal;
 
-use core::fmt;
 use std::path::{Path, PathBuf};
 
 use vram_alloc::ByteLen;
@@ -30,14 +30,14 @@ pub use seal::{seal_image, seal_image_to};
 
 use crate::cancel::CancelToken;
 use crate::error::FileError;
-use crate::progress::{Progress, ProgressFn, Watch};
+use crate::progress::{Progress, Watch, WatchOptions};
 use crate::whole_file::Overwrite;
 use read::ImageFile;
 
-/// Host bytes that the segment buffers of one call take at most, unless one segment is larger.
+/// Most host bytes that the segment buffers of one call take, unless one segment is larger.
 const BUFFERS_LEN_MAX: u64 = 64 << 20;
 
-/// How an image is written or read.
+/// How a call writes or reads an image.
 ///
 /// ```
 /// use vram_files::{ImageOptions, Overwrite};
@@ -48,46 +48,45 @@ const BUFFERS_LEN_MAX: u64 = 64 << 20;
 ///     .threads(Threads::exactly(2))
 ///     .progress(|progress| eprintln!("{} of {}", progress.done, progress.total));
 /// ```
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct ImageOptions<'a> {
     threads: Threads,
     overwrite: Overwrite,
     len_max: Option<ByteLen>,
     expected_digest: Option<ContentDigest>,
     inputs: Vec<PathBuf>,
-    progress: Option<Box<ProgressFn<'a>>>,
-    cancel: Option<CancelToken>,
+    watch: WatchOptions<'a>,
 }
 
 impl<'a> ImageOptions<'a> {
-    /// All processors, no overwriting, any length, any digest, nobody told.
+    /// All processors, no overwriting, any length, any digest, no progress callback.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets how many threads work at most.
+    /// Sets the largest number of threads that work for the call.
     #[must_use]
     pub const fn threads(mut self, threads: Threads) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Sets what happens if the name of the file to be written is taken.
+    /// Sets what happens if the target file exists already.
     #[must_use]
     pub const fn overwrite(mut self, overwrite: Overwrite) -> Self {
         self.overwrite = overwrite;
         self
     }
 
-    /// Sets the longest content that is accepted. Default: 2^48 bytes, the format's own limit.
+    /// Sets the longest accepted content. Default: 2^48 bytes, the format's own limit.
     #[must_use]
     pub const fn len_max(mut self, len: ByteLen) -> Self {
         self.len_max = Some(len);
         self
     }
 
-    /// Demands content of this BLAKE3 digest; nothing is written otherwise.
+    /// Demands content of this BLAKE3 digest; the call writes nothing otherwise.
     #[must_use]
     pub const fn expected_digest(mut self, digest: ContentDigest) -> Self {
         self.expected_digest = Some(digest);
@@ -95,34 +94,36 @@ impl<'a> ImageOptions<'a> {
     }
 
     /// Names one more file that the caller reads for this call, such as a key file. A target that
-    /// turns out to be that file is refused; source and image are compared without being named.
+    /// is the same file is refused. The call compares source and image by itself; do not name them.
     #[must_use]
     pub fn input(mut self, path: impl Into<PathBuf>) -> Self {
         self.inputs.push(path.into());
         self
     }
 
-    /// Sets who is told how far the call has come: from worker threads, one at a time. If it
-    /// panics, the call is rolled back and the panic goes on to the caller.
+    /// Sets the callback that receives the progress of the call: from worker threads, one at a
+    /// time. If it panics, the call is rolled back and the panic goes on to the caller.
     #[must_use]
     pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
-        self.progress = Some(Box::new(callback));
+        self.watch.progress = Some(Box::new(callback));
         self
     }
 
-    /// Sets the token that ends the call early.
+    /// Sets the token with which the caller can end the call early.
     #[must_use]
     pub fn cancel(mut self, token: CancelToken) -> Self {
-        self.cancel = Some(token);
+        self.watch.cancel = Some(token);
         self
     }
 
-    /// Splits off what the loop over segments needs.
+    /// Takes out the parts that the loop over segments needs.
     fn watch(&mut self, total: ByteLen) -> Watch<'a> {
-        Watch::new(total, self.progress.take(), self.cancel.take())
+        let WatchOptions { progress, cancel } = core::mem::take(&mut self.watch);
+        Watch::new(total, progress, cancel)
     }
 
-    /// As many threads as allowed, but no more than have room for their buffers.
+    /// As many threads as allowed, but no more than have room for a buffer within
+    /// `BUFFERS_LEN_MAX`.
     fn threads_for(&self, layout: &SegmentLayout) -> Threads {
         let by_memory = BUFFERS_LEN_MAX.checked_div(buffer_len(layout).get()).unwrap_or(u64::MAX);
         let by_memory = usize::try_from(by_memory).unwrap_or(usize::MAX);
@@ -135,7 +136,7 @@ fn buffer_len(layout: &SegmentLayout) -> ByteLen {
     layout.plaintext_len().min(layout.segment_size().bytes())
 }
 
-/// A buffer for any one segment; it holds plaintext at times, and is wiped when dropped.
+/// A buffer for any one segment. It can hold plaintext, so it is wiped when dropped.
 fn segment_buffer(layout: &SegmentLayout) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let wanted = buffer_len(layout);
     let refused = || FileError::HostMemory { wanted };
@@ -146,27 +147,13 @@ fn segment_buffer(layout: &SegmentLayout) -> Result<Zeroizing<Vec<u8>>, FileErro
     Ok(Zeroizing::new(bytes))
 }
 
-impl fmt::Debug for ImageOptions<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ImageOptions")
-            .field("threads", &self.threads)
-            .field("overwrite", &self.overwrite)
-            .field("len_max", &self.len_max)
-            .field("expected_digest", &self.expected_digest)
-            .field("inputs", &self.inputs)
-            .field("progress", &self.progress.is_some())
-            .field("cancel", &self.cancel)
-            .finish()
-    }
-}
-
-/// What was written or read.
+/// What the call wrote or read.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ImageReport {
     /// The seal record of the image.
     pub record: SealRecord,
-    /// What it states, authenticated.
+    /// The record's fields, authenticated.
     pub fields: RecordFields,
     /// The plain BLAKE3 digest of the content, as `b3sum` prints it.
     pub digest: ContentDigest,
@@ -175,7 +162,7 @@ pub struct ImageReport {
 }
 
 impl ImageReport {
-    /// What was written or read, for a caller that writes an image by its own means.
+    /// Makes a report, for a caller that writes an image by its own means.
     #[must_use]
     pub const fn new(
         record: SealRecord,
@@ -191,7 +178,7 @@ impl ImageReport {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ImageVerdict {
-    /// What the record states, authenticated.
+    /// The record's fields, authenticated.
     pub fields: RecordFields,
     /// The segments that are not what was sealed, in ascending order.
     pub altered: Vec<SegmentSpan>,
@@ -200,33 +187,33 @@ pub struct ImageVerdict {
 }
 
 impl ImageVerdict {
-    /// Whether every byte is what was sealed.
+    /// Returns true if every byte is what was sealed.
     #[must_use]
     pub const fn is_sound(&self) -> bool {
         self.digest.is_some()
     }
 }
 
-/// What an image says of itself. **Nothing of it is authenticated**: it is for people to look at.
+/// What an image states about itself. **None of it is authenticated**: it is for people to look at.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ImageInfo {
     /// The seal record as it stands in the file.
     pub record: SealRecord,
-    /// What it states.
+    /// The record's fields, not authenticated.
     pub fields: RecordFields,
     /// Bytes of the file.
     pub file_len: ByteLen,
-    /// Bytes that the file should have, by what the record states.
+    /// Bytes that the file should have, according to the record.
     pub image_len: ByteLen,
 }
 
-/// Reads what an image says of itself, without a key and without believing it.
+/// Reads what an image states about itself, without a key and unauthenticated.
 ///
 /// # Errors
 ///
 /// [`FileError::Io`] if the file cannot be read, [`FileError::Image`] if it is no sealed image or
-/// of another version. A file of the wrong length is not an error here: compare the two lengths.
+/// has another version. A file of the wrong length is not an error here: compare the two lengths.
 pub fn inspect_image(image: &Path) -> Result<ImageInfo, FileError> {
     let file = ImageFile::open(image)?;
     let fields = file.record().parse_unauthenticated().map_err(|error| file.refused(error))?;

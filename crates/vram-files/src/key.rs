@@ -1,4 +1,4 @@
-//! Where keys come from, and how a new one is written down.
+//! Where keys come from, and how a new key file is written.
 
 mod create;
 mod file;
@@ -16,20 +16,19 @@ use zeroize::Zeroizing;
 
 pub use create::create_key_file;
 
-/// Where a [`SealKey`] is to be taken from.
+/// Where a [`SealKey`] comes from.
 ///
 /// | source | checked | for |
 /// |---|---|---|
 /// | `File` | a regular file, owned by this user or root, mode 0600 or stricter | most uses |
 /// | `SystemdCredential` | as `File`, but root may let a group read it, as systemd does | services |
-/// | `Descriptor` | content only: whoever opened it decided who may read it | a parent that hands a pipe down |
+/// | `Descriptor` | content only: the process that opened it decided who may read it | a parent that hands a pipe down |
 /// | `Bytes` | nothing | a key unwrapped by a key management service |
 /// | `Random` | – | keys that need not outlive the process |
-/// | `Env` | content only | tests; discouraged: the environment is shown to every child, and to whoever may read `/proc` |
+/// | `Env` | content only | tests; discouraged: every child process inherits the environment, and every process that may read `/proc` sees it |
 ///
-/// Symbolic links are followed, since secrets are mounted through them (Kubernetes, NixOS); the
-/// checks are made on the descriptor that was opened, so a link can only lead to a file that
-/// passes them.
+/// Symbolic links are followed, since secrets are mounted through them (Kubernetes, NixOS). The
+/// checks use the opened descriptor, so a link can only lead to a file that passes them.
 #[non_exhaustive]
 pub enum KeySource {
     /// A key file: 64 hexadecimal digits and at most one newline, or exactly 32 raw bytes.
@@ -38,7 +37,7 @@ pub enum KeySource {
     Env(String),
     /// The credential of this name that systemd passed to this service (`LoadCredential=`).
     SystemdCredential(String),
-    /// A descriptor that is open already, read to its end; content as in a key file.
+    /// An open descriptor, read to its end; content as in a key file.
     Descriptor(OwnedFd),
     /// The 32 bytes themselves.
     Bytes(Zeroizing<[u8; 32]>),
@@ -55,23 +54,23 @@ impl fmt::Debug for KeySource {
                 f.debug_tuple("SystemdCredential").field(name).finish()
             }
             Self::Descriptor(descriptor) => f.debug_tuple("Descriptor").field(descriptor).finish(),
-            // Never the bytes.
+            // Never print the bytes.
             Self::Bytes(_) => f.write_str("Bytes(..)"),
             Self::Random => f.write_str("Random"),
         }
     }
 }
 
-/// Why no key could be had. No variant carries a byte of a key.
+/// Why a key could not be loaded or written. No variant carries a byte of a key.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeySourceError {
     /// The operating system refused to open, read or write.
     #[error("key file {path}: {error}")]
     Io {
-        /// The file, or what stands for it.
+        /// The file, or the name of the source that stands for it.
         path: String,
-        /// The refusal.
+        /// The error of the operating system.
         #[source]
         error: Arc<io::Error>,
     },
@@ -80,10 +79,10 @@ pub enum KeySourceError {
     NotAFile {
         /// The file.
         path: String,
-        /// What it is.
+        /// The kind of file found.
         found: &'static str,
     },
-    /// The file belongs to somebody who is neither this user nor root, and could change it.
+    /// The file's owner is neither this user nor root, and could change it.
     #[error(
         "key file {path} belongs to user {owner}, not to user {user} or root; `chown {user} {path}`"
     )]
@@ -95,7 +94,7 @@ pub enum KeySourceError {
         /// Effective user id of this process.
         user: u32,
     },
-    /// Others can read or write the file.
+    /// Other users can read or write the file.
     #[error(
         "key file {path} has mode {found:04o}, wanted {wanted:04o} or stricter; `chmod {wanted:o} {path}`"
     )]
@@ -104,15 +103,15 @@ pub enum KeySourceError {
         path: String,
         /// Its permission bits.
         found: u32,
-        /// The most that is allowed.
+        /// The widest permission bits that are allowed.
         wanted: u32,
     },
-    /// It was read, and does not hold a key.
+    /// The content was read, and is no key.
     #[error("{origin}: {error}")]
     Content {
         /// Where the bytes came from.
         origin: String,
-        /// What is wrong with them.
+        /// What is wrong with the content.
         #[source]
         error: KeyError,
     },
@@ -122,19 +121,19 @@ pub enum KeySourceError {
         /// Its name.
         name: String,
     },
-    /// Not something a credential can be called.
+    /// The name cannot be the name of a credential.
     #[error("{name:?} is no name of a credential: one file name, without a slash")]
     CredentialName {
-        /// The name that was given.
+        /// The name that the caller gave.
         name: String,
     },
 }
 
-/// Name of the variable in which systemd tells a service where its credentials are.
+/// Name of the variable in which systemd tells a service the folder of its credentials.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 impl KeySource {
-    /// The 32 bytes of a key; wipe your own copy of them.
+    /// The 32 bytes of a key. The caller wipes its own copy of them.
     #[must_use]
     pub fn bytes(bytes: &[u8; 32]) -> Self {
         let mut held = Zeroizing::new([0; 32]);
@@ -142,7 +141,7 @@ impl KeySource {
         Self::Bytes(held)
     }
 
-    /// Gets the key. Whatever was read on the way is wiped.
+    /// Loads the key. All buffers used for reading are wiped.
     ///
     /// # Errors
     ///
@@ -171,7 +170,8 @@ fn from_env(name: String) -> Result<SealKey, KeySourceError> {
     };
     let value = Zeroizing::new(value.into_vec());
     let origin = || format!("environment variable {name}");
-    // Raw bytes cannot be told from text there, so only the hexadecimal form counts.
+    // In the environment raw bytes cannot be told from text, so only the hexadecimal form is
+    // accepted.
     let refused = |error| KeySourceError::Content { origin: origin(), error };
     let text = core::str::from_utf8(&value)
         .map_err(|_not_text| refused(KeyError::NotHex { found: value.len() }))?;

@@ -20,6 +20,6 @@ pub use image::{
     seal_image_to, unseal_image, unseal_image_to, verify_image,
 };
 pub use key::{KeySource, KeySourceError, create_key_file};
-pub use progress::{Progress, ProgressFn, Watch};
+pub use progress::{Progress, ProgressFn, Watch, WatchOptions};
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
 pub use whole_file::{Inputs, Overwrite, WholeFile};

@@ -1,4 +1,5 @@
-//! Telling a caller how far a long call has come, and hearing that it should stop.
+//! Reporting the progress of a long call to its caller, and checking whether the caller cancelled
+//! it.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -9,25 +10,56 @@ use crate::cancel::CancelToken;
 use crate::error::FileError;
 use crate::sync::{Mutex, lock};
 
-/// How far a call has come, in plaintext bytes.
+/// How far a call has come, counted in plaintext bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
     /// Bytes that are done: sealed, opened or verified.
     pub done: u64,
-    /// Bytes there are in all. 0 for an empty source.
+    /// Bytes in all. 0 for an empty source.
     pub total: u64,
 }
 
-/// What a caller hands in to hear of progress.
+/// The callback with which a caller receives progress.
 pub type ProgressFn<'a> = dyn FnMut(Progress) + Send + 'a;
 
-/// Passes counts of many worker threads on to one callback, and a wish to stop on to them.
+/// The progress callback and the cancel token of a call: one part of its options.
+#[derive(Default)]
+pub struct WatchOptions<'a> {
+    /// Called from worker threads, one at a time.
+    pub progress: Option<Box<ProgressFn<'a>>>,
+    /// The token with which the caller can end the call early.
+    pub cancel: Option<CancelToken>,
+}
+
+impl<'a> WatchOptions<'a> {
+    /// Watches over a call that handles `total` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`FileError::Cancelled`] if the token was cancelled before the call began.
+    pub fn begin(self, total: ByteLen) -> Result<Watch<'a>, FileError> {
+        let watch = Watch::new(total, self.progress, self.cancel);
+        watch.go_on()?;
+        Ok(watch)
+    }
+}
+
+impl fmt::Debug for WatchOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatchOptions")
+            .field("progress", &self.progress.is_some())
+            .field("cancel", &self.cancel)
+            .finish()
+    }
+}
+
+/// Passes counts of many worker threads to one callback, and a request to stop to all of them.
 ///
-/// The callback is called by one thread at a time, with rising figures, and a last time with
-/// `done == total` when the call succeeds. A worker that finds another one inside the callback
-/// does not wait for it, so a slow callback costs one thread at most. If the callback panics, the
-/// panic leaves the call, after everything was given back.
+/// One thread at a time runs the callback, with rising figures, and a last time with
+/// `done == total` when the call succeeds. A worker that finds another worker inside the callback
+/// does not wait for it, so a slow callback delays at most one thread. If the callback panics, the
+/// call releases everything that it took, and the panic goes on to the caller.
 pub struct Watch<'a> {
     done: AtomicU64,
     total: u64,
@@ -41,8 +73,8 @@ struct Sink<'a> {
 }
 
 impl<'a> Watch<'a> {
-    /// Watches over a call that handles `total` bytes. Without a callback it costs one atomic
-    /// addition a segment.
+    /// Makes the watch of a call that handles `total` bytes. Without a callback, each segment costs
+    /// one atomic addition.
     #[must_use]
     pub fn new(
         total: ByteLen,
@@ -57,11 +89,11 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Asked before each segment.
+    /// Checks for cancellation. The call asks this before each segment.
     ///
     /// # Errors
     ///
-    /// [`FileError::Cancelled`] if the caller wants the call to end.
+    /// [`FileError::Cancelled`] if the caller cancelled the call.
     pub fn go_on(&self) -> Result<(), FileError> {
         match &self.cancel {
             Some(token) if token.is_cancelled() => Err(FileError::Cancelled {
@@ -72,13 +104,15 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Notes that `bytes` more are done.
+    /// Adds `bytes` to the figure of bytes done.
     pub fn advance(&self, bytes: ByteLen) {
         self.done.fetch_add(bytes.get(), Ordering::Relaxed);
         let Some(sink) = &self.sink else { return };
-        // Somebody else is inside, or panicked there: that panic is on its way to the caller.
+        // Another worker runs the callback, or panicked in it: that panic reaches the caller by
+        // itself.
         let Ok(mut sink) = sink.try_lock() else { return };
-        // Read under the lock, so that figures never fall. The last figure is `finish`'s.
+        // Read the figure under the lock, so that figures never fall. `finish` reports the last
+        // figure.
         let done = self.done.load(Ordering::Relaxed);
         if done > sink.told && done < self.total {
             sink.told = done;
@@ -86,7 +120,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Tells the callback that all is done: called once, after success.
+    /// Reports the last figure to the callback. The call makes this once, after success.
     pub fn finish(&self) {
         let Some(sink) = &self.sink else { return };
         let mut sink = lock(sink);

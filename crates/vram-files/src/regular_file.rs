@@ -1,4 +1,4 @@
-//! Opening files that others chose the path of.
+//! Opening files whose path comes from outside, without trusting the path.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -7,36 +7,35 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-/// Opens `path` for reading, without ever waiting for a writer at the other end of a pipe.
+/// Opens `path` for reading, and never waits for a writer at the other end of a pipe.
 ///
-/// What was opened is then judged by its descriptor, not by its path: the path may mean something
-/// else a moment later.
+/// The caller then checks the opened descriptor, not the path: the path may lead to another file a
+/// moment later.
 ///
 /// # Errors
 ///
-/// Whatever the operating system answers.
+/// Any error of the operating system.
 pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(raw(OFlags::NONBLOCK)).open(path)
 }
 
-/// Opens a regular file that is there already, to read it and to append to it: neither through a
-/// link nor waiting at a pipe.
+/// Opens an existing regular file for reading and appending. Follows no link and waits at no pipe.
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::InvalidInput`] if it is not a regular file; whatever the operating system
-/// answers if it cannot be opened.
+/// [`io::ErrorKind::InvalidInput`] if it is not a regular file; any error of the operating system
+/// if it cannot be opened.
 pub fn open_to_append(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new().read(true).append(true).custom_flags(raw(flags)).open(path)?;
     regular(file)
 }
 
-/// As [`open`], for a regular file and nothing else.
+/// As [`open`], for regular files only.
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::InvalidInput`] if it is something else; whatever the operating system answers
+/// [`io::ErrorKind::InvalidInput`] if it is not a regular file; any error of the operating system
 /// if it cannot be opened.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     regular(open(path)?)
@@ -55,7 +54,7 @@ fn regular(file: File) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, reason))
 }
 
-/// What a path led to, in words that fit into "… is a folder".
+/// The kind of a file, in words that fit into "… is a folder".
 #[must_use]
 pub fn kind_of(metadata: &Metadata) -> &'static str {
     let kind = metadata.file_type();

@@ -1,8 +1,8 @@
 //! Where bytes to be sealed come from: slices, files, readers.
 //!
-//! Nothing here maps a file into memory: a mapped file that is truncated meanwhile kills the
-//! process, and its pages change under the reader. Files are read by position, so that several
-//! threads read one file without sharing a cursor.
+//! No source maps a file into memory: a mapped file that is truncated kills the process, and its
+//! pages change while they are read. Files are read by position, so that several threads read one
+//! file without sharing a cursor.
 
 pub(crate) mod file;
 mod reader;
@@ -19,61 +19,61 @@ pub use reader::ReaderSource;
 
 use crate::error::FileError;
 
-/// Why a source did not give the bytes it promised.
+/// Why a source did not return the bytes that it declared.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
     /// The source ended before its declared length.
     #[error("{name} ended after {found} of {declared} bytes")]
     Short {
-        /// What was read.
+        /// The name of the source.
         name: String,
         /// Bytes the source had declared.
         declared: u64,
-        /// Bytes it had: at most this many, when it was shortened while being read.
+        /// Bytes that it had. An upper bound, if it was shortened while being read.
         found: u64,
     },
     /// The source has bytes left after its declared length.
     #[error("{name} goes on after its declared length of {declared} bytes")]
     Long {
-        /// What was read.
+        /// The name of the source.
         name: String,
         /// Bytes the source had declared.
         declared: u64,
     },
-    /// A read that does not lie inside the source, or that a sequential source cannot go back to.
+    /// A read outside the source, or before the position of a sequential source.
     #[error("{name} cannot give {len} bytes at offset {offset} of {declared}")]
     NoSuchBytes {
-        /// What was read.
+        /// The name of the source.
         name: String,
-        /// Offset asked for, in bytes from the start of the source.
+        /// Offset of the read, in bytes from the start of the source.
         offset: u64,
-        /// Bytes asked for.
+        /// Length of the read, in bytes.
         len: u64,
         /// Bytes the source declared.
         declared: u64,
     },
-    /// Not something that can be read by position.
+    /// The file cannot be read by position.
     #[error("{name} is {found}, not a regular file")]
     NotAFile {
-        /// What was opened.
+        /// The name of the source.
         name: String,
-        /// What it is.
+        /// The kind of file found.
         found: &'static str,
     },
-    /// The operating system, or the reader, refused.
+    /// The operating system or the reader returned an error.
     #[error("{name}: {error}")]
     Io {
-        /// What was read.
+        /// The name of the source.
         name: String,
-        /// The refusal.
+        /// The error.
         #[source]
         error: Arc<io::Error>,
     },
 }
 
 impl SourceError {
-    /// Wraps an error of the operating system with what was being read.
+    /// Wraps an error of the operating system with the name of the source.
     #[must_use]
     pub fn io(name: impl Into<String>, error: io::Error) -> Self {
         Self::Io { name: name.into(), error: Arc::new(error) }
@@ -81,12 +81,12 @@ impl SourceError {
 }
 
 impl SourceError {
-    /// As a call that seals answers it, with what was being sealed.
+    /// The error of a sealing call, with the model id of what it was sealing.
     #[must_use]
     pub fn while_sealing(self, model_id: &str) -> FileError {
         let (source_name, declared, found) = match self {
             Self::Short { name, declared, found } => (name, declared, found),
-            // One byte more is all that was looked at.
+            // The call has looked at one byte beyond the declared length, no further.
             Self::Long { name, declared } => (name, declared, declared.saturating_add(1)),
             other => return FileError::Source(other),
         };
@@ -105,7 +105,7 @@ impl From<io::Error> for SourceError {
     }
 }
 
-/// In which order a source can be read.
+/// The order in which a source can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Access {
@@ -117,46 +117,46 @@ pub enum Access {
 
 /// A fixed number of bytes to seal.
 ///
-/// A source need not be trusted to stay the same while it is read: what is sealed is what was
-/// hashed, whatever the source does meanwhile.
+/// A sealing call does not trust a source to stay the same while it is read: the bytes sealed are
+/// the bytes hashed, even if the source changes meanwhile.
 pub trait Source: Sync {
-    /// Bytes there are. Asked once, before the first read.
+    /// The number of bytes. The call asks once, before the first read.
     fn len(&self) -> u64;
 
-    /// Fills `target` with the bytes from `offset` on.
+    /// Fills `target` with the bytes that start at `offset`.
     ///
     /// # Errors
     ///
-    /// [`SourceError`] if the bytes cannot be had; what `target` holds then does not matter.
+    /// [`SourceError`] if the bytes cannot be read; the content of `target` is then unspecified.
     fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), SourceError>;
 
-    /// Whether there is nothing to read.
+    /// Returns true if the source has no bytes.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// In which order the bytes can be read; positional unless said otherwise.
+    /// The order in which the bytes can be read. Positional by default.
     fn access(&self) -> Access {
         Access::Positional
     }
 
-    /// All the bytes, if they lie in memory that nobody can change while it is borrowed.
+    /// All bytes, if they lie in memory that no thread or process can change while it is borrowed.
     fn as_slice(&self) -> Option<&[u8]> {
         None
     }
 
-    /// The file that the bytes come from, if there is one: what is written is never put in its
-    /// place.
+    /// The file that the bytes come from, if there is one: no output of the call replaces this
+    /// file.
     fn as_file(&self) -> Option<&File> {
         None
     }
 
-    /// Called once after the last byte was read: the place to notice that the source has changed
-    /// its length, or has more bytes than it declared.
+    /// The sealing call makes this once, after it has read the last byte. The source checks here
+    /// whether its length has changed, or whether it has more bytes than it declared.
     ///
     /// # Errors
     ///
-    /// [`SourceError`] if the source is not what it declared to be; nothing is sealed then.
+    /// [`SourceError`] if the source is not what it declared to be; the call then seals nothing.
     fn finish(&self) -> Result<(), SourceError> {
         Ok(())
     }
@@ -211,8 +211,8 @@ pub struct SliceSource<'a> {
 }
 
 impl<'a> SliceSource<'a> {
-    /// The bytes of `bytes`. They must not lie in a memory map: whoever writes the file would
-    /// change them under Rust's feet.
+    /// The bytes of `bytes`. They must not lie in a memory map: a process that writes the mapped
+    /// file would change them while Rust assumes that they are constant.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }

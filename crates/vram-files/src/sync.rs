@@ -1,19 +1,19 @@
-//! The locks of this crate, in one place, and what a panic does to them. No lock is taken while
-//! another one is held, but a callback runs under the lock of its [`Watch`](crate::Watch).
+//! The locks of this crate, in one place, and how they treat a panic. No thread takes a lock while
+//! it holds another one, but a callback runs under the lock of its [`Watch`](crate::Watch).
 
 pub(crate) use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use std::sync::PoisonError;
 
-/// Locks, also after a panic in another holder.
+/// Takes the lock, also after another holder panicked.
 ///
-/// Every critical section of this crate makes one assignment or calls a callback, so what a
-/// panicking holder left is sound.
+/// Every critical section of this crate makes one assignment or calls a callback, so the value is
+/// sound after a panic.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Locks for reading, with the same view of panics as [`lock`].
+/// Takes the lock for reading, also after another holder panicked; see [`lock`].
 pub(crate) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }

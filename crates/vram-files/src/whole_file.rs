@@ -13,38 +13,38 @@ use rustix::io::Errno;
 pub use target::Inputs;
 pub(crate) use temporary::nameless;
 
-/// What to do when the name is taken.
+/// What to do if the target exists.
 ///
-/// A symbolic link is followed: what it leads to is kept or replaced, and the link stays. Only a
-/// regular file is ever replaced, and never one that the same call reads.
+/// A symbolic link is followed: the file that it leads to is kept or replaced, and the link stays.
+/// Only a regular file is ever replaced, and never one that the same call reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overwrite {
-    /// Fail, and leave what is there as it is.
+    /// Fail, and leave the existing file as it is.
     #[default]
     Refuse,
-    /// Put the new file in the place of a regular file, in one step. Anything else (a folder, a
-    /// device) is left alone and refused.
+    /// Replace a regular file by the new one, in one step. Anything else (a folder, a device) is
+    /// refused and stays as it is.
     Replace,
     /// As [`Replace`](Self::Replace), but a file that looks like a key file is kept: one as long as
-    /// a key (32, 64 or 65 bytes), for its owner alone. A lost key takes everything sealed under it
-    /// along.
+    /// a key (32, 64 or 65 bytes), readable by its owner alone. If a key is lost, everything sealed
+    /// under it is lost too.
     ReplaceButKeys,
 }
 
 /// A file that is being written and does not have its final name yet.
 ///
 /// [`publish`](Self::publish) makes it durable and gives it its name in one step. Dropping it
-/// before that, on an error or a panic, removes it. It has no name at all meanwhile, so a process
-/// that is killed leaves nothing. Where the file system cannot do that, it has a temporary name
-/// (`.vram-PID-RANDOM.partial`) in the folder of the final one; the next call that needs such a
-/// name there removes what a killed process left.
+/// before that, on an error or a panic, removes it. Until then it has no name at all, so a killed
+/// process leaves nothing. On a file system without such files, it has a temporary name
+/// (`.vram-PID-RANDOM.partial`) in the folder of the final one. The next call that needs such a
+/// name in that folder removes the files of killed processes.
 #[derive(Debug)]
 pub struct WholeFile {
     file: File,
-    /// The temporary name, while there is one.
+    /// The temporary name, if it has one.
     temporary: Option<PathBuf>,
-    /// Its final name, with every link resolved.
+    /// The final name, with every link resolved.
     target: PathBuf,
     overwrite: Overwrite,
     inputs: Inputs,
@@ -55,14 +55,14 @@ impl WholeFile {
     ///
     /// # Arguments
     ///
-    /// * `mode`: permission bits of the new file, less the process's mask.
-    /// * `inputs`: files that must not be replaced, whatever `overwrite` says.
+    /// * `mode`: permission bits of the new file, less the process's umask.
+    /// * `inputs`: files that the call must not replace, with any `overwrite`.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::AlreadyExists`] if the target is taken and may not be replaced;
+    /// [`io::ErrorKind::AlreadyExists`] if the target exists and may not be replaced;
     /// [`io::ErrorKind::InvalidInput`] if it has no file name, is not a regular file, is one of the
-    /// inputs or lies in a folder of the kernel; whatever the operating system answers otherwise.
+    /// inputs or lies in a folder of the kernel; otherwise any error of the operating system.
     pub fn create(
         target: &Path,
         mode: u32,
@@ -70,28 +70,28 @@ impl WholeFile {
         inputs: Inputs,
     ) -> io::Result<Self> {
         let target = target::resolve(target)?;
-        // Early, so that a caller does not seal for an hour to learn that the name is taken.
+        // Check early: a caller must not seal for an hour to learn that the target exists.
         target::judge(&target, overwrite, &inputs)?;
         let (file, temporary) = temporary::create(folder_of(&target), mode)?;
         Ok(Self { file, temporary, target, overwrite, inputs })
     }
 
-    /// The file; position it as you like.
+    /// The file. The caller may set its position freely.
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// Syncs the content, gives it its name in one step, and syncs the folder.
+    /// Syncs the content, gives the file its name in one step, and syncs the folder.
     ///
     /// # Errors
     ///
-    /// Whatever the operating system answers. Nothing is left under a temporary name then, and
-    /// the target is as it was; only if the very last step, the sync of the folder, fails is the
-    /// file whole under its name though the call failed.
+    /// Any error of the operating system. No file is left under a temporary name then, and the
+    /// target is as it was. One exception: if the very last step fails, the sync of the folder, the
+    /// call fails though the file is whole under its name.
     pub fn publish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
-        // Another process may have put something there since `create`.
+        // Another process may have created a file there since `create`.
         target::judge(&self.target, self.overwrite, &self.inputs)?;
         self.name()?;
         File::open(folder_of(&self.target))?.sync_all()
@@ -102,7 +102,7 @@ impl WholeFile {
         if self.temporary.is_none() {
             match temporary::link(&self.file, &self.target) {
                 Ok(()) => return Ok(()),
-                // A link never replaces, but a rename does: that takes a name to rename from.
+                // `linkat` never replaces a file; `rename` does, but needs a name to rename from.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                     if self.overwrite == Overwrite::Refuse {
                         return Err(target::taken());
@@ -121,7 +121,7 @@ impl WholeFile {
                 }
             }
         }
-        // The temporary name is gone: nothing is left for `drop` to remove.
+        // The temporary name no longer exists: `drop` has nothing to remove.
         self.temporary = None;
         Ok(())
     }
@@ -130,7 +130,7 @@ impl WholeFile {
 impl Drop for WholeFile {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
-            // A failure has no caller to go to; the name says that the file is partial.
+            // `drop` has no caller to report a failure to; the name says that the file is partial.
             let _ = fs::remove_file(temporary);
         }
     }
@@ -145,7 +145,8 @@ fn folder_of(target: &Path) -> &Path {
 fn rename_to_free_name(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        // File systems without that flag: a second name, which never replaces, then drop the first.
+        // For file systems without that flag: add a second name, which never replaces, then drop
+        // the first.
         Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {
             fs::hard_link(from, to)?;
             fs::remove_file(from)

@@ -16,11 +16,11 @@ use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite, TicketKey};
 use vram_space::{MemoryMode, WipePolicy};
 
-/// How much of a GPU a manager takes: at once when it is built, or [block by block](MemoryMode).
+/// How much of a GPU a manager takes: at once in `build`, or [block by block](MemoryMode).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Budget {
-    /// So many bytes.
+    /// This many bytes.
     Bytes(ByteLen),
     /// A fraction, above 0 and at most 1, of what the driver reports free when the manager is built;
     /// whole granules.
@@ -34,7 +34,8 @@ pub(crate) enum Keys {
     Source(KeySource),
 }
 
-/// Puts a [`VramManager`](crate::VramManager) together. Everything but the devices has a default.
+/// Builds a [`VramManager`](crate::VramManager) from its parts. Everything but the devices has a
+/// default.
 ///
 /// ```
 /// use vram_residency::{ByteLen, VramManager, WipePolicy};
@@ -124,8 +125,8 @@ impl VramManagerBuilder {
         self
     }
 
-    /// Sets how much of a GPU is taken. Default: all that is free of a host device, nine tenths of
-    /// what is free of any other.
+    /// Sets how much of a GPU the manager takes. Default: all free memory of a host device, nine
+    /// tenths of the free memory of any other device.
     pub fn budget(mut self, gpu: u32, budget: Budget) -> Self {
         self.per_gpu.push((gpu, PerGpu::Budget(budget)));
         self
@@ -137,13 +138,13 @@ impl VramManagerBuilder {
         self
     }
 
-    /// Sets how a GPU's memory is taken. Default: one region, when the manager is built.
+    /// Sets how the manager takes a GPU's memory. Default: one region, in `build`.
     pub fn memory(mut self, gpu: u32, mode: MemoryMode) -> Self {
         self.per_gpu.push((gpu, PerGpu::Memory(mode)));
         self
     }
 
-    /// Sets the key that seals. Default: a fresh random one, which dies with the manager.
+    /// Sets the key that seals. Default: a fresh random key, wiped when the manager is dropped.
     pub fn key(mut self, key: SealKey) -> Self {
         self.keys = Some(Keys::Ring(KeyRing::new(key)));
         self
@@ -155,93 +156,95 @@ impl VramManagerBuilder {
         self
     }
 
-    /// Sets where the key that seals comes from. It is read when the manager is built.
+    /// Sets where the sealing key comes from. `build` reads it.
     pub fn key_source(mut self, source: KeySource) -> Self {
         self.keys = Some(Keys::Source(source));
         self
     }
 
-    /// Sets the cipher of requests that name none.
+    /// Sets the cipher of requests that do not name one.
     pub fn suite(mut self, suite: Suite) -> Self {
         self.defaults = self.defaults.with_suite(suite);
         self
     }
 
-    /// Sets the segment size of requests that name none.
+    /// Sets the segment size of requests that do not name one.
     pub fn segment_size(mut self, segment: SegmentSize) -> Self {
         self.defaults = self.defaults.with_segment(segment);
         self
     }
 
-    /// Sets what one manager accepts at most.
+    /// Sets the largest sizes and counts that the manager accepts.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Sets how many threads one call works with. Default: as many as the machine has.
+    /// Sets how many threads one call uses. Default: one for each processor of the machine.
     pub fn threads(mut self, threads: Threads) -> Self {
         self.threads = threads;
         self
     }
 
-    /// Sets whether device memory is overwritten before it is given back.
+    /// Sets whether the manager overwrites device memory before it returns it.
     pub fn wipe(mut self, wipe: WipePolicy) -> Self {
         self.wipe = wipe;
         self
     }
 
-    /// Sets how much is read back after sealing where the request does not say.
+    /// Sets how much a sealing call reads back if its request does not say.
     pub fn read_back(mut self, read_back: ReadBack) -> Self {
         self.read_back = read_back;
         self
     }
 
-    /// Sets where the time comes from. Shard ids follow it only together with
-    /// [`id_seed`](Self::id_seed).
+    /// Sets the clock of the manager. Shard ids follow this clock only if
+    /// [`id_seed`](Self::id_seed) is set too.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Makes shard ids repeatable: the same seed and clock give the same ids. For runs that are to
-    /// be repeated; two managers with one seed make the same ids, and only their handles differ.
+    /// Makes shard ids repeatable: the same seed and clock give the same ids. Use it for runs that
+    /// must be repeated. Two managers with the same seed make the same ids, and only their handles
+    /// differ.
     pub fn id_seed(mut self, seed: u64) -> Self {
         self.id_seed = Some(seed);
         self
     }
 
-    /// Sets the key that tickets are signed with. Default: one that is derived from the active seal
-    /// key, and changes with it. Whoever holds it can make tickets.
+    /// Sets the key that signs tickets. Default: a key derived from the active seal key, which
+    /// changes with it. Every holder of this key can make tickets.
     pub fn ticket_key(mut self, key: TicketKey) -> Self {
         self.ticket_key = Some(key);
         self
     }
 
-    /// Names this machine, for tickets: 1 to 1024 bytes. Default: no name.
+    /// Sets the name of this machine that tickets state: 1 to 1024 bytes. Default: no name.
     pub fn node(mut self, name: &str) -> Self {
         self.node = Some(name.into());
         self
     }
 
-    /// Lets shards be evicted to make room for others, in the order that a policy says. Default:
-    /// nothing is evicted.
+    /// Lets the manager evict shards to make room for others, in the order that `policy` gives.
+    /// Default: the manager evicts nothing.
     ///
-    /// Only shards go whose request allows it ([`SealRequest::on_eviction`](crate::SealRequest::on_eviction)),
-    /// or all that say nothing, if [`on_eviction`](Self::on_eviction) does.
+    /// It evicts only shards whose request allows it
+    /// ([`SealRequest::on_eviction`](crate::SealRequest::on_eviction)). Shards whose request says
+    /// nothing follow [`on_eviction`](Self::on_eviction).
     pub fn eviction(mut self, policy: impl EvictionPolicy + 'static) -> Self {
         self.eviction = Some(Arc::new(policy));
         self
     }
 
-    /// Sets what becomes of shards whose request says nothing when room is needed for others.
-    /// Default: they stay.
+    /// Sets what an eviction does with shards whose request does not say. Default: they stay
+    /// resident.
     pub fn on_eviction(mut self, on_eviction: OnEviction) -> Self {
         self.on_eviction = on_eviction;
         self
     }
 
-    /// Sets how much host memory parked shards may take. Default: no limit.
+    /// Sets how much host memory parked shards may use. Default: no limit.
     pub fn park_limit(mut self, bytes: ByteLen) -> Self {
         self.park_limit = bytes;
         self

@@ -1,4 +1,4 @@
-//! Sealed images as the facade answers them: the calls of `vram-files`, with its errors.
+//! Sealed images at the facade: the calls of `vram-files`, with the facade's errors.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,26 +9,26 @@ use vram_seal::{Expected, KeyRing, SealContext, SealKey, SealParams};
 
 /// Seals the bytes of `source` into a file.
 ///
-/// In scope Shard the source is read twice, and each segment of the second pass is compared with
-/// the first before it is encrypted; in scope Segment, and in mode Authenticated, it is read once.
-/// The image of an authenticated shard holds plaintext: it is created for its owner alone (mode
-/// 0600); others follow the process's mask.
+/// In scope Shard the call reads the source twice, and compares each segment of the second pass
+/// with the first before it encrypts it. In scope Segment, and in mode Authenticated, it reads the
+/// source once. The image of an authenticated shard holds plaintext, so only its owner may read it
+/// (mode 0600). Other images follow the process's umask.
 ///
 /// # Arguments
 ///
-/// * `target`: the file to write. It appears whole, or not at all. Neither the source, if it is a
-///   file, nor an [input](ImageOptions::input) is ever replaced, whatever the options say.
+/// * `target`: the file to write. It appears whole, or not at all. The call never replaces the
+///   source, if it is a file, nor an [input](ImageOptions::input), with any options.
 ///
 /// # Errors
 ///
 /// [`VramError::SourceLength`], [`VramError::SourceChanged`] or [`VramError::Io`] for the source;
-/// [`VramError::DigestMismatch`] if another digest was expected; [`VramError::Config`] for a source
-/// that can be read only once and scope Shard; [`VramError::Io`] for the target;
-/// [`VramError::Cancelled`]; [`VramError::LimitExceeded`]. Nothing is left behind.
+/// [`VramError::DigestMismatch`] if the caller expected another digest; [`VramError::Config`] for
+/// scope Shard with a source that can be read only once; [`VramError::Io`] for the target;
+/// [`VramError::Cancelled`]; [`VramError::LimitExceeded`]. No file is left behind.
 ///
 /// # Panics
 ///
-/// If the source or the progress callback panics, with their payload; nothing is left behind.
+/// If the source or the progress callback panics, with their payload; no file is left behind.
 pub fn seal_image(
     key: &SealKey,
     context: &SealContext<'_>,
@@ -42,14 +42,14 @@ pub fn seal_image(
 
 /// Seals the bytes of `source` into a writer, such as a pipe.
 ///
-/// An image begins with the tags of all its segments, so nothing is written before the last byte
-/// was sealed. Until then the image is a file without a name in the folder for temporary files
-/// (`TMPDIR`), for this process alone.
+/// An image begins with the tags of all its segments, so the call writes nothing before it has
+/// sealed the last byte. Until then the image is a file without a name in the folder for temporary
+/// files (`TMPDIR`), which only this process can reach.
 ///
 /// # Errors
 ///
-/// As [`seal_image`]; [`VramError::Io`] without a path if the sink fails, which then has the
-/// beginning of an image that no key opens.
+/// As [`seal_image`]; [`VramError::Io`] without a path if the sink fails. The sink has then
+/// received the beginning of an image that no key opens.
 ///
 /// # Panics
 ///
@@ -67,26 +67,26 @@ pub fn seal_image_to(
 
 /// Opens a sealed image into a file of mode 0600 that appears whole, or not at all.
 ///
-/// Every segment is authenticated before a byte of it is written, and at the end the content as a
-/// whole is compared with the record.
+/// The call authenticates every segment before it writes a byte of it, and at the end compares the
+/// content as a whole with the record.
 ///
 /// # Arguments
 ///
-/// * `keys`: the record names the one it needs.
+/// * `keys`: the record names the key that it needs.
 /// * `expected`: what the image must be. See [`Expected`].
-/// * `target`: the file to write. Neither the image nor an [input](ImageOptions::input) is ever
-///   replaced, whatever the options say.
+/// * `target`: the file to write. The call never replaces the image nor an
+///   [input](ImageOptions::input), with any options.
 ///
 /// # Errors
 ///
 /// [`VramError::Image`] naming the image and what is wrong with it: no image, another version,
-/// another key, another model, altered (and where). [`VramError::DigestMismatch`] if another digest
-/// was expected; [`VramError::Io`] for either file; [`VramError::Cancelled`]. Nothing is left
-/// behind.
+/// another key, another model, altered (and where). [`VramError::DigestMismatch`] if the caller
+/// expected another digest; [`VramError::Io`] for either file; [`VramError::Cancelled`]. No file is
+/// left behind.
 ///
 /// # Panics
 ///
-/// If the progress callback panics, with its payload; nothing is left behind.
+/// If the progress callback panics, with its payload; no file is left behind.
 pub fn unseal_image(
     keys: &KeyRing,
     expected: &Expected<'_>,
@@ -97,15 +97,15 @@ pub fn unseal_image(
     Ok(vram_files::unseal_image(keys, expected, image, target, options)?)
 }
 
-/// Opens a sealed image into a writer, such as a pipe, which gets all of it or nothing.
+/// Opens a sealed image into a writer, such as a pipe, which receives all of it or nothing.
 ///
-/// The image is read twice: every byte is verified before the first one is written, and each
-/// segment is authenticated again on the way out. One thread writes, in order.
+/// The call reads the image twice: it verifies every byte before it writes the first one, and
+/// authenticates each segment again on the way out. One thread writes, in order.
 ///
 /// # Errors
 ///
-/// As [`unseal_image`], for the image; [`VramError::Io`] without a path if the sink fails, which
-/// then has the beginning.
+/// As [`unseal_image`], for the image; [`VramError::Io`] without a path if the sink fails. The sink
+/// has then received the beginning of the content.
 ///
 /// # Panics
 ///
@@ -124,13 +124,13 @@ pub fn unseal_image_to(
 ///
 /// # Returns
 ///
-/// A verdict, sound or not. That the data was altered is an answer, not an error.
+/// A verdict, sound or not. Altered data is a verdict, not an error.
 ///
 /// # Errors
 ///
 /// As [`unseal_image`], for what makes verifying impossible: the record, the length, the padding or
 /// the table is wrong, or the file cannot be read. [`VramError::DigestMismatch`] if the content is
-/// sound, and another was expected.
+/// sound, but the caller expected another digest.
 pub fn verify_image(
     keys: &KeyRing,
     expected: &Expected<'_>,
@@ -140,12 +140,12 @@ pub fn verify_image(
     Ok(vram_files::verify_image(keys, expected, image, options)?)
 }
 
-/// Reads what an image says of itself, without a key and without believing it.
+/// Reads what an image states about itself, without a key and unauthenticated.
 ///
 /// # Errors
 ///
 /// [`VramError::Io`] if the file cannot be read, [`VramError::Image`] if it is no sealed image or
-/// of another version. A file of the wrong length is not an error here: compare the two lengths.
+/// has another version. A file of the wrong length is not an error here: compare the two lengths.
 pub fn inspect_image(image: &Path) -> Result<ImageInfo, VramError> {
     Ok(vram_files::inspect_image(image)?)
 }

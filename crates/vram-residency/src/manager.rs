@@ -1,4 +1,4 @@
-//! The facade: every operation, and what it promises. Each is carried out in a file of its own.
+//! The facade: every operation and its promises. Each kind of operation has its own file.
 
 mod close;
 mod images;
@@ -33,14 +33,14 @@ pub struct VramManager {
 }
 
 impl Drop for VramManager {
-    /// What works in the background lets go first, so that everything is given back here.
+    /// Stops the scrubber's thread first, so that this drop frees the shards and the memory.
     fn drop(&mut self) {
         self.scrubbing.end();
     }
 }
 
 impl fmt::Debug for VramManager {
-    /// Counts only: neither keys nor digests.
+    /// Prints counts only: neither keys nor digests.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VramManager")
             .field("gpus", &self.core.gpus().len())

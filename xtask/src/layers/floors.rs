@@ -1,43 +1,38 @@
-//! The floors inside vram-core, and the level above them: no file imports from a higher floor.
+//! The floors inside vram-core: no file names one on a higher floor.
 
 use super::graph::Graph;
 use super::source::Source;
 
-/// The crates with floors, and the modules above the highest floor. The facade is listed for as
-/// long as the core is part of it.
-const HOUSES: &[(&str, &[&str])] =
-    &[("vram-core", &[]), ("vram-residency", &["manager", "builder", "images"])];
+/// The crate that has floors.
+const HOUSE: &str = "vram-core";
 
-/// Their folders (and files beside its root), from the lowest floor up.
+/// Its folders (and files beside its root) from the ground up.
 const FLOORS: &[&str] = &[
     "error", "shard", "transfer", "parts", "resident", "room", "sealing", "moves", "models",
     "scrub", "repair", "reset", "close", "reports",
 ];
 
-/// The module that every floor may import, and that imports none: the locks.
+/// What every floor may import, and what imports none: the locks.
 const GROUND: &str = "sync";
 
-/// The floor of a file, counted from the lowest; the error is the name that has no floor.
-fn floor(source: &Source, roof: &[&str]) -> Result<Option<usize>, String> {
+/// The floor of a file, from the ground up; the error is the name that has no floor.
+fn floor(source: &Source) -> Result<Option<usize>, String> {
     let module = source.module();
     let Some(first) = module.first() else { return Ok(None) };
     if first == GROUND {
         return Ok(Some(0));
     }
-    if roof.contains(&first.as_str()) {
-        return Ok(Some(FLOORS.len().saturating_add(1)));
-    }
     let at = FLOORS.iter().position(|floor| floor == first);
     at.map(|at| Some(at.saturating_add(1))).ok_or_else(|| first.clone())
 }
 
-/// Every path to a higher floor.
+/// Every path that leads up.
 pub(super) fn breaches(name: &str, sources: &[Source], graph: &Graph) -> Vec<String> {
-    let Some((_, roof)) = HOUSES.iter().find(|(house, _)| *house == name) else {
+    if name != HOUSE {
         return Vec::new();
-    };
+    }
     let mut breaches = Vec::new();
-    let floors: Vec<_> = sources.iter().map(|source| floor(source, roof)).collect();
+    let floors: Vec<_> = sources.iter().map(floor).collect();
     for ((source, own), arrows) in sources.iter().zip(&floors).zip(&graph.arrows) {
         let own = match own {
             Ok(Some(own)) => *own,
@@ -104,17 +99,6 @@ mod tests {
         assert_eq!(breaches.len(), 1, "{breaches:?}");
         let breaches = found(&[("lib.rs", "mod core;"), ("core/mod.rs", "")]);
         assert!(breaches[0].contains("core has no floor"), "{breaches:?}");
-    }
-
-    #[test]
-    fn the_roof_of_the_facade_imports_all_floors_and_none_imports_it() {
-        let sources = [
-            Source::new("manager.rs", "pub struct VramManager; use crate::reports::row;"),
-            Source::new("reports.rs", "use crate::manager::VramManager; pub fn row() {}"),
-        ];
-        let breaches = breaches("vram-residency", &sources, &Graph::of(&sources));
-        let [breach] = breaches.as_slice() else { panic!("{breaches:?}") };
-        assert!(breach.contains("reports.rs names manager.rs"), "{breach}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! CUDA devices through a driver that the program loads: the simulated one, as a real shared
-//! object.
+//! CUDA devices of the program, through a driver that it loads: the simulated driver, as a real
+//! shared object.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{Bench, Ran, blake3};
 
-/// The simulated driver, which cargo built beside this test.
+/// The simulated driver, which cargo built with this test.
 fn driver() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let mut places = test.ancestors().map(|folder| folder.join("libcuda_sim_so.so"));
@@ -140,7 +140,7 @@ fn a_card_that_fails_is_exit_code_4_and_one_that_lies_is_1() {
     let bench = Bench::new();
     bench.model("m.safetensors", 3000);
     let load = ["load", "m.safetensors", "--device", "cuda:0"];
-    // An uncorrectable memory error while reading, at once and later: sticky, so the card is lost.
+    // An uncorrectable memory error while reading, at once and later: sticky, the card is lost.
     for fault in ["fail=out:3:214", "fail=in:3:214", "later=in:3:214"] {
         let card = format!("capacity=64MiB,{fault}");
         run(&bench, &card, &load).expect_error(4, &["gpu 0"]);

@@ -1,4 +1,4 @@
-//! `vram demo` with small sizes: each step prints its result, and nothing is left behind.
+//! `vram demo`, small: each step prints what happened, and no file is left behind.
 
 use crate::support::Bench;
 
@@ -19,9 +19,9 @@ fn the_demonstration_shows_every_step_and_cleans_up() {
     assert!(found.contains("tensor ") && found.contains("segment "), "{found}");
     assert!(shown.contains("read:   refused: "), "{shown}");
     assert!(shown.contains("sealed again from the file: sound"), "{shown}");
-    // The answer to what would fit contains figures.
+    // The error states with figures what would fit.
     assert!(shown.contains("would fit on gpu 0: "), "{shown}");
-    // The capacity of both devices is free again.
+    // The capacity is as before, on both devices.
     let after = shown.split("7. Free").nth(1).unwrap();
     assert_eq!(after.matches("used 0 B").count(), 2, "{after}");
     assert_eq!(ran.stderr, "");

@@ -1,15 +1,15 @@
-//! `vram keygen`, `seal`, `unseal`, `verify` and `inspect`, from a user's point of view.
+//! `vram keygen`, `seal`, `unseal`, `verify` and `inspect`, used as a user uses them.
 
 use std::fs;
 
 use crate::support::{Bench, blake3, flip, mode, set_mode};
 
-/// Bytes without a repeated segment.
+/// Bytes without two equal segments.
 fn content(len: usize) -> Vec<u8> {
     (0_u32..).flat_map(u32::to_le_bytes).take(len).collect()
 }
 
-/// Where the data of an image begins.
+/// Offset of the data in an image.
 fn data_offset(bench: &Bench, image: &str) -> usize {
     let info = inspect(bench, image);
     let number = |name: &str| usize::try_from(info[name].as_u64().unwrap()).unwrap();
@@ -195,8 +195,7 @@ fn a_key_of_another_id_is_input_and_one_that_opens_nothing_is_integrity() {
         bench.run(args).expect_error(2, &["key"]);
     }
 
-    // The id of the other key replaces the right one: the id matches now, but the key opens
-    // nothing.
+    // The id of the other key, written over the right one: now the id matches, and opens nothing.
     let mut forged = fs::read(bench.path("image")).unwrap();
     let other = bench.sealed_under("other", "with-other");
     forged[48..64].copy_from_slice(&other[48..64]);
@@ -284,9 +283,9 @@ fn one_flipped_bit_anywhere_before_the_data_is_refused() {
         altered[at] ^= 1;
         bench.write("image", altered);
         let ran = bench.run(["verify", "image", "--key-file", "key"]);
-        // Magic, version, profile and key id are read before anything is authenticated: a change of
-        // these is reported as another file, another version, another key. Every other change is
-        // reported as tampering.
+        // The program reads magic, version, profile and key id before it authenticates anything: a
+        // change in those is reported as another file, another version, another key. Every other
+        // change is tampering.
         let unproven = (0..10).contains(&at) || at == 13 || (48..64).contains(&at);
         ran.expect_error(if unproven { 2 } else { 1 }, &["image"]);
     }
@@ -313,7 +312,7 @@ fn an_image_that_was_cut_or_grew_is_refused() {
     let sound = fs::read(&image).unwrap();
     for len in [0, 1, 7, 8, 255, 256, 300, 4095, 4096, 5000, sound.len() - 1] {
         bench.write("image", &sound[..len]);
-        // Before the record is complete, nothing proves what the file was.
+        // Without a whole record nothing proves what the file was.
         let code = if len < 256 { 2 } else { 1 };
         bench.run(["verify", "image", "--key-file", "key"]).expect_error(code, &["image"]);
         let unseal = ["unseal", "image", "--key-file", "key", "-o", "back"];

@@ -1,6 +1,6 @@
-//! Interrupted runs: by a signal that can be caught, and by one that cannot.
+//! Stopping a run halfway: by a signal that the program catches, and by one that it cannot catch.
 //!
-//! The files are sparse and large, so that a run lasts long enough to be interrupted in the middle.
+//! The files are sparse and large, so that a run lasts long enough to be stopped in the middle.
 
 use core::time::Duration;
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::support::{Bench, Ran};
 
-/// Longer than the time limit of any of these tests.
+/// Longer than any of these tests may take.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Plaintext that takes seconds to seal, and no disk space.
 const LONG: u64 = 8 << 30;
@@ -27,7 +27,7 @@ fn signal(child: &Child, name: &str) {
     assert!(status.success());
 }
 
-/// Waits until something other than the given names is in the folder.
+/// Waits until the folder holds a file other than the given names.
 fn wait_for_more_than(bench: &Bench, names: &[&str], child: &mut Child) {
     let started = Instant::now();
     while bench.names() == names {
@@ -83,15 +83,14 @@ fn a_killed_seal_leaves_no_file_under_the_final_name() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(!bench.path("image").exists());
-    // The name of a remaining file says what it is, and a later run is not blocked by it.
+    // The name of the leftover says what it is, and does not block a later run.
     let left: Vec<String> =
         bench.names().into_iter().filter(|name| name != "key" && name != "long").collect();
     assert!(left.iter().all(|name| name.starts_with('.') && name.ends_with(".partial")));
     bench.write("short", "x");
     let seal = ["seal", "short", "--key-file", "key", "--model-id", "m", "-o", "image"];
     bench.run(seal).expect_code(0);
-    // The next run needs no temporary name if the file system supports unnamed files, and leaves
-    // nothing.
+    // The next run needs no temporary name if the file system can do without, and has left no file.
     bench.run(seal).expect_code(0);
     assert_eq!(bench.names(), ["image", "key", "long", "short"]);
 }
@@ -104,7 +103,7 @@ fn ctrl_c_during_a_load_exits_130() {
     let header_len = u64::try_from(header.len()).unwrap();
     sparse(&bench.path("long"), &header, header_len.checked_add(LONG).unwrap());
     let child = bench.command(["load", "long"]).spawn().unwrap();
-    // The signal ends the run whether it arrives before the sealing or in the middle of it.
+    // The signal ends the run at any time, before the sealing or in the middle of it.
     std::thread::sleep(Duration::from_millis(300));
     signal(&child, "-INT");
     let ran = Ran::of(child.wait_with_output().unwrap());

@@ -1,4 +1,4 @@
-//! `vram load` from a user's point of view: valid files, and every kind of invalid file.
+//! `vram load`, used as a user uses it: sound files, and every kind of unsound file.
 
 use std::fs;
 use std::io::Write as _;
@@ -22,13 +22,13 @@ fn a_sound_model_is_loaded_proven_and_freed() {
     {
         assert!(ran.stdout.contains(part), "{part} is not in {}", ran.stdout);
     }
-    // The output names the device that was used, since the user named none.
+    // The output names the device used, since the user named none.
     assert!(ran.stdout.contains("no --device was given"), "{}", ran.stdout);
     assert!(ran.stdout.contains("host memory"), "{}", ran.stdout);
     assert!(ran.stdout.contains("free again"), "{}", ran.stdout);
     let last = ran.stdout.lines().last().unwrap();
     assert_eq!(last, format!("{}  m.safetensors", blake3(&file)));
-    // No progress bar without a terminal, and no other output.
+    // Without a terminal there is no bar, and no other note.
     assert_eq!(ran.stderr, "");
     assert_eq!(bench.names(), ["m.safetensors"]);
 }
@@ -60,7 +60,7 @@ fn the_json_report_has_every_figure_and_they_add_up() {
         assert_eq!(number(&gpu["used"]) + number(&gpu["free"]), number(&gpu["total"]));
         assert!(number(&gpu["largest_hole"]) <= number(&gpu["free"]));
     }
-    // The device with most room comes first.
+    // Most room first.
     assert_eq!(number(&gpus[0]["shard_count"]), 0);
     for phase in ["seal", "verify", "read"] {
         assert!(report[phase]["seconds"].as_f64().unwrap() > 0.0, "{phase}");
@@ -87,7 +87,7 @@ fn several_files_are_one_model_and_each_has_its_digest() {
 #[test]
 fn a_model_that_has_tensors_beyond_one_piece_is_cut_and_proven_whole() {
     let bench = Bench::new();
-    // One tensor slightly above 64 MiB: two pieces.
+    // One tensor of 64 MiB and a bit: two pieces.
     let len = (64 << 20) + 5000;
     let text = format!(r#"{{"big":{{"dtype":"U8","shape":[{len}],"data_offsets":[0,{len}]}}}}"#);
     let file = tensor_file(&text, len);
@@ -164,7 +164,7 @@ fn no_room_is_exit_code_3_and_says_how_much_would_do() {
     bench.model("m.safetensors", 3000);
     let refused = ["load", "m.safetensors", "--device", "host:1MiB"];
     let ran = bench.run(refused).expect_error(3, &["no room", "--device host:"]);
-    // The suggested option works.
+    // The device that the error suggests is large enough.
     let device = ran.stderr.split("--device ").nth(1).unwrap();
     let device = device.split_whitespace().next().unwrap();
     bench.run(["load", "m.safetensors", "--device", device]).expect_code(0);
@@ -191,7 +191,7 @@ fn a_device_that_means_nothing_is_a_usage_error() {
         assert!(ran.stderr.contains("--device"), "{}", ran.stderr);
         assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
     }
-    // Larger than any ledger: also a usage error, and not a crash.
+    // Larger than any ledger: also a usage error, and no crash.
     let ran = bench.run(["load", "m.safetensors", "--device", "host:16777215TiB"]);
     assert!(matches!(ran.code, Some(2..=4)), "{:?} {}", ran.code, ran.stderr);
     assert!(ran.stderr.starts_with("error: "), "{}", ran.stderr);
@@ -226,7 +226,7 @@ fn a_file_that_is_no_sound_model_is_refused_in_one_line() {
     for name in ["missing.safetensors", ".", "/dev/zero"] {
         bench.run(["load", name]).expect_error(2, &[name]);
     }
-    // One bad file among good ones: nothing is loaded.
+    // One bad file among good ones: the program loads none.
     bench.write("good", &sound);
     bench.run(["load", "good", "cut"]).expect_error(2, &["cut"]);
 }
@@ -245,7 +245,7 @@ fn a_reader_that_goes_away_is_no_failure() {
     let bench = Bench::new();
     bench.model("m.safetensors", 300);
     let mut child = bench.command(["load", "m.safetensors"]).spawn().unwrap();
-    // Closed before the first line is written.
+    // The reader closes its end before the first line is written.
     drop(child.stdout.take());
     let ran = crate::support::Ran::of(child.wait_with_output().unwrap());
     let ran = ran.expect_code(0);
@@ -264,7 +264,7 @@ fn a_full_disk_under_standard_output_is_told() {
     crate::support::Ran::of(output).expect_code(2).expect_error_line(&["result"]);
 }
 
-/// A file with this header text and this many data bytes, each with the value of its position.
+/// A file with the given header text and `len` data bytes, each its position.
 fn tensor_file(text: &str, len: usize) -> Vec<u8> {
     let mut bytes = u64::try_from(text.len()).unwrap().to_le_bytes().to_vec();
     bytes.write_all(text.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! Outputs: never over an input of the same command, through links, and to `-`.
+//! Where output goes: never over a file that the same command reads, through links, and to `-`.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -20,7 +20,7 @@ impl Bench {
     /// Runs the program with these bytes in a pipe as standard input.
     fn run_piped(&self, args: &[&str], input: &[u8]) -> std::process::Output {
         let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
-        // The program may end before it has read everything; the test intends that.
+        // Some tests make the program end before it has read everything.
         let _ = child.stdin.take().unwrap().write_all(input);
         child.wait_with_output().unwrap()
     }
@@ -66,7 +66,7 @@ fn an_output_that_is_a_link_is_written_where_the_link_leads() {
     fs::create_dir(bench.path("sub")).unwrap();
     symlink("sub/file", bench.path("dangling")).unwrap();
     symlink("dangling", bench.path("out")).unwrap();
-    // On the first run the path is free, on the second it is a file.
+    // The first time the target does not exist, the second time it is a file.
     for _ in 0..2 {
         bench.run([&UNSEAL[..], &["-o", "out"]].concat()).expect_code(0);
         assert_eq!(fs::read(bench.path("sub/file")).unwrap(), b"plain");
@@ -110,7 +110,7 @@ fn a_file_that_looks_like_a_key_is_replaced_only_with_force() {
     bench.run([&UNSEAL[..], &["-o", "other", "--force"]].concat()).expect_code(0);
     assert_eq!(fs::read(bench.path("other")).unwrap(), b"plain");
 
-    // Other users can read it, so no command accepts it as a key.
+    // Other users can read it, so no command takes it for a key.
     bench.write("public", &other);
     set_mode(&bench.path("public"), 0o644);
     bench.run([&UNSEAL[..], &["-o", "public"]].concat()).expect_code(0);
@@ -189,7 +189,7 @@ fn a_key_is_not_written_to_standard_output() {
 fn what_an_earlier_run_left_does_not_stand_in_the_way() {
     let bench = Bench::new();
     bench.sealed(b"plain", "image", &[]);
-    // The file of a killed run, on a file system without unnamed files.
+    // As a killed run leaves it, on a file system where every file needs a name.
     bench.write(".vram-1-0123456789abcdef.partial", "plain");
     bench.write("out", "old");
     bench.run([&UNSEAL[..], &["-o", "out"]].concat()).expect_code(0);

@@ -1,4 +1,4 @@
-//! Runs the built program as a user would, in a folder of its own.
+//! Running the built program as a user would, in a folder of its own.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,12 +10,12 @@ use tempfile::TempDir;
 use vram_model::synth::{LlamaShape, SynthModel};
 use vram_residency::{ByteLen, ContentDigest, ContentHasher, HashKind};
 
-/// A folder that is removed when the test ends, and the program run in it.
+/// A folder that is removed when the test ends, in which the program runs.
 pub(crate) struct Bench {
     folder: TempDir,
 }
 
-/// The output of one run.
+/// The output and exit code of one run.
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
@@ -47,13 +47,13 @@ impl Bench {
         path
     }
 
-    /// A key file, created by the program itself.
+    /// A key file, made by the program itself.
     pub(crate) fn key(&self, name: &str) -> PathBuf {
         self.run(["keygen", "-o", name]).expect_code(0);
         self.path(name)
     }
 
-    /// A valid model of about this many KiB.
+    /// A sound model of about `kib` KiB.
     pub(crate) fn model(&self, name: &str, kib: u64) -> PathBuf {
         let path = self.path(name);
         let shape = LlamaShape::about(ByteLen::new(kib << 10));
@@ -68,7 +68,7 @@ impl Bench {
             .args(args)
             .current_dir(self.folder.path())
             .env_remove("RUST_LOG")
-            // Hides any GPU of this machine; a test that needs a device sets the driver itself.
+            // Hides the GPUs of this machine: a test that needs one sets the driver itself.
             .env("VRAM_CUDA_DRIVER", "/nowhere/libcuda.so.1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -107,8 +107,8 @@ impl Ran {
         self
     }
 
-    /// A failure with this code: nothing on standard output, and one line on standard error that
-    /// begins with `error: …` and contains all of `words`.
+    /// A failure with this code: nothing on standard output, one line on standard error that says
+    /// `error: …` and holds all of `words`.
     #[track_caller]
     pub(crate) fn expect_error(self, code: i32, words: &[&str]) -> Self {
         let ran = self.expect_code(code);
@@ -116,7 +116,7 @@ impl Ran {
         ran.expect_error_line(words)
     }
 
-    /// One line `error: …` on standard error, with all of `words`; notes may come before it.
+    /// One line `error: …` on standard error, with all of `words`; notes may stand before it.
     #[track_caller]
     pub(crate) fn expect_error_line(self, words: &[&str]) -> Self {
         let errors: Vec<&str> =

@@ -1,6 +1,10 @@
 //! What a program does about an error: its name, its class, and when to try again.
 
 use core::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
+
+use vram_seal::ContentDigest;
 
 use crate::error::VramError;
 
@@ -144,6 +148,25 @@ impl VramError {
                 | Self::NoGpu { .. }
                 | Self::NotReturned { .. }
         )
+    }
+
+    pub(crate) fn another_content(
+        model_id: &Arc<str>,
+        expected: ContentDigest,
+        found: ContentDigest,
+    ) -> Self {
+        let (expected, found) = (Box::new(expected), Box::new(found));
+        Self::DigestMismatch { model_id: Arc::clone(model_id), expected, found }
+    }
+
+    /// The error of a call that works on a file, naming it.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        match self {
+            Self::Io { action, path: None, source } => {
+                Self::Io { action, path: Some(path.to_path_buf()), source }
+            }
+            other => other,
+        }
     }
 
     pub(crate) fn config(what: impl Into<String>) -> Self {

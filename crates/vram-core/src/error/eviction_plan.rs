@@ -27,18 +27,15 @@ pub struct EvictionPlan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Eviction {
-    /// The shard.
     pub shard_id: ShardId,
-    /// The model that it was sealed as.
     pub model_id: Arc<str>,
     /// Who it belongs to, if the request said so.
     pub owner: Option<Arc<str>>,
-    /// The GPU that holds it.
     pub gpu: u32,
     /// Bytes that come back; in a report zero, if they could not be wiped or given back.
     pub bytes: ByteLen,
-    /// What becomes of it.
     pub how: OnEviction,
 }
 

@@ -41,42 +41,28 @@ pub(crate) struct Placed {
 /// Seals all pieces of a model, or none.
 pub fn admit(
     core: &Core,
-    mut request: AdmitRequest<'_>,
+    request: AdmitRequest<'_>,
     plan: &ModelPlan,
     source: &dyn ModelSource,
 ) -> Result<ModelHandle, VramError> {
-    let watch = Watch::new(plan.total(), request.progress.take(), request.cancel.take());
-    watch.go_on()?;
-    let placed = place_all(core, &request, plan)?;
-    seal_placed(core, &request, plan, source, &watch, placed)
+    admit_placed(core, request, plan, source, |request| place_all(core, request, plan))
 }
 
-/// As [`admit`](Self::admit), into places that were found before.
+/// As [`admit`](Self::admit), into the places that `place` finds.
 pub(crate) fn admit_placed(
     core: &Core,
     mut request: AdmitRequest<'_>,
     plan: &ModelPlan,
     source: &dyn ModelSource,
-    placed: Vec<Placed>,
+    place: impl FnOnce(&AdmitRequest<'_>) -> Result<Vec<Placed>, VramError>,
 ) -> Result<ModelHandle, VramError> {
-    let watch = Watch::new(plan.total(), request.progress.take(), request.cancel.take());
-    watch.go_on()?;
-    seal_placed(core, &request, plan, source, &watch, placed)
-}
-
-fn seal_placed(
-    core: &Core,
-    request: &AdmitRequest<'_>,
-    plan: &ModelPlan,
-    source: &dyn ModelSource,
-    watch: &Watch<'_>,
-    placed: Vec<Placed>,
-) -> Result<ModelHandle, VramError> {
+    let watch = core::mem::take(&mut request.watch).begin(plan.total())?;
+    let placed = place(&request)?;
     let job = Job {
         core,
         plan,
         source,
-        watch,
+        watch: &watch,
         placed: placed.into_iter().map(|placed| Mutex::new(Some(placed))).collect(),
         sealed: plan.pieces().iter().map(|_| Mutex::new(None)).collect(),
     };

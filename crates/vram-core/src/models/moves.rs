@@ -4,8 +4,6 @@
 //! them, verified, while each still lies where it was: whatever fails there is dropped, and nothing
 //! happened. The second lets all copies count, and cannot fail.
 
-use core::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -14,7 +12,7 @@ use crate::error::VramError;
 use crate::models::together::exclusive_all;
 use crate::models::{ModelHandle, ModelPiece, ParkedModel, ParkedPiece, WakeModelError, admit};
 use crate::moves::{migrate, wake};
-use crate::parts::gpus::device_panicked;
+use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
 use crate::resident::{Verdict, Verify, verify};
 use crate::room::{Goal, RoomMaking, make_room, park};
@@ -136,11 +134,9 @@ pub fn wake(
     parked: ParkedModel,
     gpus: GpuChoice,
 ) -> Result<ModelHandle, WakeModelError> {
-    let copied = catch_unwind(AssertUnwindSafe(|| wake_all(core, &parked, gpus)));
-    let copied = copied.unwrap_or_else(|_panic| Err(device_panicked(core, gpus)));
-    let spaces = match copied {
+    let spaces = match caught(core, gpus, || wake_all(core, &parked, gpus)) {
         Ok(spaces) => spaces,
-        Err(error) => return Err(WakeModelError { failed: Box::new((parked, error)) }),
+        Err(error) => return Err(WakeModelError::new(parked, error)),
     };
     let ParkedModel { model_id, pieces } = parked;
     let pieces = pieces.into_iter().zip(spaces).map(|(piece, space)| ModelPiece {

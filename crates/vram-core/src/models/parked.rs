@@ -1,19 +1,12 @@
 //! A model in host memory.
 
-use core::fmt;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, Piece};
 
 use crate::error::VramError;
-use crate::parts::Coded;
+use crate::moves::wake_error::wake_error;
 use crate::shard::ParkedShard;
-
-impl Coded for WakeModelError {
-    fn code(&self) -> &'static str {
-        self.error().code()
-    }
-}
 
 /// A model that waits in host memory, encrypted: one [`ParkedShard`] for each piece of its plan.
 ///
@@ -31,10 +24,9 @@ pub struct ParkedModel {
 /// A piece of a plan, and its shard in host memory.
 #[derive(Debug)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct ParkedPiece {
-    /// The piece as the plan has it.
     pub piece: Piece,
-    /// Its shard.
     pub parked: ParkedShard,
 }
 
@@ -47,46 +39,11 @@ impl ParkedModel {
     }
 }
 
-/// A parked model that could not be woken, and why. All of it is as it was.
-pub struct WakeModelError {
-    pub(crate) failed: Box<(ParkedModel, VramError)>,
-}
-
-impl WakeModelError {
-    /// Why it could not be woken.
-    #[must_use]
-    pub fn error(&self) -> &VramError {
-        &self.failed.1
-    }
-
+wake_error! {
+    /// A parked model that could not be woken, and why. All of it is as it was.
+    WakeModelError,
     /// The model, still parked.
-    pub fn into_parked(self) -> ParkedModel {
-        self.failed.0
-    }
-
+    ParkedModel,
     /// Both.
-    pub fn into_parts(self) -> (ParkedModel, VramError) {
-        *self.failed
-    }
-}
-
-impl fmt::Debug for WakeModelError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WakeModelError")
-            .field("parked", &self.failed.0)
-            .field("error", &self.failed.1)
-            .finish()
-    }
-}
-
-impl fmt::Display for WakeModelError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} stays parked: {}", self.failed.0.model_id, self.failed.1)
-    }
-}
-
-impl core::error::Error for WakeModelError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        Some(&self.failed.1)
-    }
+    |parked| parked.model_id
 }

@@ -1,10 +1,8 @@
 //! What a caller asks for when a whole model is to become resident.
 
-use core::fmt;
-
 use vram_alloc::{ByteLen, Piece};
 use vram_events::OnEviction;
-use vram_files::{CancelToken, Progress, ProgressFn};
+use vram_files::{CancelToken, Progress, WatchOptions};
 use vram_seal::{Protection, SealError, SegmentSize, SivScope, Suite};
 
 use crate::parts::GpuChoice;
@@ -22,108 +20,58 @@ use crate::transfer::ReadBack;
 ///     .owner("pool-1");
 /// # let _ = request;
 /// ```
+#[derive(Debug)]
 #[must_use]
 pub struct AdmitRequest<'a> {
     pub(crate) gpus: GpuChoice,
     /// What the requests for all pieces have in common.
     pub(crate) common: SealRequest,
-    pub(crate) progress: Option<Box<ProgressFn<'a>>>,
-    pub(crate) cancel: Option<CancelToken>,
+    pub(crate) watch: WatchOptions<'a>,
 }
 
 impl<'a> AdmitRequest<'a> {
     /// A request for this model: Encrypted, with the manager's suite and segment size.
     pub fn new(model_id: &str, gpus: GpuChoice) -> Self {
         let common = SealRequest::new(model_id, 0);
-        Self { gpus, common, progress: None, cancel: None }
+        Self { gpus, common, watch: WatchOptions::default() }
     }
 
-    /// Sets what lies in device memory: ciphertext, or plaintext that is watched over.
-    pub fn protection(mut self, protection: Protection) -> Self {
-        self.common = self.common.protection(protection);
-        self
-    }
-
-    /// Sets the cipher. Without meaning for [`Protection::Authenticated`].
-    pub fn suite(mut self, suite: Suite) -> Self {
-        self.common = self.common.suite(suite);
-        self
-    }
-
-    /// Sets what the synthetic IV is computed over. Default: each segment. Over whole shards, the
-    /// source is read twice.
-    pub fn scope(mut self, scope: SivScope) -> Self {
-        self.common = self.common.scope(scope);
-        self
-    }
-
-    /// Sets the segment size.
-    pub fn segment(mut self, segment: SegmentSize) -> Self {
-        self.common = self.common.segment(segment);
-        self
-    }
-
-    /// Sets how much is read back after writing.
-    pub fn read_back(mut self, read_back: ReadBack) -> Self {
-        self.common = self.common.read_back(read_back);
-        self
-    }
-
-    /// Binds the seals to bytes that have to be the same wherever they are opened, such as a
-    /// tenant.
-    pub fn context(mut self, context: &[u8]) -> Self {
-        self.common = self.common.context(context);
-        self
-    }
-
-    /// Sets the caller's revision of the content.
-    pub fn revision(mut self, revision: u64) -> Self {
-        self.common = self.common.revision(revision);
-        self
-    }
-
-    /// Names who the shards belong to, for listings. Not part of the seal.
-    pub fn owner(mut self, owner: &str) -> Self {
-        self.common = self.common.owner(owner);
-        self
-    }
-
-    /// Sets how important the shards are, as [`SealRequest::priority`] does for one.
-    pub fn priority(mut self, priority: u32) -> Self {
-        self.common = self.common.priority(priority);
-        self
-    }
-
-    /// Sets what it costs to bring one shard back once it was evicted, as [`SealRequest::cost`].
-    pub fn cost(mut self, cost: u64) -> Self {
-        self.common = self.common.cost(cost);
-        self
-    }
-
-    /// Sets what may become of the shards when room is needed for others. Default: the manager's.
-    pub fn on_eviction(mut self, on_eviction: OnEviction) -> Self {
-        self.common = self.common.on_eviction(on_eviction);
-        self
-    }
-
-    /// Sets whether others may be evicted to make room for the model, where the manager has an
-    /// eviction policy. Default: yes. If not, a refusal for want of room says what could go.
-    pub fn evicts(mut self, evicts: bool) -> Self {
-        self.common = self.common.evicts(evicts);
-        self
-    }
-
-    /// Sets who is told how far the call has come: from worker threads, one at a time. If it
-    /// panics, the call is rolled back and the panic goes on to the caller.
-    pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
-        self.progress = Some(Box::new(callback));
-        self
-    }
-
-    /// Sets the token that ends the call early.
-    pub fn cancel(mut self, token: CancelToken) -> Self {
-        self.cancel = Some(token);
-        self
+    setters! {
+        /// Sets what lies in device memory: ciphertext, or plaintext that is watched over.
+        fn protection(protection: Protection) => common.protection = protection;
+        /// Sets the cipher. Without meaning for [`Protection::Authenticated`].
+        fn suite(suite: Suite) => common.suite = Some(suite);
+        /// Sets what the synthetic IV is computed over. Default: each segment. Over whole shards,
+        /// the source is read twice.
+        fn scope(scope: SivScope) => common.scope = Some(scope);
+        /// Sets the segment size.
+        fn segment(segment: SegmentSize) => common.segment = Some(segment);
+        /// Sets how much is read back after writing.
+        fn read_back(read_back: ReadBack) => common.read_back = Some(read_back);
+        /// Binds the seals to bytes that have to be the same wherever they are opened, such as a
+        /// tenant.
+        fn context(context: &[u8]) => common.sealed_as.context = context.into();
+        /// Sets the caller's revision of the content.
+        fn revision(revision: u64) => common.sealed_as.revision = revision;
+        /// Names who the shards belong to, for listings. Not part of the seal.
+        fn owner(owner: &str) => common.owner = Some(owner.into());
+        /// Sets how important the shards are, as [`SealRequest::priority`] does for one.
+        fn priority(priority: u32) => common.claim.priority = priority;
+        /// Sets what it costs to bring one shard back once it was evicted, as
+        /// [`SealRequest::cost`].
+        fn cost(cost: u64) => common.claim.cost = cost;
+        /// Sets what may become of the shards when room is needed for others. Default: the
+        /// manager's.
+        fn on_eviction(on_eviction: OnEviction) => common.claim.on_eviction = Some(on_eviction);
+        /// Sets whether others may be evicted to make room for the model, where the manager has an
+        /// eviction policy. Default: yes. If not, a refusal for want of room says what could go.
+        fn evicts(evicts: bool) => common.evicts = evicts;
+        /// Sets who is told how far the call has come: from worker threads, one at a time. If it
+        /// panics, the call is rolled back and the panic goes on to the caller.
+        fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
+            watch.progress = Some(Box::new(callback));
+        /// Sets the token that ends the call early.
+        fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 
     /// # Errors
@@ -139,17 +87,6 @@ impl<'a> AdmitRequest<'a> {
         let mut request = self.common.clone().shard_index(index).metadata(&describe(piece));
         request.gpu = gpu;
         request
-    }
-}
-
-impl fmt::Debug for AdmitRequest<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AdmitRequest")
-            .field("gpus", &self.gpus)
-            .field("common", &self.common)
-            .field("progress", &self.progress.is_some())
-            .field("cancel", &self.cancel)
-            .finish()
     }
 }
 

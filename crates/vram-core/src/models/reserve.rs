@@ -8,6 +8,7 @@ use crate::error::{ReservationId, VramError};
 use crate::models::{AdmitRequest, ModelHandle, ModelSource, Placed, ReservePlanRequest, admit};
 use crate::parts::{Contents, Core};
 use crate::sealing::Held;
+use crate::sealing::reservation::held_methods;
 
 /// A place for every piece of a plan, and a seat among the shards: nobody else gets them.
 ///
@@ -21,54 +22,17 @@ pub struct PlanReservation {
 }
 
 impl PlanReservation {
-    /// Its number.
-    #[must_use]
-    pub fn id(&self) -> ReservationId {
-        self.held.promise.id
+    held_methods! {
+        /// Bytes that were promised: what the pieces take, in whole granules.
+        len;
+        /// Bytes that are still held: none once the model was admitted, or the time was up.
+        remaining;
     }
 
     /// The plan.
     #[must_use]
     pub const fn plan(&self) -> &ModelPlan {
         &self.plan
-    }
-
-    /// Bytes that were promised: what the pieces take, in whole granules.
-    #[must_use]
-    pub fn len(&self) -> ByteLen {
-        self.held.promise.len
-    }
-
-    /// Whether nothing was promised.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len().is_zero()
-    }
-
-    /// Bytes that are still held: none once the model was admitted, or the time was up.
-    #[must_use]
-    pub fn remaining(&self) -> ByteLen {
-        self.held.remaining()
-    }
-
-    /// How long it lasts yet, zero once it has expired; `None` if it does not expire.
-    #[must_use]
-    pub fn expires_in(&self) -> Option<Duration> {
-        self.held.expires_in()
-    }
-
-    /// Makes it last that long from now on; `None` for as long as it is held.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::ReservationExpired`] if it is too late.
-    pub fn renew(&mut self, expires_in: Option<Duration>) -> Result<(), VramError> {
-        self.held.renew(expires_in)
-    }
-
-    /// Gives back what was not used. The same as dropping, said aloud.
-    pub fn release(self) {
-        drop(self);
     }
 }
 
@@ -122,7 +86,7 @@ pub fn admit_reserved(
         Placed { request, space, counted }
     });
     let placed = placed.collect();
-    admit::admit_placed(core, request, plan, source, placed)
+    admit::admit_placed(core, request, plan, source, |_request| Ok(placed))
 }
 
 /// Takes seats again, after an attempt that failed, for the places that came back.

@@ -29,22 +29,13 @@ impl ReservePlanRequest {
         Self { gpus, terms: Terms::default() }
     }
 
-    /// Names who reserves, for listings.
-    pub fn owner(mut self, owner: &str) -> Self {
-        self.terms.owner = Some(owner.into());
-        self
-    }
-
-    /// Says what for, for listings.
-    pub fn purpose(mut self, purpose: &str) -> Self {
-        self.terms.purpose = Some(purpose.into());
-        self
-    }
-
-    /// Sets after how long the places go back by themselves, if they were not used until then.
-    pub fn expires_in(mut self, time: Duration) -> Self {
-        self.terms.expires_in = Some(time);
-        self
+    setters! {
+        /// Names who reserves, for listings.
+        fn owner(owner: &str) => terms.owner = Some(owner.into());
+        /// Says what for, for listings.
+        fn purpose(purpose: &str) => terms.purpose = Some(purpose.into());
+        /// Sets after how long the places go back by themselves, if they were not used until then.
+        fn expires_in(time: Duration) => terms.expires_in = Some(time);
     }
 }
 

@@ -11,7 +11,9 @@ use vram_space::{Space, Worker, locate};
 use crate::error::VramError;
 use crate::shard::KeyUse;
 use crate::sync::{Mutex, lock};
+use crate::transfer::convert::part;
 use crate::transfer::read::zeroed;
+use crate::transfer::walk::send;
 use crate::transfer::{Window, Windows};
 
 /// Record and table of an image, proven.
@@ -39,29 +41,16 @@ impl Arrival<'_> {
         space: &Space,
         hashes: &Hashes,
     ) -> Result<ByteLen, VramError> {
-        let mut staging = worker.buffer()?;
-        let outcome = self.read_next(staging.as_mut_slice()).and_then(|window| {
-            self.open(&window, staging.as_mut_slice(), scratch, hashes)?;
-            Ok((locate(space.range(), window.bytes)?, space.memory()))
-        });
-        let (to, memory) = match outcome {
-            Ok((to, Ok(memory))) if !to.is_empty() => (to, memory),
+        let (staging, mut len) = (worker.buffer()?, ByteLen::ZERO);
+        send(worker, staging, |buffer| {
+            let window = self.read_next(buffer)?;
+            self.open(&window, buffer, scratch, hashes)?;
+            let to = locate(space.range(), window.bytes)?;
+            len = to.len();
             // An empty shard has nothing to write, and a budget of zero no memory to write to.
-            Ok((to, memory)) => {
-                worker.put(staging);
-                return if to.is_empty() {
-                    Ok(ByteLen::ZERO)
-                } else {
-                    Ok(memory.map(|_| to.len())?)
-                };
-            }
-            Err(error) => {
-                worker.put(staging);
-                return Err(error);
-            }
-        };
-        worker.queue_write(&**memory, to.start(), staging, to.len());
-        Ok(to.len())
+            if to.is_empty() { Ok(None) } else { Ok(Some((space.memory()?, to))) }
+        })?;
+        Ok(len)
     }
 
     fn read_next(&self, buffer: &mut [u8]) -> Result<Window, VramError> {
@@ -69,9 +58,7 @@ impl Arrival<'_> {
         let (index, image) = &mut *next;
         let window =
             self.windows.get(*index).ok_or(VramError::HostMemory { wanted: ByteLen::ZERO })?;
-        let wanted = window.bytes.len();
-        let target = wanted.to_usize().and_then(|len| buffer.get_mut(..len));
-        let target = target.ok_or(VramError::HostMemory { wanted })?;
+        let target = part(buffer, window.bytes.len())?;
         let found = read_some(&mut **image, target)?;
         if found < target.len() {
             let data_len = self.windows.layout().plaintext_len().get();
@@ -92,11 +79,9 @@ impl Arrival<'_> {
         hashes: &Hashes,
     ) -> Result<(), VramError> {
         let opener = &self.proven.opener;
-        let len = window.bytes.len();
-        let refused = || VramError::HostMemory { wanted: len };
-        let bytes = len.to_usize().and_then(|len| bytes.get_mut(..len)).ok_or_else(refused)?;
+        let bytes = part(bytes, window.bytes.len())?;
         window.each(opener.layout(), bytes, |segment, sealed| {
-            let plaintext = scratch.get_mut(..sealed.len()).ok_or_else(refused)?;
+            let plaintext = part(scratch, ByteLen::from_usize(sealed.len()))?;
             opener.open_segment_to(segment, sealed, plaintext)?;
             hashes.put(segment, opener.hash_segment(segment, plaintext)?);
             Ok(())

@@ -15,23 +15,20 @@
 //! copied to host memory first, encrypted and verified as if it was parked; if the device then
 //! takes it neither at the new place nor at the old one, it stays parked.
 
-use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 use std::collections::BTreeSet;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 use vram_alloc::compaction::{Found, Span, Step, best_moves};
 
 use vram_alloc::{Alignment, ByteLen, DeviceOffset, DeviceRange, MAX_TOTAL};
 use vram_events::EventKind;
-use vram_gpu::GpuError;
 use vram_id::ShardId;
 use vram_space::{Gpu, WipePolicy};
 
 use crate::error::VramError;
 use crate::moves::{CompactBudget, CompactEnd, CompactReport, migrate};
 use crate::parts::core::in_use;
-use crate::parts::gpus::device_panicked;
+use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
 use crate::room::park;
 use crate::shard::{Entry, HostCopy, Moment, ParkedShard, View};
@@ -238,8 +235,7 @@ enum Moved {
 
 /// Writes a host copy and verifies it; a device that panics is answered like one that fails.
 fn arrive(core: &Core, copy: &HostCopy, view: &View) -> Result<(), VramError> {
-    let written = catch_unwind(AssertUnwindSafe(|| copy.copy_in(view)));
-    written.unwrap_or_else(|_panic| Err(device_panicked(core, GpuChoice::One(view.gpu.index))))
+    caught(core, GpuChoice::One(view.gpu.index), || copy.copy_in(view))
 }
 
 /// Overwrites what is left of a shard behind its new place.
@@ -250,12 +246,5 @@ fn wipe(view: &View, range: DeviceRange) -> Result<(), VramError> {
     }
     let memory = view.memory()?;
     // The shard lies there already: a panic must not get out before it counts.
-    let filled = catch_unwind(AssertUnwindSafe(|| memory.fill(range, 0)));
-    let panicked = GpuError::Driver {
-        gpu: memory.gpu(),
-        code: u32::MAX,
-        name: "the device panicked",
-        sticky: false,
-    };
-    filled.unwrap_or(Err(panicked)).map_err(|error| gpu.failed(error).into())
+    gpu.caught(|| memory.fill(range, 0)).map_err(|error| gpu.failed(error).into())
 }

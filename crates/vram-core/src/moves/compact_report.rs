@@ -27,25 +27,16 @@ impl CompactBudget {
         Self { max_bytes: None, max_time: None, enough: None }
     }
 
-    /// Sets how many bytes are moved at most.
-    #[must_use]
-    pub const fn max_bytes(mut self, bytes: ByteLen) -> Self {
-        self.max_bytes = Some(bytes);
-        self
-    }
-
-    /// Sets the time after which no further shard is moved. The one under way is finished.
-    #[must_use]
-    pub const fn max_time(mut self, time: Duration) -> Self {
-        self.max_time = Some(time);
-        self
-    }
-
-    /// Sets the hole that is enough.
-    #[must_use]
-    pub const fn until_hole(mut self, len: ByteLen) -> Self {
-        self.enough = Some(len);
-        self
+    setters! {
+        /// Sets how many bytes are moved at most.
+        #[must_use]
+        [const] fn max_bytes(bytes: ByteLen) => max_bytes = Some(bytes);
+        /// Sets the time after which no further shard is moved. The one under way is finished.
+        #[must_use]
+        [const] fn max_time(time: Duration) => max_time = Some(time);
+        /// Sets the hole that is enough.
+        #[must_use]
+        [const] fn until_hole(len: ByteLen) => enough = Some(len);
     }
 }
 
@@ -69,14 +60,11 @@ pub enum CompactEnd {
 #[derive(Debug)]
 #[must_use = "shards that the device would not take back are in here"]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct CompactReport {
-    /// The GPU.
     pub gpu: u32,
-    /// Why it ended.
     pub end: CompactEnd,
-    /// How often a shard was moved.
     pub moves: u64,
-    /// Bytes that were moved.
     pub moved_bytes: ByteLen,
     /// The longest piece that could be placed, before.
     pub largest_hole_before: ByteLen,

@@ -29,9 +29,6 @@ use crate::shard::{Entry, Seal, SealedShard, View};
 use crate::transfer::read::zeroed;
 use crate::transfer::{Convert, Outward};
 
-/// Sealed bytes that are handed to a writer at a time, where limits and segments allow.
-const CHUNK_LEN: u64 = 8 << 20;
-
 /// The seal of an image, and what it takes to get its bytes.
 struct Plan {
     seal: Arc<Seal>,
@@ -68,8 +65,7 @@ pub(crate) fn export_entry(
     entry.not_quarantined()?;
     let view = entry.view()?;
     view.gpu.ready()?;
-    let watch = Watch::new(entry.plaintext_len, options.progress, options.cancel);
-    watch.go_on()?;
+    let watch = options.watch.begin(entry.plaintext_len)?;
     let plan = plan_export(core, entry, &view, options.plaintext)?;
     let head = image::head(&plan.seal.record, plan.seal.opener.tags())?;
     sink.write_all(&head).map_err(sink_failed)?;
@@ -94,7 +90,7 @@ fn plan_export(
     }
     let params = view.seal.params.with_protection(Protection::Encrypted);
     let anew = Anew { params, key: view.seal.key_id() };
-    let hashes = contents::content_hashes(core, entry, view)?;
+    let hashes = contents::content_hashes(entry, view)?;
     let seal = in_place::trial(core, entry, view, anew, &hashes);
     let seal = Arc::new(seal.map_err(|error| altered(entry, error))?);
     let sealer = contents::sealer(core, entry, anew, Some(&hashes))?;
@@ -111,8 +107,7 @@ fn export_data(
     watch: &Watch<'_>,
 ) -> Result<(), VramError> {
     let layout = *view.seal.opener.layout();
-    let chunk = ByteLen::new(CHUNK_LEN).min(core.limits.staging_bytes);
-    let run = chunk.get().checked_div(layout.segment_size().bytes().get()).unwrap_or(0).max(1);
+    let run = core.limits.segments_at_once(layout.segment_size().bytes());
     let longest = layout.span(&(0..run.min(layout.count()))).map(ByteRange::len);
     let mut buffer = Zeroizing::new(zeroed(longest.unwrap_or(ByteLen::ZERO))?);
     // The record and the table vouch for each of these, so nothing is kept.
@@ -178,12 +173,7 @@ pub fn export_to(
     let file = WholeFile::create(target, permissions, options.overwrite, inputs)
         .map_err(failed("create the sealed image"))?;
     let exported_to = export(core, shard, &mut file.file(), options);
-    let (report, gpu) = exported_to.map_err(|error| match error {
-        VramError::Io { action, path: None, source } => {
-            VramError::Io { action, path: Some(target.to_path_buf()), source }
-        }
-        other => other,
-    })?;
+    let (report, gpu) = exported_to.map_err(|error| error.in_file(target))?;
     file.publish().map_err(failed("finish the sealed image"))?;
     exported(core, &shard.shard_id, gpu, &report);
     host_copy::remember_export(core, shard, target, &report.record);

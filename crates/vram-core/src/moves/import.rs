@@ -15,7 +15,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use vram_files::{Watch, regular_file};
+use vram_files::{Watch, WatchOptions, regular_file};
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{
     ContentDigest, Hashes, ImageLayout, OpenLimits, SealRecord, SegmentTags, open_record_in,
@@ -47,10 +47,7 @@ fn in_file(path: &Path, error: VramError) -> VramError {
         VramError::Seal(source) => {
             VramError::Image { path: path.to_path_buf(), source: Box::new(source) }
         }
-        VramError::Io { action, path: None, source } => {
-            VramError::Io { action, path: Some(path.to_path_buf()), source }
-        }
-        other => other,
+        other => other.in_file(path),
     }
 }
 
@@ -73,8 +70,7 @@ pub fn import(
     gpu.ready()?;
     let proven = prove(core, &request, image)?;
     let len = proven.opener.fields().plaintext_len();
-    let watch = Watch::new(len, request.progress.take(), request.cancel.take());
-    watch.go_on()?;
+    let watch = core::mem::take(&mut request.watch).begin(len)?;
 
     // What was not demanded is as the image has it.
     let mut wanted = request.request;
@@ -87,11 +83,8 @@ pub fn import(
     if let Some(expected) = request.expected_digest
         && expected != landed.seal.digest
     {
-        return Err(VramError::DigestMismatch {
-            model_id: wanted.sealed_as.model_id,
-            expected: Box::new(expected),
-            found: Box::new(landed.seal.digest),
-        });
+        let (model_id, found) = (&wanted.sealed_as.model_id, landed.seal.digest);
+        return Err(VramError::another_content(model_id, expected, found));
     }
     let Landed { seal, space, verified } = landed;
     let id = core.ids.next(&*core.clock);
@@ -152,7 +145,7 @@ pub(crate) fn bring_back(
         if proven.record != exported.record {
             return Ok(None);
         }
-        let watch = Watch::new(proven.opener.fields().plaintext_len(), None, None);
+        let watch = WatchOptions::default().begin(proven.opener.fields().plaintext_len())?;
         let landed = land(core, &request.request, proven, &mut file, place()?, &watch)?;
         // The content of an Authenticated shard was sealed anew for the image.
         let same = landed.seal.digest == lost.digest;

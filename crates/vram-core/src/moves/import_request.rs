@@ -1,9 +1,7 @@
 //! What an import demands of an image, and what the shard is to be.
 
-use core::fmt;
-
 use vram_events::OnEviction;
-use vram_files::{CancelToken, Progress, ProgressFn};
+use vram_files::{CancelToken, Progress, WatchOptions};
 use vram_seal::{ContentDigest, ContentHasher, Expected, HashKind, SealError};
 
 use crate::sealing::SealRequest;
@@ -19,6 +17,7 @@ use crate::transfer::ReadBack;
 /// let request = ImportRequest::new("llama-3-8b", 0).context(b"tenant-1").revision(3);
 /// # let _ = request;
 /// ```
+#[derive(Debug)]
 #[must_use]
 pub struct ImportRequest<'a> {
     pub(crate) request: SealRequest,
@@ -26,8 +25,7 @@ pub struct ImportRequest<'a> {
     pub(crate) shard_index: Option<u64>,
     pub(crate) revision: Option<u64>,
     pub(crate) expected_digest: Option<ContentDigest>,
-    pub(crate) progress: Option<Box<ProgressFn<'a>>>,
-    pub(crate) cancel: Option<CancelToken>,
+    pub(crate) watch: WatchOptions<'a>,
 }
 
 impl<'a> ImportRequest<'a> {
@@ -39,8 +37,7 @@ impl<'a> ImportRequest<'a> {
             shard_index: None,
             revision: None,
             expected_digest: None,
-            progress: None,
-            cancel: None,
+            watch: WatchOptions::default(),
         }
     }
 
@@ -54,90 +51,43 @@ impl<'a> ImportRequest<'a> {
             shard_index: Some(sealed_as.shard_index),
             revision: Some(sealed_as.revision),
             expected_digest: None,
-            progress: None,
-            cancel: None,
+            watch: WatchOptions::default(),
         }
     }
 
-    /// Sets the context that the image must have been sealed with. Default: none.
-    pub fn context(mut self, context: &[u8]) -> Self {
-        self.request = self.request.context(context);
-        self
-    }
-
-    /// Demands this description of the content. Default: any.
-    pub fn metadata(mut self, metadata: &[u8]) -> Self {
-        self.metadata = Some(ContentHasher::digest(HashKind::Blake3, metadata));
-        self
-    }
-
-    /// Demands this number within the model. Default: any.
-    pub fn shard_index(mut self, index: u64) -> Self {
-        self.shard_index = Some(index);
-        self
-    }
-
-    /// Demands this revision. Default: any.
-    pub fn revision(mut self, revision: u64) -> Self {
-        self.revision = Some(revision);
-        self
-    }
-
-    /// Demands content of this BLAKE3 digest. Default: any that the record vouches for.
-    pub fn expected_digest(mut self, digest: ContentDigest) -> Self {
-        self.expected_digest = Some(digest);
-        self
-    }
-
-    /// Names who the shard belongs to, for listings.
-    pub fn owner(mut self, owner: &str) -> Self {
-        self.request = self.request.owner(owner);
-        self
-    }
-
-    /// Sets how important the shard is, as [`SealRequest::priority`] does.
-    pub fn priority(mut self, priority: u32) -> Self {
-        self.request = self.request.priority(priority);
-        self
-    }
-
-    /// Sets what it costs to bring the shard back, as [`SealRequest::cost`] does.
-    pub fn cost(mut self, cost: u64) -> Self {
-        self.request = self.request.cost(cost);
-        self
-    }
-
-    /// Sets what may become of the shard when room is needed for others. Default: the manager's.
-    pub fn on_eviction(mut self, on_eviction: OnEviction) -> Self {
-        self.request = self.request.on_eviction(on_eviction);
-        self
-    }
-
-    /// Sets whether others may be evicted to make room for the shard, as [`SealRequest::evicts`]
-    /// does. Default: yes.
-    pub fn evicts(mut self, evicts: bool) -> Self {
-        self.request = self.request.evicts(evicts);
-        self
-    }
-
-    /// Sets how much is read back after writing. Default: every segment. The image itself is
-    /// verified in full whatever is set here.
-    pub fn read_back(mut self, read_back: ReadBack) -> Self {
-        self.request = self.request.read_back(read_back);
-        self
-    }
-
-    /// Sets who is told how far the call has come: from worker threads, one at a time. If it
-    /// panics, the call is rolled back and the panic goes on to the caller.
-    pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
-        self.progress = Some(Box::new(callback));
-        self
-    }
-
-    /// Sets the token that ends the call early.
-    pub fn cancel(mut self, token: CancelToken) -> Self {
-        self.cancel = Some(token);
-        self
+    setters! {
+        /// Sets the context that the image must have been sealed with. Default: none.
+        fn context(context: &[u8]) => request.sealed_as.context = context.into();
+        /// Demands this description of the content. Default: any.
+        fn metadata(metadata: &[u8]) =>
+            metadata = Some(ContentHasher::digest(HashKind::Blake3, metadata));
+        /// Demands this number within the model. Default: any.
+        fn shard_index(index: u64) => shard_index = Some(index);
+        /// Demands this revision. Default: any.
+        fn revision(revision: u64) => revision = Some(revision);
+        /// Demands content of this BLAKE3 digest. Default: any that the record vouches for.
+        fn expected_digest(digest: ContentDigest) => expected_digest = Some(digest);
+        /// Names who the shard belongs to, for listings.
+        fn owner(owner: &str) => request.owner = Some(owner.into());
+        /// Sets how important the shard is, as [`SealRequest::priority`] does.
+        fn priority(priority: u32) => request.claim.priority = priority;
+        /// Sets what it costs to bring the shard back, as [`SealRequest::cost`] does.
+        fn cost(cost: u64) => request.claim.cost = cost;
+        /// Sets what may become of the shard when room is needed for others. Default: the
+        /// manager's.
+        fn on_eviction(on_eviction: OnEviction) => request.claim.on_eviction = Some(on_eviction);
+        /// Sets whether others may be evicted to make room for the shard, as
+        /// [`SealRequest::evicts`] does. Default: yes.
+        fn evicts(evicts: bool) => request.evicts = evicts;
+        /// Sets how much is read back after writing. Default: every segment. The image itself is
+        /// verified in full whatever is set here.
+        fn read_back(read_back: ReadBack) => request.read_back = Some(read_back);
+        /// Sets who is told how far the call has come: from worker threads, one at a time. If it
+        /// panics, the call is rolled back and the panic goes on to the caller.
+        fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
+            watch.progress = Some(Box::new(callback));
+        /// Sets the token that ends the call early.
+        fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 
     pub(crate) fn expected(&self) -> Result<Expected<'_>, SealError> {
@@ -153,20 +103,6 @@ impl<'a> ImportRequest<'a> {
             expected = expected.revision(revision);
         }
         Ok(expected)
-    }
-}
-
-impl fmt::Debug for ImportRequest<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ImportRequest")
-            .field("request", &self.request)
-            .field("metadata", &self.metadata)
-            .field("shard_index", &self.shard_index)
-            .field("revision", &self.revision)
-            .field("expected_digest", &self.expected_digest)
-            .field("progress", &self.progress.is_some())
-            .field("cancel", &self.cancel)
-            .finish()
     }
 }
 

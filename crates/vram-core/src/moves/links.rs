@@ -18,16 +18,13 @@ const PROBE_LENS: [u64; 4] = [1 << 20, 1 << 16, 1 << 12, 1 << 8];
 /// One direction between two GPUs.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct LinkReport {
-    /// The GPU that sends.
     pub source: u32,
-    /// The GPU that receives.
     pub target: u32,
-    /// How bytes go.
     pub state: LinkState,
     /// Bytes that the probe sent; 0 if it sent none.
     pub probed: ByteLen,
-    /// Why the probe could not be made.
     pub error: Option<VramError>,
 }
 

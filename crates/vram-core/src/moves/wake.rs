@@ -12,8 +12,6 @@
 //! The shard keeps its id, its seal and its record: what it is woken as is compared with the very
 //! record that it was parked under, so no altered byte comes back as a valid one.
 
-use core::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -22,10 +20,10 @@ use vram_space::Space;
 
 use crate::error::VramError;
 use crate::moves::WakeError;
-use crate::parts::gpus::device_panicked;
+use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
 use crate::room::make_room;
-use crate::shard::{Arrived, Backup, Moment, ParkedShard, SealedShard, View};
+use crate::shard::{Arrived, Moment, ParkedShard, SealedShard, View};
 
 /// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
 pub(crate) fn copy_back(core: &Core, parked: &ParkedShard, gpu: u32) -> Result<Arrived, VramError> {
@@ -53,7 +51,7 @@ pub(crate) fn copy_into(
     mut space: Space,
 ) -> Result<Arrived, VramError> {
     space.written()?;
-    let view = View::of(&space, Arc::clone(&parked.copy.resident));
+    let view = View::of(&space, Arc::clone(&parked.copy.backup.resident));
     let began = Moment::now(&*core.clock);
     parked.copy.copy_in(&view)?;
     Ok(Arrived { space, verified: Some(began) })
@@ -85,7 +83,7 @@ pub(crate) fn return_to(
     state.host_len = ByteLen::ZERO;
     state.ages.arrived(now, verified);
     if keep_copy {
-        state.copies.backup = Some(Backup::of(*copy));
+        state.copies.backup = Some(copy.backup);
     }
     // Of this very moment: somebody else may park it again in the next.
     let stated = state.stated(&entry);
@@ -99,9 +97,8 @@ pub(crate) fn return_to(
 /// Makes a parked shard resident again. On any failure it comes back as it was.
 pub fn wake(core: &Core, parked: ParkedShard, gpu: u32) -> Result<SealedShard, WakeError> {
     // A panic of the device must not take the shard with it.
-    let copied = catch_unwind(AssertUnwindSafe(|| copy_back(core, &parked, gpu)));
-    let copied = copied.unwrap_or_else(|_panic| Err(device_panicked(core, GpuChoice::One(gpu))));
-    match copied {
+    let gpus = GpuChoice::One(gpu);
+    match caught(core, gpus, || copy_back(core, &parked, gpu)) {
         Ok(space) => Ok(return_to(core, parked, space, false)),
         Err(error) => Err(WakeError::new(parked, error)),
     }

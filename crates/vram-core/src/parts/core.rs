@@ -22,7 +22,7 @@ use crate::parts::{
     Closing, Coded, EvictionPolicy, Limits, Links, Meters, Promises, Residents, UnderWay,
 };
 use crate::shard::{
-    Busy, Entry, KeyUses, Marker, ParkCapacity, Parked, ParkedShard, Registry, SealedShard,
+    Busy, Entry, KeyUses, Marker, ParkCapacity, Parked, ParkedShard, Registry, SealedShard, View,
 };
 use crate::sync::{Deadline, Mutex, RwLock};
 use crate::transfer::ReadBack;
@@ -64,6 +64,7 @@ pub struct Core {
 
 /// What a manager is put together from, besides its GPUs.
 #[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Settings {
     /// The keys; the active one makes new seals.
     pub keys: KeyRing,
@@ -71,19 +72,14 @@ pub struct Settings {
     pub ticket_key: Option<TicketKey>,
     /// The name of this machine, for tickets.
     pub node: Option<Arc<str>>,
-    /// Where ids of shards come from.
     pub ids: IdSource,
-    /// What tells the time.
     pub clock: Arc<dyn Clock>,
-    /// What is told of events.
     pub sinks: Sinks,
-    /// Bounds on lengths, counts and staging.
     pub limits: Limits,
     /// How requests seal that say nothing.
     pub defaults: SealParams,
     /// How requests verify what was written that say nothing.
     pub read_back: ReadBack,
-    /// Threads of one call.
     pub threads: Threads,
     /// Who chooses what is evicted; nothing is without one.
     pub eviction: Option<Arc<dyn EvictionPolicy>>,
@@ -241,10 +237,7 @@ impl Core {
     ) -> Result<T, VramError> {
         let entry = self.resolve(handle)?;
         let _pass = entry.gate.shared().map_err(|busy| in_use(&entry, busy))?;
-        self.check_open()?;
-        // It may have been freed or sealed anew during the wait.
-        entry.view()?;
-        entry.check_current(handle)?;
+        self.still_good(&entry, handle)?;
         work(&entry)
     }
 
@@ -256,10 +249,21 @@ impl Core {
     ) -> Result<T, VramError> {
         let entry = self.resolve(handle)?;
         let _pass = entry.gate.exclusive().map_err(|busy| in_use(&entry, busy))?;
-        self.check_open()?;
-        entry.view()?;
-        entry.check_current(handle)?;
+        self.still_good(&entry, handle)?;
         work(&entry)
+    }
+
+    /// Where a handle's shard lies, once inside its gate: it may have been freed or sealed anew
+    /// during the wait.
+    pub(crate) fn still_good(
+        &self,
+        entry: &Entry,
+        handle: &SealedShard,
+    ) -> Result<View, VramError> {
+        self.check_open()?;
+        let view = entry.view()?;
+        entry.check_current(handle)?;
+        Ok(view)
     }
 
     /// # Errors

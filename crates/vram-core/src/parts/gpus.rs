@@ -1,5 +1,8 @@
 //! Which GPUs a call may use.
 
+use core::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+
 use vram_alloc::GpuIndex;
 use vram_gpu::GpuError;
 
@@ -26,12 +29,18 @@ pub const fn named(choice: GpuChoice) -> Option<u32> {
     }
 }
 
-/// The answer where a device panicked, which must not take a parked shard with it.
-pub(crate) fn device_panicked(core: &Core, gpus: GpuChoice) -> VramError {
-    let gpu = match gpus {
-        GpuChoice::One(gpu) => gpu,
-        GpuChoice::MostRoomFirst => 0,
-    };
+/// Runs `work`; a device that panics is answered like one that fails.
+pub(crate) fn caught<T>(
+    core: &Core,
+    gpus: GpuChoice,
+    work: impl FnOnce() -> Result<T, VramError>,
+) -> Result<T, VramError> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|_panic| Err(device_panicked(core, gpus)))
+}
+
+fn device_panicked(core: &Core, gpus: GpuChoice) -> VramError {
+    let gpu = named(gpus).unwrap_or(0);
     let index = core.gpu(gpu).map_or(GpuIndex::new(gpu), |gpu| gpu.device.info().index);
     let name = "the device panicked";
     let source = GpuError::Driver { gpu: index, code: u32::MAX, name, sticky: false };

@@ -25,25 +25,25 @@ impl Default for Limits {
     }
 }
 
+/// Bytes that are handed to a writer at a time, where limits and segments allow.
+const CHUNK_LEN: ByteLen = ByteLen::new(8 << 20);
+
 impl Limits {
-    /// Sets the longest shard.
-    #[must_use]
-    pub const fn shard_len_max(mut self, len: ByteLen) -> Self {
-        self.shard_len_max = len;
-        self
+    /// Whole segments that are handed to a writer at a time: at least one.
+    pub(crate) fn segments_at_once(&self, segment: ByteLen) -> u64 {
+        let chunk = CHUNK_LEN.min(self.staging_bytes);
+        chunk.get().checked_div(segment.get()).unwrap_or(0).max(1)
     }
 
-    /// Sets how many shards may be resident.
-    #[must_use]
-    pub const fn shard_count_max(mut self, count: u64) -> Self {
-        self.shard_count_max = count;
-        self
-    }
-
-    /// Sets how much staging one call may hold.
-    #[must_use]
-    pub const fn staging_bytes(mut self, bytes: ByteLen) -> Self {
-        self.staging_bytes = bytes;
-        self
+    setters! {
+        /// Sets the longest shard.
+        #[must_use]
+        [const] fn shard_len_max(len: ByteLen) => shard_len_max = len;
+        /// Sets how many shards may be resident.
+        #[must_use]
+        [const] fn shard_count_max(count: u64) => shard_count_max = count;
+        /// Sets how much staging one call may hold.
+        #[must_use]
+        [const] fn staging_bytes(bytes: ByteLen) => staging_bytes = bytes;
     }
 }

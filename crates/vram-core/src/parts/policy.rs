@@ -22,18 +22,15 @@ pub trait EvictionPolicy: Send + Sync + fmt::Debug {
 /// A shard that may go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Candidate {
-    /// The shard.
     pub shard_id: ShardId,
-    /// The model that it was sealed as.
     pub model_id: Arc<str>,
     /// Who it belongs to, if the request said so.
     pub owner: Option<Arc<str>>,
-    /// The GPU that holds it.
     pub gpu: u32,
     /// Bytes that come back when it goes, in whole granules.
     pub bytes: ByteLen,
-    /// How important its owner finds it.
     pub priority: u32,
     /// What bringing it back costs, in its owner's unit.
     pub cost: u64,
@@ -41,7 +38,6 @@ pub struct Candidate {
     pub idle: Duration,
     /// The number of that use among all uses: the smaller, the longer ago.
     pub last_use: u64,
-    /// What becomes of it.
     pub on_eviction: OnEviction,
 }
 

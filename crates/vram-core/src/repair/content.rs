@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 
 use vram_alloc::ByteLen;
 use vram_files::Feed;
-use vram_seal::parallel::for_each_segment;
-use vram_seal::{Hashes, SealError, SegmentHash};
-use vram_space::Lanes;
+use vram_seal::{Hashes, SegmentHash};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
 use crate::repair::Repair;
 use crate::sync::{Mutex, lock};
+use crate::transfer::Windows;
+use crate::transfer::feed::with_source;
 use crate::transfer::read::zeroed;
-use crate::transfer::{Window, Windows};
 
 /// A source that was read to its end.
 pub(crate) struct Content<'f> {
@@ -38,7 +37,7 @@ impl<'f> Content<'f> {
     pub(crate) fn read(
         repair: &Repair<'_, '_>,
         feed: &'f dyn Feed,
-        there: &[Option<SegmentHash>],
+        there: &[SegmentHash],
     ) -> Result<Self, VramError> {
         let (core, gpu) = (repair.core, &repair.view.gpu);
         let layout = *repair.view.seal.opener.layout();
@@ -52,33 +51,22 @@ impl<'f> Content<'f> {
             overflowed: false,
         });
         let sequential = feed.turn().is_some();
-        let lanes = Lanes::new(gpu, windows.window_len(), 1);
-        for_each_segment(
-            windows.threads(),
-            windows.count(),
-            || Ok(lanes.worker()),
-            |worker, index| {
-                repair.watch.go_on()?;
-                let mut staging = worker.buffer()?;
-                let outcome =
-                    next_window(feed, &windows, index, staging.as_mut_slice()).and_then(|window| {
-                        let bytes = part(staging.as_mut_slice(), window.bytes.len())?;
-                        window.each(&layout, bytes, |segment, bytes| {
-                            let hash = SegmentHash::of(&layout, segment, bytes)?;
-                            if at(there, segment).and_then(Option::as_ref) != Some(&hash) {
-                                lock(&keeping).keep(segment, bytes, sequential)?;
-                            }
-                            hashes.put(segment, hash);
-                            Ok::<_, VramError>(())
-                        })?;
-                        Ok(window.bytes.len())
-                    });
-                worker.put(staging);
-                repair.watch.advance(outcome?);
-                Ok::<_, VramError>(())
-            },
-        )?;
-        lanes.finish()?;
+        windows.run(gpu, 1, windows.count(), |worker, index| {
+            repair.watch.go_on()?;
+            let done = with_source(worker, feed, &windows, index, |window, bytes| {
+                window.each(&layout, bytes, |segment, bytes| {
+                    let hash = SegmentHash::of(&layout, segment, bytes)?;
+                    if at(there, segment) != Some(&hash) {
+                        lock(&keeping).keep(segment, bytes, sequential)?;
+                    }
+                    hashes.put(segment, hash);
+                    Ok::<_, VramError>(())
+                })?;
+                Ok(window.bytes.len())
+            })?;
+            repair.watch.advance(done);
+            Ok(())
+        })?;
         let keeping = keeping.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let kept = (!keeping.overflowed).then_some(keeping.kept);
         Ok(Self { feed, hashes: hashes.into_vec(), kept })
@@ -90,19 +78,16 @@ impl<'f> Content<'f> {
     ///
     /// [`VramError::DigestMismatch`].
     pub(crate) fn check(&self, repair: &Repair<'_, '_>) -> Result<(), VramError> {
-        match repair.view.seal.opener.check_digest(&self.hashes) {
-            Ok(digest) if digest == repair.view.seal.digest => Ok(()),
-            Ok(_) | Err(SealError::DigestMismatch | SealError::SegmentMismatch { .. }) => {
-                Err(repair.another_content(&self.hashes))
-            }
-            Err(error) => Err(error.into()),
+        if repair.view.seal.is_of(&self.hashes)? {
+            return Ok(());
         }
+        Err(repair.another_content(&self.hashes))
     }
 
     /// The segments that the device has otherwise, in ascending order.
-    pub(crate) fn altered(&self, there: &[Option<SegmentHash>]) -> Vec<u64> {
+    pub(crate) fn altered(&self, there: &[SegmentHash]) -> Vec<u64> {
         let pairs = (0_u64..).zip(self.hashes.iter().zip(there));
-        let altered = pairs.filter(|(_, (hash, there))| there.as_ref() != Some(*hash));
+        let altered = pairs.filter(|(_, (hash, there))| there != hash);
         altered.map(|(segment, _)| segment).collect()
     }
 
@@ -161,32 +146,6 @@ impl Keeping {
         self.kept.clear();
         Ok(())
     }
-}
-
-/// Fills the start of `buffer` with window `index`, or with the next one of a source that can only
-/// be read in order.
-fn next_window(
-    feed: &dyn Feed,
-    windows: &Windows,
-    index: u64,
-    buffer: &mut [u8],
-) -> Result<Window, VramError> {
-    let fill = |index: u64, buffer: &mut [u8]| {
-        let window = windows.get(index).ok_or(VramError::HostMemory { wanted: ByteLen::ZERO })?;
-        feed.fill(window.bytes, part(buffer, window.bytes.len())?)?;
-        Ok(window)
-    };
-    let Some(turn) = feed.turn() else { return fill(index, buffer) };
-    let mut turn = lock(turn);
-    let window = fill(*turn, buffer)?;
-    *turn = turn.saturating_add(1);
-    Ok(window)
-}
-
-/// The first `len` bytes of a buffer.
-pub(crate) fn part(buffer: &mut [u8], len: ByteLen) -> Result<&mut [u8], VramError> {
-    let count = len.to_usize();
-    count.and_then(|count| buffer.get_mut(..count)).ok_or(VramError::HostMemory { wanted: len })
 }
 
 fn at<T>(items: &[T], segment: u64) -> Option<&T> {

@@ -81,12 +81,11 @@ pub(crate) fn repair(
         let what = "the source of a repair";
         return Err(SealError::WrongLength { what, expected, found }.into());
     }
-    let watch = Watch::new(feed.len(), options.progress, options.cancel);
-    watch.go_on()?;
+    let watch = options.watch.begin(feed.len())?;
     let repair = Repair { core, entry, view, watch: &watch };
     let began = Moment::now(&*core.clock);
-    let there = repair.view.content_on()?;
-    if !repair.is_altered(&there)? {
+    let (there, segments) = repair.view.content_on()?;
+    if !repair.is_altered(&there, &segments)? {
         watch.finish();
         entry.state().ages.verified(began);
         return Ok(repair.report(false, Vec::new(), ByteLen::ZERO, ByteLen::ZERO));
@@ -101,24 +100,14 @@ pub(crate) fn repair(
 
 impl Repair<'_, '_> {
     /// Whether there is anything to repair. What was found only now puts the shard into quarantine.
-    fn is_altered(&self, there: &[Option<SegmentHash>]) -> Result<bool, VramError> {
-        let segments = (0_u64..).zip(there).filter(|(_, hash)| hash.is_none());
-        let segments: Vec<u64> = segments.map(|(segment, _)| segment).collect();
+    fn is_altered(&self, there: &[SegmentHash], segments: &[u64]) -> Result<bool, VramError> {
         let known = self.entry.state().quarantine.clone();
-        if segments.is_empty() && known.is_none() {
-            let hashes: Vec<SegmentHash> = there.iter().flatten().cloned().collect();
-            let sound = match self.view.seal.opener.check_digest(&hashes) {
-                Ok(digest) => digest == self.view.seal.digest,
-                Err(SealError::DigestMismatch | SealError::SegmentMismatch { .. }) => false,
-                Err(error) => return Err(error.into()),
-            };
-            if sound {
-                return Ok(false);
-            }
+        if segments.is_empty() && known.is_none() && self.view.seal.is_of(there)? {
+            return Ok(false);
         }
         let news = known.is_none_or(|known| segments.iter().any(|one| !known.contains(one)));
         if news {
-            self.entry.quarantine(&segments);
+            self.entry.quarantine(segments);
         }
         Ok(true)
     }
@@ -233,11 +222,11 @@ impl Repair<'_, '_> {
     /// The error of a source whose content is another.
     fn another_content(&self, hashes: &[SegmentHash]) -> VramError {
         match merge_digest(hashes, self.view.seal.opener.layout()) {
-            Ok(found) => VramError::DigestMismatch {
-                model_id: Arc::clone(&self.entry.sealed_as.model_id),
-                expected: Box::new(self.view.seal.digest),
-                found: Box::new(found),
-            },
+            Ok(found) => VramError::another_content(
+                &self.entry.sealed_as.model_id,
+                self.view.seal.digest,
+                found,
+            ),
             Err(error) => error.into(),
         }
     }

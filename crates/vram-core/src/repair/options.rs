@@ -3,7 +3,7 @@
 use core::fmt;
 
 use vram_alloc::ByteLen;
-use vram_files::{CancelToken, Progress, ProgressFn};
+use vram_files::{CancelToken, Progress, WatchOptions};
 use vram_id::{ShardId, Timestamp};
 
 /// How a shard is repaired.
@@ -15,12 +15,11 @@ use vram_id::{ShardId, Timestamp};
 /// let options = RepairOptions::new().relocate().cancel(stop.clone());
 /// # let _ = options;
 /// ```
-#[derive(Default)]
+#[derive(Debug, Default)]
 #[must_use]
 pub struct RepairOptions<'a> {
     pub(crate) relocate: bool,
-    pub(crate) progress: Option<Box<ProgressFn<'a>>>,
-    pub(crate) cancel: Option<CancelToken>,
+    pub(crate) watch: WatchOptions<'a>,
 }
 
 impl<'a> RepairOptions<'a> {
@@ -29,35 +28,17 @@ impl<'a> RepairOptions<'a> {
         Self::default()
     }
 
-    /// Writes the whole shard to another place on its GPU, and takes the place where it lay out of
-    /// use for good: for memory that does not keep what is written. Its bytes stay counted, as
-    /// unreturned.
-    pub fn relocate(mut self) -> Self {
-        self.relocate = true;
-        self
-    }
-
-    /// Sets who is told how much of the source was read: from worker threads, one at a time. If it
-    /// panics, the shard stays in quarantine, and the panic goes on to the caller.
-    pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
-        self.progress = Some(Box::new(callback));
-        self
-    }
-
-    /// Sets the token that ends the call early.
-    pub fn cancel(mut self, token: CancelToken) -> Self {
-        self.cancel = Some(token);
-        self
-    }
-}
-
-impl fmt::Debug for RepairOptions<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RepairOptions")
-            .field("relocate", &self.relocate)
-            .field("progress", &self.progress.is_some())
-            .field("cancel", &self.cancel)
-            .finish()
+    setters! {
+        /// Writes the whole shard to another place on its GPU, and takes the place where it lay out
+        /// of use for good: for memory that does not keep what is written. Its bytes stay counted,
+        /// as unreturned.
+        fn relocate() => relocate = true;
+        /// Sets who is told how much of the source was read: from worker threads, one at a time. If
+        /// it panics, the shard stays in quarantine, and the panic goes on to the caller.
+        fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
+            watch.progress = Some(Box::new(callback));
+        /// Sets the token that ends the call early.
+        fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 }
 
@@ -65,21 +46,18 @@ impl fmt::Debug for RepairOptions<'_> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct RepairReport {
-    /// The shard.
     pub shard_id: ShardId,
-    /// The GPU that holds it.
     pub gpu: u32,
     /// Whether it was in quarantine, or was put there by this call. If not, it was sound, and
     /// nothing was written.
     pub was_altered: bool,
     /// The segments that were not what was sealed, in ascending order.
     pub segments: Vec<u64>,
-    /// Device bytes that were written.
     pub written: ByteLen,
     /// Bytes that were taken out of use for good, because the shard was moved off them.
     pub set_aside: ByteLen,
-    /// When.
     pub at: Timestamp,
 }
 

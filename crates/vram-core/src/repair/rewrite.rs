@@ -6,11 +6,11 @@ use vram_seal::{SealError, Sealer, SegmentHash};
 use vram_space::{Lanes, Worker, locate};
 
 use crate::error::VramError;
-use crate::repair::content::part;
 use crate::repair::{Content, Repair};
 use crate::shard::View;
 use crate::sync::{Mutex, lock};
 use crate::transfer::Windows;
+use crate::transfer::convert::part;
 
 /// Where the bytes of a segment come from.
 #[derive(Clone, Copy)]

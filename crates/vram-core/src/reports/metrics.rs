@@ -24,22 +24,19 @@ use crate::shard::ParkCapacity;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Metrics {
     /// All GPUs, in order of their index.
     pub gpus: Vec<GpuMetrics>,
-    /// Host memory of parked shards.
     pub park: ParkCapacity,
-    /// Reservations that are open.
     pub reservations: u64,
     /// Bytes that they still hold.
     pub reserved: ByteLen,
     /// Pairs of GPUs whose direct copies arrived altered.
     pub distrusted_links: u64,
-    /// Scrubbing.
     pub scrub: ScrubMetrics,
     /// All calls, in the order of [`Call::ALL`]; also those that were never made.
     pub calls: Vec<CallMetrics>,
-    /// Events so far.
     pub events: u64,
     /// What became of them, for each sink in the order in which they were added.
     pub sinks: Vec<SinkCounts>,
@@ -49,18 +46,13 @@ pub struct Metrics {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct GpuMetrics {
-    /// The figures.
     pub capacity: GpuCapacity,
-    /// The device's name.
     pub name: String,
-    /// The device's identity.
     pub uuid: DeviceUuid,
-    /// Shards that are resident here.
     pub shard_count: u64,
-    /// Of those: how many are in quarantine.
     pub quarantined: u64,
-    /// Whether the device is lost.
     pub lost: bool,
     /// How long nobody has found the shard sound that waits longest, of those that are served.
     pub oldest_unverified: Option<Duration>,
@@ -93,10 +85,9 @@ pub struct CallMetrics {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct FailureCount {
-    /// The code.
     pub code: std::borrow::Cow<'static, str>,
-    /// How often.
     pub count: u64,
 }
 

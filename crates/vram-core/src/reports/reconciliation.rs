@@ -52,19 +52,17 @@ pub struct Difference {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct Reconciliation {
     /// The GPU, as the manager counts them.
     pub gpu: u32,
-    /// When.
     pub at: Timestamp,
-    /// How its memory is taken.
     pub mode: MemoryMode,
     /// Whether all accounts agree: there is no difference.
     pub agrees: bool,
     /// Whether books and arena stood still during the last look. If not, calls came and went all
     /// the time, and only differences that stayed the same are told.
     pub steady: bool,
-    /// What does not agree.
     pub differences: Vec<Difference>,
     /// The budget.
     pub total: ByteLen,
@@ -87,7 +85,6 @@ pub struct Reconciliation {
     /// Bytes that calls under way hold: seals, moves, frees. None while the manager is quiet; what
     /// stays here then was leaked.
     pub in_flight: ByteLen,
-    /// The driver's own figures.
     pub driver: DriverMemory,
 }
 

@@ -18,20 +18,16 @@ use crate::room::plan;
 /// One GPU in a [`Report`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct GpuReport {
-    /// The figures.
     pub capacity: GpuCapacity,
-    /// The device's name.
     pub name: String,
-    /// The device's identity.
     pub uuid: DeviceUuid,
     /// Why the device is lost, if it is.
     pub lost: Option<GpuError>,
     /// Bytes that could not be wiped when they were freed, and why the last of them could not.
     pub unreturned: Option<(ByteLen, GpuError)>,
-    /// Shards that are resident here.
     pub shard_count: u64,
-    /// Of those: how many are in quarantine.
     pub quarantined: u64,
 }
 
@@ -39,16 +35,13 @@ pub struct GpuReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct ShardReport {
-    /// The shard.
     pub shard_id: ShardId,
-    /// The GPU that holds it.
     pub gpu: u32,
-    /// The model it was sealed as.
     pub model_id: Arc<str>,
     /// Who it belongs to, if the request said so.
     pub owner: Option<Arc<str>>,
-    /// Bytes of plaintext.
     pub plaintext_len: ByteLen,
     /// What lies in device memory.
     pub protection: Protection,
@@ -58,7 +51,6 @@ pub struct ShardReport {
     pub quarantine: Option<Vec<u64>>,
     /// When all of it was last found sound.
     pub last_verified: Option<Timestamp>,
-    /// Leases that are out.
     pub leases: u64,
     /// Whether it is kept from being evicted.
     pub pinned: bool,

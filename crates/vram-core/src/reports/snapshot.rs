@@ -58,20 +58,16 @@ pub struct SnapshotState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct GpuSnapshot {
-    /// The figures.
     pub capacity: GpuCapacity,
-    /// The device's name.
     pub name: String,
-    /// The device's identity.
     pub uuid: DeviceUuid,
     /// Why the device is lost, in words, if it is.
     pub lost: Option<String>,
     /// Why bytes could not be given back, in words, the last time if there are any.
     pub unreturned: Option<String>,
-    /// Shards that are resident here.
     pub shard_count: u64,
-    /// Of those: how many are in quarantine.
     pub quarantined: u64,
 }
 
@@ -79,14 +75,12 @@ pub struct GpuSnapshot {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct ParkedSnapshot {
-    /// The shard.
     pub shard_id: ShardId,
-    /// The model it was sealed as.
     pub model_id: Arc<str>,
     /// Who it belongs to, if the request said so.
     pub owner: Option<Arc<str>>,
-    /// Bytes of plaintext.
     pub plaintext_len: ByteLen,
     /// Host bytes that it takes.
     pub host_len: ByteLen,

@@ -17,16 +17,14 @@ pub mod restore;
 pub use self::report::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
 pub(crate) use self::restore::Remains;
 
-use core::panic::AssertUnwindSafe;
 use core::time::Duration;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_events::EventKind;
 use vram_space::Gpu;
 
 use crate::error::VramError;
-use crate::parts::gpus::device_panicked;
+use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
 use crate::sync::Deadline;
 
@@ -67,12 +65,12 @@ pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport
     };
     for one in remains {
         let entry = Arc::clone(&one.entry);
-        let done = catch_unwind(AssertUnwindSafe(|| {
+        let done = caught(core, GpuChoice::One(gpu.index), || {
             restore::restore(core, one, &gpu, options, &mut report);
-        }));
-        if done.is_err() {
+            Ok(())
+        });
+        if let Err(why) = done {
             // A clock, say. The others come back all the same, and whoever follows is told.
-            let why = device_panicked(core, GpuChoice::One(gpu.index));
             report.give_up(&entry, &gpu, NotRestored::Failed(why));
         }
     }

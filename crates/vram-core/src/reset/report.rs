@@ -56,30 +56,17 @@ impl ResetOptions {
         Self::default()
     }
 
-    /// Sets what becomes of the shards that it held.
-    pub const fn restore(mut self, restore: Restore) -> Self {
-        self.restore = restore;
-        self
-    }
-
-    /// Lets shards that find no room there come back on other GPUs, those with most room first.
-    pub const fn elsewhere(mut self) -> Self {
-        self.elsewhere = true;
-        self
-    }
-
-    /// Also resets a GPU that is not lost and holds shards. They are wiped first, and restored
-    /// from copies as if it had been lost. Nothing leased is taken from a GPU that works, whatever
-    /// is asked.
-    pub const fn force(mut self) -> Self {
-        self.force = true;
-        self
-    }
-
-    /// Sets how long calls that are under way on the GPU are waited for. Default: 30 seconds.
-    pub const fn within(mut self, time: Duration) -> Self {
-        self.within = time;
-        self
+    setters! {
+        /// Sets what becomes of the shards that it held.
+        [const] fn restore(restore: Restore) => restore = restore;
+        /// Lets shards that find no room there come back on other GPUs, those with most room first.
+        [const] fn elsewhere() => elsewhere = true;
+        /// Also resets a GPU that is not lost and holds shards. They are wiped first, and restored
+        /// from copies as if it had been lost. Nothing leased is taken from a GPU that works,
+        /// whatever is asked.
+        [const] fn force() => force = true;
+        /// Sets how long calls that are under way on the GPU are waited for. Default: 30 seconds.
+        [const] fn within(time: Duration) => within = time;
     }
 }
 
@@ -104,16 +91,14 @@ pub struct ResetReport {
 /// A shard that is gone with its device.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct LostShard {
-    /// The shard.
     pub shard_id: ShardId,
-    /// The model that it was sealed as.
     pub model_id: Arc<str>,
     /// Who it belonged to, if the request said so.
     pub owner: Option<Arc<str>>,
     /// Bytes of plaintext.
     pub bytes: ByteLen,
-    /// Why it was not restored.
     pub why: NotRestored,
 }
 

@@ -1,7 +1,5 @@
 //! Bringing a lost shard back from a copy of it.
 
-use core::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -11,14 +9,15 @@ use vram_space::Gpu;
 use crate::error::VramError;
 use crate::models::admit;
 use crate::moves::{Landed, WakeError, import, wake};
-use crate::parts::gpus::device_panicked;
+use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
 use crate::reset::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
 use crate::resident::{Anew, lease, reseal};
 use crate::room::make_room;
 use crate::sealing::entry;
 use crate::shard::{
-    Ages, Backup, Copies, Entry, Exported, Moment, ParkedShard, Seal, SealedShard, Standing, State,
+    Ages, Backup, Copies, Entry, Exported, HostCopy, Moment, ParkedShard, Seal, SealedShard,
+    Standing, State,
 };
 
 /// What is left of a shard whose memory is gone.
@@ -148,10 +147,12 @@ fn wake_backup(
     drop(state);
     core.registry.insert(Arc::clone(&entry));
     let listed = core.registry.list(&entry);
-    let parked = ParkedShard { copy: Box::new(backup.into_copy(entry)), listed };
+    let parked = ParkedShard { copy: Box::new(HostCopy { entry, backup }), listed };
     let mut refusal = None;
     for target in targets {
-        match caught(core, target, || wake::copy_back(core, &parked, target.index)) {
+        match caught(core, GpuChoice::One(target.index), || {
+            wake::copy_back(core, &parked, target.index)
+        }) {
             Ok(space) => return Ok(wake::return_to(core, parked, space, true)),
             // The reason of the GPU that it was on.
             Err(error) => {
@@ -181,15 +182,16 @@ fn import_again(
                 continue;
             }
         };
-        let brought = caught(core, target, || {
+        let brought = caught(core, GpuChoice::One(target.index), || {
             import::bring_back(core, &entry.sealed_as, exported, &remains.seal, target, || {
                 make_room::place_for(core, &entry, target)
             })
         });
         let failure = match brought {
             Ok(Some(landed)) => {
-                let settled =
-                    caught(core, target, || settle_image(core, &entry, landed, &remains.seal));
+                let settled = caught(core, GpuChoice::One(target.index), || {
+                    settle_image(core, &entry, landed, &remains.seal)
+                });
                 match settled {
                     Ok(()) => {
                         let mut state = entry.state();
@@ -245,16 +247,6 @@ fn settle_image(
         return Ok(());
     }
     Err(vram_seal::SealError::DigestMismatch.into())
-}
-
-/// Runs `work`; a device that panics is answered like one that fails.
-fn caught<T>(
-    core: &Core,
-    target: &Gpu,
-    work: impl FnOnce() -> Result<T, VramError>,
-) -> Result<T, VramError> {
-    let done = catch_unwind(AssertUnwindSafe(work));
-    done.unwrap_or_else(|_panic| Err(device_panicked(core, GpuChoice::One(target.index))))
 }
 
 fn is_no_good(error: &VramError) -> bool {

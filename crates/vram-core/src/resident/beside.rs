@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use vram_seal::parallel::for_each_segment;
 use vram_seal::{Hashes, SealParams, SealedSegment, Sealer, SegmentCollector, SegmentHash};
-use vram_space::{Lanes, Space, locate};
+use vram_space::{Space, locate};
 
 use crate::error::VramError;
 use crate::parts::Core;
@@ -12,6 +11,7 @@ use crate::resident::Anew;
 use crate::resident::contents::{altered, content_hashes, finish_seal, needs_digest_first, sealer};
 use crate::shard::{Entry, Moment, Seal, View};
 use crate::transfer::convert::part;
+use crate::transfer::walk::send;
 use crate::transfer::{Convert, Windows};
 
 /// Seals a shard anew into a second place, and gives up the first.
@@ -22,11 +22,8 @@ pub(crate) fn seal_beside(
     anew: Anew,
     mut space: Space,
 ) -> Result<(), VramError> {
-    let hashes = if needs_digest_first(anew.params) {
-        Some(content_hashes(core, entry, old)?)
-    } else {
-        None
-    };
+    let hashes =
+        if needs_digest_first(anew.params) { Some(content_hashes(entry, old)?) } else { None };
     let sealer = sealer(core, entry, anew, hashes.as_deref())?;
     space.written()?;
     let seal = write_beside(core, old, &space, sealer, hashes.as_deref(), anew.params);
@@ -75,33 +72,18 @@ fn write_beside(
         }
         collector.put(segment, done)
     };
-    let lanes = Lanes::new(gpu, windows.window_len(), windows.buffers());
-    for_each_segment(
-        windows.threads(),
-        windows.count(),
-        || Ok(lanes.worker()),
-        |worker, index| {
-            let Some(window) = windows.get(index) else { return Ok(()) };
-            if window.bytes.is_empty() {
-                return convert.window(&windows, &window, &mut [], &keep);
-            }
-            let (from, to) = (locate(old.range, window.bytes)?, locate(target, window.bytes)?);
-            let mut staging = worker.read(&**old.memory()?, from)?;
-            let bytes = part(staging.as_mut_slice(), from);
-            let done = bytes.and_then(|bytes| convert.window(&windows, &window, bytes, &keep));
-            match done.and_then(|()| Ok(space.memory()?)) {
-                Ok(memory) => {
-                    worker.queue_write(&**memory, to.start(), staging, to.len());
-                    Ok(())
-                }
-                Err(error) => {
-                    worker.put(staging);
-                    Err(error)
-                }
-            }
-        },
-    )?;
-    lanes.finish()?;
+    windows.run(gpu, windows.buffers(), windows.count(), |worker, index| {
+        let Some(window) = windows.get(index) else { return Ok(()) };
+        if window.bytes.is_empty() {
+            return convert.window(&windows, &window, &mut [], &keep);
+        }
+        let (from, to) = (locate(old.range, window.bytes)?, locate(target, window.bytes)?);
+        let staging = worker.read(&**old.memory()?, from)?;
+        send(worker, staging, |buffer| {
+            convert.window(&windows, &window, part(buffer, from.len())?, &keep)?;
+            Ok(Some((space.memory()?, to)))
+        })
+    })?;
     if hashes.is_none() {
         // With hashes, they were compared before, and each segment with its own just now.
         old.seal.opener.check_digest(&found.into_vec())?;

@@ -1,48 +1,27 @@
 //! What sealing anew needs of the old content.
 
 use vram_seal::{
-    Expected, Hashes, KeyId, Protection, SealError, SealParams, Sealed, Sealer, SegmentHash,
-    SivScope, open_and_hash,
+    Expected, KeyId, Protection, SealError, SealParams, Sealed, Sealer, SegmentHash, SivScope,
 };
 
 use crate::error::VramError;
 use crate::parts::{Core, keys};
 use crate::shard::{Entry, Seal, View};
-use crate::sync::{Mutex, lock, read};
-use crate::transfer::Selection;
+use crate::sync::read;
 
 /// Opens every segment of a shard and hashes it, and compares the whole with the record.
 ///
 /// # Errors
 ///
 /// [`VramError::ShardAltered`] naming every altered segment; the shard is in quarantine then.
-pub(crate) fn content_hashes(
-    _core: &Core,
-    entry: &Entry,
-    view: &View,
-) -> Result<Vec<SegmentHash>, VramError> {
-    let opener = &view.seal.opener;
-    let layout = *opener.layout();
-    let hashes = Hashes::new(&layout)?;
-    let segments = Mutex::new(Vec::new());
-    view.each_window(Selection::Run(0..layout.count()), |window, bytes| {
-        window.each(&layout, bytes, |segment, bytes| {
-            match open_and_hash(opener, segment, bytes) {
-                Ok(hash) => hashes.put(segment, hash),
-                Err(SealError::SegmentMismatch { segment }) => lock(&segments).push(segment),
-                Err(error) => return Err(error.into()),
-            }
-            Ok(())
-        })
-    })?;
-    let mut segments = segments.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+pub(crate) fn content_hashes(entry: &Entry, view: &View) -> Result<Vec<SegmentHash>, VramError> {
+    let (hashes, segments) = view.content_on()?;
     if !segments.is_empty() {
-        segments.sort_unstable();
         entry.quarantine(&segments);
         return Err(VramError::ShardAltered { shard: entry.id.clone(), segments });
     }
-    let hashes = hashes.into_vec();
-    opener.check_digest(&hashes).map_err(|error| altered(entry, error.into()))?;
+    let checked = view.seal.opener.check_digest(&hashes);
+    checked.map_err(|error| altered(entry, error.into()))?;
     Ok(hashes)
 }
 

@@ -6,10 +6,9 @@ use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use vram_alloc::DeviceRange;
-use vram_gpu::{DeviceMemory, GpuError};
-use vram_seal::parallel::for_each_segment;
+use vram_gpu::DeviceMemory;
 use vram_seal::{Opener, Sealer, SegmentCollector, SegmentHash};
-use vram_space::{Gpu, Lanes, Worker, locate};
+use vram_space::{Gpu, Worker, locate};
 
 use crate::error::VramError;
 use crate::parts::Core;
@@ -26,7 +25,7 @@ pub(crate) fn seal_in_place(
     old: &View,
     anew: Anew,
 ) -> Result<(), VramError> {
-    let hashes = contents::content_hashes(core, entry, old)?;
+    let hashes = contents::content_hashes(entry, old)?;
     let seal = trial(core, entry, old, anew, &hashes);
     let seal = seal.map_err(|error| altered(entry, error))?;
     let forth = contents::sealer(core, entry, anew, Some(&hashes))?;
@@ -46,7 +45,7 @@ pub(crate) fn seal_in_place(
     let began = Moment::now(&*core.clock);
     let outcome = catch_unwind(AssertUnwindSafe(|| rewrite.run()));
     if !matches!(outcome, Ok(Ok(()))) {
-        go_back(core, entry, old, &rewrite);
+        go_back(entry, old, &rewrite);
     }
     match outcome {
         Ok(Ok(())) => {}
@@ -66,15 +65,14 @@ pub(crate) fn seal_in_place(
 }
 
 /// Undoes what was rewritten in place, and closes the shard to readers if that fails.
-fn go_back(_core: &Core, entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
+fn go_back(entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
     let undone = catch_unwind(AssertUnwindSafe(|| rewrite.undo()));
     // What lies on a lost device is out of reach for everybody.
     if !old.gpu.winds_up() {
         return;
     }
     // Whatever was answered on the way: what lies there now is what counts.
-    let count = rewrite.windows.layout().count();
-    let looked = catch_unwind(AssertUnwindSafe(|| old.altered_segments(Selection::Run(0..count))));
+    let looked = catch_unwind(AssertUnwindSafe(|| old.altered()));
     match looked {
         Ok(Ok(segments)) if segments.is_empty() => {}
         Ok(Ok(segments)) => entry.quarantine(&segments),
@@ -97,7 +95,7 @@ pub(crate) fn trial(
     let windows = Windows::on(&old.gpu, *sealer.layout())?;
     let convert = Convert { from: &old.seal.opener, to: &sealer, hashes: Some(hashes) };
     let keep = |segment, done| collector.put(segment, done);
-    old.each_window(Selection::Run(0..windows.layout().count()), |window, bytes| {
+    old.each_window(&windows, Selection::Run(0..windows.layout().count()), |window, bytes| {
         convert.window(&windows, window, bytes, &keep)
     })?;
     contents::finish_seal(core, old, anew.params, collector.finish(sealer)?)
@@ -145,14 +143,7 @@ impl Rewrite<'_> {
     ) -> Result<(), VramError> {
         // Two buffers, also where the limit on staging left room for one: the bytes to be written,
         // and those that are then found.
-        let lanes = Lanes::new(self.gpu, self.windows.window_len(), 2);
-        for_each_segment(
-            self.windows.threads(),
-            self.windows.count(),
-            || Ok(lanes.worker()),
-            |worker, index| work(worker, index),
-        )?;
-        Ok(lanes.finish()?)
+        self.windows.run(self.gpu, 2, self.windows.count(), work)
     }
 
     fn flag(&self, index: u64) -> Option<&AtomicBool> {
@@ -183,8 +174,8 @@ impl Rewrite<'_> {
                 return Err(error.into());
             }
         };
-        let outcome = part(staging.as_mut_slice(), range).and_then(|bytes| {
-            let seen = part(seen.as_mut_slice(), range)?;
+        let outcome = part(staging.as_mut_slice(), range.len()).and_then(|bytes| {
+            let seen = part(seen.as_mut_slice(), range.len())?;
             self.convert(&window, bytes, from, to)?;
             let Err(error) = self.write_kept(memory, &window, bytes, seen) else {
                 return Ok(());
@@ -225,13 +216,9 @@ impl Rewrite<'_> {
         seen: &mut [u8],
     ) -> Result<(), VramError> {
         let range = locate(self.shard, window.bytes)?;
-        let written = catch_unwind(AssertUnwindSafe(|| {
+        let written = self.gpu.caught(|| {
             memory.write(range, bytes)?;
             memory.read(range, seen)
-        }));
-        let written = written.unwrap_or_else(|_panic| {
-            let (gpu, name) = (memory.gpu(), "the device panicked");
-            Err(GpuError::Driver { gpu, code: u32::MAX, name, sticky: false })
         });
         written.map_err(|error| self.gpu.failed(error))?;
         if *bytes == *seen {

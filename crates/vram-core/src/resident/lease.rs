@@ -99,9 +99,7 @@ pub fn lease(
     let pass = entry.gate.shared_until(timeout.map_or(Deadline::NEVER, Deadline::within));
     let waited = timeout.unwrap_or_default();
     let pass = pass.map_err(|refusal| refused(&entry, refusal, waited))?;
-    core.check_open()?;
-    let view = entry.view()?;
-    entry.check_current(handle)?;
+    let view = core.still_good(&entry, handle)?;
     entry.not_quarantined()?;
     view.gpu.ready()?;
     let plain = view.seal.protection() == Protection::Authenticated;
@@ -132,9 +130,7 @@ pub(crate) fn exclusive_within<T>(
     let entry = core.resolve(handle)?;
     let pass = entry.gate.exclusive_until(Deadline::within(timeout));
     let _pass = pass.map_err(|refusal| refused(&entry, refusal, timeout))?;
-    core.check_open()?;
-    entry.view()?;
-    entry.check_current(handle)?;
+    core.still_good(&entry, handle)?;
     work(&entry)
 }
 

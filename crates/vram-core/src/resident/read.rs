@@ -1,10 +1,11 @@
 //! Reading: authenticated bytes out, or nothing.
 
 use vram_alloc::{ByteLen, ByteRange};
-use vram_seal::{ContentDigest, SealError};
+use vram_seal::ContentDigest;
 
 use crate::error::VramError;
 use crate::parts::Core;
+use crate::resident::contents::altered;
 use crate::resident::lease;
 use crate::shard::entry::in_shard;
 use crate::shard::{Entry, SealedShard};
@@ -76,14 +77,7 @@ pub(crate) fn read_entry(
     let view = entry.view()?;
     view.gpu.ready()?;
     lease::used(core, entry);
-    match view.read_view(range, out) {
-        Ok(()) => Ok(()),
-        Err(VramError::Seal(SealError::SegmentMismatch { segment })) => {
-            entry.quarantine(&[segment]);
-            Err(VramError::ShardAltered { shard: entry.id.clone(), segments: vec![segment] })
-        }
-        Err(error) => Err(error),
-    }
+    view.read_view(range, out).map_err(|error| altered(entry, error))
 }
 
 /// The plain digest of a shard's content.

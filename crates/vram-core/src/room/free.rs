@@ -16,10 +16,9 @@ use crate::shard::{Entry, SealedShard};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct FreedReceipt {
-    /// The shard that is gone.
     pub shard_id: ShardId,
-    /// The GPU that held it.
     pub gpu: u32,
     /// Bytes that can be handed out again: the shard's length in whole granules.
     pub bytes: ByteLen,
@@ -30,7 +29,6 @@ pub struct FreedReceipt {
     /// say, and where the manager holds a region of the device and keeps it: the driver sees nothing
     /// of a shard that goes.
     pub driver_delta: Option<i64>,
-    /// When.
     pub at: Timestamp,
 }
 

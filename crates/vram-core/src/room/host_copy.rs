@@ -33,8 +33,8 @@ pub struct BackupReport {
 /// Makes a backup. The caller is inside the gate, so the seal stays what it is.
 fn back_up_entry(core: &Core, entry: &Arc<Entry>) -> Result<BackupReport, VramError> {
     let copy = host_copy(core, entry)?;
-    let (shard_id, host_len, at) = (entry.id.clone(), copy.charge.len(), copy.at);
-    let older = entry.state().copies.backup.replace(Backup::of(copy));
+    let (shard_id, host_len, at) = (entry.id.clone(), copy.backup.host_len(), copy.backup.at);
+    let older = entry.state().copies.backup.replace(copy.backup);
     drop(older);
     tracing::info!(shard = %entry.id, bytes = host_len.get(), "backed up");
     Ok(BackupReport { shard_id, host_len, at })
@@ -67,8 +67,8 @@ pub(crate) fn host_copy(core: &Core, entry: &Arc<Entry>) -> Result<HostCopy, Vra
         _ => encrypt_out(core, entry, &view, &mut bytes).map(Arc::new),
     };
     let seal = seal.map_err(|error| altered(entry, error))?;
-    let (entry, resident) = (Arc::clone(entry), view.seal);
-    Ok(HostCopy { entry, bytes, seal, resident, at: core.clock.now(), charge })
+    let backup = Backup { bytes, seal, resident: view.seal, at: core.clock.now(), charge };
+    Ok(HostCopy { entry: Arc::clone(entry), backup })
 }
 
 /// Fills `out` with the bytes of an Authenticated shard, encrypted.

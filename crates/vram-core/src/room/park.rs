@@ -21,9 +21,9 @@ pub(crate) fn park_entry(core: &Core, entry: &Arc<Entry>) -> Result<ParkedShard,
         if let Some(backup) = backup {
             // What was found on the device goes with it: the copy is of before.
             state.quarantine = None;
-            let copy = backup.into_copy(Arc::clone(entry));
+            let copy = HostCopy { entry: Arc::clone(entry), backup };
             let listed = core.registry.list(entry);
-            let space = state.vacate(copy.charge.len());
+            let space = state.vacate(copy.backup.host_len());
             drop(state);
             return Ok(left(core, copy, listed, space));
         }
@@ -35,7 +35,7 @@ pub(crate) fn park_entry(core: &Core, entry: &Arc<Entry>) -> Result<ParkedShard,
 /// gate, and was when it was copied.
 pub(crate) fn leave(core: &Core, copy: HostCopy) -> ParkedShard {
     let listed = core.registry.list(&copy.entry);
-    let space = copy.entry.state().vacate(copy.charge.len());
+    let space = copy.entry.state().vacate(copy.backup.host_len());
     left(core, copy, listed, space)
 }
 
@@ -47,7 +47,7 @@ fn left(core: &Core, copy: HostCopy, listed: Listed, space: Option<Space>) -> Pa
     if let Some(Err((bytes, error))) = space.map(Space::give_back) {
         tracing::error!(shard = %entry.id, bytes = bytes.get(), %error, "parked, but its place could not be wiped and stays counted");
     }
-    let (shard, bytes) = (entry.id.clone(), copy.charge.len());
+    let (shard, bytes) = (entry.id.clone(), copy.backup.host_len());
     tracing::info!(%shard, bytes = bytes.get(), "parked");
     core.events.emit(EventKind::Parked { shard, gpu, bytes });
     ParkedShard { copy: Box::new(copy), listed }

@@ -30,4 +30,5 @@ pub use self::status::ScrubStatus;
 pub(crate) use self::status::{Facts, Tally};
 pub use self::step::ScrubStep;
 pub use self::thread::{Scrubber, Scrubbing};
+pub(crate) use self::totals::Counts;
 pub use self::totals::{ScrubMetrics, Totals};

@@ -51,17 +51,12 @@ impl ScrubOptions {
         Self { rate, step: ByteLen::new(4 << 20), pass_at_least: Duration::from_secs(1) }
     }
 
-    /// Sets how many bytes are looked at before whoever waits for a shard gets in; at least one
-    /// segment is.
-    pub const fn step(mut self, bytes: ByteLen) -> Self {
-        self.step = bytes;
-        self
-    }
-
-    /// Sets how long a pass takes at least: what is quickly done is not done over and over.
-    pub const fn pass_at_least(mut self, time: Duration) -> Self {
-        self.pass_at_least = time;
-        self
+    setters! {
+        /// Sets how many bytes are looked at before whoever waits for a shard gets in; at least one
+        /// segment is.
+        [const] fn step(bytes: ByteLen) => step = bytes;
+        /// Sets how long a pass takes at least: what is quickly done is not done over and over.
+        [const] fn pass_at_least(time: Duration) => pass_at_least = time;
     }
 
     /// # Errors

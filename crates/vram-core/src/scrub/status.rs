@@ -8,7 +8,7 @@ use vram_alloc::ByteLen;
 use crate::parts::Core;
 use crate::scrub::cursor::cost_of;
 use crate::scrub::pace::time_for;
-use crate::scrub::{Load, Pace, Round, ScrubRate, ScrubStep, cursor};
+use crate::scrub::{Counts, Load, Pace, Round, ScrubRate, ScrubStep, cursor};
 
 /// How often the rate is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
@@ -56,12 +56,7 @@ pub struct ScrubStatus {
 /// What is gathered while the scrubber works.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    passes: u64,
-    bytes: ByteLen,
-    verified: u64,
-    altered: u64,
-    skipped: u64,
-    errors: u64,
+    counts: Counts,
     last_error: Option<String>,
     round: Round,
     /// The rate that is had, and whether it suffices.
@@ -77,12 +72,7 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) fn new(pace: &Pace) -> Self {
         Self {
-            passes: 0,
-            bytes: ByteLen::ZERO,
-            verified: 0,
-            altered: 0,
-            skipped: 0,
-            errors: 0,
+            counts: Counts::default(),
             last_error: None,
             round: Round::default(),
             had: pace.had(),
@@ -96,13 +86,7 @@ impl Tally {
     }
 
     pub(crate) fn add(&mut self, step: &ScrubStep, round: &Round, pace: &Pace) {
-        self.passes = self.passes.saturating_add(u64::from(step.pass_ended));
-        self.bytes = self.bytes.saturating_add(step.bytes);
-        self.verified = self.verified.saturating_add(step.verified);
-        let altered = u64::try_from(step.altered.len()).unwrap_or(u64::MAX);
-        self.altered = self.altered.saturating_add(altered);
-        self.skipped = self.skipped.saturating_add(step.skipped);
-        self.errors = self.errors.saturating_add(step.errors);
+        self.counts.add(step);
         if let Some(error) = &step.error {
             self.last_error = Some(error.to_string());
         }
@@ -113,7 +97,7 @@ impl Tally {
     }
 
     pub(crate) fn failed(&mut self, what: &str) {
-        self.errors = self.errors.saturating_add(1);
+        self.counts.errors = self.counts.errors.saturating_add(1);
         self.last_error = Some(what.to_owned());
     }
 
@@ -149,17 +133,18 @@ impl Tally {
         } else {
             self.rate_seen
         };
+        let Counts { passes, bytes, verified, altered, skipped, errors } = self.counts;
         ScrubStatus {
             running: facts.is_some(),
             paused,
             rate,
             rate_seen,
-            passes: self.passes,
-            bytes: self.bytes,
-            verified: self.verified,
-            altered: self.altered,
-            skipped: self.skipped,
-            errors: self.errors,
+            passes,
+            bytes,
+            verified,
+            altered,
+            skipped,
+            errors,
             last_error: self.last_error.clone(),
             resident: facts.map_or(ByteLen::ZERO, |facts| facts.resident),
             worst_case,

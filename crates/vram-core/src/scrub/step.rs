@@ -6,9 +6,7 @@ use core::time::Duration;
 use vram_alloc::{ByteLen, ByteRange};
 use vram_events::EventKind;
 use vram_id::ShardId;
-use vram_seal::SealError;
 use vram_seal::parallel::Threads;
-use vram_space::Lanes;
 
 use crate::error::VramError;
 use crate::parts::Core;
@@ -17,8 +15,7 @@ use crate::scrub::cursor::SHARD_COST_MIN;
 use crate::scrub::{Run, ScrubCursor, Seen, Totals};
 use crate::shard::{Entry, Moment, View};
 use crate::sync::Deadline;
-use crate::transfer::Windows;
-use crate::transfer::walk::with_window;
+use crate::transfer::{Selection, Windows};
 
 /// How long a step waits for whoever is moving a shard.
 const BRIEFLY: Duration = Duration::from_millis(1);
@@ -192,26 +189,9 @@ fn altered_in_passing(core: &Core, view: &View, run: Range<u64>) -> Result<Vec<u
     let opener = &view.seal.opener;
     let (device, limit) = (view.gpu.device.info(), core.limits.staging_bytes);
     let windows = Windows::plan(*opener.layout(), device, Threads::ONE, limit)?;
-    let lanes = Lanes::new(&view.gpu, windows.window_len(), 1);
-    let mut worker = lanes.worker();
-    let mut altered = Vec::new();
-    for window in windows.cut(run) {
-        with_window(&mut worker, view, &window, |bytes| {
-            window.each(opener.layout(), bytes, |segment, bytes| {
-                match opener.open_segment(segment, bytes) {
-                    Ok(()) => Ok(()),
-                    Err(SealError::SegmentMismatch { segment }) => {
-                        altered.push(segment);
-                        Ok(())
-                    }
-                    Err(error) => Err(error.into()),
-                }
-            })
-        })?;
-    }
-    drop(worker);
-    lanes.finish()?;
-    Ok(altered)
+    view.altered_by(&windows, Selection::Run(run), |segment, bytes| {
+        opener.open_segment(segment, bytes)
+    })
 }
 
 impl Seen {

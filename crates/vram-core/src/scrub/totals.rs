@@ -1,22 +1,42 @@
 //! What all scrubbing of a manager has done: counters for whoever watches from outside.
 
-use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
 use vram_alloc::ByteLen;
 
 use crate::scrub::{ScrubStatus, ScrubStep};
+use crate::sync::{Mutex, lock};
 
 /// What scrubbing has done since the manager was built: the thread's, and that of callers with a
 /// schedule of their own. Never goes down, also where a scrubber is stopped and another is started.
 #[derive(Debug, Default)]
-pub struct Totals {
-    passes: AtomicU64,
-    bytes: AtomicU64,
-    verified: AtomicU64,
-    altered: AtomicU64,
-    skipped: AtomicU64,
-    errors: AtomicU64,
+pub struct Totals(Mutex<Counts>);
+
+/// What some steps did together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) passes: u64,
+    pub(crate) bytes: ByteLen,
+    pub(crate) verified: u64,
+    pub(crate) altered: u64,
+    pub(crate) skipped: u64,
+    pub(crate) errors: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, step: &ScrubStep) {
+        self.bytes = self.bytes.saturating_add(step.bytes);
+        let altered = u64::try_from(step.altered.len()).unwrap_or(u64::MAX);
+        for (count, more) in [
+            (&mut self.passes, u64::from(step.pass_ended)),
+            (&mut self.verified, step.verified),
+            (&mut self.altered, altered),
+            (&mut self.skipped, step.skipped),
+            (&mut self.errors, step.errors),
+        ] {
+            *count = count.saturating_add(more);
+        }
+    }
 }
 
 /// Scrubbing in [`Metrics`](crate::reports::Metrics): what was done since the manager was built, and what the
@@ -24,22 +44,19 @@ pub struct Totals {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the names say it")]
 pub struct ScrubMetrics {
-    /// Whether a scrubber is running.
     pub running: bool,
-    /// Whether it is paused.
     pub paused: bool,
     /// The longest that an alteration can go unnoticed, as [it states](crate::scrub::ScrubStatus::worst_case).
     pub worst_case: Option<Duration>,
     /// Whether that [is kept](crate::scrub::ScrubStatus::kept); false if no scrubber is running.
     pub kept: bool,
-    /// Whole passes.
     pub passes: u64,
     /// Device bytes that were looked at.
     pub bytes: ByteLen,
     /// Times that a whole shard was found sound.
     pub verified: u64,
-    /// Shards that were found altered.
     pub altered: u64,
     /// Times that a shard was busy.
     pub skipped: u64,
@@ -49,33 +66,23 @@ pub struct ScrubMetrics {
 
 impl Totals {
     pub(crate) fn add(&self, step: &ScrubStep) {
-        let altered = u64::try_from(step.altered.len()).unwrap_or(u64::MAX);
-        for (total, more) in [
-            (&self.passes, u64::from(step.pass_ended)),
-            (&self.bytes, step.bytes.get()),
-            (&self.verified, step.verified),
-            (&self.altered, altered),
-            (&self.skipped, step.skipped),
-            (&self.errors, step.errors),
-        ] {
-            total.fetch_add(more, Ordering::Relaxed);
-        }
+        lock(&self.0).add(step);
     }
 }
 
 /// `status` is of the scrubber that runs, if one does.
 pub(crate) fn scrub_metrics(status: Option<&ScrubStatus>, totals: &Totals) -> ScrubMetrics {
-    let read = |total: &AtomicU64| total.load(Ordering::Relaxed);
+    let Counts { passes, bytes, verified, altered, skipped, errors } = *lock(&totals.0);
     ScrubMetrics {
         running: status.is_some(),
         paused: status.is_some_and(|status| status.paused),
         worst_case: status.and_then(|status| status.worst_case),
         kept: status.is_some_and(|status| status.kept),
-        passes: read(&totals.passes),
-        bytes: ByteLen::new(read(&totals.bytes)),
-        verified: read(&totals.verified),
-        altered: read(&totals.altered),
-        skipped: read(&totals.skipped),
-        errors: read(&totals.errors),
+        passes,
+        bytes,
+        verified,
+        altered,
+        skipped,
+        errors,
     }
 }

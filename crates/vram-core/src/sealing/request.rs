@@ -58,92 +58,42 @@ impl SealRequest {
         }
     }
 
-    /// Sets what lies in device memory: ciphertext, or plaintext that is watched over.
-    pub fn protection(mut self, protection: Protection) -> Self {
-        self.protection = protection;
-        self
-    }
-
-    /// Sets the cipher. Without meaning for [`Protection::Authenticated`].
-    pub fn suite(mut self, suite: Suite) -> Self {
-        self.suite = Some(suite);
-        self
-    }
-
-    /// Sets what the synthetic IV is computed over. Default: the shard for a slice, each segment
-    /// for anything that is read.
-    pub fn scope(mut self, scope: SivScope) -> Self {
-        self.scope = Some(scope);
-        self
-    }
-
-    /// Sets the segment size.
-    pub fn segment(mut self, segment: SegmentSize) -> Self {
-        self.segment = Some(segment);
-        self
-    }
-
-    /// Sets how much is read back after writing.
-    pub fn read_back(mut self, read_back: ReadBack) -> Self {
-        self.read_back = Some(read_back);
-        self
-    }
-
-    /// Binds the seal to bytes that have to be the same wherever it is opened, such as a tenant.
-    pub fn context(mut self, context: &[u8]) -> Self {
-        self.sealed_as.context = context.into();
-        self
-    }
-
-    /// Binds the seal to a description of the content, such as dtype and shape.
-    pub fn metadata(mut self, metadata: &[u8]) -> Self {
-        self.sealed_as.metadata = ContentHasher::digest(HashKind::Blake3, metadata);
-        self
-    }
-
-    /// Sets the shard's number within its model.
-    pub fn shard_index(mut self, index: u64) -> Self {
-        self.sealed_as.shard_index = index;
-        self
-    }
-
-    /// Sets the caller's revision of the content.
-    pub fn revision(mut self, revision: u64) -> Self {
-        self.sealed_as.revision = revision;
-        self
-    }
-
-    /// Names who the shard belongs to, for listings. Not part of the seal.
-    pub fn owner(mut self, owner: &str) -> Self {
-        self.owner = Some(owner.into());
-        self
-    }
-
-    /// Sets how important the shard is, for policies that evict the least important first.
-    /// Default: 0. Room for a shard is never made by evicting one of a higher priority.
-    pub fn priority(mut self, priority: u32) -> Self {
-        self.claim.priority = priority;
-        self
-    }
-
-    /// Sets what it costs to bring the shard back once it was evicted, in a unit of the caller's,
-    /// for policies that evict first what is cheap for its size. Default: 0.
-    pub fn cost(mut self, cost: u64) -> Self {
-        self.claim.cost = cost;
-        self
-    }
-
-    /// Sets what may become of the shard when room is needed for others. Default: the manager's.
-    pub fn on_eviction(mut self, on_eviction: OnEviction) -> Self {
-        self.claim.on_eviction = Some(on_eviction);
-        self
-    }
-
-    /// Sets whether others may be evicted to make room for the shard, where the manager has an
-    /// eviction policy. Default: yes. If not, a refusal for want of room says what could go.
-    pub fn evicts(mut self, evicts: bool) -> Self {
-        self.evicts = evicts;
-        self
+    setters! {
+        /// Sets what lies in device memory: ciphertext, or plaintext that is watched over.
+        fn protection(protection: Protection) => protection = protection;
+        /// Sets the cipher. Without meaning for [`Protection::Authenticated`].
+        fn suite(suite: Suite) => suite = Some(suite);
+        /// Sets what the synthetic IV is computed over. Default: the shard for a slice, each
+        /// segment for anything that is read.
+        fn scope(scope: SivScope) => scope = Some(scope);
+        /// Sets the segment size.
+        fn segment(segment: SegmentSize) => segment = Some(segment);
+        /// Sets how much is read back after writing.
+        fn read_back(read_back: ReadBack) => read_back = Some(read_back);
+        /// Binds the seal to bytes that have to be the same wherever it is opened, such as a
+        /// tenant.
+        fn context(context: &[u8]) => sealed_as.context = context.into();
+        /// Binds the seal to a description of the content, such as dtype and shape.
+        fn metadata(metadata: &[u8]) =>
+            sealed_as.metadata = ContentHasher::digest(HashKind::Blake3, metadata);
+        /// Sets the shard's number within its model.
+        fn shard_index(index: u64) => sealed_as.shard_index = index;
+        /// Sets the caller's revision of the content.
+        fn revision(revision: u64) => sealed_as.revision = revision;
+        /// Names who the shard belongs to, for listings. Not part of the seal.
+        fn owner(owner: &str) => owner = Some(owner.into());
+        /// Sets how important the shard is, for policies that evict the least important first.
+        /// Default: 0. Room for a shard is never made by evicting one of a higher priority.
+        fn priority(priority: u32) => claim.priority = priority;
+        /// Sets what it costs to bring the shard back once it was evicted, in a unit of the
+        /// caller's, for policies that evict first what is cheap for its size. Default: 0.
+        fn cost(cost: u64) => claim.cost = cost;
+        /// Sets what may become of the shard when room is needed for others. Default: the
+        /// manager's.
+        fn on_eviction(on_eviction: OnEviction) => claim.on_eviction = Some(on_eviction);
+        /// Sets whether others may be evicted to make room for the shard, where the manager has an
+        /// eviction policy. Default: yes. If not, a refusal for want of room says what could go.
+        fn evicts(evicts: bool) => evicts = evicts;
     }
 
     pub(crate) const fn room_making(&self) -> RoomMaking {

@@ -39,22 +39,13 @@ impl ReserveRequest {
         Self { gpu, bytes, terms: Terms::default() }
     }
 
-    /// Names who reserves, for listings.
-    pub fn owner(mut self, owner: &str) -> Self {
-        self.terms.owner = Some(owner.into());
-        self
-    }
-
-    /// Says what for, for listings.
-    pub fn purpose(mut self, purpose: &str) -> Self {
-        self.terms.purpose = Some(purpose.into());
-        self
-    }
-
-    /// Sets after how long the bytes go back by themselves, if they were not used until then.
-    pub fn expires_in(mut self, time: Duration) -> Self {
-        self.terms.expires_in = Some(time);
-        self
+    setters! {
+        /// Names who reserves, for listings.
+        fn owner(owner: &str) => terms.owner = Some(owner.into());
+        /// Says what for, for listings.
+        fn purpose(purpose: &str) => terms.purpose = Some(purpose.into());
+        /// Sets after how long the bytes go back by themselves, if they were not used until then.
+        fn expires_in(time: Duration) => terms.expires_in = Some(time);
     }
 }
 
@@ -136,35 +127,69 @@ impl Drop for Held {
     }
 }
 
+/// Writes what every reservation answers and does, by its field `held`.
+macro_rules! held_methods {
+    ($(#[$len:meta])* len; $(#[$remaining:meta])* remaining;) => {
+        /// Its number.
+        #[must_use]
+        pub fn id(&self) -> ReservationId {
+            self.held.promise.id
+        }
+
+        $(#[$len])*
+        #[must_use]
+        pub fn len(&self) -> ByteLen {
+            self.held.promise.len
+        }
+
+        /// Whether nothing was promised.
+        #[must_use]
+        pub fn is_empty(&self) -> bool {
+            self.len().is_zero()
+        }
+
+        $(#[$remaining])*
+        #[must_use]
+        pub fn remaining(&self) -> ByteLen {
+            self.held.remaining()
+        }
+
+        /// How long it lasts yet, zero once it has expired; `None` if it does not expire.
+        #[must_use]
+        pub fn expires_in(&self) -> Option<Duration> {
+            self.held.expires_in()
+        }
+
+        /// Makes it last that long from now on; `None` for as long as it is held.
+        ///
+        /// # Errors
+        ///
+        /// [`VramError::ReservationExpired`] if it is too late.
+        pub fn renew(&mut self, expires_in: Option<Duration>) -> Result<(), VramError> {
+            self.held.renew(expires_in)
+        }
+
+        /// Gives back what was not used. The same as dropping, said aloud.
+        pub fn release(self) {
+            drop(self);
+        }
+    };
+}
+
+pub(crate) use held_methods;
+
 impl Reservation {
-    /// Its number.
-    #[must_use]
-    pub fn id(&self) -> ReservationId {
-        self.held.promise.id
+    held_methods! {
+        /// Bytes that were promised: what was asked for, in whole granules of 256 bytes.
+        len;
+        /// Bytes that are still held: less those that were sealed into, none once it has expired.
+        remaining;
     }
 
     /// The GPU that the bytes are on.
     #[must_use]
     pub const fn gpu(&self) -> u32 {
         self.gpu
-    }
-
-    /// Bytes that were promised: what was asked for, in whole granules of 256 bytes.
-    #[must_use]
-    pub fn len(&self) -> ByteLen {
-        self.held.promise.len
-    }
-
-    /// Whether nothing was promised.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len().is_zero()
-    }
-
-    /// Bytes that are still held: less those that were sealed into, none once it has expired.
-    #[must_use]
-    pub fn remaining(&self) -> ByteLen {
-        self.held.remaining()
     }
 
     /// Who reserved.
@@ -177,26 +202,6 @@ impl Reservation {
     #[must_use]
     pub fn purpose(&self) -> Option<&str> {
         self.held.promise.purpose.as_deref()
-    }
-
-    /// How long it lasts yet, zero once it has expired; `None` if it does not expire.
-    #[must_use]
-    pub fn expires_in(&self) -> Option<Duration> {
-        self.held.expires_in()
-    }
-
-    /// Makes it last that long from now on; `None` for as long as it is held.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::ReservationExpired`] if it is too late.
-    pub fn renew(&mut self, expires_in: Option<Duration>) -> Result<(), VramError> {
-        self.held.renew(expires_in)
-    }
-
-    /// Gives back what was not used. The same as dropping, said aloud.
-    pub fn release(self) {
-        drop(self);
     }
 }
 

@@ -121,11 +121,8 @@ fn write_seal(
     if let Some(expected) = options.expected_digest
         && *expected != done.digest
     {
-        return Err(VramError::DigestMismatch {
-            model_id: Arc::clone(&request.sealed_as.model_id),
-            expected: Box::new(*expected),
-            found: Box::new(done.digest),
-        });
+        let model_id = &request.sealed_as.model_id;
+        return Err(VramError::another_content(model_id, *expected, done.digest));
     }
     keys::open_seal(core, done, params, &Expected::from(&context))
 }

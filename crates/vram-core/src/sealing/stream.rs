@@ -3,13 +3,12 @@
 //! Whatever is read is copied into staging, hashed there and encrypted there: what a source says
 //! the second time it is asked never meets what it said the first time under one key and nonce.
 
-use core::fmt;
 use std::io;
 use std::io::Write;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
-use vram_files::{CancelToken, Feed as _, Progress, ProgressFn, Source, Watch};
+use vram_files::{CancelToken, Feed as _, Progress, Source, Watch, WatchOptions};
 use vram_seal::ContentDigest;
 use vram_space::Space;
 use zeroize::Zeroizing;
@@ -22,9 +21,6 @@ use crate::shard::{Entry, SealedShard};
 use crate::transfer::read::zeroed;
 use crate::transfer::{SourceFeed, WriteOptions};
 
-/// Plaintext that is handed to a writer at a time, where limits and segments allow.
-const CHUNK_LEN: u64 = 8 << 20;
-
 /// What `VramManager::seal_from` does besides sealing.
 ///
 /// ```
@@ -35,50 +31,28 @@ const CHUNK_LEN: u64 = 8 << 20;
 ///     .progress(|progress| eprintln!("{} of {}", progress.done, progress.total))
 ///     .cancel(stop.clone());
 /// ```
-#[derive(Default)]
+#[derive(Debug, Default)]
+#[must_use]
 pub struct SealOptions<'a> {
     expected_digest: Option<ContentDigest>,
-    progress: Option<Box<ProgressFn<'a>>>,
-    cancel: Option<CancelToken>,
+    watch: WatchOptions<'a>,
 }
 
 impl<'a> SealOptions<'a> {
     /// Any digest, nobody told, no early end.
-    #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Demands content of this BLAKE3 digest: nothing becomes resident otherwise.
-    #[must_use]
-    pub const fn expected_digest(mut self, digest: ContentDigest) -> Self {
-        self.expected_digest = Some(digest);
-        self
-    }
-
-    /// Sets who is told how far the call has come: from worker threads, one at a time. If it
-    /// panics, the call is rolled back and the panic goes on to the caller.
-    #[must_use]
-    pub fn progress(mut self, callback: impl FnMut(Progress) + Send + 'a) -> Self {
-        self.progress = Some(Box::new(callback));
-        self
-    }
-
-    /// Sets the token that ends the call early.
-    #[must_use]
-    pub fn cancel(mut self, token: CancelToken) -> Self {
-        self.cancel = Some(token);
-        self
-    }
-}
-
-impl fmt::Debug for SealOptions<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SealOptions")
-            .field("expected_digest", &self.expected_digest)
-            .field("progress", &self.progress.is_some())
-            .field("cancel", &self.cancel)
-            .finish()
+    setters! {
+        /// Demands content of this BLAKE3 digest: nothing becomes resident otherwise.
+        [const] fn expected_digest(digest: ContentDigest) => expected_digest = Some(digest);
+        /// Sets who is told how far the call has come: from worker threads, one at a time. If it
+        /// panics, the call is rolled back and the panic goes on to the caller.
+        fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
+            watch.progress = Some(Box::new(callback));
+        /// Sets the token that ends the call early.
+        fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 }
 
@@ -90,8 +64,7 @@ pub fn seal_source(
     options: SealOptions<'_>,
 ) -> Result<SealedShard, VramError> {
     let feed = SourceFeed::new(source, &request.sealed_as.model_id);
-    let watch = Watch::new(feed.len(), options.progress, options.cancel);
-    watch.go_on()?;
+    let watch = options.watch.begin(feed.len())?;
     feed.check_scope(request.protection, request.scope)?;
     let (space, counted) = place::place(core, request, feed.len())?;
     let entry = seal_feed(
@@ -135,10 +108,9 @@ pub fn unseal_to(core: &Core, handle: &SealedShard, sink: &mut dyn Write) -> Res
 fn unseal_entry_to(core: &Core, entry: &Entry, sink: &mut dyn Write) -> Result<(), VramError> {
     let len = entry.plaintext_len;
     let segment = entry.view()?.seal.opener.layout().segment_size().bytes();
-    let chunk = ByteLen::new(CHUNK_LEN).min(core.limits.staging_bytes);
     // Whole segments, so that none is opened twice.
-    let count = chunk.get().checked_div(segment.get()).unwrap_or(0).max(1);
-    let chunk = ByteLen::new(count.saturating_mul(segment.get())).min(len);
+    let chunk = core.limits.segments_at_once(segment).saturating_mul(segment.get());
+    let chunk = ByteLen::new(chunk).min(len);
     let mut buffer = Zeroizing::new(zeroed(chunk)?);
     let mut offset = ByteOffset::START;
     loop {

@@ -10,7 +10,7 @@ use vram_id::Timestamp;
 use vram_seal::SealRecord;
 
 use crate::error::VramError;
-use crate::shard::{Entry, HostCopy, Seal};
+use crate::shard::Seal;
 
 /// What there is of a shard elsewhere. Only of its present seal: sealing it anew forgets them.
 #[derive(Debug, Default)]
@@ -19,14 +19,15 @@ pub(crate) struct Copies {
     pub(crate) exported: Option<Exported>,
 }
 
-/// The sealed bytes of a resident shard in host memory. A [`HostCopy`] that knows nothing of its
-/// entry, which holds it.
+/// The sealed bytes of a shard in host memory.
 pub(crate) struct Backup {
-    bytes: Vec<u8>,
-    seal: Arc<Seal>,
-    resident: Arc<Seal>,
-    at: Timestamp,
-    charge: Charge,
+    pub(crate) bytes: Vec<u8>,
+    /// The seal of `bytes`: the shard's own, unless that one is not of encrypted bytes.
+    pub(crate) seal: Arc<Seal>,
+    /// The seal that the shard has while it is resident.
+    pub(crate) resident: Arc<Seal>,
+    pub(crate) at: Timestamp,
+    pub(crate) charge: Charge,
 }
 
 /// A sealed image that the shard was written to.
@@ -37,18 +38,8 @@ pub(crate) struct Exported {
 }
 
 impl Backup {
-    pub(crate) fn of(copy: HostCopy) -> Self {
-        let HostCopy { entry: _, bytes, seal, resident, at, charge } = copy;
-        Self { bytes, seal, resident, at, charge }
-    }
-
     pub(crate) fn host_len(&self) -> ByteLen {
         self.charge.len()
-    }
-
-    pub(crate) fn into_copy(self, entry: Arc<Entry>) -> HostCopy {
-        let Self { bytes, seal, resident, at, charge } = self;
-        HostCopy { entry, bytes, seal, resident, at, charge }
     }
 }
 

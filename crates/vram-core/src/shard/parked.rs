@@ -4,11 +4,11 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use vram_alloc::{ByteLen, Charge};
+use vram_alloc::ByteLen;
 use vram_id::{ShardId, Timestamp};
 use vram_seal::{Protection, SealRecord};
 
-use crate::shard::{Entry, Parked, Seal, Shards};
+use crate::shard::{Backup, Entry, Parked, Shards};
 
 /// A shard that was taken off its GPU and waits in host memory, encrypted.
 ///
@@ -25,16 +25,10 @@ pub struct ParkedShard {
     pub(crate) listed: Listed,
 }
 
-/// The sealed bytes of a shard in host memory.
+/// A shard in host memory: a [`Backup`], which knows nothing of its entry, and that entry.
 pub(crate) struct HostCopy {
     pub(crate) entry: Arc<Entry>,
-    pub(crate) bytes: Vec<u8>,
-    /// The seal of `bytes`: the shard's own, unless that one is not of encrypted bytes.
-    pub(crate) seal: Arc<Seal>,
-    /// The seal that the shard has while it is resident.
-    pub(crate) resident: Arc<Seal>,
-    pub(crate) at: Timestamp,
-    pub(crate) charge: Charge,
+    pub(crate) backup: Backup,
 }
 
 /// Keeps a parked shard known to its manager; dropped, the shard is gone.
@@ -96,25 +90,25 @@ impl ParkedShard {
     /// Host bytes that it takes of the limit for parked shards.
     #[must_use]
     pub fn host_len(&self) -> ByteLen {
-        self.copy.charge.len()
+        self.copy.backup.host_len()
     }
 
     /// What lies in device memory once the shard is awake.
     #[must_use]
     pub fn protection(&self) -> Protection {
-        self.copy.resident.protection()
+        self.copy.backup.resident.protection()
     }
 
     /// The seal record that the shard has while it is resident.
     #[must_use]
     pub fn sealed_data(&self) -> &SealRecord {
-        &self.copy.resident.record
+        &self.copy.backup.resident.record
     }
 
     /// When it was parked.
     #[must_use]
     pub fn parked_at(&self) -> Timestamp {
-        self.copy.at
+        self.copy.backup.at
     }
 }
 

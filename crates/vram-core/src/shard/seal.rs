@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use vram_seal::{
     ContentDigest, KeyId, Opener, Protection, SealContext, SealError, SealParams, SealRecord,
+    SegmentHash,
 };
 
 use crate::sync::{Mutex, lock};
@@ -60,6 +61,15 @@ impl Seal {
 
     pub(crate) const fn key_id(&self) -> KeyId {
         self.opener.fields().key_id()
+    }
+
+    /// Whether these are the hashes of the content that was sealed.
+    pub(crate) fn is_of(&self, hashes: &[SegmentHash]) -> Result<bool, SealError> {
+        match self.opener.check_digest(hashes) {
+            Ok(digest) => Ok(digest == self.digest),
+            Err(SealError::DigestMismatch | SealError::SegmentMismatch { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 

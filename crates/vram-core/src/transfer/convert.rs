@@ -1,15 +1,15 @@
 //! Segments of one seal into segments of another, in a host buffer.
 
-use vram_alloc::DeviceRange;
+use vram_alloc::ByteLen;
 use vram_seal::{Opener, Protection, SealError, SealedSegment, Sealer, SegmentHash};
 
 use crate::error::VramError;
 use crate::transfer::{Window, Windows};
 
-/// The part of a staging buffer that holds a range of the device.
-pub(crate) fn part(buffer: &mut [u8], range: DeviceRange) -> Result<&mut [u8], VramError> {
-    let len = range.len().to_usize();
-    len.and_then(|len| buffer.get_mut(..len)).ok_or(VramError::HostMemory { wanted: range.len() })
+/// The first `len` bytes of a buffer.
+pub(crate) fn part(buffer: &mut [u8], len: ByteLen) -> Result<&mut [u8], VramError> {
+    let count = len.to_usize();
+    count.and_then(|count| buffer.get_mut(..count)).ok_or(VramError::HostMemory { wanted: len })
 }
 
 /// Segments of one seal into segments of another.

@@ -3,11 +3,12 @@
 use core::ops::ControlFlow;
 
 use vram_gpu::GpuError;
-use vram_seal::parallel::for_each_segment;
-use vram_space::{Lanes, Worker, locate};
+use vram_space::{Worker, locate};
 
 use crate::error::VramError;
 use crate::shard::View;
+use crate::transfer::convert::part;
+use crate::transfer::walk::send;
 use crate::transfer::{Selection, Window, Windows};
 
 impl View {
@@ -20,19 +21,14 @@ impl View {
 /// Copies through host memory, window by window.
 pub(crate) fn copy_staged(source: &View, target: &View) -> Result<(), VramError> {
     let windows = Windows::on(&target.gpu, *source.seal.opener.layout())?;
-    let lanes = Lanes::new(&target.gpu, windows.window_len(), windows.buffers());
-    for_each_segment(
-        windows.threads(),
-        windows.count(),
-        || Ok(lanes.worker()),
-        |worker, index| match windows.get(index) {
+    windows.run(&target.gpu, windows.buffers(), windows.count(), |worker, index| {
+        match windows.get(index) {
             Some(window) if !window.bytes.is_empty() => {
                 copy_window(worker, source, target, &window)
             }
             _ => Ok(()),
-        },
-    )?;
-    Ok(lanes.finish()?)
+        }
+    })
 }
 
 /// Copies directly between the devices. `Break` if they turn out not to be able to.
@@ -55,26 +51,13 @@ fn copy_window(
     window: &Window,
 ) -> Result<(), VramError> {
     let (from, to) = (locate(source.range, window.bytes)?, locate(target.range, window.bytes)?);
-    let mut staging = worker.buffer()?;
-    let buffer = from.len().to_usize().and_then(|len| staging.as_mut_slice().get_mut(..len));
-    let outcome = match (buffer, source.memory(), target.memory()) {
-        (Some(buffer), Ok(memory), Ok(target_memory)) => memory
-            .read(from, buffer)
-            .map(|()| target_memory)
-            .map_err(|error| source.gpu.failed(error).into()),
-        (None, _, _) => Err(VramError::HostMemory { wanted: from.len() }),
-        (_, Err(error), _) | (_, _, Err(error)) => Err(error),
-    };
-    match outcome {
-        Ok(memory) => {
-            worker.queue_write(&**memory, to.start(), staging, to.len());
-            Ok(())
-        }
-        Err(error) => {
-            worker.put(staging);
-            Err(error)
-        }
-    }
+    let staging = worker.buffer()?;
+    send(worker, staging, |buffer| {
+        let bytes = part(buffer, from.len())?;
+        let (memory, there) = (source.memory()?, target.memory()?);
+        memory.read(from, bytes).map_err(|error| source.gpu.failed(error))?;
+        Ok(Some((there, to)))
+    })
 }
 
 /// Gives the error of a copy between two devices to the one that it names.

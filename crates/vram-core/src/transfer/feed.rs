@@ -3,9 +3,12 @@
 use vram_alloc::{ByteLen, ByteRange};
 use vram_files::{Access, Feed, FileError, Source};
 use vram_seal::{Protection, SivScope};
+use vram_space::Worker;
 
 use crate::error::VramError;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
+use crate::transfer::convert::part;
+use crate::transfer::{Window, Windows};
 
 /// A source as the sealing pass takes it.
 pub(crate) struct SourceFeed<'s> {
@@ -84,4 +87,41 @@ impl Feed for SourceFeed<'_> {
     fn turn(&self) -> Option<&Mutex<u64>> {
         self.turn.as_ref()
     }
+}
+
+/// Fills the start of `buffer` with window `index`, or with the next one of a source that can only
+/// be read in order: over a whole pass each window is read once all the same.
+pub(crate) fn read_window<'b>(
+    feed: &dyn Feed,
+    windows: &Windows,
+    index: u64,
+    buffer: &'b mut [u8],
+) -> Result<(Window, &'b mut [u8]), VramError> {
+    let fill = |index, buffer: &'b mut [u8]| {
+        // The queue gives out the windows there are.
+        let window = windows.get(index).ok_or(VramError::HostMemory { wanted: ByteLen::ZERO })?;
+        let bytes = part(buffer, window.bytes.len())?;
+        feed.fill(window.bytes, bytes)?;
+        Ok((window, bytes))
+    };
+    let Some(turn) = feed.turn() else { return fill(index, buffer) };
+    let mut turn = lock(turn);
+    let filled = fill(*turn, buffer)?;
+    *turn = turn.saturating_add(1);
+    Ok(filled)
+}
+
+/// Reads a window as [`read_window`] does, to a buffer of the worker's, and calls `work` with it.
+pub(crate) fn with_source<T>(
+    worker: &mut Worker<'_>,
+    feed: &dyn Feed,
+    windows: &Windows,
+    index: u64,
+    work: impl FnOnce(&Window, &mut [u8]) -> Result<T, VramError>,
+) -> Result<T, VramError> {
+    let mut staging = worker.buffer()?;
+    let read = read_window(feed, windows, index, staging.as_mut_slice());
+    let outcome = read.and_then(|(window, bytes)| work(&window, bytes));
+    worker.put(staging);
+    outcome
 }

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteRange};
-use vram_seal::parallel::for_each_segment;
 use vram_seal::{Protection, SealError, SealParams, SivScope};
-use vram_space::{Lanes, Worker, locate};
+use vram_space::{Worker, locate};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
 use crate::shard::{HostCopy, View};
+use crate::transfer::Window;
 use crate::transfer::read::zeroed;
-use crate::transfer::{Selection, Window};
+use crate::transfer::walk::{is_altered, send};
 
 /// The seal of what is kept of an Authenticated shard: one pass, so scope Segment.
 pub(crate) fn parked_params(view: &View) -> SealParams {
@@ -40,8 +40,7 @@ impl HostCopy {
             other => other,
         };
         self.write_to(view).map_err(refused)?;
-        let count = view.seal.opener.layout().count();
-        let arrived_altered = view.altered_segments(Selection::Run(0..count))?;
+        let arrived_altered = view.altered()?;
         if arrived_altered.is_empty() {
             return Ok(());
         }
@@ -56,17 +55,9 @@ impl HostCopy {
 
     fn write_to(&self, view: &View) -> Result<(), VramError> {
         let windows = view.windows()?;
-        let lanes = Lanes::new(&view.gpu, windows.window_len(), windows.buffers());
-        for_each_segment(
-            windows.threads(),
-            windows.count(),
-            || Ok(lanes.worker()),
-            |worker, index| match windows.get(index) {
-                Some(window) => self.write_window(worker, view, &window),
-                None => Ok(()),
-            },
-        )?;
-        Ok(lanes.finish()?)
+        windows.run(&view.gpu, windows.buffers(), windows.count(), |worker, index| {
+            windows.get(index).map_or(Ok(()), |window| self.write_window(worker, view, &window))
+        })
     }
 
     fn write_window(
@@ -75,25 +66,15 @@ impl HostCopy {
         view: &View,
         window: &Window,
     ) -> Result<(), VramError> {
-        let mut staging = worker.buffer()?;
-        let outcome = self.fill(window, staging.as_mut_slice());
-        if window.bytes.is_empty() {
-            worker.put(staging);
-            return outcome;
-        }
-        let ready = outcome
-            .and_then(|()| Ok(locate(view.range, window.bytes)?))
-            .and_then(|to| view.memory().map(|memory| (memory, to)));
-        match ready {
-            Ok((memory, to)) => {
-                worker.queue_write(&**memory, to.start(), staging, to.len());
-                Ok(())
+        let staging = worker.buffer()?;
+        send(worker, staging, |buffer| {
+            self.fill(window, buffer)?;
+            if window.bytes.is_empty() {
+                return Ok(None);
             }
-            Err(error) => {
-                worker.put(staging);
-                Err(error)
-            }
-        }
+            let to = locate(view.range, window.bytes)?;
+            Ok(Some((view.memory()?, to)))
+        })
     }
 
     /// Fills the start of `buffer` with what lies in device memory for this window.
@@ -102,22 +83,22 @@ impl HostCopy {
         let source = self.part(window.bytes).ok_or_else(refused)?;
         let buffer = buffer.get_mut(..source.len()).ok_or_else(refused)?;
         buffer.copy_from_slice(source);
-        if Arc::ptr_eq(&self.seal, &self.resident) {
+        if Arc::ptr_eq(&self.backup.seal, &self.backup.resident) {
             return Ok(());
         }
-        let opener = &self.seal.opener;
+        let opener = &self.backup.seal.opener;
         window
             .each(opener.layout(), buffer, |segment, bytes| opener.open_segment(segment, bytes))?;
         Ok(())
     }
 
     fn part(&self, range: ByteRange) -> Option<&[u8]> {
-        range.to_usize_range().and_then(|range| self.bytes.get(range))
+        range.to_usize_range().and_then(|range| self.backup.bytes.get(range))
     }
 
     /// The segments that are not what was parked.
     fn altered(&self) -> Result<Vec<u64>, VramError> {
-        let opener = &self.seal.opener;
+        let opener = &self.backup.seal.opener;
         let layout = opener.layout();
         let longest = layout.segment_size().bytes().min(layout.plaintext_len());
         let mut scratch = Zeroizing::new(zeroed(longest)?);
@@ -125,10 +106,8 @@ impl HostCopy {
         for segment in 0..layout.count() {
             let sealed = layout.range(segment).and_then(|range| self.part(range)).unwrap_or(&[]);
             let Some(scratch) = scratch.get_mut(..sealed.len()) else { continue };
-            match opener.open_segment_to(segment, sealed, scratch) {
-                Ok(()) => {}
-                Err(SealError::SegmentMismatch { segment }) => altered.push(segment),
-                Err(error) => return Err(error.into()),
+            if is_altered(opener.open_segment_to(segment, sealed, scratch))? {
+                altered.push(segment);
             }
         }
         Ok(altered)

@@ -4,13 +4,10 @@
 use core::ops::Range;
 
 use vram_alloc::ByteLen;
-use vram_seal::parallel::for_each_segment;
 use vram_seal::{SealError, SealedSegment};
-use vram_space::Lanes;
 
 use crate::error::VramError;
 use crate::shard::View;
-use crate::sync::{Mutex, lock};
 use crate::transfer::walk::with_window;
 use crate::transfer::{Convert, Windows};
 
@@ -44,37 +41,28 @@ impl View {
         let windows = Windows::on(&self.gpu, *opener.layout())?;
         let jobs = cut(&windows, segments, out)?;
         let count = u64::try_from(jobs.len()).unwrap_or(u64::MAX);
-        let jobs = Mutex::new(jobs.into_iter());
-        let lanes = Lanes::new(&self.gpu, windows.window_len(), 1);
-        for_each_segment(
-            windows.threads(),
-            count,
-            || Ok(lanes.worker()),
-            |worker, _job| {
-                let Some((window, out)) = lock(&jobs).next() else { return Ok(()) };
-                with_window(worker, self, &window, |bytes| {
-                    let wanted = window.bytes.len();
-                    if bytes.len() != out.len() {
-                        return Err(VramError::HostMemory { wanted });
+        windows.run_each(&self.gpu, count, jobs.into_iter(), |worker, (window, out)| {
+            with_window(worker, self, &window, |bytes| {
+                let wanted = window.bytes.len();
+                if bytes.len() != out.len() {
+                    return Err(VramError::HostMemory { wanted });
+                }
+                match how {
+                    Outward::AsTheyAre => {
+                        out.copy_from_slice(bytes);
+                        // The copy is what counts, and it is of these very bytes.
+                        window.each(opener.layout(), bytes, |segment, bytes| {
+                            opener.open_segment(segment, bytes)
+                        })?;
                     }
-                    match how {
-                        Outward::AsTheyAre => {
-                            out.copy_from_slice(bytes);
-                            // The copy is what counts, and it is of these very bytes.
-                            window.each(opener.layout(), bytes, |segment, bytes| {
-                                opener.open_segment(segment, bytes)
-                            })?;
-                        }
-                        Outward::Anew { convert, keep } => {
-                            convert.window(&windows, &window, bytes, keep)?;
-                            out.copy_from_slice(bytes);
-                        }
+                    Outward::Anew { convert, keep } => {
+                        convert.window(&windows, &window, bytes, keep)?;
+                        out.copy_from_slice(bytes);
                     }
-                    Ok(())
-                })
-            },
-        )?;
-        Ok(lanes.finish()?)
+                }
+                Ok(())
+            })
+        })
     }
 }
 

@@ -1,12 +1,10 @@
 //! Opening a range of a shard into host memory.
 
 use vram_alloc::{ByteLen, ByteRange};
-use vram_seal::parallel::for_each_segment;
-use vram_space::{Lanes, Worker, locate};
+use vram_space::{Worker, locate};
 
 use crate::error::VramError;
 use crate::shard::View;
-use crate::sync::{Mutex, lock};
 use crate::transfer::Window;
 use crate::transfer::walk::with_window;
 
@@ -16,19 +14,8 @@ impl View {
         let mut out = WipeUnlessGood(Some(out));
         let jobs = jobs(&windows, range, out.bytes())?;
         let count = u64::try_from(jobs.len()).unwrap_or(u64::MAX);
-        let jobs = Mutex::new(jobs.into_iter());
-        let lanes = Lanes::new(&self.gpu, windows.window_len(), 1);
-        for_each_segment(
-            windows.threads(),
-            count,
-            || Ok(lanes.worker()),
-            |worker, _index| {
-                let Some(job) = lock(&jobs).next() else { return Ok(()) };
-                job.run(worker, self)
-            },
-        )?;
-        lanes.finish()?;
-        drop(jobs);
+        windows
+            .run_each(&self.gpu, count, jobs.into_iter(), |worker, job| job.run(worker, self))?;
         out.good();
         Ok(())
     }

@@ -1,16 +1,18 @@
 //! Visiting every window of a shard.
 
 use core::ops::Range;
+use std::sync::Arc;
 
-use vram_alloc::ByteLen;
+use vram_alloc::DeviceRange;
+use vram_gpu::Staging;
 use vram_id::SplitMix;
-use vram_seal::parallel::for_each_segment;
-use vram_seal::{SealError, SegmentHash};
-use vram_space::{Lanes, Worker, locate};
+use vram_seal::{Hashes, SealError, SegmentHash, open_and_hash};
+use vram_space::{Block, Worker, locate};
 
 use crate::error::VramError;
 use crate::shard::View;
 use crate::sync::{Mutex, lock};
+use crate::transfer::convert::part;
 use crate::transfer::{Window, Windows};
 
 /// Which segments to look at.
@@ -64,17 +66,24 @@ impl View {
     /// The segments of a selection whose device bytes are not those that were sealed, in order.
     pub(crate) fn altered_segments(&self, selection: Selection) -> Result<Vec<u64>, VramError> {
         let opener = &self.seal.opener;
+        let open = |segment, bytes: &mut [u8]| opener.open_segment(segment, bytes);
+        self.altered_by(&self.windows()?, selection, open)
+    }
+
+    /// The segments of a selection that `open` finds to be other than sealed, in order.
+    pub(crate) fn altered_by(
+        &self,
+        windows: &Windows,
+        selection: Selection,
+        open: impl Fn(u64, &mut [u8]) -> Result<(), SealError> + Sync,
+    ) -> Result<Vec<u64>, VramError> {
         let altered = Mutex::new(Vec::new());
-        self.each_window(selection, |window, buffer| {
-            window.each(opener.layout(), buffer, |segment, bytes| {
-                match opener.open_segment(segment, bytes) {
-                    Ok(()) => Ok(()),
-                    Err(SealError::SegmentMismatch { segment }) => {
-                        lock(&altered).push(segment);
-                        Ok(())
-                    }
-                    Err(error) => Err(error.into()),
+        self.each_window(windows, selection, |window, buffer| {
+            window.each(self.seal.opener.layout(), buffer, |segment, bytes| {
+                if is_altered(open(segment, bytes))? {
+                    lock(&altered).push(segment);
                 }
+                Ok(())
             })
         })?;
         let mut altered = altered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -86,13 +95,10 @@ impl View {
     /// whether the content as a whole is another than the record's.
     pub(crate) fn altered_content(&self) -> Result<(Vec<u64>, bool), VramError> {
         let opener = &self.seal.opener;
-        let hashes = self.content_on()?;
-        let altered: Vec<u64> =
-            (0_u64..).zip(&hashes).filter(|(_, hash)| hash.is_none()).map(|(i, _)| i).collect();
+        let (hashes, altered) = self.content_on()?;
         if !altered.is_empty() {
             return Ok((altered, false));
         }
-        let hashes: Vec<SegmentHash> = hashes.into_iter().flatten().collect();
         match opener.check_digest(&hashes) {
             Ok(digest) => Ok((altered, digest != self.seal.digest)),
             Err(SealError::DigestMismatch) => Ok((altered, true)),
@@ -101,54 +107,30 @@ impl View {
         }
     }
 
-    /// The hashes of all segments as they lie on the device; none where one is not what was sealed.
-    pub(crate) fn content_on(&self) -> Result<Vec<Option<SegmentHash>>, VramError> {
+    /// The hashes of all segments as they lie on the device, and the segments that are not what was
+    /// sealed: their hash is zeros, which no content has.
+    pub(crate) fn content_on(&self) -> Result<(Vec<SegmentHash>, Vec<u64>), VramError> {
         let opener = &self.seal.opener;
-        let layout = *opener.layout();
-        let count = usize::try_from(layout.count()).unwrap_or(usize::MAX);
-        let mut hashes: Vec<Option<SegmentHash>> = Vec::new();
-        let wanted = ByteLen::new(layout.count().saturating_mul(32));
-        hashes.try_reserve_exact(count).map_err(|_no_room| VramError::HostMemory { wanted })?;
-        hashes.resize(count, None);
-        let hashes = Mutex::new(hashes);
-        self.each_window(Selection::Run(0..layout.count()), |window, buffer| {
-            window.each(&layout, buffer, |segment, bytes| {
-                match opener.open_segment(segment, bytes) {
-                    Ok(()) => {}
-                    Err(SealError::SegmentMismatch { .. }) => return Ok(()),
-                    Err(error) => return Err(error.into()),
-                }
-                let hash = opener.hash_segment(segment, bytes)?;
-                let index = usize::try_from(segment).unwrap_or(usize::MAX);
-                if let Some(slot) = lock(&hashes).get_mut(index) {
-                    *slot = Some(hash);
-                }
-                Ok(())
-            })
+        let hashes = Hashes::new(opener.layout())?;
+        let all = Selection::Run(0..opener.layout().count());
+        let altered = self.altered_by(&self.windows()?, all, |segment, bytes| {
+            hashes.put(segment, open_and_hash(opener, segment, bytes)?);
+            Ok(())
         })?;
-        Ok(hashes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+        Ok((hashes.into_vec(), altered))
     }
 
     /// Copies each window of a selection to staging and calls `work` with it.
     pub(crate) fn each_window(
         &self,
+        windows: &Windows,
         selection: Selection,
         work: impl Fn(&Window, &mut [u8]) -> Result<(), VramError> + Sync,
     ) -> Result<(), VramError> {
-        let windows = self.windows()?;
-        let jobs = selection.jobs(&windows);
-        let next = Mutex::new(selection.windows(&windows));
-        let lanes = Lanes::new(&self.gpu, windows.window_len(), 1);
-        for_each_segment(
-            windows.threads(),
-            jobs,
-            || Ok(lanes.worker()),
-            |worker, _job| {
-                let Some(window) = lock(&next).next() else { return Ok(()) };
-                with_window(worker, self, &window, |buffer| work(&window, buffer))
-            },
-        )?;
-        Ok(lanes.finish()?)
+        let jobs = selection.jobs(windows);
+        windows.run_each(&self.gpu, jobs, selection.windows(windows), |worker, window| {
+            with_window(worker, self, &window, |buffer| work(&window, buffer))
+        })
     }
 }
 
@@ -164,8 +146,34 @@ pub(crate) fn with_window<T>(
     }
     let from = locate(view.range, window.bytes)?;
     let mut staging = worker.read(&**view.memory()?, from)?;
-    let buffer = from.len().to_usize().and_then(|len| staging.as_mut_slice().get_mut(..len));
-    let outcome = buffer.map_or(Err(VramError::HostMemory { wanted: from.len() }), work);
+    let outcome = part(staging.as_mut_slice(), from.len()).and_then(work);
     worker.put(staging);
     outcome
+}
+
+/// Starts writing a buffer to the place that `fill` answers; takes it back where there is none.
+pub(crate) fn send(
+    worker: &mut Worker<'_>,
+    mut staging: Staging,
+    fill: impl FnOnce(&mut [u8]) -> Result<Option<(Arc<Block>, DeviceRange)>, VramError>,
+) -> Result<(), VramError> {
+    match fill(staging.as_mut_slice()) {
+        Ok(Some((memory, to))) => {
+            worker.queue_write(&**memory, to.start(), staging, to.len());
+            Ok(())
+        }
+        other => {
+            worker.put(staging);
+            other.map(drop)
+        }
+    }
+}
+
+/// Whether a segment that was opened is other than sealed.
+pub(crate) fn is_altered(opened: Result<(), SealError>) -> Result<bool, VramError> {
+    match opened {
+        Ok(()) => Ok(false),
+        Err(SealError::SegmentMismatch { .. }) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -5,11 +5,12 @@ use core::ops::Range;
 use vram_alloc::{ByteLen, ByteRange};
 use vram_gpu::{DeviceInfo, DeviceKind};
 use vram_seal::SegmentLayout;
-use vram_seal::parallel::Threads;
-use vram_space::{Gpu, Means, SMALLEST};
+use vram_seal::parallel::{Threads, for_each_segment};
+use vram_space::{Gpu, Lanes, Means, SMALLEST, Worker};
 
 use crate::error::VramError;
 use crate::shard::View;
+use crate::sync::{Mutex, lock};
 
 /// Below this, handing work to another thread costs more than it saves.
 const WINDOW_MIN: u64 = 256 << 10;
@@ -115,6 +116,35 @@ impl Windows {
     pub(crate) fn over(&self, segments: Range<u64>) -> Option<Window> {
         let bytes = self.layout.span(&segments)?;
         Some(Window { segments, bytes })
+    }
+
+    /// Does jobs `0..count` on all threads, each with a worker that holds up to `buffers` buffers,
+    /// and waits until the device has everything.
+    pub(crate) fn run(
+        &self,
+        gpu: &Gpu,
+        buffers: u64,
+        count: u64,
+        work: impl Fn(&mut Worker<'_>, u64) -> Result<(), VramError> + Sync,
+    ) -> Result<(), VramError> {
+        let lanes = Lanes::new(gpu, self.window_len(), buffers);
+        for_each_segment(self.threads(), count, || Ok(lanes.worker()), work)?;
+        Ok(lanes.finish()?)
+    }
+
+    /// As [`run`](Self::run), for `count` jobs that bring what they need, with one buffer a worker.
+    pub(crate) fn run_each<J: Send>(
+        &self,
+        gpu: &Gpu,
+        count: u64,
+        jobs: impl Iterator<Item = J> + Send,
+        work: impl Fn(&mut Worker<'_>, J) -> Result<(), VramError> + Sync,
+    ) -> Result<(), VramError> {
+        let jobs = Mutex::new(jobs);
+        self.run(gpu, 1, count, |worker, _index| {
+            let Some(job) = lock(&jobs).next() else { return Ok(()) };
+            work(worker, job)
+        })
     }
 
     /// Cuts a run of segments into windows.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_files::Feed;
-use vram_seal::parallel::for_each_segment;
-use vram_seal::{ContentDigest, Sealer, SegmentCollector, SegmentHash, SivScope, hash_all};
-use vram_space::{Gpu, Lanes, Space, Worker, locate};
+use vram_seal::{ContentDigest, Hashes, Sealer, SegmentCollector, SegmentHash, SivScope, hash_all};
+use vram_space::{Gpu, Space, Worker, locate};
 
 use crate::error::VramError;
-use crate::sync::{Mutex, lock};
+use crate::transfer::feed::{read_window, with_source};
+use crate::transfer::walk::send;
 use crate::transfer::{Window, Windows};
 
 /// How one shard is written, besides what the request says.
@@ -48,27 +48,18 @@ impl Pass<'_> {
         space.written()?;
         let space = &*space;
         let gpu = Arc::clone(space.gpu());
-        let lanes = Lanes::new(&gpu, self.windows.window_len(), self.windows.buffers());
         // What was hashed last is still in cache, so a repeatable source is sealed from its end.
         let backwards = hashes.is_some() && self.feed.slice().is_some();
         let count = self.windows.count();
-        for_each_segment(
-            self.windows.threads(),
-            count,
-            || Ok(lanes.worker()),
-            |worker, index| {
-                let index =
-                    if backwards { count.saturating_sub(index).saturating_sub(1) } else { index };
-                let done = self.write_window(worker, space, index, hashes)?;
-                (options.watch)(done)
-            },
-        )?;
-        Ok(lanes.finish()?)
+        self.windows.run(&gpu, self.windows.buffers(), count, |worker, index| {
+            let index =
+                if backwards { count.saturating_sub(index).saturating_sub(1) } else { index };
+            let done = self.write_window(worker, space, index, hashes)?;
+            (options.watch)(done)
+        })
     }
 
-    /// Reads, seals and copies one window, and says how long it was. A source that can only be
-    /// read in order gives its own next window instead of `index`: over the whole pass each window
-    /// is written once all the same.
+    /// Reads, seals and copies one window, and says how long it was.
     fn write_window(
         &self,
         worker: &mut Worker<'_>,
@@ -76,50 +67,18 @@ impl Pass<'_> {
         index: u64,
         hashes: Option<&[SegmentHash]>,
     ) -> Result<ByteLen, VramError> {
-        let mut staging = worker.buffer()?;
-        let window = match self.read_window(staging.as_mut_slice(), index) {
-            Ok(window) => window,
-            Err(error) => {
-                worker.put(staging);
-                return Err(error);
+        let (staging, mut len) = (worker.buffer()?, ByteLen::ZERO);
+        send(worker, staging, |buffer| {
+            let (window, bytes) = read_window(self.feed, self.windows, index, buffer)?;
+            len = window.bytes.len();
+            self.seal_window(bytes, &window, hashes)?;
+            if len.is_zero() {
+                return Ok(None);
             }
-        };
-        let len = window.bytes.len();
-        let outcome = self.seal_window(staging.as_mut_slice(), &window, hashes);
-        if outcome.is_err() || len.is_zero() {
-            worker.put(staging);
-            return outcome.map(|()| len);
-        }
-        let to = locate(space.range(), window.bytes)?;
-        match space.memory() {
-            Ok(memory) => {
-                worker.queue_write(&**memory, to.start(), staging, to.len());
-                Ok(len)
-            }
-            Err(error) => {
-                worker.put(staging);
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Fills the start of `buffer` with the bytes of a window.
-    fn read_window(&self, buffer: &mut [u8], index: u64) -> Result<Window, VramError> {
-        let Some(turn) = self.feed.turn() else { return self.fill(buffer, index) };
-        let mut turn = lock(turn);
-        let window = self.fill(buffer, *turn)?;
-        *turn = turn.saturating_add(1);
-        Ok(window)
-    }
-
-    fn fill(&self, buffer: &mut [u8], index: u64) -> Result<Window, VramError> {
-        // The queue gives out the windows there are.
-        let window =
-            self.windows.get(index).ok_or(VramError::HostMemory { wanted: ByteLen::ZERO })?;
-        let len = window.bytes.len();
-        let target = len.to_usize().and_then(|len| buffer.get_mut(..len));
-        self.feed.fill(window.bytes, target.ok_or(VramError::HostMemory { wanted: len })?)?;
-        Ok(window)
+            let to = locate(space.range(), window.bytes)?;
+            Ok(Some((space.memory()?, to)))
+        })?;
+        Ok(len)
     }
 
     /// Seals one window where it lies.
@@ -129,11 +88,6 @@ impl Pass<'_> {
         window: &Window,
         hashes: Option<&[SegmentHash]>,
     ) -> Result<(), VramError> {
-        let len = window.bytes.len();
-        let buffer = len
-            .to_usize()
-            .and_then(|len| buffer.get_mut(..len))
-            .ok_or(VramError::HostMemory { wanted: len })?;
         // A slice cannot have changed since it was hashed; anything else is hashed again.
         let hashes = hashes.filter(|_| self.feed.slice().is_none());
         window.each(self.windows.layout(), buffer, |segment, bytes| {
@@ -159,40 +113,16 @@ pub(crate) fn hash_feed(
     if let Some(slice) = feed.slice() {
         return Ok(hash_all(layout, windows.threads(), slice)?);
     }
-    let count = usize::try_from(layout.count()).unwrap_or(usize::MAX);
-    let mut hashes = Vec::new();
-    let wanted = ByteLen::new(layout.count().saturating_mul(32));
-    hashes.try_reserve_exact(count).map_err(|_no_room| VramError::HostMemory { wanted })?;
-    hashes.resize(count, None);
-    let hashes = Mutex::new(hashes);
-    let lanes = Lanes::new(gpu, windows.window_len(), windows.buffers());
-    for_each_segment(
-        windows.threads(),
-        windows.count(),
-        || Ok(lanes.worker()),
-        |worker, index| {
-            let Some(window) = windows.get(index) else { return Ok(()) };
-            let mut staging = worker.buffer()?;
-            let len = window.bytes.len();
-            let buffer = len.to_usize().and_then(|len| staging.as_mut_slice().get_mut(..len));
-            let outcome = buffer.ok_or(VramError::HostMemory { wanted: len }).and_then(|buffer| {
-                feed.fill(window.bytes, buffer)?;
-                window.each(layout, buffer, |segment, bytes| {
-                    let hash = SegmentHash::of(layout, segment, bytes)?;
-                    let index = usize::try_from(segment).unwrap_or(usize::MAX);
-                    if let Some(slot) = lock(&hashes).get_mut(index) {
-                        *slot = Some(hash);
-                    }
-                    Ok(())
-                })
-            });
-            worker.put(staging);
-            outcome?;
-            // Nothing is done yet, but the caller may have had enough.
-            (options.watch)(ByteLen::ZERO)
-        },
-    )?;
-    lanes.finish()?;
-    let hashes = hashes.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Ok(hashes.into_iter().flatten().collect())
+    let hashes = Hashes::new(layout)?;
+    windows.run(gpu, windows.buffers(), windows.count(), |worker, index| {
+        with_source(worker, feed, windows, index, |window, bytes| {
+            window.each(layout, bytes, |segment, bytes| {
+                hashes.put(segment, SegmentHash::of(layout, segment, bytes)?);
+                Ok::<_, VramError>(())
+            })
+        })?;
+        // Nothing is done yet, but the caller may have had enough.
+        (options.watch)(ByteLen::ZERO)
+    })?;
+    Ok(hashes.into_vec())
 }

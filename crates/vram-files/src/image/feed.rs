@@ -1,16 +1,18 @@
-//! Handing the segments of a source to worker threads, in whatever order it can be read.
+//! Distributes the segments of a source to worker threads, in an order in which the source can be
+//! read.
 
 use vram_seal::SegmentLayout;
 
 use crate::source::{Access, Source, SourceError};
 use crate::sync::{Mutex, lock};
 
-/// A source, cut into segments that several threads fetch.
+/// A source, cut into segments that several threads read.
 pub(super) struct SegmentFeed<'s> {
     source: &'s dyn Source,
     layout: SegmentLayout,
-    /// The next segment of a source that can only be read in order; choosing and reading it is one
-    /// step, so no thread ever waits for a segment that another one was given.
+    /// The next segment of a source that can only be read in order. A thread chooses and reads it
+    /// in one step under this lock, so no thread waits for a segment that another thread has
+    /// chosen.
     next: Option<Mutex<u64>>,
 }
 
@@ -27,13 +29,13 @@ impl<'s> SegmentFeed<'s> {
     ///
     /// # Arguments
     ///
-    /// * `queued`: the segment that the work queue gave out. A sequential source reads its own
-    ///   next one instead; over a whole run each segment is read exactly once all the same.
+    /// * `queued`: the segment that the work queue assigned. A sequential source reads its own next
+    ///   segment instead; over a whole run each segment is still read exactly once.
     /// * `target`: at least one segment long.
     ///
     /// # Returns
     ///
-    /// Which segment it was, and its length.
+    /// The number of the segment that was read, and its length.
     pub(super) fn fill(&self, queued: u64, target: &mut [u8]) -> Result<(u64, usize), SourceError> {
         let Some(next) = &self.next else {
             return self.read(queued, target).map(|len| (queued, len));
@@ -49,7 +51,7 @@ impl<'s> SegmentFeed<'s> {
         let range = self.layout.range(segment);
         let len = range.and_then(|range| range.len().to_usize()).unwrap_or(0);
         let (Some(range), Some(target)) = (range, target.get_mut(..len)) else {
-            // Callers size their buffers by this layout and ask for its segments.
+            // Callers size their buffers by this layout and ask only for its segments.
             return Err(SourceError::from(std::io::Error::other("a segment out of its layout")));
         };
         if len > 0 {

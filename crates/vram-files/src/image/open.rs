@@ -19,26 +19,26 @@ use crate::whole_file::{Inputs, WholeFile};
 
 /// Opens a sealed image into a file of mode 0600 that appears whole, or not at all.
 ///
-/// Every segment is authenticated before a byte of it is written, and at the end the content as a
-/// whole is compared with the record.
+/// The call authenticates every segment before it writes a byte of it, and at the end compares the
+/// content as a whole with the record.
 ///
 /// # Arguments
 ///
-/// * `keys`: the record names the one it needs.
+/// * `keys`: the record names the key that it needs.
 /// * `expected`: what the image must be. See [`Expected`].
-/// * `target`: the file to write. Neither the image nor an [input](ImageOptions::input) is ever
-///   replaced, whatever the options say.
+/// * `target`: the file to write. The call never replaces the image nor an
+///   [input](ImageOptions::input), with any options.
 ///
 /// # Errors
 ///
 /// [`FileError::Image`] naming the image and what is wrong with it: no image, another version,
-/// another key, another model, altered (and where). [`FileError::DigestMismatch`] if another digest
-/// was expected; [`FileError::Io`] for either file; [`FileError::Cancelled`]. Nothing is left
-/// behind.
+/// another key, another model, altered (and where). [`FileError::DigestMismatch`] if the caller
+/// expected another digest; [`FileError::Io`] for either file; [`FileError::Cancelled`]. No file is
+/// left behind.
 ///
 /// # Panics
 ///
-/// If the progress callback panics, with its payload; nothing is left behind.
+/// If the progress callback panics, with its payload; no file is left behind.
 #[tracing::instrument(level = "info", skip_all)]
 pub fn unseal_image(
     keys: &KeyRing,
@@ -76,7 +76,7 @@ pub fn unseal_image(
     let digest =
         opener.check_digest(&hashes.into_vec()).map_err(|error| image.file().refused(error))?;
     check_expected(&image, &options, digest)?;
-    // Before the file has its name: a callback that panics must not leave one behind.
+    // Before the file has its name: if the callback panics, no file is left behind.
     watch.finish();
     file.publish().map_err(|error| io_failed("finish", target, error))?;
     Ok(ImageReport {
@@ -91,13 +91,13 @@ pub fn unseal_image(
 ///
 /// # Returns
 ///
-/// A verdict, sound or not. That the data was altered is an answer, not an error.
+/// A verdict, sound or not. Altered data is a verdict, not an error.
 ///
 /// # Errors
 ///
 /// As [`unseal_image`], for what makes verifying impossible: the record, the length, the padding or
 /// the table is wrong, or the file cannot be read. [`FileError::DigestMismatch`] if the content is
-/// sound, and another was expected.
+/// sound, but the caller expected another digest.
 #[tracing::instrument(level = "info", skip_all)]
 pub fn verify_image(
     keys: &KeyRing,
@@ -143,14 +143,15 @@ pub fn verify_image(
     Ok(ImageVerdict { fields: image.fields().clone(), altered, digest })
 }
 
-/// Opens a sealed image into a writer, such as a pipe, which gets all of it or nothing.
+/// Opens a sealed image into a writer, such as a pipe, which receives all of it or nothing.
 ///
-/// The image is read twice: every byte is verified before the first one is written, and each
-/// segment is authenticated again on the way out. One thread writes, in order.
+/// The call reads the image twice: it verifies every byte before it writes the first one, and
+/// authenticates each segment again on the way out. One thread writes, in order.
 ///
 /// # Errors
 ///
-/// As [`unseal_image`], for the image; [`FileError::Io`] without a path if the sink fails, which then has the beginning.
+/// As [`unseal_image`], for the image; [`FileError::Io`] without a path if the sink fails. The sink
+/// has then received the beginning of the content.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! A sealed image as a place to read plaintext from, segment by segment.
+//! A sealed image as a source of plaintext, read segment by segment.
 
 use core::fmt;
 use std::path::Path;
@@ -11,7 +11,8 @@ use crate::error::FileError;
 use crate::feed::Feed;
 use crate::sync::{RwLock, read};
 
-/// The plaintext of an image whose record and table are genuine. What it gives was authenticated.
+/// The plaintext of an image whose record and table are genuine. All bytes that it returns are
+/// authenticated.
 pub struct PlainImage {
     image: OpenImage,
 }
@@ -30,7 +31,7 @@ impl PlainImage {
     ) -> Result<Self, FileError> {
         let file = ImageFile::open(path)?;
         let proven = open_record_in(&read(keys), file.record(), expected, limits);
-        // The rest of the file is read without a lock.
+        // Reading the rest of the file needs no lock.
         let proven = proven.map_err(|error| file.refused(error))?;
         Ok(Self { image: file.with_record(proven)? })
     }
@@ -53,12 +54,12 @@ impl Feed for PlainImage {
         self.image.opener().layout().plaintext_len()
     }
 
-    /// `range` is one of whole segments.
+    /// Reads whole segments only: `range` begins and ends at segment boundaries.
     fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), FileError> {
         let opener = self.image.opener();
         let refused = |error| self.image.file().refused(error);
         let segments = match opener.layout().covering(range).map_err(refused)? {
-            // The empty image has one empty segment, whose tag counts.
+            // The empty image has one empty segment, whose tag is checked.
             none if none.is_empty() => 0..1,
             some => some,
         };

@@ -1,4 +1,4 @@
-//! An image file that is open for reading, and how much of it is believed so far.
+//! An image file open for reading, and which of its parts are authenticated so far.
 
 use std::fs::File;
 use std::io;
@@ -15,7 +15,7 @@ use vram_seal::{
 use crate::error::FileError;
 use crate::regular_file;
 
-/// A file with a record at its start, of which nothing is believed yet.
+/// A file with a record at its start, not authenticated.
 pub(super) struct ImageFile {
     file: File,
     path: PathBuf,
@@ -37,7 +37,8 @@ impl ImageFile {
         let record = SealRecord::from_bytes(head);
         let image =
             Self { file, path: path.to_path_buf(), len: ByteLen::new(metadata.len()), record };
-        // A short file that does not even begin like an image is no image, rather than a cut one.
+        // A short file that does not begin like an image is reported as no image, not as a
+        // truncated one.
         if present < SealRecord::LEN
             && image.record.parse_unauthenticated() != Err(SealError::NotASeal)
         {
@@ -62,12 +63,12 @@ impl ImageFile {
         self.len
     }
 
-    /// What errors call the file.
+    /// The file's name in errors.
     pub(super) fn name(&self) -> String {
         self.path.display().to_string()
     }
 
-    /// An error of the seal, with the file that it is about.
+    /// Adds the file's path to an error of the seal.
     pub(super) fn refused(&self, error: SealError) -> FileError {
         match FileError::from(error) {
             FileError::Seal(source) => {
@@ -77,7 +78,8 @@ impl ImageFile {
         }
     }
 
-    /// Proves the record, then the file's length and padding, and only then reads the table.
+    /// Authenticates the record, then checks the file's length and padding, and only then reads the
+    /// table.
     pub(super) fn authenticate(
         self,
         keys: &KeyRing,
@@ -89,7 +91,7 @@ impl ImageFile {
         self.with_record(proven)
     }
 
-    /// The rest of it, once its record is proven.
+    /// Checks the length and padding and reads the table, for an authenticated record.
     pub(super) fn with_record(self, proven: OpenedRecord) -> Result<OpenImage, FileError> {
         let refused = |error| self.refused(error);
         let layout = ImageLayout::for_fields(proven.fields());
@@ -102,7 +104,7 @@ impl ImageFile {
         Ok(OpenImage { image: self, opener, data_offset: layout.data_offset() })
     }
 
-    /// Reads a part into memory of its own.
+    /// Reads a part of the file into a buffer of its own.
     fn part(&self, offset: u64, len: u64) -> Result<Vec<u8>, FileError> {
         let refused = || FileError::HostMemory { wanted: ByteLen::new(len) };
         let count = usize::try_from(len).map_err(|_too_long| refused())?;
@@ -140,7 +142,7 @@ impl OpenImage {
         self.opener.fields()
     }
 
-    /// Reads the sealed bytes of a segment into the start of `buffer`, and gives that part of it.
+    /// Reads the sealed bytes of a segment into the start of `buffer`, and returns that part of it.
     pub(super) fn sealed<'b>(
         &self,
         range: ByteRange,
@@ -157,12 +159,12 @@ impl OpenImage {
     }
 }
 
-/// An error of the operating system, with what was being done to which file.
+/// An error of the operating system, with the action and the file.
 pub(super) fn io_failed(action: &'static str, path: &Path, error: io::Error) -> FileError {
     FileError::Io { action, path: Some(path.to_path_buf()), source: Arc::new(error) }
 }
 
-/// A sink that did not take what it was given.
+/// The error for a sink that failed to take the bytes.
 pub(super) fn sink_failed(error: io::Error) -> FileError {
     FileError::Io { action: "write to the sink", path: None, source: Arc::new(error) }
 }

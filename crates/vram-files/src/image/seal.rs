@@ -21,31 +21,31 @@ use crate::progress::Watch;
 use crate::source::{Access, Source};
 use crate::whole_file::{Inputs, WholeFile, nameless};
 
-/// Bytes that are copied to a writer at a time.
+/// Bytes copied to a writer at a time.
 const COPY_LEN: usize = 64 << 10;
 
 /// Seals the bytes of `source` into a file.
 ///
-/// In scope Shard the source is read twice, and each segment of the second pass is compared with
-/// the first before it is encrypted; in scope Segment, and in mode Authenticated, it is read once.
-/// The image of an authenticated shard holds plaintext: it is created for its owner alone (mode
-/// 0600); others follow the process's mask.
+/// In scope Shard the call reads the source twice, and compares each segment of the second pass
+/// with the first before it encrypts it. In scope Segment, and in mode Authenticated, it reads the
+/// source once. The image of an authenticated shard holds plaintext, so only its owner may read it
+/// (mode 0600). Other images follow the process's umask.
 ///
 /// # Arguments
 ///
-/// * `target`: the file to write. It appears whole, or not at all. Neither the source, if it is a
-///   file, nor an [input](ImageOptions::input) is ever replaced, whatever the options say.
+/// * `target`: the file to write. It appears whole, or not at all. The call never replaces the
+///   source, if it is a file, nor an [input](ImageOptions::input), with any options.
 ///
 /// # Errors
 ///
 /// [`FileError::SourceLength`], [`FileError::SourceChanged`] or [`FileError::Io`] for the source;
-/// [`FileError::DigestMismatch`] if another digest was expected; [`FileError::Config`] for a source
-/// that can be read only once and scope Shard; [`FileError::Io`] for the target;
-/// [`FileError::Cancelled`]; [`FileError::LimitExceeded`]. Nothing is left behind.
+/// [`FileError::DigestMismatch`] if the caller expected another digest; [`FileError::Config`] for
+/// scope Shard with a source that can be read only once; [`FileError::Io`] for the target;
+/// [`FileError::Cancelled`]; [`FileError::LimitExceeded`]. No file is left behind.
 ///
 /// # Panics
 ///
-/// If the source or the progress callback panics, with their payload; nothing is left behind.
+/// If the source or the progress callback panics, with their payload; no file is left behind.
 #[tracing::instrument(level = "info", skip_all, fields(bytes = source.len()))]
 pub fn seal_image(
     key: &SealKey,
@@ -67,7 +67,7 @@ pub fn seal_image(
     let watch = watch(&sealer, &mut options);
     let job = Job::new(source, &sealer, &options, &name, file.file(), target);
     let report = job.image(sealer, &watch)?;
-    // Before the file has its name: a callback that panics must not leave one behind.
+    // Before the file has its name: if the callback panics, no file is left behind.
     watch.finish();
     file.publish().map_err(|error| io_failed("finish the sealed image", target, error))?;
     Ok(report)
@@ -75,14 +75,14 @@ pub fn seal_image(
 
 /// Seals the bytes of `source` into a writer, such as a pipe.
 ///
-/// An image begins with the tags of all its segments, so nothing is written before the last byte
-/// was sealed. Until then the image is a file without a name in the folder for temporary files
-/// (`TMPDIR`), for this process alone.
+/// An image begins with the tags of all its segments, so the call writes nothing before it has
+/// sealed the last byte. Until then the image is a file without a name in the folder for temporary
+/// files (`TMPDIR`), which only this process can reach.
 ///
 /// # Errors
 ///
-/// As [`seal_image`]; [`FileError::Io`] without a path if the sink fails, which then has the
-/// beginning of an image that no key opens.
+/// As [`seal_image`]; [`FileError::Io`] without a path if the sink fails. The sink has then
+/// received the beginning of an image that no key opens.
 ///
 /// # Panics
 ///
@@ -133,7 +133,7 @@ fn copy_out(
     failed: &dyn Fn(io::Error) -> FileError,
     sink: &mut dyn Write,
 ) -> Result<(), FileError> {
-    // An authenticated image holds plaintext, which is wiped.
+    // An authenticated image holds plaintext, so the buffer is wiped.
     let mut buffer = Zeroizing::new(vec![0_u8; COPY_LEN]);
     let mut at = 0_u64;
     while at < len.get() {
@@ -147,7 +147,7 @@ fn copy_out(
     Ok(())
 }
 
-/// Begins to seal, unless the source is too long or cannot be read as often as that takes.
+/// Begins to seal, unless the source is too long or cannot be read as often as the parameters need.
 fn sealer(
     key: &SealKey,
     context: &SealContext<'_>,
@@ -170,7 +170,7 @@ fn sealer(
     Ok(sealer)
 }
 
-/// What must not be replaced.
+/// The files that the call must not replace.
 fn inputs(source: &dyn Source, options: &ImageOptions<'_>) -> io::Result<Inputs> {
     let inputs = Inputs::default().with_paths(&options.inputs);
     match source.as_file() {
@@ -179,22 +179,22 @@ fn inputs(source: &dyn Source, options: &ImageOptions<'_>) -> io::Result<Inputs>
     }
 }
 
-/// Watches over one or two passes over the source.
+/// Makes the [`Watch`] for one or two passes over the source.
 fn watch<'a>(sealer: &Sealer, options: &mut ImageOptions<'a>) -> Watch<'a> {
     let len = sealer.layout().plaintext_len();
     options.watch(if sealer.needs_digest_first() { len.saturating_add(len) } else { len })
 }
 
-/// What both passes over the source need.
+/// The values that both passes over the source need.
 struct Job<'a> {
     source: &'a dyn Source,
     threads: Threads,
     expected: Option<ContentDigest>,
-    /// What errors call the content.
+    /// The name of the content in errors.
     name: &'a str,
-    /// The image.
+    /// The image file.
     file: &'a File,
-    /// What errors call the image.
+    /// The name of the image in errors.
     target: &'a Path,
 }
 
@@ -211,7 +211,7 @@ impl<'a> Job<'a> {
         Self { source, threads, expected: options.expected_digest, name, file, target }
     }
 
-    /// Writes all of the image.
+    /// Writes the whole image.
     fn image(&self, sealer: Sealer, watch: &Watch<'_>) -> Result<ImageReport, FileError> {
         let made = self.run(sealer, watch)?;
         let head = image::head(&made.record, &made.tags)?;
@@ -236,7 +236,7 @@ impl<'a> Job<'a> {
         let mut first_pass = None;
         if sealer.needs_digest_first() {
             let hashes = self.hash(&sealer, watch)?;
-            // Known before the first byte is written: a wrong file costs one pass, not two.
+            // Checked before the first byte is written: a wrong file costs one pass, not two.
             let digest = merge_digest(&hashes, sealer.layout())?;
             if let Some(expected) = expected.filter(|expected| *expected != digest) {
                 return Err(mismatch(expected, digest));

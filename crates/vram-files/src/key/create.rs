@@ -11,12 +11,13 @@ use crate::whole_file::{Inputs, Overwrite, WholeFile};
 
 /// Writes a key as 64 hexadecimal digits and a newline into a new file of mode 0600.
 ///
-/// The file appears whole or not at all, and an existing one is never overwritten: a key that is
-/// gone takes everything sealed under it along.
+/// The file appears whole or not at all, and the call never overwrites an existing file: if a key
+/// is lost, everything sealed under it is lost too.
 ///
 /// # Errors
 ///
-/// [`KeySourceError::Io`]; if the name is taken, of kind [`std::io::ErrorKind::AlreadyExists`].
+/// [`KeySourceError::Io`], of kind [`std::io::ErrorKind::AlreadyExists`] if the file exists
+/// already.
 ///
 /// # Examples
 ///

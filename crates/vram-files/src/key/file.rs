@@ -1,4 +1,4 @@
-//! Reading a key file that nobody else can read or change.
+//! Reading a key file that no other user can read or change.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -18,15 +18,15 @@ const CONTENT_LEN_MAX: usize = 65;
 /// Who may read a key file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
-    /// Its owner alone.
+    /// The owner alone.
     Private,
-    /// Its owner, and a group if root owns it: systemd gives a service access to a credential by
-    /// an access control list, which shows as group permission, inside a folder of its own.
+    /// The owner, and a group if root is the owner: systemd gives a service access to a credential
+    /// by an access control list, which shows as group permission, inside a folder of its own.
     Credential,
 }
 
 impl Rule {
-    /// Permission bits that are allowed at most.
+    /// The widest permission bits that are allowed.
     const fn mode_max(self, owner: u32) -> u32 {
         match self {
             Self::Credential if owner == 0 => 0o640,
@@ -35,12 +35,12 @@ impl Rule {
     }
 }
 
-/// Opens, checks what was opened, reads and parses.
+/// Opens the file, checks the opened descriptor, reads and parses.
 pub(super) fn load(path: &Path, rule: Rule) -> Result<SealKey, KeySourceError> {
     let name = path.display().to_string();
     let failed = |error| io_error(&name, error);
     let file = regular_file::open(path).map_err(failed)?;
-    // The descriptor is judged, not the path: the path may lead elsewhere by now.
+    // Check the descriptor, not the path: the path may lead to another file by now.
     let metadata = file.metadata().map_err(failed)?;
     check(&name, &metadata, rule, rustix::process::geteuid().as_raw())?;
     let content = read(&file, &name)?;
@@ -49,7 +49,8 @@ pub(super) fn load(path: &Path, rule: Rule) -> Result<SealKey, KeySourceError> {
 
 /// Reads to the end, but no further than one byte beyond the longest key.
 pub(super) fn read(mut file: &File, name: &str) -> Result<Zeroizing<Vec<u8>>, KeySourceError> {
-    // Of full size from the start: a vector that grew would leave copies of the key behind.
+    // Reserve the full size at once: a growing vector would leave copies of the key in freed
+    // memory.
     let mut content = Zeroizing::new(vec![0; CONTENT_LEN_MAX.saturating_add(1)]);
     let mut filled = 0_usize;
     while let Some(rest) = content.get_mut(filled..).filter(|rest| !rest.is_empty()) {

@@ -18,12 +18,12 @@ pub struct FileSource {
     path: Arc<Path>,
     start: u64,
     len: u64,
-    /// Whether this is the file from its first to its last byte.
+    /// True if this covers the whole file, from its first to its last byte.
     whole: bool,
 }
 
 impl FileSource {
-    /// Opens a file for reading, as long as it is now.
+    /// Opens a file for reading, with its present length.
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ impl FileSource {
         Self::from_file(file, path)
     }
 
-    /// Takes a file that is open already; `path` is only for messages.
+    /// Takes an open file; `path` is only for messages.
     ///
     /// # Errors
     ///
@@ -53,7 +53,7 @@ impl FileSource {
         Ok(Self { file: Arc::new(file), path: path.into(), start: 0, len, whole: true })
     }
 
-    /// The `len` bytes from `offset` on, as a source of its own.
+    /// The `len` bytes that start at `offset`, as a source of their own.
     ///
     /// # Arguments
     ///
@@ -73,7 +73,7 @@ impl FileSource {
         }
     }
 
-    /// The path it was opened by.
+    /// The path that the file was opened by.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -116,7 +116,7 @@ impl Source for FileSource {
         if found < self.len {
             return Err(SourceError::Short { name: self.name(), declared: self.len, found });
         }
-        // What follows a range is somebody else's.
+        // The bytes after a range do not belong to this source.
         if self.whole && found > self.len {
             return Err(SourceError::Long { name: self.name(), declared: self.len });
         }

@@ -6,10 +6,10 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Access, Source, SourceError, no_such_bytes, wide};
 
-/// Anything that implements [`Read`], with a length declared in advance.
+/// Any value that implements [`Read`], with a length declared in advance.
 ///
-/// It is read once, in order. A reader that ends early or goes on after its declared length is
-/// refused. Interrupted reads are repeated.
+/// The call reads it once, in order. A reader that ends early or goes on after its declared length
+/// is refused. Interrupted reads are repeated.
 pub struct ReaderSource<R> {
     len: u64,
     state: Mutex<ReaderState<R>>,
@@ -21,13 +21,13 @@ struct ReaderState<R> {
 }
 
 impl<R: Read + Send> ReaderSource<R> {
-    /// A source of exactly `len` bytes out of `reader`.
+    /// A source of exactly `len` bytes, read from `reader`.
     #[must_use]
     pub const fn new(reader: R, len: u64) -> Self {
         Self { len, state: Mutex::new(ReaderState { reader, position: 0 }) }
     }
 
-    /// Gives the reader back, wherever it stands now.
+    /// Returns the reader, at its present position.
     #[must_use]
     pub fn into_inner(self) -> R {
         self.state.into_inner().unwrap_or_else(PoisonError::into_inner).reader
@@ -46,7 +46,7 @@ impl<R: Read + Send> Source for ReaderSource<R> {
     }
 
     fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
-        // A reader that panicked is as far as it came; the position says how far that was.
+        // Usable after a panic of the reader: the position says how far it came.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let inside = offset.checked_add(wide(target.len())).is_some_and(|end| end <= self.len);
         if !inside || state.position != offset {

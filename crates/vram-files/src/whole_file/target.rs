@@ -1,4 +1,4 @@
-//! Where a file is to appear: the name behind all links, judged before anything is written.
+//! Where a file is to appear: the name behind all links, checked before anything is written.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use super::Overwrite;
 use crate::regular_file::kind_of;
 
-/// Links that are followed before a chain of them counts as a circle, as the kernel counts.
+/// Links that are followed before a chain of them counts as a circle; the same count as the
+/// kernel's.
 const LINKS_MAX: usize = 40;
 
-/// Folders in which the kernel shows devices and processes. No file is created or replaced there.
+/// Folders in which the kernel shows devices and processes. No file is created or replaced in them.
 const KERNEL_FOLDERS: [&str; 3] = ["/dev", "/proc", "/sys"];
 
-/// Memory that POSIX puts under `/dev`: a folder for files like any other.
+/// Shared memory, which POSIX puts under `/dev`: a folder for files like any other.
 const SHARED_MEMORY: &str = "/dev/shm";
 
 /// Lengths of a key file: raw bytes, digits, digits and a newline.
@@ -28,7 +29,8 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Adds the files at these paths. What cannot be found is no file that could be lost.
+    /// Adds the files at these paths. A path that leads to no file adds nothing: there is no file
+    /// to lose.
     #[must_use]
     pub fn with_paths<'p>(mut self, paths: impl IntoIterator<Item = &'p PathBuf>) -> Self {
         let found = paths.into_iter().filter_map(|path| fs::metadata(path).ok());
@@ -36,11 +38,11 @@ impl Inputs {
         self
     }
 
-    /// Adds a file that is open.
+    /// Adds an open file.
     ///
     /// # Errors
     ///
-    /// Whatever the operating system answers when asked what it is.
+    /// Any error of the operating system when asked for the file's metadata.
     pub fn with_file(mut self, file: &File) -> io::Result<Self> {
         self.ids.push(id(&file.metadata()?));
         Ok(self)
@@ -55,13 +57,13 @@ fn id(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Follows the links of a target, the last one too, to the name that a file can be created under.
+/// Follows the links of a target, the last one too, to the name under which a file can be created.
 ///
 /// # Errors
 ///
 /// [`io::ErrorKind::InvalidInput`] if there is no file name at the end, if a device, a pipe, a
-/// socket or a folder is there, or if the folder is one of the kernel's; whatever the operating
-/// system answers if a folder on the way is missing or cannot be entered.
+/// socket or a folder has that name, or if the folder is one of the kernel's; any error of the
+/// operating system if a folder on the way is missing or cannot be entered.
 pub(super) fn resolve(target: &Path) -> io::Result<PathBuf> {
     let led_to = match fs::metadata(target) {
         Ok(found) if !found.is_file() => return Err(not_a_file(&found)),
@@ -75,14 +77,15 @@ pub(super) fn resolve(target: &Path) -> io::Result<PathBuf> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
     }
     match (fs::symlink_metadata(&path), led_to) {
-        // A link of /proc leads to an open file, whose name may be gone or another file's by now.
+        // A link in /proc leads to an open file. Its name may be gone, or belong to another file by
+        // now.
         (Ok(found), Some(led_to)) if id(&found) == id(&led_to) => Ok(path),
         (_, Some(_)) => Err(invalid("the target leads to a file without a name")),
         (_, None) => Ok(path),
     }
 }
 
-/// The absolute name behind all links; what is there is not looked at.
+/// The absolute name behind all links. The file under that name is not examined.
 fn follow(target: &Path) -> io::Result<PathBuf> {
     let mut path = target.to_path_buf();
     for _ in 0..LINKS_MAX {
@@ -99,9 +102,9 @@ fn follow(target: &Path) -> io::Result<PathBuf> {
         let folder = fs::canonicalize(folder)?;
         let resolved = folder.join(name);
         match fs::read_link(&resolved) {
-            // An absolute one replaces the folder.
+            // An absolute link target replaces the folder.
             Ok(leads_to) => path = folder.join(leads_to),
-            // Not a link, or nothing at all.
+            // Not a link, or no file at all.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -123,12 +126,12 @@ fn kernel_folder(path: &Path) -> Option<&'static str> {
     KERNEL_FOLDERS.into_iter().find(|folder| path.starts_with(folder))
 }
 
-/// Whether a file may be put under this name now.
+/// Checks whether a file may be put under this name now.
 ///
 /// # Errors
 ///
-/// [`io::ErrorKind::InvalidInput`] for an input of the call and for what is no regular file,
-/// [`io::ErrorKind::AlreadyExists`] for what `overwrite` keeps.
+/// [`io::ErrorKind::InvalidInput`] for an input of the call and for anything but a regular file,
+/// [`io::ErrorKind::AlreadyExists`] for a file that `overwrite` keeps.
 pub(super) fn judge(path: &Path, overwrite: Overwrite, inputs: &Inputs) -> io::Result<()> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -154,7 +157,7 @@ pub(super) fn judge(path: &Path, overwrite: Overwrite, inputs: &Inputs) -> io::R
 
 const KEY_KEPT: &str = "the target looks like a key file, by its length and mode, and is kept";
 
-/// As long as a key file, and for its owner alone.
+/// Returns true for a file as long as a key file and readable by its owner alone.
 fn looks_like_a_key(found: &Metadata) -> bool {
     let for_others = found.permissions().mode() & 0o177;
     for_others == 0 && KEY_LENS.contains(&found.len())

@@ -1,4 +1,4 @@
-//! Files that have no name yet, and temporary names where a file cannot be without one.
+//! Files that have no name yet, and temporary names where the file system needs one.
 
 use core::hash::BuildHasher;
 use std::fs::{self, DirEntry, File, OpenOptions, TryLockError};
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, OFlags};
 use rustix::io::Errno;
 
-/// How a temporary name begins and ends; between them stand a process id and a random number.
+/// How a temporary name begins and ends; between them are a process id and a random number.
 const PREFIX: &str = ".vram-";
 const SUFFIX: &str = ".partial";
 
-/// Creates a file in a folder: without a name where the file system can do that, else under a
-/// temporary one.
+/// Creates a file in a folder: without a name if the file system can do that, else under a
+/// temporary name.
 pub(super) fn create(folder: &Path, mode: u32) -> io::Result<(File, Option<PathBuf>)> {
     if let Some(file) = unnamed(folder, mode)? {
         return Ok((file, None));
@@ -25,7 +25,8 @@ pub(super) fn create(folder: &Path, mode: u32) -> io::Result<(File, Option<PathB
     Ok((file, Some(path)))
 }
 
-/// A file for this process alone, in the folder for temporary files: it goes with its descriptor.
+/// A file that only this process can reach, in the folder for temporary files. It exists as long as
+/// its descriptor.
 pub(crate) fn nameless() -> io::Result<File> {
     let (file, path) = create(&std::env::temp_dir(), 0o600)?;
     if let Some(path) = path {
@@ -34,21 +35,22 @@ pub(crate) fn nameless() -> io::Result<File> {
     Ok(file)
 }
 
-/// A file without a name that [`link`] can give one later; `None` where that is not possible.
+/// A file without a name, which [`link`] can name later; `None` if that is not possible.
 #[cfg(target_os = "linux")]
 fn unnamed(folder: &Path, mode: u32) -> io::Result<Option<File>> {
-    // Read access as well: what was written may have to be read back.
+    // Open for reading too: the caller may have to read back what it wrote.
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     match rustix::fs::openat(CWD, folder, flags, rustix::fs::Mode::from_raw_mode(mode)) {
         Ok(descriptor) => {
             let file = File::from(descriptor);
-            // Without /proc the file could not be given a name at the end.
+            // Without /proc the file could not be named at the end.
             let can_be_linked = fs::metadata(by_descriptor(&file)).is_ok();
-            // The lock tells other processes that this one lives, should it need a temporary name.
+            // The lock shows other processes that this process lives, if the file needs a temporary
+            // name later.
             let _unsupported = file.try_lock();
             Ok(can_be_linked.then_some(file))
         }
-        // How file systems and kernels without such files answer.
+        // The errors of file systems and kernels without such files.
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOSYS) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -72,9 +74,9 @@ fn named(folder: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
             Err(error) => return Err(error),
         };
-        // Between creation and lock the sweep of another process may take the file for a
-        // leftover: then that process has the lock, or the file has lost its name.
-        // A file system without locks is never swept either.
+        // Between creation and lock, the sweep of another process may take the file for a leftover.
+        // Then that process holds the lock, or the file has lost its name. A file system without
+        // locks is never swept either.
         let locked = !matches!(file.try_lock(), Err(TryLockError::WouldBlock));
         if locked && file.metadata()?.nlink() > 0 {
             return Ok((file, path));
@@ -82,13 +84,13 @@ fn named(folder: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
     }
 }
 
-/// Gives a file without a name this one, unless it is taken.
+/// Names a file that has no name. Fails if the name exists.
 pub(super) fn link(file: &File, to: &Path) -> io::Result<()> {
     let from = by_descriptor(file);
     Ok(rustix::fs::linkat(CWD, from, CWD, to, AtFlags::SYMLINK_FOLLOW)?)
 }
 
-/// Gives a file without a name a temporary one, to rename it from.
+/// Gives a file without a name a temporary name, to rename it from.
 pub(super) fn link_to_temporary(file: &File, folder: &Path) -> io::Result<PathBuf> {
     sweep(folder);
     loop {
@@ -105,8 +107,8 @@ fn by_descriptor(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
-/// A name that is free but for a chance of 2⁻⁶⁴. It is without the target's name, which may be as
-/// long as a name can be.
+/// A name that is free, with a chance of 2⁻⁶⁴ that it is not. It does not contain the target's
+/// name, which may be as long as a name can be.
 fn fresh_name(folder: &Path) -> PathBuf {
     let random = RandomState::new().hash_one(0_u8);
     folder.join(format!("{PREFIX}{}-{random:016x}{SUFFIX}", std::process::id()))
@@ -114,8 +116,9 @@ fn fresh_name(folder: &Path) -> PathBuf {
 
 /// Removes the temporary files of processes that were killed.
 ///
-/// A process holds a lock on each of its temporary files, and the lock goes with the process: a
-/// file of this user that can be locked is a leftover. Nothing fails if one cannot be removed.
+/// A process holds a lock on each of its temporary files, and the kernel releases the lock when the
+/// process ends. So a file of this user that can be locked is a leftover. If a leftover cannot be
+/// removed, the sweep does not fail.
 fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.filter_map(Result::ok).filter(is_temporary) {
@@ -142,7 +145,7 @@ fn remove_leftover(path: &Path) -> io::Result<()> {
     let opened = file.metadata()?;
     let ours = opened.is_file() && opened.uid() == rustix::process::geteuid().as_raw();
     if ours && file.try_lock().is_ok() {
-        // The name may be another file's by now.
+        // The name may belong to another file by now.
         let named = fs::symlink_metadata(path)?;
         if (named.dev(), named.ino()) == (opened.dev(), opened.ino()) {
             fs::remove_file(path)?;

@@ -106,7 +106,7 @@ fn an_input_is_never_replaced_under_whatever_name() {
         }
     }
 
-    // Put there while the new file was being written.
+    // Created while the new file was being written.
     let late = replace(&at("new"), inputs()).unwrap();
     fs::hard_link(at("input"), at("new")).unwrap();
     assert_eq!(late.publish().unwrap_err().kind(), io::ErrorKind::InvalidInput);
@@ -156,7 +156,8 @@ fn nothing_is_put_behind_a_link_to_what_is_no_file_or_among_devices_and_processe
         }
         assert_eq!(fs::read_link(at(name)).unwrap(), Path::new(leads_to));
     }
-    // An open file that has lost its name cannot be replaced, nor one of that odd name created.
+    // An open file that has lost its name cannot be replaced, and no file of that odd name is
+    // created.
     let lost = File::create(at("lost")).unwrap();
     let by_descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&lost));
     replace(Path::new(&by_descriptor), Inputs::default()).unwrap().publish().unwrap();
@@ -215,7 +216,7 @@ fn a_file_system_without_nameless_files_gives_the_same_answers() {
     let begin = |overwrite| {
         let mut file = WholeFile::create(&target, 0o600, overwrite, Inputs::default())?;
         if file.temporary.is_none() {
-            // As such a file system does it.
+            // As the code does on such a file system.
             file.temporary = Some(temporary::link_to_temporary(&file.file, folder.path())?);
         }
         Ok::<_, io::Error>(file)

@@ -1,4 +1,4 @@
-//! Building a manager: devices, budgets, books.
+//! Building a manager: devices, budgets, ledgers.
 
 use std::sync::Arc;
 
@@ -16,17 +16,16 @@ use crate::builder::{Budget, Keys, PerGpu, VramManagerBuilder, Wanted};
 use crate::manager::VramManager;
 
 impl VramManagerBuilder {
-    /// Builds the manager, and takes its region of every device but those that are used block by
-    /// block.
+    /// Builds the manager. It takes one region of every device, except those used block by block.
     ///
     /// # Errors
     ///
-    /// [`VramError::Config`] without a device, with more than `u32::MAX` of them, with the same
+    /// [`VramError::Config`] without a device, with more than `u32::MAX` devices, with the same
     /// device twice, with a budget that is not a fraction or is larger than the device, for a GPU
-    /// that is not there, or with limits that allow nothing; [`VramError::Key`] or
-    /// [`VramError::KeySource`];
-    /// [`VramError::Device`], [`VramError::DeviceLost`] and [`VramError::HostMemory`] if a region
-    /// cannot be taken. What was taken of other devices is given back.
+    /// index without a device, or with limits that allow nothing; [`VramError::Key`] or
+    /// [`VramError::KeySource`]; [`VramError::Device`], [`VramError::DeviceLost`] and
+    /// [`VramError::HostMemory`] if the manager cannot take a region. Regions already taken of
+    /// other devices are released.
     pub fn build(mut self) -> Result<VramManager, VramError> {
         let count = u32::try_from(self.devices.len())
             .map_err(|_too_many| config("more devices than 2^32 - 1"))?;
@@ -45,7 +44,7 @@ impl VramManagerBuilder {
             )));
         }
 
-        // Before any device is touched: a key that cannot be had costs nothing.
+        // Read the key before touching any device: if the key is missing, no device work is undone.
         let keys = match self.keys.take() {
             Some(Keys::Ring(keys)) => keys,
             Some(Keys::Source(source)) => KeyRing::new(source.load()?),
@@ -80,7 +79,7 @@ impl VramManagerBuilder {
                     Arc::new(host.map_err(|error| config(error.to_string()))?)
                 }
             };
-            // Host devices may share an identity: only tests make several of one index.
+            // Host devices may share an identity: only tests make several devices of one index.
             let same = |gpu: &&Arc<Gpu>| {
                 let (ours, theirs) = (gpu.device.info(), device.info());
                 Arc::ptr_eq(&gpu.device, &device)
@@ -112,7 +111,7 @@ impl VramManagerBuilder {
         let mut budget = None;
         let mut headroom = ByteLen::ZERO;
         let mut mode = MemoryMode::default();
-        // The last word counts.
+        // The last setting of each kind counts.
         for (_, setting) in self.per_gpu.iter().filter(|(gpu, _)| *gpu == index) {
             match setting {
                 PerGpu::Budget(wanted) => budget = Some(*wanted),
@@ -168,7 +167,7 @@ fn part_of(len: ByteLen, fraction: f64) -> Result<ByteLen, VramError> {
     Ok(ByteLen::new(bytes & !255))
 }
 
-/// What was configured cannot be built.
+/// The error for a configuration that cannot be built.
 fn config(what: impl Into<String>) -> VramError {
     VramError::Config { what: what.into() }
 }

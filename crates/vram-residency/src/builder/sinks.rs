@@ -9,7 +9,7 @@ impl VramManagerBuilder {
     ///
     /// # Examples
     ///
-    /// A closure will do, and so does an [`EventLog`](crate::EventLog):
+    /// A closure is a sink, and so is an [`EventLog`](crate::EventLog):
     ///
     /// ```
     /// use core::time::Duration;
@@ -36,8 +36,9 @@ impl VramManagerBuilder {
         self
     }
 
-    /// As [`event_sink`](Self::event_sink), with a queue of so many events: those that find it full
-    /// are dropped and counted. Host memory is taken as they come, not before.
+    /// As [`event_sink`](Self::event_sink), with a queue of `queue_len` events. Events that find
+    /// the queue full are dropped and counted. The queue takes host memory as events arrive, not
+    /// before.
     pub fn event_sink_with(mut self, queue_len: usize, sink: impl EventSink + 'static) -> Self {
         self.sinks.add_with(queue_len, sink);
         self

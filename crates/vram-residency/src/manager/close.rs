@@ -1,4 +1,4 @@
-//! The end of a manager.
+//! Closing a manager.
 
 use core::time::Duration;
 
@@ -10,17 +10,19 @@ use vram_core::parts::call::Call;
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// Closes the manager: frees every shard, wiped, also those in quarantine, drops their backups,
-    /// gives all device memory back to the drivers and wipes the keys. From now on every call that
-    /// would take or use anything answers [`VramError::Closed`]; figures can still be listed.
+    /// Closes the manager. It wipes and frees every shard, also those in quarantine, drops their
+    /// backups, returns all device memory to the drivers and wipes the keys. From now on every call
+    /// that would take or use memory, shards or keys answers [`VramError::Closed`]. Calls that list
+    /// figures still work.
     ///
-    /// Calls that are under way, leases and reservations are waited for until the time is up;
-    /// what is in use then is left as it is, in the report and in the books. Close again to finish:
-    /// that is always allowed, from any thread, and changes nothing once all is done. What parked
-    /// shards hold is their holders'; they can be looked at and dropped, and not be woken.
+    /// The call waits for running calls, leases and reservations until `timeout` is over. What is
+    /// still in use then stays as it is, in the report and in the ledgers. Call `close` again to
+    /// finish: it is always allowed, from any thread, and changes nothing once all is done. Parked
+    /// shards stay with their holders, who can inspect and drop them, but not wake them.
     ///
-    /// Called from inside a call of this manager (a source, a sink, a callback), it does not wait
-    /// for that call, which could not end before: what it uses is left.
+    /// Called from inside a call of this manager (a source, a sink, a callback), `close` does not
+    /// wait for that outer call, which cannot end before `close` returns. What the outer call uses
+    /// stays.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! Sealed images, out and in.
+//! Exporting and importing sealed images.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -12,9 +12,9 @@ use vram_files::ImageReport;
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// Writes a shard to `sink` as a sealed image, encrypted. The shard stays resident. Every
-    /// segment is verified before a byte of it is written; host memory stays bounded. Others can
-    /// read the shard meanwhile, and it is not freed or moved before the sink is done.
+    /// Writes a shard to `sink` as a sealed image, encrypted. The shard stays resident. The call
+    /// verifies every segment before it writes a byte of it; host memory stays bounded. Other calls
+    /// can read the shard meanwhile; calls that free or move it wait until the sink is done.
     ///
     /// # Errors
     ///
@@ -22,7 +22,7 @@ impl VramManager {
     /// bytes are not those that were sealed (the shard is in quarantine then); [`VramError::Io`] if
     /// the sink fails; [`VramError::Seal`] if the key of an Authenticated shard is no longer in the
     /// ring; [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`]. The sink
-    /// has then had the start of an image, which no import accepts.
+    /// has then received the start of an image, which no import accepts.
     ///
     /// # Panics
     ///
@@ -70,18 +70,18 @@ impl VramManager {
     }
 
     /// Writes a shard to a file as a sealed image. The file appears under its name whole and
-    /// synced, or not at all; one with plaintext is for its owner alone (mode 0600). The manager
-    /// remembers the last one of each shard: [`reset_gpu`](Self::reset_gpu) brings the shard back
-    /// from it, if it is still there and still that image.
+    /// synced, or not at all; an image with plaintext is readable by its owner alone (mode 0600).
+    /// The manager remembers the last exported file of each shard: [`reset_gpu`](Self::reset_gpu)
+    /// restores the shard from it, if the file still exists and is still that image.
     ///
     /// # Errors
     ///
-    /// As [`export_with`](Self::export_with); [`VramError::Io`] naming the file. Nothing is left
+    /// As [`export_with`](Self::export_with); [`VramError::Io`] naming the file. No file is left
     /// behind then.
     ///
     /// # Panics
     ///
-    /// If the progress callback panics; nothing is left behind.
+    /// If the progress callback panics; no file is left behind.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn export_to(
         &self,
@@ -94,9 +94,9 @@ impl VramManager {
         self.core.watched(Call::Export, Some(id), None, len, work)
     }
 
-    /// Reads a sealed image and makes its shard resident, under a new id. The image is read once,
-    /// in order, with bounded host memory, and believed bit by bit: nothing is resident before
-    /// every segment was verified in the image and where it arrived.
+    /// Reads a sealed image and makes its shard resident, under a new id. The call reads the image
+    /// once, in order, with bounded host memory. Nothing is resident before every segment was
+    /// verified in the image and again in device memory.
     ///
     /// # Errors
     ///
@@ -105,12 +105,12 @@ impl VramManager {
     /// [`VramError::DigestMismatch`]; [`VramError::UnknownGpu`]; [`VramError::InsufficientVram`];
     /// [`VramError::LimitExceeded`]; [`VramError::WriteNotKept`]; [`VramError::Cancelled`];
     /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`]. Nothing is
-    /// resident then, and everything taken was given back.
+    /// resident then, and the call has released all memory that it took.
     ///
     /// # Panics
     ///
-    /// If the reader or the progress callback panics: with their payload, after everything was
-    /// given back. The manager stays usable.
+    /// If the reader or the progress callback panics: with their payload, after the call has
+    /// released all memory that it took. The manager stays usable.
     #[tracing::instrument(level = "info", skip_all, fields(gpu = import_request::gpu_of(&request)))]
     pub fn import(
         &self,
@@ -131,7 +131,7 @@ impl VramManager {
     ///
     /// # Panics
     ///
-    /// If the progress callback panics, after everything was given back.
+    /// If the progress callback panics, after the call has released all memory that it took.
     #[tracing::instrument(level = "info", skip_all, fields(gpu = import_request::gpu_of(&request)))]
     pub fn import_from(
         &self,

@@ -1,4 +1,4 @@
-//! Losing a GPU, and links between GPUs.
+//! Loss of a GPU, backups, and links between GPUs.
 
 use vram_core::error::VramError;
 use vram_core::moves::{LinkReport, links};
@@ -11,29 +11,30 @@ use vram_core::shard::SealedShard;
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// Empties a GPU that was lost to a sticky error and takes it into use again, then brings back
-    /// what there are copies of: under the same ids, verified like everything that arrives, with
-    /// the owners, priorities and pins that they had. Other GPUs go on meanwhile.
+    /// Empties a GPU that was lost to a sticky error and takes it into use again. Then restores the
+    /// shards of which there are copies, verified like everything that arrives, under the same ids
+    /// and with the same owners, priorities and pins. Other GPUs work on meanwhile.
     ///
-    /// Handles from before answer [`VramError::StaleHandle`] if their shard came back (ask for a
-    /// fresh one: [`shard`](Self::shard), [`refresh_model`](Self::refresh_model)), and
-    /// [`VramError::ShardFreed`] if it did not. So does a lease of such a shard: its memory is gone
-    /// whoever holds on to it. Reservations on the GPU stay promised; blocks behind reserved places
-    /// are taken again when they are used. Parked shards are not concerned.
+    /// Older handles answer [`VramError::StaleHandle`] if their shard was restored (ask for a fresh
+    /// one: [`shard`](Self::shard), [`refresh_model`](Self::refresh_model)), and
+    /// [`VramError::ShardFreed`] if it was not. A lease of such a shard answers the same: its
+    /// memory is gone, though the lease still exists. Reservations on the GPU stay valid; the
+    /// blocks behind reserved places are taken again at their next use. Parked shards are not
+    /// affected.
     ///
-    /// A GPU that is not lost is reset as well if it holds no shard, or if [forced](ResetOptions::force).
-    /// The device is emptied as a whole: whatever else this process has there, through another
-    /// manager or its own calls, is gone too.
+    /// A GPU that is not lost is reset as well if it holds no shard, or if
+    /// [forced](ResetOptions::force). The reset empties the whole device: all other memory of this
+    /// process on it, taken through another manager or by direct calls, is gone too.
     ///
     /// # Errors
     ///
     /// [`VramError::UnknownGpu`]; [`VramError::Closed`]; [`VramError::NotLost`];
-    /// [`VramError::GpuInUse`] if another reset of it is under way, or if calls on it did not end in
-    /// time (also those that this one is called from inside of); [`VramError::InUse`] if a shard of
-    /// a GPU that works is leased. Everything is as it was then. [`VramError::Device`],
-    /// [`VramError::DeviceLost`] or [`VramError::HostMemory`] if the device refuses the reset or the
-    /// memory after it: it is lost then, its shards are as lost as before, and the reset can be
-    /// tried again.
+    /// [`VramError::GpuInUse`] if another reset of the GPU is running, or if calls on it did not
+    /// end in time (also the calls from inside which this one is made); [`VramError::InUse`] if a
+    /// shard of a working GPU is leased. Everything is as it was then. [`VramError::Device`],
+    /// [`VramError::DeviceLost`] or [`VramError::HostMemory`] if the device refuses the reset or
+    /// the memory after it: the GPU is lost then, its shards are as lost as before, and the caller
+    /// can try the reset again.
     ///
     /// # Examples
     ///
@@ -63,12 +64,14 @@ impl VramManager {
         self.core.watched(Call::Reset, None, Some(gpu), 0, work)
     }
 
-    /// Sends a pattern over every link between two GPUs, in both directions, and looks whether it
-    /// arrived. A link that lies is staged through the host from then on, as is one that a
-    /// migration caught lying; a later probe does not bring it back.
+    /// Sends a pattern over every link between two GPUs, in both directions, and checks whether it
+    /// arrived. From then on, copies over a link that delivers wrong bytes are staged through the
+    /// host; so are those over a link on which a migration found wrong bytes. A later probe does
+    /// not undo that.
     ///
     /// Takes up to 1 MiB of each GPU meanwhile. A link that cannot be probed, for lack of room or
-    /// because a device fails, is reported as [`LinkState::Unknown`](crate::LinkState::Unknown) with the reason.
+    /// because a device fails, is reported as [`LinkState::Unknown`](crate::LinkState::Unknown)
+    /// with the reason.
     #[must_use]
     #[tracing::instrument(level = "info", skip_all)]
     pub fn probe_links(&self) -> Vec<LinkReport> {
@@ -81,13 +84,13 @@ impl VramManager {
         reports
     }
 
-    /// Keeps a copy of a shard in host memory, encrypted, while the shard stays resident. Every
-    /// segment is verified on the way. [`reset_gpu`](Self::reset_gpu) brings the shard back from it
-    /// after its device was lost, and [`park`](Self::park) takes it where the device is gone for
-    /// good.
+    /// Keeps a copy of a shard in host memory, encrypted, while the shard stays resident. The call
+    /// verifies every segment on the way. [`reset_gpu`](Self::reset_gpu) restores the shard from
+    /// the backup after its device was lost. If the device is gone for good, [`park`](Self::park)
+    /// takes the backup.
     ///
-    /// It is the copy of one seal: opening, closing and resealing the shard drop it, as freeing
-    /// does. A shard that moves, is parked or woken keeps it. Asking again makes it anew.
+    /// A backup belongs to one seal: opening, closing, resealing or freeing the shard drops it.
+    /// Moving, parking or waking the shard keeps it. Calling `back_up` again replaces it.
     ///
     /// # Errors
     ///
@@ -119,7 +122,7 @@ impl VramManager {
         self.core.watched(Call::BackUp, id, gpu, shard.plaintext_len, work)
     }
 
-    /// Drops the backup of a shard, and gives its host memory back. Says whether there was one.
+    /// Drops the backup of a shard and frees its host memory. Returns true if there was one.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Many shards at once.
+//! Operations on all shards of a model.
 
 use vram_alloc::{Fit, ModelPlan};
 use vram_core::error::VramError;
@@ -18,19 +18,20 @@ use crate::manager::VramManager;
 impl VramManager {
     /// Makes a whole model resident: one shard for each piece of the plan, or nothing at all.
     ///
-    /// All pieces are placed before a byte is read. Each shard is sealed as its piece: the number
-    /// in the plan is its shard index, and tensor, part, format and shape are bound as metadata.
+    /// The call places all pieces before it reads a byte. It seals each piece as one shard: the
+    /// number of the piece in the plan is the shard index, and tensor, part, format and shape are
+    /// bound as metadata.
     ///
     /// # Errors
     ///
-    /// [`VramError::InsufficientVram`] if a piece finds no room, on any GPU that was allowed;
-    /// otherwise as [`seal_from`](Self::seal_from). Nothing is resident then, and everything taken
-    /// was given back.
+    /// [`VramError::InsufficientVram`] if a piece finds no room on any GPU of the request;
+    /// otherwise as [`seal_from`](Self::seal_from). Nothing is resident then, and the call has
+    /// released all memory that it took.
     ///
     /// # Panics
     ///
-    /// If the source or the progress callback panics: with their payload, after everything was
-    /// given back. The manager stays usable.
+    /// If the source or the progress callback panics: with their payload, after the call has
+    /// released all memory that it took. The manager stays usable.
     ///
     /// # Examples
     ///
@@ -68,7 +69,7 @@ impl VramManager {
         self.core.watched(Call::Admit, None, gpu, bytes, work)
     }
 
-    /// The same model with fresh handles, after shards of it were moved, opened or closed.
+    /// Returns the same model with fresh handles, after shards of it were moved, opened or closed.
     ///
     /// # Errors
     ///
@@ -78,14 +79,14 @@ impl VramManager {
         moves::refresh(&self.core, model)
     }
 
-    /// Frees every shard of a model, or none. A shard that is gone already is passed over.
+    /// Frees every shard of a model, or none. The call skips shards that are gone already.
     ///
     /// # Errors
     ///
     /// Those of a bad handle, [`VramError::Parked`], [`VramError::InUse`] and
-    /// [`VramError::DeviceLost`] of any shard, with nothing freed. [`VramError::NotReturned`] for the
-    /// first whose bytes stay counted, after all of them are gone. Only if a device is lost while its
-    /// shards are being freed, some of them are left behind on it.
+    /// [`VramError::DeviceLost`] of any shard, with nothing freed. [`VramError::NotReturned`] for
+    /// the first shard whose bytes stay counted, after all shards are gone. Only if a device is
+    /// lost while the call frees its shards, some of them stay behind on it.
     #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
     pub fn free_model(&self, model: &ModelHandle) -> Result<Vec<FreedReceipt>, VramError> {
         let freed = |receipts: &Vec<FreedReceipt>| {
@@ -95,8 +96,8 @@ impl VramManager {
         self.core.watched_for(Call::FreeModel, None, None, work, freed)
     }
 
-    /// Parks every shard of a model, or none: see [`park`](Self::park). All of them are kept from
-    /// readers until the last one is in host memory.
+    /// Parks every shard of a model, or none: see [`park`](Self::park). Readers of any of them wait
+    /// until the last one is in host memory.
     ///
     /// # Errors
     ///
@@ -108,8 +109,8 @@ impl VramManager {
         self.core.watched(Call::ParkModel, None, None, model.total().get(), work)
     }
 
-    /// Makes every shard of a parked model resident again, or none: see [`wake`](Self::wake). All
-    /// are placed before the first is written.
+    /// Makes every shard of a parked model resident again, or none: see [`wake`](Self::wake). The
+    /// call places all shards before it writes the first.
     ///
     /// # Errors
     ///
@@ -127,8 +128,8 @@ impl VramManager {
     }
 
     /// Moves every shard of a model to one GPU, or none: see
-    /// [`migrate_shard`](Self::migrate_shard). The target needs room for all that is not there
-    /// yet; the old places are given up once everything arrived.
+    /// [`migrate_shard`](Self::migrate_shard). The target needs room for all shards that are not on
+    /// it yet; the call frees the old places once every shard has arrived.
     ///
     /// # Errors
     ///
@@ -146,8 +147,8 @@ impl VramManager {
     ///
     /// # Errors
     ///
-    /// As [`verify`](Self::verify), for the first shard that cannot be verified. That one is
-    /// altered is an answer, not an error.
+    /// As [`verify`](Self::verify), for the first shard that cannot be verified. An altered shard
+    /// is a verdict, not an error.
     #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
     pub fn verify_model(
         &self,
@@ -158,7 +159,7 @@ impl VramManager {
         self.core.watched_for(Call::VerifyModel, None, None, work, moves::checked_bytes)
     }
 
-    /// Takes out a lease of every shard of a model, in the order of its plan, or of none.
+    /// Takes a lease of every shard of a model, in the order of its plan, or of none.
     ///
     /// # Errors
     ///
@@ -170,13 +171,13 @@ impl VramManager {
         self.core.watched(Call::LeaseModel, None, None, model.total().get(), work)
     }
 
-    /// Whether a model would fit now, before a byte of it is loaded. The answer is exact:
-    /// [`admit`](Self::admit) finds room for every piece exactly if this says so and nothing
-    /// changes in between. To make sure of that, [`reserve_plan`](Self::reserve_plan).
+    /// Computes whether a model would fit now, before a byte of it is loaded. The answer is exact:
+    /// [`admit`](Self::admit) finds room for every piece exactly if the answer says so and nothing
+    /// changes in between. To hold the room, call [`reserve_plan`](Self::reserve_plan).
     ///
     /// # Errors
     ///
-    /// [`VramError::UnknownGpu`]; [`VramError::DeviceLost`] if no GPU of the choice is left.
+    /// [`VramError::UnknownGpu`]; [`VramError::DeviceLost`] if every GPU of the choice is lost.
     ///
     /// # Examples
     ///
@@ -232,13 +233,13 @@ impl VramManager {
         })
     }
 
-    /// As [`admit`](Self::admit), into the places that were reserved; the request's choice of GPUs
-    /// says nothing then. If it fails, they are reserved as before.
+    /// As [`admit`](Self::admit), into the reserved places; the request's choice of GPUs has no
+    /// effect. If the call fails, the places are reserved as before.
     ///
     /// # Errors
     ///
     /// [`VramError::ReservationExpired`], also for a reservation that was used before;
-    /// [`VramError::ForeignReservation`]; otherwise as [`admit`](Self::admit), but never for want
+    /// [`VramError::ForeignReservation`]; otherwise as [`admit`](Self::admit), but never for lack
     /// of room.
     ///
     /// # Panics

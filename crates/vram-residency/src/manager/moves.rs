@@ -1,4 +1,4 @@
-//! Changing where and how a shard lies.
+//! Moving, parking, compacting, opening and closing resident shards.
 
 use core::time::Duration;
 
@@ -13,16 +13,17 @@ use vram_seal::Protection;
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// Moves a shard to another GPU: the same id, the same bytes. Every segment is verified at the
-    /// target before the source is wiped and freed. To the GPU it is on: fine, nothing moves. All
-    /// handles of the shard stay good; the one returned knows the new GPU.
+    /// Moves a shard to another GPU: the same id, the same bytes. The call verifies every segment
+    /// at the target before it wipes and frees the source. If the shard is on that GPU already,
+    /// nothing moves and the call succeeds. All handles of the shard stay valid; the returned one
+    /// names the new GPU.
     ///
     /// # Errors
     ///
     /// Those of a bad handle; [`VramError::UnknownGpu`]; [`VramError::InsufficientVram`] of the
     /// target; [`VramError::InUse`]; [`VramError::Quarantined`]; [`VramError::ShardAltered`] if the
-    /// source was altered (it is in quarantine then); [`VramError::WriteNotKept`] if the bytes do
-    /// not arrive as they were sent; [`VramError::HostMemory`], [`VramError::Device`],
+    /// source was altered (it is in quarantine then); [`VramError::WriteNotKept`] if the bytes that
+    /// arrive are not those that were sent; [`VramError::HostMemory`], [`VramError::Device`],
     /// [`VramError::DeviceLost`]. The shard is then where it was.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, gpu, bytes = shard.plaintext_len))]
     pub fn migrate_shard(&self, shard: &SealedShard, gpu: u32) -> Result<SealedShard, VramError> {
@@ -36,8 +37,9 @@ impl VramManager {
     ///
     /// # Errors
     ///
-    /// As [`migrate_shard`](Self::migrate_shard), with [`VramError::InUse`] if a lease is still out
-    /// then; [`VramError::TimedOut`] if other calls were still using it.
+    /// As [`migrate_shard`](Self::migrate_shard), with [`VramError::InUse`] if a lease is still
+    /// held when the time is over; [`VramError::TimedOut`] if other calls were still using the
+    /// shard.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, gpu))]
     pub fn migrate_shard_within(
         &self,
@@ -50,12 +52,12 @@ impl VramManager {
         self.core.watched(Call::Migrate, id, Some(gpu), len, work)
     }
 
-    /// Takes a shard off its GPU and into host memory, encrypted. Every segment is verified on the
-    /// way, and the device bytes are wiped afterwards. Of a GPU that is lost, the shard's
-    /// [backup](Self::back_up) is taken, if there is one.
+    /// Moves a shard from its GPU into host memory, encrypted. The call verifies every segment on
+    /// the way, and wipes the device bytes afterwards. On a lost GPU, it takes the shard's
+    /// [backup](Self::back_up) instead, if there is one.
     ///
-    /// The value that comes out is the shard from then on: [`wake`](Self::wake) makes it resident
-    /// again, dropping it gives it up. Handles answer [`VramError::Parked`] meanwhile.
+    /// The returned [`ParkedShard`] owns the shard from then on: [`wake`](Self::wake) makes it
+    /// resident again, dropping it frees it. Until then, handles answer [`VramError::Parked`].
     ///
     /// # Errors
     ///
@@ -85,16 +87,16 @@ impl VramManager {
         self.core.watched(Call::Park, id, None, shard.plaintext_len, work)
     }
 
-    /// Makes a parked shard resident again, on any GPU: the same id, the same seal, the same
-    /// bytes. Every segment is verified where it arrived, always. Handles from before it was parked
-    /// are good again.
+    /// Makes a parked shard resident again, on any GPU: the same id, the same seal, the same bytes.
+    /// The call always verifies every segment in device memory. Handles made before parking are
+    /// valid again.
     ///
     /// # Errors
     ///
-    /// [`WakeError`] with the parked shard, as it was, and the reason:
-    /// [`VramError::ForeignHandle`] if another manager parked it; [`VramError::UnknownGpu`];
-    /// [`VramError::InsufficientVram`]; [`VramError::ParkedAltered`] if the host copy is not what
-    /// was parked; [`VramError::WriteNotKept`] if it does not arrive as it was sent;
+    /// [`WakeError`] with the parked shard, as it was, and the reason: [`VramError::ForeignHandle`]
+    /// if another manager parked it; [`VramError::UnknownGpu`]; [`VramError::InsufficientVram`];
+    /// [`VramError::ParkedAltered`] if the host copy is not what was parked;
+    /// [`VramError::WriteNotKept`] if the bytes that arrive are not those that were sent;
     /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`].
     #[tracing::instrument(level = "info", skip_all, fields(shard = %parked.shard_id(), gpu, bytes = parked.plaintext_len().get()))]
     pub fn wake(&self, parked: ParkedShard, gpu: u32) -> Result<SealedShard, WakeError> {
@@ -104,18 +106,18 @@ impl VramManager {
         })
     }
 
-    /// How much host memory parked shards may take, and do.
+    /// How much host memory parked shards may use, and how much they use now.
     #[must_use]
     pub fn park_capacity(&self) -> ParkCapacity {
         self.core.park_capacity()
     }
 
     /// Moves the shards of a GPU together, so that its holes join. Leased, quarantined and reserved
-    /// places stay as they are. Other calls go on meanwhile; those on the shard that is being moved
-    /// wait for it. All handles stay good.
+    /// places stay as they are. Other calls run meanwhile; calls on the shard that is being moved
+    /// wait for it. All handles stay valid.
     ///
     /// Sliding a shard over a part of itself takes host memory of its length, counted like that of
-    /// parked shards; without it the shard is skipped.
+    /// parked shards; without that memory the shard is skipped.
     ///
     /// # Errors
     ///
@@ -147,12 +149,13 @@ impl VramManager {
         self.core.watched_for(Call::Compact, None, Some(gpu), work, moved)
     }
 
-    /// Turns an Encrypted shard into an Authenticated one on the same GPU: its plaintext lies in
-    /// device memory from then on, watched over. All or nothing. The shard is sealed anew: handles
-    /// from before are answered with [`VramError::StaleHandle`]. An Authenticated shard stays as
-    /// it is.
+    /// Turns an Encrypted shard into an Authenticated one on the same GPU: from then on its
+    /// plaintext lies in device memory, and alterations are still found. All or nothing. The call
+    /// seals the shard anew: older handles answer [`VramError::StaleHandle`]. An Authenticated
+    /// shard stays as it is.
     ///
-    /// Done beside the old copy where there is room for a second one, in place otherwise.
+    /// The call writes beside the old copy if there is room for a second one, and in place
+    /// otherwise.
     ///
     /// # Errors
     ///
@@ -170,9 +173,9 @@ impl VramManager {
     }
 
     /// Turns an Authenticated shard into an Encrypted one on the same GPU, the reverse of
-    /// [`open_resident`](Self::open_resident): with the cipher and scope that it was sealed with,
-    /// or would have been. Its record is then byte for byte what it was before it was opened. The
-    /// plaintext in device memory is overwritten.
+    /// [`open_resident`](Self::open_resident). The cipher and scope are those that it was sealed
+    /// with, or would have been. Its record is then byte for byte what it was before it was opened.
+    /// The call overwrites the plaintext in device memory.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a manager says about itself when asked.
+//! Figures, snapshots, tickets and event counts of a manager.
 
 use core::time::Duration;
 
@@ -15,8 +15,8 @@ use vram_ticket::{ShardTicket, TicketOptions};
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// What this manager holds and what its calls cost. Calls go on meanwhile and wait for nothing
-    /// but the moment in which a GPU's holes are counted.
+    /// What this manager holds and what its calls cost. Other calls run meanwhile; they wait only
+    /// while this call counts the holes of a GPU under its arena's lock.
     ///
     /// ```
     /// use vram_residency::{Call, VramManager};
@@ -33,8 +33,8 @@ impl VramManager {
         metrics::metrics(&self.core, &self.scrubbing)
     }
 
-    /// Everything this manager holds. Calls go on meanwhile: each shard and each GPU is shown as it
-    /// was at one moment, and under load not all of them at the same one.
+    /// Everything this manager holds. Other calls run meanwhile: each shard and each GPU is shown
+    /// as it was at one moment, and under load not all of them at the same moment.
     ///
     /// ```
     /// use vram_residency::VramManager;
@@ -50,21 +50,21 @@ impl VramManager {
         snapshot::snapshot(&self.core)
     }
 
-    /// What is resident where, and what is left: prints as a table.
+    /// What is resident where, and how much room is left. The report prints as a table.
     #[must_use]
     pub fn report(&self) -> Report {
         report::report(&self.core)
     }
 
-    /// Compares all accounts of a GPU: the books, the arena, the shards that are resident, what is
-    /// promised, what could not be returned, and the driver's own figures, which are taken in as
-    /// [`refresh`](Self::refresh) does. What calls under way hold is told apart and is no
-    /// disagreement. Nothing is changed but what is counted as held by others.
+    /// Compares all accounts of a GPU: the ledger, the arena, the resident shards, the reserved
+    /// bytes, the bytes that could not be returned, and the driver's own figures, which the call
+    /// reads as [`refresh`](Self::refresh) does. Bytes held by running calls are listed separately
+    /// and are no disagreement. The call changes only the figure for bytes held by others.
     ///
     /// # Errors
     ///
     /// [`VramError::UnknownGpu`]; [`VramError::Device`], [`VramError::DeviceLost`] if the driver
-    /// does not say. That accounts differ is an answer, not an error.
+    /// gives no figures. Accounts that differ are an answer, not an error.
     ///
     /// # Examples
     ///
@@ -84,24 +84,24 @@ impl VramManager {
             .watched(Call::Reconcile, None, Some(gpu), 0, || reconcile::reconcile(&self.core, gpu))
     }
 
-    /// As [`reconcile`](Self::reconcile), for every GPU, in order of their index: one that is lost
-    /// does not keep the others from being looked at.
+    /// As [`reconcile`](Self::reconcile), for every GPU, in order of their index. A lost GPU does
+    /// not stop the call from checking the others.
     #[tracing::instrument(level = "info", skip_all)]
     pub fn reconcile_all(&self) -> Vec<Result<Reconciliation, VramError>> {
         (0..self.core.gpu_count()).map(|gpu| self.reconcile(gpu)).collect()
     }
 
     /// A signed statement that a shard is resident here, for the party that chose `nonce`: 32 fresh
-    /// random bytes. Waits for nobody, and reads no device byte: how fresh what it says is, is part
-    /// of what it says.
+    /// random bytes. The call waits for no other call and reads no device byte: the statement says
+    /// how old its last verification is.
     ///
-    /// Signed with the key that the manager was built with, or one derived from the active seal key:
-    /// then another active key makes another ticket key.
+    /// The signing key is the one that the manager was built with, or one derived from the active
+    /// seal key: with another active key, the ticket key is another too.
     ///
     /// # Errors
     ///
-    /// Those of a bad handle; [`VramError::DeviceLost`], since what cannot be reached is not
-    /// resident; [`VramError::LimitExceeded`] for an owner of more than
+    /// Those of a bad handle; [`VramError::DeviceLost`], since a shard that cannot be reached is
+    /// not resident; [`VramError::LimitExceeded`] for an owner of more than
     /// [`TICKET_NAME_LEN_MAX`](crate::TICKET_NAME_LEN_MAX) bytes.
     ///
     /// # Examples
@@ -129,7 +129,7 @@ impl VramManager {
         self.ticket_with(shard, TicketOptions::new(nonce))
     }
 
-    /// As [`ticket`](Self::ticket), with what the options ask for.
+    /// As [`ticket`](Self::ticket), with options.
     ///
     /// # Errors
     ///
@@ -145,15 +145,16 @@ impl VramManager {
         self.core.watched(Call::Ticket, Some(id), Some(gpu), 0, work)
     }
 
-    /// Waits until every sink that is in service was given all events of before, and flushed. False
-    /// if the time was up first, or if a sink's own thread asks. Whether a sink could keep them,
-    /// [`event_counts`](Self::event_counts) says.
+    /// Waits until every sink in service has received all events emitted before this call, and has
+    /// flushed. Returns false if the time is over first, or if a sink's own thread calls this.
+    /// Whether a sink kept the events, [`event_counts`](Self::event_counts) says.
     #[must_use]
     pub fn flush_events(&self, timeout: Duration) -> bool {
         self.core.flush_events(timeout)
     }
 
-    /// What became of all events, for each sink in the order in which they were added.
+    /// How many events each sink received or missed, for each sink in the order in which it was
+    /// added.
     #[must_use]
     pub fn event_counts(&self) -> Vec<SinkCounts> {
         self.core.event_counts()

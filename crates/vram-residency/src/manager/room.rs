@@ -13,12 +13,13 @@ use vram_space::GpuCapacity;
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// What would have to go so that a shard of `bytes` finds a place on a GPU. A dry run.
+    /// Lists the shards to evict so that a shard of `bytes` finds a place on a GPU. A dry run.
     ///
     /// # Errors
     ///
     /// [`VramError::UnknownGpu`]; [`VramError::DeviceLost`]; [`VramError::Config`] without a
-    /// policy; [`VramError::InsufficientVram`] if it would not fit whatever may go.
+    /// policy; [`VramError::InsufficientVram`] if it would not fit after evicting every shard that
+    /// may go.
     #[tracing::instrument(level = "info", skip_all, fields(gpu, bytes = bytes.get()))]
     pub fn plan_eviction(&self, gpu: u32, bytes: ByteLen) -> Result<EvictionPlan, VramError> {
         evict::plan_eviction(&self.core, gpu, bytes)
@@ -26,12 +27,12 @@ impl VramManager {
 
     /// Carries out a plan: each shard is parked or freed, as its owner asked.
     ///
-    /// What came in use in the meantime stays, and the report says so. Parked shards are in the
-    /// report.
+    /// A shard that came into use after the plan was made stays, and the report says so. The report
+    /// also holds the parked shards.
     ///
     /// # Errors
     ///
-    /// [`VramError::PlanOutdated`] if a shard of the plan cannot go any more: gone, moved, leased,
+    /// [`VramError::PlanOutdated`] if a shard of the plan can no longer go: freed, moved, leased,
     /// pinned. Nothing was evicted then: ask for a new plan.
     #[tracing::instrument(level = "info", skip_all, fields(shards = plan.evictions.len(), bytes = plan.bytes.get()))]
     pub fn evict(&self, plan: &EvictionPlan) -> Result<EvictionReport, VramError> {
@@ -39,24 +40,26 @@ impl VramManager {
         self.core.watched_for(Call::Evict, None, None, || evict::evict(&self.core, plan), freed)
     }
 
-    /// Takes the shards that were parked to make room for a request, since this was last asked.
-    /// Until then they wait with the manager, in host memory.
+    /// Takes the shards that were parked to make room for requests since the last call of this
+    /// method. Until it is called, the manager keeps them in host memory.
     #[must_use = "dropping parked shards gives them up"]
     pub fn take_evicted(&self) -> Vec<ParkedShard> {
         make_room::take_evicted(&self.core)
     }
 
-    /// Replaces a GPU's budget. It may be less than what is in use: nothing breaks, and nothing is
-    /// granted until enough was given back. The memory itself stays with the manager.
+    /// Replaces a GPU's budget. It may be less than what is in use: nothing is freed, and the
+    /// ledger grants nothing until enough bytes were freed. The memory itself stays with the
+    /// manager.
     ///
     /// # Arguments
     ///
-    /// * `bytes`: at most what was taken of the device when the manager was built; of a GPU that is
-    ///   used block by block, at most what the device has.
+    /// * `bytes`: at most the region that the manager took when it was built; for a GPU used block
+    ///   by block, at most what the device has.
     ///
     /// # Errors
     ///
-    /// [`VramError::UnknownGpu`]; [`VramError::LimitExceeded`] above that. The old budget stays.
+    /// [`VramError::UnknownGpu`]; [`VramError::LimitExceeded`] above that maximum. The old budget
+    /// stays.
     ///
     /// # Examples
     ///
@@ -77,7 +80,7 @@ impl VramManager {
         self.core.watched(Call::SetBudget, None, Some(gpu), 0, work)
     }
 
-    /// Replaces the bytes of a GPU's budget that are kept free. Any length will do.
+    /// Replaces the bytes of a GPU's budget that are kept free. Any length is accepted.
     ///
     /// # Errors
     ///
@@ -91,24 +94,24 @@ impl VramManager {
         })
     }
 
-    /// Asks the driver what others hold of a GPU, and counts what they hold of the budget: it is
-    /// not granted from then on, until this is called again.
+    /// Asks the driver how much of a GPU others hold, and records how much of the budget that is.
+    /// The ledger does not grant those bytes from then on, until this is called again.
     ///
-    /// That concerns a GPU that is used [block by block](crate::MemoryMode::Blocks), which asks without
-    /// this, too, when the driver has no memory for a block. A region was taken when the manager was
-    /// built: nobody can take any of it. What the driver needs itself counts as held by others:
-    /// contexts, and what it rounds up.
+    /// This matters for a GPU used [block by block](crate::MemoryMode::Blocks), which also asks by
+    /// itself when the driver has no memory for a block. A region was taken when the manager was
+    /// built, so no other process can take any of it. The driver's own needs count as held by
+    /// others: contexts, and what it rounds up.
     ///
     /// # Errors
     ///
-    /// [`VramError::UnknownGpu`]; [`VramError::Device`], [`VramError::DeviceLost`], with the figures
-    /// as they were.
+    /// [`VramError::UnknownGpu`]; [`VramError::Device`], [`VramError::DeviceLost`]. The figures
+    /// stay as they were then.
     #[tracing::instrument(level = "info", skip_all, fields(gpu))]
     pub fn refresh(&self, gpu: u32) -> Result<DriverMemory, VramError> {
         self.core.watched(Call::Refresh, None, Some(gpu), 0, || budget::refresh(&self.core, gpu))
     }
 
-    /// Reserves bytes of a GPU: nobody else gets them, until the reservation is dropped.
+    /// Reserves bytes of a GPU: no other request gets them until the reservation is dropped.
     ///
     /// # Errors
     ///
@@ -145,13 +148,13 @@ impl VramManager {
         core.watched(Call::Reserve, None, Some(gpu), bytes.get(), work)
     }
 
-    /// All reservations that are open, in ascending order of their numbers.
+    /// All open reservations, in ascending order of their numbers.
     #[must_use]
     pub fn reservations(&self) -> Vec<ReservationReport> {
         reservation::reservations(&self.core)
     }
 
-    /// Bytes of a GPU's budget that are in use or promised.
+    /// Bytes of a GPU's budget that are in use or reserved.
     ///
     /// # Errors
     ///
@@ -161,8 +164,8 @@ impl VramManager {
         Ok(capacity.taken().to_usize().unwrap_or(usize::MAX))
     }
 
-    /// Bytes of a GPU's budget that are neither in use nor promised. For one consistent picture
-    /// while other threads are busy, take [`capacity`](Self::capacity).
+    /// Bytes of a GPU's budget that are neither in use nor reserved. For figures that agree while
+    /// other threads are busy, call [`capacity`](Self::capacity).
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Bringing bytes in.
+//! Sealing bytes into residence.
 
 use vram_alloc::ByteLen;
 use vram_core::error::VramError;
@@ -12,12 +12,12 @@ use vram_files::Source;
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// Seals `data` onto a GPU, encrypted, and keeps it resident there. The short form of
+    /// Seals `data` onto a GPU, encrypted, and keeps it resident on that GPU. The short form of
     /// [`seal`](Self::seal).
     ///
     /// # Arguments
     ///
-    /// * `model_id`: 1 to 1024 bytes of UTF-8; taken as it is, nothing is normalised.
+    /// * `model_id`: 1 to 1024 bytes of UTF-8; used as it is, nothing is normalised.
     /// * `gpu_index`: from 0 to one below [`gpu_count`](Self::gpu_count).
     /// * `data`: of any length from 0 to what the GPU has room for.
     ///
@@ -26,7 +26,7 @@ impl VramManager {
     /// [`VramError::InsufficientVram`], [`VramError::UnknownGpu`], [`VramError::Seal`] for the
     /// model id, [`VramError::LimitExceeded`], [`VramError::WriteNotKept`],
     /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`]. Nothing is
-    /// resident then, and everything taken was given back.
+    /// resident then, and the call has released all memory that it took.
     pub fn seal_model(
         &self,
         model_id: &str,
@@ -53,24 +53,25 @@ impl VramManager {
             .watched(Call::Seal, None, gpu, len, || seal::seal_slice(&self.core, &request, data))
     }
 
-    /// Seals the bytes of a source, and keeps them resident. Host memory stays bounded by the
-    /// configured staging, whatever the shard's size.
+    /// Seals the bytes of a source, and keeps them resident. Host memory stays within the
+    /// configured staging limit for a shard of any size.
     ///
-    /// The scope is Segment unless the request names one, and the source is read once. In scope
-    /// Shard it is read twice, and refused if it changed in between. A
+    /// The scope is Segment unless the request names one, and the call reads the source once. In
+    /// scope Shard it reads the source twice, and refuses it if it changed in between. A
     /// [`SliceSource`](crate::SliceSource) is sealed like the slice itself, in scope Shard.
     ///
     /// # Errors
     ///
     /// As [`seal`](Self::seal); besides, [`VramError::SourceLength`], [`VramError::SourceChanged`]
-    /// or [`VramError::Source`]; [`VramError::DigestMismatch`] if another digest was expected;
-    /// [`VramError::Cancelled`]; [`VramError::Config`] for scope Shard and a source that can be
-    /// read only once. Nothing is resident then, and everything taken was given back.
+    /// or [`VramError::Source`]; [`VramError::DigestMismatch`] if the caller expected another
+    /// digest; [`VramError::Cancelled`]; [`VramError::Config`] for scope Shard with a source that
+    /// can be read only once. Nothing is resident then, and the call has released all memory that
+    /// it took.
     ///
     /// # Panics
     ///
-    /// If the source or the progress callback panics: with their payload, after everything was
-    /// given back. The manager stays usable.
+    /// If the source or the progress callback panics: with their payload, after the call has
+    /// released all memory that it took. The manager stays usable.
     ///
     /// # Examples
     ///
@@ -103,14 +104,14 @@ impl VramManager {
         self.core.watched_for(Call::Seal, None, gpu, work, |shard| shard.plaintext_len)
     }
 
-    /// Seals `data` into bytes that were reserved. If it fails, they are reserved as before.
+    /// Seals `data` into reserved bytes. If the call fails, they are reserved as before.
     ///
     /// # Errors
     ///
     /// [`VramError::ReservationExpired`]; [`VramError::ReservationTooSmall`];
     /// [`VramError::ReservationElsewhere`] if the request names another GPU than the reservation;
     /// [`VramError::ForeignReservation`]; [`VramError::InsufficientVram`] if no hole is long
-    /// enough, however many bytes are reserved; otherwise as [`seal`](Self::seal).
+    /// enough, even with enough bytes reserved; otherwise as [`seal`](Self::seal).
     #[tracing::instrument(level = "info", skip_all, fields(gpu = request::gpu_of(&request), bytes = data.len()))]
     #[expect(clippy::needless_pass_by_value, reason = "a request is made for one call")]
     pub fn seal_reserved(

@@ -1,4 +1,4 @@
-//! One shard: reading, leasing, freeing it, and finding it.
+//! Operations on one shard: reading, leasing, freeing and finding it.
 
 use core::time::Duration;
 use std::io::Write;
@@ -16,13 +16,13 @@ use vram_seal::ContentDigest;
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// All plaintext of a shard: exactly the bytes that were sealed, or an error.
+    /// Returns all plaintext of a shard: exactly the bytes that were sealed, or an error.
     ///
     /// # Errors
     ///
     /// [`VramError::ShardAltered`] if the device's bytes are not those that were sealed: the shard
-    /// is in quarantine from then on, and refused with [`VramError::Quarantined`]. Those of a bad
-    /// handle: [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
+    /// is in quarantine from then on, and later calls answer [`VramError::Quarantined`]. Those of a
+    /// bad handle: [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
     /// [`VramError::ShardFreed`], [`VramError::StaleHandle`]. [`VramError::HostMemory`],
     /// [`VramError::Device`], [`VramError::DeviceLost`].
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
@@ -36,8 +36,9 @@ impl VramManager {
     ///
     /// # Errors
     ///
-    /// [`VramError::TargetLength`], and a bad handle, with `target` untouched; otherwise as
-    /// [`unseal_model`](Self::unseal_model), with `target` zeroed once bytes had passed through it.
+    /// [`VramError::TargetLength`], and those of a bad handle, with `target` untouched; otherwise
+    /// as [`unseal_model`](Self::unseal_model), with `target` zeroed if the call had written bytes
+    /// to it.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
     pub fn unseal_into(&self, shard: &SealedShard, target: &mut [u8]) -> Result<(), VramError> {
         let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
@@ -45,14 +46,14 @@ impl VramManager {
             .watched(Call::Unseal, id, None, len, || read::unseal_into(&self.core, shard, target))
     }
 
-    /// Writes all plaintext of a shard to `sink`, in order. Only authenticated bytes are written;
-    /// host memory stays bounded. The shard can be read by others meanwhile, and is not freed or
-    /// moved before the sink is done: a slow sink keeps those waiting.
+    /// Writes all plaintext of a shard to `sink`, in order. The call writes only authenticated
+    /// bytes; host memory stays bounded. Other calls can read the shard meanwhile. Calls that free
+    /// or move it wait until the sink is done, so a slow sink delays them.
     ///
     /// # Errors
     ///
     /// As [`unseal_model`](Self::unseal_model), and [`VramError::Io`] if the sink fails. The sink
-    /// has then had a prefix of the plaintext, authenticated like all of it.
+    /// has then received a prefix of the plaintext, authenticated like all of it.
     ///
     /// # Panics
     ///
@@ -64,11 +65,12 @@ impl VramManager {
         self.core.watched(Call::Unseal, id, None, len, work)
     }
 
-    /// As [`unseal_model`](Self::unseal_model), then frees the shard, with nobody in between.
+    /// As [`unseal_model`](Self::unseal_model), then frees the shard. No other call runs on the
+    /// shard in between.
     ///
-    /// If the device's bytes do not verify, nothing is freed. If they do and the device refuses to
-    /// be wiped, the bytes are returned all the same; what could not be given back stays counted and
-    /// shows in the [`report`](Self::report).
+    /// If the device's bytes do not verify, nothing is freed. If they verify and the device fails
+    /// to wipe them, the call returns the plaintext all the same. Bytes that could not be returned
+    /// to the device stay counted and appear in the [`report`](Self::report).
     ///
     /// # Errors
     ///
@@ -81,26 +83,27 @@ impl VramManager {
         })
     }
 
-    /// Frees a shard without opening it, also one in quarantine. Its bytes are wiped first.
+    /// Frees a shard without opening it, also one in quarantine. The call wipes its bytes first.
     ///
     /// # Errors
     ///
     /// Those of a bad handle; [`VramError::InUse`]; [`VramError::DeviceLost`];
-    /// [`VramError::NotReturned`] if the bytes could not be wiped or given back: the shard is gone, and they stay
-    /// counted.
+    /// [`VramError::NotReturned`] if the bytes could not be wiped or returned to the device: the
+    /// shard is gone, and its bytes stay counted.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
     pub fn free_shard(&self, shard: &SealedShard) -> Result<FreedReceipt, VramError> {
         let (id, work) = (Some(&shard.shard_id), || free::free(&self.core, shard));
         self.core.watched_for(Call::Free, id, None, work, |receipt| receipt.bytes.get())
     }
 
-    /// As [`free_shard`](Self::free_shard), waiting for leases to end, but no longer than `timeout`.
-    /// Others use the shard meanwhile, and can take out new leases, which are waited for too.
+    /// As [`free_shard`](Self::free_shard), waiting for leases to end, but no longer than
+    /// `timeout`. Other calls use the shard meanwhile, and can take new leases, for which this call
+    /// waits too.
     ///
     /// # Errors
     ///
-    /// As [`free_shard`](Self::free_shard), with [`VramError::InUse`] if a lease is still out then;
-    /// [`VramError::TimedOut`] if other calls were still using it.
+    /// As [`free_shard`](Self::free_shard), with [`VramError::InUse`] if a lease is still held when
+    /// the time is over; [`VramError::TimedOut`] if other calls were still using the shard.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
     pub fn free_shard_within(
         &self,
@@ -111,8 +114,8 @@ impl VramManager {
         self.core.watched_for(Call::Free, Some(id), None, work, |receipt| receipt.bytes.get())
     }
 
-    /// `length` bytes of plaintext from `offset` on. Only the segments that they lie in are read
-    /// and authenticated. An empty read is fine anywhere up to the end.
+    /// Returns `length` bytes of plaintext, starting at `offset`. The call reads and authenticates
+    /// only the segments that hold them. An empty read is allowed anywhere up to the end.
     ///
     /// # Errors
     ///
@@ -131,12 +134,12 @@ impl VramManager {
         self.core.watched(Call::Read, Some(&shard.shard_id), None, length, work)
     }
 
-    /// Fills `target` with the plaintext from `offset` on.
+    /// Fills `target` with the plaintext that starts at `offset`.
     ///
     /// # Errors
     ///
     /// As [`read_shard_at_offset`](Self::read_shard_at_offset), with `target` untouched if the
-    /// range or the handle is refused, and zeroed if bytes had passed through it.
+    /// range or the handle is refused, and zeroed if the call had written bytes to it.
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, offset, bytes = target.len()))]
     pub fn read_into(
         &self,
@@ -149,10 +152,10 @@ impl VramManager {
         self.core.watched(Call::Read, Some(&shard.shard_id), None, length, work)
     }
 
-    /// Takes out a lease of a shard. Waits for whoever is moving or freeing it just now.
+    /// Takes a lease of a shard. Waits for a call that is moving or freeing it.
     ///
-    /// An Authenticated shard is verified in full first if it never was: kernels will read it
-    /// unchecked.
+    /// An Authenticated shard that was never verified in full is verified first: kernels will read
+    /// it unchecked.
     ///
     /// # Errors
     ///
@@ -183,8 +186,8 @@ impl VramManager {
         self.core.watched(Call::Lease, id, None, len, || lease::lease(&self.core, shard, None))
     }
 
-    /// As [`lease`](Self::lease), waiting for others no longer than `timeout`. The verification
-    /// before a first lease is not counted.
+    /// As [`lease`](Self::lease), waiting for other calls no longer than `timeout`. The time of the
+    /// verification before a first lease does not count.
     ///
     /// # Errors
     ///
@@ -196,8 +199,8 @@ impl VramManager {
             .watched(Call::Lease, id, None, len, || lease::lease(&self.core, shard, Some(timeout)))
     }
 
-    /// Keeps a shard from being evicted, until it is unpinned. It can still be freed and moved by
-    /// name. Pinning twice is the same as once.
+    /// Protects a shard from eviction until it is unpinned. Calls that name the shard can still
+    /// free and move it. Pinning twice is the same as once.
     ///
     /// # Errors
     ///

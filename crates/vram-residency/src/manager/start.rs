@@ -1,4 +1,4 @@
-//! Managers in one call: for tests, and over every GPU of this machine.
+//! Managers in one call: for tests, and for every GPU of this machine.
 
 use std::sync::Arc;
 
@@ -11,18 +11,18 @@ use crate::builder::VramManagerBuilder;
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// A manager over one GPU in host memory, of `total` bytes, with a fresh random key. For tests
-    /// and trials: host memory is taken as it is first written.
+    /// Makes a manager of one GPU in host memory, of `total` bytes, with a fresh random key. For
+    /// tests and trials: host memory is taken at its first write.
     ///
     /// # Errors
     ///
-    /// [`VramError::Config`] above 2^48 − 1 bytes; [`VramError::Key`] if the operating system gives
-    /// no random bytes.
+    /// [`VramError::Config`] above 2^48 − 1 bytes; [`VramError::Key`] if the operating system
+    /// provides no random bytes.
     pub fn new_mock(total: usize) -> Result<Self, VramError> {
         Self::new_mock_multi_gpu(vec![total])
     }
 
-    /// A manager over several GPUs in host memory: GPU `i` has `capacities[i]` bytes.
+    /// Makes a manager of several GPUs in host memory: GPU `i` has `capacities[i]` bytes.
     ///
     /// # Errors
     ///
@@ -35,19 +35,19 @@ impl VramManager {
         builder.build()
     }
 
-    /// A manager put together piece by piece.
+    /// Starts building a manager from its parts.
     pub fn builder() -> VramManagerBuilder {
         VramManagerBuilder::new()
     }
 
-    /// A manager over every CUDA GPU of this machine, nine tenths of what is free of each. For
-    /// other budgets, or only some of them, hand those of [`detect_devices`](Self::detect_devices) to the
-    /// [`builder`](Self::builder).
+    /// Makes a manager of every CUDA GPU of this machine, with nine tenths of the free memory of
+    /// each. For other budgets, or only some GPUs, pass devices of
+    /// [`detect_devices`](Self::detect_devices) to the [`builder`](Self::builder).
     ///
     /// # Errors
     ///
-    /// [`VramError::NoGpu`] in words if there is none, and in a build without the feature `cuda`;
-    /// otherwise as [`VramManagerBuilder::build`](crate::VramManagerBuilder::build).
+    /// [`VramError::NoGpu`], which says why, if there is none, and in a build without the feature
+    /// `cuda`; otherwise as [`VramManagerBuilder::build`](crate::VramManagerBuilder::build).
     pub fn detect(key: SealKey) -> Result<Self, VramError> {
         Self::builder().devices(Self::detect_devices()?).key(key).build()
     }

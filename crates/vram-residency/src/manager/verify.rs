@@ -1,4 +1,4 @@
-//! Verifying, scrubbing and repairing.
+//! Verifying, scrubbing and repairing shards.
 
 use core::time::Duration;
 use std::path::Path;
@@ -19,12 +19,12 @@ use crate::manager::VramManager;
 
 impl VramManager {
     /// Whether a shard is still what was sealed: `Ok(false)` if its device bytes or its handle were
-    /// altered. Every segment is checked. Altered device bytes put the shard into quarantine; an
-    /// altered handle changes nothing.
+    /// altered. The call checks every segment. Altered device bytes put the shard into quarantine;
+    /// an altered handle changes nothing.
     ///
     /// # Errors
     ///
-    /// Where it could not be checked: [`VramError::ForeignHandle`], [`VramError::ShardFreed`],
+    /// If the check was not possible: [`VramError::ForeignHandle`], [`VramError::ShardFreed`],
     /// [`VramError::StaleHandle`], [`VramError::HostMemory`], [`VramError::Device`],
     /// [`VramError::DeviceLost`].
     #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id, bytes = shard.plaintext_len))]
@@ -62,8 +62,8 @@ impl VramManager {
         })
     }
 
-    /// Verifies a shard as thoroughly as asked, and says what was found. Altered device bytes put
-    /// it into quarantine. A shard in quarantine can be verified, and is never sound.
+    /// Verifies a shard as thoroughly as `level` asks, and returns the findings. Altered device
+    /// bytes put it into quarantine. A shard in quarantine can be verified, and is never sound.
     ///
     /// # Errors
     ///
@@ -76,18 +76,18 @@ impl VramManager {
         self.core.watched_for(Call::Verify, id, None, work, bytes)
     }
 
-    /// Starts a thread that verifies all resident shards, of all GPUs, over and over: those that were
-    /// verified longest ago first, in small steps, at the rate that the options set. What it finds
-    /// altered goes into quarantine. Shards that are parked, in quarantine or on a lost GPU are left
-    /// alone; one that is being moved is skipped and comes again.
+    /// Starts a thread that verifies all resident shards, of all GPUs, over and over: those
+    /// verified longest ago first, in small steps, at the rate that the options set. A shard found
+    /// altered goes into quarantine. The thread leaves alone shards that are parked, in quarantine
+    /// or on a lost GPU. It skips a shard that is being moved, and returns to it later.
     ///
-    /// The scrubber ends when it is stopped or dropped, and when the manager is dropped. It does not
-    /// keep the manager alive.
+    /// The scrubber ends when it is stopped or dropped, and when the manager is dropped. It does
+    /// not keep the manager alive.
     ///
     /// # Errors
     ///
-    /// [`VramError::Config`] for a rate of nothing, a share that is not above 0 and at most 1, and
-    /// if a scrubber is running already; [`VramError::Io`] if there is no thread to be had.
+    /// [`VramError::Config`] for a rate of zero, for a share that is not above 0 and at most 1, and
+    /// if a scrubber is running already; [`VramError::Io`] if no thread can be started.
     ///
     /// # Examples
     ///
@@ -108,52 +108,54 @@ impl VramManager {
         scrub::thread::start(&self.core, &self.scrubbing, options)
     }
 
-    /// One step of scrubbing, on the calling thread: verifies about `budget` bytes (at least one
-    /// segment) from where the cursor stands. What the scrubber's thread does; for callers with a
-    /// schedule of their own.
+    /// Runs one step of scrubbing on the calling thread: verifies about `budget` bytes (at least
+    /// one segment) from the cursor's position. The scrubber's thread runs the same step; this call
+    /// is for callers with a schedule of their own.
     ///
-    /// What goes wrong is told in the answer: a shard that cannot be read is left for the next pass.
-    /// Of a closed manager it is [`VramError::Closed`], with nothing looked at.
+    /// Errors are part of the answer: a shard that cannot be read is left for the next pass. On a
+    /// closed manager the step checks nothing, and its error is [`VramError::Closed`].
     #[tracing::instrument(level = "debug", skip_all, fields(bytes = budget.get()))]
     pub fn scrub_step(&self, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
         step::scrub_step(&self.core, self.scrubbing.totals(), cursor, budget)
     }
 
-    /// How long an alteration of any byte that is resident now can go unnoticed at most, if the
-    /// cursor goes on at this rate: a pass over everything, and the longest shard once more. To that
-    /// comes the length of one step. Rising loads raise it.
+    /// The longest time for which an alteration of any byte that is resident now can go unnoticed,
+    /// if the cursor goes on at this rate: a pass over everything, and the longest shard once more.
+    /// The length of one step comes on top. More resident bytes raise it.
     ///
     /// # Arguments
     ///
-    /// * `bytes_per_second`: of what steps [charge](ScrubStep::charged); 0 is never.
+    /// * `bytes_per_second`: of the bytes that steps [charge](ScrubStep::charged); 0 means never.
     #[must_use]
     pub fn scrub_bound(&self, cursor: &ScrubCursor, bytes_per_second: u64) -> Duration {
         cursor::scrub_bound(&self.core, cursor, bytes_per_second)
     }
 
-    /// Makes a shard whole from its plaintext, and lifts its quarantine. Only altered segments are
-    /// written, and none before the whole source was found to be exactly the content of the shard's
-    /// record. All handles stay good. A shard that is sound stays as it is, and the source is not
-    /// read.
+    /// Restores an altered shard from its plaintext, and lifts its quarantine. The call writes only
+    /// altered segments, and none before it has found the whole source to be exactly the content of
+    /// the shard's record. All handles stay valid. A sound shard stays as it is, and its source is
+    /// not read.
     ///
-    /// The source is read once, in order where it can only be read so. Up to
-    /// [`Limits::staging_bytes`](crate::Limits) of altered segments wait in host memory meanwhile; of
-    /// more than that, a source that is read by position is read again (also after its
-    /// [`finish`](Source::finish)), and one that is not is refused.
+    /// The call reads the source once, in order if the source can only be read in order. Up to
+    /// [`Limits::staging_bytes`](crate::Limits) of altered segments wait in host memory meanwhile.
+    /// If there are more, the call reads a source with random access again (also after its
+    /// [`finish`](Source::finish)), and refuses any other source.
     ///
-    /// A leased shard is refused: kernels are reading what would be overwritten.
+    /// A leased shard is refused, because kernels may be reading the bytes that a repair would
+    /// overwrite.
     ///
     /// # Errors
     ///
-    /// [`VramError::DigestMismatch`] if the source is not what was sealed; [`VramError::Seal`] if it
-    /// has another length, or the shard's key is no longer in the ring; [`VramError::SourceLength`],
-    /// [`VramError::SourceChanged`] or [`VramError::Source`]; [`VramError::Cancelled`];
-    /// [`VramError::LimitExceeded`] as above; those of a bad handle; [`VramError::InUse`]. Nothing
-    /// was written then, unless the source changed or failed when it was read again.
+    /// [`VramError::DigestMismatch`] if the source is not what was sealed; [`VramError::Seal`] if
+    /// it has another length, or the shard's key is no longer in the ring;
+    /// [`VramError::SourceLength`], [`VramError::SourceChanged`] or [`VramError::Source`];
+    /// [`VramError::Cancelled`]; [`VramError::LimitExceeded`] as above; those of a bad handle;
+    /// [`VramError::InUse`]. Nothing was written then, unless the source changed or failed when it
+    /// was read again.
     ///
     /// [`VramError::WriteNotKept`] if the device does not keep the bytes: see
-    /// [`RepairOptions::relocate`]; [`VramError::InsufficientVram`] for that;
-    /// [`VramError::ShardAltered`] if more of it was altered meanwhile;
+    /// [`RepairOptions::relocate`]; [`VramError::InsufficientVram`] for relocating;
+    /// [`VramError::ShardAltered`] if more of the shard was altered meanwhile;
     /// [`VramError::HostMemory`], [`VramError::Device`], [`VramError::DeviceLost`].
     ///
     /// After any error an altered shard is in quarantine, and can be repaired again.
@@ -211,9 +213,9 @@ impl VramManager {
         self.core.watched(Call::Repair, id, gpu, shard.plaintext_len, work)
     }
 
-    /// How long ago all of a shard was last found sound, counted from the beginning of that check;
-    /// if it never was, since its bytes lie where they lie. By the monotonic clock: setting the wall
-    /// clock changes nothing.
+    /// The time since all of a shard was last found sound, counted from the beginning of that
+    /// check; if it never was, the time since its bytes lie at their present place. Uses the
+    /// monotonic clock: setting the wall clock changes nothing.
     ///
     /// # Errors
     ///
@@ -222,9 +224,8 @@ impl VramManager {
         ages::unverified_age(&self.core, shard)
     }
 
-    /// The shard that nobody has found sound for the longest time, and for how long. Only shards
-    /// that are served count: not those in quarantine, nor those on a lost GPU. None if there are
-    /// none.
+    /// The shard whose last sound check is the oldest, and its age. Only shards that are served
+    /// count: not those in quarantine, nor those on a lost GPU. `None` if there are none.
     #[must_use]
     pub fn oldest_unverified(&self) -> Option<(ShardId, Duration)> {
         ages::oldest_unverified(&self.core)

@@ -86,6 +86,16 @@ impl Gpu {
         }
     }
 
+    /// Runs `work`, which calls the device, and turns a panic into an error.
+    ///
+    /// # Errors
+    ///
+    /// What `work` answers.
+    pub fn caught<T>(&self, work: impl FnOnce() -> Result<T, GpuError>) -> Result<T, GpuError> {
+        let done = catch_unwind(AssertUnwindSafe(work));
+        done.unwrap_or_else(|_panic| Err(self.stuck("the device panicked")))
+    }
+
     /// The error where the driver itself gave none.
     pub(crate) fn stuck(&self, name: &'static str) -> GpuError {
         GpuError::Driver { gpu: self.device.info().index, code: u32::MAX, name, sticky: false }

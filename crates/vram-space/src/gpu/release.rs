@@ -142,9 +142,7 @@ impl Gpu {
         if self.wipe == WipePolicy::Never || range.is_empty() {
             return Ok(());
         }
-        let filled = catch_unwind(AssertUnwindSafe(|| memory.fill(range, 0)));
-        let filled = filled.unwrap_or_else(|_panic| Err(self.stuck("the device panicked")));
-        filled.inspect_err(|error| {
+        self.caught(|| memory.fill(range, 0)).inspect_err(|error| {
             let _remembered = self.failed(*error);
         })
     }

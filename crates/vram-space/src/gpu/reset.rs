@@ -21,7 +21,7 @@ impl Gpu {
     /// The device's error. Ledger, arena and life are unchanged.
     pub fn begin_anew(&self) -> Result<(), SpaceError> {
         let reset_by_others = matches!(self.health.lost(), Some(GpuError::StaleAllocation { .. }));
-        let begun = catch_unwind(AssertUnwindSafe(|| {
+        let begun = self.caught(|| {
             if !(reset_by_others && self.device.state() == DeviceState::Ready) {
                 self.device.reset()?;
             }
@@ -32,8 +32,7 @@ impl Gpu {
                 },
                 Backing::Blocks(_) => Ok((None, Some(self.device.memory()?))),
             }
-        }));
-        let begun = begun.unwrap_or_else(|_panic| Err(self.stuck("the device panicked")));
+        });
         let (memory, figures) = begun.map_err(|error| {
             tracing::error!(gpu = self.index, %error, "the device could not be taken again");
             // Records the loss if the device worked before the reset; it stays lost.

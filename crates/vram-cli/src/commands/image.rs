@@ -12,14 +12,15 @@ use vram_residency::{
 };
 
 use crate::args::{BoundArgs, ExpectArgs, Mode, SealArgs, UnsealArgs, VerifyArgs};
+use crate::commands::keys;
 use crate::failure::Failure;
 use crate::output::{Output, digest_line, note};
 use crate::progress::Bar;
-use crate::{interrupt, keys, streams, table};
+use crate::{interrupt, streams, table};
 
-/// Longest description that `--metadata` takes: it describes content, and is not content.
+/// Longest file that `--metadata` accepts: it describes content, and is not content.
 const METADATA_LEN_MAX: u64 = 64 << 20;
-/// Bytes of the record that an image begins with.
+/// Bytes of the record at the start of an image.
 const RECORD_LEN: u64 = 256;
 
 /// `vram seal`: a file becomes an image. Prints the file's digest as `b3sum` does.
@@ -65,7 +66,7 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
     tell_digest(&report.digest, &args.file, &args.output, output)
 }
 
-/// `vram unseal`: an image becomes the file it was made of. Prints that file's digest.
+/// `vram unseal`: an image becomes the file that it was made from. Prints that file's digest.
 pub(crate) fn unseal(args: &UnsealArgs, output: &mut Output) -> Result<(), Failure> {
     let keys = KeyRing::new(keys::load(&args.key_file)?);
     let bound = Bound::read(&args.expect.bound)?;
@@ -96,9 +97,10 @@ pub(crate) fn unseal(args: &UnsealArgs, output: &mut Output) -> Result<(), Failu
     tell_digest(&report.digest, &args.output, &args.output, output)
 }
 
-/// `vram verify`: says whether every byte of an image is what was sealed, and which are not.
+/// `vram verify`: checks whether every byte of an image is what was sealed, and lists the altered
+/// segments.
 pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failure> {
-    /// Altered segments listed; the rest is counted.
+    /// Altered segments that are listed; the others are counted.
     const LISTED_MAX: usize = 16;
 
     let keys = KeyRing::new(keys::load(&args.key_file)?);
@@ -132,13 +134,14 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
     let (found, all) = (verdict.altered.len(), verdict.fields.segment_count());
     if found > LISTED_MAX {
         let more = found.saturating_sub(LISTED_MAX);
-        output.line(format!("{image}: altered: {more} more segments"))?;
+        output.line(format!("{image}: altered segments not listed: {more}"))?;
     }
     Err(Failure::integrity(format!("{image} was altered: {found} of {all} segments"))
         .hint("fetch the image again, or seal its source anew"))
 }
 
-/// What was asked for, less what an authenticated image has no use for.
+/// The sealing parameters of the command line, without those that an authenticated image does not
+/// use.
 fn params(args: &SealArgs) -> SealParams {
     let params = SealParams::new().with_protection(args.mode.into()).with_segment(args.segment);
     if args.mode == Mode::Authenticated {
@@ -147,7 +150,7 @@ fn params(args: &SealArgs) -> SealParams {
         }
         return params;
     }
-    // A file may change while it is read, so it is read once unless asked otherwise.
+    // A file may change while it is read, so it is read once by default.
     let params = params.with_scope(args.scope.map_or(SivScope::Segment, Into::into));
     match args.suite {
         Some(suite) => params.with_suite(suite.into()),
@@ -159,8 +162,8 @@ fn params(args: &SealArgs) -> SealParams {
 ///
 /// # Arguments
 ///
-/// * `also_read`: what the command reads besides source or image; the output is none of these.
-/// * `force`: whether the output may replace what looks like a key.
+/// * `also_read`: files that the command reads besides source or image; the output replaces none.
+/// * `force`: whether the output may replace a file that looks like a key.
 fn options<'a>(
     bar: &'a BytesBar,
     also_read: &[&Path],
@@ -174,7 +177,7 @@ fn options<'a>(
     Ok(also_read.iter().copied().fold(options, ImageOptions::input))
 }
 
-/// The files that a command reads besides what it seals or opens.
+/// The files that a command reads besides its source or image.
 fn also_read<'a>(key_file: &'a Path, bound: &'a BoundArgs) -> Vec<&'a Path> {
     core::iter::once(key_file).chain(bound.metadata.as_deref()).collect()
 }
@@ -194,7 +197,7 @@ fn tell_digest(
     output.line(line)
 }
 
-/// What of `--metadata` and friends has to be read before it can be used.
+/// The options that seals are bound to, with the file of `--metadata` already read.
 struct Bound {
     metadata: Option<Vec<u8>>,
 }
@@ -205,12 +208,13 @@ impl Bound {
         Ok(Self { metadata })
     }
 
-    /// What an image has to be, as far as the command line says.
+    /// What an image must be, as far as the command line says.
     fn expected<'a>(&'a self, args: &'a ExpectArgs) -> Result<Expected<'a>, Failure> {
         let mut expected = match &args.model_id {
             Some(model_id) => Expected::new(model_id)
                 .map_err(|error| Failure::input(format!("--model-id: {error}")))?,
-            // The key proves who sealed it; as which model is then taken on trust.
+            // The key proves that a holder of the key sealed the image; the model id is then not
+            // checked.
             None if args.bound.context.is_none() => Expected::anything(),
             None => {
                 return Err(Failure::input("--context is compared together with the model")
@@ -252,7 +256,7 @@ fn read_metadata(path: &Path) -> Result<Vec<u8>, Failure> {
 fn failed(error: VramError) -> Failure {
     match &error {
         VramError::Image { source, .. } => match **source {
-            // Once the record is proven, it proves how long the file has to be.
+            // An authenticated record proves how long the file must be.
             SealError::WrongLength { expected, .. } if expected > RECORD_LEN => {
                 Failure::integrity(error.to_string())
                     .hint("it was cut short or added to: fetch it again")
@@ -275,7 +279,7 @@ fn failed(error: VramError) -> Failure {
     }
 }
 
-/// A bar whose length is known once the work has begun.
+/// A progress bar whose length is known only once the work has begun.
 #[derive(Debug)]
 struct BytesBar {
     bar: Bar,

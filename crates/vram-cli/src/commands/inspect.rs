@@ -1,4 +1,4 @@
-//! `vram inspect`: what a sealed image says of itself, without a key and without believing it.
+//! `vram inspect`: what a sealed image states about itself, without a key and unauthenticated.
 
 use serde::Serialize;
 use vram_residency::{
@@ -29,9 +29,9 @@ struct Inspection<'a> {
     revision: u64,
     model_and_context_hash: String,
     metadata_hash: String,
-    /// What the record says the file should have.
+    /// The file's length according to the record.
     image_len: u64,
-    /// What the file has.
+    /// The file's actual length.
     file_len: u64,
 }
 

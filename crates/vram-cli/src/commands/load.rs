@@ -1,4 +1,4 @@
-//! `vram load`: a model goes into device memory, is proven there, and leaves again.
+//! `vram load`: loads a model into device memory, verifies it there, and frees it.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -9,26 +9,27 @@ use vram_residency::{
 };
 
 use crate::args::{LoadArgs, Mode};
-use crate::devices::Devices;
+use crate::commands::devices::Devices;
+use crate::commands::keys;
 use crate::failure::{Failure, Kind};
 use crate::model::Model;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::steps::Loaded;
-use crate::{interrupt, keys, table};
+use crate::{interrupt, table};
 
-/// Host memory that staging may take. A load stays below 100 MiB beside the device's own.
+/// Host memory for staging. A load uses less than 100 MiB besides the device's own memory.
 const STAGING_LEN_MAX: ByteLen = ByteLen::new(32 << 20);
-/// Ranges compared with the files.
+/// Number of ranges that are compared with the files.
 const RANGES: u64 = 64;
 
-/// What a load found, as JSON shows it. Lengths are in bytes, times in seconds.
+/// The result of a load, as JSON shows it. Lengths are in bytes, times in seconds.
 #[derive(Debug, Serialize)]
 struct Report {
     model_id: String,
     protection: &'static str,
     key_id: String,
-    /// Where the devices came from, if the user named none.
+    /// Why these devices were used, if the user named none.
     #[serde(skip_serializing_if = "Option::is_none")]
     devices: Option<String>,
     files: Vec<FileReport>,
@@ -37,11 +38,11 @@ struct Report {
     gpus: Vec<GpuReport>,
     seal: Phase,
     verify: Phase,
-    /// Everything opened from device memory, and hashed on the way.
+    /// All shards opened from device memory, and hashed meanwhile.
     read: Phase,
     ranges_compared: u64,
     freed_len: u64,
-    /// Whether every GPU's figures are what they were before the load.
+    /// True if every GPU's figures are what they were before the load.
     capacity_restored: bool,
 }
 
@@ -50,11 +51,11 @@ struct FileReport {
     path: String,
     len: u64,
     tensor_count: usize,
-    /// Of the header in the file and the tensors as opened from device memory.
+    /// The digest of the header in the file and the tensors as opened from device memory.
     blake3: String,
 }
 
-/// One GPU while the model was resident.
+/// The figures of one GPU while the model was resident.
 #[derive(Debug, Serialize)]
 struct GpuReport {
     gpu: u32,
@@ -74,7 +75,7 @@ struct Phase {
     gb_per_s: f64,
 }
 
-/// Loads, proves, frees, and reports.
+/// Loads the model, verifies it, frees it, and reports.
 pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     check_digest_count(args)?;
     let token = interrupt::token()?;
@@ -112,7 +113,7 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
 
     let loaded = Loaded { manager: &manager, model: &model, handle: &handle, token: &token };
     let proven = prove(&loaded, &args.expect_digests);
-    // Freed whatever came of it: nothing readable stays behind.
+    // Free the model after a success and after an error alike: no readable byte stays behind.
     let freed = manager.free_model(&handle);
     let Proof { gpus, digests, verify, read, ranges_compared } = proven?;
     let freed_len = freed?.iter().map(|receipt| receipt.bytes.get()).fold(0, u64::saturating_add);
@@ -155,13 +156,14 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether every GPU's own figures are the same. What others hold may change meanwhile.
+/// Returns true if every GPU's own figures are the same. What other processes hold may change
+/// meanwhile.
 fn same_room(before: &[GpuCapacity], after: &[GpuCapacity]) -> bool {
     let own = |gpu: &GpuCapacity| (gpu.total, gpu.used, gpu.reserved, gpu.free, gpu.largest_hole);
     before.iter().map(own).eq(after.iter().map(own))
 }
 
-/// What was found while the model was resident.
+/// The findings while the model was resident.
 struct Proof {
     gpus: Vec<GpuReport>,
     digests: Vec<ContentDigest>,
@@ -201,13 +203,13 @@ fn choose(args: &LoadArgs, manager: &VramManager) -> Result<GpuChoice, Failure> 
     match args.gpu {
         None => Ok(GpuChoice::MostRoomFirst),
         Some(gpu) if gpu < count => Ok(GpuChoice::One(gpu)),
-        Some(gpu) => Err(Failure::input(format!("--gpu {gpu}: there are {count} devices"))
+        Some(gpu) => Err(Failure::input(format!("--gpu {gpu}: the number of devices is {count}"))
             .hint("count from 0 in the order of --device")),
     }
 }
 
-/// Refuses a model that is larger than the room for it, with what would be enough, before a byte
-/// of it is read.
+/// Refuses a model that is larger than the room for it before reading a byte of it. The error says
+/// which device would be large enough.
 fn check_room(model: &Model, choice: GpuChoice, capacities: &[GpuCapacity]) -> Result<(), Failure> {
     let chosen = capacities.iter().filter(|gpu| match choice {
         GpuChoice::One(index) => gpu.gpu == index,
@@ -228,7 +230,7 @@ fn check_room(model: &Model, choice: GpuChoice, capacities: &[GpuCapacity]) -> R
     ))
 }
 
-/// What would be enough for the model.
+/// Adds the hint which device would be large enough for the model.
 fn no_room(failure: Failure, model: &Model) -> Failure {
     failure.hint(format!("a device that holds it all would do: --device host:{}", {
         model.plan.footprint().get()

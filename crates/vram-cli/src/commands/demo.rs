@@ -1,4 +1,4 @@
-//! `vram demo`: what the project is for, shown on a made-up model and two devices of host memory.
+//! `vram demo`: the project's purpose, shown on a made-up model and two devices of host memory.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -22,14 +22,14 @@ use crate::progress::Bar;
 use crate::steps::{Loaded, name};
 use crate::{interrupt, table};
 
-/// The same model every time.
+/// Fixed, so that every run makes the same model.
 const SEED: u64 = 0x5eed;
-/// Below this the devices, in whole MiB, would have room for a second copy.
+/// With a smaller model, the devices, in whole MiB, would have room for a second copy.
 const SIZE_MIN: ByteLen = ByteLen::new(2 << 20);
 /// Bytes read in the range step.
 const RANGE: usize = 64 << 10;
 
-/// Shows it all. Whatever happens, the temporary folder goes with this call.
+/// Runs all steps. The temporary folder is removed when this returns, also on an error.
 pub(crate) fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
     let token = interrupt::token()?;
     let started = Instant::now();
@@ -94,7 +94,7 @@ fn write_model(
 struct Demo<'a> {
     model: &'a Model,
     token: &'a CancelToken,
-    /// The devices, through which the demonstration reaches behind the manager's back.
+    /// The devices. The demonstration changes their memory directly, unseen by the manager.
     devices: [Arc<FaultDevice>; 2],
     manager: VramManager,
     handle: ModelHandle,
@@ -107,7 +107,8 @@ impl<'a> Demo<'a> {
         token: &'a CancelToken,
         output: &mut Output,
     ) -> Result<Self, Failure> {
-        // Five eighths of the model each: it needs both, and a second copy finds no room.
+        // Each device has room for five eighths of the model: the model needs both, and a second
+        // copy finds no room.
         let total = (model.plan.footprint().get() / 8).saturating_mul(5);
         let total = ByteLen::new(total.next_multiple_of(1 << 20));
         let devices = [device(0, total)?, device(1, total)?];
@@ -165,7 +166,7 @@ impl<'a> Demo<'a> {
         output.line("   only the segments it touches were opened; it equals the file")
     }
 
-    /// Step 4: a shard changes its device, and is proven at the target first.
+    /// Step 4: a shard moves to the other device, and is verified there before the source is freed.
     fn move_a_shard(&self, output: &mut Output) -> Result<(), Failure> {
         interrupt::check(self.token)?;
         let (piece, shard) = self.pick(|piece| piece.name.contains("mlp.gate_proj"))?;
@@ -185,7 +186,7 @@ impl<'a> Demo<'a> {
         output.line("   the old handle still opens it: handles name shards, not places")
     }
 
-    /// Step 5: one bit of device memory changes, and nothing of it is ever served.
+    /// Step 5: one bit of device memory changes, and no byte of that shard is served.
     fn flip_a_bit(&self, output: &mut Output) -> Result<(), Failure> {
         interrupt::check(self.token)?;
         let (piece, altered) = self.flip_until_it_hits()?;
@@ -196,7 +197,7 @@ impl<'a> Demo<'a> {
             "5. Tamper: one bit in the memory of gpu {} is flipped, as a failing cell or an",
             altered.gpu_index
         ))?;
-        output.line("   intruder would; nobody is told")?;
+        output.line("   intruder would do; the program is not notified")?;
         output.line(format!("   verify: {}: {}", name(piece), segments.join(", ")))?;
         match self.manager.unseal_model(&altered) {
             Err(error) => output.line(format!("   read:   refused: {error}"))?,
@@ -214,20 +215,20 @@ impl<'a> Demo<'a> {
         output.line("   repair: freed, and sealed again from the file: sound")
     }
 
-    /// Flips bits until one lies in a shard and not in a hole, and says in which.
+    /// Flips bits until one lies in a shard and not in a hole, and returns that shard.
     fn flip_until_it_hits(&self) -> Result<(&Piece, SealedShard), Failure> {
         const TRIES: u64 = 64;
 
         let used = self.manager.capacity(0)?.used.get();
         for turn in 0..TRIES {
-            // From two fifths on upwards, away from what was just freed.
+            // From two fifths upwards, away from the memory that an earlier step freed.
             let offset = (used / 5).saturating_mul(2).saturating_add(turn.saturating_mul(99_991));
             let offset = DeviceOffset::new(offset);
             self.devices[0].flip_bit_at(None, offset, 3).map_err(|error| {
                 Failure::new(Kind::Device, format!("cannot flip a bit: {error}"))
             })?;
             for (piece, shard) in self.pieces() {
-                // Where the shard is now: it may have moved since its handle was made.
+                // Ask where the shard is now: it may have moved since its handle was made.
                 let now = self.manager.shard(&shard.shard_id);
                 let Some(now) = now.filter(|now| now.gpu_index == 0) else { continue };
                 if !self.manager.verify(&now, Verify::Segments)?.sound {
@@ -238,7 +239,7 @@ impl<'a> Demo<'a> {
         Err(Failure::integrity("flipped bits were not found"))
     }
 
-    /// Step 6: a second copy finds no room, and the answer says what would.
+    /// Step 6: a second copy finds no room, and the error says what would fit.
     fn ask_for_too_much(&self, output: &mut Output) -> Result<(), Failure> {
         interrupt::check(self.token)?;
         let used = self.used()?;
@@ -266,7 +267,7 @@ impl<'a> Demo<'a> {
         output.line("   nothing was taken: the figures are as before")
     }
 
-    /// Step 7: everything goes, wiped, and the capacity is back to the byte.
+    /// Step 7: every shard is wiped and freed, and the capacity is as before, to the byte.
     fn free_all(&self, output: &mut Output) -> Result<(), Failure> {
         let mut freed = ByteLen::ZERO;
         let mut count = 0_u64;
@@ -357,7 +358,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.join(" ")
 }
 
-/// A file that shows how far it has come, and takes no more once the user asked to stop.
+/// A file that shows the progress of writing, and fails once the user asked to stop.
 struct Stoppable<'a> {
     file: File,
     bar: &'a Bar,

@@ -1,4 +1,4 @@
-//! Key files: read one, make one.
+//! Key files: reading one, creating one.
 
 use std::path::Path;
 
@@ -18,13 +18,13 @@ pub(crate) fn load(path: &Path) -> Result<SealKey, Failure> {
             KeySourceError::Content { .. } | KeySourceError::NotAFile { .. } => {
                 failure.hint("give a file that `vram keygen` wrote")
             }
-            // The others say what to do themselves.
+            // The other errors say by themselves what to do.
             _ => failure,
         }
     })
 }
 
-/// A fresh key that is written nowhere.
+/// A fresh key that no file holds.
 pub(crate) fn random() -> Result<SealKey, Failure> {
     KeySource::Random.load().map_err(|error| Failure::input(error.to_string()))
 }

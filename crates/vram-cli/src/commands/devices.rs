@@ -1,4 +1,4 @@
-//! Which devices there are, and which of them a command works on.
+//! The devices of this machine, and the choice of those that a command uses.
 
 use std::sync::Arc;
 
@@ -13,22 +13,22 @@ use crate::failure::{Failure, Kind};
 use crate::output::Output;
 use crate::table::{self, Table};
 
-/// Devices, opened, and a word on where they came from.
+/// Open devices, and the reason for choosing them.
 #[derive(Debug)]
 pub(crate) struct Devices {
     /// The devices, in order of their index.
     pub(crate) devices: Vec<Arc<dyn Device>>,
-    /// Why these, if nobody asked for them by name.
+    /// Why these devices, if the user named none.
     pub(crate) why: Option<String>,
 }
 
 impl Devices {
-    /// Opens the devices that were asked for, or what there is.
+    /// Opens the devices that the user named, or else all that there are.
     ///
     /// # Arguments
     ///
     /// * `specs`: from the command line; empty for every CUDA device, or else host memory.
-    /// * `needed`: bytes that a host device made up for the occasion must hold.
+    /// * `needed`: the size in bytes of a host device, if the user named none and there is no GPU.
     pub(crate) fn open(specs: &[DeviceSpec], needed: ByteLen) -> Result<Self, Failure> {
         if !specs.is_empty() {
             let devices = (0..).zip(specs).map(|(index, spec)| match *spec {
@@ -57,8 +57,8 @@ impl Devices {
 }
 
 impl Devices {
-    /// A manager's builder over these devices. Of a card, which others may use too, it takes no more
-    /// than `needed`, and never more than nine tenths of what is free.
+    /// A manager's builder over these devices. Other programs may use a card too, so the budget of
+    /// a card is `needed`, and never more than nine tenths of its free memory.
     pub(crate) fn builder(&self, needed: ByteLen) -> Result<VramManagerBuilder, Failure> {
         let mut builder = VramManager::builder();
         for (gpu, device) in (0..).zip(&self.devices) {
@@ -68,7 +68,7 @@ impl Devices {
                     Failure::new(Kind::Device, format!("{}: {error}", device.info().name))
                 })?;
                 let share = memory.free.get().saturating_sub(memory.free.get().div_ceil(10));
-                // Whole granules.
+                // Round down to whole granules.
                 let budget = needed.min(ByteLen::new(share & !255));
                 builder = builder.budget(gpu, Budget::Bytes(budget));
             }
@@ -77,7 +77,7 @@ impl Devices {
     }
 }
 
-/// What helps whoever asked for a device that is not there.
+/// The hint for a user who named a device that does not exist.
 const USE_HOST: &str = "see `vram devices`, or use host memory, such as --device host:8GiB";
 
 fn host(index: u32, total: ByteLen) -> Result<Arc<dyn Device>, Failure> {
@@ -88,13 +88,13 @@ fn host(index: u32, total: ByteLen) -> Result<Arc<dyn Device>, Failure> {
     Ok(Arc::new(device))
 }
 
-/// What `vram devices` found. Lengths are in bytes.
+/// The result of `vram devices`. Lengths are in bytes.
 #[derive(Debug, Serialize)]
 struct Listing {
     devices: Vec<Listed>,
-    /// CUDA devices that are there and cannot be used, and why.
+    /// CUDA devices that exist and cannot be used, and why.
     unusable: Vec<String>,
-    /// Why there is no CUDA at all, if there is none.
+    /// Why there is no CUDA device at all, if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     no_cuda: Option<String>,
 }
@@ -102,22 +102,22 @@ struct Listing {
 /// One device that can be used.
 #[derive(Debug, Serialize)]
 struct Listed {
-    /// What `--device` takes.
+    /// The value for `--device`.
     device: String,
     name: String,
     uuid: String,
     pci_bus_id: Option<String>,
     total: u64,
-    /// None if the driver would not say.
+    /// `None` if the driver does not report it.
     free: Option<u64>,
     compute_capability: Option<String>,
-    /// The CUDA version that the driver speaks.
+    /// The CUDA version that the driver supports.
     driver: Option<String>,
     ecc: Option<bool>,
     mig: Option<bool>,
 }
 
-/// `vram devices`: lists what is there; that there is nothing is an answer as well.
+/// `vram devices`: lists the devices; a list without any device is an answer as well.
 pub(crate) fn list(args: &DevicesArgs, output: &mut Output) -> Result<(), Failure> {
     let mut listing = Listing { devices: Vec::new(), unusable: Vec::new(), no_cuda: None };
     match cuda::survey() {
@@ -199,10 +199,10 @@ impl Listing {
     }
 }
 
-/// A device, or why it cannot be used, in words.
+/// A device, or the reason in words why it cannot be used.
 type Outcome = Result<Arc<dyn Device>, String>;
 
-/// CUDA devices, or why there are none, in words.
+/// CUDA devices, or the reason in words why there are none.
 #[cfg(feature = "cuda")]
 mod cuda {
     use std::sync::Arc;
@@ -212,7 +212,7 @@ mod cuda {
 
     use super::Outcome;
 
-    /// The device of this number, called `index` from here on.
+    /// Opens the device of this ordinal, as GPU `index`.
     pub(super) fn open(ordinal: u32, index: u32) -> Outcome {
         in_words(CudaDevice::open(ordinal, GpuIndex::new(index)))
     }
@@ -237,7 +237,7 @@ mod cuda {
     }
 }
 
-/// CUDA devices in a build without CUDA: there are none, and that is why.
+/// CUDA devices in a build without CUDA: always none, with this build as the reason.
 #[cfg(not(feature = "cuda"))]
 mod cuda {
     use std::sync::Arc;
@@ -246,7 +246,7 @@ mod cuda {
 
     use super::Outcome;
 
-    /// Said wherever a CUDA device would be.
+    /// The reason given in place of every CUDA device.
     const REASON: &str = "this build of vram has no CUDA; build it with `--features cuda`";
 
     pub(super) fn open(_ordinal: u32, _index: u32) -> Outcome {

@@ -1,0 +1,8 @@
+//! What each command of the program does.
+
+pub(crate) mod demo;
+pub(crate) mod devices;
+pub(crate) mod image;
+pub(crate) mod inspect;
+pub(crate) mod keys;
+pub(crate) mod load;
