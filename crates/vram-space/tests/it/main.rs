@@ -1,4 +1,4 @@
-//! Device memory used alone: what is counted, what is wiped, and what a lost device leaves.
+//! Device memory used alone: the counts, the wipes, and the effects of a lost device.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
