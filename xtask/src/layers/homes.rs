@@ -1,15 +1,16 @@
-//! Where the methods of the two great types live: each in one place, so that a call names its room.
+//! The places of the methods of two central types: each in one place, so that a call names its
+//! module.
 
 use super::source::Source;
 
-/// A type whose `impl` blocks, of traits too, have one home.
+/// A type whose `impl` blocks, including trait impls, must be in one place.
 struct Home {
     name: &'static str,
-    /// Crates, and what the path of a file that is at home there begins with.
+    /// Crates, and the path prefix of the permitted files in each.
     at: &'static [(&'static str, &'static str)],
 }
 
-/// The crates in which the rule holds: others have types of these names too.
+/// The crates in which the rule applies: others have types with these names too.
 const CRATES: &[&str] = &["vram-core", "vram-residency"];
 
 const HOMES: &[Home] = &[
@@ -20,7 +21,7 @@ const HOMES: &[Home] = &[
     },
 ];
 
-/// Every `impl` of them elsewhere.
+/// Every `impl` of these types in another place.
 pub(super) fn breaches(name: &str, sources: &[Source]) -> Vec<String> {
     let mut breaches = Vec::new();
     for home in HOMES.iter().filter(|_| CRATES.contains(&name)) {
@@ -43,13 +44,13 @@ pub(super) fn breaches(name: &str, sources: &[Source]) -> Vec<String> {
     breaches
 }
 
-/// Whether code holds an `impl` block, of a trait or none, for a type of that name.
+/// Whether code contains an `impl` block, of a trait or inherent, for a type with that name.
 fn implements(code: &str, name: &str) -> bool {
     let word = |letter: char| letter.is_alphanumeric() || letter == '_';
     code.match_indices("impl").any(|(at, found)| {
         let (before, from) = code.split_at_checked(at).unwrap_or_default();
         let after = from.get(found.len()..).unwrap_or_default();
-        // The head of an item: not `impl Trait` in a signature, which stands after `:`, `(`, `>`…
+        // Only the head of an item: an `impl Trait` in a signature follows `:`, `(`, `>`…
         let starts = before.trim_end().chars().next_back();
         let starts = starts.is_none_or(|last| "{};]".contains(last) || before.ends_with("unsafe "));
         if !starts || after.chars().next().is_some_and(word) {
@@ -58,7 +59,8 @@ fn implements(code: &str, name: &str) -> bool {
         let head = after.split('{').next().unwrap_or_default();
         let head = head.split(" where ").next().unwrap_or_default();
         let target = head.rsplit(" for ").next().unwrap_or_default();
-        // Without the generics of `impl<…>`, of no trait; then the last name of the type's path.
+        // Skips the generics of `impl<…>` and a trait's name; then takes the last name of the
+        // type's path.
         let target = if target.trim_start().starts_with('<') {
             target.split_once('>').map_or("", |(_, rest)| rest)
         } else {
