@@ -140,7 +140,7 @@ proptest! {
         prop_assert_eq!(Alignment::new(bytes).is_ok(), (0..64).any(|power| bytes == 1 << power));
     }
 
-    /// FromStr reads the figure that Display writes in brackets. The rounded figure is never above
+    /// `FromStr` reads the figure that `Display` writes in brackets. The rounded figure is never above
     /// the exact one, and never a tenth below it.
     #[test]
     fn a_length_reads_as_it_is_written(bytes in near(1 << 30)) {

@@ -75,7 +75,7 @@ pub enum EventKind {
         /// The segments that were written again, in ascending order.
         segments: Vec<u64>,
     },
-    /// A shard was sealed again: encrypted, decrypted in place, or moved to another key.
+    /// A shard was sealed again: opened to plaintext, closed to ciphertext, or moved to another key.
     SealedAnew {
         /// The shard.
         shard: ShardId,

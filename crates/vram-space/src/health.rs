@@ -81,8 +81,8 @@ impl Health {
         lock(&self.state).life
     }
 
-    /// Records a loss, unless the error is from an earlier life. Returns true if the device was not
-    /// known to be lost.
+    /// Records a loss, unless the error is from an earlier life or the loss is already known.
+    /// Returns true if it was recorded.
     pub fn lose(&self, error: GpuError, life: Option<u64>) -> bool {
         let mut state = lock(&self.state);
         let outdated = life.is_some_and(|life| life != state.life);
