@@ -1,4 +1,4 @@
-//! What a trampoline costs: the driver's function called directly, and through the shim.
+//! The cost of a trampoline: the driver's function called directly, and through the shim.
 
 use core::ffi::{CStr, c_uint, c_void};
 use core::hint::black_box;
@@ -18,8 +18,8 @@ fn resolve(name: &CStr) -> Option<NonNull<c_void>> {
 }
 
 fn call(c: &mut Criterion) {
-    // SAFETY: the only address that `resolve` answers is that of a function of `cuInit`'s type.
-    // A second installation is refused, and the first one stays.
+    // SAFETY: the only address that `resolve` returns is that of a function of `cuInit`'s type. A
+    // second installation is refused, and the first one stays.
     let _ = unsafe { cuda_shim::install("one function", resolve) };
     let mut group = c.benchmark_group("call");
     group.bench_function("direct", |b| {

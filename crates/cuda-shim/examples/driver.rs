@@ -1,4 +1,4 @@
-//! Says what this machine has for a CUDA driver, and which devices it knows.
+//! Prints the CUDA driver of this machine, and its devices.
 //!
 //! ```text
 //! cargo run -p cuda-shim --example driver

@@ -1,13 +1,13 @@
 //! Reads the bindings of `cust_raw`: the functions it declares, their types, the codes it knows.
 //!
-//! The bindings are bindgen's output, so their shape is regular; a reader of a hundred lines does,
-//! and whatever it does not understand is an error, never skipped.
+//! The bindings are bindgen's output, so their shape is regular and a reader of a hundred lines
+//! suffices. Whatever it does not understand is an error, never skipped.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// One `cu*` function, its types lowered to what the calling convention sees.
+/// One `cu*` function, its types lowered to those of the calling convention.
 #[derive(Debug)]
 pub(crate) struct Function {
     /// The name that the driver exports.
@@ -16,23 +16,23 @@ pub(crate) struct Function {
     pub(crate) parameters: Vec<(String, String)>,
 }
 
-/// What the generated file is made of.
+/// The content of the generated file.
 #[derive(Debug)]
 pub(crate) struct Bindings {
     /// Version of the `cust_raw` package that was read.
     pub(crate) version: String,
     /// In the order of declaration.
     pub(crate) functions: Vec<Function>,
-    /// Every code of `CUresult`, rising.
+    /// Every code of `CUresult`, in ascending order.
     pub(crate) codes: BTreeMap<u32, String>,
 }
 
 /// Why the bindings could not be read.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// `cargo` itself could not be started: a machine without Rust, not a fault of the project.
+    /// `cargo` could not be started: the machine has no Rust, which is no fault of the project.
     NoCargo(String),
-    /// Anything else.
+    /// Any other failure.
     Broken(String),
 }
 
@@ -97,7 +97,7 @@ fn text<'a>(package: &'a serde_json::Value, field: &str) -> Option<&'a str> {
     package.get(field)?.as_str()
 }
 
-/// The target whose packages are certainly downloaded: the one this program was built for.
+/// The target whose packages are certainly downloaded: the one that this program was built for.
 const HOST: &str = if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
     "x86_64-unknown-linux-gnu"
 } else if cfg!(all(target_arch = "aarch64", target_os = "linux")) {
@@ -179,8 +179,8 @@ impl<'a> Types<'a> {
             .collect()
     }
 
-    /// The type that the calling convention sees: aliases resolved, enums as their integers,
-    /// pointees kept where they are scalars or pointers and erased where they are structs.
+    /// The type in the calling convention: aliases resolved, enums as their integers. Pointees stay
+    /// if they are scalars or pointers, and are erased if they are structs.
     fn lower(&self, kind: &str) -> Result<String, String> {
         for prefix in ["*mut ", "*const "] {
             if let Some(pointee) = kind.strip_prefix(prefix) {

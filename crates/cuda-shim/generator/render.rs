@@ -1,10 +1,10 @@
-//! Writes the generated file from what was read.
+//! Writes the generated file from the bindings.
 
 use core::fmt::Write as _;
 
 use crate::bindings::Bindings;
 
-/// Trampolines that are written by hand, because they answer without a driver too.
+/// Trampolines written by hand, because they also answer without a driver.
 pub(crate) const BY_HAND: [&str; 2] = ["cuGetErrorString", "cuGetErrorName"];
 
 /// The text of `src/trampolines.rs`.

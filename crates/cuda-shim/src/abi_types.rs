@@ -6,7 +6,7 @@ use core::ffi::c_char;
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct IpcMemHandle {
-    /// Opaque to everybody but the driver.
+    /// Only the driver interprets these bytes.
     pub reserved: [c_char; 64],
 }
 
@@ -14,6 +14,6 @@ pub struct IpcMemHandle {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct IpcEventHandle {
-    /// Opaque to everybody but the driver.
+    /// Only the driver interprets these bytes.
     pub reserved: [c_char; 64],
 }

@@ -1,4 +1,4 @@
-//! What every trampoline does: find the driver's function once, call it, clamp its answer.
+//! The work of every trampoline: find the driver's function once, call it, clamp its answer.
 
 use core::ffi::{CStr, c_void};
 use core::ptr::{self, NonNull};
@@ -14,12 +14,12 @@ pub(crate) const NO_DEVICE: u32 = 100;
 /// `CUDA_ERROR_NOT_SUPPORTED`: the answer of a function that the driver lacks.
 pub(crate) const NOT_SUPPORTED: u32 = 801;
 
-/// One driver function: its name, and its address once it was looked for.
+/// One driver function: its name, and its address after the first look-up.
 #[derive(Debug)]
 pub(crate) struct Symbol {
     name: &'static CStr,
-    /// Null until the driver was asked. A function that the driver lacks stays null and is asked
-    /// for again: rare, and never wrong.
+    /// Null until the first look-up. If the driver lacks the function, this stays null and every
+    /// call looks it up again: rare, and never wrong.
     address: AtomicPtr<c_void>,
 }
 
@@ -31,7 +31,8 @@ impl Symbol {
     /// The function's address, or the code that stands for its absence.
     #[inline]
     pub(crate) fn address(&self) -> Result<NonNull<c_void>, u32> {
-        // Acquire pairs with the release below: who sees the address sees the loaded library.
+        // Acquire pairs with the release below: a thread that sees the address sees the loaded
+        // library.
         match NonNull::new(self.address.load(Ordering::Acquire)) {
             Some(address) => Ok(address),
             None => self.look_up(),
@@ -50,7 +51,7 @@ impl Symbol {
     }
 }
 
-/// Hands a code to the caller: kept for this thread, and clamped to what `cust_raw` can hold.
+/// Keeps the code for this thread, and returns it clamped to the codes that `cust_raw` can hold.
 #[inline]
 pub(crate) fn answer(code: u32) -> u32 {
     if code == 0 { 0 } else { codes::keep_and_clamp(code) }
@@ -64,11 +65,11 @@ macro_rules! trampolines {
             ///
             /// # Safety
             ///
-            /// That of the driver's function: see NVIDIA's driver API reference.
+            /// Those of the driver's function: see NVIDIA's driver API reference.
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name($($parameter: $kind),*) -> u32 {
                 static SYMBOL: $crate::call::Symbol = $crate::call::Symbol::new(
-                    // `concat!` gives no C string, so the NUL is checked here, at compile time.
+                    // `concat!` makes no C string, so the NUL is checked here, at compile time.
                     match core::ffi::CStr::from_bytes_with_nul(
                         concat!(stringify!($name), "\0").as_bytes(),
                     ) {
@@ -78,16 +79,16 @@ macro_rules! trampolines {
                 );
                 match SYMBOL.address() {
                     Ok(address) => {
-                        // SAFETY: the resolver answered this address for this name, so it is a
+                        // SAFETY: the resolver returned this address for this name, so it is a
                         // function of this signature (the contract of `install`, and of the
-                        // driver's header for a loaded library); it is not null, and neither
-                        // kind of driver is ever unloaded.
+                        // driver's header for a loaded library); it is not null, and neither kind
+                        // of driver is ever unloaded.
                         let function = unsafe {
                             core::mem::transmute::<*mut core::ffi::c_void, abi::$name>(
                                 address.as_ptr(),
                             )
                         };
-                        // SAFETY: the arguments are the caller's, who vouches for them.
+                        // SAFETY: the caller passes these arguments, and vouches for them.
                         $crate::call::answer(unsafe { function($($parameter),*) })
                     }
                     Err(absent) => $crate::call::answer(absent),

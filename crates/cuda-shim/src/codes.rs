@@ -1,11 +1,11 @@
-//! Driver codes: which of them `cust_raw` can hold, what they are called, which one came last.
+//! Driver codes: those that `cust_raw` can hold, their names, and the last one of each thread.
 
 use core::cell::Cell;
 use core::ffi::CStr;
 
 use crate::trampolines::KNOWN_CODES;
 
-/// `CUDA_ERROR_UNKNOWN`: what a caller gets for a code that `cust_raw` has no variant for.
+/// `CUDA_ERROR_UNKNOWN`: what a call returns for a code without a variant in `cust_raw`.
 const UNKNOWN: u32 = 999;
 
 /// Codes of newer drivers, which `cust_raw` cannot hold. For error texts only.
@@ -27,15 +27,15 @@ const NEWER_CODES: [(u32, &CStr); 14] = [
 ];
 
 thread_local! {
-    // Const and without a destructor, so it can be used while the thread ends.
+    // Const and without a destructor, so that a thread can use it while it ends.
     static LAST: Cell<u32> = const { Cell::new(0) };
 }
 
-/// The code of the last driver call on this thread that failed, exactly as the driver gave it.
+/// The code of the last driver call on this thread that failed, exactly as the driver returned it.
 ///
-/// `cust` folds many codes into `UnknownError`, and a code that it has no variant for arrives as
-/// 999: this is the code before that. A later success does not clear it, so that it survives the
-/// drops between a failure and whoever reports it; [`clear_raw_code`] does.
+/// `cust` maps many codes to `UnknownError`, and a code without a variant arrives as 999: this is
+/// the code before that mapping. A later success does not clear it, so the drops between a failure
+/// and the code that reports it do not lose it. [`clear_raw_code`] clears it.
 ///
 /// # Returns
 ///
@@ -50,7 +50,7 @@ pub fn clear_raw_code() {
     LAST.set(0);
 }
 
-/// The name that NVIDIA's header gives to a code, if it is known here.
+/// The name of a code in NVIDIA's header, if it is known here.
 ///
 /// # Examples
 ///
@@ -68,7 +68,8 @@ pub(crate) fn code_name_c(code: u32) -> Option<&'static CStr> {
     known(code).or_else(|| NEWER_CODES.iter().find(|(at, _)| *at == code).map(|(_, name)| *name))
 }
 
-/// Keeps a failure's code for this thread; gives back what `cust_raw`'s enum can hold of it.
+/// Keeps a failure's code for this thread, and returns it clamped to the codes of `cust_raw`'s
+/// enum.
 #[cold]
 pub(crate) fn keep_and_clamp(code: u32) -> u32 {
     LAST.set(code);

@@ -1,8 +1,8 @@
-//! `cuGetErrorString` and `cuGetErrorName`, which answer without a driver too.
+//! `cuGetErrorString` and `cuGetErrorName`, which also answer without a driver.
 //!
-//! `cust` prints an error by asking the driver for its text, and its `Display` fails when the
-//! driver does not answer, which makes `to_string` panic. So "no device" could not be printed on
-//! a machine without a driver. These two fall back to the names in the bindings.
+//! `cust` asks the driver for the text of an error. If the driver does not answer, its `Display`
+//! fails, and `to_string` panics. So "no device" could not be printed on a machine without a
+//! driver. These two functions fall back to the names in the bindings.
 
 use core::ffi::{CStr, c_char, c_int};
 
@@ -12,7 +12,7 @@ use crate::codes;
 /// `CUDA_ERROR_INVALID_VALUE`.
 const INVALID_VALUE: u32 = 1;
 
-/// The types of the functions of this file.
+/// The types of the functions in this file.
 #[expect(non_camel_case_types, reason = "named as the driver's functions are")]
 pub(crate) mod abi {
     use core::ffi::{c_char, c_int};
@@ -23,7 +23,7 @@ pub(crate) mod abi {
     pub type cuGetErrorName = unsafe extern "C" fn(error: c_int, text: *mut *const c_char) -> u32;
 }
 
-/// Calls `cuGetErrorString` of the driver, or gives the code's name.
+/// Calls `cuGetErrorString` of the driver, or returns the code's name.
 ///
 /// # Safety
 ///
@@ -31,11 +31,11 @@ pub(crate) mod abi {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuGetErrorString(error: c_int, text: *mut *const c_char) -> u32 {
     static SYMBOL: Symbol = Symbol::new(c"cuGetErrorString");
-    // SAFETY: `text` is the caller's, who vouches for it.
+    // SAFETY: the caller passes `text`, and vouches for it.
     unsafe { describe(&SYMBOL, error, text) }
 }
 
-/// Calls `cuGetErrorName` of the driver, or gives the code's name.
+/// Calls `cuGetErrorName` of the driver, or returns the code's name.
 ///
 /// # Safety
 ///
@@ -43,7 +43,7 @@ unsafe extern "C" fn cuGetErrorString(error: c_int, text: *mut *const c_char) ->
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuGetErrorName(error: c_int, text: *mut *const c_char) -> u32 {
     static SYMBOL: Symbol = Symbol::new(c"cuGetErrorName");
-    // SAFETY: `text` is the caller's, who vouches for it.
+    // SAFETY: the caller passes `text`, and vouches for it.
     unsafe { describe(&SYMBOL, error, text) }
 }
 
@@ -55,7 +55,7 @@ unsafe fn describe(symbol: &Symbol, error: c_int, text: *mut *const c_char) -> u
         return answer(INVALID_VALUE);
     }
     if let Ok(address) = symbol.address() {
-        // SAFETY: the resolver answered this address for one of the two names above, whose
+        // SAFETY: the resolver returned this address for one of the two names above, whose
         // functions share this type; it is not null and never unloaded.
         let function = unsafe {
             core::mem::transmute::<*mut core::ffi::c_void, abi::cuGetErrorString>(address.as_ptr())
@@ -66,8 +66,8 @@ unsafe fn describe(symbol: &Symbol, error: c_int, text: *mut *const c_char) -> u
         }
     }
     let name: Option<&'static CStr> = u32::try_from(error).ok().and_then(codes::code_name_c);
-    // The answer is not kept as the thread's last code: asking for a text must not lose the code
-    // that the text is about.
+    // The answer is not kept as the thread's last code: asking for a text must not overwrite the
+    // code that the text is about.
     name.map_or(INVALID_VALUE, |name| {
         // SAFETY: `text` is valid for writing one pointer; the name lives for ever.
         unsafe { text.write(name.as_ptr()) };

@@ -21,9 +21,9 @@ pub use resolver::{
 
 /// The type of each driver function, under the function's own name.
 ///
-/// Enums stand as their integers, pointers to structs as `*mut c_void`; both are passed alike.
-/// Whoever implements a driver (a simulated one, say) lets the compiler compare its functions with
-/// these.
+/// Enums are given as their integers, pointers to structs as `*mut c_void`; the ABI is the same. A
+/// crate that implements a driver (a simulated one, say) binds its functions to these types, so
+/// that the compiler compares them.
 pub mod abi {
     pub use crate::error_text::abi::*;
     pub use crate::trampolines::abi::*;

@@ -1,4 +1,4 @@
-//! Where driver functions come from: an installed resolver, or a library that is loaded.
+//! Where driver functions come from: an installed resolver, or a loaded library.
 
 use core::error::Error;
 use core::ffi::{CStr, c_void};
@@ -12,8 +12,8 @@ use libloading::Library;
 
 /// The environment variable whose value replaces the driver library: a path or a file name.
 ///
-/// Set but empty counts as not set. If the library it names cannot be used there is no driver:
-/// nothing else is tried, so that a misspelt path is seen.
+/// Set but empty counts as not set. If the named library cannot be used, there is no driver: the
+/// shim tries no other, so that a misspelt path is noticed.
 pub const DRIVER_VARIABLE: &str = "VRAM_CUDA_DRIVER";
 
 #[cfg(not(windows))]
@@ -21,17 +21,17 @@ const LIBRARIES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
 #[cfg(windows)]
 const LIBRARIES: [&str; 1] = ["nvcuda.dll"];
 
-/// Gives the address of a driver function by its exported name, or `None` if there is none.
+/// Returns the address of a driver function by its exported name, or `None` if there is none.
 ///
-/// It is called on first use of each function, from any thread, and must not call a `cu*` function
-/// itself.
+/// The shim calls it on the first use of each function, from any thread. It must not call a `cu*`
+/// function itself.
 pub type Resolver = fn(&CStr) -> Option<NonNull<c_void>>;
 
 /// Why [`install`] changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InstallError {
-    /// The driver was settled before: by another `install`, or by the first driver call.
+    /// The driver was chosen before: by another `install`, or by the first driver call.
     #[error("the CUDA driver of this process is settled already: {0}")]
     Settled(String),
 }
@@ -39,37 +39,37 @@ pub enum InstallError {
 /// One library that could not be used as the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
-    /// Name or path as given to the loader.
+    /// Name or path passed to the loader.
     pub library: String,
-    /// What the loader said, or which symbol was missing.
+    /// The loader's error, or the missing symbol.
     pub reason: String,
 }
 
-/// What this process has for a CUDA driver. `Display` says it in words.
+/// The CUDA driver of this process, or its absence. `Display` prints it in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DriverState {
     /// A resolver within the process, installed under this name.
     Installed {
-        /// The name given to [`install`].
+        /// The name passed to [`install`].
         name: &'static str,
     },
     /// A library, loaded.
     Loaded {
-        /// Name or path as given to the loader.
+        /// Name or path passed to the loader.
         library: String,
-        /// The file it was found in, where the system tells.
+        /// The file it was loaded from, if the system reports it.
         file: Option<PathBuf>,
     },
     /// No driver: `cuInit` answers 100 (no device), everything else 3 (not initialised).
     Missing {
-        /// What was tried, in order.
+        /// The attempts, in order.
         attempts: Vec<Attempt>,
     },
 }
 
 impl DriverState {
-    /// Whether there is a driver to call.
+    /// Returns true if there is a driver to call.
     #[must_use]
     pub const fn is_present(&self) -> bool {
         !matches!(self, Self::Missing { .. })
@@ -116,18 +116,18 @@ static DRIVER: OnceLock<Driver> = OnceLock::new();
 ///
 /// # Arguments
 ///
-/// * `name`: what [`driver`] calls it.
+/// * `name`: the name of the driver in [`driver`].
 /// * `resolver`: see [`Resolver`].
 ///
 /// # Errors
 ///
 /// [`InstallError::Settled`] if a driver was installed before, or if any `cu*` function or
-/// [`driver`] was called before. Installing the same resolver twice is an error too: whoever may be
-/// second asks [`driver`] who was first.
+/// [`driver`] was called before. Installing the same resolver twice is an error too: a caller that
+/// may come second asks [`driver`] which one is installed.
 ///
 /// # Safety
 ///
-/// Every address that `resolver` answers is that of a function that lives as long as the process
+/// Every address that `resolver` returns is that of a function that lives as long as the process
 /// and has the type that [`abi`](crate::abi) gives for the name.
 pub unsafe fn install(name: &'static str, resolver: Resolver) -> Result<(), InstallError> {
     let mut fresh = false;
@@ -139,7 +139,7 @@ pub unsafe fn install(name: &'static str, resolver: Resolver) -> Result<(), Inst
     if fresh { Ok(()) } else { Err(InstallError::Settled(settled.state.to_string())) }
 }
 
-/// Says what driver this process has, loading the library if nothing was settled before.
+/// Returns the driver of this process. Loads the library if no driver was chosen before.
 #[must_use]
 pub fn driver() -> &'static DriverState {
     &settled().state
@@ -172,8 +172,9 @@ fn load() -> Driver {
     let mut attempts = Vec::new();
     for library in libraries {
         let shown = library.to_string_lossy().into_owned();
-        // SAFETY: loading runs the library's initialisers. It is the machine's CUDA driver, or
-        // what the owner of the process named in its place; both may do as they please anyway.
+        // SAFETY: loading runs the library's initialisers. The library is the machine's CUDA
+        // driver, or the one that the owner of the process named in its place; both may run any
+        // code in this process anyway.
         match unsafe { Library::new(&library) } {
             Ok(loaded) => {
                 if let Some(address) = symbol(&loaded, c"cuInit") {
@@ -189,7 +190,7 @@ fn load() -> Driver {
     Driver { source: Source::None, state: DriverState::Missing { attempts } }
 }
 
-/// An error with its causes: the loader's own words are among those.
+/// An error with its causes, which contain the loader's own message.
 fn in_full(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -201,12 +202,12 @@ fn in_full(error: &dyn Error) -> String {
 }
 
 fn symbol(library: &Library, name: &CStr) -> Option<NonNull<c_void>> {
-    // SAFETY: the symbol is taken as an untyped address only; whoever calls it gives the type.
+    // SAFETY: the symbol is used as an untyped address only; the code that calls it adds the type.
     let found = unsafe { library.get::<*mut c_void>(name.to_bytes_with_nul()) }.ok()?;
     NonNull::new(*found)
 }
 
-/// The file that holds `address`, by the system's own map of the process.
+/// The file that holds `address`, according to the system's own map of the process.
 #[cfg(target_os = "linux")]
 fn file_of(address: NonNull<c_void>) -> Option<PathBuf> {
     let address = address.addr().get();

@@ -1,4 +1,4 @@
-//! The committed trampolines match the `cust_raw` in use.
+//! The committed trampolines are those of the `cust_raw` in use.
 
 use std::io::Write as _;
 
@@ -16,7 +16,7 @@ fn the_committed_trampolines_are_current() {
     let bindings = match Bindings::locate() {
         Ok(bindings) => bindings,
         Err(Failure::NoCargo(reason)) => {
-            // Written past the test harness, which would capture it, so that a skip is visible.
+            // Written past the test harness, which would hide it: a skipped test is never silent.
             let line =
                 format!("SKIPPED the_committed_trampolines_are_current: no cargo: {reason}\n");
             std::io::stderr().write_all(line.as_bytes()).unwrap();

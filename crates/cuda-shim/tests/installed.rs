@@ -1,6 +1,6 @@
-//! A driver within the process: arguments arrive unchanged, and unknown codes are clamped.
+//! A driver within the process: arguments arrive whole, answers are clamped.
 //!
-//! A process has one driver, so the tests of this file share the resolver below.
+//! One process, one driver: the tests of this file share the resolver below.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -11,12 +11,12 @@ use std::sync::Once;
 use cuda_shim::{InstallError, IpcMemHandle, abi};
 use cust::sys;
 
-/// `cuInit` returns its flags, so that a test can choose the returned code.
+/// `cuInit` returns its flags, so a test can choose the code.
 unsafe extern "C" fn init(flags: c_uint) -> u32 {
     flags
 }
 
-/// Passed by value and 64 bytes long: the only argument that does not fit into a register.
+/// By value and 64 bytes long: the only kind of argument that does not fit a register.
 unsafe extern "C" fn open_ipc(address: *mut u64, handle: IpcMemHandle, flags: c_uint) -> u32 {
     let sum = handle.reserved.iter().fold(0_u64, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(u64::from(byte.cast_unsigned()))
@@ -26,7 +26,7 @@ unsafe extern "C" fn open_ipc(address: *mut u64, handle: IpcMemHandle, flags: c_
     0
 }
 
-/// Eleven arguments: more than the registers of any calling convention.
+/// Eleven arguments: more than any calling convention has registers for.
 unsafe extern "C" fn launch(
     function: *mut c_void,
     grid_x: c_uint,
@@ -45,14 +45,14 @@ unsafe extern "C" fn launch(
     u32::from(numbers != [1, 2, 3, 4, 5, 6, 7] || pointers != [11, 12, 13, 14])
 }
 
-/// A driver without texts: the shim's own names are used.
+/// A driver without texts: the shim's own names replace them.
 unsafe extern "C" fn no_text(_error: c_int, _text: *mut *const c_char) -> u32 {
     1
 }
 
 #[expect(clippy::as_conversions, reason = "a function becomes an address by `as` only")]
 fn resolve(name: &CStr) -> Option<NonNull<c_void>> {
-    // Each is bound to the type with which the shim calls it, so the compiler compares them.
+    // Each is bound to the type by which the shim will call it, so the compiler compares them.
     let address: *const () = match name.to_bytes() {
         b"cuInit" => init as abi::cuInit as *const (),
         b"cuIpcOpenMemHandle_v2" => open_ipc as abi::cuIpcOpenMemHandle_v2 as *const (),
@@ -66,11 +66,11 @@ fn resolve(name: &CStr) -> Option<NonNull<c_void>> {
 fn installed() {
     static ONCE: Once = Once::new();
     // SAFETY: each address that `resolve` returns is a function of this file, of the type that
-    // `abi` has for its name.
+    // `abi` gives for its name.
     ONCE.call_once(|| unsafe { cuda_shim::install("four functions", resolve) }.unwrap());
 }
 
-/// The result of `cuInit` through `cust_raw`'s own declaration.
+/// The answer of `cuInit` through `cust_raw`'s own declaration.
 fn through_cust(code: u32) -> sys::CUresult {
     installed();
     // SAFETY: `cuInit` takes any flags.
@@ -123,7 +123,7 @@ fn a_struct_by_value_arrives_whole() {
 #[test]
 fn eleven_arguments_arrive_in_their_places() {
     installed();
-    // SAFETY: the function above compares its arguments and dereferences no pointer.
+    // SAFETY: the function above compares its arguments and follows no pointer.
     let answer = unsafe {
         sys::cuLaunchKernel(
             ptr::without_provenance_mut(11),

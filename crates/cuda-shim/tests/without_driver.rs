@@ -1,7 +1,7 @@
-//! A machine without a driver: every call returns, and the error contains the reason as text.
+//! A machine without a driver: every call answers, and the reason is given in words.
 //!
 //! A process has one driver for its whole life, so each case runs in a child process: this test
-//! binary again, limited to one `child_` test.
+//! binary again, with the name of one `child_` test.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
@@ -44,14 +44,14 @@ fn a_library_that_is_no_driver_is_no_device_and_is_named() {
 #[test]
 fn an_empty_variable_counts_as_not_set() {
     let text = child("child_says_what_it_tried", "");
-    // With or without a driver on this machine, the usual name was tried first.
+    // With or without a driver on this machine: the shim tried the usual name first.
     assert!(text.contains("libcuda.so.1") || text.contains("nvcuda.dll"), "{text}");
 }
 
 #[test]
 #[ignore = "runs in a child process of the tests above"]
 fn child_answers_without_a_driver() {
-    // `cust` panics on printing an error if the driver has no text for it; the shim has a text.
+    // `cust` panics on printing an error when the driver has no text for it; the shim has one.
     let refused = cust::init(cust::CudaFlags::empty()).unwrap_err();
     assert_eq!(refused, CudaError::NoDevice);
     assert!(refused.to_string().contains("CUDA_ERROR_NO_DEVICE"), "{refused}");

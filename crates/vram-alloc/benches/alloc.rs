@@ -1,4 +1,4 @@
-//! What the ledger, the arena and the bounds check cost.
+//! The cost of the ledger, the arena and the bounds check.
 
 use core::hint::black_box;
 use std::sync::Mutex;
@@ -29,7 +29,7 @@ fn bounds_check(c: &mut Criterion) {
     group.finish();
 }
 
-/// One reserve and its release, against the plainest account there is: a number under a mutex.
+/// One reserve and its release, against the simplest account: a number under a mutex.
 fn ledger(c: &mut Criterion) {
     let mut group = c.benchmark_group("ledger");
     let len = ByteLen::MIB;
@@ -59,7 +59,7 @@ fn ledger(c: &mut Criterion) {
     group.finish();
 }
 
-/// One place and its release among many live placements, half of the space around them free.
+/// One place and its release among many live placements, with half of the space around them free.
 fn arena(c: &mut Criterion) {
     let mut group = c.benchmark_group("arena");
     for live_count in [100_u64, 1_000, 20_000] {
@@ -77,7 +77,7 @@ fn arena(c: &mut Criterion) {
     group.finish();
 }
 
-/// Placements with a hole between each two of them, of sizes that all differ.
+/// Placements with a hole between each two of them, all of different sizes.
 fn checkerboard(live_count: u64) -> Option<Arena> {
     let mut arena = Arena::new(ByteLen::new(139 << 30)).ok()?;
     let len = |index: u64| ByteLen::new((1_u64 << 20).wrapping_add(index.wrapping_mul(256)));

@@ -1,7 +1,8 @@
 //! How often does an arena refuse a piece although enough bytes are free, and what does a call cost?
 //!
-//! Fills a region of 139 GiB with models of real shapes up to an occupancy, then replaces models
-//! at random, and counts the pieces that found no hole. Same seed, same figures (but the times).
+//! Fills a region of 139 GiB with models of real shapes up to an occupancy, then replaces models at
+//! random, and counts the pieces that found no hole. The same seed gives the same figures (but not
+//! the same times).
 //!
 //! ```sh
 //! cargo run --release -p vram-alloc --example fragmentation            # small_max of the default policy
@@ -166,7 +167,7 @@ fn log_uniform(random: &mut Random) -> Vec<u64> {
     vec![(4096 << power) + random.below(4096 << power)]
 }
 
-/// A small generator (xorshift), so that nothing but the seed decides.
+/// A small generator (xorshift), so that the seed alone decides.
 struct Random(u64);
 
 impl Random {

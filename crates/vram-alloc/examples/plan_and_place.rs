@@ -1,4 +1,4 @@
-//! A model is planned, reserved and placed; a second one is refused with what would be needed.
+//! Plans, reserves and places a model; a second model is refused, and the error says what it needs.
 //!
 //! ```sh
 //! cargo run -p vram-alloc --example plan_and_place
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plan = plan()?.split("64 MiB".parse()?)?;
     println!("{} pieces, {}", plan.pieces().len(), plan.total());
 
-    // Where, then how much; a refusal at any point drops what was taken so far.
+    // First where, then how much; a refusal at any point drops what was taken so far.
     let mut model = Vec::new();
     for piece in plan.pieces() {
         let placement = arena.place(piece.len, Alignment::GRANULE)?;

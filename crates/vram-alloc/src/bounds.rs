@@ -1,4 +1,4 @@
-//! The one bounds check. Its answer is a type, and nobody checks that type again.
+//! The one bounds check. Its answer is a type, which no other code checks again.
 
 use core::ops::Range;
 
@@ -13,19 +13,19 @@ pub enum BoundsError {
     /// `offset + len` is beyond 2⁶⁴ − 1.
     #[error("offset {offset} plus {} bytes is more than 2^64 - 1", len.get())]
     Overflow {
-        /// Where the range was to begin.
+        /// Start of the wanted range.
         offset: u64,
-        /// How many bytes were asked for.
+        /// Length of the wanted range.
         len: ByteLen,
     },
-    /// The range ends behind the capacity.
+    /// The range ends after the capacity.
     #[error("{} bytes at offset {offset} do not fit into {} bytes", len.get(), capacity.get())]
     OutOfBounds {
-        /// Where the range was to begin.
+        /// Start of the wanted range.
         offset: u64,
-        /// How many bytes were asked for.
+        /// Length of the wanted range.
         len: ByteLen,
-        /// How many bytes there are.
+        /// Bytes that there are.
         capacity: ByteLen,
     },
 }
@@ -48,8 +48,8 @@ macro_rules! range {
             ///
             /// # Errors
             ///
-            /// [`BoundsError::Overflow`] where `offset + len` exceeds `u64::MAX`, else
-            /// [`BoundsError::OutOfBounds`] where it exceeds `capacity`.
+            /// [`BoundsError::Overflow`] if `offset + len` exceeds `u64::MAX`, else
+            /// [`BoundsError::OutOfBounds`] if it exceeds `capacity`.
             pub const fn checked(
                 offset: $offset,
                 len: ByteLen,
@@ -65,7 +65,7 @@ macro_rules! range {
                 }
             }
 
-            /// All `len` bytes from the start on.
+            /// The whole of `len` bytes: `0..len`.
             #[must_use]
             pub const fn whole(len: ByteLen) -> Self {
                 Self { start: $offset::START, end: $offset::new(len.get()) }
@@ -77,7 +77,7 @@ macro_rules! range {
                 self.start
             }
 
-            /// Position behind the last byte.
+            /// Position after the last byte.
             #[must_use]
             pub const fn end(self) -> $offset {
                 self.end
@@ -90,7 +90,7 @@ macro_rules! range {
                 ByteLen::new(self.end.get() - self.start.get())
             }
 
-            /// Whether the range holds no byte.
+            /// Returns true if the range holds no byte.
             #[must_use]
             pub const fn is_empty(self) -> bool {
                 self.start.get() == self.end.get()
@@ -100,7 +100,7 @@ macro_rules! range {
             ///
             /// # Errors
             ///
-            /// [`BoundsError::OutOfBounds`] where `sub` ends behind this range.
+            /// [`BoundsError::OutOfBounds`] if `sub` ends after this range.
             pub const fn slice(self, sub: ByteRange) -> Result<Self, BoundsError> {
                 let (len, capacity) = (sub.len(), self.len());
                 if sub.end.get() > capacity.get() {
@@ -115,7 +115,7 @@ macro_rules! range {
                 Ok(Self { start: $offset::new(start), end: $offset::new(end) })
             }
 
-            /// The range as host indices, or `None` where the host's addresses are too narrow.
+            /// The range as host indices, or `None` if the host's addresses are too narrow.
             #[must_use]
             pub fn to_usize_range(self) -> Option<Range<usize>> {
                 Some(self.start.to_usize()?..self.end.to_usize()?)
@@ -163,7 +163,7 @@ mod verification {
         assert!(answer.is_ok() == (end <= u128::from(capacity)));
     }
 
-    /// A slice of a range lies inside it and has the length that was asked for.
+    /// A slice of a range lies inside it and has the wanted length.
     #[kani::proof]
     fn a_slice_lies_inside_its_range() {
         let (offset, len, capacity): (u64, u64, u64) = (kani::any(), kani::any(), kani::any());

@@ -1,4 +1,4 @@
-//! Which shards to move: pure arithmetic over holes and the shards between them.
+//! Choosing the shards to move: pure arithmetic over holes and the shards between them.
 
 #![expect(clippy::arithmetic_side_effects, reason = "positions are below 2^48, squares below 2^96")]
 
@@ -16,7 +16,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// `len` bytes from `start` on; none if that goes beyond [`MAX_TOTAL`].
+    /// `len` bytes that start at `start`; `None` if they end after [`MAX_TOTAL`].
     #[must_use]
     pub const fn new(start: DeviceOffset, len: ByteLen) -> Option<Self> {
         match start.get().checked_add(len.get()) {
@@ -31,7 +31,7 @@ impl Span {
         DeviceOffset::new(self.start)
     }
 
-    /// How many bytes there are.
+    /// Number of bytes in the span.
     #[must_use]
     pub const fn bytes(self) -> ByteLen {
         ByteLen::new(self.len())
@@ -47,14 +47,14 @@ impl Span {
 pub struct Step {
     /// Index into the shards that the plan was made for.
     pub shard: usize,
-    /// Where it lies.
+    /// Where the shard lies.
     pub from: Span,
-    /// Where it goes.
+    /// Where the shard moves to.
     pub to: DeviceOffset,
 }
 
 impl Step {
-    /// Whether the new place and the old one share no byte.
+    /// Returns true if the new place and the old one share no byte.
     #[must_use]
     pub const fn is_clear(&self) -> bool {
         let to = self.to.get();
@@ -62,14 +62,14 @@ impl Step {
     }
 }
 
-/// What to do next.
+/// The result of planning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// These, one after the other.
+    /// Make these moves, one after the other.
     Steps(Vec<Step>),
-    /// There is something to join, and it takes more bytes than may be moved.
+    /// Holes can be joined, but that takes more bytes than the caller allows to move.
     TooDear,
-    /// Nothing can be joined.
+    /// No holes can be joined.
     Nothing,
 }
 
@@ -79,9 +79,9 @@ pub enum Found {
 ///
 /// # Arguments
 ///
-/// * `holes`, `shards`: in order of their addresses, each without overlaps. Of shards, only those
-///   that may move.
-/// * `max_bytes`: how much may be moved.
+/// * `holes`, `shards`: in order of their addresses, each without overlaps. Of the shards, only
+///   those that may move.
+/// * `max_bytes`: how many bytes may be moved.
 #[must_use]
 pub fn best_moves(holes: &[Span], shards: &[Span], max_bytes: ByteLen) -> Found {
     let mut best = Best { max_bytes: max_bytes.get(), too_dear: false, found: None };
@@ -103,7 +103,7 @@ struct Best {
 
 #[derive(Clone, Debug)]
 struct Candidate {
-    /// What it adds to the measure, for each byte moved.
+    /// How much the moves add to the measure, for each byte moved.
     worth: u128,
     cost: u64,
     kind: Kind,
@@ -111,9 +111,9 @@ struct Candidate {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// These shards move down by so much.
+    /// These shards move down by this many bytes.
     Slide { shards: core::ops::Range<usize>, by: u64 },
-    /// This one goes there.
+    /// This shard moves to this place.
     Hop { shard: usize, to: u64 },
 }
 
@@ -149,7 +149,8 @@ impl Candidate {
     }
 }
 
-/// Two neighbouring holes with nothing but movable shards between them: slid down, they leave one.
+/// Two neighbouring holes with only movable shards between them: slid down, the shards leave one
+/// hole.
 fn slides(holes: &[Span], shards: &[Span], best: &mut Best) {
     for pair in holes.windows(2) {
         let [low, high] = pair else { continue };
@@ -171,7 +172,7 @@ fn slides(holes: &[Span], shards: &[Span], best: &mut Best) {
     }
 }
 
-/// A shard that leaves for a hole elsewhere, and joins the holes beside it with its own place.
+/// A shard that moves into a hole elsewhere, so that its old place joins the holes beside it.
 fn hops(holes: &[Span], shards: &[Span], best: &mut Best) {
     let square = |len: u64| u128::from(len) * u128::from(len);
     let mut by_len: Vec<&Span> = holes.iter().collect();
@@ -233,7 +234,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_moved_keeps_holes_apart() {
-        // Between 10 and 30 lies something that is not ours to move.
+        // The bytes between 10 and 30 belong to no movable shard.
         assert_eq!(
             best_moves(&[span(0, 10), span(30, 40)], &[], ByteLen::new(u64::MAX)),
             Found::Nothing
@@ -245,7 +246,7 @@ mod tests {
         assert_eq!(best_moves(&[], &[span(0, 10)], ByteLen::new(u64::MAX)), Found::Nothing);
     }
 
-    /// Carries a plan out on a list of shards.
+    /// Carries out a plan on a list of shards.
     fn carry_out(shards: &mut [Span], steps: &[Step]) {
         for step in steps {
             let len = step.from.len();
@@ -269,7 +270,7 @@ mod tests {
     }
 
     proptest! {
-        /// Where everything can be moved, planning ends with one hole, and no step ever lands on a
+        /// If every shard can be moved, planning ends with one hole, and no step ever lands on a
         /// shard or outside the region.
         #[test]
         fn plans_end_with_one_hole_and_never_overlap(

@@ -1,4 +1,4 @@
-//! Would this model fit, before a byte of it is loaded?
+//! Computes whether a model would fit, before a byte of it is loaded.
 
 use alloc::string::String;
 use core::fmt;
@@ -16,23 +16,23 @@ pub enum Fit {
         /// Bytes that placing the model would take, to the byte.
         footprint: ByteLen,
     },
-    /// It does not fit.
+    /// The model does not fit.
     ShortOf {
-        /// Bytes that are needed in one piece, or by the whole model where `piece` is `None`.
+        /// Bytes that are needed in one piece, or by the whole model if `piece` is `None`.
         needed: ByteLen,
-        /// Bytes that would be granted now.
+        /// Bytes that the ledger would grant now.
         room: ByteLen,
-        /// The largest hole that is left for the piece, or now where `piece` is `None`.
+        /// The largest hole left for the piece, or the largest one now if `piece` is `None`.
         largest_hole: ByteLen,
         /// The first piece that finds no hole: its position in the plan.
         piece: Option<usize>,
-        /// Name of that piece's tensor; empty where `piece` is `None`.
+        /// Name of that piece's tensor; empty if `piece` is `None`.
         name: String,
     },
 }
 
 impl Fit {
-    /// Whether it fits.
+    /// Returns true if the model fits.
     #[must_use]
     pub fn is_yes(&self) -> bool {
         matches!(self, Self::Fits { .. })
@@ -55,20 +55,19 @@ impl fmt::Display for Fit {
     }
 }
 
-/// Places the whole plan in a dry run, in order, and compares the sum with the room.
+/// Places the whole plan in a dry run, in order, and compares the sum with `room`.
 ///
 /// # Arguments
 ///
 /// * `plan`: the model.
-/// * `arena`: where it is to lie; it does not change.
+/// * `arena`: the arena of the region; it does not change.
 /// * `room`: bytes that the ledger would grant, [`Capacity::room`](crate::Capacity::room).
 /// * `align`: alignment of every piece.
 ///
 /// # Returns
 ///
 /// [`Fit::Fits`] exactly if placing the pieces next, in this order, and reserving what they take
-/// would succeed. Where the model is too large as a whole, the answer says so rather than naming
-/// the piece at which it would have failed.
+/// would succeed. If the model is too large as a whole, the answer says so, and names no piece.
 #[must_use]
 pub fn fits(plan: &ModelPlan, arena: &Arena, room: ByteLen, align: Alignment) -> Fit {
     let whole = |needed| Fit::ShortOf {
@@ -78,7 +77,7 @@ pub fn fits(plan: &ModelPlan, arena: &Arena, room: ByteLen, align: Alignment) ->
         piece: None,
         name: String::new(),
     };
-    // Only one footprint can be cut by the end of the region, by less than a granule.
+    // The end of the region can cut only one footprint, by less than a granule.
     let slack = ByteLen::new(Alignment::GRANULE.get().saturating_sub(1));
     if plan.footprint().saturating_sub(slack) > room {
         return whole(plan.footprint());

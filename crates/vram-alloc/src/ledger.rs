@@ -1,4 +1,5 @@
-//! May it come in? One budget, counted once, that no interleaving of callers can overdraw.
+//! How much of a GPU is taken: one budget, counted once, that no interleaving of callers can
+//! overdraw.
 
 use core::fmt;
 
@@ -9,27 +10,27 @@ use crate::units::ByteLen;
 /// The largest budget of one ledger and the largest region of one arena: 2⁴⁸ − 1 bytes.
 pub const MAX_TOTAL: ByteLen = ByteLen::new(TAKEN_MASK);
 
-/// Low 48 bits of the state word: bytes taken. The 16 above: how often a limit was set.
+/// Low 48 bits of the state word: bytes taken. The 16 bits above: how often a limit was set.
 const TAKEN_MASK: u64 = (1 << 48) - 1;
 const EPOCH_ONE: u64 = 1 << 48;
 
-/// How often a snapshot is tried again while others change the ledger under it.
+/// How often a snapshot is retried while other threads change the ledger.
 const SNAPSHOT_TRIES: u32 = 64;
 
-/// The account of one GPU's budget: a cheap handle, shared by cloning.
+/// The account of one GPU's budget. A cheap handle: clones share the account.
 ///
-/// A grant is one compare-and-swap on the bytes taken. There is no add-and-undo, so that the
-/// account never shows more than the budget for an instant, and never refuses a request because
-/// of another one that is being undone.
+/// A grant is one compare-and-swap on the bytes taken. There is no add-and-undo, so the account
+/// never shows more than the budget for an instant, and never refuses a request because another
+/// request is being undone.
 ///
-/// A limit may shrink below what is taken. Nothing breaks: there is just no grant until enough
-/// was given back. Once a `set_*` has returned, no grant goes by the old limit.
+/// A limit may be set below the bytes taken. Then the ledger grants nothing until enough bytes were
+/// released. Once a `set_*` has returned, no grant uses the old limit.
 ///
 /// # Source
 ///
-/// The state word carries a count of limit changes, so that a compare-and-swap which rests on an
-/// outdated limit fails (an optimistic lock with 16 bits of version). It would be fooled only by a
-/// caller that sleeps between two adjacent instructions while a multiple of 65 536 limit changes
+/// The state word carries a count of limit changes, so that a compare-and-swap based on an outdated
+/// limit fails (an optimistic lock with 16 bits of version). It would wrongly succeed only for a
+/// thread that sleeps between two adjacent instructions while a multiple of 65 536 limit changes
 /// happens and the bytes taken return to the same figure.
 #[derive(Clone)]
 pub struct Ledger {
@@ -39,17 +40,17 @@ pub struct Ledger {
 struct Account {
     /// Bytes taken, and the count of limit changes.
     state: AtomicU64,
-    /// Of the bytes taken: those in use. Raised after the state and lowered before it, so that it
-    /// never exceeds the bytes taken.
+    /// The part of the bytes taken that is in use. Raised after the state and lowered before it, so
+    /// that it never exceeds the bytes taken.
     used: AtomicU64,
-    /// Of the bytes used: those that will not come back.
+    /// The part of the bytes in use that the device did not take back.
     kept: AtomicU64,
     total: AtomicU64,
     headroom: AtomicU64,
     foreign: AtomicU64,
 }
 
-/// Why the ledger refused.
+/// Why the ledger refused a call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LedgerError {
@@ -71,7 +72,7 @@ pub enum LedgerError {
         /// The figures on which the refusal rests.
         capacity: Capacity,
     },
-    /// More was to be split off a reservation than it holds.
+    /// The caller asked to split off more than the reservation holds.
     #[error("{} bytes cannot be split off a reservation of {} bytes", wanted.get(), len.get())]
     SplitTooLarge {
         /// Bytes to be split off.
@@ -81,22 +82,22 @@ pub enum LedgerError {
     },
 }
 
-/// Bytes promised to whoever holds this. Dropping it gives them back.
+/// Bytes promised to the holder of this value. Dropping it releases them.
 #[must_use = "dropping a reservation gives its bytes back"]
 pub struct Reservation {
     ledger: Ledger,
     len: ByteLen,
 }
 
-/// Bytes in use. Dropping it gives them back.
+/// Bytes in use. Dropping it releases them.
 #[must_use = "dropping a charge gives its bytes back"]
 pub struct Charge {
     ledger: Ledger,
     len: ByteLen,
 }
 
-/// Bytes that stay counted though nobody uses them, because the device did not take them back.
-/// Dropping it leaves them counted for as long as the ledger lives.
+/// Bytes that stay counted though no shard uses them, because the device did not take them back. If
+/// this is dropped, they stay counted for as long as the ledger lives.
 pub struct Kept {
     ledger: Ledger,
     len: ByteLen,
@@ -107,7 +108,8 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::TotalTooLarge`] above [`MAX_TOTAL`]. Zero is fine: only empty requests fit.
+    /// [`LedgerError::TotalTooLarge`] above [`MAX_TOTAL`]. A budget of zero is valid: only empty
+    /// requests fit.
     pub fn new(total: ByteLen) -> Result<Self, LedgerError> {
         check_total(total)?;
         let account = Account {
@@ -121,11 +123,11 @@ impl Ledger {
         Ok(Self { account: Arc::new(account) })
     }
 
-    /// Promises `len` bytes to the caller, at once or not at all.
+    /// Promises `len` bytes to the caller, all of them or none.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Insufficient`] where `len` exceeds the room. An empty request always fits.
+    /// [`LedgerError::Insufficient`] if `len` exceeds the room. An empty request always fits.
     pub fn reserve(&self, len: ByteLen) -> Result<Reservation, LedgerError> {
         let account = &*self.account;
         while !len.is_zero() {
@@ -139,7 +141,7 @@ impl Ledger {
                     break;
                 }
             } else if account.state.load(Ordering::Acquire) == state {
-                // The figures belong together: at one instant there really was no room.
+                // All figures belong to one state: at that instant there really was no room.
                 let room = capacity.room();
                 return Err(LedgerError::Insufficient { needed: len, room, capacity });
             }
@@ -164,7 +166,7 @@ impl Ledger {
         figures
     }
 
-    /// Replaces the budget. It may be less than what is taken.
+    /// Replaces the budget. It may be less than the bytes taken.
     ///
     /// # Errors
     ///
@@ -175,27 +177,28 @@ impl Ledger {
         Ok(())
     }
 
-    /// Replaces the headroom: bytes of the budget that are not given out. Any length is accepted.
+    /// Replaces the headroom: bytes of the budget that are not granted. Any length is accepted.
     pub fn set_headroom(&self, headroom: ByteLen) {
         self.set(&self.account.headroom, headroom);
     }
 
-    /// Replaces what others took of the budget, by the driver's word. Any length is accepted.
+    /// Replaces the bytes of the budget that other processes took, as the driver reports them. Any
+    /// length is accepted.
     pub fn set_foreign(&self, foreign: ByteLen) {
         self.set(&self.account.foreign, foreign);
     }
 
-    /// First the limit, then the epoch: whoever sees the new epoch sees the new limit, and whoever
-    /// read the old limit fails its swap.
+    /// Stores the limit first, then raises the epoch: a thread that sees the new epoch sees the new
+    /// limit, and the swap of a thread that read the old limit fails.
     fn set(&self, limit: &AtomicU64, len: ByteLen) {
         limit.store(len.get(), Ordering::Release);
-        // Wraps out of the top of the word and leaves the bytes taken alone.
+        // The epoch wraps out of the top of the word and leaves the bytes taken unchanged.
         self.account.state.fetch_add(EPOCH_ONE, Ordering::AcqRel);
     }
 }
 
 impl Account {
-    /// The figures that go with `state`, provided that `state` is still the state afterwards.
+    /// The figures for `state`. They are consistent if `state` is still the state afterwards.
     fn figures(&self, state: u64) -> Capacity {
         let taken = state & TAKEN_MASK;
         let used = self.used.load(Ordering::Acquire).min(taken);
@@ -209,7 +212,7 @@ impl Account {
         }
     }
 
-    /// Gives back what a grant took; the bytes taken are never less than `len`.
+    /// Subtracts the bytes of a grant; the bytes taken are never less than `len`.
     fn give_back(&self, len: ByteLen) {
         if !len.is_zero() {
             self.state.fetch_sub(len.get(), Ordering::AcqRel);
@@ -224,28 +227,29 @@ impl Reservation {
         self.len
     }
 
-    /// Whether nothing is promised.
+    /// Returns true if no byte is promised.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len.is_zero()
     }
 
-    /// Splits `len` bytes off into a reservation of their own. The ledger's figures stay.
+    /// Splits `len` bytes off into a reservation of their own. The ledger's figures do not change.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::SplitTooLarge`] where this reservation holds less; it stays whole.
+    /// [`LedgerError::SplitTooLarge`] if this reservation holds less; it stays whole.
     pub fn split(&mut self, len: ByteLen) -> Result<Self, LedgerError> {
         let rest = self.len.checked_sub(len);
         self.len = rest.ok_or(LedgerError::SplitTooLarge { wanted: len, len: self.len })?;
         Ok(Self { ledger: self.ledger.clone(), len })
     }
 
-    /// Joins another reservation of the same ledger to this one. The ledger's figures stay.
+    /// Joins another reservation of the same ledger to this one. The ledger's figures do not
+    /// change.
     ///
     /// # Errors
     ///
-    /// `other`, as it was, where it is of another ledger.
+    /// `other`, as it was, if it belongs to another ledger.
     pub fn join(&mut self, mut other: Self) -> Result<(), Self> {
         if !Arc::ptr_eq(&self.ledger.account, &other.ledger.account) {
             return Err(other);
@@ -254,7 +258,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Turns the promise into bytes in use.
+    /// Turns the promised bytes into bytes in use.
     pub fn commit(mut self) -> Charge {
         self.ledger.account.used.fetch_add(self.len.get(), Ordering::AcqRel);
         let len = core::mem::take(&mut self.len);
@@ -275,27 +279,27 @@ impl Charge {
         self.len
     }
 
-    /// Whether nothing is in use.
+    /// Returns true if no byte is in use.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len.is_zero()
     }
 
-    /// Gives the bytes back. The same as dropping, said aloud.
+    /// Releases the bytes. The same as dropping, but explicit.
     pub fn release(self) {
         drop(self);
     }
 
-    /// Turns bytes in use back into a promise, as where what was to use them failed. Nobody else
-    /// can take them in between.
+    /// Turns bytes in use back into a promise, for example after the operation that was to use them
+    /// failed. No other caller can take them in between.
     pub fn revoke(mut self) -> Reservation {
         self.ledger.account.used.fetch_sub(self.len.get(), Ordering::AcqRel);
         let len = core::mem::take(&mut self.len);
         Reservation { ledger: self.ledger.clone(), len }
     }
 
-    /// Leaves the bytes counted: the device did not take them back, so nobody else may be promised
-    /// them. They are given back by [`Kept::release`], or never.
+    /// Leaves the bytes counted: the device did not take them back, so the ledger must not promise
+    /// them to another caller. [`Kept::release`] releases them; without it they stay counted.
     #[expect(clippy::must_use_candidate, reason = "to forget about them is the usual case")]
     pub fn keep(mut self) -> Kept {
         let len = core::mem::take(&mut self.len);
@@ -311,15 +315,15 @@ impl Kept {
         self.len
     }
 
-    /// Whether nothing does.
+    /// Returns true if no byte stays counted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len.is_zero()
     }
 
-    /// Gives the bytes back after all: the device took them, or was emptied as a whole.
+    /// Releases the bytes: the device has taken them back after all, or was emptied as a whole.
     pub fn release(self) {
-        // First, so that no figure shows more kept than used.
+        // Lower `kept` first, so that no figure shows more bytes kept than used.
         self.ledger.account.kept.fetch_sub(self.len.get(), Ordering::AcqRel);
         drop(Charge { ledger: self.ledger, len: self.len });
     }

@@ -1,4 +1,4 @@
-//! How people write a length, and how it is written for them.
+//! Lengths as text: how people write them, and how they are printed.
 
 use alloc::string::String;
 use core::fmt;
@@ -10,7 +10,7 @@ use crate::units::ByteLen;
 const UNITS: [(&str, u32); 6] =
     [("EiB", 60), ("PiB", 50), ("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
 
-/// One decimal, cut and not rounded (it never claims more than there is), then the exact count:
+/// One decimal, rounded down (never more than there is), then the exact count:
 /// `12.0 MiB (12582912 bytes)`. Below one KiB only the count.
 impl fmt::Display for ByteLen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,31 +31,32 @@ pub enum ParseByteLenError {
     /// The text does not begin with a number.
     #[error("`{text}` is not a size; write it like 8GiB, 512 MiB or 4096")]
     NoNumber {
-        /// What was given.
+        /// The text.
         text: String,
     },
     /// The unit is none of B, KiB, MiB, GiB, TiB, KB, MB, GB, TB.
     #[error("`{unit}` is not a unit of size; use B, KiB, MiB, GiB, TiB, KB, MB, GB or TB")]
     UnknownUnit {
-        /// The part of the text behind the number.
+        /// The part of the text after the number.
         unit: String,
     },
     /// The text names a part of a byte, such as `0.3 B`.
     #[error("`{text}` is not a whole number of bytes")]
     PartOfAByte {
-        /// What was given.
+        /// The text.
         text: String,
     },
     /// More than `u64::MAX` bytes.
     #[error("`{text}` is more than 2^64 - 1 bytes")]
     TooLarge {
-        /// What was given.
+        /// The text.
         text: String,
     },
 }
 
-/// Reads `4096`, `512MiB`, `8 GiB`, `1.5GiB`, `80GB`. Units do not mind case; `KiB` and its kin
-/// are powers of 1024, `KB` and its kin powers of 1000. A bare `G` is refused: it says neither.
+/// Reads `4096`, `512MiB`, `8 GiB`, `1.5GiB`, `80GB`. The case of a unit does not matter; `KiB` and
+/// its kin are powers of 1024, `KB` and its kin powers of 1000. A bare `G` is refused, because it
+/// is ambiguous.
 impl FromStr for ByteLen {
     type Err = ParseByteLenError;
 

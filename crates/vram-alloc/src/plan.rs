@@ -1,4 +1,4 @@
-//! What a model consists of, in bytes: the pieces that a file header promises.
+//! The pieces of a model, as its file headers declare them, and their sizes in bytes.
 
 use alloc::collections::BTreeSet;
 use alloc::string::String;
@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use crate::tensor::{SizeError, TensorFormat, tensor_bytes};
 use crate::units::{Alignment, ByteLen};
 
-/// The most pieces that one plan holds: far above any model, far below what would exhaust a host.
+/// The most pieces in one plan: far more than any model has, far fewer than would exhaust a host.
 pub const PIECE_COUNT_MAX: usize = 1 << 20;
 
 /// One run of bytes of a model file that becomes one shard: a tensor, or a part of one.
@@ -17,19 +17,19 @@ pub const PIECE_COUNT_MAX: usize = 1 << 20;
 pub struct Piece {
     /// Name of the tensor.
     pub name: String,
-    /// Which of the model's files, from 0.
+    /// The number of the model's file, from 0.
     pub file: u32,
-    /// Where in that file the bytes begin.
+    /// Offset of the bytes in that file.
     pub source_offset: u64,
-    /// How many bytes.
+    /// Number of bytes.
     pub len: ByteLen,
-    /// Which part of the tensor, from 0.
+    /// The part of the tensor, from 0.
     pub part: u32,
-    /// How many parts the tensor has, 1 for a whole one.
+    /// Number of parts of the tensor, 1 for a whole one.
     pub part_count: u32,
-    /// How the tensor is stored, where that is known.
+    /// How the tensor is stored, if that is known.
     pub format: Option<TensorFormat>,
-    /// Shape of the whole tensor, the last dimension varying fastest; it means nothing without a
+    /// Shape of the whole tensor, the last dimension varying fastest; it has no meaning without a
     /// format.
     pub shape: Vec<u64>,
 }
@@ -43,7 +43,7 @@ impl Piece {
         Self { name, file, source_offset, len, part, part_count, format, shape }
     }
 
-    /// Says how the tensor is stored, so that a plan can check its length.
+    /// Sets how the tensor is stored, so that a plan can check its length.
     #[must_use]
     pub fn stored_as(mut self, format: TensorFormat, shape: impl Into<Vec<u64>>) -> Self {
         self.format = Some(format);
@@ -51,7 +51,7 @@ impl Piece {
         self
     }
 
-    /// Says that this is part number `part` of `part_count`.
+    /// Marks this as part number `part` of `part_count`.
     #[must_use]
     pub fn part_of(mut self, part: u32, part_count: u32) -> Self {
         self.part = part;
@@ -64,7 +64,7 @@ impl Piece {
         self.len.round_up(Alignment::GRANULE)
     }
 
-    /// Checks what can be checked of one piece by itself.
+    /// Checks a piece on its own.
     fn check(&self) -> Result<(), PlanError> {
         let name = || self.name.clone();
         if self.source_offset.checked_add(self.len.get()).is_none() {
@@ -87,10 +87,10 @@ impl Piece {
         Ok(())
     }
 
-    /// Cuts the piece into parts of `max` bytes, the last one as short as it comes.
+    /// Cuts the piece into parts of `max` bytes; the last one may be shorter.
     fn cut(self, max: ByteLen, part_count: u32) -> impl Iterator<Item = Self> {
         (0..part_count).map(move |part| {
-            // Inside the piece by how `part_count` was computed, so nothing saturates.
+            // Inside the piece, because of how `part_count` was computed, so nothing saturates.
             let skipped = max.get().saturating_mul(u64::from(part));
             Self {
                 source_offset: self.source_offset.saturating_add(skipped),
@@ -122,10 +122,10 @@ pub enum PlanError {
         name: String,
         /// The part, from 0.
         part: u32,
-        /// How many parts the piece says there are.
+        /// Number of parts that the piece states.
         part_count: u32,
     },
-    /// Format and shape do not give a size.
+    /// Format and shape have no size.
     #[error("tensor {name:?}: {error}")]
     Size {
         /// Name of the tensor.
@@ -133,22 +133,22 @@ pub enum PlanError {
         /// What is wrong with its shape.
         error: SizeError,
     },
-    /// The length is not what format and shape say.
+    /// The length differs from that of format and shape.
     #[error("tensor {name:?} has {} bytes, its format and shape say {}", len.get(), expected.get())]
     LengthMismatch {
         /// Name of the tensor.
         name: String,
         /// The piece's length.
         len: ByteLen,
-        /// What the whole tensor takes.
+        /// The size of the whole tensor.
         expected: ByteLen,
     },
-    /// The piece ends behind byte 2⁶⁴ − 1 of its file.
+    /// The piece ends after byte 2⁶⁴ − 1 of its file.
     #[error("tensor {name:?}: {} bytes at offset {offset} end beyond 2^64 - 1", len.get())]
     SourceOverflow {
         /// Name of the tensor.
         name: String,
-        /// Where in its file the piece begins.
+        /// Offset of the piece in its file.
         offset: u64,
         /// The piece's length.
         len: ByteLen,
@@ -162,16 +162,16 @@ pub enum PlanError {
     /// The plan would have more pieces than [`PIECE_COUNT_MAX`].
     #[error("{count} pieces are more than {max}", max = PIECE_COUNT_MAX)]
     TooManyPieces {
-        /// How many there would be, at least.
+        /// The number of pieces, at least.
         count: u64,
     },
-    /// Pieces were to be cut below one granule.
+    /// The caller asked for pieces below one granule.
     #[error("pieces of at most {} bytes are smaller than 256 bytes", max.get())]
     MaxTooSmall {
-        /// The largest piece asked for.
+        /// The largest piece that the caller asked for.
         max: ByteLen,
     },
-    /// A part of a tensor was to be cut again; cut the whole tensor instead.
+    /// A part of a tensor cannot be cut again; cut the whole tensor instead.
     #[error("part {part} of tensor {name:?} has {} bytes and cannot be cut again", len.get())]
     AlreadyCut {
         /// Name of the tensor.
@@ -202,10 +202,10 @@ impl ModelPlan {
     ///
     /// # Errors
     ///
-    /// A [`PlanError`] for the first piece that is wrong by itself, comes twice, or makes the sum
+    /// A [`PlanError`] for the first piece that is wrong by itself, occurs twice, or makes the sum
     /// overflow; [`PlanError::TooManyPieces`] above [`PIECE_COUNT_MAX`].
     pub fn new(pieces: impl IntoIterator<Item = Piece>) -> Result<Self, PlanError> {
-        // One more than allowed is enough to know, however many an iterator would give.
+        // Take one piece more than allowed and no further: the iterator may be endless.
         let pieces: Vec<_> = pieces.into_iter().take(PIECE_COUNT_MAX.saturating_add(1)).collect();
         if pieces.len() > PIECE_COUNT_MAX {
             return Err(too_many(ByteLen::from_usize(pieces.len()).get()));
@@ -241,7 +241,7 @@ impl ModelPlan {
     }
 
     /// Bytes taken from a region: every piece in whole granules of 256 bytes. At most 255 bytes
-    /// more than what is really taken, since a region's last granule may be short.
+    /// more than the pieces really take, since a region's last granule may be short.
     #[must_use]
     pub fn footprint(&self) -> ByteLen {
         self.footprint
@@ -253,7 +253,7 @@ impl ModelPlan {
         self.largest
     }
 
-    /// Whether there are no pieces.
+    /// Returns true if the plan has no pieces.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
@@ -269,15 +269,15 @@ impl ModelPlan {
     ///
     /// # Errors
     ///
-    /// [`PlanError::MaxTooSmall`] below 256 bytes, [`PlanError::AlreadyCut`] where a part would
-    /// have to be cut again, [`PlanError::TooManyPieces`] above [`PIECE_COUNT_MAX`].
+    /// [`PlanError::MaxTooSmall`] below 256 bytes, [`PlanError::AlreadyCut`] if a part would have
+    /// to be cut again, [`PlanError::TooManyPieces`] above [`PIECE_COUNT_MAX`].
     pub fn split(&self, max_piece: ByteLen) -> Result<Self, PlanError> {
         let granule = Alignment::GRANULE.get();
         let max = ByteLen::new(max_piece.get() & !granule.wrapping_sub(1));
         if max.is_zero() {
             return Err(PlanError::MaxTooSmall { max: max_piece });
         }
-        // Count first: a hostile length must not cost memory.
+        // Count before cutting: a hostile length must not use up host memory.
         let mut counts = Vec::with_capacity(self.pieces.len());
         let mut piece_count = 0_u64;
         for piece in &self.pieces {

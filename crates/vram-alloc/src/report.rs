@@ -1,4 +1,4 @@
-//! What the ledger and the arena say about themselves: plain figures, taken at one instant.
+//! The figures of the ledger and of the arena, taken at one instant.
 
 use core::fmt;
 
@@ -6,8 +6,8 @@ use crate::units::ByteLen;
 
 /// The figures of one ledger at one instant.
 ///
-/// While no more is taken than there is, `used + reserved + free() == total`, exactly, whatever
-/// other threads do meanwhile.
+/// While the bytes taken do not exceed the total, `used + reserved + free() == total`, exactly, in
+/// every interleaving of threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -16,13 +16,13 @@ pub struct Capacity {
     pub total: ByteLen,
     /// Bytes in use.
     pub used: ByteLen,
-    /// Of `used`: bytes that stay counted for good, because the device refused to take them back.
+    /// The part of `used` that stays counted for good, because the device refused to take it back.
     pub kept: ByteLen,
-    /// Bytes promised and not yet in use. Bytes on their way out of use appear here for an instant.
+    /// Bytes promised and not yet in use. Bytes that are being released appear here for an instant.
     pub reserved: ByteLen,
-    /// Bytes that are not given out, so that others find room.
+    /// Bytes that the ledger does not grant, so that others find room.
     pub headroom: ByteLen,
-    /// Bytes of the budget that others took.
+    /// Bytes of the budget that other processes took.
     pub foreign: ByteLen,
 }
 
@@ -33,13 +33,13 @@ impl Capacity {
         self.used.saturating_add(self.reserved)
     }
 
-    /// Bytes neither used nor promised; zero where a shrunk budget is overdrawn.
+    /// Bytes neither used nor promised; zero if the budget was set below the bytes taken.
     #[must_use]
     pub const fn free(self) -> ByteLen {
         self.total.saturating_sub(self.taken())
     }
 
-    /// The largest reservation that would be granted now: free, less headroom, less foreign.
+    /// The largest reservation that the ledger would grant now: free, less headroom, less foreign.
     #[must_use]
     pub const fn room(self) -> ByteLen {
         self.free().saturating_sub(self.headroom).saturating_sub(self.foreign)
@@ -79,8 +79,8 @@ pub struct ArenaReport {
 }
 
 impl ArenaReport {
-    /// How much of the free memory lies outside the largest hole, in parts per million, rounded
-    /// down: 0 for one hole or none, towards 1 000 000 as the free memory falls to pieces.
+    /// The share of the free memory outside the largest hole, in parts per million, rounded down: 0
+    /// for one hole or none, towards 1 000 000 as the free memory splits into small holes.
     #[must_use]
     pub fn fragmentation_ppm(self) -> u32 {
         let outside = u128::from(self.free.saturating_sub(self.largest_hole).get());

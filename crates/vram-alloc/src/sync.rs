@@ -1,4 +1,4 @@
-//! The primitives of the ledger, in one place, so that loom can stand in for them.
+//! The primitives of the ledger, in one place, so that loom can replace them.
 
 #[cfg(not(loom))]
 pub(crate) use alloc::sync::Arc;

@@ -19,7 +19,7 @@ pub struct ByteLen(u64);
 )]
 pub struct Alignment(u64);
 
-/// The number by which people call a GPU. Not a UUID, and not stable across reboots.
+/// The index of a GPU, as people call it. Not a UUID, and not stable across reboots.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct GpuIndex(u32);
@@ -33,7 +33,7 @@ impl ByteLen {
     pub const MIB: Self = Self(1 << 20);
     /// 1024 MiB.
     pub const GIB: Self = Self(1 << 30);
-    /// The largest length that the type can name.
+    /// The largest length that the type can hold.
     pub const MAX: Self = Self(u64::MAX);
 
     /// Wraps a raw count of bytes.
@@ -48,26 +48,26 @@ impl ByteLen {
         self.0
     }
 
-    /// Wraps the length of something in host memory.
+    /// Wraps the length of a value in host memory.
     #[must_use]
     pub const fn from_usize(bytes: usize) -> Self {
         #[expect(clippy::as_conversions, reason = "a usize has at most 64 bits on every target")]
         Self(bytes as u64)
     }
 
-    /// The length as a host size, or `None` where the host's addresses are too narrow.
+    /// The length as a host size, or `None` if the host's addresses are too narrow.
     #[must_use]
     pub fn to_usize(self) -> Option<usize> {
         usize::try_from(self.0).ok()
     }
 
-    /// `mib` MiB, or [`ByteLen::MAX`] where the product does not fit: exact below 2⁴⁴ MiB.
+    /// `mib` MiB, or [`ByteLen::MAX`] if the product does not fit: exact below 2⁴⁴ MiB.
     #[must_use]
     pub const fn from_mib_saturating(mib: u64) -> Self {
         Self(mib.saturating_mul(Self::MIB.0))
     }
 
-    /// `mib` MiB, or `None` where the product does not fit.
+    /// `mib` MiB, or `None` if the product does not fit.
     #[must_use]
     pub const fn checked_from_mib(mib: u64) -> Option<Self> {
         Self::MIB.checked_mul(mib)
@@ -82,7 +82,7 @@ impl ByteLen {
         }
     }
 
-    /// The difference, or `None` where `other` is larger.
+    /// The difference, or `None` if `other` is larger.
     #[must_use]
     pub const fn checked_sub(self, other: Self) -> Option<Self> {
         match self.0.checked_sub(other.0) {
@@ -106,7 +106,7 @@ impl ByteLen {
         Self(self.0.saturating_add(other.0))
     }
 
-    /// The difference, or zero where `other` is larger.
+    /// The difference, or zero if `other` is larger.
     #[must_use]
     pub const fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
@@ -121,14 +121,14 @@ impl ByteLen {
         }
     }
 
-    /// Whether this is the empty length.
+    /// Returns true if this is the empty length.
     #[must_use]
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 }
 
-/// Defines a position type; the two kinds differ only in what they are measured from.
+/// Defines a position type; the two kinds differ only in their origin.
 macro_rules! offset {
     ($(#[$doc:meta])* $name:ident, $origin:literal) => {
         $(#[$doc])*
@@ -162,7 +162,7 @@ macro_rules! offset {
                 Self(ByteLen::from_usize(bytes).0)
             }
 
-            /// The position as a host size, or `None` where the host's addresses are too narrow.
+            /// The position as a host size, or `None` if the host's addresses are too narrow.
             #[must_use]
             pub fn to_usize(self) -> Option<usize> {
                 usize::try_from(self.0).ok()
@@ -177,7 +177,8 @@ macro_rules! offset {
                 }
             }
 
-            /// How far this position lies behind `earlier`, or `None` where it lies before it.
+            /// The distance from `earlier` to this position, or `None` if this position is before
+            /// it.
             #[must_use]
             pub const fn checked_since(self, earlier: Self) -> Option<ByteLen> {
                 match self.0.checked_sub(earlier.0) {
@@ -186,7 +187,7 @@ macro_rules! offset {
                 }
             }
 
-            /// Whether the position is a multiple of `alignment`.
+            /// Returns true if the position is a multiple of `alignment`.
             #[must_use]
             pub const fn is_aligned(self, alignment: Alignment) -> bool {
                 self.0.is_multiple_of(alignment.0)
@@ -215,24 +216,24 @@ offset! {
     DeviceOffset, "a device region"
 }
 
-/// A number that is not a power of two was given as an alignment.
+/// The number is not a power of two, so it is no alignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an alignment of {bytes} bytes is not a power of two")]
 #[non_exhaustive]
 pub struct AlignmentError {
-    /// What was given.
+    /// The number of the call.
     pub bytes: u64,
 }
 
 impl Alignment {
     /// No constraint.
     pub const ONE: Self = Self(1);
-    /// What the arena rounds footprints and starts to: 256 bytes, which every driver allocation
-    /// and every vector load of a kernel is content with.
+    /// The multiple to which the arena rounds footprints and starts: 256 bytes. It satisfies every
+    /// driver allocation and every vector load of a kernel.
     pub const GRANULE: Self = Self(256);
-    /// Direct I/O and host pages.
+    /// The alignment of direct I/O and host pages.
     pub const KIB_4: Self = Self(4 << 10);
-    /// What peer mappings are rounded to on older devices.
+    /// The multiple to which older devices round peer mappings.
     pub const KIB_64: Self = Self(64 << 10);
     /// A page of device virtual memory.
     pub const MIB_2: Self = Self(2 << 20);

@@ -1,4 +1,4 @@
-//! A device's identity: what tickets, reports and devices name a GPU by.
+//! A device's identity, by which tickets, reports and devices name a GPU.
 
 use core::fmt;
 
@@ -6,12 +6,13 @@ use crate::units::GpuIndex;
 
 /// A device's identity for life: stable across reboots, orderings and tools, unlike its index.
 ///
-/// With the feature `serde` it travels as NVIDIA's tools print it, and in no other spelling.
+/// With the feature `serde`, it is written and read as NVIDIA's tools print it, and in no other
+/// spelling.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeviceUuid([u8; 16]);
 
 impl DeviceUuid {
-    /// Wraps the 16 bytes the driver reports.
+    /// Wraps the 16 bytes that the driver reports.
     #[must_use]
     pub const fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
@@ -23,8 +24,8 @@ impl DeviceUuid {
         &self.0
     }
 
-    /// The identity a host device has unless it is given another: fixed for each index, so that
-    /// the same configuration gives the same trace.
+    /// The default identity of a host device: fixed for each index, so that the same configuration
+    /// gives the same trace.
     #[must_use]
     pub const fn for_host(index: GpuIndex) -> Self {
         let [a, b, c, d] = index.get().to_be_bytes();
@@ -75,7 +76,7 @@ mod text {
             let digits = text.strip_prefix("GPU-").ok_or_else(wrong)?.replace('-', "");
             let number = u128::from_str_radix(&digits, 16).map_err(|_not_hex| wrong())?;
             let uuid = Self::new(number.to_be_bytes());
-            // Any other text that reads as the same number is refused.
+            // Any other text that parses to the same number is refused.
             if uuid.to_string() == *text { Ok(uuid) } else { Err(wrong()) }
         }
     }

@@ -14,7 +14,7 @@ fn len(bytes: u64) -> ByteLen {
     ByteLen::new(bytes)
 }
 
-/// P1: two loaders never both win the last bytes, and one of them always does.
+/// P1: of two threads, one always gets the last bytes, and never both.
 #[test]
 fn exactly_one_of_two_wins_the_last_bytes() {
     loom::model(|| {
@@ -44,8 +44,8 @@ fn two_requests_that_fit_are_both_granted() {
     });
 }
 
-/// P8: a grant that races with a shrinking budget either came first or is refused; after
-/// `set_total` returned, the taken bytes do not rise.
+/// P8: a grant that races with a shrinking budget either precedes it or is refused; after
+/// `set_total` has returned, the bytes taken do not rise.
 #[test]
 fn no_grant_follows_a_lowered_limit() {
     loom::model(|| {
@@ -60,8 +60,8 @@ fn no_grant_follows_a_lowered_limit() {
     });
 }
 
-/// A request that fits at every instant is granted, although a mix of figures from different
-/// instants would refuse it: 60 of 100 taken, then 0 of 100, then 0 of 50.
+/// A request that fits at every instant is granted, though figures from different instants would
+/// refuse it: 60 of 100 taken, then 0 of 100, then 0 of 50.
 #[test]
 fn a_refusal_never_mixes_two_instants() {
     loom::model(|| {
@@ -96,8 +96,8 @@ fn a_snapshot_adds_up_at_every_step() {
     });
 }
 
-/// Bytes that were kept and are released later: at every step they are counted once, and never more
-/// are kept than used. A request for them succeeds exactly after their release.
+/// Kept bytes that are released after all: at every step they are counted once, and no figure shows
+/// more bytes kept than used. A thread that needs them gets them exactly when they are released.
 #[test]
 fn kept_bytes_come_back_once() {
     loom::model(|| {

@@ -1,8 +1,8 @@
 //! Property: the arena agrees with a naive reference over any run of calls (P2, P3, P4).
 //!
 //! Method: the reference keeps a plain list of taken intervals and recomputes everything by
-//! scanning. Regions are often not a multiple of 256 and sizes are near granule edges, where a
-//! sub-allocator can lose its last bytes.
+//! scanning. Regions are often not a multiple of 256 and sizes sit near granule edges, since that
+//! is where sub-allocators lose their last bytes.
 
 #![expect(clippy::arithmetic_side_effects, reason = "figures are far below 2^63")]
 #![expect(clippy::unwrap_used, reason = "a panic is the failure of the test")]
@@ -16,7 +16,7 @@ use vram_alloc::{
 
 const GRANULE: u64 = 256;
 
-/// Taken intervals in address order.
+/// Taken intervals in address order, and nothing else.
 #[derive(Clone, Default)]
 struct Naive {
     capacity: u64,
@@ -39,7 +39,7 @@ impl Naive {
         holes
     }
 
-    /// Whether any granule-aligned start fits, judged by the lowest one of each hole.
+    /// Whether any granule-aligned start serves, found by looking at the lowest one of each hole.
     fn fits(&self, len: u64, align: u64) -> bool {
         let align = align.max(GRANULE);
         len == 0
@@ -88,7 +88,7 @@ fn arena(capacity: u64, small_max: u64) -> Arena {
     Arena::with_policy(ByteLen::new(capacity), policy).unwrap()
 }
 
-/// Everything that the public API shows of an arena.
+/// The publicly visible state of an arena.
 fn state(arena: &Arena) -> impl PartialEq + core::fmt::Debug + use<> {
     (arena.report(), arena.holes().collect::<Vec<_>>(), arena.live().collect::<Vec<_>>())
 }
@@ -96,7 +96,7 @@ fn state(arena: &Arena) -> impl PartialEq + core::fmt::Debug + use<> {
 fn check(arena: &Arena, naive: &Naive, live_count: usize) -> Result<(), TestCaseError> {
     let report = arena.report();
     let holes: Vec<_> = arena.holes().map(|h| (h.start().get(), h.end().get())).collect();
-    // The reference's holes are disjoint, in order and never adjacent, by their construction.
+    // The reference's holes are disjoint, in order and never adjacent, by how they are computed.
     prop_assert_eq!(&holes, &naive.holes());
     let lens = holes.iter().map(|(start, end)| end - start);
     prop_assert_eq!(report.capacity.get(), naive.capacity);
@@ -112,8 +112,8 @@ fn check(arena: &Arena, naive: &Naive, live_count: usize) -> Result<(), TestCase
 }
 
 proptest! {
-    /// P2, P3: placements are in bounds, aligned and disjoint; placements and holes cover the
-    /// region exactly; a refusal means that no hole fits; an empty arena equals a new one.
+    /// P2, P3: placements are in bounds, aligned and disjoint; live and holes make up the region
+    /// exactly; a refusal means that no hole fits; a drained arena is as new.
     #[test]
     fn the_arena_agrees_with_a_list_of_intervals((capacity, small_max, calls) in run_of_calls()) {
         let mut arena = arena(capacity, small_max);
@@ -167,7 +167,7 @@ proptest! {
                 Call::Reset => {
                     arena.reset();
                     naive.taken.clear();
-                    // P4: placements that were live before are refused now, and nothing changes.
+                    // P4: what was live before is refused now, and nothing changes.
                     for stale in live.drain(..) {
                         let before = state(&arena);
                         let refused = arena.release(stale).unwrap_err();
@@ -187,7 +187,7 @@ proptest! {
         prop_assert_eq!(whole.footprint().get(), capacity);
     }
 
-    /// The same calls give the same placements; `fits` predicts exactly what placing does.
+    /// The same calls give the same placements; `fits` predicts exactly the outcome of placing.
     #[test]
     fn a_dry_run_foretells_the_placements(
         capacity in 0..200 * GRANULE,
@@ -240,8 +240,7 @@ proptest! {
     }
 }
 
-/// P4: a placement of one arena, or of its clone, is refused by the other, and returned to the
-/// caller.
+/// P4: an arena and its clone each refuse the other's placement, and return it.
 #[test]
 fn a_foreign_placement_is_refused_and_nothing_changes() {
     let mut ours = arena(10_000, 0);
@@ -261,7 +260,7 @@ fn a_foreign_placement_is_refused_and_nothing_changes() {
     assert_eq!(ours.report().free.get(), 10_000);
 }
 
-/// P4: after a slot was reused, its earlier placement is refused.
+/// P4: a placement does not free its slot once the slot belongs to a later placement.
 #[test]
 fn a_stale_placement_does_not_free_its_successor() {
     let mut arena = arena(4096, 0);
@@ -274,7 +273,7 @@ fn a_stale_placement_does_not_free_its_successor() {
     arena.release(successor).unwrap();
 }
 
-/// P3: for any length of the region, its last bytes can be placed and released.
+/// P3: in a region of any length, the last bytes can be placed and released.
 #[test]
 fn a_region_that_is_no_multiple_of_a_granule_is_given_out_whole() {
     for capacity in [1, 255, 256, 257, 1000, 65_537, (1 << 48) - 1] {
@@ -288,7 +287,7 @@ fn a_region_that_is_no_multiple_of_a_granule_is_given_out_whole() {
     }
 }
 
-/// The largest arguments are refused and never wrap.
+/// The largest arguments are refused, never wrapped.
 #[test]
 fn extreme_sizes_and_alignments_are_refused() {
     assert!(matches!(Arena::new(ByteLen::new(1 << 48)), Err(ArenaError::CapacityTooLarge { .. })));
@@ -304,7 +303,7 @@ fn extreme_sizes_and_alignments_are_refused() {
     }
 }
 
-/// Small pieces are placed at the high end and large ones at the low end.
+/// Small pieces gather at the high end and large ones at the low end.
 #[test]
 fn small_and_large_pieces_grow_towards_each_other() {
     let mut arena = arena(1 << 20, 1024);

@@ -1,8 +1,8 @@
-//! Property: the arena picks exactly the place that the policy defines (P2, P3), and the same
-//! again.
+//! Property: the arena picks exactly the place that the policy names (P2, P3), and the same again.
 //!
-//! Method: quickcheck against a bitmap with one bit per granule. It tries every candidate start of
-//! every hole. Among the holes that fit, the smallest must be chosen, and its correct end.
+//! Method: quickcheck against a bitmap with one bit per granule, in which every candidate start of
+//! every hole is tried. Among the holes that fit, the smallest must win, at the end that the policy
+//! names.
 
 #![expect(clippy::arithmetic_side_effects, reason = "figures are far below 2^63")]
 #![expect(clippy::indexing_slicing, reason = "an index past the end is the failure of the test")]
@@ -42,12 +42,12 @@ impl Bitmap {
         holes
     }
 
-    /// The place of `len` bytes by the policy, found by trying every granule of every hole.
+    /// Where the policy puts `len` bytes, by trying every granule of every hole.
     fn choose(&self, len: u64, align: u64, small: bool) -> Option<u64> {
         let mut best: Option<(u64, u64)> = None;
         let mut holes = self.holes();
         if small {
-            // Of equal holes the highest address wins; a strictly smaller hole below still wins.
+            // Ties go to the highest address; a strictly smaller hole still wins below.
             holes.reverse();
         }
         for hole in holes {

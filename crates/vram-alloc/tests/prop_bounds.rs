@@ -1,8 +1,8 @@
 //! Property P7 and G5: units and bounds agree with unbounded integers on every input.
 //!
-//! Method: the reference recomputes the answer in `u128`, where nothing can wrap. Inputs are drawn
-//! near the edges (0, capacity, `u64::MAX`) as often as uniformly, since a uniform `u64` hits an
-//! off-by-one with probability 2⁻⁶⁴.
+//! Method: the reference recomputes the answer in `u128`, where nothing can wrap. Inputs are
+//! drawn near the edges (0, capacity, `u64::MAX`) as often as uniformly, since a uniform `u64`
+//! hits an off-by-one with probability 2⁻⁶⁴.
 
 #![expect(clippy::arithmetic_side_effects, reason = "the reference works in u128")]
 
@@ -87,7 +87,7 @@ proptest! {
         }
     }
 
-    /// G5: MiB to bytes saturates and never wraps, and is exact where it fits.
+    /// G5: MiB to bytes saturates and never wraps, and is exact if it fits.
     #[test]
     fn mib_to_bytes_is_exact_or_saturates(mib in near(1 << 44)) {
         let exact = u128::from(mib) << 20;
@@ -140,8 +140,8 @@ proptest! {
         prop_assert_eq!(Alignment::new(bytes).is_ok(), (0..64).any(|power| bytes == 1 << power));
     }
 
-    /// `FromStr` reads the figure that `Display` writes in brackets. The rounded figure is never above
-    /// the exact one, and never a tenth below it.
+    /// FromStr reads what Display writes in brackets. The rounded figure is never more than the
+    /// length, and never a tenth less.
     #[test]
     fn a_length_reads_as_it_is_written(bytes in near(1 << 30)) {
         let shown = ByteLen::new(bytes).to_string();
@@ -165,7 +165,7 @@ proptest! {
     }
 }
 
-/// The boundary as an explicit example of the rule.
+/// The boundary itself, spelled out, so that a reader sees the rule without running anything.
 #[test]
 fn an_empty_read_at_the_end_is_allowed_and_one_byte_is_not() {
     let capacity = ByteLen::new(4096);

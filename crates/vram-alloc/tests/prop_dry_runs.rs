@@ -1,6 +1,6 @@
-//! Property: a clone after releasing copies equals the original after releasing the real
-//! placements; and bytes that are transferred in the ledger are never available to another caller
-//! in between.
+//! Property: a clone that releases copies answers as the original does after releasing the
+//! placements themselves. In the ledger, bytes that change from one holder to another are never
+//! free in between.
 
 use proptest::prelude::*;
 use vram_alloc::{Alignment, Arena, ByteLen, Ledger, ReleaseReason};
@@ -18,7 +18,7 @@ proptest! {
             .iter()
             .filter_map(|len| arena.place(ByteLen::new(*len), Alignment::GRANULE).ok())
             .collect();
-        // The clone of a clone has the same placements.
+        // The clone of a clone knows the same placements.
         let mut dry_run = arena.clone().clone();
         let (gone, kept): (Vec<_>, Vec<_>) =
             placed.into_iter().zip(gone).partition(|(_, gone)| *gone);
@@ -35,7 +35,7 @@ proptest! {
         let real = arena.place(wanted, Alignment::GRANULE);
         prop_assert_eq!(foretold.ok(), real.as_ref().ok().map(vram_alloc::Placement::range));
         if let Ok(younger) = real {
-            // Also if the clone's own placement has the same number.
+            // Refused also if the clone's own placement has the same serial.
             prop_assert_eq!(dry_run.release_copy(&younger), Err(ReleaseReason::Stale));
         }
         for (placement, _) in kept {

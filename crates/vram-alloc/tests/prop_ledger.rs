@@ -1,7 +1,7 @@
 //! Property: the ledger agrees with plain sums over any run of calls (P1, P4, P5, P8).
 //!
-//! Method: the reference keeps the lengths of live reservations and charges in lists and adds them
-//! up again after each call. Limits are set below the taken bytes as often as above them.
+//! Method: the reference keeps the lengths of live reservations and charges in lists and adds
+//! them up anew after each call. Limits are set below the bytes taken as often as above them.
 
 #![expect(clippy::arithmetic_side_effects, reason = "figures are far below 2^63")]
 
@@ -40,7 +40,7 @@ fn call() -> impl Strategy<Value = Call> {
     ]
 }
 
-/// Removes and returns a random element, if there is one.
+/// Takes a random element out, if there is one.
 fn pick<T>(items: &mut Vec<T>, which: usize) -> Option<T> {
     (!items.is_empty()).then(|| items.swap_remove(which % items.len()))
 }
@@ -114,7 +114,7 @@ proptest! {
                     if let Some(charge) = pick(&mut used, which) {
                         kept += charge.len().get();
                         let charge = charge.keep();
-                        // Every second one is forgotten, and stays counted.
+                        // Every other one is forgotten, and stays counted all the same.
                         if which % 2 == 0 {
                             set_aside.push(charge);
                         }
@@ -159,14 +159,14 @@ proptest! {
             }
         }
 
-        // P5: after everything was dropped, only the bytes that the device refused to take back are
+        // P5: once everything is dropped, only the bytes that the device refused to take back are
         // left.
         drop((reserved, used, set_aside));
         let end = ledger.capacity();
         prop_assert_eq!((end.used.get(), end.kept.get(), end.reserved.get()), (kept, kept, 0));
     }
 
-    /// P5: a panic or an early return with live reservations and charges releases all of them.
+    /// P5: a panic or an early return while holding reservations and charges releases all of them.
     #[test]
     fn a_panic_at_any_point_restores_the_ledger(lens in vec(0..100_u64, 1..20), at in 0..20_usize) {
         let ledger = Ledger::new(ByteLen::new(1000)).unwrap();
@@ -198,7 +198,8 @@ fn sum_before(lens: &[u64], at: usize) -> u64 {
     lens.iter().take(at).sum()
 }
 
-/// P8: below the taken bytes nothing is granted and no count breaks; grants resume when they fit.
+/// P8: with a budget below the bytes taken, the ledger grants nothing, and grants again once it
+/// fits.
 #[test]
 fn a_budget_shrunk_below_what_is_taken_grants_nothing_until_it_fits() {
     let ledger = Ledger::new(ByteLen::new(1000)).unwrap();

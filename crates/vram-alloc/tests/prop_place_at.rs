@@ -1,5 +1,5 @@
 //! Property: placing at a chosen offset succeeds exactly where a bitmap of granules is free, and
-//! keeps the arena's figures correct (P2, P3).
+//! keeps the arena's figures (P2, P3).
 //!
 //! Method: the reference marks each granule of a small region. Regions are often not a multiple of
 //! 256, so that the last granule is short.
@@ -48,7 +48,7 @@ proptest! {
             arena.release(placement).unwrap();
         }
         prop_assert_eq!(arena.report().largest_hole.get(), capacity);
-        // Mixes placements at a chosen offset with placements that the arena chooses.
+        // Places chosen by the caller mix with places chosen by the arena.
         prop_assert!(arena.place(ByteLen::new(capacity), Alignment::GRANULE).is_ok());
     }
 }

@@ -1,7 +1,7 @@
 //! Property: tensor sizes and plans agree with unbounded integers, and `fits` with placing.
 //!
-//! Method: sizes are recomputed from the element rules in `u128`; a plan's `fits` is compared with
-//! the results of an arena and a ledger.
+//! Method: sizes are recomputed element by element rule in `u128`; a plan's `fits` is compared with
+//! what an arena and a ledger really do.
 
 #![expect(clippy::arithmetic_side_effects, reason = "the reference works in u128")]
 
@@ -95,7 +95,7 @@ proptest! {
         }
     }
 
-    /// The parts of a tensor are adjacent and cover it, and none is larger than requested.
+    /// The parts of a tensor follow one another and cover it, and none is larger than the maximum.
     #[test]
     fn a_split_plan_covers_the_same_bytes(
         lens in vec(0..20_000_u64, 0..6),
@@ -132,12 +132,11 @@ proptest! {
             prop_assert_eq!(at, piece.source_offset + piece.len.get());
         }
         prop_assert!(parts.next().is_none());
-        // Splitting again to the same size changes nothing; splitting finer is refused with its own
-        // error.
+        // Splitting again to the same size changes nothing; splitting finer is refused by name.
         prop_assert_eq!(&split.split(ByteLen::new(max)).unwrap(), &split);
     }
 
-    /// `fits` returns true exactly if placing and reserving everything succeeds.
+    /// `fits` says yes exactly if placing and reserving everything works.
     #[test]
     fn what_fits_can_be_placed_and_what_does_not_cannot(
         capacity in 0..40_000_u64,
@@ -267,7 +266,7 @@ fn odd_shapes_have_a_size_or_a_reason() {
     assert_eq!(tensor_bytes(bf16, &[1 << 63]), Err(SizeError::TooLarge));
     assert_eq!(tensor_bytes(q4k, &[3, 512]).unwrap().get(), 3 * 2 * 144);
     assert_eq!(tensor_bytes(q4k, &[5, 0]).unwrap(), ByteLen::ZERO);
-    // The product would be divisible, but the row is not.
+    // The product would divide; the row does not.
     let refused = tensor_bytes(q4k, &[512, 3]).unwrap_err();
     assert_eq!(refused.to_string(), "a row of 3 elements does not divide into Q4_K blocks of 256");
     assert!(tensor_bytes(q4k, &[]).is_err(), "a scalar is no block");
@@ -306,7 +305,7 @@ fn a_plan_that_contradicts_itself_is_refused() {
     ));
 }
 
-/// A hostile length must cost neither memory nor time.
+/// A hostile length costs neither memory nor time.
 #[test]
 fn a_plan_is_not_cut_into_more_pieces_than_a_host_can_bear() {
     let huge = ModelPlan::new([Piece::new("a", 0, 0, ByteLen::new(1 << 60))]).unwrap();
@@ -326,8 +325,8 @@ fn a_plan_is_not_cut_into_more_pieces_than_a_host_can_bear() {
     assert!(matches!(halves.split(ByteLen::new(512)), Err(PlanError::AlreadyCut { part: 0, .. })));
 }
 
-/// A plan's footprint is in whole granules, and a region may end inside one: `fits` accounts for
-/// both.
+/// A plan's footprint is in whole granules, and a region may end inside one: neither hides the
+/// other.
 #[test]
 fn a_fit_is_exact_to_the_last_short_granule() {
     let bytes = ByteLen::new;

@@ -1,5 +1,4 @@
-//! Values that are read back equal the written ones, and a text cannot contain a value that a
-//! constructor refuses.
+//! Values survive a round trip, and a text cannot make a value that a constructor refuses.
 
 #![cfg(feature = "serde")]
 

@@ -1,10 +1,10 @@
 //! Stress: many threads on one ledger (P1, P5, P8).
 //!
 //! Method: while workers reserve, split, commit and drop, a watcher takes snapshots and another
-//! thread moves the limits. Every grant is also counted in a second, independent counter that is
-//! raised after the grant and lowered before the return, so it is never above the true sum. If it
-//! exceeds the largest budget, the ledger granted too much. `VRAM_STRESS_SECONDS` sets the duration
-//! of each test.
+//! thread changes the limits. A second, independent counter also counts every grant. It is raised
+//! after the grant and lowered before the release, so that it never exceeds the bytes taken. If it
+//! exceeds the largest budget, the ledger was overdrawn. `VRAM_STRESS_SECONDS` sets how long each
+//! test runs.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -61,7 +61,7 @@ fn grants_stay_within_the_budget(seed: u64) {
                                 charge.release();
                             }
                             Err(LedgerError::Insufficient { needed, room, capacity }) => {
-                                // The refusal is based on figures that did not fit.
+                                // The figures of the refusal leave no room for the request.
                                 assert!(needed > room);
                                 assert!(capacity.taken().get() + len > TOTAL);
                                 refused.fetch_add(1, Ordering::Relaxed);
@@ -79,8 +79,8 @@ fn grants_stay_within_the_budget(seed: u64) {
                 thread::yield_now();
             }
         });
-        // All workers finish before a failure is reported: a scope that unwinds waits for the
-        // watcher, and the watcher waits for this thread.
+        // Join all workers before asserting: a scope that unwinds waits for the watcher, and the
+        // watcher waits for `done`.
         let outcomes: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
         done.store(true, Ordering::Relaxed);
         assert!(outcomes.into_iter().all(|outcome| outcome.is_ok()));
@@ -93,7 +93,7 @@ fn grants_stay_within_the_budget(seed: u64) {
     assert_eq!((end.used, end.reserved), (ByteLen::ZERO, ByteLen::ZERO));
 }
 
-/// After `set_total` has returned, no grant uses the old budget, for any interleaving of threads.
+/// Once `set_total` has returned, no grant uses the old budget, in any interleaving.
 #[test]
 fn no_grant_goes_by_a_limit_that_was_lowered_before() {
     for_a_while(lowered_limits_hold);
@@ -120,7 +120,7 @@ fn lowered_limits_hold() {
                 1 => ledger.set_headroom(ByteLen::new(50)),
                 _ => ledger.set_foreign(ByteLen::new(50)),
             }
-            // All bytes held now were granted before. They are released, and no new grant follows.
+            // The bytes taken now were granted before. Workers release them, and no grant follows.
             let mut before = ledger.capacity().taken();
             for _ in 0..20 {
                 let now = ledger.capacity().taken();

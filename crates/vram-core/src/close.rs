@@ -1,14 +1,14 @@
-//! Closing a manager: everything wiped and given back, and an answer about what could not be.
+//! Closing a manager: wipes and frees everything, and reports what could not be freed.
 //!
 //! ```text
 //!  close(timeout)
-//!   1 nothing is taken or served any more: every call answers `Closed`
-//!   2 calls that were under way end, or the time is up
-//!   3 each shard: its users and leases end, or the time is up; wiped and freed
-//!   4 reservations end, or the time is up
-//!   5 whoever is giving something back does so, or the time is up
-//!   6 what could not be given back before is tried again; each region goes back to its driver
-//!   7 keys and idle host buffers are wiped
+//!   1 the manager takes and serves no more calls: every call answers `Closed`
+//!   2 wait until calls already running end, or until the time-out
+//!   3 each shard: wait until its users and leases end, or until the time-out; wipe and free it
+//!   4 wait until reservations end, or until the time-out
+//!   5 wait for calls that are returning memory, or until the time-out
+//!   6 retry bytes that could not be returned before; return each region to its driver
+//!   7 wipe keys and idle host buffers
 //! ```
 
 use core::sync::atomic::Ordering;
@@ -29,30 +29,30 @@ use crate::scrub::Scrubbing;
 use crate::shard::{Entry, gate};
 use crate::sync::{Deadline, read};
 
-/// What closing a manager gave back, and what it could not.
+/// What closing a manager freed, and what it could not free.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 #[must_use = "what could not be given back is in here"]
 pub struct CloseReport {
-    /// Shards that were freed by this call.
+    /// Shards that this call freed.
     pub freed: u64,
-    /// Device bytes of those that came back.
+    /// Device bytes of those shards that were returned.
     pub bytes: ByteLen,
-    /// Shards that are still there, in ascending order of their ids, each with the reason.
+    /// Shards that remain, in ascending order of their ids, each with the reason.
     pub left: Vec<(ShardId, VramError)>,
-    /// Memory that did not go back to its driver, for each GPU that has any.
+    /// Memory that was not returned to its driver, for each GPU that has any.
     pub unreturned: Vec<UnreturnedMemory>,
     /// Reservations that are still open.
     pub reservations: u64,
-    /// Calls that are still under way.
+    /// Calls that are still running.
     pub under_way: u64,
-    /// Whether every event sink that is in service was given all events of before, and flushed.
+    /// Whether every event sink in service received all earlier events and was flushed.
     pub events_flushed: bool,
-    /// Whether nothing is left of anything but of events.
+    /// Whether nothing remains: no shard, memory, reservation or call. Events are not counted here.
     pub complete: bool,
 }
 
-/// Frees, wipes and gives back everything, and says what could not be.
+/// Frees, wipes and returns everything, and reports what could not be returned.
 pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseReport {
     let deadline = Deadline::within(timeout);
     core.closing.closed.store(true, Ordering::Release);
@@ -62,12 +62,12 @@ pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseRepo
     scrubbing.stop();
     let mut report = CloseReport::default();
     let Some(turn) = core.closing.turn(deadline) else {
-        // Somebody else is at it, and says what becomes of it.
+        // Another thread is closing the manager; the report of its call states the result.
         count_left(core, timeout, &mut report);
         return report;
     };
     for gpu in &core.gpus {
-        // Whoever is left is counted at the end.
+        // Calls that are still running at the deadline are counted below.
         let _left = gpu.health.quiet_until(deadline.instant(), gate::is_inside_any());
     }
     for entry in core.registry.sorted() {
@@ -76,29 +76,29 @@ pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseRepo
                 report.freed = report.freed.saturating_add(1);
                 report.bytes = report.bytes.saturating_add(bytes);
             }
-            // Somebody else was quicker.
+            // Another call freed or parked the shard first.
             Err(VramError::ShardFreed { .. } | VramError::Parked { .. }) => {}
             Err(error) => report.left.push((entry.id.clone(), error)),
         }
     }
-    // Nobody can wake them, and nobody asked for them.
+    // A closed manager cannot wake them, and the program did not take them.
     drop(make_room::take_evicted(core));
     report.reservations = count(core.promises.ended_until(deadline).err().unwrap_or(0));
     for gpu in &core.gpus {
-        // All that is known to be there; what else there is is on its way back.
+        // Spaces with a known owner. Any other block belongs to a call that is returning it.
         let places =
             core.registry.on(gpu.index).len().saturating_add(core.promises.places_on(gpu.index));
         let left = gpu.health.settled_until(deadline.instant(), gate::is_inside_any(), places);
         let left = left.err().unwrap_or(0);
         report.under_way = report.under_way.saturating_add(count(left));
-        // Whoever is still under way finds it as it was, until they are refused.
+        // Calls that are still running use the memory until the device refuses them.
         let given_up = left == 0;
         report.unreturned.extend(if given_up { gpu.give_up_memory() } else { gpu.still_held() });
         gpu.pool.clear();
     }
     forget_keys(core);
     report.finish();
-    // Of those who close at once, the first that comes to an end.
+    // If several threads close the manager, the first to get here emits the event.
     let first = !core.closing.told.swap(true, Ordering::AcqRel);
     drop(turn);
 
@@ -107,12 +107,12 @@ pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseRepo
     if first || report.freed > 0 {
         core.events.emit(EventKind::Closed { left });
     }
-    // So that an audit has all of it.
+    // An audit log must hold every event.
     report.events_flushed = core.events.flush(deadline.instant());
     report
 }
 
-/// Frees one shard, once its users and leases have ended.
+/// Frees one shard once its users and leases have ended.
 fn close_entry(
     core: &Core,
     entry: &Arc<Entry>,
@@ -123,33 +123,34 @@ fn close_entry(
     let _pass = pass.map_err(|refusal| refused(entry, refusal, timeout))?;
     match free::free_entry(core, entry) {
         Ok(receipt) => Ok(receipt.bytes),
-        // The shard is gone; its bytes are among what was not returned.
+        // The shard is freed; its bytes are listed as not returned.
         Err(VramError::NotReturned { .. }) => Ok(ByteLen::ZERO),
         Err(error) => Err(error),
     }
 }
 
-/// What is there while somebody else closes.
+/// Reports what remains while another thread closes the manager.
 fn count_left(core: &Core, waited: Duration, report: &mut CloseReport) {
     for entry in core.registry.sorted() {
         let shard = entry.id.clone();
         report.left.push((entry.id.clone(), VramError::TimedOut { shard, waited }));
     }
     report.reservations = count(core.promises.list().len());
-    // The one that closes.
+    // The call that closes the manager.
     report.under_way = 1;
     for gpu in &core.gpus {
         report.unreturned.extend(gpu.still_held());
     }
 }
 
-/// Wipes the keys. What was sealed under them is gone, or will be freed unread.
+/// Wipes the keys. The shards that were sealed under them are freed, or will be freed without being
+/// read.
 fn forget_keys(core: &Core) {
     let active = read(&core.keys).active().id();
     if core.closing.last_key.set(active).is_err() {
         return;
     }
-    // A ring has a key; of a closed manager nothing is sealed under it.
+    // A key ring must hold a key; a closed manager seals nothing under it.
     let nothing = SealKey::random().unwrap_or_else(|_no_entropy| SealKey::from_bytes([0; 32]));
     let mut keys = core.keys.write().unwrap_or_else(PoisonError::into_inner);
     *keys = KeyRing::new(nothing);

@@ -5,7 +5,8 @@
     reason = "the methods of the facade, which call these functions one to one, state the errors"
 )]
 
-/// Writes setters of a request: `fn name(argument: Type) => field = value;`, `[const]` before it.
+/// Generates setters from lines `fn name(argument: Type) => field = value;`; `[const]` before one
+/// makes it a `const fn`.
 macro_rules! setters {
     ($($(#[$meta:meta])* $([$const:tt])? fn $name:ident($($argument:ident: $type:ty)?)
         => $($field:ident).+ = $value:expr;)*) => {$(

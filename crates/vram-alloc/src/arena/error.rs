@@ -1,11 +1,11 @@
-//! Why an arena refused a piece, or a placement that was to be released.
+//! Why an arena refused a piece, or refused to release a placement.
 
 use core::fmt;
 
 use super::placement::Placement;
 use crate::units::{Alignment, ByteLen};
 
-/// Why the arena refused.
+/// Why the arena refused a call.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArenaError {
@@ -17,7 +17,7 @@ pub enum ArenaError {
         /// [`MAX_TOTAL`](crate::MAX_TOTAL).
         max: ByteLen,
     },
-    /// No hole takes the piece at its alignment.
+    /// No hole holds the piece at its alignment.
     #[error("no hole for {needed} aligned to {}: free {free}, largest hole {largest_hole}", align.get())]
     NoHole {
         /// Bytes asked for.
@@ -31,24 +31,24 @@ pub enum ArenaError {
     },
 }
 
-/// Why a placement was not taken back.
+/// Why the arena did not release a placement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReleaseReason {
-    /// The arena was reset since; the bytes may belong to another placement by now.
+    /// The arena was reset since, and the bytes may belong to another placement by now.
     Stale,
     /// The placement belongs to another arena.
     Foreign,
 }
 
-/// A placement that was not taken back, handed back to the caller. Nothing changed.
+/// A placement that the arena did not release, returned to the caller. Nothing changed.
 #[derive(Debug, thiserror::Error)]
 #[error("the placement at {} was not taken back: {reason}", placement.start())]
 #[non_exhaustive]
 pub struct ReleaseError {
-    /// What was to be released.
+    /// The placement of the call.
     pub placement: Placement,
-    /// Why it was not.
+    /// Why the arena did not release it.
     pub reason: ReleaseReason,
 }
 

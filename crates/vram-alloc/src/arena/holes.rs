@@ -2,7 +2,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
-/// Which end of a hole a placement is cut from.
+/// The end of a hole from which a placement is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     Low,
@@ -30,7 +30,7 @@ impl Span {
         self.end.saturating_sub(self.start)
     }
 
-    /// Where `len` bytes aligned to `align` go inside this span, at the end asked for.
+    /// The start for `len` bytes aligned to `align` inside this span, at the wanted end.
     fn cut(self, len: u64, align: u64, end: End) -> Option<u64> {
         let start = match end {
             End::Low => self.start.checked_next_multiple_of(align)?,
@@ -43,18 +43,19 @@ impl Span {
 }
 
 impl Holes {
-    /// One hole as large as the region, or none where the region is empty.
+    /// One hole as large as the region, or none if the region is empty.
     pub(crate) fn whole(capacity: u64) -> Self {
         let mut holes = Self::default();
         holes.insert(Span { start: 0, end: capacity });
         holes
     }
 
-    /// Finds the smallest hole that takes `len` bytes at a multiple of `align`, and where in it.
-    /// Among holes of the same size the one nearest to the end asked for wins.
+    /// Finds the smallest hole that holds `len` bytes at a multiple of `align`, and the start in
+    /// it. Among holes of the same size, the one nearest to the wanted end wins.
     ///
-    /// Costs O(log n) for alignments up to that of the holes themselves. A larger one may have to
-    /// pass over holes that are long enough but lie badly: those of `len..len + align` bytes.
+    /// Costs O(log n) for alignments up to that of the holes themselves. With a larger one, the
+    /// search may pass over holes that are long enough but misaligned: those of `len..len + align`
+    /// bytes.
     pub(crate) fn best_fit(&self, len: u64, align: u64, end: End) -> Option<(Span, u64)> {
         let position_in = |hole: Span| hole.cut(len, align, end).map(|start| (hole, start));
         if end == End::Low {
@@ -79,14 +80,14 @@ impl Holes {
         (offset < end).then_some(Span { start, end })
     }
 
-    /// Takes `taken` out of `hole`, which contains it; what is left on either side stays a hole.
+    /// Takes `taken` out of `hole`, which contains it; the rest on either side stays a hole.
     pub(crate) fn take(&mut self, hole: Span, taken: Span) {
         self.remove(hole);
         self.insert(Span { start: hole.start, end: taken.start });
         self.insert(Span { start: taken.end, end: hole.end });
     }
 
-    /// Gives `span` back and joins it with the holes on either side.
+    /// Adds `span` as a hole and joins it with the holes on either side.
     pub(crate) fn give(&mut self, span: Span) {
         if span.len() == 0 {
             return;

@@ -1,4 +1,4 @@
-//! Where does it go? A deterministic sub-allocator over one device region, all of it on the host.
+//! Where a piece lies: a deterministic sub-allocator over one device region, all of it on the host.
 
 mod error;
 mod holes;
@@ -17,39 +17,40 @@ use crate::units::{Alignment, ByteLen, DeviceOffset};
 pub use self::error::{ArenaError, Misfit, ReleaseError, ReleaseReason};
 pub use self::placement::Placement;
 
-/// Hands out parts of one region of device memory, and takes them back.
+/// Places pieces in one region of device memory, and releases them.
 ///
-/// Best fit: the smallest hole that serves, large pieces from its low end and small ones from its
-/// high end, so that the two kinds do not mingle. Footprints are rounded up to 256 bytes, cut at
-/// the end of the region; the whole region can be given out whatever its length. Neighbouring
-/// holes are joined at once. The same calls give the same placements on every machine.
+/// Best fit: the smallest hole that holds the piece, large pieces from its low end and small ones
+/// from its high end, so that the two kinds do not mingle. Footprints are rounded up to 256 bytes,
+/// cut at the end of the region, so a region of any length can be filled to its last byte.
+/// Neighbouring holes are joined at once. The same calls give the same placements on every machine.
 ///
-/// The device is never touched, so no metadata lies in device memory. Positions, and alignments,
-/// count from the start of the region: a region must itself start at a multiple of the largest
-/// alignment that is to hold for device addresses.
+/// The arena never touches the device, so no metadata lies in device memory. Positions and
+/// alignments count from the start of the region: a region must itself start at a multiple of the
+/// largest alignment that device addresses must have.
 ///
-/// Cloning gives an independent arena with the same layout for dry runs: placements of the
-/// original are foreign to it, and the other way round.
+/// A clone is an independent arena with the same layout, for dry runs: placements of the original
+/// are foreign to it, and the other way round.
 pub struct Arena {
     id: u64,
     capacity: u64,
     policy: ArenaPolicy,
     holes: Holes,
     live: Vec<Slot>,
-    /// Slots of `live` that are not in use; the last one is taken first.
+    /// Vacant slots of `live`; the last one is reused first.
     vacant: Vec<usize>,
     used: u64,
-    /// Marks the next placement; never given twice.
+    /// The serial of the next placement; never used twice.
     next_serial: u64,
-    /// For a clone: whose placements it has copies of.
+    /// For a clone: the arena whose placements it holds copies of.
     original: Option<Original>,
 }
 
-/// The arena that a clone was made of.
+/// The arena that a clone was made from.
 #[derive(Clone, Copy, Debug)]
 struct Original {
     id: u64,
-    /// Its next serial, at that time: only placements from before it are in the clone.
+    /// The original's next serial when it was cloned: the clone holds only placements with a
+    /// smaller one.
     next_serial: u64,
 }
 
@@ -60,7 +61,7 @@ pub struct ArenaPolicy {
     pub small_max: ByteLen,
 }
 
-/// What the arena knows of one live placement.
+/// The arena's record of one live placement.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     /// `None` while vacant.
@@ -76,7 +77,7 @@ impl Default for ArenaPolicy {
 }
 
 impl Arena {
-    /// An empty arena over a region of `capacity` bytes; zero is fine.
+    /// An empty arena over a region of `capacity` bytes, which may be zero.
     ///
     /// # Errors
     ///
@@ -108,11 +109,11 @@ impl Arena {
         })
     }
 
-    /// Places `len` bytes at a multiple of `align`. An empty piece always fits and takes nothing.
+    /// Places `len` bytes at a multiple of `align`. An empty piece always fits and takes no byte.
     ///
     /// # Errors
     ///
-    /// [`ArenaError::NoHole`] only if no single hole takes the piece at that alignment.
+    /// [`ArenaError::NoHole`] only if no single hole holds the piece at that alignment.
     pub fn place(&mut self, len: ByteLen, align: Alignment) -> Result<Placement, ArenaError> {
         let mut span = Span { start: 0, end: 0 };
         if !len.is_zero() {
@@ -125,13 +126,13 @@ impl Arena {
         Ok(self.placement(span, len))
     }
 
-    /// Places `len` bytes exactly at `start`, for whoever moves placements together. An empty piece
-    /// always fits and takes nothing.
+    /// Places `len` bytes exactly at `start`, for a caller that moves placements together. An empty
+    /// piece always fits and takes no byte.
     ///
     /// # Errors
     ///
-    /// [`ArenaError::NoHole`] if `start` is not a multiple of 256, or the bytes from there on are
-    /// not all in one hole.
+    /// [`ArenaError::NoHole`] if `start` is not a multiple of 256, or if no single hole holds all
+    /// bytes from `start` on.
     pub fn place_at(&mut self, start: DeviceOffset, len: ByteLen) -> Result<Placement, ArenaError> {
         let mut span = Span { start: 0, end: 0 };
         if !len.is_zero() {
@@ -144,11 +145,11 @@ impl Arena {
         Ok(self.placement(span, len))
     }
 
-    /// Takes `placement` back; its bytes join the holes beside them.
+    /// Releases `placement`; its bytes join the holes beside them.
     ///
     /// # Errors
     ///
-    /// [`ReleaseError`] with the placement in it, where it belongs to another arena or to the time
+    /// [`ReleaseError`] with the placement in it, if it belongs to another arena or to the time
     /// before a [`Arena::reset`]. Nothing changes then.
     pub fn release(&mut self, placement: Placement) -> Result<(), ReleaseError> {
         if placement.arena != self.id {
@@ -160,14 +161,14 @@ impl Arena {
         }
     }
 
-    /// In a clone: gives back what it holds for a placement of the original. What is asked is what
+    /// In a clone: releases the copy of a placement of the original. The clone then shows what
     /// would be free if the original released it; the original does not change.
     ///
     /// # Errors
     ///
-    /// [`ReleaseReason::Foreign`] where the clone was not made of that arena,
-    /// [`ReleaseReason::Stale`] where the placement is younger than the clone, or given back
-    /// already. Nothing changes then.
+    /// [`ReleaseReason::Foreign`] if the clone was not made from that arena,
+    /// [`ReleaseReason::Stale`] if the placement is younger than the clone, or its copy was
+    /// released already. Nothing changes then.
     pub fn release_copy(&mut self, placement: &Placement) -> Result<(), ReleaseReason> {
         let original = self.original.filter(|original| original.id == placement.arena);
         let original = original.ok_or(ReleaseReason::Foreign)?;
@@ -186,7 +187,7 @@ impl Arena {
         self.used = 0;
     }
 
-    /// The figures, kept up to date by every call: nothing is counted here.
+    /// The figures. Every call keeps them up to date, so this counts nothing.
     #[must_use]
     pub fn report(&self) -> ArenaReport {
         ArenaReport {
@@ -220,8 +221,9 @@ impl Arena {
         spans.into_iter().filter_map(|span| self.range(span))
     }
 
-    /// Whether pieces of these lengths and alignments would all fit, placed in this order. The
-    /// answer comes from a dry run and is exact: placing them next, in this order, does the same.
+    /// Checks whether pieces of these lengths and alignments would all fit, placed in this order.
+    /// The answer comes from a dry run and is exact: placing them next, in this order, has the same
+    /// outcome.
     ///
     /// # Errors
     ///
@@ -240,18 +242,19 @@ impl Arena {
         Ok(())
     }
 
-    /// The hole to use for `len` bytes, one at least, and the footprint to take from it.
+    /// The hole to use for `len` bytes, which is at least 1, and the footprint to take from it.
     fn find(&self, len: ByteLen, align: Alignment) -> Option<(Span, Span)> {
         let end = if len <= self.policy.small_max { End::High } else { End::Low };
         let align = align.max(Alignment::GRANULE);
         let (hole, start) = self.holes.best_fit(len.get(), align.get(), end)?;
-        // Holes end at a granule or at the end of the region, which alone can cut a footprint.
+        // A hole ends at a granule or at the end of the region; only the latter can cut a
+        // footprint.
         let footprint = len.round_up(Alignment::GRANULE)?;
         let end = start.checked_add(footprint.get())?.min(hole.end);
         Some((hole, Span { start, end }))
     }
 
-    /// A placement of what was just taken.
+    /// Makes the placement of `span`, which was just taken from a hole.
     fn placement(&mut self, span: Span, len: ByteLen) -> Placement {
         let serial = self.next_serial;
         self.next_serial = serial.wrapping_add(1);
@@ -266,7 +269,8 @@ impl Arena {
         }
     }
 
-    /// The hole that holds `len` bytes from `start` on, one at least, and the footprint there.
+    /// The hole that holds `len` bytes from `start` on, `len` at least 1, and the footprint at
+    /// `start`.
     fn find_at(&self, start: u64, len: ByteLen) -> Option<(Span, Span)> {
         if start & Alignment::GRANULE.get().wrapping_sub(1) != 0 {
             return None;
@@ -285,7 +289,7 @@ impl Arena {
         ArenaError::NoHole { needed, align, largest_hole, free: self.free() }
     }
 
-    /// Gives back what a slot holds, if it is still that placement's.
+    /// Frees the bytes of a slot, if the slot still belongs to the placement of that serial.
     fn vacate(&mut self, index: usize, serial: u64) -> Option<()> {
         let slot = self.live.get_mut(index).filter(|slot| slot.serial == Some(serial))?;
         slot.serial = None;
@@ -296,7 +300,7 @@ impl Arena {
         Some(())
     }
 
-    /// Stores `slot` and says where.
+    /// Stores `slot` and returns its index.
     fn occupy(&mut self, slot: Slot) -> usize {
         if let Some(index) = self.vacant.pop()
             && let Some(vacant) = self.live.get_mut(index)
@@ -318,7 +322,7 @@ impl Arena {
     }
 }
 
-/// A number that no other arena of this process got; no placement depends on which.
+/// A number that no other arena of this process has; no placement depends on its value.
 fn fresh_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)

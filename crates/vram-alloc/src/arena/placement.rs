@@ -1,4 +1,4 @@
-//! A part of a region that somebody holds.
+//! A part of a region that its holder has taken from the arena.
 
 use core::fmt;
 
@@ -7,8 +7,8 @@ use crate::units::{ByteLen, DeviceOffset};
 
 /// A live part of an arena's region.
 ///
-/// It is given back by [`Arena::release`](crate::Arena::release); merely dropping it leaves its
-/// bytes taken.
+/// [`Arena::release`](crate::Arena::release) frees its bytes; if it is only dropped, they stay
+/// taken.
 #[must_use = "a placement that is dropped stays taken"]
 pub struct Placement {
     pub(crate) arena: u64,
@@ -26,13 +26,13 @@ impl Placement {
         self.start
     }
 
-    /// Bytes that were asked for.
+    /// Bytes that the caller asked for.
     #[must_use]
     pub fn len(&self) -> ByteLen {
         self.len
     }
 
-    /// Whether the placement holds no byte.
+    /// Returns true if the placement holds no byte.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len.is_zero()
@@ -44,7 +44,7 @@ impl Placement {
         self.footprint
     }
 
-    /// Exactly the bytes that were asked for.
+    /// Exactly the bytes that the caller asked for.
     #[must_use]
     pub fn range(&self) -> DeviceRange {
         DeviceRange::spanning(self.start, self.len)
@@ -60,7 +60,7 @@ impl Placement {
     ///
     /// # Errors
     ///
-    /// [`BoundsError::OutOfBounds`] where `part` was checked against a longer shard.
+    /// [`BoundsError::OutOfBounds`] if `part` was checked against a longer shard.
     pub fn locate(&self, part: ByteRange) -> Result<DeviceRange, BoundsError> {
         self.range().slice(part)
     }

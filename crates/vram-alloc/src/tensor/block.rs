@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// Defines the formats from one table, so that no list can disagree with another.
+/// Defines the formats from one table, so that no two lists disagree.
 macro_rules! block_formats {
     ($($name:ident = $ggml:literal, $text:literal, $len:literal, $bytes:literal, $doc:literal;)*) => {
         /// A quantised format of GGUF files: weights come in blocks that share their scales.

@@ -5,7 +5,7 @@ use core::fmt;
 use crate::tensor::block::BlockFormat;
 use crate::units::ByteLen;
 
-/// Defines the types from one table, so that no list can disagree with another.
+/// Defines the types from one table, so that no two lists disagree.
 macro_rules! dtypes {
     ($($name:ident, $text:literal, $bits:literal, $doc:literal;)*) => {
         /// The type of one tensor element. The names are those of the safetensors format.
@@ -43,7 +43,7 @@ macro_rules! dtypes {
                 }
             }
 
-            /// The type with this name in a safetensors header, or `None` where it is not known.
+            /// The type with this name in a safetensors header, or `None` if the name is not known.
             #[must_use]
             pub fn from_safetensors_name(name: &str) -> Option<Self> {
                 match name {
@@ -91,7 +91,7 @@ impl fmt::Display for Dtype {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum TensorFormat {
-    /// Each element by itself.
+    /// Each element on its own.
     Plain(Dtype),
     /// Quantised, in blocks that share their scales.
     Block(BlockFormat),
@@ -141,7 +141,7 @@ pub enum SizeError {
     PartialBlock {
         /// Elements in the last, fastest dimension; 1 for a scalar.
         row_len: u64,
-        /// The format asked for.
+        /// The format of the call.
         format: BlockFormat,
     },
     /// The tensor ends inside a byte.
@@ -149,7 +149,7 @@ pub enum SizeError {
     PartialByte {
         /// Elements in the tensor.
         count: u64,
-        /// The type asked for.
+        /// The type of the call.
         dtype: Dtype,
     },
 }
@@ -165,9 +165,9 @@ pub enum SizeError {
 ///
 /// # Errors
 ///
-/// [`SizeError::TooLarge`] where the size does not fit a `u64`; [`SizeError::PartialBlock`] where
-/// the last dimension is not a whole number of quantised blocks; [`SizeError::PartialByte`] where
-/// elements narrower than a byte do not add up to whole bytes.
+/// [`SizeError::TooLarge`] if the size does not fit a `u64`; [`SizeError::PartialBlock`] if the
+/// last dimension is not a whole number of quantised blocks; [`SizeError::PartialByte`] if elements
+/// narrower than a byte do not add up to whole bytes.
 pub fn tensor_bytes(format: TensorFormat, shape: &[u64]) -> Result<ByteLen, SizeError> {
     let count = element_count(shape)?;
     let (unit_count, unit_bits) = match format {
@@ -177,12 +177,12 @@ pub fn tensor_bytes(format: TensorFormat, shape: &[u64]) -> Result<ByteLen, Size
             if !row_len.is_multiple_of(format.block_len()) {
                 return Err(SizeError::PartialBlock { row_len, format });
             }
-            // The row divides, so the whole does.
+            // The row divides into blocks, so the whole tensor does.
             let block_count = count.checked_div(format.block_len()).unwrap_or(0);
             (block_count, format.block_bytes().saturating_mul(8))
         }
     };
-    // At most 2^64 * 2336 bits, far inside a u128.
+    // At most 2^64 * 2336 bits, which fits a u128.
     let bits = u128::from(unit_count).saturating_mul(u128::from(unit_bits));
     match format {
         TensorFormat::Plain(dtype) if !bits.is_multiple_of(8) => {
@@ -192,7 +192,7 @@ pub fn tensor_bytes(format: TensorFormat, shape: &[u64]) -> Result<ByteLen, Size
     }
 }
 
-/// The product of the dimensions. A zero makes it zero however large the others are.
+/// The product of the dimensions. One zero makes it zero, with any other dimensions.
 fn element_count(shape: &[u64]) -> Result<u64, SizeError> {
     if shape.contains(&0) {
         return Ok(0);

@@ -1,4 +1,4 @@
-//! What a program does about an error: its name, its class, and when to try again.
+//! What a program does about an error: its name, its class, and when to retry.
 
 use core::time::Duration;
 use std::path::Path;
@@ -12,11 +12,11 @@ use crate::error::VramError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Class {
-    /// The same call can succeed later, or once room was made.
+    /// The same call can succeed later, or after room was made.
     Retry,
-    /// The call itself is wrong: it fails again until it is changed.
+    /// The call itself is wrong: it fails again until the caller changes it.
     Caller,
-    /// Something is broken: data, device or host. A person or another node has to step in.
+    /// Data, device or host is broken. An operator has to act, or another node has to take over.
     Fatal,
 }
 
@@ -70,12 +70,12 @@ impl VramError {
         }
     }
 
-    /// What to do about it.
+    /// The class of the error: what a program does about it.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
             Self::Device { source, .. } if source.is_caller_error() => Class::Caller,
-            // A device error that is not sticky: the next call can work.
+            // A device error that is not sticky: the next call can succeed.
             Self::InsufficientVram(_)
             | Self::InUse { .. }
             | Self::TimedOut { .. }
@@ -96,8 +96,8 @@ impl VramError {
         }
     }
 
-    /// How long to wait before the same call is worth another try; `None` if waiting alone does
-    /// not help.
+    /// How long to wait before a retry of the same call is useful; `None` if waiting alone does not
+    /// help.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -111,7 +111,7 @@ impl VramError {
         }
     }
 
-    /// Whether bytes, a record or a handle are not what was sealed.
+    /// Whether bytes, a record or a handle differ from what was sealed.
     #[must_use]
     pub const fn is_integrity(&self) -> bool {
         match self {
@@ -128,7 +128,7 @@ impl VramError {
         }
     }
 
-    /// Whether the request found no room on a GPU: in the books, or at the driver.
+    /// Whether the request found no room on a GPU: in the ledger, or at the driver.
     #[must_use]
     pub fn is_capacity(&self) -> bool {
         match self {
@@ -159,7 +159,7 @@ impl VramError {
         Self::DigestMismatch { model_id: Arc::clone(model_id), expected, found }
     }
 
-    /// The error of a call that works on a file, naming it.
+    /// Adds the path of the file to the error of a call that works on a file.
     pub(crate) fn in_file(self, path: &Path) -> Self {
         match self {
             Self::Io { action, path: None, source } => {

@@ -1,4 +1,4 @@
-//! Which shards would go to make room.
+//! Which shards would be evicted to make room.
 
 use core::fmt;
 use std::sync::Arc;
@@ -8,22 +8,22 @@ use vram_events::OnEviction;
 use vram_id::ShardId;
 use vram_space::RoomAfter;
 
-/// What would have to go so that something fits, and what there would be then. A dry run: nothing
-/// has happened. Exact, as long as nothing else changes.
+/// The shards that would be evicted so that a request fits, and the room there would be then. This
+/// is a dry run: nothing was evicted. It is exact as long as nothing else changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 #[must_use = "a plan does nothing until it is carried out"]
 pub struct EvictionPlan {
-    /// The shards that would go, in this order. None if there is room already.
+    /// The shards that would be evicted, in this order. Empty if there is room already.
     pub evictions: Vec<Eviction>,
-    /// Bytes that would come back.
+    /// Bytes that would be freed.
     pub bytes: ByteLen,
-    /// What there would be on each GPU that was looked at.
+    /// The room there would be on each GPU that was considered.
     pub after: Vec<RoomAfter>,
 }
 
-/// A shard that goes to make room.
+/// A shard that is evicted to make room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -31,10 +31,10 @@ pub struct EvictionPlan {
 pub struct Eviction {
     pub shard_id: ShardId,
     pub model_id: Arc<str>,
-    /// Who it belongs to, if the request said so.
+    /// The owner that the request named, if any.
     pub owner: Option<Arc<str>>,
     pub gpu: u32,
-    /// Bytes that come back; in a report zero, if they could not be wiped or given back.
+    /// Bytes that are freed; zero in a report if they could not be wiped or returned.
     pub bytes: ByteLen,
     pub how: OnEviction,
 }

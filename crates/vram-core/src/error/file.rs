@@ -1,4 +1,4 @@
-//! What goes wrong with files, as the facade answers it: the same variants, the same words.
+//! Converts errors of files into errors of the facade: the same variants, the same texts.
 
 use vram_files::FileError;
 

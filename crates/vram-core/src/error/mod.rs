@@ -1,4 +1,4 @@
-//! What can go wrong, where, how much was asked for, and what would help.
+//! What can go wrong: where, how much was requested, and what would help.
 
 pub mod class;
 pub mod eviction_plan;
@@ -26,21 +26,21 @@ use vram_seal::{ContentDigest, KeyError, KeyId, SealError};
 
 /// Why a call was refused or failed.
 ///
-/// A failed call changed nothing, except what the failure itself revealed and its error names: a
+/// A failed call changes nothing, except what the failure itself reveals and its error names: a
 /// quarantine, a lost device, bytes that could not be wiped and stay counted. No variant carries
 /// content, keys, tags or pointers, so every error can be logged as it is.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VramError {
-    /// There is no room for the request on this GPU.
+    /// This GPU has no room for the request.
     #[error(transparent)]
     InsufficientVram(Box<Shortfall>),
-    /// The manager has no GPU of this index.
+    /// The manager has no GPU with this index.
     #[error("there is no gpu {gpu}: the manager has {count}, counted from 0")]
     UnknownGpu {
-        /// The index that was asked for.
+        /// The requested index.
         gpu: u32,
-        /// How many GPUs there are.
+        /// The number of GPUs.
         count: u32,
     },
     /// The handle was made by another manager.
@@ -49,7 +49,7 @@ pub enum VramError {
         /// The shard that the handle names.
         shard: ShardId,
     },
-    /// The handle's fields or its seal record are not as the manager made them.
+    /// The handle's fields or its seal record differ from what the manager made.
     #[error("the handle of {shard} was altered")]
     HandleAltered {
         /// The shard that the handle names.
@@ -61,7 +61,7 @@ pub enum VramError {
         /// The shard that the handle names.
         shard: ShardId,
     },
-    /// The shard is in host memory: it answers again once it was woken.
+    /// The shard is in host memory: its handles work again after it is woken.
     #[error("{shard} is parked: wake it first")]
     Parked {
         /// The shard that the handle names.
@@ -72,12 +72,12 @@ pub enum VramError {
     ParkLimit {
         /// Host bytes that parking takes.
         needed: ByteLen,
-        /// Host bytes that could be had.
+        /// Host bytes that are still available.
         room: ByteLen,
         /// The configured limit.
         limit: ByteLen,
     },
-    /// The copy of a parked shard in host memory is not what was parked.
+    /// The copy of a parked shard in host memory differs from what was parked.
     #[error("the parked copy of {shard} was altered in host memory: {}", Segments(segments))]
     ParkedAltered {
         /// The shard.
@@ -85,14 +85,14 @@ pub enum VramError {
         /// The altered segments, in ascending order.
         segments: Vec<u64>,
     },
-    /// The shard has been sealed anew since the handle was made: ask for a fresh handle.
+    /// The shard was sealed anew after the handle was made: ask for a fresh handle.
     #[error("the handle of {shard} is from before the shard was sealed anew")]
     StaleHandle {
         /// The shard that the handle names.
         shard: ShardId,
     },
-    /// The shard's device bytes were found altered before: nothing is read from it until it is
-    /// freed or repaired.
+    /// The shard's device bytes were found altered by an earlier check. The shard is not read until
+    /// it is freed or repaired.
     #[error("{shard} is in quarantine: {} was altered", Segments(segments))]
     Quarantined {
         /// The shard.
@@ -100,17 +100,18 @@ pub enum VramError {
         /// The segments that were found altered, in ascending order.
         segments: Vec<u64>,
     },
-    /// The shard's device bytes are not those that were sealed. It is in quarantine from now on.
+    /// The shard's device bytes are not those that were sealed. The shard is in quarantine from now
+    /// on.
     #[error("{shard} was altered in device memory: {}", Segments(segments))]
     ShardAltered {
         /// The shard.
         shard: ShardId,
-        /// The altered segments that this call met, in ascending order; empty if the segments
-        /// are sound one by one, and the content as a whole is not.
+        /// The altered segments that this call found, in ascending order. Empty if each segment is
+        /// sound and the content as a whole differs.
         segments: Vec<u64>,
     },
-    /// What was just written to the device reads back differently, though the copy was reported
-    /// as done. Nothing stayed resident.
+    /// Bytes that were just written to the device read back differently, though the device reported
+    /// the copy as done. Nothing stayed resident.
     #[error("bytes written to gpu {gpu} read back differently: {}", Segments(segments))]
     WriteNotKept {
         /// The GPU that was written to.
@@ -123,14 +124,14 @@ pub enum VramError {
     OutOfBounds {
         /// The shard.
         shard: ShardId,
-        /// First byte asked for.
+        /// First requested byte, counted from the start of the shard.
         offset: u64,
-        /// Bytes asked for.
+        /// Number of requested bytes.
         length: u64,
         /// Plaintext bytes of the shard.
         len: ByteLen,
     },
-    /// The target has another length than the shard.
+    /// The target and the shard differ in length.
     #[error("the target has {found}, and {shard} has {expected}")]
     TargetLength {
         /// The shard.
@@ -140,17 +141,17 @@ pub enum VramError {
         /// Bytes of the target.
         found: ByteLen,
     },
-    /// A configured limit would be passed.
+    /// The request would exceed a configured limit.
     #[error("{what} is limited to {limit}, and {wanted} was asked for")]
     LimitExceeded {
         /// What is limited, with its unit.
         what: &'static str,
         /// The limit, inclusive.
         limit: u64,
-        /// What was asked for.
+        /// The requested amount.
         wanted: u64,
     },
-    /// The source gave other bytes in the second pass than in the first.
+    /// The source returned other bytes in the second pass than in the first.
     #[error("the source of {model_id} changed in segment {segment} while it was being sealed")]
     SourceChanged {
         /// The model being sealed.
@@ -163,57 +164,57 @@ pub enum VramError {
     SourceLength {
         /// The model being sealed.
         model_id: Arc<str>,
-        /// What was read.
+        /// The name of the source.
         source_name: String,
         /// The length it declared.
         declared: ByteLen,
-        /// The length at which it ended, or the length it has at least.
+        /// The length at which the source ended, or the length that it has at least.
         found: ByteLen,
     },
     /// The source could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The content is not the one that was expected. A whole digest would confirm guesses of the
-    /// content to whoever reads a log, so the text has only its beginning.
+    /// The content is not the expected one. The text shows only the beginning of each digest: a
+    /// whole digest would let a reader of a log confirm a guess of the content.
     #[error("the content of {model_id} has {found:?}, and {expected:?} was expected")]
     DigestMismatch {
         /// The model being sealed.
         model_id: Arc<str>,
-        /// The digest the caller named.
+        /// The digest that the caller named.
         expected: Box<ContentDigest>,
-        /// The digest of what came.
+        /// The digest of the content that was read.
         found: Box<ContentDigest>,
     },
-    /// The caller asked to stop.
+    /// The caller cancelled the call.
     #[error("cancelled after {done} of {total}")]
     Cancelled {
-        /// Bytes that had been handled.
+        /// Bytes that were handled before the cancellation.
         done: ByteLen,
-        /// Bytes there were to handle.
+        /// Bytes to handle in total.
         total: ByteLen,
     },
     /// A file, a source or a target failed.
     #[error("{action}{}: {source}", Place(path.as_deref()))]
     Io {
-        /// What was being done.
+        /// The action that failed.
         action: &'static str,
-        /// The file, where there is one.
+        /// The file, if there is one.
         path: Option<PathBuf>,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: Arc<std::io::Error>,
     },
     /// A key could not be read, made or found.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The key cannot be retired: something is sealed under it.
+    /// The key cannot be retired: shards are sealed under it.
     #[error("key {key} is in use by {seals} seals: move their shards to another key first")]
     KeyInUse {
         /// The key.
         key: KeyId,
-        /// Seals under it, of resident and parked shards.
+        /// Seals under this key, of resident and parked shards.
         seals: usize,
     },
-    /// No key could be had where one should be.
+    /// No key was found where one is needed.
     #[error(transparent)]
     KeySource(#[from] KeySourceError),
     /// A sealed image was refused.
@@ -227,26 +228,27 @@ pub enum VramError {
     /// The seal refused its input.
     #[error(transparent)]
     Seal(SealError),
-    /// The device or its driver failed. It is usable: this was not a sticky error.
+    /// The device or its driver failed. The device stays usable: the error is not sticky.
     #[error("{source}")]
     Device {
-        /// The GPU, as this manager counts them.
+        /// The index of the GPU in this manager.
         gpu: u32,
-        /// What the device said.
+        /// The error of the device.
         #[source]
         source: Box<GpuError>,
     },
-    /// A sticky driver error took the GPU away. Nothing is sent to it any more; the others go on.
+    /// A sticky driver error: the GPU is lost. The manager sends it no more calls; the other GPUs
+    /// keep working.
     #[error("gpu {gpu} is lost: {source}")]
     DeviceLost {
-        /// The GPU, as this manager counts them.
+        /// The index of the GPU in this manager.
         gpu: u32,
-        /// What took it away.
+        /// The error with which the device was lost.
         #[source]
         source: Box<GpuError>,
     },
-    /// The shard is gone, but its bytes could not be wiped, or the driver did not take them back:
-    /// they stay counted and are never handed out again.
+    /// The shard is freed, but its bytes could not be wiped, or the driver did not take them back.
+    /// The bytes stay counted and are never handed out again.
     #[error(
         "{shard} was freed, but {bytes} on gpu {gpu} could not be given back and stay counted: {source}"
     )]
@@ -257,38 +259,38 @@ pub enum VramError {
         gpu: u32,
         /// Bytes that stay counted.
         bytes: ByteLen,
-        /// Why they could not be wiped or given back.
+        /// Why the bytes could not be wiped or returned.
         #[source]
         source: Box<GpuError>,
     },
-    /// The shard is leased, or the calling thread is using it itself.
+    /// The shard is leased, or the calling thread is using it already.
     #[error("{shard} is in use{}", Leases(*leases))]
     InUse {
         /// The shard.
         shard: ShardId,
-        /// Leases that are out; 0 if the calling thread is in its own way.
+        /// Leases that exist; 0 if the calling thread itself uses the shard.
         leases: usize,
     },
-    /// Other calls were still using the shard when the time was up.
+    /// Other calls still used the shard at the time-out.
     #[error("{shard} was still in use by other calls after {waited:?}")]
     TimedOut {
         /// The shard.
         shard: ShardId,
-        /// How long was waited.
+        /// How long the call waited.
         waited: Duration,
     },
-    /// The reservation's time was up: its bytes went back, or what was left of them.
+    /// The reservation has expired; its unused bytes were returned.
     #[error("{reservation} has expired")]
     ReservationExpired {
         /// The reservation.
         reservation: ReservationId,
     },
-    /// The reservation holds less than the request takes.
+    /// The reservation holds fewer bytes than the request needs.
     #[error("{reservation} holds {remaining}, and {needed} is needed")]
     ReservationTooSmall {
         /// The reservation.
         reservation: ReservationId,
-        /// Bytes that the request takes, in whole granules.
+        /// Bytes that the request needs, in whole granules.
         needed: ByteLen,
         /// Bytes that are still reserved.
         remaining: ByteLen,
@@ -298,7 +300,7 @@ pub enum VramError {
     ReservationElsewhere {
         /// The reservation.
         reservation: ReservationId,
-        /// The GPU that it is on.
+        /// The GPU of the reservation.
         reserved: u32,
         /// The GPU that the request names.
         asked: u32,
@@ -306,32 +308,32 @@ pub enum VramError {
     /// The reservation was made by another manager.
     #[error("{reservation} belongs to another manager")]
     ForeignReservation {
-        /// The reservation, as that manager counts them.
+        /// The number of the reservation in the manager that made it.
         reservation: ReservationId,
     },
-    /// A shard of the plan cannot be evicted any more. Nothing was evicted: ask for a new plan.
+    /// A shard of the plan can no longer be evicted. Nothing was evicted: ask for a new plan.
     #[error("the eviction plan is outdated: {shard} {why}")]
     PlanOutdated {
         /// The shard.
         shard: ShardId,
-        /// Why it cannot go.
+        /// Why it cannot be evicted.
         why: &'static str,
     },
     /// The host has no memory for the answer or for a buffer.
     #[error("the host has no memory for {wanted}")]
     HostMemory {
-        /// Bytes that were asked for.
+        /// The number of bytes requested.
         wanted: ByteLen,
     },
-    /// The GPU cannot be reset at the moment: somebody is busy with it.
+    /// The GPU cannot be reset now, because it is in use.
     #[error("gpu {gpu} cannot be reset now: {why}")]
     GpuInUse {
         /// The GPU.
         gpu: u32,
-        /// Who is busy with it.
+        /// What uses the GPU.
         why: &'static str,
     },
-    /// The GPU is well and holds shards, which a reset would lose.
+    /// The GPU is not lost and holds shards, which a reset would lose.
     #[error("gpu {gpu} is not lost and holds {shards} shards: only a forced reset gives them up")]
     NotLost {
         /// The GPU.
@@ -339,19 +341,19 @@ pub enum VramError {
         /// Shards that it holds.
         shards: u64,
     },
-    /// The manager was closed: it takes nothing any more, and serves nothing.
+    /// The manager was closed: it accepts no more calls.
     #[error("the manager is closed")]
     Closed,
-    /// There is no GPU to take.
+    /// The manager has no GPU that it can use.
     #[error("no gpu can be used: {reason}")]
     NoGpu {
-        /// Why not, and what would help.
+        /// Why there is none, and what would help.
         reason: String,
     },
-    /// The manager cannot be built like this.
+    /// The manager cannot be built with this configuration.
     #[error("configuration: {what}")]
     Config {
-        /// What is wrong, and what would be right.
+        /// What is wrong, and what a valid value is.
         what: String,
     },
 }

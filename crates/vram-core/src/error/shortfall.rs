@@ -1,4 +1,4 @@
-//! Why there is no room, and what would help.
+//! Why there is no room for a request, and what would help.
 
 use core::fmt;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use vram_alloc::ByteLen;
 
 use crate::error::{EvictionPlan, ReservationId};
 
-/// Holders that a [`Shortfall`] names at most.
+/// The largest number of holders that a [`Shortfall`] names.
 pub(crate) const HOLDERS_MAX: usize = 16;
 
-/// How much is missing for a request, why, and what would help.
+/// How many bytes a request lacks, why, and what would help.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} no room for {needed}: room {room}, largest hole {largest_hole}, {headroom} kept free, \
@@ -21,46 +21,49 @@ pub(crate) const HOLDERS_MAX: usize = 16;
 )]
 #[non_exhaustive]
 pub struct Shortfall {
-    /// The GPU that was asked; the one with most room if several were.
+    /// The GPU that was tried; if several were, the one with the most room.
     pub gpu: u32,
-    /// How many more GPUs were asked. The figures are then sums over all of them, but for the
-    /// hole, which is the largest of any.
+    /// How many more GPUs were tried. The figures are then sums over all of them, except
+    /// `largest_hole`, which is the largest on any of them.
     pub others: u32,
-    /// Bytes that the request would take, in whole granules.
+    /// Bytes that the request needs, in whole granules.
     pub needed: ByteLen,
-    /// Bytes that could be granted, at most: free, less headroom, less what others hold.
+    /// The most bytes that could be granted: free bytes, less headroom, less what other processes
+    /// hold.
     pub room: ByteLen,
-    /// The longest piece that could be placed. Below `needed` with room enough: fragmentation.
+    /// The longest piece that could be placed. If it is below `needed` while `room` is enough, the
+    /// memory is fragmented.
     pub largest_hole: ByteLen,
     /// Bytes of the budget that other processes hold, according to the driver.
     pub foreign: ByteLen,
     /// Bytes that the configuration keeps free.
     pub headroom: ByteLen,
-    /// Who holds most there, at most 16, the largest first. Empty where nobody was asked.
+    /// The holders of the most bytes on these GPUs, at most 16, the largest first. Empty where the
+    /// call did not look for holders.
     pub holders: Vec<Holder>,
-    /// What could go so that the request succeeds, if there is an eviction policy and it finds a
-    /// way: carry it out with `VramManager::evict` and ask again.
+    /// The shards to evict so that the request succeeds, if there is an eviction policy and it
+    /// finds a way. Pass the plan to `VramManager::evict` and repeat the request.
     pub plan: Option<EvictionPlan>,
 }
 
-/// Somebody who holds room: all shards of one model and one owner, or one reservation.
+/// A holder of device memory: all shards of one model and one owner, or one reservation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Holder {
-    /// Who, if they said so.
+    /// The owner, if it was named.
     pub owner: Option<Arc<str>>,
     /// The model; none for a reservation.
     pub model_id: Option<Arc<str>>,
     /// The reservation; none for shards.
     pub reservation: Option<ReservationId>,
-    /// What the reservation is for, if its holder said so.
+    /// The purpose of the reservation, if it was named.
     pub purpose: Option<Arc<str>>,
-    /// Bytes that they hold, in whole granules.
+    /// Bytes held, in whole granules.
     pub bytes: ByteLen,
-    /// How many shards that is.
+    /// The number of shards.
     pub shard_count: u64,
-    /// Of those: how many are leased.
+    /// How many of these shards are leased.
     pub leased_count: u64,
 }
 
@@ -81,7 +84,7 @@ impl Shortfall {
     }
 }
 
-/// Says who was asked.
+/// Prints which GPUs were tried.
 struct Asked {
     gpu: u32,
     others: u32,
@@ -96,7 +99,7 @@ impl fmt::Display for Asked {
     }
 }
 
-/// Names the largest holder.
+/// Prints the largest holder.
 struct Largest<'a>(&'a [Holder]);
 
 impl fmt::Display for Largest<'_> {
@@ -115,7 +118,7 @@ impl fmt::Display for Largest<'_> {
     }
 }
 
-/// Says what would help.
+/// Prints what would help.
 struct Helps<'a>(Option<&'a EvictionPlan>);
 
 impl fmt::Display for Helps<'_> {

@@ -1,4 +1,4 @@
-//! Errors of device memory, as the caller sees them.
+//! Converts errors of device memory into the errors that a caller sees.
 
 use vram_space::{NoRoom, SpaceError};
 

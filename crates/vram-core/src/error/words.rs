@@ -1,8 +1,8 @@
-//! Words of errors: lists, places, counts.
+//! Text fragments of errors: lists, paths, counts.
 
 use core::fmt;
 
-/// Prints a list of segments, the first few of them.
+/// Prints the first few segments of a list.
 pub(super) struct Segments<'a>(pub(super) &'a [u64]);
 
 impl fmt::Display for Segments<'_> {

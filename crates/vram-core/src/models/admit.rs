@@ -1,15 +1,15 @@
-//! Admitting a whole model: every piece of its plan becomes resident, or none does.
+//! Admits a whole model: every piece of its plan becomes resident, or none does.
 //!
 //! ```text
 //!  admit(request, plan, source)
 //!   1 every piece is placed and counted, in the order of the plan    nothing is read yet
-//!   2 small pieces are sealed side by side, one thread each
-//!   3 large pieces one after the other, all threads inside each
-//!   4 the source is asked whether it is still what it was
+//!   2 small pieces are sealed in parallel, one thread each
+//!   3 large pieces are sealed one after the other, all threads inside each
+//!   4 the source confirms that it did not change
 //!   5 all shards become resident
 //! ```
 //!
-//! Whatever fails, all placements, counts and device bytes are given back, wiped.
+//! After any failure, all placements, slots and device bytes are returned, wiped.
 
 use std::sync::Arc;
 
@@ -27,11 +27,11 @@ use crate::shard::{Counted, Entry};
 use crate::sync::{Mutex, lock};
 use crate::transfer::SourceFeed;
 
-/// Up to this length a piece is sealed by one thread: handing parts of it to others costs more
-/// than it saves.
+/// The length up to which one thread seals a whole piece: below it, passing parts to other threads
+/// costs more than it saves.
 const SMALL_LEN_MAX: ByteLen = ByteLen::new(256 << 10);
 
-/// A piece with everything it needs to be sealed.
+/// A piece with everything that sealing it needs.
 pub(crate) struct Placed {
     pub(crate) request: SealRequest,
     pub(crate) space: Space,
@@ -48,7 +48,7 @@ pub fn admit(
     admit_placed(core, request, plan, source, |request| place_all(core, request, plan))
 }
 
-/// As [`admit`](Self::admit), into the places that `place` finds.
+/// Like [`admit`](Self::admit), into the placements that `place` finds.
 pub(crate) fn admit_placed(
     core: &Core,
     mut request: AdmitRequest<'_>,
@@ -68,7 +68,7 @@ pub(crate) fn admit_placed(
     };
     let entries = job.run()?;
     source.finish().map_err(|error| error.while_sealing(&request.common.sealed_as.model_id))?;
-    // Before anything is resident: a callback that panics must not leave shards behind.
+    // Called before any shard is resident: a callback that panics must not leave shards behind.
     watch.finish();
     let pieces = plan.pieces().iter().zip(entries).map(|(piece, entry)| ModelPiece {
         piece: piece.clone(),
@@ -91,16 +91,16 @@ pub(crate) fn place_all(
     })
 }
 
-/// As [`place_all`](Self::place_all), in what room there is.
+/// Like [`place_all`](Self::place_all), without making room.
 fn place_all_once(
     core: &Core,
     request: &AdmitRequest<'_>,
     plan: &ModelPlan,
 ) -> Result<Vec<Placed>, VramError> {
     let gpus = choose(core, request.gpus)?;
-    // A model that is too large as a whole is refused as a whole.
+    // A model that is too large as a whole is refused before any piece is placed.
     let whole = holders::shortfall_of(&gpus, Goal::Room(plan.footprint()));
-    // A region's last granule may be short, which a plan does not know.
+    // The last granule of a region may be short, which a plan does not account for.
     let slack = ByteLen::new(256).checked_mul(u64::from(whole.others).saturating_add(1));
     if plan.footprint() > whole.room.saturating_add(slack.unwrap_or(ByteLen::ZERO)) {
         return Err(VramError::InsufficientVram(Box::new(whole)));
@@ -118,7 +118,7 @@ pub fn choose(core: &Core, choice: GpuChoice) -> Result<Vec<Arc<Gpu>>, VramError
     let usable = match choice {
         GpuChoice::One(index) => vec![Arc::clone(core.gpu(index)?)],
         GpuChoice::MostRoomFirst => {
-            // A lost GPU has no room; with all of them lost, the first says so.
+            // A lost GPU has no room; if all GPUs are lost, the error of the first is returned.
             let mut usable: Vec<_> =
                 core.gpus.iter().filter(|gpu| gpu.lost().is_none()).map(Arc::clone).collect();
             if usable.is_empty() {
@@ -131,7 +131,7 @@ pub fn choose(core: &Core, choice: GpuChoice) -> Result<Vec<Arc<Gpu>>, VramError
             usable
         }
     };
-    // Where there is no other, it has to be there, also for a plan without a piece.
+    // A GPU without an alternative must be usable, even for a plan without pieces.
     if let [only] = usable.as_slice() {
         only.ready()?;
     }
@@ -150,11 +150,11 @@ fn place_piece(
         let request = request.for_piece(index, piece, gpu.index);
         match place::place_once(core, &request, piece.len) {
             Ok((space, counted)) => return Ok(Placed { request, space, counted }),
-            // The first refusal is of the GPU that had most room.
+            // Return the first refusal: it is that of the GPU with the most room.
             Err(error @ VramError::InsufficientVram(_)) => {
                 refusal.get_or_insert(error);
             }
-            // A device that was lost meanwhile: another may do.
+            // The device was lost meanwhile: try another GPU.
             Err(error @ VramError::DeviceLost { .. }) if gpus.len() > 1 => {
                 refusal.get_or_insert(error);
             }
@@ -170,7 +170,8 @@ struct Job<'a, 'w> {
     plan: &'a ModelPlan,
     source: &'a dyn ModelSource,
     watch: &'a Watch<'w>,
-    // One slot for each piece: taken by whoever seals it, filled when it is sealed.
+    // One slot for each piece: emptied by the thread that seals the piece, filled when it is
+    // sealed.
     placed: Vec<Mutex<Option<Placed>>>,
     sealed: Vec<Mutex<Option<Arc<Entry>>>>,
 }

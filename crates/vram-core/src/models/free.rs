@@ -1,4 +1,4 @@
-//! Freeing all shards of a model, or none.
+//! Frees all shards of a model, or none.
 
 use std::sync::Arc;
 
@@ -20,7 +20,8 @@ pub fn free_model(core: &Core, model: &ModelHandle) -> Result<Vec<FreedReceipt>,
             }
         }
         match together::exclusive_among(named, |entries| free_all(core, entries)) {
-            // One was freed by others during the wait: that happens once to each.
+            // Another call freed a shard while this call waited; that can happen once to each
+            // shard.
             Err(VramError::ShardFreed { .. }) => {}
             done => return done,
         }

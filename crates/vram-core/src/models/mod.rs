@@ -1,4 +1,4 @@
-//! Many shards at once.
+//! Operations on many shards at once.
 
 pub mod admit;
 pub mod free;

@@ -1,4 +1,4 @@
-//! A model as many shards: where its pieces come from, and what became of them.
+//! A model as many shards: the source of its pieces, and the shards that they became.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use crate::shard::SealedShard;
 /// Implemented for slices and vectors of any [`Source`] that can be read by position, such as
 /// [`FileSource`].
 pub trait ModelSource: Sync {
-    /// Fills `target` with the bytes from `offset` on of file number `file`.
+    /// Fills `target` with the bytes of file number `file`, from `offset` on.
     ///
     /// # Errors
     ///
-    /// [`SourceError`] if there is no such file, or the bytes cannot be had.
+    /// [`SourceError`] if there is no such file, or the bytes cannot be read.
     fn read_at(&self, file: u32, offset: u64, target: &mut [u8]) -> Result<(), SourceError>;
 
-    /// Called once after the last byte of the last piece was read.
+    /// Called once, after the last byte of the last piece was read.
     ///
     /// # Errors
     ///
-    /// [`SourceError`] if a file is not what it was; nothing is resident then.
+    /// [`SourceError`] if a file changed; no shard is resident then.
     fn finish(&self) -> Result<(), SourceError> {
         Ok(())
     }
@@ -58,7 +58,7 @@ impl<S: Source> ModelSource for Vec<S> {
     }
 }
 
-/// A model of one file.
+/// A model that consists of one file.
 impl ModelSource for FileSource {
     fn read_at(&self, file: u32, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
         core::slice::from_ref(self).read_at(file, offset, target)
@@ -69,7 +69,7 @@ impl ModelSource for FileSource {
     }
 }
 
-/// One piece of a plan as a source of its own.
+/// One piece of a plan, as a source of its own.
 #[derive(Clone, Copy)]
 pub(crate) struct PieceSource<'m> {
     pub(crate) model: &'m dyn ModelSource,
@@ -111,7 +111,7 @@ pub struct ModelHandle {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ModelPiece {
-    /// The piece as the plan has it: its tensor, its place in the file, its length.
+    /// The piece in the plan: its tensor, its position in the file, its length.
     pub piece: Piece,
     /// The handle of its shard.
     pub shard: SealedShard,
@@ -128,7 +128,7 @@ impl ModelHandle {
         self.pieces.iter().filter(move |piece| piece.piece.name == name)
     }
 
-    /// Bytes of content.
+    /// The number of bytes of content.
     #[must_use]
     pub fn total(&self) -> ByteLen {
         let add = |sum: ByteLen, piece: &ModelPiece| sum.saturating_add(piece.piece.len);

@@ -1,8 +1,8 @@
-//! Moving whole models: every shard of a [`ModelHandle`], or none.
+//! Moves whole models: every shard of a [`ModelHandle`], or none.
 //!
-//! Each operation has two halves. The first takes what is needed for every shard and copies all of
-//! them, verified, while each still lies where it was: whatever fails there is dropped, and nothing
-//! happened. The second lets all copies count, and cannot fail.
+//! Each operation has two halves. The first takes all resources and copies all shards, verified,
+//! while each shard still lies where it was. If it fails, the copies are dropped, and no shard has
+//! changed. The second makes all copies count, and cannot fail.
 
 use std::sync::Arc;
 
@@ -18,18 +18,18 @@ use crate::resident::{Verdict, Verify, verify};
 use crate::room::{Goal, RoomMaking, make_room, park};
 use crate::shard::{Arrived, SealedShard};
 
-/// How often all shards of a model are asked for at once while others read them, before that is
-/// taken for an answer.
+/// How often an operation tries to be exclusive on all shards of a model while other calls read
+/// them, before it returns the refusal.
 pub(crate) const TRIES: u32 = 100;
 
-/// What verifying a model found.
+/// The result of verifying a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use = "an altered shard is reported here, not as an error"]
 pub struct ModelVerdict {
     /// Whether every shard is sound.
     pub sound: bool,
-    /// The verdicts of all shards, in the order of the plan.
+    /// The verdicts on all shards, in the order of the plan.
     pub shards: Vec<Verdict>,
 }
 
@@ -73,7 +73,7 @@ pub fn migrate_model(
     })
 }
 
-/// Copies all shards of a parked model to GPUs, verified there. Nothing counts yet.
+/// Copies all shards of a parked model to GPUs and verifies them there. No shard is resident yet.
 fn wake_all(core: &Core, parked: &ParkedModel, gpus: GpuChoice) -> Result<Vec<Arrived>, VramError> {
     let gpus = admit::choose(core, gpus)?;
     for piece in &parked.pieces {
@@ -128,7 +128,8 @@ pub fn park(core: &Core, model: &ModelHandle) -> Result<ParkedModel, VramError> 
     Ok(ParkedModel { model_id: Arc::clone(&model.model_id), pieces: pieces.collect() })
 }
 
-/// Wakes all shards of a model, or none: then the parked model comes back as it was.
+/// Wakes all shards of a model. If one fails, none is woken, and the parked model is returned
+/// unchanged.
 pub fn wake(
     core: &Core,
     parked: ParkedModel,
@@ -154,7 +155,7 @@ pub fn verify(core: &Core, model: &ModelHandle, level: Verify) -> Result<ModelVe
     Ok(ModelVerdict { sound: shards.iter().all(|verdict| verdict.sound), shards })
 }
 
-/// Device bytes that were checked.
+/// The number of device bytes that were checked.
 #[must_use]
 pub fn checked_bytes(verdict: &ModelVerdict) -> u64 {
     let add = |sum: u64, one: &Verdict| sum.saturating_add(one.checked_bytes.get());

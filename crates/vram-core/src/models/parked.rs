@@ -8,9 +8,9 @@ use crate::error::VramError;
 use crate::moves::wake_error::wake_error;
 use crate::shard::ParkedShard;
 
-/// A model that waits in host memory, encrypted: one [`ParkedShard`] for each piece of its plan.
+/// A model in host memory, encrypted: one [`ParkedShard`] for each piece of its plan.
 ///
-/// Dropping it gives the model up.
+/// Dropping it frees the model.
 #[derive(Debug)]
 #[must_use = "dropping a parked model gives it up"]
 #[non_exhaustive]
@@ -31,7 +31,7 @@ pub struct ParkedPiece {
 }
 
 impl ParkedModel {
-    /// Host bytes that it takes of the limit for parked shards.
+    /// Host bytes that the model takes from the limit for parked shards.
     #[must_use]
     pub fn host_len(&self) -> ByteLen {
         let add = |sum: ByteLen, piece: &ParkedPiece| sum.saturating_add(piece.parked.host_len());
@@ -40,10 +40,10 @@ impl ParkedModel {
 }
 
 wake_error! {
-    /// A parked model that could not be woken, and why. All of it is as it was.
+    /// A parked model that could not be woken, and the reason. All of it is unchanged.
     WakeModelError,
     /// The model, still parked.
     ParkedModel,
-    /// Both.
+    /// The model and the reason.
     |parked| parked.model_id
 }

@@ -1,4 +1,4 @@
-//! What a caller asks for when a whole model is to become resident.
+//! The request with which a caller admits a whole model.
 
 use vram_alloc::{ByteLen, Piece};
 use vram_events::OnEviction;
@@ -10,7 +10,7 @@ use crate::parts::gpus::named;
 use crate::sealing::SealRequest;
 use crate::transfer::ReadBack;
 
-/// A request to make a whole model resident. Everything but model and GPUs has a default.
+/// A request to make a whole model resident. All settings except model and GPUs have defaults.
 ///
 /// ```
 /// use vram_residency::{AdmitRequest, GpuChoice, Protection};
@@ -24,7 +24,7 @@ use crate::transfer::ReadBack;
 #[must_use]
 pub struct AdmitRequest<'a> {
     pub(crate) gpus: GpuChoice,
-    /// What the requests for all pieces have in common.
+    /// The settings that the requests for all pieces have in common.
     pub(crate) common: SealRequest,
     pub(crate) watch: WatchOptions<'a>,
 }
@@ -37,40 +37,42 @@ impl<'a> AdmitRequest<'a> {
     }
 
     setters! {
-        /// Sets what lies in device memory: ciphertext, or plaintext that is watched over.
+        /// Sets what lies in device memory: ciphertext, or plaintext that is verified against its
+        /// tags.
         fn protection(protection: Protection) => common.protection = protection;
-        /// Sets the cipher. Without meaning for [`Protection::Authenticated`].
+        /// Sets the cipher. Ignored for [`Protection::Authenticated`].
         fn suite(suite: Suite) => common.suite = Some(suite);
-        /// Sets what the synthetic IV is computed over. Default: each segment. Over whole shards,
-        /// the source is read twice.
+        /// Sets what the synthetic IV is computed over. Default: each segment. If it is computed
+        /// over whole shards, the source is read twice.
         fn scope(scope: SivScope) => common.scope = Some(scope);
         /// Sets the segment size.
         fn segment(segment: SegmentSize) => common.segment = Some(segment);
         /// Sets how much is read back after writing.
         fn read_back(read_back: ReadBack) => common.read_back = Some(read_back);
-        /// Binds the seals to bytes that have to be the same wherever they are opened, such as a
+        /// Binds the seals to bytes that must be the same whenever a shard is opened, such as a
         /// tenant.
         fn context(context: &[u8]) => common.sealed_as.context = context.into();
         /// Sets the caller's revision of the content.
         fn revision(revision: u64) => common.sealed_as.revision = revision;
-        /// Names who the shards belong to, for listings. Not part of the seal.
+        /// Sets the owner of the shards, for listings. Not part of the seal.
         fn owner(owner: &str) => common.owner = Some(owner.into());
-        /// Sets how important the shards are, as [`SealRequest::priority`] does for one.
+        /// Sets the priority of the shards, as [`SealRequest::priority`] does for one.
         fn priority(priority: u32) => common.claim.priority = priority;
-        /// Sets what it costs to bring one shard back once it was evicted, as
-        /// [`SealRequest::cost`].
+        /// Sets the cost of bringing one shard back after an eviction, as [`SealRequest::cost`]
+        /// does.
         fn cost(cost: u64) => common.claim.cost = cost;
-        /// Sets what may become of the shards when room is needed for others. Default: the
-        /// manager's.
+        /// Sets what may happen to the shards when room is needed for others. Default: the
+        /// manager's setting.
         fn on_eviction(on_eviction: OnEviction) => common.claim.on_eviction = Some(on_eviction);
-        /// Sets whether others may be evicted to make room for the model, where the manager has an
-        /// eviction policy. Default: yes. If not, a refusal for want of room says what could go.
+        /// Sets whether other shards may be evicted to make room for the model, if the manager has
+        /// an eviction policy. Default: yes. If not, a refusal for lack of room states what could
+        /// be evicted.
         fn evicts(evicts: bool) => common.evicts = evicts;
-        /// Sets who is told how far the call has come: from worker threads, one at a time. If it
-        /// panics, the call is rolled back and the panic goes on to the caller.
+        /// Sets a callback that receives the progress: from worker threads, one at a time. If it
+        /// panics, the call is rolled back and the panic continues in the caller.
         fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
             watch.progress = Some(Box::new(callback));
-        /// Sets the token that ends the call early.
+        /// Sets the token that cancels the call.
         fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 
@@ -81,8 +83,8 @@ impl<'a> AdmitRequest<'a> {
         self.common.sealed_as.context().map(drop)
     }
 
-    /// The request for one piece: its number is the shard index, and its description is bound as
-    /// metadata, so that no piece passes for another.
+    /// The request for one piece. The number of the piece is the shard index, and its description
+    /// is bound as metadata, so that no piece can be passed off as another.
     pub(crate) fn for_piece(&self, index: u64, piece: &Piece, gpu: u32) -> SealRequest {
         let mut request = self.common.clone().shard_index(index).metadata(&describe(piece));
         request.gpu = gpu;
@@ -90,8 +92,8 @@ impl<'a> AdmitRequest<'a> {
     }
 }
 
-/// A piece as bytes, the same for the same tensor wherever it lies in its file: a domain, then
-/// each text after its length and each number in little endian.
+/// A piece as bytes, the same for the same tensor wherever it lies in its file: a domain, then each
+/// text after its length and each number in little endian.
 fn describe(piece: &Piece) -> Vec<u8> {
     let mut bytes = b"vram-piece/0001\0".to_vec();
     let format = piece.format.map(|format| format.to_string()).unwrap_or_default();
@@ -107,7 +109,7 @@ fn describe(piece: &Piece) -> Vec<u8> {
     bytes
 }
 
-/// The one GPU that a request names, if it does.
+/// The GPU that a request names, if it names one.
 #[must_use]
 pub const fn gpu_of(request: &AdmitRequest<'_>) -> Option<u32> {
     named(request.gpus)

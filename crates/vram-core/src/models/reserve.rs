@@ -1,4 +1,4 @@
-//! Plans that hold their places: what fits now still fits later.
+//! Plans with reserved placements: a plan that fits now still fits later.
 
 use core::time::Duration;
 
@@ -10,10 +10,11 @@ use crate::parts::{Contents, Core};
 use crate::sealing::Held;
 use crate::sealing::reservation::held_methods;
 
-/// A place for every piece of a plan, and a seat among the shards: nobody else gets them.
+/// A placement for every piece of a plan, and slots in the count of shards. No other request can
+/// take them.
 ///
-/// Like a [`Reservation`](crate::sealing::Reservation) it is owned, gives back what was not used when it is
-/// dropped, and may expire.
+/// Like a [`Reservation`](crate::sealing::Reservation) it is owned, returns what was not used when
+/// it is dropped, and may expire.
 #[derive(Debug)]
 #[must_use = "a reservation that is dropped gives its places back"]
 pub struct PlanReservation {
@@ -23,26 +24,27 @@ pub struct PlanReservation {
 
 impl PlanReservation {
     held_methods! {
-        /// Bytes that were promised: what the pieces take, in whole granules.
+        /// Bytes that were promised: the bytes that the pieces take, in whole granules.
         len;
-        /// Bytes that are still held: none once the model was admitted, or the time was up.
+        /// Bytes that are still held: none after the model was admitted, or after the reservation
+        /// expired.
         remaining;
     }
 
-    /// The plan.
+    /// The plan that the placements were reserved for.
     #[must_use]
     pub const fn plan(&self) -> &ModelPlan {
         &self.plan
     }
 }
 
-/// Reserves a place for every piece of a plan, or for none.
+/// Reserves a placement for every piece of a plan, or for none.
 pub fn reserve_plan(
     core: &Core,
     plan: &ModelPlan,
     request: ReservePlanRequest,
 ) -> Result<PlanReservation, VramError> {
-    // Holding places evicts nobody; the refusal says what would help.
+    // Reserving placements evicts no shard; the refusal states what would help.
     let any = AdmitRequest::new("reserved", request.gpus).priority(u32::MAX).evicts(false);
     let placed = admit::place_all(core, &any, plan)?;
     let mut spaces = Vec::with_capacity(placed.len());
@@ -55,12 +57,13 @@ pub fn reserve_plan(
     }
     let contents = Contents::Places { spaces, seats };
     let promise = core.promises.open(request.terms, len, contents);
-    // Only now: whoever waits for the calls under way finds them.
+    // Marks placing as finished only now: a thread that waits for running calls then finds the
+    // placements.
     promise.rest();
     Ok(PlanReservation { held: Held::new(&core.promises, promise), plan: plan.clone() })
 }
 
-/// Seals a model into the places that were reserved for it.
+/// Seals a model into the placements that were reserved for it.
 pub fn admit_reserved(
     core: &Core,
     reservation: &PlanReservation,
@@ -71,7 +74,7 @@ pub fn admit_reserved(
     let PlanReservation { held, plan } = reservation;
     held.check(core)?;
     request.check()?;
-    // First, so that it looks last, when everything that goes back is back.
+    // Declared first, so that it is dropped last, after all spaces have returned to the promise.
     let _refill = Refill { core, held };
     let (spaces, mut seats) = held.promise.take_places()?;
     if spaces.len() != plan.pieces().len() {
@@ -89,7 +92,7 @@ pub fn admit_reserved(
     admit::admit_placed(core, request, plan, source, |_request| Ok(placed))
 }
 
-/// Takes seats again, after an attempt that failed, for the places that came back.
+/// After a failed attempt, takes slots again for the placements that returned.
 struct Refill<'a> {
     core: &'a Core,
     held: &'a Held,
@@ -97,7 +100,7 @@ struct Refill<'a> {
 
 impl Drop for Refill<'_> {
     fn drop(&mut self) {
-        // Where others took the last seats meanwhile, the next attempt asks again.
+        // If other calls took the last slots meanwhile, the next attempt takes the missing ones.
         self.held.promise.refill(|| self.core.registry.count_one().ok());
     }
 }

@@ -1,11 +1,11 @@
-//! A request for places for a whole plan.
+//! The request for placements for a whole plan.
 
 use core::time::Duration;
 
 use crate::parts::gpus::named;
 use crate::parts::{GpuChoice, Terms};
 
-/// A request to hold a place for every piece of a plan.
+/// A request to reserve a placement for every piece of a plan.
 ///
 /// ```
 /// use core::time::Duration;
@@ -24,22 +24,22 @@ pub struct ReservePlanRequest {
 }
 
 impl ReservePlanRequest {
-    /// A request for places on these GPUs, for as long as they are held.
+    /// A request for placements on these GPUs, until the reservation is dropped.
     pub fn new(gpus: GpuChoice) -> Self {
         Self { gpus, terms: Terms::default() }
     }
 
     setters! {
-        /// Names who reserves, for listings.
+        /// Sets the owner of the reservation, for listings.
         fn owner(owner: &str) => terms.owner = Some(owner.into());
-        /// Says what for, for listings.
+        /// Sets the purpose of the reservation, for listings.
         fn purpose(purpose: &str) => terms.purpose = Some(purpose.into());
-        /// Sets after how long the places go back by themselves, if they were not used until then.
+        /// Sets the time after which unused placements are returned automatically.
         fn expires_in(time: Duration) => terms.expires_in = Some(time);
     }
 }
 
-/// The one GPU that a request names, if it does.
+/// The GPU that a request names, if it names one.
 #[must_use]
 pub const fn gpu_of(request: &ReservePlanRequest) -> Option<u32> {
     named(request.gpus)

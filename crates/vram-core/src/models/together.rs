@@ -1,4 +1,4 @@
-//! Being exclusive on all shards of a model.
+//! Exclusive use of all shards of a model.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use crate::parts::Core;
 use crate::parts::core::in_use;
 use crate::shard::{Entry, SealedShard};
 
-/// Runs `work` on all shards of a model as their only user.
+/// Runs `work` on all shards of a model as their exclusive user.
 ///
-/// A thread that is inside one gate does not wait at another, or two such threads could wait
-/// for each other. So all gates are tried, and if one is occupied, all are left and that one is
-/// waited for first.
+/// A thread that is inside one gate does not wait at another, or two such threads could wait for
+/// each other. The call therefore tries all gates. If one is occupied, it leaves all of them and
+/// waits at that one first.
 pub(crate) fn exclusive_all<T>(
     core: &Core,
     model: &ModelHandle,
@@ -24,7 +24,7 @@ pub(crate) fn exclusive_all<T>(
     exclusive_among(named?, work)
 }
 
-/// As [`exclusive_all`](Self::exclusive_all), on shards that were found already.
+/// Like [`exclusive_all`](Self::exclusive_all), on shards that were found already.
 pub(crate) fn exclusive_among<T>(
     named: Vec<(&SealedShard, Arc<Entry>)>,
     work: impl FnOnce(&[Arc<Entry>]) -> Result<T, VramError>,
@@ -53,7 +53,7 @@ pub(crate) fn exclusive_among<T>(
             return work(&entries);
         };
         tries = tries.saturating_sub(1);
-        // Leased, or this very thread is in the way: no use in waiting.
+        // A shard is leased, or this thread itself uses one: waiting would not help.
         if leased || passes.is_empty() || tries == 0 {
             return Err(error);
         }

@@ -1,4 +1,4 @@
-//! The data of an image as it comes: read in order, verified, written to its place.
+//! The data of an image as it is read: in order, verified, and written to its placement.
 
 use std::io;
 use std::io::Read;
@@ -16,7 +16,7 @@ use crate::transfer::read::zeroed;
 use crate::transfer::walk::send;
 use crate::transfer::{Window, Windows};
 
-/// Record and table of an image, proven.
+/// Record and table of an image, verified.
 pub(crate) struct Proven {
     pub(crate) record: SealRecord,
     pub(crate) opener: Opener,
@@ -24,16 +24,18 @@ pub(crate) struct Proven {
     pub(crate) image_len: u64,
 }
 
-/// The data of an image, which comes in order, for threads that take turns to read it.
+/// The data of an image, which can only be read in order, for threads that take turns to read it.
 pub(crate) struct Arrival<'a> {
     pub(crate) windows: &'a Windows,
-    /// The next window, and where it comes from: choosing and reading it is one step.
+    /// The next window, and the reader that it comes from: one lock, so that choosing and reading
+    /// it is one step.
     pub(crate) next: Mutex<(u64, &'a mut (dyn Read + Send))>,
     pub(crate) proven: &'a Proven,
 }
 
 impl Arrival<'_> {
-    /// Reads the next window, opens its segments in `scratch`, and starts writing it as it came.
+    /// Reads the next window, opens its segments in `scratch`, and starts writing its bytes
+    /// unchanged.
     pub(crate) fn write_window(
         &self,
         worker: &mut Worker<'_>,
@@ -47,7 +49,8 @@ impl Arrival<'_> {
             self.open(&window, buffer, scratch, hashes)?;
             let to = locate(space.range(), window.bytes)?;
             len = to.len();
-            // An empty shard has nothing to write, and a budget of zero no memory to write to.
+            // An empty shard has no bytes to write, and a GPU with a budget of zero has no memory
+            // to write to.
             if to.is_empty() { Ok(None) } else { Ok(Some((space.memory()?, to))) }
         })?;
         Ok(len)
@@ -88,7 +91,7 @@ impl Arrival<'_> {
         })
     }
 
-    /// Trailing bytes are refused like missing ones.
+    /// Refuses trailing bytes as it refuses missing ones.
     pub(crate) fn expect_end(&self) -> Result<(), VramError> {
         let mut next = lock(&self.next);
         if read_some(&mut *next.1, &mut [0])? == 0 {
@@ -100,7 +103,7 @@ impl Arrival<'_> {
     }
 }
 
-/// Fills `target` from its start, as far as the image goes.
+/// Fills `target` from its start, as far as the image has bytes.
 pub(crate) fn read_some(image: &mut dyn Read, target: &mut [u8]) -> Result<usize, VramError> {
     let mut filled = 0_usize;
     while let Some(rest) = target.get_mut(filled..).filter(|rest| !rest.is_empty()) {

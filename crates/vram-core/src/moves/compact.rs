@@ -1,4 +1,4 @@
-//! Compaction: shards that nobody leases move together, so that the holes between them join.
+//! Compaction: moves shards that are not leased together, so that the holes between them join.
 //!
 //! ```text
 //!   before   |S1|..hole 1..|S2|S3|....hole 2....|leased|
@@ -6,14 +6,14 @@
 //!   hop      |S2|......S1 leaves for a hole that fits it.    one shard into another hole
 //! ```
 //!
-//! One step at a time, the one that joins most for its bytes; after each the plan is made anew, so
-//! that what others place and free meanwhile is seen. Every step is verified where the shard
-//! arrived before its old bytes are wiped, and between two steps nothing is half done: it can stop
-//! anywhere.
+//! Compaction goes one step at a time: the next step is the one that joins the most free bytes for
+//! the bytes that it moves. After each step the plan is made anew, so that it includes placements
+//! and frees of other calls. Every step is verified at the new placement before the old bytes are
+//! wiped. Between two steps nothing is half done: compaction can stop after any step.
 //!
-//! Where a shard slides over a part of itself, its only sound copy would be half overwritten. It is
-//! copied to host memory first, encrypted and verified as if it was parked; if the device then
-//! takes it neither at the new place nor at the old one, it stays parked.
+//! If a shard slides over a part of itself, its only sound copy would be half overwritten. It is
+//! therefore first copied to host memory, encrypted and verified as if it were parked. If the
+//! device then accepts it neither at the new placement nor at the old one, it stays parked.
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -42,7 +42,7 @@ pub fn compact(core: &Core, gpu: u32, budget: CompactBudget) -> Result<CompactRe
     let deadline = budget.max_time.map(|time| core.clock.monotonic().saturating_add(time));
     let before = gpu.capacity();
     let mut run = Run { core, gpu: &gpu, budget, deadline, done: Done::default() };
-    // Blocks have no neighbours: every hole is the driver's, and as large as the room.
+    // Blocks have no neighbours: every hole belongs to the driver, and is as large as the room.
     let end = if gpu.blocks().is_some() { CompactEnd::Finished } else { run.go() };
     let Done { moves, moved_bytes, skipped, stranded, .. } = run.done;
     let after = gpu.capacity();
@@ -72,7 +72,7 @@ struct Run<'a> {
     core: &'a Core,
     gpu: &'a Arc<Gpu>,
     budget: CompactBudget,
-    /// By the monotonic clock.
+    /// The deadline by the monotonic clock.
     deadline: Option<Duration>,
     done: Done,
 }
@@ -83,13 +83,14 @@ struct Done {
     moved_bytes: ByteLen,
     skipped: Vec<(ShardId, VramError)>,
     stranded: Vec<ParkedShard>,
-    /// Shards that stay where they are from now on.
+    /// Shards that are not moved again in this compaction.
     fixed: BTreeSet<ShardId>,
 }
 
 impl Run<'_> {
     fn go(&mut self) -> CompactEnd {
-        // Planning alone ends; others who place and free meanwhile could keep it going.
+        // Planning always ends, but calls that place and free meanwhile could repeat it without
+        // end.
         let mut rounds = self.movables().len().saturating_mul(4).saturating_add(16);
         loop {
             rounds = rounds.saturating_sub(1);
@@ -124,7 +125,8 @@ impl Run<'_> {
                         self.done.moves = self.done.moves.saturating_add(1);
                         self.done.moved_bytes = self.done.moved_bytes.saturating_add(bytes);
                     }
-                    // Somebody else was quicker: the plan is out of date.
+                    // Another call moved or freed the shard, or took its new placement: the plan is
+                    // outdated.
                     Ok(Moved::Outdated) => break,
                     Err(error) => {
                         tracing::warn!(shard = %entry.id, %error, "not moved");
@@ -152,7 +154,8 @@ impl Run<'_> {
             let (start, footprint) = (space.range().start(), space.footprint());
             drop(state);
             let Some(span) = Span::new(start, footprint) else { continue };
-            // A footprint that is cut at the end of the region would not be elsewhere.
+            // A footprint that is cut off at the end of the region would be longer at another
+            // placement.
             let is_whole = footprint.round_up(Alignment::GRANULE) == Some(footprint);
             let stays = self.done.fixed.contains(&entry.id) || entry.gate.leases() > 0;
             if !footprint.is_zero() && is_whole && !stays {
@@ -182,19 +185,20 @@ impl Run<'_> {
         Ok(Moved::There)
     }
 
-    /// Slides a shard down over a part of itself, by way of host memory.
+    /// Slides a shard down over a part of itself, through host memory.
     fn slide(&mut self, entry: &Arc<Entry>, old: &View, step: Step) -> Result<Moved, VramError> {
         let (gpu, core) = (self.gpu, self.core);
         let (to, region) = (step.to, gpu.figures().1.capacity);
         let range = DeviceRange::checked(to, old.range.len(), region);
         let range = range.map_err(|error| VramError::config(error.to_string()))?;
         let copy = park::host_copy(core, entry)?;
-        // The gap is ours until the shard is settled, at one place or the other.
+        // This call holds the gap until the shard is at one placement or the other.
         let gap_len = ByteLen::new(step.from.start().get().saturating_sub(to.get()));
         let Some(mut gap) = gpu.place_at(to, gap_len)? else { return Ok(Moved::Outdated) };
         gap.written()?;
         let new = View { range, ..old.clone() };
-        // What it leaves behind is as long as the gap, at the end of its old place.
+        // The part that the shard leaves behind is as long as the gap, at the end of its old
+        // placement.
         let end = step.from.start().get().saturating_add(step.from.bytes().get());
         let behind = DeviceOffset::new(end.saturating_sub(gap_len.get()));
         let behind = DeviceRange::checked(behind, gap_len, region);
@@ -216,7 +220,8 @@ impl Run<'_> {
             });
             return Ok(Moved::There);
         }
-        // The host copy is the shard now: back to where it was, and else it stays in host memory.
+        // The host copy is now the only sound copy: write it back to the old placement; if that
+        // fails too, the shard stays parked.
         if let Err(error) = arrive(core, &copy, old) {
             tracing::error!(shard = %entry.id, %error, "the device takes it at no place, parked");
             self.done.stranded.push(park::leave(core, copy));
@@ -226,25 +231,26 @@ impl Run<'_> {
     }
 }
 
-/// What became of a step.
+/// The result of a step.
 enum Moved {
     There,
-    /// The shard is no longer where the plan has it, or its new place is taken.
+    /// The shard no longer lies where the plan has it, or its new placement is taken.
     Outdated,
 }
 
-/// Writes a host copy and verifies it; a device that panics is answered like one that fails.
+/// Writes a host copy and verifies it; a panic of the device becomes an error of the device.
 fn arrive(core: &Core, copy: &HostCopy, view: &View) -> Result<(), VramError> {
     caught(core, GpuChoice::One(view.gpu.index), || copy.copy_in(view))
 }
 
-/// Overwrites what is left of a shard behind its new place.
+/// Overwrites the part of a shard's old placement that its new one does not cover.
 fn wipe(view: &View, range: DeviceRange) -> Result<(), VramError> {
     let gpu = &view.gpu;
     if gpu.wipe == WipePolicy::Never {
         return Ok(());
     }
     let memory = view.memory()?;
-    // The shard lies there already: a panic must not get out before it counts.
+    // The shard lies at its new placement already: a panic must not escape before the entry says
+    // so.
     gpu.caught(|| memory.fill(range, 0)).map_err(|error| gpu.failed(error).into())
 }

@@ -1,4 +1,4 @@
-//! How far compaction may go, and what it did.
+//! The limits of a compaction, and its result.
 
 use core::time::Duration;
 
@@ -8,33 +8,33 @@ use vram_id::ShardId;
 use crate::error::VramError;
 use crate::shard::ParkedShard;
 
-/// How far a compaction goes.
+/// The limits of a compaction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactBudget {
-    /// Bytes that are moved at most. Default: any number.
+    /// The number of bytes that are moved at most. Default: no limit.
     pub max_bytes: Option<ByteLen>,
     /// The time after which no further shard is moved. Default: never.
     pub max_time: Option<Duration>,
-    /// The hole that is enough. Default: as large as can be had.
+    /// The size of a hole at which compaction stops. Default: as large as possible.
     pub enough: Option<ByteLen>,
 }
 
 impl CompactBudget {
-    /// Everything that can be joined.
+    /// No limits: joins everything that can be joined.
     #[must_use]
     pub const fn new() -> Self {
         Self { max_bytes: None, max_time: None, enough: None }
     }
 
     setters! {
-        /// Sets how many bytes are moved at most.
+        /// Sets the number of bytes that are moved at most.
         #[must_use]
         [const] fn max_bytes(bytes: ByteLen) => max_bytes = Some(bytes);
-        /// Sets the time after which no further shard is moved. The one under way is finished.
+        /// Sets the time after which no further shard is moved. A move that has begun is finished.
         #[must_use]
         [const] fn max_time(time: Duration) => max_time = Some(time);
-        /// Sets the hole that is enough.
+        /// Sets the size of a hole at which compaction stops.
         #[must_use]
         [const] fn until_hole(len: ByteLen) => enough = Some(len);
     }
@@ -44,19 +44,19 @@ impl CompactBudget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CompactEnd {
-    /// Nothing is left that could be joined.
+    /// No holes are left that could be joined.
     Finished,
-    /// The hole that was asked for is there.
+    /// A hole of the requested size exists.
     Enough,
-    /// What could still be joined takes more bytes than are left of the budget.
+    /// Every join that is left takes more bytes than are left of the budget.
     OutOfBytes,
-    /// The time is up.
+    /// The time limit was reached.
     OutOfTime,
-    /// Others placed and freed shards as fast as holes were joined.
+    /// Other calls placed and freed shards as fast as holes were joined.
     Unsettled,
 }
 
-/// What a compaction did.
+/// The result of a compaction.
 #[derive(Debug)]
 #[must_use = "shards that the device would not take back are in here"]
 #[non_exhaustive]
@@ -66,17 +66,17 @@ pub struct CompactReport {
     pub end: CompactEnd,
     pub moves: u64,
     pub moved_bytes: ByteLen,
-    /// The longest piece that could be placed, before.
+    /// The longest piece that could be placed before.
     pub largest_hole_before: ByteLen,
     /// The longest piece that can be placed now.
     pub largest_hole: ByteLen,
-    /// How many pieces the free bytes were in.
+    /// The number of holes before.
     pub hole_count_before: u64,
-    /// How many pieces they are in now.
+    /// The number of holes now.
     pub hole_count: u64,
-    /// Shards that could not be moved and lie where they lay, and why.
+    /// Shards that could not be moved and lie where they lay, each with the reason.
     pub skipped: Vec<(ShardId, VramError)>,
-    /// Shards that the device took neither at the new place nor at the old one. They are parked:
-    /// wake them elsewhere.
+    /// Shards that the device accepted neither at the new placement nor at the old one. They are
+    /// parked: wake them on another GPU.
     pub stranded: Vec<ParkedShard>,
 }

@@ -1,7 +1,7 @@
-//! Exporting a shard as a sealed image: portable to any node that has the key.
+//! Exports a shard as a sealed image, which every node that has the key can import.
 //!
 //! ```text
-//!  Encrypted, or plaintext asked for by name     Authenticated
+//!  Encrypted, or plaintext requested explicitly  Authenticated
 //!   1 record and table, as they are               1 every segment opened and hashed
 //!   2 each run of segments: read, opened,         2 a trial of the new seal → record and table
 //!     and only then written                       3 each run: opened, sealed anew, written
@@ -29,14 +29,14 @@ use crate::shard::{Entry, Seal, SealedShard, View};
 use crate::transfer::read::zeroed;
 use crate::transfer::{Convert, Outward};
 
-/// The seal of an image, and what it takes to get its bytes.
+/// The seal of an image, and the parts that are needed to make its bytes.
 struct Plan {
     seal: Arc<Seal>,
-    /// For a shard that is sealed anew on the way.
+    /// For a shard that is sealed anew for the export.
     anew: Option<(vram_seal::Sealer, Vec<vram_seal::SegmentHash>)>,
 }
 
-/// Writes the image of a shard, and says which GPU held it meanwhile.
+/// Writes the image of a shard, and returns the GPU that held the shard meanwhile.
 pub(crate) fn export(
     core: &Core,
     shard: &SealedShard,
@@ -49,7 +49,7 @@ pub(crate) fn export(
     })
 }
 
-/// Tells of an image that is whole.
+/// Emits the event for a complete image.
 pub(crate) fn exported(core: &Core, shard: &ShardId, gpu: u32, report: &ImageReport) {
     let (shard, bytes) = (shard.clone(), report.image_len);
     core.events.emit(EventKind::Exported { shard, gpu, bytes });
@@ -110,7 +110,7 @@ fn export_data(
     let run = core.limits.segments_at_once(layout.segment_size().bytes());
     let longest = layout.span(&(0..run.min(layout.count()))).map(ByteRange::len);
     let mut buffer = Zeroizing::new(zeroed(longest.unwrap_or(ByteLen::ZERO))?);
-    // The record and the table vouch for each of these, so nothing is kept.
+    // The record and the table already cover each of these segments, so nothing is stored.
     let keep = |_segment, _sealed| Ok(());
     let how = match &plan.anew {
         None => Outward::AsTheyAre,
@@ -122,7 +122,7 @@ fn export_data(
     let mut next = 0;
     while next < layout.count() {
         watch.go_on()?;
-        // Quarantine may have come meanwhile, through another reader.
+        // Another reader may have put the shard into quarantine in the meantime.
         entry.not_quarantined()?;
         let segments = next..next.saturating_add(run).min(layout.count());
         next = segments.end;
@@ -140,7 +140,7 @@ fn sink_failed(error: io::Error) -> VramError {
     VramError::Io { action: "write the sealed image", path: None, source: Arc::new(error) }
 }
 
-/// Exports a shard to a sink, and tells of it.
+/// Exports a shard to a sink, and emits the event.
 pub fn export_with(
     core: &Core,
     shard: &SealedShard,
@@ -152,7 +152,8 @@ pub fn export_with(
     Ok(report)
 }
 
-/// Exports a shard to a file, which is there whole or not at all, and remembers where it is.
+/// Exports a shard to a file, and records its path for a later restore. The file is complete or
+/// does not exist.
 pub fn export_to(
     core: &Core,
     shard: &SealedShard,
@@ -166,7 +167,7 @@ pub fn export_to(
             source: Arc::new(error),
         }
     };
-    // A bad handle costs no file.
+    // Check the handle first: a bad handle must not create a file.
     core.resolve(shard)?;
     let permissions = if options.plaintext { 0o600 } else { 0o666 };
     let inputs = Inputs::default().with_paths(&options.inputs);

@@ -1,10 +1,10 @@
-//! How an image is exported.
+//! The options of an export.
 
 use std::path::PathBuf;
 
 use vram_files::{CancelToken, Overwrite, Progress, WatchOptions};
 
-/// How a shard is exported.
+/// The options of an export.
 ///
 /// ```
 /// use vram_residency::{ExportOptions, Overwrite};
@@ -23,32 +23,32 @@ pub struct ExportOptions<'a> {
 }
 
 impl<'a> ExportOptions<'a> {
-    /// Encrypted, without overwriting, nobody told.
+    /// Encrypted, without overwriting, no progress callback.
     pub fn new() -> Self {
         Self::default()
     }
 
     setters! {
-        /// Exports an Authenticated shard as it is: **its plaintext is in the image**. Otherwise it
-        /// is encrypted for the export. Without meaning for an Encrypted shard.
+        /// Exports an Authenticated shard as it is: **its plaintext is in the image**. Without
+        /// this, the shard is encrypted for the export. Ignored for an Encrypted shard.
         [const] fn plaintext() => plaintext = true;
-        /// Sets what happens if the name of the file to be written is taken.
+        /// Sets what happens if a file of the target's name exists.
         [const] fn overwrite(overwrite: Overwrite) => overwrite = overwrite;
     }
 
-    /// Names a file that must not be replaced, such as a key file: a target that turns out to be
-    /// that file is refused.
+    /// Names a file that must not be replaced, such as a key file. An export whose target is that
+    /// file is refused.
     pub fn input(mut self, path: impl Into<PathBuf>) -> Self {
         self.inputs.push(path.into());
         self
     }
 
     setters! {
-        /// Sets who is told how far the call has come. If it panics, the call ends with that panic,
+        /// Sets a callback that receives the progress. If it panics, the call ends with that panic,
         /// and no file is left behind.
         fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
             watch.progress = Some(Box::new(callback));
-        /// Sets the token that ends the call early.
+        /// Sets the token that cancels the call.
         fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 }

@@ -1,12 +1,13 @@
-//! Importing a sealed image: resident once every segment was verified, or not at all.
+//! Imports a sealed image: the shard becomes resident after every segment was verified, or not at
+//! all.
 //!
 //! ```text
 //!   1 the record: key, model, context, length      nothing is allocated from it before
 //!   2 padding and table
-//!   3 a place among the shards, a placement
-//!   4 each window, in order: read, opened in scratch memory, hashed, written as it came
+//!   3 a slot in the count of shards, a placement
+//!   4 each window, in order: read, opened in scratch memory, hashed, written unchanged
 //!   5 the end of the image; the content as a whole against the record
-//!   6 every segment is opened where it arrived
+//!   6 every segment is opened at its placement
 //!   7 into the registry
 //! ```
 
@@ -41,7 +42,7 @@ fn open_image(path: &Path) -> Result<File, VramError> {
     })
 }
 
-/// The error of an image, naming its file.
+/// Adds the path of the file to the error of an image.
 fn in_file(path: &Path, error: VramError) -> VramError {
     match error {
         VramError::Seal(source) => {
@@ -51,15 +52,15 @@ fn in_file(path: &Path, error: VramError) -> VramError {
     }
 }
 
-/// An image that lies in device memory, verified there. Dropping it gives everything back.
+/// An image that lies in device memory, verified there. Dropping it returns everything.
 pub(crate) struct Landed {
     pub(crate) seal: Arc<Seal>,
     pub(crate) space: Space,
-    /// When reading back all of it began, if all of it was.
+    /// When reading back began, if all of the shard was read back.
     pub(crate) verified: Option<Moment>,
 }
 
-/// Imports the image that a reader gives.
+/// Imports the image that a reader yields.
 pub fn import(
     core: &Core,
     mut request: ImportRequest<'_>,
@@ -72,7 +73,7 @@ pub fn import(
     let len = proven.opener.fields().plaintext_len();
     let watch = core::mem::take(&mut request.watch).begin(len)?;
 
-    // What was not demanded is as the image has it.
+    // Values that the request does not require are those of the image.
     let mut wanted = request.request;
     let fields = proven.opener.fields();
     wanted.sealed_as.metadata = ContentDigest::from_bytes(*fields.metadata_hash());
@@ -89,12 +90,12 @@ pub fn import(
     let Landed { seal, space, verified } = landed;
     let id = core.ids.next(&*core.clock);
     let entry = entry::entry(core, id, &wanted, seal, space, counted, verified);
-    // Before the shard is resident: a callback that panics must not leave one behind.
+    // Called before the shard is resident: a callback that panics must not leave a shard behind.
     watch.finish();
     Ok(entry::publish(core, entry))
 }
 
-/// Writes an image to the place that was found for it, and verifies it there.
+/// Writes an image to the space that was taken for it, and verifies it there.
 fn land(
     core: &Core,
     wanted: &SealRequest,
@@ -122,12 +123,12 @@ fn land(
     Ok(Landed { seal: view.seal, space, verified })
 }
 
-/// Brings the content of a lost shard to a GPU, from the image that it was written to. `lost` is
-/// the seal that it had; what lies there afterwards need not have its protection.
+/// Writes the content of a lost shard to a GPU, from the image that the shard was exported to.
+/// `lost` is the seal of the lost shard; the image may have another protection.
 ///
 /// # Errors
 ///
-/// As an import. None if the file holds another image by now.
+/// Those of an import. Returns `None` if the file holds another image now.
 pub(crate) fn bring_back(
     core: &Core,
     sealed_as: &SealedAs,
@@ -154,7 +155,7 @@ pub(crate) fn bring_back(
     back().map_err(|error| in_file(path, error))
 }
 
-/// Reads and proves everything that comes before the data.
+/// Reads and verifies everything that precedes the data.
 fn prove(
     core: &Core,
     request: &ImportRequest<'_>,
@@ -173,7 +174,7 @@ fn prove(
     let key_use = core.key_uses.take(opened.fields().key_id());
     drop(keys);
 
-    // The record is genuine: what it states may be allocated.
+    // The record is genuine: memory may be allocated from its fields.
     let layout = ImageLayout::for_fields(opened.fields());
     let table = read_part(image, layout.table_len(), layout.padding_offset())?;
     let padding = read_part(image, layout.padding_len(), layout.data_offset())?;
@@ -183,7 +184,8 @@ fn prove(
     Ok(Proven { record, opener: opened.with_table(tags)?, key_use, image_len })
 }
 
-/// Writes the data to `space`, each segment opened before, and waits until the device has it.
+/// Writes the data to `space`, each segment opened before, and waits until the device has all
+/// bytes.
 fn write_image(
     _core: &Core,
     proven: &Proven,

@@ -1,4 +1,4 @@
-//! What an import demands of an image, and what the shard is to be.
+//! The request with which a caller imports an image.
 
 use vram_events::OnEviction;
 use vram_files::{CancelToken, Progress, WatchOptions};
@@ -8,8 +8,8 @@ use crate::sealing::SealRequest;
 use crate::shard::SealedAs;
 use crate::transfer::ReadBack;
 
-/// A request to make the shard of a sealed image resident. Model and context must be those that it
-/// was sealed as; the rest is compared where it is given.
+/// A request to make the shard of a sealed image resident. Model and context must be those under
+/// which it was sealed; the other values are compared if they are set.
 ///
 /// ```
 /// use vram_residency::ImportRequest;
@@ -29,7 +29,7 @@ pub struct ImportRequest<'a> {
 }
 
 impl<'a> ImportRequest<'a> {
-    /// A request for an image of this model, without a context, onto the GPU of this index.
+    /// A request for an image of this model, without a context, onto the GPU with this index.
     pub fn new(model_id: &str, gpu: u32) -> Self {
         Self {
             request: SealRequest::new(model_id, gpu),
@@ -41,7 +41,7 @@ impl<'a> ImportRequest<'a> {
         }
     }
 
-    /// A request for the image of something that was sealed here before.
+    /// A request for the image of a shard that this manager sealed before.
     pub(crate) fn again(sealed_as: &SealedAs, gpu: u32) -> Self {
         let mut request = SealRequest::new(&sealed_as.model_id, gpu).read_back(ReadBack::Full);
         request.sealed_as = sealed_as.clone();
@@ -56,37 +56,38 @@ impl<'a> ImportRequest<'a> {
     }
 
     setters! {
-        /// Sets the context that the image must have been sealed with. Default: none.
+        /// Sets the context with which the image must have been sealed. Default: none.
         fn context(context: &[u8]) => request.sealed_as.context = context.into();
-        /// Demands this description of the content. Default: any.
+        /// Requires this description of the content. Default: any.
         fn metadata(metadata: &[u8]) =>
             metadata = Some(ContentHasher::digest(HashKind::Blake3, metadata));
-        /// Demands this number within the model. Default: any.
+        /// Requires this shard number within the model. Default: any.
         fn shard_index(index: u64) => shard_index = Some(index);
-        /// Demands this revision. Default: any.
+        /// Requires this revision. Default: any.
         fn revision(revision: u64) => revision = Some(revision);
-        /// Demands content of this BLAKE3 digest. Default: any that the record vouches for.
+        /// Requires content with this BLAKE3 digest. Default: any digest that the record
+        /// authenticates.
         fn expected_digest(digest: ContentDigest) => expected_digest = Some(digest);
-        /// Names who the shard belongs to, for listings.
+        /// Sets the owner of the shard, for listings.
         fn owner(owner: &str) => request.owner = Some(owner.into());
-        /// Sets how important the shard is, as [`SealRequest::priority`] does.
+        /// Sets the priority of the shard, as [`SealRequest::priority`] does.
         fn priority(priority: u32) => request.claim.priority = priority;
-        /// Sets what it costs to bring the shard back, as [`SealRequest::cost`] does.
+        /// Sets the cost of bringing the shard back, as [`SealRequest::cost`] does.
         fn cost(cost: u64) => request.claim.cost = cost;
-        /// Sets what may become of the shard when room is needed for others. Default: the
-        /// manager's.
+        /// Sets what may happen to the shard when room is needed for others. Default: the manager's
+        /// setting.
         fn on_eviction(on_eviction: OnEviction) => request.claim.on_eviction = Some(on_eviction);
-        /// Sets whether others may be evicted to make room for the shard, as
+        /// Sets whether other shards may be evicted to make room for this one, as
         /// [`SealRequest::evicts`] does. Default: yes.
         fn evicts(evicts: bool) => request.evicts = evicts;
         /// Sets how much is read back after writing. Default: every segment. The image itself is
-        /// verified in full whatever is set here.
+        /// always verified in full.
         fn read_back(read_back: ReadBack) => request.read_back = Some(read_back);
-        /// Sets who is told how far the call has come: from worker threads, one at a time. If it
-        /// panics, the call is rolled back and the panic goes on to the caller.
+        /// Sets a callback that receives the progress: from worker threads, one at a time. If it
+        /// panics, the call is rolled back and the panic continues in the caller.
         fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
             watch.progress = Some(Box::new(callback));
-        /// Sets the token that ends the call early.
+        /// Sets the token that cancels the call.
         fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 

@@ -1,4 +1,4 @@
-//! Links between GPUs: which of them were seen to deliver other bytes than were sent.
+//! Links between GPUs: which of them delivered other bytes than were sent.
 
 use core::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::error::VramError;
 use crate::parts::{Core, LinkState};
 use crate::transfer::read::zeroed;
 
-/// Bytes that a probe sends, where there is room; less where there is not.
+/// The numbers of bytes that a probe sends: the first that there is room for.
 const PROBE_LENS: [u64; 4] = [1 << 20, 1 << 16, 1 << 12, 1 << 8];
 
 /// One direction between two GPUs.
@@ -23,7 +23,7 @@ pub struct LinkReport {
     pub source: u32,
     pub target: u32,
     pub state: LinkState,
-    /// Bytes that the probe sent; 0 if it sent none.
+    /// The number of bytes that the probe sent; 0 if it sent none.
     pub probed: ByteLen,
     pub error: Option<VramError>,
 }
@@ -70,7 +70,8 @@ pub(crate) fn probe(core: &Core, source: &Arc<Gpu>, target: &Arc<Gpu>) -> LinkRe
     report
 }
 
-/// From now on what goes this way is staged through the host.
+/// Marks a link as distrusted: copies from `source` to `target` are staged through the host from
+/// now on.
 pub(crate) fn distrust(core: &Core, source: u32, target: u32) {
     if core.links.distrust(source, target) {
         tracing::error!(source, target, "direct copies arrive altered, staging from now on");
@@ -78,7 +79,7 @@ pub(crate) fn distrust(core: &Core, source: u32, target: u32) {
     }
 }
 
-/// Sends a pattern, and says whether it arrived.
+/// Sends a pattern, and returns whether it arrived.
 fn send(source: &Arc<Gpu>, target: &Arc<Gpu>) -> Result<(ByteLen, bool), VramError> {
     let mut refusal = None;
     for len in PROBE_LENS.map(ByteLen::new) {
@@ -101,7 +102,7 @@ fn send_between(
     for byte in &mut pattern {
         *byte = u8::try_from(random.below(256)).unwrap_or(0);
     }
-    // What lay there before differs from the pattern in every byte.
+    // The bytes that lie there before the copy differ from the pattern everywhere.
     let before: Vec<u8> = pattern.iter().map(|byte| !byte).collect();
     from.written()?;
     to.written()?;
@@ -120,7 +121,7 @@ fn send_between(
     Ok((len, arrived == pattern))
 }
 
-/// Probes every pair of GPUs, both ways.
+/// Probes every pair of GPUs in both directions.
 pub fn probe_all(core: &Core) -> Vec<LinkReport> {
     let mut reports = Vec::new();
     for source in &core.gpus {

@@ -1,4 +1,4 @@
-//! Moving a shard to another GPU: verified at the target before the source is freed.
+//! Moves a shard to another GPU, and verifies it there before the source is freed.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::room::make_room;
 use crate::shard::{Arrived, Entry, Moment, SealedShard, View};
 use crate::transfer::copy::{copy_by_peer, copy_staged};
 
-/// Moves a shard. On any failure it is where it was.
+/// Moves a shard. After any failure the shard is where it was.
 pub fn migrate(core: &Core, handle: &SealedShard, gpu: u32) -> Result<SealedShard, VramError> {
     core.exclusive(handle, |entry| migrate_entry(core, entry, gpu))
 }
@@ -47,7 +47,7 @@ fn move_entry(
     Ok(())
 }
 
-/// Copies a shard to another place, verified there. The shard itself stays as it is.
+/// Copies a shard to another placement and verifies it there. The shard itself is not changed.
 pub(crate) fn copy_to(
     core: &Core,
     entry: &Entry,
@@ -62,7 +62,7 @@ pub(crate) fn copy_to(
     Ok(Arrived { space, verified: Some(began) })
 }
 
-/// Lets a shard lie where a verified copy of it is, and gives its old place back.
+/// Makes a verified copy the shard's present placement, and returns the old space.
 pub(crate) fn settle_in(core: &Core, entry: &Entry, arrived: Arrived) {
     let Arrived { mut space, verified } = arrived;
     space.commit();
@@ -79,13 +79,13 @@ pub(crate) fn settle_in(core: &Core, entry: &Entry, arrived: Arrived) {
         to,
         bytes: entry.plaintext_len,
     });
-    // The shard has moved; what becomes of its old place changes nothing about that.
+    // The shard has moved; an error while its old space is returned does not change that.
     if let Some(Err((bytes, error))) = old.map(Space::give_back) {
         tracing::warn!(shard = %entry.id, bytes = bytes.get(), %error, "moved, but the old place stays counted");
     }
 }
 
-/// Copies a shard and opens every segment where it arrived.
+/// Copies a shard, and opens every segment at its new placement.
 fn copy_verified(
     core: &Core,
     entry: &Entry,
@@ -101,7 +101,7 @@ fn copy_verified(
         if altered.is_empty() {
             return Ok(());
         }
-        // Peer links that report success and deliver other bytes exist: once more the long way.
+        // Some peer links report success and deliver other bytes: copy once more through the host.
         peer_altered = true;
         tracing::warn!(
             shard = %entry.id,
@@ -115,12 +115,14 @@ fn copy_verified(
     let arrived_altered = target.altered()?;
     if arrived_altered.is_empty() {
         if peer_altered {
-            // The source is sound, and the long way is too: it was the link.
+            // The source is sound, and the copy through the host arrived: the link altered the
+            // bytes.
             links::distrust(core, link.0, link.1);
         }
         return Ok(());
     }
-    // Either the source was altered, or the way is: the source decides.
+    // Either the source was altered, or the transfer altered the bytes. Checking the source decides
+    // which.
     let segments = source.altered()?;
     if segments.is_empty() {
         let gpu = target.gpu.index;
@@ -130,7 +132,7 @@ fn copy_verified(
     Err(VramError::ShardAltered { shard: entry.id.clone(), segments })
 }
 
-/// Moves a shard, waiting for others no longer than `timeout`.
+/// Moves a shard, waiting for other calls no longer than `timeout`.
 pub fn migrate_within(
     core: &Core,
     handle: &SealedShard,

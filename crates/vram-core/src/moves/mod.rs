@@ -1,4 +1,4 @@
-//! Changing where a shard lies.
+//! Changes where a shard lies.
 
 pub mod arrival;
 pub mod compact;

@@ -1,16 +1,16 @@
-//! Parking a shard in host memory, and waking it: verified on both ways.
+//! Parks a shard in host memory, and wakes it; both directions verify every segment.
 //!
 //! ```text
 //!  park                                     wake
-//!   1 host memory, in the books              1 a placement on any GPU
+//!   1 host memory, in the ledger             1 a placement on any GPU
 //!   2 each window: read, open, keep sealed   2 each window: host → staging → device
 //!     (Authenticated: encrypt what is kept)    (Authenticated: opened in staging)
 //!   3 handles answer `Parked`                3 every segment is opened at the target
-//!   4 the device bytes are wiped             4 handles are good again
+//!   4 the device bytes are wiped             4 handles are valid again
 //! ```
 //!
-//! The shard keeps its id, its seal and its record: what it is woken as is compared with the very
-//! record that it was parked under, so no altered byte comes back as a valid one.
+//! The shard keeps its id, its seal and its record. When it is woken, its bytes are compared with
+//! the record under which it was parked, so no altered byte returns as a valid one.
 
 use std::sync::Arc;
 
@@ -25,7 +25,8 @@ use crate::parts::{Core, GpuChoice};
 use crate::room::make_room;
 use crate::shard::{Arrived, Moment, ParkedShard, SealedShard, View};
 
-/// Copies a parked shard to a place on a GPU, verified there. It does not count yet.
+/// Copies a parked shard to a placement on a GPU and verifies it there. The shard is not resident
+/// yet.
 pub(crate) fn copy_back(core: &Core, parked: &ParkedShard, gpu: u32) -> Result<Arrived, VramError> {
     core.check_open()?;
     check_own(core, parked)?;
@@ -44,7 +45,7 @@ pub(crate) fn check_own(core: &Core, parked: &ParkedShard) -> Result<(), VramErr
     }
 }
 
-/// Writes a parked shard to a place on a GPU, and opens every segment there.
+/// Writes a parked shard to its placement on a GPU, and opens every segment there.
 pub(crate) fn copy_into(
     core: &Core,
     parked: &ParkedShard,
@@ -57,8 +58,8 @@ pub(crate) fn copy_into(
     Ok(Arrived { space, verified: Some(began) })
 }
 
-/// Lets a parked shard be resident where a verified copy of it lies. The host copy goes, or
-/// stays as its backup.
+/// Makes a parked shard resident where a verified copy of it lies. The host copy is freed, or stays
+/// as the shard's backup.
 pub(crate) fn return_to(
     core: &Core,
     parked: ParkedShard,
@@ -68,13 +69,13 @@ pub(crate) fn return_to(
     let now = Moment::now(&*core.clock);
     let Arrived { mut space, verified } = arrived;
     let ParkedShard { copy, listed } = parked;
-    // Before anybody can find it awake, and park it again.
+    // Before the shard is resident: from then on another thread can find it and park it again.
     listed.woken();
     space.commit();
     let gpu = space.gpu().index;
     let entry = Arc::clone(&copy.entry);
-    // Whoever finds it awake waits here, so that nothing is told of it before this. Those who
-    // stood here while it was parked leave at once.
+    // Take the gate first, so that no other call can emit an event for this shard before `Woken`. A
+    // thread that entered the gate while the shard was parked leaves at once.
     let _pass = entry.gate.exclusive();
     let mut state = entry.state();
     space.rest();
@@ -85,7 +86,7 @@ pub(crate) fn return_to(
     if keep_copy {
         state.copies.backup = Some(copy.backup);
     }
-    // Of this very moment: somebody else may park it again in the next.
+    // Read while the state is locked: another thread may park the shard again right after.
     let stated = state.stated(&entry);
     drop(state);
     let (shard, bytes) = (entry.id.clone(), entry.plaintext_len);
@@ -94,9 +95,9 @@ pub(crate) fn return_to(
     core.marker.handle(stated)
 }
 
-/// Makes a parked shard resident again. On any failure it comes back as it was.
+/// Makes a parked shard resident again. After any failure, the parked shard is returned unchanged.
 pub fn wake(core: &Core, parked: ParkedShard, gpu: u32) -> Result<SealedShard, WakeError> {
-    // A panic of the device must not take the shard with it.
+    // A panic of the device must not drop the parked shard.
     let gpus = GpuChoice::One(gpu);
     match caught(core, gpus, || copy_back(core, &parked, gpu)) {
         Ok(space) => Ok(return_to(core, parked, space, false)),

@@ -1,6 +1,7 @@
 //! A shard that could not be woken, and why.
 
-/// Writes the error of a wake: what stays parked, by which name it is shown, and why.
+/// Generates the error of a wake from the type that stays parked and the name that it is shown
+/// under.
 macro_rules! wake_error {
     (
         $(#[$doc:meta])* $error:ident,
@@ -70,13 +71,13 @@ use crate::error::VramError;
 use crate::shard::ParkedShard;
 
 wake_error! {
-    /// A parked shard that could not be woken, and why. It is as it was: try again, on another GPU,
-    /// or drop it.
+    /// A parked shard that could not be woken, and the reason. The shard is unchanged: wake it on
+    /// another GPU, retry, or drop it.
     WakeError,
     /// The shard, still parked.
     #[must_use]
     ParkedShard,
-    /// Both.
+    /// The shard and the reason.
     #[must_use]
     |parked| parked.shard_id()
 }

@@ -1,11 +1,12 @@
-//! The calls of a manager, by the names that metrics and events have for them.
+//! The calls of a manager, with their names in metrics and events.
 
 use core::fmt;
 
 macro_rules! calls {
     ($($(#[$doc:meta])* $call:ident = $name:literal,)*) => {
-        /// A public call of a manager that does something, as metrics count it. Several methods
-        /// that do the same in different forms are one call; looking at lists and figures is none.
+        /// A public call of a manager that does work, as metrics count it. Several methods that do
+        /// the same in different forms count as one call. Methods that only return lists and
+        /// figures are not counted.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
@@ -15,7 +16,7 @@ macro_rules! calls {
         }
 
         impl Call {
-            /// All of them, in the order in which metrics list them.
+            /// All calls, in the order in which metrics list them.
             pub const ALL: &'static [Self] = &[$(Self::$call),*];
 
             /// A stable name, for logs and machine-readable output.
@@ -72,7 +73,7 @@ calls! {
     Admit = "admit",
     /// `compact`.
     Compact = "compact",
-    /// `evict`; not what is evicted on the way of another call.
+    /// `evict`; evictions that another call makes are not counted here.
     Evict = "evict",
     /// `reserve`, `reserve_with`, `reserve_plan`, `reserve_plan_with`.
     Reserve = "reserve",
@@ -98,7 +99,7 @@ calls! {
     BackUp = "back_up",
     /// `repair_from`, `repair_from_image`.
     Repair = "repair",
-    /// `scrub_step`, also of the scrubber's thread.
+    /// `scrub_step`, also when the scrubber's thread calls it.
     Scrub = "scrub",
     /// `reset_gpu`.
     Reset = "reset",

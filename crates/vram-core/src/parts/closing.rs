@@ -1,4 +1,4 @@
-//! Whether the manager is open, and who closes it.
+//! Whether the manager is open, and which thread closes it.
 
 use core::sync::atomic::AtomicBool;
 use std::sync::OnceLock;
@@ -10,27 +10,28 @@ use vram_space::on_a_worker;
 
 use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
 
-/// Whether a manager is closed, and by whom it is being closed.
+/// Whether a manager is closed, and which thread is closing it.
 #[derive(Debug, Default)]
 pub struct Closing {
     pub(crate) closed: AtomicBool,
-    /// Whether anybody was told.
+    /// Whether a closing thread has already claimed the `Closed` event.
     pub(crate) told: AtomicBool,
     pub(crate) last_key: OnceLock<KeyId>,
     closer: Mutex<Option<ThreadId>>,
     ended: Condvar,
 }
 
-/// The right to close, until dropped. One thread at a time has it.
+/// The right to close the manager, until dropped. One thread at a time has it.
 pub(crate) struct Turn<'a>(&'a Closing);
 
 impl Closing {
-    /// The key that sealed last, once the keys are gone.
+    /// The id of the key that was active last; set when the keys are wiped.
     pub(crate) fn last_key(&self) -> Option<KeyId> {
         self.last_key.get().copied()
     }
 
-    /// None if others had it until the deadline, or if this thread is in its own way.
+    /// Waits for the right to close. `None` if another thread had it until the deadline, or if
+    /// waiting would never end: this thread has it already, or is a worker of a call.
     pub(crate) fn turn(&self, deadline: Deadline) -> Option<Turn<'_>> {
         let own = thread::current().id();
         let mut closer = lock(&self.closer);

@@ -1,4 +1,4 @@
-//! What the operations of a manager work on, and how each of them finds its shard.
+//! The shared state of a manager, and how each operation finds its shard.
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -27,10 +27,10 @@ use crate::shard::{
 use crate::sync::{Deadline, Mutex, RwLock};
 use crate::transfer::ReadBack;
 
-/// What the operations work on.
+/// The state that all operations of a manager share.
 #[derive(Debug)]
 pub struct Core {
-    // Before the GPUs, so that what is resident is wiped while they are there.
+    // Declared before the GPUs, so that shards are dropped and wiped while the GPUs still exist.
     pub(crate) registry: Registry,
     pub(crate) gpus: Vec<Arc<Gpu>>,
     pub(crate) keys: RwLock<KeyRing>,
@@ -38,7 +38,7 @@ pub struct Core {
     pub(crate) links: Links,
     pub(crate) marker: Marker,
     pub(crate) promises: Arc<Promises>,
-    /// What tickets are signed with; none where it comes from the active seal key.
+    /// The key that signs tickets; `None` if it is derived from the active seal key.
     pub(crate) ticket_key: Option<TicketKey>,
     /// The name of this machine, for tickets.
     pub(crate) node: Option<Arc<str>>,
@@ -51,24 +51,24 @@ pub struct Core {
     pub(crate) threads: Threads,
     pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
     pub(crate) on_eviction: OnEviction,
-    /// What was parked to make room, until it is asked for.
+    /// Shards that were parked to make room, until the program takes them.
     pub(crate) evicted: Mutex<Vec<ParkedShard>>,
-    /// Uses of any shard so far.
+    /// The number of uses of any shard so far.
     pub(crate) uses: AtomicU64,
     pub(crate) closing: Closing,
     pub(crate) meters: Meters,
-    // Last: what goes before it may have something to say.
+    // Declared last: dropping the fields above may still emit events.
     #[expect(dead_code, reason = "held for its drop")]
     pub(crate) sink_threads: SinkThreads,
 }
 
-/// What a manager is put together from, besides its GPUs.
+/// The parts that a manager is built from, apart from its GPUs.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Settings {
     /// The keys; the active one makes new seals.
     pub keys: KeyRing,
-    /// What tickets are signed with; none where it comes from the active seal key.
+    /// The key that signs tickets; `None` if it is derived from the active seal key.
     pub ticket_key: Option<TicketKey>,
     /// The name of this machine, for tickets.
     pub node: Option<Arc<str>>,
@@ -76,26 +76,27 @@ pub struct Settings {
     pub clock: Arc<dyn Clock>,
     pub sinks: Sinks,
     pub limits: Limits,
-    /// How requests seal that say nothing.
+    /// The seal parameters for requests that name none.
     pub defaults: SealParams,
-    /// How requests verify what was written that say nothing.
+    /// How much is read back after writing, for requests that name nothing.
     pub read_back: ReadBack,
     pub threads: Threads,
-    /// Who chooses what is evicted; nothing is without one.
+    /// The policy that chooses the shards to evict; without one, no shard is evicted.
     pub eviction: Option<Arc<dyn EvictionPolicy>>,
-    /// What becomes of shards whose request says nothing.
+    /// What eviction does with shards whose request names nothing.
     pub on_eviction: OnEviction,
     /// Host bytes that parked shards and backups may take.
     pub park_limit: ByteLen,
 }
 
 impl Core {
-    /// Puts a manager together. `gpus` makes its GPUs, each with a clone of the tenants.
+    /// Builds a manager. `gpus` makes its GPUs, each with a clone of the tenants.
     ///
     /// # Errors
     ///
-    /// [`VramError::Io`] if the system gives no thread for a sink; [`VramError::Config`] for the
-    /// limit of parked shards; [`VramError::Key`] if there are no random bytes; what `gpus` answers.
+    /// [`VramError::Io`] if the operating system cannot start a thread for a sink;
+    /// [`VramError::Config`] for the limit of parked shards; [`VramError::Key`] if the operating
+    /// system gives no random bytes; any error of `gpus`.
     pub fn new(
         settings: Settings,
         gpus: impl FnOnce(&Arc<dyn Tenants>) -> Result<Vec<Arc<Gpu>>, VramError>,
@@ -147,7 +148,7 @@ impl Core {
         &self.gpus
     }
 
-    /// How many shards are resident or parked.
+    /// The number of resident and parked shards.
     #[must_use]
     pub fn shard_count(&self) -> usize {
         self.registry.len()
@@ -159,20 +160,20 @@ impl Core {
         self.registry.parked.capacity()
     }
 
-    /// Waits until every sink that is in service was given all events of before, and flushed.
-    /// False if the time was up first, or if a sink's own thread asks.
+    /// Waits until every sink in service has received all earlier events and was flushed. Returns
+    /// false at the time-out, or if the caller is a sink's own thread.
     #[must_use]
     pub fn flush_events(&self, timeout: Duration) -> bool {
         self.events.flush(Deadline::within(timeout).instant())
     }
 
-    /// What became of all events, for each sink in the order in which they were added.
+    /// The counts of all events, for each sink in the order in which the sinks were added.
     #[must_use]
     pub fn event_counts(&self) -> Vec<SinkCounts> {
         self.events.counts()
     }
 
-    /// How many GPUs there are.
+    /// The number of GPUs.
     pub fn gpu_count(&self) -> u32 {
         u32::try_from(self.gpus.len()).unwrap_or(u32::MAX)
     }
@@ -191,7 +192,7 @@ impl Core {
     #[must_use]
     pub fn handles(&self) -> Vec<SealedShard> {
         let entries = self.registry.sorted();
-        // One may be freed while the others are listed.
+        // A shard may be freed while the others are listed.
         let resident = entries.iter().filter(|entry| entry.is_resident());
         resident.map(|entry| self.handle(entry)).collect()
     }
@@ -209,7 +210,7 @@ impl Core {
         self.marker.handle(stated)
     }
 
-    /// The entry that a handle names, if the handle is good.
+    /// The entry that a handle names, if the handle is valid.
     ///
     /// # Errors
     ///
@@ -229,7 +230,8 @@ impl Core {
         Ok(entry)
     }
 
-    /// Runs `work` on a handle's shard as one of many users: it stays where it is meanwhile.
+    /// Runs `work` on a handle's shard as a shared user. The shard stays at its placement
+    /// meanwhile.
     pub(crate) fn shared<T>(
         &self,
         handle: &SealedShard,
@@ -241,7 +243,7 @@ impl Core {
         work(&entry)
     }
 
-    /// Runs `work` on a handle's shard as its only user.
+    /// Runs `work` on a handle's shard as its exclusive user.
     pub(crate) fn exclusive<T>(
         &self,
         handle: &SealedShard,
@@ -253,8 +255,8 @@ impl Core {
         work(&entry)
     }
 
-    /// Where a handle's shard lies, once inside its gate: it may have been freed or sealed anew
-    /// during the wait.
+    /// The view of a handle's shard, checked inside its gate: the shard may have been freed or
+    /// sealed anew while the call waited.
     pub(crate) fn still_good(
         &self,
         entry: &Entry,
@@ -273,9 +275,9 @@ impl Core {
         if self.closing.closed.load(Ordering::Acquire) { Err(VramError::Closed) } else { Ok(()) }
     }
 
-    /// Carries out a public call: counts it, its time and the `bytes` it handled, or its failure,
-    /// and tells of a refusal. Around the whole of the call, once: what a call does by way of
-    /// others is not counted for those.
+    /// Carries out a public call. Counts it with its time and the `bytes` that it handled; if it
+    /// fails, counts the failure and emits an event. This wraps the whole call once: operations
+    /// that the call uses inside are not counted separately.
     pub fn watched<T, E: Coded>(
         &self,
         call: Call,
@@ -287,7 +289,7 @@ impl Core {
         self.watched_for(call, shard, gpu, work, |_outcome| bytes)
     }
 
-    /// As [`watched`](Self::watched), where the outcome says how many bytes it was.
+    /// Like [`watched`](Self::watched), where the outcome determines the number of bytes.
     pub fn watched_for<T, E: Coded>(
         &self,
         call: Call,

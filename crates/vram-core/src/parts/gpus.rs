@@ -13,14 +13,14 @@ use crate::parts::Core;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GpuChoice {
-    /// This one alone.
+    /// This GPU only.
     One(u32),
-    /// All of them: the one with most room first, the lowest index on a tie; a piece that finds no
-    /// room there goes to the next.
+    /// All GPUs: the one with the most room first, the lowest index on a tie. A piece that does not
+    /// fit there goes to the next.
     MostRoomFirst,
 }
 
-/// The one GPU of a choice, if it is one.
+/// The index of the GPU, if the choice names one.
 #[must_use]
 pub const fn named(choice: GpuChoice) -> Option<u32> {
     match choice {
@@ -29,7 +29,7 @@ pub const fn named(choice: GpuChoice) -> Option<u32> {
     }
 }
 
-/// Runs `work`; a device that panics is answered like one that fails.
+/// Runs `work`, and turns a panic of the device into an error of the device.
 pub(crate) fn caught<T>(
     core: &Core,
     gpus: GpuChoice,

@@ -1,4 +1,4 @@
-//! Which keys are in use: a key that something is sealed under is not retired.
+//! Which keys are in use: a key that a shard is sealed under cannot be retired.
 
 use std::sync::PoisonError;
 
@@ -22,7 +22,7 @@ pub(crate) fn open_seal(
     let Sealed { record, tags, digest, .. } = sealed;
     let keys = read(&core.keys);
     let opened = open_record_in(&keys, &record, expected, OpenLimits::default())?;
-    // Under the ring's lock: a key that is there now is not retired before it is counted.
+    // Counted under the ring's lock: no other thread can retire the key between lookup and count.
     let key_use = core.key_uses.take(opened.fields().key_id());
     drop(keys);
     Ok(Seal { record, opener: opened.with_table(tags)?, params, digest, key_use })
@@ -50,12 +50,12 @@ pub fn add(core: &Core, key: SealKey) -> Result<(), VramError> {
     change(core, |keys| Ok(keys.add(key)?))
 }
 
-/// Makes a key of the ring the one that new seals are made with.
+/// Makes a key of the ring the key for new seals.
 pub fn activate(core: &Core, key: &KeyId) -> Result<(), VramError> {
     change(core, |keys| Ok(keys.set_active(key)?))
 }
 
-/// Takes a key out of the ring that nothing is sealed under.
+/// Removes a key from the ring, if no shard is sealed under it.
 pub fn retire(core: &Core, key: &KeyId) -> Result<(), VramError> {
     change(core, |keys| {
         if keys.active().id() == *key {
@@ -71,7 +71,7 @@ pub fn retire(core: &Core, key: &KeyId) -> Result<(), VramError> {
     })
 }
 
-/// The ids of all keys in the ring; none of a closed manager.
+/// The ids of all keys in the ring; empty if the manager is closed.
 #[must_use]
 pub fn key_ids(core: &Core) -> Vec<KeyId> {
     if core.check_open().is_err() {
@@ -80,7 +80,7 @@ pub fn key_ids(core: &Core) -> Vec<KeyId> {
     read(&core.keys).ids()
 }
 
-/// The key that new seals are made with; of a closed manager, the last one.
+/// The key for new seals; if the manager is closed, the key that was active last.
 #[must_use]
 pub fn active_key(core: &Core) -> KeyId {
     core.closing.last_key().unwrap_or_else(|| read(&core.keys).active().id())

@@ -1,8 +1,8 @@
-//! Bounds that a configuration sets, so that no request can ask for everything.
+//! Limits that the configuration sets, so that no request can use up all resources.
 
 use vram_alloc::ByteLen;
 
-/// What one manager accepts at most.
+/// The limits of one manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -11,7 +11,7 @@ pub struct Limits {
     /// Shards that are resident at the same time, on all GPUs. Default: about a million.
     pub shard_count_max: u64,
     /// Host bytes that one call may hold in staging buffers, and that each GPU keeps for reuse.
-    /// Default: 64 MiB. Threads are left out where the limit is too small for all of them.
+    /// Default: 64 MiB. Calls use fewer threads if the limit is too small for all of them.
     pub staging_bytes: ByteLen,
 }
 
@@ -25,24 +25,24 @@ impl Default for Limits {
     }
 }
 
-/// Bytes that are handed to a writer at a time, where limits and segments allow.
+/// Bytes that are passed to a writer at a time, if limits and segments allow.
 const CHUNK_LEN: ByteLen = ByteLen::new(8 << 20);
 
 impl Limits {
-    /// Whole segments that are handed to a writer at a time: at least one.
+    /// The number of whole segments that are passed to a writer at a time: at least one.
     pub(crate) fn segments_at_once(&self, segment: ByteLen) -> u64 {
         let chunk = CHUNK_LEN.min(self.staging_bytes);
         chunk.get().checked_div(segment.get()).unwrap_or(0).max(1)
     }
 
     setters! {
-        /// Sets the longest shard.
+        /// Sets the length of the longest shard.
         #[must_use]
         [const] fn shard_len_max(len: ByteLen) => shard_len_max = len;
         /// Sets how many shards may be resident.
         #[must_use]
         [const] fn shard_count_max(count: u64) => shard_count_max = count;
-        /// Sets how much staging one call may hold.
+        /// Sets how many staging bytes one call may hold.
         #[must_use]
         [const] fn staging_bytes(bytes: ByteLen) => staging_bytes = bytes;
     }

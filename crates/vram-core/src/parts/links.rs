@@ -1,32 +1,32 @@
-//! What is known of the links between GPUs.
+//! The state of the links between GPUs.
 
 use std::collections::BTreeSet;
 
 use crate::sync::{Mutex, lock};
 
-/// Pairs of GPUs whose direct copies arrived altered though they were reported as done. They are
-/// staged through the host from then on, for as long as the manager lives.
+/// Pairs of GPUs whose direct copies arrived altered though the device reported them as done.
+/// Copies between them are staged through the host from then on, until the manager is dropped.
 #[derive(Debug, Default)]
 pub struct Links {
     distrusted: Mutex<BTreeSet<(u32, u32)>>,
 }
 
-/// How bytes go from one GPU to another.
+/// How bytes are copied from one GPU to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LinkState {
-    /// Directly: what was sent arrived.
+    /// Directly: the probe's bytes arrived unaltered.
     Direct,
-    /// Through the host: the devices cannot copy to each other.
+    /// Through the host: the devices have no peer access.
     Staged,
     /// Through the host, because direct copies arrived altered.
     Distrusted,
-    /// Not known: the probe could not be made.
+    /// Unknown: the probe could not run.
     Unknown,
 }
 
 impl Links {
-    /// Says whether that is news.
+    /// Marks a pair as distrusted. Returns true if it was not before.
     pub(crate) fn distrust(&self, source: u32, target: u32) -> bool {
         lock(&self.distrusted).insert((source, target))
     }
@@ -35,7 +35,7 @@ impl Links {
         lock(&self.distrusted).contains(&(source, target))
     }
 
-    /// All of them, source first, in ascending order.
+    /// All distrusted pairs, source first, in ascending order.
     pub(crate) fn distrusted(&self) -> Vec<(u32, u32)> {
         lock(&self.distrusted).iter().copied().collect()
     }

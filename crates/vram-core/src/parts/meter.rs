@@ -1,4 +1,4 @@
-//! What calls cost and how they end, counted where they pass.
+//! Counts calls: their number, time, bytes and failures.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use crate::parts::Core;
 use crate::parts::call::Call;
 use crate::sync::{Mutex, lock};
 
-/// The upper ends of the histogram's buckets, inclusive; one more is without end.
+/// The upper bounds of the histogram's buckets, inclusive; one more bucket has no bound.
 pub(crate) const BUCKETS: [Duration; 12] = [
     Duration::from_micros(10),
     Duration::from_micros(100),
@@ -30,14 +30,14 @@ pub(crate) const BUCKETS: [Duration; 12] = [
     Duration::from_mins(1),
 ];
 
-/// The code of a call that ended in a panic: of a source, a sink, a callback or a device.
+/// The code of a call that ended in a panic of a source, a sink, a callback or a device.
 pub(crate) const PANIC: &str = "panic";
 
 /// All meters of a manager.
 pub struct Meters {
     // One for each call, in the order of `Call::ALL`.
     calls: Vec<Meter>,
-    // Locked by calls that fail alone.
+    // Only failing calls take this lock.
     failures: Mutex<BTreeMap<(Call, &'static str), u64>>,
 }
 
@@ -48,11 +48,11 @@ pub(crate) struct Meter {
     bytes: AtomicU64,
     /// Time spent in calls, in nanoseconds.
     nanos: AtomicU64,
-    /// Calls that ended, by how long they took: those of `BUCKETS`, and longer.
+    /// Calls that ended, by duration: one bucket for each of `BUCKETS`, and one for longer calls.
     buckets: [AtomicU64; BUCKETS.len() + 1],
 }
 
-/// What a meter shows.
+/// The values of one meter.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
     pub(crate) call: Call,
@@ -93,7 +93,7 @@ impl Meters {
         *count = count.saturating_add(1);
     }
 
-    /// What all meters show, each read for itself.
+    /// The values of all meters. Each value is read separately.
     pub(crate) fn read(&self) -> Vec<Reading> {
         let read = |(call, meter): (&Call, &Meter)| Reading {
             call: *call,
@@ -104,7 +104,7 @@ impl Meters {
         Call::ALL.iter().zip(&self.calls).map(read).collect()
     }
 
-    /// How often each call failed with which code.
+    /// The number of failures of each call, by error code.
     pub(crate) fn failures(&self) -> BTreeMap<(Call, &'static str), u64> {
         lock(&self.failures).clone()
     }
@@ -122,7 +122,8 @@ impl Coded for VramError {
     }
 }
 
-/// One call under way. Dropped, it ended: also when a panic passes through.
+/// One call that is running. Dropping it records the end of the call, also if a panic unwinds
+/// through it.
 pub(crate) struct UnderWay<'a> {
     pub(crate) core: &'a Core,
     pub(crate) call: Call,
@@ -130,7 +131,7 @@ pub(crate) struct UnderWay<'a> {
     pub(crate) gpu: Option<u32>,
     pub(crate) start: Instant,
     pub(crate) bytes: u64,
-    /// What became of it, if it failed.
+    /// The error code; `None` if the call succeeded.
     pub(crate) code: Option<&'static str>,
 }
 

@@ -1,4 +1,4 @@
-//! What all operations share.
+//! The state and the types that all operations share.
 
 pub mod call;
 pub mod closing;

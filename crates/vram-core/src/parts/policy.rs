@@ -1,4 +1,4 @@
-//! Which shards go first when room is needed: a small trait, and three ways to answer it.
+//! Which shards are evicted first: a small trait, and three implementations.
 
 use core::fmt;
 use core::time::Duration;
@@ -8,33 +8,33 @@ use vram_alloc::ByteLen;
 use vram_events::OnEviction;
 use vram_id::ShardId;
 
-/// Decides which shards make room for others.
+/// Decides which shards are evicted to make room for others.
 ///
-/// It is asked with everything that may go: nothing leased, pinned or in quarantine, and nothing
-/// whose owner wants it to stay. It is never asked while a lock is held. What it does wrong stays
-/// with it: positions that are not there and positions named twice are passed over, and a panic
-/// counts as if it wanted nothing to go.
+/// The candidates are all shards that may be evicted. Shards that are leased, pinned or in
+/// quarantine are not among them, nor are shards whose owner wants them to stay. No lock is held
+/// while a policy runs. Mistakes of a policy have no other effect: positions that do not exist and
+/// positions named twice are ignored, and a panic counts as an empty answer.
 pub trait EvictionPolicy: Send + Sync + fmt::Debug {
-    /// Positions among the candidates, what is to go first coming first. What is left out stays.
+    /// Positions among the candidates, in the order of eviction. Shards that are left out stay.
     fn rank(&self, candidates: &[Candidate]) -> Vec<usize>;
 }
 
-/// A shard that may go.
+/// A shard that may be evicted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Candidate {
     pub shard_id: ShardId,
     pub model_id: Arc<str>,
-    /// Who it belongs to, if the request said so.
+    /// The owner that the request named, if any.
     pub owner: Option<Arc<str>>,
     pub gpu: u32,
-    /// Bytes that come back when it goes, in whole granules.
+    /// Bytes that its eviction frees, in whole granules.
     pub bytes: ByteLen,
     pub priority: u32,
-    /// What bringing it back costs, in its owner's unit.
+    /// The cost of bringing the shard back, in its owner's unit.
     pub cost: u64,
-    /// How long ago it was last read, leased or sealed.
+    /// The time since it was last read, leased or sealed.
     pub idle: Duration,
     /// The number of that use among all uses: the smaller, the longer ago.
     pub last_use: u64,
@@ -42,8 +42,8 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// A shard of no importance that was never used and would be freed: for tests of a policy. The
-    /// fields are there to be set.
+    /// A shard of priority 0 that was never used and would be freed, for tests of a policy. Its
+    /// public fields can be set.
     #[must_use]
     pub fn new(shard_id: ShardId, model_id: &str, bytes: ByteLen) -> Self {
         Self {
@@ -61,16 +61,16 @@ impl Candidate {
     }
 }
 
-/// What was not used for longest goes first.
+/// Evicts the shard that was unused for longest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lru;
 
-/// The least important goes first; of several, what was not used for longest.
+/// Evicts the least important shard first; among equals, the one that was unused for longest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Priority;
 
-/// What is cheapest to bring back for its size goes first; of several, what was not used for
-/// longest.
+/// Evicts the shard that costs least to bring back for its size first; among equals, the one that
+/// was unused for longest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CostPerByte;
 
@@ -88,7 +88,7 @@ impl EvictionPolicy for Priority {
 
 impl EvictionPolicy for CostPerByte {
     fn rank(&self, candidates: &[Candidate]) -> Vec<usize> {
-        // a.cost / a.bytes against b.cost / b.bytes, without dividing.
+        // Compares a.cost / a.bytes with b.cost / b.bytes, without dividing.
         let over =
             |cost: u64, bytes: ByteLen| u128::from(cost).saturating_mul(u128::from(bytes.get()));
         sorted(candidates, |a, b| {
@@ -99,7 +99,7 @@ impl EvictionPolicy for CostPerByte {
     }
 }
 
-/// All positions, in an order; the shard's id decides between equals, so that a run repeats.
+/// All positions in an order; the shard's id decides between equals, so that a run is repeatable.
 fn sorted(
     candidates: &[Candidate],
     compare: impl Fn(&Candidate, &Candidate) -> core::cmp::Ordering,

@@ -1,4 +1,4 @@
-//! What a manager has promised and not yet handed over, and when a promise runs out.
+//! The promises that a manager has made and not yet fulfilled, and their expiry.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -13,7 +13,7 @@ use crate::error::{ReservationId, VramError};
 use crate::shard::Counted;
 use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
 
-/// What the holder of a reservation says about it.
+/// The terms that the holder of a reservation sets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Terms {
     pub(crate) owner: Option<Arc<str>>,
@@ -23,16 +23,17 @@ pub(crate) struct Terms {
 
 /// All open promises of one manager.
 ///
-/// Nobody watches the clock: whoever looks at the books first takes back what has run out.
+/// Expiry is lazy: every access to the ledger first reclaims expired promises. There is no timer
+/// thread.
 #[derive(Debug)]
 pub struct Promises {
     clock: Arc<dyn Clock>,
     last_id: AtomicU64,
-    /// When the next one runs out, in nanoseconds of monotonic time; [`NEVER`] if none does.
+    /// The earliest expiry, in nanoseconds of monotonic time; [`NEVER`] if no promise expires.
     /// Changed under the lock of `held`.
     earliest: AtomicU64,
     held: Mutex<BTreeMap<ReservationId, Arc<Promise>>>,
-    /// Told when one ends.
+    /// Notified when a promise ends.
     ended: Condvar,
 }
 
@@ -44,30 +45,31 @@ pub(crate) struct Promise {
     pub(crate) id: ReservationId,
     pub(crate) owner: Option<Arc<str>>,
     pub(crate) purpose: Option<Arc<str>>,
-    /// Bytes promised in the beginning.
+    /// Bytes promised when the promise was made.
     pub(crate) len: ByteLen,
     expires_at: AtomicU64,
     contents: Mutex<Contents>,
 }
 
-/// What is still held for a promise.
+/// What a promise still holds.
 #[derive(Debug)]
 pub(crate) enum Contents {
     /// Bytes anywhere on one GPU.
     Bytes { gpu: u32, bytes: Reservation },
-    /// A place for every piece of a plan that is not there yet, and a seat among the shards.
+    /// A placement for every piece of a plan that is not resident yet, and slots in the count of
+    /// shards.
     Places { spaces: Vec<Option<Space>>, seats: Vec<Counted> },
-    /// Nothing: its time was up.
+    /// Nothing: the promise has expired.
     Expired,
-    /// Nothing: its holder gave it back.
+    /// Nothing: its holder released it.
     Released,
 }
 
-/// One piece's place in a promise: where its space goes back to.
+/// The slot of one piece in a promise, to which the piece's space returns.
 #[derive(Debug)]
 pub(crate) struct Slot {
     promise: Arc<Promise>,
-    /// Which piece of a plan it is for.
+    /// The index of the piece in its plan.
     slot: usize,
 }
 
@@ -77,7 +79,7 @@ impl Promises {
         Self { clock, last_id, earliest, held: Mutex::default(), ended: Condvar::new() }
     }
 
-    /// Writes a promise down.
+    /// Records a promise.
     pub(crate) fn open(&self, terms: Terms, len: ByteLen, contents: Contents) -> Arc<Promise> {
         let expires_at = self.deadline(terms.expires_in);
         let id = self.last_id.fetch_add(1, Ordering::Relaxed).saturating_add(1);
@@ -101,7 +103,7 @@ impl Promises {
         end.map_or(NEVER, nanos)
     }
 
-    /// Takes back everything whose time is up. The caller holds no lock.
+    /// Reclaims every promise that has expired. The caller holds no lock.
     pub(crate) fn sweep(&self) {
         if self.earliest.load(Ordering::Acquire) == NEVER {
             return;
@@ -132,7 +134,7 @@ impl Promises {
         }
     }
 
-    /// Takes a promise back from its holder.
+    /// Releases a promise for its holder.
     pub(crate) fn release(&self, promise: &Promise) {
         promise.close(Contents::Released);
         lock(&self.held).remove(&promise.id);
@@ -143,7 +145,7 @@ impl Promises {
     ///
     /// # Errors
     ///
-    /// How many are left at the deadline.
+    /// The number of promises that are open at the deadline.
     pub(crate) fn ended_until(&self, deadline: Deadline) -> Result<(), usize> {
         loop {
             self.sweep();
@@ -152,7 +154,7 @@ impl Promises {
             if held.is_empty() {
                 return Ok(());
             }
-            // The clock tells nobody when it has come so far: look again by then.
+            // No notification comes when a promise expires: wake at the next expiry and look again.
             let next = self.earliest.load(Ordering::Acquire);
             let expiry = (next != NEVER).then(|| Duration::from_nanos(next.saturating_sub(now)));
             let until = expiry.map_or(deadline, |left| deadline.or_within(left));
@@ -164,7 +166,7 @@ impl Promises {
         }
     }
 
-    /// Sets how long a promise lasts from now on.
+    /// Sets the time from now until a promise expires.
     ///
     /// # Errors
     ///
@@ -186,14 +188,14 @@ impl Promises {
         Ok(())
     }
 
-    /// How long a promise lasts yet; `None` if it does not run out.
+    /// The time until a promise expires; `None` if it does not expire.
     pub(crate) fn time_left(&self, promise: &Promise) -> Option<Duration> {
         let end = promise.expires_at.load(Ordering::Acquire);
         let left = || Duration::from_nanos(end).saturating_sub(self.clock.monotonic());
         (end != NEVER).then(left)
     }
 
-    /// Places of a GPU that are promised.
+    /// The number of promised placements on a GPU.
     pub(crate) fn places_on(&self, gpu: u32) -> usize {
         let here = |contents: &Contents| match contents {
             Contents::Places { spaces, .. } => {
@@ -220,7 +222,7 @@ impl Promise {
 
     fn close(&self, why: Contents) {
         let contents = core::mem::replace(&mut *lock(&self.contents), why);
-        // Outside the lock: spaces take the arena's to go back.
+        // Dropped outside the lock: spaces take the arena's lock to return.
         drop(contents);
     }
 
@@ -228,7 +230,7 @@ impl Promise {
         VramError::ReservationExpired { reservation: self.id }
     }
 
-    /// Looks at what is held.
+    /// Reads what the promise holds, under its lock.
     pub(crate) fn look<T>(&self, at: impl FnOnce(&Contents) -> T) -> T {
         at(&lock(&self.contents))
     }
@@ -243,20 +245,20 @@ impl Promise {
         self.look(|contents| contents.len_where(|index| index == gpu))
     }
 
-    /// Nobody is under way to its places.
+    /// Marks placing as finished for every space of the promise.
     pub(crate) fn rest(&self) {
         if let Contents::Places { spaces, .. } = &mut *lock(&self.contents) {
             spaces.iter_mut().flatten().for_each(Space::rest);
         }
     }
 
-    /// Forgets blocks of an earlier life of their devices. The places stay.
+    /// Drops blocks of an earlier life of their devices. The placements stay.
     pub(crate) fn forget_stale(&self) {
         let mut stale = Vec::new();
         if let Contents::Places { spaces, .. } = &mut *lock(&self.contents) {
             stale.extend(spaces.iter_mut().flatten().filter_map(Space::take_stale));
         }
-        // Outside the lock.
+        // Dropped outside the lock.
         drop(stale);
     }
 
@@ -279,7 +281,7 @@ impl Promise {
         }
     }
 
-    /// Takes everything out of a promise of places.
+    /// Takes all placements and slots out of a promise of placements.
     ///
     /// # Errors
     ///
@@ -298,7 +300,7 @@ impl Promise {
         Ok((taken.collect(), seats))
     }
 
-    /// Brings the seats up to the number of places.
+    /// Takes slots until there is one for each placement.
     pub(crate) fn refill(&self, mut seat: impl FnMut() -> Option<Counted>) {
         if let Contents::Places { spaces, seats } = &mut *lock(&self.contents) {
             let missing = spaces.iter().flatten().count().saturating_sub(seats.len());
@@ -343,7 +345,8 @@ impl Home for Slot {
         granted: Reservation,
         block: Option<Arc<Block>>,
     ) {
-        // Places go back as they are; bytes without their place.
+        // A space of a promise of placements returns as it is; of a promise of bytes, only the
+        // bytes return.
         if matches!(&*lock(&self.promise.contents), Contents::Bytes { .. }) {
             let mut arena = lock(&gpu.arena);
             gpu.take_back(&mut arena, placement);
@@ -352,7 +355,8 @@ impl Home for Slot {
                 Contents::Bytes { bytes, .. } => bytes.join(granted).err(),
                 _ => Some(granted),
             };
-            // Under the arena's lock, so that nobody sees the room in one and not in the other.
+            // Dropped under the arena's lock, so that no other thread sees the room in the arena
+            // and not yet in the ledger.
             drop(rest);
             return;
         }
@@ -366,12 +370,12 @@ impl Home for Slot {
             _ => Some(space),
         };
         drop(contents);
-        // Nobody is promised it any more.
+        // No promise holds this space any more.
         drop(rest);
     }
 }
 
 fn nanos(time: Duration) -> u64 {
-    // Half a millennium of uptime; one short of what stands for never.
+    // 2^64 nanoseconds are more than 500 years of uptime; the largest value stands for `NEVER`.
     u64::try_from(time.as_nanos()).unwrap_or(NEVER).min(NEVER.saturating_sub(1))
 }

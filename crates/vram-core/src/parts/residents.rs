@@ -1,4 +1,4 @@
-//! Those whom a GPU is shared out to: shards and reservations, and whoever is told of them.
+//! Connects a GPU to its users: shards, reservations, and the sinks of events.
 
 use std::sync::{Arc, Weak};
 
@@ -11,7 +11,7 @@ use crate::parts::Promises;
 use crate::shard::Shards;
 use crate::shard::registry::on;
 
-/// The shards and the promises of one manager. Owned by none of them: a GPU outlives both.
+/// The shards and the promises of one manager. A GPU outlives both, so it owns neither.
 #[derive(Debug)]
 pub struct Residents {
     pub(crate) promises: Arc<Promises>,

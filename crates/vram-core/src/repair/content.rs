@@ -1,4 +1,4 @@
-//! The source of a repair: read once, hashed, and what the altered segments need kept.
+//! The source of a repair: read once and hashed; the plaintext that altered segments need is kept.
 
 use std::collections::BTreeMap;
 
@@ -18,13 +18,13 @@ use crate::transfer::read::zeroed;
 pub(crate) struct Content<'f> {
     feed: &'f dyn Feed,
     pub(crate) hashes: Vec<SegmentHash>,
-    /// Plaintext of the segments that the device has otherwise, if there was room for all of it.
+    /// Plaintext of the segments that differ on the device, if there was room for all of it.
     kept: Option<Kept>,
 }
 
 type Kept = BTreeMap<u64, Zeroizing<Vec<u8>>>;
 
-/// What is kept while the source is read, within a limit.
+/// The plaintext that is kept while the source is read, within a limit.
 struct Keeping {
     kept: Kept,
     bytes: ByteLen,
@@ -33,7 +33,7 @@ struct Keeping {
 }
 
 impl<'f> Content<'f> {
-    /// Reads the whole source. What the device has otherwise than the source is kept.
+    /// Reads the whole source. Keeps the plaintext of segments that differ on the device.
     pub(crate) fn read(
         repair: &Repair<'_, '_>,
         feed: &'f dyn Feed,
@@ -72,7 +72,7 @@ impl<'f> Content<'f> {
         Ok(Self { feed, hashes: hashes.into_vec(), kept })
     }
 
-    /// Whether it is exactly what was sealed.
+    /// Checks that the source is exactly the content that was sealed.
     ///
     /// # Errors
     ///
@@ -84,14 +84,15 @@ impl<'f> Content<'f> {
         Err(repair.another_content(&self.hashes))
     }
 
-    /// The segments that the device has otherwise, in ascending order.
+    /// The segments that differ on the device, in ascending order.
     pub(crate) fn altered(&self, there: &[SegmentHash]) -> Vec<u64> {
         let pairs = (0_u64..).zip(self.hashes.iter().zip(there));
         let altered = pairs.filter(|(_, (hash, there))| there != hash);
         altered.map(|(segment, _)| segment).collect()
     }
 
-    /// Fills `target` with the plaintext of a segment. What was read again was not checked.
+    /// Fills `target` with the plaintext of a segment. Plaintext that had to be read again is not
+    /// checked here.
     pub(crate) fn fill(
         &self,
         repair: &Repair<'_, '_>,
@@ -109,18 +110,18 @@ impl<'f> Content<'f> {
         Ok(self.feed.fill(range.ok_or(VramError::HostMemory { wanted })?, target)?)
     }
 
-    /// What a segment must hash to.
+    /// The hash that a segment must have.
     pub(crate) fn hash(&self, segment: u64) -> Option<&SegmentHash> {
         at(&self.hashes, segment)
     }
 }
 
 impl Keeping {
-    /// Keeps a segment, or nothing at all any more.
+    /// Keeps a segment. If there is no room for it, keeps no segment at all from then on.
     ///
     /// # Errors
     ///
-    /// [`VramError::LimitExceeded`] if there is no room, and no second chance either.
+    /// [`VramError::LimitExceeded`] if there is no room, and the source cannot be read again.
     fn keep(&mut self, segment: u64, bytes: &[u8], only_chance: bool) -> Result<(), VramError> {
         if self.overflowed {
             return Ok(());

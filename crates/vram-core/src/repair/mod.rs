@@ -1,19 +1,19 @@
-//! Repair: a quarantined shard is made whole from its plaintext, and nothing else makes it so.
+//! Repair: makes a quarantined shard sound again from its plaintext, and from nothing else.
 //!
 //! ```text
 //!   1 every segment on the device is opened and hashed        which are altered
-//!   2 every segment of the source is read and hashed, once    what the altered ones need is kept
-//!   3 the content as a whole against the record               another: refused, nothing was written
+//!   2 every segment of the source is read and hashed, once    plaintext of altered ones is kept
+//!   3 the content as a whole against the record               if it differs: nothing is written
 //!   4 altered segments: sealed again, opened under the record, written, read back
 //!   5 every segment on the device is opened and hashed again
 //!   6 the quarantine is lifted
 //! ```
 //!
-//! Sealing is deterministic, so the very bytes that lay there come out again: the record, the table
-//! and every handle stay good. The source is trusted with nothing. It is read once, in order if that
-//! is the only way: the altered segments' plaintext waits in host memory until the whole of the
-//! source is known to be right. Where that is more than a call may hold, they are read a second time,
-//! and compared with what was read the first time.
+//! Sealing is deterministic, so it produces the same sealed bytes again: the record, the table and
+//! every handle stay valid. The source is not trusted. It is read once, in order if it cannot be
+//! read otherwise: the plaintext of the altered segments waits in host memory until the whole
+//! source is known to be right. If that plaintext is more than a call may hold, these segments are
+//! read a second time, and compared with what was read the first time.
 
 pub mod content;
 pub mod options;
@@ -99,7 +99,8 @@ pub(crate) fn repair(
 }
 
 impl Repair<'_, '_> {
-    /// Whether there is anything to repair. What was found only now puts the shard into quarantine.
+    /// Whether there is anything to repair. An alteration that is found only now puts the shard
+    /// into quarantine.
     fn is_altered(&self, there: &[SegmentHash], segments: &[u64]) -> Result<bool, VramError> {
         let known = self.entry.state().quarantine.clone();
         if segments.is_empty() && known.is_none() && self.view.seal.is_of(there)? {
@@ -112,7 +113,8 @@ impl Repair<'_, '_> {
         Ok(true)
     }
 
-    /// A sealer that makes the record again; none for plaintext in place, which needs no key.
+    /// A sealer that makes the record again; `None` for an Authenticated shard, which is repaired
+    /// without a key.
     fn sealer(&self, hashes: &[SegmentHash]) -> Result<Option<Sealer>, VramError> {
         let seal = &self.view.seal;
         if seal.protection() == Protection::Authenticated {
@@ -122,7 +124,7 @@ impl Repair<'_, '_> {
         contents::sealer(self.core, self.entry, anew, Some(hashes)).map(Some)
     }
 
-    /// Writes what is altered, verifies everything, and lifts the quarantine.
+    /// Writes the altered segments, verifies the whole shard, and lifts the quarantine.
     fn finish(
         &self,
         content: &Content<'_>,
@@ -165,8 +167,8 @@ impl Repair<'_, '_> {
         Ok(self.report(true, altered, written, set_aside))
     }
 
-    /// Lets the shard lie where a verified copy of it is, and takes its old place out of use. Says
-    /// how many bytes that are.
+    /// Makes a verified copy the shard's present placement, and takes its old placement out of use.
+    /// Returns the number of bytes that were taken out of use.
     fn move_to(&self, mut space: Space, began: Moment) -> ByteLen {
         space.commit();
         space.settle();
@@ -187,8 +189,9 @@ impl Repair<'_, '_> {
 
     /// # Errors
     ///
-    /// If what lies there is not what was sealed: [`VramError::WriteNotKept`] if it was written just
-    /// now, [`VramError::ShardAltered`] if it was altered meanwhile, elsewhere in the shard.
+    /// The shard on the device differs from what was sealed: [`VramError::WriteNotKept`] if the
+    /// difference is in a segment that was just written, [`VramError::ShardAltered`] if another
+    /// segment was altered meanwhile.
     fn expect_whole(&self, rewritten: &[u64]) -> Result<(), VramError> {
         let (segments, differs) = self.view.altered_content()?;
         if segments.is_empty() && !differs {
@@ -219,7 +222,7 @@ impl Repair<'_, '_> {
         }
     }
 
-    /// The error of a source whose content is another.
+    /// The error for a source with another content.
     fn another_content(&self, hashes: &[SegmentHash]) -> VramError {
         match merge_digest(hashes, self.view.seal.opener.layout()) {
             Ok(found) => VramError::another_content(

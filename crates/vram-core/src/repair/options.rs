@@ -1,4 +1,4 @@
-//! How a shard is repaired, and what came of it.
+//! The options of a repair, and its result.
 
 use core::fmt;
 
@@ -6,7 +6,7 @@ use vram_alloc::ByteLen;
 use vram_files::{CancelToken, Progress, WatchOptions};
 use vram_id::{ShardId, Timestamp};
 
-/// How a shard is repaired.
+/// The options of a repair.
 ///
 /// ```
 /// use vram_residency::{CancelToken, RepairOptions};
@@ -23,26 +23,27 @@ pub struct RepairOptions<'a> {
 }
 
 impl<'a> RepairOptions<'a> {
-    /// Where it lies, nobody told, no early end.
+    /// Repairs in place, no progress callback, no cancellation.
     pub fn new() -> Self {
         Self::default()
     }
 
     setters! {
-        /// Writes the whole shard to another place on its GPU, and takes the place where it lay out
-        /// of use for good: for memory that does not keep what is written. Its bytes stay counted,
-        /// as unreturned.
+        /// Writes the whole shard to another placement on its GPU, and takes its old placement out
+        /// of use for good: for memory that does not keep what is written. The bytes of the old
+        /// placement stay counted, as unreturned.
         fn relocate() => relocate = true;
-        /// Sets who is told how much of the source was read: from worker threads, one at a time. If
-        /// it panics, the shard stays in quarantine, and the panic goes on to the caller.
+        /// Sets a callback that receives how much of the source was read: from worker threads, one
+        /// at a time. If it panics, the shard stays in quarantine, and the panic continues in the
+        /// caller.
         fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
             watch.progress = Some(Box::new(callback));
-        /// Sets the token that ends the call early.
+        /// Sets the token that cancels the call.
         fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 }
 
-/// What a repair did. Every segment of the shard was found sound at its end.
+/// The result of a repair. Every segment of the shard was found sound at its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -50,13 +51,13 @@ impl<'a> RepairOptions<'a> {
 pub struct RepairReport {
     pub shard_id: ShardId,
     pub gpu: u32,
-    /// Whether it was in quarantine, or was put there by this call. If not, it was sound, and
-    /// nothing was written.
+    /// Whether the shard was in quarantine, or this call put it there. If not, the shard was sound,
+    /// and nothing was written.
     pub was_altered: bool,
-    /// The segments that were not what was sealed, in ascending order.
+    /// The segments that differed from what was sealed, in ascending order.
     pub segments: Vec<u64>,
     pub written: ByteLen,
-    /// Bytes that were taken out of use for good, because the shard was moved off them.
+    /// Bytes that were taken out of use for good because the shard was moved off them.
     pub set_aside: ByteLen,
     pub at: Timestamp,
 }

@@ -1,4 +1,4 @@
-//! Writing segments of a shard again: byte for byte what was sealed, or nothing.
+//! Writes segments of a shard again: byte for byte what was sealed, or nothing.
 
 use vram_alloc::ByteLen;
 use vram_seal::parallel::for_each_segment;
@@ -12,17 +12,17 @@ use crate::sync::{Mutex, lock};
 use crate::transfer::Windows;
 use crate::transfer::convert::part;
 
-/// Where the bytes of a segment come from.
+/// The origin of a segment's bytes.
 #[derive(Clone, Copy)]
 enum From<'a> {
-    /// The source's plaintext, sealed again.
+    /// The plaintext of the source, sealed again.
     Source,
-    /// The device, where they lie and are sound.
+    /// The device, where these bytes lie and are sound.
     Device(&'a View),
 }
 
 impl Repair<'_, '_> {
-    /// Writes the altered segments where they lie. Says how many bytes.
+    /// Writes the altered segments in place. Returns the number of bytes written.
     pub(crate) fn rewrite(
         &self,
         content: &Content<'_>,
@@ -32,7 +32,8 @@ impl Repair<'_, '_> {
         self.write(&self.view, content, sealer, altered, |_segment| From::Source)
     }
 
-    /// Writes all segments to another place: the altered ones from the source. Says how many bytes.
+    /// Writes all segments to another placement: the altered ones from the source, the others from
+    /// the device. Returns the number of bytes written.
     pub(crate) fn copy_to(
         &self,
         target: &View,
@@ -62,8 +63,8 @@ impl Repair<'_, '_> {
         let layout = *target.seal.opener.layout();
         let windows = Windows::on(gpu, layout)?;
         let longest = layout.segment_size().bytes().min(layout.plaintext_len());
-        // One buffer for what is written, one for what is looked at: also where the limit on staging
-        // left room for one.
+        // Two buffers, even if the limit on staging has room for only one: one for the bytes to
+        // write, one for the bytes that are read back.
         let lanes = Lanes::new(gpu, longest, 2);
         let (lost, written) = (Mutex::new(Vec::new()), Mutex::new(ByteLen::ZERO));
         for_each_segment(
@@ -95,7 +96,7 @@ impl Repair<'_, '_> {
     }
 }
 
-/// One segment on its way.
+/// One segment that is being written.
 struct Segment<'a, 'w> {
     repair: &'a Repair<'a, 'w>,
     target: &'a View,
@@ -105,7 +106,7 @@ struct Segment<'a, 'w> {
 }
 
 impl Segment<'_, '_> {
-    /// Writes it, and says how long it is and whether it is there.
+    /// Writes the segment. Returns its length, and whether it read back unaltered.
     fn write(&self, worker: &mut Worker<'_>, from: From<'_>) -> Result<(ByteLen, bool), VramError> {
         let range = self.target.seal.opener.layout().range(self.index);
         let range = range.ok_or(VramError::HostMemory { wanted: ByteLen::ZERO })?;
@@ -129,7 +130,7 @@ impl Segment<'_, '_> {
         outcome.map(|kept| (len, kept))
     }
 
-    /// Fills `bytes` with the sealed segment, and nothing that the record does not vouch for.
+    /// Fills `bytes` with the sealed segment. Every byte in it matches the record.
     fn make(&self, from: From<'_>, bytes: &mut [u8], scratch: &mut [u8]) -> Result<(), VramError> {
         let (opener, segment) = (&self.target.seal.opener, self.index);
         let changed = || VramError::SourceChanged {
@@ -141,7 +142,7 @@ impl Segment<'_, '_> {
             From::Source => {
                 self.content.fill(self.repair, segment, bytes)?;
                 match self.sealer {
-                    // Hashed again: a source that is read twice may say two things.
+                    // Hashed again: a source that is read twice may return different bytes.
                     Some(sealer) => match sealer.seal_segment_checked(segment, bytes, hash) {
                         Ok(_sealed) => {}
                         Err(SealError::SourceChanged { .. }) => return Err(changed()),
@@ -160,7 +161,7 @@ impl Segment<'_, '_> {
                     .map_err(|error| view.gpu.failed(error))?;
             }
         }
-        // Byte for byte what was sealed once, or it does not open.
+        // A segment opens only if it is byte for byte what was sealed.
         opener.open_segment_to(segment, bytes, scratch)?;
         if opener.hash_segment(segment, scratch)? == *hash { Ok(()) } else { Err(changed()) }
     }

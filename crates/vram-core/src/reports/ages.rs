@@ -1,5 +1,5 @@
-//! How long ago all of a shard was last found sound: by the monotonic clock, so that a wall clock
-//! that is set back makes nothing look fresh.
+//! How long ago all of a shard was last found sound. Ages use the monotonic clock, so that a wall
+//! clock that is set back does not make a shard look recently verified.
 
 use core::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::error::VramError;
 use crate::parts::Core;
 use crate::shard::{Entry, SealedShard};
 
-/// How long nobody has found a shard sound.
+/// For how long no check has found all of a shard sound.
 #[derive(Clone, Debug)]
 pub(crate) struct Age {
     pub(crate) shard: ShardId,
     pub(crate) gpu: u32,
-    /// Whether it is read from: not in quarantine, nor on a lost GPU.
+    /// Whether the shard can be read: it is not in quarantine, nor on a lost GPU.
     pub(crate) served: bool,
     pub(crate) unverified: Duration,
 }
@@ -35,15 +35,15 @@ pub(crate) fn ages(core: &Core) -> Vec<Age> {
     entries.into_iter().filter_map(age).collect()
 }
 
-/// The shard that was longest not verified, and for how long.
+/// The shard that no check has found sound for the longest time, and that time.
 pub fn oldest_unverified(core: &Core) -> Option<(ShardId, Duration)> {
     let served = ages(core).into_iter().filter(|age| age.served);
-    // Of equals the first id, so that a run can be repeated.
+    // Of equals the one with the lowest id, so that a run is repeatable.
     let oldest = served.reduce(|a, b| if b.unverified > a.unverified { b } else { a })?;
     Some((oldest.shard, oldest.unverified))
 }
 
-/// How long ago the check began that last found all of a shard sound.
+/// The time since the beginning of the check that last found all of a shard sound.
 pub fn unverified_age(core: &Core, shard: &SealedShard) -> Result<Duration, VramError> {
     let entry = core.resolve(shard)?;
     let now = core.clock.monotonic();

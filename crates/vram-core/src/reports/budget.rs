@@ -1,4 +1,4 @@
-//! Budgets while a manager runs: less, more, and what others hold of the card.
+//! Changes budgets while a manager runs, and reports what other processes hold of a device.
 
 use vram_alloc::ByteLen;
 use vram_space::DriverFigures;
@@ -6,23 +6,25 @@ use vram_space::DriverFigures;
 use crate::error::VramError;
 use crate::parts::Core;
 
-/// What the driver says about a GPU's memory, and what that means for the budget.
+/// The driver's figures of a GPU's memory, and their effect on the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct DriverMemory {
-    /// The GPU, as the manager counts them.
+    /// The index of the GPU in this manager.
     pub gpu: u32,
-    /// Bytes that the device has.
+    /// Bytes of the device in total.
     pub total: ByteLen,
-    /// Bytes that the driver would still give out.
+    /// Bytes that the driver can still allocate.
     pub free: ByteLen,
-    /// Bytes that this manager holds of it: its region, or its blocks.
+    /// Device bytes that this manager holds: its region, or its blocks.
     pub ours: ByteLen,
-    /// Bytes that are neither free nor ours: other processes, and the driver itself.
+    /// Bytes that are neither free nor held by this manager: other processes, and the driver
+    /// itself.
     pub others: ByteLen,
-    /// Bytes of the budget that can be had neither from the driver nor are held already. Of a
-    /// region zero, unless the device shrank: what was taken up front is ours whatever others do.
+    /// Bytes of the budget that this manager neither holds nor can get from the driver. For a
+    /// region zero, unless the device shrank: the region was allocated at the start, whatever other
+    /// processes do.
     pub foreign: ByteLen,
 }
 
@@ -45,12 +47,12 @@ pub fn set_budget(core: &Core, gpu: u32, bytes: ByteLen) -> Result<(), VramError
     gpu.ledger.set_total(bytes).map_err(|_too_large| refused(vram_alloc::MAX_TOTAL))
 }
 
-/// Asks the driver for its figures, and keeps what others hold out of the room.
+/// Reads the driver's figures, and excludes the bytes of other processes from the room.
 pub fn refresh(core: &Core, gpu: u32) -> Result<DriverMemory, VramError> {
     Ok(driver_memory(core, gpu)?.0)
 }
 
-/// The driver's figures, and whether they are of one moment with ours.
+/// The driver's figures, and whether they are of the same moment as this manager's own.
 pub(crate) fn driver_memory(core: &Core, gpu: u32) -> Result<(DriverMemory, bool), VramError> {
     core.check_open()?;
     let gpu = core.gpu(gpu)?;
@@ -62,7 +64,7 @@ pub(crate) fn driver_memory(core: &Core, gpu: u32) -> Result<(DriverMemory, bool
         let memory = DriverMemory { gpu: gpu.index, total, free, ours, others, foreign };
         return Ok((memory, steady));
     }
-    // What is not there cannot be ours: the device has to hold both.
+    // The device must hold both; bytes beyond its total cannot belong to this manager.
     let foreign = ours.saturating_add(others).saturating_sub(memory.total);
     gpu.ledger.set_foreign(foreign);
     if !foreign.is_zero() {

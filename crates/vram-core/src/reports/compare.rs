@@ -1,11 +1,11 @@
-//! Which accounts agree, given what each of them says.
+//! Decides which accounts of a GPU agree.
 
 use vram_alloc::ByteLen;
 use vram_space::Figures;
 
 use crate::reports::{Account, Difference, Owned};
 
-/// What calls under way hold, and what does not agree.
+/// The bytes that running calls hold, and the accounts that do not agree.
 pub(crate) fn compare(figures: &Figures, owned: &Owned) -> (ByteLen, Vec<Difference>) {
     let mut differences = Vec::new();
     let mut check = |account, agrees: bool, expected, found| {
@@ -37,7 +37,8 @@ pub(crate) fn compare(figures: &Figures, owned: &Owned) -> (ByteLen, Vec<Differe
     check(Account::InFlight, in_flight == placed, in_flight, placed);
 
     if let Some(held) = figures.held {
-        // A block that was set aside is held yet; of what is in flight, anything from none to all.
+        // A block that was set aside is still held. Of the bytes in flight, any part may be in
+        // blocks already.
         let least = owned.in_blocks.saturating_add(figures.unreturned);
         let most = least.saturating_add(in_flight);
         let nearest = if held < least { least } else { most };
@@ -52,8 +53,8 @@ mod tests {
 
     use super::*;
 
-    /// Accounts that agree: a shard of 100, a reservation of 20 of which 5 are a place, 10 set
-    /// aside, and a seal of 7 under way.
+    /// Accounts that agree: a shard of 100 bytes, a reservation of 20 of which 5 are a placement,
+    /// 10 set aside, and a seal of 7 in flight.
     fn accounts() -> (Figures, Owned) {
         let bytes = ByteLen::new;
         let mut books = Capacity::default();
@@ -98,7 +99,7 @@ mod tests {
         assert_eq!(differing(|figures, _| more(&mut figures.holes)), [Account::ArenaCapacity]);
         assert_eq!(differing(|figures, _| more(&mut figures.arena_used)), [Account::ArenaPlaced]);
         assert_eq!(differing(|figures, _| more(&mut figures.books.kept)), [Account::Unreturned]);
-        // A leak of one account alone: calls under way hold the same in both.
+        // A leak in one account only: running calls hold the same bytes in both.
         assert_eq!(differing(|figures, _| more(&mut figures.books.reserved)), [Account::InFlight]);
         assert_eq!(
             differing(|figures, _| less(&mut figures.books.used)),
@@ -112,7 +113,7 @@ mod tests {
             }),
             [Account::InFlight]
         );
-        // Of the seven in flight, all may be blocks already, or none.
+        // Of the 7 bytes in flight, all may be in blocks already, or none.
         for held in 115..=122 {
             let held = Some(ByteLen::new(held));
             assert_eq!(differing(|figures, _| figures.held = held), []);

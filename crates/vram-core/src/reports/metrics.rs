@@ -1,4 +1,4 @@
-//! Figures for whoever watches from outside: plain, and as Prometheus scrapes them.
+//! Figures for monitoring: as plain values, and as text that Prometheus scrapes.
 
 use core::fmt;
 use core::time::Duration;
@@ -16,11 +16,11 @@ use crate::scrub::{ScrubMetrics, Scrubbing, totals};
 use crate::sealing::reservation;
 use crate::shard::ParkCapacity;
 
-/// What a manager holds and what its calls cost, in plain figures. `Display` is the text that
-/// Prometheus scrapes.
+/// The memory that a manager holds and the cost of its calls, in plain figures. `Display` prints
+/// the text that Prometheus scrapes.
 ///
-/// Each figure is right for some moment of the call; under load they are not all of the same one.
-/// What is counted begins at 0 with the manager.
+/// Each figure is correct for some moment of the call; under load, the figures are not all of the
+/// same moment. Counters begin at 0 when the manager is built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -30,15 +30,15 @@ pub struct Metrics {
     pub gpus: Vec<GpuMetrics>,
     pub park: ParkCapacity,
     pub reservations: u64,
-    /// Bytes that they still hold.
+    /// Bytes that the reservations still hold.
     pub reserved: ByteLen,
-    /// Pairs of GPUs whose direct copies arrived altered.
+    /// The number of pairs of GPUs whose direct copies arrived altered.
     pub distrusted_links: u64,
     pub scrub: ScrubMetrics,
     /// All calls, in the order of [`Call::ALL`]; also those that were never made.
     pub calls: Vec<CallMetrics>,
     pub events: u64,
-    /// What became of them, for each sink in the order in which they were added.
+    /// The counts of events, for each sink in the order in which the sinks were added.
     pub sinks: Vec<SinkCounts>,
 }
 
@@ -54,7 +54,8 @@ pub struct GpuMetrics {
     pub shard_count: u64,
     pub quarantined: u64,
     pub lost: bool,
-    /// How long nobody has found the shard sound that waits longest, of those that are served.
+    /// The longest time for which no check has found a shard sound, over all shards that can be
+    /// read.
     pub oldest_unverified: Option<Duration>,
 }
 
@@ -65,19 +66,19 @@ pub struct GpuMetrics {
 pub struct CallMetrics {
     /// The call.
     pub call: Call,
-    /// How often it was made and has ended, in whatever way.
+    /// How often the call ended, successfully or not.
     pub count: u64,
-    /// How often it failed, by [code](crate::error::VramError::code), in ascending order of the codes;
-    /// `panic` where a panic passed through.
+    /// How often the call failed, by [code](crate::error::VramError::code), in ascending order of
+    /// the codes; the code is `panic` if a panic ended the call.
     pub failures: Vec<FailureCount>,
-    /// Bytes that it handled where it succeeded: of content, or of room for calls that take it and
-    /// give it back; 0 for calls that handle none.
+    /// Bytes that successful calls handled: bytes of content, or of room for calls that take or
+    /// return it; 0 for calls that handle none.
     pub bytes: ByteLen,
-    /// Time spent in it, by the operating system's monotonic clock.
+    /// Time spent in the call, by the operating system's monotonic clock.
     pub time: Duration,
-    /// How many of the calls took how long: for each of [`CallMetrics::BUCKETS`], those that took
-    /// longer than the one before and no longer than this one; at last those that took longer than
-    /// any. The sum is `count`.
+    /// The number of calls by duration: for each of [`CallMetrics::BUCKETS`], the calls that took
+    /// longer than the bucket before and no longer than this one; last, the calls that took longer
+    /// than all buckets. The sum is `count`.
     pub buckets: Vec<u64>,
 }
 
@@ -92,10 +93,10 @@ pub struct FailureCount {
 }
 
 impl CallMetrics {
-    /// The upper ends of the [`buckets`](Self::buckets), inclusive, in ascending order.
+    /// The upper bounds of the [`buckets`](Self::buckets), inclusive, in ascending order.
     pub const BUCKETS: &'static [Duration] = &BUCKETS;
 
-    /// How often it failed.
+    /// How often the call failed.
     #[must_use]
     pub fn failure_count(&self) -> u64 {
         self.failures.iter().fold(0, |sum, failure| sum.saturating_add(failure.count))
@@ -109,12 +110,12 @@ impl Metrics {
         self.calls.iter().find(|metrics| metrics.call == call)
     }
 
-    /// The figures in Prometheus's text format 0.0.4: what a scrape of
-    /// `text/plain; version=0.0.4` answers.
+    /// The figures in Prometheus's text format 0.0.4: the body for a scrape of
+    /// `text/plain; version=0.0.4`.
     ///
-    /// Labels are GPUs, calls, error codes and sinks: as many as there are, whatever the manager
-    /// holds. Shards, models and owners are none: each would be a time series of its own. The
-    /// `VramManager::snapshot` has those.
+    /// The labels are GPUs, calls, error codes and sinks, so their number does not depend on what
+    /// the manager holds. Shards, models and owners are not labels, because each would add a time
+    /// series of its own. `VramManager::snapshot` reports those.
     #[must_use]
     pub fn to_prometheus(&self) -> String {
         self.to_string()
@@ -127,7 +128,7 @@ impl fmt::Display for Metrics {
     }
 }
 
-/// All meters and figures.
+/// The figures of all meters and accounts.
 pub fn metrics(core: &Core, scrubbing: &Scrubbing) -> Metrics {
     let ages = ages::ages(core);
     let oldest = |gpu: u32| {

@@ -1,4 +1,4 @@
-//! What a manager says about itself when asked.
+//! Reports, metrics, snapshots, reconciliations and tickets of a manager.
 
 pub mod ages;
 pub mod budget;

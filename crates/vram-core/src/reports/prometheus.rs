@@ -1,4 +1,4 @@
-//! Prometheus's text exposition format, version 0.0.4.
+//! Writes Prometheus's text exposition format, version 0.0.4.
 //!
 //! # Source
 //!
@@ -49,7 +49,7 @@ const GPU_GAUGES: &[GpuGauge] = &[
     ("vram_gpu_lost", "Whether the device is lost: 0 or 1.", |gpu| u64::from(gpu.lost)),
 ];
 
-/// Writes all figures. Each metric's samples follow its `HELP` and `TYPE`.
+/// Writes all figures. The samples of each metric follow its `HELP` and `TYPE`.
 pub(crate) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
     head(f, "vram_gpu_info", "gauge", "The devices, always 1.")?;
     for gpu in &metrics.gpus {
@@ -136,7 +136,7 @@ fn write_calls(calls: &[CallMetrics], f: &mut impl Write) -> fmt::Result {
             writeln!(f, "vram_call_failures_total{{call=\"{name}\",code=\"{code}\"}} {count}")?;
         }
     }
-    // Of calls that were never made, the figures below are left out.
+    // The figures below are left out for calls that were never made.
     let made = || calls.iter().filter(|call| call.count > 0);
     head(f, "vram_call_bytes_total", "counter", "Bytes handled by calls that succeeded.")?;
     for call in made() {
@@ -186,7 +186,7 @@ fn head(f: &mut impl Write, name: &str, kind: &str, help: &str) -> fmt::Result {
     writeln!(f, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }
 
-/// The labels that tell GPUs apart.
+/// The labels that distinguish GPUs.
 struct Gpu<'a>(&'a GpuMetrics);
 
 impl fmt::Display for Gpu<'_> {
@@ -195,7 +195,8 @@ impl fmt::Display for Gpu<'_> {
     }
 }
 
-/// A label's value: backslash, quote and newline are written as escapes, all else as it is.
+/// The value of a label: backslash, quote and newline are written as escapes, all other characters
+/// unchanged.
 struct Escaped<'a>(&'a str);
 
 impl fmt::Display for Escaped<'_> {

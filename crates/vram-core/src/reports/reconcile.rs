@@ -1,16 +1,17 @@
-//! Comparing all accounts of a GPU: books, arena, registry, promises, and the driver's own figures.
+//! Compares all accounts of a GPU: ledger, arena, registry, promises, and the driver's own figures.
 //!
 //! ```text
 //!   used + reserved (ledger)  =  resident (registry) + promised + unreturned + in flight
 //!   placed + holes  (arena)   =  its capacity
-//!   placed          (arena)   =  resident + promised places + unreturned + in flight
-//!   kept            (ledger)  =  unreturned (the list of places set aside)
-//!   held            (driver)  =  the region; of blocks, those of shards, of places and set aside
-//!   total − free    (driver)  ≥  held: the rest are others
+//!   placed          (arena)   =  resident + promised placements + unreturned + in flight
+//!   kept            (ledger)  =  unreturned (the list of placements set aside)
+//!   held            (driver)  =  the region; of blocks, those of shards, placements and set aside
+//!   total − free    (driver)  ≥  held: the rest belongs to other processes
 //! ```
 //!
-//! The accounts are looked at one after the other while others work, so a look counts only if books
-//! and arena stood still around it, and a difference only if a second look finds the very same.
+//! The accounts are read one after the other while other calls run. A read therefore counts only if
+//! ledger and arena did not change around it, and a difference only if a second read finds the
+//! same.
 
 use vram_alloc::ByteLen;
 use vram_space::Gpu;
@@ -20,14 +21,14 @@ use crate::parts::{Contents, Core};
 use crate::reports::compare::compare;
 use crate::reports::{Account, Difference, DriverMemory, Look, Owned, Reconciliation, budget};
 
-/// How often the accounts are looked at while they do not stand still.
+/// How often the accounts are read while they change.
 const LOOKS: u32 = 16;
 
 /// Compares all accounts of one GPU.
 pub fn reconcile(core: &Core, gpu: u32) -> Result<Reconciliation, VramError> {
     let (driver, of_one_moment) = budget::driver_memory(core, gpu)?;
     let gpu = core.gpu(gpu)?;
-    // A reset renews one account after the other: it waits until all of them were looked at.
+    // A reset replaces one account after the other; it waits until this call has read all of them.
     let _under_way = gpu.enter()?;
     core.promises.sweep();
     let mut last = settled_look(core, gpu);
@@ -60,7 +61,8 @@ pub fn reconcile(core: &Core, gpu: u32) -> Result<Reconciliation, VramError> {
     })
 }
 
-/// A look at accounts that stood still, or what looks at moving ones have in common.
+/// A read of accounts that did not change; if they keep changing, the differences that several
+/// reads have in common.
 fn settled_look(core: &Core, gpu: &Gpu) -> Look {
     let mut last = look(core, gpu);
     for _ in 1..LOOKS {
@@ -72,7 +74,7 @@ fn settled_look(core: &Core, gpu: &Gpu) -> Look {
             return next;
         }
         last = next;
-        // Whoever is between two accounts gets on.
+        // Let a thread that has changed one account and not yet the other continue.
         std::thread::yield_now();
     }
     let other = look(core, gpu);
@@ -118,7 +120,7 @@ pub(crate) fn owned(core: &Core, gpu: &Gpu) -> Owned {
     owned
 }
 
-/// Bytes in use by the driver's word.
+/// Bytes in use according to the driver.
 const fn in_use(driver: &DriverMemory) -> ByteLen {
     driver.total.saturating_sub(driver.free)
 }

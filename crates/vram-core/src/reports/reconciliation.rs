@@ -1,4 +1,4 @@
-//! What the accounts of a GPU say, compared.
+//! The accounts of a GPU, compared.
 
 use core::fmt;
 use vram_alloc::ByteLen;
@@ -13,25 +13,26 @@ use crate::reports::DriverMemory;
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Account {
-    /// Bytes of live placements and of holes together, against the arena's capacity.
+    /// Bytes of live placements and of holes together, compared with the arena's capacity.
     ArenaCapacity,
-    /// Bytes of live placements, one by one, against the arena's own count of them.
+    /// Bytes of live placements, added one by one, compared with the arena's own count of them.
     ArenaPlaced,
-    /// Bytes taken in the books, against what shards, promises and places set aside account for.
+    /// Bytes taken in the ledger, compared with those of shards, promises and placements set aside.
     BooksTaken,
-    /// Bytes used in the books, against what shards and places set aside account for.
+    /// Bytes used in the ledger, compared with those of shards and placements set aside.
     BooksUsed,
-    /// Bytes of placements, against what shards, promised places and places set aside account for.
+    /// Bytes of placements, compared with those of shards, promised placements and placements set
+    /// aside.
     Placed,
-    /// Bytes that calls in flight hold in the arena, against those that they hold in the books. With
-    /// less in the arena, a reservation may be just beginning or ending: ask again before it counts
-    /// as a leak.
+    /// Bytes that calls in flight hold in the arena, compared with those that they hold in the
+    /// ledger. If the arena has less, a reservation may be just beginning or ending: reconcile
+    /// again before you count it as a leak.
     InFlight,
-    /// Bytes that stay counted in the books, against the places set aside.
+    /// Bytes that stay counted in the ledger, compared with the placements set aside.
     Unreturned,
-    /// Bytes that are held of the device, against what is placed: in blocks.
+    /// Bytes of the device that are held in blocks, compared with what is placed.
     Blocks,
-    /// Bytes that the driver says are in use, against what is held of it.
+    /// Bytes in use according to the driver, compared with what this manager holds.
     Driver,
 }
 
@@ -40,11 +41,11 @@ pub enum Account {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Difference {
-    /// Which.
+    /// The account that differs.
     pub account: Account,
-    /// What the others account for.
+    /// The bytes that the other accounts explain.
     pub expected: ByteLen,
-    /// What this one has.
+    /// The bytes in this account.
     pub found: ByteLen,
 }
 
@@ -54,53 +55,53 @@ pub struct Difference {
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Reconciliation {
-    /// The GPU, as the manager counts them.
+    /// The index of the GPU in this manager.
     pub gpu: u32,
     pub at: Timestamp,
     pub mode: MemoryMode,
-    /// Whether all accounts agree: there is no difference.
+    /// Whether all accounts agree, which means that there is no difference.
     pub agrees: bool,
-    /// Whether books and arena stood still during the last look. If not, calls came and went all
-    /// the time, and only differences that stayed the same are told.
+    /// Whether ledger and arena did not change during the last read. If not, calls ran all the
+    /// time, and only differences that stayed the same are reported.
     pub steady: bool,
     pub differences: Vec<Difference>,
     /// The budget.
     pub total: ByteLen,
-    /// Books: bytes in use, those that could not be returned included.
+    /// Ledger: bytes in use, including those that could not be returned.
     pub used: ByteLen,
-    /// Books: bytes promised and not in use.
+    /// Ledger: bytes promised and not in use.
     pub reserved: ByteLen,
     /// Arena: bytes of live placements.
     pub placed: ByteLen,
     /// Arena: bytes of holes.
     pub holes: ByteLen,
-    /// Registry: shards that are resident here.
+    /// Registry: the number of shards that are resident on this GPU.
     pub shard_count: u64,
-    /// Registry: bytes that they take, in whole granules.
+    /// Registry: bytes that these shards take, in whole granules.
     pub resident: ByteLen,
-    /// Reservations: bytes that are still held for their holders.
+    /// Reservations: bytes that are still reserved.
     pub promised: ByteLen,
-    /// Bytes that could not be wiped or given back, and are never handed out again.
+    /// Bytes that could not be wiped or returned, and are never handed out again.
     pub unreturned: ByteLen,
-    /// Bytes that calls under way hold: seals, moves, frees. None while the manager is quiet; what
-    /// stays here then was leaked.
+    /// Bytes that running calls hold: seals, moves, frees. Zero while no call runs; bytes that
+    /// remain here then were leaked.
     pub in_flight: ByteLen,
     pub driver: DriverMemory,
 }
 
-/// What the shards and the promises of one GPU account for.
+/// The bytes of one GPU that shards and promises explain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Owned {
     pub(crate) shard_count: u64,
     pub(crate) resident: ByteLen,
     pub(crate) promised: ByteLen,
-    /// Of `promised`: places, not bytes alone.
+    /// The part of `promised` that is placed.
     pub(crate) places: ByteLen,
     /// Bytes in blocks of their own.
     pub(crate) in_blocks: ByteLen,
 }
 
-/// One look at everything.
+/// One read of all accounts.
 pub(crate) struct Look {
     pub(crate) figures: Figures,
     pub(crate) owned: Owned,

@@ -1,4 +1,4 @@
-//! What is resident where, and what is left: plain figures, and a table for people.
+//! Which shards are resident where, and what memory is left: plain figures, and a table for people.
 
 use core::fmt;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ pub struct GpuReport {
     pub capacity: GpuCapacity,
     pub name: String,
     pub uuid: DeviceUuid,
-    /// Why the device is lost, if it is.
+    /// Why the device is lost; `None` if it is not.
     pub lost: Option<GpuError>,
-    /// Bytes that could not be wiped when they were freed, and why the last of them could not.
+    /// Bytes that could not be wiped when they were freed, and the error of the last of them.
     pub unreturned: Option<(ByteLen, GpuError)>,
     pub shard_count: u64,
     pub quarantined: u64,
@@ -40,29 +40,29 @@ pub struct ShardReport {
     pub shard_id: ShardId,
     pub gpu: u32,
     pub model_id: Arc<str>,
-    /// Who it belongs to, if the request said so.
+    /// The owner that the request named, if any.
     pub owner: Option<Arc<str>>,
     pub plaintext_len: ByteLen,
     /// What lies in device memory.
     pub protection: Protection,
-    /// Counts how often it was sealed anew.
+    /// Counts how often the shard was sealed anew.
     pub generation: u64,
-    /// The segments it is in quarantine for, if it is.
+    /// The segments for which the shard is in quarantine; `None` if it is not.
     pub quarantine: Option<Vec<u64>>,
-    /// When all of it was last found sound.
+    /// When all of the shard was last found sound.
     pub last_verified: Option<Timestamp>,
     pub leases: u64,
-    /// Whether it is kept from being evicted.
+    /// Whether the shard is pinned, so that it is not evicted.
     pub pinned: bool,
-    /// Its priority: the least important is evicted first.
+    /// The priority of the shard: the least important is evicted first.
     pub priority: u32,
-    /// What may become of it when room is needed.
+    /// What may happen to the shard when room is needed.
     pub on_eviction: OnEviction,
-    /// Whether the manager keeps a copy of it in host memory.
+    /// Whether the manager holds a copy of the shard in host memory.
     pub backed_up: bool,
 }
 
-/// What is resident where, and what is left. `Display` prints a table.
+/// Which shards are resident where, and what memory is left. `Display` prints a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -70,12 +70,12 @@ pub struct Report {
     pub gpus: Vec<GpuReport>,
     /// All shards, in ascending order of their ids.
     pub shards: Vec<ShardReport>,
-    /// Pairs of GPUs, source first, whose direct copies arrived altered: they are staged through
-    /// the host since.
+    /// Pairs of GPUs, source first, whose direct copies arrived altered; copies between them are
+    /// now staged through the host.
     pub distrusted_links: Vec<(u32, u32)>,
 }
 
-/// What is resident where, and what is left.
+/// Reports which shards are resident where, and what memory is left.
 pub fn report(core: &Core) -> Report {
     let shards: Vec<ShardReport> = core
         .registry
@@ -83,7 +83,7 @@ pub fn report(core: &Core) -> Report {
         .iter()
         .filter_map(|entry| {
             let state = entry.state();
-            // One may be freed while the others are listed.
+            // A shard may be freed while the others are listed.
             state.space.as_ref()?;
             Some(ShardReport {
                 shard_id: entry.id.clone(),

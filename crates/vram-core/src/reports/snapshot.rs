@@ -1,4 +1,4 @@
-//! Everything a manager holds, at one go: to store, to send, to compare with another.
+//! Everything a manager holds, in one value: to store, to send, to compare with another.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -19,21 +19,21 @@ use crate::sync::read;
 
 /// Everything a manager holds. No content, no keys, no pointers, no digests.
 ///
-/// With the feature `serde` it can be stored and read back. The part that says what there is stands
-/// apart from what runs on by itself, so that two of them can be compared.
+/// With the feature `serde` it can be stored and read back. The state is kept apart from the values
+/// that change by themselves, so that two snapshots can be compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// When.
+    /// When the snapshot was taken.
     pub at: Timestamp,
-    /// What there is. Equal in two snapshots if nothing was changed between them.
+    /// The state of the manager. Equal in two snapshots if no call changed it between them.
     pub state: SnapshotState,
-    /// What rises or runs out by itself.
+    /// Values that rise or run out by themselves.
     pub counters: SnapshotCounters,
 }
 
-/// What there is.
+/// The state of a manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -63,9 +63,9 @@ pub struct GpuSnapshot {
     pub capacity: GpuCapacity,
     pub name: String,
     pub uuid: DeviceUuid,
-    /// Why the device is lost, in words, if it is.
+    /// Why the device is lost, in words; `None` if it is not.
     pub lost: Option<String>,
-    /// Why bytes could not be given back, in words, the last time if there are any.
+    /// Why bytes could not be returned, in words; the last error, if there are such bytes.
     pub unreturned: Option<String>,
     pub shard_count: u64,
     pub quarantined: u64,
@@ -79,14 +79,14 @@ pub struct GpuSnapshot {
 pub struct ParkedSnapshot {
     pub shard_id: ShardId,
     pub model_id: Arc<str>,
-    /// Who it belongs to, if the request said so.
+    /// The owner that the request named, if any.
     pub owner: Option<Arc<str>>,
     pub plaintext_len: ByteLen,
-    /// Host bytes that it takes.
+    /// Host bytes that the shard takes.
     pub host_len: ByteLen,
-    /// What lies in device memory once it is awake.
+    /// What lies in device memory after the shard is woken.
     pub protection: Protection,
-    /// Counts how often it was sealed anew.
+    /// Counts how often the shard was sealed anew.
     pub generation: u64,
 }
 
@@ -95,19 +95,19 @@ pub struct ParkedSnapshot {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ReservationSnapshot {
-    /// Its number.
+    /// The number of the reservation.
     pub id: ReservationId,
-    /// Who reserved, if they said so.
+    /// The owner, if it was named.
     pub owner: Option<Arc<str>>,
-    /// What for, if they said so.
+    /// The purpose, if it was named.
     pub purpose: Option<Arc<str>>,
     /// Bytes that were promised.
     pub len: ByteLen,
-    /// Of those: bytes that were not used yet, for each GPU that has any, in ascending order.
+    /// Promised bytes that were not used yet, for each GPU that has any, in ascending order.
     pub remaining: Vec<(u32, ByteLen)>,
-    /// For a plan: how many of its pieces still have their place held.
+    /// For a plan: the number of its pieces whose placement is still held.
     pub pieces: Option<u64>,
-    /// Whether it runs out by itself; when, is in [`SnapshotCounters::expires_in`].
+    /// Whether the reservation expires; [`SnapshotCounters::expires_in`] says when.
     pub expires: bool,
 }
 
@@ -116,26 +116,26 @@ pub struct ReservationSnapshot {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct KeySnapshot {
-    /// The id of the key that new seals are made with.
+    /// The id of the key for new seals.
     pub active: KeyId,
     /// The ids of all keys, in ascending order.
     pub all: Vec<KeyId>,
 }
 
-/// What rises or runs out by itself.
+/// Values that rise or run out by themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct SnapshotCounters {
-    /// Events so far: the number of the next one. Events from this number on may be of changes
-    /// that the snapshot has not.
+    /// The number of the next event. Events from this number on may report changes that are not in
+    /// the snapshot.
     pub events: u64,
-    /// What became of them, for each sink.
+    /// The counts of events, for each sink.
     pub sinks: Vec<SinkCounts>,
-    /// How long nobody has found all of a shard sound, for each that is resident, in ascending order
+    /// For each resident shard, for how long no check has found all of it sound, in ascending order
     /// of the ids: see `VramManager::unverified_age`.
     pub unverified_for: Vec<(ShardId, Duration)>,
-    /// How long each reservation that expires lasts yet.
+    /// The time until each reservation that expires does so.
     pub expires_in: Vec<(ReservationId, Duration)>,
 }
 
@@ -167,9 +167,9 @@ impl From<ReservationReport> for ReservationSnapshot {
     }
 }
 
-/// All state and all counters.
+/// The state and the counters of a manager.
 pub fn snapshot(core: &Core) -> Snapshot {
-    // Before anything is looked at: what happens meanwhile has this number or a later one.
+    // Read first: an event that is emitted during this call has this number or a later one.
     let events = core.events.emitted();
     let Report { gpus, shards, distrusted_links } = report::report(core);
     let reservations = reservation::reservations(core);
@@ -201,7 +201,7 @@ pub fn snapshot(core: &Core) -> Snapshot {
 fn parked_shards(core: &Core) -> Vec<ParkedSnapshot> {
     let show = |entry: Arc<crate::shard::Entry>| {
         let state = entry.state();
-        // One may be woken while the others are listed.
+        // A shard may be woken while the others are listed.
         state.parked.then(|| ParkedSnapshot {
             shard_id: entry.id.clone(),
             model_id: Arc::clone(&entry.sealed_as.model_id),

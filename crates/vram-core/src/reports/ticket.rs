@@ -1,4 +1,4 @@
-//! Tickets of resident shards: what is stated of one moment, for `vram-ticket` to sign.
+//! Makes tickets of resident shards: the statement about one moment, which `vram-ticket` signs.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::parts::Core;
 use crate::shard::SealedShard;
 use crate::sync::read;
 
-/// A signed statement about a shard as it is now.
+/// A signed statement about a shard in its present state.
 pub fn ticket(
     core: &Core,
     handle: &SealedShard,
@@ -18,11 +18,11 @@ pub fn ticket(
 ) -> Result<ShardTicket, VramError> {
     let entry = core.resolve(handle)?;
     let (issued_at, now) = (core.clock.now(), core.clock.monotonic());
-    // Everything of one moment, under the lock; nothing is called there.
+    // Everything is read at one moment, under the lock; no foreign code is called under it.
     let state = entry.state();
     let Some(space) = state.space.as_ref() else {
         drop(state);
-        // Freed or parked since: as a reader would be told.
+        // The shard was freed or parked since: return the error that a reader would get.
         return Err(match entry.view() {
             Err(error) => error,
             Ok(_back_already) => VramError::Parked { shard: entry.id.clone() },
@@ -64,7 +64,7 @@ pub fn ticket(
         let derived = read(&core.keys).active().ticket_key();
         statement.sign(&derived)
     };
-    // Of all texts in it, only the owner's length is not bounded before.
+    // Of all texts in the statement, only the length of the owner was not bounded before.
     signed.map_err(|_too_long| VramError::LimitExceeded {
         what: "bytes of a shard's owner in a ticket",
         limit: ByteLen::from_usize(TICKET_NAME_LEN_MAX).get(),
@@ -72,11 +72,11 @@ pub fn ticket(
     })
 }
 
-/// Checks what the builder was told about tickets.
+/// Checks the node name that the builder was given for tickets.
 ///
 /// # Errors
 ///
-/// [`VramError::Config`] for a node name that no ticket could carry.
+/// [`VramError::Config`] for a node name that a ticket cannot hold.
 pub fn check_node(node: Option<&str>) -> Result<(), VramError> {
     match node {
         Some(name) if name.is_empty() || name.len() > TICKET_NAME_LEN_MAX => {

@@ -1,13 +1,13 @@
-//! Resetting a lost GPU: emptied, taken anew, and filled again from copies.
+//! Resets a lost GPU: empties it, takes its memory anew, and restores its shards from copies.
 //!
 //! ```text
 //!   lost: every call on it answers `DeviceLost`, nothing is sent to it
-//!    1 wait for the calls that were under way                             they fail fast
-//!    2 device.reset(), a new region                                       refused: as lost as before
-//!    3 a new life: no handle, view or place of the last one reaches into it
-//!    4 its shards leave the books and the arena, each once                without a device call
+//!    1 wait for calls that are still running                              they fail fast
+//!    2 device.reset(), a new region                                      if refused: still lost
+//!    3 a new life: no handle, view or placement of the last one refers to it
+//!    4 its shards leave the ledger and the arena, each once               without a device call
 //!    5 the GPU takes calls again
-//!    6 shards come back from backups and images, verified                 same id, next generation
+//!    6 shards are restored from backups and images, verified              same id, next generation
 //! ```
 
 pub mod quiet;
@@ -28,17 +28,18 @@ use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
 use crate::sync::Deadline;
 
-/// How long a reset waits for the calls that are under way, where nobody says otherwise. They fail
-/// at their next call to the device, and so wait for sources and sinks alone.
+/// How long a reset waits for calls that are still running, if the options set no time. These calls
+/// fail at their next call to the device, so they can only wait for sources and sinks.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Resets a GPU, and brings back what has copies.
+/// Resets a GPU, and restores the shards that have copies.
 pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport, VramError> {
     core.check_open()?;
     let gpu = Arc::clone(core.gpu(gpu)?);
     let busy = |why| VramError::GpuInUse { gpu: gpu.index, why };
     let claim = gpu.health.claim();
-    // Once more: whoever closes the manager waits for those who have the claim, and no others.
+    // Checked again: a thread that closes the manager waits only for resets that hold the claim
+    // already.
     core.check_open()?;
     let _claim = claim.ok_or_else(|| busy("another reset of it is under way"))?;
     let deadline = Deadline::within(options.within);
@@ -70,7 +71,8 @@ pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport
             Ok(())
         });
         if let Err(why) = done {
-            // A clock, say. The others come back all the same, and whoever follows is told.
+            // A clock may have panicked. Restore the other shards all the same; the report and the
+            // event name this one.
             report.give_up(&entry, &gpu, NotRestored::Failed(why));
         }
     }
@@ -82,14 +84,14 @@ pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport
     Ok(report)
 }
 
-/// Takes the shards of an emptied device out of the registry, and their places out of the
-/// books. Nobody else does so meanwhile: every call on them is refused.
+/// Removes the shards of a reset device from the registry, and their placements from the ledger. No
+/// other call does so meanwhile: every call on these shards is refused.
 fn let_go(core: &Core, gpu: &Gpu) -> Vec<Remains> {
     let mut remains = Vec::new();
     for entry in core.registry.on(gpu.index) {
         let mut state = entry.state();
         if !state.lies_on(gpu.index) {
-            // Parked meanwhile, by way of its backup.
+            // The shard was parked meanwhile, from its backup.
             continue;
         }
         let space = state.space.take();
@@ -97,7 +99,7 @@ fn let_go(core: &Core, gpu: &Gpu) -> Vec<Remains> {
         let (seal, generation) = (Arc::clone(&state.seal), state.generation);
         drop(state);
         core.registry.remove(&entry.id);
-        // It is of an earlier life: nothing is wiped.
+        // This space belongs to an earlier life of the device: dropping it wipes nothing.
         drop(space);
         remains.push(Remains { entry, seal, generation, copies });
     }

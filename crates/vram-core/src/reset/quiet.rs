@@ -1,4 +1,4 @@
-//! Waiting until a GPU is quiet, and giving up one that works.
+//! Waits until no calls run on a GPU, and takes a working GPU out of service.
 
 use vram_gpu::GpuError;
 use vram_space::{Gpu, Space, WipePolicy};
@@ -8,11 +8,12 @@ use crate::parts::core::in_use;
 use crate::shard::{Busy, Registry, gate};
 use crate::sync::Deadline;
 
-/// Waits until nobody is under way on a GPU that takes no calls.
+/// Waits until no call is running on a GPU that takes no calls.
 ///
 /// # Errors
 ///
-/// Who is, at the deadline, or because the calling thread is inside a call itself.
+/// Why the GPU is in use: calls still run at the deadline, or the calling thread is inside a call
+/// itself.
 pub(crate) fn quiet(
     gpu: &Gpu,
     registry: &Registry,
@@ -26,8 +27,8 @@ pub(crate) fn quiet(
     Ok(())
 }
 
-/// Makes a GPU that works take no more calls, and wipes what it holds. If it is refused, it
-/// goes on working.
+/// Stops a working GPU from taking calls, and wipes its shards. If this is refused, the GPU keeps
+/// working.
 pub(crate) fn give_up(
     gpu: &Gpu,
     registry: &Registry,
@@ -35,7 +36,8 @@ pub(crate) fn give_up(
     deadline: Deadline,
 ) -> Result<(), VramError> {
     may_be_given_up(gpu, registry, force)?;
-    // A loss that is nobody's news: what is refused from here on is refused for the reset.
+    // A loss for which no event is emitted: calls that are refused from here on are refused because
+    // of the reset.
     let (index, name) = (gpu.device.info().index, "being reset by its owner");
     if !gpu.health.give_up(GpuError::Lost { gpu: index, code: 0, name }) {
         return quiet(gpu, registry, deadline)
@@ -43,7 +45,7 @@ pub(crate) fn give_up(
     }
     let busy = |why| VramError::GpuInUse { gpu: gpu.index, why };
     let quiet = quiet(gpu, registry, deadline).map_err(busy);
-    // Now that nobody comes in any more, what was true before is looked at for good.
+    // No call can begin any more, so this second check is final.
     let begun = quiet.and_then(|()| may_be_given_up(gpu, registry, force)).and_then(|()| {
         let left = gpu.health.begin_until(deadline.instant(), gate::is_inside_any());
         left.map_err(|_left| busy("calls on it are still under way"))
@@ -57,14 +59,14 @@ pub(crate) fn give_up(
     }
     for entry in registry.on(gpu.index) {
         let state = entry.state();
-        // One that was parked by way of its backup meanwhile may lie on another GPU by now.
+        // A shard that was parked from its backup meanwhile may lie on another GPU now.
         let space = state.space.as_ref().filter(|_| state.lies_on(gpu.index));
         let bytes = space.and_then(Space::written_bytes);
         drop(state);
         if let Some((block, range)) = bytes
             && let Some(block) = block.upgrade()
         {
-            // Whatever it answers, the device is reset next.
+            // The result does not matter: the device is reset next.
             let _wiped = gpu.overwrite(&block, range);
         }
     }

@@ -1,4 +1,4 @@
-//! What a reset is asked for, and what it did.
+//! The options of a reset, and its result.
 
 use core::fmt;
 use core::time::Duration;
@@ -12,19 +12,19 @@ use crate::moves::WakeError;
 use crate::reset::PATIENCE;
 use crate::shard::SealedShard;
 
-/// What becomes of the shards that a reset GPU held.
+/// What a reset does with the shards of the GPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Restore {
-    /// They are gone, and their backups with them.
+    /// The shards are dropped, and their backups with them.
     Nothing,
-    /// Each comes back from its backup (`VramManager::back_up`), else from the image that it was last
-    /// exported to (`VramManager::export_to`), if there is one.
+    /// Each shard is restored from its backup (`VramManager::back_up`), otherwise from the image
+    /// that it was last exported to (`VramManager::export_to`), if there is one.
     #[default]
     FromCopies,
 }
 
-/// How a GPU is reset.
+/// The options of a reset.
 ///
 /// ```
 /// use core::time::Duration;
@@ -50,52 +50,55 @@ impl Default for ResetOptions {
 }
 
 impl ResetOptions {
-    /// What can be restored is restored, on the GPU that is reset; one that is not lost is left
-    /// alone.
+    /// Restores every shard that has a copy, on the GPU that is reset. A GPU that is not lost is
+    /// not reset if it holds shards.
     pub fn new() -> Self {
         Self::default()
     }
 
     setters! {
-        /// Sets what becomes of the shards that it held.
+        /// Sets what happens to the shards of the GPU.
         [const] fn restore(restore: Restore) => restore = restore;
-        /// Lets shards that find no room there come back on other GPUs, those with most room first.
+        /// Lets shards that do not fit there be restored on other GPUs, those with the most room
+        /// first.
         [const] fn elsewhere() => elsewhere = true;
         /// Also resets a GPU that is not lost and holds shards. They are wiped first, and restored
-        /// from copies as if it had been lost. Nothing leased is taken from a GPU that works,
-        /// whatever is asked.
+        /// from copies as if the GPU had been lost. A leased shard is never taken from a working
+        /// GPU, not even with this option.
         [const] fn force() => force = true;
-        /// Sets how long calls that are under way on the GPU are waited for. Default: 30 seconds.
+        /// Sets how long the reset waits for calls that are still running on the GPU. Default: 30
+        /// seconds.
         [const] fn within(time: Duration) => within = time;
     }
 }
 
-/// What a reset did.
+/// The result of a reset.
 #[derive(Debug)]
 #[non_exhaustive]
 #[must_use = "shards that could not be placed are parked in here: dropping them gives them up"]
 pub struct ResetReport {
     /// The GPU.
     pub gpu: u32,
-    /// The shards that are gone, in ascending order of their ids, and why each was not restored.
+    /// The shards that are lost, in ascending order of their ids, each with the reason why it was
+    /// not restored.
     pub lost: Vec<LostShard>,
-    /// Fresh handles of the shards that came back, in ascending order of their ids.
+    /// Fresh handles of the restored shards, in ascending order of their ids.
     pub restored: Vec<SealedShard>,
-    /// Shards whose backup is good and found no place, each with the reason: parked, to be woken
-    /// where there is room.
+    /// Shards whose backup is good but for which no placement was found, each with the reason. They
+    /// are parked: wake them where there is room.
     pub parked: Vec<WakeError>,
-    /// Bytes that could not be given back before, and can be handed out again.
+    /// Bytes that could not be returned before, and can be handed out again.
     pub given_back: ByteLen,
 }
 
-/// A shard that is gone with its device.
+/// A shard that was lost with its device.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct LostShard {
     pub shard_id: ShardId,
     pub model_id: Arc<str>,
-    /// Who it belonged to, if the request said so.
+    /// The owner that the request named, if any.
     pub owner: Option<Arc<str>>,
     /// Bytes of plaintext.
     pub bytes: ByteLen,
@@ -106,13 +109,13 @@ pub struct LostShard {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum NotRestored {
-    /// Nothing was to be restored.
+    /// The options did not ask to restore shards.
     NotAsked,
-    /// There is neither a backup nor an image of it.
+    /// The shard has neither a backup nor an image.
     NoCopy,
-    /// The file that it was exported to holds another image by now.
+    /// The file that the shard was exported to holds another image now.
     OtherImage,
-    /// The copy is damaged, or could not be brought to a GPU.
+    /// The copy is damaged, or could not be written to a GPU.
     Failed(VramError),
 }
 

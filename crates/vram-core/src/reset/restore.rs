@@ -1,4 +1,4 @@
-//! Bringing a lost shard back from a copy of it.
+//! Restores a lost shard from a copy.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::shard::{
     Standing, State,
 };
 
-/// What is left of a shard whose memory is gone.
+/// The parts of a lost shard that remain without its memory.
 pub(crate) struct Remains {
     pub(crate) entry: Arc<Entry>,
     pub(crate) seal: Arc<Seal>,
@@ -29,9 +29,10 @@ pub(crate) struct Remains {
 }
 
 impl ResetReport {
-    /// Notes that a shard is gone.
+    /// Records that a shard is lost.
     pub(crate) fn give_up(&mut self, entry: &Entry, gpu: &Gpu, why: NotRestored) {
-        // A lease may hold on to the entry for long, and not to its place among the shards.
+        // A lease may hold the entry for a long time; the slot in the count of shards is released
+        // now.
         drop(entry.take_seat());
         tracing::error!(shard = %entry.id, gpu = gpu.index, %why, "lost with its device");
         self.lost.push(LostShard {
@@ -44,7 +45,7 @@ impl ResetReport {
     }
 }
 
-/// Brings one shard back, if there is a way, and notes what became of it.
+/// Restores one shard, if possible, and records the result.
 pub(crate) fn restore(
     core: &Core,
     mut remains: Remains,
@@ -66,7 +67,7 @@ pub(crate) fn restore(
                 Ok(entry) => {
                     match wake_backup(core, entry, backup, exported.clone(), &targets) {
                         Ok(shard) => return report.restored.push(shard),
-                        // The host copy itself is no good: whatever else there is.
+                        // The host copy itself is damaged: try the exported image, if there is one.
                         Err(failed) if is_no_good(failed.error()) => {
                             why = NotRestored::Failed(failed.error().clone());
                         }
@@ -93,7 +94,7 @@ pub(crate) fn restore(
     report.give_up(&remains.entry, gpu, why);
 }
 
-/// Where shards may come back, in this order.
+/// The GPUs on which the shard may be restored, in this order.
 fn targets(core: &Core, gpu: &Arc<Gpu>, elsewhere: bool) -> Vec<Arc<Gpu>> {
     let mut targets = vec![Arc::clone(gpu)];
     if elsewhere && let Ok(others) = admit::choose(core, GpuChoice::MostRoomFirst) {
@@ -102,8 +103,8 @@ fn targets(core: &Core, gpu: &Arc<Gpu>, elsewhere: bool) -> Vec<Arc<Gpu>> {
     targets
 }
 
-/// The shard once more, without a place: its next generation. Handles and leases of the one
-/// before do not reach it.
+/// A new entry of the shard without space: its next generation. Handles and leases of the
+/// generation before do not refer to it.
 fn next_generation(core: &Core, remains: &Remains) -> Result<Arc<Entry>, VramError> {
     let old = &remains.entry;
     let counted = old.take_seat().map_or_else(|| core.registry.count_one(), Ok)?;
@@ -133,7 +134,7 @@ fn next_generation(core: &Core, remains: &Remains) -> Result<Arc<Entry>, VramErr
     Ok(Arc::new(entry))
 }
 
-/// Wakes a backup, on the first GPU that takes it. It stays a backup.
+/// Wakes a backup on the first GPU that accepts it. The host copy stays as a backup.
 fn wake_backup(
     core: &Core,
     entry: Arc<Entry>,
@@ -154,7 +155,7 @@ fn wake_backup(
             wake::copy_back(core, &parked, target.index)
         }) {
             Ok(space) => return Ok(wake::return_to(core, parked, space, true)),
-            // The reason of the GPU that it was on.
+            // The first error is kept: it is that of the GPU that held the shard.
             Err(error) => {
                 refusal.get_or_insert(error);
             }
@@ -164,7 +165,7 @@ fn wake_backup(
     Err(WakeError::new(parked, refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count })))
 }
 
-/// Reads the image that a shard was written to, on the first GPU that takes it.
+/// Imports the image that a shard was exported to, on the first GPU that accepts it.
 fn import_again(
     core: &Core,
     remains: &Remains,
@@ -174,7 +175,8 @@ fn import_again(
     let entry = next_generation(core, remains).map_err(NotRestored::Failed)?;
     let mut refusal = None;
     for target in targets {
-        // Until it is resident: it lies there for a moment without being under way.
+        // Held until the shard is resident: its new space is not counted as being placed for a
+        // moment.
         let under_way = match target.enter() {
             Ok(under_way) => under_way,
             Err(error) => {
@@ -208,7 +210,7 @@ fn import_again(
             Ok(None) => NotRestored::OtherImage,
             Err(error) => NotRestored::Failed(error),
         };
-        // Whatever was there for a moment is given back before the next attempt.
+        // Return the space of this attempt before the next one begins.
         let space = entry.state().space.take();
         drop(space);
         refusal.get_or_insert(failure);
@@ -216,7 +218,7 @@ fn import_again(
     Err(refusal.unwrap_or(NotRestored::NoCopy))
 }
 
-/// Lets what an image brought be the shard, with the protection that the shard had.
+/// Makes the imported image the shard's content, with the protection that the shard had.
 fn settle_image(
     core: &Core,
     entry: &Arc<Entry>,
@@ -230,17 +232,17 @@ fn settle_image(
     let mut state = entry.state();
     state.space = Some(space);
     state.parked = false;
-    // Of an attempt before this one, elsewhere.
+    // A quarantine of an earlier attempt on another GPU ends.
     state.quarantine = None;
-    // Of one record, the seal that was lost also knows how the shard is sealed by default.
+    // If the records are equal, keep the lost seal: it also holds the shard's seal parameters.
     state.seal = if same { Arc::clone(lost) } else { seal };
     state.ages.arrived(now, verified);
     drop(state);
     if same {
         return Ok(());
     }
-    // An Authenticated shard was encrypted for the image: opened again as it was. It is told of
-    // once it is resident.
+    // An Authenticated shard was encrypted for the image: seal it anew as it was. The event is
+    // emitted once the shard is resident.
     let view = entry.view()?;
     reseal::seal_anew_untold(core, entry, &view, Anew { params: lost.params, key: lost.key_id() })?;
     if entry.state().seal.record == lost.record {

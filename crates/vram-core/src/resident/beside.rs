@@ -1,4 +1,4 @@
-//! Sealing a shard anew into a second place.
+//! Seals a shard anew into a second placement.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::transfer::convert::part;
 use crate::transfer::walk::send;
 use crate::transfer::{Convert, Windows};
 
-/// Seals a shard anew into a second place, and gives up the first.
+/// Seals a shard anew into a second placement, and frees the first.
 pub(crate) fn seal_beside(
     core: &Core,
     entry: &Entry,
@@ -40,7 +40,7 @@ pub(crate) fn seal_beside(
     state.seal_anew(new.seal);
     state.ages.arrived(now, verified);
     drop(state);
-    // The new copy counts; what becomes of the old place changes nothing about that.
+    // The new copy is the shard now; an error while the old space is returned does not change that.
     if let Some(Err((bytes, error))) = before.map(Space::give_back) {
         tracing::error!(
             shard = %entry.id,
@@ -85,7 +85,8 @@ fn write_beside(
         })
     })?;
     if hashes.is_none() {
-        // With hashes, they were compared before, and each segment with its own just now.
+        // If hashes were given, they were compared with the record before, and each segment with
+        // its hash now.
         old.seal.opener.check_digest(&found.into_vec())?;
     }
     finish_seal(core, old, params, collector.finish(sealer)?)

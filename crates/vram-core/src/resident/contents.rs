@@ -1,4 +1,4 @@
-//! What sealing anew needs of the old content.
+//! The parts that sealing a shard anew needs from its old content.
 
 use vram_seal::{
     Expected, KeyId, Protection, SealError, SealParams, Sealed, Sealer, SegmentHash, SivScope,
@@ -9,11 +9,11 @@ use crate::parts::{Core, keys};
 use crate::shard::{Entry, Seal, View};
 use crate::sync::read;
 
-/// Opens every segment of a shard and hashes it, and compares the whole with the record.
+/// Opens and hashes every segment of a shard, and compares the whole content with the record.
 ///
 /// # Errors
 ///
-/// [`VramError::ShardAltered`] naming every altered segment; the shard is in quarantine then.
+/// [`VramError::ShardAltered`] with every altered segment; the shard is then in quarantine.
 pub(crate) fn content_hashes(entry: &Entry, view: &View) -> Result<Vec<SegmentHash>, VramError> {
     let (hashes, segments) = view.content_on()?;
     if !segments.is_empty() {
@@ -54,24 +54,25 @@ pub(crate) fn finish_seal(
     if sealed.digest != old.seal.digest {
         return Err(SealError::DigestMismatch.into());
     }
-    // The context was stated by this manager a moment ago; key and code are checked all the same.
+    // This manager set the context itself just now; the key and the code are checked all the same.
     keys::open_seal(core, sealed, params, &Expected::anything())
 }
 
-/// How a shard is to be sealed anew.
+/// The parameters and the key for sealing a shard anew.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Anew {
     pub(crate) params: SealParams,
     pub(crate) key: KeyId,
 }
 
-/// Whether sealing with these choices needs all hashes before the first segment.
+/// Whether sealing with these parameters needs the hashes of all segments before the first is
+/// sealed.
 pub(crate) fn needs_digest_first(params: SealParams) -> bool {
     params.protection() != Protection::Authenticated && params.scope() == SivScope::Shard
 }
 
-/// An error of the seal while device bytes are being read means that they are not what was sealed:
-/// the shard goes into quarantine.
+/// Handles an error of the seal while device bytes are read: the bytes differ from what was sealed,
+/// so the shard goes into quarantine.
 pub(crate) fn altered(entry: &Entry, error: VramError) -> VramError {
     let segments = match error {
         VramError::Seal(

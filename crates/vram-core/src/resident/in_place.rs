@@ -1,4 +1,4 @@
-//! Sealing a shard anew where it lies, with a way back at every step.
+//! Seals a shard anew in place; every step can be undone.
 
 use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use crate::shard::{Entry, Moment, Seal, View};
 use crate::transfer::convert::part;
 use crate::transfer::{Convert, Selection, Window, Windows};
 
-/// Seals a shard anew where it lies.
+/// Seals a shard anew in place.
 pub(crate) fn seal_in_place(
     core: &Core,
     entry: &Entry,
@@ -50,7 +50,7 @@ pub(crate) fn seal_in_place(
     match outcome {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            // The way back may have failed as well; then that is the news.
+            // If undoing failed as well, the quarantine is the error to return.
             entry.not_quarantined()?;
             return Err(altered(entry, error));
         }
@@ -58,31 +58,32 @@ pub(crate) fn seal_in_place(
     }
     let mut state = entry.state();
     state.seal_anew(Arc::new(seal));
-    // Every window was read back as it was written. No clock is asked from here on: it may panic,
-    // and what lies there is of the new seal already.
+    // Every window was read back as it was written. The clock is not called from here on: it may
+    // panic, and the bytes are under the new seal already.
     state.ages.arrived(began, Some(began));
     Ok(())
 }
 
-/// Undoes what was rewritten in place, and closes the shard to readers if that fails.
+/// Undoes the rewrite in place, and puts the shard into quarantine if that fails.
 fn go_back(entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
     let undone = catch_unwind(AssertUnwindSafe(|| rewrite.undo()));
-    // What lies on a lost device is out of reach for everybody.
+    // The bytes on a lost device cannot be reached by any call.
     if !old.gpu.winds_up() {
         return;
     }
-    // Whatever was answered on the way: what lies there now is what counts.
+    // The bytes on the device now decide, not the errors on the way.
     let looked = catch_unwind(AssertUnwindSafe(|| old.altered()));
     match looked {
         Ok(Ok(segments)) if segments.is_empty() => {}
         Ok(Ok(segments)) => entry.quarantine(&segments),
-        // It cannot be looked at now. If the way back went well, a reader will see.
+        // The device cannot be read now. If undoing succeeded, the next reader will check the
+        // bytes.
         _ if matches!(undone, Ok(Ok(()))) => {}
         _ => entry.quarantine(&[]),
     }
 }
 
-/// Goes through all of the work but the writing, to learn the record that it will have.
+/// Does all of the work except the writing, to compute the record that it will result in.
 pub(crate) fn trial(
     core: &Core,
     entry: &Entry,
@@ -107,7 +108,7 @@ struct Side<'a> {
     sealer: &'a Sealer,
 }
 
-/// A shard that is rewritten where it lies.
+/// A shard that is rewritten in place.
 struct Rewrite<'a> {
     gpu: &'a Gpu,
     view: &'a View,
@@ -116,17 +117,17 @@ struct Rewrite<'a> {
     old: Side<'a>,
     new: Side<'a>,
     hashes: &'a [SegmentHash],
-    /// Which windows lie there under the new seal.
+    /// The windows that lie on the device under the new seal.
     done: Vec<AtomicBool>,
 }
 
 impl Rewrite<'_> {
-    /// From the old seal to the new one, everywhere.
+    /// Rewrites every window from the old seal to the new one.
     fn run(&self) -> Result<(), VramError> {
         self.each(|worker, index| self.rewrite(worker, index, &self.old, &self.new))
     }
 
-    /// Back to the old seal, wherever the new one is.
+    /// Rewrites every window that is under the new seal back to the old one.
     fn undo(&self) -> Result<(), VramError> {
         self.each(|worker, index| {
             if self.flag(index).is_some_and(|done| done.load(Ordering::Acquire)) {
@@ -141,8 +142,8 @@ impl Rewrite<'_> {
         &self,
         work: impl Fn(&mut Worker<'_>, u64) -> Result<(), VramError> + Sync,
     ) -> Result<(), VramError> {
-        // Two buffers, also where the limit on staging left room for one: the bytes to be written,
-        // and those that are then found.
+        // Two buffers, even if the limit on staging has room for only one: one for the bytes to
+        // write, one for the bytes that are read back.
         self.windows.run(self.gpu, 2, self.windows.count(), work)
     }
 
@@ -150,8 +151,8 @@ impl Rewrite<'_> {
         usize::try_from(index).ok().and_then(|index| self.done.get(index))
     }
 
-    /// Rewrites one window. Unless it fails twice, the window lies there whole under one seal or
-    /// the other, and `done` says which.
+    /// Rewrites one window. Unless it fails twice, the whole window is under one of the two seals,
+    /// and `done` says which.
     fn rewrite(
         &self,
         worker: &mut Worker<'_>,
@@ -165,7 +166,7 @@ impl Rewrite<'_> {
         let range = locate(self.shard, window.bytes)?;
         let memory = self.view.memory_to_the_end()?;
         let memory = &**memory;
-        // Before anything is written: the buffer that will be needed to look at what was.
+        // Taken before anything is written: this buffer is needed to read back what was written.
         let mut seen = worker.buffer()?;
         let mut staging = match worker.read(memory, range) {
             Ok(staging) => staging,
@@ -180,7 +181,8 @@ impl Rewrite<'_> {
             let Err(error) = self.write_kept(memory, &window, bytes, seen) else {
                 return Ok(());
             };
-            // The bytes are still here: once more as they were. A lost device is sent nothing.
+            // The host buffer still holds the bytes: write them once more under the old seal. A
+            // lost device is sent nothing.
             self.gpu.ready_to_the_end()?;
             self.convert(&window, bytes, to, from)?;
             self.write_kept(memory, &window, bytes, seen)?;
@@ -206,8 +208,8 @@ impl Rewrite<'_> {
         convert.window(self.windows, window, bytes, &|_segment, _done| Ok(()))
     }
 
-    /// Writes, and looks whether it is there: a copy that reports success can still be wrong, and
-    /// here no other copy is left.
+    /// Writes the bytes and reads them back: a copy that reports success can still be wrong, and
+    /// here no other copy exists.
     fn write_kept(
         &self,
         memory: &dyn DeviceMemory,

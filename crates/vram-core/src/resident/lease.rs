@@ -1,4 +1,4 @@
-//! Leases and pins: a shard that somebody works with stays where it is.
+//! Leases and pins: a shard that a program works with stays where it is.
 
 use core::fmt;
 use core::time::Duration;
@@ -15,11 +15,12 @@ use crate::resident::{Verify, verify};
 use crate::shard::{Entry, Refusal, SealedShard, View};
 use crate::sync::Deadline;
 
-/// A promise that a shard stays where it is: while a lease of it lives, the shard is not freed,
-/// moved, evicted, compacted, opened, closed or sealed anew. Reading and verifying go on.
+/// A guarantee that a shard stays where it is. While a lease of a shard exists, the shard is not
+/// freed, moved, evicted, compacted, opened, closed or sealed anew. Other calls can still read and
+/// verify it.
 ///
-/// It is owned and can go to another thread. Dropping it ends it. It outlives even the manager:
-/// then the shard's memory goes back with its last lease.
+/// A lease is owned and can be sent to another thread. Dropping it ends it. It can outlive even the
+/// manager; the shard's memory is then returned with its last lease.
 #[must_use = "a lease ends when it is dropped"]
 pub struct Lease {
     entry: Arc<Entry>,
@@ -28,7 +29,7 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// The handle of the shard, as it is while the lease lives.
+    /// The handle of the shard, as it is while the lease exists.
     #[must_use]
     pub const fn shard(&self) -> &SealedShard {
         &self.shard
@@ -46,18 +47,19 @@ impl Lease {
         ByteLen::new(self.shard.plaintext_len)
     }
 
-    /// Whether the shard holds no byte.
+    /// Whether the shard is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len().is_zero()
     }
 
-    /// Where the plaintext of an Authenticated shard lies in device memory, for kernels that read
-    /// it there; [`len`](Self::len) bytes of it. All of it was verified before.
+    /// The address of the plaintext of an Authenticated shard in device memory, for kernels that
+    /// read it there. The plaintext is [`len`](Self::len) bytes long. All of it was verified before
+    /// the lease was taken out.
     ///
-    /// `None` for an Encrypted shard, for one whose device was lost, and for one that was found
-    /// altered. The pointer is good as long as the lease lives, for reading alone: what writes
-    /// through it is found as tampering. Ask again rather than keep it.
+    /// `None` for an Encrypted shard, for a shard whose device was lost, and for a shard that was
+    /// found altered. The pointer is valid as long as the lease exists, and for reading only: a
+    /// write through it is detected as tampering. Call this again rather than store the pointer.
     #[must_use]
     pub fn device_pointer(&self) -> Option<DeviceAddress> {
         let view = self.entry.view().ok()?;
@@ -65,8 +67,8 @@ impl Lease {
         self.address.filter(|_| sound)
     }
 
-    /// Whether the shard is still sound as far as anybody knows: its device is there, and nothing
-    /// was found altered. Verifies nothing itself.
+    /// Checks that no alteration of the shard is known: its device is not lost, and no check found
+    /// it altered. This call verifies no bytes itself.
     ///
     /// # Errors
     ///
@@ -89,7 +91,7 @@ impl Drop for Lease {
     }
 }
 
-/// Takes out a lease, waiting for others no longer than `timeout` if there is one.
+/// Takes out a lease. With a `timeout`, waits for other calls no longer than that.
 pub fn lease(
     core: &Core,
     handle: &SealedShard,
@@ -114,13 +116,14 @@ pub fn lease(
     let shard = core.handle(&entry);
     entry.gate.lease(&pass);
     drop(pass);
-    // From here on dropping it ends the lease.
+    // From here on, dropping the lease ends it.
     let lease = Lease { entry, shard, address };
     used(core, &lease.entry);
     Ok(lease)
 }
 
-/// Runs `work` on a handle's shard as its only user, waiting for leases up to a time-out.
+/// Runs `work` on a handle's shard as its exclusive user. Waits for other calls and for leases no
+/// longer than `timeout`.
 pub(crate) fn exclusive_within<T>(
     core: &Core,
     handle: &SealedShard,
@@ -134,22 +137,22 @@ pub(crate) fn exclusive_within<T>(
     work(&entry)
 }
 
-/// Pins a shard, or ends that.
+/// Pins a shard, or unpins it.
 pub fn set_pinned(core: &Core, handle: &SealedShard, pinned: bool) -> Result<(), VramError> {
-    // Inside the gate: whoever evicts it has either finished or will see this.
+    // Inside the gate: a call that evicts the shard has either finished or will see the pin.
     core.shared(handle, |entry| {
         entry.standing.set_pinned(pinned);
         Ok(())
     })
 }
 
-/// Notes that a shard was used just now.
+/// Records that a shard was used now.
 pub(crate) fn used(core: &Core, entry: &Entry) {
     let number = core.uses.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
     entry.standing.used(core.clock.monotonic(), number.saturating_add(1));
 }
 
-/// Where a shard begins in device memory. None where there is no memory to point to: an empty
+/// The address of a shard in device memory. `None` if there is no memory to point to: an empty
 /// shard on a GPU without a budget.
 fn address(view: &View) -> Option<DeviceAddress> {
     let region = view.memory().ok()?.address().get();

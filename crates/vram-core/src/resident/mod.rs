@@ -1,4 +1,4 @@
-//! Using a shard where it lies.
+//! Uses a shard where it lies.
 
 pub mod beside;
 pub mod contents;

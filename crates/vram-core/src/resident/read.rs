@@ -1,4 +1,4 @@
-//! Reading: authenticated bytes out, or nothing.
+//! Reads a shard: returns authenticated bytes only, or an error.
 
 use vram_alloc::{ByteLen, ByteRange};
 use vram_seal::ContentDigest;
@@ -23,7 +23,7 @@ pub(crate) fn unseal_entry(core: &Core, entry: &Entry) -> Result<Vec<u8>, VramEr
     Ok(out)
 }
 
-/// `length` bytes at `offset`.
+/// Reads `length` bytes at `offset`.
 pub fn read_range(
     core: &Core,
     handle: &SealedShard,
@@ -66,8 +66,8 @@ pub fn unseal_into(core: &Core, handle: &SealedShard, target: &mut [u8]) -> Resu
     })
 }
 
-/// Reads a checked range of a shard into `out`, which has its length. On a failure, and when a
-/// panic passes, `out` holds zeros.
+/// Reads a checked range of a shard into `out`, which has the length of the range. After an error
+/// or a panic, `out` holds zeros.
 pub(crate) fn read_entry(
     core: &Core,
     entry: &Entry,

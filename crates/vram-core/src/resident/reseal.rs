@@ -1,4 +1,5 @@
-//! Opening and closing a resident shard: Encrypted to Authenticated and back, all or nothing.
+//! Opens and closes a resident shard: changes it from Encrypted to Authenticated and back,
+//! completely or not at all.
 //!
 //! No transition turns altered bytes into a valid record: every segment is opened under the old
 //! record, and the content as a whole is compared with it, before a new record counts.
@@ -7,16 +8,16 @@
 //!  with room for a second copy             without
 //!   1 scope Shard: hash all segments        1 hash all segments, compare with the old record
 //!   2 read, open, seal, write beside        2 a trial: read, open, seal, write nothing → new record
-//!   3 compare with the old record           3 for each window, where it lies:
+//!   3 compare with the old record           3 for each window, in place:
 //!   4 read back                                 read, open, seal, write, read back
 //!   5 the new copy counts                   4 the new record counts
-//!   6 wipe and give back the old copy
+//!   6 wipe and free the old copy
 //! ```
 //!
-//! Beside, a failure drops the new copy. In place, the way back is to do the same in the other
-//! direction: sealing is deterministic, so the old bytes come out again to the bit. A window whose
-//! write fails is rewritten from the host buffer that still holds it. Only if the device refuses the
-//! way back as well is the shard lost; it is in quarantine then.
+//! With a second copy, a failure drops the new copy. In place, a failure is undone by the same work
+//! in the other direction: sealing is deterministic, so it produces the old bytes again, bit for
+//! bit. A window whose write fails is rewritten from the host buffer that still holds it. The shard
+//! is lost only if the device also refuses to write the old bytes; the shard is then in quarantine.
 
 use vram_events::EventKind;
 use vram_seal::{KeyId, Protection};
@@ -35,7 +36,7 @@ pub fn reseal(core: &Core, shard: &SealedShard, key: &KeyId) -> Result<SealedSha
         entry.not_quarantined()?;
         let old = entry.view()?;
         old.gpu.ready()?;
-        // Held until the new seal is there, so that the key is not retired meanwhile.
+        // Held until the shard has its new seal, so that no other thread retires the key before.
         let _key_use = use_key(core, *key)?;
         if old.seal.key_id() != *key {
             seal_anew(core, entry, &old, Anew { params: old.seal.params, key: *key })?;
@@ -81,7 +82,8 @@ pub(crate) fn seal_anew(
     Ok(())
 }
 
-/// As [`seal_anew`](Self::seal_anew), for a shard that nobody knows of yet.
+/// Like [`seal_anew`](Self::seal_anew), but emits no event: for a shard that is not in the registry
+/// yet.
 pub(crate) fn seal_anew_untold(
     core: &Core,
     entry: &Entry,

@@ -1,4 +1,4 @@
-//! Checking that device bytes are still those that were sealed.
+//! Checks that device bytes are still those that were sealed.
 
 use core::fmt;
 
@@ -17,13 +17,13 @@ use crate::transfer::{Selection, Windows};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verify {
-    /// The handle and its record alone: no device byte is read.
+    /// The handle and its record only: no device byte is read.
     Record,
-    /// The first segment, the last, and some between, picked by `seed`.
+    /// The first segment, the last, and some between, selected by `seed`.
     Sample {
-        /// How many segments to pick besides the first and the last.
+        /// The number of segments besides the first and the last.
         segments: u64,
-        /// The same seed picks the same segments.
+        /// The same seed selects the same segments.
         seed: u64,
     },
     /// Every segment that holds a byte of a range.
@@ -33,14 +33,14 @@ pub enum Verify {
         /// Bytes in the range.
         length: u64,
     },
-    /// Every segment, each against its own tag: finds any change by whoever lacks the key.
+    /// Every segment, each against its own tag. Detects any alteration made without the key.
     Segments,
-    /// Every segment, and the digest of the whole plaintext: finds even a change by someone who
-    /// holds the key.
+    /// Every segment, and the digest of the whole plaintext. Detects even an alteration made by a
+    /// holder of the key.
     Full,
 }
 
-/// What a verification found. It proves the moment of the check.
+/// The result of a verification. It is valid for the moment of the check only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -48,14 +48,14 @@ pub enum Verify {
 pub struct Verdict {
     /// The shard.
     pub shard_id: ShardId,
-    /// Whether everything that was checked is as it was sealed, and nothing was found altered
-    /// before.
+    /// Whether everything that was checked is as it was sealed, and no earlier check found the
+    /// shard altered.
     pub sound: bool,
-    /// The altered segments: those found now, and those that the shard is in quarantine for.
+    /// The altered segments: those found now, and those for which the shard is in quarantine.
     pub altered: Vec<SegmentSpan>,
-    /// Device bytes that were checked.
+    /// The number of device bytes that were checked.
     pub checked_bytes: ByteLen,
-    /// Whether the digest of the whole plaintext was checked and does not match, though each
+    /// Whether the digest of the whole plaintext was checked and does not match although each
     /// segment does.
     pub content_differs: bool,
     /// When the check ended.
@@ -78,7 +78,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Verifies a shard and says what was found. Altered bytes put the shard into quarantine.
+/// Verifies a shard and returns the result. Altered bytes put the shard into quarantine.
 pub fn verify(core: &Core, handle: &SealedShard, level: Verify) -> Result<Verdict, VramError> {
     core.shared(handle, |entry| verify_entry(core, entry, level))
 }

@@ -1,4 +1,5 @@
-//! Making room: which shards would have to go, what there would be then, and letting them go.
+//! Makes room: which shards would have to be evicted, the room there would be then, and the
+//! eviction itself.
 
 use std::sync::Arc;
 
@@ -12,30 +13,30 @@ use crate::parts::core::in_use;
 use crate::room::{Goal, free, holders, park, plan};
 use crate::shard::{Entry, ParkedShard};
 
-/// What an eviction did.
+/// The result of an eviction.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 #[must_use = "the shards that were parked are in it"]
 pub struct EvictionReport {
-    /// The shards that went.
+    /// The shards that were evicted.
     pub evicted: Vec<Eviction>,
-    /// Those of them that were parked, in host memory.
+    /// The evicted shards that were parked in host memory.
     pub parked: Vec<ParkedShard>,
-    /// The shards that did not go, and why.
+    /// The shards that were not evicted, each with the reason.
     pub kept: Vec<(ShardId, VramError)>,
-    /// Bytes that came back.
+    /// Bytes that were freed.
     pub bytes: ByteLen,
 }
 
 impl EvictionReport {
-    /// Whether everything went that was to go.
+    /// Whether every shard of the plan was evicted.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.kept.is_empty()
     }
 }
 
-/// Why a shard may not be evicted, if it may not.
+/// Why a shard may not be evicted; `None` if it may.
 pub(crate) fn cannot_go(core: &Core, entry: &Entry) -> Option<&'static str> {
     if plan::fate(core, entry) == OnEviction::Never {
         Some("is to stay")
@@ -50,7 +51,7 @@ pub(crate) fn cannot_go(core: &Core, entry: &Entry) -> Option<&'static str> {
     }
 }
 
-/// Carries out a plan, unless a shard of it may not go any more.
+/// Carries out a plan. Refuses it if one of its shards may no longer be evicted.
 pub fn evict(core: &Core, plan: &EvictionPlan) -> Result<EvictionReport, VramError> {
     core.check_open()?;
     let mut entries = Vec::with_capacity(plan.evictions.len());
@@ -68,7 +69,7 @@ pub fn evict(core: &Core, plan: &EvictionPlan) -> Result<EvictionReport, VramErr
     Ok(evict_all(core, plan, entries))
 }
 
-/// Carries out a plan as far as it goes.
+/// Carries out a plan as far as possible.
 fn evict_all(core: &Core, plan: &EvictionPlan, entries: Vec<Arc<Entry>>) -> EvictionReport {
     let mut report = EvictionReport::default();
     for (eviction, entry) in plan.evictions.iter().zip(entries) {
@@ -85,7 +86,8 @@ fn evict_all(core: &Core, plan: &EvictionPlan, entries: Vec<Arc<Entry>>) -> Evic
                 report.parked.extend(parked);
                 report.evicted.push(eviction.clone());
             }
-            // It went, and its bytes stay counted: that was logged where they were set aside.
+            // The shard is freed and its bytes stay counted; this was logged where they were set
+            // aside.
             Err(VramError::NotReturned { .. }) => {
                 report.evicted.push(Eviction { bytes: ByteLen::ZERO, ..eviction.clone() });
             }
@@ -102,7 +104,7 @@ fn evict_entry(
 ) -> Result<Option<ParkedShard>, VramError> {
     let outdated = |why| VramError::PlanOutdated { shard: entry.id.clone(), why };
     let _pass = entry.gate.exclusive().map_err(|busy| in_use(entry, busy))?;
-    // It may have changed during the wait.
+    // The shard may have moved while the call waited.
     if entry.view()?.gpu.index != eviction.gpu {
         return Err(outdated("has moved"));
     }
@@ -121,12 +123,12 @@ fn evict_entry(
             Ok(Some(park::leave(core, copy)))
         }
         OnEviction::Free => free::free_entry_for(core, entry, told).map(|_receipt| None),
-        // `Never`: no other kind takes a shard away.
+        // `Never`. Each other kind evicts the shard and is handled above.
         _ => Err(outdated("is to stay")),
     }
 }
 
-/// What would be evicted for `bytes` in one piece; nothing is.
+/// The shards that would have to be evicted so that `bytes` are free in one piece. Evicts none.
 pub fn plan_eviction(core: &Core, gpu: u32, bytes: ByteLen) -> Result<EvictionPlan, VramError> {
     core.check_open()?;
     let gpus = [Arc::clone(core.gpu(gpu)?)];

@@ -1,4 +1,4 @@
-//! Freeing: wipe, give back, and say what came of it.
+//! Frees a shard: wipes it, returns its memory, and reports the result.
 
 use core::fmt;
 use core::time::Duration;
@@ -12,7 +12,7 @@ use crate::parts::Core;
 use crate::resident::{lease, read};
 use crate::shard::{Entry, SealedShard};
 
-/// What freeing a shard gave back.
+/// The result of freeing a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -22,12 +22,12 @@ pub struct FreedReceipt {
     pub gpu: u32,
     /// Bytes that can be handed out again: the shard's length in whole granules.
     pub bytes: ByteLen,
-    /// Whether they were overwritten first.
+    /// Whether these bytes were overwritten first.
     pub wiped: bool,
-    /// How the driver's own count of free bytes changed while the shard's block went back to it: at
-    /// its best, for others allocate and free meanwhile, and drivers round. None where they do not
-    /// say, and where the manager holds a region of the device and keeps it: the driver sees nothing
-    /// of a shard that goes.
+    /// The change of the driver's own count of free bytes while the shard's block was returned to
+    /// it. This figure is approximate: other processes allocate and free memory meanwhile, and
+    /// drivers round. `None` if the driver gives no count, or if the manager holds a region of the
+    /// device and keeps it: the driver then does not see that a shard is freed.
     pub driver_delta: Option<i64>,
     pub at: Timestamp,
 }
@@ -39,17 +39,17 @@ impl fmt::Display for FreedReceipt {
     }
 }
 
-/// Frees a shard without opening it, also one in quarantine.
+/// Frees a shard without opening it, even if it is in quarantine.
 pub fn free(core: &Core, handle: &SealedShard) -> Result<FreedReceipt, VramError> {
     core.exclusive(handle, |entry| free_entry(core, entry))
 }
 
-/// Opens a shard and frees it, with nobody in between.
+/// Opens a shard and frees it; no other call uses the shard in between.
 pub fn unseal_and_free(core: &Core, handle: &SealedShard) -> Result<Vec<u8>, VramError> {
     core.exclusive(handle, |entry| {
         let plaintext = read::unseal_entry(core, entry)?;
         match free_entry(core, entry) {
-            // The bytes are good whatever becomes of the memory; that was logged.
+            // The bytes are valid even if the memory could not be returned; that error was logged.
             Ok(_) | Err(VramError::NotReturned { .. } | VramError::DeviceLost { .. }) => {
                 Ok(plaintext)
             }
@@ -63,7 +63,7 @@ pub(crate) fn free_entry(core: &Core, entry: &Entry) -> Result<FreedReceipt, Vra
     free_entry_for(core, entry, || {})
 }
 
-/// As [`free_entry`](Self::free_entry); `gone` is called once nothing stands in its way.
+/// Like [`free_entry`](Self::free_entry); `gone` is called once freeing can no longer be refused.
 pub(crate) fn free_entry_for(
     core: &Core,
     entry: &Entry,
@@ -93,7 +93,7 @@ pub(crate) fn free_entry_for(
             })
         }
         Err((bytes, error)) => {
-            // It is gone all the same.
+            // The shard is freed all the same.
             told(ByteLen::ZERO, false);
             let (shard, source) = (entry.id.clone(), Box::new(error));
             Err(VramError::NotReturned { shard, gpu, bytes, source })
@@ -101,7 +101,7 @@ pub(crate) fn free_entry_for(
     }
 }
 
-/// Frees a shard, waiting for others no longer than `timeout`.
+/// Frees a shard, waiting for other calls no longer than `timeout`.
 pub fn free_within(
     core: &Core,
     handle: &SealedShard,

@@ -1,4 +1,4 @@
-//! How much room is needed, and what may be done for it.
+//! How much room a request needs, and how the request may make it.
 
 use vram_alloc::ByteLen;
 use vram_space::DryRun;
@@ -6,27 +6,27 @@ use vram_space::DryRun;
 /// How a request may make room.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RoomMaking {
-    /// Whether others may be evicted for it.
+    /// Whether other shards may be evicted for the request.
     pub(crate) evicts: bool,
-    /// The most important that may go.
+    /// The highest priority of a shard that may be evicted.
     pub(crate) priority: u32,
 }
 
 impl RoomMaking {
-    /// It only says what would help.
+    /// Evicts no shard; the refusal only reports what would help.
     pub(crate) const fn none(priority: u32) -> Self {
         Self { evicts: false, priority }
     }
 }
 
-/// What is to be possible.
+/// What must be possible after room was made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Goal<'a> {
-    /// These pieces find their places, in this order.
+    /// All of these pieces can be placed, in this order.
     Pieces(&'a [ByteLen]),
-    /// So many bytes can be granted, wherever they lie.
+    /// This many bytes can be granted, wherever they lie.
     Room(ByteLen),
-    /// So many bytes come back, whatever there is already.
+    /// This many bytes are freed, however many are free already.
     Freed(ByteLen),
 }
 

@@ -1,4 +1,4 @@
-//! What is short, who holds it, and what would make room.
+//! Reports what is missing, which holders have it, and what would make room.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::parts::Core;
 use crate::room::Goal;
 
 impl Goal<'_> {
-    /// Bytes that it takes, in whole granules.
+    /// Bytes that the goal needs, in whole granules.
     pub(crate) fn needed(self) -> ByteLen {
         let whole = |len: ByteLen| len.round_up(Alignment::GRANULE).unwrap_or(len);
         match self {
@@ -24,7 +24,7 @@ impl Goal<'_> {
     }
 }
 
-/// Names those who hold most on the GPUs that were asked.
+/// Adds the largest holders on the GPUs that were tried to a shortfall.
 pub(crate) fn with_holders(core: &Core, mut shortfall: Shortfall, gpus: &[Arc<Gpu>]) -> Shortfall {
     let asked = |index: u32| gpus.iter().any(|gpu| gpu.index == index);
     let mut models: BTreeMap<(Option<Arc<str>>, Arc<str>), Holder> = BTreeMap::new();
@@ -62,7 +62,7 @@ pub(crate) fn with_holders(core: &Core, mut shortfall: Shortfall, gpus: &[Arc<Gp
     shortfall
 }
 
-/// What several GPUs lack together, the first of them named.
+/// The shortfall of several GPUs together; it names the first of them.
 pub(crate) fn shortfall_of(gpus: &[Arc<Gpu>], goal: Goal<'_>) -> Shortfall {
     let mut sum = Shortfall {
         gpu: gpus.first().map_or(0, |gpu| gpu.index),

@@ -1,5 +1,5 @@
-//! Copies of shards that stay resident, to bring them back from when their device is lost: in host
-//! memory, and as sealed images.
+//! Copies of resident shards from which they are restored if their device is lost: in host memory,
+//! and as sealed images.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use crate::transfer::host::parked_params;
 use crate::transfer::read::zeroed;
 use crate::transfer::{Convert, Outward};
 
-/// A backup that a manager keeps of a resident shard.
+/// A backup that a manager holds of a resident shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct BackupReport {
     /// The shard.
     pub shard_id: ShardId,
-    /// Host bytes that it takes of the limit for parked shards.
+    /// Host bytes that the backup takes from the limit for parked shards.
     pub host_len: ByteLen,
-    /// When it was made: every segment was verified then.
+    /// When the backup was made; every segment was verified then.
     pub at: Timestamp,
 }
 
-/// Makes a backup. The caller is inside the gate, so the seal stays what it is.
+/// Makes a backup. The caller is inside the gate, so the seal does not change.
 fn back_up_entry(core: &Core, entry: &Arc<Entry>) -> Result<BackupReport, VramError> {
     let copy = host_copy(core, entry)?;
     let (shard_id, host_len, at) = (entry.id.clone(), copy.backup.host_len(), copy.backup.at);
@@ -40,10 +40,10 @@ fn back_up_entry(core: &Core, entry: &Arc<Entry>) -> Result<BackupReport, VramEr
     Ok(BackupReport { shard_id, host_len, at })
 }
 
-/// Remembers the image that a shard was written to, if the shard is still sealed as it was.
+/// Records the image that a shard was written to, if the shard still has the same seal.
 pub(crate) fn remember_export(core: &Core, shard: &SealedShard, path: &Path, record: &SealRecord) {
     let Some(entry) = core.registry.find(&shard.shard_id) else { return };
-    // The working folder may be another when it is needed.
+    // The process may have another working directory when the path is used.
     let path = std::path::absolute(path).unwrap_or_else(|_unknown| path.to_path_buf());
     let mut state = entry.state();
     if state.generation == shard.generation {
@@ -51,7 +51,7 @@ pub(crate) fn remember_export(core: &Core, shard: &SealedShard, path: &Path, rec
     }
 }
 
-/// Copies a shard to host memory, encrypted and verified. The shard itself stays as it is.
+/// Copies a shard to host memory, encrypted and verified. The shard itself is not changed.
 pub(crate) fn host_copy(core: &Core, entry: &Arc<Entry>) -> Result<HostCopy, VramError> {
     entry.not_quarantined()?;
     let view = entry.view()?;
@@ -83,7 +83,7 @@ fn encrypt_out(core: &Core, entry: &Entry, view: &View, out: &mut [u8]) -> Resul
     contents::finish_seal(core, view, params, collector.finish(sealer)?)
 }
 
-/// Drops the backup of a shard. Says whether there was one.
+/// Drops the backup of a shard. Returns true if there was one.
 pub fn drop_backup(core: &Core, shard: &SealedShard) -> Result<bool, VramError> {
     core.shared(shard, |entry| {
         let backup = entry.state().copies.backup.take();
@@ -91,7 +91,7 @@ pub fn drop_backup(core: &Core, shard: &SealedShard) -> Result<bool, VramError> 
     })
 }
 
-/// Makes a backup of a shard, or a newer one.
+/// Makes a backup of a shard; replaces an older one.
 pub fn back_up(core: &Core, shard: &SealedShard) -> Result<BackupReport, VramError> {
     core.shared(shard, |entry| back_up_entry(core, entry))
 }

@@ -1,4 +1,4 @@
-//! Making room for a request that was refused.
+//! Makes room for a request that was refused.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::room::{Goal, RoomMaking, holders, plan};
 use crate::shard::{Entry, ParkedShard};
 use crate::sync::lock;
 
-/// What was parked to make room, and waits.
+/// Takes the shards that were parked to make room.
 pub fn take_evicted(core: &Core) -> Vec<ParkedShard> {
     core::mem::take(&mut *lock(&core.evicted))
 }
 
-/// Makes room for a request that was refused, if it allows that and a policy finds a way, and
-/// tries it once more. The refusal that comes out says what would help.
+/// Makes room for a refused request, if the request allows it and the policy finds a way, and tries
+/// the request once more. The refusal that it returns states what would help.
 pub(crate) fn with_room<T>(
     core: &Core,
     gpus: &[Arc<Gpu>],
@@ -33,7 +33,8 @@ pub(crate) fn with_room<T>(
     };
     let shortfall = match attempt() {
         Err(VramError::InsufficientVram(shortfall)) => explain(*shortfall),
-        // The books had room, and the driver has not: once more, if somebody gives way there.
+        // The ledger had room but the driver has no memory: retry once if shards could be evicted
+        // there.
         Err(VramError::Device { gpu, source })
             if source.is_out_of_memory() && give_way(core, core.gpu(gpu)?, goal.needed(), room) =>
         {
@@ -55,8 +56,8 @@ pub(crate) fn with_room<T>(
     Err(VramError::InsufficientVram(Box::new(shortfall)))
 }
 
-/// Finds a place for a shard that comes from elsewhere. Nothing is evicted for it; the refusal
-/// says what would help.
+/// Finds a placement for a shard that comes from elsewhere. No shard is evicted for it; the refusal
+/// states what would help.
 pub(crate) fn place_for(core: &Core, entry: &Entry, target: &Arc<Gpu>) -> Result<Space, VramError> {
     let lens = [entry.plaintext_len];
     let room = RoomMaking::none(entry.standing.claim.priority);
@@ -64,7 +65,7 @@ pub(crate) fn place_for(core: &Core, entry: &Entry, target: &Arc<Gpu>) -> Result
     with_room(core, gpus, Goal::Pieces(&lens), room, || Ok(target.place(entry.plaintext_len)?))
 }
 
-/// Lets go of some shards where the driver itself had no memory. Says whether any went.
+/// Evicts some shards when the driver itself has no memory. Returns true if a retry is useful.
 pub(crate) fn give_way(core: &Core, gpu: &Arc<Gpu>, len: ByteLen, room: RoomMaking) -> bool {
     let gpus = [Arc::clone(gpu)];
     room.evicts
@@ -72,7 +73,7 @@ pub(crate) fn give_way(core: &Core, gpu: &Arc<Gpu>, len: ByteLen, room: RoomMaki
             .is_some_and(|plan| evict_for_room(core, &plan))
 }
 
-/// Carries out a plan, and keeps what was parked. Says whether another attempt is worth it.
+/// Carries out a plan, and stores the shards that were parked. Returns true if a retry is useful.
 fn evict_for_room(core: &Core, plan: &EvictionPlan) -> bool {
     match evict(core, plan) {
         Ok(report) => {
@@ -81,10 +82,11 @@ fn evict_for_room(core: &Core, plan: &EvictionPlan) -> bool {
             }
             lock(&core.evicted).extend(report.parked);
             if core.check_open().is_err() {
-                // Whoever closes it may have looked before.
+                // The thread that closes the manager may have emptied the list before these shards
+                // were added.
                 drop(take_evicted(core));
             }
-            // Also where nothing had to go: there was room by then.
+            // Also if no shard had to be evicted: there was room by then.
             true
         }
         Err(error) => {

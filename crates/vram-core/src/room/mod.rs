@@ -1,4 +1,4 @@
-//! Making room.
+//! Makes room on a GPU: frees, parks, evicts.
 
 pub mod evict;
 pub mod free;

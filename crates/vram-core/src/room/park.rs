@@ -1,4 +1,4 @@
-//! Moving a shard to host memory.
+//! Moves a shard to host memory.
 
 use std::sync::Arc;
 
@@ -11,15 +11,17 @@ use crate::parts::Core;
 pub(crate) use crate::room::host_copy::host_copy;
 use crate::shard::{Entry, HostCopy, Listed, ParkedShard, SealedShard, State};
 
-/// Parks a shard. The caller is exclusive at its gate. On any failure it is where it was.
+/// Parks a shard. The caller is exclusive at its gate. After any failure the shard is where it was.
 pub(crate) fn park_entry(core: &Core, entry: &Arc<Entry>) -> Result<ParkedShard, VramError> {
     if entry.view()?.gpu.lost().is_some() {
-        // Out of reach there; a backup is all that can be taken anywhere else. In one step: a
-        // reset, which asks at no gate, takes what it finds.
+        // The bytes on a lost device cannot be read; only a backup can be parked. This is one step
+        // under the state's lock, because a reset takes what it finds and does not wait at the
+        // gate.
         let mut state = entry.state();
         let backup = if state.space.is_some() { state.copies.backup.take() } else { None };
         if let Some(backup) = backup {
-            // What was found on the device goes with it: the copy is of before.
+            // The alterations were found on the device, and the backup is older: the quarantine
+            // ends.
             state.quarantine = None;
             let copy = HostCopy { entry: Arc::clone(entry), backup };
             let listed = core.registry.list(entry);
@@ -31,19 +33,19 @@ pub(crate) fn park_entry(core: &Core, entry: &Arc<Entry>) -> Result<ParkedShard,
     Ok(leave(core, host_copy(core, entry)?))
 }
 
-/// Lets a shard that was copied to host memory leave its GPU. The caller is exclusive at its
-/// gate, and was when it was copied.
+/// Removes a shard from its GPU after it was copied to host memory. The caller is exclusive at its
+/// gate, and was when the shard was copied.
 pub(crate) fn leave(core: &Core, copy: HostCopy) -> ParkedShard {
     let listed = core.registry.list(&copy.entry);
     let space = copy.entry.state().vacate(copy.backup.host_len());
     left(core, copy, listed, space)
 }
 
-/// Gives up the place that a shard in host memory had.
+/// Frees the space of a shard that is in host memory now.
 fn left(core: &Core, copy: HostCopy, listed: Listed, space: Option<Space>) -> ParkedShard {
     let entry = &copy.entry;
     let gpu = space.as_ref().map_or(u32::MAX, |space| space.gpu().index);
-    // The shard is in host memory; what becomes of its place changes nothing about that.
+    // The shard is in host memory; an error while its space is returned does not change that.
     if let Some(Err((bytes, error))) = space.map(Space::give_back) {
         tracing::error!(shard = %entry.id, bytes = bytes.get(), %error, "parked, but its place could not be wiped and stays counted");
     }
@@ -54,7 +56,7 @@ fn left(core: &Core, copy: HostCopy, listed: Listed, space: Option<Space>) -> Pa
 }
 
 impl State {
-    /// The shard is in host memory from now on, of so many bytes. The place that it had.
+    /// Marks the shard as parked with `host_len` host bytes, and returns the space that it had.
     fn vacate(&mut self, host_len: ByteLen) -> Option<Space> {
         self.parked = true;
         self.host_len = host_len;

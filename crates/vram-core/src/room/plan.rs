@@ -1,4 +1,5 @@
-//! Working out what would have to go: on copies of the arenas, by the policy's ranking.
+//! Computes which shards would have to be evicted, on copies of the arenas and in the policy's
+//! order.
 
 use core::panic::AssertUnwindSafe;
 use std::collections::HashSet;
@@ -14,12 +15,12 @@ use crate::parts::{Candidate, Core, EvictionPolicy};
 use crate::room::{Goal, evict};
 use crate::shard::Entry;
 
-/// Plans with more shards than this are carried out as the policy ranks them, without looking
-/// whether one of them could stay after all: each look costs as much as the plan.
+/// Plans with more shards than this are carried out as the policy ranks them, without checking
+/// whether one of them could stay after all: each check costs as much as the plan.
 const PRUNED_MAX: usize = 256;
 
-/// What would have to go so that a goal is met on these GPUs. None without a policy, and where
-/// nothing helps.
+/// The shards to evict so that a goal is met on these GPUs. `None` without a policy, and if no
+/// eviction helps.
 pub(crate) fn plan_for(
     core: &Core,
     gpus: &[Arc<Gpu>],
@@ -62,7 +63,7 @@ pub(crate) fn plan_for(
     Some(EvictionPlan { evictions: evictions.collect(), bytes, after: after.rooms() })
 }
 
-/// All shards on these GPUs that may go, in ascending order of their ids.
+/// All shards on these GPUs that may be evicted, in ascending order of their ids.
 fn candidates(
     core: &Core,
     gpus: &[Arc<Gpu>],
@@ -98,7 +99,7 @@ fn candidates(
     found
 }
 
-/// What becomes of a shard when it is evicted.
+/// What eviction does with a shard.
 pub(crate) fn fate(core: &Core, entry: &Entry) -> OnEviction {
     entry.standing.claim.on_eviction.unwrap_or(core.on_eviction)
 }
@@ -108,20 +109,20 @@ fn park_room(core: &Core) -> ByteLen {
     capacity.limit.saturating_sub(capacity.used)
 }
 
-/// A plan in the making.
+/// A plan that is being computed.
 struct Planning<'a> {
     now: DryRun,
     chosen: Vec<(&'a Candidate, &'a Arc<Entry>)>,
 }
 
 impl Planning<'_> {
-    /// Spares what does not have to go after all, what ranks last first: a hole that one shard
-    /// makes can make those before it useless.
+    /// Removes shards from the plan that do not have to be evicted after all, the last ranked
+    /// first: the hole that one shard leaves can make the evictions before it unnecessary.
     fn prune(&mut self, goal: Goal<'_>) {
         if self.chosen.len() > PRUNED_MAX {
             return;
         }
-        // Without the last one it did not fit.
+        // The last shard is needed: without it the goal was not met.
         for position in (0..self.chosen.len().saturating_sub(1)).rev() {
             let spared = self.chosen.remove(position);
             let (dry_run, freed) = self.result();
@@ -131,7 +132,7 @@ impl Planning<'_> {
         }
     }
 
-    /// What there is once everything chosen has gone.
+    /// The arenas, and the freed bytes, after all chosen shards were evicted.
     fn result(&self) -> (DryRun, ByteLen) {
         let mut dry_run = self.now.clone();
         let mut freed = ByteLen::ZERO;
@@ -144,12 +145,12 @@ impl Planning<'_> {
     }
 }
 
-/// Removes a shard from a dry run. False if it is not there any more.
+/// Removes a shard from a dry run. Returns false if the shard is no longer there.
 fn remove(dry_run: &mut DryRun, entry: &Entry) -> bool {
     entry.state().space.as_ref().is_some_and(|space| space.remove_from(dry_run))
 }
 
-/// The policy's answer, without what makes no sense in it.
+/// The policy's answer, without positions that do not exist or appear twice.
 fn ranking(policy: &dyn EvictionPolicy, candidates: &[Candidate]) -> Vec<usize> {
     let Ok(ranked) = catch_unwind(AssertUnwindSafe(|| policy.rank(candidates))) else {
         tracing::error!(?policy, "the eviction policy panicked, nothing is evicted");
@@ -160,7 +161,7 @@ fn ranking(policy: &dyn EvictionPolicy, candidates: &[Candidate]) -> Vec<usize> 
 }
 
 impl Entry {
-    /// Host bytes that parking it takes.
+    /// Host bytes that parking this shard takes.
     fn park_len(&self) -> ByteLen {
         self.view().map_or(ByteLen::ZERO, |view| view.needed(self.plaintext_len))
     }

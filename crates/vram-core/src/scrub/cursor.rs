@@ -1,4 +1,4 @@
-//! Where a scrubber stands: the rest of its round, and the shard that it is in the middle of.
+//! The position of a scrubber: the rest of its round, and the shard that it is reading.
 
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
@@ -11,15 +11,16 @@ use crate::parts::Core;
 use crate::scrub::pace::time_for;
 use crate::shard::{Entry, ManagerId, Moment};
 
-/// What a look at a shard costs at least, in bytes: so that thousands of tiny ones take their time.
+/// The lowest cost of reading a shard, in bytes, so that thousands of tiny shards take a bounded
+/// rate too.
 pub(crate) const SHARD_COST_MIN: u64 = 4096;
 
-/// How often a busy shard is tried in one round.
+/// How often the scrubber tries a busy shard in one round.
 const TRIES: u8 = 3;
 
-/// Where scrubbing stands. Begins anew if it is used with another manager.
+/// The position of scrubbing. It starts from the beginning if it is used with another manager.
 ///
-/// Holds no shard: what is freed meanwhile is gone.
+/// It does not keep shards alive: a shard that is freed meanwhile is skipped.
 #[derive(Debug, Default)]
 pub struct ScrubCursor {
     pub(crate) manager: Option<ManagerId>,
@@ -28,47 +29,47 @@ pub struct ScrubCursor {
     /// The shards of this round, or of the last one.
     known: BTreeSet<ShardId>,
     round: Round,
-    /// Whether a round is under way.
+    /// Whether a round is running.
     open: bool,
     passes: u64,
 }
 
-/// Figures of the round under way, in bytes of cost.
+/// Figures of the present round, in bytes of cost.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Round {
-    /// When it was planned, in monotonic time.
+    /// When the round was planned, in monotonic time.
     pub(crate) planned: Duration,
-    /// All shards of the round.
+    /// The cost of all shards of the round.
     resident: u64,
-    /// The most that is looked at between two looks at one shard.
+    /// The largest cost between two checks of one shard.
     span: u64,
     longest: u64,
-    /// What was looked at in vain: shards that were left half done, and come again.
+    /// The cost of reads that did not count: shards that were left half read, and are read again.
     pub(crate) wasted: u64,
     wasted_before: u64,
 }
 
-/// What there is to scrub at a moment, in bytes of cost.
+/// The shards that can be scrubbed at one moment, in bytes of cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Load {
     pub(crate) resident: u64,
     pub(crate) longest: u64,
 }
 
-/// A shard's turn.
+/// The turn of one shard.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) entry: Weak<Entry>,
-    /// None until its first segment was looked at.
+    /// `None` until the first segment was read.
     pub(crate) seen: Option<Seen>,
     /// The next segment.
     pub(crate) next: u64,
-    /// What it has cost so far.
+    /// The cost of the turn so far.
     pub(crate) cost: u64,
     tries: u8,
 }
 
-/// A shard as it was when its run began: if it is another way, the run counts for nothing.
+/// The shard when its turn began. If it has changed since, the turn does not count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
     pub(crate) began: Moment,
@@ -79,13 +80,13 @@ pub(crate) struct Seen {
 }
 
 impl ScrubCursor {
-    /// At the beginning of a round that was not planned yet.
+    /// A cursor at the beginning of a round that was not planned yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whole passes so far.
+    /// The number of complete passes so far.
     #[must_use]
     pub const fn passes(&self) -> u64 {
         self.passes
@@ -100,13 +101,13 @@ impl ScrubCursor {
         &mut self.round
     }
 
-    /// Goes to the next shard of the round. False if there is none left.
+    /// Goes to the next shard of the round. Returns false if none is left.
     pub(crate) fn advance(&mut self) -> bool {
         self.run = self.queue.pop_front();
         self.run.is_some()
     }
 
-    /// Ends the round, if one is under way.
+    /// Ends the present round. Returns true if there was one.
     pub(crate) const fn end_round(&mut self) -> bool {
         let ended = self.open;
         self.open = false;
@@ -116,8 +117,8 @@ impl ScrubCursor {
         ended
     }
 
-    /// A busy shard comes again at the end of the round, as far as it has come; after a few tries,
-    /// in the next one.
+    /// Puts a busy shard at the end of the round; its turn continues where it stopped. After a few
+    /// tries, the shard waits for the next round.
     pub(crate) fn again(&mut self, mut run: Run) {
         run.tries = run.tries.saturating_add(1);
         if run.tries < TRIES {
@@ -127,13 +128,13 @@ impl ScrubCursor {
         }
     }
 
-    /// Counts what was looked at in vain.
+    /// Counts the cost of reads that did not count.
     pub(crate) const fn waste(&mut self, cost: u64) {
         self.round.wasted = self.round.wasted.saturating_add(cost);
     }
 
-    /// Plans a round: all shards that can be read, in the order of their ages. False if there are
-    /// none.
+    /// Plans a round: all shards that can be read, in the order of their ages. Returns false if
+    /// there are none.
     pub(crate) fn plan(&mut self, core: &Core) -> bool {
         let planned = core.clock.monotonic();
         let mut load = Load::default();
@@ -150,8 +151,9 @@ impl ScrubCursor {
         self.known = known;
         self.queue = waiting.iter().map(|(_, entry)| Run::new(Arc::downgrade(entry))).collect();
         self.run = None;
-        // Between two looks at a shard lie the rest of the last round and the beginning of this one.
-        // What is in both was looked at once; what is only in this one came meanwhile.
+        // Between two checks of a shard lie the rest of the last round and the beginning of this
+        // one. Shards that are in both rounds were checked once; shards that are only in this one
+        // arrived meanwhile.
         let span = self.round.resident.saturating_add(added).max(load.resident);
         self.round = Round {
             planned,
@@ -167,7 +169,8 @@ impl ScrubCursor {
 }
 
 impl Round {
-    /// The most that is looked at before every byte that is resident now was, from any look at it on.
+    /// The largest cost, from any check of a byte that is resident now, until every byte that is
+    /// resident now was checked.
     pub(crate) fn bound(&self, now: Load) -> u64 {
         let pass = now.resident.max(self.span);
         let wasted = self.wasted.saturating_add(self.wasted_before);
@@ -188,17 +191,17 @@ impl Run {
     }
 }
 
-/// What a look at a shard of this length costs.
+/// The cost of reading a shard of this length.
 pub(crate) fn cost_of(len: ByteLen) -> u64 {
     len.get().max(SHARD_COST_MIN)
 }
 
-/// All shards that can be scrubbed now, with the time since which they count as unverified; the
-/// oldest first.
+/// All shards that can be scrubbed now, the oldest first, each with the time since which it counts
+/// as unverified.
 pub(crate) fn scrubbable(core: &Core) -> Vec<(Duration, Arc<Entry>)> {
     let ready: Vec<bool> = core.gpus.iter().map(|gpu| gpu.ready().is_ok()).collect();
     let mut found = Vec::new();
-    // In the order of their ids, which decides among equals: a run can be repeated.
+    // In the order of their ids, which decides between equals, so that a run is repeatable.
     for entry in core.registry.sorted() {
         let state = entry.state();
         let gpu = usize::try_from(state.gpu_index()).unwrap_or(usize::MAX);
@@ -214,7 +217,7 @@ pub(crate) fn scrubbable(core: &Core) -> Vec<(Duration, Arc<Entry>)> {
     found
 }
 
-/// How much there is to scrub now.
+/// The cost of all shards that can be scrubbed now.
 pub(crate) fn scrub_load(core: &Core) -> Load {
     let mut load = Load::default();
     for (_, entry) in scrubbable(core) {
@@ -223,7 +226,7 @@ pub(crate) fn scrub_load(core: &Core) -> Load {
     load
 }
 
-/// After how long at most everything was looked at once, from where the cursor stands.
+/// The longest time until every shard was checked once, from the cursor's present position.
 #[must_use]
 pub fn scrub_bound(core: &Core, cursor: &ScrubCursor, bytes_per_second: u64) -> Duration {
     let bytes = cursor.round().bound(scrub_load(core));

@@ -1,16 +1,17 @@
-//! The scrubber: looks at everything that is resident again and again, so that no alteration stays
-//! unnoticed for longer than is stated.
+//! The scrubber: checks everything that is resident again and again, so that no alteration stays
+//! undetected for longer than the stated time.
 //!
-//! Shards are taken in the order of their ages, the one that was looked at longest ago first. Between
-//! two looks at one shard every other one has had its turn at most once, so the time between them is
-//! that of one pass: what is resident, divided by the rate. A shard is looked at in steps of bounded
-//! length; between two steps whoever wants to free or move it gets in, and then it starts again.
+//! Shards are checked in the order of their ages: the shard whose last check is longest ago comes
+//! first. Between two checks of one shard, every other shard is checked at most once. The time
+//! between them is therefore that of one pass: the resident bytes, divided by the rate. A shard is
+//! read in steps of bounded length. Between two steps, a call that wants to free or move the shard
+//! can enter its gate; the shard is then read from its start again.
 //!
 //! ```text
 //!   a round      shards in order of age        [a......)[b..)[c............)
 //!   its steps                                  |---|---|----|---|---|---|--|
-//!   the next one                                                            [a......)[b..)[c....
-//!   b is at most so old                                 '-------------- a pass and b ----'
+//!   the next round                                                          [a......)[b..)[c....
+//!   the highest age of b                                '-------------- a pass and b ----'
 //! ```
 
 pub mod cursor;

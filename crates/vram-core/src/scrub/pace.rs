@@ -1,4 +1,4 @@
-//! How fast a scrubber goes, and what follows from it.
+//! The rate of a scrubber, and the times that follow from it.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -10,33 +10,34 @@ use crate::parts::Core;
 use crate::scrub::cursor::cost_of;
 use crate::scrub::{Load, ScrubStep, cursor};
 
-/// How much of a rate that was missed is made up for.
+/// The scrubber makes up for at most this much time that it fell behind its rate.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
-/// How often the time that is left for a pass is worked out anew.
+/// How often the rate that a pass needs is computed anew.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long nothing to do is slept over at least, whatever was asked for.
+/// The shortest sleep if there is nothing to scrub, whatever rate was requested.
 const IDLE: Duration = Duration::from_millis(5);
 
-/// A step should take about this part of a second at a set rate.
+/// The number of steps per second at a set rate: a step should take about this part of a second.
 const STEPS_PER_SECOND: u64 = 10;
 
-/// How fast a scrubber goes.
+/// The rate of a scrubber.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ScrubRate {
-    /// So many bytes a second, on the average of a second. `u64::MAX` is as fast as it can.
+    /// This many bytes per second, averaged over one second. `u64::MAX` means as fast as possible.
     BytesPerSecond(u64),
-    /// This share of its time, above 0 and at most 1: and so of the bandwidth that one thread has.
+    /// This share of one thread's time, above 0 and at most 1, and so of the bandwidth of one
+    /// thread.
     Share(f64),
-    /// As fast as is needed for nothing to be unverified for longer than this, and no faster.
+    /// As fast as needed so that no shard is unverified for longer than this, and no faster.
     Within(Duration),
 }
 
-/// How a scrubber works.
+/// The settings of a scrubber.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[must_use]
 pub struct ScrubOptions {
@@ -46,22 +47,22 @@ pub struct ScrubOptions {
 }
 
 impl ScrubOptions {
-    /// Steps of at most 4 MiB, and no more than one pass a second.
+    /// Steps of at most 4 MiB, and at most one pass per second.
     pub const fn new(rate: ScrubRate) -> Self {
         Self { rate, step: ByteLen::new(4 << 20), pass_at_least: Duration::from_secs(1) }
     }
 
     setters! {
-        /// Sets how many bytes are looked at before whoever waits for a shard gets in; at least one
-        /// segment is.
+        /// Sets how many bytes one step reads before a call that waits for the shard can enter its
+        /// gate. A step always reads at least one segment.
         [const] fn step(bytes: ByteLen) => step = bytes;
-        /// Sets how long a pass takes at least: what is quickly done is not done over and over.
+        /// Sets the shortest time of a pass, so that a few shards are not read over and over.
         [const] fn pass_at_least(time: Duration) => pass_at_least = time;
     }
 
     /// # Errors
     ///
-    /// [`VramError::Config`] for a rate that never gets anywhere.
+    /// [`VramError::Config`] for a rate at which scrubbing would never finish a pass.
     pub(crate) fn check(&self) -> Result<(), VramError> {
         let wrong = match self.rate {
             ScrubRate::BytesPerSecond(0) => "a scrubber needs a rate above 0 bytes a second".into(),
@@ -75,19 +76,19 @@ impl ScrubOptions {
     }
 }
 
-/// Turns steps into pauses.
+/// Computes the pause after each step.
 #[derive(Debug)]
 pub(crate) struct Pace {
     pub(crate) options: ScrubOptions,
-    /// When the next step is due, by the rate.
+    /// When the next step is due at the present rate.
     due: Instant,
     round_began: Instant,
-    /// Bytes a second while at work; 0 until something was measured.
+    /// Bytes per second while the scrubber reads; 0 before the first measurement.
     capacity: u64,
-    /// For [`ScrubRate::Within`]: bytes a second that are needed now.
+    /// For [`ScrubRate::Within`]: bytes per second that are needed now.
     needed: u64,
     looked: Option<Instant>,
-    /// The monotonic time from which a pass is owed: what was neglected before cannot be made good.
+    /// The monotonic time from which the set time is counted: delays before it cannot be undone.
     owed_from: Option<Duration>,
 }
 
@@ -102,18 +103,18 @@ impl Pace {
         Self { options, due: now, round_began: now, capacity: 0, needed: 1, looked, owed_from }
     }
 
-    /// Bytes of the next step: small enough for the rate to be even.
+    /// The length of the next step: short enough for the rate to be even.
     pub(crate) fn step_len(&self) -> ByteLen {
         let even = self.rate().checked_div(STEPS_PER_SECOND).unwrap_or(0);
         self.options.step.min(ByteLen::new(even.max(1)))
     }
 
-    /// Starts anew after a pause: what was missed is not made up for.
+    /// Starts anew after a pause: the scrubber does not make up for missed time.
     pub(crate) fn resumed(&mut self) {
         (self.due, self.owed_from, self.looked) = (Instant::now(), None, None);
     }
 
-    /// Works out how fast a pass has to go now, where that is what was asked for.
+    /// For [`ScrubRate::Within`], computes the rate that a pass needs now.
     pub(crate) fn look(&mut self, core: &Core) {
         let ScrubRate::Within(time) = self.options.rate else { return };
         if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
@@ -125,7 +126,7 @@ impl Pace {
         self.needed = self.needed_for(core, time, now, owed_from);
     }
 
-    /// The slowest rate at which every shard's turn has ended before it is too old.
+    /// The slowest rate at which the turn of every shard ends before the shard is too old.
     fn needed_for(&self, core: &Core, time: Duration, now: Duration, owed_from: Duration) -> u64 {
         let spare = self.options.pass_at_least.saturating_add(kept_back(time));
         let time = time.saturating_sub(spare);
@@ -139,7 +140,7 @@ impl Pace {
         needed.max(rate_for(pass, time)).max(1)
     }
 
-    /// The rate that is aimed at, in bytes a second.
+    /// The target rate, in bytes per second.
     fn rate(&self) -> u64 {
         match self.options.rate {
             ScrubRate::BytesPerSecond(rate) => rate,
@@ -148,7 +149,7 @@ impl Pace {
         }
     }
 
-    /// The rate that is had, in bytes a second; none before anything was measured.
+    /// The effective rate, in bytes per second; `None` before the first measurement.
     pub(crate) fn had(&self) -> Option<u64> {
         let measured = (self.capacity > 0).then_some(self.capacity);
         match self.options.rate {
@@ -160,7 +161,7 @@ impl Pace {
         }
     }
 
-    /// Whether one thread is quick enough for what is asked; true before anything was measured.
+    /// Whether one thread is fast enough for the requested rate; true before the first measurement.
     pub(crate) const fn suffices(&self) -> bool {
         match self.options.rate {
             ScrubRate::Within(_) => self.capacity == 0 || self.needed <= self.capacity,
@@ -168,13 +169,13 @@ impl Pace {
         }
     }
 
-    /// How long to sleep after a step that took `busy`.
+    /// The time to sleep after a step that took `busy`.
     pub(crate) fn pause(&mut self, step: &ScrubStep, busy: Duration) -> Duration {
         let now = Instant::now();
         let charged = step.charged.get();
         if charged > 0 {
             let rate = rate_for(charged, busy);
-            // Smoothed: one slow step says little.
+            // Smoothed, because a single slow step means little.
             self.capacity = match self.capacity {
                 0 => rate,
                 before => before.saturating_sub(before / 4).saturating_add(rate / 4).max(1),
@@ -191,7 +192,7 @@ impl Pace {
                     self.due = next;
                     next.saturating_duration_since(now)
                 }
-                // Longer than the clock can count: not at all is not what was asked for.
+                // Longer than the clock can count: sleep for that time rather than not at all.
                 None => time,
             }
         };
@@ -202,7 +203,7 @@ impl Pace {
             self.looked = None;
         }
         let pause = match self.options.rate {
-            // What is sealed meanwhile makes it go faster: it has to be noticed.
+            // Shards that are sealed meanwhile raise the needed rate: wake in time to notice them.
             ScrubRate::Within(time) => pause.min(kept_back(time)),
             _ => pause,
         };
@@ -210,12 +211,13 @@ impl Pace {
     }
 }
 
-/// The part of a set time that is not planned with: for sleeps that last longer than asked for.
+/// The part of a set time that is not planned with, as a reserve for sleeps that last longer than
+/// requested.
 fn kept_back(time: Duration) -> Duration {
     time.checked_div(20).unwrap_or(time)
 }
 
-/// The time that so many bytes take at a rate.
+/// The time that this many bytes take at a rate.
 pub fn time_for(bytes: u64, rate: u64) -> Duration {
     let nanos = u128::from(bytes).saturating_mul(1_000_000_000);
     let nanos = nanos.checked_add(u128::from(rate).saturating_sub(1));
@@ -223,7 +225,7 @@ pub fn time_for(bytes: u64, rate: u64) -> Duration {
     nanos.and_then(|nanos| u64::try_from(nanos).ok()).map_or(Duration::MAX, Duration::from_nanos)
 }
 
-/// The rate at which so many bytes take that time: `u64::MAX` if there is none left.
+/// The rate at which this many bytes take this time: `u64::MAX` if the time is zero.
 fn rate_for(bytes: u64, time: Duration) -> u64 {
     if bytes == 0 {
         return 0;
@@ -233,7 +235,7 @@ fn rate_for(bytes: u64, time: Duration) -> u64 {
     u64::try_from(rate).unwrap_or(u64::MAX).max(1)
 }
 
-/// A share, of 0 to 1, of a rate.
+/// A share, from 0 to 1, of a rate.
 fn part_of(rate: u64, share: f64) -> u64 {
     const STEPS: f64 = 1_000_000.0;
     #[expect(
@@ -247,7 +249,7 @@ fn part_of(rate: u64, share: f64) -> u64 {
     u64::try_from(wide).unwrap_or(u64::MAX).max(1)
 }
 
-/// For simulations, whose time passes as it should.
+/// For simulations, in which every pause has exactly its length.
 #[cfg(test)]
 impl Pace {
     pub(crate) fn look_now(&mut self, core: &Core) {
@@ -255,7 +257,7 @@ impl Pace {
         self.look(core);
     }
 
-    /// The pause after a step that took no time, of a sleeper that never oversleeps.
+    /// The pause after a step that took no time, for a thread that never oversleeps.
     pub(crate) fn ideal_pause(&self, step: &ScrubStep) -> Duration {
         let pause = time_for(step.charged.get(), self.rate());
         let least =
@@ -312,7 +314,7 @@ mod tests {
         let mut slow = Pace::new(ScrubOptions::new(ScrubRate::BytesPerSecond(1)));
         let hundred_years = Duration::from_hours(24 * 365 * 100);
         for _ in 0..3 {
-            // Not at once, though no clock can count that far.
+            // The pause is not zero, though no clock can count that far.
             assert!(slow.pause(&whole, Duration::MAX) > hundred_years);
         }
         for rate in [

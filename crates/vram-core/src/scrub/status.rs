@@ -1,4 +1,4 @@
-//! What a scrubber says about itself.
+//! What a scrubber reports about itself.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -13,53 +13,53 @@ use crate::scrub::{Counts, Load, Pace, Round, ScrubRate, ScrubStep, cursor};
 /// How often the rate is measured.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
-/// What a scrubber has done, and what can be relied on.
+/// The work that a scrubber has done, and the guarantees that it gives.
 #[derive(Clone, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ScrubStatus {
-    /// Whether it goes on: it was not stopped, and its manager is there.
+    /// Whether it works: it was not stopped, and its manager exists.
     pub running: bool,
-    /// Whether it waits to be resumed.
+    /// Whether it is paused.
     pub paused: bool,
-    /// The rate that was asked for.
+    /// The requested rate.
     pub rate: ScrubRate,
-    /// Bytes a second over the last second or so, pauses included.
+    /// Bytes per second over about the last second, pauses included.
     pub rate_seen: u64,
-    /// Whole passes so far.
+    /// The number of complete passes so far.
     pub passes: u64,
-    /// Device bytes that were looked at.
+    /// Device bytes that were checked.
     pub bytes: ByteLen,
-    /// Times that a whole shard was found sound.
+    /// The number of times that a whole shard was found sound.
     pub verified: u64,
-    /// Shards that were found altered.
+    /// The number of shards that were found altered.
     pub altered: u64,
-    /// Times that a shard was busy.
+    /// The number of times that a shard was busy.
     pub skipped: u64,
-    /// Times that a shard could not be read, or a device panicked.
+    /// The number of times that a shard could not be read, or that a device panicked.
     pub errors: u64,
-    /// Why, the last time.
+    /// The last of these errors.
     pub last_error: Option<String>,
-    /// Bytes that are resident now, and can be scrubbed.
+    /// Bytes that are resident now and can be scrubbed.
     pub resident: ByteLen,
-    /// From now on: the longest that an alteration of any byte that is resident now can go unnoticed,
-    /// at the rate that is had. More load raises it. None while that is not known: before anything
-    /// was measured, and while nothing is done.
+    /// The longest time, counted from now, that an alteration of any byte that is resident now can
+    /// stay undetected, at the effective rate. More resident bytes raise it. `None` if it is
+    /// unknown: before the first measurement, and while the scrubber does not work.
     pub worst_case: Option<Duration>,
-    /// How long nobody has found the oldest shard sound.
+    /// For how long no check has found the oldest shard sound.
     pub oldest_unverified: Option<Duration>,
-    /// Whether that is what is stated: the oldest shard is no older than the worst case, and than the
+    /// Whether the stated times hold: the oldest shard is no older than `worst_case`, nor than the
     /// time that was set, if one was.
     pub kept: bool,
 }
 
-/// What is gathered while the scrubber works.
+/// The figures that are collected while the scrubber works.
 #[derive(Debug)]
 pub(crate) struct Tally {
     counts: Counts,
     last_error: Option<String>,
     round: Round,
-    /// The rate that is had, and whether it suffices.
+    /// The effective rate, and whether it is sufficient.
     had: Option<u64>,
     suffices: bool,
     step: ByteLen,
@@ -109,7 +109,7 @@ impl Tally {
         }
     }
 
-    /// The status, of a scrubber whose manager is there or not.
+    /// The status, whether or not the scrubber's manager still exists.
     pub(crate) fn status(
         &self,
         facts: Option<Facts>,
@@ -170,7 +170,7 @@ fn per_second(bytes: u64, time: Duration) -> u64 {
     u64::try_from(scaled.checked_div(time.as_nanos()).unwrap_or(0)).unwrap_or(u64::MAX)
 }
 
-/// What a manager holds when it is asked.
+/// The resident shards of a manager when its status is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts {
     load: Load,

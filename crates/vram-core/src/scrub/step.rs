@@ -1,4 +1,4 @@
-//! One step: some segments of the shard whose turn it is, under a pass of its gate.
+//! One step of scrubbing: some segments of the shard whose turn it is, under a pass of its gate.
 
 use core::ops::Range;
 use core::time::Duration;
@@ -17,31 +17,31 @@ use crate::shard::{Entry, Moment, View};
 use crate::sync::Deadline;
 use crate::transfer::{Selection, Windows};
 
-/// How long a step waits for whoever is moving a shard.
+/// How long a step waits for a thread that is exclusive at the gate of a shard.
 const BRIEFLY: Duration = Duration::from_millis(1);
 
-/// Shards that one step looks at, however small they are.
+/// The largest number of shards in one step, however small they are.
 const SHARDS_MAX: u32 = 64;
 
-/// What one step did.
+/// The result of one step.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct ScrubStep {
-    /// Device bytes that were looked at.
+    /// Device bytes that were checked.
     pub bytes: ByteLen,
-    /// What that costs by the account of the rate: more than `bytes` where shards are tiny.
+    /// The cost of these bytes as the rate counts it: more than `bytes` if shards are tiny.
     pub charged: ByteLen,
-    /// Shards of which every segment has now been found sound.
+    /// The number of shards of which every segment has now been found sound.
     pub verified: u64,
     /// Shards that were found altered, and are in quarantine now.
     pub altered: Vec<ShardId>,
-    /// Shards that were busy: they come again.
+    /// The number of shards that were busy; they are tried again.
     pub skipped: u64,
-    /// Shards that could not be read: they come again in the next pass.
+    /// The number of shards that could not be read; they are tried again in the next pass.
     pub errors: u64,
-    /// Why the last of them could not.
+    /// The error of the last of these shards.
     pub error: Option<VramError>,
-    /// Whether a pass over everything ended here.
+    /// Whether a pass over all shards ended in this step.
     pub pass_ended: bool,
     /// Whether there is nothing to scrub.
     pub idle: bool,
@@ -60,7 +60,7 @@ pub fn scrub_step(
         Ok::<_, VramError>(step)
     };
     let step = core.watched_for(Call::Scrub, None, None, work, |step| step.bytes.get());
-    // What went wrong is in the step.
+    // A failure is recorded in the step.
     step.unwrap_or_default()
 }
 
@@ -97,9 +97,10 @@ fn step(core: &Core, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
     step
 }
 
-/// Looks at the next segments of the shard whose turn it is. Says what it cost.
+/// Checks the next segments of the shard whose turn it is. Returns the cost.
 fn scrub_part(core: &Core, cursor: &mut ScrubCursor, left: u64, step: &mut ScrubStep) -> u64 {
-    // Taken out: if a device panics on the way, the shard comes again in the next round.
+    // The run is taken out of the cursor: if a device panics, the shard is tried again in the next
+    // round.
     let Some(mut run) = cursor.run.take() else { return 0 };
     let Some(entry) = run.entry.upgrade() else { return 0 };
     let Ok(_pass) = entry.gate.shared_until(Deadline::within(BRIEFLY)) else {
@@ -108,7 +109,7 @@ fn scrub_part(core: &Core, cursor: &mut ScrubCursor, left: u64, step: &mut Scrub
         return 0;
     };
     let Some((view, seen)) = still(core, &entry, &run, cursor.round().planned) else {
-        // As old as before, maybe: a check that began long ago and ended now.
+        // The shard may be as old as before: a check that began long ago may have ended now.
         cursor.waste(run.cost);
         return 0;
     };
@@ -117,7 +118,7 @@ fn scrub_part(core: &Core, cursor: &mut ScrubCursor, left: u64, step: &mut Scrub
     let fitting = left.checked_div(layout.segment_size().bytes().get()).unwrap_or(0).max(1);
     let end = run.next.saturating_add(fitting).min(layout.count());
     let bytes = layout.span(&(run.next..end)).map_or(ByteLen::ZERO, ByteRange::len);
-    // In vain, until it is known to count.
+    // Counted as wasted until the read is known to count.
     cursor.waste(run.cost.saturating_add(bytes.get()));
     let looked = altered_in_passing(core, &view, run.next..end);
     let altered = match looked {
@@ -158,10 +159,10 @@ fn scrub_part(core: &Core, cursor: &mut ScrubCursor, left: u64, step: &mut Scrub
     charged
 }
 
-/// Where the shard is, if its run goes on or can begin. The caller is inside its gate.
+/// The view of the shard, if its run can continue or begin. The caller is inside the gate.
 fn still(core: &Core, entry: &Entry, run: &Run, planned: Duration) -> Option<(View, Seen)> {
     let view = entry.view().ok().filter(|view| view.gpu.ready().is_ok())?;
-    // Before the first byte is looked at.
+    // Taken before the first byte is read.
     let began = Moment::now(&*core.clock);
     let state = entry.state();
     if state.quarantine.is_some() {
@@ -178,13 +179,14 @@ fn still(core: &Core, entry: &Entry, run: &Run, planned: Duration) -> Option<(Vi
     drop(state);
     match &run.seen {
         Some(seen) => seen.is(&now).then_some((view, *seen)),
-        // Verified or moved since the round was planned: its turn comes in the next.
+        // The shard was verified or moved after the round was planned: its turn comes in the next
+        // round.
         None if since > planned => None,
         None => Some((view, now)),
     }
 }
 
-/// The altered segments of a run, looked at on this thread alone.
+/// The altered segments of a run, checked on this thread only.
 fn altered_in_passing(core: &Core, view: &View, run: Range<u64>) -> Result<Vec<u64>, VramError> {
     let opener = &view.seal.opener;
     let (device, limit) = (view.gpu.device.info(), core.limits.staging_bytes);
@@ -195,14 +197,15 @@ fn altered_in_passing(core: &Core, view: &View, run: Range<u64>) -> Result<Vec<u
 }
 
 impl Seen {
-    /// Whether nothing happened to the shard in between.
+    /// Whether the shard is unchanged between the two looks.
     fn is(&self, now: &Self) -> bool {
         (self.generation, self.changes, self.gpu, self.range)
             == (now.generation, now.changes, now.gpu, now.range)
     }
 }
 
-/// Lets a finished run count, unless somebody else's check said something newer meanwhile.
+/// Records a finished run as a verification, unless another check recorded a newer result
+/// meanwhile.
 fn counts(entry: &Entry, seen: &Seen) -> bool {
     let mut state = entry.state();
     let counts = state.quarantine.is_none()

@@ -13,10 +13,10 @@ use crate::parts::Core;
 use crate::scrub::{Facts, Pace, ScrubCursor, ScrubOptions, ScrubStatus, Tally, Totals, step};
 use crate::sync::{Condvar, Deadline, Mutex, MutexGuard, lock, wait_until};
 
-/// How long the scrubber waits after a panic of a device, a clock or a sink.
+/// How long the scrubber waits after a device, a clock or a sink has panicked.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// A running scrubber. Dropped, it stops.
+/// A running scrubber. Dropping it stops it.
 #[must_use = "dropping a scrubber stops it"]
 pub struct Scrubber {
     core: Weak<Core>,
@@ -24,7 +24,7 @@ pub struct Scrubber {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the handle, the manager and the thread share.
+/// The state that the handle, the manager and the thread share.
 #[derive(Debug)]
 struct Control {
     options: ScrubOptions,
@@ -39,11 +39,12 @@ struct State {
     paused: bool,
     /// Whether the thread has left its loop.
     ended: bool,
-    /// Threads that hold the manager's parts for a moment: it is not gone before they are out.
+    /// Threads that hold the manager's parts for a moment: the manager waits for them before it is
+    /// dropped.
     inside: Vec<ThreadId>,
 }
 
-/// The scrubber of a manager, if it has one, and what all scrubbing has done so far.
+/// The scrubber of a manager, if it has one, and the totals of all scrubbing.
 #[derive(Debug, Default)]
 pub struct Scrubbing {
     control: Mutex<Weak<Control>>,
@@ -51,13 +52,13 @@ pub struct Scrubbing {
 }
 
 impl Scrubbing {
-    /// What was done so far.
+    /// The totals of all scrubbing so far.
     #[must_use]
     pub fn totals(&self) -> &Totals {
         &self.totals
     }
 
-    /// What the scrubber that is running says, if there is one.
+    /// The status of the running scrubber, if there is one.
     pub(crate) fn status(&self, core: &Core) -> Option<ScrubStatus> {
         let control = lock(&self.control).upgrade()?;
         let State { stopped, paused, .. } = *lock(&control.state);
@@ -69,7 +70,7 @@ impl Scrubbing {
         Some(tally.status(Some(facts), control.options.rate, paused))
     }
 
-    /// Ends the scrubber after the step that it is in, and waits for nothing.
+    /// Stops the scrubber after its present step, without waiting for it.
     pub(crate) fn stop(&self) {
         let control = lock(&self.control).upgrade();
         if let Some(control) = control {
@@ -77,8 +78,8 @@ impl Scrubbing {
         }
     }
 
-    /// Ends the scrubber for good, and waits until it holds nothing of the manager. Not, where that
-    /// would never be: on the scrubber's own thread, from inside a sink.
+    /// Stops the scrubber for good, and waits until it holds no part of the manager. Does not wait
+    /// where that would never end: on the scrubber's own thread, from inside a sink.
     pub fn end(&self) {
         let control = lock(&self.control).upgrade();
         if let Some(control) = control {
@@ -96,7 +97,8 @@ pub fn start(
 ) -> Result<Scrubber, VramError> {
     options.check()?;
     let mut held = lock(&scrubbing.control);
-    // Under the lock: who closes the manager marks it first, and then stops what it finds here.
+    // Checked under the lock: a thread that closes the manager first marks it as closed, and then
+    // stops the scrubber that it finds here.
     core.check_open()?;
     if held.upgrade().is_some_and(|control| !lock(&control.state).stopped) {
         return Err(VramError::config("a scrubber is running already: stop it first"));
@@ -124,7 +126,8 @@ pub fn start(
     Ok(Scrubber { core: Arc::downgrade(core), control, thread: Some(thread) })
 }
 
-/// The thread: a step, a pause, and so on until it is stopped or the manager is gone.
+/// The loop of the thread: a step, then a pause, until the scrubber is stopped or the manager is
+/// dropped.
 fn run(core: &Weak<Core>, control: &Control, totals: &Totals, mut pace: Pace) {
     let mut cursor = ScrubCursor::new();
     let mut pause = Duration::ZERO;
@@ -135,7 +138,7 @@ fn run(core: &Weak<Core>, control: &Control, totals: &Totals, mut pace: Pace) {
         let Some(inside) = control.enter() else { break };
         let Some(manager) = core.upgrade() else { break };
         let began = Instant::now();
-        // Devices, clocks and sinks are other people's code.
+        // Devices, clocks and sinks are foreign code, which can panic.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             pace.look(&manager);
             let began = Instant::now();
@@ -150,7 +153,7 @@ fn run(core: &Weak<Core>, control: &Control, totals: &Totals, mut pace: Pace) {
                 pause
             }
             Err(payload) => {
-                // Dropping it could panic once more.
+                // Dropping the payload could panic again.
                 core::mem::forget(payload);
                 tracing::error!("a step of the scrubber panicked");
                 tally.failed("a device, a clock or a sink panicked");
@@ -158,7 +161,7 @@ fn run(core: &Weak<Core>, control: &Control, totals: &Totals, mut pace: Pace) {
             }
         };
         drop(tally);
-        // The last to hold the manager must not be this thread: first this, then the sign.
+        // Drop the manager before `inside`: this thread must not be the last to hold the manager.
         drop(manager);
         drop(inside);
     }
@@ -176,7 +179,8 @@ enum Waited {
 }
 
 impl Control {
-    /// Sleeps, and longer while paused. None if the scrubber is to end.
+    /// Sleeps for `pause`, and longer while the scrubber is paused. Returns `None` if the scrubber
+    /// must end.
     fn wait(&self, pause: Duration) -> Option<Waited> {
         let deadline = Deadline::within(pause);
         let mut waited = Waited::Slept;
@@ -200,7 +204,7 @@ impl Control {
         }
     }
 
-    /// Marks this thread as one that holds the manager, unless the scrubber is to end.
+    /// Marks this thread as one that holds the manager, unless the scrubber must end.
     fn enter(&self) -> Option<Inside<'_>> {
         let mut state = lock(&self.state);
         if state.stopped {
@@ -219,7 +223,7 @@ impl Control {
         self.set(|state| state.stopped = true);
     }
 
-    /// Waits until nobody else holds the manager.
+    /// Waits until no other thread holds the manager.
     fn wait_outside(&self) {
         let me = std::thread::current().id();
         let mut state = lock(&self.state);
@@ -252,7 +256,7 @@ impl Drop for Inside<'_> {
 }
 
 impl Scrubber {
-    /// What it has done, and what can be relied on from now on.
+    /// The work that the scrubber has done, and the guarantees that it gives from now on.
     #[must_use]
     pub fn status(&self) -> ScrubStatus {
         let paused = lock(&self.control.state).paused;
@@ -266,18 +270,18 @@ impl Scrubber {
         status
     }
 
-    /// Lets it rest after the step that it is in, until it is resumed. Nothing is promised
+    /// Pauses the scrubber after its present step, until it is resumed. It gives no guarantees
     /// meanwhile.
     pub fn pause(&self) {
         self.control.set(|state| state.paused = true);
     }
 
-    /// Lets it go on.
+    /// Resumes a paused scrubber.
     pub fn resume(&self) {
         self.control.set(|state| state.paused = false);
     }
 
-    /// Stops it, and waits until the step that it is in is done.
+    /// Stops the scrubber, and waits until its present step is done.
     #[expect(clippy::must_use_candidate, reason = "most callers only want it to end")]
     pub fn stop(mut self) -> ScrubStatus {
         self.end();
@@ -287,7 +291,8 @@ impl Scrubber {
     fn end(&mut self) {
         self.control.stop();
         if let Some(thread) = self.thread.take()
-            // A sink that stops the scrubber runs on its thread: that one ends by itself.
+            // A sink that stops the scrubber runs on the scrubber's thread, which then ends without
+            // a join.
             && thread.thread().id() != std::thread::current().id()
             && thread.join().is_err()
         {

@@ -1,4 +1,4 @@
-//! What all scrubbing of a manager has done: counters for whoever watches from outside.
+//! Counters of all scrubbing of a manager, for metrics.
 
 use core::time::Duration;
 
@@ -7,12 +7,13 @@ use vram_alloc::ByteLen;
 use crate::scrub::{ScrubStatus, ScrubStep};
 use crate::sync::{Mutex, lock};
 
-/// What scrubbing has done since the manager was built: the thread's, and that of callers with a
-/// schedule of their own. Never goes down, also where a scrubber is stopped and another is started.
+/// The work of all scrubbing since the manager was built: that of the scrubber's thread, and that
+/// of callers with a schedule of their own. The counts never go down, even if a scrubber is stopped
+/// and another is started.
 #[derive(Debug, Default)]
 pub struct Totals(Mutex<Counts>);
 
-/// What some steps did together.
+/// The results of several steps together.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) passes: u64,
@@ -39,8 +40,8 @@ impl Counts {
     }
 }
 
-/// Scrubbing in [`Metrics`](crate::reports::Metrics): what was done since the manager was built, and what the
-/// scrubber that is running states.
+/// Scrubbing in [`Metrics`](crate::reports::Metrics): the work since the manager was built, and the
+/// guarantees of the running scrubber.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -48,19 +49,21 @@ impl Counts {
 pub struct ScrubMetrics {
     pub running: bool,
     pub paused: bool,
-    /// The longest that an alteration can go unnoticed, as [it states](crate::scrub::ScrubStatus::worst_case).
+    /// The longest time that an alteration can stay undetected, see
+    /// [`ScrubStatus::worst_case`](crate::scrub::ScrubStatus::worst_case).
     pub worst_case: Option<Duration>,
-    /// Whether that [is kept](crate::scrub::ScrubStatus::kept); false if no scrubber is running.
+    /// Whether that time holds, see [`ScrubStatus::kept`](crate::scrub::ScrubStatus::kept); false
+    /// if no scrubber is running.
     pub kept: bool,
     pub passes: u64,
-    /// Device bytes that were looked at.
+    /// Device bytes that were checked.
     pub bytes: ByteLen,
-    /// Times that a whole shard was found sound.
+    /// The number of times that a whole shard was found sound.
     pub verified: u64,
     pub altered: u64,
-    /// Times that a shard was busy.
+    /// The number of times that a shard was busy.
     pub skipped: u64,
-    /// Times that a shard could not be read.
+    /// The number of times that a shard could not be read.
     pub errors: u64,
 }
 
@@ -70,7 +73,7 @@ impl Totals {
     }
 }
 
-/// `status` is of the scrubber that runs, if one does.
+/// `status` is that of the running scrubber, if there is one.
 pub(crate) fn scrub_metrics(status: Option<&ScrubStatus>, totals: &Totals) -> ScrubMetrics {
     let Counts { passes, bytes, verified, altered, skipped, errors } = *lock(&totals.0);
     ScrubMetrics {

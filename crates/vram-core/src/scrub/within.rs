@@ -1,5 +1,5 @@
-//! A set time is kept: a scrubber whose time passes as its own pace says, with shards that come and
-//! go, and a clock that stands still otherwise.
+//! Tests that a set time holds: a scrubber in simulated time, which passes only during the
+//! scrubber's own pauses, with shards that are sealed and freed.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -67,7 +67,7 @@ impl Simulation {
         self.shards.extend(seal::seal_slice(&self.core, &request, &vec![1; len]));
     }
 
-    /// A step, and the pause after it. Says how much was looked at.
+    /// Runs one step and the pause after it. Returns how many bytes were checked.
     fn step(&mut self) -> u64 {
         self.pace.look_now(&self.core);
         let step = scrub_step(&self.core, &self.totals, &mut self.cursor, self.pace.step_len());
@@ -131,7 +131,8 @@ fn it_goes_no_faster_than_it_has_to() {
         passed = simulation.core.clock.monotonic();
     }
     let rounds = looked_at / 350_010;
-    // The longest shard is more than half of it, and comes once more before it is too old.
+    // The longest shard has more than half of all bytes, and is checked once more before it is too
+    // old.
     assert!((10..=20).contains(&rounds), "{rounds} passes in ten hours");
 }
 
@@ -154,7 +155,7 @@ fn what_one_thread_cannot_do_is_said_with_the_time_that_it_takes_instead() {
     let quick = status(&simulation.pace, &step, &simulation.cursor);
     assert_eq!((quick.worst_case, quick.kept), (Some(Duration::from_secs(1)), true));
 
-    // The device has become slow: a step takes ten seconds, again and again.
+    // The device has become slow: each step takes ten seconds.
     for _ in 0..40 {
         let _pause = simulation.pace.pause(&step, Duration::from_secs(10));
     }

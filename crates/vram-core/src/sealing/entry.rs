@@ -1,4 +1,4 @@
-//! Making a sealed shard known.
+//! Adds a sealed shard to the registry.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::resident::lease;
 use crate::sealing::SealRequest;
 use crate::shard::{Ages, Copies, Counted, Entry, Moment, Seal, SealedShard, Standing, State};
 
-/// A complete entry of what lies in `space`; `verified` is when its read-back began, if that was
-/// of all of it. It is not in the registry yet: dropping it gives everything back.
+/// A complete entry for the shard in `space`. `verified` is when its read-back began, if all of it
+/// was read back. The entry is not in the registry yet: dropping it returns everything.
 pub(crate) fn entry(
     core: &Core,
     id: ShardId,
@@ -56,12 +56,13 @@ pub(crate) fn publish(core: &Core, entry: Arc<Entry>) -> SealedShard {
         bytes = entry.plaintext_len.get(),
         "sealed"
     );
-    // Whoever finds it at once waits at its gate, so that nothing is told of it before this.
-    // Nobody is there yet: it is had at once.
+    // Take the gate before inserting, so that no other call can emit an event for this shard before
+    // `Sealed`. No other thread knows the entry yet, so this never blocks.
     let known = Arc::clone(&entry);
     let _pass = known.gate.exclusive();
     core.registry.insert(entry);
-    // Only now: whoever waits for the calls under way finds it.
+    // Marks placing as finished only now: a thread that waits for running calls then finds the
+    // shard in the registry.
     if let Some(space) = known.state().space.as_mut() {
         space.rest();
     }

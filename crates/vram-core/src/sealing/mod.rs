@@ -1,4 +1,4 @@
-//! Bringing bytes in.
+//! Brings bytes in: seals them onto a GPU.
 
 pub mod entry;
 pub mod place;

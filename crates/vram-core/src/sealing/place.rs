@@ -1,4 +1,4 @@
-//! Finding a place for what is to be sealed.
+//! Finds a placement for a shard that will be sealed.
 
 use vram_alloc::ByteLen;
 use vram_space::Space;
@@ -9,7 +9,8 @@ use crate::room::{Goal, make_room};
 use crate::sealing::SealRequest;
 use crate::shard::Counted;
 
-/// Takes everything that one more shard of `len` bytes needs. Nothing is read or written.
+/// Takes the slot, the placement and the bytes that one more shard of `len` bytes needs. Nothing is
+/// read or written.
 pub(crate) fn place(
     core: &Core,
     request: &SealRequest,
@@ -22,7 +23,7 @@ pub(crate) fn place(
     })
 }
 
-/// As [`place`](Self::place), in what room there is.
+/// Like [`place`](Self::place), without making room.
 pub(crate) fn place_once(
     core: &Core,
     request: &SealRequest,
@@ -32,7 +33,7 @@ pub(crate) fn place_once(
     Ok((core.gpu(request.gpu)?.place(len)?, counted))
 }
 
-/// Checks a request, and takes a place among the shards for it.
+/// Checks a request, and takes a slot in the count of resident shards for it.
 pub(crate) fn admissible(
     core: &Core,
     request: &SealRequest,

@@ -1,4 +1,4 @@
-//! What a caller asks for when sealing.
+//! The request with which a caller seals one shard.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::room::RoomMaking;
 use crate::shard::{Claim, SealedAs};
 use crate::transfer::ReadBack;
 
-/// A request to seal something onto one GPU. Everything but model and GPU has a default.
+/// A request to seal one shard onto one GPU. All settings except model and GPU have defaults.
 ///
 /// ```
 /// use vram_residency::{Protection, SealRequest};
@@ -35,7 +35,7 @@ pub struct SealRequest {
 }
 
 impl SealRequest {
-    /// A request for this model on the GPU of this index: Encrypted, with the manager's suite and
+    /// A request for this model on the GPU with this index: Encrypted, with the manager's suite and
     /// segment size.
     pub fn new(model_id: &str, gpu: u32) -> Self {
         Self {
@@ -59,19 +59,19 @@ impl SealRequest {
     }
 
     setters! {
-        /// Sets what lies in device memory: ciphertext, or plaintext that is watched over.
+        /// Sets what lies in device memory: ciphertext, or plaintext that is verified against its
+        /// tags.
         fn protection(protection: Protection) => protection = protection;
-        /// Sets the cipher. Without meaning for [`Protection::Authenticated`].
+        /// Sets the cipher. Ignored for [`Protection::Authenticated`].
         fn suite(suite: Suite) => suite = Some(suite);
-        /// Sets what the synthetic IV is computed over. Default: the shard for a slice, each
-        /// segment for anything that is read.
+        /// Sets what the synthetic IV is computed over. Default: the whole shard for a slice, each
+        /// segment for any other source.
         fn scope(scope: SivScope) => scope = Some(scope);
         /// Sets the segment size.
         fn segment(segment: SegmentSize) => segment = Some(segment);
         /// Sets how much is read back after writing.
         fn read_back(read_back: ReadBack) => read_back = Some(read_back);
-        /// Binds the seal to bytes that have to be the same wherever it is opened, such as a
-        /// tenant.
+        /// Binds the seal to bytes that must be the same whenever it is opened, such as a tenant.
         fn context(context: &[u8]) => sealed_as.context = context.into();
         /// Binds the seal to a description of the content, such as dtype and shape.
         fn metadata(metadata: &[u8]) =>
@@ -80,19 +80,20 @@ impl SealRequest {
         fn shard_index(index: u64) => sealed_as.shard_index = index;
         /// Sets the caller's revision of the content.
         fn revision(revision: u64) => sealed_as.revision = revision;
-        /// Names who the shard belongs to, for listings. Not part of the seal.
+        /// Sets the owner of the shard, for listings. Not part of the seal.
         fn owner(owner: &str) => owner = Some(owner.into());
-        /// Sets how important the shard is, for policies that evict the least important first.
-        /// Default: 0. Room for a shard is never made by evicting one of a higher priority.
+        /// Sets the priority of the shard, for policies that evict the least important first.
+        /// Default: 0. A request never evicts a shard of a higher priority than its own.
         fn priority(priority: u32) => claim.priority = priority;
-        /// Sets what it costs to bring the shard back once it was evicted, in a unit of the
-        /// caller's, for policies that evict first what is cheap for its size. Default: 0.
+        /// Sets the cost of bringing the shard back after an eviction, in a unit of the caller's
+        /// choice, for policies that first evict shards that are cheap for their size. Default: 0.
         fn cost(cost: u64) => claim.cost = cost;
-        /// Sets what may become of the shard when room is needed for others. Default: the
-        /// manager's.
+        /// Sets what may happen to the shard when room is needed for others. Default: the manager's
+        /// setting.
         fn on_eviction(on_eviction: OnEviction) => claim.on_eviction = Some(on_eviction);
-        /// Sets whether others may be evicted to make room for the shard, where the manager has an
-        /// eviction policy. Default: yes. If not, a refusal for want of room says what could go.
+        /// Sets whether other shards may be evicted to make room for this one, if the manager has
+        /// an eviction policy. Default: yes. If not, a refusal for lack of room states what could
+        /// be evicted.
         fn evicts(evicts: bool) => evicts = evicts;
     }
 
@@ -100,7 +101,7 @@ impl SealRequest {
         RoomMaking { evicts: self.evicts, priority: self.claim.priority }
     }
 
-    /// The choices of the seal, the manager's where the request makes none.
+    /// The seal parameters: those of the request, or the manager's where the request sets none.
     pub(crate) fn params(&self, defaults: SealParams, scope: SivScope) -> SealParams {
         defaults
             .with_protection(self.protection)

@@ -1,5 +1,4 @@
-//! Reservations: bytes of a GPU that are promised to somebody, before there is anything to put
-//! there.
+//! Reservations: bytes of a GPU that are promised to a holder before there is content for them.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -34,26 +33,26 @@ pub struct ReserveRequest {
 }
 
 impl ReserveRequest {
-    /// A request for so many bytes of the GPU of this index, for as long as they are held.
+    /// A request for this many bytes of the GPU with this index, until the reservation is dropped.
     pub fn new(gpu: u32, bytes: ByteLen) -> Self {
         Self { gpu, bytes, terms: Terms::default() }
     }
 
     setters! {
-        /// Names who reserves, for listings.
+        /// Sets the owner of the reservation, for listings.
         fn owner(owner: &str) => terms.owner = Some(owner.into());
-        /// Says what for, for listings.
+        /// Sets the purpose of the reservation, for listings.
         fn purpose(purpose: &str) => terms.purpose = Some(purpose.into());
-        /// Sets after how long the bytes go back by themselves, if they were not used until then.
+        /// Sets the time after which unused bytes are returned automatically.
         fn expires_in(time: Duration) => terms.expires_in = Some(time);
     }
 }
 
-/// Bytes of one GPU that nobody else gets. They are a sum, not a place: whether they lie in one
-/// piece is not promised (a plan reservation promises places).
+/// Bytes of one GPU that no other request can take. They are an amount, not a placement: they need
+/// not lie in one piece (a plan reservation promises placements).
 ///
-/// It is owned and can go to another thread. Dropping it gives back what was not used. One that
-/// expires gives its bytes back by itself, and what is asked of it then is answered with
+/// A reservation is owned and can be sent to another thread. Dropping it returns the unused bytes.
+/// A reservation that expires returns its bytes automatically; a later attempt to use it fails with
 /// [`VramError::ReservationExpired`].
 #[derive(Debug)]
 #[must_use = "a reservation that is dropped gives its bytes back"]
@@ -62,7 +61,7 @@ pub struct Reservation {
     gpu: u32,
 }
 
-/// A promise in the hands of its holder.
+/// A promise that its holder owns.
 #[derive(Debug)]
 pub(crate) struct Held {
     promises: Arc<Promises>,
@@ -76,17 +75,17 @@ pub(crate) struct Held {
 pub struct ReservationReport {
     /// Its number.
     pub id: ReservationId,
-    /// Who reserved, if they said so.
+    /// The owner, if it was named.
     pub owner: Option<Arc<str>>,
-    /// What for, if they said so.
+    /// The purpose, if it was named.
     pub purpose: Option<Arc<str>>,
     /// Bytes that were promised.
     pub len: ByteLen,
-    /// Of those: bytes that were not used yet, for each GPU that has any, in ascending order.
+    /// Promised bytes that were not used yet, for each GPU that has any, in ascending order.
     pub remaining: Vec<(u32, ByteLen)>,
-    /// For a plan: how many of its pieces still have their place held.
+    /// For a plan: the number of its pieces whose placement is still held.
     pub pieces: Option<u64>,
-    /// How long it lasts yet; `None` if it does not expire.
+    /// The time until the reservation expires; `None` if it does not expire.
     pub expires_in: Option<Duration>,
 }
 
@@ -127,10 +126,10 @@ impl Drop for Held {
     }
 }
 
-/// Writes what every reservation answers and does, by its field `held`.
+/// Generates the methods that all kinds of reservations share, for types with a field `held`.
 macro_rules! held_methods {
     ($(#[$len:meta])* len; $(#[$remaining:meta])* remaining;) => {
-        /// Its number.
+        /// The number of the reservation.
         #[must_use]
         pub fn id(&self) -> ReservationId {
             self.held.promise.id
@@ -142,7 +141,7 @@ macro_rules! held_methods {
             self.held.promise.len
         }
 
-        /// Whether nothing was promised.
+        /// Whether no bytes were promised.
         #[must_use]
         pub fn is_empty(&self) -> bool {
             self.len().is_zero()
@@ -154,22 +153,23 @@ macro_rules! held_methods {
             self.held.remaining()
         }
 
-        /// How long it lasts yet, zero once it has expired; `None` if it does not expire.
+        /// The time until the reservation expires, zero after it has expired; `None` if it does not
+        /// expire.
         #[must_use]
         pub fn expires_in(&self) -> Option<Duration> {
             self.held.expires_in()
         }
 
-        /// Makes it last that long from now on; `None` for as long as it is held.
+        /// Sets the time from now until the reservation expires; with `None` it does not expire.
         ///
         /// # Errors
         ///
-        /// [`VramError::ReservationExpired`] if it is too late.
+        /// [`VramError::ReservationExpired`] if it has expired already.
         pub fn renew(&mut self, expires_in: Option<Duration>) -> Result<(), VramError> {
             self.held.renew(expires_in)
         }
 
-        /// Gives back what was not used. The same as dropping, said aloud.
+        /// Returns the unused bytes. The same as dropping the reservation, but explicit.
         pub fn release(self) {
             drop(self);
         }
@@ -180,9 +180,10 @@ pub(crate) use held_methods;
 
 impl Reservation {
     held_methods! {
-        /// Bytes that were promised: what was asked for, in whole granules of 256 bytes.
+        /// Bytes that were promised: the requested bytes, in whole granules of 256 bytes.
         len;
-        /// Bytes that are still held: less those that were sealed into, none once it has expired.
+        /// Bytes that are still held: without those that shards were sealed into; none after it has
+        /// expired.
         remaining;
     }
 
@@ -192,13 +193,13 @@ impl Reservation {
         self.gpu
     }
 
-    /// Who reserved.
+    /// The owner, if it was named.
     #[must_use]
     pub fn owner(&self) -> Option<&str> {
         self.held.promise.owner.as_deref()
     }
 
-    /// What for.
+    /// The purpose, if it was named.
     #[must_use]
     pub fn purpose(&self) -> Option<&str> {
         self.held.promise.purpose.as_deref()
@@ -209,11 +210,11 @@ impl Reservation {
 pub fn reserve(core: &Core, request: ReserveRequest) -> Result<Reservation, VramError> {
     core.check_open()?;
     let gpu = core.gpu(request.gpu)?;
-    // Held until the promise is written down, where whoever closes the manager finds it.
+    // Held until the promise is recorded, so that a thread that closes the manager finds it.
     let _under_way = gpu.enter()?;
     let whole = request.bytes.round_up(Alignment::GRANULE).unwrap_or(request.bytes);
     let gpus = core::slice::from_ref(gpu);
-    // Reserving evicts nobody; the refusal says what would help.
+    // Reserving evicts no shard; the refusal states what would help.
     let bytes =
         make_room::with_room(core, gpus, Goal::Room(whole), RoomMaking::none(u32::MAX), || {
             Ok(gpu.promise(request.bytes)?)
@@ -224,7 +225,7 @@ pub fn reserve(core: &Core, request: ReserveRequest) -> Result<Reservation, Vram
     Ok(Reservation { held: Held::new(&core.promises, promise), gpu: index })
 }
 
-/// Seals into bytes that were reserved.
+/// Seals a shard into reserved bytes.
 pub fn seal_reserved(
     core: &Core,
     reservation: &Reservation,

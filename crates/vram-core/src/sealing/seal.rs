@@ -1,9 +1,9 @@
-//! Sealing: plaintext in, a resident shard out, or nothing.
+//! Seals plaintext: the shard becomes resident, or nothing stays on the GPU.
 //!
 //! ```text
 //!  seal(request, data)
 //!   1 limits, model id, GPU                             nothing is taken yet
-//!   2 a place among the shards, a placement, its bytes in the books
+//!   2 a slot in the count of shards, a placement, its bytes in the ledger
 //!   3 scope Shard: one pass that hashes all segments    → digest, synthetic IV
 //!   4 for each window, on all threads:                  two staging buffers a worker
 //!       plaintext → staging, sealed there, queued to the device
@@ -13,7 +13,8 @@
 //!   8 into the registry                                 now it is resident
 //! ```
 //!
-//! Whatever fails, everything taken is given back in reverse order, the device bytes wiped.
+//! After any failure, everything that was taken is returned in reverse order, and the device bytes
+//! are wiped.
 
 use std::sync::Arc;
 
@@ -43,8 +44,8 @@ pub fn seal_slice(
     let write =
         |(space, counted)| write_shard(core, request, space, counted, &data, &WriteOptions::SLICE);
     let entry = match write(place(core, request, len)?) {
-        // There was memory to lie in, and none to write it with: once more, if somebody gives
-        // way. Only a slice can be read again for certain.
+        // The shard was placed, but the driver had no memory for writing: retry once if shards
+        // could be evicted. Only a slice can certainly be read again.
         Err(VramError::Device { source, .. })
             if source.is_out_of_memory()
                 && make_room::give_way(
@@ -61,8 +62,8 @@ pub fn seal_slice(
     Ok(publish(core, entry))
 }
 
-/// Seals `feed` into `space`. The entry that comes out is complete, and not yet in the registry:
-/// dropping it gives everything back.
+/// Seals `feed` into `space`. The returned entry is complete and not yet in the registry: dropping
+/// it returns everything.
 pub(crate) fn write_shard(
     core: &Core,
     request: &SealRequest,
@@ -82,7 +83,7 @@ pub(crate) fn write_shard(
     Ok(entry(core, id, request, view.seal, space, counted, verified))
 }
 
-/// Seals `feed` into `space` and waits until the device has it.
+/// Seals `feed` into `space` and waits until the device has all bytes.
 fn write_seal(
     core: &Core,
     request: &SealRequest,
@@ -94,7 +95,7 @@ fn write_seal(
     let context = request.sealed_as.context()?;
     let keys = read(&core.keys);
     let mut sealer = Sealer::new(keys.active(), &context, params, feed.len())?;
-    // Held until the seal counts, so that the key is not retired meanwhile.
+    // Held until the seal is counted, so that no other thread retires the key before.
     let _key_use = core.key_uses.take(keys.active().id());
     drop(keys);
     let gpu = Arc::clone(space.gpu());

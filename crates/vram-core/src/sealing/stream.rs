@@ -1,7 +1,8 @@
-//! Sealing from files and readers, and unsealing to writers, with bounded host memory.
+//! Seals from files and readers, and unseals to writers, with bounded host memory.
 //!
-//! Whatever is read is copied into staging, hashed there and encrypted there: what a source says
-//! the second time it is asked never meets what it said the first time under one key and nonce.
+//! Bytes that are read are copied into staging, hashed there and encrypted there. If a source
+//! returns other bytes when it is read a second time, the two are never encrypted under one key and
+//! nonce.
 
 use std::io;
 use std::io::Write;
@@ -21,7 +22,7 @@ use crate::shard::{Entry, SealedShard};
 use crate::transfer::read::zeroed;
 use crate::transfer::{SourceFeed, WriteOptions};
 
-/// What `VramManager::seal_from` does besides sealing.
+/// The options of `VramManager::seal_from`.
 ///
 /// ```
 /// use vram_residency::{CancelToken, SealOptions};
@@ -39,24 +40,24 @@ pub struct SealOptions<'a> {
 }
 
 impl<'a> SealOptions<'a> {
-    /// Any digest, nobody told, no early end.
+    /// No expected digest, no progress callback, no cancellation.
     pub fn new() -> Self {
         Self::default()
     }
 
     setters! {
-        /// Demands content of this BLAKE3 digest: nothing becomes resident otherwise.
+        /// Requires content with this BLAKE3 digest; otherwise no shard becomes resident.
         [const] fn expected_digest(digest: ContentDigest) => expected_digest = Some(digest);
-        /// Sets who is told how far the call has come: from worker threads, one at a time. If it
-        /// panics, the call is rolled back and the panic goes on to the caller.
+        /// Sets a callback that receives the progress: from worker threads, one at a time. If it
+        /// panics, the call is rolled back and the panic continues in the caller.
         fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
             watch.progress = Some(Box::new(callback));
-        /// Sets the token that ends the call early.
+        /// Sets the token that cancels the call.
         fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
 }
 
-/// Seals what a source gives.
+/// Seals the content of a source.
 pub fn seal_source(
     core: &Core,
     request: &SealRequest,
@@ -75,13 +76,13 @@ pub fn seal_source(
         options.expected_digest.as_ref(),
         &watch,
     )?;
-    // Before the shard is resident: a callback that panics must not leave one behind.
+    // Called before the shard is resident: a callback that panics must not leave a shard behind.
     watch.finish();
     Ok(entry::publish(core, entry))
 }
 
-/// Seals a source into a place that was taken for it. The entry that comes out is complete and
-/// not yet resident: dropping it gives everything back.
+/// Seals a source into space that was taken for it. The returned entry is complete and not yet
+/// resident: dropping it returns everything.
 pub(crate) fn seal_feed(
     core: &Core,
     request: &SealRequest,
@@ -108,13 +109,13 @@ pub fn unseal_to(core: &Core, handle: &SealedShard, sink: &mut dyn Write) -> Res
 fn unseal_entry_to(core: &Core, entry: &Entry, sink: &mut dyn Write) -> Result<(), VramError> {
     let len = entry.plaintext_len;
     let segment = entry.view()?.seal.opener.layout().segment_size().bytes();
-    // Whole segments, so that none is opened twice.
+    // Whole segments, so that no segment is opened twice.
     let chunk = core.limits.segments_at_once(segment).saturating_mul(segment.get());
     let chunk = ByteLen::new(chunk).min(len);
     let mut buffer = Zeroizing::new(zeroed(chunk)?);
     let mut offset = ByteOffset::START;
     loop {
-        // Quarantine may have come meanwhile, through another reader.
+        // Another reader may have put the shard into quarantine in the meantime.
         entry.not_quarantined()?;
         let rest = len.saturating_sub(ByteLen::new(offset.get()));
         let range = ByteRange::checked(offset, rest.min(chunk), len)

@@ -1,4 +1,4 @@
-//! What is resident: one entry for each shard, found by id.
+//! One entry for each resident shard; the registry finds it by id.
 
 use core::hint::black_box;
 use std::sync::Arc;
@@ -25,29 +25,30 @@ pub(crate) struct Entry {
     pub(crate) standing: Standing,
     events: Arc<Events>,
     state: Mutex<State>,
-    /// Its place among the shards that may be resident; taken out when it is lost with its device.
+    /// The shard's slot in the count of resident shards; taken out when the shard is lost with its
+    /// device.
     counted: Mutex<Option<Counted>>,
 }
 
-/// What changes about a resident shard. Changed only by whoever is exclusive at the gate, but for
-/// `quarantine` and `ages`, which shared users change too.
+/// The part of a resident shard that changes. Only a thread that is exclusive at the gate changes
+/// it, except `quarantine` and `ages`, which shared users change too.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) seal: Arc<Seal>,
-    /// Where the bytes lie; none while the shard is parked, and once it was freed.
+    /// The memory that the bytes lie in; `None` while the shard is parked, and after it was freed.
     pub(crate) space: Option<Space>,
-    /// Whether the shard is in host memory, to come back.
+    /// Whether the shard is parked in host memory.
     pub(crate) parked: bool,
-    /// Host bytes that it takes while it is there.
+    /// Host bytes that the shard takes while it is parked.
     pub(crate) host_len: ByteLen,
     /// Counts how often the shard was sealed anew.
     pub(crate) generation: u64,
-    /// Segments found altered, in ascending order, from the moment on that any was. Empty inside
-    /// if the segments are sound one by one and the content as a whole is not.
+    /// Segments found altered, in ascending order; `None` until an alteration is found. An empty
+    /// list means that each segment is sound and the content as a whole differs.
     pub(crate) quarantine: Option<Vec<u64>>,
-    /// Since when it lies there, and when all of it was last found sound.
+    /// Since when the bytes lie there, and when all of them were last found sound.
     pub(crate) ages: Ages,
-    /// Copies of it elsewhere, to bring it back from if its device is lost.
+    /// Copies of the shard elsewhere, from which it is restored if its device is lost.
     pub(crate) copies: Copies,
 }
 
@@ -76,22 +77,22 @@ impl Entry {
         }
     }
 
-    /// Gives up its place among the shards, or passes it on.
+    /// Gives up the shard's slot in the count of resident shards, or passes it on.
     pub(crate) fn take_seat(&self) -> Option<Counted> {
         lock(&self.counted).take()
     }
 
-    /// The state, for a short look or assignment: nothing is called while it is held.
+    /// Locks the state, for a short read or assignment. The holder of the lock calls nothing.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 
-    /// Whether it was not freed yet.
+    /// Whether the shard has not been freed.
     pub(crate) fn is_resident(&self) -> bool {
         self.state().space.is_some()
     }
 
-    /// Where the shard lies now. The caller holds a pass of the gate, so it stays there.
+    /// Where the shard lies now. The caller holds a pass of the gate, so the shard stays there.
     ///
     /// # Errors
     ///
@@ -106,12 +107,12 @@ impl Entry {
         Ok(View::of(space, Arc::clone(&state.seal)))
     }
 
-    /// Compares a handle, whose mark was checked, with the shard as it is now.
+    /// Compares a handle, whose mark was checked, with the present state of the shard.
     ///
     /// # Errors
     ///
-    /// [`VramError::StaleHandle`] if the shard was sealed anew since, [`VramError::HandleAltered`]
-    /// if the record is not the shard's.
+    /// [`VramError::StaleHandle`] if the shard was sealed anew after the handle was made,
+    /// [`VramError::HandleAltered`] if the record is not the shard's.
     pub(crate) fn check_current(&self, handle: &SealedShard) -> Result<(), VramError> {
         let state = self.state();
         if handle.generation != state.generation {
@@ -131,7 +132,7 @@ impl Entry {
 
     /// # Errors
     ///
-    /// [`VramError::Quarantined`] if the shard was found altered.
+    /// [`VramError::Quarantined`] if a check found the shard altered.
     pub(crate) fn not_quarantined(&self) -> Result<(), VramError> {
         match &self.state().quarantine {
             None => Ok(()),
@@ -141,7 +142,7 @@ impl Entry {
         }
     }
 
-    /// Closes the shard to readers: its device bytes are not those of its record.
+    /// Puts the shard into quarantine: its device bytes differ from its record, so it is not read.
     pub(crate) fn quarantine(&self, segments: &[u64]) {
         let mut state = self.state();
         let (first, gpu) = (state.quarantine.is_none(), state.gpu_index());
@@ -165,14 +166,15 @@ impl State {
         self.space.as_ref().is_some_and(|space| space.gpu().index == gpu)
     }
 
-    /// Replaces the seal. What was copied under the old one is a copy of the shard no more.
+    /// Replaces the seal. Copies that were made under the old seal no longer count as copies of the
+    /// shard.
     pub(crate) fn seal_anew(&mut self, seal: Arc<Seal>) {
         self.seal = seal;
         self.generation = self.generation.saturating_add(1);
         self.copies = Copies::default();
     }
 
-    /// What a handle of the shard states now.
+    /// The fields of a handle that is made now.
     pub(crate) fn stated(&self, entry: &Entry) -> Stated {
         Stated {
             shard_id: entry.id.clone(),
@@ -185,13 +187,13 @@ impl State {
         }
     }
 
-    /// The GPU that holds the shard; the last possible index once it was freed.
+    /// The GPU that holds the shard; `u32::MAX` after the shard was freed.
     pub(crate) fn gpu_index(&self) -> u32 {
         self.space.as_ref().map_or(u32::MAX, |space| space.gpu().index)
     }
 }
 
-/// The one bounds check of everything that names a range of a shard.
+/// The bounds check of every call that names a range of a shard.
 pub(crate) fn in_shard(entry: &Entry, offset: u64, length: u64) -> Result<ByteRange, VramError> {
     let len = entry.plaintext_len;
     ByteRange::checked(ByteOffset::new(offset), ByteLen::new(length), len)

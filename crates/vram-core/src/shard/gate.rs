@@ -1,4 +1,4 @@
-//! Who may do what to one shard at the same time: many readers, one mover, and leases.
+//! The lock of one shard: many readers or one exclusive user at a time, and leases.
 
 use core::cell::RefCell;
 use core::marker::PhantomData;
@@ -6,17 +6,17 @@ use std::collections::VecDeque;
 
 use crate::sync::{Condvar, Deadline, Mutex, MutexGuard, lock, wait_until};
 
-/// Orders the users of one shard.
+/// Orders the calls that use one shard.
 ///
-/// Shared users (read, verify, unseal) run together; an exclusive one (free, migrate, open, close)
-/// runs alone. Both wait for each other in the order in which they came, so neither starves. A lease
-/// is held by the caller for as long as they like: an exclusive user is refused while one is out,
-/// or waits for it outside the queue, in nobody's way, until a deadline of their own.
+/// Shared users (read, verify, unseal) run together; an exclusive user (free, migrate, open, close)
+/// runs alone. All of them wait in one queue, in the order of arrival, so neither kind starves. A
+/// lease is held by the program for as long as it likes. While a lease exists, an exclusive user is
+/// refused, or waits outside the queue until its own deadline, so that it blocks no other user.
 ///
-/// A callback of the caller can call back into the manager from inside a shared use. So that no
-/// two such threads wait for each other in a circle, a thread that already uses some shard waits
-/// only for an exclusive user who is at work (who waits for nobody), never in the queue, and is
-/// refused where it asks to be exclusive and cannot be at once.
+/// A callback of the program can call the manager from inside a shared use. So that no two such
+/// threads wait for each other in a circle, a thread that already uses some shard never waits in
+/// the queue. It waits only while another thread is exclusive, since an exclusive thread waits for
+/// no other. If it asks to be exclusive and cannot be at once, it is refused.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     state: Mutex<State>,
@@ -32,19 +32,19 @@ struct State {
     queue: VecDeque<u64>,
 }
 
-/// Why exclusive use, or use from inside one's own exclusive use, was refused.
+/// Why exclusive use, or use from inside the caller's own exclusive use, was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Busy {
-    /// Leases that are out; 0 if the calling thread is in its own way.
+    /// Leases that exist; 0 if the calling thread itself uses a shard.
     pub(crate) leases: usize,
 }
 
-/// Why a user who brought a deadline did not come in.
+/// Why a call with a deadline did not enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Leases are out, or the calling thread is in its own way.
+    /// Leases exist, or the calling thread itself uses a shard.
     Busy(Busy),
-    /// Others were inside until the deadline.
+    /// Other threads were inside until the deadline.
     TimedOut,
 }
 
@@ -55,13 +55,14 @@ enum Use {
 }
 
 thread_local! {
-    /// The gates that this thread is inside of, by address, innermost last.
+    /// The gates that this thread is inside, by address, innermost last.
     static HELD: RefCell<Vec<(usize, Use)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Whether the calling thread uses some shard: it is in a callback of a call of this crate.
+/// Whether the calling thread uses some shard, which means that it runs a callback of a call of
+/// this crate.
 pub(crate) fn is_inside_any() -> bool {
-    // While the thread ends there is nothing to ask, and no callback.
+    // A thread that is ending has lost its list, and runs no callback.
     HELD.try_with(|held| !held.borrow().is_empty()).unwrap_or(false)
 }
 
@@ -70,7 +71,7 @@ impl Gate {
         core::ptr::from_ref(self).addr()
     }
 
-    /// How the calling thread uses this gate already, and whether it uses any.
+    /// How the calling thread uses this gate already, and whether it uses any gate.
     fn held(&self) -> (Option<Use>, bool) {
         HELD.with_borrow(|held| {
             let mine = held.iter().rev().find(|(gate, _)| *gate == self.address());
@@ -78,7 +79,8 @@ impl Gate {
         })
     }
 
-    /// Enters as one of many; waits while somebody is exclusive or waits to be.
+    /// Enters as a shared user. Waits while another thread is exclusive or stands before it in the
+    /// queue.
     ///
     /// # Errors
     ///
@@ -87,16 +89,17 @@ impl Gate {
         self.shared_until(Deadline::NEVER).map_err(Refusal::for_ever)
     }
 
-    /// As [`shared`](Self::shared), until a deadline.
+    /// Like [`shared`](Self::shared), until a deadline.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Busy`] as there, [`Refusal::TimedOut`].
+    /// [`Refusal::Busy`] as above, [`Refusal::TimedOut`].
     pub(crate) fn shared_until(&self, deadline: Deadline) -> Result<SharedPass<'_>, Refusal> {
         let mut state = lock(&self.state);
         match self.held() {
             (Some(Use::Exclusive), _) => return Err(Refusal::Busy(Busy { leases: 0 })),
-            // Nobody can be exclusive now, and waiting behind one who wants to be would never end.
+            // This thread is inside, so no other is exclusive. Waiting behind a queued exclusive
+            // user would never end, since that one waits for this thread.
             (Some(Use::Shared), _) => {}
             (None, true) => {
                 while state.exclusive {
@@ -111,11 +114,12 @@ impl Gate {
         Ok(SharedPass { inside: Inside::new(self, Use::Shared) })
     }
 
-    /// Enters alone; waits for all who are inside or came before.
+    /// Enters as the exclusive user. Waits for all threads that are inside or stand before it in
+    /// the queue.
     ///
     /// # Errors
     ///
-    /// [`Busy`] if a lease is out, or if the calling thread uses some shard already and would have
+    /// [`Busy`] if a lease exists, or if the calling thread uses some shard already and would have
     /// to wait.
     pub(crate) fn exclusive(&self) -> Result<ExclusivePass<'_>, Busy> {
         let state = lock(&self.state);
@@ -123,26 +127,27 @@ impl Gate {
             return Err(Busy { leases: state.leases });
         }
         let state = self.alone(state, Deadline::NEVER).map_err(Refusal::for_ever)?;
-        // One may have been taken out during the wait.
+        // Another call may have taken out a lease during the wait.
         if state.leases > 0 {
             return Err(Busy { leases: state.leases });
         }
         Ok(self.enter_alone(state))
     }
 
-    /// As [`exclusive`](Self::exclusive), but waits for leases to end too, until a deadline. Others
-    /// come and go meanwhile, and may take out more leases.
+    /// Like [`exclusive`](Self::exclusive), but also waits for leases to end, until a deadline.
+    /// Other calls enter and leave during this wait, and may take out more leases.
     ///
     /// # Errors
     ///
-    /// [`Refusal::Busy`] if a lease is still out then, or as there; [`Refusal::TimedOut`].
+    /// [`Refusal::Busy`] if a lease still exists at the deadline, or as above;
+    /// [`Refusal::TimedOut`].
     pub(crate) fn exclusive_until(&self, deadline: Deadline) -> Result<ExclusivePass<'_>, Refusal> {
         let mut state = lock(&self.state);
         loop {
             let (mine, any) = self.held();
             while state.leases > 0 {
                 let busy = Busy { leases: state.leases };
-                // Whoever it waits for may be waiting for this very thread.
+                // The holder of the lease may be waiting for this thread.
                 if mine.is_some() || any {
                     return Err(Refusal::Busy(busy));
                 }
@@ -156,8 +161,9 @@ impl Gate {
         }
     }
 
-    /// Waits until all who are inside, or came before, have left; leases stay. For a shard whose
-    /// device takes no calls any more, so that whoever comes later leaves at once.
+    /// Waits until all threads that are inside, or stand before it in the queue, have left; leases
+    /// stay. For a shard whose device takes no more calls, so that a thread that enters later
+    /// leaves at once.
     ///
     /// # Errors
     ///
@@ -168,7 +174,7 @@ impl Gate {
         self.alone(state, deadline).map(drop)
     }
 
-    /// Waits until nobody else is inside.
+    /// Waits until no other thread is inside.
     fn alone<'a>(
         &'a self,
         state: MutexGuard<'a, State>,
@@ -187,7 +193,7 @@ impl Gate {
         ExclusivePass { inside: Inside::new(self, Use::Exclusive) }
     }
 
-    /// Queues up, and waits until it is its turn and `open` says so.
+    /// Joins the queue, and waits until this ticket is first and `open` returns true.
     fn queued<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -199,23 +205,23 @@ impl Gate {
             state = wait_until(&self.changed, state, deadline).map_err(|mut state| {
                 state.queue.retain(|waiting| *waiting != ticket);
                 drop(state);
-                // Whoever stood behind it may come in.
+                // Threads behind this ticket may be able to enter now.
                 self.changed.notify_all();
                 Refusal::TimedOut
             })?;
         }
         state.queue.pop_front();
-        // The next in the queue may come in as well.
+        // The next thread in the queue may be able to enter too.
         self.changed.notify_all();
         Ok(state)
     }
 
-    /// Leases that are out.
+    /// The number of leases.
     pub(crate) fn leases(&self) -> usize {
         lock(&self.state).leases
     }
 
-    /// Counts one more lease. The caller is inside, so that nobody is exclusive.
+    /// Counts one more lease. The caller holds a shared pass, so no thread is exclusive.
     pub(crate) fn lease(&self, _inside: &SharedPass<'_>) {
         let mut state = lock(&self.state);
         state.leases = state.leases.saturating_add(1);
@@ -231,18 +237,18 @@ impl Gate {
 }
 
 impl Refusal {
-    /// What the refusal means to a caller without a deadline.
+    /// Converts the refusal for a caller without a deadline.
     fn for_ever(self) -> Busy {
         match self {
             Self::Busy(busy) => busy,
-            // Never: their deadline does not pass.
+            // Cannot happen: a caller without a deadline does not time out.
             Self::TimedOut => Busy { leases: 0 },
         }
     }
 }
 
 impl State {
-    /// A place at the end of the queue.
+    /// Takes a ticket at the end of the queue.
     fn draw(&mut self) -> u64 {
         let ticket = self.next_ticket;
         self.next_ticket = ticket.wrapping_add(1);
@@ -255,7 +261,8 @@ impl State {
     }
 }
 
-/// Shared use, until dropped. Bound to its thread, which the re-entrance rule is about.
+/// Shared use, until dropped. Bound to its thread, because the rule on re-entrance is about
+/// threads.
 #[derive(Debug)]
 pub(crate) struct SharedPass<'a> {
     #[expect(dead_code, reason = "held for its drop")]
@@ -286,7 +293,7 @@ impl<'a> Inside<'a> {
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
         let entry = (self.gate.address(), self.kind);
-        // While the thread ends its list may be gone already; then nobody asks it any more.
+        // The list of a thread that is ending may be gone already; no call reads it any more.
         let _gone = HELD.try_with(|held| {
             let mut held = held.borrow_mut();
             if let Some(position) = held.iter().rposition(|one| *one == entry) {

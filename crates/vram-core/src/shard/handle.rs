@@ -1,4 +1,4 @@
-//! The handle of a resident shard, and the mark by which a manager knows its own.
+//! The handle of a resident shard, and the mark by which a manager recognises its own handles.
 
 use core::fmt;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use crate::error::VramError;
 
 /// A handle of one resident shard: its id, and the seal record that authenticates it.
 ///
-/// It holds no pointer and no secret, and dropping it frees nothing: the manager owns residency,
-/// and lists fresh handles. Clones stay good when the shard moves. The public fields are for
-/// reading; a handle whose fields were changed is refused and changes nothing.
+/// It holds no pointer and no secret. Dropping it frees nothing: the manager owns the shard, and
+/// lists fresh handles. Clones stay valid when the shard moves. The public fields are for reading:
+/// a handle whose fields were changed is refused and changes nothing.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct SealedShard {
-    /// The shard's name, by which the manager finds it.
+    /// The id of the shard, by which the manager finds it.
     pub shard_id: ShardId,
-    /// The GPU that held the shard when the handle was made. It selects nothing.
+    /// The GPU that held the shard when the handle was made. No call uses it to select a GPU.
     pub gpu_index: u32,
     /// The seal record: everything that authenticates the shard, in 256 bytes. The sealed bytes
     /// themselves are in device memory.
@@ -48,7 +48,7 @@ impl fmt::Debug for SealedShard {
     }
 }
 
-/// Tells one manager from another, also across processes.
+/// Distinguishes one manager from another, also across processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(transparent))]
@@ -60,20 +60,20 @@ impl ManagerId {
     }
 }
 
-/// A keyed code over everything in a handle.
+/// A keyed code over all fields of a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(transparent))]
 struct Mark([u8; 32]);
 
-/// Makes handles, and knows them again. Its key lives and dies with the manager.
+/// Makes handles and checks them. Its key exists only as long as the manager.
 #[derive(Debug)]
 pub struct Marker {
     manager: ManagerId,
     key: TicketKey,
 }
 
-/// What a handle states, before it is marked.
+/// The fields of a handle that has no mark yet.
 #[derive(Clone, Debug)]
 pub(crate) struct Stated {
     pub(crate) shard_id: ShardId,
@@ -90,13 +90,13 @@ impl Marker {
     ///
     /// [`VramError::Key`] if the operating system gives no random bytes.
     pub fn new() -> Result<Self, VramError> {
-        // Two independent secrets: the id is public, so it must say nothing about the key.
+        // Two independent secrets: the id is public, so it must not reveal anything about the key.
         let id = SealKey::random()?.id();
         let key = SealKey::random()?.ticket_key();
         Ok(Self { manager: ManagerId(*id.as_bytes()), key })
     }
 
-    /// What tells this manager from others.
+    /// The id that distinguishes this manager from others.
     pub(crate) const fn manager(&self) -> ManagerId {
         self.manager
     }
@@ -117,12 +117,12 @@ impl Marker {
         handle
     }
 
-    /// Whether the handle is as this manager made it.
+    /// Checks that the handle is as this manager made it.
     ///
     /// # Errors
     ///
-    /// [`VramError::ForeignHandle`] if another manager made it, [`VramError::HandleAltered`] if a
-    /// field is not as it was made.
+    /// [`VramError::ForeignHandle`] if another manager made the handle,
+    /// [`VramError::HandleAltered`] if a field differs from what was made.
     pub(crate) fn check(&self, handle: &SealedShard) -> Result<(), VramError> {
         if handle.manager != self.manager {
             return Err(VramError::ForeignHandle { shard: handle.shard_id.clone() });
@@ -223,7 +223,7 @@ mod tests {
     fn debug_shows_neither_record_nor_mark() {
         let marker = Marker::new().unwrap();
         let text = format!("{:?} {marker:?}", handle(&marker));
-        // The manager's id is random bytes, and may well hold a pair of fives.
+        // The manager's id is random bytes, and may contain a pair of fives by chance.
         assert!(!text.contains("5, 5, 5, 5, 5") && !text.contains("sealed_data"), "{text}");
     }
 

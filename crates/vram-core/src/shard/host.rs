@@ -1,4 +1,4 @@
-//! Host memory that parked shards and backups take.
+//! The host memory of parked shards and of backups.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,8 @@ use vram_seal::SealRecord;
 use crate::error::VramError;
 use crate::shard::Seal;
 
-/// What there is of a shard elsewhere. Only of its present seal: sealing it anew forgets them.
+/// The copies of a shard elsewhere. They are copies under its present seal: sealing the shard anew
+/// discards them.
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
     pub(crate) backup: Option<Backup>,
@@ -22,9 +23,10 @@ pub(crate) struct Copies {
 /// The sealed bytes of a shard in host memory.
 pub(crate) struct Backup {
     pub(crate) bytes: Vec<u8>,
-    /// The seal of `bytes`: the shard's own, unless that one is not of encrypted bytes.
+    /// The seal of `bytes`. It is the shard's own seal, unless the shard is Authenticated: its
+    /// backup is encrypted under a seal of its own.
     pub(crate) seal: Arc<Seal>,
-    /// The seal that the shard has while it is resident.
+    /// The seal of the shard while it is resident.
     pub(crate) resident: Arc<Seal>,
     pub(crate) at: Timestamp,
     pub(crate) charge: Charge,
@@ -49,14 +51,15 @@ impl fmt::Debug for Backup {
     }
 }
 
-/// The host memory that the parked shards of a manager may take, and how many there are.
+/// Counts the host memory that parked shards of one manager take against its limit, and their
+/// number.
 #[derive(Debug)]
 pub struct Parked {
     books: Ledger,
     pub(crate) count: AtomicU64,
 }
 
-/// How much host memory parked shards may take, and do.
+/// The host memory that parked shards may take, and how much of it they take now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -64,7 +67,7 @@ pub struct ParkCapacity {
     /// Host bytes that may be taken; 2^48 − 1 if no limit was set.
     pub limit: ByteLen,
     /// Host bytes that are taken: sealed bytes, and segment tables made for parking. Backups of
-    /// resident shards count too.
+    /// resident shards are included.
     pub used: ByteLen,
     /// Shards that are parked.
     pub shard_count: u64,
@@ -73,14 +76,14 @@ pub struct ParkCapacity {
 impl Parked {
     /// # Errors
     ///
-    /// None in practice: the limit is cut to what a ledger counts.
+    /// None in practice: the limit is reduced to the largest value that a ledger can count.
     pub(crate) fn new(limit: ByteLen) -> Result<Self, VramError> {
         let books = Ledger::new(limit.min(MAX_TOTAL));
         let books = books.map_err(|error| VramError::config(error.to_string()))?;
         Ok(Self { books, count: AtomicU64::new(0) })
     }
 
-    /// Takes host memory, in the books.
+    /// Reserves host memory in the ledger of parked shards.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! One shard: its handle, its place, its life, and the list of all of them.
+//! One shard: its handle, its placement, its life, and the list of all shards.
 
 pub mod ages;
 pub mod entry;

@@ -1,4 +1,4 @@
-//! Shards in host memory: what they are there, and how much of it they may take.
+//! Shards in host memory, and how much of it they may take.
 
 use core::fmt;
 use core::sync::atomic::Ordering;
@@ -12,26 +12,27 @@ use crate::shard::{Backup, Entry, Parked, Shards};
 
 /// A shard that was taken off its GPU and waits in host memory, encrypted.
 ///
-/// It belongs to whoever holds it, may be sent to any thread, and outlives a GPU that is lost.
-/// `VramManager::wake` makes it resident again under its old id, with its old seal:
-/// handles from before are good again. Until then they answer [`VramError::Parked`](crate::error::VramError::Parked). Dropping it
-/// gives the shard up, and its host memory back.
+/// The program that holds this value owns the shard. It may be sent to any thread, and outlives the
+/// loss of a GPU. `VramManager::wake` makes the shard resident again under its old id, with its old
+/// seal: handles that were made before are valid again. Until then they answer
+/// [`VramError::Parked`](crate::error::VramError::Parked). Dropping this value frees the shard and
+/// its host memory.
 ///
-/// No plaintext is in it: an Authenticated shard is encrypted while it is parked.
+/// It contains no plaintext: an Authenticated shard is encrypted while it is parked.
 pub struct ParkedShard {
-    // On the heap, so that passing one on, also inside an error, costs a pointer.
+    // On the heap, so that moving a parked shard, also inside an error, moves only a pointer.
     pub(crate) copy: Box<HostCopy>,
-    // After the copy: a shard whose handle answers `ShardFreed` is really gone.
+    // Dropped after the copy: when the handle answers `ShardFreed`, the host bytes are gone.
     pub(crate) listed: Listed,
 }
 
-/// A shard in host memory: a [`Backup`], which knows nothing of its entry, and that entry.
+/// A shard in host memory: a [`Backup`], which does not refer to its entry, and that entry.
 pub(crate) struct HostCopy {
     pub(crate) entry: Arc<Entry>,
     pub(crate) backup: Backup,
 }
 
-/// Keeps a parked shard known to its manager; dropped, the shard is gone.
+/// Keeps a parked shard in the registry; when it is dropped, the shard is removed.
 #[derive(Debug)]
 pub(crate) struct Listed {
     id: ShardId,
@@ -46,12 +47,12 @@ impl Listed {
         Self { id, shards, parked, woken: false }
     }
 
-    /// Whether the shard was parked by the manager that these are the parked shards of.
+    /// Whether the shard was parked by the manager that owns `parked`.
     pub(crate) fn is_in(&self, parked: &Arc<Parked>) -> bool {
         Arc::ptr_eq(&self.parked, parked)
     }
 
-    /// The shard is resident from now on, and stays known.
+    /// Records that the shard is resident again, so that dropping this value does not remove it.
     pub(crate) fn woken(mut self) {
         self.woken = true;
     }
@@ -69,7 +70,7 @@ impl Drop for Listed {
 }
 
 impl ParkedShard {
-    /// The shard's name, which it keeps.
+    /// The id of the shard, which stays the same.
     #[must_use]
     pub fn shard_id(&self) -> &ShardId {
         &self.copy.entry.id
@@ -87,25 +88,25 @@ impl ParkedShard {
         self.copy.entry.plaintext_len
     }
 
-    /// Host bytes that it takes of the limit for parked shards.
+    /// Host bytes that the shard takes from the limit for parked shards.
     #[must_use]
     pub fn host_len(&self) -> ByteLen {
         self.copy.backup.host_len()
     }
 
-    /// What lies in device memory once the shard is awake.
+    /// What lies in device memory after the shard is woken.
     #[must_use]
     pub fn protection(&self) -> Protection {
         self.copy.backup.resident.protection()
     }
 
-    /// The seal record that the shard has while it is resident.
+    /// The seal record of the shard while it is resident.
     #[must_use]
     pub fn sealed_data(&self) -> &SealRecord {
         &self.copy.backup.resident.record
     }
 
-    /// When it was parked.
+    /// When the shard was parked.
     #[must_use]
     pub fn parked_at(&self) -> Timestamp {
         self.copy.backup.at

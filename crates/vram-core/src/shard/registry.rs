@@ -9,20 +9,20 @@ use vram_id::ShardId;
 use crate::error::VramError;
 use crate::shard::{Counted, Entry, Listed, Parked};
 
-/// All resident shards, by id. No guard of the map is held across a call into anything else: the
-/// entry is cloned out.
+/// All resident shards, by id. Callers clone an entry out of the map, so that no guard of the map
+/// is held across any other call.
 #[derive(Debug)]
 pub(crate) struct Registry {
     shards: Arc<Shards>,
-    /// Shards that are resident, or being made so.
+    /// The number of shards that are resident or becoming resident.
     count: Arc<AtomicU64>,
     count_max: u64,
-    /// Shards that are in host memory meanwhile.
+    /// Shards that are parked in host memory.
     pub(crate) parked: Arc<Parked>,
 }
 
-/// Resident and parked shards, by id. A parked one stays in the map, so that whoever looks for it
-/// at any moment finds it.
+/// Resident and parked shards, by id. A parked shard stays in the map, so that a call that looks
+/// for it finds it at any moment.
 pub(crate) type Shards = DashMap<ShardId, Arc<Entry>>;
 
 impl Registry {
@@ -30,11 +30,11 @@ impl Registry {
         Self { shards: Arc::default(), count: Arc::default(), count_max, parked: Arc::new(parked) }
     }
 
-    /// Takes a place for one more shard.
+    /// Takes a slot for one more shard.
     ///
     /// # Errors
     ///
-    /// [`VramError::LimitExceeded`] if as many are resident as may be.
+    /// [`VramError::LimitExceeded`] if the limit of resident shards is reached.
     pub(crate) fn count_one(&self) -> Result<Counted, VramError> {
         let taken = self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
             if count < self.count_max { count.checked_add(1) } else { None }
@@ -49,7 +49,7 @@ impl Registry {
         }
     }
 
-    /// The shards themselves, for whoever outlives them.
+    /// The map of shards, for values that outlive the registry.
     #[must_use]
     pub(crate) fn shards(&self) -> Weak<Shards> {
         Arc::downgrade(&self.shards)
@@ -64,17 +64,17 @@ impl Registry {
         self.shards.insert(entry.id.clone(), entry);
     }
 
-    /// A shard that is resident.
+    /// The entry of a shard, if it is resident.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Entry>> {
         self.find(id).filter(|entry| !entry.state().parked)
     }
 
-    /// A shard that is resident or parked.
+    /// The entry of a shard, if it is resident or parked.
     pub(crate) fn find(&self, id: &str) -> Option<Arc<Entry>> {
         self.shards.get(id).map(|entry| Arc::clone(&entry))
     }
 
-    /// Keeps a shard known while it is parked.
+    /// Keeps a shard in the map while it is parked.
     pub(crate) fn list(&self, entry: &Entry) -> Listed {
         Listed::new(entry.id.clone(), Arc::clone(&self.shards), Arc::clone(&self.parked))
     }
@@ -85,7 +85,7 @@ impl Registry {
         drop(removed);
     }
 
-    /// How many shards are resident.
+    /// The number of resident and parked shards.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.shards.len()
@@ -110,7 +110,7 @@ impl Registry {
 /// The shards that lie on a GPU, in ascending order of their ids.
 pub(crate) fn on(shards: &Shards, gpu: u32) -> Vec<Arc<Entry>> {
     let mut entries: Vec<_> = shards.iter().map(|entry| Arc::clone(entry.value())).collect();
-    // Only now: no guard of the map is held while an entry is looked at.
+    // Filter after collecting: no guard of the map may be held while an entry's state is locked.
     entries.retain(|entry| entry.state().lies_on(gpu));
     entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     entries

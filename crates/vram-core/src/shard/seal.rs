@@ -1,4 +1,4 @@
-//! One seal of a shard, and what it was sealed as.
+//! One seal of a shard, and the properties that it is bound to.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -16,7 +16,7 @@ pub struct KeyUses {
     by_key: Mutex<BTreeMap<KeyId, Weak<()>>>,
 }
 
-/// One seal under one key, until dropped.
+/// A use of one key by one seal, until dropped.
 #[derive(Debug)]
 pub(crate) struct KeyUse {
     #[expect(dead_code, reason = "held to be counted")]
@@ -24,7 +24,7 @@ pub(crate) struct KeyUse {
 }
 
 impl KeyUses {
-    /// Counts one more use.
+    /// Counts one more use of a key.
     pub(crate) fn take(&self, key: KeyId) -> KeyUse {
         let mut by_key = lock(&self.by_key);
         let known = by_key.get(&key).and_then(Weak::upgrade);
@@ -36,13 +36,13 @@ impl KeyUses {
         KeyUse { token }
     }
 
-    /// Seals under a key.
+    /// The number of seals under a key.
     pub(crate) fn count(&self, key: &KeyId) -> usize {
         lock(&self.by_key).get(key).map_or(0, Weak::strong_count)
     }
 }
 
-/// One seal of a shard: never changed, only replaced.
+/// One seal of a shard. It never changes; it is only replaced.
 #[derive(Debug)]
 pub(crate) struct Seal {
     pub(crate) record: SealRecord,
@@ -63,7 +63,7 @@ impl Seal {
         self.opener.fields().key_id()
     }
 
-    /// Whether these are the hashes of the content that was sealed.
+    /// Whether `hashes` are those of the content that was sealed.
     pub(crate) fn is_of(&self, hashes: &[SegmentHash]) -> Result<bool, SealError> {
         match self.opener.check_digest(hashes) {
             Ok(digest) => Ok(digest == self.digest),
@@ -73,7 +73,7 @@ impl Seal {
     }
 }
 
-/// What a shard is sealed as: everything its seal is bound to.
+/// The properties that a shard's seal is bound to.
 #[derive(Clone, Debug)]
 pub(crate) struct SealedAs {
     pub(crate) model_id: Arc<str>,

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
-/// A place among the shards that may be resident; given back when dropped.
+/// A slot in the count of resident shards; released when dropped.
 #[derive(Debug)]
 pub(crate) struct Counted {
     pub(crate) count: Arc<AtomicU64>,

@@ -1,27 +1,27 @@
-//! Where a shard stands when room is short: what its owner said, and when it was last used.
+//! How a shard ranks for eviction: what its owner requested, and when it was last used.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
 pub(crate) use vram_events::OnEviction;
 
-/// What an owner says about a shard's claim to its place.
+/// The owner's settings for eviction of a shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) priority: u32,
     pub(crate) cost: u64,
-    /// None where the manager's default holds.
+    /// `None` if the manager's default applies.
     pub(crate) on_eviction: Option<OnEviction>,
 }
 
-/// The claim of a resident shard, and how it is used.
+/// The eviction settings of a resident shard, and its last use.
 #[derive(Debug)]
 pub(crate) struct Standing {
     pub(crate) claim: Claim,
     pinned: AtomicBool,
     /// Monotonic time of the last use, in nanoseconds.
     used_at: AtomicU64,
-    /// Position of the last use among all uses: tells apart what the clock cannot.
+    /// Position of the last use among all uses; orders uses that have the same time.
     use_number: AtomicU64,
 }
 

@@ -8,32 +8,33 @@ use vram_space::{Block, Gpu, Space};
 use crate::error::VramError;
 use crate::shard::{Moment, Seal};
 
-/// Where a shard lies and how it is sealed, while a pass of its gate is held.
+/// Where a shard lies and how it is sealed, valid while a pass of its gate is held.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     pub(crate) gpu: Arc<Gpu>,
     pub(crate) range: DeviceRange,
-    /// What it lies in. Not owned: a block goes back to the driver though views of it are left.
+    /// The block that the shard lies in. Not owned: a block returns to the driver even if views of
+    /// it remain.
     pub(crate) block: Weak<Block>,
     pub(crate) seal: Arc<Seal>,
 }
 
-/// A place whose bytes are those of a shard, before the shard counts there.
+/// Space that holds the bytes of a shard which is not resident there yet.
 #[derive(Debug)]
 pub(crate) struct Arrived {
     pub(crate) space: Space,
-    /// When the check began that found all of them sound; none if no check read all of them.
+    /// When the check began that found all bytes sound; `None` if no check has read all of them.
     pub(crate) verified: Option<Moment>,
 }
 
 impl View {
-    /// What is sealed in a place.
+    /// The view of what is sealed in `space`.
     pub(crate) fn of(space: &Space, seal: Arc<Seal>) -> Self {
         let gpu = Arc::clone(space.gpu());
         Self { gpu, range: space.range(), block: space.behind(), seal }
     }
 
-    /// The memory that the shard lies in, if the device takes calls.
+    /// The block that the shard lies in, if the device takes calls.
     ///
     /// # Errors
     ///
@@ -42,8 +43,8 @@ impl View {
         Ok(self.gpu.memory_in(&self.block)?)
     }
 
-    /// As [`memory`](Self::memory), also while a reset that may be refused yet waits for the caller:
-    /// for what must not be left half done.
+    /// Like [`memory`](Self::memory), but also while a reset that can still be refused waits for
+    /// this call. For work that must not be left half done.
     ///
     /// # Errors
     ///

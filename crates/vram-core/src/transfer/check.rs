@@ -1,4 +1,4 @@
-//! Reading back what was written.
+//! Reads back what was written to a device.
 
 use crate::error::VramError;
 use crate::shard::{Seal, View};
@@ -8,8 +8,8 @@ use crate::transfer::Selection;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReadBack {
-    /// An Authenticated shard in full, since kernels will read it unchecked; an Encrypted one by
-    /// sample, since every later read authenticates what it touches.
+    /// An Authenticated shard in full, since kernels read it unchecked; an Encrypted shard by
+    /// sample, since every later read authenticates the segments that it reads.
     #[default]
     Default,
     /// Every segment.
@@ -21,7 +21,7 @@ pub enum ReadBack {
 }
 
 impl View {
-    /// Reads back what was just written. Says whether that was all of it.
+    /// Reads back what was just written. Returns true if every segment was read.
     pub(crate) fn read_back(&self, policy: ReadBack) -> Result<bool, VramError> {
         let count = self.seal.opener.layout().count();
         let full = match policy {
@@ -33,7 +33,7 @@ impl View {
         let selection = if full {
             Selection::Run(0..count)
         } else {
-            // What is picked depends on the record alone, so a run can be repeated.
+            // The selection depends only on the record, so that a run is repeatable.
             Selection::sample(count, SAMPLED, seed_of(&self.seal))
         };
         let segments = self.altered_segments(selection)?;

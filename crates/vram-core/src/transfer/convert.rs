@@ -1,4 +1,4 @@
-//! Segments of one seal into segments of another, in a host buffer.
+//! Converts segments of one seal into segments of another, in a host buffer.
 
 use vram_alloc::ByteLen;
 use vram_seal::{Opener, Protection, SealError, SealedSegment, Sealer, SegmentHash};
@@ -12,16 +12,16 @@ pub(crate) fn part(buffer: &mut [u8], len: ByteLen) -> Result<&mut [u8], VramErr
     count.and_then(|count| buffer.get_mut(..count)).ok_or(VramError::HostMemory { wanted: len })
 }
 
-/// Segments of one seal into segments of another.
+/// Converts segments of one seal into segments of another.
 pub(crate) struct Convert<'a> {
     pub(crate) from: &'a Opener,
     pub(crate) to: &'a Sealer,
-    /// What each segment must hash to, where that is known.
+    /// The hash that each segment must have, where it is known.
     pub(crate) hashes: Option<&'a [SegmentHash]>,
 }
 
 impl Convert<'_> {
-    /// Converts one window where it lies in `bytes`, and hands each segment's seal to `keep`.
+    /// Converts one window in place, and passes the seal of each segment to `keep`.
     pub(crate) fn window(
         &self,
         windows: &Windows,
@@ -31,13 +31,13 @@ impl Convert<'_> {
     ) -> Result<(), VramError> {
         window.each(windows.layout(), bytes, |segment, bytes| {
             let hash = self.hashes.and_then(|hashes| hashes.get(usize::try_from(segment).ok()?));
-            // What lies there as plaintext, and is about to be compared with a hash that the old
-            // record vouched for, needs no other check.
+            // Plaintext that is compared with a hash from the old record in the next step needs no
+            // other check.
             if hash.is_none() || self.from.protection() != Protection::Authenticated {
                 self.from.open_segment(segment, bytes)?;
             }
             let done = match hash {
-                // Device memory can change under the seal like any other source.
+                // Device memory can change between two reads, like any other source.
                 Some(hash) => self.to.seal_segment_checked(segment, bytes, hash),
                 None => self.to.seal_segment(segment, bytes),
             }?;

@@ -1,4 +1,4 @@
-//! Copying a shard between two devices.
+//! Copies a shard between two devices.
 
 use core::ops::ControlFlow;
 
@@ -12,7 +12,7 @@ use crate::transfer::walk::send;
 use crate::transfer::{Selection, Window, Windows};
 
 impl View {
-    /// The segments that are not what was sealed.
+    /// The segments that differ from what was sealed.
     pub(crate) fn altered(&self) -> Result<Vec<u64>, VramError> {
         self.altered_segments(Selection::Run(0..self.seal.opener.layout().count()))
     }
@@ -31,7 +31,7 @@ pub(crate) fn copy_staged(source: &View, target: &View) -> Result<(), VramError>
     })
 }
 
-/// Copies directly between the devices. `Break` if they turn out not to be able to.
+/// Copies directly between the devices. Returns `Break` if they turn out to have no peer access.
 pub(crate) fn copy_by_peer(source: &View, target: &View) -> Result<ControlFlow<()>, VramError> {
     if source.range.is_empty() {
         return Ok(ControlFlow::Continue(()));
@@ -60,7 +60,7 @@ fn copy_window(
     })
 }
 
-/// Gives the error of a copy between two devices to the one that it names.
+/// Assigns the error of a copy between two devices to the device that it names.
 fn blame(source: &View, target: &View, error: GpuError) -> VramError {
     let named = error.gpu();
     let (from, to) = (&source.gpu, &target.gpu);

@@ -1,4 +1,4 @@
-//! A source as windows of bytes.
+//! Reads a source as windows of bytes.
 
 use vram_alloc::{ByteLen, ByteRange};
 use vram_files::{Access, Feed, FileError, Source};
@@ -10,10 +10,10 @@ use crate::sync::{Mutex, lock};
 use crate::transfer::convert::part;
 use crate::transfer::{Window, Windows};
 
-/// A source as the sealing pass takes it.
+/// A source in the form that the sealing pass reads.
 pub(crate) struct SourceFeed<'s> {
     source: &'s dyn Source,
-    // Asked once each: a source that answers differently the next time is not asked again.
+    // Each is asked for once, so that a source that answers differently later has no effect.
     len: ByteLen,
     slice: Option<&'s [u8]>,
     /// The next window of a source that can only be read in order.
@@ -33,14 +33,14 @@ impl<'s> SourceFeed<'s> {
         Self { source, len, slice, turn, model_id }
     }
 
-    /// The scope where the request names none.
+    /// The scope if the request names none.
     pub(crate) const fn scope(&self) -> SivScope {
         if self.slice.is_some() { SivScope::Shard } else { SivScope::Segment }
     }
 
     /// # Errors
     ///
-    /// [`VramError::Config`] for two passes over something that can be read once.
+    /// [`VramError::Config`] if a source that can be read only once would have to be read twice.
     pub(crate) fn check_scope(
         &self,
         protection: Protection,
@@ -57,7 +57,7 @@ impl<'s> SourceFeed<'s> {
         Ok(())
     }
 
-    /// Called after the last byte was read.
+    /// Called after the last byte has been read.
     pub(crate) fn finish(&self) -> Result<(), VramError> {
         Ok(self.source.finish().map_err(|error| error.while_sealing(self.model_id))?)
     }
@@ -71,7 +71,7 @@ impl Feed for SourceFeed<'_> {
     fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), FileError> {
         match self.slice {
             Some(slice) => slice.fill(range, target),
-            // The one empty window of an empty shard: there is nothing to ask for.
+            // The one empty window of an empty shard: no byte is requested from the source.
             None if target.is_empty() => Ok(()),
             None => self
                 .source
@@ -89,8 +89,8 @@ impl Feed for SourceFeed<'_> {
     }
 }
 
-/// Fills the start of `buffer` with window `index`, or with the next one of a source that can only
-/// be read in order: over a whole pass each window is read once all the same.
+/// Fills the start of `buffer` with window `index`; for a source that can only be read in order,
+/// with the next window. A whole pass still reads each window exactly once.
 pub(crate) fn read_window<'b>(
     feed: &dyn Feed,
     windows: &Windows,
@@ -98,7 +98,7 @@ pub(crate) fn read_window<'b>(
     buffer: &'b mut [u8],
 ) -> Result<(Window, &'b mut [u8]), VramError> {
     let fill = |index, buffer: &'b mut [u8]| {
-        // The queue gives out the windows there are.
+        // `index` comes from the job queue, which holds only windows that exist.
         let window = windows.get(index).ok_or(VramError::HostMemory { wanted: ByteLen::ZERO })?;
         let bytes = part(buffer, window.bytes.len())?;
         feed.fill(window.bytes, bytes)?;
@@ -111,7 +111,7 @@ pub(crate) fn read_window<'b>(
     Ok(filled)
 }
 
-/// Reads a window as [`read_window`] does, to a buffer of the worker's, and calls `work` with it.
+/// Reads a window as [`read_window`] does, into a buffer of the worker, and calls `work` with it.
 pub(crate) fn with_source<T>(
     worker: &mut Worker<'_>,
     feed: &dyn Feed,

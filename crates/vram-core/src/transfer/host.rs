@@ -1,4 +1,4 @@
-//! What is kept of a parked shard in host memory, and how it gets back to a device.
+//! The bytes that are kept of a parked shard in host memory, and their way back to a device.
 
 use std::sync::Arc;
 
@@ -13,17 +13,18 @@ use crate::transfer::Window;
 use crate::transfer::read::zeroed;
 use crate::transfer::walk::{is_altered, send};
 
-/// The seal of what is kept of an Authenticated shard: one pass, so scope Segment.
+/// The parameters of the seal under which an Authenticated shard is parked: one pass, so scope
+/// Segment.
 pub(crate) fn parked_params(view: &View) -> SealParams {
     view.seal.params.with_protection(Protection::Encrypted).with_scope(SivScope::Segment)
 }
 
 impl View {
-    /// Host bytes that parking takes: the sealed bytes, and a table where one is made.
+    /// Host bytes that parking takes: the sealed bytes, and a segment table if one is made.
     pub(crate) fn needed(&self, len: ByteLen) -> ByteLen {
         match self.seal.protection() {
             Protection::Encrypted => len,
-            // Scope Segment keeps 48 bytes for each segment.
+            // Scope Segment stores 48 bytes for each segment.
             _ => ByteLen::new(self.seal.opener.layout().count().saturating_mul(48))
                 .saturating_add(len),
         }
@@ -31,7 +32,7 @@ impl View {
 }
 
 impl HostCopy {
-    /// Writes a host copy to the device, and opens every segment where it arrived.
+    /// Writes a host copy to the device, and opens every segment at its new placement.
     pub(crate) fn copy_in(&self, view: &View) -> Result<(), VramError> {
         let refused = |error| match error {
             VramError::Seal(SealError::SegmentMismatch { segment }) => {
@@ -44,7 +45,8 @@ impl HostCopy {
         if arrived_altered.is_empty() {
             return Ok(());
         }
-        // Either the copy was altered, or the way is: the copy decides.
+        // Either the host copy was altered, or the transfer altered the bytes. Checking the host
+        // copy decides which.
         let segments = self.altered()?;
         if segments.is_empty() {
             let gpu = view.gpu.index;
@@ -77,7 +79,7 @@ impl HostCopy {
         })
     }
 
-    /// Fills the start of `buffer` with what lies in device memory for this window.
+    /// Fills the start of `buffer` with the bytes that device memory must hold for this window.
     fn fill(&self, window: &Window, buffer: &mut [u8]) -> Result<(), VramError> {
         let refused = || VramError::HostMemory { wanted: window.bytes.len() };
         let source = self.part(window.bytes).ok_or_else(refused)?;
@@ -96,7 +98,7 @@ impl HostCopy {
         range.to_usize_range().and_then(|range| self.backup.bytes.get(range))
     }
 
-    /// The segments that are not what was parked.
+    /// The segments that differ from what was parked.
     fn altered(&self) -> Result<Vec<u64>, VramError> {
         let opener = &self.backup.seal.opener;
         let layout = opener.layout();

@@ -1,4 +1,4 @@
-//! Bytes between the host and one place on a device; no policy.
+//! Moves bytes between the host and one placement on a device; contains no policy.
 
 pub mod check;
 pub mod convert;

@@ -1,5 +1,5 @@
-//! Sealed bytes from the device to host memory: every segment is opened in passing, so that
-//! nothing altered gets out.
+//! Copies sealed bytes from the device to host memory. Every segment is opened on the way, so that
+//! no altered byte leaves the device.
 
 use core::ops::Range;
 
@@ -11,26 +11,26 @@ use crate::shard::View;
 use crate::transfer::walk::with_window;
 use crate::transfer::{Convert, Windows};
 
-/// What gets out of the device.
+/// The form in which the bytes leave the device.
 pub(crate) enum Outward<'a> {
-    /// The bytes as they lie there.
+    /// The bytes as they lie on the device.
     AsTheyAre,
     /// The same content under another seal.
     Anew {
         convert: Convert<'a>,
-        /// Called with each segment that was sealed.
+        /// Called with each segment after it was sealed.
         keep: &'a (dyn Fn(u64, SealedSegment) -> Result<(), SealError> + Sync),
     },
 }
 
 impl View {
-    /// Fills `out` with the sealed bytes of a run of segments, and with nothing that was not
-    /// opened. `out` has exactly their length.
+    /// Fills `out` with the sealed bytes of a run of segments. Every segment in it was opened.
+    /// `out` has exactly their length.
     ///
     /// # Errors
     ///
-    /// [`VramError::Seal`] with the mismatch of a segment; what lies in `out` is then of no use,
-    /// and no plaintext either, unless the shard is Authenticated and goes out as it is.
+    /// [`VramError::Seal`] with the mismatch of a segment. The bytes in `out` are then useless.
+    /// They are no plaintext either, unless the shard is Authenticated and is copied as it is.
     pub(crate) fn copy_out(
         &self,
         segments: Range<u64>,
@@ -50,7 +50,8 @@ impl View {
                 match how {
                     Outward::AsTheyAre => {
                         out.copy_from_slice(bytes);
-                        // The copy is what counts, and it is of these very bytes.
+                        // Open the very bytes that were copied to `out`, so that the check is valid
+                        // for the copy.
                         window.each(opener.layout(), bytes, |segment, bytes| {
                             opener.open_segment(segment, bytes)
                         })?;

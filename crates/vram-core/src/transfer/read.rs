@@ -1,4 +1,4 @@
-//! Opening a range of a shard into host memory.
+//! Opens a range of a shard into host memory.
 
 use vram_alloc::{ByteLen, ByteRange};
 use vram_space::{Worker, locate};
@@ -21,16 +21,16 @@ impl View {
     }
 }
 
-/// One step of a read: some whole segments, and the part of the target that they fill.
+/// One job of a read: some whole segments, and the part of the target that they fill.
 struct Job<'a> {
     window: Window,
-    /// Bytes of the window before the first wanted one.
+    /// Bytes of the window before the first requested byte.
     skip: usize,
     target: &'a mut [u8],
 }
 
-/// Cuts a read into jobs. Segments that are wanted whole are opened where the caller will find them;
-/// the at most two that are wanted in part go through staging.
+/// Cuts a read into jobs. Segments that are requested whole are opened directly in the target. The
+/// segments that are requested in part, at most two, go through staging.
 ///
 /// ```text
 ///   segments  |....0....|....1....|....2....|....3..|
@@ -44,7 +44,7 @@ fn jobs<'a>(
 ) -> Result<Vec<Job<'a>>, VramError> {
     let layout = *windows.layout();
     let segments = if layout.plaintext_len().is_zero() {
-        // The empty shard's one empty segment is opened like any other: its tag is checked.
+        // The one empty segment of an empty shard is opened like any other: its tag is checked.
         0..1
     } else {
         layout.covering(range)?
@@ -77,7 +77,7 @@ fn jobs<'a>(
     let cut = [segments.start..body_start, body_start..body_end, body_end..segments.end];
     for run in cut {
         for window in windows.cut(run) {
-            // The target is as long as the range, and the windows tile it.
+            // The target is as long as the range, and the windows cover it exactly.
             push(window).ok_or(VramError::HostMemory { wanted: range.len() })?;
         }
     }
@@ -111,7 +111,8 @@ impl Job<'_> {
     }
 }
 
-/// A target that unverified bytes pass through: zeros again unless everything was good.
+/// A target that unverified bytes are written to: set to zeros on drop unless every segment was
+/// good.
 struct WipeUnlessGood<'a>(Option<&'a mut [u8]>);
 
 impl WipeUnlessGood<'_> {
@@ -133,8 +134,8 @@ impl Drop for WipeUnlessGood<'_> {
     }
 }
 
-/// Zeroed host memory, fresh from the system where it is long, so that its pages are first touched
-/// by the thread that fills them.
+/// Zeroed host memory. Long memory comes fresh from the operating system, so that the thread that
+/// fills a page is the first to touch it.
 pub(crate) fn zeroed(len: ByteLen) -> Result<Vec<u8>, VramError> {
     let refused = VramError::HostMemory { wanted: len };
     let Some(count) = len.to_usize() else { return Err(refused) };

@@ -1,4 +1,4 @@
-//! Visiting every window of a shard.
+//! Visits every window of a shard.
 
 use core::ops::Range;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::sync::{Mutex, lock};
 use crate::transfer::convert::part;
 use crate::transfer::{Window, Windows};
 
-/// Which segments to look at.
+/// The segments to visit.
 #[derive(Clone, Debug)]
 pub(crate) enum Selection {
     Run(Range<u64>),
@@ -23,8 +23,8 @@ pub(crate) enum Selection {
 }
 
 impl Selection {
-    /// The first and the last of `count` segments, and `between` others; everything if that is
-    /// nearly everything.
+    /// The first and the last of `count` segments, and `between` others; all segments if the sample
+    /// would be nearly all of them.
     pub(crate) fn sample(count: u64, between: u64, seed: u64) -> Self {
         if count <= between.saturating_add(2) {
             return Self::Run(0..count);
@@ -53,7 +53,7 @@ impl Selection {
         }
     }
 
-    /// Jobs that [`windows`](Self::windows) gives.
+    /// The number of jobs that [`windows`](Self::windows) yields.
     fn jobs(&self, windows: &Windows) -> u64 {
         match self {
             Self::Run(run) => u64::try_from(windows.cut(run.clone()).count()).unwrap_or(u64::MAX),
@@ -63,14 +63,14 @@ impl Selection {
 }
 
 impl View {
-    /// The segments of a selection whose device bytes are not those that were sealed, in order.
+    /// The segments of a selection whose device bytes differ from what was sealed, in order.
     pub(crate) fn altered_segments(&self, selection: Selection) -> Result<Vec<u64>, VramError> {
         let opener = &self.seal.opener;
         let open = |segment, bytes: &mut [u8]| opener.open_segment(segment, bytes);
         self.altered_by(&self.windows()?, selection, open)
     }
 
-    /// The segments of a selection that `open` finds to be other than sealed, in order.
+    /// The segments of a selection that `open` finds to differ from what was sealed, in order.
     pub(crate) fn altered_by(
         &self,
         windows: &Windows,
@@ -91,8 +91,8 @@ impl View {
         Ok(altered)
     }
 
-    /// As [`altered_segments`](Self::altered_segments) for all of them; and if there are none,
-    /// whether the content as a whole is another than the record's.
+    /// Like [`altered_segments`](Self::altered_segments), for all segments. If none is altered, the
+    /// second value says whether the content as a whole differs from the record.
     pub(crate) fn altered_content(&self) -> Result<(Vec<u64>, bool), VramError> {
         let opener = &self.seal.opener;
         let (hashes, altered) = self.content_on()?;
@@ -107,8 +107,8 @@ impl View {
         }
     }
 
-    /// The hashes of all segments as they lie on the device, and the segments that are not what was
-    /// sealed: their hash is zeros, which no content has.
+    /// The hashes of all segments as they lie on the device, and the segments that differ from what
+    /// was sealed. The hash of an altered segment is zeros, which no content has.
     pub(crate) fn content_on(&self) -> Result<(Vec<SegmentHash>, Vec<u64>), VramError> {
         let opener = &self.seal.opener;
         let hashes = Hashes::new(opener.layout())?;
@@ -134,7 +134,8 @@ impl View {
     }
 }
 
-/// Copies one window to a buffer of the worker's, and calls `work` with exactly its bytes.
+/// Copies one window to a buffer of the worker, and calls `work` with exactly the bytes of the
+/// window.
 pub(crate) fn with_window<T>(
     worker: &mut Worker<'_>,
     view: &View,
@@ -151,7 +152,8 @@ pub(crate) fn with_window<T>(
     outcome
 }
 
-/// Starts writing a buffer to the place that `fill` answers; takes it back where there is none.
+/// Fills a buffer with `fill` and starts writing it to the memory that `fill` returns. If `fill`
+/// returns none, the worker keeps the buffer.
 pub(crate) fn send(
     worker: &mut Worker<'_>,
     mut staging: Staging,
@@ -169,7 +171,7 @@ pub(crate) fn send(
     }
 }
 
-/// Whether a segment that was opened is other than sealed.
+/// Whether an attempt to open a segment found it altered.
 pub(crate) fn is_altered(opened: Result<(), SealError>) -> Result<bool, VramError> {
     match opened {
         Ok(()) => Ok(false),

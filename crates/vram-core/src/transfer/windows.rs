@@ -1,4 +1,4 @@
-//! How one call cuts a shard into work: windows of whole segments, threads, staging buffers.
+//! How one call divides a shard into work: windows of whole segments, threads, staging buffers.
 
 use core::ops::Range;
 
@@ -12,13 +12,13 @@ use crate::error::VramError;
 use crate::shard::View;
 use crate::sync::{Mutex, lock};
 
-/// Below this, handing work to another thread costs more than it saves.
+/// The smallest window: below this size, passing work to another thread costs more than it saves.
 const WINDOW_MIN: u64 = 256 << 10;
 
-/// Buffers of one worker where memory allows: one is filled while the other is copied.
+/// Buffers per worker if memory allows: the worker fills one while the device copies the other.
 const BUFFERS: u64 = 2;
 
-/// The work of one call on one shard.
+/// The division of one call's work on one shard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Windows {
     layout: SegmentLayout,
@@ -27,7 +27,7 @@ pub(crate) struct Windows {
     buffers: u64,
 }
 
-/// A run of segments that is copied at once.
+/// A run of segments that is copied as one piece.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) segments: Range<u64>,
@@ -35,14 +35,15 @@ pub(crate) struct Window {
 }
 
 impl Windows {
-    /// Cuts a shard into work for this GPU.
+    /// Divides a shard into work for this GPU.
     pub(crate) fn on(gpu: &Gpu, layout: SegmentLayout) -> Result<Self, VramError> {
         let Means { workers, staging_bytes } = gpu.means;
         Self::plan(layout, gpu.device.info(), Threads::exactly(workers), staging_bytes)
     }
 
-    /// Cuts a shard for `device`: as large as it copies well, as small as keeps all threads busy,
-    /// and within `staging_max` host bytes for all workers together.
+    /// Divides a shard into work for `device`. Windows are as large as the device copies well, as
+    /// small as keeps all threads busy, and within `staging_max` host bytes for all workers
+    /// together.
     ///
     /// # Errors
     ///
@@ -54,7 +55,7 @@ impl Windows {
         staging_max: ByteLen,
     ) -> Result<Self, VramError> {
         let (len, max) = (layout.plaintext_len().get(), staging_max.get());
-        // Buffers come in powers of two, so that they can be used again.
+        // Buffer sizes are powers of two, so that buffers can be reused.
         let whole = len.max(SMALLEST).checked_next_power_of_two().unwrap_or(len);
         let segment = layout.segment_size().bytes().get().min(whole);
         if segment > max {
@@ -65,9 +66,10 @@ impl Windows {
             });
         }
         let threads = u64::try_from(threads.for_jobs(layout.count())).unwrap_or(u64::MAX);
-        // Two windows for each thread at least, so that none idles through the other's last.
+        // At least two windows for each thread, so that no thread idles while another works on its
+        // last.
         let fair = len.div_ceil(threads.saturating_mul(2).max(1));
-        // A host device copies from the cache: what fits there is quickest.
+        // A host device copies from the cache: windows that fit in it are fastest.
         let quick = if device.kind == DeviceKind::Host { 0 } else { device.copy_window.get() };
         let wanted = quick.min(fair).max(WINDOW_MIN);
         let allowed = max.checked_div(BUFFERS).unwrap_or(max);
@@ -89,17 +91,17 @@ impl Windows {
         Threads::exactly(self.threads)
     }
 
-    /// How many buffers a worker may hold.
+    /// The number of buffers that a worker may hold.
     pub(crate) const fn buffers(&self) -> u64 {
         self.buffers
     }
 
-    /// Windows in the whole shard: at least one.
+    /// The number of windows in the whole shard: at least one.
     pub(crate) const fn count(&self) -> u64 {
         self.layout.count().div_ceil(if self.segments == 0 { 1 } else { self.segments })
     }
 
-    /// Bytes in the longest window.
+    /// The length of the longest window.
     pub(crate) fn window_len(&self) -> ByteLen {
         let len = self.segments.saturating_mul(self.layout.segment_size().bytes().get());
         ByteLen::new(len.min(self.layout.plaintext_len().get()))
@@ -112,14 +114,14 @@ impl Windows {
         self.over(first..end)
     }
 
-    /// The window over these segments.
+    /// The window that covers these segments.
     pub(crate) fn over(&self, segments: Range<u64>) -> Option<Window> {
         let bytes = self.layout.span(&segments)?;
         Some(Window { segments, bytes })
     }
 
-    /// Does jobs `0..count` on all threads, each with a worker that holds up to `buffers` buffers,
-    /// and waits until the device has everything.
+    /// Runs jobs `0..count` on all threads, each with a worker that holds up to `buffers` buffers,
+    /// and waits until the device has all bytes.
     pub(crate) fn run(
         &self,
         gpu: &Gpu,
@@ -132,7 +134,8 @@ impl Windows {
         Ok(lanes.finish()?)
     }
 
-    /// As [`run`](Self::run), for `count` jobs that bring what they need, with one buffer a worker.
+    /// Like [`run`](Self::run), for `count` jobs that carry their own data, with one buffer per
+    /// worker.
     pub(crate) fn run_each<J: Send>(
         &self,
         gpu: &Gpu,
@@ -161,7 +164,7 @@ impl Windows {
 }
 
 impl View {
-    /// Cuts the shard into work for the GPU that it lies on.
+    /// Divides the shard into work for the GPU on which it lies.
     pub(crate) fn windows(&self) -> Result<Windows, VramError> {
         Windows::on(&self.gpu, *self.seal.opener.layout())
     }
@@ -177,7 +180,7 @@ impl Window {
     ) -> Result<(), E> {
         for segment in self.segments.clone() {
             let len = layout.range(segment).and_then(|range| range.len().to_usize()).unwrap_or(0);
-            // A buffer that is too short shows up as a segment of the wrong length.
+            // If the buffer is too short, `work` sees a segment of the wrong length.
             let (part, rest) = bytes.split_at_mut(len.min(bytes.len()));
             work(segment, part)?;
             bytes = rest;

@@ -1,5 +1,4 @@
-//! The passes over a source: one that hashes, where the scope asks for it, and one that seals and
-//! copies.
+//! The passes over a source: one that hashes, if the scope needs it, and one that seals and copies.
 
 use std::sync::Arc;
 
@@ -13,19 +12,20 @@ use crate::transfer::feed::{read_window, with_source};
 use crate::transfer::walk::send;
 use crate::transfer::{Window, Windows};
 
-/// How one shard is written, besides what the request says.
+/// The settings for writing one shard that are not part of its request.
 #[derive(Clone, Copy)]
 pub(crate) struct WriteOptions<'a> {
-    /// The scope where the request names none.
+    /// The scope if the request names none.
     pub(crate) scope: SivScope,
-    /// The content that must come out, if the caller named one.
+    /// The digest that the content must have, if the caller named one.
     pub(crate) expected_digest: Option<&'a ContentDigest>,
-    /// Called with the bytes just done, from any thread: progress and cancellation.
+    /// Called with the number of bytes just done, from any thread: reports progress and checks for
+    /// cancellation.
     pub(crate) watch: &'a (dyn Fn(ByteLen) -> Result<(), VramError> + Sync),
 }
 
 impl WriteOptions<'_> {
-    /// For a slice: nobody watches.
+    /// The settings for a slice: no progress, no cancellation.
     pub(crate) const SLICE: Self =
         Self { scope: SivScope::Shard, expected_digest: None, watch: &|_done| Ok(()) };
 }
@@ -48,7 +48,8 @@ impl Pass<'_> {
         space.written()?;
         let space = &*space;
         let gpu = Arc::clone(space.gpu());
-        // What was hashed last is still in cache, so a repeatable source is sealed from its end.
+        // The bytes that were hashed last are still in the cache, so a slice is sealed from its
+        // end.
         let backwards = hashes.is_some() && self.feed.slice().is_some();
         let count = self.windows.count();
         self.windows.run(&gpu, self.windows.buffers(), count, |worker, index| {
@@ -59,7 +60,7 @@ impl Pass<'_> {
         })
     }
 
-    /// Reads, seals and copies one window, and says how long it was.
+    /// Reads, seals and copies one window, and returns its length.
     fn write_window(
         &self,
         worker: &mut Worker<'_>,
@@ -81,14 +82,15 @@ impl Pass<'_> {
         Ok(len)
     }
 
-    /// Seals one window where it lies.
+    /// Seals one window in place.
     fn seal_window(
         &self,
         buffer: &mut [u8],
         window: &Window,
         hashes: Option<&[SegmentHash]>,
     ) -> Result<(), VramError> {
-        // A slice cannot have changed since it was hashed; anything else is hashed again.
+        // A slice cannot have changed after it was hashed; bytes of any other source are hashed
+        // again.
         let hashes = hashes.filter(|_| self.feed.slice().is_none());
         window.each(self.windows.layout(), buffer, |segment, bytes| {
             let hash = hashes.and_then(|hashes| hashes.get(usize::try_from(segment).ok()?));
@@ -121,7 +123,7 @@ pub(crate) fn hash_feed(
                 Ok::<_, VramError>(())
             })
         })?;
-        // Nothing is done yet, but the caller may have had enough.
+        // No byte is done yet, but the caller may have cancelled already.
         (options.watch)(ByteLen::ZERO)
     })?;
     Ok(hashes.into_vec())

@@ -94,13 +94,13 @@ impl VramManager {
         })
     }
 
-    /// Asks the driver how much of a GPU others hold, and records how much of the budget that is.
-    /// The ledger does not grant those bytes from then on, until this is called again.
+    /// Asks the driver how much of a GPU other processes hold, and records how much of the budget
+    /// that is. The ledger does not grant those bytes from then on, until this is called again.
     ///
     /// This matters for a GPU used [block by block](crate::MemoryMode::Blocks), which also asks by
     /// itself when the driver has no memory for a block. A region was taken when the manager was
-    /// built, so no other process can take any of it. The driver's own needs count as held by
-    /// others: contexts, and what it rounds up.
+    /// built, so no other process can take any of it. The driver's own needs count as held by other
+    /// processes: contexts, and what it rounds up.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Who comes in at a gate, in which order, and who is refused.
+//! The order in which threads enter a gate, and which of them it refuses.
 
 use super::*;
 use core::panic::AssertUnwindSafe;
@@ -108,8 +108,8 @@ fn a_thread_is_never_in_its_own_way_for_ever() {
     assert!(gate.shared().is_ok());
 }
 
-/// Two readers that each want the other's shard too, with a mover waiting for each: a plain
-/// fair lock ends here for ever.
+/// Two readers, each of which reads the other's shard as well, while a mover waits for each shard:
+/// with a plain fair lock, this deadlocks.
 #[test]
 fn nested_readers_pass_waiting_movers() {
     let (left, right) = (Gate::default(), Gate::default());
