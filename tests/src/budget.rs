@@ -1,4 +1,4 @@
-//! How long a stress test goes on, and where its randomness starts.
+//! The duration of a stress test, and its seed.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -17,7 +17,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Starts the clock of one test, and prints what repeats it.
+    /// Starts the clock of one test, and prints the variables that repeat it.
     #[must_use]
     pub fn start(name: &'static str) -> Self {
         let seconds = setting("VRAM_STRESS_SECONDS").unwrap_or(1.0);
@@ -27,7 +27,7 @@ impl Budget {
         Self { until, seed, rounds: 0, name }
     }
 
-    /// The seed of the next round while there is time; at least one round is run.
+    /// The seed of the next round while time is left; at least one round is run.
     pub fn next_round(&mut self) -> Option<u64> {
         if self.rounds > 0 && Instant::now() >= self.until {
             eprintln!("{}: {} rounds", self.name, self.rounds);
@@ -38,7 +38,7 @@ impl Budget {
     }
 }
 
-/// Draws from proptest strategies without a property: the same seed draws the same values.
+/// Draws values from proptest strategies outside a property: the same seed draws the same values.
 #[derive(Debug)]
 pub struct Draw {
     runner: TestRunner,

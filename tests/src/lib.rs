@@ -1,4 +1,4 @@
-//! What the suites of this package share: a reference model that is a plain map and a sum, a rig of
+//! Shared parts of this package's suites: a reference model that is a plain map and a sum, a rig of
 //! devices that fail on command, and a world that drives both through the same steps.
 
 #![forbid(unsafe_code)]

@@ -1,17 +1,17 @@
-//! The reference model: a plain map of what is resident, and sums.
+//! The reference model: a plain map of resident shards, and sums.
 
 use std::collections::BTreeMap;
 
 use vram_residency::{OnEviction, SealedShard, ShardId};
 pub use vram_test_rigs::content as bytes;
 
-/// Bytes that a shard takes of a GPU whose budget is in whole granules.
+/// Bytes that a shard occupies on a GPU whose budget is in whole granules.
 #[must_use]
 pub const fn footprint(len: usize) -> u64 {
     (len as u64).next_multiple_of(256)
 }
 
-/// What the model knows of one resident shard.
+/// The model's knowledge of one resident shard.
 #[derive(Debug, Clone)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Known {
@@ -21,19 +21,19 @@ pub struct Known {
     pub gpu: u32,
     /// The latest handle.
     pub handle: SealedShard,
-    /// The handle before the shard was last sealed anew.
+    /// The handle before the shard was last sealed again.
     pub stale: Option<SealedShard>,
-    /// Positions whose device byte was changed behind everybody's back.
+    /// Positions whose device byte was changed without a call of the manager.
     pub flipped: BTreeMap<usize, u8>,
-    /// Whether the facade has said that it is altered.
+    /// Whether the facade has reported it as altered.
     pub quarantined: bool,
-    /// Leases that are out.
+    /// The number of its active leases.
     pub leases: usize,
-    /// Whether it is kept from being evicted.
+    /// Whether it is pinned, so that it is not evicted.
     pub pinned: bool,
-    /// What may become of it when room is needed.
+    /// The action for it when room is needed.
     pub fate: OnEviction,
-    /// Which of the rig's keys it is sealed under.
+    /// Index of the rig's key that it is sealed under.
     pub key: usize,
     /// Whether the manager keeps a copy of it in host memory.
     pub backed_up: bool,
@@ -61,19 +61,19 @@ impl Known {
         }
     }
 
-    /// The shard was sealed anew: copies of the old seal are forgotten.
+    /// Records that the shard was sealed again: copies of the old seal are removed.
     pub fn seal_anew(&mut self, handle: SealedShard) {
         self.stale = Some(core::mem::replace(&mut self.handle, handle));
         (self.backed_up, self.exported) = (false, false);
     }
 
-    /// What lies in device memory is what was sealed, again or from elsewhere.
+    /// Records that device memory contains the sealed bytes again.
     pub fn heal(&mut self) {
         self.flipped.clear();
         self.quarantined = false;
     }
 
-    /// Whether the device bytes are those that were sealed.
+    /// Whether the device bytes are the sealed bytes.
     #[must_use]
     pub fn sound(&self) -> bool {
         self.flipped.values().all(|mask| *mask == 0)
@@ -94,20 +94,20 @@ impl Known {
 /// The whole model.
 #[derive(Debug, Clone, Default)]
 pub struct Reference {
-    /// What was taken of each GPU, a multiple of the granule.
+    /// The length of the region of each GPU, a multiple of the granule.
     pub regions: Vec<u64>,
     /// The budget of each GPU.
     pub budgets: Vec<u64>,
-    /// Which of the rig's keys seals.
+    /// Index of the rig's key that seals.
     pub active_key: usize,
-    /// What is resident, by id: the ids rise, so this is the order in which they were sealed.
+    /// The resident shards by id: ids rise, so this is the order in which they were sealed.
     pub shards: BTreeMap<ShardId, Known>,
-    /// Handles of shards that are gone.
+    /// Handles of shards that were removed.
     pub gone: Vec<SealedShard>,
 }
 
 impl Reference {
-    /// Bytes that the resident shards of a GPU take.
+    /// Bytes that the resident shards of a GPU occupy.
     #[must_use]
     pub fn used(&self, gpu: u32) -> u64 {
         self.shards
@@ -124,14 +124,14 @@ impl Reference {
         (count > 0).then(|| self.shards.keys().nth(selector % count).cloned())?
     }
 
-    /// Takes a shard out of the model.
+    /// Removes a shard from the model.
     pub fn remove(&mut self, id: &ShardId) {
         if let Some(known) = self.shards.remove(id) {
             self.forget(known.handle);
         }
     }
 
-    /// Keeps the handle of a shard that is gone, to be tried later.
+    /// Keeps the handle of a removed shard, to be tried later.
     pub fn forget(&mut self, handle: SealedShard) {
         self.gone.push(handle);
         if self.gone.len() > 16 {

@@ -10,7 +10,7 @@ use vram_residency::{VramError, VramManagerBuilder};
 
 pub use vram_test_rigs::SEGMENT;
 
-/// The keys of the rig's managers; the first one seals at the beginning.
+/// The keys of the rig's managers; the first one is active at the start.
 #[must_use]
 pub fn keys() -> [SealKey; 2] {
     [SealKey::from_bytes([7; 32]), SealKey::from_bytes([8; 32])]
@@ -26,12 +26,12 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// A manager with a fixed key over host devices of these capacities; nothing fails yet.
+    /// A manager with a fixed key over host devices of these capacities; no fault is injected yet.
     pub fn new(capacities: &[u64], seed: u64) -> Result<Self, VramError> {
         Self::with(capacities, seed, |builder| builder)
     }
 
-    /// The same, with more said to the builder.
+    /// The same, with further settings of the builder.
     pub fn with(
         capacities: &[u64],
         seed: u64,
@@ -52,8 +52,8 @@ impl Rig {
         Ok(Self { devices, manager })
     }
 
-    /// Where a resident, readable, non-empty shard starts on its device, and in which allocation:
-    /// found by reading a byte of it and looking at what the device was asked for.
+    /// The start of a resident, readable, non-empty shard on its device, and its allocation: reads
+    /// one byte of the shard and takes both from the device's log.
     #[must_use]
     pub fn position(&self, shard: &SealedShard, gpu: u32) -> Option<(u64, DeviceOffset)> {
         let device = &self.devices[gpu as usize];

@@ -1,14 +1,14 @@
-//! What can be done to a world: one step of a state machine.
+//! The operations on a world: one step of a state machine.
 
 use proptest::prelude::*;
 use proptest::sample::select;
 use vram_gpu::codes::ECC_UNCORRECTABLE;
 use vram_gpu::fault::{Action, Op, When};
 
-/// `CUDA_ERROR_UNKNOWN`: the call failed, and the device goes on.
+/// `CUDA_ERROR_UNKNOWN`: the call failed, and the device stays usable.
 const UNKNOWN: u32 = 999;
 
-/// One step. A shard is named by a selector, resolved against what is resident when it runs.
+/// One step. A selector picks its shard among the resident ones when the step runs.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields are what their names say")]
 pub enum Step {
@@ -47,17 +47,18 @@ pub enum Step {
     Close {
         shard: usize,
     },
-    /// A handle with one bit changed is used in every way.
+    /// Calls every operation on a handle with one bit changed.
     AlteredHandle {
         shard: usize,
         byte: usize,
         bit: u8,
     },
-    /// A handle of a freed shard, or one from before the shard was sealed anew.
+    /// Calls operations on the handle of a freed shard, or on one from before the shard was sealed
+    /// again.
     OldHandle {
         selector: usize,
     },
-    /// Device memory changes behind everybody's back.
+    /// Changes device memory without a call of the manager.
     Flip {
         shard: usize,
         byte: usize,
@@ -70,11 +71,11 @@ pub enum Step {
         parked: usize,
         gpu: u32,
     },
-    /// A parked shard is dropped.
+    /// Drops a parked shard.
     GiveUp {
         parked: usize,
     },
-    /// A shard is exported, the image perhaps damaged at a byte, and imported.
+    /// Exports a shard and imports the image, which may be damaged at one byte.
     Carry {
         shard: usize,
         gpu: u32,
@@ -92,7 +93,7 @@ pub enum Step {
     ActivateKey {
         key: usize,
     },
-    /// A key is retired, and added again.
+    /// Retires a key, and adds it again.
     RetireKey {
         key: usize,
     },
@@ -126,12 +127,12 @@ pub enum Step {
         gpu: u32,
         bytes: u64,
     },
-    /// Room is made for so many bytes in one piece, as a plan says that was asked for before.
+    /// Makes room for this many bytes in one piece, with a plan that was requested before.
     Evict {
         gpu: u32,
         bytes: u64,
     },
-    /// A shard is sealed that may push others out.
+    /// Seals a shard that may evict others.
     SealEvicting {
         gpu: u32,
         len: usize,
@@ -177,7 +178,7 @@ pub enum Step {
     DropBackup {
         shard: usize,
     },
-    /// A shard is written to an image of its own.
+    /// Writes a shard to an image of its own.
     ExportTo {
         shard: usize,
     },
@@ -186,7 +187,7 @@ pub enum Step {
         force: bool,
         elsewhere: bool,
     },
-    /// A shard is repaired from a source, which perhaps has one other byte.
+    /// Repairs a shard from a source, which may have one wrong byte.
     Repair {
         shard: usize,
         wrong: bool,
@@ -200,7 +201,7 @@ pub enum Step {
     Reconcile {
         gpu: u32,
     },
-    /// The next calls of a kind fail.
+    /// Lets the next calls of a kind fail.
     Fault {
         gpu: u32,
         op: Op,
@@ -209,7 +210,7 @@ pub enum Step {
     },
 }
 
-/// Lengths near the edges of granules and segments as often as others.
+/// Lengths near the boundaries of granules and segments as often as other lengths.
 fn len() -> impl Strategy<Value = usize> {
     prop_oneof![
         3 => 0..=20_000_usize,
@@ -218,7 +219,7 @@ fn len() -> impl Strategy<Value = usize> {
     ]
 }
 
-/// Steps on devices that work.
+/// Steps on devices without faults.
 pub fn sound() -> impl Strategy<Value = Step> {
     prop_oneof![27 => basic(), 12 => moves(), 12 => room(), 8 => models(), 10 => care()]
 }
@@ -269,7 +270,7 @@ fn room() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Models whole.
+/// Whole models.
 fn models() -> impl Strategy<Value = Step> {
     let lens = || prop::collection::vec(prop_oneof![0..=300_usize, 0..=9000_usize], 0..=4);
     let somewhere = || prop::option::of(gpu());
@@ -288,7 +289,7 @@ fn models() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Copies to come back from, resets, repairs, and looks at what is there.
+/// Backups, resets, repairs and checks.
 fn care() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => shard().prop_map(|shard| Step::BackUp { shard }),
@@ -328,7 +329,7 @@ fn basic() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Steps that make devices fail. `sticky` faults take a GPU for good.
+/// Steps that make devices fail. `sticky` faults make a GPU lost until a reset.
 pub fn fault(sticky: bool) -> impl Strategy<Value = Step> {
     let moving = || {
         select(vec![
@@ -365,8 +366,8 @@ pub fn fault(sticky: bool) -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Steps that make the driver refuse memory, its return, or the figures. They concern a manager that
-/// takes memory block by block.
+/// Steps that make the driver refuse an allocation, a free, or its figures. They affect a manager
+/// that allocates block by block.
 pub fn driver() -> impl Strategy<Value = Step> {
     let calls = select(vec![
         (Op::Allocate, Action::OutOfMemory),

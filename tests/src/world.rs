@@ -1,8 +1,8 @@
 //! Drives a manager and the reference model through the same steps, and compares them after each.
 //!
-//! On devices that work, every answer is predicted exactly. While faults are injected, an operation
-//! may fail instead; then it must have changed nothing but what may have changed, and a byte that
-//! is not the sealed one must never come out.
+//! On devices without faults, every answer is predicted exactly. While faults are injected, an
+//! operation may fail instead. A failed operation may change only what the predictions allow, and
+//! must never return a byte that is not the sealed one.
 
 use std::collections::BTreeSet;
 
@@ -33,50 +33,51 @@ use crate::reference::{Known, Reference};
 use crate::rig::{Rig, SEGMENT};
 use crate::step::Step;
 
-/// A manager, its devices, and what should be true of them.
+/// A manager, its devices, and the expected state.
 #[derive(Debug)]
 pub struct World {
     /// The manager and its devices.
     pub rig: Rig,
-    /// What should be resident.
+    /// The expected resident shards.
     pub reference: Reference,
-    /// How the manager takes device memory.
+    /// How the manager allocates device memory.
     pub mode: MemoryMode,
     /// Whether faults have been injected: failures are then allowed, wrong answers never.
     pub faulty: bool,
-    /// Which GPUs were lost before the step under way.
+    /// Which GPUs were lost before the current step.
     lost: Vec<bool>,
     /// Shards in host memory.
     parked: Vec<moves::Parked>,
     /// Models in host memory.
     parked_models: Vec<models::Parked>,
-    /// Leases that are out, each with its shard.
+    /// Active leases, each with its shard.
     leases: Vec<(ShardId, Lease)>,
-    /// Bytes that are promised, each with what should be left of them.
+    /// Reservations of bytes, each with the expected rest.
     reservations: Vec<(Reservation, u64)>,
-    /// Places that are promised, each with the lengths of the pieces.
+    /// Reservations of places, each with the lengths of the pieces.
     plans: Vec<(PlanReservation, Vec<usize>)>,
-    /// Numbers of those with a GPU that was reset since: blocks are taken again when they are used.
+    /// Numbers of plan reservations with a GPU that was reset since: their blocks are allocated
+    /// again on use.
     unbacked: BTreeSet<(ReservationId, u32)>,
-    /// Where the scrubber stands.
+    /// The position of the scrubber.
     cursor: ScrubCursor,
-    /// Where images are written.
+    /// The folder for images.
     folder: TempDir,
-    /// Models that were admitted; shards of them may be gone since.
+    /// Admitted models; some of their shards may have been removed since.
     models: Vec<ModelHandle>,
 }
 
-/// Host memory that parked shards may take.
+/// The limit of host memory for parked shards.
 const PARK_LIMIT: u64 = 96 * 1024;
 
-/// What a step should come to on devices that work.
+/// The expected result of a step on devices without faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expect {
     Fine,
     Refused(&'static str),
-    /// Refused with one of these: which, depends on the order in which things are looked at.
+    /// Refused with one of these codes; which one depends on the order of the checks.
     RefusedAs(&'static [&'static str]),
-    /// Fine if there is room for a second copy; nobody promises where it is put.
+    /// Succeeds if there is room for a second copy; the position of that copy is not guaranteed.
     FineOrNoRoom,
 }
 
@@ -88,7 +89,7 @@ impl World {
         Self::with_memory(seed, MemoryMode::default())
     }
 
-    /// The same, with all GPUs used in one way.
+    /// The same, with the same memory mode for all GPUs.
     pub fn with_memory(seed: u64, mode: MemoryMode) -> Result<Self, VramError> {
         let totals = vec![128 * 1024, 96 * 1024, 48 * 1024];
         let rig = Rig::with(&totals, seed, |builder| {
@@ -118,7 +119,7 @@ impl World {
         })
     }
 
-    /// Takes one step, and compares everything afterwards.
+    /// Runs one step, and compares the whole state afterwards.
     pub fn step(&mut self, step: &Step) -> Checked<()> {
         self.lost = (0..self.rig.manager.gpu_count()).map(|gpu| self.is_lost(gpu)).collect();
         self.act(step).map_err(|why| format!("{step:?}: {why}"))?;
@@ -193,7 +194,7 @@ impl World {
             Step::Fault { gpu, op, when, ref action } => {
                 self.faulty = true;
                 let device = &self.rig.devices[gpu as usize];
-                // What means nothing for this kind of call is not injected.
+                // A fault that has no effect on this kind of call is refused, and not injected.
                 let _refused = device.add(op, when, action.clone());
                 Ok(())
             }
@@ -201,7 +202,7 @@ impl World {
     }
 }
 
-/// What a seed makes of a shard that has to make room.
+/// The action for a shard when room is needed, derived from a seed.
 fn fate(seed: u64) -> OnEviction {
     match seed % 5 {
         0 | 1 => OnEviction::Never,
@@ -210,12 +211,12 @@ fn fate(seed: u64) -> OnEviction {
     }
 }
 
-/// What an operation that needs the shard for itself should come to.
+/// The expected result of an operation that needs exclusive access to the shard.
 fn alone(known: &Known, otherwise: Expect) -> Expect {
     if known.leases > 0 { Expect::Refused("in-use") } else { otherwise }
 }
 
-/// What reading a range should come to.
+/// The expected result of reading a range.
 fn reading(known: &Known, offset: usize, length: usize) -> Expect {
     if known.quarantined {
         Expect::Refused("quarantined")

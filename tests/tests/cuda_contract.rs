@@ -1,7 +1,7 @@
-//! The contract of every device, kept by CUDA devices over the simulated driver.
+//! The contract of every device, checked for CUDA devices over the simulated driver.
 //!
-//! The driver does nothing before it is waited for, so a forgotten wait is wrong every time here;
-//! it logs what a real one would crash on; and it counts what is left at the end.
+//! The driver runs queued work only when a call waits for it, so a forgotten wait fails every time
+//! here. It logs errors that would crash a real driver, and counts what is left at the end.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -12,7 +12,7 @@ use vram_alloc::GpuIndex;
 use vram_gpu::fault::FaultPlan;
 use vram_gpu::{CudaDevice, Device, FaultDevice, contract};
 
-/// Devices of a simulated machine, gone again with everything in them when dropped.
+/// Devices of a simulated machine. Dropping it removes them with everything in them.
 struct Machine {
     ordinals: Vec<u32>,
 }
@@ -21,7 +21,7 @@ impl Machine {
     fn new(peer_groups: &[Option<u32>]) -> Self {
         cuda_sim::install();
         let add = |&peer_group: &Option<u32>| {
-            // Some memory is gone from the start: nothing may rely on an empty device.
+            // Part of the memory is taken from the start: no check may rely on an empty device.
             let (capacity, foreign, context_len) = (128 << 20, 5 << 20, 3 << 20);
             Sim::add_device(DeviceSpec {
                 capacity,
@@ -39,7 +39,7 @@ impl Machine {
         (0..).zip(&self.ordinals).map(open).collect()
     }
 
-    /// Runs every check, then looks whether anything is left or was done wrong.
+    /// Runs every check, then checks that nothing is left and nothing was misused.
     fn keeps_the_contract(&self, wrap: impl Fn(Arc<CudaDevice>) -> Arc<dyn Device>) {
         contract::run(&|| self.devices().into_iter().map(&wrap).collect());
         for &ordinal in &self.ordinals {

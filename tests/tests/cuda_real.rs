@@ -1,8 +1,9 @@
-//! The contract on the GPUs of this machine, when asked for: `VRAM_TEST_DEVICE=cuda`.
+//! The contract on the GPUs of this machine, if requested: `VRAM_TEST_DEVICE=cuda`.
 //!
-//! The simulated driver is a process's only driver once it is installed, so this file has none of
-//! it. What it did is said on standard error, past the test harness: a skipped test is never
-//! silent. The checks reset the devices: do not run them where others use CUDA in this process.
+//! Once the simulated driver is installed it is the process's only driver, so this file does not
+//! use it. The test prints its result to standard error, past the test harness, so that a skip is
+//! visible. The checks reset the devices: do not run them where other code uses CUDA in this
+//! process.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use vram_gpu::{CudaDevice, Device, contract};
 
 fn say(text: &str) {
-    // Not `eprintln!`: the harness would keep that to itself.
+    // Not `eprintln!`: the harness would capture the text.
     std::io::stderr().write_all(format!("cuda_real: {text}\n").as_bytes()).unwrap();
 }
 
@@ -22,7 +23,7 @@ fn the_gpus_of_this_machine_keep_the_contract() {
         say("not run: set VRAM_TEST_DEVICE=cuda to test the GPUs of this machine");
         return;
     }
-    // Asked for and not there is a failure.
+    // A requested device that does not exist is a failure.
     for device in CudaDevice::detect().unwrap() {
         let info = device.info();
         say(&format!("{} ({}), driver {:?}", info.name, info.uuid, info.driver_version));

@@ -1,6 +1,6 @@
-//! A machine without CUDA: programs start, work on host devices, and say in words what is missing.
+//! A machine without CUDA: programs start, work on host devices, and report what is missing.
 //!
-//! A driver is settled once per process, so each case runs in a child: this test binary again.
+//! A process loads its driver once, so each case runs in a child: this test binary again.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 

@@ -1,12 +1,13 @@
-//! Property: under any faults of the driver, a CUDA device never shows wrong bytes as right ones,
-//! loses no byte of its accounts, and ends clean.
+//! Property: under any faults of the driver, a CUDA device never returns wrong bytes as correct,
+//! loses no byte of its counts, and leaves nothing behind.
 //!
 //! Method: random sequences of allocations, frees, writes, fills, copies within and between two
-//! devices, queued copies and resets run against a plain picture of what every allocation holds,
-//! while the simulated driver fails calls by a seed: at once, later, and for good (sticky). A call
-//! that fails leaves its target unknown; one that succeeds is compared byte by byte, from behind
-//! the driver. A lost device refuses everything without a driver call until it is reset. In the
-//! end nothing is left on either device and the driver has nothing to complain about.
+//! devices, queued copies and resets run against a plain picture of the content of every
+//! allocation. Meanwhile the simulated driver fails calls by a seed: at once, later, or with a
+//! sticky error. A call that fails leaves its target unknown; the result of one that succeeds is
+//! compared byte by byte, inspected behind the driver. A lost device refuses every call without a
+//! driver call until it is reset. At the end both devices are empty and the driver has logged no
+//! misuse.
 
 #![expect(
     clippy::unwrap_used,
@@ -22,7 +23,7 @@ use proptest::prelude::*;
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange, GpuIndex};
 use vram_gpu::{CudaDevice, Device, DeviceMemory, GpuError, codes};
 
-/// One window of the copies and a bit, so that some take two turns.
+/// One window of the copies and a bit more, so that some copies take two turns.
 const LEN: usize = (1 << 20) + 300;
 
 #[derive(Clone, Copy, Debug)]
@@ -55,7 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A live allocation and what is known of its bytes.
+/// A live allocation and its known bytes.
 struct Twin {
     device: usize,
     memory: Box<dyn DeviceMemory>,
@@ -137,7 +138,7 @@ impl World {
         Ok(())
     }
 
-    /// Compares all that is known with the device's bytes, from behind the driver.
+    /// Compares all known bytes with the device's bytes, inspected behind the driver.
     fn agree(&self, pick: usize) -> Result<(), TestCaseError> {
         let Twin { device, memory, bytes } = &self.twins[pick];
         if !self.devices[*device].state().is_ready() {
@@ -220,7 +221,7 @@ impl World {
                     prop_assert!(copied.is_err());
                     return Ok(());
                 }
-                // A pair whose link was refused is one that is staged through the host instead.
+                // If the link was refused, callers copy through the host.
                 if matches!(copied, Err(GpuError::PeerUnsupported { .. })) {
                     return Ok(());
                 }
@@ -234,13 +235,14 @@ impl World {
         for device in 0..2 {
             let live = self.twins.iter().filter(|twin| twin.device == device).count();
             let counted = Sim::live_allocations(self.ordinals[device]).len();
-            // An implicit free that failed is the driver's to count: never fewer than are known.
+            // A failed implicit free stays counted by the driver: its count is never below the
+            // known sum.
             prop_assert!(!self.devices[device].state().is_ready() || counted >= live);
         }
         Ok(())
     }
 
-    /// Reads and compares with what is known, if the read succeeds.
+    /// Reads and compares with the known bytes, if the read succeeds.
     fn read(&self, pick: usize, at: usize, len: usize, queued: bool) -> Result<(), TestCaseError> {
         let Some(range) = range(at, len) else { return Ok(()) };
         let Twin { device, memory, bytes } = &self.twins[pick];
@@ -261,7 +263,7 @@ impl World {
         Ok(())
     }
 
-    /// Without faults everything works again, and nothing is left behind.
+    /// Checks that everything works again without faults, and that nothing is left.
     fn finish(self) {
         let Self { ordinals, devices, twins } = self;
         for &ordinal in &ordinals {
@@ -286,7 +288,7 @@ impl World {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        // Each case moves megabytes between two devices: a quarter of the usual count.
+        // Each case moves megabytes between two devices, so a quarter of the usual count is run.
         cases: (ProptestConfig::default().cases / 4).max(1),
         ..ProptestConfig::default()
     })]

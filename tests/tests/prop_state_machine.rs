@@ -1,8 +1,9 @@
-//! Property: any sequence of operations leaves the facade where a plain map and a sum are.
+//! Property: after any sequence of operations the facade is in the same state as a plain map and a
+//! sum.
 //!
-//! Method: proptest-state-machine draws the sequences; `World` drives the facade and the reference
-//! model through each and predicts every answer exactly, since the devices work (apart from bits
-//! that flip in device memory, which is a step like any other).
+//! Method: proptest-state-machine draws the sequences. `World` drives the facade and the reference
+//! model through each and predicts every answer exactly, since the devices have no faults (except
+//! bits that flip in device memory, which is a step like any other).
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -13,7 +14,7 @@ use vram_tests::step::{self, Step};
 use vram_tests::world::World;
 
 /// Steps name shards by selectors that are resolved when they run, so the sequence itself has no
-/// state: the reference model lives in the world, beside the facade that it is compared with.
+/// state. The reference model is in the world, beside the facade that it is compared with.
 #[derive(Debug)]
 struct Sequence;
 
@@ -62,7 +63,7 @@ prop_state_machine! {
     fn the_facade_agrees_with_a_map_and_a_sum(sequential 1..60 => Facade);
 }
 
-/// The same over blocks.
+/// The same in mode `Blocks`.
 #[derive(Debug)]
 struct ByBlocks;
 

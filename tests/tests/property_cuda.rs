@@ -1,5 +1,5 @@
 //! The properties of the VRAM residency property-testing guide, G1 to G13, over CUDA devices on the
-//! simulated driver: the same bodies as over host memory, through cust and the driver shim.
+//! simulated driver: the same tests as over host memory, through cust and the driver shim.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -13,8 +13,8 @@
 #[path = "../../crates/vram-residency/tests/guide/cuda.rs"]
 mod cuda;
 
-/// Where the properties run: three devices, two of which reach each other, in turns where a property
-/// wants more.
+/// The devices of the properties: three devices, two of which reach each other; a property that
+/// needs more reuses them in turns.
 mod home {
     use std::sync::OnceLock;
 
@@ -22,8 +22,8 @@ mod home {
 
     use super::{ProptestConfig, VramError, VramManager};
 
-    /// A quarter of the usual cases, unless `PROPTEST_CASES` asks for more: the driver's every call
-    /// is checked, which takes its time.
+    /// A quarter of the usual cases, unless `PROPTEST_CASES` requests more: the simulated driver
+    /// checks every call, which takes time.
     pub(crate) fn config() -> ProptestConfig {
         let config = ProptestConfig::default();
         ProptestConfig { cases: config.cases.div_ceil(4), ..config }

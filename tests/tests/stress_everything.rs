@@ -1,8 +1,8 @@
-//! Many threads do everything that the facade offers to the same shards at the same time: seal,
-//! read, verify, lease, pin, move, park, wake, open, close, seal under another key, export, import,
-//! reserve, evict, compact, shrink budgets. A call may be refused because of what another thread
-//! does; no byte that comes back is ever another, the books add up at every look, and at the end
-//! everything that was taken is free again, to the byte.
+//! Many threads run every operation of the facade on the same shards concurrently: seal, read,
+//! verify, lease, pin, move, park, wake, open, close, seal under another key, export, import,
+//! reserve, evict, compact, shrink budgets. A call may be refused because of another thread's work.
+//! No returned byte is ever wrong, the ledger adds up at every check, and at the end every byte
+//! that was taken is free again.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -33,12 +33,12 @@ const PARK_LIMIT: u64 = 160 * 1024;
 /// Shards in host memory, for any thread to wake.
 type Yard = Mutex<Vec<ParkedShard>>;
 
-/// The name of a shard says what it holds.
+/// A shard's name encodes its content.
 fn named(seed: u64) -> String {
     format!("seed-{seed}")
 }
 
-/// What a GPU has.
+/// The memory of a GPU.
 const fn total(gpu: u32) -> u64 {
     if gpu == 0 { TOTALS[0] } else { TOTALS[1] }
 }
@@ -54,7 +54,8 @@ fn content(shard: &SealedShard) -> Vec<u8> {
     bytes(len, seed.expect("a name of this test"))
 }
 
-/// What other threads' work explains. The devices work, so nothing else may happen.
+/// Errors that the work of other threads can cause. The devices have no faults, so no other error
+/// may occur.
 fn explained(error: &VramError) -> bool {
     matches!(
         error,
@@ -66,7 +67,7 @@ fn explained(error: &VramError) -> bool {
             | VramError::ParkLimit { .. }
             | VramError::PlanOutdated { .. }
             | VramError::ReservationTooSmall { .. }
-            // While somebody resets the GPU, and of what was on it.
+            // While another thread resets the GPU, and for shards that were on it.
             | VramError::DeviceLost { .. }
             | VramError::GpuInUse { .. }
             | VramError::NotLost { .. }
@@ -146,12 +147,12 @@ impl Worker<'_> {
             10 => manager.reseal_shard(shard, &key(gpu)).map(drop),
             11 => {
                 let lease = manager.lease(shard)?;
-                // While it is leased it is there, whatever the others do.
+                // While it is leased it stays resident, independent of the other threads.
                 let handle = lease.shard();
                 assert_eq!(manager.unseal_model(handle)?, content(handle));
                 assert!(manager.verify(handle, Verify::Full)?.sound, "a leased shard was altered");
                 let plain = handle.protection == Protection::Authenticated;
-                // None of an empty one, and none while somebody resets the GPU.
+                // There is none for an empty shard, and none while another thread resets the GPU.
                 assert!(lease.device_pointer().is_none() || plain);
                 Ok(())
             }
@@ -210,7 +211,7 @@ impl Worker<'_> {
             }
             17 => {
                 let report = manager.compact(gpu, CompactBudget::new())?;
-                // Where the GPU was reset under it.
+                // If the GPU was reset during the call.
                 for stranded in report.stranded {
                     self.keep(stranded);
                 }
@@ -218,8 +219,8 @@ impl Worker<'_> {
             }
             25 => {
                 let accounts = manager.reconcile(gpu)?;
-                // A reservation that begins or ends is in the books before or after it is in the
-                // list: a thread that sleeps between the two is in flight in one account alone.
+                // A reservation that begins or ends enters the ledger before or after the list.
+                // While its thread is between the two, only one of the two accounts contains it.
                 let stands = accounts.differences.iter().all(|difference| {
                     difference.account == Account::InFlight
                         && difference.found < difference.expected
@@ -233,7 +234,7 @@ impl Worker<'_> {
                 step.error.map_or(Ok(()), Err)
             }
             27 => {
-                // Not too often: it takes all that has no copy.
+                // Rarely: a reset removes every shard without a copy.
                 let options = ResetOptions::new().within(Duration::from_millis(20));
                 let options = if len < 100 { options.force().elsewhere() } else { options };
                 let report = manager.reset_gpu(gpu, options)?;
@@ -263,7 +264,7 @@ impl Worker<'_> {
         self.yard().push(parked);
     }
 
-    /// Whatever the others do, one look adds up.
+    /// Checks that one snapshot adds up, while the other threads work.
     fn books(&self, gpu: u32) -> Result<(), String> {
         let now = self.manager.capacity(gpu).map_err(|error| error.to_string())?;
         let taken = now.used.get() + now.reserved.get();

@@ -1,9 +1,9 @@
-//! Long seeded runs of the facade against the reference model: on devices that work, on devices
-//! that fail and go on, and on devices that are lost; then faults stop and everything must work
-//! again.
+//! Long seeded runs of the facade against the reference model: on devices without faults, on
+//! devices that fail and stay usable, and on devices that become lost; then faults stop and
+//! everything must work again.
 //!
-//! `VRAM_STRESS_SECONDS` and `VRAM_STRESS_SEED` say how long and from where; a failure names the
-//! seed of its round, which alone repeats it with `VRAM_STRESS_SECONDS=0`.
+//! `VRAM_STRESS_SECONDS` and `VRAM_STRESS_SEED` set the duration and the first seed. A failure
+//! prints the seed of its round, which repeats that round alone with `VRAM_STRESS_SECONDS=0`.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -1,8 +1,8 @@
-//! Many threads on one manager, each checking every byte that it gets back.
+//! Many threads on one manager, each checking every byte that it reads.
 //!
 //! Threads share shards through a board: one seals, another reads, a third migrates, a fourth
-//! frees. An operation may find its shard gone; it may never get other bytes, and at the end not a
-//! byte of capacity is missing.
+//! frees. An operation may find its shard removed. It must never return other bytes, and at the end
+//! no byte of capacity is missing.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -69,7 +69,7 @@ fn one_thread(rig: &Rig, board: &Mutex<Vec<Posted>>, seed: u64) -> Result<(), St
             Ok(()) | Err(VramError::InsufficientVram(_) | VramError::ShardFreed { .. }) => {}
             Err(error) => return Err(error.to_string()),
         }
-        // Whatever the others do, one snapshot adds up.
+        // One snapshot adds up, while the other threads work.
         let now = manager.capacity(gpu).map_err(|error| error.to_string())?;
         let sum = now.used.get() + now.reserved.get() + now.free.get();
         if sum != now.total.get() {

@@ -1,4 +1,4 @@
-//! Reading options: an option that is not known is an error, never ignored.
+//! Parsing of options: an unknown option is an error, never ignored.
 
 use core::fmt::Display;
 use core::str::FromStr;

@@ -1,9 +1,9 @@
 //! `cargo xtask bench`: criterion benches, then medians as ratios against the reference of each
 //! group.
 //!
-//! A group's reference is its benchmark whose name begins with `memcpy` or `reference` (of the same
-//! parameter where there is one). Absolute figures of a shared machine say little; ratios of one
-//! run say more.
+//! A group's reference is its benchmark whose name begins with `memcpy` or `reference` (with the
+//! same parameter, if there is one). Absolute figures of a shared machine vary; ratios within one
+//! run are comparable.
 
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Reads the options.
+    /// Parses the options.
     pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self { only: None, quick: false };
         while let Some(flag) = args.next() {
@@ -56,7 +56,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         return Err(format!("no bench in {}", options.only.as_deref().unwrap_or("this workspace")));
     }
     let home = workspace::target_folder()?.join("criterion");
-    // Results of an earlier run would be printed as this one's.
+    // Removed first: results of an earlier run would otherwise be printed as this one's.
     if home.exists() {
         std::fs::remove_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
     }

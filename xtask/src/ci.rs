@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: what CI runs, in the same order, each step timed.
+//! `cargo xtask ci`: the steps of CI, in the same order, each step timed.
 
 use std::time::Instant;
 
@@ -7,12 +7,12 @@ use crate::{arguments, examples, gpu, layers, proptest, shell, summary, workspac
 /// The command line of this command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Leave the test command out: the caller has run it.
+    /// Skips the test command: the caller has run it.
     after_tests: bool,
 }
 
 impl Options {
-    /// Reads the options.
+    /// Parses the options.
     pub(crate) fn parse(args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self { after_tests: false };
         for flag in args {
@@ -28,7 +28,7 @@ impl Options {
 /// One step: its name in the table and what it does.
 type Step = (String, Box<dyn Fn() -> Result<(), String>>);
 
-/// Runs every step, also after one has failed, so that one run tells all.
+/// Runs every step, also after one has failed, so that one run reports all failures.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let mut steps: Vec<Step> = Vec::new();
     if !options.after_tests {
@@ -40,12 +40,12 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     push(&mut steps, "lints", || {
         shell::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()
     });
-    // Not among all targets: no plain test run is to build it.
+    // Not part of `--all-targets`: a plain test run must not build it.
     push(&mut steps, "lints of the GPU checks", || {
         let target = ["clippy", "--workspace", "--test", "gpu_checks", "--", "-D", "warnings"];
         shell::cargo(&target).run()
     });
-    // `--workspace` turns every feature on that any member asks for: each library is also
+    // `--workspace` enables every feature that any member requests. Each library is therefore also
     // checked alone, as another project would use it.
     for package in workspace::packages()? {
         if !package.targets.iter().any(|target| target.kind == "lib") {

@@ -1,14 +1,14 @@
-//! `cargo xtask examples`: runs every example of the workspace, as it was built for the tests.
+//! `cargo xtask examples`: runs every example of the workspace, as built for the tests.
 
 use std::fs;
 use std::path::Path;
 
 use crate::{shell, workspace};
 
-/// Runs all of them, also after one has failed, so that one run tells all.
+/// Runs all of them, also after one has failed, so that one run reports all failures.
 pub(crate) fn run() -> Result<(), String> {
-    // All at once, with the features that `cargo test --workspace` builds them with: nothing is
-    // built twice.
+    // Builds all of them together, with the features of `cargo test --workspace`: nothing is built
+    // twice.
     shell::cargo(&["build", "--workspace", "--examples"]).run()?;
     let target = workspace::target_folder()?;
     let scratch = target.join("examples-scratch");
@@ -34,11 +34,11 @@ pub(crate) fn run() -> Result<(), String> {
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
 }
 
-/// What an example is to be told, if it does nothing without.
+/// The arguments of an example that does nothing without them.
 fn arguments(example: &str, scratch: &Path) -> Vec<String> {
     let file = |name: &str| scratch.join(name).display().to_string();
     match example {
-        // Otherwise it writes a source file.
+        // Without `--check` it writes a source file.
         "generate" => vec!["--check".to_owned()],
         "synth" => vec!["1MiB".to_owned(), file("synth.safetensors")],
         _ => Vec::new(),

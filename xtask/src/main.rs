@@ -1,6 +1,6 @@
 //! `cargo xtask`: property, stress, bench, layer and CI commands of this workspace.
 //!
-//! This file holds the help text and the `match`; each command is a file of its own.
+//! This file contains the help text and the `match`; each command is a file of its own.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program prints")]
@@ -40,7 +40,7 @@ cargo xtask COMMAND [OPTIONS]
 ";
 
 fn main() -> ExitCode {
-    // Commands name files from the top of the workspace, wherever they are started.
+    // Commands use paths from the top of the workspace, wherever they are started.
     if let Err(error) = std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")) {
         eprintln!("xtask: the workspace is not where this program was built: {error}");
         return ExitCode::FAILURE;

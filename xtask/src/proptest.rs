@@ -13,11 +13,11 @@ pub(crate) struct Options {
     profile: &'static str,
 }
 
-/// Optimized, with the checks that a release build drops.
+/// Optimized, with the checks that a release build omits.
 const PROFILE: &str = "proptest";
 
 impl Options {
-    /// Reads the options.
+    /// Parses the options.
     pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self { cases: 1000, only: None, profile: PROFILE };
         while let Some(flag) = args.next() {
@@ -33,14 +33,14 @@ impl Options {
         Ok(options)
     }
 
-    /// For CI: few cases, all crates, as `cargo test` has built them. Both profiles have overflow
-    /// checks and debug assertions on; a build of its own would take longer than all suites.
+    /// For CI: few cases, all crates, with the output of `cargo test`. Both profiles have overflow
+    /// checks and debug assertions enabled; a build of its own would take longer than all suites.
     pub(crate) fn short() -> Self {
         Self { cases: 64, only: None, profile: "dev" }
     }
 
-    /// `cargo test` over the packages whose suites are asked for. Over all of them at once, since a
-    /// package by itself would have other features and be built once more.
+    /// `cargo test` over the packages of the requested suites. All of them in one command, since a
+    /// single package would have other features and be built again.
     fn cargo_test(&self) -> shell::Child {
         let child = shell::cargo(&["test", "--profile", self.profile]);
         match &self.only {
@@ -53,7 +53,7 @@ impl Options {
 /// Runs the suites, and fails if any test fails or if no test was found.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let found = workspace::tests_beginning_with(&["prop_", "property_"], options.only.as_deref())?;
-    // Targets of one name run together.
+    // Targets with the same name run together.
     let mut targets: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (package, target) in found {
         targets.entry(target).or_default().push(package);

@@ -40,7 +40,7 @@ impl Child {
         self
     }
 
-    /// The line a person would type to run the same again.
+    /// The command line that runs the same again.
     pub(crate) fn line(&self) -> String {
         let env = self.env.iter().map(|(name, value)| format!("{name}={} ", quoted(value)));
         let name = std::path::Path::new(&self.program)
@@ -64,9 +64,10 @@ impl Child {
         }
     }
 
-    /// Runs the child, shows its standard output line by line as it comes, and returns it.
+    /// Runs the child, shows its standard output line by line, and returns it.
     ///
-    /// The exit status comes beside the text, so that a caller can count what ran in a failed run.
+    /// The exit status is returned with the text, so that a caller can count the tests of a failed
+    /// run.
     pub(crate) fn run_and_read(&self) -> Result<(String, bool), String> {
         println!("$ {}", self.line());
         let mut child = self
@@ -94,7 +95,7 @@ impl Child {
         self.read()
     }
 
-    /// Runs the child in silence and returns its standard output.
+    /// Runs the child without showing its output, and returns its standard output.
     pub(crate) fn read(&self) -> Result<String, String> {
         let output = self
             .command()

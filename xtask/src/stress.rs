@@ -1,8 +1,8 @@
-//! `cargo xtask stress`: every test target named `stress_*` for a share of the time, then the
+//! `cargo xtask stress`: runs every test target named `stress_*` for a share of the time, then the
 //! models of concurrency (`loom_*`).
 //!
-//! A stress target reads `VRAM_STRESS_SECONDS` (how long each of its tests may go on) and
-//! `VRAM_STRESS_SEED` (where its randomness starts), so that one printed line repeats a run.
+//! A stress target reads `VRAM_STRESS_SECONDS` (the duration of each of its tests) and
+//! `VRAM_STRESS_SEED` (its first seed), so that one printed line repeats a run.
 
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
@@ -18,7 +18,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Reads the options.
+    /// Parses the options.
     pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self { minutes: 10.0, seed: None, only: None };
         while let Some(flag) = args.next() {
@@ -40,7 +40,7 @@ impl Options {
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let mut targets: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (package, target) in workspace::tests_beginning_with(&["stress_"], None)? {
-        // Targets of one name run together.
+        // Targets with the same name run together.
         if options.only.as_ref().is_none_or(|only| *only == target) {
             targets.entry(target).or_default().push(package);
         }
@@ -58,7 +58,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         .read()
         .unwrap_or_else(|_| "unknown".to_owned());
     println!("stress: seed {seed}, {} minutes, commit {}", options.minutes, commit.trim());
-    // Built first, so that the time below is the suites' own.
+    // Built first, so that the time below belongs to the suites alone.
     let names = targets.keys();
     let build = names.fold(cargo_test(), |child, target| child.arg("--test").arg(target.as_str()));
     build.arg("--no-run").run()?;
@@ -72,7 +72,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
 
     let mut rows = Vec::new();
     for (target, packages) in &targets {
-        // One test at a time: each makes its own threads and expects the cores for itself.
+        // One test at a time: each starts several threads and needs the cores for itself.
         let child = cargo_test()
             .arg("--test")
             .arg(target.as_str())
@@ -86,7 +86,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     for (package, target) in &models {
         let child = shell::cargo(&["test", "--release", "-p", package, "--test", target])
             .env("RUSTFLAGS", "--cfg loom")
-            // A build of its own: another cfg would throw the usual one away.
+            // A separate target folder: another cfg would overwrite the usual build.
             .env("CARGO_TARGET_DIR", "target/loom");
         rows.push(row(&format!("{package} {target}"), &child)?);
     }
@@ -101,13 +101,13 @@ fn row(name: &str, child: &shell::Child) -> Result<summary::Row, String> {
     Ok(summary::Row { name: name.to_owned(), tests: Some(tests), took: started.elapsed(), failure })
 }
 
-/// `cargo test` over all packages at once: one by itself would have other features, and be built
-/// once more.
+/// `cargo test` over all packages in one command: a single package would have other features and be
+/// built again.
 fn cargo_test() -> shell::Child {
     shell::cargo(&["test", "--profile", "proptest", "--workspace"])
 }
 
-/// How many tests the targets of a name hold.
+/// The number of tests in the targets with a name.
 fn list(target: &str) -> Result<u32, String> {
     let child = cargo_test().arg("-q").arg("--test").arg(target).arg("--").arg("--list");
     let text = child.read()?;

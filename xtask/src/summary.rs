@@ -1,4 +1,4 @@
-//! The table at the end of a command: what ran, how much, and what failed.
+//! The table at the end of a command: what ran, the number of tests, and what failed.
 
 use core::time::Duration;
 

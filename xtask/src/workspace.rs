@@ -1,4 +1,4 @@
-//! What the workspace holds, as `cargo metadata` tells it.
+//! The packages of the workspace, from `cargo metadata`.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -43,14 +43,15 @@ pub(crate) fn packages() -> Result<Vec<Package>, String> {
     Ok(packages)
 }
 
-/// Where cargo puts what it builds.
+/// The folder of cargo's output.
 pub(crate) fn target_folder() -> Result<PathBuf, String> {
     Ok(PathBuf::from(text(&metadata()?, "target_directory")))
 }
 
-/// Integration-test targets whose name begins with one of `prefixes`, of `only` or of all packages.
+/// Integration-test targets whose name begins with one of `prefixes`, of the packages `only` or of
+/// all.
 ///
-/// Finding none is an error: a suite that ran nothing has shown nothing.
+/// Finding none is an error: a suite without tests proves nothing.
 pub(crate) fn tests_beginning_with(
     prefixes: &[&str],
     only: Option<&str>,

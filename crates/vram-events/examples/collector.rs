@@ -1,4 +1,4 @@
-//! A collector that knows what is where by following the events alone, and what it missed.
+//! A collector that derives where each shard is from events alone, and reports what it missed.
 //!
 //! ```sh
 //! cargo run -p vram-events --example collector
@@ -19,7 +19,7 @@ struct Picture {
     missed: u64,
 }
 
-/// Follows the events. Clones share one picture.
+/// Follows the events. Clones share one state.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Picture>>);
 

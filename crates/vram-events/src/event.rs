@@ -1,4 +1,4 @@
-//! What happened to a shard, a GPU or a call: the data of an event.
+//! The data of an event about a shard, a GPU or a call.
 
 use std::sync::Arc;
 
@@ -8,21 +8,20 @@ use vram_seal::Protection;
 
 use crate::on_eviction::OnEviction;
 
-/// Something that happened to what a manager holds. Events of one shard come in the order in which
-/// they happened to it.
+/// An event of a manager. Events of one shard are in the order of that shard's transitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Event {
     /// Position among all events of the manager, from 0. A gap means that events were dropped.
     pub seq: u64,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// What.
+    /// What happened.
     pub kind: EventKind,
 }
 
-/// What happened. No kind carries content, keys, digests or pointers.
+/// The kind of event. No kind contains content, keys, digests or pointers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(tag = "event", rename_all = "snake_case"))]
@@ -34,14 +33,14 @@ pub enum EventKind {
         shard: ShardId,
         /// The model that it was sealed as.
         model_id: Arc<str>,
-        /// Who it belongs to, if the request said so.
+        /// The owner, if the request named one.
         owner: Option<Arc<str>>,
         /// The GPU that holds it.
         gpu: u32,
         /// Bytes of plaintext.
         bytes: ByteLen,
     },
-    /// A shard's device bytes were looked at, and are those that were sealed.
+    /// A shard's device bytes were checked and are the sealed ones.
     Verified {
         /// The shard.
         shard: ShardId,
@@ -50,14 +49,14 @@ pub enum EventKind {
         /// Device bytes that were checked.
         bytes: ByteLen,
     },
-    /// Device bytes were found that are not those that were sealed. The shard is in quarantine.
+    /// A check found device bytes that are not the sealed ones. The shard is in quarantine.
     Altered {
         /// The shard.
         shard: ShardId,
         /// The GPU that holds it.
         gpu: u32,
-        /// The altered segments that were found now, in ascending order; none if they are sound one
-        /// by one and the content as a whole is not.
+        /// The altered segments of this check, in ascending order. Empty if each segment matches by
+        /// itself but the content as a whole does not.
         segments: Vec<u64>,
     },
     /// A shard was closed to readers. Follows the first [`Altered`](Self::Altered).
@@ -67,7 +66,7 @@ pub enum EventKind {
         /// The GPU that holds it.
         gpu: u32,
     },
-    /// A quarantined shard was made whole from a source, and is open again.
+    /// A quarantined shard was restored from a source, and is open to readers again.
     Repaired {
         /// The shard.
         shard: ShardId,
@@ -76,13 +75,13 @@ pub enum EventKind {
         /// The segments that were written again, in ascending order.
         segments: Vec<u64>,
     },
-    /// A shard was sealed anew: opened, closed, or moved to another key.
+    /// A shard was sealed again: opened to plaintext, closed to ciphertext, or moved to another key.
     SealedAnew {
         /// The shard.
         shard: ShardId,
         /// The GPU that holds it.
         gpu: u32,
-        /// What lies in device memory now.
+        /// The form of the content that lies in device memory now.
         protection: Protection,
     },
     /// A shard moved: to another GPU, or to another place on the same one.
@@ -102,10 +101,10 @@ pub enum EventKind {
         shard: ShardId,
         /// The GPU that held it.
         gpu: u32,
-        /// Host bytes that it takes.
+        /// Host bytes that it occupies.
         bytes: ByteLen,
     },
-    /// A shard came back from host memory.
+    /// A shard returned from host memory to a GPU.
     Woken {
         /// The shard.
         shard: ShardId,
@@ -114,15 +113,15 @@ pub enum EventKind {
         /// Bytes of plaintext.
         bytes: ByteLen,
     },
-    /// A shard had to make room. What became of it follows in an event of its own.
+    /// A shard was chosen to make room. A separate event with the outcome follows.
     Evicted {
         /// The shard.
         shard: ShardId,
         /// The GPU that held it.
         gpu: u32,
-        /// Bytes that came back.
+        /// Bytes that became free.
         bytes: ByteLen,
-        /// What became of it.
+        /// The action for the shard.
         how: OnEviction,
     },
     /// A shard was freed.
@@ -131,17 +130,17 @@ pub enum EventKind {
         shard: ShardId,
         /// The GPU that held it.
         gpu: u32,
-        /// Bytes that can be handed out again; none if they could not be given back, as an event
-        /// before this one says.
+        /// Bytes that can be handed out again; zero if they could not be released, which an earlier
+        /// event reports.
         bytes: ByteLen,
         /// Whether they were overwritten first.
         wiped: bool,
     },
-    /// Bytes could not be wiped or given back. They stay counted and are never handed out again.
+    /// Bytes could not be wiped or released. They stay counted and are never handed out again.
     NotReturned {
         /// The GPU that holds them.
         gpu: u32,
-        /// How many.
+        /// The number of bytes.
         bytes: ByteLen,
     },
     /// A shard was written to a sealed image.
@@ -155,35 +154,36 @@ pub enum EventKind {
     },
     /// A call was refused or failed.
     Refused {
-        /// The call, as the metrics name it.
+        /// The call, by its name in the metrics.
         call: Arc<str>,
-        /// The shard that it named, if it named one.
+        /// The shard named in the call, if any.
         shard: Option<ShardId>,
-        /// The GPU that it named, if it named one.
+        /// The GPU named in the call, if any.
         gpu: Option<u32>,
         /// The stable code of the error, such as `unknown-gpu`.
         code: Arc<str>,
     },
-    /// A sticky driver error took a GPU away, or a reset of one that worked failed.
+    /// A sticky driver error made a GPU unusable, or the reset of a working GPU failed.
     DeviceLost {
         /// The GPU.
         gpu: u32,
-        /// What the driver said, in words.
+        /// The driver's error as text.
         error: Arc<str>,
         /// The shards that it held, in ascending order of their ids.
         shards: Vec<ShardId>,
     },
-    /// A GPU was emptied and is usable again. What came back was told of before, each as sealed or
-    /// woken, and what found no place as parked.
+    /// A GPU was emptied and is usable again. Earlier events report each shard that returned, as
+    /// sealed or woken, and each that found no place, as parked.
     DeviceReset {
         /// The GPU.
         gpu: u32,
-        /// The shards that are gone.
+        /// The shards whose content is gone.
         lost: Vec<ShardId>,
-        /// The shards that came back from copies.
+        /// The shards that were restored from copies.
         restored: Vec<ShardId>,
     },
-    /// A direct copy between two GPUs arrived altered; it is staged through the host since.
+    /// A direct copy between two GPUs delivered altered bytes; copies over this link go through the
+    /// host from now on.
     LinkDistrusted {
         /// The GPU that was copied from.
         from: u32,

@@ -1,4 +1,4 @@
-//! Numbering events, and passing them on to the queue of every sink.
+//! Numbering of events, and delivery to the queue of every sink.
 
 use core::fmt;
 use core::panic::AssertUnwindSafe;
@@ -16,26 +16,26 @@ use crate::queue::Queue;
 use crate::sink::{SinkCounts, Sinks};
 use crate::sync::{Mutex, lock};
 
-/// Numbers events and passes them on to the queue of every sink. Emitting never waits for a sink.
+/// Numbers events and adds them to the queue of every sink. Emitting never waits for a sink.
 pub struct Events {
     clock: Arc<dyn Clock>,
-    /// The number of the next event. Held while it is queued everywhere, so that every queue has
-    /// its events in order; queueing never waits.
+    /// The number of the next event. The lock is held until the event is in every queue, so that
+    /// every queue is in order. Adding to a queue never waits.
     next: Mutex<u64>,
     queues: Vec<Arc<Queue>>,
 }
 
-/// The threads of all sinks. When dropped, it takes no more events, lets the sinks deliver what is
+/// The threads of all sinks. Dropping this value closes the queues, lets the sinks process what is
 /// queued, and waits for that up to five seconds. An emitter drops it last.
 #[derive(Debug)]
 pub struct SinkThreads {
     events: Arc<Events>,
     threads: Vec<JoinHandle<()>>,
-    /// How long is waited for all of them together.
+    /// The maximum wait for all of them together.
     timeout: Duration,
 }
 
-/// How long dropping the threads waits for the sinks, all together.
+/// The maximum wait of the drop for all sinks together.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Events {
@@ -43,7 +43,7 @@ impl Events {
     ///
     /// # Errors
     ///
-    /// The system's error if it gives no thread. Those that were started end.
+    /// The system's error if it cannot start a thread. Threads that were started are ended.
     pub fn start(clock: Arc<dyn Clock>, sinks: Sinks) -> io::Result<(Arc<Self>, SinkThreads)> {
         let queues = sinks.0.iter().map(|(len, _)| Arc::new(Queue::new(*len))).collect();
         let events = Arc::new(Self { clock, next: Mutex::new(0), queues });
@@ -58,17 +58,19 @@ impl Events {
         Ok((events, started))
     }
 
-    /// Numbers an event and queues it for every sink. The clock is asked on the calling thread; a
-    /// panic of it leaves the time at its default. The caller holds no lock that a sink may want.
+    /// Numbers an event and queues it for every sink. Reads the clock on the calling thread; if the
+    /// clock panics, the time is its default. The caller holds no lock that a sink may take.
     pub fn emit(&self, kind: EventKind) {
         if self.queues.is_empty() {
             let mut next = lock(&self.next);
             *next = next.saturating_add(1);
             return;
         }
-        // Before the lock, and caught: a clock is foreign code, and what happened has happened.
+        // Before the lock, and with panics caught: a clock is foreign code, and the event must be
+        // emitted anyway.
         let at = catch_unwind(AssertUnwindSafe(|| self.clock.now())).unwrap_or_else(|payload| {
-            // Dropping it could panic once more: in a destructor, that would end the process.
+            // Dropping the payload could panic again: in a destructor, that would abort the
+            // process.
             core::mem::forget(payload);
             Timestamp::default()
         });
@@ -80,25 +82,25 @@ impl Events {
         }
     }
 
-    /// Events so far.
+    /// The number of events so far.
     #[must_use]
     pub fn emitted(&self) -> u64 {
         *lock(&self.next)
     }
 
-    /// What became of them, for each sink in the order in which they were added.
+    /// The counts of each sink, in the order in which the sinks were added.
     #[must_use]
     pub fn counts(&self) -> Vec<SinkCounts> {
         self.queues.iter().map(|queue| queue.counts()).collect()
     }
 
-    /// Waits until every sink that is in service was given all events of before, and flushed; until
-    /// `deadline` at the latest, without end if there is none. False if that was not done in time, or
-    /// the calling thread is a sink's own.
+    /// Waits until every sink in service has received all events emitted before, and was flushed;
+    /// until `deadline`, or without a limit if there is none. Returns false if that did not happen
+    /// in time, or if the calling thread is a sink's own.
     #[must_use]
     pub fn flush(&self, deadline: Option<Instant>) -> bool {
         let asked: Vec<u64> = self.queues.iter().map(|queue| queue.ask_flush()).collect();
-        // No short cut: all of them get their time.
+        // Does not stop at the first failure: every sink gets its time.
         self.queues
             .iter()
             .zip(asked)
@@ -118,10 +120,10 @@ impl Drop for SinkThreads {
             queue.close();
         }
         let deadline = Instant::now().checked_add(self.timeout);
-        // Fewer threads than queues if one of them could not be started.
+        // There are fewer threads than queues if one thread could not be started.
         for (queue, thread) in self.events.queues.iter().zip(self.threads.drain(..)) {
             if queue.ended(deadline) {
-                // All that is left of it is to return.
+                // The thread has ended its work and only has to return.
                 let _outcome = thread.join();
             } else {
                 tracing::error!("an event sink did not come to an end and is left behind");
@@ -154,7 +156,7 @@ mod tests {
         events.emit(EventKind::Closed { left: 1 });
         drop(threads);
 
-        // What comes after is counted, and no call waits.
+        // Later events are counted as dropped, and no call waits.
         events.emit(EventKind::Closed { left: 2 });
         assert!(!events.flush(Some(Instant::now())));
         let [counts] = events.counts().try_into().unwrap();

@@ -1,4 +1,4 @@
-//! The last events, in memory: for tests, and to look at after something went wrong.
+//! The last events, in memory: for tests, and for analysis after a failure.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::sink::EventSink;
 use crate::sync::{Mutex, lock};
 
-/// Keeps the last events in memory. Clones share them: give one away as a sink and keep the other.
+/// Keeps the last events in memory. Clones share them: add one as a sink and keep another to read.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -35,31 +35,31 @@ pub struct EventLog {
 #[derive(Debug, Default)]
 struct Kept {
     events: VecDeque<Event>,
-    /// Events that were dropped before they came here, and those that newer ones pushed out.
+    /// Events that were dropped before they arrived, and events that newer ones displaced.
     missing: u64,
 }
 
 impl EventLog {
-    /// A log of so many events: newer ones push out the oldest.
+    /// A log of `len` events: newer events displace the oldest.
     #[must_use]
     pub fn new(len: usize) -> Self {
         Self { len_max: len, kept: Arc::default() }
     }
 
-    /// The events that are kept, oldest first.
+    /// The kept events, oldest first.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
         lock(&self.kept).events.iter().cloned().collect()
     }
 
-    /// Takes the events that are kept, oldest first.
+    /// Removes and returns the kept events, oldest first.
     #[must_use]
     pub fn take(&self) -> Vec<Event> {
         core::mem::take(&mut lock(&self.kept).events).into()
     }
 
-    /// Events that are not here any more, or never were: pushed out by newer ones, or dropped on
-    /// the way. What was taken does not count.
+    /// The number of events that are missing: displaced by newer ones, or dropped before they
+    /// arrived. Events removed by [`take`](Self::take) do not count.
     #[must_use]
     pub fn missing(&self) -> u64 {
         lock(&self.kept).missing

@@ -1,4 +1,4 @@
-//! The queue of one sink: bounded, filled without waiting, served by one thread.
+//! The queue of one sink: bounded, filled without waiting, processed by one thread.
 //!
 //! ```text
 //!  a call ── emit ──► queue of sink 0 ──► its thread ──► event(..)
@@ -17,13 +17,13 @@ use crate::event::Event;
 use crate::sink::{EventSink, SinkCounts};
 use crate::sync::{Condvar, Mutex, lock, wait_until};
 
-/// The queue of one sink. Its lock is never held while the sink works.
+/// The queue of one sink. Its lock is never held while the sink's code runs.
 pub(crate) struct Queue {
     len_max: usize,
     state: Mutex<State>,
-    /// There is something to do for the sink's thread.
+    /// Signals work for the sink's thread.
     ready: Condvar,
-    /// A flush was done, or the thread has ended.
+    /// Signals a finished flush, or the end of the thread.
     done: Condvar,
     thread: OnceLock<ThreadId>,
 }
@@ -31,9 +31,9 @@ pub(crate) struct Queue {
 #[derive(Default)]
 struct State {
     items: VecDeque<Item>,
-    /// Events among the items.
+    /// The number of events among the items.
     events: usize,
-    /// Events dropped since the last that was queued.
+    /// Events dropped since the last item was queued.
     lost: u64,
     counts: SinkCounts,
     flushes_asked: u64,
@@ -44,11 +44,11 @@ struct State {
 
 enum Item {
     Event {
-        /// Events that were dropped just before it.
+        /// Events that were dropped just before this one.
         lost: u64,
         event: Arc<Event>,
     },
-    /// Everything before it was to be flushed.
+    /// A request to flush everything before it.
     Flush {
         /// Events that were dropped just before it.
         lost: u64,
@@ -56,7 +56,7 @@ enum Item {
     },
 }
 
-/// What the sink's thread does next.
+/// The next action of the sink's thread.
 enum Step {
     Event { lost: u64, event: Arc<Event> },
     Lost(u64),
@@ -91,12 +91,12 @@ impl Queue {
         self.ready.notify_one();
     }
 
-    /// Asks for a flush of everything that is queued now. Says which one to wait for.
+    /// Requests a flush of everything that is queued now. Returns the number to wait for.
     pub(crate) fn ask_flush(&self) -> u64 {
         let mut state = lock(&self.state);
-        // What was dropped before is told before: it belongs to what is flushed.
+        // Earlier drops are reported before the flush, since they belong to what it covers.
         let missed = core::mem::take(&mut state.lost);
-        // One that nothing came after is as good as another.
+        // Two requests without an event between them are one.
         if let Some(Item::Flush { lost, number }) = state.items.back_mut() {
             *lost = lost.saturating_add(missed);
             return *number;
@@ -109,19 +109,20 @@ impl Queue {
         number
     }
 
-    /// Waits for a flush that was asked for. False if it was not done in time, or cannot be: the
-    /// calling thread is the sink's own.
+    /// Waits for a requested flush. Returns false if it did not finish in time, or if the calling
+    /// thread is the sink's own and cannot wait.
     pub(crate) fn flushed(&self, number: u64, deadline: Option<Instant>) -> bool {
         self.wait(deadline, |state| state.ended || state.flushes_done >= number)
     }
 
-    /// Takes no more events. The thread ends once it has delivered what is queued.
+    /// Accepts no more events. The thread ends after it has delivered what is queued.
     pub(crate) fn close(&self) {
         lock(&self.state).closed = true;
         self.ready.notify_one();
     }
 
-    /// Waits for the thread to end. False if it did not in time, or is the calling one.
+    /// Waits for the thread to end. Returns false if it did not end in time, or is the calling
+    /// thread.
     pub(crate) fn ended(&self, deadline: Option<Instant>) -> bool {
         self.wait(deadline, |state| state.ended)
     }
@@ -145,11 +146,11 @@ impl Queue {
         lock(&self.state).counts
     }
 
-    /// Delivers everything that is queued until the queue is closed: the whole life of the sink's
-    /// thread.
+    /// Delivers items until the queue is closed and empty. The sink's thread runs only this
+    /// function.
     pub(crate) fn serve(&self, mut sink: Box<dyn EventSink>) {
         let _known = self.thread.set(std::thread::current().id());
-        // However this ends: no thread waits for it any more.
+        // Whether it returns or panics, `Ended` lets waiting threads go on.
         let _ended = Ended(self);
         loop {
             let step = self.next();
@@ -160,7 +161,7 @@ impl Queue {
             match told {
                 Ok(failed) => self.told(&step, failed),
                 Err(payload) => {
-                    // Dropping it could panic once more.
+                    // Dropping the payload could panic again.
                     core::mem::forget(payload);
                     tracing::error!("an event sink panicked and is out of service");
                     let mut state = lock(&self.state);
@@ -173,7 +174,8 @@ impl Queue {
                 break;
             }
         }
-        // What it holds may be worth waiting for, and may panic as well.
+        // The sink is dropped before `_ended`. A thread that waits for the end of this thread
+        // thereby also waits for that drop, which may panic.
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(sink))) {
             core::mem::forget(payload);
         }
@@ -199,7 +201,7 @@ impl Queue {
 
     fn told(&self, step: &Step, failed: u64) {
         let mut state = lock(&self.state);
-        // A counter: it never goes down, whatever the sink says.
+        // The count never goes down, even if the sink returns a smaller value.
         state.counts.failed = state.counts.failed.max(failed);
         match step {
             Step::Event { .. } => {
@@ -235,7 +237,7 @@ impl Step {
     }
 }
 
-/// Ends a queue when its thread does: what still waits is dropped, and counted so.
+/// Ends a queue when its thread ends: remaining events are dropped and counted as such.
 struct Ended<'a>(&'a Queue);
 
 impl Drop for Ended<'_> {

@@ -1,21 +1,21 @@
-//! The trait of a sink, what is counted for it, and the list of sinks that events begin with.
+//! The trait of a sink, its counts, and the list of sinks to start with.
 
 use core::fmt;
 
 use crate::event::Event;
 
-/// Events that wait for one sink at most, where no other length is given.
+/// Default for the maximum number of events that wait for one sink.
 const QUEUE_LEN: usize = 8192;
 
-/// Is told what happens, in order, on a thread of its own.
+/// Receives events in order, on a thread of its own.
 ///
-/// A sink may be slow, may block and may call back into what emits the events (through a
-/// [`Weak`](std::sync::Weak): a sink that owns its emitter keeps it from ever being dropped): no
-/// call waits for it. An event that finds the queue full is dropped and counted. A sink that panics
-/// is taken out of service, and the others go on. When the emitter is dropped, it lets its sinks
-/// finish what is queued, and waits for that up to five seconds.
+/// A sink may be slow, may block and may call the emitter of the events; no call waits for it. Use
+/// a [`Weak`](std::sync::Weak) for that: a sink that owns its emitter keeps it alive forever. An
+/// event for a full queue is dropped and counted. A sink that panics is taken out of service, and
+/// the others go on. When the emitter is dropped, its sinks process what is queued; the drop waits
+/// for that up to five seconds.
 ///
-/// A closure will do, and so does an [`EventLog`](crate::EventLog):
+/// Closures and [`EventLog`](crate::EventLog) implement this trait:
 ///
 /// ```
 /// use std::sync::Arc;
@@ -31,20 +31,20 @@ const QUEUE_LEN: usize = 8192;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub trait EventSink: Send {
-    /// Something happened.
+    /// Receives one event.
     fn event(&mut self, event: &Event);
 
-    /// So many events were dropped, after the last one that was delivered and before the next.
+    /// Reports that `count` events were dropped between the last delivered one and the next.
     fn dropped(&mut self, count: u64) {
         let _ = count;
     }
 
-    /// Everything that was queued when a flush was asked for has been delivered, and what was dropped
-    /// by then has been told. Called once more when the emitter is dropped.
+    /// Called when everything that was queued at the request of a flush has been delivered, and
+    /// earlier drops were reported. Called once more when the emitter is dropped.
     fn flush(&mut self) {}
 
-    /// Events that it was given and could not keep, so far. Asked after each delivery; the largest
-    /// answer counts.
+    /// The number of received events that the sink could not store so far. Read after each
+    /// delivery; the largest value counts.
     fn failed(&self) -> u64 {
         0
     }
@@ -56,30 +56,30 @@ impl<F: FnMut(&Event) + Send> EventSink for F {
     }
 }
 
-/// What became of the events for one sink:
-/// `emitted == delivered + dropped + what waits + the one that it panicked on`.
+/// The counts of one sink: `emitted == delivered + dropped + waiting + the event on which it
+/// panicked`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct SinkCounts {
-    /// Events that were to be delivered.
+    /// Events that were emitted for this sink.
     pub emitted: u64,
-    /// Events that the sink was given.
+    /// Events that the sink received.
     pub delivered: u64,
-    /// Events that found the queue full, or the sink out of service.
+    /// Events for which the queue was full, or the sink out of service.
     pub dropped: u64,
-    /// Events that the sink could not keep, by its own account, and the one that it panicked on.
+    /// Events that the sink could not store, as it reports, plus the event on which it panicked.
     pub failed: u64,
-    /// Whether it panicked, and is told nothing any more.
+    /// Whether it panicked and receives no more events.
     pub out_of_service: bool,
 }
 
-/// Sinks that no thread serves yet, each with the length of its queue.
+/// Sinks without a thread so far, each with the length of its queue.
 #[derive(Default)]
 pub struct Sinks(pub(crate) Vec<(usize, Box<dyn EventSink>)>);
 
 impl Sinks {
-    /// No sink: events are numbered, and nothing is told.
+    /// No sinks: events are numbered and not delivered.
     #[must_use]
     pub const fn new() -> Self {
         Self(Vec::new())
@@ -90,8 +90,8 @@ impl Sinks {
         self.add_with(QUEUE_LEN, sink);
     }
 
-    /// Adds a sink with a queue of so many events: those that find it full are dropped and counted.
-    /// Host memory is taken as they come, not before.
+    /// Adds a sink with a queue of `queue_len` events: events for a full queue are dropped and
+    /// counted. Host memory is allocated as events arrive.
     pub fn add_with(&mut self, queue_len: usize, sink: impl EventSink + 'static) {
         self.0.push((queue_len, Box::new(sink)));
     }

@@ -1,27 +1,27 @@
-//! The locks of this crate, in one place, and what a panic does to them.
+//! The locks of this crate, and how a panic affects them.
 //!
-//! The number of the next event is the outer lock and a sink's queue the inner one. Neither is held
-//! while a sink works or a clock is asked. A log's contents are locked alone.
+//! The lock of the next event number is the outer one, and a sink's queue the inner one. Neither is
+//! held while a sink's code runs or a clock is read. A log's lock is taken alone.
 
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 
 use std::sync::PoisonError;
 use std::time::Instant;
 
-/// Locks, also after a panic in another holder.
+/// Locks, also after another holder panicked.
 ///
 /// Every critical section of this crate moves between states that are each valid, and calls no
-/// foreign code, so the state that a panicking holder left is sound.
+/// foreign code. The state that a panicking holder leaves is therefore valid.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits on `condvar` until `deadline`, or without end if there is none, with the same view of
-/// panics as [`lock`]. May wake without a reason.
+/// Waits on `condvar` until `deadline`, or without a limit if there is none. Ignores poisoning like
+/// [`lock`]. May wake up without a reason.
 ///
 /// # Errors
 ///
-/// The lock, if the deadline has passed.
+/// The lock guard, if the deadline has passed.
 pub(crate) fn wait_until<'a, T>(
     condvar: &Condvar,
     guard: MutexGuard<'a, T>,

@@ -47,7 +47,7 @@ fn every_sink_has_all_events_in_order_from_many_threads() {
     }
 }
 
-/// Blocks at its first event until it is let go, and notes what it is told.
+/// Blocks at its first event until the test releases it, and records what it receives.
 struct Slow {
     entered: mpsc::Sender<()>,
     released: mpsc::Receiver<()>,

@@ -1,4 +1,4 @@
-//! A run that can be repeated: a clock that the caller moves and a seed give the same ids twice.
+//! A repeatable run: a seed and a clock that the caller moves give the same ids twice.
 //!
 //! ```sh
 //! cargo run -p vram-id --example replay
@@ -11,7 +11,7 @@ use core::time::Duration;
 
 use vram_id::{Clock, IdSource, ShardId, Timestamp};
 
-/// Stands still until it is moved.
+/// A clock that stands still until the caller moves it.
 #[derive(Debug)]
 struct Manual(AtomicU64);
 
@@ -29,7 +29,7 @@ fn run(seed: u64) -> Vec<ShardId> {
     let clock = Manual(AtomicU64::new(1_800_000_000_000));
     let ids = IdSource::seeded(seed);
     let mut made = vec![ids.next(&clock), ids.next(&clock)];
-    // An operator sets the clock back by an hour: the next id is still above the last.
+    // The clock is set back by an hour; the next id is still above the last.
     clock.0.fetch_sub(3_600_000, Ordering::Relaxed);
     made.push(ids.next(&clock));
     made

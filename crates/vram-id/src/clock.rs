@@ -1,4 +1,4 @@
-//! Where the time comes from, so that a run can be repeated.
+//! The sources of time, replaceable so that a run can be repeated.
 
 use core::fmt;
 use core::time::Duration;
@@ -31,10 +31,10 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Tells the time. Wall time goes into receipts, verdicts and shard ids; monotonic
-/// time into expiries and ages.
+/// A source of time. Wall time is used in receipts, verdicts and shard ids; monotonic time in
+/// expiries and ages.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// Wall time. It may jump either way; nothing breaks if it does.
+    /// Wall time. It may jump forwards or backwards without causing an error.
     fn now(&self) -> Timestamp;
 
     /// Time since some fixed moment. Never goes back.

@@ -1,4 +1,4 @@
-//! ULIDs that rise strictly, whatever the clock does.
+//! ULIDs that rise strictly for any clock.
 
 use core::convert::Infallible;
 use core::time::Duration;
@@ -9,13 +9,13 @@ use ulid::{Generator, Ulid};
 
 use crate::clock::Timestamp;
 
-/// Largest millisecond a ULID can hold: 48 bits, in the year 10889. The generator would fold a
-/// later one to an earlier one.
+/// The last millisecond of a ULID: 48 bits, in the year 10889. The generator would map a later one
+/// to an earlier one.
 const LAST_MILLI: u64 = (1 << 48) - 1;
-/// Bits of a ULID that are not time.
+/// The bits of a ULID that do not belong to the time.
 const RANDOM_MASK: u128 = (1 << 80) - 1;
 
-/// Makes ULIDs that rise strictly.
+/// Creates ULIDs that rise strictly.
 #[derive(Debug)]
 pub(crate) struct Rising(Generator);
 
@@ -24,27 +24,27 @@ impl Rising {
         Self(Generator::new())
     }
 
-    /// The next ULID: of the moment `now` with the bits of `fresh` if that is later than the last
-    /// one's, else one above the last.
+    /// The next ULID: with the time `now` and the bits of `fresh` if that is above the last ULID,
+    /// otherwise the last ULID plus one.
     pub(crate) fn next(&mut self, now: Timestamp, fresh: u128) -> Ulid {
         // The top bit stays clear, so that a millisecond has room for 2^79 ids above its first.
         self.next_of(now, fresh & (RANDOM_MASK >> 1))
     }
 
     fn next_of(&mut self, now: Timestamp, random: u128) -> Ulid {
-        // Never the first millisecond of 1970: a new generator takes it for one that it has used,
-        // and would begin with the same id in every process whose clock stands there.
+        // Never the first millisecond of 1970: a new generator treats it as already used, and would
+        // start with the same id in every process whose clock shows that time.
         let millis = Duration::from_millis(now.unix_millis().clamp(1, LAST_MILLI));
         let moment = UNIX_EPOCH.checked_add(millis).unwrap_or(UNIX_EPOCH);
         self.0.generate_from_datetime_with_source(moment, &mut Drawn(random)).unwrap_or_else(
-            // The millisecond is used up: go on in the next.
+            // The millisecond is used up: continue in the next.
             |overflow| overflow.commit_overflow_random_with_source(&mut Drawn(random)),
         )
     }
 }
 
-/// Random bits that were drawn before, so that no foreign source is called under a lock. A ULID
-/// takes its upper 16 bits as a small number, then its lower 64.
+/// Random bits drawn before, so that no foreign source is called under a lock. A ULID takes its
+/// upper 16 bits as a small number, then its lower 64.
 struct Drawn(u128);
 
 impl TryRng for Drawn {

@@ -10,13 +10,13 @@ use ulid::Ulid;
 
 /// The name of one resident shard: [`ShardId::PREFIX`] and a ULID of 26 characters.
 ///
-/// Derefs to `str`. Ids made by one process rise strictly in byte order, whatever the clock does,
-/// and differ across processes by 80 random bits a millisecond.
+/// Derefs to `str`. Ids made by one process rise strictly in byte order for any clock, and differ
+/// across processes by 80 random bits a millisecond.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId(Arc<str>);
 
 impl ShardId {
-    /// What every shard id begins with.
+    /// The prefix of every shard id.
     pub const PREFIX: &'static str = "orch-shard-";
 
     /// The id as text.
@@ -84,7 +84,7 @@ impl fmt::Debug for ShardId {
     }
 }
 
-/// A text is not a shard id.
+/// The text is not a shard id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a shard id: `orch-shard-` and 26 characters of a ULID, in upper case, are needed")]
 pub struct ParseShardIdError;
@@ -97,7 +97,7 @@ impl FromStr for ShardId {
         let digits = text.strip_prefix(Self::PREFIX).ok_or(ParseShardIdError)?;
         let ulid = Ulid::from_string(digits).map_err(|_not_a_ulid| ParseShardIdError)?;
         let id = Self::from_ulid(ulid);
-        // The ULID alphabet folds case and look-alikes; one shard has one spelling.
+        // The ULID parser accepts lower case and look-alikes; a shard id has only one spelling.
         if id == text { Ok(id) } else { Err(ParseShardIdError) }
     }
 }

@@ -1,4 +1,4 @@
-//! Where ids come from: the process's one generator, or one that a seed repeats.
+//! Sources of ids: the generator of the process, or one that is repeatable from a seed.
 
 use ulid::Ulid;
 
@@ -8,18 +8,18 @@ use crate::shard_id::ShardId;
 use crate::split_mix::SplitMix;
 use crate::sync::{Mutex, lock};
 
-/// Where ids come from.
+/// A source of ids.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum IdSource {
-    /// The process's one generator, on the system clock: no two users of it can collide.
+    /// The generator of the process, on the system clock: ids of all its users are distinct.
     Process,
-    /// A generator of its own, for runs that can be repeated from a seed: see
+    /// A separate generator, for runs that are repeatable from a seed: see
     /// [`seeded`](Self::seeded).
     Seeded(Seeded),
 }
 
-/// A generator of ids that its seed repeats.
+/// A generator of ids that is repeatable from its seed.
 #[derive(Debug)]
 pub struct Seeded {
     rising: Mutex<Rising>,
@@ -27,7 +27,7 @@ pub struct Seeded {
 }
 
 impl IdSource {
-    /// A generator of its own. Two with one seed and the same clock make the same ids.
+    /// A separate generator. Two with the same seed and the same clock create the same ids.
     #[must_use]
     pub const fn seeded(seed: u64) -> Self {
         Self::Seeded(Seeded {
@@ -36,13 +36,13 @@ impl IdSource {
         })
     }
 
-    /// The next id. `clock` counts only for a seeded source.
+    /// The next id. Only a seeded source reads `clock`.
     pub fn next(&self, clock: &dyn Clock) -> ShardId {
         static PROCESS: Mutex<Rising> = Mutex::new(Rising::new());
 
         let ulid = match self {
             Self::Process => {
-                // Both are asked before the lock: they are foreign code.
+                // Both are called before the lock is taken: they are foreign code.
                 let (now, fresh) = (SystemClock.now(), Ulid::generate().random());
                 lock(&PROCESS).next(now, fresh)
             }

@@ -1,4 +1,4 @@
-//! Random numbers that a seed repeats, for ids and samples; not for secrets.
+//! Random numbers that are repeatable from a seed, for ids and samples; not for secrets.
 
 /// `SplitMix64`: a seed gives the same numbers everywhere. Not for secrets.
 ///

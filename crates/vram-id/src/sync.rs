@@ -1,13 +1,13 @@
-//! The lock of this crate, and what a panic does to it.
+//! The lock of this crate, and how a panic affects it.
 
 pub(crate) use std::sync::Mutex;
 
 use std::sync::{MutexGuard, PoisonError};
 
-/// Locks, also after a panic in another holder.
+/// Locks, also after another holder panicked.
 ///
 /// Every critical section of this crate moves between states that are each valid, and calls no
-/// foreign code, so the state that a panicking holder left is sound.
+/// foreign code. The state that a panicking holder leaves is therefore valid.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

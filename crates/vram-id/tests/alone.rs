@@ -1,4 +1,4 @@
-//! What a user of this crate alone relies on.
+//! The guarantees to a user of this crate alone.
 
 use std::collections::HashMap;
 

@@ -1,8 +1,8 @@
-//! Prints what a model file holds, and what it needs on a device.
+//! Prints the content of a model file, and the memory that it needs on a device.
 //!
 //! ```sh
 //! cargo run -p vram-model --example plan -- model.safetensors
-//! cargo run -p vram-model --example plan             # plans a made-up model of 64 MiB
+//! cargo run -p vram-model --example plan             # plans a generated model of 64 MiB
 //! ```
 
 #![expect(clippy::print_stdout, reason = "an example shows its result")]

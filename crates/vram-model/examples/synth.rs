@@ -1,4 +1,5 @@
-//! Writes a made-up model: the tensor names and proportions of Llama, about as large as asked.
+//! Writes a generated model of about the requested size, with the tensor names and proportions of
+//! Llama.
 //!
 //! ```sh
 //! cargo run --release -p vram-model --example synth -- 1GiB target/llama-1g.safetensors

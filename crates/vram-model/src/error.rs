@@ -1,4 +1,4 @@
-//! Why a file is not a model that can be planned.
+//! Why a model file could not be read or planned.
 
 use std::io;
 
@@ -6,8 +6,8 @@ use vram_alloc::{ByteLen, PlanError};
 
 /// Why a model file was not accepted.
 ///
-/// Every variant names the file. Names that come out of the file are shortened and escaped before
-/// they enter an error, so that a message can be printed on a terminal as it is.
+/// Every variant names the file. Names from inside the file are shortened and escaped before they
+/// enter an error, so that a message can be printed on a terminal unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -16,7 +16,7 @@ pub enum ModelError {
     Open {
         /// The file as the caller named it.
         file: String,
-        /// What the operating system answered.
+        /// The operating system's error.
         source: io::Error,
     },
     /// The path leads to a directory, a pipe or a device.
@@ -32,12 +32,12 @@ pub enum ModelError {
         file: String,
         /// Where reading began, in bytes from the start of the file.
         offset: u64,
-        /// How much was wanted.
+        /// The number of bytes to read.
         wanted: ByteLen,
-        /// What the operating system answered.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The host has not the memory to hold the header.
+    /// The host does not have enough memory for the header.
     #[error("no host memory for the {wanted} header of {file}")]
     HostMemory {
         /// The file as the caller named it.
@@ -45,12 +45,12 @@ pub enum ModelError {
         /// Length of the header.
         wanted: ByteLen,
     },
-    /// The file begins like another format.
+    /// The file has the beginning of another format.
     #[error("{file} is not a safetensors file: {found}")]
     OtherFormat {
         /// The file as the caller named it.
         file: String,
-        /// What it looks like instead.
+        /// The recognised format.
         found: Lookalike,
     },
     /// The header breaks a rule of the format, or the file does not match it.
@@ -58,7 +58,7 @@ pub enum ModelError {
     Header {
         /// The file as the caller named it.
         file: String,
-        /// Which rule, where, and by how much.
+        /// The rule, the position, and the figures.
         problem: HeaderProblem,
     },
     /// Two files of one model name the same tensor.
@@ -71,18 +71,18 @@ pub enum ModelError {
         /// The file that comes later.
         second: String,
     },
-    /// More files than a plan can number.
+    /// There are more files than a plan can number.
     #[error("{count} files are more than one plan holds")]
     TooManyFiles {
-        /// How many were given.
+        /// The number of files.
         count: usize,
     },
-    /// The tensors do not make up a plan.
+    /// The tensors cannot form a plan.
     #[error("the tensors do not make up a plan: {0}")]
     Plan(#[from] PlanError),
 }
 
-/// Which rule of the format a header breaks.
+/// The rule of the format that a header breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HeaderProblem {
@@ -92,18 +92,18 @@ pub enum HeaderProblem {
         /// Length of the file.
         file_len: ByteLen,
     },
-    /// The header declares itself longer than the limit.
+    /// The header states a length above the limit.
     #[error("its header claims {header_len}, more than the limit of {max}")]
     HeaderTooLong {
-        /// What the first 8 bytes say.
+        /// The length in the first 8 bytes.
         header_len: ByteLen,
         /// The limit.
         max: ByteLen,
     },
-    /// The header declares itself longer than the file.
+    /// The header states a length beyond the end of the file.
     #[error("its header claims {header_len}, but the whole file has {file_len}")]
     HeaderBeyondFile {
-        /// What the first 8 bytes say.
+        /// The length in the first 8 bytes.
         header_len: ByteLen,
         /// Length of the file.
         file_len: ByteLen,
@@ -111,19 +111,19 @@ pub enum HeaderProblem {
     /// The header does not begin with `{`.
     #[error("its header does not begin with `{{`")]
     NotAnObject,
-    /// The header is not JSON, or not of the shape that the format asks for.
+    /// The header is not JSON, or does not have the shape that the format requires.
     #[error("its header is not valid: {message}")]
     Json {
-        /// What the JSON reader said, with line and column.
+        /// The JSON reader's message, with line and column.
         message: String,
     },
-    /// A key stands in the header twice.
+    /// A key occurs twice in the header.
     #[error("its header names `{name}` twice")]
     DuplicateName {
         /// The key, shortened.
         name: String,
     },
-    /// More tensors than the limit.
+    /// There are more tensors than the limit.
     #[error("it declares more than {max} tensors, the limit")]
     TooManyTensors {
         /// The limit.
@@ -137,13 +137,13 @@ pub enum HeaderProblem {
         /// The limit.
         max: usize,
     },
-    /// More free-form entries than the limit.
+    /// There are more free-form entries than the limit.
     #[error("its `__metadata__` has more than {max} entries, the limit")]
     TooMuchMetadata {
         /// The limit.
         max: usize,
     },
-    /// A dtype that the format knows and this build does not.
+    /// A dtype of the format that this version does not support.
     #[error("tensor `{tensor}` has elements of type {dtype}, which is not supported")]
     UnsupportedDtype {
         /// The tensor, shortened.
@@ -163,7 +163,7 @@ pub enum HeaderProblem {
         /// The dimensions, outermost first.
         shape: Vec<u64>,
     },
-    /// A tensor's end lies before its start.
+    /// A tensor ends before its start.
     #[error("tensor `{tensor}` ends at byte {end} of the data, before its start at {start}")]
     Reversed {
         /// The tensor, shortened.
@@ -184,9 +184,9 @@ pub enum HeaderProblem {
         dtype: String,
         /// The dimensions, outermost first.
         shape: Vec<u64>,
-        /// What dtype and shape need.
+        /// The length that dtype and shape require.
         needed: ByteLen,
-        /// What the offsets span.
+        /// The length between the offsets.
         found: ByteLen,
     },
     /// Two tensors share bytes.
@@ -200,10 +200,10 @@ pub enum HeaderProblem {
         start: u64,
         /// The tensor before it, shortened.
         other: String,
-        /// Where that one ends.
+        /// Where the other tensor ends.
         other_end: u64,
     },
-    /// Bytes between two tensors belong to none; the format forbids that.
+    /// Bytes between two tensors belong to no tensor; the format forbids that.
     #[error(
         "the {gap} before tensor `{tensor}`, from byte {from} of the data on, belong to no tensor"
     )]
@@ -212,30 +212,30 @@ pub enum HeaderProblem {
         tensor: String,
         /// Where the hole begins, in bytes from the end of the header.
         from: u64,
-        /// How long it is.
+        /// The length of the hole.
         gap: ByteLen,
     },
-    /// The file ends before its tensors do.
+    /// The file ends before its last tensor does.
     #[error("it is cut short: its header promises {needed}, the file has {file_len}")]
     Truncated {
-        /// What length field, header and tensors need together.
+        /// The length of length field, header and tensors together.
         needed: ByteLen,
         /// Length of the file.
         file_len: ByteLen,
     },
-    /// The file goes on after its tensors.
+    /// The file has bytes after its tensors.
     #[error(
         "it goes on after its last tensor: its header promises {needed}, the file has {file_len}"
     )]
     TrailingBytes {
-        /// What length field, header and tensors need together.
+        /// The length of length field, header and tensors together.
         needed: ByteLen,
         /// Length of the file.
         file_len: ByteLen,
     },
 }
 
-/// What a file that is no safetensors file looks like.
+/// The recognised format of a file that is not a safetensors file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Lookalike {
@@ -249,7 +249,7 @@ pub enum Lookalike {
     Json,
     /// A Git LFS pointer: the placeholder of a file that was not fetched.
     LfsPointer,
-    /// An HTML page: what a download saves when it is given an error page.
+    /// An HTML page: the result of a download that received an error page.
     Html,
     /// A sealed image of this project.
     SealedImage,

@@ -1,8 +1,8 @@
-//! The place of GGUF, llama.cpp's model format.
+//! Placeholder for GGUF, llama.cpp's model format.
 //!
-//! Its reader will turn a GGUF file's tensor table into the same [`ModelPlan`] that safetensors
-//! headers become, with [`BlockFormat`] sizes for quantised tensors. Until it is here, a GGUF file
-//! is recognised by its first four bytes and refused by name
+//! A reader will convert a GGUF file's tensor table into the same [`ModelPlan`] as safetensors
+//! headers, with [`BlockFormat`] sizes for quantised tensors. Until then, a GGUF file is recognised
+//! by its first four bytes and refused with an error that names the format
 //! ([`Lookalike::Gguf`](crate::Lookalike::Gguf)).
 //!
 //! [`ModelPlan`]: vram_alloc::ModelPlan

@@ -10,16 +10,16 @@ use crate::name::shown;
 use crate::safetensors::RawHeader;
 use crate::{Limits, ModelError, ReadAt};
 
-/// Bytes at the start of the file that give the header's length, little-endian.
+/// The length field at the start of the file: 8 bytes, little-endian.
 const LENGTH_FIELD: u64 = 8;
 /// Bytes read to recognise a file of another format.
 const SNIFFED: usize = 32;
 
-/// What a safetensors file says of itself, after every figure in it was checked.
+/// The header of a safetensors file, after all figures in it were checked.
 ///
-/// Holding one means: the tensors cover the data section without holes or overlaps, each is as
-/// long as its dtype and shape ask for, no name stands twice, and the file had exactly the length
-/// that the header promises when it was read.
+/// Owning one means: the tensors cover the data section without holes or overlaps, each is as long
+/// as its dtype and shape require, no name occurs twice, and when the header was read the file had
+/// exactly the length that the header states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SafetensorsHeader {
     file: String,
@@ -29,11 +29,11 @@ pub struct SafetensorsHeader {
     metadata: BTreeMap<String, String>,
 }
 
-/// One tensor of a file: what it is called, what it is, and where its bytes lie.
+/// One tensor of a file: its name, its type and shape, and the position of its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tensor {
-    /// The name, exactly as the file has it. It may hold any character; escape it to print it.
+    /// The name, exactly as in the file. It may contain any character; escape it before printing.
     pub name: String,
     /// Type of the elements.
     pub dtype: Dtype,
@@ -41,23 +41,23 @@ pub struct Tensor {
     pub shape: Vec<u64>,
     /// Where the bytes begin, counted from the start of the file.
     pub file_offset: u64,
-    /// How many bytes there are.
+    /// The number of bytes.
     pub len: ByteLen,
 }
 
 impl SafetensorsHeader {
-    /// Reads and checks the header of `source`, and nothing of the tensors themselves.
+    /// Reads and checks the header of `source`; reads no tensor.
     ///
     /// # Arguments
     ///
-    /// * `file`: what errors call the source; usually its path.
+    /// * `file`: the name of the source in errors; usually its path.
     /// * `source`: read at two positions: the length field and the header.
-    /// * `limits`: what is refused before anything is allocated for it.
+    /// * `limits`: bounds that are checked before anything is allocated.
     ///
     /// # Errors
     ///
     /// [`ModelError::Read`] if the source cannot be read, [`ModelError::OtherFormat`] if it is
-    /// recognised as something else, [`ModelError::Header`] if it breaks a rule of the format.
+    /// recognised as another format, [`ModelError::Header`] if it breaks a rule of the format.
     ///
     /// # Source
     ///
@@ -84,7 +84,7 @@ impl SafetensorsHeader {
         let text_len = match checked_header_len(header_len, ByteLen::new(file_len), limits) {
             Ok(text_len) => text_len,
             Err(problem) => {
-                // A length that makes no sense is what every other format looks like.
+                // An impossible length is typical of every other format.
                 return Err(match recognise(source, file_len) {
                     Some(found) => ModelError::OtherFormat { file: file.to_owned(), found },
                     None => refused(problem),
@@ -138,13 +138,13 @@ impl SafetensorsHeader {
         &self.tensors
     }
 
-    /// The free-form `__metadata__`: whatever the program that wrote the file put there.
+    /// The free-form `__metadata__`, as the program that wrote the file set it.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// Checks offsets, lengths and names, in an order that names the first fault in the file.
+    /// Checks offsets, lengths and names, in an order that reports the first fault in the file.
     fn check(
         file: &str,
         file_len: ByteLen,
@@ -153,8 +153,8 @@ impl SafetensorsHeader {
     ) -> Result<Self, HeaderProblem> {
         let RawHeader { metadata, mut tensors } = raw;
         refuse_duplicates(&mut tensors)?;
-        // Empty tensors before the one that begins where they stand; names settle the rest, so
-        // that the order is the file's and never a hash map's.
+        // Empty tensors come before the one that begins at the same position. Names decide the
+        // rest, so that the order is the file's and does not depend on a hash map.
         tensors.sort_by(|(left_name, left), (right_name, right)| {
             (left.data_offsets, left_name).cmp(&(right.data_offsets, right_name))
         });
@@ -168,7 +168,7 @@ impl SafetensorsHeader {
             return Err(HeaderProblem::TrailingBytes { needed, file_len });
         }
 
-        // The reference implementation has the last word: what it would refuse, we do.
+        // The reference implementation decides: a file that it refuses is refused here.
         let order: Vec<String> = tensors.iter().map(|(name, _)| name.clone()).collect();
         let reference = Metadata::new(metadata, tensors)
             .map_err(|error| HeaderProblem::Json { message: error.to_string() })?;
@@ -183,7 +183,7 @@ impl SafetensorsHeader {
     }
 }
 
-/// The header's length as an index, if limit and file allow it.
+/// The header's length as `usize`, if limit and file allow it.
 fn checked_header_len(
     header_len: ByteLen,
     file_len: ByteLen,
@@ -199,7 +199,8 @@ fn checked_header_len(
     header_len.to_usize().ok_or(HeaderProblem::HeaderTooLong { header_len, max })
 }
 
-/// Names that stand twice. The format forbids them, and a map would quietly keep the last.
+/// Returns an error for names that occur twice. The format forbids them, and a map would keep only
+/// the last one without an error.
 fn refuse_duplicates(tensors: &mut [(String, TensorInfo)]) -> Result<(), HeaderProblem> {
     tensors.sort_by(|(left, _), (right, _)| left.cmp(right));
     let twice = tensors.windows(2).find_map(|pair| match pair {
@@ -209,7 +210,7 @@ fn refuse_duplicates(tensors: &mut [(String, TensorInfo)]) -> Result<(), HeaderP
     twice.map_or(Ok(()), |name| Err(HeaderProblem::DuplicateName { name }))
 }
 
-/// Checks each tensor alone and against the one before it; gives where the last one ends.
+/// Checks each tensor alone and against the one before it; returns where the last one ends.
 fn refuse_gaps(tensors: &[(String, TensorInfo)]) -> Result<u64, HeaderProblem> {
     let mut end_so_far = 0;
     let mut last_name = "";
@@ -258,7 +259,7 @@ fn refuse_gaps(tensors: &[(String, TensorInfo)]) -> Result<u64, HeaderProblem> {
     Ok(end_so_far)
 }
 
-/// One checked tensor, its bytes placed in the file.
+/// One checked tensor, with its position in the file.
 fn tensor(name: String, info: &TensorInfo, data_offset: u64) -> Result<Tensor, HeaderProblem> {
     let (start, end) = offsets(info);
     Ok(Tensor {
@@ -270,7 +271,7 @@ fn tensor(name: String, info: &TensorInfo, data_offset: u64) -> Result<Tensor, H
     })
 }
 
-/// The workspace's own dtype for the one that the file names.
+/// This workspace's dtype for the dtype in the file.
 fn known_dtype(name: &str, info: &TensorInfo) -> Result<Dtype, HeaderProblem> {
     let dtype = info.dtype.to_string();
     Dtype::from_safetensors_name(&dtype)
@@ -287,7 +288,7 @@ fn widened(value: usize) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }
 
-/// What the file looks like, if its beginning gives it away.
+/// The format of the file, if its beginning identifies one.
 fn recognise(source: &(impl ReadAt + ?Sized), file_len: u64) -> Option<Lookalike> {
     let mut beginning = [0; SNIFFED];
     let len = usize::try_from(file_len).unwrap_or(SNIFFED).min(SNIFFED);

@@ -1,13 +1,13 @@
-//! How a name out of a stranger's file is shown: escaped, and never longer than a line.
+//! Display of names from untrusted files: escaped, and never longer than a line.
 
 use core::fmt::Write as _;
 
-/// Most characters of a name that an error message shows.
+/// The maximum number of characters of a name in an error message.
 const SHOWN_MAX: usize = 80;
 
-/// `name` with control characters escaped and the middle left out if it is long.
+/// `name` with control characters escaped, and shortened in the middle if it is long.
 ///
-/// A tensor name may hold anything JSON can hold, terminal escapes included; an error is printed.
+/// A tensor name may contain any JSON string, including terminal escapes, and errors are printed.
 pub(crate) fn shown(name: &str) -> String {
     let mut shown = String::new();
     for (count, character) in name.chars().enumerate() {
@@ -25,7 +25,8 @@ pub(crate) fn shown(name: &str) -> String {
     shown
 }
 
-/// Whether a character shows as itself: no control, no mark that turns the reading direction.
+/// Returns true if a character shows as itself: no control character, and no mark that changes the
+/// reading direction.
 fn is_plain(character: char) -> bool {
     !character.is_control()
         && !matches!(

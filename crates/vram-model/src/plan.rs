@@ -1,4 +1,4 @@
-//! From headers to a plan: which pieces a model is made of, and where each one's bytes lie.
+//! From headers to a plan: the pieces of a model, and the position of each one's bytes.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,9 +10,9 @@ use crate::{Limits, ModelError, SafetensorsFile, SafetensorsHeader};
 
 /// Reads the headers of `files` and plans one model of all their tensors.
 ///
-/// Pieces stand in the order of the files, and in each file in the order of their bytes, so that
-/// a load that follows the plan reads every file from front to back. A piece's `file` is an index
-/// into `files`. Nothing but headers is read.
+/// Pieces are in the order of the files, and within each file in the order of their bytes: a load
+/// that follows the plan reads every file from front to back. A piece's `file` is an index into
+/// `files`. Only headers are read.
 ///
 /// # Errors
 ///
@@ -29,9 +29,9 @@ pub fn plan<P: AsRef<Path>>(files: &[P], limits: &Limits) -> Result<ModelPlan, M
 ///
 /// # Errors
 ///
-/// [`ModelError::TensorInTwoFiles`] if two files hold a tensor of one name,
+/// [`ModelError::TensorInTwoFiles`] if two files contain a tensor with the same name,
 /// [`ModelError::TooManyFiles`] beyond `u32::MAX` files, [`ModelError::Plan`] if the sum of all
-/// lengths cannot be counted.
+/// lengths overflows.
 pub fn plan_of<'a>(
     headers: impl IntoIterator<Item = &'a SafetensorsHeader>,
 ) -> Result<ModelPlan, ModelError> {

@@ -1,26 +1,26 @@
-//! Reading by position, so that one open file serves many readers and nothing is mapped.
+//! Reading by position, so that many readers share one open file and nothing is mapped.
 
 use std::fs::File;
 use std::io;
 
 /// A source of bytes that is read by position and knows its length.
 ///
-/// There is no cursor: two threads may read the same source at once. There is no memory map
-/// either, since a file that is truncated while it is mapped kills the process that reads it.
+/// There is no cursor: two threads may read the same source at once. Memory maps are not used,
+/// since truncating a mapped file kills the process that reads it.
 pub trait ReadAt {
     /// Bytes in the source.
     ///
     /// # Errors
     ///
-    /// Whatever the source answers when asked for its length.
+    /// The source's own error.
     fn byte_len(&self) -> io::Result<u64>;
 
     /// Fills `target` with the bytes that begin at `offset`.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::UnexpectedEof`] if the source ends before `target` is full; what `target`
-    /// then holds is not specified. Otherwise whatever the source answers.
+    /// [`io::ErrorKind::UnexpectedEof`] if the source ends before `target` is full; the content of
+    /// `target` is then unspecified. Otherwise the source's own error.
     fn read_exact_at(&self, offset: u64, target: &mut [u8]) -> io::Result<()>;
 }
 

@@ -1,4 +1,4 @@
-//! The JSON of a safetensors header, read in one pass with bounds, and the file it came from.
+//! The JSON of a safetensors header, read in one pass with bounds, and the file that contains it.
 
 use core::cell::RefCell;
 use core::fmt;
@@ -15,17 +15,17 @@ use crate::error::HeaderProblem;
 use crate::name::shown;
 use crate::{Limits, ModelError, SafetensorsHeader};
 
-/// The key of the free-form entries; the only one that names no tensor.
+/// The key of the free-form entries; every other key is a tensor's name.
 const METADATA_KEY: &str = "__metadata__";
-/// Most dimensions a tensor may have. `PyTorch` itself stops at 64.
+/// The maximum number of dimensions of a tensor. `PyTorch`'s own limit is 64.
 const RANK_MAX: usize = 64;
-/// Most characters of the JSON reader's message that an error repeats.
+/// The maximum number of characters of the JSON reader's message in an error.
 const MESSAGE_MAX: usize = 400;
 
 /// An open safetensors file and its checked header.
 ///
-/// Tensors are read from the very file whose header was checked, also if another file has taken
-/// its path meanwhile.
+/// Tensors are read from the file whose header was checked, even if the path has been replaced by
+/// another file meanwhile.
 #[derive(Debug)]
 pub struct SafetensorsFile {
     file: File,
@@ -45,7 +45,7 @@ impl SafetensorsFile {
         let failed = |source| ModelError::Open { file: name.clone(), source };
         let not_a_file = || ModelError::NotAFile { file: name.clone() };
 
-        // Asked before opening: opening a pipe waits for its writer, perhaps forever.
+        // Checked before opening: opening a pipe waits for its writer, perhaps forever.
         if !fs::metadata(path).map_err(failed)?.is_file() {
             return Err(not_a_file());
         }
@@ -66,7 +66,7 @@ impl SafetensorsFile {
         Ok(Self::open(path, limits)?.header)
     }
 
-    /// What the file says of itself.
+    /// The checked header.
     #[must_use]
     pub fn header(&self) -> &SafetensorsHeader {
         &self.header
@@ -78,19 +78,19 @@ impl SafetensorsFile {
         &self.file
     }
 
-    /// The open file and its header.
+    /// Splits into the open file and its header.
     #[must_use]
     pub fn into_parts(self) -> (File, SafetensorsHeader) {
         (self.file, self.header)
     }
 }
 
-/// A header as its JSON has it: well formed and bounded, its figures not yet checked.
+/// A header as parsed from JSON: well formed and bounded, its figures not yet checked.
 #[derive(Debug)]
 pub(crate) struct RawHeader {
     /// The free-form entries, if there are any.
     pub(crate) metadata: Option<HashMap<String, String>>,
-    /// The tensors in the order of the text, duplicates included.
+    /// The tensors in the order of the text, including duplicates.
     pub(crate) tensors: Vec<(String, TensorInfo)>,
 }
 
@@ -106,7 +106,7 @@ impl RawHeader {
             .deserialize(&mut json)
             .and_then(|header| json.end().map(|()| header));
         parsed.map_err(|error| {
-            // A rule of ours has its own words; the rest is the JSON reader's.
+            // An error of this crate keeps its own message; other errors are the JSON reader's.
             problem.into_inner().unwrap_or_else(|| {
                 let mut message: String = error.to_string().chars().take(MESSAGE_MAX).collect();
                 message.retain(|character| !character.is_control());
@@ -116,14 +116,14 @@ impl RawHeader {
     }
 }
 
-/// Reads the object; leaves in `problem` which of our rules it broke, if it was one of ours.
+/// Reads the object. If it breaks a rule of this crate, stores that in `problem`.
 struct HeaderSeed<'a> {
     limits: &'a Limits,
     problem: &'a RefCell<Option<HeaderProblem>>,
 }
 
 impl HeaderSeed<'_> {
-    /// Ends the reading with one of our own refusals.
+    /// Stops the reading with an error of this crate.
     fn refuse<E: serde::de::Error>(&self, problem: HeaderProblem) -> E {
         let error = E::custom(&problem);
         *self.problem.borrow_mut() = Some(problem);
@@ -173,7 +173,7 @@ impl<'de> Visitor<'de> for HeaderSeed<'_> {
     }
 }
 
-/// Reads the free-form entries: text to text, each key once, not too many.
+/// Reads the free-form entries: text to text, each key once, up to the limit.
 struct MetadataSeed<'a, 'b>(&'a HeaderSeed<'b>);
 
 impl<'de> DeserializeSeed<'de> for MetadataSeed<'_, '_> {
@@ -208,7 +208,7 @@ impl<'de> Visitor<'de> for MetadataSeed<'_, '_> {
     }
 }
 
-/// [`TensorInfo`] with a bound on its shape: a header of 100 MB could otherwise claim 400 MB in
+/// [`TensorInfo`] with a bound on its shape: otherwise a header of 100 MB could claim 400 MB in
 /// dimensions alone.
 #[derive(Deserialize)]
 struct Entry {

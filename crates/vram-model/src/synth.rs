@@ -1,4 +1,4 @@
-//! Made-up models: files with the tensor names and proportions of a real one, for demonstrations,
+//! Generated models: files with the tensor names and proportions of a real one, for demonstrations,
 //! tests and benches that must not depend on a download.
 //!
 //! The same shape and seed give the same bytes on every machine, and a file of any length is
@@ -16,11 +16,11 @@ use crate::error::HeaderProblem;
 use crate::name::shown;
 use crate::{Limits, ModelError};
 
-/// Bytes generated at a time: what the writer holds of a file of any length.
+/// Bytes generated at a time: the writer's memory use for a file of any length.
 const WINDOW: usize = 256 << 10;
-/// What errors call a model that has no file yet.
+/// The name of a model without a file in errors.
 const UNNAMED: &str = "the generated model";
-/// The header is padded to this, as the format's own writer does, so that tensors lie aligned.
+/// The header is padded to this, as in the format's own writer, so that tensors are aligned.
 const HEADER_ALIGNMENT: usize = 8;
 
 /// The widths of a Llama-like decoder.
@@ -54,9 +54,9 @@ impl LlamaShape {
     };
 
     /// A shape of about `target` bytes in bfloat16: [`LLAMA_3_8B`](Self::LLAMA_3_8B) with every
-    /// width divided by the same power of two, and as many layers as come closest.
+    /// width divided by the same power of two, and the number of layers that comes closest.
     ///
-    /// The smallest shape there is has one layer and about 150 KiB; asked for less, that is given.
+    /// The smallest shape has one layer and about 150 KiB; it is also returned for smaller targets.
     #[must_use]
     pub fn about(target: ByteLen) -> Self {
         const FEWEST_LAYERS: u64 = 16;
@@ -74,7 +74,7 @@ impl LlamaShape {
             let one = shape.bytes();
             let layer = Self { layers: 2, ..shape }.bytes().saturating_sub(one);
             let rest = target.get().saturating_sub(one.saturating_sub(layer));
-            // To the nearest; `layer` is never zero for widths of this size.
+            // Rounds to the nearest; `layer` is never zero for widths of this size.
             shape.layers =
                 rest.saturating_add(layer / 2).checked_div(layer).unwrap_or_default().max(1);
             if shape.layers >= FEWEST_LAYERS {
@@ -119,7 +119,8 @@ impl LlamaShape {
     }
 }
 
-/// A model that can be written out: its header is fixed, its tensors are made as they are written.
+/// A model that can be written: its header is fixed, its tensors are generated while they are
+/// written.
 #[derive(Clone, Debug)]
 pub struct SynthModel {
     /// Length field and header, padded.
@@ -141,11 +142,11 @@ impl SynthModel {
         Self::new(tensors.into_iter().map(|(name, shape)| (name, Dtype::BF16, shape)), seed)
     }
 
-    /// A model of the tensors given: name, dtype and dimensions of each, in the order of the file.
+    /// A model with these tensors: name, dtype and dimensions of each, in the order of the file.
     ///
     /// # Errors
     ///
-    /// [`ModelError::Header`] if a name stands twice, a shape has no size, or the header would be
+    /// [`ModelError::Header`] if a name occurs twice, a shape has no size, or the header would be
     /// longer than the format allows.
     pub fn new(
         tensors: impl IntoIterator<Item = (String, Dtype, Vec<u64>)>,
@@ -161,7 +162,7 @@ impl SynthModel {
         self.file_len
     }
 
-    /// How many tensors there are.
+    /// The number of tensors.
     #[must_use]
     pub fn tensor_count(&self) -> usize {
         self.tensor_lens.len()
@@ -169,12 +170,12 @@ impl SynthModel {
 
     /// Writes the whole file: header, then tensor by tensor.
     ///
-    /// Every two bytes of a tensor are a finite bfloat16 number below 2 in size, so that the
-    /// bytes have the texture of weights and not of noise or zeros.
+    /// Every two bytes of a tensor are a finite bfloat16 number with an absolute value below 2, so
+    /// that the bytes resemble weights and neither noise nor zeros.
     ///
     /// # Errors
     ///
-    /// Whatever `writer` answers.
+    /// The error of `writer`.
     pub fn write_to(&self, mut writer: impl Write) -> io::Result<()> {
         writer.write_all(&self.header)?;
         let mut window = vec![0; WINDOW];
@@ -196,8 +197,8 @@ impl SynthModel {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::AlreadyExists`] if something is there; otherwise whatever writing answers.
-    /// A file that could not be finished is left as far as it came.
+    /// [`io::ErrorKind::AlreadyExists`] if the path exists; otherwise the error of the write. An
+    /// incomplete file is left in place.
     pub fn write_file(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let file = File::create_new(path)?;
         self.write_to(BufWriter::with_capacity(WINDOW, file))

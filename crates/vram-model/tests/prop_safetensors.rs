@@ -1,9 +1,9 @@
-//! Properties: any bytes at all are either refused or yield a header that keeps its promises; and
-//! whatever the reference implementation writes is read back the same.
+//! Properties: arbitrary bytes are either refused or give a header that keeps its promises; files
+//! written by the reference implementation are read back unchanged.
 //!
-//! Method: files that are random, files that are sound, and sound files with a few bytes or JSON
-//! figures changed, which reach deep into the checks. The reference is the `safetensors` crate,
-//! given the whole file.
+//! Method: random files, valid files, and valid files with a few bytes or JSON figures changed,
+//! which reach the later checks. The reference is the `safetensors` crate, which gets the whole
+//! file.
 
 #![expect(
     clippy::unwrap_used,
@@ -19,7 +19,7 @@ use vram_alloc::ByteLen;
 use vram_model::synth::{LlamaShape, SynthModel};
 use vram_model::{Limits, SafetensorsHeader, plan_of};
 
-/// Files that come out of the reference writer.
+/// Files from the reference writer.
 fn sound() -> impl Strategy<Value = Vec<u8>> {
     let dtype = prop_oneof![
         Just(safetensors::Dtype::U8),
@@ -49,7 +49,7 @@ fn sound() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Sound files with some bytes replaced, removed or added.
+/// Valid files with some bytes replaced, removed or added.
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
     let edits = vec((any::<prop::sample::Index>(), 0_u8..4, any::<u8>()), 1..6);
     (sound(), edits).prop_map(|(mut bytes, edits)| {
@@ -57,11 +57,11 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
             if bytes.is_empty() {
                 break;
             }
-            // Two of three edits hit the header, where the decisions are made.
+            // Two of three edits change the header, where the checks are made.
             let at = place.index(if value % 3 == 0 { bytes.len() } else { bytes.len().min(120) });
             match kind {
                 0 => bytes[at] = value,
-                // Another digit: JSON that stays JSON with a figure that lies.
+                // Another digit: the JSON stays valid, with a wrong figure.
                 1 if bytes[at].is_ascii_digit() => bytes[at] = b'0' + value % 10,
                 1 => bytes[at] ^= 1 << (value % 8),
                 2 => {
@@ -74,7 +74,7 @@ fn damaged() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// What holds of every header that is accepted, whatever the file.
+/// The promises of every accepted header, for any file.
 fn promises_hold(bytes: &[u8]) -> Result<bool, TestCaseError> {
     let Ok(header) = SafetensorsHeader::read("x", bytes, &Limits::default()) else {
         return Ok(false);

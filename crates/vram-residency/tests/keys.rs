@@ -1,4 +1,5 @@
-//! Keys come only from where nobody else can read or change them, and errors never show them.
+//! Keys are read only from places that no other user can read or change, and errors never show
+//! them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -43,7 +44,7 @@ fn every_form_of_a_key_file_gives_the_same_key() {
             let (_folder, path) = key_file(content, mode);
             match KeySource::File(path).load() {
                 Ok(key) => assert_eq!(key.id(), id),
-                // Only root can read what it has no permission for.
+                // Only root can read a file without read permission.
                 Err(KeySourceError::Io { .. }) if mode == 0o200 => {}
                 Err(other) => panic!("{other}"),
             }
@@ -124,7 +125,7 @@ fn content_that_is_no_key_is_refused_and_a_huge_file_is_not_read() {
 fn an_inherited_descriptor_may_be_a_pipe() {
     let id = SealKey::from_hex(DIGITS).unwrap().id();
     let (reader, mut writer) = std::io::pipe().unwrap();
-    // In two pieces: a pipe gives what it has.
+    // In two pieces: a pipe returns the bytes that have arrived.
     let feeder = std::thread::spawn(move || {
         writer.write_all(&DIGITS.as_bytes()[..10]).unwrap();
         writer.write_all(&DIGITS.as_bytes()[10..]).unwrap();
@@ -146,7 +147,7 @@ fn names_of_credentials_cannot_leave_their_folder() {
 const CHILD: &str = "VRAM_TEST_CHILD";
 
 /// Runs one of the tests below in a process of its own, with variables set: changing the
-/// environment of a process with threads is not safe.
+/// environment of a process with several threads is not safe.
 fn in_child(test: &str, variables: &[(&str, &str)]) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
@@ -205,7 +206,7 @@ fn child_reads_credential() {
     let seal = || KeySource::SystemdCredential("seal".to_owned());
     match seal().load() {
         Ok(key) => assert_eq!(key.id(), SealKey::from_hex(DIGITS).unwrap().id()),
-        // A group may read only what root owns.
+        // Group access is accepted only for files that root owns.
         Err(KeySourceError::Mode { .. }) if !rustix::process::geteuid().is_root() => {}
         Err(other) => panic!("{other}"),
     }

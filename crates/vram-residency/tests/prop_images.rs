@@ -1,8 +1,8 @@
-//! Property: an image opens to the bytes that went in, and an image that differs from the one that
-//! was written in any way at all opens to nothing.
+//! Property: an image opens to the bytes that were sealed, and an image that differs in any way
+//! from the written one does not open.
 //!
 //! Method: the reference is the content itself. Damage is drawn from flips, cuts, extensions, moved
-//! and zeroed stretches, at any place.
+//! and zeroed ranges, at any place.
 
 #![expect(
     clippy::indexing_slicing,
@@ -32,7 +32,7 @@ fn params() -> impl Strategy<Value = SealParams> {
     ]
 }
 
-/// One way to spoil a file.
+/// One way to damage a file.
 #[derive(Clone, Debug)]
 enum Damage {
     Flip(Index, u8),
@@ -82,7 +82,7 @@ proptest! {
         threads in 1..4_usize,
         damage in damage(),
     ) {
-        // In memory where that can be had: each case syncs several files.
+        // In memory if available: each case syncs several files.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let (image, out) = (folder.path().join("image"), folder.path().join("out"));
         let keys = KeyRing::new(SealKey::from_bytes([3; 32]));
@@ -109,7 +109,7 @@ proptest! {
         prop_assert!(!out.exists());
         prop_assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         prop_assert!(verdict.map_or(true, |verdict| !verdict.is_sound()));
-        // And an output that was there stays as it was.
+        // An output that already existed is unchanged.
         fs::write(&out, b"old").unwrap();
         let again = options().overwrite(Overwrite::Replace);
         prop_assert!(unseal_image(&keys, &expected, &image, &out, again).is_err());

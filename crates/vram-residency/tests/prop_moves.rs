@@ -1,8 +1,8 @@
-//! Property: whatever sequence of moves a shard goes through, its bytes and its id stay, the books
-//! equal a plain sum, and a refusal changes nothing (P15, P17; P2 after compaction).
+//! Property: after any sequence of moves a shard keeps its bytes and its id, the ledger equals a
+//! plain sum, and a refusal changes nothing (P15, P17; P2 after compaction).
 //!
-//! Method: the reference is a map from ids to bytes with the GPU each lies on, and sums over it.
-//! Two GPUs are small enough for refusals to be frequent.
+//! Method: the reference is a map from ids to bytes and the GPU of each shard, and sums over it.
+//! The two GPUs are small, so that refusals are frequent.
 
 #![expect(
     clippy::as_conversions,
@@ -57,7 +57,7 @@ fn moves() -> impl Strategy<Value = Move> {
     ]
 }
 
-/// What should be there.
+/// The expected state.
 #[derive(Default)]
 struct Reference {
     resident: BTreeMap<ShardId, (SealedShard, Vec<u8>, u32)>,

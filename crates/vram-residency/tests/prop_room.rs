@@ -1,9 +1,9 @@
-//! Property: the books of reservations agree with a plain sum, whatever is done in whatever order;
-//! `fits` foretells `admit`; and the plan that a refusal carries, when carried out, makes the same
-//! request succeed, with exactly the room that the plan foretold.
+//! Property: the ledger of reservations agrees with a plain sum after any operations in any order;
+//! `fits` predicts `admit`; and carrying out the plan in a refusal makes the same request succeed,
+//! with exactly the predicted room.
 //!
-//! Method: random runs over small GPUs, so that every bound is met often. The reference is a list of
-//! lengths.
+//! Method: random runs over small GPUs, so that every bound is reached often. The reference is a
+//! list of lengths.
 
 #![expect(
     clippy::unwrap_used,
@@ -24,15 +24,15 @@ use vram_test_rigs::TestClock;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Reserve so many bytes, for so many milliseconds if any.
+    /// Reserve this many bytes, optionally with an expiry in milliseconds.
     Reserve(u64, Option<u64>),
-    /// Seal so many bytes into one of the reservations.
+    /// Seal this many bytes into one of the reservations.
     SealReserved(usize, u64),
-    /// Seal so many bytes into what is free.
+    /// Seal this many bytes into free room.
     Seal(u64),
     Free(usize),
     Release(usize),
-    /// Let the clock run.
+    /// Advance the clock.
     Wait(u64),
     Budget(u64),
     Headroom(u64),
@@ -52,7 +52,7 @@ fn step(total: u64) -> impl Strategy<Value = Step> {
     ]
 }
 
-/// One reservation as the reference knows it.
+/// One reservation in the reference.
 struct Held {
     real: Reservation,
     left: u64,
@@ -104,7 +104,7 @@ proptest! {
                     match manager.reserve_with(request) {
                         Ok(real) => {
                             let left = real.len().get();
-                            // In whole granules, unless just the bytes are left.
+                            // In whole granules, unless only the exact bytes are left.
                             prop_assert!(left == granules(len) || (left == len && room < granules(len)));
                             prop_assert!(left <= room);
                             held.push(Held { real, left, ends: ms.map(|ms| now + ms) });
@@ -197,7 +197,7 @@ proptest! {
         one in prop::option::of(0_usize..4),
     ) {
         let manager = builder(&totals).build().unwrap();
-        // Holes: some of what is sealed goes again.
+        // Creates holes: frees some of the sealed shards.
         let mut gone = Vec::new();
         for (gpu, len, goes) in before {
             let gpu = u32::try_from(gpu % totals.len()).unwrap();
@@ -317,7 +317,7 @@ proptest! {
     }
 }
 
-/// A model of pieces of these lengths, and the file that it is in.
+/// A model of pieces of these lengths, and the content of its file.
 fn model(lens: &[u64]) -> (ModelPlan, Vec<u8>) {
     let mut offset = 0;
     let pieces = lens.iter().enumerate().map(|(at, len)| {

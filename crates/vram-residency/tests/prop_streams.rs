@@ -1,6 +1,6 @@
-//! Property: a shard holds what its source gave, however the source gives it, however it is cut,
-//! on however many threads, and however often it is opened and closed; and it is the same shard
-//! that the bytes alone would have made.
+//! Property: a shard contains the bytes of its source, for any pattern of reads, any segment size,
+//! any number of threads, and any number of openings and closings. It equals the shard that the
+//! bytes alone give.
 //!
 //! Method: the reference is the content itself, and the shard that `seal` makes of it.
 
@@ -14,7 +14,7 @@ use vram_residency::{
     SivScope, SliceSource, Source, Suite, Threads, Verify, VramManager,
 };
 
-/// Reads as much at a time as it likes.
+/// Reads an arbitrary number of bytes at a time.
 struct Uneven<'a> {
     bytes: &'a [u8],
     steps: Vec<usize>,
@@ -34,7 +34,7 @@ proptest! {
     #[test]
     fn a_shard_holds_what_its_source_gave(
         bytes in prop::collection::vec(any::<u8>(), 0..60_000),
-        // Now and then long enough for several windows, so that threads share the work.
+        // Sometimes long enough for several windows, so that threads share the work.
         times in prop_oneof![7 => Just(1_usize), 1 => Just(20)],
         steps in prop::collection::vec(1..9000_usize, 1..5),
         kind in 0..3_u8,

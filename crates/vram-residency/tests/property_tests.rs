@@ -1,12 +1,12 @@
 //! The properties of the VRAM residency property-testing guide, G1 to G13.
 //!
-//! Reference and method stand at the top of `guide/properties.rs`, which holds the bodies: the
-//! same properties run over the simulated driver elsewhere. G14 (time) is a benchmark,
+//! Reference and method are described at the top of `guide/properties.rs`, which contains the
+//! tests: the same properties also run over the simulated driver. G14 (time) is a benchmark,
 //! `benches/facade.rs`.
 //!
 //! The devices are in host memory; with the feature `real-gpu`, the CUDA devices of this machine,
-//! or host memory where there are none. `VRAM_TEST_DEVICE=host|cuda` decides it outright. Which it
-//! was is printed.
+//! or host memory if there are none. `VRAM_TEST_DEVICE=host|cuda` overrides the choice. The test
+//! prints which it used.
 
 #![expect(
     clippy::arithmetic_side_effects,
@@ -21,7 +21,7 @@
 #[path = "guide/cuda.rs"]
 mod cuda;
 
-/// Where the properties run.
+/// The devices and configuration of the properties.
 mod home {
     use super::{ProptestConfig, VramError, VramManager};
 
@@ -40,7 +40,7 @@ mod home {
         }
     }
 
-    /// The CUDA devices of this machine, looked for once; what was found is said aloud.
+    /// The CUDA devices of this machine, detected once; the result is printed.
     #[cfg(feature = "real-gpu")]
     fn real_gpus() -> Option<&'static [u32]> {
         use std::io::Write as _;
@@ -68,7 +68,7 @@ mod home {
                 }
                 Err(why) => (format!("on host memory: {why}"), None),
             };
-            // Past the harness, which would swallow it: which device it was must not be a secret.
+            // Past the harness, which would capture it: the device in use must be visible.
             let _ = writeln!(std::io::stderr().lock(), "guide properties run {line}");
             ordinals
         });

@@ -1,9 +1,9 @@
 //! Many threads seal from sources, open, close, migrate, write out and free the same shards, and
-//! admit and free whole models beside them. Every byte that comes back is looked at, and at the end
-//! everything that was taken is free again.
+//! admit and free whole models meanwhile. Every returned byte is checked, and at the end everything
+//! that was taken is free again.
 //!
-//! `VRAM_STRESS_SEED` repeats a run, `VRAM_STRESS_SECONDS` says for how long rounds follow, each with
-//! the next seed; `PROPTEST_CASES` scales the length of a round.
+//! `VRAM_STRESS_SEED` repeats a run, `VRAM_STRESS_SECONDS` sets for how long rounds follow, each
+//! with the next seed; `PROPTEST_CASES` scales the length of a round.
 
 #![expect(
     clippy::unwrap_used,
@@ -25,7 +25,7 @@ use vram_test_rigs::{Dice, content, for_a_while, setting};
 
 const THREADS: u64 = 4;
 
-/// A shard that all threads may use: its newest handle known here, and what it holds.
+/// A shard that all threads may use: its newest known handle, and its content.
 #[derive(Clone)]
 struct Shared {
     handle: SealedShard,
@@ -33,7 +33,7 @@ struct Shared {
     len: usize,
 }
 
-/// Errors that other threads' work explains.
+/// Errors that the work of other threads can cause.
 fn explained(error: &VramError) -> bool {
     matches!(
         error,
@@ -65,7 +65,8 @@ fn seal(manager: &VramManager, dice: &mut Dice) -> Result<Shared, VramError> {
     Ok(Shared { handle, seed, len })
 }
 
-/// One random thing with one shard; a newer handle if there is one, none if it was freed.
+/// One random operation on one shard; returns a newer handle if there is one, `None` if it was
+/// freed.
 fn step(
     manager: &VramManager,
     shared: &Shared,
@@ -174,7 +175,7 @@ fn round(seed: u64) {
                                 error,
                                 VramError::ShardFreed { .. } | VramError::StaleHandle { .. }
                             );
-                            // Somebody else has the newer handle, or nobody has one.
+                            // Another thread has the newer handle, or no thread has one.
                             if let Some(shared) = picked.filter(|_| old) {
                                 shards.lock().unwrap().retain(|one| one.handle != shared.handle);
                             }
@@ -190,7 +191,7 @@ fn round(seed: u64) {
             });
         }
     });
-    // Whatever is resident still holds its bytes, and all of it can be freed.
+    // Every resident shard still has its bytes, and all of them can be freed.
     for shard in manager.shards() {
         manager.ensure_intact(&shard).unwrap();
         manager.free_shard(&shard).unwrap();

@@ -1,4 +1,4 @@
-//! A device is lost in mid-use, is reset, and its memory is handed out again.
+//! A device is lost while in use, is reset, and its memory is placed again.
 
 #![expect(clippy::print_stdout, reason = "an example shows what happens")]
 
@@ -57,7 +57,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("a new place: {:?}", gpu.place(ByteLen::new(1)).err().map(|error| error.to_string()));
     assert_eq!(owner.losses.load(Ordering::Relaxed), 1, "the loss is told once");
 
-    // What is given back now settles the books without a call to the driver.
+    // After the loss, releasing the space changes the ledger without a call to the driver.
     drop(space);
     assert!(gpu.capacity().used.is_zero() && device.calls_after_loss() == 0);
 

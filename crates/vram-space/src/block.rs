@@ -99,7 +99,7 @@ pub enum Backing {
     Region(Mutex<Option<Arc<Block>>>),
     /// Blocks. A placement is only the block's entry in the arena. The arena is so large that the
     /// ledger always refuses first.
-    Blocks(Held),
+    Blocks(BlockCount),
 }
 
 impl Backing {
@@ -115,7 +115,7 @@ impl Backing {
                 let region = Block::region(device.allocate(budget)?, 0);
                 Ok(Self::Region(Mutex::new(Some(region))))
             }
-            MemoryMode::Blocks => Ok(Self::Blocks(Held::default())),
+            MemoryMode::Blocks => Ok(Self::Blocks(BlockCount::default())),
         }
     }
 
@@ -138,7 +138,7 @@ impl Backing {
 
 /// Bytes of the blocks that this manager holds from the driver, in the current life of the device.
 #[derive(Debug, Default)]
-pub struct Held(Mutex<Arc<Count>>);
+pub struct BlockCount(Mutex<Arc<Count>>);
 
 /// Bytes of the blocks of one life of a device. A block is subtracted from the count that it was
 /// added to.
@@ -153,7 +153,7 @@ pub struct Count {
     under_way: AtomicU64,
 }
 
-impl Held {
+impl BlockCount {
     /// Bytes of the blocks that are allocated now.
     pub fn bytes(&self) -> ByteLen {
         self.now().bytes()

@@ -14,9 +14,9 @@ use std::sync::Arc;
 use vram_alloc::{Arena, ByteLen, Ledger};
 use vram_gpu::{Device, DeviceState, GpuError, MemoryInfo};
 
-use crate::block::{Backing, Held, Unreturned};
+use crate::block::{Backing, BlockCount, Unreturned};
 use crate::error::SpaceError;
-use crate::health::{Health, Refused, UnderWay};
+use crate::health::{DeviceCall, Health, Refused};
 use crate::staging::pool::StagingPool;
 use crate::sync::Mutex;
 use crate::tenants::Tenants;
@@ -163,9 +163,9 @@ impl Gpu {
 
     /// Returns true while calls already running on this GPU may still finish and clean up. This
     /// includes the time in which a reset waits for them and may still be refused.
-    pub fn winds_up(&self) -> bool {
+    pub fn allows_cleanup(&self) -> bool {
         let life = self.health.life();
-        if !self.health.winds_up() {
+        if !self.health.allows_cleanup() {
             return false;
         }
         if let DeviceState::Lost { error } = self.device.state() {
@@ -176,13 +176,13 @@ impl Gpu {
     }
 
     /// As [`ready`](Self::ready), but also succeeds for calls that may still [clean
-    /// up](Self::winds_up).
+    /// up](Self::allows_cleanup).
     ///
     /// # Errors
     ///
     /// [`SpaceError::DeviceLost`].
-    pub fn ready_to_the_end(&self) -> Result<(), SpaceError> {
-        if self.winds_up() { Ok(()) } else { self.ready() }
+    pub fn ready_for_cleanup(&self) -> Result<(), SpaceError> {
+        if self.allows_cleanup() { Ok(()) } else { self.ready() }
     }
 
     fn device_lost(&self, error: GpuError) -> SpaceError {
@@ -194,9 +194,9 @@ impl Gpu {
     /// # Errors
     ///
     /// [`SpaceError::DeviceLost`], [`SpaceError::Closed`].
-    pub fn enter(&self) -> Result<UnderWay, SpaceError> {
+    pub fn begin_call(&self) -> Result<DeviceCall, SpaceError> {
         self.ready()?;
-        self.health.enter().map_err(|refused| match refused {
+        self.health.begin_call().map_err(|refused| match refused {
             Refused::Lost(error) => self.device_lost(error),
             Refused::Closed => SpaceError::Closed,
         })
@@ -233,7 +233,7 @@ impl Gpu {
     }
 
     /// The count of blocks, in mode `Blocks`.
-    pub const fn blocks(&self) -> Option<&Held> {
+    pub const fn blocks(&self) -> Option<&BlockCount> {
         match &self.backing {
             Backing::Region(_) => None,
             Backing::Blocks(held) => Some(held),

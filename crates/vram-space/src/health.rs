@@ -14,7 +14,7 @@ use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait_until};
 /// The state of one GPU's device, as its manager knows it.
 ///
 /// The device's memory has lives: each reset begins a new one, and memory of an earlier life is
-/// never written to or handed out. A call that takes memory holds an [`UnderWay`] until a shard
+/// never written to or handed out. A call that takes memory holds a [`DeviceCall`] until a shard
 /// lies there, so that a reset, or the end of the manager, can wait for it.
 #[derive(Debug, Default)]
 pub struct Health {
@@ -59,7 +59,7 @@ pub(crate) enum Refused {
 
 /// A running call that takes or returns memory of a GPU. Dropping this value ends the call.
 #[derive(Debug)]
-pub struct UnderWay {
+pub struct DeviceCall {
     health: Arc<Health>,
     thread: ThreadId,
 }
@@ -81,8 +81,8 @@ impl Health {
         lock(&self.state).life
     }
 
-    /// Records a loss, unless the error is from an earlier life. Returns true if the device was not
-    /// known to be lost.
+    /// Records a loss, unless the error is from an earlier life or the loss is already known.
+    /// Returns true if it was recorded.
     pub fn lose(&self, error: GpuError, life: Option<u64>) -> bool {
         let mut state = lock(&self.state);
         let outdated = life.is_some_and(|life| life != state.life);
@@ -118,7 +118,7 @@ impl Health {
     /// Returns true if the device takes calls, or still takes cleanup calls because a reset waits
     /// for them. Both conditions are read under one lock: between two reads a reset could begin to
     /// wait, or be refused.
-    pub fn winds_up(&self) -> bool {
+    pub fn allows_cleanup(&self) -> bool {
         let state = lock(&self.state);
         state.lost.is_none() || state.given_up == Some(GivenUp::Waiting)
     }
@@ -147,7 +147,7 @@ impl Health {
     /// # Errors
     ///
     /// [`Refused`] where the device is lost or its owner closed it.
-    pub(crate) fn enter(self: &Arc<Self>) -> Result<UnderWay, Refused> {
+    pub(crate) fn begin_call(self: &Arc<Self>) -> Result<DeviceCall, Refused> {
         let mut state = lock(&self.state);
         if state.closed {
             return Err(Refused::Closed);
@@ -158,14 +158,14 @@ impl Health {
         let thread = thread::current().id();
         state.under_way.push(thread);
         drop(state);
-        Ok(UnderWay { health: Arc::clone(self), thread })
+        Ok(DeviceCall { health: Arc::clone(self), thread })
     }
 
     /// Registers a call that returns memory. Never refused, not even after close or device loss.
-    pub fn leave(self: &Arc<Self>) -> UnderWay {
+    pub fn begin_return(self: &Arc<Self>) -> DeviceCall {
         let thread = thread::current().id();
         lock(&self.state).under_way.push(thread);
-        UnderWay { health: Arc::clone(self), thread }
+        DeviceCall { health: Arc::clone(self), thread }
     }
 
     /// Counts a place that was taken.
@@ -275,7 +275,7 @@ impl Health {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for DeviceCall {
     fn drop(&mut self) {
         let mut state = lock(&self.health.state);
         if let Some(position) = state.under_way.iter().position(|thread| *thread == self.thread) {

@@ -10,15 +10,15 @@ mod staging;
 mod sync;
 mod tenants;
 
-pub use block::{Backing, Block, Held, MemoryMode};
+pub use block::{Backing, Block, BlockCount, MemoryMode};
 pub use error::{NoRoom, SpaceError};
 pub use gpu::accounts::{Figures, GpuCapacity};
 pub use gpu::driver::DriverFigures;
 pub use gpu::release::UnreturnedMemory;
 pub use gpu::{Gpu, GpuOptions, Means, WipePolicy};
-pub use health::{Claim, Health, UnderWay};
+pub use health::{Claim, DeviceCall, Health};
 pub use space::dry_run::{DryRun, RoomAfter};
-pub use space::{Home, Returned, Space, locate};
+pub use space::{Origin, Returned, Space, locate};
 pub use staging::at_work::on_a_worker;
 pub use staging::lanes::{Lanes, Worker};
 pub use staging::pool::{SMALLEST, StagingPool};

@@ -12,7 +12,7 @@ use vram_gpu::GpuError;
 use crate::block::{Block, Stuck, Unreturned};
 use crate::error::SpaceError;
 use crate::gpu::{Gpu, WipePolicy};
-use crate::health::UnderWay;
+use crate::health::DeviceCall;
 use crate::space::dry_run::DryRun;
 use crate::sync::lock;
 
@@ -31,13 +31,13 @@ pub struct Space {
     region: Weak<Block>,
     written: bool,
     /// Held from before the first write until a shard lies here.
-    under_way: Option<UnderWay>,
+    under_way: Option<DeviceCall>,
     /// The reservation that this space was taken from, and returns to unless the space is kept.
-    home: Option<Box<dyn Home>>,
+    origin: Option<Box<dyn Origin>>,
 }
 
 /// The reservation that a space was taken from and returns to.
-pub trait Home: fmt::Debug + Send + Sync {
+pub trait Origin: fmt::Debug + Send + Sync {
     /// Returns true if the reservation holds places with the memory behind them, and false if it
     /// holds only bytes.
     fn holds_places(&self) -> bool;
@@ -94,18 +94,18 @@ impl Space {
         let held = Some((placement, Grant::Promised(reservation)));
         let region = gpu.backing.region();
         gpu.health.count_place();
-        Self { gpu, held, block: None, region, written: false, under_way: None, home: None }
+        Self { gpu, held, block: None, region, written: false, under_way: None, origin: None }
     }
 
     /// As [`new`](Self::new), taken from a reservation, to which it returns when released.
     pub(crate) fn out_of(
-        home: Box<dyn Home>,
+        origin: Box<dyn Origin>,
         gpu: Arc<Gpu>,
         placement: Placement,
         reservation: Reservation,
     ) -> Self {
         let mut space = Self::new(gpu, placement, reservation);
-        space.home = Some(home);
+        space.origin = Some(origin);
         space
     }
 
@@ -117,14 +117,14 @@ impl Space {
     }
 
     /// Makes the space return to this reservation when released.
-    pub fn set_home(&mut self, home: Box<dyn Home>) {
-        self.home = Some(home);
+    pub fn set_origin(&mut self, origin: Box<dyn Origin>) {
+        self.origin = Some(origin);
     }
 
     /// Makes the space permanent for its shard: when released later, it returns to the free room
     /// and not to a reservation.
-    pub fn settle(&mut self) {
-        self.home = None;
+    pub fn keep(&mut self) {
+        self.origin = None;
     }
 
     /// Removes this space in a dry run. Returns false if the dry run does not contain it.
@@ -163,7 +163,7 @@ impl Space {
             return Ok(());
         }
         if self.under_way.is_none() {
-            self.under_way = Some(self.gpu.enter()?);
+            self.under_way = Some(self.gpu.begin_call()?);
         }
         let Some(held) = self.gpu.blocks() else {
             // No byte was written yet, so after a reset the space belongs to the new region.
@@ -180,7 +180,7 @@ impl Space {
 
     /// Marks placing as finished: a shard or a reservation now owns this space, so a reset and the
     /// close of the manager need not wait for it.
-    pub fn rest(&mut self) {
+    pub fn finish_placing(&mut self) {
         self.under_way = None;
     }
 
@@ -269,7 +269,7 @@ impl Space {
     pub fn abandon(mut self, error: GpuError) -> ByteLen {
         let Some((placement, grant)) = self.held.take() else { return ByteLen::ZERO };
         let bytes = placement.footprint();
-        let _under_way = self.gpu.health.leave();
+        let _under_way = self.gpu.health.begin_return();
         let _as_well_as_it_goes = self.wipe(&placement);
         let kept = grant.keep();
         let block = self.block.take().and_then(Arc::into_inner).map(Block::into_memory);
@@ -284,11 +284,11 @@ impl Space {
         let bytes = placement.footprint();
         // Registered before the state of the device is read: a reset waits for every call that
         // found the device usable.
-        let _under_way = self.gpu.health.leave();
+        let _under_way = self.gpu.health.begin_return();
         let outcome = match self.wipe(&placement) {
             // A promised place keeps its memory: after a free, the driver could refuse to allocate
             // it again.
-            Ok(wiped) if self.home.as_ref().is_some_and(|home| home.holds_places()) => {
+            Ok(wiped) if self.origin.as_ref().is_some_and(|origin| origin.holds_places()) => {
                 Ok((wiped, None))
             }
             Ok(wiped) => self.give_back_block(measured).map(|delta| (wiped, delta)),
@@ -299,9 +299,9 @@ impl Space {
         };
         match outcome {
             Ok((wiped, driver_delta)) => {
-                if let Some(home) = self.home.take() {
+                if let Some(origin) = self.origin.take() {
                     let block = self.block.take();
-                    home.take_back(&self.gpu, placement, grant.promised(), block);
+                    origin.take_back(&self.gpu, placement, grant.promised(), block);
                     return Ok(Returned { bytes, wiped, driver_delta });
                 }
                 let mut arena = lock(&self.gpu.arena);
@@ -339,7 +339,7 @@ impl Space {
         }
         // A lost device gets no calls and no placements: a reset returns its memory to the driver
         // as a whole. Memory of an earlier life is gone.
-        let memory = if self.gpu.winds_up() { self.behind().upgrade() } else { None };
+        let memory = if self.gpu.allows_cleanup() { self.behind().upgrade() } else { None };
         let memory = memory.filter(|memory| memory.life() == self.gpu.health.life());
         let Some(memory) = memory else { return Ok(false) };
         self.gpu.overwrite(&memory, range)

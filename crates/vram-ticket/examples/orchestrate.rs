@@ -1,4 +1,4 @@
-//! An orchestrator asks a node which shard is resident, and believes exactly what it can verify.
+//! An orchestrator asks a node which shard is resident, and accepts only what it can verify.
 //!
 //! ```sh
 //! cargo run -p vram-ticket --example orchestrate
@@ -16,12 +16,12 @@ use vram_ticket::{
     ShardTicket, Statement, TicketError, TicketExpectation, TicketState, TicketVerifier,
 };
 
-/// Both sides hold this key, and no other party does.
+/// The key that both sides share with no other party.
 fn shared_key() -> TicketKey {
     TicketKey::from_bytes([7; 32])
 }
 
-/// The node's side: what a manager of shards does when it is asked.
+/// The node's side: the work of a manager of shards that gets a request.
 fn node_answers(nonce: [u8; 32]) -> Result<Vec<u8>, TicketError> {
     let statement = Statement {
         nonce,
@@ -60,17 +60,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     verifier.verify(&ticket, &expected)?;
     println!("accepted: {} lies on {}", ticket.shard_id, ticket.gpu_uuid);
 
-    // A relay changes one field: the signature does not hold any more.
+    // A relay changes one field: the signature does not match any more.
     let mut changed = ticket.clone();
     changed.gpu_index = 5;
     let refused = verifier.verify(&changed, &expected);
     println!("refused: {}", refused.as_ref().err().ok_or("a changed ticket was accepted")?);
 
-    // Yesterday's ticket answers yesterday's question.
+    // A ticket of yesterday carries the nonce of yesterday's request.
     let today = TicketExpectation::new([43; 32], SystemClock.now());
     assert_eq!(verifier.verify(&ticket, &today), Err(TicketError::Nonce));
 
-    // A policy that wants all of the shard checked within the last minute.
+    // A policy that requires a check of the whole shard within the last minute.
     let strict = expected.max_unverified(Duration::from_mins(1));
     let refused = verifier.verify(&ticket, &strict);
     println!("refused: {}", refused.as_ref().err().ok_or("a ticket too old was accepted")?);

@@ -1,7 +1,7 @@
-//! The bytes of a ticket: what is signed, and what travels.
+//! The bytes of a ticket: the signed part and the transport form.
 //!
-//! Fixed fields in a fixed order, then four texts, each after its length, so that no two tickets
-//! share an encoding. Numbers are little endian.
+//! Fixed fields in a fixed order, then four texts, each preceded by its length, so that no two
+//! tickets share an encoding. Numbers are little endian.
 //!
 //! | bytes      | field                                                                      |
 //! |------------|----------------------------------------------------------------------------|
@@ -36,7 +36,7 @@ use crate::ticket::{ShardTicket, TicketState};
 
 pub(crate) const VERSION: u8 = 1;
 
-/// The longest node name and the longest owner that a ticket can carry, in bytes.
+/// The longest node name and the longest owner in a ticket, in bytes.
 pub const TICKET_NAME_LEN_MAX: usize = 1024;
 
 const DOMAIN: &[u8; 16] = b"vram-ticket/0001";
@@ -46,11 +46,12 @@ const DIGEST: u8 = 4;
 const VERIFIED: u8 = 8;
 
 impl ShardTicket {
-    /// The longest form of a ticket, in bytes.
+    /// The longest encoding of a ticket, in bytes.
     pub const LEN_MAX: usize = 4096;
 
-    /// What is signed: everything but the signature. None if a field has no encoding, which no
-    /// ticket of a manager is without: a text that is too long, a version or a kind that is not known.
+    /// The signed part: all fields except the signature. `None` if a field has no encoding: a text
+    /// that is too long, or an unknown version or kind. Tickets of a manager always have an
+    /// encoding.
     pub(crate) fn statement(&self) -> Option<Vec<u8>> {
         let (node, owner) = (self.node.as_deref(), self.owner.as_deref());
         let flags = [
@@ -106,7 +107,8 @@ impl ShardTicket {
         Some(bytes)
     }
 
-    /// The ticket as bytes, signature last. Empty if a field was changed to one that no ticket has.
+    /// The ticket as bytes, signature last. Empty if a field was changed to a value that no ticket
+    /// has.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.statement().unwrap_or_default();
@@ -116,13 +118,13 @@ impl ShardTicket {
         bytes
     }
 
-    /// Reads exactly what [`to_bytes`](Self::to_bytes) writes. **Nothing of it is checked against a
-    /// key**: that is [`TicketVerifier::verify`](crate::TicketVerifier::verify)'s.
+    /// Reads exactly the format that [`to_bytes`](Self::to_bytes) writes. **Checks nothing against
+    /// a key**: [`TicketVerifier::verify`](crate::TicketVerifier::verify) does.
     ///
     /// # Errors
     ///
-    /// [`TicketError::Malformed`] for anything else. Memory is bounded by
-    /// [`LEN_MAX`](Self::LEN_MAX), whatever the bytes say.
+    /// [`TicketError::Malformed`] for any other input. Memory use is bounded by
+    /// [`LEN_MAX`](Self::LEN_MAX) for every input.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TicketError> {
         if bytes.len() > Self::LEN_MAX {
             return Err(TicketError::Malformed { what: "its length" });
@@ -192,7 +194,7 @@ impl ShardTicket {
             issued_at,
             signature: *signature,
         };
-        // One ticket, one spelling: no unknown flag, nothing where there should be zeros.
+        // A ticket has one encoding: no unknown flag, and zeros where a field is absent.
         match ticket.statement() {
             Some(again) if again == statement => Ok(ticket),
             _ => Err(TicketError::Malformed { what: "a field that should be empty" }),
@@ -200,7 +202,7 @@ impl ShardTicket {
     }
 }
 
-/// What is left to read.
+/// The bytes that are not read yet.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {

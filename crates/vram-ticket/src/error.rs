@@ -4,36 +4,36 @@ use core::time::Duration;
 
 use vram_id::ShardId;
 
-/// Why a ticket was not accepted: names the field, and holds no byte of any.
+/// Why a ticket was not accepted. An error names the field and contains no byte of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TicketError {
     /// The bytes are not a ticket.
     #[error("not a ticket: {what} is not as it must be")]
     Malformed {
-        /// What is wrong.
+        /// The part that is wrong.
         what: &'static str,
     },
-    /// The signature is not one that this key makes for these fields.
+    /// The signature does not match: this key did not sign these fields.
     #[error("the ticket's signature does not match: another key, or a field was changed")]
     Signature,
-    /// The ticket answers another request.
+    /// The ticket belongs to another request.
     #[error("the ticket is for another nonce")]
     Nonce,
-    /// The ticket is older than it may be.
+    /// The ticket is older than allowed.
     #[error("the ticket is {age:?} old, and {max:?} was allowed")]
     Stale {
         /// Its age, by the checking party's clock.
         age: Duration,
-        /// What was allowed, with the clocks' difference.
+        /// The allowed age, including the clock difference.
         max: Duration,
     },
-    /// The ticket was issued later than it is now: the clocks differ by more than was allowed.
+    /// The ticket was issued in the future: the clocks differ by more than allowed.
     #[error("the ticket is from {ahead:?} in the future, and clocks may differ by {skew:?}")]
     FromTheFuture {
-        /// How far.
+        /// How far in the future.
         ahead: Duration,
-        /// What was allowed.
+        /// The allowed clock difference.
         skew: Duration,
     },
     /// The shard is in quarantine.
@@ -42,20 +42,20 @@ pub enum TicketError {
         /// The shard.
         shard: ShardId,
     },
-    /// All of the shard was last found sound too long ago.
+    /// The last verification of the whole shard is too long ago.
     #[error("{shard} was not verified for {age:?}, and {max:?} was allowed")]
     Unverified {
         /// The shard.
         shard: ShardId,
-        /// For how long, at the time of the check.
+        /// The time since then, at the time of the check.
         age: Duration,
-        /// What was allowed.
+        /// The allowed time.
         max: Duration,
     },
-    /// A field is not the one that was expected.
+    /// A field differs from the expected value.
     #[error("the ticket is of another {field}")]
     Field {
-        /// Which: `model`, `owner`, `node`, `shard`, `gpu` or `record`.
+        /// The field: `model`, `owner`, `node`, `shard`, `gpu` or `record`.
         field: &'static str,
     },
 }

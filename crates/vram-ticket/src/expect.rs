@@ -1,4 +1,4 @@
-//! Checking a ticket: with the ticket key alone, against what the party that asked expects.
+//! Checking a ticket with only the ticket key, against the expectations of the requesting party.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use vram_seal::{SealRecord, TicketKey};
 use crate::error::TicketError;
 use crate::ticket::{ShardTicket, TicketState};
 
-/// How old a ticket may be where nothing else is said.
+/// Default maximum age of a ticket.
 const MAX_AGE: Duration = Duration::from_mins(1);
-/// How far two clocks may differ where nothing else is said.
+/// Default maximum difference of two clocks.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// Checks tickets. The key that checks them can also sign them: share it only within one pair of
@@ -22,7 +22,7 @@ pub struct TicketVerifier {
     key: TicketKey,
 }
 
-/// What a ticket must say.
+/// The values that a ticket must have.
 ///
 /// ```
 /// use core::time::Duration;
@@ -54,8 +54,8 @@ pub struct TicketExpectation {
 }
 
 impl TicketExpectation {
-    /// Expects the nonce that was sent with the request, and a ticket of the last minute, by the
-    /// checking party's own clock, give or take five seconds. Of a shard that is not in quarantine.
+    /// Expects the nonce of the request, a shard that is not in quarantine, and an age of at most
+    /// one minute by the checking party's own clock, with a tolerance of five seconds.
     pub const fn new(nonce: [u8; 32], now: Timestamp) -> Self {
         Self {
             nonce,
@@ -73,19 +73,19 @@ impl TicketExpectation {
         }
     }
 
-    /// Sets how old the ticket may be.
+    /// Sets the maximum age of the ticket.
     pub const fn max_age(mut self, age: Duration) -> Self {
         self.max_age = age;
         self
     }
 
-    /// Sets how far the two clocks may differ.
+    /// Sets the maximum difference of the two clocks.
     pub const fn clock_skew(mut self, skew: Duration) -> Self {
         self.clock_skew = skew;
         self
     }
 
-    /// Takes the ticket of a shard in quarantine too: it is resident, and altered.
+    /// Also accepts the ticket of a shard in quarantine: it is resident, but altered.
     pub const fn allow_quarantined(mut self) -> Self {
         self.quarantined = true;
         self
@@ -121,7 +121,7 @@ impl TicketExpectation {
         self
     }
 
-    /// Expects this seal record, and so this content: two contents never share one.
+    /// Expects this seal record, and therefore this content: two contents never share a record.
     pub fn record(self, record: &SealRecord) -> Self {
         self.record_mac(record.mac())
     }
@@ -132,8 +132,8 @@ impl TicketExpectation {
         self
     }
 
-    /// Sets how long ago all of the shard was last found sound at most: by the time of the check,
-    /// so the ticket's own age is added.
+    /// Sets the maximum time since the whole shard was last verified. It is compared at the time of
+    /// the check, so the ticket's own age is added.
     pub const fn max_unverified(mut self, age: Duration) -> Self {
         self.max_unverified = Some(age);
         self
@@ -147,12 +147,12 @@ impl TicketVerifier {
         Self { key }
     }
 
-    /// Whether the ticket is genuine and says what is expected. First its signature, in constant
-    /// time; only then what it says.
+    /// Checks that the ticket is genuine and has the expected values. Checks the signature first,
+    /// in constant time, and the values after it.
     ///
     /// # Errors
     ///
-    /// [`TicketError`] naming the first field, in the order of its kinds.
+    /// [`TicketError`] for the first failed check, in the order of its variants.
     pub fn verify(
         &self,
         ticket: &ShardTicket,
@@ -162,7 +162,7 @@ impl TicketVerifier {
         self.key
             .verify(&statement, &ticket.signature)
             .map_err(|_mismatch| TicketError::Signature)?;
-        // A nonce is no secret: it travelled with the request.
+        // A nonce is no secret: the request contained it.
         if ticket.nonce != expected.nonce {
             return Err(TicketError::Nonce);
         }

@@ -1,4 +1,4 @@
-//! What the issuer of a ticket states, and signing it.
+//! The issuer's statement in a ticket, and its signature.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::bytes::VERSION;
 use crate::error::TicketError;
 use crate::ticket::{ShardTicket, TicketState};
 
-/// What one ticket is to hold.
+/// The requested content of one ticket.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct TicketOptions {
@@ -25,76 +25,78 @@ impl TicketOptions {
         Self { nonce, with_digest: false }
     }
 
-    /// Puts the plain digest of the content in. It confirms guesses of the content to every party
-    /// that sees the ticket.
+    /// Adds the plain digest of the content. The digest confirms guesses of the content to every
+    /// party that sees the ticket.
     pub const fn with_digest(mut self) -> Self {
         self.with_digest = true;
         self
     }
 
-    /// What the party that asked chose.
+    /// The nonce that the requesting party chose.
     #[must_use]
     pub const fn nonce(&self) -> [u8; 32] {
         self.nonce
     }
 
-    /// Whether the plain digest of the content is to be in it.
+    /// Whether the ticket contains the plain digest of the content.
     #[must_use]
     pub const fn wants_digest(&self) -> bool {
         self.with_digest
     }
 }
 
-/// What an issuer states of one resident shard: everything in a ticket but its signature.
+/// An issuer's statement about one resident shard: all fields of a ticket except its signature.
 ///
-/// The fields are those of [`ShardTicket`], all of one moment.
+/// The fields are those of [`ShardTicket`], all read at one moment.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    /// What the party that asked chose.
+    /// The nonce that the requesting party chose.
     pub nonce: [u8; 32],
-    /// The manager that holds the shard: random, another one after each start.
+    /// The manager that holds the shard: a random value, new after each start.
     pub manager: [u8; 16],
-    /// The node, if it has a name: at most [`TICKET_NAME_LEN_MAX`](crate::TICKET_NAME_LEN_MAX) bytes.
+    /// The node, if it has a name: at most [`TICKET_NAME_LEN_MAX`](crate::TICKET_NAME_LEN_MAX)
+    /// bytes.
     pub node: Option<Arc<str>>,
     /// The shard.
     pub shard_id: ShardId,
     /// The model that it was sealed as.
     pub model_id: Arc<str>,
-    /// Who it belongs to, if that is known: at most [`TICKET_NAME_LEN_MAX`](crate::TICKET_NAME_LEN_MAX) bytes.
+    /// The owner, if known: at most [`TICKET_NAME_LEN_MAX`](crate::TICKET_NAME_LEN_MAX) bytes.
     pub owner: Option<Arc<str>>,
     /// Identity of the GPU that holds it.
     pub gpu_uuid: DeviceUuid,
-    /// That GPU, as the manager counts them.
+    /// That GPU's index in the manager.
     pub gpu_index: u32,
     /// Bytes of plaintext.
     pub plaintext_len: ByteLen,
-    /// What lies in device memory.
+    /// The form of the content in device memory.
     pub protection: Protection,
     /// The code of the seal record.
     pub record_mac: [u8; 32],
-    /// The plain digest of the content, if it was asked for.
+    /// The plain digest of the content, if it was requested.
     pub digest: Option<ContentDigest>,
-    /// The key that it is sealed under.
+    /// The id of the key that it is sealed under.
     pub key_id: KeyId,
-    /// How often the shard was sealed anew.
+    /// How many times the shard was sealed again.
     pub generation: u64,
-    /// What is known of its device bytes.
+    /// The known state of its device bytes.
     pub state: TicketState,
-    /// When the check began that last found all of it sound, by the node's wall clock.
+    /// Start of the last check that verified the whole shard, by the node's wall clock.
     pub last_verified: Option<Timestamp>,
-    /// How long ago that was by the node's monotonic clock; since it lies there, if it never was.
+    /// The time since then by the node's monotonic clock; without a check, the time since the shard
+    /// was placed there.
     pub unverified: Duration,
-    /// When the ticket is made, by the node's wall clock.
+    /// When the ticket is created, by the node's wall clock.
     pub issued_at: Timestamp,
 }
 
 impl Statement {
-    /// Makes the ticket. The unverified age is rounded up to whole milliseconds: an age is never
-    /// told shorter than it is.
+    /// Creates the ticket. The unverified age is rounded up to whole milliseconds, so that a ticket
+    /// never states a shorter age than the real one.
     ///
     /// # Errors
     ///
-    /// [`TicketError::Malformed`] for a text that is longer than a ticket can carry.
+    /// [`TicketError::Malformed`] for a text that is longer than a ticket can contain.
     pub fn sign(self, key: &TicketKey) -> Result<ShardTicket, TicketError> {
         let mut ticket = ShardTicket {
             version: VERSION,

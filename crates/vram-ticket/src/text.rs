@@ -1,4 +1,4 @@
-//! Bytes of a ticket as hexadecimal digits, where it travels as text: lower case, two a byte.
+//! Bytes of a ticket as lower-case hexadecimal digits, two a byte, for its text form.
 
 use base16ct::lower;
 use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
@@ -8,7 +8,7 @@ fn read<'de, const N: usize, D: Deserializer<'de>>(d: D) -> Result<[u8; N], D::E
     bytes(&text).ok_or_else(|| D::Error::custom(format!("{} hex digits", N.saturating_mul(2))))
 }
 
-/// Exactly `2 * N` digits of lower case.
+/// Exactly `2 * N` lower-case digits.
 fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     let read = lower::decode(text, &mut bytes).is_ok_and(|read| read.len() == N);

@@ -1,4 +1,4 @@
-//! Tickets without a manager: made, carried, checked.
+//! Tickets without a manager: creation, transport, checks.
 
 #![expect(clippy::unwrap_used, reason = "a panic is the failure of the test")]
 

@@ -7,7 +7,7 @@ macro_rules! export {
         $(
             #[unsafe(no_mangle)]
             unsafe extern "C" fn $name($($parameter: $kind),*) -> u32 {
-                // SAFETY: the arguments are the caller's, who vouches for them.
+                // SAFETY: the caller guarantees the conditions of the arguments.
                 unsafe { cuda_sim_engine::functions::$name($($parameter),*) }
             }
         )*

@@ -1,6 +1,6 @@
-//! `CudaDevice` goes the whole way: cust → trampolines → `dlopen` → the shared object.
+//! `CudaDevice` over the complete path: cust → trampolines → `dlopen` → the shared object.
 //!
-//! A driver is settled once per process, so each case runs in a child: this test binary again.
+//! A process loads its driver once, so each case runs in a child: this test binary again.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]

@@ -1,7 +1,7 @@
-//! The whole way: `cust` → trampolines → `dlopen` → the shared object → the simulated driver.
+//! The complete path: `cust` → trampolines → `dlopen` → the shared object → the simulated driver.
 //!
-//! A driver is settled once per process and its devices come from the environment, so each case
-//! runs in a child process: this test binary again, asked for one `child_` test.
+//! A process loads its driver once, and its devices come from the environment, so each case runs in
+//! a child process: this test binary again, limited to one `child_` test.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
@@ -78,7 +78,7 @@ fn the_library_is_named_as_the_real_driver_is() {
     let bytes = std::fs::read(library()).unwrap();
     let wanted = b"\0libcuda.so.1\0";
     assert!(bytes.windows(wanted.len()).any(|window| window == wanted));
-    // And it exports the driver's functions, but none of the shim's.
+    // The library exports the driver's functions, and none of the shim's.
     let text = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
     assert!(text(b"\0cuMemAlloc_v2\0"));
     assert!(!text(b"\0cuGraphCreate\0"), "the shim's trampolines got into the driver");
@@ -99,7 +99,7 @@ fn child_works_on_two_devices() {
     CurrentContext::set_current(&context).unwrap();
     let bytes: Vec<u8> = (0..1_000_003_u32).map(|i| i.to_le_bytes()[0]).collect();
     let buffer = DeviceBuffer::from_slice(&bytes).unwrap();
-    // The second allocation fails with a code that cust does not know.
+    // The second allocation fails with a code that is unknown to cust.
     let refused = DeviceBuffer::from_slice(&bytes).map(drop);
     assert_eq!(refused, Err(CudaError::UnknownError));
     assert_eq!(cuda_shim::last_raw_code(), 46);
@@ -109,7 +109,7 @@ fn child_works_on_two_devices() {
     // SAFETY: never read.
     let too_much = unsafe { DeviceBuffer::<u8>::uninitialized(64 << 20) };
     assert_eq!(too_much.map(drop), Err(CudaError::OutOfMemory));
-    // A function that the simulated driver lacks.
+    // A function that the simulated driver does not have.
     let mut graph = core::ptr::null_mut();
     // SAFETY: `graph` is valid for writing.
     let answer = unsafe { cust::sys::cuGraphCreate(&raw mut graph, 0) };

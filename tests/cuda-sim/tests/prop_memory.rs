@@ -1,10 +1,10 @@
-//! Property: whatever is allocated, freed, filled and copied, device memory holds what a plain map
-//! of byte vectors holds, and the driver's count is the sum of its rounded lengths.
+//! Property: after any allocations, frees, fills and copies, device memory has the same content as
+//! a plain map of byte vectors, and the driver's count is the sum of its rounded lengths.
 //!
-//! Method: the same steps go to the simulated driver and to the map. Copies and fills are queued on
+//! Method: the simulated driver and the map execute the same steps. Copies and fills are queued on
 //! the default stream or on a blocking one, which together keep the order of the calls, so the map
-//! may carry out each step at once; reading waits. Fresh memory is unknown to the map until the
-//! first write, so every allocation begins with a fill.
+//! may execute each step at once; reading waits. The map does not know the content of fresh memory,
+//! so every allocation begins with a fill.
 
 #![expect(
     clippy::unwrap_used,
@@ -53,7 +53,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Start and length of a part of `len` bytes, empty and whole included.
+/// Start and length of a part of `len` bytes; may be empty or the whole.
 fn cut(len: usize, part: &(Index, Index)) -> (usize, usize) {
     let start = part.0.index(len + 1);
     (start, part.1.index(len - start + 1))
@@ -68,7 +68,7 @@ fn wide(len: usize) -> u64 {
 }
 
 struct Run {
-    /// What should be on the device.
+    /// The expected content of the device.
     live: Vec<(u64, Vec<u8>)>,
     stream: sys::CUstream,
 }
@@ -88,7 +88,7 @@ impl Run {
         match step {
             Step::Allocate { .. } => {}
             Step::Free(at) => {
-                // The driver waits for queued work by itself, but counts on it at one's own risk.
+                // The driver waits for queued work itself, but programs must not rely on that.
                 // SAFETY: no memory is named.
                 ok(unsafe { sys::cuCtxSynchronize() });
                 let (address, _) = self.live.swap_remove(at.index(self.live.len()));

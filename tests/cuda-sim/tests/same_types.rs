@@ -1,7 +1,7 @@
-//! The simulated functions have the types that the trampolines call them by.
+//! The simulated functions have the types with which the trampolines call them.
 //!
-//! Nothing to run: the compiler compares each function with the type in `cuda_shim::abi`, which is
-//! generated from the bindings of `cust_raw`.
+//! There is no test to run: the compiler compares each function with the type in `cuda_shim::abi`,
+//! which is generated from the bindings of `cust_raw`.
 
 use core::ffi::CStr;
 

@@ -1,9 +1,9 @@
 //! Stress: threads that share devices lose no byte and no capacity.
 //!
-//! Each thread allocates, writes, fills, reads and frees on two shared devices, with the contents
-//! checked at every step; a third thread of each device only counts. At the end both devices are
-//! empty and were used well. The number of rounds follows `PROPTEST_CASES`; `VRAM_STRESS_SECONDS`
-//! says for how long all of that is repeated.
+//! Each thread allocates, writes, fills, reads and frees on two shared devices, and checks the
+//! contents at every step; a third thread of each device only counts. At the end both devices are
+//! empty and were not misused. The number of rounds follows `PROPTEST_CASES`; `VRAM_STRESS_SECONDS`
+//! sets for how long all of that is repeated.
 
 #![expect(
     clippy::unwrap_used,
@@ -24,7 +24,7 @@ use vram_testkit::for_a_while;
 
 const CAPACITY: u64 = 1 << 20;
 
-/// One thread's work; answers how many allocations were refused for want of room.
+/// One thread's work; returns how many allocations were refused for lack of room.
 fn work(contexts: &[Context], thread: usize, rounds: usize) -> usize {
     let mut refused = 0;
     for round in 0..rounds {

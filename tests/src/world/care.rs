@@ -1,4 +1,4 @@
-//! Steps that look after what is there: repairs, scrubbing, tickets, accounts.
+//! Steps for repairs, scrubbing, tickets and accounts.
 
 use vram_residency::{
     ByteLen, RepairOptions, SliceSource, TicketExpectation, TicketKey, TicketState, TicketVerifier,
@@ -18,7 +18,7 @@ impl World {
             source[at] ^= 1;
         }
         let whole = known.sound() && !known.quarantined;
-        // Of a shard that needs no repair, the source is not asked.
+        // The source is not read for a shard that needs no repair.
         let expect =
             if wrong && !whole { Expect::Refused("digest-mismatch") } else { Expect::Fine };
         let expect = alone(known, expect);
@@ -28,7 +28,7 @@ impl World {
         let quarantined = self.is_quarantined(&id);
         let known = self.reference.shards.get_mut(&id).ok_or("it was just there")?;
         if quarantined && !known.quarantined {
-            // Looking at it, a repair finds what nobody knew of.
+            // The check of a repair detects alterations that were not known before.
             ensure!(self.faulty || !known.sound(), "{id} is sound, and in quarantine");
             known.quarantined = true;
         }

@@ -1,4 +1,4 @@
-//! Steps with copies to come back from, and resets that need them.
+//! Steps with backups, and with resets that restore from them.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ impl World {
         let (gpu, needed) = (known.gpu, host_len(known));
         let expect = match reading(known, 0, known.bytes.len()) {
             Expect::Refused("quarantined") => Expect::Refused("quarantined"),
-            // The new copy is made beside the old one.
+            // The new copy exists beside the old one for a moment.
             _ if self.park_room() < needed => Expect::Refused("park-limit"),
             other => other,
         };
@@ -88,7 +88,7 @@ impl World {
         let restored = report.restored.len();
         let seen = restored + report.parked.len() + report.lost.len();
         ensure!(seen == ids.len(), "{seen} shards are told of, of {}: {report:?}", ids.len());
-        // Their memory is gone, whoever holds on to them.
+        // Their memory is gone, even if a lease was active.
         self.leases.retain(|(id, _lease)| !ids.contains(id));
         for handle in report.restored {
             let there = elsewhere || handle.gpu_index == gpu;
@@ -118,7 +118,8 @@ impl World {
             known.heal();
             let generation = self.parked_generation(shard.shard_id());
             ensure!(generation.is_some(), "{} is not listed as parked", shard.shard_id());
-            // Handles from before the reset are stale, and those of parked shards are not given out.
+            // Handles from before the reset are stale, and handles of parked shards are not
+            // returned.
             self.parked.push(Parked { shard, known, renewed: true });
         }
         for lost in report.lost {
@@ -137,7 +138,7 @@ impl World {
         Ok(())
     }
 
-    /// Takes a shard of a GPU that was reset out of the model. Nobody leases it any more.
+    /// Removes a shard of a GPU that was reset from the model. Its leases are ended.
     fn forgotten(&mut self, id: &ShardId) -> Checked<Known> {
         let mut known = self.reference.shards.remove(id).ok_or("a stranger was on that gpu")?;
         known.leases = 0;

@@ -1,4 +1,4 @@
-//! What must hold after every step, and what a failure may leave behind.
+//! Conditions that must hold after every step, and the effects that a failure may have.
 
 use core::time::Duration;
 
@@ -9,17 +9,18 @@ use crate::reference::bytes;
 
 use super::{Checked, Expect, World};
 
-/// Everything that a failed call must leave as it was.
+/// Everything that a failed call must leave unchanged.
 #[derive(Debug, PartialEq)]
 pub(super) struct Picture {
-    /// The snapshot, but for what a failure may reveal: quarantines, and bytes that did not go back.
+    /// The snapshot, except what a failure may reveal: quarantines, and bytes that were not
+    /// returned.
     pub(super) state: SnapshotState,
     capacities: Vec<GpuCapacity>,
     shards: Vec<SealedShard>,
 }
 
 impl World {
-    /// Compares an answer with the prediction. `gpus` are those that the step needs.
+    /// Compares an answer with the prediction. `gpus` are the GPUs that the step needs.
     pub(super) fn judge<T>(
         &self,
         expect: Expect,
@@ -48,11 +49,11 @@ impl World {
         }
     }
 
-    /// P15: a failed call leaves everything as it was, but for bytes that could not be wiped.
+    /// P15: a failed call leaves everything unchanged, except bytes that could not be wiped.
     pub(super) fn unchanged(&self, before: &Picture, error: &VramError) -> Checked<()> {
         let now = self.picture();
         ensure!(now.shards == before.shards, "failed with {error}, and the shards changed");
-        // A place that could not be wiped is lost to the reservation that it was held for.
+        // A reservation loses a place that could not be wiped.
         let kept = now
             .capacities
             .iter()
@@ -77,7 +78,7 @@ impl World {
         Ok(())
     }
 
-    /// Remembers that the facade has found a shard altered.
+    /// Records that the facade has found a shard altered.
     pub(super) fn note_quarantine<T>(&mut self, id: &ShardId, answer: &Result<T, VramError>) {
         if let Err(VramError::ShardAltered { .. } | VramError::Quarantined { .. }) = answer
             && let Some(known) = self.reference.shards.get_mut(id)
@@ -86,7 +87,7 @@ impl World {
         }
     }
 
-    /// What must hold after every step, whatever happened.
+    /// Checks the conditions that hold after every step.
     pub(super) fn books_hold(&self) -> Checked<()> {
         let manager = &self.rig.manager;
         let regions = self.reference.regions.iter().zip(&self.reference.budgets);
@@ -110,9 +111,9 @@ impl World {
             );
             ensure!(self.faulty || now.unreturned.get() == 0, "bytes were not returned");
             let device = &self.rig.devices[gpu as usize];
-            // Letting go of a block is no call: the device knows that it is lost.
+            // Dropping a block is not counted: the device knows that it is lost.
             let calls = device.calls();
-            // A call of another thread can be on its way in the moment of the loss.
+            // A call of another thread may be running at the moment of the loss.
             let was_lost = self.lost.get(gpu as usize).is_some_and(|lost| *lost);
             if !was_lost && self.is_lost(gpu) {
                 device.clear_log();
@@ -120,14 +121,14 @@ impl World {
             let late = |call: &&Call| was_lost && call.after_loss && call.op != Op::Drop;
             let late = calls.iter().find(late);
             ensure!(late.is_none(), "gpu {gpu}: {late:?} came after its loss");
-            // P6: the books equal the driver's own count, apart from a device that is lost.
+            // P6: the ledger equals the driver's own count, except on a lost device.
             let driver: u64 = device.live().iter().map(|(_, len)| len.get()).sum();
             let held = if self.mode == MemoryMode::Blocks {
                 used + self.promised_blocks(gpu)
             } else {
                 *region
             };
-            // What places are held for on a GPU that was reset is taken again when it is used.
+            // After a reset of the GPU, blocks behind reserved places are allocated again on use.
             let unbacked = self.unbacked.iter().any(|(_, at)| *at == gpu);
             let held = if unbacked { driver.clamp(used, held) } else { held };
             ensure!(self.is_lost(gpu) || driver == held, "gpu {gpu} holds {driver}, not {held}");
@@ -147,7 +148,7 @@ impl World {
         self.parked_hold()
     }
 
-    /// Of each resident shard: leases that are out, and whether it is pinned.
+    /// For each resident shard: the number of active leases, and whether it is pinned.
     pub(super) fn holds(&self) -> Vec<(u64, bool)> {
         let shards = self.rig.manager.report().shards;
         shards.iter().map(|shard| (shard.leases, shard.pinned)).collect()
@@ -158,10 +159,10 @@ impl World {
         let gpus = 0..manager.gpu_count();
         let capacities = gpus.map(|gpu| manager.capacity(gpu).expect("it is there")).collect();
         let mut state = manager.snapshot().state;
-        // That a link lies is learned from a copy that failed.
+        // A failed copy may mark its link as distrusted.
         state.distrusted_links.clear();
         for gpu in &mut state.gpus {
-            // These are compared apart.
+            // These are compared separately.
             gpu.capacity = GpuCapacity::default();
             (gpu.quarantined, gpu.unreturned, gpu.lost) = (0, None, None);
         }
@@ -171,14 +172,15 @@ impl World {
         Picture { state, capacities, shards: manager.shards() }
     }
 
-    /// Whether a sticky error took this GPU.
+    /// Whether a sticky error made this GPU lost.
     #[must_use]
     pub fn is_lost(&self, gpu: u32) -> bool {
         let gpus = self.rig.manager.report().gpus;
         gpus.get(gpu as usize).is_some_and(|gpu| gpu.lost.is_some())
     }
 
-    /// P19: once faults stop, lost GPUs are reset, and every operation ends and works again on all.
+    /// P19: faults stop, lost GPUs are reset, and then every operation ends and succeeds on all
+    /// GPUs.
     pub fn recover(&mut self) -> Checked<()> {
         for device in &self.rig.devices {
             device.clear();
@@ -218,7 +220,8 @@ impl World {
         self.end()
     }
 
-    /// Closes the manager: on working devices everything goes back, also what did not before.
+    /// Closes the manager: working devices get all bytes back, including those that they refused
+    /// before.
     fn end(&self) -> Checked<()> {
         let report = self.rig.manager.close(Duration::ZERO);
         ensure!(report.complete, "closed, and something is left: {report:?}");

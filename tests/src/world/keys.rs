@@ -1,4 +1,4 @@
-//! Steps with keys: another one seals, a shard moves to another, one is retired.
+//! Steps with keys: change the active key, move a shard to another key, retire a key.
 
 use crate::rig::keys;
 
@@ -10,7 +10,7 @@ impl World {
         let known = &self.reference.shards[&id];
         let (gpu, handle, same) = (known.gpu, known.handle.clone(), known.key == key);
         if same && !known.quarantined && !known.sound() {
-            // Nothing has to be done, so nobody promises that anything is looked at.
+            // Nothing has to be done, so the call need not check the shard.
             return Ok(());
         }
         let expect = alone(known, reading(known, 0, known.bytes.len()));

@@ -10,7 +10,7 @@ use crate::reference::{Known, bytes, footprint};
 use super::moves::{self, host_len};
 use super::{Checked, Expect, PARK_LIMIT, World};
 
-/// A model in host memory, and what is known of its shards, in the order of its plan.
+/// A model in host memory, and its known shards, in the order of its plan.
 #[derive(Debug)]
 pub(super) struct Parked {
     model: ParkedModel,
@@ -24,7 +24,7 @@ const fn choice(gpu: Option<u32>) -> GpuChoice {
     }
 }
 
-/// Pieces that lie one after the other in one file.
+/// Pieces that are adjacent in one file.
 fn plan(lens: &[usize]) -> Checked<ModelPlan> {
     let mut offset = 0;
     let pieces = lens.iter().enumerate().map(|(number, len)| {
@@ -36,7 +36,7 @@ fn plan(lens: &[usize]) -> Checked<ModelPlan> {
 }
 
 impl World {
-    /// What finding places for all pieces should come to.
+    /// The expected result of placing all pieces.
     fn fitting(&self, plan: &ModelPlan, gpu: Option<u32>) -> Expect {
         match self.rig.manager.fits(plan, choice(gpu)) {
             Err(VramError::UnknownGpu { .. }) => Expect::Refused("unknown-gpu"),
@@ -75,7 +75,7 @@ impl World {
         gpu.map_or_else(|| (0..self.rig.manager.gpu_count()).collect(), |gpu| vec![gpu])
     }
 
-    /// Takes a model that has just become resident into the reference.
+    /// Adds a model that has just become resident to the reference.
     fn admitted(&mut self, model: ModelHandle, lens: &[usize], data: &[u8]) -> Checked<()> {
         ensure!(model.pieces.len() == lens.len(), "{} pieces", model.pieces.len());
         let mut rest = data;
@@ -85,7 +85,7 @@ impl World {
             rest = behind;
             made.push((piece.shard.clone(), bytes.to_vec()));
         }
-        // They are sealed side by side, so their ids rise, but not in the order of the plan.
+        // They are sealed concurrently, so their ids rise, but not in the order of the plan.
         made.sort_by(|(a, _), (b, _)| a.shard_id.cmp(&b.shard_id));
         for (shard, bytes) in made {
             self.remember(shard, bytes, OnEviction::Never)?;
@@ -118,7 +118,8 @@ impl World {
         let data = bytes(lens.iter().sum(), seed);
         let request = AdmitRequest::new("model-reserved", GpuChoice::MostRoomFirst)
             .on_eviction(OnEviction::Never);
-        // Whatever room there is, what was held is enough; a place that could not be wiped is lost.
+        // The reserved places are enough, independent of the room; a place that could not be wiped
+        // is lost.
         let held: u64 = lens.iter().map(|len| footprint(*len)).sum();
         let expect = if self.plans[index].0.remaining().get() == held || !self.faulty {
             Expect::Fine
@@ -147,7 +148,8 @@ impl World {
         }
     }
 
-    /// A model whose shards are all resident, with fresh handles; one that is not is forgotten.
+    /// A model whose shards are all resident, with fresh handles. Removes a model with a missing
+    /// shard from the list.
     fn pick_model(&mut self, model: usize) -> Checked<Option<(usize, ModelHandle, Vec<Known>)>> {
         if self.models.is_empty() {
             return Ok(None);
@@ -168,7 +170,7 @@ impl World {
         }
     }
 
-    /// What taking all shards of a model elsewhere should come to.
+    /// The expected result of moving all shards of a model elsewhere.
     fn leaving(known: &[Known], otherwise: Expect) -> Expect {
         if known.iter().any(|known| known.leases > 0) {
             return Expect::Refused("in-use");
@@ -185,7 +187,7 @@ impl World {
         }
     }
 
-    /// Remembers which shards of a model were found altered.
+    /// Records which shards of a model were found altered.
     fn note_altered(&mut self, known: &[Known]) {
         for shard in self.rig.manager.report().shards {
             if shard.quarantine.is_some()
@@ -252,7 +254,7 @@ impl World {
             _ if away.is_empty() => Self::leaving(&known, Expect::Fine),
             otherwise => Self::leaving(&known, otherwise),
         };
-        // What is there already is not looked at again.
+        // Shards that are already on that GPU are not checked again.
         let hidden = |known: &Known| known.gpu == gpu && !known.quarantined && !known.sound();
         if known.iter().any(hidden) {
             return Ok(());
@@ -297,9 +299,9 @@ impl World {
         let (was_lost, before) = (lost(self), self.picture());
         let answer = self.rig.manager.free_model(&model);
         let gone = match answer {
-            // All of them are gone, and some bytes stay counted.
+            // All of them are removed, and some bytes stay counted.
             Err(VramError::NotReturned { .. }) if self.faulty => true,
-            // Some may be gone, since the device was lost halfway.
+            // Some may be removed, since the device was lost in the middle.
             Err(VramError::DeviceLost { .. }) if !was_lost && lost(self) => false,
             answer => match self.judge(expect, &before, answer, &gpus)? {
                 Some(receipts) => {
@@ -321,7 +323,7 @@ impl World {
         Ok(())
     }
 
-    /// Shards of parked models become parked shards like others.
+    /// Turns the shards of parked models into single parked shards.
     pub(super) fn unpark_models(&mut self) {
         for Parked { model, known } in core::mem::take(&mut self.parked_models) {
             let shards = model.pieces.into_iter().map(|piece| piece.parked);

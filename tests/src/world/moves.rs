@@ -1,4 +1,4 @@
-//! Steps that take shards elsewhere: host memory, images, other places of the same GPU.
+//! Steps that move shards: to host memory, to images, to other places of the same GPU.
 
 use vram_residency::{
     CompactBudget, ImportRequest, LinkState, MemoryMode, ParkedShard, Protection, VramError,
@@ -9,16 +9,16 @@ use crate::rig::SEGMENT;
 
 use super::{Checked, Expect, PARK_LIMIT, World, alone, reading};
 
-/// A shard in host memory, and what is known of it.
+/// A shard in host memory, and its known content.
 #[derive(Debug)]
 pub(super) struct Parked {
     pub(super) shard: ParkedShard,
     pub(super) known: Known,
-    /// Whether it is of another generation than the handle that is known of it: a reset parked it.
+    /// Whether its generation differs from the known handle's: a reset parked it.
     pub(super) renewed: bool,
 }
 
-/// Host bytes that parking takes: the sealed bytes, and a table where the shard has none of its own.
+/// Host bytes for parking: the sealed bytes, and a table if the shard has none of its own.
 pub(super) fn host_len(known: &Known) -> u64 {
     let len = known.bytes.len();
     match known.handle.protection {
@@ -32,7 +32,7 @@ impl World {
         let Some(id) = self.reference.pick(shard) else { return Ok(()) };
         let known = &self.reference.shards[&id];
         let (gpu, needed) = (known.gpu, host_len(known));
-        // Out of reach on a lost GPU; a backup is there all the same.
+        // The bytes on a lost GPU cannot be read, but the backup can.
         let from_backup = known.backed_up && self.is_lost(gpu);
         let expect = match reading(known, 0, known.bytes.len()) {
             _ if from_backup => Expect::Fine,
@@ -55,7 +55,7 @@ impl World {
         Ok(())
     }
 
-    /// Takes a shard that was parked out of what is resident.
+    /// Moves a parked shard from the resident to the parked ones.
     pub(super) fn hold(&mut self, shard: ParkedShard) -> Checked<()> {
         let known = self.reference.shards.remove(shard.shard_id());
         let known = known.ok_or_else(|| format!("{} was not resident", shard.shard_id()))?;
@@ -75,7 +75,7 @@ impl World {
         PARK_LIMIT - self.parked_len()
     }
 
-    /// Host bytes that everything parked should take.
+    /// The expected host bytes of everything parked.
     fn parked_len(&self) -> u64 {
         let models = self.parked_models.iter().flat_map(|model| &model.known);
         let parked: Vec<_> = self.parked.iter().map(|parked| &parked.known).chain(models).collect();
@@ -84,7 +84,7 @@ impl World {
         parked.iter().copied().map(host_len).chain(copies.map(host_len)).sum()
     }
 
-    /// Whether host memory is counted as what is parked, and handles of parked shards say so.
+    /// Checks that host memory is counted as parked, and that handles of parked shards report it.
     pub(super) fn parked_hold(&self) -> Checked<()> {
         let capacity = self.rig.manager.park_capacity();
         let models: usize = self.parked_models.iter().map(|model| model.known.len()).sum();
@@ -125,7 +125,7 @@ impl World {
         Ok(())
     }
 
-    /// Takes a shard that was woken into what is resident.
+    /// Moves a woken shard from the parked to the resident ones.
     pub(super) fn resident_again(
         &mut self,
         handle: vram_residency::SealedShard,
@@ -136,7 +136,7 @@ impl World {
         ensure!(handle.shard_id == known.handle.shard_id, "the id changed");
         ensure!(handle.sealed_data == known.handle.sealed_data, "the record changed");
         known.gpu = gpu;
-        // Handles from before are good again, so the old one goes on being used.
+        // Handles from before are valid again, so the old one stays in use.
         self.reference.shards.insert(handle.shard_id, known);
         Ok(())
     }
@@ -215,7 +215,8 @@ impl World {
                     ensure!(self.faulty || !known.sound(), "{id} is sound: {error}");
                     known.quarantined = true;
                 }
-                // Both places are taken for a moment: what is promised or kept free is not there.
+                // Both places are taken for a moment, so promised bytes and headroom are not
+                // available.
                 VramError::ParkLimit { .. } | VramError::InsufficientVram(_) => {}
                 error => ensure!(self.faulty, "{id} was not moved: {error}"),
             }
@@ -239,7 +240,7 @@ impl World {
         Ok(())
     }
 
-    /// Wakes what is parked, once devices work, as far as there is room; the rest is given up.
+    /// After faults have stopped, wakes parked shards as far as there is room; drops the rest.
     pub(super) fn wake_everything(&mut self) -> Checked<()> {
         for Parked { shard, known, .. } in core::mem::take(&mut self.parked) {
             let manager = &self.rig.manager;

@@ -1,4 +1,4 @@
-//! Steps about room: leases, reservations, budgets, evictions.
+//! Steps with leases, reservations, budgets and evictions.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,8 @@ impl World {
         let Some(id) = self.reference.pick(shard) else { return Ok(()) };
         let known = &self.reference.shards[&id];
         let gpu = known.gpu;
-        // An Authenticated shard was read back in full, so nothing is looked at again.
+        // An Authenticated shard was read back in full when it was sealed, so a lease does not
+        // check it again.
         let expect = if known.quarantined { Expect::Refused("quarantined") } else { Expect::Fine };
         let before = self.picture();
         let answer = self.rig.manager.lease(&known.handle);
@@ -24,7 +25,7 @@ impl World {
             let known = self.reference.shards.get_mut(&id).ok_or("it was just there")?;
             let plain = known.handle.protection == Protection::Authenticated;
             ensure!(lease.gpu() == gpu, "leased on gpu {}", lease.gpu());
-            // Of no bytes there may be nothing to point to.
+            // An empty shard may have no pointer.
             let pointer = lease.device_pointer().is_some();
             ensure!(pointer == plain || known.bytes.is_empty(), "a pointer: {pointer}");
             known.leases += 1;
@@ -88,7 +89,7 @@ impl World {
         let index = reservation % self.reservations.len();
         let (gpu, left) = (self.reservations[index].0.gpu(), self.reservations[index].1);
         let now = self.rig.manager.capacity(gpu).map_err(|error| error.to_string())?;
-        // Promised bytes are a sum: a region may have no hole that is long enough.
+        // Promised bytes are a sum: a region may have no hole of that length.
         let expect = if self.mode == MemoryMode::Region && footprint(len) > now.largest_hole.get() {
             Expect::Refused("insufficient-vram")
         } else if footprint(len) > left {
@@ -108,7 +109,7 @@ impl World {
         let faulty = self.faulty;
         let (reservation, left) = &mut self.reservations[index];
         let remaining = reservation.remaining().get();
-        // What could not be wiped is lost to it.
+        // The reservation loses bytes that could not be wiped.
         ensure!(remaining == *left || (faulty && remaining < *left), "{remaining} is left");
         *left = remaining;
         Ok(())
@@ -183,8 +184,8 @@ impl World {
         Ok(())
     }
 
-    /// Whether everything that was kept turned out to be altered when it was to be parked; it is
-    /// known then.
+    /// Whether every kept shard was found altered when it was to be parked; the shards are then
+    /// marked as quarantined.
     fn altered(&mut self, kept: &[(ShardId, VramError)]) -> bool {
         kept.iter().all(|(id, error)| match (self.reference.shards.get_mut(id), error) {
             (Some(known), VramError::ShardAltered { .. }) if !known.sound() => {
@@ -195,14 +196,14 @@ impl World {
         })
     }
 
-    /// Without room even if all went that may, nothing was to be planned.
+    /// Checks that no plan was possible: evicting every permitted shard would not give enough room.
     fn nothing_helps(&self, gpu: u32, bytes: u64) -> Checked<()> {
         if self.faulty || self.mode == MemoryMode::Region {
-            // In a region it depends on where things lie.
+            // In a region the result depends on the positions of the shards.
             return Ok(());
         }
         let now = self.rig.manager.capacity(gpu).map_err(|error| error.to_string())?;
-        // What is freed rather than parked needs no room on the host.
+        // Freed shards need no host memory, parked ones do.
         let shards = self.reference.shards.values();
         let may_go = shards.filter(|known| known.gpu == gpu && may_go(known));
         let freed: u64 = may_go
@@ -220,7 +221,7 @@ impl World {
         Ok(())
     }
 
-    /// Only what its owner lets go may be in a plan.
+    /// Checks that a plan contains only shards whose owner permits their eviction.
     fn may_all_go(&self, plan: &EvictionPlan, gpu: u32) -> Checked<()> {
         let mut seen = BTreeSet::new();
         for eviction in &plan.evictions {
@@ -236,7 +237,7 @@ impl World {
         Ok(())
     }
 
-    /// Takes what went out of the model: what was parked is with the parked ones already.
+    /// Removes evicted shards from the model. Parked ones are already with the parked shards.
     fn went(&mut self, plan: &EvictionPlan) -> Checked<()> {
         for eviction in &plan.evictions {
             let id = &eviction.shard_id;
@@ -249,7 +250,7 @@ impl World {
         Ok(())
     }
 
-    /// As [`went`](Self::went), where a second plan was made because the driver had no memory.
+    /// As [`went`](Self::went), if a second plan was made because the driver had no memory.
     fn went_away(&mut self, gpu: u32) -> Checked<()> {
         let listed = self.rig.manager.shards();
         let gone = |id: &ShardId| !listed.iter().any(|shard| shard.shard_id == *id);
@@ -263,7 +264,7 @@ impl World {
         Ok(())
     }
 
-    /// What a plan said there would be is there.
+    /// Checks that the room is what the plan promised.
     fn as_planned(&self, plan: &EvictionPlan) -> Checked<()> {
         for after in &plan.after {
             let now = self.rig.manager.capacity(after.gpu).map_err(|error| error.to_string())?;
@@ -303,7 +304,7 @@ impl World {
             self.hold(parked)?;
         }
         self.went_away(gpu)?;
-        // A bit that had flipped is found when its shard is to be parked: it stays, and there may
+        // A flipped bit is detected when its shard is to be parked: the shard stays, and there may
         // be too little room then.
         let hidden = plan.evictions.iter().any(|eviction| {
             let known = self.reference.shards.get(&eviction.shard_id);
@@ -326,13 +327,13 @@ impl World {
         }
     }
 
-    /// Bytes that should be promised on a GPU.
+    /// The expected promised bytes of a GPU.
     pub(super) fn promised(&self, gpu: u32) -> u64 {
         let here = self.reservations.iter().filter(|(reservation, _)| reservation.gpu() == gpu);
         here.map(|(_, left)| left).sum::<u64>() + self.promised_blocks(gpu)
     }
 
-    /// Bytes of them that places are held for.
+    /// The part of them that is reserved as places.
     pub(super) fn promised_blocks(&self, gpu: u32) -> u64 {
         let reports = self.rig.manager.reservations();
         let ours = |id| self.plans.iter().any(|(plan, _)| plan.id() == id);
@@ -340,7 +341,7 @@ impl World {
         held.filter(|(at, _)| *at == gpu).map(|(_, bytes)| bytes.get()).sum()
     }
 
-    /// Ends every lease and every reservation, and gives each GPU its whole region again.
+    /// Ends all leases and reservations, and sets the budget of each GPU to its whole region.
     pub(super) fn let_go(&mut self) -> Checked<()> {
         while !self.leases.is_empty() {
             self.end_lease(0)?;

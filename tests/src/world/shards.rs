@@ -1,5 +1,5 @@
-//! Steps with one shard at a time: sealed, read, verified, moved, opened, closed, freed; and what bad
-//! handles are answered.
+//! Steps with one shard: seal, read, verify, move, open, close, free; and the errors for bad
+//! handles.
 
 use vram_residency::{
     MemoryMode, OnEviction, Protection, SealRequest, SealedShard, SivScope, Verify, VramError,
@@ -42,7 +42,7 @@ impl World {
         Ok(())
     }
 
-    /// What placing so many bytes on a GPU should come to, if nobody gives way.
+    /// The expected result of placing this many bytes on a GPU without an eviction.
     pub(super) fn placing(&self, gpu: u32, len: usize) -> Expect {
         match self.rig.manager.capacity(gpu) {
             Err(_) => Expect::Refused("unknown-gpu"),
@@ -53,7 +53,7 @@ impl World {
         }
     }
 
-    /// Takes a shard that has just been sealed into the model.
+    /// Adds a shard that has just been sealed to the model.
     pub(super) fn remember(
         &mut self,
         handle: SealedShard,
@@ -101,7 +101,7 @@ impl World {
         let (gpu, handle) = (known.gpu, known.handle.clone());
         let expect = alone(known, Expect::Fine);
         let bytes = footprint(known.bytes.len());
-        // Looking for it is a read, which would find it altered.
+        // Searching for it reads the shard, which would detect an alteration.
         let readable = known.leases == 0 && !known.quarantined && known.sound();
         let start = readable.then(|| self.rig.position(&handle, gpu)).flatten();
         let before = self.picture();
@@ -114,7 +114,7 @@ impl World {
         if let Some(receipt) = self.judge(expect, &before, answer, &[gpu])? {
             ensure!(receipt.shard_id == id && receipt.gpu == gpu, "the receipt names another");
             ensure!(receipt.bytes.get() == bytes, "{} given back", receipt.bytes);
-            // A device that is lost while it wipes cannot; the receipt says so.
+            // A device that is lost during the wipe cannot finish it; the receipt says so.
             let excused = self.is_lost(gpu) && !receipt.wiped;
             ensure!(receipt.wiped == (bytes > 0) || excused, "wiped: {}", receipt.wiped);
             self.reference.remove(&id);
@@ -211,7 +211,7 @@ impl World {
             ensure!(moved.shard_id == id, "the id changed");
             ensure!(moved.sealed_data == handle.sealed_data, "the record changed");
             let known = self.reference.shards.get_mut(&id).expect("it was just there");
-            // Older handles stay good, so either may be used from now on.
+            // Older handles stay valid, so either may be used from now on.
             if moved.plaintext_len.is_multiple_of(2) {
                 known.handle = moved;
             }
@@ -230,7 +230,7 @@ impl World {
         };
         let expect = alone(known, expect);
         if handle.protection == to && !known.quarantined && !known.sound() {
-            // Nothing has to be done, so nobody promises that anything is looked at.
+            // Nothing has to be done, so the call need not check the shard.
             return Ok(());
         }
         let before = self.picture();
@@ -275,7 +275,7 @@ impl World {
         Ok(())
     }
 
-    /// A bad handle is refused by every call, and changes nothing.
+    /// Checks that every call refuses a bad handle and changes nothing.
     pub(super) fn refused(&self, bad: &SealedShard, code: &str) -> Checked<()> {
         let manager = &self.rig.manager;
         let before = self.picture();

@@ -1,5 +1,5 @@
-//! What the suites of all crates repeat: bytes to seal, seeded numbers, how long a stress test goes
-//! on. It imports no crate of this workspace, so that any of them can use it in its tests.
+//! Helpers for the suites of all crates: bytes to seal, seeded numbers, the duration of a stress
+//! test. Imports no crate of this workspace, so that every crate can use it in its tests.
 
 #![forbid(unsafe_code)]
 
@@ -7,7 +7,7 @@ use core::str::FromStr;
 use core::time::Duration;
 use std::time::Instant;
 
-/// Bytes without a pattern, the same for the same seed.
+/// Bytes without a pattern, the same for each seed.
 #[must_use]
 pub fn content(len: usize, seed: u64) -> Vec<u8> {
     let mut dice = Dice::new(seed);
@@ -20,7 +20,7 @@ pub fn content(len: usize, seed: u64) -> Vec<u8> {
     data
 }
 
-/// Bytes where any will do: the same ones each time.
+/// Fixed bytes for tests that accept any content.
 #[must_use]
 pub fn weights(len: usize) -> Vec<u8> {
     content(len, 0)
@@ -34,7 +34,7 @@ impl Dice {
     /// The sequence of a seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        // The one state that the steps below never leave is zero.
+        // Zero is the only state that the steps below never leave.
         let state = seed ^ 0x9e37_79b9_7f4a_7c15;
         Self(if state == 0 { 1 } else { state })
     }
@@ -47,26 +47,26 @@ impl Dice {
         self.0
     }
 
-    /// The next number below a bound; 0 if there is none.
+    /// The next number below a bound; 0 if the bound is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         // The low bits of xorshift are its weakest.
         (self.roll() >> 16).checked_rem(bound).unwrap_or_default()
     }
 
-    /// The next number, as an index into so many things.
+    /// The next number, as an index into `len` items.
     pub fn index(&mut self, len: usize) -> usize {
         let bound = u64::try_from(len).unwrap_or(u64::MAX);
         usize::try_from(self.below(bound)).unwrap_or_default()
     }
 }
 
-/// The value of an environment variable, if it is set and can be read.
+/// The value of an environment variable, if it is set and readable.
 #[must_use]
 pub fn setting<T: FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-/// Runs `round` once, and again for as long as `VRAM_STRESS_SECONDS` says.
+/// Runs `round` once, and repeats it for as long as `VRAM_STRESS_SECONDS` says.
 pub fn for_a_while(mut round: impl FnMut()) {
     let seconds = Duration::from_secs_f64(setting("VRAM_STRESS_SECONDS").unwrap_or(0.0));
     let start = Instant::now();

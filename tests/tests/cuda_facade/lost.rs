@@ -1,4 +1,4 @@
-//! Sticky errors: the GPU is lost, left alone, and comes back by a reset.
+//! Sticky errors: the GPU becomes lost, gets no more calls, and returns by a reset.
 
 use cuda_sim::{CallKind, Fault, Sim};
 use vram_gpu::codes;
@@ -6,8 +6,8 @@ use vram_residency::{ByteLen, Class, ExportOptions, Protection, ResetOptions, Ve
 
 use crate::{MODES, Machine, content};
 
-/// P16: the driver of the lost device is left alone until the reset, which takes everything back;
-/// what there are copies of comes back with it.
+/// P16: the driver of the lost device gets no calls until the reset, which reclaims everything;
+/// shards with copies are restored with it.
 #[test]
 fn after_an_ecc_error_a_reset_brings_back_what_there_are_copies_of() {
     let folder = tempfile::tempdir().unwrap();

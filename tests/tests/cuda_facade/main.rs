@@ -1,6 +1,6 @@
-//! The facade over CUDA devices on the simulated driver, through the real cust: its memory as one
-//! region and block by block. What the driver does wrong, and what the caller sees of it; and that
-//! the books agree with the driver's own count, to the byte.
+//! The facade over CUDA devices on the simulated driver, through the real cust, with device memory
+//! as one region and block by block. Tests driver faults and their effect on the caller, and that
+//! the ledger agrees with the driver's own count, to the byte.
 
 #![expect(
     clippy::unwrap_used,
@@ -28,7 +28,7 @@ const CAPACITY: u64 = 2 << 20;
 const BUDGET: u64 = 1 << 20;
 const SEGMENT: usize = 4096;
 const LEN: usize = 5 * SEGMENT + 9;
-/// `CUDA_ERROR_UNKNOWN`: the call failed, and the device goes on.
+/// `CUDA_ERROR_UNKNOWN`: the call failed, and the device stays usable.
 const UNKNOWN: u32 = 999;
 
 /// Two simulated devices, and a manager over them.
@@ -37,7 +37,7 @@ struct Machine {
     ordinals: Vec<u32>,
     devices: Vec<Arc<CudaDevice>>,
     manager: VramManager,
-    /// Each device's oldest allocation before anything was sealed: its region.
+    /// The content of each device's oldest allocation before the first seal: its region.
     fresh: Vec<Vec<u8>>,
 }
 
@@ -69,7 +69,7 @@ impl Machine {
     }
 
     /// Where the only shard of a GPU starts: at the first granule of its region that was written,
-    /// or where its block does.
+    /// or at the start of its block.
     fn address(&self, gpu: usize) -> u64 {
         let (start, now) = oldest(self.ordinals[gpu]);
         let granules = now.chunks(256).zip(self.fresh[gpu].chunks(256));
@@ -77,7 +77,7 @@ impl Machine {
         start + 256 * u64::try_from(untouched).unwrap()
     }
 
-    /// P6: the books equal the driver's own count.
+    /// P6: the ledger equals the driver's own count.
     fn books_agree(&self) {
         for (gpu, &ordinal) in (0..).zip(&self.ordinals) {
             let books = self.manager.capacity(gpu).unwrap();
@@ -91,11 +91,11 @@ impl Machine {
         }
     }
 
-    /// Drops everything and checks that nothing is left and nothing was done wrong.
+    /// Drops everything and checks that nothing is left and nothing was misused.
     fn finish(self) {
         drop(self.manager);
         for device in &self.devices {
-            // What a lost device holds is given back by a reset and by nothing else.
+            // Only a reset reclaims the memory of a lost device.
             if let DeviceState::Lost { .. } = device.state() {
                 device.reset().unwrap();
             }
@@ -108,7 +108,7 @@ impl Machine {
     }
 }
 
-/// Address and content of the oldest live allocation; nothing if there is none.
+/// Address and content of the oldest live allocation; empty if there is none.
 fn oldest(ordinal: u32) -> (u64, Vec<u8>) {
     let live = Sim::live_allocations(ordinal);
     let first = live.iter().min_by_key(|allocation| allocation.serial);
@@ -120,7 +120,7 @@ fn oldest(ordinal: u32) -> (u64, Vec<u8>) {
 
 fn add_device(peers: bool) -> u32 {
     cuda_sim::install();
-    // The granularity is the facade's, so that both count the same.
+    // The same granularity as the facade's, so that both count the same.
     Sim::add_device(DeviceSpec {
         capacity: CAPACITY,
         granularity: 256,

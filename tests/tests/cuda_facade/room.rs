@@ -1,4 +1,4 @@
-//! Room: what the driver refuses, what others take, and what it does not take back.
+//! Room: allocations that the driver refuses, memory of other processes, and refused frees.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ fn a_driver_without_memory_for_a_block_changes_nothing() {
     let machine = Machine::new(MemoryMode::Blocks);
     let kept = machine.seal(Protection::Encrypted);
     let before = machine.manager.capacity(0).unwrap();
-    // It says so though nobody else has anything: then it is the driver's word that counts.
+    // The driver refuses although no other process has memory: its answer decides.
     machine.fault(0, CallKind::Alloc, Fault::Fail(codes::OUT_OF_MEMORY));
     let refused = machine.manager.seal_model("model", 0, &content()).unwrap_err();
     assert!(refused.is_capacity() && matches!(refused, VramError::Device { .. }), "{refused}");
     assert_eq!(machine.manager.capacity(0).unwrap(), before);
     machine.books_agree();
 
-    // A migration to where there is no memory leaves the shard where it is.
+    // A migration to a GPU without memory leaves the shard in place.
     machine.fault(1, CallKind::Alloc, Fault::Fail(codes::OUT_OF_MEMORY));
     let refused = machine.manager.migrate_shard(&kept, 1).unwrap_err();
     assert!(refused.is_capacity(), "{refused}");
@@ -44,14 +44,14 @@ fn a_driver_without_memory_for_a_region_says_so_when_the_manager_is_built() {
     Sim::retire_device(ordinal);
 }
 
-/// P8, with the driver as the one who shrinks the budget.
+/// P8, with the driver as the cause of the smaller budget.
 #[test]
 fn what_others_take_is_not_granted_and_comes_back_when_they_are_gone() {
     let machine = Machine::new(MemoryMode::Blocks);
     let (manager, ordinal) = (&machine.manager, machine.ordinals[0]);
     let kept = machine.seal(Protection::Encrypted);
     let ours = footprint(LEN);
-    // Outside the budget there is as much again: taking that takes nothing of it.
+    // Outside the budget there is the same amount again: using it takes nothing from the budget.
     Sim::set_foreign(ordinal, CAPACITY - BUDGET);
     assert_eq!(manager.refresh(0).unwrap().foreign, ByteLen::ZERO);
 
@@ -73,7 +73,7 @@ fn what_others_take_is_not_granted_and_comes_back_when_they_are_gone() {
     let rest = manager.seal_model("model", 0, &too_much[1..]).unwrap();
     machine.books_agree();
 
-    // They leave: the next request that would fit without them finds out by itself.
+    // The other process frees it: the next request reads the driver's figures again and fits.
     Sim::set_foreign(ordinal, 0);
     let more = manager.seal_model("model", 0, &too_much).unwrap();
     assert_eq!(manager.capacity(0).unwrap().foreign, ByteLen::ZERO);
@@ -135,7 +135,7 @@ fn a_block_that_the_driver_does_not_take_back_stays_counted_and_is_not_used_agai
     machine.books_agree();
     assert_eq!(manager.report().gpus[0].unreturned.map(|(bytes, _)| bytes), Some(books.unreturned));
 
-    // The plaintext is good whatever becomes of the memory.
+    // The plaintext is correct although the memory cannot be freed.
     machine.fault(0, CallKind::Free, Fault::Fail(UNKNOWN));
     assert_eq!(manager.unseal_and_free(&other).unwrap(), content());
     assert_eq!(manager.capacity(0).unwrap().unreturned.get(), 2 * footprint(LEN));

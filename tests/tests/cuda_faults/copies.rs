@@ -1,4 +1,4 @@
-//! Copies: when they happen, how they fail, and that use after free cannot be expressed.
+//! Copies: when they run, how they fail, and that use after free cannot be expressed.
 
 use cuda_sim::{CallKind, Fault, MisuseKind, Sim};
 use vram_alloc::{ByteLen, DeviceOffset};
@@ -13,7 +13,7 @@ fn a_write_has_happened_when_it_returns() {
     let address = memory.address().get();
     let content: Vec<u8> = (0..LEN).map(|i| u8::try_from(i % 251).unwrap()).collect();
     memory.write(whole(), &content).unwrap();
-    // Seen from behind the driver: no later call could have done the work.
+    // Inspected behind the driver: no later call could have done the work.
     assert!(Sim::inspect(bench.ordinal, address, LEN) == content);
     memory.fill(whole(), 9).unwrap();
     assert_eq!(odd_ones(&Sim::inspect(bench.ordinal, address, LEN), 9), 0);
@@ -80,7 +80,7 @@ fn errors_at_any_step_of_a_copy_fail_it_and_leave_the_device_usable() {
             Sim::faults(bench.ordinal).nth(kind, nth, fault);
             let wrote = memory.write(whole(), &vec![2; LEN]);
             Sim::faults(bench.ordinal).clear();
-            // A write of three windows waits twice: its third wait is the next call's.
+            // A write of three windows waits twice: the third wait belongs to the next call.
             if nth < 3 || kind != CallKind::Synchronize {
                 let code = wrote.unwrap_err();
                 assert!(
@@ -111,7 +111,7 @@ fn a_copy_that_cannot_be_waited_for_takes_the_device_and_keeps_the_buffer() {
     let bench = Bench::new();
     let memory = bench.filled(1);
     let pending = memory.queue_read(whole(), bench.staging(0));
-    // Neither the event nor the stream can be waited for: the copy may still be under way.
+    // Neither the event nor the stream can be waited for: the copy may still be running.
     Sim::faults(bench.ordinal).always(CallKind::Synchronize, Fault::Fail(999));
     let (staging, outcome) = pending.wait();
     assert!(matches!(outcome, Err(GpuError::Driver { code: 999, .. })));

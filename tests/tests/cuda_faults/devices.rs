@@ -1,4 +1,4 @@
-//! Opening devices, what they say of themselves, and memory that cannot be had.
+//! Opening devices, their reported properties, and allocations that are refused.
 
 use cuda_sim::{Backing, CallKind, DeviceSpec, Fault, Sim};
 use cust::context::{Context, CurrentContext};
@@ -130,13 +130,13 @@ fn calls_come_from_threads_without_a_context_or_with_another() {
     let (one, two) = (Bench::new(), Bench::new());
     let memory = one.filled(1);
     std::thread::scope(|scope| {
-        // A thread that never saw CUDA; it ends with the device's memory given back.
+        // A thread that has not used CUDA before; it ends after freeing the device's memory.
         scope.spawn(|| {
             assert_eq!(odd_ones(&bytes(&*memory), 1), 0);
             let own = one.filled(2);
             assert_eq!(odd_ones(&bytes(&*own), 2), 0);
         });
-        // A thread that works with another device through cust itself.
+        // A thread that works with another device through cust directly.
         scope.spawn(|| {
             let device = cust::device::Device::get_device(two.ordinal).unwrap();
             let context = Context::new(device).unwrap();

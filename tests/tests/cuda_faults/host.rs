@@ -1,4 +1,4 @@
-//! Host memory on the way: page-locked, or not, and wiped.
+//! Host memory of copies: page-locked, or not, and wiped.
 
 use cuda_sim::{CallKind, Fault, Sim};
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange};
@@ -6,8 +6,8 @@ use vram_gpu::{Device, codes};
 
 use crate::{Bench, LEN, bytes, odd_ones, whole};
 
-/// Memory that a driver still has locked must not go back to the host: it would be somebody
-/// else's, and locking it again is refused.
+/// Memory that a driver still has locked must not be freed to the host: another allocation could
+/// reuse it, and locking it again is refused.
 #[test]
 fn host_memory_that_cannot_be_unlocked_is_kept() {
     let pinned = |bench: &Bench| Sim::leak_report(bench.ordinal).pinned;
@@ -20,7 +20,7 @@ fn host_memory_that_cannot_be_unlocked_is_kept() {
     let second = one.staging(2);
     assert_eq!(pinned(&one).len(), 2, "so the next buffer lies elsewhere");
 
-    // A device that is lost is not even asked.
+    // A lost device gets no call at all.
     let memory = one.device.allocate(ByteLen::new(1)).unwrap();
     one.next(CallKind::Fill, Fault::Fail(codes::ECC_UNCORRECTABLE));
     memory.fill(DeviceRange::whole(memory.len()), 0).unwrap_err();

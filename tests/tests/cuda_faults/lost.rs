@@ -100,7 +100,7 @@ fn a_buffer_that_somebody_holds_outlives_a_reset() {
     assert_eq!(outcome, Err(GpuError::StaleAllocation { gpu: GPU }));
     assert_eq!(back.len(), ByteLen::from_usize(LEN));
 
-    // It still works for a new allocation, locked or not.
+    // It still works for a new allocation, with or without page lock.
     let fresh = bench.filled(0);
     let (staging, outcome) =
         fresh.queue_write(DeviceOffset::START, staging, ByteLen::from_usize(LEN)).wait();
@@ -117,7 +117,8 @@ fn a_reset_that_is_refused_changes_nothing() {
     bench.next(CallKind::Reset, Fault::Fail(999));
     assert!(matches!(bench.device.reset(), Err(GpuError::Driver { code: 999, .. })));
     assert_eq!(odd_ones(&bytes(&*memory), 1), 0);
-    // Done, but the new context is refused: the device is lost, and the next reset helps.
+    // The reset succeeds, but the new context is refused: the device is lost, and the next reset
+    // makes it usable again.
     bench.next(CallKind::Context, Fault::Fail(999));
     assert!(bench.device.reset().is_err());
     assert_eq!(bench.device.state(), DeviceState::Lost { error: lost(999) });

@@ -1,9 +1,9 @@
-//! What goes wrong on a CUDA device, over the simulated driver and the real cust: what the caller
-//! sees, what is left, and that nothing leaks.
+//! Faults of a CUDA device, over the simulated driver and the real cust: the errors that the caller
+//! gets, the state that remains, and that nothing leaks.
 //!
-//! What holds the device up was taken out, one line at a time, to see who notices:
+//! Each part that the device needs was removed, one line at a time, to see which test fails:
 //!
-//! | taken out | fails |
+//! | removed | fails |
 //! |---|---|
 //! | a wait of a write, a read, a fill or a queued copy | the contract on CUDA devices (`bytes_come_back_as_written`, `fill_…`, `queued_copies_…`) |
 //! | the wait of a copy inside a device | `a_write_has_happened_when_it_returns` |
@@ -11,12 +11,12 @@
 //! | the wait for queued copies before a free | the contract (`memory_may_be_freed_under_a_queued_copy`) |
 //! | the wait after a copy that failed halfway | `what_passed_through_host_memory_is_wiped` |
 //! | binding the context | the contract, every check |
-//! | giving the thread its own context back | `calls_come_from_threads_…`, `opening_and_resetting_leave_…` |
+//! | restoring the thread's own context | `calls_come_from_threads_…`, `opening_and_resetting_leave_…` |
 //! | the bounds check | the contract (`ranges_outside_are_refused_…`) |
-//! | asking whether the device is lost | `after_a_sticky_error_no_call_reaches_the_driver_until_a_reset` |
-//! | asking whether the allocation is of this epoch | the contract (`a_reset_empties_…`) |
-//! | looking where the memory really is | `memory_that_is_not_video_memory_is_refused_and_given_back` |
-//! | wiping what passed through | `what_passed_through_host_memory_is_wiped` |
+//! | the check whether the device is lost | `after_a_sticky_error_no_call_reaches_the_driver_until_a_reset` |
+//! | the check whether the allocation is of this epoch | the contract (`a_reset_empties_…`) |
+//! | the check of where the memory lies | `memory_that_is_not_video_memory_is_refused_and_given_back` |
+//! | wiping the bounce buffers | `what_passed_through_host_memory_is_wiped` |
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -76,7 +76,7 @@ impl Bench {
         Sim::faults(self.ordinal).all_calls()
     }
 
-    /// Drops the device and checks that nothing is left and nothing was done wrong.
+    /// Drops the device and checks that nothing is left and nothing was misused.
     fn finish(self) {
         let Self { ordinal, device } = self;
         drop(device);

@@ -15,7 +15,8 @@ fn devices_that_cannot_reach_each_other_say_so_and_copy_nothing() {
     let refused = target.copy_from(whole(), &*source, whole());
     assert_eq!(refused, Err(GpuError::PeerUnsupported { from: GPU, to: GPU }));
     assert_eq!(odd_ones(&bytes(&*target), 1), 0);
-    // The pair says yes and the driver will not: the same answer, and the caller goes by the host.
+    // The devices report peer access and the driver refuses it: the same error, and the caller
+    // copies through the host.
     Sim::set_peer(one.ordinal, two.ordinal, true);
     one.next(CallKind::PeerAccess, Fault::Fail(217));
     let refused = target.copy_from(whole(), &*source, whole());

@@ -1,4 +1,4 @@
-//! The contract of every device, each check on its own, so that a report names what broke.
+//! The contract of every device, each check on its own, so that a report names the broken promise.
 
 use vram_gpu::contract;
 
@@ -13,7 +13,7 @@ macro_rules! checks {
             }
         )*
 
-        /// No check of the contract is left out here.
+        /// Every check of the contract is listed here.
         #[test]
         fn every_check_of_the_contract_is_here() {
             let all: Vec<_> = contract::CHECKS.iter().map(|(name, _)| *name).collect();

@@ -1,4 +1,4 @@
-//! Which devices there are, and what this run was.
+//! The devices of this machine, and the parameters of this run.
 
 use std::time::SystemTime;
 
@@ -46,7 +46,7 @@ fn describe(device: &CudaDevice) {
 
     assert!(!info.integrated && !info.total.is_zero());
     assert!(info.pci_bus_id.as_ref().is_some_and(|id| id.contains(':')));
-    // The same device is the same, however often it is opened.
+    // A device opened twice has the same identity.
     let again = machine::open(device.ordinal(), 9);
     assert_eq!(again.info().uuid, info.uuid);
 }

@@ -1,4 +1,4 @@
-//! The faults that can be provoked for real: a device that is full, and one that others use too.
+//! Faults that can be provoked on a real GPU: a full device, and a device that others use too.
 
 use vram_alloc::{ByteLen, DeviceOffset};
 use vram_gpu::fault::FaultPlan;
@@ -13,16 +13,17 @@ fn told(device: &CudaDevice, provoked: &str, answer: impl core::fmt::Display) {
     row("fault", &[&machine::name(device), &provoked, &answer]);
 }
 
-/// A manager over the device, with a region of so many bytes.
+/// A manager over the device, with this budget.
 fn manager(device: &CudaDevice, budget: Budget) -> Result<VramManager, VramError> {
     VramManager::builder().device(machine::open(device.ordinal(), 0)).budget(0, budget).build()
 }
 
-/// What a driver may keep for itself of what it was asked to free: blocks that it hands out small
-/// allocations of, code that it loads at its first use.
+/// The maximum that a driver may keep of freed memory: blocks for small allocations, and code that
+/// it loads on first use.
 const KEPT: ByteLen = ByteLen::from_mib_saturating(32);
 
-/// The device's free memory is what it was, but for what a driver keeps; says how much that is.
+/// Checks that the device's free memory is as before, except for what a driver keeps; returns that
+/// difference.
 #[track_caller]
 fn came_back(device: &CudaDevice, before: ByteLen) -> String {
     let missing = before.saturating_sub(machine::free(device));
@@ -30,7 +31,7 @@ fn came_back(device: &CudaDevice, before: ByteLen) -> String {
     format!("all of it came back but {} bytes", missing.get())
 }
 
-/// Takes what is free in ever smaller blocks, until not even the smallest is to be had.
+/// Allocates free memory in ever smaller blocks, until even the smallest is refused.
 fn fill_up(device: &CudaDevice) -> (Vec<Box<dyn DeviceMemory>>, GpuError) {
     let mut taken = Vec::new();
     let mut wanted = machine::free(device).get().next_power_of_two();
@@ -49,7 +50,7 @@ fn fill_up(device: &CudaDevice) -> (Vec<Box<dyn DeviceMemory>>, GpuError) {
 #[test]
 fn more_than_is_free_is_refused_by_the_driver_and_costs_nothing() {
     for device in machine::devices() {
-        // Held, so that not all memory can be free.
+        // Kept alive, so that not all memory can be free.
         let _held = device.allocate(ByteLen::MIB).unwrap();
         let before = device.memory().unwrap();
         let error = device.allocate(before.total).unwrap_err();
@@ -77,7 +78,7 @@ fn a_full_device_serves_what_it_holds_and_refuses_the_rest() {
     for device in machine::devices() {
         let manager = manager(&device, Budget::Bytes(ByteLen::from_mib_saturating(8))).unwrap();
         let data = noise(ByteLen::new(3 << 20));
-        // Everything was used once: what a driver loads late is there.
+        // Every operation ran once: code that a driver loads late is loaded.
         let rehearsal = manager.seal_model("rehearsal", 0, &data).unwrap();
         assert_eq!(manager.unseal_and_free(&rehearsal).unwrap(), data);
         let shard = manager.seal_model("before", 0, &data).unwrap();
@@ -87,12 +88,12 @@ fn a_full_device_serves_what_it_holds_and_refuses_the_rest() {
         let held = before.saturating_sub(machine::free(&device));
         assert!(!taken.is_empty() && error.is_out_of_memory(), "{error}");
         told(&device, &format!("{} blocks, {} MiB", taken.len(), held.get() >> 20), error);
-        // A driver needs a little for itself, for page locks and its own fills.
+        // A driver needs some memory for itself, for page locks and its own fills.
         taken.retain(|memory| memory.len() >= ByteLen::from_mib_saturating(64));
         let left = machine::free(&device);
         let error = device.allocate(left.saturating_add(ByteLen::MIB)).unwrap_err();
         assert!(error.is_out_of_memory(), "{error}");
-        // The region is the manager's own: a full device takes nothing from it.
+        // The region belongs to the manager, so a full device does not affect it.
         assert_eq!(manager.unseal_model(&shard).unwrap(), data);
         let second = manager.seal_model("while-full", 0, &data).unwrap();
         let books = manager.capacity(0).unwrap();
@@ -117,7 +118,7 @@ fn what_others_hold_is_seen_and_a_share_of_what_is_free_shrinks() {
         let tenth = Budget::FractionOfFree(0.1);
         let alone = manager(&device, tenth).unwrap().capacity(0).unwrap().total;
         let before = machine::free(&device);
-        // Somebody else, for all that the library knows: taken past it, from the driver itself.
+        // Allocated directly from the driver, which the library sees as another process's memory.
         let _context = crate::plain::context(device.ordinal());
         let len = (before.get() / 2) as usize;
         // SAFETY: never read.
@@ -145,7 +146,7 @@ fn what_others_hold_is_seen_and_a_share_of_what_is_free_shrinks() {
 fn a_bit_that_flips_in_device_memory_is_found_and_nothing_of_it_is_served() {
     for device in machine::devices() {
         let len = ByteLen::new(8 << 20);
-        // Reaches behind the manager's back: by the device's own copies, into its own memory.
+        // Changes the manager's memory directly, with the device's own copies.
         let watched = FaultDevice::new(machine::open(device.ordinal(), 0), FaultPlan::new(1));
         let builder = VramManager::builder().device(watched.clone());
         let manager = builder.budget(0, Budget::Bytes(len)).build().unwrap();

@@ -1,9 +1,10 @@
-//! The properties G1 to G13 of the VRAM residency property-testing guide, on the devices there are.
+//! The properties G1 to G13 of the VRAM residency property-testing guide, on this machine's
+//! devices.
 
 #[path = "../../../crates/vram-residency/tests/guide/cuda.rs"]
 mod cuda;
 
-/// Where the properties run.
+/// The devices and configuration of the properties.
 mod home {
     use std::sync::{Arc, OnceLock};
 
@@ -11,17 +12,17 @@ mod home {
 
     use super::{ProptestConfig, VramError, VramManager};
 
-    /// An eighth of the usual cases, unless `PROPTEST_CASES` asks for more: each takes a region of a
-    /// real device and gives it back.
+    /// An eighth of the usual cases, unless `PROPTEST_CASES` requests more: each case allocates and
+    /// frees a region of a real device.
     pub(crate) fn config() -> ProptestConfig {
         let config = ProptestConfig::default();
         let cases = config.cases.div_ceil(8);
-        // The source is not where this binary may have been carried.
+        // This binary may run on another machine, where the source is not available.
         ProptestConfig { cases, failure_persistence: None, ..config }
     }
 
     pub(crate) fn manager(capacities: Vec<usize>) -> Result<VramManager, VramError> {
-        // Held, so that not every case makes a context of its own, which takes its time.
+        // Kept alive, so that not every case creates a context, which is slow.
         static DEVICES: OnceLock<Vec<Arc<CudaDevice>>> = OnceLock::new();
         let devices = DEVICES.get_or_init(crate::machine::devices);
         let ordinals: Vec<u32> = devices.iter().map(|device| device.ordinal()).collect();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, GpuIndex};
 use vram_gpu::{CudaDevice, Device};
 
-/// Every CUDA device, opened anew; at least one. The check fails in one line if there is none.
+/// Opens every CUDA device; at least one. Without a device, the check fails with a one-line
+/// message.
 pub(crate) fn devices() -> Vec<Arc<CudaDevice>> {
     match CudaDevice::detect() {
         Ok(devices) => devices,
@@ -13,22 +14,22 @@ pub(crate) fn devices() -> Vec<Arc<CudaDevice>> {
     }
 }
 
-/// The same, for those who take any device.
+/// The same, as trait objects.
 pub(crate) fn any_devices() -> Vec<Arc<dyn Device>> {
     devices().into_iter().map(|device| -> Arc<dyn Device> { device }).collect()
 }
 
-/// A device opened once more, under an index of the caller's.
+/// Opens a device once more, under the caller's index.
 pub(crate) fn open(ordinal: u32, index: u32) -> Arc<CudaDevice> {
     CudaDevice::open(ordinal, GpuIndex::new(index)).unwrap()
 }
 
-/// How a device is called in tables.
+/// The name of a device in tables.
 pub(crate) fn name(device: &CudaDevice) -> String {
     format!("cuda:{}", device.ordinal())
 }
 
-/// Bytes free on the device, by the driver.
+/// Bytes free on the device, according to the driver.
 pub(crate) fn free(device: &CudaDevice) -> ByteLen {
     device.memory().unwrap().free
 }

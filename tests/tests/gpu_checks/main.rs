@@ -1,13 +1,13 @@
-//! What a real GPU has to show: `cargo xtask gpu` builds this binary, runs it and turns what it
-//! prints into a report. It is one program that can be carried to a machine without Rust.
+//! Checks for a real GPU. `cargo xtask gpu` builds this binary, runs it and turns its output into a
+//! report. It is one program that can be copied to a machine without Rust.
 //!
-//! Where there is no CUDA device, every check fails: it was asked for. The same checks run over the
-//! simulated driver as a shared object (`cargo xtask gpu --simulated`), which shows that they work
-//! and nothing of a GPU.
+//! Without a CUDA device every check fails, since the run was requested. The same checks run over
+//! the simulated driver as a shared object (`cargo xtask gpu --simulated`). That shows that the
+//! checks work, and says nothing about a GPU.
 //!
 //! `VRAM_GPU_SIZES=256MiB,1GiB` sets the sizes of the measurements, `PROPTEST_CASES` the cases of
 //! the guide's properties. The checks take all free memory of a device for moments, and reset it:
-//! not beside anybody else's work.
+//! do not run them while other programs use the device.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Times of several things, taken in turns so that all meet the same weather.
+//! Times of several jobs, measured in turns so that all of them meet the same conditions.
 
 use core::time::Duration;
 use std::time::Instant;
@@ -9,10 +9,10 @@ use vram_gpu::CudaDevice;
 use crate::machine;
 use crate::rows::row;
 
-/// Rounds that count, after one that does not.
+/// Measured rounds, after one round of warm-up.
 const ROUNDS: usize = 5;
 
-/// Something to be timed. It says itself how long it took: preparations do not count.
+/// A job to be timed. It returns its own time: preparations are not included.
 pub(crate) type Job<'a> = Box<dyn FnMut() -> Duration + 'a>;
 
 /// The time that `work` takes.
@@ -25,7 +25,7 @@ pub(crate) fn timed(work: impl FnOnce()) -> Duration {
 /// Times of one job, sorted.
 pub(crate) struct Times([Duration; ROUNDS]);
 
-/// Runs all jobs in turns: one round of warm-up, then those that count.
+/// Runs all jobs in turns: one round of warm-up, then the measured rounds.
 pub(crate) fn in_turns(jobs: &mut [Job<'_>]) -> Vec<Times> {
     for job in &mut *jobs {
         job();
@@ -54,21 +54,21 @@ impl Times {
         [format!("{:.2}", rate(self.median())), format!("{slowest:.2} to {fastest:.2}")]
     }
 
-    /// How many times the reference's speed this is, by medians.
+    /// The ratio of this speed to the reference's, by medians.
     pub(crate) fn of(&self, reference: &Self) -> String {
         let ratio = reference.median().as_secs_f64() / self.median().as_secs_f64().max(1e-9);
         format!("{ratio:.3}")
     }
 }
 
-/// The sizes to measure at, from `VRAM_GPU_SIZES` or the usual ones.
+/// The sizes to measure, from `VRAM_GPU_SIZES` or the defaults.
 fn sizes() -> Vec<ByteLen> {
     let text = std::env::var("VRAM_GPU_SIZES").unwrap_or_else(|_unset| "256MiB,1GiB".to_owned());
     text.split(',').map(|size| size.parse().unwrap()).collect()
 }
 
-/// Runs `measure` at each size that the device has room for `copies` times; a size that does not
-/// fit is a row that says so.
+/// Runs `measure` at each size for which the device has room `copies` times; a size that does not
+/// fit gives a row that says so.
 pub(crate) fn at_each_size(
     table: &str,
     device: &CudaDevice,
@@ -89,12 +89,12 @@ pub(crate) fn at_each_size(
     assert!(measured > 0, "no size fits {}", machine::name(device));
 }
 
-/// A size in a table.
+/// The text for a size in a table.
 pub(crate) fn mib(len: ByteLen) -> String {
     format!("{} MiB", len.get() >> 20)
 }
 
-/// Bytes that no compression or deduplication helps with.
+/// Bytes that cannot be compressed or deduplicated.
 pub(crate) fn noise(len: ByteLen) -> Vec<u8> {
     let mut bytes = vec![0; len.to_usize().unwrap()];
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;

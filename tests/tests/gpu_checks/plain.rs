@@ -1,4 +1,5 @@
-//! The reference: page-locked memory of the driver and its blocking copies, with nothing of ours.
+//! The reference: page-locked memory of the driver and its blocking copies, without code of this
+//! workspace.
 
 use core::time::Duration;
 
@@ -10,12 +11,12 @@ use vram_alloc::ByteLen;
 use crate::measure::timed;
 
 /// A page-locked buffer and two device buffers of one length, in the device's primary context,
-/// which stays current on this thread while this lives.
+/// which stays current on this thread while this value exists.
 pub(crate) struct Plain {
     pub(crate) locked: LockedBuffer<u8>,
     pub(crate) memory: DeviceBuffer<u8>,
     other: DeviceBuffer<u8>,
-    // Last: buffers go before their context.
+    // The last field: the buffers are dropped before their context.
     _context: Context,
 }
 

@@ -1,4 +1,4 @@
-//! Where the memory really is, as the driver says it of every kind of allocation.
+//! Where memory lies, according to the driver, for every kind of allocation.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -11,18 +11,18 @@ use crate::machine;
 use crate::plain::{self, Plain};
 use crate::rows::row;
 
-/// What the driver says of an address.
+/// The driver's attributes of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     /// 1 is host memory, 2 device memory.
     kind: u32,
     managed: bool,
-    /// Whether the host could reach it by a pointer.
+    /// Whether the host can access it by a pointer.
     host_pointer: bool,
     ordinal: i32,
 }
 
-/// Asks the driver. The device's context is current on this thread.
+/// Queries the driver. The device's context is current on this thread.
 fn place(address: u64) -> Place {
     let (mut kind, mut managed, mut ordinal) = (0_u32, 0_u32, -9_i32);
     let mut host: *mut c_void = ptr::null_mut();
@@ -38,8 +38,8 @@ fn place(address: u64) -> Place {
         (&raw mut host).cast(),
         (&raw mut ordinal).cast(),
     ];
-    // SAFETY: four attributes and four places, each large enough for its answer; any address may
-    // be asked about.
+    // SAFETY: four attributes and four output places, each large enough for its value; any address
+    // may be queried.
     let result = unsafe {
         sys::cuPointerGetAttributes(4, attributes.as_mut_ptr(), answers.as_mut_ptr(), address)
     };
@@ -67,7 +67,7 @@ fn allocations_are_video_memory_from_the_first_byte_to_the_last() {
     }
 }
 
-/// The check above can fail: page-locked host memory answers otherwise.
+/// The check above can fail: page-locked host memory has other attributes.
 #[test]
 fn page_locked_memory_is_told_from_video_memory() {
     for device in machine::devices() {

@@ -1,8 +1,8 @@
-//! The rows that `cargo xtask gpu` makes a report of: `| table | cell | … |`, one to a line.
+//! The rows that `cargo xtask gpu` turns into a report: `| table | cell | … |`, one to a line.
 
 use core::fmt::Display;
 
-/// Prints one row. A bar or a line break in a cell does not break it.
+/// Prints one row. A bar or a line break in a cell is replaced, so that the row stays intact.
 pub(crate) fn row(table: &str, cells: &[&dyn Display]) {
     let mut line = format!("| {table} |");
     for cell in cells {

@@ -1,5 +1,5 @@
-//! How quick sealing into device memory, verifying and opening are, as a share of a plain
-//! page-locked copy of the same bytes in the same rounds.
+//! The speed of sealing into device memory, verifying and opening, relative to a plain page-locked
+//! copy of the same bytes in the same rounds.
 
 use core::cell::RefCell;
 
@@ -60,7 +60,8 @@ fn at(device: &CudaDevice, len: ByteLen, mode: &str, request: &SealRequest) {
             "seal",
             0,
             Box::new(|| {
-                // The region holds one: the one before goes first, unwatched.
+                // The region has room for one shard: the previous one is freed first, outside the
+                // measured time.
                 manager.free_shard(&shard.borrow()).unwrap();
                 timed(|| {
                     shard.replace(seal());
@@ -85,7 +86,7 @@ fn at(device: &CudaDevice, len: ByteLen, mode: &str, request: &SealRequest) {
             Box::new(|| {
                 timed(|| {
                     for turn in 0..reads {
-                        // An odd stride meets every part once where their number is a power of two.
+                        // An odd stride visits every part once if their number is a power of two.
                         let place = turn * 7919 % reads;
                         let offset = (place * part.len()) as u64;
                         manager.read_into(&shard.borrow(), offset, &mut part).unwrap();

@@ -1,4 +1,4 @@
-//! How quick copies are, as a share of the driver's own page-locked copy in the same rounds.
+//! The speed of copies, relative to the driver's own page-locked copy in the same rounds.
 
 use core::cell::RefCell;
 
@@ -108,7 +108,7 @@ fn at(device: &CudaDevice, len: ByteLen) {
         );
     }
 
-    // What was timed was right as well.
+    // The timed copies were also correct.
     assert!(back == bytes, "what was read is not what was written");
     assert!(staging.borrow().as_ref().unwrap().as_slice() == bytes);
     other.read(whole, &mut back).unwrap();
@@ -120,7 +120,8 @@ fn at(device: &CudaDevice, len: ByteLen) {
     other.free().unwrap();
 }
 
-/// One direction between two devices: the bytes arrive, or a refusal that says so.
+/// One direction between two devices: the bytes arrive, or the error says that the pair is
+/// unsupported.
 fn between(source: &CudaDevice, target: &CudaDevice) {
     let len = ByteLen::from_mib_saturating(16);
     let whole = DeviceRange::whole(len);

@@ -1,4 +1,5 @@
-//! docs/properties.md names the test of each property: every test and every file it names is there.
+//! docs/properties.md names the test of each property: checks that every named test and file
+//! exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -39,7 +40,7 @@ fn functions() -> BTreeSet<String> {
     names
 }
 
-/// The folders that short paths stand for.
+/// The folders behind short paths.
 const FOLDERS: &[(&str, &str)] = &[
     ("seal:", "crates/vram-seal/tests/"),
     ("alloc:", "crates/vram-alloc/tests/"),
@@ -56,7 +57,7 @@ fn every_test_that_the_properties_name_is_there() {
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).collect();
     let (mut tests, mut files) = (0, 0);
     for row in rows {
-        // What stands between backticks: every second part.
+        // The text between backticks is every second part.
         for word in row.split('`').skip(1).step_by(2).flat_map(str::split_whitespace) {
             let short = FOLDERS.iter().find(|(short, _)| word.starts_with(short));
             let path = match short {

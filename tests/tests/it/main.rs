@@ -1,4 +1,4 @@
-//! The suites that need no process of their own, as one program: it is linked once.
+//! The suites that do not need a process of their own, as one program that is linked once.
 
 #![expect(
     clippy::arithmetic_side_effects,

@@ -1,4 +1,4 @@
-//! Which libraries a program needs to start, read from its ELF file: the `DT_NEEDED` entries.
+//! The libraries that a program needs to start, read from its ELF file: the `DT_NEEDED` entries.
 //!
 //! Source: the System V gABI, chapters 4 and 5; 64-bit little-endian files.
 
@@ -24,7 +24,8 @@ pub(crate) fn needed(file: &[u8]) -> Result<Vec<String>, String> {
             _ => {}
         }
     }
-    // The table's address is where it is once loaded: a load segment says where it is in the file.
+    // The table's address is its address after loading; a load segment maps it to a position in the
+    // file.
     let strings = strings.ok_or("a dynamic section without a string table")?;
     let place = headers
         .iter()
@@ -42,7 +43,8 @@ struct Segment {
 }
 
 impl Segment {
-    /// Where the byte of that address is in the file, if this is the load segment that holds it.
+    /// The position in the file of the byte at that address, if this is the load segment that
+    /// contains it.
     fn file_offset(&self, address: u64) -> Option<u64> {
         const LOAD: u32 = 1;
 

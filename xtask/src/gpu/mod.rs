@@ -11,35 +11,35 @@ use serde_json::Value;
 use self::report::Log;
 use crate::{arguments, shell, workspace};
 
-/// The largest binary that is still convenient to carry to a machine with a GPU.
+/// The largest binary that is still convenient to copy to a machine with a GPU.
 const SIZE_MAX: u64 = 60_000_000;
 
-/// All that the binary may need to start; the driver is looked for while it runs.
+/// The only libraries that the binary may need to start; the driver is loaded at run time.
 const LIBRARIES: &[&str] =
     &["libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
 
-/// What the simulated driver offers: two devices that reach each other, one of them in use.
+/// The simulated devices: two that reach each other, one of them in use.
 const SIMULATED_DEVICES: &str = "name=Simulated GPU,capacity=1100MiB,group=1;\
      name=Simulated GPU,capacity=1200MiB,foreign=32MiB,group=1";
 
 /// The command line of this command.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Build and look at the binary; run nothing.
+    /// Builds and checks the binary, and does not run it.
     build_only: bool,
-    /// Run over the simulated driver: shows that the checks work, and nothing of a GPU.
+    /// Runs over the simulated driver: shows that the checks work, and says nothing about a GPU.
     simulated: bool,
-    /// Build with the profile of the tests, which CI has built most of: quick, and not to be
-    /// carried anywhere.
+    /// Builds with the profile of the tests, most of which CI has already built: quick, but not for
+    /// copying to another machine.
     debug: bool,
     /// Where to write the report instead of standard output.
     report: Option<PathBuf>,
-    /// Make the report of a log from another machine; build and run nothing.
+    /// Creates the report from a log of another machine; builds and runs nothing.
     read: Option<PathBuf>,
 }
 
 impl Options {
-    /// Reads the options.
+    /// Parses the options.
     pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self::default();
         while let Some(flag) = args.next() {
@@ -61,25 +61,25 @@ impl Options {
         Ok(options)
     }
 
-    /// The command as a person types it.
+    /// The command line that repeats this command.
     fn line(&self) -> String {
         let simulated = if self.simulated { " --simulated" } else { "" };
         let debug = if self.debug { " --debug" } else { "" };
         format!("cargo xtask gpu{simulated}{debug}")
     }
 
-    /// As CI runs it: over the simulated driver, the report shown.
+    /// The options of CI: over the simulated driver, with the report shown.
     pub(crate) fn for_ci() -> Self {
         Self { simulated: true, debug: true, ..Self::default() }
     }
 
-    /// The profile to build with, and the folder of what it builds.
+    /// The profile to build with, and the folder of its output.
     fn profile(&self) -> (&'static str, &'static str) {
         if self.debug { ("dev", "debug") } else { ("gpu", "gpu") }
     }
 }
 
-/// Builds, looks at what was built, runs it, and reports.
+/// Builds the binary, checks it, runs it, and reports.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     if let Some(path) = &options.read {
         let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -106,7 +106,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let library = simulated_driver(options, &binary)?;
         (probe, checks) = (over(probe, &library), over(checks, &library));
     }
-    // Alone, before anything else: without a device one line says why, and not each check.
+    // Alone and first: without a device, one line gives the reason instead of every check.
     let (_shown, there) = probe.run_and_read()?;
     if !there {
         return Err("no GPU to check: the line above says why. `--build-only` builds the binary \
@@ -125,10 +125,10 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     finish(options, &log, &options.line(), &failures)
 }
 
-/// The check that finds a device, or says why there is none.
+/// The check that finds a device, or gives the reason why there is none.
 const PROBE: &str = "devices::there_is_a_device_and_it_says_what_it_is";
 
-/// Writes the report where it was asked for, and turns failures into the command's error.
+/// Writes the report to the requested place, and turns failures into the command's error.
 fn finish(options: &Options, log: &Log, command: &str, failures: &[String]) -> Result<(), String> {
     let report = log.markdown(command);
     match &options.report {
@@ -141,7 +141,8 @@ fn finish(options: &Options, log: &Log, command: &str, failures: &[String]) -> R
     if failures.is_empty() { Ok(()) } else { Err(failures.join("\n  ")) }
 }
 
-/// How a log from elsewhere was made: the one way that the report can be read from.
+/// The command that creates a log on another machine: the only form that the report can be read
+/// from.
 fn log_command(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     format!("vram-gpu-checks --test-threads=1 --nocapture; cargo xtask gpu --read {name}")
@@ -150,11 +151,11 @@ fn log_command(path: &Path) -> String {
 /// Builds the binary, and puts it beside its profile's other output under its own name.
 fn build(options: &Options) -> Result<PathBuf, String> {
     let (profile, folder) = options.profile();
-    // The whole workspace turns on what other members ask of the same crates: what its tests
-    // built is of use.
+    // `--workspace` enables the features that other members request of the same crates, so the
+    // output of its tests can be reused.
     let of = if options.debug { "--workspace" } else { "--package=vram-tests" };
     let commit = shell::program("git", &["describe", "--always", "--dirty", "--abbrev=40"]).read();
-    // Sources without a repository can be built too.
+    // A source tree without a repository can be built too.
     let commit = commit.unwrap_or_else(|_no_git| "unknown".to_owned());
     let text = shell::cargo(&["test", "--profile", profile, of])
         .arg("--test=gpu_checks")
@@ -178,7 +179,7 @@ fn executable(messages: &str) -> Option<PathBuf> {
         .find_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
 }
 
-/// What a binary is that can be carried, or why it is none.
+/// A description of a binary that can be copied, or the reason why it cannot.
 fn sound(file: &[u8], size_max: u64) -> Result<String, String> {
     let size = u64::try_from(file.len()).unwrap_or(u64::MAX);
     if size >= size_max {
@@ -194,7 +195,7 @@ fn sound(file: &[u8], size_max: u64) -> Result<String, String> {
     }
 }
 
-/// The simulated driver's shared object, of the profile that the binary has.
+/// The shared object of the simulated driver, built with the same profile as the binary.
 fn simulated_driver(options: &Options, binary: &Path) -> Result<String, String> {
     let (profile, _) = options.profile();
     shell::cargo(&["build", "--profile", profile, "-p", "cuda-sim-so"]).run()?;
@@ -206,7 +207,7 @@ fn simulated_driver(options: &Options, binary: &Path) -> Result<String, String> 
     }
 }
 
-/// The binary, over the simulated driver and at sizes that suit it.
+/// The binary with the simulated driver, at sizes that suit it.
 fn over(child: shell::Child, library: &str) -> shell::Child {
     child
         .env("VRAM_CUDA_DRIVER", library)
@@ -257,7 +258,7 @@ mod tests {
     fn a_binary_that_needs_more_than_libc_or_is_too_large_is_refused() {
         let own = fs::read(std::env::current_exe().unwrap()).unwrap();
         assert!(sound(&own, u64::MAX).unwrap().contains("libc.so.6"));
-        // The name of one of its libraries changed to one that no machine may be asked for.
+        // The name of one of its libraries is changed to one that no machine has.
         let mut strange = own.clone();
         let name = b"libc.so.6\0";
         for place in 0..strange.len() - name.len() {

@@ -1,4 +1,4 @@
-//! From what the check binary printed to a report in Markdown.
+//! Turns the output of the check binary into a report in Markdown.
 
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
@@ -22,24 +22,24 @@ const TABLES: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
-/// How a check ended.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Passed,
     Failed,
     Ignored,
-    /// It began, and the log does not say how it ended.
+    /// It began, and the log does not contain its end.
     Unfinished,
 }
 
-/// What a log says.
+/// The content of a log.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Log {
     /// Checks in the order in which they began.
     pub(crate) checks: Vec<(String, Outcome)>,
     /// Rows by table.
     rows: BTreeMap<&'static str, Vec<Vec<String>>>,
-    /// Whether the last line of a run is there.
+    /// Whether the log contains the last line of a run.
     ended: bool,
 }
 
@@ -48,8 +48,8 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// A log of several threads, a row of no known table or of another width: it is the log of
-    /// another version, or of something else.
+    /// For a log of several threads, and for a row with an unknown table or another width: the log
+    /// is from another version or another program.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
         let mut log = Self::default();
         for (number, line) in (1_u64..).zip(text.lines()) {
@@ -66,7 +66,7 @@ impl Log {
             self.ended = true;
             return Ok(());
         }
-        // The first thing that a check prints stands on the line that names it.
+        // The first output of a check is on the same line as its name.
         let rest = match line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
             Some((name, rest)) => {
                 if let Some((open, Outcome::Unfinished)) = self.checks.last() {
@@ -108,14 +108,14 @@ impl Log {
         Ok(())
     }
 
-    /// The value that the run gave under this name.
+    /// The value with this name in the run.
     fn run(&self, what: &str) -> Option<&str> {
         let rows = self.rows.get("run")?;
         let row = rows.iter().find(|row| row.first().is_some_and(|first| first == what))?;
         row.get(1).map(String::as_str)
     }
 
-    /// Whether a simulated driver answered, going by its own names.
+    /// Whether a simulated driver answered, judged by its name.
     pub(crate) fn is_simulated(&self) -> bool {
         self.run("driver").is_some_and(|driver| driver.contains("cuda_sim"))
             || self.rows.get("device").is_some_and(|rows| {
@@ -123,7 +123,7 @@ impl Log {
             })
     }
 
-    /// Everything that keeps this from being a run in which all is well.
+    /// Every reason why this run is not a success.
     pub(crate) fn failures(&self) -> Vec<String> {
         let mut failures: Vec<String> = self
             .checks
@@ -150,7 +150,7 @@ impl Log {
     ///
     /// # Arguments
     ///
-    /// * `command`: how this was run.
+    /// * `command`: the command that was run.
     pub(crate) fn markdown(&self, command: &str) -> String {
         let mut text = String::new();
         let date = self.run("unix time").and_then(|seconds| seconds.parse().ok()).map(date);
@@ -216,7 +216,7 @@ fn date(seconds: u64) -> String {
     };
     let (mut days, rest) = (seconds / 86_400, seconds % 86_400);
     let mut year = 1970;
-    // Nobody's clock is past the year 9999; one that is shows as that.
+    // No clock shows a year beyond 9999; a later time is shown as that year.
     while year < 9999 && days >= 365_u64.saturating_add(u64::from(leap(year))) {
         days = days.saturating_sub(365_u64.saturating_add(u64::from(leap(year))));
         year = year.saturating_add(1);
@@ -238,7 +238,8 @@ fn date(seconds: u64) -> String {
 mod tests {
     use super::*;
 
-    /// A log as the test harness writes it, with rows on the line of the name and on their own.
+    /// A log as the test harness writes it, with rows on the line of the name and on lines of their
+    /// own.
     const SOUND: &str = "\
 running 4 tests
 test contract::fill ... ok

@@ -1,15 +1,16 @@
-//! Circles among the files of a crate: none leaves one folder, and the tidy crates have none at all.
+//! Circles among the files of a crate: none spans several folders, and some crates have none at
+//! all.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use super::graph::Graph;
 use super::source::Source;
 
-/// Crates in which no files name each other in a circle, but for a module and what lies below it.
+/// Crates in which no files form a circle, except a module and the modules below it.
 const WITHOUT_ANY: &[&str] =
     &["vram-alloc", "vram-id", "vram-seal", "vram-events", "vram-ticket", "vram-gpu"];
 
-/// Every circle that a crate may not have.
+/// Every circle that a crate must not have.
 pub(super) fn breaches(name: &str, sources: &[Source], graph: &Graph) -> Vec<String> {
     let strict = WITHOUT_ANY.contains(&name);
     let arrows: Vec<BTreeSet<usize>> = if strict {
@@ -27,7 +28,7 @@ pub(super) fn breaches(name: &str, sources: &[Source], graph: &Graph) -> Vec<Str
     circles.map(|circle| told(name, &circle, &arrows, sources)).collect()
 }
 
-/// The sets of files, of two and more, each of which leads to every other.
+/// The sets of two or more files, each of which reaches every other.
 fn components(arrows: &[BTreeSet<usize>]) -> Vec<BTreeSet<usize>> {
     let reached: Vec<_> = (0..arrows.len()).map(|from| reached(arrows, from)).collect();
     let leads = |from: usize, to: &usize| reached.get(from).is_some_and(|all| all.contains(to));
@@ -44,7 +45,7 @@ fn components(arrows: &[BTreeSet<usize>]) -> Vec<BTreeSet<usize>> {
     components
 }
 
-/// Everything that a file leads to; itself only by a circle.
+/// Every file that a file reaches; itself only in a circle.
 fn reached(arrows: &[BTreeSet<usize>], from: usize) -> BTreeSet<usize> {
     let mut reached = BTreeSet::new();
     let mut next = VecDeque::from([from]);
@@ -58,7 +59,7 @@ fn reached(arrows: &[BTreeSet<usize>], from: usize) -> BTreeSet<usize> {
     reached
 }
 
-/// The folder that holds all of some files. A folder `x/` holds its own `x.rs` as well.
+/// The folder that contains all of some files. A folder `x/` contains its own `x.rs` as well.
 fn common_folder<'a>(
     files: impl Iterator<Item = &'a Source>,
     sources: &[Source],
@@ -74,7 +75,7 @@ fn common_folder<'a>(
     common.and_then(|folders| folders.into_iter().next())
 }
 
-/// A circle in words: how many files, and the shortest way round.
+/// A circle as text: the number of files, and the shortest cycle.
 fn told(
     name: &str,
     circle: &BTreeSet<usize>,
@@ -88,7 +89,7 @@ fn told(
     format!("{name}: {} files name each other in a circle: {}", circle.len(), paths.join(" → "))
 }
 
-/// The shortest way from a file back to itself, within its circle.
+/// The shortest path from a file back to itself, within its circle.
 fn way_round(
     from: usize,
     circle: &BTreeSet<usize>,

@@ -1,17 +1,18 @@
-//! Which crate may import which: the table of ARCHITECTURE.md, against the manifests.
+//! The permitted imports between crates: compares the table of ARCHITECTURE.md with the manifests.
 //!
-//! Dev-dependencies obey it too, but for a short list; strangers meet in none of them.
+//! It covers dev-dependencies too, except for a short list. The pairs of `STRANGERS` must not meet in
+//! any of them.
 
 use std::collections::BTreeSet;
 
 use crate::workspace::Package;
 
-/// One crate's place in the house.
+/// One crate's row in the table.
 struct Room {
     name: &'static str,
-    /// Our crates that it may import.
+    /// The workspace's crates that it may import.
     ours: &'static [&'static str],
-    /// Whether the crate may hold `unsafe` at all; all others say `forbid(unsafe_code)`.
+    /// Whether the crate may contain `unsafe` at all; all others have `forbid(unsafe_code)`.
     may_be_unsafe: bool,
 }
 
@@ -35,7 +36,7 @@ const ROOMS: &[Room] = &[
         ours: &["vram-events", "vram-id", "vram-seal", "vram-files"],
         may_be_unsafe: false,
     },
-    // `deny(unsafe_code)`, lifted for its CUDA module alone.
+    // `deny(unsafe_code)`, lifted only for its CUDA module.
     Room { name: "vram-gpu", ours: &["vram-alloc", "cuda-shim"], may_be_unsafe: true },
     Room { name: "vram-model", ours: &["vram-alloc"], may_be_unsafe: false },
     Room { name: "vram-space", ours: &["vram-alloc", "vram-gpu"], may_be_unsafe: false },
@@ -74,7 +75,7 @@ const ROOMS: &[Room] = &[
     Room { name: "find_cuda_helper", ours: &[], may_be_unsafe: false },
     Room { name: "cuda-sim-engine", ours: &[], may_be_unsafe: true },
     Room { name: "cuda-sim", ours: &["cuda-shim", "cuda-sim-engine"], may_be_unsafe: true },
-    // Never cuda-shim: its trampolines have the names that the shared object exports.
+    // Not cuda-shim: its trampolines have the names that the shared object exports.
     Room { name: "cuda-sim-so", ours: &["cuda-sim-engine"], may_be_unsafe: true },
     Room { name: "vram-testkit", ours: &[], may_be_unsafe: false },
     Room {
@@ -105,7 +106,7 @@ const ROOMS: &[Room] = &[
     },
 ];
 
-/// Foreign crates that have one home (or a few), and who that is.
+/// Foreign crates that only one crate (or a few) may use, and those crates.
 const HOMES: &[(&str, &[&str])] = &[
     ("ring", &["vram-seal"]),
     ("blake3", &["vram-seal"]),
@@ -115,15 +116,15 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ulid", &["vram-id"]),
     ("rustix", &["vram-files"]),
     ("safetensors", &["vram-model"]),
-    // Beside parsing headers: the program's `--json`, this program's reading of metadata, and the
-    // lines of an audit.
+    // Besides parsing headers: the program's `--json`, the metadata that this program reads, and
+    // the lines of an audit.
     ("serde_json", &["vram-model", "vram-audit", "vram-cli", "xtask"]),
     ("clap", &["vram-cli"]),
     ("indicatif", &["vram-cli"]),
     ("libloading", &["cuda-shim"]),
 ];
 
-/// Pairs that never meet, in either direction, not even in dev-dependencies.
+/// Pairs that must not depend on each other in either direction, not even in dev-dependencies.
 const STRANGERS: &[(&str, &str)] = &[
     ("vram-seal", "vram-gpu"),
     ("vram-seal", "vram-space"),
@@ -159,7 +160,7 @@ fn strangers(one: &str, other: &str) -> bool {
     STRANGERS.contains(&(one, other)) || STRANGERS.contains(&(other, one))
 }
 
-/// What the manifests do that the table does not allow.
+/// Dependencies in the manifests that the table does not permit.
 pub(super) fn breaches(packages: &[Package]) -> Vec<String> {
     let ours: BTreeSet<&str> = packages.iter().map(|package| package.name.as_str()).collect();
     let mut breaches = Vec::new();
@@ -288,7 +289,7 @@ mod tests {
         for (one, other) in STRANGERS {
             for (one, other) in [(one, other), (other, one)] {
                 assert!(strangers(one, other), "{one} and {other}");
-                // A crate that is planned and not there yet has no room.
+                // A planned crate that does not exist yet has no row.
                 if ROOMS.iter().any(|room| room.name == *one) {
                     assert_eq!(met(one, other), [format!("{one} and {other} never meet")]);
                 }

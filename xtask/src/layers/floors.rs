@@ -1,21 +1,21 @@
-//! The floors inside vram-core: no file names one on a higher floor.
+//! The floors inside vram-core: no file imports from a higher floor.
 
 use super::graph::Graph;
 use super::source::Source;
 
-/// The crate that has floors.
+/// The crate with floors.
 const HOUSE: &str = "vram-core";
 
-/// Its folders (and files beside its root) from the ground up.
+/// Its folders (and files beside its root), from the lowest floor up.
 const FLOORS: &[&str] = &[
     "error", "shard", "transfer", "parts", "resident", "room", "sealing", "moves", "models",
     "scrub", "repair", "reset", "close", "reports",
 ];
 
-/// What every floor may import, and what imports none: the locks.
+/// The module that every floor may import, and that imports none: the locks.
 const GROUND: &str = "sync";
 
-/// The floor of a file, from the ground up; the error is the name that has no floor.
+/// The floor of a file, counted from the lowest; the error is the name that has no floor.
 fn floor(source: &Source) -> Result<Option<usize>, String> {
     let module = source.module();
     let Some(first) = module.first() else { return Ok(None) };
@@ -26,7 +26,7 @@ fn floor(source: &Source) -> Result<Option<usize>, String> {
     at.map(|at| Some(at.saturating_add(1))).ok_or_else(|| first.clone())
 }
 
-/// Every path that leads up.
+/// Every path to a higher floor.
 pub(super) fn breaches(name: &str, sources: &[Source], graph: &Graph) -> Vec<String> {
     if name != HOUSE {
         return Vec::new();

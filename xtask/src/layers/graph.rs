@@ -1,14 +1,14 @@
-//! Which file of a crate names which: its paths, followed through re-exports to where a name lives.
+//! The import graph of a crate's files: paths are followed through re-exports to the defining file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::paths::Paths;
 use super::source::Source;
 
-/// How many re-exports one name is followed through.
+/// The maximum number of re-exports through which one name is followed.
 const HOPS_MAX: usize = 16;
 
-/// Files by their position in the list of sources, and what each of them names.
+/// Files by their position in the list of sources, and the files that each of them names.
 #[derive(Debug)]
 pub(super) struct Graph {
     modules: BTreeMap<Vec<String>, usize>,
@@ -32,7 +32,7 @@ impl Graph {
         named.filter(|target| *target != at).collect()
     }
 
-    /// The file that a path leads to, as seen from a module; none if it leads out of the crate.
+    /// The file that a path leads to, seen from a module; `None` if it leads out of the crate.
     fn file(&self, module: &[String], path: &[String], hops: usize) -> Option<usize> {
         let hops = hops.checked_sub(1)?;
         let (first, mut rest) = path.split_first()?;
@@ -64,7 +64,7 @@ impl Graph {
         self.modules.get(&here).copied()
     }
 
-    /// Follows a name that a module imports, and what comes after it.
+    /// Follows a name that a module imports, and the rest of the path.
     fn imported(
         &self,
         module: &[String],
@@ -96,7 +96,7 @@ impl Graph {
         None
     }
 
-    /// The module's own file, unless the name is one that it imports from another crate.
+    /// The module's own file, unless it imports the name from another crate.
     fn own_or_external(&self, module: &[String], name: &str) -> Option<usize> {
         let at = self.modules.get(module).copied()?;
         let (_, paths) = self.files.get(at)?;
@@ -104,7 +104,7 @@ impl Graph {
         (!external || paths.defined.contains(name)).then_some(at)
     }
 
-    /// Whether one of two files is the module that the other lies below.
+    /// Whether one of two files is a module and the other is below it.
     pub(super) fn is_parent_or_child(&self, one: usize, other: usize) -> bool {
         let module = |at: usize| self.files.get(at).map(|(module, _)| module.as_slice());
         match (module(one), module(other)) {
@@ -147,7 +147,7 @@ mod tests {
             ("d.rs", "fn x() { crate::b::free(); super::a::y(); }"),
         ]);
         let expected = [
-            // `Nowhere` could be a macro's: the root counts as its home.
+            // `Nowhere` could come from a macro: the root counts as its file.
             ("a.rs", "b/c.rs"),
             ("a.rs", "lib.rs"),
             ("b/mod.rs", "b/c.rs"),

@@ -1,16 +1,17 @@
-//! Where the methods of the two great types live: each in one place, so that a call names its room.
+//! The places of the methods of two central types: each in one place, so that a call names its
+//! module.
 
 use super::paths::{self, Paths};
 use super::source::Source;
 
-/// A type whose `impl` blocks, of traits too, have one home.
+/// A type whose `impl` blocks, including trait impls, must be in one place.
 struct Home {
     name: &'static str,
-    /// Crates, and what the path of a file that is at home there begins with.
+    /// Crates, and the path prefix of the permitted files in each.
     at: &'static [(&'static str, &'static str)],
 }
 
-/// The crates in which the rule holds: others have types of these names too.
+/// The crates in which the rule applies: others have types with these names too.
 const CRATES: &[&str] = &["vram-core", "vram-residency"];
 
 const HOMES: &[Home] = &[
@@ -21,7 +22,7 @@ const HOMES: &[Home] = &[
     },
 ];
 
-/// Every `impl` of them elsewhere, and every alias, under which an `impl` would be hidden.
+/// Every `impl` of these types in another place, and every alias, which would hide an `impl`.
 pub(super) fn breaches(name: &str, sources: &[Source]) -> Vec<String> {
     let mut breaches = Vec::new();
     for home in HOMES.iter().filter(|_| CRATES.contains(&name)) {
@@ -52,10 +53,10 @@ pub(super) fn breaches(name: &str, sources: &[Source]) -> Vec<String> {
     breaches
 }
 
-/// Whether code holds an `impl` block, of a trait or none, for a type whose words hold that name.
+/// Whether code contains an `impl` block, of a trait or inherent, for a type that names `name`.
 fn implements(tokens: &[&str], name: &str) -> bool {
     let heads = tokens.iter().enumerate().filter(|(at, token)| {
-        // The head of an item: not `impl Trait` in a signature, which stands after `:`, `(`, `>`…
+        // Only the head of an item: an `impl Trait` in a signature follows `:`, `(`, `>`…
         let before = at.checked_sub(1).and_then(|before| tokens.get(before));
         let starts = before.is_none_or(|last| ["{", "}", ";", "]", "unsafe"].contains(last));
         **token == "impl" && starts

@@ -1,7 +1,7 @@
-//! `cargo xtask layers`: who may import whom, against what the manifests and sources say.
+//! `cargo xtask layers`: checks the permitted imports against manifests and sources.
 //!
-//! Crates against the table of ARCHITECTURE.md; and inside the crates: the floors of vram-core, the
-//! homes of `impl Core` and `impl VramManager`, circles among files, the size of folders and files,
+//! Between crates: the table of ARCHITECTURE.md. Inside the crates: the floors of vram-core, the
+//! places of `impl Core` and `impl VramManager`, circles among files, the size of folders and files,
 //! the folder of `unsafe`, and spellings that would hide a path from these checks.
 
 mod aliases;
@@ -35,7 +35,7 @@ pub(crate) fn run() -> Result<(), String> {
     }
 }
 
-/// Checks the sources of one package, and says how many there are.
+/// Checks the sources of one package, and returns their number.
 fn inside(package: &Package, breaches: &mut Vec<String>) -> Result<usize, String> {
     let name = package.name.as_str();
     let sources = source::of(package)?;

@@ -1,4 +1,4 @@
-//! The paths in a source file: what it imports, what it names inline, and which names it defines.
+//! The paths in a source file: its imports, its inline paths, and the names that it defines.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ pub(super) struct Import {
     pub(super) path: Vec<String>,
 }
 
-/// What a file says, as far as paths go.
+/// The paths and names of a file.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     /// Every path that begins with `crate`, `self` or `super`, imported or inline.
@@ -42,7 +42,7 @@ impl Paths {
                     }
                     continue;
                 }
-                // `pub(in crate::x)` says who sees an item, and imports nothing.
+                // `pub(in crate::x)` sets the visibility of an item, and imports nothing.
                 "crate" | "self" | "super" if next == "::" && before != "in" && before != "::" => {
                     let mut leaves = Vec::new();
                     at = tree(&tokens, at, &[], &mut leaves);
@@ -90,7 +90,8 @@ pub(super) fn tokens(code: &str) -> Vec<&str> {
     tokens
 }
 
-/// Reads one tree of paths, such as `crate::{a::B, c::{self, D as E}}`, and says where it ends.
+/// Reads one tree of paths, such as `crate::{a::B, c::{self, D as E}}`, and returns the position of
+/// its end.
 fn tree(tokens: &[&str], start: usize, prefix: &[String], leaves: &mut Vec<Import>) -> usize {
     let token = |at: usize| tokens.get(at).copied().unwrap_or_default();
     let mut path = prefix.to_vec();

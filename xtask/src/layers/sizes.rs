@@ -1,22 +1,22 @@
-//! The size of folders and files: a folder can be taken in at a glance, a file be read in one go.
+//! Limits on the size of folders and files, so that both stay easy to read.
 
 use std::collections::BTreeMap;
 
 use super::source::Source;
 
-/// Source files in one folder, folders below it not counted.
+/// The maximum number of source files in one folder, without its subfolders.
 const FILES_MAX: usize = 12;
-/// Lines of one file.
+/// The maximum number of lines in one file.
 const LINES_MAX: usize = 400;
 
-/// Crates whose sources are not measured: tests have other measures.
+/// Crates whose sources are not measured: other limits apply to tests.
 const NOT_MEASURED: &[&str] = &["vram-tests", "cuda-sim", "cuda-sim-engine", "cuda-sim-so"];
 
-/// Files and folders (`crate path`) that may be larger, and why.
+/// Files and folders (`crate path`) that may be larger, with the reason.
 const EXCEPTIONS: &[(&str, &str)] =
     &[("cuda-shim trampolines.rs", "generated: one function for each of the driver's")];
 
-/// Every folder and file that is too large.
+/// Every folder and file that exceeds a limit.
 pub(super) fn breaches(name: &str, sources: &[Source]) -> Vec<String> {
     if NOT_MEASURED.contains(&name) {
         return Vec::new();

@@ -1,4 +1,4 @@
-//! The source files of a package, as the checks read them.
+//! The source files of a package in the form that the checks use.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -43,7 +43,7 @@ impl Source {
         parts
     }
 
-    /// The folder that it lies in; empty for `src` itself.
+    /// The folder that contains it; empty for `src` itself.
     pub(super) fn folder(&self) -> &str {
         self.path.rsplit_once('/').map_or("", |(folder, _)| folder)
     }

@@ -1,6 +1,7 @@
-//! Rust source without its comments, literals and test modules: what the checks read.
+//! Removes comments, literals and test modules from Rust source before the checks read it.
 
-/// Blanks out comments and the insides of string and character literals. Lines stay where they are.
+/// Blanks out comments and the content of string and character literals. Lines keep their
+/// positions.
 pub(super) fn literals(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -18,7 +19,7 @@ pub(super) fn literals(text: &str) -> String {
     out
 }
 
-/// The length of the comment or literal that `rest` begins with; 0 if it begins with neither.
+/// The length of the comment or literal at the start of `rest`; 0 if there is none.
 fn skipped(rest: &str, before: Option<char>) -> usize {
     let within_word = before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
     if rest.starts_with("//") {
@@ -88,7 +89,7 @@ fn character(rest: &str) -> usize {
     }
 }
 
-/// Blanks out what stands under `#[cfg(test)]`. `code` has no comments and literals any more.
+/// Blanks out items under `#[cfg(test)]`. `code` has no comments and literals any more.
 pub(super) fn tests(code: &str) -> String {
     const MARK: &str = "#[cfg(test)]";
 
@@ -106,7 +107,7 @@ pub(super) fn tests(code: &str) -> String {
     out
 }
 
-/// Up to the end of an item: its semicolon, or the brace that closes its body.
+/// The length of an item: to its semicolon, or to the brace that closes its body.
 pub(super) fn item_len(item: &str) -> usize {
     let (mut braces, mut others) = (0_usize, 0_usize);
     for (at, letter) in item.char_indices() {

@@ -155,7 +155,9 @@ fn a_gpu_that_is_named_is_the_only_one_used() {
     let report = json(&bench, &devices);
     assert_eq!(report["gpus"][0]["shard_count"], 0);
     assert_eq!(report["gpus"][1]["shard_count"], report["shard_count"]);
-    bench.run(["load", "m.safetensors", "--gpu", "1"]).expect_error(2, &["--gpu 1", "1 device"]);
+    bench
+        .run(["load", "m.safetensors", "--gpu", "1"])
+        .expect_error(2, &["--gpu 1", "number of devices is 1"]);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The built program, run as a user runs it: every command, every exit code, every bad input.
+//! The built program, run as a user runs it: every command, every exit code, every kind of bad
+//! input.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! The commands in the README work, in the order in which they stand there.
+//! The commands in the README work, in their order there.
 
 use crate::support::Bench;
 

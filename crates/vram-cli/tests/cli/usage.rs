@@ -1,4 +1,4 @@
-//! The command line itself: help, mistakes, exit codes.
+//! The command line itself: help, errors, exit codes.
 
 use crate::support::Bench;
 
@@ -54,7 +54,7 @@ fn paths_of_any_bytes_are_taken() {
     let path = bench.model("m.safetensors", 200);
     std::fs::rename(path, bench.path("m.safetensors").with_file_name(odd)).unwrap();
     let ran = bench.run([OsStr::new("load"), odd]).expect_code(0);
-    // As `b3sum` does it: escaped, and marked by a backslash at the beginning of the line.
+    // As in `b3sum`: escaped, and marked by a backslash at the beginning of the line.
     let last = ran.stdout.lines().last().unwrap();
     assert!(last.starts_with('\\') && last.ends_with("\\n.safetensors"), "{last}");
 }

@@ -7,7 +7,7 @@ use vram_alloc::{ByteLen, ModelPlan};
 use crate::error::{ReservationId, VramError};
 use crate::models::{AdmitRequest, ModelHandle, ModelSource, Placed, ReservePlanRequest, admit};
 use crate::parts::{Contents, Core};
-use crate::sealing::Held;
+use crate::sealing::HeldPromise;
 use crate::sealing::reservation::held_methods;
 
 /// A placement for every piece of a plan, and slots in the count of shards. No other request can
@@ -18,7 +18,7 @@ use crate::sealing::reservation::held_methods;
 #[derive(Debug)]
 #[must_use = "a reservation that is dropped gives its places back"]
 pub struct PlanReservation {
-    held: Held,
+    held: HeldPromise,
     pub(crate) plan: ModelPlan,
 }
 
@@ -60,7 +60,7 @@ pub fn reserve_plan(
     // Marks placing as finished only now: a thread that waits for running calls then finds the
     // placements.
     promise.rest();
-    Ok(PlanReservation { held: Held::new(&core.promises, promise), plan: plan.clone() })
+    Ok(PlanReservation { held: HeldPromise::new(&core.promises, promise), plan: plan.clone() })
 }
 
 /// Seals a model into the placements that were reserved for it.
@@ -95,7 +95,7 @@ pub fn admit_reserved(
 /// After a failed attempt, takes slots again for the placements that returned.
 struct Refill<'a> {
     core: &'a Core,
-    held: &'a Held,
+    held: &'a HeldPromise,
 }
 
 impl Drop for Refill<'_> {

@@ -69,7 +69,7 @@ pub(crate) fn settle_in(core: &Core, entry: &Entry, arrived: Arrived) {
     let to = space.gpu().index;
     let now = Moment::now(&*core.clock);
     let mut state = entry.state();
-    space.rest();
+    space.finish_placing();
     let old = state.space.replace(space);
     state.ages.arrived(now, verified);
     drop(state);

@@ -78,7 +78,7 @@ pub(crate) fn return_to(
     // thread that entered the gate while the shard was parked leaves at once.
     let _pass = entry.gate.exclusive();
     let mut state = entry.state();
-    space.rest();
+    space.finish_placing();
     state.space = Some(space);
     state.parked = false;
     state.host_len = ByteLen::ZERO;

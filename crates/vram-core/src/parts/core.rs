@@ -19,7 +19,7 @@ use crate::error::VramError;
 use crate::parts::call::Call;
 use crate::parts::meter::PANIC;
 use crate::parts::{
-    Closing, Coded, EvictionPolicy, Limits, Links, Meters, Promises, Residents, UnderWay,
+    Closing, Coded, EvictionPolicy, Limits, Links, Meters, Promises, Residents, TimedCall,
 };
 use crate::shard::{
     Busy, Entry, KeyUses, Marker, ParkCapacity, Parked, ParkedShard, Registry, SealedShard, View,
@@ -298,7 +298,7 @@ impl Core {
         work: impl FnOnce() -> Result<T, E>,
         bytes: impl FnOnce(&T) -> u64,
     ) -> Result<T, E> {
-        let mut under_way = UnderWay {
+        let mut under_way = TimedCall {
             core: self,
             call,
             shard,

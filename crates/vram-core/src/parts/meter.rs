@@ -124,7 +124,7 @@ impl Coded for VramError {
 
 /// One call that is running. Dropping it records the end of the call, also if a panic unwinds
 /// through it.
-pub(crate) struct UnderWay<'a> {
+pub(crate) struct TimedCall<'a> {
     pub(crate) core: &'a Core,
     pub(crate) call: Call,
     pub(crate) shard: Option<&'a ShardId>,
@@ -135,7 +135,7 @@ pub(crate) struct UnderWay<'a> {
     pub(crate) code: Option<&'static str>,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for TimedCall<'_> {
     fn drop(&mut self) {
         self.core.meters.ended(self.call, self.start.elapsed(), self.bytes);
         let Some(code) = self.code else { return };

@@ -17,7 +17,7 @@ pub use self::core::{Core, Settings};
 pub use self::gpus::GpuChoice;
 pub use self::limits::Limits;
 pub use self::links::{LinkState, Links};
-pub(crate) use self::meter::UnderWay;
+pub(crate) use self::meter::TimedCall;
 pub use self::meter::{Coded, Meters};
 pub use self::policy::{Candidate, CostPerByte, EvictionPolicy, Lru, Priority};
 pub use self::promise::Promises;

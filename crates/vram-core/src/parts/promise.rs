@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, Placement, Reservation};
 use vram_id::Clock;
-use vram_space::{Block, Gpu, Home, Space};
+use vram_space::{Block, Gpu, Origin, Space};
 
 use crate::error::{ReservationId, VramError};
 use crate::shard::Counted;
@@ -248,7 +248,7 @@ impl Promise {
     /// Marks placing as finished for every space of the promise.
     pub(crate) fn rest(&self) {
         if let Contents::Places { spaces, .. } = &mut *lock(&self.contents) {
-            spaces.iter_mut().flatten().for_each(Space::rest);
+            spaces.iter_mut().flatten().for_each(Space::finish_placing);
         }
     }
 
@@ -294,7 +294,7 @@ impl Promise {
         let seats = core::mem::take(seats);
         let taken = spaces.iter_mut().enumerate().filter_map(|(slot, space)| {
             let mut space = space.take()?;
-            space.set_home(Box::new(Slot::new(self, slot)));
+            space.set_origin(Box::new(Slot::new(self, slot)));
             Some(space)
         });
         Ok((taken.collect(), seats))
@@ -333,7 +333,7 @@ impl Slot {
     }
 }
 
-impl Home for Slot {
+impl Origin for Slot {
     fn holds_places(&self) -> bool {
         matches!(&*lock(&self.promise.contents), Contents::Places { .. })
     }

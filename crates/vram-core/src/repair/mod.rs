@@ -171,10 +171,10 @@ impl Repair<'_, '_> {
     /// Returns the number of bytes that were taken out of use.
     fn move_to(&self, mut space: Space, began: Moment) -> ByteLen {
         space.commit();
-        space.settle();
+        space.keep();
         let now = Moment::now(&*self.core.clock);
         let mut state = self.entry.state();
-        space.rest();
+        space.finish_placing();
         let old = state.space.replace(space);
         state.ages.arrived(now, Some(began));
         drop(state);

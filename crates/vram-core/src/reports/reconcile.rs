@@ -29,7 +29,7 @@ pub fn reconcile(core: &Core, gpu: u32) -> Result<Reconciliation, VramError> {
     let (driver, of_one_moment) = budget::driver_memory(core, gpu)?;
     let gpu = core.gpu(gpu)?;
     // A reset replaces one account after the other; it waits until this call has read all of them.
-    let _under_way = gpu.enter()?;
+    let _under_way = gpu.begin_call()?;
     core.promises.sweep();
     let mut last = settled_look(core, gpu);
     if of_one_moment && in_use(&driver) < driver.ours {

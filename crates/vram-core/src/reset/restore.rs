@@ -177,7 +177,7 @@ fn import_again(
     for target in targets {
         // Held until the shard is resident: its new space is not counted as being placed for a
         // moment.
-        let under_way = match target.enter() {
+        let under_way = match target.begin_call() {
             Ok(under_way) => under_way,
             Err(error) => {
                 refusal.get_or_insert(NotRestored::Failed(error.into()));

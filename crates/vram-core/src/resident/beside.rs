@@ -35,7 +35,7 @@ pub(crate) fn seal_beside(
     space.commit();
     let now = Moment::now(&*core.clock);
     let mut state = entry.state();
-    space.rest();
+    space.finish_placing();
     let before = state.space.replace(space);
     state.seal_anew(new.seal);
     state.ages.arrived(now, verified);

@@ -68,7 +68,7 @@ pub(crate) fn seal_in_place(
 fn go_back(entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
     let undone = catch_unwind(AssertUnwindSafe(|| rewrite.undo()));
     // The bytes on a lost device cannot be reached by any call.
-    if !old.gpu.winds_up() {
+    if !old.gpu.allows_cleanup() {
         return;
     }
     // The bytes on the device now decide, not the errors on the way.
@@ -164,7 +164,7 @@ impl Rewrite<'_> {
             return Ok(());
         };
         let range = locate(self.shard, window.bytes)?;
-        let memory = self.view.memory_to_the_end()?;
+        let memory = self.view.memory_for_cleanup()?;
         let memory = &**memory;
         // Taken before anything is written: this buffer is needed to read back what was written.
         let mut seen = worker.buffer()?;
@@ -183,7 +183,7 @@ impl Rewrite<'_> {
             };
             // The host buffer still holds the bytes: write them once more under the old seal. A
             // lost device is sent nothing.
-            self.gpu.ready_to_the_end()?;
+            self.gpu.ready_for_cleanup()?;
             self.convert(&window, bytes, to, from)?;
             self.write_kept(memory, &window, bytes, seen)?;
             Err(error)

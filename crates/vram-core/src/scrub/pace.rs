@@ -150,7 +150,7 @@ impl Pace {
     }
 
     /// The effective rate, in bytes per second; `None` before the first measurement.
-    pub(crate) fn had(&self) -> Option<u64> {
+    pub(crate) fn effective_rate(&self) -> Option<u64> {
         let measured = (self.capacity > 0).then_some(self.capacity);
         match self.options.rate {
             ScrubRate::BytesPerSecond(u64::MAX) => measured,
@@ -294,10 +294,10 @@ mod tests {
     #[test]
     fn a_share_sleeps_in_proportion_to_its_work() {
         let mut pace = Pace::new(ScrubOptions::new(ScrubRate::Share(0.1)));
-        assert_eq!(pace.had(), None);
+        assert_eq!(pace.effective_rate(), None);
         let pause = pace.pause(&step(1000), Duration::from_millis(10));
         assert!((89..=91).contains(&pause.as_millis()), "{pause:?}");
-        assert_eq!(pace.had(), Some(10_000));
+        assert_eq!(pace.effective_rate(), Some(10_000));
     }
 
     #[test]

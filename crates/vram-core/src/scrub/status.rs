@@ -75,7 +75,7 @@ impl Tally {
             counts: Counts::default(),
             last_error: None,
             round: Round::default(),
-            had: pace.had(),
+            had: pace.effective_rate(),
             suffices: true,
             step: pace.options.step,
             pass_at_least: pace.options.pass_at_least,
@@ -91,7 +91,7 @@ impl Tally {
             self.last_error = Some(error.to_string());
         }
         self.round = *round;
-        (self.had, self.suffices) = (pace.had(), pace.suffices());
+        (self.had, self.suffices) = (pace.effective_rate(), pace.suffices());
         self.measured = self.measured.saturating_add(step.bytes.get());
         self.measure();
     }

@@ -48,7 +48,7 @@ pub(crate) fn entry(
 pub(crate) fn publish(core: &Core, entry: Arc<Entry>) -> SealedShard {
     let handle = core.handle(&entry);
     if let Some(space) = entry.state().space.as_mut() {
-        space.settle();
+        space.keep();
     }
     tracing::info!(
         shard = %entry.id,
@@ -64,7 +64,7 @@ pub(crate) fn publish(core: &Core, entry: Arc<Entry>) -> SealedShard {
     // Marks placing as finished only now: a thread that waits for running calls then finds the
     // shard in the registry.
     if let Some(space) = known.state().space.as_mut() {
-        space.rest();
+        space.finish_placing();
     }
     core.events.emit(EventKind::Sealed {
         shard: known.id.clone(),

@@ -8,6 +8,6 @@ pub mod seal;
 pub mod stream;
 
 pub use self::request::SealRequest;
-pub(crate) use self::reservation::Held;
+pub(crate) use self::reservation::HeldPromise;
 pub use self::reservation::{Reservation, ReservationReport, ReserveRequest};
 pub use self::stream::SealOptions;

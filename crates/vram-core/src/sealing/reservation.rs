@@ -57,13 +57,13 @@ impl ReserveRequest {
 #[derive(Debug)]
 #[must_use = "a reservation that is dropped gives its bytes back"]
 pub struct Reservation {
-    held: Held,
+    held: HeldPromise,
     gpu: u32,
 }
 
 /// A promise that its holder owns.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldPromise {
     promises: Arc<Promises>,
     pub(crate) promise: Arc<Promise>,
 }
@@ -89,7 +89,7 @@ pub struct ReservationReport {
     pub expires_in: Option<Duration>,
 }
 
-impl Held {
+impl HeldPromise {
     pub(crate) fn new(promises: &Arc<Promises>, promise: Arc<Promise>) -> Self {
         Self { promises: Arc::clone(promises), promise }
     }
@@ -120,7 +120,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldPromise {
     fn drop(&mut self) {
         self.promises.release(&self.promise);
     }
@@ -211,7 +211,7 @@ pub fn reserve(core: &Core, request: ReserveRequest) -> Result<Reservation, Vram
     core.check_open()?;
     let gpu = core.gpu(request.gpu)?;
     // Held until the promise is recorded, so that a thread that closes the manager finds it.
-    let _under_way = gpu.enter()?;
+    let _under_way = gpu.begin_call()?;
     let whole = request.bytes.round_up(Alignment::GRANULE).unwrap_or(request.bytes);
     let gpus = core::slice::from_ref(gpu);
     // Reserving evicts no shard; the refusal states what would help.
@@ -222,7 +222,7 @@ pub fn reserve(core: &Core, request: ReserveRequest) -> Result<Reservation, Vram
     let (len, index) = (bytes.len(), gpu.index);
     let promise = core.promises.open(request.terms, len, Contents::Bytes { gpu: index, bytes });
     tracing::debug!(reservation = promise.id.get(), bytes = len.get(), "reserved");
-    Ok(Reservation { held: Held::new(&core.promises, promise), gpu: index })
+    Ok(Reservation { held: HeldPromise::new(&core.promises, promise), gpu: index })
 }
 
 /// Seals a shard into reserved bytes.
@@ -245,9 +245,9 @@ pub fn seal_reserved(
     let counted = place::admissible(core, request, len)?;
     let space = {
         let promise = &reservation.held.promise;
-        let home = Box::new(Slot::new(promise, 0));
+        let origin = Box::new(Slot::new(promise, 0));
         core.gpu(request.gpu)?
-            .place_granted(len, home, |footprint| promise.take_bytes(footprint))?
+            .place_granted(len, origin, |footprint| promise.take_bytes(footprint))?
     };
     let entry = seal::write_shard(core, request, space, counted, &data, &WriteOptions::SLICE)?;
     Ok(entry::publish(core, entry))

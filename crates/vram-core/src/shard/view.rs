@@ -49,9 +49,9 @@ impl View {
     /// # Errors
     ///
     /// [`VramError::DeviceLost`].
-    pub(crate) fn memory_to_the_end(&self) -> Result<Arc<Block>, VramError> {
-        let winds_up = self.gpu.winds_up();
-        match self.block.upgrade().filter(|_| winds_up) {
+    pub(crate) fn memory_for_cleanup(&self) -> Result<Arc<Block>, VramError> {
+        let allows_cleanup = self.gpu.allows_cleanup();
+        match self.block.upgrade().filter(|_| allows_cleanup) {
             Some(block) => Ok(block),
             None => self.memory(),
         }

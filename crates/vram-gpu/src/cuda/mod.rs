@@ -2,10 +2,10 @@
 //!
 //! How it keeps the promises of `Device`:
 //!
-//! - **Contexts.** Each call binds the device's primary context to the calling thread while it lasts,
-//!   and restores the thread's own context: calls may come from any thread, and from programs that
-//!   use CUDA themselves. One [`Core`](context::Core) stands for a device in the whole process, since
-//!   a device has one primary context.
+//! - **Contexts.** Each call binds the device's primary context to the calling thread while it
+//!   lasts, and restores the thread's own context: calls may come from any thread, and from
+//!   programs that use CUDA themselves. One [`Core`](context::Core) stands for a device in the
+//!   whole process, since a device has one primary context.
 //! - **Copies** go through page-locked memory and a stream of their own; a queued copy ends at its
 //!   event. No call uses the default stream, and no call returns before its work was waited for.
 //! - **Sticky errors** make the device lost: nothing more is sent to it, including frees, until a

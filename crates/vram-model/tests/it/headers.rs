@@ -1,4 +1,4 @@
-//! One test for each rule of the format, each with a file that breaks just that rule.
+//! One test for each rule of the format, each with a file that breaks only that rule.
 
 use core::fmt::Write as _;
 use std::io::Write as _;
@@ -149,7 +149,7 @@ fn deep_json_is_refused_and_does_not_exhaust_the_stack() {
             open.repeat(200_000),
             close.repeat(200_000)
         );
-        // Refused or skipped over, as the reader can; never a crash.
+        // Refused or skipped, as the reader decides; never a crash.
         let _ = read(&file(&deep, 1));
         let deep = format!("{{\"a\":{}", open.repeat(200_000));
         assert!(matches!(problem(&deep, 0), HeaderProblem::Json { .. }));
@@ -261,7 +261,7 @@ fn an_offset_far_beyond_the_file_or_at_the_end_of_the_number_range_is_refused() 
     let far = r#"{"a":{"dtype":"U8","shape":[1152921504606846976],
         "data_offsets":[0,1152921504606846976]}}"#;
     assert!(matches!(problem(far, 16), HeaderProblem::Truncated { .. }));
-    // As many bits as this are not countable in 64 bits, whatever the file's length.
+    // This number of bits does not fit in 64 bits, for any length of the file.
     let last = r#"{"a":{"dtype":"U8","shape":[18446744073709551615],
         "data_offsets":[0,18446744073709551615]}}"#;
     assert!(matches!(
@@ -346,7 +346,7 @@ fn a_plan_of_two_files_numbers_them_and_refuses_a_tensor_in_both() {
     }
 }
 
-/// A source that answers a length and then fails, as a file on a broken disk does.
+/// A source that returns a length and then fails, as a file on a broken disk does.
 #[test]
 fn a_source_that_cannot_be_read_is_reported_with_position_and_length() {
     struct Broken;
@@ -376,7 +376,7 @@ fn every_dtype_of_the_reference_is_known_and_has_its_size() {
     let mut start = 0;
     let mut text = String::from("{");
     for dtype in Dtype::ALL {
-        // Eight elements: whole bytes, whatever the width.
+        // Eight elements are whole bytes for every width.
         let end = start + u64::from(dtype.bits());
         let comma = if start == 0 { "" } else { "," };
         let name = dtype.name();
@@ -390,7 +390,7 @@ fn every_dtype_of_the_reference_is_known_and_has_its_size() {
     text += "}";
     let file = file(&text, usize::try_from(start).unwrap());
     assert_eq!(read(&file).unwrap().tensors().len(), Dtype::ALL.len());
-    // Names and widths are the reference's own, or it would not take the file.
+    // The reference reads the file, so names and widths match its own.
     let (_, reference) = safetensors::SafeTensors::read_metadata(&file).unwrap();
     assert_eq!(reference.tensors().len(), Dtype::ALL.len());
 }

@@ -1,4 +1,5 @@
-//! The tests of this crate that need no process of their own, as one program: it is linked once.
+//! The tests of this crate that do not need a process of their own, as one program that is linked
+//! once.
 
 #![expect(
     clippy::unwrap_used,

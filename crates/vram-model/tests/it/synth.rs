@@ -1,4 +1,4 @@
-//! Made-up models: the same bytes everywhere, through any writer.
+//! Generated models: the same bytes on every machine, through any writer.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use vram_alloc::{ByteLen, Dtype};
 use vram_model::synth::{LlamaShape, SynthModel};
 use vram_model::{HeaderProblem, Limits, ModelError, SafetensorsFile};
 
-/// FNV-1a: enough to notice that a byte has changed.
+/// FNV-1a: sufficient to detect a changed byte.
 #[derive(Debug)]
 struct Sum {
     hash: u64,
@@ -43,7 +43,7 @@ fn a_seed_gives_the_same_bytes_on_every_machine_and_version() {
     assert_ne!(sum(&SynthModel::llama(&shape, 2).unwrap()).hash, FROZEN);
 }
 
-/// The sum of the model above, as it was when this test was written.
+/// The sum of the model above, frozen when this test was written.
 const FROZEN: u64 = 0x84e1_8ad9_60d7_3baf;
 
 #[test]

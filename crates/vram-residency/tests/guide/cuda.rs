@@ -1,4 +1,4 @@
-//! A home for the guide's properties on CUDA devices, real or simulated.
+//! The `home` of the guide's properties on CUDA devices, real or simulated.
 
 use core::any::Any;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use vram_residency::device::{
 };
 use vram_residency::{Budget, ByteLen, GpuIndex, VramError, VramManager};
 
-/// A manager whose GPU i is the i-th of these devices, with a budget of its own. Where there are
-/// fewer devices than GPUs, a device serves as several, each with an identity of its own.
+/// A manager whose GPU i is the i-th of these devices, with a budget of its own. If there are fewer
+/// devices than GPUs, a device is used several times, each with a different identity.
 pub(crate) fn manager(ordinals: &[u32], capacities: Vec<usize>) -> Result<VramManager, VramError> {
     let mut builder = VramManager::builder();
     let devices = ordinals.iter().cycle().enumerate();
@@ -25,7 +25,7 @@ pub(crate) fn manager(ordinals: &[u32], capacities: Vec<usize>) -> Result<VramMa
     builder.build()
 }
 
-/// A device that serves as one more, under another identity: a manager refuses one twice.
+/// A device used once more, with another identity: a manager refuses a device that it already has.
 #[derive(Debug)]
 struct Share {
     device: Arc<CudaDevice>,

@@ -1,17 +1,16 @@
 // The properties G1 to G13 of the VRAM residency property-testing guide (docs/properties.md).
 //
-// This file is a body without a home: whoever includes it provides, in scope,
+// This file has no `home` of its own. The file that includes it provides, in scope,
 //
 //     mod home {
 //         pub(crate) fn manager(capacities: Vec<usize>) -> Result<VramManager, VramError>;
 //         pub(crate) fn config() -> ProptestConfig;
 //     }
 //
-// so that the same properties run over host devices and over CUDA ones. Reference: plain bytes in
-// a `Vec`, and sums in `usize`. Every property runs `PROPTEST_CASES` cases; where that is not set,
-// 256 or the share that it names. Where a case moves real MiB (G1 up to 10 MB, G3, G4), the full
-// count takes units of 4 KiB and `in_real_mib` takes a thousandth, and the run prints how many of
-// each.
+// so that the same properties run over host devices and over CUDA ones. Reference: plain bytes in a
+// `Vec`, and sums in `usize`. Every property runs `PROPTEST_CASES` cases; if that is not set, 256
+// or the share that it states. Where a case moves real MiB (G1 up to 10 MB, G3, G4), the full count
+// uses units of 4 KiB and `in_real_mib` runs a thousandth; the run prints the number of both.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,24 +24,24 @@ use vram_test_rigs::content as bytes;
 
 /// One MiB.
 const MIB: usize = 1 << 20;
-/// The stand-in for one MiB where the full count of cases runs.
+/// The unit that replaces one MiB where the full count of cases runs.
 const UNIT: usize = 4 << 10;
 
-/// `PROPTEST_CASES`, or what the home takes without it.
+/// `PROPTEST_CASES`, or the number of `home` without it.
 fn full() -> ProptestConfig {
     contextualize_config(home::config())
 }
 
-/// A share of the cases, for properties whose single case does hundreds of operations. Where
-/// `PROPTEST_CASES` is set, the macros of proptest put it in the place of any other number: nobody
-/// gets fewer cases than they asked for.
+/// A share of the cases, for properties whose single case does hundreds of operations. If
+/// `PROPTEST_CASES` is set, proptest's macros use it instead of any other number, so a run never
+/// has fewer cases than requested.
 fn fewer(divisor: u32) -> ProptestConfig {
     let cases = (full().cases / divisor).max(16);
     ProptestConfig { cases, ..full() }
 }
 
-/// Checks a property whose cases move real MiB in a thousandth of the cases, at least 16. Not
-/// through a macro, which would take `PROPTEST_CASES` instead (see [`fewer`]).
+/// Runs a property whose cases move real MiB for a thousandth of the cases, at least 16. Does not
+/// use a macro, which would take `PROPTEST_CASES` instead (see [`fewer`]).
 fn in_real_mib<S: Strategy>(
     strategy: S,
     property: impl Fn(S::Value) -> Result<(), TestCaseError>,
@@ -163,8 +162,8 @@ fn accounts_hold(
         match manager.seal_model("model", 0, &data[..len]) {
             Ok(_) => expected += len,
             Err(VramError::InsufficientVram(shortfall)) => {
-                // Every length is a multiple of the granule and nothing was freed, so what is
-                // free is one hole: a refusal is right only when the bytes are not there.
+                // Every length is a multiple of the granule and nothing was freed, so the free
+                // bytes are one hole: a refusal is correct only if the bytes are missing.
                 prop_assert!(expected + len > total * unit, "refused with room: {}", shortfall);
             }
             Err(other) => prop_assert!(false, "not a capacity error: {}", other),
@@ -376,7 +375,7 @@ proptest! {
                             Err(other) => return Err(other),
                         };
                         assert!(manager.unseal_model(&shard)? == data, "a byte was lost");
-                        // Some stay, so that the threads do not all see an empty device.
+                        // Some stay, so that the threads do not all work on an empty device.
                         if operation % 8 != 0 {
                             assert!(manager.unseal_and_free(&shard)? == data, "a byte was lost");
                         }
@@ -401,7 +400,7 @@ proptest! {
 
 // G10: tampering with sealed_data is detected.
 
-/// What each call answers to a handle whose record was altered.
+/// The results of each call for a handle whose record was altered.
 fn altered_record_is_refused(
     manager: &VramManager,
     bad: &SealedShard,
@@ -415,7 +414,7 @@ fn altered_record_is_refused(
     prop_assert!(altered(manager.free_shard(bad).map(drop)));
     prop_assert!(altered(manager.read_shard_at_offset(bad, 0, 0).map(drop)));
     prop_assert!(altered(manager.migrate_shard(bad, 0).map(drop)));
-    // A bad handle never changes the state of a shard: the good one still works.
+    // A bad handle never changes the state of a shard: the valid one still works.
     prop_assert_eq!(manager.unseal_model(good)?, data);
     Ok(())
 }

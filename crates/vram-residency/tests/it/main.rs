@@ -1,4 +1,4 @@
-//! The tests of the facade that need no process of their own, as one program: it is linked once.
+//! The facade's tests that do not need a process of their own, as one program that is linked once.
 
 #![expect(
     clippy::arithmetic_side_effects,

@@ -1,4 +1,5 @@
-//! Every public name of the facade, imported and mentioned: one that disappears does not compile.
+//! Imports and mentions every public name of the facade: if one is removed, this file does not
+//! compile.
 
 use core::any::{type_name, type_name_of_val};
 use std::collections::BTreeSet;
@@ -241,7 +242,7 @@ fn every_public_name_is_there() {
     assert!(type_name::<device::fault::Op>().ends_with("Op"));
 }
 
-/// The list above is complete: what `lib.rs` makes public is mentioned here.
+/// The list above is complete: it mentions every public name of `lib.rs`.
 #[test]
 fn no_public_name_is_missing_from_the_list() {
     let here = words(include_str!("public_names.rs"));

@@ -4,7 +4,7 @@ use std::sync::Weak;
 
 use vram_alloc::{ArenaReport, ByteLen, Capacity, DeviceRange};
 
-use crate::block::Held;
+use crate::block::BlockCount;
 use crate::gpu::Gpu;
 use crate::sync::lock;
 
@@ -112,7 +112,7 @@ impl Gpu {
         let live = arena.live().map(DeviceRange::len).fold(ByteLen::ZERO, sum);
         let holes = arena.holes().map(DeviceRange::len).fold(ByteLen::ZERO, sum);
         let unreturned = self.unreturned_bytes();
-        let held = self.blocks().map(Held::bytes);
+        let held = self.blocks().map(BlockCount::bytes);
         drop(arena);
         let (arena_capacity, arena_used) = (report.capacity, report.used);
         Figures { books, arena_capacity, arena_used, live, holes, unreturned, held }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use vram_alloc::{ByteLen, DeviceRange};
 use vram_gpu::{FreeError, GpuError};
 
-use crate::block::{Block, Held, Stuck};
+use crate::block::{Block, BlockCount, Stuck};
 use crate::error::SpaceError;
 use crate::gpu::Gpu;
 
@@ -19,7 +19,7 @@ impl Gpu {
     /// [`SpaceError::Device`] if the driver refuses, for lack of memory or for another reason.
     /// After a refusal for lack of memory the ledger has the driver's present figure of foreign
     /// bytes. [`SpaceError::DeviceLost`], [`SpaceError::HostMemory`].
-    pub fn allocate(&self, held: &Held, len: ByteLen) -> Result<Arc<Block>, SpaceError> {
+    pub fn allocate(&self, held: &BlockCount, len: ByteLen) -> Result<Arc<Block>, SpaceError> {
         self.ready()?;
         let (count, life) = (held.now(), self.health.life());
         count.begin();
@@ -47,7 +47,7 @@ impl Gpu {
         let count = block.count.clone().unwrap_or_default();
         // No calls are sent to a lost device: a reset reclaims all of its memory. A block of an
         // earlier life was reclaimed by the reset that ended that life.
-        if block.life != self.health.life() || !self.winds_up() {
+        if block.life != self.health.life() || !self.allows_cleanup() {
             count.begin();
             count.end(ByteLen::ZERO, len);
             let gone = self.health.bury(block);

@@ -9,7 +9,7 @@ use vram_alloc::{
 use crate::block::MemoryMode;
 use crate::error::{NoRoom, SpaceError};
 use crate::gpu::Gpu;
-use crate::space::{Home, Space};
+use crate::space::{Origin, Space};
 use crate::sync::lock;
 
 impl Gpu {
@@ -22,7 +22,7 @@ impl Gpu {
     /// `Blocks`, the driver's error for the allocation.
     pub fn place(self: &Arc<Self>, len: ByteLen) -> Result<Space, SpaceError> {
         // Before the ledger changes: the ledger of a closed manager stays as it is.
-        let _under_way = self.enter()?;
+        let _under_way = self.begin_call()?;
         let mut space = match self.place_in_books(len) {
             // Other processes may have freed memory since the last figure.
             Err(SpaceError::NoRoom(lack)) if !lack.foreign.is_zero() => {
@@ -71,7 +71,7 @@ impl Gpu {
         start: DeviceOffset,
         len: ByteLen,
     ) -> Result<Option<Space>, SpaceError> {
-        let _under_way = self.enter()?;
+        let _under_way = self.begin_call()?;
         let mut arena = lock(&self.arena);
         let Ok(placement) = arena.place_at(start, len) else { return Ok(None) };
         match self.ledger.reserve(placement.footprint()) {
@@ -147,10 +147,10 @@ impl Gpu {
     pub fn place_granted<E: From<SpaceError>>(
         self: &Arc<Self>,
         len: ByteLen,
-        home: Box<dyn Home>,
+        origin: Box<dyn Origin>,
         grant: impl FnOnce(ByteLen) -> Result<vram_alloc::Reservation, E>,
     ) -> Result<Space, E> {
-        let _under_way = self.enter()?;
+        let _under_way = self.begin_call()?;
         let mut arena = lock(&self.arena);
         let placement = match arena.place(len, Alignment::GRANULE) {
             Ok(placement) => placement,
@@ -163,7 +163,7 @@ impl Gpu {
         match grant(placement.footprint()) {
             Ok(bytes) => {
                 drop(arena);
-                Ok(Space::out_of(home, Arc::clone(self), placement, bytes))
+                Ok(Space::out_of(origin, Arc::clone(self), placement, bytes))
             }
             Err(error) => {
                 self.take_back(&mut arena, placement);

@@ -1,4 +1,4 @@
-//! Device memory used alone: what is counted, what is wiped, and what a lost device leaves.
+//! Device memory used alone: the counts, the wipes, and the effects of a lost device.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -187,7 +187,7 @@ fn a_panic_gives_back_what_was_placed() {
 #[test]
 fn a_wait_for_calls_ends_at_its_deadline_and_never_on_a_thread_that_is_inside() {
     let Bench { gpu, .. } = bench(MemoryMode::Region, WipePolicy::Never);
-    let call = gpu.enter().unwrap();
+    let call = gpu.begin_call().unwrap();
     let soon = || Instant::now().checked_add(Duration::from_millis(20));
     std::thread::scope(|scope| {
         let waited = scope.spawn(|| gpu.health.quiet_until(soon(), false)).join().unwrap();

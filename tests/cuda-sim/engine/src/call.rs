@@ -1,4 +1,4 @@
-//! One driver call in progress: what nearly every driver function asks first.
+//! One running driver call: the checks that nearly every driver function makes first.
 
 use crate::code;
 use crate::fault::{CallKind, Fault};
@@ -16,7 +16,7 @@ impl Call<'_> {
         self.world.note(kind, device, self.name, detail);
     }
 
-    /// The driver was initialised.
+    /// Checks that the driver was initialised.
     pub(crate) const fn ready(&self) -> Result<(), u32> {
         if self.world.initialized { Ok(()) } else { Err(code::NOT_INITIALIZED) }
     }
@@ -33,7 +33,7 @@ impl Call<'_> {
 
     /// The thread's current context, alive and not poisoned.
     ///
-    /// Counts the call, since from here on it is one to the device, even if it is refused.
+    /// Counts the call: from here on it is a call to the device, even if it is refused.
     pub(crate) fn context(&mut self) -> Result<u64, u32> {
         let id = self.bound_context()?;
         let ordinal = self.world.device_of(id);
@@ -59,14 +59,14 @@ impl Call<'_> {
         }
     }
 
-    /// Counts a call of a context's device, and says what goes wrong with it.
+    /// Counts a call of a context's device, and returns the fault for it, if any.
     pub(crate) fn meet(&mut self, context: u64, kind: CallKind) -> Option<Fault> {
         let device = self.world.device_of(context)?;
         self.world.device_mut(device)?.faults.meet(kind)
     }
 
-    /// As [`Self::meet`], for calls that queue nothing: a failure now or later is one now, and
-    /// there are no bytes to damage.
+    /// As [`Self::meet`], for calls that queue nothing: a late failure happens now, and there are
+    /// no bytes to damage.
     pub(crate) fn meet_now(&mut self, context: u64, kind: CallKind) -> Result<(), u32> {
         match self.meet(context, kind) {
             Some(Fault::Fail(code) | Fault::FailLater(code)) => Err(self.world.fail(context, code)),
@@ -74,7 +74,8 @@ impl Call<'_> {
         }
     }
 
-    /// The context of a call that queues nothing: current, sound, counted, not to fail.
+    /// The context of a call that queues nothing: current and not poisoned. Counts the call and
+    /// applies its fault.
     pub(crate) fn plain(&mut self, kind: CallKind) -> Result<u64, u32> {
         let context = self.context()?;
         self.meet_now(context, kind)?;

@@ -1,4 +1,4 @@
-//! The driver codes that the simulated driver answers by itself.
+//! The driver codes that the simulated driver returns itself.
 
 pub(crate) const INVALID_VALUE: u32 = 1;
 pub(crate) const OUT_OF_MEMORY: u32 = 2;
@@ -23,7 +23,7 @@ pub(crate) const NOT_PERMITTED: u32 = 800;
 pub(crate) const NOT_SUPPORTED: u32 = 801;
 pub(crate) const UNKNOWN: u32 = 999;
 
-/// Whether a failure with this code leaves the context unusable until it is reset.
+/// Whether a failure with this code makes the context unusable until it is reset.
 ///
 /// # Source
 ///

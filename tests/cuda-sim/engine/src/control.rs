@@ -1,4 +1,4 @@
-//! What tests do to the simulator from the outside.
+//! The controls of the simulator for tests.
 
 use std::sync::{Arc, MutexGuard};
 
@@ -11,14 +11,14 @@ use crate::world::{self, Device, World};
 
 /// The controls of the simulated driver of this process.
 ///
-/// A process has one driver while `cargo test` runs threads, so everything here is per device, and
-/// a test adds devices of its own. Ordinals only ever rise.
+/// A process has one driver while `cargo test` runs several threads, so all controls are per
+/// device, and a test adds devices of its own. Ordinals only ever rise.
 ///
-/// Nothing here may be called from within a kernel or host function.
+/// Kernels and host functions must not call any of these.
 #[derive(Clone, Copy, Debug)]
 pub struct Sim;
 
-/// The faults of one device: what goes wrong with its driver calls, and when.
+/// The faults of one device: which of its driver calls fail, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceFaults(u32);
 
@@ -35,16 +35,16 @@ impl Sim {
     ///
     /// # Panics
     ///
-    /// If the specification contradicts itself: see its fields. And after half a million devices.
+    /// If the specification contradicts itself (see its fields), and after half a million devices.
     #[must_use]
     pub fn add_device(spec: DeviceSpec) -> u32 {
         let added = Self::world().add_device(spec);
         added.unwrap_or_else(|reason| panic!("no such device can be: {reason}"))
     }
 
-    /// Takes a device away and gives back the host memory that it used.
+    /// Removes a device and frees the host memory that it used.
     ///
-    /// Its ordinal stays taken; the driver answers 101 (invalid device) for it from now on. For
+    /// Its ordinal is not reused; from now on the driver returns 101 (invalid device) for it. For
     /// long suites that add thousands of devices.
     ///
     /// # Panics
@@ -76,9 +76,9 @@ impl Sim {
         DeviceFaults(device)
     }
 
-    /// Bytes of the device as they are now, whoever they belong to, live, freed or never used.
+    /// The present bytes of the device, regardless of their owner: live, freed or never used.
     ///
-    /// Queued work that nobody waited for has not happened yet.
+    /// Queued work has not run before a call has waited for it.
     ///
     /// # Panics
     ///
@@ -92,7 +92,7 @@ impl Sim {
         })
     }
 
-    /// Overwrites bytes of the device behind the driver's back.
+    /// Overwrites bytes of the device without a driver call.
     ///
     /// # Panics
     ///
@@ -124,8 +124,7 @@ impl Sim {
         Self::with_device(device, |state| state.foreign = len);
     }
 
-    /// Declares whether `from` reaches `to`'s memory, whatever their groups say. One direction
-    /// only.
+    /// Sets whether `from` reaches `to`'s memory, regardless of their groups. One direction only.
     ///
     /// # Panics
     ///
@@ -136,7 +135,7 @@ impl Sim {
         });
     }
 
-    /// Bytes that live allocations take, rounded as the driver rounds: its own count.
+    /// Bytes that live allocations occupy, rounded as in the driver: its own count.
     ///
     /// # Panics
     ///
@@ -169,9 +168,10 @@ impl Sim {
         })
     }
 
-    /// The bytes of every block of page-locked host memory of a device, as they are now.
+    /// The present bytes of every block of page-locked host memory of a device.
     ///
-    /// No other thread may be writing to such a block meanwhile, the program's own included.
+    /// No other thread may write to such a block meanwhile, including threads of the tested
+    /// program.
     ///
     /// # Panics
     ///
@@ -185,9 +185,9 @@ impl Sim {
                 .map(|(&address, block)| {
                     let mut bytes = vec![0; block.len];
                     let start = core::ptr::with_exposed_provenance::<u8>(address);
-                    // SAFETY: the program gave the driver this memory to read at any time until it
-                    // is unregistered, and said nobody is writing to it now; `bytes` is fresh and
-                    // as long.
+                    // SAFETY: the program allowed the driver to read this memory at any time until
+                    // it is unregistered, and the caller guarantees that no thread writes to it
+                    // now; `bytes` is fresh and as long.
                     unsafe {
                         core::ptr::copy_nonoverlapping(start, bytes.as_mut_ptr(), block.len);
                     }
@@ -207,13 +207,13 @@ impl Sim {
         Self::with(device, |world| world.leak_report(device))
     }
 
-    /// Everything that a real driver would not have forgiven so far, oldest first.
+    /// The misuse log so far, oldest first: errors that a real driver would not tolerate.
     #[must_use]
     pub fn misuse() -> Vec<Misuse> {
         Self::world().misuse.clone()
     }
 
-    /// That part of it that concerns one device.
+    /// The entries of the misuse log for one device.
     #[must_use]
     pub fn misuse_of(device: u32) -> Vec<Misuse> {
         let mut log = Self::misuse();
@@ -221,7 +221,7 @@ impl Sim {
         log
     }
 
-    /// Takes a device's entries out of the misuse log: for tests that provoke them.
+    /// Removes a device's entries from the misuse log: for tests that provoke them.
     #[must_use = "the entries are gone from the log"]
     pub fn take_misuse(device: u32) -> Vec<Misuse> {
         let mut world = Self::world();
@@ -231,11 +231,12 @@ impl Sim {
         of_device
     }
 
-    /// Checks that a device was used well and left empty.
+    /// Checks that a device was not misused and is empty.
     ///
     /// # Panics
     ///
-    /// If anything is left on the device or its misuse log has an entry; the message lists all.
+    /// If anything is left on the device or its misuse log has an entry; the message lists
+    /// everything.
     #[track_caller]
     pub fn assert_clean(device: u32) {
         let leaks = Self::leak_report(device);
@@ -247,7 +248,7 @@ impl Sim {
         panic!("device {device} is not clean\n{leaks}\n{}", misuse.concat());
     }
 
-    /// Gives a kernel its body, under the name that images declare it by. The same name again
+    /// Sets the body of a kernel, under the name in the images. A later call with the same name
     /// replaces the body for functions that are looked up later.
     pub fn register_kernel<F>(name: &str, body: F)
     where
@@ -256,8 +257,8 @@ impl Sim {
         Self::world().kernels.insert(name.to_owned(), Arc::new(body));
     }
 
-    /// Makes `cuInit` answer a code, or what it would answer by itself if that is 0. It concerns
-    /// the whole process: for child processes only.
+    /// Makes `cuInit` return a code; 0 restores its normal result. It affects the whole process:
+    /// only for child processes.
     pub fn set_init_answer(code: u32) {
         Self::world().init_answer = code;
     }
@@ -303,48 +304,48 @@ impl Sim {
 }
 
 impl DeviceFaults {
-    /// Lets the n-th call of a kind from now on (1 is the next) meet a fault.
+    /// Applies a fault to the n-th call of a kind from now on (1 is the next).
     pub fn nth(self, kind: CallKind, n: u64, fault: Fault) {
         self.repeat(kind, n, 1, fault);
     }
 
-    /// Lets the next call of a kind meet a fault.
+    /// Applies a fault to the next call of a kind.
     pub fn next(self, kind: CallKind, fault: Fault) {
         self.nth(kind, 1, fault);
     }
 
-    /// Lets `times` calls of a kind, beginning with the n-th from now on, meet a fault.
+    /// Applies a fault to `times` calls of a kind, beginning with the n-th from now on.
     pub fn repeat(self, kind: CallKind, n: u64, times: u64, fault: Fault) {
         self.with(|faults| faults.schedule(kind, n.saturating_sub(1), times, fault));
     }
 
-    /// Lets every call of a kind meet a fault until [`Self::clear`].
+    /// Applies a fault to every call of a kind until [`Self::clear`].
     pub fn always(self, kind: CallKind, fault: Fault) {
         self.repeat(kind, 1, u64::MAX, fault);
     }
 
-    /// Lets about `rate` of 65 536 calls meet one of these faults, chosen by a seed.
+    /// Applies one of these faults, chosen by a seed, to about `rate` of 65 536 calls.
     ///
     /// The same seed and the same sequence of calls on the device give the same faults.
     pub fn seeded(self, seed: u64, rate: u16, choices: Vec<(CallKind, Fault)>) {
         self.with(|faults| faults.seed(seed, rate, choices));
     }
 
-    /// Ends all faults. What they did stays done.
+    /// Removes all rules. Damage that was done remains.
     pub fn clear(self) {
         self.with(Faults::clear);
     }
 
-    /// How many calls of a kind the device has seen, failed ones included.
+    /// How many calls of a kind the device has received, including failed ones.
     #[must_use]
     pub fn calls(self, kind: CallKind) -> u64 {
         self.with(|faults| faults.count(kind))
     }
 
-    /// How many calls in the device's context there were, whatever their kind, and refused ones
-    /// too: for tests that nothing more is sent to a lost device.
+    /// How many calls in the device's context there were, of any kind and including refused ones:
+    /// for tests that no call is sent to a lost device.
     ///
-    /// Not among them: binding a context, asking which one is bound, retain, release and reset.
+    /// Not counted: binding a context, reading which one is bound, retain, release and reset.
     #[must_use]
     pub fn all_calls(self) -> u64 {
         self.with(|faults| faults.total())

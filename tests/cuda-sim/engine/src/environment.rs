@@ -1,4 +1,4 @@
-//! Devices and faults from environment variables, for a driver that no test can talk to.
+//! Devices and faults from environment variables, for a driver whose controls no test can call.
 
 use crate::fault::{CallKind, Fault};
 use crate::spec::DeviceSpec;
@@ -6,23 +6,23 @@ use crate::world::World;
 
 /// The variable that describes the devices of a simulated driver that was loaded as a library.
 ///
-/// Devices are separated by `;`, and what is said of one by `,`:
+/// Devices are separated by `;`, and the settings of one device by `,`:
 ///
 /// ```text
 /// CUDA_SIM_DEVICES="name=H200,capacity=64MiB,foreign=1MiB;capacity=1GiB,fail=alloc:3:2"
 /// ```
 ///
-/// `fail=KIND:N:CODE` lets the n-th call of a kind answer a code, `later=KIND:N:CODE` lets it appear
-/// at the next wait, `flip=KIND:N:BIT` flips a bit. Kinds: `alloc`, `free`, `in`, `out`, `within`,
-/// `peer`, `fill`, `synchronize`. Lengths are bytes, `KiB`, `MiB` or `GiB`. An empty value means no
-/// device. Anything that is not understood makes `cuInit` answer 999 and is printed.
+/// `fail=KIND:N:CODE` lets the n-th call of a kind return a code, `later=KIND:N:CODE` lets the code
+/// appear at the next wait, `flip=KIND:N:BIT` flips a bit. Kinds: `alloc`, `free`, `in`, `out`,
+/// `within`, `peer`, `fill`, `synchronize`. Lengths are bytes, `KiB`, `MiB` or `GiB`. An empty
+/// value means no device. A value that cannot be parsed is printed, and `cuInit` returns 999.
 pub const DEVICES_VARIABLE: &str = "CUDA_SIM_DEVICES";
 
-/// The variable whose number `cuInit` answers, if it is set and not 0.
+/// The variable with the code that `cuInit` returns, if it is set and not 0.
 pub const INIT_VARIABLE: &str = "CUDA_SIM_INIT";
 
 /// Adds the devices of the environment if the process has none yet; called by `cuInit`.
-#[expect(clippy::print_stderr, reason = "there is nobody else to tell")]
+#[expect(clippy::print_stderr, reason = "a driver has no other way to report this")]
 pub(crate) fn apply(world: &mut World) {
     if !world.devices.is_empty() || world.init_answer != 0 {
         return;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::random::Random;
 
-/// Kinds of driver calls, as faults and call counts tell them apart.
+/// Kinds of driver calls, as distinguished by faults and call counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum CallKind {
@@ -18,7 +18,8 @@ pub enum CallKind {
     CopyOut,
     /// Copies within a device.
     CopyWithin,
-    /// Copies between devices: counted at both, and a fault of either hits; the source's comes first.
+    /// Copies between devices: counted for both, and a fault of either applies; the source's comes
+    /// first.
     CopyPeer,
     /// `cuMemset*`, queued or not.
     Fill,
@@ -50,15 +51,16 @@ pub enum CallKind {
     PeerAccess,
 }
 
-/// What goes wrong.
+/// What a fault does to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The call answers this code and does nothing. A sticky code (700, 214, 719, …) poisons the
-    /// context. Any code goes, also one that no enum lists.
+    /// The call returns this code and does nothing. A sticky code (700, 214, 719, …) poisons the
+    /// context. Any number is allowed, including codes that no enum lists.
     Fail(u32),
     /// The call succeeds, its work is not done, and the code appears at the next wait for it. Calls
-    /// that queue nothing fail at once. A sticky code poisons the context at that moment.
+    /// that queue nothing fail at once. A sticky code poisons the context at the moment when it
+    /// appears.
     FailLater(u32),
     /// A copy or fill flips this bit of the bytes it writes (modulo their number), and succeeds.
     FlipBit(u64),
@@ -68,13 +70,13 @@ pub enum Fault {
     Drop,
 }
 
-/// When it goes wrong.
+/// Which calls a rule applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rule {
     kind: CallKind,
-    /// Calls of the kind to let pass first.
+    /// Calls of the kind to skip first.
     skip: u64,
-    /// Calls to hit after that.
+    /// Calls to fail after that.
     times: u64,
     fault: Fault,
 }
@@ -91,7 +93,7 @@ pub(crate) struct Faults {
 #[derive(Debug)]
 struct Seeded {
     random: Random,
-    /// Of 65 536 calls.
+    /// Rate per 65 536 calls.
     rate: u16,
     choices: Vec<(CallKind, Fault)>,
 }
@@ -101,7 +103,7 @@ impl Faults {
         Self { rules: Vec::new(), seeded: None, counts: BTreeMap::new(), total: 0 }
     }
 
-    /// Lets the next `skip` calls pass and hits the `times` calls after them.
+    /// Skips the next `skip` calls and applies the fault to the `times` calls after them.
     pub(crate) fn schedule(&mut self, kind: CallKind, skip: u64, times: u64, fault: Fault) {
         self.rules.push(Rule { kind, skip, times, fault });
     }
@@ -110,7 +112,7 @@ impl Faults {
         self.seeded = Some(Seeded { random: Random::new(seed), rate, choices });
     }
 
-    /// Forgets every rule; counts stay.
+    /// Removes every rule; counts stay.
     pub(crate) fn clear(&mut self) {
         self.rules.clear();
         self.seeded = None;
@@ -124,13 +126,13 @@ impl Faults {
         self.total
     }
 
-    /// Counts a call in the device's context, of whatever kind and outcome.
+    /// Counts a call in the device's context, of any kind and result.
     pub(crate) const fn count_any(&mut self) {
         self.total = self.total.saturating_add(1);
     }
 
-    /// Counts one call, and says what goes wrong with it. Every rule of the kind moves on by one
-    /// call; of those that hit, the one that was scheduled first decides.
+    /// Counts one call, and returns its fault, if any. Every rule of the kind advances by one call;
+    /// if several rules apply, the one that was scheduled first decides.
     pub(crate) fn meet(&mut self, kind: CallKind) -> Option<Fault> {
         let count = self.counts.entry(kind).or_insert(0);
         *count = count.saturating_add(1);

@@ -1,4 +1,4 @@
-//! The driver functions as a driver exports them: C functions that answer a code.
+//! The driver functions as a driver exports them: C functions that return a code.
 
 use core::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_ushort, c_void};
 use core::panic::AssertUnwindSafe;
@@ -18,11 +18,11 @@ macro_rules! define {
             ///
             /// # Safety
             ///
-            /// As NVIDIA's driver API reference asks of the caller of this function: pointers are
-            /// valid for what the function writes or reads through them.
+            /// As NVIDIA's driver API reference requires of the caller of this function: pointers
+            /// are valid for what the function writes or reads through them.
             pub unsafe extern "C" fn $name($($parameter: $kind),*) -> u32 {
                 enter(stringify!($name), |call| {
-                    // SAFETY: the arguments are the caller's, who vouches for them.
+                    // SAFETY: the caller guarantees the conditions of the arguments.
                     unsafe { crate::driver::$module::$name(call, $($parameter),*) }
                 })
             }
@@ -44,15 +44,15 @@ macro_rules! define {
 
 crate::for_each_driver_function!(define);
 
-/// Driver calls from within host functions and kernels; the log proper is locked while they run.
+/// Driver calls from host functions and kernels; the misuse log is locked while those run.
 static FROM_CALLBACKS: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
 
-/// Takes the driver calls from within host functions and kernels that were not logged yet.
+/// Takes the driver calls from host functions and kernels that were not logged yet.
 pub(crate) fn take_calls_from_callbacks() -> Vec<&'static str> {
     core::mem::take(&mut *FROM_CALLBACKS.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Runs one driver call under the lock. A panic ends here: it must not reach the C caller.
+/// Runs one driver call under the lock. Catches panics: they must not reach the C caller.
 fn enter(name: &'static str, body: impl FnOnce(&mut Call<'_>) -> Result<(), u32>) -> u32 {
     if world::in_callback() {
         FROM_CALLBACKS.lock().unwrap_or_else(PoisonError::into_inner).push(name);

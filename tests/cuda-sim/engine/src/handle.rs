@@ -1,12 +1,12 @@
-//! Opaque handles: pointers that point nowhere and tell what they are.
+//! Opaque handles: pointers that must not be dereferenced and contain their kind.
 
 use core::ffi::c_void;
 use core::ptr;
 
-/// Not canonical on any 64-bit host: following a handle stops the program.
+/// Not canonical on any 64-bit host: dereferencing a handle stops the program.
 const MARK: u64 = 0x00C0_0000_0000_0000;
 
-/// What a handle stands for.
+/// The kind of object behind a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Context,
@@ -28,13 +28,13 @@ impl Kind {
     }
 }
 
-/// The pointer that stands for `id`.
+/// The pointer for `id`.
 pub(crate) fn encode(kind: Kind, id: u64) -> *mut c_void {
     let value = MARK | (kind.tag() << 48) | (id << 4);
     ptr::without_provenance_mut(usize::try_from(value).unwrap_or(0))
 }
 
-/// The id that a pointer stands for, if it is a handle of this kind.
+/// The id of a pointer, if it is a handle of this kind.
 pub(crate) fn decode(kind: Kind, handle: *mut c_void) -> Option<u64> {
     let value = u64::try_from(handle.addr()).ok()?;
     let id = (value & 0x0000_FFFF_FFFF_FFFF) >> 4;

@@ -1,11 +1,11 @@
-//! Kernels by name: the image declares them, a registered host function is their body.
+//! Kernels by name: the image declares them, and a registered host function is their body.
 
 use core::fmt;
 
 use crate::code;
 use crate::world::World;
 
-/// A kernel's body. It gets the launch, reads and writes device memory through it, and answers
+/// A kernel's body. It gets the launch, reads and writes device memory through it, and returns
 /// `Err` with a driver code to fail the launch.
 ///
 /// It runs once per launch, for the whole grid, under the simulator's lock: it must not call the
@@ -29,7 +29,7 @@ impl LaunchShape {
         Self { grid, block, shared_len }
     }
 
-    /// What the launch as a whole runs: blocks times threads.
+    /// The number of threads in the whole launch: blocks times threads.
     #[must_use]
     pub fn thread_count(&self) -> u64 {
         self.grid
@@ -39,7 +39,7 @@ impl LaunchShape {
     }
 }
 
-/// One launch, as the kernel sees it.
+/// The interface of one launch for the kernel's body.
 pub struct Launch<'w> {
     world: &'w mut World,
     context: u64,

@@ -1,17 +1,17 @@
-//! The memory of one simulated device: addresses, what lives where, and the bytes themselves.
+//! The memory of one simulated device: addresses, allocations and bytes.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::code;
 
-/// Where device addresses begin: not canonical on any 64-bit host, so that a host pointer is never
-/// mistaken for one, and following one on the host stops the program at once.
+/// The first device address. It is not canonical on any 64-bit host, so a host pointer is never
+/// mistaken for a device address, and dereferencing one on the host stops the program at once.
 const FIRST_ADDRESS: u64 = 0x00D0_0000_0000_0000;
-/// Address space of one device; no device can have more memory than this.
+/// The address space of one device, and therefore the limit of its memory.
 pub(crate) const SPAN: u64 = 1 << 44;
 /// Bytes between two allocations that belong to neither.
 const GAP: u64 = 512;
-/// Bytes are kept in pieces of this size, each only from its first write on.
+/// Bytes are stored in chunks of this size, each allocated on its first write.
 const CHUNK: u64 = 64 << 10;
 
 /// One live allocation, as the driver counts it.
@@ -19,11 +19,11 @@ const CHUNK: u64 = 64 << 10;
 pub struct Allocation {
     /// Device address of its first byte.
     pub address: u64,
-    /// Bytes that were asked for.
+    /// Bytes that were requested.
     pub len: u64,
-    /// Bytes that it takes from the device: `len` rounded up to the granularity.
+    /// Bytes that it occupies on the device: `len` rounded up to the granularity.
     pub taken: u64,
-    /// Counts the allocations of the device, from 1.
+    /// The number of the allocation on its device, from 1.
     pub serial: u64,
     pub(crate) context: u64,
 }
@@ -31,16 +31,16 @@ pub struct Allocation {
 /// Why an access is not inside one live allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outside {
-    /// It begins in a live allocation and runs out of it.
+    /// It begins in a live allocation and ends outside it.
     Beyond { inside: Allocation },
     /// It begins in memory that was freed.
     Freed { address: u64, len: u64 },
-    /// No allocation was ever there.
+    /// There was never an allocation.
     Nowhere,
 }
 
 enum Chunk {
-    /// Every byte the same, as after a wipe: a wiped device costs no host memory.
+    /// All bytes are equal, as after a wipe: a wiped device costs no host memory.
     Uniform(u8),
     Bytes(Box<[u8]>),
 }
@@ -60,12 +60,12 @@ pub(crate) struct Memory {
     chunks: HashMap<u64, Chunk>,
 }
 
-/// The ordinal of the device to which an address belongs, whether or not there is such a device.
+/// The ordinal of the device to which an address belongs, whether or not that device exists.
 pub(crate) fn ordinal_of(address: u64) -> Option<u32> {
     u32::try_from(address.checked_sub(FIRST_ADDRESS)? / SPAN).ok().filter(|ordinal| *ordinal < MOST)
 }
 
-/// More devices than this have no addresses.
+/// The maximum number of devices: further ones would have no addresses.
 pub(crate) const MOST: u32 = 1 << 19;
 
 #[expect(
@@ -82,7 +82,7 @@ impl Memory {
             live: BTreeMap::new(),
             freed: BTreeMap::new(),
             holes: BTreeMap::new(),
-            // Not zero: the first allocation of a device must not look like the device.
+            // Not at zero: the first allocation of a device must not have the device's own address.
             high: base + GAP,
             taken: 0,
             serial: 0,
@@ -104,7 +104,7 @@ impl Memory {
         self.live.values()
     }
 
-    /// Takes `len` bytes (not zero) out of `room` bytes.
+    /// Allocates `len` bytes (not zero) from `room` bytes.
     pub(crate) fn allocate(&mut self, len: u64, room: u64, context: u64) -> Result<u64, u32> {
         let taken = len.checked_next_multiple_of(self.granularity).ok_or(code::OUT_OF_MEMORY)?;
         if taken > room {
@@ -115,13 +115,13 @@ impl Memory {
         let serial = self.serial;
         self.live.insert(address, Allocation { address, len, taken, serial, context });
         self.taken += taken;
-        // What was freed here is live again, at least in part.
+        // Freed memory at this place is live again, at least in part.
         self.freed.retain(|start, len| *start + *len <= address || *start >= address + taken);
         Ok(address)
     }
 
-    /// The lowest hole that fits, or fresh addresses: pages can be mapped anywhere, so a device is
-    /// never too fragmented, only too full.
+    /// The lowest hole that fits, or fresh addresses. Pages can be mapped anywhere, so allocations
+    /// fail only for lack of memory and never because of fragmentation.
     fn place(&mut self, taken: u64) -> Option<u64> {
         let span = taken.checked_add(GAP)?;
         let aligned = |start: u64| start.checked_next_multiple_of(self.granularity);
@@ -152,7 +152,7 @@ impl Memory {
         Some(address)
     }
 
-    /// Gives an allocation back; its bytes stay where they are, as on a real device.
+    /// Frees an allocation; its bytes stay in place, as on a real device.
     pub(crate) fn free(&mut self, address: u64) -> Option<Allocation> {
         let allocation = self.live.remove(&address)?;
         self.taken -= allocation.taken;
@@ -172,13 +172,13 @@ impl Memory {
         Some(allocation)
     }
 
-    /// The live allocation that holds an address.
+    /// The live allocation that contains an address.
     pub(crate) fn holder(&self, address: u64) -> Option<Allocation> {
         let (_, allocation) = self.live.range(..=address).next_back()?;
         (address < allocation.address + allocation.len).then_some(*allocation)
     }
 
-    /// The live allocation that holds all of `len` bytes (not zero) from `address`.
+    /// The live allocation that contains all of `len` bytes (not zero) from `address`.
     pub(crate) fn within(&self, address: u64, len: u64) -> Result<Allocation, Outside> {
         let Some(inside) = self.holder(address) else {
             return Err(match self.freed.range(..=address).next_back() {
@@ -195,7 +195,7 @@ impl Memory {
         }
     }
 
-    /// Whether an address is the start of memory that was freed and not taken again.
+    /// Whether an address is the start of memory that was freed and not allocated again.
     pub(crate) fn was_freed(&self, address: u64) -> bool {
         self.freed.contains_key(&address)
     }
@@ -244,7 +244,7 @@ impl Memory {
         }
     }
 
-    /// Writes `pattern` again and again over `len` bytes, a multiple of the pattern's length.
+    /// Writes `pattern` repeatedly over `len` bytes, a multiple of the pattern's length.
     pub(crate) fn fill(&mut self, address: u64, len: u64, pattern: &[u8]) {
         let uniform = match pattern {
             [first, rest @ ..] if rest.iter().all(|byte| byte == first) => Some(*first),
@@ -257,7 +257,7 @@ impl Memory {
                 continue;
             }
             if let Some(target) = self.chunk_mut(chunk, piece).get_mut(span(within, piece)) {
-                // A chunk border may cut the pattern, so it goes on where it stopped.
+                // A chunk border may split the pattern, so it continues where it stopped.
                 let skip = usize::try_from(done).unwrap_or(0) % pattern.len().max(1);
                 for (byte, value) in target.iter_mut().zip(pattern.iter().cycle().skip(skip)) {
                     *byte = *value;
@@ -266,8 +266,8 @@ impl Memory {
         }
     }
 
-    /// The bytes of a chunk for writing `piece` of them, with what is there now unless all of them
-    /// are to be written.
+    /// The bytes of a chunk for writing `piece` of them. They have their present content unless all
+    /// of them will be written.
     fn chunk_mut(&mut self, chunk: u64, piece: u64) -> &mut [u8] {
         let size = span(0, CHUNK).end;
         let seed = self.seed;
@@ -287,7 +287,7 @@ impl Memory {
     }
 }
 
-/// What an address holds before anything was written there: fixed by the seed, and never zero.
+/// The content of an address before the first write: fixed by the seed, and never zero.
 #[expect(clippy::arithmetic_side_effects, reason = "positions in a device's span")]
 fn garbage(seed: u64, chunk: u64, at: u64) -> u8 {
     let word = crate::random::mix(seed ^ ((chunk * CHUNK + at) / 8));

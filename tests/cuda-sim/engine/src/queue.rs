@@ -1,9 +1,9 @@
-//! Queued work: nothing happens until somebody waits for it.
+//! Queued work: nothing runs until a call waits for it.
 //!
-//! A real device works on by itself, so a program that forgets to wait is right most of the time.
-//! Here it is wrong every time: a queued operation runs when its stream, its event or its context
-//! is waited for, or step by step when it is asked about, and not before. A copy reads its pinned
-//! source that late, too.
+//! A real device works on its own, so a program that forgets to wait is correct most of the time.
+//! Here it fails every time: a queued operation runs when a call waits for its stream, its event or
+//! its context, or step by step at queries, and not before. A copy also reads its pinned source
+//! that late.
 
 use core::ptr;
 use std::sync::Arc;
@@ -16,8 +16,7 @@ use crate::memory::{ordinal_of, wide};
 use crate::report::MisuseKind;
 use crate::world::{Stream, World, as_callback};
 
-/// Copies go through a buffer of this size, so that host and device memory are never borrowed at
-/// once.
+/// Copies use a buffer of this size, so that host and device memory are never borrowed at once.
 const STEP: usize = 1 << 20;
 
 /// One end of a copy.
@@ -27,11 +26,11 @@ pub(crate) enum Place {
     Device(u64),
     /// A host address, read or written when the copy runs.
     Host(usize),
-    /// Bytes that were taken from pageable memory when the copy was queued.
+    /// Bytes that were copied from pageable memory when the copy was queued.
     Taken(Vec<u8>),
 }
 
-/// What an operation does.
+/// The work of an operation.
 pub(crate) enum Work {
     Copy {
         source: Place,
@@ -55,7 +54,7 @@ pub(crate) enum Work {
         function: unsafe extern "C" fn(*mut core::ffi::c_void),
         data: usize,
     },
-    /// Marks that an event was reached.
+    /// Marks an event as reached.
     Record {
         event: u64,
     },
@@ -64,7 +63,7 @@ pub(crate) enum Work {
         stream: u64,
         executed: u64,
     },
-    /// Nothing: in place of work that fails.
+    /// No work: in place of an operation that fails.
     Nothing,
 }
 
@@ -77,7 +76,7 @@ pub(crate) struct Op {
 }
 
 impl Work {
-    /// Whether it names memory within `len` bytes from a device address.
+    /// Whether it uses memory within `len` bytes from a device address.
     pub(crate) fn uses_device(&self, address: u64, len: u64) -> bool {
         let overlaps = |start: u64, used: u64| {
             start < address.saturating_add(len) && address < start.saturating_add(used)
@@ -109,7 +108,7 @@ impl Work {
 }
 
 impl World {
-    /// Puts an operation at the end of a stream, in order with the default stream if the stream
+    /// Adds an operation to the end of a stream, in order with the default stream if the stream
     /// keeps that order.
     pub(crate) fn enqueue(&mut self, stream: u64, op: Op) {
         let Some(state) = self.streams.get(&stream) else { return };
@@ -140,9 +139,9 @@ impl World {
         }
     }
 
-    /// Runs a stream, and whatever it waits for, until it has executed `upto` operations.
+    /// Runs a stream, and every stream it waits for, until it has executed `upto` operations.
     pub(crate) fn run(&mut self, stream: u64, upto: u64) {
-        // A stack of its own: streams that wait for each other in turn would nest without bound.
+        // An explicit stack: recursion over streams that wait for each other would be unbounded.
         let mut goals = vec![(stream, upto)];
         while let Some((stream, upto)) = goals.last().copied() {
             let Some(state) = self.streams.get(&stream).filter(|state| state.executed < upto)
@@ -158,7 +157,7 @@ impl World {
                 }
                 _ => {
                     self.step(stream);
-                    // A destroyed stream lives until its work is done.
+                    // A destroyed stream is removed when its work is done.
                     if self.streams.get(&stream).is_some_and(Stream::is_over) {
                         self.streams.remove(&stream);
                     }
@@ -167,14 +166,14 @@ impl World {
         }
     }
 
-    /// Runs all that is queued on a stream.
+    /// Runs everything that is queued on a stream.
     pub(crate) fn run_stream(&mut self, stream: u64) {
         if let Some(upto) = self.streams.get(&stream).map(|stream| stream.enqueued) {
             self.run(stream, upto);
         }
     }
 
-    /// Runs all that is queued in a context.
+    /// Runs everything that is queued in a context.
     pub(crate) fn run_context(&mut self, context: u64) {
         let streams: Vec<u64> = self
             .streams
@@ -249,8 +248,8 @@ impl World {
                 freed.map(drop).ok_or(code::INVALID_VALUE)
             }
             Work::HostCall { function, data } => {
-                // SAFETY: the program handed the driver this function to be called with this data
-                // once, and promised that it can be, from any thread.
+                // SAFETY: the program passed this function to the driver to be called once with
+                // this data, and promised that it can be called from any thread.
                 as_callback(|| unsafe { function(ptr::with_exposed_provenance_mut(data)) });
                 Ok(())
             }
@@ -264,7 +263,7 @@ impl World {
         }
     }
 
-    /// Copies `len` bytes whose ends were checked, flipping one bit on the way if asked to.
+    /// Copies `len` bytes between checked ends, and optionally flips one bit.
     fn copy(&mut self, source: &Place, target: &Place, len: u64, flip: Option<(u64, u8)>) {
         let mut buffer = vec![0; STEP.min(usize::try_from(len).unwrap_or(STEP))];
         let mut done = 0_u64;
@@ -283,8 +282,8 @@ impl World {
                 Place::Host(address) => {
                     let address = ptr::with_exposed_provenance::<u8>(address.saturating_add(at));
                     // SAFETY: the program named this memory as the source of a copy of at least
-                    // this length that has not been waited for, so it is valid for reads;
-                    // `piece` is the buffer above, which nobody else knows.
+                    // this length that has not been waited for, so it is valid for reads; `piece`
+                    // is the buffer above, to which no other code has a reference.
                     unsafe { ptr::copy_nonoverlapping(address, piece.as_mut_ptr(), count) };
                 }
                 Place::Taken(bytes) => {
@@ -315,14 +314,14 @@ impl World {
                     // this length that has not been waited for, so it is valid for writes.
                     unsafe { ptr::copy_nonoverlapping(piece.as_ptr(), address, count) };
                 }
-                // Only ever a source.
+                // Such memory is only ever a source.
                 Place::Taken(_) => {}
             }
             done = done.saturating_add(wide(count));
         }
     }
 
-    /// Whether a stream's operations up to a number are done; runs one more if not.
+    /// Whether a stream's operations up to a number are done; if not, runs one more.
     pub(crate) fn advance(&mut self, stream: u64, upto: u64) -> bool {
         let Some(state) = self.streams.get(&stream) else { return true };
         if state.executed >= upto {
@@ -333,7 +332,8 @@ impl World {
         false
     }
 
-    /// The error that a wait for a stream reports: the context's, or the stream's own once.
+    /// The error for a wait on a stream: the context's, or the stream's own, which is returned
+    /// once.
     pub(crate) fn outcome(&mut self, stream: u64) -> Result<(), u32> {
         let Some(state) = self.streams.get_mut(&stream) else { return Ok(()) };
         let context = state.context;
@@ -342,7 +342,7 @@ impl World {
         poison.or(own).map_or(Ok(()), Err)
     }
 
-    /// Waits for all work of a context; the error of the first stream that has one.
+    /// Waits for all work of a context; returns the error of the first stream that has one.
     pub(crate) fn wait_for_context(&mut self, context: u64) -> Result<(), u32> {
         self.run_context(context);
         let streams: Vec<u64> = self
@@ -358,8 +358,8 @@ impl World {
         first
     }
 
-    /// Waits for what may still use memory that is being freed, as the driver does, and logs it
-    /// where that order is luck.
+    /// Waits for work that may still use memory that is being freed, as the driver does. Logs a
+    /// misuse if the program did not ensure that order.
     pub(crate) fn settle_before_free(
         &mut self,
         context: u64,
@@ -384,7 +384,7 @@ fn reach(len: u64, fault: Option<Fault>) -> u64 {
     }
 }
 
-/// Which byte of `len` a damaged operation alters, and how.
+/// The position of the byte of `len` that a damaged operation changes, and its new bits.
 fn flip(len: u64, fault: Option<Fault>) -> Option<(u64, u8)> {
     let Some(Fault::FlipBit(bit)) = fault else { return None };
     let bit = bit.checked_rem(len.saturating_mul(8))?;

@@ -1,4 +1,4 @@
-//! Numbers that look random and are fixed by a seed.
+//! Pseudorandom numbers that are fixed by a seed.
 
 /// One step of the generator `SplitMix64`.
 ///
@@ -12,7 +12,7 @@ pub(crate) const fn mix(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A sequence of them.
+/// A sequence of such numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 

@@ -1,4 +1,4 @@
-//! What a program did that a real driver would not forgive, and what it left behind.
+//! The misuse log of a program, and the objects that it left behind.
 
 use core::fmt;
 
@@ -8,21 +8,21 @@ use crate::memory::Allocation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MisuseKind {
-    /// A call that needs a context came on a thread that has none: a free would leak silently.
+    /// A call that needs a context was made on a thread without one: a free would leak silently.
     NoContext,
     /// The memory or stream belongs to another context than the thread's current one.
     WrongContext,
     /// Memory was freed a second time.
     DoubleFree,
-    /// An address that is no allocation, or not the start of one.
+    /// An address that is not an allocation, or not the start of one.
     UnknownAddress,
-    /// A copy, fill or kernel ran out of its allocation.
+    /// A copy, fill or kernel exceeded its allocation.
     OutOfBounds,
     /// Memory was used after it was freed.
     UseAfterFree,
     /// Memory was freed while work that uses it was queued on a stream and not waited for.
     FreedWhileQueued,
-    /// A handle that was never given out, or was destroyed.
+    /// A handle that was never returned, or was destroyed.
     UnknownHandle,
     /// A driver call from within a host function or kernel.
     CallFromCallback,
@@ -33,13 +33,13 @@ pub enum MisuseKind {
 /// One entry of the misuse log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misuse {
-    /// What kind.
+    /// The kind of misuse.
     pub kind: MisuseKind,
-    /// The device concerned, where that is known.
+    /// The affected device, if known.
     pub device: Option<u32>,
     /// The driver function that was called.
     pub call: &'static str,
-    /// What exactly, in words.
+    /// A description of the details.
     pub detail: String,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for Misuse {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeakReport {
-    /// Allocations that are live.
+    /// Live allocations.
     pub allocations: Vec<Allocation>,
     /// Allocations that were live when their context was destroyed.
     pub lost_with_context: Vec<Allocation>,
@@ -71,7 +71,7 @@ pub struct LeakReport {
     pub modules: usize,
     /// Contexts that were created or retained and not destroyed or released.
     pub contexts: u32,
-    /// Operations that were queued and that nobody waited for.
+    /// Queued operations that no call waited for.
     pub queued: usize,
 }
 

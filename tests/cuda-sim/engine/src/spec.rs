@@ -1,19 +1,19 @@
-//! What a simulated device is like.
+//! The description of a simulated device.
 
-/// What the memory of a device really is. A driver may answer any of these for `cuMemAlloc`.
+/// Where the memory of a device lies. A driver may return any of these for `cuMemAlloc`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backing {
     /// Memory of the device: pointer attributes say device, no host pointer, not managed.
     #[default]
     Device,
-    /// Managed memory, which wanders between host and device.
+    /// Managed memory, which migrates between host and device.
     Managed,
     /// Host memory: pointer attributes say host, and there is a host pointer.
     Host,
 }
 
-/// A simulated device, as a test describes it.
+/// The description of a simulated device in a test.
 ///
 /// # Examples
 ///
@@ -25,13 +25,13 @@ pub enum Backing {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceSpec {
-    /// What `cuDeviceGetName` answers, before the MIG profile if there is one.
+    /// The result of `cuDeviceGetName`, without the MIG profile.
     pub name: String,
     /// Bytes of memory, at most 2⁴⁴.
     pub capacity: u64,
-    /// The UUID; by default one that is made from the ordinal and is unique in the process.
+    /// The UUID; the default is derived from the ordinal and unique in the process.
     pub uuid: Option<[u8; 16]>,
-    /// PCI domain, bus and device; by default made from the ordinal.
+    /// PCI domain, bus and device; the default is derived from the ordinal.
     pub pci: Option<(u32, u8, u8)>,
     /// Compute capability, major and minor.
     pub compute_capability: (u8, u8),
@@ -39,7 +39,7 @@ pub struct DeviceSpec {
     pub ecc: bool,
     /// Whether the device has no memory of its own.
     pub integrated: bool,
-    /// What `cuMemAlloc` really gives.
+    /// The kind of memory that `cuMemAlloc` returns.
     pub backing: Backing,
     /// The profile if the device is a slice of a card (`"1g.5gb"`); it becomes part of the name.
     pub mig: Option<String>,
@@ -47,13 +47,13 @@ pub struct DeviceSpec {
     pub foreign: u64,
     /// Alignment of allocations and unit of accounting, in bytes: a power of two from 1 to 2³⁰.
     pub granularity: u64,
-    /// Bytes that a context takes by itself while there is one.
+    /// Bytes that a context occupies while it exists.
     pub context_len: u64,
     /// Devices of one group reach each other; a device without a group reaches none.
     pub peer_group: Option<u32>,
     /// Number of multiprocessors.
     pub multiprocessors: u16,
-    /// Seed of what fresh memory holds.
+    /// Seed of the content of fresh memory.
     pub seed: u64,
 }
 
@@ -80,14 +80,14 @@ impl Default for DeviceSpec {
 }
 
 impl DeviceSpec {
-    /// The full name, as the driver tells it.
+    /// The full name, as the driver reports it.
     pub(crate) fn full_name(&self) -> String {
         self.mig
             .as_ref()
             .map_or_else(|| self.name.clone(), |profile| format!("{} MIG {profile}", self.name))
     }
 
-    /// What is wrong with it, if anything.
+    /// Returns the fault of the description, if any.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.capacity > crate::memory::SPAN {
             return Err(format!("capacity {} is above 2^44 bytes", self.capacity));

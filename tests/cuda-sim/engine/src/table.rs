@@ -1,4 +1,4 @@
-//! The driver functions that are simulated, each listed once.
+//! The simulated driver functions, each listed once.
 
 /// Calls a macro with every simulated driver function: `module::name(parameter: type, …);`.
 ///

@@ -1,7 +1,8 @@
-//! Everything the simulated driver knows, behind one lock.
+//! The whole state of the simulated driver, behind one lock.
 //!
-//! One lock for all: the simulation has to be right and repeatable, not fast. Host functions and
-//! kernels run under it, so they can call no driver function; the real driver forbids that too.
+//! There is one lock for everything: the simulation must be correct and repeatable, not fast. Host
+//! functions and kernels run under it, so they must not call driver functions; the real driver
+//! forbids that too.
 
 use core::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,7 +21,7 @@ use crate::spec::DeviceSpec;
 /// See the module.
 pub(crate) struct World {
     pub(crate) initialized: bool,
-    /// What `cuInit` answers, if not what the devices say.
+    /// The code that `cuInit` returns instead of its normal result.
     pub(crate) init_answer: u32,
     pub(crate) devices: Vec<Device>,
     pub(crate) contexts: BTreeMap<u64, Context>,
@@ -42,7 +43,7 @@ pub(crate) struct Device {
     pub(crate) primary: u64,
     pub(crate) faults: Faults,
     pub(crate) lost: Vec<Allocation>,
-    /// Pairs that a test declared reachable or not, against the groups.
+    /// Pairs for which a test set the reachability, regardless of the groups.
     pub(crate) peers: BTreeMap<u32, bool>,
     pub(crate) retired: bool,
 }
@@ -64,7 +65,7 @@ pub(crate) struct Context {
     pub(crate) shared_config: i32,
 }
 
-/// A stream: operations wait here until somebody waits for them.
+/// A stream: its operations are queued here until a call waits for them.
 pub(crate) struct Stream {
     pub(crate) context: u64,
     pub(crate) is_default: bool,
@@ -72,23 +73,23 @@ pub(crate) struct Stream {
     pub(crate) blocking: bool,
     pub(crate) flags: u32,
     pub(crate) priority: i32,
-    /// Destroyed, but work that was queued before goes on.
+    /// Destroyed; work that was queued before continues.
     pub(crate) destroyed: bool,
     pub(crate) queue: VecDeque<Op>,
     pub(crate) enqueued: u64,
     pub(crate) executed: u64,
-    /// An error of queued work that nobody was told yet.
+    /// An error of queued work that was not returned yet.
     pub(crate) error: Option<u32>,
 }
 
 impl Stream {
-    /// Destroyed, with nothing left to do.
+    /// Destroyed, without queued work.
     pub(crate) const fn is_over(&self) -> bool {
         self.destroyed && self.executed == self.enqueued
     }
 }
 
-/// An event, with the place in a stream that it marks.
+/// An event, with the position in a stream that it marks.
 pub(crate) struct Event {
     pub(crate) context: u64,
     pub(crate) flags: u32,
@@ -96,7 +97,7 @@ pub(crate) struct Event {
     pub(crate) reached: Option<Instant>,
 }
 
-/// A module: what its image declares.
+/// A module: the declarations of its image.
 pub(crate) struct Module {
     pub(crate) context: u64,
     pub(crate) entries: Vec<Entry>,
@@ -125,7 +126,7 @@ static WORLD: Mutex<World> = Mutex::new(World {
 });
 
 thread_local! {
-    /// The contexts of this thread, current one last; 0 stands for "none".
+    /// The contexts of this thread, current one last; 0 means "none".
     static CONTEXTS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     /// Whether this thread is inside a host function or kernel, under the lock.
     static IN_CALLBACK: Cell<bool> = const { Cell::new(false) };
@@ -133,11 +134,11 @@ thread_local! {
 
 /// Locks the world. Never called by a thread that holds the lock: see [`in_callback`].
 pub(crate) fn lock() -> MutexGuard<'static, World> {
-    // A panic under the lock is caught and reported by the call it happened in.
+    // A panic under the lock is caught and reported by the call in which it happened.
     WORLD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether this thread runs a host function or a kernel, and so holds the lock already.
+/// Whether this thread runs a host function or a kernel, and therefore holds the lock already.
 pub(crate) fn in_callback() -> bool {
     IN_CALLBACK.get()
 }
@@ -155,7 +156,7 @@ pub(crate) fn as_callback<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
-/// Works on this thread's stack of contexts.
+/// Accesses this thread's stack of contexts.
 pub(crate) fn thread_contexts<R>(body: impl FnOnce(&mut Vec<u64>) -> R) -> R {
     CONTEXTS.with_borrow_mut(body)
 }
@@ -174,7 +175,7 @@ impl World {
         self.devices.get_mut(usize::try_from(ordinal).ok()?)
     }
 
-    /// The device that owns an address range, whatever lives there.
+    /// The device that owns an address range, whether or not an allocation lies there.
     pub(crate) fn device_at(&self, address: u64) -> Option<(u32, &Device)> {
         let ordinal = ordinal_of(address)?;
         Some((ordinal, self.device(ordinal)?))
@@ -190,7 +191,8 @@ impl World {
         self.misuse.push(Misuse { kind, device, call, detail });
     }
 
-    /// Bytes of a device that are neither allocated nor a context's nor another process's.
+    /// Bytes of a device that are held neither by allocations nor by contexts nor by other
+    /// processes.
     pub(crate) fn room(&self, ordinal: u32) -> u64 {
         let Some(device) = self.device(ordinal) else { return 0 };
         let contexts = self.contexts.values().filter(|c| c.device == ordinal && c.active).count();
@@ -203,7 +205,7 @@ impl World {
             .saturating_sub(device.memory.taken())
     }
 
-    /// Makes a context with its default stream.
+    /// Creates a context with its default stream.
     pub(crate) fn create_context(&mut self, device: u32, primary: bool, flags: u32) -> u64 {
         let id = self.fresh_id();
         let default_stream = self.create_stream(id, true, 0, 0);
@@ -248,8 +250,8 @@ impl World {
         id
     }
 
-    /// Takes everything of a context away. What was allocated counts as lost unless this is a
-    /// reset, whose purpose it is.
+    /// Removes everything of a context. Its allocations count as lost, except in a reset, which
+    /// removes them on purpose.
     pub(crate) fn clear_context(&mut self, context: u64, is_reset: bool) {
         if !is_reset {
             self.run_context(context);
@@ -299,7 +301,7 @@ impl World {
         self.modules.remove(&module)
     }
 
-    /// Makes a context answer `code` from now on, if that code is a sticky one.
+    /// Makes a context return `code` from now on, if that code is sticky.
     pub(crate) fn fail(&mut self, context: u64, code: u32) -> u32 {
         if code::is_sticky(code)
             && let Some(context) = self.contexts.get_mut(&context)
@@ -310,7 +312,7 @@ impl World {
     }
 
     /// Checks that `len` bytes (not zero) from a device address lie in one live allocation, and
-    /// that the context may touch it; logs and poisons if not.
+    /// that the context may access it; otherwise logs a misuse and poisons the context.
     pub(crate) fn check_range(
         &mut self,
         context: u64,
@@ -358,7 +360,7 @@ impl World {
         from != to && a.peers.get(&to).copied().unwrap_or(by_group)
     }
 
-    /// A stream that has work queued which uses the range and is not ordered with its free.
+    /// A stream with queued work that uses the range and is not ordered with its free.
     pub(crate) fn queued_use(&self, context: u64, uses: impl Fn(&Work) -> bool) -> bool {
         self.streams.values().any(|stream| {
             stream.context == context

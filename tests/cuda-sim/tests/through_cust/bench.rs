@@ -1,4 +1,4 @@
-//! A device of a test's own, and short words for what tests do with it.
+//! A device for one test, and short functions for the tests' operations on it.
 
 use core::ptr;
 
@@ -28,14 +28,14 @@ impl Bench {
         Self { device, context }
     }
 
-    /// Brings the device back empty, as after a sticky error.
+    /// Resets the device, as after a sticky error.
     pub(crate) fn reset(&self) {
         let device = Device::get_device(self.device).unwrap();
-        // SAFETY: nothing that lives in the context is used after this: tests forget it.
+        // SAFETY: no value that lives in the context is used after this: tests forget them.
         unsafe { Context::reset(&device) }.unwrap();
     }
 
-    /// Gives the context back and checks that nothing is left and nothing was done wrong.
+    /// Releases the context and checks that nothing is left and nothing was misused.
     pub(crate) fn finish(self) {
         let device = self.device;
         drop(self);

@@ -1,4 +1,4 @@
-//! Contexts: per thread, counted, and how calls to them are counted.
+//! Contexts: per thread, reference-counted, and the counts of their calls.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -63,7 +63,7 @@ fn contexts_are_stacked() {
     // SAFETY: made above, and not used again.
     raw(unsafe { sys::cuCtxDestroy_v2(own) }).unwrap();
     assert_ne!(current(), own, "popped with its end");
-    // SAFETY: refused: the handle is that of no context any more.
+    // SAFETY: refused: the context of this handle was destroyed.
     let refused = raw(unsafe { sys::cuCtxPushCurrent_v2(own) });
     assert_eq!(refused, Err(sys::CUresult::CUDA_ERROR_INVALID_CONTEXT));
     bench.finish();
@@ -148,7 +148,7 @@ fn the_same_seed_gives_the_same_faults() {
         bench.finish();
         outcomes
     };
-    // The bytes that a fault leaves in place are garbage of the device, which differs.
+    // The bytes that a fault leaves unwritten are the device's garbage, which differs.
     let shape = |seed| run(seed).into_iter().map(|(a, b, _)| (a, b)).collect::<Vec<_>>();
     assert_eq!(shape(5), shape(5));
     assert_ne!(run(5), run(6));

@@ -1,4 +1,4 @@
-//! Devices: what they say of themselves and of each other.
+//! Devices: their properties, and their access to each other.
 
 use core::ptr;
 
@@ -91,7 +91,7 @@ fn peers_that_reach_each_other_copy_and_others_say_so() {
     copy().unwrap();
     assert_eq!(read(&target), pattern(100_000, 1));
 
-    // A peer write that vanishes reports success: here it is the target that loses it.
+    // A peer write that is left out reports success: here the target's rule applies.
     let mut target = target;
     target.copy_from(&vec![0; 100_000]).unwrap();
     Sim::faults(two.device).next(CallKind::CopyPeer, Fault::Drop);

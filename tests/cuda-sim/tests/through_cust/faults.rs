@@ -59,7 +59,7 @@ fn copies_flip_bits_stop_short_and_vanish_and_report_success() {
     target.set_8(1).unwrap();
     assert_eq!(read(&target), [vec![1; 999], vec![0xFF]].concat());
 
-    // At rest, behind the driver's back.
+    // In device memory, without a driver call.
     Sim::flip_bit(bench.device, address(&target), 8 * 7);
     assert_eq!(read(&target)[7], 0);
     drop(target);
@@ -76,7 +76,7 @@ fn a_sticky_error_poisons_the_context_until_it_is_reset() {
     assert_eq!(kept.copy_to(&mut bytes).unwrap_err(), CudaError::EccUncorrectable);
     assert_eq!(Sim::poisoned_by(bench.device), Some(214));
 
-    // Everything fails the same way, freeing included.
+    // Every call fails in the same way, including frees.
     assert_eq!(kept.copy_to(&mut bytes).unwrap_err(), CudaError::EccUncorrectable);
     assert_eq!(cust::memory::mem_get_info().unwrap_err(), CudaError::EccUncorrectable);
     assert_eq!(CurrentContext::synchronize().unwrap_err(), CudaError::EccUncorrectable);
@@ -87,7 +87,7 @@ fn a_sticky_error_poisons_the_context_until_it_is_reset() {
     bench.reset();
     assert_eq!(Sim::used(bench.device), 0);
     assert_eq!(cust::memory::mem_get_info().unwrap_err(), CudaError::ContextIsDestroyed);
-    // What the buffer names is gone; freeing it now would be a second free.
+    // The buffer's memory is gone; freeing it now would be a second free.
     core::mem::forget(kept);
 
     let again = Context::new(Device::get_device(bench.device).unwrap()).unwrap();
@@ -103,7 +103,7 @@ fn an_error_of_queued_work_appears_at_the_wait_and_only_once() {
     let stream = Stream::new(StreamFlags::DEFAULT, None).unwrap();
     let source = LockedBuffer::new(&5_u8, 64).unwrap();
     let mut target = buffer(&[0; 64]);
-    // Not sticky, so that it is told once.
+    // Not sticky, so it is returned once.
     Sim::faults(bench.device).next(CallKind::CopyIn, Fault::FailLater(999));
     // SAFETY: both buffers live until the wait.
     unsafe { target.async_copy_from(&source, &stream) }.unwrap();
@@ -111,7 +111,7 @@ fn an_error_of_queued_work_appears_at_the_wait_and_only_once() {
     assert_eq!(stream.synchronize(), Ok(()));
     assert_eq!(read(&target), [0; 64], "the work that failed was not done");
 
-    // Sticky: from the wait on, for good.
+    // Sticky: returned from the wait on, permanently.
     Sim::faults(bench.device).next(CallKind::CopyIn, Fault::FailLater(700));
     // SAFETY: both buffers live until the wait.
     unsafe { target.async_copy_from(&source, &stream) }.unwrap();

@@ -1,4 +1,4 @@
-//! The real `cust` runs on the simulated driver: the way that memory takes, and every fault.
+//! The real `cust` on the simulated driver: all operations on memory, and every fault.
 //!
 //! Each test adds a device of its own, since a process has one driver and tests run in threads.
 

@@ -1,4 +1,4 @@
-//! Memory: what goes in comes out, and what the driver says of it.
+//! Memory: written bytes are read back, and the driver's figures and attributes are correct.
 
 use core::ffi::c_void;
 use core::ptr;

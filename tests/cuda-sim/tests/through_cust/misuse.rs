@@ -1,4 +1,4 @@
-//! Misuse: what a real driver would crash on is refused, logged and listed.
+//! Misuse: errors that would crash a real driver are refused, logged and listed.
 
 use cuda_sim::{MisuseKind, Sim};
 use cust::context::CurrentContext;
@@ -144,7 +144,7 @@ fn what_is_left_is_listed_and_panics_at_the_end() {
     assert_eq!((report.allocations.len(), report.streams, report.contexts), (1, 1, 1));
     assert_eq!(report.pinned.len(), 1);
     drop((stream, bench));
-    // With its context the memory is gone, but it was never freed.
+    // The memory is gone with its context, but it was never freed.
     let report = Sim::leak_report(device);
     assert_eq!((report.lost_with_context.len(), report.allocations.len()), (1, 0));
     let panic = std::panic::catch_unwind(|| Sim::assert_clean(device)).unwrap_err();

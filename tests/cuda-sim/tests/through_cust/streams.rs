@@ -1,4 +1,4 @@
-//! Streams and events: queued work happens in order, and when somebody waits.
+//! Streams and events: queued work runs in order, and when a call waits for it.
 
 use cuda_sim::{MisuseKind, Sim};
 use cust::context::CurrentContext;
@@ -19,7 +19,7 @@ fn queued_copies_happen_when_somebody_waits_and_not_before() {
     // SAFETY: both buffers live until the wait below.
     unsafe { target.async_copy_from(&source, &stream) }.unwrap();
     assert_eq!(Sim::inspect(bench.device, address(&target), 256), [0; 256]);
-    // Pinned memory is read late: this write comes through, as it may on a real device.
+    // Pinned memory is read late: the copy sees this write, as it may on a real device.
     source[0] = 9;
     stream.synchronize().unwrap();
     let mut expected = [1; 256];
@@ -114,7 +114,7 @@ fn blocking_streams_keep_order_with_the_default_stream() {
     // SAFETY: both buffers live until the read below, which waits for this stream.
     unsafe { target.async_copy_from(&source, &stream) }.unwrap();
     assert_eq!(read(&target), [1; 64]);
-    // And the other way round: the fill is on the default stream and not waited for.
+    // And in the other direction: the fill is on the default stream and not waited for.
     target.set_8(2).unwrap();
     let mut back = LockedBuffer::new(&0_u8, 64).unwrap();
     // SAFETY: both buffers live until the wait below.
@@ -189,8 +189,8 @@ fn kernels_run_by_name_with_their_parameters() {
     bench.finish();
 }
 
-/// Freed pinned memory once ran everything that was queued on every device of the process, so that
-/// a missing wait elsewhere did not show.
+/// In the past, freeing pinned memory ran everything that was queued on every device of the
+/// process, which hid missing waits elsewhere.
 #[test]
 fn freeing_pinned_memory_runs_nothing_on_other_devices() {
     let bench = Bench::new();

@@ -1,4 +1,4 @@
-//! Clocks: one that tells what it was told, one that does something else whenever it is asked.
+//! Clocks: one that the test sets, and one that runs other code on each read.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use vram_residency::{Clock, SystemClock, Timestamp};
 
-/// Wall and monotonic time that stand still until they are told.
+/// Wall and monotonic time that stand still until the test sets them.
 #[derive(Debug, Default)]
 pub struct TestClock {
     wall_millis: AtomicU64,
@@ -21,14 +21,14 @@ impl TestClock {
         Arc::default()
     }
 
-    /// Moves both times on.
+    /// Advances both times.
     pub fn advance(&self, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).expect("a test lasts no centuries");
         self.monotonic_nanos.fetch_add(nanos, Ordering::SeqCst);
         self.wall_millis.fetch_add(nanos / 1_000_000, Ordering::SeqCst);
     }
 
-    /// Sets the wall time alone.
+    /// Sets only the wall time.
     pub fn set_wall(&self, millis: u64) {
         self.wall_millis.store(millis, Ordering::SeqCst);
     }
@@ -44,11 +44,11 @@ impl Clock for TestClock {
     }
 }
 
-/// The system's clock, which calls back before it answers.
+/// The system's clock, which runs a callback before it answers.
 pub struct CallingClock<N, M> {
-    /// Called when the wall time is asked for.
+    /// Called before the wall time is read.
     pub on_now: N,
-    /// Called when the monotonic time is asked for.
+    /// Called before the monotonic time is read.
     pub on_monotonic: M,
 }
 

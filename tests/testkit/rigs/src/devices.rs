@@ -1,4 +1,4 @@
-//! Devices in host memory that fail, or stand still, on command.
+//! Devices in host memory that fail, or block, on command.
 
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -6,7 +6,7 @@ use vram_alloc::ByteLen;
 use vram_gpu::fault::{Action, FaultPlan, Hook, Op};
 use vram_gpu::{FaultDevice, HostDevice};
 
-/// One device for each length, all with this plan of faults.
+/// One device for each length, each with this plan of faults.
 #[must_use]
 pub fn devices(totals: &[usize], plan: &FaultPlan) -> Vec<Arc<FaultDevice>> {
     let totals: Vec<_> = totals.iter().map(|total| ByteLen::from_usize(*total)).collect();
@@ -14,8 +14,8 @@ pub fn devices(totals: &[usize], plan: &FaultPlan) -> Vec<Arc<FaultDevice>> {
     hosts.into_iter().map(|host| FaultDevice::new(host, plan.clone())).collect()
 }
 
-/// Holds up the next call of a kind inside the device. The receiver gets one message when the call
-/// is there; the call goes on when the sender sends, or is dropped.
+/// Blocks the next call of a kind inside the device. The receiver gets one message when the call
+/// has arrived; the call continues when the sender sends or is dropped.
 #[must_use]
 pub fn held_up(device: &FaultDevice, op: Op) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
     let (arrived, has_arrived) = mpsc::channel();

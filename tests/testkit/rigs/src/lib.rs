@@ -1,5 +1,5 @@
-//! What suites of the facade share: managers over devices that fail on command, one fault at every
-//! call of an operation, and clocks, sources and sinks that do as they are told.
+//! Shared parts of the facade's suites: managers over devices that fail on command, one fault at
+//! every call of an operation, and clocks, sources and sinks that tests control.
 
 #![forbid(unsafe_code)]
 #![expect(

@@ -1,4 +1,5 @@
-//! A manager over devices that fail on command, and what its books, its devices and their bytes say.
+//! A manager over devices that fail on command, with checks of its ledger, its devices and their
+//! bytes.
 
 use std::sync::Arc;
 
@@ -12,13 +13,13 @@ use vram_residency::{
 
 use crate::devices::devices;
 
-/// Bytes of a segment of a rig's shards: the smallest, so that small shards have many.
+/// Bytes of a segment of a rig's shards: the smallest, so that small shards have many segments.
 pub const SEGMENT: usize = 4096;
 
 /// A granule of a region: a shard starts at a multiple of it.
 const GRANULE: usize = 256;
 
-/// Windows of two segments: small shards have many.
+/// Windows of two segments, so that small shards have many windows.
 fn short_windows() -> Limits {
     Limits::default().staging_bytes(ByteLen::from_usize(4 * SEGMENT))
 }
@@ -31,7 +32,7 @@ pub struct Rig {
     /// One for each GPU.
     pub devices: Vec<Arc<FaultDevice>>,
     mode: MemoryMode,
-    /// What each region held before anything was written.
+    /// The content of each region before the first write.
     untouched: Vec<Vec<u8>>,
 }
 
@@ -43,7 +44,7 @@ impl Rig {
         Self::with(totals, |builder| builder)
     }
 
-    /// The same, with more said to the builder.
+    /// The same, with further settings of the builder.
     #[must_use]
     pub fn with(
         totals: &[usize],
@@ -54,7 +55,7 @@ impl Rig {
         })
     }
 
-    /// The same in either memory mode. The devices look at what is given back to them.
+    /// The same in either memory mode. The devices check whether freed memory was wiped.
     #[must_use]
     pub fn in_mode(
         mode: MemoryMode,
@@ -88,14 +89,14 @@ impl Rig {
         rig
     }
 
-    /// Seals bytes as a shard of "model", of the owner "me".
+    /// Seals bytes as a shard of "model", with owner "me".
     #[must_use]
     pub fn seal(&self, gpu: u32, protection: Protection, bytes: &[u8]) -> SealedShard {
         let request = SealRequest::new("model", gpu).protection(protection).owner("me");
         self.manager.seal(request, bytes).unwrap()
     }
 
-    /// Takes a GPU away with an uncorrectable ECC error, as a read of `shard` meets it.
+    /// Makes a GPU lost with an uncorrectable ECC error in a read of `shard`.
     pub fn lose(&self, shard: &SealedShard) {
         let device = &self.devices[usize::try_from(shard.gpu_index).unwrap()];
         device.next(Op::Read, Action::Driver(214)).unwrap();
@@ -117,7 +118,7 @@ impl Rig {
         self.manager.capacity(gpu).unwrap()
     }
 
-    /// Bytes in use on a GPU. Nothing is promised, and the figures add up.
+    /// Bytes in use on a GPU. Also checks that no bytes are promised and that the figures add up.
     #[must_use]
     pub fn used(&self, gpu: u32) -> u64 {
         let books = self.books(gpu);
@@ -132,7 +133,7 @@ impl Rig {
         self.devices[gpu].live().iter().map(|(_, len)| len.get()).sum()
     }
 
-    /// P6: the books are what the driver holds; and a lost device was left alone.
+    /// P6: checks that the ledger equals the driver's count, and that a lost device got no calls.
     pub fn books_agree(&self, what: &str) {
         for (gpu, device) in (0..).zip(&self.devices) {
             let books = self.books(gpu);
@@ -148,7 +149,8 @@ impl Rig {
         }
     }
 
-    /// P18: only zeros went back to the driver. The devices have to look: see [`Self::in_mode`].
+    /// P18: checks that only zeros were freed to the driver. Needs devices that check frees: see
+    /// [`Self::in_mode`].
     pub fn all_frees_were_wiped(&self, what: &str) {
         for freed in self.devices.iter().flat_map(|device| device.freed()) {
             assert_eq!(freed.wiped, Some(true), "{what}");
@@ -163,8 +165,8 @@ impl Rig {
         device.inspect(Some(number), DeviceOffset::START, len).unwrap()
     }
 
-    /// Where the first shard lies in a GPU's region: the start of the first granule that is neither
-    /// as it was in the beginning nor wiped.
+    /// Where the first shard lies in a GPU's region: the start of the first granule whose content
+    /// is neither the initial one nor wiped.
     #[must_use]
     pub fn written_at(&self, gpu: usize) -> u64 {
         let region = self.region(gpu);
@@ -180,8 +182,8 @@ impl Rig {
         self.devices[gpu].flip_bit_at(None, DeviceOffset::new(at), bit).unwrap();
     }
 
-    /// Frees everything and looks whether the books, and the bytes of the devices if wanted, are as
-    /// in the beginning.
+    /// Frees everything and checks that the ledger, and if `look_at_bytes` the devices' bytes, are
+    /// as at the start.
     pub fn settle(&self, look_at_bytes: bool) {
         for shard in self.manager.shards() {
             self.manager.free_shard(&shard).unwrap();
@@ -198,7 +200,7 @@ impl Rig {
         }
     }
 
-    /// A GPU is empty, and all of it can be had again, in one piece.
+    /// Checks that a GPU is empty, and that all of it can be allocated in one piece.
     pub fn is_whole(&self, gpu: u32) {
         assert_eq!(self.used(gpu), 0);
         let all = vec![3; usize::try_from(self.books(gpu).total.get()).unwrap()];

@@ -1,18 +1,19 @@
-//! Sources, readers and writers that do something else at each call: alter bytes, fail, panic, count.
+//! Sources, readers and writers that run other code in each call: alter bytes, fail, panic, count.
 
 use core::fmt;
 use std::io::{self, Read, Write};
 
 use vram_residency::{Source, SourceError};
 
-/// A source of these bytes that does something with each part before it gives it.
+/// A source of these bytes that runs a function on each part before it returns the part.
 pub struct ActingSource<B, F> {
     bytes: B,
     act: F,
 }
 
 impl<B: AsRef<[u8]>, F: Fn(u64, &mut [u8]) -> Result<(), SourceError>> ActingSource<B, F> {
-    /// `act` is called with the offset and the target of each read, which holds the bytes already.
+    /// `act` is called with the offset and the target of each read; the target already contains the
+    /// bytes.
     pub const fn new(bytes: B, act: F) -> Self {
         Self { bytes, act }
     }
@@ -40,7 +41,7 @@ where
     }
 }
 
-/// A reader of these bytes that does something else before each read.
+/// A reader of these bytes that runs a function before each read.
 pub struct ActingReader<'a, F> {
     bytes: &'a [u8],
     act: F,
@@ -66,7 +67,7 @@ impl<F: FnMut()> Read for ActingReader<'_, F> {
     }
 }
 
-/// A writer that is what its function does with the bytes.
+/// A writer that passes the bytes to its function.
 pub struct ActingWriter<F>(pub F);
 
 impl<F> fmt::Debug for ActingWriter<F> {
@@ -85,7 +86,7 @@ impl<F: FnMut(&[u8]) -> io::Result<usize>> Write for ActingWriter<F> {
     }
 }
 
-/// A source of so many bytes that does this when a given offset is read.
+/// A source of `len` bytes that runs `act` when a given offset is read.
 pub fn acts_at(len: u64, at: u64, act: impl Fn() -> Result<(), SourceError> + Sync) -> impl Source {
     let bytes = vec![3; usize::try_from(len).unwrap()];
     ActingSource::new(

@@ -1,6 +1,6 @@
-//! One fault at every call: a row names an operation, how to set it up, how to run it and what must
-//! hold afterwards; the sweep runs it again and again, each time with another call of a device
-//! failing in another way, until there is no further call to fail.
+//! One fault at every call. A row names an operation, its set-up, how to run it and the conditions
+//! afterwards. The sweep runs it repeatedly, each time with another call of a device failing in
+//! another way, until every call has failed once in every way.
 
 use core::fmt;
 use core::ops::RangeInclusive;
@@ -23,7 +23,7 @@ pub struct Fault {
     pub op: Op,
     /// Which call of this kind, from 1.
     pub nth: u64,
-    /// What happens to the call.
+    /// The injected action.
     pub action: Action,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What may happen to one kind of call of one GPU's device.
+/// The actions for one kind of call on one GPU's device.
 #[derive(Clone, Debug)]
 pub struct Faults {
     gpu: usize,
@@ -50,15 +50,15 @@ impl Faults {
         Self { gpu, op, actions: actions.into_iter().collect(), calls: 1..=u64::MAX }
     }
 
-    /// The same at these calls only.
+    /// The same, only at these calls.
     #[must_use]
     pub fn at(mut self, calls: RangeInclusive<u64>) -> Self {
         self.calls = calls;
         self
     }
 
-    /// Everything that a GPU's device can do wrong with bytes and wipes, but for what loses the
-    /// device.
+    /// All faults of a GPU's device that concern bytes and wipes, except those that make the device
+    /// lost.
     #[must_use]
     pub fn every(gpu: usize) -> Vec<Self> {
         let moves = [Op::Write, Op::Read, Op::Fill, Op::QueueWrite, Op::QueueRead];
@@ -76,7 +76,7 @@ fn actions(gpu: usize, op: Op) -> Vec<Action> {
     if matches!(op, Op::QueueWrite | Op::QueueRead) {
         actions.push(Action::LateFail(error));
     }
-    // Bytes that a fill did not write cannot be noticed by anybody.
+    // Damage to a fill is not detectable, so it is not injected.
     if op != Op::Fill {
         actions.extend([
             Action::FlipBit { byte: 5, bit: 3 },
@@ -87,33 +87,33 @@ fn actions(gpu: usize, op: Op) -> Vec<Action> {
     actions
 }
 
-/// What one run of an operation came to.
+/// The result of one run of an operation.
 #[derive(Debug)]
 pub enum Outcome<T> {
-    /// It answered.
+    /// It returned a value.
     Done(T),
-    /// It was refused.
+    /// It returned an error.
     Refused(VramError),
     /// It panicked.
     Panicked,
 }
 
-/// Looks at what a run has left: its rig, what it worked on, what it came to, and the fault.
+/// Checks the state after a run: its rig, its input, its result, and the fault.
 pub type After<'a, S, T> = dyn Fn(&Rig, S, Outcome<T>, &Fault) + 'a;
 
 /// An operation in the table of sweeps.
 pub struct Row<'a, S, T> {
-    /// What it is called.
+    /// Its name.
     pub operation: &'a str,
-    /// What its devices do wrong.
+    /// The faults of its devices.
     pub faults: Vec<Faults>,
-    /// The state before: a manager, and what the operation works on.
+    /// The state before: a manager, and the input of the operation.
     pub set_up: &'a dyn Fn() -> (Rig, S),
     /// The operation.
     pub act: &'a dyn Fn(&Rig, &S) -> Result<T, VramError>,
-    /// What must hold afterwards, beside the picture: see [`Row::sweep`].
+    /// The conditions afterwards, in addition to the picture: see [`Row::sweep`].
     pub after: &'a After<'a, S, T>,
-    /// Fewer faults than this were not worth the name.
+    /// The minimum number of injected faults for a meaningful sweep.
     pub at_least: usize,
 }
 
@@ -126,14 +126,14 @@ impl<S, T> fmt::Debug for Row<'_, S, T> {
 impl<S, T> Row<'_, S, T> {
     /// Runs the operation with one fault at a time, at every call of every kind.
     ///
-    /// P15: where it does not get through, a picture of what is resident, parked and counted is as
-    /// before, unless the device did not take back what it was told to free.
+    /// P15: if the operation fails, a picture of what is resident, parked and counted must be
+    /// unchanged, unless the device refused a free.
     pub fn sweep(&self) {
         let met = self.count();
         assert!(met >= self.at_least, "{}: only {met} faults were met", self.operation);
     }
 
-    /// The same, and says how many faults were met.
+    /// The same, and returns how many faults were injected.
     #[must_use]
     pub fn count(&self) -> usize {
         let mut met = 0;
@@ -151,7 +151,7 @@ impl<S, T> Row<'_, S, T> {
         met
     }
 
-    /// Whether there was such a call.
+    /// Returns whether the faulty call happened.
     fn run(&self, fault: &Fault) -> bool {
         let (rig, state) = (self.set_up)();
         let device = &rig.devices[fault.gpu];
@@ -177,7 +177,7 @@ impl<S, T> Row<'_, S, T> {
     }
 }
 
-/// What an operation that does not get through leaves as it was.
+/// The state that a failed operation leaves unchanged.
 #[derive(Debug, PartialEq)]
 struct Picture {
     shards: Vec<SealedShard>,

@@ -9,7 +9,7 @@ use vram_residency::{ByteLen, ExportOptions, MemoryMode, ResetOptions, ScrubCurs
 use super::operations::OPERATIONS;
 use super::{Bomb, Operation, Setup};
 
-/// Operations that call nobody but the clock.
+/// Operations that call no code of the caller except the clock.
 const TIMED: &[Operation] = &[
     ("seal", |setup, _| setup.manager.seal_model("new", 1, &setup.content).map(drop)),
     ("unseal", |setup, _| setup.manager.unseal_model(&setup.encrypted).map(drop)),
@@ -59,7 +59,7 @@ fn a_clock_that_panics_leaves_the_books_exact_and_the_manager_usable() {
             let clock: Arc<Bomb> = Arc::default();
             let setup = Setup::new(MemoryMode::Region, &Arc::default(), &clock);
             clock.arm(tick);
-            // That a panic is turned into an error is fine too.
+            // Turning the panic into an error is allowed too.
             let outcome = catch_unwind(AssertUnwindSafe(|| run(&setup, &Bomb::default())));
             let what = format!("{name}, tick {tick}");
             if clock.disarm() {

@@ -1,12 +1,12 @@
-//! Property: wherever code of the caller's panics inside a call, the panic leaves the call, the
-//! books are exact, everything that was resident still is, and the manager goes on as if the call
-//! had never been made.
+//! Property: if code of the caller panics inside a call, the panic leaves the call, the ledger is
+//! exact, every resident shard stays resident, and the manager works as if the call had never been
+//! made.
 //!
-//! Method: a bomb ticks at every call into the caller's code (sources, readers, sinks, callbacks,
-//! policies) and goes off at the n-th, for every n until the operation gets through. After each
-//! explosion a picture of everything is compared with the one before, and all content is read. A
-//! clock that panics is asked for less, since it is also asked after the deed: the books are exact
-//! and the manager usable.
+//! Method: a bomb counts every call into the caller's code (sources, readers, sinks, callbacks,
+//! policies) and panics at the n-th, for every n until the operation succeeds. After each panic the
+//! test compares a picture of the whole state with the one before, and reads all content. A clock
+//! is also read after the work is done, so less is required when it panics: the ledger is exact and
+//! the manager usable.
 
 mod clocks;
 mod operations;
@@ -31,7 +31,7 @@ use vram_tests::rig::Rig;
 const TOTAL: u64 = 128 << 10;
 const LEN: usize = 20_001;
 
-/// Goes off at the n-th tick. At 0 it is no bomb.
+/// Panics at the n-th tick. With 0 it never panics.
 #[derive(Debug, Default)]
 struct Bomb {
     left: AtomicU64,
@@ -42,7 +42,7 @@ impl Bomb {
         self.left.store(ticks, Ordering::SeqCst);
     }
 
-    /// Whether it has not gone off; it is no bomb any more then.
+    /// Returns whether it has not panicked yet, and disables it.
     fn disarm(&self) -> bool {
         self.left.swap(0, Ordering::SeqCst) > 0
     }
@@ -54,7 +54,7 @@ impl Bomb {
     }
 }
 
-/// Everything of the caller's that a manager calls.
+/// Every kind of caller's code that a manager calls.
 struct Ticking<'a, T> {
     bomb: &'a Bomb,
     inner: T,
@@ -145,7 +145,7 @@ impl Clock for TickingClock {
     }
 }
 
-/// A manager with something in every state.
+/// A manager with a shard in every state.
 struct Setup {
     manager: Arc<VramManager>,
     content: Vec<u8>,
@@ -185,7 +185,7 @@ impl Setup {
         Self { manager, content, encrypted, plain, altered, image, model }
     }
 
-    /// Everything that a call which was never made leaves as it is.
+    /// The state that a call leaves unchanged if it was never made.
     fn picture(&self) -> String {
         let manager = &self.manager;
         let capacities = [manager.capacity(0).unwrap(), manager.capacity(1).unwrap()];
@@ -199,7 +199,7 @@ impl Setup {
         format!("{capacities:?} {shards:?} {parked:?} {reservations}")
     }
 
-    /// The books are the sum of what is resident.
+    /// Checks that the ledger is the sum of what is resident.
     fn books_are_exact(&self, what: &str) {
         for gpu in 0..2 {
             let now = self.manager.capacity(gpu).unwrap();
@@ -211,7 +211,8 @@ impl Setup {
         }
     }
 
-    /// Everything resident reads, frees, and leaves a GPU that takes all it can hold.
+    /// Checks that every resident shard can be read and freed, and that the GPU then accepts its
+    /// full capacity.
     fn still_works(self, what: &str) {
         if self.manager.unseal_model(&self.altered).is_err() {
             self.manager.free_shard(&self.altered).unwrap();
@@ -230,7 +231,7 @@ impl Setup {
 
 type Operation = (&'static str, fn(&Setup, &Bomb) -> Result<(), VramError>);
 
-/// Sets the bomb at every tick in turn, and looks after each explosion.
+/// Lets the bomb panic at every tick in turn, and runs `look` after each panic.
 fn explode_everywhere(operation: &Operation, look: impl Fn(&Setup, &str, &str)) -> u64 {
     let (name, run) = operation;
     let mut explosions = 0;
@@ -265,7 +266,7 @@ fn a_panic_of_the_callers_code_at_any_point_leaves_everything_as_it_was() {
     }
 }
 
-/// A policy that panics wants nothing to go, and the caller hears of the lack of room alone.
+/// If a policy panics, no shard is evicted, and the caller gets the error for lack of room.
 #[test]
 fn a_policy_that_panics_at_any_point_evicts_nothing() {
     for mode in [MemoryMode::Region, MemoryMode::Blocks] {

@@ -1,4 +1,4 @@
-//! The operations through which a manager calls its caller.
+//! The operations in which a manager calls the caller's code.
 
 use std::io::{self};
 
@@ -26,7 +26,7 @@ fn seal_from(
     setup.manager.seal_from(request, source, SealOptions::new().progress(told(bomb))).map(drop)
 }
 
-/// Every door through which a manager calls the caller.
+/// Every operation in which a manager calls the caller's code.
 pub(super) const OPERATIONS: &[Operation] = &[
     ("seal from a file, by segment", |setup, bomb| {
         seal_from(setup, bomb, Access::Positional, SivScope::Segment, Protection::Encrypted)

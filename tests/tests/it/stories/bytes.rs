@@ -1,4 +1,4 @@
-//! Stories of bytes: weights that came out wrong, and devices that went away.
+//! Stories of bytes: weights that were wrong after a transfer, and devices that were lost.
 
 use core::time::Duration;
 
@@ -13,8 +13,8 @@ use vram_tests::rig::Rig;
 
 use super::{KIB, used};
 
-/// vllm #48310, #53888, #54235, #29341, `torch_memory_saver` #71: the model sleeps, wakes, and
-/// answers nonsense from then on.
+/// vllm #48310, #53888, #54235, #29341, `torch_memory_saver` #71: after sleep and wake, the model
+/// returns nonsense.
 #[test]
 fn silent_corruption_after_sleep_and_wake() {
     let rig = Rig::new(&[256 * KIB], 1).unwrap();
@@ -24,7 +24,8 @@ fn silent_corruption_after_sleep_and_wake() {
         let request = SealRequest::new("llama", 0).protection(protection);
         let shard = manager.seal(request, &data).unwrap();
 
-        // Whatever the copy back does and calls a success, it is looked at before it counts.
+        // Even if the copy back reports success, its bytes are checked before the shard becomes
+        // resident.
         let mut parked = manager.park(&shard).unwrap();
         let wrong = [
             Action::DropCopy,
@@ -39,21 +40,21 @@ fn silent_corruption_after_sleep_and_wake() {
             assert_eq!((used(manager, 0), error.class()), (0, Class::Fatal));
             parked = failed.into_parked();
         }
-        // The sleeping copy is as it was, and wakes where the copy works.
+        // The parked copy is unchanged, and wakes when the copy works.
         let awake = manager.wake(parked, 0).unwrap();
         assert_eq!(manager.unseal_and_free(&awake).unwrap(), data);
     }
 }
 
 /// vllm #53537 (a customer was served from a corrupted 4 GB shard), #52689, #51350, diffusers
-/// #14784, sglang #17009: nothing ever compares the weights that serve with those that were meant.
+/// #14784, sglang #17009: the weights in use are never compared with the intended ones.
 #[test]
 fn corrupt_weights_served() {
     let rig = Rig::new(&[256 * KIB], 1).unwrap();
     let manager = &rig.manager;
     let data = bytes(50_000, 1);
 
-    // Corrupted before it came: the content is compared with the digest of the catalogue.
+    // Corrupted before sealing: the content is compared with the digest of the catalogue.
     let meant = vram_residency::ContentHasher::digest(vram_residency::HashKind::Blake3, &data);
     let mut damaged = data.clone();
     damaged[33_333] ^= 4;
@@ -63,12 +64,12 @@ fn corrupt_weights_served() {
     assert!(matches!(answer, Err(VramError::DigestMismatch { .. })), "{answer:?}");
     assert_eq!(used(manager, 0), 0);
 
-    // Corrupted on the way, though the copy reports success.
+    // Corrupted in transfer, although the copy reports success.
     rig.devices[0].next(Op::QueueWrite, Action::FlipBit { byte: 5, bit: 5 }).unwrap();
     let answer = manager.seal_model("llama", 0, &data);
     assert!(matches!(answer, Err(VramError::WriteNotKept { .. })), "{answer:?}");
 
-    // Corrupted while it lies there: named to the segment, and not a byte of it is served.
+    // Corrupted in device memory: the error names the segment, and no byte of it is returned.
     for protection in [Protection::Encrypted, Protection::Authenticated] {
         let request = SealRequest::new("llama", 0).protection(protection);
         let shard = manager.seal(request, &data).unwrap();
@@ -97,7 +98,7 @@ fn a_copy_between_gpus_that_returns_success_and_wrong_bytes() {
     assert_eq!(manager.unseal_model(&moved).unwrap(), data, "it went the long way");
     assert_eq!(manager.report().distrusted_links, [(0, 1)], "and the link is known");
 
-    // Nobody has to lose a migration to find out.
+    // The link can be checked without the failure of a migration.
     let rig = Rig::new(&[2 << 20, 2 << 20], 1).unwrap();
     rig.devices[1].add(Op::PeerCopy, When::From(1), Action::FlipBit { byte: 900, bit: 1 }).unwrap();
     let links = rig.manager.probe_links();
@@ -121,7 +122,7 @@ fn a_model_in_use_is_unloaded() {
     let shard = manager.seal(request, &[7; 40_000]).unwrap();
     let lease = manager.lease(&shard).unwrap();
 
-    // By nobody: not on demand, not to make room, not to tidy up.
+    // No call frees it: not on demand, not to make room, not to compact.
     let in_use = |answer: &VramError| matches!(answer, VramError::InUse { leases: 1, .. });
     assert!(in_use(&manager.free_shard(&shard).unwrap_err()));
     assert!(in_use(&manager.park(&shard).unwrap_err()));
@@ -140,8 +141,8 @@ fn a_model_in_use_is_unloaded() {
     assert!(matches!(manager.unseal_model(&shard), Err(VramError::ShardFreed { .. })));
 }
 
-/// antirez/ds4 #759: one uncorrectable error, and the process answers nothing but errors for hours,
-/// on every card, until somebody restarts it.
+/// antirez/ds4 #759: after one uncorrectable error the process returns only errors for hours, on
+/// every card, until it is restarted.
 #[test]
 fn a_poisoned_context_serves_only_errors_for_hours() {
     let rig = Rig::new(&[256 * KIB, 256 * KIB], 1).unwrap();
@@ -157,11 +158,11 @@ fn a_poisoned_context_serves_only_errors_for_hours() {
         let answer = manager.unseal_model(shard);
         assert!(matches!(answer, Err(VramError::DeviceLost { gpu: 0, .. })), "{answer:?}");
     }
-    // That card alone, and nobody goes on trying it.
+    // Only that card is affected, and no further call is sent to it.
     assert_eq!(device.calls_after_loss(), 0);
     assert_eq!(manager.unseal_model(&elsewhere).unwrap(), data);
 
-    // One call, and it serves again: what there was a copy of is back, the rest is named.
+    // One call makes it usable again: shards with a copy are restored, the report names the others.
     let report = manager.reset_gpu(0, ResetOptions::new()).unwrap();
     assert_eq!(report.restored[0].shard_id, saved.shard_id);
     assert_eq!(report.lost[0].shard_id, unsaved.shard_id);
@@ -169,13 +170,14 @@ fn a_poisoned_context_serves_only_errors_for_hours() {
     assert_eq!(used(manager, 0), footprint(data.len()));
     let fresh = manager.seal_model("unsaved", 0, &data).unwrap();
     assert_eq!(manager.unseal_model(&fresh).unwrap(), data);
-    // Nobody takes what a handle from before names for what lies there now.
+    // A handle from before is not accepted for the shard that lies there now.
     assert!(matches!(manager.unseal_model(&saved), Err(VramError::StaleHandle { .. })));
     assert!(matches!(manager.unseal_model(&unsaved), Err(VramError::ShardFreed { .. })));
 }
 
-/// vllm #53537 once more, sglang #17009, radixark/miles #405: the weights were checked when they were
-/// loaded, and never again; a bit that flips a week later serves until somebody notices the answers.
+/// vllm #53537 again, sglang #17009, radixark/miles #405: the weights were checked when they were
+/// loaded, and never again; a bit that flips a week later has an effect until a user notices the
+/// answers.
 #[test]
 fn nothing_watches_the_weights_after_they_were_loaded() {
     let rig = Rig::new(&[256 * KIB], 1).unwrap();
@@ -187,14 +189,14 @@ fn nothing_watches_the_weights_after_they_were_loaded() {
     assert!(rig.flip(lease.shard(), 0, 12_345, 6));
     assert!(lease.ensure_sound().is_ok(), "nobody has looked yet");
 
-    // The scrubber passes by while kernels read, and takes the pointer away.
+    // The scrubber checks the shard while kernels read it, and revokes the pointer.
     let mut cursor = ScrubCursor::new();
     let step = manager.scrub_step(&mut cursor, ByteLen::MIB);
     assert_eq!(step.altered, core::slice::from_ref(&shard.shard_id));
     assert!(lease.device_pointer().is_none() && lease.ensure_sound().is_err());
     drop(lease);
 
-    // Three segments of four are as they were: the fourth alone is written again.
+    // Three of four segments are unaltered: only the fourth is written again.
     let source = SliceSource::new(&data);
     let report = manager.repair_from(&shard, source, RepairOptions::new()).unwrap();
     assert_eq!(report.segments, [12_345 / 4096]);

@@ -1,5 +1,5 @@
-//! What users of other systems complain about, told again: each test is one complaint, and shows
-//! that it cannot happen here. The threads that tell it are named above each.
+//! Complaints of users of other systems: each test reproduces one complaint, and shows that it
+//! cannot happen here. The issues that describe it are listed above each test.
 
 mod bytes;
 mod room;

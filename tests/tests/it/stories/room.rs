@@ -1,4 +1,4 @@
-//! Stories of room: figures that lie, and memory that nobody gets.
+//! Stories of room: wrong figures, and memory that cannot be allocated.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,13 +16,13 @@ use vram_tests::rig::Rig;
 use super::{KIB, plan, used};
 
 /// vllm-project/aibrix #2744, ggml-org/llama.cpp #24626, vllm #55827, #56830, #10643: two loaders
-/// look at the free figure, both find room, both load, and one of them dies halfway.
+/// read the free figure, both find room, both load, and one of them fails in the middle.
 #[test]
 fn free_memory_is_not_room_since_nobody_counts_what_is_promised() {
     let manager = VramManager::new_mock(64 << 10).unwrap();
     let llama = manager.reserve(0, ByteLen::new(40 * KIB)).unwrap();
 
-    // Not a byte of it is loaded yet, and the other loader is told the truth at once.
+    // Before the first byte is loaded, the other loader already gets the correct figure.
     let now = manager.capacity(0).unwrap();
     assert_eq!((now.used.get(), now.reserved.get(), now.room.get()), (0, 40 * KIB, 24 * KIB));
     assert!(!manager.fits(&plan(&[30 << 10]), GpuChoice::One(0)).unwrap().is_yes());
@@ -34,7 +34,7 @@ fn free_memory_is_not_room_since_nobody_counts_what_is_promised() {
     assert_eq!(shortfall.room.get(), 24 * KIB);
     assert_eq!(shortfall.holders[0].reservation, Some(llama.id()), "and told who has it");
 
-    // However many ask at once, no more is granted than there is.
+    // For any number of concurrent requests, no more is granted than there is.
     let granted = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -50,7 +50,7 @@ fn free_memory_is_not_room_since_nobody_counts_what_is_promised() {
 }
 
 /// ollama #9170, #13235, #12922, #12247, mistral.rs #781, candle #3530: the estimate says that the
-/// model fits, and the load says that it does not; or the other way round.
+/// model fits, and the load says that it does not; or the reverse.
 #[test]
 fn estimates_are_wrong() {
     let folder = tempfile::tempdir().unwrap();
@@ -72,7 +72,7 @@ fn estimates_are_wrong() {
         match manager.admit(request, &plan, &source) {
             Ok(model) => {
                 assert!(fits.is_yes());
-                // To the byte what was said.
+                // Equal to the estimate, to the byte.
                 assert_eq!(used(&manager, 0), needed);
                 assert_eq!(model.pieces.len(), plan.pieces().len());
             }
@@ -82,7 +82,7 @@ fn estimates_are_wrong() {
 }
 
 /// mistral.rs #2113 (36 GB stay), vllm #47654, ollama #7745, #11997, burn #4792: the model is
-/// unloaded, the log says so, and its memory is still held.
+/// unloaded according to the log, and its memory is still held.
 #[test]
 fn unloaded_but_still_held() {
     let rig = Rig::with(&[1 << 20], 1, |builder| builder.memory(0, MemoryMode::Blocks)).unwrap();
@@ -94,7 +94,7 @@ fn unloaded_but_still_held() {
     let held: u64 = device.live().iter().map(|(_, len)| len.get()).sum();
     assert_eq!(held, lens.iter().map(|len| footprint(*len)).sum::<u64>());
 
-    // The receipts are the driver's own word, not ours.
+    // The receipts contain the driver's own figures.
     let mut freed = 0;
     for receipt in manager.free_model(&model).unwrap() {
         let delta = receipt.driver_delta.unwrap_or(0);
@@ -103,7 +103,7 @@ fn unloaded_but_still_held() {
     }
     assert_eq!((freed, device.live().len(), used(manager, 0)), (held, 0, 0));
 
-    // And where the driver does not take memory back, nobody claims that it did.
+    // If the driver refuses a free, no receipt claims the bytes.
     let stuck = manager.seal_model("llama", 0, &data).unwrap();
     device.next(Op::Free, Action::Driver(999)).unwrap();
     let answer = manager.free_shard(&stuck);
@@ -112,7 +112,7 @@ fn unloaded_but_still_held() {
     assert_eq!(used(manager, 0), bytes.get(), "still counted, so never promised again");
 }
 
-/// vllm #34600: memory runs out halfway through a load, and what was loaded until then stays.
+/// vllm #34600: memory runs out in the middle of a load, and the part loaded until then stays.
 #[test]
 fn no_rollback_when_memory_runs_out_halfway() {
     let rig = Rig::with(&[256 * KIB], 1, |builder| builder.memory(0, MemoryMode::Blocks)).unwrap();
@@ -126,11 +126,11 @@ fn no_rollback_when_memory_runs_out_halfway() {
     let picture = || (manager.capacity(0).unwrap(), manager.shards(), device.live());
     let before = picture();
 
-    // The third tensor finds no room in the books: the first two are not there either.
+    // The third tensor finds no room in the ledger: the first two are removed as well.
     let error = load(&[100_000, 100_000, 100_000]).unwrap_err();
     assert!(error.is_capacity() && picture() == before, "{error}");
 
-    // The books had room, and the driver has not: at the second tensor, at the third.
+    // The ledger has room and the driver has not: at the second tensor, at the third.
     let lens = [20_000, 30_000, 40_000];
     for call in 2..=3 {
         device.add(Op::Allocate, When::Nth(call), Action::OutOfMemory).unwrap();
@@ -138,7 +138,7 @@ fn no_rollback_when_memory_runs_out_halfway() {
         assert!(error.is_capacity() && picture() == before, "at call {call}: {error}");
         device.clear();
     }
-    // The copy fails, or turns out not to have happened.
+    // The copy fails, or is left out without an error.
     for action in [Action::Driver(999), Action::DropCopy] {
         device.add(Op::QueueWrite, When::Nth(3), action).unwrap();
         let error = load(&lens).unwrap_err();
@@ -149,14 +149,14 @@ fn no_rollback_when_memory_runs_out_halfway() {
     assert_eq!(manager.unseal_model(&neighbour).unwrap(), [7; 1000]);
 }
 
-/// vllm #36651: the rollback frees what was freed already, and takes somebody else's memory.
+/// vllm #36651: the rollback frees memory twice, and thereby frees another allocation.
 #[test]
 fn a_double_release() {
     let manager = VramManager::new_mock(64 << 10).unwrap();
     let first = manager.seal_model("first", 0, &[1; 10_000]).unwrap();
     let twice = first.clone();
     manager.free_shard(&first).unwrap();
-    // Somebody else now lies where it lay.
+    // Another shard lies in the freed place now.
     let second = manager.seal_model("second", 0, &[2; 10_000]).unwrap();
     for _ in 0..3 {
         let answer = manager.free_shard(&twice);
@@ -179,14 +179,14 @@ fn out_of_memory_with_half_the_card_free() {
     let now = manager.capacity(0).unwrap();
     assert_eq!((now.room.get(), now.largest_hole.get(), now.hole_count), (32 * KIB, KIB, 32));
 
-    // The refusal says that it is not the bytes that are missing, but a hole.
+    // The error says that a hole is missing, not bytes.
     let large = vec![9; 32 << 10];
     let Err(VramError::InsufficientVram(shortfall)) = manager.seal_model("large", 0, &large) else {
         panic!("there is no such hole");
     };
     assert_eq!((shortfall.room.get(), shortfall.largest_hole.get()), (32 * KIB, KIB));
 
-    // And the card can be tidied while it serves: nothing is unloaded for it.
+    // The card can be compacted while shards are in use: nothing is unloaded for it.
     let report = manager.compact(0, CompactBudget::new()).unwrap();
     assert_eq!(report.largest_hole.get(), 32 * KIB);
     let large = manager.seal_model("large", 0, &large).unwrap();
@@ -195,7 +195,7 @@ fn out_of_memory_with_half_the_card_free() {
     }
     assert!(manager.verify_shard_integrity(&large).unwrap());
 
-    // Block by block there are no holes at all.
+    // In mode `Blocks` there are no holes.
     let builder = VramManager::builder().host_device(ByteLen::from_usize(total));
     let manager = builder.memory(0, MemoryMode::Blocks).build().unwrap();
     let shards: Vec<SealedShard> =
@@ -206,8 +206,8 @@ fn out_of_memory_with_half_the_card_free() {
     assert!(manager.seal_model("large", 0, &[9; 32 << 10]).is_ok());
 }
 
-/// gpu-allocator #266, llama.cpp #10091, ollama #7584: the card is full, the driver gives out host
-/// memory in its place without a word, and everything is thirty times slower.
+/// gpu-allocator #266, llama.cpp #10091, ollama #7584: the card is full, the driver silently gives
+/// host memory instead, and everything is thirty times slower.
 #[test]
 fn the_driver_silently_spills_to_host_memory() {
     cuda_sim::install();
@@ -223,16 +223,17 @@ fn the_driver_silently_spills_to_host_memory() {
         .memory(0, MemoryMode::Blocks)
         .build()
         .unwrap();
-    // Another process takes most of the card after we were told that it is ours.
+    // Another process takes most of the card after the figure was read.
     Sim::set_foreign(ordinal, 900 * KIB);
 
-    // The answer is a refusal with the reason, not memory from elsewhere.
+    // The answer is an error with the reason, not memory from elsewhere.
     let answer = manager.seal_model("llama", 0, &bytes(200_000, 1));
     let Err(VramError::InsufficientVram(shortfall)) = answer else { panic!("{answer:?}") };
     assert_eq!(shortfall.foreign.get(), 900 * KIB);
     assert_eq!((shortfall.room.get(), Sim::used(ordinal)), (124 * KIB, 0));
 
-    // What is resident is an allocation of device memory: as many bytes as the books say.
+    // The resident shard is an allocation of device memory, with the same number of bytes as in the
+    // ledger.
     let shard = manager.seal_model("llama", 0, &bytes(100_000, 1)).unwrap();
     let live = Sim::live_allocations(ordinal);
     assert_eq!((live.len(), live[0].len), (1, footprint(100_000)));

@@ -1,4 +1,5 @@
-//! Any bytes as an audit: refused with a reason, in bounded memory, or to the byte what was written.
+//! Arbitrary bytes as an audit: refused with a reason, in bounded memory, or equal to the written
+//! bytes.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -35,12 +36,12 @@ fn genuine() -> &'static (Vec<u8>, AuditHead) {
     })
 }
 
-/// Whether these are the first whole lines of the genuine audit, at least one.
+/// Whether these are the first complete lines of the genuine audit, at least one.
 fn is_prefix(bytes: &[u8]) -> bool {
     !bytes.is_empty() && genuine().0.starts_with(bytes) && bytes.ends_with(b"\n")
 }
 
-/// What somebody does to a file.
+/// An attacker's change of a file.
 #[derive(Clone, Debug)]
 enum Change {
     Set(Index, u8),
@@ -94,7 +95,7 @@ fn carry_out(bytes: &mut Vec<u8>, change: &Change) {
     }
 }
 
-/// Gives one byte at a time, with interruptions.
+/// Returns one byte at a time, with interruptions.
 struct Trickle<'a>(&'a [u8], bool);
 
 impl Read for Trickle<'_> {
@@ -177,7 +178,7 @@ fn a_line_that_nobody_signed_is_refused_however_deep_or_wide_it_is() {
     }
     let error = verify_audit(io::repeat(b'\n'), &key()).unwrap_err();
     assert!(matches!(error, AuditError::NotALine { line: 1 }), "{error}");
-    // Behind genuine lines as well, and where a moved line is looked for to the end of everything.
+    // Also after genuine lines, and where the search for a moved line reaches the end.
     let (bytes, _) = genuine();
     let endless = bytes.as_slice().chain(io::repeat(b'x'));
     let error = verify_audit(endless, &key()).unwrap_err();
@@ -204,7 +205,7 @@ fn an_event_that_is_too_long_for_a_line_is_counted_and_what_follows_is_written()
     assert_eq!((summary.events, summary.failed, summary.head.lines), (1, 1, 3));
 }
 
-/// A disk that refuses, panics or cannot make durable, as it is told.
+/// A disk that refuses, panics or cannot sync, as the test sets it.
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<State>>);
 
@@ -257,7 +258,7 @@ fn what_a_disk_refused_is_said_once_with_all_that_it_stood_for() {
     let disk = Disk::default();
     let mut audit = AuditWriter::to_writer(disk.clone(), key()).unwrap();
     disk.set(|state| state.full = true);
-    // One line that would have stood for five events.
+    // One line that would have covered five events.
     audit.dropped(5);
     assert_eq!((audit.status().failed(), disk.summary().head.lines), (5, 1));
     disk.set(|state| state.full = false);
@@ -320,7 +321,7 @@ fn an_audit_is_never_begun_or_gone_on_with_through_a_link_or_a_pipe() {
     }
     assert!(!folder.path().join("absent").exists());
     assert_eq!(fs::read(&victim).unwrap(), genuine().0);
-    // Zeros that a power failure left behind the last line are cut off like a part of a line.
+    // Zeros that a power failure left after the last line are truncated like a part of a line.
     let zeros = [genuine().0.as_slice(), &[0; 5000]].concat();
     fs::write(&victim, &zeros).unwrap();
     let (audit, found) = AuditWriter::append(&victim, key()).unwrap();

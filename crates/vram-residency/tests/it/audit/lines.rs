@@ -1,4 +1,4 @@
-//! The audit: no line of it can be changed, removed, moved or added unseen.
+//! The audit: no line can be changed, removed, moved or added without detection.
 
 use core::time::Duration;
 use std::fs;
@@ -37,7 +37,7 @@ fn folder() -> Folder {
     Folder { _folder: folder, path }
 }
 
-/// Bytes of a small audit: opened, sealed, freed, refused, dropped. And its head.
+/// Bytes of a small audit (opened, sealed, freed, refused, dropped), and its head.
 fn small() -> (Vec<u8>, AuditHead) {
     let at = folder();
     let mut audit = AuditWriter::create(&at.path, key()).unwrap();
@@ -106,7 +106,7 @@ fn every_line_that_is_removed_repeated_swapped_or_cut_is_named() {
                 other => panic!("{at}: {other}"),
             }
         } else {
-            // The last one: only an anchor knows.
+            // Removing the last line: only an anchor detects it.
             verify(&fewer).unwrap();
         }
         let error = verify_audit_against(fewer.as_slice(), &key(), &head).unwrap_err();
@@ -129,7 +129,7 @@ fn every_line_that_is_removed_repeated_swapped_or_cut_is_named() {
                 "{at} and {other}: {error}"
             );
         }
-        // Cut inside a line, at the end of everything and in the middle.
+        // Truncated inside a line, at the end of the file and in the middle.
         let before: usize = whole[..at].iter().map(Vec::len).sum();
         for len in [1, 70, whole[at].len() - 1] {
             let cut = &bytes[..before + len];
@@ -144,7 +144,8 @@ fn every_line_that_is_removed_repeated_swapped_or_cut_is_named() {
                 let middle = [&bytes[..before + len], &whole[at + 1..].concat()].concat();
                 let error = verify(&middle).unwrap_err();
                 match error {
-                    // Without its end, it swallows the next: the form is right, and no byte is.
+                    // A line without its end joins the next: the form is right, and the bytes are
+                    // wrong.
                     AuditError::Altered { line: l } | AuditError::NotALine { line: l } => {
                         assert_eq!(l, line);
                     }
@@ -162,7 +163,7 @@ fn what_is_altered_in_a_line_is_told_from_another_key_and_another_audit() {
     let altered = text.replacen("\"gpu\":0", "\"gpu\":1", 1);
     let error = verify(altered.as_bytes()).unwrap_err();
     assert!(matches!(error, AuditError::Altered { line: 3 }), "{error}");
-    // The same meaning in other bytes is not the same.
+    // The same meaning with other bytes is refused.
     let error = verify(text.replacen("\"seq\":0", "\"seq\": 0", 1).as_bytes()).unwrap_err();
     assert!(matches!(error, AuditError::Altered { line: 3 }), "{error}");
 
@@ -250,7 +251,7 @@ fn an_audit_that_does_not_verify_is_not_gone_on_with_and_stays_as_it_is() {
     assert!(matches!(AuditWriter::create(&at.path, key()), Err(AuditError::Io { .. })));
 }
 
-/// Takes so many bytes, then refuses; what it took can be looked at.
+/// Accepts a number of bytes, then refuses; the test can read the accepted bytes.
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<(Vec<u8>, usize)>>);
 
@@ -304,7 +305,7 @@ fn events_that_could_not_be_written_are_counted_and_said_in_the_audit_later() {
     let summary = verify(&disk.bytes()).unwrap();
     assert_eq!((summary.events, summary.failed, summary.head.lines), (2, 2, 4));
 
-    // Where a part of a line stands already, nothing may follow it.
+    // After a part of a line nothing may follow.
     disk.room(10);
     tell();
     disk.room(1 << 20);

@@ -1,4 +1,4 @@
-//! Every public call on a closed manager, and what it answers.
+//! Every public call on a closed manager, and its result.
 
 use core::time::Duration;
 use std::io::{self};
@@ -13,7 +13,7 @@ use vram_test_rigs::weights;
 
 use super::{LEN, TOTAL, is_complete, is_gone, seal, two_gpus};
 
-/// Every public call, and what it answers.
+/// Every public call, and its result.
 #[expect(clippy::too_many_lines, reason = "it is a table")]
 #[test]
 fn every_call_of_a_closed_manager_is_refused_but_for_figures() {

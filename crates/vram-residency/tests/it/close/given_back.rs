@@ -1,4 +1,4 @@
-//! What a close gives back, and what it names where it cannot.
+//! The memory that a close returns, and the report of what it could not return.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ fn a_closed_manager_has_given_everything_back_and_its_end_does_nothing_more() {
         assert!(!rig.manager.verify_shard_integrity(&altered).unwrap());
         rig.manager.seal_model("empty", 0, &[]).unwrap();
 
-        // What a region held is looked at as it goes.
+        // The device checks the content of a region when it is freed.
         let held = weights(LEN);
         for device in &rig.devices {
             let (inside, held) = (Arc::downgrade(device), held.clone());
@@ -45,7 +45,7 @@ fn a_closed_manager_has_given_everything_back_and_its_end_does_nothing_more() {
         assert_eq!(report.bytes.to_usize().unwrap(), 5 * LEN.next_multiple_of(256));
         assert_eq!(rig.manager.park_capacity().used, ByteLen::ZERO);
         is_gone(&rig, "closed");
-        // P18: a region holds what it held before anybody wrote to it, and was looked at above.
+        // P18: a region keeps its initial content where nothing was written; it was checked above.
         for freed in rig.devices.iter().flat_map(|device| device.freed()) {
             assert!(freed.wiped == Some(true) || freed.len.get() == total, "{freed:?}");
         }
@@ -98,7 +98,7 @@ fn what_the_driver_does_not_take_back_is_named_stays_counted_and_is_tried_again(
         assert_eq!((held.gpu, held.bytes), (0, ByteLen::from_usize(TOTAL)));
         assert!(held.error.is_some());
         if matches!(action, Action::Panic) {
-            continue; // What a panicking driver did with it, nobody knows.
+            continue; // The state of the memory after a panic of the driver is unknown.
         }
         is_complete(&rig.manager.close(Duration::ZERO));
         is_gone(&rig, "taken back at last");
@@ -115,7 +115,7 @@ fn bytes_that_could_not_be_wiped_keep_their_memory_from_the_driver_until_they_ca
         for op in ops {
             let rig = two_gpus(mode);
             seal(&rig, 0, Protection::Encrypted);
-            // Once when the shard is freed, once when that is tried again.
+            // Once when the shard is freed, and once when the free is tried again.
             rig.devices[0].next(op, refuse()).unwrap();
             rig.devices[0].add(op, vram_residency::device::fault::When::Nth(2), refuse()).unwrap();
             let report = rig.manager.close(Duration::ZERO);

@@ -1,4 +1,5 @@
-//! What is in use when a manager is closed: it is left, or waited for as long as asked.
+//! Shards in use when a manager is closed: the close leaves them, or waits for as long as
+//! requested.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -28,12 +29,12 @@ fn what_is_leased_is_left_and_the_next_close_finishes() {
         assert!(matches!(why, VramError::InUse { leases: 1, .. }), "{why}");
         let [held] = report.unreturned.as_slice() else { panic!("{report:?}") };
         assert_eq!((held.gpu, held.error), (0, None));
-        // It is as good as before for whoever holds the lease.
+        // The lease stays as valid as before.
         assert!(lease.device_pointer().is_some() && lease.ensure_sound().is_ok());
         let books = rig.manager.capacity(0).unwrap();
         assert_eq!(books.used.to_usize().unwrap(), LEN.next_multiple_of(256));
 
-        // With patience it is waited for.
+        // With a time limit, the close waits for it.
         let (go, gone) = mpsc::channel::<()>();
         thread::scope(|scope| {
             scope.spawn(move || {
@@ -65,7 +66,7 @@ fn reservations_are_waited_for_until_they_end_or_expire() {
         assert!(expiring.remaining().is_zero());
         is_gone(&rig, "reservations ended");
 
-        // Nothing expires here: the close is told when the last one ends.
+        // Nothing expires here: the end of the last lease wakes the close.
         let rig = two_gpus(mode);
         let bytes = rig.manager.reserve(0, ByteLen::new(1000)).unwrap();
         thread::scope(|scope| {
@@ -147,7 +148,7 @@ fn a_running_scrubber_ends_with_the_manager_that_is_closed() {
     while scrubber.status().running {
         thread::yield_now();
     }
-    // What is left is not looked at any more.
+    // Remaining shards are not checked any more.
     let reads = rig.devices[0].call_count(Op::Read);
     let step = rig.manager.scrub_step(&mut ScrubCursor::new(), ByteLen::MIB);
     assert!(step.idle && step.bytes.is_zero() && matches!(step.error, Some(VramError::Closed)));

@@ -25,7 +25,7 @@ fn closing_from_inside_a_call_does_not_wait_for_that_call() {
         let data = weights(LEN);
         let len = u64::try_from(LEN).unwrap();
 
-        // From a source, on whichever thread reads it.
+        // From a source, on the thread that reads it.
         let rig = two_gpus_on(mode, threads);
         let closed = AtomicU64::new(0);
         let close = || {
@@ -37,7 +37,8 @@ fn closing_from_inside_a_call_does_not_wait_for_that_call() {
         let sealed =
             rig.manager.seal_from(SealRequest::new("model", 0), source, SealOptions::new());
         assert!(closed.into_inner() > 0);
-        // It was let in before: it is there, to be freed, or it was refused on the way.
+        // The call began before the close: its shard is resident and can be freed, or the call was
+        // refused.
         drop(sealed);
         is_complete(&rig.manager.close(Duration::MAX));
         is_gone(&rig, "from a source");
@@ -80,7 +81,7 @@ fn closing_from_inside_a_call_does_not_wait_for_that_call() {
 
 #[test]
 fn closing_from_a_worker_thread_does_not_wait_for_the_call_that_it_works_for() {
-    // Enough for several windows, so that both threads have something to read.
+    // Long enough for several windows, so that both threads read something.
     let builder =
         VramManager::builder().host_device(ByteLen::from_usize(LONG)).threads(Threads::exactly(2));
     let manager = builder.build().unwrap();
@@ -107,11 +108,11 @@ fn closing_from_a_worker_thread_does_not_wait_for_the_call_that_it_works_for() {
     assert_eq!(manager.get_used_vram(0).unwrap(), 0);
 }
 
-/// The manager is closed between a call's check and the moment in which it takes memory.
+/// The manager is closed after a call's check and before the call takes memory.
 #[test]
 fn a_call_that_was_let_in_before_the_end_takes_nothing_after_it() {
     for mode in MODES {
-        // Once armed, the clock closes the manager the next time it is asked.
+        // Once armed, the clock closes the manager on its next read.
         let armed = Arc::new(Mutex::new(None::<Weak<Rig>>));
         let closes = Arc::clone(&armed);
         let on_monotonic = move || {
@@ -124,7 +125,7 @@ fn a_call_that_was_let_in_before_the_end_takes_nothing_after_it() {
         let clock = Arc::new(CallingClock { on_now: || {}, on_monotonic });
         let rig = two_gpus_with(mode, |builder| builder.clock(clock));
         let rig = Arc::new(rig);
-        // So that the clock is asked whenever a place is looked for.
+        // So that the clock is read whenever a place is searched.
         let request = ReserveRequest::new(0, ByteLen::ZERO).expires_in(Duration::ZERO);
         let _room = rig.manager.reserve_with(request).unwrap();
         *armed.lock().unwrap() = Some(Arc::downgrade(&rig));
@@ -173,7 +174,7 @@ fn a_seal_that_races_with_the_end_is_freed_or_refused() {
                     }
                 });
             }
-            // Two close at once: together they finish, and neither is wrong about the other.
+            // Two threads close at once: both finish, and both results are consistent.
             let other = scope.spawn(|| {
                 start.wait();
                 rig.manager.close(Duration::MAX)
@@ -192,6 +193,6 @@ fn a_seal_that_races_with_the_end_is_freed_or_refused() {
 }
 
 fn ended(error: &VramError) -> bool {
-    // A shard may be freed between a handle's check and its use.
+    // A shard may be freed after the check of a handle and before its use.
     matches!(error, VramError::Closed | VramError::ShardFreed { .. })
 }

@@ -1,5 +1,5 @@
-//! Closing a manager: everything is wiped and given back, what is in use is left and said so, and
-//! nothing is taken or served afterwards.
+//! Closing a manager: everything is wiped and returned, shards in use are left and reported, and no
+//! memory is taken or content returned afterwards.
 
 mod calls;
 mod given_back;
@@ -43,7 +43,7 @@ fn seal(rig: &Rig, gpu: u32, protection: Protection) -> SealedShard {
     rig.seal(gpu, protection, &weights(LEN))
 }
 
-/// Nothing is left: not in the books, and not at the driver.
+/// Checks that nothing is left, in the ledger and at the driver.
 fn is_gone(rig: &Rig, what: &str) {
     for (gpu, device) in (0..).zip(&rig.devices) {
         let books = rig.books(gpu);

@@ -1,4 +1,5 @@
-//! What goes wrong is told: altered bytes, bytes that were not given back, links that lie, panics.
+//! Events of failures: altered bytes, bytes that were not returned, links that deliver wrong bytes,
+//! panics.
 
 use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -24,7 +25,7 @@ fn altered_bytes_are_told_each_time_and_the_quarantine_once() {
         let at = vram_residency::DeviceOffset::new(u64::try_from(byte).unwrap());
         rig.devices[0].flip_bit_at(None, at, 0).unwrap();
     };
-    // The one shard lies at the start of the region, or at its end.
+    // The only shard lies at the start of the region, or at its end.
     let region = rig.devices[0].live()[0];
     let start = vram_residency::DeviceOffset::START;
     let held = rig.devices[0].inspect(Some(region.0), start, region.1).unwrap();

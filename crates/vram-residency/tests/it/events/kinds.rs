@@ -1,4 +1,4 @@
-//! Each operation tells exactly what happened, once, and nothing where nothing did.
+//! Each operation emits exactly its events, once, and none if nothing happened.
 
 use std::sync::Arc;
 
@@ -218,7 +218,7 @@ fn a_refusal_names_the_call_the_shard_the_gpu_and_the_code() {
     assert_eq!(told[4..], [refused("wake", id, Some(3), "unknown-gpu")]);
 }
 
-/// The state that an event tells of can be looked up by whoever is told.
+/// A sink can query the state that an event reports.
 #[test]
 fn a_sink_that_calls_back_finds_what_it_was_told_of() {
     let manager: Arc<std::sync::OnceLock<std::sync::Weak<vram_residency::VramManager>>> =

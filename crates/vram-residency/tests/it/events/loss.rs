@@ -1,4 +1,4 @@
-//! What is told of a GPU that is lost and reset, of a repair, and of the manager's end.
+//! Events of a GPU that is lost and reset, of a repair, and of the manager's close.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
@@ -32,7 +32,7 @@ fn refused(call: &str, shard: Option<&SealedShard>, gpu: Option<u32>, code: &str
     EventKind::Refused { call: call.into(), shard, gpu, code: code.into() }
 }
 
-/// Seals under names that say which is which.
+/// Seals under names that identify the kind.
 fn sealed(rig: &Telling, gpu: u32, kind: Protection) -> SealedShard {
     let request = SealRequest::new("m", gpu).protection(kind).owner("me");
     rig.manager.seal(request, &weights(3 * SEGMENT)).unwrap()
@@ -107,7 +107,7 @@ fn a_shard_that_finds_no_place_after_a_reset_is_told_to_be_in_host_memory() {
     }
 }
 
-/// A GPU that works is not lost by being reset, unless it does not come back.
+/// Resetting a working GPU is no loss, unless the GPU does not return.
 #[test]
 fn a_reset_by_force_is_no_loss_unless_the_device_refuses_it() {
     let rig = rig(&[32 * SEGMENT]);
@@ -127,7 +127,7 @@ fn a_reset_by_force_is_no_loss_unless_the_device_refuses_it() {
         let EventKind::DeviceLost { gpu: 0, shards, .. } = &told[0] else { panic!("{told:?}") };
         assert_eq!(*shards, ids(&[&shard]));
         assert_eq!(told[1..], [refused("reset", None, Some(0), error.code())]);
-        // What it was that took it, not that somebody wanted to.
+        // The stored cause is the driver's error, not the request for a reset.
         let error = rig.manager.unseal_model(&shard).unwrap_err();
         let VramError::DeviceLost { source, .. } = &error else { panic!("{error}") };
         assert!(source.to_string().contains("driver error 1"), "{source}");
@@ -146,7 +146,7 @@ fn a_clock_that_panics_during_a_restoration_costs_one_shard_at_most_and_the_rese
     for asked in 1..40 {
         let left = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&left);
-        // Panics when it is asked for the given time.
+        // Panics when the given time is read.
         let on_monotonic = move || {
             let left = counted.load(Ordering::Relaxed);
             if left > 0 {
@@ -218,7 +218,7 @@ fn a_repair_tells_what_it_wrote_once_and_where() {
             assert_eq!(told, [repaired]);
         }
         assert_eq!(report.segments.len(), 1);
-        // Nothing to repair: nothing is told.
+        // Nothing to repair, so no event.
         let again = rig.manager.repair_from(&shard, SliceSource::new(&bytes), RepairOptions::new());
         assert!(!again.unwrap().was_altered);
         assert_eq!(rig.names(), [""; 0]);
@@ -269,7 +269,7 @@ fn of_several_who_close_at_once_one_tells_of_it() {
     }
 }
 
-/// One that gives up on the other's turn is not the one that tells.
+/// A thread that gives up waiting for another thread's close does not emit the event.
 #[test]
 fn who_could_not_close_leaves_it_to_the_other_to_tell() {
     let rig = Arc::new(rig(&[32 * SEGMENT]));

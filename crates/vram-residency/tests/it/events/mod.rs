@@ -1,4 +1,4 @@
-//! Events: what happens is told, in order, to sinks that nobody waits for.
+//! Events are delivered in order, to sinks for which no call waits.
 
 mod faults;
 mod kinds;
@@ -13,10 +13,10 @@ use vram_residency::device::fault::FaultPlan;
 use vram_residency::{Event, EventLog, Lru, MemoryMode, VramManagerBuilder};
 use vram_test_rigs::{Rig, devices};
 
-/// Longer than anything here takes.
+/// Longer than any operation of these tests.
 const LONG: Duration = Duration::from_mins(1);
 
-/// A rig, and everything that its manager tells.
+/// A rig, and all events of its manager.
 struct Telling {
     rig: Rig,
     log: EventLog,
@@ -47,13 +47,13 @@ fn rig_with(
 }
 
 impl Telling {
-    /// What was told since this was last asked.
+    /// The events since the last call of this.
     fn told(&self) -> Vec<Event> {
         assert!(self.manager.flush_events(LONG));
         self.log.take()
     }
 
-    /// The names of what was told since this was last asked.
+    /// The names of the events since the last call of this.
     fn names(&self) -> Vec<&'static str> {
         self.told().iter().map(|event| event.kind.name()).collect()
     }

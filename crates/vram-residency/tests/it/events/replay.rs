@@ -1,4 +1,4 @@
-//! Many threads: the events alone tell what there is, and number themselves without a gap.
+//! Many threads: the state can be derived from events alone, and their numbers have no gap.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::BTreeMap;
@@ -10,14 +10,14 @@ use vram_test_rigs::{SEGMENT, weights};
 
 use super::{LONG, rig};
 
-/// Where the events of one shard leave it.
+/// A shard's state after its events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Gpu(u32),
     Host,
 }
 
-/// Follows events from the first one on. Says where each shard is in the end.
+/// Follows events from the first one on. Returns where each shard is at the end.
 fn follow(told: Vec<Event>) -> BTreeMap<ShardId, Place> {
     for (number, event) in (0..).zip(&told) {
         assert_eq!(event.seq, number, "neither a gap nor twice");
@@ -53,11 +53,11 @@ fn follow(told: Vec<Event>) -> BTreeMap<ShardId, Place> {
     places
 }
 
-/// Property: whoever follows the events knows what is resident where and what is parked.
+/// Property: the events determine what is resident where and what is parked.
 ///
-/// Method: four threads seal, move, park, wake and free shards of their own and of each other,
-/// with too little room, so that evictions come in between. The reference is the snapshot at the
-/// end. A step out of place (a shard that is freed before it was sealed, moved from where it is
+/// Method: four threads seal, move, park, wake and free shards of their own and of each other, with
+/// too little room, so that evictions happen in between. The reference is the snapshot at the end.
+/// An impossible event (a shard that is freed before it was sealed, or moved from a GPU where it is
 /// not) fails at once.
 #[test]
 fn following_the_events_tells_what_is_where() {
@@ -81,7 +81,8 @@ fn following_the_events_tells_what_is_where() {
                         let Some(shard) = sealed.ok().or_else(|| any.first().cloned()) else {
                             continue;
                         };
-                        // Others may have been quicker, or there is no room: both are answers.
+                        // Another thread may have been faster, or there is no room: both results
+                        // are allowed.
                         match pick {
                             0..3 => drop(manager.migrate_shard(&shard, (round + 1) % 2)),
                             3..5 => parked.extend(manager.park(&shard)),
@@ -113,7 +114,7 @@ fn following_the_events_tells_what_is_where() {
     assert_eq!(state.parked.len(), kept.len());
 }
 
-/// One thread parks and wakes a shard, others move it the moment they find it.
+/// One thread parks and wakes a shard, and others move it as soon as they find it.
 #[test]
 fn nothing_is_told_of_a_shard_before_it_is_told_to_be_there() {
     let rig = rig(&[8 * SEGMENT, 8 * SEGMENT]);
@@ -133,7 +134,7 @@ fn nothing_is_told_of_a_shard_before_it_is_told_to_be_there() {
         }
         for _ in 0..400 {
             let mut parked = manager.park(&shard).unwrap();
-            // It may be on its way just now: then there is no room for a second one.
+            // Its move may be running just now: then there is no room for a second copy.
             while let Err(error) = manager.wake(parked, 0) {
                 parked = error.into_parked();
             }

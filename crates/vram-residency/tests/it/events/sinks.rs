@@ -1,4 +1,5 @@
-//! Sinks that block, panic, are slow or late: nobody waits for them, and what they miss is counted.
+//! Sinks that block, panic, are slow or late: no call waits for them, and missed events are
+//! counted.
 
 use core::time::Duration;
 use std::sync::{Arc, Mutex, mpsc};
@@ -12,7 +13,7 @@ use vram_test_rigs::{SEGMENT, weights};
 
 use super::{LONG, rig, rig_with};
 
-/// Stands still inside each event until it is let go, and writes down all it was told.
+/// Blocks inside each event until the test releases it, and records every event.
 struct Gated {
     entered: mpsc::Sender<u64>,
     gate: mpsc::Receiver<()>,
@@ -35,10 +36,11 @@ impl EventSink for Gated {
     }
 }
 
-/// What a sink was told, a line each.
+/// The record of a sink, one line for each event.
 type Told = Arc<Mutex<Vec<String>>>;
 
-/// A sink that stands still, who sees it come in, who lets it go, and what it was told.
+/// A blocking sink, the receiver that reports each entry, the sender that releases it, and its
+/// record.
 fn gated() -> (Gated, mpsc::Receiver<u64>, mpsc::Sender<()>, Told) {
     let (entered, inside) = mpsc::channel();
     let (open, gate) = mpsc::channel();
@@ -69,7 +71,8 @@ fn a_sink_that_stands_still_stops_nobody_and_its_drops_are_counted_and_told_in_p
         assert_eq!(other.recv_timeout(LONG), Ok(seq), "the other sink has all of them");
     }
 
-    // One place is free again: the next event comes after the loss.
+    // One place in the queue is free again: the next event is delivered after the report of the
+    // loss.
     open.send(()).unwrap();
     assert_eq!(inside.recv().unwrap(), 1);
     refuse();
@@ -127,7 +130,7 @@ fn what_was_dropped_before_a_flush_is_told_before_it() {
     }
     assert!(!rig.manager.flush_events(Duration::ZERO));
     refuse();
-    // As good as the one before: it takes along what was dropped since.
+    // As good as the one before: it includes the drops since then.
     assert!(!rig.manager.flush_events(Duration::ZERO));
     open.send(()).unwrap();
     assert_eq!(inside.recv().unwrap(), 1);
@@ -165,7 +168,7 @@ fn the_last_manager_may_be_dropped_by_a_sink_on_its_own_thread() {
     let rig = rig_with(&[64 * SEGMENT], |builder| {
         builder.event_sink(move |event: &Event| {
             let manager = held.lock().unwrap().take();
-            // Asked on its own thread, it says so at once.
+            // On the sink's own thread the call returns at once.
             let flushed = manager.as_ref().map(|manager| manager.flush_events(LONG));
             drop(manager);
             let _nobody_listens = tell.send((event.seq, flushed));
@@ -179,7 +182,7 @@ fn the_last_manager_may_be_dropped_by_a_sink_on_its_own_thread() {
     *place = Some(manager);
     drop(place);
     assert_eq!(told.recv_timeout(LONG), Ok((0, Some(false))));
-    // Its thread ends, and nothing of the manager is left.
+    // The thread ends, and nothing of the manager is left.
     assert_eq!(told.recv_timeout(LONG), Err(mpsc::RecvTimeoutError::Disconnected));
     assert!(!scrubber.status().running);
     assert!(rig.rig.devices[0].live().is_empty());
@@ -243,7 +246,7 @@ fn events_after_the_manager_is_gone_reach_nobody_and_stop_nobody() {
         )
         .unwrap();
     drop(rig.rig.manager);
-    // Its memory goes back only now, and the device refuses.
+    // Its memory is freed only now, and the device refuses.
     drop(lease);
     assert_eq!(rig.log.events().len(), 1);
 }

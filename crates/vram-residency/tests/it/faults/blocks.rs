@@ -1,5 +1,5 @@
-//! Memory taken block by block: what the driver refuses, when, and what is left of it in the books.
-//! P5, P6, P15 and P18 with one allocation for each shard.
+//! Mode `Blocks`: what the driver refuses, when, and the state of the ledger afterwards. P5, P6,
+//! P15 and P18 with one allocation for each shard.
 
 use std::sync::Barrier;
 
@@ -19,7 +19,7 @@ fn rig() -> Rig {
     with_budget(TOTAL)
 }
 
-/// Two GPUs of which a budget is taken, block by block.
+/// Two GPUs of which only a budget is used, in mode `Blocks`.
 fn with_budget(budget: u64) -> Rig {
     let lens = [usize::try_from(TOTAL).unwrap(); 2];
     Rig::in_mode(MemoryMode::Blocks, &lens, |builder| {
@@ -39,7 +39,7 @@ fn nothing_is_taken_up_front_and_each_shard_is_one_allocation() {
     let mut shards = Vec::new();
     for (count, len) in [0, 1, 255, 256, 257, 4096, LEN].into_iter().enumerate() {
         shards.push(rig.manager.seal_model("model", 0, &weights(LEN)[..len]).unwrap());
-        // The empty one takes nothing.
+        // The empty shard has no allocation.
         assert_eq!(rig.devices[0].live().len(), count);
         rig.books_agree("sealed");
         let books = rig.books(0);
@@ -68,7 +68,7 @@ fn there_is_no_fragmentation_only_room() {
     for shard in shards.iter().step_by(2) {
         rig.manager.free_shard(shard).unwrap();
     }
-    // Every other granule of a region would be a hole too small for this.
+    // In a region, every second granule would be a hole too small for this.
     let half = vec![7; count / 2 * 256];
     let shard = rig.manager.seal_model("model", 0, &half).unwrap();
     assert_eq!(rig.manager.unseal_model(&shard).unwrap(), half);
@@ -81,7 +81,7 @@ fn a_budget_below_the_device_is_kept() {
     let rig = with_budget(3 * 256 + 100);
     assert_eq!(rig.books(0).foreign, ByteLen::ZERO);
     let shard = rig.manager.seal_model("model", 0, &[1; 768]).unwrap();
-    // A hundred bytes are left, and no whole granule.
+    // A hundred bytes are left, but no whole granule.
     let refused = rig.manager.seal_model("model", 0, &[1; 1]).unwrap_err();
     assert!(matches!(refused, VramError::InsufficientVram(_)), "{refused}");
     rig.manager.seal_model("model", 0, &[]).unwrap();
@@ -109,7 +109,7 @@ fn what_was_not_wiped_or_not_taken_back_stays_counted_and_is_never_used_again() 
         assert_eq!((books.used.get(), books.unreturned.get()), (TAKEN, TAKEN));
         assert_eq!(books.room.get(), TOTAL - TAKEN);
         rig.books_agree("not returned");
-        // What it holds is the manager's, not others'.
+        // The manager's own memory is not foreign.
         assert_eq!(rig.manager.refresh(0).unwrap().foreign, ByteLen::ZERO);
         let rest = vec![5; usize::try_from(books.room.get()).unwrap()];
         let rest = rig.manager.seal_model("model", 0, &rest).unwrap();
@@ -121,7 +121,7 @@ fn what_was_not_wiped_or_not_taken_back_stays_counted_and_is_never_used_again() 
     }
 }
 
-/// P5, P15: a fault at any call of any operation leaves the books what the driver holds.
+/// P5, P15: after a fault at any call of any operation, the ledger equals the memory at the driver.
 #[test]
 fn whatever_fails_at_whatever_call_the_books_are_the_drivers() {
     type Act = fn(&Rig, &SealedShard) -> Result<(), VramError>;
@@ -180,7 +180,7 @@ fn books_are_the_drivers(
 ) {
     let used = || rig.books(0).used.get() + rig.books(1).used.get();
     if matches!((what.op, &what.action), (Op::Free, Action::Panic)) {
-        // Nobody knows what became of the memory: it counts.
+        // The state of the memory is unknown, so it stays counted.
         assert!(used() >= rig.driver(0) + rig.driver(1), "{what}");
     } else {
         rig.books_agree(&what.to_string());
@@ -198,7 +198,7 @@ fn books_are_the_drivers(
     rig.all_frees_were_wiped(&what.to_string());
 }
 
-/// P1, P6 with many threads: the driver is never asked for more than the budget.
+/// P1, P6 with many threads: the driver never gets requests beyond the budget.
 #[test]
 fn many_threads_take_and_give_back_blocks_within_the_budget() {
     const THREADS: usize = 6;
@@ -226,11 +226,11 @@ fn many_threads_take_and_give_back_blocks_within_the_budget() {
     });
     assert_eq!(rig.driver(0), 0);
     rig.books_agree("in the end");
-    // Whatever was read in between, at rest the figures are right.
+    // After the threads have ended, the figures are right, independent of earlier reads.
     assert_eq!(refreshed(&rig.manager).room.get(), TOTAL);
 }
 
-/// Two managers on one device: what one takes is foreign to the other.
+/// Two managers on one device: the memory of one is foreign to the other.
 #[test]
 fn what_another_manager_takes_is_foreign() {
     let host = HostDevice::several(&[ByteLen::new(TOTAL)]).unwrap().remove(0);
@@ -251,7 +251,7 @@ fn what_another_manager_takes_is_foreign() {
     assert_eq!(refreshed(&one).room, ByteLen::ZERO);
 }
 
-/// The figures after the driver was asked.
+/// The figures after a refresh.
 fn refreshed(manager: &VramManager) -> GpuCapacity {
     manager.refresh(0).unwrap();
     manager.capacity(0).unwrap()

@@ -1,4 +1,4 @@
-//! The faults of devices and of links between them, each with what must happen: two GPUs, each
+//! The faults of devices and of links between them, each with its required effect: two GPUs, each
 //! behind a fault device.
 
 use core::time::Duration;
@@ -44,7 +44,8 @@ fn one_flipped_bit_in_device_memory_is_named_and_never_served() {
         let segment = u64::try_from(at / SEGMENT).unwrap();
         rig.flip(0, position, 3);
 
-        // A read that does not touch it is served; the first that does is not, nor is any after.
+        // A read that does not touch the altered segment succeeds; the first that does fails, and
+        // so do all later ones.
         let elsewhere = if at < SEGMENT { LEN - 10 } else { 10 };
         assert_eq!(
             rig.manager.read_shard_at_offset(&shard, elsewhere, 5).unwrap(),
@@ -74,7 +75,7 @@ fn one_flipped_bit_in_device_memory_is_named_and_never_served() {
         assert!(rig.manager.ensure_intact(&shard).unwrap_err().is_integrity());
         assert_eq!(rig.manager.report().gpus[0].quarantined, 1);
 
-        // Putting the bit back does not lift the quarantine: freeing does.
+        // Restoring the bit does not lift the quarantine: freeing does.
         rig.flip(0, position, 3);
         assert!(!rig.manager.verify_shard_integrity(&shard).unwrap());
         rig.manager.free_shard(&shard).unwrap();
@@ -102,7 +103,7 @@ fn freed_device_memory_no_longer_holds_the_bytes() {
         let after = rig.region(0);
         assert!(held.iter().all(|at| after[*at] == 0));
 
-        // And a migration leaves nothing behind either.
+        // A migration also leaves no bytes behind.
         let shard = seal(&rig, protection);
         rig.manager.migrate_shard(&shard, 1).unwrap();
         let after = rig.region(0);
@@ -110,7 +111,7 @@ fn freed_device_memory_no_longer_holds_the_bytes() {
     }
 }
 
-/// P16 until the reset, which `tests/loss/` is about.
+/// P16 until the reset; `tests/it/loss/` tests the rest.
 #[test]
 fn after_a_sticky_error_that_gpu_answers_device_lost_and_is_left_alone() {
     for code in STICKY {
@@ -141,13 +142,13 @@ fn after_a_sticky_error_that_gpu_answers_device_lost_and_is_left_alone() {
         assert_eq!(rig.used(0), used, "the ledger drifted");
         assert!(rig.manager.report().gpus[0].lost.is_some());
 
-        // The other GPU knows nothing of it.
+        // The other GPU is not affected.
         assert_eq!(rig.manager.unseal_and_free(&there).unwrap(), weights(LEN));
         assert_eq!(rig.used(1), 0);
         drop(rig.manager);
         let after: Vec<_> =
             rig.devices[0].calls().into_iter().filter(|call| call.after_loss).collect();
-        // Letting go of the region is not a call: the device knows that it is lost.
+        // Dropping the region is not a call: the device knows that it is lost.
         assert!(after.iter().all(|call| call.op == Op::Drop), "{after:?}");
     }
 }
@@ -177,14 +178,14 @@ fn an_error_of_asynchronous_work_fails_the_operation_that_owns_it() {
             assert!(matches!(refused, Err(VramError::Device { gpu: 0, .. })), "{refused:?}");
             assert_eq!(rig.used(0), 0);
 
-            // The very next one is not blamed for it.
+            // The next call is not affected by it.
             let shard = rig.manager.seal_model("model", 0, &weights(LEN)).unwrap();
             assert_eq!(rig.manager.unseal_model(&shard).unwrap(), weights(LEN));
         }
     }
 }
 
-/// A device that copies as late as it may: whoever forgets to wait sees old bytes.
+/// A device that copies as late as it may: a caller that forgets to wait sees old bytes.
 #[test]
 fn copies_that_happen_as_late_as_they_may_are_waited_for() {
     let rig = rig_with(true, Threads::exactly(2));
@@ -197,7 +198,7 @@ fn copies_that_happen_as_late_as_they_may_are_waited_for() {
     assert_eq!((rig.used(0), rig.used(1)), (0, 0));
 }
 
-/// The gate decides: the read that was there first ends well, the free waits for it.
+/// The gate decides the order: the read that began first succeeds, and the free waits for it.
 #[test]
 fn a_free_waits_for_the_read_that_is_under_way() {
     let rig = rig_with(false, Threads::ONE);
@@ -216,7 +217,7 @@ fn a_free_waits_for_the_read_that_is_under_way() {
         let freer = scope.spawn(|| rig.manager.free_shard(&shard));
         std::thread::sleep(Duration::from_millis(20));
         assert!(!freer.is_finished(), "freed under a reader");
-        // Others who come now wait for the free, and then find nothing.
+        // Later calls wait for the free, and then find no shard.
         let late = scope.spawn(|| rig.manager.unseal_model(&shard));
         go_on.send(()).unwrap();
         assert_eq!(reader.join().unwrap().unwrap(), weights(LEN));
@@ -275,7 +276,7 @@ fn a_host_without_memory_is_told_before_the_device_is_touched() {
     assert_eq!(rig.used(0), 0);
 }
 
-/// P11: a manager with another key knows nothing of the first one's shards.
+/// P11: a manager with another key does not accept the first one's shards.
 #[test]
 fn two_managers_with_different_keys_do_not_know_each_others_handles() {
     let manager = |byte| {

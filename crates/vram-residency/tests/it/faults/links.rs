@@ -1,4 +1,4 @@
-//! Links between GPUs that fail or lie, and migrations over them.
+//! Links between GPUs that fail or deliver wrong bytes, and migrations over them.
 
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op, When};
@@ -66,7 +66,7 @@ fn a_migration_with_a_fault_at_any_call_ends_on_one_gpu_and_loses_nothing() {
     assert!(met > 60, "only {met} faults were met");
 }
 
-/// Migrations over the link, or staged because the link lies.
+/// Migrations over the link, or through the host if the link delivers wrong bytes.
 fn migrations(staged: bool) -> usize {
     let ops = [
         (1, Op::PeerCopy),

@@ -50,7 +50,7 @@ fn assert_parked_or_as_before(
             let woken = rig.manager.wake(parked, 0).unwrap();
             assert_eq!(rig.manager.unseal_model(&woken).unwrap(), bytes, "{what}");
         }
-        // A read that lies is taken for an altered shard: it is closed to readers.
+        // Damage in a read looks like an altered shard: it is closed to readers.
         Outcome::Refused(VramError::ShardAltered { .. }) => {
             let refused = rig.manager.unseal_model(shard);
             assert!(matches!(refused, Err(VramError::Quarantined { .. })), "{what}");
@@ -63,7 +63,8 @@ fn assert_parked_or_as_before(
     rig.settle(what.op != Op::Fill);
 }
 
-/// P15: every call of the device fails once while a shard is woken; it comes back in the error.
+/// P15: every call of the device fails once while a shard is woken; the error contains the parked
+/// shard.
 #[test]
 fn a_wake_that_fails_hands_the_parked_shard_back() {
     for request in kinds() {
@@ -130,7 +131,7 @@ fn a_model_is_parked_and_woken_as_a_whole_or_not_at_all() {
                         rig.manager.wake_model(parked, GpuChoice::One(0)).unwrap();
                         assert_whole(&rig.manager, &model, what);
                     }
-                    // A read that lied is taken for an altered shard; the others are as before.
+                    // Damage in a read looks like an altered shard; the others are as before.
                     Outcome::Refused(VramError::ShardAltered { .. }) => {
                         let verdict = rig.manager.verify_model(&model, Verify::Segments).unwrap();
                         let altered = verdict.shards.iter().filter(|verdict| !verdict.sound);
@@ -179,7 +180,7 @@ fn a_model_is_parked_and_woken_as_a_whole_or_not_at_all() {
     }
 }
 
-/// Shards that hop over each other, and one that slides over itself.
+/// Shards that move over each other, and one whose new place overlaps its old one.
 const LAYOUTS: [&[usize]; 2] = [&[2048, 9000, 2048, 3 * SEGMENT, 2048], &[2048, 20_480, 2048]];
 
 fn assert_nothing_lost(rig: &Rig, kept: &Kept, report: Option<CompactReport>, what: &Fault) {
@@ -189,7 +190,7 @@ fn assert_nothing_lost(rig: &Rig, kept: &Kept, report: Option<CompactReport>, wh
             manager.wake(parked, 0).unwrap();
         }
         for (shard, error) in &report.skipped {
-            // A read that lied is taken for an altered shard: it is closed to readers.
+            // Damage in a read looks like an altered shard: it is closed to readers.
             let closed = manager.unseal_model(&kept[shard].0).is_err();
             assert_eq!(closed, matches!(error, VramError::ShardAltered { .. }), "{what}: {error}");
         }
@@ -205,8 +206,8 @@ fn assert_nothing_lost(rig: &Rig, kept: &Kept, report: Option<CompactReport>, wh
     rig.settle(what.op != Op::Fill);
 }
 
-/// P15, P17: every call of the device fails once; each shard keeps its bytes, where it lies now or
-/// in the report.
+/// P15, P17: every call of the device fails once; each shard keeps its bytes, in its present place
+/// or in the report.
 #[test]
 fn a_compaction_that_meets_a_fault_loses_no_shard() {
     for lens in LAYOUTS {
@@ -230,7 +231,7 @@ fn a_compaction_that_meets_a_fault_loses_no_shard() {
     }
 }
 
-/// The same for copies within the device, which lie like any other.
+/// The same for copies within the device, which can be damaged like any other.
 #[test]
 fn a_copy_within_the_device_that_fails_or_lies_loses_no_shard() {
     let error = GpuError::driver(GpuIndex::new(0), 1);

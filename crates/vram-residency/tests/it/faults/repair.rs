@@ -1,4 +1,5 @@
-//! A fault at every device call of a repair: it is whole, or in quarantine and can be repaired again.
+//! A fault at every device call of a repair: the shard is repaired, or in quarantine and can be
+//! repaired again.
 
 use vram_alloc::DeviceOffset;
 use vram_residency::device::fault::{Action, Hook, Op, When};
@@ -85,7 +86,7 @@ fn what_is_altered_while_a_repair_is_under_way_is_found_at_its_end() {
         for (elsewhere, relocate) in [(true, false), (false, false), (false, true)] {
             let rig = Rig::new(&[1 << 16]);
             let shard = damaged(&rig, request.clone(), &bytes, &[1, 4]);
-            // After segment 1 was written and read back: a bit of it, or of segment 0.
+            // After segment 1 was written and read back, flips a bit of it, or of segment 0.
             let (start, device) = (rig.written_at(0), std::sync::Arc::clone(&rig.devices[0]));
             rig.devices[0].clear_log();
             let hook = Hook::new(move || {

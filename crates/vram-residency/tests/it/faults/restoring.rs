@@ -1,4 +1,4 @@
-//! Rows of the table: shards that come back when a lost GPU is reset.
+//! Rows of the table: shards that are restored when a lost GPU is reset.
 
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op};
@@ -7,7 +7,7 @@ use vram_test_rigs::{Fault, Faults, Outcome, Rig, Row, content};
 
 use crate::loss::{KINDS, LEN, MODES, is_stale, seal, two_gpus};
 
-/// Whatever fails while a shard comes back: it is back, or its copy is in the caller's hands.
+/// If restoring a shard fails at any call, the shard is resident, or the caller has its copy.
 #[test]
 fn a_fault_at_any_call_of_a_restoration_loses_no_copy() {
     let mut met = 0;
@@ -46,7 +46,7 @@ fn faults(mode: MemoryMode) -> Vec<Faults> {
             actions.extend([Action::Driver(700), Action::FailAfterwards(error)]);
             actions.extend([Action::DropCopy, Action::FlipBit { byte: 3, bit: 1 }]);
         }
-        // Not the call that takes the region again: that one refuses the reset.
+        // Not the call that allocates the region again: its failure refuses the reset.
         let region = mode == MemoryMode::Region && op == Op::Allocate;
         Faults::of(0, op, actions).at(if region { 2 } else { 1 }..=u64::MAX)
     });

@@ -1,5 +1,4 @@
-//! Rows of the table: bytes that come in from sources or as whole models, and shards that are sealed
-//! anew.
+//! Rows of the table: bytes from sources or from whole models, and shards that are sealed again.
 
 use core::slice::from_ref;
 
@@ -14,7 +13,7 @@ use crate::moves::keys;
 use crate::seal::models::{bytes_of, plan, request, sources};
 use crate::seal::transitions::sealed;
 
-/// P15: whatever fails, nothing is resident and everything was given back.
+/// P15: after any failure nothing is resident and everything was returned.
 #[test]
 fn a_fault_at_any_call_while_sealing_from_a_source_leaves_nothing() {
     let bytes = content(5 * SEGMENT + 9, 8);
@@ -33,7 +32,8 @@ fn a_fault_at_any_call_while_sealing_from_a_source_leaves_nothing() {
             },
             after: &|rig, (), outcome, what| {
                 match outcome {
-                    // A lie in the middle of an Encrypted shard that no sample met: found when read.
+                    // Damage in the middle of an Encrypted shard, outside every sample: detected on
+                    // read.
                     Outcome::Done(shard) => {
                         assert_eq!(rig.manager.shards(), from_ref(&shard), "{what}");
                         match rig.manager.unseal_model(&shard) {
@@ -56,7 +56,7 @@ fn a_fault_at_any_call_while_sealing_from_a_source_leaves_nothing() {
     }
 }
 
-/// P15: whatever fails, no piece is resident, and a model that was there before is untouched.
+/// P15: after any failure no piece is resident, and a model that existed before is unchanged.
 #[test]
 fn a_fault_at_any_call_of_an_admission_leaves_nothing() {
     let (files, plan) = plan();
@@ -77,7 +77,7 @@ fn a_fault_at_any_call_of_an_admission_leaves_nothing() {
                     for made in &model.pieces {
                         match rig.manager.unseal_model(&made.shard) {
                             Ok(read) => assert_eq!(read, bytes_of(&files, &made.piece), "{what}"),
-                            // A lie that no sample met.
+                            // Damage outside every sample.
                             Err(VramError::ShardAltered { .. }) => {}
                             Err(error) => panic!("{what}: {error}"),
                         }
@@ -94,7 +94,7 @@ fn a_fault_at_any_call_of_an_admission_leaves_nothing() {
     .sweep();
 }
 
-/// P15: whatever fails, the shard is as it was or as it should be, and the error says which.
+/// P15: after any failure the shard is as before or as requested, and the error says which.
 #[test]
 fn a_fault_at_any_call_of_a_transition_leaves_the_old_shard_or_the_new_one() {
     let len = 5 * SEGMENT + 9;
@@ -141,7 +141,7 @@ fn old_or_new(
             assert_ne!(after.protection, before.protection, "{what}");
             after
         }
-        // A read that lies looks like altered memory: refused, and closed to readers.
+        // Damage in a read looks like altered memory: refused, and closed to readers.
         Outcome::Refused(VramError::ShardAltered { segments, .. }) => {
             assert!(matches!(what.op, Op::Read | Op::QueueRead), "{what}");
             assert!(!segments.is_empty(), "{what}");

@@ -16,8 +16,8 @@ fn with_shard(protection: Protection) -> (Rig, SealedShard) {
     (rig, shard)
 }
 
-/// The shard is there and sound, or in quarantine because it really was found altered; it can be
-/// freed, and then everything is as in the beginning.
+/// The shard is resident and unaltered, or in quarantine because it was found altered. It can be
+/// freed, and then everything is as at the start.
 fn still_resident(rig: &Rig, shard: &SealedShard, may_be_quarantined: bool, what: &Fault) {
     assert_eq!(rig.manager.shards().len(), 1, "{what}");
     match rig.manager.unseal_model(shard) {
@@ -46,7 +46,7 @@ fn a_seal_that_fails_anywhere_leaves_nothing_and_one_that_does_not_is_right() {
                         assert!(rig.manager.shards().is_empty(), "{what}");
                         return rig.settle(true);
                     };
-                    // A copy that lied is found at the read-back, or when the bytes are used.
+                    // A damaged copy is detected at the read-back, or when the bytes are used.
                     let checked = read_back == ReadBack::Full
                         || (read_back, protection)
                             == (ReadBack::Default, Protection::Authenticated);
@@ -165,7 +165,7 @@ fn a_free_that_the_device_refuses_keeps_the_bytes_counted_and_the_shard_gone() {
                 Outcome::Refused(error) => panic!("{what}: {error}"),
                 Outcome::Panicked => panic!("{what}: the panic of the device came out"),
             }
-            // What is left can be used to the last byte, and never overlaps what was kept.
+            // The remaining room can be used to the last byte, and never overlaps what was kept.
             let rest =
                 usize::try_from(rig.manager.capacity(0).unwrap().largest_hole.get()).unwrap();
             let shard = rig.manager.seal_model("rest", 0, &content(rest, 2)).unwrap();

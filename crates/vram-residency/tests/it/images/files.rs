@@ -1,4 +1,4 @@
-//! No half file is left, whatever ends a call, and no file is replaced unasked.
+//! No partial file is left after any end of a call, and no file is replaced without a request.
 
 use core::panic::AssertUnwindSafe;
 use std::fs;
@@ -16,12 +16,12 @@ use vram_test_rigs::{ActingSource, acts_at, weights};
 
 use super::{Bench, MODEL, SEGMENT, every_kind, params, ring};
 
-/// P10: two plaintexts never meet under one key and nonce.
+/// P10: two plaintexts are never encrypted under one key and nonce.
 #[test]
 fn a_source_that_changes_under_the_seal_is_refused_by_its_segment() {
     let bench = Bench::new();
     let (bytes, read) = (weights(6 * SEGMENT), Mutex::new(Vec::new()));
-    // Gives other bytes from the second read of the fifth segment on.
+    // Returns other bytes from the second read of the fifth segment on.
     let source = ActingSource::new(&bytes, |offset, target: &mut [u8]| {
         let mut read = read.lock().unwrap();
         if read.contains(&offset) && offset == 4 * 4096 {
@@ -35,7 +35,7 @@ fn a_source_that_changes_under_the_seal_is_refused_by_its_segment() {
     assert!(matches!(refused, Err(VramError::SourceChanged { segment: 4, .. })), "{refused:?}");
     assert!(bench.names().is_empty());
 
-    // Read once, whatever it says is what is sealed.
+    // Read once: the bytes of that read are the sealed ones.
     read.lock().unwrap().clear();
     let segment = params().with_scope(SivScope::Segment);
     bench.try_seal("image", segment, &source, ImageOptions::new()).unwrap();

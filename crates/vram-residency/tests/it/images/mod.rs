@@ -1,4 +1,5 @@
-//! Sealed images: what goes in comes out, nothing else does, and no half file is ever left.
+//! Sealed images: they open to the sealed content and to nothing else, and no partial file is ever
+//! left.
 
 mod files;
 mod outputs;
@@ -62,7 +63,7 @@ impl Bench {
         Ok(bytes)
     }
 
-    /// The segments that verifying names, or why it could not be done.
+    /// The segments that the verification reports, or why it failed.
     fn altered(&self, image: &str) -> Result<Vec<u64>, VramError> {
         let expected = Expected::new(MODEL).unwrap();
         let verdict = verify_image(&ring(), &expected, &self.path(image), ImageOptions::new())?;
@@ -71,7 +72,7 @@ impl Bench {
     }
 }
 
-/// A temporary folder in memory where there is one: thousands of small files are synced here.
+/// A temporary folder in memory if available: these tests sync thousands of small files.
 fn memory_folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -88,7 +89,7 @@ fn params() -> SealParams {
     SealParams::new().with_segment(SegmentSize::MIN)
 }
 
-/// Every combination that the format knows.
+/// Every combination of the format.
 fn every_kind() -> Vec<SealParams> {
     let mut kinds = vec![params().with_protection(Protection::Authenticated)];
     for scope in [SivScope::Shard, SivScope::Segment] {

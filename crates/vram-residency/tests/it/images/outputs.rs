@@ -1,4 +1,4 @@
-//! An output never replaces an input, and a writer gets what a file gets.
+//! An output never replaces an input, and a writer receives the same bytes as a file.
 
 use std::fs;
 use std::io;
@@ -31,7 +31,7 @@ fn neither_the_source_nor_the_image_nor_a_named_input_is_ever_replaced() {
     let expected = Expected::new(MODEL).unwrap();
     for target in ["source", "key"] {
         refused(bench.try_seal(target, params(), &source, options()));
-        // The traits of references and of shared sources pass the file on.
+        // References and shared sources report the file of the inner source.
         refused(bench.try_seal(target, params(), &&source, options()));
         refused(bench.try_seal(target, params(), &Arc::new(source.clone()), options()));
     }

@@ -1,4 +1,4 @@
-//! Images that are damaged, of another length, or not what is looked for.
+//! Images that are damaged, of another length, or not the expected ones.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use vram_test_rigs::weights;
 
 use super::{Bench, MODEL, SEGMENT, every_kind, image_error, key, params, ring};
 
-/// P9: every byte of an image matters, wherever it lies.
+/// P9: a change of any byte of an image is detected.
 #[test]
 fn any_flipped_bit_of_an_image_is_refused_and_leaves_nothing() {
     let bench = Bench::new();
@@ -59,7 +59,7 @@ fn an_image_of_any_other_length_is_refused() {
         fs::write(bench.path("image"), &bad).unwrap();
         let refused = image_error(bench.unseal("image", "out").unwrap_err());
         match refused {
-            // Too short to say what it is.
+            // Too short to be recognised.
             SealError::NotASeal => assert!(len < 8, "{len}"),
             SealError::WrongLength { found, .. } => assert_eq!(found, u64::try_from(len).unwrap()),
             other => panic!("{len}: {other}"),
@@ -92,7 +92,7 @@ fn swapped_repeated_and_foreign_segments_are_named() {
     }
 }
 
-/// P11: a good image under another name, key or limit is refused, and the error says which.
+/// P11: a valid image under another name, key or limit is refused, and the error says which.
 #[test]
 fn an_image_of_another_model_key_or_size_is_refused_in_words() {
     let bench = Bench::new();
@@ -120,7 +120,7 @@ fn an_image_of_another_model_key_or_size_is_refused_in_words() {
     let refused = open(&ring(), &right, ImageOptions::new().len_max(ByteLen::new(99)));
     assert!(matches!(refused, SealError::TooLong { .. }), "{refused}");
 
-    // A tool that only converts may say that anything will do.
+    // A tool that only converts may accept any content.
     let report = unseal_image(
         &ring(),
         &Expected::anything(),
@@ -161,7 +161,7 @@ fn a_header_that_lies_costs_no_memory() {
     let bench = Bench::new();
     bench.seal("image", params(), &weights(100));
     let mut bad = fs::read(bench.path("image")).unwrap();
-    // 2^48 bytes in segments of 4 KiB: a table of terabytes, if it were believed.
+    // 2^48 bytes in segments of 4 KiB: a table of terabytes, if the record were trusted.
     bad[16..24].copy_from_slice(&(1_u64 << 48).to_le_bytes());
     bad[24..32].copy_from_slice(&(1_u64 << 36).to_le_bytes());
     fs::write(bench.path("image"), &bad).unwrap();

@@ -1,4 +1,4 @@
-//! What goes into an image comes out.
+//! An image opens to the content that was sealed.
 
 use std::fs;
 
@@ -57,7 +57,7 @@ fn an_image_is_the_format_s_whatever_the_threads_and_the_kind_of_source() {
                 assert!(fs::read(bench.path("image")).unwrap() == expected, "{params:?}");
                 fs::remove_file(bench.path("image")).unwrap();
             }
-            // Two passes over something that can be read once.
+            // Two passes over a source that can be read only once.
             Err(VramError::Config { .. }) if params.scope() == SivScope::Shard => {}
             Err(other) => panic!("{other}"),
         }

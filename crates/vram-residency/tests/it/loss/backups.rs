@@ -1,4 +1,4 @@
-//! Backups: when they are kept, when they go, and what they take.
+//! Backups: when they are kept, when they are dropped, and the host memory they take.
 
 use vram_residency::device::fault::{Action, Op};
 use vram_residency::{
@@ -26,9 +26,9 @@ fn a_backup_counts_as_long_as_the_shard_is_sealed_as_it_was() {
             assert_eq!(manager.park_capacity().shard_count, 0, "it is not parked");
             assert_eq!(manager.unseal_model(&shard).unwrap(), content(LEN, 1));
 
-            // Again: one at a time.
+            // A second backup replaces the first.
             assert_eq!(manager.back_up(&shard).unwrap().host_len, used());
-            // It goes along, and is there after a rest in host memory.
+            // The backup moves with its shard, and still exists after parking and waking.
             let shard = manager.migrate_shard(&shard, 1).unwrap();
             let parked = manager.park(&shard).unwrap();
             assert_eq!(used().get(), 2 * backup.host_len.get());
@@ -38,7 +38,7 @@ fn a_backup_counts_as_long_as_the_shard_is_sealed_as_it_was() {
             assert!(manager.drop_backup(&shard).unwrap());
             assert!(used().is_zero() && !backed_up());
 
-            // A new seal is not the one that was copied.
+            // A new seal differs from the one that was backed up.
             manager.back_up(&shard).unwrap();
             let other = match kind {
                 Protection::Encrypted => manager.open_resident(&shard),
@@ -73,7 +73,7 @@ fn a_backup_needs_room_and_a_sound_shard_and_is_none_otherwise() {
     let other = seal(&rig, 0, Protection::Encrypted, 2);
     let refused = rig.manager.back_up(&other).unwrap_err();
     assert!(matches!(refused, VramError::ParkLimit { .. }), "{refused}");
-    // No room for the new one beside the old one: the old one stays.
+    // There is no room for the new backup beside the old one: the old one stays.
     let refused = rig.manager.back_up(&shard).unwrap_err();
     assert!(matches!(refused, VramError::ParkLimit { .. }), "{refused}");
     assert!(rig.manager.report().shards[0].backed_up);
@@ -110,7 +110,7 @@ fn a_shard_that_was_altered_later_comes_back_sound_from_its_backup() {
     assert_eq!(rig.manager.unseal_model(back).unwrap(), content(LEN, 1));
 }
 
-/// A card that is dead for good: what has a backup leaves it all the same.
+/// A card that never works again: shards with a backup can still leave it.
 #[test]
 fn a_backup_is_parked_in_place_of_a_shard_that_is_out_of_reach() {
     for mode in MODES {
@@ -142,7 +142,7 @@ fn the_key_of_a_backup_is_in_use() {
     rig.manager.set_active_key(&id).unwrap();
     assert!(matches!(rig.manager.retire_key(&old), Err(VramError::KeyInUse { .. })));
     rig.lose(&shard);
-    // Also while its shard is out of reach, and once it is parked instead of it.
+    // Also while its shard cannot be reached, and after the backup was parked in its place.
     assert!(matches!(rig.manager.retire_key(&old), Err(VramError::KeyInUse { .. })));
     let parked = rig.manager.park(&shard).unwrap();
     assert!(matches!(rig.manager.retire_key(&old), Err(VramError::KeyInUse { .. })));

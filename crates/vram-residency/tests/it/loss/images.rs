@@ -1,4 +1,4 @@
-//! Coming back from the sealed image that a shard was exported to.
+//! Restoring a shard from the sealed image to which it was exported.
 
 use std::fs;
 
@@ -47,7 +47,7 @@ fn a_shard_without_a_backup_comes_back_from_its_image() {
             assert!(is_stale(rig.manager.unseal_model(&shard)));
             rig.books_agree("restored");
 
-            // The image is still known, and what the shard is opened or closed to is as before.
+            // The image is still known, and opening or closing the shard works as before.
             let probe = seal(&rig, 0, kind, 3);
             rig.lose(&probe);
             let report = rig.manager.reset_gpu(0, ResetOptions::new()).unwrap();
@@ -83,10 +83,10 @@ fn an_image_that_is_gone_damaged_or_another_is_not_believed() {
                 "cut" => fs::write(&path, &bytes[..bytes.len() - 1]).unwrap(),
                 "garbage" => fs::write(&path, vec![7; 5000]).unwrap(),
                 _ => {
-                    // As genuine as the first, of the same model, and not what is looked for.
+                    // A genuine image of the same model, but not the expected one.
                     let request = SealRequest::new("model", 0).protection(kind);
                     let (request, seed) = match what {
-                        // Even of the same content, and sealed in another way.
+                        // Even with the same content, but sealed in another way.
                         "twin" => (request.suite(Suite::ChaCha20Poly1305), 1),
                         _ => (request, 2),
                     };

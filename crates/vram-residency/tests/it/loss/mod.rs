@@ -1,5 +1,5 @@
-//! Losing a device, and getting it back: what is gone, what comes back from copies, and what nobody
-//! else notices.
+//! Losing a device and resetting it: shards that are lost, shards that are restored from copies,
+//! and other GPUs, which are not affected.
 
 mod backups;
 mod images;
@@ -16,7 +16,7 @@ pub(crate) const MODES: [MemoryMode; 2] = [MemoryMode::Region, MemoryMode::Block
 pub(crate) const KINDS: [Protection; 2] = [Protection::Encrypted, Protection::Authenticated];
 const TOTAL: usize = 32 * SEGMENT;
 pub(crate) const LEN: usize = 5 * SEGMENT + 9;
-/// Bytes that a shard of this length takes.
+/// Bytes that a shard of this length occupies.
 const TAKEN: u64 = 20_736;
 
 /// Uncorrectable ECC.

@@ -1,4 +1,4 @@
-//! Losing and resetting while others are at work.
+//! Losses and resets while other threads work.
 
 use core::cell::RefCell;
 use core::fmt;
@@ -14,8 +14,8 @@ use vram_test_rigs::{Rig, content};
 
 use super::{ECC, LEN, MODES, seal, two_gpus};
 
-/// Readers, sealers and movers hammer a GPU that is lost and reset over and over: every answer is
-/// right bytes or an error that says why, and in the end everything adds up.
+/// Readers, sealers and movers use a GPU that is lost and reset repeatedly: every result is correct
+/// bytes or an error with the reason, and at the end all figures add up.
 #[test]
 fn whatever_others_do_meanwhile_a_reset_settles_everything_once() {
     for mode in MODES {
@@ -35,7 +35,7 @@ fn whatever_others_do_meanwhile_a_reset_settles_everything_once() {
             }
             start.wait();
             for round in 0..30_u8 {
-                // Straight at the device: somebody's next call will meet it, or nobody's.
+                // Directly on the device: the next call of any thread meets it, or none does.
                 let kind = if round % 2 == 0 { Op::Read } else { Op::QueueWrite };
                 rig.devices[0].next(kind, Action::Driver(ECC)).unwrap();
                 for _ in 0..50 {
@@ -60,7 +60,7 @@ fn whatever_others_do_meanwhile_a_reset_settles_everything_once() {
             manager.free_shard(&shard).unwrap();
         }
         assert!(manager.park_capacity().used.is_zero());
-        // Of two calls at once, one may meet the error just before the other.
+        // One of two concurrent calls may meet the error before the other returns.
         rig.devices[0].clear_log();
         for gpu in [0, 1] {
             rig.is_whole(gpu);
@@ -115,7 +115,7 @@ fn of_several_resets_at_once_one_works_and_the_others_are_told() {
     assert_eq!(rig.manager.shards().len(), 1);
 }
 
-/// A backup is taken by whoever is quicker, whole: the shard is parked or the reset brings it back.
+/// A backup is taken whole by the faster call: the shard is parked, or the reset restores it.
 #[test]
 fn a_shard_that_is_parked_while_its_gpu_is_reset_is_one_or_the_other() {
     for round in 0..60_u32 {
@@ -161,12 +161,12 @@ fn a_shard_that_is_parked_while_its_gpu_is_reset_is_one_or_the_other() {
 }
 
 thread_local! {
-    /// The shards of each loss that was told on this thread.
+    /// The number of shards in each loss that was logged on this thread.
     static TOLD: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Stands in for a log. One for the process: with one for each thread, whether a line is wanted at
-/// all would depend on who writes it first.
+/// Replaces a log. There is one for the process: with one for each thread, the first thread that
+/// logs would decide whether a line is enabled at all.
 struct Log;
 
 impl tracing::Subscriber for Log {
@@ -220,7 +220,7 @@ fn a_loss_is_told_once_with_all_shards_whoever_meets_it() {
         seal(&rig, 1, Protection::Encrypted, 9);
         drop(rig.manager.park(&shards[2]).unwrap());
         if by_others {
-            // A call of somebody else's on the same device meets the error.
+            // A call from outside the manager, on the same device, meets the error.
             rig.devices[0].next(Op::Memory, Action::Driver(ECC)).unwrap();
             let device: &dyn vram_residency::Device = &*rig.devices[0];
             assert!(device.memory().is_err());

@@ -42,7 +42,7 @@ fn a_reset_that_the_device_refuses_leaves_it_as_lost_as_before_and_can_be_tried_
             let refused = rig.manager.reset_gpu(0, ResetOptions::new()).unwrap_err();
             assert!(refused.is_device(), "{what}: {refused}");
 
-            // Nothing is half done: no call, no place, no byte of the books.
+            // Nothing is left half done: no running call, no place, no byte in the ledger.
             let calls = rig.devices[0].calls().len();
             assert!(is_lost(rig.manager.unseal_model(&shard)), "{what}");
             assert!(is_lost(rig.manager.seal_model("more", 0, b"more")), "{what}");
@@ -60,8 +60,8 @@ fn a_reset_that_the_device_refuses_leaves_it_as_lost_as_before_and_can_be_tried_
     }
 }
 
-/// A call that is under way is waited for, and no longer than asked; one that the reset is called
-/// from inside of is not waited for at all.
+/// A reset waits for running calls, and no longer than requested. It does not wait for a call from
+/// inside which it was made.
 #[test]
 fn a_reset_from_inside_a_call_on_that_gpu_is_refused_at_once() {
     for mode in MODES {
@@ -87,7 +87,7 @@ fn a_reset_from_inside_a_call_on_that_gpu_is_refused_at_once() {
         assert_eq!(rig.used(0), TAKEN);
         drop(manager.reset_gpu(0, ResetOptions::new()).unwrap());
 
-        // A sink of a shard on a GPU that works: refused, and the read goes on.
+        // A sink of a shard on a working GPU: the reset is refused, and the read goes on.
         let shard = seal(&rig, 0, Protection::Encrypted, 1);
         let mut asked = false;
         let sink = ActingWriter(|bytes: &[u8]| {

@@ -1,4 +1,4 @@
-//! P16: what a reset settles, and what it brings back.
+//! P16: the state after a reset, and the shards that it restores.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -65,7 +65,7 @@ fn a_lease_of_a_lost_shard_keeps_nothing() {
             assert!(lease.device_pointer().is_none());
             assert!(is_freed(lease.ensure_sound()));
         }
-        // They are leases of what was: the shard that came back is free to go.
+        // These leases belong to the lost shards: the restored shard is not leased.
         assert_eq!(rig.manager.report().shards[0].leases, 0);
         let fresh = rig.manager.lease(back).unwrap();
         drop(leases);
@@ -96,7 +96,7 @@ fn reservations_stay_promised_and_can_be_used_after_the_reset() {
         assert_eq!(report.lost.len(), 1);
         assert_eq!((rig.books(0).used.get(), rig.books(0).reserved.get()), (0, promised));
         assert_eq!(rig.books(0).foreign, ByteLen::ZERO);
-        // Blocks behind reserved places are gone, and taken again when they are used.
+        // Blocks behind reserved places are gone, and are allocated again on use.
         let live: u64 = rig.devices[0].live().iter().map(|(_, len)| len.get()).sum();
         let region = if mode == MODES[0] { ByteLen::from_usize(TOTAL) } else { ByteLen::ZERO };
         assert_eq!(live, region.get());
@@ -220,7 +220,7 @@ fn a_gpu_that_works_is_reset_if_it_is_empty_or_by_force_and_never_under_a_lease(
         assert_eq!(rig.manager.unseal_model(&gone).unwrap(), content(LEN, 2), "all is as it was");
         assert_eq!(rig.devices[0].call_count(Op::Reset), 1);
 
-        // P18: what it held is not left readable for whoever comes after the reset.
+        // P18: its bytes are not readable by a later user of the device.
         let device = Arc::clone(&rig.devices[0]);
         let look = Hook::new(move || {
             for (number, len) in device.live() {

@@ -1,4 +1,4 @@
-//! What a reset brings back from backups, and where to.
+//! Shards that a reset restores from backups, and where they are placed.
 
 use vram_residency::{
     AdmitRequest, ByteLen, GpuChoice, ModelPlan, NotRestored, Piece, Protection, ResetOptions,
@@ -42,14 +42,14 @@ fn a_shard_comes_back_from_its_backup_as_it_was() {
                 assert!(listed.backed_up && listed.last_verified.is_some());
                 assert_eq!(rig.manager.park_capacity().used, backup.host_len);
 
-                // Handles from before are refused, whatever they ask for.
+                // Handles from before are refused by every call.
                 assert!(is_stale(rig.manager.unseal_model(&shard)));
                 assert!(is_stale(rig.manager.free_shard(&shard)));
                 assert!(is_stale(rig.manager.lease(&shard)));
                 assert_eq!(rig.used(0), (len as u64).next_multiple_of(256));
                 rig.books_agree("restored");
 
-                // And once more: the backup is still there.
+                // A second time: the backup still exists.
                 let probe = seal(&rig, 0, kind, 4);
                 rig.lose(&probe);
                 let report = rig.manager.reset_gpu(0, ResetOptions::new()).unwrap();
@@ -146,7 +146,7 @@ fn a_shard_that_came_back_needs_no_second_seat_though_its_old_lease_lives() {
     rig.lose(&shard);
     let report = rig.manager.reset_gpu(0, ResetOptions::new()).unwrap();
     rig.manager.free_shard(&report.restored[0]).unwrap();
-    // And one that did not come back gives its seat up, whoever holds a lease of it.
+    // A shard that was not restored releases its slot, even if it is still leased.
     let more = seal(&rig, 0, Protection::Authenticated, 1);
     let second = rig.manager.lease(&more).unwrap();
     rig.lose(&more);

@@ -1,5 +1,5 @@
-//! A reset of a GPU that works waits for what is under way there, and can still be refused: then
-//! nothing shows that it was asked for.
+//! A reset of a working GPU waits for running calls there, and can still be refused: a refused
+//! reset has no visible effect.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -17,7 +17,7 @@ use vram_test_rigs::{ActingWriter, Rig, SEGMENT, content};
 
 use super::{LEN, MODES, TOTAL, is_lost, seal, two_gpus};
 
-/// Starts a reset by force when called, and returns once the GPU takes no calls any more.
+/// Starts a forced reset when called, and returns when the GPU takes no more calls.
 struct Start {
     rig: Weak<Rig>,
     go: Mutex<Option<mpsc::Sender<()>>>,
@@ -35,8 +35,8 @@ impl Start {
     }
 }
 
-/// Runs `work` while a reader is in the way of any reset, until the one that `work` starts has given
-/// up waiting.
+/// Runs `work` while a reader blocks any reset, until the reset that `work` starts has given up
+/// waiting.
 fn while_a_reset_waits(rig: &Arc<Rig>, work: impl FnOnce(Arc<Start>)) {
     let held = rig.manager.seal_model("held", 0, b"held").unwrap();
     let (go, started) = mpsc::channel();
@@ -81,7 +81,8 @@ impl Read for Starting<'_> {
     }
 }
 
-/// P18, P6: a call that ends because of a reset leaves no byte behind, though the reset is refused.
+/// P18, P6: a call that ends because of a reset leaves no byte behind, even if the reset is
+/// refused.
 #[test]
 fn what_a_call_leaves_while_a_reset_waits_is_wiped_and_given_back() {
     for mode in MODES {
@@ -92,7 +93,7 @@ fn what_a_call_leaves_while_a_reset_waits_is_wiped_and_given_back() {
             let source = ReaderSource::new(reader, u64::try_from(LEN).unwrap());
             let request = SealRequest::new("model", 0).protection(Protection::Authenticated);
             let sealed = rig.manager.seal_from(request, source, SealOptions::new());
-            // Unless the reset gave up before anybody looked.
+            // Unless the reset gave up before the seal checked the device.
             assert!(is_lost(sealed) || rig.manager.report().gpus[0].lost.is_none());
         });
         for shard in rig.manager.shards() {
@@ -107,7 +108,7 @@ fn what_a_call_leaves_while_a_reset_waits_is_wiped_and_given_back() {
     }
 }
 
-/// A shard that is being sealed anew in place is all of one seal, whatever a reset wanted.
+/// A shard that is being sealed again in place has one seal as a whole, whatever the reset does.
 #[test]
 fn a_shard_that_is_rewritten_in_place_is_whole_though_a_reset_waits() {
     let rig = Arc::new(two_gpus(MemoryMode::Region));
@@ -125,8 +126,8 @@ fn a_shard_that_is_rewritten_in_place_is_whole_though_a_reset_waits() {
     assert_eq!(rig.books(0).used, ByteLen::ZERO);
 }
 
-/// A reset wipes what lies on its own GPU. A shard that gets away from there meanwhile, by way of its
-/// backup, is left alone where it lies now.
+/// A reset wipes only its own GPU. A shard that meanwhile leaves it, through its backup, is not
+/// wiped in its new place.
 #[test]
 fn a_shard_that_leaves_while_its_gpu_is_wiped_keeps_its_bytes() {
     for mode in MODES {
@@ -143,7 +144,7 @@ fn a_shard_that_leaves_while_its_gpu_is_wiped_keeps_its_bytes() {
             let parked = rig.manager.park(&last).unwrap();
             let _shard = rig.manager.wake(parked, 0).unwrap();
         });
-        // While the first of them is wiped.
+        // During the wipe of the first one.
         rig.devices[1].next(Op::Fill, Action::Run(wakes)).unwrap();
         let report = rig.manager.reset_gpu(1, ResetOptions::new().force()).unwrap();
         assert_eq!(report.restored.len(), 1);

@@ -1,4 +1,4 @@
-//! Compaction: holes join, bytes stay, whoever leases a shard keeps it where it is.
+//! Compaction: holes join, bytes stay the same, and a leased shard keeps its place.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use vram_test_rigs::{Rig, content};
 
 pub(crate) const ALL: CompactBudget = CompactBudget::new();
 
-/// What is resident, and its bytes.
+/// The resident shards, and their bytes.
 pub(crate) type Kept = BTreeMap<ShardId, (SealedShard, Vec<u8>)>;
 
 fn seal_all(manager: &VramManager, lens: &[usize]) -> Vec<(SealedShard, Vec<u8>)> {
@@ -51,7 +51,7 @@ fn assert_kept(manager: &VramManager, kept: &Kept, what: &str) {
     }
 }
 
-/// The story of the allocation that failed with half the card free.
+/// Reproduces the allocation that failed with half the card free.
 #[test]
 fn a_model_that_fits_into_what_is_free_fits_after_compaction() {
     let rig = Rig::new(&[64 << 10]);
@@ -93,14 +93,14 @@ fn pieces_of_all_sizes_end_with_one_hole_also_where_they_slide_over_themselves()
             assert_eq!(rig.used(0), used);
             assert_eq!(rig.manager.park_capacity().used, ByteLen::ZERO);
             assert_kept(&rig.manager, &kept, "after");
-            // Nothing to do any more.
+            // Nothing is left to do.
             assert_eq!(rig.manager.compact(0, ALL).unwrap().moves, 0);
             rig.settle(true);
         }
     }
 }
 
-/// P18: where a shard was, nothing of it can be read.
+/// P18: no byte of a shard can be read in its old place.
 #[test]
 fn what_a_shard_leaves_behind_is_wiped() {
     let rig = Rig::new(&[32 << 10]);
@@ -126,7 +126,7 @@ fn leased_and_quarantined_shards_stay_where_they_are() {
     for (shard, _) in shards.iter().step_by(2) {
         manager.free_shard(shard).unwrap();
     }
-    // All but one are leased: only that one can move, and no hole is worth it twice.
+    // All but one are leased: only that one can move, and it does not move twice.
     let leases: Vec<_> =
         shards.iter().skip(3).step_by(2).map(|(shard, _)| manager.lease(shard).unwrap()).collect();
     let where_they_are = |leases: &[vram_residency::Lease]| -> Vec<_> {
@@ -201,8 +201,7 @@ fn without_host_memory_a_shard_that_slides_over_itself_is_skipped_and_named() {
     assert_eq!(manager.capacity(0).unwrap().used.get(), 20_480);
 }
 
-/// A device that refuses to be written from some call on: the shard that was on its way is not
-/// lost with it.
+/// The device refuses writes from some call on: the shard that was moving then is not lost.
 #[test]
 fn a_shard_that_the_device_takes_at_no_place_stays_in_host_memory() {
     let rig = Rig::new(&[24 << 10]);
@@ -223,7 +222,7 @@ fn a_shard_that_the_device_takes_at_no_place_stays_in_host_memory() {
     rig.settle(true);
 }
 
-/// P19: others read, seal and free all the while.
+/// P19: other threads read, seal and free meanwhile.
 #[test]
 fn others_go_on_while_a_gpu_is_compacted() {
     let manager = VramManager::builder()

@@ -1,4 +1,4 @@
-//! Keys that come and go, and shards that move from one to another.
+//! Adding and retiring keys, and moving shards from one key to another.
 
 use vram_residency::{
     KeyError, Protection, SealError, SealKey, SealRequest, SivScope, Verify, VramError,
@@ -18,7 +18,7 @@ pub(crate) fn requests() -> [SealRequest; 3] {
     ]
 }
 
-/// Room for a second copy, and for one alone, so that resealing works in place.
+/// Room for a second copy, and for only one copy, so that resealing works in place.
 pub(crate) fn rigs(len: usize) -> [Rig; 2] {
     [Rig::new(&[1 << 16]), Rig::new(&[len.next_multiple_of(256).max(256)])]
 }
@@ -44,7 +44,7 @@ fn a_resealed_shard_keeps_id_and_bytes_and_the_old_handle_is_stale() {
                 let stale = manager.unseal_model(&shard);
                 assert!(matches!(stale, Err(VramError::StaleHandle { .. })));
 
-                // And back: deterministic, so the first record comes out again.
+                // And back: sealing is deterministic, so the first record appears again.
                 let back = manager.reseal_shard(&resealed, &before).unwrap();
                 assert_eq!(back.sealed_data, shard.sealed_data);
                 assert_eq!(manager.reseal_shard(&back, &before).unwrap(), back, "nothing to do");
@@ -86,7 +86,7 @@ fn a_key_is_retired_when_nothing_is_sealed_under_it_any_more() {
     assert_eq!(manager.unseal_model(&resident).unwrap(), b"resident");
 }
 
-/// P10a: no altered byte gets a valid record by being sealed under another key.
+/// P10a: sealing an altered byte under another key does not give it a valid record.
 #[test]
 fn an_altered_shard_is_not_resealed() {
     let len = 3 * SEGMENT + 9;

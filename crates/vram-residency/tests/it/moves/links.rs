@@ -32,8 +32,8 @@ fn sound_links_are_found_direct_and_a_probe_leaves_nothing() {
     }
 }
 
-/// The story of the peer copy that returned success and wrong bytes: a probe finds it before any
-/// shard goes that way, and only that direction is avoided.
+/// Reproduces the peer copy that returned success and wrong bytes: a probe detects it before any
+/// shard uses the link, and only that direction is avoided.
 #[test]
 fn a_link_that_lies_is_found_by_a_probe_and_avoided() {
     for action in [
@@ -72,7 +72,7 @@ fn a_link_that_lied_to_a_migration_once_is_staged_from_then_on() {
     assert_eq!(manager.unseal_model(&shard).unwrap(), bytes);
 }
 
-/// An altered source is not the link's fault.
+/// An altered source does not make the link distrusted.
 #[test]
 fn a_shard_that_was_altered_before_it_moved_does_not_discredit_the_link() {
     let (manager, devices) = two(4 << 20);

@@ -1,5 +1,5 @@
-//! Moves: whatever becomes of a shard, its bytes come back equal, or an error says why not and
-//! everything is as it was.
+//! Moves: after any move of a shard its bytes are equal, or the call returns an error with the
+//! reason and nothing has changed.
 
 pub(crate) mod compact;
 pub(crate) mod keys;

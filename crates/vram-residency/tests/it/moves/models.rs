@@ -41,7 +41,7 @@ pub(crate) fn assert_whole(
     }
 }
 
-/// P17: park and wake give the model back, under the same handle.
+/// P17: park and wake restore the model, under the same handle.
 #[test]
 fn a_parked_model_takes_no_vram_and_wakes_as_it_was() {
     for protection in [Protection::Encrypted, Protection::Authenticated] {
@@ -116,7 +116,7 @@ fn a_model_without_room_at_the_target_stays_or_stays_parked() {
     assert_whole(&manager, &woken, "woken");
 }
 
-/// P14: one lease of one shard, and the whole model stays.
+/// P14: one lease of one shard keeps the whole model in place.
 #[test]
 fn a_leased_shard_keeps_its_whole_model_in_place() {
     let (manager, _devices) = two(1 << 17, 1 << 17);
@@ -139,7 +139,7 @@ fn a_leased_shard_keeps_its_whole_model_in_place() {
     manager.migrate_model(&model, 1).unwrap();
 }
 
-/// P19: models that are parked and moved while others read their shards, all of it ends.
+/// P19: models are parked and moved while other threads read their shards; every call ends.
 #[test]
 fn a_model_comes_and_goes_while_others_read_it() {
     let (manager, _devices) = two(1 << 17, 1 << 17);
@@ -148,7 +148,7 @@ fn a_model_comes_and_goes_while_others_read_it() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for round in 0..60 {
-                // Readers that come one after another may keep the last shard occupied.
+                // Consecutive readers may keep the last shard in use.
                 match manager.park_model(&model) {
                     Ok(parked) => {
                         manager.wake_model(parked, GpuChoice::One(round % 2)).unwrap();
@@ -177,7 +177,8 @@ fn a_model_comes_and_goes_while_others_read_it() {
     assert_whole(&manager, &model, "after all");
 }
 
-/// Freed as a whole: nothing goes while one shard cannot, and what others freed is passed over.
+/// Freed as a whole: no shard is freed while one cannot be, and shards that were already freed are
+/// skipped.
 #[test]
 fn a_model_is_freed_whole_or_not_at_all() {
     let rig = Rig::new(&[1 << 17]);
@@ -202,7 +203,7 @@ fn a_model_is_freed_whole_or_not_at_all() {
     assert!(rig.manager.free_model(&model).unwrap().is_empty());
 }
 
-/// Several threads free the same models, and their shards one by one: each shard goes once.
+/// Several threads free the same models, and their shards one by one: each shard is freed once.
 #[test]
 fn threads_that_free_the_same_model_free_each_shard_once() {
     let rig = Rig::new(&[1 << 17]);

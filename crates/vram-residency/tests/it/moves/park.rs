@@ -22,7 +22,8 @@ pub(crate) fn kinds() -> Vec<SealRequest> {
     ]
 }
 
-/// P17: the bytes come back equal, under the same id and record, and old handles are good again.
+/// P17: the bytes are equal after waking, with the same id and record, and old handles are valid
+/// again.
 #[test]
 fn a_parked_shard_wakes_with_its_bytes_its_id_and_its_record() {
     for len in SIZES {
@@ -60,8 +61,8 @@ fn a_parked_shard_wakes_with_its_bytes_its_id_and_its_record() {
     }
 }
 
-/// The story of weights that came back as garbage after sleep and wake: a bit that flips in host
-/// memory cannot be reached from here, but one that flips on the way back can.
+/// Reproduces weights that were garbage after sleep and wake. The test cannot flip a bit in host
+/// memory, but it can flip one in the copy back.
 #[test]
 fn a_shard_wakes_on_another_gpu_and_is_verified_there() {
     let manager = VramManager::new_mock_multi_gpu(vec![1 << 16, 1 << 16]).unwrap();
@@ -125,7 +126,7 @@ fn a_parked_shard_outlives_its_manager_without_harm() {
     std::thread::spawn(move || drop(parked)).join().unwrap();
 }
 
-/// P10a: what was altered is not parked, so it cannot come back as sound.
+/// P10a: an altered shard is not parked, so it cannot return as sound.
 #[test]
 fn an_altered_shard_is_not_parked_and_the_segment_is_named() {
     let len = 5 * SEGMENT + 9;
@@ -161,7 +162,7 @@ fn a_place_that_cannot_be_wiped_after_parking_stays_counted_and_the_shard_is_saf
     assert_eq!(rig.manager.unseal_model(&woken).unwrap(), content(5000, 7));
 }
 
-/// Users of a shard that is parked and woken all the time get its bytes, or `Parked`.
+/// Callers of a shard that is parked and woken repeatedly get its bytes, or `Parked`.
 #[test]
 fn readers_meet_a_shard_that_comes_and_goes_whole_or_parked() {
     let manager = VramManager::builder()

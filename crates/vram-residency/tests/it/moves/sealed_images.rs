@@ -52,7 +52,7 @@ fn seal_error(outcome: Result<impl core::fmt::Debug, VramError>) -> SealError {
     }
 }
 
-/// P17: what another node with the key imports is what was exported.
+/// P17: another node with the key imports exactly what was exported.
 #[test]
 fn an_image_carries_a_shard_to_another_node() {
     for len in SIZES {
@@ -83,7 +83,7 @@ fn an_image_carries_a_shard_to_another_node() {
             assert_ne!(arrived.shard_id, shard.shard_id, "another shard of the same content");
             assert_eq!(there.unseal_model(&arrived).unwrap(), bytes);
             assert!(there.verify(&arrived, Verify::Full).unwrap().sound);
-            // What was imported can be opened, closed and exported like anything else.
+            // An imported shard can be opened, closed and exported like any other.
             let open = there.open_resident(&arrived).unwrap();
             let closed = there.close_resident(&open).unwrap();
             assert_eq!(closed.sealed_data, arrived.sealed_data);
@@ -140,7 +140,7 @@ fn files_are_written_whole_for_their_owner_and_read_back_by_every_tool() {
     assert!(matches!(is_folder, Err(VramError::Io { path: Some(_), .. })));
 }
 
-/// A sink that takes so much, and then fails or panics.
+/// A sink that accepts a number of bytes, and then fails or panics.
 struct Full {
     room: usize,
     panics: bool,
@@ -159,8 +159,8 @@ impl Write for Full {
     }
 }
 
-/// The story of the export that was interrupted: nothing under the final name, and the shard as
-/// it was.
+/// Reproduces the export that was interrupted: no file under the final name, and the shard
+/// unchanged.
 #[test]
 fn an_interrupted_export_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
@@ -195,7 +195,8 @@ fn an_interrupted_export_leaves_nothing_behind() {
     rig.settle(true);
 }
 
-/// P9, P10a: every bit of the head, and every byte of the data, cut and extended anywhere.
+/// P9, P10a: every bit of the head and every byte of the data, and truncation and extension at any
+/// place.
 #[test]
 fn an_altered_image_never_becomes_resident() {
     let node = node(1 << 16);
@@ -260,7 +261,7 @@ fn an_image_of_another_model_context_or_revision_is_refused_by_name() {
     assert_eq!(node.get_used_vram(0).unwrap(), 0);
 }
 
-/// A reader that hands out a byte or two at a time, is interrupted, and may panic at its end.
+/// A reader that returns a byte or two at a time, is interrupted, and may panic at its end.
 struct Slow<'a> {
     image: &'a [u8],
     calls: usize,

@@ -1,4 +1,4 @@
-//! Repair from a sealed image of the same content, under whatever key of the ring.
+//! Repair from a sealed image of the same content, under any key of the ring.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use vram_test_rigs::{Rig, SEGMENT, content};
 
 const LEN: usize = 5 * SEGMENT + 9;
 
-/// The image of this content, sealed by somebody else.
+/// The image of this content, sealed by another party.
 fn image(path: &Path, key: u8, request: SealRequest, bytes: &[u8], segment: SegmentSize) {
     let manager = VramManager::builder()
         .host_device(vram_residency::ByteLen::MIB)

@@ -1,4 +1,4 @@
-//! Repair: what was altered is made whole from its source, and from nothing else.
+//! Repair: an altered shard is restored from its own source, and from no other.
 
 mod images;
 mod relocate;
@@ -31,7 +31,7 @@ pub(crate) fn quarantined(rig: &Rig, shard: &SealedShard) -> bool {
     matches!(rig.manager.unseal_model(shard), Err(VramError::Quarantined { .. }))
 }
 
-/// Seals, alters these segments, and lets them be found.
+/// Seals, alters these segments, and verifies, so that they are found.
 pub(crate) fn damaged(
     rig: &Rig,
     request: SealRequest,

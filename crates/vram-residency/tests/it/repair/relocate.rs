@@ -1,4 +1,4 @@
-//! A repaired shard that moves away from bad memory: the place is never used again.
+//! A repaired shard that moves away from bad memory: the old place is never used again.
 
 use vram_residency::{MemoryMode, RepairOptions, SliceSource, VramError};
 
@@ -27,7 +27,7 @@ fn the_shard_moves_whole_and_its_old_place_is_wiped_and_never_handed_out_again()
             assert!(rig.region(0)[place..place + LEN].iter().all(|byte| *byte == 0), "wiped");
             assert!(rig.manager.reconcile(0).unwrap().agrees);
 
-            // Whatever is placed from now on, that place is left alone.
+            // No later placement uses that place.
             rig.manager.free_shard(&shard).unwrap();
             while rig.manager.seal_model("filler", 0, &content(SEGMENT, 2)).is_ok() {}
             assert!(rig.region(0)[place..place + LEN].iter().all(|byte| *byte == 0), "unused");

@@ -1,4 +1,5 @@
-//! Sources that are another content, fail, panic, lie or stop halfway: the shard is as it was.
+//! Sources with other content, and sources that fail, panic, change or stop halfway: the shard is
+//! unchanged.
 
 use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +17,8 @@ use vram_test_rigs::{ActingSource, Rig, SEGMENT, content};
 const LEN: usize = 9 * SEGMENT + 5;
 const ALTERED: [u64; 3] = [0, 4, 9];
 
-/// The shard is in quarantine, no byte was written, and its own source repairs it.
+/// Checks that the shard is in quarantine, that no byte was written, and that its own source
+/// repairs it.
 fn as_before(rig: &Rig, shard: &SealedShard, region: &[u8], bytes: &[u8], what: &str) {
     assert!(quarantined(rig, shard), "{what}");
     assert_eq!(rig.region(0), region, "{what}");
@@ -87,7 +89,7 @@ fn a_reader_that_can_be_read_once_repairs_in_either_scope() {
 
 #[test]
 fn a_reader_is_refused_if_more_is_altered_than_may_wait_and_a_file_is_read_twice() {
-    // One segment more than may be kept.
+    // One segment more than may be altered at most.
     let bytes = content(LEN, 3);
     for request in requests() {
         let rig = Rig::new(&[1 << 16]);
@@ -109,7 +111,7 @@ fn a_reader_is_refused_if_more_is_altered_than_may_wait_and_a_file_is_read_twice
     }
 }
 
-/// Gives other bytes after so many reads.
+/// Returns other bytes after this many reads.
 fn changing<'a>(bytes: &'a [u8], after: usize, reads: &'a AtomicUsize) -> impl Source + 'a {
     ActingSource::new(bytes, move |_offset, target: &mut [u8]| {
         if reads.fetch_add(1, Ordering::SeqCst) >= after {
@@ -183,12 +185,13 @@ fn a_source_that_fails_panics_or_is_cancelled_halfway_leaves_the_shard_as_it_was
                     ("fails", Ok(Err(VramError::Source(_))))
                     | ("is cancelled", Ok(Err(VramError::Cancelled { .. })))
                     | ("panics" | "panics in its progress", Err(_)) => {}
-                    // The last window was read already.
+                    // The last window was already read.
                     ("is cancelled", Ok(Ok(_))) if at == 4 => continue,
                     (_, other) => panic!("{what}: {other:?}"),
                 }
                 if how == "panics in its progress" && at == 4 {
-                    // Told of the end when all was written: it is whole, and nobody said so yet.
+                    // The callback reports the end after everything was written: the bytes are
+                    // repaired, but the shard is not yet reopened.
                     assert!(quarantined(&rig, &shard), "{what}");
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! What is repaired is byte for byte what it was, and nothing else was written.
+//! A repaired shard has exactly its former bytes, and no other bytes were written.
 
 use core::slice::from_ref;
 

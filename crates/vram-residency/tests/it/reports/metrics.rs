@@ -45,7 +45,7 @@ fn calls_are_counted_once_each_with_their_failures_and_bytes() {
     assert!(manager.verify_shard_integrity(&shard).unwrap());
     let _verdict = manager.verify(&shard, Verify::Record).unwrap();
     let shard = manager.migrate_shard(&shard, 1).unwrap();
-    // These call others of the same on their way.
+    // These call other public calls internally.
     let folder = tempfile::tempdir().unwrap();
     let image = folder.path().join("image");
     manager.export_to(&shard, &image, ExportOptions::new()).unwrap();
@@ -102,12 +102,12 @@ fn calls_are_counted_once_each_with_their_failures_and_bytes() {
         assert_eq!(call.buckets.len(), CallMetrics::BUCKETS.len() + 1);
         assert!(call.count > 0 || call.time == Duration::ZERO);
     }
-    // Sealed thrice (one is a copy, one of a model), verified twice, moved, exported twice, freed
-    // thrice, parked, woken; and seven refusals.
+    // Sealed three times (one is a copy, one of a model), verified twice, moved, exported twice,
+    // freed three times, parked, woken; and seven refusals.
     assert_eq!(metrics.events, 4 + 2 + 1 + 2 + 3 + 2 + 7);
 }
 
-/// A call from inside a callback is a call of its own.
+/// A call from inside a callback is counted as a call of its own.
 #[test]
 fn a_call_from_a_callback_is_counted_for_itself() {
     let manager = VramManager::new_mock(MIB).unwrap();

@@ -1,4 +1,4 @@
-//! What a manager tells when it is asked: metrics, accounts, snapshots.
+//! Reports of a manager: metrics, accounts, snapshots.
 
 mod metrics;
 mod operations;

@@ -1,4 +1,4 @@
-//! What docs/operations.md names exists: metrics, events, error codes, calls.
+//! The names in docs/operations.md exist: metrics, events, error codes, calls.
 
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -33,12 +33,12 @@ fn sources() -> String {
     all
 }
 
-/// The words of a text that `of` are made of.
+/// The words of a text that consist of the characters `of`.
 fn words(text: &str, of: fn(char) -> bool) -> BTreeSet<&str> {
     text.split(|letter| !of(letter)).filter(|word| !word.is_empty()).collect()
 }
 
-/// What stands between backticks.
+/// The texts between backticks.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
@@ -69,7 +69,7 @@ fn every_call_event_and_code_in_the_guide_is_in_the_sources() {
     let plain = words(&sources, |letter| letter.is_ascii_alphanumeric() || letter == '_');
     let mut looked_up = 0;
     for quote in quoted(&text) {
-        // `call(`, `.call(` and `Type::call(`: there is such a function.
+        // `call(`, `.call(` and `Type::call(`: a function with that name exists.
         let before = quote.split('(');
         for part in before.clone().take(before.count().saturating_sub(1)) {
             let name = part.rsplit(|letter: char| !letter.is_ascii_lowercase() && letter != '_');

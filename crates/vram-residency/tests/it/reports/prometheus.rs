@@ -11,7 +11,7 @@ use vram_residency::{
 /// One sample of a scrape: its name, its labels, its value.
 type Sample = (String, BTreeMap<String, String>, f64);
 
-/// Reads the text format 0.0.4 and accepts nothing that it does not allow.
+/// Reads the text format 0.0.4 and accepts nothing beyond it.
 fn parse(text: &str) -> Vec<Sample> {
     let is_name = |name: &str| {
         let mut letters = name.chars();
@@ -69,7 +69,7 @@ fn parse(text: &str) -> Vec<Sample> {
         }
         let value = rest.strip_prefix(' ').unwrap();
         assert!(value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'), "{line}");
-        // A metric's samples stand together, behind its type.
+        // The samples of a metric are adjacent, after its type.
         let of = match kinds[&current].as_str() {
             "histogram" => ["_bucket", "_sum", "_count"]
                 .iter()
@@ -138,7 +138,7 @@ fn prometheus_can_read_it_whatever_a_device_is_called() {
         samples.iter().filter_map(|(_, labels, _)| labels.get("call")).cloned().collect();
     assert_eq!(calls, Call::ALL.iter().map(|call| call.name().to_owned()).collect());
 
-    // Each histogram rises to its count, and its ends rise to infinity.
+    // Each histogram rises to its count, and its bounds rise to infinity.
     for call in ["seal", "unseal_and_free"] {
         let buckets: Vec<_> = samples
             .iter()
@@ -164,7 +164,7 @@ fn prometheus_can_read_it_whatever_a_device_is_called() {
     }
 }
 
-/// No label takes its values from what the manager holds: the number of time series is bounded.
+/// No label has values from the manager's shards or names: the number of time series is bounded.
 #[test]
 fn shards_models_and_owners_are_no_labels() {
     let manager = VramManager::new_mock(MIB).unwrap();

@@ -1,4 +1,4 @@
-//! All accounts of a GPU agree whatever was done, and show what was done behind the manager's back.
+//! All accounts of a GPU agree after any operations, and reveal changes made without the manager.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,7 +16,7 @@ use vram_test_rigs::Rig;
 const TOTAL: u64 = 1 << 16;
 const MODES: [MemoryMode; 2] = [MemoryMode::Region, MemoryMode::Blocks];
 
-/// Two GPUs of which a budget of `TOTAL` is taken, with as much beside it.
+/// Two GPUs with a budget of `TOTAL`, and the same amount beside it.
 fn rig(mode: MemoryMode) -> Rig {
     let lens = [2 * usize::try_from(TOTAL).unwrap(); 2];
     Rig::in_mode(mode, &lens, |builder| {
@@ -76,7 +76,7 @@ struct Hands {
     plans: Vec<PlanReservation>,
 }
 
-/// Takes one out of a list.
+/// Removes and returns one element of a list.
 fn take<T>(list: &mut Vec<T>, which: Index) -> Option<T> {
     (!list.is_empty()).then(|| list.swap_remove(which.index(list.len())))
 }
@@ -283,7 +283,7 @@ fn the_driver_saying_less_than_is_held_is_a_difference_and_the_table_names_it() 
     let table = manager.reconcile(0).unwrap().to_string();
     assert!(table.starts_with("gpu 0: all accounts agree\n"), "{table}");
     assert!(table.contains("  registry   resident                        5120\n"), "{table}");
-    // The device forgets what it gave: as after a reset by somebody else.
+    // The device forgets its allocations: as after a reset from outside the manager.
     devices[0].reset().unwrap();
     match manager.reconcile(0) {
         Ok(accounts) => {

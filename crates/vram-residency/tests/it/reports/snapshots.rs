@@ -1,5 +1,5 @@
-//! Snapshots: everything a manager holds at one go, and nothing that runs on by itself in the part
-//! that is compared.
+//! Snapshots: the whole state of a manager at one moment. The compared part contains nothing that
+//! changes on its own.
 
 use core::time::Duration;
 
@@ -69,7 +69,7 @@ fn the_state_is_equal_unless_something_changed() {
     let room = manager.reserve_with(request).unwrap();
     let before = manager.snapshot();
 
-    // Failures and reads: the clock and the counters go on, and that is all.
+    // Failures and reads: only the clock and the counters change.
     manager.seal_model("m", 0, &vec![0; 2 << 20]).unwrap_err();
     manager.migrate_shard(&shard, 9).unwrap_err();
     devices[1].add(Op::Allocate, When::Nth(1), Action::OutOfMemory).unwrap();

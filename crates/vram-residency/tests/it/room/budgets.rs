@@ -1,4 +1,4 @@
-//! Budgets while a manager runs (P8), and what the driver says about others.
+//! Budgets that change while a manager runs (P8), and the driver's figures of foreign memory.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use vram_residency::{
 
 use super::hands::{KIB, bytes, faulty, hosts, no_room, plan, room};
 
-/// P8: a budget may shrink below what is used: no grant until it fits again, nothing breaks.
+/// P8: a budget may shrink below the used bytes: no grant until it fits again, and nothing breaks.
 #[test]
 fn a_budget_below_what_is_used_grants_nothing_until_it_fits_again() {
     let manager = hosts(&[64 * KIB]).build().unwrap();
@@ -94,7 +94,7 @@ fn headroom_is_set_and_lifted_while_the_manager_runs() {
     manager.seal_model("model", 0, &[0; 5 * 1024]).unwrap();
 }
 
-/// What others take beside our region is seen, and is none of our budget.
+/// Memory that others take beside the region is visible, and takes nothing from the budget.
 #[test]
 fn others_on_the_card_are_told_from_the_budget() {
     let device = Arc::new(HostDevice::new(GpuIndex::new(0), bytes(100 * KIB)).unwrap());
@@ -127,7 +127,7 @@ fn a_driver_that_does_not_answer_leaves_the_figures_as_they_were() {
     assert_eq!(manager.capacity(0).unwrap(), before);
 }
 
-/// A device whose memory shrinks under the manager, as a partition can.
+/// A device whose memory shrinks while the manager runs, as a partition can.
 mod shrinking {
     use std::sync::{Arc, Mutex};
 
@@ -184,7 +184,7 @@ mod shrinking {
     }
 }
 
-/// Another process takes VRAM that the budget counted on: no grant for what is not there.
+/// Another process takes VRAM that the budget included: no grant for memory that is not available.
 #[test]
 fn a_budget_that_the_device_no_longer_backs_is_not_granted() {
     let inner = Arc::new(HostDevice::new(GpuIndex::new(0), bytes(64 * KIB)).unwrap());

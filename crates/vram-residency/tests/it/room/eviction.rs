@@ -1,5 +1,5 @@
-//! Eviction: what has to go is said first, goes as its owner asked, and nothing in use goes at all
-//! (P14, P15).
+//! Eviction: the plan names the shards first, each is parked or freed as its owner asked, and a
+//! shard in use is never evicted (P14, P15).
 
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op, When};
@@ -48,7 +48,7 @@ fn room_is_made_by_what_was_not_used_for_longest() {
     for kept in [&a, &c, &d] {
         assert_eq!(manager.unseal_model(kept).unwrap(), KB8);
     }
-    // A lease is a use too.
+    // A lease counts as a use.
     drop(manager.lease(&c).unwrap());
     assert_eq!(names(&manager.plan_eviction(0, bytes(16 * KIB)).unwrap()), ["a", "d"]);
 }
@@ -94,7 +94,8 @@ fn what_is_leased_pinned_quarantined_or_more_important_stays() {
     let before = manager.report();
     assert_eq!(shortfall(manager.seal_model("new", 0, &KB8)).plan, None);
     assert_eq!(manager.report(), before);
-    // By hand everything may go that is not held; for a request, only what is less important.
+    // A manual eviction may include every shard that is not held; an eviction for a request only
+    // less important ones.
     assert_eq!(names(&manager.plan_eviction(0, bytes(1)).unwrap()), ["important"]);
     manager.seal(SealRequest::new("new", 0).priority(7), &KB8).unwrap();
     assert!(manager.shard(&important.shard_id).is_none());
@@ -155,7 +156,7 @@ fn a_whole_model_makes_room_for_itself_or_for_nothing() {
     let second = admit("second", &[8 * KIB, 8 * KIB]).unwrap();
     let leases = manager.lease_model(&first).unwrap();
 
-    // More than the second holds: it stays, since its going would not help.
+    // More than the second shard's bytes: it stays, since evicting it would not help.
     let refused = shortfall(admit("third", &[10 * KIB, 10 * KIB]));
     assert_eq!(refused.plan, None);
     assert!(second.shards().all(|shard| manager.shard(&shard.shard_id).is_some()));
@@ -187,7 +188,7 @@ fn a_model_over_several_gpus_makes_room_on_all_of_them() {
     assert_eq!(manager.shards().len(), 1 + wide.pieces.len());
 }
 
-/// The driver says that it is full though the books had room: once more, if somebody gives way.
+/// The driver is full although the ledger has room: one more attempt, after an eviction.
 #[test]
 fn a_driver_out_of_memory_is_answered_by_one_eviction_and_one_retry() {
     let full = || {
@@ -210,7 +211,7 @@ fn a_driver_out_of_memory_is_answered_by_one_eviction_and_one_retry() {
     manager.seal_model("new", 0, &KB8).unwrap();
     assert!(manager.shard(&old.shard_id).is_none());
 
-    // Once, not for ever; and not where nobody may go.
+    // One more attempt only; and none if no shard may be evicted.
     let (device, manager, old) = setup(true);
     device.add(Op::QueueWrite, When::From(1), full()).unwrap();
     assert!(manager.seal_model("new", 0, &KB8).unwrap_err().is_capacity());
@@ -225,12 +226,12 @@ fn a_driver_out_of_memory_is_answered_by_one_eviction_and_one_retry() {
 
 type Ask<'a> = &'a dyn Fn(&VramManager) -> Result<(), VramError>;
 
-/// Whatever asks for memory: a slice, a source, an image, a model.
+/// Every kind of request for memory: a slice, a source, an image, a model.
 #[test]
 fn a_driver_without_a_block_is_answered_by_one_eviction_whoever_asks() {
     let full = || {
         let gpu = vram_residency::GpuIndex::new(0);
-        // The driver counts enough, and still has no piece that is long enough.
+        // The driver has enough bytes, but no piece of that length.
         Action::Fail(GpuError::OutOfMemory { gpu, wanted: bytes(1), free: None })
     };
     let image = {
@@ -278,7 +279,8 @@ fn a_driver_without_a_block_is_answered_by_one_eviction_whoever_asks() {
     }
 }
 
-/// Many threads seal more than fits: every refusal is honest, and what is resident is whole.
+/// Many threads seal more than fits: every refusal is justified, and every resident shard is
+/// intact.
 #[test]
 fn threads_that_evict_each_others_shards_lose_no_byte_and_no_room() {
     let manager = hosts(&[64 * KIB]).eviction(Lru).on_eviction(OnEviction::Free).build().unwrap();
@@ -310,7 +312,7 @@ fn threads_that_evict_each_others_shards_lose_no_byte_and_no_room() {
     assert_eq!(room(&manager, 0), 64 * KIB);
 }
 
-/// What an image brings makes room, or does not, as its request says.
+/// An import makes room, or does not, as its request says.
 #[test]
 fn an_import_evicts_only_with_leave() {
     let manager = hosts(&[16 * KIB]).eviction(Lru).build().unwrap();
@@ -329,7 +331,7 @@ fn an_import_evicts_only_with_leave() {
     assert!(manager.shard(&other.shard_id).is_some());
 }
 
-/// A shard whose bytes could not be wiped is gone all the same: it is not called kept.
+/// A shard whose bytes could not be wiped is still removed: it is not reported as kept.
 #[test]
 fn an_evicted_shard_whose_bytes_stay_counted_went_and_brought_nothing() {
     let (device, shared) = faulty(32 * KIB);

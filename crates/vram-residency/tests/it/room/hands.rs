@@ -1,5 +1,4 @@
-//! What these tests are done with: a clock that stands still until it is told, devices that fail on
-//! command, and figures.
+//! Helpers of these tests: a clock that the test sets, devices that fail on command, and figures.
 
 use std::sync::Arc;
 
@@ -36,7 +35,7 @@ pub(crate) fn faulty(total: u64) -> (Arc<FaultDevice>, Arc<dyn Device>) {
     (device, shared)
 }
 
-/// A model of tensors of these lengths, one after the other in one file.
+/// A model of tensors of these lengths, adjacent in one file.
 pub(crate) fn plan(lens: &[u64]) -> ModelPlan {
     let mut offset = 0;
     let pieces = lens.iter().enumerate().map(|(at, len)| {
@@ -56,7 +55,7 @@ pub(crate) fn room(manager: &VramManager, gpu: u32) -> u64 {
     manager.capacity(gpu).unwrap().room.get()
 }
 
-/// Whether a call was refused for want of room.
+/// Whether a call was refused for lack of room.
 pub(crate) fn no_room<T>(outcome: &Result<T, VramError>) -> bool {
     matches!(outcome, Err(VramError::InsufficientVram(_)))
 }

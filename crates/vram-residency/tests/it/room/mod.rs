@@ -1,4 +1,4 @@
-//! Room: who gets it, who keeps it, and what makes some.
+//! Room: grants, reservations and evictions.
 
 mod budgets;
 mod eviction;

@@ -1,5 +1,5 @@
-//! Plans: whether a model fits is known before a byte of it is loaded, and a place that is held
-//! stays.
+//! Plans: it is known before the first byte is loaded whether a model fits, and a reserved place
+//! stays reserved.
 
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
@@ -49,7 +49,7 @@ fn a_model_that_fits_is_told_its_footprint_and_one_that_does_not_what_is_short()
     }
     assert!(manager.fits(&plan(&[]), ONE).unwrap().is_yes());
 
-    // Enough bytes, and none of the holes is long enough.
+    // Enough bytes, but no hole is long enough.
     let _kept = holes(&manager);
     assert_eq!(room(&manager, 0), 8 * KIB);
     match manager.fits(&plan(&[1000, 2000]), ONE).unwrap() {
@@ -65,7 +65,7 @@ fn a_model_that_fits_is_told_its_footprint_and_one_that_does_not_what_is_short()
     ));
 }
 
-/// What others reserved is not there, though nothing lies in it yet.
+/// Bytes that another caller reserved are not available, although nothing lies in them yet.
 #[test]
 fn fits_counts_what_is_promised_to_others() {
     let manager = hosts(&[16 * KIB]).build().unwrap();
@@ -106,7 +106,7 @@ fn a_plan_that_is_held_still_fits_when_everything_else_is_full() {
     assert_eq!(reserved(&manager, 0), held.len().get());
     assert_eq!(manager.reservations()[0].pieces, Some(4));
 
-    // Fragment and fill all the rest.
+    // Fragments and fills all the rest.
     while manager.seal_model("other", 0, &[1; 256]).is_ok() {}
     assert!(no_room(&manager.admit(request(), &model, &vec![SliceSource::new(&file)])));
     let source = vec![SliceSource::new(&file)];
@@ -118,7 +118,7 @@ fn a_plan_that_is_held_still_fits_when_everything_else_is_full() {
 
     let twice = manager.admit_reserved(&mut held, request(), &source);
     assert!(matches!(twice, Err(VramError::ReservationExpired { .. })), "{twice:?}");
-    // The shards are the model's now: the reservation that goes takes nothing with it.
+    // The shards belong to the model now: dropping the reservation frees none of them.
     drop(held);
     assert_eq!(handle.shards().filter(|shard| manager.shard(&shard.shard_id).is_some()).count(), 4);
     manager.free_model(&handle).unwrap();
@@ -137,7 +137,7 @@ fn an_admission_that_fails_leaves_its_places_as_they_were() {
     let file = vec![5; 8700];
     let source = vec![SliceSource::new(&file)];
     let mut held = manager.reserve_plan(&model, ONE).unwrap();
-    // All seats are taken, and come back with the places.
+    // All slots are taken, and are released with the places.
     let full = manager.seal_model("other", 0, b"1");
     assert!(matches!(full, Err(VramError::LimitExceeded { .. })));
     let before = (manager.capacity(0).unwrap(), manager.reservations());
@@ -209,8 +209,8 @@ fn a_plan_that_does_not_fit_holds_nothing() {
     assert!(manager.reservations().is_empty());
 }
 
-/// Block by block, a place that is held is memory that the driver gave out: a failed attempt does not
-/// hand it to whoever asks the driver next.
+/// In mode `Blocks`, a reserved place is memory that the driver has allocated. A failed attempt
+/// does not free it, so no other process can take it.
 #[test]
 fn an_admission_that_fails_keeps_the_blocks_of_its_places() {
     let (device, shared) = faulty(16 * KIB);
@@ -232,7 +232,7 @@ fn an_admission_that_fails_keeps_the_blocks_of_its_places() {
     assert_eq!(device.live(), blocks);
 }
 
-/// A plan without a piece is asked of a GPU like any other.
+/// A plan without pieces checks its GPU like any other.
 #[test]
 fn a_lost_gpu_takes_not_even_an_empty_model() {
     let (device, shared) = faulty(16 * KIB);

@@ -1,4 +1,4 @@
-//! Policies of the caller: what they are asked, and what a wrong answer does.
+//! Policies of the caller: their input, and the effect of a wrong answer.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ fn priority_and_cost_decide_where_they_are_asked_to() {
     assert_eq!(fill(Arc::new(CostPerByte)), "c");
 }
 
-/// A policy that is shared, and one of a caller's own.
+/// A shared policy, and a caller's own one.
 #[derive(Debug)]
 struct Shared(Arc<dyn EvictionPolicy>);
 
@@ -82,7 +82,7 @@ fn a_policy_that_panics_or_answers_nonsense_harms_nothing() {
     assert_eq!(manager.shards_of("a").len(), 1);
 }
 
-/// A policy sees what it decides about, and may ask the manager meanwhile.
+/// A policy gets the candidates, and may call the manager meanwhile.
 #[test]
 fn a_policy_is_told_everything_and_holds_nobody_up() {
     let seen: Arc<Mutex<Vec<Candidate>>> = Arc::default();

@@ -1,5 +1,5 @@
-//! Reservations of bytes: free memory is not room, what is promised is counted, and whatever
-//! happens the books are right again afterwards (P5).
+//! Reservations of bytes: free memory is not necessarily room, promised bytes are counted, and
+//! after any operation the ledger is right (P5).
 
 use core::panic::AssertUnwindSafe;
 use core::time::Duration;
@@ -14,7 +14,7 @@ use super::hands::{KIB, bytes, faulty, hosts, no_room, reserved, room, timed};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// vllm #56830, llama.cpp #24626: what was promised to one loader was given to the next.
+/// vllm #56830, llama.cpp #24626: memory promised to one loader was given to the next.
 #[test]
 fn what_is_reserved_is_room_for_nobody_else() {
     let manager = hosts(&[64 * KIB]).build().unwrap();
@@ -46,7 +46,8 @@ fn a_reservation_is_counted_in_whole_granules_and_seals_what_it_was_made_for() {
     assert_eq!(room(&manager, 0), 64 * KIB);
 }
 
-/// A budget that is no multiple of the granule can be reserved, and sealed into, to the last byte.
+/// A budget that is not a multiple of the granule can be reserved, and used for seals, to the last
+/// byte.
 #[test]
 fn a_whole_budget_is_reserved_whatever_its_length() {
     let manager = hosts(&[10_001]).build().unwrap();
@@ -89,7 +90,7 @@ fn several_shards_are_sealed_into_one_reservation_until_it_is_used_up() {
     assert_eq!(manager.get_used_vram(0).unwrap(), 3 * 1024);
 }
 
-/// Whatever a reserved seal fails of: the bytes are reserved as before, and nothing is resident.
+/// After any failure of a reserved seal: the bytes are reserved as before, and nothing is resident.
 #[test]
 fn a_seal_that_fails_leaves_its_reservation_as_it_was() {
     let (device, shared) = faulty(64 * KIB);
@@ -149,7 +150,7 @@ fn a_reservation_works_for_its_own_manager_and_gpu_alone() {
     assert_eq!(reservation.remaining().get(), KIB);
 }
 
-/// Bytes are promised, not a place: where no hole is long enough the answer names the hole.
+/// Bytes are promised, not a place: if no hole is long enough, the error names the hole.
 #[test]
 fn reserved_bytes_in_pieces_are_refused_as_fragmentation_and_stay_reserved() {
     let manager = hosts(&[4 * KIB]).build().unwrap();
@@ -182,7 +183,7 @@ fn a_reservation_expires_at_its_time_and_gives_everything_back() {
     assert!(no_room(&manager.seal_model("waiting", 0, &[0; 32 * 1024])));
 
     clock.advance(Duration::from_millis(1));
-    // The next who looks takes it: here a plain seal.
+    // The next request takes it: here a plain seal.
     manager.seal_model("waiting", 0, &[0; 32 * 1024]).unwrap();
     assert_eq!(reservation.remaining().get(), 0);
     assert_eq!(reservation.expires_in(), Some(Duration::ZERO));
@@ -190,7 +191,7 @@ fn a_reservation_expires_at_its_time_and_gives_everything_back() {
     assert!(matches!(late, Err(VramError::ReservationExpired { .. })), "{late:?}");
     assert!(matches!(reservation.renew(None), Err(VramError::ReservationExpired { .. })));
     assert!(manager.reservations().is_empty());
-    // What was sealed in time stays, and nothing is given back twice.
+    // Shards sealed in time stay, and no bytes are returned twice.
     drop(reservation);
     assert_eq!(manager.unseal_model(&shard).unwrap(), [0; 1024]);
     assert_eq!(manager.get_used_vram(0).unwrap(), 33 * 1024);
@@ -234,7 +235,7 @@ fn a_renewed_reservation_lasts_from_then_on() {
     assert_eq!(reservation.remaining().get(), 0);
 }
 
-/// A time that no clock reaches is no time.
+/// An expiry beyond the clock's range means no expiry.
 #[test]
 fn a_reservation_for_ever_and_a_day_does_not_wrap() {
     let (clock, manager) = timed(&[64 * KIB]);
@@ -286,8 +287,8 @@ fn a_reservation_goes_to_another_thread_and_outlives_the_manager() {
     .unwrap();
 }
 
-/// Loaders on many threads take and give back at once: never more than there is, and everything is
-/// back in the end (P1, P5).
+/// Loaders on many threads reserve and release concurrently: never more than there is, and
+/// everything is released at the end (P1, P5).
 #[test]
 fn reserving_threads_never_hold_more_than_there_is() {
     let manager = hosts(&[64 * KIB]).build().unwrap();

@@ -1,4 +1,4 @@
-//! What a refusal for want of room says, and what a plan of evictions promises.
+//! The error for lack of room, and what an eviction plan promises.
 
 use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Op};
@@ -13,11 +13,11 @@ use super::hands::{KIB, bytes, faulty, hosts, no_room, plan, room};
 #[test]
 fn a_hole_is_made_of_neighbours_and_nothing_goes_in_vain() {
     let manager = hosts(&[16 * KIB]).eviction(Lru).build().unwrap();
-    // Small shards lie from the high end down: a is the highest.
+    // Small shards are placed from the high end down: a is the highest.
     let shards: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h"]
         .map(|model| free(&manager, model, &[1; 2048]))
         .into();
-    // Used in this order; c and d are the first two neighbours to be complete.
+    // Used in this order; c and d are the first two neighbours in it.
     for at in [0, 2, 5, 3, 7, 1, 4, 6] {
         manager.read_shard_at_offset(&shards[at], 0, 1).unwrap();
     }
@@ -77,7 +77,7 @@ fn an_outdated_plan_is_refused_as_a_whole() {
     assert!(matches!(other.evict(&plan), Err(VramError::PlanOutdated { .. })));
 }
 
-/// A device that refuses halfway: what went went, what stayed stayed, and both are said.
+/// A device that refuses in the middle: the report names the evicted and the remaining shards.
 #[test]
 fn an_eviction_that_fails_halfway_says_what_went() {
     let (device, shared) = faulty(16 * KIB);
@@ -95,7 +95,8 @@ fn an_eviction_that_fails_halfway_says_what_went() {
     assert_eq!(room(&manager, 0), 8 * KIB);
 }
 
-/// vllm #34600: out of memory said only that it was. Here it says who holds what, and what helps.
+/// vllm #34600: the error said only that memory had run out. Here it says who holds it, and what
+/// helps.
 #[test]
 fn a_refusal_names_the_holders_and_a_plan_that_works() {
     let manager = hosts(&[64 * KIB]).eviction(Lru).build().unwrap();
@@ -165,7 +166,7 @@ fn reserving_moving_and_waking_say_what_would_help_and_evict_nobody() {
     }
 }
 
-/// Of blocks every hole is the driver's, and as large as the room.
+/// In mode `Blocks` the driver provides every hole, and the longest is as large as the room.
 #[test]
 fn a_plan_over_blocks_says_what_could_be_placed() {
     let manager = hosts(&[16 * KIB]).eviction(Lru).memory(0, MemoryMode::Blocks).build().unwrap();

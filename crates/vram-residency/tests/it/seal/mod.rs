@@ -1,4 +1,4 @@
-//! Bringing bytes in: from sources, as whole models, under another protection.
+//! Sealing from sources, whole models, and changes of a shard's protection.
 
 pub(crate) mod models;
 mod sinks;

@@ -11,7 +11,7 @@ use vram_residency::{
 
 use vram_test_rigs::{Rig, content};
 
-/// Two files, and pieces of all sizes out of them.
+/// Two files, and pieces of all sizes from them.
 pub(crate) fn plan() -> (Vec<Vec<u8>>, ModelPlan) {
     let files = vec![content(40_000, 1), content(20_000, 2)];
     let piece = |name: &str, file, offset, len| Piece::new(name, file, offset, ByteLen::new(len));
@@ -130,10 +130,10 @@ fn the_gpu_with_most_room_comes_first_and_pieces_spill_over_to_the_next() {
         manager.free_model(&model).unwrap();
         gpus
     };
-    // A tie goes to the lowest index.
+    // Of equal GPUs the lowest index is chosen.
     assert_eq!(gpus(&several(&[100_096, 100_096])), [0; 6]);
     assert_eq!(gpus(&several(&[100_096, 200_192, 50_176])), [1; 6]);
-    // 20 000 fit nowhere but on 1 and, once that is taken, on 0; the small ones go where room is.
+    // 20 000 fit only on 1 and, when that is taken, on 0; the small ones go where there is room.
     assert_eq!(gpus(&several(&[20_480, 30_720, 10_240])), [1, 1, 1, 1, 0, 0]);
 }
 
@@ -167,7 +167,7 @@ fn a_model_that_does_not_fit_is_refused_before_a_byte_is_read() {
             assert!(manager.capacity(gpu).unwrap().used.is_zero());
         }
     }
-    // Room enough in all, and none for the largest piece: then the piece is named.
+    // Enough room in total, but none for the largest piece: the error names that piece.
     let manager = several(&[19_968, 19_968, 19_968]);
     match manager.admit(request(), &plan, &Unread) {
         Err(VramError::InsufficientVram(shortfall)) => {
@@ -209,7 +209,7 @@ fn a_cancelled_or_panicking_admission_leaves_nothing() {
             }
         });
         match rig.manager.admit(request_to_stop, &plan, &sources(&files)) {
-            // Too late to stop.
+            // Too late to cancel.
             Ok(model) => {
                 assert_eq!(at, plan.total().get());
                 rig.manager.free_model(&model).unwrap();
@@ -259,7 +259,7 @@ fn freeing_a_model_with_a_bad_handle_frees_nothing() {
     assert!(matches!(rig.manager.free_model(&forged), Err(VramError::HandleAltered { .. })));
     assert_eq!(rig.manager.shards().len(), 6);
 
-    // One is gone already: the others go all the same.
+    // One was freed before: the others are freed anyway.
     rig.manager.free_shard(&model.pieces[2].shard).unwrap();
     assert_eq!(rig.manager.free_model(&model).unwrap().len(), 5);
     rig.settle(true);

@@ -1,4 +1,4 @@
-//! Unsealing to sinks, and how much memory streams take.
+//! Unsealing to sinks, and the memory use of streams.
 
 use core::panic::AssertUnwindSafe;
 use std::io::{self};
@@ -76,7 +76,7 @@ fn a_sink_gets_nothing_of_an_altered_segment() {
 
 #[test]
 fn buffers_stay_within_the_limit_whatever_the_size_of_the_shard() {
-    // What 8 threads need for two windows each.
+    // The need of 8 threads with two windows each.
     let limit = ByteLen::from_mib_saturating(4);
     let manager = VramManager::builder()
         .host_device(ByteLen::from_mib_saturating(64))
@@ -86,7 +86,7 @@ fn buffers_stay_within_the_limit_whatever_the_size_of_the_shard() {
         .build()
         .unwrap();
     for len in [8 << 20, 32 << 20] {
-        // How many bytes of buffers are to be filled now, and at most at the same time.
+        // Bytes of buffers in use: now, and the maximum.
         let counts = Mutex::new((0_u64, 0_u64));
         let source = ActingSource::new(vec![1; len], |_offset, target: &mut [u8]| {
             let bytes = ByteLen::from_usize(target.len()).get();
@@ -103,7 +103,7 @@ fn buffers_stay_within_the_limit_whatever_the_size_of_the_shard() {
             manager.seal_from(SealRequest::new("model", 0), &source, SealOptions::new()).unwrap();
         let most = counts.lock().unwrap().1;
         assert!(most <= limit.get(), "{most} bytes were filled at once");
-        // What a sink is given is bounded as well.
+        // The length of each write to a sink is bounded as well.
         let mut largest = 0;
         let sink = ActingWriter(|bytes: &[u8]| {
             largest = bytes.len().max(largest);

@@ -1,4 +1,4 @@
-//! Sources give exactly the bytes they declared, or say in words why not.
+//! Sources return exactly the bytes that they declared, or an error with the reason.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -117,7 +117,7 @@ fn a_reader_is_read_in_order_only() {
     source.read_at(10, &mut ten).unwrap();
 }
 
-/// Gives one byte a call, is interrupted every other call.
+/// Returns one byte a call, and is interrupted in every other call.
 struct Reluctant {
     left: u8,
     interrupt: bool,

@@ -70,7 +70,7 @@ fn the_scope_is_the_shard_for_slices_and_the_segment_for_what_is_read() {
     assert_eq!(scope(&reader(), Protection::Authenticated), None);
 }
 
-/// Enough staging for every thread to have its windows, which are 256 KiB long.
+/// Enough staging for every thread's windows, which are 256 KiB long.
 fn many_threads() -> VramManager {
     VramManager::builder()
         .host_device(ByteLen::from_mib_saturating(64))
@@ -93,12 +93,12 @@ fn a_reader_is_sealed_in_order_by_many_threads() {
     }
 }
 
-/// P10: two plaintexts never meet under one key and nonce.
+/// P10: two plaintexts are never encrypted under one key and nonce.
 #[test]
 fn a_source_that_changes_between_two_passes_is_refused_by_its_segment() {
     let rig = Rig::new(&[1 << 16]);
     let seen = Mutex::new(Vec::new());
-    // Gives other bytes from the second read of an offset on.
+    // Returns other bytes from the second read of an offset on.
     let source = ActingSource::new(content(5 * SEGMENT, 4), |offset, target: &mut [u8]| {
         let mut seen = seen.lock().unwrap();
         if seen.contains(&offset) {
@@ -248,7 +248,7 @@ fn a_source_of_an_impossible_length_is_an_error_and_no_panic() {
     rig.settle(true);
 }
 
-/// Lends one thing and reads another.
+/// Lends other bytes than it reads.
 struct TwoFaced {
     lent: Vec<u8>,
 }
@@ -268,7 +268,7 @@ impl Source for TwoFaced {
     }
 }
 
-/// P10: what is encrypted is what was hashed, even if a source lends one thing and reads another.
+/// P10: the encrypted bytes are the hashed ones, even if a source lends other bytes than it reads.
 #[test]
 fn a_source_whose_slice_and_reads_differ_is_sealed_as_its_slice() {
     let rig = Rig::new(&[1 << 16]);

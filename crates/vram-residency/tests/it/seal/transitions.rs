@@ -1,4 +1,5 @@
-//! Opening and closing a resident shard: the bytes stay, the record changes, nothing is laundered.
+//! Opening and closing a resident shard: the bytes stay, the record changes, and altered bytes get
+//! no valid record.
 
 use core::slice::from_ref;
 
@@ -9,7 +10,7 @@ use vram_residency::{
 };
 use vram_test_rigs::{Rig, SEGMENT, content};
 
-/// Sizes around segments and windows, and the empty shard.
+/// Lengths around segments and windows, and the empty shard.
 const SIZES: [usize; 7] =
     [0, 1, SEGMENT - 1, SEGMENT, 2 * SEGMENT + 1, 5 * SEGMENT, 7 * SEGMENT + 77];
 
@@ -25,7 +26,8 @@ fn seal(rig: &Rig, kind: (SivScope, Suite), bytes: &[u8]) -> SealedShard {
     rig.manager.seal(request, bytes).unwrap()
 }
 
-/// Room for exactly one copy, so that the second half of the tests works in place.
+/// Room for exactly one copy in the second rig, so that the second half of the tests works in
+/// place.
 fn rigs(len: usize) -> [Rig; 2] {
     [
         Rig::new(&[(3 * len.max(SEGMENT)).next_multiple_of(256)]),
@@ -54,7 +56,7 @@ fn a_shard_opens_and_closes_with_and_without_room_for_a_second_copy() {
 
                 let closed = rig.manager.close_resident(&open).unwrap();
                 assert_eq!(closed.protection, Protection::Encrypted);
-                // Deterministic: byte for byte what it was before it was opened.
+                // Deterministic: exactly the same bytes as before it was opened.
                 assert_eq!(closed.sealed_data, sealed.sealed_data);
                 assert_eq!(rig.manager.unseal_model(&closed).unwrap(), bytes);
                 assert!(rig.manager.verify(&closed, Verify::Full).unwrap().sound);
@@ -80,7 +82,7 @@ fn handles_from_before_are_stale_and_a_fresh_one_is_listed() {
         assert_eq!(rig.manager.shards(), from_ref(&open));
 
         let closed = rig.manager.close_resident(&open).unwrap();
-        // The record is the first one's again, and yet that handle is from before.
+        // The record equals the first one's, but that handle is stale.
         assert!(matches!(rig.manager.unseal_model(&sealed), Err(VramError::StaleHandle { .. })));
         assert!(matches!(rig.manager.unseal_model(&open), Err(VramError::StaleHandle { .. })));
         rig.manager.free_shard(&closed).unwrap();
@@ -126,7 +128,7 @@ fn a_transition_of_altered_bytes_is_refused_and_the_segment_named() {
                         }
                         other => panic!("{other:?}"),
                     }
-                    // The handle is as good as it was, and the shard in quarantine.
+                    // The handle stays valid, and the shard is in quarantine.
                     assert_eq!(rig.used(0), used);
                     assert!(matches!(
                         rig.manager.unseal_model(&shard),
@@ -166,13 +168,14 @@ fn a_bad_handle_changes_nothing() {
     assert!(matches!(rig.manager.open_resident(&shard), Err(VramError::ShardFreed { .. })));
 }
 
-/// What a sweep starts from: an Encrypted shard, or one that was opened.
+/// The start of a sweep: an Encrypted shard, or an opened one.
 pub(crate) fn sealed(rig: &Rig, scope: SivScope, first_open: bool, bytes: &[u8]) -> SealedShard {
     let shard = seal(rig, (scope, Suite::Aes256Gcm), bytes);
     if first_open { rig.manager.open_resident(&shard).unwrap() } else { shard }
 }
 
-/// In place, with a device that refuses the way back as well: the shard is lost, and says so.
+/// In place, with a device that also refuses the way back: the shard is lost, and the error says
+/// so.
 #[test]
 fn a_device_that_refuses_the_way_back_leaves_a_quarantine_and_no_wrong_byte() {
     let len = 5 * SEGMENT + 9;
@@ -193,7 +196,7 @@ fn a_device_that_refuses_the_way_back_leaves_a_quarantine_and_no_wrong_byte() {
                     assert!(matches!(read, Err(VramError::Quarantined { .. })), "{read:?}");
                     assert!(!verdict.sound && !verdict.altered.is_empty());
                 }
-                // Nothing had been written yet, or it was undone.
+                // Nothing had been written, or the writes were undone.
                 other => {
                     assert!(nth == 1, "{action:?} {nth}: {other}");
                     assert_eq!(read.unwrap(), bytes);
@@ -205,7 +208,7 @@ fn a_device_that_refuses_the_way_back_leaves_a_quarantine_and_no_wrong_byte() {
     }
 }
 
-/// P16: after a sticky error nothing more is sent to the device.
+/// P16: after a sticky error no more calls are sent to the device.
 #[test]
 fn a_device_that_is_lost_halfway_is_left_alone() {
     let len = 5 * SEGMENT + 9;

@@ -1,4 +1,4 @@
-//! What the facade promises besides the guide: handles, listings, limits, levels, repeatability.
+//! Promises of the facade beyond the guide: handles, listings, limits, levels, repeatability.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -11,7 +11,7 @@ use vram_test_rigs::{ActingWriter, TestClock, weights};
 
 const MIB: usize = 1 << 20;
 
-/// Everything that a caller can see, without the times.
+/// The whole state that a caller can read, without the times.
 fn state(manager: &VramManager) -> String {
     let mut report = manager.report();
     for shard in &mut report.shards {
@@ -85,7 +85,7 @@ fn clones_stay_good_across_a_migration_and_listings_know_where_it_is() {
     assert_eq!(manager.shards_of("model").len(), 3);
     assert!(manager.shards_of("other").is_empty());
     assert_eq!(manager.shard(&moved.shard_id), Some(moved.clone()));
-    // Back again, through the clone that never heard of the first move; and nowhere.
+    // Back again, with the clone from before the first move; and nowhere.
     assert_eq!(manager.migrate_shard(&shards[1], 0).unwrap().gpu_index, 0);
     assert_eq!(manager.migrate_shard(&moved, 0).unwrap().gpu_index, 0);
     assert_eq!(manager.get_used_vram(1).unwrap(), 0);
@@ -94,7 +94,7 @@ fn clones_stay_good_across_a_migration_and_listings_know_where_it_is() {
 #[test]
 fn an_empty_shard_is_a_shard() {
     for protection in [Protection::Encrypted, Protection::Authenticated] {
-        // On a GPU without any memory, too.
+        // Also on a GPU without any memory.
         let manager = VramManager::new_mock_multi_gpu(vec![0, 0]).unwrap();
         let request = SealRequest::new("model", 0).protection(protection);
         let shard = manager.seal(request, &[]).unwrap();
@@ -233,7 +233,7 @@ fn a_configuration_that_cannot_work_is_refused_in_words() {
     }
     let refused = host().headroom(1, mib).build();
     assert!(matches!(refused, Err(VramError::UnknownGpu { gpu: 1, count: 1 })));
-    // Nothing was kept of the device that was named twice.
+    // The refused builder kept nothing of the device that was listed twice.
     assert!(VramManager::builder().device(device).build().is_ok());
 }
 
@@ -267,7 +267,7 @@ fn the_same_seed_gives_the_same_trace() {
     assert_eq!(run(), run());
 }
 
-/// P1: two loaders never both win the last bytes, and one always does.
+/// P1: two loaders never both get the last bytes, and one always does.
 #[test]
 fn the_last_bytes_go_to_exactly_one() {
     let manager = VramManager::builder()
@@ -297,7 +297,7 @@ fn the_last_bytes_go_to_exactly_one() {
     }
 }
 
-/// A sink that calls back: it may read the shard it is fed from, and may not free it.
+/// A sink that calls back: it may read the shard that it is written from, and may not free it.
 #[test]
 fn a_callback_into_the_manager_never_waits_for_itself() {
     let manager = VramManager::new_mock(4 * MIB).unwrap();

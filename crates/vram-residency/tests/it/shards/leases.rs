@@ -1,5 +1,5 @@
-//! Leases and pins: what is leased stays where it is, and whoever wants it gone waits or is refused,
-//! as asked (P14).
+//! Leases and pins: a leased shard stays in place, and a call that would remove it waits or is
+//! refused, as requested (P14).
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use vram_residency::{
 use vram_test_rigs::{devices, held_up};
 
 const MIB: usize = 1 << 20;
-/// Longer than any step of these tests takes, shorter than anybody's patience.
+/// Longer than any step of these tests, and short enough for a test run.
 const LONG: Duration = Duration::from_mins(1);
 const SHORT: Duration = Duration::from_millis(30);
 
@@ -50,7 +50,7 @@ fn a_leased_shard_is_not_freed_moved_opened_or_closed() {
     assert_eq!(leased(manager.migrate_shard(&shard, 0)), 1);
     assert_eq!(leased(manager.open_resident(&shard)), 1);
     assert_eq!(leased(manager.close_resident(&shard)), 1);
-    // Looking at it goes on.
+    // Reading it still works.
     assert_eq!(manager.unseal_model(&shard).unwrap(), [7; 5000]);
     assert!(manager.verify_shard_integrity(&shard).unwrap());
     assert_eq!(manager.report().shards[0].leases, 1);
@@ -91,14 +91,14 @@ fn a_lease_moves_to_another_thread_and_outlives_the_manager() {
     .unwrap();
 }
 
-/// Only an Authenticated shard has plaintext to point to.
+/// Only an Authenticated shard has plaintext for a pointer.
 #[test]
 fn the_pointer_is_given_for_plaintext_alone_and_points_to_it() {
     let manager = two_gpus();
     let sealed = manager.seal_model("model", 0, b"weights").unwrap();
     assert_eq!(manager.lease(&sealed).unwrap().device_pointer(), None);
 
-    // Small shards lie at the high end, so the second lies below the first.
+    // Small shards are placed at the high end, so the second lies below the first.
     let (first, second) = (plain(&manager, &[1; 1000]), plain(&manager, &[2; 1000]));
     let address = |shard| manager.lease(shard).unwrap().device_pointer().unwrap().get();
     assert_eq!(address(&first) - address(&second), 1024);
@@ -173,7 +173,7 @@ fn a_lease_waits_for_a_mover_no_longer_than_asked() {
     thread::scope(|scope| {
         let freed = scope.spawn(|| manager.free_shard(&shard).unwrap());
         freeing.recv().unwrap();
-        // It is out of the listings already, and its gate is closed.
+        // It is already removed from the listings, and its gate is closed.
         assert!(manager.lease_within(&shard, SHORT).is_err());
         go_on.send(()).unwrap();
         freed.join().unwrap();
@@ -196,7 +196,7 @@ fn a_lease_waits_for_a_mover_no_longer_than_asked() {
         let waiting = scope.spawn(|| manager.lease_within(&shard, LONG));
         go_on.send(()).unwrap();
         let closed = closed.join().unwrap();
-        // The handle is from before it was closed: the answer comes after the wait.
+        // The handle is from before the shard was closed: the error is returned after the wait.
         assert!(matches!(waiting.join().unwrap(), Err(VramError::StaleHandle { .. })));
         assert!(manager.lease_within(&closed, LONG).is_ok());
     });
@@ -218,7 +218,7 @@ fn a_caller_with_patience_waits_for_leases_and_then_frees_or_moves() {
             });
             thread::sleep(SHORT);
             assert!(!waiting.is_finished());
-            // Nobody is kept waiting behind it: not readers, not other leases.
+            // The waiting call blocks neither readers nor other leases.
             assert_eq!(manager.unseal_model(&shard).unwrap(), [1; 5000]);
             drop(manager.lease(&shard).unwrap());
             assert!(!waiting.is_finished());
@@ -242,12 +242,12 @@ fn a_caller_whose_patience_ends_is_told_of_the_leases_and_nothing_changed() {
         assert!(start.elapsed() >= 2 * timeout && start.elapsed() < LONG);
     }
     assert_eq!(manager.report(), before);
-    // A deadline beyond what the clock can count is none.
+    // A deadline beyond the clock's range means no deadline.
     let patient = manager.lease_within(&shard, Duration::MAX).unwrap();
     assert_eq!(patient.shard().shard_id, shard.shard_id);
 }
 
-/// A reader at work is waited for as well, and then the caller is told that it was no lease.
+/// The call also waits for a running reader, and its error then says that it was no lease.
 #[test]
 fn a_reader_at_work_is_waited_for_up_to_the_time_out() {
     let (device, manager) = faulty();
@@ -258,7 +258,7 @@ fn a_reader_at_work_is_waited_for_up_to_the_time_out() {
         reading.recv().unwrap();
         let refused = manager.free_shard_within(&shard, SHORT);
         assert!(matches!(refused, Err(VramError::TimedOut { .. })), "{refused:?}");
-        // The one who gave up stands in nobody's way.
+        // A call that gave up waiting blocks no other call.
         assert!(manager.lease_within(&shard, LONG).is_ok());
         go_on.send(()).unwrap();
         assert_eq!(reader.join().unwrap(), [1; 5000]);
@@ -323,11 +323,11 @@ fn a_pin_shows_in_the_report_and_is_undone() {
     manager.unpin(&shard).unwrap();
     assert!(!pinned());
     manager.pin(&shard).unwrap();
-    // By name it can still go.
+    // It can still be freed by its name.
     manager.free_shard(&shard).unwrap();
 }
 
-/// Many threads lease, check and let go while others try to free: nothing leased is ever freed.
+/// Many threads lease, check and release while others try to free: no leased shard is ever freed.
 #[test]
 fn what_is_leased_is_there_whatever_other_threads_try() {
     let manager = two_gpus();

@@ -1,4 +1,5 @@
-//! Resident shards: their handles, their leases, and that unrelated ones never wait for each other.
+//! Resident shards: their handles, their leases, and that calls on unrelated shards never wait for
+//! each other.
 
 mod handles;
 mod leases;

@@ -1,5 +1,5 @@
-//! Unrelated shards never wait for each other: one call is held up inside its device, for as long as
-//! it takes everybody else to do everything else.
+//! Calls on unrelated shards never wait for each other: one call is blocked inside its device while
+//! another thread makes every other call.
 
 use core::time::Duration;
 use std::sync::mpsc;
@@ -22,8 +22,8 @@ fn seal(manager: &VramManager, gpu: u32, seed: u64) -> SealedShard {
     manager.seal_model("model", gpu, &content(LEN, seed)).unwrap()
 }
 
-/// Everything that a caller may want of shards on `gpu` and of the figures of both GPUs. The next
-/// calls of these kinds to a device are not held up: the rule picked the first alone.
+/// Every call on shards of `gpu`, and on the figures of both GPUs. Later device calls of these
+/// kinds are not blocked: the rule picked only the first.
 fn everything(manager: &VramManager, gpu: u32, resident: &SealedShard) -> Result<(), VramError> {
     let fresh = manager.seal(SealRequest::new("fresh", gpu), &content(LEN, 9))?;
     assert_eq!(manager.unseal_model(&fresh)?, content(LEN, 9));
@@ -43,11 +43,11 @@ fn everything(manager: &VramManager, gpu: u32, resident: &SealedShard) -> Result
     Ok(())
 }
 
-/// Minutes for what takes milliseconds: only a wait without end runs into it.
+/// Minutes for work of milliseconds: only an endless wait reaches the limit.
 const FOR_EVER: Duration = Duration::from_mins(2);
 
-/// Holds up the first `op` that `held` causes on a GPU until everything else was done, on the other
-/// GPU and on the same one.
+/// Blocks the first `op` of `held` on a GPU until every other call was made, on the other GPU and
+/// on the same one.
 fn while_held_up(gpu: usize, op: Op, held: impl Fn(&VramManager, &SealedShard) + Sync) {
     for threads in [Threads::ONE, Threads::exactly(3)] {
         let rig = rig(threads);
@@ -55,7 +55,7 @@ fn while_held_up(gpu: usize, op: Op, held: impl Fn(&VramManager, &SealedShard) +
         let shard = seal(manager, 0, 3);
         let neighbours = [seal(manager, 0, 7), seal(manager, 1, 7)];
 
-        // It goes on when the sender is dropped as well: by a test that fails.
+        // It also continues when the sender is dropped, by a test that fails.
         let (came, go_on) = held_up(&rig.devices[gpu], op);
         thread::scope(|scope| {
             let go_on = go_on;
@@ -111,7 +111,7 @@ fn a_migration_whose_copy_blocks_holds_up_nobody() {
 #[test]
 fn a_device_that_blocks_over_a_staging_buffer_holds_up_nobody() {
     while_held_up(0, Op::Staging, |manager, _shard| {
-        // Larger than any buffer that is kept for the next caller.
+        // Larger than any buffer that the pool keeps.
         let data = vec![1; 600_000];
         let request = SealRequest::new("large", 0).segment(SegmentSize::from_log2(19).unwrap());
         let large = manager.seal(request, &data).unwrap();

@@ -1,4 +1,4 @@
-//! Tickets as bytes and texts: what was altered is refused, and garbage is none.
+//! Tickets as bytes and texts: altered ones and garbage are refused.
 
 use proptest::prelude::*;
 use vram_residency::{
@@ -54,7 +54,7 @@ fn texts_that_are_none_and_lengths_that_lie_are_refused() {
             assert!(ShardTicket::from_bytes(&altered).is_err(), "{text} {length}");
         }
     }
-    // The longest names that there can be are one ticket, and one byte more is none.
+    // The longest names form a valid ticket; with one byte more there is none.
     let mut longest = ticket;
     longest.model_id = "m".repeat(1024).into();
     longest.node = Some("n".repeat(TICKET_NAME_LEN_MAX).into());
@@ -77,8 +77,8 @@ fn texts_that_are_none_and_lengths_that_lie_are_refused() {
     }
 }
 
-/// One key for both is not wise, and no help to a forger: nothing that is signed for the one passes
-/// for the other.
+/// One key for both is not recommended, but does not help a forger: a signature for the one is
+/// never accepted for the other.
 #[cfg(feature = "audit")]
 #[test]
 fn a_code_of_an_audit_under_the_same_key_signs_no_ticket() {
@@ -115,7 +115,7 @@ fn a_ticket_survives_json_with_its_bytes_as_digits() {
 }
 
 proptest! {
-    /// Whatever a ticket says, its bytes say the same, and no other bytes do.
+    /// The bytes of a ticket restore the same ticket, and no other bytes do.
     #[test]
     fn a_ticket_survives_its_bytes(
         model in "\\PC{1,200}",
@@ -146,8 +146,8 @@ proptest! {
         prop_assert_eq!(verifier().verify(&back, &expected), Ok(()));
     }
 
-    /// Whatever is done to the bytes of a ticket, what reads is spelled the same, and is genuine
-    /// only if nothing was done.
+    /// After any change of a ticket's bytes, a text that can still be read has the same spelling,
+    /// and is genuine only if nothing was changed.
     #[test]
     fn altered_bytes_read_as_the_ticket_that_they_spell_and_never_as_a_genuine_one(
         changes in proptest::collection::vec(
@@ -178,7 +178,7 @@ proptest! {
         }
     }
 
-    /// Garbage is refused, or is a ticket to the byte: and then not a genuine one.
+    /// Garbage is refused, or is exactly the encoding of a ticket, which is then not genuine.
     #[test]
     fn garbage_is_no_genuine_ticket(garbage in proptest::collection::vec(any::<u8>(), 0..600)) {
         if let Ok(ticket) = ShardTicket::from_bytes(&garbage) {

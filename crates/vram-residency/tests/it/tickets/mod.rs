@@ -1,4 +1,4 @@
-//! Tickets: genuine ones are accepted for what they say, and nothing else is.
+//! Tickets: genuine ones are accepted for their own fields, and no other ticket is accepted.
 
 mod bytes;
 
@@ -23,7 +23,7 @@ fn verifier() -> TicketVerifier {
     TicketVerifier::new(key())
 }
 
-/// A manager that signs, and a shard of it.
+/// A manager that signs tickets, and one of its shards.
 fn rig() -> (Rig, SealedShard) {
     let devices = devices(&[1 << 20], &FaultPlan::new(1));
     let rig =
@@ -54,7 +54,7 @@ fn a_ticket_says_what_the_manager_knows_and_is_accepted_for_all_of_it() {
     assert_eq!((ticket.generation, ticket.state), (0, TicketState::Sound));
     assert_eq!(ticket.last_verified, manager.report().shards[0].last_verified);
 
-    // To the very moment in which it was issued.
+    // Up to the exact moment in which it was issued.
     let all_of = |ticket: &ShardTicket| {
         expected(ticket)
             .max_age(Duration::ZERO)
@@ -110,7 +110,7 @@ fn each_expectation_refuses_what_it_names() {
     assert!(matches!(at(u64::MAX), Err(TicketError::Stale { .. })));
     assert!(matches!(at(issued - 2001), Err(TicketError::FromTheFuture { .. })));
     assert!(matches!(at(0), Err(TicketError::FromTheFuture { .. })));
-    // The ticket's own age counts on top of what it says.
+    // The ticket's own age is added to the age that it states.
     let later = Timestamp::from_unix_millis(issued + 3000);
     let young = TicketExpectation::new(NONCE, later).max_unverified(Duration::from_secs(3));
     let mut ticket = ticket.clone();
@@ -121,7 +121,7 @@ fn each_expectation_refuses_what_it_names() {
     assert!(text.contains("3.001s"), "{text}");
 }
 
-/// What whoever holds the ticket key can do.
+/// A holder of the ticket key can sign any ticket.
 fn sign(ticket: &ShardTicket) -> [u8; 32] {
     let bytes = ticket.to_bytes();
     key().sign(&bytes[..bytes.len() - 32])
@@ -173,7 +173,7 @@ fn every_field_is_bound() {
     let mut later = ticket.clone();
     later.issued_at = Timestamp::from_unix_millis(ticket.issued_at.unix_millis() + 1);
     assert_eq!(verifier().verify(&later, &expected(&ticket)), Err(TicketError::Signature));
-    // Two texts never trade a byte.
+    // Moving a byte from one text to the next is detected.
     let mut moved = ticket.clone();
     (moved.node, moved.owner) = (Some("node-1p".into()), Some("ool-1".into()));
     assert_eq!(verifier().verify(&moved, &expected(&ticket)), Err(TicketError::Signature));

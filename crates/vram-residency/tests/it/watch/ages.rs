@@ -1,4 +1,4 @@
-//! Ages come from the monotonic clock, and only a check of everything makes a shard younger.
+//! Ages come from the monotonic clock, and only a complete check resets a shard's age.
 
 use core::time::Duration;
 
@@ -79,7 +79,7 @@ fn moves_that_verify_what_arrived_start_the_age_anew_and_seals_without_a_look_do
     assert_eq!(manager.unverified_age(&shard).unwrap(), Duration::ZERO);
     assert!(manager.report().shards[0].last_verified.is_some());
 
-    // Read back by sample alone: its bytes are new, and nobody has looked at all of them.
+    // Read back only by sample: its bytes are new, but were not checked completely.
     rig.clock.advance(seconds(5));
     let open = manager.open_resident(&shard).unwrap();
     let closed = manager.close_resident(&open).unwrap();

@@ -1,5 +1,4 @@
-//! What these tests are done with: two clocks that say what they are told, and devices whose bits
-//! flip on command.
+//! Helpers of these tests: two clocks that the test sets, and devices whose bits flip on command.
 
 use core::ops::Deref;
 use core::time::Duration;
@@ -11,7 +10,7 @@ use vram_test_rigs::{Rig, TestClock, devices};
 
 pub(crate) const SEGMENT: u64 = 4096;
 
-/// A rig whose time stands still until it is told.
+/// A rig whose time stands still until the test advances it.
 pub(crate) struct Timed {
     pub(crate) rig: Rig,
     pub(crate) clock: Arc<TestClock>,

@@ -1,4 +1,4 @@
-//! Watching: how old what is known about a shard is, and the scrubber that keeps it young.
+//! Watching: the age of each shard's last check, and the scrubber that renews it.
 
 mod ages;
 mod hands;

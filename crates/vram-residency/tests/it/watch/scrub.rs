@@ -1,5 +1,5 @@
-//! The scrubber: every age stays within what is stated, whatever comes and goes, and an altered bit
-//! is found within it.
+//! The scrubber: every age stays within the stated time, for any sequence of changes, and an
+//! altered bit is found within it.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,12 +19,12 @@ use super::hands::{SEGMENT, Timed, seconds};
 const RATE: u64 = 1 << 20;
 pub(super) const BUDGET: ByteLen = ByteLen::new(2 * SEGMENT);
 
-/// The longest that one step can take: its budget, and one look at the least more.
+/// The longest time of one step: its budget, plus one minimal read.
 fn step_time() -> Duration {
     time(2 * BUDGET.get())
 }
 
-/// What so many bytes take at the rate.
+/// The time for this many bytes at the rate.
 fn time(bytes: u64) -> Duration {
     Duration::from_nanos(bytes * 1_000_000_000 / RATE)
 }
@@ -34,7 +34,7 @@ pub(super) fn unread(gpu: u32, open: bool) -> SealRequest {
     SealRequest::new("model", gpu).protection(protection).read_back(ReadBack::None)
 }
 
-/// A scrubber that is driven by hand, whose time passes as its rate says.
+/// A scrubber that the test drives by hand; its time advances at its rate.
 struct Simulation {
     rig: Timed,
     cursor: ScrubCursor,
@@ -89,7 +89,7 @@ impl Simulation {
         ages.filter(|(shard, _)| sound.contains(shard)).collect()
     }
 
-    /// One step of the scrubber, and the time that it takes.
+    /// One step of the scrubber, and its time.
     fn scrub(&mut self) -> vram_residency::ScrubStep {
         let step = self.rig.manager.scrub_step(&mut self.cursor, BUDGET);
         assert_eq!(step.errors, 0, "{:?}", step.error);
@@ -166,7 +166,7 @@ proptest! {
         for step in &steps {
             simulation.carry_out(step);
         }
-        // What is stated is no more than a pass over what is there, once nothing changes.
+        // Without changes, the stated time is at most one pass over the resident bytes.
         for _ in 0..3 {
             while !simulation.scrub().pass_ended && !simulation.shards.is_empty() {
                 simulation.check();
@@ -192,7 +192,7 @@ proptest! {
         for shard in simulation.shards.drain(..) {
             simulation.rig.manager.free_shard(&shard).unwrap();
         }
-        // The first of them lies at a known place: the end of the largest hole, or the beginning.
+        // The first of them lies at a known place: the end of the largest hole, or its beginning.
         let manager = &simulation.rig.manager;
         for len in lens {
             simulation.shards.push(manager.seal(unread(0, true), &vec![0xA5; len]).unwrap());
@@ -265,7 +265,7 @@ fn a_shard_that_moved_or_was_sealed_anew_between_two_steps_starts_again() {
     let changes: [Change; 4] = [
         |rig, shard| rig.manager.migrate_shard(&shard, 1).unwrap(),
         |rig, shard| {
-            // There and back: it lies where it lay.
+            // There and back: it lies in its old place.
             let away = rig.manager.migrate_shard(&shard, 1).unwrap();
             rig.manager.migrate_shard(&away, 0).unwrap()
         },

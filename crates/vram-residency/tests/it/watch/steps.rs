@@ -16,7 +16,7 @@ fn a_busy_shard_is_skipped_and_comes_again() {
     let shard = rig.manager.seal(unread(0, true), &[1; 9000]).unwrap();
     let Rig { manager, devices, .. } = rig.rig;
     let manager = Arc::new(manager);
-    // While it moves, on another thread, the scrubber takes its steps.
+    // While another thread moves it, the scrubber takes its steps.
     let (steps, seen) = std::sync::mpsc::channel();
     let hook = {
         let manager = Arc::clone(&manager);

@@ -1,4 +1,5 @@
-//! The scrubber's thread: it finds, pauses, stops at once, and never outlives or keeps its manager.
+//! The scrubber's thread: it finds alterations, pauses, stops at once, and neither outlives its
+//! manager nor keeps it alive.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use vram_residency::{
 use super::hands::Timed;
 use vram_test_rigs::held_up;
 
-/// Longer than any test takes, shorter than anybody's patience.
+/// Longer than any test, and short enough to end a run that hangs.
 const LONG: Duration = Duration::from_mins(10);
 
 fn rig() -> Timed {
@@ -28,7 +29,7 @@ fn at_once(rate: ScrubRate) -> ScrubOptions {
     ScrubOptions::new(rate).pass_at_least(Duration::ZERO)
 }
 
-/// Waits for the scrubber to have come so far.
+/// Waits until the scrubber has reached a state.
 fn until(scrubber: &Scrubber, reached: impl Fn(&vram_residency::ScrubStatus) -> bool) {
     while !reached(&scrubber.status()) {
         std::thread::yield_now();
@@ -82,7 +83,7 @@ fn stopping_does_not_wait_for_the_rate_and_nothing_to_do_is_no_reason_to_spin() 
     let rig = rig();
     let slow = ScrubOptions::new(ScrubRate::BytesPerSecond(1));
     let scrubber = rig.manager.start_scrubber(slow.pass_at_least(LONG)).unwrap();
-    // Its first look found nothing: it sleeps for as long as a pass takes at least.
+    // Its first step found nothing: it sleeps for the minimum time of a pass.
     std::thread::yield_now();
     assert_eq!(scrubber.stop().passes, 0);
 
@@ -93,7 +94,7 @@ fn stopping_does_not_wait_for_the_rate_and_nothing_to_do_is_no_reason_to_spin() 
     assert_eq!(status.bytes.get(), 4096, "one segment, and an hour of sleep");
     assert!(status.worst_case.is_some_and(|time| time > Duration::from_secs(50_000)));
     drop(scrubber);
-    // None is left running.
+    // No thread is left running.
     drop(rig.manager.start_scrubber(slow).unwrap());
 }
 
@@ -208,7 +209,7 @@ fn threads_that_start_pause_and_stop_scrubbers_end_with_none_and_a_closed_manage
                         inner.spawn(|| assert!(rig.manager.metrics().scrub.running));
                         inner.spawn(|| scrubber.status());
                     });
-                    // One that rests ends at once too.
+                    // A paused one also ends at once.
                     if turn % 2 == 0 {
                         scrubber.pause();
                     }
@@ -260,7 +261,7 @@ fn metrics_show_the_scrubber_and_what_it_did_and_no_counter_goes_down() {
     for granule in 0..4096 {
         rig.flip(0, granule * 256, 0);
     }
-    // By hand, it counts as well.
+    // Steps by hand count as well.
     let mut cursor = vram_residency::ScrubCursor::new();
     while rig.manager.scrub_step(&mut cursor, ByteLen::MIB).altered.is_empty() {}
     let after = rig.manager.metrics().scrub;
@@ -272,7 +273,8 @@ fn metrics_show_the_scrubber_and_what_it_did_and_no_counter_goes_down() {
 
 #[test]
 fn what_cannot_be_kept_is_said() {
-    // The wall clock and the monotonic clock stand still: an age only grows when it is told to.
+    // The wall clock and the monotonic clock stand still: an age only grows when the test advances
+    // them.
     let rig = Timed::new(&[1 << 20]);
     let _shard = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
     let hour = ScrubOptions::new(ScrubRate::Within(Duration::from_hours(1)));

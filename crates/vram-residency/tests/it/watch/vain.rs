@@ -1,4 +1,4 @@
-//! What is looked at in vain is in the time that is stated.
+//! The stated time includes reads whose result is superseded by another check.
 
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{ByteLen, Protection, ReadBack, ScrubCursor, SealRequest, Verify};
@@ -23,7 +23,7 @@ fn a_run_that_an_older_check_made_worthless_is_counted_as_done_in_vain() {
         assert_eq!(step.bytes.get(), 3 * SEGMENT);
         let before = rig.manager.scrub_bound(&cursor, SEGMENT);
 
-        // It began before the run did, and says less than the run would have.
+        // That check began before the run, so it proves less than the run would have.
         go_on.send(()).unwrap();
         assert!(check.join().unwrap().sound);
         assert_eq!(rig.manager.unverified_age(&shard).unwrap(), seconds(10));

@@ -1,4 +1,4 @@
-//! Contexts: primary ones and others, and which one a thread works in.
+//! Contexts: primary and created ones, and the current context of each thread.
 
 #![expect(non_snake_case, reason = "named as the driver's functions are")]
 
@@ -12,7 +12,7 @@ use crate::handle::{Kind, decode, encode};
 use crate::report::MisuseKind;
 use crate::world::{Context, thread_contexts};
 
-/// The least and the greatest priority of a stream.
+/// The lowest and the highest priority of a stream.
 pub(crate) const PRIORITIES: (c_int, c_int) = (0, -5);
 
 pub(crate) unsafe fn cuDevicePrimaryCtxRetain(
@@ -44,7 +44,7 @@ pub(crate) unsafe fn cuDevicePrimaryCtxRelease_v2(
     let context = call.world.contexts.get_mut(&primary).ok_or(code::INVALID_DEVICE)?;
     context.refs = context.refs.checked_sub(1).ok_or(code::INVALID_CONTEXT)?;
     if context.refs == 0 {
-        // What a poisoned context still held could not be freed: that is no leak of the program's.
+        // Memory in a poisoned context could not be freed, so it is not a leak of the program.
         let poisoned = context.poisoned.is_some();
         call.world.clear_context(primary, poisoned);
         if let Some(context) = call.world.contexts.get_mut(&primary) {
@@ -61,7 +61,7 @@ pub(crate) unsafe fn cuDevicePrimaryCtxReset_v2(
     let ordinal = call.device(dev)?;
     let primary = primary(call, ordinal)?;
     call.meet_now(primary, CallKind::Reset)?;
-    // A reset does not release: whoever retained the context still has to.
+    // A reset does not release: a caller that retained the context still has to release it.
     call.world.clear_context(primary, true);
     if let Some(context) = call.world.contexts.get_mut(&primary) {
         context.active = false;
@@ -301,7 +301,7 @@ fn primary(call: &Call<'_>, ordinal: u32) -> Result<u64, u32> {
     call.world.device(ordinal).map(|device| device.primary).ok_or(code::INVALID_DEVICE)
 }
 
-/// The thread's context, for functions that answer even when it is poisoned.
+/// The thread's context, for functions that succeed even when it is poisoned.
 fn current<'c>(call: &'c Call<'_>) -> Result<&'c Context, u32> {
     let id = call.bound_context()?;
     call.world.contexts.get(&id).ok_or(code::INVALID_CONTEXT)

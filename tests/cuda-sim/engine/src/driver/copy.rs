@@ -1,4 +1,4 @@
-//! Copies and fills, at once and queued.
+//! Copies and fills, immediate and queued.
 
 #![expect(non_snake_case, reason = "named as the driver's functions are")]
 
@@ -32,7 +32,7 @@ enum End {
 }
 
 impl End {
-    /// By unified addressing.
+    /// Classifies an address, as unified addressing does.
     fn of(address: u64) -> Self {
         if ordinal_of(address).is_some() {
             Self::Device(address)
@@ -117,7 +117,7 @@ pub(crate) unsafe fn cuMemcpyDtoD_v2(
     src_device: u64,
     byte_count: usize,
 ) -> Result<(), u32> {
-    // As the driver does it: no host-side wait for a copy that touches no host memory.
+    // As in the real driver: no host-side wait for a copy that touches no host memory.
     let (target, source) = (End::Device(dst_device), End::Device(src_device));
     // SAFETY: no end is host memory.
     unsafe { copy(call, target, source, byte_count, When::Later) }
@@ -145,8 +145,7 @@ pub(crate) unsafe fn cuMemcpyPeer(
 ) -> Result<(), u32> {
     let current = call.bound_context()?;
     let ends = peers(call, dst_device, dst_context, src_device, src_context, byte_count)?;
-    // In order with everything that was queued, or will be, in the three contexts; so it runs here
-    // and now.
+    // Ordered with all earlier and later work of the three contexts, so it runs immediately.
     for context in ends.into_iter().chain([current]) {
         call.world.run_context(context);
     }
@@ -233,7 +232,7 @@ pub(crate) unsafe fn cuMemsetD32Async(
 /// # Safety
 ///
 /// A host end is valid for `len` bytes: until the call returns if it runs now or the memory is
-/// pageable, else until the copy was waited for.
+/// pageable, otherwise until the copy was waited for.
 unsafe fn copy(
     call: &mut Call<'_>,
     target: End,
@@ -276,8 +275,8 @@ unsafe fn copy(
         End::Host(address) => {
             let mut bytes = vec![0_u8; len];
             let source = ptr::with_exposed_provenance(address);
-            // SAFETY: the memory is the program's, valid for reading `len` bytes during this call;
-            // `bytes` is fresh.
+            // SAFETY: the memory belongs to the program and is valid for reading `len` bytes during
+            // this call; `bytes` is fresh.
             unsafe { ptr::copy_nonoverlapping(source, bytes.as_mut_ptr(), len) };
             Place::Taken(bytes)
         }
@@ -318,13 +317,14 @@ fn fill(
     Ok(())
 }
 
-/// The stream that an operation goes to.
+/// The stream to which an operation is added.
 fn place_in_order(call: &mut Call<'_>, context: u64, when: When) -> Result<u64, u32> {
     let handle = if let When::On(handle) = when { handle } else { ptr::null_mut() };
     stream_of(call, context, handle)
 }
 
-/// What goes wrong with a copy: asked of the current device, and for a peer copy of both ends.
+/// The fault for a copy: from the rules of the current device, and for a peer copy from those of
+/// both ends.
 fn meet(
     call: &mut Call<'_>,
     context: u64,
@@ -359,7 +359,7 @@ fn device_end(
     Ok(Place::Device(address))
 }
 
-/// Unified addressing makes this work, but whoever does it bound the wrong context or none.
+/// Unified addressing makes this call work, but the program has bound the wrong context or none.
 fn note_wrong_context(call: &mut Call<'_>, context: u64, address: u64) {
     let Some((ordinal, device)) = call.world.device_at(address) else { return };
     let owner = device.memory.holder(address).map(|holder| holder.context);
@@ -369,7 +369,7 @@ fn note_wrong_context(call: &mut Call<'_>, context: u64, address: u64) {
     }
 }
 
-/// Whether host memory is pinned, all of it.
+/// Whether the whole range of host memory is pinned.
 fn is_pinned(call: &mut Call<'_>, context: u64, address: usize, len: usize) -> Result<bool, u32> {
     let Some((start, block)) = pinned::holder(call.world, address) else { return Ok(false) };
     let inside = address.saturating_sub(start);
@@ -385,7 +385,7 @@ fn is_pinned(call: &mut Call<'_>, context: u64, address: usize, len: usize) -> R
     Err(code::INVALID_VALUE)
 }
 
-/// The contexts of a peer copy, each that of its address.
+/// The contexts of a peer copy, each from its address.
 fn peers(
     call: &mut Call<'_>,
     target: u64,

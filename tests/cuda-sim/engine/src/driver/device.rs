@@ -1,4 +1,4 @@
-//! Initialisation, error texts, and what devices say of themselves.
+//! Initialisation, error texts, and the properties of devices.
 
 #![expect(non_snake_case, reason = "named as the driver's functions are")]
 
@@ -8,7 +8,7 @@ use crate::call::Call;
 use crate::code;
 use crate::spec::DeviceSpec;
 
-/// The driver version that is told: CUDA 12.4.
+/// The reported driver version: CUDA 12.4.
 const DRIVER_VERSION: c_int = 12_040;
 
 /// Attributes that are the same for every simulated device; those of an H200.
@@ -37,7 +37,7 @@ const CONSTANTS: [(c_int, c_int); 26] = [
     (38, 50 << 20),
     (39, 2048),
     (40, 3),
-    // Unified addressing: true on every 64-bit device, and says nothing about residency.
+    // Unified addressing: set on every 64-bit device, and no statement about residency.
     (41, 1),
     // Stream priorities, managed memory, also concurrently, memory pools.
     (78, 1),
@@ -285,7 +285,7 @@ fn pci_text(spec: &DeviceSpec, ordinal: u32) -> String {
     format!("{domain:04X}:{bus:02X}:{device:02X}.0")
 }
 
-/// Writes a text and its NUL into `len` bytes, cut off where they end.
+/// Writes a text and its NUL into `len` bytes, truncated to fit.
 ///
 /// # Safety
 ///
@@ -297,8 +297,8 @@ unsafe fn put_text(target: *mut c_char, len: c_int, text: &str) -> Result<(), u3
         return Err(code::INVALID_VALUE);
     }
     let bytes: Vec<u8> = text.bytes().take(most).chain([0]).collect();
-    // SAFETY: `target` is valid for `len` bytes and these are at most as many; they are not the
-    // caller's memory.
+    // SAFETY: `target` is valid for `len` bytes and these are at most as many; they do not overlap
+    // the caller's memory.
     unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), target.cast(), bytes.len()) };
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Events: marks in a stream that can be waited for.
+//! Events: marks in a stream that calls can wait for.
 
 #![expect(non_snake_case, reason = "named as the driver's functions are")]
 
@@ -13,7 +13,7 @@ use crate::queue::{Op, Work};
 use crate::report::MisuseKind;
 use crate::world::Event;
 
-/// The flag of an event that takes no time.
+/// The flag of an event without timing.
 const DISABLE_TIMING: u32 = 2;
 
 pub(crate) unsafe fn cuEventCreate(

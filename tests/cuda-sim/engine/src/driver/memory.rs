@@ -42,8 +42,8 @@ pub(crate) unsafe fn cuMemAllocAsync(
 ) -> Result<(), u32> {
     let context = call.bound_context()?;
     stream_of(call, context, h_stream)?;
-    // The address is known at once; a pool hands it out in stream order, which is kept here
-    // because work on it can only be queued after this call.
+    // The address is returned at once. A pool assigns it in stream order; that order holds here,
+    // because work on the address can only be queued after this call.
     let address = allocate(call, dptr, bytesize)?;
     put!(dptr, address)
 }
@@ -112,7 +112,7 @@ fn allocate(call: &mut Call<'_>, dptr: *mut u64, bytesize: usize) -> Result<u64,
     device.memory.allocate(wide(bytesize), room, context)
 }
 
-/// The current context for a free; without one the memory would leak silently, so that is logged.
+/// The current context for a free. Without one the memory would leak silently, so that is logged.
 fn freeing_context(call: &mut Call<'_>, address: u64) -> Result<u64, u32> {
     let context = call.context();
     if context == Err(code::INVALID_CONTEXT)
@@ -124,7 +124,7 @@ fn freeing_context(call: &mut Call<'_>, address: u64) -> Result<u64, u32> {
     context
 }
 
-/// The allocation that starts at an address; logs why not, if there is none.
+/// The allocation that starts at an address; if there is none, logs the reason.
 fn to_be_freed(call: &mut Call<'_>, context: u64, address: u64) -> Result<Allocation, u32> {
     let Some((ordinal, device)) = call.world.device_at(address) else {
         let device = call.world.device_of(context);

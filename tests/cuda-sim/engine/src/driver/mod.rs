@@ -1,12 +1,12 @@
-//! What each driver function does, by subject. `functions` puts them behind the C interface.
+//! The work of each driver function, by subject. `functions` exports them through the C interface.
 //!
-//! Safety: every function here is called by its C twin with the arguments of that call. Its
+//! Safety: the C function with the same name calls each function here with its own arguments. The
 //! condition is that of the driver's manual: each pointer is null or valid for what the function
 //! reads or writes through it.
 
 use crate::code;
 
-/// Writes a value through a pointer that the driver's caller gave.
+/// Writes a value through a pointer from the caller of the driver.
 macro_rules! put {
     ($target:expr, $value:expr) => {
         // SAFETY: the pointer is null or valid for writes, as the function's caller promises.
@@ -24,7 +24,7 @@ pub(crate) mod pinned;
 pub(crate) mod pointer;
 pub(crate) mod stream;
 
-/// Writes `value`, unless the pointer is null, which is an invalid value.
+/// Writes `value`. A null pointer is an invalid value.
 ///
 /// # Safety
 ///
@@ -38,7 +38,7 @@ unsafe fn put_value<T>(target: *mut T, value: T) -> Result<(), u32> {
     Ok(())
 }
 
-/// A length of the driver's caller as a device length.
+/// Converts a length from the caller of the driver to a device length.
 fn wide(len: usize) -> u64 {
     crate::memory::wide(len)
 }

@@ -16,7 +16,7 @@ use crate::queue::{Op, Work};
 use crate::report::MisuseKind;
 use crate::world::{Function, Module};
 
-/// Threads of a block, at most.
+/// The maximum number of threads in a block.
 const MOST_THREADS: u64 = 1024;
 
 pub(crate) unsafe fn cuModuleLoadData(
@@ -28,8 +28,8 @@ pub(crate) unsafe fn cuModuleLoadData(
     if module.is_null() || image.is_null() {
         return Err(code::INVALID_VALUE);
     }
-    // SAFETY: an image of any kind begins with four bytes; text that is shorter ends in a NUL,
-    // and the first comparison that fails is the last one made.
+    // SAFETY: an image of any kind begins with four bytes. Shorter text ends in a NUL, and
+    // comparing stops at the first difference.
     let is_binary = [[0x7F, b'E', b'L', b'F'], [0x50, 0xED, 0x55, 0xBA]].iter().any(|magic| {
         (0..).zip(magic).all(|(at, byte)| {
             let at = image.cast::<u8>().wrapping_add(at);
@@ -40,7 +40,7 @@ pub(crate) unsafe fn cuModuleLoadData(
     if is_binary {
         return Err(code::NO_BINARY_FOR_GPU);
     }
-    // SAFETY: an image that is no binary is NUL-terminated text, as the caller promises.
+    // SAFETY: an image that is not a binary is NUL-terminated text, as the caller promises.
     let text = unsafe { CStr::from_ptr(image.cast()) }.to_string_lossy().into_owned();
     let ordinal = call.world.device_of(context).ok_or(code::INVALID_CONTEXT)?;
     let capability = call.world.device(ordinal).map_or(0, |device| {
@@ -61,7 +61,7 @@ pub(crate) unsafe fn cuModuleLoadDataEx(
     _options: *mut c_int,
     _option_values: *mut *mut c_void,
 ) -> Result<(), u32> {
-    // SAFETY: the same promise; options steer a compiler that is not here.
+    // SAFETY: the same promise; the options are for a compiler, which this driver does not have.
     unsafe { cuModuleLoadData(call, module, image) }
 }
 
@@ -159,10 +159,10 @@ pub(crate) unsafe fn cuLaunchKernel(
     let mut parameters = Vec::new();
     for (index, len) in (0..).zip(&function.entry.parameters) {
         let slot = kernel_params.wrapping_add(index);
-        // SAFETY: the caller gives one pointer for each parameter of the kernel.
+        // SAFETY: the caller passes one pointer for each parameter of the kernel.
         let source = unsafe { slot.read() };
         let mut bytes = vec![0_u8; *len];
-        // SAFETY: each of those is valid for reading the parameter; `bytes` is fresh.
+        // SAFETY: each of those pointers is valid for reading the parameter; `bytes` is fresh.
         unsafe { ptr::copy_nonoverlapping(source.cast(), bytes.as_mut_ptr(), *len) };
         parameters.push(bytes);
     }

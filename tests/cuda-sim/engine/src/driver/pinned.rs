@@ -1,4 +1,4 @@
-//! Pinned host memory: allocated by the driver, or the program's own and registered.
+//! Pinned host memory: allocated by the driver, or memory of the program that was registered.
 
 #![expect(non_snake_case, reason = "named as the driver's functions are")]
 
@@ -98,7 +98,7 @@ pub(crate) unsafe fn cuMemHostGetDevicePointer_v2(
     if flags != 0 || holder(call.world, p.addr()).is_none() {
         return Err(code::INVALID_VALUE);
     }
-    // Unified addressing: pinned memory has one address for everybody.
+    // Unified addressing: pinned memory has one address for host and device.
     put!(pdptr, wide(p.addr()))
 }
 
@@ -118,8 +118,9 @@ pub(crate) fn holder(world: &World, address: usize) -> Option<(usize, &HostBlock
     (address < start.saturating_add(block.len)).then_some((*start, block))
 }
 
-/// Waits for what may still use a block that goes away: in its own context, and in every other one
-/// that has queued such a use. The others go on as they were: tests of other devices rely on it.
+/// Waits for work that may still use a block before it is freed: in the block's context, and in
+/// every other context that has queued such a use. Other contexts are not affected: tests of other
+/// devices rely on that.
 fn settle(call: &mut Call<'_>, address: usize) {
     let Some(block) = call.world.hosts.get(&address) else { return };
     let (len, own) = (block.len, block.context);

@@ -1,4 +1,4 @@
-//! What the driver knows about an address.
+//! The driver's attributes of an address.
 
 #![expect(non_snake_case, reason = "named as the driver's functions are")]
 
@@ -27,7 +27,7 @@ enum Value {
     Handle(*mut c_void),
 }
 
-/// An address that the driver knows.
+/// An address that is known to the driver.
 struct Known {
     context: u64,
     start: u64,
@@ -68,7 +68,7 @@ pub(crate) unsafe fn cuPointerGetAttributes(
     let targets = unsafe { core::slice::from_raw_parts(data, count) };
     let known = look_up(call, ptr);
     for (attribute, target) in attributes.iter().zip(targets) {
-        // This one answers zeros where the single one answers an error.
+        // This function returns zeros where the function for one attribute returns an error.
         let value = known
             .as_ref()
             .map_or(Err(code::INVALID_VALUE), |known| attribute_of(call, known, *attribute, ptr))
@@ -114,7 +114,7 @@ fn attribute_of(
         (2, Backing::Host) => Value::Word(HOST),
         (2, _) => Value::Word(DEVICE),
         (3, _) => Value::Long(address),
-        // Memory of the device has no host pointer; this is how it is told apart.
+        // Device memory has no host pointer; this distinguishes it from host memory.
         (4, Backing::Device) => return Err(code::INVALID_VALUE),
         (4, _) => Value::Handle(ptr::without_provenance_mut(own)),
         (7, _) => Value::Long(known.serial),
@@ -130,14 +130,14 @@ fn attribute_of(
     })
 }
 
-/// What an attribute is for an address that the driver does not know.
+/// The value of an attribute for an address that is unknown to the driver.
 fn nothing(attribute: c_int) -> Result<Value, u32> {
     match attribute {
         1 | 4 => Ok(Value::Handle(ptr::null_mut())),
         2 => Ok(Value::Word(0)),
         3 | 7 | 11 | 12 => Ok(Value::Long(0)),
         8 | 13 => Ok(Value::Flag(false)),
-        // The device "-2" stands for none.
+        // The device "-2" means none.
         9 => Ok(Value::Int(-2)),
         _ => Err(code::INVALID_VALUE),
     }

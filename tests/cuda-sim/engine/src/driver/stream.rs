@@ -1,4 +1,4 @@
-//! Streams: order, waiting, asking.
+//! Streams: order, waits, queries.
 
 #![expect(non_snake_case, reason = "named as the driver's functions are")]
 
@@ -32,7 +32,7 @@ pub(crate) unsafe fn cuStreamCreateWithPriority(
     if ph_stream.is_null() || flags > 1 {
         return Err(code::INVALID_VALUE);
     }
-    // As the driver does: a priority out of range becomes the nearest in it.
+    // As in the real driver: a priority out of range becomes the nearest one in range.
     let priority = priority.clamp(PRIORITIES.1, PRIORITIES.0);
     let id = call.world.create_stream(context, false, flags, priority);
     put!(ph_stream, encode(Kind::Stream, id))
@@ -48,7 +48,7 @@ pub(crate) unsafe fn cuStreamDestroy_v2(
     }
     let id = stream_of(call, context, h_stream)?;
     let Some(stream) = call.world.streams.get_mut(&id) else { return Err(code::INVALID_HANDLE) };
-    // What was queued goes on; the stream itself can no longer be named.
+    // Queued work continues; the stream's handle becomes invalid.
     stream.destroyed = true;
     if stream.is_over() {
         call.world.streams.remove(&id);
@@ -90,7 +90,7 @@ pub(crate) unsafe fn cuStreamWaitEvent(
     }
     let id = stream_of(call, context, h_stream)?;
     let event = event::event_of(call, h_event)?;
-    // An event that was never recorded is no reason to wait.
+    // An event that was never recorded causes no wait.
     if let Some((stream, executed)) = call.world.events.get(&event).and_then(|event| event.mark) {
         let work = Work::WaitFor { stream, executed };
         call.world.enqueue(id, Op { work, fault: None, call: call.name });
