@@ -42,8 +42,7 @@ impl World {
     }
 
     fn is_quarantined(&self, id: &vram_residency::ShardId) -> bool {
-        let shards = self.rig.manager.report().shards;
-        shards.iter().any(|shard| shard.shard_id == *id && shard.quarantine.is_some())
+        self.quarantined().contains(id)
     }
 
     pub(super) fn scrub(&mut self, bytes: u64) -> Checked<()> {

@@ -145,6 +145,10 @@ impl World {
             ensure!(*leases == known.leases as u64, "{id} has {leases} leases");
             ensure!(*pinned == known.pinned, "{id} is pinned: {pinned}");
         }
+        let expected = self.reference.shards.iter().filter(|(_, known)| known.quarantined);
+        let expected: Vec<_> = expected.map(|(id, _)| id.clone()).collect();
+        let found = self.quarantined();
+        ensure!(found == expected, "{found:?} are in quarantine, and should be {expected:?}");
         self.parked_hold()
     }
 

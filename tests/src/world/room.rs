@@ -168,6 +168,7 @@ impl World {
         match self.rig.manager.evict(&plan) {
             Ok(report) => {
                 ensure!(self.faulty || self.altered(&report.kept), "kept: {:?}", report.kept);
+                self.learn_quarantine()?;
                 for parked in report.parked {
                     self.hold(parked)?;
                 }
@@ -184,16 +185,28 @@ impl World {
         Ok(())
     }
 
-    /// Whether every kept shard was found altered when it was to be parked; the shards are then
-    /// marked as quarantined.
-    fn altered(&mut self, kept: &[(ShardId, VramError)]) -> bool {
-        kept.iter().all(|(id, error)| match (self.reference.shards.get_mut(id), error) {
-            (Some(known), VramError::ShardAltered { .. }) if !known.sound() => {
-                known.quarantined = true;
-                true
-            }
+    /// Whether every kept shard is altered, and was found so when it was to be parked.
+    fn altered(&self, kept: &[(ShardId, VramError)]) -> bool {
+        kept.iter().all(|(id, error)| match (self.reference.shards.get(id), error) {
+            (Some(known), VramError::ShardAltered { .. }) => !known.sound(),
             _ => false,
         })
+    }
+
+    /// Records which shards are in quarantine. A device with faults may have altered any of them.
+    fn learn_quarantine(&mut self) -> Checked<()> {
+        for id in self.quarantined() {
+            let known = self.reference.shards.get_mut(&id).ok_or("a stranger is in quarantine")?;
+            ensure!(self.faulty || !known.sound(), "{id} is sound, and in quarantine");
+            known.quarantined = true;
+        }
+        Ok(())
+    }
+
+    /// The shards that the manager has in quarantine.
+    pub(super) fn quarantined(&self) -> Vec<ShardId> {
+        let shards = self.rig.manager.report().shards.into_iter();
+        shards.filter(|shard| shard.quarantine.is_some()).map(|shard| shard.shard_id).collect()
     }
 
     /// Checks that no plan was possible: evicting every permitted shard would not give enough room.
@@ -310,14 +323,7 @@ impl World {
             let known = self.reference.shards.get(&eviction.shard_id);
             known.is_some_and(|known| !known.sound())
         });
-        if hidden {
-            for shard in manager_quarantined(self) {
-                if let Some(known) = self.reference.shards.get_mut(&shard) {
-                    ensure!(!known.sound(), "{shard} is sound, and in quarantine");
-                    known.quarantined = true;
-                }
-            }
-        }
+        self.learn_quarantine()?;
         match answer {
             Ok(handle) => self.remember(handle, data, fate),
             Err(VramError::InsufficientVram(_)) if hidden || self.faulty => Ok(()),
@@ -360,9 +366,4 @@ impl World {
 /// Whether a shard may be evicted.
 fn may_go(known: &Known) -> bool {
     known.fate != OnEviction::Never && !known.pinned && known.leases == 0 && !known.quarantined
-}
-
-fn manager_quarantined(world: &World) -> Vec<ShardId> {
-    let shards = world.rig.manager.report().shards.into_iter();
-    shards.filter(|shard| shard.quarantine.is_some()).map(|shard| shard.shard_id).collect()
 }
