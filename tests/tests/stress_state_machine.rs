@@ -8,6 +8,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use proptest::prelude::*;
+use vram_gpu::fault::{Action, Op, When};
 use vram_residency::MemoryMode;
 use vram_tests::budget::{Budget, Draw};
 use vram_tests::step::{self, Step};
@@ -33,6 +34,37 @@ fn round_with(mode: MemoryMode, seed: u64, steps: usize, strategy: &BoxedStrateg
     if let Err(why) = run() {
         let tail = trace.iter().rev().take(20).rev().cloned().collect::<Vec<_>>().join("\n  ");
         panic!("VRAM_STRESS_SEED={seed}: {why}\nafter {} steps, the last:\n  {tail}", trace.len());
+    }
+}
+
+/// The model knows of a shard that a failing read put in quarantine while room was made.
+#[test]
+fn a_shard_that_an_eviction_found_altered_is_in_quarantine_for_the_model_too() {
+    // All of the first GPU's 128 KiB; and a shard that leaves no room for another.
+    let evictions = [
+        Step::Evict { gpu: 0, bytes: 128 * 1024 },
+        Step::SealEvicting { gpu: 0, len: 120 * 1024, seed: 0 },
+    ];
+    for eviction in evictions {
+        let mut found = 0;
+        for (op, nth) in [Op::Read, Op::QueueRead].into_iter().flat_map(|op| [(op, 1), (op, 2)]) {
+            let mut world = World::with_memory(0, MemoryMode::Region).expect("a world can be made");
+            // The seed makes it a shard that may be parked.
+            let seal = Step::Seal {
+                gpu: 0,
+                len: 16_998,
+                seed: 2,
+                authenticated: true,
+                segment_scope: true,
+            };
+            let fault =
+                Step::Fault { gpu: 0, op, when: When::Nth(nth), action: Action::FlipAnyBit };
+            for step in [seal, fault, eviction.clone()] {
+                world.step(&step).expect("the model agrees");
+            }
+            found += world.quarantined().len();
+        }
+        assert!(found > 0, "no read of {eviction:?} failed");
     }
 }
 

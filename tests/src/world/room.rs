@@ -204,7 +204,8 @@ impl World {
     }
 
     /// The shards that the manager has in quarantine.
-    pub(super) fn quarantined(&self) -> Vec<ShardId> {
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<ShardId> {
         let shards = self.rig.manager.report().shards.into_iter();
         shards.filter(|shard| shard.quarantine.is_some()).map(|shard| shard.shard_id).collect()
     }
