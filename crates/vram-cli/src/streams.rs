@@ -103,32 +103,37 @@ fn unreadable(error: &io::Error) -> Failure {
 }
 
 /// Standard output, to be written as a file.
-///
-/// # Arguments
-///
-/// * `inputs`: paths that the command reads. Output into one of these files is refused, as for an
-///   output path.
-pub(crate) fn output(inputs: &[&Path]) -> Result<File, Failure> {
-    let handle = io::stdout();
-    if handle.is_terminal() {
+pub(crate) fn output() -> Result<File, Failure> {
+    if io::stdout().is_terminal() {
         return Err(Failure::input("standard output is a terminal")
             .hint("give a path, or send it to a file or a pipe"));
     }
-    let failed = |error| {
-        Failure::input(format!("cannot write to standard output: {error}"))
-            .hint("check where standard output goes")
-    };
-    let file = File::from(handle.as_fd().try_clone_to_owned().map_err(failed)?);
-    let to = file.metadata().map_err(failed)?;
+    stdout()
+}
+
+fn stdout() -> Result<File, Failure> {
+    let handle = io::stdout().as_fd().try_clone_to_owned();
+    handle.map(File::from).map_err(|error| unwritable(&error))
+}
+
+fn unwritable(error: &io::Error) -> Failure {
+    Failure::input(format!("cannot write to standard output: {error}"))
+        .hint("check where standard output goes")
+}
+
+/// Refuses a command whose standard output goes to a file that it reads: its result, or what it
+/// reports, would be written over that file.
+pub(crate) fn output_is_none_of(inputs: &[&Path]) -> Result<(), Failure> {
+    let to = stdout()?.metadata().map_err(|error| unwritable(&error))?;
     for path in inputs {
-        let read = if is_dash(path) { Path::new(BEHIND_STDIN) } else { path };
-        let same = fs::metadata(read)
+        let same = fs::metadata(path)
             .is_ok_and(|from| from.is_file() && (from.dev(), from.ino()) == (to.dev(), to.ino()));
         if same {
-            let name = input_name(path);
+            let name =
+                if *path == Path::new(BEHIND_STDIN) { STDIN.into() } else { input_name(path) };
             return Err(Failure::input(format!("{name} would be written over itself"))
                 .hint("send standard output elsewhere"));
         }
     }
-    Ok(file)
+    Ok(())
 }

@@ -72,7 +72,7 @@ impl WholeFile {
         let target = target::resolve(target)?;
         // Check early: a caller must not seal for an hour to learn that the target exists.
         target::judge(&target, overwrite, &inputs)?;
-        let (file, temporary) = temporary::create(folder_of(&target), mode)?;
+        let (file, temporary) = temporary::create(folder_of(&target), mode, &inputs)?;
         Ok(Self { file, temporary, target, overwrite, inputs })
     }
 
@@ -111,7 +111,7 @@ impl WholeFile {
                 Err(error) => return Err(error),
             }
             let folder = folder_of(&self.target);
-            self.temporary = Some(temporary::link_to_temporary(&self.file, folder)?);
+            self.temporary = Some(temporary::link_to_temporary(&self.file, folder, &self.inputs)?);
         }
         if let Some(temporary) = &self.temporary {
             match self.overwrite {

@@ -42,11 +42,12 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
 
     let started = Instant::now();
     let bar = BytesBar::new("seal");
-    let also_read = also_read(&args.file, &args.key_file, &args.bound);
-    let options = options(&bar, &also_read, args.force)?;
+    let inputs = inputs(&args.file, &args.key_file, &args.bound);
+    streams::output_is_none_of(&inputs)?;
+    let options = options(&bar, &inputs, args.force)?;
     let params = params(args);
     let report = if streams::is_dash(&args.output) {
-        let sink = streams::output(&[&[args.file.as_path()], &also_read[..]].concat())?;
+        let sink = streams::output()?;
         seal_image_to(&key, &context, params, &source, sink, options)
     } else {
         seal_image(&key, &context, params, &source, &args.output, options)
@@ -75,10 +76,11 @@ pub(crate) fn unseal(args: &UnsealArgs, output: &mut Output) -> Result<(), Failu
 
     let started = Instant::now();
     let bar = BytesBar::new("unseal");
-    let also_read = also_read(&args.image, &args.key_file, &args.expect.bound);
-    let options = options(&bar, &also_read, args.force)?;
+    let inputs = inputs(&args.image, &args.key_file, &args.expect.bound);
+    streams::output_is_none_of(&inputs)?;
+    let options = options(&bar, &inputs, args.force)?;
     let report = if streams::is_dash(&args.output) {
-        let sink = streams::output(&[&[args.image.as_path()], &also_read[..]].concat())?;
+        let sink = streams::output()?;
         unseal_image_to(&keys, &expected, image.path(), sink, options)
     } else {
         unseal_image(&keys, &expected, image.path(), &args.output, options)
@@ -110,7 +112,9 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
     let started = Instant::now();
     let bar = BytesBar::new("verify");
     let image = streams::Image::at(&args.image)?;
-    let options = options(&bar, &[], false)?;
+    let inputs = inputs(&args.image, &args.key_file, &args.expect.bound);
+    streams::output_is_none_of(&inputs)?;
+    let options = options(&bar, &inputs, false)?;
     let verdict = verify_image(&keys, &expected, image.path(), options).map_err(failed)?;
     drop(bar);
 
@@ -162,11 +166,11 @@ fn params(args: &SealArgs) -> SealParams {
 ///
 /// # Arguments
 ///
-/// * `also_read`: files that the command reads besides source or image; the output replaces none.
+/// * `inputs`: files that the command reads besides source or image; the output replaces none.
 /// * `force`: whether the output may replace a file that looks like a key.
 fn options<'a>(
     bar: &'a BytesBar,
-    also_read: &[&Path],
+    inputs: &[&Path],
     force: bool,
 ) -> Result<ImageOptions<'a>, Failure> {
     let overwrite = if force { Overwrite::Replace } else { Overwrite::ReplaceButKeys };
@@ -174,14 +178,14 @@ fn options<'a>(
         .overwrite(overwrite)
         .progress(|progress| bar.show(progress))
         .cancel(interrupt::token()?);
-    Ok(also_read.iter().copied().fold(options, ImageOptions::input))
+    Ok(inputs.iter().copied().fold(options, ImageOptions::input))
 }
 
-/// The files that a command reads besides its source or image. If that is standard input, the file
-/// behind it is one of them: the command may read a copy.
-fn also_read<'a>(read: &Path, key_file: &'a Path, bound: &'a BoundArgs) -> Vec<&'a Path> {
-    let behind = streams::is_dash(read).then(|| Path::new(streams::BEHIND_STDIN));
-    core::iter::once(key_file).chain(bound.metadata.as_deref()).chain(behind).collect()
+/// The files that a command reads. If one is standard input, this is the file behind it: the command
+/// may read a copy.
+fn inputs<'a>(read: &'a Path, key_file: &'a Path, bound: &'a BoundArgs) -> Vec<&'a Path> {
+    let read = if streams::is_dash(read) { Path::new(streams::BEHIND_STDIN) } else { read };
+    [read, key_file].into_iter().chain(bound.metadata.as_deref()).collect()
 }
 
 /// Prints the digest of `file`: as the result, unless the content itself is the result.

@@ -170,16 +170,42 @@ fn standard_output_gets_nothing_of_an_altered_image() {
 fn standard_output_that_goes_to_an_input_is_refused() {
     let bench = Bench::new();
     bench.sealed(b"plain", "image", &[]);
-    for (command, input) in
-        [(&SEAL[..], "content"), (&SEAL[..], "key"), (&UNSEAL[..], "image"), (&UNSEAL[..], "key")]
-    {
+    let to_stdout = |command: &[&'static str]| [command, &["-o", "-"]].concat();
+    let to_file = |command: &[&'static str]| [command, &["-o", "other"]].concat();
+    for (command, input) in [
+        (to_stdout(&SEAL), "content"),
+        (to_stdout(&SEAL), "key"),
+        (to_stdout(&UNSEAL), "image"),
+        (to_stdout(&UNSEAL), "key"),
+        // What these commands report would be written over it.
+        (to_file(&SEAL), "content"),
+        (to_file(&UNSEAL), "key"),
+        (vec!["verify", "image", "--key-file", "key"], "image"),
+        (vec!["verify", "image", "--key-file", "key"], "key"),
+        (vec!["inspect", "image"], "image"),
+    ] {
         let before = fs::read(bench.path(input)).unwrap();
         let append = File::options().append(true).open(bench.path(input)).unwrap();
-        let mut command = bench.command([command, &["-o", "-"]].concat());
-        let ran = Ran::of(command.stdout(append).output().unwrap());
+        let ran = Ran::of(bench.command(&command).stdout(append).output().unwrap());
         ran.expect_error(2, &[input, "over itself"]);
-        assert_eq!(fs::read(bench.path(input)).unwrap(), before);
+        assert_eq!(fs::read(bench.path(input)).unwrap(), before, "{command:?}");
     }
+    assert!(!bench.path("other").exists());
+}
+
+/// Somebody saves what a killed process left. The next output in that folder removes such files.
+#[test]
+fn a_leftover_that_a_command_reads_is_not_removed() {
+    let bench = Bench::new();
+    bench.sealed(b"plain", "image", &[]);
+    let (content, key) = (".vram-7-7.partial", ".vram-8-8.partial");
+    fs::copy(bench.path("content"), bench.path(content)).unwrap();
+    fs::copy(bench.path("key"), bench.path(key)).unwrap();
+    bench.write(".vram-9-9.partial", b"left");
+    let args = ["seal", content, "--key-file", key, "--model-id", "m", "-o", "image"];
+    bench.run(args).expect_code(0);
+    assert!(bench.path(content).exists() && bench.path(key).exists());
+    assert!(!bench.path(".vram-9-9.partial").exists());
 }
 
 /// What stands before the image was read by another program; the rest is copied before it is opened.

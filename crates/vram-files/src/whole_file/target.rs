@@ -48,7 +48,7 @@ impl Inputs {
         Ok(self)
     }
 
-    fn contain(&self, found: &Metadata) -> bool {
+    pub(super) fn contain(&self, found: &Metadata) -> bool {
         self.ids.contains(&id(found))
     }
 }

@@ -11,16 +11,23 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, OFlags};
 use rustix::io::Errno;
 
+use super::Inputs;
+
 /// How a temporary name begins and ends; between them are a process id and a random number.
 const PREFIX: &str = ".vram-";
 const SUFFIX: &str = ".partial";
 
 /// Creates a file in a folder: without a name if the file system can do that, else under a
 /// temporary name.
-pub(super) fn create(folder: &Path, mode: u32) -> io::Result<(File, Option<PathBuf>)> {
+pub(super) fn create(
+    folder: &Path,
+    mode: u32,
+    inputs: &Inputs,
+) -> io::Result<(File, Option<PathBuf>)> {
     if let Some(file) = unnamed(folder, mode)? {
         return Ok((file, None));
     }
+    sweep(folder, inputs);
     let (file, path) = named(folder, mode)?;
     Ok((file, Some(path)))
 }
@@ -28,10 +35,12 @@ pub(super) fn create(folder: &Path, mode: u32) -> io::Result<(File, Option<PathB
 /// A file that only this process can reach, in the folder for temporary files. It exists as long as
 /// its descriptor.
 pub(crate) fn nameless() -> io::Result<File> {
-    let (file, path) = create(&std::env::temp_dir(), 0o600)?;
-    if let Some(path) = path {
-        fs::remove_file(path)?;
+    let folder = std::env::temp_dir();
+    if let Some(file) = unnamed(&folder, 0o600)? {
+        return Ok(file);
     }
+    let (file, path) = named(&folder, 0o600)?;
+    fs::remove_file(path)?;
     Ok(file)
 }
 
@@ -64,7 +73,6 @@ fn unnamed(_folder: &Path, _mode: u32) -> io::Result<Option<File>> {
 
 /// Creates a file under a temporary name that no other file has.
 fn named(folder: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
-    sweep(folder);
     loop {
         let path = fresh_name(folder);
         let created =
@@ -91,8 +99,12 @@ pub(super) fn link(file: &File, to: &Path) -> io::Result<()> {
 }
 
 /// Gives a file without a name a temporary name, to rename it from.
-pub(super) fn link_to_temporary(file: &File, folder: &Path) -> io::Result<PathBuf> {
-    sweep(folder);
+pub(super) fn link_to_temporary(
+    file: &File,
+    folder: &Path,
+    inputs: &Inputs,
+) -> io::Result<PathBuf> {
+    sweep(folder, inputs);
     loop {
         let path = fresh_name(folder);
         match link(file, &path) {
@@ -117,12 +129,12 @@ fn fresh_name(folder: &Path) -> PathBuf {
 /// Removes the temporary files of processes that were killed.
 ///
 /// A process holds a lock on each of its temporary files, and the kernel releases the lock when the
-/// process ends. So a file of this user that can be locked is a leftover. If a leftover cannot be
-/// removed, the sweep does not fail.
-fn sweep(folder: &Path) {
+/// process ends. So a file of this user that can be locked is a leftover. It stays if the call reads
+/// it: somebody is saving what was left. If a leftover cannot be removed, the sweep does not fail.
+fn sweep(folder: &Path, inputs: &Inputs) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.filter_map(Result::ok).filter(is_temporary) {
-        let _next_time = remove_leftover(&entry.path());
+        let _next_time = remove_leftover(&entry.path(), inputs);
     }
 }
 
@@ -138,13 +150,13 @@ fn is_temporary(entry: &DirEntry) -> bool {
     kind.is_file() && digits(process, 10) && digits(number, 16)
 }
 
-fn remove_leftover(path: &Path) -> io::Result<()> {
+fn remove_leftover(path: &Path, inputs: &Inputs) -> io::Result<()> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let flags = i32::try_from(flags.bits()).unwrap_or(0);
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let opened = file.metadata()?;
     let ours = opened.is_file() && opened.uid() == rustix::process::geteuid().as_raw();
-    if ours && file.try_lock().is_ok() {
+    if ours && !inputs.contain(&opened) && file.try_lock().is_ok() {
         // The name may belong to another file by now.
         let named = fs::symlink_metadata(path)?;
         if (named.dev(), named.ino()) == (opened.dev(), opened.ino()) {
@@ -173,12 +185,15 @@ mod tests {
         }
         std::os::unix::fs::symlink(at("vram-1-1.partial"), at(".vram-2-2.partial")).unwrap();
 
-        let (second, path) = named(folder.path(), 0o600).unwrap();
-        assert!(kept.exists() && path.exists());
+        let read = Inputs::default().with_paths([&at(".vram-1-0.partial")]);
+        sweep(folder.path(), &read);
         let count = fs::read_dir(folder.path()).unwrap().count();
-        assert_eq!(count, others.len() + 3);
+        assert_eq!(count, others.len() + 3, "one in use, one read, a link, and the others");
+        let (second, path) = named(folder.path(), 0o600).unwrap();
+        sweep(folder.path(), &Inputs::default());
+        assert!(!at(".vram-1-0.partial").exists() && kept.exists() && path.exists());
         drop((in_use, second));
-        sweep(folder.path());
+        sweep(folder.path(), &Inputs::default());
         assert!(!kept.exists() && !path.exists());
         assert!(others.iter().all(|name| at(name).exists()));
         assert!(fs::symlink_metadata(at(".vram-2-2.partial")).is_ok());

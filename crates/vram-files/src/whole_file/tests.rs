@@ -217,7 +217,8 @@ fn a_file_system_without_nameless_files_gives_the_same_answers() {
         let mut file = WholeFile::create(&target, 0o600, overwrite, Inputs::default())?;
         if file.temporary.is_none() {
             // As the code does on such a file system.
-            file.temporary = Some(temporary::link_to_temporary(&file.file, folder.path())?);
+            file.temporary =
+                Some(temporary::link_to_temporary(&file.file, folder.path(), &Inputs::default())?);
         }
         Ok::<_, io::Error>(file)
     };
