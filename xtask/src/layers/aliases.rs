@@ -4,6 +4,15 @@ use super::paths::{self, Import, Paths};
 use super::source::Source;
 use super::strip;
 
+/// Names that must be written raw, if at all: a field may be called `r#type`.
+const KEYWORDS: &[&str] = &[
+    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "do", "dyn",
+    "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let",
+    "loop", "macro", "match", "mod", "move", "mut", "override", "priv", "pub", "ref", "return",
+    "static", "struct", "trait", "true", "try", "type", "typeof", "unsafe", "unsized", "use",
+    "virtual", "where", "while", "yield",
+];
+
 /// Every such spelling in a crate's sources.
 pub(super) fn breaches(name: &str, sources: &[Source]) -> Vec<String> {
     let mut breaches = Vec::new();
@@ -65,22 +74,34 @@ fn without_modules(code: &str) -> String {
     out
 }
 
-/// The crate under another name, names written raw, modules whose file has another name.
+/// The crate under another name, names written raw without need, modules whose file has another
+/// name, files that are read as code.
 fn spellings(code: &str) -> Vec<String> {
     let tokens = paths::tokens(code);
     let mut found = Vec::new();
-    for four in tokens.windows(4) {
-        match *four {
-            ["extern", "crate", "self", _] => found.push("`extern crate self`".to_owned()),
-            // The literal after it is blank here.
-            [_, "path", "=", "]" | ")" | ","] => found.push("`#[path = …]`".to_owned()),
-            [_, "r", "#", name] if name.chars().next().is_some_and(paths::is_word) => {
+    for at in 0..tokens.len() {
+        let rest = tokens.get(at..).unwrap_or_default();
+        match *rest {
+            ["extern", "crate", "self", ..] => found.push("`extern crate self`".to_owned()),
+            ["include", "!", ..] => found.push("`include!`".to_owned()),
+            ["#", "[", "path" | "cfg_attr", ..] => {
+                // The literal after it is blank here.
+                let attribute = rest.iter().take_while(|token| **token != "]").collect::<Vec<_>>();
+                if attribute.windows(2).any(|two| *two == [&"path", &"="]) {
+                    found.push("`#[path = …]`".to_owned());
+                }
+            }
+            ["r", "#", name, ..] if !KEYWORDS.contains(&name) && starts_a_word(name) => {
                 found.push(format!("`r#{name}`"));
             }
             _ => {}
         }
     }
     found
+}
+
+fn starts_a_word(token: &str) -> bool {
+    token.chars().next().is_some_and(paths::is_word)
 }
 
 #[cfg(test)]
@@ -111,6 +132,7 @@ mod tests {
             "extern crate self as me;",
             "#[path = \"../room/plan.rs\"]\nmod plan;",
             "#[cfg_attr(unix, path = \"../room/plan.rs\")]\nmod plan;",
+            "mod plan { include!(\"../room/plan.inc\"); }",
         ] {
             assert_eq!(found("error.rs", text), 1, "{text}");
         }
@@ -124,6 +146,9 @@ mod tests {
             "use self::deep::*;",
             "#[cfg(kani)] mod within { use super::*; }",
             "#[cfg(test)] mod tests { use super::*; use crate::*; }",
+            "struct Q { r#type: u8, doc: &'static str } const D: &str = include_str!(\"x.md\");",
+            "fn f() { tracing::debug!(path = \"x\", \"opened\"); }",
+            "#[cfg(all(test, not(loom)))] mod tests { use super::*; use crate::*; }",
             "extern crate cuda_shim as _; let path = f(); r\"#\"; #[expr] fn r() {}",
         ] {
             assert_eq!(found("error.rs", text), 0, "{text}");

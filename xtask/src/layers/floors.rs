@@ -1,6 +1,7 @@
 //! The floors inside vram-core: no file imports from a higher floor.
 
 use super::graph::Graph;
+use super::paths;
 use super::source::Source;
 
 /// The crate with floors.
@@ -36,8 +37,16 @@ pub(super) fn breaches(name: &str, sources: &[Source], graph: &Graph) -> Vec<Str
     for ((source, own), arrows) in sources.iter().zip(&floors).zip(&graph.arrows) {
         let own = match own {
             Ok(Some(own)) => *own,
-            // The root re-exports all floors.
-            Ok(None) => continue,
+            Ok(None) => {
+                breaches.extend(in_the_root(&source.code).iter().map(|what| {
+                    format!(
+                        "{name}: {} holds `{what}`: the root has no floor, and holds modules, \
+                             re-exports and macros that name no module",
+                        source.path
+                    )
+                }));
+                continue;
+            }
             Err(unknown) => {
                 breaches.push(format!(
                     "{name}: {unknown} has no floor (xtask/src/layers/floors.rs), as of {}",
@@ -62,6 +71,35 @@ pub(super) fn breaches(name: &str, sources: &[Source], graph: &Graph) -> Vec<Str
     breaches
 }
 
+/// The first thing in the root that could lead from one floor to a higher one.
+fn in_the_root(code: &str) -> Option<&'static str> {
+    let tokens = paths::tokens(code);
+    let mut within = false;
+    let (mut depth, mut macros) = (0_usize, Vec::new());
+    let mut items = Vec::new();
+    for token in tokens {
+        within |= token == "macro_rules";
+        if within {
+            macros.push(token);
+        } else {
+            items.push(token);
+        }
+        match token {
+            "{" | "(" | "[" => depth = depth.saturating_add(1),
+            "}" | ")" | "]" => {
+                depth = depth.saturating_sub(1);
+                within &= depth != 0;
+            }
+            _ => {}
+        }
+    }
+    let has = |tokens: &[&str], words: &[&'static str]| {
+        words.iter().find(|word| tokens.contains(word)).copied()
+    };
+    has(&items, &["fn", "impl", "const", "static", "type", "struct", "enum", "trait"])
+        .or_else(|| has(&macros, &["crate"]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +107,20 @@ mod tests {
     fn found(files: &[(&str, &str)]) -> Vec<String> {
         let sources: Vec<_> = files.iter().map(|(path, text)| Source::new(path, text)).collect();
         breaches("vram-core", &sources, &Graph::of(&sources))
+    }
+
+    #[test]
+    fn the_root_leads_nowhere() {
+        let fine =
+            "macro_rules! m { ($a:ident) => { fn $a() {} }; } pub mod error; pub use error::E;";
+        assert!(found(&[("lib.rs", fine), ("error.rs", "")]).is_empty());
+        for text in [
+            "mod error; pub(crate) fn help() { room::go() }",
+            "mod error; macro_rules! m { () => { crate::room::go() }; }",
+            "macro_rules! m { () => {}; } mod error; type R = room::Plan;",
+        ] {
+            assert_eq!(found(&[("lib.rs", text), ("error.rs", "")]).len(), 1, "{text}");
+        }
     }
 
     #[test]

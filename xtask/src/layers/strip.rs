@@ -89,15 +89,16 @@ fn character(rest: &str) -> usize {
     }
 }
 
-/// Blanks out items under `#[cfg(test)]`. `code` has no comments and literals any more.
+/// Blanks out what stands under `#[cfg(test)]`, or `test` and more. `code` has no comments and
+/// literals any more.
 pub(super) fn tests(code: &str) -> String {
-    const MARK: &str = "#[cfg(test)]";
+    const MARKS: [&str; 2] = ["#[cfg(test)]", "#[cfg(all(test,"];
 
     let mut out = String::with_capacity(code.len());
     let mut rest = code;
-    while let Some(at) = rest.find(MARK) {
+    while let Some(at) = MARKS.iter().filter_map(|mark| rest.find(mark)).min() {
         let (before, item) = rest.split_at_checked(at).unwrap_or((rest, ""));
-        let len = item_len(item);
+        let len = if is_item(item) { item_len(item) } else { part_len(item) };
         let (blank, after) = item.split_at_checked(len).unwrap_or((item, ""));
         out.push_str(before);
         out.extend(blank.chars().map(|letter| if letter == '\n' { '\n' } else { ' ' }));
@@ -105,6 +106,75 @@ pub(super) fn tests(code: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// Whether attributes stand before an item, and not before an arm, a field or an argument.
+fn is_item(code: &str) -> bool {
+    const FIRST: [&str; 17] = [
+        "pub",
+        "fn",
+        "mod",
+        "use",
+        "struct",
+        "enum",
+        "union",
+        "impl",
+        "const",
+        "static",
+        "type",
+        "trait",
+        "unsafe",
+        "extern",
+        "async",
+        "macro_rules",
+        "let",
+    ];
+    let mut rest = code;
+    while rest.starts_with('#') {
+        let mut depth = 0_usize;
+        let end = rest.char_indices().find_map(|(at, letter)| {
+            match letter {
+                '[' => depth = depth.saturating_add(1),
+                ']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            (letter == ']' && depth == 0).then_some(at.saturating_add(1))
+        });
+        rest = rest.get(end.unwrap_or(rest.len())..).unwrap_or_default().trim_start();
+    }
+    let word = rest.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next();
+    // `pub` may also stand before a field.
+    let field = || {
+        let before = rest.split_once(':').map(|(name, after)| (name, !after.starts_with(':')));
+        before.is_some_and(|(name, single)| {
+            let names = name.replace("pub(crate)", "pub").replace("pub(super)", "pub");
+            single && names.split_whitespace().count() == 2
+        })
+    };
+    word.is_some_and(|word| FIRST.contains(&word) && (word != "pub" || !field()))
+}
+
+/// The length of an arm, a field or an argument: to its comma, or to what closes the list.
+fn part_len(part: &str) -> usize {
+    let mut depth = 0_usize;
+    for (at, letter) in part.char_indices() {
+        match letter {
+            '{' | '(' | '[' => depth = depth.saturating_add(1),
+            '}' | ')' | ']' if depth == 0 => return at,
+            '}' | ')' | ']' => {
+                depth = depth.saturating_sub(1);
+                if letter == '}' && depth == 0 {
+                    // An arm with a block needs no comma.
+                    let end = at.saturating_add(1);
+                    let after = part.get(end..).unwrap_or_default();
+                    return end.saturating_add(usize::from(after.starts_with(',')));
+                }
+            }
+            ',' | ';' if depth == 0 => return at.saturating_add(1),
+            _ => {}
+        }
+    }
+    part.len()
 }
 
 /// The length of an item: to its semicolon, or to the brace that closes its body.
@@ -145,6 +215,21 @@ mod tests {
         let words: Vec<_> = stripped.split_whitespace().collect();
         assert_eq!(words, ["a", "b", "c", "d", "e", "&'static", "f", "b", "expr", "g"]);
         assert_eq!(stripped.lines().count(), 3);
+    }
+
+    #[test]
+    fn a_test_arm_field_or_argument_goes_and_its_neighbours_stay() {
+        for (code, kept) in [
+            ("match a { #[cfg(test)] 9 => b(c, d), 1 => { e() } }", "match a { 1 => { e() } }"),
+            ("match a { #[cfg(test)] 9 => { b } 1 => { e() } }", "match a { 1 => { e() } }"),
+            ("fn f(#[cfg(test)] a: u8, b: u8) { c() }", "fn f( b: u8) { c() }"),
+            ("S { #[cfg(test)] a: b }; d()", "S { }; d()"),
+            ("struct S { #[cfg(test)] pub(crate) a: B, c: D }", "struct S { c: D }"),
+            ("#[cfg(all(test, not(loom)))] mod t { a } b", " b"),
+        ] {
+            let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(words(&tests(code)), words(kept), "{code}");
+        }
     }
 
     #[test]
