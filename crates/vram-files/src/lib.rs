@@ -23,3 +23,6 @@ pub use key::{KeySource, KeySourceError, create_key_file};
 pub use progress::{Progress, ProgressFn, Watch, WatchOptions};
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
 pub use whole_file::{Inputs, Overwrite, WholeFile};
+
+// What a publisher of models needs of the crate below, so that it depends on this one alone.
+pub use vram_seal::{Expected, KeyRing, SealContext, SealKey, SealParams};
