@@ -1,5 +1,7 @@
 //! Removes comments, literals and test modules from Rust source before the checks read it.
 
+use super::paths;
+
 /// Blanks out comments and the content of string and character literals. Lines keep their
 /// positions.
 pub(super) fn literals(text: &str) -> String {
@@ -98,7 +100,7 @@ pub(super) fn tests(code: &str) -> String {
     let mut rest = code;
     while let Some(at) = MARKS.iter().filter_map(|mark| rest.find(mark)).min() {
         let (before, item) = rest.split_at_checked(at).unwrap_or((rest, ""));
-        let len = if is_item(item) { item_len(item) } else { part_len(item) };
+        let len = len_to(item, if is_item(item) { ';' } else { ',' });
         let (blank, after) = item.split_at_checked(len).unwrap_or((item, ""));
         out.push_str(before);
         out.extend(blank.chars().map(|letter| if letter == '\n' { '\n' } else { ' ' }));
@@ -110,96 +112,48 @@ pub(super) fn tests(code: &str) -> String {
 
 /// Whether attributes stand before an item, and not before an arm, a field or an argument.
 fn is_item(code: &str) -> bool {
-    const FIRST: [&str; 17] = [
-        "pub",
-        "fn",
-        "mod",
-        "use",
-        "struct",
-        "enum",
-        "union",
-        "impl",
-        "const",
-        "static",
-        "type",
-        "trait",
-        "unsafe",
-        "extern",
-        "async",
-        "macro_rules",
-        "let",
-    ];
+    const FIRST: &str = "fn mod use struct enum union impl const static type trait unsafe extern \
+                         async macro_rules let";
+
     let mut rest = code;
-    while rest.starts_with('#') {
-        let mut depth = 0_usize;
-        let end = rest.char_indices().find_map(|(at, letter)| {
-            match letter {
-                '[' => depth = depth.saturating_add(1),
-                ']' => depth = depth.saturating_sub(1),
-                _ => {}
-            }
-            (letter == ']' && depth == 0).then_some(at.saturating_add(1))
-        });
-        rest = rest.get(end.unwrap_or(rest.len())..).unwrap_or_default().trim_start();
+    while let Some(attribute) = rest.strip_prefix('#') {
+        rest = attribute.get(len_to(attribute, ']')..).unwrap_or_default().trim_start();
     }
-    let word = rest.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next();
-    // `pub` may also stand before a field.
-    let field = || {
-        let before = rest.split_once(':').map(|(name, after)| (name, !after.starts_with(':')));
-        before.is_some_and(|(name, single)| {
-            let names = name.replace("pub(crate)", "pub").replace("pub(super)", "pub");
-            single && names.split_whitespace().count() == 2
-        })
-    };
-    word.is_some_and(|word| FIRST.contains(&word) && (word != "pub" || !field()))
+    // `pub` stands before fields too: what follows it decides.
+    let mut words = paths::tokens(rest).into_iter().peekable();
+    if words.next_if_eq(&"pub").is_some() && words.peek() == Some(&"(") {
+        words.find(|token| *token == ")");
+    }
+    words.next().is_some_and(|word| FIRST.split_whitespace().any(|first| first == word))
 }
 
-/// The length of an arm, a field or an argument: to its comma, or to what closes the list.
-fn part_len(part: &str) -> usize {
+/// The length of an item: to its semicolon, or to the brace that closes its body.
+pub(super) fn item_len(item: &str) -> usize {
+    len_to(item, ';')
+}
+
+/// The length of code to `end` or a semicolon outside all brackets, to a closing bracket that is
+/// `end` or a brace, with an `end` behind it, or to what closes the list in which the code stands.
+fn len_to(code: &str, end: char) -> usize {
     let mut depth = 0_usize;
-    for (at, letter) in part.char_indices() {
+    for (at, letter) in code.char_indices() {
+        let next = at.saturating_add(1);
         match letter {
             '{' | '(' | '[' => depth = depth.saturating_add(1),
             '}' | ')' | ']' if depth == 0 => return at,
             '}' | ')' | ']' => {
                 depth = depth.saturating_sub(1);
-                if letter == '}' && depth == 0 {
-                    // An arm with a block needs no comma.
-                    let end = at.saturating_add(1);
-                    let after = part.get(end..).unwrap_or_default();
-                    return end.saturating_add(usize::from(after.starts_with(',')));
+                if depth == 0 && (letter == '}' || letter == end) {
+                    // `use a::{b};`, and an arm with a block and a comma.
+                    let after = code.get(next..).unwrap_or_default();
+                    return next.saturating_add(usize::from(after.starts_with(end)));
                 }
             }
-            ',' | ';' if depth == 0 => return at.saturating_add(1),
+            _ if depth == 0 && (letter == end || letter == ';') => return next,
             _ => {}
         }
     }
-    part.len()
-}
-
-/// The length of an item: to its semicolon, or to the brace that closes its body.
-pub(super) fn item_len(item: &str) -> usize {
-    let (mut braces, mut others) = (0_usize, 0_usize);
-    for (at, letter) in item.char_indices() {
-        let mut end = at.saturating_add(1);
-        match letter {
-            '{' => braces = braces.saturating_add(1),
-            '}' => {
-                braces = braces.saturating_sub(1);
-                if braces == 0 && others == 0 {
-                    // `use a::{b};`
-                    let after = item.get(end..).unwrap_or_default();
-                    end = end.saturating_add(usize::from(after.starts_with(';')));
-                    return end;
-                }
-            }
-            '(' | '[' => others = others.saturating_add(1),
-            ')' | ']' => others = others.saturating_sub(1),
-            ';' if braces == 0 && others == 0 => return end,
-            _ => {}
-        }
-    }
-    item.len()
+    code.len()
 }
 
 #[cfg(test)]
