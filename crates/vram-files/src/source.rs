@@ -162,46 +162,37 @@ pub trait Source: Sync {
     }
 }
 
+/// The methods of a pointer to a source: each is that of the source. A method that was forgotten
+/// here would be the default one.
+macro_rules! methods_of_what_it_points_to {
+    () => {
+        fn len(&self) -> u64 {
+            S::len(self)
+        }
+        fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
+            S::read_at(self, offset, target)
+        }
+        fn access(&self) -> Access {
+            S::access(self)
+        }
+        fn as_slice(&self) -> Option<&[u8]> {
+            S::as_slice(self)
+        }
+        fn as_file(&self) -> Option<&File> {
+            S::as_file(self)
+        }
+        fn finish(&self) -> Result<(), SourceError> {
+            S::finish(self)
+        }
+    };
+}
+
 impl<S: Source + Send + ?Sized> Source for Arc<S> {
-    fn len(&self) -> u64 {
-        S::len(self)
-    }
-    fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
-        S::read_at(self, offset, target)
-    }
-    fn access(&self) -> Access {
-        S::access(self)
-    }
-    fn as_slice(&self) -> Option<&[u8]> {
-        S::as_slice(self)
-    }
-    fn as_file(&self) -> Option<&File> {
-        S::as_file(self)
-    }
-    fn finish(&self) -> Result<(), SourceError> {
-        S::finish(self)
-    }
+    methods_of_what_it_points_to!();
 }
 
 impl<S: Source + ?Sized> Source for &S {
-    fn len(&self) -> u64 {
-        S::len(self)
-    }
-    fn read_at(&self, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
-        S::read_at(self, offset, target)
-    }
-    fn access(&self) -> Access {
-        S::access(self)
-    }
-    fn as_slice(&self) -> Option<&[u8]> {
-        S::as_slice(self)
-    }
-    fn as_file(&self) -> Option<&File> {
-        S::as_file(self)
-    }
-    fn finish(&self) -> Result<(), SourceError> {
-        S::finish(self)
-    }
+    methods_of_what_it_points_to!();
 }
 
 /// Bytes in memory.
