@@ -14,7 +14,7 @@ use crate::failure::Failure;
 const STDIN: &str = "standard input";
 
 /// The path of the file behind standard input, if it is a file.
-pub(crate) const BEHIND_STDIN: &str = "/dev/stdin";
+const BEHIND_STDIN: &str = "/dev/stdin";
 
 /// Returns true if a path stands for standard input or output.
 pub(crate) fn is_dash(path: &Path) -> bool {
@@ -24,6 +24,12 @@ pub(crate) fn is_dash(path: &Path) -> bool {
 /// The name of an input file in messages.
 pub(crate) fn input_name(path: &Path) -> String {
     if is_dash(path) { STDIN.to_owned() } else { path.display().to_string() }
+}
+
+/// The file that an input path stands for: for standard input the file behind it, since the command
+/// may read a copy.
+pub(crate) fn input_file(path: &Path) -> &Path {
+    if is_dash(path) { Path::new(BEHIND_STDIN) } else { path }
 }
 
 /// The name of an output file in messages.

@@ -166,7 +166,7 @@ fn params(args: &SealArgs) -> SealParams {
 ///
 /// # Arguments
 ///
-/// * `inputs`: files that the command reads besides source or image; the output replaces none.
+/// * `inputs`: files that the command reads; the output replaces none.
 /// * `force`: whether the output may replace a file that looks like a key.
 fn options<'a>(
     bar: &'a BytesBar,
@@ -181,11 +181,9 @@ fn options<'a>(
     Ok(inputs.iter().copied().fold(options, ImageOptions::input))
 }
 
-/// The files that a command reads. If one is standard input, this is the file behind it: the command
-/// may read a copy.
+/// The files that a command reads.
 fn inputs<'a>(read: &'a Path, key_file: &'a Path, bound: &'a BoundArgs) -> Vec<&'a Path> {
-    let read = if streams::is_dash(read) { Path::new(streams::BEHIND_STDIN) } else { read };
-    [read, key_file].into_iter().chain(bound.metadata.as_deref()).collect()
+    [streams::input_file(read), key_file].into_iter().chain(bound.metadata.as_deref()).collect()
 }
 
 /// Prints the digest of `file`: as the result, unless the content itself is the result.

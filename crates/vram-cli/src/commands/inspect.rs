@@ -1,7 +1,5 @@
 //! `vram inspect`: what a sealed image states about itself, without a key and unauthenticated.
 
-use std::path::Path;
-
 use serde::Serialize;
 use vram_residency::{
     ByteLen, ContentDigest, ImageInfo, Protection, RecordFields, SivScope, Suite, inspect_image,
@@ -10,8 +8,7 @@ use vram_residency::{
 use crate::args::InspectArgs;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::streams::{self, BEHIND_STDIN};
-use crate::table;
+use crate::{streams, table};
 
 /// The record of an image, as JSON shows it. Lengths are in bytes.
 #[derive(Debug, Serialize)]
@@ -40,8 +37,7 @@ struct Inspection<'a> {
 
 /// Prints the record.
 pub(crate) fn run(args: &InspectArgs, output: &mut Output) -> Result<(), Failure> {
-    let read = if streams::is_dash(&args.image) { Path::new(BEHIND_STDIN) } else { &args.image };
-    streams::output_is_none_of(&[read])?;
+    streams::output_is_none_of(&[streams::input_file(&args.image)])?;
     let image = streams::Image::at(&args.image)?;
     let info = inspect_image(image.path())?;
     let name = streams::input_name(&args.image);
