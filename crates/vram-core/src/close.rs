@@ -5,6 +5,7 @@
 //!   1 the manager takes and serves no more calls: every call answers `Closed`
 //!   2 wait until calls already running end, or until the time-out
 //!   3 each shard: wait until its users and leases end, or until the time-out; wipe and free it
+//!     (on a lost GPU its memory went with the device: it is freed without a call)
 //!   4 wait until reservations end, or until the time-out
 //!   5 wait for calls that are returning memory, or until the time-out
 //!   6 retry bytes that could not be returned before; return each region to its driver
@@ -57,7 +58,7 @@ pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseRepo
     let deadline = Deadline::within(timeout);
     core.closing.closed.store(true, Ordering::Release);
     for gpu in &core.gpus {
-        gpu.health.close();
+        gpu.life.close();
     }
     scrubbing.stop();
     let mut report = CloseReport::default();
@@ -68,7 +69,7 @@ pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseRepo
     };
     for gpu in &core.gpus {
         // Calls that are still running at the deadline are counted below.
-        let _left = gpu.health.quiet_until(deadline.instant(), gate::is_inside_any());
+        let _left = gpu.life.quiet_until(deadline.instant(), gate::is_inside_any());
     }
     for entry in core.registry.sorted() {
         match close_entry(core, &entry, deadline, timeout) {
@@ -88,12 +89,16 @@ pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseRepo
         // Spaces with a known owner. Any other block belongs to a call that is returning it.
         let places =
             core.registry.on(gpu.index).len().saturating_add(core.promises.places_on(gpu.index));
-        let left = gpu.health.settled_until(deadline.instant(), gate::is_inside_any(), places);
+        let left = gpu.life.settled_until(deadline.instant(), gate::is_inside_any(), places);
         let left = left.err().unwrap_or(0);
         report.under_way = report.under_way.saturating_add(count(left));
         // Calls that are still running use the memory until the device refuses them.
         let given_up = left == 0;
-        report.unreturned.extend(if given_up { gpu.give_up_memory() } else { gpu.still_held() });
+        let unreturned = if given_up { gpu.give_up_memory() } else { gpu.still_held() };
+        if given_up && unreturned.is_none() && places == 0 {
+            let _ended = gpu.life.closed();
+        }
+        report.unreturned.extend(unreturned);
         gpu.pool.clear();
     }
     forget_keys(core);

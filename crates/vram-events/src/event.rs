@@ -104,7 +104,12 @@ pub enum EventKind {
         /// Host bytes that it occupies.
         bytes: ByteLen,
     },
-    /// A shard returned from host memory to a GPU.
+    /// A parked shard was dropped by the program: it is gone, with its host memory.
+    Dropped {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// A shard returned to a GPU, from host memory or, after a reset, from an image.
     Woken {
         /// The shard.
         shard: ShardId,
@@ -172,8 +177,8 @@ pub enum EventKind {
         /// The shards that it held, in ascending order of their ids.
         shards: Vec<ShardId>,
     },
-    /// A GPU was emptied and is usable again. Earlier events report each shard that returned, as
-    /// sealed or woken, and each that found no place, as parked.
+    /// A GPU was emptied and is usable again, unless a `DeviceLost` follows. Earlier events report
+    /// each shard that returned, as woken, and each that found no place, as parked.
     DeviceReset {
         /// The GPU.
         gpu: u32,
@@ -210,6 +215,7 @@ impl EventKind {
             Self::SealedAnew { .. } => "sealed_anew",
             Self::Moved { .. } => "moved",
             Self::Parked { .. } => "parked",
+            Self::Dropped { .. } => "dropped",
             Self::Woken { .. } => "woken",
             Self::Evicted { .. } => "evicted",
             Self::Freed { .. } => "freed",

@@ -58,22 +58,30 @@ impl Events {
         Ok((events, started))
     }
 
-    /// Numbers an event and queues it for every sink. Reads the clock on the calling thread; if the
-    /// clock panics, the time is its default. The caller holds no lock that a sink may take.
+    /// Numbers an event and queues it for every sink, with the [present time](Self::now). The caller
+    /// holds no lock that the clock may take.
     pub fn emit(&self, kind: EventKind) {
-        if self.queues.is_empty() {
-            let mut next = lock(&self.next);
-            *next = next.saturating_add(1);
-            return;
-        }
-        // Before the lock, and with panics caught: a clock is foreign code, and the event must be
-        // emitted anyway.
-        let at = catch_unwind(AssertUnwindSafe(|| self.clock.now())).unwrap_or_else(|payload| {
+        let at = if self.queues.is_empty() { Timestamp::default() } else { self.now() };
+        self.append(at, kind);
+    }
+
+    /// The present time, by the clock of the emitter, on the calling thread; the default if the
+    /// clock panics.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        // A clock is foreign code, and the event must be emitted anyway.
+        catch_unwind(AssertUnwindSafe(|| self.clock.now())).unwrap_or_else(|payload| {
             // Dropping the payload could panic again: in a destructor, that would abort the
             // process.
             core::mem::forget(payload);
             Timestamp::default()
-        });
+        })
+    }
+
+    /// Numbers an event and queues it for every sink. Calls nothing foreign and waits for nobody, so
+    /// that it can be called in the critical section of what the event reports: the order of events
+    /// is then the order of changes.
+    pub fn append(&self, at: Timestamp, kind: EventKind) {
         let mut next = lock(&self.next);
         let event = Arc::new(Event { seq: *next, at, kind });
         *next = next.saturating_add(1);

@@ -17,10 +17,18 @@ struct Owner {
 }
 
 impl Tenants for Owner {
+    fn stamp(&self) -> u64 {
+        0
+    }
+
     fn sweep(&self) {}
 
-    fn lost(&self, gpu: u32, error: GpuError) {
-        println!("gpu {gpu} is lost: {error}");
+    fn lost(&self, _stamp: u64, gpu: u32, error: GpuError) -> usize {
+        println!(
+            "gpu {gpu
+        0
+    } is lost: {error}"
+        );
         self.losses.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -61,9 +69,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     drop(space);
     assert!(gpu.capacity().used.is_zero() && device.calls_after_loss() == 0);
 
-    let claim = gpu.health.claim().ok_or("another reset is under way")?;
-    gpu.begin_anew()?;
-    gpu.health.recover();
+    let claim = gpu.life.claim().ok_or("another reset is under way")?;
+    gpu.renew(gpu.empty()?);
+    gpu.recover(|| ());
     drop(claim);
     let again = gpu.place(ByteLen::new(5000))?;
     println!("after the reset: {} held again", again.footprint());

@@ -41,9 +41,9 @@ impl MemoryMode {
 #[derive(Debug)]
 pub struct Block {
     pub(crate) memory: Box<dyn DeviceMemory>,
-    /// The life of the device in which this block was allocated. After a reset the block is
+    /// The number of the life in which this block was allocated. After a reset the block is
     /// invalid.
-    pub life: u64,
+    pub epoch: u64,
     /// The count that includes this block; `None` for a region.
     pub count: Option<Arc<Count>>,
 }
@@ -51,13 +51,13 @@ pub struct Block {
 impl Block {
     /// Wraps the allocation of a whole region.
     #[must_use]
-    pub fn region(memory: Box<dyn DeviceMemory>, life: u64) -> Arc<Self> {
-        Arc::new(Self { memory, life, count: None })
+    pub fn region(memory: Box<dyn DeviceMemory>, epoch: u64) -> Arc<Self> {
+        Arc::new(Self { memory, epoch, count: None })
     }
 
     #[must_use]
-    pub(crate) const fn life(&self) -> u64 {
-        self.life
+    pub(crate) const fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Returns the allocation to the driver.

@@ -28,6 +28,12 @@ pub enum SpaceError {
         #[source]
         source: Box<GpuError>,
     },
+    /// The device works, and a reset of it waits or has begun: the same call can succeed later.
+    #[error("gpu {gpu} is about to be reset by its owner")]
+    InUse {
+        /// The GPU, as its owner counts them.
+        gpu: u32,
+    },
     /// The host has no memory for a buffer.
     #[error("the host has no memory for {wanted}")]
     HostMemory {

@@ -4,7 +4,7 @@ pub(crate) mod accounts;
 pub(crate) mod driver;
 mod memory;
 pub(crate) mod release;
-mod reset;
+pub(crate) mod reset;
 mod unreturned;
 
 use crate::block::MemoryMode;
@@ -16,7 +16,7 @@ use vram_gpu::{Device, DeviceState, GpuError, MemoryInfo};
 
 use crate::block::{Backing, BlockCount, Unreturned};
 use crate::error::SpaceError;
-use crate::health::{DeviceCall, Health, Refused};
+use crate::life::{Life, LifePass, Refused};
 use crate::staging::pool::StagingPool;
 use crate::sync::Mutex;
 use crate::tenants::Tenants;
@@ -57,7 +57,7 @@ pub struct Gpu {
     /// The owner of what lies on this GPU.
     pub tenants: Arc<dyn Tenants>,
     /// Whether the device takes calls, and which calls are running on it.
-    pub health: Arc<Health>,
+    pub life: Arc<Life>,
     /// Where placements lie. No driver call is made while this lock is held.
     pub arena: Mutex<Arena>,
     unreturned: Mutex<Vec<Unreturned>>,
@@ -124,7 +124,7 @@ impl Gpu {
             backing,
             ledger,
             tenants,
-            health: Arc::default(),
+            life: Arc::default(),
             arena: Mutex::new(arena),
             unreturned: Mutex::default(),
             wipe,
@@ -133,88 +133,97 @@ impl Gpu {
         })
     }
 
-    /// Checks that the device takes calls. Makes no driver call.
+    /// Checks that a call that runs already may go to the device: also while a reset that can still
+    /// be refused waits for it. Makes no driver call.
     ///
     /// # Errors
     ///
-    /// [`SpaceError::DeviceLost`] after a sticky error.
+    /// [`SpaceError::DeviceLost`] after a sticky error; [`SpaceError::InUse`] while a reset is at
+    /// the device; [`SpaceError::Closed`].
     pub fn ready(&self) -> Result<(), SpaceError> {
-        let life = self.health.life();
-        if let Some(error) = self.health.lost() {
-            return Err(self.device_lost(error));
-        }
+        self.notice();
+        self.life.work().map_err(|refused| self.refused(refused))
+    }
+
+    /// Records a sticky error that a call from outside of this manager met.
+    fn notice(&self) {
+        let epoch = self.life.epoch();
         if let DeviceState::Lost { error } = self.device.state() {
-            // A call from outside this manager met the sticky error.
-            self.lose(error, Some(life));
-        }
-        match self.health.lost() {
-            None => Ok(()),
-            Some(error) => Err(self.device_lost(error)),
+            self.lose(error, Some(epoch));
         }
     }
 
     /// Why the device is lost, or `None`. Also checks the state of the device itself.
     pub fn lost(&self) -> Option<GpuError> {
-        match self.ready() {
-            Err(SpaceError::DeviceLost { source, .. }) => Some(*source),
-            _ => None,
-        }
-    }
-
-    /// Returns true while calls already running on this GPU may still finish and clean up. This
-    /// includes the time in which a reset waits for them and may still be refused.
-    pub fn allows_cleanup(&self) -> bool {
-        let life = self.health.life();
-        if !self.health.allows_cleanup() {
-            return false;
-        }
-        if let DeviceState::Lost { error } = self.device.state() {
-            self.lose(error, Some(life));
-            return false;
-        }
-        true
-    }
-
-    /// As [`ready`](Self::ready), but also succeeds for calls that may still [clean
-    /// up](Self::allows_cleanup).
-    ///
-    /// # Errors
-    ///
-    /// [`SpaceError::DeviceLost`].
-    pub fn ready_for_cleanup(&self) -> Result<(), SpaceError> {
-        if self.allows_cleanup() { Ok(()) } else { self.ready() }
+        self.notice();
+        self.life.lost()
     }
 
     fn device_lost(&self, error: GpuError) -> SpaceError {
         SpaceError::DeviceLost { gpu: self.index, source: Box::new(error) }
     }
 
-    /// Registers a call that takes memory, if the device takes calls and the manager is open.
+    fn refused(&self, refused: Refused) -> SpaceError {
+        match refused {
+            Refused::InUse => SpaceError::InUse { gpu: self.index },
+            Refused::Lost(error) => self.device_lost(error),
+            Refused::Closed => SpaceError::Closed,
+        }
+    }
+
+    /// Registers a call that touches the device, if it takes new calls and the owner is not closing
+    /// it.
     ///
     /// # Errors
     ///
-    /// [`SpaceError::DeviceLost`], [`SpaceError::Closed`].
-    pub fn begin_call(&self) -> Result<DeviceCall, SpaceError> {
-        self.ready()?;
-        self.health.begin_call().map_err(|refused| match refused {
-            Refused::Lost(error) => self.device_lost(error),
-            Refused::Closed => SpaceError::Closed,
-        })
+    /// [`SpaceError::DeviceLost`], [`SpaceError::InUse`], [`SpaceError::Closed`].
+    pub fn enter(&self) -> Result<LifePass, SpaceError> {
+        self.notice();
+        self.life.enter().map_err(|refused| self.refused(refused))
+    }
+
+    /// Runs `commit`, by which memory of this GPU becomes somebody's, unless the device was lost
+    /// since `pass` was given. Losses, resets and commits come one after the other.
+    ///
+    /// # Errors
+    ///
+    /// As [`ready`](Self::ready); `commit` did not run.
+    pub fn arrive<T>(&self, pass: &LifePass, commit: impl FnOnce() -> T) -> Result<T, SpaceError> {
+        self.life.arrive(pass.epoch(), commit).map_err(|refused| self.refused(refused))
+    }
+
+    /// Stops new calls, for a planned reset of a working device.
+    ///
+    /// # Errors
+    ///
+    /// As [`enter`](Self::enter).
+    pub fn drain(&self) -> Result<(), SpaceError> {
+        self.life.drain().map_err(|refused| self.refused(refused))
+    }
+
+    /// Ends a reset: `told` runs in the moment in which the device takes calls again, or, if it was
+    /// lost meanwhile, before the owner is told of that.
+    pub fn recover(&self, told: impl FnOnce()) {
+        let stamp = self.tenants.stamp();
+        let lost = |error| self.tenants.lost(stamp, self.index, error);
+        if let Some((error, shards)) = self.life.recover(told, lost) {
+            tracing::error!(gpu = self.index, shards, %error, "device lost");
+        }
     }
 
     /// Converts a device error for the caller. An error that makes the device unusable is recorded
     /// as a loss.
     pub fn failed(&self, error: GpuError) -> SpaceError {
-        self.failed_in(self.health.life(), error)
+        self.failed_in(self.life.epoch(), error)
     }
 
     /// As [`failed`](Self::failed), for memory of the given life. An error from an earlier life is
     /// not a loss in the present one.
-    pub(crate) fn failed_in(&self, life: u64, error: GpuError) -> SpaceError {
+    pub(crate) fn failed_in(&self, epoch: u64, error: GpuError) -> SpaceError {
         // Stale means that a call from outside this manager has reset the device, and everything
         // that lay there is gone.
         if error.is_sticky() || matches!(error, GpuError::StaleAllocation { .. }) {
-            self.lose(error, Some(life));
+            self.lose(error, Some(epoch));
             return self.device_lost(error);
         }
         match error {
@@ -225,11 +234,12 @@ impl Gpu {
 
     /// Records a loss and reports it to the tenants once. The caller may hold a shard's gate and no
     /// other lock.
-    pub fn lose(&self, error: GpuError, life: Option<u64>) {
-        if !self.health.lose(error, life) {
-            return;
+    pub fn lose(&self, error: GpuError, epoch: Option<u64>) {
+        let stamp = self.tenants.stamp();
+        let told = |error| self.tenants.lost(stamp, self.index, error);
+        if let Some(shards) = self.life.lose(error, epoch, told) {
+            tracing::error!(gpu = self.index, shards, %error, "device lost");
         }
-        self.tenants.lost(self.index, error);
     }
 
     /// The count of blocks, in mode `Blocks`.

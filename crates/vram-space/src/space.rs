@@ -12,7 +12,7 @@ use vram_gpu::GpuError;
 use crate::block::{Block, Stuck, Unreturned};
 use crate::error::SpaceError;
 use crate::gpu::{Gpu, WipePolicy};
-use crate::health::DeviceCall;
+use crate::life::LifePass;
 use crate::space::dry_run::DryRun;
 use crate::sync::lock;
 
@@ -31,7 +31,7 @@ pub struct Space {
     region: Weak<Block>,
     written: bool,
     /// Held from before the first write until a shard lies here.
-    under_way: Option<DeviceCall>,
+    under_way: Option<Arc<LifePass>>,
     /// The reservation that this space was taken from, and returns to unless the space is kept.
     origin: Option<Box<dyn Origin>>,
 }
@@ -93,7 +93,7 @@ impl Space {
     pub fn new(gpu: Arc<Gpu>, placement: Placement, reservation: Reservation) -> Self {
         let held = Some((placement, Grant::Promised(reservation)));
         let region = gpu.backing.region();
-        gpu.health.count_place();
+        gpu.life.count_place();
         Self { gpu, held, block: None, region, written: false, under_way: None, origin: None }
     }
 
@@ -162,20 +162,33 @@ impl Space {
         if self.written {
             return Ok(());
         }
-        if self.under_way.is_none() {
-            self.under_way = Some(self.gpu.begin_call()?);
-        }
+        self.pass()?;
         let Some(held) = self.gpu.blocks() else {
             // No byte was written yet, so after a reset the space belongs to the new region.
             self.region = self.gpu.backing.region();
             return Ok(());
         };
         let len = self.footprint();
-        self.block = self.block.take().filter(|block| block.life() == self.gpu.health.life());
+        self.block = self.block.take().filter(|block| block.epoch() == self.gpu.life.epoch());
         if self.block.is_none() && !len.is_zero() {
             self.block = Some(self.gpu.allocate(held, len)?);
         }
         Ok(())
+    }
+
+    /// The call that this space is being filled by, which a reset and the close of the manager wait
+    /// for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gpu::enter`].
+    pub fn pass(&mut self) -> Result<Arc<LifePass>, SpaceError> {
+        if let Some(pass) = &self.under_way {
+            return Ok(Arc::clone(pass));
+        }
+        let pass = Arc::new(self.gpu.enter()?);
+        self.under_way = Some(Arc::clone(&pass));
+        Ok(pass)
     }
 
     /// Marks placing as finished: a shard or a reservation now owns this space, so a reset and the
@@ -186,8 +199,8 @@ impl Space {
 
     /// Removes and returns its block, if that is of an earlier life of the device.
     pub fn take_stale(&mut self) -> Option<Arc<Block>> {
-        let life = self.gpu.health.life();
-        self.block.take_if(|block| block.life() != life)
+        let epoch = self.gpu.life.epoch();
+        self.block.take_if(|block| block.epoch() != epoch)
     }
 
     /// Marks the bytes as written: they are wiped before they are released.
@@ -269,7 +282,7 @@ impl Space {
     pub fn abandon(mut self, error: GpuError) -> ByteLen {
         let Some((placement, grant)) = self.held.take() else { return ByteLen::ZERO };
         let bytes = placement.footprint();
-        let _under_way = self.gpu.health.begin_return();
+        let _under_way = self.gpu.life.begin_return();
         let _as_well_as_it_goes = self.wipe(&placement);
         let kept = grant.keep();
         let block = self.block.take().and_then(Arc::into_inner).map(Block::into_memory);
@@ -284,7 +297,7 @@ impl Space {
         let bytes = placement.footprint();
         // Registered before the state of the device is read: a reset waits for every call that
         // found the device usable.
-        let _under_way = self.gpu.health.begin_return();
+        let _under_way = self.gpu.life.begin_return();
         let outcome = match self.wipe(&placement) {
             // A promised place keeps its memory: after a free, the driver could refuse to allocate
             // it again.
@@ -339,8 +352,8 @@ impl Space {
         }
         // A lost device gets no calls and no placements: a reset returns its memory to the driver
         // as a whole. Memory of an earlier life is gone.
-        let memory = if self.gpu.allows_cleanup() { self.behind().upgrade() } else { None };
-        let memory = memory.filter(|memory| memory.life() == self.gpu.health.life());
+        let memory = if self.gpu.ready().is_ok() { self.behind().upgrade() } else { None };
+        let memory = memory.filter(|memory| memory.epoch() == self.gpu.life.epoch());
         let Some(memory) = memory else { return Ok(false) };
         self.gpu.overwrite(&memory, range)
     }
@@ -358,7 +371,7 @@ impl Drop for Space {
     fn drop(&mut self) {
         // The failure was logged when the bytes were set aside.
         let _logged = self.release(false);
-        self.gpu.health.uncount_place();
+        self.gpu.life.uncount_place();
     }
 }
 

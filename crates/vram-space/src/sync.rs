@@ -1,13 +1,35 @@
 //! The locks of this crate, and how a panic affects them.
 //!
-//! Lock order, outermost first: the GPU's arena, its list of unreturned bytes. The locks of its
-//! health, its region and its count of blocks may be taken while either is held; no lock is taken
-//! while one of these three is held. No device is called while any of these locks is held.
+//! Lock order, outermost first: the GPU's arena, its list of unreturned bytes, its life. The locks
+//! of its region and its count of blocks may be taken while any of these is held; no lock of this
+//! crate is taken while one of these two is held. What the [`Tenants`](crate::Tenants) are told
+//! under the lock of a life takes no lock of this crate. No device is called while any of these
+//! locks is held.
+//!
+//! Under `cfg(shuttle)` the primitives are those of the model checker, and a deadline passes at any
+//! time.
 
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+#[cfg(shuttle)]
+pub(crate) use shuttle::{
+    sync::{Condvar, Mutex, MutexGuard},
+    thread::ThreadId,
+};
+#[cfg(not(shuttle))]
+pub(crate) use std::{
+    sync::{Condvar, Mutex, MutexGuard},
+    thread::ThreadId,
+};
 
 use std::sync::PoisonError;
 use std::time::Instant;
+
+/// The calling thread.
+pub(crate) fn current_thread() -> ThreadId {
+    #[cfg(shuttle)]
+    return shuttle::thread::current().id();
+    #[cfg(not(shuttle))]
+    return std::thread::current().id();
+}
 
 /// Locks, also after another holder panicked.
 ///
@@ -32,11 +54,23 @@ pub(crate) fn wait_until<'a, T>(
     let Some(end) = deadline else {
         return Ok(condvar.wait(guard).unwrap_or_else(PoisonError::into_inner));
     };
-    let left = end.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(guard);
+    #[cfg(shuttle)]
+    {
+        use shuttle::rand::Rng;
+        let _passes_when_the_schedule_says = end;
+        if shuttle::rand::thread_rng().r#gen() {
+            return Err(guard);
+        }
+        return Ok(condvar.wait(guard).unwrap_or_else(PoisonError::into_inner));
     }
-    let (guard, _timed_out) =
-        condvar.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner);
-    Ok(guard)
+    #[cfg(not(shuttle))]
+    {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(guard);
+        }
+        let (guard, _timed_out) =
+            condvar.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner);
+        Ok(guard)
+    }
 }

@@ -6,13 +6,19 @@ use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
 
 /// The owner of what lies on a GPU. Calls name the GPU by its index; the GPU holds none of its own
-/// locks during them.
+/// locks during them, except during [`lost`](Self::lost).
 pub trait Tenants: fmt::Debug + Send + Sync {
     /// Reclaims expired promises. The GPU reads its ledger right after this.
     fn sweep(&self);
 
-    /// Reports that the device was lost. Called once for each loss.
-    fn lost(&self, gpu: u32, error: GpuError);
+    /// The owner's own time stamp for what it is told next. Called with no lock held, so that it
+    /// may ask a clock.
+    fn stamp(&self) -> u64;
+
+    /// Reports that the device was lost, and returns how much of the owner's was lost with it. Called
+    /// once for each loss, under the lock of the GPU's life, so that the owner hears of arrivals,
+    /// losses and resets in their order: it only takes note.
+    fn lost(&self, stamp: u64, gpu: u32, error: GpuError) -> usize;
 
     /// Reports bytes that could not be wiped or released, and stay counted.
     fn not_returned(&self, gpu: u32, bytes: ByteLen);

@@ -32,6 +32,7 @@ impl VramError {
             Self::ShardFreed { .. } => "shard-freed",
             Self::StaleHandle { .. } => "stale-handle",
             Self::Parked { .. } => "parked",
+            Self::Restoring { .. } => "restoring",
             Self::ParkLimit { .. } => "park-limit",
             Self::ParkedAltered { .. } => "parked-altered",
             Self::Quarantined { .. } => "quarantined",
@@ -80,6 +81,7 @@ impl VramError {
             | Self::InUse { .. }
             | Self::TimedOut { .. }
             | Self::GpuInUse { .. }
+            | Self::Restoring { .. }
             | Self::ParkLimit { .. }
             | Self::HostMemory { .. }
             | Self::Device { .. } => Class::Retry,
@@ -104,7 +106,7 @@ impl VramError {
             Self::InUse { .. } | Self::TimedOut { .. } | Self::GpuInUse { .. } => {
                 Some(Duration::from_millis(10))
             }
-            Self::InsufficientVram(_) => Some(Duration::from_millis(100)),
+            Self::InsufficientVram(_) | Self::Restoring { .. } => Some(Duration::from_millis(100)),
             Self::HostMemory { .. } => Some(Duration::from_secs(1)),
             Self::Device { .. } if self.class() == Class::Retry => Some(Duration::from_millis(100)),
             _ => None,

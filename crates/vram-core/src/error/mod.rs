@@ -67,6 +67,12 @@ pub enum VramError {
         /// The shard that the handle names.
         shard: ShardId,
     },
+    /// The GPU of the shard was reset, and the shard is being restored from a copy.
+    #[error("{shard} is being restored after a reset of its gpu")]
+    Restoring {
+        /// The shard that the handle names.
+        shard: ShardId,
+    },
     /// The host memory for parked shards has no room for one more.
     #[error("{needed} cannot be parked: room for {room}, of {limit} for parked shards")]
     ParkLimit {
@@ -325,8 +331,9 @@ pub enum VramError {
         /// The number of bytes requested.
         wanted: ByteLen,
     },
-    /// The GPU cannot be reset now, because it is in use.
-    #[error("gpu {gpu} cannot be reset now: {why}")]
+    /// The GPU works, and this call has to wait: a reset of it waits for calls that run there, or is
+    /// under way; or it cannot be reset now, because calls or shards use it.
+    #[error("gpu {gpu} is in use: {why}")]
     GpuInUse {
         /// The GPU.
         gpu: u32,

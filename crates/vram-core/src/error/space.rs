@@ -11,6 +11,9 @@ impl From<SpaceError> for VramError {
             SpaceError::Device { gpu, source } => Self::Device { gpu, source },
             SpaceError::DeviceLost { gpu, source } => Self::DeviceLost { gpu, source },
             SpaceError::HostMemory { wanted } => Self::HostMemory { wanted },
+            SpaceError::InUse { gpu } => {
+                Self::GpuInUse { gpu, why: "a reset of it waits for calls that run there" }
+            }
             SpaceError::Closed => Self::Closed,
             // `Invalid`: no other kind is left.
             other => Self::Config { what: other.to_string() },

@@ -22,8 +22,9 @@ use crate::error::VramError;
 use crate::models::{AdmitRequest, ModelHandle, ModelPiece, ModelSource, PieceSource};
 use crate::parts::{Core, GpuChoice};
 use crate::room::{Goal, holders, make_room};
+use crate::sealing::entry::Ready;
 use crate::sealing::{SealRequest, entry, place, stream};
-use crate::shard::{Counted, Entry};
+use crate::shard::Counted;
 use crate::sync::{Mutex, lock};
 use crate::transfer::SourceFeed;
 
@@ -66,15 +67,13 @@ pub(crate) fn admit_placed(
         placed: placed.into_iter().map(|placed| Mutex::new(Some(placed))).collect(),
         sealed: plan.pieces().iter().map(|_| Mutex::new(None)).collect(),
     };
-    let entries = job.run()?;
+    let ready = job.run()?;
     source.finish().map_err(|error| error.while_sealing(&request.common.sealed_as.model_id))?;
     // Called before any shard is resident: a callback that panics must not leave shards behind.
     watch.finish();
-    let pieces = plan.pieces().iter().zip(entries).map(|(piece, entry)| ModelPiece {
-        piece: piece.clone(),
-        shard: entry::publish(core, entry),
-    });
-    let pieces = pieces.collect();
+    let shards = entry::publish_all(core, ready)?;
+    let pieces = plan.pieces().iter().zip(shards);
+    let pieces = pieces.map(|(piece, shard)| ModelPiece { piece: piece.clone(), shard }).collect();
     Ok(ModelHandle { model_id: Arc::clone(&request.common.sealed_as.model_id), pieces })
 }
 
@@ -173,11 +172,11 @@ struct Job<'a, 'w> {
     // One slot for each piece: emptied by the thread that seals the piece, filled when it is
     // sealed.
     placed: Vec<Mutex<Option<Placed>>>,
-    sealed: Vec<Mutex<Option<Arc<Entry>>>>,
+    sealed: Vec<Mutex<Option<Ready>>>,
 }
 
 impl Job<'_, '_> {
-    fn run(self) -> Result<Vec<Arc<Entry>>, VramError> {
+    fn run(self) -> Result<Vec<Ready>, VramError> {
         let is_small = |index: &usize| {
             self.plan.pieces().get(*index).is_some_and(|piece| piece.len <= SMALL_LEN_MAX)
         };

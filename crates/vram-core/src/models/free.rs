@@ -30,8 +30,9 @@ pub fn free_model(core: &Core, model: &ModelHandle) -> Result<Vec<FreedReceipt>,
 
 /// Frees shards. The caller is exclusive at all of their gates.
 fn free_all(core: &Core, entries: &[Arc<Entry>]) -> Result<Vec<FreedReceipt>, VramError> {
+    let mut passes = Vec::with_capacity(entries.len());
     for entry in entries {
-        entry.view()?.gpu.ready()?;
+        passes.push(entry.here()?.enter()?);
     }
     let mut receipts = Vec::with_capacity(entries.len());
     let mut failure = None;

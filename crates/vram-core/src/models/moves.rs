@@ -55,7 +55,6 @@ pub fn migrate_model(
             let view = entry.view()?;
             let away = view.gpu.index != target.index;
             let copy = if away {
-                view.gpu.ready()?;
                 let space = make_room::place_for(core, entry, &target)?;
                 Some(migrate::copy_to(core, entry, &view, space)?)
             } else {
@@ -63,13 +62,9 @@ pub fn migrate_model(
             };
             copies.push(copy);
         }
-        let moved = entries.iter().zip(copies).map(|(entry, copy)| {
-            if let Some(arrived) = copy {
-                migrate::settle_in(core, entry, arrived);
-            }
-            core.handle(entry)
-        });
-        Ok(moved.collect())
+        let moved = entries.iter().zip(copies).filter_map(|(entry, copy)| Some((&**entry, copy?)));
+        migrate::settle_all(core, moved.collect())?;
+        Ok(entries.iter().map(|entry| core.handle(entry)).collect())
     })
 }
 
@@ -97,7 +92,7 @@ fn wake_all(core: &Core, parked: &ParkedModel, gpus: GpuChoice) -> Result<Vec<Ar
         lens.iter().map(place).collect::<Result<Vec<_>, _>>()
     })?;
     let pieces = parked.pieces.iter().zip(spaces);
-    pieces.map(|(piece, space)| wake::copy_into(core, &piece.parked, space)).collect()
+    pieces.map(|(piece, space)| wake::copy_into(core, &piece.parked.copy, space)).collect()
 }
 
 /// The model with a fresh handle of each of its shards.
@@ -117,11 +112,14 @@ pub fn refresh(core: &Core, model: &ModelHandle) -> Result<ModelHandle, VramErro
 /// Parks all shards of a model, or none.
 pub fn park(core: &Core, model: &ModelHandle) -> Result<ParkedModel, VramError> {
     let shards = exclusive_all(core, model, |entries| {
+        // Held to the end: no reset takes one of the shards after some have left.
+        let _passes = entries.iter().map(|entry| Ok(entry.here()?.enter()?));
+        let _passes = _passes.collect::<Result<Vec<_>, VramError>>()?;
         let mut copies = Vec::new();
         for entry in entries {
             copies.push(park::host_copy(core, entry)?);
         }
-        Ok(copies.into_iter().map(|copy| park::leave(core, copy)).collect::<Vec<_>>())
+        copies.into_iter().map(|copy| park::leave(core, copy)).collect::<Result<Vec<_>, _>>()
     })?;
     let pieces = model.pieces.iter().zip(shards);
     let pieces = pieces.map(|(piece, parked)| ParkedPiece { piece: piece.piece.clone(), parked });
@@ -139,12 +137,15 @@ pub fn wake(
         Ok(spaces) => spaces,
         Err(error) => return Err(WakeModelError::new(parked, error)),
     };
+    let entries = parked.pieces.iter().map(|piece| &*piece.parked.copy.entry);
+    let woken = match wake::arrive_all(core, entries.zip(spaces).collect(), &mut []) {
+        Ok(woken) => woken,
+        Err(error) => return Err(WakeModelError::new(parked, error)),
+    };
     let ParkedModel { model_id, pieces } = parked;
-    let pieces = pieces.into_iter().zip(spaces).map(|(piece, space)| ModelPiece {
-        piece: piece.piece,
-        shard: wake::return_to(core, piece.parked, space, false),
-    });
-    Ok(ModelHandle { model_id, pieces: pieces.collect() })
+    let pieces = pieces.into_iter().zip(woken);
+    let pieces = pieces.map(|(piece, shard)| ModelPiece { piece: piece.piece, shard }).collect();
+    Ok(ModelHandle { model_id, pieces })
 }
 
 /// Verifies all shards of a model.

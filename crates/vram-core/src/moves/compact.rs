@@ -147,10 +147,9 @@ impl Run<'_> {
     /// The shards that may be moved, in order of their addresses.
     fn movables(&self) -> Vec<(Span, Arc<Entry>)> {
         let mut movables = Vec::new();
-        for entry in self.core.registry.sorted() {
+        for entry in self.core.registry.on(self.gpu.index) {
             let state = entry.state();
-            let here = state.space.as_ref().filter(|space| Arc::ptr_eq(space.gpu(), self.gpu));
-            let (Some(space), None) = (here, &state.quarantine) else { continue };
+            let (Some(space), None) = (state.space(), &state.quarantine) else { continue };
             let (start, footprint) = (space.range().start(), space.footprint());
             drop(state);
             let Some(span) = Span::new(start, footprint) else { continue };
@@ -181,7 +180,7 @@ impl Run<'_> {
             return Ok(Moved::Outdated);
         };
         let arrived = migrate::copy_to(self.core, entry, &old, space)?;
-        migrate::settle_in(self.core, entry, arrived);
+        migrate::settle_in(self.core, entry, arrived)?;
         Ok(Moved::There)
     }
 
@@ -206,17 +205,14 @@ impl Run<'_> {
         let began = Moment::now(&*core.clock);
         let outcome = arrive(core, &copy, &new).and_then(|()| wipe(&new, behind));
         if outcome.is_ok() {
-            let mut state = entry.state();
-            if let Some(space) = state.space.as_mut() {
-                space.slide_down(gap);
-            }
-            state.ages.arrived(began, Some(began));
-            drop(state);
-            core.events.emit(EventKind::Moved {
-                shard: entry.id.clone(),
-                from: gpu.index,
-                to: gpu.index,
-                bytes: entry.plaintext_len,
+            entry.change(|state, told| {
+                if let Some(space) = state.space_mut() {
+                    space.slide_down(gap);
+                }
+                state.ages.arrived(began, Some(began));
+                let (shard, bytes) = (entry.id.clone(), entry.plaintext_len);
+                let (from, to) = (gpu.index, gpu.index);
+                told.tell(began.wall, EventKind::Moved { shard, from, to, bytes });
             });
             return Ok(Moved::There);
         }
@@ -224,7 +220,7 @@ impl Run<'_> {
         // fails too, the shard stays parked.
         if let Err(error) = arrive(core, &copy, old) {
             tracing::error!(shard = %entry.id, %error, "the device takes it at no place, parked");
-            self.done.stranded.push(park::leave(core, copy));
+            self.done.stranded.extend(park::leave(core, copy));
         }
         drop(gap);
         outcome.map(|()| Moved::There)

@@ -64,7 +64,6 @@ pub(crate) fn export_entry(
 ) -> Result<ImageReport, VramError> {
     entry.not_quarantined()?;
     let view = entry.view()?;
-    view.gpu.ready()?;
     let watch = options.watch.begin(entry.plaintext_len)?;
     let plan = plan_export(core, entry, &view, options.plaintext)?;
     let head = image::head(&plan.seal.record, plan.seal.opener.tags())?;

@@ -89,10 +89,10 @@ pub fn import(
     }
     let Landed { seal, space, verified } = landed;
     let id = core.ids.next(&*core.clock);
-    let entry = entry::entry(core, id, &wanted, seal, space, counted, verified);
+    let ready = entry::entry(core, id, &wanted, seal, space, counted, verified);
     // Called before the shard is resident: a callback that panics must not leave a shard behind.
     watch.finish();
-    Ok(entry::publish(core, entry))
+    entry::publish(core, ready)
 }
 
 /// Writes an image to the space that was taken for it, and verifies it there.
@@ -116,7 +116,7 @@ fn land(
     let digest = proven.opener.check_digest(&hashes)?;
     let Proven { record, opener, key_use, .. } = proven;
     let seal = Arc::new(Seal { record, opener, params, digest, key_use });
-    let view = View::of(&space, seal);
+    let view = View::of(&mut space, seal)?;
     let began = Moment::now(&*core.clock);
     let read_back = wanted.read_back.unwrap_or(ReadBack::Full);
     let verified = view.read_back(read_back)?.then_some(began);

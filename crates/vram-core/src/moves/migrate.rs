@@ -11,7 +11,8 @@ use crate::moves::links;
 use crate::parts::Core;
 use crate::resident::lease;
 use crate::room::make_room;
-use crate::shard::{Arrived, Entry, Moment, SealedShard, View};
+use crate::shard::entry::arrive::arrive_all;
+use crate::shard::{Arrived, Entry, Moment, SealedShard, ShardCause, View};
 use crate::transfer::copy::{copy_by_peer, copy_staged};
 
 /// Moves a shard. After any failure the shard is where it was.
@@ -40,9 +41,8 @@ fn move_entry(
     source: &View,
     target: &Arc<vram_space::Gpu>,
 ) -> Result<(), VramError> {
-    source.gpu.ready()?;
     let arrived = copy_to(core, entry, source, make_room::place_for(core, entry, target)?)?;
-    settle_in(core, entry, arrived);
+    settle_in(core, entry, arrived)?;
     tracing::info!(shard = %entry.id, from = source.gpu.index, to = target.index, "migrated");
     Ok(())
 }
@@ -54,35 +54,52 @@ pub(crate) fn copy_to(
     source: &View,
     mut space: Space,
 ) -> Result<Arrived, VramError> {
-    source.gpu.ready()?;
     space.written()?;
-    let moved = View::of(&space, Arc::clone(&source.seal));
+    let moved = View::of(&mut space, Arc::clone(&source.seal))?;
     let began = Moment::now(&*core.clock);
     copy_verified(core, entry, source, &moved)?;
     Ok(Arrived { space, verified: Some(began) })
 }
 
-/// Makes a verified copy the shard's present placement, and returns the old space.
-pub(crate) fn settle_in(core: &Core, entry: &Entry, arrived: Arrived) {
-    let Arrived { mut space, verified } = arrived;
-    space.commit();
-    let to = space.gpu().index;
+/// Makes a verified copy the shard's present placement, and returns the old space to its GPU.
+///
+/// # Errors
+///
+/// As [`settle_all`].
+pub(crate) fn settle_in(core: &Core, entry: &Entry, arrived: Arrived) -> Result<(), VramError> {
+    settle_all(core, vec![(entry, arrived)])
+}
+
+/// Makes verified copies the present placements of shards, all in one moment, and returns the old
+/// spaces to their GPUs.
+///
+/// # Errors
+///
+/// [`VramError::DeviceLost`] if a target was lost meanwhile: every shard is where it was.
+pub(crate) fn settle_all(core: &Core, moves: Vec<(&Entry, Arrived)>) -> Result<(), VramError> {
     let now = Moment::now(&*core.clock);
-    let mut state = entry.state();
-    space.finish_placing();
-    let old = state.space.replace(space);
-    state.ages.arrived(now, verified);
-    drop(state);
-    core.events.emit(EventKind::Moved {
-        shard: entry.id.clone(),
-        from: old.as_ref().map_or(to, |old| old.gpu().index),
-        to,
-        bytes: entry.plaintext_len,
+    let entries: Vec<_> = moves
+        .iter()
+        .map(|(entry, arrived)| (*entry, entry.state().gpu_index(), arrived.verified))
+        .collect();
+    let coming = moves.into_iter().map(|(entry, arrived)| (entry, arrived.space)).collect();
+    let moved = arrive_all(coming, ShardCause::Move, |index, state, told| {
+        let Some((entry, from, verified)) = entries.get(index) else { return };
+        state.ages.arrived(now, *verified);
+        let (shard, to, bytes) = (entry.id.clone(), state.gpu_index(), entry.plaintext_len);
+        told.tell(now.wall, EventKind::Moved { shard, from: *from, to, bytes });
     });
-    // The shard has moved; an error while its old space is returned does not change that.
-    if let Some(Err((bytes, error))) = old.map(Space::give_back) {
-        tracing::warn!(shard = %entry.id, bytes = bytes.get(), %error, "moved, but the old place stays counted");
+    let before = moved.map_err(|(spaces, error)| {
+        drop(spaces);
+        error
+    })?;
+    for ((entry, ..), old) in entries.iter().zip(before) {
+        // The shard has moved; an error while its old space is returned does not change that.
+        if let Some(Err((bytes, error))) = old.map(Space::give_back) {
+            tracing::warn!(shard = %entry.id, bytes = bytes.get(), %error, "moved, but the old place stays counted");
+        }
     }
+    Ok(())
 }
 
 /// Copies a shard, and opens every segment at its new placement.

@@ -14,7 +14,6 @@
 
 use std::sync::Arc;
 
-use vram_alloc::ByteLen;
 use vram_events::EventKind;
 use vram_space::Space;
 
@@ -23,7 +22,10 @@ use crate::moves::WakeError;
 use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
 use crate::room::make_room;
-use crate::shard::{Arrived, Moment, ParkedShard, SealedShard, View};
+use crate::shard::entry::arrive;
+use crate::shard::{
+    Arrived, Backup, Entry, HostCopy, Moment, ParkedShard, SealedShard, ShardCause, View,
+};
 
 /// Copies a parked shard to a placement on a GPU and verifies it there. The shard is not resident
 /// yet.
@@ -31,7 +33,7 @@ pub(crate) fn copy_back(core: &Core, parked: &ParkedShard, gpu: u32) -> Result<A
     core.check_open()?;
     check_own(core, parked)?;
     let space = make_room::place_for(core, &parked.copy.entry, core.gpu(gpu)?)?;
-    copy_into(core, parked, space)
+    copy_into(core, &parked.copy, space)
 }
 
 /// # Errors
@@ -48,59 +50,73 @@ pub(crate) fn check_own(core: &Core, parked: &ParkedShard) -> Result<(), VramErr
 /// Writes a parked shard to its placement on a GPU, and opens every segment there.
 pub(crate) fn copy_into(
     core: &Core,
-    parked: &ParkedShard,
+    copy: &HostCopy,
     mut space: Space,
 ) -> Result<Arrived, VramError> {
     space.written()?;
-    let view = View::of(&space, Arc::clone(&parked.copy.backup.resident));
+    let view = View::of(&mut space, Arc::clone(&copy.backup.resident))?;
     let began = Moment::now(&*core.clock);
-    parked.copy.copy_in(&view)?;
+    copy.copy_in(&view)?;
     Ok(Arrived { space, verified: Some(began) })
 }
 
-/// Makes a parked shard resident where a verified copy of it lies. The host copy is freed, or stays
-/// as the shard's backup.
-pub(crate) fn return_to(
+/// Makes shards resident where verified copies of them lie, all in one moment. Of each whose place in
+/// `backups` holds one, the backup is kept and taken from there.
+///
+/// # Errors
+///
+/// [`VramError::DeviceLost`] if a GPU was lost meanwhile: every shard is as it was.
+pub(crate) fn arrive_all(
     core: &Core,
-    parked: ParkedShard,
-    arrived: Arrived,
-    keep_copy: bool,
-) -> SealedShard {
+    shards: Vec<(&Entry, Arrived)>,
+    backups: &mut [Option<Backup>],
+) -> Result<Vec<SealedShard>, VramError> {
     let now = Moment::now(&*core.clock);
-    let Arrived { mut space, verified } = arrived;
-    let ParkedShard { copy, listed } = parked;
-    // Before the shard is resident: from then on another thread can find it and park it again.
-    listed.woken();
-    space.commit();
-    let gpu = space.gpu().index;
-    let entry = Arc::clone(&copy.entry);
-    // Take the gate first, so that no other call can emit an event for this shard before `Woken`. A
-    // thread that entered the gate while the shard was parked leaves at once.
-    let _pass = entry.gate.exclusive();
-    let mut state = entry.state();
-    space.finish_placing();
-    state.space = Some(space);
-    state.parked = false;
-    state.host_len = ByteLen::ZERO;
-    state.ages.arrived(now, verified);
-    if keep_copy {
-        state.copies.backup = Some(copy.backup);
-    }
-    // Read while the state is locked: another thread may park the shard again right after.
-    let stated = state.stated(&entry);
-    drop(state);
-    let (shard, bytes) = (entry.id.clone(), entry.plaintext_len);
-    tracing::info!(%shard, gpu, bytes = bytes.get(), "woken");
-    core.events.emit(EventKind::Woken { shard, gpu, bytes });
-    core.marker.handle(stated)
+    let entries: Vec<_> =
+        shards.iter().map(|(entry, arrived)| (*entry, arrived.verified)).collect();
+    let coming = shards.into_iter().map(|(entry, arrived)| (entry, arrived.space)).collect();
+    let mut stated = Vec::with_capacity(entries.len());
+    let arrived = arrive::arrive_all(coming, ShardCause::Wake, |index, state, told| {
+        let Some((entry, verified)) = entries.get(index) else { return };
+        state.ages.arrived(now, *verified);
+        if let Some(backup) = backups.get_mut(index).and_then(Option::take) {
+            state.copies.backup = Some(backup);
+        }
+        // Read in the same moment: another thread may park the shard again right after.
+        let now_stated = state.stated(entry);
+        let (gpu, bytes) = (now_stated.gpu_index, entry.plaintext_len);
+        told.tell(now.wall, EventKind::Woken { shard: entry.id.clone(), gpu, bytes });
+        stated.push(now_stated);
+    });
+    arrived.map_err(|(spaces, error)| {
+        drop(spaces);
+        error
+    })?;
+    let woken = stated.into_iter().map(|stated| {
+        let (id, gpu, bytes) = (&stated.shard_id, stated.gpu_index, stated.plaintext_len);
+        tracing::info!(shard = %id, gpu, bytes, "woken");
+        core.marker.handle(stated)
+    });
+    Ok(woken.collect())
+}
+
+/// Makes one shard resident, as [`arrive_all`].
+pub(crate) fn arrive(
+    core: &Core,
+    entry: &Entry,
+    arrived: Arrived,
+    backup: &mut Option<Backup>,
+) -> Result<SealedShard, VramError> {
+    let woken = arrive_all(core, vec![(entry, arrived)], core::slice::from_mut(backup))?;
+    woken.into_iter().next().ok_or_else(|| VramError::ShardFreed { shard: entry.id.clone() })
 }
 
 /// Makes a parked shard resident again. After any failure, the parked shard is returned unchanged.
 pub fn wake(core: &Core, parked: ParkedShard, gpu: u32) -> Result<SealedShard, WakeError> {
     // A panic of the device must not drop the parked shard.
     let gpus = GpuChoice::One(gpu);
-    match caught(core, gpus, || copy_back(core, &parked, gpu)) {
-        Ok(space) => Ok(return_to(core, parked, space, false)),
-        Err(error) => Err(WakeError::new(parked, error)),
-    }
+    let woken = caught(core, gpus, || copy_back(core, &parked, gpu))
+        .and_then(|arrived| arrive(core, &parked.copy.entry, arrived, &mut None));
+    // The parked shard is dropped with its host copy once the shard is resident.
+    woken.map_err(|error| WakeError::new(parked, error))
 }

@@ -1,5 +1,6 @@
 //! The shared state of a manager, and how each operation finds its shard.
 
+pub(crate) mod steady;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -17,12 +18,14 @@ use vram_space::{Gpu, Tenants};
 
 use crate::error::VramError;
 use crate::parts::call::Call;
+use crate::parts::core::steady::SteadyClock;
 use crate::parts::meter::PANIC;
 use crate::parts::{
     Closing, Coded, EvictionPolicy, Limits, Links, Meters, Promises, Residents, TimedCall,
 };
 use crate::shard::{
-    Busy, Entry, KeyUses, Marker, ParkCapacity, Parked, ParkedShard, Registry, SealedShard, View,
+    Busy, Entry, KeyUses, Marker, ParkCapacity, Parked, ParkedShard, Registry, SealedShard,
+    ShardCause, ShardState, Told,
 };
 use crate::sync::{Deadline, Mutex, RwLock};
 use crate::transfer::ReadBack;
@@ -101,8 +104,9 @@ impl Core {
         settings: Settings,
         gpus: impl FnOnce(&Arc<dyn Tenants>) -> Result<Vec<Arc<Gpu>>, VramError>,
     ) -> Result<Self, VramError> {
-        let promises = Arc::new(Promises::new(Arc::clone(&settings.clock)));
-        let events = Events::start(Arc::clone(&settings.clock), settings.sinks);
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::new(settings.clock));
+        let promises = Arc::new(Promises::new(Arc::clone(&clock)));
+        let events = Events::start(Arc::clone(&clock), settings.sinks);
         let (events, sink_threads) = events.map_err(|error| VramError::Io {
             action: "start the thread of an event sink",
             path: None,
@@ -112,12 +116,13 @@ impl Core {
         let registry = Registry::new(settings.limits.shard_count_max, parked);
         let tenants: Arc<dyn Tenants> = Arc::new(Residents {
             promises: Arc::clone(&promises),
-            shards: registry.shards(),
-            events: Arc::clone(&events),
+            told: Told { events: Arc::clone(&events), census: Arc::clone(&registry.census) },
         });
+        let gpus = gpus(&tenants)?;
+        registry.census.begin(gpus.len());
         Ok(Self {
             registry,
-            gpus: gpus(&tenants)?,
+            gpus,
             keys: RwLock::new(settings.keys),
             key_uses: KeyUses::default(),
             links: Links::default(),
@@ -126,7 +131,7 @@ impl Core {
             ticket_key: settings.ticket_key,
             node: settings.node,
             ids: settings.ids,
-            clock: settings.clock,
+            clock,
             events,
             limits: settings.limits,
             defaults: settings.defaults,
@@ -148,7 +153,7 @@ impl Core {
         &self.gpus
     }
 
-    /// The number of resident and parked shards.
+    /// The number of shards in any state.
     #[must_use]
     pub fn shard_count(&self) -> usize {
         self.registry.len()
@@ -188,20 +193,30 @@ impl Core {
             .ok_or_else(|| VramError::UnknownGpu { gpu: index, count: self.gpu_count() })
     }
 
-    /// Fresh handles of all resident shards, in ascending order of their ids.
+    /// Fresh handles of all shards that lie on a GPU or are being restored there, in ascending order
+    /// of their ids.
     #[must_use]
     pub fn handles(&self) -> Vec<SealedShard> {
-        let entries = self.registry.sorted();
-        // A shard may be freed while the others are listed.
-        let resident = entries.iter().filter(|entry| entry.is_resident());
-        resident.map(|entry| self.handle(entry)).collect()
+        self.registry.all().iter().filter_map(|entry| self.handle_on_gpu(entry)).collect()
     }
 
-    /// A fresh handle of one shard, if it is resident.
+    /// A fresh handle of one shard, if it lies on a GPU or is being restored there.
     #[must_use]
     pub fn handle_of(&self, id: &ShardId) -> Option<SealedShard> {
-        let entry = self.registry.get(id).filter(|entry| entry.is_resident())?;
-        Some(self.handle(&entry))
+        self.handle_on_gpu(&*self.registry.find(id)?)
+    }
+
+    fn handle_on_gpu(&self, entry: &Entry) -> Option<SealedShard> {
+        let state = entry.state();
+        let on_gpu = matches!(state.place().state(), ShardState::Resident | ShardState::Restoring);
+        let stated = on_gpu.then(|| state.stated(entry));
+        drop(state);
+        stated.map(|stated| self.marker.handle(stated))
+    }
+
+    /// Who hears of the changes of a shard.
+    pub(crate) fn told(&self) -> Told {
+        Told { events: Arc::clone(&self.events), census: Arc::clone(&self.registry.census) }
     }
 
     /// A fresh handle of an entry.
@@ -215,7 +230,8 @@ impl Core {
     /// # Errors
     ///
     /// In this order: [`VramError::Closed`], [`VramError::ForeignHandle`], [`VramError::HandleAltered`],
-    /// [`VramError::ShardFreed`], [`VramError::StaleHandle`], [`VramError::Parked`].
+    /// [`VramError::ShardFreed`], [`VramError::Restoring`], [`VramError::StaleHandle`],
+    /// [`VramError::Parked`].
     pub(crate) fn resolve(&self, handle: &SealedShard) -> Result<Arc<Entry>, VramError> {
         self.check_open()?;
         self.marker.check(handle)?;
@@ -223,10 +239,12 @@ impl Core {
             .registry
             .find(&handle.shard_id)
             .ok_or_else(|| VramError::ShardFreed { shard: handle.shard_id.clone() })?;
-        entry.check_current(handle)?;
-        if entry.state().parked {
-            return Err(VramError::Parked { shard: entry.id.clone() });
+        // First: whether the handle is stale is known when the shard is back.
+        if entry.state().place().state() == ShardState::Restoring {
+            return Err(VramError::Restoring { shard: entry.id.clone() });
         }
+        entry.check_current(handle)?;
+        entry.state().place().allows(ShardCause::Use, &entry.id)?;
         Ok(entry)
     }
 
@@ -255,17 +273,12 @@ impl Core {
         work(&entry)
     }
 
-    /// The view of a handle's shard, checked inside its gate: the shard may have been freed or
-    /// sealed anew while the call waited.
-    pub(crate) fn still_good(
-        &self,
-        entry: &Entry,
-        handle: &SealedShard,
-    ) -> Result<View, VramError> {
+    /// Checks a handle's shard inside its gate: it may have been freed or sealed anew while the call
+    /// waited.
+    pub(crate) fn still_good(&self, entry: &Entry, handle: &SealedShard) -> Result<(), VramError> {
         self.check_open()?;
-        let view = entry.view()?;
-        entry.check_current(handle)?;
-        Ok(view)
+        entry.here()?;
+        entry.check_current(handle)
     }
 
     /// # Errors

@@ -1,22 +1,22 @@
 //! Connects a GPU to its users: shards, reservations, and the sinks of events.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use vram_alloc::ByteLen;
-use vram_events::{EventKind, Events};
+use vram_events::EventKind;
 use vram_gpu::GpuError;
+use vram_id::Timestamp;
 use vram_space::Tenants;
 
 use crate::parts::Promises;
-use crate::shard::Shards;
-use crate::shard::registry::on;
+use crate::shard::Told;
 
-/// The shards and the promises of one manager. A GPU outlives both, so it owns neither.
+/// The promises of one manager, and those who hear of its shards. A GPU outlives the shards, so it
+/// owns none of them.
 #[derive(Debug)]
 pub struct Residents {
     pub(crate) promises: Arc<Promises>,
-    pub(crate) shards: Weak<Shards>,
-    pub(crate) events: Arc<Events>,
+    pub(crate) told: Told,
 }
 
 impl Tenants for Residents {
@@ -24,15 +24,20 @@ impl Tenants for Residents {
         self.promises.sweep();
     }
 
-    fn lost(&self, gpu: u32, error: GpuError) {
-        let held = self.shards.upgrade().map_or_else(Vec::new, |shards| on(&shards, gpu));
-        let shards: Vec<_> = held.into_iter().map(|entry| entry.id.clone()).collect();
-        tracing::error!(gpu, shards = shards.len(), %error, "device lost");
+    fn stamp(&self) -> u64 {
+        self.told.events.now().unix_millis()
+    }
+
+    fn lost(&self, stamp: u64, gpu: u32, error: GpuError) -> usize {
+        let shards = self.told.census.shards(gpu);
+        let count = shards.len();
         let error = error.to_string().into();
-        self.events.emit(EventKind::DeviceLost { gpu, error, shards });
+        let at = Timestamp::from_unix_millis(stamp);
+        self.told.tell(at, EventKind::DeviceLost { gpu, error, shards });
+        count
     }
 
     fn not_returned(&self, gpu: u32, bytes: ByteLen) {
-        self.events.emit(EventKind::NotReturned { gpu, bytes });
+        self.told.events.emit(EventKind::NotReturned { gpu, bytes });
     }
 }

@@ -36,7 +36,8 @@ use crate::error::VramError;
 use crate::parts::Core;
 use crate::resident::{Anew, contents};
 use crate::room::make_room;
-use crate::shard::{Entry, Moment, SealedShard, View};
+use crate::shard::entry::arrive::arrive;
+use crate::shard::{Entry, Moment, SealedShard, ShardCause, View};
 use crate::transfer::SourceFeed;
 
 /// A shard that is being repaired.
@@ -75,7 +76,6 @@ pub(crate) fn repair(
     options: RepairOptions<'_>,
 ) -> Result<RepairReport, VramError> {
     let view = entry.view()?;
-    view.gpu.ready()?;
     let (expected, found) = (entry.plaintext_len.get(), feed.len().get());
     if expected != found {
         let what = "the source of a repair";
@@ -87,7 +87,7 @@ pub(crate) fn repair(
     let (there, segments) = repair.view.content_on()?;
     if !repair.is_altered(&there, &segments)? {
         watch.finish();
-        entry.state().ages.verified(began);
+        entry.change(|state, _told| state.ages.verified(began));
         return Ok(repair.report(false, Vec::new(), ByteLen::ZERO, ByteLen::ZERO));
     }
     let content = Content::read(&repair, feed, &there)?;
@@ -138,7 +138,7 @@ impl Repair<'_, '_> {
         if relocate {
             let mut space = make_room::place_for(self.core, self.entry, &self.view.gpu)?;
             space.written()?;
-            let target = View::of(&space, Arc::clone(&self.view.seal));
+            let target = View::of(&mut space, Arc::clone(&self.view.seal))?;
             written = self.copy_to(&target, content, sealer, &altered)?;
             began = Moment::now(clock);
             let (segments, differs) = target.altered_content()?;
@@ -147,7 +147,7 @@ impl Repair<'_, '_> {
                 return Err(VramError::WriteNotKept { gpu, segments });
             }
             self.watch.finish();
-            set_aside = self.move_to(space, began);
+            set_aside = self.move_to(space, began)?;
         } else {
             if !altered.is_empty() {
                 written = self.rewrite(content, sealer, &altered)?;
@@ -156,35 +156,36 @@ impl Repair<'_, '_> {
             }
             self.watch.finish();
         }
-        let mut state = self.entry.state();
-        state.quarantine = None;
-        state.ages.verified(began);
-        drop(state);
-        let gpu = self.view.gpu.index;
+        let (at, gpu) = (self.core.events.now(), self.view.gpu.index);
+        self.entry.change(|state, told| {
+            state.quarantine = None;
+            state.ages.verified(began);
+            let (shard, segments) = (self.entry.id.clone(), altered.clone());
+            told.tell(at, EventKind::Repaired { shard, gpu, segments });
+        });
         tracing::info!(shard = %self.entry.id, gpu, segments = altered.len(), "repaired");
-        let (shard, segments) = (self.entry.id.clone(), altered.clone());
-        self.core.events.emit(EventKind::Repaired { shard, gpu, segments });
         Ok(self.report(true, altered, written, set_aside))
     }
 
     /// Makes a verified copy the shard's present placement, and takes its old placement out of use.
     /// Returns the number of bytes that were taken out of use.
-    fn move_to(&self, mut space: Space, began: Moment) -> ByteLen {
-        space.commit();
+    fn move_to(&self, mut space: Space, began: Moment) -> Result<ByteLen, VramError> {
         space.keep();
         let now = Moment::now(&*self.core.clock);
-        let mut state = self.entry.state();
-        space.finish_placing();
-        let old = state.space.replace(space);
-        state.ages.arrived(now, Some(began));
-        drop(state);
+        let moved = arrive(&self.entry, space, ShardCause::Move, |state, _told| {
+            state.ages.arrived(now, Some(began));
+        });
+        let old = moved.map_err(|(spaces, error)| {
+            drop(spaces);
+            error
+        })?;
         let error = GpuError::Driver {
             gpu: self.view.gpu.device.info().index,
             code: u32::MAX,
             name: "the memory was taken out of use by a repair",
             sticky: false,
         };
-        old.map_or(ByteLen::ZERO, |old| old.abandon(error))
+        Ok(old.map_or(ByteLen::ZERO, |old| old.abandon(error)))
     }
 
     /// # Errors

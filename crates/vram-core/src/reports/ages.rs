@@ -4,6 +4,7 @@
 use core::time::Duration;
 
 use vram_id::ShardId;
+use vram_space::Gpu;
 
 use crate::error::VramError;
 use crate::parts::Core;
@@ -13,34 +14,41 @@ use crate::shard::{Entry, SealedShard};
 #[derive(Clone, Debug)]
 pub(crate) struct Age {
     pub(crate) shard: ShardId,
-    pub(crate) gpu: u32,
-    /// Whether the shard can be read: it is not in quarantine, nor on a lost GPU.
-    pub(crate) served: bool,
     pub(crate) unverified: Duration,
 }
 
 /// The ages of all resident shards, in ascending order of their ids.
 pub(crate) fn ages(core: &Core) -> Vec<Age> {
-    let lost: Vec<bool> = core.gpus.iter().map(|gpu| gpu.ready().is_err()).collect();
     let entries = core.registry.sorted();
     let now = core.clock.monotonic();
     let age = |entry: std::sync::Arc<Entry>| {
         let state = entry.state();
-        let gpu = state.space.as_ref()?.gpu().index;
-        let there = usize::try_from(gpu).ok().and_then(|gpu| lost.get(gpu)) == Some(&false);
-        let served = there && state.quarantine.is_none();
+        state.space()?;
         let unverified = state.ages.unverified_for(now);
-        Some(Age { shard: entry.id.clone(), gpu, served, unverified })
+        Some(Age { shard: entry.id.clone(), unverified })
     };
     entries.into_iter().filter_map(age).collect()
 }
 
+/// The shard of a GPU that no check has found sound for the longest time, and that time; `None` if
+/// none can be read there.
+pub(crate) fn oldest_on(core: &Core, gpu: &Gpu, now: Duration) -> Option<(ShardId, Duration)> {
+    gpu.ready().ok()?;
+    let (since, shard) = core.registry.census.oldest(gpu.index)?;
+    Some((shard, now.saturating_sub(since)))
+}
+
 /// The shard that no check has found sound for the longest time, and that time.
 pub fn oldest_unverified(core: &Core) -> Option<(ShardId, Duration)> {
-    let served = ages(core).into_iter().filter(|age| age.served);
+    let now = core.clock.monotonic();
+    let oldest = core.gpus.iter().filter_map(|gpu| oldest_on(core, gpu, now));
     // Of equals the one with the lowest id, so that a run is repeatable.
-    let oldest = served.reduce(|a, b| if b.unverified > a.unverified { b } else { a })?;
-    Some((oldest.shard, oldest.unverified))
+    oldest.reduce(|a, b| match a.1.cmp(&b.1) {
+        core::cmp::Ordering::Greater => a,
+        core::cmp::Ordering::Less => b,
+        core::cmp::Ordering::Equal if a.0 <= b.0 => a,
+        core::cmp::Ordering::Equal => b,
+    })
 }
 
 /// The time since the beginning of the check that last found all of a shard sound.

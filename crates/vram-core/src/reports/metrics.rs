@@ -6,7 +6,7 @@ use core::time::Duration;
 use vram_alloc::ByteLen;
 use vram_events::SinkCounts;
 use vram_gpu::DeviceUuid;
-use vram_space::GpuCapacity;
+use vram_space::{GpuCapacity, LifeState};
 
 use crate::parts::Core;
 use crate::parts::call::Call;
@@ -54,6 +54,8 @@ pub struct GpuMetrics {
     pub shard_count: u64,
     pub quarantined: u64,
     pub lost: bool,
+    /// What the GPU does now: a reset that waits or restores is no loss.
+    pub state: LifeState,
     /// The longest time for which no check has found a shard sound, over all shards that can be
     /// read.
     pub oldest_unverified: Option<Duration>,
@@ -130,21 +132,20 @@ impl fmt::Display for Metrics {
 
 /// The figures of all meters and accounts.
 pub fn metrics(core: &Core, scrubbing: &Scrubbing) -> Metrics {
-    let ages = ages::ages(core);
-    let oldest = |gpu: u32| {
-        let served = ages.iter().filter(|age| age.gpu == gpu && age.served);
-        served.map(|age| age.unverified).max()
-    };
-    let report = report::report(core);
-    let distrusted = report.distrusted_links.len();
-    let gpus = report.gpus.into_iter().map(|gpu| GpuMetrics {
-        oldest_unverified: oldest(gpu.capacity.gpu),
-        capacity: gpu.capacity,
-        name: gpu.name,
-        uuid: gpu.uuid,
-        shard_count: gpu.shard_count,
-        quarantined: gpu.quarantined,
-        lost: gpu.lost.is_some(),
+    let now = core.clock.monotonic();
+    let distrusted = core.links.distrusted().len();
+    let gpus = core.gpus.iter().map(|gpu| {
+        let report = report::of_gpu(core, gpu);
+        GpuMetrics {
+            oldest_unverified: ages::oldest_on(core, gpu, now).map(|(_shard, age)| age),
+            capacity: report.capacity,
+            name: report.name,
+            uuid: report.uuid,
+            shard_count: report.shard_count,
+            quarantined: report.quarantined,
+            lost: report.lost.is_some(),
+            state: report.state,
+        }
     });
     let reservations = reservation::reservations(core);
     let open = reservations.iter().flat_map(|one| &one.remaining);

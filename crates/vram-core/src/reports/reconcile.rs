@@ -29,7 +29,7 @@ pub fn reconcile(core: &Core, gpu: u32) -> Result<Reconciliation, VramError> {
     let (driver, of_one_moment) = budget::driver_memory(core, gpu)?;
     let gpu = core.gpu(gpu)?;
     // A reset replaces one account after the other; it waits until this call has read all of them.
-    let _under_way = gpu.begin_call()?;
+    let _under_way = gpu.enter()?;
     core.promises.sweep();
     let mut last = settled_look(core, gpu);
     if of_one_moment && in_use(&driver) < driver.ours {
@@ -92,10 +92,9 @@ pub(crate) fn look(core: &Core, gpu: &Gpu) -> Look {
 
 pub(crate) fn owned(core: &Core, gpu: &Gpu) -> Owned {
     let mut owned = Owned::default();
-    for entry in core.registry.sorted() {
+    for entry in core.registry.on(gpu.index) {
         let state = entry.state();
-        let here = state.space.as_ref().filter(|space| space.gpu().index == gpu.index);
-        if let Some(space) = here {
+        if let Some(space) = state.space().filter(|space| space.gpu().index == gpu.index) {
             owned.shard_count = owned.shard_count.saturating_add(1);
             owned.resident = owned.resident.saturating_add(space.footprint());
             owned.in_blocks = owned.in_blocks.saturating_add(space.block_len());

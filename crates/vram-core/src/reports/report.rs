@@ -8,12 +8,13 @@ use vram_events::OnEviction;
 use vram_gpu::{DeviceUuid, GpuError};
 use vram_id::{ShardId, Timestamp};
 use vram_seal::Protection;
-use vram_space::GpuCapacity;
+use vram_space::{Gpu, GpuCapacity, LifeState};
 
 use crate::parts::Core;
 use crate::reports::Short;
 use crate::reports::table::row;
 use crate::room::plan;
+use crate::shard::ShardState;
 
 /// One GPU in a [`Report`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,7 @@ pub struct GpuReport {
     pub uuid: DeviceUuid,
     /// Why the device is lost; `None` if it is not.
     pub lost: Option<GpuError>,
+    pub state: LifeState,
     /// Bytes that could not be wiped when they were freed, and the error of the last of them.
     pub unreturned: Option<(ByteLen, GpuError)>,
     pub shard_count: u64,
@@ -39,6 +41,8 @@ pub struct GpuReport {
 pub struct ShardReport {
     pub shard_id: ShardId,
     pub gpu: u32,
+    /// Resident, lost with its GPU, or being restored after a reset of it.
+    pub state: ShardState,
     pub model_id: Arc<str>,
     /// The owner that the request named, if any.
     pub owner: Option<Arc<str>>,
@@ -79,17 +83,19 @@ pub struct Report {
 pub fn report(core: &Core) -> Report {
     let shards: Vec<ShardReport> = core
         .registry
-        .sorted()
+        .all()
         .iter()
         .filter_map(|entry| {
             let state = entry.state();
-            // A shard may be freed while the others are listed.
-            state.space.as_ref()?;
-            Some(ShardReport {
+            let standing = state.standing();
+            let on_gpu =
+                matches!(standing, ShardState::Resident | ShardState::Lost | ShardState::Restoring);
+            on_gpu.then(|| ShardReport {
                 shard_id: entry.id.clone(),
                 gpu: state.gpu_index(),
+                state: standing,
                 model_id: Arc::clone(&entry.sealed_as.model_id),
-                owner: entry.owner.clone(),
+                owner: entry.holder.owner.clone(),
                 plaintext_len: entry.plaintext_len,
                 protection: state.seal.protection(),
                 generation: state.generation,
@@ -103,26 +109,25 @@ pub fn report(core: &Core) -> Report {
             })
         })
         .collect();
-    let count = |gpu: u32, quarantined: bool| {
-        let here = shards
-            .iter()
-            .filter(|shard| shard.gpu == gpu && (!quarantined || shard.quarantine.is_some()));
-        u64::try_from(here.count()).unwrap_or(u64::MAX)
-    };
-    let gpus = core
-        .gpus
-        .iter()
-        .map(|gpu| GpuReport {
-            capacity: gpu.capacity(),
-            name: gpu.device.info().name.clone(),
-            uuid: gpu.device.info().uuid,
-            lost: gpu.lost(),
-            unreturned: gpu.unreturned(),
-            shard_count: count(gpu.index, false),
-            quarantined: count(gpu.index, true),
-        })
-        .collect();
+    let gpus = core.gpus.iter().map(|gpu| of_gpu(core, gpu)).collect();
     Report { gpus, shards, distrusted_links: core.links.distrusted() }
+}
+
+/// The figures of one GPU; they cost the same however many shards it holds.
+pub(crate) fn of_gpu(core: &Core, gpu: &Gpu) -> GpuReport {
+    let lost = gpu.lost();
+    let (shards, quarantined) = core.registry.census.counts(gpu.index);
+    let count = |count| u64::try_from(count).unwrap_or(u64::MAX);
+    GpuReport {
+        capacity: gpu.capacity(),
+        name: gpu.device.info().name.clone(),
+        uuid: gpu.device.info().uuid,
+        lost,
+        state: gpu.life.state(),
+        unreturned: gpu.unreturned(),
+        shard_count: count(shards),
+        quarantined: count(quarantined),
+    }
 }
 
 impl fmt::Display for Report {
@@ -164,10 +169,10 @@ impl fmt::Display for Report {
                 Protection::Authenticated => "authenticated",
                 _ => "unknown",
             };
-            let state = match (&shard.quarantine, shard.leases) {
-                (Some(_), _) => "quarantine",
-                (None, 0) => "resident",
-                (None, _) => "leased",
+            let state = match (shard.state, &shard.quarantine, shard.leases) {
+                (ShardState::Resident, Some(_), _) => "quarantine",
+                (ShardState::Resident, None, 1..) => "leased",
+                (state, ..) => state.name(),
             };
             let cells = [&*shard.shard_id, &gpu, &shard.model_id, &bytes, protection, state];
             row(f, &width, &cells)?;

@@ -8,13 +8,13 @@ use vram_events::SinkCounts;
 use vram_gpu::DeviceUuid;
 use vram_id::{ShardId, Timestamp};
 use vram_seal::{KeyId, Protection};
-use vram_space::GpuCapacity;
+use vram_space::{GpuCapacity, LifeState};
 
 use crate::error::ReservationId;
 use crate::parts::Core;
 use crate::reports::{GpuReport, Report, ShardReport, ages, report};
 use crate::sealing::{ReservationReport, reservation};
-use crate::shard::ParkCapacity;
+use crate::shard::{ParkCapacity, Place};
 use crate::sync::read;
 
 /// Everything a manager holds. No content, no keys, no pointers, no digests.
@@ -40,7 +40,7 @@ pub struct Snapshot {
 pub struct SnapshotState {
     /// All GPUs, in order of their index.
     pub gpus: Vec<GpuSnapshot>,
-    /// All resident shards, in ascending order of their ids.
+    /// All shards that lie on a GPU or are being restored there, in ascending order of their ids.
     pub shards: Vec<ShardReport>,
     /// All parked shards, in ascending order of their ids.
     pub parked: Vec<ParkedSnapshot>,
@@ -65,6 +65,7 @@ pub struct GpuSnapshot {
     pub uuid: DeviceUuid,
     /// Why the device is lost, in words; `None` if it is not.
     pub lost: Option<String>,
+    pub state: LifeState,
     /// Why bytes could not be returned, in words; the last error, if there are such bytes.
     pub unreturned: Option<String>,
     pub shard_count: u64,
@@ -146,6 +147,7 @@ impl From<GpuReport> for GpuSnapshot {
             name: gpu.name,
             uuid: gpu.uuid,
             lost: gpu.lost.map(|error| error.to_string()),
+            state: gpu.state,
             unreturned: gpu.unreturned.map(|(_bytes, error)| error.to_string()),
             shard_count: gpu.shard_count,
             quarantined: gpu.quarantined,
@@ -201,13 +203,13 @@ pub fn snapshot(core: &Core) -> Snapshot {
 fn parked_shards(core: &Core) -> Vec<ParkedSnapshot> {
     let show = |entry: Arc<crate::shard::Entry>| {
         let state = entry.state();
-        // A shard may be woken while the others are listed.
-        state.parked.then(|| ParkedSnapshot {
+        let Place::Parked { host_len } = *state.place() else { return None };
+        Some(ParkedSnapshot {
             shard_id: entry.id.clone(),
             model_id: Arc::clone(&entry.sealed_as.model_id),
-            owner: entry.owner.clone(),
+            owner: entry.holder.owner.clone(),
             plaintext_len: entry.plaintext_len,
-            host_len: state.host_len,
+            host_len,
             protection: state.seal.protection(),
             generation: state.generation,
         })

@@ -20,7 +20,7 @@ pub fn ticket(
     let (issued_at, now) = (core.clock.now(), core.clock.monotonic());
     // Everything is read at one moment, under the lock; no foreign code is called under it.
     let state = entry.state();
-    let Some(space) = state.space.as_ref() else {
+    let Some(space) = state.space() else {
         drop(state);
         // The shard was freed or parked since: return the error that a reader would get.
         return Err(match entry.view() {
@@ -37,14 +37,14 @@ pub fn ticket(
         return Err(VramError::StaleHandle { shard: entry.id.clone() });
     }
     gpu.ready()?;
-    let owner_len = entry.owner.as_deref().map_or(0, str::len);
+    let owner_len = entry.holder.owner.as_deref().map_or(0, str::len);
     let statement = Statement {
         nonce: options.nonce(),
         manager: core.marker.manager().into_bytes(),
         node: core.node.clone(),
         shard_id: entry.id.clone(),
         model_id: Arc::clone(&entry.sealed_as.model_id),
-        owner: entry.owner.clone(),
+        owner: entry.holder.owner.clone(),
         gpu_uuid: gpu.device.info().uuid,
         gpu_index: gpu.index,
         plaintext_len: entry.plaintext_len,

@@ -1,13 +1,14 @@
-//! Resets a lost GPU: empties it, takes its memory anew, and restores its shards from copies.
+//! Resets a GPU: empties it, takes its memory anew, and restores its shards from copies.
 //!
 //! ```text
-//!   lost: every call on it answers `DeviceLost`, nothing is sent to it
-//!    1 wait for calls that are still running                              they fail fast
-//!    2 device.reset(), a new region                                      if refused: still lost
-//!    3 a new life: no handle, view or placement of the last one refers to it
-//!    4 its shards leave the ledger and the arena, each once               without a device call
-//!    5 the GPU takes calls again
-//!    6 shards are restored from backups and images, verified              same id, next generation
+//!   lost: calls on it answer `DeviceLost`          working: new calls answer `GpuInUse`
+//!    1 wait for the calls that run on it           1 likewise; refused: it serves again
+//!    2 device.reset(), a new region                2 its shards are wiped; then likewise
+//!                                                  if the device refuses: it is lost
+//!    3 each of its shards: the next generation stands in the list, as being restored
+//!    4 a new life of the device begins, in which it takes calls
+//!    5 shards are restored from backups and images, verified      same id, next generation
+//!    6 one event ends the reset; a loss in the meantime is told after it
 //! ```
 
 pub mod quiet;
@@ -26,6 +27,7 @@ use vram_space::Gpu;
 use crate::error::VramError;
 use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
+use crate::shard::{Ages, Moment, Place, ShardCause, State};
 use crate::sync::Deadline;
 
 /// How long a reset waits for calls that are still running, if the options set no time. These calls
@@ -37,71 +39,96 @@ pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport
     core.check_open()?;
     let gpu = Arc::clone(core.gpu(gpu)?);
     let busy = |why| VramError::GpuInUse { gpu: gpu.index, why };
-    let claim = gpu.health.claim();
+    let claim = gpu.life.claim();
     // Checked again: a thread that closes the manager waits only for resets that hold the claim
     // already.
     core.check_open()?;
     let _claim = claim.ok_or_else(|| busy("another reset of it is under way"))?;
     let deadline = Deadline::within(options.within);
     if gpu.lost().is_some() {
-        quiet::quiet(&gpu, &core.registry, deadline).map_err(busy)?;
+        quiet::quiet(&gpu, deadline).map_err(busy)?;
     } else {
-        quiet::give_up(&gpu, &core.registry, options.force, deadline)?;
+        quiet::drain(&gpu, &core.registry, options.force, deadline)?;
     }
-    gpu.begin_anew()?;
+    let emptied = gpu.empty()?;
     let given_back = gpu.settle_unreturned();
     let remains = let_go(core, &gpu);
+    gpu.renew(emptied);
+    // From here on the reset ends with its event, whatever happens.
+    let mut end = End { core, gpu: &gpu, report: Some(ResetReport::new(gpu.index, given_back)) };
+    tracing::warn!(gpu = gpu.index, shards = remains.len(), "device reset");
     for promise in core.promises.list() {
         promise.forget_stale();
     }
-    gpu.health.recover();
-    tracing::warn!(gpu = gpu.index, shards = remains.len(), "device reset");
-
-    let mut report = ResetReport {
-        gpu: gpu.index,
-        lost: Vec::new(),
-        restored: Vec::new(),
-        parked: Vec::new(),
-        given_back,
-    };
     for one in remains {
         let entry = Arc::clone(&one.entry);
+        let Some(report) = &mut end.report else { continue };
         let done = caught(core, GpuChoice::One(gpu.index), || {
-            restore::restore(core, one, &gpu, options, &mut report);
+            restore::restore(core, one, &gpu, options, report);
             Ok(())
         });
         if let Err(why) = done {
-            // A clock may have panicked. Restore the other shards all the same; the report and the
-            // event name this one.
-            report.give_up(&entry, &gpu, NotRestored::Failed(why));
+            // A device or a file panicked. Restore the other shards all the same; the report and
+            // the event name this one.
+            report.give_up(core, &entry, &gpu, NotRestored::Failed(why));
         }
     }
-    core.events.emit(EventKind::DeviceReset {
-        gpu: gpu.index,
-        lost: report.lost.iter().map(|shard| shard.shard_id.clone()).collect(),
-        restored: report.restored.iter().map(|shard| shard.shard_id.clone()).collect(),
-    });
-    Ok(report)
+    end.finish();
+    Ok(end.report.take().unwrap_or_else(|| ResetReport::new(gpu.index, given_back)))
 }
 
-/// Removes the shards of a reset device from the registry, and their placements from the ledger. No
-/// other call does so meanwhile: every call on these shards is refused.
+/// A reset whose device is empty. Dropping it ends the reset.
+struct End<'a> {
+    core: &'a Core,
+    gpu: &'a Gpu,
+    report: Option<ResetReport>,
+}
+
+impl End<'_> {
+    fn finish(&self) {
+        let Some(report) = &self.report else { return };
+        let at = self.core.events.now();
+        let gpu = self.gpu.index;
+        let lost = report.lost.iter().map(|shard| shard.shard_id.clone()).collect();
+        let restored = report.restored.iter().map(|shard| shard.shard_id.clone()).collect();
+        let event = EventKind::DeviceReset { gpu, lost, restored };
+        self.gpu.recover(|| self.core.events.append(at, event));
+    }
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        // Only if a panic came between: otherwise the report was taken out.
+        self.finish();
+    }
+}
+
+/// Puts the next generation of each shard of an emptied device into the list of shards, as being
+/// restored, and returns the placements to arena and ledger. Every use of them has ended, and none
+/// can begin.
 fn let_go(core: &Core, gpu: &Gpu) -> Vec<Remains> {
     let mut remains = Vec::new();
-    for entry in core.registry.on(gpu.index) {
-        let mut state = entry.state();
-        if !state.lies_on(gpu.index) {
-            // The shard was parked meanwhile, from its backup.
-            continue;
-        }
-        let space = state.space.take();
-        let copies = core::mem::take(&mut state.copies);
-        let (seal, generation) = (Arc::clone(&state.seal), state.generation);
-        drop(state);
-        core.registry.remove(&entry.id);
+    for old in core.registry.on(gpu.index) {
+        let now = Moment::now(&*core.clock);
+        let taken = old.change(|state, _told| {
+            // A shard that was parked meanwhile, from its backup, is not here any more.
+            if !state.lies_on(gpu.index) {
+                return None;
+            }
+            let copies = core::mem::take(&mut state.copies);
+            let place = Place::Restoring { gpu: gpu.index };
+            let generation = state.generation.saturating_add(1);
+            let next = State::new(place, Arc::clone(&state.seal), generation, Ages::new(now, None));
+            let entry = Arc::new(old.next_generation(next));
+            // In one step for whoever looks for it: first the new one, then the old one ends.
+            core.registry.insert(Arc::clone(&entry));
+            let space = state.go(&old.id, ShardCause::Empty, Place::Replaced);
+            Some((space, Remains { entry, copies }))
+        });
+        let Some((space, one)) = taken else { continue };
         // This space belongs to an earlier life of the device: dropping it wipes nothing.
         drop(space);
-        remains.push(Remains { entry, seal, generation, copies });
+        remains.push(one);
     }
     remains
 }

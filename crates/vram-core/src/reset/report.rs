@@ -91,6 +91,13 @@ pub struct ResetReport {
     pub given_back: ByteLen,
 }
 
+impl ResetReport {
+    pub(crate) fn new(gpu: u32, given_back: ByteLen) -> Self {
+        let (lost, restored, parked) = (Vec::new(), Vec::new(), Vec::new());
+        Self { gpu, lost, restored, parked, given_back }
+    }
+}
+
 /// A shard that was lost with its device.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -1,9 +1,7 @@
-//! Restores a lost shard from a copy.
+//! Restores a shard from a copy after its GPU was emptied.
 
 use std::sync::Arc;
 
-use vram_alloc::ByteLen;
-use vram_events::EventKind;
 use vram_space::Gpu;
 
 use crate::error::VramError;
@@ -12,33 +10,35 @@ use crate::moves::{Landed, WakeError, import, wake};
 use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
 use crate::reset::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
+use crate::resident::reseal::Written;
 use crate::resident::{Anew, lease, reseal};
-use crate::room::make_room;
-use crate::sealing::entry;
+use crate::room::{make_room, park};
 use crate::shard::{
-    Ages, Backup, Copies, Entry, Exported, HostCopy, Moment, ParkedShard, Seal, SealedShard,
-    Standing, State,
+    Arrived, Backup, Copies, Entry, Exported, HostCopy, Place, Seal, SealedShard, ShardCause, View,
 };
 
-/// The parts of a lost shard that remain without its memory.
+/// What is left of a shard whose GPU was emptied: its next generation, which is being restored, and
+/// the copies of it.
 pub(crate) struct Remains {
     pub(crate) entry: Arc<Entry>,
-    pub(crate) seal: Arc<Seal>,
-    pub(crate) generation: u64,
     pub(crate) copies: Copies,
 }
 
 impl ResetReport {
-    /// Records that a shard is lost.
-    pub(crate) fn give_up(&mut self, entry: &Entry, gpu: &Gpu, why: NotRestored) {
-        // A lease may hold the entry for a long time; the slot in the count of shards is released
-        // now.
+    /// Records that a shard is lost. Has no effect on one that was restored.
+    pub(crate) fn give_up(&mut self, core: &Core, entry: &Entry, gpu: &Gpu, why: NotRestored) {
+        let gone =
+            entry.change(|state, _told| state.go(&entry.id, ShardCause::GiveUp, Place::Gone));
+        if gone.is_err() {
+            return;
+        }
+        core.registry.remove(&entry.id);
         drop(entry.take_seat());
         tracing::error!(shard = %entry.id, gpu = gpu.index, %why, "lost with its device");
         self.lost.push(LostShard {
             shard_id: entry.id.clone(),
-            model_id: Arc::clone(&entry.sealed_as.model_id),
-            owner: entry.owner.clone(),
+            model_id: Arc::clone(&entry.holder.model_id),
+            owner: entry.holder.owner.clone(),
             bytes: entry.plaintext_len,
             why,
         });
@@ -48,50 +48,54 @@ impl ResetReport {
 /// Restores one shard, if possible, and records the result.
 pub(crate) fn restore(
     core: &Core,
-    mut remains: Remains,
+    remains: Remains,
     gpu: &Arc<Gpu>,
     options: ResetOptions,
     report: &mut ResetReport,
 ) {
-    let targets = targets(core, gpu, options.elsewhere);
-    let copies = core::mem::take(&mut remains.copies);
-    let mut why = match options.restore {
+    let Remains { entry, copies } = remains;
+    let why = match options.restore {
         Restore::Nothing => NotRestored::NotAsked,
-        Restore::FromCopies => NotRestored::NoCopy,
-    };
-    if options.restore == Restore::FromCopies {
-        let Copies { backup, exported } = copies;
-        if let Some(backup) = backup {
-            let bytes = backup.host_len();
-            match next_generation(core, &remains) {
-                Ok(entry) => {
-                    match wake_backup(core, entry, backup, exported.clone(), &targets) {
-                        Ok(shard) => return report.restored.push(shard),
-                        // The host copy itself is damaged: try the exported image, if there is one.
-                        Err(failed) if is_no_good(failed.error()) => {
-                            why = NotRestored::Failed(failed.error().clone());
-                        }
-                        Err(failed) => {
-                            core.events.emit(EventKind::Parked {
-                                shard: remains.entry.id.clone(),
-                                gpu: gpu.index,
-                                bytes,
-                            });
-                            return report.parked.push(failed);
-                        }
-                    }
-                }
-                Err(error) => why = NotRestored::Failed(error),
+        Restore::FromCopies => {
+            let targets = targets(core, gpu, options.elsewhere);
+            match from_copies(core, &entry, copies, &targets) {
+                Ok(Restored::Back(shard)) => return report.restored.push(shard),
+                Ok(Restored::Parked(parked)) => return report.parked.push(parked),
+                Err(why) => why,
             }
         }
-        if let Some(exported) = exported {
-            match import_again(core, &remains, &exported, &targets) {
-                Ok(shard) => return report.restored.push(shard),
-                Err(reason) => why = reason,
-            }
+    };
+    report.give_up(core, &entry, gpu, why);
+}
+
+/// What became of a shard that has a good copy.
+enum Restored {
+    Back(SealedShard),
+    Parked(WakeError),
+}
+
+fn from_copies(
+    core: &Core,
+    entry: &Arc<Entry>,
+    copies: Copies,
+    targets: &[Arc<Gpu>],
+) -> Result<Restored, NotRestored> {
+    let Copies { backup, exported } = copies;
+    lease::used(core, entry);
+    let mut why = NotRestored::NoCopy;
+    if let Some(backup) = backup {
+        let image = exported.clone();
+        entry.change(|state, _told| state.copies.exported = image);
+        match wake_backup(core, entry, backup, targets) {
+            Ok(restored) => return Ok(restored),
+            // The host copy itself is damaged: try the exported image, if there is one.
+            Err(error) => why = NotRestored::Failed(error),
         }
     }
-    report.give_up(&remains.entry, gpu, why);
+    match exported {
+        Some(exported) => import_again(core, entry, &exported, targets).map(Restored::Back),
+        None => Err(why),
+    }
 }
 
 /// The GPUs on which the shard may be restored, in this order.
@@ -103,154 +107,104 @@ fn targets(core: &Core, gpu: &Arc<Gpu>, elsewhere: bool) -> Vec<Arc<Gpu>> {
     targets
 }
 
-/// A new entry of the shard without space: its next generation. Handles and leases of the
-/// generation before do not refer to it.
-fn next_generation(core: &Core, remains: &Remains) -> Result<Arc<Entry>, VramError> {
-    let old = &remains.entry;
-    let counted = old.take_seat().map_or_else(|| core.registry.count_one(), Ok)?;
-    let standing = Standing::new(old.standing.claim);
-    standing.set_pinned(old.standing.pinned());
-    let state = State {
-        seal: Arc::clone(&remains.seal),
-        space: None,
-        parked: true,
-        generation: remains.generation.saturating_add(1),
-        quarantine: None,
-        ages: Ages::new(Moment::now(&*core.clock), None),
-        host_len: ByteLen::ZERO,
-        copies: Copies::default(),
-    };
-    let entry = Entry::new(
-        old.id.clone(),
-        old.sealed_as.clone(),
-        old.owner.clone(),
-        old.plaintext_len,
-        standing,
-        Arc::clone(&core.events),
-        state,
-        counted,
-    );
-    lease::used(core, &entry);
-    Ok(Arc::new(entry))
-}
-
-/// Wakes a backup on the first GPU that accepts it. The host copy stays as a backup.
+/// Wakes a backup on the first GPU that accepts it. The host copy stays as a backup; if no GPU
+/// accepts it, the shard is parked.
+///
+/// # Errors
+///
+/// The backup is damaged.
 fn wake_backup(
     core: &Core,
-    entry: Arc<Entry>,
+    entry: &Arc<Entry>,
     backup: Backup,
-    exported: Option<Exported>,
     targets: &[Arc<Gpu>],
-) -> Result<SealedShard, WakeError> {
-    let mut state = entry.state();
-    state.copies.exported = exported;
-    state.host_len = backup.host_len();
-    drop(state);
-    core.registry.insert(Arc::clone(&entry));
-    let listed = core.registry.list(&entry);
-    let parked = ParkedShard { copy: Box::new(HostCopy { entry, backup }), listed };
+) -> Result<Restored, VramError> {
+    let copy = HostCopy { entry: Arc::clone(entry), backup };
     let mut refusal = None;
     for target in targets {
-        match caught(core, GpuChoice::One(target.index), || {
-            wake::copy_back(core, &parked, target.index)
-        }) {
-            Ok(space) => return Ok(wake::return_to(core, parked, space, true)),
+        let arrived = caught(core, GpuChoice::One(target.index), || {
+            core.check_open()?;
+            wake::copy_into(core, &copy, make_room::place_for(core, entry, target)?)
+        });
+        match arrived.and_then(|arrived| wake::arrive(core, entry, arrived, &mut None)) {
+            Ok(shard) => {
+                let HostCopy { backup, .. } = copy;
+                let kept = entry.change(|state, _told| state.copies.backup.replace(backup));
+                drop(kept);
+                return Ok(Restored::Back(shard));
+            }
             // The first error is kept: it is that of the GPU that held the shard.
             Err(error) => {
                 refusal.get_or_insert(error);
             }
         }
     }
-    let count = core.gpu_count();
-    Err(WakeError::new(parked, refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count })))
+    let refusal = refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count: core.gpu_count() });
+    if matches!(refusal, VramError::ParkedAltered { .. }) {
+        return Err(refusal);
+    }
+    let parked = park::leave(core, copy)?;
+    Ok(Restored::Parked(WakeError::new(parked, refusal)))
 }
 
 /// Imports the image that a shard was exported to, on the first GPU that accepts it.
 fn import_again(
     core: &Core,
-    remains: &Remains,
+    entry: &Arc<Entry>,
     exported: &Exported,
     targets: &[Arc<Gpu>],
 ) -> Result<SealedShard, NotRestored> {
-    let entry = next_generation(core, remains).map_err(NotRestored::Failed)?;
+    let seal = Arc::clone(&entry.state().seal);
     let mut refusal = None;
     for target in targets {
-        // Held until the shard is resident: its new space is not counted as being placed for a
-        // moment.
-        let under_way = match target.begin_call() {
-            Ok(under_way) => under_way,
-            Err(error) => {
-                refusal.get_or_insert(NotRestored::Failed(error.into()));
-                continue;
-            }
-        };
         let brought = caught(core, GpuChoice::One(target.index), || {
-            import::bring_back(core, &entry.sealed_as, exported, &remains.seal, target, || {
-                make_room::place_for(core, &entry, target)
-            })
+            let landed =
+                import::bring_back(core, &entry.sealed_as, exported, &seal, target, || {
+                    make_room::place_for(core, entry, target)
+                })?;
+            landed.map(|landed| as_it_was(core, entry, landed, &seal)).transpose()
         });
         let failure = match brought {
-            Ok(Some(landed)) => {
-                let settled = caught(core, GpuChoice::One(target.index), || {
-                    settle_image(core, &entry, landed, &remains.seal)
+            Ok(Some(arrived)) => {
+                let image = Some(exported.clone());
+                entry.change(|state, _told| {
+                    // A quarantine of an earlier attempt on another GPU ends.
+                    state.quarantine = None;
+                    state.copies.exported = image;
                 });
-                match settled {
-                    Ok(()) => {
-                        let mut state = entry.state();
-                        state.generation = remains.generation.saturating_add(1);
-                        state.copies.exported = Some(exported.clone());
-                        drop(state);
-                        let shard = entry::publish(core, entry);
-                        drop(under_way);
-                        return Ok(shard);
-                    }
+                match wake::arrive(core, entry, arrived, &mut None) {
+                    Ok(shard) => return Ok(shard),
                     Err(error) => NotRestored::Failed(error),
                 }
             }
             Ok(None) => NotRestored::OtherImage,
             Err(error) => NotRestored::Failed(error),
         };
-        // Return the space of this attempt before the next one begins.
-        let space = entry.state().space.take();
-        drop(space);
         refusal.get_or_insert(failure);
     }
     Err(refusal.unwrap_or(NotRestored::NoCopy))
 }
 
-/// Makes the imported image the shard's content, with the protection that the shard had.
-fn settle_image(
+/// The imported image with the seal that the shard had.
+fn as_it_was(
     core: &Core,
-    entry: &Arc<Entry>,
+    entry: &Entry,
     landed: Landed,
     lost: &Arc<Seal>,
-) -> Result<(), VramError> {
+) -> Result<Arrived, VramError> {
     let Landed { seal, mut space, verified } = landed;
-    space.commit();
-    let now = Moment::now(&*core.clock);
-    let same = seal.record == lost.record;
-    let mut state = entry.state();
-    state.space = Some(space);
-    state.parked = false;
-    // A quarantine of an earlier attempt on another GPU ends.
-    state.quarantine = None;
-    // If the records are equal, keep the lost seal: it also holds the shard's seal parameters.
-    state.seal = if same { Arc::clone(lost) } else { seal };
-    state.ages.arrived(now, verified);
-    drop(state);
-    if same {
-        return Ok(());
+    if seal.record == lost.record {
+        return Ok(Arrived { space, verified });
     }
-    // An Authenticated shard was encrypted for the image: seal it anew as it was. The event is
-    // emitted once the shard is resident.
-    let view = entry.view()?;
-    reseal::seal_anew_untold(core, entry, &view, Anew { params: lost.params, key: lost.key_id() })?;
-    if entry.state().seal.record == lost.record {
-        return Ok(());
+    // An Authenticated shard was encrypted for the image: seal it anew as it was.
+    let view = View::of(&mut space, seal)?;
+    let anew = Anew { params: lost.params, key: lost.key_id() };
+    let (seal, written) = reseal::write(core, entry, &view, anew)?;
+    if seal.record != lost.record {
+        return Err(vram_seal::SealError::DigestMismatch.into());
     }
-    Err(vram_seal::SealError::DigestMismatch.into())
-}
-
-fn is_no_good(error: &VramError) -> bool {
-    matches!(error, VramError::ParkedAltered { .. })
+    Ok(match written {
+        Written::Beside(arrived) => arrived,
+        Written::InPlace(began) => Arrived { space, verified: Some(began) },
+    })
 }

@@ -9,47 +9,29 @@ use crate::error::VramError;
 use crate::parts::Core;
 use crate::resident::Anew;
 use crate::resident::contents::{altered, content_hashes, finish_seal, needs_digest_first, sealer};
-use crate::shard::{Entry, Moment, Seal, View};
+use crate::shard::{Arrived, Entry, Moment, Seal, View};
 use crate::transfer::convert::part;
 use crate::transfer::walk::send;
 use crate::transfer::{Convert, Windows};
 
-/// Seals a shard anew into a second placement, and frees the first.
-pub(crate) fn seal_beside(
+/// Seals the bytes at `old` anew into a second placement. The shard itself is not changed.
+pub(crate) fn write_anew(
     core: &Core,
     entry: &Entry,
     old: &View,
     anew: Anew,
     mut space: Space,
-) -> Result<(), VramError> {
+) -> Result<(Arc<Seal>, Arrived), VramError> {
     let hashes =
         if needs_digest_first(anew.params) { Some(content_hashes(entry, old)?) } else { None };
     let sealer = sealer(core, entry, anew, hashes.as_deref())?;
     space.written()?;
     let seal = write_beside(core, old, &space, sealer, hashes.as_deref(), anew.params);
     let seal = seal.map_err(|error| altered(entry, error))?;
-    let new = View::of(&space, Arc::new(seal));
+    let new = View::of(&mut space, Arc::new(seal))?;
     let began = Moment::now(&*core.clock);
     let verified = new.read_back(core.read_back)?.then_some(began);
-
-    space.commit();
-    let now = Moment::now(&*core.clock);
-    let mut state = entry.state();
-    space.finish_placing();
-    let before = state.space.replace(space);
-    state.seal_anew(new.seal);
-    state.ages.arrived(now, verified);
-    drop(state);
-    // The new copy is the shard now; an error while the old space is returned does not change that.
-    if let Some(Err((bytes, error))) = before.map(Space::give_back) {
-        tracing::error!(
-            shard = %entry.id,
-            bytes = bytes.get(),
-            %error,
-            "sealed anew, but the old copy could not be given back and stays counted"
-        );
-    }
-    Ok(())
+    Ok((new.seal, Arrived { space, verified }))
 }
 
 /// Reads every window of the old copy, seals it anew and writes it to `space`.

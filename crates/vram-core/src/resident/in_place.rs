@@ -18,13 +18,14 @@ use crate::shard::{Entry, Moment, Seal, View};
 use crate::transfer::convert::part;
 use crate::transfer::{Convert, Selection, Window, Windows};
 
-/// Seals a shard anew in place.
-pub(crate) fn seal_in_place(
+/// Seals the bytes at `old` anew in place. Returns their seal, and when writing them began: every
+/// window was read back as it was written.
+pub(crate) fn rewrite(
     core: &Core,
     entry: &Entry,
     old: &View,
     anew: Anew,
-) -> Result<(), VramError> {
+) -> Result<(Arc<Seal>, Moment), VramError> {
     let hashes = contents::content_hashes(entry, old)?;
     let seal = trial(core, entry, old, anew, &hashes);
     let seal = seal.map_err(|error| altered(entry, error))?;
@@ -48,27 +49,21 @@ pub(crate) fn seal_in_place(
         go_back(entry, old, &rewrite);
     }
     match outcome {
-        Ok(Ok(())) => {}
+        Ok(Ok(())) => Ok((Arc::new(seal), began)),
         Ok(Err(error)) => {
             // If undoing failed as well, the quarantine is the error to return.
             entry.not_quarantined()?;
-            return Err(altered(entry, error));
+            Err(altered(entry, error))
         }
         Err(panic) => resume_unwind(panic),
     }
-    let mut state = entry.state();
-    state.seal_anew(Arc::new(seal));
-    // Every window was read back as it was written. The clock is not called from here on: it may
-    // panic, and the bytes are under the new seal already.
-    state.ages.arrived(began, Some(began));
-    Ok(())
 }
 
 /// Undoes the rewrite in place, and puts the shard into quarantine if that fails.
 fn go_back(entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
     let undone = catch_unwind(AssertUnwindSafe(|| rewrite.undo()));
     // The bytes on a lost device cannot be reached by any call.
-    if !old.gpu.allows_cleanup() {
+    if old.gpu.ready().is_err() {
         return;
     }
     // The bytes on the device now decide, not the errors on the way.
@@ -164,7 +159,7 @@ impl Rewrite<'_> {
             return Ok(());
         };
         let range = locate(self.shard, window.bytes)?;
-        let memory = self.view.memory_for_cleanup()?;
+        let memory = self.view.memory()?;
         let memory = &**memory;
         // Taken before anything is written: this buffer is needed to read back what was written.
         let mut seen = worker.buffer()?;
@@ -183,7 +178,7 @@ impl Rewrite<'_> {
             };
             // The host buffer still holds the bytes: write them once more under the old seal. A
             // lost device is sent nothing.
-            self.gpu.ready_for_cleanup()?;
+            self.gpu.ready()?;
             self.convert(&window, bytes, to, from)?;
             self.write_kept(memory, &window, bytes, seen)?;
             Err(error)

@@ -62,8 +62,7 @@ impl Lease {
     /// write through it is detected as tampering. Call this again rather than store the pointer.
     #[must_use]
     pub fn device_pointer(&self) -> Option<DeviceAddress> {
-        let view = self.entry.view().ok()?;
-        let sound = self.entry.not_quarantined().is_ok() && view.gpu.ready().is_ok();
+        let sound = self.ensure_sound().is_ok();
         self.address.filter(|_| sound)
     }
 
@@ -74,7 +73,7 @@ impl Lease {
     ///
     /// [`VramError::Quarantined`], [`VramError::DeviceLost`], [`VramError::ShardFreed`].
     pub fn ensure_sound(&self) -> Result<(), VramError> {
-        self.entry.view()?.gpu.ready()?;
+        self.entry.here()?.ready()?;
         self.entry.not_quarantined()
     }
 }
@@ -87,7 +86,9 @@ impl fmt::Debug for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.entry.gate.end_lease();
+        if self.entry.gate.end_lease() == 0 {
+            self.entry.told.census.leased(self.shard.gpu_index, &self.entry.holder, false);
+        }
     }
 }
 
@@ -101,12 +102,13 @@ pub fn lease(
     let pass = entry.gate.shared_until(timeout.map_or(Deadline::NEVER, Deadline::within));
     let waited = timeout.unwrap_or_default();
     let pass = pass.map_err(|refusal| refused(&entry, refusal, waited))?;
-    let view = core.still_good(&entry, handle)?;
+    core.still_good(&entry, handle)?;
     entry.not_quarantined()?;
-    view.gpu.ready()?;
+    // Held until the lease exists: a reset of a working device finds the call or the lease.
+    let view = entry.view()?;
     let plain = view.seal.protection() == Protection::Authenticated;
     if plain && entry.state().ages.last_verified().is_none() {
-        let verdict = verify::verify_entry(core, &entry, Verify::Segments)?;
+        let verdict = verify::verify_entry(core, &entry, &view, Verify::Segments)?;
         if !verdict.sound {
             let segments = verdict.altered.iter().map(|span| span.segment).collect();
             return Err(VramError::ShardAltered { shard: entry.id.clone(), segments });
@@ -114,7 +116,9 @@ pub fn lease(
     }
     let address = if plain { address(&view) } else { None };
     let shard = core.handle(&entry);
-    entry.gate.lease(&pass);
+    if entry.gate.lease(&pass) == 1 {
+        entry.told.census.leased(shard.gpu_index, &entry.holder, true);
+    }
     drop(pass);
     // From here on, dropping the lease ends it.
     let lease = Lease { entry, shard, address };

@@ -8,7 +8,7 @@ use crate::parts::Core;
 use crate::resident::contents::altered;
 use crate::resident::lease;
 use crate::shard::entry::in_shard;
-use crate::shard::{Entry, SealedShard};
+use crate::shard::{Entry, SealedShard, View};
 use crate::transfer::read::zeroed;
 
 /// All plaintext of a shard.
@@ -74,8 +74,17 @@ pub(crate) fn read_entry(
     range: ByteRange,
     out: &mut [u8],
 ) -> Result<(), VramError> {
-    let view = entry.view()?;
-    view.gpu.ready()?;
+    read_there(core, entry, &entry.view()?, range, out)
+}
+
+/// As [`read_entry`], in a call that has a view of the shard already.
+pub(crate) fn read_there(
+    core: &Core,
+    entry: &Entry,
+    view: &View,
+    range: ByteRange,
+    out: &mut [u8],
+) -> Result<(), VramError> {
     lease::used(core, entry);
     view.read_view(range, out).map_err(|error| altered(entry, error))
 }

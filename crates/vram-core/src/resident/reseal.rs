@@ -19,23 +19,24 @@
 //! bit. A window whose write fails is rewritten from the host buffer that still holds it. The shard
 //! is lost only if the device also refuses to write the old bytes; the shard is then in quarantine.
 
+use std::sync::Arc;
+
 use vram_events::EventKind;
 use vram_seal::{KeyId, Protection};
-use vram_space::SpaceError;
+use vram_space::{Space, SpaceError};
 
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::parts::keys::use_key;
-use crate::resident::beside::seal_beside;
-use crate::resident::{Anew, in_place};
-use crate::shard::{Entry, SealedShard, View};
+use crate::resident::{Anew, beside, in_place};
+use crate::shard::entry::arrive::arrive;
+use crate::shard::{Arrived, Entry, Moment, Seal, SealedShard, ShardCause, View};
 
 /// Seals a shard anew under another key.
 pub fn reseal(core: &Core, shard: &SealedShard, key: &KeyId) -> Result<SealedShard, VramError> {
     core.exclusive(shard, |entry| {
         entry.not_quarantined()?;
         let old = entry.view()?;
-        old.gpu.ready()?;
         // Held until the shard has its new seal, so that no other thread retires the key before.
         let _key_use = use_key(core, *key)?;
         if old.seal.key_id() != *key {
@@ -55,7 +56,6 @@ pub fn change_protection(
     core.exclusive(handle, |entry| {
         entry.not_quarantined()?;
         let old = entry.view()?;
-        old.gpu.ready()?;
         if old.seal.protection() == to {
             return Ok(core.handle(entry));
         }
@@ -67,32 +67,65 @@ pub fn change_protection(
 }
 
 /// Seals a shard anew on its GPU. The caller is exclusive at its gate.
-pub(crate) fn seal_anew(
-    core: &Core,
-    entry: &Entry,
-    old: &View,
-    anew: Anew,
-) -> Result<(), VramError> {
-    seal_anew_untold(core, entry, old, anew)?;
-    core.events.emit(EventKind::SealedAnew {
-        shard: entry.id.clone(),
-        gpu: old.gpu.index,
-        protection: anew.params.protection(),
-    });
+fn seal_anew(core: &Core, entry: &Entry, old: &View, anew: Anew) -> Result<(), VramError> {
+    let (gpu, protection) = (old.gpu.index, anew.params.protection());
+    let at = core.events.now();
+    let event = EventKind::SealedAnew { shard: entry.id.clone(), gpu, protection };
+    // The copies of the old seal are dropped outside of the shard's lock.
+    let mut outdated = None;
+    match write(core, entry, old, anew)? {
+        (seal, Written::Beside(Arrived { space, verified })) => {
+            let now = Moment::now(&*core.clock);
+            let before = arrive(entry, space, ShardCause::Move, |state, told| {
+                outdated = Some(state.seal_anew(seal));
+                state.ages.arrived(now, verified);
+                told.tell(at, event);
+            });
+            let before = before.map_err(|(spaces, error)| {
+                drop(spaces);
+                error
+            })?;
+            // The new copy is the shard now; an error while the old space is returned does not
+            // change that.
+            if let Some(Err((bytes, error))) = before.map(Space::give_back) {
+                tracing::error!(
+                    shard = %entry.id,
+                    bytes = bytes.get(),
+                    %error,
+                    "sealed anew, but the old copy could not be given back and stays counted"
+                );
+            }
+        }
+        (seal, Written::InPlace(began)) => entry.change(|state, told| {
+            outdated = Some(state.seal_anew(seal));
+            state.ages.arrived(began, Some(began));
+            told.tell(at, event);
+        }),
+    }
+    drop(outdated);
     Ok(())
 }
 
-/// Like [`seal_anew`](Self::seal_anew), but emits no event: for a shard that is not in the registry
-/// yet.
-pub(crate) fn seal_anew_untold(
+/// Where the bytes of a new seal lie.
+pub(crate) enum Written {
+    /// In a second placement; the old bytes still lie where they were.
+    Beside(Arrived),
+    /// In the old one, since the moment at which writing them began.
+    InPlace(Moment),
+}
+
+/// Seals the bytes at `old` anew, and verifies them. The shard itself is not changed.
+pub(crate) fn write(
     core: &Core,
     entry: &Entry,
     old: &View,
     anew: Anew,
-) -> Result<(), VramError> {
+) -> Result<(Arc<Seal>, Written), VramError> {
     match old.gpu.place(entry.plaintext_len) {
-        Ok(space) => seal_beside(core, entry, old, anew, space),
-        Err(SpaceError::NoRoom(_)) => in_place::seal_in_place(core, entry, old, anew),
+        Ok(space) => beside::write_anew(core, entry, old, anew, space)
+            .map(|(seal, arrived)| (seal, Written::Beside(arrived))),
+        Err(SpaceError::NoRoom(_)) => in_place::rewrite(core, entry, old, anew)
+            .map(|(seal, began)| (seal, Written::InPlace(began))),
         Err(error) => Err(error.into()),
     }
 }

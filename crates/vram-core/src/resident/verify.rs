@@ -10,7 +10,7 @@ use vram_seal::SegmentSpan;
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::shard::entry::in_shard;
-use crate::shard::{Entry, Moment, SealedShard};
+use crate::shard::{Entry, Moment, SealedShard, View};
 use crate::transfer::{Selection, Windows};
 
 /// How thoroughly to verify. Each level includes the checks of the handle.
@@ -80,16 +80,15 @@ impl fmt::Display for Verdict {
 
 /// Verifies a shard and returns the result. Altered bytes put the shard into quarantine.
 pub fn verify(core: &Core, handle: &SealedShard, level: Verify) -> Result<Verdict, VramError> {
-    core.shared(handle, |entry| verify_entry(core, entry, level))
+    core.shared(handle, |entry| verify_entry(core, entry, &entry.view()?, level))
 }
 
 pub(crate) fn verify_entry(
     core: &Core,
     entry: &Entry,
+    view: &View,
     level: Verify,
 ) -> Result<Verdict, VramError> {
-    let view = entry.view()?;
-    view.gpu.ready()?;
     let began = Moment::now(&*core.clock);
     let layout = *view.seal.opener.layout();
     let count = layout.count();
@@ -119,17 +118,17 @@ pub(crate) fn verify_entry(
     }
 
     let at = core.clock.now();
-    let mut state = entry.state();
-    let sound = state.quarantine.is_none();
-    if sound && matches!(level, Verify::Segments | Verify::Full) {
-        state.ages.verified(began);
-    }
-    let known = state.quarantine.clone().unwrap_or_default();
-    drop(state);
-    if sound && level != Verify::Record {
-        let (shard, gpu) = (entry.id.clone(), view.gpu.index);
-        core.events.emit(EventKind::Verified { shard, gpu, bytes: checked_bytes });
-    }
+    let (sound, known) = entry.change(|state, told| {
+        let sound = state.quarantine.is_none();
+        if sound && matches!(level, Verify::Segments | Verify::Full) {
+            state.ages.verified(began);
+        }
+        if sound && level != Verify::Record {
+            let (shard, gpu) = (entry.id.clone(), view.gpu.index);
+            told.tell(at, EventKind::Verified { shard, gpu, bytes: checked_bytes });
+        }
+        (sound, state.quarantine.clone().unwrap_or_default())
+    });
     let span = |segment| Some(SegmentSpan::new(segment, layout.range(segment)?));
     let altered = known.into_iter().filter_map(span).collect();
     let shard_id = entry.id.clone();

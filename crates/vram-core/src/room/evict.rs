@@ -105,7 +105,9 @@ fn evict_entry(
     let outdated = |why| VramError::PlanOutdated { shard: entry.id.clone(), why };
     let _pass = entry.gate.exclusive().map_err(|busy| in_use(entry, busy))?;
     // The shard may have moved while the call waited.
-    if entry.view()?.gpu.index != eviction.gpu {
+    let gpu = entry.here()?;
+    let _pass = gpu.enter()?;
+    if gpu.index != eviction.gpu {
         return Err(outdated("has moved"));
     }
     if let Some(why) = cannot_go(core, entry) {
@@ -120,7 +122,7 @@ fn evict_entry(
         OnEviction::Park => {
             let copy = park::host_copy(core, entry)?;
             told();
-            Ok(Some(park::leave(core, copy)))
+            park::leave(core, copy).map(Some)
         }
         OnEviction::Free => free::free_entry_for(core, entry, told).map(|_receipt| None),
         // `Never`. Each other kind evicts the shard and is handled above.

@@ -10,7 +10,7 @@ use vram_id::{ShardId, Timestamp};
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::resident::{lease, read};
-use crate::shard::{Entry, SealedShard};
+use crate::shard::{Entry, Place, SealedShard, ShardCause};
 
 /// The result of freeing a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,12 +41,16 @@ impl fmt::Display for FreedReceipt {
 
 /// Frees a shard without opening it, even if it is in quarantine.
 pub fn free(core: &Core, handle: &SealedShard) -> Result<FreedReceipt, VramError> {
-    core.exclusive(handle, |entry| free_entry(core, entry))
+    core.exclusive(handle, |entry| {
+        let _pass = entry.here()?.enter()?;
+        free_entry(core, entry)
+    })
 }
 
 /// Opens a shard and frees it; no other call uses the shard in between.
 pub fn unseal_and_free(core: &Core, handle: &SealedShard) -> Result<Vec<u8>, VramError> {
     core.exclusive(handle, |entry| {
+        let _pass = entry.here()?.enter()?;
         let plaintext = read::unseal_entry(core, entry)?;
         match free_entry(core, entry) {
             // The bytes are valid even if the memory could not be returned; that error was logged.
@@ -58,7 +62,8 @@ pub fn unseal_and_free(core: &Core, handle: &SealedShard) -> Result<Vec<u8>, Vra
     })
 }
 
-/// Frees a shard. The caller is exclusive at its gate.
+/// Frees a shard. The caller is exclusive at its gate. On a lost device nothing is wiped: its memory
+/// went with it.
 pub(crate) fn free_entry(core: &Core, entry: &Entry) -> Result<FreedReceipt, VramError> {
     free_entry_for(core, entry, || {})
 }
@@ -69,9 +74,9 @@ pub(crate) fn free_entry_for(
     entry: &Entry,
     gone: impl FnOnce(),
 ) -> Result<FreedReceipt, VramError> {
-    let freed = || VramError::ShardFreed { shard: entry.id.clone() };
-    entry.view()?.gpu.ready()?;
-    let space = entry.state().space.take().ok_or_else(freed)?;
+    let taken = entry.change(|state, _told| state.go(&entry.id, ShardCause::Free, Place::Gone));
+    let space = taken.map_err(|(_, refused)| refused)?;
+    let space = space.ok_or_else(|| VramError::ShardFreed { shard: entry.id.clone() })?;
     core.registry.remove(&entry.id);
     let gpu = space.gpu().index;
     gone();
@@ -107,5 +112,8 @@ pub fn free_within(
     handle: &SealedShard,
     timeout: Duration,
 ) -> Result<FreedReceipt, VramError> {
-    lease::exclusive_within(core, handle, timeout, |entry| free_entry(core, entry))
+    lease::exclusive_within(core, handle, timeout, |entry| {
+        let _pass = entry.here()?.enter()?;
+        free_entry(core, entry)
+    })
 }

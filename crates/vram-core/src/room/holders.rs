@@ -1,6 +1,5 @@
 //! Reports what is missing, which holders have it, and what would make room.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vram_alloc::{Alignment, ByteLen};
@@ -26,22 +25,16 @@ impl Goal<'_> {
 
 /// Adds the largest holders on the GPUs that were tried to a shortfall.
 pub(crate) fn with_holders(core: &Core, mut shortfall: Shortfall, gpus: &[Arc<Gpu>]) -> Shortfall {
-    let asked = |index: u32| gpus.iter().any(|gpu| gpu.index == index);
-    let mut models: BTreeMap<(Option<Arc<str>>, Arc<str>), Holder> = BTreeMap::new();
-    for entry in core.registry.sorted() {
-        let place =
-            entry.state().space.as_ref().map(|space| (space.gpu().index, space.footprint()));
-        let Some((_, bytes)) = place.filter(|(gpu, _)| asked(*gpu)) else { continue };
-        let model_id = Arc::clone(&entry.sealed_as.model_id);
-        let holder = models.entry((entry.owner.clone(), Arc::clone(&model_id))).or_default();
-        holder.owner.clone_from(&entry.owner);
-        holder.model_id = Some(model_id);
-        holder.bytes = holder.bytes.saturating_add(bytes);
-        holder.shard_count = holder.shard_count.saturating_add(1);
-        if entry.gate.leases() > 0 {
-            holder.leased_count = holder.leased_count.saturating_add(1);
-        }
-    }
+    let indices: Vec<u32> = gpus.iter().map(|gpu| gpu.index).collect();
+    let largest = core.registry.census.largest(&indices, HOLDERS_MAX).into_iter();
+    let models = largest.map(|(held_by, sum)| Holder {
+        owner: held_by.owner,
+        model_id: Some(held_by.model_id),
+        bytes: sum.bytes,
+        shard_count: sum.shard_count,
+        leased_count: sum.leased_count,
+        ..Holder::default()
+    });
     let promised = core.promises.list().into_iter().map(|promise| {
         let bytes = gpus
             .iter()
@@ -55,7 +48,7 @@ pub(crate) fn with_holders(core: &Core, mut shortfall: Shortfall, gpus: &[Arc<Gp
         }
     });
     let mut holders: Vec<_> =
-        models.into_values().chain(promised).filter(|holder| !holder.bytes.is_zero()).collect();
+        models.chain(promised).filter(|holder| !holder.bytes.is_zero()).collect();
     holders.sort_by_key(|holder| core::cmp::Reverse(holder.bytes));
     holders.truncate(HOLDERS_MAX);
     shortfall.holders = holders;

@@ -13,7 +13,7 @@ use crate::parts::Core;
 use crate::resident::contents::altered;
 use crate::resident::{Anew, contents};
 use crate::shard::{Backup, Entry, Exported, HostCopy, Seal, SealedShard, View};
-use crate::transfer::host::parked_params;
+use crate::transfer::host::{needed, parked_params};
 use crate::transfer::read::zeroed;
 use crate::transfer::{Convert, Outward};
 
@@ -55,9 +55,8 @@ pub(crate) fn remember_export(core: &Core, shard: &SealedShard, path: &Path, rec
 pub(crate) fn host_copy(core: &Core, entry: &Arc<Entry>) -> Result<HostCopy, VramError> {
     entry.not_quarantined()?;
     let view = entry.view()?;
-    view.gpu.ready()?;
     let len = entry.plaintext_len;
-    let (needed, count) = (view.needed(len), view.seal.opener.layout().count());
+    let (needed, count) = (needed(&view.seal, len), view.seal.opener.layout().count());
     let charge = core.registry.parked.charge(needed)?;
     let mut bytes = zeroed(len)?;
     let seal = match view.seal.protection() {

@@ -14,6 +14,7 @@ use crate::error::{Eviction, EvictionPlan};
 use crate::parts::{Candidate, Core, EvictionPolicy};
 use crate::room::{Goal, evict};
 use crate::shard::Entry;
+use crate::transfer::host::needed;
 
 /// Plans with more shards than this are carried out as the policy ranks them, without checking
 /// whether one of them could stay after all: each check costs as much as the plan.
@@ -71,13 +72,12 @@ fn candidates(
 ) -> (Vec<Candidate>, Vec<Arc<Entry>>) {
     let now = core.clock.monotonic();
     let mut found = (Vec::new(), Vec::new());
-    for entry in core.registry.sorted() {
+    for entry in gpus.iter().flat_map(|gpu| core.registry.on(gpu.index)) {
         let standing = &entry.standing;
         if evict::cannot_go(core, &entry).is_some() || standing.claim.priority > priority_max {
             continue;
         }
-        let place =
-            entry.state().space.as_ref().map(|space| (space.gpu().index, space.footprint()));
+        let place = entry.state().space().map(|space| (space.gpu().index, space.footprint()));
         let Some((gpu, bytes)) = place else { continue };
         if bytes.is_zero() || !gpus.iter().any(|one| one.index == gpu) {
             continue;
@@ -85,7 +85,7 @@ fn candidates(
         found.0.push(Candidate {
             shard_id: entry.id.clone(),
             model_id: Arc::clone(&entry.sealed_as.model_id),
-            owner: entry.owner.clone(),
+            owner: entry.holder.owner.clone(),
             gpu,
             bytes,
             priority: standing.claim.priority,
@@ -147,7 +147,7 @@ impl Planning<'_> {
 
 /// Removes a shard from a dry run. Returns false if the shard is no longer there.
 fn remove(dry_run: &mut DryRun, entry: &Entry) -> bool {
-    entry.state().space.as_ref().is_some_and(|space| space.remove_from(dry_run))
+    entry.state().space().is_some_and(|space| space.remove_from(dry_run))
 }
 
 /// The policy's answer, without positions that do not exist or appear twice.
@@ -163,6 +163,6 @@ fn ranking(policy: &dyn EvictionPolicy, candidates: &[Candidate]) -> Vec<usize> 
 impl Entry {
     /// Host bytes that parking this shard takes.
     fn park_len(&self) -> ByteLen {
-        self.view().map_or(ByteLen::ZERO, |view| view.needed(self.plaintext_len))
+        needed(&self.state().seal, self.plaintext_len)
     }
 }

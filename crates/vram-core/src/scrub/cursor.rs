@@ -205,7 +205,7 @@ pub(crate) fn scrubbable(core: &Core) -> Vec<(Duration, Arc<Entry>)> {
     for entry in core.registry.sorted() {
         let state = entry.state();
         let gpu = usize::try_from(state.gpu_index()).unwrap_or(usize::MAX);
-        let here = state.space.is_some() && ready.get(gpu) == Some(&true);
+        let here = state.space().is_some() && ready.get(gpu) == Some(&true);
         let wanted = here && state.quarantine.is_none();
         let since = state.ages.unverified_since();
         drop(state);

@@ -148,11 +148,6 @@ fn scrub_part(core: &Core, cursor: &mut ScrubCursor, left: u64, step: &mut Scrub
     charged = charged.saturating_add(SHARD_COST_MIN.saturating_sub(run.cost));
     if counts(&entry, &seen) {
         step.verified = step.verified.saturating_add(1);
-        core.events.emit(EventKind::Verified {
-            shard: entry.id.clone(),
-            gpu: view.gpu.index,
-            bytes: entry.plaintext_len,
-        });
     } else {
         cursor.waste(run.cost);
     }
@@ -161,7 +156,7 @@ fn scrub_part(core: &Core, cursor: &mut ScrubCursor, left: u64, step: &mut Scrub
 
 /// The view of the shard, if its run can continue or begin. The caller is inside the gate.
 fn still(core: &Core, entry: &Entry, run: &Run, planned: Duration) -> Option<(View, Seen)> {
-    let view = entry.view().ok().filter(|view| view.gpu.ready().is_ok())?;
+    let view = entry.view().ok()?;
     // Taken before the first byte is read.
     let began = Moment::now(&*core.clock);
     let state = entry.state();
@@ -207,12 +202,16 @@ impl Seen {
 /// Records a finished run as a verification, unless another check recorded a newer result
 /// meanwhile.
 fn counts(entry: &Entry, seen: &Seen) -> bool {
-    let mut state = entry.state();
-    let counts = state.quarantine.is_none()
-        && state.generation == seen.generation
-        && state.ages.changes() == seen.changes;
-    if counts {
-        state.ages.verified(seen.began);
-    }
-    counts
+    let at = entry.told.events.now();
+    entry.change(|state, told| {
+        let counts = state.quarantine.is_none()
+            && state.generation == seen.generation
+            && state.ages.changes() == seen.changes;
+        if counts {
+            state.ages.verified(seen.began);
+            let (shard, gpu, bytes) = (entry.id.clone(), seen.gpu, entry.plaintext_len);
+            told.tell(at, EventKind::Verified { shard, gpu, bytes });
+        }
+        counts
+    })
 }

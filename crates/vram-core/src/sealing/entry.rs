@@ -2,76 +2,85 @@
 
 use std::sync::Arc;
 
-use vram_alloc::ByteLen;
 use vram_events::EventKind;
 use vram_id::ShardId;
 use vram_space::Space;
 
+use crate::error::VramError;
 use crate::parts::Core;
 use crate::resident::lease;
 use crate::sealing::SealRequest;
-use crate::shard::{Ages, Copies, Counted, Entry, Moment, Seal, SealedShard, Standing, State};
+use crate::shard::entry::arrive::arrive_all;
+use crate::shard::{
+    Ages, Counted, Entry, Moment, Place, Seal, SealedShard, ShardCause, Standing, State,
+};
+
+/// A complete shard that is not in the registry yet: dropping it returns everything.
+pub(crate) struct Ready {
+    entry: Arc<Entry>,
+    space: Space,
+}
 
 /// A complete entry for the shard in `space`. `verified` is when its read-back began, if all of it
-/// was read back. The entry is not in the registry yet: dropping it returns everything.
+/// was read back.
 pub(crate) fn entry(
     core: &Core,
     id: ShardId,
     request: &SealRequest,
     seal: Arc<Seal>,
-    mut space: Space,
+    space: Space,
     counted: Counted,
     verified: Option<Moment>,
-) -> Arc<Entry> {
-    space.commit();
+) -> Ready {
     let len = seal.opener.fields().plaintext_len();
-    let state = State {
-        seal,
-        space: Some(space),
-        parked: false,
-        host_len: ByteLen::ZERO,
-        generation: 0,
-        quarantine: None,
-        ages: Ages::new(Moment::now(&*core.clock), verified),
-        copies: Copies::default(),
-    };
+    let place = Place::Restoring { gpu: space.gpu().index };
+    let state = State::new(place, seal, 0, Ages::new(Moment::now(&*core.clock), verified));
     let owner = request.owner.clone();
     let standing = Standing::new(request.claim);
-    let events = Arc::clone(&core.events);
     let sealed_as = request.sealed_as.clone();
-    let entry = Entry::new(id, sealed_as, owner, len, standing, events, state, counted);
+    let entry = Entry::new(id, sealed_as, owner, len, standing, core.told(), (state, counted));
     lease::used(core, &entry);
-    Arc::new(entry)
+    Ready { entry: Arc::new(entry), space }
 }
 
-/// Makes a complete entry resident.
-pub(crate) fn publish(core: &Core, entry: Arc<Entry>) -> SealedShard {
-    let handle = core.handle(&entry);
-    if let Some(space) = entry.state().space.as_mut() {
-        space.keep();
-    }
-    tracing::info!(
-        shard = %entry.id,
-        gpu = handle.gpu_index,
-        bytes = entry.plaintext_len.get(),
-        "sealed"
-    );
-    // Take the gate before inserting, so that no other call can emit an event for this shard before
-    // `Sealed`. No other thread knows the entry yet, so this never blocks.
-    let known = Arc::clone(&entry);
-    let _pass = known.gate.exclusive();
-    core.registry.insert(entry);
-    // Marks placing as finished only now: a thread that waits for running calls then finds the
-    // shard in the registry.
-    if let Some(space) = known.state().space.as_mut() {
-        space.finish_placing();
-    }
-    core.events.emit(EventKind::Sealed {
-        shard: known.id.clone(),
-        model_id: Arc::clone(&known.sealed_as.model_id),
-        owner: known.owner.clone(),
-        gpu: handle.gpu_index,
-        bytes: known.plaintext_len,
+/// Makes a complete shard resident.
+///
+/// # Errors
+///
+/// [`VramError::DeviceLost`] if its GPU was lost since it was written: everything is returned.
+pub(crate) fn publish(core: &Core, ready: Ready) -> Result<SealedShard, VramError> {
+    let gone = || VramError::config("no shard was sealed");
+    publish_all(core, vec![ready])?.pop().ok_or_else(gone)
+}
+
+/// Makes complete shards resident, all in one moment.
+///
+/// # Errors
+///
+/// As [`publish`]; none is resident then.
+pub(crate) fn publish_all(core: &Core, ready: Vec<Ready>) -> Result<Vec<SealedShard>, VramError> {
+    let at = core.events.now();
+    let handles: Vec<_> = ready.iter().map(|one| core.handle(&one.entry)).collect();
+    let entries: Vec<_> = ready.iter().map(|one| Arc::clone(&one.entry)).collect();
+    let coming = ready.into_iter().zip(&entries).map(|(mut one, entry)| {
+        one.space.keep();
+        (&**entry, one.space)
     });
-    handle
+    let arrived = arrive_all(coming.collect(), ShardCause::Wake, |index, _state, told| {
+        let (Some(entry), Some(handle)) = (entries.get(index), handles.get(index)) else { return };
+        core.registry.insert(Arc::clone(entry));
+        let (shard, model_id) = (entry.id.clone(), Arc::clone(&entry.holder.model_id));
+        let (owner, gpu) = (entry.holder.owner.clone(), handle.gpu_index);
+        let bytes = entry.plaintext_len;
+        told.tell(at, EventKind::Sealed { shard, model_id, owner, gpu, bytes });
+    });
+    arrived.map_err(|(spaces, error)| {
+        drop(spaces);
+        error
+    })?;
+    for shard in &handles {
+        let (id, gpu, bytes) = (&shard.shard_id, shard.gpu_index, shard.plaintext_len);
+        tracing::info!(shard = %id, gpu, bytes, "sealed");
+    }
+    Ok(handles)
 }

@@ -211,7 +211,7 @@ pub fn reserve(core: &Core, request: ReserveRequest) -> Result<Reservation, Vram
     core.check_open()?;
     let gpu = core.gpu(request.gpu)?;
     // Held until the promise is recorded, so that a thread that closes the manager finds it.
-    let _under_way = gpu.begin_call()?;
+    let _under_way = gpu.enter()?;
     let whole = request.bytes.round_up(Alignment::GRANULE).unwrap_or(request.bytes);
     let gpus = core::slice::from_ref(gpu);
     // Reserving evicts no shard; the refusal states what would help.
@@ -249,8 +249,8 @@ pub fn seal_reserved(
         core.gpu(request.gpu)?
             .place_granted(len, origin, |footprint| promise.take_bytes(footprint))?
     };
-    let entry = seal::write_shard(core, request, space, counted, &data, &WriteOptions::SLICE)?;
-    Ok(entry::publish(core, entry))
+    let ready = seal::write_shard(core, request, space, counted, &data, &WriteOptions::SLICE)?;
+    entry::publish(core, ready)
 }
 
 /// All open reservations, in ascending order of their numbers.

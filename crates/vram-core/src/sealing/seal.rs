@@ -27,9 +27,9 @@ use crate::error::VramError;
 use crate::parts::{Core, keys};
 use crate::room::make_room;
 use crate::sealing::SealRequest;
-use crate::sealing::entry::{entry, publish};
+use crate::sealing::entry::{Ready, entry, publish};
 use crate::sealing::place::{place, place_once};
-use crate::shard::{Counted, Entry, Moment, Seal, SealedShard, View};
+use crate::shard::{Counted, Moment, Seal, SealedShard, View};
 use crate::sync::read;
 use crate::transfer::write::hash_feed;
 use crate::transfer::{Pass, Windows, WriteOptions};
@@ -43,7 +43,7 @@ pub fn seal_slice(
     let len = ByteLen::from_usize(data.len());
     let write =
         |(space, counted)| write_shard(core, request, space, counted, &data, &WriteOptions::SLICE);
-    let entry = match write(place(core, request, len)?) {
+    let ready = match write(place(core, request, len)?) {
         // The shard was placed, but the driver had no memory for writing: retry once if shards
         // could be evicted. Only a slice can certainly be read again.
         Err(VramError::Device { source, .. })
@@ -59,10 +59,10 @@ pub fn seal_slice(
         }
         other => other,
     }?;
-    Ok(publish(core, entry))
+    publish(core, ready)
 }
 
-/// Seals `feed` into `space`. The returned entry is complete and not yet in the registry: dropping
+/// Seals `feed` into `space`. The returned shard is complete and not yet in the registry: dropping
 /// it returns everything.
 pub(crate) fn write_shard(
     core: &Core,
@@ -71,13 +71,13 @@ pub(crate) fn write_shard(
     counted: Counted,
     feed: &dyn Feed,
     options: &WriteOptions<'_>,
-) -> Result<Arc<Entry>, VramError> {
+) -> Result<Ready, VramError> {
     let params = request.params(core.defaults, options.scope);
     let id = core.ids.next(&*core.clock);
     let seal = write_seal(core, request, params, &mut space, feed, options)?;
 
     let read_back = request.read_back.unwrap_or(core.read_back);
-    let view = View::of(&space, Arc::new(seal));
+    let view = View::of(&mut space, Arc::new(seal))?;
     let began = Moment::now(&*core.clock);
     let verified = view.read_back(read_back)?.then_some(began);
     Ok(entry(core, id, request, view.seal, space, counted, verified))

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::resident::read;
+use crate::sealing::entry::Ready;
 use crate::sealing::{SealRequest, entry, place, seal};
 use crate::shard::{Entry, SealedShard};
 use crate::transfer::read::zeroed;
@@ -68,7 +69,7 @@ pub fn seal_source(
     let watch = options.watch.begin(feed.len())?;
     feed.check_scope(request.protection, request.scope)?;
     let (space, counted) = place::place(core, request, feed.len())?;
-    let entry = seal_feed(
+    let ready = seal_feed(
         core,
         request,
         (space, counted),
@@ -78,10 +79,10 @@ pub fn seal_source(
     )?;
     // Called before the shard is resident: a callback that panics must not leave a shard behind.
     watch.finish();
-    Ok(entry::publish(core, entry))
+    entry::publish(core, ready)
 }
 
-/// Seals a source into space that was taken for it. The returned entry is complete and not yet
+/// Seals a source into space that was taken for it. The returned shard is complete and not yet
 /// resident: dropping it returns everything.
 pub(crate) fn seal_feed(
     core: &Core,
@@ -90,15 +91,15 @@ pub(crate) fn seal_feed(
     feed: &SourceFeed<'_>,
     expected_digest: Option<&ContentDigest>,
     watch: &Watch<'_>,
-) -> Result<Arc<Entry>, VramError> {
+) -> Result<Ready, VramError> {
     let told = |done| {
         watch.advance(done);
         Ok(watch.go_on()?)
     };
     let options = WriteOptions { scope: feed.scope(), expected_digest, watch: &told };
-    let entry = seal::write_shard(core, request, space, counted, feed, &options)?;
+    let ready = seal::write_shard(core, request, space, counted, feed, &options)?;
     feed.finish()?;
-    Ok(entry)
+    Ok(ready)
 }
 
 /// Writes the plaintext of a shard to a sink, window by window.
@@ -108,7 +109,9 @@ pub fn unseal_to(core: &Core, handle: &SealedShard, sink: &mut dyn Write) -> Res
 
 fn unseal_entry_to(core: &Core, entry: &Entry, sink: &mut dyn Write) -> Result<(), VramError> {
     let len = entry.plaintext_len;
-    let segment = entry.view()?.seal.opener.layout().segment_size().bytes();
+    // Held to the end, also while the sink works: a reset of the GPU waits for it.
+    let view = entry.view()?;
+    let segment = view.seal.opener.layout().segment_size().bytes();
     // Whole segments, so that no segment is opened twice.
     let chunk = core.limits.segments_at_once(segment).saturating_mul(segment.get());
     let chunk = ByteLen::new(chunk).min(len);
@@ -123,7 +126,7 @@ fn unseal_entry_to(core: &Core, entry: &Entry, sink: &mut dyn Write) -> Result<(
         let wanted = range.len();
         let bytes = wanted.to_usize().and_then(|count| buffer.get_mut(..count));
         let bytes = bytes.ok_or(VramError::HostMemory { wanted })?;
-        read::read_entry(core, entry, range, bytes)?;
+        read::read_there(core, entry, &view, range, bytes)?;
         sink.write_all(bytes).map_err(sink_failed)?;
         offset = range.end();
         if offset.get() >= len.get() {

@@ -1,46 +1,53 @@
 //! One entry for each resident shard; the registry finds it by id.
 
+pub(crate) mod arrive;
+
 use core::hint::black_box;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_events::{EventKind, Events};
-use vram_id::ShardId;
-use vram_space::Space;
+use vram_id::{ShardId, Timestamp};
+use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
 use crate::shard::{
-    Ages, Copies, Counted, Gate, Seal, SealedAs, SealedShard, Standing, Stated, View,
+    Ages, Census, Copies, Counted, Gate, HeldBy, Place, Row, Seal, SealedAs, SealedShard,
+    ShardCause, ShardState, Standing, Stated, View,
 };
 use crate::sync::{Mutex, MutexGuard, lock};
 
-/// One resident shard.
+/// One shard.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) id: ShardId,
     pub(crate) sealed_as: SealedAs,
-    pub(crate) owner: Option<Arc<str>>,
+    pub(crate) holder: HeldBy,
     pub(crate) plaintext_len: ByteLen,
     pub(crate) gate: Gate,
     pub(crate) standing: Standing,
-    events: Arc<Events>,
+    pub(crate) told: Told,
     state: Mutex<State>,
     /// The shard's slot in the count of resident shards; taken out when the shard is lost with its
     /// device.
     counted: Mutex<Option<Counted>>,
 }
 
-/// The part of a resident shard that changes. Only a thread that is exclusive at the gate changes
-/// it, except `quarantine` and `ages`, which shared users change too.
+/// Who hears of the changes of a shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) events: Arc<Events>,
+    pub(crate) census: Arc<Census>,
+}
+
+/// The part of a shard that changes. Only a thread that is exclusive at the gate changes it, except
+/// `quarantine` and `ages`, which shared users change too, and a reset, for which every use of the
+/// shard has ended.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) seal: Arc<Seal>,
-    /// The memory that the bytes lie in; `None` while the shard is parked, and after it was freed.
-    pub(crate) space: Option<Space>,
-    /// Whether the shard is parked in host memory.
-    pub(crate) parked: bool,
-    /// Host bytes that the shard takes while it is parked.
-    pub(crate) host_len: ByteLen,
+    /// Where the shard is. Changed by [`go`](Self::go) alone.
+    place: Place,
     /// Counts how often the shard was sealed anew.
     pub(crate) generation: u64,
     /// Segments found altered, in ascending order; `None` until an alteration is found. An empty
@@ -50,30 +57,48 @@ pub(crate) struct State {
     pub(crate) ages: Ages,
     /// Copies of the shard elsewhere, from which it is restored if its device is lost.
     pub(crate) copies: Copies,
+    /// How the census counts the shard.
+    counted_as: Option<Row>,
 }
 
 impl Entry {
-    #[expect(clippy::too_many_arguments, reason = "one for each thing that an entry consists of")]
+    /// A complete entry that no other thread knows yet. The census does not count it before it [arrives](arrive::arrive).
     pub(crate) fn new(
         id: ShardId,
         sealed_as: SealedAs,
         owner: Option<Arc<str>>,
         plaintext_len: ByteLen,
         standing: Standing,
-        events: Arc<Events>,
-        state: State,
-        counted: Counted,
+        told: Told,
+        (state, counted): (State, Counted),
     ) -> Self {
+        let holder = HeldBy { owner, model_id: Arc::clone(&sealed_as.model_id) };
         Self {
             id,
             sealed_as,
-            owner,
+            holder,
             plaintext_len,
             gate: Gate::default(),
             standing,
-            events,
+            told,
             state: Mutex::new(state),
             counted: Mutex::new(Some(counted)),
+        }
+    }
+
+    /// The entry of the shard after a reset of its GPU, in `state`: the same shard, with the gate of
+    /// its own that no lease of the last generation holds.
+    pub(crate) fn next_generation(&self, state: State) -> Self {
+        Self {
+            id: self.id.clone(),
+            sealed_as: self.sealed_as.clone(),
+            holder: self.holder.clone(),
+            plaintext_len: self.plaintext_len,
+            gate: Gate::default(),
+            standing: self.standing.again(),
+            told: self.told.clone(),
+            state: Mutex::new(state),
+            counted: Mutex::new(self.take_seat()),
         }
     }
 
@@ -82,29 +107,50 @@ impl Entry {
         lock(&self.counted).take()
     }
 
-    /// Locks the state, for a short read or assignment. The holder of the lock calls nothing.
+    /// Locks the state, to read it.
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 
-    /// Whether the shard has not been freed.
-    pub(crate) fn is_resident(&self) -> bool {
-        self.state().space.is_some()
+    /// Changes the state in one critical section. `change` calls nothing foreign: it assigns, and
+    /// appends the event of what it did.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State, &Told) -> T) -> T {
+        let mut state = lock(&self.state);
+        let outcome = change(&mut state, &self.told);
+        state.recount(self);
+        outcome
     }
 
-    /// Where the shard lies now. The caller holds a pass of the gate, so the shard stays there.
+    /// The GPU that the shard lies on. The caller holds a pass of the gate, so the shard stays
+    /// there.
     ///
     /// # Errors
     ///
-    /// [`VramError::ShardFreed`] or [`VramError::Parked`] if it was freed or parked while the
-    /// caller waited at the gate.
-    pub(crate) fn view(&self) -> Result<View, VramError> {
+    /// [`VramError::ShardFreed`], [`VramError::Parked`], [`VramError::Restoring`] or
+    /// [`VramError::StaleHandle`] if that happened to it while the caller waited at the gate.
+    pub(crate) fn here(&self) -> Result<Arc<Gpu>, VramError> {
         let state = self.state();
-        let space = state.space.as_ref().ok_or_else(|| {
-            let shard = self.id.clone();
-            if state.parked { VramError::Parked { shard } } else { VramError::ShardFreed { shard } }
-        })?;
-        Ok(View::of(space, Arc::clone(&state.seal)))
+        state.place.allows(ShardCause::Use, &self.id)?;
+        let gpu = state.space().map(|space| Arc::clone(space.gpu()));
+        gpu.ok_or_else(|| VramError::ShardFreed { shard: self.id.clone() })
+    }
+
+    /// Where the shard lies now, and the right to touch its device. The caller holds a pass of the
+    /// gate, so the shard stays there.
+    ///
+    /// # Errors
+    ///
+    /// As [`here`](Self::here); [`VramError::DeviceLost`]; [`VramError::GpuInUse`] while a reset of
+    /// the GPU waits for the calls that run on it; [`VramError::Closed`].
+    pub(crate) fn view(&self) -> Result<View, VramError> {
+        let gpu = self.here()?;
+        let pass = Arc::new(gpu.enter()?);
+        // Asked again: a reset may have taken the shard away before this call had its pass.
+        let state = self.state();
+        state.place.allows(ShardCause::Use, &self.id)?;
+        let space = state.space().filter(|space| Arc::ptr_eq(space.gpu(), &gpu));
+        let space = space.ok_or_else(|| VramError::Restoring { shard: self.id.clone() })?;
+        Ok(View::with(space, Arc::clone(&state.seal), pass))
     }
 
     /// Compares a handle, whose mark was checked, with the present state of the shard.
@@ -144,34 +190,113 @@ impl Entry {
 
     /// Puts the shard into quarantine: its device bytes differ from its record, so it is not read.
     pub(crate) fn quarantine(&self, segments: &[u64]) {
-        let mut state = self.state();
-        let (first, gpu) = (state.quarantine.is_none(), state.gpu_index());
-        let known = state.quarantine.get_or_insert_default();
-        known.extend_from_slice(segments);
-        known.sort_unstable();
-        known.dedup();
-        drop(state);
+        let at = self.told.events.now();
+        self.change(|state, told| {
+            let (first, gpu) = (state.quarantine.is_none(), state.gpu_index());
+            let known = state.quarantine.get_or_insert_default();
+            known.extend_from_slice(segments);
+            known.sort_unstable();
+            known.dedup();
+            let shard = self.id.clone();
+            told.tell(at, EventKind::Altered { shard, gpu, segments: segments.to_vec() });
+            if first {
+                told.tell(at, EventKind::Quarantined { shard: self.id.clone(), gpu });
+            }
+        });
         tracing::error!(shard = %self.id, ?segments, "altered in device memory, quarantined");
-        let shard = self.id.clone();
-        self.events.emit(EventKind::Altered { shard, gpu, segments: segments.to_vec() });
-        if first {
-            self.events.emit(EventKind::Quarantined { shard: self.id.clone(), gpu });
-        }
+    }
+}
+
+impl Told {
+    /// Appends an event to every sink's queue, in the critical section of what it tells.
+    pub(crate) fn tell(&self, at: Timestamp, kind: EventKind) {
+        self.events.append(at, kind);
     }
 }
 
 impl State {
-    /// Whether the bytes lie on this GPU.
-    pub(crate) fn lies_on(&self, gpu: u32) -> bool {
-        self.space.as_ref().is_some_and(|space| space.gpu().index == gpu)
+    pub(crate) const fn new(place: Place, seal: Arc<Seal>, generation: u64, ages: Ages) -> Self {
+        Self {
+            seal,
+            place,
+            generation,
+            quarantine: None,
+            ages,
+            copies: Copies { backup: None, exported: None },
+            counted_as: None,
+        }
     }
 
-    /// Replaces the seal. Copies that were made under the old seal no longer count as copies of the
-    /// shard.
-    pub(crate) fn seal_anew(&mut self, seal: Arc<Seal>) {
+    /// Makes the transition that `cause` leads to, and returns the space that the shard had. The
+    /// caller drops it outside of the lock.
+    ///
+    /// # Errors
+    ///
+    /// `next`, and the refusal that the table names; nothing changed.
+    pub(crate) fn go(
+        &mut self,
+        shard: &ShardId,
+        cause: ShardCause,
+        next: Place,
+    ) -> Result<Option<Space>, (Place, VramError)> {
+        if let Err(refused) = self.place.allows(cause, shard) {
+            return Err((next, refused));
+        }
+        match core::mem::replace(&mut self.place, next) {
+            Place::Resident(space) => Ok(Some(space)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Lets the census count the shard as it is now.
+    fn recount(&mut self, entry: &Entry) {
+        let row = self.space().map(|space| Row {
+            gpu: space.gpu().index,
+            holder: entry.holder.clone(),
+            bytes: space.footprint(),
+            unverified_since: self.quarantine.is_none().then(|| self.ages.unverified_since()),
+        });
+        entry.told.census.change(&entry.id, self.counted_as.as_ref(), row.as_ref());
+        self.counted_as = row;
+    }
+
+    /// The memory that the bytes lie in, on a device that may be lost.
+    pub(crate) const fn space(&self) -> Option<&Space> {
+        match &self.place {
+            Place::Resident(space) => Some(space),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn space_mut(&mut self) -> Option<&mut Space> {
+        match &mut self.place {
+            Place::Resident(space) => Some(space),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The state, as reports name it.
+    pub(crate) fn standing(&self) -> ShardState {
+        let lost = self.space().is_some_and(|space| space.gpu().lost().is_some());
+        if lost { ShardState::Lost } else { self.place.state() }
+    }
+
+    /// Whether the bytes lie on this GPU.
+    pub(crate) fn lies_on(&self, gpu: u32) -> bool {
+        self.space().is_some_and(|space| space.gpu().index == gpu)
+    }
+
+    /// Replaces the seal. Returns the copies that were made under the old seal: they are no longer
+    /// copies of the shard.
+    #[must_use = "dropped outside of the lock"]
+    pub(crate) fn seal_anew(&mut self, seal: Arc<Seal>) -> Copies {
         self.seal = seal;
         self.generation = self.generation.saturating_add(1);
-        self.copies = Copies::default();
+        core::mem::take(&mut self.copies)
     }
 
     /// The fields of a handle that is made now.
@@ -187,9 +312,13 @@ impl State {
         }
     }
 
-    /// The GPU that holds the shard; `u32::MAX` after the shard was freed.
+    /// The GPU that holds the shard, or restores it; `u32::MAX` for a shard that is on none.
     pub(crate) fn gpu_index(&self) -> u32 {
-        self.space.as_ref().map_or(u32::MAX, |space| space.gpu().index)
+        match &self.place {
+            Place::Resident(space) => space.gpu().index,
+            Place::Restoring { gpu } => *gpu,
+            _ => u32::MAX,
+        }
     }
 }
 

@@ -161,19 +161,6 @@ impl Gate {
         }
     }
 
-    /// Waits until all threads that are inside, or stand before it in the queue, have left; leases
-    /// stay. For a shard whose device takes no more calls, so that a thread that enters later
-    /// leaves at once.
-    ///
-    /// # Errors
-    ///
-    /// [`Refusal::TimedOut`]; [`Refusal::Busy`] if the calling thread uses some shard already and
-    /// would have to wait.
-    pub(crate) fn drained_until(&self, deadline: Deadline) -> Result<(), Refusal> {
-        let state = lock(&self.state);
-        self.alone(state, deadline).map(drop)
-    }
-
     /// Waits until no other thread is inside.
     fn alone<'a>(
         &'a self,
@@ -221,18 +208,22 @@ impl Gate {
         lock(&self.state).leases
     }
 
-    /// Counts one more lease. The caller holds a shared pass, so no thread is exclusive.
-    pub(crate) fn lease(&self, _inside: &SharedPass<'_>) {
+    /// Counts one more lease, and returns their number. The caller holds a shared pass, so no thread
+    /// is exclusive.
+    pub(crate) fn lease(&self, _inside: &SharedPass<'_>) -> usize {
         let mut state = lock(&self.state);
         state.leases = state.leases.saturating_add(1);
+        state.leases
     }
 
-    /// Counts one lease less.
-    pub(crate) fn end_lease(&self) {
+    /// Counts one lease less, and returns how many are left.
+    pub(crate) fn end_lease(&self) -> usize {
         let mut state = lock(&self.state);
         state.leases = state.leases.saturating_sub(1);
+        let left = state.leases;
         drop(state);
         self.changed.notify_all();
+        left
     }
 }
 

@@ -1,19 +1,20 @@
 //! One shard: its handle, its placement, its life, and the list of all shards.
 
 pub mod ages;
+pub mod census;
 pub mod entry;
 pub mod gate;
 pub mod handle;
 pub mod host;
 pub mod parked;
+pub mod place;
 pub mod registry;
 pub mod seal;
-pub mod seats;
 pub mod standing;
-pub mod view;
 
 pub(crate) use self::ages::{Ages, Moment};
-pub(crate) use self::entry::{Entry, State};
+pub(crate) use self::census::{Census, HeldBy, Row};
+pub(crate) use self::entry::{Entry, State, Told};
 pub(crate) use self::gate::{Busy, Gate, Refusal};
 pub(crate) use self::handle::{ManagerId, Stated};
 pub use self::handle::{Marker, SealedShard};
@@ -21,9 +22,9 @@ pub(crate) use self::host::{Backup, Copies, Exported};
 pub use self::host::{ParkCapacity, Parked};
 pub use self::parked::ParkedShard;
 pub(crate) use self::parked::{HostCopy, Listed};
-pub(crate) use self::registry::{Registry, Shards};
+pub(crate) use self::place::{Arrived, Place, View};
+pub use self::place::{ShardCause, ShardState, ShardStep};
+pub(crate) use self::registry::{Counted, Registry, Shards};
 pub use self::seal::KeyUses;
 pub(crate) use self::seal::{KeyUse, Seal, SealedAs};
-pub(crate) use self::seats::Counted;
 pub(crate) use self::standing::{Claim, Standing};
-pub(crate) use self::view::{Arrived, View};

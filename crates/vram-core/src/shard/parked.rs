@@ -2,13 +2,14 @@
 
 use core::fmt;
 use core::sync::atomic::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use vram_alloc::ByteLen;
+use vram_events::EventKind;
 use vram_id::{ShardId, Timestamp};
 use vram_seal::{Protection, SealRecord};
 
-use crate::shard::{Backup, Entry, Parked, Shards};
+use crate::shard::{Backup, Entry, Parked, Place, ShardCause, Shards};
 
 /// A shard that was taken off its GPU and waits in host memory, encrypted.
 ///
@@ -32,40 +33,53 @@ pub(crate) struct HostCopy {
     pub(crate) backup: Backup,
 }
 
-/// Keeps a parked shard in the registry; when it is dropped, the shard is removed.
+/// Keeps a parked shard in the registry; when it is dropped, the shard is removed. It does not keep
+/// the registry: the other shards of a manager that was dropped are none of its concern.
 #[derive(Debug)]
 pub(crate) struct Listed {
-    id: ShardId,
-    shards: Arc<Shards>,
+    shards: Weak<Shards>,
     parked: Arc<Parked>,
-    woken: bool,
+    entry: Arc<Entry>,
 }
 
 impl Listed {
-    pub(crate) fn new(id: ShardId, shards: Arc<Shards>, parked: Arc<Parked>) -> Self {
+    pub(crate) fn new(shards: Weak<Shards>, parked: Arc<Parked>, entry: Arc<Entry>) -> Self {
         parked.count.fetch_add(1, Ordering::AcqRel);
-        Self { id, shards, parked, woken: false }
+        Self { shards, parked, entry }
     }
 
     /// Whether the shard was parked by the manager that owns `parked`.
     pub(crate) fn is_in(&self, parked: &Arc<Parked>) -> bool {
         Arc::ptr_eq(&self.parked, parked)
     }
-
-    /// Records that the shard is resident again, so that dropping this value does not remove it.
-    pub(crate) fn woken(mut self) {
-        self.woken = true;
-    }
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
         self.parked.count.fetch_sub(1, Ordering::AcqRel);
-        if !self.woken {
+        // A shard that was woken is not parked any more, and stays.
+        if self.entry.is_dropped()
+            && let Some(shards) = self.shards.upgrade()
+        {
             // The entry is dropped after the map's guard.
-            let removed = self.shards.remove(&self.id);
+            let removed =
+                shards.remove_if(&self.entry.id, |_, found| Arc::ptr_eq(found, &self.entry));
             drop(removed);
         }
+    }
+}
+
+impl Entry {
+    /// Ends a parked shard that the program dropped. Returns false if it is not parked.
+    fn is_dropped(&self) -> bool {
+        let at = self.told.events.now();
+        self.change(|state, told| {
+            let dropped = state.go(&self.id, ShardCause::Drop, Place::Gone).is_ok();
+            if dropped {
+                told.tell(at, EventKind::Dropped { shard: self.id.clone() });
+            }
+            dropped
+        })
     }
 }
 

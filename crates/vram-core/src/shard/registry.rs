@@ -1,13 +1,13 @@
 //! All shards of a manager, by id.
 
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use dashmap::DashMap;
 use vram_id::ShardId;
 
 use crate::error::VramError;
-use crate::shard::{Counted, Entry, Listed, Parked};
+use crate::shard::{Census, Entry, Listed, Parked, ShardState};
 
 /// All resident shards, by id. Callers clone an entry out of the map, so that no guard of the map
 /// is held across any other call.
@@ -19,15 +19,35 @@ pub(crate) struct Registry {
     count_max: u64,
     /// Shards that are parked in host memory.
     pub(crate) parked: Arc<Parked>,
+    /// What lies on each GPU.
+    pub(crate) census: Arc<Census>,
 }
 
-/// Resident and parked shards, by id. A parked shard stays in the map, so that a call that looks
-/// for it finds it at any moment.
+/// A slot in the count of resident shards; released when dropped.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    count: Arc<AtomicU64>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// All shards, by id. A shard stays in the map until it is gone, so that a call that looks for it
+/// finds it at any moment.
 pub(crate) type Shards = DashMap<ShardId, Arc<Entry>>;
 
 impl Registry {
     pub(crate) fn new(count_max: u64, parked: Parked) -> Self {
-        Self { shards: Arc::default(), count: Arc::default(), count_max, parked: Arc::new(parked) }
+        Self {
+            shards: Arc::default(),
+            count: Arc::default(),
+            count_max,
+            parked: Arc::new(parked),
+            census: Arc::default(),
+        }
     }
 
     /// Takes a slot for one more shard.
@@ -49,15 +69,10 @@ impl Registry {
         }
     }
 
-    /// The map of shards, for values that outlive the registry.
-    #[must_use]
-    pub(crate) fn shards(&self) -> Weak<Shards> {
-        Arc::downgrade(&self.shards)
-    }
-
     /// The shards that lie on a GPU, in ascending order of their ids.
     pub(crate) fn on(&self, gpu: u32) -> Vec<Arc<Entry>> {
-        on(&self.shards, gpu)
+        let here = self.census.shards(gpu).into_iter();
+        here.filter_map(|id| self.find(&id)).collect()
     }
 
     pub(crate) fn insert(&self, entry: Arc<Entry>) {
@@ -66,17 +81,17 @@ impl Registry {
 
     /// The entry of a shard, if it is resident.
     pub(crate) fn get(&self, id: &str) -> Option<Arc<Entry>> {
-        self.find(id).filter(|entry| !entry.state().parked)
+        self.find(id).filter(|entry| entry.state().space().is_some())
     }
 
-    /// The entry of a shard, if it is resident or parked.
+    /// The entry of a shard in any state.
     pub(crate) fn find(&self, id: &str) -> Option<Arc<Entry>> {
         self.shards.get(id).map(|entry| Arc::clone(&entry))
     }
 
     /// Keeps a shard in the map while it is parked.
-    pub(crate) fn list(&self, entry: &Entry) -> Listed {
-        Listed::new(entry.id.clone(), Arc::clone(&self.shards), Arc::clone(&self.parked))
+    pub(crate) fn list(&self, entry: &Arc<Entry>) -> Listed {
+        Listed::new(Arc::downgrade(&self.shards), Arc::clone(&self.parked), Arc::clone(entry))
     }
 
     pub(crate) fn remove(&self, id: &str) {
@@ -85,7 +100,7 @@ impl Registry {
         drop(removed);
     }
 
-    /// The number of resident and parked shards.
+    /// The number of shards in any state.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.shards.len()
@@ -94,24 +109,15 @@ impl Registry {
     /// All resident shards, in ascending order of their ids.
     pub(crate) fn sorted(&self) -> Vec<Arc<Entry>> {
         let mut entries = self.all();
-        entries.retain(|entry| !entry.state().parked);
+        entries.retain(|entry| entry.state().place().state() == ShardState::Resident);
         entries
     }
 
-    /// All resident and parked shards, in ascending order of their ids.
+    /// All shards in any state, in ascending order of their ids.
     pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
         let mut entries: Vec<_> =
             self.shards.iter().map(|entry| Arc::clone(entry.value())).collect();
         entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         entries
     }
-}
-
-/// The shards that lie on a GPU, in ascending order of their ids.
-pub(crate) fn on(shards: &Shards, gpu: u32) -> Vec<Arc<Entry>> {
-    let mut entries: Vec<_> = shards.iter().map(|entry| Arc::clone(entry.value())).collect();
-    // Filter after collecting: no guard of the map may be held while an entry's state is locked.
-    entries.retain(|entry| entry.state().lies_on(gpu));
-    entries.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-    entries
 }

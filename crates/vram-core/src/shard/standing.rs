@@ -35,6 +35,16 @@ impl Standing {
         }
     }
 
+    /// The standing of the shard's next generation: the same.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            claim: self.claim,
+            pinned: AtomicBool::new(self.pinned()),
+            used_at: AtomicU64::new(self.used_at.load(Ordering::Relaxed)),
+            use_number: AtomicU64::new(self.use_number()),
+        }
+    }
+
     pub(crate) fn used(&self, at: Duration, number: u64) {
         let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
         self.used_at.fetch_max(nanos, Ordering::Relaxed);

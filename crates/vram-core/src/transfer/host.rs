@@ -8,7 +8,7 @@ use vram_space::{Worker, locate};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
-use crate::shard::{HostCopy, View};
+use crate::shard::{HostCopy, Seal, View};
 use crate::transfer::Window;
 use crate::transfer::read::zeroed;
 use crate::transfer::walk::{is_altered, send};
@@ -19,15 +19,13 @@ pub(crate) fn parked_params(view: &View) -> SealParams {
     view.seal.params.with_protection(Protection::Encrypted).with_scope(SivScope::Segment)
 }
 
-impl View {
-    /// Host bytes that parking takes: the sealed bytes, and a segment table if one is made.
-    pub(crate) fn needed(&self, len: ByteLen) -> ByteLen {
-        match self.seal.protection() {
-            Protection::Encrypted => len,
-            // Scope Segment stores 48 bytes for each segment.
-            _ => ByteLen::new(self.seal.opener.layout().count().saturating_mul(48))
-                .saturating_add(len),
-        }
+/// Host bytes that parking a shard of `len` takes: the sealed bytes, and a segment table if one is
+/// made.
+pub(crate) fn needed(seal: &Seal, len: ByteLen) -> ByteLen {
+    match seal.protection() {
+        Protection::Encrypted => len,
+        // Scope Segment stores 48 bytes for each segment.
+        _ => ByteLen::new(seal.opener.layout().count().saturating_mul(48)).saturating_add(len),
     }
 }
 

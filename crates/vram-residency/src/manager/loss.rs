@@ -17,8 +17,9 @@ impl VramManager {
     ///
     /// Older handles answer [`VramError::StaleHandle`] if their shard was restored (ask for a fresh
     /// one: [`shard`](Self::shard), [`refresh_model`](Self::refresh_model)), and
-    /// [`VramError::ShardFreed`] if it was not. A lease of such a shard answers the same: its
-    /// memory is gone, though the lease still exists. Reservations on the GPU stay valid; the
+    /// [`VramError::ShardFreed`] if it was not; [`VramError::Restoring`] while it is being restored.
+    /// A lease from before answers [`VramError::StaleHandle`]: its memory is gone, though the lease
+    /// still exists. Reservations on the GPU stay valid; the
     /// blocks behind reserved places are taken again at their next use. Parked shards are not
     /// affected.
     ///

@@ -42,7 +42,7 @@ impl Gpu {
     /// [`SpaceError::Device`], [`SpaceError::DeviceLost`]; the ledger is unchanged.
     pub fn refresh(&self) -> Result<DriverFigures, SpaceError> {
         // A reset waits for this call, so a figure of one life cannot be recorded in the next.
-        let _under_way = self.begin_call()?;
+        let _under_way = self.enter()?;
         let Backing::Blocks(held) = &self.backing else {
             let memory = self.device.memory().map_err(|error| self.failed(error))?;
             return Ok(DriverFigures { memory, ours: self.region_len(), steady: true });

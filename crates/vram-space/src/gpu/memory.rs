@@ -21,14 +21,14 @@ impl Gpu {
     /// bytes. [`SpaceError::DeviceLost`], [`SpaceError::HostMemory`].
     pub fn allocate(&self, held: &BlockCount, len: ByteLen) -> Result<Arc<Block>, SpaceError> {
         self.ready()?;
-        let (count, life) = (held.now(), self.health.life());
+        let (count, epoch) = (held.now(), self.life.epoch());
         count.begin();
         let made = catch_unwind(AssertUnwindSafe(|| self.device.allocate(len)));
         let more = if matches!(made, Ok(Ok(_))) { len } else { ByteLen::ZERO };
         count.end(more, ByteLen::ZERO);
         let made = made.unwrap_or_else(|panic| resume_unwind(panic));
         match made {
-            Ok(memory) => Ok(Arc::new(Block { memory, life, count: Some(count) })),
+            Ok(memory) => Ok(Arc::new(Block { memory, epoch, count: Some(count) })),
             Err(error @ GpuError::OutOfMemory { .. }) => {
                 self.ask_again()?;
                 Err(self.failed(error))
@@ -47,10 +47,10 @@ impl Gpu {
         let count = block.count.clone().unwrap_or_default();
         // No calls are sent to a lost device: a reset reclaims all of its memory. A block of an
         // earlier life was reclaimed by the reset that ended that life.
-        if block.life != self.health.life() || !self.allows_cleanup() {
+        if block.epoch != self.life.epoch() || self.ready().is_err() {
             count.begin();
             count.end(ByteLen::ZERO, len);
-            let gone = self.health.bury(block);
+            let gone = self.life.bury(block);
             // Dropping it makes no driver call, and a panic in it changes nothing here.
             let _dropped = catch_unwind(AssertUnwindSafe(|| drop(gone)));
             return Ok(());
@@ -60,7 +60,7 @@ impl Gpu {
             debug_assert!(false, "a block was in use when it was given back");
             return Err(Stuck { block: None, error: self.stuck("the block is in use") });
         };
-        let life = block.life;
+        let epoch = block.epoch;
         count.begin();
         // This also runs during unwinding, so a second panic is caught here.
         let freed = catch_unwind(AssertUnwindSafe(|| block.free()));
@@ -72,8 +72,8 @@ impl Gpu {
             Ok(Err(FreeError { memory, error })) => {
                 if let SpaceError::DeviceLost { .. } = self.failed(error) {
                     count.end(ByteLen::ZERO, len);
-                    let block = Arc::new(Block { memory, life, count: None });
-                    drop(self.health.bury(block));
+                    let block = Arc::new(Block { memory, epoch, count: None });
+                    drop(self.life.bury(block));
                     return Ok(());
                 }
                 count.end(ByteLen::ZERO, ByteLen::ZERO);
@@ -132,7 +132,7 @@ impl Gpu {
         match catch_unwind(AssertUnwindSafe(|| memory.fill(range, 0))) {
             Ok(Ok(())) => Ok(true),
             Ok(Err(error)) => {
-                if let SpaceError::DeviceLost { .. } = self.failed_in(memory.life(), error) {
+                if let SpaceError::DeviceLost { .. } = self.failed_in(memory.epoch(), error) {
                     return Ok(false);
                 }
                 Err(error)

@@ -34,9 +34,10 @@ impl Gpu {
         }
     }
 
-    /// The same figure as a report; `None` for zero bytes.
+    /// The same figure as a report; `None` for zero bytes, and for memory that went with a lost
+    /// device.
     pub fn still_held(&self) -> Option<UnreturnedMemory> {
-        let bytes = self.held();
+        let bytes = if self.lost().is_some() { ByteLen::ZERO } else { self.held() };
         (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error: None })
     }
 
@@ -46,10 +47,12 @@ impl Gpu {
         let unreturned = |bytes: ByteLen, error| {
             (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error })
         };
-        if let Some(error) = self.lost() {
-            // A lost device gets no calls. It keeps this memory until a reset or the end of the
-            // process.
-            return unreturned(self.held(), Some(error));
+        if self.lost().is_some() {
+            // Its memory went with the device: nothing is owed, and a lost device gets no calls.
+            // What stands for that memory here is kept until the process or a reset ends it.
+            let _settled = self.settle_unreturned();
+            let _never_too_large = self.ledger.set_total(ByteLen::ZERO);
+            return None;
         }
         let mut failure = None;
         for one in self.take_unreturned() {
@@ -82,7 +85,7 @@ impl Gpu {
         region: &Mutex<Option<Arc<Block>>>,
         block: Arc<Block>,
     ) -> Result<(), (ByteLen, GpuError)> {
-        let (life, len) = (block.life(), block.len());
+        let (epoch, len) = (block.epoch(), block.len());
         let block = match Arc::try_unwrap(block) {
             Ok(block) => block,
             Err(shared) => {
@@ -93,7 +96,7 @@ impl Gpu {
         match catch_unwind(AssertUnwindSafe(|| block.free())) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(FreeError { memory, error })) => {
-                *lock(region) = Some(Block::region(memory, life));
+                *lock(region) = Some(Block::region(memory, epoch));
                 let _remembered = self.failed(error);
                 Err((len, error))
             }

@@ -4,7 +4,7 @@ use core::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 
 use vram_alloc::ByteLen;
-use vram_gpu::{DeviceState, GpuError};
+use vram_gpu::{DeviceMemory, DeviceState, GpuError, MemoryInfo};
 
 use crate::block::{Backing, Block};
 use crate::error::SpaceError;
@@ -12,39 +12,53 @@ use crate::gpu::Gpu;
 use crate::gpu::driver::foreign;
 use crate::sync::lock;
 
+/// Fresh memory of a device that was emptied.
+#[derive(Debug)]
+#[must_use = "the next life begins when it is handed to `renew`"]
+pub struct Emptied {
+    memory: Option<Box<dyn DeviceMemory>>,
+    figures: Option<MemoryInfo>,
+}
+
 impl Gpu {
-    /// Resets the device, allocates its memory again, and begins its next life. The device does not
-    /// take calls yet.
+    /// Resets the device and allocates its memory again. The life that ends here lasts until
+    /// [`renew`](Self::renew).
     ///
     /// # Errors
     ///
-    /// The device's error. Ledger, arena and life are unchanged.
-    pub fn begin_anew(&self) -> Result<(), SpaceError> {
-        let reset_by_others = matches!(self.health.lost(), Some(GpuError::StaleAllocation { .. }));
-        let begun = self.caught(|| {
+    /// The device's error: the device is lost then. Ledger and arena are unchanged.
+    pub fn empty(&self) -> Result<Emptied, SpaceError> {
+        let reset_by_others = matches!(self.life.lost(), Some(GpuError::StaleAllocation { .. }));
+        let emptied = self.caught(|| {
             if !(reset_by_others && self.device.state() == DeviceState::Ready) {
                 self.device.reset()?;
             }
             match &self.backing {
                 Backing::Region(_) => match self.region_len() {
-                    len if len.is_zero() => Ok((None, None)),
-                    len => Ok((Some(self.device.allocate(len)?), None)),
+                    len if len.is_zero() => Ok(Emptied { memory: None, figures: None }),
+                    len => Ok(Emptied { memory: Some(self.device.allocate(len)?), figures: None }),
                 },
-                Backing::Blocks(_) => Ok((None, Some(self.device.memory()?))),
+                Backing::Blocks(_) => {
+                    Ok(Emptied { memory: None, figures: Some(self.device.memory()?) })
+                }
             }
         });
-        let (memory, figures) = begun.map_err(|error| {
+        emptied.map_err(|error| {
             tracing::error!(gpu = self.index, %error, "the device could not be taken again");
             // Records the loss if the device worked before the reset; it stays lost.
             self.lose(error, None);
             self.failed(error)
-        })?;
+        })
+    }
 
-        let (life, buried) = self.health.renew();
+    /// Begins the next life of an emptied device, in which its shards are restored.
+    pub fn renew(&self, emptied: Emptied) {
+        let Emptied { memory, figures } = emptied;
+        let (epoch, buried) = self.life.renew();
         let old = match &self.backing {
             Backing::Region(region) => {
                 self.ledger.set_foreign(ByteLen::ZERO);
-                let fresh = memory.map(|memory| Block::region(memory, life));
+                let fresh = memory.map(|memory| Block::region(memory, epoch));
                 core::mem::replace(&mut *lock(region), fresh)
             }
             Backing::Blocks(held) => {
@@ -62,6 +76,5 @@ impl Gpu {
             drop((old, buried));
             self.pool.clear();
         }));
-        Ok(())
     }
 }

@@ -22,7 +22,7 @@ impl Gpu {
     /// `Blocks`, the driver's error for the allocation.
     pub fn place(self: &Arc<Self>, len: ByteLen) -> Result<Space, SpaceError> {
         // Before the ledger changes: the ledger of a closed manager stays as it is.
-        let _under_way = self.begin_call()?;
+        let _under_way = self.enter()?;
         let mut space = match self.place_in_books(len) {
             // Other processes may have freed memory since the last figure.
             Err(SpaceError::NoRoom(lack)) if !lack.foreign.is_zero() => {
@@ -71,7 +71,7 @@ impl Gpu {
         start: DeviceOffset,
         len: ByteLen,
     ) -> Result<Option<Space>, SpaceError> {
-        let _under_way = self.begin_call()?;
+        let _under_way = self.enter()?;
         let mut arena = lock(&self.arena);
         let Ok(placement) = arena.place_at(start, len) else { return Ok(None) };
         match self.ledger.reserve(placement.footprint()) {
@@ -150,7 +150,7 @@ impl Gpu {
         origin: Box<dyn Origin>,
         grant: impl FnOnce(ByteLen) -> Result<vram_alloc::Reservation, E>,
     ) -> Result<Space, E> {
-        let _under_way = self.begin_call()?;
+        let _under_way = self.enter()?;
         let mut arena = lock(&self.arena);
         let placement = match arena.place(len, Alignment::GRANULE) {
             Ok(placement) => placement,

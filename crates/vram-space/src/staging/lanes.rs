@@ -94,7 +94,7 @@ impl Worker<'_> {
         }
         let gpu = self.lanes.gpu;
         if self.lane.made < self.lanes.buffers {
-            gpu.ready_for_cleanup()?;
+            gpu.ready()?;
             let staging = gpu.pool.take(&*gpu.device, self.lanes.buffer_len);
             let staging = staging.map_err(|error| gpu.failed(error))?;
             self.lane.made = self.lane.made.saturating_add(1);

@@ -23,10 +23,18 @@ impl Owner {
 }
 
 impl Tenants for Owner {
+    fn stamp(&self) -> u64 {
+        0
+    }
+
     fn sweep(&self) {}
 
-    fn lost(&self, gpu: u32, _error: GpuError) {
-        self.told.lock().unwrap().push(format!("lost {gpu}"));
+    fn lost(&self, _stamp: u64, gpu: u32, _error: GpuError) -> usize {
+        self.told.lock().unwrap().push(format!(
+            "lost {gpu
+        0
+    }"
+        ));
     }
 
     fn not_returned(&self, gpu: u32, bytes: ByteLen) {
@@ -157,10 +165,10 @@ fn a_reset_begins_a_new_life_into_which_nothing_reaches() {
         let refused = old.memory().unwrap().write(old.range(), &[1; 1000]).unwrap_err();
         assert!(matches!(gpu.failed(refused), SpaceError::DeviceLost { .. }));
 
-        let claim = gpu.health.claim().unwrap();
-        assert!(gpu.health.claim().is_none(), "one at a time");
-        gpu.begin_anew().unwrap();
-        gpu.health.recover();
+        let claim = gpu.life.claim().unwrap();
+        assert!(gpu.life.claim().is_none(), "one at a time");
+        gpu.renew(gpu.empty().unwrap());
+        gpu.recover(|| ());
         drop(claim);
         let mut new = gpu.place(ByteLen::new(1000)).unwrap();
         new.written().unwrap();
@@ -187,13 +195,13 @@ fn a_panic_gives_back_what_was_placed() {
 #[test]
 fn a_wait_for_calls_ends_at_its_deadline_and_never_on_a_thread_that_is_inside() {
     let Bench { gpu, .. } = bench(MemoryMode::Region, WipePolicy::Never);
-    let call = gpu.begin_call().unwrap();
+    let call = gpu.enter().unwrap();
     let soon = || Instant::now().checked_add(Duration::from_millis(20));
     std::thread::scope(|scope| {
-        let waited = scope.spawn(|| gpu.health.quiet_until(soon(), false)).join().unwrap();
+        let waited = scope.spawn(|| gpu.life.quiet_until(soon(), false)).join().unwrap();
         assert_eq!(waited, Err(1), "the call of the other thread is still there");
     });
-    assert_eq!(gpu.health.quiet_until(None, false), Err(1), "its own call: it would never end");
+    assert_eq!(gpu.life.quiet_until(None, false), Err(1), "its own call: it would never end");
     drop(call);
-    assert_eq!(gpu.health.quiet_until(soon(), false), Ok(()));
+    assert_eq!(gpu.life.quiet_until(soon(), false), Ok(()));
 }

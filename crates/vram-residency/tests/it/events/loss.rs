@@ -68,13 +68,7 @@ fn a_loss_names_all_shards_and_a_reset_those_that_are_gone_and_those_that_came_b
         let bytes = ByteLen::from_usize(3 * SEGMENT);
         let expected = [
             EventKind::Woken { shard: kept.shard_id.clone(), gpu: 0, bytes },
-            EventKind::Sealed {
-                shard: written.shard_id.clone(),
-                model_id: "m".into(),
-                owner: Some("me".into()),
-                gpu: 0,
-                bytes,
-            },
+            EventKind::Woken { shard: written.shard_id.clone(), gpu: 0, bytes },
             EventKind::DeviceReset {
                 gpu: 0,
                 lost: ids(&[&gone]),
