@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicIsize, Ordering};
 use core::time::Duration;
 use std::sync::Arc;
 
+use shuttle::sync::Barrier;
 use shuttle::thread::{spawn, yield_now};
 
 use super::*;
@@ -36,8 +37,18 @@ impl Watched {
     }
 
     fn moving(&self) {
-        assert_eq!(self.inside.fetch_sub(1, Ordering::SeqCst), 0);
+        self.alone();
         yield_now();
+        self.still_alone();
+    }
+
+    /// The caller is exclusive now.
+    fn alone(&self) {
+        assert_eq!(self.inside.fetch_sub(1, Ordering::SeqCst), 0);
+    }
+
+    fn still_alone(&self) {
+        assert_eq!(self.gate.leases(), 0);
         assert_eq!(self.inside.fetch_add(1, Ordering::SeqCst), -1);
     }
 
@@ -58,9 +69,9 @@ type Gates = Arc<[Watched; 3]>;
 fn move_together(gates: &Gates, which: &[usize], patience: Patience) -> Result<(), Refusal> {
     let named: Vec<_> = which.iter().map(|at| (*at, &gates[*at].gate)).collect();
     let _passes = exclusive_all(&named, patience).map_err(|(_at, refusal)| refusal)?;
-    for at in which {
-        gates[*at].moving();
-    }
+    which.iter().for_each(|at| gates[*at].alone());
+    yield_now();
+    which.iter().for_each(|at| gates[*at].still_alone());
     Ok(())
 }
 
@@ -103,6 +114,32 @@ fn shuttle_readers_and_movers_exclude_each_other_and_all_end() {
                 Err(occupied) => assert_ne!(occupied, Occupied::Own),
             },
         ]);
+    });
+}
+
+/// A reader that waits behind a mover enters with the one before it, not after it.
+#[test]
+fn shuttle_readers_that_waited_meet_inside() {
+    under_all_schedules(|| {
+        let (gates, both_inside) = (Gates::default(), Arc::new(Barrier::new(2)));
+        let readers = [0, 1].map(|_| {
+            let (gates, both_inside) = (Arc::clone(&gates), Arc::clone(&both_inside));
+            spawn(move || {
+                let _pass = gates[0].gate.shared().unwrap();
+                gates[0].reading(|| {
+                    both_inside.wait();
+                });
+            })
+        });
+        let mover = Arc::clone(&gates);
+        // It only tries: in the queue between the two it would wait for the first, which waits for
+        // the second.
+        if let Ok(_pass) = mover[0].gate.try_exclusive() {
+            mover[0].moving();
+        }
+        for reader in readers {
+            reader.join().unwrap();
+        }
     });
 }
 
@@ -193,6 +230,27 @@ fn shuttle_users_of_many_gates_all_end_against_nested_readers() {
             |gates| read_nested(gates, 1, 0),
             |gates| read_nested(gates, 2, 1),
             |gates| read_nested(gates, 0, 2),
+        ]);
+    });
+}
+
+/// A thread that is inside another gate passes the queue, also in order to take out a lease.
+#[test]
+fn shuttle_users_of_many_gates_find_a_lease_that_was_given_past_them() {
+    under_all_schedules(|| {
+        side_by_side([
+            |gates| {
+                let refused = move_together(gates, &[0, 1], Patience::ForCalls).err();
+                assert_ne!(refused, Some(Refusal::TimedOut));
+            },
+            |gates| move_together(gates, &[0, 1], Patience::Until(Deadline::NEVER)).unwrap(),
+            |gates| {
+                let _inside = gates[2].gate.shared().unwrap();
+                let gate = &gates[1].gate;
+                gate.lease(&gate.shared().unwrap());
+                yield_now();
+                gate.end_lease();
+            },
         ]);
     });
 }
