@@ -1,26 +1,86 @@
 //! The locks of this crate, in one place, and what a panic does to them.
 //!
-//! Lock order, outermost first: a shard's [`Gate`](crate::shard::Gate), its state, a GPU's arena,
-//! the contents of a promise, a GPU's list of bytes that were not returned. A GPU's health, its
-//! region and its count of blocks may be locked inside any of these; no lock is taken inside them.
-//! The list of promises is locked while no other lock is held. The lock of the key ring is taken
-//! outside all others but the gate; the count of uses of keys is locked inside it. The number of
-//! the next event and, inside it, a sink's queue are locked while no other lock but a gate is held.
-//! Neither is held while a sink works. The scrubber's locks are held with none of these. The
-//! capacity ledger takes no lock. No device is called while a lock other than a gate is held.
+//! Lock order, outermost first: a shard's [`Gate`](crate::shard::Gate) (those of several shards in
+//! ascending order of their ids), its state, a GPU's arena, the contents of a promise, a GPU's list
+//! of bytes that were not returned. A GPU's health, its region and its count of blocks may be locked
+//! inside any of these; no lock is taken inside them. The list of promises is locked while no other
+//! lock is held. The lock of the key ring is taken outside all others but the gate; the count of
+//! uses of keys is locked inside it. The number of the next event and, inside it, a sink's queue are
+//! locked while no other lock but a gate is held. Neither is held while a sink works. The scrubber's
+//! locks are held with none of these. The capacity ledger takes no lock. No device is called while a
+//! lock other than a gate is held.
+//!
+//! Under `--cfg shuttle`, mutexes, condition variables, thread-locals and deadlines come from the
+//! crate shuttle, which runs a model under many schedules. The models are named `shuttle_…`; no
+//! other test can run in such a build:
+//!
+//! ```text
+//! RUSTFLAGS="--cfg shuttle" CARGO_TARGET_DIR=target/shuttle \
+//!     cargo test -p vram-core --profile proptest --lib shuttle_
+//! ```
 
 use core::time::Duration;
 use std::sync::PoisonError;
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+#[cfg(not(shuttle))]
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use std::sync::{RwLock, RwLockReadGuard};
+#[cfg(not(shuttle))]
+pub(crate) use std::thread_local;
 use std::time::Instant;
+
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+#[cfg(shuttle)]
+pub(crate) use shuttle::thread_local;
 
 /// Locks `mutex`, also after a thread that held it has panicked.
 ///
 /// Every critical section of this crate either makes one assignment or moves between states that
 /// are each valid, and calls no foreign code. The data that a panicking thread leaves is therefore
 /// sound.
+#[cfg(not(shuttle))]
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(shuttle)]
+pub(crate) use self::either::lock;
+
+/// In a model, some mutexes are still those of `std`: the ones that crates below share.
+#[cfg(shuttle)]
+mod either {
+    use std::sync::PoisonError;
+
+    pub(crate) trait AnyMutex {
+        type Guard<'a>
+        where
+            Self: 'a;
+        fn locked(&self) -> Self::Guard<'_>;
+    }
+
+    impl<T: ?Sized> AnyMutex for shuttle::sync::Mutex<T> {
+        type Guard<'a>
+            = shuttle::sync::MutexGuard<'a, T>
+        where
+            T: 'a;
+        fn locked(&self) -> Self::Guard<'_> {
+            self.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl<T: ?Sized> AnyMutex for std::sync::Mutex<T> {
+        type Guard<'a>
+            = std::sync::MutexGuard<'a, T>
+        where
+            T: 'a;
+        fn locked(&self) -> Self::Guard<'_> {
+            self.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    pub(crate) fn lock<M: AnyMutex>(mutex: &M) -> M::Guard<'_> {
+        mutex.locked()
+    }
 }
 
 /// The latest moment at which a wait ends.
@@ -49,8 +109,22 @@ impl Deadline {
     }
 
     pub(crate) fn has_passed(self) -> bool {
-        self.0.is_some_and(|end| end <= Instant::now())
+        self.0.is_some_and(|end| left(end).is_zero())
     }
+}
+
+/// The time until `end`.
+#[cfg(not(shuttle))]
+fn left(end: Instant) -> Duration {
+    end.saturating_duration_since(Instant::now())
+}
+
+/// A model has no clock. At each look, a deadline has passed or is far away, at random; a wait that
+/// has begun then ends by a notification only, so that a notification that is missing is found.
+#[cfg(shuttle)]
+fn left(_end: Instant) -> Duration {
+    use shuttle::rand::Rng as _;
+    if shuttle::rand::thread_rng().gen_bool(0.5) { Duration::ZERO } else { Duration::MAX }
 }
 
 /// Waits on `condvar`. A panic of another thread is handled as by [`lock`]. The wait may end
@@ -67,7 +141,7 @@ pub(crate) fn wait_until<'a, T>(
     let Some(end) = deadline.0 else {
         return Ok(condvar.wait(guard).unwrap_or_else(PoisonError::into_inner));
     };
-    let left = end.saturating_duration_since(Instant::now());
+    let left = left(end);
     if left.is_zero() {
         return Err(guard);
     }

@@ -1,15 +1,22 @@
 //! Frees all shards of a model, or none.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use crate::error::VramError;
-use crate::models::{ModelHandle, together};
+use crate::models::ModelHandle;
+use crate::models::together::{Wait, exclusive_among};
 use crate::parts::Core;
 use crate::room::{FreedReceipt, free};
 use crate::shard::Entry;
 
-/// Frees all shards of a model, or none.
-pub fn free_model(core: &Core, model: &ModelHandle) -> Result<Vec<FreedReceipt>, VramError> {
+/// Frees all shards of a model, or none, waiting for other users no longer than `timeout`.
+pub fn free_model(
+    core: &Core,
+    model: &ModelHandle,
+    timeout: Option<Duration>,
+) -> Result<Vec<FreedReceipt>, VramError> {
+    let wait = Wait::within(timeout);
     loop {
         let mut named = Vec::new();
         for shard in model.shards() {
@@ -19,7 +26,7 @@ pub fn free_model(core: &Core, model: &ModelHandle) -> Result<Vec<FreedReceipt>,
                 Err(error) => return Err(error),
             }
         }
-        match together::exclusive_among(named, |entries| free_all(core, entries)) {
+        match exclusive_among(core, named, wait, |entries| free_all(core, entries)) {
             // Another call freed a shard while this call waited; that can happen once to each
             // shard.
             Err(VramError::ShardFreed { .. }) => {}
@@ -45,4 +52,10 @@ fn free_all(core: &Core, entries: &[Arc<Entry>]) -> Result<Vec<FreedReceipt>, Vr
         }
     }
     failure.map_or(Ok(receipts), Err)
+}
+
+/// The number of device bytes that were freed.
+#[must_use]
+pub fn freed_bytes(receipts: &[FreedReceipt]) -> u64 {
+    receipts.iter().fold(0, |sum, receipt| sum.saturating_add(receipt.bytes.get()))
 }

@@ -4,12 +4,13 @@
 //! while each shard still lies where it was. If it fails, the copies are dropped, and no shard has
 //! changed. The second makes all copies count, and cannot fail.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 
 use crate::error::VramError;
-use crate::models::together::exclusive_all;
+use crate::models::together::{Wait, exclusive_all};
 use crate::models::{ModelHandle, ModelPiece, ParkedModel, ParkedPiece, WakeModelError, admit};
 use crate::moves::{migrate, wake};
 use crate::parts::gpus::caught;
@@ -17,10 +18,6 @@ use crate::parts::{Core, GpuChoice};
 use crate::resident::{Verdict, Verify, verify};
 use crate::room::{Goal, RoomMaking, make_room, park};
 use crate::shard::{Arrived, SealedShard};
-
-/// How often an operation tries to be exclusive on all shards of a model while other calls read
-/// them, before it returns the refusal.
-pub(crate) const TRIES: u32 = 100;
 
 /// The result of verifying a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,14 +38,15 @@ pub fn refreshed(model: &ModelHandle, shards: Vec<SealedShard>) -> ModelHandle {
     ModelHandle { model_id: Arc::clone(&model.model_id), pieces: pieces.collect() }
 }
 
-/// Moves all shards of a model to a GPU, or none.
+/// Moves all shards of a model to a GPU, or none, waiting for other users no longer than `timeout`.
 pub fn migrate_model(
     core: &Core,
     model: &ModelHandle,
     gpu: u32,
+    timeout: Option<Duration>,
 ) -> Result<Vec<SealedShard>, VramError> {
     let target = Arc::clone(core.gpu(gpu)?);
-    exclusive_all(core, model, |entries| {
+    exclusive_all(core, model, Wait::within(timeout), |entries| {
         let mut copies = Vec::new();
         for entry in entries {
             entry.not_quarantined()?;
@@ -109,12 +107,16 @@ pub fn refresh(core: &Core, model: &ModelHandle) -> Result<ModelHandle, VramErro
     Ok(ModelHandle { model_id: Arc::clone(&model.model_id), pieces })
 }
 
-/// Parks all shards of a model, or none.
-pub fn park(core: &Core, model: &ModelHandle) -> Result<ParkedModel, VramError> {
-    let shards = exclusive_all(core, model, |entries| {
+/// Parks all shards of a model, or none, waiting for other users no longer than `timeout`.
+pub fn park(
+    core: &Core,
+    model: &ModelHandle,
+    timeout: Option<Duration>,
+) -> Result<ParkedModel, VramError> {
+    let shards = exclusive_all(core, model, Wait::within(timeout), |entries| {
         // Held to the end: no reset takes one of the shards after some have left.
-        let _passes = entries.iter().map(|entry| Ok(entry.here()?.enter()?));
-        let _passes = _passes.collect::<Result<Vec<_>, VramError>>()?;
+        let passes = entries.iter().map(|entry| Ok(entry.here()?.enter()?));
+        let _passes = passes.collect::<Result<Vec<_>, VramError>>()?;
         let mut copies = Vec::new();
         for entry in entries {
             copies.push(park::host_copy(core, entry)?);

@@ -1,9 +1,18 @@
 //! The lock of one shard: many readers or one exclusive user at a time, and leases.
 
-use core::cell::RefCell;
-use core::marker::PhantomData;
+mod held;
+mod line;
+mod pass;
+mod refusal;
+
 use std::collections::VecDeque;
 
+pub(crate) use self::held::is_inside_any;
+use self::held::{Held, Use};
+pub(crate) use self::line::{Patience, exclusive_all};
+use self::pass::Inside;
+pub(crate) use self::pass::{ExclusivePass, SharedPass};
+pub(crate) use self::refusal::{Busy, Occupied, Refusal};
 use crate::sync::{Condvar, Deadline, Mutex, MutexGuard, lock, wait_until};
 
 /// Orders the calls that use one shard.
@@ -13,10 +22,20 @@ use crate::sync::{Condvar, Deadline, Mutex, MutexGuard, lock, wait_until};
 /// lease is held by the program for as long as it likes. While a lease exists, an exclusive user is
 /// refused, or waits outside the queue until its own deadline, so that it blocks no other user.
 ///
-/// A callback of the program can call the manager from inside a shared use. So that no two such
-/// threads wait for each other in a circle, a thread that already uses some shard never waits in
-/// the queue. It waits only while another thread is exclusive, since an exclusive thread waits for
-/// no other. If it asks to be exclusive and cannot be at once, it is refused.
+/// A callback of the program can call the manager from inside a use. No threads wait for each other
+/// in a circle, because the gate keeps three kinds of threads apart:
+///
+/// 1. A thread that is exclusive at some gate waits at no other. If it would have to, it is refused.
+/// 2. A thread that is inside some gate as a shared user never waits in a queue. It waits only while
+///    a thread of the first kind is exclusive. If it asks to be exclusive and cannot be at once, it
+///    is refused.
+/// 3. A thread that is inside no gate waits for those inside and for the tickets before its own. It
+///    holds a ticket at one gate, or, in [`exclusive_all`], the tickets at the head of the queues of
+///    several gates, which it took in the one order of all gates.
+///
+/// A thread waits for another of its own kind only in the third case, for a ticket that is further
+/// ahead: it belongs to a thread that waits further ahead in the same queue, at a later gate, or for
+/// threads of the first two kinds. Every chain of waiting threads therefore ends.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     state: Mutex<State>,
@@ -32,51 +51,14 @@ struct State {
     queue: VecDeque<u64>,
 }
 
-/// Why exclusive use, or use from inside the caller's own exclusive use, was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Busy {
-    /// Leases that exist; 0 if the calling thread itself uses a shard.
-    pub(crate) leases: usize,
-}
-
-/// Why a call with a deadline did not enter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// Leases exist, or the calling thread itself uses a shard.
-    Busy(Busy),
-    /// Other threads were inside until the deadline.
-    TimedOut,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Use {
-    Shared,
-    Exclusive,
-}
-
-thread_local! {
-    /// The gates that this thread is inside, by address, innermost last.
-    static HELD: RefCell<Vec<(usize, Use)>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Whether the calling thread uses some shard, which means that it runs a callback of a call of
-/// this crate.
-pub(crate) fn is_inside_any() -> bool {
-    // A thread that is ending has lost its list, and runs no callback.
-    HELD.try_with(|held| !held.borrow().is_empty()).unwrap_or(false)
-}
-
 impl Gate {
     fn address(&self) -> usize {
         core::ptr::from_ref(self).addr()
     }
 
-    /// How the calling thread uses this gate already, and whether it uses any gate.
-    fn held(&self) -> (Option<Use>, bool) {
-        HELD.with_borrow(|held| {
-            let mine = held.iter().rev().find(|(gate, _)| *gate == self.address());
-            (mine.map(|(_, kind)| *kind), !held.is_empty())
-        })
+    /// What the calling thread holds already.
+    fn held(&self) -> Held {
+        held::by_this_thread(self.address())
     }
 
     /// Enters as a shared user. Waits while another thread is exclusive or stands before it in the
@@ -84,7 +66,8 @@ impl Gate {
     ///
     /// # Errors
     ///
-    /// [`Busy`] if the calling thread is inside its own exclusive use.
+    /// [`Busy`] if the calling thread is exclusive here, or if it is exclusive elsewhere and would
+    /// have to wait.
     pub(crate) fn shared(&self) -> Result<SharedPass<'_>, Busy> {
         self.shared_until(Deadline::NEVER).map_err(Refusal::for_ever)
     }
@@ -96,22 +79,30 @@ impl Gate {
     /// [`Refusal::Busy`] as above, [`Refusal::TimedOut`].
     pub(crate) fn shared_until(&self, deadline: Deadline) -> Result<SharedPass<'_>, Refusal> {
         let mut state = lock(&self.state);
-        match self.held() {
-            (Some(Use::Exclusive), _) => return Err(Refusal::Busy(Busy { leases: 0 })),
+        let held = self.held();
+        match held.here {
+            Some(Use::Exclusive) => return Err(Refusal::Busy(Busy { leases: 0 })),
             // This thread is inside, so no other is exclusive. Waiting behind a queued exclusive
             // user would never end, since that one waits for this thread.
-            (Some(Use::Shared), _) => {}
-            (None, true) => {
+            Some(Use::Shared) => {}
+            None if held.exclusive && state.exclusive => {
+                return Err(Refusal::Busy(Busy { leases: 0 }));
+            }
+            None if held.anywhere => {
                 while state.exclusive {
                     state = wait_until(&self.changed, state, deadline)
                         .map_err(|_state| Refusal::TimedOut)?;
                 }
             }
-            (None, false) => state = self.queued(state, deadline, |state| !state.exclusive)?,
+            None => state = self.queued(state, deadline, |state| !state.exclusive)?,
         }
+        Ok(self.enter_shared(state))
+    }
+
+    fn enter_shared<'a>(&'a self, mut state: MutexGuard<'a, State>) -> SharedPass<'a> {
         state.shared = state.shared.saturating_add(1);
         drop(state);
-        Ok(SharedPass { inside: Inside::new(self, Use::Shared) })
+        SharedPass { inside: Inside::new(self, Use::Shared) }
     }
 
     /// Enters as the exclusive user. Waits for all threads that are inside or stand before it in
@@ -134,6 +125,47 @@ impl Gate {
         Ok(self.enter_alone(state))
     }
 
+    /// Enters as the exclusive user if the gate is free now: no lease, no other user, no call in the
+    /// queue. Never waits, so an implicit operation, such as making room, can use it on any shard.
+    ///
+    /// # Errors
+    ///
+    /// [`Occupied`] names the first reason, in the order of its variants.
+    pub(crate) fn try_exclusive(&self) -> Result<ExclusivePass<'_>, Occupied> {
+        let state = lock(&self.state);
+        if self.held().here.is_some() {
+            return Err(Occupied::Own);
+        }
+        match *state {
+            State { leases: 1.., .. } => Err(Occupied::Leases(state.leases)),
+            State { shared: 1.., .. } => Err(Occupied::Readers(state.shared)),
+            State { exclusive: true, .. } => Err(Occupied::Exclusive),
+            _ if !state.queue.is_empty() => Err(Occupied::Queue(state.queue.len())),
+            _ => Ok(self.enter_alone(state)),
+        }
+    }
+
+    /// Enters as a shared user if that is possible without waiting. A thread that already uses some
+    /// shard passes the queue, as in [`shared`](Self::shared).
+    ///
+    /// # Errors
+    ///
+    /// [`Occupied::Own`] if the calling thread is exclusive here, [`Occupied::Exclusive`],
+    /// [`Occupied::Queue`].
+    #[cfg_attr(not(test), allow(dead_code, reason = "the companion of `try_exclusive`"))]
+    pub(crate) fn try_shared(&self) -> Result<SharedPass<'_>, Occupied> {
+        let state = lock(&self.state);
+        let held = self.held();
+        match held.here {
+            Some(Use::Exclusive) => Err(Occupied::Own),
+            None if state.exclusive => Err(Occupied::Exclusive),
+            None if !held.anywhere && !state.queue.is_empty() => {
+                Err(Occupied::Queue(state.queue.len()))
+            }
+            Some(Use::Shared) | None => Ok(self.enter_shared(state)),
+        }
+    }
+
     /// Like [`exclusive`](Self::exclusive), but also waits for leases to end, until a deadline.
     /// Other calls enter and leave during this wait, and may take out more leases.
     ///
@@ -142,23 +174,30 @@ impl Gate {
     /// [`Refusal::Busy`] if a lease still exists at the deadline, or as above;
     /// [`Refusal::TimedOut`].
     pub(crate) fn exclusive_until(&self, deadline: Deadline) -> Result<ExclusivePass<'_>, Refusal> {
+        // The holder of a lease may be waiting for a thread that is inside some gate.
+        let patience = if is_inside_any() { Patience::ForCalls } else { Patience::Until(deadline) };
         let mut state = lock(&self.state);
         loop {
-            let (mine, any) = self.held();
-            while state.leases > 0 {
-                let busy = Busy { leases: state.leases };
-                // The holder of the lease may be waiting for this thread.
-                if mine.is_some() || any {
-                    return Err(Refusal::Busy(busy));
-                }
-                state = wait_until(&self.changed, state, deadline)
-                    .map_err(|state| Refusal::Busy(Busy { leases: state.leases }))?;
-            }
+            state = self.without_leases(state, patience)?;
             state = self.alone(state, deadline)?;
             if state.leases == 0 {
                 return Ok(self.enter_alone(state));
             }
         }
+    }
+
+    /// Waits until no lease exists, if the caller has the patience.
+    fn without_leases<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        patience: Patience,
+    ) -> Result<MutexGuard<'a, State>, Refusal> {
+        let busy = |state: &State| Refusal::Busy(Busy { leases: state.leases });
+        while state.leases > 0 {
+            let Patience::Until(deadline) = patience else { return Err(busy(&state)) };
+            state = wait_until(&self.changed, state, deadline).map_err(|state| busy(&state))?;
+        }
+        Ok(state)
     }
 
     /// Waits until no other thread is inside.
@@ -168,9 +207,9 @@ impl Gate {
         deadline: Deadline,
     ) -> Result<MutexGuard<'a, State>, Refusal> {
         match self.held() {
-            (None, false) => self.queued(state, deadline, |state| !state.occupied()),
-            (None, true) if !state.occupied() => Ok(state),
-            (_, true) | (Some(_), _) => Err(Refusal::Busy(Busy { leases: state.leases })),
+            Held { anywhere: false, .. } => self.queued(state, deadline, |state| !state.occupied()),
+            Held { here: None, .. } if !state.occupied() => Ok(state),
+            Held { .. } => Err(Refusal::Busy(Busy { leases: state.leases })),
         }
     }
 
@@ -190,7 +229,7 @@ impl Gate {
         let ticket = state.draw();
         while !open(&state) || state.queue.front() != Some(&ticket) {
             state = wait_until(&self.changed, state, deadline).map_err(|mut state| {
-                state.queue.retain(|waiting| *waiting != ticket);
+                state.give_up(ticket);
                 drop(state);
                 // Threads behind this ticket may be able to enter now.
                 self.changed.notify_all();
@@ -227,17 +266,6 @@ impl Gate {
     }
 }
 
-impl Refusal {
-    /// Converts the refusal for a caller without a deadline.
-    fn for_ever(self) -> Busy {
-        match self {
-            Self::Busy(busy) => busy,
-            // Cannot happen: a caller without a deadline does not time out.
-            Self::TimedOut => Busy { leases: 0 },
-        }
-    }
-}
-
 impl State {
     /// Takes a ticket at the end of the queue.
     fn draw(&mut self) -> u64 {
@@ -247,59 +275,23 @@ impl State {
         ticket
     }
 
+    /// Takes a ticket out of the queue.
+    fn give_up(&mut self, ticket: u64) {
+        if self.queue.front() == Some(&ticket) {
+            self.queue.pop_front();
+        } else {
+            self.queue.retain(|waiting| *waiting != ticket);
+        }
+    }
+
     const fn occupied(&self) -> bool {
         self.exclusive || self.shared > 0
     }
 }
 
-/// Shared use, until dropped. Bound to its thread, because the rule on re-entrance is about
-/// threads.
-#[derive(Debug)]
-pub(crate) struct SharedPass<'a> {
-    #[expect(dead_code, reason = "held for its drop")]
-    inside: Inside<'a>,
-}
-
-/// Exclusive use, until dropped. Bound to its thread.
-#[derive(Debug)]
-pub(crate) struct ExclusivePass<'a> {
-    #[expect(dead_code, reason = "held for its drop")]
-    inside: Inside<'a>,
-}
-
-#[derive(Debug)]
-struct Inside<'a> {
-    gate: &'a Gate,
-    kind: Use,
-    bound_to_thread: PhantomData<*const ()>,
-}
-
-impl<'a> Inside<'a> {
-    fn new(gate: &'a Gate, kind: Use) -> Self {
-        HELD.with_borrow_mut(|held| held.push((gate.address(), kind)));
-        Self { gate, kind, bound_to_thread: PhantomData }
-    }
-}
-
-impl Drop for Inside<'_> {
-    fn drop(&mut self) {
-        let entry = (self.gate.address(), self.kind);
-        // The list of a thread that is ending may be gone already; no call reads it any more.
-        let _gone = HELD.try_with(|held| {
-            let mut held = held.borrow_mut();
-            if let Some(position) = held.iter().rposition(|one| *one == entry) {
-                held.remove(position);
-            }
-        });
-        let mut state = lock(&self.gate.state);
-        match self.kind {
-            Use::Shared => state.shared = state.shared.saturating_sub(1),
-            Use::Exclusive => state.exclusive = false,
-        }
-        drop(state);
-        self.gate.changed.notify_all();
-    }
-}
-
+#[cfg(test)]
+mod line_tests;
+#[cfg(all(test, shuttle))]
+mod models;
 #[cfg(test)]
 mod tests;

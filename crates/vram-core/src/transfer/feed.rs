@@ -1,12 +1,14 @@
 //! Reads a source as windows of bytes.
 
+use std::sync::Mutex;
+
 use vram_alloc::{ByteLen, ByteRange};
 use vram_files::{Access, Feed, FileError, Source};
 use vram_seal::{Protection, SivScope};
 use vram_space::Worker;
 
 use crate::error::VramError;
-use crate::sync::{Mutex, lock};
+use crate::sync::lock;
 use crate::transfer::convert::part;
 use crate::transfer::{Window, Windows};
 

@@ -1,5 +1,7 @@
 //! Operations on all shards of a model.
 
+use core::time::Duration;
+
 use vram_alloc::{Fit, ModelPlan};
 use vram_core::error::VramError;
 use vram_core::models::moves::refreshed;
@@ -89,11 +91,26 @@ impl VramManager {
     /// lost while the call frees its shards, some of them stay behind on it.
     #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
     pub fn free_model(&self, model: &ModelHandle) -> Result<Vec<FreedReceipt>, VramError> {
-        let freed = |receipts: &Vec<FreedReceipt>| {
-            receipts.iter().fold(0, |sum: u64, receipt| sum.saturating_add(receipt.bytes.get()))
-        };
-        let work = || free::free_model(&self.core, model);
-        self.core.watched_for(Call::FreeModel, None, None, work, freed)
+        let work = || free::free_model(&self.core, model, None);
+        self.core.watched_for(Call::FreeModel, None, None, work, |freed| free::freed_bytes(freed))
+    }
+
+    /// As [`free_model`](Self::free_model), but waits until all calls and leases on the shards have
+    /// ended, at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`free_model`](Self::free_model), naming the shard that was waited for:
+    /// [`VramError::InUse`] if it is still leased after the timeout, [`VramError::TimedOut`] if
+    /// other calls still use it.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
+    pub fn free_model_within(
+        &self,
+        model: &ModelHandle,
+        timeout: Duration,
+    ) -> Result<Vec<FreedReceipt>, VramError> {
+        let work = || free::free_model(&self.core, model, Some(timeout));
+        self.core.watched_for(Call::FreeModel, None, None, work, |freed| free::freed_bytes(freed))
     }
 
     /// Parks every shard of a model, or none: see [`park`](Self::park). Readers of any of them wait
@@ -105,7 +122,23 @@ impl VramManager {
     /// where it was.
     #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
     pub fn park_model(&self, model: &ModelHandle) -> Result<ParkedModel, VramError> {
-        let work = || moves::park(&self.core, model);
+        let work = || moves::park(&self.core, model, None);
+        self.core.watched(Call::ParkModel, None, None, model.total().get(), work)
+    }
+
+    /// As [`park_model`](Self::park_model), but waits for other users as
+    /// [`free_model_within`](Self::free_model_within) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`park_model`](Self::park_model) and [`free_model_within`](Self::free_model_within).
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
+    pub fn park_model_within(
+        &self,
+        model: &ModelHandle,
+        timeout: Duration,
+    ) -> Result<ParkedModel, VramError> {
+        let work = || moves::park(&self.core, model, Some(timeout));
         self.core.watched(Call::ParkModel, None, None, model.total().get(), work)
     }
 
@@ -137,7 +170,27 @@ impl VramManager {
     /// shard is then where it was.
     #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len(), gpu))]
     pub fn migrate_model(&self, model: &ModelHandle, gpu: u32) -> Result<ModelHandle, VramError> {
-        let work = || moves::migrate_model(&self.core, model, gpu);
+        let work = || moves::migrate_model(&self.core, model, gpu, None);
+        let bytes = model.total().get();
+        let shards = self.core.watched(Call::MigrateModel, None, Some(gpu), bytes, work)?;
+        Ok(refreshed(model, shards))
+    }
+
+    /// As [`migrate_model`](Self::migrate_model), but waits for other users as
+    /// [`free_model_within`](Self::free_model_within) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`migrate_model`](Self::migrate_model) and
+    /// [`free_model_within`](Self::free_model_within).
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len(), gpu))]
+    pub fn migrate_model_within(
+        &self,
+        model: &ModelHandle,
+        gpu: u32,
+        timeout: Duration,
+    ) -> Result<ModelHandle, VramError> {
+        let work = || moves::migrate_model(&self.core, model, gpu, Some(timeout));
         let bytes = model.total().get();
         let shards = self.core.watched(Call::MigrateModel, None, Some(gpu), bytes, work)?;
         Ok(refreshed(model, shards))

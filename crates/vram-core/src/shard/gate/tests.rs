@@ -7,6 +7,15 @@ use core::time::Duration;
 use std::panic::catch_unwind;
 use std::sync::{Arc, Barrier, mpsc};
 
+/// Longer than anything takes here that does not hang.
+const LONG: Duration = Duration::from_secs(30);
+
+fn wait_until_queued(gate: &Gate, tickets: usize) {
+    while lock(&gate.state).queue.len() < tickets {
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn readers_meet_inside() {
     let gate = Gate::default();
@@ -61,9 +70,7 @@ fn a_waiting_mover_gets_in_before_readers_who_came_later() {
                 order.send("mover").unwrap();
             })
         };
-        while lock(&gate.state).queue.is_empty() {
-            std::thread::yield_now();
-        }
+        wait_until_queued(&gate, 1);
         let reader = {
             let (gate, order) = (Arc::clone(&gate), order.clone());
             scope.spawn(move || {
@@ -71,9 +78,7 @@ fn a_waiting_mover_gets_in_before_readers_who_came_later() {
                 order.send("reader").unwrap();
             })
         };
-        while lock(&gate.state).queue.len() < 2 {
-            std::thread::yield_now();
-        }
+        wait_until_queued(&gate, 2);
         assert!(log.recv_timeout(Duration::from_millis(5)).is_err(), "the first is inside");
         drop(first);
         mover.join().unwrap();
@@ -120,9 +125,7 @@ fn nested_readers_pass_waiting_movers() {
             scope.spawn(move || {
                 let _outer = mine.shared().unwrap();
                 both_reading.wait();
-                while lock(&theirs.state).queue.is_empty() {
-                    std::thread::yield_now();
-                }
+                wait_until_queued(theirs, 1);
                 let _inner = theirs.shared().unwrap();
                 both_reading.wait();
             });
@@ -146,4 +149,73 @@ fn a_panic_inside_leaves_the_gate_usable() {
     assert!(outcome.is_err());
     assert!(gate.exclusive().is_ok());
     assert!(gate.shared().is_ok());
+}
+
+#[test]
+fn a_try_never_waits_and_names_what_keeps_it_out() {
+    let gate = Gate::default();
+    let elsewhere = |check: fn(&Gate) -> Option<Occupied>| {
+        std::thread::scope(|scope| scope.spawn(|| check(&gate)).join().unwrap())
+    };
+    let exclusive = |gate: &Gate| gate.try_exclusive().err();
+    let shared = |gate: &Gate| gate.try_shared().err();
+    assert_eq!((exclusive(&gate), shared(&gate)), (None, None));
+
+    let reading = gate.shared().unwrap();
+    assert_eq!((exclusive(&gate), shared(&gate)), (Some(Occupied::Own), None));
+    assert_eq!((elsewhere(exclusive), elsewhere(shared)), (Some(Occupied::Readers(1)), None));
+    gate.lease(&reading);
+    drop(reading);
+    assert_eq!((exclusive(&gate), shared(&gate)), (Some(Occupied::Leases(1)), None));
+    gate.end_lease();
+
+    let moving = gate.exclusive().unwrap();
+    assert_eq!((exclusive(&gate), shared(&gate)), (Some(Occupied::Own), Some(Occupied::Own)));
+    let other = Some(Occupied::Exclusive);
+    assert_eq!((elsewhere(exclusive), elsewhere(shared)), (other, other));
+    drop(moving);
+
+    // A call that waits comes first, except before a thread that is inside some gate already.
+    let ticket = lock(&gate.state).draw();
+    let queue = Some(Occupied::Queue(1));
+    assert_eq!((exclusive(&gate), shared(&gate)), (queue, queue));
+    let other = Gate::default();
+    let _inside = other.shared().unwrap();
+    assert_eq!((exclusive(&gate), shared(&gate)), (queue, None));
+    lock(&gate.state).queue.retain(|waiting| *waiting != ticket);
+}
+
+/// One that waited for a reader looks for leases once more.
+#[test]
+fn a_mover_who_waited_is_refused_for_a_lease_that_was_given_meanwhile() {
+    let gate = Arc::new(Gate::default());
+    let first = gate.shared().unwrap();
+    let (told, answer) = mpsc::channel();
+    let mover = Arc::clone(&gate);
+    std::thread::spawn(move || told.send(mover.exclusive().err()));
+    wait_until_queued(&gate, 1);
+    gate.lease(&first);
+    drop(first);
+    assert_eq!(answer.recv_timeout(LONG), Ok(Some(Busy { leases: 1 })));
+}
+
+/// What deadlocked when each of two exclusive users, from a callback, read the other's shard.
+#[test]
+fn an_exclusive_user_is_refused_at_another_gate_rather_than_left_waiting() {
+    let gates = Arc::new([Gate::default(), Gate::default()]);
+    let both_inside = Arc::new(Barrier::new(2));
+    let (told, answers) = mpsc::channel();
+    for mine in 0..2 {
+        let (gates, both, told) = (Arc::clone(&gates), Arc::clone(&both_inside), told.clone());
+        std::thread::spawn(move || {
+            let _pass = gates[mine].exclusive().unwrap();
+            both.wait();
+            let answer = gates[1 - mine].shared().err();
+            both.wait();
+            told.send(answer)
+        });
+    }
+    for _ in 0..2 {
+        assert_eq!(answers.recv_timeout(LONG), Ok(Some(Busy { leases: 0 })));
+    }
 }

@@ -5,5 +5,6 @@ pub(crate) mod compact;
 pub(crate) mod keys;
 mod links;
 pub(crate) mod models;
+mod models_in_use;
 pub(crate) mod park;
 pub(crate) mod sealed_images;

@@ -2,7 +2,7 @@
 //! refused, as requested (P14).
 
 use core::time::Duration;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
 
@@ -227,6 +227,20 @@ fn a_caller_with_patience_waits_for_leases_and_then_frees_or_moves() {
         });
     }
     assert!(manager.shards().is_empty());
+}
+
+/// The end of the lease wakes the call, and not the end of its patience.
+#[test]
+fn a_free_that_waits_for_a_lease_goes_on_when_the_lease_ends() {
+    let manager = Arc::new(two_gpus());
+    let shard = plain(&manager, &[7; 1000]);
+    let lease = manager.lease(&shard).unwrap();
+    let (told, freed) = mpsc::channel();
+    let theirs = Arc::clone(&manager);
+    thread::spawn(move || told.send(theirs.free_shard_within(&shard, 10 * LONG)));
+    assert!(freed.recv_timeout(SHORT).is_err(), "the shard is leased");
+    drop(lease);
+    assert!(freed.recv_timeout(LONG).unwrap().unwrap().wiped);
 }
 
 #[test]
