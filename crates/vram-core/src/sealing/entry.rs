@@ -59,7 +59,7 @@ pub(crate) fn publish(core: &Core, entry: Arc<Entry>) -> SealedShard {
     // Take the gate before inserting, so that no other call can emit an event for this shard before
     // `Sealed`. No other thread knows the entry yet, so this never blocks.
     let known = Arc::clone(&entry);
-    let _pass = known.gate.exclusive();
+    let _pass = known.gate.try_exclusive();
     core.registry.insert(entry);
     // Marks placing as finished only now: a thread that waits for running calls then finds the
     // shard in the registry.

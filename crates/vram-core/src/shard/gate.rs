@@ -39,6 +39,21 @@ pub(crate) struct Busy {
     pub(crate) leases: usize,
 }
 
+/// Who keeps a thread out that does not wait. See [`Gate::try_exclusive`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Occupied {
+    /// The calling thread itself is inside this gate.
+    Own,
+    /// So many leases exist.
+    Leases(usize),
+    /// So many shared users are inside.
+    Readers(usize),
+    /// Another thread is exclusive.
+    Exclusive,
+    /// The gate is free, but so many calls wait in the queue and come first.
+    Queue(usize),
+}
+
 /// Why a call with a deadline did not enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -109,9 +124,13 @@ impl Gate {
             }
             (None, false) => state = self.queued(state, deadline, |state| !state.exclusive)?,
         }
+        Ok(self.enter_shared(state))
+    }
+
+    fn enter_shared<'a>(&'a self, mut state: MutexGuard<'a, State>) -> SharedPass<'a> {
         state.shared = state.shared.saturating_add(1);
         drop(state);
-        Ok(SharedPass { inside: Inside::new(self, Use::Shared) })
+        SharedPass { inside: Inside::new(self, Use::Shared) }
     }
 
     /// Enters as the exclusive user. Waits for all threads that are inside or stand before it in
@@ -132,6 +151,44 @@ impl Gate {
             return Err(Busy { leases: state.leases });
         }
         Ok(self.enter_alone(state))
+    }
+
+    /// Enters as the exclusive user if the gate is free now: no lease, no other user, no call in the
+    /// queue. Never waits, so an implicit operation, such as making room, can use it on any shard.
+    ///
+    /// # Errors
+    ///
+    /// [`Occupied`] names the first reason, in the order of its variants.
+    pub(crate) fn try_exclusive(&self) -> Result<ExclusivePass<'_>, Occupied> {
+        let state = lock(&self.state);
+        if self.held().0.is_some() {
+            return Err(Occupied::Own);
+        }
+        match *state {
+            State { leases: 1.., .. } => Err(Occupied::Leases(state.leases)),
+            State { shared: 1.., .. } => Err(Occupied::Readers(state.shared)),
+            State { exclusive: true, .. } => Err(Occupied::Exclusive),
+            _ if !state.queue.is_empty() => Err(Occupied::Queue(state.queue.len())),
+            _ => Ok(self.enter_alone(state)),
+        }
+    }
+
+    /// Enters as a shared user if that is possible without waiting. A thread that already uses some
+    /// shard passes the queue, as in [`shared`](Self::shared).
+    ///
+    /// # Errors
+    ///
+    /// [`Occupied::Own`] if the calling thread is exclusive here, [`Occupied::Exclusive`],
+    /// [`Occupied::Queue`].
+    #[cfg_attr(not(test), allow(dead_code, reason = "the companion of `try_exclusive`"))]
+    pub(crate) fn try_shared(&self) -> Result<SharedPass<'_>, Occupied> {
+        let state = lock(&self.state);
+        match self.held() {
+            (Some(Use::Exclusive), _) => Err(Occupied::Own),
+            (None, _) if state.exclusive => Err(Occupied::Exclusive),
+            (None, false) if !state.queue.is_empty() => Err(Occupied::Queue(state.queue.len())),
+            (Some(Use::Shared) | None, _) => Ok(self.enter_shared(state)),
+        }
     }
 
     /// Like [`exclusive`](Self::exclusive), but also waits for leases to end, until a deadline.
@@ -233,6 +290,13 @@ impl Gate {
         state.leases = state.leases.saturating_sub(1);
         drop(state);
         self.changed.notify_all();
+    }
+}
+
+impl From<Occupied> for Busy {
+    fn from(occupied: Occupied) -> Self {
+        let leases = if let Occupied::Leases(leases) = occupied { leases } else { 0 };
+        Self { leases }
     }
 }
 

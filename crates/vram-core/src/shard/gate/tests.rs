@@ -147,3 +147,37 @@ fn a_panic_inside_leaves_the_gate_usable() {
     assert!(gate.exclusive().is_ok());
     assert!(gate.shared().is_ok());
 }
+
+#[test]
+fn a_try_never_waits_and_names_what_keeps_it_out() {
+    let gate = Gate::default();
+    let elsewhere = |check: fn(&Gate) -> Option<Occupied>| {
+        std::thread::scope(|scope| scope.spawn(|| check(&gate)).join().unwrap())
+    };
+    let exclusive = |gate: &Gate| gate.try_exclusive().err();
+    let shared = |gate: &Gate| gate.try_shared().err();
+    assert_eq!((exclusive(&gate), shared(&gate)), (None, None));
+
+    let reading = gate.shared().unwrap();
+    assert_eq!((exclusive(&gate), shared(&gate)), (Some(Occupied::Own), None));
+    assert_eq!((elsewhere(exclusive), elsewhere(shared)), (Some(Occupied::Readers(1)), None));
+    gate.lease(&reading);
+    drop(reading);
+    assert_eq!((exclusive(&gate), shared(&gate)), (Some(Occupied::Leases(1)), None));
+    gate.end_lease();
+
+    let moving = gate.exclusive().unwrap();
+    assert_eq!((exclusive(&gate), shared(&gate)), (Some(Occupied::Own), Some(Occupied::Own)));
+    let other = Some(Occupied::Exclusive);
+    assert_eq!((elsewhere(exclusive), elsewhere(shared)), (other, other));
+    drop(moving);
+
+    // A call that waits comes first, except before a thread that is inside some gate already.
+    let ticket = lock(&gate.state).draw();
+    let queue = Some(Occupied::Queue(1));
+    assert_eq!((exclusive(&gate), shared(&gate)), (queue, queue));
+    let other = Gate::default();
+    let _inside = other.shared().unwrap();
+    assert_eq!((exclusive(&gate), shared(&gate)), (queue, None));
+    lock(&gate.state).queue.retain(|waiting| *waiting != ticket);
+}
