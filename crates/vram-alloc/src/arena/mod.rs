@@ -1,7 +1,7 @@
 //! Where a piece lies: a deterministic sub-allocator over one device region, all of it on the host.
 
 mod error;
-mod holes;
+pub(crate) mod holes;
 mod placement;
 
 use alloc::vec::Vec;
