@@ -200,6 +200,13 @@ impl Arena {
         }
     }
 
+    /// How many pieces were placed so far, those included that were released since: if this figure
+    /// is as before, nothing has come.
+    #[must_use]
+    pub const fn placed_count(&self) -> u64 {
+        self.next_serial
+    }
+
     /// Bytes in the region.
     #[must_use]
     pub fn capacity(&self) -> ByteLen {

@@ -20,6 +20,11 @@ use crate::sync::lock;
 /// took the room that was made, or used a shard of the plan: then that one went on.
 const PLANS_MAX: u32 = 1024;
 
+/// How often the policy may rank for one request; more often as long as fewer shards than this were
+/// looked at.
+const RANKINGS_MIN: u32 = 4;
+const LOOKS_MAX: usize = 1 << 16;
+
 /// How often a request lets other threads run because they hold shards that it could evict.
 const YIELDS_MAX: u32 = 4;
 
@@ -83,6 +88,9 @@ struct Making<'a> {
     ranking: Option<Ranking>,
     plans_left: u32,
     yields_left: u32,
+    /// How often the policy ranked, and how many shards were looked at for that.
+    rankings: u32,
+    looked_at: usize,
     /// Shards whose eviction failed.
     failed: HashSet<ShardId>,
     /// Shards that were in use when the last plan was made.
@@ -91,9 +99,19 @@ struct Making<'a> {
 
 impl<'a> Making<'a> {
     fn new(core: &'a Core, gpus: &'a [Arc<Gpu>], goal: Goal<'a>, room: RoomMaking) -> Self {
-        let (failed, busy) = (HashSet::new(), BusyShards::default());
-        let (plans_left, yields_left) = (PLANS_MAX, YIELDS_MAX);
-        Self { core, gpus, goal, room, ranking: None, plans_left, yields_left, failed, busy }
+        Self {
+            core,
+            gpus,
+            goal,
+            room,
+            ranking: None,
+            plans_left: PLANS_MAX,
+            yields_left: YIELDS_MAX,
+            rankings: 0,
+            looked_at: 0,
+            failed: HashSet::new(),
+            busy: BusyShards::default(),
+        }
     }
 
     /// Evicts shards that nobody uses, so that the goal is met. Returns true if it is met, or was
@@ -105,11 +123,13 @@ impl<'a> Making<'a> {
         let mut fresh = false;
         while self.plans_left > 0 {
             self.plans_left = self.plans_left.saturating_sub(1);
-            let Some(ranking) = self.ranking.take().or_else(|| {
-                fresh = true;
-                Ranking::of(self.core, self.gpus, self.room.priority)
-            }) else {
-                return false;
+            let ranking = match self.ranking.take() {
+                Some(ranking) => ranking,
+                None => {
+                    fresh = true;
+                    let Some(ranking) = self.rank() else { return false };
+                    ranking
+                }
             };
             let choose = Choose::Idle { except: &self.failed };
             match ranking.plan(self.core, self.gpus, self.goal, &choose) {
@@ -122,22 +142,34 @@ impl<'a> Making<'a> {
                         return true;
                     }
                 }
-                // Shards that were sealed since they were ranked, and leases that ended since: the
-                // policy ranks once more.
-                Err(_) if !fresh => {}
-                Err(in_use) if in_use.by_movers && self.yields_left > 0 => {
+                // Other shards have come, or leases have ended, since the policy ranked: it ranks
+                // once more.
+                Err(lack) if (lack.outdated || !fresh) && self.may_rank_again() => {}
+                Err(lack) if lack.restless && self.yields_left > 0 => {
                     self.yields_left = self.yields_left.saturating_sub(1);
                     self.ranking = Some(ranking);
                     thread::yield_now();
                 }
-                Err(in_use) => {
-                    self.busy = in_use.shards;
+                Err(lack) => {
+                    self.busy = lack.busy;
                     self.ranking = Some(ranking);
                     return false;
                 }
             }
         }
         false
+    }
+
+    fn rank(&mut self) -> Option<Ranking> {
+        let ranking = Ranking::of(self.core, self.gpus, self.room.priority)?;
+        self.rankings = self.rankings.saturating_add(1);
+        self.looked_at = self.looked_at.saturating_add(ranking.looked_at);
+        Some(ranking)
+    }
+
+    /// Bounds what a refusal costs while other calls place and free shards all the time.
+    const fn may_rank_again(&self) -> bool {
+        self.rankings < RANKINGS_MIN || self.looked_at < LOOKS_MAX
     }
 
     /// Keeps what was parked until the program takes it.

@@ -15,6 +15,7 @@ use crate::error::{BusyShards, Eviction, EvictionPlan};
 use crate::parts::{Candidate, Core, EvictionPolicy};
 use crate::room::{Goal, evict};
 use crate::shard::{Entry, Occupied};
+use crate::sync::lock;
 
 /// Plans with more shards than this are carried out as the policy ranks them, without checking
 /// whether one of them could stay after all: each check costs as much as the plan.
@@ -28,6 +29,10 @@ pub(crate) struct Ranking {
     victims: Vec<Victim>,
     /// Leased shards, which the policy does not see.
     leased: BusyShards,
+    /// What had been placed on these GPUs when the shards were listed.
+    placed: u64,
+    /// The number of shards that were looked at.
+    pub(crate) looked_at: usize,
 }
 
 /// A shard that may be evicted.
@@ -45,12 +50,16 @@ pub(crate) enum Choose<'a> {
     Idle { except: &'a HashSet<ShardId> },
 }
 
-/// What a plan had to leave out because calls use it.
-pub(crate) struct InUse {
-    pub(crate) shards: BusyShards,
-    /// Whether some are used by exclusive calls: requests that make room hold the shards of their
-    /// plan for a moment, also where they give the plan up.
-    pub(crate) by_movers: bool,
+/// Why no eviction helps.
+#[derive(Debug, Default)]
+pub(crate) struct NoPlan {
+    /// The shards that had to be left out because calls use them.
+    pub(crate) busy: BusyShards,
+    /// Whether shards came or went since they were ranked.
+    pub(crate) outdated: bool,
+    /// Whether a plan that is made a moment later may find more. Requests that make room hold the
+    /// shards of their plan for a moment, also where they give the plan up.
+    pub(crate) restless: bool,
 }
 
 /// The victims of one plan.
@@ -66,9 +75,12 @@ impl Ranking {
     pub(crate) fn of(core: &Core, gpus: &[Arc<Gpu>], priority_max: u32) -> Option<Self> {
         let policy = core.eviction.as_ref()?;
         let now = core.clock.monotonic();
+        let placed = placed(gpus);
         let (mut candidates, mut entries) = (Vec::new(), Vec::new());
         let mut leased = BusyShards::default();
-        for entry in core.registry.sorted() {
+        let listed = core.registry.sorted();
+        let looked_at = listed.len();
+        for entry in listed {
             let standing = &entry.standing;
             if standing.claim.priority > priority_max || evict::stays(core, &entry).is_some() {
                 continue;
@@ -101,31 +113,37 @@ impl Ranking {
             let candidate = candidates.get_mut(position)?.take()?;
             Some(Victim { entry: entries.get_mut(position)?.take()?, candidate })
         };
-        Some(Self { victims: order.into_iter().filter_map(victim).collect(), leased })
+        let victims = order.into_iter().filter_map(victim).collect();
+        Some(Self { victims, leased, placed, looked_at })
     }
 
     /// The shards to evict so that a goal is met on these GPUs.
     ///
     /// # Errors
     ///
-    /// What is in use, if no eviction of other shards helps.
+    /// [`NoPlan`] if the goal is not met once all of them went that may go.
     pub(crate) fn plan(
         &self,
         core: &Core,
         gpus: &[Arc<Gpu>],
         goal: Goal<'_>,
         choose: &Choose<'_>,
-    ) -> Result<Planned<'_>, InUse> {
+    ) -> Result<Planned<'_>, NoPlan> {
         let mut plan = Planning { now: DryRun::of(gpus), chosen: Vec::new() };
-        let mut in_use = InUse { shards: self.leased.clone(), by_movers: false };
+        let mut lack = NoPlan { busy: self.leased.clone(), ..NoPlan::default() };
         let mut dry_run = plan.now.clone();
         let mut freed = ByteLen::ZERO;
         let mut ranked = self.victims.iter();
         let mut park_room = park_room(core);
         while !goal.is_met(&dry_run, freed) {
-            let Some(victim) = ranked.next() else { return Err(in_use) };
+            let Some(victim) = ranked.next() else {
+                // Shards were listed one by one: one that came meanwhile may be missing.
+                lack.outdated |= placed(gpus) != self.placed;
+                return Err(lack);
+            };
             let Victim { entry, candidate } = victim;
             if !victim.may_go(core) {
+                lack.outdated = true;
                 continue;
             }
             if let Choose::Idle { except } = choose {
@@ -133,8 +151,8 @@ impl Ranking {
                     continue;
                 }
                 if let Some(who) = entry.gate.occupant() {
-                    in_use.shards.add(&entry.id, candidate.bytes);
-                    in_use.by_movers |= matches!(who, Occupied::Exclusive | Occupied::Queue(_));
+                    lack.busy.add(&entry.id, candidate.bytes);
+                    lack.restless |= matches!(who, Occupied::Exclusive | Occupied::Queue(_));
                     continue;
                 }
             }
@@ -145,6 +163,9 @@ impl Ranking {
             if remove(&mut dry_run, entry) {
                 freed = freed.saturating_add(candidate.bytes);
                 plan.chosen.push(victim);
+            } else {
+                // It moved after the arenas were copied.
+                lack.restless = true;
             }
         }
         plan.prune(goal);
@@ -201,6 +222,12 @@ pub(crate) fn plan_for(
 ) -> (Option<EvictionPlan>, BusyShards) {
     let ranking = Ranking::of(core, gpus, priority_max);
     ranking.map_or_else(Default::default, |ranking| ranking.advice(core, gpus, goal))
+}
+
+/// How many pieces were placed on these GPUs so far.
+fn placed(gpus: &[Arc<Gpu>]) -> u64 {
+    let counts = gpus.iter().map(|gpu| lock(&gpu.arena).placed_count());
+    counts.fold(0, u64::wrapping_add)
 }
 
 /// The GPU that a shard lies on, and the bytes that it takes there.
