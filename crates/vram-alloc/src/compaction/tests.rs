@@ -71,7 +71,7 @@ struct Region {
     shards: Vec<Span>,
     movable: usize,
     capacity: u64,
-    moves: u64,
+    moves: usize,
 }
 
 impl Region {
@@ -84,7 +84,7 @@ impl Region {
     }
 
     /// Follows one plan to its end. Returns the number of moves.
-    fn follow_one(&mut self) -> u64 {
+    fn follow_one(&mut self) -> usize {
         let before = self.moves;
         let mut plan = Compaction::new(&self.holes(), &self.shards[..self.movable]);
         let mut measure = self.measure();
@@ -155,7 +155,9 @@ fn what_lay_elsewhere_when_the_holes_were_listed_does_not_move() {
     let mut plan = Compaction::new(&holes, &shards);
     while let Found::Steps(steps) = plan.next(ByteLen::new(u64::MAX)) {
         assert!(steps.iter().all(|step| step.shard == 1), "{steps:?}");
-        steps.iter().for_each(|step| plan.moved(step));
+        for step in &steps {
+            plan.moved(step);
+        }
     }
 }
 
@@ -170,7 +172,7 @@ proptest! {
         let plans = region.follow();
         prop_assert!(region.holes().len() <= 1);
         prop_assert!(plans <= 8, "{plans} plans");
-        prop_assert!(region.moves <= 4 * layout.len() as u64, "{} moves", region.moves);
+        prop_assert!(region.moves <= 4 * layout.len(), "{} moves", region.moves);
     }
 
     /// What may not move stays, and no two holes are left that a run of movable shards parts.

@@ -123,14 +123,8 @@ impl<'a> Making<'a> {
         let mut fresh = false;
         while self.plans_left > 0 {
             self.plans_left = self.plans_left.saturating_sub(1);
-            let ranking = match self.ranking.take() {
-                Some(ranking) => ranking,
-                None => {
-                    fresh = true;
-                    let Some(ranking) = self.rank() else { return false };
-                    ranking
-                }
-            };
+            fresh |= self.ranking.is_none();
+            let Some(ranking) = self.ranking.take().or_else(|| self.rank()) else { return false };
             let choose = Choose::Idle { except: &self.failed };
             match ranking.plan(self.core, self.gpus, self.goal, &choose) {
                 Ok(plan) => {

@@ -52,6 +52,10 @@ impl SlowReader {
     }
 
     /// Lets the reader go on, and returns its outcome.
+    ///
+    /// # Errors
+    ///
+    /// Those of the read.
     pub fn end(self) -> Result<(), VramError> {
         drop(self.go_on);
         self.outcome.recv_timeout(PATIENCE).expect("the reader does not end")

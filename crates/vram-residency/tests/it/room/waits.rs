@@ -18,7 +18,7 @@ fn full(models: &[&str]) -> (Arc<VramManager>, Vec<SealedShard>) {
     let total = u64::try_from(models.len()).unwrap() * 8 * KIB;
     let builder = hosts(&[total]).eviction(Lru).on_eviction(OnEviction::Free);
     let manager = Arc::new(builder.threads(Threads::ONE).build().unwrap());
-    let shards = models.iter().map(|model| manager.seal_model(*model, 0, &KB8).unwrap()).collect();
+    let shards = models.iter().map(|model| manager.seal_model(model, 0, &KB8).unwrap()).collect();
     (manager, shards)
 }
 
@@ -150,8 +150,8 @@ fn threads_that_evict_are_refused_nothing_while_shards_could_go() {
 /// C18: what was found altered while an eviction waited stays, as evidence.
 #[test]
 fn an_eviction_that_waited_for_a_reader_who_found_it_altered_leaves_the_shard() {
-    let (device, shared) = faulty(1 << 20);
-    let builder = VramManager::builder().device(shared).threads(Threads::ONE);
+    let (device, same) = faulty(1 << 20);
+    let builder = VramManager::builder().device(same).threads(Threads::ONE);
     let builder = builder.eviction(Lru).on_eviction(OnEviction::Free);
     let manager = Arc::new(builder.build().unwrap());
     let shard = manager.seal_model("m", 0, &[7; 1000]).unwrap();
