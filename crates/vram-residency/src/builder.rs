@@ -231,7 +231,9 @@ impl VramManagerBuilder {
     ///
     /// It evicts only shards whose request allows it
     /// ([`SealRequest::on_eviction`](crate::SealRequest::on_eviction)). Shards whose request says
-    /// nothing follow [`on_eviction`](Self::on_eviction).
+    /// nothing follow [`on_eviction`](Self::on_eviction). A request never waits for a shard that
+    /// other calls use: it evicts others, or is refused with the names of those in use
+    /// ([`Shortfall::busy`](crate::Shortfall)).
     pub fn eviction(mut self, policy: impl EvictionPolicy + 'static) -> Self {
         self.eviction = Some(Arc::new(policy));
         self

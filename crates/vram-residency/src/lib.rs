@@ -24,7 +24,7 @@ pub use vram_audit::{
 pub use vram_core::close::CloseReport;
 #[doc(inline)]
 pub use vram_core::error::{
-    Class, Eviction, EvictionPlan, Holder, ReservationId, Shortfall, VramError,
+    BusyShards, Class, Eviction, EvictionPlan, Holder, ReservationId, Shortfall, VramError,
 };
 #[doc(inline)]
 pub use vram_core::models::{

@@ -24,12 +24,9 @@ impl Tenants for Owner {
     fn sweep(&self) {}
 
     fn lost(&self, _stamp: u64, gpu: u32, error: GpuError) -> usize {
-        println!(
-            "gpu {gpu
-        0
-    } is lost: {error}"
-        );
+        println!("gpu {gpu} is lost: {error}");
         self.losses.fetch_add(1, Ordering::Relaxed);
+        0
     }
 
     fn not_returned(&self, gpu: u32, bytes: ByteLen) {

@@ -80,6 +80,23 @@ impl Holes {
         (offset < end).then_some(Span { start, end })
     }
 
+    /// The last hole that starts before `offset`.
+    pub(crate) fn last_before(&self, offset: u64) -> Option<Span> {
+        let (&start, &end) = self.by_address.range(..offset).next_back()?;
+        Some(Span { start, end })
+    }
+
+    /// The first hole that starts at `offset` or after it.
+    pub(crate) fn first_from(&self, offset: u64) -> Option<Span> {
+        let (&start, &end) = self.by_address.range(offset..).next()?;
+        Some(Span { start, end })
+    }
+
+    /// The holes of at least `len` bytes, smallest first.
+    pub(crate) fn at_least(&self, len: u64) -> impl Iterator<Item = Span> + '_ {
+        self.by_len.range((len, 0)..).map(Self::span)
+    }
+
     /// Takes `taken` out of `hole`, which contains it; the rest on either side stays a hole.
     pub(crate) fn take(&mut self, hole: Span, taken: Span) {
         self.remove(hole);

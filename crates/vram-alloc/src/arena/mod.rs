@@ -1,7 +1,7 @@
 //! Where a piece lies: a deterministic sub-allocator over one device region, all of it on the host.
 
 mod error;
-mod holes;
+pub(crate) mod holes;
 mod placement;
 
 use alloc::vec::Vec;
@@ -198,6 +198,13 @@ impl Arena {
             hole_count: self.holes.count(),
             live_count: self.live.len().saturating_sub(self.vacant.len()),
         }
+    }
+
+    /// How many pieces were placed so far, those included that were released since: if this figure
+    /// is as before, nothing has come.
+    #[must_use]
+    pub const fn placed_count(&self) -> u64 {
+        self.next_serial
     }
 
     /// Bytes in the region.

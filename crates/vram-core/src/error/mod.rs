@@ -11,7 +11,7 @@ mod words;
 pub use self::class::Class;
 pub use self::eviction_plan::{Eviction, EvictionPlan};
 pub use self::reservation_id::ReservationId;
-pub use self::shortfall::{Holder, Shortfall};
+pub use self::shortfall::{BusyShards, Holder, Shortfall};
 
 use core::time::Duration;
 use std::path::PathBuf;
@@ -269,12 +269,13 @@ pub enum VramError {
         #[source]
         source: Box<GpuError>,
     },
-    /// The shard is leased, or the calling thread is using it already.
+    /// The shard is leased, or another call uses it and this one does not wait, or the calling
+    /// thread is using it already.
     #[error("{shard} is in use{}", Leases(*leases))]
     InUse {
         /// The shard.
         shard: ShardId,
-        /// Leases that exist; 0 if the calling thread itself uses the shard.
+        /// Leases that exist; 0 if calls use the shard.
         leases: usize,
     },
     /// Other calls still used the shard at the time-out.

@@ -4,17 +4,21 @@ use core::fmt;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_id::ShardId;
 
 use crate::error::{EvictionPlan, ReservationId};
 
 /// The largest number of holders that a [`Shortfall`] names.
 pub(crate) const HOLDERS_MAX: usize = 16;
 
+/// The largest number of shards in use that a [`Shortfall`] names.
+const BUSY_MAX: usize = 8;
+
 /// How many bytes a request lacks, why, and what would help.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} no room for {needed}: room {room}, largest hole {largest_hole}, {headroom} kept free, \
-     {foreign} held by others{}{}",
+     {foreign} held by others{}{busy}{}",
     Asked { gpu: *gpu, others: *others },
     Largest(holders),
     Helps(plan.as_ref())
@@ -41,8 +45,12 @@ pub struct Shortfall {
     /// The holders of the most bytes on these GPUs, at most 16, the largest first. Empty where the
     /// call did not look for holders.
     pub holders: Vec<Holder>,
+    /// The shards that could have been evicted if no other call had used them. Empty without an
+    /// eviction policy.
+    pub busy: BusyShards,
     /// The shards to evict so that the request succeeds, if there is an eviction policy and it
-    /// finds a way. Pass the plan to `VramManager::evict` and repeat the request.
+    /// finds a way. Pass the plan to `VramManager::evict` and repeat the request. Calls may still
+    /// use some of these shards: `evict` waits for them, and a request does not.
     pub plan: Option<EvictionPlan>,
 }
 
@@ -67,6 +75,46 @@ pub struct Holder {
     pub leased_count: u64,
 }
 
+/// Shards that are in use: leased, read, or worked on by another call.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct BusyShards {
+    /// The first of them, at most 8.
+    pub first: Vec<ShardId>,
+    /// The number of all of them.
+    pub count: u64,
+    /// Bytes of all of them, in whole granules.
+    pub bytes: ByteLen,
+}
+
+impl BusyShards {
+    const fn none() -> Self {
+        Self { first: Vec::new(), count: 0, bytes: ByteLen::ZERO }
+    }
+
+    pub(crate) fn add(&mut self, shard: &ShardId, bytes: ByteLen) {
+        if self.first.len() < BUSY_MAX {
+            self.first.push(shard.clone());
+        }
+        self.count = self.count.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+}
+
+/// Prints what is in use, as a part of a sentence.
+impl fmt::Display for BusyShards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.first.first(), self.count) {
+            (None, _) => Ok(()),
+            (Some(one), 1) => write!(f, "; {one} of {} is in use", self.bytes),
+            (Some(one), count) => {
+                write!(f, "; {count} shards of {} are in use, {one} among them", self.bytes)
+            }
+        }
+    }
+}
+
 impl Shortfall {
     /// All figures zero.
     pub(crate) const fn none() -> Self {
@@ -79,6 +127,7 @@ impl Shortfall {
             foreign: ByteLen::ZERO,
             headroom: ByteLen::ZERO,
             holders: Vec::new(),
+            busy: BusyShards::none(),
             plan: None,
         }
     }

@@ -6,20 +6,24 @@
 //!   hop      |S2|......S1 leaves for a hole that fits it.    one shard into another hole
 //! ```
 //!
-//! Compaction goes one step at a time: the next step is the one that joins the most free bytes for
-//! the bytes that it moves. After each step the plan is made anew, so that it includes placements
-//! and frees of other calls. Every step is verified at the new placement before the old bytes are
-//! wiped. Between two steps nothing is half done: compaction can stop after any step.
+//! The next step is always the one that joins the most free bytes for the bytes that it moves. The
+//! plan is made once and follows the moves ([`Compaction`]); what other calls place and free
+//! meanwhile is noticed where a step meets it, and by the next plan: compaction ends when a new plan
+//! finds nothing. Every step is verified at the new placement before the old bytes are wiped.
+//! Between two steps nothing is half done: compaction can stop after any step.
+//!
+//! No step waits for another call: a shard that is in use is passed over, and tried once more at the
+//! end.
 //!
 //! If a shard slides over a part of itself, its only sound copy would be half overwritten. It is
 //! therefore first copied to host memory, encrypted and verified as if it were parked. If the
 //! device then accepts it neither at the new placement nor at the old one, it stays parked.
 
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use vram_alloc::compaction::{Found, Span, Step, best_moves};
 
+use vram_alloc::compaction::{Compaction, Found, Span, Step};
 use vram_alloc::{Alignment, ByteLen, DeviceOffset, DeviceRange, MAX_TOTAL};
 use vram_events::EventKind;
 use vram_id::ShardId;
@@ -27,11 +31,10 @@ use vram_space::{Gpu, WipePolicy};
 
 use crate::error::VramError;
 use crate::moves::{CompactBudget, CompactEnd, CompactReport, migrate};
-use crate::parts::core::in_use;
 use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
-use crate::room::park;
-use crate::shard::{Entry, HostCopy, Moment, ParkedShard, View};
+use crate::room::{evict, park};
+use crate::shard::{Entry, HostCopy, Moment, Occupied, ParkedShard, View};
 use crate::sync::lock;
 
 /// Moves shards of a GPU together, within a budget.
@@ -44,7 +47,8 @@ pub fn compact(core: &Core, gpu: u32, budget: CompactBudget) -> Result<CompactRe
     let mut run = Run { core, gpu: &gpu, budget, deadline, done: Done::default() };
     // Blocks have no neighbours: every hole belongs to the driver, and is as large as the room.
     let end = if gpu.blocks().is_some() { CompactEnd::Finished } else { run.go() };
-    let Done { moves, moved_bytes, skipped, stranded, .. } = run.done;
+    let Done { moves, moved_bytes, mut skipped, stranded, busy, .. } = run.done;
+    skipped.extend(busy);
     let after = gpu.capacity();
     tracing::info!(
         gpu = gpu.index,
@@ -83,40 +87,70 @@ struct Done {
     moved_bytes: ByteLen,
     skipped: Vec<(ShardId, VramError)>,
     stranded: Vec<ParkedShard>,
-    /// Shards that are not moved again in this compaction.
+    /// Shards that failed to move. They are not tried again in this compaction.
     fixed: BTreeSet<ShardId>,
+    /// Shards that were in use when a step came to them.
+    busy: BTreeMap<ShardId, VramError>,
 }
+
+/// How the following of one plan ended.
+enum Stop {
+    /// Compaction ends.
+    Here(CompactEnd),
+    /// The plan has no more steps: compaction ends if a new plan has none either.
+    Planned(CompactEnd),
+    /// The same, and other calls changed what the plan was made for.
+    Outdated,
+}
+
+/// The most plans of one compaction. On a GPU that no other call uses, a few are enough.
+const PLANS_MAX: u32 = 64;
 
 impl Run<'_> {
     fn go(&mut self) -> CompactEnd {
-        // Planning always ends, but calls that place and free meanwhile could repeat it without
-        // end.
-        let mut rounds = self.movables().len().saturating_mul(4).saturating_add(16);
-        loop {
-            rounds = rounds.saturating_sub(1);
-            if rounds == 0 {
-                return CompactEnd::Unsettled;
+        let mut tries_busy_again = true;
+        for _ in 0..PLANS_MAX {
+            let moves = self.done.moves;
+            match self.follow_a_plan() {
+                Stop::Here(end) => return end,
+                Stop::Planned(end) if self.done.moves == moves => {
+                    if self.done.busy.is_empty() || !tries_busy_again {
+                        return end;
+                    }
+                    tries_busy_again = false;
+                    self.done.busy.clear();
+                }
+                Stop::Planned(_) | Stop::Outdated => {}
             }
-            let figures = self.gpu.capacity();
-            if self.budget.enough.is_some_and(|enough| figures.largest_hole >= enough) {
-                return CompactEnd::Enough;
+        }
+        CompactEnd::Unsettled
+    }
+
+    /// Makes a plan and follows it as far as it goes.
+    fn follow_a_plan(&mut self) -> Stop {
+        let movables = self.movables();
+        let spans: Vec<Span> = movables.iter().map(|(span, _)| *span).collect();
+        let mut plan = Compaction::new(&self.holes(), &spans);
+        let mut outdated = false;
+        loop {
+            let largest_hole = self.gpu.capacity().largest_hole;
+            if self.budget.enough.is_some_and(|enough| largest_hole >= enough) {
+                return Stop::Here(CompactEnd::Enough);
             }
             if self.gpu.lost().is_some() {
-                return CompactEnd::Finished;
+                return Stop::Here(CompactEnd::Finished);
             }
-            let movables = self.movables();
-            let spans: Vec<Span> = movables.iter().map(|(span, _)| *span).collect();
             let left = self.budget.max_bytes.unwrap_or(MAX_TOTAL);
-            let left = left.saturating_sub(self.done.moved_bytes);
-            let steps = match best_moves(&self.holes(), &spans, left) {
+            let steps = match plan.next(left.saturating_sub(self.done.moved_bytes)) {
                 Found::Steps(steps) => steps,
-                Found::TooDear => return CompactEnd::OutOfBytes,
-                Found::Nothing => return CompactEnd::Finished,
+                _ if outdated => return Stop::Outdated,
+                Found::TooDear => return Stop::Planned(CompactEnd::OutOfBytes),
+                Found::Nothing => return Stop::Planned(CompactEnd::Finished),
             };
             for step in steps {
                 let time_is_up = |deadline| self.core.clock.monotonic() >= deadline;
                 if self.deadline.is_some_and(time_is_up) {
-                    return CompactEnd::OutOfTime;
+                    return Stop::Here(CompactEnd::OutOfTime);
                 }
                 let Some((span, entry)) = movables.get(step.shard) else { break };
                 match self.step(entry, step) {
@@ -124,17 +158,25 @@ impl Run<'_> {
                         let bytes = span.bytes();
                         self.done.moves = self.done.moves.saturating_add(1);
                         self.done.moved_bytes = self.done.moved_bytes.saturating_add(bytes);
+                        plan.moved(&step);
+                        continue;
                     }
-                    // Another call moved or freed the shard, or took its new placement: the plan is
-                    // outdated.
-                    Ok(Moved::Outdated) => break,
+                    // Another call moved or freed the shard, or took its new placement.
+                    Ok(Moved::Outdated) => {
+                        outdated = true;
+                        plan.block(&step);
+                    }
+                    Ok(Moved::Busy(who)) => {
+                        self.done.busy.insert(entry.id.clone(), evict::occupied(entry, who));
+                    }
                     Err(error) => {
                         tracing::warn!(shard = %entry.id, %error, "not moved");
                         self.done.fixed.insert(entry.id.clone());
                         self.done.skipped.push((entry.id.clone(), error));
-                        break;
                     }
                 }
+                plan.fix(&step);
+                break;
             }
         }
     }
@@ -156,7 +198,9 @@ impl Run<'_> {
             // A footprint that is cut off at the end of the region would be longer at another
             // placement.
             let is_whole = footprint.round_up(Alignment::GRANULE) == Some(footprint);
-            let stays = self.done.fixed.contains(&entry.id) || entry.gate.leases() > 0;
+            let stays = self.done.fixed.contains(&entry.id)
+                || self.done.busy.contains_key(&entry.id)
+                || entry.gate.leases() > 0;
             if !footprint.is_zero() && is_whole && !stays {
                 movables.push((span, entry));
             }
@@ -165,9 +209,12 @@ impl Run<'_> {
         movables
     }
 
-    /// Moves one shard.
+    /// Moves one shard, unless another call uses it.
     fn step(&mut self, entry: &Arc<Entry>, step: Step) -> Result<Moved, VramError> {
-        let _pass = entry.gate.exclusive().map_err(|busy| in_use(entry, busy))?;
+        let _pass = match entry.gate.try_exclusive() {
+            Ok(pass) => pass,
+            Err(who) => return Ok(Moved::Busy(who)),
+        };
         entry.not_quarantined()?;
         let Ok(old) = entry.view() else { return Ok(Moved::Outdated) };
         if !Arc::ptr_eq(&old.gpu, self.gpu) || old.range.start() != step.from.start() {
@@ -232,6 +279,8 @@ enum Moved {
     There,
     /// The shard no longer lies where the plan has it, or its new placement is taken.
     Outdated,
+    /// Other calls use the shard.
+    Busy(Occupied),
 }
 
 /// Writes a host copy and verifies it; a panic of the device becomes an error of the device.

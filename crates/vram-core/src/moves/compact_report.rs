@@ -31,7 +31,8 @@ impl CompactBudget {
         /// Sets the number of bytes that are moved at most.
         #[must_use]
         [const] fn max_bytes(bytes: ByteLen) => max_bytes = Some(bytes);
-        /// Sets the time after which no further shard is moved. A move that has begun is finished.
+        /// Sets the time after which no further shard is moved. A move that has begun is finished, and
+        /// none waits for a shard that is in use.
         #[must_use]
         [const] fn max_time(time: Duration) => max_time = Some(time);
         /// Sets the size of a hole at which compaction stops.
@@ -74,7 +75,9 @@ pub struct CompactReport {
     pub hole_count_before: u64,
     /// The number of holes now.
     pub hole_count: u64,
-    /// Shards that could not be moved and lie where they lay, each with the reason.
+    /// Shards that could not be moved and lie where they lay, each with the reason:
+    /// [`VramError::InUse`] for those that another call used whenever their turn came. Leased and
+    /// quarantined shards are not listed: they are not to move.
     pub skipped: Vec<(ShardId, VramError)>,
     /// Shards that the device accepted neither at the new placement nor at the old one. They are
     /// parked: wake them on another GPU.

@@ -11,8 +11,9 @@ use vram_id::ShardId;
 /// Decides which shards are evicted to make room for others.
 ///
 /// The candidates are all shards that may be evicted. Shards that are leased, pinned or in
-/// quarantine are not among them, nor are shards whose owner wants them to stay. No lock is held
-/// while a policy runs. Mistakes of a policy have no other effect: positions that do not exist and
+/// quarantine are not among them, nor are shards whose owner wants them to stay. A request asks the
+/// policy once and keeps its order: candidates that went meanwhile, or that calls use now, are
+/// passed over. It asks again if shards have come since and the order finds no way. No lock is held while a policy runs. Mistakes of a policy have no other effect: positions that do not exist and
 /// positions named twice are ignored, and a panic counts as an empty answer.
 pub trait EvictionPolicy: Send + Sync + fmt::Debug {
     /// Positions among the candidates, in the order of eviction. Shards that are left out stay.

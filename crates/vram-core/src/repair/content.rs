@@ -1,28 +1,30 @@
-//! The source of a repair: read once and hashed; the plaintext that altered segments need is kept.
+//! The source of a repair: read and hashed once; the plaintext that altered segments need is kept.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 
-use vram_alloc::ByteLen;
-use vram_files::Feed;
+use vram_alloc::{ByteLen, ByteRange};
+use vram_seal::parallel::for_each_segment;
 use vram_seal::{Hashes, SegmentHash};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
 use crate::repair::Repair;
+use crate::shard::{Entry, View};
 use crate::sync::{Mutex, lock};
 use crate::transfer::Windows;
 use crate::transfer::feed::with_source;
 use crate::transfer::read::zeroed;
 
 /// A source that was read to its end.
-pub(crate) struct Content<'f> {
-    feed: &'f dyn Feed,
+pub(crate) struct Content {
     pub(crate) hashes: Vec<SegmentHash>,
-    /// Plaintext of the segments that differ on the device, if there was room for all of it.
-    kept: Option<Kept>,
+    /// Plaintext of the segments that differ on the device, as far as there was room for it.
+    pub(crate) kept: Kept,
 }
 
-type Kept = BTreeMap<u64, Zeroizing<Vec<u8>>>;
+/// Plaintext of segments.
+pub(crate) type Kept = BTreeMap<u64, Zeroizing<Vec<u8>>>;
 
 /// The plaintext that is kept while the source is read, within a limit.
 struct Keeping {
@@ -32,15 +34,15 @@ struct Keeping {
     overflowed: bool,
 }
 
-impl<'f> Content<'f> {
+impl Content {
     /// Reads the whole source. Keeps the plaintext of segments that differ on the device.
     pub(crate) fn read(
         repair: &Repair<'_, '_>,
-        feed: &'f dyn Feed,
+        view: &View,
         there: &[SegmentHash],
     ) -> Result<Self, VramError> {
-        let (core, gpu) = (repair.core, &repair.view.gpu);
-        let layout = *repair.view.seal.opener.layout();
+        let (core, feed, gpu) = (repair.core, repair.feed, &view.gpu);
+        let layout = *view.seal.opener.layout();
         let windows = Windows::on(gpu, layout)?;
         let hashes = Hashes::new(&layout)?;
         let limit = core.limits.staging_bytes;
@@ -67,21 +69,45 @@ impl<'f> Content<'f> {
             repair.watch.advance(done);
             Ok(())
         })?;
-        let keeping = keeping.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let kept = (!keeping.overflowed).then_some(keeping.kept);
-        Ok(Self { feed, hashes: hashes.into_vec(), kept })
+        let keeping = keeping.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Self { hashes: hashes.into_vec(), kept: keeping.kept })
     }
 
-    /// Checks that the source is exactly the content that was sealed.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::DigestMismatch`].
-    pub(crate) fn check(&self, repair: &Repair<'_, '_>) -> Result<(), VramError> {
-        if repair.view.seal.is_of(&self.hashes)? {
-            return Ok(());
-        }
-        Err(repair.another_content(&self.hashes))
+    /// Reads the first of these segments once more, as many as a call may hold, and compares each
+    /// with what was read the first time.
+    pub(crate) fn read_again(
+        &self,
+        repair: &Repair<'_, '_>,
+        entry: &Entry,
+        view: &View,
+        segments: &[u64],
+    ) -> Result<Kept, VramError> {
+        let layout = *view.seal.opener.layout();
+        let windows = Windows::on(&view.gpu, layout)?;
+        let longest = layout.segment_size().bytes().min(layout.plaintext_len());
+        let room = repair.core.limits.staging_bytes.get().checked_div(longest.get());
+        let room = room.map_or(1, |room| room.max(1));
+        let count = ByteLen::from_usize(segments.len()).get().min(room);
+        let kept = Mutex::new(Kept::new());
+        for_each_segment(
+            windows.threads(),
+            count,
+            || Ok(()),
+            |(), index| {
+                repair.watch.go_on()?;
+                let Some(segment) = at(segments, index).copied() else { return Ok(()) };
+                let len = layout.range(segment).map_or(ByteLen::ZERO, ByteRange::len);
+                let mut bytes = Zeroizing::new(zeroed(len)?);
+                self.fill(repair, view, segment, &mut bytes)?;
+                if self.hash(segment) != Some(&SegmentHash::of(&layout, segment, &bytes)?) {
+                    let model_id = Arc::clone(&entry.sealed_as.model_id);
+                    return Err(VramError::SourceChanged { model_id, segment });
+                }
+                lock(&kept).insert(segment, bytes);
+                Ok::<_, VramError>(())
+            },
+        )?;
+        Ok(kept.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The segments that differ on the device, in ascending order.
@@ -91,23 +117,21 @@ impl<'f> Content<'f> {
         altered.map(|(segment, _)| segment).collect()
     }
 
-    /// Fills `target` with the plaintext of a segment. Plaintext that had to be read again is not
-    /// checked here.
+    /// Fills `target` with the plaintext of a segment, from what was kept or from the source.
+    /// Plaintext that had to be read again is not checked here.
     pub(crate) fn fill(
         &self,
         repair: &Repair<'_, '_>,
+        view: &View,
         segment: u64,
         target: &mut [u8],
     ) -> Result<(), VramError> {
-        let wanted = ByteLen::from_usize(target.len());
-        if let Some(kept) = self.kept.as_ref().and_then(|kept| kept.get(&segment))
-            && kept.len() == target.len()
-        {
-            target.copy_from_slice(kept);
+        if fill_from(&self.kept, segment, target) {
             return Ok(());
         }
-        let range = repair.view.seal.opener.layout().range(segment);
-        Ok(self.feed.fill(range.ok_or(VramError::HostMemory { wanted })?, target)?)
+        let wanted = ByteLen::from_usize(target.len());
+        let range = view.seal.opener.layout().range(segment);
+        Ok(repair.feed.fill(range.ok_or(VramError::HostMemory { wanted })?, target)?)
     }
 
     /// The hash that a segment must have.
@@ -117,7 +141,7 @@ impl<'f> Content<'f> {
 }
 
 impl Keeping {
-    /// Keeps a segment. If there is no room for it, keeps no segment at all from then on.
+    /// Keeps a segment. If there is no room for it, keeps no other segment from then on.
     ///
     /// # Errors
     ///
@@ -144,9 +168,14 @@ impl Keeping {
             });
         }
         self.overflowed = true;
-        self.kept.clear();
         Ok(())
     }
+}
+
+/// Fills `target` with the plaintext of a segment. Returns false if it was not kept.
+pub(crate) fn fill_from(kept: &Kept, segment: u64, target: &mut [u8]) -> bool {
+    let kept = kept.get(&segment).filter(|kept| kept.len() == target.len());
+    kept.inspect(|kept| target.copy_from_slice(kept)).is_some()
 }
 
 fn at<T>(items: &[T], segment: u64) -> Option<&T> {

@@ -34,7 +34,7 @@ impl<'a> RepairOptions<'a> {
         /// placement stay counted, as unreturned.
         fn relocate() => relocate = true;
         /// Sets a callback that receives how much of the source was read: from worker threads, one
-        /// at a time. If it panics, the shard stays in quarantine, and the panic continues in the
+        /// at a time. It hears of the end before the last segment is written. If it panics, the shard stays in quarantine, and the panic continues in the
         /// caller.
         fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
             watch.progress = Some(Box::new(callback));

@@ -1,12 +1,16 @@
 //! Writes segments of a shard again: byte for byte what was sealed, or nothing.
 
+use std::sync::Arc;
+
 use vram_alloc::ByteLen;
 use vram_seal::parallel::for_each_segment;
-use vram_seal::{SealError, Sealer, SegmentHash};
+use vram_seal::{SealError, SegmentHash};
 use vram_space::{Lanes, Worker, locate};
 
 use crate::error::VramError;
-use crate::repair::{Content, Repair};
+use crate::repair::content::fill_from;
+use crate::repair::survey::Altered;
+use crate::repair::{Kept, Repair};
 use crate::shard::View;
 use crate::sync::{Mutex, lock};
 use crate::transfer::Windows;
@@ -15,47 +19,36 @@ use crate::transfer::convert::part;
 /// The origin of a segment's bytes.
 #[derive(Clone, Copy)]
 enum From<'a> {
-    /// The plaintext of the source, sealed again.
+    /// Plaintext that was kept, sealed again.
+    Kept(&'a Kept),
+    /// The plaintext of the source, kept or read again, and sealed again.
     Source,
-    /// The device, where these bytes lie and are sound.
-    Device(&'a View),
+    /// The shard's present place, where these bytes are sound.
+    Device,
 }
 
 impl Repair<'_, '_> {
-    /// Writes the altered segments in place. Returns the number of bytes written.
-    pub(crate) fn rewrite(
-        &self,
-        content: &Content<'_>,
-        sealer: Option<&Sealer>,
-        altered: &[u64],
-    ) -> Result<ByteLen, VramError> {
-        self.write(&self.view, content, sealer, altered, |_segment| From::Source)
+    /// Writes altered segments in place. The caller is exclusive at the gate: the source is not
+    /// called. Returns the number of bytes written.
+    pub(crate) fn rewrite(&self, found: &Altered, kept: &Kept) -> Result<ByteLen, VramError> {
+        let segments: Vec<u64> = kept.keys().copied().collect();
+        self.write(&found.view, found, &segments, |_segment| From::Kept(kept))
     }
 
     /// Writes all segments to another placement: the altered ones from the source, the others from
-    /// the device. Returns the number of bytes written.
-    pub(crate) fn copy_to(
-        &self,
-        target: &View,
-        content: &Content<'_>,
-        sealer: Option<&Sealer>,
-        altered: &[u64],
-    ) -> Result<ByteLen, VramError> {
+    /// the device. The caller is inside the gate, beside other readers. Returns the number of bytes
+    /// written.
+    pub(crate) fn copy_to(&self, target: &View, found: &Altered) -> Result<ByteLen, VramError> {
         let all: Vec<u64> = (0..target.seal.opener.layout().count()).collect();
-        self.write(target, content, sealer, &all, |segment| {
-            if altered.binary_search(&segment).is_ok() {
-                From::Source
-            } else {
-                From::Device(&self.view)
-            }
+        self.write(target, found, &all, |segment| {
+            if found.segments.binary_search(&segment).is_ok() { From::Source } else { From::Device }
         })
     }
 
     fn write<'v>(
         &self,
         target: &View,
-        content: &Content<'_>,
-        sealer: Option<&Sealer>,
+        found: &Altered,
         segments: &[u64],
         from: impl Fn(u64) -> From<'v> + Sync,
     ) -> Result<ByteLen, VramError> {
@@ -75,7 +68,7 @@ impl Repair<'_, '_> {
                 self.watch.go_on()?;
                 let index = usize::try_from(index).unwrap_or(usize::MAX);
                 let Some(segment) = segments.get(index).copied() else { return Ok(()) };
-                let one = Segment { repair: self, target, content, sealer, index: segment };
+                let one = Segment { repair: self, target, found, index: segment };
                 let (len, kept) = one.write(worker, from(segment))?;
                 let mut written = lock(&written);
                 *written = written.saturating_add(len);
@@ -100,8 +93,7 @@ impl Repair<'_, '_> {
 struct Segment<'a, 'w> {
     repair: &'a Repair<'a, 'w>,
     target: &'a View,
-    content: &'a Content<'a>,
-    sealer: Option<&'a Sealer>,
+    found: &'a Altered,
     index: u64,
 }
 
@@ -133,26 +125,12 @@ impl Segment<'_, '_> {
     /// Fills `bytes` with the sealed segment. Every byte in it matches the record.
     fn make(&self, from: From<'_>, bytes: &mut [u8], scratch: &mut [u8]) -> Result<(), VramError> {
         let (opener, segment) = (&self.target.seal.opener, self.index);
-        let changed = || VramError::SourceChanged {
-            model_id: self.repair.entry.sealed_as.model_id.clone(),
-            segment,
-        };
-        let hash = self.content.hash(segment).ok_or_else(changed)?;
+        let model_id = &self.repair.shard.model_id;
+        let changed = || VramError::SourceChanged { model_id: Arc::clone(model_id), segment };
+        let Altered { view, content, .. } = self.found;
+        let hash = content.hash(segment).ok_or_else(changed)?;
         match from {
-            From::Source => {
-                self.content.fill(self.repair, segment, bytes)?;
-                match self.sealer {
-                    // Hashed again: a source that is read twice may return different bytes.
-                    Some(sealer) => match sealer.seal_segment_checked(segment, bytes, hash) {
-                        Ok(_sealed) => {}
-                        Err(SealError::SourceChanged { .. }) => return Err(changed()),
-                        Err(error) => return Err(error.into()),
-                    },
-                    None if SegmentHash::of(opener.layout(), segment, bytes)? == *hash => {}
-                    None => return Err(changed()),
-                }
-            }
-            From::Device(view) => {
+            From::Device => {
                 let range = view.seal.opener.layout().range(segment);
                 let range = range.ok_or_else(changed)?;
                 let memory = view.memory()?;
@@ -160,9 +138,35 @@ impl Segment<'_, '_> {
                     .read(locate(view.range, range)?, bytes)
                     .map_err(|error| view.gpu.failed(error))?;
             }
+            From::Kept(kept) if fill_from(kept, segment, bytes) => self.seal(bytes, hash)?,
+            // Cannot happen: only what was kept is written.
+            From::Kept(_) => return Err(changed()),
+            From::Source => {
+                content.fill(self.repair, view, segment, bytes)?;
+                self.seal(bytes, hash)?;
+            }
         }
         // A segment opens only if it is byte for byte what was sealed.
         opener.open_segment_to(segment, bytes, scratch)?;
         if opener.hash_segment(segment, scratch)? == *hash { Ok(()) } else { Err(changed()) }
+    }
+
+    /// Seals plaintext in place, if it is what was read the first time.
+    fn seal(&self, bytes: &mut [u8], hash: &SegmentHash) -> Result<(), VramError> {
+        let segment = self.index;
+        let changed = || {
+            let model_id = Arc::clone(&self.repair.shard.model_id);
+            VramError::SourceChanged { model_id, segment }
+        };
+        let Some(sealer) = &self.found.sealer else {
+            let layout = self.target.seal.opener.layout();
+            let same = SegmentHash::of(layout, segment, bytes)? == *hash;
+            return if same { Ok(()) } else { Err(changed()) };
+        };
+        match sealer.seal_segment_checked(segment, bytes, hash) {
+            Ok(_sealed) => Ok(()),
+            Err(SealError::SourceChanged { .. }) => Err(changed()),
+            Err(error) => Err(error.into()),
+        }
     }
 }

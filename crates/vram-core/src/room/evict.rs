@@ -7,11 +7,12 @@ use vram_alloc::ByteLen;
 use vram_events::{EventKind, OnEviction};
 use vram_id::ShardId;
 
-use crate::error::{Eviction, EvictionPlan, VramError};
+use crate::error::{Eviction, EvictionPlan, Shortfall, VramError};
 use crate::parts::Core;
 use crate::parts::core::in_use;
+use crate::room::plan::Victim;
 use crate::room::{Goal, free, holders, park, plan};
-use crate::shard::{Entry, ParkedShard};
+use crate::shard::{Entry, Occupied, ParkedShard};
 
 /// The result of an eviction.
 #[derive(Debug, Default)]
@@ -36,14 +37,12 @@ impl EvictionReport {
     }
 }
 
-/// Why a shard may not be evicted; `None` if it may.
-pub(crate) fn cannot_go(core: &Core, entry: &Entry) -> Option<&'static str> {
+/// Why a shard is not to be evicted, whoever uses it or not; `None` if it may be.
+pub(crate) fn stays(core: &Core, entry: &Entry) -> Option<&'static str> {
     if plan::fate(core, entry) == OnEviction::Never {
         Some("is to stay")
     } else if entry.standing.pinned() {
         Some("is pinned")
-    } else if entry.gate.leases() > 0 {
-        Some("is leased")
     } else if entry.not_quarantined().is_err() {
         Some("is in quarantine")
     } else {
@@ -51,7 +50,14 @@ pub(crate) fn cannot_go(core: &Core, entry: &Entry) -> Option<&'static str> {
     }
 }
 
-/// Carries out a plan. Refuses it if one of its shards may no longer be evicted.
+/// The error for a shard that other calls use.
+pub(crate) fn occupied(entry: &Entry, who: Occupied) -> VramError {
+    let leases = if let Occupied::Leases(leases) = who { leases } else { 0 };
+    VramError::InUse { shard: entry.id.clone(), leases }
+}
+
+/// Carries out a plan. Refuses it if one of its shards may no longer be evicted. Waits for calls
+/// that use one of them.
 pub fn evict(core: &Core, plan: &EvictionPlan) -> Result<EvictionReport, VramError> {
     core.check_open()?;
     let mut entries = Vec::with_capacity(plan.evictions.len());
@@ -61,19 +67,53 @@ pub fn evict(core: &Core, plan: &EvictionPlan) -> Result<EvictionReport, VramErr
         if entry.state().gpu_index() != eviction.gpu {
             return Err(outdated("has moved"));
         }
-        if let Some(why) = cannot_go(core, &entry) {
+        let leased = || (entry.gate.leases() > 0).then_some("is leased");
+        if let Some(why) = stays(core, &entry).or_else(leased) {
             return Err(outdated(why));
         }
         entries.push(entry);
     }
-    Ok(evict_all(core, plan, entries))
-}
-
-/// Carries out a plan as far as possible.
-fn evict_all(core: &Core, plan: &EvictionPlan, entries: Vec<Arc<Entry>>) -> EvictionReport {
     let mut report = EvictionReport::default();
     for (eviction, entry) in plan.evictions.iter().zip(entries) {
-        match evict_entry(core, &entry, eviction) {
+        let pass = entry.gate.exclusive().map_err(|busy| in_use(&entry, busy));
+        match pass {
+            Ok(_pass) => report.record(eviction, &entry, evict_entry(core, &entry, eviction)),
+            Err(error) => report.record(eviction, &entry, Err(error)),
+        }
+    }
+    Ok(report)
+}
+
+/// Evicts shards to make room, without waiting: all of them, or none if one is in use or may no
+/// longer go. If the eviction of one fails, the rest stay as well.
+pub(crate) fn evict_now(core: &Core, victims: &[&Victim]) -> EvictionReport {
+    let mut report = EvictionReport::default();
+    let mut passes = Vec::with_capacity(victims.len());
+    for victim in victims {
+        match victim.entry.gate.try_exclusive() {
+            Ok(pass) if victim.may_go(core) => passes.push(pass),
+            _ => return report,
+        }
+    }
+    for (victim, _pass) in victims.iter().zip(passes) {
+        let eviction = victim.eviction();
+        let outcome = evict_entry(core, &victim.entry, &eviction);
+        report.record(&eviction, &victim.entry, outcome);
+        if !report.is_complete() {
+            break;
+        }
+    }
+    report
+}
+
+impl EvictionReport {
+    fn record(
+        &mut self,
+        eviction: &Eviction,
+        entry: &Entry,
+        outcome: Result<Option<ParkedShard>, VramError>,
+    ) {
+        match outcome {
             Ok(parked) => {
                 tracing::info!(
                     shard = %entry.id,
@@ -82,35 +122,35 @@ fn evict_all(core: &Core, plan: &EvictionPlan, entries: Vec<Arc<Entry>>) -> Evic
                     parked = parked.is_some(),
                     "evicted"
                 );
-                report.bytes = report.bytes.saturating_add(eviction.bytes);
-                report.parked.extend(parked);
-                report.evicted.push(eviction.clone());
+                self.bytes = self.bytes.saturating_add(eviction.bytes);
+                self.parked.extend(parked);
+                self.evicted.push(eviction.clone());
             }
             // The shard is freed and its bytes stay counted; this was logged where they were set
             // aside.
             Err(VramError::NotReturned { .. }) => {
-                report.evicted.push(Eviction { bytes: ByteLen::ZERO, ..eviction.clone() });
+                self.evicted.push(Eviction { bytes: ByteLen::ZERO, ..eviction.clone() });
             }
-            Err(error) => report.kept.push((entry.id.clone(), error)),
+            Err(error) => self.kept.push((entry.id.clone(), error)),
         }
     }
-    report
 }
 
+/// Evicts a shard. The caller is exclusive at its gate.
 fn evict_entry(
     core: &Core,
     entry: &Arc<Entry>,
     eviction: &Eviction,
 ) -> Result<Option<ParkedShard>, VramError> {
     let outdated = |why| VramError::PlanOutdated { shard: entry.id.clone(), why };
-    let _pass = entry.gate.exclusive().map_err(|busy| in_use(entry, busy))?;
-    // The shard may have moved while the call waited.
+    // The shard may have moved, or been found altered, while the call waited.
     let gpu = entry.here()?;
+    // Held to the end: no reset takes the shard in between.
     let _pass = gpu.enter()?;
     if gpu.index != eviction.gpu {
         return Err(outdated("has moved"));
     }
-    if let Some(why) = cannot_go(core, entry) {
+    if let Some(why) = stays(core, entry) {
         return Err(outdated(why));
     }
     let how = plan::fate(core, entry);
@@ -140,9 +180,10 @@ pub fn plan_eviction(core: &Core, gpu: u32, bytes: ByteLen) -> Result<EvictionPl
         return Err(VramError::config("no eviction policy was given to the builder"));
     }
     let lens = [bytes];
-    let plan = plan::plan_for(core, &gpus, Goal::Pieces(&lens), u32::MAX);
+    let (plan, busy) = plan::plan_for(core, &gpus, Goal::Pieces(&lens), u32::MAX);
     plan.ok_or_else(|| {
         let shortfall = holders::shortfall_of(&gpus, Goal::Pieces(&lens));
-        VramError::InsufficientVram(Box::new(holders::with_holders(core, shortfall, &gpus)))
+        let shortfall = holders::with_holders(core, shortfall, &gpus);
+        VramError::InsufficientVram(Box::new(Shortfall { busy, ..shortfall }))
     })
 }

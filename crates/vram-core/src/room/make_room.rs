@@ -1,16 +1,32 @@
-//! Makes room for a request that was refused.
+//! Makes room for a request that was refused. A request never waits for a shard that is in use: it
+//! plans without it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::thread;
 
 use vram_alloc::ByteLen;
+use vram_id::ShardId;
 use vram_space::{Gpu, Space};
 
-use crate::error::{EvictionPlan, Shortfall, VramError};
+use crate::error::{BusyShards, Shortfall, VramError};
 use crate::parts::Core;
-use crate::room::evict::evict;
-use crate::room::{Goal, RoomMaking, holders, plan};
+use crate::room::plan::{Choose, Ranking};
+use crate::room::{Goal, RoomMaking, evict, holders};
 use crate::shard::{Entry, ParkedShard};
 use crate::sync::lock;
+
+/// The most plans that one request makes. A plan after the first is needed only if another request
+/// took the room that was made, or used a shard of the plan: then that one went on.
+const PLANS_MAX: u32 = 1024;
+
+/// How often the policy may rank for one request; more often as long as fewer shards than this were
+/// looked at.
+const RANKINGS_MIN: u32 = 4;
+const LOOKS_MAX: usize = 1 << 16;
+
+/// How often a request lets other threads run because they hold shards that it could evict.
+const YIELDS_MAX: u32 = 4;
 
 /// Takes the shards that were parked to make room.
 pub fn take_evicted(core: &Core) -> Vec<ParkedShard> {
@@ -18,7 +34,8 @@ pub fn take_evicted(core: &Core) -> Vec<ParkedShard> {
 }
 
 /// Makes room for a refused request, if the request allows it and the policy finds a way, and tries
-/// the request once more. The refusal that it returns states what would help.
+/// the request again, until it succeeds or no shard is left that could go. The refusal that it
+/// returns states what would help.
 pub(crate) fn with_room<T>(
     core: &Core,
     gpus: &[Arc<Gpu>],
@@ -26,34 +43,25 @@ pub(crate) fn with_room<T>(
     room: RoomMaking,
     mut attempt: impl FnMut() -> Result<T, VramError>,
 ) -> Result<T, VramError> {
-    let explain = |shortfall: Shortfall| {
-        let mut shortfall = holders::with_holders(core, shortfall, gpus);
-        shortfall.plan = plan::plan_for(core, gpus, goal, room.priority);
-        shortfall
-    };
-    let shortfall = match attempt() {
-        Err(VramError::InsufficientVram(shortfall)) => explain(*shortfall),
-        // The ledger had room but the driver has no memory: retry once if shards could be evicted
-        // there.
-        Err(VramError::Device { gpu, source })
-            if source.is_out_of_memory() && give_way(core, core.gpu(gpu)?, goal.needed(), room) =>
-        {
-            return attempt();
-        }
-        other => return other,
-    };
-    if room.evicts
-        && let Some(plan) = &shortfall.plan
-        && evict_for_room(core, plan)
-    {
-        return match attempt() {
+    let mut making = Making::new(core, gpus, goal, room);
+    loop {
+        match attempt() {
             Err(VramError::InsufficientVram(shortfall)) => {
-                Err(VramError::InsufficientVram(Box::new(explain(*shortfall))))
+                if !making.made_room() {
+                    return Err(making.refusal(*shortfall));
+                }
             }
-            other => other,
-        };
+            // The ledger had room but the driver has no memory: retry once if shards could be
+            // evicted there.
+            Err(VramError::Device { gpu, source })
+                if source.is_out_of_memory()
+                    && give_way(core, core.gpu(gpu)?, goal.needed(), room) =>
+            {
+                return attempt();
+            }
+            other => return other,
+        }
     }
-    Err(VramError::InsufficientVram(Box::new(shortfall)))
 }
 
 /// Finds a placement for a shard that comes from elsewhere. No shard is evicted for it; the refusal
@@ -67,31 +75,120 @@ pub(crate) fn place_for(core: &Core, entry: &Entry, target: &Arc<Gpu>) -> Result
 
 /// Evicts some shards when the driver itself has no memory. Returns true if a retry is useful.
 pub(crate) fn give_way(core: &Core, gpu: &Arc<Gpu>, len: ByteLen, room: RoomMaking) -> bool {
-    let gpus = [Arc::clone(gpu)];
-    room.evicts
-        && plan::plan_for(core, &gpus, Goal::Freed(len), room.priority)
-            .is_some_and(|plan| evict_for_room(core, &plan))
+    Making::new(core, core::slice::from_ref(gpu), Goal::Freed(len), room).made_room()
 }
 
-/// Carries out a plan, and stores the shards that were parked. Returns true if a retry is useful.
-fn evict_for_room(core: &Core, plan: &EvictionPlan) -> bool {
-    match evict(core, plan) {
-        Ok(report) => {
-            for (shard, error) in &report.kept {
-                tracing::warn!(%shard, %error, "could not be evicted");
-            }
-            lock(&core.evicted).extend(report.parked);
-            if core.check_open().is_err() {
-                // The thread that closes the manager may have emptied the list before these shards
-                // were added.
-                drop(take_evicted(core));
-            }
-            // Also if no shard had to be evicted: there was room by then.
-            true
+/// A request that makes room.
+struct Making<'a> {
+    core: &'a Core,
+    gpus: &'a [Arc<Gpu>],
+    goal: Goal<'a>,
+    room: RoomMaking,
+    /// What the policy ranked for an earlier plan.
+    ranking: Option<Ranking>,
+    plans_left: u32,
+    yields_left: u32,
+    /// How often the policy ranked, and how many shards were looked at for that.
+    rankings: u32,
+    looked_at: usize,
+    /// Shards whose eviction failed.
+    failed: HashSet<ShardId>,
+    /// Shards that were in use when the last plan was made.
+    busy: BusyShards,
+}
+
+impl<'a> Making<'a> {
+    fn new(core: &'a Core, gpus: &'a [Arc<Gpu>], goal: Goal<'a>, room: RoomMaking) -> Self {
+        Self {
+            core,
+            gpus,
+            goal,
+            room,
+            ranking: None,
+            plans_left: PLANS_MAX,
+            yields_left: YIELDS_MAX,
+            rankings: 0,
+            looked_at: 0,
+            failed: HashSet::new(),
+            busy: BusyShards::default(),
         }
-        Err(error) => {
-            tracing::debug!(%error, "no room was made");
-            false
+    }
+
+    /// Evicts shards that nobody uses, so that the goal is met. Returns true if it is met, or was
+    /// met already, or some shards went: then a retry is useful.
+    fn made_room(&mut self) -> bool {
+        if !self.room.evicts {
+            return false;
         }
+        let mut fresh = false;
+        while self.plans_left > 0 {
+            self.plans_left = self.plans_left.saturating_sub(1);
+            fresh |= self.ranking.is_none();
+            let Some(ranking) = self.ranking.take().or_else(|| self.rank()) else { return false };
+            let choose = Choose::Idle { except: &self.failed };
+            match ranking.plan(self.core, self.gpus, self.goal, &choose) {
+                Ok(plan) => {
+                    let report = evict::evict_now(self.core, &plan.victims);
+                    let went = plan.victims.is_empty() || !report.evicted.is_empty();
+                    self.keep(report);
+                    self.ranking = Some(ranking);
+                    if went {
+                        return true;
+                    }
+                }
+                // Other shards have come, or leases have ended, since the policy ranked: it ranks
+                // once more.
+                Err(lack) if (lack.outdated || !fresh) && self.may_rank_again() => {}
+                Err(lack) if lack.restless && self.yields_left > 0 => {
+                    self.yields_left = self.yields_left.saturating_sub(1);
+                    self.ranking = Some(ranking);
+                    thread::yield_now();
+                }
+                Err(lack) => {
+                    self.busy = lack.busy;
+                    self.ranking = Some(ranking);
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    fn rank(&mut self) -> Option<Ranking> {
+        let ranking = Ranking::of(self.core, self.gpus, self.room.priority)?;
+        self.rankings = self.rankings.saturating_add(1);
+        self.looked_at = self.looked_at.saturating_add(ranking.looked_at);
+        Some(ranking)
+    }
+
+    /// Bounds what a refusal costs while other calls place and free shards all the time.
+    const fn may_rank_again(&self) -> bool {
+        self.rankings < RANKINGS_MIN || self.looked_at < LOOKS_MAX
+    }
+
+    /// Keeps what was parked until the program takes it.
+    fn keep(&mut self, report: evict::EvictionReport) {
+        for (shard, error) in report.kept {
+            tracing::warn!(%shard, %error, "could not be evicted");
+            self.failed.insert(shard);
+        }
+        lock(&self.core.evicted).extend(report.parked);
+        if self.core.check_open().is_err() {
+            // The thread that closes the manager may have emptied the list before these shards were
+            // added.
+            drop(take_evicted(self.core));
+        }
+    }
+
+    /// Adds to a refusal who holds the bytes, who is in use, and what would help. Only a refusal
+    /// pays for this.
+    fn refusal(self, shortfall: Shortfall) -> VramError {
+        let Self { core, gpus, .. } = self;
+        let ranking = self.ranking.or_else(|| Ranking::of(core, gpus, self.room.priority));
+        let advice = ranking.map(|ranking| ranking.advice(core, gpus, self.goal));
+        let (plan, leased) = advice.unwrap_or_default();
+        let busy = if self.busy.count > 0 { self.busy } else { leased };
+        let shortfall = holders::with_holders(core, shortfall, gpus);
+        VramError::InsufficientVram(Box::new(Shortfall { busy, plan, ..shortfall }))
     }
 }

@@ -133,15 +133,26 @@ impl Gate {
     /// [`Occupied`] names the first reason, in the order of its variants.
     pub(crate) fn try_exclusive(&self) -> Result<ExclusivePass<'_>, Occupied> {
         let state = lock(&self.state);
-        if self.held().here.is_some() {
-            return Err(Occupied::Own);
+        match self.kept_out_by(&state) {
+            Some(who) => Err(who),
+            None => Ok(self.enter_alone(state)),
         }
+    }
+
+    /// Who would keep [`try_exclusive`](Self::try_exclusive) out now; for choosing among shards,
+    /// before any gate is taken.
+    pub(crate) fn occupant(&self) -> Option<Occupied> {
+        self.kept_out_by(&lock(&self.state))
+    }
+
+    fn kept_out_by(&self, state: &State) -> Option<Occupied> {
         match *state {
-            State { leases: 1.., .. } => Err(Occupied::Leases(state.leases)),
-            State { shared: 1.., .. } => Err(Occupied::Readers(state.shared)),
-            State { exclusive: true, .. } => Err(Occupied::Exclusive),
-            _ if !state.queue.is_empty() => Err(Occupied::Queue(state.queue.len())),
-            _ => Ok(self.enter_alone(state)),
+            _ if self.held().here.is_some() => Some(Occupied::Own),
+            State { leases: 1.., .. } => Some(Occupied::Leases(state.leases)),
+            State { shared: 1.., .. } => Some(Occupied::Readers(state.shared)),
+            State { exclusive: true, .. } => Some(Occupied::Exclusive),
+            _ if !state.queue.is_empty() => Some(Occupied::Queue(state.queue.len())),
+            _ => None,
         }
     }
 

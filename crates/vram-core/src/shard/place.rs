@@ -217,7 +217,6 @@ pub(crate) struct View {
     /// it remain.
     pub(crate) block: Weak<Block>,
     pub(crate) seal: Arc<Seal>,
-    #[expect(dead_code, reason = "held for its drop")]
     pub(crate) pass: Arc<LifePass>,
 }
 

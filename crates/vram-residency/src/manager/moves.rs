@@ -114,7 +114,8 @@ impl VramManager {
 
     /// Moves the shards of a GPU together, so that its holes join. Leased, quarantined and reserved
     /// places stay as they are. Other calls run meanwhile; calls on the shard that is being moved
-    /// wait for it. All handles stay valid.
+    /// wait for it. Compaction waits for none of them: a shard that is in use is passed over, tried
+    /// once more at the end, and named in the report if it is still in use. All handles stay valid.
     ///
     /// Sliding a shard over a part of itself takes host memory of its length, counted like that of
     /// parked shards; without that memory the shard is skipped.

@@ -13,7 +13,8 @@ use vram_space::GpuCapacity;
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// Lists the shards to evict so that a shard of `bytes` finds a place on a GPU. A dry run.
+    /// Lists the shards to evict so that a shard of `bytes` finds a place on a GPU. A dry run. Other
+    /// calls may use some of these shards: [`evict`](Self::evict) waits for them.
     ///
     /// # Errors
     ///
@@ -27,8 +28,9 @@ impl VramManager {
 
     /// Carries out a plan: each shard is parked or freed, as its owner asked.
     ///
-    /// A shard that came into use after the plan was made stays, and the report says so. The report
-    /// also holds the parked shards.
+    /// This call waits, without a deadline, for other calls that use one of the shards; a request
+    /// that makes room by itself does not. A shard that was leased, pinned or found altered after
+    /// the plan was made stays, and the report says so. The report also holds the parked shards.
     ///
     /// # Errors
     ///

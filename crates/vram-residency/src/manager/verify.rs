@@ -138,8 +138,13 @@ impl VramManager {
     ///
     /// The call reads the source once, in order if the source can only be read in order. Up to
     /// [`Limits::staging_bytes`](crate::Limits) of altered segments wait in host memory meanwhile.
-    /// If there are more, the call reads a source with random access again (also after its
+    /// If there are more, the call reads those of a source with random access again (also after its
     /// [`finish`](Source::finish)), and refuses any other source.
+    ///
+    /// The source is read beside other readers of the shard, and may itself read any shard. Only to
+    /// write does the call wait, as other calls on one shard do, until it is alone with the shard.
+    /// If the shard changed meanwhile (more of it was altered, or another call repaired it), the
+    /// call begins again, a few times at most.
     ///
     /// A leased shard is refused, because kernels may be reading the bytes that a repair would
     /// overwrite.
@@ -150,8 +155,9 @@ impl VramManager {
     /// it has another length, or the shard's key is no longer in the ring;
     /// [`VramError::SourceLength`], [`VramError::SourceChanged`] or [`VramError::Source`];
     /// [`VramError::Cancelled`]; [`VramError::LimitExceeded`] as above; those of a bad handle;
-    /// [`VramError::InUse`]. Nothing was written then, unless the source changed or failed when it
-    /// was read again.
+    /// [`VramError::InUse`], also if the shard changed each time while the source was read, or once
+    /// and the source cannot be read again. Nothing was written then, unless the source changed or
+    /// failed when it was read again.
     ///
     /// [`VramError::WriteNotKept`] if the device does not keep the bytes: see
     /// [`RepairOptions::relocate`]; [`VramError::InsufficientVram`] for relocating;

@@ -7,6 +7,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "test support: inputs are the suites' own, and a panic is a failed test"
 )]
@@ -14,12 +15,14 @@
 mod clock;
 mod devices;
 mod rig;
+mod slow;
 mod stream;
 mod sweep;
 
 pub use clock::{CallingClock, TestClock};
 pub use devices::{devices, held_up};
 pub use rig::{Rig, SEGMENT};
+pub use slow::{SlowReader, begin, in_time};
 pub use stream::{ActingReader, ActingSource, ActingWriter, acts_at};
 pub use sweep::{After, Fault, Faults, Outcome, Row};
 pub use vram_testkit::{Dice, content, for_a_while, setting, weights};

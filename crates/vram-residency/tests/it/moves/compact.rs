@@ -248,7 +248,10 @@ fn others_go_on_while_a_gpu_is_compacted() {
         scope.spawn(|| {
             for _ in 0..20 {
                 let report = manager.compact(0, ALL).unwrap();
-                assert!(report.stranded.is_empty() && report.skipped.is_empty(), "{report:?}");
+                // A shard that is being read stays where it is.
+                let busy = |(_, error): &(_, VramError)| matches!(error, VramError::InUse { .. });
+                assert!(report.skipped.iter().all(busy), "{report:?}");
+                assert!(report.stranded.is_empty(), "{report:?}");
             }
         });
     });

@@ -1,6 +1,7 @@
 //! Moves: after any move of a shard its bytes are equal, or the call returns an error with the
 //! reason and nothing has changed.
 
+mod busy;
 pub(crate) mod compact;
 pub(crate) mod keys;
 mod links;

@@ -2,6 +2,7 @@
 
 mod images;
 mod relocate;
+mod replicas;
 mod sources;
 mod whole;
 

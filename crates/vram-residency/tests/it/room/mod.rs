@@ -7,3 +7,4 @@ mod plans;
 mod policies;
 mod reservations;
 mod shortfalls;
+mod waits;

@@ -1,0 +1,89 @@
+//! What it costs to compact a GPU, and to be refused for want of room, by the number of its shards:
+//! neither may grow faster than the number of shards, but for a logarithm.
+//!
+//! `cargo bench -p vram-residency --bench rooms`, with the largest power of ten as its argument:
+//! `-- 5` for 100,000 shards (the default is 4).
+
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and may panic")]
+
+use std::time::Instant;
+
+use vram_residency::{
+    ByteLen, CompactBudget, Limits, Lru, OnEviction, ReadBack, SealRequest, SegmentSize, Threads,
+    VramManager,
+};
+
+/// A shard takes one granule.
+const GRANULE: u64 = 256;
+
+fn manager(total: u64, evicts: bool) -> VramManager {
+    let builder = VramManager::builder()
+        .host_device(ByteLen::new(total))
+        .segment_size(SegmentSize::MIN)
+        .threads(Threads::ONE)
+        .limits(Limits::default().shard_count_max(u64::MAX));
+    let builder =
+        if evicts { builder.eviction(Lru).on_eviction(OnEviction::Free) } else { builder };
+    builder.build().unwrap()
+}
+
+fn fill(manager: &VramManager, count: u64) {
+    for _ in 0..count {
+        let request = SealRequest::new("tensor", 0).read_back(ReadBack::None);
+        manager.seal(request, &[7; 200]).unwrap();
+    }
+}
+
+/// Frees every second of twice as many shards, and compacts the rest.
+fn compact(count: u64) {
+    let manager = manager(2 * count * GRANULE, false);
+    fill(&manager, 2 * count);
+    for shard in manager.shards().iter().step_by(2) {
+        manager.free_shard(shard).unwrap();
+    }
+    let start = Instant::now();
+    let report = manager.compact(0, CompactBudget::new()).unwrap();
+    let took = start.elapsed();
+    println!(
+        "compact   {count:>7} shards  {:>10.1} ms  {:>7} moves  {:>9} moved  {} hole, {:?}",
+        took.as_secs_f64() * 1e3,
+        report.moves,
+        report.moved_bytes.to_string(),
+        report.hole_count,
+        report.end,
+    );
+}
+
+/// A request for more than there is, on a full GPU.
+fn refuse(count: u64, evicts: bool) {
+    let manager = manager(count * GRANULE, evicts);
+    fill(&manager, count);
+    let too_much = vec![1; usize::try_from((count + 1) * GRANULE).unwrap()];
+    let start = Instant::now();
+    let refused = manager.seal_model("late", 0, &too_much);
+    let took = start.elapsed();
+    assert!(refused.unwrap_err().is_capacity());
+    let policy = if evicts { "with a policy" } else { "without one" };
+    println!("refuse    {count:>7} shards  {:>10.1} ms  {policy}", took.as_secs_f64() * 1e3);
+}
+
+/// One shard makes room for another on a full GPU.
+fn evict(count: u64) {
+    let manager = manager(count * GRANULE, true);
+    fill(&manager, count);
+    let start = Instant::now();
+    manager.seal_model("new", 0, &[1; 200]).unwrap();
+    let took = start.elapsed();
+    println!("evict one {count:>7} shards  {:>10.1} ms", took.as_secs_f64() * 1e3);
+}
+
+fn main() {
+    let powers = std::env::args().filter_map(|argument| argument.parse::<u32>().ok()).next();
+    for power in 3..=powers.unwrap_or(4) {
+        let count = 10_u64.pow(power);
+        compact(count);
+        refuse(count, false);
+        refuse(count, true);
+        evict(count);
+    }
+}
