@@ -30,11 +30,8 @@ impl Tenants for Owner {
     fn sweep(&self) {}
 
     fn lost(&self, _stamp: u64, gpu: u32, _error: GpuError) -> usize {
-        self.told.lock().unwrap().push(format!(
-            "lost {gpu
+        self.told.lock().unwrap().push(format!("lost {gpu}"));
         0
-    }"
-        ));
     }
 
     fn not_returned(&self, gpu: u32, bytes: ByteLen) {
