@@ -5,6 +5,10 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program prints")]
 
+#[cfg(test)]
+#[macro_use]
+extern crate vram_testkit;
+
 mod arguments;
 mod bench;
 mod ci;

@@ -7,6 +7,9 @@
 #![cfg(loom)]
 #![expect(clippy::unwrap_used, reason = "a panic is the failure of the test")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use loom::thread;
 use vram_alloc::{ByteLen, Ledger};
 
