@@ -15,6 +15,9 @@ use crate::setting;
 /// The limit in seconds. The slowest test of a plain run takes a quarter of this on two cores.
 const DEFAULT_SECONDS: f64 = 180.0;
 
+/// Ten times what a case of the slowest property takes.
+const SECONDS_A_CASE: f64 = 0.2;
+
 /// The variable that replaces it.
 const VARIABLE: &str = "VRAM_TEST_LIMIT_SECONDS";
 
@@ -56,12 +59,14 @@ impl Drop for Limit {
     }
 }
 
-/// A stress test may run for as long as it was asked to, and the limit on top.
+/// Time that a test was asked to take comes on top: the duration of a stress test, the cases of a
+/// property.
 fn limit_of_each() -> Duration {
     let seconds = setting(VARIABLE).unwrap_or(DEFAULT_SECONDS);
     let stress = setting("VRAM_STRESS_SECONDS").unwrap_or(0.0);
+    let cases = setting::<f64>("PROPTEST_CASES").unwrap_or(0.0);
     // What is no number of seconds (negative, too large) sets no limit.
-    Duration::try_from_secs_f64(seconds + stress).unwrap_or(Duration::MAX)
+    Duration::try_from_secs_f64(seconds + stress + cases * SECONDS_A_CASE).unwrap_or(Duration::MAX)
 }
 
 fn running() -> MutexGuard<'static, Vec<Running>> {
@@ -83,16 +88,15 @@ fn watch(limit: Duration) {
 /// Names the tests that exceed the limit, and ends the process without its destructors, which could
 /// wait for the threads that hang.
 fn end(running: &[Running], limit: Duration) -> ! {
-    let (late, other): (Vec<&Running>, Vec<_>) =
-        running.iter().partition(|test| test.since.elapsed() > limit);
-    let mut text = String::new();
-    for test in late {
-        let seconds = limit.as_secs_f64();
-        text += &format!("\ntest {} did not finish within {seconds} s ({VARIABLE})\n", test.name);
-    }
-    for test in other {
-        text += &format!("  also running: {}\n", test.name);
-    }
+    let seconds = limit.as_secs_f64();
+    let lines = running.iter().map(|Running { name, since }| {
+        if since.elapsed() > limit {
+            format!("\ntest {name} did not finish within {seconds} s ({VARIABLE})")
+        } else {
+            format!("\n  also running: {name}")
+        }
+    });
+    let text: String = lines.chain(["\n".to_owned()]).collect();
     // Not by a macro: what this thread prints would go to the captured output of the first test.
     let _unwritable = std::io::stderr().write_all(text.as_bytes());
     std::process::abort()

@@ -27,8 +27,12 @@ fn limited(name: &str, body: TokenTree) -> TokenTree {
     let limit = format!(
         "let _limit = ::vram_testkit::limit(::core::concat!(::core::module_path!(), \"::{name}\"));"
     );
-    let block = parsed(&limit).into_iter().chain([body]).collect();
-    TokenTree::Group(Group::new(Delimiter::Brace, block))
+    let span = body.span();
+    let mut block =
+        Group::new(Delimiter::Brace, parsed(&limit).into_iter().chain([body]).collect());
+    // The function ends where it ended: lints look at its extent.
+    block.set_span(span);
+    TokenTree::Group(block)
 }
 
 #[expect(clippy::expect_used, reason = "both texts above are Rust")]
