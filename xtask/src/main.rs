@@ -16,6 +16,7 @@ mod examples;
 mod gpu;
 mod layers;
 mod model;
+mod models;
 mod proptest;
 mod shell;
 mod stress;
