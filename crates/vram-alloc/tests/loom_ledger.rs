@@ -120,3 +120,21 @@ fn kept_bytes_come_back_once() {
         assert_eq!(ledger.capacity().taken(), len(0));
     });
 }
+
+/// A snapshot shows figures of one moment: the bytes are taken before others take theirs, so no
+/// moment shows the latter alone.
+#[test]
+fn a_snapshot_never_mixes_two_moments() {
+    loom::model(|| {
+        let ledger = Ledger::new(len(100)).unwrap();
+        let other = ledger.clone();
+        let racer = thread::spawn(move || {
+            let taken = other.reserve(len(60)).unwrap();
+            other.set_foreign(len(30));
+            taken
+        });
+        let seen = ledger.capacity();
+        assert!(seen.foreign == len(0) || seen.taken() == len(60), "{seen}");
+        drop(racer.join().unwrap());
+    });
+}

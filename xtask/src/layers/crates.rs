@@ -84,6 +84,7 @@ const ROOMS: &[Room] = &[
         ours: &["vram-alloc", "vram-gpu", "vram-residency", "vram-testkit"],
         may_be_unsafe: false,
     },
+    Room { name: "vram-planted", ours: &[], may_be_unsafe: false },
     Room { name: "xtask", ours: &[], may_be_unsafe: false },
     Room {
         name: "vram-tests",
