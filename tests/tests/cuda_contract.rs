@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::sync::Arc;
 
 use cuda_sim::{DeviceSpec, Sim};

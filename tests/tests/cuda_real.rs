@@ -7,6 +7,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::io::Write;
 use std::sync::Arc;
 

@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::process::Command;
 
 use vram_alloc::{ByteLen, DeviceRange, GpuIndex};

@@ -16,6 +16,9 @@
     reason = "the reference is plain arithmetic on small numbers, and a test may panic"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::sync::Arc;
 
 use cuda_sim::{CallKind, DeviceSpec, Fault, Sim};

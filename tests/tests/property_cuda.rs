@@ -10,6 +10,9 @@
     reason = "the inputs are the test's own"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 #[path = "../../crates/vram-residency/tests/guide/cuda.rs"]
 mod cuda;
 

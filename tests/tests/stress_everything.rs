@@ -12,6 +12,9 @@
     reason = "the inputs are the test's own, and a test fails by panicking"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
 use std::thread;

@@ -7,6 +7,9 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use proptest::prelude::*;
 use vram_gpu::fault::{Action, Op, When};
 use vram_residency::MemoryMode;

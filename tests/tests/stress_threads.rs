@@ -11,6 +11,9 @@
     reason = "the inputs are the test's own, and a test fails by panicking"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::sync::Mutex;
 use std::thread;
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{arguments, examples, gpu, layers, proptest, shell, summary, workspace};
+use crate::{arguments, examples, gpu, layers, models, proptest, shell, summary, workspace};
 
 /// The command line of this command.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +32,9 @@ type Step = (String, Box<dyn Fn() -> Result<(), String>>);
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let mut steps: Vec<Step> = Vec::new();
     if !options.after_tests {
-        push(&mut steps, "tests", || shell::cargo(&["test", "--workspace"]).run());
+        push(&mut steps, "tests", || {
+            shell::cargo(&["test", "--workspace", "--no-fail-fast"]).run()
+        });
     }
     push(&mut steps, "examples", examples::run);
     push(&mut steps, "format", || shell::cargo(&["fmt", "--all", "--", "--check"]).run());
@@ -66,6 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         shell::cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()
     });
     push(&mut steps, "properties", || proptest::run(&proptest::Options::short()));
+    push_models(&mut steps)?;
     push(&mut steps, "GPU checks, simulated", || gpu::run(&gpu::Options::for_ci()));
     push(&mut steps, "vram with CUDA", || {
         let target = ["test", "--workspace", "--features", "vram-cli/cuda", "--test", "cli"];
@@ -83,6 +86,18 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         rows.push(summary::Row { name, tests: None, took: started.elapsed(), failure });
     }
     summary::finish("CI", &rows)
+}
+
+fn push_models(steps: &mut Vec<Step>) -> Result<(), String> {
+    for (name, child) in models::all(models::Effort::Short)? {
+        push(steps, &format!("models, {name}"), move || {
+            match summary::Row::of_tests(&name, &child)?.failure {
+                Some(failure) => Err(failure),
+                None => Ok(()),
+            }
+        });
+    }
+    Ok(())
 }
 
 fn push(steps: &mut Vec<Step>, name: &str, step: impl Fn() -> Result<(), String> + 'static) {

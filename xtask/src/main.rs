@@ -5,6 +5,10 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program prints")]
 
+#[cfg(test)]
+#[macro_use]
+extern crate vram_testkit;
+
 mod arguments;
 mod bench;
 mod ci;
@@ -12,6 +16,8 @@ mod examples;
 mod gpu;
 mod layers;
 mod model;
+mod models;
+mod planted;
 mod proptest;
 mod shell;
 mod stress;
@@ -34,6 +40,7 @@ cargo xtask COMMAND [OPTIONS]
                                           --debug: built as the tests are)
   examples                                runs every example, as it is built for the tests
   layers                                  who may import whom, crates and files: against what the manifests and sources say
+  planted [--only NAME] [--list]          plants faults in a copy of the workspace, and checks that the suites notice each
   ci [--after-tests]                      what CI runs, in the same order (--after-tests leaves the test command out)
   model                                   fetches a real model (90.9 MB) into target/model/ with pip
   help                                    this text
@@ -55,6 +62,7 @@ fn main() -> ExitCode {
         "examples" => arguments::none(args).and_then(|()| examples::run()),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
         "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),
+        "planted" => planted::Options::parse(args).and_then(|options| planted::run(&options)),
         "model" => arguments::none(args).and_then(|()| model::run()),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

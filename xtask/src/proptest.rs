@@ -73,20 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             .arg(target.as_str())
             .env("PROPTEST_CASES", options.cases.to_string())
             .env("QUICKCHECK_TESTS", options.cases.to_string());
-        let started = Instant::now();
-        let (output, passed) = child.run_and_read()?;
-        let tests = summary::passed_tests(&output);
-        let failure = match (passed, tests) {
-            (false, _) => Some(format!("repeat with: {}", child.line())),
-            (true, 0) => Some(format!("no test in it; see {}", child.line())),
-            (true, _) => None,
-        };
-        rows.push(summary::Row {
-            name: format!("{} {target}", packages.join(", ")),
-            tests: Some(tests),
-            took: started.elapsed(),
-            failure,
-        });
+        rows.push(summary::Row::of_tests(&format!("{} {target}", packages.join(", ")), &child)?);
     }
     summary::finish(&format!("property suites, {} cases a property", options.cases), &rows)
 }

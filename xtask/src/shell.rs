@@ -4,6 +4,9 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
+/// The variable that sets the time limit of each test, in seconds (see `vram-testkit`).
+pub(crate) const TEST_LIMIT: &str = "VRAM_TEST_LIMIT_SECONDS";
+
 /// A child process to be started.
 #[derive(Debug)]
 pub(crate) struct Child {

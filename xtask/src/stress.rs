@@ -1,13 +1,13 @@
 //! `cargo xtask stress`: runs every test target named `stress_*` for a share of the time, then the
-//! models of concurrency (`loom_*`).
+//! models of concurrency.
 //!
 //! A stress target reads `VRAM_STRESS_SECONDS` (the duration of each of its tests) and
 //! `VRAM_STRESS_SEED` (its first seed), so that one printed line repeats a run.
 
 use std::collections::BTreeMap;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
-use crate::{arguments, shell, summary, workspace};
+use crate::{arguments, models, shell, summary, workspace};
 
 /// The command line of this command.
 #[derive(Debug, PartialEq)]
@@ -48,11 +48,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     if let (Some(only), true) = (&options.only, targets.is_empty()) {
         return Err(format!("no stress target `{only}`"));
     }
-    let models = if options.only.is_some() {
-        Vec::new()
-    } else {
-        workspace::tests_beginning_with(&["loom_"], None)?
-    };
+    let models =
+        if options.only.is_some() { Vec::new() } else { models::all(models::Effort::Long)? };
     let seed = options.seed.unwrap_or_else(seed_of_now);
     let commit = shell::program("git", &["describe", "--always", "--dirty"])
         .read()
@@ -81,24 +78,12 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             .arg("--nocapture")
             .env("VRAM_STRESS_SECONDS", format!("{seconds:.1}"))
             .env("VRAM_STRESS_SEED", seed.to_string());
-        rows.push(row(&format!("{} {target}", packages.join(", ")), &child)?);
+        rows.push(summary::Row::of_tests(&format!("{} {target}", packages.join(", ")), &child)?);
     }
-    for (package, target) in &models {
-        let child = shell::cargo(&["test", "--release", "-p", package, "--test", target])
-            .env("RUSTFLAGS", "--cfg loom")
-            // A separate target folder: another cfg would overwrite the usual build.
-            .env("CARGO_TARGET_DIR", "target/loom");
-        rows.push(row(&format!("{package} {target}"), &child)?);
+    for (name, child) in &models {
+        rows.push(summary::Row::of_tests(name, child)?);
     }
     summary::finish(&format!("stress suites, seed {seed}"), &rows)
-}
-
-fn row(name: &str, child: &shell::Child) -> Result<summary::Row, String> {
-    let started = Instant::now();
-    let (output, passed) = child.run_and_read()?;
-    let tests = summary::passed_tests(&output);
-    let failure = (!passed || tests == 0).then(|| format!("repeat with: {}", child.line()));
-    Ok(summary::Row { name: name.to_owned(), tests: Some(tests), took: started.elapsed(), failure })
 }
 
 /// `cargo test` over all packages in one command: a single package would have other features and be

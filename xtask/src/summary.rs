@@ -1,6 +1,9 @@
 //! The table at the end of a command: what ran, the number of tests, and what failed.
 
 use core::time::Duration;
+use std::time::Instant;
+
+use crate::shell::Child;
 
 /// One line of the table.
 #[derive(Debug)]
@@ -10,6 +13,22 @@ pub(crate) struct Row {
     pub(crate) took: Duration,
     /// The error, if it failed.
     pub(crate) failure: Option<String>,
+}
+
+impl Row {
+    /// Runs tests. Running none is a failure: a suite without tests proves nothing.
+    pub(crate) fn of_tests(name: &str, child: &Child) -> Result<Self, String> {
+        let started = Instant::now();
+        let (output, passed) = child.run_and_read()?;
+        let tests = passed_tests(&output);
+        let failure = match (passed, tests) {
+            (false, _) => Some(format!("repeat with: {}", child.line())),
+            (true, 0) => Some(format!("no test in it; see {}", child.line())),
+            (true, _) => None,
+        };
+        let took = started.elapsed();
+        Ok(Self { name: name.to_owned(), tests: Some(tests), took, failure })
+    }
 }
 
 /// Prints the table and turns any failed row into the command's error.

@@ -1,5 +1,8 @@
 //! The committed trampolines are those of the `cust_raw` in use.
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::io::Write as _;
 
 #[path = "../generator/bindings.rs"]

@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::ptr::{self, NonNull};
 use std::sync::Once;

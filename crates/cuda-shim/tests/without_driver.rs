@@ -5,6 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests is a test")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::process::Command;
 
 use cuda_shim::DriverState;

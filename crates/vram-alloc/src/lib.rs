@@ -2,6 +2,10 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+#[macro_use]
+extern crate vram_testkit;
+
 extern crate alloc;
 
 mod arena;

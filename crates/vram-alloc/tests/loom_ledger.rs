@@ -7,6 +7,12 @@
 #![cfg(loom)]
 #![expect(clippy::unwrap_used, reason = "a panic is the failure of the test")]
 
+#[macro_use]
+extern crate vram_testkit;
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
 use loom::thread;
 use vram_alloc::{ByteLen, Ledger};
 
@@ -14,10 +20,22 @@ fn len(bytes: u64) -> ByteLen {
     ByteLen::new(bytes)
 }
 
+/// Runs a model. One with a single interleaving would prove nothing: loom overlooks a change by a
+/// thread that has looked at the same value before, if the other thread only looks.
+fn every_interleaving(model: impl Fn() + Sync + Send + 'static) {
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&count);
+    loom::model(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    assert!(count.load(Ordering::Relaxed) > 1, "only one interleaving was tried");
+}
+
 /// P1: of two threads, one always gets the last bytes, and never both.
 #[test]
 fn exactly_one_of_two_wins_the_last_bytes() {
-    loom::model(|| {
+    every_interleaving(|| {
         let ledger = Ledger::new(len(100)).unwrap();
         let other = ledger.clone();
         let racer = thread::spawn(move || other.reserve(len(60)).ok());
@@ -33,7 +51,7 @@ fn exactly_one_of_two_wins_the_last_bytes() {
 /// No spurious refusal: requests that fit together are both granted.
 #[test]
 fn two_requests_that_fit_are_both_granted() {
-    loom::model(|| {
+    every_interleaving(|| {
         let ledger = Ledger::new(len(100)).unwrap();
         let other = ledger.clone();
         let racer = thread::spawn(move || other.reserve(len(50)).unwrap());
@@ -48,7 +66,7 @@ fn two_requests_that_fit_are_both_granted() {
 /// `set_total` has returned, the bytes taken do not rise.
 #[test]
 fn no_grant_follows_a_lowered_limit() {
-    loom::model(|| {
+    every_interleaving(|| {
         let ledger = Ledger::new(len(100)).unwrap();
         let other = ledger.clone();
         let racer = thread::spawn(move || other.reserve(len(60)).ok());
@@ -64,7 +82,7 @@ fn no_grant_follows_a_lowered_limit() {
 /// refuse it: 60 of 100 taken, then 0 of 100, then 0 of 50.
 #[test]
 fn a_refusal_never_mixes_two_instants() {
-    loom::model(|| {
+    every_interleaving(|| {
         let ledger = Ledger::new(len(100)).unwrap();
         let held = ledger.reserve(len(60)).unwrap();
         let other = ledger.clone();
@@ -77,14 +95,13 @@ fn a_refusal_never_mixes_two_instants() {
     });
 }
 
-/// Snapshots add up at every step of reserve, commit and release, and no byte is lost.
+/// Snapshots add up at every step of commit and release, and no byte is lost.
 #[test]
 fn a_snapshot_adds_up_at_every_step() {
-    loom::model(|| {
+    every_interleaving(|| {
         let ledger = Ledger::new(len(100)).unwrap();
-        let other = ledger.clone();
+        let mut reservation = ledger.reserve(len(70)).unwrap();
         let worker = thread::spawn(move || {
-            let mut reservation = other.reserve(len(70)).unwrap();
             let charge = reservation.split(len(30)).unwrap().commit();
             drop(reservation);
             charge.release();
@@ -100,7 +117,7 @@ fn a_snapshot_adds_up_at_every_step() {
 /// more bytes kept than used. A thread that needs them gets them exactly when they are released.
 #[test]
 fn kept_bytes_come_back_once() {
-    loom::model(|| {
+    every_interleaving(|| {
         let ledger = Ledger::new(len(100)).unwrap();
         let kept = ledger.reserve(len(70)).unwrap().commit().keep();
         let other = ledger.clone();
@@ -115,5 +132,21 @@ fn kept_bytes_come_back_once() {
         assert!(theirs.is_some() || ledger.reserve(len(60)).is_ok());
         drop(theirs);
         assert_eq!(ledger.capacity().taken(), len(0));
+    });
+}
+
+/// The headroom is set before the foreign bytes are: no moment shows the latter alone.
+#[test]
+fn a_snapshot_never_mixes_two_instants() {
+    every_interleaving(|| {
+        let ledger = Ledger::new(len(100)).unwrap();
+        let other = ledger.clone();
+        let racer = thread::spawn(move || {
+            other.set_headroom(len(10));
+            other.set_foreign(len(30));
+        });
+        let seen = ledger.capacity();
+        assert!(seen.foreign == len(0) || seen.headroom == len(10), "{seen}");
+        racer.join().unwrap();
     });
 }

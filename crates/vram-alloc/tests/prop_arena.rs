@@ -7,6 +7,9 @@
 #![expect(clippy::arithmetic_side_effects, reason = "figures are far below 2^63")]
 #![expect(clippy::unwrap_used, reason = "a panic is the failure of the test")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vram_alloc::{

@@ -8,6 +8,9 @@
 #![expect(clippy::indexing_slicing, reason = "an index past the end is the failure of the test")]
 #![expect(clippy::unwrap_used, reason = "a panic is the failure of the test")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use core::ops::Range;
 
 use quickcheck::{Arbitrary, Gen, QuickCheck};

@@ -6,6 +6,9 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "the reference works in u128")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use proptest::prelude::*;
 use vram_alloc::{
     Alignment, BoundsError, ByteLen, ByteOffset, ByteRange, DeviceOffset, DeviceRange,

@@ -2,6 +2,9 @@
 //! placements themselves. In the ledger, bytes that change from one holder to another are never
 //! free in between.
 
+#[macro_use]
+extern crate vram_testkit;
+
 use proptest::prelude::*;
 use vram_alloc::{Alignment, Arena, ByteLen, Ledger, ReleaseReason};
 

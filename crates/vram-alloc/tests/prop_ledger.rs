@@ -5,6 +5,9 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "figures are far below 2^63")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vram_alloc::{ByteLen, Capacity, Charge, Kept, Ledger, LedgerError, MAX_TOTAL, Reservation};
@@ -13,7 +16,9 @@ use vram_alloc::{ByteLen, Capacity, Charge, Kept, Ledger, LedgerError, MAX_TOTAL
 enum Call {
     Reserve(u64),
     Split(usize, u64),
+    Join(usize, usize),
     Commit(usize),
+    Revoke(usize),
     DropReservation(usize),
     Release(usize),
     Keep(usize),
@@ -29,7 +34,9 @@ fn call() -> impl Strategy<Value = Call> {
     prop_oneof![
         8 => len.clone().prop_map(Call::Reserve),
         2 => (any::<usize>(), len).prop_map(|(which, len)| Call::Split(which, len)),
+        1 => any::<(usize, usize)>().prop_map(|(which, other)| Call::Join(which, other)),
         4 => any::<usize>().prop_map(Call::Commit),
+        1 => any::<usize>().prop_map(Call::Revoke),
         2 => any::<usize>().prop_map(Call::DropReservation),
         4 => any::<usize>().prop_map(Call::Release),
         2 => any::<usize>().prop_map(Call::Keep),
@@ -103,6 +110,18 @@ proptest! {
                     }
                     prop_assert_eq!(ledger.capacity(), before);
                 }
+                Call::Join(which, other) => {
+                    if let Some(mut whole) = pick(&mut reserved, which) {
+                        if let Some(part) = pick(&mut reserved, other) {
+                            let both = whole.len().get() + part.len().get();
+                            prop_assert!(whole.join(part).is_ok());
+                            prop_assert_eq!(whole.len().get(), both);
+                        }
+                        reserved.push(whole);
+                    }
+                    prop_assert_eq!(ledger.capacity(), before);
+                }
+                Call::Revoke(which) => reserved.extend(pick(&mut used, which).map(Charge::revoke)),
                 Call::Commit(which) => used.extend(pick(&mut reserved, which).map(Reservation::commit)),
                 Call::DropReservation(which) => drop(pick(&mut reserved, which)),
                 Call::Release(which) => {
@@ -218,6 +237,17 @@ fn a_budget_shrunk_below_what_is_taken_grants_nothing_until_it_fits() {
     assert!(ledger.reserve(ByteLen::new(200)).is_ok());
     drop(second);
     assert_eq!(ledger.capacity().free().get(), 500);
+}
+
+#[test]
+fn a_reservation_of_another_ledger_is_not_joined() {
+    let [ours, theirs] = [100, 100].map(|total| Ledger::new(ByteLen::new(total)).unwrap());
+    let mut reservation = ours.reserve(ByteLen::new(10)).unwrap();
+    let foreign = theirs.reserve(ByteLen::new(20)).unwrap();
+    let refused = reservation.join(foreign).unwrap_err();
+    assert_eq!((reservation.len().get(), refused.len().get()), (10, 20));
+    drop((reservation, refused));
+    assert!(ours.capacity().taken().is_zero() && theirs.capacity().taken().is_zero());
 }
 
 #[test]

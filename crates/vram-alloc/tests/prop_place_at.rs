@@ -6,6 +6,9 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "figures are far below 2^63")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vram_alloc::{Alignment, Arena, ByteLen, DeviceOffset};

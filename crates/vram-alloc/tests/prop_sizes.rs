@@ -5,6 +5,9 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "the reference works in u128")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use vram_alloc::{

@@ -2,6 +2,9 @@
 
 #![cfg(feature = "serde")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use vram_alloc::{
     Alignment, Arena, ArenaReport, BlockFormat, ByteLen, Capacity, DeviceUuid, GpuIndex, Ledger,
     ModelPlan, Piece, TensorFormat,

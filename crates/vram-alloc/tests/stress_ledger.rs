@@ -12,6 +12,9 @@
     reason = "figures are far below 2^63, and a test fails by panicking"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 

@@ -3,6 +3,10 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+#[macro_use]
+extern crate vram_testkit;
+
 mod args;
 mod commands;
 mod failure;

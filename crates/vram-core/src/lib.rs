@@ -5,6 +5,10 @@
     reason = "the methods of the facade, which call these functions one to one, state the errors"
 )]
 
+#[cfg(test)]
+#[macro_use]
+extern crate vram_testkit;
+
 /// Generates setters from lines `fn name(argument: Type) => field = value;`; `[const]` before one
 /// makes it a `const fn`.
 macro_rules! setters {

@@ -1,6 +1,10 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+#[macro_use]
+extern crate vram_testkit;
+
 mod event;
 mod hub;
 mod log;

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is the failure of the test")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use core::time::Duration;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;

@@ -1,6 +1,10 @@
 #![doc = include_str!("../README.md")]
 #![deny(unsafe_code)]
 
+#[cfg(test)]
+#[macro_use]
+extern crate vram_testkit;
+
 // Defines the driver's functions: without this crate, code that uses `cust` does not link.
 #[cfg(feature = "cuda")]
 extern crate cuda_shim as _;

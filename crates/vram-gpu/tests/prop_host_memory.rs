@@ -13,6 +13,9 @@
     reason = "the reference is plain arithmetic on small numbers, and a test may panic"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use proptest::prelude::*;
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange, GpuIndex};
 use vram_gpu::{Device, DeviceMemory, GpuError, HostDevice};

@@ -13,6 +13,9 @@
     reason = "a stress test is plain arithmetic on small numbers, and may panic"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use core::time::Duration;
 use std::sync::Arc;
 

@@ -1,5 +1,8 @@
 //! The guarantees to a user of this crate alone.
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::collections::HashMap;
 
 use vram_id::{Clock, IdSource, ParseShardIdError, ShardId, SystemClock, Timestamp};

@@ -12,6 +12,9 @@
     reason = "a test fails by panicking, on figures of its own"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use safetensors::SafeTensors;

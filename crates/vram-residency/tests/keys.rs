@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;

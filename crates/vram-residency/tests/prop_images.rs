@@ -10,6 +10,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::fs;
 
 use proptest::prelude::*;

@@ -12,6 +12,9 @@
     reason = "a panic is the failure of the test"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::collections::BTreeMap;
 
 use proptest::collection::vec;

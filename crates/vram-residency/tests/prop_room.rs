@@ -11,6 +11,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use core::time::Duration;
 use std::sync::Arc;
 

@@ -6,6 +6,9 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "a test fails by panicking")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::io::{self, Read};
 
 use proptest::prelude::*;

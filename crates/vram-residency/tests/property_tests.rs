@@ -17,6 +17,9 @@
     reason = "the inputs are the test's own"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 #[cfg(feature = "real-gpu")]
 #[path = "guide/cuda.rs"]
 mod cuda;

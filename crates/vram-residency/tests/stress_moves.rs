@@ -13,6 +13,9 @@
     reason = "a test fails by panicking, and says how to repeat it"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::sync::Mutex;
 use std::thread;
 

@@ -3,6 +3,9 @@
 //! In the past, rustc 1.95 at opt-level 1 let the inlined callee wipe the caller's array. The fault
 //! needed the closure and the crate boundary, so this test keeps both.
 
+#[macro_use]
+extern crate vram_testkit;
+
 use vram_seal::{SealKey, TicketKey};
 
 #[test]

@@ -12,6 +12,9 @@
 #![expect(clippy::print_stderr, reason = "the child tells the parent where it found what")]
 #![expect(clippy::arithmetic_side_effects, reason = "small numbers, checked in test builds")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use core::fmt::Write as _;
 use core::hint::black_box;
 use std::fs::{File, read_to_string};

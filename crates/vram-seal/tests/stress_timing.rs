@@ -8,6 +8,9 @@
 #![expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "statistics are in floats")]
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use core::hint::black_box;
 use std::io::Write as _;
 use std::time::Instant;

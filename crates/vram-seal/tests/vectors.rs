@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::arithmetic_side_effects, reason = "small numbers, checked in test builds")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is the failure of the test")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use core::time::Duration;
 
 use vram_alloc::{ByteLen, DeviceUuid};

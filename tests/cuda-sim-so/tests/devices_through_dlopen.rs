@@ -5,6 +5,9 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;

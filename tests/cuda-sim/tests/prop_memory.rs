@@ -13,6 +13,9 @@
     reason = "helpers of tests are tests"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use core::ptr;
 
 use cuda_sim::{DeviceSpec, Sim};

@@ -3,6 +3,9 @@
 //! There is no test to run: the compiler compares each function with the type in `cuda_shim::abi`,
 //! which is generated from the bindings of `cust_raw`.
 
+#[macro_use]
+extern crate vram_testkit;
+
 use core::ffi::CStr;
 
 macro_rules! compare {

@@ -13,6 +13,9 @@
     reason = "helpers of tests are tests"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use cuda_sim::{DeviceSpec, Sim};
 use cust::context::{Context, CurrentContext};
 use cust::device::Device;

@@ -1,7 +1,13 @@
 //! Helpers for the suites of all crates: bytes to seal, seeded numbers, the duration of a stress
-//! test. Imports no crate of this workspace, so that every crate can use it in its tests.
+//! test, a time limit on every test. Imports no crate of this workspace, so that every crate can
+//! use it in its tests.
 
 #![forbid(unsafe_code)]
+
+mod limit;
+
+pub use limit::{Limit, limit};
+pub use vram_test_limit::test;
 
 use core::str::FromStr;
 use core::time::Duration;

@@ -20,6 +20,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 mod copies;
 mod devices;
 mod host;

@@ -21,6 +21,9 @@
     reason = "a check fails by panicking, and its inputs are its own"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 mod contract;
 mod devices;
 mod faults;

@@ -9,6 +9,9 @@
     reason = "a test fails by panicking, on figures of its own"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 mod documented;
 mod panics;
 mod stories;

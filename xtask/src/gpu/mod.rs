@@ -94,14 +94,17 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     println!("{}: {}", binary.display(), sound(&bytes, size_max)?);
     if options.build_only {
         println!("carry it to the machine with the GPU, and there:");
-        println!("  ./vram-gpu-checks --test-threads=1 --nocapture > gpu.log 2>&1");
+        let limit = shell::TEST_LIMIT;
+        println!("  {limit}=1800 ./vram-gpu-checks --test-threads=1 --nocapture > gpu.log 2>&1");
         println!("then here: cargo xtask gpu --read gpu.log");
         return Ok(());
     }
 
     let binary_text = binary.to_string_lossy();
     let mut probe = shell::program(&binary_text, &["--exact", "--nocapture", PROBE]);
-    let mut checks = shell::program(&binary_text, &["--test-threads=1", "--nocapture"]);
+    let mut checks = shell::program(&binary_text, &["--test-threads=1", "--nocapture"])
+        // Large copies on a slow bus take their time.
+        .env(shell::TEST_LIMIT, "1800");
     if options.simulated {
         let library = simulated_driver(options, &binary)?;
         (probe, checks) = (over(probe, &library), over(checks, &library));

@@ -9,6 +9,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 #[cfg(feature = "cuda")]
 mod cuda;
 mod demo;

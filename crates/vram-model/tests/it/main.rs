@@ -8,5 +8,8 @@
     reason = "a test fails by panicking, on figures of its own"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 mod headers;
 mod synth;

@@ -11,6 +11,9 @@
     reason = "a test fails by panicking, and its inputs are its own"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 #[cfg(feature = "audit")]
 mod audit;
 mod close;

@@ -8,6 +8,9 @@
     reason = "a test fails by panicking, on figures of its own"
 )]
 
+#[macro_use]
+extern crate vram_testkit;
+
 mod adversary;
 mod parallel;
 mod round_trip;

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 use core::time::Duration;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;

@@ -1,5 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+#[cfg(test)]
+#[macro_use]
+extern crate vram_testkit;
+
 mod call;
 mod code;
 mod control;

@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[macro_use]
+extern crate vram_testkit;
+
 mod bench;
 mod contexts;
 mod devices;

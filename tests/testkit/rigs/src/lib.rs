@@ -12,6 +12,10 @@
     reason = "test support: inputs are the suites' own, and a panic is a failed test"
 )]
 
+#[cfg(test)]
+#[macro_use]
+extern crate vram_testkit;
+
 mod clock;
 mod devices;
 mod rig;
