@@ -4,7 +4,12 @@
 //! `cargo bench -p vram-residency --bench rooms`, with the largest power of ten as its argument:
 //! `-- 5` for 100,000 shards (the default is 4).
 
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and may panic")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark prints, and may panic"
+)]
 
 use std::time::Instant;
 
@@ -54,13 +59,14 @@ fn compact(count: u64) {
     );
 }
 
-/// A request for more than there is, on a full GPU.
+/// A request for all there is, on a full GPU of which one shard is leased.
 fn refuse(count: u64, evicts: bool) {
     let manager = manager(count * GRANULE, evicts);
     fill(&manager, count);
-    let too_much = vec![1; usize::try_from((count + 1) * GRANULE).unwrap()];
+    let all = vec![1; usize::try_from(count * GRANULE).unwrap()];
+    let _lease = manager.lease(&manager.shards().swap_remove(0)).unwrap();
     let start = Instant::now();
-    let refused = manager.seal_model("late", 0, &too_much);
+    let refused = manager.seal_model("late", 0, &all);
     let took = start.elapsed();
     assert!(refused.unwrap_err().is_capacity());
     let policy = if evicts { "with a policy" } else { "without one" };
@@ -78,7 +84,7 @@ fn evict(count: u64) {
 }
 
 fn main() {
-    let powers = std::env::args().filter_map(|argument| argument.parse::<u32>().ok()).next();
+    let powers = std::env::args().find_map(|argument| argument.parse::<u32>().ok());
     for power in 3..=powers.unwrap_or(4) {
         let count = 10_u64.pow(power);
         compact(count);

@@ -12,13 +12,16 @@ use vram_space::{Gpu, Space};
 use crate::error::{BusyShards, Shortfall, VramError};
 use crate::parts::Core;
 use crate::room::plan::{Choose, Ranking};
-use crate::room::{Goal, RoomMaking, evict, holders};
+use crate::room::{Goal, RoomMaking, evict, holders, plan};
 use crate::shard::{Entry, ParkedShard};
 use crate::sync::lock;
 
 /// The most plans that one request makes. A plan after the first is needed only if another request
 /// took the room that was made, or used a shard of the plan: then that one went on.
 const PLANS_MAX: u32 = 1024;
+
+/// How often a request tries again because there is room without an eviction.
+const RETRIES_MAX: u32 = 64;
 
 /// How often the policy may rank for one request; more often as long as fewer shards than this were
 /// looked at.
@@ -88,13 +91,14 @@ struct Making<'a> {
     ranking: Option<Ranking>,
     plans_left: u32,
     yields_left: u32,
+    retries_left: u32,
     /// How often the policy ranked, and how many shards were looked at for that.
     rankings: u32,
     looked_at: usize,
     /// Shards whose eviction failed.
     failed: HashSet<ShardId>,
-    /// Shards that were in use when the last plan was made.
-    busy: BusyShards,
+    /// Shards that were in use when the last plan found no way.
+    busy: Option<BusyShards>,
 }
 
 impl<'a> Making<'a> {
@@ -107,10 +111,11 @@ impl<'a> Making<'a> {
             ranking: None,
             plans_left: PLANS_MAX,
             yields_left: YIELDS_MAX,
+            retries_left: RETRIES_MAX,
             rankings: 0,
             looked_at: 0,
             failed: HashSet::new(),
-            busy: BusyShards::default(),
+            busy: None,
         }
     }
 
@@ -127,9 +132,16 @@ impl<'a> Making<'a> {
             let Some(ranking) = self.ranking.take().or_else(|| self.rank()) else { return false };
             let choose = Choose::Idle { except: &self.failed };
             match ranking.plan(self.core, self.gpus, self.goal, &choose) {
+                Ok(plan) if plan.victims.is_empty() => {
+                    // There is room by now, and the request may still lose it to another one.
+                    self.ranking = Some(ranking);
+                    let left = self.retries_left.checked_sub(1);
+                    self.retries_left = left.unwrap_or_default();
+                    return left.is_some();
+                }
                 Ok(plan) => {
                     let report = evict::evict_now(self.core, &plan.victims);
-                    let went = plan.victims.is_empty() || !report.evicted.is_empty();
+                    let went = !report.evicted.is_empty();
                     self.keep(report);
                     self.ranking = Some(ranking);
                     if went {
@@ -145,7 +157,7 @@ impl<'a> Making<'a> {
                     thread::yield_now();
                 }
                 Err(lack) => {
-                    self.busy = lack.busy;
+                    self.busy = Some(lack.busy);
                     self.ranking = Some(ranking);
                     return false;
                 }
@@ -155,7 +167,7 @@ impl<'a> Making<'a> {
     }
 
     fn rank(&mut self) -> Option<Ranking> {
-        let ranking = Ranking::of(self.core, self.gpus, self.room.priority)?;
+        let ranking = Ranking::of(self.core, self.gpus, self.goal, self.room.priority)?;
         self.rankings = self.rankings.saturating_add(1);
         self.looked_at = self.looked_at.saturating_add(ranking.looked_at);
         Some(ranking)
@@ -184,10 +196,12 @@ impl<'a> Making<'a> {
     /// pays for this.
     fn refusal(self, shortfall: Shortfall) -> VramError {
         let Self { core, gpus, .. } = self;
-        let ranking = self.ranking.or_else(|| Ranking::of(core, gpus, self.room.priority));
-        let advice = ranking.map(|ranking| ranking.advice(core, gpus, self.goal));
-        let (plan, leased) = advice.unwrap_or_default();
-        let busy = if self.busy.count > 0 { self.busy } else { leased };
+        let (plan, busy) = match (self.ranking, self.busy) {
+            // The last plan passed over nothing: another one would find nothing either.
+            (Some(ranking), Some(busy)) if busy.count == ranking.leased().count => (None, busy),
+            (Some(ranking), Some(busy)) => (ranking.advice(core, gpus, self.goal).0, busy),
+            _ => plan::plan_for(core, gpus, self.goal, self.room.priority),
+        };
         let shortfall = holders::with_holders(core, shortfall, gpus);
         VramError::InsufficientVram(Box::new(Shortfall { busy, plan, ..shortfall }))
     }

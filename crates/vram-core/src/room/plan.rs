@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use vram_alloc::ByteLen;
+use vram_alloc::{Alignment, ByteLen};
 use vram_events::OnEviction;
 use vram_id::ShardId;
 use vram_space::{DryRun, Gpu};
@@ -71,10 +71,15 @@ pub(crate) struct Planned<'a> {
 }
 
 impl Ranking {
-    /// Ranks all shards on these GPUs that may be evicted. `None` without a policy: no shard is
-    /// looked at then.
-    pub(crate) fn of(core: &Core, gpus: &[Arc<Gpu>], priority_max: u32) -> Option<Self> {
-        let policy = core.eviction.as_ref()?;
+    /// Ranks all shards on these GPUs that may be evicted. `None` without a policy, and for a goal
+    /// that even empty GPUs do not meet: no shard is looked at then.
+    pub(crate) fn of(
+        core: &Core,
+        gpus: &[Arc<Gpu>],
+        goal: Goal<'_>,
+        priority_max: u32,
+    ) -> Option<Self> {
+        let policy = core.eviction.as_ref().filter(|_| !exceeds(gpus, goal))?;
         let now = core.clock.monotonic();
         let placed = placed(gpus);
         let (mut candidates, mut entries) = (Vec::new(), Vec::new());
@@ -174,6 +179,10 @@ impl Ranking {
         Ok(Planned { victims: plan.chosen, bytes, after })
     }
 
+    pub(crate) const fn leased(&self) -> &BusyShards {
+        &self.leased
+    }
+
     /// The shards to evict, also if calls use some of them now, and those that are leased.
     pub(crate) fn advice(
         &self,
@@ -221,8 +230,19 @@ pub(crate) fn plan_for(
     goal: Goal<'_>,
     priority_max: u32,
 ) -> (Option<EvictionPlan>, BusyShards) {
-    let ranking = Ranking::of(core, gpus, priority_max);
+    let ranking = Ranking::of(core, gpus, goal, priority_max);
     ranking.map_or_else(Default::default, |ranking| ranking.advice(core, gpus, goal))
+}
+
+/// Whether a goal needs more bytes than these GPUs have.
+fn exceeds(gpus: &[Arc<Gpu>], goal: Goal<'_>) -> bool {
+    let total = |gpu: &Arc<Gpu>| {
+        // The last granule may be short.
+        let total = gpu.ledger.capacity().total;
+        total.round_up(Alignment::GRANULE).unwrap_or(total)
+    };
+    let sum = gpus.iter().fold(ByteLen::ZERO, |sum, gpu| sum.saturating_add(total(gpu)));
+    goal.needed() > sum
 }
 
 /// How many pieces were placed on these GPUs so far.
