@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use vram_residency::device::{Device, GpuIndex, HostDevice};
+use vram_residency::device::{Device, HostDevice};
 use vram_residency::{
-    ByteLen, Class, Limits, SealKey, SealOptions, SealRequest, SegmentSize, Threads, VramError,
-    VramManager,
+    ByteLen, Class, GpuIndex, Limits, SealKey, SealOptions, SealRequest, SegmentSize, Threads,
+    VramError, VramManager,
 };
 use vram_test_rigs::{ActingSource, SEGMENT, content};
 
@@ -162,11 +162,15 @@ fn many_calls_at_once_never_exceed_the_bound_of_staging_and_all_come_through() {
     }];
     let (done, came) = channel();
     let mut names = Vec::new();
-    for seat in 0..8_u64 {
+    let resident: Vec<_> = (0..8_u64)
+        .map(|seat| {
+            let bytes = content(LEN, seat);
+            (seat, manager.seal_model("resident", 0, &bytes).unwrap(), bytes)
+        })
+        .collect();
+    for (seat, mut shard, bytes) in resident {
         let name = format!("reader and resealer {seat}");
         names.push(name.clone());
-        let bytes = content(LEN, seat);
-        let mut shard = manager.seal_model("resident", 0, &bytes).unwrap();
         let (manager, done) = (Arc::clone(&manager), done.clone());
         let keys = keys.clone();
         thread::spawn(move || {
@@ -175,6 +179,7 @@ fn many_calls_at_once_never_exceed_the_bound_of_staging_and_all_come_through() {
                 shard = manager.reseal_shard(&shard, &keys[(round + 1) % 2]).unwrap();
                 assert!(manager.verify_shard_integrity(&shard).unwrap());
             }
+            drop(manager);
             done.send(name).unwrap();
         });
     }
@@ -196,6 +201,7 @@ fn many_calls_at_once_never_exceed_the_bound_of_staging_and_all_come_through() {
                 assert_eq!(out, bytes);
                 manager.free_shard(&shard).unwrap();
             }
+            drop(manager);
             done.send(name).unwrap();
         });
     }
