@@ -245,3 +245,112 @@ impl State {
         (Share { buffers, idle }, evicted)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+
+    const LEN: u64 = 4096;
+    const LONG: Duration = Duration::from_secs(60);
+    const BRIEF: Duration = Duration::from_millis(20);
+
+    fn bound(buffers: u64, patience: Duration) -> StagingBound {
+        StagingBound::new(ByteLen::new(buffers * LEN), patience)
+    }
+
+    fn wish(gpu: u32, least: u64, most: u64) -> Wish {
+        Wish { gpu, len: LEN, least, most }
+    }
+
+    /// Makes all buffers of a share.
+    fn made(share: Share) -> Vec<Staging> {
+        let mut buffers = share.idle;
+        while buffers.len() < usize::try_from(share.buffers).unwrap() {
+            buffers.push(Staging::unpinned(ByteLen::new(LEN)).unwrap());
+        }
+        buffers
+    }
+
+    fn figures(bound: &StagingBound) -> [u64; 2] {
+        let (granted, idle) = bound.taken();
+        [granted.get() / LEN, idle.get() / LEN]
+    }
+
+    #[test]
+    fn what_is_kept_for_reuse_counts_and_goes_when_another_call_needs_the_room() {
+        let bound = bound(8, BRIEF);
+        let keep = ByteLen::new(3 * LEN);
+        let share = bound.take(wish(0, 4, 4)).unwrap();
+        let buffers = made(share);
+        assert_eq!(figures(&bound), [4, 0]);
+        bound.give(0, 4 * LEN, buffers, keep);
+        assert_eq!(figures(&bound), [0, 3], "as many as may be idle");
+
+        let again = bound.take(wish(0, 2, 2)).unwrap();
+        assert_eq!((again.idle.len(), figures(&bound)), (2, [2, 1]));
+        bound.give(0, 2 * LEN, made(again), keep);
+        // Another GPU cannot use them, and gets all the room there is.
+        let all = bound.take(wish(1, 8, 8)).unwrap();
+        assert_eq!((all.idle.len(), figures(&bound)), (0, [8, 0]));
+        bound.give(1, 8 * LEN, Vec::new(), keep);
+        bound.give(0, 0, made(Share { buffers: 0, idle: Vec::new() }), keep);
+        let share = bound.take(wish(0, 3, 3)).unwrap();
+        bound.give(0, 3 * LEN, made(share), keep);
+        bound.clear(1);
+        assert_eq!(figures(&bound), [0, 3]);
+        bound.clear(0);
+        assert_eq!(figures(&bound), [0, 0]);
+    }
+
+    #[test]
+    fn shares_shrink_as_the_memory_becomes_scarce_down_to_what_a_call_cannot_do_without() {
+        let bound = bound(64, BRIEF);
+        let mut shares = Vec::new();
+        while let Ok(share) = bound.take(wish(0, 1, 16)) {
+            shares.push(share.buffers);
+        }
+        assert_eq!(shares.iter().sum::<u64>(), 64);
+        assert_eq!(shares.first(), Some(&16));
+        assert!(shares.is_sorted_by(|one, next| one >= next), "{shares:?}");
+        assert!(shares.len() > 12, "{shares:?}");
+        match bound.take(wish(0, 1, 1)) {
+            Err(SpaceError::Staging { needed, taken, limit }) => {
+                let all = ByteLen::new(64 * LEN);
+                assert_eq!((needed, taken, limit), (ByteLen::new(LEN), all, all));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(bound.take(wish(0, 65, 65)).is_err(), "no wait helps");
+    }
+
+    #[test]
+    fn those_who_wait_are_served_in_the_order_in_which_they_came() {
+        let bound = bound(2, LONG);
+        drop(bound.take(wish(0, 2, 2)).unwrap());
+        let (served, order) = channel();
+        for (number, least) in [(1, 2), (2, 1), (3, 1)] {
+            let (ours, served) = (bound.clone(), served.clone());
+            thread::spawn(move || {
+                let share = ours.take(wish(0, least, least)).unwrap();
+                served.send(number).unwrap();
+                ours.give(0, share.buffers * LEN, Vec::new(), ByteLen::ZERO);
+            });
+            let deadline = Instant::now() + LONG;
+            while lock(&bound.shared.state).queue.len() < number {
+                assert!(Instant::now() < deadline, "{number} does not wait");
+                thread::yield_now();
+            }
+        }
+        // One buffer would do for the second and the third, and the first came before them.
+        bound.give(0, LEN, Vec::new(), ByteLen::ZERO);
+        assert!(order.recv_timeout(BRIEF).is_err(), "somebody was served out of turn");
+        bound.give(0, LEN, Vec::new(), ByteLen::ZERO);
+        assert_eq!(order.recv_timeout(LONG), Ok(1));
+        let mut others = [order.recv_timeout(LONG).unwrap(), order.recv_timeout(LONG).unwrap()];
+        others.sort_unstable();
+        assert_eq!(others, [2, 3]);
+    }
+}
