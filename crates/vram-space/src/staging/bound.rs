@@ -254,11 +254,11 @@ mod tests {
     use super::*;
 
     const LEN: u64 = 4096;
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
     const BRIEF: Duration = Duration::from_millis(20);
 
     fn bound(buffers: u64, patience: Duration) -> StagingBound {
-        StagingBound::new(ByteLen::new(buffers * LEN), patience)
+        StagingBound::new(ByteLen::new(buffers.saturating_mul(LEN)), patience)
     }
 
     fn wish(gpu: u32, least: u64, most: u64) -> Wish {

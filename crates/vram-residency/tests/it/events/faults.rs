@@ -87,7 +87,8 @@ fn a_free_that_cannot_wipe_tells_of_the_bytes_and_that_the_shard_is_gone() {
 
 #[test]
 fn bytes_of_a_wipe_that_failed_once_come_back_while_the_manager_lives_and_are_told() {
-    let looks: [(&str, fn(&VramManager)); 6] = [
+    type Look = fn(&VramManager);
+    let looks: [(&str, Look); 6] = [
         ("refresh", |manager| {
             let _figures = manager.refresh(0).unwrap();
         }),
