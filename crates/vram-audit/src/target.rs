@@ -16,8 +16,18 @@ pub(crate) struct Target {
     sink: Sink,
     /// Bytes of whole lines in the file.
     len: u64,
-    /// A part of a line is in the file and could not be cut off: no later line is written after it.
-    broken: bool,
+    /// No later line is written.
+    broken: Option<Broken>,
+}
+
+/// Why no more lines are written to a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// A part of a line is in the file and could not be cut off.
+    Unfinished,
+    /// Lines could not be made durable. The system may have dropped them and report a later sync
+    /// as done, so that lines written after them could outlive them.
+    Unsynced,
 }
 
 enum Sink {
@@ -27,7 +37,7 @@ enum Sink {
 
 impl Target {
     pub(crate) fn other(writer: impl Write + Send + 'static) -> Self {
-        Self { sink: Sink::Other(Box::new(writer)), len: 0, broken: false }
+        Self { sink: Sink::Other(Box::new(writer)), len: 0, broken: None }
     }
 
     /// Creates a new file, readable by its owner alone.
@@ -52,7 +62,7 @@ impl Target {
     /// Locks the file: two writers would break the chain. The lock ends when the file is closed.
     fn locked(file: File, path: &Path) -> Result<Self, AuditError> {
         match file.try_lock() {
-            Ok(()) => Ok(Self { sink: Sink::File(file), len: 0, broken: false }),
+            Ok(()) => Ok(Self { sink: Sink::File(file), len: 0, broken: None }),
             Err(TryLockError::WouldBlock) => Err(AuditError::InUse { path: path.to_path_buf() }),
             Err(TryLockError::Error(error)) => {
                 Err(AuditError::io("lock the audit", path.to_path_buf(), error))
@@ -83,16 +93,23 @@ impl Target {
 
     /// Writes a line, whole or not at all.
     pub(crate) fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.broken {
-            return Err(io::Error::other("an earlier line was left unfinished"));
+        match self.broken {
+            None => {}
+            Some(Broken::Unfinished) => {
+                return Err(io::Error::other("an earlier line was left unfinished"));
+            }
+            Some(Broken::Unsynced) => {
+                return Err(io::Error::other("earlier lines could not be made durable"));
+            }
         }
         // Broken until the line is written whole, also if the writer panics.
-        self.broken = true;
+        self.broken = Some(Broken::Unfinished);
         let (written, outcome) = match &mut self.sink {
             Sink::File(file) => write_all(file, line),
             Sink::Other(writer) => write_all(writer, line),
         };
-        self.broken = outcome.is_err() && written > 0 && !self.take_back();
+        let whole = outcome.is_ok() || written == 0 || self.take_back();
+        self.broken = (!whole).then_some(Broken::Unfinished);
         if outcome.is_ok() {
             self.len = self.len.saturating_add(u64::try_from(line.len()).unwrap_or(u64::MAX));
         }
@@ -107,12 +124,21 @@ impl Target {
         }
     }
 
-    /// Makes the written lines durable.
+    /// Makes the written lines durable. If that fails once, no further line is written.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
+        // Broken until the sync has succeeded, also if the writer panics.
+        let before = self.broken.replace(Broken::Unsynced);
         match &mut self.sink {
             Sink::File(file) => file.sync_data(),
             Sink::Other(writer) => writer.flush(),
-        }
+        }?;
+        self.broken = before;
+        Ok(())
+    }
+
+    /// Whether lines could not be made durable.
+    pub(crate) fn is_unsynced(&self) -> bool {
+        self.broken == Some(Broken::Unsynced)
     }
 
     /// Makes a new file durable, its name included.
@@ -155,5 +181,21 @@ mod tests {
         assert!(target.take_back());
         target.write(b"two\n").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n");
+    }
+
+    #[test]
+    fn after_a_failed_sync_no_line_is_written_to_that_file() {
+        // A pipe takes bytes and cannot be synced.
+        let (mut reader, writer) = io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        let mut target = Target { sink: Sink::File(file), len: 0, broken: None };
+        target.write(b"one\n").unwrap();
+        assert!(target.sync().is_err() && target.is_unsynced());
+        let refused = target.write(b"two\n").unwrap_err();
+        assert!(refused.to_string().contains("durable"), "{refused}");
+        drop(target);
+        let mut found = Vec::new();
+        io::Read::read_to_end(&mut reader, &mut found).unwrap();
+        assert_eq!(found, b"one\n");
     }
 }

@@ -21,7 +21,11 @@ const SYNC_EVERY: u64 = 64;
 /// Writes events so that every changed, removed, moved or added line is found. An [`EventSink`].
 ///
 /// The writer makes lines durable (`fdatasync`) every 64 lines, on a flush, and when the manager is
-/// dropped. Each line names the line before it by its code, and has a code of its own under the
+/// dropped. **A sync that fails ends the audit**: the system may have dropped the lines and report
+/// the next sync as done, so no line follows in that file, each further event counts as failed, and
+/// [`AuditStatus::ended`] says so. Begin a new file then.
+///
+/// Each line names the line before it by its code, and has a code of its own under the
 /// key. Events that were dropped on the way, and events that could not be written, have a line that
 /// states how many.
 ///
@@ -62,6 +66,8 @@ pub struct AuditWriter {
     unsynced: u64,
     /// Events that could not be written, and that no line reports yet.
     missing: u64,
+    /// The last line that is known to be durable.
+    durable: AuditHead,
     status: AuditStatus,
 }
 
@@ -73,6 +79,7 @@ pub struct AuditStatus(Arc<Mutex<Status>>);
 struct Status {
     head: AuditHead,
     failed: u64,
+    ended: bool,
 }
 
 impl AuditStatus {
@@ -82,7 +89,7 @@ impl AuditStatus {
     }
 
     /// The number of lines, and the last one's code: the anchor to keep. Lines may not be durable
-    /// yet: flush first.
+    /// yet: flush first. Of an audit that has [ended](Self::ended), the last line that is durable.
     #[must_use]
     pub fn head(&self) -> AuditHead {
         self.lock().head
@@ -92,6 +99,12 @@ impl AuditStatus {
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.lock().failed
+    }
+
+    /// Whether lines could not be made durable. The file gets no further line: begin a new one.
+    #[must_use]
+    pub fn ended(&self) -> bool {
+        self.lock().ended
     }
 }
 
@@ -163,9 +176,10 @@ impl AuditWriter {
     }
 
     fn with(target: Target, chain: Chain) -> Self {
-        let status = Status { head: chain.head(), failed: 0 };
+        let durable = chain.head();
+        let status = Status { head: durable, failed: 0, ended: false };
         let status = AuditStatus(Arc::new(Mutex::new(status)));
-        Self { target, chain, sync_every: SYNC_EVERY, unsynced: 0, missing: 0, status }
+        Self { target, chain, sync_every: SYNC_EVERY, unsynced: 0, missing: 0, durable, status }
     }
 
     fn begin(target: Target, key: TicketKey) -> Result<Self, AuditError> {
@@ -179,6 +193,7 @@ impl AuditWriter {
     fn write_first(&mut self, body: &Body) -> Result<(), AuditError> {
         let written = self.write(body).and_then(|()| self.target.sync());
         self.unsynced = 0;
+        self.durable = self.chain.head();
         written.map_err(|error| AuditError::io("write the audit", None, error))
     }
 
@@ -217,11 +232,18 @@ impl AuditWriter {
     }
 
     fn sync(&mut self) {
+        if self.target.is_unsynced() {
+            return;
+        }
         let lines = core::mem::take(&mut self.unsynced);
-        if let Err(error) = self.target.sync() {
-            tracing::error!(%error, lines, "the audit could not be made durable");
-            let mut status = self.status.lock();
-            status.failed = status.failed.saturating_add(lines);
+        match self.target.sync() {
+            Ok(()) => self.durable = self.chain.head(),
+            Err(error) => {
+                tracing::error!(%error, lines, "the audit could not be made durable, and has ended");
+                let mut status = self.status.lock();
+                status.failed = status.failed.saturating_add(lines);
+                (status.head, status.ended) = (self.durable, true);
+            }
         }
     }
 }

@@ -3,8 +3,8 @@
 //! Lock order, outermost first: the GPU's arena, its list of unreturned bytes, its life. The locks
 //! of its region and its count of blocks may be taken while any of these is held; no lock of this
 //! crate is taken while one of these two is held. What the [`Tenants`](crate::Tenants) are told
-//! under the lock of a life takes no lock of this crate. No device is called while any of these
-//! locks is held.
+//! under the lock of a life takes no lock of this crate. The bound of staging is taken alone. No
+//! device is called while any of these locks is held.
 //!
 //! Under `cfg(shuttle)` the primitives are those of the model checker, and a deadline passes at any
 //! time.

@@ -1,9 +1,12 @@
 //! What a program does about an error: its name, its class, and when to retry.
 
 use core::time::Duration;
+use std::io;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
+use vram_files::{KeySourceError, SourceError};
 use vram_seal::ContentDigest;
 
 use crate::error::VramError;
@@ -63,6 +66,7 @@ impl VramError {
             Self::ReservationElsewhere { .. } => "reservation-elsewhere",
             Self::ForeignReservation { .. } => "foreign-reservation",
             Self::HostMemory { .. } => "host-memory",
+            Self::StagingLimit { .. } => "staging-limit",
             Self::GpuInUse { .. } => "gpu-in-use",
             Self::NotLost { .. } => "not-lost",
             Self::Closed => "closed",
@@ -84,6 +88,7 @@ impl VramError {
             | Self::Restoring { .. }
             | Self::ParkLimit { .. }
             | Self::HostMemory { .. }
+            | Self::StagingLimit { .. }
             | Self::Device { .. } => Class::Retry,
             Self::Quarantined { .. }
             | Self::ShardAltered { .. }
@@ -94,7 +99,17 @@ impl VramError {
             | Self::NotReturned { .. } => Class::Fatal,
             Self::Seal(error) if error.is_integrity() => Class::Fatal,
             Self::Image { source, .. } if source.is_integrity() => Class::Fatal,
-            _ => Class::Caller,
+            _ => self.io().map_or(Class::Caller, io_class),
+        }
+    }
+
+    /// The error of the operating system, where that is what failed.
+    fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Source(SourceError::Io { error, .. })
+            | Self::KeySource(KeySourceError::Io { error, .. }) => Some(error),
+            _ => None,
         }
     }
 
@@ -106,9 +121,14 @@ impl VramError {
             Self::InUse { .. } | Self::TimedOut { .. } | Self::GpuInUse { .. } => {
                 Some(Duration::from_millis(10))
             }
-            Self::InsufficientVram(_) | Self::Restoring { .. } => Some(Duration::from_millis(100)),
+            Self::InsufficientVram(_) | Self::StagingLimit { .. } | Self::Restoring { .. } => {
+                Some(Duration::from_millis(100))
+            }
             Self::HostMemory { .. } => Some(Duration::from_secs(1)),
             Self::Device { .. } if self.class() == Class::Retry => Some(Duration::from_millis(100)),
+            _ if self.class() == Class::Retry && self.io().is_some() => {
+                Some(Duration::from_secs(1))
+            }
             _ => None,
         }
     }
@@ -173,5 +193,140 @@ impl VramError {
 
     pub(crate) fn config(what: impl Into<String>) -> Self {
         Self::Config { what: what.into() }
+    }
+}
+
+/// The class of an error of the operating system, by its kind.
+///
+/// What passes by itself, or when somebody makes room, is to be tried again. What the medium
+/// itself says is fatal. Everything else names something in the call: a path, a permission, bytes
+/// that are not there.
+fn io_class(error: &io::Error) -> Class {
+    match error.kind() {
+        ErrorKind::StorageFull
+        | ErrorKind::QuotaExceeded
+        | ErrorKind::OutOfMemory
+        | ErrorKind::TimedOut
+        | ErrorKind::WouldBlock
+        | ErrorKind::Interrupted
+        | ErrorKind::ResourceBusy
+        | ErrorKind::ExecutableFileBusy
+        | ErrorKind::Deadlock
+        | ErrorKind::ConnectionRefused
+        | ErrorKind::ConnectionReset
+        | ErrorKind::ConnectionAborted
+        | ErrorKind::NotConnected
+        | ErrorKind::BrokenPipe
+        | ErrorKind::HostUnreachable
+        | ErrorKind::NetworkUnreachable
+        | ErrorKind::NetworkDown
+        | ErrorKind::StaleNetworkFileHandle => Class::Retry,
+        _ => match error.raw_os_error() {
+            Some(TOO_MANY_OPEN_FILES | TOO_MANY_OPEN_FILES_ON_HOST) => Class::Retry,
+            Some(MEDIUM) => Class::Fatal,
+            _ => Class::Caller,
+        },
+    }
+}
+
+// Codes without a kind of their own; the same on every Unix.
+/// `EIO`: the medium could not be read or written.
+const MEDIUM: i32 = 5;
+/// `ENFILE`.
+const TOO_MANY_OPEN_FILES_ON_HOST: i32 = 23;
+/// `EMFILE`.
+const TOO_MANY_OPEN_FILES: i32 = 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_ways(error: impl Fn() -> io::Error) -> [VramError; 3] {
+        [
+            VramError::Io { action: "read", path: None, source: Arc::new(error()) },
+            VramError::Source(SourceError::io("a file", error())),
+            VramError::KeySource(KeySourceError::Io {
+                path: "a key".to_owned(),
+                error: Arc::new(error()),
+            }),
+        ]
+    }
+
+    #[test]
+    fn an_error_of_the_operating_system_is_classed_by_what_helps_against_it() {
+        use ErrorKind as Kind;
+        let kinds: &[(Class, &[ErrorKind])] = &[
+            (
+                Class::Retry,
+                &[
+                    Kind::StorageFull,
+                    Kind::QuotaExceeded,
+                    Kind::OutOfMemory,
+                    Kind::TimedOut,
+                    Kind::WouldBlock,
+                    Kind::Interrupted,
+                    Kind::ResourceBusy,
+                    Kind::ExecutableFileBusy,
+                    Kind::Deadlock,
+                    Kind::ConnectionRefused,
+                    Kind::ConnectionReset,
+                    Kind::ConnectionAborted,
+                    Kind::NotConnected,
+                    Kind::BrokenPipe,
+                    Kind::HostUnreachable,
+                    Kind::NetworkUnreachable,
+                    Kind::NetworkDown,
+                    Kind::StaleNetworkFileHandle,
+                ],
+            ),
+            (
+                Class::Caller,
+                &[
+                    Kind::NotFound,
+                    Kind::PermissionDenied,
+                    Kind::AlreadyExists,
+                    Kind::NotADirectory,
+                    Kind::IsADirectory,
+                    Kind::DirectoryNotEmpty,
+                    Kind::ReadOnlyFilesystem,
+                    Kind::InvalidInput,
+                    Kind::InvalidData,
+                    Kind::InvalidFilename,
+                    Kind::ArgumentListTooLong,
+                    Kind::NotSeekable,
+                    Kind::FileTooLarge,
+                    Kind::CrossesDevices,
+                    Kind::TooManyLinks,
+                    Kind::AddrInUse,
+                    Kind::AddrNotAvailable,
+                    Kind::UnexpectedEof,
+                    Kind::WriteZero,
+                    Kind::Unsupported,
+                    Kind::Other,
+                ],
+            ),
+        ];
+        for (class, kinds) in kinds {
+            for kind in *kinds {
+                for error in all_ways(|| (*kind).into()) {
+                    assert_eq!(error.class(), *class, "{kind:?}: {error}");
+                    assert_eq!(error.retry_after().is_some(), *class == Class::Retry, "{kind:?}");
+                }
+            }
+        }
+        // Codes as the operating system gives them, with and without a kind.
+        for (code, class) in [
+            (MEDIUM, Class::Fatal),
+            (TOO_MANY_OPEN_FILES, Class::Retry),
+            (TOO_MANY_OPEN_FILES_ON_HOST, Class::Retry),
+            (28, Class::Retry),  // ENOSPC
+            (4, Class::Retry),   // EINTR
+            (2, Class::Caller),  // ENOENT
+            (13, Class::Caller), // EACCES
+        ] {
+            for error in all_ways(|| io::Error::from_raw_os_error(code)) {
+                assert_eq!(error.class(), class, "{code}: {error}");
+            }
+        }
     }
 }

@@ -14,6 +14,14 @@ impl From<SpaceError> for VramError {
             SpaceError::InUse { gpu } => {
                 Self::GpuInUse { gpu, why: "a reset of it waits for calls that run there" }
             }
+            SpaceError::Staging { needed, limit, .. } if needed > limit => {
+                let (what, limit, wanted) =
+                    ("staging bytes of all calls", limit.get(), needed.get());
+                Self::LimitExceeded { what, limit, wanted }
+            }
+            SpaceError::Staging { needed, taken, limit } => {
+                Self::StagingLimit { needed, taken, limit }
+            }
             SpaceError::Closed => Self::Closed,
             // `Invalid`: no other kind is left.
             other => Self::Config { what: other.to_string() },

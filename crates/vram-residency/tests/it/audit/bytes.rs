@@ -293,6 +293,35 @@ fn lines_are_made_durable_as_often_as_was_set_and_those_that_were_not_are_counte
 }
 
 #[test]
+fn a_failed_sync_ends_the_audit_though_later_ones_would_succeed() {
+    let disk = Disk::default();
+    let mut audit = AuditWriter::to_writer(disk.clone(), key()).unwrap();
+    let status = audit.status();
+    audit.dropped(1);
+    audit.flush();
+    let (durable, bytes) = (status.head(), disk.state().bytes.len());
+    audit.dropped(1);
+    assert_ne!(status.head(), durable);
+    disk.set(|state| state.forgets = true);
+    audit.flush();
+    assert!(status.ended());
+    assert_eq!((status.failed(), status.head()), (1, durable));
+
+    // What a system answers after it has dropped the lines that it could not write.
+    disk.set(|state| {
+        state.forgets = false;
+        state.bytes.truncate(bytes);
+    });
+    audit.dropped(1);
+    audit.flush();
+    audit.dropped(2);
+    assert_eq!(disk.state().bytes.len(), bytes, "a line follows lines that are gone");
+    assert_eq!((status.failed(), status.ended()), (4, true));
+    assert_eq!(EventSink::failed(&audit), 4);
+    assert_eq!(disk.summary().head, durable);
+}
+
+#[test]
 fn behind_a_writer_that_panicked_halfway_nothing_is_written() {
     let disk = Disk::default();
     let mut audit = AuditWriter::to_writer(disk.clone(), key()).unwrap();
