@@ -10,6 +10,7 @@ use vram_gpu::{DeviceMemory, FreeError, GpuError};
 use crate::block::{Backing, Block};
 use crate::gpu::unreturned::Waiting;
 use crate::gpu::{Gpu, WipePolicy};
+use crate::life::table::LifeState;
 use crate::sync::{Mutex, lock};
 
 /// Memory of one GPU that a closed manager still holds.
@@ -38,8 +39,14 @@ impl Gpu {
     /// The same figure as a report; `None` for zero bytes, and for memory that went with a lost
     /// device.
     pub fn still_held(&self) -> Option<UnreturnedMemory> {
-        let bytes = if self.lost().is_some() { ByteLen::ZERO } else { self.held() };
+        let bytes = if self.is_settled() { ByteLen::ZERO } else { self.held() };
         (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error: None })
+    }
+
+    /// Whether nothing is owed to the driver: the memory went with the device, or everything was
+    /// given up already.
+    fn is_settled(&self) -> bool {
+        self.lost().is_some() || self.life.state() == LifeState::Closed
     }
 
     /// Returns all memory that holds nothing any more to the driver. Reports what could not be
@@ -48,9 +55,9 @@ impl Gpu {
         let unreturned = |bytes: ByteLen, error| {
             (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error })
         };
-        if self.lost().is_some() {
-            // Its memory went with the device: nothing is owed, and a lost device gets no calls.
-            // What stands for that memory here is kept until the process or a reset ends it.
+        if self.is_settled() {
+            // A lost device gets no calls. What stands for its memory here is kept until the process
+            // or a reset ends it.
             let _settled = self.settle_unreturned();
             let _never_too_large = self.ledger.set_total(ByteLen::ZERO);
             return None;
