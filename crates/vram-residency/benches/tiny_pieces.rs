@@ -7,7 +7,12 @@
 //!
 //! Without numbers: 1,000, 10,000, 100,000 and 160,000 pieces; with `--quick` the first two.
 
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and may panic")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark prints, and may panic"
+)]
 
 use core::time::Duration;
 use std::time::Instant;

@@ -21,6 +21,10 @@ pub(crate) enum Patience {
 /// inside a gate already can pass it, as the rule of [`Gate`] demands. While it waits for a lease it
 /// also stands in no queue, so that it blocks no other call.
 ///
+/// Readers that come later wait behind it at every gate. A reader inside that itself waits for one
+/// of them, as through a pipe, therefore keeps it out until its deadline; so does a stream of
+/// threads that enter from inside other gates.
+///
 /// # Errors
 ///
 /// The key of the gate that could not be entered, and the reason: see [`Gate::exclusive`] and

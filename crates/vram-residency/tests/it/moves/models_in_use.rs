@@ -4,14 +4,13 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::sync::{Arc, mpsc};
-use std::thread;
+use std::{io, thread};
 
 use vram_residency::device::fault::{FaultPlan, Op};
 use vram_residency::{
-    AdmitRequest, ByteLen, GpuChoice, MemoryMode, ModelHandle, ModelPlan, ParkedModel, Piece,
-    Protection, SliceSource, VramError, VramManager,
+    GpuChoice, MemoryMode, ModelHandle, ParkedModel, Protection, VramError, VramManager,
 };
-use vram_test_rigs::{Rig, content, devices, held_up};
+use vram_test_rigs::{Rig, devices, held_up};
 
 use super::models::{admit, assert_whole};
 
@@ -42,50 +41,51 @@ fn elsewhere<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> mp
     answer
 }
 
-/// no moment passes at which no shard of the model is being read.
+/// A writer that takes its time, so that the reader of a shard is nearly always inside.
+struct Slow;
+
+impl io::Write for Slow {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        thread::sleep(Duration::from_millis(10));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// there is no moment at which none of the shards is being read.
 #[test]
 fn a_model_that_is_read_all_the_time_is_migrated_parked_and_freed_within_its_time() {
-    const PIECE_LEN: usize = 1 << 16;
-    const PIECES: usize = 4;
     for (name, call) in CALLS {
-        let manager = VramManager::new_mock_multi_gpu(vec![1 << 20, 1 << 20]).unwrap();
-        let pieces = (0..PIECES).map(|number| {
-            let len = ByteLen::from_usize(PIECE_LEN);
-            Piece::new(format!("tensor.{number}"), 0, (number * PIECE_LEN) as u64, len)
-        });
-        let plan = ModelPlan::new(pieces.collect::<Vec<_>>()).unwrap();
-        let file = content(PIECES * PIECE_LEN, 1);
-        let source = vec![SliceSource::new(&file)];
-        let request = AdmitRequest::new("model", GpuChoice::One(0));
-        let model = manager.admit(request, &plan, &source).unwrap();
-        let (manager, model) = (Arc::new(manager), Arc::new(model));
-
+        let (rig, model) = rig();
         let reading = Arc::new(AtomicBool::new(true));
         let (told, read) = mpsc::channel();
-        for reader in 0..2 * PIECES {
-            let (manager, model) = (Arc::clone(&manager), Arc::clone(&model));
+        let readers = 2 * model.pieces.len();
+        for reader in 0..readers {
+            let (rig, model) = (Arc::clone(&rig), Arc::clone(&model));
             let (reading, told) = (Arc::clone(&reading), told.clone());
             thread::spawn(move || {
-                while reading.load(Ordering::Acquire) {
-                    match manager.unseal_model(&model.pieces[reader % PIECES].shard) {
-                        Ok(_bytes) => told.send(reader).unwrap_or(()),
-                        // It is gone: nothing is left to read.
-                        Err(_) => return,
-                    }
+                let shard = &model.pieces[reader % model.pieces.len()].shard;
+                // Until the shard is gone, and nothing is left to read.
+                while reading.load(Ordering::Acquire) && rig.manager.unseal_to(shard, Slow).is_ok()
+                {
+                    let _left = told.send(reader);
                 }
             });
         }
-        let mut still_to_read: Vec<usize> = (0..2 * PIECES).collect();
+        let mut still_to_read: Vec<usize> = (0..readers).collect();
         while !still_to_read.is_empty() {
             let reader = read.recv_timeout(LONG).unwrap();
             still_to_read.retain(|one| *one != reader);
         }
 
-        let (theirs, whole) = (Arc::clone(&manager), Arc::clone(&model));
-        let answer = elsewhere(move || call(&theirs, &whole, LONG)).recv_timeout(2 * LONG);
+        let (theirs, whole) = (Arc::clone(&rig), Arc::clone(&model));
+        let answer = elsewhere(move || call(&theirs.manager, &whole, LONG)).recv_timeout(2 * LONG);
         reading.store(false, Ordering::Release);
         assert!(matches!(answer, Ok(Ok(_))), "{name}: {answer:?}");
-        assert_eq!(manager.get_used_vram(0).unwrap(), 0, "{name}");
+        assert_eq!(rig.used(0), 0, "{name}");
     }
 }
 
