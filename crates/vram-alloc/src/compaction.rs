@@ -246,6 +246,20 @@ mod tests {
         assert_eq!(best_moves(&[], &[span(0, 10)], ByteLen::new(u64::MAX)), Found::Nothing);
     }
 
+    #[test]
+    fn a_run_that_stops_short_of_the_next_hole_does_not_slide() {
+        // What lies between 20 and 30 may not move, and no hole takes the shard.
+        let found = best_moves(&[span(0, 10), span(30, 35)], &[span(10, 20)], ByteLen::MAX);
+        assert_eq!(found, Found::Nothing);
+    }
+
+    #[test]
+    fn a_shard_does_not_hop_into_a_hole_of_its_own_length_for_nothing() {
+        // No hole is beside it: after the move there would be one of the same length.
+        let found = best_moves(&[span(0, 10)], &[span(50, 60)], ByteLen::MAX);
+        assert_eq!(found, Found::Nothing);
+    }
+
     /// Carries out a plan on a list of shards.
     fn carry_out(shards: &mut [Span], steps: &[Step]) {
         for step in steps {
