@@ -178,3 +178,31 @@ fn events_travel_as_json_with_their_kind_by_name() {
     let text = serde_json::to_string(&event).unwrap();
     assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
 }
+
+#[test]
+fn an_event_reaches_its_sink_without_a_flush() {
+    let (told, heard) = mpsc::channel();
+    let mut sinks = Sinks::new();
+    sinks.add(move |event: &Event| told.send(event.seq).unwrap());
+    let (events, _threads) = start(sinks);
+    for seq in 0..100 {
+        events.emit(closed(0));
+        assert_eq!(heard.recv_timeout(Duration::from_secs(10)), Ok(seq));
+    }
+}
+
+#[test]
+fn a_flush_and_the_end_of_a_sink_wake_who_waits_for_them() {
+    let mut sinks = Sinks::new();
+    sinks.add(|_event: &Event| {});
+    let (events, threads) = start(sinks);
+    for _ in 0..100 {
+        events.emit(closed(0));
+        let deadline = Instant::now() + Duration::from_secs(10);
+        assert!(events.flush(Some(deadline)), "it was not woken");
+    }
+    let began = Instant::now();
+    drop(threads);
+    // A sink that does not come to its end is left behind after five seconds.
+    assert!(began.elapsed() < Duration::from_secs(4), "it was not woken");
+}

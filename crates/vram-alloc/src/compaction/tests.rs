@@ -47,6 +47,20 @@ fn what_cannot_be_moved_keeps_holes_apart() {
     assert_eq!(first(&[], &[span(0, 10)], ByteLen::new(u64::MAX)), Found::Nothing);
 }
 
+#[test]
+fn a_run_that_stops_short_of_the_next_hole_does_not_slide() {
+    // What lies between 20 and 30 may not move, and no hole takes the shard.
+    let holes = [span(0, 10), span(30, 35)];
+    assert_eq!(first(&holes, &[span(10, 20)], ByteLen::new(u64::MAX)), Found::Nothing);
+}
+
+#[test]
+fn a_shard_does_not_hop_into_a_hole_of_its_own_length_for_nothing() {
+    // No hole is beside it: after the move there would be one of the same length.
+    let found = first(&[span(0, 10)], &[span(50, 60)], ByteLen::new(u64::MAX));
+    assert_eq!(found, Found::Nothing);
+}
+
 fn holes_of(shards: &[Span], capacity: u64) -> Vec<Span> {
     let mut sorted = shards.to_vec();
     sorted.sort_by_key(|shard| shard.start);

@@ -228,6 +228,8 @@ fn a_file_system_without_nameless_files_gives_the_same_answers() {
     early.publish().unwrap();
     assert_eq!(late.publish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     drop(begin(Overwrite::Replace).unwrap());
+    // Looked at before another writer comes, which would sweep up.
+    assert_eq!(names_in(folder.path()), ["out"]);
     assert_eq!(fs::read(&target).unwrap(), b"early");
     begin(Overwrite::Replace).unwrap().publish().unwrap();
     assert_eq!(fs::read(&target).unwrap(), b"");

@@ -21,6 +21,7 @@ mod events;
 mod faults;
 mod images;
 mod loss;
+mod meanwhile;
 mod moves;
 mod public_names;
 mod repair;
