@@ -55,3 +55,14 @@ proptest! {
         prop_assert!(arena.place(ByteLen::new(capacity), Alignment::GRANULE).is_ok());
     }
 }
+
+/// Spelled out, since a random piece rarely fills its hole.
+#[test]
+fn a_piece_is_placed_in_a_hole_that_it_fills_exactly_and_one_byte_more_is_not() {
+    let mut arena = Arena::new(ByteLen::new(1024)).unwrap();
+    let start = DeviceOffset::new(256);
+    assert!(arena.place_at(start, ByteLen::new(769)).is_err());
+    let placement = arena.place_at(start, ByteLen::new(768)).unwrap();
+    assert_eq!((placement.start(), placement.footprint().get()), (start, 768));
+    assert_eq!(arena.report().largest_hole.get(), 256);
+}

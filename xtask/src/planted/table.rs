@@ -15,6 +15,8 @@ pub(super) struct Change {
     /// The changed file, from the top of the workspace.
     pub(super) file: String,
     pub(super) tries: Vec<Try>,
+    /// Why no suite notices it yet: then it is no failure.
+    pub(super) open: Option<String>,
     /// What stands exactly once in the file, and what replaces it in the copy.
     pub(super) replacements: Vec<(String, String)>,
 }
@@ -80,6 +82,7 @@ fn parse(text: &str) -> Result<Vec<Change>, String> {
         match key {
             "why" => value.clone_into(&mut change.why),
             "file" => value.clone_into(&mut change.file),
+            "open" => change.open = Some(value.to_owned()),
             "try" => change.tries.push(Try::parse(value)?),
             "find" => change.replacements.push((until("with"), until("end"))),
             _ => return Err(format!("{}: what is `{line}`?", change.name)),
