@@ -68,7 +68,7 @@ pub use vram_core::sealing::{
     Reservation, ReservationReport, ReserveRequest, SealOptions, SealRequest,
 };
 #[doc(inline)]
-pub use vram_core::shard::{ParkCapacity, ParkedShard, SealedShard};
+pub use vram_core::shard::{ParkCapacity, ParkedShard, SealedShard, ShardState};
 #[doc(inline)]
 pub use vram_core::transfer::ReadBack;
 #[doc(inline)]
@@ -91,7 +91,7 @@ pub use vram_seal::{
     SivScope, Suite, TicketKey,
 };
 #[doc(inline)]
-pub use vram_space::{GpuCapacity, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};
+pub use vram_space::{GpuCapacity, LifeState, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};
 #[doc(inline)]
 pub use vram_ticket::{
     ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,

@@ -3,6 +3,7 @@
 
 mod backups;
 mod images;
+mod lives;
 mod races;
 mod refused;
 mod reset;
