@@ -18,7 +18,7 @@ use vram_gpu::{Device, HostDevice};
 use vram_id::{IdSource, SystemClock};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams};
-use vram_space::{Gpu, GpuOptions, Means, MemoryMode, WipePolicy};
+use vram_space::{Gpu, GpuOptions, Means, MemoryMode, StagingBound, WipePolicy};
 
 /// What a worker with one GPU needs, and no more.
 struct Weights {
@@ -49,7 +49,11 @@ impl Weights {
             headroom: ByteLen::ZERO,
             mode: MemoryMode::Region,
             wipe: WipePolicy::Always,
-            means: Means { workers: 1, staging_bytes: limits.staging_bytes },
+            means: Means {
+                workers: 1,
+                staging_bytes: limits.staging_bytes,
+                staging: StagingBound::new(limits.staging_total, limits.staging_wait),
+            },
         };
         let core = Core::new(settings, |tenants| {
             Ok(vec![Arc::new(Gpu::open(device, memory, Arc::clone(tenants), options)?)])

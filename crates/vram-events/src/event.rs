@@ -136,11 +136,20 @@ pub enum EventKind {
         /// Whether they were overwritten first.
         wiped: bool,
     },
-    /// Bytes could not be wiped or released. They stay counted and are never handed out again.
+    /// Bytes could not be wiped or released. They stay counted and are handed out to nobody until
+    /// a later try succeeds; a repair takes bytes out of use for good.
     NotReturned {
         /// The GPU that holds them.
         gpu: u32,
         /// The number of bytes.
+        bytes: ByteLen,
+    },
+    /// Bytes that were not returned earlier could be wiped and released: they can be handed out
+    /// again.
+    Returned {
+        /// The GPU that held them.
+        gpu: u32,
+        /// The number of bytes, of one or more placements.
         bytes: ByteLen,
     },
     /// A shard was written to a sealed image.
@@ -214,6 +223,7 @@ impl EventKind {
             Self::Evicted { .. } => "evicted",
             Self::Freed { .. } => "freed",
             Self::NotReturned { .. } => "not_returned",
+            Self::Returned { .. } => "returned",
             Self::Exported { .. } => "exported",
             Self::Refused { .. } => "refused",
             Self::DeviceLost { .. } => "device_lost",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, GpuIndex};
 use vram_gpu::fault::{Action, FaultDevice, FaultPlan, Op};
 use vram_gpu::{Device, GpuError, HostDevice};
-use vram_space::{Gpu, GpuOptions, Means, MemoryMode, Tenants, WipePolicy};
+use vram_space::{Gpu, GpuOptions, Means, MemoryMode, StagingBound, Tenants, WipePolicy};
 
 #[derive(Debug, Default)]
 struct Owner {
@@ -27,6 +27,10 @@ impl Tenants for Owner {
     fn not_returned(&self, gpu: u32, bytes: ByteLen) {
         println!("{bytes} on gpu {gpu} stay counted");
     }
+
+    fn came_back(&self, gpu: u32, bytes: ByteLen) {
+        println!("{bytes} on gpu {gpu} can be handed out again");
+    }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -40,7 +44,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         headroom: ByteLen::ZERO,
         mode: MemoryMode::Region,
         wipe: WipePolicy::Always,
-        means: Means { workers: 1, staging_bytes: ByteLen::MIB },
+        means: Means {
+            workers: 1,
+            staging_bytes: ByteLen::MIB,
+            staging: StagingBound::for_calls_of(ByteLen::MIB),
+        },
     };
     let shared: Arc<dyn Device> = Arc::<FaultDevice>::clone(&device);
     let gpu = Arc::new(Gpu::open(shared, memory, Arc::<Owner>::clone(&owner), options)?);

@@ -28,6 +28,16 @@ pub enum SpaceError {
         #[source]
         source: Box<GpuError>,
     },
+    /// Other calls hold the staging memory of the manager.
+    #[error("{needed} of staging wanted, {taken} of {limit} are taken by other calls")]
+    Staging {
+        /// Bytes that the call cannot do without.
+        needed: ByteLen,
+        /// Bytes that other calls hold.
+        taken: ByteLen,
+        /// The bound of the manager.
+        limit: ByteLen,
+    },
     /// The host has no memory for a buffer.
     #[error("the host has no memory for {wanted}")]
     HostMemory {

@@ -9,14 +9,16 @@ mod unreturned;
 
 use crate::block::MemoryMode;
 use crate::gpu::driver::foreign;
+use crate::gpu::unreturned::Aside;
 use std::sync::Arc;
 
 use vram_alloc::{Arena, ByteLen, Ledger};
 use vram_gpu::{Device, DeviceState, GpuError, MemoryInfo};
 
-use crate::block::{Backing, BlockCount, Unreturned};
+use crate::block::{Backing, BlockCount};
 use crate::error::SpaceError;
 use crate::health::{DeviceCall, Health, Refused};
+use crate::staging::bound::StagingBound;
 use crate::staging::pool::StagingPool;
 use crate::sync::Mutex;
 use crate::tenants::Tenants;
@@ -35,12 +37,14 @@ pub enum WipePolicy {
 }
 
 /// The host resources that one call on a GPU may use: threads and bytes of staging.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Means {
     /// Threads of one call, including the calling thread.
     pub workers: usize,
     /// Staging bytes of one call.
     pub staging_bytes: ByteLen,
+    /// The staging memory of all calls on all GPUs of the manager.
+    pub staging: StagingBound,
 }
 
 /// One device and the part of its memory that this manager distributes.
@@ -60,7 +64,7 @@ pub struct Gpu {
     pub health: Arc<Health>,
     /// Where placements lie. No driver call is made while this lock is held.
     pub arena: Mutex<Arena>,
-    unreturned: Mutex<Vec<Unreturned>>,
+    unreturned: Mutex<Aside>,
     /// Whether memory is overwritten before it is released.
     pub wipe: WipePolicy,
     /// Idle staging buffers.
@@ -70,7 +74,7 @@ pub struct Gpu {
 }
 
 /// How a [`Gpu`] distributes its device's memory.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct GpuOptions {
     /// Position in its owner's list. Callers name the GPU by it.
     pub index: u32,
@@ -128,7 +132,7 @@ impl Gpu {
             arena: Mutex::new(arena),
             unreturned: Mutex::default(),
             wipe,
-            pool: StagingPool::new(means.staging_bytes),
+            pool: StagingPool::new(means.staging.clone(), index, means.staging_bytes),
             means,
         })
     }

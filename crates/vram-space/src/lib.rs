@@ -20,6 +20,7 @@ pub use health::{Claim, DeviceCall, Health};
 pub use space::dry_run::{DryRun, RoomAfter};
 pub use space::{Origin, Returned, Space, locate};
 pub use staging::at_work::on_a_worker;
-pub use staging::lanes::{Lanes, Worker};
+pub use staging::bound::StagingBound;
+pub use staging::lanes::{Lanes, Wanted, Worker};
 pub use staging::pool::{SMALLEST, StagingPool};
 pub use tenants::Tenants;

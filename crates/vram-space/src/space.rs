@@ -19,7 +19,7 @@ use crate::sync::lock;
 /// A placement and its grant in the ledger. Dropping it releases both together.
 ///
 /// After the first write, releasing wipes the bytes first. If that fails, the bytes are set aside:
-/// they stay counted and are never handed out again.
+/// they stay counted and are handed out to nobody until a later try succeeds.
 #[derive(Debug)]
 pub struct Space {
     gpu: Arc<Gpu>,
@@ -261,7 +261,11 @@ impl Space {
     ///
     /// Why they could not be wiped or released, and how many bytes stay counted.
     pub fn give_back(mut self) -> Result<Returned, (ByteLen, GpuError)> {
-        self.release(true)
+        let returned = self.release(true);
+        if returned.is_ok() {
+            self.gpu.bring_back();
+        }
+        returned
     }
 
     /// Takes the place out of use permanently and returns its length: it stays counted and is never
@@ -273,7 +277,7 @@ impl Space {
         let _as_well_as_it_goes = self.wipe(&placement);
         let kept = grant.keep();
         let block = self.block.take().and_then(Arc::into_inner).map(Block::into_memory);
-        self.gpu.set_aside(Unreturned { placement, kept, block, error });
+        self.gpu.set_aside_for_good(Unreturned { placement, kept, block, error });
         bytes
     }
 

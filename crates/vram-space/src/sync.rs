@@ -2,7 +2,8 @@
 //!
 //! Lock order, outermost first: the GPU's arena, its list of unreturned bytes. The locks of its
 //! health, its region and its count of blocks may be taken while either is held; no lock is taken
-//! while one of these three is held. No device is called while any of these locks is held.
+//! while one of these three is held. The bound of staging is taken alone. No device is called while
+//! any of these locks is held.
 
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 

@@ -16,4 +16,7 @@ pub trait Tenants: fmt::Debug + Send + Sync {
 
     /// Reports bytes that could not be wiped or released, and stay counted.
     fn not_returned(&self, gpu: u32, bytes: ByteLen);
+
+    /// Reports that bytes which were not returned could be wiped and released after all.
+    fn came_back(&self, gpu: u32, bytes: ByteLen);
 }

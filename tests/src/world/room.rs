@@ -302,6 +302,21 @@ impl World {
         let request = SealRequest::new("model-urgent", gpu).priority(u32::MAX).on_eviction(fate);
         let answer = manager.seal(request, &data);
         let evicted = manager.take_evicted();
+        // Bytes that were not returned earlier may come back in this step, and make a plan possible.
+        let more = !before.unreturned(gpu).is_zero();
+        if plan.is_err() && more {
+            for parked in evicted {
+                self.hold(parked)?;
+            }
+            self.went_away(gpu)?;
+            self.learn_quarantine()?;
+            return match answer {
+                Ok(handle) => self.remember(handle, data, fate),
+                Err(error) if error.is_capacity() || error.is_device() => Ok(()),
+                Err(error) if error.is_integrity() => Ok(()),
+                Err(error) => Err(format!("failed: {error}")),
+            };
+        }
         let Ok(plan) = plan else {
             ensure!(evicted.is_empty(), "evicted without a plan: {evicted:?}");
             let expect = match placing {

@@ -65,6 +65,7 @@ impl VramError {
             Self::ReservationElsewhere { .. } => "reservation-elsewhere",
             Self::ForeignReservation { .. } => "foreign-reservation",
             Self::HostMemory { .. } => "host-memory",
+            Self::StagingLimit { .. } => "staging-limit",
             Self::GpuInUse { .. } => "gpu-in-use",
             Self::NotLost { .. } => "not-lost",
             Self::Closed => "closed",
@@ -85,6 +86,7 @@ impl VramError {
             | Self::GpuInUse { .. }
             | Self::ParkLimit { .. }
             | Self::HostMemory { .. }
+            | Self::StagingLimit { .. }
             | Self::Device { .. } => Class::Retry,
             Self::Quarantined { .. }
             | Self::ShardAltered { .. }
@@ -117,7 +119,9 @@ impl VramError {
             Self::InUse { .. } | Self::TimedOut { .. } | Self::GpuInUse { .. } => {
                 Some(Duration::from_millis(10))
             }
-            Self::InsufficientVram(_) => Some(Duration::from_millis(100)),
+            Self::InsufficientVram(_) | Self::StagingLimit { .. } => {
+                Some(Duration::from_millis(100))
+            }
             Self::HostMemory { .. } => Some(Duration::from_secs(1)),
             Self::Device { .. } if self.class() == Class::Retry => Some(Duration::from_millis(100)),
             _ if self.class() == Class::Retry && self.io().is_some() => {

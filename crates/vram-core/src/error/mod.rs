@@ -248,7 +248,7 @@ pub enum VramError {
         source: Box<GpuError>,
     },
     /// The shard is freed, but its bytes could not be wiped, or the driver did not take them back.
-    /// The bytes stay counted and are never handed out again.
+    /// The bytes stay counted and are handed out to nobody until a later try succeeds.
     #[error(
         "{shard} was freed, but {bytes} on gpu {gpu} could not be given back and stay counted: {source}"
     )]
@@ -324,6 +324,17 @@ pub enum VramError {
     HostMemory {
         /// The number of bytes requested.
         wanted: ByteLen,
+    },
+    /// Other calls hold the staging memory of the manager, and nothing was left for this one within
+    /// the time that the limits allow.
+    #[error("no staging is left: {needed} needed, {taken} of {limit} taken by other calls")]
+    StagingLimit {
+        /// Host bytes that the call cannot do without.
+        needed: ByteLen,
+        /// Host bytes that other calls hold.
+        taken: ByteLen,
+        /// The configured limit for all calls.
+        limit: ByteLen,
     },
     /// The GPU cannot be reset now, because it is in use.
     #[error("gpu {gpu} cannot be reset now: {why}")]

@@ -11,6 +11,14 @@ impl From<SpaceError> for VramError {
             SpaceError::Device { gpu, source } => Self::Device { gpu, source },
             SpaceError::DeviceLost { gpu, source } => Self::DeviceLost { gpu, source },
             SpaceError::HostMemory { wanted } => Self::HostMemory { wanted },
+            SpaceError::Staging { needed, limit, .. } if needed > limit => {
+                let (what, limit, wanted) =
+                    ("staging bytes of all calls", limit.get(), needed.get());
+                Self::LimitExceeded { what, limit, wanted }
+            }
+            SpaceError::Staging { needed, taken, limit } => {
+                Self::StagingLimit { needed, taken, limit }
+            }
             SpaceError::Closed => Self::Closed,
             // `Invalid`: no other kind is left.
             other => Self::Config { what: other.to_string() },

@@ -17,11 +17,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vram_files::{Watch, WatchOptions, regular_file};
-use vram_seal::parallel::for_each_segment;
+use vram_seal::parallel::{Threads, for_each_segment};
 use vram_seal::{
     ContentDigest, Hashes, ImageLayout, OpenLimits, SealRecord, SegmentTags, open_record_in,
 };
-use vram_space::{Gpu, Lanes, Space};
+use vram_space::{Gpu, Space};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
@@ -198,10 +198,10 @@ fn write_image(
     let windows = Windows::on(space.gpu(), layout)?;
     let hashes = Hashes::new(&layout)?;
     let arrival = Arrival { windows: &windows, next: Mutex::new((0, image)), proven };
-    let lanes = Lanes::new(space.gpu(), windows.window_len(), windows.buffers());
+    let lanes = windows.lanes(space.gpu(), [1, windows.buffers()], windows.count())?;
     let longest = layout.segment_size().bytes().min(layout.plaintext_len());
     for_each_segment(
-        windows.threads(),
+        Threads::exactly(lanes.workers()),
         windows.count(),
         || Ok((lanes.worker(), Zeroizing::new(zeroed(longest)?))),
         |(worker, scratch), _turn| {

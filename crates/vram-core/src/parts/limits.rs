@@ -1,5 +1,7 @@
 //! Limits that the configuration sets, so that no request can use up all resources.
 
+use core::time::Duration;
+
 use vram_alloc::ByteLen;
 
 /// The limits of one manager.
@@ -13,6 +15,13 @@ pub struct Limits {
     /// Host bytes that one call may hold in staging buffers, and that each GPU keeps for reuse.
     /// Default: 64 MiB. Calls use fewer threads if the limit is too small for all of them.
     pub staging_bytes: ByteLen,
+    /// Host bytes that all calls together may hold in staging buffers, on all GPUs, those that are
+    /// kept for reuse included. Default: 1 GiB, 16 times `staging_bytes`. While much of it is
+    /// taken, calls work with fewer buffers and threads; a call for which not one window is left
+    /// waits, and then fails with `StagingLimit`.
+    pub staging_total: ByteLen,
+    /// How long a call waits for staging that other calls hold. Default: ten seconds.
+    pub staging_wait: Duration,
 }
 
 impl Default for Limits {
@@ -21,6 +30,8 @@ impl Default for Limits {
             shard_len_max: ByteLen::new(1 << 48),
             shard_count_max: 1 << 20,
             staging_bytes: ByteLen::from_mib_saturating(64),
+            staging_total: ByteLen::GIB,
+            staging_wait: Duration::from_secs(10),
         }
     }
 }
@@ -45,5 +56,11 @@ impl Limits {
         /// Sets how many staging bytes one call may hold.
         #[must_use]
         [const] fn staging_bytes(bytes: ByteLen) => staging_bytes = bytes;
+        /// Sets how many staging bytes all calls together may hold.
+        #[must_use]
+        [const] fn staging_total(bytes: ByteLen) => staging_total = bytes;
+        /// Sets how long a call waits for staging that other calls hold.
+        #[must_use]
+        [const] fn staging_wait(patience: Duration) => staging_wait = patience;
     }
 }

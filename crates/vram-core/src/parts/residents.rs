@@ -35,4 +35,8 @@ impl Tenants for Residents {
     fn not_returned(&self, gpu: u32, bytes: ByteLen) {
         self.events.emit(EventKind::NotReturned { gpu, bytes });
     }
+
+    fn came_back(&self, gpu: u32, bytes: ByteLen) {
+        self.events.emit(EventKind::Returned { gpu, bytes });
+    }
 }

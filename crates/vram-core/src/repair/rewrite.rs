@@ -1,9 +1,8 @@
 //! Writes segments of a shard again: byte for byte what was sealed, or nothing.
 
 use vram_alloc::ByteLen;
-use vram_seal::parallel::for_each_segment;
 use vram_seal::{SealError, Sealer, SegmentHash};
-use vram_space::{Lanes, Worker, locate};
+use vram_space::{Lanes, Wanted, Worker, locate};
 
 use crate::error::VramError;
 use crate::repair::{Content, Repair};
@@ -11,6 +10,7 @@ use crate::shard::View;
 use crate::sync::{Mutex, lock};
 use crate::transfer::Windows;
 use crate::transfer::convert::part;
+use crate::transfer::windows::run_on;
 
 /// The origin of a segment's bytes.
 #[derive(Clone, Copy)]
@@ -65,28 +65,25 @@ impl Repair<'_, '_> {
         let longest = layout.segment_size().bytes().min(layout.plaintext_len());
         // Two buffers, even if the limit on staging has room for only one: one for the bytes to
         // write, one for the bytes that are read back.
-        let lanes = Lanes::new(gpu, longest, 2);
+        let count = ByteLen::from_usize(segments.len()).get();
+        let workers = windows.threads().for_jobs(count);
+        let lanes = Lanes::take(gpu, Wanted { buffer_len: longest, least: 2, most: 2, workers })?;
         let (lost, written) = (Mutex::new(Vec::new()), Mutex::new(ByteLen::ZERO));
-        for_each_segment(
-            windows.threads(),
-            ByteLen::from_usize(segments.len()).get(),
-            || Ok(lanes.worker()),
-            |worker, index| {
-                self.watch.go_on()?;
-                let index = usize::try_from(index).unwrap_or(usize::MAX);
-                let Some(segment) = segments.get(index).copied() else { return Ok(()) };
-                let one = Segment { repair: self, target, content, sealer, index: segment };
-                let (len, kept) = one.write(worker, from(segment))?;
-                let mut written = lock(&written);
-                *written = written.saturating_add(len);
-                drop(written);
-                if !kept {
-                    lock(&lost).push(segment);
-                }
-                Ok::<_, VramError>(())
-            },
-        )?;
-        lanes.finish()?;
+        run_on(&lanes, count, |worker, index| {
+            self.watch.go_on()?;
+            let index = usize::try_from(index).unwrap_or(usize::MAX);
+            let Some(segment) = segments.get(index).copied() else { return Ok(()) };
+            let one = Segment { repair: self, target, content, sealer, index: segment };
+            let (len, kept) = one.write(worker, from(segment))?;
+            let mut written = lock(&written);
+            *written = written.saturating_add(len);
+            drop(written);
+            if !kept {
+                lock(&lost).push(segment);
+            }
+            Ok(())
+        })?;
+        drop(lanes);
         let mut segments = lost.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         if segments.is_empty() {
             return Ok(*lock(&written));

@@ -81,7 +81,7 @@ pub struct Reconciliation {
     pub resident: ByteLen,
     /// Reservations: bytes that are still reserved.
     pub promised: ByteLen,
-    /// Bytes that could not be wiped or returned, and are never handed out again.
+    /// Bytes that could not be wiped or returned so far, and bytes that a repair took out of use.
     pub unreturned: ByteLen,
     /// Bytes that running calls hold: seals, moves, frees. Zero while no call runs; bytes that
     /// remain here then were leaked.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vram_alloc::DeviceRange;
 use vram_gpu::DeviceMemory;
 use vram_seal::{Opener, Sealer, SegmentCollector, SegmentHash};
-use vram_space::{Gpu, Worker, locate};
+use vram_space::{Gpu, Lanes, Worker, locate};
 
 use crate::error::VramError;
 use crate::parts::Core;
@@ -16,6 +16,7 @@ use crate::resident::contents::altered;
 use crate::resident::{Anew, contents};
 use crate::shard::{Entry, Moment, Seal, View};
 use crate::transfer::convert::part;
+use crate::transfer::windows::run_on;
 use crate::transfer::{Convert, Selection, Window, Windows};
 
 /// Seals a shard anew in place.
@@ -32,8 +33,13 @@ pub(crate) fn seal_in_place(
     let before = Anew { params: old.seal.params, key: old.seal.key_id() };
     let back = contents::sealer(core, entry, before, Some(&hashes))?;
     let windows = Windows::on(&old.gpu, *forth.layout())?;
+    // Two buffers, even if the limit on staging has room for only one: one for the bytes to write,
+    // one for the bytes that are read back. The same lanes for both directions: what was begun can
+    // be undone without a wait for staging.
+    let lanes = windows.lanes(&old.gpu, [2, 2], windows.count())?;
     let rewrite = Rewrite {
         gpu: &old.gpu,
+        lanes: &lanes,
         view: old,
         shard: old.range,
         windows: &windows,
@@ -45,7 +51,10 @@ pub(crate) fn seal_in_place(
     let began = Moment::now(&*core.clock);
     let outcome = catch_unwind(AssertUnwindSafe(|| rewrite.run()));
     if !matches!(outcome, Ok(Ok(()))) {
-        go_back(entry, old, &rewrite);
+        let undone = catch_unwind(AssertUnwindSafe(|| rewrite.undo()));
+        // Looking at the bytes takes lanes of its own.
+        drop(lanes);
+        look(entry, old, matches!(undone, Ok(Ok(()))));
     }
     match outcome {
         Ok(Ok(())) => {}
@@ -64,9 +73,9 @@ pub(crate) fn seal_in_place(
     Ok(())
 }
 
-/// Undoes the rewrite in place, and puts the shard into quarantine if that fails.
-fn go_back(entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
-    let undone = catch_unwind(AssertUnwindSafe(|| rewrite.undo()));
+/// Looks at what lies on the device after an attempt to undo, and puts the shard into quarantine if
+/// that is not what lay there before.
+fn look(entry: &Entry, old: &View, undone: bool) {
     // The bytes on a lost device cannot be reached by any call.
     if !old.gpu.allows_cleanup() {
         return;
@@ -78,7 +87,7 @@ fn go_back(entry: &Entry, old: &View, rewrite: &Rewrite<'_>) {
         Ok(Ok(segments)) => entry.quarantine(&segments),
         // The device cannot be read now. If undoing succeeded, the next reader will check the
         // bytes.
-        _ if matches!(undone, Ok(Ok(()))) => {}
+        _ if undone => {}
         _ => entry.quarantine(&[]),
     }
 }
@@ -111,6 +120,7 @@ struct Side<'a> {
 /// A shard that is rewritten in place.
 struct Rewrite<'a> {
     gpu: &'a Gpu,
+    lanes: &'a Lanes<'a>,
     view: &'a View,
     shard: DeviceRange,
     windows: &'a Windows,
@@ -142,9 +152,7 @@ impl Rewrite<'_> {
         &self,
         work: impl Fn(&mut Worker<'_>, u64) -> Result<(), VramError> + Sync,
     ) -> Result<(), VramError> {
-        // Two buffers, even if the limit on staging has room for only one: one for the bytes to
-        // write, one for the bytes that are read back.
-        self.windows.run(self.gpu, 2, self.windows.count(), work)
+        run_on(self.lanes, self.windows.count(), work)
     }
 
     fn flag(&self, index: u64) -> Option<&AtomicBool> {

@@ -75,6 +75,9 @@ fn step(core: &Core, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
         (step.idle, step.errors, step.error) = (true, 1, Some(closed));
         return step;
     }
+    for gpu in &core.gpus {
+        gpu.bring_back();
+    }
     let mut left = budget.get();
     for _ in 0..SHARDS_MAX {
         if cursor.run.is_none() && !cursor.advance() {

@@ -6,7 +6,7 @@ use vram_alloc::{ByteLen, ByteRange};
 use vram_gpu::{DeviceInfo, DeviceKind};
 use vram_seal::SegmentLayout;
 use vram_seal::parallel::{Threads, for_each_segment};
-use vram_space::{Gpu, Lanes, Means, SMALLEST, Worker};
+use vram_space::{Gpu, Lanes, SMALLEST, Wanted, Worker};
 
 use crate::error::VramError;
 use crate::shard::View;
@@ -37,8 +37,8 @@ pub(crate) struct Window {
 impl Windows {
     /// Divides a shard into work for this GPU.
     pub(crate) fn on(gpu: &Gpu, layout: SegmentLayout) -> Result<Self, VramError> {
-        let Means { workers, staging_bytes } = gpu.means;
-        Self::plan(layout, gpu.device.info(), Threads::exactly(workers), staging_bytes)
+        let threads = Threads::exactly(gpu.means.workers);
+        Self::plan(layout, gpu.device.info(), threads, gpu.means.staging_bytes)
     }
 
     /// Divides a shard into work for `device`. Windows are as large as the device copies well, as
@@ -120,6 +120,18 @@ impl Windows {
         Some(Window { segments, bytes })
     }
 
+    /// Lanes for `count` jobs over windows: each worker holds at least `least` buffers, and up to
+    /// `most`. The call holds no other lanes.
+    pub(crate) fn lanes<'g>(
+        &self,
+        gpu: &'g Gpu,
+        [least, most]: [u64; 2],
+        count: u64,
+    ) -> Result<Lanes<'g>, VramError> {
+        let workers = self.threads().for_jobs(count);
+        Ok(Lanes::take(gpu, Wanted { buffer_len: self.window_len(), least, most, workers })?)
+    }
+
     /// Runs jobs `0..count` on all threads, each with a worker that holds up to `buffers` buffers,
     /// and waits until the device has all bytes.
     pub(crate) fn run(
@@ -129,9 +141,10 @@ impl Windows {
         count: u64,
         work: impl Fn(&mut Worker<'_>, u64) -> Result<(), VramError> + Sync,
     ) -> Result<(), VramError> {
-        let lanes = Lanes::new(gpu, self.window_len(), buffers);
-        for_each_segment(self.threads(), count, || Ok(lanes.worker()), work)?;
-        Ok(lanes.finish()?)
+        if count == 0 {
+            return Ok(());
+        }
+        run_on(&self.lanes(gpu, [1, buffers], count)?, count, work)
     }
 
     /// Like [`run`](Self::run), for `count` jobs that carry their own data, with one buffer per
@@ -161,6 +174,16 @@ impl Windows {
             window
         })
     }
+}
+
+/// Runs jobs `0..count` on the workers of `lanes`, and waits until the device has all bytes.
+pub(crate) fn run_on(
+    lanes: &Lanes<'_>,
+    count: u64,
+    work: impl Fn(&mut Worker<'_>, u64) -> Result<(), VramError> + Sync,
+) -> Result<(), VramError> {
+    for_each_segment(Threads::exactly(lanes.workers()), count, || Ok(lanes.worker()), work)?;
+    Ok(lanes.finish()?)
 }
 
 impl View {

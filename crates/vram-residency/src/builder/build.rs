@@ -10,7 +10,7 @@ use vram_core::scrub::Scrubbing;
 use vram_gpu::{Device, DeviceKind, HostDevice};
 use vram_id::IdSource;
 use vram_seal::{KeyRing, SealKey};
-use vram_space::{Gpu, GpuOptions, Means, MemoryMode, Tenants};
+use vram_space::{Gpu, GpuOptions, Means, MemoryMode, StagingBound, Tenants};
 
 use crate::builder::{Budget, Keys, PerGpu, VramManagerBuilder, Wanted};
 use crate::manager::VramManager;
@@ -44,6 +44,13 @@ impl VramManagerBuilder {
             )));
         }
 
+        if self.limits.staging_total < self.limits.staging_bytes {
+            return Err(config(format!(
+                "staging of {} for all calls is less than the {} of one call",
+                self.limits.staging_total, self.limits.staging_bytes
+            )));
+        }
+
         // Read the key before touching any device: if the key is missing, no device work is undone.
         let keys = match self.keys.take() {
             Some(Keys::Ring(keys)) => keys,
@@ -65,11 +72,16 @@ impl VramManagerBuilder {
             on_eviction: self.on_eviction,
             park_limit: self.park_limit,
         };
-        let core = Core::new(settings, |tenants| self.gpus(tenants))?;
+        let staging = StagingBound::new(self.limits.staging_total, self.limits.staging_wait);
+        let core = Core::new(settings, |tenants| self.gpus(tenants, &staging))?;
         Ok(VramManager { core: Arc::new(core), scrubbing: Scrubbing::default() })
     }
 
-    fn gpus(&self, tenants: &Arc<dyn Tenants>) -> Result<Vec<Arc<Gpu>>, VramError> {
+    fn gpus(
+        &self,
+        tenants: &Arc<dyn Tenants>,
+        staging: &StagingBound,
+    ) -> Result<Vec<Arc<Gpu>>, VramError> {
         let mut gpus: Vec<Arc<Gpu>> = Vec::new();
         for (index, wanted) in (0_u32..).zip(&self.devices) {
             let device: Arc<dyn Device> = match wanted {
@@ -89,7 +101,7 @@ impl VramManagerBuilder {
                 let first = twin.index;
                 return Err(config(format!("gpu {index} is gpu {first} once more")));
             }
-            gpus.push(Arc::new(self.gpu(index, device, Arc::clone(tenants))?));
+            gpus.push(Arc::new(self.gpu(index, device, Arc::clone(tenants), staging.clone())?));
         }
         Ok(gpus)
     }
@@ -99,6 +111,7 @@ impl VramManagerBuilder {
         index: u32,
         device: Arc<dyn Device>,
         tenants: Arc<dyn Tenants>,
+        staging: StagingBound,
     ) -> Result<Gpu, VramError> {
         let fail = |error: vram_gpu::GpuError| {
             let source = Box::new(error);
@@ -141,6 +154,7 @@ impl VramManagerBuilder {
             means: Means {
                 workers: self.threads.for_jobs(u64::MAX),
                 staging_bytes: self.limits.staging_bytes,
+                staging,
             },
         };
         Ok(Gpu::open(device, memory, tenants, options)?)

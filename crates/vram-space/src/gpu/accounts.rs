@@ -34,8 +34,8 @@ pub struct GpuCapacity {
     pub largest_hole: ByteLen,
     /// The number of pieces that the free bytes consist of.
     pub hole_count: u64,
-    /// Part of `used`: bytes that could not be wiped when they were freed, and are never handed out
-    /// again.
+    /// Part of `used`: bytes that could not be wiped or released when they were freed, and are
+    /// handed out to nobody until a later try succeeds; and bytes that a repair took out of use.
     pub unreturned: ByteLen,
 }
 

@@ -41,6 +41,7 @@ impl Gpu {
     ///
     /// [`SpaceError::Device`], [`SpaceError::DeviceLost`]; the ledger is unchanged.
     pub fn refresh(&self) -> Result<DriverFigures, SpaceError> {
+        self.bring_back();
         // A reset waits for this call, so a figure of one life cannot be recorded in the next.
         let _under_way = self.begin_call()?;
         let Backing::Blocks(held) = &self.backing else {

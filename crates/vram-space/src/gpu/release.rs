@@ -7,7 +7,8 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, DeviceRange};
 use vram_gpu::{DeviceMemory, FreeError, GpuError};
 
-use crate::block::{Backing, Block, Unreturned};
+use crate::block::{Backing, Block};
+use crate::gpu::unreturned::Waiting;
 use crate::gpu::{Gpu, WipePolicy};
 use crate::sync::{Mutex, lock};
 
@@ -52,7 +53,7 @@ impl Gpu {
             return unreturned(self.held(), Some(error));
         }
         let mut failure = None;
-        for one in self.take_unreturned() {
+        for one in self.take_all_unreturned() {
             if let Err(error) = self.try_again(one) {
                 failure = Some(error);
             }
@@ -102,7 +103,8 @@ impl Gpu {
     }
 
     /// Tries once more to wipe and release memory that was set aside.
-    fn try_again(&self, mut one: Unreturned) -> Result<(), GpuError> {
+    pub(crate) fn try_again(&self, mut waiting: Waiting) -> Result<(), GpuError> {
+        let one = &mut waiting.what;
         let outcome = match (&self.backing, one.block.take()) {
             (Backing::Region(region), _) => {
                 let region = lock(region).clone();
@@ -127,12 +129,12 @@ impl Gpu {
         };
         match outcome {
             Ok(()) => {
-                self.returned(one);
+                self.returned(waiting.what);
                 Ok(())
             }
             Err(error) => {
                 one.error = error;
-                self.still_unreturned(one);
+                self.still_unreturned(waiting);
                 Err(error)
             }
         }

@@ -21,6 +21,7 @@ impl Gpu {
     /// [`SpaceError::NoRoom`] if arena or ledger refuses, [`SpaceError::DeviceLost`]; in mode
     /// `Blocks`, the driver's error for the allocation.
     pub fn place(self: &Arc<Self>, len: ByteLen) -> Result<Space, SpaceError> {
+        self.bring_back();
         // Before the ledger changes: the ledger of a closed manager stays as it is.
         let _under_way = self.begin_call()?;
         let mut space = match self.place_in_books(len) {
@@ -128,6 +129,7 @@ impl Gpu {
     ///
     /// [`SpaceError::NoRoom`].
     pub fn promise(&self, len: ByteLen) -> Result<vram_alloc::Reservation, SpaceError> {
+        self.bring_back();
         self.tenants.sweep();
         let whole = len.round_up(Alignment::GRANULE).unwrap_or(len);
         // The last granule of a budget may be short: then the exact length is reserved.

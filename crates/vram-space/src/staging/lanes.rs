@@ -1,6 +1,5 @@
 //! The staging buffers of the workers of one call, and their running copies.
 
-use crate::staging::at_work::AtWork;
 use std::collections::VecDeque;
 
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange};
@@ -8,16 +7,33 @@ use vram_gpu::{DeviceMemory, GpuError, Pending, Staging};
 
 use crate::error::SpaceError;
 use crate::gpu::Gpu;
+use crate::staging::at_work::AtWork;
+use crate::staging::pool::Grant;
 use crate::sync::{Mutex, lock};
 
-/// All lanes of one call. On every path, each copy has ended and each buffer was wiped before this
+/// All lanes of one call, and the call's share of the staging memory. On every path, each copy has ended and each buffer was wiped before this
 /// value is gone. A later wipe of device memory therefore comes after all of the copies.
 #[derive(Debug)]
 pub struct Lanes<'a> {
     gpu: &'a Gpu,
-    buffer_len: ByteLen,
+    workers: usize,
+    /// Buffers of one worker.
     buffers: u64,
     parked: Mutex<Vec<Lane>>,
+    grant: Mutex<Grant>,
+}
+
+/// What a call wants of the staging memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Bytes of one buffer, at least.
+    pub buffer_len: ByteLen,
+    /// Buffers that one worker cannot do without.
+    pub least: u64,
+    /// Buffers with which one worker is quickest.
+    pub most: u64,
+    /// Workers.
+    pub workers: usize,
 }
 
 /// One worker's buffers. When the worker ends, they return to the [`Lanes`] together with the
@@ -38,10 +54,31 @@ struct Lane {
 }
 
 impl<'a> Lanes<'a> {
-    /// The lanes of one call: at most `buffers` for each worker, each of at least `buffer_len`
-    /// bytes.
-    pub fn new(gpu: &'a Gpu, buffer_len: ByteLen, buffers: u64) -> Self {
-        Self { gpu, buffer_len, buffers, parked: Mutex::default() }
+    /// The lanes of one call. While other calls hold most of the staging memory, they are fewer than
+    /// wanted, with fewer buffers: at least one worker with its least.
+    ///
+    /// The call must hold no other lanes on this thread: it waits while nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// [`SpaceError::Staging`] if nothing was left in time, or if the bound of the manager is less
+    /// than one worker needs.
+    pub fn take(gpu: &'a Gpu, wanted: Wanted) -> Result<Self, SpaceError> {
+        let Wanted { buffer_len, least, most, workers } = wanted;
+        let (least, workers) = (least.max(1), workers.max(1));
+        let all = u64::try_from(workers).unwrap_or(u64::MAX).saturating_mul(most.max(least));
+        let grant = gpu.pool.grant(buffer_len, least, all)?;
+        let fitting = grant.buffers().checked_div(least).unwrap_or(1).max(1);
+        let workers = workers.min(usize::try_from(fitting).unwrap_or(usize::MAX));
+        let each = u64::try_from(workers).ok().and_then(|count| grant.buffers().checked_div(count));
+        let buffers = each.unwrap_or(least).clamp(least, most.max(least));
+        Ok(Self { gpu, workers, buffers, parked: Mutex::default(), grant: Mutex::new(grant) })
+    }
+
+    /// The number of workers that may exist at the same time.
+    #[must_use]
+    pub const fn workers(&self) -> usize {
+        self.workers
     }
 
     /// Buffers for one thread of the call.
@@ -49,12 +86,12 @@ impl<'a> Lanes<'a> {
         Worker { lanes: self, lane: Lane::default(), at_work: AtWork::begin() }
     }
 
-    /// Waits for every copy.
+    /// Waits for every copy. No worker exists any more; new ones may begin afterwards.
     ///
     /// # Errors
     ///
     /// The first copy that failed.
-    pub fn finish(self) -> Result<(), SpaceError> {
+    pub fn finish(&self) -> Result<(), SpaceError> {
         self.end().map_err(|error| self.gpu.failed(error))
     }
 
@@ -63,10 +100,10 @@ impl<'a> Lanes<'a> {
         for lane in core::mem::take(&mut *lock(&self.parked)) {
             for pending in lane.under_way {
                 let (staging, ended) = pending.wait();
-                self.gpu.pool.give(staging);
+                lock(&self.grant).give(staging);
                 outcome = outcome.and(ended);
             }
-            lane.idle.into_iter().for_each(|staging| self.gpu.pool.give(staging));
+            lane.idle.into_iter().for_each(|staging| lock(&self.grant).give(staging));
         }
         outcome
     }
@@ -95,8 +132,13 @@ impl Worker<'_> {
         let gpu = self.lanes.gpu;
         if self.lane.made < self.lanes.buffers {
             gpu.ready_for_cleanup()?;
-            let staging = gpu.pool.take(&*gpu.device, self.lanes.buffer_len);
-            let staging = staging.map_err(|error| gpu.failed(error))?;
+            let mut grant = lock(&self.lanes.grant);
+            let (idle, len) = (grant.idle(), grant.len());
+            drop(grant);
+            let staging = match idle {
+                Some(staging) => staging,
+                None => gpu.device.staging(len).map_err(|error| gpu.failed(error))?,
+            };
             self.lane.made = self.lane.made.saturating_add(1);
             return Ok(staging);
         }
@@ -111,7 +153,7 @@ impl Worker<'_> {
             }
             // Each buffer is idle, in a running copy or with the worker, and the worker asks for
             // one at a time.
-            None => Err(SpaceError::HostMemory { wanted: self.lanes.buffer_len }),
+            None => Err(SpaceError::HostMemory { wanted: lock(&self.lanes.grant).len() }),
         }
     }
 

@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use vram_alloc::{ByteLen, DeviceRange, GpuIndex};
-use vram_gpu::fault::{Action, FaultPlan, Op};
+use vram_gpu::fault::{Action, FaultPlan, Op, When};
 use vram_gpu::{Device, FaultDevice, GpuError, HostDevice, codes};
-use vram_space::{Gpu, GpuOptions, Means, MemoryMode, SpaceError, Tenants, WipePolicy};
+use vram_space::{
+    Gpu, GpuOptions, Means, MemoryMode, Space, SpaceError, StagingBound, Tenants, WipePolicy,
+};
 
 #[derive(Debug, Default)]
 struct Owner {
@@ -32,6 +34,10 @@ impl Tenants for Owner {
     fn not_returned(&self, gpu: u32, bytes: ByteLen) {
         self.told.lock().unwrap().push(format!("{} kept on {gpu}", bytes.get()));
     }
+
+    fn came_back(&self, gpu: u32, bytes: ByteLen) {
+        self.told.lock().unwrap().push(format!("{} back on {gpu}", bytes.get()));
+    }
 }
 
 struct Bench {
@@ -50,7 +56,11 @@ fn bench(mode: MemoryMode, wipe: WipePolicy) -> Bench {
         headroom: ByteLen::ZERO,
         mode,
         wipe,
-        means: Means { workers: 1, staging_bytes: ByteLen::MIB },
+        means: Means {
+            workers: 1,
+            staging_bytes: ByteLen::MIB,
+            staging: StagingBound::for_calls_of(ByteLen::MIB),
+        },
     };
     let shared: Arc<dyn Device> = Arc::<FaultDevice>::clone(&device);
     let gpu = Gpu::open(shared, memory, Arc::<Owner>::clone(&owner), options).unwrap();
@@ -110,18 +120,88 @@ fn written_bytes_are_zeros_when_they_go_back_and_untouched_ones_cost_no_call() {
     assert_eq!(bytes, [0; 600]);
 }
 
+/// A space that holds a shard of 1000 bytes, which take 1024.
+fn filled(gpu: &Arc<Gpu>) -> Space {
+    let mut space = gpu.place(ByteLen::new(1000)).unwrap();
+    space.written().unwrap();
+    space.commit();
+    space
+}
+
 #[test]
-fn bytes_that_cannot_be_wiped_stay_counted_and_are_never_handed_out_again() {
+fn bytes_that_cannot_be_wiped_are_handed_out_to_nobody_until_they_were_wiped() {
+    const AT_ONCE: Duration = Duration::from_secs(30);
     for mode in BOTH {
         let Bench { device, owner, gpu } = bench(mode, WipePolicy::Always);
-        let mut space = gpu.place(ByteLen::new(1000)).unwrap();
-        space.written().unwrap();
-        space.commit();
-        device.next(Op::Fill, Action::Driver(codes::INVALID_VALUE)).unwrap();
+        let space = filled(&gpu);
+        device.add(Op::Fill, When::From(1), Action::Driver(codes::INVALID_VALUE)).unwrap();
         let (bytes, _why) = space.give_back().unwrap_err();
         assert_eq!((bytes, gpu.capacity().unreturned), (ByteLen::new(1024), ByteLen::new(1024)));
         assert_eq!(owner.told(), ["1024 kept on 3"]);
-        assert!(gpu.place(ByteLen::MIB).is_err(), "it is not there any more");
+        for _ in 0..3 {
+            assert!(gpu.place(ByteLen::MIB).is_err(), "it is not there");
+        }
+        assert_eq!(owner.told(), [""; 0], "told once, however often it is tried");
+        assert!(gpu.unreturned().is_some());
+
+        device.clear();
+        let deadline = Instant::now() + AT_ONCE;
+        while gpu.place(ByteLen::MIB).is_err() {
+            assert!(Instant::now() < deadline, "the bytes did not come back");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert_eq!(owner.told(), ["1024 back on 3"]);
+        assert!(gpu.unreturned().is_none() && gpu.capacity().unreturned.is_zero());
+    }
+}
+
+#[test]
+fn a_refusal_that_passes_at_once_costs_no_bytes() {
+    for mode in BOTH {
+        for op in [Op::Fill, Op::Free] {
+            let Bench { device, owner, gpu } = bench(mode, WipePolicy::Always);
+            let space = filled(&gpu);
+            if mode == MemoryMode::Region && op == Op::Free {
+                continue;
+            }
+            device.next(op, Action::Driver(codes::INVALID_VALUE)).unwrap();
+            space.give_back().unwrap_err();
+            // The very next call that wants room finds it.
+            drop(gpu.place(ByteLen::MIB).unwrap());
+            assert_eq!(owner.told(), ["1024 kept on 3", "1024 back on 3"]);
+            assert!(device.live().len() <= 1, "{:?}", device.live());
+        }
+    }
+}
+
+#[test]
+fn what_fails_again_and_again_is_tried_ever_more_rarely() {
+    let Bench { device, gpu, .. } = bench(MemoryMode::Region, WipePolicy::Always);
+    let space = filled(&gpu);
+    device.add(Op::Fill, When::From(1), Action::Driver(codes::INVALID_VALUE)).unwrap();
+    space.give_back().unwrap_err();
+    device.clear_log();
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(450) {
+        drop(gpu.place(ByteLen::new(1)).unwrap());
+    }
+    // At once, after 100 ms, after another 200 ms; the next try is due at 700 ms.
+    let (tries, took) = (device.call_count(Op::Fill), began.elapsed());
+    assert!(tries <= 3 || took > Duration::from_millis(700), "{tries} tries in {took:?}");
+}
+
+#[test]
+fn memory_that_is_not_trusted_is_taken_out_of_use_for_good() {
+    for mode in BOTH {
+        let Bench { gpu, owner, .. } = bench(mode, WipePolicy::Always);
+        let error = GpuError::StaleAllocation { gpu: GpuIndex::new(0) };
+        assert_eq!(filled(&gpu).abandon(error), ByteLen::new(1024));
+        for _ in 0..3 {
+            gpu.bring_back();
+            assert!(gpu.place(ByteLen::MIB).is_err());
+        }
+        assert_eq!(gpu.capacity().unreturned, ByteLen::new(1024));
+        assert_eq!(owner.told(), ["1024 kept on 3"]);
     }
 }
 

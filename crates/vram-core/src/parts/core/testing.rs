@@ -7,7 +7,7 @@ use vram_events::{OnEviction, Sinks};
 use vram_gpu::{Device, HostDevice};
 use vram_id::{Clock, IdSource};
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Threads};
-use vram_space::{Gpu, GpuOptions, Means, MemoryMode, WipePolicy};
+use vram_space::{Gpu, GpuOptions, Means, MemoryMode, StagingBound, WipePolicy};
 
 use crate::parts::core::{Core, Settings};
 use crate::parts::limits::Limits;
@@ -40,7 +40,11 @@ pub(crate) fn core(clock: Arc<dyn Clock>) -> Arc<Core> {
             headroom: ByteLen::ZERO,
             mode: MemoryMode::Region,
             wipe: WipePolicy::Always,
-            means: Means { workers: 1, staging_bytes: limits.staging_bytes },
+            means: Means {
+                workers: 1,
+                staging_bytes: limits.staging_bytes,
+                staging: StagingBound::new(limits.staging_total, limits.staging_wait),
+            },
         };
         Ok(vec![Arc::new(Gpu::open(device, memory, Arc::clone(tenants), options)?)])
     });

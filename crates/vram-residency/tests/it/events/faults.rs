@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
-    ByteLen, EventKind, Protection, SealOptions, SealRequest, SliceSource, Timestamp, Verify,
-    VramError,
+    ByteLen, EventKind, Protection, ScrubCursor, SealOptions, SealRequest, SliceSource, Timestamp,
+    Verify, VramError, VramManager,
 };
 
 use vram_test_rigs::{CallingClock, SEGMENT, weights};
@@ -83,6 +83,43 @@ fn a_free_that_cannot_wipe_tells_of_the_bytes_and_that_the_shard_is_gone() {
         code: "not-returned".into(),
     };
     assert_eq!(told[2..], [refused]);
+}
+
+#[test]
+fn bytes_of_a_wipe_that_failed_once_come_back_while_the_manager_lives_and_are_told() {
+    type Look = fn(&VramManager);
+    let looks: [(&str, Look); 6] = [
+        ("refresh", |manager| {
+            let _figures = manager.refresh(0).unwrap();
+        }),
+        ("reconcile", |manager| assert!(manager.reconcile(0).unwrap().agrees)),
+        ("scrub", |manager| {
+            let _step = manager.scrub_step(&mut ScrubCursor::new(), ByteLen::MIB);
+        }),
+        ("seal", |manager| {
+            let _sealed = manager.seal_model("n", 0, &[1; 100]).unwrap();
+        }),
+        ("reserve", |manager| drop(manager.reserve(0, ByteLen::new(64 * 4096)).unwrap())),
+        ("free", |manager| {
+            let other = manager.shards_of("other").remove(0);
+            manager.free_shard(&other).unwrap();
+        }),
+    ];
+    for (name, look) in looks {
+        let rig = rig(&[65 * SEGMENT]);
+        let shard = rig.manager.seal_model("m", 0, &weights(SEGMENT)).unwrap();
+        let _other = rig.manager.seal_model("other", 0, &weights(SEGMENT)).unwrap();
+        rig.devices[0].next(Op::Fill, Action::Driver(600)).unwrap();
+        assert_eq!(rig.manager.free_shard(&shard).unwrap_err().code(), "not-returned");
+        let bytes = ByteLen::from_usize(SEGMENT);
+        assert_eq!(rig.manager.capacity(0).unwrap().unreturned, bytes);
+        rig.told();
+        look(&rig.manager);
+        let capacity = rig.manager.capacity(0).unwrap();
+        assert!(capacity.unreturned.is_zero(), "{name}: {capacity:?}");
+        let told: Vec<_> = rig.told().into_iter().map(|event| event.kind).collect();
+        assert!(told.contains(&EventKind::Returned { gpu: 0, bytes }), "{name}: {told:?}");
+    }
 }
 
 #[test]

@@ -95,11 +95,11 @@ fn a_budget_below_the_device_is_kept() {
 }
 
 #[test]
-fn what_was_not_wiped_or_not_taken_back_stays_counted_and_is_never_used_again() {
+fn what_is_not_wiped_or_not_taken_back_stays_counted_and_is_used_by_nobody() {
     for op in [Op::Fill, Op::Free] {
         let rig = rig();
         let shard = seal(&rig, Protection::Encrypted);
-        rig.devices[0].add(op, When::Nth(1), Action::Driver(999)).unwrap();
+        rig.devices[0].add(op, When::From(1), Action::Driver(999)).unwrap();
         match rig.manager.free_shard(&shard) {
             Err(VramError::NotReturned { gpu: 0, bytes, .. }) => assert_eq!(bytes.get(), TAKEN),
             other => panic!("{other:?}"),
@@ -114,6 +114,7 @@ fn what_was_not_wiped_or_not_taken_back_stays_counted_and_is_never_used_again() 
         let rest = vec![5; usize::try_from(books.room.get()).unwrap()];
         let rest = rig.manager.seal_model("model", 0, &rest).unwrap();
         assert!(rig.manager.seal_model("model", 0, b"x").unwrap_err().is_capacity());
+        rig.clear();
         rig.manager.free_shard(&rest).unwrap();
         rig.books_agree("the rest freed");
         drop(rig.manager);
@@ -194,7 +195,12 @@ fn books_are_the_drivers(
     for shard in rig.manager.shards() {
         assert_eq!(rig.manager.unseal_and_free(&shard).unwrap(), weights(LEN), "{what}");
     }
-    assert_eq!(used(), kept, "{what}");
+    // The device works again, and what it refused once comes back: unless the block itself was lost.
+    for gpu in [0, 1] {
+        rig.manager.refresh(gpu).unwrap();
+    }
+    let lost = matches!((what.op, &what.action), (Op::Free, Action::Panic));
+    assert_eq!(used(), if lost { kept } else { 0 }, "{what}");
     rig.all_frees_were_wiped(&what.to_string());
 }
 

@@ -185,15 +185,15 @@ fn refused_frees_stay_accounted_for() {
         let keep = manager.seal_model("keep", 0, &[1; 1000]).unwrap();
         let [wiped, freed] = ["a", "b"].map(|id| manager.seal_model(id, 0, &[1; 5000]).unwrap());
         let error = GpuError::driver(GpuIndex::new(0), 1);
-        devices[0].next(Op::Fill, Action::Fail(error)).unwrap();
+        devices[0].add(Op::Fill, When::From(1), Action::Fail(error)).unwrap();
         assert!(matches!(manager.free_shard(&wiped), Err(VramError::NotReturned { .. })));
         if mode == MemoryMode::Blocks {
-            devices[0].next(Op::Free, Action::Fail(error)).unwrap();
             assert!(matches!(manager.free_shard(&freed), Err(VramError::NotReturned { .. })));
         }
         let accounts = &agreed(&manager)[0];
         let expected = if mode == MemoryMode::Blocks { 2 * 5120 } else { 5120 };
         assert_eq!(accounts.unreturned.get(), expected, "{accounts}");
+        devices[0].clear();
         manager.free_shard(&keep).unwrap();
         agreed(&manager);
     }

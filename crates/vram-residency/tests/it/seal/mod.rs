@@ -3,5 +3,6 @@
 pub(crate) mod models;
 mod sinks;
 mod sources;
+mod staging;
 mod streams;
 pub(crate) mod transitions;
