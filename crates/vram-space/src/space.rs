@@ -261,11 +261,7 @@ impl Space {
     ///
     /// Why they could not be wiped or released, and how many bytes stay counted.
     pub fn give_back(mut self) -> Result<Returned, (ByteLen, GpuError)> {
-        let returned = self.release(true);
-        if returned.is_ok() {
-            self.gpu.bring_back();
-        }
-        returned
+        self.release(true)
     }
 
     /// Takes the place out of use permanently and returns its length: it stays counted and is never

@@ -41,7 +41,15 @@ impl fmt::Display for FreedReceipt {
 
 /// Frees a shard without opening it, even if it is in quarantine.
 pub fn free(core: &Core, handle: &SealedShard) -> Result<FreedReceipt, VramError> {
-    core.exclusive(handle, |entry| free_entry(core, entry))
+    let freed = core.exclusive(handle, |entry| free_entry(core, entry));
+    freed.inspect(|receipt| bring_back(core, receipt))
+}
+
+/// Tries again what could not be given back earlier. No gate is held any more.
+fn bring_back(core: &Core, receipt: &FreedReceipt) {
+    if let Ok(gpu) = core.gpu(receipt.gpu) {
+        gpu.bring_back();
+    }
 }
 
 /// Opens a shard and frees it; no other call uses the shard in between.
@@ -107,5 +115,6 @@ pub fn free_within(
     handle: &SealedShard,
     timeout: Duration,
 ) -> Result<FreedReceipt, VramError> {
-    lease::exclusive_within(core, handle, timeout, |entry| free_entry(core, entry))
+    let freed = lease::exclusive_within(core, handle, timeout, |entry| free_entry(core, entry));
+    freed.inspect(|receipt| bring_back(core, receipt))
 }
