@@ -50,6 +50,33 @@ fn after_an_ecc_error_a_reset_brings_back_what_there_are_copies_of() {
     }
 }
 
+/// What an H100 answers after an illegal address (docs/gpu-evidence.md): the reset succeeds, and the
+/// process gets no context again.
+#[test]
+fn a_driver_that_gives_no_context_after_a_reset_leaves_the_gpu_lost_and_backups_usable_elsewhere() {
+    for mode in MODES {
+        let machine = Machine::new(mode);
+        let manager = &machine.manager;
+        let saved = machine.seal(Protection::Encrypted);
+        manager.back_up(&saved).unwrap();
+        let there = manager.seal_model("model", 1, &content()).unwrap();
+        machine.fault(0, CallKind::CopyOut, Fault::Fail(codes::ILLEGAL_ADDRESS));
+        assert_eq!(manager.unseal_model(&saved).unwrap_err().code(), "device-lost");
+
+        machine.fault(0, CallKind::Context, Fault::Fail(codes::ILLEGAL_ADDRESS));
+        let refused = manager.reset_gpu(0, ResetOptions::new()).unwrap_err();
+        assert_eq!((refused.code(), refused.class()), ("device-lost", Class::Fatal), "{refused}");
+        assert!(manager.report().gpus[0].lost.is_some());
+        assert_eq!(manager.seal_model("model", 0, b"more").unwrap_err().code(), "device-lost");
+
+        assert_eq!(manager.unseal_model(&there).unwrap(), content());
+        let parked = manager.park(&saved).unwrap();
+        let woken = manager.wake(parked, 1).unwrap();
+        assert_eq!(manager.unseal_model(&woken).unwrap(), content());
+        machine.finish();
+    }
+}
+
 /// P16 until the reset.
 #[test]
 fn after_an_ecc_error_the_gpu_is_lost_and_its_driver_is_left_alone() {
