@@ -16,9 +16,10 @@ pub struct Limits {
     /// Default: 64 MiB. Calls use fewer threads if the limit is too small for all of them.
     pub staging_bytes: ByteLen,
     /// Host bytes that all calls together may hold in staging buffers, on all GPUs, those that are
-    /// kept for reuse included. Default: 1 GiB, 16 times `staging_bytes`. While much of it is
-    /// taken, calls work with fewer buffers and threads; a call for which not one window is left
-    /// waits, and then fails with `StagingLimit`.
+    /// kept for reuse included. Default: 1 GiB, 16 times `staging_bytes`. A call takes at most a
+    /// quarter of what is left, and at least one window: while much is taken, calls work with fewer
+    /// buffers and threads. A call for which not one window is left waits, and then fails with
+    /// `StagingLimit`.
     pub staging_total: ByteLen,
     /// How long a call waits for staging that other calls hold. Default: ten seconds.
     pub staging_wait: Duration,

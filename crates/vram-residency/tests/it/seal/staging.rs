@@ -12,7 +12,7 @@ use vram_residency::{
     ByteLen, Class, GpuIndex, Limits, SealKey, SealOptions, SealRequest, SegmentSize, Threads,
     VramError, VramManager,
 };
-use vram_test_rigs::{ActingSource, SEGMENT, content};
+use vram_test_rigs::{ActingSource, ActingWriter, SEGMENT, content};
 
 /// No step of these tests takes longer on any machine.
 const LONG: Duration = Duration::from_mins(1);
@@ -267,6 +267,31 @@ fn slow_sources_that_hold_all_staging_do_not_hang_other_calls() {
     all_came(&came, vec![first_name, second_name]);
     assert_eq!(manager.unseal_model(&shard).unwrap(), bytes);
     assert!(live.most() <= all.get());
+}
+
+#[test]
+fn a_sink_holds_no_staging_however_slow_it_is() {
+    let wait = Duration::from_millis(50);
+    let (manager, _live) = manager(&[1 << 20], SEGMENT, SEGMENT, wait);
+    let manager = Arc::new(manager);
+    let bytes = content(3 * SEGMENT, 1);
+    let shard = manager.seal_model("m", 0, &bytes).unwrap();
+    let ((go_on, wait), (began, has_begun), (done, is_done)) = (channel(), channel(), channel());
+    {
+        let (manager, shard) = (Arc::clone(&manager), shard.clone());
+        thread::spawn(move || {
+            let sink = ActingWriter(|bytes: &[u8]| {
+                let _first_only = began.send(());
+                let _until_dropped: Result<(), _> = wait.recv_timeout(LONG);
+                Ok(bytes.len())
+            });
+            done.send(manager.unseal_to(&shard, sink)).unwrap();
+        });
+    }
+    has_begun.recv_timeout(LONG).unwrap();
+    assert_eq!(manager.unseal_model(&shard).unwrap(), bytes);
+    drop(go_on);
+    is_done.recv_timeout(LONG).unwrap().unwrap();
 }
 
 #[test]
