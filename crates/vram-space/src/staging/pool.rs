@@ -28,7 +28,10 @@ pub(crate) struct Grant {
     idle_max: ByteLen,
     len: ByteLen,
     buffers: u64,
-    idle: Vec<Staging>,
+    /// Buffers that this call has not used: wiped.
+    fresh: Vec<Staging>,
+    /// Buffers that this call has used.
+    used: Vec<Staging>,
 }
 
 impl StagingPool {
@@ -49,7 +52,8 @@ impl StagingPool {
         let wish = Wish { gpu: self.gpu, len, least, most: most.max(least) };
         let Share { buffers, idle } = self.bound.take(wish)?;
         let (bound, gpu, idle_max) = (self.bound.clone(), self.gpu, self.idle_max);
-        Ok(Grant { bound, gpu, idle_max, len: ByteLen::new(len), buffers, idle })
+        let (len, used) = (ByteLen::new(len), Vec::new());
+        Ok(Grant { bound, gpu, idle_max, len, buffers, fresh: idle, used })
     }
 
     /// Frees all idle buffers to the host.
@@ -77,23 +81,24 @@ impl Grant {
 
     /// A buffer that exists already. It holds what this call left in it.
     pub(crate) fn idle(&mut self) -> Option<Staging> {
-        self.idle.pop()
+        self.used.pop().or_else(|| self.fresh.pop())
     }
 
     /// Takes back a buffer, for the next use by this call.
     pub(crate) fn give(&mut self, staging: Staging) {
-        self.idle.push(staging);
+        self.used.push(staging);
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        let mut buffers = core::mem::take(&mut self.idle);
-        for staging in &mut buffers {
+        let mut buffers = core::mem::take(&mut self.fresh);
+        for staging in &mut self.used {
             staging.as_mut_slice().fill(0);
             // Later users could read the buffer, so the compiler must not remove the fill above.
             black_box(staging.as_slice());
         }
+        buffers.append(&mut self.used);
         let granted = self.len.get().saturating_mul(self.buffers);
         self.bound.give(self.gpu, granted, buffers, self.idle_max);
     }
