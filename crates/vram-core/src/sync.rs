@@ -1,14 +1,16 @@
 //! The locks of this crate, in one place, and what a panic does to them.
 //!
 //! Lock order, outermost first: a shard's [`Gate`](crate::shard::Gate) (those of several shards in
-//! ascending order of their ids), its state, a GPU's arena, the contents of a promise, a GPU's list
-//! of bytes that were not returned. A GPU's health, its region and its count of blocks may be locked
-//! inside any of these; no lock is taken inside them. The list of promises is locked while no other
-//! lock is held. The lock of the key ring is taken outside all others but the gate; the count of
-//! uses of keys is locked inside it. The number of the next event and, inside it, a sink's queue are
-//! locked while no other lock but a gate is held. Neither is held while a sink works. The scrubber's
-//! locks are held with none of these. The capacity ledger takes no lock. No device is called while a
-//! lock other than a gate is held.
+//! ascending order of their ids), its state (those of several in the same order, in
+//! [`arrive`](crate::shard::entry::arrive) alone), a GPU's arena, the contents of a promise, a GPU's
+//! list of bytes that were not returned, a GPU's life (those of several in order of their indices).
+//! A GPU's region and its count of blocks, a guard of the list of shards, the census of a GPU, and
+//! the number of the next event with, inside it, a sink's queue may be locked inside any of these;
+//! no other lock is taken inside them. None of them is held while a sink or other foreign code
+//! works. The lock of the key ring is taken outside all others but the gate; the count of uses of
+//! keys is locked inside it. The list of promises is locked while no other lock is held, and so are
+//! the scrubber's locks. The capacity ledger takes no lock. No device is called while a lock other
+//! than a gate is held.
 //!
 //! Under `--cfg shuttle`, mutexes, condition variables, thread-locals and deadlines come from the
 //! crate shuttle, which runs a model under many schedules. The models are named `shuttle_…`; no

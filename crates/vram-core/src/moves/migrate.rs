@@ -76,13 +76,13 @@ pub(crate) fn settle_in(core: &Core, entry: &Entry, arrived: Arrived) -> Result<
 /// # Errors
 ///
 /// [`VramError::DeviceLost`] if a target was lost meanwhile: every shard is where it was.
-pub(crate) fn settle_all(core: &Core, moves: Vec<(&Entry, Arrived)>) -> Result<(), VramError> {
+pub(crate) fn settle_all(core: &Core, copies: Vec<(&Entry, Arrived)>) -> Result<(), VramError> {
     let now = Moment::now(&*core.clock);
-    let entries: Vec<_> = moves
+    let entries: Vec<_> = copies
         .iter()
         .map(|(entry, arrived)| (*entry, entry.state().gpu_index(), arrived.verified))
         .collect();
-    let coming = moves.into_iter().map(|(entry, arrived)| (entry, arrived.space)).collect();
+    let coming = copies.into_iter().map(|(entry, arrived)| (entry, arrived.space)).collect();
     let moved = arrive_all(coming, ShardCause::Move, |index, state, told| {
         let Some((entry, from, verified)) = entries.get(index) else { return };
         state.ages.arrived(now, *verified);

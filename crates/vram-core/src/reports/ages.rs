@@ -43,12 +43,7 @@ pub fn oldest_unverified(core: &Core) -> Option<(ShardId, Duration)> {
     let now = core.clock.monotonic();
     let oldest = core.gpus.iter().filter_map(|gpu| oldest_on(core, gpu, now));
     // Of equals the one with the lowest id, so that a run is repeatable.
-    oldest.reduce(|a, b| match a.1.cmp(&b.1) {
-        core::cmp::Ordering::Greater => a,
-        core::cmp::Ordering::Less => b,
-        core::cmp::Ordering::Equal if a.0 <= b.0 => a,
-        core::cmp::Ordering::Equal => b,
-    })
+    oldest.min_by(|(a, age), (b, other)| other.cmp(age).then_with(|| a.cmp(b)))
 }
 
 /// The time since the beginning of the check that last found all of a shard sound.

@@ -9,6 +9,7 @@ use core::fmt::Write;
 use core::time::Duration;
 
 use vram_events::SinkCounts;
+use vram_space::LifeState;
 
 use crate::reports::{CallMetrics, GpuMetrics, Metrics};
 use crate::scrub::ScrubMetrics;
@@ -59,6 +60,14 @@ pub(crate) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
         head(f, name, "gauge", help)?;
         for gpu in &metrics.gpus {
             writeln!(f, "{name}{{{}}} {}", Gpu(gpu), value(gpu))?;
+        }
+    }
+    let name = "vram_gpu_state";
+    head(f, name, "gauge", "Whether this is the GPU's state: 0 or 1.")?;
+    for gpu in &metrics.gpus {
+        for state in LifeState::ALL {
+            let is = u8::from(state == gpu.state);
+            writeln!(f, "{name}{{{},state=\"{state}\"}} {is}", Gpu(gpu))?;
         }
     }
     let name = "vram_gpu_oldest_unverified_seconds";

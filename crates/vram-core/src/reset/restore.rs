@@ -59,8 +59,8 @@ pub(crate) fn restore(
         Restore::FromCopies => {
             let targets = targets(core, gpu, options.elsewhere);
             match from_copies(core, &entry, copies, &targets) {
-                Ok(Restored::Back(shard)) => return report.restored.push(shard),
-                Ok(Restored::Parked(parked)) => return report.parked.push(parked),
+                Ok(Ok(shard)) => return report.restored.push(shard),
+                Ok(Err(parked)) => return report.parked.push(parked),
                 Err(why) => why,
             }
         }
@@ -68,11 +68,8 @@ pub(crate) fn restore(
     report.give_up(core, &entry, gpu, why);
 }
 
-/// What became of a shard that has a good copy.
-enum Restored {
-    Back(SealedShard),
-    Parked(WakeError),
-}
+/// What became of a shard that has a good copy: resident, or parked with the reason.
+type Restored = Result<SealedShard, WakeError>;
 
 fn from_copies(
     core: &Core,
@@ -93,7 +90,7 @@ fn from_copies(
         }
     }
     match exported {
-        Some(exported) => import_again(core, entry, &exported, targets).map(Restored::Back),
+        Some(exported) => import_again(core, entry, &exported, targets).map(Ok),
         None => Err(why),
     }
 }
@@ -131,7 +128,7 @@ fn wake_backup(
                 let HostCopy { backup, .. } = copy;
                 let kept = entry.change(|state, _told| state.copies.backup.replace(backup));
                 drop(kept);
-                return Ok(Restored::Back(shard));
+                return Ok(Ok(shard));
             }
             // The first error is kept: it is that of the GPU that held the shard.
             Err(error) => {
@@ -144,7 +141,7 @@ fn wake_backup(
         return Err(refusal);
     }
     let parked = park::leave(core, copy)?;
-    Ok(Restored::Parked(WakeError::new(parked, refusal)))
+    Ok(Err(WakeError::new(parked, refusal)))
 }
 
 /// Imports the image that a shard was exported to, on the first GPU that accepts it.

@@ -83,8 +83,7 @@ pub(crate) fn free_entry_for(
     gone: impl FnOnce(),
 ) -> Result<FreedReceipt, VramError> {
     let taken = entry.change(|state, _told| state.go(&entry.id, ShardCause::Free, Place::Gone));
-    let space = taken.map_err(|(_, refused)| refused)?;
-    let space = space.ok_or_else(|| VramError::ShardFreed { shard: entry.id.clone() })?;
+    let space = taken?.ok_or_else(|| VramError::ShardFreed { shard: entry.id.clone() })?;
     core.registry.remove(&entry.id);
     let gpu = space.gpu().index;
     gone();

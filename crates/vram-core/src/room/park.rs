@@ -38,7 +38,7 @@ pub(crate) fn leave(core: &Core, copy: HostCopy) -> Result<ParkedShard, VramErro
     let gone = entry.change(|state, told| {
         let gpu = state.gpu_index();
         let next = Place::Parked { host_len: bytes };
-        let space = state.go(&entry.id, ShardCause::Park, next).map_err(|(_, refused)| refused)?;
+        let space = state.go(&entry.id, ShardCause::Park, next)?;
         // What was found altered lay on the device; the host copy was verified.
         state.quarantine = None;
         told.tell(at, EventKind::Parked { shard: entry.id.clone(), gpu, bytes });

@@ -227,24 +227,28 @@ impl State {
         }
     }
 
-    /// Makes the transition that `cause` leads to, and returns the space that the shard had. The
-    /// caller drops it outside of the lock.
+    /// Makes the transition that `cause` leads to, away from a GPU, and returns the space that the
+    /// shard had. The caller drops it outside of the lock.
     ///
     /// # Errors
     ///
-    /// `next`, and the refusal that the table names; nothing changed.
+    /// The refusal that the table names; nothing changed.
     pub(crate) fn go(
         &mut self,
         shard: &ShardId,
         cause: ShardCause,
         next: Place,
-    ) -> Result<Option<Space>, (Place, VramError)> {
-        if let Err(refused) = self.place.allows(cause, shard) {
-            return Err((next, refused));
-        }
+    ) -> Result<Option<Space>, VramError> {
+        debug_assert!(!matches!(next, Place::Resident(_)), "shards arrive in `arrive`");
+        self.place.allows(cause, shard)?;
+        Ok(self.replace(next))
+    }
+
+    /// Replaces the place, and returns the space that the shard had.
+    fn replace(&mut self, next: Place) -> Option<Space> {
         match core::mem::replace(&mut self.place, next) {
-            Place::Resident(space) => Ok(Some(space)),
-            _ => Ok(None),
+            Place::Resident(space) => Some(space),
+            _ => None,
         }
     }
 

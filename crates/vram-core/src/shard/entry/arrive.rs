@@ -96,7 +96,7 @@ pub(crate) fn arrive_all(
             // What is not taken stays in `coming`: it is not dropped under these locks.
             let Some(space) = one.space.take() else { continue };
             // Allowed just now, under the same lock.
-            before.push(one.state.go(&one.entry.id, cause, Place::Resident(space)).ok().flatten());
+            before.push(one.state.replace(Place::Resident(space)));
             more(index, &mut one.state, &one.entry.told);
             one.state.recount(one.entry);
         }

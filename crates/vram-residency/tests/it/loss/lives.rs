@@ -1,8 +1,9 @@
 //! The lives of GPUs, shards and managers: what each state answers, and in which order it is told.
 
+use core::panic::AssertUnwindSafe;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::catch_unwind;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
@@ -172,7 +173,7 @@ fn losses_and_resets_are_told_in_the_order_in_which_they_happen() {
             EventKind::DeviceReset { gpu: 0, lost: gone, .. } => {
                 assert!(lost, "a reset of a gpu that was not lost");
                 lost = false;
-                for shard in gone.iter() {
+                for shard in &gone {
                     there.remove(shard);
                 }
             }
@@ -296,7 +297,7 @@ fn a_clock_that_panics_in_a_reset_loses_no_shard_that_has_a_backup() {
         let _kept = rig.manager.back_up(&shard).unwrap();
         let expiring = ReserveRequest::new(0, vram_residency::ByteLen::new(256));
         let _expiring =
-            rig.manager.reserve_with(expiring.expires_in(Duration::from_secs(3600))).unwrap();
+            rig.manager.reserve_with(expiring.expires_in(Duration::from_hours(1))).unwrap();
         rig.lose(&shard);
         set();
         let report = rig.manager.reset_gpu(0, ResetOptions::new()).unwrap();
