@@ -121,7 +121,7 @@ pub fn end(core: &Core, scrubbing: &Scrubbing) {
     give_back(core, &Reach { deadline, timeout, hang: &hang }, &mut report);
     forget_keys(core);
     let left = count(report.left.len());
-    tracing::error!(?hang, left, "dropped while devices hang: the rest ends when they let go");
+    tracing::error!(?hang, left, "dropped while a thread of the scrubber holds the manager");
     core.events.emit(EventKind::Closed { left });
     let _until_the_deadline = core.events.flush(Deadline::within(FLUSH_WAIT).instant());
     // Those in use end with their last use, not with the device that hangs.

@@ -63,16 +63,11 @@ pub(crate) enum Waited {
 }
 
 impl Control {
-    pub(crate) fn new(options: ScrubOptions, paces: &[(u32, Pace)]) -> Self {
-        let post = |(gpu, pace): &(u32, Pace)| Post {
-            gpu: *gpu,
-            tally: Mutex::new(Tally::new(pace)),
-            load: AtomicU64::new(pace.part.own),
-        };
-        let working = paces.iter().map(|(gpu, _pace)| *gpu).collect();
+    pub(crate) fn new(options: ScrubOptions, posts: Vec<Post>) -> Self {
+        let working = posts.iter().map(|post| post.gpu).collect();
         Self {
             options,
-            posts: paces.iter().map(post).collect(),
+            posts,
             state: Mutex::new(State { working, ..State::default() }),
             changed: Condvar::new(),
         }
@@ -82,7 +77,7 @@ impl Control {
     pub(crate) fn part(&self, post: &Post, load: u64) -> Part {
         post.load.store(load, Ordering::Relaxed);
         let loads = self.posts.iter().map(|post| post.load.load(Ordering::Relaxed));
-        Part { own: load, all: loads.fold(0, u64::saturating_add) }
+        Part::among(load, loads.fold(0, u64::saturating_add), self.posts.len())
     }
 
     /// Sleeps for `pause`, and longer while the scrubber is paused. Returns `None` if the scrubber
@@ -227,6 +222,12 @@ impl Control {
         let gpus: Vec<_> = gpus.collect();
         let error = last.map(|(_at, error)| error);
         ScrubStatus::of(rate, (core.is_some(), paused), error, gpus)
+    }
+}
+
+impl Post {
+    pub(crate) fn new(gpu: u32, load: u64, pace: &Pace) -> Self {
+        Self { gpu, tally: Mutex::new(Tally::new(pace)), load: AtomicU64::new(load) }
     }
 }
 

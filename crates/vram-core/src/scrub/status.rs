@@ -273,3 +273,35 @@ impl Facts {
         Self { load, resident, oldest }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::scrub::{Part, ScrubOptions};
+
+    #[test]
+    fn a_gpu_that_is_stuck_is_named_and_promises_nothing_and_the_whole_promises_nothing_with_it() {
+        let rate = ScrubRate::Within(Duration::from_hours(1));
+        let pace = Pace::new(ScrubOptions::new(rate), Over::Gpu(0), Part::WHOLE);
+        let facts = Facts {
+            load: Load { resident: 10, longest: 10 },
+            resident: ByteLen::new(10),
+            oldest: Some(Duration::from_secs(9)),
+        };
+        let status = |gpu, seconds| {
+            let step_for = Some(Duration::from_secs(seconds));
+            let moment = Moment { facts: Some(facts), rate, paused: false, step_for };
+            Tally::new(&pace).status(gpu, moment)
+        };
+        let whole = |gpus| ScrubStatus::of(rate, (true, false), None, gpus);
+        let fine = whole(vec![status(0, 10), status(1, 0)]);
+        assert!(fine.kept && fine.worst_case == Some(Duration::from_hours(1)), "{fine:?}");
+
+        let bad = whole(vec![status(0, 11), status(1, 0)]);
+        assert_eq!([bad.gpus[0].stuck, bad.gpus[1].stuck], [true, false]);
+        assert_eq!([bad.gpus[0].kept, bad.gpus[1].kept], [false, true]);
+        assert!(!bad.kept && bad.worst_case.is_none(), "{bad:?}");
+        assert_eq!((bad.resident.get(), bad.oldest_unverified), (20, facts.oldest));
+    }
+}

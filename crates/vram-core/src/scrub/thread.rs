@@ -37,14 +37,16 @@ pub fn start(
     // One that a device holds is kept, so that the manager knows of it when it is dropped.
     controls.retain(|control| control.upgrade().is_some_and(|control| control.is_working()));
     let all = loads.iter().copied().fold(0, u64::saturating_add);
-    let paces =
-        core.gpus.iter().zip(loads).map(|(gpu, own)| {
-            (gpu.index, Pace::new(options, Over::Gpu(gpu.index), Part { own, all }))
-        });
-    let paces: Vec<_> = paces.collect();
-    let control = Arc::new(Control::new(options, &paces));
+    let posts = core.gpus.iter().zip(&loads).map(|(gpu, own)| {
+        let part = Part::among(*own, all, loads.len());
+        let pace = Pace::new(options, Over::Gpu(gpu.index), part);
+        (Post::new(gpu.index, *own, &pace), pace)
+    });
+    let (posts, paces): (Vec<_>, Vec<_>) = posts.unzip();
+    let control = Arc::new(Control::new(options, posts));
     let mut threads = Vec::new();
-    for (index, (gpu, pace)) in paces.into_iter().enumerate() {
+    for (index, (gpu, pace)) in core.gpus.iter().zip(paces).enumerate() {
+        let gpu = gpu.index;
         let (weak, shared) = (Arc::downgrade(core), Arc::clone(&control));
         let totals = Arc::clone(&scrubbing.totals);
         let work = move || {
