@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use vram_alloc::DeviceOffset;
 use vram_residency::device::FaultDevice;
-use vram_residency::device::fault::{Action, Hook, Op};
+use vram_residency::device::fault::{Action, Hook, Op, When};
 use vram_residency::{
     Event, EventKind, EventLog, GpuScrub, Limits, MemoryMode, Protection, ReadBack, ScrubCursor,
-    ScrubOptions, ScrubRate, Scrubber, SealRequest, VramError,
+    ScrubOptions, ScrubRate, Scrubber, SealRequest, SealedShard, VramError,
 };
 use vram_test_rigs::{Rig, in_time};
 
@@ -18,7 +18,7 @@ use vram_test_rigs::{Rig, in_time};
 /// seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A device that does not come back from its next read.
+/// A device that comes back from no read.
 struct Hang {
     inside: mpsc::Receiver<()>,
     let_go: mpsc::Sender<()>,
@@ -33,7 +33,7 @@ impl Hang {
             let _test_is_over = entered.send(());
             let _let_go = may_go.lock().unwrap().recv_timeout(PATIENCE);
         });
-        device.next(Op::Read, Action::Run(hook)).unwrap();
+        device.add(Op::Read, When::From(1), Action::Run(hook)).unwrap();
         Self { inside, let_go }
     }
 
@@ -95,13 +95,18 @@ fn last_words(events: &[Event]) -> (Option<u64>, usize) {
 #[test]
 fn while_one_gpu_hangs_in_a_scrub_the_others_go_on_being_verified_and_an_alteration_is_found() {
     let (rig, _log) = rig(MemoryMode::Region);
-    let _held = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
+    let held = rig.manager.seal(unread(0), &vec![7; 50_000]).unwrap();
     let [altered, sound] = [5, 6].map(|fill| rig.manager.seal(unread(1), &vec![fill; 50_000]));
     let (altered, sound) = (altered.unwrap(), sound.unwrap());
     let (scrubber, hang) = start(&rig);
     let before = of_gpu(&scrubber, 1).passes;
     until("passes", || of_gpu(&scrubber, 1).passes >= before + 3);
-    assert!(rig.manager.report().shards.iter().any(|shard| shard.last_verified.is_some()));
+    let verified = |shard: &SealedShard| {
+        let shards = rig.manager.report().shards;
+        let found = shards.iter().find(|listed| listed.shard_id == shard.shard_id).unwrap();
+        found.last_verified.is_some()
+    };
+    assert_eq!([&held, &altered, &sound].map(verified), [false, true, true]);
 
     let there = rig.region(1).windows(100).position(|bytes| bytes == [5; 100]).unwrap();
     let there = DeviceOffset::new(u64::try_from(there).unwrap());
