@@ -9,10 +9,12 @@ use vram_alloc::DeviceOffset;
 use vram_residency::device::FaultDevice;
 use vram_residency::device::fault::{Action, Hook, Op, When};
 use vram_residency::{
-    Event, EventKind, EventLog, GpuScrub, Limits, MemoryMode, Protection, ReadBack, ScrubCursor,
-    ScrubOptions, ScrubRate, Scrubber, SealRequest, SealedShard, VramError,
+    ByteLen, Event, EventKind, EventLog, GpuScrub, Limits, MemoryMode, Protection, ReadBack,
+    ScrubCursor, ScrubOptions, ScrubRate, Scrubber, SealRequest, SealedShard, VramError,
 };
 use vram_test_rigs::{Rig, in_time};
+
+use super::hands::Timed;
 
 /// How long anything may take that needs no more than the bounds of the house, which are some
 /// seconds.
@@ -134,25 +136,27 @@ fn while_one_gpu_hangs_in_a_scrub_the_others_go_on_being_verified_and_an_alterat
 
 #[test]
 fn a_cursor_over_one_gpu_reads_no_other_and_follows_no_shard_that_moves_away() {
-    let (rig, _log) = rig(MemoryMode::Region);
-    let shards = [0, 1].map(|gpu| rig.manager.seal(unread(gpu), &vec![7; 50_000]).unwrap());
-    let reads = |gpu: usize| rig.devices[gpu].call_count(Op::Read);
-    let (mut cursor, budget) = (ScrubCursor::on_gpu(0), vram_residency::ByteLen::new(4096));
-    let before = reads(1);
-    assert_eq!(rig.manager.scrub_step(&mut cursor, budget).bytes, budget);
-    assert_eq!(reads(1), before);
+    // Time stands still, so that no age tells that the shard was checked when it moved.
+    let rig = Timed::new(&[1 << 20, 1 << 20]);
+    let [_first, second] = [0, 0].map(|gpu| rig.manager.seal(unread(gpu), &vec![7; 4096]).unwrap());
+    let there = rig.manager.seal(unread(1), &vec![7; 4096]).unwrap();
+    let reads = || [0, 1].map(|gpu: usize| rig.devices[gpu].call_count(Op::Read));
+    let (mut cursor, one, all) = (ScrubCursor::on_gpu(0), ByteLen::new(4096), ByteLen::MIB);
+    let before = reads();
+    assert_eq!(rig.manager.scrub_step(&mut cursor, one).verified, 1);
+    assert_eq!(reads()[1], before[1]);
 
-    let moved = rig.manager.migrate_shard(&shards[0], 1).unwrap();
-    let (before, pass) = ([reads(0), reads(1)], rig.manager.scrub_step(&mut cursor, budget));
-    assert!(pass.pass_ended && pass.bytes.is_zero() && pass.errors == 0, "{pass:?}");
-    assert!(rig.manager.scrub_step(&mut cursor, budget).idle);
-    assert_eq!([reads(0), reads(1)], before);
+    // The second of the round moves before its turn.
+    let gone = rig.manager.migrate_shard(&second, 1).unwrap();
+    let before = reads();
+    let step = rig.manager.scrub_step(&mut cursor, all);
+    assert!(step.pass_ended && step.bytes.is_zero() && step.errors == 0, "{step:?}");
+    assert_eq!(reads(), before);
 
-    let (mut other, large) = (ScrubCursor::on_gpu(1), vram_residency::ByteLen::MIB);
-    let step = rig.manager.scrub_step(&mut other, large);
-    assert_eq!((step.verified, step.bytes.get()), (2, 100_000));
-    assert!(rig.manager.scrub_step(&mut ScrubCursor::on_gpu(9), large).idle, "there is none");
-    rig.manager.free_shard(&moved).unwrap();
+    let step = rig.manager.scrub_step(&mut ScrubCursor::on_gpu(1), all);
+    assert_eq!((step.verified, step.bytes.get()), (2, 2 * 4096));
+    assert!(rig.manager.scrub_step(&mut ScrubCursor::on_gpu(9), all).idle, "there is none");
+    assert_eq!([&gone, &there].map(|shard| rig.manager.free_shard(shard).is_ok()), [true; 2]);
 }
 
 #[test]
