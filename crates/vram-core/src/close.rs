@@ -11,6 +11,9 @@
 //!   6 retry bytes that could not be returned before; return each region to its driver
 //!   7 wipe keys and idle host buffers
 //! ```
+//!
+//! A GPU that a step of the scrubber does not come back from is left out: every call to it could hang
+//! as well. Dropping a manager is bounded in the same way, see [`end`].
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
@@ -53,13 +56,28 @@ pub struct CloseReport {
     pub complete: bool,
 }
 
+/// How long a step of the scrubber that still runs at the end of a close has lasted if its device
+/// counts as one that hangs: a thousand times what a step takes.
+const HANGS_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a manager that is dropped waits for the steps of its scrubber.
+const DROP_WAIT: Duration = Duration::from_secs(5);
+
+/// How long it then waits for the sinks, if a step did not end.
+const FLUSH_WAIT: Duration = Duration::from_secs(5);
+
+/// The bounds of one call that gives everything back.
+struct Reach<'a> {
+    deadline: Deadline,
+    timeout: Duration,
+    /// GPUs that hang. Nothing is sent to them.
+    hang: &'a [u32],
+}
+
 /// Frees, wipes and returns everything, and reports what could not be returned.
 pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseReport {
     let deadline = Deadline::within(timeout);
-    core.closing.closed.store(true, Ordering::Release);
-    for gpu in &core.gpus {
-        gpu.life.close();
-    }
+    refuse_calls(core);
     scrubbing.stop();
     let mut report = CloseReport::default();
     let Some(turn) = core.closing.turn(deadline) else {
@@ -71,36 +89,8 @@ pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseRepo
         // Calls that are still running at the deadline are counted below.
         let _left = gpu.life.quiet_until(deadline.instant(), gate::is_inside_any());
     }
-    for entry in core.registry.sorted() {
-        match close_entry(core, &entry, deadline, timeout) {
-            Ok(bytes) => {
-                report.freed = report.freed.saturating_add(1);
-                report.bytes = report.bytes.saturating_add(bytes);
-            }
-            // Another call freed or parked the shard first.
-            Err(VramError::ShardFreed { .. } | VramError::Parked { .. }) => {}
-            Err(error) => report.left.push((entry.id.clone(), error)),
-        }
-    }
-    // A closed manager cannot wake them, and the program did not take them.
-    drop(make_room::take_evicted(core));
-    report.reservations = count(core.promises.ended_until(deadline).err().unwrap_or(0));
-    for gpu in &core.gpus {
-        // Spaces with a known owner. Any other block belongs to a call that is returning it.
-        let places =
-            core.registry.on(gpu.index).len().saturating_add(core.promises.places_on(gpu.index));
-        let left = gpu.life.settled_until(deadline.instant(), gate::is_inside_any(), places);
-        let left = left.err().unwrap_or(0);
-        report.under_way = report.under_way.saturating_add(count(left));
-        // Calls that are still running use the memory until the device refuses them.
-        let given_up = left == 0;
-        let unreturned = if given_up { gpu.give_up_memory() } else { gpu.still_held() };
-        if given_up && unreturned.is_none() && places == 0 {
-            let _ended = gpu.life.closed();
-        }
-        report.unreturned.extend(unreturned);
-        gpu.pool.clear();
-    }
+    let hang = scrubbing.steps_of(HANGS_AFTER);
+    give_back(core, &Reach { deadline, timeout, hang: &hang }, &mut report);
     forget_keys(core);
     report.finish();
     // If several threads close the manager, the first to get here emits the event.
@@ -117,15 +107,86 @@ pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseRepo
     report
 }
 
+/// Ends a manager that is dropped: stops its scrubber and waits for the steps that run, for at most
+/// five seconds. Then nobody else holds the core, and dropping it frees everything.
+///
+/// A thread that a device holds for longer keeps the core, which ends on that thread when the device
+/// lets go. Until then this call does what it can: it closes the manager, gives back what lies on
+/// the other GPUs, and says what is left, in an event and in the log, while the sinks still work.
+pub fn end(core: &Core, scrubbing: &Scrubbing) {
+    let Err(hang) = scrubbing.end(Deadline::within(DROP_WAIT)) else { return };
+    refuse_calls(core);
+    let mut report = CloseReport::default();
+    let (deadline, timeout) = (Deadline::within(Duration::ZERO), Duration::ZERO);
+    give_back(core, &Reach { deadline, timeout, hang: &hang }, &mut report);
+    forget_keys(core);
+    let left = count(report.left.len());
+    tracing::error!(?hang, left, "dropped while a thread of the scrubber holds the manager");
+    core.events.emit(EventKind::Closed { left });
+    let _until_the_deadline = core.events.flush(Deadline::within(FLUSH_WAIT).instant());
+    // Those in use end with their last use, not with the device that hangs.
+    for gpu in core.gpus.iter().filter(|gpu| !hang.contains(&gpu.index)) {
+        for entry in core.registry.on(gpu.index) {
+            core.registry.remove(&entry.id);
+        }
+    }
+}
+
+/// Takes no more calls.
+fn refuse_calls(core: &Core) {
+    core.closing.closed.store(true, Ordering::Release);
+    for gpu in &core.gpus {
+        gpu.life.close();
+    }
+}
+
+/// Frees all shards within reach, and returns all memory that holds nothing.
+fn give_back(core: &Core, reach: &Reach<'_>, report: &mut CloseReport) {
+    for entry in core.registry.sorted() {
+        match close_entry(core, &entry, reach) {
+            Ok(bytes) => {
+                report.freed = report.freed.saturating_add(1);
+                report.bytes = report.bytes.saturating_add(bytes);
+            }
+            // Another call freed or parked the shard first.
+            Err(VramError::ShardFreed { .. } | VramError::Parked { .. }) => {}
+            Err(error) => report.left.push((entry.id.clone(), error)),
+        }
+    }
+    // A closed manager cannot wake them, and the program did not take them.
+    drop(make_room::take_evicted(core));
+    report.reservations = count(core.promises.ended_until(reach.deadline).err().unwrap_or(0));
+    for gpu in &core.gpus {
+        if reach.hang.contains(&gpu.index) {
+            report.under_way = report.under_way.saturating_add(1);
+            report.unreturned.extend(gpu.still_held());
+            continue;
+        }
+        // Spaces with a known owner. Any other block belongs to a call that is returning it.
+        let places =
+            core.registry.on(gpu.index).len().saturating_add(core.promises.places_on(gpu.index));
+        let left = gpu.life.settled_until(reach.deadline.instant(), gate::is_inside_any(), places);
+        let left = left.err().unwrap_or(0);
+        report.under_way = report.under_way.saturating_add(count(left));
+        // Calls that are still running use the memory until the device refuses them.
+        let given_up = left == 0;
+        let unreturned = if given_up { gpu.give_up_memory() } else { gpu.still_held() };
+        if given_up && unreturned.is_none() && places == 0 {
+            let _ended = gpu.life.closed();
+        }
+        report.unreturned.extend(unreturned);
+        gpu.pool.clear();
+    }
+}
+
 /// Frees one shard once its users and leases have ended.
-fn close_entry(
-    core: &Core,
-    entry: &Arc<Entry>,
-    deadline: Deadline,
-    timeout: Duration,
-) -> Result<ByteLen, VramError> {
-    let pass = entry.gate.exclusive_until(deadline);
-    let _pass = pass.map_err(|refusal| refused(entry, refusal, timeout))?;
+fn close_entry(core: &Core, entry: &Arc<Entry>, reach: &Reach<'_>) -> Result<ByteLen, VramError> {
+    let waited = reach.timeout;
+    if reach.hang.contains(&entry.state().gpu_index()) {
+        return Err(VramError::TimedOut { shard: entry.id.clone(), waited });
+    }
+    let pass = entry.gate.exclusive_until(reach.deadline);
+    let _pass = pass.map_err(|refusal| refused(entry, refusal, waited))?;
     match free::free_entry(core, entry) {
         Ok(receipt) => Ok(receipt.bytes),
         // The shard is freed; its bytes are listed as not returned.

@@ -61,7 +61,7 @@ pub use vram_core::resident::{Lease, Verdict, Verify};
 pub use vram_core::room::{BackupReport, EvictionReport, FreedReceipt};
 #[doc(inline)]
 pub use vram_core::scrub::{
-    ScrubCursor, ScrubMetrics, ScrubOptions, ScrubRate, ScrubStatus, ScrubStep, Scrubber,
+    GpuScrub, ScrubCursor, ScrubMetrics, ScrubOptions, ScrubRate, ScrubStatus, ScrubStep, Scrubber,
 };
 #[doc(inline)]
 pub use vram_core::sealing::{

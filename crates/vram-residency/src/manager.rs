@@ -26,16 +26,19 @@ use vram_core::scrub::Scrubbing;
 /// nothing, except what the failure itself revealed and its error names.
 ///
 /// Dropping the manager frees everything that is resident, wiped first: video memory does not
-/// outlive the process that holds it.
+/// outlive the process that holds it. It waits for steps of the scrubber that run, for at most five
+/// seconds. If a device hangs in one, what lies on the other GPUs is freed and wiped at once; what
+/// lies on this one is counted in an event `closed`, and freed and wiped when the device lets go.
 pub struct VramManager {
     pub(crate) core: Arc<Core>,
     pub(crate) scrubbing: Scrubbing,
 }
 
 impl Drop for VramManager {
-    /// Stops the scrubber's thread first, so that this drop frees the shards and the memory.
+    /// Stops the scrubber's threads first, so that this drop frees the shards and the memory. What a
+    /// device that hangs keeps from that is told, and left to its thread.
     fn drop(&mut self) {
-        self.scrubbing.end();
+        vram_core::close::end(&self.core, &self.scrubbing);
     }
 }
 

@@ -156,7 +156,7 @@ pub fn metrics(core: &Core, scrubbing: &Scrubbing) -> Metrics {
         reservations: u64::try_from(reservations.len()).unwrap_or(u64::MAX),
         reserved,
         distrusted_links: u64::try_from(distrusted).unwrap_or(u64::MAX),
-        scrub: totals::scrub_metrics(scrubbing.status(core).as_ref(), &scrubbing.totals),
+        scrub: totals::scrub_metrics(scrubbing.status(core), &scrubbing.totals),
         calls: call_metrics(core),
         events: core.events.emitted(),
         sinks: core.events.counts(),

@@ -98,6 +98,7 @@ pub(crate) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
         writeln!(f, "{name} {value}")?;
     }
     write_scrub(&metrics.scrub, f)?;
+    write_scrub_of_gpus(metrics, f)?;
     write_calls(&metrics.calls, f)?;
     write_events(metrics, f)
 }
@@ -128,6 +129,23 @@ fn write_scrub(scrub: &ScrubMetrics, f: &mut impl Write) -> fmt::Result {
     for (name, help, value) in counters {
         head(f, name, "counter", help)?;
         writeln!(f, "{name} {value}")?;
+    }
+    Ok(())
+}
+
+/// The threads of the running scrubber, one for each GPU.
+fn write_scrub_of_gpus(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
+    let threads = || metrics.gpus.iter().zip(&metrics.scrub.gpus);
+    let name = "vram_gpu_scrub_step_seconds";
+    head(f, name, "gauge", "How long the scrubber's present step has lasted: 0 between steps.")?;
+    for (gpu, scrub) in threads() {
+        let time = Seconds(scrub.step_for.unwrap_or_default());
+        writeln!(f, "{name}{{{}}} {time}", Gpu(gpu))?;
+    }
+    let name = "vram_gpu_scrub_kept";
+    head(f, name, "gauge", "Whether the time that the scrubber states is kept here: 0 or 1.")?;
+    for (gpu, scrub) in threads() {
+        writeln!(f, "{name}{{{}}} {}", Gpu(gpu), u64::from(scrub.kept))?;
     }
     Ok(())
 }

@@ -18,12 +18,30 @@ pub(crate) const SHARD_COST_MIN: u64 = 4096;
 /// How often the scrubber tries a busy shard in one round.
 const TRIES: u8 = 3;
 
+/// The GPUs that a cursor walks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Over {
+    #[default]
+    AllGpus,
+    Gpu(u32),
+}
+
+impl Over {
+    pub(crate) const fn includes(self, gpu: u32) -> bool {
+        match self {
+            Self::AllGpus => true,
+            Self::Gpu(one) => one == gpu,
+        }
+    }
+}
+
 /// The position of scrubbing. It starts from the beginning if it is used with another manager.
 ///
 /// It does not keep shards alive: a shard that is freed meanwhile is skipped.
 #[derive(Debug, Default)]
 pub struct ScrubCursor {
     pub(crate) manager: Option<ManagerId>,
+    pub(crate) over: Over,
     queue: VecDeque<Run>,
     pub(crate) run: Option<Run>,
     /// The shards of this round, or of the last one.
@@ -40,7 +58,7 @@ pub(crate) struct Round {
     /// When the round was planned, in monotonic time.
     pub(crate) planned: Duration,
     /// The cost of all shards of the round.
-    resident: u64,
+    pub(crate) resident: u64,
     /// The largest cost between two checks of one shard.
     span: u64,
     longest: u64,
@@ -80,10 +98,22 @@ pub(crate) struct Seen {
 }
 
 impl ScrubCursor {
-    /// A cursor at the beginning of a round that was not planned yet.
+    /// A cursor over all GPUs, at the beginning of a round that was not planned yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A cursor over one GPU. Callers with a thread for each GPU use one for each: a device that
+    /// hangs then holds up its own thread alone.
+    #[must_use]
+    pub fn on_gpu(gpu: u32) -> Self {
+        Self { over: Over::Gpu(gpu), ..Self::default() }
+    }
+
+    /// Starts from the beginning, with this manager.
+    pub(crate) fn begin(&mut self, manager: ManagerId) {
+        *self = Self { manager: Some(manager), over: self.over, ..Self::default() };
     }
 
     /// The number of complete passes so far.
@@ -133,13 +163,13 @@ impl ScrubCursor {
         self.round.wasted = self.round.wasted.saturating_add(cost);
     }
 
-    /// Plans a round: all shards that can be read, in the order of their ages. Returns false if
-    /// there are none.
+    /// Plans a round: all shards of its GPUs that can be read, in the order of their ages. Returns
+    /// false if there are none.
     pub(crate) fn plan(&mut self, core: &Core) -> bool {
         let planned = core.clock.monotonic();
         let mut load = Load::default();
         let (mut added, mut known) = (0_u64, BTreeSet::new());
-        let waiting = scrubbable(core);
+        let waiting = scrubbable(core, self.over);
         for (_, entry) in &waiting {
             let cost = cost_of(entry.plaintext_len);
             load.add(cost);
@@ -179,6 +209,11 @@ impl Round {
 }
 
 impl Load {
+    /// Whether there is nothing to scrub.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.resident == 0
+    }
+
     pub(crate) fn add(&mut self, cost: u64) {
         self.resident = self.resident.saturating_add(cost);
         self.longest = self.longest.max(cost);
@@ -197,12 +232,17 @@ pub(crate) fn cost_of(len: ByteLen) -> u64 {
 }
 
 /// All shards that can be scrubbed now, the oldest first, each with the time since which it counts
-/// as unverified.
-pub(crate) fn scrubbable(core: &Core) -> Vec<(Duration, Arc<Entry>)> {
-    let ready: Vec<bool> = core.gpus.iter().map(|gpu| gpu.ready().is_ok()).collect();
+/// as unverified. No other GPU is asked anything.
+pub(crate) fn scrubbable(core: &Core, over: Over) -> Vec<(Duration, Arc<Entry>)> {
+    let ready = core.gpus.iter().map(|gpu| over.includes(gpu.index) && gpu.ready().is_ok());
+    let ready: Vec<bool> = ready.collect();
     let mut found = Vec::new();
     // In the order of their ids, which decides between equals, so that a run is repeatable.
-    for entry in core.registry.sorted() {
+    let listed = match over {
+        Over::AllGpus => core.registry.sorted(),
+        Over::Gpu(gpu) => core.registry.on(gpu),
+    };
+    for entry in listed {
         let state = entry.state();
         let gpu = usize::try_from(state.gpu_index()).unwrap_or(usize::MAX);
         let here = state.space().is_some() && ready.get(gpu) == Some(&true);
@@ -218,17 +258,18 @@ pub(crate) fn scrubbable(core: &Core) -> Vec<(Duration, Arc<Entry>)> {
 }
 
 /// The cost of all shards that can be scrubbed now.
-pub(crate) fn scrub_load(core: &Core) -> Load {
+pub(crate) fn scrub_load(core: &Core, over: Over) -> Load {
     let mut load = Load::default();
-    for (_, entry) in scrubbable(core) {
+    for (_, entry) in scrubbable(core, over) {
         load.add(cost_of(entry.plaintext_len));
     }
     load
 }
 
-/// The longest time until every shard was checked once, from the cursor's present position.
+/// The longest time until every shard of the cursor's GPUs was checked once, from its present
+/// position.
 #[must_use]
 pub fn scrub_bound(core: &Core, cursor: &ScrubCursor, bytes_per_second: u64) -> Duration {
-    let bytes = cursor.round().bound(scrub_load(core));
+    let bytes = cursor.round().bound(scrub_load(core, cursor.over));
     time_for(bytes, bytes_per_second)
 }

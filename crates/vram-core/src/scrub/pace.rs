@@ -8,7 +8,7 @@ use vram_alloc::ByteLen;
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::scrub::cursor::cost_of;
-use crate::scrub::{Load, ScrubStep, cursor};
+use crate::scrub::{Load, Over, Part, ScrubStep, cursor};
 
 /// The scrubber makes up for at most this much time that it fell behind its rate.
 const CATCH_UP: Duration = Duration::from_secs(1);
@@ -22,18 +22,21 @@ const IDLE: Duration = Duration::from_millis(5);
 /// The number of steps per second at a set rate: a step should take about this part of a second.
 const STEPS_PER_SECOND: u64 = 10;
 
-/// The rate of a scrubber.
+/// The rate of a scrubber, which has one thread for each GPU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ScrubRate {
-    /// This many bytes per second, averaged over one second. `u64::MAX` means as fast as possible.
+    /// This many bytes per second on all GPUs together, averaged over one second. Each GPU's part is
+    /// that of its resident bytes, so that a pass takes as long on each. The part of a GPU that hangs
+    /// falls to no other. `u64::MAX` means as fast as possible.
     BytesPerSecond(u64),
-    /// This share of one thread's time, above 0 and at most 1, and so of the bandwidth of one
-    /// thread.
+    /// This share of the time of each GPU's thread, above 0 and at most 1, and so of the bandwidth
+    /// of one thread.
     Share(f64),
-    /// As fast as needed so that no shard is unverified for longer than this, and no faster.
+    /// On each GPU as fast as needed so that no shard is unverified for longer than this, and no
+    /// faster.
     Within(Duration),
 }
 
@@ -80,6 +83,9 @@ impl ScrubOptions {
 #[derive(Debug)]
 pub(crate) struct Pace {
     pub(crate) options: ScrubOptions,
+    over: Over,
+    /// For [`ScrubRate::BytesPerSecond`].
+    pub(crate) part: Part,
     /// When the next step is due at the present rate.
     due: Instant,
     round_began: Instant,
@@ -93,14 +99,24 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub(crate) fn new(mut options: ScrubOptions) -> Self {
+    pub(crate) fn new(mut options: ScrubOptions, over: Over, part: Part) -> Self {
         if let ScrubRate::Within(time) = options.rate {
             let part = time.checked_div(4).unwrap_or(time);
             options.pass_at_least = options.pass_at_least.min(part);
         }
         let now = Instant::now();
         let (looked, owed_from) = (None, None);
-        Self { options, due: now, round_began: now, capacity: 0, needed: 1, looked, owed_from }
+        Self {
+            options,
+            over,
+            part,
+            due: now,
+            round_began: now,
+            capacity: 0,
+            needed: 1,
+            looked,
+            owed_from,
+        }
     }
 
     /// The length of the next step: short enough for the rate to be even.
@@ -131,7 +147,7 @@ impl Pace {
         let spare = self.options.pass_at_least.saturating_add(kept_back(time));
         let time = time.saturating_sub(spare);
         let (mut load, mut needed) = (Load::default(), 0);
-        for (since, entry) in cursor::scrubbable(core) {
+        for (since, entry) in cursor::scrubbable(core, self.over) {
             load.add(cost_of(entry.plaintext_len));
             let deadline = since.max(owed_from).saturating_add(time);
             needed = needed.max(rate_for(load.resident, deadline.saturating_sub(now)));
@@ -143,8 +159,8 @@ impl Pace {
     /// The target rate, in bytes per second.
     fn rate(&self) -> u64 {
         match self.options.rate {
-            ScrubRate::BytesPerSecond(rate) => rate,
-            ScrubRate::Share(_) => u64::MAX,
+            ScrubRate::BytesPerSecond(u64::MAX) | ScrubRate::Share(_) => u64::MAX,
+            ScrubRate::BytesPerSecond(rate) => self.part.of(rate),
             ScrubRate::Within(_) => self.needed,
         }
     }
@@ -293,7 +309,8 @@ mod tests {
 
     #[test]
     fn a_share_sleeps_in_proportion_to_its_work() {
-        let mut pace = Pace::new(ScrubOptions::new(ScrubRate::Share(0.1)));
+        let mut pace =
+            Pace::new(ScrubOptions::new(ScrubRate::Share(0.1)), Over::AllGpus, Part::WHOLE);
         assert_eq!(pace.effective_rate(), None);
         let pause = pace.pause(&step(1000), Duration::from_millis(10));
         assert!((89..=91).contains(&pause.as_millis()), "{pause:?}");
@@ -302,7 +319,11 @@ mod tests {
 
     #[test]
     fn a_rate_sleeps_off_what_was_charged() {
-        let mut pace = Pace::new(ScrubOptions::new(ScrubRate::BytesPerSecond(1000)));
+        let mut pace = Pace::new(
+            ScrubOptions::new(ScrubRate::BytesPerSecond(1000)),
+            Over::AllGpus,
+            Part::WHOLE,
+        );
         assert_eq!(pace.step_len().get(), 100);
         let pause = pace.pause(&step(5000), Duration::from_micros(1));
         assert!((4000..=5000).contains(&pause.as_millis()), "{pause:?}");
@@ -311,7 +332,8 @@ mod tests {
     #[test]
     fn the_smallest_and_the_largest_of_everything_neither_panic_nor_turn_a_rate_around() {
         let whole = step(u64::MAX);
-        let mut slow = Pace::new(ScrubOptions::new(ScrubRate::BytesPerSecond(1)));
+        let mut slow =
+            Pace::new(ScrubOptions::new(ScrubRate::BytesPerSecond(1)), Over::AllGpus, Part::WHOLE);
         let hundred_years = Duration::from_hours(24 * 365 * 100);
         for _ in 0..3 {
             // The pause is not zero, though no clock can count that far.
@@ -327,7 +349,7 @@ mod tests {
         ] {
             let options = ScrubOptions::new(rate).pass_at_least(Duration::MAX);
             options.check().unwrap();
-            let mut pace = Pace::new(options);
+            let mut pace = Pace::new(options, Over::AllGpus, Part::WHOLE);
             for (charged, ended) in [(0, true), (1, false), (u64::MAX, true), (1, true)] {
                 let step = ScrubStep { pass_ended: ended, ..step(charged) };
                 let _any = pace.pause(&step, Duration::from_hours(24));
@@ -344,11 +366,12 @@ mod tests {
             ScrubOptions::new(ScrubRate::BytesPerSecond(u64::MAX)).pass_at_least(Duration::ZERO),
             ScrubOptions::new(ScrubRate::Share(1.0)).pass_at_least(Duration::ZERO),
         ] {
-            let pause = Pace::new(options).pause(&nothing, Duration::ZERO);
+            let pause =
+                Pace::new(options, Over::AllGpus, Part::WHOLE).pause(&nothing, Duration::ZERO);
             assert!(pause >= IDLE, "{options:?} {pause:?}");
         }
         for rate in [ScrubRate::BytesPerSecond(u64::MAX), ScrubRate::Share(1.0)] {
-            let mut pace = Pace::new(ScrubOptions::new(rate));
+            let mut pace = Pace::new(ScrubOptions::new(rate), Over::AllGpus, Part::WHOLE);
             for done in [
                 ScrubStep { idle: true, ..ScrubStep::default() },
                 ScrubStep { pass_ended: true, ..ScrubStep::default() },

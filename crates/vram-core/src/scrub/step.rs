@@ -65,17 +65,16 @@ pub fn scrub_step(
 }
 
 fn step(core: &Core, cursor: &mut ScrubCursor, budget: ByteLen) -> ScrubStep {
-    let manager = Some(core.marker.manager());
-    if cursor.manager != manager {
-        *cursor = ScrubCursor::new();
-        cursor.manager = manager;
+    let manager = core.marker.manager();
+    if cursor.manager != Some(manager) {
+        cursor.begin(manager);
     }
     let mut step = ScrubStep::default();
     if let Err(closed) = core.check_open() {
         (step.idle, step.errors, step.error) = (true, 1, Some(closed));
         return step;
     }
-    for gpu in &core.gpus {
+    for gpu in core.gpus.iter().filter(|gpu| cursor.over.includes(gpu.index)) {
         gpu.bring_back();
     }
     let mut left = budget.get();
@@ -111,7 +110,10 @@ fn scrub_part(core: &Core, cursor: &mut ScrubCursor, left: u64, step: &mut Scrub
         cursor.again(run);
         return 0;
     };
-    let Some((view, seen)) = still(core, &entry, &run, cursor.round().planned) else {
+    let here = still(core, &entry, &run, cursor.round().planned);
+    // What was moved to a GPU of another cursor is checked there.
+    let here = here.filter(|(view, _seen)| cursor.over.includes(view.gpu.index));
+    let Some((view, seen)) = here else {
         // The shard may be as old as before: a check that began long ago may have ended now.
         cursor.waste(run.cost);
         return 0;

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use vram_alloc::ByteLen;
 
-use crate::scrub::{ScrubStatus, ScrubStep};
+use crate::scrub::{GpuScrub, ScrubStatus, ScrubStep};
 use crate::sync::{Mutex, lock};
 
 /// The work of all scrubbing since the manager was built: that of the scrubber's thread, and that
@@ -65,6 +65,9 @@ pub struct ScrubMetrics {
     pub skipped: u64,
     /// The number of times that a shard could not be read.
     pub errors: u64,
+    /// The threads of the running scrubber, one for each GPU, in order of their index; empty if none
+    /// is running.
+    pub gpus: Vec<GpuScrub>,
 }
 
 impl Totals {
@@ -74,18 +77,19 @@ impl Totals {
 }
 
 /// `status` is that of the running scrubber, if there is one.
-pub(crate) fn scrub_metrics(status: Option<&ScrubStatus>, totals: &Totals) -> ScrubMetrics {
+pub(crate) fn scrub_metrics(status: Option<ScrubStatus>, totals: &Totals) -> ScrubMetrics {
     let Counts { passes, bytes, verified, altered, skipped, errors } = *lock(&totals.0);
     ScrubMetrics {
         running: status.is_some(),
-        paused: status.is_some_and(|status| status.paused),
-        worst_case: status.and_then(|status| status.worst_case),
-        kept: status.is_some_and(|status| status.kept),
+        paused: status.as_ref().is_some_and(|status| status.paused),
+        worst_case: status.as_ref().and_then(|status| status.worst_case),
+        kept: status.as_ref().is_some_and(|status| status.kept),
         passes,
         bytes,
         verified,
         altered,
         skipped,
         errors,
+        gpus: status.map(|status| status.gpus).unwrap_or_default(),
     }
 }

@@ -13,9 +13,10 @@ use vram_id::{Clock, Timestamp};
 use crate::parts::core::Core;
 use crate::parts::core::testing;
 use crate::room::free;
-use crate::scrub::cursor::ScrubCursor;
+use crate::scrub::cursor::{Over, ScrubCursor};
 use crate::scrub::pace::{Pace, ScrubOptions, ScrubRate};
-use crate::scrub::status::{Facts, Tally};
+use crate::scrub::part::Part;
+use crate::scrub::status::{Facts, Moment, Tally};
 use crate::scrub::step::{ScrubStep, scrub_step};
 use crate::scrub::totals::Totals;
 use crate::sealing::SealRequest;
@@ -51,7 +52,8 @@ impl Simulation {
     fn new() -> Self {
         let clock = Arc::<Told>::default();
         let core = testing::core(Arc::<Told>::clone(&clock));
-        let pace = Pace::new(ScrubOptions::new(ScrubRate::Within(HOUR)));
+        let pace =
+            Pace::new(ScrubOptions::new(ScrubRate::Within(HOUR)), Over::AllGpus, Part::WHOLE);
         Self {
             clock,
             core,
@@ -141,13 +143,15 @@ fn what_one_thread_cannot_do_is_said_with_the_time_that_it_takes_instead() {
     let mut simulation = Simulation::new();
     simulation.seal(900_000);
     let second = ScrubOptions::new(ScrubRate::Within(Duration::from_secs(1)));
-    simulation.pace = Pace::new(second);
+    simulation.pace = Pace::new(second, Over::AllGpus, Part::WHOLE);
     simulation.pace.look_now(&simulation.core);
     let status = |pace: &Pace, step: &ScrubStep, cursor: &ScrubCursor| {
         let mut tally = Tally::new(pace);
         tally.add(step, cursor.round(), pace);
-        let facts = Facts::of(&simulation.core);
-        tally.status(Some(facts), ScrubRate::Within(Duration::from_secs(1)), false)
+        let facts = Facts::of(&simulation.core, Over::AllGpus);
+        let rate = ScrubRate::Within(Duration::from_secs(1));
+        let moment = Moment { facts: Some(facts), rate, paused: false, step_for: None };
+        tally.status(0, moment)
     };
     // A step of 100 000 bytes that takes a millisecond: a hundred times what is needed.
     let step = ScrubStep { charged: ByteLen::new(100_000), ..ScrubStep::default() };

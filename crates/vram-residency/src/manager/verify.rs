@@ -76,13 +76,17 @@ impl VramManager {
         self.core.watched_for(Call::Verify, id, None, work, bytes)
     }
 
-    /// Starts a thread that verifies all resident shards, of all GPUs, over and over: those
-    /// verified longest ago first, in small steps, at the rate that the options set. A shard found
-    /// altered goes into quarantine. The thread leaves alone shards that are parked, in quarantine
-    /// or on a lost GPU. It skips a shard that is being moved, and returns to it later.
+    /// Starts a thread for each GPU that verifies all shards that are resident there, over and over:
+    /// those verified longest ago first, in small steps, at the rate that the options set. A shard
+    /// found altered goes into quarantine. The threads leave alone shards that are parked, in
+    /// quarantine or on a lost GPU. They skip a shard that is being moved, and return to it later.
+    /// A device that hangs holds up its own thread alone; the status names it
+    /// ([`GpuScrub::stuck`](crate::GpuScrub::stuck)).
     ///
-    /// The scrubber ends when it is stopped or dropped, and when the manager is dropped. It does
-    /// not keep the manager alive.
+    /// The scrubber ends when it is stopped or dropped, and when the manager is dropped. Each waits
+    /// for the steps that run, for at most five seconds. The scrubber does not keep the manager
+    /// alive, except for a thread whose device hangs: there the manager ends when the device lets
+    /// go.
     ///
     /// # Errors
     ///
@@ -109,7 +113,7 @@ impl VramManager {
     }
 
     /// Runs one step of scrubbing on the calling thread: verifies about `budget` bytes (at least
-    /// one segment) from the cursor's position. The scrubber's thread runs the same step; this call
+    /// one segment) from the cursor's position. The scrubber's threads run the same step; this call
     /// is for callers with a schedule of their own.
     ///
     /// Errors are part of the answer: a shard that cannot be read is left for the next pass. On a

@@ -2,6 +2,7 @@
 
 mod ages;
 mod hands;
+mod hangs;
 mod scrub;
 mod steps;
 mod thread;

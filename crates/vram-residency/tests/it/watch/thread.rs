@@ -1,5 +1,5 @@
-//! The scrubber's thread: it finds alterations, pauses, stops at once, and neither outlives its
-//! manager nor keeps it alive.
+//! The scrubber's threads: they find alterations, pause, stop at once, and neither outlive their
+//! manager nor keep it alive.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ fn it_walks_all_gpus_at_every_kind_of_rate_and_says_what_it_did() {
         let rig = rig();
         let shards = [0, 1].map(|gpu| rig.manager.seal(unread(gpu), &vec![7; 50_000]).unwrap());
         let scrubber = rig.manager.start_scrubber(at_once(rate)).unwrap();
-        until(&scrubber, |status| status.passes >= 2);
+        until(&scrubber, |status| status.gpus.iter().all(|gpu| gpu.passes >= 2));
         let status = scrubber.status();
         assert!(status.running && !status.paused && status.rate == rate);
         assert!(status.bytes.get() >= 200_000 && status.verified >= 4, "{status:?}");
