@@ -203,7 +203,9 @@ impl Core {
     /// A fresh handle of one shard, if it lies on a GPU or is being restored there.
     #[must_use]
     pub fn handle_of(&self, id: &ShardId) -> Option<SealedShard> {
-        self.handle_on_gpu(&*self.registry.find(id)?)
+        let found = self.registry.find(id)?;
+        // Between the two looks a reset may have replaced it: the next generation is listed first.
+        self.handle_on_gpu(&found).or_else(|| self.handle_on_gpu(&*self.registry.find(id)?))
     }
 
     fn handle_on_gpu(&self, entry: &Entry) -> Option<SealedShard> {

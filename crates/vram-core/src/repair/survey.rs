@@ -24,7 +24,6 @@ pub(crate) enum Survey {
 /// An altered shard, as it was seen, and its content from the source.
 pub(crate) struct Altered {
     pub(crate) view: View,
-    pub(crate) generation: u64,
     pub(crate) quarantine: Option<Vec<u64>>,
     /// When the survey began.
     pub(crate) began: Moment,
@@ -72,9 +71,7 @@ impl Repair<'_, '_> {
                 at: self.core.clock.now(),
             }));
         }
-        let state = entry.state();
-        let (generation, quarantine) = (state.generation, state.quarantine.clone());
-        drop(state);
+        let quarantine = entry.state().quarantine.clone();
         let content = Content::read(self, &view, &there)?;
         (self.finish)()?;
         if !view.seal.is_of(&content.hashes)? {
@@ -83,17 +80,8 @@ impl Repair<'_, '_> {
         let sealer = self.sealer(entry, &view, &content.hashes)?;
         let segments = content.altered(&there);
         let written = BTreeSet::new();
-        let mut found = Altered {
-            view,
-            generation,
-            quarantine,
-            began,
-            segments,
-            content,
-            sealer,
-            copy: None,
-            written,
-        };
+        let mut found =
+            Altered { view, quarantine, began, segments, content, sealer, copy: None, written };
         if self.relocate {
             found.copy = Some(self.copy_elsewhere(entry, &found)?);
         }

@@ -84,3 +84,46 @@ pub(crate) fn publish_all(core: &Core, ready: Vec<Ready>) -> Result<Vec<SealedSh
     }
     Ok(handles)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use vram_alloc::ByteLen;
+    use vram_id::SystemClock;
+
+    use crate::parts::core::testing;
+    use crate::room::free;
+    use crate::sealing::seal;
+
+    /// One of two shards is gone: neither is where it was to arrive.
+    #[test]
+    fn shards_that_arrive_together_arrive_all_or_none_of_them() {
+        let core = testing::core(Arc::new(SystemClock));
+        let request = SealRequest::new("m", 0);
+        let entries = [0, 1].map(|byte| {
+            let shard = seal::seal_slice(&core, &request, &[byte; 1000]).unwrap();
+            (core.resolve(&shard).unwrap(), shard)
+        });
+        free::free(&core, &entries[1].1).unwrap();
+        let [first, gone] = entries.map(|(entry, _)| entry);
+        let gpu = core.gpu(0).unwrap();
+        let lies_at = |entry: &Entry| entry.state().space().map(Space::range);
+        let (before, counted) = (lies_at(&first), core.registry.census.counts(0));
+        let coming = [&first, &gone].map(|entry| {
+            let mut space = gpu.place(ByteLen::new(1000)).unwrap();
+            space.written().unwrap();
+            (&**entry, space)
+        });
+        let refused = arrive_all(coming.into(), ShardCause::Move, |_, _, _| panic!("it arrived"));
+        let (spaces, error) = refused.unwrap_err();
+        assert!(matches!(error, VramError::ShardFreed { .. }) && spaces.len() == 2, "{error}");
+        assert_eq!((lies_at(&first), core.registry.census.counts(0)), (before, counted));
+        drop(spaces);
+
+        let mut space = gpu.place(ByteLen::new(1000)).unwrap();
+        space.written().unwrap();
+        let old = arrive_all(vec![(&*first, space)], ShardCause::Move, |_, _, _| ()).unwrap();
+        assert!(old.iter().flatten().count() == 1 && lies_at(&first) != before);
+    }
+}

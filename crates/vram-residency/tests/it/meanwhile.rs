@@ -3,17 +3,17 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
-use std::sync::{Arc, Barrier, Mutex, mpsc};
-use std::thread;
+use std::sync::{Arc, Barrier, Mutex, OnceLock, mpsc};
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
 use vram_residency::device::FaultDevice;
 use vram_residency::device::fault::{Action, FaultPlan, Hook, Op};
 use vram_residency::{
-    AdmitRequest, ByteLen, DeviceOffset, GpuChoice, HostDevice, Limits, Lru, MemoryMode, ModelPlan,
-    ModelSource, OnEviction, Piece, Protection, ReadBack, ReserveRequest, ResetOptions,
-    SealRequest, SegmentSize, SourceError, Threads, Verify, VramError, VramManager,
-    VramManagerBuilder,
+    AdmitRequest, ByteLen, Clock, DeviceOffset, GpuChoice, HostDevice, Limits, Lru, MemoryMode,
+    ModelPlan, ModelSource, OnEviction, Piece, Protection, ReadBack, ReservePlanRequest,
+    ReserveRequest, ResetOptions, ScrubCursor, SealRequest, SegmentSize, SourceError, SystemClock,
+    Threads, Timestamp, Verify, VramError, VramManager, VramManagerBuilder,
 };
 use vram_test_rigs::TestClock;
 
@@ -282,4 +282,76 @@ fn a_quarantine_remembers_every_finding_and_holds_for_the_whole_shard() {
     let sound = usize::try_from(SegmentSize::MIN.bytes().get()).unwrap();
     let read = manager.read_shard_at_offset(&shard, sound, 16);
     assert!(matches!(read, Err(VramError::Quarantined { .. })), "{read:?}");
+}
+
+/// A clock at which one thread waits whenever it asks.
+#[derive(Debug)]
+struct Stopped {
+    who: OnceLock<ThreadId>,
+    ends: Mutex<(mpsc::Sender<()>, mpsc::Receiver<()>)>,
+}
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        if self.who.get() == Some(&thread::current().id()) {
+            let ends = self.ends.lock().unwrap();
+            let _ = ends.0.send(());
+            let _ = ends.1.recv_timeout(PATIENCE);
+        }
+        SystemClock.monotonic()
+    }
+}
+
+/// Its places are taken, and not listed yet: only the call itself says that they are somebody's.
+#[test]
+fn a_reset_waits_for_a_reservation_until_it_is_listed() {
+    let ((asks, asked), (go, go_on)) = (mpsc::channel(), mpsc::channel());
+    let clock = Arc::new(Stopped { who: OnceLock::new(), ends: Mutex::new((asks, go_on)) });
+    let (manager, _device) =
+        faulty(|builder| builder.memory(0, MemoryMode::Blocks).clock(clock.clone()));
+    let manager = Arc::new(manager);
+    let (told, answer) = mpsc::channel();
+    let reserving = Arc::clone(&manager);
+    thread::spawn(move || {
+        clock.who.set(thread::current().id()).unwrap();
+        let request = ReservePlanRequest::new(GpuChoice::One(0));
+        let request = request.expires_in(Duration::from_mins(1));
+        told.send(reserving.reserve_plan_with(&plan_of_one(), request))
+    });
+    asked.recv_timeout(PATIENCE).unwrap();
+    while manager.capacity(0).unwrap().reserved.is_zero() {
+        go.send(()).unwrap();
+        asked.recv_timeout(PATIENCE).unwrap();
+    }
+    let listed = manager.reservations().len();
+    let refused = manager.reset_gpu(0, ResetOptions::new().within(Duration::ZERO)).map(drop);
+    drop(go);
+    assert_eq!(listed, 0, "the clock was asked too late for this test");
+    assert!(matches!(refused, Err(VramError::GpuInUse { .. })), "{refused:?}");
+    let held = answer.recv_timeout(PATIENCE).unwrap().unwrap();
+    drop(manager.reset_gpu(0, ResetOptions::new()).unwrap());
+    assert_eq!(held.remaining(), ByteLen::new(1024));
+}
+
+#[test]
+fn a_scrub_run_does_not_count_if_another_check_ended_meanwhile() {
+    let (manager, device) = faulty(|builder| builder);
+    let shard = manager.seal_model("m", 0, &[7; 1000]).unwrap();
+    let (hook, inside, go) = holding();
+    device.next(Op::Read, Action::Run(hook)).unwrap();
+    thread::scope(|scope| {
+        let manager = &manager;
+        let scrubbing =
+            scope.spawn(move || manager.scrub_step(&mut ScrubCursor::new(), ByteLen::MIB));
+        inside.recv_timeout(PATIENCE).unwrap();
+        let checked = manager.verify(&shard, Verify::Segments);
+        go.send(()).unwrap();
+        assert!(checked.unwrap().sound);
+        let step = scrubbing.join().unwrap();
+        assert_eq!((step.errors, step.verified), (0, 0), "{step:?}");
+    });
 }

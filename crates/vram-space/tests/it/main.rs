@@ -5,6 +5,8 @@
 #[macro_use]
 extern crate vram_testkit;
 
+mod lives;
+
 use core::time::Duration;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -55,9 +57,19 @@ struct Bench {
 }
 
 fn bench(mode: MemoryMode, wipe: WipePolicy) -> Bench {
+    let owner = Arc::<Owner>::default();
+    let (device, gpu) = open(Arc::<Owner>::clone(&owner), mode, wipe);
+    Bench { device, owner, gpu }
+}
+
+fn open(
+    owner: Arc<dyn Tenants>,
+    mode: MemoryMode,
+    wipe: WipePolicy,
+) -> (Arc<FaultDevice>, Arc<Gpu>) {
     let host = Arc::new(HostDevice::new(GpuIndex::new(0), ByteLen::MIB).unwrap());
     let device = FaultDevice::new(host, FaultPlan::new(1));
-    let (memory, owner) = (device.memory().unwrap(), Arc::<Owner>::default());
+    let memory = device.memory().unwrap();
     let options = GpuOptions {
         index: 3,
         budget: ByteLen::MIB,
@@ -71,9 +83,9 @@ fn bench(mode: MemoryMode, wipe: WipePolicy) -> Bench {
         },
     };
     let shared: Arc<dyn Device> = Arc::<FaultDevice>::clone(&device);
-    let gpu = Gpu::open(shared, memory, Arc::<Owner>::clone(&owner), options).unwrap();
+    let gpu = Gpu::open(shared, memory, owner, options).unwrap();
     device.clear_log();
-    Bench { device, owner, gpu: Arc::new(gpu) }
+    (device, Arc::new(gpu))
 }
 
 const BOTH: [MemoryMode; 2] = [MemoryMode::Region, MemoryMode::Blocks];

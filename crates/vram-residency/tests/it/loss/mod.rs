@@ -3,6 +3,7 @@
 
 mod backups;
 mod images;
+mod listed;
 mod lives;
 mod races;
 mod refused;

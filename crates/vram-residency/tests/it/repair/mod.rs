@@ -1,6 +1,7 @@
 //! Repair: an altered shard is restored from its own source, and from no other.
 
 mod images;
+mod meanwhile;
 mod relocate;
 mod replicas;
 mod sources;
