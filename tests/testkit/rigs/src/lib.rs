@@ -18,6 +18,7 @@ extern crate vram_testkit;
 
 mod clock;
 mod devices;
+pub mod oracle;
 mod rig;
 mod slow;
 mod stream;
