@@ -1,11 +1,12 @@
-//! What it costs to compact a GPU, and to be refused for want of room, by the number of its shards:
-//! neither may grow faster than the number of shards, but for a logarithm.
+//! What calls cost by the number of shards on a GPU: a refusal for want of room and `metrics()` cost
+//! the same with any number; a reset and a compaction grow as that number, but for a logarithm.
 //!
 //! `cargo bench -p vram-residency --bench rooms`, with the largest power of ten as its argument:
-//! `-- 5` for 100,000 shards (the default is 4).
+//! `-- 5` for 100,000 shards (the default is 4). Above 100,000, nothing is compacted or evicted.
 
 #![expect(
     clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a benchmark prints, and may panic"
@@ -14,8 +15,8 @@
 use std::time::Instant;
 
 use vram_residency::{
-    ByteLen, CompactBudget, Limits, Lru, OnEviction, ReadBack, SealRequest, SegmentSize, Threads,
-    VramManager,
+    ByteLen, CompactBudget, Limits, Lru, OnEviction, ReadBack, ResetOptions, Restore, SealRequest,
+    SegmentSize, Threads, VramManager,
 };
 
 /// A shard takes one granule.
@@ -83,13 +84,36 @@ fn evict(count: u64) {
     println!("evict one {count:>7} shards  {:>10.1} ms", took.as_secs_f64() * 1e3);
 }
 
+/// The figures for monitoring, and then the forced reset of the GPU, after which no shard is left.
+fn watch_and_reset(count: u64) {
+    let manager = manager(count * GRANULE, false);
+    fill(&manager, count);
+    let start = Instant::now();
+    let metrics = manager.metrics();
+    let took = start.elapsed();
+    assert_eq!(metrics.gpus[0].shard_count, count);
+    println!("metrics   {count:>7} shards  {:>10.1} ms", took.as_secs_f64() * 1e3);
+    let start = Instant::now();
+    let options = ResetOptions::new().force().restore(Restore::Nothing);
+    let report = manager.reset_gpu(0, options).unwrap();
+    let took = start.elapsed();
+    println!(
+        "reset     {count:>7} shards  {:>10.1} ms  {} lost",
+        took.as_secs_f64() * 1e3,
+        report.lost.len()
+    );
+}
+
 fn main() {
     let powers = std::env::args().find_map(|argument| argument.parse::<u32>().ok());
     for power in 3..=powers.unwrap_or(4) {
         let count = 10_u64.pow(power);
-        compact(count);
         refuse(count, false);
         refuse(count, true);
-        evict(count);
+        watch_and_reset(count);
+        if power <= 5 {
+            compact(count);
+            evict(count);
+        }
     }
 }

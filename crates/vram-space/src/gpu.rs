@@ -17,7 +17,8 @@ use vram_gpu::{Device, DeviceState, GpuError, MemoryInfo};
 
 use crate::block::{Backing, BlockCount};
 use crate::error::SpaceError;
-use crate::life::{Life, LifePass, Refused};
+use crate::life::pass::LifePass;
+use crate::life::{Life, Refused};
 use crate::staging::bound::StagingBound;
 use crate::staging::pool::StagingPool;
 use crate::sync::Mutex;

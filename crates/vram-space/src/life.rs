@@ -6,6 +6,7 @@
 //! nothing foreign. What the owner of the memory has to be told about one, it is told under that
 //! lock, so that it hears of changes in the order in which they happen.
 
+pub(crate) mod pass;
 pub(crate) mod table;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use std::time::Instant;
 use vram_gpu::GpuError;
 
 use crate::block::Block;
+use crate::life::pass::{Claim, LifePass};
 use crate::life::table::{LifeCause, LifeState, LifeStep};
 use crate::staging::at_work::on_a_worker;
 use crate::sync::{Condvar, Mutex, MutexGuard, ThreadId, current_thread, lock, wait_until};
@@ -70,20 +72,6 @@ pub(crate) enum Refused {
     InUse,
     Lost(GpuError),
     Closed,
-}
-
-/// A running call that touches a GPU's device. Dropping this value ends the call.
-#[derive(Debug)]
-pub struct LifePass {
-    life: Arc<Life>,
-    epoch: u64,
-    thread: ThreadId,
-}
-
-/// The right to reset a device, until dropped. Only one thread holds it at a time.
-#[derive(Debug)]
-pub struct Claim {
-    life: Arc<Life>,
 }
 
 impl State {
@@ -179,7 +167,7 @@ impl Life {
         let mine = inner.passes.entry(thread).or_default();
         *mine = mine.saturating_add(1);
         inner.pass_count = inner.pass_count.saturating_add(1);
-        LifePass { life: Arc::clone(self), epoch: inner.epoch, thread }
+        LifePass::new(Arc::clone(self), inner.epoch, thread)
     }
 
     /// Whether a call that runs already may go to the device.
@@ -361,6 +349,26 @@ impl Life {
         }
     }
 
+    /// Ends a running call.
+    fn end_call(&self, thread: ThreadId) {
+        let mut inner = lock(&self.inner);
+        if let Some(mine) = inner.passes.get_mut(&thread) {
+            *mine = mine.saturating_sub(1);
+            if *mine == 0 {
+                inner.passes.remove(&thread);
+            }
+        }
+        inner.pass_count = inner.pass_count.saturating_sub(1);
+        drop(inner);
+        self.changed.notify_all();
+    }
+
+    /// Ends a claim.
+    fn end_claim(&self) {
+        lock(&self.inner).resetter = None;
+        self.changed.notify_all();
+    }
+
     /// The right to reset the device, unless another thread holds it.
     pub fn claim(self: &Arc<Self>) -> Option<Claim> {
         let mut inner = lock(&self.inner);
@@ -369,7 +377,7 @@ impl Life {
         }
         inner.resetter = Some(current_thread());
         drop(inner);
-        Some(Claim { life: Arc::clone(self) })
+        Some(Claim::new(Arc::clone(self)))
     }
 
     /// Keeps a block of a lost device from being dropped before the reset. Returns the block if it
@@ -381,35 +389,5 @@ impl Life {
         }
         inner.buried.push(block);
         None
-    }
-}
-
-impl LifePass {
-    /// The life that the call runs in.
-    #[must_use]
-    pub const fn epoch(&self) -> u64 {
-        self.epoch
-    }
-}
-
-impl Drop for LifePass {
-    fn drop(&mut self) {
-        let mut inner = lock(&self.life.inner);
-        if let Some(mine) = inner.passes.get_mut(&self.thread) {
-            *mine = mine.saturating_sub(1);
-            if *mine == 0 {
-                inner.passes.remove(&self.thread);
-            }
-        }
-        inner.pass_count = inner.pass_count.saturating_sub(1);
-        drop(inner);
-        self.life.changed.notify_all();
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        lock(&self.life.inner).resetter = None;
-        self.life.changed.notify_all();
     }
 }

@@ -12,7 +12,7 @@ use vram_gpu::GpuError;
 use crate::block::{Block, Stuck, Unreturned};
 use crate::error::SpaceError;
 use crate::gpu::{Gpu, WipePolicy};
-use crate::life::LifePass;
+use crate::life::pass::LifePass;
 use crate::space::dry_run::DryRun;
 use crate::sync::lock;
 
