@@ -18,7 +18,7 @@ use super::hands::Timed;
 
 /// How long anything may take that needs no more than the bounds of the house, which are some
 /// seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A device that comes back from no read.
 struct Hang {
