@@ -103,3 +103,28 @@ impl Drop for Grant {
         self.bound.give(self.gpu, granted, buffers, self.idle_max);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    /// What one call leaves in a buffer is plaintext that the next must not see.
+    #[test]
+    fn a_buffer_that_a_call_used_is_wiped_before_another_call_has_it() {
+        let all = ByteLen::MIB;
+        let pool = StagingPool::new(StagingBound::new(all, Duration::ZERO), 0, all);
+        let mut grant = pool.grant(ByteLen::new(SMALLEST), 1, 1).unwrap();
+        let mut staging = Staging::unpinned(grant.len()).unwrap();
+        staging.as_mut_slice().fill(7);
+        grant.give(staging);
+        let mut mine = grant.idle().unwrap();
+        assert!(mine.as_slice().iter().all(|byte| *byte == 7), "it is still this call's");
+        mine.as_mut_slice().fill(9);
+        grant.give(mine);
+        drop(grant);
+        let mut next = pool.grant(ByteLen::new(SMALLEST), 1, 1).unwrap();
+        assert!(next.idle().unwrap().as_slice().iter().all(|byte| *byte == 0));
+    }
+}

@@ -16,7 +16,8 @@ use super::{BOTH, Bench, bench, filled, open};
 const PATIENCE: Duration = Duration::from_secs(20);
 const BRIEF: Duration = Duration::from_millis(100);
 
-const LOSS: GpuError = GpuError::StaleAllocation { gpu: GpuIndex::new(0) };
+const LOSS: GpuError =
+    GpuError::Driver { gpu: GpuIndex::new(0), code: 700, name: "a loss", sticky: true };
 
 /// Begins the next life after a loss.
 fn begin_anew(gpu: &Gpu) {
@@ -137,7 +138,8 @@ fn a_wait_for_calls_ends_with_the_last_of_them() {
 fn a_wait_for_calls_is_also_one_for_what_goes_back() {
     for mode in BOTH {
         let Bench { device, gpu, .. } = bench(mode, WipePolicy::Always);
-        let space = filled(&gpu);
+        let mut space = filled(&gpu);
+        space.finish_placing();
         let ((inside, is_inside), (go, go_on)) = (mpsc::channel(), mpsc::channel::<()>());
         let ends = Mutex::new((inside, go_on));
         let hook = Hook::new(move || {

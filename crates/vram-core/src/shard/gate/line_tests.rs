@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::sync::{Arc, mpsc};
 use std::thread::{spawn, yield_now};
+use std::time::Instant;
 
 use super::*;
 
@@ -33,10 +34,17 @@ fn enter_all_elsewhere(gates: &Gates, patience: Patience) -> mpsc::Receiver<Ente
 /// As [`enter_all_elsewhere`]. Returns once the thread stands in the queue of the last gate.
 fn wait_elsewhere(gates: &Gates, patience: Patience) -> mpsc::Receiver<Entered> {
     let answer = enter_all_elsewhere(gates, patience);
-    while lock(&gates[2].state).queue.is_empty() {
+    until(|| !lock(&gates[2].state).queue.is_empty());
+    answer
+}
+
+/// Waits, with a deadline.
+fn until(reached: impl Fn() -> bool) {
+    let deadline = Instant::now() + LONG / 2;
+    while !reached() {
+        assert!(Instant::now() < deadline, "it does not come to that");
         yield_now();
     }
-    answer
 }
 
 fn as_new(gates: &Gates) -> bool {
@@ -113,9 +121,7 @@ fn a_lease_that_is_given_while_a_user_of_many_gates_waits_is_found() {
         gates[1].lease(&reading);
         drop(reading);
         if ends {
-            while lock(&gates[0].state).queue.front().is_some() {
-                yield_now();
-            }
+            until(|| lock(&gates[0].state).queue.is_empty());
             gates[1].end_lease();
             assert_eq!(entered.recv_timeout(LONG), Ok(Ok(())));
         } else {

@@ -5,6 +5,7 @@ mod busy;
 pub(crate) mod compact;
 pub(crate) mod keys;
 mod links;
+mod meanwhile;
 pub(crate) mod models;
 mod models_in_use;
 pub(crate) mod park;
