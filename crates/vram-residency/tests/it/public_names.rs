@@ -6,16 +6,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use vram_residency::{
-    Access, Account, AdmitRequest, Alignment, BackupReport, Budget, BusyShards, ByteLen,
-    ByteOffset, ByteRange, Call, CallMetrics, CancelToken, Candidate, Class, Clock, CloseReport,
-    CompactBudget, CompactEnd, CompactReport, ContentDigest, ContentHasher, ContextField,
-    CostPerByte, Device, DeviceInfo, DeviceKind, DeviceOffset, DeviceUuid, Difference,
-    DriverMemory, Event, EventKind, EventLog, EventSink, Eviction, EvictionPlan, EvictionPolicy,
-    EvictionReport, Expected, ExportOptions, FailureCount, FileSource, Fit, FreedReceipt,
-    GpuCapacity, GpuChoice, GpuError, GpuIndex, GpuMetrics, GpuReport, GpuSnapshot, HashKind,
-    Holder, HostDevice, ImageInfo, ImageOptions, ImageReport, ImageVerdict, ImportRequest,
-    KeyError, KeyId, KeyRing, KeySnapshot, KeySource, KeySourceError, Lease, Limits, LinkReport,
-    LinkState, LostShard, Lru, MemoryMode, Metrics, ModelHandle, ModelPiece, ModelPlan,
+    Access, Account, AdmitRequest, Alignment, AlteredSegments, BackupReport, Budget, BusyShards,
+    ByteLen, ByteOffset, ByteRange, Call, CallMetrics, CancelToken, Candidate, Class, Clock,
+    CloseReport, CompactBudget, CompactEnd, CompactReport, ContentDigest, ContentHasher,
+    ContextField, CostPerByte, Device, DeviceInfo, DeviceKind, DeviceOffset, DeviceUuid,
+    Difference, DriverMemory, Event, EventKind, EventLog, EventSink, Eviction, EvictionPlan,
+    EvictionPolicy, EvictionReport, Expected, ExportOptions, FailureCount, FileSource, Fit,
+    FreedReceipt, GpuCapacity, GpuChoice, GpuError, GpuIndex, GpuMetrics, GpuReport, GpuSnapshot,
+    HashKind, Holder, HostDevice, ImageInfo, ImageOptions, ImageReport, ImageVerdict,
+    ImportRequest, KeyError, KeyId, KeyRing, KeySnapshot, KeySource, KeySourceError, Lease, Limits,
+    LinkReport, LinkState, LostShard, Lru, MemoryMode, Metrics, ModelHandle, ModelPiece, ModelPlan,
     ModelSource, ModelVerdict, NotRestored, OnEviction, Overwrite, ParkCapacity, ParkedModel,
     ParkedPiece, ParkedShard, ParkedSnapshot, ParseShardIdError, Piece, PlanError, PlanReservation,
     Priority, Progress, Protection, ReadBack, ReaderSource, Reconciliation, RecordFields,
@@ -48,6 +48,7 @@ macro_rules! there {
 fn every_public_name_is_there() {
     let types = there![
         AdmitRequest<'_>,
+        AlteredSegments,
         GpuChoice,
         BackupReport,
         MemoryMode,
