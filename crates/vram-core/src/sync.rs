@@ -4,7 +4,7 @@
 //! ascending order of their ids), its state, a GPU's arena, the contents of a promise, a GPU's list
 //! of bytes that were not returned. A GPU's health, its region and its count of blocks may be locked
 //! inside any of these; no lock is taken inside them. The list of promises is locked while no other
-//! lock is held. The lock of the key ring is taken outside all others but the gate; the count of
+//! lock is held; the contents of a promise may be locked inside it. The lock of the key ring is taken outside all others but the gate; the count of
 //! uses of keys is locked inside it. The number of the next event and, inside it, a sink's queue are
 //! locked while no other lock but a gate is held. Neither is held while a sink works. The scrubber's
 //! locks are held with none of these. The capacity ledger takes no lock. No device is called while a
