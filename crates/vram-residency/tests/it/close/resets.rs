@@ -107,6 +107,10 @@ fn a_close_while_a_reset_is_at_the_device_waits_for_it_and_leaves_nothing() {
                 in_time(&what, move || rig.manager.close(Duration::from_millis(20)))
             };
             assert!(!early.complete, "{what}: {early:?}");
+            if stage == Op::QueueWrite {
+                let why: Vec<_> = early.left.iter().map(|(_, error)| error.code()).collect();
+                assert_eq!(why, ["restoring"; 2], "{what}");
+            }
             let closing = close(&rig, LONG);
             drop(go_on);
             let (reset, report) = (
@@ -118,6 +122,7 @@ fn a_close_while_a_reset_is_at_the_device_waits_for_it_and_leaves_nothing() {
             is_complete(&report);
             is_gone(&rig, &what);
             assert!(rig.manager.park_capacity().used.is_zero(), "{what}");
+            assert!(rig.manager.flush_events(LONG));
             each_ended_once(&log.take(), &what);
         }
     }
