@@ -3,7 +3,7 @@
 //! ```text
 //!  close(timeout)
 //!   1 the manager takes and serves no more calls: every call answers `Closed`
-//!   2 wait until calls already running end, or until the time-out
+//!   2 wait until calls and resets already running end, or until the time-out
 //!   3 each shard: wait until its users and leases end, or until the time-out; wipe and free it
 //!     (on a lost GPU its memory went with the device: it is freed without a call)
 //!   4 wait until reservations end, or until the time-out
@@ -30,7 +30,7 @@ use crate::parts::Core;
 use crate::resident::lease::refused;
 use crate::room::{free, make_room};
 use crate::scrub::Scrubbing;
-use crate::shard::{Entry, gate};
+use crate::shard::{Entry, ShardState, gate};
 use crate::sync::{Deadline, read};
 
 /// What closing a manager freed, and what it could not free.
@@ -86,8 +86,9 @@ pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseRepo
         return report;
     };
     for gpu in &core.gpus {
-        // Calls that are still running at the deadline are counted below.
-        let _left = gpu.life.quiet_until(deadline.instant(), gate::is_inside_any());
+        // Calls and resets that still run at the deadline are counted below. A reset is waited for
+        // here: until it ends, the shards that it restores can be neither freed nor said to be gone.
+        let _left = gpu.life.settled_until(deadline.instant(), gate::is_inside_any(), usize::MAX);
     }
     let hang = scrubbing.steps_of(HANGS_AFTER);
     give_back(core, &Reach { deadline, timeout, hang: &hang }, &mut report);
@@ -142,7 +143,7 @@ fn refuse_calls(core: &Core) {
 
 /// Frees all shards within reach, and returns all memory that holds nothing.
 fn give_back(core: &Core, reach: &Reach<'_>, report: &mut CloseReport) {
-    for entry in core.registry.sorted() {
+    for entry in not_gone(core) {
         match close_entry(core, &entry, reach) {
             Ok(bytes) => {
                 report.freed = report.freed.saturating_add(1);
@@ -179,6 +180,16 @@ fn give_back(core: &Core, reach: &Reach<'_>, report: &mut CloseReport) {
     }
 }
 
+/// The shards that lie on GPUs, and those that a reset restores, in ascending order of their ids.
+fn not_gone(core: &Core) -> Vec<Arc<Entry>> {
+    let mut entries = core.registry.all();
+    entries.retain(|entry| {
+        let state = entry.state().place().state();
+        matches!(state, ShardState::Resident | ShardState::Restoring)
+    });
+    entries
+}
+
 /// Frees one shard once its users and leases have ended.
 fn close_entry(core: &Core, entry: &Arc<Entry>, reach: &Reach<'_>) -> Result<ByteLen, VramError> {
     let waited = reach.timeout;
@@ -197,7 +208,7 @@ fn close_entry(core: &Core, entry: &Arc<Entry>, reach: &Reach<'_>) -> Result<Byt
 
 /// Reports what remains while another thread closes the manager.
 fn count_left(core: &Core, waited: Duration, report: &mut CloseReport) {
-    for entry in core.registry.sorted() {
+    for entry in not_gone(core) {
         let shard = entry.id.clone();
         report.left.push((entry.id.clone(), VramError::TimedOut { shard, waited }));
     }

@@ -8,8 +8,8 @@
 //! the number of the next event with, inside it, a sink's queue may be locked inside any of these;
 //! no other lock is taken inside them. None of them is held while a sink or other foreign code
 //! works. The lock of the key ring is taken outside all others but the gate; the count of uses of
-//! keys is locked inside it. The list of promises is locked while no other lock is held, and so are
-//! the scrubber's locks. The capacity ledger takes no lock. No device is called while a lock other
+//! keys is locked inside it. The list of promises is locked while no other lock is held; the contents
+//! of a promise may be locked inside it. The scrubber's locks are held with none of these. The capacity ledger takes no lock. No device is called while a lock other
 //! than a gate is held.
 //!
 //! Under `--cfg shuttle`, mutexes, condition variables, thread-locals and deadlines come from the

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_id::{ShardId, Timestamp};
-use vram_seal::Protection;
+use vram_seal::{AlteredSegments, Protection};
 
 use crate::on_eviction::OnEviction;
 
@@ -55,9 +55,9 @@ pub enum EventKind {
         shard: ShardId,
         /// The GPU that holds it.
         gpu: u32,
-        /// The altered segments of this check, in ascending order. Empty if each segment matches by
-        /// itself but the content as a whole does not.
-        segments: Vec<u64>,
+        /// The altered segments of this check. Empty if each segment matches by itself but the
+        /// content as a whole does not.
+        segments: AlteredSegments,
     },
     /// A shard was closed to readers. Follows the first [`Altered`](Self::Altered).
     Quarantined {
@@ -72,8 +72,8 @@ pub enum EventKind {
         shard: ShardId,
         /// The GPU that holds it.
         gpu: u32,
-        /// The segments that were written again, in ascending order.
-        segments: Vec<u64>,
+        /// The segments that were written again.
+        segments: AlteredSegments,
     },
     /// A shard was sealed again: opened to plaintext, closed to ciphertext, or moved to another key.
     SealedAnew {
@@ -183,18 +183,19 @@ pub enum EventKind {
         gpu: u32,
         /// The driver's error as text.
         error: Arc<str>,
-        /// The shards that it held, in ascending order of their ids.
-        shards: Vec<ShardId>,
+        /// All shards that it held, in ascending order of their ids. No other event says of a shard
+        /// that it was lost.
+        shards: Arc<[ShardId]>,
     },
     /// A GPU was emptied and is usable again, unless a `DeviceLost` follows. Earlier events report
     /// each shard that returned, as woken, and each that found no place, as parked.
     DeviceReset {
         /// The GPU.
         gpu: u32,
-        /// The shards whose content is gone.
-        lost: Vec<ShardId>,
-        /// The shards that were restored from copies.
-        restored: Vec<ShardId>,
+        /// All shards whose content is gone.
+        lost: Arc<[ShardId]>,
+        /// All shards that were restored from copies.
+        restored: Arc<[ShardId]>,
     },
     /// A direct copy between two GPUs delivered altered bytes; copies over this link go through the
     /// host from now on.

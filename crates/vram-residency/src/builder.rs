@@ -1,11 +1,12 @@
 //! Putting a manager together: devices, budgets, keys, limits, policies.
 
 mod build;
+mod host_memory;
 mod sinks;
 
 use std::sync::Arc;
 
-use vram_alloc::{ByteLen, MAX_TOTAL};
+use vram_alloc::ByteLen;
 use vram_core::parts::{EvictionPolicy, Limits};
 use vram_core::transfer::ReadBack;
 use vram_events::{OnEviction, Sinks};
@@ -67,7 +68,8 @@ pub struct VramManagerBuilder {
     pub(crate) sinks: Sinks,
     pub(crate) ticket_key: Option<TicketKey>,
     pub(crate) node: Option<Arc<str>>,
-    pub(crate) park_limit: ByteLen,
+    /// `None` for the share of the host's memory.
+    pub(crate) park_limit: Option<ByteLen>,
     pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
     pub(crate) on_eviction: OnEviction,
 }
@@ -101,7 +103,7 @@ impl VramManagerBuilder {
             sinks: Sinks::new(),
             ticket_key: None,
             node: None,
-            park_limit: MAX_TOTAL,
+            park_limit: None,
             eviction: None,
             on_eviction: OnEviction::Never,
         }
@@ -246,9 +248,16 @@ impl VramManagerBuilder {
         self
     }
 
-    /// Sets how much host memory parked shards may use. Default: no limit.
+    /// Sets how much host memory parked shards and backups may use. Default: a quarter of the host's
+    /// memory, or of the limit of the process's control group where that is less; 4 GiB where the
+    /// operating system does not say (all but Linux).
+    /// [`ParkCapacity::limit`](crate::ParkCapacity) shows it.
+    ///
+    /// A call that parks is refused with [`VramError::ParkLimit`](crate::VramError::ParkLimit) where
+    /// no room is left. An eviction passes over shards that would have to be parked and find no
+    /// room.
     pub fn park_limit(mut self, bytes: ByteLen) -> Self {
-        self.park_limit = bytes;
+        self.park_limit = Some(bytes);
         self
     }
 }

@@ -82,9 +82,9 @@ pub use vram_files::{
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
 #[doc(inline)]
 pub use vram_id::{Clock, ParseShardIdError, ShardId, SystemClock, Timestamp};
-#[doc(inline)]
-pub use vram_seal::SegmentSpan;
 pub use vram_seal::parallel::Threads;
+#[doc(inline)]
+pub use vram_seal::{AlteredSegments, SegmentSpan};
 pub use vram_seal::{
     ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,
     Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,

@@ -37,6 +37,7 @@ pub use record::header::SealRecord;
 pub use record::layout::{PLAINTEXT_LEN_MAX, SegmentLayout, SegmentSize};
 pub use record::params::{Protection, SealParams, SivScope, Suite};
 pub use seal::{Sealed, SealedSegment, Sealer, SegmentCollector};
+pub use segment::altered::AlteredSegments;
 pub use segment::chain::{SegmentHash, merge_digest};
 pub use segment::hashes::{Hashes, open_and_hash};
 pub use segment::span::SegmentSpan;

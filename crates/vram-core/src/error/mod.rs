@@ -17,12 +17,12 @@ use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::words::{Leases, Place, Segments};
+use self::words::{Leases, Place};
 use vram_alloc::ByteLen;
 use vram_files::{KeySourceError, SourceError};
 use vram_gpu::GpuError;
 use vram_id::ShardId;
-use vram_seal::{ContentDigest, KeyError, KeyId, SealError};
+use vram_seal::{AlteredSegments, ContentDigest, KeyError, KeyId, SealError};
 
 /// Why a call was refused or failed.
 ///
@@ -84,12 +84,12 @@ pub enum VramError {
         limit: ByteLen,
     },
     /// The copy of a parked shard in host memory differs from what was parked.
-    #[error("the parked copy of {shard} was altered in host memory: {}", Segments(segments))]
+    #[error("the parked copy of {shard} was altered in host memory: {segments}")]
     ParkedAltered {
         /// The shard.
         shard: ShardId,
-        /// The altered segments, in ascending order.
-        segments: Vec<u64>,
+        /// The altered segments.
+        segments: AlteredSegments,
     },
     /// The shard was sealed anew after the handle was made: ask for a fresh handle.
     #[error("the handle of {shard} is from before the shard was sealed anew")]
@@ -99,31 +99,31 @@ pub enum VramError {
     },
     /// The shard's device bytes were found altered by an earlier check. The shard is not read until
     /// it is freed or repaired.
-    #[error("{shard} is in quarantine: {} was altered", Segments(segments))]
+    #[error("{shard} is in quarantine: {segments} was altered")]
     Quarantined {
         /// The shard.
         shard: ShardId,
-        /// The segments that were found altered, in ascending order.
-        segments: Vec<u64>,
+        /// The segments that were found altered.
+        segments: AlteredSegments,
     },
     /// The shard's device bytes are not those that were sealed. The shard is in quarantine from now
     /// on.
-    #[error("{shard} was altered in device memory: {}", Segments(segments))]
+    #[error("{shard} was altered in device memory: {segments}")]
     ShardAltered {
         /// The shard.
         shard: ShardId,
-        /// The altered segments that this call found, in ascending order. Empty if each segment is
-        /// sound and the content as a whole differs.
-        segments: Vec<u64>,
+        /// The altered segments that this call found. Empty if each segment is sound and the content
+        /// as a whole differs.
+        segments: AlteredSegments,
     },
     /// Bytes that were just written to the device read back differently, though the device reported
     /// the copy as done. Nothing stayed resident.
-    #[error("bytes written to gpu {gpu} read back differently: {}", Segments(segments))]
+    #[error("bytes written to gpu {gpu} read back differently: {segments}")]
     WriteNotKept {
         /// The GPU that was written to.
         gpu: u32,
-        /// The segments that differ, in ascending order.
-        segments: Vec<u64>,
+        /// The segments that differ.
+        segments: AlteredSegments,
     },
     /// The range does not lie inside the shard.
     #[error("{length} bytes at {offset} are not inside {shard} of {len}")]

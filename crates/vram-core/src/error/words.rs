@@ -1,29 +1,6 @@
-//! Text fragments of errors: lists, paths, counts.
+//! Text fragments of errors: paths, counts.
 
 use core::fmt;
-
-/// Prints the first few segments of a list.
-pub(super) struct Segments<'a>(pub(super) &'a [u64]);
-
-impl fmt::Display for Segments<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 8;
-        match self.0 {
-            [] => f.write_str("its content as a whole"),
-            [one] => write!(f, "segment {one}"),
-            [first, rest @ ..] => {
-                write!(f, "segments {first}")?;
-                for segment in rest.iter().take(SHOWN) {
-                    write!(f, ", {segment}")?;
-                }
-                match rest.len().saturating_sub(SHOWN) {
-                    0 => Ok(()),
-                    more => write!(f, " and {more} more"),
-                }
-            }
-        }
-    }
-}
 
 pub(super) struct Place<'a>(pub(super) Option<&'a std::path::Path>);
 

@@ -3,10 +3,12 @@
 use vram_alloc::{ByteLen, Piece};
 use vram_events::OnEviction;
 use vram_files::{CancelToken, Progress, WatchOptions};
-use vram_seal::{Protection, SealError, SegmentSize, SivScope, Suite};
+use vram_seal::{Protection, SegmentSize, SivScope, Suite};
 
+use crate::error::VramError;
 use crate::parts::GpuChoice;
 use crate::parts::gpus::named;
+use crate::parts::limits::label;
 use crate::sealing::SealRequest;
 use crate::transfer::ReadBack;
 
@@ -54,8 +56,8 @@ impl<'a> AdmitRequest<'a> {
         fn context(context: &[u8]) => common.sealed_as.context = context.into();
         /// Sets the caller's revision of the content.
         fn revision(revision: u64) => common.sealed_as.revision = revision;
-        /// Sets the owner of the shards, for listings. Not part of the seal.
-        fn owner(owner: &str) => common.owner = Some(owner.into());
+        /// Sets the owner of the shards, for listings, as [`SealRequest::owner`] does for one.
+        fn owner(owner: &str) => common.owner = label(owner);
         /// Sets the priority of the shards, as [`SealRequest::priority`] does for one.
         fn priority(priority: u32) => common.claim.priority = priority;
         /// Sets the cost of bringing one shard back after an eviction, as [`SealRequest::cost`]
@@ -78,9 +80,9 @@ impl<'a> AdmitRequest<'a> {
 
     /// # Errors
     ///
-    /// [`SealError::ModelId`] unless the model id has 1 to 1024 bytes.
-    pub(crate) fn check(&self) -> Result<(), SealError> {
-        self.common.sealed_as.context().map(drop)
+    /// As [`SealRequest::check`].
+    pub(crate) fn check(&self) -> Result<(), VramError> {
+        self.common.check()
     }
 
     /// The request for one piece. The number of the piece is the shard index, and its description

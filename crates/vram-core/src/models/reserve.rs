@@ -44,6 +44,8 @@ pub fn reserve_plan(
     plan: &ModelPlan,
     request: ReservePlanRequest,
 ) -> Result<PlanReservation, VramError> {
+    core.check_open()?;
+    request.terms.check()?;
     // Reserving placements evicts no shard; the refusal states what would help.
     let any = AdmitRequest::new("reserved", request.gpus).priority(u32::MAX).evicts(false);
     let placed = admit::place_all(core, &any, plan)?;

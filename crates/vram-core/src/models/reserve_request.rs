@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use crate::parts::gpus::named;
+use crate::parts::limits::label;
 use crate::parts::{GpuChoice, Terms};
 
 /// A request to reserve a placement for every piece of a plan.
@@ -30,10 +31,12 @@ impl ReservePlanRequest {
     }
 
     setters! {
-        /// Sets the owner of the reservation, for listings.
-        fn owner(owner: &str) => terms.owner = Some(owner.into());
-        /// Sets the purpose of the reservation, for listings.
-        fn purpose(purpose: &str) => terms.purpose = Some(purpose.into());
+        /// Sets the owner of the reservation, for listings: at most 1,024 bytes. An empty text names
+        /// no owner.
+        fn owner(owner: &str) => terms.owner = label(owner);
+        /// Sets the purpose of the reservation, for listings: at most 1,024 bytes. An empty text names
+        /// no purpose.
+        fn purpose(purpose: &str) => terms.purpose = label(purpose);
         /// Sets the time after which unused placements are returned automatically.
         fn expires_in(time: Duration) => terms.expires_in = Some(time);
     }

@@ -9,13 +9,12 @@
 
 use std::io;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteRange};
 use vram_events::EventKind;
 use vram_files::{ImageReport, Inputs, Watch, WholeFile};
-use vram_id::ShardId;
 use vram_seal::{ImageLayout, Protection, image};
 use zeroize::Zeroizing;
 
@@ -24,8 +23,7 @@ use crate::moves::ExportOptions;
 use crate::parts::Core;
 use crate::resident::contents::altered;
 use crate::resident::{Anew, contents, in_place};
-use crate::room::host_copy;
-use crate::shard::{Entry, Seal, SealedShard, View};
+use crate::shard::{Entry, Exported, Seal, SealedShard, View};
 use crate::transfer::read::zeroed;
 use crate::transfer::{Convert, Outward};
 
@@ -36,23 +34,28 @@ struct Plan {
     anew: Option<(vram_seal::Sealer, Vec<vram_seal::SegmentHash>)>,
 }
 
-/// Writes the image of a shard, and returns the GPU that held the shard meanwhile.
-pub(crate) fn export(
+/// Writes the image of a shard, makes it complete, and then appends its event. All of it happens
+/// inside the shard's gate and while its GPU is not reset, so that the event comes before those of
+/// whatever ends the shard or moves it.
+fn export<S: Write>(
     core: &Core,
     shard: &SealedShard,
-    sink: &mut dyn Write,
+    mut sink: S,
     options: ExportOptions<'_>,
-) -> Result<(ImageReport, u32), VramError> {
+    complete: impl FnOnce(S) -> Result<Option<PathBuf>, VramError>,
+) -> Result<ImageReport, VramError> {
     core.shared(shard, |entry| {
-        let gpu = entry.view()?.gpu.index;
-        Ok((export_entry(core, entry, sink, options)?, gpu))
+        let view = entry.view()?;
+        let report = export_entry(core, entry, &mut sink, options)?;
+        let path = complete(sink)?;
+        let (at, gpu, bytes) = (core.events.now(), view.gpu.index, report.image_len);
+        let exported = path.map(|path| Exported { path, record: report.record.clone() });
+        entry.change(|state, told| {
+            state.copies.exported = exported.or_else(|| state.copies.exported.take());
+            told.tell(at, EventKind::Exported { shard: entry.id.clone(), gpu, bytes });
+        });
+        Ok(report)
     })
-}
-
-/// Emits the event for a complete image.
-pub(crate) fn exported(core: &Core, shard: &ShardId, gpu: u32, report: &ImageReport) {
-    let (shard, bytes) = (shard.clone(), report.image_len);
-    core.events.emit(EventKind::Exported { shard, gpu, bytes });
 }
 
 /// Writes the image of a shard. The caller is inside its gate.
@@ -146,9 +149,7 @@ pub fn export_with(
     sink: &mut dyn Write,
     options: ExportOptions<'_>,
 ) -> Result<ImageReport, VramError> {
-    let (report, gpu) = export(core, shard, sink, options)?;
-    exported(core, &shard.shard_id, gpu, &report);
-    Ok(report)
+    export(core, shard, sink, options, |_sink| Ok(None))
 }
 
 /// Exports a shard to a file, and records its path for a later restore. The file is complete or
@@ -172,10 +173,11 @@ pub fn export_to(
     let inputs = Inputs::default().with_paths(&options.inputs);
     let file = WholeFile::create(target, permissions, options.overwrite, inputs)
         .map_err(failed("create the sealed image"))?;
-    let exported_to = export(core, shard, &mut file.file(), options);
-    let (report, gpu) = exported_to.map_err(|error| error.in_file(target))?;
-    file.publish().map_err(failed("finish the sealed image"))?;
-    exported(core, &shard.shard_id, gpu, &report);
-    host_copy::remember_export(core, shard, target, &report.record);
-    Ok(report)
+    // The process may have another working directory when the path is used.
+    let path = std::path::absolute(target).unwrap_or_else(|_unknown| target.to_path_buf());
+    let exported = export(core, shard, file, options, |file| {
+        file.publish().map_err(failed("finish the sealed image"))?;
+        Ok(Some(path))
+    });
+    exported.map_err(|error| error.in_file(target))
 }

@@ -69,6 +69,7 @@ pub fn import(
     core.check_open()?;
     let gpu = Arc::clone(core.gpu(request.request.gpu)?);
     gpu.ready()?;
+    request.request.check()?;
     let proven = prove(core, &request, image)?;
     let len = proven.opener.fields().plaintext_len();
     let watch = core::mem::take(&mut request.watch).begin(len)?;

@@ -4,6 +4,7 @@ use vram_events::OnEviction;
 use vram_files::{CancelToken, Progress, WatchOptions};
 use vram_seal::{ContentDigest, ContentHasher, Expected, HashKind, SealError};
 
+use crate::parts::limits::label;
 use crate::sealing::SealRequest;
 use crate::shard::SealedAs;
 use crate::transfer::ReadBack;
@@ -68,8 +69,8 @@ impl<'a> ImportRequest<'a> {
         /// Requires content with this BLAKE3 digest. Default: any digest that the record
         /// authenticates.
         fn expected_digest(digest: ContentDigest) => expected_digest = Some(digest);
-        /// Sets the owner of the shard, for listings.
-        fn owner(owner: &str) => request.owner = Some(owner.into());
+        /// Sets the owner of the shard, for listings, as [`SealRequest::owner`] does.
+        fn owner(owner: &str) => request.owner = label(owner);
         /// Sets the priority of the shard, as [`SealRequest::priority`] does.
         fn priority(priority: u32) => request.claim.priority = priority;
         /// Sets the cost of bringing the shard back, as [`SealRequest::cost`] does.

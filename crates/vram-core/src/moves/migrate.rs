@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vram_events::EventKind;
+use vram_seal::AlteredSegments;
 use vram_space::Space;
 
 use crate::error::VramError;
@@ -124,7 +125,7 @@ fn copy_verified(
             shard = %entry.id,
             from = source.gpu.index,
             to = target.gpu.index,
-            segments = ?altered,
+            segments = %AlteredSegments::from(altered),
             "the peer copy did not verify, staging through the host"
         );
     }
@@ -143,10 +144,10 @@ fn copy_verified(
     let segments = source.altered()?;
     if segments.is_empty() {
         let gpu = target.gpu.index;
-        return Err(VramError::WriteNotKept { gpu, segments: arrived_altered });
+        return Err(VramError::WriteNotKept { gpu, segments: arrived_altered.into() });
     }
     entry.quarantine(&segments);
-    Err(VramError::ShardAltered { shard: entry.id.clone(), segments })
+    Err(VramError::ShardAltered { shard: entry.id.clone(), segments: segments.into() })
 }
 
 /// Moves a shard, waiting for other calls no longer than `timeout`.

@@ -2,7 +2,12 @@
 
 use core::time::Duration;
 
+use std::sync::Arc;
+
 use vram_alloc::ByteLen;
+use vram_seal::MODEL_ID_LEN_MAX;
+
+use crate::error::VramError;
 
 /// The limits of one manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +40,23 @@ impl Default for Limits {
             staging_wait: Duration::from_secs(10),
         }
     }
+}
+
+/// An owner or a purpose, as a request names it. An empty text names none.
+pub(crate) fn label(text: &str) -> Option<Arc<str>> {
+    (!text.is_empty()).then(|| text.into())
+}
+
+/// Checks an owner or a purpose: listings, events and the audit repeat it, so it is bounded like a
+/// model id.
+///
+/// # Errors
+///
+/// [`VramError::LimitExceeded`].
+pub(crate) fn check_label(what: &'static str, label: Option<&Arc<str>>) -> Result<(), VramError> {
+    let bytes = |len| ByteLen::from_usize(len).get();
+    let (limit, wanted) = (bytes(MODEL_ID_LEN_MAX), label.map_or(0, |label| bytes(label.len())));
+    if wanted <= limit { Ok(()) } else { Err(VramError::LimitExceeded { what, limit, wanted }) }
 }
 
 /// Bytes that are passed to a writer at a time, if limits and segments allow.

@@ -1,15 +1,20 @@
 //! The promises that a manager has made and not yet fulfilled, and their expiry.
 
+mod slot;
+
+pub(crate) use self::slot::Slot;
+
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use vram_alloc::{ByteLen, Placement, Reservation};
+use vram_alloc::{ByteLen, Reservation};
 use vram_id::Clock;
-use vram_space::{Block, Gpu, Origin, Space};
+use vram_space::Space;
 
 use crate::error::{ReservationId, VramError};
+use crate::parts::limits::check_label;
 use crate::shard::Counted;
 use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
 
@@ -19,6 +24,16 @@ pub(crate) struct Terms {
     pub(crate) owner: Option<Arc<str>>,
     pub(crate) purpose: Option<Arc<str>>,
     pub(crate) expires_in: Option<Duration>,
+}
+
+impl Terms {
+    /// # Errors
+    ///
+    /// [`VramError::LimitExceeded`] for an owner or a purpose that is too long.
+    pub(crate) fn check(&self) -> Result<(), VramError> {
+        check_label("bytes of an owner", self.owner.as_ref())?;
+        check_label("bytes of a purpose", self.purpose.as_ref())
+    }
 }
 
 /// All open promises of one manager.
@@ -65,37 +80,63 @@ pub(crate) enum Contents {
     Released,
 }
 
-/// The slot of one piece in a promise, to which the piece's space returns.
-#[derive(Debug)]
-pub(crate) struct Slot {
-    promise: Arc<Promise>,
-    /// The index of the piece in its plan.
-    slot: usize,
-}
-
 impl Promises {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
         let (last_id, earliest) = (AtomicU64::new(0), AtomicU64::new(NEVER));
         Self { clock, last_id, earliest, held: Mutex::default(), ended: Condvar::new() }
     }
 
-    /// Records a promise.
+    /// Records a promise of placements, which are taken already.
     pub(crate) fn open(&self, terms: Terms, len: ByteLen, contents: Contents) -> Arc<Promise> {
         let expires_at = self.deadline(terms.expires_in);
+        let promise = self.promise(terms, len, contents, expires_at);
+        self.record(&mut lock(&self.held), &promise);
+        promise
+    }
+
+    /// Takes bytes from the ledger, and records the promise of them. Another thread that compares
+    /// the ledger with the list of promises sees both or neither.
+    ///
+    /// # Errors
+    ///
+    /// The error of `take`, which is called under a lock and takes none.
+    pub(crate) fn open_bytes<E>(
+        &self,
+        terms: &Terms,
+        gpu: u32,
+        take: impl FnOnce() -> Result<Reservation, E>,
+    ) -> Result<Arc<Promise>, E> {
+        // The clock is foreign code: it is asked before the lock.
+        let expires_at = self.deadline(terms.expires_in);
+        let mut held = lock(&self.held);
+        let bytes = take()?;
+        let (len, contents) = (bytes.len(), Contents::Bytes { gpu, bytes });
+        let promise = self.promise(terms.clone(), len, contents, expires_at);
+        self.record(&mut held, &promise);
+        Ok(promise)
+    }
+
+    fn promise(
+        &self,
+        terms: Terms,
+        len: ByteLen,
+        contents: Contents,
+        expires_at: u64,
+    ) -> Arc<Promise> {
         let id = self.last_id.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let promise = Arc::new(Promise {
+        Arc::new(Promise {
             id: ReservationId(id),
             owner: terms.owner,
             purpose: terms.purpose,
             len,
             expires_at: AtomicU64::new(expires_at),
             contents: Mutex::new(contents),
-        });
-        let mut held = lock(&self.held);
-        held.insert(promise.id, Arc::clone(&promise));
-        self.earliest.fetch_min(expires_at, Ordering::AcqRel);
-        drop(held);
-        promise
+        })
+    }
+
+    fn record(&self, held: &mut BTreeMap<ReservationId, Arc<Promise>>, promise: &Arc<Promise>) {
+        held.insert(promise.id, Arc::clone(promise));
+        self.earliest.fetch_min(promise.expires_at.load(Ordering::Acquire), Ordering::AcqRel);
     }
 
     fn deadline(&self, expires_in: Option<Duration>) -> u64 {
@@ -117,7 +158,9 @@ impl Promises {
         held.retain(|_, promise| {
             let over = promise.is_over(now);
             if over {
-                expired.push(Arc::clone(promise));
+                // Bytes return before the promise leaves the list.
+                let bytes = promise.remaining().get();
+                expired.push((promise.id, bytes, promise.close(Contents::Expired)));
             }
             !over
         });
@@ -127,17 +170,18 @@ impl Promises {
         if !expired.is_empty() {
             self.ended.notify_all();
         }
-        for promise in expired {
-            let bytes = promise.remaining().get();
-            promise.close(Contents::Expired);
-            tracing::warn!(reservation = promise.id.0, bytes, "a reservation ran out");
+        for (id, bytes, rest) in expired {
+            // Outside the lock: spaces take the arena's lock, and blocks go back to the driver.
+            drop(rest);
+            tracing::warn!(reservation = id.0, bytes, "a reservation ran out");
         }
     }
 
     /// Releases a promise for its holder.
     pub(crate) fn release(&self, promise: &Promise) {
-        promise.close(Contents::Released);
+        let rest = promise.close(Contents::Released);
         lock(&self.held).remove(&promise.id);
+        drop(rest);
         self.ended.notify_all();
     }
 
@@ -220,10 +264,20 @@ impl Promise {
         end != NEVER && end <= now
     }
 
-    fn close(&self, why: Contents) {
-        let contents = core::mem::replace(&mut *lock(&self.contents), why);
-        // Dropped outside the lock: spaces take the arena's lock to return.
-        drop(contents);
+    /// Ends the promise. Promised bytes return to the ledger inside the lock, so that no other
+    /// thread sees them in the ledger and in no promise. What else it held is returned: the caller
+    /// drops it outside of all locks.
+    #[must_use = "dropped outside of all locks"]
+    fn close(&self, why: Contents) -> Option<Contents> {
+        let mut contents = lock(&self.contents);
+        let before = core::mem::replace(&mut *contents, why);
+        match before {
+            Contents::Bytes { bytes, .. } => {
+                drop(bytes);
+                None
+            }
+            other => Some(other),
+        }
     }
 
     pub(crate) fn expired(&self) -> VramError {
@@ -324,54 +378,6 @@ impl Contents {
                 .fold(ByteLen::ZERO, |sum, space| sum.saturating_add(space.footprint())),
             _ => ByteLen::ZERO,
         }
-    }
-}
-
-impl Slot {
-    pub(crate) fn new(promise: &Arc<Promise>, slot: usize) -> Self {
-        Self { promise: Arc::clone(promise), slot }
-    }
-}
-
-impl Origin for Slot {
-    fn holds_places(&self) -> bool {
-        matches!(&*lock(&self.promise.contents), Contents::Places { .. })
-    }
-
-    fn take_back(
-        self: Box<Self>,
-        gpu: &Arc<Gpu>,
-        placement: Placement,
-        granted: Reservation,
-        block: Option<Arc<Block>>,
-    ) {
-        // A space of a promise of placements returns as it is; of a promise of bytes, only the
-        // bytes return.
-        if matches!(&*lock(&self.promise.contents), Contents::Bytes { .. }) {
-            let mut arena = lock(&gpu.arena);
-            gpu.take_back(&mut arena, placement);
-            let mut contents = lock(&self.promise.contents);
-            let rest = match &mut *contents {
-                Contents::Bytes { bytes, .. } => bytes.join(granted).err(),
-                _ => Some(granted),
-            };
-            // Dropped under the arena's lock, so that no other thread sees the room in the arena
-            // and not yet in the ledger.
-            drop(rest);
-            return;
-        }
-        let space = Space::new(Arc::clone(gpu), placement, granted).with_block(block);
-        let mut contents = lock(&self.promise.contents);
-        let rest = match &mut *contents {
-            Contents::Places { spaces, .. } => match spaces.get_mut(self.slot) {
-                Some(slot) => slot.replace(space),
-                None => Some(space),
-            },
-            _ => Some(space),
-        };
-        drop(contents);
-        // No promise holds this space any more.
-        drop(rest);
     }
 }
 

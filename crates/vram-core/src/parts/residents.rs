@@ -31,7 +31,7 @@ impl Tenants for Residents {
     fn lost(&self, stamp: u64, gpu: u32, error: GpuError) -> usize {
         let shards = self.told.census.shards(gpu);
         let count = shards.len();
-        let error = error.to_string().into();
+        let (error, shards) = (error.to_string().into(), shards.into());
         let at = Timestamp::from_unix_millis(stamp);
         self.told.tell(at, EventKind::DeviceLost { gpu, error, shards });
         count

@@ -42,6 +42,7 @@ use crate::error::VramError;
 use crate::parts::Core;
 use crate::repair::survey::{Altered, Survey};
 use crate::shard::entry::arrive::arrive;
+use crate::shard::entry::quarantine::Quarantine;
 use crate::shard::{Entry, Moment, SealedShard, ShardCause, View};
 use crate::transfer::SourceFeed;
 
@@ -193,7 +194,7 @@ impl Repair<'_, '_> {
         entry.change(|state, told| {
             state.quarantine = None;
             state.ages.verified(began);
-            let (shard, segments) = (entry.id.clone(), found.segments.clone());
+            let (shard, segments) = (entry.id.clone(), found.segments.as_slice().into());
             told.tell(at, EventKind::Repaired { shard, gpu, segments });
         });
         tracing::info!(shard = %entry.id, gpu, segments = found.segments.len(), "repaired");
@@ -204,7 +205,7 @@ impl Repair<'_, '_> {
             shard_id: self.shard.shard_id.clone(),
             gpu: found.view.gpu.index,
             was_altered: true,
-            segments: found.segments.clone(),
+            segments: found.segments.as_slice().into(),
             written,
             set_aside,
             at: self.core.clock.now(),
@@ -250,9 +251,12 @@ fn expect_whole(entry: &Entry, found: &Altered) -> Result<(), VramError> {
     }
     entry.quarantine(&segments);
     if segments.iter().any(|segment| found.segments.binary_search(segment).is_ok()) {
-        return Err(VramError::WriteNotKept { gpu: found.view.gpu.index, segments });
+        return Err(VramError::WriteNotKept {
+            gpu: found.view.gpu.index,
+            segments: segments.into(),
+        });
     }
-    Err(VramError::ShardAltered { shard: entry.id.clone(), segments })
+    Err(VramError::ShardAltered { shard: entry.id.clone(), segments: segments.into() })
 }
 
 impl Altered {
@@ -263,6 +267,7 @@ impl Altered {
         let state = entry.state();
         let Some(space) = state.space() else { return Ok(false) };
         let now = View::with(space, Arc::clone(&state.seal), Arc::clone(&self.view.pass));
-        Ok(now.is_place_of(&self.view) && state.quarantine == self.quarantine)
+        Ok(now.is_place_of(&self.view)
+            && Quarantine::is_same(state.quarantine.as_ref(), self.quarantine.as_ref()))
     }
 }

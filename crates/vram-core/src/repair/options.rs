@@ -5,6 +5,7 @@ use core::fmt;
 use vram_alloc::ByteLen;
 use vram_files::{CancelToken, Progress, WatchOptions};
 use vram_id::{ShardId, Timestamp};
+use vram_seal::AlteredSegments;
 
 /// The options of a repair.
 ///
@@ -54,8 +55,8 @@ pub struct RepairReport {
     /// Whether the shard was in quarantine, or this call put it there. If not, the shard was sound,
     /// and nothing was written.
     pub was_altered: bool,
-    /// The segments that differed from what was sealed, in ascending order.
-    pub segments: Vec<u64>,
+    /// The segments that differed from what was sealed.
+    pub segments: AlteredSegments,
     pub written: ByteLen,
     /// Bytes that were taken out of use for good because the shard was moved off them.
     pub set_aside: ByteLen,
@@ -67,7 +68,7 @@ impl fmt::Display for RepairReport {
         if !self.was_altered {
             return write!(f, "{}: sound, nothing to repair", self.shard_id);
         }
-        let (count, written) = (self.segments.len(), self.written);
+        let (count, written) = (self.segments.count(), self.written);
         write!(f, "{}: {count} segments repaired, {written} written", self.shard_id)
     }
 }

@@ -82,7 +82,7 @@ impl Repair<'_, '_> {
             return Ok(*lock(&written));
         }
         segments.sort_unstable();
-        Err(VramError::WriteNotKept { gpu: gpu.index, segments })
+        Err(VramError::WriteNotKept { gpu: gpu.index, segments: segments.into() })
     }
 }
 

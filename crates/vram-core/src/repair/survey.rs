@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use vram_alloc::ByteLen;
-use vram_seal::{Protection, Sealer, SegmentHash, merge_digest};
+use vram_seal::{AlteredSegments, Protection, Sealer, SegmentHash, merge_digest};
 use vram_space::Space;
 
 use crate::error::VramError;
 use crate::repair::{Content, Kept, Repair, RepairReport};
 use crate::resident::{Anew, contents};
 use crate::room::make_room;
+use crate::shard::entry::quarantine::Quarantine;
 use crate::shard::{Entry, Moment, View};
 
 /// What a survey found.
@@ -24,7 +25,7 @@ pub(crate) enum Survey {
 /// An altered shard, as it was seen, and its content from the source.
 pub(crate) struct Altered {
     pub(crate) view: View,
-    pub(crate) quarantine: Option<Vec<u64>>,
+    pub(crate) quarantine: Option<Arc<Quarantine>>,
     /// When the survey began.
     pub(crate) began: Moment,
     /// The segments that differ on the device, in ascending order.
@@ -65,7 +66,7 @@ impl Repair<'_, '_> {
                 shard_id: entry.id.clone(),
                 gpu: view.gpu.index,
                 was_altered: false,
-                segments: Vec::new(),
+                segments: AlteredSegments::default(),
                 written: ByteLen::ZERO,
                 set_aside: ByteLen::ZERO,
                 at: self.core.clock.now(),
@@ -97,7 +98,10 @@ impl Repair<'_, '_> {
         let began = Moment::now(&*self.core.clock);
         let (segments, differs) = target.altered_content()?;
         if !segments.is_empty() || differs {
-            return Err(VramError::WriteNotKept { gpu: target.gpu.index, segments });
+            return Err(VramError::WriteNotKept {
+                gpu: target.gpu.index,
+                segments: segments.into(),
+            });
         }
         Ok(Copy { space, written, began })
     }
@@ -163,7 +167,7 @@ fn is_altered(
     if segments.is_empty() && known.is_none() && view.seal.is_of(there)? {
         return Ok(false);
     }
-    let news = known.is_none_or(|known| segments.iter().any(|one| !known.contains(one)));
+    let news = known.is_none_or(|known| !known.knows(segments));
     if news {
         entry.quarantine(segments);
     }

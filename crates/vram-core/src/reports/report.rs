@@ -7,7 +7,7 @@ use vram_alloc::ByteLen;
 use vram_events::OnEviction;
 use vram_gpu::{DeviceUuid, GpuError};
 use vram_id::{ShardId, Timestamp};
-use vram_seal::Protection;
+use vram_seal::{AlteredSegments, Protection};
 use vram_space::{Gpu, GpuCapacity, LifeState};
 
 use crate::parts::Core;
@@ -52,7 +52,7 @@ pub struct ShardReport {
     /// Counts how often the shard was sealed anew.
     pub generation: u64,
     /// The segments for which the shard is in quarantine; `None` if it is not.
-    pub quarantine: Option<Vec<u64>>,
+    pub quarantine: Option<AlteredSegments>,
     /// When all of the shard was last found sound.
     pub last_verified: Option<Timestamp>,
     pub leases: u64,
@@ -99,7 +99,7 @@ pub fn report(core: &Core) -> Report {
                 plaintext_len: entry.plaintext_len,
                 protection: state.seal.protection(),
                 generation: state.generation,
-                quarantine: state.quarantine.clone(),
+                quarantine: state.quarantine.as_ref().map(|known| known.listed()),
                 last_verified: state.ages.last_verified(),
                 pinned: entry.standing.pinned(),
                 priority: entry.standing.claim.priority,

@@ -18,7 +18,7 @@ pub(crate) fn content_hashes(entry: &Entry, view: &View) -> Result<Vec<SegmentHa
     let (hashes, segments) = view.content_on()?;
     if !segments.is_empty() {
         entry.quarantine(&segments);
-        return Err(VramError::ShardAltered { shard: entry.id.clone(), segments });
+        return Err(VramError::ShardAltered { shard: entry.id.clone(), segments: segments.into() });
     }
     let checked = view.seal.opener.check_digest(&hashes);
     checked.map_err(|error| altered(entry, error.into()))?;
@@ -82,5 +82,5 @@ pub(crate) fn altered(entry: &Entry, error: VramError) -> VramError {
         other => return other,
     };
     entry.quarantine(&segments);
-    VramError::ShardAltered { shard: entry.id.clone(), segments }
+    VramError::ShardAltered { shard: entry.id.clone(), segments: segments.into() }
 }

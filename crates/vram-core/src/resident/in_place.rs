@@ -239,6 +239,6 @@ impl Rewrite<'_> {
             rest = behind;
             Ok::<_, VramError>(())
         })?;
-        Err(VramError::WriteNotKept { gpu: self.gpu.index, segments })
+        Err(VramError::WriteNotKept { gpu: self.gpu.index, segments: segments.into() })
     }
 }

@@ -51,7 +51,8 @@ pub struct Verdict {
     /// Whether everything that was checked is as it was sealed, and no earlier check found the
     /// shard altered.
     pub sound: bool,
-    /// The altered segments: those found now, and those for which the shard is in quarantine.
+    /// The altered segments: those found now, and those for which the shard is in quarantine. The
+    /// one place that names all of them: errors and events name the first.
     pub altered: Vec<SegmentSpan>,
     /// The number of device bytes that were checked.
     pub checked_bytes: ByteLen,
@@ -127,10 +128,10 @@ pub(crate) fn verify_entry(
             let (shard, gpu) = (entry.id.clone(), view.gpu.index);
             told.tell(at, EventKind::Verified { shard, gpu, bytes: checked_bytes });
         }
-        (sound, state.quarantine.clone().unwrap_or_default())
+        (sound, state.quarantine.clone())
     });
     let span = |segment| Some(SegmentSpan::new(segment, layout.range(segment)?));
-    let altered = known.into_iter().filter_map(span).collect();
+    let altered = known.iter().flat_map(|known| known.all()).filter_map(span).collect();
     let shard_id = entry.id.clone();
     Ok(Verdict { shard_id, sound, altered, checked_bytes, content_differs, at })
 }

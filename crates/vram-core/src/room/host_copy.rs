@@ -1,18 +1,17 @@
 //! Copies of resident shards from which they are restored if their device is lost: in host memory,
 //! and as sealed images.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_id::{ShardId, Timestamp};
-use vram_seal::{Protection, SealRecord, SegmentCollector};
+use vram_seal::{Protection, SegmentCollector};
 
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::resident::contents::altered;
 use crate::resident::{Anew, contents};
-use crate::shard::{Backup, Entry, Exported, HostCopy, Seal, SealedShard, View};
+use crate::shard::{Backup, Entry, HostCopy, Seal, SealedShard, View};
 use crate::transfer::host::{needed, parked_params};
 use crate::transfer::read::zeroed;
 use crate::transfer::{Convert, Outward};
@@ -38,17 +37,6 @@ fn back_up_entry(core: &Core, entry: &Arc<Entry>) -> Result<BackupReport, VramEr
     drop(older);
     tracing::info!(shard = %entry.id, bytes = host_len.get(), "backed up");
     Ok(BackupReport { shard_id, host_len, at })
-}
-
-/// Records the image that a shard was written to, if the shard still has the same seal.
-pub(crate) fn remember_export(core: &Core, shard: &SealedShard, path: &Path, record: &SealRecord) {
-    let Some(entry) = core.registry.find(&shard.shard_id) else { return };
-    // The process may have another working directory when the path is used.
-    let path = std::path::absolute(path).unwrap_or_else(|_unknown| path.to_path_buf());
-    let mut state = entry.state();
-    if state.generation == shard.generation {
-        state.copies.exported = Some(Exported { path, record: record.clone() });
-    }
 }
 
 /// Copies a shard to host memory, encrypted and verified. The shard itself is not changed.

@@ -40,7 +40,7 @@ pub(crate) fn admissible(
     len: ByteLen,
 ) -> Result<Counted, VramError> {
     core.check_open()?;
-    request.sealed_as.context()?;
+    request.check()?;
     core.gpu(request.gpu)?;
     let limit = core.limits.shard_len_max;
     if len > limit {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use vram_events::OnEviction;
 use vram_seal::{ContentHasher, HashKind, Protection, SealParams, SegmentSize, SivScope, Suite};
 
+use crate::error::VramError;
+use crate::parts::limits::{check_label, label};
 use crate::room::RoomMaking;
 use crate::shard::{Claim, SealedAs};
 use crate::transfer::ReadBack;
@@ -80,8 +82,9 @@ impl SealRequest {
         fn shard_index(index: u64) => sealed_as.shard_index = index;
         /// Sets the caller's revision of the content.
         fn revision(revision: u64) => sealed_as.revision = revision;
-        /// Sets the owner of the shard, for listings. Not part of the seal.
-        fn owner(owner: &str) => owner = Some(owner.into());
+        /// Sets the owner of the shard, for listings: at most 1,024 bytes, as for a model id. An
+        /// empty text names no owner. Not part of the seal.
+        fn owner(owner: &str) => owner = label(owner);
         /// Sets the priority of the shard, for policies that evict the least important first.
         /// Default: 0. A request never evicts a shard of a higher priority than its own.
         fn priority(priority: u32) => claim.priority = priority;
@@ -95,6 +98,15 @@ impl SealRequest {
         /// an eviction policy. Default: yes. If not, a refusal for lack of room states what could
         /// be evicted.
         fn evicts(evicts: bool) => evicts = evicts;
+    }
+
+    /// # Errors
+    ///
+    /// [`SealError::ModelId`](vram_seal::SealError::ModelId) unless the model id has 1 to 1024
+    /// bytes; [`VramError::LimitExceeded`] for an owner that is too long.
+    pub(crate) fn check(&self) -> Result<(), VramError> {
+        self.sealed_as.context()?;
+        check_label("bytes of an owner", self.owner.as_ref())
     }
 
     pub(crate) const fn room_making(&self) -> RoomMaking {

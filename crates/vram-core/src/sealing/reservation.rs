@@ -6,6 +6,7 @@ use std::sync::Arc;
 use vram_alloc::{Alignment, ByteLen};
 
 use crate::error::{ReservationId, VramError};
+use crate::parts::limits::label;
 use crate::parts::{Contents, Core, Promise, Promises, Slot, Terms};
 use crate::room::{Goal, RoomMaking, make_room};
 use crate::sealing::{SealRequest, entry, place, seal};
@@ -39,10 +40,12 @@ impl ReserveRequest {
     }
 
     setters! {
-        /// Sets the owner of the reservation, for listings.
-        fn owner(owner: &str) => terms.owner = Some(owner.into());
-        /// Sets the purpose of the reservation, for listings.
-        fn purpose(purpose: &str) => terms.purpose = Some(purpose.into());
+        /// Sets the owner of the reservation, for listings: at most 1,024 bytes. An empty text names
+        /// no owner.
+        fn owner(owner: &str) => terms.owner = label(owner);
+        /// Sets the purpose of the reservation, for listings: at most 1,024 bytes. An empty text names
+        /// no purpose.
+        fn purpose(purpose: &str) => terms.purpose = label(purpose);
         /// Sets the time after which unused bytes are returned automatically.
         fn expires_in(time: Duration) => terms.expires_in = Some(time);
     }
@@ -209,19 +212,18 @@ impl Reservation {
 /// Reserves bytes of one GPU.
 pub fn reserve(core: &Core, request: ReserveRequest) -> Result<Reservation, VramError> {
     core.check_open()?;
+    request.terms.check()?;
     let gpu = core.gpu(request.gpu)?;
     // Held until the promise is recorded, so that a thread that closes the manager finds it.
     let _under_way = gpu.enter()?;
     let whole = request.bytes.round_up(Alignment::GRANULE).unwrap_or(request.bytes);
     let gpus = core::slice::from_ref(gpu);
     // Reserving evicts no shard; the refusal states what would help.
-    let bytes =
-        make_room::with_room(core, gpus, Goal::Room(whole), RoomMaking::none(u32::MAX), || {
-            Ok(gpu.promise(request.bytes)?)
-        })?;
-    let (len, index) = (bytes.len(), gpu.index);
-    let promise = core.promises.open(request.terms, len, Contents::Bytes { gpu: index, bytes });
-    tracing::debug!(reservation = promise.id.get(), bytes = len.get(), "reserved");
+    let (index, terms, room) = (gpu.index, request.terms, RoomMaking::none(u32::MAX));
+    let promise = make_room::with_room(core, gpus, Goal::Room(whole), room, || {
+        Ok(gpu.promise(request.bytes, |take| core.promises.open_bytes(&terms, index, take))?)
+    })?;
+    tracing::debug!(reservation = promise.id.get(), bytes = promise.len.get(), "reserved");
     Ok(Reservation { held: HeldPromise::new(&core.promises, promise), gpu: index })
 }
 

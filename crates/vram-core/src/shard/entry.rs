@@ -1,6 +1,7 @@
 //! One entry for each resident shard; the registry finds it by id.
 
 pub(crate) mod arrive;
+pub(crate) mod quarantine;
 
 use core::hint::black_box;
 use std::sync::Arc;
@@ -8,9 +9,11 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_events::{EventKind, Events};
 use vram_id::{ShardId, Timestamp};
+use vram_seal::AlteredSegments;
 use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
+use crate::shard::entry::quarantine::Quarantine;
 use crate::shard::{
     Ages, Census, Copies, Counted, Gate, HeldBy, Place, Row, Seal, SealedAs, SealedShard,
     ShardCause, ShardState, Standing, Stated, View,
@@ -50,9 +53,8 @@ pub(crate) struct State {
     place: Place,
     /// Counts how often the shard was sealed anew.
     pub(crate) generation: u64,
-    /// Segments found altered, in ascending order; `None` until an alteration is found. An empty
-    /// list means that each segment is sound and the content as a whole differs.
-    pub(crate) quarantine: Option<Vec<u64>>,
+    /// What was found altered; `None` until an alteration is found.
+    pub(crate) quarantine: Option<Arc<Quarantine>>,
     /// Since when the bytes lie there, and when all of them were last found sound.
     pub(crate) ages: Ages,
     /// Copies of the shard elsewhere, from which it is restored if its device is lost.
@@ -182,28 +184,25 @@ impl Entry {
     pub(crate) fn not_quarantined(&self) -> Result<(), VramError> {
         match &self.state().quarantine {
             None => Ok(()),
-            Some(segments) => {
-                Err(VramError::Quarantined { shard: self.id.clone(), segments: segments.clone() })
+            Some(known) => {
+                Err(VramError::Quarantined { shard: self.id.clone(), segments: known.listed() })
             }
         }
     }
 
     /// Puts the shard into quarantine: its device bytes differ from its record, so it is not read.
     pub(crate) fn quarantine(&self, segments: &[u64]) {
-        let at = self.told.events.now();
+        let (at, listed) = (self.told.events.now(), AlteredSegments::from(segments));
         self.change(|state, told| {
-            let (first, gpu) = (state.quarantine.is_none(), state.gpu_index());
-            let known = state.quarantine.get_or_insert_default();
-            known.extend_from_slice(segments);
-            known.sort_unstable();
-            known.dedup();
-            let shard = self.id.clone();
-            told.tell(at, EventKind::Altered { shard, gpu, segments: segments.to_vec() });
+            let gpu = state.gpu_index();
+            let first = Quarantine::add(&mut state.quarantine, segments);
+            let (shard, segments) = (self.id.clone(), listed.clone());
+            told.tell(at, EventKind::Altered { shard, gpu, segments });
             if first {
                 told.tell(at, EventKind::Quarantined { shard: self.id.clone(), gpu });
             }
         });
-        tracing::error!(shard = %self.id, ?segments, "altered in device memory, quarantined");
+        tracing::error!(shard = %self.id, segments = %listed, "altered in device memory, quarantined");
     }
 }
 

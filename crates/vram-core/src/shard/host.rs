@@ -64,7 +64,7 @@ pub struct Parked {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ParkCapacity {
-    /// Host bytes that may be taken; 2^48 − 1 if no limit was set.
+    /// Host bytes that may be taken: what the builder set, or a share of the host's memory.
     pub limit: ByteLen,
     /// Host bytes that are taken: sealed bytes, and segment tables made for parking. Backups of
     /// resident shards are included.

@@ -1,5 +1,7 @@
 //! Reads back what was written to a device.
 
+use vram_seal::AlteredSegments;
+
 use crate::error::VramError;
 use crate::shard::{Seal, View};
 use crate::transfer::Selection;
@@ -40,8 +42,8 @@ impl View {
         if segments.is_empty() {
             return Ok(full);
         }
-        let gpu = self.gpu.index;
-        tracing::error!(gpu, ?segments, "written bytes read back differently");
+        let (gpu, segments) = (self.gpu.index, AlteredSegments::from(segments));
+        tracing::error!(gpu, %segments, "written bytes read back differently");
         Err(VramError::WriteNotKept { gpu, segments })
     }
 }

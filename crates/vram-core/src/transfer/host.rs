@@ -33,9 +33,10 @@ impl HostCopy {
     /// Writes a host copy to the device, and opens every segment at its new placement.
     pub(crate) fn copy_in(&self, view: &View) -> Result<(), VramError> {
         let refused = |error| match error {
-            VramError::Seal(SealError::SegmentMismatch { segment }) => {
-                VramError::ParkedAltered { shard: self.entry.id.clone(), segments: vec![segment] }
-            }
+            VramError::Seal(SealError::SegmentMismatch { segment }) => VramError::ParkedAltered {
+                shard: self.entry.id.clone(),
+                segments: vec![segment].into(),
+            },
             other => other,
         };
         self.write_to(view).map_err(refused)?;
@@ -48,9 +49,9 @@ impl HostCopy {
         let segments = self.altered()?;
         if segments.is_empty() {
             let gpu = view.gpu.index;
-            return Err(VramError::WriteNotKept { gpu, segments: arrived_altered });
+            return Err(VramError::WriteNotKept { gpu, segments: arrived_altered.into() });
         }
-        Err(VramError::ParkedAltered { shard: self.entry.id.clone(), segments })
+        Err(VramError::ParkedAltered { shard: self.entry.id.clone(), segments: segments.into() })
     }
 
     fn write_to(&self, view: &View) -> Result<(), VramError> {

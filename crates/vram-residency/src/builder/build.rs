@@ -12,7 +12,7 @@ use vram_id::IdSource;
 use vram_seal::{KeyRing, SealKey};
 use vram_space::{Gpu, GpuOptions, Means, MemoryMode, StagingBound, Tenants};
 
-use crate::builder::{Budget, Keys, PerGpu, VramManagerBuilder, Wanted};
+use crate::builder::{Budget, Keys, PerGpu, VramManagerBuilder, Wanted, host_memory};
 use crate::manager::VramManager;
 
 impl VramManagerBuilder {
@@ -70,7 +70,7 @@ impl VramManagerBuilder {
             threads: self.threads,
             eviction: self.eviction.clone(),
             on_eviction: self.on_eviction,
-            park_limit: self.park_limit,
+            park_limit: self.park_limit.unwrap_or_else(host_memory::park_limit),
         };
         let staging = StagingBound::new(self.limits.staging_total, self.limits.staging_wait);
         let core = Core::new(settings, |tenants| self.gpus(tenants, &staging))?;

@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use vram_residency::{
-    Access, Account, AdmitRequest, Alignment, BackupReport, Budget, BusyShards, ByteLen,
-    ByteOffset, ByteRange, Call, CallMetrics, CancelToken, Candidate, Class, Clock, CloseReport,
-    CompactBudget, CompactEnd, CompactReport, ContentDigest, ContentHasher, ContextField,
-    CostPerByte, Device, DeviceInfo, DeviceKind, DeviceOffset, DeviceUuid, Difference,
-    DriverMemory, Event, EventKind, EventLog, EventSink, Eviction, EvictionPlan, EvictionPolicy,
-    EvictionReport, Expected, ExportOptions, FailureCount, FileSource, Fit, FreedReceipt,
-    GpuCapacity, GpuChoice, GpuError, GpuIndex, GpuMetrics, GpuReport, GpuScrub, GpuSnapshot,
-    HashKind, Holder, HostDevice, ImageInfo, ImageOptions, ImageReport, ImageVerdict,
+    Access, Account, AdmitRequest, Alignment, AlteredSegments, BackupReport, Budget, BusyShards,
+    ByteLen, ByteOffset, ByteRange, Call, CallMetrics, CancelToken, Candidate, Class, Clock,
+    CloseReport, CompactBudget, CompactEnd, CompactReport, ContentDigest, ContentHasher,
+    ContextField, CostPerByte, Device, DeviceInfo, DeviceKind, DeviceOffset, DeviceUuid,
+    Difference, DriverMemory, Event, EventKind, EventLog, EventSink, Eviction, EvictionPlan,
+    EvictionPolicy, EvictionReport, Expected, ExportOptions, FailureCount, FileSource, Fit,
+    FreedReceipt, GpuCapacity, GpuChoice, GpuError, GpuIndex, GpuMetrics, GpuReport, GpuScrub,
+    GpuSnapshot, HashKind, Holder, HostDevice, ImageInfo, ImageOptions, ImageReport, ImageVerdict,
     ImportRequest, KeyError, KeyId, KeyRing, KeySnapshot, KeySource, KeySourceError, Lease,
     LifeState, Limits, LinkReport, LinkState, LostShard, Lru, MemoryMode, Metrics, ModelHandle,
     ModelPiece, ModelPlan, ModelSource, ModelVerdict, NotRestored, OnEviction, Overwrite,
@@ -48,6 +48,7 @@ macro_rules! there {
 fn every_public_name_is_there() {
     let types = there![
         AdmitRequest<'_>,
+        AlteredSegments,
         GpuChoice,
         BackupReport,
         MemoryMode,

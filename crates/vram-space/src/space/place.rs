@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use vram_alloc::{
-    Alignment, Arena, ArenaError, ArenaReport, ByteLen, Capacity, DeviceOffset, Placement,
+    Alignment, Arena, ArenaError, ArenaReport, ByteLen, Capacity, DeviceOffset, LedgerError,
+    Placement, Reservation,
 };
 
 use crate::block::MemoryMode;
@@ -123,22 +124,24 @@ impl Gpu {
         }
     }
 
-    /// Reserves bytes in the ledger, in whole granules.
+    /// Reserves bytes in the ledger, in whole granules. `keep` calls the function that it is given,
+    /// once, and records the bytes: under its own lock, so that other threads see the bytes in
+    /// ledger and record, or in neither.
     ///
     /// # Errors
     ///
     /// [`SpaceError::NoRoom`].
-    pub fn promise(&self, len: ByteLen) -> Result<vram_alloc::Reservation, SpaceError> {
+    pub fn promise<T>(
+        &self,
+        len: ByteLen,
+        keep: impl FnOnce(&dyn Fn() -> Result<Reservation, LedgerError>) -> Result<T, LedgerError>,
+    ) -> Result<T, SpaceError> {
         self.bring_back();
         self.tenants.sweep();
         let whole = len.round_up(Alignment::GRANULE).unwrap_or(len);
         // The last granule of a budget may be short: then the exact length is reserved.
-        self.ledger.reserve(whole).or_else(|_no_room| self.ledger.reserve(len)).map_err(
-            |_no_room| {
-                let report = lock(&self.arena).report();
-                self.shortfall(len, &report)
-            },
-        )
+        let take = || self.ledger.reserve(whole).or_else(|_no_room| self.ledger.reserve(len));
+        keep(&take).map_err(|_no_room| self.no_room(len))
     }
 
     /// As [`place`](Self::place), with bytes that were promised before.
@@ -150,7 +153,7 @@ impl Gpu {
         self: &Arc<Self>,
         len: ByteLen,
         origin: Box<dyn Origin>,
-        grant: impl FnOnce(ByteLen) -> Result<vram_alloc::Reservation, E>,
+        grant: impl FnOnce(ByteLen) -> Result<Reservation, E>,
     ) -> Result<Space, E> {
         let _under_way = self.enter()?;
         let mut arena = lock(&self.arena);

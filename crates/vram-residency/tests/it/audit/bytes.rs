@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use proptest::prelude::*;
 use proptest::sample::Index;
 use vram_residency::{
-    AuditError, AuditHead, AuditSummary, AuditWriter, ByteLen, EventSink, SealRequest, TicketKey,
-    VramManager, verify_audit, verify_audit_against,
+    AuditError, AuditHead, AuditSummary, AuditWriter, ByteLen, EventSink, TicketKey, VramManager,
+    verify_audit, verify_audit_against,
 };
 
 fn key() -> TicketKey {
@@ -192,14 +192,18 @@ fn a_line_that_nobody_signed_is_refused_however_deep_or_wide_it_is() {
 fn an_event_that_is_too_long_for_a_line_is_counted_and_what_follows_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit");
-    let audit = AuditWriter::create(&path, key()).unwrap();
+    let mut audit = AuditWriter::create(&path, key()).unwrap();
     let status = audit.status();
-    let manager =
-        VramManager::builder().host_device(ByteLen::MIB).event_sink(audit).build().unwrap();
-    let owner = "o".repeat(17 << 20);
-    let shard = manager.seal(SealRequest::new("m", 0).owner(&owner), b"x").unwrap();
-    manager.free_shard(&shard).unwrap();
-    drop(manager);
+    // A manager's texts are bounded; the loss of a GPU with a million shards is as long as this.
+    for len in [17 << 20, 17] {
+        let error = "e".repeat(len);
+        let kind =
+            serde_json::json!({"event": "device_lost", "gpu": 0, "error": error, "shards": []});
+        let event = serde_json::json!({"seq": 0, "at": 5, "kind": kind});
+        audit.event(&serde_json::from_value(event).unwrap());
+    }
+    audit.flush();
+    drop(audit);
     assert_eq!(status.failed(), 1);
     let summary = verify_audit(fs::read(&path).unwrap().as_slice(), &key()).unwrap();
     assert_eq!((summary.events, summary.failed, summary.head.lines), (1, 1, 3));

@@ -43,7 +43,7 @@ fn altered_bytes_are_told_each_time_and_the_quarantine_once() {
     let altered = |segments: &[u64]| EventKind::Altered {
         shard: id.clone(),
         gpu: 0,
-        segments: segments.to_vec(),
+        segments: segments.into(),
     };
     let refused = |code: &str| EventKind::Refused {
         call: "unseal".into(),

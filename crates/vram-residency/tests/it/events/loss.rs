@@ -60,7 +60,7 @@ fn a_loss_names_all_shards_and_a_reset_those_that_are_gone_and_those_that_came_b
         let told = kinds(&rig);
         let EventKind::DeviceLost { gpu: 0, error, shards } = &told[0] else { panic!("{told:?}") };
         assert!(error.contains("214"), "{error}");
-        assert_eq!(*shards, ids(&[&gone, &kept, &written]), "of this GPU, in ascending order");
+        assert_eq!(**shards, ids(&[&gone, &kept, &written]), "of this GPU, in ascending order");
         assert_eq!(told[1..], [refused("unseal", Some(&gone), None, "device-lost")]);
 
         let report = manager.reset_gpu(0, ResetOptions::new()).unwrap();
@@ -71,8 +71,8 @@ fn a_loss_names_all_shards_and_a_reset_those_that_are_gone_and_those_that_came_b
             EventKind::Woken { shard: written.shard_id.clone(), gpu: 0, bytes },
             EventKind::DeviceReset {
                 gpu: 0,
-                lost: ids(&[&gone]),
-                restored: ids(&[&kept, &written]),
+                lost: ids(&[&gone]).into(),
+                restored: ids(&[&kept, &written]).into(),
             },
         ];
         assert_eq!(kinds(&rig), expected, "{kind:?}");
@@ -92,7 +92,7 @@ fn a_shard_that_finds_no_place_after_a_reset_is_told_to_be_in_host_memory() {
         assert_eq!(report.parked.len(), 1);
         let expected = [
             EventKind::Parked { shard: shard.shard_id.clone(), gpu: 0, bytes: backup.host_len },
-            EventKind::DeviceReset { gpu: 0, lost: vec![], restored: vec![] },
+            EventKind::DeviceReset { gpu: 0, lost: [].into(), restored: [].into() },
         ];
         assert_eq!(kinds(&rig), expected);
         let state = rig.manager.snapshot().state;
@@ -119,7 +119,7 @@ fn a_reset_by_force_is_no_loss_unless_the_device_refuses_it() {
         let error = rig.manager.reset_gpu(0, force).unwrap_err();
         let told = kinds(&rig);
         let EventKind::DeviceLost { gpu: 0, shards, .. } = &told[0] else { panic!("{told:?}") };
-        assert_eq!(*shards, ids(&[&shard]));
+        assert_eq!(**shards, ids(&[&shard]));
         assert_eq!(told[1..], [refused("reset", None, Some(0), error.code())]);
         // The stored cause is the driver's error, not the request for a reset.
         let error = rig.manager.unseal_model(&shard).unwrap_err();
@@ -211,7 +211,7 @@ fn a_repair_tells_what_it_wrote_once_and_where() {
         } else {
             assert_eq!(told, [repaired]);
         }
-        assert_eq!(report.segments.len(), 1);
+        assert_eq!(report.segments.count(), 1);
         // Nothing to repair, so no event.
         let again = rig.manager.repair_from(&shard, SliceSource::new(&bytes), RepairOptions::new());
         assert!(!again.unwrap().was_altered);

@@ -34,7 +34,7 @@ fn a_migration_whose_bytes_never_arrive_leaves_the_source_as_it_was() {
     rig.devices[1].add(Op::QueueWrite, When::From(1), Action::DropCopy).unwrap();
     let refused = rig.manager.migrate_shard(&shard, 1);
     match refused {
-        Err(VramError::WriteNotKept { gpu: 1, segments }) => assert_eq!(segments.len(), 6),
+        Err(VramError::WriteNotKept { gpu: 1, segments }) => assert_eq!(segments.count(), 6),
         other => panic!("{other:?}"),
     }
     assert_eq!(rig.used(1), 0);

@@ -53,7 +53,7 @@ fn a_seal_that_fails_anywhere_leaves_nothing_and_one_that_does_not_is_right() {
                     match rig.manager.unseal_model(&shard) {
                         Ok(bytes) => assert!(bytes == content(LEN, 1), "other bytes: {what}"),
                         Err(VramError::ShardAltered { segments, .. }) if !checked => {
-                            assert_eq!(segments.len(), 1, "{what}");
+                            assert_eq!(segments.count(), 1, "{what}");
                         }
                         Err(error) => panic!("{what}: {error}"),
                     }

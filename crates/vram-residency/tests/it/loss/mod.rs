@@ -2,6 +2,7 @@
 //! and other GPUs, which are not affected.
 
 mod backups;
+mod empty;
 mod images;
 mod listed;
 mod lives;

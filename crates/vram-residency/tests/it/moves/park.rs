@@ -116,6 +116,21 @@ fn a_dropped_parked_shard_is_gone_and_its_host_memory_is_given_back() {
     assert_eq!(manager.get_used_vram(0).unwrap(), 0);
 }
 
+/// What is parked to make room does not grow without bound.
+#[test]
+fn parked_memory_is_a_share_of_the_hosts_if_nothing_is_set() {
+    let manager = VramManager::new_mock(1 << 16).unwrap();
+    let limit = manager.park_capacity().limit;
+    assert!(limit >= ByteLen::MIB, "{limit}");
+    if let Ok(text) = std::fs::read_to_string("/proc/meminfo") {
+        let kib = text.lines().next().unwrap().split_ascii_whitespace().nth(1).unwrap();
+        let host: u64 = kib.parse().unwrap();
+        assert!(limit.get() <= host * 1024 / 4, "{limit} of {host} KiB");
+    } else {
+        assert_eq!(limit, ByteLen::from_mib_saturating(4096));
+    }
+}
+
 #[test]
 fn a_parked_shard_outlives_its_manager_without_harm() {
     let manager = VramManager::new_mock(1 << 16).unwrap();

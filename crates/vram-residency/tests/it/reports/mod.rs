@@ -1,5 +1,6 @@
 //! Reports of a manager: metrics, accounts, snapshots.
 
+mod altered;
 mod metrics;
 mod operations;
 mod prometheus;

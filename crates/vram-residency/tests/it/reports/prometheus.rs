@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vram_residency::{
-    ByteLen, Call, Device, Event, GpuIndex, HostDevice, ReserveRequest, SealRequest, VramManager,
+    ByteLen, Call, Device, Event, GpuIndex, HostDevice, ReserveRequest, SealRequest, VramError,
+    VramManager,
 };
 
 /// One sample of a scrape: its name, its labels, its value.
@@ -193,15 +194,21 @@ fn names_without_and_with_a_million_bytes_are_shown_or_refused_and_stop_nothing(
     let endless = "\u{1F600}\"\n\0".repeat(MIB / 7);
     for name in ["", "x", &endless] {
         let request = SealRequest::new("m", 0).owner(name);
-        let shard = manager.seal(request, b"content").unwrap();
+        let sealed = manager.seal(request, b"content");
         let reserve = ReserveRequest::new(0, ByteLen::new(256)).owner(name).purpose(name);
-        let reservation = manager.reserve_with(reserve).unwrap();
-        let snapshot = manager.snapshot();
-        assert_eq!(snapshot.state.shards[0].owner.as_deref(), Some(name));
-        assert_eq!(snapshot.state.reservations[0].purpose.as_deref(), Some(name));
-        assert_eq!(manager.ticket(&shard, [0; 32]).is_ok(), name.len() < 1025);
-        drop(reservation);
-        manager.free_shard(&shard).unwrap();
+        let reserved = manager.reserve_with(reserve);
+        if name.len() > 1024 {
+            assert!(matches!(sealed, Err(VramError::LimitExceeded { limit: 1024, .. })));
+            assert!(matches!(reserved, Err(VramError::LimitExceeded { limit: 1024, .. })));
+        } else {
+            let (shard, _reservation) = (sealed.unwrap(), reserved.unwrap());
+            let (snapshot, shown) =
+                (manager.snapshot(), Some(name).filter(|name| !name.is_empty()));
+            assert_eq!(snapshot.state.shards[0].owner.as_deref(), shown);
+            assert_eq!(snapshot.state.reservations[0].purpose.as_deref(), shown);
+            assert!(manager.ticket(&shard, [0; 32]).is_ok());
+            manager.free_shard(&shard).unwrap();
+        }
 
         let sealed = manager.seal_model(name, 0, b"content");
         assert_eq!(sealed.is_ok(), name == "x", "{}", name.len());

@@ -1,6 +1,8 @@
 //! All accounts of a GPU agree after any operations, and reveal changes made without the manager.
 
-use std::sync::{Arc, Mutex};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
+use std::sync::{Arc, Mutex, Weak};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -8,10 +10,10 @@ use vram_residency::device::GpuError;
 use vram_residency::device::fault::{Action, Hook, Op, When};
 use vram_residency::{
     Account, Budget, ByteLen, CompactBudget, Device, GpuChoice, GpuIndex, MemoryMode, ModelPlan,
-    ParkedShard, Piece, PlanReservation, Protection, Reconciliation, Reservation, SealRequest,
-    SealedShard, VramError, VramManager,
+    ParkedShard, Piece, PlanReservation, Protection, Reconciliation, Reservation, ReserveRequest,
+    SealRequest, SealedShard, VramError, VramManager,
 };
-use vram_test_rigs::Rig;
+use vram_test_rigs::{CallingClock, Rig};
 
 const TOTAL: u64 = 1 << 16;
 const MODES: [MemoryMode; 2] = [MemoryMode::Region, MemoryMode::Blocks];
@@ -264,6 +266,76 @@ fn while_threads_come_and_go_no_difference_is_told() {
         });
         agreed(&manager);
     }
+}
+
+/// The caller's clock looks at the accounts each time that it is asked: in the middle of reserving
+/// and of giving up, of one that expires.
+#[test]
+fn in_the_middle_of_reserving_no_difference_is_told() {
+    for mode in MODES {
+        let looking = Arc::new(Mutex::new(Weak::<Rig>::new()));
+        let looks = Arc::new(AtomicU64::new(0));
+        let (to_look_at, counted) = (Arc::clone(&looking), Arc::clone(&looks));
+        let on_monotonic = move || {
+            // Its own look asks the clock too.
+            let rig = core::mem::take(&mut *to_look_at.lock().unwrap());
+            let Some(rig) = rig.upgrade() else { return };
+            let accounts = rig.manager.reconcile(0).unwrap();
+            assert!(accounts.agrees, "{accounts}");
+            counted.fetch_add(1, Ordering::Relaxed);
+            *to_look_at.lock().unwrap() = Arc::downgrade(&rig);
+        };
+        let clock = Arc::new(CallingClock { on_now: || {}, on_monotonic });
+        let lens = [2 * usize::try_from(TOTAL).unwrap(); 2];
+        let rig = Arc::new(Rig::in_mode(mode, &lens, |builder| builder.clock(clock)));
+        *looking.lock().unwrap() = Arc::downgrade(&rig);
+        for expiry in [Duration::ZERO, Duration::from_secs(1000)] {
+            let request = ReserveRequest::new(0, ByteLen::new(1000)).expires_in(expiry);
+            let held = rig.manager.reserve_with(request).unwrap();
+            assert_eq!(held.remaining().is_zero(), expiry.is_zero());
+        }
+        *looking.lock().unwrap() = Weak::new();
+        assert!(looks.load(Ordering::Relaxed) > 2);
+    }
+}
+
+#[test]
+fn while_threads_reserve_and_give_up_no_difference_is_told() {
+    let Rig { manager, .. } = rig(MemoryMode::Region);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for thread in 0..3_u64 {
+            let (manager, over) = (&manager, &over);
+            scope.spawn(move || {
+                while !over.load(Ordering::Acquire) {
+                    let bytes = ByteLen::new(256 * (1 + thread));
+                    let request = ReserveRequest::new(0, bytes);
+                    let held = if thread == 0 {
+                        manager.reserve_with(request.expires_in(Duration::from_nanos(1)))
+                    } else {
+                        manager.reserve_with(request)
+                    };
+                    let mut held = held.unwrap();
+                    if thread == 1 {
+                        let request = SealRequest::new("model", 0);
+                        let shard = manager.seal_reserved(&mut held, request, &[1; 100]).unwrap();
+                        manager.free_shard(&shard).unwrap();
+                    }
+                }
+            });
+        }
+        let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..3000 {
+                let accounts = manager.reconcile(0).unwrap();
+                assert!(accounts.agrees, "{accounts}");
+            }
+        }));
+        over.store(true, Ordering::Release);
+        if let Err(panic) = looked {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    agreed(&manager);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod budgets;
 mod eviction;
 mod hands;
+mod owners;
 mod plans;
 mod policies;
 mod reservations;

@@ -241,8 +241,8 @@ fn without_a_ticket_key_it_is_derived_from_the_active_seal_key() {
     let long = "n".repeat(TICKET_NAME_LEN_MAX + 1);
     assert!(matches!(build().node(&long).build(), Err(VramError::Config { .. })));
     assert!(matches!(build().node("").build(), Err(VramError::Config { .. })));
+    // An owner that fits no ticket fits no shard.
     let request = SealRequest::new("llama", 0).owner(&long);
-    let shard = manager.seal(request, b"weights").unwrap();
-    let refused = manager.ticket(&shard, NONCE);
+    let refused = manager.seal(request, b"weights");
     assert!(matches!(refused, Err(VramError::LimitExceeded { wanted: 1025, .. })));
 }

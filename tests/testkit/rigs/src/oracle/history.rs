@@ -58,8 +58,8 @@ impl<'a> History<'a> {
                 }
                 EventKind::SealedAnew { shard, .. } => add(shard, What::SealedAnew),
                 EventKind::DeviceReset { lost, restored, .. } => {
-                    lost.into_iter().for_each(|shard| add(shard, What::GivenUp));
-                    restored.into_iter().for_each(|shard| add(shard, What::Restored));
+                    lost.iter().for_each(|shard| add(shard.clone(), What::GivenUp));
+                    restored.iter().for_each(|shard| add(shard.clone(), What::Restored));
                 }
                 _ => {}
             }
