@@ -3,7 +3,7 @@
 //! ```text
 //!  close(timeout)
 //!   1 the manager takes and serves no more calls: every call answers `Closed`
-//!   2 wait until calls already running end, or until the time-out
+//!   2 wait until calls and resets already running end, or until the time-out
 //!   3 each shard: wait until its users and leases end, or until the time-out; wipe and free it
 //!     (on a lost GPU its memory went with the device: it is freed without a call)
 //!   4 wait until reservations end, or until the time-out
@@ -68,8 +68,10 @@ pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseRepo
         return report;
     };
     for gpu in &core.gpus {
-        // Calls that are still running at the deadline are counted below.
-        let _left = gpu.life.quiet_until(deadline.instant(), gate::is_inside_any());
+        // Calls that are still running at the deadline are counted below. A reset puts other entries
+        // in the place of its GPU's shards; no further reset begins.
+        let inside = gate::is_inside_any();
+        let _left = gpu.life.settled_until(deadline.instant(), inside, usize::MAX);
     }
     for entry in core.registry.sorted() {
         match close_entry(core, &entry, deadline, timeout) {

@@ -5,6 +5,7 @@ mod calls;
 mod given_back;
 mod in_use;
 mod inside;
+mod resets;
 
 use core::time::Duration;
 

@@ -8,4 +8,5 @@ mod links;
 pub(crate) mod models;
 mod models_in_use;
 pub(crate) mod park;
+mod parked_again;
 pub(crate) mod sealed_images;
