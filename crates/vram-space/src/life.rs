@@ -6,6 +6,8 @@
 //! nothing foreign. What the owner of the memory has to be told about one, it is told under that
 //! lock, so that it hears of changes in the order in which they happen.
 
+#[cfg(all(test, shuttle))]
+mod models;
 pub(crate) mod pass;
 pub(crate) mod table;
 

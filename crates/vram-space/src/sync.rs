@@ -74,3 +74,14 @@ pub(crate) fn wait_until<'a, T>(
         Ok(guard)
     }
 }
+
+#[cfg(all(test, shuttle))]
+pub(crate) mod models {
+    /// Runs a model under as many schedules of each kind as `VRAM_MODEL_SCHEDULES` asks for.
+    pub(crate) fn under_all_schedules(model: fn()) {
+        let schedules = std::env::var("VRAM_MODEL_SCHEDULES").ok();
+        let schedules = schedules.map_or(2_000, |number| number.parse().unwrap());
+        shuttle::check_random(model, schedules);
+        shuttle::check_pct(model, schedules, 3);
+    }
+}

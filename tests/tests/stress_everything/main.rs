@@ -19,6 +19,8 @@ extern crate vram_testkit;
 
 mod worker;
 
+use core::time::Duration;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -125,12 +127,17 @@ fn empty(rig: &Rig, oracle: &Oracle, mut parked: Vec<ParkedShard>) {
             parked.extend(report.parked.into_iter().map(vram_residency::WakeError::into_parked));
         }
     }
+    assert!(manager.flush_events(Duration::from_secs(20)));
     for shard in manager.shards() {
-        assert_eq!(manager.unseal_and_free(&shard).expect("devices work"), content(&shard));
+        let out = manager.unseal_and_free(&shard);
+        let out = out.unwrap_or_else(|error| panic!("{error}: {}", oracle.about(&shard.shard_id)));
+        assert_eq!(out, content(&shard));
     }
     parked.extend(manager.take_evicted());
     for parked in parked {
-        let shard = manager.wake(parked, 0).expect("there is room, and devices work");
+        let id = parked.shard_id().clone();
+        let woken = manager.wake(parked, 0);
+        let shard = woken.unwrap_or_else(|error| panic!("{error}: {}", oracle.about(&id)));
         assert_eq!(manager.unseal_and_free(&shard).expect("devices work"), content(&shard));
     }
 }
@@ -138,7 +145,7 @@ fn empty(rig: &Rig, oracle: &Oracle, mut parked: Vec<ParkedShard>) {
 fn is_closed(rig: &Rig, oracle: &Oracle) {
     let hand = oracle.hand(THREADS);
     let _closing = hand.begin(Doing::of("close again").closes());
-    let report = rig.manager.close(core::time::Duration::from_secs(20));
+    let report = rig.manager.close(Duration::from_secs(20));
     assert!(report.complete, "{report:?}");
 }
 

@@ -203,7 +203,7 @@ pub fn snapshot(core: &Core) -> Snapshot {
 fn parked_shards(core: &Core) -> Vec<ParkedSnapshot> {
     let show = |entry: Arc<crate::shard::Entry>| {
         let state = entry.state();
-        let Place::Parked { host_len } = *state.place() else { return None };
+        let Place::Parked { host_len, .. } = *state.place() else { return None };
         Some(ParkedSnapshot {
             shard_id: entry.id.clone(),
             model_id: Arc::clone(&entry.sealed_as.model_id),

@@ -35,9 +35,10 @@ pub(crate) fn park_entry(core: &Core, entry: &Arc<Entry>) -> Result<ParkedShard,
 pub(crate) fn leave(core: &Core, copy: HostCopy) -> Result<ParkedShard, VramError> {
     let entry = &copy.entry;
     let (at, bytes) = (core.events.now(), copy.backup.host_len());
+    let number = core.registry.parked.next_number();
     let gone = entry.change(|state, told| {
         let gpu = state.gpu_index();
-        let next = Place::Parked { host_len: bytes };
+        let next = Place::Parked { host_len: bytes, number };
         let space = state.go(&entry.id, ShardCause::Park, next)?;
         // What was found altered lay on the device; the host copy was verified.
         state.quarantine = None;
@@ -50,7 +51,7 @@ pub(crate) fn leave(core: &Core, copy: HostCopy) -> Result<ParkedShard, VramErro
         tracing::error!(shard = %entry.id, bytes = bytes.get(), %error, "parked, but its place could not be wiped and stays counted");
     }
     tracing::info!(shard = %entry.id, bytes = bytes.get(), "parked");
-    let listed = core.registry.list(entry);
+    let listed = core.registry.list(entry, number);
     Ok(ParkedShard { copy: Box::new(copy), listed })
 }
 

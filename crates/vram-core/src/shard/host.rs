@@ -57,6 +57,8 @@ impl fmt::Debug for Backup {
 pub struct Parked {
     books: Ledger,
     pub(crate) count: AtomicU64,
+    /// How often a shard was parked.
+    parkings: AtomicU64,
 }
 
 /// The host memory that parked shards may take, and how much of it they take now.
@@ -80,7 +82,12 @@ impl Parked {
     pub(crate) fn new(limit: ByteLen) -> Result<Self, VramError> {
         let books = Ledger::new(limit.min(MAX_TOTAL));
         let books = books.map_err(|error| VramError::config(error.to_string()))?;
-        Ok(Self { books, count: AtomicU64::new(0) })
+        Ok(Self { books, count: AtomicU64::new(0), parkings: AtomicU64::new(0) })
+    }
+
+    /// The number of the next parking.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.parkings.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Reserves host memory in the ledger of parked shards.

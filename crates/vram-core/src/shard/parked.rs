@@ -40,12 +40,20 @@ pub(crate) struct Listed {
     shards: Weak<Shards>,
     parked: Arc<Parked>,
     entry: Arc<Entry>,
+    /// The number of this parking. A shard that was woken may be parked again before this value is
+    /// dropped: then it is another value's.
+    number: u64,
 }
 
 impl Listed {
-    pub(crate) fn new(shards: Weak<Shards>, parked: Arc<Parked>, entry: Arc<Entry>) -> Self {
+    pub(crate) fn new(
+        shards: Weak<Shards>,
+        parked: Arc<Parked>,
+        entry: Arc<Entry>,
+        number: u64,
+    ) -> Self {
         parked.count.fetch_add(1, Ordering::AcqRel);
-        Self { shards, parked, entry }
+        Self { shards, parked, entry, number }
     }
 
     /// Whether the shard was parked by the manager that owns `parked`.
@@ -58,7 +66,7 @@ impl Drop for Listed {
     fn drop(&mut self) {
         self.parked.count.fetch_sub(1, Ordering::AcqRel);
         // A shard that was woken is not parked any more, and stays.
-        if self.entry.is_dropped()
+        if self.entry.is_dropped(self.number)
             && let Some(shards) = self.shards.upgrade()
         {
             // The entry is dropped after the map's guard.
@@ -70,11 +78,13 @@ impl Drop for Listed {
 }
 
 impl Entry {
-    /// Ends a parked shard that the program dropped. Returns false if it is not parked.
-    fn is_dropped(&self) -> bool {
+    /// Ends a parked shard whose host copy the program dropped. Returns false if it is not parked, or
+    /// was parked again in another copy.
+    fn is_dropped(&self, parking: u64) -> bool {
         let at = self.told.events.now();
         self.change(|state, told| {
-            let dropped = state.go(&self.id, ShardCause::Drop, Place::Gone).is_ok();
+            let this = matches!(state.place(), Place::Parked { number, .. } if *number == parking);
+            let dropped = this && state.go(&self.id, ShardCause::Drop, Place::Gone).is_ok();
             if dropped {
                 told.tell(at, EventKind::Dropped { shard: self.id.clone() });
             }

@@ -163,9 +163,13 @@ impl fmt::Display for ShardStep {
 #[derive(Debug)]
 pub(crate) enum Place {
     Resident(Space),
-    /// The program holds the shard's bytes: `host_len` of host memory.
+    /// The program holds the shard's bytes: `host_len` of host memory, in the [`ParkedShard`] with
+    /// this number.
+    ///
+    /// [`ParkedShard`]: crate::shard::ParkedShard
     Parked {
         host_len: ByteLen,
+        number: u64,
     },
     /// The GPU whose reset restores it.
     Restoring {

@@ -90,8 +90,9 @@ impl Registry {
     }
 
     /// Keeps a shard in the map while it is parked.
-    pub(crate) fn list(&self, entry: &Arc<Entry>) -> Listed {
-        Listed::new(Arc::downgrade(&self.shards), Arc::clone(&self.parked), Arc::clone(entry))
+    pub(crate) fn list(&self, entry: &Arc<Entry>, number: u64) -> Listed {
+        let (shards, parked) = (Arc::downgrade(&self.shards), Arc::clone(&self.parked));
+        Listed::new(shards, parked, Arc::clone(entry), number)
     }
 
     pub(crate) fn remove(&self, id: &str) {

@@ -246,6 +246,9 @@ impl State {
     }
 }
 
+#[cfg(all(test, shuttle))]
+mod models;
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;

@@ -173,7 +173,7 @@ fn losses_and_resets_are_told_in_the_order_in_which_they_happen() {
             EventKind::DeviceReset { gpu: 0, lost: gone, .. } => {
                 assert!(lost, "a reset of a gpu that was not lost");
                 lost = false;
-                for shard in &gone {
+                for shard in gone.iter() {
                     there.remove(shard);
                 }
             }

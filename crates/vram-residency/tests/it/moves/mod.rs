@@ -9,4 +9,5 @@ mod meanwhile;
 pub(crate) mod models;
 mod models_in_use;
 pub(crate) mod park;
+mod parked_again;
 pub(crate) mod sealed_images;

@@ -13,6 +13,8 @@
 mod call;
 mod history;
 mod rules;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 pub use self::call::{Doing, Running};
@@ -24,7 +26,8 @@ use std::thread;
 use std::time::Instant;
 
 use vram_residency::{
-    Clock, Event, EventLog, SystemClock, Timestamp, VramError, VramManager, VramManagerBuilder,
+    Clock, Event, EventLog, ShardId, SystemClock, Timestamp, VramError, VramManager,
+    VramManagerBuilder,
 };
 
 use self::call::Made;
@@ -213,6 +216,23 @@ impl Oracle {
         } else {
             Err(format!("never right:\n  {}", wrong.join("\n  ")))
         }
+    }
+
+    /// What the journal holds about a shard, for the message of a failure.
+    #[must_use]
+    pub fn about(&self, shard: &ShardId) -> String {
+        let events =
+            self.log.events().into_iter().map(|event| (event.at.unix_millis(), event.kind));
+        let lines = events.map(|(tick, kind)| (tick, format!("{kind:?}")));
+        let lines = lines.filter(|(_, line)| line.contains(shard.as_str()));
+        let mut lines: Vec<_> = lines.collect();
+        let journal = self.journal();
+        let calls = journal.made.iter().filter(|call| {
+            call.doing.shard.as_ref() == Some(shard) || call.doing.resets || call.doing.closes
+        });
+        lines.extend(calls.map(|call| (call.begin, format!("{call}: {:?}", call.refusals))));
+        lines.sort();
+        lines.iter().map(|(tick, line)| format!("\n  {tick}: {line}")).collect()
     }
 
     /// How many refusals of each code there were.

@@ -90,7 +90,10 @@ fn freed(history: &History<'_>, call: &Made, shard: &ShardId) -> Result<(), Stri
                 reset.begin < one.tick && one.tick < reset.end && reset.begin < call.end
             })
     };
-    let gone = |one: &Happened| one.what == What::Gone && one.tick < call.end;
+    // Told once its bytes were given back, by a call that began before the answer.
+    let begun =
+        |tick| history.all().any(|by| by.begin < call.end && by.begin < tick && tick < by.end);
+    let gone = |one: &Happened| one.what == What::Gone && (one.tick < call.end || begun(one.tick));
     let events = history.of(shard);
     right(events.iter().any(|one| gone(one) || given_up(one)), || format!("{events:?}"))
 }
