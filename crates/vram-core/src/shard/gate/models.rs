@@ -281,3 +281,20 @@ fn shuttle_a_user_of_many_gates_that_gives_up_or_waits_for_leases_leaves_no_hole
         ]);
     });
 }
+
+/// A reader that is inside one gate passes the tickets at a second, and from there wants a third that
+/// the user of many gates may hold: that one leaves it before it waits.
+#[test]
+fn shuttle_users_of_many_gates_all_end_against_readers_that_are_inside_two_others() {
+    fn read_three_deep(gates: &Gates) {
+        let _pass = gates[2].gate.shared().unwrap();
+        gates[2].reading(|| read_nested(gates, 1, 0));
+    }
+    under_all_schedules(|| {
+        side_by_side([
+            |gates| move_together(gates, &[0, 1], Patience::ForCalls).unwrap(),
+            read_three_deep,
+            |gates| gates[1].read(),
+        ]);
+    });
+}
