@@ -79,7 +79,7 @@ impl EventSink for Slow {
 fn a_full_queue_drops_counts_and_tells_in_place_and_no_emitter_waits() {
     let (entered, inside) = mpsc::channel();
     let (release, released) = mpsc::channel();
-    let told = Arc::default();
+    let told = Arc::<Mutex<Vec<String>>>::default();
     let mut sinks = Sinks::new();
     sinks.add_with(2, Slow { entered, released, told: Arc::clone(&told) });
     let (events, threads) = start(sinks);
@@ -94,7 +94,10 @@ fn a_full_queue_drops_counts_and_tells_in_place_and_no_emitter_waits() {
     release.send(()).unwrap();
     assert!(events.flush(Some(Instant::now() + Duration::from_mins(1))));
     assert_eq!(events.counts()[0].delivered, 3);
-    assert_eq!(*told.lock().unwrap(), ["0", "1", "2", "3 missing", "flush"]);
+    let mut heard = told.lock().unwrap().clone();
+    // The sink may have come to the flush that was given up before the second was asked for.
+    heard.dedup();
+    assert_eq!(heard, ["0", "1", "2", "3 missing", "flush"]);
     drop(threads);
     assert_eq!(told.lock().unwrap().last().unwrap(), "flush");
     events.emit(closed(6));

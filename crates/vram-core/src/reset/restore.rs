@@ -116,25 +116,32 @@ fn wake_backup(
     backup: Backup,
     targets: &[Arc<Gpu>],
 ) -> Result<Restored, VramError> {
-    let copy = HostCopy { entry: Arc::clone(entry), backup };
+    let mut copy = HostCopy { entry: Arc::clone(entry), backup };
     let mut refusal = None;
     for target in targets {
         let arrived = caught(core, GpuChoice::One(target.index), || {
             core.check_open()?;
             wake::copy_into(core, &copy, make_room::place_for(core, entry, target)?)
         });
-        match arrived.and_then(|arrived| wake::arrive(core, entry, arrived, &mut None)) {
-            Ok(shard) => {
-                let HostCopy { backup, .. } = copy;
-                let kept = entry.change(|state, _told| state.copies.backup.replace(backup));
-                drop(kept);
-                return Ok(Ok(shard));
+        let error = match arrived {
+            Ok(arrived) => {
+                // Becomes the shard's backup in the moment in which it is resident: right after it,
+                // another call may seal it anew, which ends its copies.
+                let HostCopy { entry: owner, backup } = copy;
+                let mut backup = Some(backup);
+                match (wake::arrive(core, entry, arrived, &mut backup), backup) {
+                    (Ok(shard), _) => return Ok(Ok(shard)),
+                    (Err(error), Some(backup)) => {
+                        copy = HostCopy { entry: owner, backup };
+                        error
+                    }
+                    (Err(error), None) => return Err(error),
+                }
             }
-            // The first error is kept: it is that of the GPU that held the shard.
-            Err(error) => {
-                refusal.get_or_insert(error);
-            }
-        }
+            Err(error) => error,
+        };
+        // The first error is kept: it is that of the GPU that held the shard.
+        refusal.get_or_insert(error);
     }
     let refusal = refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count: core.gpu_count() });
     if matches!(refusal, VramError::ParkedAltered { .. }) {

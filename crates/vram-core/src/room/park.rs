@@ -8,19 +8,15 @@ use vram_space::Space;
 use crate::error::VramError;
 use crate::parts::Core;
 pub(crate) use crate::room::host_copy::host_copy;
-use crate::shard::{Entry, HostCopy, ParkedShard, Place, SealedShard, ShardCause};
+use crate::shard::{Backup, Entry, HostCopy, ParkedShard, Place, SealedShard, ShardCause, State};
 
 /// Parks a shard. The caller is exclusive at its gate. After any failure the shard is where it was.
 pub(crate) fn park_entry(core: &Core, entry: &Arc<Entry>) -> Result<ParkedShard, VramError> {
     if entry.here()?.lost().is_some() {
-        // The bytes on a lost device cannot be read; only a backup can be parked.
-        let backup = entry.change(|state, _told| {
-            // Not if a reset has just taken the shard: it restores it from this backup.
-            let here = state.space().is_some();
-            if here { state.copies.backup.take() } else { None }
-        });
-        if let Some(backup) = backup {
-            return leave(core, HostCopy { entry: Arc::clone(entry), backup });
+        // The bytes on a lost device cannot be read; only a backup can be parked. It is taken in the
+        // moment in which it counts: a reset that comes before restores the shard from it.
+        if let Some(parked) = leave_as(core, entry, |state| state.copies.backup.take())? {
+            return Ok(parked);
         }
     }
     leave(core, host_copy(core, entry)?)
@@ -33,26 +29,40 @@ pub(crate) fn park_entry(core: &Core, entry: &Arc<Entry>) -> Result<ParkedShard,
 ///
 /// A reset of its GPU took the shard meanwhile.
 pub(crate) fn leave(core: &Core, copy: HostCopy) -> Result<ParkedShard, VramError> {
-    let entry = &copy.entry;
-    let (at, bytes) = (core.events.now(), copy.backup.host_len());
+    let HostCopy { entry, backup } = copy;
+    let gone = || VramError::ShardFreed { shard: entry.id.clone() };
+    leave_as(core, &entry, |_state| Some(backup))?.ok_or_else(gone)
+}
+
+/// Removes a shard from its GPU as the copy that `take` finds; `None` if it finds none.
+fn leave_as(
+    core: &Core,
+    entry: &Arc<Entry>,
+    take: impl FnOnce(&mut State) -> Option<Backup>,
+) -> Result<Option<ParkedShard>, VramError> {
+    let at = core.events.now();
     let number = core.registry.parked.next_number();
     let gone = entry.change(|state, told| {
         let gpu = state.gpu_index();
+        state.place().allows(ShardCause::Park, &entry.id)?;
+        let Some(backup) = take(state) else { return Ok(None) };
+        let bytes = backup.host_len();
         let next = Place::Parked { host_len: bytes, number };
         let space = state.go(&entry.id, ShardCause::Park, next)?;
         // What was found altered lay on the device; the host copy was verified.
         state.quarantine = None;
         told.tell(at, EventKind::Parked { shard: entry.id.clone(), gpu, bytes });
-        Ok::<_, VramError>(space)
+        Ok::<_, VramError>(Some((space, backup)))
     });
-    let space = gone?;
+    let Some((space, backup)) = gone? else { return Ok(None) };
     // The shard is in host memory; an error while its space is returned does not change that.
     if let Some(Err((bytes, error))) = space.map(Space::give_back) {
         tracing::error!(shard = %entry.id, bytes = bytes.get(), %error, "parked, but its place could not be wiped and stays counted");
     }
-    tracing::info!(shard = %entry.id, bytes = bytes.get(), "parked");
+    tracing::info!(shard = %entry.id, bytes = backup.host_len().get(), "parked");
     let listed = core.registry.list(entry, number);
-    Ok(ParkedShard { copy: Box::new(copy), listed })
+    let copy = HostCopy { entry: Arc::clone(entry), backup };
+    Ok(Some(ParkedShard { copy: Box::new(copy), listed }))
 }
 
 /// Parks a shard.

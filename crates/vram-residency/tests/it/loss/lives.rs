@@ -158,7 +158,7 @@ fn losses_and_resets_are_told_in_the_order_in_which_they_happen() {
     for event in log.take() {
         match event.kind {
             EventKind::Sealed { shard, gpu: 0, .. } => {
-                assert!(!lost, "{shard} arrived on a gpu that was lost");
+                // Also between a loss and the end of the reset: while shards are restored.
                 there.insert(shard);
             }
             EventKind::Freed { shard, gpu: 0, .. } => {

@@ -3,12 +3,12 @@
 use core::cell::RefCell;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Barrier, Once};
+use std::sync::{Arc, Barrier, Once, mpsc};
 use std::thread;
 
 use tracing::field::{Field, Visit};
 use vram_residency::device::fault::{Action, Op};
-use vram_residency::{Protection, ResetOptions, SealRequest, VramError};
+use vram_residency::{Protection, ResetOptions, SealKey, SealRequest, VramError};
 
 use vram_test_rigs::{Rig, content};
 
@@ -160,9 +160,42 @@ fn a_shard_that_is_parked_while_its_gpu_is_reset_is_one_or_the_other() {
     }
 }
 
+/// A shard can be sealed anew as soon as it is restored, which ends its copies: the backup that it
+/// was restored from must not come after that, or the next reset would restore bytes that its record
+/// does not match.
+#[test]
+fn a_shard_that_is_sealed_anew_as_soon_as_it_is_restored_keeps_no_backup_of_its_old_seal() {
+    begin_log();
+    let rig = Arc::new(two_gpus(MODES[0]));
+    let other = SealKey::from_bytes([8; 32]);
+    let key = other.id();
+    rig.manager.add_key(other).unwrap();
+    let shard = seal(&rig, 0, Protection::Encrypted, 1);
+    rig.manager.back_up(&shard).unwrap();
+    rig.lose(&shard);
+
+    // In the reset, as soon as the shard is resident.
+    let (resealed, is_resealed) = mpsc::channel();
+    let (reseals, id) = (Arc::clone(&rig), shard.shard_id.clone());
+    ON_WOKEN.set(Some(Box::new(move || {
+        let restored = reseals.manager.shard(&id).unwrap();
+        resealed.send(reseals.manager.reseal_shard(&restored, &key)).unwrap();
+    })));
+    drop(rig.manager.reset_gpu(0, ResetOptions::new()).unwrap());
+    let resealed = is_resealed.try_recv().expect("the shard was woken").unwrap();
+    assert!(rig.manager.park_capacity().used.is_zero(), "it has no backup under its seal");
+
+    rig.lose(&resealed);
+    let report = rig.manager.reset_gpu(0, ResetOptions::new()).unwrap();
+    assert_eq!(report.lost.len(), 1, "there was no copy: {report:?}");
+    assert_eq!(rig.manager.shards(), []);
+}
+
 thread_local! {
     /// The number of shards in each loss that was logged on this thread.
     static TOLD: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+    /// Runs when this thread logs that a shard was woken, once.
+    static ON_WOKEN: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
 /// Replaces a log. There is one for the process: with one for each thread, the first thread that
@@ -184,21 +217,34 @@ impl tracing::Subscriber for Log {
         if line.lost {
             TOLD.with_borrow_mut(|told| told.push(line.shards));
         }
+        if line.woken
+            && let Some(act) = ON_WOKEN.take()
+        {
+            act();
+        }
     }
     fn enter(&self, _: &tracing::span::Id) {}
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
+fn begin_log() {
+    static LOG: Once = Once::new();
+    LOG.call_once(|| tracing::subscriber::set_global_default(Log).unwrap());
+}
+
 #[derive(Default)]
 struct Line {
     lost: bool,
+    woken: bool,
     shards: u64,
 }
 
 impl Visit for Line {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            self.lost = format!("{value:?}") == "device lost";
+            let message = format!("{value:?}");
+            self.lost = message == "device lost";
+            self.woken = message == "woken";
         }
     }
     fn record_u64(&mut self, field: &Field, value: u64) {
@@ -210,8 +256,7 @@ impl Visit for Line {
 
 #[test]
 fn a_loss_is_told_once_with_all_shards_whoever_meets_it() {
-    static LOG: Once = Once::new();
-    LOG.call_once(|| tracing::subscriber::set_global_default(Log).unwrap());
+    begin_log();
     for by_others in [false, true] {
         TOLD.take();
         let rig = two_gpus(MODES[0]);
