@@ -85,12 +85,18 @@ pub fn close(core: &Core, scrubbing: &Scrubbing, timeout: Duration) -> CloseRepo
         count_left(core, timeout, &mut report);
         return report;
     };
+    let mut busy = Vec::new();
     for gpu in &core.gpus {
         // Calls and resets that still run at the deadline are counted below. A reset is waited for
         // here: until it ends, the shards that it restores can be neither freed nor said to be gone.
-        let _left = gpu.life.settled_until(deadline.instant(), gate::is_inside_any(), usize::MAX);
+        let inside = gate::is_inside_any();
+        if gpu.life.settled_until(deadline.instant(), inside, usize::MAX).is_err() {
+            busy.push(gpu.index);
+        }
     }
-    let hang = scrubbing.steps_of(HANGS_AFTER);
+    // A step whose call has ended hangs no more, though its thread may not have noted its end yet.
+    let mut hang = scrubbing.steps_of(HANGS_AFTER);
+    hang.retain(|gpu| busy.contains(gpu));
     give_back(core, &Reach { deadline, timeout, hang: &hang }, &mut report);
     forget_keys(core);
     report.finish();
