@@ -81,13 +81,15 @@ pub struct Report {
 
 /// Reports which shards are resident where, and what memory is left.
 pub fn report(core: &Core) -> Report {
+    let lost: Vec<u32> =
+        core.gpus.iter().filter(|gpu| gpu.lost().is_some()).map(|gpu| gpu.index).collect();
     let shards: Vec<ShardReport> = core
         .registry
         .all()
         .iter()
         .filter_map(|entry| {
             let state = entry.state();
-            let standing = state.standing();
+            let standing = state.standing(&lost);
             let on_gpu =
                 matches!(standing, ShardState::Resident | ShardState::Lost | ShardState::Restoring);
             on_gpu.then(|| ShardReport {

@@ -31,6 +31,8 @@ pub struct BackupReport {
 
 /// Makes a backup. The caller is inside the gate, so the seal does not change.
 fn back_up_entry(core: &Core, entry: &Arc<Entry>) -> Result<BackupReport, VramError> {
+    // Held until the backup is the shard's: no reset puts another generation in its place before.
+    let _pass = entry.here()?.enter()?;
     let copy = host_copy(core, entry)?;
     let (shard_id, host_len, at) = (entry.id.clone(), copy.backup.host_len(), copy.backup.at);
     let older = entry.state().copies.backup.replace(copy.backup);

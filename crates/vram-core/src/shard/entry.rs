@@ -282,9 +282,10 @@ impl State {
         &self.place
     }
 
-    /// The state, as reports name it.
-    pub(crate) fn standing(&self) -> ShardState {
-        let lost = self.space().is_some_and(|space| space.gpu().lost().is_some());
+    /// The state, as reports name it, if these GPUs are lost. Whether they are is asked before: a
+    /// device is foreign code.
+    pub(crate) fn standing(&self, lost: &[u32]) -> ShardState {
+        let lost = self.space().is_some_and(|space| lost.contains(&space.gpu().index));
         if lost { ShardState::Lost } else { self.place.state() }
     }
 
