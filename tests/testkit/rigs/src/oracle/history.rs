@@ -58,8 +58,12 @@ impl<'a> History<'a> {
                 }
                 EventKind::SealedAnew { shard, .. } => add(shard, What::SealedAnew),
                 EventKind::DeviceReset { lost, restored, .. } => {
-                    lost.into_iter().for_each(|shard| add(shard, What::GivenUp));
-                    restored.into_iter().for_each(|shard| add(shard, What::Restored));
+                    for shard in lost {
+                        add(shard, What::GivenUp);
+                    }
+                    for shard in restored {
+                        add(shard, What::Restored);
+                    }
                 }
                 _ => {}
             }
