@@ -9,6 +9,7 @@
     clippy::arithmetic_side_effects,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "the inputs are the test's own, and a test fails by panicking"
 )]
 

@@ -11,6 +11,10 @@ use super::{Live, Oracle};
 /// What a call is about to do.
 #[derive(Clone, Debug, Default)]
 #[must_use]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent thing that a call may do"
+)]
 pub struct Doing {
     pub(super) name: &'static str,
     pub(super) shard: Option<ShardId>,

@@ -140,7 +140,6 @@ impl Oracle {
     }
 
     /// Gives the manager the clock and the sink of this journal.
-    #[must_use]
     pub fn hears(&self, builder: VramManagerBuilder) -> VramManagerBuilder {
         let clock = Arc::new(self.ticks.clone());
         builder.clock(clock).event_sink_with(EVENTS_MAX, self.log.clone())
@@ -232,7 +231,8 @@ impl Oracle {
         });
         lines.extend(calls.map(|call| (call.begin, format!("{call}: {:?}", call.refusals))));
         lines.sort();
-        lines.iter().map(|(tick, line)| format!("\n  {tick}: {line}")).collect()
+        let lines: Vec<_> = lines.iter().map(|(tick, line)| format!("{tick}: {line}")).collect();
+        format!("\n  {}", lines.join("\n  "))
     }
 
     /// How many refusals of each code there were.
