@@ -129,7 +129,9 @@ pub fn end(core: &Core, scrubbing: &Scrubbing) {
     forget_keys(core);
     let left = count(report.left.len());
     tracing::error!(?hang, left, "dropped while a thread of the scrubber holds the manager");
-    core.events.emit(EventKind::Closed { left });
+    if !core.closing.told.swap(true, Ordering::AcqRel) {
+        core.events.emit(EventKind::Closed { left });
+    }
     let _until_the_deadline = core.events.flush(Deadline::within(FLUSH_WAIT).instant());
     // Those in use end with their last use, not with the device that hangs.
     for gpu in core.gpus.iter().filter(|gpu| !hang.contains(&gpu.index)) {

@@ -239,14 +239,15 @@ impl Life {
         inner.step(LifeCause::Begin).map_err(|_out_of_turn| 1)
     }
 
-    /// Begins the next life of the device's memory, in which its shards are restored. Returns its
-    /// number, and the blocks kept from the last life.
-    pub(crate) fn renew(&self) -> (u64, Vec<Arc<Block>>) {
+    /// Begins the next life of the device's memory, in which its shards are restored. `install` puts
+    /// its memory in place under the lock, before any call enters; it is given the life's number.
+    /// Returns what it answers, and the blocks kept from the last life.
+    pub(crate) fn renew<T>(&self, install: impl FnOnce(u64) -> T) -> (T, Vec<Arc<Block>>) {
         let mut inner = lock(&self.inner);
         if inner.step(LifeCause::Renew).is_ok() {
             inner.epoch = inner.epoch.saturating_add(1);
         }
-        (inner.epoch, core::mem::take(&mut inner.buried))
+        (install(inner.epoch), core::mem::take(&mut inner.buried))
     }
 
     /// Ends the restoring: `told` first, under the lock, then of a loss in the meantime `lost`.

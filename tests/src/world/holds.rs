@@ -4,7 +4,8 @@ use core::time::Duration;
 
 use vram_gpu::fault::{Call, Op};
 use vram_residency::{
-    ByteLen, GpuCapacity, MemoryMode, SealedShard, ShardId, SnapshotState, VramError,
+    ByteLen, GpuCapacity, LifeState, MemoryMode, SealedShard, ShardId, ShardState, SnapshotState,
+    VramError,
 };
 
 use crate::reference::bytes;
@@ -186,9 +187,11 @@ impl World {
             // These are compared separately.
             gpu.capacity = GpuCapacity::default();
             (gpu.quarantined, gpu.unreturned, gpu.lost) = (0, None, None);
+            gpu.state = LifeState::Serving;
         }
         for shard in &mut state.shards {
             (shard.quarantine, shard.last_verified) = (None, None);
+            shard.state = ShardState::Resident;
         }
         Picture { state, capacities, shards: manager.shards() }
     }

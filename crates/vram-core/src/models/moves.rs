@@ -99,8 +99,7 @@ pub fn refresh(core: &Core, model: &ModelHandle) -> Result<ModelHandle, VramErro
     let pieces = model.pieces.iter().map(|made| {
         core.marker.check(&made.shard)?;
         let id = &made.shard.shard_id;
-        let shard = core.handle_of(id);
-        let shard = shard.ok_or_else(|| VramError::ShardFreed { shard: id.clone() })?;
+        let shard = core.handle_of(id).ok_or_else(|| core.why_not(id))?;
         Ok(ModelPiece { piece: made.piece.clone(), shard })
     });
     let pieces = pieces.collect::<Result<_, VramError>>()?;

@@ -208,6 +208,15 @@ impl Core {
         self.handle_on_gpu(&found).or_else(|| self.handle_on_gpu(&*self.registry.find(id)?))
     }
 
+    /// Why a shard cannot be used: it is parked, say, or gone.
+    pub(crate) fn why_not(&self, id: &ShardId) -> VramError {
+        let refused = self
+            .registry
+            .find(id)
+            .and_then(|entry| entry.state().place().allows(ShardCause::Use, id).err());
+        refused.unwrap_or_else(|| VramError::ShardFreed { shard: id.clone() })
+    }
+
     fn handle_on_gpu(&self, entry: &Entry) -> Option<SealedShard> {
         let state = entry.state();
         let on_gpu = matches!(state.place().state(), ShardState::Resident | ShardState::Restoring);

@@ -140,13 +140,13 @@ fn wake_backup(
             }
             Err(error) => error,
         };
+        if matches!(error, VramError::ParkedAltered { .. }) {
+            return Err(error);
+        }
         // The first error is kept: it is that of the GPU that held the shard.
         refusal.get_or_insert(error);
     }
     let refusal = refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count: core.gpu_count() });
-    if matches!(refusal, VramError::ParkedAltered { .. }) {
-        return Err(refusal);
-    }
     let parked = park::leave(core, copy)?;
     Ok(Err(WakeError::new(parked, refusal)))
 }

@@ -82,9 +82,15 @@ pub(crate) fn free_entry_for(
     entry: &Entry,
     gone: impl FnOnce(),
 ) -> Result<FreedReceipt, VramError> {
-    let taken = entry.change(|state, _told| state.go(&entry.id, ShardCause::Free, Place::Gone));
-    let space = taken?.ok_or_else(|| VramError::ShardFreed { shard: entry.id.clone() })?;
+    let taken = entry.change(|state, _told| {
+        let space = state.go(&entry.id, ShardCause::Free, Place::Gone)?;
+        Ok::<_, VramError>((space, core::mem::take(&mut state.copies)))
+    });
+    let (space, copies) = taken?;
+    let space = space.ok_or_else(|| VramError::ShardFreed { shard: entry.id.clone() })?;
     core.registry.remove(&entry.id);
+    // Others may hold the entry for a while: its slot and its copies go now.
+    drop((copies, entry.take_seat()));
     let gpu = space.gpu().index;
     gone();
     let told = |bytes, wiped| {

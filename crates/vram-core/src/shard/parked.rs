@@ -66,9 +66,12 @@ impl Drop for Listed {
     fn drop(&mut self) {
         self.parked.count.fetch_sub(1, Ordering::AcqRel);
         // A shard that was woken is not parked any more, and stays.
-        if self.entry.is_dropped(self.number)
-            && let Some(shards) = self.shards.upgrade()
-        {
+        if !self.entry.is_dropped(self.number) {
+            return;
+        }
+        // Others may hold the entry for a while: its slot goes now.
+        drop(self.entry.take_seat());
+        if let Some(shards) = self.shards.upgrade() {
             // The entry is dropped after the map's guard.
             let removed =
                 shards.remove_if(&self.entry.id, |_, found| Arc::ptr_eq(found, &self.entry));

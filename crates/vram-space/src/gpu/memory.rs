@@ -47,7 +47,8 @@ impl Gpu {
         let count = block.count.clone().unwrap_or_default();
         // No calls are sent to a lost device: a reset reclaims all of its memory. A block of an
         // earlier life was reclaimed by the reset that ended that life.
-        if block.epoch != self.life.epoch() || self.ready().is_err() {
+        // Asked first: a device that works now, in the life of the block, works in that life.
+        if self.ready().is_err() || block.epoch != self.life.epoch() {
             count.begin();
             count.end(ByteLen::ZERO, len);
             let gone = self.life.bury(block);

@@ -52,6 +52,12 @@ impl Gpu {
     /// Returns all memory that holds nothing any more to the driver. Reports what could not be
     /// returned.
     pub fn give_up_memory(&self) -> Option<UnreturnedMemory> {
+        let left = self.give_up();
+        // What failed because the device was lost meanwhile is not owed either.
+        if left.is_some() && self.is_settled() { self.give_up() } else { left }
+    }
+
+    fn give_up(&self) -> Option<UnreturnedMemory> {
         let unreturned = |bytes: ByteLen, error| {
             (!bytes.is_zero()).then_some(UnreturnedMemory { gpu: self.index, bytes, error })
         };

@@ -54,22 +54,23 @@ impl Gpu {
     /// Begins the next life of an emptied device, in which its shards are restored.
     pub fn renew(&self, emptied: Emptied) {
         let Emptied { memory, figures } = emptied;
-        let (epoch, buried) = self.life.renew();
-        let old = match &self.backing {
-            Backing::Region(region) => {
-                self.ledger.set_foreign(ByteLen::ZERO);
-                let fresh = memory.map(|memory| Block::region(memory, epoch));
-                core::mem::replace(&mut *lock(region), fresh)
+        let (old, buried) = self.life.renew(|epoch| {
+            if let Some(figures) = figures {
+                let total = self.ledger.capacity().total;
+                self.ledger.set_foreign(foreign(total, ByteLen::ZERO, figures));
             }
-            Backing::Blocks(held) => {
-                held.renew();
-                None
+            match &self.backing {
+                Backing::Region(region) => {
+                    self.ledger.set_foreign(ByteLen::ZERO);
+                    let fresh = memory.map(|memory| Block::region(memory, epoch));
+                    core::mem::replace(&mut *lock(region), fresh)
+                }
+                Backing::Blocks(held) => {
+                    held.renew();
+                    None
+                }
             }
-        };
-        if let Some(figures) = figures {
-            let total = self.ledger.capacity().total;
-            self.ledger.set_foreign(foreign(total, ByteLen::ZERO, figures));
-        }
+        });
         // These values belong to the last life. Dropping them makes no driver call, and a panic
         // changes nothing.
         let _dropped = catch_unwind(AssertUnwindSafe(|| {
