@@ -162,7 +162,8 @@ impl World {
         let fresh = self.rig.manager.refresh_model(&self.models[index]);
         match (known, fresh) {
             (Some(known), Ok(model)) => Ok(Some((index, model, known))),
-            (None, Err(VramError::ShardFreed { .. })) => {
+            // One that is parked may come back, and is not called freed.
+            (None, Err(VramError::ShardFreed { .. } | VramError::Parked { .. })) => {
                 self.models.swap_remove(index);
                 Ok(None)
             }

@@ -76,7 +76,8 @@ impl VramManager {
     /// # Errors
     ///
     /// [`VramError::ForeignHandle`] or [`VramError::HandleAltered`] for a bad handle,
-    /// [`VramError::ShardFreed`] if a shard of the model is gone.
+    /// [`VramError::Parked`] for a shard in host memory, [`VramError::ShardFreed`] if a shard of the
+    /// model is gone.
     pub fn refresh_model(&self, model: &ModelHandle) -> Result<ModelHandle, VramError> {
         moves::refresh(&self.core, model)
     }

@@ -242,6 +242,10 @@ fn a_refreshed_model_knows_what_became_of_its_shards() {
     assert_eq!(fresh.pieces[0].shard.protection, Protection::Authenticated);
     assert_eq!(fresh.pieces[1], model.pieces[1]);
     assert!(matches!(other.manager.refresh_model(&model), Err(VramError::ForeignHandle { .. })));
+    // One that may come back is not called freed.
+    let parked = rig.manager.park(&fresh.pieces[2].shard).unwrap();
+    assert!(matches!(rig.manager.refresh_model(&model), Err(VramError::Parked { .. })));
+    let _back = rig.manager.wake(parked, 0).unwrap();
     rig.manager.free_shard(&fresh.pieces[1].shard).unwrap();
     assert!(matches!(rig.manager.refresh_model(&model), Err(VramError::ShardFreed { .. })));
     assert_eq!(rig.manager.free_model(&fresh).unwrap().len(), 5);
