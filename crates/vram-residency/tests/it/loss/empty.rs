@@ -116,7 +116,9 @@ fn moved_across(case: Case, question: u32) -> bool {
     if act.lock().unwrap().take().is_some() {
         return false;
     }
-    let reset = reset.recv_timeout(Duration::from_secs(20)).expect(&what);
+    let reset = reset
+        .recv_timeout(Duration::from_secs(20))
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
     reset.unwrap_or_else(|error| panic!("{what}: {error}"));
     if let Err(error) = &moved {
         let known = matches!(

@@ -43,7 +43,7 @@ fn however_many_segments_are_altered_a_refusal_names_the_first_and_counts_all() 
     names_the_first(rig.manager.report().shards[0].quarantine.as_ref().unwrap());
 
     // A repair knows all of them all the same.
-    let report = rig.manager.repair_from(&shard, &SliceSource::new(&bytes), RepairOptions::new());
+    let report = rig.manager.repair_from(&shard, SliceSource::new(&bytes), RepairOptions::new());
     names_the_first(&report.unwrap().segments);
     assert_eq!(rig.manager.unseal_model(&shard).unwrap(), bytes);
 

@@ -324,7 +324,7 @@ fn while_threads_reserve_and_give_up_no_difference_is_told() {
                 }
             });
         }
-        let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let looked = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| {
             for _ in 0..3000 {
                 let accounts = manager.reconcile(0).unwrap();
                 assert!(accounts.agrees, "{accounts}");
