@@ -77,7 +77,7 @@ impl World {
         assert_eq!(self.inside.load(Ordering::SeqCst), 0, "a call is inside during the reset");
         yield_now();
         assert_eq!(self.inside.load(Ordering::SeqCst), 0, "a call began during the reset");
-        let (_epoch, _buried) = self.life.renew();
+        let ((), _buried) = self.life.renew(|_epoch| ());
         yield_now();
         let told = || self.tell(Told::Reset);
         let _lost = self.life.recover(told, |_error| self.tell(Told::Lost));

@@ -3,7 +3,7 @@
 //!
 //! The suite registers each call with what it touches. The oracle counts ticks, which are also the
 //! clock of the manager, so that calls and events lie on one axis. At the end of a round,
-//! [`Oracle::judge`] looks at each refusal: the table in [`rules`](self::rules) has one rule for each
+//! [`Oracle::judge`] looks at each refusal: the table in `rules` has one rule for each
 //! code, and a code without a rule fails the round. The rules are one-sided: they accept a refusal
 //! that may have been right, and reject one that cannot have been.
 //!
