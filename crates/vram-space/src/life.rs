@@ -159,7 +159,7 @@ impl Life {
     }
 
     /// Registers a call that returns memory. Never refused, not even after close or loss of the
-    /// device; whether it may still send something there, [`work`](Self::work) says.
+    /// device; whether it may still send something there, `Gpu::ready` says.
     pub fn begin_return(self: &Arc<Self>) -> LifePass {
         self.register(&mut lock(&self.inner))
     }
@@ -224,7 +224,7 @@ impl Life {
         lock(&self.inner).step(LifeCause::Drain)
     }
 
-    /// Reverts [`drain`](Self::drain). A device that was lost meanwhile stays lost.
+    /// Reverts a drain. A device that was lost meanwhile stays lost.
     pub fn stay(&self) {
         let _never = lock(&self.inner).step(LifeCause::Stay);
     }
