@@ -90,10 +90,7 @@ pub(crate) fn settle_all(core: &Core, copies: Vec<(&Entry, Arrived)>) -> Result<
         let (shard, to, bytes) = (entry.id.clone(), state.gpu_index(), entry.plaintext_len);
         told.tell(now.wall, EventKind::Moved { shard, from: *from, to, bytes });
     });
-    let before = moved.map_err(|(spaces, error)| {
-        drop(spaces);
-        error
-    })?;
+    let before = moved?;
     for ((entry, ..), old) in entries.iter().zip(before) {
         // The shard has moved; an error while its old space is returned does not change that.
         if let Some(Err((bytes, error))) = old.map(Space::give_back) {

@@ -88,10 +88,7 @@ pub(crate) fn arrive_all(
         told.tell(now.wall, EventKind::Woken { shard: entry.id.clone(), gpu, bytes });
         stated.push(now_stated);
     });
-    arrived.map_err(|(spaces, error)| {
-        drop(spaces);
-        error
-    })?;
+    arrived?;
     let woken = stated.into_iter().map(|stated| {
         let (id, gpu, bytes) = (&stated.shard_id, stated.gpu_index, stated.plaintext_len);
         tracing::info!(shard = %id, gpu, bytes, "woken");

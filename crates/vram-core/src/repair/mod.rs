@@ -225,10 +225,7 @@ fn move_to(
     let moved = arrive(entry, space, ShardCause::Move, |state, _told| {
         state.ages.arrived(now, Some(began));
     });
-    let old = moved.map_err(|(spaces, error)| {
-        drop(spaces);
-        error
-    })?;
+    let old = moved?;
     let Some(old) = old else { return Ok(ByteLen::ZERO) };
     let error = GpuError::Driver {
         gpu: old.gpu().device.info().index,

@@ -81,10 +81,7 @@ fn seal_anew(core: &Core, entry: &Entry, old: &View, anew: Anew) -> Result<(), V
                 state.ages.arrived(now, verified);
                 told.tell(at, event);
             });
-            let before = before.map_err(|(spaces, error)| {
-                drop(spaces);
-                error
-            })?;
+            let before = before?;
             // The new copy is the shard now; an error while the old space is returned does not
             // change that.
             if let Some(Err((bytes, error))) = before.map(Space::give_back) {

@@ -74,10 +74,7 @@ pub(crate) fn publish_all(core: &Core, ready: Vec<Ready>) -> Result<Vec<SealedSh
         let bytes = entry.plaintext_len;
         told.tell(at, EventKind::Sealed { shard, model_id, owner, gpu, bytes });
     });
-    arrived.map_err(|(spaces, error)| {
-        drop(spaces);
-        error
-    })?;
+    arrived?;
     for shard in &handles {
         let (id, gpu, bytes) = (&shard.shard_id, shard.gpu_index, shard.plaintext_len);
         tracing::info!(shard = %id, gpu, bytes, "sealed");
@@ -110,16 +107,16 @@ mod tests {
         let gpu = core.gpu(0).unwrap();
         let lies_at = |entry: &Entry| entry.state().space().map(Space::range);
         let (before, counted) = (lies_at(&first), core.registry.census.counts(0));
+        let books = gpu.capacity();
         let coming = [&first, &gone].map(|entry| {
             let mut space = gpu.place(ByteLen::new(1000)).unwrap();
             space.written().unwrap();
             (&**entry, space)
         });
-        let (spaces, error) =
-            arrive_all(coming.into(), ShardCause::Move, |_, _, _| ()).unwrap_err();
-        assert!(matches!(error, VramError::ShardFreed { .. }) && spaces.len() == 2, "{error}");
+        let error = arrive_all(coming.into(), ShardCause::Move, |_, _, _| ()).unwrap_err();
+        assert!(matches!(error, VramError::ShardFreed { .. }), "{error}");
         assert_eq!((lies_at(&first), core.registry.census.counts(0)), (before, counted));
-        drop(spaces);
+        assert_eq!(gpu.capacity(), books, "both spaces went back");
 
         let mut space = gpu.place(ByteLen::new(1000)).unwrap();
         space.written().unwrap();

@@ -8,9 +8,6 @@ use crate::error::VramError;
 use crate::shard::{Entry, Place, ShardCause, State, Told};
 use crate::sync::{MutexGuard, lock};
 
-/// Spaces that did not become their shards', and why.
-pub(crate) type NotArrived = (Vec<Space>, VramError);
-
 /// A shard that is about to lie in a space.
 struct Coming<'a> {
     entry: &'a Entry,
@@ -23,13 +20,13 @@ struct Coming<'a> {
 ///
 /// # Errors
 ///
-/// As [`arrive_all`]; the space is returned.
+/// As [`arrive_all`].
 pub(crate) fn arrive(
     entry: &Entry,
     space: Space,
     cause: ShardCause,
     more: impl FnOnce(&mut State, &Told),
-) -> Result<Option<Space>, NotArrived> {
+) -> Result<Option<Space>, VramError> {
     let mut more = Some(more);
     let arrived = arrive_all(vec![(entry, space)], cause, |_index, state, told| {
         if let Some(more) = more.take() {
@@ -47,13 +44,13 @@ pub(crate) fn arrive(
 ///
 /// # Errors
 ///
-/// All spaces, and the refusal: [`VramError::DeviceLost`], or that of the table of states. Nothing
-/// changed.
+/// [`VramError::DeviceLost`], or the refusal of the table of states. Nothing changed, and the spaces
+/// were given back.
 pub(crate) fn arrive_all(
     shards: Vec<(&Entry, Space)>,
     cause: ShardCause,
     mut more: impl FnMut(usize, &mut State, &Told),
-) -> Result<Vec<Option<Space>>, NotArrived> {
+) -> Result<Vec<Option<Space>>, VramError> {
     // Held until the shards lie there: a reset waits for them.
     let (mut passes, mut refused) = (Vec::with_capacity(shards.len()), None);
     let mut spaces = Vec::with_capacity(shards.len());
@@ -66,7 +63,7 @@ pub(crate) fn arrive_all(
         spaces.push((entry, space));
     }
     if let Some(refused) = refused {
-        return Err((spaces.into_iter().map(|(_, space)| space).collect(), refused));
+        return Err(refused);
     }
     for (_, space) in &mut spaces {
         space.commit();
@@ -102,9 +99,10 @@ pub(crate) fn arrive_all(
         }
         Ok(before)
     });
-    let spaces: Vec<_> = coming.into_iter().map(|one| one.space).collect();
-    drop(passes);
-    arrived.map_err(|refused| (spaces.into_iter().flatten().collect(), refused))
+    // What was refused is given back once the locks are free.
+    let refused: Vec<_> = coming.into_iter().map(|one| one.space).collect();
+    drop((passes, refused));
+    arrived
 }
 
 /// Runs `commit` under the lives of all these GPUs, in the order of their indices.
