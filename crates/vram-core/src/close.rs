@@ -30,7 +30,7 @@ use crate::parts::Core;
 use crate::resident::lease::refused;
 use crate::room::{free, make_room};
 use crate::scrub::Scrubbing;
-use crate::shard::{Entry, ShardState, gate};
+use crate::shard::{Entry, gate};
 use crate::sync::{Deadline, read};
 
 /// What closing a manager freed, and what it could not free.
@@ -191,10 +191,7 @@ fn give_back(core: &Core, reach: &Reach<'_>, report: &mut CloseReport) {
 /// The shards that lie on GPUs, and those that a reset restores, in ascending order of their ids.
 fn not_gone(core: &Core) -> Vec<Arc<Entry>> {
     let mut entries = core.registry.all();
-    entries.retain(|entry| {
-        let state = entry.state().place().state();
-        matches!(state, ShardState::Resident | ShardState::Restoring)
-    });
+    entries.retain(|entry| entry.state().place().state().is_on_gpu());
     entries
 }
 

@@ -219,7 +219,7 @@ impl Core {
 
     fn handle_on_gpu(&self, entry: &Entry) -> Option<SealedShard> {
         let state = entry.state();
-        let on_gpu = matches!(state.place().state(), ShardState::Resident | ShardState::Restoring);
+        let on_gpu = state.place().state().is_on_gpu();
         let stated = on_gpu.then(|| state.stated(entry));
         drop(state);
         stated.map(|stated| self.marker.handle(stated))

@@ -90,9 +90,7 @@ pub fn report(core: &Core) -> Report {
         .filter_map(|entry| {
             let state = entry.state();
             let standing = state.standing(&lost);
-            let on_gpu =
-                matches!(standing, ShardState::Resident | ShardState::Lost | ShardState::Restoring);
-            on_gpu.then(|| ShardReport {
+            standing.is_on_gpu().then(|| ShardReport {
                 shard_id: entry.id.clone(),
                 gpu: state.gpu_index(),
                 state: standing,

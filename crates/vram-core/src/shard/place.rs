@@ -89,6 +89,11 @@ impl ShardState {
         }
     }
 
+    /// Whether the shard belongs to a GPU: it lies there, or is being restored there.
+    pub(crate) const fn is_on_gpu(self) -> bool {
+        matches!(self, Self::Resident | Self::Lost | Self::Restoring)
+    }
+
     /// What `cause` does in this state: the whole transition table.
     #[must_use]
     pub const fn step(self, cause: ShardCause) -> ShardStep {
