@@ -18,7 +18,7 @@ extern crate vram_testkit;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use vram_alloc::{ByteLen, Ledger, LedgerError};
+use vram_alloc::{ByteLen, Charge, Ledger, LedgerError, Reservation};
 use vram_testkit::{Dice, for_a_while, setting};
 
 /// Rounds of each worker; a longer run multiplies them.
@@ -47,6 +47,15 @@ fn grants_stay_within_the_budget(seed: u64) {
                 let (ledger, booked, granted, refused) = (&ledger, &booked, &granted, &refused);
                 scope.spawn(move || {
                     let mut random = Dice::new(seed);
+                    let release = |held: Option<(u64, Reservation, Charge)>| {
+                        let Some((len, reservation, charge)) = held else { return };
+                        booked.fetch_sub(len, Ordering::SeqCst);
+                        drop(reservation);
+                        charge.release();
+                    };
+                    // Kept over some rounds: so there are refusals also where the threads run one
+                    // after the other.
+                    let mut held = None;
                     for _ in 0..rounds() {
                         let len = random.below(600);
                         match ledger.reserve(ByteLen::new(len)) {
@@ -55,23 +64,27 @@ fn grants_stay_within_the_budget(seed: u64) {
                                 assert!(now <= TOTAL, "{now} bytes are out of {TOTAL}");
                                 granted.fetch_add(1, Ordering::Relaxed);
                                 let part = reservation.split(ByteLen::new(len / 3)).unwrap();
-                                let charge = part.commit();
+                                let got = (len, reservation, part.commit());
                                 if random.below(4) == 0 {
                                     thread::yield_now();
                                 }
-                                booked.fetch_sub(len, Ordering::SeqCst);
-                                drop(reservation);
-                                charge.release();
+                                release(if random.below(2) == 0 {
+                                    held.replace(got)
+                                } else {
+                                    Some(got)
+                                });
                             }
                             Err(LedgerError::Insufficient { needed, room, capacity }) => {
                                 // The figures of the refusal leave no room for the request.
                                 assert!(needed > room);
                                 assert!(capacity.taken().get() + len > TOTAL);
                                 refused.fetch_add(1, Ordering::Relaxed);
+                                release(held.take());
                             }
                             Err(other) => unreachable!("{other}"),
                         }
                     }
+                    release(held);
                 })
             })
             .collect();

@@ -31,10 +31,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::path::Path;
 use std::sync::Arc;
 
-use vram_alloc::ByteLen;
+use vram_alloc::{ByteLen, GpuIndex};
 use vram_events::EventKind;
 use vram_files::{Feed, PlainImage, Source, Watch};
 use vram_gpu::GpuError;
+use vram_id::Timestamp;
 use vram_seal::{Expected, OpenLimits, SealError};
 use vram_space::Space;
 
@@ -43,7 +44,7 @@ use crate::parts::Core;
 use crate::repair::survey::{Altered, Survey};
 use crate::shard::entry::arrive::arrive;
 use crate::shard::entry::quarantine::Quarantine;
-use crate::shard::{Entry, Moment, SealedShard, ShardCause, View};
+use crate::shard::{Entry, Moment, SealedShard, ShardCause, State, Told, View};
 use crate::transfer::SourceFeed;
 
 /// How often a repair begins again because the shard changed while it read the source.
@@ -141,9 +142,7 @@ impl Repair<'_, '_> {
                 if !found.is_as_seen(entry)? {
                     return Ok(None);
                 }
-                let set_aside = move_to(entry, copy.space, began, now)?;
-                self.lift(entry, &found, began);
-                Ok(Some(set_aside))
+                self.move_to(entry, &found, copy.space, began, now).map(Some)
             })?;
             return Ok(moved.map(|set_aside| self.report(&found, written, set_aside)));
         }
@@ -190,14 +189,58 @@ impl Repair<'_, '_> {
     /// Ends the quarantine. The caller is exclusive at the gate, so that no other call finds the
     /// shard altered, or lost, before the event says that it was repaired.
     fn lift(&self, entry: &Entry, found: &Altered, began: Moment) {
-        let (at, gpu) = (self.core.events.now(), found.view.gpu.index);
-        entry.change(|state, told| {
-            state.quarantine = None;
-            state.ages.verified(began);
-            let (shard, segments) = (entry.id.clone(), found.segments.as_slice().into());
-            told.tell(at, EventKind::Repaired { shard, gpu, segments });
+        let at = self.core.events.now();
+        entry.change(|state, told| self.lifted(found, began, at, state, told));
+        self.log(found);
+    }
+
+    /// Makes a verified copy the shard's present placement and ends the quarantine, in one moment,
+    /// and takes the old placement out of use. Returns the number of bytes that were taken out of
+    /// use.
+    fn move_to(
+        &self,
+        entry: &Entry,
+        found: &Altered,
+        mut space: Space,
+        began: Moment,
+        now: Moment,
+    ) -> Result<ByteLen, VramError> {
+        space.keep();
+        let at = self.core.events.now();
+        let moved = arrive(entry, space, ShardCause::Move, |state, told| {
+            state.ages.arrived(now, Some(began));
+            self.lifted(found, began, at, state, told);
         });
-        tracing::info!(shard = %entry.id, gpu, segments = found.segments.len(), "repaired");
+        let old = moved?;
+        self.log(found);
+        let Some(old) = old else { return Ok(ByteLen::ZERO) };
+        let error = GpuError::Driver {
+            gpu: GpuIndex::new(old.gpu().index),
+            code: u32::MAX,
+            name: "the memory was taken out of use by a repair",
+            sticky: false,
+        };
+        Ok(old.abandon(error))
+    }
+
+    /// The change of a shard that is found sound again, in the caller's critical section.
+    fn lifted(
+        &self,
+        found: &Altered,
+        began: Moment,
+        at: Timestamp,
+        state: &mut State,
+        told: &Told,
+    ) {
+        state.quarantine = None;
+        state.ages.verified(began);
+        let (shard, segments) = (self.shard.shard_id.clone(), found.segments.as_slice().into());
+        told.tell(at, EventKind::Repaired { shard, gpu: found.view.gpu.index, segments });
+    }
+
+    fn log(&self, found: &Altered) {
+        let (shard, gpu) = (&self.shard.shard_id, found.view.gpu.index);
+        tracing::info!(%shard, gpu, segments = found.segments.len(), "repaired");
     }
 
     fn report(&self, found: &Altered, written: ByteLen, set_aside: ByteLen) -> RepairReport {
@@ -211,29 +254,6 @@ impl Repair<'_, '_> {
             at: self.core.clock.now(),
         }
     }
-}
-
-/// Makes a verified copy the shard's present placement, and takes its old placement out of use.
-/// Returns the number of bytes that were taken out of use.
-fn move_to(
-    entry: &Entry,
-    mut space: Space,
-    began: Moment,
-    now: Moment,
-) -> Result<ByteLen, VramError> {
-    space.keep();
-    let moved = arrive(entry, space, ShardCause::Move, |state, _told| {
-        state.ages.arrived(now, Some(began));
-    });
-    let old = moved?;
-    let Some(old) = old else { return Ok(ByteLen::ZERO) };
-    let error = GpuError::Driver {
-        gpu: old.gpu().device.info().index,
-        code: u32::MAX,
-        name: "the memory was taken out of use by a repair",
-        sticky: false,
-    };
-    Ok(old.abandon(error))
 }
 
 /// # Errors

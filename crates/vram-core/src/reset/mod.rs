@@ -60,11 +60,12 @@ pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport
     for promise in core.promises.list() {
         promise.forget_stale();
     }
+    let patience = Deadline::within(options.within);
     for one in remains {
         let entry = Arc::clone(&one.entry);
         let Some(report) = &mut end.report else { continue };
         let done = caught(core, GpuChoice::One(gpu.index), || {
-            restore::restore(core, one, &gpu, options, report);
+            restore::restore(core, one, &gpu, options, patience, report);
             Ok(())
         });
         if let Err(why) = done {

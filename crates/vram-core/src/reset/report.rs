@@ -66,8 +66,9 @@ impl ResetOptions {
         /// from copies as if the GPU had been lost. A leased shard is never taken from a working
         /// GPU, not even with this option.
         [const] fn force() => force = true;
-        /// Sets how long the reset waits for calls that are still running on the GPU. Default: 30
-        /// seconds.
+        /// Sets how long the reset waits for calls that are still running on the GPU, and then, to
+        /// restore a shard from an image, for calls that hold all staging memory. Default: 30
+        /// seconds each.
         [const] fn within(time: Duration) => within = time;
     }
 }

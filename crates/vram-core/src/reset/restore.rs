@@ -16,6 +16,7 @@ use crate::room::{make_room, park};
 use crate::shard::{
     Arrived, Backup, Copies, Entry, Exported, HostCopy, Place, Seal, SealedShard, ShardCause, View,
 };
+use crate::sync::Deadline;
 
 /// What is left of a shard whose GPU was emptied: its next generation, which is being restored, and
 /// the copies of it.
@@ -51,6 +52,7 @@ pub(crate) fn restore(
     remains: Remains,
     gpu: &Arc<Gpu>,
     options: ResetOptions,
+    patience: Deadline,
     report: &mut ResetReport,
 ) {
     let Remains { entry, copies } = remains;
@@ -58,7 +60,7 @@ pub(crate) fn restore(
         Restore::Nothing => NotRestored::NotAsked,
         Restore::FromCopies => {
             let targets = targets(core, gpu, options.elsewhere);
-            match from_copies(core, &entry, copies, &targets) {
+            match from_copies(core, &entry, copies, &targets, patience) {
                 Ok(Ok(shard)) => return report.restored.push(shard),
                 Ok(Err(parked)) => return report.parked.push(parked),
                 Err(why) => why,
@@ -76,6 +78,7 @@ fn from_copies(
     entry: &Arc<Entry>,
     copies: Copies,
     targets: &[Arc<Gpu>],
+    patience: Deadline,
 ) -> Result<Restored, NotRestored> {
     let Copies { backup, exported } = copies;
     lease::used(core, entry);
@@ -90,7 +93,7 @@ fn from_copies(
         }
     }
     match exported {
-        Some(exported) => import_again(core, entry, &exported, targets).map(Ok),
+        Some(exported) => import_again(core, entry, &exported, targets, patience).map(Ok),
         None => Err(why),
     }
 }
@@ -151,23 +154,32 @@ fn wake_backup(
     Ok(Err(WakeError::new(parked, refusal)))
 }
 
-/// Imports the image that a shard was exported to, on the first GPU that accepts it.
+/// Imports the image that a shard was exported to, on the first GPU that accepts it. While calls
+/// elsewhere hold the staging memory, it tries again until `patience` ends: a shard that is given up
+/// does not come back.
 fn import_again(
     core: &Core,
     entry: &Arc<Entry>,
     exported: &Exported,
     targets: &[Arc<Gpu>],
+    patience: Deadline,
 ) -> Result<SealedShard, NotRestored> {
     let seal = Arc::clone(&entry.state().seal);
     let mut refusal = None;
     for target in targets {
-        let brought = caught(core, GpuChoice::One(target.index), || {
-            let landed =
-                import::bring_back(core, &entry.sealed_as, exported, &seal, target, || {
-                    make_room::place_for(core, entry, target)
-                })?;
-            landed.map(|landed| as_it_was(core, entry, landed, &seal)).transpose()
-        });
+        let brought = loop {
+            let brought = caught(core, GpuChoice::One(target.index), || {
+                let landed =
+                    import::bring_back(core, &entry.sealed_as, exported, &seal, target, || {
+                        make_room::place_for(core, entry, target)
+                    })?;
+                landed.map(|landed| as_it_was(core, entry, landed, &seal)).transpose()
+            });
+            let wait = matches!(brought, Err(VramError::StagingLimit { .. }));
+            if !wait || patience.has_passed() || core.check_open().is_err() {
+                break brought;
+            }
+        };
         let failure = match brought {
             Ok(Some(arrived)) => {
                 let image = Some(exported.clone());

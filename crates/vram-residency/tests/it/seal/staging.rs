@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use vram_residency::device::{Device, HostDevice};
 use vram_residency::{
-    ByteLen, Class, GpuIndex, Limits, SealKey, SealOptions, SealRequest, SegmentSize, Threads,
-    VramError, VramManager,
+    ByteLen, Class, ExportOptions, GpuIndex, Limits, NotRestored, ResetOptions, SealKey,
+    SealOptions, SealRequest, SegmentSize, Threads, VramError, VramManager,
 };
 use vram_test_rigs::{ActingSource, ActingWriter, SEGMENT, content};
 
@@ -213,7 +213,11 @@ fn many_calls_at_once_never_exceed_the_bound_of_staging_and_all_come_through() {
 }
 
 /// Seals that hold a buffer until the returned sender is dropped or sends.
-fn hold(manager: &Arc<VramManager>, seat: u64, done: &Sender<String>) -> (Sender<()>, String) {
+fn hold(
+    manager: &Arc<VramManager>,
+    (seat, gpu): (u64, u32),
+    done: &Sender<String>,
+) -> (Sender<()>, String) {
     let (go_on, wait) = channel::<()>();
     let (began, has_begun) = channel();
     let name = format!("slow seal {seat}");
@@ -225,7 +229,7 @@ fn hold(manager: &Arc<VramManager>, seat: u64, done: &Sender<String>) -> (Sender
             let _until_dropped = wait.lock().unwrap().recv_timeout(LONG);
             Ok(())
         });
-        let request = SealRequest::new("slow", 0);
+        let request = SealRequest::new("slow", gpu);
         manager.seal_from(request, &source, SealOptions::new()).unwrap();
         done.send(own).unwrap();
     });
@@ -241,11 +245,11 @@ fn slow_sources_that_hold_all_staging_do_not_hang_other_calls() {
     let bytes = content(3 * SEGMENT, 1);
     let shard = manager.seal_model("m", 0, &bytes).unwrap();
     let (done, came) = channel();
-    let (first, first_name) = hold(&manager, 1, &done);
+    let (first, first_name) = hold(&manager, (1, 0), &done);
     // One buffer is left: slower, and it comes through.
     assert_eq!(manager.unseal_model(&shard).unwrap(), bytes);
 
-    let (second, second_name) = hold(&manager, 2, &done);
+    let (second, second_name) = hold(&manager, (2, 0), &done);
     let (answer, answered) = channel();
     {
         let (manager, shard) = (Arc::clone(&manager), shard.clone());
@@ -267,6 +271,46 @@ fn slow_sources_that_hold_all_staging_do_not_hang_other_calls() {
     all_came(&came, vec![first_name, second_name]);
     assert_eq!(manager.unseal_model(&shard).unwrap(), bytes);
     assert!(live.most() <= all.get());
+}
+
+#[test]
+fn a_reset_waits_for_staging_before_it_gives_up_a_shard_that_has_an_image() {
+    let wait = Duration::from_millis(10);
+    let (manager, _live) = manager(&[1 << 20; 2], SEGMENT, SEGMENT, wait);
+    let (manager, folder) = (Arc::new(manager), tempfile::tempdir().unwrap());
+    let bytes = content(3 * SEGMENT, 1);
+    let shard = manager.seal_model("m", 0, &bytes).unwrap();
+    let image = folder.path().join("image");
+    manager.export_to(&shard, image, ExportOptions::new()).unwrap();
+
+    let (done, came) = channel();
+    let (go_on, name) = hold(&manager, (1, 1), &done);
+    let (answer, answered) = channel();
+    {
+        let manager = Arc::clone(&manager);
+        let options = ResetOptions::new().force().within(LONG);
+        thread::spawn(move || answer.send(manager.reset_gpu(0, options)).unwrap());
+    }
+    // Many times as long as one call waits for staging.
+    let early = answered.recv_timeout(20 * wait);
+    assert!(early.is_err(), "{early:?}");
+    drop(go_on);
+    let report = answered.recv_timeout(LONG).unwrap().unwrap();
+    let [back] = report.restored.as_slice() else { panic!("{report:?}") };
+    assert_eq!(manager.unseal_model(back).unwrap(), bytes);
+    all_came(&came, vec![name]);
+
+    // Not for ever: the reset says why the shard is lost.
+    let image = folder.path().join("again");
+    manager.export_to(back, image, ExportOptions::new()).unwrap();
+    let (go_on, name) = hold(&manager, (1, 1), &done);
+    let options = ResetOptions::new().force().within(Duration::from_millis(50));
+    let report = manager.reset_gpu(0, options).unwrap();
+    let [lost] = report.lost.as_slice() else { panic!("{report:?}") };
+    let why = &lost.why;
+    assert!(matches!(why, NotRestored::Failed(VramError::StagingLimit { .. })), "{why}");
+    drop(go_on);
+    all_came(&came, vec![name]);
 }
 
 #[test]
