@@ -31,7 +31,7 @@ use crate::resident::lease::refused;
 use crate::room::{free, make_room};
 use crate::scrub::Scrubbing;
 use crate::shard::{Entry, gate};
-use crate::sync::{Deadline, read};
+use crate::sync::Deadline;
 
 /// What closing a manager freed, and what it could not free.
 #[derive(Clone, Debug, Default)]
@@ -228,14 +228,12 @@ fn count_left(core: &Core, waited: Duration, report: &mut CloseReport) {
 /// Wipes the keys. The shards that were sealed under them are freed, or will be freed without being
 /// read.
 fn forget_keys(core: &Core) {
-    let active = read(&core.keys).active().id();
-    if core.closing.last_key.set(active).is_err() {
-        return;
-    }
-    // A key ring must hold a key; a closed manager seals nothing under it.
+    // A key ring must hold a key; a closed manager uses it for nothing.
     let nothing = SealKey::random().unwrap_or_else(|_no_entropy| SealKey::from_bytes([0; 32]));
     let mut keys = core.keys.write().unwrap_or_else(PoisonError::into_inner);
-    *keys = KeyRing::new(nothing);
+    if core.closing.last_key.set(keys.active().id()).is_ok() {
+        *keys = KeyRing::new(nothing);
+    }
 }
 
 impl CloseReport {
@@ -260,6 +258,7 @@ mod tests {
 
     use crate::parts::core::testing;
     use crate::parts::keys;
+    use crate::sync::read;
 
     #[test]
     fn the_keys_of_a_closed_manager_are_gone() {

@@ -32,6 +32,8 @@ pub mod reports;
 pub mod reset;
 pub mod resident;
 pub mod room;
+#[cfg(all(test, shuttle))]
+mod schedules;
 pub mod scrub;
 pub mod sealing;
 pub mod shard;

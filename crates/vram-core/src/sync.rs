@@ -12,8 +12,8 @@
 //! of a promise may be locked inside it. The scrubber's locks are held with none of these. The capacity ledger takes no lock. No device is called while a lock other
 //! than a gate is held.
 //!
-//! Under `--cfg shuttle`, mutexes, condition variables, thread-locals and deadlines come from the
-//! crate shuttle, which runs a model under many schedules. The models are named `shuttle_…`; no
+//! Under `--cfg shuttle`, locks, condition variables, atomics that decide, thread-locals and
+//! deadlines come from the crate shuttle, which runs a model under many schedules. The models are named `shuttle_…`; no
 //! other test can run in such a build:
 //!
 //! ```text
@@ -25,15 +25,29 @@ use core::time::Duration;
 use std::sync::PoisonError;
 #[cfg(not(shuttle))]
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
-pub(crate) use std::sync::{RwLock, RwLockReadGuard};
 #[cfg(not(shuttle))]
-pub(crate) use std::thread_local;
+pub(crate) use std::sync::{RwLock, RwLockReadGuard};
 use std::time::Instant;
+#[cfg(not(shuttle))]
+pub(crate) use std::{thread::ThreadId, thread_local};
 
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 #[cfg(shuttle)]
-pub(crate) use shuttle::thread_local;
+pub(crate) use shuttle::{thread::ThreadId, thread_local};
+
+#[cfg(not(shuttle))]
+pub(crate) use core::sync::atomic::{AtomicBool, AtomicU64};
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64};
+
+/// The calling thread.
+pub(crate) fn current_thread() -> ThreadId {
+    #[cfg(shuttle)]
+    return shuttle::thread::current().id();
+    #[cfg(not(shuttle))]
+    return std::thread::current().id();
+}
 
 /// Locks `mutex`, also after a thread that held it has panicked.
 ///
@@ -121,12 +135,14 @@ fn left(end: Instant) -> Duration {
     end.saturating_duration_since(Instant::now())
 }
 
-/// A model has no clock. At each look, a deadline has passed or is far away, at random; a wait that
-/// has begun then ends by a notification only, so that a notification that is missing is found.
+/// A model has no clock. At each look, a deadline has passed or is far away, at random, but for one
+/// that had passed from the start; a wait that has begun then ends by a notification only, so that a
+/// notification that is missing is found.
 #[cfg(shuttle)]
-fn left(_end: Instant) -> Duration {
+fn left(end: Instant) -> Duration {
     use shuttle::rand::Rng as _;
-    if shuttle::rand::thread_rng().gen_bool(0.5) { Duration::ZERO } else { Duration::MAX }
+    let passed = end <= Instant::now() || shuttle::rand::thread_rng().gen_bool(0.5);
+    if passed { Duration::ZERO } else { Duration::MAX }
 }
 
 /// Waits on `condvar`. A panic of another thread is handled as by [`lock`]. The wait may end
@@ -155,4 +171,15 @@ pub(crate) fn wait_until<'a, T>(
 /// Locks for reading. A panic of another thread is handled as by [`lock`].
 pub(crate) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(all(test, shuttle))]
+pub(crate) mod models {
+    /// Runs a model under as many schedules of each kind as `VRAM_MODEL_SCHEDULES` asks for.
+    pub(crate) fn under_all_schedules(model: fn()) {
+        let schedules = std::env::var("VRAM_MODEL_SCHEDULES").ok();
+        let schedules = schedules.map_or(2_000, |number| number.parse().unwrap());
+        shuttle::check_random(model, schedules);
+        shuttle::check_pct(model, schedules, 3);
+    }
 }

@@ -1,7 +1,7 @@
 //! The locks of this crate, in one place, and how they treat a panic. No thread takes a lock while
 //! it holds another one, but a callback runs under the lock of its [`Watch`](crate::Watch).
 
-pub(crate) use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
+pub(crate) use std::sync::{Mutex, MutexGuard};
 
 use std::sync::PoisonError;
 
@@ -11,9 +11,4 @@ use std::sync::PoisonError;
 /// sound after a panic.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Takes the lock for reading, also after another holder panicked; see [`lock`].
-pub(crate) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,7 +7,6 @@ extern crate vram_testkit;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::RwLock;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_files::{
@@ -17,7 +16,7 @@ use vram_files::{
 };
 use vram_seal::{
     Expected, KeyRing, OpenLimits, Protection, SealContext, SealKey, SealParams, SegmentSize,
-    SivScope,
+    SivScope, open_record_in,
 };
 
 const MODEL: &str = "llama-3-8b";
@@ -132,9 +131,12 @@ fn an_image_is_read_as_plaintext_range_by_range() {
     let bench = Bench::new();
     let bytes = content(10_000);
     seal(&SliceSource::new(&bytes), &bench.path("image")).unwrap();
-    let keys = RwLock::new(ring());
+    let keys = ring();
     let limits = OpenLimits::default();
-    let plain = PlainImage::open(&bench.path("image"), &keys, &expected(), limits).unwrap();
+    let plain = PlainImage::open(&bench.path("image"), |record| {
+        open_record_in(&keys, record, &expected(), limits)
+    })
+    .unwrap();
     assert_eq!((plain.len().get(), plain.segment_len().get()), (10_000, 4096));
     let (start, len) = (ByteOffset::new(4096), ByteLen::new(10_000 - 4096));
     let range = ByteRange::checked(start, len, plain.len()).unwrap();

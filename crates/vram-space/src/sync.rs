@@ -7,17 +7,19 @@
 //! device is called while any of these locks is held.
 //!
 //! Under `cfg(shuttle)` the primitives are those of the model checker, and a deadline passes at any
-//! time.
+//! time, but for one that had passed from the start.
 
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
     sync::{Condvar, Mutex, MutexGuard},
     thread::ThreadId,
+    thread_local,
 };
 #[cfg(not(shuttle))]
 pub(crate) use std::{
     sync::{Condvar, Mutex, MutexGuard},
     thread::ThreadId,
+    thread_local,
 };
 
 use std::sync::PoisonError;
@@ -57,8 +59,8 @@ pub(crate) fn wait_until<'a, T>(
     #[cfg(shuttle)]
     {
         use shuttle::rand::Rng;
-        let _passes_when_the_schedule_says = end;
-        if shuttle::rand::thread_rng().r#gen() {
+        // Otherwise it passes when the schedule says.
+        if end <= Instant::now() || shuttle::rand::thread_rng().r#gen() {
             return Err(guard);
         }
         return Ok(condvar.wait(guard).unwrap_or_else(PoisonError::into_inner));

@@ -27,10 +27,10 @@ use zeroize::Zeroizing;
 use crate::error::VramError;
 use crate::moves::arrival::{cut_short, read_part, read_some};
 use crate::moves::{Arrival, ImportRequest, Proven};
-use crate::parts::Core;
+use crate::parts::{Core, keys};
 use crate::sealing::{SealRequest, entry, place};
 use crate::shard::{Exported, Moment, Seal, SealedAs, SealedShard, View};
-use crate::sync::{Mutex, read};
+use crate::sync::Mutex;
 use crate::transfer::read::zeroed;
 use crate::transfer::{ReadBack, Windows};
 
@@ -170,7 +170,7 @@ fn prove(
         return Err(cut_short("a sealed image, at least", 256, found));
     }
     let limits = OpenLimits { max_len: core.limits.shard_len_max };
-    let keys = read(&core.keys);
+    let keys = keys::ring(core)?;
     let opened = open_record_in(&keys, &record, &expected, limits)?;
     let key_use = core.key_uses.take(opened.fields().key_id());
     drop(keys);

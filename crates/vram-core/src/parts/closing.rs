@@ -1,14 +1,13 @@
 //! Whether the manager is open, and which thread closes it.
 
-use core::sync::atomic::AtomicBool;
 use std::sync::OnceLock;
-use std::thread;
-use std::thread::ThreadId;
 
 use vram_seal::KeyId;
 use vram_space::on_a_worker;
 
-use crate::sync::{Condvar, Deadline, Mutex, lock, wait_until};
+use crate::sync::{
+    AtomicBool, Condvar, Deadline, Mutex, ThreadId, current_thread, lock, wait_until,
+};
 
 /// Whether a manager is closed, and which thread is closing it.
 #[derive(Debug, Default)]
@@ -33,7 +32,7 @@ impl Closing {
     /// Waits for the right to close. `None` if another thread had it until the deadline, or if
     /// waiting would never end: this thread has it already, or is a worker of a call.
     pub(crate) fn turn(&self, deadline: Deadline) -> Option<Turn<'_>> {
-        let own = thread::current().id();
+        let own = current_thread();
         let mut closer = lock(&self.closer);
         while let Some(other) = *closer {
             if other == own || on_a_worker() {

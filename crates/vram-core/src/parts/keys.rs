@@ -10,7 +10,18 @@ use vram_seal::{
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::shard::{KeyUse, Seal};
-use crate::sync::read;
+use crate::sync::{RwLockReadGuard, read};
+
+/// The keys, to be used while the ring stays as it is.
+///
+/// # Errors
+///
+/// [`VramError::Closed`] once the keys of a closed manager are wiped. The call that asks was running
+/// when the manager was closed.
+pub(crate) fn ring(core: &Core) -> Result<RwLockReadGuard<'_, KeyRing>, VramError> {
+    let keys = read(&core.keys);
+    if core.closing.last_key().is_some() { Err(VramError::Closed) } else { Ok(keys) }
+}
 
 /// Opens a record that was just made or read, and counts it as a use of its key.
 pub(crate) fn open_seal(
@@ -20,7 +31,7 @@ pub(crate) fn open_seal(
     expected: &Expected<'_>,
 ) -> Result<Seal, VramError> {
     let Sealed { record, tags, digest, .. } = sealed;
-    let keys = read(&core.keys);
+    let keys = ring(core)?;
     let opened = open_record_in(&keys, &record, expected, OpenLimits::default())?;
     // Counted under the ring's lock: no other thread can retire the key between lookup and count.
     let key_use = core.key_uses.take(opened.fields().key_id());
@@ -30,7 +41,7 @@ pub(crate) fn open_seal(
 
 /// Counts one more use of a key that is in the ring.
 pub(crate) fn use_key(core: &Core, id: KeyId) -> Result<KeyUse, VramError> {
-    let keys = read(&core.keys);
+    let keys = ring(core)?;
     keys.get(&id).ok_or(SealError::UnknownKey { id })?;
     Ok(core.key_uses.take(id))
 }
@@ -77,7 +88,7 @@ pub fn key_ids(core: &Core) -> Vec<KeyId> {
     if core.check_open().is_err() {
         return Vec::new();
     }
-    read(&core.keys).ids()
+    ring(core).map_or_else(|_closed| Vec::new(), |keys| keys.ids())
 }
 
 /// The key for new seals; if the manager is closed, the key that was active last.

@@ -36,7 +36,7 @@ use vram_events::EventKind;
 use vram_files::{Feed, PlainImage, Source, Watch};
 use vram_gpu::GpuError;
 use vram_id::Timestamp;
-use vram_seal::{Expected, OpenLimits, SealError};
+use vram_seal::{Expected, OpenLimits, SealError, open_record_in};
 use vram_space::Space;
 
 use crate::error::VramError;
@@ -45,6 +45,7 @@ use crate::repair::survey::{Altered, Survey};
 use crate::shard::entry::arrive::arrive;
 use crate::shard::entry::quarantine::Quarantine;
 use crate::shard::{Entry, Moment, SealedShard, ShardCause, State, Told, View};
+use crate::sync::read;
 use crate::transfer::SourceFeed;
 
 /// How often a repair begins again because the shard changed while it read the source.
@@ -85,7 +86,12 @@ pub fn repair_from_image(
     let entry = core.resolve(shard)?;
     let expected = Expected::from(&entry.sealed_as.context()?);
     let limits = OpenLimits { max_len: core.limits.shard_len_max };
-    let image = PlainImage::open(image, &core.keys, &expected, limits)?;
+    let image = PlainImage::open(image, |record| {
+        open_record_in(&read(&core.keys), record, &expected, limits)
+    });
+    // The keys of a manager that was closed meanwhile are gone.
+    core.check_open()?;
+    let image = image?;
     let ours = entry.state().seal.opener.layout().segment_size().bytes();
     let theirs = image.segment_len();
     if ours != theirs {

@@ -11,11 +11,10 @@ use vram_seal::{KeyId, Protection};
 use vram_space::{GpuCapacity, LifeState};
 
 use crate::error::ReservationId;
-use crate::parts::Core;
+use crate::parts::{Core, keys};
 use crate::reports::{GpuReport, Report, ShardReport, ages, report};
 use crate::sealing::{ReservationReport, reservation};
 use crate::shard::{ParkCapacity, Place};
-use crate::sync::read;
 
 /// Everything a manager holds. No content, no keys, no pointers, no digests.
 ///
@@ -185,9 +184,7 @@ pub fn snapshot(core: &Core) -> Snapshot {
             .collect(),
         expires_in: expires_in.collect(),
     };
-    let ring = read(&core.keys);
-    let keys = KeySnapshot { active: ring.active().id(), all: ring.ids() };
-    drop(ring);
+    let keys = KeySnapshot { active: keys::active_key(core), all: keys::key_ids(core) };
     let state = SnapshotState {
         gpus: gpus.into_iter().map(GpuSnapshot::from).collect(),
         shards,

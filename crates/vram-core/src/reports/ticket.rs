@@ -6,9 +6,8 @@ use vram_alloc::ByteLen;
 use vram_ticket::{ShardTicket, Statement, TICKET_NAME_LEN_MAX, TicketOptions, TicketState};
 
 use crate::error::VramError;
-use crate::parts::Core;
+use crate::parts::{Core, keys};
 use crate::shard::SealedShard;
-use crate::sync::read;
 
 /// A signed statement about a shard in its present state.
 pub fn ticket(
@@ -61,7 +60,7 @@ pub fn ticket(
     let signed = if let Some(key) = &core.ticket_key {
         statement.sign(key)
     } else {
-        let derived = read(&core.keys).active().ticket_key();
+        let derived = keys::ring(core)?.active().ticket_key();
         statement.sign(&derived)
     };
     // Of all texts in the statement, only the length of the owner was not bounded before.

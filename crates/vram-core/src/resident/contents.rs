@@ -7,7 +7,6 @@ use vram_seal::{
 use crate::error::VramError;
 use crate::parts::{Core, keys};
 use crate::shard::{Entry, Seal, View};
-use crate::sync::read;
 
 /// Opens and hashes every segment of a shard, and compares the whole content with the record.
 ///
@@ -34,7 +33,7 @@ pub(crate) fn sealer(
 ) -> Result<Sealer, VramError> {
     let context = entry.sealed_as.context()?;
     let id = anew.key;
-    let keys = read(&core.keys);
+    let keys = keys::ring(core)?;
     let key = keys.get(&id).ok_or(SealError::UnknownKey { id })?;
     let mut sealer = Sealer::new(key, &context, anew.params, entry.plaintext_len)?;
     drop(keys);

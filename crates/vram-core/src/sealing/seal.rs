@@ -30,7 +30,6 @@ use crate::sealing::SealRequest;
 use crate::sealing::entry::{Ready, entry, publish};
 use crate::sealing::place::{place, place_once};
 use crate::shard::{Counted, Moment, Seal, SealedShard, View};
-use crate::sync::read;
 use crate::transfer::write::hash_feed;
 use crate::transfer::{Pass, Windows, WriteOptions};
 
@@ -93,7 +92,7 @@ fn write_seal(
     options: &WriteOptions<'_>,
 ) -> Result<Seal, VramError> {
     let context = request.sealed_as.context()?;
-    let keys = read(&core.keys);
+    let keys = keys::ring(core)?;
     let mut sealer = Sealer::new(keys.active(), &context, params, feed.len())?;
     // Held until the seal is counted, so that no other thread retires the key before.
     let _key_use = core.key_uses.take(keys.active().id());

@@ -1,6 +1,6 @@
 //! All shards of a manager, by id.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use dashmap::DashMap;
@@ -8,6 +8,7 @@ use vram_id::ShardId;
 
 use crate::error::VramError;
 use crate::shard::{Census, Entry, Listed, Parked, ShardState};
+use crate::sync::AtomicU64;
 
 /// All resident shards, by id. Callers clone an entry out of the map, so that no guard of the map
 /// is held across any other call.
@@ -105,6 +106,12 @@ impl Registry {
     #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.shards.len()
+    }
+
+    /// The number of slots that are taken.
+    #[cfg(all(test, shuttle))]
+    pub(crate) fn seats(&self) -> u64 {
+        self.count.load(Ordering::SeqCst)
     }
 
     /// All resident shards, in ascending order of their ids.

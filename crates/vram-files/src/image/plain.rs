@@ -4,12 +4,11 @@ use core::fmt;
 use std::path::Path;
 
 use vram_alloc::{ByteLen, ByteRange};
-use vram_seal::{Expected, KeyRing, OpenLimits, open_record_in};
+use vram_seal::{OpenedRecord, SealError, SealRecord};
 
 use super::read::{ImageFile, OpenImage};
 use crate::error::FileError;
 use crate::feed::Feed;
-use crate::sync::{RwLock, read};
 
 /// The plaintext of an image whose record and table are genuine. All bytes that it returns are
 /// authenticated.
@@ -18,21 +17,18 @@ pub struct PlainImage {
 }
 
 impl PlainImage {
-    /// Opens an image, with the key of the ring that its record names.
+    /// Opens an image. `prove` opens its record, with the key that the record names; it may hold a
+    /// lock of the keys, since nothing is read from the file meanwhile.
     ///
     /// # Errors
     ///
     /// [`FileError::Io`], [`FileError::Image`].
     pub fn open(
         path: &Path,
-        keys: &RwLock<KeyRing>,
-        expected: &Expected<'_>,
-        limits: OpenLimits,
+        prove: impl FnOnce(&SealRecord) -> Result<OpenedRecord, SealError>,
     ) -> Result<Self, FileError> {
         let file = ImageFile::open(path)?;
-        let proven = open_record_in(&read(keys), file.record(), expected, limits);
-        // Reading the rest of the file needs no lock.
-        let proven = proven.map_err(|error| file.refused(error))?;
+        let proven = prove(file.record()).map_err(|error| file.refused(error))?;
         Ok(Self { image: file.with_record(proven)? })
     }
 

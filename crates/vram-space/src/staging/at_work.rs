@@ -4,6 +4,8 @@
 use core::cell::Cell;
 use core::marker::PhantomData;
 
+use crate::sync::thread_local;
+
 thread_local! {
     /// The number of workers that the current thread is at the moment.
     static WORKERS: Cell<usize> = const { Cell::new(0) };

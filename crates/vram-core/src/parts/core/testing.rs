@@ -15,7 +15,12 @@ use crate::transfer::check::ReadBack;
 
 /// One thread, the smallest segments, and a GPU of 1 MiB.
 pub(crate) fn core(clock: Arc<dyn Clock>) -> Arc<Core> {
-    let limits = Limits::default();
+    let device = HostDevice::new(GpuIndex::new(0), ByteLen::MIB).unwrap();
+    core_on(Arc::new(device), clock, Limits::default())
+}
+
+/// As [`core`], over this device, which is used whole.
+pub(crate) fn core_on(device: Arc<dyn Device>, clock: Arc<dyn Clock>, limits: Limits) -> Arc<Core> {
     let settings = Settings {
         keys: KeyRing::new(SealKey::from_bytes([7; 32])),
         ticket_key: None,
@@ -32,11 +37,10 @@ pub(crate) fn core(clock: Arc<dyn Clock>) -> Arc<Core> {
         park_limit: ByteLen::MIB,
     };
     let core = Core::new(settings, |tenants| {
-        let device = Arc::new(HostDevice::new(GpuIndex::new(0), ByteLen::MIB).unwrap());
         let memory = device.memory().unwrap();
         let options = GpuOptions {
             index: 0,
-            budget: ByteLen::MIB,
+            budget: memory.total,
             headroom: ByteLen::ZERO,
             mode: MemoryMode::Region,
             wipe: WipePolicy::Always,
