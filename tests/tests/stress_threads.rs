@@ -20,7 +20,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use proptest::prelude::*;
-use vram_residency::{SealOptions, SealRequest, SealedShard, Verify, VramError, VramManager};
+use vram_residency::{
+    Lru, OnEviction, SealOptions, SealRequest, SealedShard, Verify, VramError, VramManager,
+};
 use vram_test_rigs::oracle::{Doing, Hand, Oracle, World};
 use vram_test_rigs::{ActingSource, ActingWriter};
 use vram_tests::budget::{Budget, Draw};
@@ -207,4 +209,68 @@ fn threads_share_shards_and_lose_nothing() {
 
 fn settle(oracle: &Arc<Oracle>, manager: &VramManager, seed: u64) {
     oracle.judge(manager).unwrap_or_else(|why| panic!("VRAM_STRESS_SEED={seed}: {why}"));
+}
+
+/// Bytes of every shard, and shards that a GPU holds, in the suite below.
+const EQUAL: usize = 8192;
+const PLACES: u64 = 24;
+
+/// Six threads use or replace at most a dozen of the 24 places at any moment, whoever is slow: a
+/// request that may evict is therefore never refused.
+#[test]
+fn whoever_may_evict_one_of_many_equal_shards_is_never_refused() {
+    let mut budget = Budget::start("makers of room");
+    while let Some(seed) = budget.next_round() {
+        let total = PLACES * as_u64(EQUAL);
+        let largest = as_u64(EQUAL);
+        let oracle = Oracle::new(World {
+            totals: vec![total],
+            largest,
+            in_one_piece: false,
+            all_may_go: true,
+        });
+        let rig = Rig::with(&[total], seed, |builder| {
+            oracle.hears(builder.eviction(Lru).on_eviction(OnEviction::Free))
+        });
+        let rig = rig.expect("a rig can be made");
+        thread::scope(|scope| {
+            let (manager, oracle) = (&*rig.manager, &*oracle);
+            let hands: Vec<_> = (0..6_u64).map(|number| (number, oracle.hand(number))).collect();
+            for (number, hand) in hands {
+                scope.spawn(move || make_room(manager, &hand, seed * 100 + number));
+            }
+        });
+        settle(&oracle, &rig.manager, seed);
+        let refusals = oracle.refusals();
+        assert!(!refusals.contains_key("insufficient-vram"), "VRAM_STRESS_SEED={seed}");
+        assert!(rig.manager.shards().len() > 12, "it was never full");
+    }
+}
+
+/// Seals shards of one length, each of which may push out another, and reads some to a slow sink.
+fn make_room(manager: &VramManager, hand: &Hand<'_>, seed: u64) {
+    let mut draw = Draw::new(seed);
+    for round in 0..40_u64 {
+        let data = bytes(EQUAL, seed * 1000 + round);
+        let origin = hand.oracle().now();
+        let doing = Doing::of("seal").takes(0, as_u64(EQUAL)).evicts(true);
+        let shard = hand.made(doing, || manager.seal_model("equal", 0, &data));
+        let shard = shard.expect("others can go");
+        if !draw.one(&any::<bool>()) {
+            continue;
+        }
+        let mut out = Vec::new();
+        let sink = ActingWriter(|part: &[u8]| {
+            hand.oracle().wait_for_progress();
+            out.extend_from_slice(part);
+            Ok(part.len())
+        });
+        let doing = Doing::of("unseal to a slow sink").shard(&shard, origin).waits();
+        match hand.made(doing, || manager.unseal_to(&shard, sink)) {
+            Ok(()) => assert!(out == data, "other bytes came out"),
+            // Pushed out meanwhile.
+            Err(VramError::ShardFreed { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
 }
