@@ -53,11 +53,12 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    /// Takes the memory. `hashed`: whether the sealer has, or will have, its hashes before it seals.
-    pub(crate) fn new<Stage>(sealer: &Sealer<Stage>, hashed: bool) -> Result<Self, SealError> {
+    /// Takes the memory. `known`: whether the digest is known before the first segment is
+    /// sealed.
+    pub(crate) fn new<Stage>(sealer: &Sealer<Stage>, known: bool) -> Result<Self, SealError> {
         let count = sealer.layout().count();
         let tags = SegmentTags::blank(sealer.fields())?;
-        let hashes = filled(if hashed { 0 } else { count }, &SegmentHash::from_bytes([0; 32]))?;
+        let hashes = filled(if known { 0 } else { count }, &SegmentHash::from_bytes([0; 32]))?;
         let present = filled(count.div_ceil(64), &0_u64)?;
         Ok(Self { tags, hashes, present, missing: count })
     }

@@ -125,10 +125,10 @@ fn a_slice_that_changes_at_every_write_is_refused_or_sealed_as_what_was_read() {
             let mut seen = Seen::default();
             let before = rig.manager.seal(request(scope), &mapping.bytes);
             assert!(seen.check(&rig.manager, before), "nothing has changed yet");
-            let (writes, shared) = (AtomicU64::new(0), Arc::clone(&mapping));
+            let (writes, target) = (AtomicU64::new(0), Arc::clone(&mapping));
             let hook = Hook::new(move || {
                 let byte = writes.fetch_add(1, Ordering::Relaxed).to_le_bytes()[0];
-                shared.rewrite(at, byte);
+                target.rewrite(at, byte);
             });
             rig.devices[0].add(Op::QueueWrite, When::From(1), Action::Run(hook)).unwrap();
             for _ in 0..4 {
@@ -146,8 +146,8 @@ fn a_slice_that_changes_at_every_write_is_refused_or_sealed_as_what_was_read() {
 fn a_model_whose_slice_changes_has_the_digest_of_what_comes_back() {
     let rig = Rig::new(&[1 << 17]);
     let mapping = Mapping::new(content(8 * SEGMENT, 2));
-    let shared = Arc::clone(&mapping);
-    let hook = Hook::new(move || (0..8).for_each(|segment| shared.rewrite(segment, 0xEE)));
+    let target = Arc::clone(&mapping);
+    let hook = Hook::new(move || (0..8).for_each(|segment| target.rewrite(segment, 0xEE)));
     rig.devices[0].add(Op::QueueWrite, When::Nth(1), Action::Run(hook)).unwrap();
     let shard = rig.manager.seal_model("model", 0, &mapping.bytes).unwrap();
     let back = rig.manager.unseal_model(&shard).unwrap();
