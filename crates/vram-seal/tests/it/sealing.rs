@@ -1,13 +1,19 @@
 //! Sealing segment by segment: never two plaintexts under one key and nonce, and no part of one seal
 //! in another.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::collections::HashMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use vram_alloc::ByteLen;
 use vram_seal::{
     ContentHasher, Expected, HashKind, Opener, Protection, SealContext, SealError, SealParams,
-    Sealer, SegmentCollector, SegmentHash, SivScope, Suite, Threads, hash_all, seal, unseal,
+    Sealed, Sealer, SegmentCollector, SegmentHash, SegmentSize, SivScope, Suite, Threads, hash_all,
+    seal, unseal, verify_content,
 };
 use vram_testkit::weights;
 
@@ -216,6 +222,52 @@ fn content_that_changes_while_it_is_sealed_by_segment_is_sealed_as_what_was_read
             unseal(&opener, Threads::ONE, &data, &mut back).unwrap();
             assert_eq!(back, read);
         }
+    }
+}
+
+/// The call hashes and encrypts its copy in either scope, so no change of the source fails it. The
+/// kernel writes the source meanwhile, as another process writes a mapping.
+#[test]
+fn a_whole_shard_is_sealed_as_what_was_copied_however_its_source_changes() {
+    // One segment, long enough that the source changes between its copy and its hash.
+    const LARGE: usize = 16 << 20;
+    let plaintext = weights(LARGE);
+    let start = u64::try_from(plaintext.as_ptr().addr()).unwrap();
+    let memory = File::options().write(true).open("/proc/self/mem").unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0_u64.. {
+                let at = start + round * 4099 % (16 << 20);
+                memory.write_all_at(&round.to_le_bytes()[..1], at).unwrap();
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let _stop = StopAtEnd(&stop);
+        let (began, mut data) = (Instant::now(), vec![0; plaintext.len()]);
+        while began.elapsed() < Duration::from_millis(500) {
+            for params in kinds() {
+                let params = params.with_segment(SegmentSize::MAX);
+                // The other processor is the writer's.
+                let threads = Threads::ONE;
+                let sealed = seal(&key(7), &context(), params, threads, &plaintext, &mut data);
+                let Sealed { record, tags, digest, .. } = sealed.unwrap();
+                let expected = Expected::from(&context());
+                let opener = Opener::open(&key(7), &record, tags, &expected).unwrap();
+                assert_eq!(verify_content(&opener, threads, &data), Ok(digest));
+            }
+        }
+    });
+}
+
+/// Stops the writing thread, also if the test fails.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
