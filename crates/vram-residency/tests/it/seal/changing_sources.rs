@@ -23,10 +23,11 @@ use vram_residency::{
 use vram_seal::ImageLayout;
 use vram_test_rigs::{ActingSource, Rig, SEGMENT, content};
 
-const SCOPES: [SivScope; 2] = [SivScope::Shard, SivScope::Segment];
-
-fn request(scope: SivScope) -> SealRequest {
-    SealRequest::new("model", 0).scope(scope)
+/// Scope Shard, scope Segment, and Authenticated.
+fn requests() -> [SealRequest; 3] {
+    let base = SealRequest::new("model", 0);
+    let authenticated = base.clone().protection(Protection::Authenticated);
+    [base.clone().scope(SivScope::Shard), base.scope(SivScope::Segment), authenticated]
 }
 
 /// Bytes that are lent as a slice, and that the kernel writes meanwhile.
@@ -117,13 +118,13 @@ impl Seen {
 #[test]
 fn a_slice_that_changes_at_every_write_is_refused_or_sealed_as_what_was_read() {
     const SEGMENTS: usize = 12;
-    for scope in SCOPES {
+    for request in requests() {
         // The first and the last bytes that are sealed, from either end, and those between.
         for at in [0, 1, 5, SEGMENTS - 2, SEGMENTS - 1] {
             let rig = Rig::new(&[1 << 17]);
             let mapping = Mapping::new(content(SEGMENTS * SEGMENT, 1));
             let mut seen = Seen::default();
-            let before = rig.manager.seal(request(scope), &mapping.bytes);
+            let before = rig.manager.seal(request.clone(), &mapping.bytes);
             assert!(seen.check(&rig.manager, before), "nothing has changed yet");
             let (writes, target) = (AtomicU64::new(0), Arc::clone(&mapping));
             let hook = Hook::new(move || {
@@ -132,7 +133,7 @@ fn a_slice_that_changes_at_every_write_is_refused_or_sealed_as_what_was_read() {
             });
             rig.devices[0].add(Op::QueueWrite, When::From(1), Action::Run(hook)).unwrap();
             for _ in 0..4 {
-                let outcome = rig.manager.seal(request(scope), &mapping.bytes);
+                let outcome = rig.manager.seal(request.clone(), &mapping.bytes);
                 seen.check(&rig.manager, outcome);
             }
             rig.clear();
@@ -190,9 +191,9 @@ fn whatever_a_thread_writes_meanwhile_no_key_and_nonce_meets_two_plaintexts() {
         let _stop = StopAtEnd(&stop);
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(1) {
-            for scope in SCOPES {
-                let slice = manager.seal(request(scope), &mapping.bytes);
-                let source = manager.seal_from(request(scope), &shared, SealOptions::new());
+            for request in requests() {
+                let slice = manager.seal(request.clone(), &mapping.bytes);
+                let source = manager.seal_from(request, &shared, SealOptions::new());
                 for outcome in [slice, source] {
                     if seen.check(&manager, outcome) { sealed += 1 } else { refused += 1 }
                 }
