@@ -26,7 +26,7 @@ pub enum FileError {
         /// What the caller asked for.
         wanted: u64,
     },
-    /// The source returned other bytes in the second pass than in the first.
+    /// The source changed: a segment no longer has the bytes that were hashed before.
     #[error("the source of {model_id} changed in segment {segment} while it was being sealed")]
     SourceChanged {
         /// What was being sealed.

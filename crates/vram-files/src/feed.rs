@@ -18,8 +18,8 @@ pub trait Feed: Sync {
     /// [`FileError`] if the bytes cannot be read; the content of `target` is then unspecified.
     fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), FileError>;
 
-    /// All bytes, if they are in memory and cannot change: a second pass over them then reads the
-    /// same bytes.
+    /// All bytes, if they are in memory: a pass that only hashes need not copy them. They are not
+    /// trusted to stay the same.
     fn slice(&self) -> Option<&[u8]> {
         None
     }

@@ -140,7 +140,8 @@ pub trait Source: Sync {
         Access::Positional
     }
 
-    /// All bytes, if they lie in memory that no thread or process can change while it is borrowed.
+    /// All bytes, if they lie in memory. They are not trusted to stay the same either: they are
+    /// copied before they are hashed and sealed.
     fn as_slice(&self) -> Option<&[u8]> {
         None
     }
@@ -202,8 +203,9 @@ pub struct SliceSource<'a> {
 }
 
 impl<'a> SliceSource<'a> {
-    /// The bytes of `bytes`. They must not lie in a memory map: a process that writes the mapped
-    /// file would change them while Rust assumes that they are constant.
+    /// The bytes of `bytes`. Prefer a [`FileSource`] to a memory map: a process that writes the
+    /// mapped file changes them while Rust assumes that they are constant. A seal of bytes that
+    /// change meanwhile is refused, or is that of the bytes that were read.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }

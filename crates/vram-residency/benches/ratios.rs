@@ -17,7 +17,7 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
-use vram_residency::{ByteLen, Protection, ReadBack, SealKey, SealRequest, VramManager};
+use vram_residency::{ByteLen, Protection, ReadBack, SealKey, SealRequest, SivScope, VramManager};
 use vram_seal::{SealContext, SealParams, Threads};
 
 const MIB: usize = 1 << 20;
@@ -81,6 +81,7 @@ fn against_the_bare_sealer(rounds: usize) {
     let data = content(256 * MIB, 0);
     let mut copy = data.clone();
     let mut sealed = data.clone();
+    let mut sealed_in_two = data.clone();
     let mut opened = data.clone();
     let manager = VramManager::new_mock(data.len()).unwrap();
     let encrypted = SealRequest::new("model", 0);
@@ -102,9 +103,19 @@ fn against_the_bare_sealer(rounds: usize) {
                 timed(|| vram_seal::seal(&key, &context, params, threads, data, out).unwrap()).1
             }),
         ),
+        (
+            "bare seal, scope Shard",
+            Box::new(|| {
+                let params = SealParams::default().with_scope(SivScope::Shard);
+                let out = &mut sealed_in_two[..];
+                let threads = Threads::AUTO;
+                timed(|| vram_seal::seal(&key, &context, params, threads, data, out).unwrap()).1
+            }),
+        ),
         ("seal_model, no read-back", facade(encrypted.clone().read_back(ReadBack::None))),
         ("seal_model, default read-back", facade(encrypted.clone())),
         ("seal_model, full read-back", facade(encrypted.clone().read_back(ReadBack::Full))),
+        ("seal_model, scope Shard", facade(encrypted.clone().scope(SivScope::Shard))),
         ("authenticated, full read-back", facade(authenticated)),
         (
             "unseal_into",

@@ -61,7 +61,7 @@ fn shard(c: &mut Criterion, name: &str, len: usize, threads: &[usize]) {
         group.bench_function(BenchmarkId::new("memcpy", count), |b| {
             b.iter(|| copy(count, black_box(&plaintext), black_box(&mut out)));
         });
-        let base = SealParams::new();
+        let base = SealParams::new().with_scope(SivScope::Shard);
         for (name, params) in [
             ("aes-shard", base),
             ("aes-segment", base.with_scope(SivScope::Segment)),

@@ -7,27 +7,27 @@ use core::error::Error;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_seal::{
-    Expected, OpenLimits, SealContext, SealKey, SealParams, Sealer, SegmentCollector, SivScope,
-    Threads, open_record, verify,
+    Expected, OpenLimits, SealContext, SealKey, SealParams, Sealer, SegmentCollector, Threads,
+    open_record, verify,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
     let key = SealKey::random()?;
     let context = SealContext::new("llama-3-8b")?.metadata(b"bf16 [4096, 512]");
-    // Bytes of a file are read once: each segment is hashed and sealed in one pass.
-    let params = SealParams::new().with_scope(SivScope::Segment);
     let weights: Vec<u8> = (0..4096 * 512 * 2_u32).map(|i| i.to_le_bytes()[0]).collect();
 
-    let sealer = Sealer::new(&key, &context, params, ByteLen::from_usize(weights.len()))?;
+    // Each segment is hashed and sealed in one pass, in a copy of its own.
+    let len = ByteLen::from_usize(weights.len());
+    let sealer = Sealer::new(&key, &context, SealParams::new(), len)?.one_pass()?;
     let layout = *sealer.layout();
-    let collector = SegmentCollector::new(&sealer)?;
+    let collector = SegmentCollector::new(sealer)?;
     let mut device = Vec::with_capacity(weights.len());
     for (segment, piece) in (0..).zip(weights.chunks(256 << 10)) {
         let mut staging = piece.to_vec();
-        collector.put(segment, sealer.seal_segment(segment, &mut staging)?)?;
+        collector.put(segment, collector.sealer().seal_segment(segment, &mut staging)?)?;
         device.extend_from_slice(&staging);
     }
-    let finished = collector.finish(sealer)?;
+    let finished = collector.finish()?;
     println!("sealed {} in {} segments", layout.plaintext_len(), layout.count());
     println!("record of {} bytes, table of {}", finished.record.len(), finished.tags.len_bytes());
     println!("content digest {}", finished.digest);

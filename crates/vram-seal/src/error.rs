@@ -93,7 +93,7 @@ pub enum SealError {
     /// The content as a whole is not the one that was sealed.
     #[error("the content digest does not match the seal record")]
     DigestMismatch,
-    /// The source returned different bytes in the second pass than in the first.
+    /// The bytes of a segment are no longer those that were hashed before.
     #[error("segment {segment} of the source changed while it was being sealed")]
     SourceChanged {
         /// Index of the segment, from 0.
@@ -138,9 +138,6 @@ pub enum SealError {
     /// In scope Shard all segments must be hashed before the first one is sealed.
     #[error("the digest over all segments is needed before the first one can be sealed")]
     NotFixed,
-    /// The digest of a scope Shard seal was already fixed.
-    #[error("the digest of this seal was already fixed")]
-    AlreadyFixed,
     /// The call belongs to another mode or scope than the record's.
     #[error("{call} is not possible with this mode and scope of seal")]
     NotInThisScope {
@@ -159,8 +156,9 @@ pub enum SealError {
         /// Index of the segment, from 0.
         segment: u64,
     },
-    /// A sealed segment was put into the collector of another kind of seal.
-    #[error("segment {segment} was sealed for another mode or scope")]
+    /// A sealed segment was put into the collector of another seal, or in the place of another
+    /// segment.
+    #[error("segment {segment} is not one of this seal, or stands in the place of another")]
     ForeignSegment {
         /// Index of the segment, from 0.
         segment: u64,
@@ -230,7 +228,6 @@ impl SealError {
             Self::NoSuchSegment { .. } => "no-such-segment",
             Self::OutOfBounds { .. } => "out-of-bounds",
             Self::NotFixed => "not-fixed",
-            Self::AlreadyFixed => "already-fixed",
             Self::NotInThisScope { .. } => "not-in-this-scope",
             Self::Incomplete { .. } => "incomplete",
             Self::DuplicateSegment { .. } => "duplicate-segment",

@@ -14,15 +14,17 @@ use crate::pieces::Pieces;
 use crate::record::context::SealContext;
 use crate::record::layout::SegmentLayout;
 use crate::record::params::{Protection, SealParams};
-use crate::seal::{Sealed, Sealer, SegmentCollector};
+use crate::seal::collector::{Gathered, Sealed, SegmentCollector};
+use crate::seal::sealer::{Fresh, Sealer};
 use crate::segment::chain::{Place, SegmentHash};
 use crate::wipe::{Scratch, WipeUnlessKept};
 
 /// Seals `plaintext` into `out`, which must be of the same length.
 ///
-/// The plaintext is read once, into `out`, and hashed and sealed there. The encrypted bytes are
-/// therefore the hashed bytes, even if the source changes meanwhile. No other code may read `out`
-/// until the call returns. In mode Authenticated it receives the plaintext.
+/// The plaintext is read once, in any scope: segment by segment into `out`, and hashed and sealed
+/// there. The encrypted bytes are therefore the hashed bytes, even if the source changes meanwhile.
+/// No other code may read or write `out` until the call returns. In mode Authenticated it receives
+/// the plaintext.
 ///
 /// # Errors
 ///
@@ -36,13 +38,13 @@ pub fn seal(
     plaintext: &[u8],
     out: &mut [u8],
 ) -> Result<Sealed, SealError> {
-    let sealer = Sealer::new(key, context, params, ByteLen::from_usize(plaintext.len()))?;
-    sealer.layout().check_whole("the target of the seal", out)?;
-    seal_through(sealer, threads, Some(plaintext), out)
+    let fresh = Sealer::new(key, context, params, ByteLen::from_usize(plaintext.len()))?;
+    fresh.layout().check_whole("the target of the seal", out)?;
+    seal_through(fresh, threads, Some(plaintext), out)
 }
 
-/// Seals a buffer in place: plaintext becomes ciphertext. No other code may read it until the call
-/// returns. In mode Authenticated it is only read.
+/// Seals a buffer in place: plaintext becomes ciphertext. No other code may read or write it until
+/// the call returns. In mode Authenticated it is only read.
 ///
 /// # Errors
 ///
@@ -55,29 +57,28 @@ pub fn seal_in_place(
     threads: Threads,
     buffer: &mut [u8],
 ) -> Result<Sealed, SealError> {
-    let sealer = Sealer::new(key, context, params, ByteLen::from_usize(buffer.len()))?;
-    seal_through(sealer, threads, None, buffer)
+    let fresh = Sealer::new(key, context, params, ByteLen::from_usize(buffer.len()))?;
+    seal_through(fresh, threads, None, buffer)
 }
 
 /// Seals `out`, which is filled from `source` first if there is one.
 fn seal_through(
-    mut sealer: Sealer,
+    fresh: Sealer<Fresh>,
     threads: Threads,
     source: Option<&[u8]>,
     out: &mut [u8],
 ) -> Result<Sealed, SealError> {
     // Allocates all memory first: a host with too little memory is detected before the first write.
-    let collector = SegmentCollector::new(&sealer)?;
-    let mut hashes =
-        if sealer.needs_digest_first() { blank_hashes(sealer.layout())? } else { Vec::new() };
+    let two_passes = fresh.needs_digest_first();
+    let gathered = Gathered::new(&fresh, two_passes)?;
+    let mut hashes = if two_passes { blank_hashes(fresh.layout())? } else { Vec::new() };
     let mut out = WipeUnlessKept::new(out);
     let mut source = source;
-    let place = place_of(source);
-    if sealer.needs_digest_first() {
-        let slots = Mutex::new(&mut hashes);
-        let layout = sealer.layout();
-        let pieces = Pieces::groups(layout, source.take(), out.bytes());
-        pieces.each_segment(
+    let sealer = fresh.begin(|fresh| {
+        // The copy is hashed, not the source, so the second pass finds the same bytes.
+        let (source, layout) = (source.take(), fresh.layout());
+        let (place, slots) = (place_of(source), Mutex::new(&mut hashes));
+        Pieces::groups(layout, source, out.bytes()).each_segment(
             layout,
             threads,
             Pieces::front,
@@ -89,20 +90,22 @@ fn seal_through(
                 Ok(())
             },
         )?;
-        sealer.fix(&hashes)?;
-    }
-    // From the end: the bytes hashed last are sealed first, while they are still in the cache.
+        Ok::<_, SealError>(hashes)
+    })?;
+    let collector = SegmentCollector::in_memory(sealer, gathered);
+    let (sealer, place) = (collector.sealer(), place_of(source));
+    // From the end: bytes that were hashed last are sealed first, while they are still in the cache.
     Pieces::groups(sealer.layout(), source, out.bytes()).each_segment(
         sealer.layout(),
         threads,
-        Pieces::back,
+        |pieces| if two_passes { pieces.back() } else { pieces.front() },
         || sealer.slot(),
         |slot, segment, source, target| {
             copy_if_any(source, target);
             collector.put(segment, sealer.seal_with(slot, segment, target, place)?)
         },
     )?;
-    let finished = collector.finish(sealer)?;
+    let finished = collector.finish()?;
     out.keep();
     Ok(finished)
 }

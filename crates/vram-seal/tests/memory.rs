@@ -31,7 +31,7 @@ const CHILD: &str = "VRAM_SEAL_MEMORY_CHILD";
 const LEN: usize = 5 * 4096 + 77;
 
 fn kind(index: usize) -> SealParams {
-    let base = SealParams::new().with_segment(SegmentSize::MIN);
+    let base = SealParams::new().with_scope(SivScope::Shard).with_segment(SegmentSize::MIN);
     match index {
         0 => base,
         1 => base.with_scope(SivScope::Segment),

@@ -22,7 +22,9 @@ use vram_seal::{
 
 fn params() -> impl Strategy<Value = SealParams> {
     (0..5_u8, 12..=14_u8).prop_map(|(kind, log2)| {
-        let base = SealParams::new().with_segment(SegmentSize::from_log2(log2).unwrap());
+        let base = SealParams::new()
+            .with_scope(SivScope::Shard)
+            .with_segment(SegmentSize::from_log2(log2).unwrap());
         let chacha = base.with_suite(Suite::ChaCha20Poly1305);
         match kind {
             0 => base,

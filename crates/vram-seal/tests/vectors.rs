@@ -48,7 +48,9 @@ fn blake3(bytes: &[u8]) -> String {
 
 fn params(case: &Value) -> SealParams {
     let log2 = u8::try_from(case["segment_log2"].as_u64().unwrap()).unwrap();
-    let base = SealParams::new().with_segment(SegmentSize::from_log2(log2).unwrap());
+    let base = SealParams::new()
+        .with_scope(SivScope::Shard)
+        .with_segment(SegmentSize::from_log2(log2).unwrap());
     match text(case, "mode") {
         "authenticated" => base.with_protection(Protection::Authenticated),
         "segment-aes-256-gcm" => base.with_scope(SivScope::Segment),

@@ -157,7 +157,7 @@ pub enum VramError {
         /// The requested amount.
         wanted: u64,
     },
-    /// The source returned other bytes in the second pass than in the first.
+    /// The source changed: a segment no longer has the bytes that were hashed before.
     #[error("the source of {model_id} changed in segment {segment} while it was being sealed")]
     SourceChanged {
         /// The model being sealed.

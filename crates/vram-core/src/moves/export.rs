@@ -31,7 +31,7 @@ use crate::transfer::{Convert, Outward};
 struct Plan {
     seal: Arc<Seal>,
     /// For a shard that is sealed anew for the export.
-    anew: Option<(vram_seal::Sealer, Vec<vram_seal::SegmentHash>)>,
+    anew: Option<vram_seal::Sealer>,
 }
 
 /// Writes the image of a shard, makes it complete, and then appends its event. All of it happens
@@ -92,11 +92,11 @@ fn plan_export(
     }
     let params = view.seal.params.with_protection(Protection::Encrypted);
     let anew = Anew { params, key: view.seal.key_id() };
-    let hashes = contents::content_hashes(entry, view)?;
+    let hashes = Arc::new(contents::content_hashes(entry, view)?);
     let seal = in_place::trial(core, entry, view, anew, &hashes);
     let seal = Arc::new(seal.map_err(|error| altered(entry, error))?);
-    let sealer = contents::sealer(core, entry, anew, Some(&hashes))?;
-    Ok(Plan { seal, anew: Some((sealer, hashes)) })
+    let sealer = contents::sealer(core, entry, anew, &hashes)?;
+    Ok(Plan { seal, anew: Some(sealer) })
 }
 
 /// Writes the sealed bytes, run by run.
@@ -116,10 +116,9 @@ fn export_data(
     let keep = |_segment, _sealed| Ok(());
     let how = match &plan.anew {
         None => Outward::AsTheyAre,
-        Some((sealer, hashes)) => Outward::Anew {
-            convert: Convert { from: &view.seal.opener, to: sealer, hashes: Some(hashes) },
-            keep: &keep,
-        },
+        Some(sealer) => {
+            Outward::Anew { convert: Convert { from: &view.seal.opener, to: sealer }, keep: &keep }
+        }
     };
     let mut next = 0;
     while next < layout.count() {

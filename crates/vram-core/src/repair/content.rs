@@ -18,7 +18,8 @@ use crate::transfer::read::zeroed;
 
 /// A source that was read to its end.
 pub(crate) struct Content {
-    pub(crate) hashes: Vec<SegmentHash>,
+    /// Shared with the sealer that seals nothing else.
+    pub(crate) hashes: Arc<Vec<SegmentHash>>,
     /// Plaintext of the segments that differ on the device, as far as there was room for it.
     pub(crate) kept: Kept,
 }
@@ -70,7 +71,7 @@ impl Content {
             Ok(())
         })?;
         let keeping = keeping.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(Self { hashes: hashes.into_vec(), kept: keeping.kept })
+        Ok(Self { hashes: Arc::new(hashes.into_vec()), kept: keeping.kept })
     }
 
     /// Reads the first of these segments once more, as many as a call may hold, and compares each

@@ -160,7 +160,7 @@ impl Segment<'_, '_> {
             let same = SegmentHash::of(layout, segment, bytes)? == *hash;
             return if same { Ok(()) } else { Err(changed()) };
         };
-        match sealer.seal_segment_checked(segment, bytes, hash) {
+        match sealer.seal_segment(segment, bytes) {
             Ok(_sealed) => Ok(()),
             Err(SealError::SourceChanged { .. }) => Err(changed()),
             Err(error) => Err(error.into()),

@@ -122,14 +122,14 @@ impl Repair<'_, '_> {
         &self,
         entry: &Entry,
         view: &View,
-        hashes: &[SegmentHash],
+        hashes: &Arc<Vec<SegmentHash>>,
     ) -> Result<Option<Sealer>, VramError> {
         let seal = &view.seal;
         if seal.protection() == Protection::Authenticated {
             return Ok(None);
         }
         let anew = Anew { params: seal.params, key: seal.key_id() };
-        contents::sealer(self.core, entry, anew, Some(hashes)).map(Some)
+        contents::sealer(self.core, entry, anew, hashes).map(Some)
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use vram_seal::{Hashes, SealParams, SealedSegment, Sealer, SegmentCollector, SegmentHash};
+use vram_seal::{Hashes, SealParams, SealedSegment, Sealer, SegmentCollector};
 use vram_space::{Space, locate};
 
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::resident::Anew;
-use crate::resident::contents::{altered, content_hashes, finish_seal, needs_digest_first, sealer};
+use crate::resident::contents::{altered, content_hashes, finish_seal, fresh};
 use crate::shard::{Arrived, Entry, Moment, Seal, View};
 use crate::transfer::convert::part;
 use crate::transfer::walk::send;
@@ -22,11 +22,9 @@ pub(crate) fn write_anew(
     anew: Anew,
     mut space: Space,
 ) -> Result<(Arc<Seal>, Arrived), VramError> {
-    let hashes =
-        if needs_digest_first(anew.params) { Some(content_hashes(entry, old)?) } else { None };
-    let sealer = sealer(core, entry, anew, hashes.as_deref())?;
+    let sealer = fresh(core, entry, anew)?.begin(|_fresh| content_hashes(entry, old))?;
     space.written()?;
-    let seal = write_beside(core, old, &space, sealer, hashes.as_deref(), anew.params);
+    let seal = write_beside(core, old, &space, sealer, anew.params);
     let seal = seal.map_err(|error| altered(entry, error))?;
     let new = View::of(&mut space, Arc::new(seal))?;
     let began = Moment::now(&*core.clock);
@@ -40,18 +38,16 @@ fn write_beside(
     old: &View,
     space: &Space,
     sealer: Sealer,
-    hashes: Option<&[SegmentHash]>,
     params: SealParams,
 ) -> Result<Seal, VramError> {
     let (gpu, target) = (&*old.gpu, space.range());
     let windows = Windows::on(gpu, *sealer.layout())?;
-    let collector = SegmentCollector::new(&sealer)?;
+    let collector = SegmentCollector::new(sealer)?;
+    let sealer = collector.sealer();
     let found = Hashes::new(sealer.layout())?;
-    let convert = Convert { from: &old.seal.opener, to: &sealer, hashes };
+    let convert = Convert { from: &old.seal.opener, to: sealer };
     let keep = |segment, done: SealedSegment| {
-        if let Some(hash) = done.hash() {
-            found.put(segment, hash.clone());
-        }
+        found.put(segment, done.hash().clone());
         collector.put(segment, done)
     };
     windows.run(gpu, windows.buffers(), windows.count(), |worker, index| {
@@ -66,10 +62,6 @@ fn write_beside(
             Ok(Some((space.memory()?, to)))
         })
     })?;
-    if hashes.is_none() {
-        // If hashes were given, they were compared with the record before, and each segment with
-        // its hash now.
-        old.seal.opener.check_digest(&found.into_vec())?;
-    }
-    finish_seal(core, old, params, collector.finish(sealer)?)
+    old.seal.opener.check_digest(&found.into_vec())?;
+    finish_seal(core, old, params, collector.finish()?)
 }

@@ -1,8 +1,8 @@
 //! The parts that sealing a shard anew needs from its old content.
 
-use vram_seal::{
-    Expected, KeyId, Protection, SealError, SealParams, Sealed, Sealer, SegmentHash, SivScope,
-};
+use std::sync::Arc;
+
+use vram_seal::{Expected, Fresh, KeyId, SealError, SealParams, Sealed, Sealer, SegmentHash};
 
 use crate::error::VramError;
 use crate::parts::{Core, keys};
@@ -24,23 +24,23 @@ pub(crate) fn content_hashes(entry: &Entry, view: &View) -> Result<Vec<SegmentHa
     Ok(hashes)
 }
 
-/// A sealer for the content of a shard.
+/// A sealer for the content of a shard that has these hashes: it seals nothing else.
 pub(crate) fn sealer(
     core: &Core,
     entry: &Entry,
     anew: Anew,
-    hashes: Option<&[SegmentHash]>,
+    hashes: &Arc<Vec<SegmentHash>>,
 ) -> Result<Sealer, VramError> {
+    Ok(fresh(core, entry, anew)?.fix(Arc::clone(hashes))?)
+}
+
+/// A sealer for the content of a shard, before any of it was hashed.
+pub(crate) fn fresh(core: &Core, entry: &Entry, anew: Anew) -> Result<Sealer<Fresh>, VramError> {
     let context = entry.sealed_as.context()?;
     let id = anew.key;
     let keys = keys::ring(core)?;
     let key = keys.get(&id).ok_or(SealError::UnknownKey { id })?;
-    let mut sealer = Sealer::new(key, &context, anew.params, entry.plaintext_len)?;
-    drop(keys);
-    if let Some(hashes) = hashes.filter(|_| sealer.needs_digest_first()) {
-        sealer.fix(hashes)?;
-    }
-    Ok(sealer)
+    Ok(Sealer::new(key, &context, anew.params, entry.plaintext_len)?)
 }
 
 /// Opens a record that was just made, as every reader will.
@@ -62,12 +62,6 @@ pub(crate) fn finish_seal(
 pub(crate) struct Anew {
     pub(crate) params: SealParams,
     pub(crate) key: KeyId,
-}
-
-/// Whether sealing with these parameters needs the hashes of all segments before the first is
-/// sealed.
-pub(crate) fn needs_digest_first(params: SealParams) -> bool {
-    params.protection() != Protection::Authenticated && params.scope() == SivScope::Shard
 }
 
 /// Handles an error of the seal while device bytes are read: the bytes differ from what was sealed,

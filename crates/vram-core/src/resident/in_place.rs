@@ -27,12 +27,12 @@ pub(crate) fn rewrite(
     old: &View,
     anew: Anew,
 ) -> Result<(Arc<Seal>, Moment), VramError> {
-    let hashes = contents::content_hashes(entry, old)?;
+    let hashes = Arc::new(contents::content_hashes(entry, old)?);
     let seal = trial(core, entry, old, anew, &hashes);
     let seal = seal.map_err(|error| altered(entry, error))?;
-    let forth = contents::sealer(core, entry, anew, Some(&hashes))?;
+    let forth = contents::sealer(core, entry, anew, &hashes)?;
     let before = Anew { params: old.seal.params, key: old.seal.key_id() };
-    let back = contents::sealer(core, entry, before, Some(&hashes))?;
+    let back = contents::sealer(core, entry, before, &hashes)?;
     let windows = Windows::on(&old.gpu, *forth.layout())?;
     // Two buffers, even if the limit on staging has room for only one: one for the bytes to write,
     // one for the bytes that are read back. The same lanes for both directions: what was begun can
@@ -46,7 +46,6 @@ pub(crate) fn rewrite(
         windows: &windows,
         old: Side { opener: &old.seal.opener, sealer: &back },
         new: Side { opener: &seal.opener, sealer: &forth },
-        hashes: &hashes,
         done: (0..windows.count()).map(|_| AtomicBool::new(false)).collect(),
     };
     let began = Moment::now(&*core.clock);
@@ -93,17 +92,17 @@ pub(crate) fn trial(
     entry: &Entry,
     old: &View,
     anew: Anew,
-    hashes: &[SegmentHash],
+    hashes: &Arc<Vec<SegmentHash>>,
 ) -> Result<Seal, VramError> {
-    let sealer = contents::sealer(core, entry, anew, Some(hashes))?;
-    let collector = SegmentCollector::new(&sealer)?;
+    let collector = SegmentCollector::new(contents::sealer(core, entry, anew, hashes)?)?;
+    let sealer = collector.sealer();
     let windows = Windows::on(&old.gpu, *sealer.layout())?;
-    let convert = Convert { from: &old.seal.opener, to: &sealer, hashes: Some(hashes) };
+    let convert = Convert { from: &old.seal.opener, to: sealer };
     let keep = |segment, done| collector.put(segment, done);
     old.each_window(&windows, Selection::Run(0..windows.layout().count()), |window, bytes| {
         convert.window(&windows, window, bytes, &keep)
     })?;
-    contents::finish_seal(core, old, anew.params, collector.finish(sealer)?)
+    contents::finish_seal(core, old, anew.params, collector.finish()?)
 }
 
 /// One of the two seals of a shard that is being rewritten.
@@ -121,7 +120,6 @@ struct Rewrite<'a> {
     windows: &'a Windows,
     old: Side<'a>,
     new: Side<'a>,
-    hashes: &'a [SegmentHash],
     /// The windows that lie on the device under the new seal.
     done: Vec<AtomicBool>,
 }
@@ -207,7 +205,7 @@ impl Rewrite<'_> {
         from: &Side<'_>,
         to: &Side<'_>,
     ) -> Result<(), VramError> {
-        let convert = Convert { from: from.opener, to: to.sealer, hashes: Some(self.hashes) };
+        let convert = Convert { from: from.opener, to: to.sealer };
         convert.window(self.windows, window, bytes, &|_segment, _done| Ok(()))
     }
 

@@ -63,13 +63,14 @@ pub(crate) fn host_copy(core: &Core, entry: &Arc<Entry>) -> Result<HostCopy, Vra
 /// Fills `out` with the bytes of an Authenticated shard, encrypted.
 fn encrypt_out(core: &Core, entry: &Entry, view: &View, out: &mut [u8]) -> Result<Seal, VramError> {
     let params = parked_params(view);
-    let sealer = contents::sealer(core, entry, Anew { params, key: view.seal.key_id() }, None)?;
-    let collector = SegmentCollector::new(&sealer)?;
+    let fresh = contents::fresh(core, entry, Anew { params, key: view.seal.key_id() })?;
+    let collector = SegmentCollector::new(fresh.one_pass()?)?;
+    let sealer = collector.sealer();
     let keep = |segment, sealed| collector.put(segment, sealed);
-    let convert = Convert { from: &view.seal.opener, to: &sealer, hashes: None };
+    let convert = Convert { from: &view.seal.opener, to: sealer };
     let how = Outward::Anew { convert, keep: &keep };
     view.copy_out(0..sealer.layout().count(), out, &how)?;
-    contents::finish_seal(core, view, params, collector.finish(sealer)?)
+    contents::finish_seal(core, view, params, collector.finish()?)
 }
 
 /// Drops the backup of a shard. Returns true if there was one.

@@ -66,8 +66,9 @@ impl SealRequest {
         fn protection(protection: Protection) => protection = protection;
         /// Sets the cipher. Ignored for [`Protection::Authenticated`].
         fn suite(suite: Suite) => suite = Some(suite);
-        /// Sets what the synthetic IV is computed over. Default: the whole shard for a slice, each
-        /// segment for any other source.
+        /// Sets what the synthetic IV is computed over. Default: each segment by itself, which
+        /// reads any source once. Scope Shard reads it twice, and refuses a source that changed
+        /// meanwhile.
         fn scope(scope: SivScope) => scope = Some(scope);
         /// Sets the segment size.
         fn segment(segment: SegmentSize) => segment = Some(segment);
@@ -114,11 +115,11 @@ impl SealRequest {
     }
 
     /// The seal parameters: those of the request, or the manager's where the request sets none.
-    pub(crate) fn params(&self, defaults: SealParams, scope: SivScope) -> SealParams {
+    pub(crate) fn params(&self, defaults: SealParams) -> SealParams {
         defaults
             .with_protection(self.protection)
             .with_suite(self.suite.unwrap_or(defaults.suite()))
-            .with_scope(self.scope.unwrap_or(scope))
+            .with_scope(self.scope.unwrap_or(defaults.scope()))
             .with_segment(self.segment.unwrap_or(defaults.segment()))
     }
 }

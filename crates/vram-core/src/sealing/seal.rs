@@ -4,9 +4,9 @@
 //!  seal(request, data)
 //!   1 limits, model id, GPU                             nothing is taken yet
 //!   2 a slot in the count of shards, a placement, its bytes in the ledger
-//!   3 scope Shard: one pass that hashes all segments    → digest, synthetic IV
+//!   3 scope Shard alone: a pass that hashes all segments  → synthetic IV, hashes to compare with
 //!   4 for each window, on all threads:                  two staging buffers a worker
-//!       plaintext → staging, sealed there, queued to the device
+//!       plaintext → staging, hashed and sealed there, queued to the device
 //!   5 wait for every copy                               late errors surface here
 //!   6 record and table; the expected digest is compared
 //!   7 read back, as much as the policy says             a copy that "succeeded" can be wrong
@@ -71,7 +71,7 @@ pub(crate) fn write_shard(
     feed: &dyn Feed,
     options: &WriteOptions<'_>,
 ) -> Result<Ready, VramError> {
-    let params = request.params(core.defaults, options.scope);
+    let params = request.params(core.defaults);
     let id = core.ids.next(&*core.clock);
     let seal = write_seal(core, request, params, &mut space, feed, options)?;
 
@@ -93,13 +93,12 @@ fn write_seal(
 ) -> Result<Seal, VramError> {
     let context = request.sealed_as.context()?;
     let keys = keys::ring(core)?;
-    let mut sealer = Sealer::new(keys.active(), &context, params, feed.len())?;
+    let fresh = Sealer::new(keys.active(), &context, params, feed.len())?;
     // Held until the seal is counted, so that no other thread retires the key before.
     let _key_use = core.key_uses.take(keys.active().id());
     drop(keys);
     let gpu = Arc::clone(space.gpu());
-    let windows = Windows::on(&gpu, *sealer.layout())?;
-    let collector = SegmentCollector::new(&sealer)?;
+    let windows = Windows::on(&gpu, *fresh.layout())?;
 
     let changed = |error| match error {
         VramError::Seal(SealError::SourceChanged { segment }) => {
@@ -108,16 +107,12 @@ fn write_seal(
         }
         other => other,
     };
-    let mut hashes = None;
-    if sealer.needs_digest_first() {
-        let first_pass = hash_feed(&gpu, &windows, feed, options)?;
-        sealer.fix(&first_pass)?;
-        hashes = Some(first_pass);
-    }
-    let pass = Pass { sealer: &sealer, collector: &collector, windows: &windows, feed };
-    pass.write_all(space, hashes.as_deref(), options).map_err(changed)?;
+    let sealer = fresh.begin(|_fresh| hash_feed(&gpu, &windows, feed, options))?;
+    let collector = SegmentCollector::new(sealer)?;
+    let pass = Pass { collector: &collector, windows: &windows, feed };
+    pass.write_all(space, options).map_err(changed)?;
 
-    let done = collector.finish(sealer)?;
+    let done = collector.finish()?;
     if let Some(expected) = options.expected_digest
         && *expected != done.digest
     {

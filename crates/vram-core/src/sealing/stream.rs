@@ -67,7 +67,7 @@ pub fn seal_source(
 ) -> Result<SealedShard, VramError> {
     let feed = SourceFeed::new(source, &request.sealed_as.model_id);
     let watch = options.watch.begin(feed.len())?;
-    feed.check_scope(request.protection, request.scope)?;
+    feed.check_scope(request.params(core.defaults))?;
     let (space, counted) = place::place(core, request, feed.len())?;
     let ready = seal_feed(
         core,
@@ -96,7 +96,7 @@ pub(crate) fn seal_feed(
         watch.advance(done);
         Ok(watch.go_on()?)
     };
-    let options = WriteOptions { scope: feed.scope(), expected_digest, watch: &told };
+    let options = WriteOptions { expected_digest, watch: &told };
     let ready = seal::write_shard(core, request, space, counted, feed, &options)?;
     feed.finish()?;
     Ok(ready)

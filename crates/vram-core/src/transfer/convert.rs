@@ -1,7 +1,7 @@
 //! Converts segments of one seal into segments of another, in a host buffer.
 
 use vram_alloc::ByteLen;
-use vram_seal::{Opener, Protection, SealError, SealedSegment, Sealer, SegmentHash};
+use vram_seal::{Opener, Protection, SealError, SealedSegment, Sealer};
 
 use crate::error::VramError;
 use crate::transfer::{Window, Windows};
@@ -15,9 +15,9 @@ pub(crate) fn part(buffer: &mut [u8], len: ByteLen) -> Result<&mut [u8], VramErr
 /// Converts segments of one seal into segments of another.
 pub(crate) struct Convert<'a> {
     pub(crate) from: &'a Opener,
+    /// If its hashes are fixed, device memory that changed between two reads is refused, like any
+    /// other source.
     pub(crate) to: &'a Sealer,
-    /// The hash that each segment must have, where it is known.
-    pub(crate) hashes: Option<&'a [SegmentHash]>,
 }
 
 impl Convert<'_> {
@@ -30,18 +30,12 @@ impl Convert<'_> {
         keep: &impl Fn(u64, SealedSegment) -> Result<(), SealError>,
     ) -> Result<(), VramError> {
         window.each(windows.layout(), bytes, |segment, bytes| {
-            let hash = self.hashes.and_then(|hashes| hashes.get(usize::try_from(segment).ok()?));
             // Plaintext that is compared with a hash from the old record in the next step needs no
             // other check.
-            if hash.is_none() || self.from.protection() != Protection::Authenticated {
+            if !self.to.is_fixed() || self.from.protection() != Protection::Authenticated {
                 self.from.open_segment(segment, bytes)?;
             }
-            let done = match hash {
-                // Device memory can change between two reads, like any other source.
-                Some(hash) => self.to.seal_segment_checked(segment, bytes, hash),
-                None => self.to.seal_segment(segment, bytes),
-            }?;
-            keep(segment, done)?;
+            keep(segment, self.to.seal_segment(segment, bytes)?)?;
             Ok(())
         })
     }

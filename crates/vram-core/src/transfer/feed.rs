@@ -4,12 +4,13 @@ use std::sync::Mutex;
 
 use vram_alloc::{ByteLen, ByteRange};
 use vram_files::{Access, Feed, FileError, Source};
-use vram_seal::{Protection, SivScope};
+use vram_seal::SealParams;
 use vram_space::Worker;
 
 use crate::error::VramError;
 use crate::sync::lock;
 use crate::transfer::convert::part;
+use crate::transfer::write::needs_digest_first;
 use crate::transfer::{Window, Windows};
 
 /// A source in the form that the sealing pass reads.
@@ -35,22 +36,11 @@ impl<'s> SourceFeed<'s> {
         Self { source, len, slice, turn, model_id }
     }
 
-    /// The scope if the request names none.
-    pub(crate) const fn scope(&self) -> SivScope {
-        if self.slice.is_some() { SivScope::Shard } else { SivScope::Segment }
-    }
-
     /// # Errors
     ///
     /// [`VramError::Config`] if a source that can be read only once would have to be read twice.
-    pub(crate) fn check_scope(
-        &self,
-        protection: Protection,
-        scope: Option<SivScope>,
-    ) -> Result<(), VramError> {
-        let two_passes = protection != Protection::Authenticated
-            && scope.unwrap_or(self.scope()) == SivScope::Shard;
-        if two_passes && self.turn.is_some() {
+    pub(crate) fn check_scope(&self, params: SealParams) -> Result<(), VramError> {
+        if needs_digest_first(params) && self.turn.is_some() {
             return Err(VramError::config(
                 "scope Shard reads its source twice, and this one can be read only once: use \
                  scope Segment",

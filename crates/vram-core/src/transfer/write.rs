@@ -1,10 +1,16 @@
-//! The passes over a source: one that hashes, if the scope needs it, and one that seals and copies.
+//! The pass over a source that seals and copies; and the one before it that hashes, in scope Shard.
+//!
+//! Each window is copied into staging once, hashed there and encrypted there: the source may be memory
+//! that others write, such as a mapping of a file.
 
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_files::Feed;
-use vram_seal::{ContentDigest, Hashes, Sealer, SegmentCollector, SegmentHash, SivScope, hash_all};
+use vram_seal::{
+    ContentDigest, Hashes, Protection, SealParams, SegmentCollector, SegmentHash, SivScope,
+    hash_all,
+};
 use vram_space::{Gpu, Space, Worker, locate};
 
 use crate::error::VramError;
@@ -15,8 +21,6 @@ use crate::transfer::{Window, Windows};
 /// The settings for writing one shard that are not part of its request.
 #[derive(Clone, Copy)]
 pub(crate) struct WriteOptions<'a> {
-    /// The scope if the request names none.
-    pub(crate) scope: SivScope,
     /// The digest that the content must have, if the caller named one.
     pub(crate) expected_digest: Option<&'a ContentDigest>,
     /// Called with the number of bytes just done, from any thread: reports progress and checks for
@@ -26,13 +30,17 @@ pub(crate) struct WriteOptions<'a> {
 
 impl WriteOptions<'_> {
     /// The settings for a slice: no progress, no cancellation.
-    pub(crate) const SLICE: Self =
-        Self { scope: SivScope::Shard, expected_digest: None, watch: &|_done| Ok(()) };
+    pub(crate) const SLICE: Self = Self { expected_digest: None, watch: &|_done| Ok(()) };
+}
+
+/// Whether sealing with these parameters needs the hashes of all segments before the first is
+/// sealed.
+pub(crate) fn needs_digest_first(params: SealParams) -> bool {
+    params.protection() != Protection::Authenticated && params.scope() == SivScope::Shard
 }
 
 /// The pass that seals and copies.
 pub(crate) struct Pass<'a> {
-    pub(crate) sealer: &'a Sealer,
     pub(crate) collector: &'a SegmentCollector,
     pub(crate) windows: &'a Windows,
     pub(crate) feed: &'a dyn Feed,
@@ -42,20 +50,19 @@ impl Pass<'_> {
     pub(crate) fn write_all(
         &self,
         space: &mut Space,
-        hashes: Option<&[SegmentHash]>,
         options: &WriteOptions<'_>,
     ) -> Result<(), VramError> {
         space.written()?;
         let space = &*space;
         let gpu = Arc::clone(space.gpu());
-        // The bytes that were hashed last are still in the cache, so a slice is sealed from its
-        // end.
-        let backwards = hashes.is_some() && self.feed.slice().is_some();
+        // After a first pass, the bytes that were hashed last are still in the cache: a slice is
+        // sealed from its end.
+        let backwards = self.collector.sealer().is_fixed() && self.feed.slice().is_some();
         let count = self.windows.count();
         self.windows.run(&gpu, self.windows.buffers(), count, |worker, index| {
             let index =
                 if backwards { count.saturating_sub(index).saturating_sub(1) } else { index };
-            let done = self.write_window(worker, space, index, hashes)?;
+            let done = self.write_window(worker, space, index)?;
             (options.watch)(done)
         })
     }
@@ -66,13 +73,12 @@ impl Pass<'_> {
         worker: &mut Worker<'_>,
         space: &Space,
         index: u64,
-        hashes: Option<&[SegmentHash]>,
     ) -> Result<ByteLen, VramError> {
         let (staging, mut len) = (worker.buffer()?, ByteLen::ZERO);
         send(worker, staging, |buffer| {
             let (window, bytes) = read_window(self.feed, self.windows, index, buffer)?;
             len = window.bytes.len();
-            self.seal_window(bytes, &window, hashes)?;
+            self.seal_window(bytes, &window)?;
             if len.is_zero() {
                 return Ok(None);
             }
@@ -83,21 +89,9 @@ impl Pass<'_> {
     }
 
     /// Seals one window in place.
-    fn seal_window(
-        &self,
-        buffer: &mut [u8],
-        window: &Window,
-        hashes: Option<&[SegmentHash]>,
-    ) -> Result<(), VramError> {
-        // A slice cannot have changed after it was hashed; bytes of any other source are hashed
-        // again.
-        let hashes = hashes.filter(|_| self.feed.slice().is_none());
+    fn seal_window(&self, buffer: &mut [u8], window: &Window) -> Result<(), VramError> {
         window.each(self.windows.layout(), buffer, |segment, bytes| {
-            let hash = hashes.and_then(|hashes| hashes.get(usize::try_from(segment).ok()?));
-            let sealed = match hash {
-                Some(hash) => self.sealer.seal_segment_checked(segment, bytes, hash),
-                None => self.sealer.seal_segment(segment, bytes),
-            }?;
+            let sealed = self.collector.sealer().seal_segment(segment, bytes)?;
             self.collector.put(segment, sealed)?;
             Ok(())
         })

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_seal::{
-    ContentDigest, Hashes, ImageLayout, Protection, SealContext, SealError, SealKey, SealParams,
-    Sealed, Sealer, SegmentCollector, Threads, image, merge_digest, parallel,
+    ContentDigest, Fresh, Hashes, ImageLayout, Protection, SealContext, SealError, SealKey,
+    SealParams, Sealed, Sealer, SegmentCollector, Threads, image, merge_digest, parallel,
 };
 use zeroize::Zeroizing;
 
@@ -55,7 +55,7 @@ pub fn seal_image(
     target: &Path,
     mut options: ImageOptions<'_>,
 ) -> Result<ImageReport, FileError> {
-    let sealer = sealer(key, context, params, source, &options)?;
+    let fresh = fresh(key, context, params, source, &options)?;
     let permissions = match params.protection() {
         Protection::Authenticated => 0o600,
         _ => 0o666,
@@ -64,9 +64,9 @@ pub fn seal_image(
         .and_then(|inputs| WholeFile::create(target, permissions, options.overwrite, inputs))
         .map_err(|error| io_failed("create the sealed image", target, error))?;
     let name = target.display().to_string();
-    let watch = watch(&sealer, &mut options);
-    let job = Job::new(source, &sealer, &options, &name, file.file(), target);
-    let report = job.image(sealer, &watch)?;
+    let watch = watch(&fresh, &mut options);
+    let job = Job::new(source, &fresh, &options, &name, file.file(), target);
+    let report = job.image(fresh, &watch)?;
     // Before the file has its name: if the callback panics, no file is left behind.
     watch.finish();
     file.publish().map_err(|error| io_failed("finish the sealed image", target, error))?;
@@ -111,13 +111,13 @@ pub fn seal_image_to(
     mut sink: impl Write,
     mut options: ImageOptions<'_>,
 ) -> Result<ImageReport, FileError> {
-    let sealer = sealer(key, context, params, source, &options)?;
+    let fresh = fresh(key, context, params, source, &options)?;
     let folder = std::env::temp_dir();
     let failed = |error| io_failed("write the sealed image in", &folder, error);
     let file = nameless().map_err(failed)?;
-    let watch = watch(&sealer, &mut options);
-    let job = Job::new(source, &sealer, &options, "the sealed image", &file, &folder);
-    let report = job.image(sealer, &watch)?;
+    let watch = watch(&fresh, &mut options);
+    let job = Job::new(source, &fresh, &options, "the sealed image", &file, &folder);
+    let report = job.image(fresh, &watch)?;
 
     copy_out(&file, report.image_len, &watch, &failed, &mut sink)?;
     sink.flush().map_err(sink_failed)?;
@@ -148,26 +148,26 @@ fn copy_out(
 }
 
 /// Begins to seal, unless the source is too long or cannot be read as often as the parameters need.
-fn sealer(
+fn fresh(
     key: &SealKey,
     context: &SealContext<'_>,
     params: SealParams,
     source: &dyn Source,
     options: &ImageOptions<'_>,
-) -> Result<Sealer, FileError> {
+) -> Result<Sealer<Fresh>, FileError> {
     let len = ByteLen::new(source.len());
     if let Some(limit) = options.len_max.filter(|limit| len > *limit) {
         let what = "the length of a sealed image's content, in bytes";
         return Err(FileError::LimitExceeded { what, limit: limit.get(), wanted: len.get() });
     }
-    let sealer = Sealer::new(key, context, params, len)?;
-    if sealer.needs_digest_first() && source.access() == Access::Sequential {
+    let fresh = Sealer::new(key, context, params, len)?;
+    if fresh.needs_digest_first() && source.access() == Access::Sequential {
         return Err(FileError::config(
             "scope Shard reads its source twice, and this one can be read only once: use scope \
              Segment",
         ));
     }
-    Ok(sealer)
+    Ok(fresh)
 }
 
 /// The files that the call must not replace.
@@ -180,9 +180,9 @@ fn inputs(source: &dyn Source, options: &ImageOptions<'_>) -> io::Result<Inputs>
 }
 
 /// Makes the [`Watch`] for one or two passes over the source.
-fn watch<'a>(sealer: &Sealer, options: &mut ImageOptions<'a>) -> Watch<'a> {
-    let len = sealer.layout().plaintext_len();
-    options.watch(if sealer.needs_digest_first() { len.saturating_add(len) } else { len })
+fn watch<'a>(fresh: &Sealer<Fresh>, options: &mut ImageOptions<'a>) -> Watch<'a> {
+    let len = fresh.layout().plaintext_len();
+    options.watch(if fresh.needs_digest_first() { len.saturating_add(len) } else { len })
 }
 
 /// The values that both passes over the source need.
@@ -201,19 +201,19 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn new(
         source: &'a dyn Source,
-        sealer: &Sealer,
+        fresh: &Sealer<Fresh>,
         options: &ImageOptions<'_>,
         name: &'a str,
         file: &'a File,
         target: &'a Path,
     ) -> Self {
-        let threads = options.threads_for(sealer.layout());
+        let threads = options.threads_for(fresh.layout());
         Self { source, threads, expected: options.expected_digest, name, file, target }
     }
 
     /// Writes the whole image.
-    fn image(&self, sealer: Sealer, watch: &Watch<'_>) -> Result<ImageReport, FileError> {
-        let made = self.run(sealer, watch)?;
+    fn image(&self, fresh: Sealer<Fresh>, watch: &Watch<'_>) -> Result<ImageReport, FileError> {
+        let made = self.run(fresh, watch)?;
         let head = image::head(&made.record, &made.tags)?;
         self.write(&head, 0)?;
         let fields = made.record.parse_unauthenticated()?;
@@ -226,39 +226,33 @@ impl<'a> Job<'a> {
         self.file.write_all_at(bytes, at).map_err(failed)
     }
 
-    fn run(&self, mut sealer: Sealer, watch: &Watch<'_>) -> Result<Sealed, FileError> {
+    fn run(&self, fresh: Sealer<Fresh>, watch: &Watch<'_>) -> Result<Sealed, FileError> {
         let expected = self.expected;
         let mismatch = |expected: ContentDigest, found| FileError::DigestMismatch {
             model_id: Arc::from(self.name),
             expected: Box::new(expected),
             found: Box::new(found),
         };
-        let mut first_pass = None;
-        if sealer.needs_digest_first() {
-            let hashes = self.hash(&sealer, watch)?;
+        let sealer = fresh.begin(|fresh| {
+            let hashes = self.hash(fresh, watch)?;
             // Checked before the first byte is written: a wrong file costs one pass, not two.
-            let digest = merge_digest(&hashes, sealer.layout())?;
-            if let Some(expected) = expected.filter(|expected| *expected != digest) {
-                return Err(mismatch(expected, digest));
+            let digest = merge_digest(&hashes, fresh.layout())?;
+            match expected.filter(|expected| *expected != digest) {
+                Some(expected) => Err(mismatch(expected, digest)),
+                None => Ok(hashes),
             }
-            sealer.fix(&hashes)?;
-            first_pass = Some(hashes);
-        }
+        })?;
 
         let layout = *sealer.layout();
         let data_offset = ImageLayout::for_fields(sealer.fields()).data_offset();
         let feed = SegmentFeed::new(self.source, layout);
-        let collector = SegmentCollector::new(&sealer)?;
+        let collector = SegmentCollector::new(sealer)?;
         let work = |buffer: &mut Zeroizing<Vec<u8>>, queued| -> Result<(), FileError> {
             watch.go_on()?;
             let (segment, len) =
                 feed.fill(queued, buffer).map_err(|error| error.while_sealing(self.name))?;
             let bytes = buffer.get_mut(..len).unwrap_or_default();
-            let index = usize::try_from(segment).unwrap_or(usize::MAX);
-            let outcome = match first_pass.as_ref().and_then(|hashes| hashes.get(index)) {
-                Some(hash) => sealer.seal_segment_checked(segment, bytes, hash),
-                None => sealer.seal_segment(segment, bytes),
-            };
+            let outcome = collector.sealer().seal_segment(segment, bytes);
             let done = outcome.map_err(|error| match error {
                 SealError::SourceChanged { segment } => {
                     FileError::SourceChanged { model_id: Arc::from(self.name), segment }
@@ -273,7 +267,7 @@ impl<'a> Job<'a> {
         };
         parallel::for_each_segment(self.threads, layout.count(), || segment_buffer(&layout), work)?;
         self.source.finish().map_err(|error| error.while_sealing(self.name))?;
-        let made = collector.finish(sealer)?;
+        let made = collector.finish()?;
         match expected.filter(|expected| *expected != made.digest) {
             Some(expected) => Err(mismatch(expected, made.digest)),
             None => Ok(made),
@@ -283,10 +277,10 @@ impl<'a> Job<'a> {
     /// The first pass of scope Shard.
     fn hash(
         &self,
-        sealer: &Sealer,
+        fresh: &Sealer<Fresh>,
         watch: &Watch<'_>,
     ) -> Result<Vec<vram_seal::SegmentHash>, FileError> {
-        let layout = *sealer.layout();
+        let layout = *fresh.layout();
         let feed = SegmentFeed::new(self.source, layout);
         let hashes = Hashes::new(&layout)?;
         let work = |buffer: &mut Zeroizing<Vec<u8>>, queued| -> Result<(), FileError> {
@@ -294,7 +288,7 @@ impl<'a> Job<'a> {
             let (segment, len) =
                 feed.fill(queued, buffer).map_err(|error| error.while_sealing(self.name))?;
             let bytes = buffer.get(..len).unwrap_or_default();
-            hashes.put(segment, sealer.hash_segment(segment, bytes)?);
+            hashes.put(segment, fresh.hash_segment(segment, bytes)?);
             watch.advance(ByteLen::from_usize(len));
             Ok(())
         };

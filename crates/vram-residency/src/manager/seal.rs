@@ -38,9 +38,13 @@ impl VramManager {
 
     /// Seals `data` as the request says, and keeps it resident.
     ///
+    /// `data` is copied once, and hashed and encrypted in that copy. Where it lies in a mapping that
+    /// others write, the shard is what was read.
+    ///
     /// # Errors
     ///
-    /// As [`seal_model`](Self::seal_model).
+    /// As [`seal_model`](Self::seal_model); in scope Shard besides [`VramError::SourceChanged`] if
+    /// `data` changed meanwhile.
     #[tracing::instrument(
         level = "info",
         skip_all,
@@ -58,7 +62,7 @@ impl VramManager {
     ///
     /// The scope is Segment unless the request names one, and the call reads the source once. In
     /// scope Shard it reads the source twice, and refuses it if it changed in between. A
-    /// [`SliceSource`](crate::SliceSource) is sealed like the slice itself, in scope Shard.
+    /// [`SliceSource`](crate::SliceSource) is sealed like the slice itself.
     ///
     /// # Errors
     ///

@@ -41,12 +41,6 @@ impl Schedule {
         }
     }
 
-    /// Identifies the seal: two seals with the same value share every key except those of their
-    /// content.
-    pub(crate) const fn id(&self) -> [u8; 32] {
-        self.ctx
-    }
-
     /// The synthetic IV of a whole shard, from its content digest.
     pub(crate) fn shard_siv(&self, digest: &[u8; 32]) -> blake3::Hash {
         keyed(&self.siv, &[&self.ctx, digest])

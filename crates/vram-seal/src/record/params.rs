@@ -47,16 +47,17 @@ pub enum Suite {
 )]
 #[non_exhaustive]
 pub enum SivScope {
-    /// The whole content: two passes; only the equality of whole shards is visible. For sources
-    /// that cannot change between the passes.
-    #[default]
+    /// The whole content: two passes; only the equality of whole shards is visible. Each segment of
+    /// the second pass is compared with the first before it is encrypted, and content that changed
+    /// is refused.
     Shard,
-    /// Each segment by itself: one pass. For content read from files, pipes and devices. Equality
-    /// of segments at the same index, under one key and context, is visible.
+    /// Each segment by itself: one pass, so any content can be sealed. Equality of segments at the
+    /// same index, under one key and context, is visible.
+    #[default]
     Segment,
 }
 
-/// The choices of one seal. By default Encrypted, AES-256-GCM, scope Shard, segments of 256 KiB.
+/// The choices of one seal. By default Encrypted, AES-256-GCM, scope Segment, segments of 256 KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SealParams {
     protection: Protection,
@@ -72,7 +73,7 @@ impl SealParams {
         Self {
             protection: Protection::Encrypted,
             suite: Suite::Aes256Gcm,
-            scope: SivScope::Shard,
+            scope: SivScope::Segment,
             segment: SegmentSize::DEFAULT,
         }
     }

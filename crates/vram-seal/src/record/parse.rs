@@ -77,13 +77,14 @@ impl fmt::Debug for SealRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{SealContext, SealKey, SealParams, Suite};
+    use crate::{SealContext, SealKey, SealParams, SivScope, Suite};
 
     #[test]
     fn the_fields_lie_where_the_format_says() {
         let key = SealKey::from_bytes([9; 32]);
         let context = SealContext::new("m").expect("valid").shard_index(0x0102).revision(0x0304);
-        let params = SealParams::new().with_suite(Suite::ChaCha20Poly1305);
+        let params =
+            SealParams::new().with_suite(Suite::ChaCha20Poly1305).with_scope(SivScope::Shard);
         let mut fields = RecordFields::new(key.id(), &context, params, ByteLen::new(600_000))
             .expect("short enough");
         fields.set_siv([0xaa; 32]);

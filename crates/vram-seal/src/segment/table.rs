@@ -103,15 +103,6 @@ pub(crate) enum Entry {
 }
 
 impl Entry {
-    pub(crate) const fn fits(&self, mode: Mode) -> bool {
-        matches!(
-            (self, mode),
-            (Self::Shard { .. }, Mode::Encrypted { scope: SivScope::Shard, .. })
-                | (Self::Segment { .. }, Mode::Encrypted { scope: SivScope::Segment, .. })
-                | (Self::Authenticated { .. }, Mode::Authenticated)
-        )
-    }
-
     fn parts(&self) -> [&[u8]; 2] {
         match self {
             Self::Shard { tag } => [tag, &[]],

@@ -14,4 +14,5 @@ extern crate vram_testkit;
 mod adversary;
 mod parallel;
 mod round_trip;
+mod sealing;
 mod support;

@@ -2,10 +2,10 @@
 
 use vram_alloc::ByteLen;
 use vram_seal::{
-    ContentHasher, Expected, HashKind, OpenLimits, Opener, Protection, SealContext, SealError,
-    SealKey, SealParams, SealRecord, Sealed, Sealer, SegmentCollector, SegmentHash, SegmentSize,
-    SivScope, Suite, Threads, hash_all, merge_digest, open_record, seal, seal_in_place, unseal,
-    unseal_in_place, verify, verify_content,
+    ContentHasher, Expected, Fresh, HashKind, OpenLimits, Opener, Protection, SealContext,
+    SealError, SealKey, SealParams, SealRecord, Sealed, Sealer, SegmentCollector, SegmentHash,
+    SegmentSize, SivScope, Suite, Threads, hash_all, merge_digest, open_record, seal,
+    seal_in_place, unseal, unseal_in_place, verify, verify_content,
 };
 use vram_testkit::weights;
 
@@ -122,29 +122,23 @@ fn segment_by_segment_gives_the_same_bytes_as_whole_in_any_order() {
                 seal(&key(), &context(), params, Threads::ONE, &plaintext, &mut data).unwrap();
 
             let len64 = ByteLen::from_usize(len);
-            let mut sealer = Sealer::new(&key(), &context(), params, len64).unwrap();
-            let layout = *sealer.layout();
+            let fresh = Sealer::new(&key(), &context(), params, len64).unwrap();
+            let layout = *fresh.layout();
             let range = |i| layout.range(i).unwrap().to_usize_range().unwrap();
-            if sealer.needs_digest_first() {
-                assert_eq!(
-                    sealer.seal_segment(0, &mut plaintext[range(0)].to_vec()).err(),
-                    Some(SealError::NotFixed)
-                );
-                let hashes: Vec<_> = (0..layout.count())
-                    .map(|i| sealer.hash_segment(i, &plaintext[range(i)]).unwrap())
-                    .collect();
-                sealer.fix(&hashes).unwrap();
-                assert_eq!(sealer.fix(&hashes), Err(SealError::AlreadyFixed));
-            }
-            let collector = SegmentCollector::new(&sealer).unwrap();
+            let hash_all = |fresh: &Sealer<Fresh>| {
+                (0..layout.count()).map(|i| fresh.hash_segment(i, &plaintext[range(i)])).collect()
+            };
+            let sealer = fresh.begin::<SealError>(hash_all).unwrap();
+            assert_eq!(sealer.is_fixed(), sealer.needs_digest_first());
+            let collector = SegmentCollector::new(sealer).unwrap();
             let mut pieces = vec![0; len];
             for i in (0..layout.count()).rev() {
                 let buffer = &mut pieces[range(i)];
                 buffer.copy_from_slice(&plaintext[range(i)]);
-                let segment = sealer.seal_segment(i, buffer).unwrap();
+                let segment = collector.sealer().seal_segment(i, buffer).unwrap();
                 collector.put(i, segment).unwrap();
             }
-            let sealed = collector.finish(sealer).unwrap();
+            let sealed = collector.finish().unwrap();
             assert_eq!(pieces, data);
             assert!(sealed.record == whole.record && sealed.tags == whole.tags);
             assert_eq!(sealed.digest, whole.digest);
@@ -166,35 +160,6 @@ fn segment_by_segment_gives_the_same_bytes_as_whole_in_any_order() {
 }
 
 #[test]
-fn a_source_that_changes_between_the_passes_is_refused_before_it_is_encrypted() {
-    let plaintext = weights(3 * S);
-    let params = SealParams::new().with_segment(SegmentSize::MIN);
-    let len = ByteLen::from_usize(plaintext.len());
-    let mut sealer = Sealer::new(&key(), &context(), params, len).unwrap();
-    let hashes = hash_all(sealer.layout(), Threads::ONE, &plaintext).unwrap();
-    let mut lie = plaintext[S..2 * S].to_vec();
-    assert_eq!(
-        sealer.seal_segment_checked(1, &mut lie, &hashes[1]).err(),
-        Some(SealError::NotFixed)
-    );
-    assert_eq!(lie, plaintext[S..2 * S]);
-    sealer.fix(&hashes).unwrap();
-
-    lie[77] ^= 1;
-    assert_eq!(
-        sealer.seal_segment_checked(1, &mut lie, &hashes[1]).err(),
-        Some(SealError::SourceChanged { segment: 1 })
-    );
-    assert!(lie.iter().all(|byte| *byte == 0), "the refused segment is wiped");
-
-    let mut truth = plaintext[S..2 * S].to_vec();
-    let mut trusted = truth.clone();
-    sealer.seal_segment_checked(1, &mut truth, &hashes[1]).unwrap();
-    sealer.seal_segment(1, &mut trusted).unwrap();
-    assert_eq!(truth, trusted);
-}
-
-#[test]
 fn the_merged_digest_is_blake3_at_every_boundary() {
     for count in 1..=40_usize {
         for extra in [0, 1, 1023, 1024, 1025, S - 1] {
@@ -209,24 +174,6 @@ fn the_merged_digest_is_blake3_at_every_boundary() {
             assert_eq!(digest.as_bytes(), blake3::hash(&plaintext).as_bytes());
         }
     }
-}
-
-#[test]
-fn the_collector_takes_each_segment_of_its_own_seal_once() {
-    let plaintext = weights(2 * S);
-    let len = ByteLen::from_usize(plaintext.len());
-    let params = SealParams::new().with_segment(SegmentSize::MIN).with_scope(SivScope::Segment);
-    let new = |context: &SealContext<'_>| Sealer::new(&key(), context, params, len).unwrap();
-    let sealer = new(&context());
-    let other = new(&context().revision(10));
-    let collector = SegmentCollector::new(&sealer).unwrap();
-    let part =
-        |sealer: &Sealer, i: u64| sealer.seal_segment(i, &mut plaintext[..S].to_vec()).unwrap();
-    assert_eq!(collector.put(0, part(&other, 0)), Err(SealError::ForeignSegment { segment: 0 }));
-    assert_eq!(collector.put(0, part(&sealer, 1)), Err(SealError::ForeignSegment { segment: 0 }));
-    collector.put(1, part(&sealer, 1)).unwrap();
-    assert_eq!(collector.put(1, part(&sealer, 1)), Err(SealError::DuplicateSegment { segment: 1 }));
-    assert_eq!(collector.finish(sealer).err(), Some(SealError::Incomplete { missing: 1 }));
 }
 
 #[test]

@@ -10,7 +10,7 @@ pub(crate) const S: usize = 4096;
 
 /// The five kinds of seal, with the smallest segments.
 pub(crate) fn kinds() -> [SealParams; 5] {
-    let base = SealParams::new().with_segment(SegmentSize::MIN);
+    let base = SealParams::new().with_scope(SivScope::Shard).with_segment(SegmentSize::MIN);
     let chacha = base.with_suite(Suite::ChaCha20Poly1305);
     [
         base.with_protection(Protection::Authenticated),

@@ -1,5 +1,6 @@
 //! Sealing from sources, whole models, and changes of a shard's protection.
 
+mod changing_sources;
 pub(crate) mod models;
 mod sinks;
 mod sources;

@@ -55,19 +55,19 @@ fn every_source_and_scope_gives_the_same_shard_as_its_bytes() {
 }
 
 #[test]
-fn the_scope_is_the_shard_for_slices_and_the_segment_for_what_is_read() {
+fn the_scope_is_the_segment_for_every_source_unless_the_shard_is_asked_for() {
     let rig = Rig::new(&[1 << 16]);
     let bytes = content(2 * SEGMENT, 2);
-    let scope = |source: &dyn Source, protection| {
-        let request = request().protection(protection);
+    let scope_of = |source: &dyn Source, request: SealRequest| {
         let shard = rig.manager.seal_from(request, source, SealOptions::new()).unwrap();
         shard.sealed_data.parse_unauthenticated().unwrap().scope()
     };
     let slice = SliceSource::new(&bytes);
     let reader = || ReaderSource::new(&bytes[..], 2 * 4096);
-    assert_eq!(scope(&slice, Protection::Encrypted), Some(SivScope::Shard));
-    assert_eq!(scope(&reader(), Protection::Encrypted), Some(SivScope::Segment));
-    assert_eq!(scope(&reader(), Protection::Authenticated), None);
+    assert_eq!(scope_of(&slice, request()), Some(SivScope::Segment));
+    assert_eq!(scope_of(&reader(), request()), Some(SivScope::Segment));
+    assert_eq!(scope_of(&slice, request().scope(SivScope::Shard)), Some(SivScope::Shard));
+    assert_eq!(scope_of(&reader(), request().protection(Protection::Authenticated)), None);
 }
 
 /// Enough staging for every thread's windows, which are 256 KiB long.

@@ -1,0 +1,4 @@
+//! Sealing one shard, segment by segment.
+
+pub(crate) mod collector;
+pub(crate) mod sealer;
