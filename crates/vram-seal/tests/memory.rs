@@ -139,7 +139,8 @@ fn use_a_key(params: SealParams, threads: Threads, masked: &[u8; 32], alive: &dy
     let context = SealContext::new("m").unwrap();
     let sealed = seal(&key, &context, params, threads, &plaintext, &mut data).unwrap();
     let opener =
-        Opener::open(&key, &sealed.record, sealed.tags, &Expected::from(&context)).unwrap();
+        Opener::open(&key, &sealed.record, sealed.tags, &Expected::from(&context).params(params))
+            .unwrap();
     unseal(&opener, threads, &data, &mut back).unwrap();
     assert_eq!(back, plaintext);
     let ticket_key = key.ticket_key();

@@ -26,7 +26,7 @@ pub(crate) fn write_anew(
         if needs_digest_first(anew.params) { Some(content_hashes(entry, old)?) } else { None };
     let sealer = sealer(core, entry, anew, hashes.as_deref())?;
     space.written()?;
-    let seal = write_beside(core, old, &space, sealer, hashes.as_deref(), anew.params);
+    let seal = write_beside(core, entry, old, &space, sealer, hashes.as_deref(), anew.params);
     let seal = seal.map_err(|error| altered(entry, error))?;
     let new = View::of(&mut space, Arc::new(seal))?;
     let began = Moment::now(&*core.clock);
@@ -37,6 +37,7 @@ pub(crate) fn write_anew(
 /// Reads every window of the old copy, seals it anew and writes it to `space`.
 fn write_beside(
     core: &Core,
+    entry: &Entry,
     old: &View,
     space: &Space,
     sealer: Sealer,
@@ -71,5 +72,5 @@ fn write_beside(
         // its hash now.
         old.seal.opener.check_digest(&found.into_vec())?;
     }
-    finish_seal(core, old, params, collector.finish(sealer)?)
+    finish_seal(core, entry, old, params, collector.finish(sealer)?)
 }

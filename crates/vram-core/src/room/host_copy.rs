@@ -69,7 +69,7 @@ fn encrypt_out(core: &Core, entry: &Entry, view: &View, out: &mut [u8]) -> Resul
     let convert = Convert { from: &view.seal.opener, to: &sealer, hashes: None };
     let how = Outward::Anew { convert, keep: &keep };
     view.copy_out(0..sealer.layout().count(), out, &how)?;
-    contents::finish_seal(core, view, params, collector.finish(sealer)?)
+    contents::finish_seal(core, entry, view, params, collector.finish(sealer)?)
 }
 
 /// Drops the backup of a shard. Returns true if there was one.

@@ -8,7 +8,7 @@ use crate::record::layout::SegmentLayout;
 use crate::segment::chain::SegmentHash;
 
 /// A keyed hash over the concatenation of `parts`.
-fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
+pub(crate) fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new_keyed(key);
     for part in parts {
         hasher.update(part);
