@@ -269,10 +269,11 @@ impl Opener {
     /// [`SealError::DigestMismatch`] in scope Shard, [`SealError::SegmentMismatch`] for the first
     /// wrong segment otherwise.
     pub fn check_digest(&self, hashes: &[SegmentHash]) -> Result<ContentDigest, SealError> {
-        let digest = chain::merge_digest(hashes, self.layout())?;
+        let mut digest = chain::merge_digest(hashes, self.layout())?;
         if self.fields.scope() == Some(SivScope::Shard) {
             let siv = self.schedule.shard_siv(digest.as_bytes());
             if siv != blake3::Hash::from_bytes(*self.fields.siv()) {
+                digest.zeroize();
                 return Err(SealError::DigestMismatch);
             }
         } else {
