@@ -46,8 +46,19 @@ fn secrets(index: usize) -> Vec<[u8; 32]> {
     let derive =
         |purpose: &str| blake3::derive_key(&format!("vram-seal v1 2026-11 {purpose}"), &master);
     let mut secrets = vec![master];
-    secrets
-        .extend(["header-mac", "siv", "segment-key", "table-mac", "attest", "ticket"].map(derive));
+    secrets.extend(
+        [
+            "header-mac",
+            "siv",
+            "segment-key",
+            "table-mac",
+            "attest",
+            "binding",
+            "metadata",
+            "ticket",
+        ]
+        .map(derive),
+    );
 
     let key = SealKey::from_bytes(master);
     let (plaintext, mut data) = (vec![3; LEN], vec![0; LEN]);

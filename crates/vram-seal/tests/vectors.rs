@@ -156,13 +156,12 @@ fn what_is_frozen_opens_without_ever_having_been_sealed_here() {
 fn expand(pieces: &Value) -> Vec<u8> {
     let mut bytes = Vec::new();
     for piece in pieces.as_array().unwrap() {
-        match piece.as_str() {
-            Some(text) => bytes.extend(hex(text)),
-            None => {
-                let byte = u8::try_from(number(piece, "byte")).unwrap();
-                let count = usize::try_from(number(piece, "count")).unwrap();
-                bytes.resize(bytes.len() + count, byte);
-            }
+        if let Some(text) = piece.as_str() {
+            bytes.extend(hex(text));
+        } else {
+            let byte = u8::try_from(number(piece, "byte")).unwrap();
+            let count = usize::try_from(number(piece, "count")).unwrap();
+            bytes.resize(bytes.len() + count, byte);
         }
     }
     bytes

@@ -39,7 +39,7 @@ struct Inspection<'a> {
 
 /// Hexadecimal digits of a code.
 fn hex(code: &[u8; 32]) -> String {
-    code.iter().map(|byte| format!("{byte:02x}")).collect()
+    code.iter().fold(String::with_capacity(64), |digits, byte| digits + &format!("{byte:02x}"))
 }
 
 /// Prints the record.

@@ -38,7 +38,7 @@ fn what_is_sealed_is_unsealed_in_every_mode_scope_suite_and_size() {
         for choice in choices {
             bench.sealed(&plain, "image", choice);
             let opened = ["image", "--key-file", "key", "--model-id", "m"];
-            let mode = choice.iter().any(|word| *word == "authenticated");
+            let mode = choice.contains(&"authenticated");
             let mode = if mode { &["--mode", "authenticated"][..] } else { &[] };
             let unseal = [&["unseal", "-o", "back"], &opened[..], mode].concat();
             let ran = bench.run(unseal).expect_code(0);

@@ -3,8 +3,8 @@
 use vram_alloc::ByteLen;
 
 use crate::error::SealError;
-use crate::key::derive::{Purpose, derive};
-use crate::key::schedule::keyed;
+use crate::key::derive::Purpose;
+use crate::key::schedule::code;
 use crate::record::metadata::{Metadata, MetadataCode};
 
 /// The longest model id, in bytes.
@@ -110,9 +110,9 @@ impl<'a> Binding<'a> {
     /// Record bytes 64 to 95. Each part is preceded by its length, so that no two pairs give the
     /// same bytes.
     pub(super) fn code(&self, master: &[u8; 32]) -> blake3::Hash {
-        let key = derive(master, Purpose::Binding);
         let len = |part: &[u8]| ByteLen::from_usize(part.len()).get().to_le_bytes();
         let model_id = self.model_id.as_bytes();
-        keyed(&key, &[&len(model_id), model_id, &len(self.context), self.context])
+        let parts = [&len(model_id)[..], model_id, &len(self.context), self.context];
+        code(master, Purpose::Binding, &parts)
     }
 }

@@ -18,7 +18,7 @@ use crate::record::protection::Protection;
 /// The context is given together with the model id: the record contains one code over both, so a
 /// context alone could not be compared.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0599
 /// use vram_seal::Expected;
 ///
 /// let expected = Expected::anything().context(b"tenant-1"); // no such method

@@ -3,9 +3,9 @@
 use core::fmt;
 
 use crate::error::SealError;
-use crate::key::derive::{Purpose, derive};
+use crate::key::derive::Purpose;
 use crate::key::id::KeyId;
-use crate::key::schedule::keyed;
+use crate::key::schedule::code;
 
 /// The code of the caller's metadata in a record: bytes 96 to 127, with the id of their key.
 ///
@@ -56,7 +56,7 @@ impl Metadata<'_> {
     /// [`SealError::MetadataKey`] for a code that was computed with another key.
     pub(super) fn code(&self, id: KeyId, master: &[u8; 32]) -> Result<blake3::Hash, SealError> {
         match self {
-            Self::Bytes(bytes) => Ok(keyed(&derive(master, Purpose::Metadata), &[bytes])),
+            Self::Bytes(bytes) => Ok(code(master, Purpose::Metadata, &[bytes])),
             Self::Code(known) if known.key_id == id => Ok(known.code),
             Self::Code(known) => Err(SealError::MetadataKey { expected: id, found: known.key_id }),
         }
