@@ -138,9 +138,15 @@ pub(crate) struct BoundArgs {
 /// What opening compares an image with.
 #[derive(Args, Debug)]
 pub(crate) struct ExpectArgs {
-    /// Refuse an image that was sealed as another model [default: accept any model]
+    /// Refuse an image that was sealed as another model. This or `--any-model` is required.
     #[arg(long, value_name = "ID")]
     pub(crate) model_id: Option<String>,
+    /// Accept an image of any model and context that was sealed under the key.
+    #[arg(long, conflicts_with = "model_id")]
+    pub(crate) any_model: bool,
+    /// Refuse an image of another mode; `any` accepts plaintext as well as ciphertext.
+    #[arg(long, value_enum, default_value_t = ExpectedMode::Encrypted)]
+    pub(crate) mode: ExpectedMode,
     #[command(flatten)]
     pub(crate) bound: BoundArgs,
 }
@@ -201,6 +207,17 @@ pub(crate) enum Mode {
     Encrypted,
     /// Plaintext in place: readable without the key, and any change shows.
     Authenticated,
+}
+
+/// Which mode an image must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExpectedMode {
+    /// Ciphertext.
+    Encrypted,
+    /// Plaintext in place.
+    Authenticated,
+    /// Either.
+    Any,
 }
 
 /// The unit over which sealing is deterministic.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use vram_model::ModelError;
-use vram_residency::{SealError, VramError};
+use vram_residency::{Protection, SealError, VramError};
 
 /// The class of a failure, which is the program's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +146,12 @@ impl Failure {
             SealError::ContextMismatch { .. } => {
                 input("give the --model-id, --context and so on that it was sealed with")
             }
+            SealError::ProtectionMismatch { found, .. } => input(match found {
+                Protection::Authenticated => {
+                    "give --mode authenticated, or --mode any, if plaintext is meant"
+                }
+                _ => "leave --mode out, or give --mode any",
+            }),
             SealError::WrongKey { .. } | SealError::UnknownKey { .. } => {
                 input("give the key file that it was sealed with")
             }

@@ -49,9 +49,9 @@ pub enum FileError {
     /// The source could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The content is not the one that the caller expected. A whole digest would confirm guesses of
-    /// the content to a reader of the log, so the message has only its beginning.
-    #[error("the content of {model_id} has {found:?}, and {expected:?} was expected")]
+    /// The content is not the one that the caller expected. A digest confirms guesses of the content
+    /// to a reader of the log, even its beginning, so neither message nor `Debug` shows any of it.
+    #[error("the content of {model_id} has another digest than expected")]
     DigestMismatch {
         /// What was being sealed or opened.
         model_id: Arc<str>,

@@ -182,7 +182,8 @@ pub struct ImageVerdict {
     pub fields: RecordFields,
     /// The segments that are not what was sealed, in ascending order.
     pub altered: Vec<SegmentSpan>,
-    /// The plain BLAKE3 digest of the content: present if, and only if, everything is sound.
+    /// The plain BLAKE3 digest of the content: present if, and only if, every tag is good (*sound*)
+    /// and this is the digest behind the seal (*content*), even against a holder of the key.
     pub digest: Option<ContentDigest>,
 }
 

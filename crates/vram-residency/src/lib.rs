@@ -87,8 +87,8 @@ pub use vram_seal::parallel::Threads;
 pub use vram_seal::{AlteredSegments, SegmentSpan};
 pub use vram_seal::{
     ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,
-    Protection, RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize,
-    SivScope, Suite, TicketKey,
+    MetadataCode, Protection, RecordFields, SealContext, SealError, SealKey, SealParams,
+    SealRecord, SegmentSize, SivScope, Suite, TicketKey,
 };
 #[doc(inline)]
 pub use vram_space::{GpuCapacity, LifeState, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};

@@ -27,7 +27,7 @@ fn key() -> SealKey {
 fn sealed(params: SealParams, plaintext: &[u8], data: &mut [u8]) -> (Sealed, Opener) {
     let context = SealContext::new("bench").unwrap();
     let sealed = seal(&key(), &context, params, Threads::AUTO, plaintext, data).unwrap();
-    let expected = Expected::from(&context);
+    let expected = Expected::from(&context).params(params);
     let opener = Opener::open(&key(), &sealed.record, sealed.tags.clone(), &expected).unwrap();
     (sealed, opener)
 }

@@ -15,8 +15,9 @@ pub struct ParseDigestError;
 
 /// 32 bytes that identify content.
 ///
-/// It is not keyed, so it confirms guesses of the content: keep it out of logs. `Debug` shows four
-/// bytes of it, `Display` all of them; comparison takes constant time.
+/// It is not keyed, so it confirms guesses of the content: keep it out of logs. `Debug` shows
+/// nothing of it, `Display` all of it; comparison takes constant time. It is `Copy`, so it is not
+/// wiped when dropped: a holder of scratch wipes it with [`Zeroize`].
 #[derive(Clone, Copy)]
 pub struct ContentDigest([u8; 32]);
 
@@ -50,8 +51,13 @@ impl fmt::Display for ContentDigest {
 
 impl fmt::Debug for ContentDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = self.0.first_chunk::<4>().map_or(&[][..], |head| head.as_slice());
-        write!(f, "ContentDigest({:x}..)", HexDisplay(head))
+        f.write_str("ContentDigest(..)")
+    }
+}
+
+impl Zeroize for ContentDigest {
+    fn zeroize(&mut self) {
+        self.0.zeroize();
     }
 }
 
@@ -111,7 +117,9 @@ impl ContentHasher {
     pub fn finalize(self) -> ContentDigest {
         match self.0 {
             Inner::Blake3(mut hasher) => {
-                let digest = ContentDigest(*hasher.finalize().as_bytes());
+                let mut hash = hasher.finalize();
+                let digest = ContentDigest(*hash.as_bytes());
+                hash.zeroize();
                 hasher.zeroize();
                 digest
             }
@@ -120,7 +128,9 @@ impl ContentHasher {
                 for (target, source) in bytes.iter_mut().zip(context.finish().as_ref()) {
                     *target = *source;
                 }
-                ContentDigest(bytes)
+                let digest = ContentDigest(bytes);
+                bytes.zeroize();
+                digest
             }
         }
     }
@@ -183,8 +193,10 @@ mod tests {
     }
 
     #[test]
-    fn debug_shortens_a_digest() {
-        let digest = ContentHasher::digest(HashKind::Blake3, b"");
-        assert_eq!(format!("{digest:?}"), "ContentDigest(af1349b9..)");
+    fn debug_shows_nothing_that_confirms_a_guess_of_the_content() {
+        let mut digest = ContentHasher::digest(HashKind::Blake3, b"");
+        assert_eq!(format!("{digest:?}"), "ContentDigest(..)");
+        digest.zeroize();
+        assert_eq!(digest.as_bytes(), &[0; 32]);
     }
 }

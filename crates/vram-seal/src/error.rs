@@ -3,19 +3,24 @@
 use vram_alloc::ByteLen;
 
 use crate::key::id::KeyId;
+use crate::record::protection::Protection;
 
 /// The part of the expected context that the record does not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ContextField {
-    /// The model id, or the caller's context: the record holds one hash over both.
+    /// The model id, or the caller's context: the record holds one code over both.
     ModelAndContext,
-    /// The hash of the caller's metadata.
+    /// The caller's metadata.
     Metadata,
     /// The shard index.
     ShardIndex,
     /// The revision.
     Revision,
+    /// The scope of the synthetic IV.
+    Scope,
+    /// The cipher.
+    Suite,
 }
 
 impl core::fmt::Display for ContextField {
@@ -25,6 +30,8 @@ impl core::fmt::Display for ContextField {
             Self::Metadata => "metadata",
             Self::ShardIndex => "shard index",
             Self::Revision => "revision",
+            Self::Scope => "scope of the synthetic IV",
+            Self::Suite => "cipher",
         })
     }
 }
@@ -75,11 +82,33 @@ pub enum SealError {
         /// The field, as named in the format's table.
         field: &'static str,
     },
-    /// The record is valid, but belongs to another context than the caller expects.
-    #[error("the seal record belongs to another {field}")]
+    /// The record is valid, but is bound to another value than the caller expects.
+    #[error("the seal record has another {field} than expected")]
     ContextMismatch {
         /// The part that differs.
         field: ContextField,
+    },
+    /// The record is valid, but plaintext lies where the caller expects ciphertext, or the reverse.
+    #[error(
+        "the shard is sealed as {found:?}, and {expected:?} is expected: name {found:?}, or any \
+         protection, to accept it"
+    )]
+    ProtectionMismatch {
+        /// The protection that the caller expects; Encrypted unless another was named.
+        expected: Protection,
+        /// The protection that the record states.
+        found: Protection,
+    },
+    /// Metadata is known only by its code, which was computed with another key than the seal's.
+    #[error(
+        "the metadata is known only by its code under key {found}: sealing under key {expected} \
+         needs the metadata itself"
+    )]
+    MetadataKey {
+        /// The id of the key of the seal.
+        expected: KeyId,
+        /// The id of the key of the code.
+        found: KeyId,
     },
     /// The segment table is not the one that belongs to the record.
     #[error("the segment table does not belong to the seal record, or was altered")]
@@ -171,6 +200,19 @@ pub enum SealError {
         /// The longest allowed.
         max: ByteLen,
     },
+    /// The content would have more than 2^24 segments.
+    #[error(
+        "{len} in segments of {segment} are more than 16777216 segments: segments of {enough} \
+         would do"
+    )]
+    TooManySegments {
+        /// The requested length.
+        len: ByteLen,
+        /// The requested segment size.
+        segment: ByteLen,
+        /// The smallest segment size that would do.
+        enough: ByteLen,
+    },
     /// The model id is empty or too long.
     #[error("a model id has 1 to 1024 bytes, not {len}")]
     ModelId {
@@ -219,6 +261,8 @@ impl SealError {
             Self::RecordMismatch => "record-mismatch",
             Self::MalformedRecord { .. } => "malformed-record",
             Self::ContextMismatch { .. } => "context-mismatch",
+            Self::ProtectionMismatch { .. } => "protection-mismatch",
+            Self::MetadataKey { .. } => "metadata-key",
             Self::TableMismatch => "table-mismatch",
             Self::SegmentMismatch { .. } => "segment-mismatch",
             Self::DigestMismatch => "digest-mismatch",
@@ -233,6 +277,7 @@ impl SealError {
             Self::DuplicateSegment { .. } => "duplicate-segment",
             Self::ForeignSegment { .. } => "foreign-segment",
             Self::TooLong { .. } => "too-long",
+            Self::TooManySegments { .. } => "too-many-segments",
             Self::ModelId { .. } => "model-id",
             Self::SegmentSize { .. } => "segment-size",
             Self::Padding { .. } => "padding",
@@ -251,6 +296,7 @@ impl SealError {
             Self::RecordMismatch
                 | Self::MalformedRecord { .. }
                 | Self::ContextMismatch { .. }
+                | Self::ProtectionMismatch { .. }
                 | Self::TableMismatch
                 | Self::SegmentMismatch { .. }
                 | Self::DigestMismatch

@@ -24,7 +24,7 @@ impl ImageLayout {
     #[must_use]
     pub fn for_fields(fields: &RecordFields) -> Self {
         let table_len = fields.table_len().get();
-        // At most 256 + 2^36 * 48 before rounding: far from overflow.
+        // At most 256 + 2^24 * 48 before rounding: far from overflow.
         let data_offset = table_len
             .saturating_add(Self::TABLE_OFFSET)
             .div_ceil(DATA_ALIGNMENT)

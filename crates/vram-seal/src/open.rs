@@ -15,7 +15,8 @@ use crate::record::expected::Expected;
 use crate::record::fields::RecordFields;
 use crate::record::header::SealRecord;
 use crate::record::layout::{PLAINTEXT_LEN_MAX, SegmentLayout};
-use crate::record::params::{Mode, Protection, SivScope};
+use crate::record::params::{Mode, SivScope};
+use crate::record::protection::Protection;
 use crate::segment::aead::{Slot, nonce};
 use crate::segment::chain::{self, Place, SegmentHash};
 use crate::segment::table::{Entry, SegmentTags};
@@ -41,7 +42,8 @@ impl Default for OpenLimits {
 ///
 /// In the order of the checks: [`SealError::NotASeal`], [`SealError::UnsupportedVersion`],
 /// [`SealError::UnsupportedHash`]; [`SealError::WrongKey`]; [`SealError::RecordMismatch`];
-/// [`SealError::MalformedRecord`]; [`SealError::ContextMismatch`]; [`SealError::TooLong`].
+/// [`SealError::MalformedRecord`]; [`SealError::ContextMismatch`] and
+/// [`SealError::ProtectionMismatch`]; [`SealError::TooLong`].
 pub fn open_record(
     key: &SealKey,
     record: &SealRecord,
@@ -81,7 +83,7 @@ fn open_with(
 ) -> Result<OpenedRecord, SealError> {
     record.check_mac(&derive(key.master(), Purpose::HeaderMac))?;
     let fields = record.parse_fields()?;
-    expected.check(&fields)?;
+    expected.check(key, &fields)?;
     let len = fields.plaintext_len();
     if len > limits.max_len {
         return Err(SealError::TooLong { len, max: limits.max_len });
@@ -267,10 +269,11 @@ impl Opener {
     /// [`SealError::DigestMismatch`] in scope Shard, [`SealError::SegmentMismatch`] for the first
     /// wrong segment otherwise.
     pub fn check_digest(&self, hashes: &[SegmentHash]) -> Result<ContentDigest, SealError> {
-        let digest = chain::merge_digest(hashes, self.layout())?;
+        let mut digest = chain::merge_digest(hashes, self.layout())?;
         if self.fields.scope() == Some(SivScope::Shard) {
             let siv = self.schedule.shard_siv(digest.as_bytes());
             if siv != blake3::Hash::from_bytes(*self.fields.siv()) {
+                digest.zeroize();
                 return Err(SealError::DigestMismatch);
             }
         } else {

@@ -13,7 +13,8 @@ use crate::parallel::{self, Threads};
 use crate::pieces::Pieces;
 use crate::record::context::SealContext;
 use crate::record::layout::SegmentLayout;
-use crate::record::params::{Protection, SealParams};
+use crate::record::params::SealParams;
+use crate::record::protection::Protection;
 use crate::seal::collector::{Gathered, Sealed, SegmentCollector};
 use crate::seal::sealer::{Fresh, Sealer};
 use crate::segment::chain::{Place, SegmentHash};
@@ -112,7 +113,8 @@ fn seal_through(
 
 /// Opens a whole shard from `sealed` into `out`; both must have its length.
 ///
-/// No other code may read `out` until the call returns: it contains unverified plaintext meanwhile.
+/// `out` must be private until the call returns, so no shared mapping, nor memory that a device or
+/// another process reads: it contains unverified plaintext meanwhile.
 ///
 /// # Errors
 ///
@@ -178,8 +180,9 @@ fn copy_if_any(source: Option<&[u8]>, target: &mut [u8]) {
     }
 }
 
-/// Verifies a whole shard, and returns every altered segment in rising order: none if the shard is
-/// unaltered.
+/// Verifies that a whole shard is *sound*: the tag of each segment is good. Returns every altered
+/// segment in rising order: none if the shard is sound. A holder of the key can make other bytes for
+/// the same tags: [`verify_content`] excludes that.
 ///
 /// # Errors
 ///
@@ -198,8 +201,8 @@ pub fn verify(opener: &Opener, threads: Threads, sealed: &[u8]) -> Result<Vec<u6
     Ok(altered)
 }
 
-/// Verifies a whole shard, and also that its plaintext is the content that the record was made for,
-/// even against a party that holds the key. Returns the plain digest of that content.
+/// Verifies that a whole shard is sound, and that its *content* is the one that the record was made
+/// for, even against a party that holds the key. Returns the plain digest of that content.
 ///
 /// # Errors
 ///

@@ -21,6 +21,7 @@ use std::fs::{File, read_to_string};
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
+use blake3::hazmat::HasherExt as _;
 use vram_seal::{
     Expected, Opener, Protection, SealContext, SealKey, SealParams, SegmentSize, SivScope, Suite,
     Threads, seal, unseal,
@@ -29,6 +30,8 @@ use vram_seal::{
 const MASK: u8 = 0x5c;
 const CHILD: &str = "VRAM_SEAL_MEMORY_CHILD";
 const LEN: usize = 5 * 4096 + 77;
+/// Where the key of a segment is in the list of secrets: behind the master and eight subkeys.
+const SEGMENT_KEY: usize = 9;
 
 fn kind(index: usize) -> SealParams {
     let base = SealParams::new().with_scope(SivScope::Shard).with_segment(SegmentSize::MIN);
@@ -46,8 +49,19 @@ fn secrets(index: usize) -> Vec<[u8; 32]> {
     let derive =
         |purpose: &str| blake3::derive_key(&format!("vram-seal v1 2026-11 {purpose}"), &master);
     let mut secrets = vec![master];
-    secrets
-        .extend(["header-mac", "siv", "segment-key", "table-mac", "attest", "ticket"].map(derive));
+    secrets.extend(
+        [
+            "header-mac",
+            "siv",
+            "segment-key",
+            "table-mac",
+            "attest",
+            "binding",
+            "metadata",
+            "ticket",
+        ]
+        .map(derive),
+    );
 
     let key = SealKey::from_bytes(master);
     let (plaintext, mut data) = (vec![3; LEN], vec![0; LEN]);
@@ -69,6 +83,11 @@ fn secrets(index: usize) -> Vec<[u8; 32]> {
         input.push(u8::from(segment == 5));
         input.extend_from_slice(&[0; 15]);
         secrets.push(*blake3::keyed_hash(&derive("segment-key"), &input).as_bytes());
+    }
+    // The plain hashes of the segments, which confirm a guess of the content.
+    for (offset, piece) in (0_u64..).step_by(4096).zip(plaintext.chunks(4096)) {
+        secrets
+            .push(blake3::Hasher::new().set_input_offset(offset).update(piece).finalize_non_root());
     }
     secrets
 }
@@ -139,7 +158,8 @@ fn use_a_key(params: SealParams, threads: Threads, masked: &[u8; 32], alive: &dy
     let context = SealContext::new("m").unwrap();
     let sealed = seal(&key, &context, params, threads, &plaintext, &mut data).unwrap();
     let opener =
-        Opener::open(&key, &sealed.record, sealed.tags, &Expected::from(&context)).unwrap();
+        Opener::open(&key, &sealed.record, sealed.tags, &Expected::from(&context).params(params))
+            .unwrap();
     unseal(&opener, threads, &data, &mut back).unwrap();
     assert_eq!(back, plaintext);
     let ticket_key = key.ticket_key();
@@ -166,13 +186,13 @@ fn child(task: &str) {
     assert_eq!(found(&masked), [0; 0], "after everything was dropped");
 
     // Shows that the scan would find a segment's key in the cipher's own form.
-    if let Some(segment) = masked.get(8) {
+    if let Some(segment) = masked.get(SEGMENT_KEY).filter(|_| index < 3) {
         let mut raw: Vec<u8> = segment.iter().map(|byte| byte ^ MASK).collect();
         let key = ring::aead::UnboundKey::new(&ring::aead::AES_256_GCM, &raw).unwrap();
         raw.fill(0);
         black_box(&raw);
         let key = Box::new(ring::aead::LessSafeKey::new(key));
-        assert_eq!(found(&masked), [8], "a key that ring keeps is found");
+        assert_eq!(found(&masked), [SEGMENT_KEY], "a key that ring keeps is found");
         black_box(&key);
     }
 }

@@ -13,7 +13,8 @@ use vram_seal::{ContentDigest, KeyId, Protection};
 #[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum TicketState {
-    /// Resident; no check has found it altered.
+    /// Resident; no check has found it altered. The word speaks of the segments' tags, which exclude
+    /// a party without the key; a ticket does not say that the content as a whole was compared.
     Sound,
     /// Resident, found altered, and closed to readers.
     Quarantined,

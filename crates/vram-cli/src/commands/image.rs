@@ -6,12 +6,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use vram_residency::{
-    ByteLen, ContentDigest, Expected, ImageOptions, KeyRing, Overwrite, Progress, SealContext,
-    SealError, SealParams, SivScope, VramError, seal_image, seal_image_to, unseal_image,
-    unseal_image_to, verify_image,
+    ByteLen, ContentDigest, Expected, ImageOptions, KeyRing, Overwrite, Progress, Protection,
+    SealContext, SealError, SealParams, SivScope, VramError, seal_image, seal_image_to,
+    unseal_image, unseal_image_to, verify_image,
 };
 
-use crate::args::{BoundArgs, ExpectArgs, Mode, SealArgs, UnsealArgs, VerifyArgs};
+use crate::args::{BoundArgs, ExpectArgs, ExpectedMode, Mode, SealArgs, UnsealArgs, VerifyArgs};
 use crate::commands::keys;
 use crate::failure::Failure;
 use crate::output::{Output, digest_line, note};
@@ -214,20 +214,28 @@ impl Bound {
 
     /// What an image must be, as far as the command line says.
     fn expected<'a>(&'a self, args: &'a ExpectArgs) -> Result<Expected<'a>, Failure> {
-        let mut expected = match &args.model_id {
-            Some(model_id) => Expected::new(model_id)
-                .map_err(|error| Failure::input(format!("--model-id: {error}")))?,
-            // The key proves that a holder of the key sealed the image; the model id is then not
-            // checked.
-            None if args.bound.context.is_none() => Expected::anything(),
-            None => {
+        let mut expected = match (&args.model_id, &args.bound.context) {
+            (Some(model_id), context) => {
+                let context = context.as_deref().unwrap_or_default();
+                Expected::in_context(model_id, context.as_bytes())
+                    .map_err(|error| Failure::input(format!("--model-id: {error}")))?
+            }
+            (None, Some(_)) => {
                 return Err(Failure::input("--context is compared together with the model")
                     .hint("give --model-id as well"));
             }
+            (None, None) if args.any_model => Expected::anything(),
+            (None, None) => {
+                return Err(Failure::input("which model the image must be of is not given").hint(
+                    "give --model-id ID, or --any-model to accept all that the key has sealed",
+                ));
+            }
         };
-        if let Some(text) = &args.bound.context {
-            expected = expected.context(text.as_bytes());
-        }
+        expected = match args.mode {
+            ExpectedMode::Encrypted => expected.protection(Protection::Encrypted),
+            ExpectedMode::Authenticated => expected.protection(Protection::Authenticated),
+            ExpectedMode::Any => expected.any_protection(),
+        };
         if let Some(metadata) = &self.metadata {
             expected = expected.metadata(metadata);
         }

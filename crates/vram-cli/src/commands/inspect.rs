@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use vram_residency::{
-    ByteLen, ContentDigest, ImageInfo, Protection, RecordFields, SivScope, Suite, inspect_image,
+    ByteLen, ImageInfo, Protection, RecordFields, SivScope, Suite, inspect_image,
 };
 
 use crate::args::InspectArgs;
@@ -27,12 +27,19 @@ struct Inspection<'a> {
     table_len: u64,
     shard_index: u64,
     revision: u64,
-    model_and_context_hash: String,
-    metadata_hash: String,
+    /// Keyed: without the key it confirms no guess of the two.
+    model_and_context_keyed_code: String,
+    /// Keyed as well.
+    metadata_keyed_code: String,
     /// The file's length according to the record.
     image_len: u64,
     /// The file's actual length.
     file_len: u64,
+}
+
+/// Hexadecimal digits of a code.
+fn hex(code: &[u8; 32]) -> String {
+    code.iter().fold(String::with_capacity(64), |digits, byte| digits + &format!("{byte:02x}"))
 }
 
 /// Prints the record.
@@ -74,8 +81,8 @@ impl<'a> Inspection<'a> {
             table_len: fields.table_len().get(),
             shard_index: fields.shard_index(),
             revision: fields.revision(),
-            model_and_context_hash: ContentDigest::from_bytes(*fields.binding_hash()).to_string(),
-            metadata_hash: ContentDigest::from_bytes(*fields.metadata_hash()).to_string(),
+            model_and_context_keyed_code: hex(fields.binding_code()),
+            metadata_keyed_code: hex(fields.metadata_code().as_bytes()),
             image_len: info.image_len.get(),
             file_len: info.file_len.get(),
         }
@@ -105,8 +112,8 @@ impl<'a> Inspection<'a> {
             ("file", file),
             ("shard index", self.shard_index.to_string()),
             ("revision", self.revision.to_string()),
-            ("model, context", self.model_and_context_hash.clone()),
-            ("metadata", self.metadata_hash.clone()),
+            ("model, context", format!("keyed code {}", self.model_and_context_keyed_code)),
+            ("metadata", format!("keyed code {}", self.metadata_keyed_code)),
         ];
         for (name, value) in lines {
             output.line(format!("{name:<15} {value}"))?;

@@ -16,7 +16,7 @@ fn data_offset(bench: &Bench, image: &str) -> usize {
     number("image_len") - number("content_len")
 }
 
-fn inspect(bench: &Bench, image: &str) -> serde_json::Value {
+pub(crate) fn inspect(bench: &Bench, image: &str) -> serde_json::Value {
     let ran = bench.run(["inspect", image, "--json"]).expect_code(0);
     serde_json::from_str(&ran.stdout).unwrap()
 }
@@ -37,11 +37,14 @@ fn what_is_sealed_is_unsealed_in_every_mode_scope_suite_and_size() {
         let plain = content(len);
         for choice in choices {
             bench.sealed(&plain, "image", choice);
-            let unsealed = ["unseal", "image", "--key-file", "key", "-o", "back"];
-            let ran = bench.run(unsealed).expect_code(0);
+            let opened = ["image", "--key-file", "key", "--model-id", "m"];
+            let mode = choice.contains(&"authenticated");
+            let mode = if mode { &["--mode", "authenticated"][..] } else { &[] };
+            let unseal = [&["unseal", "-o", "back"], &opened[..], mode].concat();
+            let ran = bench.run(unseal).expect_code(0);
             assert_eq!(ran.stdout, format!("{}  back\n", blake3(&plain)));
             assert_eq!(fs::read(bench.path("back")).unwrap(), plain, "{len} {choice:?}");
-            let ran = bench.run(["verify", "image", "--key-file", "key"]).expect_code(0);
+            let ran = bench.run([&["verify"], &opened[..], mode].concat()).expect_code(0);
             assert!(ran.stdout.contains("sound"), "{}", ran.stdout);
             assert!(ran.stdout.contains(&blake3(&plain).to_string()), "{}", ran.stdout);
         }
@@ -113,19 +116,6 @@ fn inspect_shows_the_record_without_a_key_and_says_that_it_proves_nothing() {
 }
 
 #[test]
-fn shard_index_and_revision_are_zero_and_there_is_no_context_unless_given() {
-    let bench = Bench::new();
-    bench.sealed(b"x", "image", &[]);
-    let info = inspect(&bench, "image");
-    assert_eq!(info["shard_index"], 0);
-    assert_eq!(info["revision"], 0);
-    // BLAKE3 of the empty string.
-    assert_eq!(info["metadata_hash"], blake3(b"").to_string());
-    let bound = [&1_u64.to_le_bytes()[..], b"m", &0_u64.to_le_bytes()].concat();
-    assert_eq!(info["model_and_context_hash"], blake3(&bound).to_string());
-}
-
-#[test]
 fn keygen_writes_a_private_key_file_and_never_overwrites() {
     let bench = Bench::new();
     let ran = bench.run(["keygen", "-o", "key"]).expect_code(0);
@@ -155,7 +145,7 @@ fn a_key_file_that_others_can_read_is_refused_with_the_command_that_helps() {
     bench.sealed(b"x", "image", &[]);
     for open in [0o644, 0o640, 0o602] {
         set_mode(&bench.path("key"), open);
-        let refused = ["verify", "image", "--key-file", "key"];
+        let refused = ["verify", "image", "--key-file", "key", "--model-id", "m"];
         bench.run(refused).expect_error(2, &["key", &format!("{open:04o}"), "chmod 600"]);
         let seal = ["seal", "content", "--key-file", "key", "--model-id", "m", "-o", "two"];
         bench.run(seal).expect_error(2, &["chmod"]);
@@ -179,10 +169,16 @@ fn a_file_that_is_no_key_is_refused() {
     for (name, text) in cases {
         let path = bench.write(name, text);
         set_mode(&path, 0o600);
-        bench.run(["verify", "image", "--key-file", name]).expect_error(2, &[name]);
+        bench
+            .run(["verify", "image", "--key-file", name, "--model-id", "m"])
+            .expect_error(2, &[name]);
     }
-    bench.run(["verify", "image", "--key-file", "missing"]).expect_error(2, &["missing"]);
-    bench.run(["verify", "image", "--key-file", "."]).expect_error(2, &["key file"]);
+    bench
+        .run(["verify", "image", "--key-file", "missing", "--model-id", "m"])
+        .expect_error(2, &["missing"]);
+    bench
+        .run(["verify", "image", "--key-file", ".", "--model-id", "m"])
+        .expect_error(2, &["key file"]);
 }
 
 #[test]
@@ -191,7 +187,7 @@ fn a_key_of_another_id_is_input_and_one_that_opens_nothing_is_integrity() {
     bench.sealed(&content(5000), "image", &[]);
     bench.key("other");
     for command in [&["verify"][..], &["unseal", "-o", "back"]] {
-        let args = [command, &["image", "--key-file", "other"]].concat();
+        let args = [command, &["image", "--key-file", "other", "--any-model"]].concat();
         bench.run(args).expect_error(2, &["key"]);
     }
 
@@ -200,9 +196,9 @@ fn a_key_of_another_id_is_input_and_one_that_opens_nothing_is_integrity() {
     let other = bench.sealed_under("other", "with-other");
     forged[48..64].copy_from_slice(&other[48..64]);
     bench.write("forged", forged);
-    let refused = ["verify", "forged", "--key-file", "other"];
+    let refused = ["verify", "forged", "--key-file", "other", "--model-id", "m"];
     bench.run(refused).expect_error(1, &["forged"]);
-    let refused = ["unseal", "forged", "--key-file", "other", "-o", "back"];
+    let refused = ["unseal", "forged", "--key-file", "other", "--model-id", "m", "-o", "back"];
     bench.run(refused).expect_error(1, &["forged"]);
     assert!(!bench.path("back").exists());
 }
@@ -217,40 +213,6 @@ impl Bench {
 }
 
 #[test]
-fn a_model_id_that_is_given_must_match() {
-    let bench = Bench::new();
-    bench.sealed(b"weights", "image", &[]);
-    for command in [&["verify"][..], &["unseal", "-o", "back"]] {
-        let right = [command, &["image", "--key-file", "key", "--model-id", "m"]].concat();
-        bench.run(right).expect_code(0);
-        let wrong = [command, &["image", "--key-file", "key", "--model-id", "n"]].concat();
-        bench.run(wrong).expect_error(2, &["image", "model id"]);
-    }
-}
-
-#[test]
-fn context_metadata_index_and_revision_are_compared_when_given() {
-    let bench = Bench::new();
-    bench.write("meta", "dtype bf16");
-    bench.write("meta2", "dtype f32");
-    let bound =
-        ["--context", "tenant-1", "--metadata", "meta", "--shard-index", "3", "--revision", "4"];
-    bench.sealed(b"weights", "image", &bound);
-    let verify =
-        |more: &[&str]| bench.run([&["verify", "image", "--key-file", "key"], more].concat());
-    verify(&[]).expect_code(0);
-    verify(&[&["--model-id", "m"], &bound[..]].concat()).expect_code(0);
-    verify(&["--metadata", "meta", "--shard-index", "3"]).expect_code(0);
-    verify(&["--model-id", "m"]).expect_error(2, &["context"]);
-    verify(&["--model-id", "m", "--context", "tenant-2"]).expect_error(2, &["context"]);
-    verify(&["--context", "tenant-1"]).expect_error(2, &["--model-id"]);
-    verify(&["--metadata", "meta2"]).expect_error(2, &["metadata"]);
-    verify(&["--metadata", "missing"]).expect_error(2, &["missing"]);
-    verify(&["--shard-index", "4"]).expect_error(2, &["shard index"]);
-    verify(&["--revision", "5"]).expect_error(2, &["revision"]);
-}
-
-#[test]
 fn one_flipped_bit_in_the_data_is_named_and_nothing_is_written() {
     let bench = Bench::new();
     for choice in [&["--segment", "4KiB"][..], &["--mode", "authenticated", "--segment", "4KiB"]] {
@@ -258,7 +220,8 @@ fn one_flipped_bit_in_the_data_is_named_and_nothing_is_written() {
         let data = data_offset(&bench, "image");
         flip(&bench.path("image"), data + 3 * 4096 + 17);
         flip(&bench.path("image"), data + 39_999);
-        let ran = bench.run(["verify", "image", "--key-file", "key"]).expect_code(1);
+        let verify = "verify image --key-file key --model-id m --mode any";
+        let ran = bench.run(verify.split(' ')).expect_code(1);
         assert_eq!(
             ran.stdout,
             "image: altered: segment 3, bytes 12288..16384 of the content\n\
@@ -266,7 +229,7 @@ fn one_flipped_bit_in_the_data_is_named_and_nothing_is_written() {
         );
         ran.expect_error_line(&["image was altered", "2 of 10 segments"]);
         bench
-            .run(["unseal", "image", "--key-file", "key", "-o", "back"])
+            .run("unseal image --key-file key --model-id m --mode any -o back".split(' '))
             .expect_error(1, &["image", "segment"]);
         assert!(!bench.path("back").exists());
     }
@@ -282,7 +245,7 @@ fn one_flipped_bit_anywhere_before_the_data_is_refused() {
         let mut altered = sound.clone();
         altered[at] ^= 1;
         bench.write("image", altered);
-        let ran = bench.run(["verify", "image", "--key-file", "key"]);
+        let ran = bench.run(["verify", "image", "--key-file", "key", "--model-id", "m"]);
         // The program reads magic, version, profile and key id before it authenticates anything: a
         // change in those is reported as another file, another version, another key. Every other
         // change is tampering.
@@ -298,9 +261,11 @@ fn an_image_of_another_version_is_refused_and_says_which() {
     let mut bytes = fs::read(&image).unwrap();
     bytes[8] = 2;
     bench.write("image", bytes);
-    for command in
-        ["verify image --key-file key", "unseal image --key-file key -o b", "inspect image"]
-    {
+    for command in [
+        "verify image --key-file key --model-id m",
+        "unseal image --key-file key --model-id m -o b",
+        "inspect image",
+    ] {
         bench.run(command.split(' ')).expect_error(2, &["image", "version 2"]);
     }
 }
@@ -314,12 +279,16 @@ fn an_image_that_was_cut_or_grew_is_refused() {
         bench.write("image", &sound[..len]);
         // Without a whole record nothing proves what the file was.
         let code = if len < 256 { 2 } else { 1 };
-        bench.run(["verify", "image", "--key-file", "key"]).expect_error(code, &["image"]);
-        let unseal = ["unseal", "image", "--key-file", "key", "-o", "back"];
+        bench
+            .run(["verify", "image", "--key-file", "key", "--model-id", "m"])
+            .expect_error(code, &["image"]);
+        let unseal = ["unseal", "image", "--key-file", "key", "--model-id", "m", "-o", "back"];
         bench.run(unseal).expect_error(code, &["image"]);
     }
     bench.write("image", [&sound[..], b"\0"].concat());
-    bench.run(["verify", "image", "--key-file", "key"]).expect_error(1, &["image"]);
+    bench
+        .run(["verify", "image", "--key-file", "key", "--model-id", "m"])
+        .expect_error(1, &["image"]);
     assert_eq!(bench.names(), ["content", "image", "key"]);
 
     bench.write("image", &sound[..5000]);
@@ -336,9 +305,13 @@ fn what_is_no_image_is_refused() {
     bench.write("zeros", [0; 5000]);
     bench.write("ones", [0xff; 5000]);
     for name in ["empty", "text", "zeros", "ones", "missing", "."] {
-        bench.run(["verify", name, "--key-file", "key"]).expect_error(2, &[name]);
+        bench
+            .run(["verify", name, "--key-file", "key", "--model-id", "m"])
+            .expect_error(2, &[name]);
         bench.run(["inspect", name]).expect_error(2, &[name]);
-        bench.run(["unseal", name, "--key-file", "key", "-o", "b"]).expect_error(2, &[name]);
+        bench
+            .run(["unseal", name, "--key-file", "key", "--model-id", "m", "-o", "b"])
+            .expect_error(2, &[name]);
     }
     assert!(!bench.path("b").exists());
 }
@@ -351,7 +324,9 @@ fn a_record_that_claims_the_world_costs_neither_memory_nor_time() {
     bytes[16..24].copy_from_slice(&(1_u64 << 48).to_le_bytes());
     bytes[24..32].copy_from_slice(&(1_u64 << 30).to_le_bytes());
     bench.write("image", bytes);
-    bench.run(["verify", "image", "--key-file", "key"]).expect_error(1, &["image"]);
+    bench
+        .run(["verify", "image", "--key-file", "key", "--model-id", "m"])
+        .expect_error(1, &["image"]);
 }
 
 #[test]
@@ -363,7 +338,9 @@ fn a_target_that_cannot_be_written_is_refused_and_nothing_is_left() {
     for target in ["no/such/place", "folder", "/dev/null", "folder/"] {
         let seal = ["seal", "content", "--key-file", "key", "--model-id", "m", "-o", target];
         bench.run(seal).expect_error(2, &[]);
-        bench.run(["unseal", "image", "--key-file", "key", "-o", target]).expect_error(2, &[]);
+        bench
+            .run(["unseal", "image", "--key-file", "key", "--model-id", "m", "-o", target])
+            .expect_error(2, &[]);
     }
     assert_eq!(bench.names(), before);
 }
@@ -376,7 +353,7 @@ fn a_file_is_never_written_over_itself() {
     let seal = ["seal", "content", "--key-file", "key", "--model-id", "m", "-o", "./content"];
     bench.run(seal).expect_error(2, &["over itself"]);
     bench
-        .run(["unseal", "image", "--key-file", "key", "-o", "./image"])
+        .run(["unseal", "image", "--key-file", "key", "--model-id", "m", "-o", "./image"])
         .expect_error(2, &["over itself"]);
     assert_eq!(fs::read(bench.path("content")).unwrap(), b"plain");
     assert_eq!(fs::read(&image).unwrap(), sound);
@@ -388,7 +365,7 @@ fn a_target_that_is_there_is_replaced_only_by_a_whole_file() {
     bench.sealed(b"new content", "image", &[]);
     bench.write("back", "old");
     flip(&bench.path("image"), data_offset(&bench, "image"));
-    let unseal = ["unseal", "image", "--key-file", "key", "-o", "back"];
+    let unseal = ["unseal", "image", "--key-file", "key", "--model-id", "m", "-o", "back"];
     bench.run(unseal).expect_error(1, &[]);
     assert_eq!(fs::read(bench.path("back")).unwrap(), b"old");
     flip(&bench.path("image"), data_offset(&bench, "image"));

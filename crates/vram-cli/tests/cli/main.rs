@@ -15,6 +15,7 @@ extern crate vram_testkit;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod demo;
+mod expected;
 mod images;
 mod interrupted;
 mod load;

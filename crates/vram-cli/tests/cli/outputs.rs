@@ -9,7 +9,7 @@ use std::process::Stdio;
 use crate::support::{Bench, Ran, blake3, mode, set_mode};
 
 const SEAL: [&str; 6] = ["seal", "content", "--key-file", "key", "--model-id", "m"];
-const UNSEAL: [&str; 4] = ["unseal", "image", "--key-file", "key"];
+const UNSEAL: [&str; 6] = ["unseal", "image", "--key-file", "key", "--model-id", "m"];
 
 impl Bench {
     /// Runs the program with this standard input.
@@ -129,8 +129,8 @@ fn a_dash_is_standard_input_and_output_and_messages_go_to_standard_error() {
     let image = fs::read(bench.sealed(&plain, "image", &[])).unwrap();
     let digest = blake3(&plain).to_string();
     let seal = ["seal", "-", "--key-file", "key", "--model-id", "m", "-o", "-"];
-    let unseal = ["unseal", "-", "--key-file", "key", "-o", "-"];
-    let verify = ["verify", "-", "--key-file", "key"];
+    let unseal = ["unseal", "-", "--key-file", "key", "--model-id", "m", "-o", "-"];
+    let verify = ["verify", "-", "--key-file", "key", "--model-id", "m"];
     for piped in [true, false] {
         let run = |args: &[&str], input: &[u8], file: &str| {
             if piped {
@@ -180,8 +180,8 @@ fn standard_output_that_goes_to_an_input_is_refused() {
         // What these commands report would be written over it.
         (to_file(&SEAL), "content"),
         (to_file(&UNSEAL), "key"),
-        (vec!["verify", "image", "--key-file", "key"], "image"),
-        (vec!["verify", "image", "--key-file", "key"], "key"),
+        (vec!["verify", "image", "--key-file", "key", "--model-id", "m"], "image"),
+        (vec!["verify", "image", "--key-file", "key", "--model-id", "m"], "key"),
         (vec!["inspect", "image"], "image"),
     ] {
         let before = fs::read(bench.path(input)).unwrap();
@@ -219,8 +219,7 @@ fn a_file_that_is_standard_input_from_some_offset_on_is_not_replaced() {
         bench.write("box", &boxed);
         let mut input = bench.open("box");
         input.seek(SeekFrom::Start(9)).unwrap();
-        let args = [command, "-", "--key-file", "key", "-o", to, "--force"];
-        let args = [&args[..], if command == "seal" { &["--model-id", "m"] } else { &[] }].concat();
+        let args = [command, "-", "--key-file", "key", "--model-id", "m", "-o", to, "--force"];
         Ran::of(bench.run_with_input(&args, input)).expect_error(2, &["over itself"]);
         assert!(fs::read(bench.path("box")).unwrap() == boxed, "{command} {to}");
     }

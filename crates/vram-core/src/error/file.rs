@@ -91,4 +91,15 @@ mod tests {
             assert_eq!(answered.is_integrity(), integrity);
         }
     }
+
+    #[test]
+    fn an_error_that_holds_two_digests_shows_no_part_of_them() {
+        let digest = |bytes: &[u8]| ContentHasher::digest(HashKind::Blake3, bytes);
+        let (expected, found) = (digest(b"a"), digest(b"b"));
+        let error = VramError::another_content(&"m".into(), expected, found);
+        let shown = format!("{error} {error:?}");
+        for digest in [expected, found] {
+            assert!(!shown.contains(&digest.to_string()[..4]), "{shown}");
+        }
+    }
 }

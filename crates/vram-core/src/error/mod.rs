@@ -180,9 +180,9 @@ pub enum VramError {
     /// The source could not be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The content is not the expected one. The text shows only the beginning of each digest: a
-    /// whole digest would let a reader of a log confirm a guess of the content.
-    #[error("the content of {model_id} has {found:?}, and {expected:?} was expected")]
+    /// The content is not the expected one. Neither text nor `Debug` shows a digest, not even its
+    /// beginning: it would let a reader of a log confirm a guess of the content.
+    #[error("the content of {model_id} has another digest than expected")]
     DigestMismatch {
         /// The model being sealed.
         model_id: Arc<str>,

@@ -9,7 +9,7 @@ use vram_seal::{Hashes, Opener, SealError, SealRecord};
 use vram_space::{Space, Worker, locate};
 
 use crate::error::VramError;
-use crate::shard::KeyUse;
+use crate::shard::{KeyUse, Metadata};
 use crate::sync::{Mutex, lock};
 use crate::transfer::convert::part;
 use crate::transfer::read::zeroed;
@@ -22,6 +22,8 @@ pub(crate) struct Proven {
     pub(crate) opener: Opener,
     pub(crate) key_use: KeyUse,
     pub(crate) image_len: u64,
+    /// The caller's description of the content, as far as it is known.
+    pub(crate) metadata: Metadata,
 }
 
 /// The data of an image, which can only be read in order, for threads that take turns to read it.

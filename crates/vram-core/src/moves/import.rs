@@ -18,9 +18,7 @@ use std::sync::Arc;
 
 use vram_files::{Watch, WatchOptions, regular_file};
 use vram_seal::parallel::{Threads, for_each_segment};
-use vram_seal::{
-    ContentDigest, Hashes, ImageLayout, OpenLimits, SealRecord, SegmentTags, open_record_in,
-};
+use vram_seal::{Hashes, ImageLayout, OpenLimits, SealRecord, SegmentTags, open_record_in};
 use vram_space::{Gpu, Space};
 use zeroize::Zeroizing;
 
@@ -29,7 +27,7 @@ use crate::moves::arrival::{cut_short, read_part, read_some};
 use crate::moves::{Arrival, ImportRequest, Proven};
 use crate::parts::{Core, keys};
 use crate::sealing::{SealRequest, entry, place};
-use crate::shard::{Exported, Moment, Seal, SealedAs, SealedShard, View};
+use crate::shard::{Exported, Metadata, Moment, Seal, SealedAs, SealedShard, View};
 use crate::sync::Mutex;
 use crate::transfer::read::zeroed;
 use crate::transfer::{ReadBack, Windows};
@@ -77,7 +75,7 @@ pub fn import(
     // Values that the request does not require are those of the image.
     let mut wanted = request.request;
     let fields = proven.opener.fields();
-    wanted.sealed_as.metadata = ContentDigest::from_bytes(*fields.metadata_hash());
+    wanted.sealed_as.metadata = proven.metadata.clone();
     wanted.sealed_as.shard_index = fields.shard_index();
     wanted.sealed_as.revision = fields.revision();
     let (space, counted) = place::place(core, &wanted, len)?;
@@ -172,6 +170,13 @@ fn prove(
     let limits = OpenLimits { max_len: core.limits.shard_len_max };
     let keys = keys::ring(core)?;
     let opened = open_record_in(&keys, &record, &expected, limits)?;
+    let metadata = request.metadata.clone().unwrap_or_else(|| {
+        // The code of no metadata is known under every key.
+        match open_record_in(&keys, &record, &expected.metadata(&[]), limits) {
+            Ok(_) => Metadata::default(),
+            Err(_) => Metadata::Coded(opened.fields().metadata_code()),
+        }
+    });
     let key_use = core.key_uses.take(opened.fields().key_id());
     drop(keys);
 
@@ -182,7 +187,7 @@ fn prove(
     layout.check_padding(&padding)?;
     let tags = SegmentTags::from_bytes(opened.fields(), table)?;
     let image_len = layout.total_len();
-    Ok(Proven { record, opener: opened.with_table(tags)?, key_use, image_len })
+    Ok(Proven { record, opener: opened.with_table(tags)?, key_use, image_len, metadata })
 }
 
 /// Writes the data to `space`, each segment opened before, and waits until the device has all

@@ -2,11 +2,11 @@
 
 use vram_events::OnEviction;
 use vram_files::{CancelToken, Progress, WatchOptions};
-use vram_seal::{ContentDigest, ContentHasher, Expected, HashKind, SealError};
+use vram_seal::{ContentDigest, Expected, Protection, SealError};
 
 use crate::parts::limits::label;
 use crate::sealing::SealRequest;
-use crate::shard::SealedAs;
+use crate::shard::{Metadata, SealedAs};
 use crate::transfer::ReadBack;
 
 /// A request to make the shard of a sealed image resident. Model and context must be those under
@@ -22,9 +22,11 @@ use crate::transfer::ReadBack;
 #[must_use]
 pub struct ImportRequest<'a> {
     pub(crate) request: SealRequest,
-    pub(crate) metadata: Option<ContentDigest>,
+    pub(crate) metadata: Option<Metadata>,
     pub(crate) shard_index: Option<u64>,
     pub(crate) revision: Option<u64>,
+    /// `None`: any.
+    pub(crate) protection: Option<Protection>,
     pub(crate) expected_digest: Option<ContentDigest>,
     pub(crate) watch: WatchOptions<'a>,
 }
@@ -37,20 +39,23 @@ impl<'a> ImportRequest<'a> {
             metadata: None,
             shard_index: None,
             revision: None,
+            protection: Some(Protection::Encrypted),
             expected_digest: None,
             watch: WatchOptions::default(),
         }
     }
 
-    /// A request for the image of a shard that this manager sealed before.
+    /// A request for the image of a shard that this manager sealed before. The caller compares the
+    /// whole record, and with it the protection.
     pub(crate) fn again(sealed_as: &SealedAs, gpu: u32) -> Self {
         let mut request = SealRequest::new(&sealed_as.model_id, gpu).read_back(ReadBack::Full);
         request.sealed_as = sealed_as.clone();
         Self {
             request,
-            metadata: Some(sealed_as.metadata),
+            metadata: Some(sealed_as.metadata.clone()),
             shard_index: Some(sealed_as.shard_index),
             revision: Some(sealed_as.revision),
+            protection: None,
             expected_digest: None,
             watch: WatchOptions::default(),
         }
@@ -59,13 +64,20 @@ impl<'a> ImportRequest<'a> {
     setters! {
         /// Sets the context with which the image must have been sealed. Default: none.
         fn context(context: &[u8]) => request.sealed_as.context = context.into();
-        /// Requires this description of the content. Default: any.
-        fn metadata(metadata: &[u8]) =>
-            metadata = Some(ContentHasher::digest(HashKind::Blake3, metadata));
+        /// Requires this description of the content. Default: any. A shard whose description the
+        /// manager does not know can be sealed anew only under the key of its image.
+        fn metadata(metadata: &[u8]) => metadata = Some(Metadata::Known(metadata.into()));
         /// Requires this shard number within the model. Default: any.
         fn shard_index(index: u64) => shard_index = Some(index);
         /// Requires this revision. Default: any.
         fn revision(revision: u64) => revision = Some(revision);
+        /// Requires an image of this protection, and makes the shard resident as it is in the
+        /// image. Default: [`Protection::Encrypted`], so that plaintext in a file is not taken for
+        /// ciphertext. `VramManager::open_resident` and `close_resident` change the protection
+        /// afterwards.
+        fn protection(protection: Protection) => protection = Some(protection);
+        /// Accepts an image of any protection.
+        fn any_protection() => protection = None;
         /// Requires content with this BLAKE3 digest. Default: any digest that the record
         /// authenticates.
         fn expected_digest(digest: ContentDigest) => expected_digest = Some(digest);
@@ -94,9 +106,13 @@ impl<'a> ImportRequest<'a> {
 
     pub(crate) fn expected(&self) -> Result<Expected<'_>, SealError> {
         let sealed_as = &self.request.sealed_as;
-        let mut expected = Expected::new(&sealed_as.model_id)?.context(&sealed_as.context);
-        if let Some(digest) = &self.metadata {
-            expected = expected.metadata_digest(digest);
+        let mut expected = Expected::in_context(&sealed_as.model_id, &sealed_as.context)?;
+        expected = match self.protection {
+            Some(protection) => expected.protection(protection),
+            None => expected.any_protection(),
+        };
+        if let Some(metadata) = &self.metadata {
+            expected = metadata.expect(expected);
         }
         if let Some(index) = self.shard_index {
             expected = expected.shard_index(index);

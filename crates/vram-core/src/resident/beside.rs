@@ -24,7 +24,7 @@ pub(crate) fn write_anew(
 ) -> Result<(Arc<Seal>, Arrived), VramError> {
     let sealer = fresh(core, entry, anew)?.begin(|_fresh| content_hashes(entry, old))?;
     space.written()?;
-    let seal = write_beside(core, old, &space, sealer, anew.params);
+    let seal = write_beside(core, entry, old, &space, sealer, anew.params);
     let seal = seal.map_err(|error| altered(entry, error))?;
     let new = View::of(&mut space, Arc::new(seal))?;
     let began = Moment::now(&*core.clock);
@@ -35,6 +35,7 @@ pub(crate) fn write_anew(
 /// Reads every window of the old copy, seals it anew and writes it to `space`.
 fn write_beside(
     core: &Core,
+    entry: &Entry,
     old: &View,
     space: &Space,
     sealer: Sealer,
@@ -63,5 +64,5 @@ fn write_beside(
         })
     })?;
     old.seal.opener.check_digest(&found.into_vec())?;
-    finish_seal(core, old, params, collector.finish()?)
+    finish_seal(core, entry, old, params, collector.finish()?)
 }

@@ -46,6 +46,7 @@ pub(crate) fn fresh(core: &Core, entry: &Entry, anew: Anew) -> Result<Sealer<Fre
 /// Opens a record that was just made, as every reader will.
 pub(crate) fn finish_seal(
     core: &Core,
+    entry: &Entry,
     old: &View,
     params: SealParams,
     sealed: Sealed,
@@ -53,8 +54,9 @@ pub(crate) fn finish_seal(
     if sealed.digest != old.seal.digest {
         return Err(SealError::DigestMismatch.into());
     }
-    // This manager set the context itself just now; the key and the code are checked all the same.
-    keys::open_seal(core, sealed, params, &Expected::anything())
+    // The new record is of the same shard, whatever was sealed meanwhile.
+    let context = entry.sealed_as.context()?;
+    keys::open_seal(core, sealed, params, &Expected::from(&context).params(params))
 }
 
 /// The parameters and the key for sealing a shard anew.

@@ -102,7 +102,7 @@ pub(crate) fn trial(
     old.each_window(&windows, Selection::Run(0..windows.layout().count()), |window, bytes| {
         convert.window(&windows, window, bytes, &keep)
     })?;
-    contents::finish_seal(core, old, anew.params, collector.finish()?)
+    contents::finish_seal(core, entry, old, anew.params, collector.finish()?)
 }
 
 /// One of the two seals of a shard that is being rewritten.

@@ -33,10 +33,11 @@ pub enum Verify {
         /// Bytes in the range.
         length: u64,
     },
-    /// Every segment, each against its own tag. Detects any alteration made without the key.
+    /// Every segment, each against its own tag: the strength *sound*. Detects any alteration made
+    /// without the key.
     Segments,
-    /// Every segment, and the digest of the whole plaintext. Detects even an alteration made by a
-    /// holder of the key.
+    /// Every segment, and the digest of the whole plaintext: the strength *content*. Detects even
+    /// other content that a holder of the key made for this record.
     Full,
 }
 
@@ -48,9 +49,12 @@ pub enum Verify {
 pub struct Verdict {
     /// The shard.
     pub shard_id: ShardId,
-    /// Whether everything that was checked is as it was sealed, and no earlier check found the
-    /// shard altered.
+    /// Whether every tag that was checked is good, and no earlier check found the shard altered. No
+    /// party without the key can make other bytes sound; a holder of the key can.
     pub sound: bool,
+    /// Whether the content as a whole is the sealed one: all tags and the digest behind the seal,
+    /// even against a holder of the key. Only [`Verify::Full`] can tell; false at other levels.
+    pub content: bool,
     /// The altered segments: those found now, and those for which the shard is in quarantine. The
     /// one place that names all of them: errors and events name the first.
     pub altered: Vec<SegmentSpan>,
@@ -65,6 +69,13 @@ pub struct Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.content {
+            return write!(
+                f,
+                "{}: sound and content, {} checked",
+                self.shard_id, self.checked_bytes
+            );
+        }
         if self.sound {
             return write!(f, "{}: sound, {} checked", self.shard_id, self.checked_bytes);
         }
@@ -133,7 +144,8 @@ pub(crate) fn verify_entry(
     let span = |segment| Some(SegmentSpan::new(segment, layout.range(segment)?));
     let altered = known.iter().flat_map(|known| known.all()).filter_map(span).collect();
     let shard_id = entry.id.clone();
-    Ok(Verdict { shard_id, sound, altered, checked_bytes, content_differs, at })
+    let content = sound && level == Verify::Full;
+    Ok(Verdict { shard_id, sound, content, altered, checked_bytes, content_differs, at })
 }
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ fn encrypt_out(core: &Core, entry: &Entry, view: &View, out: &mut [u8]) -> Resul
     let convert = Convert { from: &view.seal.opener, to: sealer };
     let how = Outward::Anew { convert, keep: &keep };
     view.copy_out(0..sealer.layout().count(), out, &how)?;
-    contents::finish_seal(core, view, params, collector.finish()?)
+    contents::finish_seal(core, entry, view, params, collector.finish()?)
 }
 
 /// Drops the backup of a shard. Returns true if there was one.

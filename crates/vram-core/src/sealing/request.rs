@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use vram_events::OnEviction;
-use vram_seal::{ContentHasher, HashKind, Protection, SealParams, SegmentSize, SivScope, Suite};
+use vram_seal::{Protection, SealParams, SegmentSize, SivScope, Suite};
 
 use crate::error::VramError;
 use crate::parts::limits::{check_label, label};
 use crate::room::RoomMaking;
-use crate::shard::{Claim, SealedAs};
+use crate::shard::{Claim, Metadata, SealedAs};
 use crate::transfer::ReadBack;
 
 /// A request to seal one shard onto one GPU. All settings except model and GPU have defaults.
@@ -44,7 +44,7 @@ impl SealRequest {
             sealed_as: SealedAs {
                 model_id: model_id.into(),
                 context: Arc::from([]),
-                metadata: ContentHasher::digest(HashKind::Blake3, &[]),
+                metadata: Metadata::default(),
                 shard_index: 0,
                 revision: 0,
             },
@@ -77,8 +77,7 @@ impl SealRequest {
         /// Binds the seal to bytes that must be the same whenever it is opened, such as a tenant.
         fn context(context: &[u8]) => sealed_as.context = context.into();
         /// Binds the seal to a description of the content, such as dtype and shape.
-        fn metadata(metadata: &[u8]) =>
-            sealed_as.metadata = ContentHasher::digest(HashKind::Blake3, metadata);
+        fn metadata(metadata: &[u8]) => sealed_as.metadata = Metadata::Known(metadata.into());
         /// Sets the shard's number within its model.
         fn shard_index(index: u64) => sealed_as.shard_index = index;
         /// Sets the caller's revision of the content.

@@ -119,5 +119,5 @@ fn write_seal(
         let model_id = &request.sealed_as.model_id;
         return Err(VramError::another_content(model_id, *expected, done.digest));
     }
-    keys::open_seal(core, done, params, &Expected::from(&context))
+    keys::open_seal(core, done, params, &Expected::from(&context).params(params))
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use vram_seal::{
-    ContentDigest, KeyId, Opener, Protection, SealContext, SealError, SealParams, SealRecord,
-    SegmentHash,
+    ContentDigest, Expected, KeyId, MetadataCode, Opener, Protection, SealContext, SealError,
+    SealParams, SealRecord, SegmentHash,
 };
 
 use crate::sync::{Mutex, lock};
@@ -78,7 +78,7 @@ impl Seal {
 pub(crate) struct SealedAs {
     pub(crate) model_id: Arc<str>,
     pub(crate) context: Arc<[u8]>,
-    pub(crate) metadata: ContentDigest,
+    pub(crate) metadata: Metadata,
     pub(crate) shard_index: u64,
     pub(crate) revision: u64,
 }
@@ -88,10 +88,40 @@ impl SealedAs {
     ///
     /// [`SealError::ModelId`] unless the model id has 1 to 1024 bytes.
     pub(crate) fn context(&self) -> Result<SealContext<'_>, SealError> {
-        Ok(SealContext::new(&self.model_id)?
+        let context = SealContext::new(&self.model_id)?
             .context(&self.context)
-            .metadata_digest(&self.metadata)
             .shard_index(self.shard_index)
-            .revision(self.revision))
+            .revision(self.revision);
+        Ok(match &self.metadata {
+            Metadata::Known(bytes) => context.metadata(bytes),
+            Metadata::Coded(code) => context.metadata_code(*code),
+        })
+    }
+}
+
+/// The caller's description of the content.
+#[derive(Clone, Debug)]
+pub(crate) enum Metadata {
+    /// The bytes; empty without a description.
+    Known(Arc<[u8]>),
+    /// Its code in an image that was imported by a caller who did not give the description. It
+    /// serves to seal the shard anew under the same key.
+    Coded(MetadataCode),
+}
+
+impl Metadata {
+    /// Adds this description to what a record must be bound to.
+    pub(crate) fn expect<'a>(&'a self, expected: Expected<'a>) -> Expected<'a> {
+        match self {
+            Self::Known(bytes) => expected.metadata(bytes),
+            Self::Coded(code) => expected.metadata_code(*code),
+        }
+    }
+}
+
+impl Default for Metadata {
+    /// No description.
+    fn default() -> Self {
+        Self::Known(Arc::from([]))
     }
 }

@@ -16,7 +16,9 @@ use vram_seal::ContentDigest;
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// Returns all plaintext of a shard: exactly the bytes that were sealed, or an error.
+    /// Returns all plaintext of a shard: exactly the bytes that were sealed, or an error. Every
+    /// segment's tag is checked (*sound*); against a holder of the key, who can make other bytes
+    /// for the same tags, verify at level [`Verify::Full`](crate::Verify::Full) as well.
     ///
     /// # Errors
     ///
@@ -33,6 +35,10 @@ impl VramManager {
 
     /// As [`unseal_model`](Self::unseal_model), into the caller's memory, which must have the
     /// shard's length.
+    ///
+    /// `target` must be private until the call returns: segments are decrypted there before their
+    /// tags are checked. In a mapping that another process reads, or memory that a device reads,
+    /// unverified bytes could be seen; use [`unseal_to`](Self::unseal_to) there.
     ///
     /// # Errors
     ///
@@ -135,6 +141,10 @@ impl VramManager {
     }
 
     /// Fills `target` with the plaintext that starts at `offset`.
+    ///
+    /// `target` must be private until the call returns, as for
+    /// [`unseal_into`](Self::unseal_into): segments that are wanted whole are decrypted there before
+    /// their tags are checked.
     ///
     /// # Errors
     ///

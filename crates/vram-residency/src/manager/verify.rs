@@ -18,9 +18,11 @@ use vram_id::ShardId;
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// Whether a shard is still what was sealed: `Ok(false)` if its device bytes or its handle were
-    /// altered. The call checks every segment. Altered device bytes put the shard into quarantine;
-    /// an altered handle changes nothing.
+    /// Whether a shard is *sound*: `Ok(false)` if its device bytes or its handle were altered. The
+    /// call checks the tag of every segment, which no party without the key can forge; against a
+    /// holder of the key use [`verify`](Self::verify) at level [`Verify::Full`], which compares the
+    /// *content*. Altered device bytes put the shard into quarantine; an altered handle changes
+    /// nothing.
     ///
     /// # Errors
     ///
@@ -41,7 +43,7 @@ impl VramManager {
     }
 
     /// As [`verify_shard_integrity`](Self::verify_shard_integrity), in a form that cannot be
-    /// ignored by accident.
+    /// ignored by accident. It proves *sound*, not *content*.
     ///
     /// # Errors
     ///

@@ -13,6 +13,8 @@ pub(crate) enum Purpose {
     SegmentKey,
     TableMac,
     Attest,
+    Binding,
+    Metadata,
     Ticket,
     KeyId,
 }
@@ -25,6 +27,8 @@ impl Purpose {
             Self::SegmentKey => "vram-seal v1 2026-11 segment-key",
             Self::TableMac => "vram-seal v1 2026-11 table-mac",
             Self::Attest => "vram-seal v1 2026-11 attest",
+            Self::Binding => "vram-seal v1 2026-11 binding",
+            Self::Metadata => "vram-seal v1 2026-11 metadata",
             Self::Ticket => "vram-seal v1 2026-11 ticket",
             Self::KeyId => "vram-seal v1 2026-11 key-id",
         }

@@ -6,6 +6,7 @@ use crate::key::derive::{Purpose, derive};
 use crate::key::secret::Secret;
 use crate::record::layout::SegmentLayout;
 use crate::segment::chain::SegmentHash;
+use crate::wipe::scrub_stack;
 
 /// A keyed hash over the concatenation of `parts`.
 fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
@@ -16,6 +17,13 @@ fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
     let hash = hasher.finalize();
     hasher.zeroize();
     hash
+}
+
+/// A code in a record, under the key for `purpose`, which is wiped.
+pub(crate) fn code(master: &[u8; 32], purpose: Purpose, parts: &[&[u8]]) -> blake3::Hash {
+    let code = keyed(&derive(master, purpose), parts);
+    scrub_stack();
+    code
 }
 
 /// All keyed computations of one seal: its keys, and the hash of the record's first 128 bytes,

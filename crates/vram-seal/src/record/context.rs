@@ -2,8 +2,10 @@
 
 use vram_alloc::ByteLen;
 
-use crate::digest::ContentDigest;
 use crate::error::SealError;
+use crate::key::derive::Purpose;
+use crate::key::schedule::code;
+use crate::record::metadata::{Metadata, MetadataCode};
 
 /// The longest model id, in bytes.
 pub const MODEL_ID_LEN_MAX: usize = 1024;
@@ -11,12 +13,12 @@ pub const MODEL_ID_LEN_MAX: usize = 1024;
 /// The identity of a sealed shard: its model, the caller's context and metadata, its index and
 /// revision.
 ///
-/// The record contains hashes of the first three. A reader of the record can therefore confirm a
-/// guess of them, and learns nothing else.
+/// The record contains keyed codes of the first three. A reader of the record without the key
+/// cannot confirm a guess of them; under one key, equal values show as equal.
 #[derive(Clone, Copy, Debug)]
 pub struct SealContext<'a> {
     binding: Binding<'a>,
-    metadata: [u8; 32],
+    metadata: Metadata<'a>,
     shard_index: u64,
     revision: u64,
 }
@@ -30,8 +32,8 @@ impl<'a> SealContext<'a> {
     /// without normalisation.
     pub fn new(model_id: &'a str) -> Result<Self, SealError> {
         Ok(Self {
-            binding: Binding::new(model_id)?,
-            metadata: metadata_hash(&[]),
+            binding: Binding::new(model_id, &[])?,
+            metadata: Metadata::Bytes(&[]),
             shard_index: 0,
             revision: 0,
         })
@@ -46,15 +48,16 @@ impl<'a> SealContext<'a> {
 
     /// Adds a description of the content, such as dtype and shape.
     #[must_use]
-    pub fn metadata(mut self, metadata: &[u8]) -> Self {
-        self.metadata = metadata_hash(metadata);
+    pub const fn metadata(mut self, metadata: &'a [u8]) -> Self {
+        self.metadata = Metadata::Bytes(metadata);
         self
     }
 
-    /// Adds the BLAKE3 digest of such a description.
+    /// Adds the description behind a code of another record, without knowing the description. The
+    /// new seal must be made under the key of that record.
     #[must_use]
-    pub const fn metadata_digest(mut self, digest: &ContentDigest) -> Self {
-        self.metadata = *digest.as_bytes();
+    pub const fn metadata_code(mut self, code: MetadataCode) -> Self {
+        self.metadata = Metadata::Code(code);
         self
     }
 
@@ -72,16 +75,11 @@ impl<'a> SealContext<'a> {
         self
     }
 
-    /// Header bytes 64 to 95.
-    pub(crate) fn binding_hash(&self) -> [u8; 32] {
-        self.binding.hash()
-    }
-
     pub(super) const fn binding(&self) -> Binding<'a> {
         self.binding
     }
 
-    pub(crate) const fn metadata_hash(&self) -> [u8; 32] {
+    pub(super) const fn described(&self) -> Metadata<'a> {
         self.metadata
     }
 
@@ -94,32 +92,27 @@ impl<'a> SealContext<'a> {
     }
 }
 
-/// Model id and context. The record contains one hash over both.
+/// Model id and context. The record contains one code over both.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Binding<'a> {
     model_id: &'a str,
-    pub(super) context: &'a [u8],
+    context: &'a [u8],
 }
 
 impl<'a> Binding<'a> {
-    pub(super) fn new(model_id: &'a str) -> Result<Self, SealError> {
+    pub(super) fn new(model_id: &'a str, context: &'a [u8]) -> Result<Self, SealError> {
         if model_id.is_empty() || model_id.len() > MODEL_ID_LEN_MAX {
             return Err(SealError::ModelId { len: ByteLen::from_usize(model_id.len()).get() });
         }
-        Ok(Self { model_id, context: &[] })
+        Ok(Self { model_id, context })
     }
 
-    /// Each part is preceded by its length, so that no two pairs give the same bytes.
-    pub(super) fn hash(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        for part in [self.model_id.as_bytes(), self.context] {
-            hasher.update(&ByteLen::from_usize(part.len()).get().to_le_bytes());
-            hasher.update(part);
-        }
-        *hasher.finalize().as_bytes()
+    /// Record bytes 64 to 95. Each part is preceded by its length, so that no two pairs give the
+    /// same bytes.
+    pub(super) fn code(&self, master: &[u8; 32]) -> blake3::Hash {
+        let len = |part: &[u8]| ByteLen::from_usize(part.len()).get().to_le_bytes();
+        let model_id = self.model_id.as_bytes();
+        let parts = [&len(model_id)[..], model_id, &len(self.context), self.context];
+        code(master, Purpose::Binding, &parts)
     }
-}
-
-pub(super) fn metadata_hash(metadata: &[u8]) -> [u8; 32] {
-    *blake3::hash(metadata).as_bytes()
 }

@@ -6,11 +6,14 @@ use vram_alloc::ByteLen;
 
 use crate::error::SealError;
 use crate::key::id::KeyId;
+use crate::key::master::SealKey;
 use crate::key::ticket;
 use crate::record::context::SealContext;
 use crate::record::header::{BOUND_LEN, HASH_PROFILE, MACED_LEN, MAGIC, SealRecord, VERSION};
 use crate::record::layout::{SegmentLayout, SegmentSize};
-use crate::record::params::{Mode, Protection, SealParams, SivScope, Suite};
+use crate::record::metadata::MetadataCode;
+use crate::record::params::{Mode, SealParams, SivScope, Suite};
+use crate::record::protection::Protection;
 
 /// The fields of a seal record.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,7 +32,7 @@ pub struct RecordFields {
 impl RecordFields {
     /// The fields of a seal in progress. SIV and table code are set at its end.
     pub(crate) fn new(
-        key_id: KeyId,
+        key: &SealKey,
         context: &SealContext<'_>,
         params: SealParams,
         len: ByteLen,
@@ -39,9 +42,9 @@ impl RecordFields {
             layout: SegmentLayout::new(len, params.segment())?,
             shard_index: context.index(),
             revision: context.revision_number(),
-            key_id,
-            binding: context.binding_hash(),
-            metadata: context.metadata_hash(),
+            key_id: key.id(),
+            binding: *context.binding().code(key.master()).as_bytes(),
+            metadata: *context.described().code(key.id(), key.master())?.as_bytes(),
             siv: [0; 32],
             table_mac: [0; 32],
         })
@@ -101,7 +104,7 @@ impl RecordFields {
     /// Length of the segment table.
     #[must_use]
     pub fn table_len(&self) -> ByteLen {
-        // At most 2^36 segments of 48 bytes.
+        // At most 2^24 segments of 48 bytes.
         ByteLen::new(self.layout.count().saturating_mul(self.mode.entry_len().into()))
     }
 
@@ -123,16 +126,17 @@ impl RecordFields {
         self.key_id
     }
 
-    /// BLAKE3 over model id and context, each preceded by its length.
+    /// The keyed code of model id and context. Equal values give equal codes under one key; without
+    /// the key it confirms no guess.
     #[must_use]
-    pub const fn binding_hash(&self) -> &[u8; 32] {
+    pub const fn binding_code(&self) -> &[u8; 32] {
         &self.binding
     }
 
-    /// BLAKE3 of the caller's metadata.
+    /// The keyed code of the caller's metadata.
     #[must_use]
-    pub const fn metadata_hash(&self) -> &[u8; 32] {
-        &self.metadata
+    pub const fn metadata_code(&self) -> MetadataCode {
+        MetadataCode::new(self.key_id, self.metadata)
     }
 
     pub(crate) const fn mode(&self) -> Mode {

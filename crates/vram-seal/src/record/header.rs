@@ -19,7 +19,7 @@ pub(crate) const MACED_LEN: usize = 224;
 /// The seal record of one shard, as it is stored and sent.
 ///
 /// It is the same for the same key, context and content. It contains no secret: only header fields,
-/// keyed codes over the content, and hashes that confirm a guess of model id, context and metadata.
+/// and keyed codes of the content, of model id and context, and of the metadata.
 /// It can be read and altered like a byte slice; opening refuses an altered record.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SealRecord([u8; SealRecord::LEN]);

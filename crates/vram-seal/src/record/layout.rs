@@ -9,6 +9,9 @@ use crate::error::SealError;
 /// The longest shard that the format supports: 2^48 bytes.
 pub const PLAINTEXT_LEN_MAX: ByteLen = ByteLen::new(1 << 48);
 
+/// The most segments of a shard: 2^24. Its table then has at most 768 MiB.
+pub const SEGMENT_COUNT_MAX: u64 = 1 << 24;
+
 /// The length of every segment but the last: a power of two from 4 KiB to 16 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SegmentSize {
@@ -54,6 +57,15 @@ impl SegmentSize {
         Err(SealError::SegmentSize { found: len.get() })
     }
 
+    /// The size of the shortest segments that divide `len` bytes into at most 2^24.
+    const fn enough_for(len: ByteLen) -> ByteLen {
+        let mut log2 = Self::MIN.log2;
+        while log2 < Self::MAX.log2 && len.get().div_ceil(1 << log2) > SEGMENT_COUNT_MAX {
+            log2 = log2.saturating_add(1);
+        }
+        ByteLen::new(1 << log2)
+    }
+
     /// The binary logarithm of the size in bytes, as the record holds it.
     #[must_use]
     pub const fn log2(self) -> u8 {
@@ -78,7 +90,7 @@ impl Default for SegmentSize {
 /// An empty shard has one empty segment, so that its content is authenticated like any other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SegmentLayout {
-    // Invariant: len <= PLAINTEXT_LEN_MAX, count == max(1, ceil(len / size)).
+    // Invariant: len <= PLAINTEXT_LEN_MAX, count == max(1, ceil(len / size)) <= SEGMENT_COUNT_MAX.
     len: ByteLen,
     size: SegmentSize,
     count: u64,
@@ -89,8 +101,9 @@ impl SegmentLayout {
     ///
     /// # Errors
     ///
-    /// [`SealError::TooLong`] beyond 2^48 bytes.
-    pub const fn new(len: ByteLen, size: SegmentSize) -> Result<Self, SealError> {
+    /// [`SealError::TooLong`] beyond 2^48 bytes, [`SealError::TooManySegments`] beyond 2^24
+    /// segments.
+    pub fn new(len: ByteLen, size: SegmentSize) -> Result<Self, SealError> {
         if len.get() > PLAINTEXT_LEN_MAX.get() {
             return Err(SealError::TooLong { len, max: PLAINTEXT_LEN_MAX });
         }
@@ -98,6 +111,10 @@ impl SegmentLayout {
             0 => 1,
             some => some,
         };
+        if count > SEGMENT_COUNT_MAX {
+            let enough = SegmentSize::enough_for(len);
+            return Err(SealError::TooManySegments { len, segment: size.bytes(), enough });
+        }
         Ok(Self { len, size, count })
     }
 
@@ -239,15 +256,37 @@ mod tests {
 
     #[test]
     fn a_shard_beyond_the_format_is_refused() {
-        let longest = SegmentLayout::new(PLAINTEXT_LEN_MAX, SegmentSize::MIN).expect("allowed");
-        assert_eq!(longest.count(), 1 << 36);
-        assert!(longest.range((1 << 36) - 1).is_some());
+        let longest = SegmentLayout::new(PLAINTEXT_LEN_MAX, SegmentSize::MAX).expect("allowed");
+        assert_eq!(longest.count(), 1 << 24);
+        assert!(longest.range((1 << 24) - 1).is_some());
         for len in [(1 << 48) + 1, u64::MAX] {
             assert!(matches!(
                 SegmentLayout::new(ByteLen::new(len), SegmentSize::MAX),
                 Err(SealError::TooLong { .. })
             ));
         }
+    }
+
+    #[test]
+    fn a_shard_of_more_than_2_24_segments_is_refused_and_told_a_size_that_would_do() {
+        for log2 in 12..24 {
+            let size = SegmentSize::from_log2(log2).expect("allowed");
+            let most = (1_u64 << 24) << log2;
+            let full = SegmentLayout::new(ByteLen::new(most), size).expect("just allowed");
+            assert_eq!(full.count(), SEGMENT_COUNT_MAX);
+            let len = ByteLen::new(most + 1);
+            let refused = SegmentLayout::new(len, size);
+            let Err(SealError::TooManySegments { enough, .. }) = refused else {
+                panic!("{refused:?}");
+            };
+            assert_eq!(enough.get(), 2 << log2, "the next size");
+            let enough = SegmentSize::from_bytes(enough).expect("a size of the format");
+            assert!(SegmentLayout::new(len, enough).is_ok());
+        }
+        let tib = ByteLen::new((4 << 40) + 1);
+        let refused = SegmentLayout::new(tib, SegmentSize::DEFAULT).expect_err("too many");
+        let says = refused.to_string();
+        assert!(says.ends_with("segments of 512.0 KiB (524288 bytes) would do"), "{says}");
     }
 
     #[test]

@@ -5,5 +5,7 @@ pub(crate) mod expected;
 pub(crate) mod fields;
 pub(crate) mod header;
 pub(crate) mod layout;
+pub(crate) mod metadata;
 pub(crate) mod params;
 mod parse;
+pub(crate) mod protection;

@@ -1,23 +1,7 @@
 //! The caller's choices for a seal.
 
 use crate::record::layout::SegmentSize;
-
-/// Which form of the content lies in memory, and how it is protected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    feature = "serde",
-    derive(serde::Serialize, serde::Deserialize),
-    serde(rename_all = "kebab-case")
-)]
-#[non_exhaustive]
-pub enum Protection {
-    /// Ciphertext: any change is detected before a byte of plaintext is released.
-    #[default]
-    Encrypted,
-    /// Plaintext in place, with a keyed code for each segment: a change is detected when a check is
-    /// requested.
-    Authenticated,
-}
+use crate::record::protection::Protection;
 
 /// The authenticated cipher. Both have keys of 256 bits: nonces repeat from shard to shard under
 /// different keys, so shorter keys are not offered.

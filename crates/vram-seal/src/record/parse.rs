@@ -17,7 +17,7 @@ impl SealRecord {
     /// # Errors
     ///
     /// [`SealError::NotASeal`], [`SealError::UnsupportedVersion`], [`SealError::UnsupportedHash`],
-    /// [`SealError::MalformedRecord`] or [`SealError::TooLong`] if the fields cannot be read.
+    /// [`SealError::MalformedRecord`] if the fields cannot be read.
     pub fn parse_unauthenticated(&self) -> Result<RecordFields, SealError> {
         self.check_format()?;
         self.parse_fields()
@@ -42,7 +42,10 @@ impl SealRecord {
         }
         let size = SegmentSize::from_log2(log2).map_err(|_| malformed("segment size"))?;
         let len = ByteLen::new(u64::from_le_bytes(*parts.len));
-        let layout = SegmentLayout::new(len, size).map_err(|_| malformed("plaintext length"))?;
+        let layout = SegmentLayout::new(len, size).map_err(|error| match error {
+            SealError::TooManySegments { .. } => malformed("segment count"),
+            _ => malformed("plaintext length"),
+        })?;
         if layout.count() != u64::from_le_bytes(*parts.count) {
             return Err(malformed("segment count"));
         }
@@ -85,8 +88,8 @@ mod tests {
         let context = SealContext::new("m").expect("valid").shard_index(0x0102).revision(0x0304);
         let params =
             SealParams::new().with_suite(Suite::ChaCha20Poly1305).with_scope(SivScope::Shard);
-        let mut fields = RecordFields::new(key.id(), &context, params, ByteLen::new(600_000))
-            .expect("short enough");
+        let mut fields =
+            RecordFields::new(&key, &context, params, ByteLen::new(600_000)).expect("short enough");
         fields.set_siv([0xaa; 32]);
         fields.set_table_mac([0xbb; 32]);
         let record = fields.to_record(&[7; 32]);
@@ -102,8 +105,12 @@ mod tests {
         binding.extend_from_slice(&1_u64.to_le_bytes());
         binding.extend_from_slice(b"m");
         binding.extend_from_slice(&0_u64.to_le_bytes());
-        assert_eq!(&record[64..96], blake3::hash(&binding).as_bytes());
-        assert_eq!(&record[96..128], blake3::hash(b"").as_bytes());
+        let coded = |purpose: &str, bytes: &[u8]| {
+            let label = format!("vram-seal v1 2026-11 {purpose}");
+            *blake3::keyed_hash(&blake3::derive_key(&label, &[9; 32]), bytes).as_bytes()
+        };
+        assert_eq!(record[64..96], coded("binding", &binding));
+        assert_eq!(record[96..128], coded("metadata", b""));
         assert_eq!(record[128..160], [0xaa; 32]);
         assert_eq!(record[160..192], [0xbb; 32]);
         assert_eq!(record[192..224], [0; 32]);

@@ -17,7 +17,8 @@ use crate::record::context::SealContext;
 use crate::record::fields::RecordFields;
 use crate::record::header::SealRecord;
 use crate::record::layout::SegmentLayout;
-use crate::record::params::{Mode, Protection, SealParams, SivScope};
+use crate::record::params::{Mode, SealParams, SivScope};
+use crate::record::protection::Protection;
 use crate::segment::aead::{Slot, nonce};
 use crate::segment::chain::{self, Place, SegmentHash};
 use crate::segment::table::{Entry, SegmentTags};
@@ -83,6 +84,12 @@ pub(super) struct Fixed {
     pub(super) digest: ContentDigest,
 }
 
+impl Drop for Fixed {
+    fn drop(&mut self) {
+        self.digest.zeroize();
+    }
+}
+
 /// Names one seal in this process. Two seals never have the same, even of one content under one
 /// key: the format is deterministic, so key and context do not tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,14 +148,16 @@ impl Sealer<Fresh> {
     ///
     /// # Errors
     ///
-    /// [`SealError::TooLong`] beyond 2^48 bytes.
+    /// [`SealError::TooLong`] beyond 2^48 bytes, [`SealError::TooManySegments`] beyond 2^24
+    /// segments, [`SealError::MetadataKey`] if the context has the code of metadata under another
+    /// key.
     pub fn new(
         key: &SealKey,
         context: &SealContext<'_>,
         params: SealParams,
         plaintext_len: ByteLen,
     ) -> Result<Self, SealError> {
-        let fields = RecordFields::new(key.id(), context, params, plaintext_len)?;
+        let fields = RecordFields::new(key, context, params, plaintext_len)?;
         let schedule = Schedule::new(key.master(), &fields.bound());
         let header_mac = derive(key.master(), Purpose::HeaderMac);
         Ok(Self { fields, schedule, header_mac, id: SealId::next(), stage: Fresh(()) })

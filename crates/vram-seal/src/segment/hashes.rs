@@ -8,7 +8,7 @@ use vram_alloc::ByteLen;
 use crate::error::SealError;
 use crate::open::Opener;
 use crate::record::layout::SegmentLayout;
-use crate::record::params::Protection;
+use crate::record::protection::Protection;
 use crate::segment::chain::SegmentHash;
 
 /// One slot of 32 bytes for each segment's hash. Hashes identify content, so they are wiped when
@@ -93,7 +93,7 @@ mod tests {
             let key = SealKey::from_bytes([7; 32]);
             let mut data = vec![0; plain.len()];
             let sealed = seal(&key, &context, params, Threads::AUTO, &plain, &mut data).unwrap();
-            let expected = crate::Expected::new("m").unwrap();
+            let expected = crate::Expected::new("m").unwrap().params(params);
             let opener = Opener::open(&key, &sealed.record, sealed.tags, &expected).unwrap();
             let hashes = Hashes::new(opener.layout()).unwrap();
             std::thread::scope(|scope| {

@@ -36,7 +36,8 @@ fn sizes() -> [usize; 12] {
 
 fn opener(sealed: &Sealed) -> Opener {
     let context = context();
-    Opener::open(&key(), &sealed.record, sealed.tags.clone(), &Expected::from(&context)).unwrap()
+    let expected = Expected::from(&context).any_protection();
+    Opener::open(&key(), &sealed.record, sealed.tags.clone(), &expected).unwrap()
 }
 
 #[test]
@@ -181,7 +182,7 @@ fn the_limit_is_checked_before_anything_is_allocated() {
     let params = SealParams::new();
     let mut data = vec![0; 10];
     let sealed = seal(&key(), &context(), params, Threads::ONE, &[1; 10], &mut data).unwrap();
-    let expected = Expected::new("model").unwrap().context(b"tenant");
+    let expected = Expected::in_context("model", b"tenant").unwrap();
     let limits = OpenLimits { max_len: ByteLen::new(9) };
     assert_eq!(
         open_record(&key(), &sealed.record, &expected, limits).err(),

@@ -254,7 +254,7 @@ fn a_whole_shard_is_sealed_as_what_was_copied_however_its_source_changes() {
                 let threads = Threads::ONE;
                 let sealed = seal(&key(7), &context(), params, threads, &plaintext, &mut data);
                 let Sealed { record, tags, digest, .. } = sealed.unwrap();
-                let expected = Expected::from(&context());
+                let expected = Expected::from(&context()).params(params);
                 let opener = Opener::open(&key(7), &record, tags, &expected).unwrap();
                 assert_eq!(verify_content(&opener, threads, &data), Ok(digest));
             }

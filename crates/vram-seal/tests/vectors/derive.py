@@ -2,10 +2,11 @@
 """Derives the test vectors of seal format 1 from the format's text alone.
 
 This is a second implementation, in another language and over other libraries, so that the frozen
-vectors pin the format and not one program's idea of it.
+vectors pin the format and not one program's idea of it. It seals, in this file, and it opens, in
+refused.py: each refused vector is one that this implementation refuses with the same answer.
 
-    derive.py            compares what it derives with seal-v1.json; 1 if anything differs
-    derive.py --write    writes seal-v1.json (a deliberate act: a change of it is another format)
+    derive.py            compares with seal-v1.json and refused-v1.json; 1 if anything differs
+    derive.py --write    writes both (a deliberate act: a change of them is another format)
 
 Needs the packages `blake3` and `cryptography`. Chaining values of BLAKE3 are not offered by the
 former, so the compression function is written out here.
@@ -17,6 +18,7 @@ import json
 import pathlib
 import struct
 import sys
+from typing import NamedTuple
 
 try:
     import blake3 as blake3_package
@@ -27,13 +29,46 @@ except ImportError as missing:
 
 HERE = pathlib.Path(__file__).resolve().parent
 VECTORS = HERE / "seal-v1.json"
+REFUSED = HERE / "refused-v1.json"
 
-KEY = bytes(range(0x20, 0x40))
-MODEL_ID = "vector-model \u00e4"
-CONTEXT = b"tenant 7"
-METADATA = b"bf16 [3, 5]"
-SHARD_INDEX = 0x0102030405060708
-REVISION = 42
+
+class Identity(NamedTuple):
+    """What a seal is bound to: the key, and what the caller gives."""
+
+    key: bytes
+    model_id: str
+    context: bytes = b""
+    metadata: bytes = b""
+    shard_index: int = 0
+    revision: int = 0
+
+
+FIRST = Identity(
+    key=bytes(range(0x20, 0x40)),
+    model_id="vector-model \u00e4",
+    context=b"tenant 7",
+    metadata=b"bf16 [3, 5]",
+    shard_index=0x0102030405060708,
+    revision=42,
+)
+IDENTITIES = [
+    FIRST,
+    # Each differs from the first in one value.
+    FIRST._replace(key=bytes(range(0x40, 0x60))),
+    FIRST._replace(context=b"tenant 8"),
+    FIRST._replace(metadata=b""),
+    FIRST._replace(revision=43),
+    # The least and the most that the format takes.
+    Identity(key=bytes(32), model_id="m"),
+    Identity(
+        key=b"\xff" * 32,
+        model_id="x" * 1024,
+        context=bytes(range(256)) * 5,
+        metadata=bytes(5000),
+        shard_index=2**64 - 1,
+        revision=2**64 - 1,
+    ),
+]
 
 ENCRYPTED, AUTHENTICATED = 1, 2
 NONE, SEGMENT, SHARD = 0, 1, 2
@@ -119,9 +154,9 @@ def keyed(key, data):
     return blake3_package.blake3(data, key=key).digest()
 
 
-def derive(purpose):
+def derive(master, purpose):
     context = "vram-seal v1 2026-11 " + purpose
-    return blake3_package.blake3(KEY, derive_key_context=context).digest()
+    return blake3_package.blake3(master, derive_key_context=context).digest()
 
 
 # The seal ---------------------------------------------------------------------------------------
@@ -135,63 +170,113 @@ def le64(number):
     return struct.pack("<Q", number)
 
 
+def pieces_of(plaintext, log2):
+    size = 1 << log2
+    return [plaintext[i:i + size] for i in range(0, len(plaintext), size)] or [b""]
+
+
+def hashes_of(plaintext, log2):
+    """Chaining value of each segment, and the digest of the whole."""
+    pieces = pieces_of(plaintext, log2)
+    if len(pieces) == 1:
+        values = [to_bytes(subtree(plaintext, 0, ROOT))]
+        digest = values[0]
+    else:
+        words = [subtree(piece, (i << log2) // 1024) for i, piece in enumerate(pieces)]
+        values = [to_bytes(word) for word in words]
+        digest = to_bytes(merge(words, ROOT))
+    assert digest == blake3(plaintext), "the merged digest is not BLAKE3 of the whole"
+    return values, digest
+
+
 HASHES = {}
 
 
-def hashes_of(length, log2):
-    """Chaining value of each segment, and the digest of the whole."""
+def hashes_of_content(length, log2):
     if (length, log2) not in HASHES:
-        plaintext, size = content(length), 1 << log2
-        pieces = [plaintext[i:i + size] for i in range(0, length, size)] or [b""]
-        if len(pieces) == 1:
-            values = [to_bytes(subtree(plaintext, 0, ROOT))]
-            digest = values[0]
-        else:
-            words = [subtree(piece, i * size // 1024) for i, piece in enumerate(pieces)]
-            values = [to_bytes(word) for word in words]
-            digest = to_bytes(merge(words, ROOT))
-        assert digest == blake3(plaintext), "the merged digest is not BLAKE3 of the whole"
-        HASHES[length, log2] = pieces, values, digest
+        HASHES[length, log2] = hashes_of(content(length), log2)
     return HASHES[length, log2]
 
 
-def seal(mode, scope, suite, length, log2):
-    pieces, values, digest = hashes_of(length, log2)
-    model = MODEL_ID.encode()
-    bound = b"VRSEAL1\0" + struct.pack("<HBBBBBB", 1, mode, scope, suite, 1, log2, 0)
-    bound += le64(length) + le64(len(pieces)) + le64(SHARD_INDEX) + le64(REVISION)
-    bound += derive("key-id")[:16]
-    bound += blake3(le64(len(model)) + model + le64(len(CONTEXT)) + CONTEXT)
-    bound += blake3(METADATA)
-    assert len(bound) == 128
-    ctx = blake3(bound)
+def binding_code(master, model_id, context):
+    model = model_id.encode()
+    bound = le64(len(model)) + model + le64(len(context)) + context
+    return keyed(derive(master, "binding"), bound)
 
-    whole_siv = keyed(derive("siv"), ctx + digest)
+
+def metadata_code(master, metadata):
+    return keyed(derive(master, "metadata"), metadata)
+
+
+def bound_bytes(identity, kind, length, log2):
+    """Bytes 0 to 127 of the record."""
+    mode, scope, suite = kind
+    key = identity.key
+    count = max(1, -(-length >> log2))
+    bound = b"VRSEAL1\0" + struct.pack("<HBBBBBB", 1, mode, scope, suite, 1, log2, 0)
+    bound += le64(length) + le64(count) + le64(identity.shard_index) + le64(identity.revision)
+    bound += derive(key, "key-id")[:16]
+    bound += binding_code(key, identity.model_id, identity.context)
+    bound += metadata_code(key, identity.metadata)
+    assert len(bound) == 128
+    return bound
+
+
+def trailer_of(i, length, last):
+    return le64(i) + le64(length) + bytes([last]) + bytes(15)
+
+
+def nonce_of(i, last):
+    return bytes([last, 0, 0, 0]) + struct.pack(">Q", i)
+
+
+def cipher(suite, key):
+    return (AESGCM if suite == AES else ChaCha20Poly1305)(key)
+
+
+def finish(master, bound, siv, table):
+    """The whole record."""
+    ctx = blake3(bound)
+    record = bound + siv + keyed(derive(master, "table-mac"), ctx + table) + bytes(32)
+    record += hmac.new(derive(master, "header-mac"), record, hashlib.sha256).digest()
+    assert len(record) == 256
+    return record
+
+
+def seal(identity, kind, plaintext, log2, hashes=None):
+    """Record, table and data. `hashes` are those of `plaintext`, unless a forger says otherwise."""
+    mode, scope, suite = kind
+    master = identity.key
+    values, digest = hashes or hashes_of(plaintext, log2)
+    pieces = pieces_of(plaintext, log2)
+    bound = bound_bytes(identity, kind, len(plaintext), log2)
+    ctx = blake3(bound)
+    whole_siv = keyed(derive(master, "siv"), ctx + digest)
     data, table = b"", b""
     for i, (piece, value) in enumerate(zip(pieces, values)):
         last = i == len(pieces) - 1
-        trailer = le64(i) + le64(len(piece)) + bytes([last]) + bytes(15)
+        trailer = trailer_of(i, len(piece), last)
         if mode == AUTHENTICATED:
             data += piece
-            table += keyed(derive("attest"), ctx + value + trailer)
+            table += keyed(derive(master, "attest"), ctx + value + trailer)
             continue
-        siv = whole_siv if scope == SHARD else keyed(derive("siv"), ctx + value + trailer)
-        key = keyed(derive("segment-key"), ctx + siv + trailer)
-        nonce = bytes([last, 0, 0, 0]) + struct.pack(">Q", i)
-        sealed = (AESGCM if suite == AES else ChaCha20Poly1305)(key).encrypt(nonce, piece, None)
+        siv = whole_siv
+        if scope == SEGMENT:
+            siv = keyed(derive(master, "siv"), ctx + value + trailer)
+        key = keyed(derive(master, "segment-key"), ctx + siv + trailer)
+        sealed = cipher(suite, key).encrypt(nonce_of(i, last), piece, None)
         data += sealed[:-16]
         table += (siv if scope == SEGMENT else b"") + sealed[-16:]
-
-    record = bound + (whole_siv if scope == SHARD else bytes(32))
-    record += keyed(derive("table-mac"), ctx + table) + bytes(32)
-    record += hmac.new(derive("header-mac"), record, hashlib.sha256).digest()
-    assert len(record) == 256
-    return record, table, data, digest
+    record = finish(master, bound, whole_siv if scope == SHARD else bytes(32), table)
+    return record, table, data
 
 
-def case(name, mode, scope, suite, length, log2):
-    record, table, data, digest = seal(mode, scope, suite, length, log2)
+def case(identity, name, kind, length, log2):
+    values, digest = hashes_of_content(length, log2)
+    sealed = seal(IDENTITIES[identity], kind, content(length), log2, (values, digest))
+    record, table, data = sealed
     vector = {
+        "identity": identity,
         "mode": name,
         "segment_log2": log2,
         "len": length,
@@ -211,45 +296,69 @@ def derive_all():
     small, default = 1 << 12, 1 << 18
     sizes = [(n, 12) for n in (0, 1, 15, 16, 17, small - 1, small, small + 1, 2 * small, 3 * small + 5)]
     sizes += [(n, 18) for n in (default, default + 1, 2 * default + 4099)]
+    cases = [(0, *size) for size in sizes]
+    cases += [(i, *size) for i in range(1, len(IDENTITIES)) for size in ((17, 12), (small + 1, 12))]
+    cases += [(len(IDENTITIES) - 2, 0, 24), (len(IDENTITIES) - 1, 17, 24)]
     return {
         "format": "vram-seal 1",
         "content": "byte i is (131 i + 17 floor(i / 256) + 7) mod 256",
-        "key": KEY.hex(),
-        "key_id": derive("key-id")[:16].hex(),
-        "ticket_key_blake3": blake3(derive("ticket")).hex(),
-        "model_id": MODEL_ID,
-        "context": CONTEXT.hex(),
-        "metadata": METADATA.hex(),
-        "shard_index": SHARD_INDEX,
-        "revision": REVISION,
-        "cases": [case(*mode, *size) for size in sizes for mode in MODES],
+        "identities": [
+            {
+                "key": one.key.hex(),
+                "key_id": derive(one.key, "key-id")[:16].hex(),
+                "ticket_key_blake3": blake3(derive(one.key, "ticket")).hex(),
+                "model_id": one.model_id,
+                "context": one.context.hex(),
+                "metadata": one.metadata.hex(),
+                "shard_index": one.shard_index,
+                "revision": one.revision,
+            }
+            for one in IDENTITIES
+        ],
+        "cases": [
+            case(identity, name, kind, length, log2)
+            for identity, length, log2 in cases
+            for name, *kind in MODES
+        ],
     }
 
 
+def compare(path, derived):
+    """Prints how a file differs from what was derived; true if it does not."""
+    frozen = json.loads(path.read_text()) if path.exists() else {"cases": []}
+    if frozen == derived:
+        print(f"derived {len(derived['cases'])} vectors, all equal to {path.name}")
+        return True
+    for name in sorted(set(frozen) | set(derived)):
+        if name != "cases" and frozen.get(name) != derived.get(name):
+            print(f"{path.name} differs: {name}")
+    for number, (old, new) in enumerate(zip(frozen["cases"], derived["cases"])):
+        for field in sorted(set(old) | set(new)):
+            if old.get(field) != new.get(field):
+                print(f"{path.name} differs: case {number}, {new.get('name', new.get('mode'))}: {field}")
+    if len(frozen["cases"]) != len(derived["cases"]):
+        print(f"{path.name}: {len(frozen['cases'])} frozen, {len(derived['cases'])} derived")
+    return False
+
+
 def main():
-    derived = derive_all()
+    from refused import refused_all
+
+    derived = {VECTORS: derive_all(), REFUSED: refused_all()}
     if sys.argv[1:] == ["--write"]:
-        VECTORS.write_text(json.dumps(derived, indent=1) + "\n")
-        print(f"wrote {len(derived['cases'])} vectors")
+        for path, vectors in derived.items():
+            path.write_text(json.dumps(vectors, indent=1) + "\n")
+            print(f"wrote {len(vectors['cases'])} vectors to {path.name}")
         return 0
     if sys.argv[1:]:
         print(__doc__)
         return 2
-    frozen = json.loads(VECTORS.read_text())
-    if frozen == derived:
-        print(f"derived {len(derived['cases'])} vectors, all equal to the frozen ones")
-        return 0
-    for name in sorted(set(frozen) | set(derived)):
-        if name != "cases" and frozen.get(name) != derived.get(name):
-            print(f"differs: {name}")
-    for old, new in zip(frozen["cases"], derived["cases"]):
-        for field in sorted(set(old) | set(new)):
-            if old.get(field) != new.get(field):
-                print(f"differs: {new['mode']}, {new['len']} bytes: {field}")
-    if len(frozen["cases"]) != len(derived["cases"]):
-        print(f"differs: {len(frozen['cases'])} cases frozen, {len(derived['cases'])} derived")
-    return 1
+    equal = [compare(path, vectors) for path, vectors in derived.items()]
+    return 0 if all(equal) else 1
 
 
 if __name__ == "__main__":
+    # refused.py imports this file by its name: both names mean one module. It leaves no file behind.
+    sys.dont_write_bytecode = True
+    sys.modules["derive"] = sys.modules["__main__"]
     sys.exit(main())

@@ -108,7 +108,7 @@ fn an_image_of_another_model_key_or_size_is_refused_in_words() {
     };
     let right = Expected::new(MODEL).unwrap();
     let wrong_model = Expected::new("llama-3-70b").unwrap();
-    let wrong_context = right.context(b"tenant");
+    let wrong_context = Expected::in_context(MODEL, b"tenant").unwrap();
     let wrong_revision = right.revision(1);
     for expected in [&wrong_model, &wrong_context, &wrong_revision] {
         let refused = open(&ring(), expected, ImageOptions::new());
@@ -161,9 +161,10 @@ fn a_header_that_lies_costs_no_memory() {
     let bench = Bench::new();
     bench.seal("image", params(), &weights(100));
     let mut bad = fs::read(bench.path("image")).unwrap();
-    // 2^48 bytes in segments of 4 KiB: a table of terabytes, if the record were trusted.
+    // 2^48 bytes in segments of 16 MiB: a table of 768 MiB, if the record were trusted.
+    bad[14] = 24;
     bad[16..24].copy_from_slice(&(1_u64 << 48).to_le_bytes());
-    bad[24..32].copy_from_slice(&(1_u64 << 36).to_le_bytes());
+    bad[24..32].copy_from_slice(&(1_u64 << 24).to_le_bytes());
     fs::write(bench.path("image"), &bad).unwrap();
     assert!(inspect_image(&bench.path("image")).is_ok());
     let refused = image_error(bench.unseal("image", "out").unwrap_err());

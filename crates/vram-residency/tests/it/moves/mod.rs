@@ -3,6 +3,7 @@
 
 mod busy;
 pub(crate) mod compact;
+mod import_kinds;
 pub(crate) mod keys;
 mod links;
 mod meanwhile;

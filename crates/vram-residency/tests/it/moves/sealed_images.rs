@@ -104,7 +104,8 @@ fn plaintext_is_exported_only_when_asked_for_by_name() {
     let report = node.export_with(&shard, &mut image, ExportOptions::new().plaintext()).unwrap();
     assert_eq!(report.record, shard.sealed_data);
     assert!(image.ends_with(&bytes));
-    let arrived = node.import(ImportRequest::new("model", 0), image.as_slice()).unwrap();
+    let request = ImportRequest::new("model", 0).protection(Protection::Authenticated);
+    let arrived = node.import(request, image.as_slice()).unwrap();
     assert_eq!(arrived.protection, Protection::Authenticated);
     assert_eq!(node.unseal_model(&arrived).unwrap(), bytes);
 }

@@ -90,8 +90,8 @@ fn two_pieces_of_equal_bytes_are_sealed_differently() {
     let model = rig.manager.admit(request(), &plan.unwrap(), &sources(&[twice])).unwrap();
     assert_ne!(model.pieces[0].shard.sealed_data, model.pieces[1].shard.sealed_data);
     assert_ne!(
-        model.pieces[0].shard.sealed_data.parse_unauthenticated().unwrap().metadata_hash(),
-        model.pieces[1].shard.sealed_data.parse_unauthenticated().unwrap().metadata_hash()
+        model.pieces[0].shard.sealed_data.parse_unauthenticated().unwrap().metadata_code(),
+        model.pieces[1].shard.sealed_data.parse_unauthenticated().unwrap().metadata_code()
     );
 }
 

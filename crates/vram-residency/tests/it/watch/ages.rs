@@ -99,3 +99,16 @@ fn the_oldest_is_told_by_its_id_and_of_equals_the_first() {
     let _sound = rig.manager.verify(&a, Verify::Segments).unwrap();
     assert_ne!(rig.manager.oldest_unverified().unwrap().0, a.shard_id);
 }
+
+#[test]
+fn a_verdict_says_sound_of_tags_and_content_of_the_digest() {
+    let rig = Timed::new(&[1 << 16]);
+    let shard = rig.manager.seal(unread("a", 0), &[3; 9000]).unwrap();
+    for (level, content) in
+        [(Verify::Record, false), (Verify::Segments, false), (Verify::Full, true)]
+    {
+        let verdict = rig.manager.verify(&shard, level).unwrap();
+        assert_eq!((verdict.sound, verdict.content), (true, content), "{level:?}");
+        assert_eq!(verdict.to_string().contains("sound and content"), content, "{verdict}");
+    }
+}

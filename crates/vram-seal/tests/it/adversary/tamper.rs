@@ -198,7 +198,7 @@ fn nothing_passes_from_one_model_context_place_or_revision_to_another() {
         for (context, field) in others {
             let there = Shard::seal(&key(7), &context, params, &plaintext);
             assert!(there.record != here.record);
-            let expected = Expected::from(&base);
+            let expected = Expected::from(&base).params(params);
             assert_eq!(
                 Opener::open(&key(7), &there.record, there.tags.clone(), &expected).err(),
                 Some(SealError::ContextMismatch { field })
@@ -221,13 +221,13 @@ fn model_id_and_context_cannot_trade_bytes() {
     let split = SealContext::new("ab").unwrap().context(b"c");
     let shard = Shard::seal(&key(7), &split, params, &content(10, 10));
     for (model, context) in [("a", &b"bc"[..]), ("abc", b""), ("ab", b"")] {
-        let expected = Expected::new(model).unwrap().context(context);
+        let expected = Expected::in_context(model, context).unwrap();
         assert_eq!(
             Opener::open(&key(7), &shard.record, shard.tags.clone(), &expected).err(),
             Some(SealError::ContextMismatch { field: ContextField::ModelAndContext })
         );
     }
-    let expected = Expected::new("ab").unwrap().context(b"c");
+    let expected = Expected::in_context("ab", b"c").unwrap();
     assert!(Opener::open(&key(7), &shard.record, shard.tags, &expected).is_ok());
 }
 
@@ -236,7 +236,7 @@ fn another_key_opens_nothing_and_the_error_names_both() {
     for params in kinds() {
         let plaintext = content(2 * S, 11);
         let shard = Shard::of(params, &plaintext);
-        let expected = Expected::new("model").unwrap();
+        let expected = Expected::new("model").unwrap().params(params);
         let other = key(8);
         assert_eq!(
             open_record(&other, &shard.record, &expected, OpenLimits::default()).err(),
