@@ -233,7 +233,7 @@ fn forget_keys(core: &Core) {
         return;
     }
     // A key ring must hold a key; a closed manager seals nothing under it.
-    let nothing = SealKey::random().unwrap_or_else(|_no_entropy| SealKey::from_bytes([0; 32]));
+    let nothing = SealKey::random().unwrap_or_else(|_no_entropy| SealKey::from_bytes(&[0; 32]));
     let mut keys = core.keys.write().unwrap_or_else(PoisonError::into_inner);
     *keys = KeyRing::new(nothing);
 }

@@ -39,8 +39,9 @@ pub enum KeySource {
     SystemdCredential(String),
     /// An open descriptor, read to its end; content as in a key file.
     Descriptor(OwnedFd),
-    /// The 32 bytes themselves.
-    Bytes(Zeroizing<[u8; 32]>),
+    /// The 32 bytes themselves: see [`bytes`](Self::bytes). Boxed, so that moving them leaves no
+    /// copy behind.
+    Bytes(Box<Zeroizing<[u8; 32]>>),
     /// A fresh key from the operating system.
     Random,
 }
@@ -136,7 +137,7 @@ impl KeySource {
     /// The 32 bytes of a key. The caller wipes its own copy of them.
     #[must_use]
     pub fn bytes(bytes: &[u8; 32]) -> Self {
-        let mut held = Zeroizing::new([0; 32]);
+        let mut held = Box::new(Zeroizing::new([0; 32]));
         held.copy_from_slice(bytes);
         Self::Bytes(held)
     }
@@ -155,7 +156,7 @@ impl KeySource {
                 let file = File::from(descriptor);
                 parse("the inherited descriptor", &file::read(&file, "the inherited descriptor")?)
             }
-            Self::Bytes(bytes) => Ok(SealKey::from_bytes(*bytes)),
+            Self::Bytes(bytes) => Ok(SealKey::from_bytes(&bytes)),
             Self::Random => SealKey::random().map_err(|error| KeySourceError::Content {
                 origin: "random key".to_owned(),
                 error,

@@ -45,7 +45,7 @@ impl Bench {
 }
 
 fn key() -> SealKey {
-    SealKey::from_bytes([7; 32])
+    SealKey::from_bytes(&[7; 32])
 }
 
 fn ring() -> KeyRing {

@@ -21,8 +21,8 @@ pub use vram_alloc::{
 #[cfg(feature = "audit")]
 #[doc(inline)]
 pub use vram_audit::{
-    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
-    verify_audit, verify_audit_against,
+    AuditCheck, AuditError, AuditFileId, AuditHandle, AuditHead, AuditSummary, AuditWriter,
+    ParseAuditFileIdError, ParseAuditHeadError, verify_audit, verify_audit_against,
 };
 #[doc(inline)]
 pub use vram_core::close::CloseReport;

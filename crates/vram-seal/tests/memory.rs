@@ -49,7 +49,7 @@ fn secrets(index: usize) -> Vec<[u8; 32]> {
     secrets
         .extend(["header-mac", "siv", "segment-key", "table-mac", "attest", "ticket"].map(derive));
 
-    let key = SealKey::from_bytes(master);
+    let key = SealKey::from_bytes(&master);
     let (plaintext, mut data) = (vec![3; LEN], vec![0; LEN]);
     let context = SealContext::new("m").unwrap();
     let sealed = seal(&key, &context, kind(index), Threads::ONE, &plaintext, &mut data).unwrap();

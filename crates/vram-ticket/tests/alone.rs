@@ -19,7 +19,7 @@ const NONCE: [u8; 32] = [42; 32];
 const NOW: Timestamp = Timestamp::from_unix_millis(1_800_000_000_000);
 
 fn key() -> TicketKey {
-    TicketKey::from_bytes([9; 32])
+    TicketKey::from_bytes(&[9; 32])
 }
 
 fn statement() -> Statement {
@@ -64,7 +64,7 @@ fn a_ticket_says_what_was_stated_and_is_accepted_for_it() {
         .max_unverified(Duration::from_millis(2));
     let verifier = TicketVerifier::new(key());
     assert_eq!(verifier.verify(&ticket, &expected), Ok(()));
-    let stranger = TicketVerifier::new(TicketKey::from_bytes([8; 32]));
+    let stranger = TicketVerifier::new(TicketKey::from_bytes(&[8; 32]));
     assert_eq!(stranger.verify(&ticket, &expected), Err(TicketError::Signature));
 }
 

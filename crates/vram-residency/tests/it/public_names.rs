@@ -33,8 +33,8 @@ use vram_residency::{
 };
 #[cfg(feature = "audit")]
 use vram_residency::{
-    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
-    verify_audit, verify_audit_against,
+    AuditCheck, AuditError, AuditFileId, AuditHandle, AuditHead, AuditSummary, AuditWriter,
+    ParseAuditFileIdError, ParseAuditHeadError, verify_audit, verify_audit_against,
 };
 
 macro_rules! there {
@@ -214,9 +214,18 @@ fn every_public_name_is_there() {
     assert_eq!(BTreeSet::from(types).len(), types.len(), "each is a type of its own");
     #[cfg(feature = "audit")]
     assert_eq!(
-        there![AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError]
-            .len(),
-        6
+        there![
+            AuditError,
+            AuditFileId,
+            AuditHandle,
+            AuditHead,
+            AuditSummary,
+            AuditWriter,
+            ParseAuditFileIdError,
+            ParseAuditHeadError
+        ]
+        .len(),
+        8
     );
 
     let calls = [
@@ -243,6 +252,7 @@ fn every_public_name_is_there() {
         type_name_of_val(&|text: &[u8], key: &TicketKey, head: &AuditHead| {
             verify_audit_against(text, key, head)
         }),
+        type_name_of_val(&|text: &[u8], key: &TicketKey| AuditCheck::new(key).files([text])),
     );
     assert_eq!(TICKET_NAME_LEN_MAX, 1024);
     assert!(type_name::<device::fault::Op>().ends_with("Op"));

@@ -26,20 +26,21 @@ impl TicketKey {
         Self(secret)
     }
 
-    /// Creates a key from 32 secret bytes, for a party that has only the ticket key.
+    /// Creates a key from 32 secret bytes, for a party that has only the ticket key. By reference,
+    /// since a value that is passed leaves copies on the stack that no one can wipe. The caller has
+    /// to wipe its own copy.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        // Not `mut` in the signature: rustc 1.95 at opt-level 1 passes the caller's own copy of an
-        // array to a callee that is inlined (pass GVN), so wiping the parameter wiped the caller's
-        // key.
-        let mut bytes = black_box(bytes);
-        Self(Secret::take(&mut bytes))
+    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
+        Self(Secret::copy_of(bytes))
     }
 
-    /// The key's bytes, to be sent to the party that checks tickets.
+    /// The key's bytes, to be sent to the party that checks tickets. Boxed, so that moving them leaves
+    /// no copy behind.
     #[must_use]
-    pub fn expose_bytes(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(*self.0)
+    pub fn expose_bytes(&self) -> Box<Zeroizing<[u8; 32]>> {
+        let mut bytes = Box::new(Zeroizing::new([0; 32]));
+        bytes.copy_from_slice(&*self.0);
+        bytes
     }
 
     /// HMAC-SHA256 over `statement`. The caller must use a fixed layout and a domain tag.
@@ -97,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_ticket_signature_holds_for_its_statement_alone() {
-        let key = SealKey::from_bytes([3; 32]).ticket_key();
+        let key = SealKey::from_bytes(&[3; 32]).ticket_key();
         let signature = key.sign(b"statement");
         assert_eq!(key.verify(b"statement", &signature), Ok(()));
         assert_eq!(key.verify(b"Statement", &signature), Err(SignatureMismatch));
@@ -106,9 +107,9 @@ mod tests {
             altered[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(key.verify(b"statement", &altered), Err(SignatureMismatch));
         }
-        let other = SealKey::from_bytes([4; 32]).ticket_key();
+        let other = SealKey::from_bytes(&[4; 32]).ticket_key();
         assert_eq!(other.verify(b"statement", &signature), Err(SignatureMismatch));
-        let copy = TicketKey::from_bytes(*key.expose_bytes());
+        let copy = TicketKey::from_bytes(&key.expose_bytes());
         assert_eq!(copy.verify(b"statement", &signature), Ok(()));
     }
 

@@ -17,7 +17,7 @@ use crate::transfer::check::ReadBack;
 pub(crate) fn core(clock: Arc<dyn Clock>) -> Arc<Core> {
     let limits = Limits::default();
     let settings = Settings {
-        keys: KeyRing::new(SealKey::from_bytes([7; 32])),
+        keys: KeyRing::new(SealKey::from_bytes(&[7; 32])),
         ticket_key: None,
         node: None,
         ids: IdSource::Process,

@@ -16,7 +16,7 @@ use vram_test_rigs::{Rig, devices};
 const NONCE: [u8; 32] = [42; 32];
 
 fn key() -> TicketKey {
-    TicketKey::from_bytes([9; 32])
+    TicketKey::from_bytes(&[9; 32])
 }
 
 fn verifier() -> TicketVerifier {
@@ -177,7 +177,7 @@ fn every_field_is_bound() {
     let mut moved = ticket.clone();
     (moved.node, moved.owner) = (Some("node-1p".into()), Some("ool-1".into()));
     assert_eq!(verifier().verify(&moved, &expected(&ticket)), Err(TicketError::Signature));
-    let stranger = TicketVerifier::new(TicketKey::from_bytes([8; 32]));
+    let stranger = TicketVerifier::new(TicketKey::from_bytes(&[8; 32]));
     assert_eq!(stranger.verify(&ticket, &expected(&ticket)), Err(TicketError::Signature));
 }
 
@@ -223,14 +223,14 @@ fn on_a_lost_gpu_nothing_gets_a_ticket() {
 #[test]
 fn without_a_ticket_key_it_is_derived_from_the_active_seal_key() {
     let build = || VramManager::builder().host_device(ByteLen::MIB);
-    let manager = build().key(SealKey::from_bytes([7; 32])).build().unwrap();
+    let manager = build().key(SealKey::from_bytes(&[7; 32])).build().unwrap();
     let shard = manager.seal_model("llama", 0, b"weights").unwrap();
-    let of = |secret| TicketVerifier::new(SealKey::from_bytes([secret; 32]).ticket_key());
+    let of = |secret| TicketVerifier::new(SealKey::from_bytes(&[secret; 32]).ticket_key());
     let ticket = manager.ticket(&shard, NONCE).unwrap();
     assert_eq!(of(7).verify(&ticket, &expected(&ticket)), Ok(()));
     assert_eq!(ticket.node, None);
 
-    let next = SealKey::from_bytes([8; 32]);
+    let next = SealKey::from_bytes(&[8; 32]);
     let id = next.id();
     manager.add_key(next).unwrap();
     manager.set_active_key(&id).unwrap();
