@@ -7,6 +7,7 @@ use core::hint::black_box;
 use ring::hmac;
 use zeroize::Zeroizing;
 
+use crate::key::id::KeyId;
 use crate::key::secret::Secret;
 use crate::wipe::scrub_stack;
 
@@ -14,6 +15,9 @@ use crate::wipe::scrub_stack;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the signature does not match")]
 pub struct SignatureMismatch;
+
+/// The text whose signature names a key. No statement of a ticket begins with it.
+const KEY_NAME: &[u8; 16] = b"vram-ticket/key2";
 
 /// Signs and checks small statements with HMAC-SHA256.
 ///
@@ -41,6 +45,14 @@ impl TicketKey {
         let mut bytes = Box::new(Zeroizing::new([0; 32]));
         bytes.copy_from_slice(&*self.0);
         bytes
+    }
+
+    /// The key's public name: the first 16 bytes of its signature of `vram-ticket/key2`. It reveals
+    /// nothing else about the key.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        let signature = self.sign(KEY_NAME);
+        KeyId::from_bytes(core::array::from_fn(|at| signature.get(at).copied().unwrap_or(0)))
     }
 
     /// HMAC-SHA256 over `statement`. The caller must use a fixed layout and a domain tag.
