@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use vram_files::regular_file;
+use vram_files::{folder, regular_file};
 
 use crate::error::AuditError;
 
@@ -147,8 +147,7 @@ impl Target {
         let failed = |error| AuditError::io("sync the audit", path.to_path_buf(), error);
         file.sync_all().map_err(failed)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(failed)?;
-        folder.sync_all().map_err(failed)
+        folder::sync_name(file, folder.unwrap_or(Path::new("."))).map_err(failed)
     }
 }
 

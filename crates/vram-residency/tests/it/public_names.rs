@@ -28,8 +28,9 @@ use vram_residency::{
     SnapshotCounters, SnapshotState, Source, SourceError, Suite, SystemClock, TICKET_NAME_LEN_MAX,
     Threads, TicketError, TicketExpectation, TicketKey, TicketOptions, TicketState, TicketVerifier,
     Timestamp, UnreturnedMemory, Verdict, Verify, VramError, VramManager, VramManagerBuilder,
-    WakeError, WakeModelError, WipePolicy, checked_shard_size, create_key_file, device,
-    inspect_image, seal_image, seal_image_to, unseal_image, unseal_image_to, verify_image,
+    WakeError, WakeModelError, WipePolicy, checked_shard_size, core_dumps_denied, create_key_file,
+    deny_core_dumps, device, inspect_image, seal_image, seal_image_to, unseal_image,
+    unseal_image_to, verify_image,
 };
 #[cfg(feature = "audit")]
 use vram_residency::{
@@ -230,7 +231,9 @@ fn every_public_name_is_there() {
 
     let calls = [
         type_name_of_val(&checked_shard_size),
+        type_name_of_val(&core_dumps_denied),
         type_name_of_val(&create_key_file),
+        type_name_of_val(&deny_core_dumps),
         type_name_of_val(&inspect_image),
         type_name_of_val(&seal_image),
         type_name_of_val(&unseal_image),

@@ -23,7 +23,7 @@ pub struct SealKey {
 }
 
 impl SealKey {
-    /// Creates a key from 32 secret bytes. By reference, since a value that is passed leaves copies on
+    /// Creates a key from 32 secret bytes, whatever they are. By reference, since a value that is passed leaves copies on
     /// the stack that no one can wipe. The caller has to wipe its own copy.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
@@ -54,11 +54,11 @@ impl SealKey {
     ///
     /// # Errors
     ///
-    /// [`KeyError::NotHex`] for anything else.
+    /// [`KeyError::NotHex`] for anything else, [`KeyError::AllZero`] for zeros alone.
     pub fn from_hex(text: &str) -> Result<Self, KeyError> {
         let mut bytes = Secret::zeros();
         if hex::read(text.as_bytes(), bytes.as_mut_slice()) {
-            Ok(Self::from_secret(bytes))
+            Self::checked(bytes)
         } else {
             Err(KeyError::NotHex { found: text.len() })
         }
@@ -70,13 +70,14 @@ impl SealKey {
     /// # Errors
     ///
     /// [`KeyError::HalfAKey`] for 32 bytes that are all hexadecimal digits,
-    /// [`KeyError::NotAKeyFile`] for anything else that is not a key.
+    /// [`KeyError::AllZero`] for zeros alone, [`KeyError::NotAKeyFile`] for anything else that is
+    /// not a key.
     pub fn from_key_file_bytes(content: &[u8]) -> Result<Self, KeyError> {
         let refused = KeyError::NotAKeyFile { found: content.len() };
         let mut bytes = Secret::zeros();
         match content {
             raw if raw.len() == 32 => {
-                if raw.iter().all(u8::is_ascii_hexdigit) {
+                if hex::all_digits(raw) {
                     return Err(KeyError::HalfAKey);
                 }
                 bytes.copy_from_slice(raw);
@@ -88,7 +89,13 @@ impl SealKey {
                 }
             }
         }
-        Ok(Self::from_secret(bytes))
+        Self::checked(bytes)
+    }
+
+    /// Refuses zeros, without a branch on any single byte.
+    fn checked(bytes: Secret) -> Result<Self, KeyError> {
+        let any = bytes.iter().fold(0, |any, byte| any | byte);
+        if any == 0 { Err(KeyError::AllZero) } else { Ok(Self::from_secret(bytes)) }
     }
 
     /// The key as 64 hexadecimal digits, for writing a key file. The only method that returns the
@@ -155,6 +162,20 @@ mod tests {
             SealKey::from_key_file_bytes(&hex.as_bytes()[..32]).err(),
             Some(KeyError::HalfAKey)
         );
+    }
+
+    #[test]
+    fn zeros_are_no_key_in_whatever_form_they_are_read() {
+        let digits = "0".repeat(64);
+        assert_eq!(SealKey::from_hex(&digits).err(), Some(KeyError::AllZero));
+        for file in [&[0; 32][..], digits.as_bytes(), format!("{digits}\n").as_bytes()] {
+            assert_eq!(SealKey::from_key_file_bytes(file).err(), Some(KeyError::AllZero));
+        }
+        for bit in 0..256 {
+            let mut raw = [0; 32];
+            raw[bit / 8] |= 1 << (bit % 8);
+            assert!(SealKey::from_key_file_bytes(&raw).is_ok(), "{bit}");
+        }
     }
 
     #[test]
