@@ -13,7 +13,7 @@ pub use vram_test_rigs::SEGMENT;
 /// The keys of the rig's managers; the first one is active at the start.
 #[must_use]
 pub fn keys() -> [SealKey; 2] {
-    [SealKey::from_bytes([7; 32]), SealKey::from_bytes([8; 32])]
+    [SealKey::from_bytes(&[7; 32]), SealKey::from_bytes(&[8; 32])]
 }
 
 /// A manager, and the devices below it.
@@ -45,7 +45,7 @@ impl Rig {
             .key(first)
             .segment_size(SegmentSize::from_log2(12).expect("4 KiB is a segment size"))
             .threads(Threads::exactly(2))
-            .ticket_key(TicketKey::from_bytes([9; 32]))
+            .ticket_key(TicketKey::from_bytes(&[9; 32]))
             .id_seed(seed);
         let manager = Arc::new(configure(builder).build()?);
         manager.add_key(second)?;

@@ -17,13 +17,13 @@ use vram_id::SystemClock;
 use vram_seal::TicketKey;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let key = || TicketKey::from_bytes([7; 32]);
+    let key = || TicketKey::from_bytes(&[7; 32]);
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("audit");
 
     // The writer. The facade does this with `VramManagerBuilder::event_sink`.
     let audit = AuditWriter::create(&path, key())?;
-    let status = audit.status();
+    let handle = audit.handle();
     let mut sinks = Sinks::new();
     sinks.add(audit);
     let (events, _threads) = Events::start(Arc::new(SystemClock), sinks)?;
@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         events.emit(EventKind::Closed { left });
     }
     println!("all written: {}", events.flush(None));
-    let anchor = status.head();
+    let anchor = handle.head();
     println!("head, to be kept elsewhere: {anchor}");
 
     // The auditor.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::file_id::AuditFileId;
 use crate::head::AuditHead;
 
 /// Why an audit fails verification, or cannot be written. Lines are numbered from 1, as in an
@@ -52,6 +53,12 @@ pub enum AuditError {
     Altered {
         /// The line.
         line: u64,
+    },
+    /// The first line is of a format that this version does not read.
+    #[error("the audit has format {found}, and this version reads format {}", crate::line::FORMAT)]
+    Format {
+        /// The format that the first line names.
+        found: u32,
     },
     /// Lines before this one were removed.
     #[error("before line {line}, numbers {expected} to {} are missing", found.saturating_sub(1))]
@@ -103,6 +110,56 @@ pub enum AuditError {
         /// The anchor.
         anchor: AuditHead,
     },
+    /// A genuine file, but not the one that belongs here.
+    #[error(
+        "a file that begins with number {} stands where number {} belongs: {}",
+        found.lines, expected.lines, misplaced(expected, found)
+    )]
+    NotTheNext {
+        /// The head that the file has to go on from.
+        expected: AuditHead,
+        /// The head that it goes on from.
+        found: AuditHead,
+    },
+    /// The last file was closed for another one, which was not given.
+    #[error("the last file is closed, and file {next}, which goes on from it, is missing")]
+    NextMissing {
+        /// The id of the missing file.
+        next: AuditFileId,
+    },
+    /// A line stands after the line that closed its file.
+    #[error("line {line} stands after the line that closed the file")]
+    AfterClosed {
+        /// The line.
+        line: u64,
+    },
+    /// One of several files fails. Files are numbered from 1, in the order given.
+    #[error("file {file}: {error}")]
+    File {
+        /// The file.
+        file: u64,
+        /// What is wrong with it.
+        #[source]
+        error: Box<AuditError>,
+    },
+    /// The file was closed: nothing follows in it.
+    #[error("the audit in this file was closed{}", Next(*next))]
+    Closed {
+        /// The file that goes on, if one does.
+        next: Option<AuditFileId>,
+    },
+    /// The writer of this handle was dropped.
+    #[error("the writer of this audit was dropped")]
+    WriterGone,
+}
+
+/// Why a genuine file is not the next one.
+fn misplaced(expected: &AuditHead, found: &AuditHead) -> &'static str {
+    match found.lines.cmp(&expected.lines) {
+        core::cmp::Ordering::Greater => "a file, or the end of one, is missing",
+        core::cmp::Ordering::Less => "files are repeated or in another order",
+        core::cmp::Ordering::Equal => "it is a file of another audit",
+    }
 }
 
 impl AuditError {
@@ -117,7 +174,27 @@ impl AuditError {
     /// Returns true if the audit itself is not as it was written.
     #[must_use]
     pub const fn is_integrity(&self) -> bool {
-        !matches!(self, Self::Io { .. } | Self::InUse { .. } | Self::BadKey)
+        match self {
+            Self::File { error, .. } => error.is_integrity(),
+            Self::Io { .. }
+            | Self::InUse { .. }
+            | Self::BadKey
+            | Self::Format { .. }
+            | Self::Closed { .. }
+            | Self::WriterGone => false,
+            _ => true,
+        }
+    }
+}
+
+struct Next(Option<AuditFileId>);
+
+impl core::fmt::Display for Next {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            Some(next) => write!(f, ", and goes on in file {next}"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 //! The head of an audit, kept elsewhere to detect lines that are missing at its end.
 
-use core::fmt::{self, Write as _};
+use core::fmt;
 use core::str::FromStr;
+
+use crate::hex::{hex, unhex};
 
 /// The number of lines of an audit, and the code of the last one. Kept where a party that can
 /// change the audit cannot change it, the head is an anchor:
 /// [`verify_audit_against`](crate::verify_audit_against) finds any change up to that line, also
-/// lines cut off.
+/// lines cut off. Lines are counted over all files of the audit.
 ///
 /// Prints as `lines:code`, parses from the same text, and is no secret.
 #[derive(Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -23,6 +25,11 @@ pub struct AuditHead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the head of an audit is a number of lines, a colon and 64 hexadecimal digits")]
 pub struct ParseAuditHeadError;
+
+impl AuditHead {
+    /// The head before the first line.
+    pub(crate) const NONE: Self = Self { lines: 0, code: [0; 32] };
+}
 
 impl fmt::Display for AuditHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,48 +69,5 @@ impl TryFrom<String> for AuditHead {
 
     fn try_from(text: String) -> Result<Self, ParseAuditHeadError> {
         text.parse()
-    }
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8; 32]) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in bytes {
-        let _infallible = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-/// Reads what [`hex`] writes, and refuses everything else.
-pub(crate) fn unhex(digits: &[u8]) -> Option<[u8; 32]> {
-    let value = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit.wrapping_sub(b'0')),
-        b'a'..=b'f' => Some(digit.wrapping_sub(b'a').wrapping_add(10)),
-        _ => None,
-    };
-    if digits.len() != 64 {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        *byte = value(*high)? << 4 | value(*low)?;
-    }
-    Some(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_written_reads_as_hexadecimal() {
-        let bytes = core::array::from_fn(|at| u8::try_from(at * 8).unwrap_or(255));
-        assert_eq!(unhex(hex(&bytes).as_bytes()), Some(bytes));
-        let zeros = hex(&[0; 32]);
-        assert_eq!(unhex(zeros.as_bytes()), Some([0; 32]));
-        for wrong in [&zeros[1..], &zeros.replace('0', "A"), &zeros.replace('0', "g"), ""] {
-            assert_eq!(unhex(wrong.as_bytes()), None);
-        }
     }
 }

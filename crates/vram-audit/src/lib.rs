@@ -5,17 +5,23 @@
 #[macro_use]
 extern crate vram_testkit;
 
+mod check;
 mod error;
+mod file_id;
 mod head;
+mod hex;
 mod line;
+mod summary;
 mod target;
 mod verify;
 mod writer;
 
+pub use check::{AuditCheck, verify_audit, verify_audit_against};
 pub use error::AuditError;
+pub use file_id::{AuditFileId, ParseAuditFileIdError};
 pub use head::{AuditHead, ParseAuditHeadError};
-pub use verify::{AuditSummary, verify_audit, verify_audit_against};
-pub use writer::{AuditStatus, AuditWriter};
+pub use summary::AuditSummary;
+pub use writer::{AuditHandle, AuditWriter};
 
 // What an auditor needs of the crates below, so that it depends on this one alone.
 pub use vram_events::{Event, EventKind, EventSink};

@@ -6,10 +6,12 @@ use vram_events::Event;
 use vram_id::Timestamp;
 use vram_seal::TicketKey;
 
-use crate::head::{AuditHead, hex, unhex};
+use crate::file_id::AuditFileId;
+use crate::head::AuditHead;
+use crate::hex::{hex, unhex};
 
 /// Version of the layout of lines.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 /// The longest line in bytes, its end included.
 pub(crate) const LEN_MAX: usize = 16 << 20;
 
@@ -24,10 +26,14 @@ const END: &[u8] = b"\"}";
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
 pub(crate) enum Body {
-    /// The first line of an audit.
-    Opened { format: u32, key: String, at: Timestamp },
-    /// A writer resumed the audit, and cut off this many bytes of an unfinished line.
-    Resumed { at: Timestamp, cut: u64 },
+    /// The first line of a file, and no other line. Its number and the code before it are those of
+    /// the line that closed the file before it; the first file of an audit has number 0.
+    Opened { format: u32, key: String, file: AuditFileId, at: Timestamp },
+    /// A writer resumed the file, and cut off this many bytes of an unfinished line. The anchor is
+    /// the head that it asked the file to contain; without one, the writer trusted the file.
+    Resumed { at: Timestamp, cut: u64, anchor: Option<AuditHead> },
+    /// The last line of a file. The audit goes on in the file of this id, or ends here.
+    Closed { at: Timestamp, next: Option<AuditFileId> },
     /// An event.
     Event { event: Event },
     /// The sink's queue dropped this many events before they reached the writer.
@@ -44,7 +50,7 @@ pub(crate) struct Chain {
 
 impl Chain {
     pub(crate) const fn new(key: TicketKey) -> Self {
-        Self::after(key, AuditHead { lines: 0, code: [0; 32] })
+        Self::after(key, AuditHead::NONE)
     }
 
     pub(crate) const fn after(key: TicketKey, head: AuditHead) -> Self {
@@ -53,10 +59,6 @@ impl Chain {
 
     pub(crate) const fn head(&self) -> AuditHead {
         self.head
-    }
-
-    pub(crate) fn key_id(&self) -> String {
-        key_id(&self.key)
     }
 
     /// The bytes of the next line, and the head after it is written.
@@ -83,6 +85,11 @@ impl Chain {
 
     pub(crate) const fn advance(&mut self, head: AuditHead) {
         self.head = head;
+    }
+
+    /// The first line of a file.
+    pub(crate) fn opened(&self, file: AuditFileId, at: Timestamp) -> Body {
+        Body::Opened { format: FORMAT, key: key_id(&self.key), file, at }
     }
 }
 
@@ -159,11 +166,12 @@ mod tests {
     /// The codes are those that Python's `hmac` computes for the same key and bytes.
     #[test]
     fn lines_are_the_frozen_bytes() {
-        let mut chain = Chain::new(TicketKey::from_bytes([7; 32]));
+        let mut chain = Chain::new(TicketKey::from_bytes(&[7; 32]));
         let at = Timestamp::from_unix_millis(5);
-        let opened = Body::Opened { format: FORMAT, key: chain.key_id(), at };
+        let opened = chain.opened(AuditFileId::from_bytes([0xab; 16]), at);
+        let next = Some(AuditFileId::from_bytes([0xcd; 16]));
         let mut lines = Vec::new();
-        for body in [opened, Body::Dropped { at, count: 3 }] {
+        for body in [opened, Body::Dropped { at, count: 3 }, Body::Closed { at, next }] {
             let (line, next) = chain.line(&body).unwrap();
             lines.push(String::from_utf8(line).unwrap());
             chain.advance(next);
@@ -173,14 +181,20 @@ mod tests {
             [
                 concat!(
                     r#"{"n":0,"prev":"0000000000000000000000000000000000000000000000000000000000000000","#,
-                    r#""line":"opened","format":1,"key":"09f503b9a986378e","at":5,"#,
-                    r#""code":"ddbd4bc6517318f6a51c5a3cdd829da81479a827b6a837b3feb948b26360fdd7"}"#,
+                    r#""line":"opened","format":2,"key":"09f503b9a986378e","file":"abababababababababababababababab","at":5,"#,
+                    r#""code":"03a74927c1c32b7edbd82ad4448b43c2f86f298a1252aef712eb81fa2e84d230"}"#,
                     "\n"
                 ),
                 concat!(
-                    r#"{"n":1,"prev":"ddbd4bc6517318f6a51c5a3cdd829da81479a827b6a837b3feb948b26360fdd7","#,
+                    r#"{"n":1,"prev":"03a74927c1c32b7edbd82ad4448b43c2f86f298a1252aef712eb81fa2e84d230","#,
                     r#""line":"dropped","at":5,"count":3,"#,
-                    r#""code":"fc0d7ac57411be751ee04f699db7395083186afda374133659db7118a487b981"}"#,
+                    r#""code":"31eb775e2211d92f48f16f1cd2e9a6ea7e298e77531187d0c05ca1aa71b338ec"}"#,
+                    "\n"
+                ),
+                concat!(
+                    r#"{"n":2,"prev":"31eb775e2211d92f48f16f1cd2e9a6ea7e298e77531187d0c05ca1aa71b338ec","#,
+                    r#""line":"closed","at":5,"next":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd","#,
+                    r#""code":"f991a6e411de0788080569633d399f14ccd1f86d9bf691b2a39bc49166b31df2"}"#,
                     "\n"
                 ),
             ]

@@ -1,15 +1,13 @@
 //! Where the lines are written: each line whole, or not at all.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, BufReader, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use vram_files::regular_file;
-use vram_seal::TicketKey;
+use vram_files::{folder, regular_file};
 
 use crate::error::AuditError;
-use crate::verify::{self, AuditSummary};
 
 /// A file or a writer that takes lines.
 pub(crate) struct Target {
@@ -70,11 +68,13 @@ impl Target {
         }
     }
 
-    /// Verifies the content of the file. Returns the summary, and how many bytes its whole lines
-    /// take.
-    pub(crate) fn verified(&self, key: &TicketKey) -> Result<(AuditSummary, u64), AuditError> {
+    /// Reads the content of the file.
+    pub(crate) fn read<R>(
+        &self,
+        read: impl FnOnce(&File) -> Result<R, AuditError>,
+    ) -> Result<R, AuditError> {
         match &self.sink {
-            Sink::File(file) => verify::read(&mut BufReader::new(file), key, None),
+            Sink::File(file) => read(file),
             Sink::Other(_) => Err(AuditError::Empty { bytes: 0 }),
         }
     }
@@ -147,8 +147,7 @@ impl Target {
         let failed = |error| AuditError::io("sync the audit", path.to_path_buf(), error);
         file.sync_all().map_err(failed)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(failed)?;
-        folder.sync_all().map_err(failed)
+        folder::sync_name(file, folder.unwrap_or(Path::new("."))).map_err(failed)
     }
 }
 

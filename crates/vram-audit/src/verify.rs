@@ -5,154 +5,194 @@ use std::io::{BufRead, BufReader, Read};
 use vram_seal::TicketKey;
 
 use crate::error::AuditError;
+use crate::file_id::AuditFileId;
 use crate::head::AuditHead;
-use crate::line::{Body, LEN_MAX, Parsed, key_id};
+use crate::line::{Body, FORMAT, LEN_MAX, Parsed, key_id};
+use crate::summary::AuditSummary;
 
-/// What an audit holds, all of it verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[non_exhaustive]
-pub struct AuditSummary {
-    /// The number of lines, and the last one's code.
-    pub head: AuditHead,
-    /// Events in the audit.
-    pub events: u64,
-    /// Events that were dropped before they reached the writer.
-    pub dropped: u64,
-    /// Events that could not be written.
-    pub failed: u64,
-    /// How often a writer resumed the audit.
-    pub resumed: u64,
-    /// Bytes of unfinished lines that those writers cut off.
-    pub cut: u64,
-    /// Bytes of an unfinished line at the end. Only
-    /// [`AuditWriter::append`](crate::AuditWriter::append) accepts any.
-    pub torn: u64,
-    /// Lines of a kind that this version does not know, genuine like all others.
-    pub unknown: u64,
+/// Where a file has to begin.
+#[derive(Clone, Copy)]
+pub(crate) enum Begins {
+    /// After this line.
+    After(AuditHead),
+    /// After a line that is not known here: the file is a part of an audit.
+    Anywhere,
 }
 
-/// Reads a whole audit and verifies every line. Host memory stays bounded for input of any length.
-///
-/// By itself, this call does not find that lines are missing at the very end, or that the file is
-/// an older copy, or another audit under the same key: see [`verify_audit_against`].
-///
-/// # Errors
-///
-/// The first line that fails, and why: [`AuditError::BadKey`], [`AuditError::NotALine`],
-/// [`AuditError::Altered`], [`AuditError::Missing`], [`AuditError::Reordered`],
-/// [`AuditError::OtherAudit`], [`AuditError::Torn`], [`AuditError::TooLong`],
-/// [`AuditError::Empty`]; [`AuditError::Io`].
-pub fn verify_audit(audit: impl Read, key: &TicketKey) -> Result<AuditSummary, AuditError> {
-    verify(audit, key, None)
-}
-
-/// As [`verify_audit`], and compares with an anchor that was kept elsewhere: every line up to the
-/// anchor must be as it was when the anchor was taken.
-///
-/// # Errors
-///
-/// As [`verify_audit`]; [`AuditError::CutShort`], [`AuditError::NotAnchored`].
-pub fn verify_audit_against(
-    audit: impl Read,
-    key: &TicketKey,
-    anchor: &AuditHead,
-) -> Result<AuditSummary, AuditError> {
-    verify(audit, key, Some(anchor))
-}
-
-fn verify(
-    audit: impl Read,
-    key: &TicketKey,
-    anchor: Option<&AuditHead>,
-) -> Result<AuditSummary, AuditError> {
-    let (summary, _len) = read(&mut BufReader::new(audit), key, anchor)?;
-    if summary.torn > 0 {
-        let line = summary.head.lines.saturating_add(1);
-        return Err(AuditError::Torn { line, bytes: summary.torn });
-    }
-    Ok(summary)
-}
-
-/// Reads a whole audit. Returns its summary, and how many bytes its whole lines take. An unfinished
-/// last line is no error here.
-pub(crate) fn read(
-    audit: &mut dyn BufRead,
-    key: &TicketKey,
-    anchor: Option<&AuditHead>,
-) -> Result<(AuditSummary, u64), AuditError> {
-    let mut summary = AuditSummary {
-        head: AuditHead { lines: 0, code: [0; 32] },
-        events: 0,
-        dropped: 0,
-        failed: 0,
-        resumed: 0,
-        cut: 0,
-        torn: 0,
-        unknown: 0,
-    };
-    if let Some(anchor) = anchor.filter(|anchor| anchor.lines == 0 && **anchor != summary.head) {
-        return Err(AuditError::NotAnchored { anchor: *anchor });
-    }
-    let (mut buffer, mut len) = (Vec::new(), 0_u64);
-    loop {
-        let line = summary.head.lines.saturating_add(1);
-        let bytes = next_line(audit, &mut buffer, line)?;
-        let Some(content) = buffer.strip_suffix(b"\n") else {
-            summary.torn = bytes;
-            break;
-        };
-        let parsed = check(content, key, &summary, line)?;
-        match parsed {
-            Ok(parsed) => summary.add(&parsed),
-            Err(found) => {
-                let expected = summary.head.lines;
-                let moved = found < expected || occurs(audit, key, expected)?;
-                return Err(if moved {
-                    AuditError::Reordered { line, expected, found }
-                } else {
-                    AuditError::Missing { line, expected, found }
-                });
-            }
-        }
-        len = len.saturating_add(bytes);
-        if let Some(anchor) = anchor.filter(|anchor| anchor.lines == summary.head.lines)
-            && *anchor != summary.head
-        {
-            return Err(AuditError::NotAnchored { anchor: *anchor });
-        }
-    }
-    if summary.head.lines == 0 {
-        return Err(AuditError::Empty { bytes: summary.torn });
-    }
-    if let Some(anchor) = anchor.filter(|anchor| anchor.lines > summary.head.lines) {
-        return Err(AuditError::CutShort { found: summary.head.lines, anchor: *anchor });
-    }
-    Ok((summary, len))
-}
-
-/// Checks one line. `Ok(Err(number))` if it is genuine but belongs to another place.
-fn check<'a>(
-    content: &'a [u8],
-    key: &TicketKey,
-    before: &AuditSummary,
+/// Verifies the files of one audit, in their order. Host memory stays bounded for files of any
+/// length.
+pub(crate) struct Reading<'a> {
+    key: &'a TicketKey,
+    anchor: Option<AuditHead>,
+    pub(crate) summary: AuditSummary,
+    /// The line of the file that is read.
     line: u64,
-) -> Result<Result<Parsed<'a>, u64>, AuditError> {
-    let parsed = Parsed::of(content).ok_or(AuditError::NotALine { line })?;
-    if !parsed.is_genuine(key) {
+}
+
+impl<'a> Reading<'a> {
+    pub(crate) const fn new(key: &'a TicketKey, anchor: Option<AuditHead>) -> Self {
+        Self { key, anchor, summary: AuditSummary::NONE, line: 0 }
+    }
+
+    /// Verifies one file. Returns how many bytes its whole lines take. An unfinished last line is
+    /// no error here.
+    pub(crate) fn file(&mut self, file: impl Read, begins: Begins) -> Result<u64, AuditError> {
+        let file: &mut dyn BufRead = &mut BufReader::new(file);
+        let (mut buffer, mut len) = (Vec::new(), 0_u64);
+        let named = core::mem::take(&mut self.summary.next);
+        (self.line, self.summary.torn, self.summary.closed) = (0, 0, false);
+        loop {
+            let line = self.line.saturating_add(1);
+            let bytes = next_line(file, &mut buffer, line)?;
+            let Some(content) = buffer.strip_suffix(b"\n") else {
+                self.summary.torn = bytes;
+                break;
+            };
+            self.line = line;
+            let parsed = self.genuine(content)?;
+            let body = parsed.body();
+            if line == 1 {
+                self.first(file, &parsed, body.as_ref(), begins, named)?;
+            } else {
+                self.next(file, &parsed, body.as_ref())?;
+            }
+            self.summary.add(&parsed, body.as_ref());
+            len = len.saturating_add(bytes);
+            self.compare()?;
+        }
+        if len == 0 {
+            return Err(AuditError::Empty { bytes: self.summary.torn });
+        }
+        Ok(len)
+    }
+
+    /// The number of the last whole line, in its file.
+    pub(crate) const fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// Ends the reading: the anchored line must be among those that were read.
+    pub(crate) fn end(self) -> Result<AuditSummary, AuditError> {
+        let head = self.summary.head;
+        match self.anchor {
+            Some(anchor) if anchor.lines > head.lines => {
+                Err(AuditError::CutShort { found: head.lines, anchor })
+            }
+            _ => Ok(self.summary),
+        }
+    }
+
+    /// The line, if its code is that of its bytes.
+    fn genuine<'b>(&self, content: &'b [u8]) -> Result<Parsed<'b>, AuditError> {
+        let line = self.line;
+        let parsed = Parsed::of(content).ok_or(AuditError::NotALine { line })?;
+        if parsed.is_genuine(self.key) {
+            return Ok(parsed);
+        }
         // The first line names its key, and is the first to fail under another key.
         let first = (line == 1).then(|| parsed.body()).flatten();
-        return Err(match first {
-            Some(Body::Opened { key: name, .. }) if name != key_id(key) => AuditError::BadKey,
+        Err(match first {
+            Some(Body::Opened { key, .. }) if key != key_id(self.key) => AuditError::BadKey,
             _ => AuditError::Altered { line },
-        });
+        })
     }
-    if parsed.number != before.head.lines {
-        return Ok(Err(parsed.number));
+
+    /// Checks that the first line of a file opens it, and where in the audit.
+    fn first(
+        &mut self,
+        rest: &mut dyn BufRead,
+        parsed: &Parsed<'_>,
+        body: Option<&Body>,
+        begins: Begins,
+        named: Option<AuditFileId>,
+    ) -> Result<(), AuditError> {
+        let found = AuditHead { lines: parsed.number, code: parsed.prev };
+        let (format, file) = match body {
+            Some(Body::Opened { format, file, .. }) => (*format, *file),
+            _ if found.lines == 0 => return Err(AuditError::NotALine { line: 1 }),
+            _ => {
+                let expected = match begins {
+                    Begins::After(head) => head.lines,
+                    Begins::Anywhere => 0,
+                };
+                return Err(self.misplaced(rest, expected, found.lines)?);
+            }
+        };
+        if format != FORMAT {
+            return Err(AuditError::Format { found: format });
+        }
+        match begins {
+            Begins::After(expected) if expected != found => {
+                return Err(AuditError::NotTheNext { expected, found });
+            }
+            _ if named.is_some_and(|named| named != file) => {
+                return Err(AuditError::OtherAudit { line: 1 });
+            }
+            _ => {}
+        }
+        if self.summary.files == 0 {
+            self.summary.begins = found;
+            // Lines before these cannot be compared with an anchor.
+            if let Some(anchor) = self.anchor.filter(|anchor| {
+                anchor.lines < found.lines || (anchor.lines == found.lines && *anchor != found)
+            }) {
+                return Err(AuditError::NotAnchored { anchor });
+            }
+        }
+        (self.summary.head, self.summary.file) = (found, file);
+        self.summary.files = self.summary.files.saturating_add(1);
+        Ok(())
     }
-    if parsed.prev != before.head.code {
-        return Err(AuditError::OtherAudit { line });
+
+    /// Checks that a line follows the line before it.
+    fn next(
+        &self,
+        rest: &mut dyn BufRead,
+        parsed: &Parsed<'_>,
+        body: Option<&Body>,
+    ) -> Result<(), AuditError> {
+        let (line, expected) = (self.line, self.summary.head);
+        if parsed.number != expected.lines {
+            return Err(self.misplaced(rest, expected.lines, parsed.number)?);
+        }
+        if parsed.prev != expected.code {
+            return Err(AuditError::OtherAudit { line });
+        }
+        if self.summary.closed {
+            return Err(AuditError::AfterClosed { line });
+        }
+        if matches!(body, Some(Body::Opened { .. })) {
+            return Err(AuditError::NotALine { line });
+        }
+        Ok(())
     }
-    Ok(Ok(parsed))
+
+    /// Compares with the anchor, after its line.
+    fn compare(&self) -> Result<(), AuditError> {
+        let head = self.summary.head;
+        if let Some(anchor) = self.anchor.filter(|anchor| anchor.lines == head.lines)
+            && anchor != head
+        {
+            return Err(AuditError::NotAnchored { anchor });
+        }
+        Ok(())
+    }
+
+    /// What is wrong if a genuine line has another number than the one that belongs here.
+    fn misplaced(
+        &self,
+        rest: &mut dyn BufRead,
+        expected: u64,
+        found: u64,
+    ) -> Result<AuditError, AuditError> {
+        let line = self.line;
+        let moved = found < expected || occurs(rest, self.key, expected)?;
+        Ok(if moved {
+            AuditError::Reordered { line, expected, found }
+        } else {
+            AuditError::Missing { line, expected, found }
+        })
+    }
 }
 
 /// Returns true if the line of this number comes later: then it was moved, and is not missing.
@@ -178,21 +218,4 @@ fn next_line(audit: &mut dyn BufRead, buffer: &mut Vec<u8>, line: u64) -> Result
         return Err(AuditError::TooLong { line });
     }
     Ok(u64::try_from(bytes).unwrap_or(u64::MAX))
-}
-
-impl AuditSummary {
-    fn add(&mut self, line: &Parsed<'_>) {
-        self.head = AuditHead { lines: self.head.lines.saturating_add(1), code: line.code };
-        match line.body() {
-            Some(Body::Opened { .. }) => {}
-            Some(Body::Resumed { cut, .. }) => {
-                self.resumed = self.resumed.saturating_add(1);
-                self.cut = self.cut.saturating_add(cut);
-            }
-            Some(Body::Event { .. }) => self.events = self.events.saturating_add(1),
-            Some(Body::Dropped { count, .. }) => self.dropped = self.dropped.saturating_add(count),
-            Some(Body::Failed { count, .. }) => self.failed = self.failed.saturating_add(count),
-            None => self.unknown = self.unknown.saturating_add(1),
-        }
-    }
 }

@@ -18,7 +18,7 @@ use vram_id::SystemClock;
 use vram_seal::TicketKey;
 
 fn key() -> TicketKey {
-    TicketKey::from_bytes([7; 32])
+    TicketKey::from_bytes(&[7; 32])
 }
 
 /// A folder with an audit of five events, and its head.
@@ -31,14 +31,14 @@ fn written_from(first: u64) -> (tempfile::TempDir, PathBuf, AuditHead) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit");
     let audit = AuditWriter::create(&path, key()).unwrap();
-    let status = audit.status();
+    let handle = audit.handle();
     let mut sinks = Sinks::new();
     sinks.add(audit);
     let (events, _threads) = Events::start(Arc::new(SystemClock), sinks).unwrap();
     (first..).take(5).for_each(|left| events.emit(EventKind::Closed { left }));
     assert!(events.flush(None));
-    assert_eq!(status.failed(), 0);
-    (folder, path, status.head())
+    assert_eq!(handle.failed(), 0);
+    (folder, path, handle.head())
 }
 
 fn verify(path: &Path) -> Result<AuditSummary, AuditError> {
@@ -52,7 +52,7 @@ fn what_a_stream_of_events_wrote_is_verified_to_its_last_line() {
     assert_eq!((summary.head, summary.events, summary.unknown), (head, 5, 0));
     let file = fs::File::open(&path).unwrap();
     assert_eq!(verify_audit_against(file, &key(), &head).unwrap(), summary);
-    let other = verify_audit(fs::File::open(&path).unwrap(), &TicketKey::from_bytes([8; 32]));
+    let other = verify_audit(fs::File::open(&path).unwrap(), &TicketKey::from_bytes(&[8; 32]));
     assert!(matches!(other, Err(AuditError::BadKey)), "{other:?}");
 }
 
@@ -97,15 +97,16 @@ fn an_audit_is_gone_on_with_after_a_crash_and_by_one_writer_at_a_time() {
     fs::write(&path, torn).unwrap();
     assert!(matches!(verify(&path), Err(AuditError::Torn { line: 7, bytes: 7 })));
 
-    let (mut audit, before) = AuditWriter::append(&path, key()).unwrap();
+    let (mut audit, before) = AuditWriter::append_after(&path, key(), &head).unwrap();
     assert_eq!((before.head, before.torn), (head, 7));
-    let second = AuditWriter::append(&path, key());
+    let second = AuditWriter::append_trusting_the_file(&path, key());
     assert!(matches!(second, Err(AuditError::InUse { .. })), "{second:?}");
     audit.dropped(2);
     audit.flush();
     drop(audit);
     let after = verify(&path).unwrap();
     assert_eq!((after.events, after.dropped, after.resumed, after.cut), (5, 2, 1, 7));
+    assert_eq!(after.trusted, 0);
 }
 
 #[test]

@@ -17,6 +17,9 @@ use vram_residency::{ByteLen, ContentDigest, Protection, SegmentSize, SivScope, 
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
+    /// Let a core dump, or a debugger of the same user, see the keys and the plaintext in memory.
+    #[arg(long, global = true)]
+    pub(crate) allow_core_dumps: bool,
 }
 
 /// What to do.

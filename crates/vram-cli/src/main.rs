@@ -39,6 +39,11 @@ fn main() -> ExitCode {
         }
     };
     log_if_asked();
+    if !cli.allow_core_dumps
+        && let Err(error) = vram_residency::deny_core_dumps()
+    {
+        let _ = writeln!(stderr().lock(), "vram: core dumps may hold keys: {error}");
+    }
 
     let mut output = Output::default();
     let outcome = match &cli.command {

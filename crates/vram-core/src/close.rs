@@ -229,7 +229,7 @@ fn count_left(core: &Core, waited: Duration, report: &mut CloseReport) {
 /// read.
 fn forget_keys(core: &Core) {
     // A key ring must hold a key; a closed manager uses it for nothing.
-    let nothing = SealKey::random().unwrap_or_else(|_no_entropy| SealKey::from_bytes([0; 32]));
+    let nothing = SealKey::random().unwrap_or_else(|_no_entropy| SealKey::from_bytes(&[0; 32]));
     let mut keys = core.keys.write().unwrap_or_else(PoisonError::into_inner);
     if core.closing.last_key.set(keys.active().id()).is_ok() {
         *keys = KeyRing::new(nothing);

@@ -2,6 +2,7 @@
 
 mod create;
 mod file;
+mod process;
 
 use core::fmt;
 use std::fs::File;
@@ -15,6 +16,7 @@ use vram_seal::{KeyError, SealKey};
 use zeroize::Zeroizing;
 
 pub use create::create_key_file;
+pub use process::{core_dumps_denied, deny_core_dumps};
 
 /// Where a [`SealKey`] comes from.
 ///
@@ -23,9 +25,11 @@ pub use create::create_key_file;
 /// | `File` | a regular file, owned by this user or root, mode 0600 or stricter | most uses |
 /// | `SystemdCredential` | as `File`, but root may let a group read it, as systemd does | services |
 /// | `Descriptor` | content only: the process that opened it decided who may read it | a parent that hands a pipe down |
-/// | `Bytes` | nothing | a key unwrapped by a key management service |
+/// | `Bytes` | not all zero | a key unwrapped by a key management service |
 /// | `Random` | – | keys that need not outlive the process |
 /// | `Env` | content only | tests; discouraged: every child process inherits the environment, and every process that may read `/proc` sees it |
+///
+/// Zeros alone are no key, from any source.
 ///
 /// Symbolic links are followed, since secrets are mounted through them (Kubernetes, NixOS). The
 /// checks use the opened descriptor, so a link can only lead to a file that passes them.
@@ -39,8 +43,9 @@ pub enum KeySource {
     SystemdCredential(String),
     /// An open descriptor, read to its end; content as in a key file.
     Descriptor(OwnedFd),
-    /// The 32 bytes themselves.
-    Bytes(Zeroizing<[u8; 32]>),
+    /// The 32 bytes themselves: see [`bytes`](Self::bytes). Boxed, so that moving them leaves no
+    /// copy behind.
+    Bytes(Box<Zeroizing<[u8; 32]>>),
     /// A fresh key from the operating system.
     Random,
 }
@@ -136,7 +141,7 @@ impl KeySource {
     /// The 32 bytes of a key. The caller wipes its own copy of them.
     #[must_use]
     pub fn bytes(bytes: &[u8; 32]) -> Self {
-        let mut held = Zeroizing::new([0; 32]);
+        let mut held = Box::new(Zeroizing::new([0; 32]));
         held.copy_from_slice(bytes);
         Self::Bytes(held)
     }
@@ -155,13 +160,22 @@ impl KeySource {
                 let file = File::from(descriptor);
                 parse("the inherited descriptor", &file::read(&file, "the inherited descriptor")?)
             }
-            Self::Bytes(bytes) => Ok(SealKey::from_bytes(*bytes)),
+            Self::Bytes(bytes) => from_bytes(&bytes),
             Self::Random => SealKey::random().map_err(|error| KeySourceError::Content {
                 origin: "random key".to_owned(),
                 error,
             }),
         }
     }
+}
+
+fn from_bytes(bytes: &[u8; 32]) -> Result<SealKey, KeySourceError> {
+    let any = bytes.iter().fold(0, |any, byte| any | byte);
+    if any == 0 {
+        let origin = "the bytes of a key".to_owned();
+        return Err(KeySourceError::Content { origin, error: KeyError::AllZero });
+    }
+    Ok(SealKey::from_bytes(bytes))
 }
 
 fn from_env(name: String) -> Result<SealKey, KeySourceError> {

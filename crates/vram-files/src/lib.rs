@@ -8,6 +8,7 @@ extern crate vram_testkit;
 mod cancel;
 mod error;
 mod feed;
+pub mod folder;
 mod image;
 mod key;
 mod progress;
@@ -23,7 +24,7 @@ pub use image::{
     ImageInfo, ImageOptions, ImageReport, ImageVerdict, PlainImage, inspect_image, seal_image,
     seal_image_to, unseal_image, unseal_image_to, verify_image,
 };
-pub use key::{KeySource, KeySourceError, create_key_file};
+pub use key::{KeySource, KeySourceError, core_dumps_denied, create_key_file, deny_core_dumps};
 pub use progress::{Progress, ProgressFn, Watch, WatchOptions};
 pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
 pub use whole_file::{Inputs, Overwrite, WholeFile};

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
+use crate::folder;
+
 pub use target::Inputs;
 pub(crate) use temporary::nameless;
 
@@ -82,7 +84,8 @@ impl WholeFile {
         &self.file
     }
 
-    /// Syncs the content, gives the file its name in one step, and syncs the folder.
+    /// Syncs the content, gives the file its name in one step, and syncs the folder; if the folder
+    /// cannot be read, the file system ([`sync_name`](folder::sync_name)).
     ///
     /// # Errors
     ///
@@ -94,7 +97,7 @@ impl WholeFile {
         // Another process may have created a file there since `create`.
         target::judge(&self.target, self.overwrite, &self.inputs)?;
         self.name()?;
-        File::open(folder_of(&self.target))?.sync_all()
+        folder::sync_name(&self.file, folder_of(&self.target))
     }
 
     /// Gives the file its final name.

@@ -6,17 +6,19 @@
 extern crate vram_testkit;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_files::{
     CancelToken, Feed, FileError, FileSource, ImageOptions, ImageReport, Inputs, KeySource,
-    Overwrite, PlainImage, ReaderSource, SliceSource, Source, WholeFile, create_key_file,
-    inspect_image, seal_image, seal_image_to, unseal_image, unseal_image_to, verify_image,
+    KeySourceError, Overwrite, PlainImage, ReaderSource, SliceSource, Source, WholeFile,
+    create_key_file, inspect_image, seal_image, seal_image_to, unseal_image, unseal_image_to,
+    verify_image,
 };
 use vram_seal::{
-    Expected, KeyRing, OpenLimits, Protection, SealContext, SealKey, SealParams, SegmentSize,
-    SivScope, open_record_in,
+    Expected, KeyError, KeyRing, OpenLimits, Protection, SealContext, SealKey, SealParams,
+    SegmentSize, SivScope, open_record_in,
 };
 
 const MODEL: &str = "llama-3-8b";
@@ -44,7 +46,7 @@ impl Bench {
 }
 
 fn key() -> SealKey {
-    SealKey::from_bytes([7; 32])
+    SealKey::from_bytes(&[7; 32])
 }
 
 fn ring() -> KeyRing {
@@ -187,4 +189,44 @@ fn a_file_of_ones_own_is_written_whole_and_over_no_input() {
     assert!(write("input").is_err());
     assert_eq!(fs::read(bench.path("output")).unwrap(), b"new");
     assert_eq!(fs::read(bench.path("input")).unwrap(), b"precious");
+}
+
+#[test]
+fn a_file_that_reports_no_length_and_yields_bytes_is_not_sealed_as_empty() {
+    let bench = Bench::new();
+    let source = FileSource::open("/proc/self/status").unwrap();
+    assert_eq!(source.len(), 0, "what such a file reports");
+    let context = SealContext::new(MODEL).unwrap();
+    let target = bench.path("image");
+    for params in [params(), params().with_scope(SivScope::Shard)] {
+        let sealed = seal_image(&key(), &context, params, &source, &target, ImageOptions::new());
+        let error = sealed.unwrap_err();
+        assert!(matches!(error, FileError::SourceLength { .. }), "{error}");
+        assert!(error.to_string().contains("/proc/self/status"), "{error}");
+    }
+    assert!(bench.names().is_empty());
+    // A file that is empty is sealed as such.
+    fs::write(bench.path("empty"), b"").unwrap();
+    let empty = FileSource::open(bench.path("empty")).unwrap();
+    seal_image(&key(), &context, params(), &empty, &target, ImageOptions::new()).unwrap();
+}
+
+#[test]
+fn zeros_are_no_key_from_any_source() {
+    let bench = Bench::new();
+    let path = bench.path("key");
+    let refused = |source: KeySource| {
+        let error = source.load().unwrap_err();
+        assert!(
+            matches!(error, KeySourceError::Content { error: KeyError::AllZero, .. }),
+            "{error}"
+        );
+    };
+    for content in ["0".repeat(64), format!("{}\n", "0".repeat(64)), "\0".repeat(32)] {
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        refused(KeySource::File(path.clone()));
+        refused(KeySource::Descriptor(fs::File::open(&path).unwrap().into()));
+    }
+    refused(KeySource::bytes(&[0; 32]));
 }

@@ -79,7 +79,7 @@ fn images(c: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     std::fs::write(path("weights"), vec![7_u8; LEN]).unwrap();
-    let keys = KeyRing::new(SealKey::from_bytes([7; 32]));
+    let keys = KeyRing::new(SealKey::from_bytes(&[7; 32]));
     let context = SealContext::new("model").unwrap();
     let expected = Expected::from(&context);
     let options = || ImageOptions::new().overwrite(Overwrite::Replace);

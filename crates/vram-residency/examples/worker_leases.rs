@@ -8,7 +8,7 @@ use vram_residency::{
 
 #[expect(clippy::print_stdout, reason = "an example shows what it does")]
 fn main() -> Result<(), Box<dyn core::error::Error>> {
-    let key = || SealKey::from_bytes([42; 32]);
+    let key = || SealKey::from_bytes(&[42; 32]);
     let gpu = ByteLen::from_mib_saturating(4);
     let manager = VramManager::builder()
         .host_device(gpu)

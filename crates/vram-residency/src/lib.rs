@@ -21,8 +21,8 @@ pub use vram_alloc::{
 #[cfg(feature = "audit")]
 #[doc(inline)]
 pub use vram_audit::{
-    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
-    verify_audit, verify_audit_against,
+    AuditCheck, AuditError, AuditFileId, AuditHandle, AuditHead, AuditSummary, AuditWriter,
+    ParseAuditFileIdError, ParseAuditHeadError, verify_audit, verify_audit_against,
 };
 #[doc(inline)]
 pub use vram_core::close::CloseReport;
@@ -77,7 +77,7 @@ pub use vram_events::{Event, EventKind, EventLog, EventSink, OnEviction, SinkCou
 pub use vram_files::{
     Access, CancelToken, FileSource, ImageInfo, ImageOptions, ImageReport, ImageVerdict, KeySource,
     KeySourceError, Overwrite, Progress, ReaderSource, SliceSource, Source, SourceError,
-    create_key_file,
+    core_dumps_denied, create_key_file, deny_core_dumps,
 };
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
 #[doc(inline)]

@@ -88,7 +88,7 @@ proptest! {
         // In memory if available: each case syncs several files.
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let (image, out) = (folder.path().join("image"), folder.path().join("out"));
-        let keys = KeyRing::new(SealKey::from_bytes([3; 32]));
+        let keys = KeyRing::new(SealKey::from_bytes(&[3; 32]));
         let context = SealContext::new("model").unwrap();
         let expected = Expected::from(&context).any_protection();
         let options = || ImageOptions::new().threads(Threads::exactly(threads));

@@ -87,7 +87,7 @@ impl Reference {
 }
 
 fn keys() -> [SealKey; 2] {
-    [SealKey::from_bytes([1; 32]), SealKey::from_bytes([2; 32])]
+    [SealKey::from_bytes(&[1; 32]), SealKey::from_bytes(&[2; 32])]
 }
 
 fn manager() -> VramManager {

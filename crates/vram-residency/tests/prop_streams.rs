@@ -54,7 +54,7 @@ proptest! {
         let total = if tight { len.get().next_multiple_of(256).max(256) } else { 1 << 22 };
         let manager = VramManager::builder()
             .host_device(ByteLen::new(total))
-            .key(SealKey::from_bytes([9; 32]))
+            .key(SealKey::from_bytes(&[9; 32]))
             .segment_size(segment)
             .limits(Limits::default().staging_bytes(segment.bytes().checked_mul(staging_segments).unwrap()))
             .threads(Threads::exactly(threads))

@@ -21,7 +21,7 @@ const HOT: usize = 256 << 10;
 const LARGE: usize = 256 << 20;
 
 fn key() -> SealKey {
-    SealKey::from_bytes([7; 32])
+    SealKey::from_bytes(&[7; 32])
 }
 
 fn sealed(params: SealParams, plaintext: &[u8], data: &mut [u8]) -> (Sealed, Opener) {

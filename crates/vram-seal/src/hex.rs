@@ -10,9 +10,27 @@ pub(crate) fn read(digits: &[u8], target: &mut [u8]) -> bool {
     mixed::decode(digits, target).is_ok_and(|read| read.len() == expected)
 }
 
+/// Whether all bytes are hexadecimal digits, in time that does not depend on the bytes: they may be
+/// a raw key.
+pub(crate) fn all_digits(bytes: &[u8]) -> bool {
+    let others = bytes.iter().fold(0, |others, byte| others | not_a_digit(*byte));
+    others == 0
+}
+
+/// Not zero, unless the byte is a hexadecimal digit. Neither a branch nor a table.
+fn not_a_digit(byte: u8) -> u16 {
+    // The sign of a difference says whether the byte lies outside a range.
+    let outside = |byte: u8, low: u8, high: u8| {
+        let byte = u16::from(byte);
+        byte.wrapping_sub(u16::from(low)) | u16::from(high).wrapping_sub(byte)
+    };
+    let letter = byte | 0x20;
+    outside(byte, b'0', b'9') & outside(letter, b'a', b'f') & 0x8000
+}
+
 #[cfg(test)]
 mod tests {
-    use super::read;
+    use super::{all_digits, read};
 
     #[test]
     fn only_digits_of_the_exact_length_are_read() {
@@ -24,6 +42,7 @@ mod tests {
         }
         for digit in u8::MIN..=u8::MAX {
             assert_eq!(read(&[b'0', digit], &mut [0]), digit.is_ascii_hexdigit(), "{digit}");
+            assert_eq!(all_digits(&[b'0', digit, b'f']), digit.is_ascii_hexdigit(), "{digit}");
         }
     }
 }

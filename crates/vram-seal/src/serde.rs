@@ -88,7 +88,7 @@ mod tests {
         assert!(serde_json::from_str::<SealRecord>("\"00\"").is_err());
         assert!(serde_json::from_str::<SealRecord>("7").is_err());
 
-        let id = SealKey::from_bytes([1; 32]).id();
+        let id = SealKey::from_bytes(&[1; 32]).id();
         let text = serde_json::to_string(&id).expect("it serialises");
         assert_eq!(text, format!("\"{id}\""));
         assert_eq!(serde_json::from_str::<KeyId>(&text).expect("its own form"), id);

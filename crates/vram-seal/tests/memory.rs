@@ -24,7 +24,7 @@ use std::process::Command;
 use blake3::hazmat::HasherExt as _;
 use vram_seal::{
     Expected, Opener, Protection, SealContext, SealKey, SealParams, SegmentSize, SivScope, Suite,
-    Threads, seal, unseal,
+    Threads, TicketKey, seal, unseal,
 };
 
 const MASK: u8 = 0x5c;
@@ -63,7 +63,7 @@ fn secrets(index: usize) -> Vec<[u8; 32]> {
         .map(derive),
     );
 
-    let key = SealKey::from_bytes(master);
+    let key = SealKey::from_bytes(&master);
     let (plaintext, mut data) = (vec![3; LEN], vec![0; LEN]);
     let context = SealContext::new("m").unwrap();
     let sealed = seal(&key, &context, kind(index), Threads::ONE, &plaintext, &mut data).unwrap();
@@ -146,12 +146,17 @@ fn found(masked: &[[u8; 32]]) -> Vec<usize> {
 /// The work under test: creates a key, seals, opens and signs, and drops every value.
 #[inline(never)]
 fn use_a_key(params: SealParams, threads: Threads, masked: &[u8; 32], alive: &dyn Fn()) {
-    let mut raw = vec![0; 32];
+    // The key that is used is read like a key file. Others are made in the other ways, and dropped.
+    let mut raw: Box<[u8; 32]> = Box::new([0; 32]);
     for (byte, masked) in raw.iter_mut().zip(masked) {
         *byte = masked ^ MASK;
     }
-    let key = SealKey::from_key_file_bytes(&raw).unwrap();
-    black_box(&mut raw).fill(0);
+    let key = SealKey::from_key_file_bytes(raw.as_slice()).unwrap();
+    let same = SealKey::from_bytes(&raw);
+    let again = SealKey::from_hex(&same.expose_hex()).unwrap();
+    let ticket_key = TicketKey::from_bytes(&same.ticket_key().expose_bytes());
+    assert_eq!((key.id(), ticket_key.id()), (again.id(), key.ticket_key().id()));
+    black_box(&mut *raw).fill(0);
     black_box(&raw);
 
     let (plaintext, mut data, mut back) = (vec![3; LEN], vec![0; LEN], vec![0; LEN]);

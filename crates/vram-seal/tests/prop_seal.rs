@@ -42,13 +42,13 @@ fn content() -> impl Strategy<Value = Vec<u8>> {
 
 fn seal_as(context: &SealContext<'_>, params: SealParams, plaintext: &[u8]) -> (Sealed, Vec<u8>) {
     let mut data = vec![0; plaintext.len()];
-    let key = SealKey::from_bytes([5; 32]);
+    let key = SealKey::from_bytes(&[5; 32]);
     let sealed = seal(&key, context, params, Threads::exactly(2), plaintext, &mut data).unwrap();
     (sealed, data)
 }
 
 fn open(context: &SealContext<'_>, sealed: &Sealed) -> Opener {
-    let key = SealKey::from_bytes([5; 32]);
+    let key = SealKey::from_bytes(&[5; 32]);
     let expected = Expected::from(context).any_protection();
     Opener::open(&key, &sealed.record, sealed.tags.clone(), &expected).unwrap()
 }
@@ -178,7 +178,7 @@ proptest! {
         let (sealed, _) = seal_as(&context, SealParams::new(), &[1; 100]);
         bytes[..genuine_head].copy_from_slice(&sealed.record[..genuine_head]);
         let record = SealRecord::try_from(&bytes[..]).unwrap();
-        let key = SealKey::from_bytes([5; 32]);
+        let key = SealKey::from_bytes(&[5; 32]);
         let expected = Expected::from(&context).any_protection();
         prop_assert!(open_record(&key, &record, &expected, OpenLimits::default()).is_err());
         // Reading without authentication may succeed; the fields must then be within the format.
@@ -267,7 +267,7 @@ proptest! {
         let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &secret), &record[..224]);
         record[224..].copy_from_slice(mac.as_ref());
 
-        let key = SealKey::from_bytes([5; 32]);
+        let key = SealKey::from_bytes(&[5; 32]);
         let expected = Expected::new("m").unwrap().any_protection();
         let segments_fit = len.div_ceil(1_u64.checked_shl(log2.into()).unwrap_or(1)) <= 1 << 24;
         let good = mode != [2, 1, 1] && (12..=24).contains(&log2) && len <= 1 << 48 && segments_fit;

@@ -84,7 +84,7 @@ fn comparisons_of_secrets_do_not_tell_where_they_differ() {
     let t = least_t(&|input| SegmentHash::from_bytes(*input) == hash, secret);
     assert!(t < LIMIT, "segment hashes: {t:.1}");
 
-    let key = SealKey::from_bytes([1; 32]).ticket_key();
+    let key = SealKey::from_bytes(&[1; 32]).ticket_key();
     let signature = key.sign(b"statement");
     let t = least_t(&|input| key.verify(b"statement", input).is_ok(), signature);
     assert!(t < LIMIT, "signatures: {t:.1}");

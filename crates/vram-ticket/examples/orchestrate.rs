@@ -18,7 +18,7 @@ use vram_ticket::{
 
 /// The key that both sides share with no other party.
 fn shared_key() -> TicketKey {
-    TicketKey::from_bytes([7; 32])
+    TicketKey::from_bytes(&[7; 32])
 }
 
 /// The node's side: the work of a manager of shards that gets a request.

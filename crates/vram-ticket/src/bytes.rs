@@ -5,8 +5,8 @@
 //!
 //! | bytes      | field                                                                      |
 //! |------------|----------------------------------------------------------------------------|
-//! | `0..16`    | domain separator `vram-ticket/0001`                                        |
-//! | `16`       | version: 1                                                                 |
+//! | `0..16`    | domain separator `vram-ticket/0002`                                        |
+//! | `16`       | version: 2                                                                 |
 //! | `17`       | protection: 1 Encrypted, 2 Authenticated                                   |
 //! | `18`       | state: 1 sound, 2 quarantined                                              |
 //! | `19`       | which of these are there: 1 node, 2 owner, 4 digest, 8 last verified       |
@@ -14,15 +14,16 @@
 //! | `24..56`   | nonce                                                                      |
 //! | `56..72`   | manager                                                                    |
 //! | `72..88`   | key id                                                                     |
-//! | `88..104`  | GPU UUID                                                                   |
-//! | `104..136` | code of the seal record                                                    |
-//! | `136..168` | content digest; zeros if it is not there                                   |
-//! | `168..176` | plaintext length                                                           |
-//! | `176..184` | generation                                                                 |
-//! | `184..192` | last verified, milliseconds since 1970; zero if it is not there            |
-//! | `192..200` | unverified age, milliseconds                                               |
-//! | `200..208` | issued at, milliseconds since 1970                                         |
-//! | `208..`    | shard id, model id, node, owner: each a length of two bytes, then the text |
+//! | `88..104`  | id of the ticket key that signs                                            |
+//! | `104..120` | GPU UUID                                                                   |
+//! | `120..152` | code of the seal record                                                    |
+//! | `152..184` | content digest; zeros if it is not there                                   |
+//! | `184..192` | plaintext length                                                           |
+//! | `192..200` | generation                                                                 |
+//! | `200..208` | last verified, milliseconds since 1970; zero if it is not there            |
+//! | `208..216` | unverified age, milliseconds                                               |
+//! | `216..224` | issued at, milliseconds since 1970                                         |
+//! | `224..`    | shard id, model id, node, owner: each a length of two bytes, then the text |
 //! | last 32    | signature over all before it                                               |
 
 use std::sync::Arc;
@@ -34,12 +35,12 @@ use vram_seal::{ContentDigest, KeyId, MODEL_ID_LEN_MAX, Protection};
 use crate::error::TicketError;
 use crate::ticket::{ShardTicket, TicketState};
 
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 /// The longest node name and the longest owner in a ticket, in bytes.
 pub const TICKET_NAME_LEN_MAX: usize = 1024;
 
-const DOMAIN: &[u8; 16] = b"vram-ticket/0001";
+const DOMAIN: &[u8; 16] = b"vram-ticket/0002";
 const NODE: u8 = 1;
 const OWNER: u8 = 2;
 const DIGEST: u8 = 4;
@@ -80,6 +81,7 @@ impl ShardTicket {
         bytes.extend_from_slice(&self.nonce);
         bytes.extend_from_slice(&self.manager);
         bytes.extend_from_slice(self.key_id.as_bytes());
+        bytes.extend_from_slice(self.signed_by.as_bytes());
         bytes.extend_from_slice(self.gpu_uuid.as_bytes());
         bytes.extend_from_slice(&self.record_mac);
         let digest = self.digest.as_ref().map_or([0; 32], |digest| *digest.as_bytes());
@@ -153,6 +155,7 @@ impl ShardTicket {
         let nonce = rest.array("the nonce")?;
         let manager = rest.array("the manager")?;
         let key_id = KeyId::from_bytes(rest.array("the key id")?);
+        let signed_by = KeyId::from_bytes(rest.array("the ticket key's id")?);
         let gpu_uuid = DeviceUuid::new(rest.array("the GPU UUID")?);
         let record_mac = rest.array("the record's code")?;
         let digest: [u8; 32] = rest.array("the digest")?;
@@ -186,6 +189,7 @@ impl ShardTicket {
             record_mac,
             digest: (flags & DIGEST != 0).then(|| ContentDigest::from_bytes(digest)),
             key_id,
+            signed_by,
             generation,
             state,
             last_verified: (flags & VERIFIED != 0)

@@ -3,8 +3,10 @@
 use core::time::Duration;
 
 use vram_id::ShardId;
+use vram_seal::KeyId;
 
-/// Why a ticket was not accepted. An error names the field and contains no byte of it.
+/// Why a ticket was not accepted. An error names the field and contains no byte of it,
+/// but for the public id of a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TicketError {
@@ -17,6 +19,14 @@ pub enum TicketError {
     /// The signature does not match: this key did not sign these fields.
     #[error("the ticket's signature does not match: another key, or a field was changed")]
     Signature,
+    /// The ticket names another ticket key, and this key did not sign it.
+    #[error("the ticket names ticket key {named}, and this key is {own}")]
+    OtherKey {
+        /// The id of the key that the ticket names. Unproven, as all of the ticket.
+        named: KeyId,
+        /// The id of the verifier's key.
+        own: KeyId,
+    },
     /// The ticket belongs to another request.
     #[error("the ticket is for another nonce")]
     Nonce,
@@ -55,7 +65,8 @@ pub enum TicketError {
     /// A field differs from the expected value.
     #[error("the ticket is of another {field}")]
     Field {
-        /// The field: `model`, `owner`, `node`, `shard`, `gpu` or `record`.
+        /// The field: `model`, `owner`, `node`, `shard`, `gpu`, `record`, `protection`, `key` or
+        /// `generation`.
         field: &'static str,
     },
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vram_alloc::DeviceUuid;
 use vram_id::{ShardId, Timestamp};
-use vram_seal::{SealRecord, TicketKey};
+use vram_seal::{KeyId, Protection, SealRecord, TicketKey};
 
 use crate::error::TicketError;
 use crate::ticket::{ShardTicket, TicketState};
@@ -50,6 +50,9 @@ pub struct TicketExpectation {
     shard_id: Option<ShardId>,
     gpu_uuid: Option<DeviceUuid>,
     record_mac: Option<[u8; 32]>,
+    protection: Option<Protection>,
+    key_id: Option<KeyId>,
+    generation: Option<u64>,
     max_unverified: Option<Duration>,
 }
 
@@ -69,6 +72,9 @@ impl TicketExpectation {
             shard_id: None,
             gpu_uuid: None,
             record_mac: None,
+            protection: None,
+            key_id: None,
+            generation: None,
             max_unverified: None,
         }
     }
@@ -132,6 +138,25 @@ impl TicketExpectation {
         self
     }
 
+    /// Expects this form of the content in device memory. Without it, plaintext in device memory
+    /// passes where an encrypted shard was meant.
+    pub const fn protection(mut self, protection: Protection) -> Self {
+        self.protection = Some(protection);
+        self
+    }
+
+    /// Expects a shard that is sealed under the key of this id.
+    pub const fn key_id(mut self, id: KeyId) -> Self {
+        self.key_id = Some(id);
+        self
+    }
+
+    /// Expects this generation: the shard was sealed again this many times, no less and no more.
+    pub const fn generation(mut self, generation: u64) -> Self {
+        self.generation = Some(generation);
+        self
+    }
+
     /// Sets the maximum time since the whole shard was last verified. It is compared at the time of
     /// the check, so the ticket's own age is added.
     pub const fn max_unverified(mut self, age: Duration) -> Self {
@@ -147,6 +172,12 @@ impl TicketVerifier {
         Self { key }
     }
 
+    /// The id of this verifier's key. A ticket names the id of the key that signed it.
+    #[must_use]
+    pub fn key_id(&self) -> KeyId {
+        self.key.id()
+    }
+
     /// Checks that the ticket is genuine and has the expected values. Checks the signature first,
     /// in constant time, and the values after it.
     ///
@@ -159,9 +190,17 @@ impl TicketVerifier {
         expected: &TicketExpectation,
     ) -> Result<(), TicketError> {
         let statement = ticket.statement().ok_or(TicketError::Malformed { what: "a field" })?;
-        self.key
-            .verify(&statement, &ticket.signature)
-            .map_err(|_mismatch| TicketError::Signature)?;
+        let (named, own) = (ticket.signed_by, self.key_id());
+        let refused = if named == own {
+            TicketError::Signature
+        } else {
+            TicketError::OtherKey { named, own }
+        };
+        self.key.verify(&statement, &ticket.signature).map_err(|_mismatch| refused.clone())?;
+        // A holder of the key signed a ticket that names another one.
+        if named != own {
+            return Err(refused);
+        }
         // A nonce is no secret: the request contained it.
         if ticket.nonce != expected.nonce {
             return Err(TicketError::Nonce);
@@ -209,6 +248,15 @@ impl TicketExpectation {
         }
         if self.record_mac.is_some_and(|mac| mac != ticket.record_mac) {
             return other("record");
+        }
+        if self.protection.is_some_and(|protection| protection != ticket.protection) {
+            return other("protection");
+        }
+        if self.key_id.is_some_and(|id| id != ticket.key_id) {
+            return other("key");
+        }
+        if self.generation.is_some_and(|generation| generation != ticket.generation) {
+            return other("generation");
         }
         Ok(())
     }

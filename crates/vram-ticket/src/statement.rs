@@ -45,7 +45,8 @@ impl TicketOptions {
     }
 }
 
-/// An issuer's statement about one resident shard: all fields of a ticket except its signature.
+/// An issuer's statement about one resident shard: all fields of a ticket except its signature and the id of
+/// the key that signs.
 ///
 /// The fields are those of [`ShardTicket`], all read at one moment.
 #[derive(Clone, Debug)]
@@ -113,6 +114,7 @@ impl Statement {
             record_mac: self.record_mac,
             digest: self.digest,
             key_id: self.key_id,
+            signed_by: key.id(),
             generation: self.generation,
             state: self.state,
             last_verified: self.last_verified,

@@ -30,7 +30,7 @@ pub enum TicketState {
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct ShardTicket {
-    /// The version of the signed layout: 1.
+    /// The version of the signed layout: 2.
     pub version: u8,
     /// The nonce that the requesting party chose, so that an old ticket is not accepted as a new
     /// one.
@@ -66,6 +66,9 @@ pub struct ShardTicket {
     /// The id of the key that it is sealed under.
     #[cfg_attr(feature = "serde", serde(with = "crate::text::key_id"))]
     pub key_id: KeyId,
+    /// The id of the ticket key that signed it: a verifier with several keys chooses by it.
+    #[cfg_attr(feature = "serde", serde(with = "crate::text::key_id"))]
+    pub signed_by: KeyId,
     /// How many times the shard was sealed again.
     pub generation: u64,
     /// The known state of its device bytes.
@@ -95,6 +98,7 @@ impl fmt::Debug for ShardTicket {
             .field("plaintext_len", &self.plaintext_len)
             .field("protection", &self.protection)
             .field("key_id", &self.key_id)
+            .field("signed_by", &self.signed_by)
             .field("generation", &self.generation)
             .field("state", &self.state)
             .field("last_verified", &self.last_verified)

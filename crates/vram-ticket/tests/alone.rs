@@ -19,7 +19,7 @@ const NONCE: [u8; 32] = [42; 32];
 const NOW: Timestamp = Timestamp::from_unix_millis(1_800_000_000_000);
 
 fn key() -> TicketKey {
-    TicketKey::from_bytes([9; 32])
+    TicketKey::from_bytes(&[9; 32])
 }
 
 fn statement() -> Statement {
@@ -52,7 +52,7 @@ fn ticket() -> ShardTicket {
 #[test]
 fn a_ticket_says_what_was_stated_and_is_accepted_for_it() {
     let ticket = ticket();
-    assert_eq!((ticket.version, ticket.nonce, ticket.unverified_ms), (1, NONCE, 2));
+    assert_eq!((ticket.version, ticket.nonce, ticket.unverified_ms), (2, NONCE, 2));
     assert_eq!((ticket.gpu_index, ticket.generation), (3, 7));
     let expected = TicketExpectation::new(NONCE, NOW)
         .max_age(Duration::ZERO)
@@ -62,10 +62,48 @@ fn a_ticket_says_what_was_stated_and_is_accepted_for_it() {
         .gpu_uuid(DeviceUuid::new([2; 16]))
         .record_mac([4; 32])
         .max_unverified(Duration::from_millis(2));
+    assert_eq!(TicketVerifier::new(key()).verify(&ticket, &expected), Ok(()));
+}
+
+#[test]
+fn a_ticket_names_the_key_that_signed_it_and_a_refusal_names_both() {
+    let (ticket, expected) = (ticket(), TicketExpectation::new(NONCE, NOW));
     let verifier = TicketVerifier::new(key());
-    assert_eq!(verifier.verify(&ticket, &expected), Ok(()));
-    let stranger = TicketVerifier::new(TicketKey::from_bytes([8; 32]));
-    assert_eq!(stranger.verify(&ticket, &expected), Err(TicketError::Signature));
+    assert_eq!((ticket.signed_by, verifier.key_id()), (key().id(), key().id()));
+    let stranger = TicketVerifier::new(TicketKey::from_bytes(&[8; 32]));
+    let (named, own) = (key().id(), stranger.key_id());
+    assert_ne!(named, own);
+    assert_eq!(stranger.verify(&ticket, &expected), Err(TicketError::OtherKey { named, own }));
+
+    // The name is bound: neither another name for this key, nor this name for another key.
+    let mut renamed = ticket;
+    renamed.signed_by = own;
+    let refused = Err(TicketError::OtherKey { named: own, own: named });
+    assert_eq!(verifier.verify(&renamed, &expected), refused);
+    assert_eq!(stranger.verify(&renamed, &expected), Err(TicketError::Signature));
+    let bytes = renamed.to_bytes();
+    renamed.signature = key().sign(&bytes[..bytes.len() - 32]);
+    assert_eq!(verifier.verify(&renamed, &expected), refused, "also if a holder signed it");
+}
+
+#[test]
+fn a_protection_a_generation_and_a_key_can_be_demanded() {
+    let (ticket, verifier) = (ticket(), TicketVerifier::new(key()));
+    let refused = |expected: TicketExpectation| verifier.verify(&ticket, &expected);
+    let expected = || TicketExpectation::new(NONCE, NOW);
+    for (expected, field) in [
+        (expected().protection(Protection::Encrypted), "protection"),
+        (expected().generation(6), "generation"),
+        (expected().generation(8), "generation"),
+        (expected().key_id(KeyId::from_bytes([7; 16])), "key"),
+    ] {
+        assert_eq!(refused(expected), Err(TicketError::Field { field }));
+    }
+    let all = expected()
+        .protection(Protection::Authenticated)
+        .generation(7)
+        .key_id(KeyId::from_bytes([6; 16]));
+    assert_eq!(refused(all), Ok(()));
 }
 
 #[test]
@@ -124,7 +162,7 @@ fn a_ticket_survives_its_json_and_has_one_spelling() {
         (mac.as_str(), "4".repeat(63)),
         ("\"authenticated\"", "\"Authenticated\"".to_owned()),
         ("\"sound\"", "\"fine\"".to_owned()),
-        ("\"version\":1", "\"extra\":0,\"version\":1".to_owned()),
+        ("\"version\":2", "\"extra\":0,\"version\":2".to_owned()),
     ] {
         let changed = text.replace(from, &to);
         assert_ne!(changed, text, "{from} is in {text}");

@@ -68,7 +68,7 @@ impl World {
         };
         let quarantined = ticket.state == TicketState::Quarantined;
         ensure!(quarantined == known.quarantined, "{:?}", ticket.state);
-        let verifier = TicketVerifier::new(TicketKey::from_bytes([9; 32]));
+        let verifier = TicketVerifier::new(TicketKey::from_bytes(&[9; 32]));
         let expected = TicketExpectation::new(nonce, ticket.issued_at)
             .shard_id(id)
             .model_id(&known.handle.model_id)

@@ -139,7 +139,7 @@ fn build(mode: MemoryMode, devices: &[Arc<CudaDevice>]) -> Result<VramManager, V
         builder = builder.device(device.clone()).budget(gpu, budget).memory(gpu, mode);
     }
     builder
-        .key(SealKey::from_bytes([7; 32]))
+        .key(SealKey::from_bytes(&[7; 32]))
         .segment_size(SegmentSize::from_log2(12).unwrap())
         .threads(Threads::exactly(2))
         .build()

@@ -58,3 +58,50 @@ fn paths_of_any_bytes_are_taken() {
     let last = ran.stdout.lines().last().unwrap();
     assert!(last.starts_with('\\') && last.ends_with("\\n.safetensors"), "{last}");
 }
+
+/// Files of a process in `/proc` belong to root once it cannot be dumped. Root owns them anyhow, so
+/// the program runs as another user.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_program_denies_core_dumps_of_itself_unless_told_otherwise() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::process::CommandExt as _;
+    use std::process::Stdio;
+
+    let bench = Bench::new();
+    let program = bench.path("program");
+    std::fs::copy(env!("CARGO_BIN_EXE_vram"), &program).unwrap();
+    let everyone = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&program, everyone.clone()).unwrap();
+    std::fs::set_permissions(program.parent().unwrap(), everyone).unwrap();
+    let me = std::fs::metadata(&program).unwrap().uid();
+    let user = if me == 0 { 65_534 } else { me };
+    for (options, owner) in [(&[][..], 0), (&["--allow-core-dumps"][..], user)] {
+        let mut command = std::process::Command::new(&program);
+        command
+            .args(options)
+            // It waits for an image on standard input.
+            .args(["inspect", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        if me == 0 {
+            command.uid(user).gid(user);
+        }
+        let mut child = command.spawn().unwrap();
+        let status = format!("/proc/{}/status", child.id());
+        let belongs_to_owner = || {
+            std::thread::sleep(core::time::Duration::from_millis(10));
+            std::fs::metadata(&status).is_ok_and(|found| found.uid() == owner)
+        };
+        // The files belong to the program's user until it denies core dumps.
+        let found = if owner == 0 {
+            (0..1000).any(|_| belongs_to_owner())
+        } else {
+            (0..50).all(|_| belongs_to_owner())
+        };
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(found, "with {options:?}");
+    }
+}

@@ -94,7 +94,7 @@ pub fn seal_image(
 /// use vram_files::{ImageOptions, SliceSource, seal_image_to};
 /// use vram_seal::{SealContext, SealKey, SealParams};
 ///
-/// let key = SealKey::from_bytes([7; 32]);
+/// let key = SealKey::from_bytes(&[7; 32]);
 /// let context = SealContext::new("llama-3-8b")?;
 /// let source = SliceSource::new(b"weights");
 /// let mut image = Vec::new();

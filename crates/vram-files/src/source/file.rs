@@ -11,6 +11,10 @@ use crate::regular_file;
 
 /// A regular file, or a part of one, read by position.
 ///
+/// Its length is that which the file reports when it is opened. A file that has bytes after it is
+/// refused when the call has read it: it grew, or it is a file of the kernel that reports a length
+/// of 0. Read those through a [`ReaderSource`](super::ReaderSource).
+///
 /// Ranges of one file share its descriptor, and clones are cheap.
 #[derive(Clone, Debug)]
 pub struct FileSource {
@@ -117,9 +121,24 @@ impl Source for FileSource {
             return Err(SourceError::Short { name: self.name(), declared: self.len, found });
         }
         // The bytes after a range do not belong to this source.
-        if self.whole && found > self.len {
+        if self.whole && (found > self.len || self.goes_on()?) {
             return Err(SourceError::Long { name: self.name(), declared: self.len });
         }
         Ok(())
+    }
+}
+
+impl FileSource {
+    /// Returns true if there is a byte after the reported length. Files of the kernel (`/proc`,
+    /// `/sys`) report a length of 0, or of a page, and yield something else.
+    fn goes_on(&self) -> Result<bool, SourceError> {
+        let Some(end) = self.start.checked_add(self.len) else { return Ok(false) };
+        loop {
+            match self.file.read_at(&mut [0], end) {
+                Ok(count) => return Ok(count > 0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(SourceError::io(self.name(), error)),
+            }
+        }
     }
 }

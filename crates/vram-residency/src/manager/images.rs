@@ -34,12 +34,12 @@ impl VramManager {
     /// use vram_residency::{ByteLen, ImportRequest, SealKey, VramManager};
     ///
     /// let node = |key| VramManager::builder().host_device(ByteLen::MIB).key(key).build();
-    /// let here = node(SealKey::from_bytes([7; 32]))?;
+    /// let here = node(SealKey::from_bytes(&[7; 32]))?;
     /// let shard = here.seal_model("llama-3-8b", 0, b"weights")?;
     /// let mut image = Vec::new();
     /// here.export(&shard, &mut image)?;
     ///
-    /// let there = node(SealKey::from_bytes([7; 32]))?;
+    /// let there = node(SealKey::from_bytes(&[7; 32]))?;
     /// let shard = there.import(ImportRequest::new("llama-3-8b", 0), image.as_slice())?;
     /// assert_eq!(there.unseal_model(&shard)?, b"weights");
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -111,7 +111,7 @@ impl VramManager {
     ///
     /// let manager = VramManager::builder()
     ///     .host_device(vram_residency::ByteLen::MIB)
-    ///     .ticket_key(TicketKey::from_bytes([7; 32]))
+    ///     .ticket_key(TicketKey::from_bytes(&[7; 32]))
     ///     .build()?;
     /// let shard = manager.seal_model("llama-3-8b", 0, b"weights")?;
     ///
@@ -119,7 +119,7 @@ impl VramManager {
     /// let nonce = [42; 32]; // 32 fresh random bytes
     /// let ticket = manager.ticket(&shard, nonce)?;
     /// let now = ticket.issued_at; // its own clock
-    /// let verifier = TicketVerifier::new(TicketKey::from_bytes([7; 32]));
+    /// let verifier = TicketVerifier::new(TicketKey::from_bytes(&[7; 32]));
     /// let expected = TicketExpectation::new(nonce, now).model_id("llama-3-8b");
     /// verifier.verify(&ticket, &expected)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn either_there_is_a_gpu_or_the_error_says_why_not() {
-        match VramManager::detect(SealKey::from_bytes([1; 32])) {
+        match VramManager::detect(SealKey::from_bytes(&[1; 32])) {
             Ok(manager) => assert!(manager.gpu_count() > 0),
             Err(VramError::NoGpu { reason }) => assert!(reason.len() > 20, "{reason}"),
             Err(error) => panic!("{error}"),

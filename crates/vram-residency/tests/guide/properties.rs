@@ -137,7 +137,7 @@ proptest! {
         let manager = |key: [u8; 32]| {
             VramManager::builder()
                 .host_device(ByteLen::new(64 * 1024))
-                .key(SealKey::from_bytes(key))
+                .key(SealKey::from_bytes(&key))
                 .build()
         };
         let here = manager(key)?.seal_model("model", 0, &data)?;

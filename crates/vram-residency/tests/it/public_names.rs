@@ -28,13 +28,14 @@ use vram_residency::{
     SnapshotCounters, SnapshotState, Source, SourceError, Suite, SystemClock, TICKET_NAME_LEN_MAX,
     Threads, TicketError, TicketExpectation, TicketKey, TicketOptions, TicketState, TicketVerifier,
     Timestamp, UnreturnedMemory, Verdict, Verify, VramError, VramManager, VramManagerBuilder,
-    WakeError, WakeModelError, WipePolicy, checked_shard_size, create_key_file, device,
-    inspect_image, seal_image, seal_image_to, unseal_image, unseal_image_to, verify_image,
+    WakeError, WakeModelError, WipePolicy, checked_shard_size, core_dumps_denied, create_key_file,
+    deny_core_dumps, device, inspect_image, seal_image, seal_image_to, unseal_image,
+    unseal_image_to, verify_image,
 };
 #[cfg(feature = "audit")]
 use vram_residency::{
-    AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError,
-    verify_audit, verify_audit_against,
+    AuditCheck, AuditError, AuditFileId, AuditHandle, AuditHead, AuditSummary, AuditWriter,
+    ParseAuditFileIdError, ParseAuditHeadError, verify_audit, verify_audit_against,
 };
 
 macro_rules! there {
@@ -215,14 +216,25 @@ fn every_public_name_is_there() {
     assert_eq!(BTreeSet::from(types).len(), types.len(), "each is a type of its own");
     #[cfg(feature = "audit")]
     assert_eq!(
-        there![AuditError, AuditHead, AuditStatus, AuditSummary, AuditWriter, ParseAuditHeadError]
-            .len(),
-        6
+        there![
+            AuditError,
+            AuditFileId,
+            AuditHandle,
+            AuditHead,
+            AuditSummary,
+            AuditWriter,
+            ParseAuditFileIdError,
+            ParseAuditHeadError
+        ]
+        .len(),
+        8
     );
 
     let calls = [
         type_name_of_val(&checked_shard_size),
+        type_name_of_val(&core_dumps_denied),
         type_name_of_val(&create_key_file),
+        type_name_of_val(&deny_core_dumps),
         type_name_of_val(&inspect_image),
         type_name_of_val(&seal_image),
         type_name_of_val(&unseal_image),
@@ -244,6 +256,7 @@ fn every_public_name_is_there() {
         type_name_of_val(&|text: &[u8], key: &TicketKey, head: &AuditHead| {
             verify_audit_against(text, key, head)
         }),
+        type_name_of_val(&|text: &[u8], key: &TicketKey| AuditCheck::new(key).files([text])),
     );
     assert_eq!(TICKET_NAME_LEN_MAX, 1024);
     assert!(type_name::<device::fault::Op>().ends_with("Op"));

@@ -32,6 +32,9 @@ pub enum KeyError {
     /// 32 bytes that are all hexadecimal digits: most likely half of a key in hexadecimal form.
     #[error("32 bytes that are all hexadecimal digits look like half a key of 64 digits")]
     HalfAKey,
+    /// All 32 bytes are zero: a buffer that was never filled, or a file that was wiped.
+    #[error("32 zero bytes are no key")]
+    AllZero,
     /// The text is not 32 hexadecimal digits.
     #[error("a key id is 32 hexadecimal digits; this text is not")]
     NotAKeyId,

@@ -1,7 +1,6 @@
 //! The master key of a seal, and its forms in text and files.
 
 use core::fmt;
-use core::hint::black_box;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
@@ -24,14 +23,11 @@ pub struct SealKey {
 }
 
 impl SealKey {
-    /// Creates a key from 32 secret bytes. The caller has to wipe its own copy.
+    /// Creates a key from 32 secret bytes, whatever they are. By reference, since a value that is passed leaves copies on
+    /// the stack that no one can wipe. The caller has to wipe its own copy.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        // Not `mut` in the signature: rustc 1.95 at opt-level 1 passes the caller's own copy of an
-        // array to a callee that is inlined (pass GVN), so wiping the parameter wiped the caller's
-        // key.
-        let mut bytes = black_box(bytes);
-        Self::from_secret(Secret::take(&mut bytes))
+    pub fn from_bytes(bytes: &[u8; 32]) -> Self {
+        Self::from_secret(Secret::copy_of(bytes))
     }
 
     fn from_secret(bytes: Secret) -> Self {
@@ -58,11 +54,11 @@ impl SealKey {
     ///
     /// # Errors
     ///
-    /// [`KeyError::NotHex`] for anything else.
+    /// [`KeyError::NotHex`] for anything else, [`KeyError::AllZero`] for zeros alone.
     pub fn from_hex(text: &str) -> Result<Self, KeyError> {
         let mut bytes = Secret::zeros();
         if hex::read(text.as_bytes(), bytes.as_mut_slice()) {
-            Ok(Self::from_secret(bytes))
+            Self::checked(bytes)
         } else {
             Err(KeyError::NotHex { found: text.len() })
         }
@@ -74,13 +70,14 @@ impl SealKey {
     /// # Errors
     ///
     /// [`KeyError::HalfAKey`] for 32 bytes that are all hexadecimal digits,
-    /// [`KeyError::NotAKeyFile`] for anything else that is not a key.
+    /// [`KeyError::AllZero`] for zeros alone, [`KeyError::NotAKeyFile`] for anything else that is
+    /// not a key.
     pub fn from_key_file_bytes(content: &[u8]) -> Result<Self, KeyError> {
         let refused = KeyError::NotAKeyFile { found: content.len() };
         let mut bytes = Secret::zeros();
         match content {
             raw if raw.len() == 32 => {
-                if raw.iter().all(u8::is_ascii_hexdigit) {
+                if hex::all_digits(raw) {
                     return Err(KeyError::HalfAKey);
                 }
                 bytes.copy_from_slice(raw);
@@ -92,7 +89,13 @@ impl SealKey {
                 }
             }
         }
-        Ok(Self::from_secret(bytes))
+        Self::checked(bytes)
+    }
+
+    /// Refuses zeros, without a branch on any single byte.
+    fn checked(bytes: Secret) -> Result<Self, KeyError> {
+        let any = bytes.iter().fold(0, |any, byte| any | byte);
+        if any == 0 { Err(KeyError::AllZero) } else { Ok(Self::from_secret(bytes)) }
     }
 
     /// The key as 64 hexadecimal digits, for writing a key file. The only method that returns the
@@ -131,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_key_survives_its_hex_form() {
-        let key = SealKey::from_bytes([0xa7; 32]);
+        let key = SealKey::from_bytes(&[0xa7; 32]);
         let again = SealKey::from_hex(&key.expose_hex()).expect("its own form");
         assert_eq!(key.id(), again.id());
         assert_eq!(key.expose_hex().len(), 64);
@@ -162,6 +165,20 @@ mod tests {
     }
 
     #[test]
+    fn zeros_are_no_key_in_whatever_form_they_are_read() {
+        let digits = "0".repeat(64);
+        assert_eq!(SealKey::from_hex(&digits).err(), Some(KeyError::AllZero));
+        for file in [&[0; 32][..], digits.as_bytes(), format!("{digits}\n").as_bytes()] {
+            assert_eq!(SealKey::from_key_file_bytes(file).err(), Some(KeyError::AllZero));
+        }
+        for bit in 0..256 {
+            let mut raw = [0; 32];
+            raw[bit / 8] |= 1 << (bit % 8);
+            assert!(SealKey::from_key_file_bytes(&raw).is_ok(), "{bit}");
+        }
+    }
+
+    #[test]
     fn random_keys_differ() {
         let (a, b) = (SealKey::random().expect("random"), SealKey::random().expect("random"));
         assert_ne!(a.id(), b.id());
@@ -169,7 +186,7 @@ mod tests {
 
     #[test]
     fn debug_shows_the_id_and_not_the_key() {
-        let key = SealKey::from_bytes([0xa7; 32]);
+        let key = SealKey::from_bytes(&[0xa7; 32]);
         let shown = format!("{key:?}");
         assert!(shown.contains(&key.id().to_string()));
         assert!(!shown.contains("a7a7"));
@@ -178,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_key_id_survives_its_text_form() {
-        let id = SealKey::from_bytes([1; 32]).id();
+        let id = SealKey::from_bytes(&[1; 32]).id();
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!("xyz".parse::<KeyId>(), Err(KeyError::NotAKeyId));
     }

@@ -89,19 +89,19 @@ mod tests {
 
     #[test]
     fn a_ring_refuses_a_second_key_of_one_id() {
-        let mut ring = KeyRing::new(SealKey::from_bytes([1; 32]));
+        let mut ring = KeyRing::new(SealKey::from_bytes(&[1; 32]));
         let id = ring.active().id();
-        assert_eq!(ring.add(SealKey::from_bytes([1; 32])), Err(KeyError::DuplicateId { id }));
-        ring.add(SealKey::from_bytes([2; 32])).expect("another key");
-        assert!(ring.add(SealKey::from_bytes([2; 32])).is_err());
+        assert_eq!(ring.add(SealKey::from_bytes(&[1; 32])), Err(KeyError::DuplicateId { id }));
+        ring.add(SealKey::from_bytes(&[2; 32])).expect("another key");
+        assert!(ring.add(SealKey::from_bytes(&[2; 32])).is_err());
         assert_eq!(ring.ids().len(), 2);
     }
 
     #[test]
     fn rotation_keeps_the_key_before() {
-        let mut ring = KeyRing::new(SealKey::from_bytes([1; 32]));
+        let mut ring = KeyRing::new(SealKey::from_bytes(&[1; 32]));
         let old = ring.active().id();
-        let new = SealKey::from_bytes([2; 32]);
+        let new = SealKey::from_bytes(&[2; 32]);
         let new_id = new.id();
         assert_eq!(ring.set_active(&new_id), Err(KeyError::UnknownId { id: new_id }));
         ring.add(new).expect("another key");

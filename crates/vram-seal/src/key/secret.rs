@@ -12,11 +12,10 @@ impl Secret {
         Self(Box::new([0; 32]))
     }
 
-    /// Copies bytes from the stack, and wipes the original.
-    pub(crate) fn take(bytes: &mut [u8; 32]) -> Self {
+    /// Copies bytes into the allocation, with no copy on the stack.
+    pub(crate) fn copy_of(bytes: &[u8; 32]) -> Self {
         let mut secret = Self::zeros();
         secret.copy_from_slice(bytes);
-        bytes.zeroize();
         secret
     }
 }

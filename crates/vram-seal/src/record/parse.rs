@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn the_fields_lie_where_the_format_says() {
-        let key = SealKey::from_bytes([9; 32]);
+        let key = SealKey::from_bytes(&[9; 32]);
         let context = SealContext::new("m").expect("valid").shard_index(0x0102).revision(0x0304);
         let params =
             SealParams::new().with_suite(Suite::ChaCha20Poly1305).with_scope(SivScope::Shard);

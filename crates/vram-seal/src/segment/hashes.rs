@@ -90,7 +90,7 @@ mod tests {
         for protection in [Protection::Encrypted, Protection::Authenticated] {
             let params = params.with_protection(protection);
             let context = SealContext::new("m").unwrap();
-            let key = SealKey::from_bytes([7; 32]);
+            let key = SealKey::from_bytes(&[7; 32]);
             let mut data = vec![0; plain.len()];
             let sealed = seal(&key, &context, params, Threads::AUTO, &plain, &mut data).unwrap();
             let expected = crate::Expected::new("m").unwrap().params(params);

@@ -12,7 +12,7 @@ use vram_testkit::weights;
 const S: usize = 4096;
 
 fn key() -> SealKey {
-    SealKey::from_bytes([7; 32])
+    SealKey::from_bytes(&[7; 32])
 }
 
 fn context() -> SealContext<'static> {

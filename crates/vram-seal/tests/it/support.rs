@@ -23,7 +23,7 @@ pub(crate) fn kinds() -> [SealParams; 5] {
 
 /// A key whose 32 bytes are all the same.
 pub(crate) fn key(byte: u8) -> SealKey {
-    SealKey::from_bytes([byte; 32])
+    SealKey::from_bytes(&[byte; 32])
 }
 
 /// One sealed shard.

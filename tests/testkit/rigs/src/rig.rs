@@ -77,7 +77,7 @@ impl Rig {
         also: impl FnOnce(VramManagerBuilder) -> VramManagerBuilder,
     ) -> Self {
         let mut builder = VramManager::builder()
-            .key(SealKey::from_bytes([7; 32]))
+            .key(SealKey::from_bytes(&[7; 32]))
             .segment_size(SegmentSize::MIN)
             .threads(Threads::ONE);
         for (gpu, device) in (0..).zip(&devices) {

@@ -22,7 +22,7 @@ pub(crate) fn core(clock: Arc<dyn Clock>) -> Arc<Core> {
 /// As [`core`], over this device, which is used whole.
 pub(crate) fn core_on(device: Arc<dyn Device>, clock: Arc<dyn Clock>, limits: Limits) -> Arc<Core> {
     let settings = Settings {
-        keys: KeyRing::new(SealKey::from_bytes([7; 32])),
+        keys: KeyRing::new(SealKey::from_bytes(&[7; 32])),
         ticket_key: None,
         node: None,
         ids: IdSource::Process,

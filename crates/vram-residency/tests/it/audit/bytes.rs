@@ -14,7 +14,7 @@ use vram_residency::{
 };
 
 fn key() -> TicketKey {
-    TicketKey::from_bytes([7; 32])
+    TicketKey::from_bytes(&[7; 32])
 }
 
 /// A genuine audit of a few lines, and its head.
@@ -24,7 +24,7 @@ fn genuine() -> &'static (Vec<u8>, AuditHead) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit");
         let audit = AuditWriter::create(&path, key()).unwrap();
-        let status = audit.status();
+        let handle = audit.handle();
         let manager =
             VramManager::builder().host_device(ByteLen::MIB).event_sink(audit).build().unwrap();
         for len in [0, 1, 1000] {
@@ -32,7 +32,7 @@ fn genuine() -> &'static (Vec<u8>, AuditHead) {
             manager.free_shard(&shard).unwrap();
         }
         drop(manager);
-        (fs::read(&path).unwrap(), status.head())
+        (fs::read(&path).unwrap(), handle.head())
     })
 }
 
@@ -193,7 +193,7 @@ fn an_event_that_is_too_long_for_a_line_is_counted_and_what_follows_is_written()
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit");
     let mut audit = AuditWriter::create(&path, key()).unwrap();
-    let status = audit.status();
+    let handle = audit.handle();
     // A manager's texts are bounded; the loss of a GPU with a million shards is as long as this.
     for len in [17 << 20, 17] {
         let error = "e".repeat(len);
@@ -204,7 +204,7 @@ fn an_event_that_is_too_long_for_a_line_is_counted_and_what_follows_is_written()
     }
     audit.flush();
     drop(audit);
-    assert_eq!(status.failed(), 1);
+    assert_eq!(handle.failed(), 1);
     let summary = verify_audit(fs::read(&path).unwrap().as_slice(), &key()).unwrap();
     assert_eq!((summary.events, summary.failed, summary.head.lines), (1, 1, 3));
 }
@@ -264,14 +264,14 @@ fn what_a_disk_refused_is_said_once_with_all_that_it_stood_for() {
     disk.set(|state| state.full = true);
     // One line that would have covered five events.
     audit.dropped(5);
-    assert_eq!((audit.status().failed(), disk.summary().head.lines), (5, 1));
+    assert_eq!((audit.handle().failed(), disk.summary().head.lines), (5, 1));
     disk.set(|state| state.full = false);
     for _ in 0..3 {
         audit.dropped(1);
     }
     let summary = disk.summary();
     assert_eq!((summary.failed, summary.dropped, summary.head.lines), (5, 3, 5));
-    assert_eq!(audit.status().failed(), 5);
+    assert_eq!(audit.handle().failed(), 5);
 }
 
 #[test]
@@ -287,11 +287,11 @@ fn lines_are_made_durable_as_often_as_was_set_and_those_that_were_not_are_counte
     }
     audit.dropped(1);
     audit.flush();
-    assert_eq!((flushes(&disk), audit.status().failed()), (1, 0));
+    assert_eq!((flushes(&disk), audit.handle().failed()), (1, 0));
     disk.set(|state| state.forgets = true);
     for failed in [0, 0, 3] {
         audit.dropped(1);
-        assert_eq!(audit.status().failed(), failed);
+        assert_eq!(audit.handle().failed(), failed);
     }
     assert_eq!(EventSink::failed(&audit), 3);
 }
@@ -300,16 +300,16 @@ fn lines_are_made_durable_as_often_as_was_set_and_those_that_were_not_are_counte
 fn a_failed_sync_ends_the_audit_though_later_ones_would_succeed() {
     let disk = Disk::default();
     let mut audit = AuditWriter::to_writer(disk.clone(), key()).unwrap();
-    let status = audit.status();
+    let handle = audit.handle();
     audit.dropped(1);
     audit.flush();
-    let (durable, bytes) = (status.head(), disk.state().bytes.len());
+    let (durable, bytes) = (handle.head(), disk.state().bytes.len());
     audit.dropped(1);
-    assert_ne!(status.head(), durable);
+    assert_ne!(handle.head(), durable);
     disk.set(|state| state.forgets = true);
     audit.flush();
-    assert!(status.ended());
-    assert_eq!((status.failed(), status.head()), (1, durable));
+    assert!(handle.ended());
+    assert_eq!((handle.failed(), handle.head()), (1, durable));
 
     // What a system answers after it has dropped the lines that it could not write.
     disk.set(|state| {
@@ -320,7 +320,7 @@ fn a_failed_sync_ends_the_audit_though_later_ones_would_succeed() {
     audit.flush();
     audit.dropped(2);
     assert_eq!(disk.state().bytes.len(), bytes, "a line follows lines that are gone");
-    assert_eq!((status.failed(), status.ended()), (4, true));
+    assert_eq!((handle.failed(), handle.ended()), (4, true));
     assert_eq!(EventSink::failed(&audit), 4);
     assert_eq!(disk.summary().head, durable);
 }
@@ -336,7 +336,7 @@ fn behind_a_writer_that_panicked_halfway_nothing_is_written() {
     let before = disk.state().bytes.clone();
     audit.dropped(1);
     assert_eq!(disk.state().bytes, before);
-    assert_eq!(audit.status().failed(), 1);
+    assert_eq!(audit.handle().failed(), 1);
 }
 
 #[test]
@@ -350,14 +350,17 @@ fn an_audit_is_never_begun_or_gone_on_with_through_a_link_or_a_pipe() {
     symlink(folder.path().join("absent"), &nowhere).unwrap();
     for path in [&link, &nowhere, &folder.path().to_path_buf()] {
         assert!(matches!(AuditWriter::create(path, key()), Err(AuditError::Io { .. })));
-        assert!(matches!(AuditWriter::append(path, key()), Err(AuditError::Io { .. })));
+        assert!(matches!(
+            AuditWriter::append_trusting_the_file(path, key()),
+            Err(AuditError::Io { .. })
+        ));
     }
     assert!(!folder.path().join("absent").exists());
     assert_eq!(fs::read(&victim).unwrap(), genuine().0);
     // Zeros that a power failure left after the last line are truncated like a part of a line.
     let zeros = [genuine().0.as_slice(), &[0; 5000]].concat();
     fs::write(&victim, &zeros).unwrap();
-    let (audit, found) = AuditWriter::append(&victim, key()).unwrap();
+    let (audit, found) = AuditWriter::append_trusting_the_file(&victim, key()).unwrap();
     assert_eq!((found.head, found.torn), (genuine().1, 5000));
     drop(audit);
     let summary = verify_audit(fs::read(&victim).unwrap().as_slice(), &key()).unwrap();

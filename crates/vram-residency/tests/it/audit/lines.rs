@@ -15,7 +15,7 @@ use vram_residency::{
 const LONG: Duration = Duration::from_mins(1);
 
 fn key() -> TicketKey {
-    TicketKey::from_bytes([7; 32])
+    TicketKey::from_bytes(&[7; 32])
 }
 
 fn manager(audit: AuditWriter) -> VramManager {
@@ -42,13 +42,13 @@ fn small() -> (Vec<u8>, AuditHead) {
     let at = folder();
     let mut audit = AuditWriter::create(&at.path, key()).unwrap();
     audit.dropped(3);
-    let status = audit.status();
+    let handle = audit.handle();
     let manager = manager(audit);
     let shard = manager.seal_model("model \"x\"\n", 0, b"weights").unwrap();
     manager.free_shard(&shard).unwrap();
     manager.seal_model("m", 9, b"").unwrap_err();
     drop(manager);
-    (fs::read(&at.path).unwrap(), status.head())
+    (fs::read(&at.path).unwrap(), handle.head())
 }
 
 fn lines(bytes: &[u8]) -> Vec<Vec<u8>> {
@@ -167,7 +167,7 @@ fn what_is_altered_in_a_line_is_told_from_another_key_and_another_audit() {
     let error = verify(text.replacen("\"seq\":0", "\"seq\": 0", 1).as_bytes()).unwrap_err();
     assert!(matches!(error, AuditError::Altered { line: 3 }), "{error}");
 
-    let other = TicketKey::from_bytes([8; 32]);
+    let other = TicketKey::from_bytes(&[8; 32]);
     assert!(matches!(verify_audit(bytes.as_slice(), &other), Err(AuditError::BadKey)));
 
     let (theirs, their_head) = small();
@@ -200,9 +200,9 @@ fn a_file_is_made_once_for_its_owner_and_goes_on_where_it_stopped() {
     assert!(matches!(AuditWriter::create(&at.path, key()), Err(AuditError::Io { .. })));
     assert_eq!(fs::read(&at.path).unwrap(), before);
 
-    let (audit, found) = AuditWriter::append(&at.path, key()).unwrap();
+    let (audit, found) = AuditWriter::append_trusting_the_file(&at.path, key()).unwrap();
     assert_eq!((found.head.lines, found.torn), (1, 0));
-    let error = AuditWriter::append(&at.path, key()).unwrap_err();
+    let error = AuditWriter::append_trusting_the_file(&at.path, key()).unwrap_err();
     assert!(matches!(error, AuditError::InUse { .. }), "{error}");
     let manager = manager(audit);
     let _shard = manager.seal_model("m", 0, b"x").unwrap();
@@ -210,7 +210,7 @@ fn a_file_is_made_once_for_its_owner_and_goes_on_where_it_stopped() {
     let summary = verify(&fs::read(&at.path).unwrap()).unwrap();
     assert_eq!((summary.head.lines, summary.events, summary.resumed, summary.cut), (3, 1, 1, 0));
     assert!(matches!(
-        AuditWriter::append(&at.path, TicketKey::from_bytes([1; 32])),
+        AuditWriter::append_trusting_the_file(&at.path, TicketKey::from_bytes(&[1; 32])),
         Err(AuditError::BadKey)
     ));
 }
@@ -223,7 +223,7 @@ fn half_a_line_that_a_crash_left_is_cut_off_and_said_so() {
         let at = folder();
         let torn = [whole[..4].concat(), whole[4][..kept].to_vec()].concat();
         fs::write(&at.path, &torn).unwrap();
-        let (audit, found) = AuditWriter::append(&at.path, key()).unwrap();
+        let (audit, found) = AuditWriter::append_trusting_the_file(&at.path, key()).unwrap();
         assert_eq!((found.head.lines, found.torn), (4, kept as u64));
         drop(manager(audit));
         let now = fs::read(&at.path).unwrap();
@@ -241,13 +241,16 @@ fn an_audit_that_does_not_verify_is_not_gone_on_with_and_stays_as_it_is() {
     for bad in [altered.as_slice(), b"", b"half"] {
         let at = folder();
         fs::write(&at.path, bad).unwrap();
-        let error = AuditWriter::append(&at.path, key()).unwrap_err();
+        let error = AuditWriter::append_trusting_the_file(&at.path, key()).unwrap_err();
         assert!(error.is_integrity(), "{error}");
         assert_eq!(fs::read(&at.path).unwrap(), bad);
     }
     let at = folder();
     std::os::unix::fs::symlink("elsewhere", &at.path).unwrap();
-    assert!(matches!(AuditWriter::append(&at.path, key()), Err(AuditError::Io { .. })));
+    assert!(matches!(
+        AuditWriter::append_trusting_the_file(&at.path, key()),
+        Err(AuditError::Io { .. })
+    ));
     assert!(matches!(AuditWriter::create(&at.path, key()), Err(AuditError::Io { .. })));
 }
 
@@ -287,7 +290,7 @@ fn events_that_could_not_be_written_are_counted_and_said_in_the_audit_later() {
     let disk = Disk::default();
     disk.room(1 << 20);
     let audit = AuditWriter::to_writer(disk.clone(), key()).unwrap();
-    let status = audit.status();
+    let handle = audit.handle();
     let manager = manager(audit);
     let tell = || {
         manager.seal_model("m", 9, b"x").unwrap_err();
@@ -299,7 +302,7 @@ fn events_that_could_not_be_written_are_counted_and_said_in_the_audit_later() {
     tell();
     let counts = manager.event_counts()[0];
     assert_eq!((counts.delivered, counts.failed, counts.out_of_service), (3, 2, false));
-    assert_eq!(status.failed(), 2);
+    assert_eq!(handle.failed(), 2);
     disk.room(1 << 20);
     tell();
     let summary = verify(&disk.bytes()).unwrap();
@@ -310,7 +313,7 @@ fn events_that_could_not_be_written_are_counted_and_said_in_the_audit_later() {
     tell();
     disk.room(1 << 20);
     tell();
-    assert_eq!(status.failed(), 4);
+    assert_eq!(handle.failed(), 4);
     let bytes = disk.bytes();
     let error = verify(&bytes).unwrap_err();
     assert!(matches!(error, AuditError::Torn { line: 5, bytes: 10 }), "{error}");
@@ -320,6 +323,6 @@ fn events_that_could_not_be_written_are_counted_and_said_in_the_audit_later() {
 #[test]
 fn neither_the_key_nor_content_is_shown() {
     let audit = AuditWriter::to_writer(io::sink(), key()).unwrap();
-    let text = format!("{audit:?} {:?}", audit.status());
+    let text = format!("{audit:?} {:?}", audit.handle());
     assert!(!text.contains("7, 7, 7"), "{text}");
 }

@@ -32,7 +32,7 @@ fn every_call_of_a_closed_manager_is_refused_but_for_figures() {
     let mut room = m.reserve(1, ByteLen::new(1 << 10)).unwrap();
     let mut places = m.reserve_plan(&plan, GpuChoice::One(1)).unwrap();
     let evictions = m.plan_eviction(0, ByteLen::from_usize(TOTAL)).unwrap();
-    let (active, other) = (m.active_key(), SealKey::from_bytes([3; 32]).id());
+    let (active, other) = (m.active_key(), SealKey::from_bytes(&[3; 32]).id());
     let report = m.close(Duration::ZERO);
     assert_eq!((report.freed, report.reservations, report.complete), (2, 2, false));
 
@@ -114,7 +114,7 @@ fn every_call_of_a_closed_manager_is_refused_but_for_figures() {
         ),
         ("start_scrubber", m.start_scrubber(ScrubOptions::new(ScrubRate::Share(1.0))).map(drop)),
         ("scrub_step", m.scrub_step(&mut cursor, bytes).error.map_or(Ok(()), Err)),
-        ("add_key", m.add_key(SealKey::from_bytes([9; 32]))),
+        ("add_key", m.add_key(SealKey::from_bytes(&[9; 32]))),
         ("set_active_key", m.set_active_key(&other)),
         ("retire_key", m.retire_key(&other)),
     ];

@@ -57,7 +57,7 @@ fn each_operation_on_a_shard_tells_exactly_what_happened() {
     let shard = manager.open_resident(&shard).unwrap();
     drop(manager.lease(&shard).unwrap());
     let shard = manager.close_resident(&shard).unwrap();
-    let key = SealKey::from_bytes([8; 32]);
+    let key = SealKey::from_bytes(&[8; 32]);
     let key_id = key.id();
     manager.add_key(key).unwrap();
     let shard = manager.reseal_shard(&shard, &key_id).unwrap();

@@ -283,7 +283,7 @@ fn a_log_keeps_the_last_events_and_counts_the_others() {
 fn events_show_neither_content_nor_keys_nor_digests() {
     let rig = rig(&[64 * SEGMENT, 64 * SEGMENT]);
     let (key, bytes) = ([0xA7; 32], vec![0xA7; 2 * SEGMENT]);
-    let key = SealKey::from_bytes(key);
+    let key = SealKey::from_bytes(&key);
     let key_id = key.id();
     rig.manager.add_key(key).unwrap();
     let shard = rig.manager.seal_model("model", 0, &bytes).unwrap();

@@ -280,7 +280,7 @@ fn a_host_without_memory_is_told_before_the_device_is_touched() {
 #[test]
 fn two_managers_with_different_keys_do_not_know_each_others_handles() {
     let manager = |byte| {
-        let key = SealKey::from_bytes([byte; 32]);
+        let key = SealKey::from_bytes(&[byte; 32]);
         VramManager::builder().host_device(ByteLen::MIB).key(key).build().unwrap()
     };
     let (ours, theirs) = (manager(1), manager(2));

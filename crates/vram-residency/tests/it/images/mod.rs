@@ -78,7 +78,7 @@ fn memory_folder() -> tempfile::TempDir {
 }
 
 fn key() -> SealKey {
-    SealKey::from_bytes([7; 32])
+    SealKey::from_bytes(&[7; 32])
 }
 
 fn ring() -> KeyRing {

@@ -114,7 +114,7 @@ fn an_image_of_another_model_key_or_size_is_refused_in_words() {
         let refused = open(&ring(), expected, ImageOptions::new());
         assert!(matches!(refused, SealError::ContextMismatch { .. }), "{refused}");
     }
-    let other_key = KeyRing::new(SealKey::from_bytes([8; 32]));
+    let other_key = KeyRing::new(SealKey::from_bytes(&[8; 32]));
     let refused = open(&other_key, &right, ImageOptions::new());
     assert!(matches!(refused, SealError::UnknownKey { id } if id == key().id()), "{refused}");
     let refused = open(&ring(), &right, ImageOptions::new().len_max(ByteLen::new(99)));

@@ -47,7 +47,7 @@ fn a_backup_counts_as_long_as_the_shard_is_sealed_as_it_was() {
             let shard = other.unwrap();
             assert!(used().is_zero() && !backed_up());
             manager.back_up(&shard).unwrap();
-            let key = SealKey::from_bytes([9; 32]);
+            let key = SealKey::from_bytes(&[9; 32]);
             let id = key.id();
             manager.add_key(key).unwrap();
             let shard = manager.reseal_shard(&shard, &id).unwrap();
@@ -136,7 +136,7 @@ fn the_key_of_a_backup_is_in_use() {
     let request = SealRequest::new("model", 0).protection(Protection::Authenticated);
     let shard = rig.manager.seal(request, b"weights").unwrap();
     rig.manager.back_up(&shard).unwrap();
-    let (old, key) = (rig.manager.active_key(), SealKey::from_bytes([9; 32]));
+    let (old, key) = (rig.manager.active_key(), SealKey::from_bytes(&[9; 32]));
     let id = key.id();
     rig.manager.add_key(key).unwrap();
     rig.manager.set_active_key(&id).unwrap();

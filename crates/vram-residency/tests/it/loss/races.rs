@@ -167,7 +167,7 @@ fn a_shard_that_is_parked_while_its_gpu_is_reset_is_one_or_the_other() {
 fn a_shard_that_is_sealed_anew_as_soon_as_it_is_restored_keeps_no_backup_of_its_old_seal() {
     begin_log();
     let rig = Arc::new(two_gpus(MODES[0]));
-    let other = SealKey::from_bytes([8; 32]);
+    let other = SealKey::from_bytes(&[8; 32]);
     let key = other.id();
     rig.manager.add_key(other).unwrap();
     let shard = seal(&rig, 0, Protection::Encrypted, 1);

@@ -184,7 +184,7 @@ fn without_host_memory_a_shard_that_slides_over_itself_is_skipped_and_named() {
     let manager = VramManager::builder()
         .host_device(ByteLen::new(24 << 10))
         .segment_size(SegmentSize::MIN)
-        .key(SealKey::from_bytes([7; 32]))
+        .key(SealKey::from_bytes(&[7; 32]))
         .park_limit(ByteLen::new(1000))
         .build()
         .unwrap();

@@ -6,7 +6,7 @@ use vram_residency::{
 use vram_test_rigs::{Rig, SEGMENT, content};
 
 pub(crate) fn other() -> SealKey {
-    SealKey::from_bytes([9; 32])
+    SealKey::from_bytes(&[9; 32])
 }
 
 pub(crate) fn requests() -> [SealRequest; 3] {

@@ -16,7 +16,7 @@ fn a_call_that_waited_while_its_shard_was_sealed_anew_is_told_that_its_handle_is
     let rig = Arc::new(Rig::new(&[1 << 16]));
     let bytes = content(3 * SEGMENT, 1);
     let shard = rig.seal(0, Protection::Encrypted, &bytes);
-    let other = SealKey::from_bytes([9; 32]);
+    let other = SealKey::from_bytes(&[9; 32]);
     let id = other.id();
     rig.manager.add_key(other).unwrap();
     let (is_inside, go_on) = held_up(&rig.devices[0], Op::Read);

@@ -182,7 +182,7 @@ fn a_place_that_cannot_be_wiped_after_parking_stays_counted_and_the_shard_is_saf
 fn readers_meet_a_shard_that_comes_and_goes_whole_or_parked() {
     let manager = VramManager::builder()
         .host_device(ByteLen::MIB)
-        .key(SealKey::from_bytes([3; 32]))
+        .key(SealKey::from_bytes(&[3; 32]))
         .segment_size(SegmentSize::MIN)
         .build()
         .unwrap();

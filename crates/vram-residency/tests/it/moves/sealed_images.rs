@@ -30,7 +30,7 @@ pub(crate) fn import() -> ImportRequest<'static> {
 fn node(total: usize) -> VramManager {
     VramManager::builder()
         .host_device(ByteLen::from_usize(total))
-        .key(SealKey::from_bytes([7; 32]))
+        .key(SealKey::from_bytes(&[7; 32]))
         .segment_size(SegmentSize::MIN)
         .build()
         .unwrap()
@@ -122,7 +122,7 @@ fn files_are_written_whole_for_their_owner_and_read_back_by_every_tool() {
     let replace = ExportOptions::new().overwrite(Overwrite::Replace);
     node.export_to(&shard, &target, replace).unwrap();
 
-    let ring = KeyRing::new(SealKey::from_bytes([7; 32]));
+    let ring = KeyRing::new(SealKey::from_bytes(&[7; 32]));
     let expected = Expected::new("model").unwrap();
     let verdict = verify_image(&ring, &expected, &target, ImageOptions::new()).unwrap();
     assert!(verdict.is_sound());

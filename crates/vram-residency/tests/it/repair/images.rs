@@ -16,7 +16,7 @@ const LEN: usize = 5 * SEGMENT + 9;
 fn image(path: &Path, key: u8, request: SealRequest, bytes: &[u8], segment: SegmentSize) {
     let manager = VramManager::builder()
         .host_device(vram_residency::ByteLen::MIB)
-        .key_ring(KeyRing::new(SealKey::from_bytes([key; 32])))
+        .key_ring(KeyRing::new(SealKey::from_bytes(&[key; 32])))
         .segment_size(segment)
         .build()
         .unwrap();
@@ -35,7 +35,7 @@ fn the_image_of_the_same_content_repairs_whatever_key_and_scope_it_has() {
             image(&path, key, request.clone(), &bytes, SegmentSize::MIN);
             for resident in requests() {
                 let rig = Rig::new(&[1 << 16]);
-                rig.manager.add_key(SealKey::from_bytes([9; 32])).unwrap();
+                rig.manager.add_key(SealKey::from_bytes(&[9; 32])).unwrap();
                 let shard = damaged(&rig, resident, &bytes, &[0, 5]);
                 let report =
                     rig.manager.repair_from_image(&shard, &path, RepairOptions::new()).unwrap();

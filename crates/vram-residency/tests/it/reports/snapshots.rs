@@ -25,7 +25,7 @@ fn a_snapshot_shows_shards_parked_ones_reservations_links_and_keys() {
     let parked = manager.park(&idle).unwrap();
     let terms = ReserveRequest::new(0, ByteLen::new(512)).owner("pool").purpose("later");
     let room = manager.reserve_with(terms.expires_in(Duration::from_hours(1))).unwrap();
-    let key = SealKey::from_bytes([1; 32]);
+    let key = SealKey::from_bytes(&[1; 32]);
     let key_id = key.id();
     manager.add_key(key).unwrap();
     devices[1].add(Op::PeerCopy, When::From(1), Action::DropCopy).unwrap();

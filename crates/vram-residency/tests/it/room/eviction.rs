@@ -235,7 +235,7 @@ fn a_driver_without_a_block_is_answered_by_one_eviction_whoever_asks() {
         Action::Fail(GpuError::OutOfMemory { gpu, wanted: bytes(1), free: None })
     };
     let image = {
-        let manager = hosts(&[32 * KIB]).key(SealKey::from_bytes([1; 32])).build().unwrap();
+        let manager = hosts(&[32 * KIB]).key(SealKey::from_bytes(&[1; 32])).build().unwrap();
         let shard = manager.seal_model("new", 0, &KB8).unwrap();
         let mut image = Vec::new();
         manager.export(&shard, &mut image).unwrap();
@@ -261,7 +261,7 @@ fn a_driver_without_a_block_is_answered_by_one_eviction_whoever_asks() {
         for (always, policy) in [(false, true), (true, true), (false, false)] {
             let (device, shared) = faulty(32 * KIB);
             let builder = VramManager::builder().device(shared).memory(0, MemoryMode::Blocks);
-            let builder = builder.key(SealKey::from_bytes([1; 32]));
+            let builder = builder.key(SealKey::from_bytes(&[1; 32]));
             let builder = if policy { builder.eviction(Lru) } else { builder };
             let manager = builder.build().unwrap();
             let old = [free(&manager, "old", &KB8), free(&manager, "older", &KB8)];

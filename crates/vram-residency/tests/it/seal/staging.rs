@@ -123,7 +123,7 @@ fn manager(budgets: &[usize], one: usize, all: usize, wait: Duration) -> (VramMa
     let bytes = ByteLen::from_usize;
     let limits = Limits::default().staging_bytes(bytes(one)).staging_total(bytes(all));
     let mut builder = VramManager::builder()
-        .key(SealKey::from_bytes([7; 32]))
+        .key(SealKey::from_bytes(&[7; 32]))
         .segment_size(SegmentSize::MIN)
         .threads(Threads::exactly(4))
         .limits(limits.staging_wait(wait));
@@ -155,7 +155,7 @@ fn many_calls_at_once_never_exceed_the_bound_of_staging_and_all_come_through() {
     let (manager, live) = manager(&[budget, 16 * LEN], 4 * SEGMENT, ALL, LONG);
     let manager = Arc::new(manager);
     let keys = [manager.active_key(), {
-        let key = SealKey::from_bytes([8; 32]);
+        let key = SealKey::from_bytes(&[8; 32]);
         let id = key.id();
         manager.add_key(key).unwrap();
         id

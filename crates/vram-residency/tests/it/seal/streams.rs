@@ -216,7 +216,7 @@ fn progress_rises_to_the_total_and_a_panicking_callback_leaves_nothing() {
 fn a_key_from_a_source_is_the_manager_s() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("seal.key");
-    let key = SealKey::from_bytes([7; 32]);
+    let key = SealKey::from_bytes(&[7; 32]);
     vram_residency::create_key_file(&path, &key).unwrap();
     let build =
         |source| VramManager::builder().host_device(ByteLen::MIB).key_source(source).build();

@@ -246,7 +246,7 @@ fn the_same_seed_gives_the_same_trace() {
         let manager = VramManager::builder()
             .host_device(ByteLen::MIB)
             .host_device(ByteLen::MIB)
-            .key(SealKey::from_bytes([3; 32]))
+            .key(SealKey::from_bytes(&[3; 32]))
             .clock(clock)
             .id_seed(42)
             .build()
@@ -331,7 +331,7 @@ fn debug_and_display_show_neither_keys_nor_content_nor_digests() {
     let key = [0xC3; 32];
     let manager = VramManager::builder()
         .host_device(ByteLen::MIB)
-        .key(SealKey::from_bytes(key))
+        .key(SealKey::from_bytes(&key))
         .build()
         .unwrap();
     let data = weights(2000);

@@ -22,7 +22,12 @@ fn every_flipped_bit_and_every_cut_of_its_bytes_is_refused() {
             if let Ok(read) = ShardTicket::from_bytes(&altered) {
                 assert_eq!(read.to_bytes(), altered, "one ticket, one spelling");
                 let refused = verifier().verify(&read, &expected(&ticket));
-                assert_eq!(refused, Err(TicketError::Signature), "bit {bit}");
+                let names_its_key = (88 * 8..104 * 8).contains(&bit);
+                match refused.unwrap_err() {
+                    TicketError::Signature => assert!(!names_its_key, "bit {bit}"),
+                    TicketError::OtherKey { .. } => assert!(names_its_key, "bit {bit}"),
+                    other => panic!("bit {bit}: {other}"),
+                }
             }
         }
         for len in 0..bytes.len() {
@@ -184,7 +189,7 @@ proptest! {
         if let Ok(ticket) = ShardTicket::from_bytes(&garbage) {
             prop_assert_eq!(ticket.to_bytes(), garbage);
             let expected = TicketExpectation::new(ticket.nonce, ticket.issued_at);
-            prop_assert_eq!(verifier().verify(&ticket, &expected), Err(TicketError::Signature));
+            prop_assert!(verifier().verify(&ticket, &expected).is_err());
         }
     }
 }

@@ -16,7 +16,7 @@ use vram_test_rigs::{Rig, devices};
 const NONCE: [u8; 32] = [42; 32];
 
 fn key() -> TicketKey {
-    TicketKey::from_bytes([9; 32])
+    TicketKey::from_bytes(&[9; 32])
 }
 
 fn verifier() -> TicketVerifier {
@@ -65,6 +65,9 @@ fn a_ticket_says_what_the_manager_knows_and_is_accepted_for_all_of_it() {
             .shard_id(shard.shard_id.clone())
             .gpu_uuid(manager.gpus()[0].uuid)
             .record(&shard.sealed_data)
+            .protection(Protection::Encrypted)
+            .key_id(manager.active_key())
+            .generation(0)
             .max_unverified(Duration::from_hours(1))
     };
     assert_eq!(verifier().verify(&ticket, &all_of(&ticket)), Ok(()));
@@ -91,6 +94,9 @@ fn each_expectation_refuses_what_it_names() {
         ),
         (expected(&ticket).gpu_uuid(DeviceUuid::new([1; 16])), "gpu"),
         (expected(&ticket).record_mac([1; 32]), "record"),
+        (expected(&ticket).protection(Protection::Authenticated), "protection"),
+        (expected(&ticket).key_id(KeyId::from_bytes([1; 16])), "key"),
+        (expected(&ticket).generation(1), "generation"),
     ];
     for (expected, field) in other {
         assert_eq!(refused(expected), TicketError::Field { field });
@@ -132,7 +138,7 @@ fn every_field_is_bound() {
     type Change = (&'static str, fn(&mut ShardTicket));
     let (Rig { manager, .. }, shard) = rig();
     let ticket = manager.ticket_with(&shard, TicketOptions::new(NONCE).with_digest()).unwrap();
-    let changes: [Change; 22] = [
+    let changes: [Change; 23] = [
         ("version", |ticket| ticket.version ^= 1),
         ("nonce", |ticket| ticket.nonce[31] ^= 1),
         ("manager", |ticket| ticket.manager[0] ^= 1),
@@ -153,6 +159,7 @@ fn every_field_is_bound() {
         ("no digest", |ticket| ticket.digest = None),
         ("digest", |ticket| ticket.digest = Some(ContentDigest::from_bytes([0; 32]))),
         ("key", |ticket| ticket.key_id = KeyId::from_bytes([0; 16])),
+        ("ticket key", |ticket| ticket.signed_by = KeyId::from_bytes([0; 16])),
         ("generation", |ticket| ticket.generation += 1),
         ("state", |ticket| ticket.state = TicketState::Quarantined),
         ("verified", |ticket| {
@@ -166,7 +173,11 @@ fn every_field_is_bound() {
         change(&mut forged);
         let refused = verifier().verify(&forged, &expected(&ticket)).unwrap_err();
         assert!(
-            matches!(refused, TicketError::Signature | TicketError::Malformed { .. }),
+            match refused {
+                TicketError::Signature | TicketError::Malformed { .. } => true,
+                TicketError::OtherKey { .. } => what == "ticket key",
+                _ => false,
+            },
             "{what}: {refused}"
         );
     }
@@ -177,8 +188,9 @@ fn every_field_is_bound() {
     let mut moved = ticket.clone();
     (moved.node, moved.owner) = (Some("node-1p".into()), Some("ool-1".into()));
     assert_eq!(verifier().verify(&moved, &expected(&ticket)), Err(TicketError::Signature));
-    let stranger = TicketVerifier::new(TicketKey::from_bytes([8; 32]));
-    assert_eq!(stranger.verify(&ticket, &expected(&ticket)), Err(TicketError::Signature));
+    let stranger = TicketVerifier::new(TicketKey::from_bytes(&[8; 32]));
+    let refused = stranger.verify(&ticket, &expected(&ticket)).unwrap_err();
+    assert!(matches!(refused, TicketError::OtherKey { .. }), "{refused}");
 }
 
 #[test]
@@ -223,19 +235,21 @@ fn on_a_lost_gpu_nothing_gets_a_ticket() {
 #[test]
 fn without_a_ticket_key_it_is_derived_from_the_active_seal_key() {
     let build = || VramManager::builder().host_device(ByteLen::MIB);
-    let manager = build().key(SealKey::from_bytes([7; 32])).build().unwrap();
+    let manager = build().key(SealKey::from_bytes(&[7; 32])).build().unwrap();
     let shard = manager.seal_model("llama", 0, b"weights").unwrap();
-    let of = |secret| TicketVerifier::new(SealKey::from_bytes([secret; 32]).ticket_key());
+    let of = |secret| TicketVerifier::new(SealKey::from_bytes(&[secret; 32]).ticket_key());
     let ticket = manager.ticket(&shard, NONCE).unwrap();
     assert_eq!(of(7).verify(&ticket, &expected(&ticket)), Ok(()));
     assert_eq!(ticket.node, None);
 
-    let next = SealKey::from_bytes([8; 32]);
+    let next = SealKey::from_bytes(&[8; 32]);
     let id = next.id();
     manager.add_key(next).unwrap();
     manager.set_active_key(&id).unwrap();
     let ticket = manager.ticket(&shard, NONCE).unwrap();
-    assert_eq!(of(7).verify(&ticket, &expected(&ticket)), Err(TicketError::Signature));
+    let (named, own) = (of(8).key_id(), of(7).key_id());
+    let refused = of(7).verify(&ticket, &expected(&ticket));
+    assert_eq!(refused, Err(TicketError::OtherKey { named, own }));
     assert_eq!(of(8).verify(&ticket, &expected(&ticket)), Ok(()));
 
     let long = "n".repeat(TICKET_NAME_LEN_MAX + 1);

@@ -1,0 +1,48 @@
+//! Making the name of a new file durable.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Makes the name of `file` in its folder durable.
+///
+/// The folder is opened and synced. A folder that may be written and entered but not read (mode
+/// 0300, a drop box) cannot be opened; then the whole file system of the file is synced instead,
+/// which takes longer and includes that folder.
+///
+/// # Errors
+///
+/// Any error of the operating system. The file has its name in every case.
+pub fn sync_name(file: &File, folder: &Path) -> io::Result<()> {
+    match File::open(folder) {
+        Ok(folder) => folder.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => sync_file_system(file),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn sync_file_system(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(file)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn sync_file_system(_file: &File) -> io::Result<()> {
+    rustix::fs::sync();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_is_synced_through_a_file_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = File::create(folder.path().join("file")).unwrap();
+        sync_file_system(&file).unwrap();
+        sync_name(&file, folder.path()).unwrap();
+        let error = sync_name(&file, &folder.path().join("absent")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}
