@@ -39,6 +39,19 @@ pub struct Known {
     pub backed_up: bool,
     /// Whether it was written to an image, under its present seal.
     pub exported: bool,
+    /// What the manager knows of its description.
+    pub description: Description,
+}
+
+/// What the manager knows of the description that a shard was sealed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Description {
+    /// There is none.
+    Empty,
+    /// Its bytes.
+    Known,
+    /// Its code under the shard's key: it came from an image.
+    Coded,
 }
 
 impl Known {
@@ -58,6 +71,7 @@ impl Known {
             key,
             backed_up: false,
             exported: false,
+            description: Description::Empty,
         }
     }
 

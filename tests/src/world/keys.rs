@@ -1,5 +1,6 @@
 //! Steps with keys: change the active key, move a shard to another key, retire a key.
 
+use crate::reference::Description;
 use crate::rig::keys;
 
 use super::{Checked, Expect, World, alone, reading};
@@ -13,7 +14,15 @@ impl World {
             // Nothing has to be done, so the call need not check the shard.
             return Ok(());
         }
-        let expect = alone(known, reading(known, 0, known.bytes.len()));
+        let coded = !same && known.description == Description::Coded;
+        if coded && !known.sound() {
+            // Refused for one reason or the other.
+            return Ok(());
+        }
+        let expect = match alone(known, reading(known, 0, known.bytes.len())) {
+            Expect::Fine if coded => Expect::Refused("metadata-key"),
+            expect => expect,
+        };
         let before = self.picture();
         let answer = self.rig.manager.reseal_shard(&handle, &keys()[key].id());
         self.note_quarantine(&id, &answer);

@@ -5,7 +5,7 @@ use vram_residency::{
     Protection, ReservePlanRequest, SliceSource, Verify, VramError,
 };
 
-use crate::reference::{Known, bytes, footprint};
+use crate::reference::{Description, Known, bytes, footprint};
 
 use super::moves::{self, host_len};
 use super::{Checked, Expect, PARK_LIMIT, World};
@@ -88,7 +88,10 @@ impl World {
         // They are sealed concurrently, so their ids rise, but not in the order of the plan.
         made.sort_by(|(a, _), (b, _)| a.shard_id.cmp(&b.shard_id));
         for (shard, bytes) in made {
+            let id = shard.shard_id.clone();
             self.remember(shard, bytes, OnEviction::Never)?;
+            let known = self.reference.shards.get_mut(&id).ok_or("it was just remembered")?;
+            known.description = Description::Known;
         }
         self.models.push(model);
         Ok(())

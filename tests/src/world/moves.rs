@@ -4,7 +4,7 @@ use vram_residency::{
     CompactBudget, ImportRequest, LinkState, MemoryMode, ParkedShard, Protection, VramError,
 };
 
-use crate::reference::{Known, footprint};
+use crate::reference::{Description, Known, footprint};
 use crate::rig::SEGMENT;
 
 use super::{Checked, Expect, PARK_LIMIT, World, alone, reading};
@@ -167,6 +167,10 @@ impl World {
         let known = &self.reference.shards[&id];
         let (model, data) = (known.handle.model_id.clone(), known.bytes.clone());
         let (key, fate) = (known.key, known.fate);
+        let description = match known.description {
+            Description::Empty => Description::Empty,
+            Description::Known | Description::Coded => Description::Coded,
+        };
         if let Some(at) = damage {
             let at = at % image.len();
             image[at] ^= 1;
@@ -183,7 +187,8 @@ impl World {
             ensure!(handle.gpu_index == gpu, "imported on gpu {}", handle.gpu_index);
             let id = handle.shard_id.clone();
             self.remember(handle, data, fate)?;
-            self.reference.shards.get_mut(&id).ok_or("it was just remembered")?.key = key;
+            let known = self.reference.shards.get_mut(&id).ok_or("it was just remembered")?;
+            (known.key, known.description) = (key, description);
         }
         Ok(())
     }

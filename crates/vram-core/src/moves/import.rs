@@ -68,6 +68,9 @@ pub fn import(
     let gpu = Arc::clone(core.gpu(request.request.gpu)?);
     gpu.ready()?;
     request.request.check()?;
+    if let Some(metadata) = &request.metadata {
+        metadata.check()?;
+    }
     let proven = prove(core, &request, image)?;
     let len = proven.opener.fields().plaintext_len();
     let watch = core::mem::take(&mut request.watch).begin(len)?;

@@ -74,9 +74,10 @@ impl SealRequest {
         fn segment(segment: SegmentSize) => segment = Some(segment);
         /// Sets how much is read back after writing.
         fn read_back(read_back: ReadBack) => read_back = Some(read_back);
-        /// Binds the seal to bytes that must be the same whenever it is opened, such as a tenant.
+        /// Binds the seal to bytes that must be the same whenever it is opened, such as a tenant: at
+        /// most 64 KiB.
         fn context(context: &[u8]) => sealed_as.context = context.into();
-        /// Binds the seal to a description of the content, such as dtype and shape.
+        /// Binds the seal to a description of the content, such as dtype and shape: at most 64 KiB.
         fn metadata(metadata: &[u8]) => sealed_as.metadata = Metadata::Known(metadata.into());
         /// Sets the shard's number within its model.
         fn shard_index(index: u64) => sealed_as.shard_index = index;
@@ -103,9 +104,10 @@ impl SealRequest {
     /// # Errors
     ///
     /// [`SealError::ModelId`](vram_seal::SealError::ModelId) unless the model id has 1 to 1024
-    /// bytes; [`VramError::LimitExceeded`] for an owner that is too long.
+    /// bytes; [`VramError::LimitExceeded`] for a context, a description or an owner that is too
+    /// long.
     pub(crate) fn check(&self) -> Result<(), VramError> {
-        self.sealed_as.context()?;
+        self.sealed_as.check()?;
         check_label("bytes of an owner", self.owner.as_ref())
     }
 

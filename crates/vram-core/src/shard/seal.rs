@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+use vram_alloc::ByteLen;
 use vram_seal::{
     ContentDigest, Expected, KeyId, MetadataCode, Opener, Protection, SealContext, SealError,
     SealParams, SealRecord, SegmentHash,
 };
 
+use crate::error::VramError;
 use crate::sync::{Mutex, lock};
 
 /// Counts the seals under each key, resident and parked.
@@ -86,6 +88,16 @@ pub(crate) struct SealedAs {
 impl SealedAs {
     /// # Errors
     ///
+    /// [`SealError::ModelId`] unless the model id has 1 to 1024 bytes;
+    /// [`VramError::LimitExceeded`] for a context or a description that is too long.
+    pub(crate) fn check(&self) -> Result<(), VramError> {
+        self.context()?;
+        check_len("bytes of a shard's context", &self.context)?;
+        self.metadata.check()
+    }
+
+    /// # Errors
+    ///
     /// [`SealError::ModelId`] unless the model id has 1 to 1024 bytes.
     pub(crate) fn context(&self) -> Result<SealContext<'_>, SealError> {
         let context = SealContext::new(&self.model_id)?
@@ -99,6 +111,18 @@ impl SealedAs {
     }
 }
 
+/// The longest context, and the longest description, in bytes: the manager keeps both for each
+/// shard, to seal it anew.
+const TEXT_LEN_MAX: u64 = 64 << 10;
+
+/// # Errors
+///
+/// [`VramError::LimitExceeded`].
+fn check_len(what: &'static str, bytes: &[u8]) -> Result<(), VramError> {
+    let (limit, wanted) = (TEXT_LEN_MAX, ByteLen::from_usize(bytes.len()).get());
+    if wanted <= limit { Ok(()) } else { Err(VramError::LimitExceeded { what, limit, wanted }) }
+}
+
 /// The caller's description of the content.
 #[derive(Clone, Debug)]
 pub(crate) enum Metadata {
@@ -110,6 +134,16 @@ pub(crate) enum Metadata {
 }
 
 impl Metadata {
+    /// # Errors
+    ///
+    /// [`VramError::LimitExceeded`] for a description that is too long.
+    pub(crate) fn check(&self) -> Result<(), VramError> {
+        match self {
+            Self::Known(bytes) => check_len("bytes of a shard's metadata", bytes),
+            Self::Coded(_) => Ok(()),
+        }
+    }
+
     /// Adds this description to what a record must be bound to.
     pub(crate) fn expect<'a>(&'a self, expected: Expected<'a>) -> Expected<'a> {
         match self {

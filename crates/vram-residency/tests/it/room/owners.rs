@@ -76,3 +76,34 @@ fn an_empty_owner_or_purpose_is_none() {
     let held = manager.reserve_with(request).unwrap();
     assert_eq!((held.owner(), held.purpose()), (None, None));
 }
+
+#[test]
+fn a_long_context_or_description_is_refused_before_anything_is_taken() {
+    const MAX: usize = 64 << 10;
+    let manager = VramManager::new_mock(1 << 16).unwrap();
+    let bytes = vec![7; MAX + 1];
+    let (longest, too_long) = (&bytes[..MAX], &bytes[..]);
+    let seal = |request: SealRequest| manager.seal(request, &[1; 16]);
+    for request in [
+        SealRequest::new("model", 0).context(longest),
+        SealRequest::new("model", 0).metadata(longest),
+    ] {
+        manager.free_shard(&seal(request).unwrap()).unwrap();
+    }
+    let read = || panic!("the image was read");
+    let import = |request| manager.import(request, ActingReader::new(&[1; 16], read));
+    for (what, refused) in [
+        ("context", seal(SealRequest::new("model", 0).context(too_long))),
+        ("metadata", seal(SealRequest::new("model", 0).metadata(too_long))),
+        ("context", import(ImportRequest::new("model", 0).context(too_long))),
+        ("metadata", import(ImportRequest::new("model", 0).metadata(too_long))),
+    ] {
+        match refused {
+            Err(VramError::LimitExceeded { what: named, limit: 0x1_0000, wanted: 0x1_0001 }) => {
+                assert!(named.contains(what), "{named}");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    assert_eq!(manager.capacity(0).unwrap().used, ByteLen::ZERO);
+}
