@@ -91,7 +91,10 @@ pub fn import(
     }
     let Landed { seal, space, verified } = landed;
     let id = core.ids.next(&*core.clock);
-    let ready = entry::entry(core, id, &wanted, seal, space, counted, verified);
+    let mut ready = entry::entry(core, id, &wanted, seal, space, counted, verified);
+    if let Some(to) = request.convert_to {
+        ready = ready.in_protection(core, to)?;
+    }
     // Called before the shard is resident: a callback that panics must not leave a shard behind.
     watch.finish();
     entry::publish(core, ready)

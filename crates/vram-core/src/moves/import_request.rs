@@ -27,6 +27,8 @@ pub struct ImportRequest<'a> {
     pub(crate) revision: Option<u64>,
     /// `None`: any.
     pub(crate) protection: Option<Protection>,
+    /// `None`: as in the image.
+    pub(crate) convert_to: Option<Protection>,
     pub(crate) expected_digest: Option<ContentDigest>,
     pub(crate) watch: WatchOptions<'a>,
 }
@@ -40,6 +42,7 @@ impl<'a> ImportRequest<'a> {
             shard_index: None,
             revision: None,
             protection: Some(Protection::Encrypted),
+            convert_to: None,
             expected_digest: None,
             watch: WatchOptions::default(),
         }
@@ -56,6 +59,7 @@ impl<'a> ImportRequest<'a> {
             shard_index: Some(sealed_as.shard_index),
             revision: Some(sealed_as.revision),
             protection: None,
+            convert_to: None,
             expected_digest: None,
             watch: WatchOptions::default(),
         }
@@ -73,11 +77,13 @@ impl<'a> ImportRequest<'a> {
         fn revision(revision: u64) => revision = Some(revision);
         /// Requires an image of this protection, and makes the shard resident as it is in the
         /// image. Default: [`Protection::Encrypted`], so that plaintext in a file is not taken for
-        /// ciphertext. `VramManager::open_resident` and `close_resident` change the protection
-        /// afterwards.
+        /// ciphertext. [`convert_to`](Self::convert_to) makes it resident in another.
         fn protection(protection: Protection) => protection = Some(protection);
         /// Accepts an image of any protection.
         fn any_protection() => protection = None;
+        /// Makes the shard resident in this protection, whatever the image has: it is sealed anew on
+        /// the GPU, under the key of the image, before anybody can use it. Default: as in the image.
+        fn convert_to(protection: Protection) => convert_to = Some(protection);
         /// Requires content with this BLAKE3 digest. Default: any digest that the record
         /// authenticates.
         fn expected_digest(digest: ContentDigest) => expected_digest = Some(digest);

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use vram_events::EventKind;
 use vram_id::ShardId;
+use vram_seal::Protection;
 use vram_space::Space;
 
 use crate::error::VramError;
 use crate::parts::Core;
-use crate::resident::lease;
+use crate::resident::reseal::Written;
+use crate::resident::{Anew, lease, reseal};
 use crate::sealing::SealRequest;
 use crate::shard::entry::arrive::arrive_all;
 use crate::shard::{
-    Ages, Counted, Entry, Moment, Place, Seal, SealedShard, ShardCause, Standing, State,
+    Ages, Counted, Entry, Moment, Place, Seal, SealedShard, ShardCause, Standing, State, View,
 };
 
 /// A complete shard that is not in the registry yet: dropping it returns everything.
@@ -41,6 +43,37 @@ pub(crate) fn entry(
     let entry = Entry::new(id, sealed_as, owner, len, standing, core.told(), (state, counted));
     lease::used(core, &entry);
     Ready { entry: Arc::new(entry), space }
+}
+
+impl Ready {
+    /// Seals the shard anew in this protection, unless it has it, before any other thread knows it.
+    ///
+    /// # Errors
+    ///
+    /// As for a resident shard; everything is returned.
+    pub(crate) fn in_protection(self, core: &Core, to: Protection) -> Result<Self, VramError> {
+        let Self { entry, mut space } = self;
+        let seal = Arc::clone(&entry.state().seal);
+        if seal.protection() == to {
+            return Ok(Self { entry, space });
+        }
+        let anew = Anew { params: seal.params.with_protection(to), key: seal.key_id() };
+        let view = View::of(&mut space, seal)?;
+        let (seal, written) = reseal::write(core, &entry, &view, anew)?;
+        let verified = match written {
+            Written::InPlace(began) => Some(began),
+            Written::Beside(arrived) => {
+                space = arrived.space;
+                arrived.verified
+            }
+        };
+        let now = Moment::now(&*core.clock);
+        entry.change(|state, _told| {
+            state.seal = seal;
+            state.ages = Ages::new(now, verified);
+        });
+        Ok(Self { entry, space })
+    }
 }
 
 /// Makes a complete shard resident.

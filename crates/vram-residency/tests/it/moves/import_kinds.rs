@@ -1,6 +1,9 @@
 //! Which kinds of image an import accepts, and what it knows of a shard afterwards.
 
-use vram_residency::{ExportOptions, ImportRequest, Protection, SealError, SealRequest, VramError};
+use vram_residency::device::fault::{Action, Op, When};
+use vram_residency::{
+    ExportOptions, ImportRequest, Protection, SealError, SealRequest, Verify, VramError,
+};
 use vram_test_rigs::{Rig, content};
 
 use crate::moves::keys::other;
@@ -47,6 +50,76 @@ fn a_plaintext_image_is_imported_only_if_its_protection_is_named() {
             refused(request());
             refused(request().protection(encrypted));
         }
+    }
+}
+
+/// The image of a shard of this protection, as it is in memory.
+fn image_of(kind: Protection, bytes: &[u8]) -> Vec<u8> {
+    let rig = Rig::new(&[1 << 16]);
+    let shard = rig.manager.seal(SealRequest::new("model", 0).protection(kind), bytes).unwrap();
+    let mut image = Vec::new();
+    rig.manager.export_with(&shard, &mut image, ExportOptions::new().plaintext()).unwrap();
+    image
+}
+
+/// From, to, and bytes of a GPU with room for a second copy, or without.
+fn conversions() -> impl Iterator<Item = (Protection, Protection, usize)> {
+    let (encrypted, authenticated) = (Protection::Encrypted, Protection::Authenticated);
+    [1 << 16, 9000_usize.next_multiple_of(256)]
+        .into_iter()
+        .flat_map(move |room| [(encrypted, authenticated, room), (authenticated, encrypted, room)])
+}
+
+#[test]
+fn an_image_is_converted_before_the_shard_is_resident_if_that_is_asked_for() {
+    let bytes = content(9000, 3);
+    for (from, to, room) in conversions() {
+        let image = image_of(from, &bytes);
+        let Rig { manager, .. } = Rig::new(&[room]);
+        let request = ImportRequest::new("model", 0).protection(from).convert_to(to);
+        let arrived = manager.import(request, image.as_slice()).unwrap();
+        assert_eq!(arrived.protection, to);
+        assert_eq!(manager.unseal_model(&arrived).unwrap(), bytes);
+        assert!(manager.verify(&arrived, Verify::Full).unwrap().content);
+        manager.free_shard(&arrived).unwrap();
+        assert_eq!(manager.get_used_vram(0).unwrap(), 0);
+    }
+}
+
+#[test]
+fn bits_that_flip_while_an_image_is_converted_never_become_resident() {
+    let bytes = content(9000, 3);
+    for (from, to, room) in conversions() {
+        let image = image_of(from, &bytes);
+        let mut met = 0;
+        for op in [Op::Read, Op::Write, Op::QueueRead, Op::QueueWrite] {
+            for nth in 1.. {
+                let Rig { manager, devices, .. } = Rig::new(&[room]);
+                devices[0].add(op, When::Nth(nth), Action::FlipAnyBit).unwrap();
+                let request = ImportRequest::new("model", 0).protection(from).convert_to(to);
+                let answer = manager.import(request, image.as_slice());
+                devices[0].clear();
+                let fired = devices[0].calls().iter().any(|call| call.injected.is_some());
+                match answer {
+                    Ok(shard) => {
+                        assert!(manager.verify(&shard, Verify::Full).unwrap().content, "{op:?}");
+                        assert_eq!(manager.unseal_model(&shard).unwrap(), bytes);
+                    }
+                    Err(error) => {
+                        assert!(fired, "{error}");
+                        assert_eq!(
+                            (manager.shards().len(), manager.get_used_vram(0).unwrap()),
+                            (0, 0)
+                        );
+                    }
+                }
+                if !fired {
+                    break;
+                }
+                met += 1;
+            }
+        }
+        assert!(met > 3, "{met} calls");
     }
 }
 
