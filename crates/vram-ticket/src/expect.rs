@@ -127,7 +127,8 @@ impl TicketExpectation {
         self
     }
 
-    /// Expects this seal record, and therefore this content: two contents never share a record.
+    /// Expects this seal record. No party without the seal key can have other content under it; a
+    /// holder of that key can, so compare the [digest](Self::digest) too where that matters.
     pub fn record(self, record: &SealRecord) -> Self {
         self.record_mac(record.mac())
     }

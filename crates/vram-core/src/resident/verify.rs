@@ -49,8 +49,11 @@ pub enum Verify {
 pub struct Verdict {
     /// The shard.
     pub shard_id: ShardId,
-    /// Whether every tag that was checked is good, and no earlier check found the shard altered. No
-    /// party without the key can make other bytes sound; a holder of the key can.
+    /// Whether every tag that was checked is good, and no check, now or earlier, found the shard
+    /// altered; also false if all tags are good and the [content differs](Self::content_differs).
+    /// No party without the key can make other bytes sound; a holder of the key can. A check of the
+    /// record alone, or of no byte, is sound and says nothing of the bytes: see
+    /// [`checked_bytes`](Self::checked_bytes).
     pub sound: bool,
     /// Whether the content as a whole is the sealed one: all tags and the digest behind the seal,
     /// even against a holder of the key. Only [`Verify::Full`] can tell; false at other levels.
@@ -75,6 +78,9 @@ impl fmt::Display for Verdict {
                 "{}: sound and content, {} checked",
                 self.shard_id, self.checked_bytes
             );
+        }
+        if self.sound && self.checked_bytes.is_zero() {
+            return write!(f, "{}: the record is genuine, no byte was checked", self.shard_id);
         }
         if self.sound {
             return write!(f, "{}: sound, {} checked", self.shard_id, self.checked_bytes);

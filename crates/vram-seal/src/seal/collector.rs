@@ -15,13 +15,26 @@ use crate::segment::table::SegmentTags;
 
 /// Collects the sealed segments of one shard from all threads.
 ///
-/// It owns the sealer, so it takes no other seal's segments and cannot be finished with another
-/// sealer:
+/// It owns the sealer, so it takes no other seal's segments:
+///
+/// ```
+/// # use vram_seal::{SealContext, SealKey, SealParams, Sealer, SegmentCollector};
+/// # use vram_alloc::ByteLen;
+/// # let key = SealKey::from_bytes(&[7; 32]);
+/// # let context = SealContext::new("model").unwrap();
+/// let sealer = || Sealer::new(&key, &context, SealParams::new(), ByteLen::ZERO)?.one_pass();
+/// let collector = SegmentCollector::new(sealer().unwrap()).unwrap();
+/// let sealed = collector.sealer().seal_segment(0, &mut []).unwrap();
+/// collector.put(0, sealed).unwrap();
+/// collector.finish().unwrap();
+/// ```
+///
+/// It cannot be finished with another sealer:
 ///
 /// ```compile_fail,E0061
 /// # use vram_seal::{SealContext, SealKey, SealParams, Sealer, SegmentCollector};
 /// # use vram_alloc::ByteLen;
-/// # let key = SealKey::from_bytes([7; 32]);
+/// # let key = SealKey::from_bytes(&[7; 32]);
 /// # let context = SealContext::new("model").unwrap();
 /// let sealer = || Sealer::new(&key, &context, SealParams::new(), ByteLen::ZERO)?.one_pass();
 /// let collector = SegmentCollector::new(sealer().unwrap()).unwrap();
@@ -33,7 +46,7 @@ use crate::segment::table::SegmentTags;
 /// ```compile_fail,E0308
 /// # use vram_seal::{SealContext, SealKey, SealParams, Sealer, SegmentCollector};
 /// # use vram_alloc::ByteLen;
-/// # let key = SealKey::from_bytes([7; 32]);
+/// # let key = SealKey::from_bytes(&[7; 32]);
 /// # let context = SealContext::new("model").unwrap();
 /// let fresh = Sealer::new(&key, &context, SealParams::new(), ByteLen::ZERO).unwrap();
 /// SegmentCollector::new(fresh).unwrap();

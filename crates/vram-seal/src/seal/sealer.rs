@@ -38,23 +38,46 @@ use crate::segment::table::{Entry, SegmentTags};
 /// No call order seals two plaintexts under one key and nonce: in scope Shard the second one is
 /// refused, and in scope Segment it has another synthetic IV.
 ///
-/// A sealer that is not ready seals nothing:
+/// A sealer that is not ready seals nothing. This compiles:
+///
+/// ```
+/// # use vram_seal::{SealContext, SealKey, SealParams, Sealer};
+/// # use vram_alloc::ByteLen;
+/// # let key = SealKey::from_bytes(&[7; 32]);
+/// # let context = SealContext::new("model").unwrap();
+/// let fresh = Sealer::new(&key, &context, SealParams::new(), ByteLen::new(7)).unwrap();
+/// fresh.one_pass().unwrap().seal_segment(0, &mut *b"weights".to_vec()).unwrap();
+/// ```
+///
+/// and this does not:
 ///
 /// ```compile_fail,E0599
 /// # use vram_seal::{SealContext, SealKey, SealParams, Sealer};
 /// # use vram_alloc::ByteLen;
-/// # let key = SealKey::from_bytes([7; 32]);
+/// # let key = SealKey::from_bytes(&[7; 32]);
 /// # let context = SealContext::new("model").unwrap();
 /// let fresh = Sealer::new(&key, &context, SealParams::new(), ByteLen::new(7)).unwrap();
 /// fresh.seal_segment(0, &mut *b"weights".to_vec()).unwrap();
 /// ```
 ///
-/// Hashes are fixed once; there is no fresh sealer left to fix others:
+/// Hashes are fixed once:
+///
+/// ```
+/// # use vram_seal::{SealContext, SealKey, SealParams, Sealer};
+/// # use vram_alloc::ByteLen;
+/// # let key = SealKey::from_bytes(&[7; 32]);
+/// # let context = SealContext::new("model").unwrap();
+/// let fresh = Sealer::new(&key, &context, SealParams::new(), ByteLen::new(7)).unwrap();
+/// let hashes = vec![fresh.hash_segment(0, b"weights").unwrap()];
+/// let sealer = fresh.fix(hashes.clone()).unwrap();
+/// ```
+///
+/// There is no fresh sealer left to fix others:
 ///
 /// ```compile_fail,E0382
 /// # use vram_seal::{SealContext, SealKey, SealParams, Sealer};
 /// # use vram_alloc::ByteLen;
-/// # let key = SealKey::from_bytes([7; 32]);
+/// # let key = SealKey::from_bytes(&[7; 32]);
 /// # let context = SealContext::new("model").unwrap();
 /// let fresh = Sealer::new(&key, &context, SealParams::new(), ByteLen::new(7)).unwrap();
 /// let hashes = vec![fresh.hash_segment(0, b"weights").unwrap()];
