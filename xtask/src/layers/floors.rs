@@ -9,8 +9,21 @@ const HOUSE: &str = "vram-core";
 
 /// Its folders (and files beside its root), from the lowest floor up.
 const FLOORS: &[&str] = &[
-    "error", "shard", "transfer", "parts", "resident", "room", "sealing", "moves", "models",
-    "scrub", "repair", "reset", "close", "reports", "schedules",
+    "error",
+    "shard",
+    "transfer",
+    "parts",
+    "resident",
+    "room",
+    "sealing",
+    "moves",
+    "models",
+    "scrub",
+    "repair",
+    "reset",
+    "close",
+    "reports",
+    "schedules",
 ];
 
 /// The module that every floor may import, and that imports none: the locks.
