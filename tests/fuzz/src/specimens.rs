@@ -44,6 +44,14 @@ pub struct Specimen {
     pub protection: Protection,
 }
 
+impl Specimen {
+    /// Whether ciphertext lies in `data`.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.protection == Protection::Encrypted
+    }
+}
+
 /// The key.
 #[must_use]
 pub fn key() -> SealKey {

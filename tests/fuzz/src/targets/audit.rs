@@ -50,13 +50,13 @@ impl Chain {
     }
 }
 
-/// The contents of the lines of three files.
-fn contents() -> Vec<Vec<Vec<u8>>> {
+/// The contents of the lines of three files, which differ from another audit's in the first line.
+fn contents(at: u8) -> Vec<Vec<Vec<u8>>> {
     let name = &hex(&key().sign(b"vram-audit/key/1"))[..16];
     let id = |number: u8| hex(&[number; 16]);
     let shard = "orch-shard-01ARZ3NDEKTSV4RRFFQ69G5FAV";
     let opened = |file: u8| {
-        format!(r#""line":"opened","format":2,"key":"{name}","file":"{}","at":5"#, id(file))
+        format!(r#""line":"opened","format":2,"key":"{name}","file":"{}","at":{at}"#, id(file))
     };
     let closed = |next: u8| format!(r#""line":"closed","at":9,"next":"{}""#, id(next));
     let sealed = format!(
@@ -83,7 +83,7 @@ fn written(contents: &[Vec<Vec<u8>>]) -> (Vec<Vec<u8>>, Chain) {
 fn genuine() -> &'static (Vec<Vec<u8>>, AuditHead) {
     static GENUINE: OnceLock<(Vec<Vec<u8>>, AuditHead)> = OnceLock::new();
     GENUINE.get_or_init(|| {
-        let (files, chain) = written(&contents());
+        let (files, chain) = written(&contents(5));
         let head = format!("{}:{}", chain.lines, hex(&chain.code)).parse().unwrap();
         let key = key();
         let summary = AuditCheck::new(&key).anchor(&head).files(files.iter().map(Vec::as_slice));
@@ -119,7 +119,7 @@ fn run(input: &[u8]) {
 fn changed(choices: &mut Choices<'_>) {
     let (mut files, head) = genuine().clone();
     for _ in 0..choices.byte() % 4 {
-        let (what, at) = (choices.byte() % 6, choices.below(files.len()));
+        let (what, at) = (choices.byte() % 7, choices.below(files.len()));
         match what {
             0 if !files.is_empty() => drop(files.remove(at)),
             1 if !files.is_empty() => {
@@ -142,6 +142,13 @@ fn changed(choices: &mut Choices<'_>) {
             5 if !files.is_empty() => {
                 let line = lines(&files[at], choices.short());
                 files[at].truncate(line);
+            }
+            6 if files.len() == 3 => {
+                // From here on, the lines of another audit under the same key.
+                let line = lines(&files[at], choices.short());
+                let (other, _) = written(&contents(6));
+                files[at].truncate(line);
+                files[at].extend_from_slice(other[at].get(line..).unwrap_or_default());
             }
             _ => {}
         }
@@ -170,9 +177,12 @@ fn lines(file: &[u8], which: usize) -> usize {
     which.checked_rem(ends.len()).map_or(0, |which| ends[which])
 }
 
+/// The beginning of a line that closes its file.
+const CLOSED: &[u8] = br#""line":"closed","at":9,"next":"0"#;
+
 /// Changes of a holder of the key: whatever it signs, an accepted audit is counted right.
 fn signed(choices: &mut Choices<'_>) {
-    let mut contents = contents();
+    let mut contents = contents(5);
     for _ in 0..=choices.byte() % 3 {
         let file = choices.below(contents.len());
         let line = choices.below(contents[file].len());
@@ -191,7 +201,16 @@ fn signed(choices: &mut Choices<'_>) {
     let (files, chain) = written(&contents);
     let key = key();
     let verdict = AuditCheck::new(&key).files(files.iter().map(Vec::as_slice));
+    let anchored = AuditCheck::new(&key).anchor(&genuine().1);
+    let anchored = anchored.files(files.iter().map(Vec::as_slice));
+    // A holder of the key may go on behind the anchored line, and change nothing before it.
+    let goes_on = files.concat().starts_with(&genuine().0.concat());
+    assert_eq!(anchored.is_ok(), verdict.is_ok() && goes_on, "{anchored:?}");
     if let Ok(summary) = verdict {
+        for file in &contents {
+            let closed = file.iter().position(|line| line.starts_with(CLOSED));
+            assert!(closed.is_none_or(|line| line + 1 == file.len()), "a line after the last");
+        }
         assert_eq!(summary.head.lines, chain.lines);
         assert_eq!(summary.head.code, chain.code);
         assert_eq!(summary.files, u64::try_from(files.len()).unwrap());
@@ -225,6 +244,9 @@ fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         ("line-copied", vec![0, 0, 0, 0, 5, 0, 0, 0, 1, 60, 0]),
         ("torn", vec![0, 0, 2, 0, 7, 0x00, 1]),
         ("signed-count", vec![2, 0, 0, 0, 2, 0, 2, 6, 27, 0, 0, 13]),
+        ("lines-of-another", vec![0, 1, 6, 0, 0, 2, 0]),
+        ("signed-after-the-last", vec![2, 0, 0, 0, 2, 0, 1]),
+        ("signed-other-content", vec![2, 0, 2, 0, 2, 0, 2, 1, 23, 0, b'7']),
         ("signed-line-gone", vec![2, 0, 0, 0, 3, 0, 0]),
         ("head", [&[3], head.to_string().as_bytes()].concat()),
         ("file-id", [&[3], hex(&[1; 16]).as_bytes()].concat()),

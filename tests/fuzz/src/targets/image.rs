@@ -118,6 +118,15 @@ fn import(manager: &VramManager, bytes: &[u8], content: Option<&[u8]>) {
     }
     assert!(manager.shards().is_empty());
     assert_eq!(manager.capacity(0).unwrap(), before);
+    // Plaintext is accepted by its name alone.
+    let sealed = made::all().iter().any(|one| one.image == bytes && one.is_encrypted());
+    match manager.import(request(), bytes) {
+        Ok(shard) => {
+            assert!(sealed, "plaintext is taken for ciphertext");
+            manager.free_shard(&shard).unwrap();
+        }
+        Err(_) => assert!(!sealed),
+    }
     // Under another name it never gets in.
     let other = ImportRequest::new("another", 0).context(made::CONTEXT).any_protection();
     assert!(manager.import(other, bytes).is_err());

@@ -188,12 +188,20 @@ fn read_as_stated(record: &[u8], fields: &RecordFields) {
 
 fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let genuine = made::all()[18].record.to_vec();
+    let segments = |count: u64| {
+        let mut record = made::all()[18].record.to_vec();
+        record[16..24].copy_from_slice(&(count << 12).to_le_bytes());
+        record[24..32].copy_from_slice(&count.to_le_bytes());
+        [vec![0, 3, 0xff, 0], record].concat()
+    };
     let long = |place: u8, number: u8| vec![6, place, 0, 3, number];
     vec![
         ("genuine", vec![11, 0, 0xff, 0]),
         ("one-bit", vec![7, 0, 3, 0, 0, 40, 0, 1]),
         ("signed-revision", [vec![3, 2, 0x23, 0], long(40, 5)].concat()),
         ("signed-length", [vec![3, 2, 0, 3, 10], long(16, 20), long(24, 15)].concat()),
+        ("signed-most-segments", segments(1 << 24)),
+        ("signed-too-many-segments", segments((1 << 24) + 1)),
         ("signed-reserved", vec![16, 2, 0, 0, 0, 200, 0, 1]),
         ("signed-mode", vec![2, 2, 0x4f, 0, 1, 10, 0, 2, 1, 11, 0, 0, 1, 12, 0, 0]),
         ("two-records", vec![18, 2, 0, 0, 8, 17, 0, 128, 0, 128, 0, 32, 0]),

@@ -148,7 +148,17 @@ fn as_text(choices: &mut Choices<'_>, genuine: &ShardTicket, raw: bool) -> Optio
 fn seeds() -> Vec<(&'static str, Vec<u8>)> {
     let bytes = made()[0].to_bytes();
     let text = serde_json::to_vec(&made()[0]).unwrap();
+    // The first and the last moment at which a ticket counts, and those beside them.
+    let issued = |at: u64| {
+        let mut bytes = made()[0].to_bytes();
+        bytes[216..224].copy_from_slice(&at.to_le_bytes());
+        [&[0, 5][..], &bytes].concat()
+    };
     vec![
+        ("oldest", issued(NOW - 65_000)),
+        ("too-old", issued(NOW - 65_001)),
+        ("newest", issued(NOW + 5000)),
+        ("too-new", issued(NOW + 5001)),
         ("genuine", vec![0, 0]),
         ("bit", vec![1, 0, 0, 30, 0, 1]),
         ("signed-nonce", vec![0, 1, 0, 30, 0, 1]),
