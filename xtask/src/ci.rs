@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{arguments, examples, gpu, layers, models, proptest, shell, summary, workspace};
+use crate::{arguments, examples, fuzz, gpu, layers, models, proptest, shell, summary, workspace};
 
 /// The command line of this command.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,7 +54,9 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             continue;
         }
         let mut variants = vec!["--no-default-features"];
-        if !package.features.is_empty() {
+        // libFuzzer is C++, which nothing else here needs.
+        let buildable = package.name != fuzz::PACKAGE || fuzz::cxx().is_some();
+        if !package.features.is_empty() && buildable {
             variants.push("--all-features");
         }
         for variant in variants {

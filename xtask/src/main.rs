@@ -13,6 +13,7 @@ mod arguments;
 mod bench;
 mod ci;
 mod examples;
+mod fuzz;
 mod gpu;
 mod layers;
 mod model;
@@ -32,6 +33,9 @@ cargo xtask COMMAND [OPTIONS]
   proptest [--cases N] [--only CRATE]     every property suite (test targets prop_*, property_*), overflow checks on
   stress [--minutes N] [--seed S] [--only TARGET]
                                           every stress suite (test targets stress_*) for N minutes in all, then the models of concurrency
+  fuzz [--minutes N] [--only TARGET [--replay FILE]] [--list] [--plain]
+                                          everything that reads bytes of others, under libFuzzer for N minutes in all
+                                          (--replay: one input again; --plain: random changes, without coverage)
   bench [--only CRATE] [--quick]          criterion benches, then medians as ratios against the reference of each group
   gpu [--build-only] [--simulated [--debug]] [--report FILE] [--read LOG]
                                           checks and measures the GPUs of this machine, with a report in Markdown
@@ -60,6 +64,7 @@ fn main() -> ExitCode {
         "bench" => bench::Options::parse(args).and_then(|options| bench::run(&options)),
         "gpu" => gpu::Options::parse(args).and_then(|options| gpu::run(&options)),
         "examples" => arguments::none(args).and_then(|()| examples::run()),
+        "fuzz" => fuzz::Options::parse(args).and_then(|options| fuzz::run(&options)),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
         "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),
         "planted" => planted::Options::parse(args).and_then(|options| planted::run(&options)),

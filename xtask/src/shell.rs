@@ -1,7 +1,9 @@
 //! Starting child processes: each is shown before it runs, and its exit status is never ignored.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// The variable that sets the time limit of each test, in seconds (see `vram-testkit`).
@@ -46,7 +48,7 @@ impl Child {
     /// The command line that runs the same again.
     pub(crate) fn line(&self) -> String {
         let env = self.env.iter().map(|(name, value)| format!("{name}={} ", quoted(value)));
-        let name = std::path::Path::new(&self.program)
+        let name = Path::new(&self.program)
             .file_name()
             .map_or_else(|| self.program.to_string_lossy(), |name| name.to_string_lossy());
         let args = self.args.iter().map(|arg| format!(" {}", quoted(arg)));
@@ -90,6 +92,18 @@ impl Child {
         let _ = std::io::stdout().flush();
         let status = child.wait().map_err(|error| format!("waiting for the child: {error}"))?;
         Ok((text, status.success()))
+    }
+
+    /// Runs the child with all of its output in a file, and returns whether it succeeded.
+    pub(crate) fn run_into(&self, file: &Path) -> Result<bool, String> {
+        let failed = |error| format!("{}: {error}", file.display());
+        let out = File::create(file).map_err(failed)?;
+        let errors = out.try_clone().map_err(failed)?;
+        println!("$ {}", self.line());
+        let status = self.command().stdin(Stdio::null()).stdout(out).stderr(errors).status();
+        let status =
+            status.map_err(|error| format!("`{}` cannot be started: {error}", self.line()))?;
+        Ok(status.success())
     }
 
     /// Shows the line, runs the child, and returns its standard output.

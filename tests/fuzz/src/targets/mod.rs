@@ -1,0 +1,11 @@
+//! The targets: one file each.
+
+pub mod audit;
+pub mod handle;
+pub mod image;
+pub mod key;
+pub mod model;
+pub mod ranges;
+pub mod record;
+pub mod table;
+pub mod ticket;
