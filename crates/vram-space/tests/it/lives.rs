@@ -189,3 +189,18 @@ fn a_dry_run_removes_a_placement_once() {
         assert_eq!(dry_run.room(), room);
     }
 }
+
+/// What was let in ends in its own time; its memory comes back, and nobody follows.
+#[test]
+fn an_owner_that_closes_lets_nobody_in_while_the_last_call_runs() {
+    for mode in BOTH {
+        let Bench { gpu, .. } = bench(mode, WipePolicy::Always);
+        let running = gpu.enter().unwrap();
+        gpu.life.close();
+        assert!(matches!(gpu.enter(), Err(SpaceError::Closed)), "{mode:?}");
+        assert!(matches!(gpu.place(ByteLen::new(100)), Err(SpaceError::Closed)), "{mode:?}");
+        gpu.ready().unwrap();
+        drop(running);
+        assert!(matches!(gpu.enter(), Err(SpaceError::Closed)), "{mode:?}");
+    }
+}
