@@ -7,6 +7,7 @@ use vram_alloc::DeviceUuid;
 use vram_id::{ShardId, Timestamp};
 use vram_seal::{KeyId, Protection, SealRecord, TicketKey};
 
+use crate::bytes::VERSION;
 use crate::error::TicketError;
 use crate::ticket::{ShardTicket, TicketState};
 
@@ -189,6 +190,9 @@ impl TicketVerifier {
         ticket: &ShardTicket,
         expected: &TicketExpectation,
     ) -> Result<(), TicketError> {
+        if ticket.version != VERSION {
+            return Err(TicketError::Version { found: u16::from(ticket.version) });
+        }
         let statement = ticket.statement().ok_or(TicketError::Malformed { what: "a field" })?;
         let (named, own) = (ticket.signed_by, self.key_id());
         let refused = if named == own {
