@@ -6,6 +6,7 @@
 #[macro_use]
 extern crate vram_testkit;
 
+use core::fmt::Write as _;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -152,8 +153,11 @@ fn a_file_replaces_none_but_the_one_that_the_closing_line_names() {
     assert_ne!(changed, text);
     let (signed, _) = changed.split_once(",\"code\":").unwrap();
     let code = key().sign(&[&b"vram-audit/line1"[..], &closed.code, signed.as_bytes()].concat());
-    let code: String = code.iter().map(|byte| format!("{byte:02x}")).collect();
-    fs::write(&c, format!("{signed},\"code\":\"{code}\"}}\n")).unwrap();
+    let mut line = format!("{signed},\"code\":\"");
+    for byte in code {
+        write!(line, "{byte:02x}").unwrap();
+    }
+    fs::write(&c, line + "\"}\n").unwrap();
     let refused = check(&[&a, &c]).unwrap_err();
     assert!(
         matches!(&refused, AuditError::File { file: 2, error }
