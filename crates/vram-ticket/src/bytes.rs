@@ -33,9 +33,7 @@ use vram_id::Timestamp;
 use vram_seal::{ContentDigest, KeyId, MODEL_ID_LEN_MAX, Protection};
 
 use crate::error::TicketError;
-use crate::ticket::{ShardTicket, TicketState};
-
-pub(crate) const VERSION: u8 = 2;
+use crate::ticket::{ShardTicket, TicketState, VERSION};
 
 /// The longest node name and the longest owner in a ticket, in bytes.
 pub const TICKET_NAME_LEN_MAX: usize = 1024;

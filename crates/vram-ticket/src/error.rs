@@ -20,7 +20,7 @@ pub enum TicketError {
     /// another version of this program.
     #[error(
         "the ticket has version {found}, and this program reads version {}",
-        crate::bytes::VERSION
+        crate::ticket::VERSION
     )]
     Version {
         /// The version that the ticket names.

@@ -7,9 +7,8 @@ use vram_alloc::DeviceUuid;
 use vram_id::{ShardId, Timestamp};
 use vram_seal::{KeyId, Protection, SealRecord, TicketKey};
 
-use crate::bytes::VERSION;
 use crate::error::TicketError;
-use crate::ticket::{ShardTicket, TicketState};
+use crate::ticket::{ShardTicket, TicketState, VERSION};
 
 /// Default maximum age of a ticket.
 const MAX_AGE: Duration = Duration::from_mins(1);
