@@ -53,7 +53,7 @@ impl<'a> AuditCheck<'a> {
     }
 
     /// Compares with an anchor that was kept elsewhere: every line up to the anchor must be as it
-    /// was when the anchor was taken.
+    /// was when the anchor was taken. An anchor of no lines is refused.
     pub const fn anchor(mut self, head: &AuditHead) -> Self {
         self.anchor = Some(*head);
         self
@@ -82,7 +82,9 @@ impl<'a> AuditCheck<'a> {
     /// # Errors
     ///
     /// [`AuditError::File`] with the first file and line that fail, and why;
-    /// [`AuditError::NextMissing`], [`AuditError::CutShort`]; [`AuditError::Empty`] without a file.
+    /// [`AuditError::NextMissing`], [`AuditError::CutShort`]; [`AuditError::Empty`] without a file;
+    /// [`AuditError::EmptyAnchor`]. With a [part](Self::part) of an audit,
+    /// [`AuditError::AnchorInEarlierFile`].
     pub fn files<R: Read>(
         &self,
         files: impl IntoIterator<Item = R>,
@@ -104,10 +106,7 @@ impl<'a> AuditCheck<'a> {
     }
 
     fn reading(&self) -> Result<Reading<'a>, AuditError> {
-        match self.anchor.filter(|anchor| anchor.lines == 0 && *anchor != AuditHead::NONE) {
-            Some(anchor) => Err(AuditError::NotAnchored { anchor }),
-            None => Ok(Reading::new(self.key, self.anchor)),
-        }
+        Reading::new(self.key, self.anchor)
     }
 
     fn read(&self, reading: &mut Reading<'a>, file: impl Read) -> Result<(), AuditError> {
@@ -158,7 +157,8 @@ pub fn verify_audit(audit: impl Read, key: &TicketKey) -> Result<AuditSummary, A
 ///
 /// # Errors
 ///
-/// As [`verify_audit`]; [`AuditError::CutShort`], [`AuditError::NotAnchored`].
+/// As [`verify_audit`]; [`AuditError::CutShort`], [`AuditError::NotAnchored`],
+/// [`AuditError::EmptyAnchor`].
 pub fn verify_audit_against(
     audit: impl Read,
     key: &TicketKey,

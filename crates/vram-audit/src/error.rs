@@ -110,6 +110,26 @@ pub enum AuditError {
         /// The anchor.
         anchor: AuditHead,
     },
+    /// The anchored line lies in an earlier file: this one cannot be compared with the anchor. A
+    /// crash between a rotation and the storing of the next head leaves this behind. It says nothing
+    /// against the file.
+    #[error(
+        "line {} was anchored, and lies before this file, which goes on after line {}: verify the \
+         file before this one against the anchor, and use the head of that file here",
+        anchor.lines, begins.lines
+    )]
+    AnchorInEarlierFile {
+        /// The anchor.
+        anchor: AuditHead,
+        /// The head that the file goes on from.
+        begins: AuditHead,
+    },
+    /// An anchor without a line, which any audit would pass.
+    #[error(
+        "an anchor of no lines compares nothing: verify without an anchor, or resume with \
+         append_trusting_the_file, which says so in the audit"
+    )]
+    EmptyAnchor,
     /// A genuine file, but not the one that belongs here.
     #[error(
         "a file that begins with number {} stands where number {} belongs: {}",
@@ -180,6 +200,8 @@ impl AuditError {
             | Self::InUse { .. }
             | Self::BadKey
             | Self::Format { .. }
+            | Self::AnchorInEarlierFile { .. }
+            | Self::EmptyAnchor
             | Self::Closed { .. }
             | Self::WriterGone => false,
             _ => true,

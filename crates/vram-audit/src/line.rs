@@ -28,7 +28,17 @@ const END: &[u8] = b"\"}";
 pub(crate) enum Body {
     /// The first line of a file, and no other line. Its number and the code before it are those of
     /// the line that closed the file before it; the first file of an audit has number 0.
-    Opened { format: u32, key: String, file: AuditFileId, at: Timestamp },
+    ///
+    /// A file that goes on in place of the one that the closing line names has an id of its own and
+    /// names the id of that one: what that one held is not in this audit.
+    Opened {
+        format: u32,
+        key: String,
+        file: AuditFileId,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaces: Option<AuditFileId>,
+        at: Timestamp,
+    },
     /// A writer resumed the file, and cut off this many bytes of an unfinished line. The anchor is
     /// the head that it asked the file to contain; without one, the writer trusted the file.
     Resumed { at: Timestamp, cut: u64, anchor: Option<AuditHead> },
@@ -87,9 +97,14 @@ impl Chain {
         self.head = head;
     }
 
-    /// The first line of a file.
-    pub(crate) fn opened(&self, file: AuditFileId, at: Timestamp) -> Body {
-        Body::Opened { format: FORMAT, key: key_id(&self.key), file, at }
+    /// The first line of a file, which may replace another one.
+    pub(crate) fn opened(
+        &self,
+        file: AuditFileId,
+        replaces: Option<AuditFileId>,
+        at: Timestamp,
+    ) -> Body {
+        Body::Opened { format: FORMAT, key: key_id(&self.key), file, replaces, at }
     }
 }
 
@@ -168,7 +183,7 @@ mod tests {
     fn lines_are_the_frozen_bytes() {
         let mut chain = Chain::new(TicketKey::from_bytes(&[7; 32]));
         let at = Timestamp::from_unix_millis(5);
-        let opened = chain.opened(AuditFileId::from_bytes([0xab; 16]), at);
+        let opened = chain.opened(AuditFileId::from_bytes([0xab; 16]), None, at);
         let next = Some(AuditFileId::from_bytes([0xcd; 16]));
         let mut lines = Vec::new();
         for body in [opened, Body::Dropped { at, count: 3 }, Body::Closed { at, next }] {

@@ -31,6 +31,10 @@ pub struct AuditSummary {
     pub resumed: u64,
     /// How often it did so without an anchor: lines that were cut off before that are not found.
     pub trusted: u64,
+    /// Files that stand in place of the file that the closing line before them names
+    /// ([`AuditWriter::create_replacing_the_next`](crate::AuditWriter::create_replacing_the_next)).
+    /// What those files held is not in this audit.
+    pub replaced: u64,
     /// Bytes of unfinished lines that those writers cut off.
     pub cut: u64,
     /// Bytes of an unfinished line at the end. Only a writer that resumes the file accepts any.
@@ -52,6 +56,7 @@ impl AuditSummary {
         failed: 0,
         resumed: 0,
         trusted: 0,
+        replaced: 0,
         cut: 0,
         torn: 0,
         unknown: 0,
@@ -61,7 +66,9 @@ impl AuditSummary {
     pub(crate) fn add(&mut self, line: &Parsed<'_>, body: Option<&Body>) {
         self.head = AuditHead { lines: self.head.lines.saturating_add(1), code: line.code };
         match body {
-            Some(Body::Opened { .. }) => {}
+            Some(Body::Opened { replaces, .. }) => {
+                self.replaced = self.replaced.saturating_add(u64::from(replaces.is_some()));
+            }
             Some(Body::Resumed { cut, anchor, .. }) => {
                 self.resumed = self.resumed.saturating_add(1);
                 self.trusted = self.trusted.saturating_add(u64::from(anchor.is_none()));

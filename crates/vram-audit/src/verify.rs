@@ -30,8 +30,15 @@ pub(crate) struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    pub(crate) const fn new(key: &'a TicketKey, anchor: Option<AuditHead>) -> Self {
-        Self { key, anchor, summary: AuditSummary::NONE, line: 0 }
+    /// # Errors
+    ///
+    /// [`AuditError::EmptyAnchor`]: every audit would pass it, and the caller would believe that
+    /// something was compared.
+    pub(crate) fn new(key: &'a TicketKey, anchor: Option<AuditHead>) -> Result<Self, AuditError> {
+        if anchor.is_some_and(|anchor| anchor.lines == 0) {
+            return Err(AuditError::EmptyAnchor);
+        }
+        Ok(Self { key, anchor, summary: AuditSummary::NONE, line: 0 })
     }
 
     /// Verifies one file. Returns how many bytes its whole lines take. An unfinished last line is
@@ -107,8 +114,8 @@ impl<'a> Reading<'a> {
         named: Option<AuditFileId>,
     ) -> Result<(), AuditError> {
         let found = AuditHead { lines: parsed.number, code: parsed.prev };
-        let (format, file) = match body {
-            Some(Body::Opened { format, file, .. }) => (*format, *file),
+        let (format, file, replaces) = match body {
+            Some(Body::Opened { format, file, replaces, .. }) => (*format, *file, *replaces),
             _ if found.lines == 0 => return Err(AuditError::NotALine { line: 1 }),
             _ => {
                 let expected = match begins {
@@ -125,18 +132,23 @@ impl<'a> Reading<'a> {
             Begins::After(expected) if expected != found => {
                 return Err(AuditError::NotTheNext { expected, found });
             }
-            _ if named.is_some_and(|named| named != file) => {
+            // The file that the line before names, or one that says that it replaces that file.
+            _ if named.is_some_and(|named| named != replaces.unwrap_or(file)) => {
                 return Err(AuditError::OtherAudit { line: 1 });
             }
             _ => {}
         }
         if self.summary.files == 0 {
             self.summary.begins = found;
-            // Lines before these cannot be compared with an anchor.
-            if let Some(anchor) = self.anchor.filter(|anchor| {
-                anchor.lines < found.lines || (anchor.lines == found.lines && *anchor != found)
-            }) {
-                return Err(AuditError::NotAnchored { anchor });
+            match self.anchor {
+                // Lines before these cannot be compared with an anchor.
+                Some(anchor) if anchor.lines < found.lines => {
+                    return Err(AuditError::AnchorInEarlierFile { anchor, begins: found });
+                }
+                Some(anchor) if anchor.lines == found.lines && anchor != found => {
+                    return Err(AuditError::NotAnchored { anchor });
+                }
+                _ => {}
             }
         }
         (self.summary.head, self.summary.file) = (found, file);

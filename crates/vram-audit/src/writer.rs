@@ -117,7 +117,10 @@ impl AuditWriter {
     /// # Errors
     ///
     /// As [`verify_audit_against`](crate::verify_audit_against): [`AuditError::CutShort`] if lines
-    /// up to the anchor are missing, [`AuditError::NotAnchored`] for another audit.
+    /// up to the anchor are missing, [`AuditError::NotAnchored`] for another audit,
+    /// [`AuditError::EmptyAnchor`] for an anchor of no lines. [`AuditError::AnchorInEarlierFile`] if
+    /// the audit was rotated after the head was stored: verify the file before this one against the
+    /// anchor ([`AuditCheck::part`](crate::AuditCheck::part)), and resume after its head.
     /// [`AuditError::Closed`] if the file was closed; [`AuditError::InUse`] while another writer
     /// holds the file's lock; [`AuditError::Io`]. The file is as it was. One exception: if the line
     /// that reports the cut cannot be written, the unfinished line is cut off without a report.
@@ -148,23 +151,41 @@ impl AuditWriter {
 
     /// Goes on in a new file at `path` from the audit in the file `before`, as a
     /// [rotation](AuditHandle::rotate) does. The file `before` is verified against the anchor as in
-    /// [`append_after`](Self::append_after), and closed if it is not closed yet. The summary is that
-    /// of the file `before`.
-    ///
-    /// It also completes a rotation that a crash interrupted: remove the new file first, if it is
-    /// there and empty.
+    /// [`append_after`](Self::append_after), and closed. The summary is that of the file `before`.
     ///
     /// # Errors
     ///
-    /// As `append_after`; [`AuditError::Closed`] if the audit ended with that file;
-    /// [`AuditError::Io`], also if the new file exists already.
+    /// As `append_after`; [`AuditError::Io`], also if the new file exists already.
+    /// [`AuditError::Closed`] if the file `before` is closed: the audit goes on in the file that the
+    /// error names, which may hold events. Resume that one.
     pub fn create_after(
         path: impl AsRef<Path>,
         before: impl AsRef<Path>,
         key: TicketKey,
         anchor: &AuditHead,
     ) -> Result<(Self, AuditSummary), AuditError> {
-        let (lines, summary) = Lines::follow(path.as_ref(), before.as_ref(), key, anchor)?;
+        let (path, before) = (path.as_ref(), before.as_ref());
+        let (lines, summary) = Lines::follow(path, before, key, anchor, false)?;
+        Ok((Self::of(lines), summary))
+    }
+
+    /// As [`create_after`](Self::create_after), also if the file `before` was closed for a next file
+    /// that is missing or empty: a crash interrupted the rotation, or that file is lost. **Whatever
+    /// that file held is given up.** The new file has an id of its own, and its first line names the
+    /// file that it replaces; [`AuditSummary::replaced`] counts such files. Should the other file
+    /// turn up, it is still genuine after the file `before`, and the two are told apart.
+    ///
+    /// # Errors
+    ///
+    /// As `create_after`, but [`AuditError::Closed`] only if the audit ended with that file.
+    pub fn create_replacing_the_next(
+        path: impl AsRef<Path>,
+        before: impl AsRef<Path>,
+        key: TicketKey,
+        anchor: &AuditHead,
+    ) -> Result<(Self, AuditSummary), AuditError> {
+        let (path, before) = (path.as_ref(), before.as_ref());
+        let (lines, summary) = Lines::follow(path, before, key, anchor, true)?;
         Ok((Self::of(lines), summary))
     }
 

@@ -313,45 +313,6 @@ fn a_rotation_into_a_file_that_exists_changes_nothing() {
 }
 
 #[test]
-fn a_rotation_that_a_crash_interrupted_is_completed_in_the_next_process() {
-    let folder = Folder::new();
-    let (mut audit, _) = written(&folder.file(0), 1);
-    let handle = audit.handle();
-    let closed = handle.rotate(folder.file(1)).unwrap();
-    audit.dropped(2);
-    drop(audit);
-    // What a crash leaves between the line that closes and the line that opens.
-    fs::remove_file(folder.file(1)).unwrap();
-    assert!(matches!(check(&folder.read(&[0])), Err(AuditError::NextMissing { .. })));
-
-    let (mut audit, before) =
-        AuditWriter::create_after(folder.file(1), folder.file(0), key(), &closed).unwrap();
-    assert_eq!((before.head, before.closed), (closed, true));
-    audit.dropped(3);
-    drop(audit);
-    let summary = check(&folder.read(&[0, 1])).unwrap();
-    assert_eq!((Some(summary.file), summary.dropped), (before.next, 4));
-    assert!(!folder.file(2).exists());
-
-    // A file that was not closed, and ends within a line, is closed first.
-    let mut torn = fs::read(folder.file(1)).unwrap();
-    torn.extend_from_slice(b"{\"n\":");
-    fs::write(folder.file(1), torn).unwrap();
-    let (mut audit, before) =
-        AuditWriter::create_after(folder.file(2), folder.file(1), key(), &summary.head).unwrap();
-    assert_eq!((before.torn, before.closed), (5, false));
-    audit.dropped(1);
-    drop(audit);
-    let summary = check(&folder.read(&[0, 1, 2])).unwrap();
-    assert_eq!((summary.dropped, summary.cut, summary.trusted), (5, 5, 0));
-    // Resumed is also the last of several files, with an anchor in it.
-    drop(AuditWriter::append_after(folder.file(2), key(), &summary.head).unwrap());
-    assert_eq!(check(&folder.read(&[0, 1, 2])).unwrap().resumed, 2);
-    let error = AuditWriter::append_after(folder.file(2), key(), &closed).unwrap_err();
-    assert!(matches!(error, AuditError::NotAnchored { .. }), "{error}");
-}
-
-#[test]
 fn a_log_of_another_format_is_told_apart_from_an_altered_one() {
     let folder = Folder::new();
     drop(written(&folder.file(0), 1));

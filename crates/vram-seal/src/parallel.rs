@@ -16,7 +16,11 @@ impl Threads {
     /// Only the calling thread.
     pub const ONE: Self = Self(Some(NonZeroUsize::MIN));
 
-    /// Exactly `count`; 0 means 1.
+    /// The most threads of one call, whatever the caller asks for; on a machine with more
+    /// processors, as many as those.
+    pub const MAX: usize = 256;
+
+    /// Exactly `count`, but at most [`MAX`](Self::MAX); 0 means 1.
     #[must_use]
     pub const fn exactly(count: usize) -> Self {
         match NonZeroUsize::new(count) {
@@ -25,10 +29,13 @@ impl Threads {
         }
     }
 
-    /// The number of threads for a number of jobs: never more than jobs.
+    /// The number of threads for a number of jobs: never more than jobs, nor than
+    /// [`MAX`](Self::MAX). Without that bound, a number that a caller took from a setting could
+    /// start a thread for every segment at once.
     #[must_use]
     pub fn for_jobs(self, jobs: u64) -> usize {
-        let allowed = self.0.unwrap_or_else(processors).get();
+        let most = processors().get().max(Self::MAX);
+        let allowed = self.0.unwrap_or_else(processors).get().min(most);
         allowed.min(usize::try_from(jobs).unwrap_or(usize::MAX)).max(1)
     }
 }

@@ -33,14 +33,14 @@ use vram_id::Timestamp;
 use vram_seal::{ContentDigest, KeyId, MODEL_ID_LEN_MAX, Protection};
 
 use crate::error::TicketError;
-use crate::ticket::{ShardTicket, TicketState};
-
-pub(crate) const VERSION: u8 = 2;
+use crate::ticket::{ShardTicket, TicketState, VERSION};
 
 /// The longest node name and the longest owner in a ticket, in bytes.
 pub const TICKET_NAME_LEN_MAX: usize = 1024;
 
 const DOMAIN: &[u8; 16] = b"vram-ticket/0002";
+/// The domain of every version, before its four decimal digits.
+const DOMAINS: &[u8; 12] = b"vram-ticket/";
 const NODE: u8 = 1;
 const OWNER: u8 = 2;
 const DIGEST: u8 = 4;
@@ -125,9 +125,13 @@ impl ShardTicket {
     ///
     /// # Errors
     ///
-    /// [`TicketError::Malformed`] for any other input. Memory use is bounded by
-    /// [`LEN_MAX`](Self::LEN_MAX) for every input.
+    /// [`TicketError::Version`] for a ticket of another version; [`TicketError::Malformed`] for any
+    /// other input. Memory use is bounded by [`LEN_MAX`](Self::LEN_MAX) for every input.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TicketError> {
+        // First: other versions may have other lengths.
+        if let Some(found) = version(bytes).filter(|found| *found != u16::from(VERSION)) {
+            return Err(TicketError::Version { found });
+        }
         if bytes.len() > Self::LEN_MAX {
             return Err(TicketError::Malformed { what: "its length" });
         }
@@ -204,6 +208,15 @@ impl ShardTicket {
             _ => Err(TicketError::Malformed { what: "a field that should be empty" }),
         }
     }
+}
+
+/// The version that the domain names, if the bytes begin with the domain of a ticket.
+fn version(bytes: &[u8]) -> Option<u16> {
+    let digits: &[u8; 4] = bytes.strip_prefix(DOMAINS)?.first_chunk()?;
+    digits
+        .iter()
+        .all(u8::is_ascii_digit)
+        .then(|| core::str::from_utf8(digits).ok()?.parse().ok())?
 }
 
 /// The bytes that are not read yet.

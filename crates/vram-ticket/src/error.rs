@@ -16,6 +16,16 @@ pub enum TicketError {
         /// The part that is wrong.
         what: &'static str,
     },
+    /// The bytes begin as a ticket of another version, which is not read here: the other party runs
+    /// another version of this program.
+    #[error(
+        "the ticket has version {found}, and this program reads version {}",
+        crate::ticket::VERSION
+    )]
+    Version {
+        /// The version that the ticket names.
+        found: u16,
+    },
     /// The signature does not match: this key did not sign these fields.
     #[error("the ticket's signature does not match: another key, or a field was changed")]
     Signature,

@@ -8,7 +8,7 @@ use vram_id::{ShardId, Timestamp};
 use vram_seal::{KeyId, Protection, SealRecord, TicketKey};
 
 use crate::error::TicketError;
-use crate::ticket::{ShardTicket, TicketState};
+use crate::ticket::{ShardTicket, TicketState, VERSION};
 
 /// Default maximum age of a ticket.
 const MAX_AGE: Duration = Duration::from_mins(1);
@@ -190,6 +190,9 @@ impl TicketVerifier {
         ticket: &ShardTicket,
         expected: &TicketExpectation,
     ) -> Result<(), TicketError> {
+        if ticket.version != VERSION {
+            return Err(TicketError::Version { found: u16::from(ticket.version) });
+        }
         let statement = ticket.statement().ok_or(TicketError::Malformed { what: "a field" })?;
         let (named, own) = (ticket.signed_by, self.key_id());
         let refused = if named == own {

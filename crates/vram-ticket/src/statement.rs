@@ -7,9 +7,8 @@ use vram_alloc::{ByteLen, DeviceUuid};
 use vram_id::{ShardId, Timestamp};
 use vram_seal::{ContentDigest, KeyId, Protection, TicketKey};
 
-use crate::bytes::VERSION;
 use crate::error::TicketError;
-use crate::ticket::{ShardTicket, TicketState};
+use crate::ticket::{ShardTicket, TicketState, VERSION};
 
 /// The requested content of one ticket.
 #[derive(Clone, Copy, Debug)]

@@ -7,6 +7,9 @@ use vram_alloc::{ByteLen, DeviceUuid};
 use vram_id::{ShardId, Timestamp};
 use vram_seal::{ContentDigest, KeyId, Protection};
 
+/// The version of tickets that is written and read.
+pub(crate) const VERSION: u8 = 2;
+
 /// The known state of a shard's device bytes when its ticket is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]

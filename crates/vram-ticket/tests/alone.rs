@@ -123,6 +123,33 @@ fn a_ticket_survives_its_bytes_and_every_flipped_bit_is_refused() {
 }
 
 #[test]
+fn a_ticket_of_another_version_is_told_as_that_version() {
+    let bytes = ticket().to_bytes();
+    for (domain, found) in [(b"0001", 1), (b"0003", 3), (b"0000", 0), (b"9999", 9999)] {
+        let mut other = bytes.clone();
+        other[12..16].copy_from_slice(domain);
+        let refused = ShardTicket::from_bytes(&other).unwrap_err();
+        assert_eq!(refused, TicketError::Version { found });
+        assert!(refused.to_string().contains(&format!("version {found}")), "{refused}");
+        // Whatever its length is.
+        other.resize(2 * ShardTicket::LEN_MAX, 0);
+        assert_eq!(ShardTicket::from_bytes(&other), Err(TicketError::Version { found }));
+        assert_eq!(ShardTicket::from_bytes(&other[..16]), Err(TicketError::Version { found }));
+    }
+    // Also if it came as text, whose version is a field.
+    let mut later = ticket();
+    later.version = 3;
+    let refused = TicketVerifier::new(key()).verify(&later, &TicketExpectation::new(NONCE, NOW));
+    assert_eq!(refused, Err(TicketError::Version { found: 3 }));
+    for domain in [b"000x", b"+002", b" 002", b"0x02"] {
+        let mut other = bytes.clone();
+        other[12..16].copy_from_slice(domain);
+        let refused = ShardTicket::from_bytes(&other);
+        assert_eq!(refused, Err(TicketError::Malformed { what: "the domain" }));
+    }
+}
+
+#[test]
 fn a_text_that_no_ticket_can_carry_is_not_signed() {
     let longest = "n".repeat(TICKET_NAME_LEN_MAX);
     let signed = |name: &str| {

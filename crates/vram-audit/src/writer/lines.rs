@@ -38,8 +38,11 @@ pub(crate) struct Lines {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FileState {
     Open,
-    /// Closed for the file of this id, which is not opened yet.
+    /// Closed by this writer for the file of this id, which is not opened yet.
     ClosedFor(AuditFileId),
+    /// Closed by another writer for the file of this id, which may hold events. Another file is to
+    /// take its place.
+    Replacing(AuditFileId),
     /// Closed as the last file.
     Last,
 }
@@ -58,7 +61,9 @@ impl FileState {
     const fn open(self) -> Result<(), AuditError> {
         match self {
             Self::Open => Ok(()),
-            Self::ClosedFor(next) => Err(AuditError::Closed { next: Some(next) }),
+            Self::ClosedFor(next) | Self::Replacing(next) => {
+                Err(AuditError::Closed { next: Some(next) })
+            }
             Self::Last => Err(AuditError::Closed { next: None }),
         }
     }
@@ -67,13 +72,8 @@ impl FileState {
 impl Lines {
     /// Begins an audit in an empty target.
     pub(crate) fn begin(target: Target, key: TicketKey) -> Result<Self, AuditError> {
-        Self::opened(target, Chain::new(key), None)
-    }
-
-    /// Opens a file, the first of an audit or one that goes on from the chain.
-    fn opened(target: Target, chain: Chain, id: Option<AuditFileId>) -> Result<Self, AuditError> {
-        let id = id.map_or_else(AuditFileId::random, Ok).map_err(not_written)?;
-        let opened = chain.opened(id, now());
+        let chain = Chain::new(key);
+        let opened = chain.opened(AuditFileId::random().map_err(not_written)?, None, now());
         let mut lines = Self::with(target, chain);
         lines.write_first(&opened)?;
         Ok(lines)
@@ -110,17 +110,21 @@ impl Lines {
         Ok((lines, summary))
     }
 
-    /// Goes on in a new file from the audit in another one, which is closed if it is not yet.
+    /// Goes on in a new file from the audit in another one, which this call closes. If that one is
+    /// closed already, the file that it names may hold events: `replace` says that it is given up.
     pub(crate) fn follow(
         path: &Path,
         before: &Path,
         key: TicketKey,
         anchor: &AuditHead,
+        replace: bool,
     ) -> Result<(Self, AuditSummary), AuditError> {
         let (target, summary) = verified(before, &key, Some(anchor))?;
         let mut lines = Self::with(target, Chain::after(key, summary.head));
         if summary.closed {
-            lines.file = FileState::closed_for(summary.next);
+            let next = summary.next.filter(|_| replace);
+            let next = next.ok_or(AuditError::Closed { next: summary.next })?;
+            lines.file = FileState::Replacing(next);
         } else if summary.torn > 0 {
             let resumed = Body::Resumed { at: now(), cut: summary.torn, anchor: Some(*anchor) };
             lines.write_first(&resumed)?;
@@ -240,15 +244,19 @@ impl Lines {
     }
 
     fn rotate_into(&mut self, mut target: Target, path: &Path) -> Result<AuditHead, AuditError> {
-        let id = if let FileState::ClosedFor(id) = self.file {
-            id
-        } else {
-            let id = AuditFileId::random().map_err(not_written)?;
-            self.close(Some(id))?;
-            id
+        let (id, replaces) = match self.file {
+            FileState::ClosedFor(id) => (id, None),
+            // An id of its own: if the file that it replaces turns up, the two are told apart.
+            FileState::Replacing(lost) => (AuditFileId::random().map_err(not_written)?, Some(lost)),
+            FileState::Open | FileState::Last => {
+                let id = AuditFileId::random().map_err(not_written)?;
+                self.close(Some(id))?;
+                (id, None)
+            }
         };
         let closed = self.head();
-        let (line, next) = self.chain.line(&self.chain.opened(id, now())).map_err(not_written)?;
+        let opened = self.chain.opened(id, replaces, now());
+        let (line, next) = self.chain.line(&opened).map_err(not_written)?;
         target.write(&line).map_err(not_written)?;
         target.sync_new(path)?;
         self.chain.advance(next);
@@ -267,7 +275,7 @@ fn verified(
 ) -> Result<(Target, AuditSummary), AuditError> {
     let mut target = Target::open(path)?;
     // The anchor is compared up to its own line: genuine lines after it were written later.
-    let mut reading = Reading::new(key, anchor.copied());
+    let mut reading = Reading::new(key, anchor.copied())?;
     let len = target.read(|file| reading.file(file, Begins::Anywhere))?;
     let summary = reading.end()?;
     if !summary.closed {

@@ -1,5 +1,6 @@
 //! One seal of a shard, and the properties that it is bound to.
 
+use core::fmt;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
@@ -76,7 +77,7 @@ impl Seal {
 }
 
 /// The properties that a shard's seal is bound to.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct SealedAs {
     pub(crate) model_id: Arc<str>,
     pub(crate) context: Arc<[u8]>,
@@ -123,8 +124,22 @@ fn check_len(what: &'static str, bytes: &[u8]) -> Result<(), VramError> {
     if wanted <= limit { Ok(()) } else { Err(VramError::LimitExceeded { what, limit, wanted }) }
 }
 
+/// Names the model, as events and reports do. Of the context, often a tenant, and of the description
+/// it shows the length, as they are hidden in a record.
+impl fmt::Debug for SealedAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedAs")
+            .field("model_id", &self.model_id)
+            .field("context_len", &self.context.len())
+            .field("metadata", &self.metadata)
+            .field("shard_index", &self.shard_index)
+            .field("revision", &self.revision)
+            .finish()
+    }
+}
+
 /// The caller's description of the content.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Metadata {
     /// The bytes; empty without a description.
     Known(Arc<[u8]>),
@@ -157,5 +172,14 @@ impl Default for Metadata {
     /// No description.
     fn default() -> Self {
         Self::Known(Arc::from([]))
+    }
+}
+
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(bytes) => write!(f, "Metadata({} bytes)", bytes.len()),
+            Self::Coded(code) => code.fmt(f),
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The values that a seal is bound to, given when sealing.
 
+use core::fmt;
+
 use vram_alloc::ByteLen;
 
 use crate::error::SealError;
@@ -14,7 +16,8 @@ pub const MODEL_ID_LEN_MAX: usize = 1024;
 /// revision.
 ///
 /// The record contains keyed codes of the first three. A reader of the record without the key
-/// cannot confirm a guess of them; under one key, equal values show as equal.
+/// cannot confirm a guess of them; under one key, equal values show as equal. `Debug` shows their
+/// lengths alone.
 #[derive(Clone, Copy, Debug)]
 pub struct SealContext<'a> {
     binding: Binding<'a>,
@@ -93,7 +96,7 @@ impl<'a> SealContext<'a> {
 }
 
 /// Model id and context. The record contains one code over both.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Binding<'a> {
     model_id: &'a str,
     context: &'a [u8],
@@ -114,5 +117,13 @@ impl<'a> Binding<'a> {
         let model_id = self.model_id.as_bytes();
         let parts = [&len(model_id)[..], model_id, &len(self.context), self.context];
         code(master, Purpose::Binding, &parts)
+    }
+}
+
+/// Lengths alone: the record hides both values, and a print must not show them either.
+impl fmt::Debug for Binding<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (model_id, context) = (self.model_id.len(), self.context.len());
+        write!(f, "Binding(model id of {model_id} bytes, context of {context} bytes)")
     }
 }

@@ -110,3 +110,24 @@ fn one_thread_is_the_callers_own() {
         assert_eq!(done, Ok(()));
     }
 }
+
+#[test]
+fn no_number_of_threads_starts_more_than_the_bound() {
+    let most = std::thread::available_parallelism().map_or(1, usize::from).max(Threads::MAX);
+    let spaces = AtomicU64::new(0);
+    let done: Result<(), ()> = for_each_segment(
+        Threads::exactly(usize::MAX),
+        3000,
+        || {
+            spaces.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        },
+        |(), _| Ok(()),
+    );
+    assert_eq!(done, Ok(()));
+    // Each thread makes one working space.
+    assert!(spaces.into_inner() <= u64::try_from(most).unwrap());
+    assert_eq!(Threads::exactly(usize::MAX).for_jobs(u64::MAX), most);
+    assert_eq!(Threads::exactly(usize::MAX).for_jobs(3), 3);
+    assert!(Threads::AUTO.for_jobs(u64::MAX) <= most);
+}

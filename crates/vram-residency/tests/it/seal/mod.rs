@@ -2,6 +2,7 @@
 
 mod changing_sources;
 pub(crate) mod models;
+mod prints;
 mod sinks;
 mod sources;
 mod staging;

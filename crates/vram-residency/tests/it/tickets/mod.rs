@@ -176,6 +176,7 @@ fn every_field_is_bound() {
             match refused {
                 TicketError::Signature | TicketError::Malformed { .. } => true,
                 TicketError::OtherKey { .. } => what == "ticket key",
+                TicketError::Version { .. } => what == "version",
                 _ => false,
             },
             "{what}: {refused}"

@@ -135,3 +135,23 @@ fn metadata_that_is_known_by_its_code_serves_under_its_own_key_only() {
     );
     assert!(!format!("{code:?} {again:?}").contains(&format!("{:?}", code.as_bytes())[1..12]));
 }
+
+#[test]
+fn a_print_of_what_is_sealed_or_expected_names_no_model_tenant_or_metadata() {
+    let (model, tenant, metadata) = ("secret-model", &b"secret-tenant"[..], &b"secret-shape"[..]);
+    let sealed_as = SealContext::new(model).unwrap().context(tenant).metadata(metadata);
+    let expected = Expected::in_context(model, tenant).unwrap().metadata(metadata);
+    for print in [
+        format!("{sealed_as:?} {sealed_as:#?}"),
+        format!("{expected:?} {expected:#?}"),
+        format!("{:?}", Expected::from(&sealed_as)),
+    ] {
+        for secret in [model.as_bytes(), tenant, metadata] {
+            assert!(!print.contains(core::str::from_utf8(secret).unwrap()), "{print}");
+            assert!(!print.contains(&format!("{secret:?}")), "{print}");
+            let first = format!("{}, {}", secret[0], secret[1]);
+            assert!(!print.replace(",\n", ",").contains(&first), "{print}");
+            assert!(print.contains(&format!("{} bytes", secret.len())), "{print}");
+        }
+    }
+}
