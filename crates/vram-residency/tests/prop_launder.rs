@@ -371,8 +371,13 @@ fn an_image_with_a_second_body_is_neither_imported_nor_opened() {
         let expected = Expected::new("model").unwrap();
         let options = || ImageOptions::new().overwrite(Overwrite::Replace);
         let mut sink = Vec::new();
+        let altered = verify_image(&keys, &expected, &path, options())
+            .map(|verdict| verdict.altered.iter().map(|one| one.segment).collect::<Vec<_>>());
+        match scope {
+            SivScope::Segment => assert_eq!(altered.unwrap(), [0]),
+            _ => assert!(altered.unwrap_err().is_integrity()),
+        }
         for refused in [
-            verify_image(&keys, &expected, &path, options()).map(|_| ()),
             unseal_image(&keys, &expected, &path, &target, options()).map(|_| ()),
             unseal_image_to(&keys, &expected, &path, &mut sink, options()).map(|_| ()),
         ] {

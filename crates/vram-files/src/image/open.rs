@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vram_seal::{
-    ContentDigest, Expected, Hashes, KeyRing, OpenLimits, SealError, SegmentSpan, open_and_hash,
-    parallel,
+    ContentDigest, Expected, Hashes, KeyRing, OpenLimits, SealError, SegmentSpan, SivScope,
+    open_and_hash, parallel,
 };
 use zeroize::Zeroizing;
 
@@ -91,7 +91,9 @@ pub fn unseal_image(
 ///
 /// # Returns
 ///
-/// A verdict, sound or not. Altered data is a verdict, not an error.
+/// A verdict, sound or not. Altered segments are a verdict, not an error. Content whose tags are all
+/// good, but which is not the content of the record, is one as well in scope Segment, and
+/// [`SealError::DigestMismatch`] in scope Shard, which binds only the whole.
 ///
 /// # Errors
 ///
@@ -116,7 +118,15 @@ pub fn verify_image(
         watch.go_on()?;
         let Some(range) = layout.range(segment) else { return Ok(()) };
         let bytes = image.sealed(range, buffer)?;
-        match open_and_hash(opener, segment, bytes) {
+        let found = open_and_hash(opener, segment, bytes).and_then(|hash| {
+            // A second body of the key's holder has a good tag. Where the table binds the content of
+            // each segment, it is named like any other alteration.
+            if opener.fields().scope() == Some(SivScope::Segment) {
+                opener.check_hash(segment, &hash)?;
+            }
+            Ok(hash)
+        });
+        match found {
             Ok(hash) => hashes.put(segment, hash),
             Err(SealError::SegmentMismatch { .. }) => {
                 lock(&altered).push(SegmentSpan::new(segment, range));
