@@ -116,7 +116,8 @@ pub(crate) struct SealArgs {
     /// Where to write the image; `-` is standard output. An existing file is replaced, in one step.
     #[arg(short, long, value_name = "IMAGE")]
     pub(crate) output: PathBuf,
-    /// Replace also a file that looks like a key: 32, 64 or 65 bytes, no access for other users.
+    /// Replace also a file that looks like a key: 64 hexadecimal digits, or 32, 64 or 65 bytes
+    /// without access for other users.
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -168,7 +169,8 @@ pub(crate) struct UnsealArgs {
     /// is replaced.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// Replace also a file that looks like a key: 32, 64 or 65 bytes, no access for other users.
+    /// Replace also a file that looks like a key: 64 hexadecimal digits, or 32, 64 or 65 bytes
+    /// without access for other users.
     #[arg(long)]
     pub(crate) force: bool,
 }

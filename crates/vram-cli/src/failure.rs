@@ -146,12 +146,9 @@ impl Failure {
             SealError::ContextMismatch { .. } => {
                 input("give the --model-id, --context and so on that it was sealed with")
             }
-            SealError::ProtectionMismatch { found, .. } => input(match found {
-                Protection::Authenticated => {
-                    "give --mode authenticated, or --mode any, if plaintext is meant"
-                }
-                _ => "leave --mode out, or give --mode any",
-            }),
+            SealError::ProtectionMismatch { expected, found } => {
+                Self::another_mode(*expected, *found, error)
+            }
             SealError::WrongKey { .. } | SealError::UnknownKey { .. } => {
                 input("give the key file that it was sealed with")
             }
@@ -159,8 +156,59 @@ impl Failure {
             SealError::UnsupportedVersion { .. } | SealError::UnsupportedHash { .. } => {
                 input("open it with the version of this program that wrote it")
             }
+            // A file that is too short for a record, or of another length than a proven record says.
+            SealError::WrongLength { .. } => Self::integrity(error.to_string()).hint(
+                "it was cut short or added to, or is no sealed image: fetch it again, or give one \
+                 that `vram seal` wrote",
+            ),
+            SealError::RecordMismatch => {
+                Self::by_kind(error).hint("fetch the image again, or check the key file")
+            }
+            SealError::SegmentMismatch { .. } => Self::by_kind(error).hint(
+                "`vram verify` lists what was altered; fetch the image again, or seal its source \
+                 anew",
+            ),
+            SealError::MalformedRecord { .. }
+            | SealError::TableMismatch
+            | SealError::Padding { .. }
+            | SealError::DigestMismatch => {
+                Self::by_kind(error).hint("fetch the image again, or seal its source anew")
+            }
             _ => Self::by_kind(error),
         }
+    }
+
+    /// A failure of a command on a sealed image.
+    pub(crate) fn image(error: VramError) -> Self {
+        let VramError::Io { source, .. } = &error else { return error.into() };
+        let hint = match source.kind() {
+            io::ErrorKind::NotFound => "check the path",
+            io::ErrorKind::PermissionDenied => "check the permissions of the file and its folder",
+            io::ErrorKind::AlreadyExists => "give another path, or --force to replace it",
+            io::ErrorKind::InvalidInput => "give another path",
+            io::ErrorKind::BrokenPipe => "let the reader take all of it",
+            _ => "check the path, its permissions and the space left",
+        };
+        Self::from(error).hint(hint)
+    }
+
+    /// Another mode than expected, in the words of the command line.
+    fn another_mode(expected: Protection, found: Protection, error: &VramError) -> Self {
+        let mode = |protection| match protection {
+            Protection::Authenticated => "authenticated",
+            _ => "encrypted",
+        };
+        let (found_mode, expected_mode) = (mode(found), mode(expected));
+        let of = match error {
+            VramError::Image { path, .. } => format!("sealed image {}", path.display()),
+            _ => "the sealed image".to_owned(),
+        };
+        let plaintext = match found {
+            Protection::Authenticated => ", if plaintext is meant",
+            _ => "",
+        };
+        Self::input(format!("{of} has mode {found_mode}, and {expected_mode} is expected"))
+            .hint(format!("give --mode {found_mode}, or --mode any{plaintext}"))
     }
 
     /// Takes over the class that the library gives an error.

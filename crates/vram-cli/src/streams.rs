@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use vram_residency::{FileSource, Source as _};
+use vram_residency::{FileSource, Source as _, VramError};
 
 use crate::failure::Failure;
 
@@ -59,23 +59,39 @@ pub(crate) fn source(path: &Path) -> Result<FileSource, Failure> {
 pub(crate) struct Image {
     path: PathBuf,
     /// Keeps the file open: the path leads to it through its descriptor.
-    _file: Option<File>,
+    file: Option<File>,
 }
 
 impl Image {
     /// The image at `path`, or all of standard input.
     pub(crate) fn at(path: &Path) -> Result<Self, Failure> {
         if !is_dash(path) {
-            return Ok(Self { path: path.to_owned(), _file: None });
+            return Ok(Self { path: path.to_owned(), file: None });
         }
         let (file, start) = stdin()?;
         let file = if start == 0 { file } else { copy(file)? };
         let path = PathBuf::from(format!("/dev/fd/{}", file.as_raw_fd()));
-        Ok(Self { path, _file: Some(file) })
+        Ok(Self { path, file: Some(file) })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The error with the name that the user gave the image: a path to a descriptor says nothing.
+    pub(crate) fn named(&self, mut error: VramError) -> VramError {
+        if self.file.is_none() {
+            return error;
+        }
+        match &mut error {
+            VramError::Image { path, .. } | VramError::Io { path: Some(path), .. }
+                if *path == self.path =>
+            {
+                *path = PathBuf::from(STDIN);
+            }
+            _ => {}
+        }
+        error
     }
 }
 

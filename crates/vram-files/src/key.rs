@@ -89,7 +89,8 @@ pub enum KeySourceError {
     },
     /// The file's owner is neither this user nor root, and could change it.
     #[error(
-        "key file {path} belongs to user {owner}, not to user {user} or root; `chown {user} {path}`"
+        "key file {path} belongs to user {owner}, not to user {user} or root; {}",
+        Advice(path, format_args!("chown {user}"))
     )]
     Owner {
         /// The file.
@@ -101,7 +102,8 @@ pub enum KeySourceError {
     },
     /// Other users can read or write the file.
     #[error(
-        "key file {path} has mode {found:04o}, wanted {wanted:04o} or stricter; `chmod {wanted:o} {path}`"
+        "key file {path} has mode {found:04o}, wanted {wanted:04o} or stricter; {}",
+        Advice(path, format_args!("chmod {wanted:o}"))
     )]
     Mode {
         /// The file.
@@ -176,6 +178,19 @@ fn from_bytes(bytes: &[u8; 32]) -> Result<SealKey, KeySourceError> {
         return Err(KeySourceError::Content { origin, error: KeyError::AllZero });
     }
     Ok(SealKey::from_bytes(bytes))
+}
+
+/// The command that makes a key file private, unless the kernel owns the file.
+struct Advice<'a>(&'a str, fmt::Arguments<'a>);
+
+impl fmt::Display for Advice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(path, command) = self;
+        if ["/proc/", "/sys/", "/dev/"].iter().any(|folder| path.starts_with(folder)) {
+            return f.write_str("give a file that only its owner can reach");
+        }
+        write!(f, "`{command} {path}`")
+    }
 }
 
 fn from_env(name: String) -> Result<SealKey, KeySourceError> {

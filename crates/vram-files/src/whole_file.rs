@@ -29,8 +29,9 @@ pub enum Overwrite {
     /// refused and stays as it is.
     Replace,
     /// As [`Replace`](Self::Replace), but a file that looks like a key file is kept: one as long as
-    /// a key (32, 64 or 65 bytes), with no access for users outside its owner and group. If a key
-    /// is lost, everything sealed under it is lost too.
+    /// a key (32, 64 or 65 bytes), with no access for users outside its owner and group; and the
+    /// 64 digits of a key, in a file of any mode. If a key is lost, everything sealed under it is
+    /// lost too.
     ReplaceButKeys,
 }
 

@@ -86,9 +86,9 @@ pub use vram_seal::parallel::Threads;
 #[doc(inline)]
 pub use vram_seal::{AlteredSegments, SegmentSpan};
 pub use vram_seal::{
-    ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError, KeyId, KeyRing,
-    MetadataCode, Protection, RecordFields, SealContext, SealError, SealKey, SealParams,
-    SealRecord, SegmentSize, SivScope, Suite, TicketKey,
+    CONTEXT_LEN_MAX, ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError,
+    KeyId, KeyRing, MetadataCode, Protection, RecordFields, SealContext, SealError, SealKey,
+    SealParams, SealRecord, SegmentSize, SivScope, Suite, TicketKey,
 };
 #[doc(inline)]
 pub use vram_space::{GpuCapacity, LifeState, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};

@@ -371,8 +371,13 @@ fn an_image_with_a_second_body_is_neither_imported_nor_opened() {
         let expected = Expected::new("model").unwrap();
         let options = || ImageOptions::new().overwrite(Overwrite::Replace);
         let mut sink = Vec::new();
+        let altered = verify_image(&keys, &expected, &path, options())
+            .map(|verdict| verdict.altered.iter().map(|one| one.segment).collect::<Vec<_>>());
+        match scope {
+            SivScope::Segment => assert_eq!(altered.unwrap(), [0]),
+            _ => assert!(altered.unwrap_err().is_integrity()),
+        }
         for refused in [
-            verify_image(&keys, &expected, &path, options()).map(|_| ()),
             unseal_image(&keys, &expected, &path, &target, options()).map(|_| ()),
             unseal_image_to(&keys, &expected, &path, &mut sink, options()).map(|_| ()),
         ] {
@@ -380,6 +385,52 @@ fn an_image_with_a_second_body_is_neither_imported_nor_opened() {
             assert!(error.is_integrity(), "{scope:?}: {error}");
         }
         assert!(sink.is_empty() && !target.exists());
+    }
+}
+
+#[test]
+fn an_export_reports_only_a_digest_that_its_bytes_have() {
+    for (scope, room) in SCOPES.into_iter().flat_map(|scope| ROOMS.map(|room| (scope, room))) {
+        let (rig, shard, image) = forged(scope, room);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        let refused = rig.manager.export_to(&shard, &path, ExportOptions::new()).unwrap_err();
+        assert!(matches!(refused, VramError::ShardAltered { .. }), "{scope:?}: {refused}");
+        assert!(!path.exists(), "an image of other content, which would count as the shard's copy");
+
+        let (rig, shard, _) = forged(scope, room);
+        let mut sink = Vec::new();
+        let refused = rig.manager.export(&shard, &mut sink).unwrap_err();
+        assert!(matches!(refused, VramError::ShardAltered { .. }), "{scope:?}: {refused}");
+        assert!(sink.len() < image.len(), "{scope:?}: the image is complete");
+    }
+}
+
+#[test]
+fn a_file_that_changes_after_it_was_verified_gives_no_byte_of_other_content() {
+    use std::os::unix::fs::FileExt;
+
+    for scope in SCOPES {
+        let (_, _, image) = forged(scope, ROOMS[0]);
+        let body = second_body(&image, scope);
+        let data = u64::try_from(image.len() - LEN).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
+        fs::write(&path, &image).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        // Between the passes: every segment was verified, and none was written.
+        let options = ImageOptions::new().progress(|progress| {
+            if progress.done * 2 == progress.total {
+                file.write_all_at(&body, data).unwrap();
+            }
+        });
+        let mut sink = Vec::new();
+        let expected = Expected::new("model").unwrap();
+        let refused = unseal_image_to(&KeyRing::new(key(7)), &expected, &path, &mut sink, options);
+        let error = refused.unwrap_err();
+        assert!(error.is_integrity(), "{scope:?}: {error}");
+        assert!(bytes().starts_with(&sink), "{scope:?}: a prefix of the content, or nothing");
+        assert_ne!(fs::read(&path).unwrap(), image, "the file was changed");
     }
 }
 

@@ -219,6 +219,16 @@ pub enum SealError {
         /// Its length in bytes.
         len: u64,
     },
+    /// The context or the metadata is too long to be sealed in.
+    #[error("the {what} of a seal has at most {max} bytes, not {len}")]
+    ContextTooLong {
+        /// Which of the two.
+        what: &'static str,
+        /// Its length in bytes.
+        len: u64,
+        /// The longest allowed.
+        max: u64,
+    },
     /// The segment size is not one that the format allows.
     #[error("a segment has a power of two of bytes from 4096 to 16777216, not {found}")]
     SegmentSize {
@@ -279,6 +289,7 @@ impl SealError {
             Self::TooLong { .. } => "too-long",
             Self::TooManySegments { .. } => "too-many-segments",
             Self::ModelId { .. } => "model-id",
+            Self::ContextTooLong { .. } => "context-too-long",
             Self::SegmentSize { .. } => "segment-size",
             Self::Padding { .. } => "padding",
             Self::HostMemory { .. } => "host-memory",

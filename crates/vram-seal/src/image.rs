@@ -135,7 +135,7 @@ pub fn record(image: &[u8]) -> Result<SealRecord, SealError> {
     match image.first_chunk() {
         Some(bytes) => Ok(SealRecord::from_bytes(*bytes)),
         None => Err(SealError::WrongLength {
-            what: "a sealed image, at least",
+            what: "the record of a sealed image",
             expected: ImageLayout::TABLE_OFFSET,
             found: ByteLen::from_usize(image.len()).get(),
         }),

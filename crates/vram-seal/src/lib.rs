@@ -30,7 +30,7 @@ pub use key::ring::KeyRing;
 pub use key::ticket::{SignatureMismatch, TicketKey};
 pub use open::{OpenLimits, OpenedRecord, Opener, open_record, open_record_in};
 pub use parallel::Threads;
-pub use record::context::{MODEL_ID_LEN_MAX, SealContext};
+pub use record::context::{CONTEXT_LEN_MAX, MODEL_ID_LEN_MAX, SealContext};
 pub use record::expected::Expected;
 pub use record::fields::RecordFields;
 pub use record::header::SealRecord;

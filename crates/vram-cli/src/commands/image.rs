@@ -1,14 +1,14 @@
 //! Sealed images: `vram seal`, `unseal` and `verify`.
 
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Instant;
 
 use vram_residency::{
-    ByteLen, ContentDigest, Expected, ImageOptions, KeyRing, Overwrite, Progress, Protection,
-    SealContext, SealError, SealParams, SivScope, VramError, seal_image, seal_image_to,
-    unseal_image, unseal_image_to, verify_image,
+    ByteLen, CONTEXT_LEN_MAX, ContentDigest, Expected, ImageOptions, KeyRing, Overwrite, Progress,
+    Protection, SealContext, SealParams, SivScope, seal_image, seal_image_to, unseal_image,
+    unseal_image_to, verify_image,
 };
 
 use crate::args::{BoundArgs, ExpectArgs, ExpectedMode, Mode, SealArgs, UnsealArgs, VerifyArgs};
@@ -17,11 +17,6 @@ use crate::failure::Failure;
 use crate::output::{Output, digest_line, note};
 use crate::progress::Bar;
 use crate::{interrupt, streams, table};
-
-/// Longest file that `--metadata` accepts: it describes content, and is not content.
-const METADATA_LEN_MAX: u64 = 64 << 20;
-/// Bytes of the record at the start of an image.
-const RECORD_LEN: u64 = 256;
 
 /// `vram seal`: a file becomes an image. Prints the file's digest as `b3sum` does.
 pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> {
@@ -52,7 +47,7 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
     } else {
         seal_image(&key, &context, params, &source, &args.output, options)
     };
-    let report = report.map_err(failed)?;
+    let report = report.map_err(Failure::image)?;
     drop(bar);
 
     let len = report.fields.plaintext_len();
@@ -85,7 +80,7 @@ pub(crate) fn unseal(args: &UnsealArgs, output: &mut Output) -> Result<(), Failu
     } else {
         unseal_image(&keys, &expected, image.path(), &args.output, options)
     };
-    let report = report.map_err(failed)?;
+    let report = report.map_err(|error| Failure::image(image.named(error)))?;
     drop(bar);
 
     let len = report.fields.plaintext_len();
@@ -115,7 +110,8 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
     let inputs = inputs(&args.image, &args.key_file, &args.expect.bound);
     streams::output_is_none_of(&inputs)?;
     let options = options(&bar, &inputs, false)?;
-    let verdict = verify_image(&keys, &expected, image.path(), options).map_err(failed)?;
+    let verdict = verify_image(&keys, &expected, image.path(), options);
+    let verdict = verdict.map_err(|error| Failure::image(image.named(error)))?;
     drop(bar);
 
     let image = streams::input_name(&args.image);
@@ -123,7 +119,7 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
     if let Some(digest) = verdict.digest {
         note(format!("verified at {:.2} GB/s", table::gb_per_s(len, started.elapsed())));
         return output.line(format!(
-            "{image}: sound, {} in {} segments, content BLAKE3 {digest}",
+            "{image}: sound, and the content that was sealed: {} in {} segments, BLAKE3 {digest}",
             table::size(len),
             verdict.fields.segment_count(),
         ));
@@ -208,6 +204,7 @@ struct Bound {
 
 impl Bound {
     fn read(args: &BoundArgs) -> Result<Self, Failure> {
+        check_context(args.context.as_deref())?;
         let metadata = args.metadata.as_deref().map(read_metadata).transpose()?;
         Ok(Self { metadata })
     }
@@ -221,8 +218,14 @@ impl Bound {
                     .map_err(|error| Failure::input(format!("--model-id: {error}")))?
             }
             (None, Some(_)) => {
-                return Err(Failure::input("--context is compared together with the model")
-                    .hint("give --model-id as well"));
+                let hint = if args.any_model {
+                    "give --model-id instead of --any-model"
+                } else {
+                    "give --model-id as well"
+                };
+                return Err(
+                    Failure::input("--context is compared together with the model").hint(hint)
+                );
             }
             (None, None) if args.any_model => Expected::anything(),
             (None, None) => {
@@ -254,41 +257,24 @@ fn read_metadata(path: &Path) -> Result<Vec<u8>, Failure> {
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
     // One byte more than allowed tells a file that is too long from one that just fits.
-    let read =
-        file.take(METADATA_LEN_MAX.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
-    if ByteLen::from_usize(read).get() > METADATA_LEN_MAX {
-        let max = table::size(ByteLen::new(METADATA_LEN_MAX));
+    let limit = ByteLen::from_usize(CONTEXT_LEN_MAX).get();
+    let read = file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    if ByteLen::from_usize(read).get() > limit {
+        let max = table::size(ByteLen::new(limit));
         return Err(Failure::input(format!("{} is longer than {max}", path.display()))
             .hint("metadata describes content: give its digest or a summary instead"));
     }
     Ok(bytes)
 }
 
-/// A failure of an image command, with what to do about it.
-fn failed(error: VramError) -> Failure {
-    match &error {
-        VramError::Image { source, .. } => match **source {
-            // An authenticated record proves how long the file must be.
-            SealError::WrongLength { expected, .. } if expected > RECORD_LEN => {
-                Failure::integrity(error.to_string())
-                    .hint("it was cut short or added to: fetch it again")
-            }
-            SealError::RecordMismatch => {
-                Failure::from(error).hint("fetch the image again, or check the key file")
-            }
-            _ => error.into(),
-        },
-        VramError::Io { source, .. } => {
-            let hint = match source.kind() {
-                io::ErrorKind::AlreadyExists => "give another path, or --force to replace it",
-                io::ErrorKind::InvalidInput => "give another path",
-                io::ErrorKind::BrokenPipe => "let the reader take all of it",
-                _ => "check the path, its permissions and the space left",
-            };
-            Failure::from(error).hint(hint)
-        }
-        _ => error.into(),
+/// Refuses a context that no seal can have.
+fn check_context(context: Option<&str>) -> Result<(), Failure> {
+    if context.is_none_or(|context| context.len() <= CONTEXT_LEN_MAX) {
+        return Ok(());
     }
+    let max = table::size(ByteLen::from_usize(CONTEXT_LEN_MAX));
+    Err(Failure::input(format!("--context is longer than {max}"))
+        .hint("a context names something, such as a tenant: give its digest instead"))
 }
 
 /// A progress bar whose length is known only once the work has begun.

@@ -46,7 +46,8 @@ fn hex(code: &[u8; 32]) -> String {
 pub(crate) fn run(args: &InspectArgs, output: &mut Output) -> Result<(), Failure> {
     streams::output_is_none_of(&[streams::input_file(&args.image)])?;
     let image = streams::Image::at(&args.image)?;
-    let info = inspect_image(image.path())?;
+    let info = inspect_image(image.path());
+    let info = info.map_err(|error| Failure::image(image.named(error)))?;
     let name = streams::input_name(&args.image);
     let inspection = Inspection::of(&name, &info);
     if args.json { output.json(&inspection) } else { inspection.print(output) }

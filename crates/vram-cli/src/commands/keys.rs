@@ -1,5 +1,6 @@
 //! Key files: reading one, creating one.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use vram_residency::{KeySource, KeySourceError, SealKey, create_key_file};
@@ -14,7 +15,12 @@ pub(crate) fn load(path: &Path) -> Result<SealKey, Failure> {
     KeySource::File(path.to_owned()).load().map_err(|error| {
         let failure = Failure::input(error.to_string());
         match error {
-            KeySourceError::Io { .. } => failure.hint("check the path, or make one: vram keygen"),
+            KeySourceError::Io { error, .. } => failure.hint(match error.kind() {
+                ErrorKind::NotFound => "check the path, or make one: vram keygen",
+                // The key may be there: a new one would open nothing.
+                ErrorKind::PermissionDenied => "check the permissions of the file and its folder",
+                _ => "check the path",
+            }),
             KeySourceError::Content { .. } | KeySourceError::NotAFile { .. } => {
                 failure.hint("give a file that `vram keygen` wrote")
             }
@@ -37,7 +43,7 @@ pub(crate) fn generate(args: &KeygenArgs, output: &mut Output) -> Result<(), Fai
     }
     let key = random()?;
     create_key_file(&args.output, &key).map_err(|error| match &error {
-        KeySourceError::Io { error: io, .. } if io.kind() == std::io::ErrorKind::AlreadyExists => {
+        KeySourceError::Io { error: io, .. } if io.kind() == ErrorKind::AlreadyExists => {
             Failure::input(format!("{} exists already", args.output.display()))
                 .hint("a key is never overwritten: choose another name, or move it away")
         }

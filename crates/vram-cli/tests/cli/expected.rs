@@ -62,7 +62,9 @@ fn a_plaintext_image_is_opened_only_if_its_mode_is_named() {
             open(&["--mode", "any"]).expect_code(0);
             open(&["--mode", other]).expect_error(2, &["image", "--mode"]);
             if sealed == "authenticated" {
-                open(&[]).expect_error(2, &["plaintext", "--mode authenticated", "--mode any"]);
+                let words =
+                    ["mode authenticated", "plaintext", "--mode authenticated", "--mode any"];
+                open(&[]).expect_error(2, &words);
             }
         }
     }

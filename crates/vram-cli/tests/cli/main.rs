@@ -23,3 +23,4 @@ mod outputs;
 mod readme;
 mod support;
 mod usage;
+mod words;

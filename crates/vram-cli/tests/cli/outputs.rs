@@ -116,9 +116,14 @@ fn a_file_that_looks_like_a_key_is_replaced_only_with_force() {
         bench.run([&UNSEAL[..], &["-o", "guarded"]].concat()).expect_error(2, &["key file"]);
         fs::remove_file(bench.path("guarded")).unwrap();
     }
-    // Other users can read it, so no command takes it for a key.
-    bench.write("public", &other);
-    set_mode(&bench.path("public"), 0o644);
+    // No command takes it for a key as it is, and it is a key all the same.
+    for command in [&SEAL[..], &UNSEAL[..]] {
+        bench.write("public", &other);
+        set_mode(&bench.path("public"), 0o644);
+        bench.run([command, &["-o", "public"]].concat()).expect_error(2, &["key file", "--force"]);
+        assert_eq!(fs::read(bench.path("public")).unwrap(), other);
+    }
+    bench.write("public", "-".repeat(64));
     bench.run([&UNSEAL[..], &["-o", "public"]].concat()).expect_code(0);
 }
 

@@ -88,7 +88,16 @@ fn the_program_denies_core_dumps_of_itself_unless_told_otherwise() {
         if me == 0 {
             command.uid(user).gid(user);
         }
-        let mut child = command.spawn().unwrap();
+        // Another test may have started a process while the copy was open for writing here: such a
+        // process holds it for a moment.
+        let mut child = loop {
+            match command.spawn() {
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::sleep(core::time::Duration::from_millis(10));
+                }
+                started => break started.unwrap(),
+            }
+        };
         let status = format!("/proc/{}/status", child.id());
         let belongs_to_owner = || {
             std::thread::sleep(core::time::Duration::from_millis(10));

@@ -3,8 +3,10 @@
 //! ```text
 //!  Encrypted, or plaintext requested explicitly  Authenticated
 //!   1 record and table, as they are               1 every segment opened and hashed
-//!   2 each run of segments: read, opened,         2 a trial of the new seal → record and table
+//!   2 each run of segments: read, opened, hashed, 2 a trial of the new seal → record and table
 //!     and only then written                       3 each run: opened, sealed anew, written
+//!   3 before the last run is written: the
+//!     content as a whole against the record
 //! ```
 
 use std::io;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, ByteRange};
 use vram_events::EventKind;
 use vram_files::{ImageReport, Inputs, Watch, WholeFile};
-use vram_seal::{ImageLayout, Protection, image};
+use vram_seal::{Hashes, ImageLayout, Protection, SealError, image};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
@@ -77,6 +79,7 @@ pub(crate) fn export_entry(
     watch.finish();
     let fields = plan.seal.opener.fields().clone();
     let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());
+    // The digest of the bytes in the image: they were compared with it.
     let (record, digest) = (plan.seal.record.clone(), plan.seal.digest);
     Ok(ImageReport::new(record, fields, digest, image_len))
 }
@@ -99,7 +102,8 @@ fn plan_export(
     Ok(Plan { seal, anew: Some(sealer) })
 }
 
-/// Writes the sealed bytes, run by run.
+/// Writes the sealed bytes, run by run. The last run is written only if the content as a whole is
+/// the one that was sealed, so no image is complete without that.
 fn export_data(
     core: &Core,
     entry: &Entry,
@@ -114,8 +118,9 @@ fn export_data(
     let mut buffer = Zeroizing::new(zeroed(longest.unwrap_or(ByteLen::ZERO))?);
     // The record and the table already cover each of these segments, so nothing is stored.
     let keep = |_segment, _sealed| Ok(());
+    let hashes = Hashes::new(&layout)?;
     let how = match &plan.anew {
-        None => Outward::AsTheyAre,
+        None => Outward::AsTheyAre { hashes: Some(&hashes) },
         Some(sealer) => {
             Outward::Anew { convert: Convert { from: &view.seal.opener, to: sealer }, keep: &keep }
         }
@@ -131,10 +136,21 @@ fn export_data(
         let bytes = wanted.to_usize().and_then(|len| buffer.get_mut(..len));
         let bytes = bytes.ok_or(VramError::HostMemory { wanted })?;
         view.copy_out(segments, bytes, &how)?;
+        // A sealer that seals anew has compared each segment with hashes that were checked before.
+        if next == layout.count() && plan.anew.is_none() {
+            check_content(&view.seal, &hashes)?;
+        }
         sink.write_all(bytes).map_err(sink_failed)?;
         watch.advance(wanted);
     }
     Ok(())
+}
+
+/// Compares the content as a whole with the record: good tags alone do not bind it against a holder
+/// of the key.
+fn check_content(seal: &Seal, hashes: &Hashes) -> Result<(), SealError> {
+    let digest = hashes.check_digest(&seal.opener)?;
+    if digest == seal.digest { Ok(()) } else { Err(SealError::DigestMismatch) }
 }
 
 fn sink_failed(error: io::Error) -> VramError {

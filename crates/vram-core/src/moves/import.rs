@@ -171,7 +171,7 @@ fn prove(
     let found = read_some(image, &mut head)?;
     let record = SealRecord::from_bytes(head);
     if found < SealRecord::LEN {
-        return Err(cut_short("a sealed image, at least", 256, found));
+        return Err(cut_short("the record of a sealed image", 256, found));
     }
     let limits = OpenLimits { max_len: core.limits.shard_len_max };
     let keys = keys::ring(core)?;

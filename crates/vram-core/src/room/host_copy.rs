@@ -51,7 +51,7 @@ pub(crate) fn host_copy(core: &Core, entry: &Arc<Entry>) -> Result<HostCopy, Vra
     let mut bytes = zeroed(len)?;
     let seal = match view.seal.protection() {
         Protection::Encrypted => view
-            .copy_out(0..count, &mut bytes, &Outward::AsTheyAre)
+            .copy_out(0..count, &mut bytes, &Outward::AsTheyAre { hashes: None })
             .map(|()| Arc::clone(&view.seal)),
         _ => encrypt_out(core, entry, &view, &mut bytes).map(Arc::new),
     };

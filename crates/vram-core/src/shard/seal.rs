@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 
 use vram_alloc::ByteLen;
 use vram_seal::{
-    ContentDigest, Expected, KeyId, MetadataCode, Opener, Protection, SealContext, SealError,
-    SealParams, SealRecord, SegmentHash,
+    CONTEXT_LEN_MAX, ContentDigest, Expected, KeyId, MetadataCode, Opener, Protection, SealContext,
+    SealError, SealParams, SealRecord, SegmentHash,
 };
 
 use crate::error::VramError;
@@ -112,15 +112,14 @@ impl SealedAs {
     }
 }
 
-/// The longest context, and the longest description, in bytes: the manager keeps both for each
-/// shard, to seal it anew.
-const TEXT_LEN_MAX: u64 = 64 << 10;
-
+/// The limit of the seal, checked before anything is taken.
+///
 /// # Errors
 ///
 /// [`VramError::LimitExceeded`].
 fn check_len(what: &'static str, bytes: &[u8]) -> Result<(), VramError> {
-    let (limit, wanted) = (TEXT_LEN_MAX, ByteLen::from_usize(bytes.len()).get());
+    let len = |len| ByteLen::from_usize(len).get();
+    let (limit, wanted) = (len(CONTEXT_LEN_MAX), len(bytes.len()));
     if wanted <= limit { Ok(()) } else { Err(VramError::LimitExceeded { what, limit, wanted }) }
 }
 

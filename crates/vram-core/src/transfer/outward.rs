@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use vram_alloc::ByteLen;
-use vram_seal::{SealError, SealedSegment};
+use vram_seal::{Hashes, SealError, SealedSegment, open_and_hash};
 
 use crate::error::VramError;
 use crate::shard::View;
@@ -14,7 +14,10 @@ use crate::transfer::{Convert, Windows};
 /// The form in which the bytes leave the device.
 pub(crate) enum Outward<'a> {
     /// The bytes as they lie on the device.
-    AsTheyAre,
+    AsTheyAre {
+        /// Receives the hash of each segment, for a caller that compares the content as a whole.
+        hashes: Option<&'a Hashes>,
+    },
     /// The same content under another seal.
     Anew {
         convert: Convert<'a>,
@@ -48,12 +51,16 @@ impl View {
                     return Err(VramError::HostMemory { wanted });
                 }
                 match how {
-                    Outward::AsTheyAre => {
+                    Outward::AsTheyAre { hashes } => {
                         out.copy_from_slice(bytes);
                         // Open the very bytes that were copied to `out`, so that the check is valid
                         // for the copy.
                         window.each(opener.layout(), bytes, |segment, bytes| {
-                            opener.open_segment(segment, bytes)
+                            let Some(hashes) = hashes else {
+                                return opener.open_segment(segment, bytes);
+                            };
+                            hashes.put(segment, open_and_hash(opener, segment, bytes)?);
+                            Ok(())
                         })?;
                     }
                     Outward::Anew { convert, keep } => {

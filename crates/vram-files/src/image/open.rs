@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vram_seal::{
-    ContentDigest, Expected, Hashes, KeyRing, OpenLimits, SealError, SegmentSpan, open_and_hash,
-    parallel,
+    ContentDigest, Expected, Hashes, KeyRing, OpenLimits, SealError, SegmentSpan, SivScope,
+    open_and_hash, parallel,
 };
 use zeroize::Zeroizing;
 
@@ -91,7 +91,9 @@ pub fn unseal_image(
 ///
 /// # Returns
 ///
-/// A verdict, sound or not. Altered data is a verdict, not an error.
+/// A verdict, sound or not. Altered segments are a verdict, not an error. Content whose tags are all
+/// good, but which is not the content of the record, is one as well in scope Segment, and
+/// [`SealError::DigestMismatch`] in scope Shard, which binds only the whole.
 ///
 /// # Errors
 ///
@@ -116,7 +118,15 @@ pub fn verify_image(
         watch.go_on()?;
         let Some(range) = layout.range(segment) else { return Ok(()) };
         let bytes = image.sealed(range, buffer)?;
-        match open_and_hash(opener, segment, bytes) {
+        let found = open_and_hash(opener, segment, bytes).and_then(|hash| {
+            // A second body of the key's holder has a good tag. Where the table binds the content of
+            // each segment, it is named like any other alteration.
+            if opener.fields().scope() == Some(SivScope::Segment) {
+                opener.check_hash(segment, &hash)?;
+            }
+            Ok(hash)
+        });
+        match found {
             Ok(hash) => hashes.put(segment, hash),
             Err(SealError::SegmentMismatch { .. }) => {
                 lock(&altered).push(SegmentSpan::new(segment, range));
@@ -145,13 +155,15 @@ pub fn verify_image(
 
 /// Opens a sealed image into a writer, such as a pipe, which receives all of it or nothing.
 ///
-/// The call reads the image twice: it verifies every byte before it writes the first one, and
-/// authenticates each segment again on the way out. One thread writes, in order.
+/// The call reads the image twice: it verifies every byte before it writes the first one, and keeps
+/// the hash of each segment. On the way out it opens each segment again, and compares its hash: the
+/// sink receives only bytes of the content whose digest was checked. One thread writes, in order.
 ///
 /// # Errors
 ///
-/// As [`unseal_image`], for the image; [`FileError::Io`] without a path if the sink fails. The sink
-/// has then received the beginning of the content.
+/// As [`unseal_image`], for the image; [`FileError::Io`] without a path if the sink fails. If the
+/// sink fails, or the file changes after it was verified, the sink has received the beginning of the
+/// content, and nothing else.
 ///
 /// # Panics
 ///
@@ -182,15 +194,20 @@ pub fn unseal_image_to(
     };
     let threads = options.threads_for(&layout);
     parallel::for_each_segment(threads, layout.count(), || segment_buffer(&layout), work)?;
-    let digest = opener.check_digest(&hashes.into_vec()).map_err(refused)?;
+    let hashes = hashes.into_vec();
+    let digest = opener.check_digest(&hashes).map_err(refused)?;
     check_expected(&image, &options, digest)?;
 
     let mut buffer = segment_buffer(&layout)?;
-    for segment in 0..layout.count() {
+    for (segment, verified) in (0..layout.count()).zip(&hashes) {
         watch.go_on()?;
         let Some(range) = layout.range(segment) else { continue };
         let bytes = image.sealed(range, &mut buffer)?;
-        opener.open_segment(segment, bytes).map_err(refused)?;
+        // A good tag is not enough: a holder of the key can put a second body with the same tags in
+        // place after the first pass.
+        if open_and_hash(opener, segment, bytes).map_err(refused)? != *verified {
+            return Err(refused(SealError::SegmentMismatch { segment }));
+        }
         sink.write_all(bytes).map_err(sink_failed)?;
         watch.advance(range.len());
     }

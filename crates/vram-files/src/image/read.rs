@@ -37,13 +37,10 @@ impl ImageFile {
         let record = SealRecord::from_bytes(head);
         let image =
             Self { file, path: path.to_path_buf(), len: ByteLen::new(metadata.len()), record };
-        // A short file that does not begin like an image is reported as no image, not as a
-        // truncated one.
-        if present < SealRecord::LEN
-            && image.record.parse_unauthenticated() != Err(SealError::NotASeal)
-        {
+        // The first check of the format, before the magic.
+        if present < SealRecord::LEN {
             return Err(image.refused(SealError::WrongLength {
-                what: "a sealed image, at least",
+                what: "the record of a sealed image",
                 expected: ImageLayout::TABLE_OFFSET,
                 found: image.len.get(),
             }));

@@ -1,13 +1,16 @@
 //! Where a file is to appear: the name behind all links, checked before anything is written.
 
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use vram_seal::{KeyError, SealKey};
+use zeroize::Zeroizing;
+
 use super::Overwrite;
-use crate::regular_file::kind_of;
+use crate::regular_file::{kind_of, open_regular};
 
 /// Links that are followed before a chain of them counts as a circle; the same count as the
 /// kernel's.
@@ -21,6 +24,15 @@ const SHARED_MEMORY: &str = "/dev/shm";
 
 /// Lengths of a key file: raw bytes, digits, digits and a newline.
 const KEY_LENS: [u64; 3] = [32, 64, 65];
+
+/// The length of a key file of raw bytes, which only its mode tells from other files.
+const RAW_KEY_LEN: u64 = 32;
+
+/// Bytes that are read of a file that may be a key: one more than the longest key has.
+const KEY_READ_LEN: u64 = 66;
+
+/// Room for them, and for the read that finds the end.
+const KEY_READ_MAX: usize = 128;
 
 /// The files that one call reads, by device and inode: no output of that call replaces them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -149,20 +161,37 @@ pub(super) fn judge(path: &Path, overwrite: Overwrite, inputs: &Inputs) -> io::R
     }
     match overwrite {
         Overwrite::Refuse => Err(taken()),
-        Overwrite::ReplaceButKeys if looks_like_a_key(&found) => {
+        Overwrite::ReplaceButKeys if looks_like_a_key(path, &found) => {
             Err(io::Error::new(io::ErrorKind::AlreadyExists, KEY_KEPT))
         }
         Overwrite::Replace | Overwrite::ReplaceButKeys => Ok(()),
     }
 }
 
-const KEY_KEPT: &str = "the target looks like a key file, by its length and mode, and is kept";
+const KEY_KEPT: &str = "the target looks like a key file, and is kept";
 
 /// Returns true for a file as long as a key file to which users outside its owner and group have no
-/// access.
-fn looks_like_a_key(found: &Metadata) -> bool {
+/// access, and for the digits of a key in a file of any mode: a key whose mode was lost in a copy is
+/// still the only one.
+fn looks_like_a_key(path: &Path, found: &Metadata) -> bool {
+    if !KEY_LENS.contains(&found.len()) {
+        return false;
+    }
     let for_others = found.permissions().mode() & 0o007;
-    for_others == 0 && KEY_LENS.contains(&found.len())
+    for_others == 0 || (found.len() != RAW_KEY_LEN && holds_digits_of_a_key(path))
+}
+
+/// Returns true if a file holds the digits of a key, and at most one newline. A file that cannot be
+/// read is kept like one that does.
+fn holds_digits_of_a_key(path: &Path) -> bool {
+    // Reserve the full size at once: a growing vector would leave copies of a key in freed memory.
+    let mut content = Zeroizing::new(Vec::with_capacity(KEY_READ_MAX));
+    let read =
+        open_regular(path).and_then(|file| file.take(KEY_READ_LEN).read_to_end(&mut content));
+    match read.map(|_count| SealKey::from_key_file_bytes(&content)) {
+        Ok(Err(KeyError::NotAKeyFile { .. })) => false,
+        Ok(_) | Err(_) => true,
+    }
 }
 
 pub(super) fn taken() -> io::Error {

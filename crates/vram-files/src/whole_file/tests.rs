@@ -175,16 +175,24 @@ fn a_file_like_a_key_is_replaced_only_when_that_is_asked_for() {
         WholeFile::create(&target, 0o600, Overwrite::ReplaceButKeys, Inputs::default())
             .and_then(WholeFile::publish)
     };
-    for (len, mode, kept) in [
-        (32, 0o600, true),
-        (64, 0o600, true),
-        (65, 0o400, true),
-        (65, 0o644, false),
-        (66, 0o600, false),
-        (0, 0o600, false),
+    let digits = |end: &str| ["0aF1".repeat(16).as_bytes(), end.as_bytes()].concat();
+    for (content, mode, kept) in [
+        (vec![b'.'; 32], 0o600, true),
+        (vec![b'.'; 64], 0o600, true),
+        (vec![b'.'; 65], 0o400, true),
+        // Digits are a key in a file of any mode, also those of zeros, which is refused as a key.
+        (digits(""), 0o644, true),
+        (digits("\n"), 0o666, true),
+        (vec![b'0'; 64], 0o644, true),
+        (digits("0"), 0o644, false),
+        (vec![b'.'; 64], 0o644, false),
+        (vec![b'0'; 32], 0o644, false),
+        (vec![b'0'; 66], 0o600, false),
+        (Vec::new(), 0o600, false),
     ] {
+        let len = content.len();
         let _ = fs::remove_file(&target);
-        fs::write(&target, vec![b'0'; len]).unwrap();
+        fs::write(&target, content).unwrap();
         fs::set_permissions(&target, fs::Permissions::from_mode(mode)).unwrap();
         match but_keys() {
             Err(error) if kept => assert_eq!(error.kind(), io::ErrorKind::AlreadyExists),

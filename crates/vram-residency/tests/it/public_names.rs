@@ -7,30 +7,30 @@ use std::path::Path;
 
 use vram_residency::{
     Access, Account, AdmitRequest, Alignment, AlteredSegments, BackupReport, Budget, BusyShards,
-    ByteLen, ByteOffset, ByteRange, Call, CallMetrics, CancelToken, Candidate, Class, Clock,
-    CloseReport, CompactBudget, CompactEnd, CompactReport, ContentDigest, ContentHasher,
-    ContextField, CostPerByte, Device, DeviceInfo, DeviceKind, DeviceOffset, DeviceUuid,
-    Difference, DriverMemory, Event, EventKind, EventLog, EventSink, Eviction, EvictionPlan,
-    EvictionPolicy, EvictionReport, Expected, ExportOptions, FailureCount, FileSource, Fit,
-    FreedReceipt, GpuCapacity, GpuChoice, GpuError, GpuIndex, GpuMetrics, GpuReport, GpuScrub,
-    GpuSnapshot, HashKind, Holder, HostDevice, ImageInfo, ImageOptions, ImageReport, ImageVerdict,
-    ImportRequest, KeyError, KeyId, KeyRing, KeySnapshot, KeySource, KeySourceError, Lease,
-    LifeState, Limits, LinkReport, LinkState, LostShard, Lru, MemoryMode, MetadataCode, Metrics,
-    ModelHandle, ModelPiece, ModelPlan, ModelSource, ModelVerdict, NotRestored, OnEviction,
-    Overwrite, ParkCapacity, ParkedModel, ParkedPiece, ParkedShard, ParkedSnapshot,
-    ParseShardIdError, Piece, PlanError, PlanReservation, Priority, Progress, Protection, ReadBack,
-    ReaderSource, Reconciliation, RecordFields, RepairOptions, RepairReport, Report, Reservation,
-    ReservationId, ReservationReport, ReservationSnapshot, ReservePlanRequest, ReserveRequest,
-    ResetOptions, ResetReport, Restore, RoomAfter, ScrubCursor, ScrubMetrics, ScrubOptions,
-    ScrubRate, ScrubStatus, ScrubStep, Scrubber, SealContext, SealError, SealKey, SealOptions,
-    SealParams, SealRecord, SealRequest, SealedShard, SegmentSize, SegmentSpan, ShardId,
-    ShardReport, ShardState, ShardTicket, Shortfall, SinkCounts, SivScope, SliceSource, Snapshot,
-    SnapshotCounters, SnapshotState, Source, SourceError, Suite, SystemClock, TICKET_NAME_LEN_MAX,
-    Threads, TicketError, TicketExpectation, TicketKey, TicketOptions, TicketState, TicketVerifier,
-    Timestamp, UnreturnedMemory, Verdict, Verify, VramError, VramManager, VramManagerBuilder,
-    WakeError, WakeModelError, WipePolicy, checked_shard_size, core_dumps_denied, create_key_file,
-    deny_core_dumps, device, inspect_image, seal_image, seal_image_to, unseal_image,
-    unseal_image_to, verify_image,
+    ByteLen, ByteOffset, ByteRange, CONTEXT_LEN_MAX, Call, CallMetrics, CancelToken, Candidate,
+    Class, Clock, CloseReport, CompactBudget, CompactEnd, CompactReport, ContentDigest,
+    ContentHasher, ContextField, CostPerByte, Device, DeviceInfo, DeviceKind, DeviceOffset,
+    DeviceUuid, Difference, DriverMemory, Event, EventKind, EventLog, EventSink, Eviction,
+    EvictionPlan, EvictionPolicy, EvictionReport, Expected, ExportOptions, FailureCount,
+    FileSource, Fit, FreedReceipt, GpuCapacity, GpuChoice, GpuError, GpuIndex, GpuMetrics,
+    GpuReport, GpuScrub, GpuSnapshot, HashKind, Holder, HostDevice, ImageInfo, ImageOptions,
+    ImageReport, ImageVerdict, ImportRequest, KeyError, KeyId, KeyRing, KeySnapshot, KeySource,
+    KeySourceError, Lease, LifeState, Limits, LinkReport, LinkState, LostShard, Lru, MemoryMode,
+    MetadataCode, Metrics, ModelHandle, ModelPiece, ModelPlan, ModelSource, ModelVerdict,
+    NotRestored, OnEviction, Overwrite, ParkCapacity, ParkedModel, ParkedPiece, ParkedShard,
+    ParkedSnapshot, ParseShardIdError, Piece, PlanError, PlanReservation, Priority, Progress,
+    Protection, ReadBack, ReaderSource, Reconciliation, RecordFields, RepairOptions, RepairReport,
+    Report, Reservation, ReservationId, ReservationReport, ReservationSnapshot, ReservePlanRequest,
+    ReserveRequest, ResetOptions, ResetReport, Restore, RoomAfter, ScrubCursor, ScrubMetrics,
+    ScrubOptions, ScrubRate, ScrubStatus, ScrubStep, Scrubber, SealContext, SealError, SealKey,
+    SealOptions, SealParams, SealRecord, SealRequest, SealedShard, SegmentSize, SegmentSpan,
+    ShardId, ShardReport, ShardState, ShardTicket, Shortfall, SinkCounts, SivScope, SliceSource,
+    Snapshot, SnapshotCounters, SnapshotState, Source, SourceError, Suite, SystemClock,
+    TICKET_NAME_LEN_MAX, Threads, TicketError, TicketExpectation, TicketKey, TicketOptions,
+    TicketState, TicketVerifier, Timestamp, UnreturnedMemory, Verdict, Verify, VramError,
+    VramManager, VramManagerBuilder, WakeError, WakeModelError, WipePolicy, checked_shard_size,
+    core_dumps_denied, create_key_file, deny_core_dumps, device, inspect_image, seal_image,
+    seal_image_to, unseal_image, unseal_image_to, verify_image,
 };
 #[cfg(feature = "audit")]
 use vram_residency::{
@@ -259,6 +259,7 @@ fn every_public_name_is_there() {
         type_name_of_val(&|text: &[u8], key: &TicketKey| AuditCheck::new(key).files([text])),
     );
     assert_eq!(TICKET_NAME_LEN_MAX, 1024);
+    assert_eq!(CONTEXT_LEN_MAX, 65_536);
     assert!(type_name::<device::fault::Op>().ends_with("Op"));
 }
 

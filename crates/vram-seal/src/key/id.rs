@@ -23,10 +23,11 @@ pub enum KeyError {
     /// The content of a key file has neither of the two accepted forms.
     #[error(
         "a key file holds 64 hexadecimal digits and at most one newline, or exactly 32 raw bytes; \
-         this one has {found} bytes of something else"
+         this one has {} of something else", Read(*found)
     )]
     NotAKeyFile {
-        /// The length of the file, in bytes.
+        /// The length of what was read of the file, in bytes: a reader stops one byte beyond the
+        /// longest key.
         found: usize,
     },
     /// 32 bytes that are all hexadecimal digits: most likely half of a key in hexadecimal form.
@@ -56,6 +57,21 @@ pub enum KeyError {
         /// The id of the active key.
         id: KeyId,
     },
+}
+
+/// The length of what was read of a key file.
+struct Read(usize);
+
+impl fmt::Display for Read {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// The longest key file: 64 digits and a newline.
+        const LONGEST: usize = 65;
+        if self.0 > LONGEST {
+            write!(f, "more than {LONGEST} bytes")
+        } else {
+            write!(f, "{} bytes", self.0)
+        }
+    }
 }
 
 /// The public name of a key: 16 bytes derived from the key, which reveal nothing else about it.

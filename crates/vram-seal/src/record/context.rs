@@ -12,6 +12,10 @@ use crate::record::metadata::{Metadata, MetadataCode};
 /// The longest model id, in bytes.
 pub const MODEL_ID_LEN_MAX: usize = 1024;
 
+/// The longest context, and the longest metadata, in bytes. A manager keeps both for each shard, to
+/// seal it anew.
+pub const CONTEXT_LEN_MAX: usize = 64 << 10;
+
 /// The identity of a sealed shard: its model, the caller's context and metadata, its index and
 /// revision.
 ///
@@ -42,14 +46,16 @@ impl<'a> SealContext<'a> {
         })
     }
 
-    /// Adds the caller's context, such as a tenant. Opening requires the same context.
+    /// Adds the caller's context, such as a tenant: at most 64 KiB, or sealing is refused. Opening
+    /// requires the same context.
     #[must_use]
     pub const fn context(mut self, context: &'a [u8]) -> Self {
         self.binding.context = context;
         self
     }
 
-    /// Adds a description of the content, such as dtype and shape.
+    /// Adds a description of the content, such as dtype and shape: at most 64 KiB, or sealing is
+    /// refused.
     #[must_use]
     pub const fn metadata(mut self, metadata: &'a [u8]) -> Self {
         self.metadata = Metadata::Bytes(metadata);
@@ -78,6 +84,19 @@ impl<'a> SealContext<'a> {
         self
     }
 
+    /// Checks that context and metadata are short enough to be sealed in.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::ContextTooLong`].
+    pub(crate) fn check(&self) -> Result<(), SealError> {
+        check_len("context", self.binding.context)?;
+        match self.metadata {
+            Metadata::Bytes(bytes) => check_len("metadata", bytes),
+            Metadata::Code(_) => Ok(()),
+        }
+    }
+
     pub(super) const fn binding(&self) -> Binding<'a> {
         self.binding
     }
@@ -93,6 +112,20 @@ impl<'a> SealContext<'a> {
     pub(crate) const fn revision_number(&self) -> u64 {
         self.revision
     }
+}
+
+/// # Errors
+///
+/// [`SealError::ContextTooLong`].
+fn check_len(what: &'static str, bytes: &[u8]) -> Result<(), SealError> {
+    if bytes.len() <= CONTEXT_LEN_MAX {
+        return Ok(());
+    }
+    Err(SealError::ContextTooLong {
+        what,
+        len: ByteLen::from_usize(bytes.len()).get(),
+        max: ByteLen::from_usize(CONTEXT_LEN_MAX).get(),
+    })
 }
 
 /// Model id and context. The record contains one code over both.

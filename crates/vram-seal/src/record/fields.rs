@@ -37,6 +37,7 @@ impl RecordFields {
         params: SealParams,
         len: ByteLen,
     ) -> Result<Self, SealError> {
+        context.check()?;
         Ok(Self {
             mode: params.mode(),
             layout: SegmentLayout::new(len, params.segment())?,

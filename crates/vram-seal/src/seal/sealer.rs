@@ -172,8 +172,8 @@ impl Sealer<Fresh> {
     /// # Errors
     ///
     /// [`SealError::TooLong`] beyond 2^48 bytes, [`SealError::TooManySegments`] beyond 2^24
-    /// segments, [`SealError::MetadataKey`] if the context has the code of metadata under another
-    /// key.
+    /// segments, [`SealError::ContextTooLong`] for a context or metadata beyond 64 KiB,
+    /// [`SealError::MetadataKey`] if the context has the code of metadata under another key.
     pub fn new(
         key: &SealKey,
         context: &SealContext<'_>,

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use vram_alloc::ByteLen;
 
+use crate::digest::ContentDigest;
 use crate::error::SealError;
 use crate::open::Opener;
 use crate::record::layout::SegmentLayout;
@@ -42,6 +43,16 @@ impl Hashes {
         if let Some(slot) = hashes.get_mut(index) {
             *slot = hash;
         }
+    }
+
+    /// As [`Opener::check_digest`] of the hashes stored so far, which is good only if all are.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Opener::check_digest`].
+    pub fn check_digest(&self, opener: &Opener) -> Result<ContentDigest, SealError> {
+        let hashes = self.by_segment.lock().unwrap_or_else(PoisonError::into_inner);
+        opener.check_digest(&hashes)
     }
 
     /// The hashes, in order.

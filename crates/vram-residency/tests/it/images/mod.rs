@@ -5,6 +5,7 @@ mod files;
 mod outputs;
 mod refused;
 mod round_trip;
+mod vectors;
 
 use std::fs;
 use std::path::PathBuf;

@@ -79,7 +79,7 @@ fn inspecting_needs_no_key_and_shows_a_wrong_length_without_refusing_it() {
     let info = inspect_image(&bench.path("image")).unwrap();
     assert_eq!((info.file_len.get(), info.image_len), (300, report.image_len));
 
-    fs::write(bench.path("text"), b"hello, this is not an image").unwrap();
+    fs::write(bench.path("text"), b"hello, this is not an image ".repeat(10)).unwrap();
     let refused = inspect_image(&bench.path("text")).unwrap_err();
     assert!(refused.to_string().contains("text"), "{refused}");
     assert_eq!(image_error(refused), SealError::NotASeal);

@@ -3,8 +3,8 @@
 
 use ring::hmac;
 use vram_seal::{
-    ContextField, Expected, KeyRing, OpenLimits, SealContext, SealError, SealRecord, SivScope,
-    Suite, open_record, open_record_in,
+    CONTEXT_LEN_MAX, ContextField, Expected, KeyRing, OpenLimits, SealContext, SealError, SealKey,
+    SealParams, SealRecord, SivScope, Suite, open_record, open_record_in,
 };
 
 use vram_testkit::content;
@@ -242,4 +242,21 @@ fn no_error_shows_bytes_of_key_tag_digest_or_content() {
         assert!(!shown.contains(&list) && !shown.contains(&hex));
     }
     assert!(!shown.contains("7, 7, 7") && !shown.contains("070707"));
+}
+
+#[test]
+fn a_context_or_metadata_beyond_64_kib_is_not_sealed() {
+    let key = SealKey::from_bytes(&[7; 32]);
+    let long = vec![b'x'; CONTEXT_LEN_MAX + 1];
+    let base = SealContext::new("m").unwrap();
+    let start = |context: SealContext<'_>| {
+        vram_seal::Sealer::new(&key, &context, SealParams::new(), vram_alloc::ByteLen::ZERO)
+            .map(|_| ())
+    };
+    let max = &long[..CONTEXT_LEN_MAX];
+    assert_eq!(start(base.context(max).metadata(max)), Ok(()));
+    for (context, what) in [(base.context(&long), "context"), (base.metadata(&long), "metadata")] {
+        let refused = SealError::ContextTooLong { what, len: 65_537, max: 65_536 };
+        assert_eq!(start(context), Err(refused));
+    }
 }
