@@ -128,7 +128,7 @@ impl TicketExpectation {
     }
 
     /// Expects this seal record. No party without the seal key can have other content under it; a
-    /// holder of that key can, so compare the [digest](Self::digest) too where that matters.
+    /// holder of that key can: where that matters, ask for a ticket with the digest and compare it.
     pub fn record(self, record: &SealRecord) -> Self {
         self.record_mac(record.mac())
     }
