@@ -205,8 +205,15 @@ fn a_flush_and_the_end_of_a_sink_wake_who_waits_for_them() {
         assert!(events.flush(Some(began + Duration::from_secs(10))));
         assert!(began.elapsed() < Duration::from_secs(8), "it was not woken");
     }
-    let began = Instant::now();
     drop(threads);
-    // A sink that does not come to its end is left behind after five seconds.
-    assert!(began.elapsed() < Duration::from_secs(4), "it was not woken");
+    // Often, because a sink may have ended before anybody waits for it.
+    for _ in 0..100 {
+        let mut sinks = Sinks::new();
+        sinks.add(|_event: &Event| {});
+        let (_events, threads) = start(sinks);
+        let began = Instant::now();
+        drop(threads);
+        // A sink that does not come to its end is left behind after five seconds.
+        assert!(began.elapsed() < Duration::from_secs(4), "it was not woken");
+    }
 }
