@@ -16,7 +16,7 @@ pub(crate) fn load(path: &Path) -> Result<SealKey, Failure> {
         let failure = Failure::input(error.to_string());
         match error {
             KeySourceError::Io { error, .. } => failure.hint(match error.kind() {
-                ErrorKind::NotFound => "check the path, or make one: vram keygen",
+                ErrorKind::NotFound => "check the path, or make one: vram keygen -o FILE",
                 // The key may be there: a new one would open nothing.
                 ErrorKind::PermissionDenied => "check the permissions of the file and its folder",
                 _ => "check the path",
