@@ -85,8 +85,14 @@ fn pass_without(suites: &Suites, chosen: &[&Change]) -> Result<(), String> {
         match suites.run(suite, None)? {
             Outcome::Passed(0) => failures.push(format!("{}: no test of this name", suite.line())),
             Outcome::Passed(_) => {}
-            Outcome::Failed(test) => failures.push(format!("{}: {test} failed", suite.line())),
-            Outcome::Hung(test) => failures.push(format!("{}: {test} hung", suite.line())),
+            Outcome::Failed(test) => {
+                failures.push(format!("{}: {test} failed", suite.line()));
+                println!("{}", suites.last_output());
+            }
+            Outcome::Hung(test) => {
+                failures.push(format!("{}: {test} hung", suite.line()));
+                println!("{}", suites.last_output());
+            }
         }
     }
     if failures.is_empty() {

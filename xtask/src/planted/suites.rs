@@ -59,6 +59,14 @@ impl Suites {
         Ok(Self { binaries, output: home.join("output.txt") })
     }
 
+    /// What the last suite printed.
+    pub(super) fn last_output(&self) -> String {
+        fs::read(&self.output).map_or_else(
+            |error| error.to_string(),
+            |text| String::from_utf8_lossy(&text).into_owned(),
+        )
+    }
+
     /// Runs the tests of one suite, with the change `on` or none.
     pub(super) fn run(&self, suite: &Try, on: Option<&str>) -> Result<Outcome, String> {
         let Try { kind, package, target, filter } = suite;
