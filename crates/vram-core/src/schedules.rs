@@ -44,6 +44,19 @@ fn content(of: &str) -> Vec<u8> {
     of.bytes().cycle().take(LEN).collect()
 }
 
+/// Whether this refuses a call that another one overtook.
+fn is_overtaken(error: &VramError) -> bool {
+    matches!(
+        error,
+        VramError::ShardFreed { .. }
+            | VramError::Parked { .. }
+            | VramError::Restoring { .. }
+            | VramError::StaleHandle { .. }
+            | VramError::GpuInUse { .. }
+            | VramError::Closed
+    )
+}
+
 impl World {
     fn with(names: &[&str], seats: u64) -> Self {
         let host = HostDevice::new(GpuIndex::new(0), ByteLen::new(16 << 10)).unwrap();
@@ -75,14 +88,7 @@ impl World {
         for shard in self.core.handles() {
             match self.read(&shard) {
                 Ok(()) => {}
-                Err(
-                    VramError::ShardFreed { .. }
-                    | VramError::Parked { .. }
-                    | VramError::Restoring { .. }
-                    | VramError::StaleHandle { .. }
-                    | VramError::GpuInUse { .. }
-                    | VramError::Closed,
-                ) => {}
+                Err(error) if is_overtaken(&error) => {}
                 Err(other) => panic!("{other}"),
             }
         }
@@ -92,14 +98,7 @@ impl World {
     fn free(&self, shard: &SealedShard) -> bool {
         match free::free(&self.core, shard) {
             Ok(_receipt) => true,
-            Err(
-                VramError::ShardFreed { .. }
-                | VramError::Parked { .. }
-                | VramError::Restoring { .. }
-                | VramError::StaleHandle { .. }
-                | VramError::GpuInUse { .. }
-                | VramError::Closed,
-            ) => false,
+            Err(error) if is_overtaken(&error) => false,
             Err(other) => panic!("{other}"),
         }
     }

@@ -10,7 +10,6 @@ use crate::moves::{Landed, WakeError, import, wake};
 use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
 use crate::reset::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
-use crate::resident::reseal::Written;
 use crate::resident::{Anew, lease, reseal};
 use crate::room::{make_room, park};
 use crate::shard::{
@@ -219,8 +218,5 @@ fn as_it_was(
     if seal.record != lost.record {
         return Err(vram_seal::SealError::DigestMismatch.into());
     }
-    Ok(match written {
-        Written::Beside(arrived) => arrived,
-        Written::InPlace(began) => Arrived { space, verified: Some(began) },
-    })
+    Ok(written.arrived(space))
 }

@@ -111,6 +111,16 @@ pub(crate) enum Written {
     InPlace(Moment),
 }
 
+impl Written {
+    /// Where the bytes lie, if `old` is the old placement.
+    pub(crate) fn arrived(self, old: Space) -> Arrived {
+        match self {
+            Self::Beside(arrived) => arrived,
+            Self::InPlace(began) => Arrived { space: old, verified: Some(began) },
+        }
+    }
+}
+
 /// Seals the bytes at `old` anew, and verifies them. The shard itself is not changed.
 pub(crate) fn write(
     core: &Core,

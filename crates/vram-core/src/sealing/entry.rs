@@ -9,12 +9,12 @@ use vram_space::Space;
 
 use crate::error::VramError;
 use crate::parts::Core;
-use crate::resident::reseal::Written;
 use crate::resident::{Anew, lease, reseal};
 use crate::sealing::SealRequest;
 use crate::shard::entry::arrive::arrive_all;
 use crate::shard::{
-    Ages, Counted, Entry, Moment, Place, Seal, SealedShard, ShardCause, Standing, State, View,
+    Ages, Arrived, Counted, Entry, Moment, Place, Seal, SealedShard, ShardCause, Standing, State,
+    View,
 };
 
 /// A complete shard that is not in the registry yet: dropping it returns everything.
@@ -60,13 +60,7 @@ impl Ready {
         let anew = Anew { params: seal.params.with_protection(to), key: seal.key_id() };
         let view = View::of(&mut space, seal)?;
         let (seal, written) = reseal::write(core, &entry, &view, anew)?;
-        let verified = match written {
-            Written::InPlace(began) => Some(began),
-            Written::Beside(arrived) => {
-                space = arrived.space;
-                arrived.verified
-            }
-        };
+        let Arrived { space, verified } = written.arrived(space);
         let now = Moment::now(&*core.clock);
         entry.change(|state, _told| {
             state.seal = seal;
