@@ -45,6 +45,8 @@ struct Account {
     used: AtomicU64,
     /// The part of the bytes in use that the device did not take back.
     kept: AtomicU64,
+    /// How often bytes were promised or put in use.
+    grants: AtomicU64,
     total: AtomicU64,
     headroom: AtomicU64,
     foreign: AtomicU64,
@@ -116,6 +118,7 @@ impl Ledger {
             state: AtomicU64::new(0),
             used: AtomicU64::new(0),
             kept: AtomicU64::new(0),
+            grants: AtomicU64::new(0),
             total: AtomicU64::new(total.get()),
             headroom: AtomicU64::new(0),
             foreign: AtomicU64::new(0),
@@ -138,6 +141,7 @@ impl Ledger {
                 let next = state.wrapping_add(len.get());
                 let swap = (Ordering::AcqRel, Ordering::Relaxed);
                 if account.state.compare_exchange_weak(state, next, swap.0, swap.1).is_ok() {
+                    account.count_grant();
                     break;
                 }
             } else if account.state.load(Ordering::Acquire) == state {
@@ -164,6 +168,14 @@ impl Ledger {
             figures = account.figures(state);
         }
         figures
+    }
+
+    /// How often bytes were promised or put in use so far. Where this and the figures are the same as
+    /// before, no bytes were taken or given back in between: changes that cancel each other out in
+    /// the figures show here.
+    #[must_use]
+    pub fn grants(&self) -> u64 {
+        self.account.grants.load(Ordering::Acquire)
     }
 
     /// Replaces the budget. It may be less than the bytes taken.
@@ -210,6 +222,11 @@ impl Account {
             headroom: ByteLen::new(self.headroom.load(Ordering::Acquire)),
             foreign: ByteLen::new(self.foreign.load(Ordering::Acquire)),
         }
+    }
+
+    /// Called before any other account can show the bytes.
+    fn count_grant(&self) {
+        self.grants.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Subtracts the bytes of a grant; the bytes taken are never less than `len`.
@@ -261,6 +278,7 @@ impl Reservation {
     /// Turns the promised bytes into bytes in use.
     pub fn commit(mut self) -> Charge {
         self.ledger.account.used.fetch_add(self.len.get(), Ordering::AcqRel);
+        self.ledger.account.count_grant();
         let len = core::mem::take(&mut self.len);
         Charge { ledger: self.ledger.clone(), len }
     }

@@ -68,6 +68,7 @@ mod tests {
             holes: bytes(878),
             unreturned: bytes(10),
             held: Some(bytes(117)),
+            taken_count: 0,
         };
         let owned = Owned {
             shard_count: 1,

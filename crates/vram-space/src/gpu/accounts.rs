@@ -56,6 +56,9 @@ pub struct Figures {
     pub unreturned: ByteLen,
     /// Bytes of blocks; `None` in mode `Region`.
     pub held: Option<ByteLen>,
+    /// How often bytes were taken so far. Two reads are equal only if nothing changed in between:
+    /// bytes given back and taken again show here.
+    pub taken_count: u64,
 }
 
 impl Gpu {
@@ -108,6 +111,8 @@ impl Gpu {
         // Placing, releasing and setting aside change all of these; the first two do so under this
         // lock.
         let arena = lock(&self.arena);
+        // Before the figures: what changes while they are read makes this count an old one.
+        let taken_count = self.ledger.grants().wrapping_add(arena.placed_count());
         let (books, report) = (self.ledger.capacity(), arena.report());
         let live = arena.live().map(DeviceRange::len).fold(ByteLen::ZERO, sum);
         let holes = arena.holes().map(DeviceRange::len).fold(ByteLen::ZERO, sum);
@@ -115,7 +120,7 @@ impl Gpu {
         let held = self.blocks().map(BlockCount::bytes);
         drop(arena);
         let (arena_capacity, arena_used) = (report.capacity, report.used);
-        Figures { books, arena_capacity, arena_used, live, holes, unreturned, held }
+        Figures { books, arena_capacity, arena_used, live, holes, unreturned, held, taken_count }
     }
 
     /// Bytes of the region that this manager allocated.
