@@ -2,6 +2,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::tensor::{SizeError, TensorFormat, tensor_bytes};
@@ -191,7 +192,8 @@ pub enum PlanError {
     serde(try_from = "Vec<Piece>", into = "Vec<Piece>")
 )]
 pub struct ModelPlan {
-    pieces: Vec<Piece>,
+    // Shared: a clone of a plan of a million pieces costs no copy of them.
+    pieces: Arc<[Piece]>,
     total: ByteLen,
     footprint: ByteLen,
     largest: ByteLen,
@@ -224,7 +226,7 @@ impl ModelPlan {
             plan.largest = plan.largest.max(piece.len);
         }
         drop(seen);
-        plan.pieces = pieces;
+        plan.pieces = pieces.into();
         Ok(plan)
     }
 
@@ -280,7 +282,7 @@ impl ModelPlan {
         // Count before cutting: a hostile length must not use up host memory.
         let mut counts = Vec::with_capacity(self.pieces.len());
         let mut piece_count = 0_u64;
-        for piece in &self.pieces {
+        for piece in &*self.pieces {
             let count =
                 if piece.len <= max_piece { 1 } else { piece.len.get().div_ceil(max.get()) };
             if count > 1 && piece.part_count > 1 {
@@ -326,6 +328,6 @@ impl TryFrom<Vec<Piece>> for ModelPlan {
 
 impl From<ModelPlan> for Vec<Piece> {
     fn from(plan: ModelPlan) -> Self {
-        plan.pieces
+        plan.pieces.to_vec()
     }
 }

@@ -11,6 +11,7 @@
 //!
 //! After any failure, all placements, slots and device bytes are returned, wiped.
 
+use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ModelPlan, Piece};
@@ -24,7 +25,7 @@ use crate::parts::{Core, GpuChoice};
 use crate::room::{Goal, holders, make_room};
 use crate::sealing::entry::Ready;
 use crate::sealing::{SealRequest, entry, place, stream};
-use crate::shard::Counted;
+use crate::shard::{Admitted, Counted};
 use crate::sync::{Mutex, lock};
 use crate::transfer::SourceFeed;
 
@@ -58,6 +59,9 @@ pub(crate) fn admit_placed(
     place: impl FnOnce(&AdmitRequest<'_>) -> Result<Vec<Placed>, VramError>,
 ) -> Result<ModelHandle, VramError> {
     let watch = core::mem::take(&mut request.watch).begin(plan.total())?;
+    let number = core.admissions.fetch_add(1, Ordering::Relaxed);
+    let model = Arc::new(Admitted::new(number, plan.clone()));
+    request.admitted = Some(Arc::clone(&model));
     let placed = place(&request)?;
     let job = Job {
         core,
@@ -71,6 +75,8 @@ pub(crate) fn admit_placed(
     source.finish().map_err(|error| error.while_sealing(&request.common.sealed_as.model_id))?;
     // Called before any shard is resident: a callback that panics must not leave shards behind.
     watch.finish();
+    model.consists_of(ready.iter().map(|one| one.id().clone()).collect());
+    let _arriving = model.begin();
     let shards = entry::publish_all(core, ready)?;
     let pieces = plan.pieces().iter().zip(shards);
     let pieces = pieces.map(|(piece, shard)| ModelPiece { piece: piece.clone(), shard }).collect();
@@ -105,7 +111,7 @@ fn place_all_once(
         return Err(VramError::InsufficientVram(Box::new(whole)));
     }
     let mut placed = Vec::new();
-    for (index, piece) in (0..).zip(plan.pieces()) {
+    for (index, piece) in plan.pieces().iter().enumerate() {
         placed.push(place_piece(core, request, index, piece, &gpus)?);
     }
     Ok(placed)
@@ -140,7 +146,7 @@ pub fn choose(core: &Core, choice: GpuChoice) -> Result<Vec<Arc<Gpu>>, VramError
 fn place_piece(
     core: &Core,
     request: &AdmitRequest<'_>,
-    index: u64,
+    index: usize,
     piece: &Piece,
     gpus: &[Arc<Gpu>],
 ) -> Result<Placed, VramError> {

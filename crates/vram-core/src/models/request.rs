@@ -1,5 +1,7 @@
 //! The request with which a caller admits a whole model.
 
+use std::sync::Arc;
+
 use vram_alloc::{ByteLen, Piece};
 use vram_events::OnEviction;
 use vram_files::{CancelToken, Progress, WatchOptions};
@@ -10,6 +12,7 @@ use crate::parts::GpuChoice;
 use crate::parts::gpus::named;
 use crate::parts::limits::label;
 use crate::sealing::SealRequest;
+use crate::shard::{Admitted, Member};
 use crate::transfer::ReadBack;
 
 /// A request to make a whole model resident. All settings except model and GPUs have defaults.
@@ -29,13 +32,15 @@ pub struct AdmitRequest<'a> {
     /// The settings that the requests for all pieces have in common.
     pub(crate) common: SealRequest,
     pub(crate) watch: WatchOptions<'a>,
+    /// The model that is being admitted.
+    pub(crate) admitted: Option<Arc<Admitted>>,
 }
 
 impl<'a> AdmitRequest<'a> {
     /// A request for this model: Encrypted, with the manager's suite and segment size.
     pub fn new(model_id: &str, gpus: GpuChoice) -> Self {
         let common = SealRequest::new(model_id, 0);
-        Self { gpus, common, watch: WatchOptions::default() }
+        Self { gpus, common, watch: WatchOptions::default(), admitted: None }
     }
 
     setters! {
@@ -87,8 +92,11 @@ impl<'a> AdmitRequest<'a> {
 
     /// The request for one piece. The number of the piece is the shard index, and its description
     /// is bound as metadata, so that no piece can be passed off as another.
-    pub(crate) fn for_piece(&self, index: u64, piece: &Piece, gpu: u32) -> SealRequest {
-        let mut request = self.common.clone().shard_index(index).metadata(&describe(piece));
+    pub(crate) fn for_piece(&self, index: usize, piece: &Piece, gpu: u32) -> SealRequest {
+        let number = ByteLen::from_usize(index).get();
+        let mut request = self.common.clone().shard_index(number).metadata(&describe(piece));
+        let member = |model: &Arc<Admitted>| Member { model: Arc::clone(model), index };
+        request.member = self.admitted.as_ref().map(member);
         request.gpu = gpu;
         request
     }

@@ -85,13 +85,14 @@ pub fn admit_reserved(
     while seats.len() < spaces.len() {
         seats.push(core.registry.count_one()?);
     }
-    let pieces = (0..).zip(plan.pieces()).zip(spaces).zip(seats);
-    let placed = pieces.map(|(((index, piece), space), counted)| {
-        let request = request.for_piece(index, piece, space.gpu().index);
-        Placed { request, space, counted }
-    });
-    let placed = placed.collect();
-    admit::admit_placed(core, request, plan, source, |_request| Ok(placed))
+    admit::admit_placed(core, request, plan, source, |request| {
+        let pieces = plan.pieces().iter().enumerate().zip(spaces).zip(seats);
+        let placed = pieces.map(|(((index, piece), space), counted)| {
+            let request = request.for_piece(index, piece, space.gpu().index);
+            Placed { request, space, counted }
+        });
+        Ok(placed.collect())
+    })
 }
 
 /// After a failed attempt, takes slots again for the placements that returned.

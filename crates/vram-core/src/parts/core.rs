@@ -58,6 +58,8 @@ pub struct Core {
     pub(crate) evicted: Mutex<Vec<ParkedShard>>,
     /// The number of uses of any shard so far.
     pub(crate) uses: AtomicU64,
+    /// The number of models admitted so far.
+    pub(crate) admissions: AtomicU64,
     pub(crate) closing: Closing,
     pub(crate) meters: Meters,
     // Declared last: dropping the fields above may still emit events.
@@ -141,6 +143,7 @@ impl Core {
             on_eviction: settings.on_eviction,
             evicted: Mutex::default(),
             uses: AtomicU64::new(0),
+            admissions: AtomicU64::new(0),
             closing: Closing::default(),
             meters: Meters::default(),
             sink_threads,

@@ -37,15 +37,19 @@ pub(crate) fn entry(
     let len = seal.opener.fields().plaintext_len();
     let place = Place::Restoring { gpu: space.gpu().index };
     let state = State::new(place, seal, 0, Ages::new(Moment::now(&*core.clock), verified));
-    let owner = request.owner.clone();
+    let of = (request.owner.clone(), request.member.clone());
     let standing = Standing::new(request.claim);
     let sealed_as = request.sealed_as.clone();
-    let entry = Entry::new(id, sealed_as, owner, len, standing, core.told(), (state, counted));
+    let entry = Entry::new(id, sealed_as, of, len, standing, core.told(), (state, counted));
     lease::used(core, &entry);
     Ready { entry: Arc::new(entry), space }
 }
 
 impl Ready {
+    pub(crate) fn id(&self) -> &ShardId {
+        &self.entry.id
+    }
+
     /// Seals the shard anew in this protection, unless it has it, before any other thread knows it.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use vram_seal::{Protection, SealParams, SegmentSize, SivScope, Suite};
 use crate::error::VramError;
 use crate::parts::limits::{check_label, label};
 use crate::room::RoomMaking;
-use crate::shard::{Claim, Metadata, SealedAs};
+use crate::shard::{Claim, Member, Metadata, SealedAs};
 use crate::transfer::ReadBack;
 
 /// A request to seal one shard onto one GPU. All settings except model and GPU have defaults.
@@ -32,6 +32,8 @@ pub struct SealRequest {
     pub(crate) segment: Option<SegmentSize>,
     pub(crate) read_back: Option<ReadBack>,
     pub(crate) owner: Option<Arc<str>>,
+    /// The model that the shard is admitted with.
+    pub(crate) member: Option<Member>,
     pub(crate) claim: Claim,
     pub(crate) evicts: bool,
 }
@@ -55,6 +57,7 @@ impl SealRequest {
             segment: None,
             read_back: None,
             owner: None,
+            member: None,
             claim: Claim::default(),
             evicts: true,
         }

@@ -1,6 +1,7 @@
 //! One entry for each resident shard; the registry finds it by id.
 
 pub(crate) mod arrive;
+pub(crate) mod member;
 pub(crate) mod quarantine;
 
 use core::hint::black_box;
@@ -13,6 +14,7 @@ use vram_seal::AlteredSegments;
 use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
+use crate::shard::entry::member::Member;
 use crate::shard::entry::quarantine::Quarantine;
 use crate::shard::{
     Ages, Census, Copies, Counted, Gate, HeldBy, Place, Row, Seal, SealedAs, SealedShard,
@@ -26,6 +28,8 @@ pub(crate) struct Entry {
     pub(crate) id: ShardId,
     pub(crate) sealed_as: SealedAs,
     pub(crate) holder: HeldBy,
+    /// The model that the shard was admitted with; `None` for one that was sealed by itself.
+    pub(crate) member: Option<Member>,
     pub(crate) plaintext_len: ByteLen,
     pub(crate) gate: Gate,
     pub(crate) standing: Standing,
@@ -68,7 +72,7 @@ impl Entry {
     pub(crate) fn new(
         id: ShardId,
         sealed_as: SealedAs,
-        owner: Option<Arc<str>>,
+        (owner, member): (Option<Arc<str>>, Option<Member>),
         plaintext_len: ByteLen,
         standing: Standing,
         told: Told,
@@ -79,6 +83,7 @@ impl Entry {
             id,
             sealed_as,
             holder,
+            member,
             plaintext_len,
             gate: Gate::default(),
             standing,
@@ -95,6 +100,7 @@ impl Entry {
             id: self.id.clone(),
             sealed_as: self.sealed_as.clone(),
             holder: self.holder.clone(),
+            member: self.member.clone(),
             plaintext_len: self.plaintext_len,
             gate: Gate::default(),
             standing: self.standing.again(),

@@ -14,6 +14,7 @@ pub mod standing;
 
 pub(crate) use self::ages::{Ages, Moment};
 pub(crate) use self::census::{Census, HeldBy, Row};
+pub(crate) use self::entry::member::{Admitted, Member, UnderWay};
 pub(crate) use self::entry::{Entry, State, Told};
 pub(crate) use self::gate::{Busy, Gate, Occupied, Refusal};
 pub(crate) use self::handle::{ManagerId, Stated};

@@ -1,0 +1,79 @@
+//! The model that a shard was admitted with.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use vram_alloc::{ModelPlan, Piece};
+use vram_id::ShardId;
+
+/// A model that was admitted as a whole. It stays the same model while it is parked, woken, moved
+/// and restored.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    /// Unique among the models of one manager; a model that was admitted earlier has a lower one.
+    pub(crate) number: u64,
+    pub(crate) plan: ModelPlan,
+    /// The shards, in the order of the plan. Set before any of them is resident.
+    shards: OnceLock<Vec<ShardId>>,
+    /// Calls that bring, move or take away the whole model now.
+    under_way: AtomicU64,
+    /// How often such a call began.
+    begun: AtomicU64,
+}
+
+/// A shard's place in its model.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    pub(crate) model: Arc<Admitted>,
+    /// The index of the piece in the plan.
+    pub(crate) index: usize,
+}
+
+/// While this lives, a call brings, moves or takes away the whole model: that not all shards are in
+/// the same state is no fault.
+#[derive(Debug)]
+#[must_use = "the call ends when this is dropped"]
+pub(crate) struct UnderWay(Arc<Admitted>);
+
+impl Admitted {
+    pub(crate) const fn new(number: u64, plan: ModelPlan) -> Self {
+        let (under_way, begun) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { number, plan, shards: OnceLock::new(), under_way, begun }
+    }
+
+    /// Names the shards, in the order of the plan.
+    pub(crate) fn consists_of(&self, shards: Vec<ShardId>) {
+        let _once = self.shards.set(shards);
+    }
+
+    /// The shards, in the order of the plan; none before the model is sealed.
+    pub(crate) fn shards(&self) -> &[ShardId] {
+        self.shards.get().map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        UnderWay(Arc::clone(self))
+    }
+
+    /// The number of calls on the whole model that began so far; `None` while one runs. Where it is
+    /// the same before and after a look at the shards, no such call ran meanwhile.
+    pub(crate) fn at_rest(&self) -> Option<u64> {
+        let begun = self.begun.load(Ordering::SeqCst);
+        (self.under_way.load(Ordering::SeqCst) == 0).then_some(begun)
+    }
+}
+
+impl Member {
+    /// The piece of the plan that the shard is.
+    pub(crate) fn piece(&self) -> Option<&Piece> {
+        self.model.plan.pieces().get(self.index)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+    }
+}
