@@ -6,7 +6,7 @@ use vram_alloc::ByteLen;
 use vram_id::{ShardId, Timestamp};
 use vram_seal::{AlteredSegments, Protection};
 
-use crate::on_eviction::OnEviction;
+use crate::on_eviction::{EvictedFor, OnEviction};
 
 /// An event of a manager. Events of one shard are in the order of that shard's transitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +128,8 @@ pub enum EventKind {
         bytes: ByteLen,
         /// The action for the shard.
         how: OnEviction,
+        /// The request that needed the room; `None` if the program carried out a plan.
+        evicted_for: Option<Arc<EvictedFor>>,
     },
     /// A shard was freed.
     Freed {

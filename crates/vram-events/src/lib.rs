@@ -16,5 +16,5 @@ mod sync;
 pub use event::{Event, EventKind};
 pub use hub::{Events, SinkThreads};
 pub use log::EventLog;
-pub use on_eviction::OnEviction;
+pub use on_eviction::{EvictedFor, OnEviction};
 pub use sink::{EventSink, SinkCounts, Sinks};

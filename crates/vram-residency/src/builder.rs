@@ -7,7 +7,7 @@ mod sinks;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
-use vram_core::parts::{EvictionPolicy, Limits};
+use vram_core::parts::{EvictionPolicy, EvictionUnit, Limits};
 use vram_core::transfer::ReadBack;
 use vram_events::{OnEviction, Sinks};
 use vram_files::KeySource;
@@ -72,6 +72,7 @@ pub struct VramManagerBuilder {
     pub(crate) park_limit: Option<ByteLen>,
     pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
     pub(crate) on_eviction: OnEviction,
+    pub(crate) eviction_unit: EvictionUnit,
 }
 
 #[derive(Debug)]
@@ -106,6 +107,7 @@ impl VramManagerBuilder {
             park_limit: None,
             eviction: None,
             on_eviction: OnEviction::Never,
+            eviction_unit: EvictionUnit::Model,
         }
     }
 
@@ -228,7 +230,9 @@ impl VramManagerBuilder {
         self
     }
 
-    /// Lets the manager evict shards to make room for others, in the order that `policy` gives.
+    /// Lets the manager evict models and shards to make room for others, in the order that `policy`
+    /// gives. A model goes as a whole, and of those that are first in the order as few as possible:
+    /// see [`eviction_unit`](Self::eviction_unit).
     /// Default: the manager evicts nothing.
     ///
     /// It evicts only shards whose request allows it
@@ -245,6 +249,13 @@ impl VramManagerBuilder {
     /// resident.
     pub fn on_eviction(mut self, on_eviction: OnEviction) -> Self {
         self.on_eviction = on_eviction;
+        self
+    }
+
+    /// Sets what goes together when room is made. Default: a whole model, as it was admitted. It is
+    /// the choice of a program whose models are of use without some of their shards.
+    pub fn eviction_unit(mut self, unit: EvictionUnit) -> Self {
+        self.eviction_unit = unit;
         self
     }
 

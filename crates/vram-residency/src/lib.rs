@@ -28,12 +28,13 @@ pub use vram_audit::{
 pub use vram_core::close::CloseReport;
 #[doc(inline)]
 pub use vram_core::error::{
-    BusyShards, Class, Eviction, EvictionPlan, Holder, ReservationId, Shortfall, VramError,
+    AfterAll, BusyShards, Class, Eviction, EvictionPlan, Holder, ReservationId, Shortfall,
+    VramError,
 };
 #[doc(inline)]
 pub use vram_core::models::{
     AdmitRequest, ModelHandle, ModelPiece, ModelSource, ModelVerdict, ParkedModel, ParkedPiece,
-    PlanReservation, ReservePlanRequest, WakeModelError,
+    PlanReservation, ReservePlanRequest, WakeModelError, WakeModelRequest,
 };
 #[doc(inline)]
 pub use vram_core::moves::{
@@ -43,7 +44,8 @@ pub use vram_core::moves::{
 pub use vram_core::parts::call::Call;
 #[doc(inline)]
 pub use vram_core::parts::{
-    Candidate, CostPerByte, EvictionPolicy, GpuChoice, Limits, LinkState, Lru, Priority,
+    Candidate, CostPerByte, EvictionPolicy, EvictionUnit, GpuChoice, Limits, LinkState, Lru,
+    Priority,
 };
 #[doc(inline)]
 pub use vram_core::repair::{RepairOptions, RepairReport};
@@ -72,7 +74,7 @@ pub use vram_core::shard::{ParkCapacity, ParkedShard, SealedShard, ShardState};
 #[doc(inline)]
 pub use vram_core::transfer::ReadBack;
 #[doc(inline)]
-pub use vram_events::{Event, EventKind, EventLog, EventSink, OnEviction, SinkCounts};
+pub use vram_events::{Event, EventKind, EventLog, EventSink, EvictedFor, OnEviction, SinkCounts};
 #[doc(inline)]
 pub use vram_files::{
     Access, CancelToken, FileSource, ImageInfo, ImageOptions, ImageReport, ImageVerdict, KeySource,

@@ -11,14 +11,15 @@ mod words;
 pub use self::class::Class;
 pub use self::eviction_plan::{Eviction, EvictionPlan};
 pub use self::reservation_id::ReservationId;
-pub use self::shortfall::{BusyShards, Holder, Shortfall};
+pub use self::shortfall::{AfterAll, BusyShards, Holder, Shortfall};
 
 use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::words::{Leases, Place};
+use self::words::{Leases, MadeRoom, Place};
 use vram_alloc::ByteLen;
+use vram_events::EvictedFor;
 use vram_files::{KeySourceError, SourceError};
 use vram_gpu::GpuError;
 use vram_id::ShardId;
@@ -62,10 +63,12 @@ pub enum VramError {
         shard: ShardId,
     },
     /// The shard is in host memory: its handles work again after it is woken.
-    #[error("{shard} is parked: wake it first")]
+    #[error("{shard} is parked{}: wake it first", MadeRoom(evicted_for.as_deref()))]
     Parked {
         /// The shard that the handle names.
         shard: ShardId,
+        /// The request that it was evicted for; `None` if the program parked it.
+        evicted_for: Option<Arc<EvictedFor>>,
     },
     /// The GPU of the shard was reset, and the shard is being restored from a copy.
     #[error("{shard} is being restored after a reset of its gpu")]

@@ -11,6 +11,9 @@ use crate::error::{EvictionPlan, ReservationId};
 /// The largest number of holders that a [`Shortfall`] names.
 pub(crate) const HOLDERS_MAX: usize = 16;
 
+/// The largest number of holders of the rest that are printed.
+const NAMED_MAX: usize = 3;
+
 /// The largest number of shards in use that a [`Shortfall`] names.
 const BUSY_MAX: usize = 8;
 
@@ -18,10 +21,11 @@ const BUSY_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} no room for {needed}: room {room}, largest hole {largest_hole}, {headroom} kept free, \
-     {foreign} held by others{}{busy}{}",
+     {foreign} held by others{}{busy}{}{}",
     Asked { gpu: *gpu, others: *others },
     Largest(holders),
-    Helps(plan.as_ref())
+    Helps(plan.as_ref()),
+    Rest(after_all.as_deref())
 )]
 #[non_exhaustive]
 pub struct Shortfall {
@@ -52,6 +56,24 @@ pub struct Shortfall {
     /// finds a way. Pass the plan to `VramManager::evict` and repeat the request. Calls may still
     /// use some of these shards: `evict` waits for them, and a request does not.
     pub plan: Option<EvictionPlan>,
+    /// What would be missing even so, if there is an eviction policy and no eviction helps.
+    pub after_all: Option<Box<AfterAll>>,
+}
+
+/// The state of some GPUs after everything has gone that may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+pub struct AfterAll {
+    /// The most bytes that could be granted then, on all of them.
+    pub room: ByteLen,
+    /// The longest piece that could be placed then, on any of them.
+    pub largest_hole: ByteLen,
+    /// Bytes that the request would lack then; zero if there would be room, but in pieces.
+    pub missing: ByteLen,
+    /// The holders of the rest, at most 16, the largest first: leased, pinned, of a higher priority,
+    /// in quarantine, reserved, or to stay by their owner's word.
+    pub held_by: Vec<Holder>,
 }
 
 /// A holder of device memory: all shards of one model and one owner, or one reservation.
@@ -75,27 +97,30 @@ pub struct Holder {
     pub leased_count: u64,
 }
 
-/// Shards that are in use: leased, read, or worked on by another call.
+/// Models and shards that are in use: leased, read, or worked on by another call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct BusyShards {
-    /// The first of them, at most 8.
+    /// The first of them, at most 8; of a model, the first of its shards that is in use.
     pub first: Vec<ShardId>,
-    /// The number of all of them.
+    /// The models of the first of them.
+    pub models: Vec<Arc<str>>,
+    /// The number of all of them: a model that would go as a whole counts once.
     pub count: u64,
-    /// Bytes of all of them, in whole granules.
+    /// Bytes that all of them hold on the GPUs that were tried, in whole granules.
     pub bytes: ByteLen,
 }
 
 impl BusyShards {
     const fn none() -> Self {
-        Self { first: Vec::new(), count: 0, bytes: ByteLen::ZERO }
+        Self { first: Vec::new(), models: Vec::new(), count: 0, bytes: ByteLen::ZERO }
     }
 
-    pub(crate) fn add(&mut self, shard: &ShardId, bytes: ByteLen) {
+    pub(crate) fn add(&mut self, shard: &ShardId, model_id: &Arc<str>, bytes: ByteLen) {
         if self.first.len() < BUSY_MAX {
             self.first.push(shard.clone());
+            self.models.push(Arc::clone(model_id));
         }
         self.count = self.count.saturating_add(1);
         self.bytes = self.bytes.saturating_add(bytes);
@@ -105,12 +130,13 @@ impl BusyShards {
 /// Prints what is in use, as a part of a sentence.
 impl fmt::Display for BusyShards {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.first.first(), self.count) {
-            (None, _) => Ok(()),
-            (Some(one), 1) => write!(f, "; {one} of {} is in use", self.bytes),
-            (Some(one), count) => {
-                write!(f, "; {count} shards of {} are in use, {one} among them", self.bytes)
-            }
+        let Some((shard, model)) = self.first.first().zip(self.models.first()) else {
+            return Ok(());
+        };
+        let bytes = self.bytes;
+        match self.count {
+            0 | 1 => write!(f, "; {model} of {bytes} is in use ({shard})"),
+            count => write!(f, "; {count} of {bytes} are in use, {model} among them ({shard})"),
         }
     }
 }
@@ -129,6 +155,7 @@ impl Shortfall {
             holders: Vec::new(),
             busy: BusyShards::none(),
             plan: None,
+            after_all: None,
         }
     }
 }
@@ -154,16 +181,46 @@ struct Largest<'a>(&'a [Holder]);
 impl fmt::Display for Largest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(holder) = self.0.first() else { return Ok(()) };
-        write!(f, "; most is held by ")?;
-        match (&holder.model_id, holder.reservation) {
-            (Some(model), _) => write!(f, "{model}")?,
+        write!(f, "; most is held by {holder}")
+    }
+}
+
+/// Prints who holds how much.
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.model_id, self.reservation) {
+            (Some(model), _) => f.write_str(model)?,
             (None, Some(reservation)) => write!(f, "{reservation}")?,
-            (None, None) => write!(f, "somebody")?,
+            (None, None) => f.write_str("somebody")?,
         }
-        if let Some(owner) = &holder.owner {
+        if let Some(owner) = &self.owner {
             write!(f, " of {owner}")?;
         }
-        write!(f, ": {}", holder.bytes)
+        write!(f, ": {}", self.bytes)
+    }
+}
+
+/// Prints what stays although everything has gone that may go.
+struct Rest<'a>(Option<&'a AfterAll>);
+
+impl fmt::Display for Rest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(AfterAll { largest_hole, missing, held_by, .. }) = self.0 else { return Ok(()) };
+        f.write_str("; after everything has gone that may go, ")?;
+        if missing.is_zero() {
+            write!(f, "the largest hole is {largest_hole}")?;
+        } else {
+            write!(f, "{missing} are missing")?;
+        }
+        for (holder, before) in
+            held_by.iter().take(NAMED_MAX).zip(["; the rest is held by ", ", ", ", "])
+        {
+            write!(f, "{before}{holder}")?;
+        }
+        match held_by.len().saturating_sub(NAMED_MAX) {
+            0 => Ok(()),
+            more => write!(f, ", and {more} more"),
+        }
     }
 }
 

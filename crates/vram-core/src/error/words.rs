@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use vram_events::EvictedFor;
+
 pub(super) struct Place<'a>(pub(super) Option<&'a std::path::Path>);
 
 impl fmt::Display for Place<'_> {
@@ -22,5 +24,14 @@ impl fmt::Display for Leases {
             1 => f.write_str(": one lease is out"),
             leases => write!(f, ": {leases} leases are out"),
         }
+    }
+}
+
+/// Prints whom a shard made room for.
+pub(super) struct MadeRoom<'a>(pub(super) Option<&'a EvictedFor>);
+
+impl fmt::Display for MadeRoom<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |asker| write!(f, ", to make room for {asker}"))
     }
 }

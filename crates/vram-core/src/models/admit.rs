@@ -16,18 +16,20 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ModelPlan, Piece};
 use vram_files::Watch;
+use vram_seal::Protection;
 use vram_seal::parallel::for_each_segment;
 use vram_space::{Gpu, Space};
 
-use crate::error::VramError;
+use crate::error::{EvictionPlan, VramError};
 use crate::models::{AdmitRequest, ModelHandle, ModelPiece, ModelSource, PieceSource};
 use crate::parts::{Core, GpuChoice};
-use crate::room::{Goal, holders, make_room};
+use crate::resident::Lease;
+use crate::room::{Goal, evict, holders, make_room};
 use crate::sealing::entry::Ready;
 use crate::sealing::{SealRequest, entry, place, stream};
 use crate::shard::{Admitted, Counted};
 use crate::sync::{Mutex, lock};
-use crate::transfer::SourceFeed;
+use crate::transfer::{ReadBack, SourceFeed};
 
 /// The length up to which one thread seals a whole piece: below it, passing parts to other threads
 /// costs more than it saves.
@@ -40,6 +42,9 @@ pub(crate) struct Placed {
     pub(crate) counted: Counted,
 }
 
+/// A model, and the leases of its shards in the order of its plan.
+pub type Leased = (ModelHandle, Vec<Lease>);
+
 /// Seals all pieces of a model, or none.
 pub fn admit(
     core: &Core,
@@ -47,7 +52,28 @@ pub fn admit(
     plan: &ModelPlan,
     source: &dyn ModelSource,
 ) -> Result<ModelHandle, VramError> {
-    admit_placed(core, request, plan, source, |request| place_all(core, request, plan))
+    let placed = |request: &AdmitRequest<'_>| place_all(core, request, plan);
+    admit_placed(core, request, plan, source, placed).map(|(model, _no_leases)| model)
+}
+
+/// Like [`admit`](Self::admit), with a lease of every shard from the moment in which it arrives.
+pub fn admit_leased(
+    core: &Core,
+    request: AdmitRequest<'_>,
+    plan: &ModelPlan,
+    source: &dyn ModelSource,
+) -> Result<Leased, VramError> {
+    admit_placed(core, leased(request), plan, source, |request| place_all(core, request, plan))
+}
+
+/// The request with leases. Kernels read a leased Authenticated shard unchecked, so all of it is
+/// read back before.
+pub(crate) fn leased(mut request: AdmitRequest<'_>) -> AdmitRequest<'_> {
+    request.leased = true;
+    if request.common.protection == Protection::Authenticated {
+        request.common.read_back = Some(ReadBack::Full);
+    }
+    request
 }
 
 /// Like [`admit`](Self::admit), into the placements that `place` finds.
@@ -57,7 +83,7 @@ pub(crate) fn admit_placed(
     plan: &ModelPlan,
     source: &dyn ModelSource,
     place: impl FnOnce(&AdmitRequest<'_>) -> Result<Vec<Placed>, VramError>,
-) -> Result<ModelHandle, VramError> {
+) -> Result<Leased, VramError> {
     let watch = core::mem::take(&mut request.watch).begin(plan.total())?;
     let number = core.admissions.fetch_add(1, Ordering::Relaxed);
     let model = Arc::new(Admitted::new(number, plan.clone()));
@@ -76,11 +102,15 @@ pub(crate) fn admit_placed(
     // Called before any shard is resident: a callback that panics must not leave shards behind.
     watch.finish();
     model.consists_of(ready.iter().map(|one| one.id().clone()).collect());
+    let early = ready.iter().filter(|_| request.leased).map(Ready::early_lease);
+    let early = early.collect::<Result<Vec<_>, _>>()?;
     let _arriving = model.begin();
     let shards = entry::publish_all(core, ready)?;
+    let leases = early.into_iter().filter_map(|lease| lease.begin(core)).collect();
     let pieces = plan.pieces().iter().zip(shards);
     let pieces = pieces.map(|(piece, shard)| ModelPiece { piece: piece.clone(), shard }).collect();
-    Ok(ModelHandle { model_id: Arc::clone(&request.common.sealed_as.model_id), pieces })
+    let model_id = Arc::clone(&request.common.sealed_as.model_id);
+    Ok((ModelHandle { model_id, pieces }, leases))
 }
 
 /// Takes room for every piece, in the order of the plan.
@@ -223,4 +253,14 @@ impl Job<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// What would have to be evicted so that a plan fits on these GPUs. Evicts nothing.
+pub fn plan_eviction(
+    core: &Core,
+    plan: &ModelPlan,
+    gpus: GpuChoice,
+) -> Result<EvictionPlan, VramError> {
+    let lens: Vec<_> = plan.pieces().iter().map(|piece| piece.len).collect();
+    evict::plan_for(core, &choose(core, gpus)?, &lens)
 }

@@ -41,6 +41,7 @@ fn free_all(core: &Core, entries: &[Arc<Entry>]) -> Result<Vec<FreedReceipt>, Vr
     for entry in entries {
         passes.push(entry.here()?.enter()?);
     }
+    let _going = entries.first().and_then(|entry| entry.begin_on_model());
     let mut receipts = Vec::with_capacity(entries.len());
     let mut failure = None;
     for entry in entries {

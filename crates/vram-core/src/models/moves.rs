@@ -10,11 +10,15 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 
 use crate::error::VramError;
+use crate::models::admit::{self, Leased};
 use crate::models::together::{Wait, exclusive_all};
-use crate::models::{ModelHandle, ModelPiece, ParkedModel, ParkedPiece, WakeModelError, admit};
+use crate::models::{
+    ModelHandle, ModelPiece, ParkedModel, ParkedPiece, WakeModelError, WakeModelRequest,
+};
 use crate::moves::{migrate, wake};
+use crate::parts::Core;
 use crate::parts::gpus::caught;
-use crate::parts::{Core, GpuChoice};
+use crate::resident::early_lease::EarlyLease;
 use crate::resident::{Verdict, Verify, verify};
 use crate::room::{Goal, RoomMaking, make_room, park};
 use crate::shard::{Arrived, SealedShard};
@@ -47,6 +51,7 @@ pub fn migrate_model(
 ) -> Result<Vec<SealedShard>, VramError> {
     let target = Arc::clone(core.gpu(gpu)?);
     exclusive_all(core, model, Wait::within(timeout), |entries| {
+        let _moving = entries.first().and_then(|entry| entry.begin_on_model());
         let mut copies = Vec::new();
         for entry in entries {
             entry.not_quarantined()?;
@@ -67,15 +72,24 @@ pub fn migrate_model(
 }
 
 /// Copies all shards of a parked model to GPUs and verifies them there. No shard is resident yet.
-fn wake_all(core: &Core, parked: &ParkedModel, gpus: GpuChoice) -> Result<Vec<Arrived>, VramError> {
-    let gpus = admit::choose(core, gpus)?;
+fn wake_all(
+    core: &Core,
+    parked: &ParkedModel,
+    request: WakeModelRequest,
+) -> Result<Vec<Arrived>, VramError> {
+    let gpus = admit::choose(core, request.gpus)?;
     for piece in &parked.pieces {
         wake::check_own(core, &piece.parked)?;
     }
     let lens: Vec<_> = parked.pieces.iter().map(|piece| piece.parked.plaintext_len()).collect();
-    let priorities =
-        parked.pieces.iter().map(|piece| piece.parked.copy.entry.standing.claim.priority);
-    let room = RoomMaking::none(priorities.min().unwrap_or(0));
+    let entries = || parked.pieces.iter().map(|piece| &piece.parked.copy.entry);
+    let first = entries().next();
+    let room = RoomMaking {
+        evicts: request.evicts,
+        priority: entries().map(|entry| entry.standing.claim.priority).min().unwrap_or(0),
+        asker: first.map(|entry| (&entry.holder.model_id, entry.holder.owner.as_ref())),
+        waking: first.and_then(|entry| Some(entry.member.as_ref()?.model.number)),
+    };
     let spaces = make_room::with_room(core, &gpus, Goal::Pieces(&lens), room, || {
         let place = |len: &ByteLen| {
             let mut refusal = None;
@@ -116,6 +130,7 @@ pub fn park(
         // Held to the end: no reset takes one of the shards after some have left.
         let passes = entries.iter().map(|entry| Ok(entry.here()?.enter()?));
         let _passes = passes.collect::<Result<Vec<_>, VramError>>()?;
+        let _going = entries.first().and_then(|entry| entry.begin_on_model());
         let mut copies = Vec::new();
         for entry in entries {
             copies.push(park::host_copy(core, entry)?);
@@ -132,21 +147,63 @@ pub fn park(
 pub fn wake(
     core: &Core,
     parked: ParkedModel,
-    gpus: GpuChoice,
+    request: WakeModelRequest,
 ) -> Result<ModelHandle, WakeModelError> {
-    let spaces = match caught(core, gpus, || wake_all(core, &parked, gpus)) {
-        Ok(spaces) => spaces,
-        Err(error) => return Err(WakeModelError::new(parked, error)),
-    };
-    let entries = parked.pieces.iter().map(|piece| &*piece.parked.copy.entry);
-    let woken = match wake::arrive_all(core, entries.zip(spaces).collect(), &mut []) {
+    wake_as_asked(core, parked, request).map(|(model, _no_leases)| model)
+}
+
+/// Like [`wake`](Self::wake), with a lease of every shard from the moment in which it arrives.
+pub fn wake_leased(
+    core: &Core,
+    parked: ParkedModel,
+    request: WakeModelRequest,
+) -> Result<Leased, WakeModelError> {
+    wake_as_asked(core, parked, WakeModelRequest { leased: true, ..request })
+}
+
+fn wake_as_asked(
+    core: &Core,
+    parked: ParkedModel,
+    request: WakeModelRequest,
+) -> Result<Leased, WakeModelError> {
+    let entries = || parked.pieces.iter().map(|piece| &piece.parked.copy.entry);
+    let woken =
+        caught(core, request.gpus, || wake_all(core, &parked, request)).and_then(|copies| {
+            let early = entries().filter(|_| request.leased).map(EarlyLease::of);
+            let early = early.collect::<Result<Vec<_>, _>>()?;
+            let _waking = entries().next().and_then(|entry| entry.begin_on_model());
+            let coming = entries().map(|entry| &**entry).zip(copies).collect();
+            let woken = wake::arrive_all(core, coming, &mut [])?;
+            let leases = early.into_iter().filter_map(|lease| lease.begin(core));
+            Ok((woken, leases.collect()))
+        });
+    let (woken, leases) = match woken {
         Ok(woken) => woken,
         Err(error) => return Err(WakeModelError::new(parked, error)),
     };
     let ParkedModel { model_id, pieces } = parked;
     let pieces = pieces.into_iter().zip(woken);
     let pieces = pieces.map(|(piece, shard)| ModelPiece { piece: piece.piece, shard }).collect();
-    Ok(ModelHandle { model_id, pieces })
+    Ok((ModelHandle { model_id, pieces }, leases))
+}
+
+/// Pins all shards of a model, or unpins them. If one refuses, the others stay as they were.
+pub fn set_pinned(core: &Core, model: &ModelHandle, pinned: bool) -> Result<(), VramError> {
+    let mut changed = Vec::new();
+    for shard in model.shards() {
+        let set = core.shared(shard, |entry| {
+            if entry.standing.pinned() != pinned {
+                entry.standing.set_pinned(pinned);
+                changed.push(Arc::clone(entry));
+            }
+            Ok(())
+        });
+        if let Err(error) = set {
+            changed.iter().for_each(|entry| entry.standing.set_pinned(!pinned));
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 /// Verifies all shards of a model.

@@ -1,42 +1,45 @@
-//! A model in host memory.
-
-use std::sync::Arc;
-
-use vram_alloc::{ByteLen, Piece};
+//! The request to wake a model, and the error of one that could not be woken.
 
 use crate::error::VramError;
 use crate::moves::wake_error::wake_error;
-use crate::shard::ParkedShard;
+use crate::parts::GpuChoice;
+use crate::parts::gpus::named;
+use crate::shard::ParkedModel;
 
-/// A model in host memory, encrypted: one [`ParkedShard`] for each piece of its plan.
+/// A request to make a parked model resident again.
 ///
-/// Dropping it frees the model.
-#[derive(Debug)]
-#[must_use = "dropping a parked model gives it up"]
-#[non_exhaustive]
-pub struct ParkedModel {
-    /// The model that the shards were sealed as.
-    pub model_id: Arc<str>,
-    /// Its pieces, in the order of the plan.
-    pub pieces: Vec<ParkedPiece>,
+/// ```
+/// use vram_residency::{GpuChoice, WakeModelRequest};
+///
+/// let request = WakeModelRequest::new(GpuChoice::One(0)).evicts(true);
+/// # let _ = request;
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct WakeModelRequest {
+    pub(crate) gpus: GpuChoice,
+    pub(crate) evicts: bool,
+    pub(crate) leased: bool,
 }
 
-/// A piece of a plan, and its shard in host memory.
-#[derive(Debug)]
-#[non_exhaustive]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct ParkedPiece {
-    pub piece: Piece,
-    pub parked: ParkedShard,
-}
-
-impl ParkedModel {
-    /// Host bytes that the model takes from the limit for parked shards.
-    #[must_use]
-    pub fn host_len(&self) -> ByteLen {
-        let add = |sum: ByteLen, piece: &ParkedPiece| sum.saturating_add(piece.parked.host_len());
-        self.pieces.iter().fold(ByteLen::ZERO, add)
+impl WakeModelRequest {
+    /// A request for these GPUs, that evicts nothing.
+    pub const fn new(gpus: GpuChoice) -> Self {
+        Self { gpus, evicts: false, leased: false }
     }
+
+    setters! {
+        /// Sets whether other models and shards may be evicted to make room for this one, if the
+        /// manager has an eviction policy. Default: no. What is parked to make room needs host
+        /// memory of its own: that of the model is returned only when it is resident.
+        fn evicts(evicts: bool) => evicts = evicts;
+    }
+}
+
+/// The GPU that a request names, if it names one.
+#[must_use]
+pub const fn gpu_of(request: &WakeModelRequest) -> Option<u32> {
+    named(request.gpus)
 }
 
 wake_error! {

@@ -32,6 +32,8 @@ pub struct AdmitRequest<'a> {
     /// The settings that the requests for all pieces have in common.
     pub(crate) common: SealRequest,
     pub(crate) watch: WatchOptions<'a>,
+    /// Whether the shards are leased from the moment in which they arrive.
+    pub(crate) leased: bool,
     /// The model that is being admitted.
     pub(crate) admitted: Option<Arc<Admitted>>,
 }
@@ -40,7 +42,7 @@ impl<'a> AdmitRequest<'a> {
     /// A request for this model: Encrypted, with the manager's suite and segment size.
     pub fn new(model_id: &str, gpus: GpuChoice) -> Self {
         let common = SealRequest::new(model_id, 0);
-        Self { gpus, common, watch: WatchOptions::default(), admitted: None }
+        Self { gpus, common, watch: WatchOptions::default(), leased: false, admitted: None }
     }
 
     setters! {
@@ -75,6 +77,9 @@ impl<'a> AdmitRequest<'a> {
         /// an eviction policy. Default: yes. If not, a refusal for lack of room states what could
         /// be evicted.
         fn evicts(evicts: bool) => common.evicts = evicts;
+        /// Sets whether the shards are pinned from the moment in which they arrive, as `pin_model`
+        /// does afterwards. Default: no.
+        fn pinned(pinned: bool) => common.claim.pinned = pinned;
         /// Sets a callback that receives the progress: from worker threads, one at a time. If it
         /// panics, the call is rolled back and the panic continues in the caller.
         fn progress(callback: impl FnMut(Progress) + Send + 'a) =>

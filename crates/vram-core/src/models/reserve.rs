@@ -5,6 +5,7 @@ use core::time::Duration;
 use vram_alloc::{ByteLen, ModelPlan};
 
 use crate::error::{ReservationId, VramError};
+use crate::models::admit::Leased;
 use crate::models::{AdmitRequest, ModelHandle, ModelSource, Placed, ReservePlanRequest, admit};
 use crate::parts::{Contents, Core};
 use crate::sealing::HeldPromise;
@@ -72,6 +73,26 @@ pub fn admit_reserved(
     request: AdmitRequest<'_>,
     source: &dyn ModelSource,
 ) -> Result<ModelHandle, VramError> {
+    admit_into(core, reservation, request, source).map(|(model, _no_leases)| model)
+}
+
+/// Like [`admit_reserved`](Self::admit_reserved), with a lease of every shard from the moment in
+/// which it arrives.
+pub fn admit_reserved_leased(
+    core: &Core,
+    reservation: &PlanReservation,
+    request: AdmitRequest<'_>,
+    source: &dyn ModelSource,
+) -> Result<Leased, VramError> {
+    admit_into(core, reservation, admit::leased(request), source)
+}
+
+fn admit_into(
+    core: &Core,
+    reservation: &PlanReservation,
+    request: AdmitRequest<'_>,
+    source: &dyn ModelSource,
+) -> Result<Leased, VramError> {
     core.check_open()?;
     let PlanReservation { held, plan } = reservation;
     held.check(core)?;

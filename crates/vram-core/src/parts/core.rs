@@ -21,11 +21,12 @@ use crate::parts::call::Call;
 use crate::parts::core::steady::SteadyClock;
 use crate::parts::meter::PANIC;
 use crate::parts::{
-    Closing, Coded, EvictionPolicy, Limits, Links, Meters, Promises, Residents, TimedCall,
+    Closing, Coded, EvictionPolicy, EvictionUnit, Limits, Links, Meters, Promises, Residents,
+    TimedCall,
 };
 use crate::shard::{
-    Busy, Entry, KeyUses, Marker, ParkCapacity, Parked, ParkedShard, Registry, SealedShard,
-    ShardCause, ShardState, Told,
+    Busy, Entry, Evicted, KeyUses, Marker, ParkCapacity, Parked, Registry, SealedShard, ShardCause,
+    ShardState, Told,
 };
 use crate::sync::{Deadline, Mutex, RwLock};
 use crate::transfer::ReadBack;
@@ -54,8 +55,9 @@ pub struct Core {
     pub(crate) threads: Threads,
     pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
     pub(crate) on_eviction: OnEviction,
-    /// Shards that were parked to make room, until the program takes them.
-    pub(crate) evicted: Mutex<Vec<ParkedShard>>,
+    pub(crate) eviction_unit: EvictionUnit,
+    /// Models and shards that were parked to make room, until the program takes them.
+    pub(crate) evicted: Mutex<Evicted>,
     /// The number of uses of any shard so far.
     pub(crate) uses: AtomicU64,
     /// The number of models admitted so far.
@@ -90,6 +92,8 @@ pub struct Settings {
     pub eviction: Option<Arc<dyn EvictionPolicy>>,
     /// What eviction does with shards whose request names nothing.
     pub on_eviction: OnEviction,
+    /// What goes together.
+    pub eviction_unit: EvictionUnit,
     /// Host bytes that parked shards and backups may take.
     pub park_limit: ByteLen,
 }
@@ -141,6 +145,7 @@ impl Core {
             threads: settings.threads,
             eviction: settings.eviction,
             on_eviction: settings.on_eviction,
+            eviction_unit: settings.eviction_unit,
             evicted: Mutex::default(),
             uses: AtomicU64::new(0),
             admissions: AtomicU64::new(0),

@@ -19,7 +19,7 @@ pub use self::limits::Limits;
 pub use self::links::{LinkState, Links};
 pub(crate) use self::meter::TimedCall;
 pub use self::meter::{Coded, Meters};
-pub use self::policy::{Candidate, CostPerByte, EvictionPolicy, Lru, Priority};
+pub use self::policy::{Candidate, CostPerByte, EvictionPolicy, EvictionUnit, Lru, Priority};
 pub use self::promise::Promises;
 pub(crate) use self::promise::{Contents, Promise, Slot, Terms};
 pub use self::residents::Residents;

@@ -8,10 +8,23 @@ use vram_alloc::ByteLen;
 use vram_events::OnEviction;
 use vram_id::ShardId;
 
-/// Decides which shards are evicted to make room for others.
+/// What goes when room is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EvictionUnit {
+    /// A whole model, as it was admitted; a shard that was sealed by itself goes alone. No model is
+    /// left on a GPU without some of its shards.
+    #[default]
+    Model,
+    /// Each shard on its own, whatever it belongs to.
+    Shard,
+}
+
+/// Decides which models and shards are evicted to make room for others.
 ///
-/// The candidates are all shards that may be evicted. Shards that are leased, pinned or in
-/// quarantine are not among them, nor are shards whose owner wants them to stay. A request asks the
+/// The candidates are all models that may be evicted, and all shards that were sealed by themselves
+/// and may be evicted; with [`EvictionUnit::Shard`], all such shards. A model of which a shard is
+/// leased, pinned or in quarantine is not among them, nor are those whose owner wants them to stay. A request asks the
 /// policy once and keeps its order: candidates that went meanwhile, or that calls use now, are
 /// passed over. It asks again if shards have come since and the order finds no way. No lock is held while a policy runs. Mistakes of a policy have no other effect: positions that do not exist and
 /// positions named twice are ignored, and a panic counts as an empty answer.
@@ -20,22 +33,26 @@ pub trait EvictionPolicy: Send + Sync + fmt::Debug {
     fn rank(&self, candidates: &[Candidate]) -> Vec<usize>;
 }
 
-/// A shard that may be evicted.
+/// A model or a shard that may be evicted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Candidate {
+    /// The shard; of a model, its first.
     pub shard_id: ShardId,
+    /// The number of shards that go together.
+    pub shard_count: u64,
     pub model_id: Arc<str>,
     /// The owner that the request named, if any.
     pub owner: Option<Arc<str>>,
+    /// The GPU that the first shard lies on.
     pub gpu: u32,
-    /// Bytes that its eviction frees, in whole granules.
+    /// Bytes that its eviction frees, in whole granules, on all GPUs.
     pub bytes: ByteLen,
     pub priority: u32,
-    /// The cost of bringing the shard back, in its owner's unit.
+    /// The cost of bringing it back, in its owner's unit: of a model, the sum over its shards.
     pub cost: u64,
-    /// The time since it was last read, leased or sealed.
+    /// The time since it was last read, leased or sealed: of a model, since any of its shards was.
     pub idle: Duration,
     /// The number of that use among all uses: the smaller, the longer ago.
     pub last_use: u64,
@@ -49,6 +66,7 @@ impl Candidate {
     pub fn new(shard_id: ShardId, model_id: &str, bytes: ByteLen) -> Self {
         Self {
             shard_id,
+            shard_count: 1,
             model_id: model_id.into(),
             owner: None,
             gpu: 0,
@@ -62,15 +80,15 @@ impl Candidate {
     }
 }
 
-/// Evicts the shard that was unused for longest first.
+/// Evicts the model or shard that was unused for longest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lru;
 
-/// Evicts the least important shard first; among equals, the one that was unused for longest.
+/// Evicts the least important model or shard first; among equals, the one that was unused for longest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Priority;
 
-/// Evicts the shard that costs least to bring back for its size first; among equals, the one that
+/// Evicts the model or shard that costs least to bring back for its size first; among equals, the one that
 /// was unused for longest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CostPerByte;

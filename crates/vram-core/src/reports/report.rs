@@ -13,7 +13,7 @@ use vram_space::{Gpu, GpuCapacity, LifeState};
 use crate::parts::Core;
 use crate::reports::Short;
 use crate::reports::table::row;
-use crate::room::plan;
+use crate::room::victim;
 use crate::shard::ShardState;
 
 /// One GPU in a [`Report`].
@@ -103,7 +103,7 @@ pub fn report(core: &Core) -> Report {
                 last_verified: state.ages.last_verified(),
                 pinned: entry.standing.pinned(),
                 priority: entry.standing.claim.priority,
-                on_eviction: plan::fate(core, entry),
+                on_eviction: victim::fate(core, entry),
                 backed_up: state.copies.backup.is_some(),
                 leases: u64::try_from(entry.gate.leases()).unwrap_or(u64::MAX),
             })

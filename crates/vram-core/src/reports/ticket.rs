@@ -24,7 +24,7 @@ pub fn ticket(
         // The shard was freed or parked since: return the error that a reader would get.
         return Err(match entry.view() {
             Err(error) => error,
-            Ok(_back_already) => VramError::Parked { shard: entry.id.clone() },
+            Ok(_back_already) => VramError::Parked { shard: entry.id.clone(), evicted_for: None },
         });
     };
     let gpu = Arc::clone(space.gpu());

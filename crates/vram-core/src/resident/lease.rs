@@ -106,24 +106,36 @@ pub fn lease(
     entry.not_quarantined()?;
     // Held until the lease exists: a reset of a working device finds the call or the lease.
     let view = entry.view()?;
-    let plain = view.seal.protection() == Protection::Authenticated;
-    if plain && entry.state().ages.last_verified().is_none() {
+    let protection = view.seal.protection();
+    if protection == Protection::Authenticated && entry.state().ages.last_verified().is_none() {
         let verdict = verify::verify_entry(core, &entry, &view, Verify::Segments)?;
         if !verdict.sound {
             let segments = verdict.altered.iter().map(|span| span.segment).collect();
             return Err(VramError::ShardAltered { shard: entry.id.clone(), segments });
         }
     }
-    let address = if plain { address(&view) } else { None };
+    let memory = view.memory().ok();
+    let address = memory.and_then(|memory| View::address_in(&memory, view.range, protection));
+    let first = entry.gate.lease(&pass) == 1;
+    drop(pass);
+    Ok(begun(core, entry, first, address))
+}
+
+/// The lease of a shard on a GPU. Its gate counts the lease already, as the `first` of it or not.
+pub(crate) fn begun(
+    core: &Core,
+    entry: Arc<Entry>,
+    first: bool,
+    address: Option<DeviceAddress>,
+) -> Lease {
     let shard = core.handle(&entry);
-    if entry.gate.lease(&pass) == 1 {
+    if first {
         entry.told.census.leased(shard.gpu_index, &entry.holder, true);
     }
-    drop(pass);
     // From here on, dropping the lease ends it.
     let lease = Lease { entry, shard, address };
     used(core, &lease.entry);
-    Ok(lease)
+    lease
 }
 
 /// Runs `work` on a handle's shard as its exclusive user. Waits for other calls and for leases no
@@ -154,13 +166,6 @@ pub fn set_pinned(core: &Core, handle: &SealedShard, pinned: bool) -> Result<(),
 pub(crate) fn used(core: &Core, entry: &Entry) {
     let number = core.uses.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
     entry.standing.used(core.clock.monotonic(), number.saturating_add(1));
-}
-
-/// The address of a shard in device memory. `None` if there is no memory to point to: an empty
-/// shard on a GPU without a budget.
-fn address(view: &View) -> Option<DeviceAddress> {
-    let region = view.memory().ok()?.address().get();
-    region.checked_add(view.range.start().get()).map(DeviceAddress::new)
 }
 
 pub(crate) fn refused(entry: &Entry, refusal: Refusal, waited: Duration) -> VramError {

@@ -2,6 +2,7 @@
 
 pub mod beside;
 pub mod contents;
+pub mod early_lease;
 pub mod in_place;
 pub mod lease;
 pub mod read;

@@ -1,29 +1,37 @@
-//! Makes room: which shards would have to be evicted, the room there would be then, and the
-//! eviction itself.
+//! Makes room: what would have to be evicted, the room there would be then, and the eviction itself.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
-use vram_events::{EventKind, OnEviction};
+use vram_events::{EventKind, EvictedFor, OnEviction};
 use vram_id::ShardId;
+use vram_space::Gpu;
 
-use crate::error::{Eviction, EvictionPlan, Shortfall, VramError};
+use crate::error::{Eviction, EvictionPlan, VramError};
 use crate::parts::Core;
 use crate::parts::core::in_use;
-use crate::room::plan::Victim;
-use crate::room::{Goal, free, holders, park, plan};
-use crate::shard::{Entry, Occupied, ParkedShard};
+use crate::room::plan::Advice;
+use crate::room::victim::{self, Victim, together};
+use crate::room::{Goal, RoomMaking, free, holders, park, plan};
+use crate::shard::gate::{self, Patience};
+use crate::shard::{Entry, Occupied, ParkedModel, ParkedShard};
 
 /// The result of an eviction.
 #[derive(Debug, Default)]
 #[non_exhaustive]
-#[must_use = "the shards that were parked are in it"]
+#[must_use = "the models and shards that were parked are in it"]
 pub struct EvictionReport {
-    /// The shards that were evicted.
+    /// The models and shards that were evicted.
     pub evicted: Vec<Eviction>,
-    /// The evicted shards that were parked in host memory.
+    /// The models that were parked in host memory, to be woken as they are.
+    pub models: Vec<ParkedModel>,
+    /// The shards that were parked in host memory and are no model: those that were sealed by
+    /// themselves, or evicted on their own.
     pub parked: Vec<ParkedShard>,
-    /// The shards that were not evicted, each with the reason.
+    /// The models, by their first shards, and the shards that were not evicted, each with the
+    /// reason.
     pub kept: Vec<(ShardId, VramError)>,
     /// Bytes that were freed.
     pub bytes: ByteLen,
@@ -39,7 +47,7 @@ impl EvictionReport {
 
 /// Why a shard is not to be evicted, whoever uses it or not; `None` if it may be.
 pub(crate) fn stays(core: &Core, entry: &Entry) -> Option<&'static str> {
-    if plan::fate(core, entry) == OnEviction::Never {
+    if victim::fate(core, entry) == OnEviction::Never {
         Some("is to stay")
     } else if entry.standing.pinned() {
         Some("is pinned")
@@ -56,49 +64,66 @@ pub(crate) fn occupied(entry: &Entry, who: Occupied) -> VramError {
     VramError::InUse { shard: entry.id.clone(), leases }
 }
 
-/// Carries out a plan. Refuses it if one of its shards may no longer be evicted. Waits for calls
-/// that use one of them.
+/// Carries out a plan. Refuses it if something of it may no longer be evicted. Waits for calls that
+/// use it.
 pub fn evict(core: &Core, plan: &EvictionPlan) -> Result<EvictionReport, VramError> {
     core.check_open()?;
-    let mut entries = Vec::with_capacity(plan.evictions.len());
+    let mut all = Vec::with_capacity(plan.evictions.len());
     for eviction in &plan.evictions {
         let outdated = |why| VramError::PlanOutdated { shard: eviction.shard_id.clone(), why };
         let entry = core.registry.get(&eviction.shard_id).ok_or_else(|| outdated("is gone"))?;
         if entry.state().gpu_index() != eviction.gpu {
             return Err(outdated("has moved"));
         }
-        let leased = || (entry.gate.leases() > 0).then_some("is leased");
-        if let Some(why) = stays(core, &entry).or_else(leased) {
-            return Err(outdated(why));
+        let entries = match eviction.shard_count {
+            0 | 1 => vec![entry],
+            _ => together(core, &entry),
+        };
+        if u64::try_from(entries.len()) != Ok(eviction.shard_count) {
+            return Err(outdated("is of a model with other shards now"));
         }
-        entries.push(entry);
+        for entry in &entries {
+            let leased = || (entry.gate.leases() > 0).then_some("is leased");
+            if let Some(why) = stays(core, entry).or_else(leased) {
+                return Err(VramError::PlanOutdated { shard: entry.id.clone(), why });
+            }
+        }
+        all.push(entries);
     }
     let mut report = EvictionReport::default();
-    for (eviction, entry) in plan.evictions.iter().zip(entries) {
-        let pass = entry.gate.exclusive().map_err(|busy| in_use(&entry, busy));
-        match pass {
-            Ok(_pass) => report.record(eviction, &entry, evict_entry(core, &entry, eviction)),
-            Err(error) => report.record(eviction, &entry, Err(error)),
-        }
+    for (eviction, entries) in plan.evictions.iter().zip(all) {
+        let mut gates: Vec<_> = entries.iter().map(|entry| (&**entry, &entry.gate)).collect();
+        gates.sort_unstable_by(|(one, _), (other, _)| one.id.cmp(&other.id));
+        let outcome = gate::exclusive_all(&gates, Patience::ForCalls)
+            .map_err(|(entry, refusal)| in_use(entry, refusal.for_ever()))
+            .and_then(|_passes| evict_together(core, &entries, eviction, None));
+        report.record(eviction, outcome);
     }
     Ok(report)
 }
 
-/// Evicts shards to make room, without waiting: all of them, or none if one is in use or may no
-/// longer go. If the eviction of one fails, the rest stay as well.
-pub(crate) fn evict_now(core: &Core, victims: &[&Victim]) -> EvictionReport {
+/// Evicts what was chosen to make room, without waiting: all of it, or nothing if a part of it is in
+/// use or may no longer go. If the eviction of one model or shard fails, the rest stay as well.
+pub(crate) fn evict_now(
+    core: &Core,
+    victims: &[&Victim],
+    evicted_for: Option<&Arc<EvictedFor>>,
+) -> EvictionReport {
     let mut report = EvictionReport::default();
     let mut passes = Vec::with_capacity(victims.len());
     for victim in victims {
-        match victim.entry.gate.try_exclusive() {
-            Ok(pass) if victim.may_go(core) => passes.push(pass),
-            _ => return report,
+        for entry in &victim.entries {
+            let Ok(pass) = entry.gate.try_exclusive() else { return report };
+            passes.push(pass);
+        }
+        if !victim.may_go(core) {
+            return report;
         }
     }
-    for (victim, _pass) in victims.iter().zip(passes) {
+    for victim in victims {
         let eviction = victim.eviction();
-        let outcome = evict_entry(core, &victim.entry, &eviction);
-        report.record(&eviction, &victim.entry, outcome);
+        let outcome = evict_together(core, &victim.entries, &eviction, evicted_for);
+        report.record(&eviction, outcome);
         if !report.is_complete() {
             break;
         }
@@ -106,84 +131,130 @@ pub(crate) fn evict_now(core: &Core, victims: &[&Victim]) -> EvictionReport {
     report
 }
 
+/// What became of evicted shards.
+enum Went {
+    Freed,
+    Parked(Vec<ParkedShard>),
+}
+
 impl EvictionReport {
-    fn record(
-        &mut self,
-        eviction: &Eviction,
-        entry: &Entry,
-        outcome: Result<Option<ParkedShard>, VramError>,
-    ) {
+    fn record(&mut self, eviction: &Eviction, outcome: Result<Went, VramError>) {
         match outcome {
-            Ok(parked) => {
+            Ok(went) => {
                 tracing::info!(
-                    shard = %entry.id,
+                    shard = %eviction.shard_id,
+                    shards = eviction.shard_count,
                     gpu = eviction.gpu,
                     bytes = eviction.bytes.get(),
-                    parked = parked.is_some(),
+                    parked = matches!(went, Went::Parked(_)),
                     "evicted"
                 );
                 self.bytes = self.bytes.saturating_add(eviction.bytes);
-                self.parked.extend(parked);
+                if let Went::Parked(shards) = went {
+                    self.keep(eviction, shards);
+                }
                 self.evicted.push(eviction.clone());
             }
-            // The shard is freed and its bytes stay counted; this was logged where they were set
-            // aside.
+            // Freed, and the bytes stay counted; this was logged where they were set aside.
             Err(VramError::NotReturned { .. }) => {
                 self.evicted.push(Eviction { bytes: ByteLen::ZERO, ..eviction.clone() });
             }
-            Err(error) => self.kept.push((entry.id.clone(), error)),
+            Err(error) => self.kept.push((eviction.shard_id.clone(), error)),
+        }
+    }
+
+    fn keep(&mut self, eviction: &Eviction, shards: Vec<ParkedShard>) {
+        match ParkedModel::of(&eviction.model_id, shards) {
+            Ok(model) => self.models.push(model),
+            Err(shards) => self.parked.extend(shards),
         }
     }
 }
 
-/// Evicts a shard. The caller is exclusive at its gate.
-fn evict_entry(
+/// Evicts shards that go together: all of them, or none. The caller is exclusive at their gates.
+fn evict_together(
     core: &Core,
-    entry: &Arc<Entry>,
+    entries: &[Arc<Entry>],
     eviction: &Eviction,
-) -> Result<Option<ParkedShard>, VramError> {
-    let outdated = |why| VramError::PlanOutdated { shard: entry.id.clone(), why };
-    // The shard may have moved, or been found altered, while the call waited.
-    let gpu = entry.here()?;
-    // Held to the end: no reset takes the shard in between.
-    let _pass = gpu.enter()?;
-    if gpu.index != eviction.gpu {
-        return Err(outdated("has moved"));
+    evicted_for: Option<&Arc<EvictedFor>>,
+) -> Result<Went, VramError> {
+    let Some(first) = entries.first() else { return Ok(Went::Freed) };
+    let _going = first.begin_on_model();
+    let mut passes = BTreeMap::new();
+    for entry in entries {
+        let outdated = |why| VramError::PlanOutdated { shard: entry.id.clone(), why };
+        // A shard may have moved, or been found altered, while the call waited.
+        let gpu = entry.here()?;
+        // Held to the end: no reset takes a shard in between.
+        if let Slot::Vacant(vacant) = passes.entry(gpu.index) {
+            vacant.insert(gpu.enter()?);
+        }
+        if Arc::ptr_eq(entry, first) && gpu.index != eviction.gpu {
+            return Err(outdated("has moved"));
+        }
+        if let Some(why) = stays(core, entry) {
+            return Err(outdated(why));
+        }
     }
-    if let Some(why) = stays(core, entry) {
-        return Err(outdated(why));
-    }
-    let how = plan::fate(core, entry);
-    let told = || {
-        let (shard, gpu, bytes) = (entry.id.clone(), eviction.gpu, eviction.bytes);
-        core.events.emit(EventKind::Evicted { shard, gpu, bytes, how });
+    let how = victim::fate(core, first);
+    let told = |entry: &Entry, (gpu, bytes): (u32, ByteLen)| {
+        let (shard, evicted_for) = (entry.id.clone(), evicted_for.map(Arc::clone));
+        core.events.emit(EventKind::Evicted { shard, gpu, bytes, how, evicted_for });
     };
+    let places = entries.iter().map(|entry| victim::place(entry).unwrap_or_default());
+    let places: Vec<_> = places.collect();
     match how {
         OnEviction::Park => {
-            let copy = park::host_copy(core, entry)?;
-            told();
-            park::leave(core, copy).map(Some)
+            // All copies are made before the first shard goes: a failure changes nothing.
+            let copies = entries.iter().map(|entry| park::host_copy(core, entry));
+            let copies = copies.collect::<Result<Vec<_>, _>>()?;
+            let parked = copies.into_iter().zip(places).map(|(copy, place)| {
+                told(&copy.entry, place);
+                park::leave_for(core, copy, evicted_for)
+            });
+            parked.collect::<Result<_, _>>().map(Went::Parked)
         }
-        OnEviction::Free => free::free_entry_for(core, entry, told).map(|_receipt| None),
-        // `Never`. Each other kind evicts the shard and is handled above.
-        _ => Err(outdated("is to stay")),
+        OnEviction::Free => {
+            let mut failure = None;
+            for (entry, place) in entries.iter().zip(places) {
+                let told = || told(entry, place);
+                if let Err(error) = free::free_entry_for(core, entry, told) {
+                    failure.get_or_insert(error);
+                }
+            }
+            failure.map_or(Ok(Went::Freed), Err)
+        }
+        // `Never`. Each other kind evicts the shards and is handled above.
+        _ => Err(VramError::PlanOutdated { shard: first.id.clone(), why: "is to stay" }),
     }
 }
 
-/// The shards that would have to be evicted so that `bytes` are free in one piece. Evicts none.
+/// What would have to be evicted so that `bytes` are free in one piece. Evicts nothing.
 pub fn plan_eviction(core: &Core, gpu: u32, bytes: ByteLen) -> Result<EvictionPlan, VramError> {
     core.check_open()?;
     let gpus = [Arc::clone(core.gpu(gpu)?)];
     let [only] = &gpus;
     only.ready()?;
+    plan_for(core, &gpus, &[bytes])
+}
+
+/// What would have to be evicted so that pieces of these lengths can be placed on these GPUs, in this
+/// order. Evicts nothing.
+pub(crate) fn plan_for(
+    core: &Core,
+    gpus: &[Arc<Gpu>],
+    lens: &[ByteLen],
+) -> Result<EvictionPlan, VramError> {
     if core.eviction.is_none() {
         return Err(VramError::config("no eviction policy was given to the builder"));
     }
-    let lens = [bytes];
-    let (plan, busy) = plan::plan_for(core, &gpus, Goal::Pieces(&lens), u32::MAX);
-    plan.ok_or_else(|| {
-        let shortfall = holders::shortfall_of(&gpus, Goal::Pieces(&lens));
-        let shortfall = holders::with_holders(core, shortfall, &gpus);
-        VramError::InsufficientVram(Box::new(Shortfall { busy, ..shortfall }))
-    })
+    let (goal, room) = (Goal::Pieces(lens), RoomMaking::none(u32::MAX));
+    match plan::plan_for(core, gpus, goal, room) {
+        (Advice::Evict(plan), _) => Ok(plan),
+        (advice, busy) => {
+            let shortfall = holders::shortfall_of(gpus, goal);
+            let shortfall = holders::with_holders(core, shortfall, gpus);
+            Err(VramError::InsufficientVram(Box::new(shortfall.advised(advice, busy))))
+        }
+    }
 }

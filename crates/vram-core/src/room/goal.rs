@@ -1,21 +1,27 @@
 //! How much room a request needs, and how the request may make it.
 
+use std::sync::Arc;
+
 use vram_alloc::ByteLen;
 use vram_space::DryRun;
 
 /// How a request may make room.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RoomMaking {
+pub(crate) struct RoomMaking<'a> {
     /// Whether other shards may be evicted for the request.
     pub(crate) evicts: bool,
     /// The highest priority of a shard that may be evicted.
     pub(crate) priority: u32,
+    /// The model that needs the room, and its owner: told to those who go.
+    pub(crate) asker: Option<(&'a Arc<str>, Option<&'a Arc<str>>)>,
+    /// The number of the model that is being woken: what lies on GPUs of it does not go.
+    pub(crate) waking: Option<u64>,
 }
 
-impl RoomMaking {
+impl RoomMaking<'_> {
     /// Evicts no shard; the refusal only reports what would help.
     pub(crate) const fn none(priority: u32) -> Self {
-        Self { evicts: false, priority }
+        Self { evicts: false, priority, asker: None, waking: None }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Reports what is missing, which holders have it, and what would make room.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vram_alloc::{Alignment, ByteLen};
@@ -9,6 +10,7 @@ use crate::error::shortfall::HOLDERS_MAX;
 use crate::error::{Holder, Shortfall};
 use crate::parts::Core;
 use crate::room::Goal;
+use crate::shard::HeldBy;
 
 impl Goal<'_> {
     /// Bytes that the goal needs, in whole granules.
@@ -25,15 +27,30 @@ impl Goal<'_> {
 
 /// Adds the largest holders on the GPUs that were tried to a shortfall.
 pub(crate) fn with_holders(core: &Core, mut shortfall: Shortfall, gpus: &[Arc<Gpu>]) -> Shortfall {
+    shortfall.holders = largest(core, gpus, &BTreeMap::new());
+    shortfall
+}
+
+/// The largest holders on some GPUs after this much has gone.
+pub(crate) fn largest(
+    core: &Core,
+    gpus: &[Arc<Gpu>],
+    gone: &BTreeMap<HeldBy, (ByteLen, u64)>,
+) -> Vec<Holder> {
     let indices: Vec<u32> = gpus.iter().map(|gpu| gpu.index).collect();
-    let largest = core.registry.census.largest(&indices, HOLDERS_MAX).into_iter();
-    let models = largest.map(|(held_by, sum)| Holder {
-        owner: held_by.owner,
-        model_id: Some(held_by.model_id),
-        bytes: sum.bytes,
-        shard_count: sum.shard_count,
-        leased_count: sum.leased_count,
-        ..Holder::default()
+    // Of those that are left, any may be among the largest.
+    let count = if gone.is_empty() { HOLDERS_MAX } else { usize::MAX };
+    let largest = core.registry.census.largest(&indices, count).into_iter();
+    let models = largest.map(|(held_by, sum)| {
+        let (bytes, shards) = gone.get(&held_by).copied().unwrap_or_default();
+        Holder {
+            owner: held_by.owner,
+            model_id: Some(held_by.model_id),
+            bytes: sum.bytes.saturating_sub(bytes),
+            shard_count: sum.shard_count.saturating_sub(shards),
+            leased_count: sum.leased_count,
+            ..Holder::default()
+        }
     });
     let promised = core.promises.list().into_iter().map(|promise| {
         let bytes = gpus
@@ -51,8 +68,7 @@ pub(crate) fn with_holders(core: &Core, mut shortfall: Shortfall, gpus: &[Arc<Gp
         models.chain(promised).filter(|holder| !holder.bytes.is_zero()).collect();
     holders.sort_by_key(|holder| core::cmp::Reverse(holder.bytes));
     holders.truncate(HOLDERS_MAX);
-    shortfall.holders = holders;
-    shortfall
+    holders
 }
 
 /// The shortfall of several GPUs together; it names the first of them.

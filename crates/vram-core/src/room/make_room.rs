@@ -11,9 +11,9 @@ use vram_space::{Gpu, Space};
 
 use crate::error::{BusyShards, Shortfall, VramError};
 use crate::parts::Core;
-use crate::room::plan::{Choose, Ranking};
+use crate::room::plan::{Advice, Choose, Ranking};
 use crate::room::{Goal, RoomMaking, evict, holders, plan};
-use crate::shard::{Entry, ParkedShard};
+use crate::shard::{Entry, ParkedModel, ParkedShard};
 use crate::sync::lock;
 
 /// The most plans that one request makes. A plan after the first is needed only if another request
@@ -31,9 +31,15 @@ const LOOKS_MAX: usize = 1 << 16;
 /// How often a request lets other threads run because they hold shards that it could evict.
 const YIELDS_MAX: u32 = 4;
 
-/// Takes the shards that were parked to make room.
+/// Takes everything that was parked to make room, shard by shard.
 pub fn take_evicted(core: &Core) -> Vec<ParkedShard> {
-    core::mem::take(&mut *lock(&core.evicted))
+    let evicted = core::mem::take(&mut *lock(&core.evicted));
+    evicted.into_shards()
+}
+
+/// Takes the models that were parked to make room.
+pub fn take_evicted_models(core: &Core) -> Vec<ParkedModel> {
+    core::mem::take(&mut lock(&core.evicted).models)
 }
 
 /// Makes room for a refused request, if the request allows it and the policy finds a way, and tries
@@ -43,7 +49,7 @@ pub(crate) fn with_room<T>(
     core: &Core,
     gpus: &[Arc<Gpu>],
     goal: Goal<'_>,
-    room: RoomMaking,
+    room: RoomMaking<'_>,
     mut attempt: impl FnMut() -> Result<T, VramError>,
 ) -> Result<T, VramError> {
     let mut making = Making::new(core, gpus, goal, room);
@@ -77,7 +83,7 @@ pub(crate) fn place_for(core: &Core, entry: &Entry, target: &Arc<Gpu>) -> Result
 }
 
 /// Evicts some shards when the driver itself has no memory. Returns true if a retry is useful.
-pub(crate) fn give_way(core: &Core, gpu: &Arc<Gpu>, len: ByteLen, room: RoomMaking) -> bool {
+pub(crate) fn give_way(core: &Core, gpu: &Arc<Gpu>, len: ByteLen, room: RoomMaking<'_>) -> bool {
     Making::new(core, core::slice::from_ref(gpu), Goal::Freed(len), room).made_room()
 }
 
@@ -86,7 +92,7 @@ struct Making<'a> {
     core: &'a Core,
     gpus: &'a [Arc<Gpu>],
     goal: Goal<'a>,
-    room: RoomMaking,
+    room: RoomMaking<'a>,
     /// What the policy ranked for an earlier plan.
     ranking: Option<Ranking>,
     plans_left: u32,
@@ -102,7 +108,7 @@ struct Making<'a> {
 }
 
 impl<'a> Making<'a> {
-    fn new(core: &'a Core, gpus: &'a [Arc<Gpu>], goal: Goal<'a>, room: RoomMaking) -> Self {
+    fn new(core: &'a Core, gpus: &'a [Arc<Gpu>], goal: Goal<'a>, room: RoomMaking<'a>) -> Self {
         Self {
             core,
             gpus,
@@ -140,7 +146,8 @@ impl<'a> Making<'a> {
                     return left.is_some();
                 }
                 Ok(plan) => {
-                    let report = evict::evict_now(self.core, &plan.victims);
+                    let asker = self.room.evicted_for();
+                    let report = evict::evict_now(self.core, &plan.victims, asker.as_ref());
                     let went = !report.evicted.is_empty();
                     self.keep(report);
                     self.ranking = Some(ranking);
@@ -167,7 +174,7 @@ impl<'a> Making<'a> {
     }
 
     fn rank(&mut self) -> Option<Ranking> {
-        let ranking = Ranking::of(self.core, self.gpus, self.goal, self.room.priority)?;
+        let ranking = Ranking::of(self.core, self.gpus, self.goal, self.room)?;
         self.rankings = self.rankings.saturating_add(1);
         self.looked_at = self.looked_at.saturating_add(ranking.looked_at);
         Some(ranking)
@@ -184,7 +191,10 @@ impl<'a> Making<'a> {
             tracing::warn!(%shard, %error, "could not be evicted");
             self.failed.insert(shard);
         }
-        lock(&self.core.evicted).extend(report.parked);
+        let mut evicted = lock(&self.core.evicted);
+        evicted.models.extend(report.models);
+        evicted.shards.extend(report.parked);
+        drop(evicted);
         if self.core.check_open().is_err() {
             // The thread that closes the manager may have emptied the list before these shards were
             // added.
@@ -195,14 +205,29 @@ impl<'a> Making<'a> {
     /// Adds to a refusal who holds the bytes, who is in use, and what would help. Only a refusal
     /// pays for this.
     fn refusal(self, shortfall: Shortfall) -> VramError {
-        let Self { core, gpus, .. } = self;
-        let (plan, busy) = match (self.ranking, self.busy) {
+        let Self { core, gpus, room, .. } = self;
+        let (advice, busy) = match (self.ranking, self.busy) {
             // The last plan passed over nothing: another one would find nothing either.
-            (Some(ranking), Some(busy)) if busy.count == ranking.leased().count => (None, busy),
-            (Some(ranking), Some(busy)) => (ranking.advice(core, gpus, self.goal).0, busy),
-            _ => plan::plan_for(core, gpus, self.goal, self.room.priority),
+            (Some(ranking), Some(busy)) if busy.count == ranking.leased().count => {
+                (Advice::Short(ranking.after_all(core, gpus, self.goal)), busy)
+            }
+            (Some(ranking), Some(busy)) => (ranking.advice(core, gpus, self.goal), busy),
+            _ => plan::plan_for(core, gpus, self.goal, room),
         };
         let shortfall = holders::with_holders(core, shortfall, gpus);
-        VramError::InsufficientVram(Box::new(Shortfall { busy, plan, ..shortfall }))
+        VramError::InsufficientVram(Box::new(shortfall.advised(advice, busy)))
+    }
+}
+
+impl Shortfall {
+    /// Adds what is in use, and what would help.
+    pub(crate) fn advised(mut self, advice: Advice, busy: BusyShards) -> Self {
+        self.busy = busy;
+        match advice {
+            Advice::Evict(plan) => self.plan = Some(plan),
+            Advice::Short(rest) => self.after_all = Some(Box::new(rest)),
+            Advice::None => {}
+        }
+        self
     }
 }

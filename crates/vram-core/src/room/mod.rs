@@ -8,6 +8,7 @@ pub mod host_copy;
 pub mod make_room;
 pub mod park;
 pub mod plan;
+pub mod victim;
 
 pub use self::evict::EvictionReport;
 pub use self::free::FreedReceipt;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vram_events::EventKind;
+use vram_events::{EventKind, EvictedFor};
 use vram_space::Space;
 
 use crate::error::VramError;
@@ -15,11 +15,16 @@ pub(crate) fn park_entry(core: &Core, entry: &Arc<Entry>) -> Result<ParkedShard,
     if entry.here()?.lost().is_some() {
         // The bytes on a lost device cannot be read; only a backup can be parked. It is taken in the
         // moment in which it counts: a reset that comes before restores the shard from it.
-        if let Some(parked) = leave_as(core, entry, |state| state.copies.backup.take())? {
+        if let Some(parked) = leave_as(core, entry, None, |state| state.copies.backup.take())? {
             return Ok(parked);
         }
     }
     leave(core, host_copy(core, entry)?)
+}
+
+/// Removes a shard from its GPU because the program says so: see [`leave_for`].
+pub(crate) fn leave(core: &Core, copy: HostCopy) -> Result<ParkedShard, VramError> {
+    leave_for(core, copy, None)
 }
 
 /// Removes a shard from its GPU after it was copied to host memory. The caller is exclusive at its
@@ -28,16 +33,21 @@ pub(crate) fn park_entry(core: &Core, entry: &Arc<Entry>) -> Result<ParkedShard,
 /// # Errors
 ///
 /// A reset of its GPU took the shard meanwhile.
-pub(crate) fn leave(core: &Core, copy: HostCopy) -> Result<ParkedShard, VramError> {
+pub(crate) fn leave_for(
+    core: &Core,
+    copy: HostCopy,
+    evicted_for: Option<&Arc<EvictedFor>>,
+) -> Result<ParkedShard, VramError> {
     let HostCopy { entry, backup } = copy;
     let gone = || VramError::ShardFreed { shard: entry.id.clone() };
-    leave_as(core, &entry, |_state| Some(backup))?.ok_or_else(gone)
+    leave_as(core, &entry, evicted_for, |_state| Some(backup))?.ok_or_else(gone)
 }
 
 /// Removes a shard from its GPU as the copy that `take` finds; `None` if it finds none.
 fn leave_as(
     core: &Core,
     entry: &Arc<Entry>,
+    evicted_for: Option<&Arc<EvictedFor>>,
     take: impl FnOnce(&mut State) -> Option<Backup>,
 ) -> Result<Option<ParkedShard>, VramError> {
     let at = core.events.now();
@@ -47,7 +57,8 @@ fn leave_as(
         state.place().allows(ShardCause::Park, &entry.id)?;
         let Some(backup) = take(state) else { return Ok(None) };
         let bytes = backup.host_len();
-        let next = Place::Parked { host_len: bytes, number };
+        let evicted_for = evicted_for.map(Arc::clone);
+        let next = Place::Parked { host_len: bytes, number, evicted_for };
         let space = state.go(&entry.id, ShardCause::Park, next)?;
         // What was found altered lay on the device; the host copy was verified.
         state.quarantine = None;

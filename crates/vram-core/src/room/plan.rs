@@ -2,7 +2,7 @@
 //! order.
 
 use core::panic::AssertUnwindSafe;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
@@ -11,36 +11,32 @@ use vram_events::OnEviction;
 use vram_id::ShardId;
 use vram_space::{DryRun, Gpu};
 
-use crate::error::{BusyShards, Eviction, EvictionPlan};
+use crate::error::{AfterAll, BusyShards, Eviction, EvictionPlan};
 use crate::parts::{Candidate, Core, EvictionPolicy};
-use crate::room::{Goal, evict};
-use crate::shard::{Entry, Occupied};
+use crate::room::victim::{Listed, Victim};
+use crate::room::{Goal, RoomMaking, holders};
+use crate::shard::Occupied;
 use crate::sync::lock;
-use crate::transfer::host::needed;
 
-/// Plans with more shards than this are carried out as the policy ranks them, without checking
-/// whether one of them could stay after all: each check costs as much as the plan.
-const PRUNED_MAX: usize = 256;
+/// Plans for which the number of victims times that of their shards is more than this are carried
+/// out as the policy ranks them, without checking whether one of them could stay after all: each
+/// check costs as much as the plan.
+const PRUNED_MAX: usize = 1 << 16;
 
-/// The shards that may be evicted, as the policy ranked them once. Plans are made from it as often
-/// as needed: each looks again at where the shards lie, and which of them may still go.
+/// What may be evicted, as the policy ranked it once. Plans are made from it as often as needed:
+/// each looks again at where the shards lie, and which of them may still go.
 #[derive(Debug)]
 pub(crate) struct Ranking {
     /// In the order of eviction.
     victims: Vec<Victim>,
-    /// Leased shards, which the policy does not see.
+    /// What is leased, which the policy does not see.
     leased: BusyShards,
     /// What had been placed on these GPUs when the shards were listed.
     placed: u64,
     /// The number of shards that were looked at.
     pub(crate) looked_at: usize,
-}
-
-/// A shard that may be evicted.
-#[derive(Debug)]
-pub(crate) struct Victim {
-    pub(crate) entry: Arc<Entry>,
-    candidate: Candidate,
+    /// Whether a call was bringing, moving or taking away a model.
+    restless: bool,
 }
 
 /// Which victims a plan may name.
@@ -63,64 +59,41 @@ pub(crate) struct NoPlan {
     pub(crate) restless: bool,
 }
 
+/// What a refusal says of evictions.
+#[derive(Debug, Default)]
+pub(crate) enum Advice {
+    /// This would help.
+    Evict(EvictionPlan),
+    /// Nothing would: this is missing even so.
+    Short(AfterAll),
+    /// There is no policy, or not even empty GPUs would do.
+    #[default]
+    None,
+}
+
 /// The victims of one plan.
 pub(crate) struct Planned<'a> {
     pub(crate) victims: Vec<&'a Victim>,
-    bytes: ByteLen,
     after: DryRun,
 }
 
 impl Ranking {
-    /// Ranks all shards on these GPUs that may be evicted. `None` without a policy, and for a goal
+    /// Ranks everything on these GPUs that may be evicted. `None` without a policy, and for a goal
     /// that even empty GPUs do not meet: no shard is looked at then.
     pub(crate) fn of(
         core: &Core,
         gpus: &[Arc<Gpu>],
         goal: Goal<'_>,
-        priority_max: u32,
+        room: RoomMaking<'_>,
     ) -> Option<Self> {
         let policy = core.eviction.as_ref().filter(|_| !exceeds(gpus, goal))?;
-        let now = core.clock.monotonic();
         let placed = placed(gpus);
-        let (mut candidates, mut entries) = (Vec::new(), Vec::new());
-        let mut leased = BusyShards::default();
-        let listed: Vec<_> = gpus.iter().flat_map(|gpu| core.registry.on(gpu.index)).collect();
-        let looked_at = listed.len();
-        for entry in listed {
-            let standing = &entry.standing;
-            if standing.claim.priority > priority_max || evict::stays(core, &entry).is_some() {
-                continue;
-            }
-            let Some((gpu, bytes)) = place(&entry) else { continue };
-            if bytes.is_zero() || !gpus.iter().any(|one| one.index == gpu) {
-                continue;
-            }
-            if entry.gate.leases() > 0 {
-                leased.add(&entry.id, bytes);
-                continue;
-            }
-            candidates.push(Candidate {
-                shard_id: entry.id.clone(),
-                model_id: Arc::clone(&entry.sealed_as.model_id),
-                owner: entry.holder.owner.clone(),
-                gpu,
-                bytes,
-                priority: standing.claim.priority,
-                cost: standing.claim.cost,
-                idle: now.saturating_sub(standing.last_used()),
-                last_use: standing.use_number(),
-                on_eviction: fate(core, &entry),
-            });
-            entries.push(Some(entry));
-        }
+        let Listed { victims, leased, looked_at, restless } = Listed::on(core, gpus, room);
+        let (candidates, mut rest): (Vec<_>, Vec<_>) =
+            victims.into_iter().map(|one| (one.candidate.clone(), Some(one))).unzip();
         let order = ranking(policy.as_ref(), &candidates);
-        let mut candidates: Vec<_> = candidates.into_iter().map(Some).collect();
-        let victim = |position: usize| {
-            let candidate = candidates.get_mut(position)?.take()?;
-            Some(Victim { entry: entries.get_mut(position)?.take()?, candidate })
-        };
-        let victims = order.into_iter().filter_map(victim).collect();
-        Some(Self { victims, leased, placed, looked_at })
+        let ranked = order.into_iter().filter_map(|position| rest.get_mut(position)?.take());
+        Some(Self { victims: ranked.collect(), leased, placed, looked_at, restless })
     }
 
     /// The shards to evict so that a goal is met on these GPUs.
@@ -137,6 +110,7 @@ impl Ranking {
     ) -> Result<Planned<'_>, NoPlan> {
         let mut plan = Planning { now: DryRun::of(gpus), chosen: Vec::new() };
         let mut lack = NoPlan { busy: self.leased.clone(), ..NoPlan::default() };
+        lack.restless = self.restless;
         let mut dry_run = plan.now.clone();
         let mut freed = ByteLen::ZERO;
         let mut ranked = self.victims.iter();
@@ -144,94 +118,93 @@ impl Ranking {
         while !goal.is_met(&dry_run, freed) {
             let Some(victim) = ranked.next() else {
                 // Shards were listed one by one: one that came meanwhile may be missing.
-                lack.outdated |= placed(gpus) != self.placed;
+                lack.outdated |= self.restless || placed(gpus) != self.placed;
                 return Err(lack);
             };
-            let Victim { entry, candidate } = victim;
             if !victim.may_go(core) {
                 lack.outdated = true;
                 continue;
             }
             if let Choose::Idle { except } = choose {
-                if except.contains(&entry.id) {
+                if except.contains(victim.id()) {
                     continue;
                 }
-                if let Some(who) = entry.gate.occupant() {
-                    lack.busy.add(&entry.id, candidate.bytes);
+                if let Some((entry, who)) = victim.occupied() {
+                    lack.busy.add(&entry.id, &victim.candidate.model_id, victim.here);
                     lack.restless |= matches!(who, Occupied::Exclusive | Occupied::Queue(_));
                     continue;
                 }
             }
-            if candidate.on_eviction == OnEviction::Park {
-                let Some(rest) = park_room.checked_sub(entry.park_len()) else { continue };
+            if victim.candidate.on_eviction == OnEviction::Park {
+                let Some(rest) = park_room.checked_sub(victim.park_len()) else { continue };
                 park_room = rest;
             }
-            if remove(&mut dry_run, entry) {
-                freed = freed.saturating_add(candidate.bytes);
+            if victim.leave(&mut dry_run) {
+                freed = freed.saturating_add(victim.here);
                 plan.chosen.push(victim);
             } else {
                 // It moved after the arenas were copied.
                 lack.restless = true;
+                dry_run = plan.result().0;
             }
         }
         plan.prune(goal);
-        let (after, bytes) = plan.result();
-        Ok(Planned { victims: plan.chosen, bytes, after })
+        let (after, _) = plan.result();
+        Ok(Planned { victims: plan.chosen, after })
+    }
+
+    /// What is missing after everything has gone that may go, whether calls use it now or not.
+    pub(crate) fn after_all(&self, core: &Core, gpus: &[Arc<Gpu>], goal: Goal<'_>) -> AfterAll {
+        let now = DryRun::of(gpus);
+        let chosen = self.victims.iter().filter(|victim| victim.may_go(core)).collect();
+        let (after, _) = Planning { now, chosen }.result();
+        let mut gone: BTreeMap<_, (ByteLen, u64)> = BTreeMap::new();
+        for (entry, bytes) in self.victims.iter().flat_map(|victim| victim.here_on(gpus)) {
+            let (sum, count) = gone.entry(entry.holder.clone()).or_default();
+            *sum = sum.saturating_add(bytes);
+            *count = count.saturating_add(1);
+        }
+        AfterAll {
+            room: after.room(),
+            largest_hole: after.largest_hole(),
+            missing: goal.needed().saturating_sub(after.room()),
+            held_by: holders::largest(core, gpus, &gone),
+        }
     }
 
     pub(crate) const fn leased(&self) -> &BusyShards {
         &self.leased
     }
 
-    /// The shards to evict, also if calls use some of them now, and those that are leased.
-    pub(crate) fn advice(
-        &self,
-        core: &Core,
-        gpus: &[Arc<Gpu>],
-        goal: Goal<'_>,
-    ) -> (Option<EvictionPlan>, BusyShards) {
-        let plan = self.plan(core, gpus, goal, &Choose::All).ok();
-        (plan.map(Planned::into_plan), self.leased.clone())
-    }
-}
-
-impl Victim {
-    pub(crate) fn eviction(&self) -> Eviction {
-        let Candidate { shard_id, model_id, owner, gpu, bytes, on_eviction, .. } = &self.candidate;
-        Eviction {
-            shard_id: shard_id.clone(),
-            model_id: Arc::clone(model_id),
-            owner: owner.clone(),
-            gpu: *gpu,
-            bytes: *bytes,
-            how: *on_eviction,
+    /// What to evict, also if calls use some of it now.
+    pub(crate) fn advice(&self, core: &Core, gpus: &[Arc<Gpu>], goal: Goal<'_>) -> Advice {
+        match self.plan(core, gpus, goal, &Choose::All) {
+            Ok(plan) => Advice::Evict(plan.into_plan()),
+            Err(_no_plan) => Advice::Short(self.after_all(core, gpus, goal)),
         }
-    }
-
-    /// Whether the shard lies where it lay when it was ranked, and may still be evicted.
-    pub(crate) fn may_go(&self, core: &Core) -> bool {
-        place(&self.entry).is_some_and(|(gpu, _)| gpu == self.candidate.gpu)
-            && evict::stays(core, &self.entry).is_none()
     }
 }
 
 impl Planned<'_> {
     pub(crate) fn into_plan(self) -> EvictionPlan {
-        let evictions = self.victims.iter().map(|victim| victim.eviction()).collect();
-        EvictionPlan { evictions, bytes: self.bytes, after: self.after.rooms() }
+        let evictions: Vec<_> = self.victims.iter().map(|victim| victim.eviction()).collect();
+        let sum = |sum: ByteLen, one: &Eviction| sum.saturating_add(one.bytes);
+        let bytes = evictions.iter().fold(ByteLen::ZERO, sum);
+        EvictionPlan { evictions, bytes, after: self.after.rooms() }
     }
 }
 
-/// The shards to evict so that a goal is met on these GPUs, also if calls use some of them now.
-/// `None` without a policy, and if no eviction helps.
+/// What to evict so that a goal is met on these GPUs, also if calls use some of it now.
 pub(crate) fn plan_for(
     core: &Core,
     gpus: &[Arc<Gpu>],
     goal: Goal<'_>,
-    priority_max: u32,
-) -> (Option<EvictionPlan>, BusyShards) {
-    let ranking = Ranking::of(core, gpus, goal, priority_max);
-    ranking.map_or_else(Default::default, |ranking| ranking.advice(core, gpus, goal))
+    room: RoomMaking<'_>,
+) -> (Advice, BusyShards) {
+    let ranking = Ranking::of(core, gpus, goal, room);
+    ranking.map_or_else(Default::default, |ranking| {
+        (ranking.advice(core, gpus, goal), ranking.leased.clone())
+    })
 }
 
 /// Whether a goal needs more bytes than these GPUs have.
@@ -251,16 +224,6 @@ fn placed(gpus: &[Arc<Gpu>]) -> u64 {
     counts.fold(0, u64::wrapping_add)
 }
 
-/// The GPU that a shard lies on, and the bytes that it takes there.
-fn place(entry: &Entry) -> Option<(u32, ByteLen)> {
-    entry.state().space().map(|space| (space.gpu().index, space.footprint()))
-}
-
-/// What eviction does with a shard.
-pub(crate) fn fate(core: &Core, entry: &Entry) -> OnEviction {
-    entry.standing.claim.on_eviction.unwrap_or(core.on_eviction)
-}
-
 fn park_room(core: &Core) -> ByteLen {
     let capacity = core.registry.parked.capacity();
     capacity.limit.saturating_sub(capacity.used)
@@ -276,7 +239,8 @@ impl Planning<'_> {
     /// Removes shards from the plan that do not have to be evicted after all, the last ranked
     /// first: the hole that one shard leaves can make the evictions before it unnecessary.
     fn prune(&mut self, goal: Goal<'_>) {
-        if self.chosen.len() > PRUNED_MAX {
+        let shards: usize = self.chosen.iter().map(|victim| victim.entries.len()).sum();
+        if self.chosen.len().saturating_mul(shards) > PRUNED_MAX {
             return;
         }
         // The last shard is needed: without it the goal was not met.
@@ -294,17 +258,12 @@ impl Planning<'_> {
         let mut dry_run = self.now.clone();
         let mut freed = ByteLen::ZERO;
         for victim in &self.chosen {
-            if remove(&mut dry_run, &victim.entry) {
-                freed = freed.saturating_add(victim.candidate.bytes);
+            if victim.leave(&mut dry_run) {
+                freed = freed.saturating_add(victim.here);
             }
         }
         (dry_run, freed)
     }
-}
-
-/// Removes a shard from a dry run. Returns false if the shard is no longer there.
-fn remove(dry_run: &mut DryRun, entry: &Entry) -> bool {
-    entry.state().space().is_some_and(|space| space.remove_from(dry_run))
 }
 
 /// The policy's answer, without positions that do not exist or appear twice.
@@ -315,11 +274,4 @@ fn ranking(policy: &dyn EvictionPolicy, candidates: &[Candidate]) -> Vec<usize> 
     };
     let mut seen = HashSet::new();
     ranked.into_iter().filter(|at| *at < candidates.len() && seen.insert(*at)).collect()
-}
-
-impl Entry {
-    /// Host bytes that parking this shard takes.
-    fn park_len(&self) -> ByteLen {
-        needed(&self.state().seal, self.plaintext_len)
-    }
 }

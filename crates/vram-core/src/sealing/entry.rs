@@ -9,6 +9,7 @@ use vram_space::Space;
 
 use crate::error::VramError;
 use crate::parts::Core;
+use crate::resident::early_lease::EarlyLease;
 use crate::resident::{Anew, lease, reseal};
 use crate::sealing::SealRequest;
 use crate::shard::entry::arrive::arrive_all;
@@ -48,6 +49,11 @@ pub(crate) fn entry(
 impl Ready {
     pub(crate) fn id(&self) -> &ShardId {
         &self.entry.id
+    }
+
+    /// A lease that begins when the shard arrives.
+    pub(crate) fn early_lease(&self) -> Result<EarlyLease, VramError> {
+        EarlyLease::of(&self.entry)
     }
 
     /// Seals the shard anew in this protection, unless it has it, before any other thread knows it.

@@ -98,6 +98,9 @@ impl SealRequest {
         /// Sets what may happen to the shard when room is needed for others. Default: the manager's
         /// setting.
         fn on_eviction(on_eviction: OnEviction) => claim.on_eviction = Some(on_eviction);
+        /// Sets whether the shard is pinned from the moment in which it arrives, as `pin` does
+        /// afterwards. Default: no.
+        fn pinned(pinned: bool) => claim.pinned = pinned;
         /// Sets whether other shards may be evicted to make room for this one, if the manager has
         /// an eviction policy. Default: yes. If not, a refusal for lack of room states what could
         /// be evicted.
@@ -114,8 +117,10 @@ impl SealRequest {
         check_label("bytes of an owner", self.owner.as_ref())
     }
 
-    pub(crate) const fn room_making(&self) -> RoomMaking {
-        RoomMaking { evicts: self.evicts, priority: self.claim.priority }
+    pub(crate) const fn room_making(&self) -> RoomMaking<'_> {
+        let asker = Some((&self.sealed_as.model_id, self.owner.as_ref()));
+        let (evicts, priority) = (self.evicts, self.claim.priority);
+        RoomMaking { evicts, priority, asker, waking: None }
     }
 
     /// The seal parameters: those of the request, or the manager's where the request sets none.

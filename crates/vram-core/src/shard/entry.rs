@@ -14,7 +14,7 @@ use vram_seal::AlteredSegments;
 use vram_space::{Gpu, Space};
 
 use crate::error::VramError;
-use crate::shard::entry::member::Member;
+use crate::shard::entry::member::{Member, UnderWay};
 use crate::shard::entry::quarantine::Quarantine;
 use crate::shard::{
     Ages, Census, Copies, Counted, Gate, HeldBy, Place, Row, Seal, SealedAs, SealedShard,
@@ -108,6 +108,11 @@ impl Entry {
             state: Mutex::new(state),
             counted: Mutex::new(self.take_seat()),
         }
+    }
+
+    /// Marks a call on the whole model of this shard, if it has one.
+    pub(crate) fn begin_on_model(&self) -> Option<UnderWay> {
+        self.member.as_ref().map(|member| member.model.begin())
     }
 
     /// Gives up the shard's slot in the count of resident shards, or passes it on.

@@ -14,7 +14,7 @@ pub mod standing;
 
 pub(crate) use self::ages::{Ages, Moment};
 pub(crate) use self::census::{Census, HeldBy, Row};
-pub(crate) use self::entry::member::{Admitted, Member, UnderWay};
+pub(crate) use self::entry::member::{Admitted, Member};
 pub(crate) use self::entry::{Entry, State, Told};
 pub(crate) use self::gate::{Busy, Gate, Occupied, Refusal};
 pub(crate) use self::handle::{ManagerId, Stated};
@@ -22,6 +22,8 @@ pub use self::handle::{Marker, SealedShard};
 pub(crate) use self::host::{Backup, Copies, Exported};
 pub use self::host::{ParkCapacity, Parked};
 pub use self::parked::ParkedShard;
+pub(crate) use self::parked::model::Evicted;
+pub use self::parked::model::{ParkedModel, ParkedPiece};
 pub(crate) use self::parked::{HostCopy, Listed};
 pub(crate) use self::place::{Arrived, Place, View};
 pub use self::place::{ShardCause, ShardState, ShardStep};

@@ -1,11 +1,13 @@
 //! Shards in host memory, and how much of it they may take.
 
+pub(crate) mod model;
+
 use core::fmt;
 use core::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use vram_alloc::ByteLen;
-use vram_events::EventKind;
+use vram_events::{EventKind, EvictedFor};
 use vram_id::{ShardId, Timestamp};
 use vram_seal::{Protection, SealRecord};
 
@@ -131,6 +133,12 @@ impl ParkedShard {
     #[must_use]
     pub fn sealed_data(&self) -> &SealRecord {
         &self.copy.backup.resident.record
+    }
+
+    /// The request that the shard was evicted for; `None` if the program parked it.
+    #[must_use]
+    pub fn evicted_for(&self) -> Option<Arc<EvictedFor>> {
+        self.copy.entry.state().place().evicted_for().cloned()
     }
 
     /// When the shard was parked.

@@ -5,7 +5,10 @@ use core::fmt;
 use std::sync::{Arc, Weak};
 
 use vram_alloc::{ByteLen, DeviceRange};
+use vram_events::EvictedFor;
+use vram_gpu::DeviceAddress;
 use vram_id::ShardId;
+use vram_seal::Protection;
 use vram_space::{Block, Gpu, LifePass, Space};
 
 use crate::error::VramError;
@@ -176,6 +179,8 @@ pub(crate) enum Place {
     Parked {
         host_len: ByteLen,
         number: u64,
+        /// The request that it was evicted for.
+        evicted_for: Option<Arc<EvictedFor>>,
     },
     /// The GPU whose reset restores it.
     Restoring {
@@ -186,6 +191,14 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    /// The request that a parked shard was evicted for.
+    pub(crate) const fn evicted_for(&self) -> Option<&Arc<EvictedFor>> {
+        match self {
+            Self::Parked { evicted_for, .. } => evicted_for.as_ref(),
+            _ => None,
+        }
+    }
+
     /// The state, except that it does not say whether the GPU is lost.
     pub(crate) const fn state(&self) -> ShardState {
         match self {
@@ -206,7 +219,9 @@ impl Place {
         let shard = || shard.clone();
         match self.state().step(cause) {
             ShardStep::To(_) => Ok(()),
-            ShardStep::Parked => Err(VramError::Parked { shard: shard() }),
+            ShardStep::Parked => {
+                Err(VramError::Parked { shard: shard(), evicted_for: self.evicted_for().cloned() })
+            }
             ShardStep::Restoring => Err(VramError::Restoring { shard: shard() }),
             ShardStep::StaleHandle => Err(VramError::StaleHandle { shard: shard() }),
             // A loss is asked of the GPU.
@@ -252,6 +267,17 @@ impl View {
     pub(crate) fn with(space: &Space, seal: Arc<Seal>, pass: Arc<LifePass>) -> Self {
         let gpu = Arc::clone(space.gpu());
         Self { gpu, range: space.range(), block: space.behind(), seal, pass }
+    }
+
+    /// The address of a shard's plaintext; `None` for ciphertext, and if there is no memory to point
+    /// to: an empty shard on a GPU without a budget.
+    pub(crate) fn address_in(
+        memory: &Block,
+        range: DeviceRange,
+        protection: Protection,
+    ) -> Option<DeviceAddress> {
+        let start = memory.address().get().checked_add(range.start().get());
+        start.filter(|_| protection == Protection::Authenticated).map(DeviceAddress::new)
     }
 
     /// The block that the shard lies in, if the device takes calls.

@@ -12,6 +12,8 @@ pub(crate) struct Claim {
     pub(crate) cost: u64,
     /// `None` if the manager's default applies.
     pub(crate) on_eviction: Option<OnEviction>,
+    /// Whether the shard is pinned when it arrives.
+    pub(crate) pinned: bool,
 }
 
 /// The eviction settings of a resident shard, and its last use.
@@ -29,7 +31,7 @@ impl Standing {
     pub(crate) const fn new(claim: Claim) -> Self {
         Self {
             claim,
-            pinned: AtomicBool::new(false),
+            pinned: AtomicBool::new(claim.pinned),
             used_at: AtomicU64::new(0),
             use_number: AtomicU64::new(0),
         }

@@ -70,6 +70,7 @@ impl VramManagerBuilder {
             threads: self.threads,
             eviction: self.eviction.clone(),
             on_eviction: self.on_eviction,
+            eviction_unit: self.eviction_unit,
             park_limit: self.park_limit.unwrap_or_else(host_memory::park_limit),
         };
         let staging = StagingBound::new(self.limits.staging_total, self.limits.staging_wait);

@@ -1,76 +1,22 @@
 //! Operations on all shards of a model.
 
+mod admission;
+
 use core::time::Duration;
 
-use vram_alloc::{Fit, ModelPlan};
 use vram_core::error::VramError;
 use vram_core::models::moves::refreshed;
 use vram_core::models::{
-    AdmitRequest, ModelHandle, ModelSource, ModelVerdict, ParkedModel, PlanReservation,
-    ReservePlanRequest, WakeModelError, admit, free, moves, request, reserve, reserve_request,
+    ModelHandle, ModelVerdict, ParkedModel, WakeModelError, WakeModelRequest, free, moves, parked,
 };
+use vram_core::parts::GpuChoice;
 use vram_core::parts::call::Call;
-use vram_core::parts::{GpuChoice, gpus};
 use vram_core::resident::{Lease, Verify, lease};
 use vram_core::room::FreedReceipt;
-use vram_space::DryRun;
 
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// Makes a whole model resident: one shard for each piece of the plan, or nothing at all.
-    ///
-    /// The call places all pieces before it reads a byte. It seals each piece as one shard: the
-    /// number of the piece in the plan is the shard index, and tensor, part, format and shape are
-    /// bound as metadata.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::InsufficientVram`] if a piece finds no room on any GPU of the request;
-    /// otherwise as [`seal_from`](Self::seal_from). Nothing is resident then, and the call has
-    /// released all memory that it took.
-    ///
-    /// # Panics
-    ///
-    /// If the source or the progress callback panics: with their payload, after the call has
-    /// released all memory that it took. The manager stays usable.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use vram_residency::{
-    ///     AdmitRequest, ByteLen, GpuChoice, ModelPlan, Piece, SliceSource, VramManager,
-    /// };
-    ///
-    /// let file = SliceSource::new(b"....embeddings.head");
-    /// let plan = ModelPlan::new([
-    ///     Piece::new("embeddings", 0, 4, ByteLen::new(10)),
-    ///     Piece::new("head", 0, 15, ByteLen::new(4)),
-    /// ])?;
-    /// let manager = VramManager::new_mock(1 << 20)?;
-    /// let request = AdmitRequest::new("tiny", GpuChoice::MostRoomFirst);
-    /// let model = manager.admit(request, &plan, &vec![file])?;
-    /// let head = model.tensor("head").next().expect("it is in the plan");
-    /// assert_eq!(manager.unseal_model(&head.shard)?, b"head");
-    /// manager.free_model(&model)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    #[tracing::instrument(
-        level = "info",
-        skip_all,
-        fields(pieces = plan.pieces().len(), bytes = plan.total().get())
-    )]
-    pub fn admit(
-        &self,
-        request: AdmitRequest<'_>,
-        plan: &ModelPlan,
-        source: &dyn ModelSource,
-    ) -> Result<ModelHandle, VramError> {
-        let (gpu, bytes) = (request::gpu_of(&request), plan.total().get());
-        let work = || admit::admit(&self.core, request, plan, source);
-        self.core.watched(Call::Admit, None, gpu, bytes, work)
-    }
-
     /// Returns the same model with fresh handles, after shards of it were moved, opened or closed.
     ///
     /// # Errors
@@ -143,22 +89,74 @@ impl VramManager {
         self.core.watched(Call::ParkModel, None, None, model.total().get(), work)
     }
 
-    /// Makes every shard of a parked model resident again, or none: see [`wake`](Self::wake). The
-    /// call places all shards before it writes the first.
+    /// Makes every shard of a parked model resident again, or none: see [`wake`](Self::wake), also
+    /// for the addresses, which change. The call places all shards before it writes the first.
     ///
     /// # Errors
     ///
     /// [`WakeModelError`] with the parked model, as it was, and the reason: as
     /// [`wake`](Self::wake), for the first shard that cannot be woken.
-    #[tracing::instrument(level = "info", skip_all, fields(pieces = parked.pieces.len()))]
     pub fn wake_model(
         &self,
         parked: ParkedModel,
         gpus: GpuChoice,
     ) -> Result<ModelHandle, WakeModelError> {
-        let work = || moves::wake(&self.core, parked, gpus);
+        self.wake_model_with(parked, WakeModelRequest::new(gpus))
+    }
+
+    /// As [`wake_model`](Self::wake_model), and may evict others to make room.
+    ///
+    /// # Errors
+    ///
+    /// As [`wake_model`](Self::wake_model).
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = parked.pieces.len()))]
+    pub fn wake_model_with(
+        &self,
+        parked: ParkedModel,
+        request: WakeModelRequest,
+    ) -> Result<ModelHandle, WakeModelError> {
+        let work = || moves::wake(&self.core, parked, request);
         let bytes = |model: &ModelHandle| model.total().get();
-        self.core.watched_for(Call::WakeModel, None, gpus::named(gpus), work, bytes)
+        self.core.watched_for(Call::WakeModel, None, parked::gpu_of(&request), work, bytes)
+    }
+
+    /// As [`wake_model_with`](Self::wake_model_with), with a lease of every shard, in the order of
+    /// the plan: no other request evicts one of them between waking and use.
+    ///
+    /// # Errors
+    ///
+    /// As [`wake_model`](Self::wake_model).
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = parked.pieces.len()))]
+    pub fn wake_model_leased(
+        &self,
+        parked: ParkedModel,
+        request: WakeModelRequest,
+    ) -> Result<(ModelHandle, Vec<Lease>), WakeModelError> {
+        let work = || moves::wake_leased(&self.core, parked, request);
+        let bytes = |(model, _): &(ModelHandle, Vec<Lease>)| model.total().get();
+        self.core.watched_for(Call::WakeModel, None, parked::gpu_of(&request), work, bytes)
+    }
+
+    /// Protects every shard of a model from eviction until it is unpinned: see [`pin`](Self::pin).
+    /// To admit a model pinned, see [`AdmitRequest::pinned`].
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle, for the first shard that refuses. No shard is pinned by this call
+    /// then.
+    pub fn pin_model(&self, model: &ModelHandle) -> Result<(), VramError> {
+        let work = || moves::set_pinned(&self.core, model, true);
+        self.core.watched(Call::Pin, None, None, 0, work)
+    }
+
+    /// Lets every shard of a model be evicted again.
+    ///
+    /// # Errors
+    ///
+    /// As [`pin_model`](Self::pin_model), with every shard as it was.
+    pub fn unpin_model(&self, model: &ModelHandle) -> Result<(), VramError> {
+        let work = || moves::set_pinned(&self.core, model, false);
+        self.core.watched(Call::Pin, None, None, 0, work)
     }
 
     /// Moves every shard of a model to one GPU, or none: see
@@ -223,96 +221,5 @@ impl VramManager {
         let leased = |shard| lease::lease(&self.core, shard, None);
         let work = || model.shards().map(leased).collect();
         self.core.watched(Call::LeaseModel, None, None, model.total().get(), work)
-    }
-
-    /// Computes whether a model would fit now, before a byte of it is loaded. The answer is exact:
-    /// [`admit`](Self::admit) finds room for every piece exactly if the answer says so and nothing
-    /// changes in between. To hold the room, call [`reserve_plan`](Self::reserve_plan).
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::UnknownGpu`]; [`VramError::DeviceLost`] if every GPU of the choice is lost.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use vram_residency::{ByteLen, GpuChoice, ModelPlan, Piece, VramManager};
-    ///
-    /// let plan = ModelPlan::new([Piece::new("embeddings", 0, 0, ByteLen::new(1 << 20))])?;
-    /// let manager = VramManager::new_mock(1 << 20)?;
-    /// assert!(manager.fits(&plan, GpuChoice::One(0))?.is_yes());
-    ///
-    /// let _other = manager.seal_model("other", 0, b"1")?;
-    /// let answer = manager.fits(&plan, GpuChoice::One(0))?;
-    /// assert!(answer.to_string().starts_with("the model needs 1.0 MiB"));
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn fits(&self, plan: &ModelPlan, gpus: GpuChoice) -> Result<Fit, VramError> {
-        let gpus = admit::choose(&self.core, gpus)?;
-        Ok(DryRun::of(&gpus).fit(plan))
-    }
-
-    /// Holds a place for every piece of a plan, or for none.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::InsufficientVram`], [`VramError::UnknownGpu`], [`VramError::LimitExceeded`],
-    /// [`VramError::DeviceLost`]. Nothing is held then.
-    pub fn reserve_plan(
-        &self,
-        plan: &ModelPlan,
-        gpus: GpuChoice,
-    ) -> Result<PlanReservation, VramError> {
-        self.reserve_plan_with(plan, ReservePlanRequest::new(gpus))
-    }
-
-    /// As [`reserve_plan`](Self::reserve_plan), with an owner, a purpose, an expiry.
-    ///
-    /// # Errors
-    ///
-    /// As [`reserve_plan`](Self::reserve_plan).
-    #[tracing::instrument(
-        level = "info",
-        skip_all,
-        fields(pieces = plan.pieces().len(), bytes = plan.total().get())
-    )]
-    pub fn reserve_plan_with(
-        &self,
-        plan: &ModelPlan,
-        request: ReservePlanRequest,
-    ) -> Result<PlanReservation, VramError> {
-        let (gpu, bytes) = (reserve_request::gpu_of(&request), plan.total().get());
-        self.core.watched(Call::Reserve, None, gpu, bytes, || {
-            reserve::reserve_plan(&self.core, plan, request)
-        })
-    }
-
-    /// As [`admit`](Self::admit), into the reserved places; the request's choice of GPUs has no
-    /// effect. If the call fails, the places are reserved as before.
-    ///
-    /// # Errors
-    ///
-    /// [`VramError::ReservationExpired`], also for a reservation that was used before;
-    /// [`VramError::ForeignReservation`]; otherwise as [`admit`](Self::admit), but never for lack
-    /// of room.
-    ///
-    /// # Panics
-    ///
-    /// As [`admit`](Self::admit).
-    #[tracing::instrument(
-        level = "info",
-        skip_all,
-        fields(pieces = reservation.plan().pieces().len(), bytes = reservation.plan().total().get())
-    )]
-    pub fn admit_reserved(
-        &self,
-        reservation: &mut PlanReservation,
-        request: AdmitRequest<'_>,
-        source: &dyn ModelSource,
-    ) -> Result<ModelHandle, VramError> {
-        let bytes = reservation.plan().total().get();
-        self.core.watched(Call::Admit, None, None, bytes, || {
-            reserve::admit_reserved(&self.core, reservation, request, source)
-        })
     }
 }

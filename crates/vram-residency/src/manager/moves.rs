@@ -89,7 +89,8 @@ impl VramManager {
 
     /// Makes a parked shard resident again, on any GPU: the same id, the same seal, the same bytes.
     /// The call always verifies every segment in device memory. Handles made before parking are
-    /// valid again.
+    /// valid again; addresses are not: the shard may lie elsewhere, on the same GPU too. Take the
+    /// address from a new [`Lease`](crate::Lease).
     ///
     /// # Errors
     ///

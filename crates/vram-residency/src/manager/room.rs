@@ -1,7 +1,9 @@
 //! Budgets, reservations and eviction.
 
-use vram_alloc::ByteLen;
+use vram_alloc::{ByteLen, ModelPlan};
 use vram_core::error::{EvictionPlan, VramError};
+use vram_core::models::{ParkedModel, admit};
+use vram_core::parts::GpuChoice;
 use vram_core::parts::call::Call;
 use vram_core::reports::{DriverMemory, budget};
 use vram_core::room::{EvictionReport, evict, make_room};
@@ -13,8 +15,8 @@ use vram_space::GpuCapacity;
 use crate::manager::VramManager;
 
 impl VramManager {
-    /// Lists the shards to evict so that a shard of `bytes` finds a place on a GPU. A dry run. Other
-    /// calls may use some of these shards: [`evict`](Self::evict) waits for them.
+    /// Lists the models and shards to evict so that a shard of `bytes` finds a place on a GPU. A dry
+    /// run. Other calls may use some of them: [`evict`](Self::evict) waits for them.
     ///
     /// # Errors
     ///
@@ -26,11 +28,28 @@ impl VramManager {
         evict::plan_eviction(&self.core, gpu, bytes)
     }
 
-    /// Carries out a plan: each shard is parked or freed, as its owner asked.
+    /// As [`plan_eviction`](Self::plan_eviction), so that [`admit`](Self::admit) finds room for every
+    /// piece of a plan.
+    ///
+    /// # Errors
+    ///
+    /// As [`plan_eviction`](Self::plan_eviction).
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = plan.pieces().len()))]
+    pub fn plan_eviction_for(
+        &self,
+        plan: &ModelPlan,
+        gpus: GpuChoice,
+    ) -> Result<EvictionPlan, VramError> {
+        admit::plan_eviction(&self.core, plan, gpus)
+    }
+
+    /// Carries out a plan: each model and each shard is parked or freed, as its owner asked, as a
+    /// whole or not at all.
     ///
     /// This call waits, without a deadline, for other calls that use one of the shards; a request
     /// that makes room by itself does not. A shard that was leased, pinned or found altered after
-    /// the plan was made stays, and the report says so. The report also holds the parked shards.
+    /// the plan was made stays, and the report says so. The report also holds the parked models and
+    /// shards.
     ///
     /// # Errors
     ///
@@ -42,8 +61,18 @@ impl VramManager {
         self.core.watched_for(Call::Evict, None, None, || evict::evict(&self.core, plan), freed)
     }
 
+    /// Takes the models that were parked to make room for requests since the last call of this
+    /// method, to be woken as they are: see [`wake_model_with`](Self::wake_model_with). Until they
+    /// are taken, the manager keeps them in host memory.
+    #[must_use = "dropping parked models gives them up"]
+    pub fn take_evicted_models(&self) -> Vec<ParkedModel> {
+        make_room::take_evicted_models(&self.core)
+    }
+
     /// Takes the shards that were parked to make room for requests since the last call of this
-    /// method. Until it is called, the manager keeps them in host memory.
+    /// method: also those of models that
+    /// [`take_evicted_models`](Self::take_evicted_models) did not take before. Until they are taken,
+    /// the manager keeps them in host memory.
     #[must_use = "dropping parked shards gives them up"]
     pub fn take_evicted(&self) -> Vec<ParkedShard> {
         make_room::take_evicted(&self.core)

@@ -96,6 +96,12 @@ impl DryRun {
             && self.clone().place_all(lens).is_ok()
     }
 
+    /// Whether it has a copy of this GPU.
+    #[must_use]
+    pub fn covers(&self, gpu: u32) -> bool {
+        self.gpus.iter().any(|one| one.index == gpu)
+    }
+
     /// Releases the copy of a real placement. Returns false if the dry run does not contain it.
     pub fn remove(&mut self, gpu: u32, placement: &Placement) -> bool {
         let Some(gpu) = self.gpus.iter_mut().find(|one| one.index == gpu) else { return false };
@@ -129,7 +135,9 @@ impl DryRun {
         self.gpus.iter().fold(ByteLen::ZERO, sum)
     }
 
-    fn largest_hole(&self) -> ByteLen {
+    /// The longest piece that could be placed on any of the GPUs.
+    #[must_use]
+    pub fn largest_hole(&self) -> ByteLen {
         self.gpus.iter().map(Imagined::largest_hole).max().unwrap_or(ByteLen::ZERO)
     }
 

@@ -9,6 +9,7 @@ use vram_id::{Clock, IdSource};
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Threads};
 use vram_space::{Gpu, GpuOptions, Means, MemoryMode, StagingBound, WipePolicy};
 
+use crate::parts::EvictionUnit;
 use crate::parts::core::{Core, Settings};
 use crate::parts::limits::Limits;
 use crate::transfer::check::ReadBack;
@@ -34,6 +35,7 @@ pub(crate) fn core_on(device: Arc<dyn Device>, clock: Arc<dyn Clock>, limits: Li
         threads: Threads::ONE,
         eviction: None,
         on_eviction: OnEviction::Never,
+        eviction_unit: EvictionUnit::Model,
         park_limit: ByteLen::MIB,
     };
     let core = Core::new(settings, |tenants| {

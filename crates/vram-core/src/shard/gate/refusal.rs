@@ -41,7 +41,7 @@ impl From<Occupied> for Busy {
 
 impl Refusal {
     /// Converts the refusal for a caller without a deadline.
-    pub(super) fn for_ever(self) -> Busy {
+    pub(crate) fn for_ever(self) -> Busy {
         match self {
             Self::Busy(busy) => busy,
             // Cannot happen: a caller without a deadline does not time out.

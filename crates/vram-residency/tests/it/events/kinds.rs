@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use vram_residency::{
-    AdmitRequest, ByteLen, CompactBudget, EventKind, ExportOptions, GpuChoice, ImportRequest,
-    ModelPlan, OnEviction, Piece, Protection, SealKey, SealOptions, SealRequest, SliceSource,
-    Verify, VramError,
+    AdmitRequest, ByteLen, CompactBudget, EventKind, EvictedFor, ExportOptions, GpuChoice,
+    ImportRequest, ModelPlan, OnEviction, Piece, Protection, SealKey, SealOptions, SealRequest,
+    SliceSource, Verify, VramError,
 };
 
 use vram_test_rigs::{SEGMENT, weights};
@@ -158,14 +158,17 @@ fn what_makes_room_is_told_before_what_gets_it() {
         let manager = &rig.manager;
         let request = SealRequest::new("old", 0).on_eviction(how);
         let old = manager.seal(request, &weights(SEGMENT)).unwrap();
-        let shard = manager.seal_model("new", 0, &weights(2 * SEGMENT)).unwrap();
+        let request = SealRequest::new("new", 0).owner("pool");
+        let new = manager.seal(request, &weights(2 * SEGMENT)).unwrap();
         let told = rig.told();
         let names: Vec<_> = told.iter().map(|event| event.kind.name()).collect();
         assert_eq!(names, ["sealed", "evicted", what, "sealed"]);
         let bytes = ByteLen::from_usize(SEGMENT);
-        let evicted = EventKind::Evicted { shard: old.shard_id.clone(), gpu: 0, bytes, how };
+        let evicted_for = Some(Arc::new(EvictedFor::new("new".into(), Some("pool".into()))));
+        let (shard, gpu) = (old.shard_id.clone(), 0);
+        let evicted = EventKind::Evicted { shard, gpu, bytes, how, evicted_for };
         assert_eq!(told[1].kind, evicted);
-        manager.free_shard(&shard).unwrap();
+        manager.free_shard(&new).unwrap();
     }
 }
 

@@ -3,6 +3,8 @@
 mod budgets;
 mod eviction;
 mod hands;
+mod models;
+mod models_in_use;
 mod owners;
 mod plans;
 mod policies;

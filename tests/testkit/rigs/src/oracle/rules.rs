@@ -34,7 +34,7 @@ pub(super) fn judge(history: &History<'_>, call: &Made, error: &VramError) -> Re
     match error {
         VramError::InsufficientVram(shortfall) => room(history, call, shortfall),
         VramError::ShardFreed { shard } => freed(history, call, shard),
-        VramError::Parked { shard } => parked(history, call, shard),
+        VramError::Parked { shard, .. } => parked(history, call, shard),
         VramError::Restoring { shard } => {
             let reset = history.resets_of(shard).any(|reset| meets(reset, call));
             right(reset, || "no reset that met this shard ran meanwhile".to_owned())

@@ -56,7 +56,7 @@ fn a_refusal_that_was_never_right_is_named_with_its_call() {
     let full = seal(&rig, TOTAL / 2).unwrap_err();
     let wrong = [
         VramError::ShardFreed { shard: shard.clone() },
-        VramError::Parked { shard: shard.clone() },
+        VramError::Parked { shard: shard.clone(), evicted_for: None },
         VramError::Restoring { shard: shard.clone() },
         VramError::StaleHandle { shard: shard.clone() },
         VramError::InUse { shard: shard.clone(), leases: 0 },
