@@ -199,7 +199,9 @@ pub fn set_pinned(core: &Core, model: &ModelHandle, pinned: bool) -> Result<(), 
             Ok(())
         });
         if let Err(error) = set {
-            changed.iter().for_each(|entry| entry.standing.set_pinned(!pinned));
+            for entry in changed {
+                entry.standing.set_pinned(!pinned);
+            }
             return Err(error);
         }
     }

@@ -160,7 +160,7 @@ fn a_model_that_may_not_go_as_a_whole_stays_as_a_whole() {
     let lease = manager.lease(third).unwrap();
     let leased = refused();
     assert_eq!((leased.busy.count, leased.busy.bytes), (1, bytes(32 * KIB)));
-    assert_eq!(leased.busy.first, [third.shard_id.clone()]);
+    assert_eq!(leased.busy.first.as_slice(), core::slice::from_ref(&third.shard_id));
     assert!(leased.to_string().contains("; model of 32.0 KiB (32768 bytes) is in use"), "{leased}");
     drop(lease);
     assert_eq!(resident(&manager, &model), 4);

@@ -50,20 +50,20 @@ fn of_two_threads_with_room_for_one_each_leases_what_it_admitted() {
 fn what_is_leased_at_its_arrival_is_counted_once_and_ends_once() {
     let manager = hosts(&[32 * KIB]).eviction(Lru).build().unwrap();
     let (model, leases) = manager.admit_leased(request("a"), &pieces(2), &source()).unwrap();
-    let leased = |count| {
+    let holds = |count| {
         let request = SealRequest::new("big", 0).evicts(false);
         let refused = shortfall(manager.seal(request, &[0; 32 * 1024]));
         refused.holders.iter().map(|holder| holder.leased_count).sum::<u64>() == count
     };
-    assert!(leased(2));
+    assert!(holds(2));
     let more = manager.lease_model(&model).unwrap();
-    assert!(leased(2));
+    assert!(holds(2));
     let refused = manager.free_model(&model).unwrap_err();
     assert!(matches!(refused, VramError::InUse { leases: 2, .. }), "{refused}");
     drop(leases);
-    assert!(leased(2));
+    assert!(holds(2));
     drop(more);
-    assert!(leased(0));
+    assert!(holds(0));
     manager.free_model(&model).unwrap();
 }
 
