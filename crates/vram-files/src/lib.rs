@@ -27,8 +27,8 @@ pub use image::{
 pub use key::{KeySource, KeySourceError, core_dumps_denied, create_key_file, deny_core_dumps};
 pub use progress::{Progress, ProgressFn, Watch, WatchOptions};
 pub use source::{
-    Access, Difference, FilePool, FileSource, FileState, HashInOrder, ReaderSource, SliceSource,
-    Source, SourceError,
+    Access, FileDifference, FilePool, FileSource, FileState, HashInOrder, ReaderSource,
+    SliceSource, Source, SourceError,
 };
 pub use whole_file::{Inputs, Overwrite, WholeFile};
 

@@ -21,7 +21,7 @@ pub use file::FileSource;
 pub use hash::HashInOrder;
 pub use pool::FilePool;
 pub use reader::ReaderSource;
-pub use state::{Difference, FileState};
+pub use state::{FileDifference, FileState};
 
 use crate::error::FileError;
 
@@ -53,7 +53,7 @@ pub enum SourceError {
         /// The name of the source.
         name: String,
         /// What differs from its state before the first byte was read.
-        what: Difference,
+        what: FileDifference,
     },
     /// A read outside the source, or before the position of a sequential source.
     #[error("{name} cannot give {len} bytes at offset {offset} of {declared}")]

@@ -21,6 +21,7 @@ pub use error::{HeaderProblem, ModelError};
 pub use header::{SafetensorsHeader, Tensor};
 pub use limits::Limits;
 pub use lookalike::Lookalike;
+pub use name::shown_whole;
 pub use plan::{plan, plan_of};
 pub use read_at::ReadAt;
 pub use safetensors::SafetensorsFile;

@@ -13,9 +13,20 @@ pub(crate) fn shown(name: &str) -> String {
     shown_up_to(name, SHOWN_MAX)
 }
 
-/// A path with control characters escaped, and whole: its end is what tells it from others.
+/// A text from outside, whole, with everything escaped that writes to a terminal or changes the
+/// reading direction there: such as a path, whose end tells it from others.
+///
+/// ```
+/// assert_eq!(vram_model::shown_whole("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+/// ```
+#[must_use]
+pub fn shown_whole(text: &str) -> String {
+    shown_up_to(text, usize::MAX)
+}
+
+/// A path, as [`shown_whole`].
 pub(crate) fn shown_path(path: &Path) -> String {
-    shown_up_to(&path.to_string_lossy(), usize::MAX)
+    shown_whole(&path.to_string_lossy())
 }
 
 fn shown_up_to(name: &str, max: usize) -> String {

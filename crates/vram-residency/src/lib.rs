@@ -75,9 +75,10 @@ pub use vram_core::transfer::ReadBack;
 pub use vram_events::{Event, EventKind, EventLog, EventSink, OnEviction, SinkCounts};
 #[doc(inline)]
 pub use vram_files::{
-    Access, CancelToken, Difference, FilePool, FileSource, FileState, ImageInfo, ImageOptions,
+    Access, CancelToken, FileDifference, FilePool, FileSource, FileState, ImageInfo, ImageOptions,
     ImageReport, ImageVerdict, KeySource, KeySourceError, Overwrite, Progress, ReaderSource,
     SliceSource, Source, SourceError, core_dumps_denied, create_key_file, deny_core_dumps,
+    regular_file,
 };
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
 #[doc(inline)]
@@ -87,8 +88,9 @@ pub use vram_seal::parallel::Threads;
 pub use vram_seal::{AlteredSegments, SegmentSpan};
 pub use vram_seal::{
     CONTEXT_LEN_MAX, ContentDigest, ContentHasher, ContextField, Expected, ExpectedDigest,
-    HashKind, KeyError, KeyId, KeyRing, MetadataCode, Protection, RecordFields, SealContext,
-    SealError, SealKey, SealParams, SealRecord, SegmentSize, SivScope, Suite, TicketKey,
+    HashKind, KeyError, KeyId, KeyRing, MetadataCode, ParseDigestError, Protection, RecordFields,
+    SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize, SivScope, Suite,
+    TicketKey,
 };
 #[doc(inline)]
 pub use vram_space::{GpuCapacity, LifeState, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};

@@ -40,7 +40,7 @@ pub struct FileState {
 /// What differs between two states of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Difference {
+pub struct FileDifference {
     /// The device or the inode: the name leads to another file.
     pub file: bool,
     /// The length.
@@ -83,14 +83,14 @@ impl FileState {
 
     /// What is different `later`; `None` if no write was seen in between.
     #[must_use]
-    pub fn difference(&self, later: &Self) -> Option<Difference> {
-        let found = Difference {
+    pub fn difference(&self, later: &Self) -> Option<FileDifference> {
+        let found = FileDifference {
             file: self.id() != later.id(),
             len: self.len != later.len,
             modified: self.modified != later.modified,
             changed: self.changed != later.changed && self.links == later.links,
         };
-        (found != Difference::default()).then_some(found)
+        (found != FileDifference::default()).then_some(found)
     }
 
     /// Refuses a file that is not in this state any more.
@@ -153,7 +153,7 @@ fn synced(_file: &File) -> Option<FileState> {
     None
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for FileDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.file {
             return f.write_str("another file has its name now");
@@ -238,6 +238,6 @@ mod tests {
         fs::write(&path, b"other").unwrap();
         file.set_modified(modified).unwrap();
         let found = state.difference(&FileState::of(&file).unwrap()).unwrap();
-        assert_eq!(found, Difference { changed: true, ..Difference::default() });
+        assert_eq!(found, FileDifference { changed: true, ..FileDifference::default() });
     }
 }
