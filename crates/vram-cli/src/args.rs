@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vram_residency::device::DeviceSpec;
-use vram_residency::{ByteLen, ContentDigest, Protection, SegmentSize, SivScope, Suite};
+use vram_residency::{ByteLen, Protection, SegmentSize, SivScope, Suite};
+
+use crate::model::digests::DigestArgs;
 
 /// Keeps model weights resident, accounted for and provably intact in GPU memory.
 ///
@@ -35,9 +37,9 @@ pub(crate) enum Command {
     Seal(SealArgs),
     /// Open a sealed image; write its content whole, or nothing.
     Unseal(UnsealArgs),
-    /// Check every byte of a sealed image without writing anything.
+    /// Check every byte of sealed images without writing anything.
     Verify(VerifyArgs),
-    /// Print what a sealed image states about itself. Needs no key, proves nothing.
+    /// Print what a sealed image or a model file states about itself. Needs no key, proves nothing.
     Inspect(InspectArgs),
     /// Write a new random key to a new file that only its owner can read.
     Keygen(KeygenArgs),
@@ -46,9 +48,12 @@ pub(crate) enum Command {
 /// `vram load`.
 #[derive(Args, Debug)]
 pub(crate) struct LoadArgs {
-    /// Safetensors files; together they are one model, loaded whole or not at all.
+    /// Safetensors files, or sealed images: together they are one model, loaded whole or not at all.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// Load a part of the files of a sharded model (`…-00001-of-00002.safetensors`).
+    #[arg(long)]
+    pub(crate) partial: bool,
     /// Place everything on this GPU of the list [default: most room first]
     #[arg(long, value_name = "N")]
     pub(crate) gpu: Option<u32>,
@@ -62,12 +67,35 @@ pub(crate) struct LoadArgs {
     /// Key file to seal with [default: a fresh random key, dropped at the end]
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
-    /// BLAKE3 digest that a file must have, as `b3sum` prints it; one for each file, in order.
-    #[arg(long = "expect-digest", value_name = "HEX")]
-    pub(crate) expect_digests: Vec<ContentDigest>,
+    #[command(flatten)]
+    pub(crate) digests: DigestArgs,
+    /// What sealed images must be. Model files are sealed under their own name.
+    #[command(flatten)]
+    pub(crate) images: ImageArgs,
     /// Print the result as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What `vram load` compares sealed images with.
+#[derive(Args, Debug)]
+pub(crate) struct ImageArgs {
+    /// Of sealed images: the id of the model that they were sealed as; required.
+    #[arg(long, value_name = "ID")]
+    pub(crate) model_id: Option<String>,
+    /// Of sealed images: their mode; `any` accepts plaintext as well as ciphertext. What lies in
+    /// device memory is chosen by --protection.
+    #[arg(long, value_enum, default_value_t = ExpectedMode::Encrypted)]
+    pub(crate) mode: ExpectedMode,
+    /// Of sealed images: the context that they were sealed with.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) context: Option<String>,
+    /// Of sealed images: a file that describes the content.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata: Option<PathBuf>,
+    /// Of sealed images: your own revision of the content.
+    #[arg(long, value_name = "N")]
+    pub(crate) revision: Option<u64>,
 }
 
 /// `vram devices`.
@@ -178,8 +206,9 @@ pub(crate) struct UnsealArgs {
 /// `vram verify`.
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
-    /// The sealed image; `-` is standard input.
-    pub(crate) image: PathBuf,
+    /// The sealed images; `-` is standard input.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<PathBuf>,
     /// Key file.
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: PathBuf,
@@ -190,7 +219,8 @@ pub(crate) struct VerifyArgs {
 /// `vram inspect`.
 #[derive(Args, Debug)]
 pub(crate) struct InspectArgs {
-    /// The sealed image; `-` is standard input.
+    /// The sealed image or safetensors file; `-` is standard input.
+    #[arg(value_name = "FILE")]
     pub(crate) image: PathBuf,
     /// Print the result as JSON.
     #[arg(long)]

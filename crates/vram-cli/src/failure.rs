@@ -76,6 +76,11 @@ impl Failure {
         self
     }
 
+    /// Its class.
+    pub(crate) const fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// The code to exit with.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.kind.code())
@@ -111,6 +116,9 @@ impl From<ModelError> for Failure {
                 Some("check its permissions")
             }
             ModelError::NotAFile { .. } => Some("give the path of a .safetensors file"),
+            ModelError::Changed { .. } => {
+                return Self::integrity(error.to_string());
+            }
             ModelError::TensorInTwoFiles { .. } => Some("load the files one by one"),
             _ => None,
         };

@@ -25,7 +25,7 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command};
-use crate::commands::{demo, devices, image, inspect, keys, load};
+use crate::commands::{demo, devices, image, inspect, keys, load, verify};
 use crate::output::Output;
 
 fn main() -> ExitCode {
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args, &mut output),
         Command::Seal(args) => image::seal(args, &mut output),
         Command::Unseal(args) => image::unseal(args, &mut output),
-        Command::Verify(args) => image::verify(args, &mut output),
+        Command::Verify(args) => verify::verify(args, &mut output),
         Command::Inspect(args) => inspect::run(args, &mut output),
         Command::Keygen(args) => keys::generate(args, &mut output),
     };

@@ -1,15 +1,24 @@
-//! The model to load: open files, their checked headers, and the plan of pieces.
+//! The model to load: its files, their checked headers, and the plan of pieces.
 
+pub(crate) mod digests;
+pub(crate) mod list;
+pub(crate) mod parts;
+
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use vram_model::{Limits, SafetensorsFile, SafetensorsHeader, plan_of};
-use vram_residency::{ByteLen, FileSource, ModelPlan, Source as _};
+use vram_residency::{
+    ByteLen, FilePool, FileSource, ModelPlan, ModelSource, Source, SourceError, regular_file,
+};
 
 use crate::failure::{Failure, Kind};
 
 /// Longest piece that is placed as one. Pieces of this size find room in a fragmented region, and a
 /// piece that fails costs little.
 pub(crate) const PIECE_LEN_MAX: ByteLen = ByteLen::new(64 << 20);
+/// How a sealed image begins.
+const SEALED: [u8; 8] = *b"VRSEAL1\0";
 /// Most bytes of a model id; the seal's own limit.
 const MODEL_ID_LEN_MAX: usize = 1024;
 
@@ -24,7 +33,7 @@ pub(crate) struct Model {
     pub(crate) plan: ModelPlan,
 }
 
-/// One open file whose header was checked.
+/// One file whose header was checked.
 #[derive(Debug)]
 pub(crate) struct ModelFile {
     /// The path that the user gave.
@@ -39,11 +48,16 @@ impl Model {
     /// Opens the files and reads their headers, but no tensor.
     pub(crate) fn open(paths: &[PathBuf]) -> Result<Self, Failure> {
         let limits = Limits::default();
+        // A model may have more files than this process may have open.
+        let pool = FilePool::within_limit();
         let mut files = Vec::with_capacity(paths.len());
         for path in paths {
-            let (file, header) = SafetensorsFile::open(path, &limits)?.into_parts();
-            let source = FileSource::from_file(file, path)
-                .map_err(|error| Failure::input(error.to_string()))?;
+            let file = SafetensorsFile::open(path, &limits)?;
+            let before = file.metadata().clone();
+            let (file, header) = file.into_parts();
+            let source = FileSource::from_file_since(file, path, &before)
+                .map_err(|error| Failure::input(error.to_string()))?
+                .in_pool(&pool);
             files.push(ModelFile { path: path.clone(), header, source });
         }
         let plan = plan_of(files.iter().map(|file| &file.header))?
@@ -52,15 +66,62 @@ impl Model {
         let id = paths.first().map_or_else(String::new, |path| id_of(path));
         Ok(Self { id, files, plan })
     }
+
+    /// The bytes of the files, by the numbers of the plan.
+    ///
+    /// # Arguments
+    ///
+    /// * `proven`: the digests of the files are compared later, so that a file that was written
+    ///   meanwhile and still has the content of its digest is accepted.
+    pub(crate) fn source(&self, proven: bool) -> Files<'_> {
+        Files { files: &self.files, proven }
+    }
+}
+
+/// The files of a model as a source.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Files<'a> {
+    files: &'a [ModelFile],
+    proven: bool,
+}
+
+impl ModelSource for Files<'_> {
+    fn read_at(&self, file: u32, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
+        let index = usize::try_from(file).ok();
+        match index.and_then(|index| self.files.get(index)) {
+            Some(file) => Source::read_at(&file.source, offset, target),
+            None => Err(SourceError::io("the model", std::io::ErrorKind::NotFound.into())),
+        }
+    }
+
+    /// Refuses files that were written since their headers were read.
+    fn finish(&self) -> Result<(), SourceError> {
+        self.files.iter().try_for_each(|file| match Source::finish(&file.source) {
+            Err(error) if self.proven && error.is_change() => Ok(()),
+            answer => answer,
+        })
+    }
 }
 
 impl ModelFile {
     /// Fills `target` with the bytes that start at `offset`.
     pub(crate) fn read(&self, offset: u64, target: &mut [u8]) -> Result<(), Failure> {
-        self.source.read_at(offset, target).map_err(|error| {
-            Failure::new(Kind::Input, error.to_string()).hint("leave the file alone while it loads")
-        })
+        Source::read_at(&self.source, offset, target).map_err(|error| not_the_file(&error))
     }
+}
+
+/// A file that could not be read, or is another one now.
+pub(crate) fn not_the_file(error: &SourceError) -> Failure {
+    let kind = if error.is_change() { Kind::Integrity } else { Kind::Input };
+    Failure::new(kind, error.to_string()).hint("leave the file alone while it loads")
+}
+
+/// Returns true if a path leads to a file that begins as a sealed image does. Whatever else is wrong
+/// with it is for its reader to say.
+pub(crate) fn is_sealed_image(path: &Path) -> bool {
+    let mut beginning = [0; SEALED.len()];
+    let opened = regular_file::open_regular(path);
+    opened.is_ok_and(|file| file.read_exact_at(&mut beginning, 0).is_ok()) && beginning == SEALED
 }
 
 /// The id of a model whose first file has this path.

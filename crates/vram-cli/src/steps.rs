@@ -7,12 +7,12 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use vram_residency::{
-    ByteLen, CancelToken, ContentDigest, ContentHasher, HashKind, ModelHandle, Piece, SealedShard,
-    Verify, VramManager,
+    ByteLen, CancelToken, ContentDigest, ModelHandle, Piece, SealedShard, Verify, VramManager,
 };
 
 use crate::failure::Failure;
 use crate::interrupt;
+use crate::model::digests::{Expectations, Found, Hashers};
 use crate::model::{Model, ModelFile};
 use crate::progress::Bar;
 
@@ -63,20 +63,21 @@ impl<'a> Loaded<'a> {
         Ok(started.elapsed())
     }
 
-    /// Opens every shard in device memory, and returns the BLAKE3 digest of each file as it is
-    /// there: its header followed by its tensors, which leave no gaps.
-    pub(crate) fn digests(&self) -> Result<(Vec<ContentDigest>, Duration), Failure> {
+    /// Opens every shard in device memory, and returns the digests of each file as it is there: its
+    /// header followed by its tensors, which leave no gaps.
+    pub(crate) fn digests(
+        &self,
+        expected: &Expectations,
+    ) -> Result<(Vec<Found>, Duration), Failure> {
         let bar = Bar::new("read", self.model.plan.total());
         let mut pieces = self.pieces().peekable();
         let mut digests = Vec::with_capacity(self.model.files.len());
         let mut time = Duration::ZERO;
-        for (index, file) in (0_u32..).zip(&self.model.files) {
-            let mut target = Hashing {
-                hasher: ContentHasher::new(HashKind::Blake3),
-                bar: &bar,
-                token: self.token,
-            };
-            hash_header(file, &mut target.hasher)?;
+        for ((index, file), number) in (0_u32..).zip(&self.model.files).zip(0..) {
+            let sha256 = expected.needs_sha256(number);
+            let mut target =
+                Hashing { hashers: Hashers::new(sha256), bar: &bar, token: self.token };
+            hash_header(file, &mut target.hashers)?;
             let started = Instant::now();
             while let Some((_, shard)) = pieces.next_if(|(piece, _)| piece.file == index) {
                 let written = self.manager.unseal_to(shard, &mut target);
@@ -84,9 +85,25 @@ impl<'a> Loaded<'a> {
                 written?;
             }
             time = time.saturating_add(started.elapsed());
-            digests.push(target.hasher.finalize());
+            digests.push(target.hashers.finalize());
         }
         Ok((digests, time))
+    }
+
+    /// The SHA-256 of one file as it lies in device memory.
+    pub(crate) fn sha256(&self, number: usize) -> Result<ContentDigest, Failure> {
+        let (index, file) = u32::try_from(number)
+            .ok()
+            .zip(self.model.files.get(number))
+            .ok_or_else(|| Failure::input("there is no such file"))?;
+        let bar = Bar::new("read", file.header.data_len());
+        let mut target = Hashing { hashers: Hashers::new(true), bar: &bar, token: self.token };
+        hash_header(file, &mut target.hashers)?;
+        for (_, shard) in self.pieces().filter(|(piece, _)| piece.file == index) {
+            self.manager.unseal_to(shard, &mut target)?;
+        }
+        let found = target.hashers.finalize();
+        Ok(found.sha256.unwrap_or(found.blake3))
     }
 
     /// Reads the first byte, the last one, and ranges at random places, `count` in all, and
@@ -159,7 +176,7 @@ pub(crate) fn name(piece: &Piece) -> String {
 }
 
 /// Hashes the bytes before the tensors, from the file: they are not in device memory.
-fn hash_header(file: &ModelFile, hasher: &mut ContentHasher) -> Result<(), Failure> {
+fn hash_header(file: &ModelFile, hashers: &mut Hashers) -> Result<(), Failure> {
     let mut offset = 0;
     let mut window = vec![0; WINDOW];
     while offset < file.header.data_offset() {
@@ -167,17 +184,17 @@ fn hash_header(file: &ModelFile, hasher: &mut ContentHasher) -> Result<(), Failu
         let now = usize::try_from(left).unwrap_or(WINDOW).min(WINDOW);
         let part = window.get_mut(..now).unwrap_or_default();
         file.read(offset, part)?;
-        hasher.update(part);
+        hashers.update(part);
         offset = offset.saturating_add(ByteLen::from_usize(now).get());
     }
     Ok(())
 }
 
 /// Hashes the bytes written to it; fails once the user asked to stop.
-struct Hashing<'a> {
-    hasher: ContentHasher,
-    bar: &'a Bar,
-    token: &'a CancelToken,
+pub(crate) struct Hashing<'a> {
+    pub(crate) hashers: Hashers,
+    pub(crate) bar: &'a Bar,
+    pub(crate) token: &'a CancelToken,
 }
 
 impl Write for Hashing<'_> {
@@ -185,7 +202,7 @@ impl Write for Hashing<'_> {
         if self.token.is_cancelled() {
             return Err(io::Error::other("interrupted"));
         }
-        self.hasher.update(bytes);
+        self.hashers.update(bytes);
         self.bar.advance(ByteLen::from_usize(bytes.len()).get());
         Ok(bytes.len())
     }

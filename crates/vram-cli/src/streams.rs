@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use vram_residency::{FileSource, Source as _, VramError};
+use vram_residency::{FileSource, Source as _, SourceError, VramError};
 
 use crate::failure::Failure;
 
@@ -39,9 +39,8 @@ pub(crate) fn output_name(path: &Path) -> String {
 
 /// Opens a file to be sealed.
 pub(crate) fn source(path: &Path) -> Result<FileSource, Failure> {
-    let failed = |error: vram_residency::SourceError| {
-        Failure::input(error.to_string()).hint("give a file that can be read")
-    };
+    let failed =
+        |error: SourceError| Failure::input(error.to_string()).hint("give a file that can be read");
     if !is_dash(path) {
         return FileSource::open(path).map_err(failed);
     }
@@ -88,6 +87,11 @@ impl Image {
                 if *path == self.path =>
             {
                 *path = PathBuf::from(STDIN);
+            }
+            VramError::Source(SourceError::Changed { name, .. })
+                if Path::new(name) == self.path =>
+            {
+                STDIN.clone_into(name);
             }
             _ => {}
         }

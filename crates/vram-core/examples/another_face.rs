@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, GpuIndex};
 use vram_core::error::VramError;
-use vram_core::parts::{Core, Limits, Settings};
+use vram_core::parts::{Core, EvictionUnit, Limits, Settings};
 use vram_core::resident::read;
 use vram_core::room::free;
 use vram_core::sealing::{SealRequest, seal};
@@ -41,6 +41,7 @@ impl Weights {
             threads: Threads::AUTO,
             eviction: None,
             on_eviction: OnEviction::Never,
+            eviction_unit: EvictionUnit::Model,
             park_limit: ByteLen::ZERO,
         };
         let options = GpuOptions {

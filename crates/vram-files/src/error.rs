@@ -112,6 +112,7 @@ impl FileError {
     pub const fn is_integrity(&self) -> bool {
         match self {
             Self::SourceChanged { .. } | Self::DigestMismatch { .. } => true,
+            Self::Source(error) => error.is_change(),
             Self::Seal(error) => error.is_integrity(),
             Self::Image { source, .. } => source.is_integrity(),
             _ => false,

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 
 use vram_alloc::ByteLen;
 use vram_seal::{
-    ContentDigest, ImageLayout, RecordFields, SealRecord, SegmentLayout, SegmentSpan, Threads,
+    ContentDigest, ExpectedDigest, ImageLayout, RecordFields, SealRecord, SegmentLayout,
+    SegmentSpan, Threads,
 };
 use zeroize::Zeroizing;
 
@@ -53,7 +54,7 @@ pub struct ImageOptions<'a> {
     threads: Threads,
     overwrite: Overwrite,
     len_max: Option<ByteLen>,
-    expected_digest: Option<ContentDigest>,
+    expected: Option<ExpectedDigest>,
     inputs: Vec<PathBuf>,
     watch: WatchOptions<'a>,
 }
@@ -88,8 +89,19 @@ impl<'a> ImageOptions<'a> {
 
     /// Demands content of this BLAKE3 digest; the call writes nothing otherwise.
     #[must_use]
-    pub const fn expected_digest(mut self, digest: ContentDigest) -> Self {
-        self.expected_digest = Some(digest);
+    pub const fn expected_digest(self, digest: ContentDigest) -> Self {
+        self.expect_digest(ExpectedDigest::blake3(digest))
+    }
+
+    /// Demands content of this digest, of whichever kind; the call writes nothing otherwise. Files
+    /// are read as often as without it. SHA-256 is computed in order, on one thread at a time, which
+    /// bounds the speed of the call.
+    ///
+    /// Content of this digest is accepted also from a file that was written while it was read: it is
+    /// what the caller asked for.
+    #[must_use]
+    pub const fn expect_digest(mut self, digest: ExpectedDigest) -> Self {
+        self.expected = Some(digest);
         self
     }
 
@@ -214,10 +226,11 @@ pub struct ImageInfo {
 /// # Errors
 ///
 /// [`FileError::Io`] if the file cannot be read, [`FileError::Image`] if it is no sealed image or
-/// has another version. A file of the wrong length is not an error here: compare the two lengths.
+/// has another version, [`FileError::Source`] if it was written meanwhile. A file of the wrong length is not an error here: compare the two lengths.
 pub fn inspect_image(image: &Path) -> Result<ImageInfo, FileError> {
     let file = ImageFile::open(image)?;
     let fields = file.record().parse_unauthenticated().map_err(|error| file.refused(error))?;
     let image_len = ByteLen::new(ImageLayout::for_fields(&fields).total_len());
+    file.unchanged()?;
     Ok(ImageInfo { record: file.record().clone(), fields, file_len: file.len(), image_len })
 }

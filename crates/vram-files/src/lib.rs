@@ -26,8 +26,11 @@ pub use image::{
 };
 pub use key::{KeySource, KeySourceError, core_dumps_denied, create_key_file, deny_core_dumps};
 pub use progress::{Progress, ProgressFn, Watch, WatchOptions};
-pub use source::{Access, FileSource, ReaderSource, SliceSource, Source, SourceError};
+pub use source::{
+    Access, FileDifference, FilePool, FileSource, FileState, HashInOrder, ReaderSource,
+    SliceSource, Source, SourceError,
+};
 pub use whole_file::{Inputs, Overwrite, WholeFile};
 
 // What a publisher of models needs of the crate below, so that it depends on this one alone.
-pub use vram_seal::{Expected, KeyRing, SealContext, SealKey, SealParams};
+pub use vram_seal::{Expected, ExpectedDigest, KeyRing, SealContext, SealKey, SealParams};

@@ -5,7 +5,10 @@
 //! file without sharing a cursor.
 
 pub(crate) mod file;
+mod hash;
+mod pool;
 mod reader;
+mod state;
 
 use core::fmt;
 use std::fs::File;
@@ -15,7 +18,10 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 
 pub use file::FileSource;
+pub use hash::HashInOrder;
+pub use pool::FilePool;
 pub use reader::ReaderSource;
+pub use state::{FileDifference, FileState};
 
 use crate::error::FileError;
 
@@ -40,6 +46,14 @@ pub enum SourceError {
         name: String,
         /// Bytes the source had declared.
         declared: u64,
+    },
+    /// The file was written while it was read, or its name leads to another file now.
+    #[error("{name} changed while it was read: {what}; read it again when nothing writes it")]
+    Changed {
+        /// The name of the source.
+        name: String,
+        /// What differs from its state before the first byte was read.
+        what: FileDifference,
     },
     /// A read outside the source, or before the position of a sequential source.
     #[error("{name} cannot give {len} bytes at offset {offset} of {declared}")]
@@ -78,9 +92,14 @@ impl SourceError {
     pub fn io(name: impl Into<String>, error: io::Error) -> Self {
         Self::Io { name: name.into(), error: Arc::new(error) }
     }
-}
 
-impl SourceError {
+    /// Returns true if the source may have changed, while it still has its length. A caller that
+    /// knows the digest of all that it read, and finds it right, need not care.
+    #[must_use]
+    pub const fn is_change(&self) -> bool {
+        matches!(self, Self::Changed { .. })
+    }
+
     /// The error of a sealing call, with the model id of what it was sealing.
     #[must_use]
     pub fn while_sealing(self, model_id: &str) -> FileError {
@@ -152,8 +171,16 @@ pub trait Source: Sync {
         None
     }
 
+    /// The state in which that file was opened. By default the present state of
+    /// [`as_file`](Self::as_file).
+    fn file_state(&self) -> Option<FileState> {
+        self.as_file().and_then(|file| FileState::of(file).ok())
+    }
+
     /// The sealing call makes this once, after it has read the last byte. The source checks here
-    /// whether its length has changed, or whether it has more bytes than it declared.
+    /// whether its length has changed, whether it has more bytes than it declared, and last whether
+    /// it changed otherwise ([`SourceError::Changed`]). The call ignores that last answer if it was
+    /// given the digest of the content, and what it read has that digest.
     ///
     /// # Errors
     ///
@@ -181,6 +208,9 @@ macro_rules! methods_of_what_it_points_to {
         }
         fn as_file(&self) -> Option<&File> {
             S::as_file(self)
+        }
+        fn file_state(&self) -> Option<FileState> {
+            S::file_state(self)
         }
         fn finish(&self) -> Result<(), SourceError> {
             S::finish(self)

@@ -1,5 +1,5 @@
 //! The locks of this crate, in one place, and how they treat a panic. No thread takes a lock while
-//! it holds another one, but a callback runs under the lock of its [`Watch`](crate::Watch).
+//! it holds another one, but the hash of a source inside the turn of its readers, and a callback runs under the lock of its [`Watch`](crate::Watch).
 
 pub(crate) use std::sync::{Mutex, MutexGuard};
 

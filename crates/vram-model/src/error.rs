@@ -4,6 +4,8 @@ use std::io;
 
 use vram_alloc::{ByteLen, PlanError};
 
+use crate::lookalike::Lookalike;
+
 /// Why a model file was not accepted.
 ///
 /// Every variant names the file. Names from inside the file are shortened and escaped before they
@@ -36,6 +38,16 @@ pub enum ModelError {
         wanted: ByteLen,
         /// The operating system's error.
         source: io::Error,
+    },
+    /// The file was written while its header was read.
+    #[error(
+        "{file} changed while its header was read: {what}; read it again when nothing writes it"
+    )]
+    Changed {
+        /// The file as the caller named it.
+        file: String,
+        /// What differs: its length or its times.
+        what: &'static str,
     },
     /// The host does not have enough memory for the header.
     #[error("no host memory for the {wanted} header of {file}")]
@@ -233,41 +245,4 @@ pub enum HeaderProblem {
         /// Length of the file.
         file_len: ByteLen,
     },
-}
-
-/// The recognised format of a file that is not a safetensors file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Lookalike {
-    /// `GGUF`, llama.cpp's format.
-    Gguf,
-    /// A zip archive, as `PyTorch` writes `.bin`, `.pt` and `.pth` files.
-    Zip,
-    /// A bare Python pickle.
-    Pickle,
-    /// A JSON text, such as the index of a model in several files.
-    Json,
-    /// A Git LFS pointer: the placeholder of a file that was not fetched.
-    LfsPointer,
-    /// An HTML page: the result of a download that received an error page.
-    Html,
-    /// A sealed image of this project.
-    SealedImage,
-}
-
-impl core::fmt::Display for Lookalike {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Gguf => "it is a GGUF file, which is not supported yet",
-            Self::Zip => "it is a zip archive, probably a PyTorch checkpoint; convert it first",
-            Self::Pickle => "it is a Python pickle; convert it first",
-            Self::Json => {
-                "it is a JSON text, perhaps the index of a sharded model; \
-                 name the .safetensors files that it lists"
-            }
-            Self::LfsPointer => "it is a Git LFS pointer; fetch the file with `git lfs pull`",
-            Self::Html => "it is an HTML page, perhaps the error page of a failed download",
-            Self::SealedImage => "it is a sealed image",
-        })
-    }
 }

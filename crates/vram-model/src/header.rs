@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 use safetensors::tensor::{Metadata, TensorInfo};
 use vram_alloc::{ByteLen, Dtype, TensorFormat, tensor_bytes};
 
-use crate::error::{HeaderProblem, Lookalike};
+use crate::error::HeaderProblem;
+use crate::lookalike::{self, Lookalike, SNIFFED};
 use crate::name::shown;
 use crate::safetensors::RawHeader;
 use crate::{Limits, ModelError, ReadAt};
 
 /// The length field at the start of the file: 8 bytes, little-endian.
 const LENGTH_FIELD: u64 = 8;
-/// Bytes read to recognise a file of another format.
-const SNIFFED: usize = 32;
 
 /// The header of a safetensors file, after all figures in it were checked.
 ///
@@ -74,23 +73,21 @@ impl SafetensorsHeader {
         };
 
         let file_len = source.byte_len().map_err(unreadable(0, ByteLen::ZERO))?;
+        // No safetensors file begins like one of another format, as a rule by an impossible length.
+        let or_another_format = |problem| match recognise(source, file_len) {
+            Some(found) => ModelError::OtherFormat { file: file.to_owned(), found },
+            None => refused(problem),
+        };
         if file_len < LENGTH_FIELD {
-            return Err(refused(HeaderProblem::TooShort { file_len: ByteLen::new(file_len) }));
+            let problem = HeaderProblem::TooShort { file_len: ByteLen::new(file_len) };
+            return Err(or_another_format(problem));
         }
         let mut field = [0; 8];
         source.read_exact_at(0, &mut field).map_err(unreadable(0, ByteLen::new(LENGTH_FIELD)))?;
         let header_len = ByteLen::new(u64::from_le_bytes(field));
 
-        let text_len = match checked_header_len(header_len, ByteLen::new(file_len), limits) {
-            Ok(text_len) => text_len,
-            Err(problem) => {
-                // An impossible length is typical of every other format.
-                return Err(match recognise(source, file_len) {
-                    Some(found) => ModelError::OtherFormat { file: file.to_owned(), found },
-                    None => refused(problem),
-                });
-            }
-        };
+        let text_len = checked_header_len(header_len, ByteLen::new(file_len), limits)
+            .map_err(or_another_format)?;
         let mut text = Vec::new();
         text.try_reserve_exact(text_len).map_err(|_no_memory| ModelError::HostMemory {
             file: file.to_owned(),
@@ -101,7 +98,10 @@ impl SafetensorsHeader {
             .read_exact_at(LENGTH_FIELD, &mut text)
             .map_err(unreadable(LENGTH_FIELD, header_len))?;
 
-        let raw = RawHeader::parse(&text, limits).map_err(refused)?;
+        let raw = RawHeader::parse(&text, limits).map_err(|problem| match problem {
+            HeaderProblem::NotAnObject => or_another_format(problem),
+            problem => refused(problem),
+        })?;
         drop(text);
         // Cannot overflow: the header lies inside the file.
         let data_offset = LENGTH_FIELD.saturating_add(header_len.get());
@@ -294,17 +294,5 @@ fn recognise(source: &(impl ReadAt + ?Sized), file_len: u64) -> Option<Lookalike
     let len = usize::try_from(file_len).unwrap_or(SNIFFED).min(SNIFFED);
     let beginning = beginning.get_mut(..len)?;
     source.read_exact_at(0, beginning).ok()?;
-    let lower = beginning.to_ascii_lowercase();
-    match beginning {
-        [b'P', b'K', 3, 4, ..] => Some(Lookalike::Zip),
-        [0x80, 2..=5, ..] => Some(Lookalike::Pickle),
-        [b'{', ..] => Some(Lookalike::Json),
-        _ if beginning.starts_with(&crate::gguf::MAGIC) => Some(Lookalike::Gguf),
-        _ if beginning.starts_with(b"VRSEAL1\0") => Some(Lookalike::SealedImage),
-        _ if beginning.starts_with(b"version https://git-lfs") => Some(Lookalike::LfsPointer),
-        _ if lower.starts_with(b"<!doctype") || lower.starts_with(b"<html") => {
-            Some(Lookalike::Html)
-        }
-        _ => None,
-    }
+    lookalike::recognise(beginning)
 }

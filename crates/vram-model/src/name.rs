@@ -1,17 +1,38 @@
 //! Display of names from untrusted files: escaped, and never longer than a line.
 
 use core::fmt::Write as _;
+use std::path::Path;
 
 /// The maximum number of characters of a name in an error message.
 const SHOWN_MAX: usize = 80;
 
-/// `name` with control characters escaped, and shortened in the middle if it is long.
+/// `name` with control characters escaped, and cut at its end if it is long.
 ///
 /// A tensor name may contain any JSON string, including terminal escapes, and errors are printed.
 pub(crate) fn shown(name: &str) -> String {
+    shown_up_to(name, SHOWN_MAX)
+}
+
+/// A text from outside, whole, with everything escaped that writes to a terminal or changes the
+/// reading direction there: such as a path, whose end tells it from others.
+///
+/// ```
+/// assert_eq!(vram_model::shown_whole("a\u{1b}[2Jb"), "a\\u{1b}[2Jb");
+/// ```
+#[must_use]
+pub fn shown_whole(text: &str) -> String {
+    shown_up_to(text, usize::MAX)
+}
+
+/// A path, as [`shown_whole`].
+pub(crate) fn shown_path(path: &Path) -> String {
+    shown_whole(&path.to_string_lossy())
+}
+
+fn shown_up_to(name: &str, max: usize) -> String {
     let mut shown = String::new();
     for (count, character) in name.chars().enumerate() {
-        if count == SHOWN_MAX {
+        if count == max {
             // Writing to a `String` cannot fail.
             let _ = write!(shown, "… ({} bytes)", name.len());
             break;
@@ -49,6 +70,13 @@ mod tests {
     fn terminal_escapes_and_direction_marks_are_disarmed() {
         assert_eq!(shown("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\u{a}");
         assert_eq!(shown("a\u{202e}b"), "a\\u{202e}b");
+    }
+
+    #[test]
+    fn a_path_is_shown_whole_and_disarmed() {
+        let long = format!("/{}/model\u{1b}-00002-of-00002.safetensors", "x".repeat(4000));
+        let shown = shown_path(Path::new(&long));
+        assert_eq!(shown, long.replace('\u{1b}', "\\u{1b}"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use core::cell::RefCell;
 use core::fmt;
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::path::Path;
 
 use safetensors::Dtype;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use crate::error::HeaderProblem;
-use crate::name::shown;
+use crate::name::{shown, shown_path};
 use crate::{Limits, ModelError, SafetensorsHeader};
 
 /// The key of the free-form entries; every other key is a tensor's name.
@@ -29,6 +29,8 @@ const MESSAGE_MAX: usize = 400;
 #[derive(Debug)]
 pub struct SafetensorsFile {
     file: File,
+    /// Before the first byte of the header was read.
+    metadata: Metadata,
     header: SafetensorsHeader,
 }
 
@@ -38,10 +40,10 @@ impl SafetensorsFile {
     /// # Errors
     ///
     /// [`ModelError::Open`] if it cannot be opened, [`ModelError::NotAFile`] for a directory, a
-    /// pipe or a device, otherwise as [`SafetensorsHeader::read`].
+    /// pipe or a device, [`ModelError::Changed`] if it was written meanwhile, otherwise as [`SafetensorsHeader::read`].
     pub fn open(path: impl AsRef<Path>, limits: &Limits) -> Result<Self, ModelError> {
         let path = path.as_ref();
-        let name = shown(&path.to_string_lossy());
+        let name = shown_path(path);
         let failed = |source| ModelError::Open { file: name.clone(), source };
         let not_a_file = || ModelError::NotAFile { file: name.clone() };
 
@@ -50,11 +52,17 @@ impl SafetensorsFile {
             return Err(not_a_file());
         }
         let file = File::open(path).map_err(failed)?;
-        if !file.metadata().map_err(failed)?.is_file() {
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
             return Err(not_a_file());
         }
-        let header = SafetensorsHeader::read(&name, &file, limits)?;
-        Ok(Self { file, header })
+        let header = SafetensorsHeader::read(&name, &file, limits);
+        // Also where the header was refused: it may be half of an old one and half of a new one.
+        let now = file.metadata().map_err(failed)?;
+        if let Some(what) = changed(&metadata, &now) {
+            return Err(ModelError::Changed { file: name, what });
+        }
+        Ok(Self { file, metadata, header: header? })
     }
 
     /// Opens the file at `path`, checks its header, and closes it again.
@@ -78,11 +86,39 @@ impl SafetensorsFile {
         &self.file
     }
 
+    /// The metadata of the file before the first byte of it was read: who reads the tensors later
+    /// compares these, to see whether the file was written since then.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
     /// Splits into the open file and its header.
     #[must_use]
     pub fn into_parts(self) -> (File, SafetensorsHeader) {
         (self.file, self.header)
     }
+}
+
+/// What differs between two states of an open file, if a write was seen. The change time of a file that
+/// was linked or unlinked in between says nothing of its bytes.
+fn changed(before: &Metadata, now: &Metadata) -> Option<&'static str> {
+    if before.len() != now.len() {
+        return Some("its length is another");
+    }
+    if before.modified().ok() != now.modified().ok() {
+        return Some("its modification time is another");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let time = |of: &Metadata| (of.ctime(), of.ctime_nsec());
+        if time(before) != time(now) && before.nlink() == now.nlink() {
+            return Some("its change time is another");
+        }
+    }
+    None
 }
 
 /// A header as parsed from JSON: well formed and bounded, its figures not yet checked.

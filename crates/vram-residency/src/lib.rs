@@ -77,9 +77,10 @@ pub use vram_core::transfer::ReadBack;
 pub use vram_events::{Event, EventKind, EventLog, EventSink, EvictedFor, OnEviction, SinkCounts};
 #[doc(inline)]
 pub use vram_files::{
-    Access, CancelToken, FileSource, ImageInfo, ImageOptions, ImageReport, ImageVerdict, KeySource,
-    KeySourceError, Overwrite, Progress, ReaderSource, SliceSource, Source, SourceError,
-    core_dumps_denied, create_key_file, deny_core_dumps,
+    Access, CancelToken, FileDifference, FilePool, FileSource, FileState, ImageInfo, ImageOptions,
+    ImageReport, ImageVerdict, KeySource, KeySourceError, Overwrite, Progress, ReaderSource,
+    SliceSource, Source, SourceError, core_dumps_denied, create_key_file, deny_core_dumps,
+    regular_file,
 };
 pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
 #[doc(inline)]
@@ -88,9 +89,10 @@ pub use vram_seal::parallel::Threads;
 #[doc(inline)]
 pub use vram_seal::{AlteredSegments, SegmentSpan};
 pub use vram_seal::{
-    CONTEXT_LEN_MAX, ContentDigest, ContentHasher, ContextField, Expected, HashKind, KeyError,
-    KeyId, KeyRing, MetadataCode, Protection, RecordFields, SealContext, SealError, SealKey,
-    SealParams, SealRecord, SegmentSize, SivScope, Suite, TicketKey,
+    CONTEXT_LEN_MAX, ContentDigest, ContentHasher, ContextField, Expected, ExpectedDigest,
+    HashKind, KeyError, KeyId, KeyRing, MetadataCode, ParseDigestError, Protection, RecordFields,
+    SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize, SivScope, Suite,
+    TicketKey,
 };
 #[doc(inline)]
 pub use vram_space::{GpuCapacity, LifeState, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};

@@ -81,6 +81,89 @@ pub enum HashKind {
     Sha256,
 }
 
+/// The digest that content must have, and of which kind it is.
+///
+/// As text: `blake3:` or `sha256:` and 64 hexadecimal digits. Digits alone are BLAKE3, as `b3sum`
+/// prints them. `Debug` shows the kind alone.
+///
+/// ```
+/// use vram_seal::{ExpectedDigest, HashKind};
+///
+/// let digits = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+/// let expected: ExpectedDigest = format!("sha256:{digits}").parse()?;
+/// assert_eq!(expected.kind(), HashKind::Sha256);
+/// assert_eq!(expected.to_string(), format!("sha256:{digits}"));
+/// assert_eq!(digits.parse::<ExpectedDigest>()?.kind(), HashKind::Blake3);
+/// # Ok::<(), vram_seal::ParseDigestError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpectedDigest {
+    kind: HashKind,
+    digest: ContentDigest,
+}
+
+impl ExpectedDigest {
+    /// A digest of this kind.
+    #[must_use]
+    pub const fn new(kind: HashKind, digest: ContentDigest) -> Self {
+        Self { kind, digest }
+    }
+
+    /// A BLAKE3 digest.
+    #[must_use]
+    pub const fn blake3(digest: ContentDigest) -> Self {
+        Self::new(HashKind::Blake3, digest)
+    }
+
+    /// A SHA-256 digest.
+    #[must_use]
+    pub const fn sha256(digest: ContentDigest) -> Self {
+        Self::new(HashKind::Sha256, digest)
+    }
+
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> HashKind {
+        self.kind
+    }
+
+    /// The digest itself.
+    #[must_use]
+    pub const fn digest(&self) -> ContentDigest {
+        self.digest
+    }
+}
+
+impl fmt::Display for ExpectedDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind, self.digest)
+    }
+}
+
+impl FromStr for ExpectedDigest {
+    type Err = ParseDigestError;
+
+    fn from_str(text: &str) -> Result<Self, ParseDigestError> {
+        let (kind, digits) = match text.split_once(':') {
+            None => (HashKind::Blake3, text),
+            Some(("blake3", digits)) => (HashKind::Blake3, digits),
+            Some(("sha256", digits)) => (HashKind::Sha256, digits),
+            Some(_) => return Err(ParseDigestError),
+        };
+        Ok(Self::new(kind, digits.parse()?))
+    }
+}
+
+impl fmt::Display for HashKind {
+    /// The prefix of a digest of this kind as text: `blake3`, `sha256`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Blake3 => "blake3",
+            Self::Sha256 => "sha256",
+        })
+    }
+}
+
 /// Hashes content that arrives in pieces.
 pub struct ContentHasher(Inner);
 
@@ -190,6 +273,34 @@ mod tests {
             }
             assert_eq!(pieces.finalize(), got);
         }
+    }
+
+    #[test]
+    fn an_expected_digest_has_a_kind_and_one_spelling_for_each() {
+        let digits = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
+        for kind in [HashKind::Blake3, HashKind::Sha256] {
+            let digest = ContentHasher::digest(kind, b"abc");
+            let text = ExpectedDigest::new(kind, digest).to_string();
+            assert_eq!(text, format!("{kind}:{digest}"));
+            assert_eq!(text.parse(), Ok(ExpectedDigest::new(kind, digest)));
+            // The same digits of the other kind are another digest.
+            let other = text.split_once(':').unwrap().1;
+            let blake3 = other.parse::<ExpectedDigest>().unwrap();
+            assert_eq!(blake3 == ExpectedDigest::new(kind, digest), kind == HashKind::Blake3);
+        }
+        for refused in
+            ["", "sha256:", ":", "md5:", "SHA256:", "sha256", " blake3:", "blake3: ", "sha512:"]
+        {
+            assert!(refused.parse::<ExpectedDigest>().is_err(), "{refused}");
+            let digits = if refused.is_empty() { &digits[1..] } else { digits };
+            assert!(
+                format!("{refused}{digits}").parse::<ExpectedDigest>().is_err()
+                    != (refused == "sha256:"),
+                "{refused}"
+            );
+        }
+        let shown = format!("{:?}", digits.parse::<ExpectedDigest>().unwrap());
+        assert!(shown.contains("Blake3") && !shown.contains("6437"), "{shown}");
     }
 
     #[test]

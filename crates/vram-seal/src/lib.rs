@@ -21,7 +21,7 @@ mod serde;
 mod whole;
 mod wipe;
 
-pub use digest::{ContentDigest, ContentHasher, HashKind, ParseDigestError};
+pub use digest::{ContentDigest, ContentHasher, ExpectedDigest, HashKind, ParseDigestError};
 pub use error::{ContextField, SealError};
 pub use image::ImageLayout;
 pub use key::id::{KeyError, KeyId};

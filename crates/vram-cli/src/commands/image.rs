@@ -1,4 +1,4 @@
-//! Sealed images: `vram seal`, `unseal` and `verify`.
+//! Sealed images: `vram seal` and `unseal`, and what `verify` shares with them.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -6,14 +6,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use vram_residency::{
-    ByteLen, CONTEXT_LEN_MAX, ContentDigest, Expected, ImageOptions, KeyRing, Overwrite, Progress,
-    Protection, SealContext, SealParams, SivScope, seal_image, seal_image_to, unseal_image,
-    unseal_image_to, verify_image,
+    ByteLen, CONTEXT_LEN_MAX, CancelToken, ContentDigest, Expected, FileState, ImageOptions,
+    KeyRing, Overwrite, Progress, Protection, SealContext, SealParams, SivScope, seal_image,
+    seal_image_to, unseal_image, unseal_image_to,
 };
 
-use crate::args::{BoundArgs, ExpectArgs, ExpectedMode, Mode, SealArgs, UnsealArgs, VerifyArgs};
+use crate::args::{BoundArgs, ExpectArgs, ExpectedMode, Mode, SealArgs, UnsealArgs};
 use crate::commands::keys;
 use crate::failure::Failure;
+use crate::model::not_the_file;
 use crate::output::{Output, digest_line, note};
 use crate::progress::Bar;
 use crate::{interrupt, streams, table};
@@ -39,7 +40,7 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
     let bar = BytesBar::new("seal");
     let inputs = inputs(&args.file, &args.key_file, &args.bound);
     streams::output_is_none_of(&inputs)?;
-    let options = options(&bar, &inputs, args.force)?;
+    let options = options(&bar, &inputs, args.force, interrupt::token()?);
     let params = params(args);
     let report = if streams::is_dash(&args.output) {
         let sink = streams::output()?;
@@ -73,7 +74,7 @@ pub(crate) fn unseal(args: &UnsealArgs, output: &mut Output) -> Result<(), Failu
     let bar = BytesBar::new("unseal");
     let inputs = inputs(&args.image, &args.key_file, &args.expect.bound);
     streams::output_is_none_of(&inputs)?;
-    let options = options(&bar, &inputs, args.force)?;
+    let options = options(&bar, &inputs, args.force, interrupt::token()?);
     let report = if streams::is_dash(&args.output) {
         let sink = streams::output()?;
         unseal_image_to(&keys, &expected, image.path(), sink, options)
@@ -92,52 +93,6 @@ pub(crate) fn unseal(args: &UnsealArgs, output: &mut Output) -> Result<(), Failu
         table::gb_per_s(len, started.elapsed()),
     ));
     tell_digest(&report.digest, &args.output, &args.output, output)
-}
-
-/// `vram verify`: checks whether every byte of an image is what was sealed, and lists the altered
-/// segments.
-pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failure> {
-    /// Altered segments that are listed; the others are counted.
-    const LISTED_MAX: usize = 16;
-
-    let keys = KeyRing::new(keys::load(&args.key_file)?);
-    let bound = Bound::read(&args.expect.bound)?;
-    let expected = bound.expected(&args.expect)?;
-
-    let started = Instant::now();
-    let bar = BytesBar::new("verify");
-    let image = streams::Image::at(&args.image)?;
-    let inputs = inputs(&args.image, &args.key_file, &args.expect.bound);
-    streams::output_is_none_of(&inputs)?;
-    let options = options(&bar, &inputs, false)?;
-    let verdict = verify_image(&keys, &expected, image.path(), options);
-    let verdict = verdict.map_err(|error| Failure::image(image.named(error)))?;
-    drop(bar);
-
-    let image = streams::input_name(&args.image);
-    let len = verdict.fields.plaintext_len();
-    if let Some(digest) = verdict.digest {
-        note(format!("verified at {:.2} GB/s", table::gb_per_s(len, started.elapsed())));
-        return output.line(format!(
-            "{image}: sound, and the content that was sealed: {} in {} segments, BLAKE3 {digest}",
-            table::size(len),
-            verdict.fields.segment_count(),
-        ));
-    }
-    for one in verdict.altered.iter().take(LISTED_MAX) {
-        let (start, end) = (one.start, one.start.saturating_add(one.len));
-        output.line(format!(
-            "{image}: altered: segment {}, bytes {start}..{end} of the content",
-            one.segment
-        ))?;
-    }
-    let (found, all) = (verdict.altered.len(), verdict.fields.segment_count());
-    if found > LISTED_MAX {
-        let more = found.saturating_sub(LISTED_MAX);
-        output.line(format!("{image}: altered segments not listed: {more}"))?;
-    }
-    Err(Failure::integrity(format!("{image} was altered: {found} of {all} segments"))
-        .hint("fetch the image again, or seal its source anew"))
 }
 
 /// The sealing parameters of the command line, without those that an authenticated image does not
@@ -164,21 +119,27 @@ fn params(args: &SealArgs) -> SealParams {
 ///
 /// * `inputs`: files that the command reads; the output replaces none.
 /// * `force`: whether the output may replace a file that looks like a key.
-fn options<'a>(
+/// * `token`: cancelled when the user asks to stop; a program has one.
+pub(super) fn options<'a>(
     bar: &'a BytesBar,
     inputs: &[&Path],
     force: bool,
-) -> Result<ImageOptions<'a>, Failure> {
+    token: CancelToken,
+) -> ImageOptions<'a> {
     let overwrite = if force { Overwrite::Replace } else { Overwrite::ReplaceButKeys };
     let options = ImageOptions::new()
         .overwrite(overwrite)
         .progress(|progress| bar.show(progress))
-        .cancel(interrupt::token()?);
-    Ok(inputs.iter().copied().fold(options, ImageOptions::input))
+        .cancel(token);
+    inputs.iter().copied().fold(options, ImageOptions::input)
 }
 
 /// The files that a command reads.
-fn inputs<'a>(read: &'a Path, key_file: &'a Path, bound: &'a BoundArgs) -> Vec<&'a Path> {
+pub(super) fn inputs<'a>(
+    read: &'a Path,
+    key_file: &'a Path,
+    bound: &'a BoundArgs,
+) -> Vec<&'a Path> {
     [streams::input_file(read), key_file].into_iter().chain(bound.metadata.as_deref()).collect()
 }
 
@@ -198,19 +159,19 @@ fn tell_digest(
 }
 
 /// The options that seals are bound to, with the file of `--metadata` already read.
-struct Bound {
+pub(super) struct Bound {
     metadata: Option<Vec<u8>>,
 }
 
 impl Bound {
-    fn read(args: &BoundArgs) -> Result<Self, Failure> {
+    pub(super) fn read(args: &BoundArgs) -> Result<Self, Failure> {
         check_context(args.context.as_deref())?;
         let metadata = args.metadata.as_deref().map(read_metadata).transpose()?;
         Ok(Self { metadata })
     }
 
     /// What an image must be, as far as the command line says.
-    fn expected<'a>(&'a self, args: &'a ExpectArgs) -> Result<Expected<'a>, Failure> {
+    pub(super) fn expected<'a>(&'a self, args: &'a ExpectArgs) -> Result<Expected<'a>, Failure> {
         let mut expected = match (&args.model_id, &args.bound.context) {
             (Some(model_id), context) => {
                 let context = context.as_deref().unwrap_or_default();
@@ -252,13 +213,20 @@ impl Bound {
     }
 }
 
-fn read_metadata(path: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn read_metadata(path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::file("read the metadata in", path, &error);
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
+    // A pipe has times of its own.
+    let is_file = file.metadata().map_err(failed)?.is_file();
+    let before = FileState::of(&file).map_err(failed)?;
     // One byte more than allowed tells a file that is too long from one that just fits.
     let limit = ByteLen::from_usize(CONTEXT_LEN_MAX).get();
-    let read = file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    let read = (&file).take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    if is_file {
+        let unchanged = before.check(&file, &path.display().to_string());
+        unchanged.map_err(|error| not_the_file(&error))?;
+    }
     if ByteLen::from_usize(read).get() > limit {
         let max = table::size(ByteLen::new(limit));
         return Err(Failure::input(format!("{} is longer than {max}", path.display()))
@@ -268,7 +236,7 @@ fn read_metadata(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// Refuses a context that no seal can have.
-fn check_context(context: Option<&str>) -> Result<(), Failure> {
+pub(super) fn check_context(context: Option<&str>) -> Result<(), Failure> {
     if context.is_none_or(|context| context.len() <= CONTEXT_LEN_MAX) {
         return Ok(());
     }
@@ -279,12 +247,12 @@ fn check_context(context: Option<&str>) -> Result<(), Failure> {
 
 /// A progress bar whose length is known only once the work has begun.
 #[derive(Debug)]
-struct BytesBar {
+pub(super) struct BytesBar {
     bar: Bar,
 }
 
 impl BytesBar {
-    fn new(phase: &'static str) -> Self {
+    pub(super) fn new(phase: &'static str) -> Self {
         Self { bar: Bar::new(phase, ByteLen::ZERO) }
     }
 

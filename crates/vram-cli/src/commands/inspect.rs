@@ -1,4 +1,5 @@
-//! `vram inspect`: what a sealed image states about itself, without a key and unauthenticated.
+//! `vram inspect`: what a sealed image states about itself, without a key and unauthenticated; and
+//! what a model file holds.
 
 use serde::Serialize;
 use vram_residency::{
@@ -6,7 +7,9 @@ use vram_residency::{
 };
 
 use crate::args::InspectArgs;
+use crate::commands::model_info;
 use crate::failure::Failure;
+use crate::model::is_sealed_image;
 use crate::output::Output;
 use crate::{streams, table};
 
@@ -46,6 +49,9 @@ fn hex(code: &[u8; 32]) -> String {
 pub(crate) fn run(args: &InspectArgs, output: &mut Output) -> Result<(), Failure> {
     streams::output_is_none_of(&[streams::input_file(&args.image)])?;
     let image = streams::Image::at(&args.image)?;
+    if image.path().is_file() && !is_sealed_image(image.path()) {
+        return model_info::run(args, &image, output);
+    }
     let info = inspect_image(image.path());
     let info = info.map_err(|error| Failure::image(image.named(error)))?;
     let name = streams::input_name(&args.image);

@@ -5,21 +5,23 @@ use std::time::Instant;
 
 use serde::Serialize;
 use vram_residency::{
-    AdmitRequest, ByteLen, ContentDigest, GpuCapacity, GpuChoice, Limits, ModelHandle, VramManager,
+    AdmitRequest, ByteLen, GpuCapacity, GpuChoice, Limits, ModelHandle, ModelSource as _,
+    VramManager,
 };
 
-use crate::args::{LoadArgs, Mode};
+use crate::args::{ExpectedMode, ImageArgs, LoadArgs, Mode};
 use crate::commands::devices::Devices;
-use crate::commands::keys;
+use crate::commands::{keys, load_images};
 use crate::failure::{Failure, Kind};
-use crate::model::Model;
+use crate::model::digests::{Expectations, Found};
+use crate::model::{Model, not_the_file, parts};
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::steps::Loaded;
 use crate::{interrupt, table};
 
 /// Host memory for staging. A load uses less than 100 MiB besides the device's own memory.
-const STAGING_LEN_MAX: ByteLen = ByteLen::new(32 << 20);
+pub(super) const STAGING_LEN_MAX: ByteLen = ByteLen::new(32 << 20);
 /// Number of ranges that are compared with the files.
 const RANGES: u64 = 64;
 
@@ -53,6 +55,9 @@ struct FileReport {
     tensor_count: usize,
     /// The digest of the header in the file and the tensors as opened from device memory.
     blake3: String,
+    /// If it was compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
 }
 
 /// The figures of one GPU while the model was resident.
@@ -70,14 +75,21 @@ struct GpuReport {
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Phase {
-    seconds: f64,
-    gb_per_s: f64,
+pub(super) struct Phase {
+    pub(super) seconds: f64,
+    pub(super) gb_per_s: f64,
 }
 
 /// Loads the model, verifies it, frees it, and reports.
 pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
-    check_digest_count(args)?;
+    let expected = args.digests.expectations(&args.files)?;
+    if load_images::are_images(&args.files)? {
+        return load_images::run(args, &expected, output);
+    }
+    refuse_image_options(args)?;
+    if !args.partial {
+        parts::refuse_missing(&args.files)?;
+    }
     let token = interrupt::token()?;
     let model = Model::open(&args.files)?;
     let key = match &args.key_file {
@@ -101,8 +113,8 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         .protection(args.protection.into())
         .cancel(token.clone())
         .progress(|progress| bar.set(progress.done));
-    let sources: Vec<_> = model.files.iter().map(|file| file.source.clone()).collect();
-    let admitted = manager.admit(request, &model.plan, &sources);
+    let source = model.source(expected.any());
+    let admitted = manager.admit(request, &model.plan, &source);
     let seal_time = started.elapsed();
     drop(bar);
     let handle = admitted.map_err(|error| {
@@ -112,7 +124,7 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     })?;
 
     let loaded = Loaded { manager: &manager, model: &model, handle: &handle, token: &token };
-    let proven = prove(&loaded, &args.expect_digests);
+    let proven = prove(&loaded, &expected);
     // Free the model after a success and after an error alike: no readable byte stays behind.
     let freed = manager.free_model(&handle);
     let Proof { gpus, digests, verify, read, ranges_compared } = proven?;
@@ -144,7 +156,7 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     } else {
         report.print(&before, &after, output)?;
         for (file, digest) in model.files.iter().zip(&digests) {
-            output.digest(digest, &file.path)?;
+            output.digest(&digest.blake3, &file.path)?;
         }
     }
     if !report.capacity_restored {
@@ -158,7 +170,7 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
 
 /// Returns true if every GPU's own figures are the same. What other processes hold may change
 /// meanwhile.
-fn same_room(before: &[GpuCapacity], after: &[GpuCapacity]) -> bool {
+pub(super) fn same_room(before: &[GpuCapacity], after: &[GpuCapacity]) -> bool {
     let own = |gpu: &GpuCapacity| (gpu.total, gpu.used, gpu.reserved, gpu.free, gpu.largest_hole);
     before.iter().map(own).eq(after.iter().map(own))
 }
@@ -166,39 +178,46 @@ fn same_room(before: &[GpuCapacity], after: &[GpuCapacity]) -> bool {
 /// The findings while the model was resident.
 struct Proof {
     gpus: Vec<GpuReport>,
-    digests: Vec<ContentDigest>,
+    digests: Vec<Found>,
     verify: Duration,
     read: Duration,
     ranges_compared: u64,
 }
 
-fn prove(loaded: &Loaded<'_>, expected: &[ContentDigest]) -> Result<Proof, Failure> {
+fn prove(loaded: &Loaded<'_>, expected: &Expectations) -> Result<Proof, Failure> {
     let gpus = gpu_reports(loaded.manager, loaded.handle)?;
     let verify = loaded.verify()?;
-    let (digests, read) = loaded.digests()?;
-    for ((file, found), expected) in loaded.model.files.iter().zip(&digests).zip(expected) {
-        if found != expected {
-            return Err(Failure::integrity(format!(
-                "{} has digest {found}, and {expected} was expected",
-                file.path.display()
-            ))
-            .hint("fetch the file again, or check the digest"));
-        }
+    let (digests, read) = loaded.digests(expected)?;
+    for ((number, file), found) in (0..).zip(&loaded.model.files).zip(&digests) {
+        expected.check(number, &file.path, found, || loaded.sha256(number))?;
     }
     let ranges_compared = loaded.compare_ranges(RANGES)?;
+    // The headers were hashed and the ranges compared with the files after the model was sealed.
+    let finished = loaded.model.source(expected.any()).finish();
+    finished.map_err(|error| not_the_file(&error))?;
     Ok(Proof { gpus, digests, verify, read, ranges_compared })
 }
 
-fn check_digest_count(args: &LoadArgs) -> Result<(), Failure> {
-    let (digests, files) = (args.expect_digests.len(), args.files.len());
-    if digests == 0 || digests == files {
-        return Ok(());
+/// Refuses options that only sealed images have, rather than to leave them without effect.
+fn refuse_image_options(args: &LoadArgs) -> Result<(), Failure> {
+    let ImageArgs { model_id, mode, context, metadata, revision } = &args.images;
+    let given = [
+        (model_id.is_some(), "--model-id"),
+        (*mode != ExpectedMode::Encrypted, "--mode"),
+        (context.is_some(), "--context"),
+        (metadata.is_some(), "--metadata"),
+        (revision.is_some(), "--revision"),
+    ];
+    match given.into_iter().find(|(given, _)| *given) {
+        None => Ok(()),
+        Some((_, option)) => Err(Failure::input(format!(
+            "{option} says what sealed images must be, and these are none"
+        ))
+        .hint(format!("leave out {option}"))),
     }
-    Err(Failure::input(format!("{digests} --expect-digest for {files} files"))
-        .hint("give one for each file, in order, or none"))
 }
 
-fn choose(args: &LoadArgs, manager: &VramManager) -> Result<GpuChoice, Failure> {
+pub(super) fn choose(args: &LoadArgs, manager: &VramManager) -> Result<GpuChoice, Failure> {
     let count = manager.gpu_count();
     match args.gpu {
         None => Ok(GpuChoice::MostRoomFirst),
@@ -237,7 +256,7 @@ fn no_room(failure: Failure, model: &Model) -> Failure {
     }))
 }
 
-fn capacities(manager: &VramManager) -> Result<Vec<GpuCapacity>, Failure> {
+pub(super) fn capacities(manager: &VramManager) -> Result<Vec<GpuCapacity>, Failure> {
     (0..manager.gpu_count()).map(|gpu| manager.capacity(gpu).map_err(Failure::from)).collect()
 }
 
@@ -261,20 +280,21 @@ fn gpu_reports(manager: &VramManager, handle: &ModelHandle) -> Result<Vec<GpuRep
     Ok(reports)
 }
 
-fn file_reports(model: &Model, digests: &[ContentDigest]) -> Vec<FileReport> {
+fn file_reports(model: &Model, digests: &[Found]) -> Vec<FileReport> {
     let files = model.files.iter().zip(digests);
     files
         .map(|(file, digest)| FileReport {
             path: file.path.display().to_string(),
             len: file.header.file_len().get(),
             tensor_count: file.header.tensors().len(),
-            blake3: digest.to_string(),
+            blake3: digest.blake3.to_string(),
+            sha256: digest.sha256.map(|digest| digest.to_string()),
         })
         .collect()
 }
 
 impl Phase {
-    fn of(len: ByteLen, time: Duration) -> Self {
+    pub(super) fn of(len: ByteLen, time: Duration) -> Self {
         Self { seconds: time.as_secs_f64(), gb_per_s: table::gb_per_s(len, time) }
     }
 }

@@ -6,3 +6,6 @@ pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod load;
+mod load_images;
+mod model_info;
+pub(crate) mod verify;

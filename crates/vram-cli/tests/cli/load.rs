@@ -206,11 +206,11 @@ fn a_file_that_is_no_sound_model_is_refused_in_one_line() {
     let cases: [(&str, Vec<u8>, &str); 12] = [
         ("empty", vec![], "0 bytes"),
         ("short", vec![1, 2, 3], "3 bytes"),
-        ("text", b"this is not a model file at all".to_vec(), "header claims"),
+        ("text", b"this is not a model file at all".to_vec(), "`this is not a model file at all`"),
         ("zeros", vec![0; 100], "begin with"),
         ("ones", vec![0xff; 100], "header claims"),
         ("gguf", b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0".to_vec(), "GGUF"),
-        ("zip", b"PK\x03\x04\x14\0\0\0\x08\0".to_vec(), "PyTorch"),
+        ("zip", b"PK\x03\x04\x14\0\0\0\x08\0".to_vec(), "zip archive"),
         ("index.json", br#"{"weight_map": {"a": "b"}}"#.to_vec(), "sharded"),
         ("lfs", b"version https://git-lfs.github.com/spec/v1\n".to_vec(), "git lfs pull"),
         ("cut", sound[..sound.len() - 1].to_vec(), "cut short"),

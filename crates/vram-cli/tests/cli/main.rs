@@ -16,6 +16,7 @@ extern crate vram_testkit;
 mod cuda;
 mod demo;
 mod expected;
+mod files;
 mod images;
 mod interrupted;
 mod load;

@@ -144,6 +144,7 @@ impl VramError {
             | Self::WriteNotKept { .. }
             | Self::SourceChanged { .. }
             | Self::DigestMismatch { .. } => true,
+            Self::Source(error) => error.is_change(),
             Self::Seal(error) => error.is_integrity(),
             Self::Image { source, .. } => source.is_integrity(),
             _ => false,

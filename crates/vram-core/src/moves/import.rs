@@ -16,7 +16,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use vram_files::{Watch, WatchOptions, regular_file};
+use vram_files::{FileState, Watch, WatchOptions, regular_file};
 use vram_seal::parallel::{Threads, for_each_segment};
 use vram_seal::{Hashes, ImageLayout, OpenLimits, SealRecord, SegmentTags, open_record_in};
 use vram_space::{Gpu, Space};
@@ -32,8 +32,14 @@ use crate::sync::Mutex;
 use crate::transfer::read::zeroed;
 use crate::transfer::{ReadBack, Windows};
 
-fn open_image(path: &Path) -> Result<File, VramError> {
-    regular_file::open_regular(path).map_err(|error| VramError::Io {
+/// The image, and its state before its first byte was read.
+fn open_image(path: &Path) -> Result<(File, FileState), VramError> {
+    let open = || {
+        let file = regular_file::open_regular(path)?;
+        let state = FileState::of(&file)?;
+        Ok((file, state))
+    };
+    open().map_err(|error| VramError::Io {
         action: "open the sealed image",
         path: Some(path.to_path_buf()),
         source: Arc::new(error),
@@ -61,8 +67,19 @@ pub(crate) struct Landed {
 /// Imports the image that a reader yields.
 pub fn import(
     core: &Core,
+    request: ImportRequest<'_>,
+    image: &mut (dyn Read + Send),
+) -> Result<SealedShard, VramError> {
+    import_whole(core, request, image, &|| Ok(()))
+}
+
+/// Imports an image. `unchanged` is called after the last byte was read, unless the content has the
+/// digest that the caller expects.
+fn import_whole(
+    core: &Core,
     mut request: ImportRequest<'_>,
     image: &mut (dyn Read + Send),
+    unchanged: &dyn Fn() -> Result<(), VramError>,
 ) -> Result<SealedShard, VramError> {
     core.check_open()?;
     let gpu = Arc::clone(core.gpu(request.request.gpu)?);
@@ -83,11 +100,15 @@ pub fn import(
     wanted.sealed_as.revision = fields.revision();
     let (space, counted) = place::place(core, &wanted, len)?;
     let landed = land(core, &wanted, proven, image, space, &watch)?;
-    if let Some(expected) = request.expected_digest
-        && expected != landed.seal.digest
-    {
-        let (model_id, found) = (&wanted.sealed_as.model_id, landed.seal.digest);
-        return Err(VramError::another_content(model_id, expected, found));
+    match request.expected_digest {
+        Some(expected) if expected == landed.seal.digest => {}
+        expected => {
+            unchanged()?;
+            if let Some(expected) = expected {
+                let (model_id, found) = (&wanted.sealed_as.model_id, landed.seal.digest);
+                return Err(VramError::another_content(model_id, expected, found));
+            }
+        }
     }
     let Landed { seal, space, verified } = landed;
     let id = core.ids.next(&*core.clock);
@@ -144,7 +165,8 @@ pub(crate) fn bring_back(
 ) -> Result<Option<Landed>, VramError> {
     target.ready()?;
     let path = &exported.path;
-    let mut file = open_image(path)?;
+    // Its state does not matter: the content is compared with that of the lost shard.
+    let (mut file, _state) = open_image(path)?;
     let request = ImportRequest::again(sealed_as, target.index);
     let back = || {
         let proven = prove(core, &request, &mut file)?;
@@ -235,6 +257,7 @@ pub fn import_from(
     path: &Path,
 ) -> Result<SealedShard, VramError> {
     core.check_open()?;
-    let mut file = open_image(path)?;
-    import(core, request, &mut file).map_err(|error| in_file(path, error))
+    let (file, state) = open_image(path)?;
+    let unchanged = || Ok(state.check(&file, &path.display().to_string())?);
+    import_whole(core, request, &mut &file, &unchanged).map_err(|error| in_file(path, error))
 }

@@ -113,11 +113,6 @@ fn write_seal(
     pass.write_all(space, options).map_err(changed)?;
 
     let done = collector.finish()?;
-    if let Some(expected) = options.expected_digest
-        && *expected != done.digest
-    {
-        let model_id = &request.sealed_as.model_id;
-        return Err(VramError::another_content(model_id, *expected, done.digest));
-    }
+    (options.check)(done.digest)?;
     keys::open_seal(core, done, params, &Expected::from(&context).params(params))
 }

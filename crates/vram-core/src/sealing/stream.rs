@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_files::{CancelToken, Feed as _, Progress, Source, Watch, WatchOptions};
-use vram_seal::ContentDigest;
+use vram_seal::{ContentDigest, ExpectedDigest};
 use vram_space::Space;
 use zeroize::Zeroizing;
 
@@ -36,7 +36,7 @@ use crate::transfer::{SourceFeed, WriteOptions};
 #[derive(Debug, Default)]
 #[must_use]
 pub struct SealOptions<'a> {
-    expected_digest: Option<ContentDigest>,
+    expected: Option<ExpectedDigest>,
     watch: WatchOptions<'a>,
 }
 
@@ -48,7 +48,13 @@ impl<'a> SealOptions<'a> {
 
     setters! {
         /// Requires content with this BLAKE3 digest; otherwise no shard becomes resident.
-        [const] fn expected_digest(digest: ContentDigest) => expected_digest = Some(digest);
+        [const] fn expected_digest(digest: ContentDigest) =>
+            expected = Some(ExpectedDigest::blake3(digest));
+        /// Requires content with this digest, of whichever kind. The source is read as often as
+        /// without it. SHA-256 is computed in order, which bounds the speed of the call.
+        ///
+        /// Content of this digest is accepted also from a file that was written while it was read.
+        [const] fn expect_digest(digest: ExpectedDigest) => expected = Some(digest);
         /// Sets a callback that receives the progress: from worker threads, one at a time. If it
         /// panics, the call is rolled back and the panic continues in the caller.
         fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
@@ -65,18 +71,12 @@ pub fn seal_source(
     source: &dyn Source,
     options: SealOptions<'_>,
 ) -> Result<SealedShard, VramError> {
-    let feed = SourceFeed::new(source, &request.sealed_as.model_id);
+    let expected = options.expected.as_ref();
+    let feed = SourceFeed::of_digest(source, &request.sealed_as.model_id, expected);
     let watch = options.watch.begin(feed.len())?;
     feed.check_scope(request.params(core.defaults))?;
     let (space, counted) = place::place(core, request, feed.len())?;
-    let ready = seal_feed(
-        core,
-        request,
-        (space, counted),
-        &feed,
-        options.expected_digest.as_ref(),
-        &watch,
-    )?;
+    let ready = seal_feed(core, request, (space, counted), &feed, expected, &watch)?;
     // Called before the shard is resident: a callback that panics must not leave a shard behind.
     watch.finish();
     entry::publish(core, ready)
@@ -89,16 +89,17 @@ pub(crate) fn seal_feed(
     request: &SealRequest,
     (space, counted): (Space, crate::shard::Counted),
     feed: &SourceFeed<'_>,
-    expected_digest: Option<&ContentDigest>,
+    expected: Option<&ExpectedDigest>,
     watch: &Watch<'_>,
 ) -> Result<Ready, VramError> {
     let told = |done| {
         watch.advance(done);
         Ok(watch.go_on()?)
     };
-    let options = WriteOptions { expected_digest, watch: &told };
+    let check = |found| feed.check_digest(expected, found);
+    let options = WriteOptions { check: &check, watch: &told };
     let ready = seal::write_shard(core, request, space, counted, feed, &options)?;
-    feed.finish()?;
+    feed.finish(expected.is_some())?;
     Ok(ready)
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 
 use vram_alloc::{ByteLen, ByteRange};
-use vram_files::{Access, Feed, FileError, Source};
-use vram_seal::SealParams;
+use vram_files::{Access, Feed, FileError, HashInOrder, Source};
+use vram_seal::{ContentDigest, ExpectedDigest, SealParams};
 use vram_space::Worker;
 
 use crate::error::VramError;
@@ -19,8 +19,12 @@ pub(crate) struct SourceFeed<'s> {
     // Each is asked for once, so that a source that answers differently later has no effect.
     len: ByteLen,
     slice: Option<&'s [u8]>,
-    /// The next window of a source that can only be read in order.
-    turn: Option<Mutex<u64>>,
+    /// True for a source that can only be read in order.
+    sequential: bool,
+    /// The next window of a pass in order.
+    turn: Mutex<u64>,
+    /// For an expected digest that needs the bytes in order: taken in the first pass.
+    hash: Option<HashInOrder>,
     model_id: &'s str,
 }
 
@@ -29,18 +33,25 @@ impl<'s> SourceFeed<'s> {
         let len = ByteLen::new(source.len());
         let slice =
             source.as_slice().filter(|slice| ByteLen::from_usize(<[u8]>::len(slice)) == len);
-        let turn = match source.access() {
-            Access::Sequential if slice.is_none() => Some(Mutex::new(0)),
-            _ => None,
-        };
-        Self { source, len, slice, turn, model_id }
+        let sequential = source.access() == Access::Sequential && slice.is_none();
+        Self { source, len, slice, sequential, turn: Mutex::new(0), hash: None, model_id }
+    }
+
+    /// As [`SourceFeed::new`], for content that must have this digest.
+    pub(crate) fn of_digest(
+        source: &'s dyn Source,
+        model_id: &'s str,
+        expected: Option<&ExpectedDigest>,
+    ) -> Self {
+        let feed = Self::new(source, model_id);
+        Self { hash: HashInOrder::for_expected(expected, feed.len.get()), ..feed }
     }
 
     /// # Errors
     ///
     /// [`VramError::Config`] if a source that can be read only once would have to be read twice.
     pub(crate) fn check_scope(&self, params: SealParams) -> Result<(), VramError> {
-        if needs_digest_first(params) && self.turn.is_some() {
+        if needs_digest_first(params) && self.sequential {
             return Err(VramError::config(
                 "scope Shard reads its source twice, and this one can be read only once: use \
                  scope Segment",
@@ -49,9 +60,32 @@ impl<'s> SourceFeed<'s> {
         Ok(())
     }
 
-    /// Called after the last byte has been read.
-    pub(crate) fn finish(&self) -> Result<(), VramError> {
-        Ok(self.source.finish().map_err(|error| error.while_sealing(self.model_id))?)
+    /// Compares what was read with the digest for which this feed was made.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::DigestMismatch`], or that the source changed meanwhile.
+    pub(crate) fn check_digest(
+        &self,
+        expected: Option<&ExpectedDigest>,
+        found: ContentDigest,
+    ) -> Result<(), VramError> {
+        match HashInOrder::difference(expected, found, self.hash.as_ref()) {
+            None => Ok(()),
+            Some((expected, found)) => {
+                self.finish(false)?;
+                Err(VramError::another_content(&self.model_id.into(), expected, found))
+            }
+        }
+    }
+
+    /// Called after the last byte has been read. `proven`: what was read has a digest that the caller
+    /// expects, so a file that was written meanwhile does no harm.
+    pub(crate) fn finish(&self, proven: bool) -> Result<(), VramError> {
+        match self.source.finish() {
+            Err(error) if proven && error.is_change() => Ok(()),
+            answer => Ok(answer.map_err(|error| error.while_sealing(self.model_id))?),
+        }
     }
 }
 
@@ -62,22 +96,28 @@ impl Feed for SourceFeed<'_> {
 
     fn fill(&self, range: ByteRange, target: &mut [u8]) -> Result<(), FileError> {
         match self.slice {
-            Some(slice) => slice.fill(range, target),
+            Some(slice) => slice.fill(range, target)?,
             // The one empty window of an empty shard: no byte is requested from the source.
-            None if target.is_empty() => Ok(()),
+            None if target.is_empty() => {}
             None => self
                 .source
                 .read_at(range.start().get(), target)
-                .map_err(|error| error.while_sealing(self.model_id)),
+                .map_err(|error| error.while_sealing(self.model_id))?,
         }
+        if let Some(hash) = &self.hash {
+            hash.take(range.start().get(), target);
+        }
+        Ok(())
     }
 
     fn slice(&self) -> Option<&[u8]> {
-        self.slice
+        // A hash sees each window as it is read.
+        self.slice.filter(|_| self.hash.is_none())
     }
 
     fn turn(&self) -> Option<&Mutex<u64>> {
-        self.turn.as_ref()
+        let in_order = self.hash.as_ref().is_some_and(HashInOrder::is_wanted);
+        (self.sequential || in_order).then_some(&self.turn)
     }
 }
 

@@ -21,8 +21,9 @@ use crate::transfer::{Window, Windows};
 /// The settings for writing one shard that are not part of its request.
 #[derive(Clone, Copy)]
 pub(crate) struct WriteOptions<'a> {
-    /// The digest that the content must have, if the caller named one.
-    pub(crate) expected_digest: Option<&'a ContentDigest>,
+    /// Called with the digest of what was sealed, before it is read back: refuses other content than
+    /// the caller expects.
+    pub(crate) check: &'a (dyn Fn(ContentDigest) -> Result<(), VramError> + Sync),
     /// Called with the number of bytes just done, from any thread: reports progress and checks for
     /// cancellation.
     pub(crate) watch: &'a (dyn Fn(ByteLen) -> Result<(), VramError> + Sync),
@@ -30,7 +31,7 @@ pub(crate) struct WriteOptions<'a> {
 
 impl WriteOptions<'_> {
     /// The settings for a slice: no progress, no cancellation.
-    pub(crate) const SLICE: Self = Self { expected_digest: None, watch: &|_done| Ok(()) };
+    pub(crate) const SLICE: Self = Self { check: &|_any| Ok(()), watch: &|_done| Ok(()) };
 }
 
 /// Whether sealing with these parameters needs the hashes of all segments before the first is

@@ -3,7 +3,7 @@
 
 use vram_seal::SegmentLayout;
 
-use crate::source::{Access, Source, SourceError};
+use crate::source::{Access, HashInOrder, Source, SourceError};
 use crate::sync::{Mutex, lock};
 
 /// A source, cut into segments that several threads read.
@@ -14,15 +14,23 @@ pub(super) struct SegmentFeed<'s> {
     /// in one step under this lock, so no thread waits for a segment that another thread has
     /// chosen.
     next: Option<Mutex<u64>>,
+    /// Takes the bytes of this pass, in order.
+    hash: Option<&'s HashInOrder>,
 }
 
 impl<'s> SegmentFeed<'s> {
-    pub(super) fn new(source: &'s dyn Source, layout: SegmentLayout) -> Self {
+    /// One pass over the source: in order if the source needs it, or a hash.
+    pub(super) fn new(
+        source: &'s dyn Source,
+        layout: SegmentLayout,
+        hash: Option<&'s HashInOrder>,
+    ) -> Self {
+        let hash = hash.filter(|hash| hash.is_wanted());
         let next = match source.access() {
-            Access::Positional => None,
-            Access::Sequential => Some(Mutex::new(0)),
+            Access::Positional if hash.is_none() => None,
+            _ => Some(Mutex::new(0)),
         };
-        Self { source, layout, next }
+        Self { source, layout, next, hash }
     }
 
     /// Reads a segment into the start of `target`.
@@ -56,6 +64,9 @@ impl<'s> SegmentFeed<'s> {
         };
         if len > 0 {
             self.source.read_at(range.start().get(), target)?;
+        }
+        if let Some(hash) = self.hash {
+            hash.take(range.start().get(), target);
         }
         Ok(len)
     }

@@ -5,15 +5,17 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use vram_alloc::ByteRange;
 use vram_seal::{
-    ContentDigest, Expected, Hashes, KeyRing, OpenLimits, SealError, SegmentSpan, SivScope,
-    open_and_hash, parallel,
+    ContentDigest, Expected, ExpectedDigest, Hashes, KeyRing, OpenLimits, SealError, SegmentLayout,
+    SegmentSpan, SivScope, Threads, open_and_hash, parallel,
 };
 use zeroize::Zeroizing;
 
 use super::read::{ImageFile, OpenImage, io_failed, sink_failed};
 use super::{ImageOptions, ImageReport, ImageVerdict, segment_buffer};
 use crate::error::FileError;
+use crate::source::HashInOrder;
 use crate::sync::{Mutex, lock};
 use crate::whole_file::{Inputs, WholeFile};
 
@@ -33,7 +35,8 @@ use crate::whole_file::{Inputs, WholeFile};
 ///
 /// [`FileError::Image`] naming the image and what is wrong with it: no image, another version,
 /// another key, another model, altered (and where). [`FileError::DigestMismatch`] if the caller
-/// expected another digest; [`FileError::Io`] for either file; [`FileError::Cancelled`]. No file is
+/// expected another digest; [`FileError::Source`] if the image was written while it was read, and the
+/// caller expected no digest; [`FileError::Io`] for either file; [`FileError::Cancelled`]. No file is
 /// left behind.
 ///
 /// # Panics
@@ -57,6 +60,7 @@ pub fn unseal_image(
     let layout = *opener.layout();
     let hashes = Hashes::new(&layout)?;
     let watch = options.watch(layout.plaintext_len());
+    let content = Content::expected(&options, &layout);
 
     let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), FileError> {
         watch.go_on()?;
@@ -64,18 +68,19 @@ pub fn unseal_image(
         let bytes = image.sealed(range, buffer)?;
         let refused = |error| image.file().refused(error);
         hashes.put(segment, open_and_hash(opener, segment, bytes).map_err(refused)?);
+        content.take(range, bytes);
         file.file()
             .write_all_at(bytes, range.start().get())
             .map_err(|error| io_failed("write", target, error))?;
         watch.advance(range.len());
         Ok(())
     };
-    let threads = options.threads_for(&layout);
+    let threads = content.threads(&options, &layout);
     parallel::for_each_segment(threads, layout.count(), || segment_buffer(&layout), work)?;
 
     let digest =
         opener.check_digest(&hashes.into_vec()).map_err(|error| image.file().refused(error))?;
-    check_expected(&image, &options, digest)?;
+    check_expected(&image, &content, digest)?;
     // Before the file has its name: if the callback panics, no file is left behind.
     watch.finish();
     file.publish().map_err(|error| io_failed("finish", target, error))?;
@@ -113,6 +118,7 @@ pub fn verify_image(
     let hashes = Hashes::new(&layout)?;
     let altered = Mutex::new(Vec::new());
     let watch = options.watch(layout.plaintext_len());
+    let content = Content::expected(&options, &layout);
 
     let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), FileError> {
         watch.go_on()?;
@@ -127,7 +133,10 @@ pub fn verify_image(
             Ok(hash)
         });
         match found {
-            Ok(hash) => hashes.put(segment, hash),
+            Ok(hash) => {
+                hashes.put(segment, hash);
+                content.take(range, bytes);
+            }
             Err(SealError::SegmentMismatch { .. }) => {
                 lock(&altered).push(SegmentSpan::new(segment, range));
             }
@@ -136,7 +145,7 @@ pub fn verify_image(
         watch.advance(range.len());
         Ok(())
     };
-    let threads = options.threads_for(&layout);
+    let threads = content.threads(&options, &layout);
     parallel::for_each_segment(threads, layout.count(), || segment_buffer(&layout), work)?;
 
     let mut altered = altered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -144,9 +153,10 @@ pub fn verify_image(
     let digest = if altered.is_empty() {
         let digest =
             opener.check_digest(&hashes.into_vec()).map_err(|error| image.file().refused(error))?;
-        check_expected(&image, &options, digest)?;
+        check_expected(&image, &content, digest)?;
         Some(digest)
     } else {
+        image.file().unchanged()?;
         None
     };
     watch.finish();
@@ -183,20 +193,22 @@ pub fn unseal_image_to(
     let hashes = Hashes::new(&layout)?;
     let len = layout.plaintext_len();
     let watch = options.watch(len.saturating_add(len));
+    let content = Content::expected(&options, &layout);
 
     let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), FileError> {
         watch.go_on()?;
         let Some(range) = layout.range(segment) else { return Ok(()) };
         let bytes = image.sealed(range, buffer)?;
         hashes.put(segment, open_and_hash(opener, segment, bytes).map_err(refused)?);
+        content.take(range, bytes);
         watch.advance(range.len());
         Ok(())
     };
-    let threads = options.threads_for(&layout);
+    let threads = content.threads(&options, &layout);
     parallel::for_each_segment(threads, layout.count(), || segment_buffer(&layout), work)?;
     let hashes = hashes.into_vec();
     let digest = opener.check_digest(&hashes).map_err(refused)?;
-    check_expected(&image, &options, digest)?;
+    check_expected(&image, &content, digest)?;
 
     let mut buffer = segment_buffer(&layout)?;
     for (segment, verified) in (0..layout.count()).zip(&hashes) {
@@ -221,19 +233,52 @@ pub fn unseal_image_to(
     })
 }
 
-/// Compares the content with the digest that the caller expects, if any.
+/// The content that the caller expects, by its digest.
+struct Content {
+    expected: Option<ExpectedDigest>,
+    /// For a digest that needs the bytes in order.
+    hash: Option<HashInOrder>,
+}
+
+impl Content {
+    fn expected(options: &ImageOptions<'_>, layout: &SegmentLayout) -> Self {
+        let expected = options.expected;
+        let hash = HashInOrder::for_expected(expected.as_ref(), layout.plaintext_len().get());
+        Self { expected, hash }
+    }
+
+    /// One thread opens the segments in order.
+    fn threads(&self, options: &ImageOptions<'_>, layout: &SegmentLayout) -> Threads {
+        if self.hash.is_some() { Threads::exactly(1) } else { options.threads_for(layout) }
+    }
+
+    /// Takes an opened segment.
+    fn take(&self, range: ByteRange, bytes: &[u8]) {
+        if let Some(hash) = &self.hash {
+            hash.take(range.start().get(), bytes);
+        }
+    }
+}
+
+/// Compares the content with the digest that the caller expects. Without one, the file must not have
+/// been written since it was opened.
 fn check_expected(
     image: &OpenImage,
-    options: &ImageOptions<'_>,
+    content: &Content,
     digest: ContentDigest,
 ) -> Result<(), FileError> {
-    match options.expected_digest.filter(|expected| *expected != digest) {
-        Some(expected) => Err(FileError::DigestMismatch {
-            model_id: Arc::from(image.file().name().as_str()),
-            expected: Box::new(expected),
-            found: Box::new(digest),
-        }),
-        None => Ok(()),
+    let expected = content.expected.as_ref();
+    match HashInOrder::difference(expected, digest, content.hash.as_ref()) {
+        None if expected.is_some() => Ok(()),
+        None => image.file().unchanged(),
+        Some((expected, found)) => {
+            image.file().unchanged()?;
+            Err(FileError::DigestMismatch {
+                model_id: Arc::from(image.file().name().as_str()),
+                expected: Box::new(expected),
+                found: Box::new(found),
+            })
+        }
     }
 }
 

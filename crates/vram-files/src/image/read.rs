@@ -14,12 +14,15 @@ use vram_seal::{
 
 use crate::error::FileError;
 use crate::regular_file;
+use crate::source::FileState;
 
 /// A file with a record at its start, not authenticated.
 pub(super) struct ImageFile {
     file: File,
     path: PathBuf,
     len: ByteLen,
+    /// The state of the file before its first byte was read.
+    state: FileState,
     record: SealRecord,
 }
 
@@ -28,15 +31,15 @@ impl ImageFile {
     pub(super) fn open(path: &Path) -> Result<Self, FileError> {
         let failed = |error| io_failed("open the sealed image", path, error);
         let file = regular_file::open_regular(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
+        let state = FileState::of(&file).map_err(failed)?;
         let mut head = [0_u8; SealRecord::LEN];
-        let present = usize::try_from(metadata.len()).unwrap_or(usize::MAX).min(head.len());
+        let present = usize::try_from(state.len()).unwrap_or(usize::MAX).min(head.len());
         if let Some(head) = head.get_mut(..present) {
             file.read_exact_at(head, 0).map_err(|error| io_failed("read", path, error))?;
         }
         let record = SealRecord::from_bytes(head);
-        let image =
-            Self { file, path: path.to_path_buf(), len: ByteLen::new(metadata.len()), record };
+        let (path, len) = (path.to_path_buf(), ByteLen::new(state.len()));
+        let image = Self { file, path, len, state, record };
         // The first check of the format, before the magic.
         if present < SealRecord::LEN {
             return Err(image.refused(SealError::WrongLength {
@@ -63,6 +66,11 @@ impl ImageFile {
     /// The file's name in errors.
     pub(super) fn name(&self) -> String {
         self.path.display().to_string()
+    }
+
+    /// Refuses a file that was written since it was opened: what was read may be parts of two images.
+    pub(super) fn unchanged(&self) -> Result<(), FileError> {
+        Ok(self.state.check(&self.file, &self.name())?)
     }
 
     /// Adds the file's path to an error of the seal.

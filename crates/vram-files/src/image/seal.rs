@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_seal::{
-    ContentDigest, Fresh, Hashes, ImageLayout, Protection, SealContext, SealError, SealKey,
-    SealParams, Sealed, Sealer, SegmentCollector, Threads, image, merge_digest, parallel,
+    ContentDigest, ExpectedDigest, Fresh, Hashes, ImageLayout, Protection, SealContext, SealError,
+    SealKey, SealParams, Sealed, Sealer, SegmentCollector, Threads, image, merge_digest, parallel,
 };
 use zeroize::Zeroizing;
 
@@ -18,7 +18,7 @@ use super::read::{io_failed, sink_failed};
 use super::{ImageOptions, ImageReport, segment_buffer};
 use crate::error::FileError;
 use crate::progress::Watch;
-use crate::source::{Access, Source};
+use crate::source::{Access, HashInOrder, Source};
 use crate::whole_file::{Inputs, WholeFile, nameless};
 
 /// Bytes copied to a writer at a time.
@@ -38,7 +38,7 @@ const COPY_LEN: usize = 64 << 10;
 ///
 /// # Errors
 ///
-/// [`FileError::SourceLength`], [`FileError::SourceChanged`] or [`FileError::Io`] for the source;
+/// [`FileError::SourceLength`], [`FileError::SourceChanged`] or [`FileError::Source`] for the source;
 /// [`FileError::DigestMismatch`] if the caller expected another digest; [`FileError::Config`] for
 /// scope Shard with a source that can be read only once; [`FileError::Io`] for the target;
 /// [`FileError::Cancelled`]; [`FileError::LimitExceeded`]. No file is left behind.
@@ -173,9 +173,10 @@ fn fresh(
 /// The files that the call must not replace.
 fn inputs(source: &dyn Source, options: &ImageOptions<'_>) -> io::Result<Inputs> {
     let inputs = Inputs::default().with_paths(&options.inputs);
-    match source.as_file() {
-        Some(file) => inputs.with_file(file),
-        None => Ok(inputs),
+    match (source.file_state(), source.as_file()) {
+        (Some(state), _) => Ok(inputs.with_state(&state)),
+        (None, Some(file)) => inputs.with_file(file),
+        (None, None) => Ok(inputs),
     }
 }
 
@@ -189,7 +190,9 @@ fn watch<'a>(fresh: &Sealer<Fresh>, options: &mut ImageOptions<'a>) -> Watch<'a>
 struct Job<'a> {
     source: &'a dyn Source,
     threads: Threads,
-    expected: Option<ContentDigest>,
+    expected: Option<ExpectedDigest>,
+    /// For an expected digest that needs the bytes in order.
+    hash: Option<HashInOrder>,
     /// The name of the content in errors.
     name: &'a str,
     /// The image file.
@@ -208,7 +211,10 @@ impl<'a> Job<'a> {
         target: &'a Path,
     ) -> Self {
         let threads = options.threads_for(fresh.layout());
-        Self { source, threads, expected: options.expected_digest, name, file, target }
+        let expected = options.expected;
+        let len = fresh.layout().plaintext_len().get();
+        let hash = HashInOrder::for_expected(expected.as_ref(), len);
+        Self { source, threads, expected, hash, name, file, target }
     }
 
     /// Writes the whole image.
@@ -227,25 +233,18 @@ impl<'a> Job<'a> {
     }
 
     fn run(&self, fresh: Sealer<Fresh>, watch: &Watch<'_>) -> Result<Sealed, FileError> {
-        let expected = self.expected;
-        let mismatch = |expected: ContentDigest, found| FileError::DigestMismatch {
-            model_id: Arc::from(self.name),
-            expected: Box::new(expected),
-            found: Box::new(found),
-        };
+        let two_passes = fresh.needs_digest_first();
         let sealer = fresh.begin(|fresh| {
             let hashes = self.hash(fresh, watch)?;
             // Checked before the first byte is written: a wrong file costs one pass, not two.
             let digest = merge_digest(&hashes, fresh.layout())?;
-            match expected.filter(|expected| *expected != digest) {
-                Some(expected) => Err(mismatch(expected, digest)),
-                None => Ok(hashes),
-            }
+            self.check_expected(digest)?;
+            Ok::<_, FileError>(hashes)
         })?;
 
         let layout = *sealer.layout();
         let data_offset = ImageLayout::for_fields(sealer.fields()).data_offset();
-        let feed = SegmentFeed::new(self.source, layout);
+        let feed = SegmentFeed::new(self.source, layout, self.hash.as_ref());
         let collector = SegmentCollector::new(sealer)?;
         let work = |buffer: &mut Zeroizing<Vec<u8>>, queued| -> Result<(), FileError> {
             watch.go_on()?;
@@ -266,11 +265,36 @@ impl<'a> Job<'a> {
             Ok(())
         };
         parallel::for_each_segment(self.threads, layout.count(), || segment_buffer(&layout), work)?;
-        self.source.finish().map_err(|error| error.while_sealing(self.name))?;
         let made = collector.finish()?;
-        match expected.filter(|expected| *expected != made.digest) {
-            Some(expected) => Err(mismatch(expected, made.digest)),
-            None => Ok(made),
+        if !two_passes {
+            self.check_expected(made.digest)?;
+        }
+        self.finish(self.expected.is_some())?;
+        Ok(made)
+    }
+
+    /// Compares what one pass read with the digest that the caller expects.
+    fn check_expected(&self, found: ContentDigest) -> Result<(), FileError> {
+        let expected = self.expected.as_ref();
+        let Some((expected, found)) = HashInOrder::difference(expected, found, self.hash.as_ref())
+        else {
+            return Ok(());
+        };
+        // A file that was written meanwhile is told as that.
+        self.finish(false)?;
+        Err(FileError::DigestMismatch {
+            model_id: Arc::from(self.name),
+            expected: Box::new(expected),
+            found: Box::new(found),
+        })
+    }
+
+    /// Asks the source whether it is what it was. `proven`: what was read has the expected digest, so
+    /// a file that was written meanwhile does no harm.
+    fn finish(&self, proven: bool) -> Result<(), FileError> {
+        match self.source.finish() {
+            Err(error) if proven && error.is_change() => Ok(()),
+            answer => answer.map_err(|error| error.while_sealing(self.name)),
         }
     }
 
@@ -281,7 +305,7 @@ impl<'a> Job<'a> {
         watch: &Watch<'_>,
     ) -> Result<Vec<vram_seal::SegmentHash>, FileError> {
         let layout = *fresh.layout();
-        let feed = SegmentFeed::new(self.source, layout);
+        let feed = SegmentFeed::new(self.source, layout, self.hash.as_ref());
         let hashes = Hashes::new(&layout)?;
         let work = |buffer: &mut Zeroizing<Vec<u8>>, queued| -> Result<(), FileError> {
             watch.go_on()?;

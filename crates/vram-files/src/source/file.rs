@@ -1,12 +1,12 @@
 //! A file as a source: read by position, never mapped.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Source, SourceError, no_such_bytes, wide};
+use super::{FilePool, FileState, Source, SourceError, no_such_bytes, wide};
 use crate::regular_file;
 
 /// A regular file, or a part of one, read by position.
@@ -15,15 +15,29 @@ use crate::regular_file;
 /// refused when the call has read it: it grew, or it is a file of the kernel that reports a length
 /// of 0. Read those through a [`ReaderSource`](super::ReaderSource).
 ///
+/// A file that was written between its opening and the end of the call is refused as well, though its
+/// length is the same ([`SourceError::Changed`]; [`FileState`] says what can be seen). So is a range,
+/// wherever in the file the write was. A file that is replaced by a rename is not: the call reads the
+/// one that it opened. A call that was given the digest of the content accepts what has that digest.
+///
 /// Ranges of one file share its descriptor, and clones are cheap.
 #[derive(Clone, Debug)]
 pub struct FileSource {
-    file: Arc<File>,
+    handle: Handle,
+    /// The state of the file before its first byte was read.
+    state: FileState,
     path: Arc<Path>,
     start: u64,
     len: u64,
     /// True if this covers the whole file, from its first to its last byte.
     whole: bool,
+}
+
+/// How a source reaches its file.
+#[derive(Clone, Debug)]
+enum Handle {
+    Open(Arc<File>),
+    Pooled(FilePool, u64),
 }
 
 impl FileSource {
@@ -48,13 +62,53 @@ impl FileSource {
     pub fn from_file(file: File, path: impl Into<PathBuf>) -> Result<Self, SourceError> {
         let path = path.into();
         let name = || path.display().to_string();
-        let metadata = file.metadata().map_err(|error| SourceError::io(name(), error))?;
-        if !metadata.is_file() {
-            let found = regular_file::kind_of(&metadata);
-            return Err(SourceError::NotAFile { name: name(), found });
+        let found = file.metadata().map_err(|error| SourceError::io(name(), error))?;
+        let state = FileState::of(&file).map_err(|error| SourceError::io(name(), error))?;
+        Self::in_state(file, path, &found, state)
+    }
+
+    /// As [`FileSource::from_file`], for a file of which bytes were read already.
+    ///
+    /// # Arguments
+    ///
+    /// * `found`: the metadata of `file`, taken before those bytes were read. A file that changed
+    ///   since then is refused like one that changes later.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::NotAFile`].
+    pub fn from_file_since(
+        file: File,
+        path: impl Into<PathBuf>,
+        found: &Metadata,
+    ) -> Result<Self, SourceError> {
+        Self::in_state(file, path.into(), found, FileState::from(found))
+    }
+
+    fn in_state(
+        file: File,
+        path: PathBuf,
+        found: &Metadata,
+        state: FileState,
+    ) -> Result<Self, SourceError> {
+        if !found.is_file() {
+            let (name, found) = (path.display().to_string(), regular_file::kind_of(found));
+            return Err(SourceError::NotAFile { name, found });
         }
-        let len = metadata.len();
-        Ok(Self { file: Arc::new(file), path: path.into(), start: 0, len, whole: true })
+        let handle = Handle::Open(Arc::new(file));
+        let len = state.len();
+        Ok(Self { handle, state, path: path.into(), start: 0, len, whole: true })
+    }
+
+    /// Lets a pool keep the file open, or close it and open its path again. A file that is opened
+    /// again must be in the state of the first opening, or the read is refused.
+    #[must_use]
+    pub fn in_pool(self, pool: &FilePool) -> Self {
+        let handle = match self.handle {
+            Handle::Open(file) => Handle::Pooled(pool.clone(), pool.add(file)),
+            pooled @ Handle::Pooled(..) => pooled,
+        };
+        Self { handle, ..self }
     }
 
     /// The `len` bytes that start at `offset`, as a source of their own.
@@ -86,6 +140,21 @@ impl FileSource {
     fn name(&self) -> String {
         self.path.display().to_string()
     }
+
+    /// The file, opened again if its pool has closed it.
+    fn file(&self) -> Result<Arc<File>, SourceError> {
+        match &self.handle {
+            Handle::Open(file) => Ok(Arc::clone(file)),
+            Handle::Pooled(pool, number) => pool.get(*number, || self.reopen()),
+        }
+    }
+
+    fn reopen(&self) -> Result<File, SourceError> {
+        let opened = regular_file::open(&self.path);
+        let file = opened.map_err(|error| SourceError::io(self.name(), error))?;
+        self.state.check(&file, &self.name())?;
+        Ok(file)
+    }
 }
 
 impl Source for FileSource {
@@ -99,9 +168,10 @@ impl Source for FileSource {
             Some(position) if inside => position,
             _ => return Err(no_such_bytes(self.name(), offset, target.len(), self.len)),
         };
-        self.file.read_exact_at(target, position).map_err(|error| {
+        let file = self.file()?;
+        file.read_exact_at(target, position).map_err(|error| {
             if error.kind() == io::ErrorKind::UnexpectedEof {
-                let now = self.file.metadata().map_or(position, |metadata| metadata.len());
+                let now = file.metadata().map_or(position, |metadata| metadata.len());
                 let found = now.saturating_sub(self.start).min(self.len);
                 SourceError::Short { name: self.name(), declared: self.len, found }
             } else {
@@ -111,30 +181,39 @@ impl Source for FileSource {
     }
 
     fn as_file(&self) -> Option<&File> {
-        Some(&self.file)
+        match &self.handle {
+            Handle::Open(file) => Some(file),
+            Handle::Pooled(..) => None,
+        }
+    }
+
+    fn file_state(&self) -> Option<FileState> {
+        Some(self.state)
     }
 
     fn finish(&self) -> Result<(), SourceError> {
-        let now = self.file.metadata().map_err(|error| SourceError::io(self.name(), error))?.len();
-        let found = now.saturating_sub(self.start);
+        let file = self.file()?;
+        let now = FileState::of(&file).map_err(|error| SourceError::io(self.name(), error))?;
+        // The length first: its error has the figures.
+        let found = now.len().saturating_sub(self.start);
         if found < self.len {
             return Err(SourceError::Short { name: self.name(), declared: self.len, found });
         }
         // The bytes after a range do not belong to this source.
-        if self.whole && (found > self.len || self.goes_on()?) {
+        if self.whole && (found > self.len || self.goes_on(&file)?) {
             return Err(SourceError::Long { name: self.name(), declared: self.len });
         }
-        Ok(())
+        self.state.check_state(&now, &self.name())
     }
 }
 
 impl FileSource {
     /// Returns true if there is a byte after the reported length. Files of the kernel (`/proc`,
     /// `/sys`) report a length of 0, or of a page, and yield something else.
-    fn goes_on(&self) -> Result<bool, SourceError> {
+    fn goes_on(&self, file: &File) -> Result<bool, SourceError> {
         let Some(end) = self.start.checked_add(self.len) else { return Ok(false) };
         loop {
-            match self.file.read_at(&mut [0], end) {
+            match file.read_at(&mut [0], end) {
                 Ok(count) => return Ok(count > 0),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(SourceError::io(self.name(), error)),

@@ -1,10 +1,11 @@
 //! A reader as a source: read once, in order, to a declared length.
 
 use core::fmt;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Seek as _};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Access, Source, SourceError, no_such_bytes, wide};
+use super::{Access, FileState, Source, SourceError, no_such_bytes, wide};
 
 /// Any value that implements [`Read`], with a length declared in advance.
 ///
@@ -12,10 +13,36 @@ use super::{Access, Source, SourceError, no_such_bytes, wide};
 /// is refused. Interrupted reads are repeated.
 ///
 /// A call cannot see which file a reader reads. If it reads one, name that file with
-/// [`ImageOptions::input`](crate::ImageOptions::input): then no output replaces it.
+/// [`ImageOptions::input`](crate::ImageOptions::input): then no output replaces it. Nor can it see
+/// whether that file changes meanwhile, unless the source was made by [`ReaderSource::of_file`].
 pub struct ReaderSource<R> {
     len: u64,
+    file: Option<OfFile<R>>,
     state: Mutex<ReaderState<R>>,
+}
+
+/// What a source knows of the file that is its reader.
+struct OfFile<R> {
+    name: String,
+    /// Before the first byte was read.
+    state: FileState,
+    now: fn(&R) -> io::Result<FileState>,
+}
+
+impl ReaderSource<File> {
+    /// The rest of an open file, from its position on, read in order. As
+    /// [`FileSource`](super::FileSource), it is refused if it is written meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Io`] if its position or its state is not to be had, as of a pipe.
+    pub fn of_file(mut file: File, name: &str) -> Result<Self, SourceError> {
+        let failed = |error| SourceError::io(name, error);
+        let state = FileState::of(&file).map_err(failed)?;
+        let len = state.len().saturating_sub(file.stream_position().map_err(failed)?);
+        let of_file = OfFile { name: name.to_owned(), state, now: FileState::of };
+        Ok(Self { file: Some(of_file), ..Self::new(file, len) })
+    }
 }
 
 struct ReaderState<R> {
@@ -27,7 +54,7 @@ impl<R: Read + Send> ReaderSource<R> {
     /// A source of exactly `len` bytes, read from `reader`.
     #[must_use]
     pub const fn new(reader: R, len: u64) -> Self {
-        Self { len, state: Mutex::new(ReaderState { reader, position: 0 }) }
+        Self { len, file: None, state: Mutex::new(ReaderState { reader, position: 0 }) }
     }
 
     /// Returns the reader, at its present position.
@@ -82,12 +109,16 @@ impl<R: Read + Send> Source for ReaderSource<R> {
         Access::Sequential
     }
 
+    fn file_state(&self) -> Option<FileState> {
+        self.file.as_ref().map(|file| file.state)
+    }
+
     fn finish(&self) -> Result<(), SourceError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut one_more = [0_u8; 1];
         loop {
             match state.reader.read(&mut one_more) {
-                Ok(0) => return Ok(()),
+                Ok(0) => break,
                 Ok(_) => {
                     let name = "the reader".to_owned();
                     return Err(SourceError::Long { name, declared: self.len });
@@ -96,5 +127,8 @@ impl<R: Read + Send> Source for ReaderSource<R> {
                 Err(error) => return Err(SourceError::io("the reader", error)),
             }
         }
+        let Some(OfFile { name, state: before, now }) = &self.file else { return Ok(()) };
+        let now = now(&state.reader).map_err(|error| SourceError::io(name, error))?;
+        before.check_state(&now, name)
     }
 }

@@ -10,6 +10,7 @@ use vram_seal::{KeyError, SealKey};
 use zeroize::Zeroizing;
 
 use super::Overwrite;
+use crate::FileState;
 use crate::regular_file::{kind_of, open_regular};
 
 /// Links that are followed before a chain of them counts as a circle; the same count as the
@@ -58,6 +59,13 @@ impl Inputs {
     pub fn with_file(mut self, file: &File) -> io::Result<Self> {
         self.ids.push(id(&file.metadata()?));
         Ok(self)
+    }
+
+    /// Adds the file that was found in this state.
+    #[must_use]
+    pub fn with_state(mut self, state: &FileState) -> Self {
+        self.ids.push(state.id());
+        self
     }
 
     pub(super) fn contain(&self, found: &Metadata) -> bool {

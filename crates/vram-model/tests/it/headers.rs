@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use vram_alloc::{ByteLen, Dtype};
 use vram_model::{
-    HeaderProblem, Limits, Lookalike, ModelError, SafetensorsFile, SafetensorsHeader, plan, plan_of,
+    HeaderProblem, Limits, ModelError, SafetensorsFile, SafetensorsHeader, plan, plan_of,
 };
 
 /// A file of the given header text and as many data bytes.
@@ -78,7 +78,7 @@ fn a_file_without_tensors_is_sound_and_plans_to_nothing() {
 
 #[test]
 fn a_file_shorter_than_its_length_field_is_refused() {
-    for len in 0..8_u64 {
+    for len in 1..8_u64 {
         let short = vec![0; usize::try_from(len).unwrap()];
         let found = refusal(&short, &Limits::default());
         assert_eq!(found, HeaderProblem::TooShort { file_len: bytes(len) });
@@ -276,25 +276,6 @@ fn a_name_cannot_write_to_the_terminal() {
     let message = problem(text, 4).to_string();
     assert!(!message.contains('\u{1b}'), "{message:?}");
     assert!(message.contains("\\u{1b}[31mred"), "{message:?}");
-}
-
-#[test]
-fn another_format_is_called_by_its_name() {
-    let cases: [(&[u8], Lookalike); 7] = [
-        (b"GGUF\x03\0\0\0\x02\0\0\0", Lookalike::Gguf),
-        (b"PK\x03\x04\x14\0\0\0\x08\0", Lookalike::Zip),
-        (b"\x80\x02}q\0(X\x04\0\0", Lookalike::Pickle),
-        (b"{\"weight_map\": {}}", Lookalike::Json),
-        (b"version https://git-lfs.github.com/spec/v1\n", Lookalike::LfsPointer),
-        (b"<!DOCTYPE html><html>", Lookalike::Html),
-        (b"VRSEAL1\0\x01\0\x01\x02\x01\x01\x12\0", Lookalike::SealedImage),
-    ];
-    for (beginning, expected) in cases {
-        match read(beginning) {
-            Err(ModelError::OtherFormat { found, .. }) => assert_eq!(found, expected),
-            other => panic!("{expected:?}: {other:?}"),
-        }
-    }
 }
 
 #[test]

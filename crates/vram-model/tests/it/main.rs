@@ -12,4 +12,5 @@
 extern crate vram_testkit;
 
 mod headers;
+mod lookalikes;
 mod synth;

@@ -1,0 +1,296 @@
+//! `vram load` of sealed images: each image is one shard of a model.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+use vram_residency::{
+    ByteLen, GpuChoice, ImportRequest, Limits, Protection, SealedShard, Verify, VramManager,
+    inspect_image,
+};
+
+use super::image::{check_context, read_metadata};
+use super::load::{Phase, STAGING_LEN_MAX, capacities, choose, same_room};
+use crate::args::{ExpectedMode, LoadArgs};
+use crate::commands::devices::Devices;
+use crate::commands::keys;
+use crate::failure::{Failure, Kind};
+use crate::model::digests::{Expectations, Found, Hashers};
+use crate::model::is_sealed_image;
+use crate::output::Output;
+use crate::progress::Bar;
+use crate::steps::Hashing;
+use crate::{interrupt, table};
+
+/// Bytes of which a shard takes a whole number in device memory.
+const GRANULE: u64 = 256;
+
+/// The result, as JSON shows it. Lengths are in bytes, times in seconds.
+#[derive(Debug, Serialize)]
+struct Report {
+    model_id: String,
+    protection: &'static str,
+    key_id: String,
+    /// Why these devices were used, if the user named none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    devices: Option<String>,
+    images: Vec<ImageReport>,
+    content_len: u64,
+    import: Phase,
+    verify: Phase,
+    read: Phase,
+    freed_len: u64,
+    capacity_restored: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct ImageReport {
+    path: String,
+    gpu: u32,
+    content_len: u64,
+    shard_index: u64,
+    /// The digest of the content as opened from device memory.
+    blake3: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+}
+
+/// Whether the files are sealed images. Images and model files in one call are refused.
+pub(super) fn are_images(files: &[PathBuf]) -> Result<bool, Failure> {
+    let image = files.iter().find(|path| is_sealed_image(path));
+    let other = files.iter().find(|path| !is_sealed_image(path));
+    match (image, other) {
+        (Some(image), Some(other)) => Err(Failure::input(format!(
+            "{} is a sealed image, and {} is none",
+            image.display(),
+            other.display()
+        ))
+        .hint(
+            "load images and model files by two commands: an image is one shard as it was sealed, \
+               and a model file is sealed tensor by tensor",
+        )),
+        (image, _) => Ok(image.is_some()),
+    }
+}
+
+/// Imports the images, verifies them, frees them, and reports.
+pub(super) fn run(
+    args: &LoadArgs,
+    expected: &Expectations,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let Some(model_id) = &args.images.model_id else {
+        return Err(Failure::input("which model the images must be of is not given")
+            .hint("give the --model-id that they were sealed with"));
+    };
+    let Some(key_file) = &args.key_file else {
+        return Err(Failure::input("sealed images need the key that they were sealed with")
+            .hint("give --key-file"));
+    };
+    check_context(args.images.context.as_deref())?;
+    let metadata = args.images.metadata.as_deref().map(read_metadata).transpose()?;
+    let token = interrupt::token()?;
+    let key = keys::load(key_file)?;
+    let key_id = key.id();
+    let needed = footprint(&args.files)?;
+    let devices = Devices::open(&args.devices, needed)?;
+    let manager = devices
+        .builder(needed)?
+        .key(key)
+        .limits(Limits::default().staging_bytes(STAGING_LEN_MAX))
+        .build()?;
+    let before = capacities(&manager)?;
+    let choice = choose(args, &manager)?;
+
+    let mut shards: Vec<SealedShard> = Vec::with_capacity(args.files.len());
+    let started = Instant::now();
+    for path in &args.files {
+        let bar = Bar::new("import", ByteLen::ZERO);
+        let request = request(args, model_id, metadata.as_deref(), gpu(choice, &manager)?)
+            .cancel(token.clone())
+            .progress(|progress| {
+                bar.set_total(progress.total);
+                bar.set(progress.done);
+            });
+        let imported = manager.import_from(request, path);
+        // The manager frees what is resident already when it is dropped.
+        shards.push(imported.map_err(|error| {
+            let no_room = error.is_capacity();
+            let failure = Failure::image(error);
+            let device = format!("give a larger --device, such as host:{}", needed.get());
+            if no_room { failure.hint(device) } else { failure }
+        })?);
+    }
+    let total = shards.iter().map(|shard| shard.plaintext_len).fold(0, u64::saturating_add);
+    let total = ByteLen::new(total);
+    let import = Phase::of(total, started.elapsed());
+
+    let (verify, read, found) = {
+        let started = Instant::now();
+        for (path, shard) in args.files.iter().zip(&shards) {
+            interrupt::check(&token)?;
+            if !manager.verify(shard, Verify::Full)?.sound {
+                return Err(Failure::integrity(format!(
+                    "{} was altered in device memory",
+                    path.display()
+                ))
+                .hint("load it again; if it happens again, the memory is failing"));
+            }
+        }
+        let (verify, started) = (started.elapsed(), Instant::now());
+        let bar = Bar::new("read", total);
+        let hash = |number: usize, sha256: bool| -> Result<Found, Failure> {
+            let mut target = Hashing { hashers: Hashers::new(sha256), bar: &bar, token: &token };
+            if let Some(shard) = shards.get(number) {
+                let written = manager.unseal_to(shard, &mut target);
+                interrupt::check(&token)?;
+                written?;
+            }
+            Ok(target.hashers.finalize())
+        };
+        let mut found = Vec::with_capacity(shards.len());
+        for (number, path) in args.files.iter().enumerate() {
+            let one = hash(number, expected.needs_sha256(number))?;
+            expected.check(number, path, &one, || {
+                Ok(hash(number, true)?.sha256.unwrap_or(one.blake3))
+            })?;
+            found.push(one);
+        }
+        (verify, started.elapsed(), found)
+    };
+
+    let images = args.files.iter().zip(&shards).zip(&found);
+    let images = images.map(|((path, shard), found)| ImageReport::of(path, shard, found)).collect();
+    let mut freed_len = 0_u64;
+    for shard in &shards {
+        freed_len = freed_len.saturating_add(manager.free_shard(shard)?.bytes.get());
+    }
+    let after = capacities(&manager)?;
+    let report = Report {
+        model_id: model_id.clone(),
+        protection: match Protection::from(args.protection) {
+            Protection::Authenticated => "authenticated",
+            _ => "encrypted",
+        },
+        key_id: key_id.to_string(),
+        devices: devices.why,
+        images,
+        content_len: total.get(),
+        import,
+        verify: Phase::of(total, verify),
+        read: Phase::of(total, read),
+        freed_len,
+        capacity_restored: same_room(&before, &after),
+    };
+    if args.json {
+        output.json(&report)?;
+    } else {
+        report.print(output)?;
+        for (path, found) in args.files.iter().zip(&found) {
+            output.digest(&found.blake3, path)?;
+        }
+    }
+    if report.capacity_restored {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Device, "the images were freed, but not all capacity came back"))
+}
+
+fn request<'a>(
+    args: &LoadArgs,
+    model_id: &str,
+    metadata: Option<&[u8]>,
+    gpu: u32,
+) -> ImportRequest<'a> {
+    let wanted = &args.images;
+    let mut request = ImportRequest::new(model_id, gpu).convert_to(args.protection.into());
+    request = match wanted.mode {
+        ExpectedMode::Encrypted => request.protection(Protection::Encrypted),
+        ExpectedMode::Authenticated => request.protection(Protection::Authenticated),
+        ExpectedMode::Any => request.any_protection(),
+    };
+    if let Some(context) = &wanted.context {
+        request = request.context(context.as_bytes());
+    }
+    if let Some(metadata) = metadata {
+        request = request.metadata(metadata);
+    }
+    if let Some(revision) = wanted.revision {
+        request = request.revision(revision);
+    }
+    request
+}
+
+/// Device memory that the images take. The figures of a record are not proven yet, but a file as
+/// long as its record says bounds them.
+fn footprint(files: &[PathBuf]) -> Result<ByteLen, Failure> {
+    let mut sum = 0_u64;
+    for path in files {
+        let info = inspect_image(path).map_err(Failure::image)?;
+        let len = info.fields.plaintext_len().min(info.file_len).get();
+        sum = sum.saturating_add(len.div_ceil(GRANULE).saturating_mul(GRANULE));
+    }
+    Ok(ByteLen::new(sum))
+}
+
+/// The GPU for the next image: the one with most room, the lowest index on a tie.
+fn gpu(choice: GpuChoice, manager: &VramManager) -> Result<u32, Failure> {
+    if let GpuChoice::One(gpu) = choice {
+        return Ok(gpu);
+    }
+    let most = capacities(manager)?.iter().map(|gpu| (gpu.room, core::cmp::Reverse(gpu.gpu))).max();
+    Ok(most.map_or(0, |(_, gpu)| gpu.0))
+}
+
+impl ImageReport {
+    fn of(path: &Path, shard: &SealedShard, found: &Found) -> Self {
+        Self {
+            path: path.display().to_string(),
+            gpu: shard.gpu_index,
+            content_len: shard.plaintext_len,
+            shard_index: shard
+                .sealed_data
+                .parse_unauthenticated()
+                .map_or(0, |fields| fields.shard_index()),
+            blake3: found.blake3.to_string(),
+            sha256: found.sha256.map(|digest| digest.to_string()),
+        }
+    }
+}
+
+impl Report {
+    fn print(&self, output: &mut Output) -> Result<(), Failure> {
+        let size = |len| table::size(ByteLen::new(len));
+        for image in &self.images {
+            output.line(format!(
+                "{}: {} on gpu {}, shard {} of {}",
+                image.path,
+                size(image.content_len),
+                image.gpu,
+                image.shard_index,
+                self.model_id
+            ))?;
+        }
+        output.line(format!("protection {}, key {}", self.protection, self.key_id))?;
+        if let Some(why) = &self.devices {
+            output.line(why)?;
+        }
+        output.line("")?;
+        let mut phases = table::Table::new(1, &["phase", "GB/s", "seconds"]);
+        for (name, phase) in
+            [("import", self.import), ("verify", self.verify), ("read, hash", self.read)]
+        {
+            phases.row([
+                name.to_owned(),
+                format!("{:.2}", phase.gb_per_s),
+                format!("{:.3}", phase.seconds),
+            ]);
+        }
+        output.write(&phases.render())?;
+        output.line("")?;
+        let count = self.images.len();
+        let images = if count == 1 { "the image is" } else { "all images are" };
+        output.line(format!("sound: {images} what was sealed, in device memory too"))?;
+        output.line(format!("freed: {}", size(self.freed_len)))
+    }
+}

@@ -1,0 +1,160 @@
+//! `vram inspect` of a model file: its tensors and its metadata, by its header alone.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use vram_model::{Limits, SafetensorsFile, SafetensorsHeader, Tensor, shown_whole};
+use vram_residency::{ByteLen, regular_file};
+
+use crate::args::InspectArgs;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::{streams, table};
+
+/// Tensors that are listed, and keys of metadata; the others are counted.
+const LISTED_MAX: usize = 100;
+/// Longest text of a name or a value that is shown.
+const SHOWN_MAX: usize = 120;
+
+/// A model file, as JSON shows it. Lengths are in bytes.
+#[derive(Debug, Serialize)]
+struct ModelInfo {
+    file: String,
+    format: &'static str,
+    file_len: u64,
+    header_len: u64,
+    content_len: u64,
+    tensor_count: usize,
+    /// Tensors and bytes by type.
+    dtypes: BTreeMap<&'static str, Sum>,
+    tensors: Vec<Listed>,
+    tensors_not_listed: usize,
+    metadata: BTreeMap<String, String>,
+    metadata_not_listed: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+struct Sum {
+    tensor_count: usize,
+    len: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    name: String,
+    dtype: &'static str,
+    shape: Vec<u64>,
+    len: u64,
+    /// From the start of the file.
+    offset: u64,
+}
+
+/// Prints what the header of a model file says.
+pub(super) fn run(
+    args: &InspectArgs,
+    file: &streams::Image,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let limits = Limits::default();
+    let name = streams::input_name(&args.image);
+    let header = if streams::is_dash(&args.image) {
+        let opened = regular_file::open_regular(file.path());
+        let opened = opened.map_err(|error| Failure::file("read", &args.image, &error))?;
+        SafetensorsHeader::read(&name, &opened, &limits)
+    } else {
+        SafetensorsFile::read(file.path(), &limits)
+    };
+    let header = header
+        .map_err(|error| Failure::from(error).hint("give a sealed image or a .safetensors file"))?;
+    let info = ModelInfo::of(name, &header);
+    if args.json { output.json(&info) } else { info.print(output) }
+}
+
+impl ModelInfo {
+    fn of(file: String, header: &SafetensorsHeader) -> Self {
+        let mut dtypes: BTreeMap<&'static str, Sum> = BTreeMap::new();
+        for tensor in header.tensors() {
+            let sum = dtypes.entry(tensor.dtype.name()).or_default();
+            sum.tensor_count = sum.tensor_count.saturating_add(1);
+            sum.len = sum.len.saturating_add(tensor.len.get());
+        }
+        let shown = header.metadata().iter().take(LISTED_MAX);
+        let metadata: BTreeMap<String, String> =
+            shown.map(|(key, value)| (cut(key), cut(value))).collect();
+        Self {
+            file,
+            format: "safetensors",
+            file_len: header.file_len().get(),
+            header_len: header.data_offset(),
+            content_len: header.data_len().get(),
+            tensor_count: header.tensors().len(),
+            dtypes,
+            tensors: header.tensors().iter().take(LISTED_MAX).map(Listed::of).collect(),
+            tensors_not_listed: header.tensors().len().saturating_sub(LISTED_MAX),
+            metadata_not_listed: header.metadata().len().saturating_sub(LISTED_MAX),
+            metadata,
+        }
+    }
+
+    fn print(&self, output: &mut Output) -> Result<(), Failure> {
+        let size = |len| table::size(ByteLen::new(len));
+        output.line(format!("{:<15} {}", "model file", shown_whole(&self.file)))?;
+        output.line(format!("{:<15} {}", "format", self.format))?;
+        output.line(format!("{:<15} {} ({} bytes)", "file", size(self.file_len), self.file_len))?;
+        output.line(format!("{:<15} {} bytes", "header", self.header_len))?;
+        output.line(format!("{:<15} {}", "tensors", self.tensor_count))?;
+        for (dtype, sum) in &self.dtypes {
+            let (count, len) = (sum.tensor_count, size(sum.len));
+            output.line(format!("{:<15} {count} tensors, {len}", format!("  {dtype}")))?;
+        }
+        for (key, value) in &self.metadata {
+            output.line(format!(
+                "{:<15} {}: {}",
+                "metadata",
+                shown_whole(key),
+                shown_whole(value)
+            ))?;
+        }
+        if self.metadata_not_listed > 0 {
+            output.line(format!("{:<15} not listed: {}", "metadata", self.metadata_not_listed))?;
+        }
+        if !self.tensors.is_empty() {
+            output.line("")?;
+            let mut tensors = table::Table::new(3, &["tensor", "type", "shape", "bytes"]);
+            for tensor in &self.tensors {
+                tensors.row([
+                    shown_whole(&tensor.name),
+                    tensor.dtype.to_owned(),
+                    format!("{:?}", tensor.shape),
+                    tensor.len.to_string(),
+                ]);
+            }
+            output.write(&tensors.render())?;
+        }
+        if self.tensors_not_listed > 0 {
+            output.line(format!("tensors not listed: {}", self.tensors_not_listed))?;
+        }
+        output.line("The header is sound. No tensor was read.")
+    }
+}
+
+impl Listed {
+    fn of(tensor: &Tensor) -> Self {
+        Self {
+            name: cut(&tensor.name),
+            dtype: tensor.dtype.name(),
+            shape: tensor.shape.clone(),
+            len: tensor.len.get(),
+            offset: tensor.file_offset,
+        }
+    }
+}
+
+/// A text of the file, cut if it is long.
+fn cut(text: &str) -> String {
+    let mut shown: String = text.chars().take(SHOWN_MAX).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}

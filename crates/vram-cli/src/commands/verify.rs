@@ -1,0 +1,122 @@
+//! `vram verify`: whether every byte of sealed images is what was sealed.
+
+use std::path::Path;
+use std::time::Instant;
+
+use vram_residency::{CancelToken, Expected, ImageVerdict, KeyRing, verify_image};
+
+use super::image::{Bound, BytesBar, inputs, options};
+use crate::args::VerifyArgs;
+use crate::commands::keys;
+use crate::failure::{Failure, Kind};
+use crate::output::{Output, note};
+use crate::{interrupt, streams, table};
+
+/// Altered segments of an image that are listed; the others are counted.
+const LISTED_MAX: usize = 16;
+/// Images that a summary names; the others are counted.
+const NAMED_MAX: usize = 8;
+
+/// Checks all images, also after one that is not sound. The exit code is that of the worst: an image
+/// that was altered, then whatever kept one from being checked.
+pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failure> {
+    if args.images.iter().filter(|image| streams::is_dash(image)).count() > 1 {
+        return Err(Failure::input("standard input is given twice").hint("give `-` once"));
+    }
+    let keys = KeyRing::new(keys::load(&args.key_file)?);
+    let bound = Bound::read(&args.expect.bound)?;
+    let expected = bound.expected(&args.expect)?;
+    for image in &args.images {
+        streams::output_is_none_of(&inputs(image, &args.key_file, &args.expect.bound))?;
+    }
+    let token = interrupt::token()?;
+    let job = Job { args, keys: &keys, expected: &expected, token: &token };
+
+    if let [image] = args.images.as_slice() {
+        return job.verify(image, output);
+    }
+    let mut failures: Vec<(String, Failure)> = Vec::new();
+    for image in &args.images {
+        match job.verify(image, output) {
+            Ok(()) => {}
+            Err(failure) if failure.kind() == Kind::Interrupted => return Err(failure),
+            Err(failure) => {
+                let name = streams::input_name(image);
+                output.line(format!("{name}: NOT SOUND: {failure}"))?;
+                failures.push((name, failure));
+            }
+        }
+    }
+    summary(&failures, args.images.len())
+}
+
+/// The outcome of several images.
+fn summary(failures: &[(String, Failure)], all: usize) -> Result<(), Failure> {
+    let Some((_, worst)) = failures.iter().max_by_key(|(_, failure)| rank(failure.kind())) else {
+        return Ok(());
+    };
+    let named: Vec<&str> = failures.iter().take(NAMED_MAX).map(|(name, _)| name.as_str()).collect();
+    let rest = failures.len().saturating_sub(named.len());
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    let count = failures.len();
+    let what = format!("not sound: {count} of {all} images: {}{more}", named.join(", "));
+    Err(Failure::new(worst.kind(), what).hint("the line of each says what to do"))
+}
+
+/// How bad a failure of one image is: tampering is the worst.
+const fn rank(kind: Kind) -> u8 {
+    match kind {
+        Kind::Integrity => u8::MAX,
+        other => other.code(),
+    }
+}
+
+/// What the images have in common.
+struct Job<'a> {
+    args: &'a VerifyArgs,
+    keys: &'a KeyRing,
+    expected: &'a Expected<'a>,
+    token: &'a CancelToken,
+}
+
+impl Job<'_> {
+    /// Checks one image, and prints a line if it is sound.
+    fn verify(&self, path: &Path, output: &mut Output) -> Result<(), Failure> {
+        let started = Instant::now();
+        let bar = BytesBar::new("verify");
+        let image = streams::Image::at(path)?;
+        let inputs = inputs(path, &self.args.key_file, &self.args.expect.bound);
+        let options = options(&bar, &inputs, false, self.token.clone());
+        let verdict = verify_image(self.keys, self.expected, image.path(), options);
+        let verdict = verdict.map_err(|error| Failure::image(image.named(error)))?;
+        drop(bar);
+
+        let image = streams::input_name(path);
+        let len = verdict.fields.plaintext_len();
+        let Some(digest) = verdict.digest else { return Err(altered(&image, &verdict, output)?) };
+        note(format!("verified at {:.2} GB/s", table::gb_per_s(len, started.elapsed())));
+        output.line(format!(
+            "{image}: sound, and the content that was sealed: {} in {} segments, BLAKE3 {digest}",
+            table::size(len),
+            verdict.fields.segment_count(),
+        ))
+    }
+}
+
+/// Lists the altered segments of an image.
+fn altered(image: &str, verdict: &ImageVerdict, output: &mut Output) -> Result<Failure, Failure> {
+    for one in verdict.altered.iter().take(LISTED_MAX) {
+        let (start, end) = (one.start, one.start.saturating_add(one.len));
+        output.line(format!(
+            "{image}: altered: segment {}, bytes {start}..{end} of the content",
+            one.segment
+        ))?;
+    }
+    let (found, all) = (verdict.altered.len(), verdict.fields.segment_count());
+    if found > LISTED_MAX {
+        let more = found.saturating_sub(LISTED_MAX);
+        output.line(format!("{image}: altered segments not listed: {more}"))?;
+    }
+    Ok(Failure::integrity(format!("{image} was altered: {found} of {all} segments"))
+        .hint("fetch the image again, or seal its source anew"))
+}
