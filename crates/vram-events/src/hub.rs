@@ -78,6 +78,15 @@ impl Events {
         })
     }
 
+    /// The present time by the monotonic clock of the emitter, for ages; zero if the clock panics.
+    #[must_use]
+    pub fn monotonic(&self) -> Duration {
+        catch_unwind(AssertUnwindSafe(|| self.clock.monotonic())).unwrap_or_else(|payload| {
+            core::mem::forget(payload);
+            Duration::ZERO
+        })
+    }
+
     /// Numbers an event and queues it for every sink. Calls nothing foreign and waits for nobody, so
     /// that it can be called in the critical section of what the event reports: the order of events
     /// is then the order of changes.

@@ -25,10 +25,11 @@ pub use vram_audit::{
     ParseAuditFileIdError, ParseAuditHeadError, verify_audit, verify_audit_against,
 };
 #[doc(inline)]
-pub use vram_core::close::CloseReport;
+pub use vram_core::close::{CloseReport, HeldLeases};
 #[doc(inline)]
 pub use vram_core::error::{
-    BusyShards, Class, Eviction, EvictionPlan, Holder, ReservationId, Shortfall, VramError,
+    BusyShards, Class, Eviction, EvictionPlan, Holder, OldestLease, ReservationId, Shortfall,
+    VramError,
 };
 #[doc(inline)]
 pub use vram_core::models::{

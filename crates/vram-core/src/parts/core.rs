@@ -344,6 +344,9 @@ impl Core {
     }
 }
 
+/// The error for a shard that leases or other calls keep in use. The caller holds no lock that a
+/// clock may take.
 pub(crate) fn in_use(entry: &Entry, busy: Busy) -> VramError {
-    VramError::InUse { shard: entry.id.clone(), leases: busy.leases }
+    let oldest = if busy.leases > 0 { entry.oldest_lease() } else { None };
+    VramError::InUse { shard: entry.id.clone(), leases: busy.leases, oldest: oldest.map(Box::new) }
 }

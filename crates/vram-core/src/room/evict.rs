@@ -52,8 +52,7 @@ pub(crate) fn stays(core: &Core, entry: &Entry) -> Option<&'static str> {
 
 /// The error for a shard that other calls use.
 pub(crate) fn occupied(entry: &Entry, who: Occupied) -> VramError {
-    let leases = if let Occupied::Leases(leases) = who { leases } else { 0 };
-    VramError::InUse { shard: entry.id.clone(), leases }
+    in_use(entry, who.into())
 }
 
 /// Carries out a plan. Refuses it if one of its shards may no longer be evicted. Waits for calls

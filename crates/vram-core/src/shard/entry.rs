@@ -13,11 +13,11 @@ use vram_id::{ShardId, Timestamp};
 use vram_seal::AlteredSegments;
 use vram_space::{Gpu, Space};
 
-use crate::error::VramError;
+use crate::error::{OldestLease, VramError};
 use crate::shard::entry::member::Member;
 use crate::shard::entry::quarantine::Quarantine;
 use crate::shard::{
-    Ages, Census, Copies, Counted, Gate, HeldBy, Place, Row, Seal, SealedAs, SealedShard,
+    Ages, Census, Copies, Counted, Gate, HeldBy, Lies, Place, Row, Seal, SealedAs, SealedShard,
     ShardCause, ShardState, Standing, Stated, View,
 };
 use crate::sync::{Mutex, MutexGuard, lock};
@@ -65,6 +65,8 @@ pub(crate) struct State {
     pub(crate) copies: Copies,
     /// How the census counts the shard.
     counted_as: Option<Row>,
+    /// How the shard is counted in its model.
+    lies: Option<Lies>,
 }
 
 impl Entry {
@@ -113,6 +115,13 @@ impl Entry {
     /// Gives up the shard's slot in the count of resident shards, or passes it on.
     pub(crate) fn take_seat(&self) -> Option<Counted> {
         lock(&self.counted).take()
+    }
+
+    /// The lease that began first, with its age. The caller holds no lock: a clock is foreign code.
+    pub(crate) fn oldest_lease(&self) -> Option<OldestLease> {
+        let oldest = self.gate.oldest_lease()?;
+        let now = self.told.events.monotonic();
+        Some(OldestLease::new(oldest.holder, now.saturating_sub(oldest.since)))
     }
 
     /// Locks the state, to read it.
@@ -229,6 +238,7 @@ impl State {
             ages,
             copies: Copies { backup: None, exported: None },
             counted_as: None,
+            lies: None,
         }
     }
 
@@ -267,6 +277,15 @@ impl State {
         });
         entry.told.census.change(&entry.id, self.counted_as.as_ref(), row.as_ref());
         self.counted_as = row;
+        let lies = match self.place {
+            Place::Resident(_) => Some(Lies::OnGpu),
+            Place::Parked { .. } => Some(Lies::Parked),
+            _ => None,
+        };
+        if let Some(member) = entry.member.as_ref().filter(|_| lies != self.lies) {
+            entry.told.census.models.went(&member.model, self.lies, lies);
+        }
+        self.lies = lies;
     }
 
     /// The memory that the bytes lie in, on a device that may be lost.
