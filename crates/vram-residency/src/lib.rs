@@ -73,7 +73,9 @@ pub use vram_core::shard::{ParkCapacity, ParkedShard, SealedShard, ShardState};
 #[doc(inline)]
 pub use vram_core::transfer::ReadBack;
 #[doc(inline)]
-pub use vram_events::{Event, EventKind, EventLog, EventSink, OnEviction, SinkCounts};
+pub use vram_events::{
+    Event, EventKind, EventLevel, EventLog, EventSink, OnEviction, PieceName, SinkCounts, Whose,
+};
 #[doc(inline)]
 pub use vram_files::{
     Access, CancelToken, FileSource, ImageInfo, ImageOptions, ImageReport, ImageVerdict, KeySource,

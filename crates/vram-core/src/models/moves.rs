@@ -8,8 +8,10 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_events::EventKind;
 
 use crate::error::VramError;
+use crate::models::telling;
 use crate::models::together::{Wait, exclusive_all};
 use crate::models::{ModelHandle, ModelPiece, ParkedModel, ParkedPiece, WakeModelError, admit};
 use crate::moves::{migrate, wake};
@@ -17,7 +19,7 @@ use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
 use crate::resident::{Verdict, Verify, verify};
 use crate::room::{Goal, RoomMaking, make_room, park};
-use crate::shard::{Arrived, SealedShard};
+use crate::shard::{Arrived, ParkedShard, SealedShard};
 
 /// The result of verifying a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +63,12 @@ pub fn migrate_model(
             copies.push(copy);
         }
         let moved = entries.iter().zip(copies).filter_map(|(entry, copy)| Some((&**entry, copy?)));
-        migrate::settle_all(core, moved.collect())?;
+        let moved: Vec<_> = moved.collect();
+        let (shards, bytes) = telling::sum(moved.iter().map(|(entry, _)| entry.plaintext_len));
+        migrate::settle_all(core, moved)?;
+        if shards > 0 {
+            telling::tell(core, entries, EventKind::ModelMoved { to: target.index, shards, bytes });
+        }
         Ok(entries.iter().map(|entry| core.handle(entry)).collect())
     })
 }
@@ -120,7 +127,11 @@ pub fn park(
         for entry in entries {
             copies.push(park::host_copy(core, entry)?);
         }
-        copies.into_iter().map(|copy| park::leave(core, copy)).collect::<Result<Vec<_>, _>>()
+        let parked = copies.into_iter().map(|copy| park::leave(core, copy));
+        let parked = parked.collect::<Result<Vec<_>, _>>()?;
+        let (shards, bytes) = telling::sum(parked.iter().map(ParkedShard::host_len));
+        telling::tell(core, entries, EventKind::ModelParked { shards, bytes });
+        Ok(parked)
     })?;
     let pieces = model.pieces.iter().zip(shards);
     let pieces = pieces.map(|(piece, parked)| ParkedPiece { piece: piece.piece.clone(), parked });
@@ -139,7 +150,10 @@ pub fn wake(
         Err(error) => return Err(WakeModelError::new(parked, error)),
     };
     let entries = parked.pieces.iter().map(|piece| &*piece.parked.copy.entry);
-    let woken = match wake::arrive_all(core, entries.zip(spaces).collect(), &mut []) {
+    let lens = parked.pieces.iter().map(|piece| piece.parked.plaintext_len());
+    let (shards, bytes) = telling::sum(lens);
+    let told = Some(EventKind::ModelWoken { shards, bytes });
+    let woken = match wake::arrive_all(core, entries.zip(spaces).collect(), &mut [], told) {
         Ok(woken) => woken,
         Err(error) => return Err(WakeModelError::new(parked, error)),
     };

@@ -118,7 +118,11 @@ impl Core {
         let registry = Registry::new(settings.limits.shard_count_max, parked);
         let tenants: Arc<dyn Tenants> = Arc::new(Residents {
             promises: Arc::clone(&promises),
-            told: Told { events: Arc::clone(&events), census: Arc::clone(&registry.census) },
+            told: Told {
+                events: Arc::clone(&events),
+                census: Arc::clone(&registry.census),
+                of: None,
+            },
         });
         let gpus = gpus(&tenants)?;
         registry.census.begin(gpus.len());
@@ -230,7 +234,8 @@ impl Core {
 
     /// Who hears of the changes of a shard.
     pub(crate) fn told(&self) -> Told {
-        Told { events: Arc::clone(&self.events), census: Arc::clone(&self.registry.census) }
+        let census = Arc::clone(&self.registry.census);
+        Told { events: Arc::clone(&self.events), census, of: None }
     }
 
     /// A fresh handle of an entry.

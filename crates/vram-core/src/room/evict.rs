@@ -155,7 +155,7 @@ fn evict_entry(
     let how = plan::fate(core, entry);
     let told = || {
         let (shard, gpu, bytes) = (entry.id.clone(), eviction.gpu, eviction.bytes);
-        core.events.emit(EventKind::Evicted { shard, gpu, bytes, how });
+        entry.told.emit(EventKind::Evicted { shard, gpu, bytes, how });
     };
     match how {
         OnEviction::Park => {

@@ -8,7 +8,7 @@ use core::hint::black_box;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
-use vram_events::{EventKind, Events};
+use vram_events::{EventKind, Events, Whose};
 use vram_id::{ShardId, Timestamp};
 use vram_seal::AlteredSegments;
 use vram_space::{Gpu, Space};
@@ -45,6 +45,8 @@ pub(crate) struct Entry {
 pub(crate) struct Told {
     pub(crate) events: Arc<Events>,
     pub(crate) census: Arc<Census>,
+    /// Whose the shard is, for its events.
+    pub(crate) of: Option<Arc<Whose>>,
 }
 
 /// The part of a shard that changes. Only a thread that is exclusive at the gate changes it, except
@@ -77,9 +79,11 @@ impl Entry {
         (owner, member): (Option<Arc<str>>, Option<Member>),
         plaintext_len: ByteLen,
         standing: Standing,
-        told: Told,
+        mut told: Told,
         (state, counted): (State, Counted),
     ) -> Self {
+        told.of =
+            Some(Arc::new(member::whose(&sealed_as.model_id, owner.as_ref(), member.as_ref())));
         let holder = HeldBy { owner, model_id: Arc::clone(&sealed_as.model_id) };
         Self {
             id,
@@ -224,7 +228,18 @@ impl Entry {
 impl Told {
     /// Appends an event to every sink's queue, in the critical section of what it tells.
     pub(crate) fn tell(&self, at: Timestamp, kind: EventKind) {
-        self.events.append(at, kind);
+        self.events.append(at, self.of.clone(), kind);
+    }
+
+    /// Emits an event about the shard now. The caller holds no lock: a clock is foreign code.
+    pub(crate) fn emit(&self, kind: EventKind) {
+        self.events.emit_of(self.of.clone(), kind);
+    }
+
+    /// Appends an event about the whole model of the shard.
+    pub(crate) fn tell_model(&self, at: Timestamp, kind: EventKind) {
+        let model = self.of.as_ref().map(|of| Arc::new(of.model()));
+        self.events.append(at, model, kind);
     }
 }
 
