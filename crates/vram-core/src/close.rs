@@ -15,6 +15,8 @@
 //! A GPU that a step of the scrubber does not come back from is left out: every call to it could hang
 //! as well. Dropping a manager is bounded in the same way, see [`end`].
 
+mod leases;
+
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 use std::sync::{Arc, PoisonError};
@@ -25,6 +27,8 @@ use vram_id::ShardId;
 use vram_seal::{KeyRing, SealKey};
 use vram_space::UnreturnedMemory;
 
+pub use self::leases::HeldLeases;
+use self::leases::Holders;
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::resident::lease::refused;
@@ -44,6 +48,10 @@ pub struct CloseReport {
     pub bytes: ByteLen,
     /// Shards that remain, in ascending order of their ids, each with the reason.
     pub left: Vec<(ShardId, VramError)>,
+    /// The number of leases of those shards.
+    pub lease_count: u64,
+    /// Whose leases they are, the holder with the oldest lease first: at most 32 holders.
+    pub leases: Vec<HeldLeases>,
     /// Memory that was not returned to its driver, for each GPU that has any.
     pub unreturned: Vec<UnreturnedMemory>,
     /// Reservations that are still open.
@@ -151,6 +159,7 @@ fn refuse_calls(core: &Core) {
 
 /// Frees all shards within reach, and returns all memory that holds nothing.
 fn give_back(core: &Core, reach: &Reach<'_>, report: &mut CloseReport) {
+    let mut holders = Holders::default();
     for entry in not_gone(core) {
         match close_entry(core, &entry, reach) {
             Ok(bytes) => {
@@ -159,9 +168,13 @@ fn give_back(core: &Core, reach: &Reach<'_>, report: &mut CloseReport) {
             }
             // Another call freed or parked the shard first.
             Err(VramError::ShardFreed { .. } | VramError::Parked { .. }) => {}
-            Err(error) => report.left.push((entry.id.clone(), error)),
+            Err(error) => {
+                holders.add(entry.gate.all_leases());
+                report.left.push((entry.id.clone(), error));
+            }
         }
     }
+    report.leases_of(core, holders);
     // A closed manager cannot wake them, and the program did not take them.
     drop(make_room::take_evicted(core));
     report.reservations = count(core.promises.ended_until(reach.deadline).err().unwrap_or(0));
@@ -213,10 +226,13 @@ fn close_entry(core: &Core, entry: &Arc<Entry>, reach: &Reach<'_>) -> Result<Byt
 
 /// Reports what remains while another thread closes the manager.
 fn count_left(core: &Core, waited: Duration, report: &mut CloseReport) {
+    let mut holders = Holders::default();
     for entry in not_gone(core) {
+        holders.add(entry.gate.all_leases());
         let shard = entry.id.clone();
         report.left.push((entry.id.clone(), VramError::TimedOut { shard, waited }));
     }
+    report.leases_of(core, holders);
     report.reservations = count(core.promises.list().len());
     // The call that closes the manager.
     report.under_way = 1;
@@ -237,6 +253,10 @@ fn forget_keys(core: &Core) {
 }
 
 impl CloseReport {
+    fn leases_of(&mut self, core: &Core, holders: Holders) {
+        (self.lease_count, self.leases) = holders.end(core.events.monotonic());
+    }
+
     fn finish(&mut self) {
         self.complete = self.left.is_empty()
             && self.unreturned.is_empty()

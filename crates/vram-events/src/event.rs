@@ -7,16 +7,22 @@ use vram_id::{ShardId, Timestamp};
 use vram_seal::{AlteredSegments, Protection};
 
 use crate::on_eviction::{EvictedFor, OnEviction};
+use crate::whose::Whose;
 
 /// An event of a manager. Events of one shard are in the order of that shard's transitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Event {
-    /// Position among all events of the manager, from 0. A gap means that events were dropped.
+    /// Position among all events of the manager, from 0. A gap means that events were dropped, or
+    /// that the sink is told less than all.
     pub seq: u64,
     /// When it happened.
     pub at: Timestamp,
+    /// Whose the shard is, for an event about one shard; the model, for an event about a model. In
+    /// the serialised form its fields stand beside the others.
+    #[cfg_attr(feature = "serde", serde(flatten, skip_serializing_if = "Option::is_none"))]
+    pub of: Option<Arc<Whose>>,
     /// What happened.
     pub kind: EventKind,
 }
@@ -38,6 +44,55 @@ pub enum EventKind {
         /// The GPU that holds it.
         gpu: u32,
         /// Bytes of plaintext.
+        bytes: ByteLen,
+    },
+    /// A whole model became resident. Follows the events of its shards, as every event about a
+    /// model does; [`Event::of`] names the model.
+    ModelAdmitted {
+        /// The number of its shards.
+        shards: u64,
+        /// Bytes of plaintext.
+        bytes: ByteLen,
+    },
+    /// Shards of a model moved together to a GPU, where the whole model now lies.
+    ModelMoved {
+        /// The GPU that holds it.
+        to: u32,
+        /// The number of shards that moved.
+        shards: u64,
+        /// Their bytes of plaintext.
+        bytes: ByteLen,
+    },
+    /// A whole model left its GPUs for host memory.
+    ModelParked {
+        /// The number of its shards.
+        shards: u64,
+        /// Host bytes that it occupies.
+        bytes: ByteLen,
+    },
+    /// A whole model was parked or freed to make room.
+    ModelEvicted {
+        /// The number of its shards.
+        shards: u64,
+        /// Bytes that became free on its GPUs.
+        bytes: ByteLen,
+        /// The action for the model.
+        how: OnEviction,
+        /// The request that needed the room; `None` if the program carried out a plan.
+        evicted_for: Option<Arc<EvictedFor>>,
+    },
+    /// A whole model returned to GPUs from host memory.
+    ModelWoken {
+        /// The number of its shards.
+        shards: u64,
+        /// Bytes of plaintext.
+        bytes: ByteLen,
+    },
+    /// A model was freed: all of its shards that were still there.
+    ModelFreed {
+        /// The number of shards that were freed.
+        shards: u64,
+        /// Bytes that can be handed out again.
         bytes: ByteLen,
     },
     /// A shard's device bytes were checked and are the sealed ones.
@@ -220,6 +275,12 @@ impl EventKind {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Sealed { .. } => "sealed",
+            Self::ModelAdmitted { .. } => "model_admitted",
+            Self::ModelMoved { .. } => "model_moved",
+            Self::ModelParked { .. } => "model_parked",
+            Self::ModelEvicted { .. } => "model_evicted",
+            Self::ModelWoken { .. } => "model_woken",
+            Self::ModelFreed { .. } => "model_freed",
             Self::Verified { .. } => "verified",
             Self::Altered { .. } => "altered",
             Self::Quarantined { .. } => "quarantined",

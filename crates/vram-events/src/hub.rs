@@ -12,9 +12,11 @@ use std::time::Instant;
 use vram_id::{Clock, Timestamp};
 
 use crate::event::{Event, EventKind};
+use crate::level::EventLevel;
 use crate::queue::Queue;
 use crate::sink::{SinkCounts, Sinks};
 use crate::sync::{Mutex, lock};
+use crate::whose::Whose;
 
 /// Numbers events and adds them to the queue of every sink. Emitting never waits for a sink.
 pub struct Events {
@@ -22,7 +24,7 @@ pub struct Events {
     /// The number of the next event. The lock is held until the event is in every queue, so that
     /// every queue is in order. Adding to a queue never waits.
     next: Mutex<u64>,
-    queues: Vec<Arc<Queue>>,
+    queues: Vec<(EventLevel, Arc<Queue>)>,
 }
 
 /// The threads of all sinks. Dropping this value closes the queues, lets the sinks process what is
@@ -45,11 +47,12 @@ impl Events {
     ///
     /// The system's error if it cannot start a thread. Threads that were started are ended.
     pub fn start(clock: Arc<dyn Clock>, sinks: Sinks) -> io::Result<(Arc<Self>, SinkThreads)> {
-        let queues = sinks.0.iter().map(|(len, _)| Arc::new(Queue::new(*len))).collect();
+        let queues = sinks.0.iter().map(|(level, len, _)| (*level, Arc::new(Queue::new(*len))));
+        let queues = queues.collect();
         let events = Arc::new(Self { clock, next: Mutex::new(0), queues });
         let timeout = CLOSE_TIMEOUT;
         let mut started = SinkThreads { events: Arc::clone(&events), threads: Vec::new(), timeout };
-        for (queue, (_, sink)) in events.queues.iter().zip(sinks.0) {
+        for ((_, queue), (.., sink)) in events.queues.iter().zip(sinks.0) {
             let queue = Arc::clone(queue);
             let thread = std::thread::Builder::new().name("vram-events".to_owned());
             let thread = thread.spawn(move || queue.serve(sink));
@@ -61,8 +64,13 @@ impl Events {
     /// Numbers an event and queues it for every sink, with the [present time](Self::now). The caller
     /// holds no lock that the clock may take.
     pub fn emit(&self, kind: EventKind) {
+        self.emit_of(None, kind);
+    }
+
+    /// As [`emit`](Self::emit), for an event about a shard or a model.
+    pub fn emit_of(&self, of: Option<Arc<Whose>>, kind: EventKind) {
         let at = if self.queues.is_empty() { Timestamp::default() } else { self.now() };
-        self.append(at, kind);
+        self.append(at, of, kind);
     }
 
     /// The present time, by the clock of the emitter, on the calling thread; the default if the
@@ -78,15 +86,26 @@ impl Events {
         })
     }
 
+    /// The present time by the monotonic clock of the emitter, for ages; zero if the clock panics.
+    #[must_use]
+    pub fn monotonic(&self) -> Duration {
+        catch_unwind(AssertUnwindSafe(|| self.clock.monotonic())).unwrap_or_else(|payload| {
+            core::mem::forget(payload);
+            Duration::ZERO
+        })
+    }
+
     /// Numbers an event and queues it for every sink. Calls nothing foreign and waits for nobody, so
     /// that it can be called in the critical section of what the event reports: the order of events
     /// is then the order of changes.
-    pub fn append(&self, at: Timestamp, kind: EventKind) {
+    pub fn append(&self, at: Timestamp, of: Option<Arc<Whose>>, kind: EventKind) {
         let mut next = lock(&self.next);
-        let event = Arc::new(Event { seq: *next, at, kind });
+        let event = Arc::new(Event { seq: *next, at, of, kind });
         *next = next.saturating_add(1);
-        for queue in &self.queues {
-            queue.push(&event);
+        for (level, queue) in &self.queues {
+            if level.takes(&event) {
+                queue.push(&event);
+            }
         }
     }
 
@@ -99,7 +118,7 @@ impl Events {
     /// The counts of each sink, in the order in which the sinks were added.
     #[must_use]
     pub fn counts(&self) -> Vec<SinkCounts> {
-        self.queues.iter().map(|queue| queue.counts()).collect()
+        self.queues.iter().map(|(_, queue)| queue.counts()).collect()
     }
 
     /// Waits until every sink in service has received all events emitted before, and was flushed;
@@ -107,12 +126,12 @@ impl Events {
     /// in time, or if the calling thread is a sink's own.
     #[must_use]
     pub fn flush(&self, deadline: Option<Instant>) -> bool {
-        let asked: Vec<u64> = self.queues.iter().map(|queue| queue.ask_flush()).collect();
+        let asked: Vec<u64> = self.queues.iter().map(|(_, queue)| queue.ask_flush()).collect();
         // Does not stop at the first failure: every sink gets its time.
         self.queues
             .iter()
             .zip(asked)
-            .fold(true, |done, (queue, number)| queue.flushed(number, deadline) && done)
+            .fold(true, |done, ((_, queue), number)| queue.flushed(number, deadline) && done)
     }
 }
 
@@ -124,12 +143,12 @@ impl fmt::Debug for Events {
 
 impl Drop for SinkThreads {
     fn drop(&mut self) {
-        for queue in &self.events.queues {
+        for (_, queue) in &self.events.queues {
             queue.close();
         }
         let deadline = Instant::now().checked_add(self.timeout);
         // There are fewer threads than queues if one thread could not be started.
-        for (queue, thread) in self.events.queues.iter().zip(self.threads.drain(..)) {
+        for ((_, queue), thread) in self.events.queues.iter().zip(self.threads.drain(..)) {
             if queue.ended(deadline) {
                 // The thread has ended its work and only has to return.
                 let _outcome = thread.join();

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::event::Event;
+use crate::level::EventLevel;
 
 /// Default for the maximum number of events that wait for one sink.
 const QUEUE_LEN: usize = 8192;
@@ -76,7 +77,7 @@ pub struct SinkCounts {
 
 /// Sinks without a thread so far, each with the length of its queue.
 #[derive(Default)]
-pub struct Sinks(pub(crate) Vec<(usize, Box<dyn EventSink>)>);
+pub struct Sinks(pub(crate) Vec<(EventLevel, usize, Box<dyn EventSink>)>);
 
 impl Sinks {
     /// No sinks: events are numbered and not delivered.
@@ -93,7 +94,13 @@ impl Sinks {
     /// Adds a sink with a queue of `queue_len` events: events for a full queue are dropped and
     /// counted. Host memory is allocated as events arrive.
     pub fn add_with(&mut self, queue_len: usize, sink: impl EventSink + 'static) {
-        self.0.push((queue_len, Box::new(sink)));
+        self.0.push((EventLevel::Shards, queue_len, Box::new(sink)));
+    }
+
+    /// Adds a sink that receives the events of a level, with a queue of 8192. Other events take no
+    /// place in its queue, and are not counted for it.
+    pub fn add_at(&mut self, level: EventLevel, sink: impl EventSink + 'static) {
+        self.0.push((level, QUEUE_LEN, Box::new(sink)));
     }
 }
 

@@ -9,7 +9,9 @@ use core::time::Duration;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
-use vram_events::{Event, EventKind, EventLog, EventSink, Events, Sinks};
+use vram_events::{
+    Event, EventKind, EventLevel, EventLog, EventSink, Events, PieceName, Sinks, Whose,
+};
 use vram_id::{Clock, SystemClock, Timestamp};
 
 fn start(sinks: Sinks) -> (Arc<Events>, vram_events::SinkThreads) {
@@ -102,6 +104,44 @@ fn a_full_queue_drops_counts_and_tells_in_place_and_no_emitter_waits() {
     assert_eq!(told.lock().unwrap().last().unwrap(), "flush");
     events.emit(closed(6));
     assert_eq!(events.counts()[0].dropped, 4, "after the end all are dropped, and counted");
+}
+
+/// A sink of models waits for no place behind thousands of shards, and counts none of them.
+#[test]
+fn a_sink_of_models_has_a_queue_without_the_steps_of_their_shards() {
+    let logs = [EventLog::new(100), EventLog::new(100)];
+    let mut sinks = Sinks::new();
+    sinks.add(logs[0].clone());
+    sinks.add_at(EventLevel::Models, logs[1].clone());
+    let (events, _threads) = start(sinks);
+    let shard = vram_id::IdSource::Process.next(&SystemClock);
+    let single = Arc::new(Whose::new("m".into(), Some("pool".into())));
+    let piece = Whose::clone(&single).admitted(7, Some(PieceName::new("head", 0)));
+    let model = piece.model();
+    assert_eq!((model.admission, &model.piece), (Some(7), &None));
+    let freed = || EventKind::Freed {
+        shard: shard.clone(),
+        gpu: 0,
+        bytes: vram_alloc::ByteLen::MIB,
+        wiped: true,
+    };
+    let piece = Some(Arc::new(piece));
+    events.emit_of(piece.clone(), freed());
+    events.emit_of(
+        Some(Arc::new(model)),
+        EventKind::ModelFreed { shards: 1, bytes: vram_alloc::ByteLen::MIB },
+    );
+    events.emit_of(piece, EventKind::Quarantined { shard: shard.clone(), gpu: 0 });
+    events.emit_of(Some(single), freed());
+    events.emit(closed(0));
+    assert!(events.flush(None));
+    let [all, models] = logs.map(|log| {
+        log.take().iter().map(|event| (event.seq, event.kind.name())).collect::<Vec<_>>()
+    });
+    assert_eq!(all.len(), 5);
+    assert_eq!(models, [(1, "model_freed"), (2, "quarantined"), (3, "freed"), (4, "closed")]);
+    let [_, counts] = events.counts().try_into().unwrap();
+    assert_eq!((counts.emitted, counts.delivered, counts.dropped), (4, 4, 0));
 }
 
 #[test]

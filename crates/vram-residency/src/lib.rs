@@ -25,11 +25,11 @@ pub use vram_audit::{
     ParseAuditFileIdError, ParseAuditHeadError, verify_audit, verify_audit_against,
 };
 #[doc(inline)]
-pub use vram_core::close::CloseReport;
+pub use vram_core::close::{CloseReport, HeldLeases};
 #[doc(inline)]
 pub use vram_core::error::{
-    AfterAll, BusyShards, Class, Eviction, EvictionPlan, Holder, ReservationId, Shortfall,
-    VramError,
+    AfterAll, BusyShards, Class, Eviction, EvictionPlan, Holder, OldestLease, ReservationId,
+    Shortfall, VramError,
 };
 #[doc(inline)]
 pub use vram_core::models::{
@@ -74,7 +74,10 @@ pub use vram_core::shard::{ParkCapacity, ParkedShard, SealedShard, ShardState};
 #[doc(inline)]
 pub use vram_core::transfer::ReadBack;
 #[doc(inline)]
-pub use vram_events::{Event, EventKind, EventLog, EventSink, EvictedFor, OnEviction, SinkCounts};
+pub use vram_events::{
+    Event, EventKind, EventLevel, EventLog, EventSink, EvictedFor, OnEviction, PieceName,
+    SinkCounts, Whose,
+};
 #[doc(inline)]
 pub use vram_files::{
     Access, CancelToken, FileDifference, FilePool, FileSource, FileState, ImageInfo, ImageOptions,

@@ -3,6 +3,7 @@
 pub mod class;
 pub mod eviction_plan;
 pub mod file;
+pub mod oldest_lease;
 pub mod reservation_id;
 pub mod shortfall;
 pub mod space;
@@ -10,6 +11,7 @@ mod words;
 
 pub use self::class::Class;
 pub use self::eviction_plan::{Eviction, EvictionPlan};
+pub use self::oldest_lease::OldestLease;
 pub use self::reservation_id::ReservationId;
 pub use self::shortfall::{AfterAll, BusyShards, Holder, Shortfall};
 
@@ -274,12 +276,14 @@ pub enum VramError {
     },
     /// The shard is leased, or another call uses it and this one does not wait, or the calling
     /// thread is using it already.
-    #[error("{shard} is in use{}", Leases(*leases))]
+    #[error("{shard} is in use{}", Leases(*leases, oldest.as_deref()))]
     InUse {
         /// The shard.
         shard: ShardId,
         /// Leases that exist; 0 if calls use the shard.
         leases: usize,
+        /// The lease that began first, if it still existed when the error was made.
+        oldest: Option<Box<OldestLease>>,
     },
     /// Other calls still used the shard at the time-out.
     #[error("{shard} was still in use by other calls after {waited:?}")]

@@ -4,6 +4,8 @@ use core::fmt;
 
 use vram_events::EvictedFor;
 
+use crate::error::OldestLease;
+
 pub(super) struct Place<'a>(pub(super) Option<&'a std::path::Path>);
 
 impl fmt::Display for Place<'_> {
@@ -15,14 +17,19 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-pub(super) struct Leases(pub(super) usize);
+pub(super) struct Leases<'a>(pub(super) usize, pub(super) Option<&'a OldestLease>);
 
-impl fmt::Display for Leases {
+impl fmt::Display for Leases<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => f.write_str(" by this very thread"),
             1 => f.write_str(": one lease is out"),
             leases => write!(f, ": {leases} leases are out"),
+        }?;
+        match (self.0, self.1) {
+            (0, _) | (_, None) => Ok(()),
+            (1, Some(only)) => write!(f, " {only}"),
+            (_, Some(oldest)) => write!(f, ", the oldest {oldest}"),
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::error::{EvictionPlan, VramError};
 use crate::models::{AdmitRequest, ModelHandle, ModelPiece, ModelSource, PieceSource};
 use crate::parts::{Core, GpuChoice};
 use crate::resident::Lease;
+use crate::resident::lease::check_holder;
 use crate::room::{Goal, evict, holders, make_room};
 use crate::sealing::entry::Ready;
 use crate::sealing::{SealRequest, entry, place, stream};
@@ -84,6 +85,7 @@ pub(crate) fn admit_placed(
     source: &dyn ModelSource,
     place: impl FnOnce(&AdmitRequest<'_>) -> Result<Vec<Placed>, VramError>,
 ) -> Result<Leased, VramError> {
+    check_holder(request.holder.as_ref())?;
     let watch = core::mem::take(&mut request.watch).begin(plan.total())?;
     let number = core.admissions.fetch_add(1, Ordering::Relaxed);
     let model = Arc::new(Admitted::new(number, plan.clone()));
@@ -102,7 +104,8 @@ pub(crate) fn admit_placed(
     // Called before any shard is resident: a callback that panics must not leave shards behind.
     watch.finish();
     model.consists_of(ready.iter().map(|one| one.id().clone()).collect());
-    let early = ready.iter().filter(|_| request.leased).map(Ready::early_lease);
+    let holder = request.holder.as_ref();
+    let early = ready.iter().filter(|_| request.leased).map(|one| one.early_lease(core, holder));
     let early = early.collect::<Result<Vec<_>, _>>()?;
     let _arriving = model.begin();
     let shards = entry::publish_all(core, ready)?;

@@ -3,8 +3,12 @@
 use core::time::Duration;
 use std::sync::Arc;
 
+use vram_alloc::ByteLen;
+use vram_events::EventKind;
+
 use crate::error::VramError;
 use crate::models::ModelHandle;
+use crate::models::telling;
 use crate::models::together::{Wait, exclusive_among};
 use crate::parts::Core;
 use crate::room::{FreedReceipt, free};
@@ -52,6 +56,10 @@ fn free_all(core: &Core, entries: &[Arc<Entry>]) -> Result<Vec<FreedReceipt>, Vr
             }
         }
     }
+    // A shard whose bytes were not returned is freed as well.
+    let shards = ByteLen::from_usize(entries.len()).get();
+    let (_, bytes) = telling::sum(receipts.iter().map(|receipt| receipt.bytes));
+    telling::tell(core, entries, EventKind::ModelFreed { shards, bytes });
     failure.map_or(Ok(receipts), Err)
 }
 

@@ -8,6 +8,7 @@ pub mod parked;
 pub mod request;
 pub mod reserve;
 pub mod reserve_request;
+pub mod telling;
 pub mod together;
 
 pub(crate) use self::admit::Placed;

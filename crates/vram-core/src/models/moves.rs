@@ -8,9 +8,11 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_events::EventKind;
 
 use crate::error::VramError;
 use crate::models::admit::{self, Leased};
+use crate::models::telling;
 use crate::models::together::{Wait, exclusive_all};
 use crate::models::{
     ModelHandle, ModelPiece, ParkedModel, ParkedPiece, WakeModelError, WakeModelRequest,
@@ -19,9 +21,10 @@ use crate::moves::{migrate, wake};
 use crate::parts::Core;
 use crate::parts::gpus::caught;
 use crate::resident::early_lease::EarlyLease;
+use crate::resident::lease::check_holder;
 use crate::resident::{Verdict, Verify, verify};
 use crate::room::{Goal, RoomMaking, make_room, park};
-use crate::shard::{Arrived, SealedShard};
+use crate::shard::{Arrived, ParkedShard, SealedShard};
 
 /// The result of verifying a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +69,12 @@ pub fn migrate_model(
             copies.push(copy);
         }
         let moved = entries.iter().zip(copies).filter_map(|(entry, copy)| Some((&**entry, copy?)));
-        migrate::settle_all(core, moved.collect())?;
+        let moved: Vec<_> = moved.collect();
+        let (shards, bytes) = telling::sum(moved.iter().map(|(entry, _)| entry.plaintext_len));
+        migrate::settle_all(core, moved)?;
+        if shards > 0 {
+            telling::tell(core, entries, EventKind::ModelMoved { to: target.index, shards, bytes });
+        }
         Ok(entries.iter().map(|entry| core.handle(entry)).collect())
     })
 }
@@ -75,8 +83,9 @@ pub fn migrate_model(
 fn wake_all(
     core: &Core,
     parked: &ParkedModel,
-    request: WakeModelRequest,
+    request: &WakeModelRequest,
 ) -> Result<Vec<Arrived>, VramError> {
+    check_holder(request.holder.as_ref())?;
     let gpus = admit::choose(core, request.gpus)?;
     for piece in &parked.pieces {
         wake::check_own(core, &piece.parked)?;
@@ -135,7 +144,11 @@ pub fn park(
         for entry in entries {
             copies.push(park::host_copy(core, entry)?);
         }
-        copies.into_iter().map(|copy| park::leave(core, copy)).collect::<Result<Vec<_>, _>>()
+        let parked = copies.into_iter().map(|copy| park::leave(core, copy));
+        let parked = parked.collect::<Result<Vec<_>, _>>()?;
+        let (shards, bytes) = telling::sum(parked.iter().map(ParkedShard::host_len));
+        telling::tell(core, entries, EventKind::ModelParked { shards, bytes });
+        Ok(parked)
     })?;
     let pieces = model.pieces.iter().zip(shards);
     let pieces = pieces.map(|(piece, parked)| ParkedPiece { piece: piece.piece.clone(), parked });
@@ -168,12 +181,17 @@ fn wake_as_asked(
 ) -> Result<Leased, WakeModelError> {
     let entries = || parked.pieces.iter().map(|piece| &piece.parked.copy.entry);
     let woken =
-        caught(core, request.gpus, || wake_all(core, &parked, request)).and_then(|copies| {
-            let early = entries().filter(|_| request.leased).map(EarlyLease::of);
+        caught(core, request.gpus, || wake_all(core, &parked, &request)).and_then(|copies| {
+            let holder = request.holder.as_ref();
+            let early = entries().filter(|_| request.leased);
+            let early = early.map(|entry| EarlyLease::of(core, entry, holder));
             let early = early.collect::<Result<Vec<_>, _>>()?;
             let _waking = entries().next().and_then(|entry| entry.begin_on_model());
             let coming = entries().map(|entry| &**entry).zip(copies).collect();
-            let woken = wake::arrive_all(core, coming, &mut [])?;
+            let lens = parked.pieces.iter().map(|piece| piece.parked.plaintext_len());
+            let (shards, bytes) = telling::sum(lens);
+            let told = Some(EventKind::ModelWoken { shards, bytes });
+            let woken = wake::arrive_all(core, coming, &mut [], told)?;
             let leases = early.into_iter().filter_map(|lease| lease.begin(core));
             Ok((woken, leases.collect()))
         });

@@ -1,9 +1,12 @@
 //! The request to wake a model, and the error of one that could not be woken.
 
+use std::sync::Arc;
+
 use crate::error::VramError;
 use crate::moves::wake_error::wake_error;
 use crate::parts::GpuChoice;
 use crate::parts::gpus::named;
+use crate::parts::limits::label;
 use crate::shard::ParkedModel;
 
 /// A request to make a parked model resident again.
@@ -14,18 +17,20 @@ use crate::shard::ParkedModel;
 /// let request = WakeModelRequest::new(GpuChoice::One(0)).evicts(true);
 /// # let _ = request;
 /// ```
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[must_use]
 pub struct WakeModelRequest {
     pub(crate) gpus: GpuChoice,
     pub(crate) evicts: bool,
     pub(crate) leased: bool,
+    /// The holder of the leases.
+    pub(crate) holder: Option<Arc<str>>,
 }
 
 impl WakeModelRequest {
     /// A request for these GPUs, that evicts nothing.
     pub const fn new(gpus: GpuChoice) -> Self {
-        Self { gpus, evicts: false, leased: false }
+        Self { gpus, evicts: false, leased: false, holder: None }
     }
 
     setters! {
@@ -33,6 +38,9 @@ impl WakeModelRequest {
         /// manager has an eviction policy. Default: no. What is parked to make room needs host
         /// memory of its own: that of the model is returned only when it is resident.
         fn evicts(evicts: bool) => evicts = evicts;
+        /// Sets the name of the holder of the leases that `wake_model_leased` takes: at most 1,024
+        /// bytes. An empty text names nobody.
+        fn holder(name: &str) => holder = label(name);
     }
 }
 

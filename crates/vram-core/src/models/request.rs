@@ -32,8 +32,9 @@ pub struct AdmitRequest<'a> {
     /// The settings that the requests for all pieces have in common.
     pub(crate) common: SealRequest,
     pub(crate) watch: WatchOptions<'a>,
-    /// Whether the shards are leased from the moment in which they arrive.
+    /// Whether the shards are leased from the moment in which they arrive, and the holder.
     pub(crate) leased: bool,
+    pub(crate) holder: Option<Arc<str>>,
     /// The model that is being admitted.
     pub(crate) admitted: Option<Arc<Admitted>>,
 }
@@ -42,7 +43,14 @@ impl<'a> AdmitRequest<'a> {
     /// A request for this model: Encrypted, with the manager's suite and segment size.
     pub fn new(model_id: &str, gpus: GpuChoice) -> Self {
         let common = SealRequest::new(model_id, 0);
-        Self { gpus, common, watch: WatchOptions::default(), leased: false, admitted: None }
+        Self {
+            gpus,
+            common,
+            watch: WatchOptions::default(),
+            leased: false,
+            holder: None,
+            admitted: None,
+        }
     }
 
     setters! {
@@ -80,6 +88,9 @@ impl<'a> AdmitRequest<'a> {
         /// Sets whether the shards are pinned from the moment in which they arrive, as `pin_model`
         /// does afterwards. Default: no.
         fn pinned(pinned: bool) => common.claim.pinned = pinned;
+        /// Sets the name of the holder of the leases that `admit_leased` takes: at most 1,024 bytes.
+        /// An empty text names nobody.
+        fn holder(name: &str) => holder = label(name);
         /// Sets a callback that receives the progress: from worker threads, one at a time. If it
         /// panics, the call is rolled back and the panic continues in the caller.
         fn progress(callback: impl FnMut(Progress) + Send + 'a) =>

@@ -61,7 +61,8 @@ pub(crate) fn copy_into(
 }
 
 /// Makes shards resident where verified copies of them lie, all in one moment. Of each whose place in
-/// `backups` holds one, the backup is kept and taken from there.
+/// `backups` holds one, the backup is kept and taken from there. `model` is told after the last of
+/// them, in the same moment: they are a whole model.
 ///
 /// # Errors
 ///
@@ -70,6 +71,7 @@ pub(crate) fn arrive_all(
     core: &Core,
     shards: Vec<(&Entry, Arrived)>,
     backups: &mut [Option<Backup>],
+    mut model: Option<EventKind>,
 ) -> Result<Vec<SealedShard>, VramError> {
     let now = Moment::now(&*core.clock);
     let entries: Vec<_> =
@@ -87,6 +89,11 @@ pub(crate) fn arrive_all(
         let (gpu, bytes) = (now_stated.gpu_index, entry.plaintext_len);
         told.tell(now.wall, EventKind::Woken { shard: entry.id.clone(), gpu, bytes });
         stated.push(now_stated);
+        if stated.len() == entries.len()
+            && let Some(model) = model.take()
+        {
+            told.tell_model(now.wall, model);
+        }
     });
     arrived?;
     let woken = stated.into_iter().map(|stated| {
@@ -104,7 +111,7 @@ pub(crate) fn arrive(
     arrived: Arrived,
     backup: &mut Option<Backup>,
 ) -> Result<SealedShard, VramError> {
-    let woken = arrive_all(core, vec![(entry, arrived)], core::slice::from_mut(backup))?;
+    let woken = arrive_all(core, vec![(entry, arrived)], core::slice::from_mut(backup), None)?;
     woken.into_iter().next().ok_or_else(|| VramError::ShardFreed { shard: entry.id.clone() })
 }
 

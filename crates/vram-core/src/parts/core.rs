@@ -122,7 +122,11 @@ impl Core {
         let registry = Registry::new(settings.limits.shard_count_max, parked);
         let tenants: Arc<dyn Tenants> = Arc::new(Residents {
             promises: Arc::clone(&promises),
-            told: Told { events: Arc::clone(&events), census: Arc::clone(&registry.census) },
+            told: Told {
+                events: Arc::clone(&events),
+                census: Arc::clone(&registry.census),
+                of: None,
+            },
         });
         let gpus = gpus(&tenants)?;
         registry.census.begin(gpus.len());
@@ -235,7 +239,8 @@ impl Core {
 
     /// Who hears of the changes of a shard.
     pub(crate) fn told(&self) -> Told {
-        Told { events: Arc::clone(&self.events), census: Arc::clone(&self.registry.census) }
+        let census = Arc::clone(&self.registry.census);
+        Told { events: Arc::clone(&self.events), census, of: None }
     }
 
     /// A fresh handle of an entry.
@@ -349,6 +354,9 @@ impl Core {
     }
 }
 
+/// The error for a shard that leases or other calls keep in use. The caller holds no lock that a
+/// clock may take.
 pub(crate) fn in_use(entry: &Entry, busy: Busy) -> VramError {
-    VramError::InUse { shard: entry.id.clone(), leases: busy.leases }
+    let oldest = if busy.leases > 0 { entry.oldest_lease() } else { None };
+    VramError::InUse { shard: entry.id.clone(), leases: busy.leases, oldest: oldest.map(Box::new) }
 }

@@ -140,12 +140,14 @@ impl Drop for TimedCall<'_> {
         self.core.meters.ended(self.call, self.start.elapsed(), self.bytes);
         let Some(code) = self.code else { return };
         self.core.meters.failed(self.call, code);
-        self.core.events.emit(EventKind::Refused {
+        let entry = self.shard.and_then(|shard| self.core.registry.find(shard));
+        let refused = EventKind::Refused {
             call: self.call.name().into(),
             shard: self.shard.cloned(),
             gpu: self.gpu,
             code: code.into(),
-        });
+        };
+        self.core.events.emit_of(entry.and_then(|entry| entry.told.of.clone()), refused);
     }
 }
 

@@ -136,7 +136,7 @@ fn repair(
             break;
         }
     }
-    Err(VramError::InUse { shard: entry.id.clone(), leases: 0 })
+    Err(VramError::InUse { shard: entry.id.clone(), leases: 0, oldest: None })
 }
 
 impl Repair<'_, '_> {

@@ -9,11 +9,12 @@ use vram_seal::{AlteredSegments, Protection, Sealer, SegmentHash, merge_digest};
 use vram_space::Space;
 
 use crate::error::VramError;
+use crate::parts::core::in_use;
 use crate::repair::{Content, Kept, Repair, RepairReport};
 use crate::resident::{Anew, contents};
 use crate::room::make_room;
 use crate::shard::entry::quarantine::Quarantine;
-use crate::shard::{Entry, Moment, View};
+use crate::shard::{Busy, Entry, Moment, View};
 
 /// What a survey found.
 pub(crate) enum Survey {
@@ -55,7 +56,7 @@ impl Repair<'_, '_> {
         view.gpu.ready()?;
         let leases = entry.gate.leases();
         if leases > 0 {
-            return Err(VramError::InUse { shard: entry.id.clone(), leases });
+            return Err(in_use(entry, Busy { leases }));
         }
         let began = Moment::now(&*self.core.clock);
         let (there, altered) = view.content_on()?;

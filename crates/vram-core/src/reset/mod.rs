@@ -93,7 +93,7 @@ impl End<'_> {
         let lost = report.lost.iter().map(|shard| shard.shard_id.clone()).collect();
         let restored = report.restored.iter().map(|shard| shard.shard_id.clone()).collect();
         let event = EventKind::DeviceReset { gpu, lost, restored };
-        self.gpu.recover(|| self.core.events.append(at, event));
+        self.gpu.recover(|| self.core.events.append(at, None, event));
     }
 }
 

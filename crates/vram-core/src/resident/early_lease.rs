@@ -7,15 +7,15 @@ use crate::error::VramError;
 use crate::parts::Core;
 use crate::parts::core::in_use;
 use crate::resident::Lease;
-use crate::resident::lease::begun;
+use crate::resident::lease::{begun, note};
+use crate::shard::Leased;
 use crate::shard::{Entry, View};
 
 /// The lease of a shard that is about to arrive on a GPU. Dropping it ends it.
 #[must_use = "the lease ends when this is dropped"]
 pub(crate) struct EarlyLease {
     // Empty once it is a lease.
-    entry: Option<Arc<Entry>>,
-    first: bool,
+    noted: Option<(Arc<Entry>, (Leased, bool))>,
 }
 
 impl EarlyLease {
@@ -24,34 +24,38 @@ impl EarlyLease {
     /// # Errors
     ///
     /// [`VramError::InUse`] if the calling thread is inside the gate of this shard already.
-    pub(crate) fn of(entry: &Arc<Entry>) -> Result<Self, VramError> {
+    pub(crate) fn of(
+        core: &Core,
+        entry: &Arc<Entry>,
+        holder: Option<&Arc<str>>,
+    ) -> Result<Self, VramError> {
         let pass = entry.gate.shared().map_err(|busy| in_use(entry, busy))?;
-        let first = entry.gate.lease(&pass) == 1;
-        Ok(Self { entry: Some(Arc::clone(entry)), first })
+        let noted = note(core, entry, &pass, holder.cloned());
+        Ok(Self { noted: Some((Arc::clone(entry), noted)) })
     }
 
     /// The lease, now that the shard has arrived, verified. A shard whose GPU was lost since has one
     /// too: like every lease, it says so when it is used.
     pub(crate) fn begin(mut self, core: &Core) -> Option<Lease> {
-        let entry = self.entry.take()?;
+        let (entry, noted) = self.noted.take()?;
         let state = entry.state();
-        let view = state.space().map(|space| {
+        let lies = state.space().map(|space| {
             let (gpu, range, block) = (Arc::clone(space.gpu()), space.range(), space.behind());
             (gpu, range, block, state.seal.protection())
         });
         drop(state);
-        let address = view.and_then(|(gpu, range, block, protection)| {
+        let address = lies.and_then(|(gpu, range, block, protection)| {
             View::address_in(&*gpu.memory_in(&block).ok()?, range, protection)
         });
-        Some(begun(core, entry, self.first, address))
+        Some(begun(core, entry, noted, address))
     }
 }
 
 impl Drop for EarlyLease {
     fn drop(&mut self) {
         // No other call counted it: the shard never arrived.
-        if let Some(entry) = self.entry.take() {
-            entry.gate.end_lease();
+        if let Some((entry, (leased, _))) = self.noted.take() {
+            entry.gate.end_lease(&leased);
         }
     }
 }

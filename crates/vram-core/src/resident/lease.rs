@@ -11,8 +11,10 @@ use vram_seal::Protection;
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::parts::core::in_use;
+use crate::parts::limits::{check_label, label};
 use crate::resident::{Verify, verify};
-use crate::shard::{Entry, Refusal, SealedShard, View};
+use crate::shard::gate::SharedPass;
+use crate::shard::{Entry, Leased, Refusal, SealedShard, View};
 use crate::sync::Deadline;
 
 /// A guarantee that a shard stays where it is. While a lease of a shard exists, the shard is not
@@ -26,6 +28,7 @@ pub struct Lease {
     entry: Arc<Entry>,
     shard: SealedShard,
     address: Option<DeviceAddress>,
+    leased: Leased,
 }
 
 impl Lease {
@@ -39,6 +42,18 @@ impl Lease {
     #[must_use]
     pub const fn gpu(&self) -> u32 {
         self.shard.gpu_index
+    }
+
+    /// The name that the program gave for the holder of the lease, if any.
+    #[must_use]
+    pub fn holder(&self) -> Option<&str> {
+        self.leased.holder.as_deref()
+    }
+
+    /// Time since the lease began, by the manager's monotonic clock. This calls the clock.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.entry.told.events.monotonic().saturating_sub(self.leased.since)
     }
 
     /// Plaintext bytes of the shard.
@@ -80,22 +95,51 @@ impl Lease {
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("shard", &self.shard).finish_non_exhaustive()
+        f.debug_struct("Lease")
+            .field("shard", &self.shard)
+            .field("holder", &self.leased.holder)
+            .finish_non_exhaustive()
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.entry.gate.end_lease() == 0 {
-            self.entry.told.census.leased(self.shard.gpu_index, &self.entry.holder, false);
-        }
+        let (entry, gpu) = (&*self.entry, self.shard.gpu_index);
+        let last = entry.gate.end_lease(&self.leased) == 0;
+        let lease = (core::mem::take(&mut self.leased), entry.id.clone());
+        entry.told.census.lease_ended(gpu, &entry.holder, &lease, last);
     }
 }
 
-/// Takes out a lease. With a `timeout`, waits for other calls no longer than that.
+/// The name of a holder of leases. An empty one names nobody.
+pub fn holder(name: &str) -> Result<Option<Arc<str>>, VramError> {
+    let holder = label(name);
+    check_holder(holder.as_ref())?;
+    Ok(holder)
+}
+
+/// # Errors
+///
+/// [`VramError::LimitExceeded`] for a name that is too long.
+pub(crate) fn check_holder(holder: Option<&Arc<str>>) -> Result<(), VramError> {
+    check_label("bytes of the holder of a lease", holder)
+}
+
+/// Takes out a lease for a holder without a name. With a `timeout`, waits for other calls no longer
+/// than that.
 pub fn lease(
     core: &Core,
     handle: &SealedShard,
+    timeout: Option<Duration>,
+) -> Result<Lease, VramError> {
+    lease_as(core, handle, None, timeout)
+}
+
+/// As [`lease`](fn@lease), for a [`holder`].
+pub fn lease_as(
+    core: &Core,
+    handle: &SealedShard,
+    holder: Option<Arc<str>>,
     timeout: Option<Duration>,
 ) -> Result<Lease, VramError> {
     let entry = core.resolve(handle)?;
@@ -116,26 +160,35 @@ pub fn lease(
     }
     let memory = view.memory().ok();
     let address = memory.and_then(|memory| View::address_in(&memory, view.range, protection));
-    let first = entry.gate.lease(&pass) == 1;
+    let (leased, first) = note(core, &entry, &pass, holder);
     drop(pass);
-    Ok(begun(core, entry, first, address))
+    Ok(begun(core, entry, (leased, first), address))
 }
 
-/// The lease of a shard on a GPU. Its gate counts the lease already, as the `first` of it or not.
+/// Notes a lease at the gate of its shard: the lease, and whether it is the first of the shard.
+pub(crate) fn note(
+    core: &Core,
+    entry: &Entry,
+    pass: &SharedPass<'_>,
+    holder: Option<Arc<str>>,
+) -> (Leased, bool) {
+    let (since, number) = used(core, entry);
+    let leased = Leased { since, number, holder };
+    let first = entry.gate.lease(pass, leased.clone()) == 1;
+    (leased, first)
+}
+
+/// The lease of a shard on a GPU, that its gate has noted.
 pub(crate) fn begun(
     core: &Core,
     entry: Arc<Entry>,
-    first: bool,
+    (leased, first): (Leased, bool),
     address: Option<DeviceAddress>,
 ) -> Lease {
     let shard = core.handle(&entry);
-    if first {
-        entry.told.census.leased(shard.gpu_index, &entry.holder, true);
-    }
-    // From here on, dropping the lease ends it.
-    let lease = Lease { entry, shard, address };
-    used(core, &lease.entry);
-    lease
+    let lease = (leased.clone(), entry.id.clone());
+    entry.told.census.leased(shard.gpu_index, &entry.holder, lease, first);
+    Lease { entry, shard, address, leased }
 }
 
 /// Runs `work` on a handle's shard as its exclusive user. Waits for other calls and for leases no
@@ -162,10 +215,13 @@ pub fn set_pinned(core: &Core, handle: &SealedShard, pinned: bool) -> Result<(),
     })
 }
 
-/// Records that a shard was used now.
-pub(crate) fn used(core: &Core, entry: &Entry) {
+/// Records that a shard was used now. Returns the monotonic time, and the number of the use among
+/// all uses of any shard.
+pub(crate) fn used(core: &Core, entry: &Entry) -> (Duration, u64) {
     let number = core.uses.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
-    entry.standing.used(core.clock.monotonic(), number.saturating_add(1));
+    let (now, number) = (core.clock.monotonic(), number.saturating_add(1));
+    entry.standing.used(now, number);
+    (now, number)
 }
 
 pub(crate) fn refused(entry: &Entry, refusal: Refusal, waited: Duration) -> VramError {

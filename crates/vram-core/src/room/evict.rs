@@ -60,8 +60,7 @@ pub(crate) fn stays(core: &Core, entry: &Entry) -> Option<&'static str> {
 
 /// The error for a shard that other calls use.
 pub(crate) fn occupied(entry: &Entry, who: Occupied) -> VramError {
-    let leases = if let Occupied::Leases(leases) = who { leases } else { 0 };
-    VramError::InUse { shard: entry.id.clone(), leases }
+    in_use(entry, who.into())
 }
 
 /// Carries out a plan. Refuses it if something of it may no longer be evicted. Waits for calls that
@@ -199,11 +198,11 @@ fn evict_together(
     let how = victim::fate(core, first);
     let told = |entry: &Entry, (gpu, bytes): (u32, ByteLen)| {
         let (shard, evicted_for) = (entry.id.clone(), evicted_for.map(Arc::clone));
-        core.events.emit(EventKind::Evicted { shard, gpu, bytes, how, evicted_for });
+        entry.told.emit(EventKind::Evicted { shard, gpu, bytes, how, evicted_for });
     };
     let places = entries.iter().map(|entry| victim::place(entry).unwrap_or_default());
     let places: Vec<_> = places.collect();
-    match how {
+    let went = match how {
         OnEviction::Park => {
             // All copies are made before the first shard goes: a failure changes nothing.
             let copies = entries.iter().map(|entry| park::host_copy(core, entry));
@@ -225,8 +224,17 @@ fn evict_together(
             failure.map_or(Ok(Went::Freed), Err)
         }
         // `Never`. Each other kind evicts the shards and is handled above.
-        _ => Err(VramError::PlanOutdated { shard: first.id.clone(), why: "is to stay" }),
+        _ => return Err(VramError::PlanOutdated { shard: first.id.clone(), why: "is to stay" }),
+    };
+    // Freed shards are gone although their bytes may not have been returned.
+    let gone = went.is_ok() || how == OnEviction::Free;
+    if gone && victim::model_of(core, first).is_some() {
+        let (shards, bytes) = (eviction.shard_count, eviction.bytes);
+        let evicted_for = evicted_for.map(Arc::clone);
+        let kind = EventKind::ModelEvicted { shards, bytes, how, evicted_for };
+        first.told.tell_model(core.events.now(), kind);
     }
+    went
 }
 
 /// What would have to be evicted so that `bytes` are free in one piece. Evicts nothing.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use vram_alloc::ByteLen;
 use vram_events::EventKind;
 use vram_id::ShardId;
 use vram_seal::Protection;
@@ -52,8 +53,12 @@ impl Ready {
     }
 
     /// A lease that begins when the shard arrives.
-    pub(crate) fn early_lease(&self) -> Result<EarlyLease, VramError> {
-        EarlyLease::of(&self.entry)
+    pub(crate) fn early_lease(
+        &self,
+        core: &Core,
+        holder: Option<&Arc<str>>,
+    ) -> Result<EarlyLease, VramError> {
+        EarlyLease::of(core, &self.entry, holder)
     }
 
     /// Seals the shard anew in this protection, unless it has it, before any other thread knows it.
@@ -99,6 +104,7 @@ pub(crate) fn publish_all(core: &Core, ready: Vec<Ready>) -> Result<Vec<SealedSh
     let at = core.events.now();
     let handles: Vec<_> = ready.iter().map(|one| core.handle(&one.entry)).collect();
     let entries: Vec<_> = ready.iter().map(|one| Arc::clone(&one.entry)).collect();
+    let mut model = entries.last().and_then(|last| whole_model(last, entries.len()));
     let coming = ready.into_iter().zip(&entries).map(|(mut one, entry)| {
         one.space.keep();
         (&**entry, one.space)
@@ -110,6 +116,11 @@ pub(crate) fn publish_all(core: &Core, ready: Vec<Ready>) -> Result<Vec<SealedSh
         let (owner, gpu) = (entry.holder.owner.clone(), handle.gpu_index);
         let bytes = entry.plaintext_len;
         told.tell(at, EventKind::Sealed { shard, model_id, owner, gpu, bytes });
+        if index.saturating_add(1) == entries.len()
+            && let Some(model) = model.take()
+        {
+            told.tell_model(at, model);
+        }
     });
     arrived?;
     for shard in &handles {
@@ -119,11 +130,17 @@ pub(crate) fn publish_all(core: &Core, ready: Vec<Ready>) -> Result<Vec<SealedSh
     Ok(handles)
 }
 
+/// The event that follows those of its shards, if they are a whole model.
+fn whole_model(last: &Entry, count: usize) -> Option<EventKind> {
+    let member = last.member.as_ref()?;
+    let shards = ByteLen::from_usize(count).get();
+    Some(EventKind::ModelAdmitted { shards, bytes: member.model.plan.total() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    use vram_alloc::ByteLen;
     use vram_id::SystemClock;
 
     use crate::parts::core::testing;

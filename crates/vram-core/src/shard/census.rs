@@ -2,6 +2,9 @@
 //!
 //! Reading a sum costs the same with ten shards and with a million.
 
+mod models;
+mod oldest;
+
 use core::cmp::Reverse;
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,12 +13,17 @@ use std::sync::{Arc, OnceLock};
 use vram_alloc::ByteLen;
 use vram_id::ShardId;
 
+pub use self::models::ModelCounts;
+pub(crate) use self::models::{Lies, Models};
+use self::oldest::Oldest;
+use crate::shard::Leased;
 use crate::sync::{Mutex, lock};
 
 /// The sums of all GPUs of a manager. Its locks are innermost: nothing is called under them.
 #[derive(Debug, Default)]
 pub(crate) struct Census {
     gpus: OnceLock<Vec<Mutex<Here>>>,
+    pub(crate) models: Models,
 }
 
 /// What is counted of one resident shard.
@@ -43,21 +51,73 @@ pub(crate) struct Sum {
     pub(crate) leased_count: u64,
 }
 
+/// What one holder has, and what of it is the oldest.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Holding {
+    pub(crate) sum: Sum,
+    /// The time from which the age counts of the check that is longest ago.
+    pub(crate) unverified_since: Option<Duration>,
+    /// The lease that began first, and its shard.
+    pub(crate) oldest_lease: Option<(Leased, ShardId)>,
+}
+
+/// A bounded number of holders, and all others together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Holdings {
+    pub(crate) listed: BTreeMap<HeldBy, Holding>,
+    pub(crate) others: Holding,
+}
+
 #[derive(Debug, Default)]
 struct Here {
     shards: BTreeSet<ShardId>,
     holders: BTreeMap<HeldBy, Sum>,
+    /// What all holders have together.
+    total: Sum,
     /// The holders, those with the most bytes first.
     largest: BTreeSet<(Reverse<ByteLen>, HeldBy)>,
     /// The shards that are not in quarantine, the longest unverified first.
-    ages: BTreeSet<(Duration, ShardId)>,
+    ages: Oldest<(Duration, ShardId)>,
+    leases: Oldest<(Leased, ShardId)>,
+}
+
+impl Sum {
+    const fn plus(self, more: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(more.bytes),
+            shard_count: self.shard_count.saturating_add(more.shard_count),
+            leased_count: self.leased_count.saturating_add(more.leased_count),
+        }
+    }
+
+    const fn less(self, fewer: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(fewer.bytes),
+            shard_count: self.shard_count.saturating_sub(fewer.shard_count),
+            leased_count: self.leased_count.saturating_sub(fewer.leased_count),
+        }
+    }
+}
+
+impl Holding {
+    fn add(&mut self, sum: Sum, since: Option<Duration>, lease: Option<&(Leased, ShardId)>) {
+        self.sum = self.sum.plus(sum);
+        self.unverified_since = [self.unverified_since, since].into_iter().flatten().min();
+        if let Some(lease) = lease
+            && self.oldest_lease.as_ref().is_none_or(|oldest| lease < oldest)
+        {
+            self.oldest_lease = Some(lease.clone());
+        }
+    }
 }
 
 impl Here {
     fn sum(&mut self, holder: &HeldBy, change: impl FnOnce(&mut Sum)) {
         let mut sum = self.holders.remove(holder).unwrap_or_default();
         self.largest.remove(&(Reverse(sum.bytes), holder.clone()));
+        let others = self.total.less(sum);
         change(&mut sum);
+        self.total = others.plus(sum);
         if sum.shard_count > 0 {
             self.largest.insert((Reverse(sum.bytes), holder.clone()));
         }
@@ -88,7 +148,7 @@ impl Census {
             let mut here = lock(here);
             here.shards.remove(shard);
             if let Some(since) = row.unverified_since {
-                here.ages.remove(&(since, shard.clone()));
+                here.ages.remove(&row.holder, &(since, shard.clone()));
             }
             here.sum(&row.holder, |sum| {
                 sum.bytes = sum.bytes.saturating_sub(row.bytes);
@@ -101,7 +161,7 @@ impl Census {
             let mut here = lock(here);
             here.shards.insert(shard.clone());
             if let Some(since) = row.unverified_since {
-                here.ages.insert((since, shard.clone()));
+                here.ages.add(&row.holder, (since, shard.clone()));
             }
             here.sum(&row.holder, |sum| {
                 sum.bytes = sum.bytes.saturating_add(row.bytes);
@@ -110,14 +170,30 @@ impl Census {
         }
     }
 
-    /// Counts a shard as leased, or no longer.
-    pub(crate) fn leased(&self, gpu: u32, holder: &HeldBy, leased: bool) {
+    /// Counts one more lease. `first`: the shard had none before.
+    pub(crate) fn leased(&self, gpu: u32, holder: &HeldBy, lease: (Leased, ShardId), first: bool) {
         let Some(here) = self.here(gpu) else { return };
-        lock(here).sum(holder, |sum| {
-            let count = sum.leased_count;
-            sum.leased_count =
-                if leased { count.saturating_add(1) } else { count.saturating_sub(1) };
-        });
+        let mut here = lock(here);
+        here.leases.add(holder, lease);
+        if first {
+            here.sum(holder, |sum| sum.leased_count = sum.leased_count.saturating_add(1));
+        }
+    }
+
+    /// Counts one lease less. `last`: the shard has none any more.
+    pub(crate) fn lease_ended(
+        &self,
+        gpu: u32,
+        holder: &HeldBy,
+        lease: &(Leased, ShardId),
+        last: bool,
+    ) {
+        let Some(here) = self.here(gpu) else { return };
+        let mut here = lock(here);
+        here.leases.remove(holder, lease);
+        if last {
+            here.sum(holder, |sum| sum.leased_count = sum.leased_count.saturating_sub(1));
+        }
     }
 
     /// The shards on a GPU, in ascending order of their ids.
@@ -129,7 +205,7 @@ impl Census {
     pub(crate) fn counts(&self, gpu: u32) -> (usize, usize) {
         self.here(gpu).map_or((0, 0), |here| {
             let here = lock(here);
-            (here.shards.len(), here.shards.len().saturating_sub(here.ages.len()))
+            (here.shards.len(), here.shards.len().saturating_sub(here.ages.count()))
         })
     }
 
@@ -137,6 +213,46 @@ impl Census {
     /// equals the one with the lowest id.
     pub(crate) fn oldest(&self, gpu: u32) -> Option<(Duration, ShardId)> {
         self.here(gpu).and_then(|here| lock(here).ages.first().cloned())
+    }
+
+    /// The number of leases, and the one of them that began first, with its shard.
+    pub(crate) fn leases(&self) -> (usize, Option<(Leased, ShardId)>) {
+        let heres = self.gpus.get().into_iter().flatten();
+        heres.fold((0, None), |(count, oldest), here| {
+            let here = lock(here);
+            let first = here.leases.first().cloned();
+            let oldest = [oldest, first].into_iter().flatten().min();
+            (here.leases.count().saturating_add(count), oldest)
+        })
+    }
+
+    /// What the holders have that are among the `count` with the most bytes on some GPU, and what
+    /// all others have together. The cost depends on `count` and the number of GPUs alone. Of a GPU
+    /// that is not `readable`, no age counts.
+    pub(crate) fn holdings(&self, count: usize, readable: &[bool]) -> Holdings {
+        let heres = || self.gpus.get().into_iter().flatten();
+        let largest = heres().flat_map(|here| {
+            let here = lock(here);
+            here.largest.iter().take(count).map(|(_, holder)| holder.clone()).collect::<Vec<_>>()
+        });
+        let listed: BTreeSet<HeldBy> = largest.collect();
+        let mut all = Holdings::default();
+        for (here, readable) in heres().zip(readable) {
+            let here = lock(here);
+            let since = |age: Option<&(Duration, ShardId)>| {
+                age.filter(|_| *readable).map(|(since, _)| *since)
+            };
+            let mut others = here.total;
+            for holder in &listed {
+                let sum = here.holders.get(holder).copied().unwrap_or_default();
+                others = others.less(sum);
+                let (age, lease) = (here.ages.first_of(holder), here.leases.first_of(holder));
+                all.listed.entry(holder.clone()).or_default().add(sum, since(age), lease);
+            }
+            let (age, lease) = (here.ages.first_beside(&listed), here.leases.first_beside(&listed));
+            all.others.add(others, since(age), lease);
+        }
+        all
     }
 
     /// The `count` holders with the most bytes on these GPUs.
@@ -151,9 +267,7 @@ impl Census {
             for (_, holder) in here.largest.iter().take(most) {
                 let more = here.holders.get(holder).copied().unwrap_or_default();
                 let sum = all.entry(holder.clone()).or_default();
-                sum.bytes = sum.bytes.saturating_add(more.bytes);
-                sum.shard_count = sum.shard_count.saturating_add(more.shard_count);
-                sum.leased_count = sum.leased_count.saturating_add(more.leased_count);
+                *sum = sum.plus(more);
             }
         }
         let mut all: Vec<_> = all.into_iter().collect();
@@ -197,16 +311,20 @@ mod tests {
         let moved = row(1, "a", 512, Some(9));
         census.change(&ids[0], Some(&rows[0]), Some(&moved));
         assert_eq!((census.shards(0), census.shards(1).len()), (vec![ids[1].clone()], 2));
-        census.leased(1, &moved.holder, true);
+        let lease = (Leased::default(), ids[0].clone());
+        census.leased(1, &moved.holder, lease.clone(), true);
+        assert_eq!(census.leases(), (1, Some(lease.clone())));
         census.change(&ids[0], Some(&moved), None);
         assert_eq!(census.largest(&[1], 9).len(), 1, "a lease alone is no shard");
-        census.leased(1, &moved.holder, false);
+        census.lease_ended(1, &moved.holder, &lease, true);
+        assert_eq!(census.leases(), (0, None));
         census.change(&ids[1], Some(&rows[1]), None);
         census.change(&ids[2], Some(&rows[2]), None);
         for here in census.gpus.get().unwrap() {
             let here = lock(here);
             assert!(here.shards.is_empty() && here.holders.is_empty());
             assert!(here.largest.is_empty() && here.ages.is_empty());
+            assert!(here.leases.is_empty() && here.total == Sum::default());
         }
     }
 }

@@ -8,16 +8,16 @@ use core::hint::black_box;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
-use vram_events::{EventKind, Events};
+use vram_events::{EventKind, Events, Whose};
 use vram_id::{ShardId, Timestamp};
 use vram_seal::AlteredSegments;
 use vram_space::{Gpu, Space};
 
-use crate::error::VramError;
+use crate::error::{OldestLease, VramError};
 use crate::shard::entry::member::{Member, UnderWay};
 use crate::shard::entry::quarantine::Quarantine;
 use crate::shard::{
-    Ages, Census, Copies, Counted, Gate, HeldBy, Place, Row, Seal, SealedAs, SealedShard,
+    Ages, Census, Copies, Counted, Gate, HeldBy, Lies, Place, Row, Seal, SealedAs, SealedShard,
     ShardCause, ShardState, Standing, Stated, View,
 };
 use crate::sync::{Mutex, MutexGuard, lock};
@@ -45,6 +45,8 @@ pub(crate) struct Entry {
 pub(crate) struct Told {
     pub(crate) events: Arc<Events>,
     pub(crate) census: Arc<Census>,
+    /// Whose the shard is, for its events.
+    pub(crate) of: Option<Arc<Whose>>,
 }
 
 /// The part of a shard that changes. Only a thread that is exclusive at the gate changes it, except
@@ -65,6 +67,8 @@ pub(crate) struct State {
     pub(crate) copies: Copies,
     /// How the census counts the shard.
     counted_as: Option<Row>,
+    /// How the shard is counted in its model.
+    lies: Option<Lies>,
 }
 
 impl Entry {
@@ -75,9 +79,11 @@ impl Entry {
         (owner, member): (Option<Arc<str>>, Option<Member>),
         plaintext_len: ByteLen,
         standing: Standing,
-        told: Told,
+        mut told: Told,
         (state, counted): (State, Counted),
     ) -> Self {
+        told.of =
+            Some(Arc::new(member::whose(&sealed_as.model_id, owner.as_ref(), member.as_ref())));
         let holder = HeldBy { owner, model_id: Arc::clone(&sealed_as.model_id) };
         Self {
             id,
@@ -118,6 +124,13 @@ impl Entry {
     /// Gives up the shard's slot in the count of resident shards, or passes it on.
     pub(crate) fn take_seat(&self) -> Option<Counted> {
         lock(&self.counted).take()
+    }
+
+    /// The lease that began first, with its age. The caller holds no lock: a clock is foreign code.
+    pub(crate) fn oldest_lease(&self) -> Option<OldestLease> {
+        let oldest = self.gate.oldest_lease()?;
+        let now = self.told.events.monotonic();
+        Some(OldestLease::new(oldest.holder, now.saturating_sub(oldest.since)))
     }
 
     /// Locks the state, to read it.
@@ -220,7 +233,18 @@ impl Entry {
 impl Told {
     /// Appends an event to every sink's queue, in the critical section of what it tells.
     pub(crate) fn tell(&self, at: Timestamp, kind: EventKind) {
-        self.events.append(at, kind);
+        self.events.append(at, self.of.clone(), kind);
+    }
+
+    /// Emits an event about the shard now. The caller holds no lock: a clock is foreign code.
+    pub(crate) fn emit(&self, kind: EventKind) {
+        self.events.emit_of(self.of.clone(), kind);
+    }
+
+    /// Appends an event about the whole model of the shard.
+    pub(crate) fn tell_model(&self, at: Timestamp, kind: EventKind) {
+        let model = self.of.as_ref().map(|of| Arc::new(of.model()));
+        self.events.append(at, model, kind);
     }
 }
 
@@ -234,6 +258,7 @@ impl State {
             ages,
             copies: Copies { backup: None, exported: None },
             counted_as: None,
+            lies: None,
         }
     }
 
@@ -272,6 +297,15 @@ impl State {
         });
         entry.told.census.change(&entry.id, self.counted_as.as_ref(), row.as_ref());
         self.counted_as = row;
+        let lies = match self.place {
+            Place::Resident(_) => Some(Lies::OnGpu),
+            Place::Parked { .. } => Some(Lies::Parked),
+            _ => None,
+        };
+        if let Some(member) = entry.member.as_ref().filter(|_| lies != self.lies) {
+            entry.told.census.models.went(&member.model, self.lies, lies);
+        }
+        self.lies = lies;
     }
 
     /// The memory that the bytes lie in, on a device that may be lost.

@@ -1,6 +1,7 @@
 //! The lock of one shard: many readers or one exclusive user at a time, and leases.
 
 mod held;
+mod leases;
 mod line;
 mod pass;
 mod refusal;
@@ -9,6 +10,8 @@ use std::collections::VecDeque;
 
 pub(crate) use self::held::is_inside_any;
 use self::held::{Held, Use};
+pub(crate) use self::leases::Leased;
+use self::leases::Leases;
 pub(crate) use self::line::{Patience, exclusive_all};
 use self::pass::Inside;
 pub(crate) use self::pass::{ExclusivePass, SharedPass};
@@ -46,7 +49,7 @@ pub(crate) struct Gate {
 struct State {
     shared: usize,
     exclusive: bool,
-    leases: usize,
+    leases: Leases,
     next_ticket: u64,
     queue: VecDeque<u64>,
 }
@@ -114,13 +117,13 @@ impl Gate {
     /// to wait.
     pub(crate) fn exclusive(&self) -> Result<ExclusivePass<'_>, Busy> {
         let state = lock(&self.state);
-        if state.leases > 0 {
-            return Err(Busy { leases: state.leases });
+        if state.leases.count() > 0 {
+            return Err(state.busy());
         }
         let state = self.alone(state, Deadline::NEVER).map_err(Refusal::for_ever)?;
         // Another call may have taken out a lease during the wait.
-        if state.leases > 0 {
-            return Err(Busy { leases: state.leases });
+        if state.leases.count() > 0 {
+            return Err(state.busy());
         }
         Ok(self.enter_alone(state))
     }
@@ -148,7 +151,7 @@ impl Gate {
     fn kept_out_by(&self, state: &State) -> Option<Occupied> {
         match *state {
             _ if self.held().here.is_some() => Some(Occupied::Own),
-            State { leases: 1.., .. } => Some(Occupied::Leases(state.leases)),
+            _ if state.leases.count() > 0 => Some(Occupied::Leases(state.leases.count())),
             State { shared: 1.., .. } => Some(Occupied::Readers(state.shared)),
             State { exclusive: true, .. } => Some(Occupied::Exclusive),
             _ if !state.queue.is_empty() => Some(Occupied::Queue(state.queue.len())),
@@ -191,7 +194,7 @@ impl Gate {
         loop {
             state = self.without_leases(state, patience)?;
             state = self.alone(state, deadline)?;
-            if state.leases == 0 {
+            if state.leases.count() == 0 {
                 return Ok(self.enter_alone(state));
             }
         }
@@ -203,10 +206,12 @@ impl Gate {
         mut state: MutexGuard<'a, State>,
         patience: Patience,
     ) -> Result<MutexGuard<'a, State>, Refusal> {
-        let busy = |state: &State| Refusal::Busy(Busy { leases: state.leases });
-        while state.leases > 0 {
-            let Patience::Until(deadline) = patience else { return Err(busy(&state)) };
-            state = wait_until(&self.changed, state, deadline).map_err(|state| busy(&state))?;
+        while state.leases.count() > 0 {
+            let Patience::Until(deadline) = patience else {
+                return Err(Refusal::Busy(state.busy()));
+            };
+            state = wait_until(&self.changed, state, deadline)
+                .map_err(|state| Refusal::Busy(state.busy()))?;
         }
         Ok(state)
     }
@@ -220,7 +225,7 @@ impl Gate {
         match self.held() {
             Held { anywhere: false, .. } => self.queued(state, deadline, |state| !state.occupied()),
             Held { here: None, .. } if !state.occupied() => Ok(state),
-            Held { .. } => Err(Refusal::Busy(Busy { leases: state.leases })),
+            Held { .. } => Err(Refusal::Busy(state.busy())),
         }
     }
 
@@ -255,22 +260,32 @@ impl Gate {
 
     /// The number of leases.
     pub(crate) fn leases(&self) -> usize {
-        lock(&self.state).leases
+        lock(&self.state).leases.count()
     }
 
-    /// Counts one more lease, and returns their number. The caller holds a shared pass, so no thread
+    /// The lease that began first.
+    pub(crate) fn oldest_lease(&self) -> Option<Leased> {
+        lock(&self.state).leases.oldest().cloned()
+    }
+
+    /// All leases, oldest first.
+    pub(crate) fn all_leases(&self) -> Vec<Leased> {
+        lock(&self.state).leases.iter().cloned().collect()
+    }
+
+    /// Notes one more lease, and returns their number. The caller holds a shared pass, so no thread
     /// is exclusive.
-    pub(crate) fn lease(&self, _inside: &SharedPass<'_>) -> usize {
+    pub(crate) fn lease(&self, _inside: &SharedPass<'_>, leased: Leased) -> usize {
         let mut state = lock(&self.state);
-        state.leases = state.leases.saturating_add(1);
-        state.leases
+        state.leases.add(leased);
+        state.leases.count()
     }
 
-    /// Counts one lease less, and returns how many are left.
-    pub(crate) fn end_lease(&self) -> usize {
+    /// Ends a lease, and returns how many are left.
+    pub(crate) fn end_lease(&self, leased: &Leased) -> usize {
         let mut state = lock(&self.state);
-        state.leases = state.leases.saturating_sub(1);
-        let left = state.leases;
+        state.leases.remove(leased);
+        let left = state.leases.count();
         drop(state);
         self.changed.notify_all();
         left
@@ -297,6 +312,10 @@ impl State {
 
     const fn occupied(&self) -> bool {
         self.exclusive || self.shared > 0
+    }
+
+    fn busy(&self) -> Busy {
+        Busy { leases: self.leases.count() }
     }
 }
 

@@ -13,10 +13,11 @@ pub mod seal;
 pub mod standing;
 
 pub(crate) use self::ages::{Ages, Moment};
-pub(crate) use self::census::{Census, HeldBy, Row};
+pub use self::census::ModelCounts;
+pub(crate) use self::census::{Census, HeldBy, Lies, Row};
 pub(crate) use self::entry::member::{Admitted, Member};
 pub(crate) use self::entry::{Entry, State, Told};
-pub(crate) use self::gate::{Busy, Gate, Occupied, Refusal};
+pub(crate) use self::gate::{Busy, Gate, Leased, Occupied, Refusal};
 pub(crate) use self::handle::{ManagerId, Stated};
 pub use self::handle::{Marker, SealedShard};
 pub(crate) use self::host::{Backup, Copies, Exported};

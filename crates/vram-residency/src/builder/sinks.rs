@@ -1,6 +1,6 @@
 //! Sinks for events, added to a manager before it is built.
 
-use vram_events::EventSink;
+use vram_events::{EventLevel, EventSink};
 
 use crate::builder::VramManagerBuilder;
 
@@ -41,6 +41,14 @@ impl VramManagerBuilder {
     /// before.
     pub fn event_sink_with(mut self, queue_len: usize, sink: impl EventSink + 'static) -> Self {
         self.sinks.add_with(queue_len, sink);
+        self
+    }
+
+    /// As [`event_sink`](Self::event_sink), for the events of a level: a sink of
+    /// [`EventLevel::Models`] receives one event where a whole model with any number of shards is
+    /// admitted, moved, parked, woken or freed.
+    pub fn event_sink_at(mut self, level: EventLevel, sink: impl EventSink + 'static) -> Self {
+        self.sinks.add_at(level, sink);
         self
     }
 }

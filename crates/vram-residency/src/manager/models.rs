@@ -222,4 +222,23 @@ impl VramManager {
         let work = || model.shards().map(leased).collect();
         self.core.watched(Call::LeaseModel, None, None, model.total().get(), work)
     }
+
+    /// As [`lease_model`](Self::lease_model), for a named holder: see [`lease_as`](Self::lease_as).
+    ///
+    /// # Errors
+    ///
+    /// As [`lease_as`](Self::lease_as), for the first shard that refuses.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
+    pub fn lease_model_as(
+        &self,
+        model: &ModelHandle,
+        holder: &str,
+    ) -> Result<Vec<Lease>, VramError> {
+        let work = || {
+            let holder = lease::holder(holder)?;
+            let leased = |shard| lease::lease_as(&self.core, shard, holder.clone(), None);
+            model.shards().map(leased).collect()
+        };
+        self.core.watched(Call::LeaseModel, None, None, model.total().get(), work)
+    }
 }

@@ -209,6 +209,36 @@ impl VramManager {
             .watched(Call::Lease, id, None, len, || lease::lease(&self.core, shard, Some(timeout)))
     }
 
+    /// As [`lease`](Self::lease), for a named holder: a worker, a request, a process. Errors of calls
+    /// that the lease keeps from the shard, reports and metrics name the holder of the oldest lease
+    /// and its age. An empty name names nobody.
+    ///
+    /// # Errors
+    ///
+    /// As [`lease`](Self::lease); [`VramError::LimitExceeded`] for a name of more than 1024 bytes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::VramManager;
+    ///
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let shard = manager.seal_model("llama", 0, b"weights")?;
+    /// let lease = manager.lease_as(&shard, "worker-7")?;
+    /// assert_eq!(lease.holder(), Some("worker-7"));
+    ///
+    /// let refused = manager.free_shard(&shard).unwrap_err().to_string();
+    /// assert!(refused.contains("one lease is out for") && refused.contains("worker-7"));
+    /// # Ok::<(), vram_residency::VramError>(())
+    /// ```
+    #[tracing::instrument(level = "info", skip_all, fields(shard = %shard.shard_id))]
+    pub fn lease_as(&self, shard: &SealedShard, holder: &str) -> Result<Lease, VramError> {
+        let (id, len) = (Some(&shard.shard_id), shard.plaintext_len);
+        self.core.watched(Call::Lease, id, None, len, || {
+            lease::lease_as(&self.core, shard, lease::holder(holder)?, None)
+        })
+    }
+
     /// Protects a shard from eviction until it is unpinned. Calls that name the shard can still
     /// free and move it. Pinning twice is the same as once.
     ///

@@ -4,6 +4,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use vram_alloc::{ModelPlan, Piece};
+use vram_events::{PieceName, Whose};
 use vram_id::ShardId;
 
 /// A model that was admitted as a whole. It stays the same model while it is parked, woken, moved
@@ -70,6 +71,18 @@ impl Member {
     pub(crate) fn piece(&self) -> Option<&Piece> {
         self.model.plan.pieces().get(self.index)
     }
+}
+
+/// Whose a shard is, as its events and reports say.
+pub(crate) fn whose(
+    model_id: &Arc<str>,
+    owner: Option<&Arc<str>>,
+    member: Option<&Member>,
+) -> Whose {
+    let whose = Whose::new(Arc::clone(model_id), owner.cloned());
+    let Some(member) = member else { return whose };
+    let piece = member.piece().map(|piece| PieceName::new(&piece.name, piece.part));
+    whose.admitted(member.model.number, piece)
 }
 
 impl Drop for UnderWay {

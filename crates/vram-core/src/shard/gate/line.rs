@@ -132,8 +132,8 @@ impl<'g, 'a, K: Copy> Line<'g, 'a, K> {
     fn free(&self, (key, gate): &(K, &'a Gate)) -> Result<(), (K, Refusal)> {
         let mut state = lock(&gate.state);
         loop {
-            if state.leases > 0 {
-                return Err((*key, Refusal::Busy(Busy { leases: state.leases })));
+            if state.leases.count() > 0 {
+                return Err((*key, Refusal::Busy(state.busy())));
             }
             if !state.occupied() {
                 return Ok(());
@@ -163,6 +163,10 @@ impl Gate {
     /// is at the head of the queue, and stays there.
     fn enter_from_head(&self) -> Result<ExclusivePass<'_>, MutexGuard<'_, State>> {
         let state = lock(&self.state);
-        if state.occupied() || state.leases > 0 { Err(state) } else { Ok(self.enter_alone(state)) }
+        if state.occupied() || state.leases.count() > 0 {
+            Err(state)
+        } else {
+            Ok(self.enter_alone(state))
+        }
     }
 }

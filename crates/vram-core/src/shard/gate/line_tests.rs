@@ -99,7 +99,7 @@ fn a_user_of_many_gates_that_runs_out_of_time_names_the_gate_and_leaves_no_hole(
 #[test]
 fn a_lease_refuses_a_user_of_many_gates_at_once_or_at_its_deadline_and_blocks_no_other() {
     let gates = Gates::default();
-    gates[1].lease(&gates[1].shared().unwrap());
+    gates[1].lease(&gates[1].shared().unwrap(), Leased::default());
     let leased = Err((1, Refusal::Busy(Busy { leases: 1 })));
     assert_eq!(enter_all(&gates, Patience::ForCalls), leased);
     assert_eq!(enter_all(&gates, within(Duration::from_millis(5))), leased);
@@ -107,7 +107,7 @@ fn a_lease_refuses_a_user_of_many_gates_at_once_or_at_its_deadline_and_blocks_no
     let entered = enter_all_elsewhere(&gates, within(LONG));
     assert!(entered.recv_timeout(Duration::from_millis(20)).is_err(), "a lease exists");
     assert!(gates[0].try_exclusive().is_ok() && gates[1].try_shared().is_ok());
-    gates[1].end_lease();
+    gates[1].end_lease(&Leased::default());
     assert_eq!(entered.recv_timeout(LONG), Ok(Ok(())));
     assert!(as_new(&gates));
 }
@@ -118,16 +118,16 @@ fn a_lease_that_is_given_while_a_user_of_many_gates_waits_is_found() {
         let gates = Gates::default();
         let reading = gates[1].shared().unwrap();
         let entered = wait_elsewhere(&gates, patience);
-        gates[1].lease(&reading);
+        gates[1].lease(&reading, Leased::default());
         drop(reading);
         if ends {
             until(|| lock(&gates[0].state).queue.is_empty());
-            gates[1].end_lease();
+            gates[1].end_lease(&Leased::default());
             assert_eq!(entered.recv_timeout(LONG), Ok(Ok(())));
         } else {
             let leased = Err((1, Refusal::Busy(Busy { leases: 1 })));
             assert_eq!(entered.recv_timeout(LONG), Ok(leased));
-            gates[1].end_lease();
+            gates[1].end_lease(&Leased::default());
         }
         assert!(as_new(&gates));
     }

@@ -86,7 +86,10 @@ fn side_by_side<const N: usize>(calls: [fn(&Gates); N]) {
     }
     for watched in &*gates {
         let state = lock(&watched.gate.state);
-        assert!(!state.occupied() && state.queue.is_empty() && state.leases == 0, "{state:?}");
+        assert!(
+            !state.occupied() && state.queue.is_empty() && state.leases.count() == 0,
+            "{state:?}"
+        );
     }
 }
 
@@ -142,10 +145,10 @@ fn shuttle_a_mover_with_leases_and_deadlines_about_leaves_no_hole_in_the_queue()
         side_by_side([
             |gates| {
                 let gate = &gates[0].gate;
-                gate.lease(&gate.shared().unwrap());
+                gate.lease(&gate.shared().unwrap(), Leased::default());
                 yield_now();
                 assert!(gate.leases() > 0 && gate.try_exclusive().is_err());
-                gate.end_lease();
+                gate.end_lease(&Leased::default());
             },
             |gates| {
                 // Without a deadline: the end of the lease lets it in.
@@ -240,9 +243,9 @@ fn shuttle_users_of_many_gates_find_a_lease_that_was_given_past_them() {
             |gates| {
                 let _inside = gates[2].gate.shared().unwrap();
                 let gate = &gates[1].gate;
-                gate.lease(&gate.shared().unwrap());
+                gate.lease(&gate.shared().unwrap(), Leased::default());
                 yield_now();
-                gate.end_lease();
+                gate.end_lease(&Leased::default());
             },
         ]);
     });
@@ -266,9 +269,9 @@ fn shuttle_a_user_of_many_gates_that_gives_up_or_waits_for_leases_leaves_no_hole
             },
             |gates| {
                 let gate = &gates[1].gate;
-                gate.lease(&gate.shared().unwrap());
+                gate.lease(&gate.shared().unwrap(), Leased::default());
                 yield_now();
-                gate.end_lease();
+                gate.end_lease(&Leased::default());
             },
             |gates| gates[0].move_it(),
         ]);

@@ -90,10 +90,10 @@ fn a_waiting_mover_gets_in_before_readers_who_came_later() {
 #[test]
 fn a_lease_refuses_a_mover_at_once_and_lets_readers_in() {
     let gate = Gate::default();
-    gate.lease(&gate.shared().unwrap());
+    gate.lease(&gate.shared().unwrap(), Leased::default());
     assert_eq!(gate.exclusive().err(), Some(Busy { leases: 1 }));
     assert!(gate.shared().is_ok());
-    gate.end_lease();
+    gate.end_lease(&Leased::default());
     assert!(gate.exclusive().is_ok());
 }
 
@@ -164,10 +164,10 @@ fn a_try_never_waits_and_names_what_keeps_it_out() {
     let reading = gate.shared().unwrap();
     assert_eq!((exclusive(&gate), shared(&gate)), (Some(Occupied::Own), None));
     assert_eq!((elsewhere(exclusive), elsewhere(shared)), (Some(Occupied::Readers(1)), None));
-    gate.lease(&reading);
+    gate.lease(&reading, Leased::default());
     drop(reading);
     assert_eq!((exclusive(&gate), shared(&gate)), (Some(Occupied::Leases(1)), None));
-    gate.end_lease();
+    gate.end_lease(&Leased::default());
 
     let moving = gate.exclusive().unwrap();
     assert_eq!((exclusive(&gate), shared(&gate)), (Some(Occupied::Own), Some(Occupied::Own)));
@@ -194,7 +194,7 @@ fn a_mover_who_waited_is_refused_for_a_lease_that_was_given_meanwhile() {
     let mover = Arc::clone(&gate);
     std::thread::spawn(move || told.send(mover.exclusive().err()));
     wait_until_queued(&gate, 1);
-    gate.lease(&first);
+    gate.lease(&first, Leased::default());
     drop(first);
     assert_eq!(answer.recv_timeout(LONG), Ok(Some(Busy { leases: 1 })));
 }

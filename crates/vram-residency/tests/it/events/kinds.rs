@@ -113,16 +113,16 @@ fn whole_models_and_other_ways_in_tell_of_each_shard() {
     .unwrap();
     let admit = AdmitRequest::new("model", GpuChoice::One(0));
     let model = manager.admit(admit, &plan, &vec![SliceSource::new(&bytes)]).unwrap();
-    assert_eq!(rig.names(), ["sealed"; 2]);
+    assert_eq!(rig.names(), ["sealed", "sealed", "model_admitted"]);
     let model = manager.migrate_model(&model, 1).unwrap();
-    assert_eq!(rig.names(), ["moved"; 2]);
+    assert_eq!(rig.names(), ["moved", "moved", "model_moved"]);
     assert!(manager.verify_model(&model, Verify::Segments).unwrap().sound);
     assert_eq!(rig.names(), ["verified"; 2]);
     let parked = manager.park_model(&model).unwrap();
     let model = manager.wake_model(parked, GpuChoice::One(0)).unwrap();
-    assert_eq!(rig.names(), ["parked", "parked", "woken", "woken"]);
+    assert_eq!(rig.names(), ["parked", "parked", "model_parked", "woken", "woken", "model_woken"]);
     manager.free_model(&model).unwrap();
-    assert_eq!(rig.names(), ["freed"; 2]);
+    assert_eq!(rig.names(), ["freed", "freed", "model_freed"]);
 
     let mut room = manager.reserve(0, ByteLen::from_usize(4 * SEGMENT)).unwrap();
     manager.seal_reserved(&mut room, SealRequest::new("a", 0), &bytes).unwrap();

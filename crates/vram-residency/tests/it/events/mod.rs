@@ -3,6 +3,7 @@
 mod faults;
 mod kinds;
 mod loss;
+mod models;
 mod order;
 mod replay;
 mod sinks;

@@ -127,7 +127,7 @@ fn a_leased_shard_keeps_its_whole_model_in_place() {
             [manager.park_model(&model).map(drop), manager.migrate_model(&model, 1).map(drop)]
         {
             match refused {
-                Err(VramError::InUse { shard, leases: 1 }) => {
+                Err(VramError::InUse { shard, leases: 1, .. }) => {
                     assert_eq!(shard, piece.shard.shard_id);
                 }
                 other => panic!("{other:?}"),

@@ -107,7 +107,7 @@ fn a_model_call_that_runs_out_of_time_names_the_shard_and_changes_nothing() {
         let lease = rig.manager.lease(last).unwrap();
         for timeout in [Duration::ZERO, SHORT] {
             match call(&rig.manager, &model, timeout) {
-                Err(VramError::InUse { shard, leases: 1 }) => assert_eq!(shard, last.shard_id),
+                Err(VramError::InUse { shard, leases: 1, .. }) => assert_eq!(shard, last.shard_id),
                 other => panic!("{name}: {other:?}"),
             }
         }

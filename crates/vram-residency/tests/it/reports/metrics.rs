@@ -103,8 +103,8 @@ fn calls_are_counted_once_each_with_their_failures_and_bytes() {
         assert!(call.count > 0 || call.time == Duration::ZERO);
     }
     // Sealed three times (one is a copy, one of a model), verified twice, moved, exported twice,
-    // freed three times, parked, woken; and seven refusals.
-    assert_eq!(metrics.events, 4 + 2 + 1 + 2 + 3 + 2 + 7);
+    // freed three times, parked, woken; a model admitted and freed; and seven refusals.
+    assert_eq!(metrics.events, 4 + 2 + 1 + 2 + 3 + 2 + 2 + 7);
 }
 
 /// A call from inside a callback is counted as a call of its own.

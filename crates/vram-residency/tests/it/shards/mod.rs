@@ -2,5 +2,6 @@
 //! each other.
 
 mod handles;
+mod holders;
 mod leases;
 mod unrelated;

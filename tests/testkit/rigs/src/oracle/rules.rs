@@ -54,7 +54,7 @@ pub(super) fn judge(history: &History<'_>, call: &Made, error: &VramError) -> Re
             let right_to = call.doing.resets && !call.doing.forced && *shards > 0;
             right(right_to, || "it was forced, or is not a reset".to_owned())
         }
-        VramError::InUse { shard, leases } => in_use(history, call, shard, *leases > 0),
+        VramError::InUse { shard, leases, .. } => in_use(history, call, shard, *leases > 0),
         VramError::TimedOut { shard, .. } => in_use(history, call, shard, false),
         VramError::PlanOutdated { .. } => {
             right(history.beside(call).next().is_some(), || "no other call ran".to_owned())
