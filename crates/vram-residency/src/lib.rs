@@ -8,12 +8,16 @@ extern crate vram_testkit;
 mod builder;
 mod images;
 mod manager;
+#[cfg(feature = "models")]
+mod model_files;
 
 pub use builder::{Budget, VramManagerBuilder};
 pub use images::{
     inspect_image, seal_image, seal_image_to, unseal_image, unseal_image_to, verify_image,
 };
 pub use manager::VramManager;
+#[cfg(feature = "models")]
+pub use model_files::{ModelFiles, ModelFilesError};
 pub use vram_alloc::{
     Alignment, ByteLen, ByteOffset, ByteRange, DeviceOffset, Fit, GpuIndex, ModelPlan, Piece,
     PlanError, checked_shard_size,
@@ -104,6 +108,10 @@ pub use vram_ticket::{
     ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
     TicketVerifier,
 };
+
+/// Model files: their headers, checked, and plans of them.
+#[cfg(feature = "models")]
+pub use vram_model as model;
 
 /// Devices, and the one that injects faults: for tests of orchestrators.
 pub use vram_gpu as device;

@@ -67,6 +67,7 @@ const ROOMS: &[Room] = &[
             "vram-space",
             "vram-core",
             "vram-audit",
+            "vram-model",
         ],
         may_be_unsafe: false,
     },

@@ -115,9 +115,10 @@ impl VramManager {
         parked: ParkedModel,
         request: WakeModelRequest,
     ) -> Result<ModelHandle, WakeModelError> {
+        let gpu = parked::gpu_of(&request);
         let work = || moves::wake(&self.core, parked, request);
         let bytes = |model: &ModelHandle| model.total().get();
-        self.core.watched_for(Call::WakeModel, None, parked::gpu_of(&request), work, bytes)
+        self.core.watched_for(Call::WakeModel, None, gpu, work, bytes)
     }
 
     /// As [`wake_model_with`](Self::wake_model_with), with a lease of every shard, in the order of
@@ -132,9 +133,10 @@ impl VramManager {
         parked: ParkedModel,
         request: WakeModelRequest,
     ) -> Result<(ModelHandle, Vec<Lease>), WakeModelError> {
+        let gpu = parked::gpu_of(&request);
         let work = || moves::wake_leased(&self.core, parked, request);
         let bytes = |(model, _): &(ModelHandle, Vec<Lease>)| model.total().get();
-        self.core.watched_for(Call::WakeModel, None, parked::gpu_of(&request), work, bytes)
+        self.core.watched_for(Call::WakeModel, None, gpu, work, bytes)
     }
 
     /// Protects every shard of a model from eviction until it is unpinned: see [`pin`](Self::pin).

@@ -198,6 +198,8 @@ fn every_public_name_is_there() {
         TicketKey
     ];
     assert_eq!(BTreeSet::from(types).len(), types.len(), "each is a type of its own");
+    #[cfg(feature = "models")]
+    assert_eq!(there![ModelFiles, ModelFilesError, model::Limits].len(), 3);
     #[cfg(feature = "audit")]
     assert_eq!(
         there![
@@ -273,4 +275,16 @@ fn words(text: &str) -> BTreeSet<&str> {
     text.split(|letter: char| !letter.is_alphanumeric() && letter != '_')
         .filter(|word| !word.is_empty())
         .collect()
+}
+
+#[test]
+fn the_five_lines_of_the_readme_are_those_of_an_example_that_runs() {
+    let readme = include_str!("../../README.md");
+    let (_, after) = readme.split_once("```rust,ignore\n").unwrap();
+    let (lines, _) = after.split_once("```").unwrap();
+    let example = include_str!("../../examples/weights.rs");
+    assert!(lines.lines().count() <= 5);
+    for line in lines.lines() {
+        assert!(example.contains(line.trim()), "{line}");
+    }
 }

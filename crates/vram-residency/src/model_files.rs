@@ -1,0 +1,131 @@
+//! From the files of a model to its plan and its bytes.
+
+use std::path::Path;
+
+use vram_alloc::{ByteLen, ModelPlan, PlanError};
+use vram_core::models::ModelSource;
+use vram_files::{FilePool, FileSource, Source, SourceError};
+use vram_model::{Limits, ModelError, SafetensorsFile, SafetensorsHeader, plan_of};
+
+/// The safetensors files of one model: headers that were checked, the plan of all their tensors, and
+/// their bytes, read by position when they are needed. More files than a process may have open are
+/// opened when they are read.
+///
+/// A file that is written while the model is admitted is refused at the end of the admission.
+///
+/// ```
+/// use vram_residency::{AdmitRequest, GpuChoice, ModelFiles, Protection, VramManager};
+/// # use vram_residency::model::synth::{LlamaShape, SynthModel};
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("tiny.safetensors");
+/// # let shape = LlamaShape::about(vram_residency::ByteLen::new(100_000));
+/// # SynthModel::llama(&shape, 1)?.write_file(&path)?;
+///
+/// let manager = VramManager::new_mock(1 << 24)?;
+/// let files = ModelFiles::open([path])?;
+/// let request =
+///     AdmitRequest::new("tiny", GpuChoice::MostRoomFirst).protection(Protection::Authenticated);
+/// let (model, leases) = manager.admit_leased(request, files.plan(), &files)?;
+/// for (piece, lease) in model.pieces.iter().zip(&leases) {
+///     println!("{} at {:?}, {}", piece.piece.name, lease.device_pointer(), lease.len());
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct ModelFiles {
+    headers: Vec<SafetensorsHeader>,
+    sources: Vec<FileSource>,
+    plan: ModelPlan,
+}
+
+/// Why the files are no model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelFilesError {
+    /// A header is not sound, or the headers do not agree.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A file cannot be read, or changed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The tensors cannot be cut as asked.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+impl ModelFiles {
+    /// Opens the files of one model, in the order of its plan, with the default limits of headers.
+    /// Reads no tensor.
+    ///
+    /// # Errors
+    ///
+    /// [`ModelFilesError::Model`] for a file that is no sound safetensors file, and if two of them
+    /// contain a tensor of the same name; [`ModelFilesError::Source`].
+    pub fn open<P: AsRef<Path>>(
+        paths: impl IntoIterator<Item = P>,
+    ) -> Result<Self, ModelFilesError> {
+        Self::open_within(paths, &Limits::default())
+    }
+
+    /// As [`open`](Self::open), with other limits of headers.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_within<P: AsRef<Path>>(
+        paths: impl IntoIterator<Item = P>,
+        limits: &Limits,
+    ) -> Result<Self, ModelFilesError> {
+        let pool = FilePool::within_limit();
+        let (mut headers, mut sources) = (Vec::new(), Vec::new());
+        for path in paths {
+            let opened = SafetensorsFile::open(path.as_ref(), limits)?;
+            let before = opened.metadata().clone();
+            let (file, header) = opened.into_parts();
+            let source = FileSource::from_file_since(file, path.as_ref(), &before)?;
+            sources.push(source.in_pool(&pool));
+            headers.push(header);
+        }
+        let plan = plan_of(&headers)?;
+        Ok(Self { headers, sources, plan })
+    }
+
+    /// Cuts the tensors into pieces of at most `max` bytes: see [`ModelPlan::split`].
+    ///
+    /// # Errors
+    ///
+    /// [`ModelFilesError::Plan`].
+    pub fn split(mut self, max: ByteLen) -> Result<Self, ModelFilesError> {
+        self.plan = self.plan.split(max)?;
+        Ok(self)
+    }
+
+    /// The plan of all tensors, in the order of the files and of their bytes.
+    #[must_use]
+    pub const fn plan(&self) -> &ModelPlan {
+        &self.plan
+    }
+
+    /// The headers of the files, in their order.
+    #[must_use]
+    pub fn headers(&self) -> &[SafetensorsHeader] {
+        &self.headers
+    }
+
+    /// The files as sources, in their order.
+    #[must_use]
+    pub fn sources(&self) -> &[FileSource] {
+        &self.sources
+    }
+}
+
+impl ModelSource for ModelFiles {
+    fn read_at(&self, file: u32, offset: u64, target: &mut [u8]) -> Result<(), SourceError> {
+        ModelSource::read_at(self.sources.as_slice(), file, offset, target)
+    }
+
+    /// Refuses files that were written since their headers were read.
+    fn finish(&self) -> Result<(), SourceError> {
+        self.sources.iter().try_for_each(Source::finish)
+    }
+}
