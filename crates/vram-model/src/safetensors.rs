@@ -284,3 +284,46 @@ fn bounded_shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize
 
     deserializer.deserialize_seq(Shape)
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+    use std::os::unix::fs::FileExt as _;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_written_while_its_header_was_read_is_told_from_one_that_was_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.safetensors");
+        let before = || {
+            fs::write(&path, b"header").unwrap();
+            // Longer than a tick of the clock of a kernel.
+            std::thread::sleep(Duration::from_millis(25));
+            let file = File::options().read(true).write(true).open(&path).unwrap();
+            let before = file.metadata().unwrap();
+            (file, before)
+        };
+        let found = |file: &File, before| changed(before, &file.metadata().unwrap());
+
+        let (file, state) = before();
+        assert_eq!(found(&file, &state), None);
+        file.set_modified(SystemTime::now()).unwrap();
+        assert!(found(&file, &state).unwrap().contains("modification time"));
+
+        let (file, state) = before();
+        file.write_all_at(b"longer than before", 0).unwrap();
+        assert!(found(&file, &state).unwrap().contains("length"));
+
+        let (file, state) = before();
+        file.write_all_at(b"HEADER", 0).unwrap();
+        file.set_modified(state.modified().unwrap()).unwrap();
+        assert!(found(&file, &state).unwrap().contains("change time"));
+
+        let (file, state) = before();
+        fs::write(folder.path().join("new"), b"other").unwrap();
+        fs::rename(folder.path().join("new"), &path).unwrap();
+        assert_eq!(found(&file, &state), None);
+    }
+}

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 use vram_residency::{
-    ByteLen, GpuChoice, ImportRequest, Limits, Protection, SealedShard, Verify, VramManager,
-    inspect_image,
+    ByteLen, CancelToken, GpuChoice, ImportRequest, Limits, Protection, SealedShard, Verify,
+    VramManager, inspect_image,
 };
 
 use super::image::{check_context, read_metadata};
@@ -102,62 +102,20 @@ pub(super) fn run(
     let before = capacities(&manager)?;
     let choice = choose(args, &manager)?;
 
-    let mut shards: Vec<SealedShard> = Vec::with_capacity(args.files.len());
+    let mut job = Job { args, manager: &manager, token: &token, shards: Vec::new() };
     let started = Instant::now();
     for path in &args.files {
-        let bar = Bar::new("import", ByteLen::ZERO);
-        let request = request(args, model_id, metadata.as_deref(), gpu(choice, &manager)?)
-            .cancel(token.clone())
-            .progress(|progress| {
-                bar.set_total(progress.total);
-                bar.set(progress.done);
-            });
-        let imported = manager.import_from(request, path);
-        // The manager frees what is resident already when it is dropped.
-        shards.push(imported.map_err(|error| {
-            let no_room = error.is_capacity();
-            let failure = Failure::image(error);
-            let device = format!("give a larger --device, such as host:{}", needed.get());
-            if no_room { failure.hint(device) } else { failure }
-        })?);
+        let request = request(args, model_id, metadata.as_deref(), gpu(choice, &manager)?);
+        job.import(request, path, needed)?;
     }
-    let total = shards.iter().map(|shard| shard.plaintext_len).fold(0, u64::saturating_add);
+    let total = job.shards.iter().map(|shard| shard.plaintext_len).fold(0, u64::saturating_add);
     let total = ByteLen::new(total);
     let import = Phase::of(total, started.elapsed());
-
-    let (verify, read, found) = {
-        let started = Instant::now();
-        for (path, shard) in args.files.iter().zip(&shards) {
-            interrupt::check(&token)?;
-            if !manager.verify(shard, Verify::Full)?.sound {
-                return Err(Failure::integrity(format!(
-                    "{} was altered in device memory",
-                    path.display()
-                ))
-                .hint("load it again; if it happens again, the memory is failing"));
-            }
-        }
-        let (verify, started) = (started.elapsed(), Instant::now());
-        let bar = Bar::new("read", total);
-        let hash = |number: usize, sha256: bool| -> Result<Found, Failure> {
-            let mut target = Hashing { hashers: Hashers::new(sha256), bar: &bar, token: &token };
-            if let Some(shard) = shards.get(number) {
-                let written = manager.unseal_to(shard, &mut target);
-                interrupt::check(&token)?;
-                written?;
-            }
-            Ok(target.hashers.finalize())
-        };
-        let mut found = Vec::with_capacity(shards.len());
-        for (number, path) in args.files.iter().enumerate() {
-            let one = hash(number, expected.needs_sha256(number))?;
-            expected.check(number, path, &one, || {
-                Ok(hash(number, true)?.sha256.unwrap_or(one.blake3))
-            })?;
-            found.push(one);
-        }
-        (verify, started.elapsed(), found)
-    };
+    let started = Instant::now();
+    job.verify()?;
+    let (verify, started) = (started.elapsed(), Instant::now());
+    let found = job.compare(expected, total)?;
+    let (read, shards) = (started.elapsed(), job.shards);
 
     let images = args.files.iter().zip(&shards).zip(&found);
     let images = images.map(|((path, shard), found)| ImageReport::of(path, shard, found)).collect();
@@ -194,6 +152,75 @@ pub(super) fn run(
         return Ok(());
     }
     Err(Failure::new(Kind::Device, "the images were freed, but not all capacity came back"))
+}
+
+/// The images of one command, and the shards that they became.
+struct Job<'a> {
+    args: &'a LoadArgs,
+    manager: &'a VramManager,
+    token: &'a CancelToken,
+    shards: Vec<SealedShard>,
+}
+
+impl Job<'_> {
+    fn import(
+        &mut self,
+        request: ImportRequest<'_>,
+        path: &Path,
+        needed: ByteLen,
+    ) -> Result<(), Failure> {
+        let bar = Bar::new("import", ByteLen::ZERO);
+        let request = request.cancel(self.token.clone()).progress(|progress| {
+            bar.set_total(progress.total);
+            bar.set(progress.done);
+        });
+        // If this fails, the manager wipes and frees the other shards when it is dropped.
+        let shard = self.manager.import_from(request, path).map_err(|error| {
+            let no_room = error.is_capacity();
+            let failure = Failure::image(error);
+            let device = format!("give a larger --device, such as host:{}", needed.get());
+            if no_room { failure.hint(device) } else { failure }
+        })?;
+        self.shards.push(shard);
+        Ok(())
+    }
+
+    /// Checks every byte in device memory against its seal.
+    fn verify(&self) -> Result<(), Failure> {
+        for (path, shard) in self.args.files.iter().zip(&self.shards) {
+            interrupt::check(self.token)?;
+            if !self.manager.verify(shard, Verify::Full)?.sound {
+                return Err(Failure::integrity(format!(
+                    "{} was altered in device memory",
+                    path.display()
+                ))
+                .hint("load it again; if it happens again, the memory is failing"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens every shard in device memory, and compares its digest with the one that is expected.
+    fn compare(&self, expected: &Expectations, total: ByteLen) -> Result<Vec<Found>, Failure> {
+        let bar = Bar::new("read", total);
+        let hash = |shard: &SealedShard, sha256: bool| -> Result<Found, Failure> {
+            let mut target =
+                Hashing { hashers: Hashers::new(sha256), bar: &bar, token: self.token };
+            let written = self.manager.unseal_to(shard, &mut target);
+            interrupt::check(self.token)?;
+            written?;
+            Ok(target.hashers.finalize())
+        };
+        let mut found = Vec::with_capacity(self.shards.len());
+        for ((number, path), shard) in (0..).zip(&self.args.files).zip(&self.shards) {
+            let one = hash(shard, expected.needs_sha256(number))?;
+            expected.check(number, path, &one, || {
+                Ok(hash(shard, true)?.sha256.unwrap_or(one.blake3))
+            })?;
+            found.push(one);
+        }
+        Ok(found)
+    }
 }
 
 fn request<'a>(

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use vram_model::{Limits, SafetensorsFile, SafetensorsHeader, Tensor, shown_whole};
-use vram_residency::{ByteLen, regular_file};
+use vram_residency::{ByteLen, FileState, regular_file};
 
 use crate::args::InspectArgs;
 use crate::failure::Failure;
+use crate::model::not_the_file;
 use crate::output::Output;
 use crate::{streams, table};
 
@@ -59,8 +60,12 @@ pub(super) fn run(
     let name = streams::input_name(&args.image);
     let header = if streams::is_dash(&args.image) {
         let opened = regular_file::open_regular(file.path());
-        let opened = opened.map_err(|error| Failure::file("read", &args.image, &error))?;
-        SafetensorsHeader::read(&name, &opened, &limits)
+        let failed = |error| Failure::input(format!("cannot read {name}: {error}"));
+        let opened = opened.map_err(failed)?;
+        let before = FileState::of(&opened).map_err(failed)?;
+        let header = SafetensorsHeader::read(&name, &opened, &limits);
+        before.check(&opened, &name).map_err(|error| not_the_file(&error))?;
+        header
     } else {
         SafetensorsFile::read(file.path(), &limits)
     };

@@ -119,19 +119,17 @@ fn entry(line: &str, hash: HashKind) -> Option<(String, Given)> {
         None => (line, false),
     };
     let itself = |digest| Given { digest, kind_from: KindFrom::Itself };
-    let (name, given) = match tagged(line) {
-        Some((name, digest)) => (name, itself(digest)),
-        None => {
-            let (digits, name) = line.split_once(' ')?;
-            let name = name.strip_prefix([' ', '*'])?;
-            let given = if digits.contains(':') {
-                itself(digits.parse().ok()?)
-            } else {
-                let digest = ExpectedDigest::new(hash, digits.parse().ok()?);
-                Given { digest, kind_from: KindFrom::List }
-            };
-            (name, given)
-        }
+    let (name, given) = if let Some((name, digest)) = tagged(line) {
+        (name, itself(digest))
+    } else {
+        let (digits, name) = line.split_once(' ')?;
+        let given = if digits.contains(':') {
+            itself(digits.parse().ok()?)
+        } else {
+            let digest = ExpectedDigest::new(hash, digits.parse().ok()?);
+            Given { digest, kind_from: KindFrom::List }
+        };
+        (name.strip_prefix([' ', '*'])?, given)
     };
     let name = if escaped { unescaped(name)? } else { name.to_owned() };
     (!name.is_empty()).then_some((name, given))
@@ -172,23 +170,23 @@ fn plain(path: &Path) -> PathBuf {
 /// The names that a list may have for a file: relative to its folder, as the paths are written and
 /// with all links of the folders resolved; and absolute.
 fn names(list: &Path, file: &Path) -> Vec<PathBuf> {
-    let folder_of = |path: &Path| match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
     let written = |path: &Path| std::path::absolute(path).ok();
-    let resolved =
-        |path: &Path| Some(fs::canonicalize(folder_of(path)).ok()?.join(path.file_name()?));
     let mut names = Vec::new();
-    let ways: [&dyn Fn(&Path) -> Option<PathBuf>; 2] = [&written, &resolved];
-    for way in ways {
-        let (Some(list), Some(file)) = (way(list), way(file)) else { continue };
+    for (list, file) in [(written(list), written(file)), (resolved(list), resolved(file))] {
+        let (Some(list), Some(file)) = (list, file) else { continue };
         if let Some(name) = list.parent().and_then(|folder| file.strip_prefix(folder).ok()) {
             names.push(plain(name));
         }
         names.push(plain(&file));
     }
     names
+}
+
+/// An absolute path with all links of its folder resolved; not the last one, which may lead to a file
+/// of another name.
+fn resolved(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    Some(fs::canonicalize(folder.unwrap_or(Path::new("."))).ok()?.join(path.file_name()?))
 }
 
 /// Says which files of a list were not given: they were not checked.

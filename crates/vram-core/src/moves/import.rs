@@ -100,15 +100,14 @@ fn import_whole(
     wanted.sealed_as.revision = fields.revision();
     let (space, counted) = place::place(core, &wanted, len)?;
     let landed = land(core, &wanted, proven, image, space, &watch)?;
-    match request.expected_digest {
-        Some(expected) if expected == landed.seal.digest => {}
-        expected => {
-            unchanged()?;
-            if let Some(expected) = expected {
-                let (model_id, found) = (&wanted.sealed_as.model_id, landed.seal.digest);
-                return Err(VramError::another_content(model_id, expected, found));
-            }
-        }
+    if request.expected_digest != Some(landed.seal.digest) {
+        unchanged()?;
+    }
+    if let Some(expected) = request.expected_digest
+        && expected != landed.seal.digest
+    {
+        let (model_id, found) = (&wanted.sealed_as.model_id, landed.seal.digest);
+        return Err(VramError::another_content(model_id, expected, found));
     }
     let Landed { seal, space, verified } = landed;
     let id = core.ids.next(&*core.clock);

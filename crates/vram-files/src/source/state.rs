@@ -39,6 +39,7 @@ pub struct FileState {
 
 /// What differs between two states of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each says whether one part differs")]
 #[non_exhaustive]
 pub struct FileDifference {
     /// The device or the inode: the name leads to another file.

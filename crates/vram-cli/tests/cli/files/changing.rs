@@ -1,9 +1,10 @@
 //! Files that another process writes while the program reads them.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::fs::{File, OpenOptions};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::tensor;
 use crate::support::Bench;

@@ -43,7 +43,7 @@ fn a_digest_that_is_right_and_of_the_other_kind_says_how_to_write_it() {
 #[test]
 fn the_report_shows_the_sha256_that_was_compared() {
     let bench = Bench::new();
-    let file = tensor("a", &[7; 100_000]);
+    let file = tensor("a", &vec![7; 100_000]);
     bench.write("m", &file);
     let digest = format!("sha256:{}", sha256(&file));
     let report = |args: &[&str]| -> serde_json::Value {

@@ -1,6 +1,7 @@
 //! Sealing from sources, whole models, and changes of a shard's protection.
 
 mod changing_sources;
+mod files;
 pub(crate) mod models;
 mod prints;
 mod sinks;
