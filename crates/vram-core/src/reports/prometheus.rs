@@ -11,6 +11,7 @@ use core::time::Duration;
 use vram_events::SinkCounts;
 use vram_space::LifeState;
 
+use crate::reports::models::figures;
 use crate::reports::{CallMetrics, GpuMetrics, Metrics};
 use crate::scrub::ScrubMetrics;
 
@@ -87,6 +88,7 @@ pub(crate) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
             "Bytes that open reservations still hold.",
             metrics.reserved.get(),
         ),
+        ("vram_leases", "Leases that exist.", metrics.lease_count),
         (
             "vram_distrusted_links",
             "Pairs of GPUs whose direct copies arrived altered.",
@@ -97,10 +99,30 @@ pub(crate) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
         head(f, name, "gauge", help)?;
         writeln!(f, "{name} {value}")?;
     }
+    write_models(metrics, f)?;
     write_scrub(&metrics.scrub, f)?;
     write_scrub_of_gpus(metrics, f)?;
     write_calls(&metrics.calls, f)?;
     write_events(metrics, f)
+}
+
+fn write_models(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
+    let name = "vram_models";
+    head(f, name, "gauge", "Models that were admitted, by what is there of each.")?;
+    let counts = &metrics.models;
+    for (state, count) in [
+        ("whole", counts.whole),
+        ("partial", counts.partial),
+        ("parked", counts.parked),
+        ("under_way", counts.under_way),
+    ] {
+        writeln!(f, "{name}{{state=\"{state}\"}} {count}")?;
+    }
+    let name = "vram_oldest_lease_seconds";
+    head(f, name, "gauge", "The age of the oldest lease: 0 without leases.")?;
+    let age = metrics.oldest_lease.as_ref().map_or(Duration::ZERO, |oldest| oldest.age);
+    writeln!(f, "{name} {}", Seconds(age))?;
+    figures::write(&metrics.by_model, &metrics.other_models, f)
 }
 
 fn write_scrub(scrub: &ScrubMetrics, f: &mut impl Write) -> fmt::Result {
@@ -209,7 +231,7 @@ fn write_events(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
     Ok(())
 }
 
-fn head(f: &mut impl Write, name: &str, kind: &str, help: &str) -> fmt::Result {
+pub(crate) fn head(f: &mut impl Write, name: &str, kind: &str, help: &str) -> fmt::Result {
     writeln!(f, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }
 
@@ -224,7 +246,7 @@ impl fmt::Display for Gpu<'_> {
 
 /// The value of a label: backslash, quote and newline are written as escapes, all other characters
 /// unchanged.
-struct Escaped<'a>(&'a str);
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -241,7 +263,7 @@ impl fmt::Display for Escaped<'_> {
 }
 
 /// A time in seconds, exact and without trailing zeros.
-struct Seconds(Duration);
+pub(crate) struct Seconds(pub(crate) Duration);
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
