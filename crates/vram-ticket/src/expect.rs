@@ -287,7 +287,10 @@ impl TicketVerifier {
         };
         self.key.verify(statement, signature).map_err(|_mismatch| refused.clone())?;
         // A holder of the key signed a ticket that names another one.
-        if named == own { Ok(()) } else { Err(refused) }
+        if named != own {
+            return Err(refused);
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Tickets of models without a manager: the frozen vectors, transport, checks.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is the failure of the test")]
+#![expect(clippy::unwrap_used, reason = "a panic is the failure of the test")]
 
 #[macro_use]
 extern crate vram_testkit;
@@ -48,6 +48,16 @@ fn ticket() -> ModelTicket {
     statement().sign(&key()).unwrap()
 }
 
+/// As many UUIDs, in ascending order.
+fn uuids(count: u16) -> Vec<DeviceUuid> {
+    let uuid = |number: u16| {
+        let mut bytes = [7; 16];
+        bytes[..2].copy_from_slice(&number.to_be_bytes());
+        DeviceUuid::new(bytes)
+    };
+    (0..count).map(uuid).collect()
+}
+
 fn expected() -> ModelTicketExpectation {
     ModelTicketExpectation::new(NONCE, NOW)
 }
@@ -59,7 +69,8 @@ fn check(ticket: &ModelTicket, expected: &ModelTicketExpectation) -> Result<(), 
 /// A holder of the key can sign anything.
 fn signed_again(mut ticket: ModelTicket) -> ModelTicket {
     let bytes = ticket.to_bytes();
-    ticket.signature = key().sign(&bytes[..bytes.len() - 32]);
+    let (statement, _signature) = bytes.split_last_chunk::<32>().unwrap();
+    ticket.signature = key().sign(statement);
     ticket
 }
 
@@ -129,7 +140,7 @@ fn a_changed_field_is_refused() {
         |ticket| ticket.model_id = "lama".into(),
         |ticket| ticket.owner = None,
         |ticket| ticket.admission += 1,
-        |ticket| drop(ticket.gpus.pop()),
+        |ticket| ticket.gpus.truncate(1),
         |ticket| ticket.shard_count += 1,
         |ticket| ticket.plaintext_len = ByteLen::new(1),
         |ticket| ticket.authenticated += 1,
@@ -141,30 +152,22 @@ fn a_changed_field_is_refused() {
         |ticket| ticket.signature[0] ^= 1,
     ];
     for (index, change) in changes.iter().enumerate() {
-        let mut changed = ticket();
-        change(&mut changed);
-        assert_eq!(check(&changed, &expected()), Err(TicketError::Signature), "{index}");
+        let mut other = ticket();
+        change(&mut other);
+        assert_eq!(check(&other, &expected()), Err(TicketError::Signature), "{index}");
     }
     // Values that no ticket has are refused before.
     let never: [fn(&mut ModelTicket); 4] = [
         |ticket| ticket.gpus.reverse(),
         |ticket| ticket.gpus.push(DeviceUuid::new([2; 16])),
-        |ticket| {
-            ticket.gpus = (0..=256_u16)
-                .map(|n| {
-                    let mut uuid = [0; 16];
-                    uuid[..2].copy_from_slice(&n.to_be_bytes());
-                    DeviceUuid::new(uuid)
-                })
-                .collect()
-        },
+        |ticket| ticket.gpus = uuids(257),
         |ticket| ticket.owner = Some("o".repeat(TICKET_NAME_LEN_MAX + 1).into()),
     ];
     for (index, change) in never.iter().enumerate() {
-        let mut changed = ticket();
-        change(&mut changed);
-        assert!(changed.to_bytes().is_empty(), "{index}");
-        let refused = check(&changed, &expected());
+        let mut other = ticket();
+        change(&mut other);
+        assert!(other.to_bytes().is_empty(), "{index}");
+        let refused = check(&other, &expected());
         assert!(matches!(refused, Err(TicketError::Malformed { .. })), "{index}: {refused:?}");
     }
     let mut later = ticket();
@@ -204,16 +207,11 @@ fn a_ticket_survives_its_bytes_and_no_other_bytes_are_a_genuine_one() {
 
 #[test]
 fn the_longest_ticket_fits_and_a_longer_one_is_not_signed() {
-    let uuid = |number: u16| {
-        let mut bytes = [7; 16];
-        bytes[..2].copy_from_slice(&number.to_be_bytes());
-        DeviceUuid::new(bytes)
-    };
     let max = u16::try_from(TICKET_GPUS_MAX).unwrap();
     let longest = |gpus: u16, name: usize| {
         let name: std::sync::Arc<str> = "n".repeat(name).into();
         let (node, owner) = (Some(name.clone()), Some(name.clone()));
-        let gpus = (0..gpus).map(uuid).collect();
+        let gpus = uuids(gpus);
         ModelStatement { node, owner, model_id: "m".repeat(1024).into(), gpus, ..statement() }
             .sign(&key())
     };

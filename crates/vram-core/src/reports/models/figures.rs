@@ -1,6 +1,5 @@
 //! Figures by model for monitoring: a bounded number of models, and all others together.
 
-use core::fmt::{self, Write};
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -8,7 +7,6 @@ use vram_alloc::ByteLen;
 
 use crate::parts::Core;
 use crate::reports::models::LeaseReport;
-use crate::reports::prometheus::{Escaped, Seconds, head};
 use crate::shard::{Holding, ModelCounts};
 
 /// The models with the most bytes that are listed for each GPU.
@@ -86,68 +84,5 @@ pub(crate) fn by_model(core: &Core, now: Duration) -> ByModel {
             let entry = core.registry.find(&shard)?;
             Some(LeaseReport::new(&shard, entry.told.of.as_deref()?, leased, now))
         }),
-    }
-}
-
-/// A gauge of one model: its name, its help, its value if it has one.
-type Gauge = (&'static str, &'static str, fn(&ModelFigures) -> Option<Seconds>);
-
-/// A whole number of one model: its name, its help, its value.
-type Number = (&'static str, &'static str, fn(&ModelFigures) -> u64);
-
-const NUMBERS: &[Number] = &[
-    ("vram_model_bytes", "Device bytes of a model, or of all that are not listed.", |figures| {
-        figures.bytes.get()
-    }),
-    ("vram_model_shards", "Shards of it that lie on a GPU.", |figures| figures.shard_count),
-    ("vram_model_leased_shards", "Shards of it that are leased.", |figures| figures.leased_count),
-];
-
-const AGES: &[Gauge] = &[
-    ("vram_model_oldest_lease_seconds", "The age of its oldest lease.", |figures| {
-        figures.oldest_lease.map(Seconds)
-    }),
-    (
-        "vram_model_oldest_unverified_seconds",
-        "How long nobody has found the shard of it sound that waits longest.",
-        |figures| figures.oldest_unverified.map(Seconds),
-    ),
-];
-
-/// Writes the samples of models: the listed ones by model and owner, all others as one.
-pub(crate) fn write(
-    listed: &[ModelMetrics],
-    others: &ModelFigures,
-    f: &mut impl Write,
-) -> fmt::Result {
-    for (name, help, value) in NUMBERS {
-        head(f, name, "gauge", help)?;
-        for model in listed {
-            writeln!(f, "{name}{{{}}} {}", Labels(model), value(&model.figures))?;
-        }
-        writeln!(f, "{name}{{others=\"true\"}} {}", value(others))?;
-    }
-    for (name, help, value) in AGES {
-        head(f, name, "gauge", help)?;
-        for model in listed {
-            if let Some(age) = value(&model.figures) {
-                writeln!(f, "{name}{{{}}} {age}", Labels(model))?;
-            }
-        }
-        if let Some(age) = value(others) {
-            writeln!(f, "{name}{{others=\"true\"}} {age}")?;
-        }
-    }
-    Ok(())
-}
-
-/// The labels that distinguish models. A model id is never empty, and an owner that is not there is
-/// an empty label.
-struct Labels<'a>(&'a ModelMetrics);
-
-impl fmt::Display for Labels<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let owner = Escaped(self.0.owner.as_deref().unwrap_or_default());
-        write!(f, "model=\"{}\",owner=\"{owner}\"", Escaped(&self.0.model_id))
     }
 }

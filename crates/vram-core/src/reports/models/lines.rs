@@ -57,7 +57,9 @@ fn line(model: &ModelReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut state = model.state.name().to_owned();
     for (count, what) in [(model.lost, "lost"), (model.quarantined, "altered")] {
         if count > 0 {
-            state.push_str(&format!(", {count} {what}"));
+            for part in [", ", &count.to_string(), " ", what] {
+                state.push_str(part);
+            }
         }
     }
     let cells = [

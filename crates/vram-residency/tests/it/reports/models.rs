@@ -144,7 +144,7 @@ fn a_listing_says_who_leases_a_model_since_when_and_what_waits_to_be_verified() 
 
     let (report, snapshot, metrics) = (manager.report(), manager.snapshot(), manager.metrics());
     assert_eq!(report.oldest_lease(), Some(&oldest));
-    assert_eq!(snapshot.counters.oldest_leases, [oldest.clone()]);
+    assert_eq!(snapshot.counters.oldest_leases.as_slice(), core::slice::from_ref(&oldest));
     assert_eq!((metrics.lease_count, metrics.oldest_lease.as_ref()), (2, Some(&oldest)));
     let shown = report.to_string();
     assert!(shown.contains("2, 15s worker 7"), "{shown}");

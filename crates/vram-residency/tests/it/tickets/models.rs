@@ -101,9 +101,9 @@ fn a_handle_that_names_other_shards_than_the_model_gets_no_ticket() {
         &|model| model.model_id = "other".into(),
     ];
     for (index, change) in changes.iter().enumerate() {
-        let mut changed = model.clone();
-        change(&mut changed);
-        let refused = manager.ticket_model(&changed, NONCE);
+        let mut named = model.clone();
+        change(&mut named);
+        let refused = manager.ticket_model(&named, NONCE);
         assert!(matches!(refused, Err(VramError::HandleAltered { .. })), "{index}: {refused:?}");
     }
     let mut empty = model.clone();
