@@ -56,7 +56,8 @@ pub use vram_core::repair::{RepairOptions, RepairReport};
 #[doc(inline)]
 pub use vram_core::reports::{
     Account, CallMetrics, Difference, DriverMemory, FailureCount, GpuMetrics, GpuReport,
-    GpuSnapshot, KeySnapshot, Metrics, ParkedSnapshot, Reconciliation, Report, ReservationSnapshot,
+    GpuSnapshot, KeySnapshot, LeaseReport, Metrics, ModelFigures, ModelMetrics, ModelReport,
+    ModelSnapshot, ModelState, ParkedSnapshot, Reconciliation, Report, ReservationSnapshot,
     ShardReport, Snapshot, SnapshotCounters, SnapshotState,
 };
 #[doc(inline)]
@@ -74,7 +75,7 @@ pub use vram_core::sealing::{
     Reservation, ReservationReport, ReserveRequest, SealOptions, SealRequest,
 };
 #[doc(inline)]
-pub use vram_core::shard::{ParkCapacity, ParkedShard, SealedShard, ShardState};
+pub use vram_core::shard::{ModelCounts, ParkCapacity, ParkedShard, SealedShard, ShardState};
 #[doc(inline)]
 pub use vram_core::transfer::ReadBack;
 #[doc(inline)]
@@ -105,8 +106,8 @@ pub use vram_seal::{
 pub use vram_space::{GpuCapacity, LifeState, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};
 #[doc(inline)]
 pub use vram_ticket::{
-    ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions, TicketState,
-    TicketVerifier,
+    ModelTicket, ModelTicketExpectation, ShardTicket, TICKET_GPUS_MAX, TICKET_NAME_LEN_MAX,
+    TicketError, TicketExpectation, TicketOptions, TicketState, TicketVerifier, model_root,
 };
 
 /// Model files: their headers, checked, and plans of them.

@@ -294,9 +294,9 @@ proptest! {
                 manager.seal(request, &file[..usize::try_from(lens[0]).unwrap()]).map(|_shard| ())
             }
         };
-        let before = manager.report();
+        let before = manager.snapshot().state;
         let Err(VramError::InsufficientVram(short)) = attempt() else { return Ok(()) };
-        prop_assert_eq!(&manager.report(), &before, "a refusal and its plan change nothing");
+        prop_assert_eq!(&manager.snapshot().state, &before, "a refusal and its plan change nothing");
         let Some(eviction) = short.plan else { return Ok(()) };
         for one in &eviction.evictions {
             let shard = before.shards.iter().find(|shard| shard.shard_id == one.shard_id).unwrap();

@@ -41,10 +41,10 @@ pub const TICKET_NAME_LEN_MAX: usize = 1024;
 const DOMAIN: &[u8; 16] = b"vram-ticket/0002";
 /// The domain of every version, before its four decimal digits.
 const DOMAINS: &[u8; 12] = b"vram-ticket/";
-const NODE: u8 = 1;
-const OWNER: u8 = 2;
+pub(crate) const NODE: u8 = 1;
+pub(crate) const OWNER: u8 = 2;
 const DIGEST: u8 = 4;
-const VERIFIED: u8 = 8;
+pub(crate) const VERIFIED: u8 = 8;
 
 impl ShardTicket {
     /// The longest encoding of a ticket, in bytes.
@@ -101,11 +101,7 @@ impl ShardTicket {
             (node.unwrap_or_default(), TICKET_NAME_LEN_MAX),
             (owner.unwrap_or_default(), TICKET_NAME_LEN_MAX),
         ];
-        for (text, max) in texts {
-            let len = u16::try_from(text.len()).ok().filter(|_| text.len() <= max)?;
-            bytes.extend_from_slice(&len.to_le_bytes());
-            bytes.extend_from_slice(text.as_bytes());
-        }
+        push_texts(&mut bytes, &texts)?;
         Some(bytes)
     }
 
@@ -129,7 +125,7 @@ impl ShardTicket {
     /// other input. Memory use is bounded by [`LEN_MAX`](Self::LEN_MAX) for every input.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, TicketError> {
         // First: other versions may have other lengths.
-        if let Some(found) = version(bytes).filter(|found| *found != u16::from(VERSION)) {
+        if let Some(found) = version(DOMAINS, bytes).filter(|found| *found != u16::from(VERSION)) {
             return Err(TicketError::Version { found });
         }
         if bytes.len() > Self::LEN_MAX {
@@ -210,9 +206,19 @@ impl ShardTicket {
     }
 }
 
-/// The version that the domain names, if the bytes begin with the domain of a ticket.
-fn version(bytes: &[u8]) -> Option<u16> {
-    let digits: &[u8; 4] = bytes.strip_prefix(DOMAINS)?.first_chunk()?;
+/// Appends texts, each after its length; `None` if one is longer than its maximum.
+pub(crate) fn push_texts(bytes: &mut Vec<u8>, texts: &[(&str, usize)]) -> Option<()> {
+    for (text, max) in texts {
+        let len = u16::try_from(text.len()).ok().filter(|_| text.len() <= *max)?;
+        bytes.extend_from_slice(&len.to_le_bytes());
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    Some(())
+}
+
+/// The version that the domain names, if the bytes begin with one of these domains.
+pub(crate) fn version(domains: &[u8; 12], bytes: &[u8]) -> Option<u16> {
+    let digits: &[u8; 4] = bytes.strip_prefix(domains)?.first_chunk()?;
     digits
         .iter()
         .all(u8::is_ascii_digit)
@@ -220,20 +226,23 @@ fn version(bytes: &[u8]) -> Option<u16> {
 }
 
 /// The bytes that are not read yet.
-struct Rest<'a>(&'a [u8]);
+pub(crate) struct Rest<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Rest<'a> {
-    fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], TicketError> {
+    pub(crate) fn array<const N: usize>(
+        &mut self,
+        what: &'static str,
+    ) -> Result<[u8; N], TicketError> {
         let (part, rest) = self.0.split_first_chunk().ok_or(TicketError::Malformed { what })?;
         self.0 = rest;
         Ok(*part)
     }
 
-    fn number(&mut self, what: &'static str) -> Result<u64, TicketError> {
+    pub(crate) fn number(&mut self, what: &'static str) -> Result<u64, TicketError> {
         self.array(what).map(u64::from_le_bytes)
     }
 
-    fn text(&mut self, what: &'static str, max: usize) -> Result<&'a str, TicketError> {
+    pub(crate) fn text(&mut self, what: &'static str, max: usize) -> Result<&'a str, TicketError> {
         let len = usize::from(u16::from_le_bytes(self.array(what)?));
         let refused = TicketError::Malformed { what };
         let (text, rest) =

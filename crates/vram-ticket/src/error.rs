@@ -26,6 +26,15 @@ pub enum TicketError {
         /// The version that the ticket names.
         found: u16,
     },
+    /// The bytes begin as a model ticket of another version.
+    #[error(
+        "the model ticket has version {found}, and this program reads version {}",
+        crate::model::VERSION
+    )]
+    ModelVersion {
+        /// The version that the ticket names.
+        found: u16,
+    },
     /// The signature does not match: this key did not sign these fields.
     #[error("the ticket's signature does not match: another key, or a field was changed")]
     Signature,
@@ -62,6 +71,12 @@ pub enum TicketError {
         /// The shard.
         shard: ShardId,
     },
+    /// Shards of the model are in quarantine.
+    #[error("{shards} of the model's shards are in quarantine")]
+    ModelQuarantined {
+        /// How many.
+        shards: u64,
+    },
     /// The last verification of the whole shard is too long ago.
     #[error("{shard} was not verified for {age:?}, and {max:?} was allowed")]
     Unverified {
@@ -72,11 +87,20 @@ pub enum TicketError {
         /// The allowed time.
         max: Duration,
     },
+    /// The last verification of a shard of the model is too long ago.
+    #[error("a shard of the model was not verified for {age:?}, and {max:?} was allowed")]
+    ModelUnverified {
+        /// The time since then, at the time of the check.
+        age: Duration,
+        /// The allowed time.
+        max: Duration,
+    },
     /// A field differs from the expected value.
     #[error("the ticket is of another {field}")]
     Field {
         /// The field: `model`, `owner`, `node`, `shard`, `gpu`, `record`, `protection`, `key` or
-        /// `generation`.
+        /// `generation`;
+        /// of a model ticket also `root`, `count` or `length`.
         field: &'static str,
     },
 }

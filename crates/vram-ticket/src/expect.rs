@@ -39,27 +39,38 @@ pub struct TicketVerifier {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct TicketExpectation {
-    nonce: [u8; 32],
-    now: Timestamp,
-    max_age: Duration,
-    clock_skew: Duration,
-    quarantined: bool,
-    model_id: Option<Arc<str>>,
-    owner: Option<Arc<str>>,
-    node: Option<Arc<str>>,
+    terms: Terms,
     shard_id: Option<ShardId>,
     gpu_uuid: Option<DeviceUuid>,
     record_mac: Option<[u8; 32]>,
     protection: Option<Protection>,
     key_id: Option<KeyId>,
     generation: Option<u64>,
-    max_unverified: Option<Duration>,
 }
 
-impl TicketExpectation {
-    /// Expects the nonce of the request, a shard that is not in quarantine, and an age of at most
-    /// one minute by the checking party's own clock, with a tolerance of five seconds.
-    pub const fn new(nonce: [u8; 32], now: Timestamp) -> Self {
+/// What tickets of shards and of models are both expected to have.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    nonce: [u8; 32],
+    now: Timestamp,
+    pub(crate) max_age: Duration,
+    pub(crate) clock_skew: Duration,
+    pub(crate) quarantined: bool,
+    pub(crate) model_id: Option<Arc<str>>,
+    pub(crate) owner: Option<Arc<str>>,
+    pub(crate) node: Option<Arc<str>>,
+    pub(crate) max_unverified: Option<Duration>,
+}
+
+/// Whose and where a ticket says that something is.
+pub(crate) struct Signed<'a> {
+    pub(crate) model_id: &'a Arc<str>,
+    pub(crate) owner: Option<&'a Arc<str>>,
+    pub(crate) node: Option<&'a Arc<str>>,
+}
+
+impl Terms {
+    pub(crate) const fn new(nonce: [u8; 32], now: Timestamp) -> Self {
         Self {
             nonce,
             now,
@@ -69,49 +80,99 @@ impl TicketExpectation {
             model_id: None,
             owner: None,
             node: None,
+            max_unverified: None,
+        }
+    }
+
+    /// The age of a ticket that answers this request.
+    pub(crate) fn of_now(
+        &self,
+        nonce: &[u8; 32],
+        issued_at: Timestamp,
+    ) -> Result<Duration, TicketError> {
+        // A nonce is no secret: the request contained it.
+        if *nonce != self.nonce {
+            return Err(TicketError::Nonce);
+        }
+        let (issued, now) = (issued_at.unix_millis(), self.now.unix_millis());
+        let ahead = Duration::from_millis(issued.saturating_sub(now));
+        let age = Duration::from_millis(now.saturating_sub(issued));
+        if ahead > self.clock_skew {
+            return Err(TicketError::FromTheFuture { ahead, skew: self.clock_skew });
+        }
+        let max = self.max_age.saturating_add(self.clock_skew);
+        if age > max { Err(TicketError::Stale { age, max }) } else { Ok(age) }
+    }
+
+    /// The unverified age and the allowed one, if it is longer than that.
+    pub(crate) fn unverified(&self, stated_ms: u64, age: Duration) -> Option<(Duration, Duration)> {
+        let age = Duration::from_millis(stated_ms).saturating_add(age);
+        self.max_unverified.filter(|max| age > *max).map(|max| (age, max))
+    }
+
+    pub(crate) fn whose(&self, signed: &Signed<'_>) -> Result<(), TicketError> {
+        let other = |field| Err(TicketError::Field { field });
+        if self.model_id.as_ref().is_some_and(|model| model != signed.model_id) {
+            return other("model");
+        }
+        if self.owner.is_some() && self.owner.as_ref() != signed.owner {
+            return other("owner");
+        }
+        if self.node.is_some() && self.node.as_ref() != signed.node {
+            return other("node");
+        }
+        Ok(())
+    }
+}
+
+impl TicketExpectation {
+    /// Expects the nonce of the request, a shard that is not in quarantine, and an age of at most
+    /// one minute by the checking party's own clock, with a tolerance of five seconds.
+    pub const fn new(nonce: [u8; 32], now: Timestamp) -> Self {
+        Self {
+            terms: Terms::new(nonce, now),
             shard_id: None,
             gpu_uuid: None,
             record_mac: None,
             protection: None,
             key_id: None,
             generation: None,
-            max_unverified: None,
         }
     }
 
     /// Sets the maximum age of the ticket.
     pub const fn max_age(mut self, age: Duration) -> Self {
-        self.max_age = age;
+        self.terms.max_age = age;
         self
     }
 
     /// Sets the maximum difference of the two clocks.
     pub const fn clock_skew(mut self, skew: Duration) -> Self {
-        self.clock_skew = skew;
+        self.terms.clock_skew = skew;
         self
     }
 
     /// Also accepts the ticket of a shard in quarantine: it is resident, but altered.
     pub const fn allow_quarantined(mut self) -> Self {
-        self.quarantined = true;
+        self.terms.quarantined = true;
         self
     }
 
     /// Expects this model.
     pub fn model_id(mut self, model_id: &str) -> Self {
-        self.model_id = Some(model_id.into());
+        self.terms.model_id = Some(model_id.into());
         self
     }
 
     /// Expects this owner.
     pub fn owner(mut self, owner: &str) -> Self {
-        self.owner = Some(owner.into());
+        self.terms.owner = Some(owner.into());
         self
     }
 
     /// Expects this node.
     pub fn node(mut self, node: &str) -> Self {
-        self.node = Some(node.into());
+        self.terms.node = Some(node.into());
         self
     }
 
@@ -161,7 +222,7 @@ impl TicketExpectation {
     /// Sets the maximum time since the whole shard was last verified. It is compared at the time of
     /// the check, so the ticket's own age is added.
     pub const fn max_unverified(mut self, age: Duration) -> Self {
-        self.max_unverified = Some(age);
+        self.terms.max_unverified = Some(age);
         self
     }
 }
@@ -194,56 +255,48 @@ impl TicketVerifier {
             return Err(TicketError::Version { found: u16::from(ticket.version) });
         }
         let statement = ticket.statement().ok_or(TicketError::Malformed { what: "a field" })?;
-        let (named, own) = (ticket.signed_by, self.key_id());
+        self.genuine(&statement, &ticket.signature, ticket.signed_by)?;
+        let terms = &expected.terms;
+        let age = terms.of_now(&ticket.nonce, ticket.issued_at)?;
+        if ticket.state != TicketState::Sound && !terms.quarantined {
+            return Err(TicketError::Quarantined { shard: ticket.shard_id.clone() });
+        }
+        if let Some((age, max)) = terms.unverified(ticket.unverified_ms, age) {
+            return Err(TicketError::Unverified { shard: ticket.shard_id.clone(), age, max });
+        }
+        terms.whose(&Signed {
+            model_id: &ticket.model_id,
+            owner: ticket.owner.as_ref(),
+            node: ticket.node.as_ref(),
+        })?;
+        expected.fields(ticket)
+    }
+
+    /// Checks that this verifier's key signed the statement.
+    pub(crate) fn genuine(
+        &self,
+        statement: &[u8],
+        signature: &[u8; 32],
+        named: KeyId,
+    ) -> Result<(), TicketError> {
+        let own = self.key_id();
         let refused = if named == own {
             TicketError::Signature
         } else {
             TicketError::OtherKey { named, own }
         };
-        self.key.verify(&statement, &ticket.signature).map_err(|_mismatch| refused.clone())?;
+        self.key.verify(statement, signature).map_err(|_mismatch| refused.clone())?;
         // A holder of the key signed a ticket that names another one.
         if named != own {
             return Err(refused);
         }
-        // A nonce is no secret: the request contained it.
-        if ticket.nonce != expected.nonce {
-            return Err(TicketError::Nonce);
-        }
-        let (issued, now) = (ticket.issued_at.unix_millis(), expected.now.unix_millis());
-        let ahead = Duration::from_millis(issued.saturating_sub(now));
-        let age = Duration::from_millis(now.saturating_sub(issued));
-        if ahead > expected.clock_skew {
-            return Err(TicketError::FromTheFuture { ahead, skew: expected.clock_skew });
-        }
-        let max = expected.max_age.saturating_add(expected.clock_skew);
-        if age > max {
-            return Err(TicketError::Stale { age, max });
-        }
-        if ticket.state != TicketState::Sound && !expected.quarantined {
-            return Err(TicketError::Quarantined { shard: ticket.shard_id.clone() });
-        }
-        if let Some(max) = expected.max_unverified {
-            let age = Duration::from_millis(ticket.unverified_ms).saturating_add(age);
-            if age > max {
-                return Err(TicketError::Unverified { shard: ticket.shard_id.clone(), age, max });
-            }
-        }
-        expected.fields(ticket)
+        Ok(())
     }
 }
 
 impl TicketExpectation {
     fn fields(&self, ticket: &ShardTicket) -> Result<(), TicketError> {
         let other = |field| Err(TicketError::Field { field });
-        if self.model_id.as_ref().is_some_and(|model| *model != ticket.model_id) {
-            return other("model");
-        }
-        if self.owner.is_some() && self.owner != ticket.owner {
-            return other("owner");
-        }
-        if self.node.is_some() && self.node != ticket.node {
-            return other("node");
-        }
         if self.shard_id.as_ref().is_some_and(|shard| *shard != ticket.shard_id) {
             return other("shard");
         }

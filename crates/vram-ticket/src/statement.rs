@@ -128,7 +128,7 @@ impl Statement {
 }
 
 /// Whole milliseconds, rounded up.
-fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 

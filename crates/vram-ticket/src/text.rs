@@ -46,6 +46,26 @@ pub(crate) mod uuid {
     }
 }
 
+pub(crate) mod uuids {
+    use serde::{Deserialize as _, de::Error as _};
+    use vram_alloc::DeviceUuid;
+
+    use super::{Deserializer, Serializer, lower};
+
+    pub(crate) fn serialize<S: Serializer>(uuids: &[DeviceUuid], s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(uuids.iter().map(|uuid| lower::encode_string(uuid.as_bytes())))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Vec<DeviceUuid>, D::Error> {
+        let texts = Vec::<std::borrow::Cow<'de, str>>::deserialize(d)?;
+        let uuid = |text: &std::borrow::Cow<'de, str>| super::bytes(text).map(DeviceUuid::new);
+        let uuids: Option<_> = texts.iter().map(uuid).collect();
+        uuids.ok_or_else(|| D::Error::custom("a UUID is 32 hex digits"))
+    }
+}
+
 pub(crate) mod key_id {
     use vram_seal::KeyId;
 

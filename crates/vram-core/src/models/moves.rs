@@ -21,8 +21,7 @@ use crate::moves::{migrate, wake};
 use crate::parts::Core;
 use crate::parts::gpus::caught;
 use crate::resident::early_lease::EarlyLease;
-use crate::resident::lease::check_holder;
-use crate::resident::{Verdict, Verify, verify};
+use crate::resident::{Verdict, Verify, lease, verify};
 use crate::room::{Goal, RoomMaking, make_room, park};
 use crate::shard::{Arrived, ParkedShard, SealedShard};
 
@@ -83,9 +82,8 @@ pub fn migrate_model(
 fn wake_all(
     core: &Core,
     parked: &ParkedModel,
-    request: &WakeModelRequest,
+    request: WakeModelRequest<'_>,
 ) -> Result<Vec<Arrived>, VramError> {
-    check_holder(request.holder.as_ref())?;
     let gpus = admit::choose(core, request.gpus)?;
     for piece in &parked.pieces {
         wake::check_own(core, &piece.parked)?;
@@ -160,7 +158,7 @@ pub fn park(
 pub fn wake(
     core: &Core,
     parked: ParkedModel,
-    request: WakeModelRequest,
+    request: WakeModelRequest<'_>,
 ) -> Result<ModelHandle, WakeModelError> {
     wake_as_asked(core, parked, request).map(|(model, _no_leases)| model)
 }
@@ -169,7 +167,7 @@ pub fn wake(
 pub fn wake_leased(
     core: &Core,
     parked: ParkedModel,
-    request: WakeModelRequest,
+    request: WakeModelRequest<'_>,
 ) -> Result<Leased, WakeModelError> {
     wake_as_asked(core, parked, WakeModelRequest { leased: true, ..request })
 }
@@ -177,24 +175,22 @@ pub fn wake_leased(
 fn wake_as_asked(
     core: &Core,
     parked: ParkedModel,
-    request: WakeModelRequest,
+    request: WakeModelRequest<'_>,
 ) -> Result<Leased, WakeModelError> {
     let entries = || parked.pieces.iter().map(|piece| &piece.parked.copy.entry);
-    let woken =
-        caught(core, request.gpus, || wake_all(core, &parked, &request)).and_then(|copies| {
-            let holder = request.holder.as_ref();
-            let early = entries().filter(|_| request.leased);
-            let early = early.map(|entry| EarlyLease::of(core, entry, holder));
-            let early = early.collect::<Result<Vec<_>, _>>()?;
-            let _waking = entries().next().and_then(|entry| entry.begin_on_model());
-            let coming = entries().map(|entry| &**entry).zip(copies).collect();
-            let lens = parked.pieces.iter().map(|piece| piece.parked.plaintext_len());
-            let (shards, bytes) = telling::sum(lens);
-            let told = Some(EventKind::ModelWoken { shards, bytes });
-            let woken = wake::arrive_all(core, coming, &mut [], told)?;
-            let leases = early.into_iter().filter_map(|lease| lease.begin(core));
-            Ok((woken, leases.collect()))
-        });
+    let woken = lease::holder(request.holder).and_then(|holder| {
+        let copies = caught(core, request.gpus, || wake_all(core, &parked, request))?;
+        let early = entries().filter(|_| request.leased);
+        let early = early.map(|entry| EarlyLease::of(core, entry, holder.as_ref()));
+        let early = early.collect::<Result<Vec<_>, _>>()?;
+        let _waking = entries().next().and_then(|entry| entry.begin_on_model());
+        let coming = entries().map(|entry| &**entry).zip(copies).collect();
+        let (shards, bytes) = telling::sum(entries().map(|entry| entry.plaintext_len));
+        let told = Some(EventKind::ModelWoken { shards, bytes });
+        let woken = wake::arrive_all(core, coming, &mut [], told)?;
+        let leases = early.into_iter().filter_map(|lease| lease.begin(core));
+        Ok((woken, leases.collect()))
+    });
     let (woken, leases) = match woken {
         Ok(woken) => woken,
         Err(error) => return Err(WakeModelError::new(parked, error)),

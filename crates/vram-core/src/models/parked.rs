@@ -1,12 +1,9 @@
 //! The request to wake a model, and the error of one that could not be woken.
 
-use std::sync::Arc;
-
 use crate::error::VramError;
 use crate::moves::wake_error::wake_error;
 use crate::parts::GpuChoice;
 use crate::parts::gpus::named;
-use crate::parts::limits::label;
 use crate::shard::ParkedModel;
 
 /// A request to make a parked model resident again.
@@ -17,20 +14,20 @@ use crate::shard::ParkedModel;
 /// let request = WakeModelRequest::new(GpuChoice::One(0)).evicts(true);
 /// # let _ = request;
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 #[must_use]
-pub struct WakeModelRequest {
+pub struct WakeModelRequest<'a> {
     pub(crate) gpus: GpuChoice,
     pub(crate) evicts: bool,
     pub(crate) leased: bool,
     /// The holder of the leases.
-    pub(crate) holder: Option<Arc<str>>,
+    pub(crate) holder: &'a str,
 }
 
-impl WakeModelRequest {
+impl<'a> WakeModelRequest<'a> {
     /// A request for these GPUs, that evicts nothing.
     pub const fn new(gpus: GpuChoice) -> Self {
-        Self { gpus, evicts: false, leased: false, holder: None }
+        Self { gpus, evicts: false, leased: false, holder: "" }
     }
 
     setters! {
@@ -40,13 +37,13 @@ impl WakeModelRequest {
         fn evicts(evicts: bool) => evicts = evicts;
         /// Sets the name of the holder of the leases that `wake_model_leased` takes: at most 1,024
         /// bytes. An empty text names nobody.
-        fn holder(name: &str) => holder = label(name);
+        fn holder(name: &'a str) => holder = name;
     }
 }
 
 /// The GPU that a request names, if it names one.
 #[must_use]
-pub const fn gpu_of(request: &WakeModelRequest) -> Option<u32> {
+pub const fn gpu_of(request: &WakeModelRequest<'_>) -> Option<u32> {
     named(request.gpus)
 }
 

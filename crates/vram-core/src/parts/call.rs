@@ -77,9 +77,9 @@ calls! {
     Evict = "evict",
     /// `reserve`, `reserve_with`, `reserve_plan`, `reserve_plan_with`.
     Reserve = "reserve",
-    /// `lease`, `lease_within`.
+    /// `lease`, `lease_as`, `lease_within`.
     Lease = "lease",
-    /// `lease_model`.
+    /// `lease_model`, `lease_model_as`.
     LeaseModel = "lease_model",
     /// `pin`, `unpin`.
     Pin = "pin",
@@ -105,7 +105,7 @@ calls! {
     Reset = "reset",
     /// `reconcile`, `reconcile_all`.
     Reconcile = "reconcile",
-    /// `ticket`, `ticket_with`.
+    /// `ticket`, `ticket_with`, `ticket_model`.
     Ticket = "ticket",
     /// `close`.
     Close = "close",

@@ -195,6 +195,11 @@ impl Core {
         u32::try_from(self.gpus.len()).unwrap_or(u32::MAX)
     }
 
+    /// The indices of the GPUs that are lost. A device is foreign code: the caller holds no lock.
+    pub(crate) fn lost_gpus(&self) -> Vec<u32> {
+        self.gpus.iter().filter(|gpu| gpu.lost().is_some()).map(|gpu| gpu.index).collect()
+    }
+
     /// # Errors
     ///
     /// [`VramError::UnknownGpu`].

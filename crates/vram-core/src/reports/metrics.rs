@@ -11,10 +11,11 @@ use vram_space::{GpuCapacity, LifeState};
 use crate::parts::Core;
 use crate::parts::call::Call;
 use crate::parts::meter::BUCKETS;
-use crate::reports::{ages, report};
+use crate::reports::models::figures;
+use crate::reports::{LeaseReport, ModelFigures, ModelMetrics, ages, report};
 use crate::scrub::{ScrubMetrics, Scrubbing, totals};
 use crate::sealing::reservation;
-use crate::shard::ParkCapacity;
+use crate::shard::{ModelCounts, ParkCapacity};
 
 /// The memory that a manager holds and the cost of its calls, in plain figures. `Display` prints
 /// the text that Prometheus scrapes.
@@ -34,6 +35,21 @@ pub struct Metrics {
     pub reserved: ByteLen,
     /// The number of pairs of GPUs whose direct copies arrived altered.
     pub distrusted_links: u64,
+    /// The number of admitted models, by what is there of each.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub models: ModelCounts,
+    /// What lies on GPUs of the models that are among the 16 with the most bytes on some GPU, by
+    /// owner and model id.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub by_model: Vec<ModelMetrics>,
+    /// What lies on GPUs of all other models together.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub other_models: ModelFigures,
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub lease_count: u64,
+    /// The lease that began first.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub oldest_lease: Option<LeaseReport>,
     pub scrub: ScrubMetrics,
     /// All calls, in the order of [`Call::ALL`]; also those that were never made.
     pub calls: Vec<CallMetrics>,
@@ -115,9 +131,11 @@ impl Metrics {
     /// The figures in Prometheus's text format 0.0.4: the body for a scrape of
     /// `text/plain; version=0.0.4`.
     ///
-    /// The labels are GPUs, calls, error codes and sinks, so their number does not depend on what
-    /// the manager holds. Shards, models and owners are not labels, because each would add a time
-    /// series of its own. `VramManager::snapshot` reports those.
+    /// The labels are GPUs, calls, error codes, sinks, and model ids with their owners. Of these only
+    /// the [listed](Self::by_model) ones stand in a scrape, at most 16 for each GPU with five samples
+    /// each; all others are summed up under the label `others`. Shards and the holders of leases are
+    /// no labels, because each would add a time series of its own: [`oldest_lease`](Self::oldest_lease)
+    /// and `VramManager::snapshot` name them.
     #[must_use]
     pub fn to_prometheus(&self) -> String {
         self.to_string()
@@ -147,6 +165,7 @@ pub fn metrics(core: &Core, scrubbing: &Scrubbing) -> Metrics {
             state: report.state,
         }
     });
+    let by_model = figures::by_model(core, now);
     let reservations = reservation::reservations(core);
     let open = reservations.iter().flat_map(|one| &one.remaining);
     let reserved = open.fold(ByteLen::ZERO, |sum, (_gpu, bytes)| sum.saturating_add(*bytes));
@@ -156,6 +175,11 @@ pub fn metrics(core: &Core, scrubbing: &Scrubbing) -> Metrics {
         reservations: u64::try_from(reservations.len()).unwrap_or(u64::MAX),
         reserved,
         distrusted_links: u64::try_from(distrusted).unwrap_or(u64::MAX),
+        models: by_model.counts,
+        by_model: by_model.listed,
+        other_models: by_model.others,
+        lease_count: by_model.lease_count,
+        oldest_lease: by_model.oldest_lease,
         scrub: totals::scrub_metrics(scrubbing.status(core), &scrubbing.totals),
         calls: call_metrics(core),
         events: core.events.emitted(),

@@ -4,6 +4,7 @@ pub mod ages;
 pub mod budget;
 pub mod compare;
 pub mod metrics;
+pub mod models;
 pub mod prometheus;
 pub mod reconcile;
 pub mod reconciliation;
@@ -14,11 +15,12 @@ pub mod ticket;
 
 pub use self::budget::DriverMemory;
 pub use self::metrics::{CallMetrics, FailureCount, GpuMetrics, Metrics};
+pub use self::models::{LeaseReport, ModelFigures, ModelMetrics, ModelReport, ModelState};
 pub use self::reconciliation::{Account, Difference, Reconciliation};
 pub(crate) use self::reconciliation::{Look, Owned};
 pub use self::report::{GpuReport, Report, ShardReport};
 pub use self::snapshot::{
-    GpuSnapshot, KeySnapshot, ParkedSnapshot, ReservationSnapshot, Snapshot, SnapshotCounters,
-    SnapshotState,
+    GpuSnapshot, KeySnapshot, ModelSnapshot, ParkedSnapshot, ReservationSnapshot, Snapshot,
+    SnapshotCounters, SnapshotState,
 };
 pub(crate) use self::table::Short;

@@ -11,7 +11,7 @@ use core::time::Duration;
 use vram_events::SinkCounts;
 use vram_space::LifeState;
 
-use crate::reports::{CallMetrics, GpuMetrics, Metrics};
+use crate::reports::{CallMetrics, GpuMetrics, Metrics, ModelFigures, ModelMetrics};
 use crate::scrub::ScrubMetrics;
 
 /// A gauge of one GPU: its name, its help, its value.
@@ -48,6 +48,31 @@ const GPU_GAUGES: &[GpuGauge] = &[
     ("vram_gpu_shards", "Shards that are resident.", |gpu| gpu.shard_count),
     ("vram_gpu_quarantined_shards", "Shards that were found altered.", |gpu| gpu.quarantined),
     ("vram_gpu_lost", "Whether the device is lost: 0 or 1.", |gpu| u64::from(gpu.lost)),
+];
+
+/// A gauge of one model: its name, its help, its value if it has one.
+type ModelAge = (&'static str, &'static str, fn(&ModelFigures) -> Option<Seconds>);
+
+/// A whole number of one model: its name, its help, its value.
+type ModelNumber = (&'static str, &'static str, fn(&ModelFigures) -> u64);
+
+const MODEL_NUMBERS: &[ModelNumber] = &[
+    ("vram_model_bytes", "Device bytes of a model, or of all that are not listed.", |figures| {
+        figures.bytes.get()
+    }),
+    ("vram_model_shards", "Shards of it that lie on a GPU.", |figures| figures.shard_count),
+    ("vram_model_leased_shards", "Shards of it that are leased.", |figures| figures.leased_count),
+];
+
+const MODEL_AGES: &[ModelAge] = &[
+    ("vram_model_oldest_lease_seconds", "The age of its oldest lease.", |figures| {
+        figures.oldest_lease.map(Seconds)
+    }),
+    (
+        "vram_model_oldest_unverified_seconds",
+        "How long nobody has found the shard of it sound that waits longest.",
+        |figures| figures.oldest_unverified.map(Seconds),
+    ),
 ];
 
 /// Writes all figures. The samples of each metric follow its `HELP` and `TYPE`.
@@ -87,6 +112,7 @@ pub(crate) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
             "Bytes that open reservations still hold.",
             metrics.reserved.get(),
         ),
+        ("vram_leases", "Leases that exist.", metrics.lease_count),
         (
             "vram_distrusted_links",
             "Pairs of GPUs whose direct copies arrived altered.",
@@ -97,10 +123,57 @@ pub(crate) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
         head(f, name, "gauge", help)?;
         writeln!(f, "{name} {value}")?;
     }
+    write_models(metrics, f)?;
     write_scrub(&metrics.scrub, f)?;
     write_scrub_of_gpus(metrics, f)?;
     write_calls(&metrics.calls, f)?;
     write_events(metrics, f)
+}
+
+fn write_models(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
+    let name = "vram_models";
+    head(f, name, "gauge", "Models that were admitted, by what is there of each.")?;
+    let counts = &metrics.models;
+    for (state, count) in [
+        ("whole", counts.whole),
+        ("partial", counts.partial),
+        ("parked", counts.parked),
+        ("under_way", counts.under_way),
+    ] {
+        writeln!(f, "{name}{{state=\"{state}\"}} {count}")?;
+    }
+    let name = "vram_oldest_lease_seconds";
+    head(f, name, "gauge", "The age of the oldest lease: 0 without leases.")?;
+    let age = metrics.oldest_lease.as_ref().map_or(Duration::ZERO, |oldest| oldest.age);
+    writeln!(f, "{name} {}", Seconds(age))?;
+    write_by_model(&metrics.by_model, &metrics.other_models, f)
+}
+
+/// Writes the samples of models: the listed ones by model and owner, all others as one.
+fn write_by_model(
+    listed: &[ModelMetrics],
+    others: &ModelFigures,
+    f: &mut impl Write,
+) -> fmt::Result {
+    for (name, help, value) in MODEL_NUMBERS {
+        head(f, name, "gauge", help)?;
+        for model in listed {
+            writeln!(f, "{name}{{{}}} {}", Model(model), value(&model.figures))?;
+        }
+        writeln!(f, "{name}{{others=\"true\"}} {}", value(others))?;
+    }
+    for (name, help, value) in MODEL_AGES {
+        head(f, name, "gauge", help)?;
+        for model in listed {
+            if let Some(age) = value(&model.figures) {
+                writeln!(f, "{name}{{{}}} {age}", Model(model))?;
+            }
+        }
+        if let Some(age) = value(others) {
+            writeln!(f, "{name}{{others=\"true\"}} {age}")?;
+        }
+    }
+    Ok(())
 }
 
 fn write_scrub(scrub: &ScrubMetrics, f: &mut impl Write) -> fmt::Result {
@@ -219,6 +292,17 @@ struct Gpu<'a>(&'a GpuMetrics);
 impl fmt::Display for Gpu<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "gpu=\"{}\",uuid=\"{}\"", self.0.capacity.gpu, self.0.uuid)
+    }
+}
+
+/// The labels that distinguish models. A model id is never empty, and an owner that is not there is
+/// an empty label.
+struct Model<'a>(&'a ModelMetrics);
+
+impl fmt::Display for Model<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let owner = Escaped(self.0.owner.as_deref().unwrap_or_default());
+        write!(f, "model=\"{}\",owner=\"{owner}\"", Escaped(&self.0.model_id))
     }
 }
 

@@ -4,15 +4,16 @@ use core::fmt;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
-use vram_events::OnEviction;
+use vram_events::{OnEviction, PieceName};
 use vram_gpu::{DeviceUuid, GpuError};
 use vram_id::{ShardId, Timestamp};
 use vram_seal::{AlteredSegments, Protection};
 use vram_space::{Gpu, GpuCapacity, LifeState};
 
 use crate::parts::Core;
-use crate::reports::Short;
-use crate::reports::table::row;
+use crate::reports::models::{self, lines};
+use crate::reports::table::{Clipped, row};
+use crate::reports::{LeaseReport, ModelReport, Short};
 use crate::room::victim;
 use crate::shard::ShardState;
 
@@ -46,6 +47,13 @@ pub struct ShardReport {
     pub model_id: Arc<str>,
     /// The owner that the request named, if any.
     pub owner: Option<Arc<str>>,
+    /// The number of the admission that brought its model; `None` for a shard that was sealed by
+    /// itself.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub admission: Option<u64>,
+    /// The piece of the model, if the shard was admitted with one.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub piece: Option<PieceName>,
     pub plaintext_len: ByteLen,
     /// What lies in device memory.
     pub protection: Protection,
@@ -66,13 +74,16 @@ pub struct ShardReport {
     pub backed_up: bool,
 }
 
-/// Which shards are resident where, and what memory is left. `Display` prints a table.
+/// Which models and shards are resident where, and what memory is left. `Display` prints a table
+/// with a line for each model; [`with_shards`](Self::with_shards) prints one for each shard as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
     /// All GPUs, in order of their index.
     pub gpus: Vec<GpuReport>,
-    /// All shards, in ascending order of their ids.
+    /// All models, in ascending order of model id, owner and admission.
+    pub models: Vec<ModelReport>,
+    /// All shards on GPUs, in ascending order of their ids.
     pub shards: Vec<ShardReport>,
     /// Pairs of GPUs, source first, whose direct copies arrived altered; copies between them are
     /// now staged through the host.
@@ -81,11 +92,10 @@ pub struct Report {
 
 /// Reports which shards are resident where, and what memory is left.
 pub fn report(core: &Core) -> Report {
-    let lost: Vec<u32> =
-        core.gpus.iter().filter(|gpu| gpu.lost().is_some()).map(|gpu| gpu.index).collect();
-    let shards: Vec<ShardReport> = core
-        .registry
-        .all()
+    let lost = core.lost_gpus();
+    let entries = core.registry.all();
+    let models = models::look(core, &entries, &lost);
+    let shards: Vec<ShardReport> = entries
         .iter()
         .filter_map(|entry| {
             let state = entry.state();
@@ -96,6 +106,8 @@ pub fn report(core: &Core) -> Report {
                 state: standing,
                 model_id: Arc::clone(&entry.sealed_as.model_id),
                 owner: entry.holder.owner.clone(),
+                admission: entry.member.as_ref().map(|member| member.model.number),
+                piece: entry.told.of.as_ref().and_then(|of| of.piece.clone()),
                 plaintext_len: entry.plaintext_len,
                 protection: state.seal.protection(),
                 generation: state.generation,
@@ -110,7 +122,7 @@ pub fn report(core: &Core) -> Report {
         })
         .collect();
     let gpus = core.gpus.iter().map(|gpu| of_gpu(core, gpu)).collect();
-    Report { gpus, shards, distrusted_links: core.links.distrusted() }
+    Report { gpus, models, shards, distrusted_links: core.links.distrusted() }
 }
 
 /// The figures of one GPU; they cost the same however many shards it holds.
@@ -157,12 +169,40 @@ impl fmt::Display for Report {
         for (source, target) in &self.distrusted_links {
             writeln!(f, "direct copies from gpu {source} to gpu {target} arrived altered: staged")?;
         }
-        if self.shards.is_empty() {
-            return f.write_str("no shard is resident\n");
+        lines::write(&self.models, f)
+    }
+}
+
+impl Report {
+    /// The report with its shards: prints a line for each of the first thousand as well.
+    #[must_use]
+    pub fn with_shards(&self) -> impl fmt::Display {
+        WithShards(self)
+    }
+
+    /// The lease that began first.
+    #[must_use]
+    pub fn oldest_lease(&self) -> Option<&LeaseReport> {
+        let leases = self.models.iter().filter_map(|model| model.oldest_lease.as_ref());
+        leases.max_by_key(|lease| lease.age)
+    }
+}
+
+/// The most shards that are printed.
+const SHARD_LINES_MAX: usize = 1000;
+
+struct WithShards<'a>(&'a Report);
+
+impl fmt::Display for WithShards<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(report) = self;
+        write!(f, "{report}")?;
+        if report.shards.is_empty() {
+            return Ok(());
         }
         let width = [38, 4, 24, 14, 13, 10];
         row(f, &width, &["shard", "gpu", "model", "bytes", "protection", "state"])?;
-        for shard in &self.shards {
+        for shard in report.shards.iter().take(SHARD_LINES_MAX) {
             let (gpu, bytes) = (shard.gpu.to_string(), shard.plaintext_len.get().to_string());
             let protection = match shard.protection {
                 Protection::Encrypted => "encrypted",
@@ -174,9 +214,12 @@ impl fmt::Display for Report {
                 (ShardState::Resident, None, 1..) => "leased",
                 (state, ..) => state.name(),
             };
-            let cells = [&*shard.shard_id, &gpu, &shard.model_id, &bytes, protection, state];
-            row(f, &width, &cells)?;
+            let model = Clipped(&shard.model_id, 22).to_string();
+            row(f, &width, &[&*shard.shard_id, &gpu, &model, &bytes, protection, state])?;
         }
-        Ok(())
+        match report.shards.len().saturating_sub(SHARD_LINES_MAX) {
+            0 => Ok(()),
+            rest => writeln!(f, "… and {rest} more"),
+        }
     }
 }

@@ -12,7 +12,9 @@ use vram_space::{GpuCapacity, LifeState};
 
 use crate::error::ReservationId;
 use crate::parts::{Core, keys};
-use crate::reports::{GpuReport, Report, ShardReport, ages, report};
+use crate::reports::{
+    GpuReport, LeaseReport, ModelReport, ModelState, Report, ShardReport, ages, report,
+};
 use crate::sealing::{ReservationReport, reservation};
 use crate::shard::{ParkCapacity, Place};
 
@@ -39,6 +41,9 @@ pub struct Snapshot {
 pub struct SnapshotState {
     /// All GPUs, in order of their index.
     pub gpus: Vec<GpuSnapshot>,
+    /// All models, in ascending order of model id, owner and admission.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub models: Vec<ModelSnapshot>,
     /// All shards that lie on a GPU or are being restored there, in ascending order of their ids.
     pub shards: Vec<ShardReport>,
     /// All parked shards, in ascending order of their ids.
@@ -69,6 +74,29 @@ pub struct GpuSnapshot {
     pub unreturned: Option<String>,
     pub shard_count: u64,
     pub quarantined: u64,
+}
+
+/// One model in a [`Snapshot`]: a [`ModelReport`] without its ages. A call that moves the whole model
+/// changes the state for as long as it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "as in `ModelReport`")]
+pub struct ModelSnapshot {
+    pub model_id: Arc<str>,
+    pub owner: Option<Arc<str>>,
+    pub admission: Option<u64>,
+    pub state: ModelState,
+    pub gpus: Vec<u32>,
+    pub pieces: u64,
+    pub resident: u64,
+    pub lost: u64,
+    pub parked: u64,
+    pub quarantined: u64,
+    pub bytes: ByteLen,
+    pub host_bytes: ByteLen,
+    pub lease_count: u64,
+    pub pinned: u64,
 }
 
 /// One parked shard in a [`Snapshot`].
@@ -137,6 +165,30 @@ pub struct SnapshotCounters {
     pub unverified_for: Vec<(ShardId, Duration)>,
     /// The time until each reservation that expires does so.
     pub expires_in: Vec<(ReservationId, Duration)>,
+    /// For each model with leases, the one that began first, in the order of the models.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub oldest_leases: Vec<LeaseReport>,
+}
+
+impl From<ModelReport> for ModelSnapshot {
+    fn from(model: ModelReport) -> Self {
+        Self {
+            model_id: model.model_id,
+            owner: model.owner,
+            admission: model.admission,
+            state: model.state,
+            gpus: model.gpus,
+            pieces: model.pieces,
+            resident: model.resident,
+            lost: model.lost,
+            parked: model.parked,
+            quarantined: model.quarantined,
+            bytes: model.bytes,
+            host_bytes: model.host_bytes,
+            lease_count: model.lease_count,
+            pinned: model.pinned,
+        }
+    }
 }
 
 impl From<GpuReport> for GpuSnapshot {
@@ -172,7 +224,8 @@ impl From<ReservationReport> for ReservationSnapshot {
 pub fn snapshot(core: &Core) -> Snapshot {
     // Read first: an event that is emitted during this call has this number or a later one.
     let events = core.events.emitted();
-    let Report { gpus, shards, distrusted_links } = report::report(core);
+    let Report { gpus, models, shards, distrusted_links } = report::report(core);
+    let oldest_leases = models.iter().filter_map(|model| model.oldest_lease.clone()).collect();
     let reservations = reservation::reservations(core);
     let expires_in = reservations.iter().filter_map(|one| Some((one.id, one.expires_in?)));
     let counters = SnapshotCounters {
@@ -183,10 +236,12 @@ pub fn snapshot(core: &Core) -> Snapshot {
             .map(|age| (age.shard, age.unverified))
             .collect(),
         expires_in: expires_in.collect(),
+        oldest_leases,
     };
     let keys = KeySnapshot { active: keys::active_key(core), all: keys::key_ids(core) };
     let state = SnapshotState {
         gpus: gpus.into_iter().map(GpuSnapshot::from).collect(),
+        models: models.into_iter().map(ModelSnapshot::from).collect(),
         shards,
         parked: parked_shards(core),
         park: core.registry.parked.capacity(),

@@ -15,6 +15,21 @@ pub(crate) fn row(f: &mut fmt::Formatter<'_>, width: &[usize], cells: &[&str]) -
     writeln!(f, "{}", line.trim_end())
 }
 
+/// A name that a program chose, as it is shown in one column: in one line, and no longer than this
+/// many characters.
+pub(crate) struct Clipped<'a>(pub(crate) &'a str, pub(crate) usize);
+
+impl fmt::Display for Clipped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: String = self.0.escape_debug().take(self.1.saturating_add(1)).collect();
+        if shown.chars().nth(self.1).is_none() {
+            return f.write_str(&shown);
+        }
+        let kept: String = shown.chars().take(self.1.saturating_sub(1)).collect();
+        write!(f, "{kept}…")
+    }
+}
+
 /// A length for a narrow column: three digits or so of the largest unit.
 pub(crate) struct Short(pub(crate) ByteLen);
 

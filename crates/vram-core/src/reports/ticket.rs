@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
+use vram_seal::TicketKey;
 use vram_ticket::{ShardTicket, Statement, TICKET_NAME_LEN_MAX, TicketOptions, TicketState};
 
 use crate::error::VramError;
@@ -57,18 +58,22 @@ pub fn ticket(
         unverified,
         issued_at,
     };
-    let signed = if let Some(key) = &core.ticket_key {
-        statement.sign(key)
-    } else {
-        let derived = keys::ring(core)?.active().ticket_key();
-        statement.sign(&derived)
-    };
+    let signed = with_key(core, |key| statement.sign(key))?;
     // Of all texts in the statement, only the length of the owner was not bounded before.
     signed.map_err(|_too_long| VramError::LimitExceeded {
         what: "bytes of a shard's owner in a ticket",
         limit: ByteLen::from_usize(TICKET_NAME_LEN_MAX).get(),
         wanted: ByteLen::from_usize(owner_len).get(),
     })
+}
+
+/// Signs with the manager's ticket key, or with the one that is derived from the active seal key.
+pub(crate) fn with_key<T>(core: &Core, sign: impl FnOnce(&TicketKey) -> T) -> Result<T, VramError> {
+    if let Some(key) = &core.ticket_key {
+        return Ok(sign(key));
+    }
+    let derived = keys::ring(core)?.active().ticket_key();
+    Ok(sign(&derived))
 }
 
 /// Checks the node name that the builder was given for tickets.

@@ -29,13 +29,15 @@ pub(crate) struct Ages {
     /// Counts the changes. A check that reads the shard in parts starts again if this count has
     /// risen.
     changes: u64,
+    /// Counts the placements and seals.
+    arrivals: u64,
 }
 
 impl Ages {
     /// The ages of bytes that arrive at their placement now. `verified` is when the check began
     /// that read all of them back, if there was one.
     pub(crate) const fn new(here_since: Moment, verified: Option<Moment>) -> Self {
-        Self { here_since, last_verified: verified, changes: 0 }
+        Self { here_since, last_verified: verified, changes: 0, arrivals: 0 }
     }
 
     /// Records that the bytes now lie at another placement, or under another seal.
@@ -43,6 +45,7 @@ impl Ages {
         self.here_since = now;
         self.last_verified = verified;
         self.changes = self.changes.wrapping_add(1);
+        self.arrivals = self.arrivals.wrapping_add(1);
     }
 
     /// Records that a check that began at `began` found all of the shard sound.
@@ -68,6 +71,11 @@ impl Ages {
     /// monotonic clock does not.
     pub(crate) fn unverified_for(&self, now: Duration) -> Duration {
         now.saturating_sub(self.unverified_since())
+    }
+
+    /// Differs after the bytes have come to another placement or seal.
+    pub(crate) const fn arrivals(&self) -> u64 {
+        self.arrivals
     }
 
     pub(crate) const fn changes(&self) -> u64 {

@@ -263,6 +263,12 @@ impl Gate {
         lock(&self.state).leases.count()
     }
 
+    /// The number of leases, and the one that began first.
+    pub(crate) fn lease_figures(&self) -> (usize, Option<Leased>) {
+        let state = lock(&self.state);
+        (state.leases.count(), state.leases.oldest().cloned())
+    }
+
     /// The lease that began first.
     pub(crate) fn oldest_lease(&self) -> Option<Leased> {
         lock(&self.state).leases.oldest().cloned()

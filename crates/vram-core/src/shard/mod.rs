@@ -14,7 +14,7 @@ pub mod standing;
 
 pub(crate) use self::ages::{Ages, Moment};
 pub use self::census::ModelCounts;
-pub(crate) use self::census::{Census, HeldBy, Lies, Row};
+pub(crate) use self::census::{Census, HeldBy, Holding, Lies, Row};
 pub(crate) use self::entry::member::{Admitted, Member};
 pub(crate) use self::entry::{Entry, State, Told};
 pub(crate) use self::gate::{Busy, Gate, Leased, Occupied, Refusal};

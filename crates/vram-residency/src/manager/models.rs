@@ -113,7 +113,7 @@ impl VramManager {
     pub fn wake_model_with(
         &self,
         parked: ParkedModel,
-        request: WakeModelRequest,
+        request: WakeModelRequest<'_>,
     ) -> Result<ModelHandle, WakeModelError> {
         let gpu = parked::gpu_of(&request);
         let work = || moves::wake(&self.core, parked, request);
@@ -131,7 +131,7 @@ impl VramManager {
     pub fn wake_model_leased(
         &self,
         parked: ParkedModel,
-        request: WakeModelRequest,
+        request: WakeModelRequest<'_>,
     ) -> Result<(ModelHandle, Vec<Lease>), WakeModelError> {
         let gpu = parked::gpu_of(&request);
         let work = || moves::wake_leased(&self.core, parked, request);

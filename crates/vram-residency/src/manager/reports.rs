@@ -3,14 +3,16 @@
 use core::time::Duration;
 
 use vram_core::error::VramError;
+use vram_core::models::ModelHandle;
 use vram_core::parts::call::Call;
 use vram_core::reports::{
-    Metrics, Reconciliation, Report, Snapshot, metrics, reconcile, report, snapshot, ticket,
+    Metrics, ModelReport, Reconciliation, Report, Snapshot, metrics, models, reconcile, report,
+    snapshot, ticket,
 };
 use vram_core::shard::SealedShard;
 use vram_events::SinkCounts;
 use vram_gpu::DeviceInfo;
-use vram_ticket::{ShardTicket, TicketOptions};
+use vram_ticket::{ModelTicket, ShardTicket, TicketOptions};
 
 use crate::manager::VramManager;
 
@@ -50,10 +52,43 @@ impl VramManager {
         snapshot::snapshot(&self.core)
     }
 
-    /// What is resident where, and how much room is left. The report prints as a table.
+    /// What is resident where, and how much room is left. The report prints as a table with a line
+    /// for each model, and with [`with_shards`](Report::with_shards) also for each shard.
     #[must_use]
     pub fn report(&self) -> Report {
         report::report(&self.core)
+    }
+
+    /// All models that this manager holds, in ascending order of model id, owner and admission: how
+    /// many pieces of each are resident or parked, and who leases it since when. Shards that were
+    /// sealed by themselves are listed together by model id and owner.
+    ///
+    /// Other calls run meanwhile. A model that a call on the whole of it brings, moves or takes away
+    /// is shown as [`UnderWay`](crate::ModelState::UnderWay), so that
+    /// [`Partial`](crate::ModelState::Partial) says that pieces are missing.
+    ///
+    /// ```
+    /// use vram_residency::{
+    ///     AdmitRequest, ByteLen, GpuChoice, ModelPlan, ModelState, Piece, SliceSource, VramManager,
+    /// };
+    ///
+    /// let plan = ModelPlan::new([
+    ///     Piece::new("embeddings", 0, 0, ByteLen::new(10)),
+    ///     Piece::new("head", 0, 10, ByteLen::new(4)),
+    /// ])?;
+    /// let manager = VramManager::new_mock(1 << 20)?;
+    /// let request = AdmitRequest::new("tiny", GpuChoice::One(0));
+    /// let model = manager.admit(request, &plan, &vec![SliceSource::new(&[7; 14])])?;
+    /// assert_eq!(manager.models()[0].state, ModelState::Whole);
+    ///
+    /// manager.free_shard(&model.pieces[1].shard)?;
+    /// let [tiny] = manager.models().try_into().expect("one model");
+    /// assert_eq!((tiny.state, tiny.resident, tiny.pieces), (ModelState::Partial, 1, 2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn models(&self) -> Vec<ModelReport> {
+        models::models(&self.core)
     }
 
     /// Compares all accounts of a GPU: the ledger, the arena, the resident shards, the reserved
@@ -143,6 +178,59 @@ impl VramManager {
         let (id, gpu) = (&shard.shard_id, shard.gpu_index);
         let work = || ticket::ticket(&self.core, shard, options);
         self.core.watched(Call::Ticket, Some(id), Some(gpu), 0, work)
+    }
+
+    /// A signed statement that all shards of a model are resident here, for the party that chose
+    /// `nonce`: see [`ticket`](Self::ticket). It names all their seal records by one root, which a party
+    /// that has the records computes by itself ([`model_root`](crate::model_root)).
+    ///
+    /// # Errors
+    ///
+    /// Those of a bad handle, [`VramError::Parked`], [`VramError::ShardFreed`] and
+    /// [`VramError::DeviceLost`] of any shard; [`VramError::HandleAltered`] if the handle does not name
+    /// each shard of the model once, in the order of the plan; [`VramError::TimedOut`] if other calls
+    /// move its shards all the while; [`VramError::LimitExceeded`] for more than
+    /// [`TICKET_GPUS_MAX`](crate::TICKET_GPUS_MAX) GPUs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::{
+    ///     AdmitRequest, ByteLen, GpuChoice, ModelPlan, ModelTicketExpectation, Piece, SliceSource,
+    ///     TicketKey, TicketVerifier, VramManager, model_root,
+    /// };
+    ///
+    /// let manager = VramManager::builder()
+    ///     .host_device(ByteLen::MIB)
+    ///     .ticket_key(TicketKey::from_bytes(&[7; 32]))
+    ///     .build()?;
+    /// let plan = ModelPlan::new([
+    ///     Piece::new("embeddings", 0, 0, ByteLen::new(10)),
+    ///     Piece::new("head", 0, 10, ByteLen::new(4)),
+    /// ])?;
+    /// let request = AdmitRequest::new("tiny", GpuChoice::One(0));
+    /// let model = manager.admit(request, &plan, &vec![SliceSource::new(&[7; 14])])?;
+    ///
+    /// // The auditor kept ids and records of the model when it was admitted.
+    /// let records = model.pieces.iter().map(|piece| (&piece.shard.shard_id, &piece.shard.sealed_data));
+    /// let root = model_root(records);
+    ///
+    /// let nonce = [42; 32]; // 32 fresh random bytes
+    /// let ticket = manager.ticket_model(&model, nonce)?;
+    /// let now = ticket.issued_at; // its own clock
+    /// let expected = ModelTicketExpectation::new(nonce, now).model_id("tiny").root(root);
+    /// let verifier = TicketVerifier::new(TicketKey::from_bytes(&[7; 32]));
+    /// verifier.verify_model(&ticket, &expected)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
+    pub fn ticket_model(
+        &self,
+        model: &ModelHandle,
+        nonce: [u8; 32],
+    ) -> Result<ModelTicket, VramError> {
+        let work = || models::ticket::ticket_model(&self.core, model, nonce);
+        self.core.watched(Call::Ticket, None, None, 0, work)
     }
 
     /// Waits until every sink in service has received all events emitted before this call, and has

@@ -78,7 +78,7 @@ fn every_public_name_is_there() {
         ParkedModel,
         ParkedPiece,
         WakeModelError,
-        WakeModelRequest,
+        WakeModelRequest<'_>,
         AfterAll,
         EvictedFor,
         EvictionUnit,
@@ -130,6 +130,13 @@ fn every_public_name_is_there() {
         SinkCounts,
         GpuSnapshot,
         KeySnapshot,
+        LeaseReport,
+        ModelCounts,
+        ModelFigures,
+        ModelMetrics,
+        ModelReport,
+        ModelSnapshot,
+        ModelState,
         ParkedSnapshot,
         ReservationSnapshot,
         Snapshot,
@@ -149,6 +156,8 @@ fn every_public_name_is_there() {
         OnEviction,
         SealOptions<'_>,
         ShardTicket,
+        ModelTicket,
+        ModelTicketExpectation,
         TicketError,
         TicketExpectation,
         TicketOptions,
@@ -245,7 +254,8 @@ fn every_public_name_is_there() {
         type_name_of_val(&|text: &[u8], key: &TicketKey| AuditCheck::new(key).files([text])),
     );
     assert!(regular_file::open_regular(Path::new(".")).is_err());
-    assert_eq!(TICKET_NAME_LEN_MAX, 1024);
+    assert_eq!((TICKET_NAME_LEN_MAX, TICKET_GPUS_MAX), (1024, 256));
+    assert_ne!(model_root([].into_iter()), [0; 32]);
     assert_eq!(CONTEXT_LEN_MAX, 65_536);
     assert!(type_name::<device::fault::Op>().ends_with("Op"));
 }

@@ -2,6 +2,7 @@
 
 mod altered;
 mod metrics;
+mod models;
 mod operations;
 mod prometheus;
 mod reconcile;

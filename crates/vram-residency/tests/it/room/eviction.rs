@@ -91,9 +91,9 @@ fn what_is_leased_pinned_quarantined_or_more_important_stays() {
     device.flip_bit_at(None, at, 0).unwrap();
     assert!(!manager.verify_shard_integrity(&altered).unwrap());
 
-    let before = manager.report();
+    let before = manager.snapshot().state;
     assert_eq!(shortfall(manager.seal_model("new", 0, &KB8)).plan, None);
-    assert_eq!(manager.report(), before);
+    assert_eq!(manager.snapshot().state, before);
     // A manual eviction may include every shard that is not held; an eviction for a request only
     // less important ones.
     assert_eq!(names(&manager.plan_eviction(0, bytes(1)).unwrap()), ["important"]);

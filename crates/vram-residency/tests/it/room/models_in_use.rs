@@ -99,8 +99,7 @@ fn a_refused_admission_or_waking_leaves_no_lease_behind() {
     let other = admit(&manager, "other", 3);
     let other_leases = manager.lease_model(&other).unwrap();
     let wake = WakeModelRequest::new(GPU).evicts(true);
-    let (parked, _) =
-        manager.wake_model_leased(parked, wake.clone()).map(drop).unwrap_err().into_parts();
+    let (parked, _) = manager.wake_model_leased(parked, wake).map(drop).unwrap_err().into_parts();
     drop(other_leases);
     let (woken, leases) = manager.wake_model_leased(parked, wake).unwrap();
     assert_eq!((&woken, leases.len()), (&held, 3));

@@ -52,14 +52,14 @@ fn an_outdated_plan_is_refused_as_a_whole() {
     let [a, b] = ["a", "b"].map(|model| free(&manager, model, &KB8));
     let plan = manager.plan_eviction(0, bytes(16 * KIB)).unwrap();
     let outdated = |why| {
-        let before = manager.report();
+        let before = manager.snapshot().state;
         match manager.evict(&plan) {
             Err(VramError::PlanOutdated { shard, why: found }) => {
                 assert_eq!((shard, found), (b.shard_id.clone(), why));
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(manager.report(), before);
+        assert_eq!(manager.snapshot().state, before);
     };
     let lease = manager.lease(&b).unwrap();
     outdated("is leased");

@@ -13,11 +13,11 @@ const MIB: usize = 1 << 20;
 
 /// The whole state that a caller can read, without the times.
 fn state(manager: &VramManager) -> String {
-    let mut report = manager.report();
-    for shard in &mut report.shards {
+    let mut state = manager.snapshot().state;
+    for shard in &mut state.shards {
         shard.last_verified = None;
     }
-    format!("{report:?} {:?}", manager.shards())
+    format!("{state:?} {:?}", manager.shards())
 }
 
 #[test]

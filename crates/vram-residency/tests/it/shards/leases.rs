@@ -248,14 +248,14 @@ fn a_caller_whose_patience_ends_is_told_of_the_leases_and_nothing_changed() {
     let manager = two_gpus();
     let shard = plain(&manager, &[1; 5000]);
     let _lease = manager.lease(&shard).unwrap();
-    let before = manager.report();
+    let before = manager.snapshot().state;
     for timeout in [Duration::ZERO, SHORT] {
         let start = Instant::now();
         assert_eq!(leased(manager.free_shard_within(&shard, timeout)), 1);
         assert_eq!(leased(manager.migrate_shard_within(&shard, 1, timeout)), 1);
         assert!(start.elapsed() >= 2 * timeout && start.elapsed() < LONG);
     }
-    assert_eq!(manager.report(), before);
+    assert_eq!(manager.snapshot().state, before);
     // A deadline beyond the clock's range means no deadline.
     let patient = manager.lease_within(&shard, Duration::MAX).unwrap();
     assert_eq!(patient.shard().shard_id, shard.shard_id);

@@ -1,6 +1,7 @@
 //! Tickets: genuine ones are accepted for their own fields, and no other ticket is accepted.
 
 mod bytes;
+mod models;
 
 use core::time::Duration;
 
