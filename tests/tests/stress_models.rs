@@ -17,7 +17,6 @@ use core::time::Duration;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use proptest::prelude::*;
 use vram_residency::{
     AdmitRequest, ByteLen, GpuChoice, Lease, Lru, ModelHandle, ModelPlan, ModelState, OnEviction,
     ParkedModel, Piece, SliceSource, Verify, VramError, VramManager, WakeModelRequest,

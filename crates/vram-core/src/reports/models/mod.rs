@@ -166,12 +166,16 @@ impl Seen {
     }
 
     fn add(&mut self, entry: &Arc<Entry>, lost: &[u32], now: Duration) {
+        let state = entry.state();
+        let there = state.place().state();
+        if !there.is_on_gpu() && there != ShardState::Parked {
+            return;
+        }
+        let standing = state.standing(lost);
         let report = &mut self.report;
         if report.admission.is_none() {
             count(&mut report.pieces);
         }
-        let state = entry.state();
-        let standing = state.standing(lost);
         match (state.space(), state.place()) {
             (Some(space), _) => {
                 count(&mut report.resident);
@@ -237,12 +241,18 @@ pub(crate) fn look(core: &Core, entries: &[Arc<Entry>], lost: &[u32]) -> Vec<Mod
     for entry in entries {
         all.entry(key(entry)).or_insert_with(|| Seen::begin(entry));
     }
-    for entry in entries {
-        let there = entry.state().place().state();
-        if let Some(seen) = all.get_mut(&key(entry))
-            && (there.is_on_gpu() || there == ShardState::Parked)
-        {
+    for entry in entries.iter().filter(|entry| entry.member.is_none()) {
+        if let Some(seen) = all.get_mut(&key(entry)) {
             seen.add(entry, lost, now);
+        }
+    }
+    // A model that arrived while its shards were listed is in the list in part.
+    for seen in all.values_mut() {
+        let Some((model, _)) = &seen.model else { continue };
+        for id in Arc::clone(model).shards() {
+            if let Some(entry) = core.registry.find(id) {
+                seen.add(&entry, lost, now);
+            }
         }
     }
     let reports = all.into_values().map(|seen| seen.end(now));
@@ -285,6 +295,17 @@ mod tests {
         assert_eq!(state(), ModelState::UnderWay);
         drop(call);
         assert_eq!(state(), ModelState::Whole);
+
+        // It arrived after its shards were listed: all of them are looked at.
+        let listed = [Arc::clone(&entry)];
+        let plan = [Piece::new("a", 0, 0, ByteLen::new(1)), Piece::new("b", 0, 1, ByteLen::new(2))];
+        let plan = ModelPlan::new(plan).unwrap();
+        let request = AdmitRequest::new("n", GpuChoice::One(0));
+        let two = admit::admit(&core, request, &plan, &vec![SliceSource::new(b"abc")]).unwrap();
+        let second = core.resolve(&two.pieces[1].shard).unwrap();
+        let found = look(&core, &[second], &[]);
+        assert_eq!((found[0].state, found[0].resident), (ModelState::Whole, 2));
+        assert_eq!(look(&core, &listed, &[]).len(), 1);
 
         // A call that began and ended during the look.
         let mut seen = Seen::begin(&entry);
