@@ -21,8 +21,8 @@ use std::sync::mpsc;
 
 use vram_files::{
     Expected, ExpectedDigest, FileError, FilePool, FileSource, ImageOptions, KeyRing, ReaderSource,
-    SealContext, SealKey, SealParams, Source, SourceError, inspect_image, seal_image,
-    seal_image_to, unseal_image, unseal_image_to, verify_image,
+    SealContext, SealKey, SealParams, Source, SourceError, inspect_image, seal_image, unseal_image,
+    unseal_image_to, verify_image,
 };
 use vram_seal::{ContentHasher, HashKind, SegmentSize, SivScope, Threads};
 

@@ -285,7 +285,7 @@ fn bounded_shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<usize
     deserializer.deserialize_seq(Shape)
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use core::time::Duration;
     use std::os::unix::fs::FileExt as _;

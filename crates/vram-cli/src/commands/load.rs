@@ -82,10 +82,10 @@ pub(super) struct Phase {
 
 /// Loads the model, verifies it, frees it, and reports.
 pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
-    let expected = args.digests.expectations(&args.files)?;
     if load_images::are_images(&args.files)? {
-        return load_images::run(args, &expected, output);
+        return load_images::run(args, output);
     }
+    let expected = args.digests.expectations(&args.files)?;
     refuse_image_options(args)?;
     if !args.partial {
         parts::refuse_missing(&args.files)?;

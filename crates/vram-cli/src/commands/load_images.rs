@@ -1,5 +1,6 @@
 //! `vram load` of sealed images: each image is one shard of a model.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -59,6 +60,12 @@ struct ImageReport {
 pub(super) fn are_images(files: &[PathBuf]) -> Result<bool, Failure> {
     let image = files.iter().find(|path| is_sealed_image(path));
     let other = files.iter().find(|path| !is_sealed_image(path));
+    // A file that cannot be read is told as that.
+    if let (Some(_), Some(other)) = (image, other)
+        && let Err(error) = fs::metadata(other)
+    {
+        return Err(Failure::file("open", other, &error).hint("check the path"));
+    }
     match (image, other) {
         (Some(image), Some(other)) => Err(Failure::input(format!(
             "{} is a sealed image, and {} is none",
@@ -74,11 +81,14 @@ pub(super) fn are_images(files: &[PathBuf]) -> Result<bool, Failure> {
 }
 
 /// Imports the images, verifies them, frees them, and reports.
-pub(super) fn run(
-    args: &LoadArgs,
-    expected: &Expectations,
-    output: &mut Output,
-) -> Result<(), Failure> {
+pub(super) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
+    if args.digests.digests.is_some() {
+        // The digest under the name of an image would be that of the image.
+        return Err(Failure::input(
+            "--digests lists files, and the content of an image has no name",
+        )
+        .hint("give --expect-digest, the digest of the content, for each image"));
+    }
     let Some(model_id) = &args.images.model_id else {
         return Err(Failure::input("which model the images must be of is not given")
             .hint("give the --model-id that they were sealed with"));
@@ -87,6 +97,7 @@ pub(super) fn run(
         return Err(Failure::input("sealed images need the key that they were sealed with")
             .hint("give --key-file"));
     };
+    let expected = args.digests.expectations(&args.files)?;
     check_context(args.images.context.as_deref())?;
     let metadata = args.images.metadata.as_deref().map(read_metadata).transpose()?;
     let token = interrupt::token()?;
@@ -114,7 +125,7 @@ pub(super) fn run(
     let started = Instant::now();
     job.verify()?;
     let (verify, started) = (started.elapsed(), Instant::now());
-    let found = job.compare(expected, total)?;
+    let found = job.compare(&expected, total)?;
     let (read, shards) = (started.elapsed(), job.shards);
 
     let images = args.files.iter().zip(&shards).zip(&found);

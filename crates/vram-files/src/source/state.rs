@@ -24,6 +24,9 @@ use super::SourceError;
 /// kernel writes them out; and a write whose program sets the modification time back and links or
 /// unlinks the file as well. A digest that the caller expects sees all of these.
 ///
+/// What it sees though no byte changed: a change of owner, mode or times, a rename of the file itself, and
+/// on NFS its deletion, which renames it while it is open.
+///
 /// On Linux the state is asked for with `AT_STATX_FORCE_SYNC`: a network file system answers with the
 /// state at its server, not with a cached one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -86,6 +86,11 @@ fn images_need_their_key_and_their_model_and_do_not_mix_with_model_files() {
             .run([&["load"][..], &files, &KEY].concat())
             .expect_error(2, &["a is a sealed image", "m.safetensors is none", "two commands"]);
     }
+    bench.run([&["load", "a", "missing"][..], &KEY].concat()).expect_error(2, &["open missing"]);
+    bench.write("SUMS", "");
+    bench
+        .run([&["load", "a", "--digests", "SUMS"][..], &KEY].concat())
+        .expect_error(2, &["--digests", "--expect-digest"]);
     // Options of images have no effect on model files, and are refused.
     for option in [["--model-id", "m"], ["--mode", "any"], ["--context", "c"], ["--revision", "1"]]
     {
