@@ -1,12 +1,17 @@
-//! Why the program stops: one line for a person, one exit code for a script.
+//! Why the program stops: one line for a person, one exit code and one object for a script.
+
+mod details;
 
 use core::fmt;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use serde::Serialize;
 use vram_model::ModelError;
-use vram_residency::{Protection, SealError, VramError};
+use vram_residency::{DeviceInfo, DeviceKind, KeySourceError, Protection, SealError, VramError};
+
+pub(crate) use self::details::Details;
 
 /// The class of a failure, which is the program's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,20 +39,47 @@ impl Kind {
             Self::Interrupted => 130,
         }
     }
+
+    /// The name of a failure that has no closer one.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Integrity => "altered",
+            Self::Input => "input",
+            Self::NoRoom => "insufficient-vram",
+            Self::Device => "device",
+            Self::Interrupted => "interrupted",
+        }
+    }
 }
 
 /// Why a command failed: what and where, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     kind: Kind,
+    code: &'static str,
     what: String,
     hint: Option<String>,
+    details: Box<Details>,
+}
+
+/// A failure as JSON shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorObject<'a> {
+    exit_code: u8,
+    /// A stable name.
+    code: &'static str,
+    /// What, where and how much, in words that may change.
+    message: &'a str,
+    /// What to do about it.
+    next: Option<&'a str>,
+    details: &'a Details,
 }
 
 impl Failure {
     /// A failure of this kind.
     pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), hint: None }
+        let details = Box::default();
+        Self { kind, code: kind.name(), what: what.into(), hint: None, details }
     }
 
     /// A failure of the command line, a file or a key.
@@ -67,7 +99,65 @@ impl Failure {
 
     /// A file that could not be used.
     pub(crate) fn file(action: &str, path: &Path, error: &io::Error) -> Self {
-        Self::input(format!("cannot {action} {}: {error}", path.display()))
+        let mut failure =
+            Self::input(format!("cannot {action} {}: {error}", path.display())).code("io");
+        failure.details.file = Some(path.display().to_string());
+        failure
+    }
+
+    /// A command line that cannot be understood.
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self::input(what).code("usage")
+    }
+
+    /// Replaces the stable name.
+    pub(crate) const fn code(mut self, code: &'static str) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Changes the figures and names for programs.
+    pub(crate) fn detail(mut self, change: impl FnOnce(&mut Details)) -> Self {
+        change(&mut self.details);
+        self
+    }
+
+    /// Names the tensor at which a step failed.
+    pub(crate) fn at_tensor(mut self, tensor: &str) -> Self {
+        if self.kind != Kind::Interrupted && self.details.tensor.is_none() {
+            self.what = format!("{tensor}: {}", self.what);
+            self.details.tensor = Some(tensor.to_owned());
+        }
+        self
+    }
+
+    /// Names the card that the failure is about, if it is about one of these devices.
+    pub(crate) fn on_card(mut self, devices: &[DeviceInfo]) -> Self {
+        let index = self.details.gpu.and_then(|gpu| usize::try_from(gpu).ok());
+        let card = index.and_then(|index| devices.get(index));
+        if let Some(info) = card.filter(|info| info.kind != DeviceKind::Host) {
+            self.what = format!("{} (gpu {} is {})", self.what, info.index.get(), card_name(info));
+            self.details.card(info);
+            if self.kind == Kind::Device && self.hint.is_none() {
+                self.hint = Some(
+                    "look for Xid messages of this card in `dmesg`, and load onto another with \
+                     --device"
+                        .to_owned(),
+                );
+            }
+        }
+        self
+    }
+
+    /// The failure as JSON shows it.
+    pub(crate) fn object(&self) -> ErrorObject<'_> {
+        ErrorObject {
+            exit_code: self.kind.code(),
+            code: self.code,
+            message: &self.what,
+            next: self.hint.as_deref(),
+            details: &self.details,
+        }
     }
 
     /// Adds what the user can do about it.
@@ -80,6 +170,12 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.kind.code())
     }
+}
+
+/// What identifies a card: name, UUID and bus.
+pub(crate) fn card_name(info: &DeviceInfo) -> String {
+    let bus = info.pci_bus_id.as_ref().map_or_else(String::new, |bus| format!(", PCI {bus}"));
+    format!("{}, {}{bus}", info.name, info.uuid)
 }
 
 impl fmt::Display for Failure {
@@ -114,7 +210,8 @@ impl From<ModelError> for Failure {
             ModelError::TensorInTwoFiles { .. } => Some("load the files one by one"),
             _ => None,
         };
-        let failure = Self::input(error.to_string());
+        let mut failure = Self::input(error.to_string()).code("model-file");
+        failure.details = Box::new(Details::of_model(&error));
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
@@ -122,10 +219,48 @@ impl From<ModelError> for Failure {
     }
 }
 
+impl From<KeySourceError> for Failure {
+    fn from(error: KeySourceError) -> Self {
+        let mut failure = Self::input(error.to_string()).code("key-source");
+        match error {
+            KeySourceError::Io { path, error } => {
+                failure.details.file = Some(path);
+                failure.hint(match error.kind() {
+                    io::ErrorKind::NotFound => "check the path, or make one: vram keygen -o FILE",
+                    // The key may be there: a new one would open nothing.
+                    io::ErrorKind::PermissionDenied => {
+                        "check the permissions of the file and its folder"
+                    }
+                    _ => "check the path",
+                })
+            }
+            KeySourceError::Content { .. } | KeySourceError::NotAFile { .. } => {
+                failure.hint("give a key that `vram keygen` wrote")
+            }
+            KeySourceError::NotSet { name } if name == "CREDENTIALS_DIRECTORY" => {
+                failure.hint("systemd sets it for a service with LoadCredential=NAME:FILE")
+            }
+            KeySourceError::NotSet { .. } => {
+                failure.hint("set it to the 64 digits of a key, or give --key-file FILE")
+            }
+            KeySourceError::CredentialName { .. } => {
+                failure.hint("give the NAME of LoadCredential=NAME:FILE")
+            }
+            KeySourceError::Mode { found, .. } if found & !0o640 == 0 => {
+                failure.hint("if its group is meant to read it, say so: --key-mode group-readable")
+            }
+            KeySourceError::Mode { .. } | KeySourceError::Owner { .. } => {
+                failure.hint("a key that others can read or change is refused")
+            }
+            _ => failure.hint("give a key that `vram keygen` wrote"),
+        }
+    }
+}
+
 impl From<VramError> for Failure {
     fn from(error: VramError) -> Self {
         let what = error.to_string();
-        match &error {
+        let mut failure = match &error {
             VramError::Cancelled { .. } => Self::interrupted(),
             VramError::HostMemory { .. } => {
                 Self::new(Kind::NoRoom, what).hint("close something else on this machine")
@@ -133,7 +268,12 @@ impl From<VramError> for Failure {
             VramError::Seal(source) => Self::from_seal(source, &error),
             VramError::Image { source, .. } => Self::from_seal(source, &error),
             _ => Self::by_kind(&error),
+        };
+        if failure.kind != Kind::Interrupted {
+            failure.code = error.code();
         }
+        failure.details = Box::new(Details::of(&error));
+        failure
     }
 }
 

@@ -40,7 +40,10 @@ pub(crate) fn output_name(path: &Path) -> String {
 /// Opens a file to be sealed.
 pub(crate) fn source(path: &Path) -> Result<FileSource, Failure> {
     let failed = |error: vram_residency::SourceError| {
-        Failure::input(error.to_string()).hint("give a file that can be read")
+        Failure::input(format!("cannot read the file to seal: {error}"))
+            .code("source")
+            .hint("give a file that can be read")
+            .detail(|details| details.file = Some(input_name(path)))
     };
     if !is_dash(path) {
         return FileSource::open(path).map_err(failed);
@@ -105,7 +108,16 @@ fn stdin() -> Result<(File, u64), Failure> {
     }
     let mut file =
         File::from(handle.as_fd().try_clone_to_owned().map_err(|error| unreadable(&error))?);
-    if file.metadata().map_err(|error| unreadable(&error))?.is_file() {
+    let metadata = file.metadata().map_err(|error| unreadable(&error))?;
+    // What a service has as standard input, and what a closed one is replaced by: a mistake, for
+    // it would be sealed as an empty file.
+    if fs::metadata("/dev/null")
+        .is_ok_and(|null| null.rdev() == metadata.rdev() && !metadata.is_file())
+    {
+        return Err(Failure::input("standard input is closed, or is /dev/null")
+            .hint("give a file, or a pipe"));
+    }
+    if metadata.is_file() {
         let start = file.stream_position().map_err(|error| unreadable(&error))?;
         return Ok((file, start));
     }
@@ -121,6 +133,7 @@ fn copy(mut from: File) -> Result<File, Failure> {
 
 fn unreadable(error: &io::Error) -> Failure {
     Failure::input(format!("cannot read {STDIN}: {error}"))
+        .code("io")
         .hint("a pipe is first copied to TMPDIR: make room there, or give a file")
 }
 
@@ -140,6 +153,7 @@ fn stdout() -> Result<File, Failure> {
 
 fn unwritable(error: &io::Error) -> Failure {
     Failure::input(format!("cannot write to standard output: {error}"))
+        .code("io")
         .hint("check where standard output goes")
 }
 

@@ -13,6 +13,7 @@ use vram_residency::{
 
 use crate::args::{BoundArgs, ExpectArgs, ExpectedMode, Mode, SealArgs, UnsealArgs, VerifyArgs};
 use crate::commands::keys;
+use crate::commands::results::{Checked, Done, ImageVerdict};
 use crate::failure::Failure;
 use crate::output::{Output, digest_line, note};
 use crate::progress::Bar;
@@ -20,7 +21,7 @@ use crate::{interrupt, streams, table};
 
 /// `vram seal`: a file becomes an image. Prints the file's digest as `b3sum` does.
 pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> {
-    let key = keys::load(&args.key_file)?;
+    let keys::Given { key, file: key_file } = keys::load(&args.key, streams::is_dash(&args.file))?;
     let bound = Bound::read(&args.bound)?;
 
     let mut context = SealContext::new(&args.model_id)
@@ -37,7 +38,7 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
 
     let started = Instant::now();
     let bar = BytesBar::new("seal");
-    let inputs = inputs(&args.file, &args.key_file, &args.bound);
+    let inputs = inputs(&args.file, key_file.as_deref(), &args.bound);
     streams::output_is_none_of(&inputs)?;
     let options = options(&bar, &inputs, args.force)?;
     let params = params(args);
@@ -51,6 +52,10 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
     drop(bar);
 
     let len = report.fields.plaintext_len();
+    if output.is_json() {
+        let names = (streams::input_name(&args.file), streams::output_name(&args.output));
+        return output.json(&Done::of(&report, names, started.elapsed()));
+    }
     note(format!(
         "sealed {} into {}: {} at {:.2} GB/s, key {}",
         streams::input_name(&args.file),
@@ -64,14 +69,15 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
 
 /// `vram unseal`: an image becomes the file that it was made from. Prints that file's digest.
 pub(crate) fn unseal(args: &UnsealArgs, output: &mut Output) -> Result<(), Failure> {
-    let keys = KeyRing::new(keys::load(&args.key_file)?);
+    let keys::Given { key, file: key_file } = keys::load(&args.key, streams::is_dash(&args.image))?;
+    let keys = KeyRing::new(key);
     let bound = Bound::read(&args.expect.bound)?;
     let expected = bound.expected(&args.expect)?;
     let image = streams::Image::at(&args.image)?;
 
     let started = Instant::now();
     let bar = BytesBar::new("unseal");
-    let inputs = inputs(&args.image, &args.key_file, &args.expect.bound);
+    let inputs = inputs(&args.image, key_file.as_deref(), &args.expect.bound);
     streams::output_is_none_of(&inputs)?;
     let options = options(&bar, &inputs, args.force)?;
     let report = if streams::is_dash(&args.output) {
@@ -84,6 +90,10 @@ pub(crate) fn unseal(args: &UnsealArgs, output: &mut Output) -> Result<(), Failu
     drop(bar);
 
     let len = report.fields.plaintext_len();
+    if output.is_json() {
+        let names = (streams::output_name(&args.output), streams::input_name(&args.image));
+        return output.json(&Done::of(&report, names, started.elapsed()));
+    }
     note(format!(
         "opened {} into {}: {} at {:.2} GB/s",
         streams::input_name(&args.image),
@@ -100,14 +110,15 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
     /// Altered segments that are listed; the others are counted.
     const LISTED_MAX: usize = 16;
 
-    let keys = KeyRing::new(keys::load(&args.key_file)?);
+    let keys::Given { key, file: key_file } = keys::load(&args.key, streams::is_dash(&args.image))?;
+    let keys = KeyRing::new(key);
     let bound = Bound::read(&args.expect.bound)?;
     let expected = bound.expected(&args.expect)?;
 
     let started = Instant::now();
     let bar = BytesBar::new("verify");
     let image = streams::Image::at(&args.image)?;
-    let inputs = inputs(&args.image, &args.key_file, &args.expect.bound);
+    let inputs = inputs(&args.image, key_file.as_deref(), &args.expect.bound);
     streams::output_is_none_of(&inputs)?;
     let options = options(&bar, &inputs, false)?;
     let verdict = verify_image(&keys, &expected, image.path(), options);
@@ -116,6 +127,16 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
 
     let image = streams::input_name(&args.image);
     let len = verdict.fields.plaintext_len();
+    let (found, all) = (verdict.altered.len(), verdict.fields.segment_count());
+    let failure = Failure::integrity(format!("{image} was altered: {found} of {all} segments"))
+        .hint("fetch the image again, or seal its source anew")
+        .detail(|details| details.file = Some(image.clone()));
+    let checked = Checked { images: vec![ImageVerdict::of(&image, &verdict)] };
+    if verdict.is_sound() {
+        output.json(&checked)?;
+    } else {
+        output.json_failed(&checked, &failure)?;
+    }
     if let Some(digest) = verdict.digest {
         note(format!("verified at {:.2} GB/s", table::gb_per_s(len, started.elapsed())));
         return output.line(format!(
@@ -131,13 +152,11 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
             one.segment
         ))?;
     }
-    let (found, all) = (verdict.altered.len(), verdict.fields.segment_count());
     if found > LISTED_MAX {
         let more = found.saturating_sub(LISTED_MAX);
         output.line(format!("{image}: altered segments not listed: {more}"))?;
     }
-    Err(Failure::integrity(format!("{image} was altered: {found} of {all} segments"))
-        .hint("fetch the image again, or seal its source anew"))
+    Err(failure)
 }
 
 /// The sealing parameters of the command line, without those that an authenticated image does not
@@ -178,8 +197,11 @@ fn options<'a>(
 }
 
 /// The files that a command reads.
-fn inputs<'a>(read: &'a Path, key_file: &'a Path, bound: &'a BoundArgs) -> Vec<&'a Path> {
-    [streams::input_file(read), key_file].into_iter().chain(bound.metadata.as_deref()).collect()
+fn inputs<'a>(read: &'a Path, key_file: Option<&'a Path>, bound: &'a BoundArgs) -> Vec<&'a Path> {
+    [Some(streams::input_file(read)), key_file, bound.metadata.as_deref()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Prints the digest of `file`: as the result, unless the content itself is the result.

@@ -80,12 +80,10 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     check_digest_count(args)?;
     let token = interrupt::token()?;
     let model = Model::open(&args.files)?;
-    let key = match &args.key_file {
-        Some(path) => keys::load(path)?,
-        None => keys::random()?,
-    };
+    let key = keys::load_or_random(&args.key)?;
     let key_id = key.id();
-    let devices = Devices::open(&args.devices, model.plan.footprint())?;
+    let mut devices = Devices::open(&args.devices, model.plan.footprint())?;
+    output.set_cards(devices.infos());
     let manager = devices
         .builder(model.plan.footprint())?
         .key(key)
@@ -93,7 +91,7 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         .build()?;
     let before = capacities(&manager)?;
     let choice = choose(args, &manager)?;
-    check_room(&model, choice, &before)?;
+    check_room(&model, choice, &before, &devices)?;
 
     let bar = Bar::new("seal", model.plan.total());
     let started = Instant::now();
@@ -139,21 +137,17 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         freed_len,
         capacity_restored: same_room(&before, &after),
     };
-    if args.json {
-        output.json(&report)?;
-    } else {
-        report.print(&before, &after, output)?;
-        for (file, digest) in model.files.iter().zip(&digests) {
-            output.digest(digest, &file.path)?;
-        }
+    report.print(&before, &after, output)?;
+    for (file, digest) in model.files.iter().zip(&digests) {
+        output.digest(digest, &file.path)?;
     }
-    if !report.capacity_restored {
-        return Err(Failure::new(
-            Kind::Device,
-            "the model was freed, but not all capacity came back",
-        ));
+    if report.capacity_restored {
+        return output.json(&report);
     }
-    Ok(())
+    let failure = Failure::new(Kind::Device, "the model was freed, but not all capacity came back")
+        .hint("look for errors of the card in `dmesg`; the driver takes the rest back now");
+    output.json_failed(&report, &failure)?;
+    Err(failure)
 }
 
 /// Returns true if every GPU's own figures are the same. What other processes hold may change
@@ -210,7 +204,12 @@ fn choose(args: &LoadArgs, manager: &VramManager) -> Result<GpuChoice, Failure> 
 
 /// Refuses a model that is larger than the room for it before reading a byte of it. The error says
 /// which device would be large enough.
-fn check_room(model: &Model, choice: GpuChoice, capacities: &[GpuCapacity]) -> Result<(), Failure> {
+fn check_room(
+    model: &Model,
+    choice: GpuChoice,
+    capacities: &[GpuCapacity],
+    devices: &Devices,
+) -> Result<(), Failure> {
     let chosen = capacities.iter().filter(|gpu| match choice {
         GpuChoice::One(index) => gpu.gpu == index,
         _ => true,
@@ -221,13 +220,17 @@ fn check_room(model: &Model, choice: GpuChoice, capacities: &[GpuCapacity]) -> R
     if model.plan.total() <= room && needed.saturating_sub(ByteLen::new(255)) <= room {
         return Ok(());
     }
-    Err(no_room(
-        Failure::new(
-            Kind::NoRoom,
-            format!("no room: the model needs {needed}, and there is room for {room}"),
-        ),
-        model,
-    ))
+    let figures = devices.figures();
+    let failure = Failure::new(
+        Kind::NoRoom,
+        format!("no room: the model needs {needed}, and there is room for {room}{figures}"),
+    )
+    .detail(|details| {
+        details.needed = Some(needed.get());
+        details.room = Some(room.get());
+        details.foreign = devices.foreign();
+    });
+    Err(no_room(failure, model))
 }
 
 /// Adds the hint which device would be large enough for the model.

@@ -6,3 +6,4 @@ pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod load;
+pub(crate) mod results;

@@ -7,7 +7,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::program::schema::check;
 use crate::support::{Bench, Ran, blake3};
+
+/// A read of device memory after the last one of sealing, which reads back what it wrote.
+const LATE: u32 = 60;
 
 /// The simulated driver, which cargo built with this test.
 fn driver() -> PathBuf {
@@ -60,13 +64,97 @@ fn where_there_is_no_cuda_the_reason_is_said_in_words() {
     // `support` sets the path of a driver that does not exist.
     let shown = bench.run(["devices"]).expect_code(0).stdout;
     assert!(shown.contains("no CUDA") && shown.contains("/nowhere/"), "{shown}");
-    let ran = bench.run(["load", "m.safetensors"]).expect_code(0);
-    assert!(ran.stdout.contains("host memory, since"), "{}", ran.stdout);
     let refused = ["load", "m.safetensors", "--device", "cuda:0"];
     bench.run(refused).expect_error(4, &["cuda:0", "install the NVIDIA driver"]);
 
     let shown = run(&bench, "", &["devices"]).expect_code(0).stdout;
     assert!(shown.contains("found no device"), "{shown}");
+}
+
+/// P57. A check of a GPU that passes on host memory would be worse than none.
+#[test]
+fn without_a_usable_card_nothing_is_loaded_into_host_memory_unless_it_is_named() {
+    let bench = Bench::new();
+    bench.model("m.safetensors", 300);
+    let load = ["load", "m.safetensors"];
+    let named = ["load", "m.safetensors", "--device", "host:16MiB"];
+    // No driver; a driver without a device; a driver that does not start; a card without memory of
+    // its own; a card whose every allocation fails.
+    let (integrated, failing) = ("integrated=true", "fail=alloc:1:999");
+    for (devices, init, reason) in [
+        (None, None, "/nowhere/"),
+        (Some(""), None, "found no device"),
+        (Some("capacity=64MiB"), Some("999"), "would not start"),
+        (Some(integrated), None, "integrated"),
+        (Some(failing), None, "999"),
+    ] {
+        let run = |args: &[&str]| {
+            let mut command =
+                devices.map_or_else(|| bench.command(args), |some| on(&bench, some, args));
+            if let Some(code) = init {
+                command.env("CUDA_SIM_INIT", code);
+            }
+            Ran::of(command.output().unwrap())
+        };
+        let words = ["no --device was given", reason, "vram devices", "--device host:"];
+        let ran = run(&load).expect_error(4, &words);
+        let json = run(&[&load[..], &["--json"]].concat()).expect_code(4);
+        assert_eq!(check(&json.stdout).1["error"]["code"], "no-gpu");
+        let hinted = ran.stderr.split("--device host:").nth(1).unwrap().trim();
+        run(&[&load[..], &["--device", &format!("host:{hinted}")]].concat()).expect_code(0);
+        run(&named).expect_code(0);
+        run(&["devices", "--require", "1"]).expect_code(4);
+        run(&["devices"]).expect_code(0);
+    }
+    // One card of two: it is used, and what is left out is said.
+    let ran = run(&bench, "capacity=64MiB;integrated=true", &load).expect_code(0);
+    assert!(ran.stderr.contains("not used: CUDA device 1"), "{}", ran.stderr);
+}
+
+#[test]
+fn as_many_cards_as_are_required_are_there_or_it_is_exit_code_4() {
+    let bench = Bench::new();
+    let two = "capacity=64MiB;capacity=64MiB;integrated=true";
+    for (required, code) in [("0", 0), ("1", 0), ("2", 0), ("3", 4), ("4294967295", 4)] {
+        let ran = run(&bench, two, &["devices", "--require", required]).expect_code(code);
+        assert!(ran.stdout.contains("cuda:1"), "{}", ran.stdout);
+        if code == 4 {
+            let ran =
+                ran.expect_error_line(&["2 CUDA devices can be used", required, "nvidia-smi"]);
+            assert!(ran.stderr.contains("integrated"), "{}", ran.stderr);
+        }
+        let ran = run(&bench, two, &["devices", "--json", "--require", required]);
+        assert_eq!(check(&ran.stdout).1["error"].is_null(), code == 0);
+    }
+}
+
+#[test]
+fn a_card_is_named_by_uuid_the_beginning_of_one_or_bus() {
+    let bench = Bench::new();
+    bench.model("m.safetensors", 300);
+    let cards = "name=A,capacity=64MiB;name=B,capacity=64MiB";
+    let listing = json(&run(&bench, cards, &["devices", "--json"]).expect_code(0));
+    let card =
+        |index: usize, name: &str| listing["devices"][index][name].as_str().unwrap().to_owned();
+    let (uuid, other) = (card(1, "uuid"), card(0, "uuid"));
+    // The shortest beginning that only the second card has.
+    let len = 1 + uuid.bytes().zip(other.bytes()).take_while(|(one, two)| one == two).count();
+    for device in [
+        uuid.clone(),
+        uuid[..len].to_owned(),
+        uuid.replace("GPU-", "MIG-"),
+        card(1, "pci_bus_id"),
+        format!("0000{}", card(1, "pci_bus_id").to_uppercase()),
+        card(1, "device"),
+    ] {
+        let load = ["load", "--json", "m.safetensors", "--device", &device];
+        let (_, report) = check(&run(&bench, cards, &load).expect_code(0).stdout);
+        assert_eq!(report["gpus"][0]["uuid"], uuid, "{device}");
+    }
+    let load = |device: &str| run(&bench, cards, &["load", "m.safetensors", "--device", device]);
+    load(&uuid[..len - 1]).expect_error(4, &["several", &uuid, &other, "more of its digits"]);
+    load("GPU-ffffffff").expect_error(4, &["GPU-ffffffff", &uuid, &other, "vram devices"]);
+    load("0000:ff:1f.0").expect_error(4, &["0000:ff:1f.0", &card(0, "pci_bus_id")]);
 }
 
 #[test]
@@ -126,25 +214,48 @@ fn the_program_needs_no_cuda_library_to_start() {
 }
 
 #[test]
-fn a_card_that_is_too_small_is_exit_code_3() {
+fn a_card_that_is_too_small_is_exit_code_3_and_says_who_holds_it() {
     let bench = Bench::new();
     bench.model("m.safetensors", 3000);
     let load = ["load", "m.safetensors", "--device", "cuda:0"];
-    run(&bench, "capacity=2MiB", &load).expect_error(3, &["no room"]);
+    run(&bench, "capacity=2MiB", &load).expect_error(3, &["no room", "--device host:"]);
     // The card is large enough, but other processes hold most of it.
-    run(&bench, "capacity=64MiB,foreign=62MiB", &load).expect_error(3, &["no room"]);
+    let words =
+        ["no room", "gpu 0", "GPU-", "PCI 0000:", "64.0 MiB", "others hold 62.0 MiB", "1.7 MiB"];
+    let held = "capacity=64MiB,foreign=62MiB";
+    run(&bench, held, &load).expect_error(3, &words);
+    let ran = run(&bench, held, &[&load[..], &["--json"]].concat()).expect_code(3);
+    let details = &check(&ran.stdout).1["error"]["details"];
+    assert_eq!(details["foreign"], 62 << 20);
+    assert!(details["needed"].as_u64() > details["room"].as_u64(), "{details}");
 }
 
 #[test]
-fn a_card_that_fails_is_exit_code_4_and_one_that_lies_is_1() {
+fn a_card_that_fails_is_exit_code_4_and_named_and_one_that_lies_is_1() {
     let bench = Bench::new();
     bench.model("m.safetensors", 3000);
     let load = ["load", "m.safetensors", "--device", "cuda:0"];
-    // An uncorrectable memory error while reading, at once and later: sticky, the card is lost.
-    for fault in ["fail=out:3:214", "fail=in:3:214", "later=in:3:214"] {
-        let card = format!("capacity=64MiB,{fault}");
-        run(&bench, &card, &load).expect_error(4, &["gpu 0"]);
+    // An uncorrectable memory error while writing and while reading, at once and later: sticky, the
+    // card is lost.
+    for fault in ["fail=in:3:214", "later=in:3:214", "fail=out:3:214", "fail=out:100:214"] {
+        let card = format!("name=H200,capacity=64MiB,{fault}");
+        let words = ["gpu 0 is H200, GPU-", "PCI 0000:", "214", "dmesg", "--device"];
+        run(&bench, &card, &load).expect_error(4, &words);
+        let ran = run(&bench, &card, &[&load[..], &["--json"]].concat()).expect_code(4);
+        let details = &check(&ran.stdout).1["error"]["details"];
+        assert_eq!(details["gpu"], 0);
+        assert_eq!(details["driver_code"], 214);
+        for name in ["gpu_name", "gpu_uuid", "pci_bus_id"] {
+            assert!(details[name].is_string(), "{details}");
+        }
     }
+    // Sealing has ended by then, so that the error knows at which tensor it happened.
+    let late = format!("capacity=64MiB,fail=out:{LATE}:214");
+    let ran = run(&bench, &late, &[&load[..], &["--json"]].concat()).expect_code(4);
+    let error = &check(&ran.stdout).1["error"];
+    let tensor = error["details"]["tensor"].as_str().unwrap();
+    assert!(tensor.starts_with("tensor "), "{error}");
+    assert!(error["message"].as_str().unwrap().starts_with(tensor), "{error}");
     // A copy that returns success and wrong bytes.
     let ran = run(&bench, "capacity=64MiB,flip=in:9:1000", &load).expect_error(1, &["segment"]);
     assert!(ran.stderr.contains("gpu 0") || ran.stderr.contains("altered"), "{}", ran.stderr);

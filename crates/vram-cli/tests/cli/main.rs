@@ -20,6 +20,7 @@ mod images;
 mod interrupted;
 mod load;
 mod outputs;
+mod program;
 mod readme;
 mod support;
 mod usage;
