@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use crate::{arguments, examples, fuzz, gpu, layers, models, proptest, shell, summary, workspace};
+use crate::{
+    arguments, examples, fuzz, gpu, layers, models, outside, proptest, shell, summary, workspace,
+};
 
 /// The command line of this command.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,8 +76,9 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     push(&mut steps, "GPU checks, simulated", || gpu::run(&gpu::Options::for_ci()));
     push(&mut steps, "vram with CUDA", || {
         let target = ["test", "--workspace", "--features", "vram-cli/cuda", "--test", "cli"];
-        shell::cargo(&target).arg("cuda").run()
+        shell::cargo(&target).args(&["--", "cuda", "program"]).run()
     });
+    push(&mut steps, "a program outside the workspace", outside::run);
     push(&mut steps, "main job", || {
         shell::cargo(&["run", "--release", "-p", "vram-cli", "--", "demo"]).run()
     });

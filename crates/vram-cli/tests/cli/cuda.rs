@@ -10,9 +10,6 @@ use serde_json::Value;
 use crate::program::schema::check;
 use crate::support::{Bench, Ran, blake3};
 
-/// A read of device memory after the last one of sealing, which reads back what it wrote.
-const LATE: u32 = 60;
-
 /// The simulated driver, which cargo built with this test.
 fn driver() -> PathBuf {
     let test = std::env::current_exe().unwrap();
@@ -132,17 +129,17 @@ fn as_many_cards_as_are_required_are_there_or_it_is_exit_code_4() {
 fn a_card_is_named_by_uuid_the_beginning_of_one_or_bus() {
     let bench = Bench::new();
     bench.model("m.safetensors", 300);
-    let cards = "name=A,capacity=64MiB;name=B,capacity=64MiB";
+    let cards = "capacity=64MiB,uuid=8932f937d72c4106c12f20bd9faed9f6;\
+                 capacity=64MiB,uuid=8932f937d72c4106c12f20bd9faed9f7;\
+                 capacity=64MiB,uuid=08932f9370000000000000000000000";
     let listing = json(&run(&bench, cards, &["devices", "--json"]).expect_code(0));
     let card =
         |index: usize, name: &str| listing["devices"][index][name].as_str().unwrap().to_owned();
     let (uuid, other) = (card(1, "uuid"), card(0, "uuid"));
-    // The shortest beginning that only the second card has.
-    let len = 1 + uuid.bytes().zip(other.bytes()).take_while(|(one, two)| one == two).count();
     for device in [
         uuid.clone(),
-        uuid[..len].to_owned(),
         uuid.replace("GPU-", "MIG-"),
+        uuid.to_uppercase(),
         card(1, "pci_bus_id"),
         format!("0000{}", card(1, "pci_bus_id").to_uppercase()),
         card(1, "device"),
@@ -152,7 +149,10 @@ fn a_card_is_named_by_uuid_the_beginning_of_one_or_bus() {
         assert_eq!(report["gpus"][0]["uuid"], uuid, "{device}");
     }
     let load = |device: &str| run(&bench, cards, &["load", "m.safetensors", "--device", device]);
-    load(&uuid[..len - 1]).expect_error(4, &["several", &uuid, &other, "more of its digits"]);
+    load("GPU-0").expect_code(0);
+    // All but the last digit, which two cards have.
+    load(&uuid[..uuid.len() - 1])
+        .expect_error(4, &["several", &uuid, &other, "more of its digits"]);
     load("GPU-ffffffff").expect_error(4, &["GPU-ffffffff", &uuid, &other, "vram devices"]);
     load("0000:ff:1f.0").expect_error(4, &["0000:ff:1f.0", &card(0, "pci_bus_id")]);
 }
@@ -249,10 +249,14 @@ fn a_card_that_fails_is_exit_code_4_and_named_and_one_that_lies_is_1() {
             assert!(details[name].is_string(), "{details}");
         }
     }
-    // Sealing has ended by then, so that the error knows at which tensor it happened.
-    let late = format!("capacity=64MiB,fail=out:{LATE}:214");
-    let ran = run(&bench, &late, &[&load[..], &["--json"]].concat()).expect_code(4);
-    let error = &check(&ran.stdout).1["error"];
+    // Sealing reads back what it wrote. Once it has ended, the error knows at which tensor the card
+    // failed.
+    let mut late = (50..).step_by(50).map(|nth| {
+        let card = format!("capacity=64MiB,fail=out:{nth}:214");
+        let ran = run(&bench, &card, &[&load[..], &["--json"]].concat()).expect_code(4);
+        check(&ran.stdout).1["error"].clone()
+    });
+    let error = late.find(|error| error["details"]["tensor"].is_string()).unwrap();
     let tensor = error["details"]["tensor"].as_str().unwrap();
     assert!(tensor.starts_with("tensor "), "{error}");
     assert!(error["message"].as_str().unwrap().starts_with(tensor), "{error}");
