@@ -40,6 +40,17 @@ impl Kind {
         }
     }
 
+    /// What to do about a failure that has no closer advice.
+    const fn next(self) -> &'static str {
+        match self {
+            Self::Integrity => "try again; if it happens again, memory or disk is failing",
+            Self::Input => "see `vram help`",
+            Self::NoRoom => "give a larger --device, or several, or free what holds the memory",
+            Self::Device => "see `vram devices`, and `dmesg` for errors of the driver",
+            Self::Interrupted => "run it again",
+        }
+    }
+
     /// The name of a failure that has no closer one.
     const fn name(self) -> &'static str {
         match self {
@@ -71,7 +82,7 @@ pub(crate) struct ErrorObject<'a> {
     /// What, where and how much, in words that may change.
     message: &'a str,
     /// What to do about it.
-    next: Option<&'a str>,
+    next: &'a str,
     details: &'a Details,
 }
 
@@ -149,13 +160,18 @@ impl Failure {
         self
     }
 
+    /// What the user can do about it.
+    fn next(&self) -> &str {
+        self.hint.as_deref().unwrap_or(self.kind.next())
+    }
+
     /// The failure as JSON shows it.
     pub(crate) fn object(&self) -> ErrorObject<'_> {
         ErrorObject {
             exit_code: self.kind.code(),
             code: self.code,
             message: &self.what,
-            next: self.hint.as_deref(),
+            next: self.next(),
             details: &self.details,
         }
     }
@@ -183,8 +199,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write as _;
 
-        let hint = self.hint.iter().flat_map(|hint| ["; ", hint]);
-        for character in core::iter::once(self.what.as_str()).chain(hint).flat_map(str::chars) {
+        for character in [&self.what, "; ", self.next()].into_iter().flat_map(str::chars) {
             // A path can contain any character, line breaks and terminal escapes included.
             if character.is_control() {
                 write!(f, "{}", character.escape_default())?;
@@ -208,7 +223,12 @@ impl From<ModelError> for Failure {
             }
             ModelError::NotAFile { .. } => Some("give the path of a .safetensors file"),
             ModelError::TensorInTwoFiles { .. } => Some("load the files one by one"),
-            _ => None,
+            ModelError::OtherFormat { .. } => Some("give the .safetensors file itself"),
+            ModelError::HostMemory { .. } => Some("close something else on this machine"),
+            ModelError::Plan(_) | ModelError::TooManyFiles { .. } => {
+                Some("load fewer files at a time")
+            }
+            _ => Some("check the file and its disk"),
         };
         let mut failure = Self::input(error.to_string()).code("model-file");
         failure.details = Box::new(Details::of_model(&error));
@@ -355,15 +375,24 @@ impl Failure {
     fn by_kind(error: &VramError) -> Self {
         let what = error.to_string();
         if error.is_capacity() {
-            Self::new(Kind::NoRoom, what)
-                .hint("give a larger --device, or several, or free what holds the memory")
-        } else if error.is_integrity() {
-            Self::integrity(what)
-        } else if error.is_device() {
-            Self::new(Kind::Device, what)
-        } else {
-            Self::input(what)
+            return Self::new(Kind::NoRoom, what);
         }
+        if error.is_device() {
+            return Self::new(Kind::Device, what);
+        }
+        let kind = if error.is_integrity() { Kind::Integrity } else { Kind::Input };
+        let hint = match error {
+            VramError::SourceChanged { .. } | VramError::SourceLength { .. } => {
+                "leave the file alone while it is read, and try again"
+            }
+            VramError::DigestMismatch { .. } => "fetch the file again, or check the digest",
+            VramError::Source(_) => "give a file that can be read",
+            VramError::Key(_) | VramError::KeySource(_) => "give a key that `vram keygen` wrote",
+            VramError::StagingLimit { .. } | VramError::InUse { .. } => "try again",
+            VramError::LimitExceeded { .. } => "give a smaller file, or several",
+            _ => return Self::new(kind, what),
+        };
+        Self::new(kind, what).hint(hint)
     }
 }
 

@@ -28,12 +28,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command};
 use crate::commands::{demo, devices, image, inspect, keys, load};
-use crate::output::Output;
+use crate::output::{Json, Output};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let args: Vec<_> = env::args_os().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(error) => return usage::answer(&error, &env::args_os().collect::<Vec<_>>()),
+        Err(error) => return usage::answer(&error, &args),
     };
     log_if_asked();
     if !cli.allow_core_dumps
@@ -42,7 +43,11 @@ fn main() -> ExitCode {
         let _ = writeln!(stderr().lock(), "vram: core dumps may hold keys: {error}");
     }
 
-    let mut output = Output::new(cli.command.json());
+    let json = cli.command.json().map(|json| Json {
+        stdout_is_taken: json.stdout_is_taken || streams::stdout_is_named(&args),
+        ..json
+    });
+    let mut output = Output::new(json);
     let outcome = match &cli.command {
         Command::Load(args) => load::run(args, &mut output),
         Command::Devices(args) => devices::list(args, &mut output),

@@ -1,8 +1,10 @@
 //! `-` as a path: standard input for a file that is read, standard output for one that is written.
 
-use std::fs::{self, File};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal as _, Seek as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -157,17 +159,32 @@ fn unwritable(error: &io::Error) -> Failure {
         .hint("check where standard output goes")
 }
 
+/// Whether standard output goes to a file that is named on the command line. JSON, which may be
+/// printed before the command compares its files, then goes elsewhere.
+pub(crate) fn stdout_is_named(args: &[OsString]) -> bool {
+    let Some(to) = stdout().ok().and_then(|file| file.metadata().ok()) else { return false };
+    args.iter().skip(1).any(|arg| {
+        let after = arg.as_bytes().splitn(2, |byte| *byte == b'=').nth(1).unwrap_or_default();
+        [Path::new(arg), Path::new(OsStr::from_bytes(after))].iter().any(|path| is_file(path, &to))
+    })
+}
+
+/// Whether the path leads to this file.
+fn is_file(path: &Path, to: &Metadata) -> bool {
+    fs::metadata(path)
+        .is_ok_and(|from| from.is_file() && (from.dev(), from.ino()) == (to.dev(), to.ino()))
+}
+
 /// Refuses a command whose standard output goes to a file that it reads: its result, or what it
 /// reports, would be written over that file.
 pub(crate) fn output_is_none_of(inputs: &[&Path]) -> Result<(), Failure> {
     let to = stdout()?.metadata().map_err(|error| unwritable(&error))?;
     for path in inputs {
-        let same = fs::metadata(path)
-            .is_ok_and(|from| from.is_file() && (from.dev(), from.ino()) == (to.dev(), to.ino()));
-        if same {
+        if is_file(path, &to) {
             let name =
                 if *path == Path::new(BEHIND_STDIN) { STDIN.into() } else { input_name(path) };
             return Err(Failure::input(format!("{name} would be written over itself"))
+                .code("output-is-input")
                 .hint("send standard output elsewhere"));
         }
     }

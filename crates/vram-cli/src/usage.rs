@@ -9,6 +9,7 @@ use clap::error::ErrorKind;
 use crate::args::Cli;
 use crate::failure::Failure;
 use crate::output::{Json, Output};
+use crate::streams;
 
 /// Prints help, the version or a mistake, and returns the exit code.
 ///
@@ -24,7 +25,10 @@ pub(crate) fn answer(error: &clap::Error, args: &[OsString]) -> ExitCode {
     }
     let failure = mistake(error, args);
     if asks_for_json(args) {
-        let json = Json { command: "error", stdout_is_taken: writes_to_stdout(args) };
+        let json = Json {
+            command: "error",
+            stdout_is_taken: writes_to_stdout(args) || streams::stdout_is_named(args),
+        };
         // Standard error has the mistake already, in full.
         Output::new(Some(json)).fail_quietly(&failure);
     }

@@ -11,7 +11,7 @@ use crate::program::schema::check;
 use crate::support::{Bench, Ran, blake3};
 
 /// The simulated driver, which cargo built with this test.
-fn driver() -> PathBuf {
+pub(crate) fn driver() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let mut places = test.ancestors().map(|folder| folder.join("libcuda_sim_so.so"));
     places.find(|path| path.is_file()).unwrap()

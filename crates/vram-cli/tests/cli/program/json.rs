@@ -133,6 +133,28 @@ fn where_the_content_goes_to_standard_output_the_object_is_the_last_line_of_stan
     }
 }
 
+/// A failure is printed before the command has compared its files, and after.
+#[test]
+fn no_object_is_written_over_a_file_that_the_command_line_names() {
+    let bench = Bench::new();
+    bench.sealed(b"plain", "image", &[]);
+    for (line, to, code) in [
+        ("verify image --key-file key --model-id m", "image", 2),
+        ("verify image --key-file missing --model-id m", "image", 2),
+        ("verify image --no-such-option", "image", 2),
+        ("inspect image", "image", 2),
+        ("seal content --key-file=key --model-id m -o new", "key", 2),
+        ("load content", "content", 2),
+    ] {
+        let before = fs::read(bench.path(to)).unwrap();
+        let append = fs::File::options().append(true).open(bench.path(to)).unwrap();
+        let mut command = bench.command(line.split(' ').chain(["--json"]));
+        let ran = Ran::of(command.stdout(append).output().unwrap()).expect_code(code);
+        assert_eq!(check(ran.stderr.lines().last().unwrap()).0, "error", "{line}");
+        assert_eq!(fs::read(bench.path(to)).unwrap(), before, "{line}");
+    }
+}
+
 #[test]
 fn help_is_help_also_with_json() {
     let bench = Bench::new();

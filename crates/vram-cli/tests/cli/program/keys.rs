@@ -12,7 +12,9 @@ const VERIFY: [&str; 4] = ["verify", "image", "--model-id", "m"];
 pub(super) fn in_shell(bench: &Bench, line: &str) -> Ran {
     let vram = env!("CARGO_BIN_EXE_vram");
     let mut shell = Command::new("sh");
-    shell.args(["-c", &line.replace("VRAM", &format!("'{vram}'"))]);
+    // At the beginning of a word: `VRAM_…` is a variable.
+    let line = line.replace("VRAM ", &format!("'{vram}' "));
+    shell.args(["-c", &line]);
     shell.current_dir(bench.path(".")).env("VRAM_CUDA_DRIVER", "/nowhere/libcuda.so.1");
     Ran::of(shell.output().unwrap())
 }
