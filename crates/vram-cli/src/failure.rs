@@ -113,7 +113,11 @@ impl Failure {
         let mut failure =
             Self::input(format!("cannot {action} {}: {error}", path.display())).code("io");
         failure.details.file = Some(path.display().to_string());
-        failure
+        failure.hint(match error.kind() {
+            io::ErrorKind::NotFound => "check the path",
+            io::ErrorKind::PermissionDenied => "check the permissions of the file and its folder",
+            _ => "check the path, its permissions and the space left",
+        })
     }
 
     /// A command line that cannot be understood.
@@ -244,8 +248,10 @@ impl From<KeySourceError> for Failure {
         let mut failure = Self::input(error.to_string()).code("key-source");
         match error {
             KeySourceError::Io { path, error } => {
+                let descriptor = path.starts_with("descriptor ");
                 failure.details.file = Some(path);
                 failure.hint(match error.kind() {
+                    _ if descriptor => "open one for the program, as in: --key-fd 3 3<FILE",
                     io::ErrorKind::NotFound => "check the path, or make one: vram keygen -o FILE",
                     // The key may be there: a new one would open nothing.
                     io::ErrorKind::PermissionDenied => {
@@ -310,7 +316,7 @@ impl Failure {
                 Self::another_mode(*expected, *found, error)
             }
             SealError::WrongKey { .. } | SealError::UnknownKey { .. } => {
-                input("give the key file that it was sealed with")
+                input("give the key that it was sealed with")
             }
             SealError::NotASeal => input("give an image that `vram seal` wrote"),
             SealError::UnsupportedVersion { .. } | SealError::UnsupportedHash { .. } => {

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use vram_residency::{
     ByteLen, CONTEXT_LEN_MAX, ContentDigest, Expected, ImageOptions, KeyRing, Overwrite, Progress,
-    Protection, SealContext, SealParams, SivScope, seal_image, seal_image_to, unseal_image,
-    unseal_image_to, verify_image,
+    Protection, SealContext, SealError, SealParams, SivScope, seal_image, seal_image_to,
+    unseal_image, unseal_image_to, verify_image,
 };
 
 use crate::args::{BoundArgs, ExpectArgs, ExpectedMode, Mode, SealArgs, UnsealArgs, VerifyArgs};
@@ -25,7 +25,7 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
     let bound = Bound::read(&args.bound)?;
 
     let mut context = SealContext::new(&args.model_id)
-        .map_err(|error| Failure::input(format!("--model-id: {error}")))?
+        .map_err(|error| bad_model_id(&error))?
         .shard_index(args.bound.shard_index.unwrap_or_default())
         .revision(args.bound.revision.unwrap_or_default());
     if let Some(text) = &args.bound.context {
@@ -237,7 +237,7 @@ impl Bound {
             (Some(model_id), context) => {
                 let context = context.as_deref().unwrap_or_default();
                 Expected::in_context(model_id, context.as_bytes())
-                    .map_err(|error| Failure::input(format!("--model-id: {error}")))?
+                    .map_err(|error| bad_model_id(&error))?
             }
             (None, Some(_)) => {
                 let hint = if args.any_model {
@@ -272,6 +272,10 @@ impl Bound {
         }
         Ok(expected)
     }
+}
+
+fn bad_model_id(error: &SealError) -> Failure {
+    Failure::usage(format!("--model-id: {error}")).hint("give a name of 1 to 1024 bytes")
 }
 
 fn read_metadata(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -92,7 +92,7 @@ fn ctrl_c_during_a_load_exits_130() {
     let header = [&u64::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat();
     let header_len = u64::try_from(header.len()).unwrap();
     sparse(&bench.path("long"), &header, header_len.checked_add(LONG).unwrap());
-    let child = bench.command(["load", "long"]).spawn().unwrap();
+    let child = bench.command(["load", "long", "--device", "host:16GiB"]).spawn().unwrap();
     // The signal ends the run at any time, before the sealing or in the middle of it.
     std::thread::sleep(Duration::from_millis(300));
     signal(&child, "-INT");

@@ -18,9 +18,12 @@ mod demo;
 mod expected;
 mod images;
 mod interrupted;
+// Loads without `--device`: a build with CUDA takes cards then, or fails (`cuda`).
+#[cfg(not(feature = "cuda"))]
 mod load;
 mod outputs;
 mod program;
+#[cfg(not(feature = "cuda"))]
 mod readme;
 mod support;
 mod usage;

@@ -20,7 +20,6 @@ const PARTS: [&str; 2] = ["<!-- every build -->\n", "<!-- builds with CUDA -->\n
 #[cfg(not(feature = "cuda"))]
 const LINES: &[&str] = &[
     // The command line.
-    "VRAM",
     "VRAM frobnicate",
     "VRAM load",
     "VRAM load m.safetensors --no-such-option",
