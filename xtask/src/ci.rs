@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use crate::{
-    arguments, examples, fuzz, gpu, layers, models, outside, proptest, shell, summary, workspace,
-};
+use crate::{arguments, examples, fuzz, gpu, layers, models, proptest, shell, summary, workspace};
 
 /// The command line of this command.
 #[derive(Debug, PartialEq, Eq)]
@@ -78,7 +76,7 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         let target = ["test", "--workspace", "--features", "vram-cli/cuda", "--test", "cli"];
         shell::cargo(&target).args(&["--", "cuda", "program"]).run()
     });
-    push(&mut steps, "a program outside the workspace", outside::run);
+    push(&mut steps, "a program outside the workspace", gpu::outside::run);
     push(&mut steps, "main job", || {
         shell::cargo(&["run", "--release", "-p", "vram-cli", "--", "demo"]).run()
     });

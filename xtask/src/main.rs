@@ -18,7 +18,6 @@ mod gpu;
 mod layers;
 mod model;
 mod models;
-mod outside;
 mod planted;
 mod proptest;
 mod shell;
@@ -67,7 +66,7 @@ fn main() -> ExitCode {
         "gpu" => gpu::Options::parse(args).and_then(|options| gpu::run(&options)),
         "examples" => arguments::none(args).and_then(|()| examples::run()),
         "fuzz" => fuzz::Options::parse(args).and_then(|options| fuzz::run(&options)),
-        "outside" => arguments::none(args).and_then(|()| outside::run()),
+        "outside" => arguments::none(args).and_then(|()| gpu::outside::run()),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
         "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),
         "planted" => planted::Options::parse(args).and_then(|options| planted::run(&options)),

@@ -64,6 +64,8 @@ impl Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Load safetensors files into device memory, sealed; verify them there; free them.
+    ///
+    /// Without a key, a random one is used and dropped at the end.
     Load(LoadArgs),
     /// List the devices of this machine, or say why there is no CUDA.
     Devices(DevicesArgs),
@@ -98,7 +100,6 @@ pub(crate) struct LoadArgs {
     /// What lies in device memory.
     #[arg(long, value_enum, default_value_t = Mode::Encrypted)]
     pub(crate) protection: Mode,
-    // Without one, the key is random and dropped at the end.
     #[command(flatten)]
     pub(crate) key: KeyArgs,
     /// BLAKE3 digest that a file must have, as `b3sum` prints it; one for each file, in order.

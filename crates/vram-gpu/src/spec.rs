@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_uuid_is_named_by_any_beginning_of_it_and_no_other_uuid_is() {
-        let number = 0x8932_f937_d72c_4106_c12f_20bd_9faed_9f6_u128;
+        let number = 0x8932_f937_d72c_4106_c12f_20bd_9fae_d9f6_u128;
         let uuid = DeviceUuid::new(number.to_be_bytes());
         let full = uuid.to_string();
         for len in 5..=full.len() {
