@@ -28,6 +28,7 @@ fn every_command_prints_one_object_that_fits_its_schema() {
         ("load m.safetensors --device host:16MiB", "capacity_restored", true.into()),
         ("load m.safetensors --key-file key --device host:9Mi", "model_id", "m".into()),
         ("devices", "required", Value::Null),
+        ("devices --require 0", "required", 0.into()),
         ("seal m.safetensors --key-file key --model-id m -o i", "blake3", digest.as_str().into()),
         ("unseal i --key-file key --model-id m -o back", "blake3", digest.as_str().into()),
         ("inspect i", "authenticated", false.into()),
