@@ -128,9 +128,12 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
     let image = streams::input_name(&args.image);
     let len = verdict.fields.plaintext_len();
     let (found, all) = (verdict.altered.len(), verdict.fields.segment_count());
-    let failure = Failure::integrity(format!("{image} was altered: {found} of {all} segments"))
-        .hint("fetch the image again, or seal its source anew")
-        .detail(|details| details.file = Some(image.clone()));
+    let failure = Failure::integrity(format!(
+        "{image} was altered: {found} of {}",
+        table::count(all, "segment")
+    ))
+    .hint("fetch the image again, or seal its source anew")
+    .detail(|details| details.file = Some(image.clone()));
     let checked = Checked { images: vec![ImageVerdict::of(&image, &verdict)] };
     if verdict.is_sound() {
         output.json(&checked)?;
@@ -140,9 +143,9 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
     if let Some(digest) = verdict.digest {
         note(format!("verified at {:.2} GB/s", table::gb_per_s(len, started.elapsed())));
         return output.line(format!(
-            "{image}: sound, and the content that was sealed: {} in {} segments, BLAKE3 {digest}",
+            "{image}: sound, and the content that was sealed: {} in {}, BLAKE3 {digest}",
             table::size(len),
-            verdict.fields.segment_count(),
+            table::count(all, "segment"),
         ));
     }
     for one in verdict.altered.iter().take(LISTED_MAX) {

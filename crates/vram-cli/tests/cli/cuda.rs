@@ -162,6 +162,7 @@ fn a_device_that_cannot_be_used_is_listed_with_the_reason() {
     let bench = Bench::new();
     let shown = run(&bench, "capacity=1GiB,integrated=true", &["devices"]).expect_code(0).stdout;
     assert!(shown.contains("not usable") && shown.contains("integrated"), "{shown}");
+    assert!(shown.contains("it is Simulated GPU, GPU-") && shown.contains("PCI 0000:"), "{shown}");
 }
 
 #[test]

@@ -26,15 +26,16 @@ pub(super) const BUILT: bool = cfg!(feature = "cuda");
 mod driver {
     use std::sync::Arc;
 
-    use vram_residency::GpuIndex;
     use vram_residency::device::{CudaDevice, CudaUnavailable, DeviceSpec};
+    use vram_residency::{DeviceInfo, GpuIndex};
 
     use super::{Detected, Outcome};
+    use crate::failure::card_name;
 
     /// Opens the device that the user named, as GPU `index`.
     pub(in super::super) fn open(wanted: DeviceSpec, index: u32) -> Outcome {
         let ordinal = CudaDevice::ordinal_of(wanted).map_err(|reason| reason.to_string())?;
-        in_words(CudaDevice::open(ordinal, GpuIndex::new(index)))
+        in_words(ordinal, CudaDevice::open(ordinal, GpuIndex::new(index)))
     }
 
     /// Opens every device that can be used.
@@ -42,7 +43,7 @@ mod driver {
         let mut found = Detected { devices: Vec::new(), left_out: Vec::new() };
         for (ordinal, _) in (0..).zip(CudaDevice::list().map_err(|reason| reason.to_string())?) {
             let index = u32::try_from(found.devices.len()).unwrap_or(u32::MAX);
-            match in_words(CudaDevice::open(ordinal, GpuIndex::new(index))) {
+            match in_words(ordinal, CudaDevice::open(ordinal, GpuIndex::new(index))) {
                 Ok(device) => found.devices.push(device),
                 Err(reason) => found.left_out.push(reason),
             }
@@ -53,14 +54,25 @@ mod driver {
     /// Every device, each with its own outcome.
     pub(in super::super) fn survey() -> Result<Vec<Outcome>, String> {
         let found = CudaDevice::survey().map_err(|reason| reason.to_string())?;
-        Ok(found.into_iter().map(in_words).collect())
+        Ok((0..).zip(found).map(|(ordinal, opened)| in_words(ordinal, opened)).collect())
     }
 
-    fn in_words(opened: Result<Arc<CudaDevice>, CudaUnavailable>) -> Outcome {
-        match opened {
-            Ok(device) => Ok(device),
-            Err(reason) => Err(reason.to_string()),
-        }
+    /// A device that cannot be used is named by its UUID and place on the bus as well.
+    fn in_words(ordinal: u32, opened: Result<Arc<CudaDevice>, CudaUnavailable>) -> Outcome {
+        let reason = match opened {
+            Ok(device) => return Ok(device),
+            Err(reason) => reason,
+        };
+        let all = match reason {
+            CudaUnavailable::Unusable { .. } => CudaDevice::list().unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let of_it = |info: &DeviceInfo| info.index.get() == ordinal;
+        let card = all.into_iter().filter_map(Result::ok).find(of_it);
+        Err(card.map_or_else(
+            || reason.to_string(),
+            |info| format!("{reason} (it is {})", card_name(&info)),
+        ))
     }
 }
 
