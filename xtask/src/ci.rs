@@ -74,8 +74,9 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     push(&mut steps, "GPU checks, simulated", || gpu::run(&gpu::Options::for_ci()));
     push(&mut steps, "vram with CUDA", || {
         let target = ["test", "--workspace", "--features", "vram-cli/cuda", "--test", "cli"];
-        shell::cargo(&target).arg("cuda").run()
+        shell::cargo(&target).args(&["--", "cuda", "program"]).run()
     });
+    push(&mut steps, "a program outside the workspace", gpu::outside::run);
     push(&mut steps, "main job", || {
         shell::cargo(&["run", "--release", "-p", "vram-cli", "--", "demo"]).run()
     });

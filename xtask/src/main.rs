@@ -43,6 +43,7 @@ cargo xtask COMMAND [OPTIONS]
                                           log; --simulated: over the simulated driver, to check the checks;
                                           --debug: built as the tests are)
   examples                                runs every example, as it is built for the tests
+  outside                                 builds and runs a program outside the workspace, as the facade's README says
   layers                                  who may import whom, crates and files: against what the manifests and sources say
   planted [--only NAME] [--list]          plants faults in a copy of the workspace, and checks that the suites notice each
   ci [--after-tests]                      what CI runs, in the same order (--after-tests leaves the test command out)
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         "gpu" => gpu::Options::parse(args).and_then(|options| gpu::run(&options)),
         "examples" => arguments::none(args).and_then(|()| examples::run()),
         "fuzz" => fuzz::Options::parse(args).and_then(|options| fuzz::run(&options)),
+        "outside" => arguments::none(args).and_then(|()| gpu::outside::run()),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
         "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),
         "planted" => planted::Options::parse(args).and_then(|options| planted::run(&options)),

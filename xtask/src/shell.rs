@@ -45,6 +45,11 @@ impl Child {
         self
     }
 
+    /// Adds more arguments.
+    pub(crate) fn args(self, args: &[&str]) -> Self {
+        args.iter().fold(self, |child, arg| child.arg(*arg))
+    }
+
     /// The command line that runs the same again.
     pub(crate) fn line(&self) -> String {
         let env = self.env.iter().map(|(name, value)| format!("{name}={} ", quoted(value)));

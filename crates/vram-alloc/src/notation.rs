@@ -29,16 +29,30 @@ impl fmt::Display for ByteLen {
 #[non_exhaustive]
 pub enum ParseByteLenError {
     /// The text does not begin with a number.
-    #[error("`{text}` is not a size; write it like 8GiB, 512 MiB or 4096")]
+    #[error("`{text}` is not a size; write it like 8GiB, 512 MiB, 8Gi or 4096")]
     NoNumber {
         /// The text.
         text: String,
     },
-    /// The unit is none of B, KiB, MiB, GiB, TiB, KB, MB, GB, TB.
-    #[error("`{unit}` is not a unit of size; use B, KiB, MiB, GiB, TiB, KB, MB, GB or TB")]
+    /// The unit is none of B, KiB, MiB, GiB, TiB, Ki, Mi, Gi, Ti, KB, MB, GB, TB.
+    #[error(
+        "`{unit}` is not a unit of size; use B, KiB, MiB, GiB, TiB (or Ki, Mi, Gi, Ti), KB, MB, GB \
+         or TB"
+    )]
     UnknownUnit {
         /// The part of the text after the number.
         unit: String,
+    },
+    /// A unit of one letter: some programs count `8G` in powers of 1000, others of 1024.
+    #[error(
+        "`{number}{letter}` is ambiguous; write {number}{letter}B for powers of 1000, or \
+         {number}{letter}iB for powers of 1024"
+    )]
+    AmbiguousUnit {
+        /// The number.
+        number: String,
+        /// The letter, in upper case.
+        letter: char,
     },
     /// The text names a part of a byte, such as `0.3 B`.
     #[error("`{text}` is not a whole number of bytes")]
@@ -54,9 +68,9 @@ pub enum ParseByteLenError {
     },
 }
 
-/// Reads `4096`, `512MiB`, `8 GiB`, `1.5GiB`, `80GB`. The case of a unit does not matter; `KiB` and
-/// its kin are powers of 1024, `KB` and its kin powers of 1000. A bare `G` is refused, because it
-/// is ambiguous.
+/// Reads `4096`, `512MiB`, `8 GiB`, `1.5GiB`, `8Gi`, `80GB`. The case of a unit does not matter;
+/// `KiB` and its kin are powers of 1024, and so are `Ki` and its kin, as Kubernetes writes them;
+/// `KB` and its kin are powers of 1000. A bare `G` is refused, because it is ambiguous.
 impl FromStr for ByteLen {
     type Err = ParseByteLenError;
 
@@ -70,8 +84,13 @@ impl FromStr for ByteLen {
             return Err(ParseByteLenError::NoNumber { text: text.into() });
         }
         let unit = unit.trim_start();
-        let unit_len =
-            unit_len(unit).ok_or_else(|| ParseByteLenError::UnknownUnit { unit: unit.into() })?;
+        let unit_len = unit_len(unit).ok_or_else(|| match unit.to_ascii_uppercase().as_str() {
+            "K" | "M" | "G" | "T" => ParseByteLenError::AmbiguousUnit {
+                number: number.into(),
+                letter: unit.chars().next().unwrap_or_default().to_ascii_uppercase(),
+            },
+            _ => ParseByteLenError::UnknownUnit { unit: unit.into() },
+        })?;
 
         let too_large = || ParseByteLenError::TooLarge { text: text.into() };
         let part = || ParseByteLenError::PartOfAByte { text: text.into() };
@@ -97,7 +116,7 @@ impl FromStr for ByteLen {
 
 /// Bytes in one `unit`, whose case does not matter; no unit means bytes.
 fn unit_len(unit: &str) -> Option<u64> {
-    const NAMES: [(&str, u64); 12] = [
+    const NAMES: [(&str, u64); 16] = [
         ("", 1),
         ("b", 1),
         ("byte", 1),
@@ -106,6 +125,10 @@ fn unit_len(unit: &str) -> Option<u64> {
         ("mib", 1 << 20),
         ("gib", 1 << 30),
         ("tib", 1 << 40),
+        ("ki", 1 << 10),
+        ("mi", 1 << 20),
+        ("gi", 1 << 30),
+        ("ti", 1 << 40),
         ("kb", 1_000),
         ("mb", 1_000_000),
         ("gb", 1_000_000_000),

@@ -1,5 +1,7 @@
 //! The command line: the arguments of every command, and their types.
 
+mod key;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -8,6 +10,10 @@ use vram_residency::{ByteLen, Protection, SegmentSize, SivScope, Suite};
 
 use crate::model::digests::DigestArgs;
 
+pub(crate) use self::key::{KeyArgs, KeyMode};
+use crate::output::Json;
+use crate::streams;
+
 /// Keeps model weights resident, accounted for and provably intact in GPU memory.
 ///
 /// Results go to standard output; progress and errors go to standard error.
@@ -15,7 +21,7 @@ use crate::model::digests::DigestArgs;
 /// Exit codes: 0 sound; 1 bytes are not what was sealed or expected; 2 usage, input, wrong key,
 /// unwritable target; 3 no room; 4 device or driver; 130 interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "vram", version, arg_required_else_help = true)]
+#[command(name = "vram", version, arg_required_else_help = true, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -24,10 +30,44 @@ pub(crate) struct Cli {
     pub(crate) allow_core_dumps: bool,
 }
 
+impl Command {
+    /// The name on the command line.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Load(_) => "load",
+            Self::Devices(_) => "devices",
+            Self::Demo(_) => "demo",
+            Self::Seal(_) => "seal",
+            Self::Unseal(_) => "unseal",
+            Self::Verify(_) => "verify",
+            Self::Inspect(_) => "inspect",
+            Self::Keygen(_) => "keygen",
+        }
+    }
+
+    /// How to print JSON, if the user asks for it.
+    pub(crate) fn json(&self) -> Option<Json> {
+        let (asked, output) = match self {
+            Self::Load(args) => (args.json, None),
+            Self::Devices(args) => (args.json, None),
+            Self::Demo(args) => (args.json, None),
+            Self::Seal(args) => (args.json, Some(&args.output)),
+            Self::Unseal(args) => (args.json, Some(&args.output)),
+            Self::Verify(args) => (args.json, None),
+            Self::Inspect(args) => (args.json, None),
+            Self::Keygen(args) => (args.json, None),
+        };
+        let stdout_is_taken = output.is_some_and(|path| streams::is_dash(path));
+        asked.then_some(Json { command: self.name(), stdout_is_taken })
+    }
+}
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Load safetensors files into device memory, sealed; verify them there; free them.
+    ///
+    /// Without a key, a random one is used and dropped at the end.
     Load(LoadArgs),
     /// List the devices of this machine, or say why there is no CUDA.
     Devices(DevicesArgs),
@@ -57,22 +97,23 @@ pub(crate) struct LoadArgs {
     /// Place everything on this GPU of the list [default: most room first]
     #[arg(long, value_name = "N")]
     pub(crate) gpu: Option<u32>,
-    /// A device to use: `host:8GiB` or `cuda:0`; may be given several times
-    /// [default: every CUDA device, else host memory just large enough]
+    /// A device to use: `cuda:0`, a UUID or the beginning of one (`GPU-8932f937`), a PCI bus id
+    /// (`0000:1b:00.0`), or host memory (`host:8GiB`); may be given several times [default: every
+    /// CUDA device; in a build without CUDA, host memory just large enough]
     #[arg(long = "device", value_name = "DEVICE")]
     pub(crate) devices: Vec<DeviceSpec>,
     /// What lies in device memory.
     #[arg(long, value_enum, default_value_t = Mode::Encrypted)]
     pub(crate) protection: Mode,
-    /// Key file to seal with [default: a fresh random key, dropped at the end]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) key_file: Option<PathBuf>,
+    // Without one, the key is random and dropped at the end.
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
     #[command(flatten)]
     pub(crate) digests: DigestArgs,
     /// What sealed images must be. Model files are sealed under their own name.
     #[command(flatten)]
     pub(crate) images: ImageArgs,
-    /// Print the result as JSON.
+    /// Print the result as one JSON object; a failure too.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -101,7 +142,10 @@ pub(crate) struct ImageArgs {
 /// `vram devices`.
 #[derive(Args, Debug)]
 pub(crate) struct DevicesArgs {
-    /// Print the result as JSON.
+    /// Fail with exit code 4 unless at least N CUDA devices can be used.
+    #[arg(long, value_name = "N")]
+    pub(crate) require: Option<u32>,
+    /// Print the result as one JSON object; a failure too.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -112,16 +156,22 @@ pub(crate) struct DemoArgs {
     /// The approximate size of the made-up model.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", hide = true)]
     pub(crate) size: ByteLen,
+    /// Print the result as one JSON object; a failure too.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `vram seal`.
 #[derive(Args, Debug)]
+#[command(
+    override_usage = "vram seal [OPTIONS] --model-id ID KEY -o IMAGE FILE",
+    mut_group(key::GROUP, |group| group.required(true))
+)]
 pub(crate) struct SealArgs {
     /// The file to seal; `-` is standard input.
     pub(crate) file: PathBuf,
-    /// Key file, as `vram keygen` writes it.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) key_file: PathBuf,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
     /// The id of the model; opening compares it.
     #[arg(long, value_name = "ID")]
     pub(crate) model_id: String,
@@ -148,6 +198,9 @@ pub(crate) struct SealArgs {
     /// without access for other users.
     #[arg(long)]
     pub(crate) force: bool,
+    /// Print the result as one JSON object; a failure too.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// What a seal is bound to besides key and model id.
@@ -185,12 +238,15 @@ pub(crate) struct ExpectArgs {
 
 /// `vram unseal`.
 #[derive(Args, Debug)]
+#[command(
+    override_usage = "vram unseal [OPTIONS] KEY -o FILE IMAGE",
+    mut_group(key::GROUP, |group| group.required(true))
+)]
 pub(crate) struct UnsealArgs {
     /// The sealed image; `-` is standard input.
     pub(crate) image: PathBuf,
-    /// Key file.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) key_file: PathBuf,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
     #[command(flatten)]
     pub(crate) expect: ExpectArgs,
     /// Where to write the content, readable only by you; `-` is standard output. An existing file
@@ -201,19 +257,28 @@ pub(crate) struct UnsealArgs {
     /// without access for other users.
     #[arg(long)]
     pub(crate) force: bool,
+    /// Print the result as one JSON object; a failure too.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `vram verify`.
 #[derive(Args, Debug)]
+#[command(
+    override_usage = "vram verify [OPTIONS] KEY IMAGE",
+    mut_group(key::GROUP, |group| group.required(true))
+)]
 pub(crate) struct VerifyArgs {
     /// The sealed images; `-` is standard input.
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
-    /// Key file.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) key_file: PathBuf,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
     #[command(flatten)]
     pub(crate) expect: ExpectArgs,
+    /// Print the result as one JSON object; a failure too.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `vram inspect`.
@@ -222,7 +287,7 @@ pub(crate) struct InspectArgs {
     /// The sealed image or safetensors file; `-` is standard input.
     #[arg(value_name = "FILE")]
     pub(crate) image: PathBuf,
-    /// Print the result as JSON.
+    /// Print the result as one JSON object; a failure too.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -233,6 +298,9 @@ pub(crate) struct KeygenArgs {
     /// Where to write the key. An existing file is never overwritten.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
+    /// Print the result as one JSON object; a failure too.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Encrypted or authenticated.

@@ -1,12 +1,18 @@
-//! Why the program stops: one line for a person, one exit code for a script.
+//! Why the program stops: one line for a person, one exit code and one object for a script.
+
+mod details;
+mod key;
 
 use core::fmt;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use serde::Serialize;
 use vram_model::ModelError;
-use vram_residency::{Protection, SealError, VramError};
+use vram_residency::{DeviceInfo, DeviceKind, Protection, SealError, VramError};
+
+pub(crate) use self::details::Details;
 
 /// The class of a failure, which is the program's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,20 +40,58 @@ impl Kind {
             Self::Interrupted => 130,
         }
     }
+
+    /// What to do about a failure that has no closer advice.
+    const fn next(self) -> &'static str {
+        match self {
+            Self::Integrity => "try again; if it happens again, memory or disk is failing",
+            Self::Input => "see `vram help`",
+            Self::NoRoom => "give a larger --device, or several, or free what holds the memory",
+            Self::Device => "see `vram devices`, and `dmesg` for errors of the driver",
+            Self::Interrupted => "run it again",
+        }
+    }
+
+    /// The name of a failure that has no closer one.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Integrity => "altered",
+            Self::Input => "input",
+            Self::NoRoom => "insufficient-vram",
+            Self::Device => "device",
+            Self::Interrupted => "interrupted",
+        }
+    }
 }
 
 /// Why a command failed: what and where, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     kind: Kind,
+    code: &'static str,
     what: String,
     hint: Option<String>,
+    details: Box<Details>,
+}
+
+/// A failure as JSON shows it.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorObject<'a> {
+    exit_code: u8,
+    /// A stable name.
+    code: &'static str,
+    /// What, where and how much, in words that may change.
+    message: &'a str,
+    /// What to do about it.
+    next: &'a str,
+    details: &'a Details,
 }
 
 impl Failure {
     /// A failure of this kind.
     pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), hint: None }
+        let details = Box::default();
+        Self { kind, code: kind.name(), what: what.into(), hint: None, details }
     }
 
     /// A failure of the command line, a file or a key.
@@ -67,7 +111,74 @@ impl Failure {
 
     /// A file that could not be used.
     pub(crate) fn file(action: &str, path: &Path, error: &io::Error) -> Self {
-        Self::input(format!("cannot {action} {}: {error}", path.display()))
+        let mut failure =
+            Self::input(format!("cannot {action} {}: {error}", path.display())).code("io");
+        failure.details.file = Some(path.display().to_string());
+        failure.hint(match error.kind() {
+            io::ErrorKind::NotFound => "check the path",
+            io::ErrorKind::PermissionDenied => "check the permissions of the file and its folder",
+            _ => "check the path, its permissions and the space left",
+        })
+    }
+
+    /// A command line that cannot be understood.
+    pub(crate) fn usage(what: impl Into<String>) -> Self {
+        Self::input(what).code("usage")
+    }
+
+    /// Replaces the stable name.
+    pub(crate) const fn code(mut self, code: &'static str) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Changes the figures and names for programs.
+    pub(crate) fn detail(mut self, change: impl FnOnce(&mut Details)) -> Self {
+        change(&mut self.details);
+        self
+    }
+
+    /// Names the tensor at which a step failed.
+    pub(crate) fn at_tensor(mut self, tensor: &str) -> Self {
+        if self.kind != Kind::Interrupted && self.details.tensor.is_none() {
+            self.what = format!("{tensor}: {}", self.what);
+            self.details.tensor = Some(tensor.to_owned());
+        }
+        self
+    }
+
+    /// Names the card that the failure is about, if it is about one of these devices.
+    pub(crate) fn on_card(mut self, devices: &[DeviceInfo]) -> Self {
+        let index = self.details.gpu.and_then(|gpu| usize::try_from(gpu).ok());
+        let card = index.and_then(|index| devices.get(index));
+        if let Some(info) = card.filter(|info| info.kind != DeviceKind::Host) {
+            self.what = format!("{} (gpu {} is {})", self.what, info.index.get(), card_name(info));
+            self.details.card(info);
+            if self.kind == Kind::Device && self.hint.is_none() {
+                self.hint = Some(
+                    "look for Xid messages of this card in `dmesg`, and load onto another with \
+                     --device"
+                        .to_owned(),
+                );
+            }
+        }
+        self
+    }
+
+    /// What the user can do about it.
+    fn next(&self) -> &str {
+        self.hint.as_deref().unwrap_or(self.kind.next())
+    }
+
+    /// The failure as JSON shows it.
+    pub(crate) fn object(&self) -> ErrorObject<'_> {
+        ErrorObject {
+            exit_code: self.kind.code(),
+            code: self.code,
+            message: &self.what,
+            next: self.next(),
+            details: &self.details,
+        }
     }
 
     /// Adds what the user can do about it.
@@ -87,13 +198,18 @@ impl Failure {
     }
 }
 
+/// What identifies a card: name, UUID and bus.
+pub(crate) fn card_name(info: &DeviceInfo) -> String {
+    let bus = info.pci_bus_id.as_ref().map_or_else(String::new, |bus| format!(", PCI {bus}"));
+    format!("{}, {}{bus}", info.name, info.uuid)
+}
+
 impl fmt::Display for Failure {
     /// Prints one line, whatever characters the parts contain.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write as _;
 
-        let hint = self.hint.iter().flat_map(|hint| ["; ", hint]);
-        for character in core::iter::once(self.what.as_str()).chain(hint).flat_map(str::chars) {
+        for character in [&self.what, "; ", self.next()].into_iter().flat_map(str::chars) {
             // A path can contain any character, line breaks and terminal escapes included.
             if character.is_control() {
                 write!(f, "{}", character.escape_default())?;
@@ -120,9 +236,15 @@ impl From<ModelError> for Failure {
                 return Self::integrity(error.to_string());
             }
             ModelError::TensorInTwoFiles { .. } => Some("load the files one by one"),
-            _ => None,
+            ModelError::OtherFormat { .. } => Some("give the .safetensors file itself"),
+            ModelError::HostMemory { .. } => Some("close something else on this machine"),
+            ModelError::Plan(_) | ModelError::TooManyFiles { .. } => {
+                Some("load fewer files at a time")
+            }
+            _ => Some("check the file and its disk"),
         };
-        let failure = Self::input(error.to_string());
+        let mut failure = Self::input(error.to_string()).code("model-file");
+        failure.details = Box::new(Details::of_model(&error));
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
@@ -133,7 +255,7 @@ impl From<ModelError> for Failure {
 impl From<VramError> for Failure {
     fn from(error: VramError) -> Self {
         let what = error.to_string();
-        match &error {
+        let mut failure = match &error {
             VramError::Cancelled { .. } => Self::interrupted(),
             VramError::HostMemory { .. } => {
                 Self::new(Kind::NoRoom, what).hint("close something else on this machine")
@@ -141,7 +263,12 @@ impl From<VramError> for Failure {
             VramError::Seal(source) => Self::from_seal(source, &error),
             VramError::Image { source, .. } => Self::from_seal(source, &error),
             _ => Self::by_kind(&error),
+        };
+        if failure.kind != Kind::Interrupted {
+            failure.code = error.code();
         }
+        failure.details = Box::new(Details::of(&error));
+        failure
     }
 }
 
@@ -158,7 +285,7 @@ impl Failure {
                 Self::another_mode(*expected, *found, error)
             }
             SealError::WrongKey { .. } | SealError::UnknownKey { .. } => {
-                input("give the key file that it was sealed with")
+                input("give the key that it was sealed with")
             }
             SealError::NotASeal => input("give an image that `vram seal` wrote"),
             SealError::UnsupportedVersion { .. } | SealError::UnsupportedHash { .. } => {
@@ -223,15 +350,24 @@ impl Failure {
     fn by_kind(error: &VramError) -> Self {
         let what = error.to_string();
         if error.is_capacity() {
-            Self::new(Kind::NoRoom, what)
-                .hint("give a larger --device, or several, or free what holds the memory")
-        } else if error.is_integrity() {
-            Self::integrity(what)
-        } else if error.is_device() {
-            Self::new(Kind::Device, what)
-        } else {
-            Self::input(what)
+            return Self::new(Kind::NoRoom, what);
         }
+        if error.is_device() {
+            return Self::new(Kind::Device, what);
+        }
+        let kind = if error.is_integrity() { Kind::Integrity } else { Kind::Input };
+        let hint = match error {
+            VramError::SourceChanged { .. } | VramError::SourceLength { .. } => {
+                "leave the file alone while it is read, and try again"
+            }
+            VramError::DigestMismatch { .. } => "fetch the file again, or check the digest",
+            VramError::Source(_) => "give a file that can be read",
+            VramError::Key(_) | VramError::KeySource(_) => "give a key that `vram keygen` wrote",
+            VramError::StagingLimit { .. } | VramError::InUse { .. } => "try again",
+            VramError::LimitExceeded { .. } => "give a smaller file, or several",
+            _ => return Self::new(kind, what),
+        };
+        Self::new(kind, what).hint(hint)
     }
 }
 

@@ -17,7 +17,9 @@ mod progress;
 mod steps;
 mod streams;
 mod table;
+mod usage;
 
+use std::env;
 use std::io::{Write as _, stderr};
 use std::process::ExitCode;
 
@@ -26,17 +28,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command};
 use crate::commands::{demo, devices, image, inspect, keys, load, verify};
-use crate::output::Output;
+use crate::output::{Json, Output};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let args: Vec<_> = env::args_os().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help goes to standard output, a mistake to standard error; clap knows which. A closed
-            // stream is no failure.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return usage::answer(&error, &args),
     };
     log_if_asked();
     if !cli.allow_core_dumps
@@ -45,7 +43,11 @@ fn main() -> ExitCode {
         let _ = writeln!(stderr().lock(), "vram: core dumps may hold keys: {error}");
     }
 
-    let mut output = Output::default();
+    let json = cli.command.json().map(|json| Json {
+        stdout_is_taken: json.stdout_is_taken || streams::stdout_is_named(&args),
+        ..json
+    });
+    let mut output = Output::new(json);
     let outcome = match &cli.command {
         Command::Load(args) => load::run(args, &mut output),
         Command::Devices(args) => devices::list(args, &mut output),
@@ -58,10 +60,7 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            let _ = writeln!(stderr().lock(), "error: {failure}");
-            failure.exit_code()
-        }
+        Err(failure) => output.fail(failure).exit_code(),
     }
 }
 

@@ -1,12 +1,16 @@
 //! Standard output carries results and nothing else, also if its reader closes it early. Standard
 //! error carries notes for people.
+//!
+//! With `--json` the result is one object, and so is a failure. It goes to standard output; where
+//! that carries the content of a file (`-o -`), it is the last line of standard error.
 
 use std::io::{self, Write};
 use std::path::Path;
 
-use vram_residency::ContentDigest;
+use serde::Serialize;
+use vram_residency::{ContentDigest, DeviceInfo};
 
-use crate::failure::Failure;
+use crate::failure::{ErrorObject, Failure};
 
 /// The writer of results.
 ///
@@ -15,10 +19,47 @@ use crate::failure::Failure;
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     closed: bool,
+    json: Option<Json>,
+    /// Whether the one object was printed.
+    printed: bool,
+    cards: Vec<DeviceInfo>,
 }
 
+/// How JSON is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Json {
+    /// The command, which is part of the schema's name.
+    pub(crate) command: &'static str,
+    /// Whether standard output carries the content of a file.
+    pub(crate) stdout_is_taken: bool,
+}
+
+/// A result, or a failure without one.
+#[derive(Serialize)]
+struct Document<'a, T> {
+    schema: String,
+    #[serde(flatten)]
+    result: &'a T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorObject<'a>>,
+}
+
+/// The result of a command that has none.
+#[derive(Serialize)]
+struct Nothing {}
+
 impl Output {
-    /// Prints one line.
+    /// A writer of text, or of JSON if the command line asks for it.
+    pub(crate) fn new(json: Option<Json>) -> Self {
+        Self { json, ..Self::default() }
+    }
+
+    /// Whether the result is JSON.
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json.is_some()
+    }
+
+    /// Prints one line of a result for people.
     pub(crate) fn line(&mut self, line: impl AsRef<str>) -> Result<(), Failure> {
         self.write(&[line.as_ref(), "\n"].concat())
     }
@@ -28,8 +69,73 @@ impl Output {
         self.line(digest_line(digest, path))
     }
 
-    /// Prints `text` as it is.
+    /// Prints `text` as it is. With `--json` it prints nothing: the object holds the result.
     pub(crate) fn write(&mut self, text: &str) -> Result<(), Failure> {
+        if self.json.is_some() { Ok(()) } else { self.print(text) }
+    }
+
+    /// Prints a result as JSON.
+    pub(crate) fn json(&mut self, result: &impl Serialize) -> Result<(), Failure> {
+        self.document(None, result, None)
+    }
+
+    /// Prints a result that is a failure, such as a list of altered segments. The caller then fails
+    /// with the same failure.
+    pub(crate) fn json_failed(
+        &mut self,
+        result: &impl Serialize,
+        failure: &Failure,
+    ) -> Result<(), Failure> {
+        self.document(None, result, Some(failure.object()))
+    }
+
+    /// Keeps what identifies the devices of this run: a failure names its card with it.
+    pub(crate) fn set_cards(&mut self, cards: Vec<DeviceInfo>) {
+        self.cards = cards;
+    }
+
+    /// Prints a failure: a line for people, and an object if the command printed none.
+    pub(crate) fn fail(&mut self, failure: Failure) -> Failure {
+        let failure = failure.on_card(&self.cards);
+        let _ = writeln!(io::stderr().lock(), "error: {failure}");
+        self.fail_quietly(&failure);
+        failure
+    }
+
+    /// Prints a failure that standard error has already.
+    pub(crate) fn fail_quietly(&mut self, failure: &Failure) {
+        if self.json.is_some() && !self.printed {
+            // Nowhere else to report that this cannot be printed.
+            let _ = self.document(Some("error"), &Nothing {}, Some(failure.object()));
+        }
+    }
+
+    /// Prints one object.
+    ///
+    /// # Arguments
+    ///
+    /// * `name`: the middle of the schema's name, if it is not the command.
+    fn document(
+        &mut self,
+        name: Option<&str>,
+        result: &impl Serialize,
+        error: Option<ErrorObject<'_>>,
+    ) -> Result<(), Failure> {
+        let Some(json) = self.json else { return Ok(()) };
+        self.printed = true;
+        let name = name.unwrap_or(json.command);
+        let document = Document { schema: format!("vram.{name}/1"), result, error };
+        let failed = |error| Failure::input(format!("cannot print the result as JSON: {error}"));
+        if json.stdout_is_taken {
+            let text = serde_json::to_string(&document).map_err(failed)?;
+            let _ = writeln!(io::stderr().lock(), "{text}");
+            return Ok(());
+        }
+        let text = serde_json::to_string_pretty(&document).map_err(failed)?;
+        self.print(&[&text, "\n"].concat())
+    }
+
+    fn print(&mut self, text: &str) -> Result<(), Failure> {
         if self.closed {
             return Ok(());
         }
@@ -41,15 +147,9 @@ impl Output {
                 Ok(())
             }
             Err(error) => Err(Failure::input(format!("cannot write the result: {error}"))
+                .code("io")
                 .hint("check where standard output goes")),
         }
-    }
-
-    /// Prints a value as indented JSON.
-    pub(crate) fn json(&mut self, value: &impl serde::Serialize) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(value)
-            .map_err(|error| Failure::input(format!("cannot print the result as JSON: {error}")))?;
-        self.line(text)
     }
 }
 

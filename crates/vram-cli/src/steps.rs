@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use std::time::Instant;
 
 use vram_residency::{
-    ByteLen, CancelToken, ContentDigest, ModelHandle, Piece, SealedShard, Verify, VramManager,
+    ByteLen, CancelToken, ContentDigest, ModelHandle, Piece, SealedShard, Verify, VramError,
+    VramManager,
 };
 
 use crate::failure::Failure;
@@ -42,7 +43,8 @@ impl<'a> Loaded<'a> {
         let started = Instant::now();
         for (piece, shard) in self.pieces() {
             interrupt::check(self.token)?;
-            let verdict = self.manager.verify(shard, Verify::Full)?;
+            let verdict =
+                self.manager.verify(shard, Verify::Full).map_err(|error| at(piece, error))?;
             if !verdict.sound {
                 let segments: Vec<String> =
                     verdict.altered.iter().take(8).map(ToString::to_string).collect();
@@ -56,6 +58,10 @@ impl<'a> Loaded<'a> {
                         segments.join(", ")
                     },
                 ))
+                .detail(|details| {
+                    details.tensor = Some(name(piece));
+                    details.gpu = Some(shard.gpu_index);
+                })
                 .hint("load it again; if it happens again, the memory is failing"));
             }
             bar.advance(shard.plaintext_len);
@@ -79,10 +85,10 @@ impl<'a> Loaded<'a> {
                 Hashing { hashers: Hashers::new(sha256), bar: &bar, token: self.token };
             hash_header(file, &mut target.hashers)?;
             let started = Instant::now();
-            while let Some((_, shard)) = pieces.next_if(|(piece, _)| piece.file == index) {
+            while let Some((piece, shard)) = pieces.next_if(|(piece, _)| piece.file == index) {
                 let written = self.manager.unseal_to(shard, &mut target);
                 interrupt::check(self.token)?;
-                written?;
+                written.map_err(|error| at(piece, error))?;
             }
             time = time.saturating_add(started.elapsed());
             digests.push(target.hashers.finalize());
@@ -149,7 +155,8 @@ impl<'a> Loaded<'a> {
         let (Ok(start), Ok(len)) = (usize::try_from(offset), usize::try_from(wanted)) else {
             return Err(too_long());
         };
-        let resident = self.manager.read_shard_at_offset(shard, start, len)?;
+        let resident = self.manager.read_shard_at_offset(shard, start, len);
+        let resident = resident.map_err(|error| at(piece, error))?;
         let file = usize::try_from(piece.file).ok().and_then(|index| self.model.files.get(index));
         let Some(file) = file else { return Err(too_long()) };
         let mut original = vec![0; len];
@@ -164,6 +171,11 @@ impl<'a> Loaded<'a> {
         }
         Ok(())
     }
+}
+
+/// An error of the library, with the tensor at which it happened.
+fn at(piece: &Piece, error: VramError) -> Failure {
+    Failure::from(error).at_tensor(&name(piece))
 }
 
 /// The name of a piece in messages: the tensor, and which part of it.

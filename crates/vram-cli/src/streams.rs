@@ -1,8 +1,10 @@
 //! `-` as a path: standard input for a file that is read, standard output for one that is written.
 
-use std::fs::{self, File};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata};
 use std::io::{self, IsTerminal as _, Seek as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -39,8 +41,12 @@ pub(crate) fn output_name(path: &Path) -> String {
 
 /// Opens a file to be sealed.
 pub(crate) fn source(path: &Path) -> Result<FileSource, Failure> {
-    let failed =
-        |error: SourceError| Failure::input(error.to_string()).hint("give a file that can be read");
+    let failed = |error: SourceError| {
+        Failure::input(format!("cannot read the file to seal: {error}"))
+            .code("source")
+            .hint("give a file that can be read")
+            .detail(|details| details.file = Some(input_name(path)))
+    };
     if !is_dash(path) {
         return FileSource::open(path).map_err(failed);
     }
@@ -109,7 +115,16 @@ fn stdin() -> Result<(File, u64), Failure> {
     }
     let mut file =
         File::from(handle.as_fd().try_clone_to_owned().map_err(|error| unreadable(&error))?);
-    if file.metadata().map_err(|error| unreadable(&error))?.is_file() {
+    let metadata = file.metadata().map_err(|error| unreadable(&error))?;
+    // What a service has as standard input, and what a closed one is replaced by: a mistake, for
+    // it would be sealed as an empty file.
+    if fs::metadata("/dev/null")
+        .is_ok_and(|null| null.rdev() == metadata.rdev() && !metadata.is_file())
+    {
+        return Err(Failure::input("standard input is closed, or is /dev/null")
+            .hint("give a file, or a pipe"));
+    }
+    if metadata.is_file() {
         let start = file.stream_position().map_err(|error| unreadable(&error))?;
         return Ok((file, start));
     }
@@ -125,6 +140,7 @@ fn copy(mut from: File) -> Result<File, Failure> {
 
 fn unreadable(error: &io::Error) -> Failure {
     Failure::input(format!("cannot read {STDIN}: {error}"))
+        .code("io")
         .hint("a pipe is first copied to TMPDIR: make room there, or give a file")
 }
 
@@ -144,7 +160,24 @@ fn stdout() -> Result<File, Failure> {
 
 fn unwritable(error: &io::Error) -> Failure {
     Failure::input(format!("cannot write to standard output: {error}"))
+        .code("io")
         .hint("check where standard output goes")
+}
+
+/// Whether standard output goes to a file that is named on the command line. JSON, which may be
+/// printed before the command compares its files, then goes elsewhere.
+pub(crate) fn stdout_is_named(args: &[OsString]) -> bool {
+    let Some(to) = stdout().ok().and_then(|file| file.metadata().ok()) else { return false };
+    args.iter().skip(1).any(|arg| {
+        let after = arg.as_bytes().splitn(2, |byte| *byte == b'=').nth(1).unwrap_or_default();
+        [Path::new(arg), Path::new(OsStr::from_bytes(after))].iter().any(|path| is_file(path, &to))
+    })
+}
+
+/// Whether the path leads to this file.
+fn is_file(path: &Path, to: &Metadata) -> bool {
+    fs::metadata(path)
+        .is_ok_and(|from| from.is_file() && (from.dev(), from.ino()) == (to.dev(), to.ino()))
 }
 
 /// Refuses a command whose standard output goes to a file that it reads: its result, or what it
@@ -152,12 +185,11 @@ fn unwritable(error: &io::Error) -> Failure {
 pub(crate) fn output_is_none_of(inputs: &[&Path]) -> Result<(), Failure> {
     let to = stdout()?.metadata().map_err(|error| unwritable(&error))?;
     for path in inputs {
-        let same = fs::metadata(path)
-            .is_ok_and(|from| from.is_file() && (from.dev(), from.ino()) == (to.dev(), to.ino()));
-        if same {
+        if is_file(path, &to) {
             let name =
                 if *path == Path::new(BEHIND_STDIN) { STDIN.into() } else { input_name(path) };
             return Err(Failure::input(format!("{name} would be written over itself"))
+                .code("output-is-input")
                 .hint("send standard output elsewhere"));
         }
     }

@@ -70,6 +70,12 @@ pub(crate) fn size(len: ByteLen) -> String {
     format!("{bytes} B")
 }
 
+/// A number of things: `1 segment`, `2 segments`.
+pub(crate) fn count(number: impl Into<u128>, one: &str) -> String {
+    let number = number.into();
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Decimal gigabytes a second, as links and memories are rated. 0 if no time has passed.
 pub(crate) fn gb_per_s(len: ByteLen, time: Duration) -> f64 {
     let seconds = time.as_secs_f64();
@@ -101,6 +107,12 @@ mod tests {
         ] {
             assert_eq!(size(ByteLen::new(bytes)), shown);
         }
+    }
+
+    #[test]
+    fn one_thing_is_not_called_several() {
+        let counts = [0_u64, 1, 2].map(|number| count(number, "shard"));
+        assert_eq!(counts, ["0 shards", "1 shard", "2 shards"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod create;
 mod file;
+mod inherited;
 mod process;
 
 use core::fmt;
@@ -23,11 +24,13 @@ pub use process::{core_dumps_denied, deny_core_dumps};
 /// | source | checked | for |
 /// |---|---|---|
 /// | `File` | a regular file, owned by this user or root, mode 0600 or stricter | most uses |
+/// | `GroupReadableFile` | as `File`, but a group may read it: mode 0640 or stricter | secrets that an orchestrator mounts, root's with a group (`fsGroup` and `defaultMode: 0440` of Kubernetes) |
 /// | `SystemdCredential` | as `File`, but root may let a group read it, as systemd does | services |
 /// | `Descriptor` | content only: the process that opened it decided who may read it | a parent that hands a pipe down |
+/// | `Inherited` | as `Descriptor` | the same, where the descriptor's number stands on a command line |
 /// | `Bytes` | not all zero | a key unwrapped by a key management service |
 /// | `Random` | – | keys that need not outlive the process |
-/// | `Env` | content only | tests; discouraged: every child process inherits the environment, and every process that may read `/proc` sees it |
+/// | `Env` | content only | tests; discouraged: the environment cannot be wiped, every child process inherits it, and processes of the same user and root read it in `/proc/PID/environ` |
 ///
 /// Zeros alone are no key, from any source.
 ///
@@ -37,12 +40,19 @@ pub use process::{core_dumps_denied, deny_core_dumps};
 pub enum KeySource {
     /// A key file: 64 hexadecimal digits and at most one newline, or exactly 32 raw bytes.
     File(PathBuf),
+    /// A key file that a group may read as well. Name this kind only where a group of this process
+    /// alone is meant to read the key: each member of the file's group can open what it seals, and
+    /// forge seals.
+    GroupReadableFile(PathBuf),
     /// The environment variable of this name, with 64 hexadecimal digits.
     Env(String),
     /// The credential of this name that systemd passed to this service (`LoadCredential=`).
     SystemdCredential(String),
     /// An open descriptor, read to its end; content as in a key file.
     Descriptor(OwnedFd),
+    /// The descriptor of this number, which the process that started this one left open for it. It
+    /// stays open.
+    Inherited(u32),
     /// The 32 bytes themselves: see [`bytes`](Self::bytes). Boxed, so that moving them leaves no
     /// copy behind.
     Bytes(Box<Zeroizing<[u8; 32]>>),
@@ -54,11 +64,15 @@ impl fmt::Debug for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::GroupReadableFile(path) => {
+                f.debug_tuple("GroupReadableFile").field(path).finish()
+            }
             Self::Env(name) => f.debug_tuple("Env").field(name).finish(),
             Self::SystemdCredential(name) => {
                 f.debug_tuple("SystemdCredential").field(name).finish()
             }
             Self::Descriptor(descriptor) => f.debug_tuple("Descriptor").field(descriptor).finish(),
+            Self::Inherited(number) => f.debug_tuple("Inherited").field(number).finish(),
             // Never print the bytes.
             Self::Bytes(_) => f.write_str("Bytes(..)"),
             Self::Random => f.write_str("Random"),
@@ -71,7 +85,7 @@ impl fmt::Debug for KeySource {
 #[non_exhaustive]
 pub enum KeySourceError {
     /// The operating system refused to open, read or write.
-    #[error("key file {path}: {error}")]
+    #[error("cannot use {path} as a key file: {error}")]
     Io {
         /// The file, or the name of the source that stands for it.
         path: String,
@@ -156,11 +170,17 @@ impl KeySource {
     pub fn load(self) -> Result<SealKey, KeySourceError> {
         match self {
             Self::File(path) => file::load(&path, file::Rule::Private),
+            Self::GroupReadableFile(path) => file::load(&path, file::Rule::GroupReadable),
             Self::Env(name) => from_env(name),
             Self::SystemdCredential(name) => file::load(&credential(name)?, file::Rule::Credential),
             Self::Descriptor(descriptor) => {
                 let file = File::from(descriptor);
                 parse("the inherited descriptor", &file::read(&file, "the inherited descriptor")?)
+            }
+            Self::Inherited(number) => {
+                let name = format!("descriptor {number}");
+                let file = inherited::open(number).map_err(|error| file::io_error(&name, error))?;
+                parse(&name, &file::read(&file, &name)?)
             }
             Self::Bytes(bytes) => from_bytes(&bytes),
             Self::Random => SealKey::random().map_err(|error| KeySourceError::Content {

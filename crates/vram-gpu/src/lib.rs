@@ -37,6 +37,6 @@ pub use host::{HostDevice, HostDeviceBuilder};
 pub use info::{DeviceInfo, DeviceKind, DeviceState, MemoryInfo};
 pub use memory::{DeviceAddress, DeviceMemory, FreeError};
 pub use pending::{Completion, Pending};
-pub use spec::{DeviceSpec, ParseDeviceSpecError};
+pub use spec::{DeviceSpec, ParseDeviceSpecError, PciBusId, UuidPrefix};
 pub use staging::{Staging, StagingBuffer};
 pub use vram_alloc::DeviceUuid;

@@ -1,6 +1,7 @@
 //! `cargo xtask gpu`: one small binary that checks and measures a real GPU, and its report.
 
 mod elf;
+pub(crate) mod outside;
 mod report;
 
 use std::fs;

@@ -137,6 +137,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("serde_json", &["vram-model", "vram-audit", "vram-cli", "xtask"]),
     ("clap", &["vram-cli"]),
     ("indicatif", &["vram-cli"]),
+    ("terminal_size", &["vram-cli"]),
     ("libloading", &["cuda-shim"]),
 ];
 

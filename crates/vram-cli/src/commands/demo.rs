@@ -1,13 +1,13 @@
 //! `vram demo`: the project's purpose, shown on a made-up model and two devices of host memory.
 
-use std::fs::File;
-use std::io::{self, Write};
+mod model_file;
+
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tempfile::TempDir;
-use vram_model::synth::{LlamaShape, SynthModel};
+use serde::Serialize;
 use vram_residency::device::fault::{FaultDevice, FaultPlan};
 use vram_residency::{
     AdmitRequest, ByteLen, CancelToken, DeviceOffset, GpuChoice, GpuIndex, HostDevice, ModelHandle,
@@ -22,14 +22,28 @@ use crate::progress::Bar;
 use crate::steps::{Loaded, name};
 use crate::{interrupt, table};
 
-/// Fixed, so that every run makes the same model.
-const SEED: u64 = 0x5eed;
 /// With a smaller model, the devices, in whole MiB, would have room for a second copy.
 const SIZE_MIN: ByteLen = ByteLen::new(2 << 20);
 /// Bytes read in the range step.
 const RANGE: usize = 64 << 10;
 
-/// Runs all steps. The temporary folder is removed when this returns, also on an error.
+/// The result of the demonstration, as JSON shows it. Every step passed: else it fails.
+#[derive(Debug, Serialize)]
+struct Shown {
+    tensor_count: usize,
+    file_len: u64,
+    seal_gb_per_s: f64,
+    verify_gb_per_s: f64,
+    /// The altered segments that the flipped bit was found by.
+    altered: Vec<String>,
+    /// What the second copy was refused for.
+    refused: String,
+    freed_count: u64,
+    freed_len: u64,
+    seconds: f64,
+}
+
+/// Runs all steps.
 pub(crate) fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
     let token = interrupt::token()?;
     let started = Instant::now();
@@ -37,57 +51,33 @@ pub(crate) fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
         .line("vram keeps model weights resident in GPU memory, accounted for, and provably the")?;
     output.line("bytes that were sealed. Here it does so on a made-up model; no GPU is needed.")?;
 
-    let folder = tempfile::Builder::new().prefix("vram-demo-").tempdir().map_err(|error| {
-        Failure::input(format!("cannot make a temporary folder: {error}"))
-            .hint("set TMPDIR to a folder that can be written")
-    })?;
-    let path = write_model(&folder, args.size.max(SIZE_MIN), &token, output)?;
-    let model = Model::open(&[path])?;
-    let demo = Demo::load(&model, &token, output)?;
+    let (file, made) = model_file::write(args.size.max(SIZE_MIN), &token, output)?;
+    // The way to a file without a name.
+    let mut model = Model::open(&[PathBuf::from(format!("/dev/fd/{}", file.as_raw_fd()))])?;
+    "llama".clone_into(&mut model.id);
+    let (demo, seal_gb_per_s, verify_gb_per_s) = Demo::load(&model, &token, output)?;
     demo.read_a_range(output)?;
     demo.move_a_shard(output)?;
-    demo.flip_a_bit(output)?;
-    demo.ask_for_too_much(output)?;
-    demo.free_all(output)?;
+    let altered = demo.flip_a_bit(output)?;
+    let refused = demo.ask_for_too_much(output)?;
+    let (freed_count, freed_len) = demo.free_all(output)?;
 
     drop(demo);
-    folder
-        .close()
-        .map_err(|error| Failure::input(format!("cannot remove the temporary folder: {error}")))?;
+    let seconds = started.elapsed().as_secs_f64();
     output.line("")?;
-    output
-        .line(format!("All of that took {:.1} s. Now yours:", started.elapsed().as_secs_f64()))?;
-    output.line("  vram load MODEL.safetensors")
-}
-
-/// Step 1: a file with the tensor names and proportions of a Llama model.
-fn write_model(
-    folder: &TempDir,
-    size: ByteLen,
-    token: &CancelToken,
-    output: &mut Output,
-) -> Result<PathBuf, Failure> {
-    let model = SynthModel::llama(&LlamaShape::about(size), SEED)?;
-    let path = folder.path().join("llama.safetensors");
-    let failed = |error: io::Error| {
-        if token.is_cancelled() {
-            return Failure::interrupted();
-        }
-        Failure::file("write", &path, &error).hint("make room, or set TMPDIR to another folder")
-    };
-    let file = File::create_new(&path).map_err(failed)?;
-    let bar = Bar::new("write", model.file_len());
-    model.write_to(Stoppable { file, bar: &bar, token }).map_err(failed)?;
-    drop(bar);
-
-    output.line("")?;
-    output.line(format!(
-        "1. A model: {} tensors with the names and proportions of Llama, {}",
-        model.tensor_count(),
-        table::size(model.file_len())
-    ))?;
-    output.line(format!("   {}", path.display()))?;
-    Ok(path)
+    output.line(format!("All of that took {seconds:.1} s. Now yours:"))?;
+    output.line("  vram load MODEL.safetensors")?;
+    output.json(&Shown {
+        tensor_count: made.tensor_count(),
+        file_len: made.file_len().get(),
+        seal_gb_per_s,
+        verify_gb_per_s,
+        altered,
+        refused,
+        freed_count,
+        freed_len: freed_len.get(),
+        seconds,
+    })
 }
 
 /// Two devices, a manager over them, and the model in their memory.
@@ -101,12 +91,13 @@ struct Demo<'a> {
 }
 
 impl<'a> Demo<'a> {
-    /// Step 2: the model is sealed into both devices, all or nothing.
+    /// Step 2: the model is sealed into both devices, all or nothing. Also returns how fast it was
+    /// sealed and verified, in GB/s.
     fn load(
         model: &'a Model,
         token: &'a CancelToken,
         output: &mut Output,
-    ) -> Result<Self, Failure> {
+    ) -> Result<(Self, f64, f64), Failure> {
         // Each device has room for five eighths of the model: the model needs both, and a second
         // copy finds no room.
         let total = (model.plan.footprint().get() / 8).saturating_mul(5);
@@ -134,14 +125,11 @@ impl<'a> Demo<'a> {
             table::size(total)
         ))?;
         let rate = |time| table::gb_per_s(model.plan.total(), time);
-        output.line(format!(
-            "   sealed at {:.2} GB/s, verified at {:.2} GB/s",
-            rate(seal_time),
-            rate(verify_time)
-        ))?;
+        let (seal, verify) = (rate(seal_time), rate(verify_time));
+        output.line(format!("   sealed at {seal:.2} GB/s, verified at {verify:.2} GB/s"))?;
         demo.show_capacity(output)?;
         demo.show_bytes(output)?;
-        Ok(demo)
+        Ok((demo, seal, verify))
     }
 
     /// Step 3: part of a tensor, without opening the rest.
@@ -186,8 +174,9 @@ impl<'a> Demo<'a> {
         output.line("   the old handle still opens it: handles name shards, not places")
     }
 
-    /// Step 5: one bit of device memory changes, and no byte of that shard is served.
-    fn flip_a_bit(&self, output: &mut Output) -> Result<(), Failure> {
+    /// Step 5: one bit of device memory changes, and no byte of that shard is served. Returns the
+    /// altered segments.
+    fn flip_a_bit(&self, output: &mut Output) -> Result<Vec<String>, Failure> {
         interrupt::check(self.token)?;
         let (piece, altered) = self.flip_until_it_hits()?;
         let verdict = self.manager.verify(&altered, Verify::Full)?;
@@ -212,7 +201,8 @@ impl<'a> Demo<'a> {
         if !sound {
             return Err(Failure::integrity("the repaired shard does not verify"));
         }
-        output.line("   repair: freed, and sealed again from the file: sound")
+        output.line("   repair: freed, and sealed again from the file: sound")?;
+        Ok(segments)
     }
 
     /// Flips bits until one lies in a shard and not in a hole, and returns that shard.
@@ -239,8 +229,8 @@ impl<'a> Demo<'a> {
         Err(Failure::integrity("flipped bits were not found"))
     }
 
-    /// Step 6: a second copy finds no room, and the error says what would fit.
-    fn ask_for_too_much(&self, output: &mut Output) -> Result<(), Failure> {
+    /// Step 6: a second copy finds no room, and the error says what would fit. Returns that error.
+    fn ask_for_too_much(&self, output: &mut Output) -> Result<String, Failure> {
         interrupt::check(self.token)?;
         let used = self.used()?;
         let sources: Vec<_> = self.model.files.iter().map(|file| file.source.clone()).collect();
@@ -264,11 +254,13 @@ impl<'a> Demo<'a> {
         if self.used()? != used {
             return Err(Failure::integrity("a refused load left something behind"));
         }
-        output.line("   nothing was taken: the figures are as before")
+        output.line("   nothing was taken: the figures are as before")?;
+        Ok(refused.to_string())
     }
 
-    /// Step 7: every shard is wiped and freed, and the capacity is as before, to the byte.
-    fn free_all(&self, output: &mut Output) -> Result<(), Failure> {
+    /// Step 7: every shard is wiped and freed, and the capacity is as before, to the byte. Returns
+    /// the number of shards, and their bytes.
+    fn free_all(&self, output: &mut Output) -> Result<(u64, ByteLen), Failure> {
         let mut freed = ByteLen::ZERO;
         let mut count = 0_u64;
         for shard in self.manager.shards() {
@@ -283,7 +275,8 @@ impl<'a> Demo<'a> {
             "7. Free: {count} shards, {}, overwritten before they were given back",
             table::size(freed)
         ))?;
-        self.show_capacity(output)
+        self.show_capacity(output)?;
+        Ok((count, freed))
     }
 
     fn loaded(&self) -> Loaded<'_> {
@@ -356,26 +349,4 @@ fn device(index: u32, total: ByteLen) -> Result<Arc<FaultDevice>, Failure> {
 fn hex(bytes: &[u8]) -> String {
     let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     bytes.join(" ")
-}
-
-/// A file that shows the progress of writing, and fails once the user asked to stop.
-struct Stoppable<'a> {
-    file: File,
-    bar: &'a Bar,
-    token: &'a CancelToken,
-}
-
-impl Write for Stoppable<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.token.is_cancelled() {
-            return Err(io::Error::other("interrupted"));
-        }
-        let written = self.file.write(bytes)?;
-        self.bar.advance(ByteLen::from_usize(written).get());
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
 }

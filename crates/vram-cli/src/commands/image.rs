@@ -7,12 +7,13 @@ use std::time::Instant;
 
 use vram_residency::{
     ByteLen, CONTEXT_LEN_MAX, CancelToken, ContentDigest, Expected, FileState, ImageOptions,
-    KeyRing, Overwrite, Progress, Protection, SealContext, SealParams, SivScope, seal_image,
-    seal_image_to, unseal_image, unseal_image_to,
+    KeyRing, Overwrite, Progress, Protection, SealContext, SealError, SealParams, SivScope,
+    seal_image, seal_image_to, unseal_image, unseal_image_to,
 };
 
 use crate::args::{BoundArgs, ExpectArgs, ExpectedMode, Mode, SealArgs, UnsealArgs};
 use crate::commands::keys;
+use crate::commands::results::Done;
 use crate::failure::Failure;
 use crate::model::not_the_file;
 use crate::output::{Output, digest_line, note};
@@ -21,11 +22,11 @@ use crate::{interrupt, streams, table};
 
 /// `vram seal`: a file becomes an image. Prints the file's digest as `b3sum` does.
 pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> {
-    let key = keys::load(&args.key_file)?;
+    let keys::Given { key, file: key_file } = keys::load(&args.key, streams::is_dash(&args.file))?;
     let bound = Bound::read(&args.bound)?;
 
     let mut context = SealContext::new(&args.model_id)
-        .map_err(|error| Failure::input(format!("--model-id: {error}")))?
+        .map_err(|error| bad_model_id(&error))?
         .shard_index(args.bound.shard_index.unwrap_or_default())
         .revision(args.bound.revision.unwrap_or_default());
     if let Some(text) = &args.bound.context {
@@ -38,7 +39,7 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
 
     let started = Instant::now();
     let bar = BytesBar::new("seal");
-    let inputs = inputs(&args.file, &args.key_file, &args.bound);
+    let inputs = inputs(&args.file, key_file.as_deref(), &args.bound);
     streams::output_is_none_of(&inputs)?;
     let options = options(&bar, &inputs, args.force, interrupt::token()?);
     let params = params(args);
@@ -52,6 +53,10 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
     drop(bar);
 
     let len = report.fields.plaintext_len();
+    if output.is_json() {
+        let names = (streams::input_name(&args.file), streams::output_name(&args.output));
+        return output.json(&Done::of(&report, names, started.elapsed()));
+    }
     note(format!(
         "sealed {} into {}: {} at {:.2} GB/s, key {}",
         streams::input_name(&args.file),
@@ -65,14 +70,15 @@ pub(crate) fn seal(args: &SealArgs, output: &mut Output) -> Result<(), Failure> 
 
 /// `vram unseal`: an image becomes the file that it was made from. Prints that file's digest.
 pub(crate) fn unseal(args: &UnsealArgs, output: &mut Output) -> Result<(), Failure> {
-    let keys = KeyRing::new(keys::load(&args.key_file)?);
+    let keys::Given { key, file: key_file } = keys::load(&args.key, streams::is_dash(&args.image))?;
+    let keys = KeyRing::new(key);
     let bound = Bound::read(&args.expect.bound)?;
     let expected = bound.expected(&args.expect)?;
     let image = streams::Image::at(&args.image)?;
 
     let started = Instant::now();
     let bar = BytesBar::new("unseal");
-    let inputs = inputs(&args.image, &args.key_file, &args.expect.bound);
+    let inputs = inputs(&args.image, key_file.as_deref(), &args.expect.bound);
     streams::output_is_none_of(&inputs)?;
     let options = options(&bar, &inputs, args.force, interrupt::token()?);
     let report = if streams::is_dash(&args.output) {
@@ -85,6 +91,10 @@ pub(crate) fn unseal(args: &UnsealArgs, output: &mut Output) -> Result<(), Failu
     drop(bar);
 
     let len = report.fields.plaintext_len();
+    if output.is_json() {
+        let names = (streams::output_name(&args.output), streams::input_name(&args.image));
+        return output.json(&Done::of(&report, names, started.elapsed()));
+    }
     note(format!(
         "opened {} into {}: {} at {:.2} GB/s",
         streams::input_name(&args.image),
@@ -137,10 +147,13 @@ pub(super) fn options<'a>(
 /// The files that a command reads.
 pub(super) fn inputs<'a>(
     read: &'a Path,
-    key_file: &'a Path,
+    key_file: Option<&'a Path>,
     bound: &'a BoundArgs,
 ) -> Vec<&'a Path> {
-    [streams::input_file(read), key_file].into_iter().chain(bound.metadata.as_deref()).collect()
+    [Some(streams::input_file(read)), key_file, bound.metadata.as_deref()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Prints the digest of `file`: as the result, unless the content itself is the result.
@@ -176,7 +189,7 @@ impl Bound {
             (Some(model_id), context) => {
                 let context = context.as_deref().unwrap_or_default();
                 Expected::in_context(model_id, context.as_bytes())
-                    .map_err(|error| Failure::input(format!("--model-id: {error}")))?
+                    .map_err(|error| bad_model_id(&error))?
             }
             (None, Some(_)) => {
                 let hint = if args.any_model {
@@ -211,6 +224,10 @@ impl Bound {
         }
         Ok(expected)
     }
+}
+
+fn bad_model_id(error: &SealError) -> Failure {
+    Failure::usage(format!("--model-id: {error}")).hint("give a name of 1 to 1024 bytes")
 }
 
 pub(super) fn read_metadata(path: &Path) -> Result<Vec<u8>, Failure> {

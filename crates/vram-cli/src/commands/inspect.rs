@@ -56,7 +56,8 @@ pub(crate) fn run(args: &InspectArgs, output: &mut Output) -> Result<(), Failure
     let info = info.map_err(|error| Failure::image(image.named(error)))?;
     let name = streams::input_name(&args.image);
     let inspection = Inspection::of(&name, &info);
-    if args.json { output.json(&inspection) } else { inspection.print(output) }
+    inspection.print(output)?;
+    output.json(&inspection)
 }
 
 impl<'a> Inspection<'a> {

@@ -92,12 +92,10 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     }
     let token = interrupt::token()?;
     let model = Model::open(&args.files)?;
-    let key = match &args.key_file {
-        Some(path) => keys::load(path)?,
-        None => keys::random()?,
-    };
+    let key = keys::load_or_random(&args.key)?;
     let key_id = key.id();
-    let devices = Devices::open(&args.devices, model.plan.footprint())?;
+    let mut devices = Devices::open(&args.devices, model.plan.footprint())?;
+    output.set_cards(devices.infos());
     let manager = devices
         .builder(model.plan.footprint())?
         .key(key)
@@ -105,7 +103,7 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         .build()?;
     let before = capacities(&manager)?;
     let choice = choose(args, &manager)?;
-    check_room(&model, choice, &before)?;
+    check_room(&model, choice, &before, &devices)?;
 
     let bar = Bar::new("seal", model.plan.total());
     let started = Instant::now();
@@ -151,21 +149,22 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         freed_len,
         capacity_restored: same_room(&before, &after),
     };
-    if args.json {
-        output.json(&report)?;
-    } else {
-        report.print(&before, &after, output)?;
-        for (file, digest) in model.files.iter().zip(&digests) {
-            output.digest(&digest.blake3, &file.path)?;
-        }
+    report.print(&before, &after, output)?;
+    for (file, digest) in model.files.iter().zip(&digests) {
+        output.digest(&digest.blake3, &file.path)?;
     }
-    if !report.capacity_restored {
-        return Err(Failure::new(
-            Kind::Device,
-            "the model was freed, but not all capacity came back",
-        ));
+    if report.capacity_restored {
+        return output.json(&report);
     }
-    Ok(())
+    let failure = not_all_came_back("the model was freed");
+    output.json_failed(&report, &failure)?;
+    Err(failure)
+}
+
+/// What was freed is missing in the room there is.
+pub(super) fn not_all_came_back(what: &str) -> Failure {
+    Failure::new(Kind::Device, format!("{what}, but not all capacity came back"))
+        .hint("look for errors of the card in `dmesg`; the driver takes the rest back now")
 }
 
 /// Returns true if every GPU's own figures are the same. What other processes hold may change
@@ -229,7 +228,12 @@ pub(super) fn choose(args: &LoadArgs, manager: &VramManager) -> Result<GpuChoice
 
 /// Refuses a model that is larger than the room for it before reading a byte of it. The error says
 /// which device would be large enough.
-fn check_room(model: &Model, choice: GpuChoice, capacities: &[GpuCapacity]) -> Result<(), Failure> {
+fn check_room(
+    model: &Model,
+    choice: GpuChoice,
+    capacities: &[GpuCapacity],
+    devices: &Devices,
+) -> Result<(), Failure> {
     let chosen = capacities.iter().filter(|gpu| match choice {
         GpuChoice::One(index) => gpu.gpu == index,
         _ => true,
@@ -240,13 +244,17 @@ fn check_room(model: &Model, choice: GpuChoice, capacities: &[GpuCapacity]) -> R
     if model.plan.total() <= room && needed.saturating_sub(ByteLen::new(255)) <= room {
         return Ok(());
     }
-    Err(no_room(
-        Failure::new(
-            Kind::NoRoom,
-            format!("no room: the model needs {needed}, and there is room for {room}"),
-        ),
-        model,
-    ))
+    let figures = devices.figures();
+    let failure = Failure::new(
+        Kind::NoRoom,
+        format!("no room: the model needs {needed}, and there is room for {room}{figures}"),
+    )
+    .detail(|details| {
+        details.needed = Some(needed.get());
+        details.room = Some(room.get());
+        details.foreign = devices.foreign();
+    });
+    Err(no_room(failure, model))
 }
 
 /// Adds the hint which device would be large enough for the model.

@@ -11,11 +11,11 @@ use vram_residency::{
 };
 
 use super::image::{check_context, read_metadata};
-use super::load::{Phase, STAGING_LEN_MAX, capacities, choose, same_room};
+use super::load::{Phase, STAGING_LEN_MAX, capacities, choose, not_all_came_back, same_room};
 use crate::args::{ExpectedMode, LoadArgs};
 use crate::commands::devices::Devices;
 use crate::commands::keys;
-use crate::failure::{Failure, Kind};
+use crate::failure::Failure;
 use crate::model::digests::{Expectations, Found, Hashers};
 use crate::model::is_sealed_image;
 use crate::output::Output;
@@ -93,7 +93,7 @@ pub(super) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         return Err(Failure::input("which model the images must be of is not given")
             .hint("give the --model-id that they were sealed with"));
     };
-    let Some(key_file) = &args.key_file else {
+    let Some(key) = keys::load_if_named(&args.key)? else {
         return Err(Failure::input("sealed images need the key that they were sealed with")
             .hint("give --key-file"));
     };
@@ -101,10 +101,10 @@ pub(super) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     check_context(args.images.context.as_deref())?;
     let metadata = args.images.metadata.as_deref().map(read_metadata).transpose()?;
     let token = interrupt::token()?;
-    let key = keys::load(key_file)?;
     let key_id = key.id();
     let needed = footprint(&args.files)?;
-    let devices = Devices::open(&args.devices, needed)?;
+    let mut devices = Devices::open(&args.devices, needed)?;
+    output.set_cards(devices.infos());
     let manager = devices
         .builder(needed)?
         .key(key)
@@ -151,18 +151,16 @@ pub(super) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         freed_len,
         capacity_restored: same_room(&before, &after),
     };
-    if args.json {
-        output.json(&report)?;
-    } else {
-        report.print(output)?;
-        for (path, found) in args.files.iter().zip(&found) {
-            output.digest(&found.blake3, path)?;
-        }
+    report.print(output)?;
+    for (path, found) in args.files.iter().zip(&found) {
+        output.digest(&found.blake3, path)?;
     }
     if report.capacity_restored {
-        return Ok(());
+        return output.json(&report);
     }
-    Err(Failure::new(Kind::Device, "the images were freed, but not all capacity came back"))
+    let failure = not_all_came_back("the images were freed");
+    output.json_failed(&report, &failure)?;
+    Err(failure)
 }
 
 /// The images of one command, and the shards that they became.

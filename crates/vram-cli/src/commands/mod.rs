@@ -8,4 +8,5 @@ pub(crate) mod keys;
 pub(crate) mod load;
 mod load_images;
 mod model_info;
+pub(crate) mod results;
 pub(crate) mod verify;

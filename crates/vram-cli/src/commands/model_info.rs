@@ -72,7 +72,8 @@ pub(super) fn run(
     let header = header
         .map_err(|error| Failure::from(error).hint("give a sealed image or a .safetensors file"))?;
     let info = ModelInfo::of(name, &header);
-    if args.json { output.json(&info) } else { info.print(output) }
+    info.print(output)?;
+    output.json(&info)
 }
 
 impl ModelInfo {

@@ -8,6 +8,7 @@ use vram_residency::{CancelToken, Expected, ImageVerdict, KeyRing, verify_image}
 use super::image::{Bound, BytesBar, inputs, options};
 use crate::args::VerifyArgs;
 use crate::commands::keys;
+use crate::commands::results::{self, Checked};
 use crate::failure::{Failure, Kind};
 use crate::output::{Output, note};
 use crate::{interrupt, streams, table};
@@ -23,44 +24,59 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
     if args.images.iter().filter(|image| streams::is_dash(image)).count() > 1 {
         return Err(Failure::input("standard input is given twice").hint("give `-` once"));
     }
-    let keys = KeyRing::new(keys::load(&args.key_file)?);
+    let stdin_is_read = args.images.iter().any(|image| streams::is_dash(image));
+    let keys::Given { key, file: key_file } = keys::load(&args.key, stdin_is_read)?;
+    let keys = KeyRing::new(key);
     let bound = Bound::read(&args.expect.bound)?;
     let expected = bound.expected(&args.expect)?;
     for image in &args.images {
-        streams::output_is_none_of(&inputs(image, &args.key_file, &args.expect.bound))?;
+        streams::output_is_none_of(&inputs(image, key_file.as_deref(), &args.expect.bound))?;
     }
     let token = interrupt::token()?;
-    let job = Job { args, keys: &keys, expected: &expected, token: &token };
+    let (key_file, token) = (key_file.as_deref(), &token);
+    let job = Job { args, keys: &keys, key_file, expected: &expected, token };
 
-    if let [image] = args.images.as_slice() {
-        return job.verify(image, output);
-    }
+    let mut checked = Checked { images: Vec::new() };
     let mut failures: Vec<(String, Failure)> = Vec::new();
+    let alone = args.images.len() == 1;
     for image in &args.images {
-        match job.verify(image, output) {
+        match job.verify(image, &mut checked, output) {
             Ok(()) => {}
             Err(failure) if failure.kind() == Kind::Interrupted => return Err(failure),
             Err(failure) => {
                 let name = streams::input_name(image);
-                output.line(format!("{name}: NOT SOUND: {failure}"))?;
+                if !alone {
+                    output.line(format!("{name}: NOT SOUND: {failure}"))?;
+                }
                 failures.push((name, failure));
             }
         }
     }
-    summary(&failures, args.images.len())
+    let failure = match failures.pop() {
+        None => return output.json(&checked),
+        Some((_, only)) if alone => only,
+        Some(last) => {
+            failures.push(last);
+            summary(&failures, args.images.len())
+        }
+    };
+    // An image that could not be checked at all has no verdict: then the failure says all.
+    if !checked.images.is_empty() {
+        output.json_failed(&checked, &failure)?;
+    }
+    Err(failure)
 }
 
 /// The outcome of several images.
-fn summary(failures: &[(String, Failure)], all: usize) -> Result<(), Failure> {
-    let Some((_, worst)) = failures.iter().max_by_key(|(_, failure)| rank(failure.kind())) else {
-        return Ok(());
-    };
+fn summary(failures: &[(String, Failure)], all: usize) -> Failure {
+    let kinds = failures.iter().map(|(_, failure)| failure.kind());
+    let worst = kinds.max_by_key(|kind| rank(*kind)).unwrap_or(Kind::Input);
     let named: Vec<&str> = failures.iter().take(NAMED_MAX).map(|(name, _)| name.as_str()).collect();
     let rest = failures.len().saturating_sub(named.len());
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
     let count = failures.len();
     let what = format!("not sound: {count} of {all} images: {}{more}", named.join(", "));
-    Err(Failure::new(worst.kind(), what).hint("the line of each says what to do"))
+    Failure::new(worst, what).hint("the line of each says what to do")
 }
 
 /// How bad a failure of one image is: tampering is the worst.
@@ -75,30 +91,37 @@ const fn rank(kind: Kind) -> u8 {
 struct Job<'a> {
     args: &'a VerifyArgs,
     keys: &'a KeyRing,
+    key_file: Option<&'a Path>,
     expected: &'a Expected<'a>,
     token: &'a CancelToken,
 }
 
 impl Job<'_> {
     /// Checks one image, and prints a line if it is sound.
-    fn verify(&self, path: &Path, output: &mut Output) -> Result<(), Failure> {
+    fn verify(
+        &self,
+        path: &Path,
+        checked: &mut Checked,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
         let started = Instant::now();
         let bar = BytesBar::new("verify");
         let image = streams::Image::at(path)?;
-        let inputs = inputs(path, &self.args.key_file, &self.args.expect.bound);
+        let inputs = inputs(path, self.key_file, &self.args.expect.bound);
         let options = options(&bar, &inputs, false, self.token.clone());
         let verdict = verify_image(self.keys, self.expected, image.path(), options);
         let verdict = verdict.map_err(|error| Failure::image(image.named(error)))?;
         drop(bar);
 
         let image = streams::input_name(path);
+        checked.images.push(results::ImageVerdict::of(&image, &verdict));
         let len = verdict.fields.plaintext_len();
         let Some(digest) = verdict.digest else { return Err(altered(&image, &verdict, output)?) };
         note(format!("verified at {:.2} GB/s", table::gb_per_s(len, started.elapsed())));
         output.line(format!(
-            "{image}: sound, and the content that was sealed: {} in {} segments, BLAKE3 {digest}",
+            "{image}: sound, and the content that was sealed: {} in {}, BLAKE3 {digest}",
             table::size(len),
-            verdict.fields.segment_count(),
+            table::count(verdict.fields.segment_count(), "segment"),
         ))
     }
 }
@@ -117,6 +140,10 @@ fn altered(image: &str, verdict: &ImageVerdict, output: &mut Output) -> Result<F
         let more = found.saturating_sub(LISTED_MAX);
         output.line(format!("{image}: altered segments not listed: {more}"))?;
     }
-    Ok(Failure::integrity(format!("{image} was altered: {found} of {all} segments"))
-        .hint("fetch the image again, or seal its source anew"))
+    Ok(Failure::integrity(format!(
+        "{image} was altered: {found} of {}",
+        table::count(all, "segment")
+    ))
+    .hint("fetch the image again, or seal its source anew")
+    .detail(|details| details.file = Some(image.to_owned())))
 }

@@ -7,10 +7,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::program::schema::check;
 use crate::support::{Bench, Ran, blake3};
 
 /// The simulated driver, which cargo built with this test.
-fn driver() -> PathBuf {
+pub(crate) fn driver() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let mut places = test.ancestors().map(|folder| folder.join("libcuda_sim_so.so"));
     places.find(|path| path.is_file()).unwrap()
@@ -60,8 +61,6 @@ fn where_there_is_no_cuda_the_reason_is_said_in_words() {
     // `support` sets the path of a driver that does not exist.
     let shown = bench.run(["devices"]).expect_code(0).stdout;
     assert!(shown.contains("no CUDA") && shown.contains("/nowhere/"), "{shown}");
-    let ran = bench.run(["load", "m.safetensors"]).expect_code(0);
-    assert!(ran.stdout.contains("host memory, since"), "{}", ran.stdout);
     let refused = ["load", "m.safetensors", "--device", "cuda:0"];
     bench.run(refused).expect_error(4, &["cuda:0", "install the NVIDIA driver"]);
 
@@ -69,11 +68,101 @@ fn where_there_is_no_cuda_the_reason_is_said_in_words() {
     assert!(shown.contains("found no device"), "{shown}");
 }
 
+/// P57. A check of a GPU that passes on host memory would be worse than none.
+#[test]
+fn without_a_usable_card_nothing_is_loaded_into_host_memory_unless_it_is_named() {
+    let bench = Bench::new();
+    bench.model("m.safetensors", 300);
+    let load = ["load", "m.safetensors"];
+    let named = ["load", "m.safetensors", "--device", "host:16MiB"];
+    // No driver; a driver without a device; a driver that does not start; a card without memory of
+    // its own; a card whose every allocation fails.
+    let (integrated, failing) = ("integrated=true", "fail=alloc:1:999");
+    for (devices, init, reason) in [
+        (None, None, "/nowhere/"),
+        (Some(""), None, "found no device"),
+        (Some("capacity=64MiB"), Some("999"), "would not start"),
+        (Some(integrated), None, "integrated"),
+        (Some(failing), None, "999"),
+    ] {
+        let run = |args: &[&str]| {
+            let mut command =
+                devices.map_or_else(|| bench.command(args), |some| on(&bench, some, args));
+            if let Some(code) = init {
+                command.env("CUDA_SIM_INIT", code);
+            }
+            Ran::of(command.output().unwrap())
+        };
+        let words = ["no --device was given", reason, "vram devices", "--device host:"];
+        let ran = run(&load).expect_error(4, &words);
+        let json = run(&[&load[..], &["--json"]].concat()).expect_code(4);
+        assert_eq!(check(&json.stdout).1["error"]["code"], "no-gpu");
+        let hinted = ran.stderr.split("--device host:").nth(1).unwrap().trim();
+        run(&[&load[..], &["--device", &format!("host:{hinted}")]].concat()).expect_code(0);
+        run(&named).expect_code(0);
+        run(&["devices", "--require", "1"]).expect_code(4);
+        run(&["devices"]).expect_code(0);
+    }
+    // One card of two: it is used, and what is left out is said.
+    let ran = run(&bench, "capacity=64MiB;integrated=true", &load).expect_code(0);
+    assert!(ran.stderr.contains("not used: CUDA device 1"), "{}", ran.stderr);
+}
+
+#[test]
+fn as_many_cards_as_are_required_are_there_or_it_is_exit_code_4() {
+    let bench = Bench::new();
+    let two = "capacity=64MiB;capacity=64MiB;integrated=true";
+    for (required, code) in [("0", 0), ("1", 0), ("2", 0), ("3", 4), ("4294967295", 4)] {
+        let ran = run(&bench, two, &["devices", "--require", required]).expect_code(code);
+        assert!(ran.stdout.contains("cuda:1"), "{}", ran.stdout);
+        if code == 4 {
+            let ran =
+                ran.expect_error_line(&["2 CUDA devices can be used", required, "nvidia-smi"]);
+            assert!(ran.stderr.contains("integrated"), "{}", ran.stderr);
+        }
+        let ran = run(&bench, two, &["devices", "--json", "--require", required]);
+        assert_eq!(check(&ran.stdout).1["error"].is_null(), code == 0);
+    }
+}
+
+#[test]
+fn a_card_is_named_by_uuid_the_beginning_of_one_or_bus() {
+    let bench = Bench::new();
+    bench.model("m.safetensors", 300);
+    let cards = "capacity=64MiB,uuid=8932f937d72c4106c12f20bd9faed9f6;\
+                 capacity=64MiB,uuid=8932f937d72c4106c12f20bd9faed9f7;\
+                 capacity=64MiB,uuid=08932f9370000000000000000000000";
+    let listing = json(&run(&bench, cards, &["devices", "--json"]).expect_code(0));
+    let card =
+        |index: usize, name: &str| listing["devices"][index][name].as_str().unwrap().to_owned();
+    let (uuid, other) = (card(1, "uuid"), card(0, "uuid"));
+    for device in [
+        uuid.clone(),
+        uuid.replace("GPU-", "MIG-"),
+        uuid.to_uppercase(),
+        card(1, "pci_bus_id"),
+        format!("0000{}", card(1, "pci_bus_id").to_uppercase()),
+        card(1, "device"),
+    ] {
+        let load = ["load", "--json", "m.safetensors", "--device", &device];
+        let (_, report) = check(&run(&bench, cards, &load).expect_code(0).stdout);
+        assert_eq!(report["gpus"][0]["uuid"], uuid, "{device}");
+    }
+    let load = |device: &str| run(&bench, cards, &["load", "m.safetensors", "--device", device]);
+    load("GPU-0").expect_code(0);
+    // All but the last digit, which two cards have.
+    load(&uuid[..uuid.len() - 1])
+        .expect_error(4, &["several", &uuid, &other, "more of its digits"]);
+    load("GPU-ffffffff").expect_error(4, &["GPU-ffffffff", &uuid, &other, "vram devices"]);
+    load("0000:ff:1f.0").expect_error(4, &["0000:ff:1f.0", &card(0, "pci_bus_id")]);
+}
+
 #[test]
 fn a_device_that_cannot_be_used_is_listed_with_the_reason() {
     let bench = Bench::new();
     let shown = run(&bench, "capacity=1GiB,integrated=true", &["devices"]).expect_code(0).stdout;
     assert!(shown.contains("not usable") && shown.contains("integrated"), "{shown}");
+    assert!(shown.contains("it is Simulated GPU, GPU-") && shown.contains("PCI 0000:"), "{shown}");
 }
 
 #[test]
@@ -126,25 +215,52 @@ fn the_program_needs_no_cuda_library_to_start() {
 }
 
 #[test]
-fn a_card_that_is_too_small_is_exit_code_3() {
+fn a_card_that_is_too_small_is_exit_code_3_and_says_who_holds_it() {
     let bench = Bench::new();
     bench.model("m.safetensors", 3000);
     let load = ["load", "m.safetensors", "--device", "cuda:0"];
-    run(&bench, "capacity=2MiB", &load).expect_error(3, &["no room"]);
+    run(&bench, "capacity=2MiB", &load).expect_error(3, &["no room", "--device host:"]);
     // The card is large enough, but other processes hold most of it.
-    run(&bench, "capacity=64MiB,foreign=62MiB", &load).expect_error(3, &["no room"]);
+    let words =
+        ["no room", "gpu 0", "GPU-", "PCI 0000:", "64.0 MiB", "others hold 62.0 MiB", "1.7 MiB"];
+    let held = "capacity=64MiB,foreign=62MiB";
+    run(&bench, held, &load).expect_error(3, &words);
+    let ran = run(&bench, held, &[&load[..], &["--json"]].concat()).expect_code(3);
+    let details = &check(&ran.stdout).1["error"]["details"];
+    assert_eq!(details["foreign"], 62 << 20);
+    assert!(details["needed"].as_u64() > details["room"].as_u64(), "{details}");
 }
 
 #[test]
-fn a_card_that_fails_is_exit_code_4_and_one_that_lies_is_1() {
+fn a_card_that_fails_is_exit_code_4_and_named_and_one_that_lies_is_1() {
     let bench = Bench::new();
     bench.model("m.safetensors", 3000);
     let load = ["load", "m.safetensors", "--device", "cuda:0"];
-    // An uncorrectable memory error while reading, at once and later: sticky, the card is lost.
-    for fault in ["fail=out:3:214", "fail=in:3:214", "later=in:3:214"] {
-        let card = format!("capacity=64MiB,{fault}");
-        run(&bench, &card, &load).expect_error(4, &["gpu 0"]);
+    // An uncorrectable memory error while writing and while reading, at once and later: sticky, the
+    // card is lost.
+    for fault in ["fail=in:3:214", "later=in:3:214", "fail=out:3:214", "fail=out:100:214"] {
+        let card = format!("name=H200,capacity=64MiB,{fault}");
+        let words = ["gpu 0 is H200, GPU-", "PCI 0000:", "214", "dmesg", "--device"];
+        run(&bench, &card, &load).expect_error(4, &words);
+        let ran = run(&bench, &card, &[&load[..], &["--json"]].concat()).expect_code(4);
+        let details = &check(&ran.stdout).1["error"]["details"];
+        assert_eq!(details["gpu"], 0);
+        assert_eq!(details["driver_code"], 214);
+        for name in ["gpu_name", "gpu_uuid", "pci_bus_id"] {
+            assert!(details[name].is_string(), "{details}");
+        }
     }
+    // Sealing reads back what it wrote. Once it has ended, the error knows at which tensor the card
+    // failed.
+    let mut late = (50..).step_by(50).map(|nth| {
+        let card = format!("capacity=64MiB,fail=out:{nth}:214");
+        let ran = run(&bench, &card, &[&load[..], &["--json"]].concat()).expect_code(4);
+        check(&ran.stdout).1["error"].clone()
+    });
+    let error = late.find(|error| error["details"]["tensor"].is_string()).unwrap();
+    let tensor = error["details"]["tensor"].as_str().unwrap();
+    assert!(tensor.starts_with("tensor "), "{error}");
+    assert!(error["message"].as_str().unwrap().starts_with(tensor), "{error}");
     // A copy that returns success and wrong bytes.
     let ran = run(&bench, "capacity=64MiB,flip=in:9:1000", &load).expect_error(1, &["segment"]);
     assert!(ran.stderr.contains("gpu 0") || ran.stderr.contains("altered"), "{}", ran.stderr);

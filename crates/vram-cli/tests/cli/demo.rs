@@ -33,5 +33,5 @@ fn a_temporary_folder_that_cannot_be_written_is_told() {
     let bench = Bench::new();
     let output = bench.command(["demo"]).env("TMPDIR", bench.path("missing")).output().unwrap();
     let ran = crate::support::Ran::of(output).expect_code(2);
-    ran.expect_error_line(&["temporary folder", "TMPDIR"]);
+    ran.expect_error_line(&["temporary file", "TMPDIR"]);
 }

@@ -27,16 +27,6 @@ fn signal(child: &Child, name: &str) {
     assert!(status.success());
 }
 
-/// Waits until the folder holds a file other than the given names.
-fn wait_for_more_than(bench: &Bench, names: &[&str], child: &mut Child) {
-    let started = Instant::now();
-    while bench.names() == names {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
-        assert!(started.elapsed() < PATIENCE, "nothing happens");
-        std::thread::yield_now();
-    }
-}
-
 /// Waits until the child has begun a file in the folder, which may have no name yet.
 fn wait_until_it_writes(bench: &Bench, known: &[&str], child: &mut Child) {
     let folder = fs::canonicalize(bench.path(".")).unwrap();
@@ -102,7 +92,7 @@ fn ctrl_c_during_a_load_exits_130() {
     let header = [&u64::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat();
     let header_len = u64::try_from(header.len()).unwrap();
     sparse(&bench.path("long"), &header, header_len.checked_add(LONG).unwrap());
-    let child = bench.command(["load", "long"]).spawn().unwrap();
+    let child = bench.command(["load", "long", "--device", "host:16GiB"]).spawn().unwrap();
     // The signal ends the run at any time, before the sealing or in the middle of it.
     std::thread::sleep(Duration::from_millis(300));
     signal(&child, "-INT");
@@ -112,13 +102,19 @@ fn ctrl_c_during_a_load_exits_130() {
 }
 
 #[test]
-fn ctrl_c_during_the_demonstration_removes_its_folder() {
+fn a_demonstration_that_is_stopped_or_killed_leaves_nothing() {
     let bench = Bench::new();
-    let mut child =
-        bench.command(["demo", "--size", "4GiB"]).env("TMPDIR", bench.path(".")).spawn().unwrap();
-    wait_for_more_than(&bench, &[], &mut child);
-    signal(&child, "-INT");
-    let ran = Ran::of(child.wait_with_output().unwrap()).expect_code(130);
-    ran.expect_error_line(&["interrupted"]);
-    assert!(bench.names().is_empty(), "{:?}", bench.names());
+    for name in ["-INT", "-KILL"] {
+        let mut command = bench.command(["demo", "--size", "4GiB"]);
+        let mut child = command.env("TMPDIR", bench.path(".")).spawn().unwrap();
+        wait_until_it_writes(&bench, &[], &mut child);
+        signal(&child, name);
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        if name == "-INT" {
+            ran.expect_code(130).expect_error_line(&["interrupted"]);
+        } else {
+            assert_eq!(ran.code, None);
+        }
+        assert!(bench.names().is_empty(), "{:?}", bench.names());
+    }
 }

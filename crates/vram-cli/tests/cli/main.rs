@@ -19,8 +19,12 @@ mod expected;
 mod files;
 mod images;
 mod interrupted;
+// Loads without `--device`: a build with CUDA takes cards then, or fails (`cuda`).
+#[cfg(not(feature = "cuda"))]
 mod load;
 mod outputs;
+mod program;
+#[cfg(not(feature = "cuda"))]
 mod readme;
 mod support;
 mod usage;

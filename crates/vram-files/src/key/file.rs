@@ -20,6 +20,8 @@ const CONTENT_LEN_MAX: usize = 65;
 pub(super) enum Rule {
     /// The owner alone.
     Private,
+    /// The owner and a group, because the caller says so.
+    GroupReadable,
     /// The owner, and a group if root is the owner: systemd gives a service access to a credential
     /// by an access control list, which shows as group permission, inside a folder of its own.
     Credential,
@@ -29,6 +31,7 @@ impl Rule {
     /// The widest permission bits that are allowed.
     const fn mode_max(self, owner: u32) -> u32 {
         match self {
+            Self::GroupReadable => 0o640,
             Self::Credential if owner == 0 => 0o640,
             _ => 0o600,
         }
@@ -114,5 +117,29 @@ mod tests {
         assert_eq!(Rule::Credential.mode_max(0), 0o640);
         assert_eq!(Rule::Credential.mode_max(1000), 0o600);
         assert_eq!(Rule::Private.mode_max(0), 0o600);
+    }
+
+    #[test]
+    fn a_group_may_read_a_key_only_where_the_caller_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, [0xff; 32]).unwrap();
+        for (mode, alone, grouped) in [
+            (0o400, true, true),
+            (0o600, true, true),
+            (0o440, false, true),
+            (0o640, false, true),
+            (0o444, false, false),
+            (0o460, false, false),
+            (0o644, false, false),
+            (0o450, false, false),
+            (0o2440, false, false),
+        ] {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            let found = load(&path, Rule::GroupReadable);
+            assert_eq!(found.is_ok(), grouped, "{mode:o}: {found:?}");
+            let private = load(&path, Rule::Private);
+            assert_eq!(private.is_ok(), alone, "{mode:o}: {private:?}");
+        }
     }
 }

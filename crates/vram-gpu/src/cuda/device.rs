@@ -14,8 +14,8 @@ use super::lane::Locked;
 use super::memory::CudaMemory;
 use super::unavailable::CudaUnavailable;
 use crate::{
-    Device, DeviceInfo, DeviceKind, DeviceMemory, DeviceState, DeviceUuid, GpuError, MemoryInfo,
-    Staging, StagingBuffer,
+    Device, DeviceInfo, DeviceKind, DeviceMemory, DeviceSpec, DeviceState, DeviceUuid, GpuError,
+    MemoryInfo, Staging, StagingBuffer,
 };
 
 /// The oldest driver that identifies devices by UUID: CUDA 9.2.
@@ -69,6 +69,52 @@ impl CudaDevice {
         Ok((0..count()?).map(|ordinal| Self::open(ordinal, GpuIndex::new(ordinal))).collect())
     }
 
+    /// Describes every device without opening it, in the order of their ordinals and indexed by
+    /// them. Takes no memory of any device.
+    ///
+    /// # Errors
+    ///
+    /// [`CudaUnavailable`] if there is no driver or no device at all.
+    pub fn list() -> Result<Vec<Result<DeviceInfo, CudaUnavailable>>, CudaUnavailable> {
+        let one = |ordinal| {
+            let index = GpuIndex::new(ordinal);
+            let failed = |code| GpuError::driver(index, code);
+            let device = through_cust(|| CustDevice::get_device(ordinal)).map_err(failed);
+            device
+                .and_then(|device| describe(device, index).map_err(failed))
+                .map_err(|error| CudaUnavailable::Unusable { ordinal, error })
+        };
+        Ok((0..count()?).map(one).collect())
+    }
+
+    /// The ordinal of the device that a user named by number, UUID or place on the PCI bus.
+    ///
+    /// # Errors
+    ///
+    /// [`CudaUnavailable::NoMatch`] if there is none, or `wanted` is a host device,
+    /// [`CudaUnavailable::Ambiguous`] if several UUIDs begin so, or why there is no CUDA device.
+    pub fn ordinal_of(wanted: DeviceSpec) -> Result<u32, CudaUnavailable> {
+        if let DeviceSpec::Cuda(ordinal) = wanted {
+            return Ok(ordinal);
+        }
+        let seen: Vec<DeviceInfo> = Self::list()?.into_iter().filter_map(Result::ok).collect();
+        let matching: Vec<&DeviceInfo> = seen
+            .iter()
+            .filter(|info| match wanted {
+                DeviceSpec::Uuid(prefix) => prefix.matches(&info.uuid),
+                DeviceSpec::Pci(place) => {
+                    info.pci_bus_id.as_ref().is_some_and(|bus| place.matches(bus))
+                }
+                DeviceSpec::Host(_) | DeviceSpec::Cuda(_) => false,
+            })
+            .collect();
+        match matching[..] {
+            [only] => Ok(only.index.get()),
+            [] => Err(CudaUnavailable::NoMatch { wanted, seen: names(&seen) }),
+            _ => Err(CudaUnavailable::Ambiguous { wanted, matching: names(matching) }),
+        }
+    }
+
     /// Opens one device.
     ///
     /// # Arguments
@@ -109,6 +155,15 @@ impl CudaDevice {
     pub const fn ordinal(&self) -> u32 {
         self.ordinal
     }
+}
+
+/// Devices in an error: number, UUID, place on the bus.
+fn names<'a>(devices: impl IntoIterator<Item = &'a DeviceInfo>) -> String {
+    let name = |info: &DeviceInfo| {
+        let bus = info.pci_bus_id.as_deref().unwrap_or("no PCI bus id");
+        format!("cuda:{} ({}, {bus})", info.index.get(), info.uuid)
+    };
+    devices.into_iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// Starts the driver and counts its devices.

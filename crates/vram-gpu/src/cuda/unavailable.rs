@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{GpuError, codes};
+use crate::{DeviceSpec, GpuError, codes};
 
 /// Why this process has no CUDA device, or not the requested one.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -34,8 +34,10 @@ pub enum CudaUnavailable {
         driver: String,
     },
     /// The driver is older than what this crate needs.
-    #[error("the CUDA driver is too old: it speaks CUDA {}.{}, and {}.{} is needed",
-        .found / 1000, .found % 1000 / 10, .needed / 1000, .needed % 1000 / 10)]
+    #[error(
+        "the CUDA driver is too old: it speaks CUDA {}.{}, and {}.{} is needed; update the NVIDIA driver",
+        .found / 1000, .found % 1000 / 10, .needed / 1000, .needed % 1000 / 10
+    )]
     TooOld {
         /// Its version as `1000 * major + 10 * minor`.
         found: u32,
@@ -49,6 +51,24 @@ pub enum CudaUnavailable {
         ordinal: u32,
         /// The number of devices.
         count: u32,
+    },
+    /// No device has the UUID or the place on the bus that was asked for.
+    #[error("no CUDA device is {wanted}: this process sees {seen}")]
+    NoMatch {
+        /// What was asked for.
+        wanted: DeviceSpec,
+        /// The devices, with UUIDs and PCI bus ids.
+        seen: String,
+    },
+    /// Several devices have a UUID that begins so.
+    #[error(
+        "{wanted} begins the UUID of several CUDA devices: {matching}; write more of its digits"
+    )]
+    Ambiguous {
+        /// What was asked for.
+        wanted: DeviceSpec,
+        /// The devices whose UUID begins so.
+        matching: String,
     },
     /// The device exists but cannot be used.
     #[error("CUDA device {ordinal} cannot be used: {error}")]

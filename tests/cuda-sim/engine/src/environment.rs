@@ -68,6 +68,7 @@ impl Described {
                 "foreign" => device.spec.foreign = length(value)?,
                 "granularity" => device.spec.granularity = length(value)?,
                 "seed" => device.spec.seed = number(value)?,
+                "uuid" => device.spec.uuid = Some(uuid(value)?),
                 "ecc" => device.spec.ecc = yes(value)?,
                 "integrated" => device.spec.integrated = yes(value)?,
                 "mig" => device.spec.mig = Some(value.to_owned()),
@@ -107,6 +108,12 @@ impl Described {
 
 fn number<N: core::str::FromStr<Err = core::num::ParseIntError>>(text: &str) -> Result<N, String> {
     text.trim().parse().map_err(|e| format!("`{text}`: {e}"))
+}
+
+/// 32 hexadecimal digits.
+fn uuid(text: &str) -> Result<[u8; 16], String> {
+    let number = u128::from_str_radix(text.trim(), 16).map_err(|e| format!("`{text}`: {e}"))?;
+    Ok(number.to_be_bytes())
 }
 
 fn yes(text: &str) -> Result<bool, String> {

@@ -1,0 +1,150 @@
+//! The devices that a command uses: those that the user named, or all that there are.
+
+use std::sync::Arc;
+
+use vram_residency::device::{DeviceSpec, MemoryInfo};
+use vram_residency::{
+    Budget, ByteLen, Device, DeviceInfo, DeviceKind, GpuIndex, HostDevice, VramManager,
+    VramManagerBuilder,
+};
+
+use super::cuda;
+use crate::failure::{Failure, Kind, card_name};
+use crate::output::note;
+use crate::table;
+
+/// Open devices, and the reason for choosing them.
+#[derive(Debug)]
+pub(crate) struct Devices {
+    /// The devices, in order of their index.
+    open: Vec<Arc<dyn Device>>,
+    /// Why these devices, if the user named none.
+    pub(crate) why: Option<String>,
+    /// The figures of each card before anything was taken of it.
+    cards: Vec<Card>,
+}
+
+/// How much of a card a load may use.
+#[derive(Debug)]
+struct Card {
+    gpu: u32,
+    info: DeviceInfo,
+    memory: MemoryInfo,
+    budget: ByteLen,
+}
+
+impl Devices {
+    /// Opens the devices that the user named, or else all that there are.
+    ///
+    /// A build with CUDA that finds no card does not use host memory unless the user says so: a
+    /// check of a GPU would pass without one.
+    ///
+    /// # Arguments
+    ///
+    /// * `specs`: from the command line; empty for every CUDA device.
+    /// * `needed`: the size in bytes of the host device that a build without CUDA uses, if the user
+    ///   named none.
+    pub(crate) fn open(specs: &[DeviceSpec], needed: ByteLen) -> Result<Self, Failure> {
+        if !specs.is_empty() {
+            let devices = (0..).zip(specs).map(|(index, spec)| match *spec {
+                DeviceSpec::Host(total) => host(index, total),
+                named => cuda::open(named, index).map_err(|reason| {
+                    Failure::new(Kind::Device, format!("--device {spec}: {reason}"))
+                        .code("no-gpu")
+                        .hint(USE_HOST)
+                }),
+            });
+            return Ok(Self::new(devices.collect::<Result<_, _>>()?, None));
+        }
+        match cuda::detect() {
+            Ok(found) => {
+                let count = found.devices.len();
+                let why = format!("no --device was given: using every CUDA device, {count} in all");
+                for reason in found.left_out {
+                    note(format!("not used: {reason}"));
+                }
+                Ok(Self::new(found.devices, Some(why)))
+            }
+            Err(reason) if cuda::BUILT => Err(Failure::new(
+                Kind::Device,
+                format!("no --device was given, and no CUDA device can be used: {reason}"),
+            )
+            .code("no-gpu")
+            .hint(format!(
+                "see `vram devices`; host memory is used only if it is named: --device host:{}",
+                needed.get()
+            ))),
+            Err(reason) => {
+                let size = table::size(needed);
+                let why =
+                    format!("no --device was given: using {size} of host memory, since {reason}");
+                Ok(Self::new(vec![host(0, needed)?], Some(why)))
+            }
+        }
+    }
+
+    fn new(open: Vec<Arc<dyn Device>>, why: Option<String>) -> Self {
+        Self { open, why, cards: Vec::new() }
+    }
+
+    /// What identifies each device, in order of their index.
+    pub(crate) fn infos(&self) -> Vec<DeviceInfo> {
+        self.open.iter().map(|device| device.info().clone()).collect()
+    }
+
+    /// A manager's builder over these devices. Other programs may use a card too, so the budget of
+    /// a card is `needed`, and never more than nine tenths of its free memory.
+    pub(crate) fn builder(&mut self, needed: ByteLen) -> Result<VramManagerBuilder, Failure> {
+        let mut builder = VramManager::builder();
+        for (gpu, device) in (0..).zip(&self.open) {
+            builder = builder.device(Arc::clone(device));
+            let info = device.info();
+            if info.kind != DeviceKind::Host {
+                let memory = device.memory().map_err(|error| {
+                    Failure::new(Kind::Device, error.to_string())
+                        .detail(|details| details.gpu = Some(gpu))
+                })?;
+                let share = memory.free.get().saturating_sub(memory.free.get().div_ceil(10));
+                // Round down to whole granules.
+                let budget = needed.min(ByteLen::new(share & !255));
+                builder = builder.budget(gpu, Budget::Bytes(budget));
+                self.cards.push(Card { gpu, info: info.clone(), memory, budget });
+            }
+        }
+        Ok(builder)
+    }
+
+    /// The figures of each card, for an error of no room: `; gpu 0 (…) has …`. Empty for host
+    /// memory, which nobody else holds.
+    pub(crate) fn figures(&self) -> String {
+        let card = |card: &Card| {
+            format!(
+                "; gpu {} ({}) has {}, of which others hold {}, and nine tenths of the rest may be \
+                 used: {}",
+                card.gpu,
+                card_name(&card.info),
+                table::size(card.memory.total),
+                table::size(card.memory.used()),
+                table::size(card.budget),
+            )
+        };
+        self.cards.iter().map(card).collect()
+    }
+
+    /// Bytes that others hold of all cards, according to their drivers.
+    pub(crate) fn foreign(&self) -> Option<u64> {
+        let held = self.cards.iter().map(|card| card.memory.used().get());
+        held.reduce(u64::saturating_add)
+    }
+}
+
+/// The hint for a user who named a device that does not exist.
+const USE_HOST: &str = "see `vram devices`, or use host memory, such as --device host:8GiB";
+
+fn host(index: u32, total: ByteLen) -> Result<Arc<dyn Device>, Failure> {
+    let device = HostDevice::new(GpuIndex::new(index), total).map_err(|error| {
+        Failure::usage(format!("--device host:{}: {error}", total.get()))
+            .hint("give at most host:256TiB")
+    })?;
+    Ok(Arc::new(device))
+}

@@ -1,0 +1,253 @@
+//! P55: `docs/messages.md` has the failures of the program, as this test provokes them. Each names a
+//! next step.
+//!
+//! `VRAM_BLESS=1` writes the table anew. It has two parts, since a build without CUDA and one with
+//! it say different things of devices: each is made by its own build.
+
+use core::fmt::Write as _;
+use std::fs;
+
+use super::keys::in_shell;
+use super::schema::check;
+use crate::images::inspect;
+use crate::support::{Bench, flip, set_mode};
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/messages.md");
+/// The comment before each part.
+const PARTS: [&str; 2] = ["<!-- every build -->\n", "<!-- builds with CUDA -->\n"];
+
+/// Command lines that fail, as a shell takes them; ` --json` is added at the end.
+#[cfg(not(feature = "cuda"))]
+const LINES: &[&str] = &[
+    // The command line.
+    "VRAM frobnicate",
+    "VRAM load",
+    "VRAM load m.safetensors --no-such-option",
+    "VRAM load m.safetensors --gpu x",
+    "VRAM load m.safetensors --device gpu:0",
+    "VRAM load m.safetensors --device cuda:x",
+    "VRAM load m.safetensors --device GPU-",
+    "VRAM load m.safetensors --device host:8G",
+    "VRAM load m.safetensors --device host:lots",
+    "VRAM load m.safetensors --device host:1XB",
+    "VRAM load m.safetensors --device host:16777216TiB",
+    "VRAM load m.safetensors --device host:1024TiB",
+    "VRAM load m.safetensors --expect-digest abc",
+    "VRAM load m.safetensors two.safetensors --expect-digest DIGEST",
+    "VRAM load m.safetensors --device host:9MiB --gpu 1",
+    "VRAM seal content --key-file key --model-id m -o i --segment 1000",
+    "VRAM seal content --key-file key --key-env KEY --model-id m -o i",
+    "VRAM seal content --model-id m -o i",
+    "VRAM verify image --key-file key",
+    "VRAM verify image --key-file key --context t",
+    "VRAM verify image --key-file key --context t --any-model",
+    "VRAM verify image --key-file key --model-id m --any-model",
+    // Keys.
+    "VRAM verify image --any-model --key-file missing",
+    "VRAM verify image --any-model --key-file .",
+    "VRAM verify image --any-model --key-file short",
+    "VRAM verify image --any-model --key-file long",
+    "VRAM verify image --any-model --key-file zeros",
+    "VRAM verify image --any-model --key-file grouped",
+    "VRAM verify image --any-model --key-file public",
+    "VRAM verify image --any-model --key-file public --key-mode group-readable",
+    "VRAM verify image --any-model --key-env NO_SUCH_KEY",
+    "BAD_KEY=xyz VRAM verify image --any-model --key-env BAD_KEY",
+    "VRAM verify image --any-model --key-fd 77",
+    "VRAM verify image --any-model --key-fd 2",
+    "VRAM verify - --any-model --key-fd 0",
+    "VRAM verify image --any-model --key-credential key",
+    "CREDENTIALS_DIRECTORY=. VRAM verify image --any-model --key-credential ../key",
+    "VRAM verify image --any-model --key-file other",
+    "VRAM keygen -o key",
+    "VRAM keygen -o -",
+    "VRAM keygen -o no/folder",
+    // Inputs and outputs.
+    "VRAM load missing.safetensors",
+    "VRAM load .",
+    "VRAM load empty",
+    "VRAM load content",
+    "VRAM load cut.safetensors",
+    "VRAM load m.safetensors m.safetensors",
+    "VRAM seal missing --key-file key --model-id m -o i",
+    "VRAM seal . --key-file key --model-id m -o i",
+    "VRAM seal content --key-file key --model-id '' -o i",
+    "VRAM seal content --key-file key --model-id m -o content",
+    "VRAM seal content --key-file key --model-id m -o other",
+    "VRAM seal content --key-file key --model-id m -o .",
+    "VRAM seal content --key-file key --model-id m -o no/folder",
+    "VRAM seal content --key-file key --model-id m -o /dev/null",
+    "VRAM seal content --key-file key --model-id m -o i --metadata missing",
+    "VRAM seal content --key-file key --model-id m -o i --metadata much",
+    "VRAM unseal image --key-file key --any-model -o image",
+    "</dev/null VRAM seal - --key-file key --model-id m -o i",
+    ">>content VRAM verify content --key-file key --any-model",
+    "VRAM inspect missing",
+    "VRAM verify missing --key-file key --any-model",
+    "TMPDIR=missing VRAM demo",
+    // Images.
+    "VRAM verify content --key-file key --any-model",
+    "VRAM inspect content",
+    "VRAM inspect longer",
+    "VRAM verify image --key-file key --model-id n",
+    "VRAM verify image --key-file key --any-model --shard-index 1",
+    "VRAM verify image --key-file key --any-model --mode authenticated",
+    "VRAM verify plain --key-file key --any-model",
+    "VRAM verify bad-record --key-file key --any-model",
+    "VRAM verify bad-table --key-file key --any-model",
+    "VRAM verify bad-padding --key-file key --any-model",
+    "VRAM verify bad-content --key-file key --any-model",
+    "VRAM unseal bad-content --key-file key --any-model -o back",
+    "VRAM verify cut --key-file key --any-model",
+    // Room and devices.
+    "VRAM load m.safetensors --device host:1MiB",
+    "VRAM load m.safetensors --device host:0 --device host:2MiB",
+    "VRAM load m.safetensors --device cuda:0",
+    "VRAM load m.safetensors --expect-digest DIGEST",
+    "VRAM devices --require 1",
+];
+
+/// Command lines that fail for the sake of a GPU; `CUDA` is the driver with the cards after it.
+#[cfg(feature = "cuda")]
+const LINES: &[&str] = &[
+    "VRAM load m.safetensors",
+    "CUDA='' VRAM load m.safetensors",
+    "CUDA='' VRAM load m.safetensors --device cuda:0",
+    "CUDA_SIM_INIT=999 CUDA='capacity=64MiB' VRAM load m.safetensors",
+    "CUDA_SIM_INIT=803 CUDA='capacity=64MiB' VRAM load m.safetensors",
+    "CUDA='integrated=true' VRAM load m.safetensors",
+    "CUDA='capacity=64MiB' VRAM load m.safetensors --device cuda:1",
+    "CUDA='capacity=64MiB' VRAM load m.safetensors --device GPU-ffff",
+    "CUDA='capacity=64MiB' VRAM load m.safetensors --device 0000:ff:00.0",
+    "CUDA='uuid=11;uuid=12' VRAM load m.safetensors --device GPU-0000",
+    "CUDA='capacity=64MiB' VRAM devices --require 2",
+    "CUDA='capacity=64MiB,foreign=62MiB' VRAM load m.safetensors --device cuda:0",
+    "CUDA='capacity=64MiB,fail=in:3:214' VRAM load m.safetensors --device cuda:0",
+    "CUDA='capacity=64MiB,fail=alloc:2:2' VRAM load m.safetensors --device cuda:0",
+    "CUDA='capacity=64MiB,fail=alloc:2:1' VRAM load m.safetensors --device cuda:0",
+];
+
+/// The files that the command lines name.
+fn prepare(bench: &Bench) {
+    let image = bench.sealed(&[7; 9000], "image", &["--segment", "4KiB"]);
+    let sound = fs::read(&image).unwrap();
+    let table = usize::try_from(inspect(bench, "image")["table_len"].as_u64().unwrap()).unwrap();
+    for (name, at) in [
+        ("bad-record", 100),
+        ("bad-table", 256),
+        ("bad-padding", 256 + table),
+        ("bad-content", sound.len() - 1),
+    ] {
+        flip(&bench.write(name, &sound), at);
+    }
+    bench.write("cut", &sound[..sound.len() - 100]);
+    bench.write("longer", [b'x'; 300]);
+    bench.sealed(b"plaintext", "plain", &["--mode", "authenticated"]);
+    bench.key("other");
+    let key = fs::read(bench.path("key")).unwrap();
+    for (name, bytes, mode) in [
+        ("short", &b"xyz"[..], 0o600),
+        ("long", &[b'0'; 100], 0o600),
+        ("zeros", &[0; 32], 0o600),
+        ("grouped", &key, 0o440),
+        ("public", &key, 0o644),
+    ] {
+        set_mode(&bench.write(name, bytes), mode);
+    }
+    bench.write("much", vec![b'x'; (64 << 10) + 1]);
+    bench.write("empty", "");
+    let model = fs::read(bench.model("m.safetensors", 3000)).unwrap();
+    bench.write("cut.safetensors", &model[..model.len() - 1]);
+    bench.model("two.safetensors", 300);
+}
+
+/// The rows of one part.
+fn rows() -> String {
+    let bench = Bench::new();
+    prepare(&bench);
+    let mut rows = String::from("| exit | code | message | what to do next |\n|---|---|---|---|\n");
+    let mut seen = Vec::new();
+    let mut stuck = Vec::new();
+    for line in LINES {
+        let zeros = "0".repeat(64);
+        let line = line.replace("DIGEST", &zeros);
+        // The driver, and its devices.
+        let line =
+            line.replace("CUDA=", &format!("VRAM_CUDA_DRIVER='{}' CUDA_SIM_DEVICES=", driver()));
+        let ran = in_shell(&bench, &format!("{line} --json"));
+        let from_stderr = ran.stderr.lines().last().filter(|line| line.starts_with('{'));
+        let (_, document) = check(from_stderr.unwrap_or(&ran.stdout));
+        let error = &document["error"];
+        let text = |name: &str| error[name].as_str().unwrap_or_default().to_owned();
+        assert_eq!(ran.code.map(i64::from), error["exit_code"].as_i64(), "{line}");
+        if text("next").is_empty() {
+            stuck.push(format!("{line}: {}", text("message")));
+        }
+        let cell = |name: &str| {
+            steady(&text(name).replace(&driver(), "DRIVER"))
+                .replace('|', "\\|")
+                .replace('\n', "\\n")
+        };
+        let row = format!(
+            "| {} | {} | {} | {} |",
+            error["exit_code"],
+            cell("code"),
+            cell("message"),
+            cell("next"),
+        );
+        if !seen.contains(&row) {
+            writeln!(rows, "{row}").unwrap();
+            seen.push(row);
+        }
+    }
+    assert!(stuck.is_empty(), "no next step: {stuck:#?}");
+    rows
+}
+
+/// The path of the simulated driver; the first part needs none.
+fn driver() -> String {
+    #[cfg(feature = "cuda")]
+    return crate::cuda::driver().display().to_string();
+    #[cfg(not(feature = "cuda"))]
+    "no driver".to_owned()
+}
+
+/// Without what differs from run to run.
+fn steady(text: &str) -> String {
+    let mut steady = String::new();
+    let mut word = String::new();
+    for character in text.chars().chain([' ']) {
+        if character.is_ascii_alphanumeric() {
+            word.push(character);
+            continue;
+        }
+        let hex = word.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        steady.push_str(match word.len() {
+            64 if hex => "DIGEST",
+            32 if hex => "KEY-ID",
+            26 if !word.bytes().any(|byte| byte.is_ascii_lowercase()) => "SHARD",
+            _ => &word,
+        });
+        word.clear();
+        steady.push(character);
+    }
+    steady.trim_end().to_owned()
+}
+
+#[test]
+fn the_table_of_messages_is_what_the_program_says() {
+    let part = usize::from(cfg!(feature = "cuda"));
+    let page = fs::read_to_string(PAGE).unwrap();
+    let (before, rest) = page.split_once(PARTS[part]).unwrap();
+    let (committed, after) = rest.split_once("\n\n").unwrap_or((rest, ""));
+    let rows = rows();
+    if std::env::var_os("VRAM_BLESS").is_some() {
+        let end = if after.is_empty() { String::new() } else { format!("\n{after}") };
+        fs::write(PAGE, [before, PARTS[part], &rows, &end].concat()).unwrap();
+        return;
+    }
+    for (said, written) in rows.lines().zip(committed.lines()) {
+        assert_eq!(said, written, "docs/messages.md is out of date: VRAM_BLESS=1 writes it anew");
+    }
+    assert_eq!(rows.lines().count(), committed.lines().count(), "VRAM_BLESS=1 writes it anew");
+}

@@ -1,0 +1,8 @@
+//! What all commands share: JSON and its schemas, keys, messages, streams, terminals.
+
+mod json;
+mod keys;
+mod messages;
+pub(crate) mod schema;
+mod streams;
+mod terminal;
