@@ -42,7 +42,9 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
             Err(failure) if failure.kind() == Kind::Interrupted => return Err(failure),
             Err(failure) => {
                 let name = streams::input_name(image);
-                output.line(format!("{name}: NOT SOUND: {failure}"))?;
+                let integrity = failure.kind() == Kind::Integrity;
+                let verdict = if integrity { "NOT SOUND" } else { "NOT VERIFIED" };
+                output.line(format!("{name}: {verdict}: {failure}"))?;
                 failures.push((name, failure));
             }
         }
@@ -59,7 +61,8 @@ fn summary(failures: &[(String, Failure)], all: usize) -> Result<(), Failure> {
     let rest = failures.len().saturating_sub(named.len());
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
     let count = failures.len();
-    let what = format!("not sound: {count} of {all} images: {}{more}", named.join(", "));
+    let what =
+        format!("{count} of {all} images are not verified as sound: {}{more}", named.join(", "));
     Err(Failure::new(worst.kind(), what).hint("the line of each says what to do"))
 }
 
