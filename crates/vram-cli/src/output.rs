@@ -89,6 +89,13 @@ impl Output {
         self.document(None, result, Some(failure.object()))
     }
 
+    /// Names the kind of result, where a command has several; each has a schema of its own.
+    pub(crate) const fn set_schema(&mut self, name: &'static str) {
+        if let Some(json) = &mut self.json {
+            json.command = name;
+        }
+    }
+
     /// Keeps what identifies the devices of this run: a failure names its card with it.
     pub(crate) fn set_cards(&mut self, cards: Vec<DeviceInfo>) {
         self.cards = cards;

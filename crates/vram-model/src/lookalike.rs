@@ -102,6 +102,9 @@ const MARKS: &[Mark] = &[
     (0, b"\xfd7zXZ\0", Lookalike::Compressed { with: "xz" }),
     (0, b"BZh", Lookalike::Compressed { with: "bzip2" }),
     (0, b"\x04\x22\x4d\x18", Lookalike::Compressed { with: "lz4" }),
+    // The first protocol, which is a text: a dict, a list.
+    (0, b"(dp0\n", Lookalike::Pickle),
+    (0, b"(lp0\n", Lookalike::Pickle),
     (257, b"ustar", Lookalike::Tar),
     (0, b"version https://git-lfs.github.com/", Lookalike::LfsPointer),
     (0, b"version https://hawser.github.com/", Lookalike::LfsPointer),

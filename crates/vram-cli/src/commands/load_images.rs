@@ -151,6 +151,7 @@ pub(super) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         freed_len,
         capacity_restored: same_room(&before, &after),
     };
+    output.set_schema("load-images");
     report.print(output)?;
     for (path, found) in args.files.iter().zip(&found) {
         output.digest(&found.blake3, path)?;

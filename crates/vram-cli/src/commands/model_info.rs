@@ -72,6 +72,7 @@ pub(super) fn run(
     let header = header
         .map_err(|error| Failure::from(error).hint("give a sealed image or a .safetensors file"))?;
     let info = ModelInfo::of(name, &header);
+    output.set_schema("inspect-model");
     info.print(output)?;
     output.json(&info)
 }

@@ -46,7 +46,9 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
             Err(failure) => {
                 let name = streams::input_name(image);
                 if !alone {
-                    output.line(format!("{name}: NOT SOUND: {failure}"))?;
+                    let integrity = failure.kind() == Kind::Integrity;
+                    let verdict = if integrity { "NOT SOUND" } else { "NOT VERIFIED" };
+                    output.line(format!("{name}: {verdict}: {failure}"))?;
                 }
                 failures.push((name, failure));
             }
@@ -75,7 +77,8 @@ fn summary(failures: &[(String, Failure)], all: usize) -> Failure {
     let rest = failures.len().saturating_sub(named.len());
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
     let count = failures.len();
-    let what = format!("not sound: {count} of {all} images: {}{more}", named.join(", "));
+    let what =
+        format!("{count} of {all} images are not verified as sound: {}{more}", named.join(", "));
     Failure::new(worst, what).hint("the line of each says what to do")
 }
 

@@ -49,6 +49,7 @@ fn another_format_is_called_by_its_name() {
         (b"\x93NUMPY\x01\0v\0{'descr'".to_vec(), Lookalike::Npy, ".npy"),
         (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.".to_vec(), Lookalike::Pickle, "pickle"),
         (b"\x80\x04\x95\x11\0\0\0\0\0\0\0}".to_vec(), Lookalike::Pickle, "pickle"),
+        (b"(dp0\nS'a'\np1\nI1\ns.".to_vec(), Lookalike::Pickle, "pickle"),
         (b"\x08\x07\x12\x07pytorch\x1a\x051.9.0".to_vec(), Lookalike::Onnx, "ONNX"),
         (b"\x08\x0a:\xa2\x01\n\x0cadd".to_vec(), Lookalike::Onnx, "ONNX"),
         (b"\x89HDF\r\n\x1a\n\0\0\0\0".to_vec(), Lookalike::Hdf5, "HDF5"),

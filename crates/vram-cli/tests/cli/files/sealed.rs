@@ -22,8 +22,11 @@ fn several_images_are_all_checked_and_the_exit_code_is_that_of_the_worst() {
     let ran = verify(&["a", "other", "missing", "c"]).expect_code(2);
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert!(lines[0].starts_with("a: sound") && lines[3].starts_with("c: sound"), "{lines:?}");
-    assert!(lines[1].starts_with("other: NOT SOUND") && lines[1].contains("context"), "{lines:?}");
-    assert!(lines[2].starts_with("missing: NOT SOUND"), "{lines:?}");
+    assert!(
+        lines[1].starts_with("other: NOT VERIFIED") && lines[1].contains("context"),
+        "{lines:?}"
+    );
+    assert!(lines[2].starts_with("missing: NOT VERIFIED"), "{lines:?}");
     let ran = ran.expect_error_line(&["2 of 4 images", "other, missing"]);
     assert!(!ran.stderr.contains('\u{1b}'));
 
