@@ -58,7 +58,13 @@ fn fits(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), Str
                 true
             }
             "properties" => members(root, schema, value, at)?,
-            // Read where `properties` is.
+            // Of a map: each value. Elsewhere it is read where `properties` is.
+            "additionalProperties" if rules.get("properties").is_none() => {
+                for (name, member) in value.as_object().into_iter().flatten() {
+                    fits(root, rule, member, &format!("{at}.{name}"))?;
+                }
+                rule.is_object()
+            }
             "additionalProperties" => rule == false,
             note if NOTES.contains(&note) => true,
             unknown => return Err(format!("{at}: the keyword {unknown} is not known here")),
