@@ -4,8 +4,8 @@
 //! ascending order of their ids), its state (those of several in the same order, in
 //! [`arrive`](crate::shard::entry::arrive) alone), a GPU's arena, the contents of a promise, a GPU's
 //! list of bytes that were not returned, a GPU's life (those of several in order of their indices).
-//! A GPU's region and its count of blocks, a guard of the list of shards, the census of a GPU, and
-//! the number of the next event with, inside it, a sink's queue may be locked inside any of these;
+//! A GPU's region and its count of blocks, a guard of the list of shards, the census of a GPU, the
+//! counts of models, and the number of the next event with, inside it, a sink's queue may be locked inside any of these;
 //! no other lock is taken inside them. None of them is held while a sink or other foreign code
 //! works. The lock of the key ring is taken outside all others but the gate; the count of uses of
 //! keys is locked inside it. The list of promises is locked while no other lock is held; the contents

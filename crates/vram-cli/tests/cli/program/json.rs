@@ -35,7 +35,11 @@ fn every_command_prints_one_object_that_fits_its_schema() {
         ("inspect m.safetensors", "format", "safetensors".into()),
         ("verify i --key-file key --model-id m", "error", Value::Null),
         ("verify i i --key-file key --model-id m", "error", Value::Null),
-        ("load i --key-file key --model-id m --device host:16MiB", "capacity_restored", true.into()),
+        (
+            "load i --key-file key --model-id m --device host:16MiB",
+            "capacity_restored",
+            true.into(),
+        ),
         ("demo --size 8MiB", "refused", Value::Null),
     ] {
         let (name, document) = run(&bench, line, 0);

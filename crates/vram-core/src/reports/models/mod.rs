@@ -236,18 +236,25 @@ impl Seen {
 /// The models of these shards, each looked at once.
 pub(crate) fn look(core: &Core, entries: &[Arc<Entry>], lost: &[u32]) -> Vec<ModelReport> {
     let now = core.clock.monotonic();
-    let mut all = BTreeMap::new();
+    let mut numbers = BTreeMap::new();
+    let mut all: Vec<Seen> = Vec::new();
     // Begun for all models before any shard is looked at.
+    let mut of = Vec::with_capacity(entries.len());
     for entry in entries {
-        all.entry(key(entry)).or_insert_with(|| Seen::begin(entry));
+        let next = all.len();
+        let number = *numbers.entry(KeyOf::from(&**entry)).or_insert(next);
+        if number == next {
+            all.push(Seen::begin(entry));
+        }
+        of.push(number);
     }
-    for entry in entries.iter().filter(|entry| entry.member.is_none()) {
-        if let Some(seen) = all.get_mut(&key(entry)) {
+    for (entry, number) in entries.iter().zip(of).filter(|(entry, _)| entry.member.is_none()) {
+        if let Some(seen) = all.get_mut(number) {
             seen.add(entry, lost, now);
         }
     }
-    // A model that arrived while its shards were listed is in the list in part.
-    for seen in all.values_mut() {
+    // A model that arrived while its shards were listed is in the list in part: all are looked at.
+    for seen in &mut all {
         let Some((model, _)) = &seen.model else { continue };
         for id in Arc::clone(model).shards() {
             if let Some(entry) = core.registry.find(id) {
@@ -255,15 +262,30 @@ pub(crate) fn look(core: &Core, entries: &[Arc<Entry>], lost: &[u32]) -> Vec<Mod
             }
         }
     }
-    let reports = all.into_values().map(|seen| seen.end(now));
+    let sorted = numbers.into_values();
+    let mut all: Vec<Option<Seen>> = all.into_iter().map(Some).collect();
+    let sorted = sorted.filter_map(|number| all.get_mut(number)?.take());
     // A shard that went while this call looked leaves nothing behind.
+    let reports = sorted.map(|seen| seen.end(now));
     reports.filter(|report| report.admission.is_some() || report.pieces > 0).collect()
 }
 
 /// What distinguishes one model from another, in the order of listings.
-fn key(entry: &Entry) -> (Arc<str>, Option<Arc<str>>, Option<u64>) {
-    let number = entry.member.as_ref().map(|member| member.model.number);
-    (Arc::clone(&entry.holder.model_id), entry.holder.owner.clone(), number)
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct KeyOf<'a> {
+    model_id: &'a str,
+    owner: Option<&'a str>,
+    admission: Option<u64>,
+}
+
+impl<'a> From<&'a Entry> for KeyOf<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        Self {
+            model_id: &entry.holder.model_id,
+            owner: entry.holder.owner.as_deref(),
+            admission: entry.member.as_ref().map(|member| member.model.number),
+        }
+    }
 }
 
 fn count(number: &mut u64) {
