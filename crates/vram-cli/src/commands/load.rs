@@ -1,9 +1,11 @@
 //! `vram load`: loads a model into device memory, verifies it there, and frees it.
 
 use core::time::Duration;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use serde::Serialize;
+use vram_model::shown_whole;
 use vram_residency::{
     AdmitRequest, ByteLen, GpuCapacity, GpuChoice, Limits, ModelHandle, ModelSource as _,
     VramManager,
@@ -18,7 +20,7 @@ use crate::model::{Model, not_the_file, parts};
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::steps::Loaded;
-use crate::{interrupt, table};
+use crate::{interrupt, steps, table};
 
 /// Host memory for staging. A load uses less than 100 MiB besides the device's own memory.
 pub(super) const STAGING_LEN_MAX: ByteLen = ByteLen::new(32 << 20);
@@ -106,10 +108,11 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     check_room(&model, choice, &before, &devices)?;
 
     let bar = Bar::new("seal", model.plan.total());
-    let started = Instant::now();
+    let (started, failed) = (Instant::now(), OnceLock::new());
     let request = AdmitRequest::new(&model.id, choice)
         .protection(args.protection.into())
         .cancel(token.clone())
+        .failed_at(&failed)
         .progress(|progress| bar.set(progress.done));
     let source = model.source(expected.any());
     let admitted = manager.admit(request, &model.plan, &source);
@@ -117,7 +120,12 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     drop(bar);
     let handle = admitted.map_err(|error| {
         let no_hole = error.is_capacity();
+        let piece = failed.get().and_then(|index| model.plan.pieces().get(*index));
         let failure = Failure::from(error);
+        let failure = match piece {
+            Some(piece) => failure.at_tensor(&steps::name(piece)),
+            None => failure,
+        };
         if no_hole { no_room(failure, &model) } else { failure }
     })?;
 
@@ -317,10 +325,10 @@ impl Report {
         let size = |len| table::size(ByteLen::new(len));
         for file in &self.files {
             output.line(format!(
-                "{}: {}, {} tensors",
-                file.path,
+                "{}: {}, {}",
+                shown_whole(&file.path),
                 size(file.len),
-                file.tensor_count
+                table::count(ByteLen::from_usize(file.tensor_count).get(), "tensor")
             ))?;
         }
         output.line(format!("protection {}, key {}", self.protection, self.key_id))?;

@@ -143,10 +143,11 @@ fn altered(image: &str, verdict: &ImageVerdict, output: &mut Output) -> Result<F
         let more = found.saturating_sub(LISTED_MAX);
         output.line(format!("{image}: altered segments not listed: {more}"))?;
     }
-    Ok(Failure::integrity(format!(
-        "{image} was altered: {found} of {}",
-        table::count(all, "segment")
-    ))
-    .hint("fetch the image again, or seal its source anew")
-    .detail(|details| details.file = Some(image.to_owned())))
+    let what = match found {
+        0 => "each segment is sound, and the content as a whole is another".to_owned(),
+        _ => format!("{found} of {}", table::count(all, "segment")),
+    };
+    Ok(Failure::integrity(format!("{image} was altered: {what}"))
+        .hint("fetch the image again, or seal its source anew")
+        .detail(|details| details.file = Some(image.to_owned())))
 }

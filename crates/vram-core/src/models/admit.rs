@@ -12,7 +12,7 @@
 //! After any failure, all placements, slots and device bytes are returned, wiped.
 
 use core::sync::atomic::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use vram_alloc::{ByteLen, ModelPlan, Piece};
 use vram_files::Watch;
@@ -96,6 +96,7 @@ pub(crate) fn admit_placed(
         plan,
         source,
         watch: &watch,
+        failed_at: request.failed_at,
         placed: placed.into_iter().map(|placed| Mutex::new(Some(placed))).collect(),
         sealed: plan.pieces().iter().map(|_| Mutex::new(None)).collect(),
     };
@@ -208,6 +209,7 @@ struct Job<'a, 'w> {
     plan: &'a ModelPlan,
     source: &'a dyn ModelSource,
     watch: &'a Watch<'w>,
+    failed_at: Option<&'a OnceLock<usize>>,
     // One slot for each piece: emptied by the thread that seals the piece, filled when it is
     // sealed.
     placed: Vec<Mutex<Option<Placed>>>,
@@ -249,8 +251,11 @@ impl Job<'_, '_> {
         let Placed { request, space, counted } = placed;
         let source = PieceSource { model: self.source, piece };
         let feed = SourceFeed::new(&source, &request.sealed_as.model_id);
-        let entry =
-            stream::seal_feed(self.core, &request, (space, counted), &feed, None, self.watch)?;
+        let sealed =
+            stream::seal_feed(self.core, &request, (space, counted), &feed, None, self.watch);
+        let entry = sealed.inspect_err(|_error| {
+            let _first = self.failed_at.map(|failed| failed.set(index));
+        })?;
         if let Some(slot) = self.sealed.get(index) {
             *lock(slot) = Some(entry);
         }

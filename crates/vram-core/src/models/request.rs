@@ -1,6 +1,6 @@
 //! The request with which a caller admits a whole model.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use vram_alloc::{ByteLen, Piece};
 use vram_events::OnEviction;
@@ -32,6 +32,8 @@ pub struct AdmitRequest<'a> {
     /// The settings that the requests for all pieces have in common.
     pub(crate) common: SealRequest,
     pub(crate) watch: WatchOptions<'a>,
+    /// Filled with the piece at which sealing failed.
+    pub(crate) failed_at: Option<&'a OnceLock<usize>>,
     /// Whether the shards are leased from the moment in which they arrive, and the holder.
     pub(crate) leased: bool,
     pub(crate) holder: Option<Arc<str>>,
@@ -47,6 +49,7 @@ impl<'a> AdmitRequest<'a> {
             gpus,
             common,
             watch: WatchOptions::default(),
+            failed_at: None,
             leased: false,
             holder: None,
             admitted: None,
@@ -95,6 +98,9 @@ impl<'a> AdmitRequest<'a> {
         /// panics, the call is rolled back and the panic continues in the caller.
         fn progress(callback: impl FnMut(Progress) + Send + 'a) =>
             watch.progress = Some(Box::new(callback));
+        /// Sets where the call tells the piece at which sealing failed: its index in the plan. If
+        /// several fail, the first that is told.
+        fn failed_at(index: &'a OnceLock<usize>) => failed_at = Some(index);
         /// Sets the token that cancels the call.
         fn cancel(token: CancelToken) => watch.cancel = Some(token);
     }
