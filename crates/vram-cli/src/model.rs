@@ -7,9 +7,10 @@ pub(crate) mod parts;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use vram_model::{Limits, SafetensorsFile, SafetensorsHeader, plan_of};
+use vram_model::SafetensorsHeader;
 use vram_residency::{
-    ByteLen, FilePool, FileSource, ModelPlan, ModelSource, Source, SourceError, regular_file,
+    ByteLen, FileSource, ModelFiles, ModelFilesError, ModelPlan, ModelSource, Source, SourceError,
+    regular_file,
 };
 
 use crate::failure::{Failure, Kind};
@@ -47,22 +48,18 @@ pub(crate) struct ModelFile {
 impl Model {
     /// Opens the files and reads their headers, but no tensor.
     pub(crate) fn open(paths: &[PathBuf]) -> Result<Self, Failure> {
-        let limits = Limits::default();
-        // A model may have more files than this process may have open.
-        let pool = FilePool::within_limit();
-        let mut files = Vec::with_capacity(paths.len());
-        for path in paths {
-            let file = SafetensorsFile::open(path, &limits)?;
-            let before = file.metadata().clone();
-            let (file, header) = file.into_parts();
-            let source = FileSource::from_file_since(file, path, &before)
-                .map_err(|error| Failure::input(error.to_string()))?
-                .in_pool(&pool);
-            files.push(ModelFile { path: path.clone(), header, source });
-        }
-        let plan = plan_of(files.iter().map(|file| &file.header))?
-            .split(PIECE_LEN_MAX)
-            .map_err(|error| Failure::input(error.to_string()))?;
+        let opened = ModelFiles::open(paths).and_then(|files| files.split(PIECE_LEN_MAX));
+        let opened = opened.map_err(|error| match error {
+            ModelFilesError::Model(error) => Failure::from(error),
+            other => Failure::input(other.to_string()),
+        })?;
+        let (plan, files) = opened.into_parts();
+        let files = paths.iter().zip(files).map(|(path, (header, source))| ModelFile {
+            path: path.clone(),
+            header,
+            source,
+        });
+        let files = files.collect();
         let id = paths.first().map_or_else(String::new, |path| id_of(path));
         Ok(Self { id, files, plan })
     }

@@ -118,7 +118,7 @@ fn each(count: u64) {
         let shards = manager.shards();
         let start = Instant::now();
         let leases: Vec<_> = shards.iter().map(|shard| manager.lease(shard).unwrap()).collect();
-        let leased = each(start);
+        let took = each(start);
         let start = Instant::now();
         drop(leases);
         let ended = each(start);
@@ -126,13 +126,13 @@ fn each(count: u64) {
         let report = manager.report();
         let reported = each(start);
         assert_eq!(report.gpus[0].shard_count, count);
-        for (least, now) in fastest.iter_mut().zip([sealed, leased, ended, reported]) {
+        for (least, now) in fastest.iter_mut().zip([sealed, took, ended, reported]) {
             *least = least.min(now);
         }
     }
-    let [sealed, leased, ended, reported] = fastest;
+    let [sealed, took, ended, reported] = fastest;
     println!(
-        "each of   {count:>7} shards  seal {sealed:.2} µs, lease {leased:.2} µs, its end {ended:.2} µs, in a report {reported:.2} µs"
+        "each of   {count:>7} shards  seal {sealed:.2} µs, lease {took:.2} µs, its end {ended:.2} µs, in a report {reported:.2} µs"
     );
 }
 

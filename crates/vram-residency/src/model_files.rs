@@ -106,6 +106,12 @@ impl ModelFiles {
         &self.plan
     }
 
+    /// The plan, and of each file its header and its bytes.
+    #[must_use]
+    pub fn into_parts(self) -> (ModelPlan, Vec<(SafetensorsHeader, FileSource)>) {
+        (self.plan, self.headers.into_iter().zip(self.sources).collect())
+    }
+
     /// The headers of the files, in their order.
     #[must_use]
     pub fn headers(&self) -> &[SafetensorsHeader] {

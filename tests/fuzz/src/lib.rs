@@ -49,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     targets::image::TARGET,
     targets::ranges::TARGET,
     targets::ticket::TARGET,
+    targets::model_ticket::TARGET,
     targets::audit::TARGET,
     targets::handle::TARGET,
     targets::key::TARGET,

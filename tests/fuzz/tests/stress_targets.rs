@@ -53,6 +53,11 @@ fn tickets_have_one_spelling_and_are_accepted_only_as_signed() {
 }
 
 #[test]
+fn tickets_of_models_have_one_spelling_and_are_accepted_only_as_signed() {
+    keeps(&targets::model_ticket::TARGET);
+}
+
+#[test]
 fn of_a_changed_audit_only_its_own_first_lines_are_accepted() {
     keeps(&targets::audit::TARGET);
 }

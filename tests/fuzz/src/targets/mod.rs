@@ -5,6 +5,7 @@ pub mod handle;
 pub mod image;
 pub mod key;
 pub mod model;
+pub mod model_ticket;
 pub mod ranges;
 pub mod record;
 pub mod table;
