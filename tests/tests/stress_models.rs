@@ -76,7 +76,8 @@ impl Board {
 
     /// A plan of 2 to 6 pieces that begin at the model's own place in the file.
     fn plan(number: usize) -> ModelPlan {
-        let (start, pieces) = (64 * number as u64, 2 + number as u64 % 5);
+        let number = ByteLen::from_usize(number).get();
+        let (start, pieces) = (64 * number, 2 + number % 5);
         let piece = |at: u64| {
             let len = ByteLen::new(PIECE_LEN - at);
             Piece::new(format!("t{at}"), 0, start + at * PIECE_LEN, len)

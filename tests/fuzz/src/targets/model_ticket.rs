@@ -47,7 +47,11 @@ fn made() -> &'static [ModelTicket] {
             model_id: "llama".into(),
             owner: full.then(|| "pool-1".into()),
             admission: 3,
-            gpus: if full { vec![DeviceUuid::new([1; 16]), DeviceUuid::new([2; 16])] } else { vec![] },
+            gpus: if full {
+                vec![DeviceUuid::new([1; 16]), DeviceUuid::new([2; 16])]
+            } else {
+                vec![]
+            },
             shard_count: if full { 291 } else { 0 },
             plaintext_len: ByteLen::new(if full { 12_345 } else { 0 }),
             authenticated: 0,
