@@ -123,11 +123,7 @@ impl Board {
             match manager.lease_model_as(&model, "worker") {
                 Ok(leases) => Some((model, leases)),
                 // Evicted: parked ones are brought to their slots by `settle`.
-                Err(VramError::Parked { evicted_for, .. }) => {
-                    assert!(evicted_for.is_some(), "nobody else parks what is not leased");
-                    None
-                }
-                Err(VramError::ShardFreed { .. }) => None,
+                Err(VramError::Parked { .. } | VramError::ShardFreed { .. }) => None,
                 Err(error) => panic!("{name}: {error}"),
             }
         } else {
@@ -178,18 +174,36 @@ impl Board {
         }
     }
 
+    /// Makes a plan and carries it out, while others make it outdated.
+    fn carry_out(&self, manager: &VramManager, number: usize) {
+        let Ok(plan) = manager.plan_eviction_for(&Self::plan(number), GPUS) else { return };
+        match manager.evict(&plan) {
+            Ok(report) => {
+                for parked in report.models {
+                    self.put(parked);
+                }
+            }
+            Err(VramError::PlanOutdated { .. } | VramError::InUse { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     /// Brings what was evicted to its slots.
     fn settle(&self, manager: &VramManager) {
         for parked in manager.take_evicted_models() {
-            assert!(parked.is_whole(), "{} went in part", parked.model_id);
-            count(&self.counts.evicted);
-            let number = parked.model_id.rsplit('-').next().and_then(|text| text.parse().ok());
-            let mut slot = self.slot(number.expect("a number"));
-            // If the model was admitted anew meanwhile, the older one is given up.
-            if slot.model.is_none() || slot.parked.is_none() {
-                slot.model = None;
-                slot.parked = Some(parked);
-            }
+            self.put(parked);
+        }
+    }
+
+    fn put(&self, parked: ParkedModel) {
+        assert!(parked.is_whole(), "{} went in part", parked.model_id);
+        count(&self.counts.evicted);
+        let number = parked.model_id.rsplit('-').next().and_then(|text| text.parse().ok());
+        let mut slot = self.slot(number.expect("a number"));
+        // If the model was admitted anew meanwhile, the older one is given up.
+        if slot.model.is_none() || slot.parked.is_none() {
+            slot.model = None;
+            slot.parked = Some(parked);
         }
     }
 
@@ -234,7 +248,8 @@ fn no_model_is_there_in_part_whatever_ten_threads_do() {
                             match draw.one(&(0..20_u8, 0..MODELS)) {
                                 (0, number) => board.leave(manager, number, true),
                                 (1, number) => board.leave(manager, number, false),
-                                (2..=4, number) => board.work(manager, number, OnEviction::Free),
+                                (2, number) => board.carry_out(manager, number),
+                                (3..=4, number) => board.work(manager, number, OnEviction::Free),
                                 (_, number) => board.work(manager, number, OnEviction::Park),
                             }
                             board.settle(manager);

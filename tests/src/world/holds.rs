@@ -189,6 +189,9 @@ impl World {
             (gpu.quarantined, gpu.unreturned, gpu.lost) = (0, None, None);
             gpu.state = LifeState::Serving;
         }
+        for model in &mut state.models {
+            (model.quarantined, model.lost) = (0, 0);
+        }
         for shard in &mut state.shards {
             (shard.quarantine, shard.last_verified) = (None, None);
             shard.state = ShardState::Resident;

@@ -38,6 +38,8 @@ pub struct Eviction {
     pub owner: Option<Arc<str>>,
     /// The GPU that the first shard lies on.
     pub gpu: u32,
+    /// The bytes that the shards hold on each GPU, in ascending order of the GPUs.
+    pub by_gpu: Vec<(u32, ByteLen)>,
     /// Bytes that are freed; zero in a report if they could not be wiped or returned.
     pub bytes: ByteLen,
     pub how: OnEviction,

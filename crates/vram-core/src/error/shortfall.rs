@@ -71,6 +71,8 @@ pub struct AfterAll {
     pub largest_hole: ByteLen,
     /// Bytes that the request would lack then; zero if there would be room, but in pieces.
     pub missing: ByteLen,
+    /// Host bytes that are missing to park what else may go: the limit of parked shards stops it.
+    pub not_parked: ByteLen,
     /// The holders of the rest, at most 16, the largest first: leased, pinned, of a higher priority,
     /// in quarantine, reserved, or to stay by their owner's word.
     pub held_by: Vec<Holder>,
@@ -205,12 +207,17 @@ struct Rest<'a>(Option<&'a AfterAll>);
 
 impl fmt::Display for Rest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(AfterAll { largest_hole, missing, held_by, .. }) = self.0 else { return Ok(()) };
+        let Some(AfterAll { largest_hole, missing, not_parked, held_by, .. }) = self.0 else {
+            return Ok(());
+        };
         f.write_str("; after everything has gone that may go, ")?;
         if missing.is_zero() {
             write!(f, "the largest hole is {largest_hole}")?;
         } else {
             write!(f, "{missing} are missing")?;
+        }
+        if !not_parked.is_zero() {
+            write!(f, "; {not_parked} of host memory are missing to park more")?;
         }
         for (holder, before) in
             held_by.iter().take(NAMED_MAX).zip(["; the rest is held by ", ", ", ", "])

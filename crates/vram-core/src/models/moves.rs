@@ -19,6 +19,7 @@ use crate::models::{
 };
 use crate::moves::{migrate, wake};
 use crate::parts::Core;
+use crate::parts::core::in_use;
 use crate::parts::gpus::caught;
 use crate::resident::early_lease::EarlyLease;
 use crate::resident::{Verdict, Verify, lease, verify};
@@ -201,23 +202,20 @@ fn wake_as_asked(
     Ok((ModelHandle { model_id, pieces }, leases))
 }
 
-/// Pins all shards of a model, or unpins them. If one refuses, the others stay as they were.
+/// Pins all shards of a model, or unpins them: all, or none.
 pub fn set_pinned(core: &Core, model: &ModelHandle, pinned: bool) -> Result<(), VramError> {
-    let mut changed = Vec::new();
-    for shard in model.shards() {
-        let set = core.shared(shard, |entry| {
-            if entry.standing.pinned() != pinned {
-                entry.standing.set_pinned(pinned);
-                changed.push(Arc::clone(entry));
-            }
-            Ok(())
-        });
-        if let Err(error) = set {
-            for entry in changed {
-                entry.standing.set_pinned(!pinned);
-            }
-            return Err(error);
-        }
+    let named: Result<Vec<_>, VramError> =
+        model.shards().map(|shard| Ok((core.resolve(shard)?, shard))).collect();
+    let mut named = named?;
+    named.sort_unstable_by(|(one, _), (other, _)| one.id.cmp(&other.id));
+    // Inside all gates: a call that evicts one of them has finished, or will see the pin.
+    let mut passes = Vec::with_capacity(named.len());
+    for (entry, shard) in &named {
+        passes.push(entry.gate.shared().map_err(|busy| in_use(entry, busy))?);
+        core.still_good(entry, shard)?;
+    }
+    for (entry, _) in &named {
+        entry.standing.set_pinned(pinned);
     }
     Ok(())
 }

@@ -53,9 +53,16 @@ pub(crate) fn stays(core: &Core, entry: &Entry) -> Option<&'static str> {
         Some("is pinned")
     } else if entry.not_quarantined().is_err() {
         Some("is in quarantine")
+    } else if victim::fate(core, entry) == OnEviction::Park && is_lost(entry) {
+        Some("lies on a lost gpu, and cannot be parked from there")
     } else {
         None
     }
+}
+
+fn is_lost(entry: &Entry) -> bool {
+    let gpu = entry.state().space().map(|space| Arc::clone(space.gpu()));
+    gpu.is_some_and(|gpu| gpu.lost().is_some())
 }
 
 /// The error for a shard that other calls use.
@@ -74,10 +81,7 @@ pub fn evict(core: &Core, plan: &EvictionPlan) -> Result<EvictionReport, VramErr
         if entry.state().gpu_index() != eviction.gpu {
             return Err(outdated("has moved"));
         }
-        let entries = match eviction.shard_count {
-            0 | 1 => vec![entry],
-            _ => together(core, &entry),
-        };
+        let entries = together(core, &entry);
         if u64::try_from(entries.len()) != Ok(eviction.shard_count) {
             return Err(outdated("is of a model with other shards now"));
         }
@@ -131,39 +135,35 @@ pub(crate) fn evict_now(
 }
 
 /// What became of evicted shards.
-enum Went {
-    Freed,
-    Parked(Vec<ParkedShard>),
+struct Went {
+    /// Bytes that became free.
+    bytes: ByteLen,
+    model_id: Option<Arc<str>>,
+    /// The shards, if they were parked.
+    parked: Option<Vec<ParkedShard>>,
 }
 
 impl EvictionReport {
     fn record(&mut self, eviction: &Eviction, outcome: Result<Went, VramError>) {
-        match outcome {
-            Ok(went) => {
-                tracing::info!(
-                    shard = %eviction.shard_id,
-                    shards = eviction.shard_count,
-                    gpu = eviction.gpu,
-                    bytes = eviction.bytes.get(),
-                    parked = matches!(went, Went::Parked(_)),
-                    "evicted"
-                );
-                self.bytes = self.bytes.saturating_add(eviction.bytes);
-                if let Went::Parked(shards) = went {
-                    self.keep(eviction, shards);
-                }
-                self.evicted.push(eviction.clone());
+        let Went { bytes, model_id, parked } = match outcome {
+            Ok(went) => went,
+            Err(error) => {
+                self.kept.push((eviction.shard_id.clone(), error));
+                return;
             }
-            // Freed, and the bytes stay counted; this was logged where they were set aside.
-            Err(VramError::NotReturned { .. }) => {
-                self.evicted.push(Eviction { bytes: ByteLen::ZERO, ..eviction.clone() });
-            }
-            Err(error) => self.kept.push((eviction.shard_id.clone(), error)),
-        }
-    }
-
-    fn keep(&mut self, eviction: &Eviction, shards: Vec<ParkedShard>) {
-        match ParkedModel::of(&eviction.model_id, shards) {
+        };
+        tracing::info!(
+            shard = %eviction.shard_id,
+            shards = eviction.shard_count,
+            gpu = eviction.gpu,
+            bytes = bytes.get(),
+            parked = parked.is_some(),
+            "evicted"
+        );
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.evicted.push(Eviction { bytes, ..eviction.clone() });
+        let Some(shards) = parked else { return };
+        match ParkedModel::of(&model_id.unwrap_or_else(|| Arc::clone(&eviction.model_id)), shards) {
             Ok(model) => self.models.push(model),
             Err(shards) => self.parked.extend(shards),
         }
@@ -177,8 +177,22 @@ fn evict_together(
     eviction: &Eviction,
     evicted_for: Option<&Arc<EvictedFor>>,
 ) -> Result<Went, VramError> {
-    let Some(first) = entries.first() else { return Ok(Went::Freed) };
+    let Some(first) = entries.first() else {
+        return Ok(Went { bytes: ByteLen::ZERO, model_id: None, parked: None });
+    };
     let _going = first.begin_on_model();
+    let first_outdated = |why| VramError::PlanOutdated { shard: first.id.clone(), why };
+    if first.member.as_ref().is_some_and(|member| !member.model.has_one_call()) {
+        return Err(first_outdated("is of a model that another call brings or moves"));
+    }
+    // A shard of the model may have come back, or moved, since it was listed.
+    let now = together(core, first);
+    if now.len() != entries.len() || !now.iter().zip(entries).all(|(a, b)| Arc::ptr_eq(a, b)) {
+        return Err(first_outdated("is of a model with other shards now"));
+    }
+    if victim::by_gpu(entries) != eviction.by_gpu {
+        return Err(first_outdated("has moved"));
+    }
     let mut passes = BTreeMap::new();
     for entry in entries {
         let outdated = |why| VramError::PlanOutdated { shard: entry.id.clone(), why };
@@ -187,9 +201,6 @@ fn evict_together(
         // Held to the end: no reset takes a shard in between.
         if let Slot::Vacant(vacant) = passes.entry(gpu.index) {
             vacant.insert(gpu.enter()?);
-        }
-        if Arc::ptr_eq(entry, first) && gpu.index != eviction.gpu {
-            return Err(outdated("has moved"));
         }
         if let Some(why) = stays(core, entry) {
             return Err(outdated(why));
@@ -202,39 +213,41 @@ fn evict_together(
     };
     let places = entries.iter().map(|entry| victim::place(entry).unwrap_or_default());
     let places: Vec<_> = places.collect();
-    let went = match how {
+    let mut bytes = ByteLen::ZERO;
+    let parked = match how {
         OnEviction::Park => {
             // All copies are made before the first shard goes: a failure changes nothing.
             let copies = entries.iter().map(|entry| park::host_copy(core, entry));
             let copies = copies.collect::<Result<Vec<_>, _>>()?;
-            let parked = copies.into_iter().zip(places).map(|(copy, place)| {
+            let mut parked = Vec::with_capacity(copies.len());
+            for (copy, place) in copies.into_iter().zip(places) {
                 told(&copy.entry, place);
-                park::leave_for(core, copy, evicted_for)
-            });
-            parked.collect::<Result<_, _>>().map(Went::Parked)
+                parked.push(park::leave_for(core, copy, evicted_for)?);
+                bytes = bytes.saturating_add(place.1);
+            }
+            Some(parked)
         }
         OnEviction::Free => {
-            let mut failure = None;
             for (entry, place) in entries.iter().zip(places) {
-                let told = || told(entry, place);
-                if let Err(error) = free::free_entry_for(core, entry, told) {
-                    failure.get_or_insert(error);
+                match free::free_entry_for(core, entry, || told(entry, place)) {
+                    Ok(receipt) => bytes = bytes.saturating_add(receipt.bytes),
+                    // Freed, and the bytes stay counted; this was logged where they were set aside.
+                    Err(VramError::NotReturned { .. }) => {}
+                    Err(error) => return Err(error),
                 }
             }
-            failure.map_or(Ok(Went::Freed), Err)
+            None
         }
         // `Never`. Each other kind evicts the shards and is handled above.
-        _ => return Err(VramError::PlanOutdated { shard: first.id.clone(), why: "is to stay" }),
+        _ => return Err(first_outdated("is to stay")),
     };
-    // Freed shards are gone although their bytes may not have been returned.
-    let gone = went.is_ok() || how == OnEviction::Free;
-    if gone && victim::model_of(core, first).is_some() {
-        let (shards, bytes) = (eviction.shard_count, eviction.bytes);
+    if victim::model_of(core, first).is_some() {
+        let shards = eviction.shard_count;
         let evicted_for = evicted_for.map(Arc::clone);
         let kind = EventKind::ModelEvicted { shards, bytes, how, evicted_for };
         first.told.tell_model(core.events.now(), kind);
     }
-    went
+    Ok(Went { bytes, model_id: Some(Arc::clone(&first.holder.model_id)), parked })
 }
 
 /// What would have to be evicted so that `bytes` are free in one piece. Evicts nothing.

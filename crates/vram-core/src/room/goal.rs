@@ -36,7 +36,31 @@ pub(crate) enum Goal<'a> {
     Freed(ByteLen),
 }
 
+/// What of a goal is known without placing anything.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Least {
+    longest: ByteLen,
+    footprint: ByteLen,
+}
+
 impl Goal<'_> {
+    /// Computed once: a goal may have a quarter of a million pieces.
+    pub(crate) fn least(self) -> Least {
+        let longest = match self {
+            Self::Pieces(lens) => lens.iter().max().copied().unwrap_or(ByteLen::ZERO),
+            Self::Room(_) | Self::Freed(_) => ByteLen::ZERO,
+        };
+        Least { longest, footprint: self.needed() }
+    }
+
+    /// Whether the goal may be met: false is certain.
+    pub(crate) fn may_be_met(self, least: Least, dry_run: &DryRun, freed: ByteLen) -> bool {
+        match self {
+            Self::Pieces(_) => dry_run.could_take(least.longest, least.footprint),
+            Self::Room(_) | Self::Freed(_) => self.is_met(dry_run, freed),
+        }
+    }
+
     pub(crate) fn is_met(self, dry_run: &DryRun, freed: ByteLen) -> bool {
         match self {
             Self::Pieces(lens) => dry_run.takes(lens),

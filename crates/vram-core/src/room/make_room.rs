@@ -77,7 +77,8 @@ pub(crate) fn with_room<T>(
 /// states what would help.
 pub(crate) fn place_for(core: &Core, entry: &Entry, target: &Arc<Gpu>) -> Result<Space, VramError> {
     let lens = [entry.plaintext_len];
-    let room = RoomMaking::none(entry.standing.claim.priority);
+    let waking = entry.member.as_ref().map(|member| member.model.number);
+    let room = RoomMaking { waking, ..RoomMaking::none(entry.standing.claim.priority) };
     let gpus = core::slice::from_ref(target);
     with_room(core, gpus, Goal::Pieces(&lens), room, || Ok(target.place(entry.plaintext_len)?))
 }
@@ -209,9 +210,11 @@ impl<'a> Making<'a> {
         let (advice, busy) = match (self.ranking, self.busy) {
             // The last plan passed over nothing: another one would find nothing either.
             (Some(ranking), Some(busy)) if busy.count == ranking.leased().count => {
-                (Advice::Short(ranking.after_all(core, gpus, self.goal)), busy)
+                (Advice::Short(ranking.after_all(core, gpus, self.goal, &self.failed)), busy)
             }
-            (Some(ranking), Some(busy)) => (ranking.advice(core, gpus, self.goal), busy),
+            (Some(ranking), Some(busy)) => {
+                (ranking.advice(core, gpus, self.goal, &self.failed), busy)
+            }
             _ => plan::plan_for(core, gpus, self.goal, room),
         };
         let shortfall = holders::with_holders(core, shortfall, gpus);

@@ -18,10 +18,11 @@ use crate::room::{Goal, RoomMaking, holders};
 use crate::shard::Occupied;
 use crate::sync::lock;
 
-/// Plans for which the number of victims times that of their shards is more than this are carried
-/// out as the policy ranks them, without checking whether one of them could stay after all: each
-/// check costs as much as the plan.
-const PRUNED_MAX: usize = 1 << 16;
+/// Plans of more victims than the first, for which their number times that of their shards is more
+/// than the second, are carried out as the policy ranks them, without checking whether one of them
+/// could stay after all: each check costs as much as the plan.
+const ALWAYS_PRUNED_MAX: usize = 8;
+const PRUNED_MAX: usize = 1 << 20;
 
 /// What may be evicted, as the policy ranked it once. Plans are made from it as often as needed:
 /// each looks again at where the shards lie, and which of them may still go.
@@ -115,8 +116,24 @@ impl Ranking {
         let mut freed = ByteLen::ZERO;
         let mut ranked = self.victims.iter();
         let mut park_room = park_room(core);
-        while !goal.is_met(&dry_run, freed) {
+        let least = goal.least();
+        // Placing all pieces costs much: after it has failed it is tried again when an eighth more
+        // victims are chosen, and the number of them that is needed is found between the two.
+        let (mut failed_at, mut next_at) = (0, 0);
+        loop {
+            let count = plan.chosen.len();
+            if count >= next_at && goal.may_be_met(least, &dry_run, freed) {
+                if goal.is_met(&dry_run, freed) {
+                    break;
+                }
+                failed_at = count;
+                next_at = count.saturating_add(count.div_ceil(8)).max(count.saturating_add(1));
+            }
             let Some(victim) = ranked.next() else {
+                // All of them, if that was not tried.
+                if count > failed_at && goal.is_met(&dry_run, freed) {
+                    break;
+                }
                 // Shards were listed one by one: one that came meanwhile may be missing.
                 lack.outdated |= self.restless || placed(gpus) != self.placed;
                 return Err(lack);
@@ -148,26 +165,48 @@ impl Ranking {
                 dry_run = plan.result().0;
             }
         }
+        plan.shorten(goal, failed_at);
         plan.prune(goal);
         let (after, _) = plan.result();
         Ok(Planned { victims: plan.chosen, after })
     }
 
     /// What is missing after everything has gone that may go, whether calls use it now or not.
-    pub(crate) fn after_all(&self, core: &Core, gpus: &[Arc<Gpu>], goal: Goal<'_>) -> AfterAll {
-        let now = DryRun::of(gpus);
-        let chosen = self.victims.iter().filter(|victim| victim.may_go(core)).collect();
-        let (after, _) = Planning { now, chosen }.result();
+    pub(crate) fn after_all(
+        &self,
+        core: &Core,
+        gpus: &[Arc<Gpu>],
+        goal: Goal<'_>,
+        except: &HashSet<ShardId>,
+    ) -> AfterAll {
+        let (mut park_room, mut not_parked) = (park_room(core), ByteLen::ZERO);
+        let mut chosen = Vec::new();
         let mut gone: BTreeMap<_, (ByteLen, u64)> = BTreeMap::new();
-        for (entry, bytes) in self.victims.iter().flat_map(|victim| victim.here_on(gpus)) {
-            let (sum, count) = gone.entry(entry.holder.clone()).or_default();
-            *sum = sum.saturating_add(bytes);
-            *count = count.saturating_add(1);
+        for victim in &self.victims {
+            if except.contains(victim.id()) || !victim.may_go(core) {
+                continue;
+            }
+            if victim.candidate.on_eviction == OnEviction::Park {
+                let needed = victim.park_len();
+                let Some(rest) = park_room.checked_sub(needed) else {
+                    not_parked = not_parked.saturating_add(needed);
+                    continue;
+                };
+                park_room = rest;
+            }
+            for (entry, bytes) in victim.here_on(gpus) {
+                let (sum, count) = gone.entry(entry.holder.clone()).or_default();
+                *sum = sum.saturating_add(bytes);
+                *count = count.saturating_add(1);
+            }
+            chosen.push(victim);
         }
+        let (after, _) = Planning { now: DryRun::of(gpus), chosen }.result();
         AfterAll {
             room: after.room(),
             largest_hole: after.largest_hole(),
             missing: goal.needed().saturating_sub(after.room()),
+            not_parked: not_parked.saturating_sub(park_room),
             held_by: holders::largest(core, gpus, &gone),
         }
     }
@@ -177,10 +216,16 @@ impl Ranking {
     }
 
     /// What to evict, also if calls use some of it now.
-    pub(crate) fn advice(&self, core: &Core, gpus: &[Arc<Gpu>], goal: Goal<'_>) -> Advice {
+    pub(crate) fn advice(
+        &self,
+        core: &Core,
+        gpus: &[Arc<Gpu>],
+        goal: Goal<'_>,
+        except: &HashSet<ShardId>,
+    ) -> Advice {
         match self.plan(core, gpus, goal, &Choose::All) {
             Ok(plan) => Advice::Evict(plan.into_plan()),
-            Err(_no_plan) => Advice::Short(self.after_all(core, gpus, goal)),
+            Err(_no_plan) => Advice::Short(self.after_all(core, gpus, goal, except)),
         }
     }
 }
@@ -203,7 +248,7 @@ pub(crate) fn plan_for(
 ) -> (Advice, BusyShards) {
     let ranking = Ranking::of(core, gpus, goal, room);
     ranking.map_or_else(Default::default, |ranking| {
-        (ranking.advice(core, gpus, goal), ranking.leased.clone())
+        (ranking.advice(core, gpus, goal, &HashSet::new()), ranking.leased.clone())
     })
 }
 
@@ -236,11 +281,27 @@ struct Planning<'a> {
 }
 
 impl Planning<'_> {
+    /// Keeps no more victims than the first that meet the goal; `failed_at` of them do not.
+    fn shorten(&mut self, goal: Goal<'_>, failed_at: usize) {
+        let (mut fails, mut meets) = (failed_at, self.chosen.len());
+        while meets.saturating_sub(fails) > 1 {
+            let middle = fails.midpoint(meets);
+            let (dry_run, freed) = self.result_of(middle);
+            if goal.is_met(&dry_run, freed) {
+                meets = middle;
+            } else {
+                fails = middle;
+            }
+        }
+        self.chosen.truncate(meets);
+    }
+
     /// Removes shards from the plan that do not have to be evicted after all, the last ranked
     /// first: the hole that one shard leaves can make the evictions before it unnecessary.
     fn prune(&mut self, goal: Goal<'_>) {
         let shards: usize = self.chosen.iter().map(|victim| victim.entries.len()).sum();
-        if self.chosen.len().saturating_mul(shards) > PRUNED_MAX {
+        let count = self.chosen.len();
+        if count > ALWAYS_PRUNED_MAX && count.saturating_mul(shards) > PRUNED_MAX {
             return;
         }
         // The last shard is needed: without it the goal was not met.
@@ -255,9 +316,14 @@ impl Planning<'_> {
 
     /// The arenas, and the freed bytes, after all chosen shards were evicted.
     fn result(&self) -> (DryRun, ByteLen) {
+        self.result_of(self.chosen.len())
+    }
+
+    /// The same after the first `count` of them.
+    fn result_of(&self, count: usize) -> (DryRun, ByteLen) {
         let mut dry_run = self.now.clone();
         let mut freed = ByteLen::ZERO;
-        for victim in &self.chosen {
+        for victim in self.chosen.iter().take(count) {
             if victim.leave(&mut dry_run) {
                 freed = freed.saturating_add(victim.here);
             }

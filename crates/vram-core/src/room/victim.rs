@@ -1,7 +1,7 @@
 //! What goes together when room is made: a model, or one shard.
 
 use core::time::Duration;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -22,6 +22,10 @@ pub(crate) struct Victim {
     pub(crate) entries: Vec<Arc<Entry>>,
     /// Where each of them lies.
     lies_on: Vec<u32>,
+    by_gpu: Vec<(u32, ByteLen)>,
+    /// The number of calls on the model that had begun when it was listed; `None` for a shard that
+    /// goes alone.
+    begun: Option<u64>,
     /// Bytes that it frees on the GPUs that need room.
     pub(crate) here: ByteLen,
     pub(crate) candidate: Candidate,
@@ -61,11 +65,15 @@ impl Listed {
         let mut models = HashSet::new();
         for entry in gpus.iter().flat_map(|gpu| core.registry.on(gpu.index)) {
             listed.looked_at = listed.looked_at.saturating_add(1);
+            let number = entry.member.as_ref().map(|member| member.model.number);
+            if room.waking.is_some() && room.waking == number {
+                continue;
+            }
             let Some(model) = model_of(core, &entry) else {
-                listed.add(core, gpus, room, now, vec![entry]);
+                listed.add(core, gpus, room, now, (vec![entry], None));
                 continue;
             };
-            if room.waking == Some(model.number) || !models.insert(model.number) {
+            if !models.insert(model.number) {
                 continue;
             }
             let Some(begun) = model.at_rest() else {
@@ -75,7 +83,7 @@ impl Listed {
             let entries = together(core, &entry);
             listed.looked_at = listed.looked_at.saturating_add(entries.len());
             if model.at_rest() == Some(begun) {
-                listed.add(core, gpus, room, now, entries);
+                listed.add(core, gpus, room, now, (entries, Some(begun)));
             } else {
                 listed.restless = true;
             }
@@ -90,7 +98,7 @@ impl Listed {
         gpus: &[Arc<Gpu>],
         room: RoomMaking<'_>,
         now: Duration,
-        entries: Vec<Arc<Entry>>,
+        (entries, begun): (Vec<Arc<Entry>>, Option<u64>),
     ) {
         let stays = |entry: &Arc<Entry>| {
             entry.standing.claim.priority > room.priority || evict::stays(core, entry).is_some()
@@ -126,8 +134,9 @@ impl Listed {
             last_use: all().map(|(.., number)| number).max().unwrap_or(0),
             on_eviction: fate(core, first),
         };
+        let by_gpu = summed(places.iter().copied());
         let lies_on = places.into_iter().map(|(gpu, _)| gpu).collect();
-        self.victims.push(Victim { entries, lies_on, here, candidate });
+        self.victims.push(Victim { entries, lies_on, by_gpu, begun, here, candidate });
     }
 }
 
@@ -145,21 +154,21 @@ impl Victim {
             model_id: Arc::clone(model_id),
             owner: owner.clone(),
             gpu: *gpu,
+            by_gpu: self.by_gpu.clone(),
             bytes: *bytes,
             how: *on_eviction,
         }
     }
 
     /// Whether every shard lies where it lay when the policy ranked it and may still be evicted, and
-    /// no call brings or moves the model.
+    /// no call has brought or moved the model, or one of its shards, since.
     pub(crate) fn may_go(&self, core: &Core) -> bool {
         let may = |(entry, gpu): (&Arc<Entry>, &u32)| {
             place(entry).is_some_and(|(now, _)| now == *gpu) && evict::stays(core, entry).is_none()
         };
-        let rests = |first: &Arc<Entry>| {
-            model_of(core, first).is_none_or(|model| model.at_rest().is_some())
-        };
-        self.entries.iter().zip(&self.lies_on).all(may) && self.entries.first().is_none_or(rests)
+        let model = self.entries.first().and_then(|first| model_of(core, first));
+        let same = model.is_none_or(|model| model.at_rest() == self.begun);
+        same && self.entries.iter().zip(&self.lies_on).all(may)
     }
 
     /// Its shards on these GPUs, and the bytes that each takes there.
@@ -202,6 +211,20 @@ impl RoomMaking<'_> {
 /// The GPU that a shard lies on, and the bytes that it takes there.
 pub(crate) fn place(entry: &Entry) -> Option<(u32, ByteLen)> {
     entry.state().space().map(|space| (space.gpu().index, space.footprint()))
+}
+
+/// The bytes of shards on each GPU, in ascending order of the GPUs.
+pub(crate) fn by_gpu(entries: &[Arc<Entry>]) -> Vec<(u32, ByteLen)> {
+    summed(entries.iter().filter_map(|entry| place(entry)))
+}
+
+fn summed(places: impl Iterator<Item = (u32, ByteLen)>) -> Vec<(u32, ByteLen)> {
+    let mut sums: BTreeMap<u32, ByteLen> = BTreeMap::new();
+    for (gpu, bytes) in places {
+        let sum = sums.entry(gpu).or_default();
+        *sum = sum.saturating_add(bytes);
+    }
+    sums.into_iter().collect()
 }
 
 /// What eviction does with a shard.

@@ -86,6 +86,13 @@ impl DryRun {
         }
     }
 
+    /// Returns false if pieces of this length altogether, in whole granules, with this longest one,
+    /// are known not to fit without placing any.
+    #[must_use]
+    pub fn could_take(&self, longest: ByteLen, footprint: ByteLen) -> bool {
+        longest <= self.largest_hole() && footprint <= self.room_with_slack()
+    }
+
     /// Returns true if pieces of these lengths would be placed, in this order.
     #[must_use]
     pub fn takes(&self, lens: &[ByteLen]) -> bool {
@@ -147,11 +154,14 @@ impl DryRun {
         let sum =
             |sum: ByteLen, len: &ByteLen| sum.saturating_add(len.round_up(granule).unwrap_or(*len));
         let footprint = lens.iter().fold(ByteLen::ZERO, sum);
-        // The last granule of each region can be short, by all but one byte.
-        let short = granule.get().saturating_sub(1);
+        footprint > self.room_with_slack()
+    }
+
+    /// The total room, and what the last granule of each region can be short of: all but one byte.
+    fn room_with_slack(&self) -> ByteLen {
+        let short = Alignment::GRANULE.get().saturating_sub(1);
         let slack = ByteLen::from_usize(self.gpus.len()).checked_mul(short);
-        let room = self.room().saturating_add(slack.unwrap_or(ByteLen::ZERO));
-        footprint > room
+        self.room().saturating_add(slack.unwrap_or(ByteLen::ZERO))
     }
 
     /// Places pieces in order, each on the first GPU that accepts it, starting with the GPU that

@@ -58,6 +58,11 @@ impl Admitted {
         UnderWay(Arc::clone(self))
     }
 
+    /// Whether exactly one call on the whole model runs now: that of the caller.
+    pub(crate) fn has_one_call(&self) -> bool {
+        self.under_way.load(Ordering::SeqCst) == 1
+    }
+
     /// The number of calls on the whole model that began so far; `None` while one runs. Where it is
     /// the same before and after a look at the shards, no such call ran meanwhile.
     pub(crate) fn at_rest(&self) -> Option<u64> {

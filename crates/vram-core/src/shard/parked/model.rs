@@ -48,6 +48,30 @@ impl ParkedModel {
         Ok(Self { model_id: Arc::clone(model_id), pieces })
     }
 
+    /// Puts parked shards of one admission together again, in the order of its plan: what
+    /// `take_evicted` took apart, what was parked shard by shard, and the parts of a model.
+    ///
+    /// # Errors
+    ///
+    /// The shards, as they were given, if there is none, if one was sealed by itself, or if they are
+    /// of several admissions.
+    pub fn join(mut shards: Vec<ParkedShard>) -> Result<Self, Vec<ParkedShard>> {
+        let at = |shard: &ParkedShard| {
+            shard.copy.entry.member.as_ref().map(|member| (member.model.number, member.index))
+        };
+        let model = |shard: &ParkedShard| at(shard).map(|(model, _)| model);
+        let first = shards.first().and_then(model);
+        let Some(holder) = shards.first().map(|shard| &shard.copy.entry.holder) else {
+            return Err(shards);
+        };
+        if first.is_none() || !shards.iter().all(|shard| model(shard) == first) {
+            return Err(shards);
+        }
+        let model_id = Arc::clone(&holder.model_id);
+        shards.sort_by_key(at);
+        Self::of(&model_id, shards)
+    }
+
     /// Host bytes that the model takes from the limit for parked shards.
     #[must_use]
     pub fn host_len(&self) -> ByteLen {

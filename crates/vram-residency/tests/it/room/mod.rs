@@ -4,6 +4,7 @@ mod budgets;
 mod eviction;
 mod hands;
 mod models;
+mod models_changed;
 mod models_in_use;
 mod owners;
 mod plans;
