@@ -85,6 +85,9 @@ pub fn evict(core: &Core, plan: &EvictionPlan) -> Result<EvictionReport, VramErr
         if u64::try_from(entries.len()) != Ok(eviction.shard_count) {
             return Err(outdated("is of a model with other shards now"));
         }
+        if victim::by_gpu(&entries) != eviction.by_gpu {
+            return Err(outdated("has moved"));
+        }
         for entry in &entries {
             let leased = || (entry.gate.leases() > 0).then_some("is leased");
             if let Some(why) = stays(core, entry).or_else(leased) {
