@@ -31,7 +31,7 @@ const LOOKS_MAX: usize = 1 << 16;
 /// How often a request lets other threads run because they hold shards that it could evict.
 const YIELDS_MAX: u32 = 4;
 
-/// Takes everything that was parked to make room, shard by shard.
+/// Takes everything that was parked to make room, models taken apart into their shards.
 pub fn take_evicted(core: &Core) -> Vec<ParkedShard> {
     let evicted = core::mem::take(&mut *lock(&core.evicted));
     evicted.into_shards()

@@ -28,7 +28,7 @@ impl VramManager {
         evict::plan_eviction(&self.core, gpu, bytes)
     }
 
-    /// As [`plan_eviction`](Self::plan_eviction), so that [`admit`](Self::admit) finds room for every
+    /// As [`plan_eviction`](Self::plan_eviction), which asks for no priority, so that [`admit`](Self::admit) finds room for every
     /// piece of a plan.
     ///
     /// # Errors
@@ -71,8 +71,9 @@ impl VramManager {
 
     /// Takes the shards that were parked to make room for requests since the last call of this
     /// method: also those of models that
-    /// [`take_evicted_models`](Self::take_evicted_models) did not take before. Until they are taken,
-    /// the manager keeps them in host memory.
+    /// [`take_evicted_models`](Self::take_evicted_models) did not take before, which this call takes
+    /// apart ([`ParkedModel::join`] puts them together). Until they are taken, the manager keeps them
+    /// in host memory.
     #[must_use = "dropping parked shards gives them up"]
     pub fn take_evicted(&self) -> Vec<ParkedShard> {
         make_room::take_evicted(&self.core)
