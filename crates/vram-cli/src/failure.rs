@@ -361,6 +361,9 @@ impl Failure {
                 "leave the file alone while it is read, and try again"
             }
             VramError::DigestMismatch { .. } => "fetch the file again, or check the digest",
+            VramError::Source(error) if error.is_change() => {
+                "leave the file alone while it is read, and try again"
+            }
             VramError::Source(_) => "give a file that can be read",
             VramError::Key(_) | VramError::KeySource(_) => "give a key that `vram keygen` wrote",
             VramError::StagingLimit { .. } | VramError::InUse { .. } => "try again",

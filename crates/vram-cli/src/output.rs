@@ -4,6 +4,7 @@
 //! With `--json` the result is one object, and so is a failure. It goes to standard output; where
 //! that carries the content of a file (`-o -`), it is the last line of standard error.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -60,8 +61,11 @@ impl Output {
     }
 
     /// Prints one line of a result for people.
+    ///
+    /// Control characters of a file's name, or of what a file says, are escaped: no name forges a
+    /// line, and none changes the terminal.
     pub(crate) fn line(&mut self, line: impl AsRef<str>) -> Result<(), Failure> {
-        self.write(&[line.as_ref(), "\n"].concat())
+        self.write(&[&*printable(line.as_ref()), "\n"].concat())
     }
 
     /// Prints the digest of a file.
@@ -104,7 +108,7 @@ impl Output {
     /// Prints a failure: a line for people, and an object if the command printed none.
     pub(crate) fn fail(&mut self, failure: Failure) -> Failure {
         let failure = failure.on_card(&self.cards);
-        let _ = writeln!(io::stderr().lock(), "error: {failure}");
+        let _ = writeln!(io::stderr().lock(), "error: {}", printable(&failure.to_string()));
         self.fail_quietly(&failure);
         failure
     }
@@ -169,7 +173,23 @@ pub(crate) fn digest_line(digest: &ContentDigest, path: &Path) -> String {
     format!("{mark}{digest}  {escaped}")
 }
 
+/// A text whose control characters are escaped.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    Cow::Owned(shown)
+}
+
 /// Prints a note that is neither a result nor an error. Failing to print it is no failure.
 pub(crate) fn note(text: impl AsRef<str>) {
-    let _ = writeln!(io::stderr().lock(), "vram: {}", text.as_ref());
+    let _ = writeln!(io::stderr().lock(), "vram: {}", printable(text.as_ref()));
 }

@@ -164,14 +164,26 @@ fn unwritable(error: &io::Error) -> Failure {
         .hint("check where standard output goes")
 }
 
+/// Descriptors that are compared with standard output: those that a shell gives.
+const OPEN_MAX: u32 = 256;
+
 /// Whether standard output goes to a file that is named on the command line. JSON, which may be
 /// printed before the command compares its files, then goes elsewhere.
 pub(crate) fn stdout_is_named(args: &[OsString]) -> bool {
     let Some(to) = stdout().ok().and_then(|file| file.metadata().ok()) else { return false };
-    args.iter().skip(1).any(|arg| {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY");
+    let named = args.iter().skip(1).any(|arg| {
         let after = arg.as_bytes().splitn(2, |byte| *byte == b'=').nth(1).unwrap_or_default();
-        [Path::new(arg), Path::new(OsStr::from_bytes(after))].iter().any(|path| is_file(path, &to))
-    })
+        [Path::new(arg), Path::new(OsStr::from_bytes(after))].iter().any(|path| {
+            let credential = credentials.as_ref().map(|folder| Path::new(folder).join(path));
+            is_file(path, &to) || credential.is_some_and(|path| is_file(&path, &to))
+        })
+    });
+    // Also a file that is not named: standard input, and any descriptor that a key may come by.
+    named
+        || (0..OPEN_MAX)
+            .filter(|number| ![1, 2].contains(number))
+            .any(|number| is_file(Path::new(&format!("/dev/fd/{number}")), &to))
 }
 
 /// Whether the path leads to this file.

@@ -5,6 +5,8 @@ use core::time::Duration;
 
 use vram_residency::ByteLen;
 
+use crate::output::printable;
+
 /// A table: a head, rows, and columns as wide as their content.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -22,7 +24,8 @@ impl Table {
 
     /// Adds a row.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        let shown = |cell: String| printable(&cell).into_owned();
+        self.rows.push(cells.into_iter().map(shown).collect());
     }
 
     /// The table as text, each line indented by two spaces and ended by a line break.

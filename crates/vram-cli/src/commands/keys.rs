@@ -64,19 +64,14 @@ pub(crate) fn load(args: &KeyArgs, stdin_is_read: bool) -> Result<Given, Failure
 }
 
 /// Reads the key that the user named; `None` if none was named.
-pub(crate) fn load_if_named(args: &KeyArgs) -> Result<Option<SealKey>, Failure> {
+pub(crate) fn load_if_named(args: &KeyArgs) -> Result<Option<Given>, Failure> {
     let KeyArgs { file, env, fd, credential, .. } = args;
     let named = file.is_some() || env.is_some() || fd.is_some() || credential.is_some();
-    if named { Ok(Some(load(args, false)?.key)) } else { Ok(None) }
-}
-
-/// Reads the key that the user named, or else makes one that no file holds.
-pub(crate) fn load_or_random(args: &KeyArgs) -> Result<SealKey, Failure> {
-    load_if_named(args)?.map_or_else(random, Ok)
+    if named { load(args, false).map(Some) } else { Ok(None) }
 }
 
 /// A fresh key that no file holds.
-fn random() -> Result<SealKey, Failure> {
+pub(crate) fn random() -> Result<SealKey, Failure> {
     Ok(KeySource::Random.load()?)
 }
 

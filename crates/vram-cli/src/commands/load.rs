@@ -93,8 +93,13 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         parts::refuse_missing(&args.files)?;
     }
     let token = interrupt::token()?;
+    let given = keys::load_if_named(&args.key)?;
+    load_images::refuse_written_inputs(args, given.as_ref())?;
     let model = Model::open(&args.files)?;
-    let key = keys::load_or_random(&args.key)?;
+    let key = match given {
+        Some(given) => given.key,
+        None => keys::random()?,
+    };
     let key_id = key.id();
     let mut devices = Devices::open(&args.devices, model.plan.footprint())?;
     output.set_cards(devices.infos());

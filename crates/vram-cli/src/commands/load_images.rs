@@ -1,6 +1,8 @@
 //! `vram load` of sealed images: each image is one shard of a model.
 
+use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -21,7 +23,7 @@ use crate::model::is_sealed_image;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::steps::Hashing;
-use crate::{interrupt, table};
+use crate::{interrupt, streams, table};
 
 /// Bytes of which a shard takes a whole number in device memory.
 const GRANULE: u64 = 256;
@@ -76,8 +78,35 @@ pub(super) fn are_images(files: &[PathBuf]) -> Result<bool, Failure> {
             "load images and model files by two commands: an image is one shard as it was sealed, \
                and a model file is sealed tensor by tensor",
         )),
-        (image, _) => Ok(image.is_some()),
+        (Some(_), None) => refuse_twice(files).map(|()| true),
+        (None, _) => Ok(false),
     }
+}
+
+/// Refuses a call whose result would be written over a file that it reads.
+pub(super) fn refuse_written_inputs(
+    args: &LoadArgs,
+    key: Option<&keys::Given>,
+) -> Result<(), Failure> {
+    let files = args.files.iter().map(PathBuf::as_path);
+    let key = key.and_then(|given| given.file.as_deref());
+    let others = [key, args.digests.digests.as_deref(), args.images.metadata.as_deref()];
+    let inputs: Vec<&Path> = files.chain(others.into_iter().flatten()).collect();
+    streams::output_is_none_of(&inputs)
+}
+
+/// Refuses a file that is given twice, by whatever name.
+fn refuse_twice(files: &[PathBuf]) -> Result<(), Failure> {
+    let mut seen = HashMap::new();
+    for path in files {
+        let Ok(found) = fs::metadata(path) else { continue };
+        if let Some(first) = seen.insert((found.dev(), found.ino()), path) {
+            let (first, path) = (first.display(), path.display());
+            return Err(Failure::input(format!("{first} and {path} are the same file"))
+                .hint("give each file once"));
+        }
+    }
+    Ok(())
 }
 
 /// Imports the images, verifies them, frees them, and reports.
@@ -93,7 +122,9 @@ pub(super) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         return Err(Failure::input("which model the images must be of is not given")
             .hint("give the --model-id that they were sealed with"));
     };
-    let Some(key) = keys::load_if_named(&args.key)? else {
+    let given = keys::load_if_named(&args.key)?;
+    refuse_written_inputs(args, given.as_ref())?;
+    let Some(keys::Given { key, .. }) = given else {
         return Err(Failure::input("sealed images need the key that they were sealed with")
             .hint("give --key-file"));
     };
@@ -264,6 +295,15 @@ fn footprint(files: &[PathBuf]) -> Result<ByteLen, Failure> {
     let mut sum = 0_u64;
     for path in files {
         let info = inspect_image(path).map_err(Failure::image)?;
+        if info.file_len != info.image_len {
+            let path = path.display();
+            let (found, wanted) = (table::size(info.file_len), table::size(info.image_len));
+            let what = format!("sealed image {path} has {found}, and its record says {wanted}");
+            return Err(Failure::integrity(what)
+                .code("wrong-length")
+                .detail(|details| details.file = Some(path.to_string()))
+                .hint("it was cut short or added to: fetch it again"));
+        }
         let len = info.fields.plaintext_len().min(info.file_len).get();
         sum = sum.saturating_add(len.div_ceil(GRANULE).saturating_mul(GRANULE));
     }

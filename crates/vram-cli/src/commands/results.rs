@@ -6,6 +6,7 @@ use core::time::Duration;
 use serde::Serialize;
 use vram_residency::{ImageReport, Protection};
 
+use crate::failure::{ErrorObject, Failure};
 use crate::table;
 
 /// `vram seal` and `vram unseal`.
@@ -54,9 +55,24 @@ impl Done {
 
 /// `vram verify`.
 #[derive(Debug, Serialize)]
-pub(crate) struct Checked {
-    /// One for each image, in the order of the command line.
+pub(crate) struct Checked<'a> {
+    /// One for each image that was checked, in the order of the command line.
     pub(crate) images: Vec<ImageVerdict>,
+    /// One for each other image.
+    pub(crate) not_checked: Vec<NotChecked<'a>>,
+}
+
+/// An image that could not be checked.
+#[derive(Debug, Serialize)]
+pub(crate) struct NotChecked<'a> {
+    image: &'a str,
+    error: ErrorObject<'a>,
+}
+
+impl<'a> NotChecked<'a> {
+    pub(crate) fn of(image: &'a str, failure: &'a Failure) -> Self {
+        Self { image, error: failure.object() }
+    }
 }
 
 /// What was found of one image.
@@ -88,6 +104,10 @@ struct Altered {
 const LISTED_MAX: usize = 1000;
 
 impl ImageVerdict {
+    pub(crate) fn is_of(&self, image: &str) -> bool {
+        self.image == image
+    }
+
     pub(crate) fn of(image: &str, verdict: &vram_residency::ImageVerdict) -> Self {
         let fields = &verdict.fields;
         let altered = verdict.altered.iter().take(LISTED_MAX);

@@ -8,7 +8,7 @@ use vram_residency::{CancelToken, Expected, ImageVerdict, KeyRing, verify_image}
 use super::image::{Bound, BytesBar, inputs, options};
 use crate::args::VerifyArgs;
 use crate::commands::keys;
-use crate::commands::results::{self, Checked};
+use crate::commands::results::{self, Checked, NotChecked};
 use crate::failure::{Failure, Kind};
 use crate::output::{Output, note};
 use crate::{interrupt, streams, table};
@@ -36,7 +36,7 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
     let (key_file, token) = (key_file.as_deref(), &token);
     let job = Job { args, keys: &keys, key_file, expected: &expected, token };
 
-    let mut checked = Checked { images: Vec::new() };
+    let mut checked = Checked { images: Vec::new(), not_checked: Vec::new() };
     let mut failures: Vec<(String, Failure)> = Vec::new();
     let alone = args.images.len() == 1;
     for image in &args.images {
@@ -54,6 +54,11 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
             }
         }
     }
+    let all = failures.clone();
+    checked.not_checked.extend(all.iter().filter_map(|(name, failure)| {
+        let has_verdict = checked.images.iter().any(|image| image.is_of(name));
+        (!has_verdict).then(|| NotChecked::of(name, failure))
+    }));
     let failure = match failures.pop() {
         None => return output.json(&checked),
         Some((_, only)) if alone => only,
@@ -62,8 +67,8 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
             summary(&failures, args.images.len())
         }
     };
-    // An image that could not be checked at all has no verdict: then the failure says all.
-    if !checked.images.is_empty() {
+    // Of one image that could not be checked the failure says all.
+    if !alone || !checked.images.is_empty() {
         output.json_failed(&checked, &failure)?;
     }
     Err(failure)
@@ -104,7 +109,7 @@ impl Job<'_> {
     fn verify(
         &self,
         path: &Path,
-        checked: &mut Checked,
+        checked: &mut Checked<'_>,
         output: &mut Output,
     ) -> Result<(), Failure> {
         let started = Instant::now();

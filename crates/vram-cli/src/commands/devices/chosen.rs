@@ -144,7 +144,7 @@ const USE_HOST: &str = "see `vram devices`, or use host memory, such as --device
 fn host(index: u32, total: ByteLen) -> Result<Arc<dyn Device>, Failure> {
     let device = HostDevice::new(GpuIndex::new(index), total).map_err(|error| {
         Failure::usage(format!("--device host:{}: {error}", total.get()))
-            .hint("give at most host:256TiB")
+            .hint("give less than host:256TiB")
     })?;
     Ok(Arc::new(device))
 }

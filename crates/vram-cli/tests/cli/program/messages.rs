@@ -69,6 +69,37 @@ const LINES: &[&str] = &[
     "VRAM load content",
     "VRAM load cut.safetensors",
     "VRAM load m.safetensors m.safetensors",
+    "VRAM load model-00001-of-00002.safetensors",
+    // What is no model.
+    "VRAM load lfs",
+    "VRAM load xet",
+    "VRAM load html",
+    "VRAM load answer",
+    "VRAM load gz",
+    "VRAM load zip",
+    "VRAM load npy",
+    "VRAM load gguf",
+    "VRAM load pickle",
+    "VRAM load hdf5",
+    "VRAM load zst",
+    // Digests.
+    "VRAM load m.safetensors --expect-digest sha256:DIGEST",
+    "VRAM load m.safetensors --digests missing",
+    "VRAM load m.safetensors --digests answer",
+    "VRAM load m.safetensors --digests empty",
+    "VRAM load m.safetensors --digests twice",
+    "VRAM load m.safetensors --digests wrong",
+    // Images to load, and several.
+    "VRAM load image m.safetensors",
+    "VRAM load image",
+    "VRAM load image --model-id m",
+    "VRAM load image --model-id m --key-file key --digests wrong",
+    "VRAM load cut --model-id m --key-file key",
+    "VRAM load image image --model-id m --key-file key",
+    "VRAM load image --model-id n --key-file key",
+    "VRAM load m.safetensors --model-id m",
+    "VRAM verify - - --key-file key --any-model",
+    "VRAM verify image cut missing --key-file key --any-model",
     "VRAM seal missing --key-file key --model-id m -o i",
     "VRAM seal . --key-file key --model-id m -o i",
     "VRAM seal content --key-file key --model-id '' -o i",
@@ -82,6 +113,10 @@ const LINES: &[&str] = &[
     "VRAM unseal image --key-file key --any-model -o image",
     "</dev/null VRAM seal - --key-file key --model-id m -o i",
     ">>content VRAM verify content --key-file key --any-model",
+    ">>public VRAM load m.safetensors --key-file public --key-mode group-readable",
+    ">>m.safetensors VRAM load m.safetensors",
+    ">>wrong VRAM load m.safetensors --digests wrong",
+    "VRAM seal content --key-file key --model-id m -o /proc/self/new",
     "VRAM inspect missing",
     "VRAM verify missing --key-file key --any-model",
     "TMPDIR=missing VRAM demo",
@@ -159,6 +194,32 @@ fn prepare(bench: &Bench) {
     let model = fs::read(bench.model("m.safetensors", 3000)).unwrap();
     bench.write("cut.safetensors", &model[..model.len() - 1]);
     bench.model("two.safetensors", 300);
+    bench.write("model-00001-of-00002.safetensors", &model);
+    let zeros = "0".repeat(64);
+    for (name, text) in [
+        (
+            "lfs",
+            "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 12345\n".to_owned(),
+        ),
+        ("xet", "# xet version 0\nfilesize = 12345\nhash = 'aa'\n".to_owned()),
+        ("html", "<!DOCTYPE html><html><body>401</body></html>".to_owned()),
+        ("answer", "{\"error\":\"Repository not found\"}".to_owned()),
+        ("twice", format!("{zeros}  m.safetensors\n{}  m.safetensors\n", "1".repeat(64))),
+        ("wrong", format!("{zeros}  m.safetensors\n")),
+    ] {
+        bench.write(name, text);
+    }
+    for (name, beginning) in [
+        ("gz", &b"\x1f\x8b\x08\0"[..]),
+        ("zip", b"PK\x03\x04"),
+        ("npy", b"\x93NUMPY\x01\0"),
+        ("gguf", b"GGUF\x03\0\0\0"),
+        ("pickle", b"\x80\x02}q\0."),
+        ("hdf5", b"\x89HDF\r\n\x1a\n"),
+        ("zst", b"\x28\xb5\x2f\xfd"),
+    ] {
+        bench.write(name, [beginning, &[0; 64]].concat());
+    }
 }
 
 /// The rows of one part.

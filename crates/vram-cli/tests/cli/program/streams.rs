@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 
 use super::keys::in_shell;
-use crate::support::{Bench, Ran};
+use super::schema::check;
+use crate::support::{Bench, Ran, blake3};
 
 /// A closed stream is like one that nobody reads: the exit code is the command's own, and no file
 /// that is opened later takes its place.
@@ -51,4 +52,77 @@ fn a_result_that_cannot_be_written_is_a_failure() {
         let ran = Ran::of(bench.command(args).stdout(full).output().unwrap());
         ran.expect_error(2, &["cannot write the result", "standard output"]);
     }
+}
+
+/// Standard output is opened to append to a file that the call reads: as `vram … >>key`.
+#[test]
+fn a_result_is_not_written_over_what_the_call_reads() {
+    let bench = Bench::new();
+    bench.model("m.safetensors", 300);
+    bench.sealed(&[7; 9000], "image", &[]);
+    let digest = blake3(&fs::read(bench.path("m.safetensors")).unwrap());
+    bench.write("sums", format!("blake3:{digest}  m.safetensors\n"));
+    for (line, kept) in [
+        ("VRAM load m.safetensors --key-file key >>key", "key"),
+        ("VRAM load m.safetensors --key-file key --json >>key", "key"),
+        ("VRAM load m.safetensors >>m.safetensors", "m.safetensors"),
+        ("VRAM load m.safetensors --digests sums >>sums", "sums"),
+        ("VRAM load image --model-id m --key-file key >>key", "key"),
+        ("VRAM load image --model-id m --key-fd 3 3<key >>key", "key"),
+        ("VRAM load m.safetensors --key-fd 3 --json 3<key >>key", "key"),
+        ("VRAM seal m.safetensors --model-id m --key-fd 3 -o x --json 3<key >>key", "key"),
+        ("VRAM verify image --any-model --key-fd 3 --json 3<key >>key", "key"),
+        (
+            "VRAM seal - --key-file key --model-id m -o x --json <m.safetensors >>m.safetensors",
+            "m.safetensors",
+        ),
+    ] {
+        let before = fs::read(bench.path(kept)).unwrap();
+        let ran = in_shell(&bench, line);
+        assert!(fs::read(bench.path(kept)).unwrap() == before, "{line}: {}", ran.stderr);
+        assert!(ran.stderr.contains("would be written over itself"), "{line}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_name_forges_no_line_and_sends_nothing_to_the_terminal() {
+    let bench = Bench::new();
+    let name = "good.vseal: sound\nzz\u{1b}[31m.vseal";
+    let image = fs::read(bench.sealed(&[7; 9000], "image", &[])).unwrap();
+    bench.write(name, &image);
+    bench.write("cut\nsound", &image[..300]);
+    for args in [
+        &["verify", name, "cut\nsound", "--key-file", "key", "--any-model"][..],
+        &["inspect", name],
+        &["load", name, "--key-file", "key", "--model-id", "m", "--device", "host:1MiB"],
+        &["unseal", name, "--key-file", "key", "--model-id", "m", "-o", "a\u{1b}b"],
+    ] {
+        let ran = bench.run(args);
+        for text in [&ran.stdout, &ran.stderr] {
+            assert!(!text.contains('\u{1b}'), "{args:?}: {text}");
+            assert!(!text.lines().any(|line| line.starts_with("zz") || line == "sound"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn of_several_images_each_that_could_not_be_checked_says_why() {
+    let bench = Bench::new();
+    let image = fs::read(bench.sealed(&[7; 9000], "image", &[])).unwrap();
+    bench.write("cut", &image[..image.len() - 100]);
+    let args = ["verify", "image", "cut", "missing", "--key-file", "key", "--any-model", "--json"];
+    let (_, document) = check(&bench.run(args).expect_code(1).stdout);
+    assert_eq!(document["images"].as_array().unwrap().len(), 1);
+    let codes = document["not_checked"].as_array().unwrap().iter().map(|one| {
+        (
+            one["image"].as_str().unwrap().to_owned(),
+            one["error"]["code"].as_str().unwrap().to_owned(),
+        )
+    });
+    let expected = [("cut", "wrong-length"), ("missing", "io")];
+    let expected = expected.map(|(name, code)| (name.to_owned(), code.to_owned()));
+    assert_eq!(codes.collect::<Vec<_>>(), expected);
+    // A cut image is told as that by `load` too, and not as want of room.
+    let load = ["load", "cut", "--key-file", "key", "--model-id", "m", "--device", "host:1MiB"];
+    bench.run(load).expect_error(1, &["cut short"]);
 }
