@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vram_events::Whose;
 use vram_id::ShardId;
 
-use crate::shard::{Entry, Leased};
+use crate::shard::Leased;
 
 /// A lease, its shard, and whose that is. Ordered by the lease's beginning.
 #[derive(Clone, Debug)]
@@ -15,12 +15,6 @@ pub(crate) struct CountedLease {
     pub(crate) shard: ShardId,
     /// Kept here: a shard that is lost takes nothing of its leases with it.
     pub(crate) of: Option<Arc<Whose>>,
-}
-
-impl CountedLease {
-    pub(crate) fn new(leased: Leased, entry: &Entry) -> Self {
-        Self { leased, shard: entry.id.clone(), of: entry.told.of.clone() }
-    }
 }
 
 impl Ord for CountedLease {

@@ -54,7 +54,7 @@ fn a_lease_is_told_by_metrics_and_report_until_it_ends_although_its_shard_is_gon
         let manager = &rig.manager;
         let [gone, stays] = [0, 1].map(|gpu| seal(&rig, gpu, Protection::Encrypted, 1));
         let forgotten = manager.lease_as(&gone, "worker 7").unwrap();
-        clock.advance(Duration::from_secs(60));
+        clock.advance(Duration::from_mins(1));
         let later = manager.lease_as(&stays, "worker 8").unwrap();
         rig.lose(&gone);
         let report = manager.reset_gpu(0, ResetOptions::new()).unwrap();

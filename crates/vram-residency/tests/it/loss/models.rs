@@ -45,7 +45,7 @@ fn states(rig: &Rig) -> Vec<ModelState> {
     rig.manager.models().iter().map(|model| model.state).collect()
 }
 
-fn no_room<T>(outcome: Result<T, VramError>) -> bool {
+fn no_room<T>(outcome: &Result<T, VramError>) -> bool {
     matches!(outcome, Err(VramError::InsufficientVram(_)))
 }
 
@@ -78,8 +78,8 @@ fn while_a_reset_restores_a_model_no_request_takes_a_part_of_it() {
         assert_eq!(states(&rig), [ModelState::UnderWay; 2]);
         let counts = manager.metrics().models;
         assert_eq!((counts.under_way, counts.whole, counts.partial), (2, 0, 0));
-        assert!(no_room(manager.seal_model("new", 0, &content(6 * SEGMENT, 1))));
-        assert!(no_room(manager.seal_model("new", 1, &content(2 * SEGMENT, 1))), "its other half");
+        assert!(no_room(&manager.seal_model("new", 0, &content(6 * SEGMENT, 1))));
+        assert!(no_room(&manager.seal_model("new", 1, &content(2 * SEGMENT, 1))), "its other half");
         drop(go_on);
         reset.join().unwrap()
     });
@@ -117,7 +117,7 @@ fn a_model_for_which_there_is_half_the_room_after_a_reset_is_parked_whole() {
     );
     assert_eq!(manager.get_used_vram(0).unwrap(), SEGMENT);
     let (parked, error) = report.parked_models.pop().unwrap().into_parts();
-    assert!(no_room::<()>(Err(error)) && report.parked_models.is_empty());
+    assert!(no_room::<()>(&Err(error)) && report.parked_models.is_empty());
     assert!(parked.is_whole());
     assert!(parked.pieces.iter().map(|piece| &*piece.piece.name).eq(["t0", "t1", "t2", "t3"]));
     assert!(manager.flush_events(Duration::from_secs(20)));
