@@ -69,8 +69,17 @@ impl Events {
 
     /// As [`emit`](Self::emit), for an event about a shard or a model.
     pub fn emit_of(&self, of: Option<Arc<Whose>>, kind: EventKind) {
-        let at = if self.queues.is_empty() { Timestamp::default() } else { self.now() };
-        self.append(at, of, kind);
+        self.append(self.event_time(), of, kind);
+    }
+
+    /// As [`emit_of`](Self::emit_of), for a [step](Self::append_step).
+    pub fn emit_step(&self, of: Option<Arc<Whose>>, kind: EventKind) {
+        self.append_step(self.event_time(), of, kind);
+    }
+
+    /// The present time, if there is a sink to tell it.
+    fn event_time(&self) -> Timestamp {
+        if self.queues.is_empty() { Timestamp::default() } else { self.now() }
     }
 
     /// The present time, by the clock of the emitter, on the calling thread; the default if the
@@ -99,11 +108,21 @@ impl Events {
     /// that it can be called in the critical section of what the event reports: the order of events
     /// is then the order of changes.
     pub fn append(&self, at: Timestamp, of: Option<Arc<Whose>>, kind: EventKind) {
+        self.queue(at, of, kind, false);
+    }
+
+    /// As [`append`](Self::append), for a step of a call on a whole model, about which an event
+    /// follows: a sink of [`EventLevel::Models`] is told that one alone.
+    pub fn append_step(&self, at: Timestamp, of: Option<Arc<Whose>>, kind: EventKind) {
+        self.queue(at, of, kind, true);
+    }
+
+    fn queue(&self, at: Timestamp, of: Option<Arc<Whose>>, kind: EventKind, step: bool) {
         let mut next = lock(&self.next);
         let event = Arc::new(Event { seq: *next, at, of, kind });
         *next = next.saturating_add(1);
         for (level, queue) in &self.queues {
-            if level.takes(&event) {
+            if level.takes(&event, step) {
                 queue.push(&event);
             }
         }

@@ -9,17 +9,24 @@ pub enum EventLevel {
     /// All events.
     #[default]
     Shards,
-    /// All but the steps of single shards of admitted models (sealed, verified, sealed anew, moved,
-    /// parked, dropped, woken, freed, exported): calls on a whole model are told in one event each,
-    /// whatever the number of its shards. What is found altered, evicted, refused or lost is told,
-    /// and every step of a shard that was sealed by itself.
+    /// One event for each call on a whole model, whatever the number of its shards: not the steps of
+    /// its single shards (sealed, sealed anew, moved, parked, dropped, woken, evicted, freed,
+    /// exported), about which an event of the model follows. Where none follows, the step itself is
+    /// told: of a call on a single shard, of a parked model that is dropped, of a close. A check that
+    /// finds a shard of a model sound is never told. What is found altered, refused or lost is told,
+    /// and everything about a shard that was sealed by itself.
     Models,
 }
 
 impl EventLevel {
-    pub(crate) fn takes(self, event: &Event) -> bool {
+    /// Whether a sink receives an event; `step` if an event of the whole model follows.
+    pub(crate) fn takes(self, event: &Event, step: bool) -> bool {
         let of_a_model = || event.of.as_ref().is_some_and(|of| of.admission.is_some());
-        self == Self::Shards || !(is_step_of_a_shard(&event.kind) && of_a_model())
+        let left_out = match &event.kind {
+            EventKind::Verified { .. } => true,
+            kind => step && is_step_of_a_shard(kind),
+        };
+        self == Self::Shards || !(left_out && of_a_model())
     }
 }
 
@@ -27,12 +34,12 @@ const fn is_step_of_a_shard(kind: &EventKind) -> bool {
     matches!(
         kind,
         EventKind::Sealed { .. }
-            | EventKind::Verified { .. }
             | EventKind::SealedAnew { .. }
             | EventKind::Moved { .. }
             | EventKind::Parked { .. }
             | EventKind::Dropped { .. }
             | EventKind::Woken { .. }
+            | EventKind::Evicted { .. }
             | EventKind::Freed { .. }
             | EventKind::Exported { .. }
     )

@@ -126,22 +126,28 @@ fn a_sink_of_models_has_a_queue_without_the_steps_of_their_shards() {
         wiped: true,
     };
     let piece = Some(Arc::new(piece));
-    events.emit_of(piece.clone(), freed());
+    events.emit_step(piece.clone(), freed());
     events.emit_of(
         Some(Arc::new(model)),
         EventKind::ModelFreed { shards: 1, bytes: vram_alloc::ByteLen::MIB },
     );
-    events.emit_of(piece, EventKind::Quarantined { shard: shard.clone(), gpu: 0 });
-    events.emit_of(Some(single), freed());
+    events.emit_step(piece.clone(), EventKind::Quarantined { shard: shard.clone(), gpu: 0 });
+    // A step about which no event of the model follows.
+    events.emit_of(piece.clone(), freed());
+    let (gpu, bytes) = (0, vram_alloc::ByteLen::MIB);
+    events.emit_of(piece, EventKind::Verified { shard: shard.clone(), gpu, bytes });
+    events.emit_step(Some(single), freed());
     events.emit(closed(0));
     assert!(events.flush(None));
     let [all, models] = logs.map(|log| {
         log.take().iter().map(|event| (event.seq, event.kind.name())).collect::<Vec<_>>()
     });
-    assert_eq!(all.len(), 5);
-    assert_eq!(models, [(1, "model_freed"), (2, "quarantined"), (3, "freed"), (4, "closed")]);
+    assert_eq!(all.len(), 7);
+    let expected =
+        [(1, "model_freed"), (2, "quarantined"), (3, "freed"), (5, "freed"), (6, "closed")];
+    assert_eq!(models, expected);
     let [_, counts] = events.counts().try_into().unwrap();
-    assert_eq!((counts.emitted, counts.delivered, counts.dropped), (4, 4, 0));
+    assert_eq!((counts.emitted, counts.delivered, counts.dropped), (5, 5, 0));
 }
 
 #[test]

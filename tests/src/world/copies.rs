@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use vram_residency::{ExportOptions, NotRestored, Overwrite, ResetOptions, ShardId};
+use vram_residency::{ExportOptions, NotRestored, Overwrite, ResetOptions, ShardId, WakeError};
 
 use crate::reference::Known;
 
@@ -86,8 +86,14 @@ impl World {
             self.unbacked.insert((plan.id(), gpu));
         }
         let restored = report.restored.len();
-        let seen = restored + report.parked.len() + report.lost.len();
-        ensure!(seen == ids.len(), "{seen} shards are told of, of {}: {report:?}", ids.len());
+        let of_models = report.parked_models.into_iter().flat_map(|failed| {
+            let (model, error) = failed.into_parts();
+            model.pieces.into_iter().map(move |piece| (piece.parked, error.clone()))
+        });
+        let alone = report.parked.into_iter().map(WakeError::into_parts);
+        let parked: Vec<_> = alone.chain(of_models).collect();
+        let seen = restored + parked.len() + report.lost.len();
+        ensure!(seen == ids.len(), "{seen} shards are told of, of {}", ids.len());
         // Their memory is gone, even if a lease was active.
         self.leases.retain(|(id, _lease)| !ids.contains(id));
         for handle in report.restored {
@@ -105,15 +111,15 @@ impl World {
             known.heal();
             self.reference.shards.insert(handle.shard_id, known);
         }
-        for failed in report.parked {
-            let (shard, error) = failed.into_parts();
+        for (shard, error) in parked {
             ensure!(
                 error.is_capacity() || self.faulty,
                 "{} found no place: {error}",
                 shard.shard_id()
             );
             let mut known = self.forgotten(shard.shard_id())?;
-            ensure!(known.backed_up, "{} had no backup", shard.shard_id());
+            // A piece of a model may come from its image, and wait with the others.
+            ensure!(known.backed_up || known.exported, "{} had no copy", shard.shard_id());
             known.backed_up = false;
             known.heal();
             let generation = self.parked_generation(shard.shard_id());

@@ -125,6 +125,9 @@ fn empty(rig: &Rig, oracle: &Oracle, mut parked: Vec<ParkedShard>) {
             let report = hand.made(doing, || manager.reset_gpu(gpu, ResetOptions::new()));
             let report = report.expect("the devices work again");
             parked.extend(report.parked.into_iter().map(vram_residency::WakeError::into_parked));
+            let models = report.parked_models.into_iter();
+            let pieces = models.flat_map(|failed| failed.into_parked().pieces);
+            parked.extend(pieces.map(|piece| piece.parked));
         }
     }
     assert!(manager.flush_events(Duration::from_secs(20)));

@@ -343,6 +343,9 @@ impl Worker<'_> {
         for failed in report.parked {
             self.keep(failed.into_parked());
         }
+        for failed in report.parked_models {
+            failed.into_parked().pieces.into_iter().for_each(|piece| self.keep(piece.parked));
+        }
         Ok(())
     }
 

@@ -120,13 +120,10 @@ impl Core {
         })?;
         let parked = Parked::new(settings.park_limit)?;
         let registry = Registry::new(settings.limits.shard_count_max, parked);
+        let evicts_models = settings.eviction_unit == EvictionUnit::Model;
         let tenants: Arc<dyn Tenants> = Arc::new(Residents {
             promises: Arc::clone(&promises),
-            told: Told {
-                events: Arc::clone(&events),
-                census: Arc::clone(&registry.census),
-                of: None,
-            },
+            told: Told::new(Arc::clone(&events), Arc::clone(&registry.census), evicts_models),
         });
         let gpus = gpus(&tenants)?;
         registry.census.begin(gpus.len());
@@ -245,7 +242,8 @@ impl Core {
     /// Who hears of the changes of a shard.
     pub(crate) fn told(&self) -> Told {
         let census = Arc::clone(&self.registry.census);
-        Told { events: Arc::clone(&self.events), census, of: None }
+        let evicts_models = self.eviction_unit == EvictionUnit::Model;
+        Told::new(Arc::clone(&self.events), census, evicts_models)
     }
 
     /// A fresh handle of an entry.

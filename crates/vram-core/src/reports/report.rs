@@ -11,7 +11,7 @@ use vram_seal::{AlteredSegments, Protection};
 use vram_space::{Gpu, GpuCapacity, LifeState};
 
 use crate::parts::Core;
-use crate::reports::models::{self, lines};
+use crate::reports::models::{self, figures, lines};
 use crate::reports::table::{Clipped, row};
 use crate::reports::{LeaseReport, ModelReport, Short};
 use crate::room::victim;
@@ -85,6 +85,10 @@ pub struct Report {
     pub models: Vec<ModelReport>,
     /// All shards on GPUs, in ascending order of their ids.
     pub shards: Vec<ShardReport>,
+    /// Leases that exist, as the metrics count them: also those of shards that are gone.
+    pub lease_count: u64,
+    /// The lease of them that began first.
+    oldest_lease: Option<LeaseReport>,
     /// Pairs of GPUs, source first, whose direct copies arrived altered; copies between them are
     /// now staged through the host.
     pub distrusted_links: Vec<(u32, u32)>,
@@ -122,7 +126,9 @@ pub fn report(core: &Core) -> Report {
         })
         .collect();
     let gpus = core.gpus.iter().map(|gpu| of_gpu(core, gpu)).collect();
-    Report { gpus, models, shards, distrusted_links: core.links.distrusted() }
+    let distrusted_links = core.links.distrusted();
+    let (lease_count, oldest_lease) = figures::leases(core, core.clock.monotonic());
+    Report { gpus, models, shards, lease_count, oldest_lease, distrusted_links }
 }
 
 /// The figures of one GPU; they cost the same however many shards it holds.
@@ -180,11 +186,10 @@ impl Report {
         WithShards(self)
     }
 
-    /// The lease that began first.
+    /// The lease that began first, also if its shard is gone.
     #[must_use]
-    pub fn oldest_lease(&self) -> Option<&LeaseReport> {
-        let leases = self.models.iter().filter_map(|model| model.oldest_lease.as_ref());
-        leases.max_by_key(|lease| lease.age)
+    pub const fn oldest_lease(&self) -> Option<&LeaseReport> {
+        self.oldest_lease.as_ref()
     }
 }
 

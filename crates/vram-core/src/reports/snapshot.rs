@@ -224,7 +224,7 @@ impl From<ReservationReport> for ReservationSnapshot {
 pub fn snapshot(core: &Core) -> Snapshot {
     // Read first: an event that is emitted during this call has this number or a later one.
     let events = core.events.emitted();
-    let Report { gpus, models, shards, distrusted_links } = report::report(core);
+    let Report { gpus, models, shards, distrusted_links, .. } = report::report(core);
     let oldest_leases = models.iter().filter_map(|model| model.oldest_lease.clone()).collect();
     let reservations = reservation::reservations(core);
     let expires_in = reservations.iter().filter_map(|one| Some((one.id, one.expires_in?)));

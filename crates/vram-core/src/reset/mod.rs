@@ -7,18 +7,22 @@
 //!                                                  if the device refuses: it is lost
 //!    3 each of its shards: the next generation stands in the list, as being restored
 //!    4 a new life of the device begins, in which it takes calls
-//!    5 shards are restored from backups and images, verified      same id, next generation
+//!    5 shards are restored from backups and images, verified      same id, next generation;
+//!      those of one model in one moment, and until then nothing of it is evicted
 //!    6 one event ends the reset; a loss in the meantime is told after it
 //! ```
 
 pub mod quiet;
 pub mod report;
 pub mod restore;
+pub mod together;
 
 pub use self::report::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
 pub(crate) use self::restore::Remains;
+pub(crate) use self::together::{Restoring, Set};
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vram_events::EventKind;
@@ -52,27 +56,34 @@ pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport
     }
     let emptied = gpu.empty()?;
     let given_back = gpu.settle_unreturned();
-    let remains = let_go(core, &gpu);
+    let sets = let_go(core, &gpu);
     gpu.renew(emptied);
     // From here on the reset ends with its event, whatever happens.
     let mut end = End { core, gpu: &gpu, report: Some(ResetReport::new(gpu.index, given_back)) };
-    tracing::warn!(gpu = gpu.index, shards = remains.len(), "device reset");
+    let shards = sets.iter().map(|set| set.remains.len()).sum::<usize>();
+    tracing::warn!(gpu = gpu.index, shards, "device reset");
     for promise in core.promises.list() {
         promise.forget_stale();
     }
     let patience = Deadline::within(options.within);
-    for one in remains {
-        let entry = Arc::clone(&one.entry);
+    let restoring = Restoring { core, gpu: &gpu, options, patience };
+    for set in sets {
+        let entries: Vec<_> = set.remains.iter().map(|one| Arc::clone(&one.entry)).collect();
         let Some(report) = &mut end.report else { continue };
         let done = caught(core, GpuChoice::One(gpu.index), || {
-            restore::restore(core, one, &gpu, options, patience, report);
+            restoring.restore(set, report);
             Ok(())
         });
         if let Err(why) = done {
             // A device or a file panicked. Restore the other shards all the same; the report and
-            // the event name this one.
-            report.give_up(core, &entry, &gpu, NotRestored::Failed(why));
+            // the event name these.
+            for entry in entries {
+                report.give_up(core, &entry, &gpu, NotRestored::Failed(why.clone()));
+            }
         }
+    }
+    if let Some(report) = &mut end.report {
+        report.sort();
     }
     end.finish();
     Ok(end.report.take().unwrap_or_else(|| ResetReport::new(gpu.index, given_back)))
@@ -106,10 +117,19 @@ impl Drop for End<'_> {
 
 /// Puts the next generation of each shard of an emptied device into the list of shards, as being
 /// restored, and returns the placements to arena and ledger. Every use of them has ended, and none
-/// can begin.
-fn let_go(core: &Core, gpu: &Gpu) -> Vec<Remains> {
-    let mut remains = Vec::new();
-    for old in core.registry.on(gpu.index) {
+/// can begin. Those that go together are in one set.
+fn let_go(core: &Core, gpu: &Gpu) -> Vec<Set> {
+    let mut sets: Vec<Set> = Vec::new();
+    let mut models = BTreeMap::new();
+    let entries = core.registry.on(gpu.index);
+    // Held before any of them goes: whoever makes room finds no model in part.
+    for member in entries.iter().filter_map(|old| old.member.as_ref()) {
+        models.entry(member.model.number).or_insert_with(|| {
+            sets.push(Set { remains: Vec::new(), held: Some(member.model.hold()) });
+            sets.len().saturating_sub(1)
+        });
+    }
+    for old in entries {
         let now = Moment::now(&*core.clock);
         let taken = old.change(|state, _told| {
             // A shard that was parked meanwhile, from its backup, is not here any more.
@@ -129,7 +149,11 @@ fn let_go(core: &Core, gpu: &Gpu) -> Vec<Remains> {
         let Some((space, one)) = taken else { continue };
         // This space belongs to an earlier life of the device: dropping it wipes nothing.
         drop(space);
-        remains.push(one);
+        let set = old.member.as_ref().and_then(|member| models.get(&member.model.number));
+        match set.and_then(|at| sets.get_mut(*at)) {
+            Some(set) => set.remains.push(one),
+            None => sets.push(Set { remains: vec![one], held: None }),
+        }
     }
-    remains
+    sets
 }

@@ -8,6 +8,7 @@ use vram_alloc::ByteLen;
 use vram_id::ShardId;
 
 use crate::error::VramError;
+use crate::models::WakeModelError;
 use crate::moves::WakeError;
 use crate::reset::PATIENCE;
 use crate::shard::SealedShard;
@@ -51,7 +52,7 @@ impl Default for ResetOptions {
 
 impl ResetOptions {
     /// Restores every shard that has a copy, on the GPU that is reset. A GPU that is not lost is
-    /// not reset if it holds shards.
+    /// not reset if it holds shards. The pieces of a model that lay there come back in one moment.
     pub fn new() -> Self {
         Self::default()
     }
@@ -85,17 +86,29 @@ pub struct ResetReport {
     pub lost: Vec<LostShard>,
     /// Fresh handles of the restored shards, in ascending order of their ids.
     pub restored: Vec<SealedShard>,
-    /// Shards whose backup is good but for which no placement was found, each with the reason. They
-    /// are parked: wake them where there is room.
+    /// Shards that were sealed by themselves, and whose backup is good but found no placement, each
+    /// with the reason. They are parked: wake them where there is room.
     pub parked: Vec<WakeError>,
+    /// Models of which a piece has a backup but found no placement, each with the reason. All of the
+    /// pieces that lay on the GPU and have a copy are parked together, so that no part of them is
+    /// resident without the others; pieces on other GPUs stay where they are. Wake them where there
+    /// is room.
+    pub parked_models: Vec<WakeModelError>,
     /// Bytes that could not be returned before, and can be handed out again.
     pub given_back: ByteLen,
 }
 
 impl ResetReport {
     pub(crate) fn new(gpu: u32, given_back: ByteLen) -> Self {
-        let (lost, restored, parked) = (Vec::new(), Vec::new(), Vec::new());
-        Self { gpu, lost, restored, parked, given_back }
+        let (lost, restored) = (Vec::new(), Vec::new());
+        let (parked, parked_models) = (Vec::new(), Vec::new());
+        Self { gpu, lost, restored, parked, parked_models, given_back }
+    }
+
+    /// Puts the shards into the order of their ids, whatever the order in which models came back.
+    pub(crate) fn sort(&mut self) {
+        self.lost.sort_unstable_by(|a, b| a.shard_id.cmp(&b.shard_id));
+        self.restored.sort_unstable_by(|a, b| a.shard_id.cmp(&b.shard_id));
     }
 }
 

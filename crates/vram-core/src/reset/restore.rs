@@ -1,4 +1,4 @@
-//! Restores a shard from a copy after its GPU was emptied.
+//! Brings a shard from a copy to a GPU after its own was emptied.
 
 use std::sync::Arc;
 
@@ -6,14 +6,14 @@ use vram_space::Gpu;
 
 use crate::error::VramError;
 use crate::models::admit;
-use crate::moves::{Landed, WakeError, import, wake};
+use crate::moves::{Landed, import, wake};
 use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
-use crate::reset::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
+use crate::reset::{LostShard, NotRestored, ResetReport};
 use crate::resident::{Anew, lease, reseal};
-use crate::room::{make_room, park};
+use crate::room::make_room;
 use crate::shard::{
-    Arrived, Backup, Copies, Entry, Exported, HostCopy, Place, Seal, SealedShard, ShardCause, View,
+    Arrived, Backup, Copies, Entry, Exported, HostCopy, Place, Seal, ShardCause, View,
 };
 use crate::sync::Deadline;
 
@@ -45,60 +45,48 @@ impl ResetReport {
     }
 }
 
-/// Restores one shard, if possible, and records the result.
-pub(crate) fn restore(
-    core: &Core,
-    remains: Remains,
-    gpu: &Arc<Gpu>,
-    options: ResetOptions,
-    patience: Deadline,
-    report: &mut ResetReport,
-) {
-    let Remains { entry, copies } = remains;
-    let why = match options.restore {
-        Restore::Nothing => NotRestored::NotAsked,
-        Restore::FromCopies => {
-            let targets = targets(core, gpu, options.elsewhere);
-            match from_copies(core, &entry, copies, &targets, patience) {
-                Ok(Ok(shard)) => return report.restored.push(shard),
-                Ok(Err(parked)) => return report.parked.push(parked),
-                Err(why) => why,
-            }
-        }
-    };
-    report.give_up(core, &entry, gpu, why);
-}
-
-/// What became of a shard that has a good copy: resident, or parked with the reason.
-type Restored = Result<SealedShard, WakeError>;
-
-fn from_copies(
+/// The copies of one shard, tried one after the other until one lies on a GPU, verified. The shard is
+/// not resident yet.
+///
+/// # Errors
+///
+/// No copy is good, or the image has no room. A good backup is left where it has none.
+pub(crate) fn bring(
     core: &Core,
     entry: &Arc<Entry>,
     copies: Copies,
     targets: &[Arc<Gpu>],
     patience: Deadline,
-) -> Result<Restored, NotRestored> {
+) -> Result<Brought, NotRestored> {
     let Copies { backup, exported } = copies;
     lease::used(core, entry);
     let mut why = NotRestored::NoCopy;
     if let Some(backup) = backup {
         let image = exported.clone();
         entry.change(|state, _told| state.copies.exported = image);
-        match wake_backup(core, entry, backup, targets) {
-            Ok(restored) => return Ok(restored),
+        match bring_backup(core, entry, backup, targets) {
+            Ok(brought) => return Ok(brought),
             // The host copy itself is damaged: try the exported image, if there is one.
             Err(error) => why = NotRestored::Failed(error),
         }
     }
     match exported {
-        Some(exported) => import_again(core, entry, &exported, targets, patience).map(Ok),
+        Some(exported) => import_again(core, entry, &exported, targets, patience),
         None => Err(why),
     }
 }
 
-/// The GPUs on which the shard may be restored, in this order.
-fn targets(core: &Core, gpu: &Arc<Gpu>, elsewhere: bool) -> Vec<Arc<Gpu>> {
+/// Where a good copy of a shard is.
+pub(crate) enum Brought {
+    /// On a GPU; with the backup that it came from, which becomes the shard's in the moment in which
+    /// it is resident: right after it, another call may seal it anew, which ends its copies.
+    There(Arrived, Option<Backup>),
+    /// In host memory: no GPU accepted it.
+    Left(Backup, VramError),
+}
+
+/// The GPUs on which a shard may be restored, in this order.
+pub(crate) fn targets(core: &Core, gpu: &Arc<Gpu>, elsewhere: bool) -> Vec<Arc<Gpu>> {
     let mut targets = vec![Arc::clone(gpu)];
     if elsewhere && let Ok(others) = admit::choose(core, GpuChoice::MostRoomFirst) {
         targets.extend(others.into_iter().filter(|other| other.index != gpu.index));
@@ -106,51 +94,35 @@ fn targets(core: &Core, gpu: &Arc<Gpu>, elsewhere: bool) -> Vec<Arc<Gpu>> {
     targets
 }
 
-/// Wakes a backup on the first GPU that accepts it. The host copy stays as a backup; if no GPU
-/// accepts it, the shard is parked.
+/// Copies a backup to the first GPU that accepts it.
 ///
 /// # Errors
 ///
 /// The backup is damaged.
-fn wake_backup(
+fn bring_backup(
     core: &Core,
     entry: &Arc<Entry>,
     backup: Backup,
     targets: &[Arc<Gpu>],
-) -> Result<Restored, VramError> {
-    let mut copy = HostCopy { entry: Arc::clone(entry), backup };
+) -> Result<Brought, VramError> {
+    let copy = HostCopy { entry: Arc::clone(entry), backup };
     let mut refusal = None;
     for target in targets {
         let arrived = caught(core, GpuChoice::One(target.index), || {
             core.check_open()?;
             wake::copy_into(core, &copy, make_room::place_for(core, entry, target)?)
         });
-        let error = match arrived {
-            Ok(arrived) => {
-                // Becomes the shard's backup in the moment in which it is resident: right after it,
-                // another call may seal it anew, which ends its copies.
-                let HostCopy { entry: owner, backup } = copy;
-                let mut backup = Some(backup);
-                match (wake::arrive(core, entry, arrived, &mut backup), backup) {
-                    (Ok(shard), _) => return Ok(Ok(shard)),
-                    (Err(error), Some(backup)) => {
-                        copy = HostCopy { entry: owner, backup };
-                        error
-                    }
-                    (Err(error), None) => return Err(error),
-                }
+        match arrived {
+            Ok(arrived) => return Ok(Brought::There(arrived, Some(copy.backup))),
+            Err(error @ VramError::ParkedAltered { .. }) => return Err(error),
+            // The first error is kept: it is that of the GPU that held the shard.
+            Err(error) => {
+                refusal.get_or_insert(error);
             }
-            Err(error) => error,
-        };
-        if matches!(error, VramError::ParkedAltered { .. }) {
-            return Err(error);
         }
-        // The first error is kept: it is that of the GPU that held the shard.
-        refusal.get_or_insert(error);
     }
     let refusal = refusal.unwrap_or(VramError::UnknownGpu { gpu: 0, count: core.gpu_count() });
-    let parked = park::leave(core, copy)?;
-    Ok(Err(WakeError::new(parked, refusal)))
+    Ok(Brought::Left(copy.backup, refusal))
 }
 
 /// Imports the image that a shard was exported to, on the first GPU that accepts it. While calls
@@ -162,7 +134,7 @@ fn import_again(
     exported: &Exported,
     targets: &[Arc<Gpu>],
     patience: Deadline,
-) -> Result<SealedShard, NotRestored> {
+) -> Result<Brought, NotRestored> {
     let seal = Arc::clone(&entry.state().seal);
     let mut refusal = None;
     for target in targets {
@@ -187,10 +159,7 @@ fn import_again(
                     state.quarantine = None;
                     state.copies.exported = image;
                 });
-                match wake::arrive(core, entry, arrived, &mut None) {
-                    Ok(shard) => return Ok(shard),
-                    Err(error) => NotRestored::Failed(error),
-                }
+                return Ok(Brought::There(arrived, None));
             }
             Ok(None) => NotRestored::OtherImage,
             Err(error) => NotRestored::Failed(error),

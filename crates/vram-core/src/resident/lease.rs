@@ -14,7 +14,7 @@ use crate::parts::core::in_use;
 use crate::parts::limits::{check_label, label};
 use crate::resident::{Verify, verify};
 use crate::shard::gate::SharedPass;
-use crate::shard::{Entry, Leased, Refusal, SealedShard, View};
+use crate::shard::{CountedLease, Entry, Leased, Refusal, SealedShard, View};
 use crate::sync::Deadline;
 
 /// A guarantee that a shard stays where it is. While a lease of a shard exists, the shard is not
@@ -106,9 +106,14 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let (entry, gpu) = (&*self.entry, self.shard.gpu_index);
         let last = entry.gate.end_lease(&self.leased) == 0;
-        let lease = (core::mem::take(&mut self.leased), entry.id.clone());
+        let lease = counted(core::mem::take(&mut self.leased), entry);
         entry.told.census.lease_ended(gpu, &entry.holder, &lease, last);
     }
+}
+
+/// The lease of a shard, as the census counts it.
+fn counted(leased: Leased, entry: &Entry) -> CountedLease {
+    CountedLease { leased, shard: entry.id.clone(), of: entry.told.of.clone() }
 }
 
 /// The name of a holder of leases. An empty one names nobody.
@@ -186,7 +191,7 @@ pub(crate) fn begun(
     address: Option<DeviceAddress>,
 ) -> Lease {
     let shard = core.handle(&entry);
-    let lease = (leased.clone(), entry.id.clone());
+    let lease = counted(leased.clone(), &entry);
     entry.told.census.leased(shard.gpu_index, &entry.holder, lease, first);
     Lease { entry, shard, address, leased }
 }

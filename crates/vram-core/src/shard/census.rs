@@ -2,6 +2,7 @@
 //!
 //! Reading a sum costs the same with ten shards and with a million.
 
+mod lease;
 mod models;
 mod oldest;
 
@@ -13,10 +14,10 @@ use std::sync::{Arc, OnceLock};
 use vram_alloc::ByteLen;
 use vram_id::ShardId;
 
+pub(crate) use self::lease::CountedLease;
 pub use self::models::ModelCounts;
 pub(crate) use self::models::{Lies, Models};
 use self::oldest::Oldest;
-use crate::shard::Leased;
 use crate::sync::{Mutex, lock};
 
 /// The sums of all GPUs of a manager. Its locks are innermost: nothing is called under them.
@@ -57,8 +58,8 @@ pub(crate) struct Holding {
     pub(crate) sum: Sum,
     /// The time from which the age counts of the check that is longest ago.
     pub(crate) unverified_since: Option<Duration>,
-    /// The lease that began first, and its shard.
-    pub(crate) oldest_lease: Option<(Leased, ShardId)>,
+    /// The lease that began first.
+    pub(crate) oldest_lease: Option<CountedLease>,
 }
 
 /// A bounded number of holders, and all others together.
@@ -78,7 +79,7 @@ struct Here {
     largest: BTreeSet<(Reverse<ByteLen>, HeldBy)>,
     /// The shards that are not in quarantine, the longest unverified first.
     ages: Oldest<(Duration, ShardId)>,
-    leases: Oldest<(Leased, ShardId)>,
+    leases: Oldest<CountedLease>,
 }
 
 impl Sum {
@@ -100,7 +101,7 @@ impl Sum {
 }
 
 impl Holding {
-    fn add(&mut self, sum: Sum, since: Option<Duration>, lease: Option<&(Leased, ShardId)>) {
+    fn add(&mut self, sum: Sum, since: Option<Duration>, lease: Option<&CountedLease>) {
         self.sum = self.sum.plus(sum);
         self.unverified_since = [self.unverified_since, since].into_iter().flatten().min();
         if let Some(lease) = lease
@@ -171,7 +172,7 @@ impl Census {
     }
 
     /// Counts one more lease. `first`: the shard had none before.
-    pub(crate) fn leased(&self, gpu: u32, holder: &HeldBy, lease: (Leased, ShardId), first: bool) {
+    pub(crate) fn leased(&self, gpu: u32, holder: &HeldBy, lease: CountedLease, first: bool) {
         let Some(here) = self.here(gpu) else { return };
         let mut here = lock(here);
         here.leases.add(holder, lease);
@@ -181,13 +182,7 @@ impl Census {
     }
 
     /// Counts one lease less. `last`: the shard has none any more.
-    pub(crate) fn lease_ended(
-        &self,
-        gpu: u32,
-        holder: &HeldBy,
-        lease: &(Leased, ShardId),
-        last: bool,
-    ) {
+    pub(crate) fn lease_ended(&self, gpu: u32, holder: &HeldBy, lease: &CountedLease, last: bool) {
         let Some(here) = self.here(gpu) else { return };
         let mut here = lock(here);
         here.leases.remove(holder, lease);
@@ -215,8 +210,8 @@ impl Census {
         self.here(gpu).and_then(|here| lock(here).ages.first().cloned())
     }
 
-    /// The number of leases, and the one of them that began first, with its shard.
-    pub(crate) fn leases(&self) -> (usize, Option<(Leased, ShardId)>) {
+    /// The number of leases, and the one of them that began first.
+    pub(crate) fn leases(&self) -> (usize, Option<CountedLease>) {
         let heres = self.gpus.get().into_iter().flatten();
         heres.fold((0, None), |(count, oldest), here| {
             let here = lock(here);
@@ -311,7 +306,8 @@ mod tests {
         let moved = row(1, "a", 512, Some(9));
         census.change(&ids[0], Some(&rows[0]), Some(&moved));
         assert_eq!((census.shards(0), census.shards(1).len()), (vec![ids[1].clone()], 2));
-        let lease = (Leased::default(), ids[0].clone());
+        let leased = crate::shard::Leased::default();
+        let lease = CountedLease { leased, shard: ids[0].clone(), of: None };
         census.leased(1, &moved.holder, lease.clone(), true);
         assert_eq!(census.leases(), (1, Some(lease.clone())));
         census.change(&ids[0], Some(&moved), None);

@@ -3,22 +3,24 @@
 pub(crate) mod arrive;
 pub(crate) mod member;
 pub(crate) mod quarantine;
+pub(crate) mod told;
 
 use core::hint::black_box;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
-use vram_events::{EventKind, Events, Whose};
-use vram_id::{ShardId, Timestamp};
+use vram_events::EventKind;
+use vram_id::ShardId;
 use vram_seal::AlteredSegments;
 use vram_space::{Gpu, Space};
 
 use crate::error::{OldestLease, VramError};
 use crate::shard::entry::member::{Member, UnderWay};
 use crate::shard::entry::quarantine::Quarantine;
+pub(crate) use crate::shard::entry::told::Told;
 use crate::shard::{
-    Ages, Census, Copies, Counted, Gate, HeldBy, Lies, Place, Row, Seal, SealedAs, SealedShard,
-    ShardCause, ShardState, Standing, Stated, View,
+    Ages, Copies, Counted, Gate, HeldBy, Lies, Place, Row, Seal, SealedAs, SealedShard, ShardCause,
+    ShardState, Standing, Stated, View,
 };
 use crate::sync::{Mutex, MutexGuard, lock};
 
@@ -38,15 +40,6 @@ pub(crate) struct Entry {
     /// The shard's slot in the count of resident shards; taken out when the shard is lost with its
     /// device.
     counted: Mutex<Option<Counted>>,
-}
-
-/// Who hears of the changes of a shard.
-#[derive(Clone, Debug)]
-pub(crate) struct Told {
-    pub(crate) events: Arc<Events>,
-    pub(crate) census: Arc<Census>,
-    /// Whose the shard is, for its events.
-    pub(crate) of: Option<Arc<Whose>>,
 }
 
 /// The part of a shard that changes. Only a thread that is exclusive at the gate changes it, except
@@ -84,6 +77,7 @@ impl Entry {
     ) -> Self {
         told.of =
             Some(Arc::new(member::whose(&sealed_as.model_id, owner.as_ref(), member.as_ref())));
+        told.model = member.as_ref().map(|member| Arc::clone(&member.model));
         let holder = HeldBy { owner, model_id: Arc::clone(&sealed_as.model_id) };
         Self {
             id,
@@ -100,8 +94,9 @@ impl Entry {
     }
 
     /// The entry of the shard after a reset of its GPU, in `state`: the same shard, with the gate of
-    /// its own that no lease of the last generation holds.
-    pub(crate) fn next_generation(&self, state: State) -> Self {
+    /// its own that no lease of the last generation holds. It is counted from now on.
+    pub(crate) fn next_generation(&self, mut state: State) -> Self {
+        state.recount(self);
         Self {
             id: self.id.clone(),
             sealed_as: self.sealed_as.clone(),
@@ -230,24 +225,6 @@ impl Entry {
     }
 }
 
-impl Told {
-    /// Appends an event to every sink's queue, in the critical section of what it tells.
-    pub(crate) fn tell(&self, at: Timestamp, kind: EventKind) {
-        self.events.append(at, self.of.clone(), kind);
-    }
-
-    /// Emits an event about the shard now. The caller holds no lock: a clock is foreign code.
-    pub(crate) fn emit(&self, kind: EventKind) {
-        self.events.emit_of(self.of.clone(), kind);
-    }
-
-    /// Appends an event about the whole model of the shard.
-    pub(crate) fn tell_model(&self, at: Timestamp, kind: EventKind) {
-        let model = self.of.as_ref().map(|of| Arc::new(of.model()));
-        self.events.append(at, model, kind);
-    }
-}
-
 impl State {
     pub(crate) const fn new(place: Place, seal: Arc<Seal>, generation: u64, ages: Ages) -> Self {
         Self {
@@ -300,6 +277,7 @@ impl State {
         let lies = match self.place {
             Place::Resident(_) => Some(Lies::OnGpu),
             Place::Parked { .. } => Some(Lies::Parked),
+            Place::Restoring { .. } => Some(Lies::Restoring),
             _ => None,
         };
         if let Some(member) = entry.member.as_ref().filter(|_| lies != self.lies) {

@@ -14,8 +14,8 @@ pub mod standing;
 
 pub(crate) use self::ages::{Ages, Moment};
 pub use self::census::ModelCounts;
-pub(crate) use self::census::{Census, HeldBy, Holding, Lies, Row};
-pub(crate) use self::entry::member::{Admitted, Member};
+pub(crate) use self::census::{Census, CountedLease, HeldBy, Holding, Lies, Row};
+pub(crate) use self::entry::member::{Admitted, Member, UnderWay};
 pub(crate) use self::entry::{Entry, State, Told};
 pub(crate) use self::gate::{Busy, Gate, Leased, Occupied, Refusal};
 pub(crate) use self::handle::{ManagerId, Stated};

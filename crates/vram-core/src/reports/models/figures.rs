@@ -7,7 +7,7 @@ use vram_alloc::ByteLen;
 
 use crate::parts::Core;
 use crate::reports::models::LeaseReport;
-use crate::shard::{Holding, ModelCounts};
+use crate::shard::{CountedLease, Holding, ModelCounts};
 
 /// The models with the most bytes that are listed for each GPU.
 const LISTED_MAX: usize = 16;
@@ -57,10 +57,21 @@ impl ModelFigures {
             bytes: holding.sum.bytes,
             shard_count: holding.sum.shard_count,
             leased_count: holding.sum.leased_count,
-            oldest_lease: oldest.map(|(leased, _)| now.saturating_sub(leased.since)),
+            oldest_lease: oldest.map(|oldest| now.saturating_sub(oldest.leased.since)),
             oldest_unverified: holding.unverified_since.map(|since| now.saturating_sub(since)),
         }
     }
+}
+
+/// The number of leases that exist, and the one that began first; those of shards that are gone
+/// among them.
+pub(crate) fn leases(core: &Core, now: Duration) -> (u64, Option<LeaseReport>) {
+    let (count, oldest) = core.registry.census.leases();
+    let oldest = oldest.and_then(|oldest| {
+        let CountedLease { leased, shard, of } = oldest;
+        Some(LeaseReport::new(&shard, of.as_deref()?, leased, now))
+    });
+    (u64::try_from(count).unwrap_or(u64::MAX), oldest)
 }
 
 /// The figures by model. They cost the same however many shards and models there are, but for the
@@ -69,7 +80,7 @@ pub(crate) fn by_model(core: &Core, now: Duration) -> ByModel {
     let readable: Vec<bool> = core.gpus.iter().map(|gpu| gpu.ready().is_ok()).collect();
     let census = &core.registry.census;
     let all = census.holdings(LISTED_MAX, &readable);
-    let (leases, oldest) = census.leases();
+    let (lease_count, oldest_lease) = leases(core, now);
     let listed = all.listed.into_iter().map(|(holder, holding)| ModelMetrics {
         figures: ModelFigures::of(&holding, now),
         model_id: holder.model_id,
@@ -79,10 +90,7 @@ pub(crate) fn by_model(core: &Core, now: Duration) -> ByModel {
         counts: census.models.counts(),
         listed: listed.collect(),
         others: ModelFigures::of(&all.others, now),
-        lease_count: u64::try_from(leases).unwrap_or(u64::MAX),
-        oldest_lease: oldest.and_then(|(leased, shard)| {
-            let entry = core.registry.find(&shard)?;
-            Some(LeaseReport::new(&shard, entry.told.of.as_deref()?, leased, now))
-        }),
+        lease_count,
+        oldest_lease,
     }
 }

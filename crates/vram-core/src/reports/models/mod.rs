@@ -79,7 +79,8 @@ pub struct ModelReport {
     pub bytes: ByteLen,
     /// Host bytes that parked pieces take.
     pub host_bytes: ByteLen,
-    /// Leases of all pieces.
+    /// Leases of all pieces. Those of a piece that a reset took away, which its holder still has,
+    /// are in `Report::lease_count` and the metrics alone.
     pub lease_count: u64,
     /// The lease that began first.
     pub oldest_lease: Option<LeaseReport>,

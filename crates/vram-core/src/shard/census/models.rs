@@ -11,6 +11,7 @@ use crate::sync::{Mutex, lock};
 pub(crate) enum Lies {
     OnGpu,
     Parked,
+    Restoring,
 }
 
 /// The number of admitted models, by what is there of each.
@@ -28,7 +29,7 @@ pub struct ModelCounts {
     pub under_way: u64,
 }
 
-/// The models of which a shard lies on a GPU or is parked. Its lock is innermost.
+/// The models of which a shard lies on a GPU, is parked or is being restored. Its lock is innermost.
 #[derive(Debug, Default)]
 pub(crate) struct Models(Mutex<BTreeMap<u64, Tally>>);
 
@@ -37,6 +38,7 @@ struct Tally {
     model: Arc<Admitted>,
     on_gpu: usize,
     parked: usize,
+    restoring: usize,
 }
 
 impl Tally {
@@ -44,6 +46,7 @@ impl Tally {
         match lies {
             Lies::OnGpu => &mut self.on_gpu,
             Lies::Parked => &mut self.parked,
+            Lies::Restoring => &mut self.restoring,
         }
     }
 }
@@ -52,7 +55,7 @@ impl Models {
     /// Counts a shard of the model at its new place, and no longer at the one before.
     pub(crate) fn went(&self, model: &Arc<Admitted>, before: Option<Lies>, after: Option<Lies>) {
         let mut models = lock(&self.0);
-        let new = || Tally { model: Arc::clone(model), on_gpu: 0, parked: 0 };
+        let new = || Tally { model: Arc::clone(model), on_gpu: 0, parked: 0, restoring: 0 };
         let tally = models.entry(model.number).or_insert_with(new);
         if let Some(before) = before {
             let count = tally.of(before);
@@ -62,7 +65,7 @@ impl Models {
             let count = tally.of(after);
             *count = count.saturating_add(1);
         }
-        if tally.on_gpu == 0 && tally.parked == 0 {
+        if tally.on_gpu == 0 && tally.parked == 0 && tally.restoring == 0 {
             models.remove(&model.number);
         }
     }
@@ -102,7 +105,7 @@ mod tests {
             let ModelCounts { whole, partial, parked, under_way } = models.counts();
             [whole, partial, parked, under_way]
         };
-        let (gpu, host) = (Some(Lies::OnGpu), Some(Lies::Parked));
+        let [gpu, host, back] = [Lies::OnGpu, Lies::Parked, Lies::Restoring].map(Some);
         for (before, after, expected) in [
             (None, gpu, [0, 1, 0, 0]),
             (None, gpu, [1, 0, 0, 0]),
@@ -110,6 +113,10 @@ mod tests {
             (gpu, host, [0, 0, 1, 0]),
             (host, None, [0, 1, 0, 0]),
             (host, None, [0; 4]),
+            (None, back, [0, 1, 0, 0]),
+            (None, back, [0, 1, 0, 0]),
+            (back, None, [0, 1, 0, 0]),
+            (back, None, [0; 4]),
         ] {
             models.went(&model, before, after);
             assert_eq!(counts(), expected);

@@ -18,6 +18,8 @@ pub(crate) struct Admitted {
     shards: OnceLock<Vec<ShardId>>,
     /// Calls that bring, move or take away the whole model now.
     under_way: AtomicU64,
+    /// Those of them that end with one event of the model.
+    told_as_one: AtomicU64,
     /// How often such a call began.
     begun: AtomicU64,
 }
@@ -34,12 +36,15 @@ pub(crate) struct Member {
 /// the same state is no fault.
 #[derive(Debug)]
 #[must_use = "the call ends when this is dropped"]
-pub(crate) struct UnderWay(Arc<Admitted>);
+pub(crate) struct UnderWay {
+    model: Arc<Admitted>,
+    told_as_one: bool,
+}
 
 impl Admitted {
     pub(crate) const fn new(number: u64, plan: ModelPlan) -> Self {
-        let (under_way, begun) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { number, plan, shards: OnceLock::new(), under_way, begun }
+        let [under_way, told_as_one, begun] = [const { AtomicU64::new(0) }; 3];
+        Self { number, plan, shards: OnceLock::new(), under_way, told_as_one, begun }
     }
 
     /// Names the shards, in the order of the plan.
@@ -52,10 +57,24 @@ impl Admitted {
         self.shards.get().map_or(&[], Vec::as_slice)
     }
 
+    /// Begins a call that ends with one event of the model, if it does something.
     pub(crate) fn begin(self: &Arc<Self>) -> UnderWay {
+        self.told_as_one.fetch_add(1, Ordering::SeqCst);
+        let mut call = self.hold();
+        call.told_as_one = true;
+        call
+    }
+
+    /// Begins a call whose steps are told shard by shard.
+    pub(crate) fn hold(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::SeqCst);
         self.begun.fetch_add(1, Ordering::SeqCst);
-        UnderWay(Arc::clone(self))
+        UnderWay { model: Arc::clone(self), told_as_one: false }
+    }
+
+    /// Whether the call that runs now ends with one event of the model.
+    pub(crate) fn is_told_as_one(&self) -> bool {
+        self.told_as_one.load(Ordering::SeqCst) > 0
     }
 
     /// Whether exactly one call on the whole model runs now: that of the caller.
@@ -92,6 +111,9 @@ pub(crate) fn whose(
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::SeqCst);
+        if self.told_as_one {
+            self.model.told_as_one.fetch_sub(1, Ordering::SeqCst);
+        }
+        self.model.under_way.fetch_sub(1, Ordering::SeqCst);
     }
 }

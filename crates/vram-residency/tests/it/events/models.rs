@@ -2,8 +2,9 @@
 //! shards (P48).
 
 use vram_residency::{
-    AdmitRequest, ByteLen, Event, EventKind, EventLevel, EventLog, GpuChoice, ModelHandle,
-    ModelPlan, OnEviction, Piece, SealRequest, SealedShard, SliceSource, Verify, Whose,
+    AdmitRequest, ByteLen, Event, EventKind, EventLevel, EventLog, EvictionUnit, GpuChoice,
+    ModelHandle, ModelPlan, OnEviction, Piece, SealRequest, SealedShard, SliceSource, Verify,
+    Whose,
 };
 
 use vram_test_rigs::{SEGMENT, weights};
@@ -165,13 +166,77 @@ fn what_fails_as_a_whole_is_no_event_of_the_model() {
     assert_eq!(models, [&"model_parked"]);
 }
 
-#[test]
-fn a_sink_of_models_is_told_of_models_and_of_what_went_wrong() {
+/// A rig with a sink of models, and the events of that.
+fn with_sink_of_models(totals: &[usize], unit: EvictionUnit) -> (Telling, EventLog) {
     let log = EventLog::new(100);
     let also = log.clone();
-    let rig = rig_with(&[64 * SEGMENT, 64 * SEGMENT], |builder| {
-        builder.event_sink_at(EventLevel::Models, also)
+    let rig = rig_with(totals, |builder| {
+        builder.eviction_unit(unit).event_sink_at(EventLevel::Models, also)
     });
+    (rig, log)
+}
+
+/// What a sink of models was told since the last call of this.
+fn told_of_models(rig: &Telling, log: &EventLog) -> Vec<&'static str> {
+    assert!(rig.manager.flush_events(LONG));
+    log.take().iter().map(|event| event.kind.name()).collect()
+}
+
+#[test]
+fn a_sink_of_models_is_told_an_eviction_once_for_a_model_and_for_each_shard_that_goes_alone() {
+    for how in [OnEviction::Park, OnEviction::Free] {
+        for unit in [EvictionUnit::Model, EvictionUnit::Shard] {
+            let (rig, log) = with_sink_of_models(&[4 * SEGMENT], unit);
+            let plan = ModelPlan::new((0..3).map(|at| {
+                let len = ByteLen::from_usize(SEGMENT);
+                Piece::new(format!("t{at}"), 0, at * len.get(), len)
+            }));
+            let request = AdmitRequest::new("old", GpuChoice::One(0)).on_eviction(how);
+            let bytes = weights(3 * SEGMENT);
+            let source = vec![SliceSource::new(&bytes)];
+            rig.manager.admit(request, &plan.unwrap(), &source).unwrap();
+            rig.manager.seal_model("new", 0, &weights(3 * SEGMENT)).unwrap();
+            let mut told = told_of_models(&rig, &log);
+            // The outcome of an eviction shard by shard may be told as well.
+            told.retain(|name| !["parked", "freed"].contains(name) || unit == EvictionUnit::Model);
+            let expected: &[_] = match unit {
+                EvictionUnit::Shard => &["model_admitted", "evicted", "evicted", "sealed"],
+                _ => &["model_admitted", "model_evicted", "sealed"],
+            };
+            assert_eq!(told, expected);
+        }
+    }
+}
+
+/// Where no event of the model follows, the step itself is told.
+#[test]
+fn a_sink_of_models_is_told_what_becomes_of_a_single_piece() {
+    let (rig, log) = with_sink_of_models(&[64 * SEGMENT], EvictionUnit::Model);
+    let manager = &rig.manager;
+    let model = admit(&rig, 0);
+    let parked = manager.park(&model.pieces[0].shard).unwrap();
+    manager.wake(parked, 0).unwrap();
+    let _verdict = manager.verify_model(&model, Verify::Full).unwrap();
+    manager.free_shard(&model.pieces[1].shard).unwrap();
+    assert_eq!(told_of_models(&rig, &log), ["model_admitted", "parked", "woken", "freed"]);
+    manager.free_model(&model).unwrap();
+
+    // A parked model that is dropped: what becomes of each of its shards.
+    let model = admit(&rig, 0);
+    drop(manager.park_model(&model).unwrap());
+    let expected =
+        ["model_freed", "model_admitted", "model_parked", "dropped", "dropped", "dropped"];
+    assert_eq!(told_of_models(&rig, &log), expected);
+
+    let _left = admit(&rig, 0);
+    let _report = manager.close(LONG);
+    let told = told_of_models(&rig, &log);
+    assert_eq!(told, ["model_admitted", "freed", "freed", "freed", "closed"]);
+}
+
+#[test]
+fn a_sink_of_models_is_told_of_models_and_of_what_went_wrong() {
+    let (rig, log) = with_sink_of_models(&[64 * SEGMENT, 64 * SEGMENT], EvictionUnit::Model);
     let manager = &rig.manager;
     let model = admit(&rig, 0);
     let _verdict = manager.verify_model(&model, Verify::Full).unwrap();
@@ -191,6 +256,7 @@ fn a_sink_of_models_is_told_of_models_and_of_what_went_wrong() {
         "model_moved",
         "model_parked",
         "model_woken",
+        "moved",
         "altered",
         "quarantined",
         "refused",
@@ -201,7 +267,7 @@ fn a_sink_of_models_is_told_of_models_and_of_what_went_wrong() {
     assert_eq!(names, expected);
     assert!(told.is_sorted_by_key(|event| event.seq));
     let [all, models] = manager.event_counts().try_into().unwrap();
-    assert!(models.dropped == 0 && models.delivered == 10 && all.delivered > 20);
+    assert!(models.dropped == 0 && models.delivered == 11 && all.delivered > 20);
 }
 
 /// The JSON has the names beside the others, and reads back; an event of before has none.

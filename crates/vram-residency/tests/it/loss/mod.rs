@@ -6,6 +6,7 @@ mod empty;
 mod images;
 mod listed;
 mod lives;
+mod models;
 mod races;
 mod refused;
 mod reset;
