@@ -219,7 +219,8 @@ impl Device for CudaDevice {
     fn memory(&self) -> Result<MemoryInfo, GpuError> {
         let bound = self.port.bind(None)?;
         let (free, _) =
-            through_cust(cust::memory::mem_get_info).map_err(|code| bound.fail(code))?;
+            through_cust(cust::memory::mem_get_info).map_err(|code| bound.fail_for_good(code))?;
+        self.port.core.answered();
         Ok(MemoryInfo::new(self.info.total, ByteLen::from_usize(free)))
     }
 
@@ -246,6 +247,7 @@ impl Device for CudaDevice {
         }
         let bound = self.port.bind(None)?;
         let locked = bound.lock_pages(len)?;
+        self.port.core.answered();
         let epoch = self.port.core.epoch();
         drop(bound);
         let port = self.port.clone();
@@ -308,6 +310,10 @@ impl StagingBuffer for LockedStaging {
 
     fn as_mut_slice(&mut self) -> &mut [u8] {
         self.locked.as_mut_slice()
+    }
+
+    fn is_page_locked(&self) -> bool {
+        self.locked.is_locked()
     }
 
     fn abandon(mut self: Box<Self>) {

@@ -7,13 +7,13 @@ use core::ffi::{c_char, c_int, c_uint, c_void};
 use core::ptr;
 
 use cust::error::CudaResult;
-use cust::stream::Stream;
 use cust::sys::{self, CUcontext, CUresult};
 
+use super::stream::Stream;
 use crate::codes;
 
 /// Converts the result of a raw call.
-fn raw(result: CUresult) -> Result<(), u32> {
+pub(super) fn raw(result: CUresult) -> Result<(), u32> {
     if result == CUresult::CUDA_SUCCESS { Ok(()) } else { Err(cuda_shim::last_raw_code()) }
 }
 
@@ -83,7 +83,7 @@ pub(super) unsafe fn copy_in(
     let source = source.cast::<c_void>();
     // SAFETY: both ends are valid for `len` bytes until the wait, as the caller promises; the
     // stream is alive, since it is borrowed.
-    raw(unsafe { sys::cuMemcpyHtoDAsync_v2(target, source, len, stream.as_inner()) })
+    raw(unsafe { sys::cuMemcpyHtoDAsync_v2(target, source, len, stream.as_raw()) })
 }
 
 /// Copies device bytes to the host, in the order of the stream.
@@ -101,7 +101,7 @@ pub(super) unsafe fn copy_out(
     let target = target.cast::<c_void>();
     // SAFETY: both ends are valid for `len` bytes until the wait, as the caller promises; the
     // stream is alive, since it is borrowed.
-    raw(unsafe { sys::cuMemcpyDtoHAsync_v2(target, source, len, stream.as_inner()) })
+    raw(unsafe { sys::cuMemcpyDtoHAsync_v2(target, source, len, stream.as_raw()) })
 }
 
 /// Copies within the device, in the order of the stream.
@@ -116,7 +116,7 @@ pub(super) unsafe fn copy_within(
     stream: &Stream,
 ) -> Result<(), u32> {
     // SAFETY: both ranges are live and apart, as the caller promises; the stream is borrowed.
-    raw(unsafe { sys::cuMemcpyDtoDAsync_v2(target, source, len, stream.as_inner()) })
+    raw(unsafe { sys::cuMemcpyDtoDAsync_v2(target, source, len, stream.as_raw()) })
 }
 
 /// One end of a copy between devices.
@@ -138,7 +138,7 @@ pub(super) unsafe fn copy_peer(
     len: usize,
     stream: &Stream,
 ) -> Result<(), u32> {
-    let stream = stream.as_inner();
+    let stream = stream.as_raw();
     // SAFETY: contexts and ranges are live until the wait, as the caller promises.
     let result = unsafe {
         sys::cuMemcpyPeerAsync(
@@ -160,7 +160,7 @@ pub(super) unsafe fn copy_peer(
 /// `target..target + len` lies in a live allocation of the bound context.
 pub(super) unsafe fn fill(target: u64, value: u8, len: usize, stream: &Stream) -> Result<(), u32> {
     // SAFETY: the range is live, as the caller promises; the stream is alive, since it is borrowed.
-    raw(unsafe { sys::cuMemsetD8Async(target, value, len, stream.as_inner()) })
+    raw(unsafe { sys::cuMemsetD8Async(target, value, len, stream.as_raw()) })
 }
 
 /// Page-locks host memory for every context.

@@ -12,7 +12,8 @@ use crate::world::World;
 /// CUDA_SIM_DEVICES="name=H200,capacity=64MiB,foreign=1MiB;capacity=1GiB,fail=alloc:3:2"
 /// ```
 ///
-/// `fail=KIND:N:CODE` lets the n-th call of a kind return a code, `later=KIND:N:CODE` lets the code
+/// `context` is what a context takes, `overhead` what the driver takes for itself at first use (see
+/// `DeviceSpec`). `fail=KIND:N:CODE` lets the n-th call of a kind return a code, `later=KIND:N:CODE` lets the code
 /// appear at the next wait, `flip=KIND:N:BIT` flips a bit. Kinds: `alloc`, `free`, `in`, `out`,
 /// `within`, `peer`, `fill`, `synchronize`. Lengths are bytes, `KiB`, `MiB` or `GiB`. An empty
 /// value means no device. A value that cannot be parsed is printed, and `cuInit` returns 999.
@@ -66,6 +67,8 @@ impl Described {
                 "name" => value.clone_into(&mut device.spec.name),
                 "capacity" => device.spec.capacity = length(value)?,
                 "foreign" => device.spec.foreign = length(value)?,
+                "context" => device.spec.context_len = length(value)?,
+                "overhead" => device.spec.overhead = length(value)?,
                 "granularity" => device.spec.granularity = length(value)?,
                 "seed" => device.spec.seed = number(value)?,
                 "uuid" => device.spec.uuid = Some(uuid(value)?),
@@ -136,13 +139,15 @@ mod tests {
 
     #[test]
     fn a_device_is_described_in_full() {
-        let text = "name=H200, capacity=64MiB,foreign=3,ecc=false,mig=1g.5gb,fail=alloc:3:46";
+        let text = "name=H200, capacity=64MiB,foreign=3,ecc=false,mig=1g.5gb,fail=alloc:3:46,\
+                    context=5MiB,overhead=2MiB";
         let device = Described::parse(text).unwrap();
         assert_eq!(device.spec.full_name(), "H200 MIG 1g.5gb");
         assert_eq!(
             (device.spec.capacity, device.spec.foreign, device.spec.ecc),
             (64 << 20, 3, false)
         );
+        assert_eq!((device.spec.context_len, device.spec.overhead), (5 << 20, 2 << 20));
         assert_eq!(device.faults, [(CallKind::Alloc, 3, Fault::Fail(46))]);
     }
 

@@ -16,6 +16,7 @@ mod handle;
 mod host;
 mod kernel;
 mod memory;
+mod overhead;
 mod queue;
 mod random;
 mod report;

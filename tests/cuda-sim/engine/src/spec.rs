@@ -49,6 +49,12 @@ pub struct DeviceSpec {
     pub granularity: u64,
     /// Bytes that a context occupies while it exists.
     pub context_len: u64,
+    /// Bytes that the driver takes for itself at a time, for streams, page tables of locked memory
+    /// and code of its own, each at first use; 0 for a driver that takes none.
+    pub overhead: u64,
+    /// Whether a reset of the primary context also gives up every retain of it. The manual says
+    /// that it does not.
+    pub reset_releases: bool,
     /// Devices of one group reach each other; a device without a group reaches none.
     pub peer_group: Option<u32>,
     /// Number of multiprocessors.
@@ -72,6 +78,8 @@ impl Default for DeviceSpec {
             foreign: 0,
             granularity: 512,
             context_len: 0,
+            overhead: 0,
+            reset_releases: false,
             peer_group: Some(0),
             multiprocessors: 132,
             seed: 0,

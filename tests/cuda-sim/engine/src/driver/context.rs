@@ -63,8 +63,12 @@ pub(crate) unsafe fn cuDevicePrimaryCtxReset_v2(
     call.meet_now(primary, CallKind::Reset)?;
     // A reset does not release: a caller that retained the context still has to release it.
     call.world.clear_context(primary, true);
+    let releases = call.world.device(ordinal).is_some_and(|device| device.spec.reset_releases);
     if let Some(context) = call.world.contexts.get_mut(&primary) {
         context.active = false;
+        if releases {
+            context.refs = 0;
+        }
     }
     Ok(())
 }
