@@ -13,7 +13,7 @@ use std::sync::Arc;
 use cuda_sim::{DeviceSpec, Sim};
 use vram_alloc::GpuIndex;
 use vram_gpu::fault::FaultPlan;
-use vram_gpu::{CudaDevice, Device, FaultDevice, contract};
+use vram_gpu::{CudaDevice, Device, FaultDevice, Sharing, contract};
 
 /// Devices of a simulated machine. Dropping it removes them with everything in them.
 struct Machine {
@@ -43,7 +43,10 @@ impl Machine {
     }
 
     fn devices(&self) -> Vec<Arc<CudaDevice>> {
-        let open = |(index, &ordinal)| CudaDevice::open(ordinal, GpuIndex::new(index)).unwrap();
+        let open = |(index, &ordinal)| {
+            let device = CudaDevice::open(ordinal, GpuIndex::new(index)).unwrap();
+            device.shared(Sharing::Alone)
+        };
         (0..).zip(&self.ordinals).map(open).collect()
     }
 

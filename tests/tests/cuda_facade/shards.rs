@@ -1,6 +1,7 @@
 //! Shards over simulated devices: sealed, converted, moved, freed and repaired.
 
 use cuda_sim::{CallKind, Fault, Sim};
+use vram_gpu::Sharing;
 use vram_residency::{
     ByteLen, MemoryMode, Protection, ReadBack, RepairOptions, ScrubOptions, ScrubRate, SealRequest,
     SliceSource, Verify, VramError,
@@ -70,7 +71,7 @@ fn a_shard_that_fills_the_budget_is_converted_where_it_lies() {
 fn migration_goes_from_peer_to_peer_where_it_can_and_through_the_host_elsewhere() {
     for mode in MODES {
         for peers in [true, false] {
-            let machine = Machine::with_peers(mode, peers);
+            let machine = Machine::of(mode, peers, Sharing::Alone);
             let shard = machine.seal(Protection::Encrypted);
             let moved = machine.manager.migrate_shard(&shard, 1).unwrap();
             let copies = Sim::faults(machine.ordinals[1]).calls(CallKind::CopyPeer);

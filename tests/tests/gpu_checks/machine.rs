@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, GpuIndex};
-use vram_gpu::{CudaDevice, Device};
+use vram_gpu::{CudaDevice, Device, Sharing};
 
 /// Opens every CUDA device; at least one. Without a device, the check fails with a one-line
 /// message.
 pub(crate) fn devices() -> Vec<Arc<CudaDevice>> {
     match CudaDevice::detect() {
-        Ok(devices) => devices,
+        Ok(devices) => devices.iter().map(|device| device.shared(Sharing::Alone)).collect(),
         Err(why) => panic!("no CUDA device: {why}"),
     }
 }

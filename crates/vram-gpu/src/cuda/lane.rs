@@ -1,6 +1,7 @@
 //! Streams with their events, and the page-locked buffers through which bytes of unlocked memory
 //! are copied.
 
+use cust::sys::CUstream;
 use vram_alloc::{ByteLen, GpuIndex};
 
 use super::driver::{self, log_failure};
@@ -45,8 +46,9 @@ impl Lane {
         }
     }
 
-    pub(super) const fn stream(&self) -> &Stream {
-        &self.stream
+    /// The handle of its stream, alive as long as the lane.
+    pub(super) const fn stream(&self) -> CUstream {
+        self.stream.as_raw()
     }
 
     /// Records one of the two events behind all work queued so far.

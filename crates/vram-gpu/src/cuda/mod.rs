@@ -29,5 +29,5 @@ mod stream;
 mod transfer;
 mod unavailable;
 
-pub use self::device::CudaDevice;
+pub use self::device::{CudaDevice, Sharing};
 pub use self::unavailable::CudaUnavailable;

@@ -19,7 +19,8 @@ use crate::world::World;
 /// value means no device. A value that cannot be parsed is printed, and `cuInit` returns 999.
 pub const DEVICES_VARIABLE: &str = "CUDA_SIM_DEVICES";
 
-/// The variable with the code that `cuInit` returns, if it is set and not 0.
+/// The variable with the code that `cuInit` returns, if it is set and not 0. With 34 the library is
+/// a toolkit's stub: `cuDriverGetVersion` returns it too.
 pub const INIT_VARIABLE: &str = "CUDA_SIM_INIT";
 
 /// Adds the devices of the environment if the process has none yet; called by `cuInit`.
