@@ -10,7 +10,7 @@ extern crate vram_testkit;
 
 use std::sync::Arc;
 
-use cuda_sim::{DeviceSpec, Sim};
+use cuda_sim::{DeviceSpec, Resets, Sim};
 use vram_alloc::GpuIndex;
 use vram_gpu::fault::FaultPlan;
 use vram_gpu::{CudaDevice, Device, FaultDevice, Sharing, contract};
@@ -79,7 +79,7 @@ fn cuda_devices_whose_driver_takes_memory_for_itself_keep_the_contract() {
 /// released after it.
 #[test]
 fn cuda_devices_whose_reset_releases_the_context_keep_the_contract() {
-    let kind = DeviceSpec { reset_releases: true, ..DeviceSpec::default() };
+    let kind = DeviceSpec { resets: Resets::HealAndRelease, ..DeviceSpec::default() };
     Machine::of(&[Some(1)], &kind).keeps_the_contract(|device| device);
 }
 

@@ -1,7 +1,7 @@
 //! Devices and faults from environment variables, for a driver whose controls no test can call.
 
 use crate::fault::{CallKind, Fault};
-use crate::spec::DeviceSpec;
+use crate::spec::{DeviceSpec, Resets};
 use crate::world::World;
 
 /// The variable that describes the devices of a simulated driver that was loaded as a library.
@@ -13,7 +13,7 @@ use crate::world::World;
 /// ```
 ///
 /// `context` is what a context takes, `overhead` what the driver takes for itself at first use (see
-/// `DeviceSpec`). `fail=KIND:N:CODE` lets the n-th call of a kind return a code, `later=KIND:N:CODE` lets the code
+/// `DeviceSpec`); with `heals=false` a sticky error outlasts a reset. `fail=KIND:N:CODE` lets the n-th call of a kind return a code, `later=KIND:N:CODE` lets the code
 /// appear at the next wait, `flip=KIND:N:BIT` flips a bit. Kinds: `alloc`, `free`, `in`, `out`,
 /// `within`, `peer`, `fill`, `synchronize`. Lengths are bytes, `KiB`, `MiB` or `GiB`. An empty
 /// value means no device. A value that cannot be parsed is printed, and `cuInit` returns 999.
@@ -35,7 +35,12 @@ pub(crate) fn apply(world: &mut World) {
     }
 }
 
+/// The kernel that the checks of a GPU load to see what an illegal address does.
+const STRAY_KERNEL: &str = "vram_stray_write";
+
 fn from_environment(world: &mut World) -> Result<(), String> {
+    let stray = |_launch: &mut crate::kernel::Launch<'_>| Err(crate::code::ILLEGAL_ADDRESS);
+    world.kernels.insert(STRAY_KERNEL.to_owned(), std::sync::Arc::new(stray));
     if let Ok(answer) = std::env::var(INIT_VARIABLE) {
         world.init_answer = answer.parse().map_err(|e| format!("{INIT_VARIABLE}={answer}: {e}"))?;
     }
@@ -71,6 +76,8 @@ impl Described {
                 "context" => device.spec.context_len = length(value)?,
                 "overhead" => device.spec.overhead = length(value)?,
                 "granularity" => device.spec.granularity = length(value)?,
+                "heals" if yes(value)? => device.spec.resets = Resets::Heal,
+                "heals" => device.spec.resets = Resets::Deny,
                 "seed" => device.spec.seed = number(value)?,
                 "uuid" => device.spec.uuid = Some(uuid(value)?),
                 "ecc" => device.spec.ecc = yes(value)?,

@@ -31,4 +31,4 @@ pub use functions::resolve;
 pub use kernel::{KernelBody, Launch, LaunchShape};
 pub use memory::Allocation;
 pub use report::{LeakReport, Misuse, MisuseKind};
-pub use spec::{Backing, DeviceSpec};
+pub use spec::{Backing, DeviceSpec, Resets};

@@ -13,6 +13,20 @@ pub enum Backing {
     Host,
 }
 
+/// What a reset of a primary context does besides emptying it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resets {
+    /// It ends a sticky error.
+    #[default]
+    Heal,
+    /// It also gives up every retain of the context. The manual says that it does not.
+    HealAndRelease,
+    /// After a sticky error the process gets no context again: so did an H100 after an illegal
+    /// address.
+    Deny,
+}
+
 /// The description of a simulated device in a test.
 ///
 /// # Examples
@@ -52,9 +66,8 @@ pub struct DeviceSpec {
     /// Bytes that the driver takes for itself at a time, for streams, page tables of locked memory
     /// and code of its own, each at first use; 0 for a driver that takes none.
     pub overhead: u64,
-    /// Whether a reset of the primary context also gives up every retain of it. The manual says
-    /// that it does not.
-    pub reset_releases: bool,
+    /// What a reset of the primary context does besides emptying it.
+    pub resets: Resets,
     /// Devices of one group reach each other; a device without a group reaches none.
     pub peer_group: Option<u32>,
     /// Number of multiprocessors.
@@ -79,7 +92,7 @@ impl Default for DeviceSpec {
             granularity: 512,
             context_len: 0,
             overhead: 0,
-            reset_releases: false,
+            resets: Resets::Heal,
             peer_group: Some(0),
             multiprocessors: 132,
             seed: 0,

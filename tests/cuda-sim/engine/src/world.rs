@@ -61,6 +61,8 @@ pub(crate) struct Context {
     pub(crate) primary: bool,
     pub(crate) flags: u32,
     pub(crate) poisoned: Option<u32>,
+    /// The code of a sticky error that outlasted a reset: the process gets no context again.
+    pub(crate) denied: Option<u32>,
     pub(crate) peers: BTreeSet<u64>,
     pub(crate) default_stream: u64,
     pub(crate) limits: BTreeMap<i32, usize>,
@@ -224,6 +226,7 @@ impl World {
             primary,
             flags,
             poisoned: None,
+            denied: None,
             peers: BTreeSet::new(),
             default_stream,
             limits: BTreeMap::new(),
