@@ -10,10 +10,10 @@ extern crate vram_testkit;
 
 use std::sync::Arc;
 
-use cuda_sim::{DeviceSpec, Sim};
+use cuda_sim::{DeviceSpec, Resets, Sim};
 use vram_alloc::GpuIndex;
 use vram_gpu::fault::FaultPlan;
-use vram_gpu::{CudaDevice, Device, FaultDevice, contract};
+use vram_gpu::{CudaDevice, Device, FaultDevice, Sharing, contract};
 
 /// Devices of a simulated machine. Dropping it removes them with everything in them.
 struct Machine {
@@ -22,6 +22,11 @@ struct Machine {
 
 impl Machine {
     fn new(peer_groups: &[Option<u32>]) -> Self {
+        Self::of(peer_groups, &DeviceSpec::default())
+    }
+
+    /// Devices of one kind, in these groups.
+    fn of(peer_groups: &[Option<u32>], kind: &DeviceSpec) -> Self {
         cuda_sim::install();
         let add = |&peer_group: &Option<u32>| {
             // Part of the memory is taken from the start: no check may rely on an empty device.
@@ -31,14 +36,17 @@ impl Machine {
                 foreign,
                 context_len,
                 peer_group,
-                ..DeviceSpec::default()
+                ..kind.clone()
             })
         };
         Self { ordinals: peer_groups.iter().map(add).collect() }
     }
 
     fn devices(&self) -> Vec<Arc<CudaDevice>> {
-        let open = |(index, &ordinal)| CudaDevice::open(ordinal, GpuIndex::new(index)).unwrap();
+        let open = |(index, &ordinal)| {
+            let device = CudaDevice::open(ordinal, GpuIndex::new(index)).unwrap();
+            device.shared(Sharing::Alone)
+        };
         (0..).zip(&self.ordinals).map(open).collect()
     }
 
@@ -55,6 +63,24 @@ impl Machine {
 #[test]
 fn cuda_devices_keep_the_contract() {
     Machine::new(&[Some(1), Some(1)]).keeps_the_contract(|device| device);
+}
+
+/// P61: such a driver takes whole steps for streams, page tables and its own code, at first use,
+/// and gives out memory in steps as large.
+#[test]
+fn cuda_devices_whose_driver_takes_memory_for_itself_keep_the_contract() {
+    for granularity in [512, 2 << 20] {
+        let kind = DeviceSpec { overhead: 2 << 20, granularity, ..DeviceSpec::default() };
+        Machine::of(&[Some(1), Some(1)], &kind).keeps_the_contract(|device| device);
+    }
+}
+
+/// The manual says that a reset does not release; a driver that did would destroy a context that is
+/// released after it.
+#[test]
+fn cuda_devices_whose_reset_releases_the_context_keep_the_contract() {
+    let kind = DeviceSpec { resets: Resets::HealAndRelease, ..DeviceSpec::default() };
+    Machine::of(&[Some(1)], &kind).keeps_the_contract(|device| device);
 }
 
 #[test]

@@ -13,7 +13,7 @@ extern crate vram_testkit;
 use std::io::Write;
 use std::sync::Arc;
 
-use vram_gpu::{CudaDevice, Device, contract};
+use vram_gpu::{CudaDevice, Device, Sharing, contract};
 
 fn say(text: &str) {
     // Not `eprintln!`: the harness would capture the text.
@@ -33,7 +33,7 @@ fn the_gpus_of_this_machine_keep_the_contract() {
     }
     contract::run(&|| {
         let devices = CudaDevice::detect().unwrap();
-        devices.into_iter().map(|device| -> Arc<dyn Device> { device }).collect()
+        devices.iter().map(|device| -> Arc<dyn Device> { device.shared(Sharing::Alone) }).collect()
     });
     say("the contract is kept");
 }

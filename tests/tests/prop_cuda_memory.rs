@@ -24,7 +24,7 @@ use std::sync::Arc;
 use cuda_sim::{CallKind, DeviceSpec, Fault, Sim};
 use proptest::prelude::*;
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange, GpuIndex};
-use vram_gpu::{CudaDevice, Device, DeviceMemory, GpuError, codes};
+use vram_gpu::{CudaDevice, Device, DeviceMemory, GpuError, Sharing, codes};
 
 /// One window of the copies and a bit more, so that some copies take two turns.
 const LEN: usize = (1 << 20) + 300;
@@ -86,7 +86,9 @@ impl World {
         cuda_sim::install();
         let spec = || DeviceSpec { capacity: 16 << 20, ..DeviceSpec::default() };
         let ordinals = [Sim::add_device(spec()), Sim::add_device(spec())];
-        let open = |i: u32, ordinal| CudaDevice::open(ordinal, GpuIndex::new(i)).unwrap();
+        let open = |i: u32, ordinal| {
+            CudaDevice::open(ordinal, GpuIndex::new(i)).unwrap().shared(Sharing::Alone)
+        };
         let devices = [open(0, ordinals[0]), open(1, ordinals[1])];
         let kinds = [
             CallKind::Alloc,

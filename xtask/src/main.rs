@@ -39,8 +39,8 @@ cargo xtask COMMAND [OPTIONS]
   bench [--only CRATE] [--quick]          criterion benches, then medians as ratios against the reference of each group
   gpu [--build-only] [--simulated [--debug]] [--report FILE] [--read LOG]
                                           checks and measures the GPUs of this machine, with a report in Markdown
-                                          (--build-only: the binary alone, to carry elsewhere; --read: the report of its
-                                          log; --simulated: over the simulated driver, to check the checks;
+                                          (--build-only: a folder with the checks, to carry elsewhere; --read: the report of
+                                          its logs, joined or cut off; --simulated: over the simulated driver, to check the checks;
                                           --debug: built as the tests are)
   examples                                runs every example, as it is built for the tests
   outside                                 builds and runs a program outside the workspace, as the facade's README says

@@ -5,7 +5,7 @@ use core::ffi::{CStr, c_void};
 use core::fmt;
 use core::ptr::NonNull;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use libloading::Library;
@@ -16,10 +16,34 @@ use libloading::Library;
 /// shim tries no other, so that a misspelt path is noticed.
 pub const DRIVER_VARIABLE: &str = "VRAM_CUDA_DRIVER";
 
+/// Tried in this order by the system's own search; the second after [`FOLDERS`].
 #[cfg(not(windows))]
 const LIBRARIES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
 #[cfg(windows)]
 const LIBRARIES: [&str; 1] = ["nvcuda.dll"];
+
+/// Where the driver lies on machines whose loader does not know it: containers, distributions with
+/// a folder for each architecture, the Linux of Windows, `NixOS`. They come before `libcuda.so`,
+/// which may be a stub.
+const FOLDERS: &[&str] = if cfg!(target_os = "linux") {
+    &[
+        "/usr/local/nvidia/lib64",
+        "/usr/local/nvidia/lib",
+        if cfg!(target_arch = "aarch64") {
+            "/usr/lib/aarch64-linux-gnu"
+        } else {
+            "/usr/lib/x86_64-linux-gnu"
+        },
+        "/usr/lib64",
+        "/usr/lib/wsl/lib",
+        "/run/opengl-driver/lib",
+    ]
+} else {
+    &[]
+};
+
+/// `CUDA_ERROR_STUB_LIBRARY`: what each function of a toolkit's stub answers.
+const STUB_LIBRARY: i32 = 34;
 
 /// Returns the address of a driver function by its exported name, or `None` if there is none.
 ///
@@ -167,8 +191,7 @@ fn settled() -> &'static Driver {
 
 fn load() -> Driver {
     let named = std::env::var_os(DRIVER_VARIABLE).filter(|value| !value.is_empty());
-    let libraries: Vec<OsString> =
-        named.map_or_else(|| LIBRARIES.map(OsString::from).to_vec(), |library| vec![library]);
+    let libraries = named.map_or_else(|| candidates(Path::is_file), |library| vec![library]);
     let mut attempts = Vec::new();
     for library in libraries {
         let shown = library.to_string_lossy().into_owned();
@@ -178,6 +201,16 @@ fn load() -> Driver {
         match unsafe { Library::new(&library) } {
             Ok(loaded) => {
                 if let Some(address) = symbol(&loaded, c"cuInit") {
+                    if is_stub(&loaded) {
+                        let reason = format!(
+                            "the stub library of a toolkit, not a driver{}",
+                            file_of(address).map_or_else(String::new, |file| {
+                                format!(" (loaded from {})", file.display())
+                            })
+                        );
+                        attempts.push(Attempt { library: shown, reason });
+                        continue;
+                    }
                     let state = DriverState::Loaded { library: shown, file: file_of(address) };
                     return Driver { source: Source::Library(loaded), state };
                 }
@@ -188,6 +221,28 @@ fn load() -> Driver {
         }
     }
     Driver { source: Source::None, state: DriverState::Missing { attempts } }
+}
+
+/// The libraries to try, in order: names for the system's search, and files that are there.
+fn candidates(is_there: impl Fn(&Path) -> bool) -> Vec<OsString> {
+    let [first, rest @ ..] = LIBRARIES;
+    let files = FOLDERS.iter().map(|folder| Path::new(folder).join(first));
+    let files = files.filter(|file| is_there(file)).map(PathBuf::into_os_string);
+    [first.into()].into_iter().chain(files).chain(rest.map(OsString::from)).collect()
+}
+
+/// Whether a library with the driver's names is one that programs are linked with, and no driver.
+fn is_stub(library: &Library) -> bool {
+    let Some(address) = symbol(library, c"cuDriverGetVersion") else { return false };
+    // SAFETY: a library that has `cuInit` has the driver's functions, and this one has this type in
+    // every version of the driver.
+    let version = unsafe {
+        core::mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut i32) -> i32>(address.as_ptr())
+    };
+    let mut found = 0;
+    // SAFETY: `found` is valid for writing; the function may be called before `cuInit`.
+    let code = unsafe { version(&raw mut found) };
+    code == STUB_LIBRARY
 }
 
 /// An error with its causes, which contain the loader's own message.
@@ -226,4 +281,24 @@ fn file_of(address: NonNull<c_void>) -> Option<PathBuf> {
 #[cfg(not(target_os = "linux"))]
 fn file_of(_address: NonNull<c_void>) -> Option<PathBuf> {
     None
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_are_there_come_before_the_name_that_may_be_a_stub() {
+        assert_eq!(candidates(|_| false), ["libcuda.so.1", "libcuda.so"]);
+        let there = |path: &Path| path.starts_with("/usr/local/nvidia") || path.starts_with("/run");
+        let found = candidates(there);
+        let wanted = [
+            "libcuda.so.1",
+            "/usr/local/nvidia/lib64/libcuda.so.1",
+            "/usr/local/nvidia/lib/libcuda.so.1",
+            "/run/opengl-driver/lib/libcuda.so.1",
+            "libcuda.so",
+        ];
+        assert_eq!(found, wanted);
+    }
 }

@@ -76,6 +76,13 @@ pub fn name(code: u32) -> &'static str {
     CODES.iter().find(|(known, ..)| *known == code).map_or("unknown", |(_, name, _)| name)
 }
 
+/// Whether this code says nothing of the call that it answers: a device that has fallen off the bus
+/// gives such a code to everything, and a working one hardly ever gives it.
+#[must_use]
+pub const fn is_no_answer(code: u32) -> bool {
+    matches!(code, 3 | 4 | 46 | 101 | 802 | 999)
+}
+
 /// Whether an error of this code makes the device unusable until it is reset.
 #[must_use]
 pub fn is_sticky(code: u32) -> bool {
@@ -101,5 +108,6 @@ mod tests {
         for code in [0, INVALID_VALUE, OUT_OF_MEMORY, 201, 600, 704, 801, 999, 12_345] {
             assert!(!is_sticky(code));
         }
+        assert!(CODES.iter().all(|&(code, _, sticky)| !(sticky && is_no_answer(code))));
     }
 }

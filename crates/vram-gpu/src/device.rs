@@ -46,12 +46,22 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// Whether the device takes calls. Makes no driver call.
     fn state(&self) -> DeviceState;
 
+    /// Whether [`reset`](Self::reset) may be tried. Makes no driver call. The default says yes.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::NotAlone`] if a reset would destroy what others have on the device.
+    fn may_reset(&self) -> Result<(), GpuError> {
+        Ok(())
+    }
+
     /// Empties the device and makes it usable again after a sticky error. From then on every
     /// allocation made before returns [`GpuError::StaleAllocation`].
     ///
     /// # Errors
     ///
-    /// [`GpuError::Driver`] if the driver refuses; the device is unchanged.
+    /// Those of [`may_reset`](Self::may_reset); [`GpuError::Driver`] if the driver refuses, and the
+    /// device is unchanged; or if it gives nothing new, and the device is lost.
     fn reset(&self) -> Result<(), GpuError>;
 
     /// Whether memory of this device can receive a direct copy from memory of `other`.

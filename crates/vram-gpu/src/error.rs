@@ -120,6 +120,15 @@ pub enum GpuError {
         /// That code's name.
         name: &'static str,
     },
+    /// A reset would destroy what other code of this process has on the device.
+    #[error(
+        "{gpu} is not reset: other code of this process may use it, and a reset would destroy its \
+         context; restart the process, or say that nothing else uses it (Sharing::Alone)"
+    )]
+    NotAlone {
+        /// The device.
+        gpu: GpuIndex,
+    },
     /// The allocation was made before the device was reset: its bytes are gone.
     #[error("the allocation on {gpu} is from before the device was reset")]
     StaleAllocation {
@@ -170,6 +179,7 @@ impl GpuError {
                 | Self::LengthMismatch { .. }
                 | Self::Overlap { .. }
                 | Self::TotalTooLarge { .. }
+                | Self::NotAlone { .. }
         )
     }
 
@@ -185,6 +195,7 @@ impl GpuError {
             | Self::NotVram { gpu, .. }
             | Self::Driver { gpu, .. }
             | Self::Lost { gpu, .. }
+            | Self::NotAlone { gpu }
             | Self::StaleAllocation { gpu } => Some(gpu),
             Self::PeerUnsupported { to, .. } => Some(to),
             Self::HostMemory { .. } | Self::TotalTooLarge { .. } => None,

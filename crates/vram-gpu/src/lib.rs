@@ -28,7 +28,7 @@ mod spec;
 mod staging;
 
 #[cfg(feature = "cuda")]
-pub use cuda::{CudaDevice, CudaUnavailable};
+pub use cuda::{CudaDevice, CudaUnavailable, Sharing};
 pub use device::Device;
 pub use error::GpuError;
 #[doc(inline)]

@@ -15,6 +15,12 @@ pub trait StagingBuffer: Send + fmt::Debug {
     /// The bytes, mutable.
     fn as_mut_slice(&mut self) -> &mut [u8];
 
+    /// Whether a driver has locked the pages, so that its device copies at full speed. The default
+    /// says no.
+    fn is_page_locked(&self) -> bool {
+        false
+    }
+
     /// Keeps the memory allocated while a device may still use it: called instead of a drop after a
     /// copy that could not be waited for. The default leaks it.
     fn abandon(self: Box<Self>) {
@@ -97,6 +103,16 @@ impl Staging {
     #[must_use]
     pub const fn is_special(&self) -> bool {
         matches!(self.bytes, Bytes::Special(_))
+    }
+
+    /// Whether the driver has locked the pages of the buffer. Copies from and to other memory are
+    /// as exact, but a driver takes several times as long for them.
+    #[must_use]
+    pub fn is_page_locked(&self) -> bool {
+        match &self.bytes {
+            Bytes::Plain(_) => false,
+            Bytes::Special(buffer) => buffer.is_page_locked(),
+        }
     }
 
     /// Gives up ownership without an access to the bytes: a device may still use them.

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
-use vram_gpu::{CudaDevice, CudaUnavailable, Device, contract};
+use vram_gpu::{CudaDevice, CudaUnavailable, Device, Sharing, contract};
 
 /// The shared object that cargo built before this test.
 fn library() -> PathBuf {
@@ -58,7 +58,7 @@ fn child_keeps_the_contract() {
     assert_eq!(told, [("H200", mib(128)), ("A100", mib(64))]);
     contract::run(&|| {
         let devices = CudaDevice::detect().unwrap();
-        devices.into_iter().map(|device| -> Arc<dyn Device> { device }).collect()
+        devices.iter().map(|device| -> Arc<dyn Device> { device.shared(Sharing::Alone) }).collect()
     });
 }
 

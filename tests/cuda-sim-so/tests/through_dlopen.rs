@@ -71,6 +71,65 @@ fn a_driver_without_a_device_says_so() {
 }
 
 #[test]
+fn a_stub_library_is_no_driver_and_is_named() {
+    let text = child("child_has_no_driver", &[("CUDA_SIM_INIT", "34")]);
+    assert!(text.contains("the stub library of a toolkit, not a driver"), "{text}");
+    assert!(text.contains("libcuda_sim_so.so"), "{text}");
+}
+
+/// A stub under the name that comes last, where the machine has no driver of its own.
+#[test]
+fn a_driver_by_its_name_is_found_and_a_stub_beside_it_is_not() {
+    let folder = std::env::temp_dir().join(format!("vram-driver-names-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, init, test) in
+        [("libcuda.so.1", "0", "child_has_a_driver"), ("libcuda.so", "34", "child_names_stubs")]
+    {
+        let path = folder.join(name);
+        std::fs::copy(library(), &path).unwrap();
+        let folder = folder.to_str().unwrap();
+        let search = [
+            ("VRAM_CUDA_DRIVER", ""),
+            ("LD_LIBRARY_PATH", folder),
+            ("CUDA_SIM_INIT", init),
+            ("CUDA_SIM_DEVICES", "capacity=1MiB"),
+        ];
+        let text = child(test, &search);
+        assert!(text.contains(folder) || text.contains("a driver of this machine"), "{text}");
+        std::fs::remove_file(path).unwrap();
+    }
+    std::fs::remove_dir(folder).unwrap();
+}
+
+#[test]
+#[ignore = "runs in a child process of the tests above"]
+fn child_has_a_driver() {
+    cust::init(cust::CudaFlags::empty()).unwrap();
+    println!("{}", cuda_shim::driver());
+}
+
+#[test]
+#[ignore = "runs in a child process of the tests above"]
+fn child_names_stubs() {
+    match cuda_shim::driver() {
+        // On a machine with a driver the stub's name is never reached.
+        DriverState::Loaded { library, .. } if library != "libcuda.so" => {
+            println!("a driver of this machine: {library}");
+        }
+        missing @ DriverState::Missing { .. } => println!("{missing}"),
+        other => unreachable!("{other}"),
+    }
+}
+
+#[test]
+#[ignore = "runs in a child process of the tests above"]
+fn child_has_no_driver() {
+    let refused = cust::init(cust::CudaFlags::empty()).unwrap_err();
+    assert_eq!(refused, CudaError::NoDevice);
+    println!("{}", cuda_shim::driver());
+}
+
+#[test]
 fn a_device_that_cannot_be_is_told_and_nothing_works() {
     let text = child("child_is_told_unknown", &[("CUDA_SIM_DEVICES", "capacity=1TiB")]);
     assert!(text.contains("simulated CUDA driver: CUDA_SIM_DEVICES: `capacity=1TiB`"), "{text}");

@@ -1,7 +1,7 @@
 //! Sticky errors: the GPU becomes lost, gets no more calls, and returns by a reset.
 
 use cuda_sim::{CallKind, Fault, Sim};
-use vram_gpu::codes;
+use vram_gpu::{Sharing, codes};
 use vram_residency::{ByteLen, Class, ExportOptions, Protection, ResetOptions, Verify, VramError};
 
 use crate::{MODES, Machine, content};
@@ -71,6 +71,37 @@ fn a_driver_that_gives_no_context_after_a_reset_leaves_the_gpu_lost_and_backups_
 
         assert_eq!(manager.unseal_model(&there).unwrap(), content());
         let parked = manager.park(&saved).unwrap();
+        let woken = manager.wake(parked, 1).unwrap();
+        assert_eq!(manager.unseal_model(&woken).unwrap(), content());
+        machine.finish();
+    }
+}
+
+/// P64: other code of the process may have its context there, so that the reset is refused before
+/// anything is wiped for it, whether the GPU works or is lost.
+#[test]
+fn a_gpu_that_is_shared_with_other_code_is_not_reset() {
+    for mode in MODES {
+        let machine = Machine::of(mode, true, Sharing::WithOthers);
+        let manager = &machine.manager;
+        let here = machine.seal(Protection::Encrypted);
+        manager.back_up(&here).unwrap();
+        for lost in [false, true] {
+            if lost {
+                machine.fault(0, CallKind::CopyOut, Fault::Fail(codes::ECC_UNCORRECTABLE));
+                assert_eq!(manager.unseal_model(&here).unwrap_err().code(), "device-lost");
+            }
+            for options in [ResetOptions::new(), ResetOptions::new().force()] {
+                let refused = manager.reset_gpu(0, options).unwrap_err();
+                assert_eq!((refused.code(), refused.class()), ("device", Class::Caller));
+                assert!(refused.to_string().contains("Sharing::Alone"), "{refused}");
+            }
+            assert_eq!(manager.report().gpus[0].lost.is_some(), lost);
+            if !lost {
+                assert_eq!(manager.unseal_model(&here).unwrap(), content());
+            }
+        }
+        let parked = manager.park(&here).unwrap();
         let woken = manager.wake(parked, 1).unwrap();
         assert_eq!(manager.unseal_model(&woken).unwrap(), content());
         machine.finish();

@@ -19,7 +19,7 @@ mod shards;
 use std::sync::Arc;
 
 use cuda_sim::{CallKind, DeviceSpec, Fault, Sim};
-use vram_gpu::{CudaDevice, Device, DeviceState};
+use vram_gpu::{CudaDevice, Device, DeviceState, Sharing};
 use vram_residency::{
     Budget, ByteLen, GpuIndex, MemoryMode, Protection, SealKey, SealRequest, SealedShard,
     SegmentSize, Threads, VramError, VramManager,
@@ -46,12 +46,15 @@ struct Machine {
 
 impl Machine {
     fn new(mode: MemoryMode) -> Self {
-        Self::with_peers(mode, true)
+        Self::of(mode, true, Sharing::Alone)
     }
 
-    fn with_peers(mode: MemoryMode, peers: bool) -> Self {
+    fn of(mode: MemoryMode, peers: bool, sharing: Sharing) -> Self {
         let ordinals: Vec<u32> = (0..2).map(|_| add_device(peers)).collect();
-        let open = |(index, &ordinal)| CudaDevice::open(ordinal, GpuIndex::new(index)).unwrap();
+        let open = |(index, &ordinal)| {
+            let device = CudaDevice::open(ordinal, GpuIndex::new(index)).unwrap();
+            device.shared(sharing)
+        };
         let devices: Vec<_> = (0..).zip(&ordinals).map(open).collect();
         let manager = build(mode, &devices).unwrap();
         let fresh = ordinals.iter().map(|&ordinal| oldest(ordinal).1).collect();
@@ -100,7 +103,7 @@ impl Machine {
         for device in &self.devices {
             // Only a reset reclaims the memory of a lost device.
             if let DeviceState::Lost { .. } = device.state() {
-                device.reset().unwrap();
+                device.shared(Sharing::Alone).reset().unwrap();
             }
         }
         drop(self.devices);

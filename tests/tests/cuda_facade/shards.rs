@@ -1,6 +1,7 @@
 //! Shards over simulated devices: sealed, converted, moved, freed and repaired.
 
 use cuda_sim::{CallKind, Fault, Sim};
+use vram_gpu::Sharing;
 use vram_residency::{
     ByteLen, MemoryMode, Protection, ReadBack, RepairOptions, ScrubOptions, ScrubRate, SealRequest,
     SliceSource, Verify, VramError,
@@ -8,6 +9,27 @@ use vram_residency::{
 use vram_tests::reference::{bytes, footprint};
 
 use crate::{BUDGET, LEN, MODES, Machine, SEGMENT, UNKNOWN, content};
+
+/// The device writes what is verified or opened into staging itself: the page-locked buffers through
+/// which other reads pass are not even made.
+#[test]
+fn reads_of_whole_shards_go_straight_into_page_locked_staging() {
+    for mode in MODES {
+        let machine = Machine::new(mode);
+        let shard = machine.seal(Protection::Encrypted);
+        let locks = || Sim::faults(machine.ordinals[0]).calls(CallKind::Pin);
+        assert!(machine.manager.verify(&shard, Verify::Segments).unwrap().sound);
+        let before = locks();
+        for _ in 0..4 {
+            assert!(machine.manager.verify(&shard, Verify::Segments).unwrap().sound);
+        }
+        assert_eq!(locks(), before, "staging is kept, and nothing else is locked");
+        let blocks = Sim::inspect_pinned(machine.ordinals[0]);
+        let bounces = blocks.iter().filter(|block| block.len() == 1 << 20).count();
+        assert_eq!(bounces, 0, "{:?}", blocks.iter().map(Vec::len).collect::<Vec<_>>());
+        machine.finish();
+    }
+}
 
 #[test]
 fn shards_are_sealed_read_verified_converted_moved_and_freed() {
@@ -70,7 +92,7 @@ fn a_shard_that_fills_the_budget_is_converted_where_it_lies() {
 fn migration_goes_from_peer_to_peer_where_it_can_and_through_the_host_elsewhere() {
     for mode in MODES {
         for peers in [true, false] {
-            let machine = Machine::with_peers(mode, peers);
+            let machine = Machine::of(mode, peers, Sharing::Alone);
             let shard = machine.seal(Protection::Encrypted);
             let moved = machine.manager.migrate_shard(&shard, 1).unwrap();
             let copies = Sim::faults(machine.ordinals[1]).calls(CallKind::CopyPeer);

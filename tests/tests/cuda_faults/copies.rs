@@ -1,6 +1,8 @@
 //! Copies: when they run, how they fail, and that use after free cannot be expressed.
 
 use cuda_sim::{CallKind, Fault, MisuseKind, Sim};
+use cust::context::{Context, CurrentContext};
+use cust::memory::{CopyDestination, DeviceBuffer};
 use vram_alloc::{ByteLen, DeviceOffset};
 use vram_gpu::{Device, DeviceState, GpuError, codes};
 
@@ -30,12 +32,54 @@ fn a_queued_copy_happens_at_its_wait_and_not_before() {
     let memory = bench.filled(1);
     let address = memory.address().get();
     let staging = bench.staging(2);
-    assert!(staging.is_special(), "staging is page-locked");
+    assert!(staging.is_page_locked());
     let pending = memory.queue_write(DeviceOffset::START, staging, ByteLen::from_usize(LEN));
     assert_eq!(odd_ones(&Sim::inspect(bench.ordinal, address, LEN), 1), 0, "nobody waited yet");
     pending.wait().1.unwrap();
     assert_eq!(odd_ones(&Sim::inspect(bench.ordinal, address, LEN), 2), 0);
     drop(memory);
+    bench.finish();
+}
+
+/// Kernels of `PyTorch` and of `candle` run in the default stream of the same context.
+#[test]
+fn our_copies_end_while_the_default_stream_has_unfinished_work_and_do_not_hold_it_up() {
+    let bench = Bench::new();
+    let (memory, other) = (bench.filled(0), bench.filled(1));
+    let context = Context::new(cust::device::Device::get_device(bench.ordinal).unwrap()).unwrap();
+    CurrentContext::set_current(&context).unwrap();
+    let mut theirs = DeviceBuffer::<u8>::zeroed(LEN).unwrap();
+    let address = theirs.as_device_ptr().as_raw();
+    theirs.set_8(7).unwrap();
+    let unfinished =
+        |what| assert!(odd_ones(&Sim::inspect(bench.ordinal, address, LEN), 7) > 0, "{what}");
+    unfinished("nobody waited yet");
+
+    memory.write(whole(), &vec![2; LEN]).unwrap();
+    unfinished("a write");
+    assert_eq!(odd_ones(&bytes(&*memory), 2), 0);
+    unfinished("a read");
+    memory.fill(whole(), 3).unwrap();
+    unfinished("a fill");
+    memory.copy_from(whole(), &*other, whole()).unwrap();
+    unfinished("a copy within the device");
+    let len = ByteLen::from_usize(LEN);
+    let (staging, outcome) = memory.queue_write(DeviceOffset::START, bench.staging(4), len).wait();
+    outcome.unwrap();
+    unfinished("a queued write");
+    let (staging, outcome) = memory.queue_read(whole(), staging).wait();
+    outcome.unwrap();
+    unfinished("a queued read");
+
+    // The other way: their wait ends while ours has not run.
+    let pending = other.queue_write(DeviceOffset::START, staging, len);
+    let mut seen = vec![0; LEN];
+    theirs.copy_to(&mut seen).unwrap();
+    assert_eq!(odd_ones(&seen, 7), 0);
+    let ours = Sim::inspect(bench.ordinal, other.address().get(), LEN);
+    assert_eq!(odd_ones(&ours, 1), 0, "their wait was for ours too");
+    pending.wait().1.unwrap();
+    drop((theirs, context, memory, other));
     bench.finish();
 }
 

@@ -40,7 +40,9 @@ fn page_locking_that_is_refused_only_costs_speed() {
     memory.write(whole(), &vec![7; LEN]).unwrap();
     assert_eq!(odd_ones(&bytes(&*memory), 7), 0);
     let len = ByteLen::from_usize(LEN);
-    let (staging, outcome) = memory.queue_write(DeviceOffset::START, bench.staging(8), len).wait();
+    let staging = bench.staging(8);
+    assert!(!staging.is_page_locked(), "and it is told");
+    let (staging, outcome) = memory.queue_write(DeviceOffset::START, staging, len).wait();
     outcome.unwrap();
     assert_eq!(odd_ones(&bytes(&*memory), 8), 0);
     let (staging, outcome) = memory.queue_read(whole(), staging).wait();

@@ -124,6 +124,93 @@ fn a_reset_that_is_refused_changes_nothing() {
     assert_eq!(bench.device.state(), DeviceState::Lost { error: lost(999) });
     bench.device.reset().unwrap();
     assert_eq!(memory.fill(whole(), 0), Err(GpuError::StaleAllocation { gpu: GPU }));
+    // The context is there, and its first call fails: nothing else is tried in it.
+    bench.next(CallKind::MemoryInfo, Fault::Fail(codes::LAUNCH_FAILED));
+    assert!(bench.device.reset().is_err());
+    assert_eq!(bench.device.state(), DeviceState::Lost { error: lost(codes::LAUNCH_FAILED) });
+    bench.device.reset().unwrap();
+    drop((memory, bench.filled(2)));
+    bench.finish();
+}
+
+/// P62: a card that fell off the bus answers 999, or another code that says nothing, to everything.
+#[test]
+fn a_device_that_answers_nothing_three_times_in_a_row_is_lost() {
+    for code in [3, 4, 46, 101, 802, 999] {
+        let bench = Bench::new();
+        let memory = bench.filled(1);
+        Sim::set_gone(bench.ordinal, Some(code));
+        let allocate = || bench.device.allocate(ByteLen::new(9)).map(drop);
+        for _ in 0..2 {
+            assert!(matches!(allocate(), Err(GpuError::Driver { sticky: false, .. })));
+            assert!(bench.device.state().is_ready(), "{code}");
+        }
+        assert_eq!(allocate(), Err(sticky(code)), "the error that tells of the loss");
+        assert_eq!(bench.device.state(), DeviceState::Lost { error: lost(code) });
+        let calls = bench.calls();
+        assert_eq!(allocate(), Err(lost(code)));
+        assert_eq!(memory.fill(whole(), 0), Err(lost(code)));
+        assert_eq!(bench.calls(), calls, "a lost device was called");
+
+        assert!(bench.device.reset().is_err(), "it is still gone");
+        Sim::set_gone(bench.ordinal, None);
+        bench.device.reset().unwrap();
+        drop((memory, bench.filled(2)));
+        bench.finish();
+    }
+}
+
+/// P62: the memory figures are only asked for.
+#[test]
+fn a_device_that_cannot_say_how_much_is_free_is_lost_at_once() {
+    let bench = Bench::new();
+    bench.next(CallKind::MemoryInfo, Fault::Fail(999));
+    assert_eq!(bench.device.memory().map(drop), Err(sticky(999)));
+    assert_eq!(bench.device.state(), DeviceState::Lost { error: lost(999) });
+    bench.finish();
+
+    let bench = Bench::new();
+    bench.next(CallKind::MemoryInfo, Fault::Fail(codes::INVALID_VALUE));
+    bench.device.memory().unwrap_err();
+    assert!(bench.device.state().is_ready(), "an answer, though a strange one");
+    bench.finish();
+}
+
+/// P62: any answer between them begins the count anew.
+#[test]
+fn codes_that_say_nothing_are_survived_if_there_are_answers_between_them() {
+    let bench = Bench::new();
+    let memory = bench.filled(1);
+    let silent = || {
+        for _ in 0..2 {
+            bench.next(CallKind::Alloc, Fault::Fail(999));
+            bench.device.allocate(ByteLen::new(9)).unwrap_err();
+        }
+    };
+    let len = ByteLen::from_usize(LEN);
+    let answers: [&dyn Fn(); 6] = [
+        &|| drop(bench.device.allocate(len).unwrap()),
+        &|| memory.fill(whole(), 2).unwrap(),
+        &|| assert!(bench.device.memory().is_ok()),
+        &|| drop(bench.staging(3)),
+        &|| assert!(bench.device.allocate(bench.device.info().total).is_err()),
+        &|| {
+            bench.next(CallKind::Alloc, Fault::Fail(codes::INVALID_VALUE));
+            bench.device.allocate(len).unwrap_err();
+        },
+    ];
+    for (number, answer) in answers.into_iter().enumerate() {
+        silent();
+        answer();
+        silent();
+        assert!(bench.device.state().is_ready(), "answer {number}");
+        answer();
+    }
+    let staging = bench.staging(5);
+    silent();
+    memory.queue_write(DeviceOffset::START, staging, len).wait().1.unwrap();
+    silent();
+    assert!(bench.device.state().is_ready());
     drop(memory);
     bench.finish();
 }

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use cuda_sim::{CallKind, DeviceSpec, Fault, Sim};
 use vram_alloc::{ByteLen, DeviceRange, GpuIndex};
-use vram_gpu::{CudaDevice, Device, DeviceMemory, GpuError, Staging, codes};
+use vram_gpu::{CudaDevice, Device, DeviceMemory, GpuError, Sharing, Staging, codes};
 
 const GPU: GpuIndex = GpuIndex::new(4);
 const CAPACITY: u64 = 64 << 20;
@@ -53,7 +53,7 @@ impl Bench {
     fn with(spec: DeviceSpec) -> Self {
         cuda_sim::install();
         let ordinal = Sim::add_device(DeviceSpec { capacity: CAPACITY, ..spec });
-        let device = CudaDevice::open(ordinal, GPU).unwrap();
+        let device = CudaDevice::open(ordinal, GPU).unwrap().shared(Sharing::Alone);
         Self { ordinal, device }
     }
 

@@ -6,10 +6,6 @@ mod cuda;
 
 /// The devices and configuration of the properties.
 mod home {
-    use std::sync::{Arc, OnceLock};
-
-    use vram_gpu::CudaDevice;
-
     use super::{ProptestConfig, VramError, VramManager};
 
     /// An eighth of the usual cases, unless `PROPTEST_CASES` requests more: each case allocates and
@@ -22,9 +18,8 @@ mod home {
     }
 
     pub(crate) fn manager(capacities: Vec<usize>) -> Result<VramManager, VramError> {
-        // Kept alive, so that not every case creates a context, which is slow.
-        static DEVICES: OnceLock<Vec<Arc<CudaDevice>>> = OnceLock::new();
-        let devices = DEVICES.get_or_init(crate::machine::devices);
+        // They stay open, so that not every case creates a context.
+        let devices = crate::machine::devices();
         let ordinals: Vec<u32> = devices.iter().map(|device| device.ordinal()).collect();
         super::cuda::manager(&ordinals, capacities)
     }

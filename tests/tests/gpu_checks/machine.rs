@@ -1,17 +1,20 @@
 //! The CUDA devices of this machine.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use vram_alloc::{ByteLen, GpuIndex};
-use vram_gpu::{CudaDevice, Device};
+use vram_gpu::{CudaDevice, Device, Sharing};
 
-/// Opens every CUDA device; at least one. Without a device, the check fails with a one-line
-/// message.
+/// Every CUDA device; at least one. Without a device, the check fails with a one-line message.
+///
+/// They stay open: a context takes up to half a second, which is too long for each check.
 pub(crate) fn devices() -> Vec<Arc<CudaDevice>> {
-    match CudaDevice::detect() {
-        Ok(devices) => devices,
+    static DEVICES: OnceLock<Vec<Arc<CudaDevice>>> = OnceLock::new();
+    let open = || match CudaDevice::detect() {
+        Ok(devices) => devices.iter().map(|device| device.shared(Sharing::Alone)).collect(),
         Err(why) => panic!("no CUDA device: {why}"),
-    }
+    };
+    DEVICES.get_or_init(open).clone()
 }
 
 /// The same, as trait objects.

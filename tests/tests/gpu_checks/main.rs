@@ -1,5 +1,6 @@
-//! Checks for a real GPU. `cargo xtask gpu` builds this binary, runs it and turns its output into a
-//! report. It is one program that can be copied to a machine without Rust.
+//! Checks for a real GPU. `cargo xtask gpu` builds this binary, runs its modules one after another,
+//! each in a process of its own under a time limit, and turns their output into a report. It is one
+//! program that can be copied to a machine without Rust.
 //!
 //! Without a CUDA device every check fails, since the run was requested. The same checks run over
 //! the simulated driver as a shared object (`cargo xtask gpu --simulated`). That shows that the
@@ -26,6 +27,9 @@ extern crate vram_testkit;
 
 mod contract;
 mod devices;
+#[path = "facts/ending.rs"]
+mod ending;
+mod facts;
 mod faults;
 mod guide;
 mod machine;

@@ -67,6 +67,22 @@ fn allocations_are_video_memory_from_the_first_byte_to_the_last() {
     }
 }
 
+/// Staging that is not page-locked is as exact and several times as slow: the report says which.
+#[test]
+fn staging_is_page_locked() {
+    for device in machine::devices() {
+        let gpu = machine::name(&device);
+        let _context = plain::context(device.ordinal());
+        for len in [4096, 4 << 20, 64 << 20] {
+            let staging = device.staging(ByteLen::new(len)).unwrap();
+            let kind = place(staging.as_slice().as_ptr().addr() as u64).kind;
+            let answer = if staging.is_page_locked() { "page-locked" } else { "not page-locked" };
+            row("residency", &[&gpu, &format_args!("staging of {len} bytes"), &answer]);
+            assert!(staging.is_page_locked() && kind == 1, "{len} bytes: type {kind}");
+        }
+    }
+}
+
 /// The check above can fail: page-locked host memory has other attributes.
 #[test]
 fn page_locked_memory_is_told_from_video_memory() {

@@ -1,6 +1,8 @@
 //! `cargo xtask gpu`: one small binary that checks and measures a real GPU, and its report.
 
 mod elf;
+mod groups;
+mod log;
 pub(crate) mod outside;
 mod report;
 
@@ -9,24 +11,32 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use self::report::Log;
+use self::log::Log;
 use crate::{arguments, shell, workspace};
 
-/// The largest binary that is still convenient to copy to a machine with a GPU.
+/// The largest folder that is still convenient to copy to a machine with a GPU.
 const SIZE_MAX: u64 = 60_000_000;
+
+/// The binary in that folder, and the script that runs it.
+const BINARY: &str = "vram-gpu-checks";
+const SCRIPT: &str = "run.sh";
 
 /// The only libraries that the binary may need to start; the driver is loaded at run time.
 const LIBRARIES: &[&str] =
     &["libc.so.6", "libm.so.6", "libgcc_s.so.1", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"];
 
-/// The simulated devices: two that reach each other, one of them in use.
-const SIMULATED_DEVICES: &str = "name=Simulated GPU,capacity=1100MiB,group=1;\
-     name=Simulated GPU,capacity=1200MiB,foreign=32MiB,group=1";
+/// The simulated devices: two that reach each other, one of them in use. They take memory for
+/// themselves and give it out as an H100 does, and give no context again after a sticky error.
+const SIMULATED_DEVICES: &str = "\
+    name=Simulated GPU,capacity=1100MiB,group=1,\
+    context=64MiB,overhead=2MiB,granularity=2MiB,heals=false;\
+    name=Simulated GPU,capacity=1200MiB,foreign=32MiB,group=1,\
+    context=64MiB,overhead=2MiB,granularity=2MiB,heals=false";
 
 /// The command line of this command.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
-    /// Builds and checks the binary, and does not run it.
+    /// Builds and checks the folder to carry, and runs nothing.
     build_only: bool,
     /// Runs over the simulated driver: shows that the checks work, and says nothing about a GPU.
     simulated: bool,
@@ -83,54 +93,50 @@ impl Options {
 /// Builds the binary, checks it, runs it, and reports.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     if let Some(path) = &options.read {
-        let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let log = Log::read(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        // A log that was cut anywhere may end within a character.
+        let text = fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let log = Log::read(&String::from_utf8_lossy(&text))
+            .map_err(|e| format!("{}: {e}", path.display()))?;
         let command = log_command(path);
         return finish(options, &log, &command, &log.failures());
     }
 
-    let binary = build(options)?;
-    let bytes = fs::read(&binary).map_err(|e| format!("{}: {e}", binary.display()))?;
+    let folder = build(options)?;
     let size_max = if options.debug { u64::MAX } else { SIZE_MAX };
-    println!("{}: {}", binary.display(), sound(&bytes, size_max)?);
+    println!("{}: {}", folder.display(), sound(&folder, size_max)?);
+    let longest = groups::longest().as_secs();
     if options.build_only {
-        println!("carry it to the machine with the GPU, and there:");
-        let limit = shell::TEST_LIMIT;
-        println!("  {limit}=1800 ./vram-gpu-checks --test-threads=1 --nocapture > gpu.log 2>&1");
-        println!("then here: cargo xtask gpu --read gpu.log");
+        println!("carry the folder to the machine with the GPU; there, for {longest} s at most:");
+        println!("  sh {SCRIPT} gpu.log");
+        println!("then here, with all logs in one file: cargo xtask gpu --read gpu.log");
         return Ok(());
     }
 
-    let binary_text = binary.to_string_lossy();
-    let mut probe = shell::program(&binary_text, &["--exact", "--nocapture", PROBE]);
-    let mut checks = shell::program(&binary_text, &["--test-threads=1", "--nocapture"])
-        // Large copies on a slow bus take their time.
-        .env(shell::TEST_LIMIT, "1800");
+    let log = folder.with_file_name("gpu.log");
+    let [script, log_text] = [&folder.join(SCRIPT), &log].map(|path| path.display().to_string());
+    let mut checks = shell::program("sh", &[&script, &log_text]);
     if options.simulated {
-        let library = simulated_driver(options, &binary)?;
-        (probe, checks) = (over(probe, &library), over(checks, &library));
+        checks = over(checks, &simulated_driver(options)?);
     }
-    // Alone and first: without a device, one line gives the reason instead of every check.
-    let (_shown, there) = probe.run_and_read()?;
-    if !there {
-        return Err("no GPU to check: the line above says why. `--build-only` builds the binary \
-                    for another machine, `--simulated` runs it over the simulated driver"
+    // A log of an earlier run is never taken for one of this run.
+    let _nothing_there = fs::remove_file(&log);
+    let (shown, passed) = checks.run_and_read()?;
+    if shown.contains("no CUDA device") {
+        return Err("no GPU to check: the line above says why. `--build-only` builds the checks \
+                    for another machine, `--simulated` runs them over the simulated driver"
             .to_owned());
     }
-    let (text, passed) = checks.run_and_read()?;
-    let log = Log::read(&text)?;
+    let text = fs::read(&log).map_err(|e| format!("{}: {e}", log.display()))?;
+    let log = Log::read(&String::from_utf8_lossy(&text))?;
     let mut failures = log.failures();
     if !passed && failures.is_empty() {
-        failures.push("the binary failed after its checks".to_owned());
+        failures.push("a group failed after its checks".to_owned());
     }
     if options.simulated != log.is_simulated() {
         failures.push("the driver is not the one that was asked for".to_owned());
     }
     finish(options, &log, &options.line(), &failures)
 }
-
-/// The check that finds a device, or gives the reason why there is none.
-const PROBE: &str = "devices::there_is_a_device_and_it_says_what_it_is";
 
 /// Writes the report to the requested place, and turns failures into the command's error.
 fn finish(options: &Options, log: &Log, command: &str, failures: &[String]) -> Result<(), String> {
@@ -149,10 +155,10 @@ fn finish(options: &Options, log: &Log, command: &str, failures: &[String]) -> R
 /// from.
 fn log_command(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    format!("vram-gpu-checks --test-threads=1 --nocapture; cargo xtask gpu --read {name}")
+    format!("sh {SCRIPT}; cargo xtask gpu --read {name}")
 }
 
-/// Builds the binary, and puts it beside its profile's other output under its own name.
+/// Builds the binary, and puts it with the script into a folder that can be carried.
 fn build(options: &Options) -> Result<PathBuf, String> {
     let (profile, folder) = options.profile();
     // `--workspace` enables the features that other members request of the same crates, so the
@@ -168,8 +174,15 @@ fn build(options: &Options) -> Result<PathBuf, String> {
         .env("VRAM_GPU_COMMIT", commit.trim())
         .read_shown()?;
     let built = executable(&text).ok_or("cargo built no test `gpu_checks`")?;
-    let target = workspace::target_folder()?.join(folder).join("vram-gpu-checks");
-    fs::copy(&built, &target).map_err(|e| format!("{}: {e}", target.display()))?;
+    let target = workspace::target_folder()?.join(folder).join("gpu-checks");
+    let failed = |error| format!("{}: {error}", target.display());
+    // Nothing of an earlier build is carried.
+    if target.exists() {
+        fs::remove_dir_all(&target).map_err(failed)?;
+    }
+    fs::create_dir_all(&target).map_err(failed)?;
+    fs::copy(&built, target.join(BINARY)).map_err(failed)?;
+    fs::write(target.join(SCRIPT), groups::script(shell::TEST_LIMIT)).map_err(failed)?;
     Ok(target)
 }
 
@@ -183,13 +196,18 @@ fn executable(messages: &str) -> Option<PathBuf> {
         .find_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
 }
 
-/// A description of a binary that can be copied, or the reason why it cannot.
-fn sound(file: &[u8], size_max: u64) -> Result<String, String> {
-    let size = u64::try_from(file.len()).unwrap_or(u64::MAX);
-    if size >= size_max {
-        return Err(format!("the binary has {size} bytes; it is to be below {size_max}"));
+/// A description of a folder that can be carried, or the reason why it cannot.
+fn sound(folder: &Path, size_max: u64) -> Result<String, String> {
+    let failed = |error| format!("{}: {error}", folder.display());
+    let mut size = 0_u64;
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let len = entry.and_then(|entry| entry.metadata()).map_err(failed)?.len();
+        size = size.saturating_add(len);
     }
-    let needed = elf::needed(file)?;
+    if size >= size_max {
+        return Err(format!("the folder has {size} bytes; it is to be below {size_max}"));
+    }
+    let needed = elf::needed(&fs::read(folder.join(BINARY)).map_err(failed)?)?;
     let strange: Vec<_> =
         needed.iter().filter(|name| !LIBRARIES.contains(&name.as_str())).cloned().collect();
     if strange.is_empty() {
@@ -200,10 +218,10 @@ fn sound(file: &[u8], size_max: u64) -> Result<String, String> {
 }
 
 /// The shared object of the simulated driver, built with the same profile as the binary.
-fn simulated_driver(options: &Options, binary: &Path) -> Result<String, String> {
-    let (profile, _) = options.profile();
+fn simulated_driver(options: &Options) -> Result<String, String> {
+    let (profile, folder) = options.profile();
     shell::cargo(&["build", "--profile", profile, "-p", "cuda-sim-so"]).run()?;
-    let library = binary.with_file_name("libcuda_sim_so.so");
+    let library = workspace::target_folder()?.join(folder).join("libcuda_sim_so.so");
     if library.is_file() {
         Ok(library.to_string_lossy().into_owned())
     } else {
@@ -261,7 +279,12 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_binary_that_needs_more_than_libc_or_is_too_large_is_refused() {
         let own = fs::read(std::env::current_exe().unwrap()).unwrap();
-        assert!(sound(&own, u64::MAX).unwrap().contains("libc.so.6"));
+        let folder = tempfile::tempdir().unwrap();
+        let sound_with = |file: &[u8], size_max| {
+            fs::write(folder.path().join(BINARY), file).unwrap();
+            sound(folder.path(), size_max)
+        };
+        assert!(sound_with(&own, u64::MAX).unwrap().contains("libc.so.6"));
         // The name of one of its libraries is changed to one that no machine has.
         let mut strange = own.clone();
         let name = b"libc.so.6\0";
@@ -270,7 +293,13 @@ mod tests {
                 strange[place..place + 4].copy_from_slice(b"libq");
             }
         }
-        assert!(sound(&strange, u64::MAX).unwrap_err().contains("libq.so.6"));
-        assert!(sound(&own, u64::try_from(own.len()).unwrap()).unwrap_err().contains("bytes"));
+        assert!(sound_with(&strange, u64::MAX).unwrap_err().contains("libq.so.6"));
+        // Whatever else lies there counts too.
+        fs::write(folder.path().join("more"), [0; 10]).unwrap();
+        let limit = u64::try_from(own.len()).unwrap() + 10;
+        assert!(sound_with(&own, limit).unwrap_err().contains("bytes"));
+        assert!(sound_with(&own, limit + 1).is_ok());
+        fs::remove_file(folder.path().join(BINARY)).unwrap();
+        assert!(sound(folder.path(), u64::MAX).is_err(), "no binary");
     }
 }

@@ -42,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport, VramError> {
     core.check_open()?;
     let gpu = Arc::clone(core.gpu(gpu)?);
+    // Before anything is wiped for it.
+    gpu.may_reset()?;
     let busy = |why| VramError::GpuInUse { gpu: gpu.index, why };
     let claim = gpu.life.claim();
     // Checked again: a thread that closes the manager waits only for resets that hold the claim

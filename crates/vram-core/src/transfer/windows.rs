@@ -43,7 +43,7 @@ impl Windows {
 
     /// Divides a shard into work for `device`. Windows are as large as the device copies well, as
     /// small as keeps all threads busy, and within `staging_max` host bytes for all workers
-    /// together.
+    /// together: windows shrink before threads are left out.
     ///
     /// # Errors
     ///
@@ -72,7 +72,8 @@ impl Windows {
         // A host device copies from the cache: windows that fit in it are fastest.
         let quick = if device.kind == DeviceKind::Host { 0 } else { device.copy_window.get() };
         let wanted = quick.min(fair).max(WINDOW_MIN);
-        let allowed = max.checked_div(BUFFERS).unwrap_or(max);
+        let share = max.checked_div(threads.saturating_mul(BUFFERS)).unwrap_or(max).max(WINDOW_MIN);
+        let allowed = max.checked_div(BUFFERS).unwrap_or(max).min(share);
         let segments = wanted.min(allowed).checked_div(segment).unwrap_or(1).max(1);
         let segments = 1_u64 << segments.ilog2();
         let window = segments.saturating_mul(segment);
@@ -263,6 +264,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn windows_shrink_before_threads_are_left_out() {
+        const MIB: u64 = 1 << 20;
+        for (threads, staging, window, workers) in [
+            (8, 64 * MIB, 4 * MIB, 8),
+            (16, 64 * MIB, 2 * MIB, 16),
+            (64, 64 * MIB, MIB / 2, 64),
+            // No smaller than is worth passing on.
+            (256, 64 * MIB, MIB / 4, 128),
+            // A segment is never cut.
+            (16, 4 * MIB, MIB / 4, 8),
+        ] {
+            let windows = plan(1 << 30, 18, threads, 4 * MIB, staging);
+            let found = (windows.window_len().get(), windows.threads, windows.buffers());
+            assert_eq!(found, (window, workers, 2), "{threads} threads, {staging} bytes");
+        }
+        let large = plan(1 << 30, 22, 16, 4 * MIB, 64 * MIB);
+        assert_eq!((large.window_len().get(), large.threads), (4 * MIB, 8), "segments of 4 MiB");
     }
 
     #[test]

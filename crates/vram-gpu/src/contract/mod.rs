@@ -2,7 +2,7 @@
 //!
 //! [`run`] runs all of them; each is also a function of its own. Where a device breaks a promise,
 //! the check panics and names it. The factory returns fresh devices, or the same ones again with
-//! nothing allocated: at least one, each with 16 MiB free.
+//! nothing allocated: at least one, each with 16 MiB free. They are reset.
 //!
 //! ```
 //! # use std::sync::Arc;

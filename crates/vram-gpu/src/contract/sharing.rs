@@ -65,25 +65,35 @@ pub fn memory_outlives_the_thread_and_the_handle_it_came_from(factory: Factory<'
     assert_eq!(read(&*memory, 0, 10), [8; 10]);
 }
 
+/// Uses each operation once: a driver takes memory for itself at first use, in each life anew.
+fn use_everything(device: &dyn Device) {
+    let (one, two) = (allocate(device, 4096), allocate(device, 4096));
+    let whole = range(&*one, 0, 4096);
+    one.write(whole, &[1; 4096]).unwrap();
+    one.read(whole, &mut [0; 4096]).unwrap();
+    one.fill(whole, 2).unwrap();
+    two.copy_from(whole, &*one, whole).unwrap();
+    // Two buffers and two copies at once, as below.
+    let stagings = [device.staging(one.len()).unwrap(), device.staging(one.len()).unwrap()];
+    let [first, second] = stagings;
+    let pending = [one.queue_write(whole.start(), first, one.len()), two.queue_read(whole, second)];
+    for pending in pending {
+        pending.wait().1.unwrap();
+    }
+}
+
 /// A reset makes every earlier allocation stale; freeing one changes no count. The device is empty
 /// again.
 pub fn a_reset_empties_the_device_and_strands_what_was_before(factory: Factory<'_>) {
     for device in factory() {
         let gpu = device.info().index;
-        // Two rounds: a driver may allocate memory for itself in the first, but not in the second.
-        let round = || {
-            device.reset().unwrap();
-            let memory = allocate(&*device, 4096);
-            memory.write(range(&*memory, 0, 4096), &[1; 4096]).unwrap();
-            memory.read(range(&*memory, 0, 4096), &mut [0; 4096]).unwrap();
-            drop(memory);
-            device.memory().unwrap().free
-        };
-        let _first = round();
-        let before = round();
+        device.reset().unwrap();
+        use_everything(&*device);
+        let before = device.memory().unwrap().free;
         let old = [allocate(&*device, 4096), allocate(&*device, 4096)];
         device.reset().unwrap();
         assert!(device.state().is_ready());
+        use_everything(&*device);
         let new = allocate(&*device, 4096);
         let left = device.memory().unwrap().free;
         let bytes = pattern(4096, 9);

@@ -45,6 +45,7 @@ impl Allocation {
             // call.
             let free = driver::through_cust(cust::memory::mem_get_info).ok();
             let free = free.map(|(free, _)| ByteLen::from_usize(free));
+            bound.port().core.answered();
             GpuError::OutOfMemory { gpu: bound.port().gpu, wanted: len, free }
         };
         let Some(count) = len.to_usize() else { return Err(full(&bound)) };
@@ -84,6 +85,7 @@ impl Allocation {
             }
             return Err(error);
         }
+        port.core.answered();
         Ok(allocation)
     }
 

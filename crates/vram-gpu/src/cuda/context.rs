@@ -27,11 +27,16 @@ pub(super) struct Core {
     epoch: AtomicU64,
     // The code of the sticky error that made the device unusable; zero for none.
     lost: AtomicU32,
+    // Codes in a row that are no answer: see `codes::is_no_answer`.
+    unanswered: AtomicU32,
     lanes: Mutex<Vec<Arc<Lane>>>,
     bounces: Mutex<Vec<Bounce>>,
     // Host pages that the driver may still have locked: kept until its context is destroyed.
     buried: Mutex<Vec<Pages>>,
 }
+
+/// So many codes in a row that are no answer, and the device is lost.
+const UNANSWERED_MAX: u32 = 3;
 
 /// A core together with the index that one user gave the device.
 #[derive(Clone, Debug)]
@@ -53,6 +58,7 @@ impl Core {
             context: RwLock::new(Some(context)),
             epoch: AtomicU64::new(0),
             lost: AtomicU32::new(0),
+            unanswered: AtomicU32::new(0),
             lanes: Mutex::new(Vec::new()),
             bounces: Mutex::new(Vec::new()),
             buried: Mutex::new(Vec::new()),
@@ -79,6 +85,11 @@ impl Core {
         let _first = self.lost.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
     }
 
+    /// Notes that the device did what it was asked, or said why not.
+    pub(super) fn answered(&self) {
+        self.unanswered.store(0, Ordering::Release);
+    }
+
     /// Keeps pages that the driver may still have locked.
     pub(super) fn bury(&self, pages: Pages) {
         lock(&self.buried).push(pages);
@@ -100,11 +111,15 @@ impl Core {
         lock(&self.lanes).clear();
         lock(&self.bounces).clear();
         lock(&self.buried).clear();
-        // Retains the new context first: releasing the old value then only lowers the driver's
-        // reference count.
-        match retain(self.device) {
+        // Given up before the new one is taken: where a reset gives up every retain, as the manual
+        // says that it does not, a release after that would destroy the new context.
+        if let Some(old) = context.take() {
+            let _refused_there = driver::through_cust(|| release(old));
+        }
+        match retain(self.device).and_then(probed) {
             Ok(fresh) => {
                 *context = Some(fresh);
+                self.answered();
                 self.lost.store(0, Ordering::Release);
                 Ok(())
             }
@@ -144,6 +159,22 @@ impl Drop for Core {
 /// Retains the primary context and leaves the thread's current context unchanged.
 fn retain(device: CustDevice) -> Result<Context, u32> {
     driver::keeping_current(|| driver::through_cust(|| Context::new(device)))
+}
+
+/// Returns the context if a call in it succeeds; gives it up otherwise.
+fn probed(context: Context) -> Result<Context, u32> {
+    // SAFETY: the context is retained, and popped before anything else.
+    let answer = unsafe { driver::push(context.as_raw()) }.and_then(|()| {
+        let answer = driver::through_cust(cust::memory::mem_get_info).map(drop);
+        driver::pop().and(answer)
+    });
+    match answer {
+        Ok(()) => Ok(context),
+        Err(code) => {
+            log_failure("releasing the context", driver::through_cust(|| release(context)));
+            Err(code)
+        }
+    }
 }
 
 fn release(context: Context) -> cust::error::CudaResult<()> {
@@ -197,15 +228,30 @@ impl Port {
         }
     }
 
-    /// The error for a code. A sticky code marks the device as lost.
+    /// The error for a code. A sticky code marks the device as lost, and so does the last of
+    /// several in a row that are no answer.
     pub(super) fn fail(&self, code: u32) -> GpuError {
-        self.heed(GpuError::driver(self.gpu, code))
+        self.heed(GpuError::driver(self.gpu, code), UNANSWERED_MAX)
     }
 
-    /// Returns the same error. A sticky driver error marks the device as lost.
-    fn heed(&self, error: GpuError) -> GpuError {
-        if let GpuError::Driver { code, sticky: true, .. } = error {
+    /// As [`fail`](Self::fail), for a call that only asks: a device that works always answers it.
+    pub(super) fn fail_for_good(&self, code: u32) -> GpuError {
+        self.heed(GpuError::driver(self.gpu, code), 1)
+    }
+
+    /// Returns the same error, sticky if it is what makes the device lost.
+    fn heed(&self, mut error: GpuError, unanswered_max: u32) -> GpuError {
+        let GpuError::Driver { code, ref mut sticky, .. } = error else { return error };
+        if *sticky {
             self.core.lose(code);
+        } else if !codes::is_no_answer(code) {
+            self.core.answered();
+        } else if self.core.lost().is_none() {
+            let before = self.core.unanswered.fetch_add(1, Ordering::AcqRel);
+            if before.saturating_add(1) >= unanswered_max {
+                self.core.lose(code);
+                *sticky = true;
+            }
         }
         error
     }
@@ -238,6 +284,11 @@ impl<'p> Bound<'p> {
         self.held.port.fail(code)
     }
 
+    /// See [`Port::fail_for_good`].
+    pub(super) fn fail_for_good(&self, code: u32) -> GpuError {
+        self.held.port.fail_for_good(code)
+    }
+
     /// Runs work on a lane and waits until all of it has ended, also after a failure.
     pub(super) fn on_lane(
         &self,
@@ -246,6 +297,9 @@ impl<'p> Bound<'p> {
         let lane = self.lane()?;
         let outcome = work(&lane).or_else(|code| self.settle(&lane, code));
         self.put_lane(lane);
+        if outcome.is_ok() {
+            self.port().core.answered();
+        }
         outcome.map_err(|code| self.fail(code))
     }
 
@@ -295,7 +349,7 @@ impl<'p> Bound<'p> {
     /// Host pages, page-locked if the driver agrees.
     pub(super) fn lock_pages(&self, len: ByteLen) -> Result<Locked, GpuError> {
         let port = self.port();
-        Locked::new(port.gpu, len).map_err(|error| port.heed(error))
+        Locked::new(port.gpu, len).map_err(|error| port.heed(error, UNANSWERED_MAX))
     }
 
     /// Returns buffers that no copy uses to the pool.

@@ -30,6 +30,18 @@ pub struct CudaDevice {
     port: Port,
     ordinal: u32,
     info: DeviceInfo,
+    sharing: Sharing,
+}
+
+/// Whether other code of this process may use a CUDA device: a device has one primary context in a
+/// process, and a reset destroys it for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Sharing {
+    /// Nothing else in this process uses the device: it may be reset.
+    Alone,
+    /// `PyTorch`, `candle` or others may use it: a reset is refused with [`GpuError::NotAlone`].
+    #[default]
+    WithOthers,
 }
 
 impl CudaDevice {
@@ -147,7 +159,15 @@ impl CudaDevice {
             Err(error) => return Err(unusable(error)),
         }
         tracing::debug!(gpu = %index, ordinal, uuid = %info.uuid, name = %info.name, "opened");
-        Ok(Arc::new(Self { port, ordinal, info }))
+        Ok(Arc::new(Self { port, ordinal, info, sharing: Sharing::default() }))
+    }
+
+    /// Another value for the same device and context, with this said of who else uses it. A device
+    /// that was just opened is shared [`WithOthers`](Sharing::WithOthers).
+    #[must_use]
+    pub fn shared(&self, sharing: Sharing) -> Arc<Self> {
+        let (port, info) = (self.port.clone(), self.info.clone());
+        Arc::new(Self { port, ordinal: self.ordinal, info, sharing })
     }
 
     /// The driver's number for the device, from zero.
@@ -219,7 +239,8 @@ impl Device for CudaDevice {
     fn memory(&self) -> Result<MemoryInfo, GpuError> {
         let bound = self.port.bind(None)?;
         let (free, _) =
-            through_cust(cust::memory::mem_get_info).map_err(|code| bound.fail(code))?;
+            through_cust(cust::memory::mem_get_info).map_err(|code| bound.fail_for_good(code))?;
+        self.port.core.answered();
         Ok(MemoryInfo::new(self.info.total, ByteLen::from_usize(free)))
     }
 
@@ -246,6 +267,7 @@ impl Device for CudaDevice {
         }
         let bound = self.port.bind(None)?;
         let locked = bound.lock_pages(len)?;
+        self.port.core.answered();
         let epoch = self.port.core.epoch();
         drop(bound);
         let port = self.port.clone();
@@ -259,7 +281,15 @@ impl Device for CudaDevice {
         }
     }
 
+    fn may_reset(&self) -> Result<(), GpuError> {
+        match self.sharing {
+            Sharing::Alone => Ok(()),
+            Sharing::WithOthers => Err(GpuError::NotAlone { gpu: self.info.index }),
+        }
+    }
+
     fn reset(&self) -> Result<(), GpuError> {
+        self.may_reset()?;
         self.port.core.reset(self.info.index)
     }
 
@@ -288,6 +318,7 @@ impl fmt::Debug for CudaDevice {
         f.debug_struct("CudaDevice")
             .field("ordinal", &self.ordinal)
             .field("info", &self.info)
+            .field("sharing", &self.sharing)
             .field("core", &self.port.core)
             .finish()
     }
@@ -308,6 +339,10 @@ impl StagingBuffer for LockedStaging {
 
     fn as_mut_slice(&mut self) -> &mut [u8] {
         self.locked.as_mut_slice()
+    }
+
+    fn is_page_locked(&self) -> bool {
+        self.locked.is_locked()
     }
 
     fn abandon(mut self: Box<Self>) {

@@ -7,13 +7,12 @@ use core::ffi::{c_char, c_int, c_uint, c_void};
 use core::ptr;
 
 use cust::error::CudaResult;
-use cust::stream::Stream;
-use cust::sys::{self, CUcontext, CUresult};
+use cust::sys::{self, CUcontext, CUresult, CUstream};
 
 use crate::codes;
 
 /// Converts the result of a raw call.
-fn raw(result: CUresult) -> Result<(), u32> {
+pub(super) fn raw(result: CUresult) -> Result<(), u32> {
     if result == CUresult::CUDA_SUCCESS { Ok(()) } else { Err(cuda_shim::last_raw_code()) }
 }
 
@@ -73,17 +72,17 @@ pub(super) fn keeping_current<T>(work: impl FnOnce() -> T) -> T {
 /// # Safety
 ///
 /// `target..target + len` lies in a live allocation of the bound context. `source` is valid for
-/// reading `len` bytes and is not written until the stream has been waited for.
+/// reading `len` bytes and is not written until the stream has been waited for. The stream is alive.
 pub(super) unsafe fn copy_in(
     target: u64,
     source: *const u8,
     len: usize,
-    stream: &Stream,
+    stream: CUstream,
 ) -> Result<(), u32> {
     let source = source.cast::<c_void>();
     // SAFETY: both ends are valid for `len` bytes until the wait, as the caller promises; the
-    // stream is alive, since it is borrowed.
-    raw(unsafe { sys::cuMemcpyHtoDAsync_v2(target, source, len, stream.as_inner()) })
+    // stream is alive, as the caller promises.
+    raw(unsafe { sys::cuMemcpyHtoDAsync_v2(target, source, len, stream) })
 }
 
 /// Copies device bytes to the host, in the order of the stream.
@@ -91,32 +90,33 @@ pub(super) unsafe fn copy_in(
 /// # Safety
 ///
 /// `source..source + len` lies in a live allocation of the bound context. `target` is valid for
-/// writing `len` bytes and is neither read nor written until the stream has been waited for.
+/// writing `len` bytes and is neither read nor written until the stream has been waited for. The
+/// stream is alive.
 pub(super) unsafe fn copy_out(
     target: *mut u8,
     source: u64,
     len: usize,
-    stream: &Stream,
+    stream: CUstream,
 ) -> Result<(), u32> {
     let target = target.cast::<c_void>();
     // SAFETY: both ends are valid for `len` bytes until the wait, as the caller promises; the
-    // stream is alive, since it is borrowed.
-    raw(unsafe { sys::cuMemcpyDtoHAsync_v2(target, source, len, stream.as_inner()) })
+    // stream is alive, as the caller promises.
+    raw(unsafe { sys::cuMemcpyDtoHAsync_v2(target, source, len, stream) })
 }
 
 /// Copies within the device, in the order of the stream.
 ///
 /// # Safety
 ///
-/// Both ranges lie in live allocations of the bound context and do not overlap.
+/// Both ranges lie in live allocations of the bound context and do not overlap. The stream is alive.
 pub(super) unsafe fn copy_within(
     target: u64,
     source: u64,
     len: usize,
-    stream: &Stream,
+    stream: CUstream,
 ) -> Result<(), u32> {
-    // SAFETY: both ranges are live and apart, as the caller promises; the stream is borrowed.
-    raw(unsafe { sys::cuMemcpyDtoDAsync_v2(target, source, len, stream.as_inner()) })
+    // SAFETY: both ranges are live and apart, as the caller promises; so is the stream.
+    raw(unsafe { sys::cuMemcpyDtoDAsync_v2(target, source, len, stream) })
 }
 
 /// One end of a copy between devices.
@@ -131,14 +131,13 @@ pub(super) struct PeerEnd {
 /// # Safety
 ///
 /// Each end names a context that stays alive until the wait and `len` bytes of a live allocation
-/// of it.
+/// of it. The stream is alive.
 pub(super) unsafe fn copy_peer(
     target: PeerEnd,
     source: PeerEnd,
     len: usize,
-    stream: &Stream,
+    stream: CUstream,
 ) -> Result<(), u32> {
-    let stream = stream.as_inner();
     // SAFETY: contexts and ranges are live until the wait, as the caller promises.
     let result = unsafe {
         sys::cuMemcpyPeerAsync(
@@ -157,10 +156,10 @@ pub(super) unsafe fn copy_peer(
 ///
 /// # Safety
 ///
-/// `target..target + len` lies in a live allocation of the bound context.
-pub(super) unsafe fn fill(target: u64, value: u8, len: usize, stream: &Stream) -> Result<(), u32> {
-    // SAFETY: the range is live, as the caller promises; the stream is alive, since it is borrowed.
-    raw(unsafe { sys::cuMemsetD8Async(target, value, len, stream.as_inner()) })
+/// `target..target + len` lies in a live allocation of the bound context. The stream is alive.
+pub(super) unsafe fn fill(target: u64, value: u8, len: usize, stream: CUstream) -> Result<(), u32> {
+    // SAFETY: the range is live, as the caller promises; the stream is alive, as the caller promises.
+    raw(unsafe { sys::cuMemsetD8Async(target, value, len, stream) })
 }
 
 /// Page-locks host memory for every context.

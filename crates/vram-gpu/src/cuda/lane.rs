@@ -1,14 +1,12 @@
 //! Streams with their events, and the page-locked buffers through which bytes of unlocked memory
 //! are copied.
 
-use core::mem::ManuallyDrop;
-
-use cust::event::{Event, EventFlags};
-use cust::stream::{Stream, StreamFlags};
+use cust::sys::CUstream;
 use vram_alloc::{ByteLen, GpuIndex};
 
 use super::driver::{self, log_failure};
 use super::pages::Pages;
+use super::stream::{Event, Stream};
 use crate::{GpuError, codes};
 
 /// Bytes of one bounce buffer: large enough that the driver call is cheap compared with the copy,
@@ -20,8 +18,8 @@ pub(super) const BOUNCE_LEN: usize = 1 << 20;
 /// Dropping it makes no driver call: after a reset its handles are invalid, and passing them to the
 /// driver is undefined behaviour.
 pub(super) struct Lane {
-    stream: ManuallyDrop<Stream>,
-    events: [ManuallyDrop<Event>; 2],
+    stream: Stream,
+    events: [Event; 2],
 }
 
 impl Lane {
@@ -31,58 +29,60 @@ impl Lane {
     ///
     /// The driver's code.
     pub(super) fn new() -> Result<Self, u32> {
-        let event = || driver::through_cust(|| Event::new(EventFlags::DISABLE_TIMING));
-        // Values created before a failure destroy themselves while the same context is bound.
-        let stream = driver::through_cust(|| Stream::new(StreamFlags::DEFAULT, None))?;
-        let (first, second) = (event()?, event()?);
-        let events = [first, second].map(ManuallyDrop::new);
-        Ok(Self { stream: ManuallyDrop::new(stream), events })
+        let stream = Stream::new()?;
+        let first = match Event::new() {
+            Ok(first) => first,
+            Err(code) => {
+                destroy(stream, []);
+                return Err(code);
+            }
+        };
+        match Event::new() {
+            Ok(second) => Ok(Self { stream, events: [first, second] }),
+            Err(code) => {
+                destroy(stream, [first]);
+                Err(code)
+            }
+        }
     }
 
-    pub(super) fn stream(&self) -> &Stream {
-        &self.stream
+    /// The handle of its stream, alive as long as the lane.
+    pub(super) const fn stream(&self) -> CUstream {
+        self.stream.as_raw()
     }
 
     /// Records one of the two events behind all work queued so far.
     pub(super) fn mark(&self, which: usize) -> Result<(), u32> {
-        driver::through_cust(|| self.event(which).record(&self.stream))
+        self.event(which).record(&self.stream)
     }
 
     /// Waits for one of the two events. Returns the error of the work before it, if that failed.
     pub(super) fn wait_for(&self, which: usize) -> Result<(), u32> {
-        driver::through_cust(|| self.event(which).synchronize())
+        self.event(which).wait()
     }
 
     /// Waits for all queued work.
     pub(super) fn wait(&self) -> Result<(), u32> {
-        driver::through_cust(|| self.stream.synchronize())
+        self.stream.wait()
     }
 
     /// Destroys stream and events; their context is bound.
     pub(super) fn destroy(self) {
-        let Self { stream, events } = self;
-        for event in events {
-            let destroyed = driver::through_cust(|| {
-                Event::drop(ManuallyDrop::into_inner(event)).map_err(|(error, event)| {
-                    core::mem::forget(event);
-                    error
-                })
-            });
-            log_failure("destroying an event", destroyed);
-        }
-        let destroyed = driver::through_cust(|| {
-            Stream::drop(ManuallyDrop::into_inner(stream)).map_err(|(error, stream)| {
-                core::mem::forget(stream);
-                error
-            })
-        });
-        log_failure("destroying a stream", destroyed);
+        destroy(self.stream, self.events);
     }
 
-    fn event(&self, which: usize) -> &Event {
+    const fn event(&self, which: usize) -> &Event {
         let [even, odd] = &self.events;
         if which.is_multiple_of(2) { even } else { odd }
     }
+}
+
+/// Destroys the parts of a lane; their context is bound.
+fn destroy<const N: usize>(stream: Stream, events: [Event; N]) {
+    for event in events {
+        log_failure("destroying an event", event.destroy());
+    }
+    log_failure("destroying a stream", stream.destroy());
 }
 
 /// Two page-locked buffers: the host fills one while the device copies the other.

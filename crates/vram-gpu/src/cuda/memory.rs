@@ -78,7 +78,8 @@ impl DeviceMemory for CudaMemory {
             return Ok(());
         }
         bound.on_lane(|lane| {
-            // SAFETY: the span lies in this allocation, which lives as long as `self`.
+            // SAFETY: the span lies in this allocation, which lives as long as `self`; the stream is
+            // the borrowed lane's, here and below.
             unsafe { driver::fill(span.start, value, span.len, lane.stream()) }?;
             lane.wait()
         })

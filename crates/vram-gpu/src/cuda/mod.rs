@@ -7,7 +7,8 @@
 //!   programs that use CUDA themselves. One [`Core`](context::Core) stands for a device in the
 //!   whole process, since a device has one primary context.
 //! - **Copies** go through page-locked memory and a stream of their own; a queued copy ends at its
-//!   event. No call uses the default stream, and no call returns before its work was waited for.
+//!   event. No call uses the default stream or keeps order with it, and no call returns before its
+//!   work was waited for.
 //! - **Sticky errors** make the device lost: nothing more is sent to it, including frees, until a
 //!   reset.
 //! - **A reset** waits for running calls, destroys the context and starts an epoch. Handles of an
@@ -24,8 +25,9 @@ mod lane;
 mod memory;
 mod pages;
 mod queued;
+mod stream;
 mod transfer;
 mod unavailable;
 
-pub use self::device::CudaDevice;
+pub use self::device::{CudaDevice, Sharing};
 pub use self::unavailable::CudaUnavailable;

@@ -36,6 +36,9 @@ impl Completion for QueuedCopy {
             Ok(bound) => {
                 let waited = lane.wait_for(0).or_else(|code| bound.settle(&lane, code));
                 bound.put_lane(Arc::clone(&lane));
+                if waited.is_ok() {
+                    allocation.port.core.answered();
+                }
                 waited.map_err(|code| {
                     let error = bound.fail(code);
                     let kept = core::mem::replace(&mut staging, Staging::empty());

@@ -23,7 +23,7 @@ pub(super) fn write_through(
         }
         let part = bounce.part(turn, chunk.len());
         part.copy_from_slice(chunk);
-        // SAFETY: the chunks are adjacent in `to`, which is as long as `source`. The buffer is not
+        // SAFETY: the stream is the borrowed lane's. The chunks are adjacent in `to`, which is as long as `source`. The buffer is not
         // written again before its event was waited for: two iterations later, or at the end.
         unsafe { driver::copy_in(target, part.as_ptr(), chunk.len(), lane.stream()) }?;
         lane.mark(turn)?;
@@ -44,7 +44,7 @@ pub(super) fn read_through(
     let mut arriving: Option<(usize, &mut [u8])> = None;
     for (turn, chunk) in target.chunks_mut(BOUNCE_LEN).enumerate() {
         let part = bounce.part(turn, chunk.len());
-        // SAFETY: the chunks are adjacent in `from`, which is as long as `target`. The buffer's
+        // SAFETY: the stream is the borrowed lane's. The chunks are adjacent in `from`, which is as long as `target`. The buffer's
         // last content was copied out two iterations before, and it is read only after its event.
         unsafe { driver::copy_out(part.as_mut_ptr(), source, chunk.len(), lane.stream()) }?;
         lane.mark(turn)?;

@@ -230,6 +230,10 @@ impl Device for FaultDevice {
         lost.map_or_else(|| self.core.inner.state(), |error| DeviceState::Lost { error })
     }
 
+    fn may_reset(&self) -> Result<(), GpuError> {
+        self.core.inner.may_reset()
+    }
+
     fn reset(&self) -> Result<(), GpuError> {
         self.core.enter(Op::Reset, None, None)?;
         self.core.inner.reset()?;

@@ -37,6 +37,10 @@ impl VramManager {
     /// the memory after it: the GPU is lost then, its shards are as lost as before, and the caller
     /// can try the reset again.
     ///
+    /// A CUDA device is reset only if the program said that nothing else in the process uses it:
+    /// `device.shared(Sharing::Alone)`. Otherwise the answer is [`VramError::Device`], of class
+    /// `Caller`, and nothing has happened.
+    ///
     /// # Examples
     ///
     /// ```

@@ -65,6 +65,10 @@ impl Device for Share {
         self.device.state()
     }
 
+    fn may_reset(&self) -> Result<(), GpuError> {
+        self.device.may_reset()
+    }
+
     fn reset(&self) -> Result<(), GpuError> {
         self.device.reset()
     }

@@ -21,6 +21,24 @@ pub struct Emptied {
 }
 
 impl Gpu {
+    /// Whether the device may be reset, or was by others, so that no reset is needed.
+    ///
+    /// # Errors
+    ///
+    /// The device's reason. Nothing was changed.
+    pub fn may_reset(&self) -> Result<(), SpaceError> {
+        if self.reset_by_others() {
+            return Ok(());
+        }
+        self.caught(|| self.device.may_reset()).map_err(|error| self.failed(error))
+    }
+
+    /// Whether a call from outside this manager has reset the device.
+    fn reset_by_others(&self) -> bool {
+        matches!(self.life.lost(), Some(GpuError::StaleAllocation { .. }))
+            && self.device.state() == DeviceState::Ready
+    }
+
     /// Resets the device and allocates its memory again. The life that ends here lasts until
     /// [`renew`](Self::renew).
     ///
@@ -28,9 +46,8 @@ impl Gpu {
     ///
     /// The device's error: the device is lost then. Ledger and arena are unchanged.
     pub fn empty(&self) -> Result<Emptied, SpaceError> {
-        let reset_by_others = matches!(self.life.lost(), Some(GpuError::StaleAllocation { .. }));
         let emptied = self.caught(|| {
-            if !(reset_by_others && self.device.state() == DeviceState::Ready) {
+            if !self.reset_by_others() {
                 self.device.reset()?;
             }
             match &self.backing {

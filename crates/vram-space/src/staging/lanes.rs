@@ -184,6 +184,23 @@ impl Worker<'_> {
         from: DeviceRange,
     ) -> Result<Staging, SpaceError> {
         let mut staging = self.buffer()?;
+        if staging.is_page_locked() && !from.len().is_zero() {
+            // The device writes into the buffer itself; a read would copy the bytes once more on the
+            // host, through buffers of its own.
+            let (staging, outcome) = memory.queue_read(from, staging).wait();
+            return match outcome {
+                Ok(()) => Ok(staging),
+                Err(error) => {
+                    // A device that may still write to the buffer has kept it.
+                    if staging.is_empty() {
+                        self.lane.made = self.lane.made.saturating_sub(1);
+                    } else {
+                        self.put(staging);
+                    }
+                    Err(self.lanes.gpu.failed(error))
+                }
+            };
+        }
         let target = from.len().to_usize().and_then(|len| staging.as_mut_slice().get_mut(..len));
         let outcome = match target {
             Some([]) => Ok(()),

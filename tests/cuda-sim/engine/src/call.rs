@@ -39,6 +39,9 @@ impl Call<'_> {
         let ordinal = self.world.device_of(id);
         if let Some(device) = ordinal.and_then(|ordinal| self.world.device_mut(ordinal)) {
             device.faults.count_any();
+            if let Some(code) = device.gone {
+                return Err(code);
+            }
         }
         match self.world.contexts.get(&id).and_then(|context| context.poisoned) {
             Some(code) => Err(code),
@@ -62,7 +65,8 @@ impl Call<'_> {
     /// Counts a call of a context's device, and returns the fault for it, if any.
     pub(crate) fn meet(&mut self, context: u64, kind: CallKind) -> Option<Fault> {
         let device = self.world.device_of(context)?;
-        self.world.device_mut(device)?.faults.meet(kind)
+        let device = self.world.device_mut(device)?;
+        device.gone.map(Fault::Fail).or_else(|| device.faults.meet(kind))
     }
 
     /// As [`Self::meet`], for calls that queue nothing: a late failure happens now, and there are

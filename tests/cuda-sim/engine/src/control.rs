@@ -124,6 +124,16 @@ impl Sim {
         Self::with_device(device, |state| state.foreign = len);
     }
 
+    /// Makes every call to the device answer a code and do nothing, as a card that fell off the bus
+    /// does (999, mostly); `None` ends that.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such device.
+    pub fn set_gone(device: u32, code: Option<u32>) {
+        Self::with_device(device, |state| state.gone = code);
+    }
+
     /// Sets whether `from` reaches `to`'s memory, regardless of their groups. One direction only.
     ///
     /// # Panics
@@ -372,6 +382,7 @@ impl World {
             lost: Vec::new(),
             peers: std::collections::BTreeMap::new(),
             retired: false,
+            gone: None,
             spec,
         });
         Ok(ordinal)

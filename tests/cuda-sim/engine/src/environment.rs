@@ -1,7 +1,7 @@
 //! Devices and faults from environment variables, for a driver whose controls no test can call.
 
 use crate::fault::{CallKind, Fault};
-use crate::spec::DeviceSpec;
+use crate::spec::{DeviceSpec, Resets};
 use crate::world::World;
 
 /// The variable that describes the devices of a simulated driver that was loaded as a library.
@@ -12,13 +12,15 @@ use crate::world::World;
 /// CUDA_SIM_DEVICES="name=H200,capacity=64MiB,foreign=1MiB;capacity=1GiB,fail=alloc:3:2"
 /// ```
 ///
-/// `fail=KIND:N:CODE` lets the n-th call of a kind return a code, `later=KIND:N:CODE` lets the code
+/// `context` is what a context takes, `overhead` what the driver takes for itself at first use (see
+/// `DeviceSpec`); with `heals=false` a sticky error outlasts a reset. `fail=KIND:N:CODE` lets the n-th call of a kind return a code, `later=KIND:N:CODE` lets the code
 /// appear at the next wait, `flip=KIND:N:BIT` flips a bit. Kinds: `alloc`, `free`, `in`, `out`,
 /// `within`, `peer`, `fill`, `synchronize`. Lengths are bytes, `KiB`, `MiB` or `GiB`. An empty
 /// value means no device. A value that cannot be parsed is printed, and `cuInit` returns 999.
 pub const DEVICES_VARIABLE: &str = "CUDA_SIM_DEVICES";
 
-/// The variable with the code that `cuInit` returns, if it is set and not 0.
+/// The variable with the code that `cuInit` returns, if it is set and not 0. With 34 the library is
+/// a toolkit's stub: `cuDriverGetVersion` returns it too.
 pub const INIT_VARIABLE: &str = "CUDA_SIM_INIT";
 
 /// Adds the devices of the environment if the process has none yet; called by `cuInit`.
@@ -33,7 +35,12 @@ pub(crate) fn apply(world: &mut World) {
     }
 }
 
+/// The kernel that the checks of a GPU load to see what an illegal address does.
+const STRAY_KERNEL: &str = "vram_stray_write";
+
 fn from_environment(world: &mut World) -> Result<(), String> {
+    let stray = |_launch: &mut crate::kernel::Launch<'_>| Err(crate::code::ILLEGAL_ADDRESS);
+    world.kernels.insert(STRAY_KERNEL.to_owned(), std::sync::Arc::new(stray));
     if let Ok(answer) = std::env::var(INIT_VARIABLE) {
         world.init_answer = answer.parse().map_err(|e| format!("{INIT_VARIABLE}={answer}: {e}"))?;
     }
@@ -66,7 +73,11 @@ impl Described {
                 "name" => value.clone_into(&mut device.spec.name),
                 "capacity" => device.spec.capacity = length(value)?,
                 "foreign" => device.spec.foreign = length(value)?,
+                "context" => device.spec.context_len = length(value)?,
+                "overhead" => device.spec.overhead = length(value)?,
                 "granularity" => device.spec.granularity = length(value)?,
+                "heals" if yes(value)? => device.spec.resets = Resets::Heal,
+                "heals" => device.spec.resets = Resets::Deny,
                 "seed" => device.spec.seed = number(value)?,
                 "uuid" => device.spec.uuid = Some(uuid(value)?),
                 "ecc" => device.spec.ecc = yes(value)?,
@@ -136,13 +147,15 @@ mod tests {
 
     #[test]
     fn a_device_is_described_in_full() {
-        let text = "name=H200, capacity=64MiB,foreign=3,ecc=false,mig=1g.5gb,fail=alloc:3:46";
+        let text = "name=H200, capacity=64MiB,foreign=3,ecc=false,mig=1g.5gb,fail=alloc:3:46,\
+                    context=5MiB,overhead=2MiB";
         let device = Described::parse(text).unwrap();
         assert_eq!(device.spec.full_name(), "H200 MIG 1g.5gb");
         assert_eq!(
             (device.spec.capacity, device.spec.foreign, device.spec.ecc),
             (64 << 20, 3, false)
         );
+        assert_eq!((device.spec.context_len, device.spec.overhead), (5 << 20, 2 << 20));
         assert_eq!(device.faults, [(CallKind::Alloc, 3, Fault::Fail(46))]);
     }
 

@@ -13,6 +13,20 @@ pub enum Backing {
     Host,
 }
 
+/// What a reset of a primary context does besides emptying it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Resets {
+    /// It ends a sticky error.
+    #[default]
+    Heal,
+    /// It also gives up every retain of the context. The manual says that it does not.
+    HealAndRelease,
+    /// After a sticky error the process gets no context again: so did an H100 after an illegal
+    /// address.
+    Deny,
+}
+
 /// The description of a simulated device in a test.
 ///
 /// # Examples
@@ -49,6 +63,11 @@ pub struct DeviceSpec {
     pub granularity: u64,
     /// Bytes that a context occupies while it exists.
     pub context_len: u64,
+    /// Bytes that the driver takes for itself at a time, for streams, page tables of locked memory
+    /// and code of its own, each at first use; 0 for a driver that takes none.
+    pub overhead: u64,
+    /// What a reset of the primary context does besides emptying it.
+    pub resets: Resets,
     /// Devices of one group reach each other; a device without a group reaches none.
     pub peer_group: Option<u32>,
     /// Number of multiprocessors.
@@ -72,6 +91,8 @@ impl Default for DeviceSpec {
             foreign: 0,
             granularity: 512,
             context_len: 0,
+            overhead: 0,
+            resets: Resets::Heal,
             peer_group: Some(0),
             multiprocessors: 132,
             seed: 0,

@@ -14,6 +14,7 @@ use crate::fault::Faults;
 use crate::host::HostBlock;
 use crate::kernel::{Entry, KernelBody};
 use crate::memory::{Allocation, Memory, Outside, ordinal_of};
+use crate::overhead::Needed;
 use crate::queue::{Op, Work};
 use crate::report::{Misuse, MisuseKind};
 use crate::spec::DeviceSpec;
@@ -46,6 +47,8 @@ pub(crate) struct Device {
     /// Pairs for which a test set the reachability, regardless of the groups.
     pub(crate) peers: BTreeMap<u32, bool>,
     pub(crate) retired: bool,
+    /// The code that every call to the device answers, as of a card that fell off the bus.
+    pub(crate) gone: Option<u32>,
 }
 
 /// A context, primary or created.
@@ -58,9 +61,13 @@ pub(crate) struct Context {
     pub(crate) primary: bool,
     pub(crate) flags: u32,
     pub(crate) poisoned: Option<u32>,
+    /// The code of a sticky error that outlasted a reset: the process gets no context again.
+    pub(crate) denied: Option<u32>,
     pub(crate) peers: BTreeSet<u64>,
     pub(crate) default_stream: u64,
     pub(crate) limits: BTreeMap<i32, usize>,
+    /// What the driver has taken memory for.
+    pub(crate) needed: Needed,
     pub(crate) cache_config: i32,
     pub(crate) shared_config: i32,
 }
@@ -195,8 +202,11 @@ impl World {
     /// processes.
     pub(crate) fn room(&self, ordinal: u32) -> u64 {
         let Some(device) = self.device(ordinal) else { return 0 };
-        let contexts = self.contexts.values().filter(|c| c.device == ordinal && c.active).count();
-        let contexts = device.spec.context_len.saturating_mul(crate::memory::wide(contexts));
+        let active = self.contexts.values().filter(|c| c.device == ordinal && c.active);
+        let contexts = active.fold(0_u64, |sum, context| {
+            let own = context.needed.taken(device.spec.overhead);
+            sum.saturating_add(device.spec.context_len).saturating_add(own)
+        });
         device
             .spec
             .capacity
@@ -216,9 +226,11 @@ impl World {
             primary,
             flags,
             poisoned: None,
+            denied: None,
             peers: BTreeSet::new(),
             default_stream,
             limits: BTreeMap::new(),
+            needed: Needed::default(),
             cache_config: 0,
             shared_config: 0,
         };
@@ -261,6 +273,7 @@ impl World {
         state.poisoned = None;
         state.peers.clear();
         state.limits.clear();
+        state.needed = Needed::default();
         self.streams.retain(|id, stream| stream.context != context || *id == default_stream);
         if let Some(stream) = self.streams.get_mut(&default_stream) {
             stream.queue.clear();

@@ -10,6 +10,7 @@ use crate::code;
 use crate::fault::{CallKind, Fault};
 use crate::handle::{Kind, decode, encode};
 use crate::report::MisuseKind;
+use crate::spec::Resets;
 use crate::world::{Context, thread_contexts};
 
 /// The lowest and the highest priority of a stream.
@@ -26,6 +27,9 @@ pub(crate) unsafe fn cuDevicePrimaryCtxRetain(
     let needed = call.world.device(ordinal).map_or(0, |device| device.spec.context_len);
     let room = call.world.room(ordinal);
     let context = call.world.contexts.get_mut(&primary).ok_or(code::INVALID_DEVICE)?;
+    if let Some(code) = context.denied {
+        return Err(code);
+    }
     if !context.active && needed > room {
         return Err(code::OUT_OF_MEMORY);
     }
@@ -62,9 +66,16 @@ pub(crate) unsafe fn cuDevicePrimaryCtxReset_v2(
     let primary = primary(call, ordinal)?;
     call.meet_now(primary, CallKind::Reset)?;
     // A reset does not release: a caller that retained the context still has to release it.
+    let poison = call.world.contexts.get(&primary).and_then(|context| context.poisoned);
     call.world.clear_context(primary, true);
+    let resets = call.world.device(ordinal).map_or(Resets::Heal, |device| device.spec.resets);
     if let Some(context) = call.world.contexts.get_mut(&primary) {
         context.active = false;
+        match resets {
+            Resets::Heal => {}
+            Resets::HealAndRelease => context.refs = 0,
+            Resets::Deny => context.denied = context.denied.or(poison),
+        }
     }
     Ok(())
 }

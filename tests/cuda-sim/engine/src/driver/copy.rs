@@ -281,6 +281,9 @@ unsafe fn copy(
             Place::Taken(bytes)
         }
     };
+    if kind == CallKind::CopyWithin {
+        call.need_code(context, "copy within")?;
+    }
     let work = Work::Copy { source, target, len: wide(len) };
     call.world.enqueue(stream, Op { work, fault, call: call.name });
     if wait {
@@ -311,6 +314,7 @@ fn fill(
     if len > 0 {
         call.world.check_range(context, call.name, address, len)?;
         note_wrong_context(call, context, address);
+        call.need_code(context, "fill")?;
         let work = Work::Fill { address, len, pattern: pattern.to_vec() };
         call.world.enqueue(stream, Op { work, fault, call: call.name });
     }

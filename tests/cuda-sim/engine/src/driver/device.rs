@@ -63,9 +63,14 @@ pub(crate) unsafe fn cuInit(call: &mut Call<'_>, flags: c_uint) -> Result<(), u3
 }
 
 pub(crate) unsafe fn cuDriverGetVersion(
-    _call: &mut Call<'_>,
+    call: &mut Call<'_>,
     driver_version: *mut c_int,
 ) -> Result<(), u32> {
+    // A toolkit's stub answers this to every call.
+    crate::environment::apply(call.world);
+    if call.world.init_answer == code::STUB_LIBRARY {
+        return Err(code::STUB_LIBRARY);
+    }
     put!(driver_version, DRIVER_VERSION)
 }
 

@@ -48,6 +48,7 @@ pub(crate) unsafe fn cuModuleLoadData(
         u32::from(major).saturating_mul(10).saturating_add(u32::from(minor))
     });
     let entries = read_image(&text, capability)?;
+    call.need_code(context, "modules")?;
     let id = call.world.fresh_id();
     call.world.modules.insert(id, Module { context, entries });
     put!(module, encode(Kind::Module, id))

@@ -31,6 +31,7 @@ pub(crate) unsafe fn cuMemHostAlloc(
     if pp.is_null() || bytesize == 0 || flags > 7 {
         return Err(code::INVALID_VALUE);
     }
+    call.need_lock(context, bytesize)?;
     let (address, block) =
         HostBlock::allocate(bytesize, context, flags).ok_or(code::OUT_OF_MEMORY)?;
     call.world.hosts.insert(address, block);
@@ -72,6 +73,7 @@ pub(crate) unsafe fn cuMemHostRegister_v2(
     if before.is_some_and(|(address, block)| address.saturating_add(block.len) > start) {
         return Err(code::HOST_MEMORY_ALREADY_REGISTERED);
     }
+    call.need_lock(context, bytesize)?;
     call.world.hosts.insert(start, HostBlock { len: bytesize, context, flags, layout: None });
     Ok(())
 }

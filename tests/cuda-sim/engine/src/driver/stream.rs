@@ -32,6 +32,7 @@ pub(crate) unsafe fn cuStreamCreateWithPriority(
     if ph_stream.is_null() || flags > 1 {
         return Err(code::INVALID_VALUE);
     }
+    call.need_stream(context)?;
     // As in the real driver: a priority out of range becomes the nearest one in range.
     let priority = priority.clamp(PRIORITIES.1, PRIORITIES.0);
     let id = call.world.create_stream(context, false, flags, priority);
