@@ -120,7 +120,8 @@ pub fn wake(core: &Core, parked: ParkedShard, gpu: u32) -> Result<SealedShard, W
     // A panic of the device must not drop the parked shard.
     let gpus = GpuChoice::One(gpu);
     // Not a call on the whole model, but the model is another one afterwards.
-    let _waking = parked.copy.entry.begin_on_model();
+    let member = parked.copy.entry.member.as_ref();
+    let _waking = member.map(|member| member.model.hold());
     let woken = caught(core, gpus, || copy_back(core, &parked, gpu))
         .and_then(|arrived| arrive(core, &parked.copy.entry, arrived, &mut None));
     // The parked shard is dropped with its host copy once the shard is resident.

@@ -16,7 +16,7 @@ use crate::room::plan::Advice;
 use crate::room::victim::{self, Victim, together};
 use crate::room::{Goal, RoomMaking, free, holders, park, plan};
 use crate::shard::gate::{self, Patience};
-use crate::shard::{Entry, Occupied, ParkedModel, ParkedShard};
+use crate::shard::{Admitted, Entry, Occupied, ParkedModel, ParkedShard};
 
 /// The result of an eviction.
 #[derive(Debug, Default)]
@@ -183,9 +183,10 @@ fn evict_together(
     let Some(first) = entries.first() else {
         return Ok(Went { bytes: ByteLen::ZERO, model_id: None, parked: None });
     };
-    let _going = first.begin_on_model();
+    let model = victim::model_of(core, first);
+    let _going = model.map(Admitted::begin);
     let first_outdated = |why| VramError::PlanOutdated { shard: first.id.clone(), why };
-    if first.member.as_ref().is_some_and(|member| !member.model.has_one_call()) {
+    if model.is_some_and(|model| !model.has_one_call()) {
         return Err(first_outdated("is of a model that another call brings or moves"));
     }
     // A shard of the model may have come back, or moved, since it was listed.
