@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::Overwrite;
 use crate::FileState;
-use crate::regular_file::{kind_of, open_regular};
+use crate::regular_file::{self, kind_of, open_regular};
 
 /// Links that are followed before a chain of them counts as a circle; the same count as the
 /// kernel's.
@@ -42,13 +42,26 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Adds the files at these paths. A path that leads to no file adds nothing: there is no file
-    /// to lose.
-    #[must_use]
-    pub fn with_paths<'p>(mut self, paths: impl IntoIterator<Item = &'p PathBuf>) -> Self {
-        let found = paths.into_iter().filter_map(|path| fs::metadata(path).ok());
-        self.ids.extend(found.map(|metadata| id(&metadata)));
-        self
+    /// Adds the files at these paths. `/dev/stdin` and `/dev/fd/N` stand for the descriptor of this
+    /// process, also where `/proc` is not mounted.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the operating system when asked for the file's metadata, with the path. A path
+    /// that leads to no file is refused as well: a file that was read and cannot be found now cannot
+    /// be compared with the target.
+    pub fn with_paths<'p>(
+        mut self,
+        paths: impl IntoIterator<Item = &'p PathBuf>,
+    ) -> io::Result<Self> {
+        for path in paths {
+            let found = regular_file::metadata(path).map_err(|error| {
+                let reason = format!("cannot find the input {}: {error}", path.display());
+                io::Error::new(error.kind(), reason)
+            })?;
+            self.ids.push(id(&found));
+        }
+        Ok(self)
     }
 
     /// Adds an open file.

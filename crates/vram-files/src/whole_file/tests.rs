@@ -96,7 +96,7 @@ fn an_input_is_never_replaced_under_whatever_name() {
     fs::write(at("input"), b"precious").unwrap();
     fs::hard_link(at("input"), at("hard")).unwrap();
     symlink("input", at("soft")).unwrap();
-    let inputs = || Inputs::default().with_paths(&[at("soft"), at("absent")]);
+    let inputs = || Inputs::default().with_paths(&[at("soft")]).unwrap();
     let opened = || Inputs::default().with_file(&File::open(at("input")).unwrap()).unwrap();
     for name in ["input", "hard", "soft"] {
         for inputs in [inputs(), opened()] {
@@ -112,6 +112,23 @@ fn an_input_is_never_replaced_under_whatever_name() {
     assert_eq!(late.publish().unwrap_err().kind(), io::ErrorKind::InvalidInput);
     assert_eq!(fs::read(at("input")).unwrap(), b"precious");
     assert_eq!(names_in(folder.path()), ["hard", "input", "new", "soft"]);
+}
+
+/// A key that was read from a descriptor is compared with the target, whatever its path leads to.
+#[test]
+fn an_input_that_cannot_be_found_is_refused_and_a_descriptor_needs_no_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("key"), b"key").unwrap();
+    let error = Inputs::default().with_paths(&[at("key"), at("absent")]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    assert!(error.to_string().contains(at("absent").to_str().unwrap()), "{error}");
+
+    let handed_down = File::open(at("key")).unwrap();
+    let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handed_down));
+    let inputs = Inputs::default().with_paths(&[PathBuf::from(path)]).unwrap();
+    let error = replace(&at("key"), inputs).unwrap_err();
+    assert!(error.to_string().contains("over itself"), "{error}");
 }
 
 #[test]
