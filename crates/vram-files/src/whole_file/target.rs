@@ -95,8 +95,8 @@ fn id(metadata: &Metadata) -> (u64, u64) {
 /// # Errors
 ///
 /// [`io::ErrorKind::InvalidInput`] if there is no file name at the end, if a device, a pipe, a
-/// socket or a folder has that name, or if the folder is one of the kernel's; any error of the
-/// operating system if a folder on the way is missing or cannot be entered.
+/// socket or a folder has that name, if a link in `/proc` leads to a file or folder that has no name
+/// here, or if the folder is one of the kernel's; any error of the operating system if a folder on the way is missing or cannot be entered.
 pub(super) fn resolve(target: &Path) -> io::Result<PathBuf> {
     let led_to = match fs::metadata(target) {
         Ok(found) if !found.is_file() => return Err(not_a_file(&found)),
@@ -133,7 +133,7 @@ fn follow(target: &Path) -> io::Result<PathBuf> {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let folder = fs::canonicalize(folder)?;
+        let folder = canonical(folder)?;
         let resolved = folder.join(name);
         match fs::read_link(&resolved) {
             // An absolute link target replaces the folder.
@@ -151,6 +151,18 @@ fn follow(target: &Path) -> io::Result<PathBuf> {
         }
     }
     Err(invalid("the target is a circle of symbolic links"))
+}
+
+/// The absolute name of a folder, behind all links.
+///
+/// A link in `/proc` leads to a folder, and only shows a name of it: that name may be gone, or belong
+/// to another folder by now, or mean another one here than in the process that the link is of.
+fn canonical(folder: &Path) -> io::Result<PathBuf> {
+    let named = fs::canonicalize(folder)?;
+    if id(&fs::metadata(folder)?) != id(&fs::metadata(&named)?) {
+        return Err(invalid("the target leads through a folder without a name here"));
+    }
+    Ok(named)
 }
 
 fn kernel_folder(path: &Path) -> Option<&'static str> {

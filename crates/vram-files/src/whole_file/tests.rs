@@ -184,6 +184,32 @@ fn nothing_is_put_behind_a_link_to_what_is_no_file_or_among_devices_and_processe
     assert_eq!(names_in(folder.path()), before);
 }
 
+/// As the root of a process with other mounts: the text of the link names another folder here.
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_is_put_through_a_link_of_proc_whose_text_names_another_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("lost")).unwrap();
+    let lost = File::open(at("lost")).unwrap();
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&lost));
+    symlink(format!("{link}/file"), at("out")).unwrap();
+    // The name leads to the folder.
+    replace(&at("out"), Inputs::default()).unwrap().publish().unwrap();
+    assert_eq!(names_in(&at("lost")), ["file"]);
+
+    fs::remove_dir_all(at("lost")).unwrap();
+    let other = fs::read_link(&link).unwrap();
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("file"), b"somebody's").unwrap();
+    for target in [PathBuf::from(link).join("file"), at("out")] {
+        let error = replace(&target, Inputs::default()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+    }
+    assert_eq!(fs::read(other.join("file")).unwrap(), b"somebody's");
+    assert_eq!(names_in(&other), ["file"]);
+}
+
 #[test]
 fn a_file_like_a_key_is_replaced_only_when_that_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
