@@ -62,7 +62,7 @@ fn no_output_replaces_a_file_that_the_same_command_reads() {
 /// Runs a shell in a mount namespace of its own with nothing in `/proc`. `None` where the system
 /// does not let this user do that.
 fn without_proc(bench: &Bench, script: &str) -> Option<Ran> {
-    let base = bench.command([] as [&str; 0]);
+    let base = bench.command([""; 0]);
     let run = |script: &str| {
         let mut command = Command::new("unshare");
         let hidden = format!("mount -t tmpfs none /proc && {script}");
