@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use vram_residency::{FileSource, Source as _, SourceError, VramError};
+use vram_residency::{FileSource, Source as _, SourceError, VramError, regular_file};
 
 use crate::failure::Failure;
 
@@ -188,7 +188,7 @@ pub(crate) fn stdout_is_named(args: &[OsString]) -> bool {
 
 /// Whether the path leads to this file.
 fn is_file(path: &Path, to: &Metadata) -> bool {
-    fs::metadata(path)
+    regular_file::metadata(path)
         .is_ok_and(|from| from.is_file() && (from.dev(), from.ino()) == (to.dev(), to.ino()))
 }
 

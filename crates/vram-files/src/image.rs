@@ -106,7 +106,8 @@ impl<'a> ImageOptions<'a> {
     }
 
     /// Names one more file that the caller reads for this call, such as a key file. A target that
-    /// is the same file is refused. Source and image are always compared; they need not be named.
+    /// is the same file is refused, and so is a call whose input cannot be found. Source and image
+    /// are always compared; they need not be named.
     #[must_use]
     pub fn input(mut self, path: impl Into<PathBuf>) -> Self {
         self.inputs.push(path.into());

@@ -1,6 +1,6 @@
 //! Opening files whose path comes from outside, without trusting the path.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
@@ -41,6 +41,53 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     regular(open(path)?)
 }
 
+/// Metadata of the file that a path leads to. `/dev/stdin` and `/dev/fd/N` are asked of the
+/// descriptor itself, where the system can do that: their paths lead nowhere without `/proc`.
+///
+/// # Errors
+///
+/// Any error of the operating system.
+pub fn metadata(path: &Path) -> io::Result<Metadata> {
+    match descriptor(path).map(copy_of_descriptor) {
+        Some(Ok(file)) => file.metadata(),
+        Some(Err(_)) | None => fs::metadata(path),
+    }
+}
+
+/// The number of the descriptor that a path stands for.
+fn descriptor(path: &Path) -> Option<u32> {
+    if path == Path::new("/dev/stdin") {
+        return Some(0);
+    }
+    path.strip_prefix("/dev/fd").ok()?.to_str()?.parse().ok()
+}
+
+/// A copy of the descriptor of this number. Asks for no path, so that it needs no `/proc`.
+#[cfg(target_os = "linux")]
+pub(crate) fn copy_of_descriptor(number: u32) -> io::Result<File> {
+    use std::io::{stderr, stdin, stdout};
+    use std::os::fd::AsFd as _;
+
+    use rustix::io::Errno;
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
+    let target = i32::try_from(number).map_err(|_too_large| Errno::BADF)?;
+    // The standard three need no call that a container may forbid.
+    let descriptor = match target {
+        0 => stdin().as_fd().try_clone_to_owned()?,
+        1 => stdout().as_fd().try_clone_to_owned()?,
+        2 => stderr().as_fd().try_clone_to_owned()?,
+        _ => pidfd_open(getpid(), PidfdFlags::empty())
+            .and_then(|this| pidfd_getfd(this, target, PidfdGetfdFlags::empty()))?,
+    };
+    Ok(descriptor.into())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn copy_of_descriptor(_number: u32) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 fn raw(flags: OFlags) -> i32 {
     i32::try_from(flags.bits()).unwrap_or(0)
 }
@@ -72,5 +119,56 @@ pub fn kind_of(metadata: &Metadata) -> &'static str {
         "a device"
     } else {
         "a special file"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_path_of_a_descriptor_is_told_by_its_text() {
+        for (path, number) in [
+            ("/dev/stdin", Some(0)),
+            ("/dev/fd/0", Some(0)),
+            ("/dev/fd//77", Some(77)),
+            ("/dev/fd", None),
+            ("/dev/fd/3/3", None),
+            ("/dev/fd/three", None),
+            ("/dev/fd/99999999999", None),
+            ("dev/fd/3", None),
+            ("3", None),
+        ] {
+            assert_eq!(descriptor(Path::new(path)), number, "{path}");
+        }
+    }
+
+    /// No path is looked up here, as where `/proc` is not mounted.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_descriptor_is_identified_without_a_path() {
+        let (first, second) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+        for file in [&first, &second] {
+            let path = format!("/dev/fd/{}", file.as_raw_fd());
+            let number = descriptor(Path::new(&path)).unwrap();
+            let found = copy_of_descriptor(number).unwrap().metadata().unwrap();
+            let expected = file.metadata().unwrap();
+            assert_eq!((found.dev(), found.ino()), (expected.dev(), expected.ino()));
+        }
+        assert!(copy_of_descriptor(1_000_000).is_err());
+    }
+
+    #[test]
+    fn metadata_of_a_path_are_those_of_its_file_and_an_absent_one_is_an_error() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let by_descriptor = format!("/dev/fd/{}", file.as_raw_fd());
+        for path in [file.path(), Path::new(&by_descriptor)] {
+            assert_eq!(metadata(path).unwrap().ino(), file.as_file().metadata().unwrap().ino());
+        }
+        assert!(metadata(&file.path().with_extension("absent")).is_err());
+        assert!(metadata(Path::new("/dev/fd/1000000")).is_err());
     }
 }

@@ -179,7 +179,7 @@ fn a_cancelled_call_says_how_far_it_came_and_leaves_no_file() {
 fn a_file_of_ones_own_is_written_whole_and_over_no_input() {
     let bench = Bench::new();
     fs::write(bench.path("input"), b"precious").unwrap();
-    let inputs = || Inputs::default().with_paths(&[bench.path("input")]);
+    let inputs = || Inputs::default().with_paths(&[bench.path("input")]).unwrap();
     let write = |name: &str| {
         let file = WholeFile::create(&bench.path(name), 0o644, Overwrite::Replace, inputs())?;
         std::io::Write::write_all(&mut file.file(), b"new")?;

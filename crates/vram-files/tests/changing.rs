@@ -51,6 +51,13 @@ fn rewrite_and_set_back(path: &Path) {
     OpenOptions::new().write(true).open(path).unwrap().set_modified(before).unwrap();
 }
 
+fn rewrite_set_back_and_link(path: &Path) {
+    rewrite_and_set_back(path);
+    let link = path.with_extension("link");
+    let _ = fs::remove_file(&link);
+    fs::hard_link(path, link).unwrap();
+}
+
 fn touch(path: &Path) {
     let file = OpenOptions::new().write(true).open(path).unwrap();
     file.set_modified(std::time::SystemTime::now()).unwrap();
@@ -189,9 +196,10 @@ fn assert_changed(answer: Result<(), FileError>, path: &Path, words: &[&str]) {
 #[test]
 fn a_source_that_is_written_in_place_while_it_is_read_is_refused_though_its_length_is_the_same() {
     let bench = Bench::new();
-    let acts: [(Act, &str); 3] = [
+    let acts: [(Act, &str); 4] = [
         (rewrite, "modification time and its change time"),
         (rewrite_and_set_back, "its change time is"),
+        (rewrite_set_back_and_link, "its change time is"),
         (touch, "its modification time"),
     ];
     for (act, words) in acts {

@@ -1,6 +1,5 @@
 //! Sealed images: `vram seal` and `unseal`, and what `verify` shares with them.
 
-use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use std::time::Instant;
@@ -8,7 +7,7 @@ use std::time::Instant;
 use vram_residency::{
     ByteLen, CONTEXT_LEN_MAX, CancelToken, ContentDigest, Expected, FileState, ImageOptions,
     KeyRing, Overwrite, Progress, Protection, SealContext, SealError, SealParams, SivScope,
-    seal_image, seal_image_to, unseal_image, unseal_image_to,
+    regular_file, seal_image, seal_image_to, unseal_image, unseal_image_to,
 };
 
 use crate::args::{BoundArgs, ExpectArgs, ExpectedMode, Mode, SealArgs, UnsealArgs};
@@ -233,17 +232,13 @@ fn bad_model_id(error: &SealError) -> Failure {
 pub(super) fn read_metadata(path: &Path) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::file("read the metadata in", path, &error);
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(failed)?;
-    // A pipe has times of its own.
-    let is_file = file.metadata().map_err(failed)?.is_file();
+    let file = regular_file::open_regular(path).map_err(failed)?;
     let before = FileState::of(&file).map_err(failed)?;
     // One byte more than allowed tells a file that is too long from one that just fits.
     let limit = ByteLen::from_usize(CONTEXT_LEN_MAX).get();
     let read = (&file).take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
-    if is_file {
-        let unchanged = before.check(&file, &path.display().to_string());
-        unchanged.map_err(|error| not_the_file(&error))?;
-    }
+    let unchanged = before.check(&file, &path.display().to_string());
+    unchanged.map_err(|error| not_the_file(&error))?;
     if ByteLen::from_usize(read).get() > limit {
         let max = table::size(ByteLen::new(limit));
         return Err(Failure::input(format!("{} is longer than {max}", path.display()))

@@ -1,5 +1,7 @@
 //! What `vram verify` and `unseal` compare an image with, and what `inspect` shows of it.
 
+use std::process::Command;
+
 use crate::images::inspect;
 use crate::support::{Bench, blake3};
 
@@ -102,6 +104,19 @@ fn context_metadata_index_and_revision_are_compared_when_given() {
     verify(&["--any-model", "--metadata", "missing"]).expect_error(2, &["missing"]);
     verify(&["--any-model", "--shard-index", "4"]).expect_error(2, &["shard index"]);
     verify(&["--any-model", "--revision", "5"]).expect_error(2, &["revision"]);
+}
+
+/// Nobody writes to the pipe: a read of it would not end.
+#[test]
+fn metadata_in_a_pipe_is_refused_without_waiting() {
+    let bench = Bench::new();
+    bench.sealed(b"x", "image", &[]);
+    assert!(Command::new("mkfifo").arg(bench.path("pipe")).status().unwrap().success());
+    for command in [&["seal", "content", "-o", "new"][..], &["verify", "image"]] {
+        let bound = ["--key-file", "key", "--model-id", "m", "--metadata", "pipe"];
+        bench.run([command, &bound].concat()).expect_error(2, &["pipe", "not a regular file"]);
+    }
+    assert_eq!(bench.names(), ["content", "image", "key", "pipe"]);
 }
 
 #[test]

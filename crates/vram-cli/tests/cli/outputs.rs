@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::support::{Bench, Ran, blake3, mode, set_mode};
 
@@ -57,6 +57,40 @@ fn no_output_replaces_a_file_that_the_same_command_reads() {
     let after: Vec<_> = inputs.iter().map(|name| fs::read(bench.path(name)).unwrap()).collect();
     assert!(before == after);
     assert_eq!(bench.names(), names);
+}
+
+/// Runs a shell in a mount namespace of its own with nothing in `/proc`. `None` where the system
+/// does not let this user do that.
+fn without_proc(bench: &Bench, script: &str) -> Option<Ran> {
+    let base = bench.command([""; 0]);
+    let run = |script: &str| {
+        let mut command = Command::new("unshare");
+        let hidden = format!("mount -t tmpfs none /proc && {script}");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &hidden, "sh"]);
+        command.arg(base.get_program()).current_dir(bench.path("")).stdin(Stdio::null());
+        command.output().ok()
+    };
+    run("true")?.status.success().then(|| Ran::of(run(script).unwrap()))
+}
+
+#[test]
+fn without_proc_no_output_replaces_what_was_read_from_a_descriptor() {
+    let bench = Bench::new();
+    let image = fs::read(bench.sealed(b"plain", "image", &[])).unwrap();
+    let key = fs::read(bench.path("key")).unwrap();
+    for script in [
+        r#"exec "$1" seal content --key-fd 3 --model-id m -o key --force 3<key"#,
+        r#"exec "$1" seal content --key-fd 0 --model-id m -o key --force <key"#,
+        r#"exec "$1" unseal image --key-fd 3 --model-id m -o - 3<key >>key"#,
+        r#"exec "$1" seal - --key-file key --model-id m -o image --force <image"#,
+    ] {
+        let Some(ran) = without_proc(&bench, script) else { return };
+        ran.expect_error(2, &["over itself"]);
+        assert!(fs::read(bench.path("key")).unwrap() == key, "{script}");
+        assert!(fs::read(bench.path("image")).unwrap() == image, "{script}");
+    }
+    let script = r#"exec "$1" seal content --key-fd 3 --model-id m -o new 3<key"#;
+    without_proc(&bench, script).unwrap().expect_code(0);
 }
 
 #[test]

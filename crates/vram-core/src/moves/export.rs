@@ -185,8 +185,9 @@ pub fn export_to(
     // Check the handle first: a bad handle must not create a file.
     core.resolve(shard)?;
     let permissions = if options.plaintext { 0o600 } else { 0o666 };
-    let inputs = Inputs::default().with_paths(&options.inputs);
-    let file = WholeFile::create(target, permissions, options.overwrite, inputs)
+    let file = Inputs::default()
+        .with_paths(&options.inputs)
+        .and_then(|inputs| WholeFile::create(target, permissions, options.overwrite, inputs))
         .map_err(failed("create the sealed image"))?;
     // The process may have another working directory when the path is used.
     let path = std::path::absolute(target).unwrap_or_else(|_unknown| target.to_path_buf());

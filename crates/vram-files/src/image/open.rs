@@ -53,7 +53,7 @@ pub fn unseal_image(
     let image = open(keys, expected, image, &options)?;
     let file = Inputs::default()
         .with_paths(&options.inputs)
-        .with_file(image.file().as_file())
+        .and_then(|inputs| inputs.with_file(image.file().as_file()))
         .and_then(|inputs| WholeFile::create(target, 0o600, options.overwrite, inputs))
         .map_err(|error| io_failed("create", target, error))?;
     let opener = image.opener();

@@ -172,7 +172,7 @@ fn fresh(
 
 /// The files that the call must not replace.
 fn inputs(source: &dyn Source, options: &ImageOptions<'_>) -> io::Result<Inputs> {
-    let inputs = Inputs::default().with_paths(&options.inputs);
+    let inputs = Inputs::default().with_paths(&options.inputs)?;
     match (source.file_state(), source.as_file()) {
         (Some(state), _) => Ok(inputs.with_state(&state)),
         (None, Some(file)) => inputs.with_file(file),

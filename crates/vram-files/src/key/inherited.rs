@@ -3,33 +3,23 @@
 use std::fs::File;
 use std::io;
 
+use crate::regular_file::copy_of_descriptor;
+
 /// Opens what the descriptor stands for, and leaves the descriptor itself as it is.
 ///
 /// A copy of the descriptor, rather than its path in `/dev/fd`, reads a file that this process could
 /// not open by itself, as a parent with more rights may hand down.
-#[cfg(target_os = "linux")]
 pub(super) fn open(number: u32) -> io::Result<File> {
-    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-
-    let target = i32::try_from(number).map_err(|_too_large| io::Error::from_raw_os_error(BADF))?;
-    let copy = pidfd_open(getpid(), PidfdFlags::empty())
-        .and_then(|this| pidfd_getfd(this, target, PidfdGetfdFlags::empty()));
-    match copy {
-        Ok(descriptor) => Ok(descriptor.into()),
-        Err(rustix::io::Errno::BADF) => Err(io::Error::from_raw_os_error(BADF)),
-        // Kernels before 5.6, and containers that forbid the call.
+    match copy_of_descriptor(number) {
+        Ok(file) => Ok(file),
+        Err(error) if error.raw_os_error() == Some(BADF) => Err(error),
+        // Kernels before 5.6, containers that forbid the call, and other systems.
         Err(_) => by_path(number),
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-pub(super) fn open(number: u32) -> io::Result<File> {
-    by_path(number)
-}
-
-/// `EBADF`: there is no such descriptor.
-#[cfg(target_os = "linux")]
-const BADF: i32 = 9;
+/// There is no such descriptor.
+const BADF: i32 = rustix::io::Errno::BADF.raw_os_error();
 
 fn by_path(number: u32) -> io::Result<File> {
     File::open(format!("/dev/fd/{number}"))

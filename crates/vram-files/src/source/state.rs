@@ -14,15 +14,16 @@ use super::SourceError;
 ///
 /// - A write changes the modification time (`mtime`) and the change time (`ctime`). A program can set
 ///   the first one back, but not the second.
-/// - A file that is deleted, or replaced by a rename, or linked, has another change time as well, and
-///   another number of links. Its bytes stay what they are for everybody who has it open. So a change
-///   time alone counts only while the number of links is the same.
+/// - A file whose last name is deleted, or replaced by a rename, has another change time as well, and
+///   no links. Its bytes stay what they are for everybody who has it open. So a change time alone does
+///   not count if the file had names and has none any more. It counts if the file was linked, or lost
+///   one name of several: it can still be opened by a name, and written.
 ///
 /// What this does not see: a write within the same tick of the clock of the file system as the one
 /// before it (up to 10 ms on Linux before 6.13, 2 s on FAT), if the file was opened between the two;
 /// stores into a shared mapping whose pages were written before the first state was taken, until the
-/// kernel writes them out; and a write whose program sets the modification time back and links or
-/// unlinks the file as well. A digest that the caller expects sees all of these.
+/// kernel writes them out; and a write whose program sets the modification time back and deletes the last
+/// name of the file as well. A digest that the caller expects sees all of these.
 ///
 /// What it sees though no byte changed: a change of owner, mode or times, a rename of the file itself, and
 /// on NFS its deletion, which renames it while it is open.
@@ -51,7 +52,7 @@ pub struct FileDifference {
     pub len: bool,
     /// The modification time.
     pub modified: bool,
-    /// The change time, with the same number of links.
+    /// The change time, of a file that did not lose its last name.
     pub changed: bool,
 }
 
@@ -88,11 +89,12 @@ impl FileState {
     /// What is different `later`; `None` if no write was seen in between.
     #[must_use]
     pub fn difference(&self, later: &Self) -> Option<FileDifference> {
+        let lost_its_name = self.links != 0 && later.links == 0;
         let found = FileDifference {
             file: self.id() != later.id(),
             len: self.len != later.len,
             modified: self.modified != later.modified,
-            changed: self.changed != later.changed && self.links == later.links,
+            changed: self.changed != later.changed && !lost_its_name,
         };
         (found != FileDifference::default()).then_some(found)
     }
@@ -222,11 +224,18 @@ mod tests {
             assert!(error.to_string().starts_with("weights changed"), "{error}");
             assert!(error.is_change());
         }
-        // A file that lost its name has other links and another change time, and the same bytes.
-        let unlinked = FileState { links: state.links + 1, changed: (0, 0), ..state };
-        assert_eq!(state.difference(&unlinked), None);
+        // A file that lost its last name has no links and another change time, and the same bytes.
+        let named = FileState { links: 2, ..state };
+        let unlinked = FileState { links: 0, changed: (0, 0), ..state };
+        assert_eq!(named.difference(&unlinked), None);
         let rewritten = FileState { modified: (0, 0), ..unlinked };
-        assert!(state.difference(&rewritten).is_some());
+        assert!(named.difference(&rewritten).is_some());
+        // One that has a name can be written by it, and so can one that never had one.
+        for (before, links) in [(named, 1), (named, 2), (named, 3), (unlinked, 0), (unlinked, 1)] {
+            let later = FileState { links, changed: (1, 1), ..before };
+            let found = before.difference(&later);
+            assert_eq!(found, Some(FileDifference { changed: true, ..FileDifference::default() }));
+        }
     }
 
     #[test]

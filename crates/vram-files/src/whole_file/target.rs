@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::Overwrite;
 use crate::FileState;
-use crate::regular_file::{kind_of, open_regular};
+use crate::regular_file::{self, kind_of, open_regular};
 
 /// Links that are followed before a chain of them counts as a circle; the same count as the
 /// kernel's.
@@ -42,13 +42,26 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Adds the files at these paths. A path that leads to no file adds nothing: there is no file
-    /// to lose.
-    #[must_use]
-    pub fn with_paths<'p>(mut self, paths: impl IntoIterator<Item = &'p PathBuf>) -> Self {
-        let found = paths.into_iter().filter_map(|path| fs::metadata(path).ok());
-        self.ids.extend(found.map(|metadata| id(&metadata)));
-        self
+    /// Adds the files at these paths. `/dev/stdin` and `/dev/fd/N` stand for the descriptor of this
+    /// process, also where `/proc` is not mounted.
+    ///
+    /// # Errors
+    ///
+    /// Any error of the operating system when asked for the file's metadata, with the path. A path
+    /// that leads to no file is refused as well: a file that was read and cannot be found now cannot
+    /// be compared with the target.
+    pub fn with_paths<'p>(
+        mut self,
+        paths: impl IntoIterator<Item = &'p PathBuf>,
+    ) -> io::Result<Self> {
+        for path in paths {
+            let found = regular_file::metadata(path).map_err(|error| {
+                let reason = format!("cannot find the input {}: {error}", path.display());
+                io::Error::new(error.kind(), reason)
+            })?;
+            self.ids.push(id(&found));
+        }
+        Ok(self)
     }
 
     /// Adds an open file.
@@ -82,8 +95,8 @@ fn id(metadata: &Metadata) -> (u64, u64) {
 /// # Errors
 ///
 /// [`io::ErrorKind::InvalidInput`] if there is no file name at the end, if a device, a pipe, a
-/// socket or a folder has that name, or if the folder is one of the kernel's; any error of the
-/// operating system if a folder on the way is missing or cannot be entered.
+/// socket or a folder has that name, if a link in `/proc` leads to a file or folder that has no name
+/// here, or if the folder is one of the kernel's; any error of the operating system if a folder on the way is missing or cannot be entered.
 pub(super) fn resolve(target: &Path) -> io::Result<PathBuf> {
     let led_to = match fs::metadata(target) {
         Ok(found) if !found.is_file() => return Err(not_a_file(&found)),
@@ -120,7 +133,7 @@ fn follow(target: &Path) -> io::Result<PathBuf> {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let folder = fs::canonicalize(folder)?;
+        let folder = canonical(folder)?;
         let resolved = folder.join(name);
         match fs::read_link(&resolved) {
             // An absolute link target replaces the folder.
@@ -138,6 +151,18 @@ fn follow(target: &Path) -> io::Result<PathBuf> {
         }
     }
     Err(invalid("the target is a circle of symbolic links"))
+}
+
+/// The absolute name of a folder, behind all links.
+///
+/// A link in `/proc` leads to a folder, and only shows a name of it: that name may be gone, or belong
+/// to another folder by now, or mean another one here than in the process that the link is of.
+fn canonical(folder: &Path) -> io::Result<PathBuf> {
+    let named = fs::canonicalize(folder)?;
+    if id(&fs::metadata(folder)?) != id(&fs::metadata(&named)?) {
+        return Err(invalid("the target leads through a folder without a name here"));
+    }
+    Ok(named)
 }
 
 fn kernel_folder(path: &Path) -> Option<&'static str> {

@@ -185,7 +185,7 @@ mod tests {
         }
         std::os::unix::fs::symlink(at("vram-1-1.partial"), at(".vram-2-2.partial")).unwrap();
 
-        let read = Inputs::default().with_paths([&at(".vram-1-0.partial")]);
+        let read = Inputs::default().with_paths([&at(".vram-1-0.partial")]).unwrap();
         sweep(folder.path(), &read);
         let count = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(count, others.len() + 3, "one in use, one read, a link, and the others");

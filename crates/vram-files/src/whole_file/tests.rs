@@ -96,7 +96,7 @@ fn an_input_is_never_replaced_under_whatever_name() {
     fs::write(at("input"), b"precious").unwrap();
     fs::hard_link(at("input"), at("hard")).unwrap();
     symlink("input", at("soft")).unwrap();
-    let inputs = || Inputs::default().with_paths(&[at("soft"), at("absent")]);
+    let inputs = || Inputs::default().with_paths(&[at("soft")]).unwrap();
     let opened = || Inputs::default().with_file(&File::open(at("input")).unwrap()).unwrap();
     for name in ["input", "hard", "soft"] {
         for inputs in [inputs(), opened()] {
@@ -112,6 +112,23 @@ fn an_input_is_never_replaced_under_whatever_name() {
     assert_eq!(late.publish().unwrap_err().kind(), io::ErrorKind::InvalidInput);
     assert_eq!(fs::read(at("input")).unwrap(), b"precious");
     assert_eq!(names_in(folder.path()), ["hard", "input", "new", "soft"]);
+}
+
+/// A key that was read from a descriptor is compared with the target, whatever its path leads to.
+#[test]
+fn an_input_that_cannot_be_found_is_refused_and_a_descriptor_needs_no_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("key"), b"key").unwrap();
+    let error = Inputs::default().with_paths(&[at("key"), at("absent")]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    assert!(error.to_string().contains(at("absent").to_str().unwrap()), "{error}");
+
+    let handed_down = File::open(at("key")).unwrap();
+    let path = format!("/dev/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handed_down));
+    let inputs = Inputs::default().with_paths(&[PathBuf::from(path)]).unwrap();
+    let error = replace(&at("key"), inputs).unwrap_err();
+    assert!(error.to_string().contains("over itself"), "{error}");
 }
 
 #[test]
@@ -165,6 +182,32 @@ fn nothing_is_put_behind_a_link_to_what_is_no_file_or_among_devices_and_processe
     let before = names_in(folder.path());
     assert!(replace(Path::new(&by_descriptor), Inputs::default()).is_err());
     assert_eq!(names_in(folder.path()), before);
+}
+
+/// As the root of a process with other mounts: the text of the link names another folder here.
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_is_put_through_a_link_of_proc_whose_text_names_another_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("lost")).unwrap();
+    let lost = File::open(at("lost")).unwrap();
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&lost));
+    symlink(format!("{link}/file"), at("out")).unwrap();
+    // The name leads to the folder.
+    replace(&at("out"), Inputs::default()).unwrap().publish().unwrap();
+    assert_eq!(names_in(&at("lost")), ["file"]);
+
+    fs::remove_dir_all(at("lost")).unwrap();
+    let other = fs::read_link(&link).unwrap();
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("file"), b"somebody's").unwrap();
+    for target in [PathBuf::from(link).join("file"), at("out")] {
+        let error = replace(&target, Inputs::default()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+    }
+    assert_eq!(fs::read(other.join("file")).unwrap(), b"somebody's");
+    assert_eq!(names_in(&other), ["file"]);
 }
 
 #[test]
