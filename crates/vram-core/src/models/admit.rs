@@ -57,7 +57,7 @@ pub fn admit(
     admit_placed(core, request, plan, source, placed).map(|(model, _no_leases)| model)
 }
 
-/// Like [`admit`](Self::admit), with a lease of every shard from the moment in which it arrives.
+/// Like [`admit`](fn@admit), with a lease of every shard from the moment in which it arrives.
 pub fn admit_leased(
     core: &Core,
     request: AdmitRequest<'_>,
@@ -77,7 +77,7 @@ pub(crate) fn leased(mut request: AdmitRequest<'_>) -> AdmitRequest<'_> {
     request
 }
 
-/// Like [`admit`](Self::admit), into the placements that `place` finds.
+/// Like [`admit`](fn@admit), into the placements that `place` finds.
 pub(crate) fn admit_placed(
     core: &Core,
     mut request: AdmitRequest<'_>,

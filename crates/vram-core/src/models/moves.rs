@@ -164,7 +164,7 @@ pub fn wake(
     wake_as_asked(core, parked, request).map(|(model, _no_leases)| model)
 }
 
-/// Like [`wake`](Self::wake), with a lease of every shard from the moment in which it arrives.
+/// Like [`wake`](fn@wake), with a lease of every shard from the moment in which it arrives.
 pub fn wake_leased(
     core: &Core,
     parked: ParkedModel,

@@ -76,7 +76,7 @@ pub fn admit_reserved(
     admit_into(core, reservation, request, source).map(|(model, _no_leases)| model)
 }
 
-/// Like [`admit_reserved`](Self::admit_reserved), with a lease of every shard from the moment in
+/// Like [`admit_reserved`](fn@admit_reserved), with a lease of every shard from the moment in
 /// which it arrives.
 pub fn admit_reserved_leased(
     core: &Core,

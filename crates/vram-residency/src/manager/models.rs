@@ -140,7 +140,7 @@ impl VramManager {
     }
 
     /// Protects every shard of a model from eviction until it is unpinned: see [`pin`](Self::pin).
-    /// To admit a model pinned, see [`AdmitRequest::pinned`].
+    /// To admit a model pinned, see [`AdmitRequest::pinned`](crate::AdmitRequest::pinned).
     ///
     /// # Errors
     ///
