@@ -244,10 +244,13 @@ fn rows() -> String {
         if text("next").is_empty() {
             stuck.push(format!("{line}: {}", text("message")));
         }
+        // Which of several threads fails first is chance.
+        let tensor = error["details"]["tensor"].as_str().filter(|_| error["code"] == "device-lost");
         let cell = |name: &str| {
-            steady(&text(name).replace(&driver(), "DRIVER"))
-                .replace('|', "\\|")
-                .replace('\n', "\\n")
+            let said = text(name).replace(&driver(), "DRIVER");
+            let said =
+                tensor.map_or_else(|| said.clone(), |tensor| said.replace(tensor, "tensor NAME"));
+            steady(&said).replace('|', "\\|").replace('\n', "\\n")
         };
         let row = format!(
             "| {} | {} | {} | {} |",
