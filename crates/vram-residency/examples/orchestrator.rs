@@ -81,7 +81,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Carried out, the same request succeeds. What went is encrypted in host memory.
     let mut report = manager.evict(&way)?;
     assert!(report.is_complete());
-    println!("{} tensors of llama parked, {} free", report.parked.len(), report.bytes);
+    let parked = report.models.pop().ok_or("llama was parked")?;
+    println!(
+        "{} of {} tensors parked, {} free",
+        parked.model_id,
+        parked.pieces.len(),
+        report.bytes
+    );
     let gemma = manager.admit(request("gemma"), &gemma_plan, &gemma_source)?;
     assert!(content(&manager, &gemma)? == *gemma_file);
 
@@ -89,11 +95,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert!(content(&manager, &qwen)? == *qwen_file);
     drop(leases);
 
-    // Qwen is done, and llama comes back: verified, under its old handles.
+    // Qwen is done, and llama comes back whole: verified, under its old handles.
     manager.free_model(&qwen)?;
-    for parked in report.parked.drain(..) {
-        manager.wake(parked, 0)?;
-    }
+    assert_eq!(manager.wake_model(parked, GPU)?, llama);
     assert!(content(&manager, &llama)? == *llama_file);
     println!("{}", manager.report());
 
