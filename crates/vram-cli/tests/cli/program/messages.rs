@@ -16,6 +16,12 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/messages.md"
 /// The comment before each part.
 const PARTS: [&str; 2] = ["<!-- every build -->\n", "<!-- builds with CUDA -->\n"];
 
+/// What a call says of a device that was lost to another one, and what that one says.
+const NOT_ASKED: &str = "gpu 0 was lost to driver error 214 (CUDA_ERROR_ECC_UNCORRECTABLE) and was \
+                         not asked; reset it first";
+const LOST: &str = "driver error 214 (CUDA_ERROR_ECC_UNCORRECTABLE) on gpu 0; the device is \
+                    unusable until it is reset";
+
 /// Command lines that fail, as a shell takes them; ` --json` is added at the end.
 #[cfg(not(feature = "cuda"))]
 const LINES: &[&str] = &[
@@ -244,13 +250,13 @@ fn rows() -> String {
         if text("next").is_empty() {
             stuck.push(format!("{line}: {}", text("message")));
         }
-        // Which of several threads fails first is chance.
+        // Which of several threads fails first, and which is told that another did, is chance.
         let tensor = error["details"]["tensor"].as_str().filter(|_| error["code"] == "device-lost");
         let cell = |name: &str| {
             let said = text(name).replace(&driver(), "DRIVER");
             let said =
                 tensor.map_or_else(|| said.clone(), |tensor| said.replace(tensor, "tensor NAME"));
-            steady(&said).replace('|', "\\|").replace('\n', "\\n")
+            steady(&said.replace(NOT_ASKED, LOST)).replace('|', "\\|").replace('\n', "\\n")
         };
         let row = format!(
             "| {} | {} | {} | {} |",
