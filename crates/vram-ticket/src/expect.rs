@@ -125,6 +125,43 @@ impl Terms {
     }
 }
 
+/// The setters of what tickets of shards and of models have in common.
+macro_rules! terms_setters {
+    () => {
+        /// Sets the maximum age of the ticket.
+        pub const fn max_age(mut self, age: Duration) -> Self {
+            self.terms.max_age = age;
+            self
+        }
+
+        /// Sets the maximum difference of the two clocks.
+        pub const fn clock_skew(mut self, skew: Duration) -> Self {
+            self.terms.clock_skew = skew;
+            self
+        }
+
+        /// Expects this model.
+        pub fn model_id(mut self, model_id: &str) -> Self {
+            self.terms.model_id = Some(model_id.into());
+            self
+        }
+
+        /// Expects this owner.
+        pub fn owner(mut self, owner: &str) -> Self {
+            self.terms.owner = Some(owner.into());
+            self
+        }
+
+        /// Expects this node.
+        pub fn node(mut self, node: &str) -> Self {
+            self.terms.node = Some(node.into());
+            self
+        }
+    };
+}
+
+pub(crate) use terms_setters;
+
 impl TicketExpectation {
     /// Expects the nonce of the request, a shard that is not in quarantine, and an age of at most
     /// one minute by the checking party's own clock, with a tolerance of five seconds.
@@ -140,39 +177,11 @@ impl TicketExpectation {
         }
     }
 
-    /// Sets the maximum age of the ticket.
-    pub const fn max_age(mut self, age: Duration) -> Self {
-        self.terms.max_age = age;
-        self
-    }
-
-    /// Sets the maximum difference of the two clocks.
-    pub const fn clock_skew(mut self, skew: Duration) -> Self {
-        self.terms.clock_skew = skew;
-        self
-    }
+    terms_setters!();
 
     /// Also accepts the ticket of a shard in quarantine: it is resident, but altered.
     pub const fn allow_quarantined(mut self) -> Self {
         self.terms.quarantined = true;
-        self
-    }
-
-    /// Expects this model.
-    pub fn model_id(mut self, model_id: &str) -> Self {
-        self.terms.model_id = Some(model_id.into());
-        self
-    }
-
-    /// Expects this owner.
-    pub fn owner(mut self, owner: &str) -> Self {
-        self.terms.owner = Some(owner.into());
-        self
-    }
-
-    /// Expects this node.
-    pub fn node(mut self, node: &str) -> Self {
-        self.terms.node = Some(node.into());
         self
     }
 

@@ -7,7 +7,7 @@ use vram_id::Timestamp;
 use vram_seal::Protection;
 
 use crate::error::TicketError;
-use crate::expect::{Signed, Terms, TicketVerifier};
+use crate::expect::{Signed, Terms, TicketVerifier, terms_setters};
 use crate::model::{ModelTicket, VERSION};
 
 /// The values that a model ticket must have.
@@ -51,39 +51,11 @@ impl ModelTicketExpectation {
         }
     }
 
-    /// Sets the maximum age of the ticket.
-    pub const fn max_age(mut self, age: Duration) -> Self {
-        self.terms.max_age = age;
-        self
-    }
-
-    /// Sets the maximum difference of the two clocks.
-    pub const fn clock_skew(mut self, skew: Duration) -> Self {
-        self.terms.clock_skew = skew;
-        self
-    }
+    terms_setters!();
 
     /// Also accepts the ticket of a model with shards in quarantine.
     pub const fn allow_quarantined(mut self) -> Self {
         self.terms.quarantined = true;
-        self
-    }
-
-    /// Expects this model.
-    pub fn model_id(mut self, model_id: &str) -> Self {
-        self.terms.model_id = Some(model_id.into());
-        self
-    }
-
-    /// Expects this owner.
-    pub fn owner(mut self, owner: &str) -> Self {
-        self.terms.owner = Some(owner.into());
-        self
-    }
-
-    /// Expects this node.
-    pub fn node(mut self, node: &str) -> Self {
-        self.terms.node = Some(node.into());
         self
     }
 
