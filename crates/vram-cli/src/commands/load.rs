@@ -315,6 +315,15 @@ fn file_reports(model: &Model, digests: &[Found]) -> Vec<FileReport> {
 }
 
 impl Phase {
+    /// Phases as a table for people.
+    pub(super) fn table(phases: [(&str, Self); 3]) -> String {
+        let mut table = table::Table::new(1, &["phase", "GB/s", "seconds"]);
+        for (name, Self { seconds, gb_per_s }) in phases {
+            table.row([name.to_owned(), format!("{gb_per_s:.2}"), format!("{seconds:.3}")]);
+        }
+        table.render()
+    }
+
     pub(super) fn of(len: ByteLen, time: Duration) -> Self {
         Self { seconds: time.as_secs_f64(), gb_per_s: table::gb_per_s(len, time) }
     }
@@ -360,17 +369,8 @@ impl Report {
         output.write(&gpus.render())?;
 
         output.line("")?;
-        let mut phases = table::Table::new(1, &["phase", "GB/s", "seconds"]);
-        for (name, phase) in
-            [("seal", self.seal), ("verify", self.verify), ("read, hash", self.read)]
-        {
-            phases.row([
-                name.to_owned(),
-                format!("{:.2}", phase.gb_per_s),
-                format!("{:.3}", phase.seconds),
-            ]);
-        }
-        output.write(&phases.render())?;
+        let phases = [("seal", self.seal), ("verify", self.verify), ("read, hash", self.read)];
+        output.write(&Phase::table(phases))?;
 
         output.line("")?;
         output.line(format!(

@@ -353,17 +353,8 @@ impl Report {
             output.line(why)?;
         }
         output.line("")?;
-        let mut phases = table::Table::new(1, &["phase", "GB/s", "seconds"]);
-        for (name, phase) in
-            [("import", self.import), ("verify", self.verify), ("read, hash", self.read)]
-        {
-            phases.row([
-                name.to_owned(),
-                format!("{:.2}", phase.gb_per_s),
-                format!("{:.3}", phase.seconds),
-            ]);
-        }
-        output.write(&phases.render())?;
+        let phases = [("import", self.import), ("verify", self.verify), ("read, hash", self.read)];
+        output.write(&Phase::table(phases))?;
         output.line("")?;
         let count = self.images.len();
         let images = if count == 1 { "the image is" } else { "all images are" };
