@@ -104,10 +104,6 @@ struct Altered {
 const LISTED_MAX: usize = 1000;
 
 impl ImageVerdict {
-    pub(crate) fn is_of(&self, image: &str) -> bool {
-        self.image == image
-    }
-
     pub(crate) fn of(image: &str, verdict: &vram_residency::ImageVerdict) -> Self {
         let fields = &verdict.fields;
         let altered = verdict.altered.iter().take(LISTED_MAX);

@@ -36,10 +36,11 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
     let (key_file, token) = (key_file.as_deref(), &token);
     let job = Job { args, keys: &keys, key_file, expected: &expected, token };
 
+    let mut failures: Vec<Failed> = Vec::new();
     let mut checked = Checked { images: Vec::new(), not_checked: Vec::new() };
-    let mut failures: Vec<(String, Failure)> = Vec::new();
     let alone = args.images.len() == 1;
     for image in &args.images {
+        let verdicts = checked.images.len();
         match job.verify(image, &mut checked, output) {
             Ok(()) => {}
             Err(failure) if failure.kind() == Kind::Interrupted => return Err(failure),
@@ -50,22 +51,17 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
                     let verdict = if integrity { "NOT SOUND" } else { "NOT VERIFIED" };
                     output.line(format!("{name}: {verdict}: {failure}"))?;
                 }
-                failures.push((name, failure));
+                let was_checked = checked.images.len() > verdicts;
+                failures.push(Failed { name, failure, was_checked });
             }
         }
     }
-    let all = failures.clone();
-    checked.not_checked.extend(all.iter().filter_map(|(name, failure)| {
-        let has_verdict = checked.images.iter().any(|image| image.is_of(name));
-        (!has_verdict).then(|| NotChecked::of(name, failure))
-    }));
-    let failure = match failures.pop() {
-        None => return output.json(&checked),
-        Some((_, only)) if alone => only,
-        Some(last) => {
-            failures.push(last);
-            summary(&failures, args.images.len())
-        }
+    let not_checked = failures.iter().filter(|one| !one.was_checked);
+    checked.not_checked.extend(not_checked.map(|one| NotChecked::of(&one.name, &one.failure)));
+    let failure = match failures.as_slice() {
+        [] => return output.json(&checked),
+        [only] if alone => only.failure.clone(),
+        several => summary(several, args.images.len()),
     };
     // Of one image that could not be checked the failure says all.
     if !alone || !checked.images.is_empty() {
@@ -74,11 +70,18 @@ pub(crate) fn verify(args: &VerifyArgs, output: &mut Output) -> Result<(), Failu
     Err(failure)
 }
 
+/// An image that is not sound, or could not be checked.
+struct Failed {
+    name: String,
+    failure: Failure,
+    was_checked: bool,
+}
+
 /// The outcome of several images.
-fn summary(failures: &[(String, Failure)], all: usize) -> Failure {
-    let kinds = failures.iter().map(|(_, failure)| failure.kind());
+fn summary(failures: &[Failed], all: usize) -> Failure {
+    let kinds = failures.iter().map(|one| one.failure.kind());
     let worst = kinds.max_by_key(|kind| rank(*kind)).unwrap_or(Kind::Input);
-    let named: Vec<&str> = failures.iter().take(NAMED_MAX).map(|(name, _)| name.as_str()).collect();
+    let named: Vec<&str> = failures.iter().take(NAMED_MAX).map(|one| one.name.as_str()).collect();
     let rest = failures.len().saturating_sub(named.len());
     let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
     let count = failures.len();
