@@ -2,9 +2,11 @@
 
 use core::any::Any;
 use core::fmt;
+use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 
+use crate::kernels::{Kernels, NoKernels};
 use crate::{DeviceInfo, DeviceMemory, DeviceState, GpuError, MemoryInfo, Staging};
 
 /// A device that holds memory.
@@ -66,6 +68,21 @@ pub trait Device: Send + Sync + fmt::Debug {
 
     /// Whether memory of this device can receive a direct copy from memory of `other`.
     fn can_copy_from_peer(&self, other: &dyn Device) -> bool;
+
+    /// Kernels over the memory of this device. Makes no driver call and waits for nothing. The
+    /// default offers none.
+    ///
+    /// # Errors
+    ///
+    /// [`NoKernels`]: why there are none at present. The caller computes on the host then.
+    fn kernels(&self) -> Result<Arc<dyn Kernels>, NoKernels> {
+        Err(NoKernels::NotOffered)
+    }
+
+    /// The most device memory that the kernels take for themselves, in bytes: zero without kernels.
+    fn kernel_scratch(&self) -> ByteLen {
+        ByteLen::ZERO
+    }
 
     /// The device that does the work: `self`, or the wrapped device of a wrapper.
     fn backing(&self) -> &dyn Device;

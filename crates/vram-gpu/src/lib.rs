@@ -22,6 +22,7 @@ mod dice;
 mod error;
 mod host;
 mod info;
+pub mod kernels;
 mod memory;
 mod pending;
 mod spec;
