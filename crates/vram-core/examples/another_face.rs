@@ -55,6 +55,7 @@ impl Weights {
                 staging_bytes: limits.staging_bytes,
                 staging: StagingBound::new(limits.staging_total, limits.staging_wait),
             },
+            compute: Compute::default(),
         };
         let core = Core::new(settings, |tenants| {
             Ok(vec![Arc::new(Gpu::open(device, memory, Arc::clone(tenants), options)?)])

@@ -103,7 +103,9 @@ pub use vram_seal::{
     TicketKey,
 };
 #[doc(inline)]
-pub use vram_space::{GpuCapacity, LifeState, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};
+pub use vram_space::{
+    Compute, GpuCapacity, KernelFigures, LifeState, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy,
+};
 #[doc(inline)]
 pub use vram_ticket::{
     ModelTicket, ModelTicketExpectation, ShardTicket, TICKET_GPUS_MAX, TICKET_NAME_LEN_MAX,

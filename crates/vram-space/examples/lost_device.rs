@@ -54,6 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             staging_bytes: ByteLen::MIB,
             staging: StagingBound::for_calls_of(ByteLen::MIB),
         },
+        compute: Compute::default(),
     };
     let shared: Arc<dyn Device> = Arc::<FaultDevice>::clone(&device);
     let gpu = Arc::new(Gpu::open(shared, memory, Arc::<Owner>::clone(&owner), options)?);

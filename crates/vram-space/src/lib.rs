@@ -18,6 +18,7 @@ pub use block::{Backing, Block, BlockCount, MemoryMode};
 pub use error::{NoRoom, SpaceError};
 pub use gpu::accounts::{Figures, GpuCapacity};
 pub use gpu::driver::DriverFigures;
+pub use gpu::kernels::{Compute, KernelFigures, KernelWork, KernelsIdle};
 pub use gpu::release::UnreturnedMemory;
 pub use gpu::reset::Emptied;
 pub use gpu::{Gpu, GpuOptions, Means, WipePolicy};

@@ -27,7 +27,8 @@ use crate::moves::arrival::{cut_short, read_part, read_some};
 use crate::moves::{Arrival, ImportRequest, Proven};
 use crate::parts::{Core, keys};
 use crate::sealing::{SealRequest, entry, place};
-use crate::shard::{Exported, Metadata, Moment, Seal, SealedAs, SealedShard, View};
+use crate::shard::seal::prints::Prints;
+use crate::shard::{Check, Exported, Metadata, Moment, Seal, SealedAs, SealedShard, View};
 use crate::sync::Mutex;
 use crate::transfer::read::zeroed;
 use crate::transfer::{ReadBack, Windows};
@@ -61,7 +62,7 @@ pub(crate) struct Landed {
     pub(crate) seal: Arc<Seal>,
     pub(crate) space: Space,
     /// When reading back began, if all of the shard was read back.
-    pub(crate) verified: Option<Moment>,
+    pub(crate) verified: Option<Check>,
 }
 
 /// Imports the image that a reader yields.
@@ -140,11 +141,12 @@ fn land(
     let hashes = write_image(core, &proven, image, &space, watch)?;
     let digest = proven.opener.check_digest(&hashes)?;
     let Proven { record, opener, key_use, .. } = proven;
-    let seal = Arc::new(Seal { record, opener, params, digest, key_use });
+    let seal =
+        Arc::new(Seal { record, opener, params, digest, prints: Prints::default(), key_use });
     let view = View::of(&mut space, seal)?;
     let began = Moment::now(&*core.clock);
     let read_back = wanted.read_back.unwrap_or(ReadBack::Full);
-    let verified = view.read_back(read_back)?.then_some(began);
+    let verified = view.read_back(read_back)?.map(|by| Check { began, by });
     Ok(Landed { seal: view.seal, space, verified })
 }
 

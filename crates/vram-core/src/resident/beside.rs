@@ -9,7 +9,7 @@ use crate::error::VramError;
 use crate::parts::Core;
 use crate::resident::Anew;
 use crate::resident::contents::{altered, content_hashes, finish_seal, fresh};
-use crate::shard::{Arrived, Entry, Moment, Seal, View};
+use crate::shard::{Arrived, Check, Entry, Moment, Seal, View};
 use crate::transfer::convert::part;
 use crate::transfer::walk::send;
 use crate::transfer::{Convert, Windows};
@@ -28,7 +28,7 @@ pub(crate) fn write_anew(
     let seal = seal.map_err(|error| altered(entry, error))?;
     let new = View::of(&mut space, Arc::new(seal))?;
     let began = Moment::now(&*core.clock);
-    let verified = new.read_back(core.read_back)?.then_some(began);
+    let verified = new.read_back(core.read_back)?.map(|by| Check { began, by });
     Ok((new.seal, Arrived { space, verified }))
 }
 

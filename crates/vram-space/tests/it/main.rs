@@ -81,6 +81,7 @@ fn open(
             staging_bytes: ByteLen::MIB,
             staging: StagingBound::for_calls_of(ByteLen::MIB),
         },
+        compute: Compute::default(),
     };
     let shared: Arc<dyn Device> = Arc::<FaultDevice>::clone(&device);
     let gpu = Gpu::open(shared, memory, owner, options).unwrap();

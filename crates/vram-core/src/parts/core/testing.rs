@@ -51,6 +51,7 @@ pub(crate) fn core_on(device: Arc<dyn Device>, clock: Arc<dyn Clock>, limits: Li
                 staging_bytes: limits.staging_bytes,
                 staging: StagingBound::new(limits.staging_total, limits.staging_wait),
             },
+            compute: Compute::default(),
         };
         Ok(vec![Arc::new(Gpu::open(device, memory, Arc::clone(tenants), options)?)])
     });
