@@ -36,7 +36,7 @@ const ROOMS: &[Room] = &[
         ours: &["vram-events", "vram-id", "vram-seal", "vram-files"],
         may_be_unsafe: false,
     },
-    // `deny(unsafe_code)`, lifted only for its CUDA module.
+    // `deny(unsafe_code)`, lifted only for its CUDA module and for one file of vector instructions.
     Room { name: "vram-gpu", ours: &["vram-alloc", "cuda-shim"], may_be_unsafe: true },
     Room { name: "vram-model", ours: &["vram-alloc"], may_be_unsafe: false },
     Room { name: "vram-space", ours: &["vram-alloc", "vram-gpu"], may_be_unsafe: false },

@@ -1,12 +1,12 @@
-//! Where `unsafe` may stand: most crates forbid it, and vram-gpu has one folder for it.
+//! Where `unsafe` may stand: most crates forbid it, and vram-gpu has one folder and one file for it.
 
 use super::crates;
 use super::source::Source;
 use super::strip;
 use crate::workspace::Package;
 
-/// Crates that may be unsafe in one folder (below `src`) alone, and deny it at their root.
-const FOLDERS: &[(&str, &str)] = &[("vram-gpu", "cuda/")];
+/// Crates that may be unsafe in some folders and files (below `src`) alone, and deny it at their root.
+const PLACES: &[(&str, &[&str])] = &[("vram-gpu", &["cuda/", "kernels/fingerprint/wide.rs"])];
 
 /// Programs (`crate program`) of crates that forbid `unsafe`, which cannot say so, with the reason.
 const PROGRAMS: &[(&str, &str)] =
@@ -33,9 +33,9 @@ pub(super) fn missing_forbid(package: &Package) -> Result<Vec<String>, String> {
     Ok(breaches)
 }
 
-/// `unsafe` outside the folder that a crate has for it, and a root of such a crate without `deny`.
+/// `unsafe` outside the places that a crate has for it, and a root of such a crate without `deny`.
 pub(super) fn breaches(name: &str, sources: &[Source]) -> Vec<String> {
-    let Some((_, folder)) = FOLDERS.iter().find(|(krate, _)| *krate == name) else {
+    let Some((_, places)) = PLACES.iter().find(|(krate, _)| *krate == name) else {
         return Vec::new();
     };
     let mut breaches = Vec::new();
@@ -43,11 +43,16 @@ pub(super) fn breaches(name: &str, sources: &[Source]) -> Vec<String> {
     if !root.is_some_and(|root| says(&root.with_tests, "#![deny(unsafe_code)]")) {
         breaches.push(format!("{name}: lib.rs lacks deny(unsafe_code)"));
     }
-    for source in sources.iter().filter(|source| !source.path.starts_with(folder)) {
+    // A folder ends in a slash; a file is named in full.
+    let allowed = |path: &str| {
+        places.iter().any(|place| path == *place || place.ends_with('/') && path.starts_with(place))
+    };
+    for source in sources.iter().filter(|source| !allowed(&source.path)) {
         let word = |letter: char| letter.is_alphanumeric() || letter == '_';
         if source.with_tests.split(|letter| !word(letter)).any(|found| found == "unsafe") {
             let path = &source.path;
-            breaches.push(format!("{name}: {path} says unsafe, which may stand in {folder} alone"));
+            breaches
+                .push(format!("{name}: {path} says unsafe, which may stand in {places:?} alone"));
         }
     }
     breaches
@@ -107,13 +112,16 @@ mod tests {
     }
 
     #[test]
-    fn unsafe_code_has_one_folder_and_is_denied_elsewhere() {
+    fn unsafe_code_has_its_places_and_is_denied_elsewhere() {
         let found = |name: &str, root: &str, path: &str, text: &str| {
             breaches(name, &[Source::new("lib.rs", root), Source::new(path, text)]).len()
         };
         let denied = "#![deny(unsafe_code)]\n#[expect(unsafe_code)] mod cuda;";
         let block = "fn f() { unsafe { g() } } // unsafe";
         assert_eq!(found("vram-gpu", denied, "cuda/lane.rs", block), 0);
+        assert_eq!(found("vram-gpu", denied, "kernels/fingerprint/wide.rs", block), 0);
+        assert_eq!(found("vram-gpu", denied, "kernels/fingerprint/wide.rs/x.rs", block), 1);
+        assert_eq!(found("vram-gpu", denied, "kernels/fingerprint/sums.rs", block), 1);
         assert_eq!(found("vram-gpu", denied, "host.rs", "fn f() {} // unsafe"), 0);
         assert_eq!(found("vram-gpu", denied, "host.rs", block), 1);
         assert_eq!(found("vram-gpu", denied, "cuda.rs", block), 1);

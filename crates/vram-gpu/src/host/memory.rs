@@ -52,8 +52,13 @@ impl HostMemory {
         Extent { gpu: self.shared.gpu(), len: self.len }
     }
 
+    /// Whether it is memory of this device.
+    pub(super) fn is_of(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+
     /// Returns an error if the device was reset after this allocation was made.
-    fn live(&self) -> Result<(), GpuError> {
+    pub(super) fn live(&self) -> Result<(), GpuError> {
         if self.epoch == self.shared.epoch() {
             Ok(())
         } else {

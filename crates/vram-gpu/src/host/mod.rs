@@ -1,6 +1,7 @@
 //! The host device: memory of this machine behind the same traits as a card's.
 
 mod chunk;
+mod kernels;
 mod memory;
 
 use core::any::Any;
@@ -9,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vram_alloc::{ByteLen, GpuIndex};
 
+use self::kernels::HostKernels;
 pub(crate) use self::memory::HostMemory;
+use crate::kernels::{Kernels, NoKernels};
 use crate::{
     Device, DeviceInfo, DeviceKind, DeviceMemory, DeviceState, DeviceUuid, GpuError, MemoryInfo,
     Staging,
@@ -31,6 +34,7 @@ pub struct HostDevice {
 struct Shared {
     info: DeviceInfo,
     isolated: bool,
+    kernels: bool,
     // Incremented by every reset; an allocation from an earlier epoch is stale.
     epoch: AtomicU64,
     accounts: Mutex<Accounts>,
@@ -60,7 +64,7 @@ impl HostDevice {
 
     /// Starts the builder of a device.
     pub fn builder(index: GpuIndex, total: ByteLen) -> HostDeviceBuilder {
-        HostDeviceBuilder { index, total, uuid: None, name: None, isolated: false }
+        HostDeviceBuilder { index, total, uuid: None, name: None, isolated: false, kernels: false }
     }
 
     /// Creates one device for each total, indexed from zero; all can copy to each other.
@@ -181,6 +185,14 @@ impl Device for HostDevice {
             .is_some_and(|other| self.shared.reaches(&other.shared))
     }
 
+    fn kernels(&self) -> Result<Arc<dyn Kernels>, NoKernels> {
+        if self.shared.kernels {
+            Ok(Arc::new(HostKernels::new(Arc::clone(&self.shared))))
+        } else {
+            Err(NoKernels::NotOffered)
+        }
+    }
+
     fn backing(&self) -> &dyn Device {
         self
     }
@@ -206,6 +218,7 @@ pub struct HostDeviceBuilder {
     uuid: Option<DeviceUuid>,
     name: Option<String>,
     isolated: bool,
+    kernels: bool,
 }
 
 impl HostDeviceBuilder {
@@ -228,6 +241,13 @@ impl HostDeviceBuilder {
         self
     }
 
+    /// Offers kernels over the memory of the device, which the calling threads compute. By default
+    /// there are none, as on a card that is too old for them.
+    pub const fn kernels(mut self) -> Self {
+        self.kernels = true;
+        self
+    }
+
     /// Creates the device; takes no host memory yet.
     ///
     /// # Errors
@@ -246,6 +266,7 @@ impl HostDeviceBuilder {
             shared: Arc::new(Shared {
                 info,
                 isolated: self.isolated,
+                kernels: self.kernels,
                 epoch: AtomicU64::new(0),
                 accounts: Mutex::new(accounts),
             }),

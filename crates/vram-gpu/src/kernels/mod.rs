@@ -4,7 +4,11 @@
 //! A card reads its own memory tens of times faster than its bus gives it to the host. What the
 //! kernels compute is judged by the caller: no kernel decides that bytes are sound.
 
+pub(crate) mod blake3;
+pub(crate) mod chacha;
+pub(crate) mod check;
 mod fingerprint;
+mod poly1305;
 
 use core::fmt;
 
@@ -12,7 +16,7 @@ use thiserror::Error;
 pub use vram_alloc::Site;
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange, GpuIndex};
 
-pub use self::fingerprint::{Fingerprint, FingerprintKey, Fingerprints};
+pub use self::fingerprint::{Fingerprint, FingerprintKey, Fingerprints, Form};
 use crate::{DeviceMemory, GpuError, codes};
 
 /// The longest span of [`Kernels::fingerprint`]: 256 KiB.
@@ -168,7 +172,7 @@ pub enum Unfit {
     /// A span does not start at a multiple of [`SPAN_ALIGNMENT`].
     #[error("a span starts at byte {at}, which is no multiple of {SPAN_ALIGNMENT}")]
     Unaligned {
-        /// The start on the device, in bytes.
+        /// The start in its memory, in bytes.
         at: u64,
     },
     /// A span is empty or too long.
