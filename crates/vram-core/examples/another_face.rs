@@ -18,7 +18,7 @@ use vram_gpu::{Device, HostDevice};
 use vram_id::{IdSource, SystemClock};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams};
-use vram_space::{Gpu, GpuOptions, Means, MemoryMode, StagingBound, WipePolicy};
+use vram_space::{Compute, Gpu, GpuOptions, Means, MemoryMode, StagingBound, WipePolicy};
 
 /// What a worker with one GPU needs, and no more.
 struct Weights {

@@ -30,13 +30,9 @@ pub trait Tenants: fmt::Debug + Send + Sync {
 
     /// Reports that the device's kernels are used from now on, or why they are not. The default
     /// takes no note.
-    fn kernels(&self, gpu: u32, idle: Option<KernelsIdle>) {
-        let _not_noted = (gpu, idle);
-    }
+    fn kernels(&self, _gpu: u32, _idle: Option<KernelsIdle>) {}
 
     /// Reports segments that the kernels called altered and the host found sound. The default takes
     /// no note.
-    fn kernels_disagreed(&self, gpu: u32, segments: u64) {
-        let _not_noted = (gpu, segments);
-    }
+    fn kernels_disagreed(&self, _gpu: u32, _segments: u64) {}
 }

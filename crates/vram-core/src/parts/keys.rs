@@ -37,8 +37,8 @@ pub(crate) fn open_seal(
     // Counted under the ring's lock: no other thread can retire the key between lookup and count.
     let key_use = core.key_uses.take(opened.fields().key_id());
     drop(keys);
-    let (opener, prints) = (opened.with_table(tags)?, Prints::default());
-    Ok(Seal { record, opener, params, digest, prints, key_use })
+    let prints = Prints::default();
+    Ok(Seal { record, opener: opened.with_table(tags)?, params, digest, prints, key_use })
 }
 
 /// Counts one more use of a key that is in the ring.

@@ -6,7 +6,7 @@ use core::time::Duration;
 use vram_alloc::ByteLen;
 use vram_events::SinkCounts;
 use vram_gpu::DeviceUuid;
-use vram_space::{KernelFigures, GpuCapacity, LifeState};
+use vram_space::{GpuCapacity, KernelFigures, LifeState};
 
 use crate::parts::Core;
 use crate::parts::call::Call;

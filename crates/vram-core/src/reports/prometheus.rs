@@ -131,6 +131,8 @@ pub(crate) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
     write_events(metrics, f)
 }
 
+type Count = fn(&KernelFigures) -> u64;
+
 fn write_kernels(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
     let name = "vram_gpu_kernels_used";
     head(f, name, "gauge", "Whether checks were computed by the device itself last: 0 or 1.")?;
@@ -147,7 +149,7 @@ fn write_kernels(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
             writeln!(f, "{name}{{{},work=\"{work}\"}} {}", Gpu(gpu), bytes.get())?;
         }
     }
-    let counts: [(&str, &str, fn(&KernelFigures) -> u64); 2] = [
+    let counts: [(&str, &str, Count); 2] = [
         (
             "vram_gpu_kernel_disagreements_total",
             "Segments that kernels called altered and the host found sound.",

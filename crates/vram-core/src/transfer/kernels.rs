@@ -121,17 +121,14 @@ impl View {
         if !whole {
             return self.look_by_proof(kernels, Selection::Run(run), on_host);
         }
-        let (looked, values) = match &turn.kept {
-            Some((_, kept)) => {
-                let segments = differing(&layout, &run, kept, &found);
-                let checked = Checked { evidence: Evidence::Fingerprint, site: kernels.site() };
-                let looked = self.judged(Suspects { segments, checked }, on_host)?;
-                (looked, found.iter().filter_map(|both| both.renewed).collect::<Vec<_>>())
-            }
-            None => {
-                let looked = self.look_by_proof(kernels, Selection::Run(run.clone()), on_host)?;
-                (looked, found.iter().map(|both| both.value).collect())
-            }
+        let (looked, values) = if let Some((_, kept)) = &turn.kept {
+            let segments = differing(&layout, &run, kept, &found);
+            let checked = Checked { evidence: Evidence::Fingerprint, site: kernels.site() };
+            let looked = self.judged(Suspects { segments, checked }, on_host)?;
+            (looked, found.iter().filter_map(|both| both.renewed).collect::<Vec<_>>())
+        } else {
+            let looked = self.look_by_proof(kernels, Selection::Run(run.clone()), on_host)?;
+            (looked, found.iter().map(|both| both.value).collect())
         };
         if looked.altered.is_empty() {
             self.seal.prints.keep(&layout, turn, &run, &values);

@@ -7,7 +7,7 @@ use vram_events::{OnEviction, Sinks};
 use vram_gpu::{Device, HostDevice};
 use vram_id::{Clock, IdSource};
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Threads};
-use vram_space::{Gpu, GpuOptions, Means, MemoryMode, StagingBound, WipePolicy};
+use vram_space::{Compute, Gpu, GpuOptions, Means, MemoryMode, StagingBound, WipePolicy};
 
 use crate::parts::EvictionUnit;
 use crate::parts::core::{Core, Settings};
