@@ -28,6 +28,7 @@ use crate::parts::{Core, keys};
 use crate::room::make_room;
 use crate::sealing::SealRequest;
 use crate::sealing::entry::{Ready, entry, publish};
+use crate::sealing::on_card::{self, OnCard};
 use crate::sealing::place::{place, place_once};
 use crate::shard::seal::prints::Arming;
 use crate::shard::{Check, Counted, Moment, Seal, SealedShard, View};
@@ -108,6 +109,14 @@ fn write_seal(
         }
         other => other,
     };
+    if on_card::applies(&gpu, params)
+        && !feed.len().is_zero()
+        && let Some(kernels) = gpu.kernels()
+    {
+        let kernels = &*kernels;
+        let done = OnCard { kernels, windows: &windows, feed, options }.seal(fresh, space)?;
+        return keys::open_seal(core, done, params, &Expected::from(&context).params(params));
+    }
     let sealer = fresh.begin(|_fresh| hash_feed(&gpu, &windows, feed, options))?;
     let collector = SegmentCollector::new(sealer)?;
     let arming = arming(&gpu, &windows, params, request.read_back.unwrap_or(core.read_back))?;

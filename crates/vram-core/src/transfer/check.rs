@@ -44,8 +44,9 @@ impl View {
             ReadBack::Full | ReadBack::Fingerprint => true,
             ReadBack::Sample => false,
             ReadBack::Default => {
-                let kept = self.seal.prints.are_kept();
-                kept || self.seal.protection() == Protection::Authenticated
+                self.seal.protection() == Protection::Authenticated
+                    || self.seal.prints.are_kept()
+                    || self.lends_keys() && self.kernels().is_some()
             }
         };
         let selection = if full {
@@ -55,8 +56,9 @@ impl View {
             Selection::sample(count, SAMPLED, seed_of(&self.seal))
         };
         let evidence = match policy {
-            ReadBack::Full => Evidence::Proof,
-            _ if self.seal.prints.are_kept() => Evidence::Fingerprint,
+            // Hashes prove more, and need no pass on the host.
+            _ if self.seal.protection() == Protection::Authenticated => Evidence::Proof,
+            ReadBack::Default | ReadBack::Fingerprint => Evidence::Fingerprint,
             _ => Evidence::Proof,
         };
         let Looked { altered: segments, checked } = self.look(selection, evidence)?;

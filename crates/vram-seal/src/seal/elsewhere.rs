@@ -63,6 +63,12 @@ impl Sealer {
 }
 
 impl BegunSegment {
+    /// The number of the segment.
+    #[must_use]
+    pub const fn segment(&self) -> u64 {
+        self.done.segment
+    }
+
     /// The key to encrypt with; none in mode Authenticated, where nothing is encrypted.
     #[must_use]
     pub const fn key(&self) -> Option<&SegmentKey> {

@@ -187,10 +187,41 @@ impl Arming {
         Ok(Self { seed, key, values: Mutex::new(values) })
     }
 
-    /// Computes the fingerprints of one sealed segment.
-    pub(crate) fn put(&self, layout: &SegmentLayout, segment: u64, bytes: &[u8]) {
+    /// The key of the fingerprints.
+    pub(crate) const fn key(&self) -> &FingerprintKey {
+        &self.key
+    }
+
+    /// Whether these bytes of a segment have the fingerprints that were put.
+    pub(crate) fn knows(&self, layout: &SegmentLayout, segment: u64, bytes: &[u8]) -> bool {
+        let computed = self.compute(bytes);
+        let values = lock(&self.values);
+        let at = position(layout, segment);
+        values.get(at..at.saturating_add(computed.len())) == Some(&computed)
+    }
+
+    /// The segments whose fingerprints, in order of the pieces, are not those that were put.
+    pub(crate) fn differing(&self, layout: &SegmentLayout, found: &[Fingerprint]) -> Vec<u64> {
+        let values = lock(&self.values);
+        let differs = |segment: &u64| {
+            let at = position(layout, *segment);
+            let at = at..at.saturating_add(pieces(layout, *segment).count());
+            let (Some(put), Some(found)) = (values.get(at.clone()), found.get(at)) else {
+                return true;
+            };
+            put.iter().zip(found).any(|(put, found)| *put != Some(*found))
+        };
+        (0..layout.count()).filter(differs).collect()
+    }
+
+    fn compute(&self, bytes: &[u8]) -> Vec<Option<Fingerprint>> {
         let len = FINGERPRINT_SPAN_MAX.to_usize().unwrap_or(usize::MAX);
-        let computed: Vec<_> = bytes.chunks(len).map(|piece| self.key.fingerprint(piece)).collect();
+        bytes.chunks(len).map(|piece| self.key.fingerprint(piece)).collect()
+    }
+
+    /// Computes the fingerprints of one segment.
+    pub(crate) fn put(&self, layout: &SegmentLayout, segment: u64, bytes: &[u8]) {
+        let computed = self.compute(bytes);
         let mut values = lock(&self.values);
         let slots = values.iter_mut().skip(position(layout, segment));
         for (slot, value) in slots.zip(computed) {
