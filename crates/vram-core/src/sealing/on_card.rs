@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  1 each window: copied to staging once, fingerprinted there, sent as it is    one pass, any scope
-//!  2 hashes of all segments                                                      device
+//!  2 hashes of all segments, twice                                               device
 //!  3 fingerprints of all bytes, compared with those of 1: what arrived           device, host
 //!    is what was read
 //!  4 hashes of a few segments, compared with the host's own; the digest,         host
@@ -155,6 +155,16 @@ impl OnCard<'_> {
             // The host judges: it reads the bytes, and seals them if they did arrive.
             return Ok(None);
         }
+        // Computed once more: nobody else knows the right hashes, and what is sealed under a wrong one
+        // opens and is not what its record says.
+        let mut first = hashes.iter();
+        let told = bytes.hashes(self.kernels, all, |_segment, hash| {
+            agree &= first.next() == Some(&hash);
+            Ok(())
+        })?;
+        if told != Told::All {
+            return Ok(None);
+        }
         if !agree {
             bytes.gpu.distrust_kernels();
             return Ok(None);
@@ -209,7 +219,7 @@ impl OnCard<'_> {
             }
             return Ok(());
         }
-        let begun = RefCell::new(VecDeque::new());
+        let under_way = RefCell::new(VecDeque::new());
         let told = bytes.lent(
             0..layout.count(),
             |lent, segment| {
@@ -217,12 +227,12 @@ impl OnCard<'_> {
                 if let Some(key) = one.key() {
                     lent.push(&layout, [bytes.range; 2], key)?;
                 }
-                begun.borrow_mut().push_back(one);
+                under_way.borrow_mut().push_back(one);
                 Ok(())
             },
             |memory, lent| self.kernels.seal(memory, memory, &lent.spans, &lent.keys),
             |_lent, _at, tag| {
-                if let Some(one) = begun.borrow_mut().pop_front() {
+                if let Some(one) = under_way.borrow_mut().pop_front() {
                     collector.put(one.segment(), one.finish(tag))?;
                 }
                 Ok(())
@@ -230,9 +240,13 @@ impl OnCard<'_> {
         )?;
         match told {
             Told::All => Ok(()),
-            Told::Nothing => Err(VramError::config(
-                "the kernels of the device stopped while they sealed: nothing was sealed",
-            )),
+            Told::Nothing(Some(error)) => {
+                Err(VramError::Device { gpu: bytes.gpu.index, source: Box::new(error) })
+            }
+            Told::Nothing(None) => {
+                let segments: Vec<u64> = (0..layout.count()).collect();
+                Err(VramError::WriteNotKept { gpu: bytes.gpu.index, segments: segments.into() })
+            }
         }
     }
 

@@ -132,11 +132,11 @@ impl<H: Fn(Selection) -> Result<Vec<u64>, VramError>> Look<'_, H> {
                 },
             )?
         } else {
-            Told::Nothing
+            Told::Nothing(None)
         };
         match told {
             Told::All => self.judged(suspects, Evidence::Proof),
-            Told::Nothing => (self.on_host)(selection).map(Looked::by_host),
+            Told::Nothing(_) => (self.on_host)(selection).map(Looked::by_host),
         }
     }
 
@@ -155,7 +155,7 @@ impl<H: Fn(Selection) -> Result<Vec<u64>, VramError>> Look<'_, H> {
             found.extend(self.kernels.fingerprint(memory, spans, key, renewed)?);
             Ok(())
         })?;
-        if told == Told::Nothing {
+        if told != Told::All {
             return self.by_proof(Selection::Run(run));
         }
         let (looked, values) = if let Some((_, kept)) = &turn.kept {

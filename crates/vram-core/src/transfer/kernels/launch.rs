@@ -4,8 +4,8 @@ use core::ops::Range;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteRange, DeviceRange};
-use vram_gpu::DeviceMemory;
 use vram_gpu::kernels::{HashSpan, KernelError, Kernels};
+use vram_gpu::{DeviceMemory, GpuError};
 use vram_seal::{SegmentHash, SegmentLayout};
 use vram_space::{Block, Gpu, KernelWork, Space, locate};
 
@@ -34,7 +34,8 @@ pub(crate) struct Bytes<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     All,
-    Nothing,
+    /// The device's error, if it was one.
+    Nothing(Option<GpuError>),
 }
 
 impl<'a> Bytes<'a> {
@@ -76,11 +77,12 @@ impl<'a> Bytes<'a> {
             let first_chunk = self.gpu.kernel_turn().saturating_add(1).saturating_mul(CHUNKS_MAX);
             spans.push(HashSpan { first_chunk, root: false, ..first });
             let computed = kernels.hash(&**self.memory, &spans);
-            let Some(values) = self.told(KernelWork::Hash, bytes, computed)? else {
-                return Ok(Told::Nothing);
+            let values = match self.told(KernelWork::Hash, bytes, computed)? {
+                Ok(values) => values,
+                Err(nothing) => return Ok(nothing),
             };
-            if self.is_dead(&values, values.first(), numbers.len()) {
-                return Ok(Told::Nothing);
+            if self.is_dead(&values, numbers.len()) {
+                return Ok(Told::Nothing(None));
             }
             for (segment, value) in numbers.into_iter().zip(values) {
                 show(segment, SegmentHash::from_bytes(value))?;
@@ -107,8 +109,8 @@ impl<'a> Bytes<'a> {
                 bytes = bytes.saturating_add(piece.len());
             }
             let computed = compute(&**self.memory, &spans);
-            if self.told(KernelWork::Fingerprint, bytes, computed)?.is_none() {
-                return Ok(Told::Nothing);
+            if let Err(nothing) = self.told(KernelWork::Fingerprint, bytes, computed)? {
+                return Ok(nothing);
             }
         }
         Ok(Told::All)
@@ -135,12 +137,13 @@ impl<'a> Bytes<'a> {
                 bytes = bytes.saturating_add(range.map_or(ByteLen::ZERO, ByteRange::len));
             }
             let computed = compute(&**self.memory, &lent);
-            let Some(values) = self.told(KernelWork::Tag, bytes, computed)? else {
-                return Ok(Told::Nothing);
+            let values = match self.told(KernelWork::Tag, bytes, computed)? {
+                Ok(values) => values,
+                Err(nothing) => return Ok(nothing),
             };
             if values.len() != lent.spans.len() {
                 self.gpu.distrust_kernels();
-                return Ok(Told::Nothing);
+                return Ok(Told::Nothing(None));
             }
             for (at, value) in values.into_iter().enumerate() {
                 show(&lent, at, value)?;
@@ -149,30 +152,35 @@ impl<'a> Bytes<'a> {
         Ok(Told::All)
     }
 
-    /// What kernels computed; `None` if they gave nothing.
+    /// What kernels computed, or that they gave nothing.
     fn told<T>(
         &self,
         work: KernelWork,
         bytes: ByteLen,
         computed: Result<T, KernelError>,
-    ) -> Result<Option<T>, VramError> {
+    ) -> Result<Result<T, Told>, VramError> {
         match computed {
             Ok(computed) => {
                 self.gpu.kernels_did(work, bytes);
-                Ok(Some(computed))
+                Ok(Ok(computed))
             }
             Err(error) => {
                 self.gpu.fell_back(error)?;
-                Ok(None)
+                let of_device = match error {
+                    KernelError::Device(error) => Some(error),
+                    _ => None,
+                };
+                Ok(Err(Told::Nothing(of_device)))
             }
         }
     }
 
     /// Whether the kernels missed the canary, which is the last of the values, or gave another
     /// number of values. They are not used again then.
-    fn is_dead<T: PartialEq>(&self, values: &[T], first: Option<&T>, asked: usize) -> bool {
+    fn is_dead<T: PartialEq>(&self, values: &[T], asked: usize) -> bool {
         let canary = values.get(asked);
-        let dead = canary.is_none() || canary == first || values.len() > asked.saturating_add(1);
+        let more = values.len() > asked.saturating_add(1);
+        let dead = canary.is_none() || canary == values.first() || more;
         if dead {
             self.gpu.distrust_kernels();
         }
