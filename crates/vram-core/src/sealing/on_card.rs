@@ -15,16 +15,16 @@
 //! anywhere else. Kernels that stop in the middle are no failure: the host reads the plaintext back,
 //! compares its fingerprints, and seals it as it would have before.
 
-use core::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError};
 
 use vram_alloc::ByteLen;
 use vram_files::Feed;
+use vram_gpu::GpuError;
 use vram_gpu::kernels::Kernels;
 use vram_seal::{
-    Fresh, Hashes, Protection, SealError, SealParams, Sealed, Sealer, SegmentCollector,
-    SegmentHash, Suite, merge_digest,
+    Fresh, Hashes, Protection, SealParams, Sealed, Sealer, SegmentCollector, SegmentHash, Suite,
+    merge_digest,
 };
 use vram_space::{Compute, Gpu, Space, locate};
 use zeroize::Zeroize;
@@ -34,6 +34,7 @@ use crate::shard::seal::prints::Arming;
 use crate::sync::{Mutex, lock};
 use crate::transfer::convert::part;
 use crate::transfer::feed::read_window;
+use crate::transfer::kernels::encrypt::encrypt;
 use crate::transfer::kernels::launch::{Bytes, Told};
 use crate::transfer::walk::send;
 use crate::transfer::{Selection, Window, Windows, WriteOptions};
@@ -81,7 +82,11 @@ impl OnCard<'_> {
         let hashes = Arc::new(hashes);
         let collector = SegmentCollector::new(sealer.fix(Arc::clone(&hashes))?)?;
         if seals {
-            self.encrypt(&bytes, &collector, &hashes)?;
+            // There is no way back: kernels that stop in the middle end the seal.
+            match encrypt(self.kernels, [&bytes, &bytes], &collector, &hashes)? {
+                Told::All => {}
+                Told::Nothing(error) => return Err(stopped(&bytes, error)),
+            }
         } else {
             self.encrypt_on_host(&collector, space)?;
         }
@@ -198,58 +203,6 @@ impl OnCard<'_> {
         Err(VramError::WriteNotKept { gpu: gpu.index, segments: segments.into() })
     }
 
-    /// Encrypts every segment in place by kernels. There is no way back: kernels that stop here end
-    /// the seal.
-    fn encrypt(
-        &self,
-        bytes: &Bytes<'_>,
-        collector: &SegmentCollector,
-        hashes: &[SegmentHash],
-    ) -> Result<(), VramError> {
-        let layout = bytes.layout;
-        let begin = |segment| {
-            let hash = usize::try_from(segment).ok().and_then(|at| hashes.get(at)).cloned();
-            let count = layout.count();
-            let hash = hash.ok_or(SealError::NoSuchSegment { segment, count })?;
-            collector.sealer().begin_segment(segment, hash)
-        };
-        if collector.sealer().protection() == Protection::Authenticated {
-            for segment in 0..layout.count() {
-                collector.put(segment, begin(segment)?.finish([0; 16]))?;
-            }
-            return Ok(());
-        }
-        let under_way = RefCell::new(VecDeque::new());
-        let told = bytes.lent(
-            0..layout.count(),
-            |lent, segment| {
-                let one = begin(segment)?;
-                if let Some(key) = one.key() {
-                    lent.push(&layout, [bytes.range; 2], key)?;
-                }
-                under_way.borrow_mut().push_back(one);
-                Ok(())
-            },
-            |memory, lent| self.kernels.seal(memory, memory, &lent.spans, &lent.keys),
-            |_lent, _at, tag| {
-                if let Some(one) = under_way.borrow_mut().pop_front() {
-                    collector.put(one.segment(), one.finish(tag))?;
-                }
-                Ok(())
-            },
-        )?;
-        match told {
-            Told::All => Ok(()),
-            Told::Nothing(Some(error)) => {
-                Err(VramError::Device { gpu: bytes.gpu.index, source: Box::new(error) })
-            }
-            Told::Nothing(None) => {
-                let segments: Vec<u64> = (0..layout.count()).collect();
-                Err(VramError::WriteNotKept { gpu: bytes.gpu.index, segments: segments.into() })
-            }
-        }
-    }
-
     /// Encrypts every segment on the host: read, sealed, and written back.
     fn encrypt_on_host(
         &self,
@@ -284,4 +237,14 @@ impl OnCard<'_> {
             })
         })
     }
+}
+
+/// The error of a seal whose kernels stopped while they encrypted.
+fn stopped(bytes: &Bytes<'_>, error: Option<GpuError>) -> VramError {
+    let gpu = bytes.gpu.index;
+    if let Some(error) = error {
+        return VramError::Device { gpu, source: Box::new(error) };
+    }
+    let segments: Vec<u64> = (0..bytes.layout.count()).collect();
+    VramError::WriteNotKept { gpu, segments: segments.into() }
 }

@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_files::Feed;
-use vram_seal::{Expected, Protection, SealError, SealParams, Sealer, SegmentCollector};
-use vram_space::{Gpu, Space};
+use vram_seal::{Expected, SealError, SealParams, Sealer, SegmentCollector};
+use vram_space::Space;
 
 use crate::error::VramError;
 use crate::parts::{Core, keys};
@@ -30,10 +30,9 @@ use crate::sealing::SealRequest;
 use crate::sealing::entry::{Ready, entry, publish};
 use crate::sealing::on_card::{self, OnCard};
 use crate::sealing::place::{place, place_once};
-use crate::shard::seal::prints::Arming;
 use crate::shard::{Check, Counted, Moment, Seal, SealedShard, View};
 use crate::transfer::write::hash_feed;
-use crate::transfer::{Pass, ReadBack, Windows, WriteOptions};
+use crate::transfer::{Pass, Windows, WriteOptions};
 
 /// Seals a slice onto the GPU that the request names.
 pub fn seal_slice(
@@ -119,7 +118,8 @@ fn write_seal(
     }
     let sealer = fresh.begin(|_fresh| hash_feed(&gpu, &windows, feed, options))?;
     let collector = SegmentCollector::new(sealer)?;
-    let arming = arming(&gpu, &windows, params, request.read_back.unwrap_or(core.read_back))?;
+    let read_back = request.read_back.unwrap_or(core.read_back);
+    let arming = read_back.arming(&gpu, windows.layout(), params.protection())?;
     let pass = Pass { collector: &collector, windows: &windows, feed, arming: arming.as_ref() };
     pass.write_all(space, options).map_err(changed)?;
 
@@ -130,18 +130,4 @@ fn write_seal(
         seal.prints.keep_all(arming);
     }
     Ok(seal)
-}
-
-/// Fingerprints to compute while sealing, if the written bytes will be read back by them.
-fn arming(
-    gpu: &Gpu,
-    windows: &Windows,
-    params: SealParams,
-    read_back: ReadBack,
-) -> Result<Option<Arming>, VramError> {
-    let wanted = params.protection() == Protection::Encrypted && read_back.takes_fingerprints();
-    if !wanted || windows.layout().plaintext_len().is_zero() || gpu.kernels().is_none() {
-        return Ok(None);
-    }
-    Arming::new(windows.layout()).map(Some)
 }

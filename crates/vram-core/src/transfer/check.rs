@@ -1,8 +1,10 @@
 //! Reads back what was written to a device.
 
-use vram_seal::{AlteredSegments, Checked, Evidence, Protection};
+use vram_seal::{AlteredSegments, Checked, Evidence, Protection, SegmentLayout};
+use vram_space::Gpu;
 
 use crate::error::VramError;
+use crate::shard::seal::prints::Arming;
 use crate::shard::{Seal, View};
 use crate::transfer::Selection;
 use crate::transfer::kernels::Looked;
@@ -29,9 +31,21 @@ pub enum ReadBack {
 }
 
 impl ReadBack {
-    /// Whether it looks at fingerprints, of a shard that has any.
-    pub(crate) const fn takes_fingerprints(self) -> bool {
-        matches!(self, Self::Default | Self::Fingerprint)
+    /// Fingerprints to take while bytes are written, if they will be read back by them.
+    ///
+    /// # Errors
+    ///
+    /// No random bytes, or no host memory.
+    pub(crate) fn arming(
+        self,
+        gpu: &Gpu,
+        layout: &SegmentLayout,
+        protection: Protection,
+    ) -> Result<Option<Arming>, VramError> {
+        let wanted = matches!(self, Self::Default | Self::Fingerprint)
+            && protection == Protection::Encrypted
+            && !layout.plaintext_len().is_zero();
+        if wanted && gpu.kernels().is_some() { Arming::new(layout).map(Some) } else { Ok(None) }
     }
 }
 

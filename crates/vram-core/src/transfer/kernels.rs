@@ -3,6 +3,7 @@
 //! A kernel only computes. Results are compared here, and what seems altered is read and judged on
 //! the host before anybody hears of it.
 
+pub(crate) mod encrypt;
 pub(crate) mod launch;
 pub(crate) mod lent;
 

@@ -6,9 +6,7 @@ use core::time::Duration;
 use vram_gpu::kernels::{
     CipherSpan, FingerprintKey, Fingerprints, HashSpan, KernelError, Kernels, NoKernels, Unfit,
 };
-use vram_gpu::{
-    Device, DeviceInfo, DeviceMemory, DeviceState, GpuError, MemoryInfo, Staging,
-};
+use vram_gpu::{Device, DeviceInfo, DeviceMemory, DeviceState, GpuError, MemoryInfo, Staging};
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
     Checked, Event, EventKind, EventLog, ScrubCursor, SealedShard, Verify, VramManager,
@@ -249,9 +247,8 @@ fn kernels_that_miss_the_canary_are_not_asked_again() {
         .build()
         .unwrap();
     // One segment: the dead kernels' one value is the right one.
-    let shard = manager
-        .seal(request(Protection::Authenticated, Suite::default()), &content(1000))
-        .unwrap();
+    let shard =
+        manager.seal(request(Protection::Authenticated, Suite::default()), &content(1000)).unwrap();
     assert_eq!(names(&manager, &log), ["kernels_used", "kernels_idle", "sealed"]);
     let verdict = manager.verify(&shard, Verify::Segments).unwrap();
     assert!(verdict.sound && verdict.checked == Some(Checked::BY_HOST));

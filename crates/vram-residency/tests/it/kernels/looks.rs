@@ -5,8 +5,8 @@ use core::time::Duration;
 use proptest::prelude::*;
 use vram_residency::device::fault::Op;
 use vram_residency::{
-    ByteLen, Checked, Compute, EventKind, EventLog, Evidence, ReadBack, ScrubCursor, ShardId,
-    Site, Verify,
+    ByteLen, Checked, Compute, EventKind, EventLog, Evidence, ReadBack, ScrubCursor, ShardId, Site,
+    Verify,
 };
 
 use super::*;

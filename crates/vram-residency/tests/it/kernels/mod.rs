@@ -4,6 +4,7 @@
 mod lies;
 mod looks;
 mod moves;
+mod sealed_anew;
 mod sealed_there;
 
 use std::sync::Arc;
