@@ -173,7 +173,9 @@ impl FingerprintKey {
 impl Drop for FingerprintKey {
     fn drop(&mut self) {
         self.bytes.zeroize();
-        self.columns.zeroize();
+        for column in self.columns.as_flattened_mut() {
+            column.0.zeroize();
+        }
     }
 }
 
