@@ -15,7 +15,7 @@
     reason = "positions in a row, which has 64 bytes; sums of at most 2048 products"
 )]
 
-use super::{P, STEPS};
+use super::STEPS;
 
 /// Columns of a key.
 pub(super) const COLUMNS: usize = 8;
@@ -91,10 +91,11 @@ fn add(row: &[u8; ROW_LEN], columns: &[Column; COLUMNS], sums: &mut [[u32; COLUM
     }
 }
 
-/// The second level: the sum of all sums, each times the number of its place, modulo 2^61 - 1.
+/// The second level: the sum of all sums, each times the number of its place, modulo a prime of at
+/// most 61 bits.
 ///
 /// `number` gives the number of one of 4 × 256 places: four of each of a card's 256 threads.
-pub(super) fn folded(sums: &Sums, number: impl Fn(usize) -> u64) -> u64 {
+pub(super) fn folded(sums: &Sums, prime: u64, number: impl Fn(usize) -> u64) -> u64 {
     let mut total = 0_u128;
     for (row, halves) in sums.iter().enumerate() {
         for (half, columns) in halves.iter().enumerate() {
@@ -108,5 +109,5 @@ pub(super) fn folded(sums: &Sums, number: impl Fn(usize) -> u64) -> u64 {
             }
         }
     }
-    u64::try_from(total % u128::from(P)).unwrap_or_default()
+    u64::try_from(total.checked_rem(u128::from(prime)).unwrap_or(0)).unwrap_or_default()
 }

@@ -42,6 +42,7 @@ fn steps<'a>(
     (whole, (!rest.is_empty()).then_some(&*short))
 }
 
+#[expect(clippy::large_stack_arrays, reason = "32 KiB, as much as the nearest cache holds")]
 #[target_feature(enable = "avx512f,avx512vnni")]
 fn with_vnni(bytes: &[u8], columns: &[[Column; COLUMNS]]) -> Sums {
     let mut short = [0; STEP_LEN];
