@@ -258,13 +258,36 @@ impl Sim {
         panic!("device {device} is not clean\n{leaks}\n{}", misuse.concat());
     }
 
-    /// Sets the body of a kernel, under the name in the images. A later call with the same name
+    /// Sets the body of a kernel, under the name in the images, in place of its PTX. A later call with the same name
     /// replaces the body for functions that are looked up later.
     pub fn register_kernel<F>(name: &str, body: F)
     where
         F: Fn(&mut Launch<'_>) -> Result<(), u32> + Send + Sync + 'static,
     {
         Self::world().kernels.insert(name.to_owned(), Arc::new(body));
+    }
+
+    /// Makes a kernel compute garbage on a device: every byte that it stores is another one than its
+    /// PTX says. Bodies that were registered are as they are.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such device.
+    pub fn spoil_kernel(device: u32, name: &str) {
+        Self::with_device(device, |state| {
+            state.spoiled.insert(name.to_owned());
+        });
+    }
+
+    /// Ends [`Self::spoil_kernel`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no such device.
+    pub fn mend_kernel(device: u32, name: &str) {
+        Self::with_device(device, |state| {
+            state.spoiled.remove(name);
+        });
     }
 
     /// Makes `cuInit` return a code; 0 restores its normal result. It affects the whole process:
@@ -382,6 +405,7 @@ impl World {
             lost: Vec::new(),
             peers: std::collections::BTreeMap::new(),
             retired: false,
+            spoiled: std::collections::BTreeSet::new(),
             gone: None,
             spec,
         });

@@ -62,11 +62,12 @@ pub enum Fault {
     /// that queue nothing fail at once. A sticky code poisons the context at the moment when it
     /// appears.
     FailLater(u32),
-    /// A copy or fill flips this bit of the bytes it writes (modulo their number), and succeeds.
+    /// A copy, fill or launch flips this bit of the bytes it writes (modulo their number), and
+    /// succeeds. A launch does so if the kernel is run from its PTX.
     FlipBit(u64),
-    /// A copy or fill writes at most this many bytes, and succeeds.
+    /// A copy, fill or launch writes at most this many bytes, and succeeds.
     StopAfter(u64),
-    /// A copy or fill writes nothing, and succeeds.
+    /// A copy, fill or launch writes nothing, and succeeds.
     Drop,
 }
 

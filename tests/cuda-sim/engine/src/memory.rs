@@ -12,7 +12,7 @@ pub(crate) const SPAN: u64 = 1 << 44;
 /// Bytes between two allocations that belong to neither.
 const GAP: u64 = 512;
 /// Bytes are stored in chunks of this size, each allocated on its first write.
-const CHUNK: u64 = 64 << 10;
+const CHUNK: u64 = Memory::CHUNK;
 
 /// One live allocation, as the driver counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,7 @@ pub(crate) enum Outside {
     Nowhere,
 }
 
+#[derive(Debug)]
 enum Chunk {
     /// All bytes are equal, as after a wipe: a wiped device costs no host memory.
     Uniform(u8),
@@ -46,6 +47,7 @@ enum Chunk {
 }
 
 /// See the module.
+#[derive(Debug)]
 pub(crate) struct Memory {
     base: u64,
     seed: u64,
@@ -57,7 +59,9 @@ pub(crate) struct Memory {
     high: u64,
     taken: u64,
     serial: u64,
-    chunks: HashMap<u64, Chunk>,
+    /// The slab of each chunk that was ever written.
+    chunks: HashMap<u64, usize>,
+    slabs: Vec<Chunk>,
 }
 
 /// The ordinal of the device to which an address belongs, whether or not that device exists.
@@ -73,6 +77,9 @@ pub(crate) const MOST: u32 = 1 << 19;
     reason = "addresses lie in a device's span, whose end is far from the end of u64"
 )]
 impl Memory {
+    /// See [`CHUNK`]. Bytes that an aligned access covers lie in one chunk.
+    pub(crate) const CHUNK: u64 = 64 << 10;
+
     pub(crate) fn new(ordinal: u32, granularity: u64, seed: u64) -> Self {
         let base = FIRST_ADDRESS + u64::from(ordinal) * SPAN;
         Self {
@@ -87,6 +94,7 @@ impl Memory {
             taken: 0,
             serial: 0,
             chunks: HashMap::new(),
+            slabs: Vec::new(),
         }
     }
 
@@ -218,7 +226,7 @@ impl Memory {
     pub(crate) fn read(&self, address: u64, target: &mut [u8]) {
         for (chunk, within, piece, done) in self.pieces(address, wide(target.len())) {
             let Some(target) = target.get_mut(span(done, piece)) else { continue };
-            match self.chunks.get(&chunk) {
+            match self.chunks.get(&chunk).and_then(|slab| self.slabs.get(*slab)) {
                 Some(Chunk::Uniform(byte)) => target.fill(*byte),
                 Some(Chunk::Bytes(bytes)) => {
                     if let Some(bytes) = bytes.get(span(within, piece)) {
@@ -253,7 +261,7 @@ impl Memory {
         let pieces: Vec<_> = self.pieces(address, len).collect();
         for (chunk, within, piece, done) in pieces {
             if let (Some(byte), CHUNK) = (uniform, piece) {
-                self.chunks.insert(chunk, Chunk::Uniform(byte));
+                self.put(chunk, Chunk::Uniform(byte));
                 continue;
             }
             if let Some(target) = self.chunk_mut(chunk, piece).get_mut(span(within, piece)) {
@@ -266,21 +274,45 @@ impl Memory {
         }
     }
 
+    /// Sets the content of a chunk, and returns the number of its slab.
+    fn put(&mut self, chunk: u64, content: Chunk) -> usize {
+        let slab = *self.chunks.entry(chunk).or_insert(self.slabs.len());
+        match self.slabs.get_mut(slab) {
+            Some(old) => *old = content,
+            None => self.slabs.push(content),
+        }
+        slab
+    }
+
     /// The bytes of a chunk for writing `piece` of them. They have their present content unless all
     /// of them will be written.
     fn chunk_mut(&mut self, chunk: u64, piece: u64) -> &mut [u8] {
-        let size = span(0, CHUNK).end;
-        let seed = self.seed;
-        let entry = self.chunks.entry(chunk).or_insert_with(|| {
-            if piece == CHUNK {
-                return Chunk::Uniform(0);
+        let slab = match self.chunks.get(&chunk) {
+            Some(slab) => *slab,
+            None if piece == CHUNK => self.put(chunk, Chunk::Uniform(0)),
+            None => {
+                let seed = self.seed;
+                let bytes = (0..CHUNK).map(|at| garbage(seed, chunk, at)).collect();
+                self.put(chunk, Chunk::Bytes(bytes))
             }
-            Chunk::Bytes((0..CHUNK).map(|at| garbage(seed, chunk, at)).collect())
-        });
-        if let Chunk::Uniform(byte) = *entry {
-            *entry = Chunk::Bytes(vec![byte; size].into_boxed_slice());
+        };
+        self.slab(slab)
+    }
+
+    /// The slab of the chunk of an address, for [`Self::slab`]. It stays the same.
+    pub(crate) fn slab_of(&mut self, address: u64) -> usize {
+        let chunk = address.wrapping_sub(self.base) / CHUNK;
+        self.chunk_mut(chunk, 0);
+        self.chunks.get(&chunk).copied().unwrap_or(usize::MAX)
+    }
+
+    /// The bytes of a chunk, in place.
+    pub(crate) fn slab(&mut self, slab: usize) -> &mut [u8] {
+        let Some(content) = self.slabs.get_mut(slab) else { return &mut [] };
+        if let Chunk::Uniform(byte) = *content {
+            *content = Chunk::Bytes(vec![byte; span(0, CHUNK).end].into_boxed_slice());
         }
-        match entry {
+        match content {
             Chunk::Bytes(bytes) => bytes,
             Chunk::Uniform(_) => &mut [],
         }

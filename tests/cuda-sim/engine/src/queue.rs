@@ -11,9 +11,11 @@ use std::time::Instant;
 
 use crate::code;
 use crate::fault::Fault;
-use crate::kernel::{KernelBody, Launch, LaunchShape};
+use crate::kernel::{KernelBody, Launch};
 use crate::memory::{ordinal_of, wide};
+use crate::ptx::Damage;
 use crate::report::MisuseKind;
+use crate::shape::LaunchShape;
 use crate::world::{Stream, World, as_callback};
 
 /// Copies use a buffer of this size, so that host and device memory are never borrowed at once.
@@ -43,6 +45,7 @@ pub(crate) enum Work {
         pattern: Vec<u8>,
     },
     Launch {
+        name: String,
         body: Arc<KernelBody>,
         shape: LaunchShape,
         parameters: Vec<Vec<u8>>,
@@ -237,8 +240,15 @@ impl World {
                 }
                 Ok(())
             }
-            Work::Launch { body, shape, parameters } => {
-                let mut launch = Launch::new(self, context, call, shape, &parameters);
+            Work::Launch { name, body, shape, parameters } => {
+                let device = self.device_of(context).and_then(|ordinal| self.device(ordinal));
+                let spoiled = device.is_some_and(|device| device.spoiled.contains(&name));
+                let damage = match fault {
+                    Some(Fault::FlipBit(bit)) => Some(Damage::FlipBit(bit)),
+                    Some(Fault::StopAfter(most)) => Some(Damage::StopAfter(most)),
+                    _ => spoiled.then_some(Damage::Garbage),
+                };
+                let mut launch = Launch::new(self, context, call, shape, &parameters, damage);
                 let run = core::panic::AssertUnwindSafe(|| body(&mut launch));
                 as_callback(|| std::panic::catch_unwind(run)).unwrap_or(Err(code::LAUNCH_FAILED))
             }

@@ -26,6 +26,18 @@ pub enum MisuseKind {
     UnknownHandle,
     /// A driver call from within a host function or kernel.
     CallFromCallback,
+    /// An image with something that the simulator does not know, or that is no PTX.
+    UnknownPtx,
+    /// A kernel accessed an address that is not a multiple of the size of the access.
+    Misaligned,
+    /// Threads of a kernel used the same byte of shared memory, one of them to write, without a
+    /// barrier between them. A real card would not tell.
+    Race,
+    /// Threads that have to meet at a barrier or a matrix instruction do not all get there. A real
+    /// card would not tell.
+    Barrier,
+    /// A kernel that does not end.
+    Endless,
     /// A fault of the simulator itself.
     Simulator,
 }

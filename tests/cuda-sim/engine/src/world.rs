@@ -12,9 +12,10 @@ use std::time::Instant;
 use crate::code;
 use crate::fault::Faults;
 use crate::host::HostBlock;
-use crate::kernel::{Entry, KernelBody};
+use crate::kernel::KernelBody;
 use crate::memory::{Allocation, Memory, Outside, ordinal_of};
 use crate::overhead::Needed;
+use crate::ptx::{Image, Kernel};
 use crate::queue::{Op, Work};
 use crate::report::{Misuse, MisuseKind};
 use crate::spec::DeviceSpec;
@@ -32,6 +33,8 @@ pub(crate) struct World {
     pub(crate) functions: BTreeMap<u64, Function>,
     pub(crate) hosts: BTreeMap<usize, HostBlock>,
     pub(crate) kernels: BTreeMap<String, Arc<KernelBody>>,
+    /// Images that were loaded last, with their text: decoding one takes longer than a launch.
+    pub(crate) images: VecDeque<(String, Arc<Image>)>,
     pub(crate) misuse: Vec<Misuse>,
     last_id: u64,
 }
@@ -47,6 +50,8 @@ pub(crate) struct Device {
     /// Pairs for which a test set the reachability, regardless of the groups.
     pub(crate) peers: BTreeMap<u32, bool>,
     pub(crate) retired: bool,
+    /// Kernels that compute garbage here.
+    pub(crate) spoiled: BTreeSet<String>,
     /// The code that every call to the device answers, as of a card that fell off the bus.
     pub(crate) gone: Option<u32>,
 }
@@ -104,16 +109,20 @@ pub(crate) struct Event {
     pub(crate) reached: Option<Instant>,
 }
 
-/// A module: the declarations of its image.
+/// A module.
 pub(crate) struct Module {
     pub(crate) context: u64,
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) image: Arc<Image>,
 }
 
 /// A kernel of a module, ready to launch.
 pub(crate) struct Function {
     pub(crate) module: u64,
-    pub(crate) entry: Entry,
+    pub(crate) name: String,
+    /// Bytes of each parameter.
+    pub(crate) parameters: Vec<usize>,
+    /// Its PTX, if that could be decoded.
+    pub(crate) kernel: Option<Arc<Kernel>>,
     pub(crate) body: Arc<KernelBody>,
 }
 
@@ -128,6 +137,7 @@ static WORLD: Mutex<World> = Mutex::new(World {
     functions: BTreeMap::new(),
     hosts: BTreeMap::new(),
     kernels: BTreeMap::new(),
+    images: VecDeque::new(),
     misuse: Vec::new(),
     last_id: 0,
 });

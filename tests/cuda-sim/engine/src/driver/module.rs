@@ -9,15 +9,20 @@ use std::sync::Arc;
 use crate::call::Call;
 use crate::code;
 use crate::driver::stream::stream_of;
+use crate::driver::wide;
 use crate::fault::{CallKind, Fault};
 use crate::handle::{Kind, decode, encode};
-use crate::kernel::{LaunchShape, read_image};
+use crate::kernel::{KernelBody, Launch};
+use crate::ptx::{Image, read_image};
 use crate::queue::{Op, Work};
 use crate::report::MisuseKind;
+use crate::shape::LaunchShape;
 use crate::world::{Function, Module};
 
 /// The maximum number of threads in a block.
 const MOST_THREADS: u64 = 1024;
+/// The maximum number of bytes of shared memory in a block.
+const MOST_SHARED: u64 = 48 << 10;
 
 pub(crate) unsafe fn cuModuleLoadData(
     call: &mut Call<'_>,
@@ -47,11 +52,44 @@ pub(crate) unsafe fn cuModuleLoadData(
         let (major, minor) = device.spec.compute_capability;
         u32::from(major).saturating_mul(10).saturating_add(u32::from(minor))
     });
-    let entries = read_image(&text, capability)?;
+    let image = image_of(call, ordinal, text)?;
+    if image.target > capability {
+        return Err(code::NO_BINARY_FOR_GPU);
+    }
+    // A kernel that has a registered body needs no PTX that can be run.
+    let unknown = image.entries.iter().find_map(|entry| {
+        let why = entry.kernel.as_ref().err()?;
+        (!call.world.kernels.contains_key(&entry.name))
+            .then(|| format!("kernel {}: {why}", entry.name))
+    });
+    if let Some(detail) = unknown {
+        call.note(MisuseKind::UnknownPtx, Some(ordinal), detail);
+        return Err(code::INVALID_PTX);
+    }
     call.need_code(context, "modules")?;
     let id = call.world.fresh_id();
-    call.world.modules.insert(id, Module { context, entries });
+    call.world.modules.insert(id, Module { context, image });
     put!(module, encode(Kind::Module, id))
+}
+
+/// How many images are kept decoded.
+const KEPT: usize = 8;
+
+/// The decoded image of a text.
+fn image_of(call: &mut Call<'_>, ordinal: u32, text: String) -> Result<Arc<Image>, u32> {
+    if let Some((_, image)) = call.world.images.iter().find(|(known, _)| *known == text) {
+        return Ok(Arc::clone(image));
+    }
+    let image = match read_image(&text) {
+        Ok(image) => Arc::new(image),
+        Err(why) => {
+            call.note(MisuseKind::UnknownPtx, Some(ordinal), why);
+            return Err(code::INVALID_PTX);
+        }
+    };
+    call.world.images.push_front((text, Arc::clone(&image)));
+    call.world.images.truncate(KEPT);
+    Ok(image)
 }
 
 pub(crate) unsafe fn cuModuleLoadDataEx(
@@ -78,7 +116,7 @@ pub(crate) unsafe fn cuModuleGetFunction(
     hmod: *mut c_void,
     name: *const c_char,
 ) -> Result<(), u32> {
-    let context = call.plain(CallKind::Module)?;
+    call.plain(CallKind::Module)?;
     if hfunc.is_null() || name.is_null() {
         return Err(code::INVALID_VALUE);
     }
@@ -86,16 +124,21 @@ pub(crate) unsafe fn cuModuleGetFunction(
     let name = unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned();
     let module = decode(Kind::Module, hmod).ok_or(code::INVALID_HANDLE)?;
     let state = call.world.modules.get(&module).ok_or(code::INVALID_HANDLE)?;
-    let entry = state.entries.iter().find(|entry| entry.name == name);
-    let entry = entry.cloned().ok_or(code::NOT_FOUND)?;
-    let Some(body) = call.world.kernels.get(&name).map(Arc::clone) else {
-        let device = call.world.device_of(context);
-        let detail = format!("kernel {name} has no body: register it with the simulator");
-        call.note(MisuseKind::Simulator, device, detail);
-        return Err(code::NOT_FOUND);
+    let entry = state.image.entries.iter().find(|entry| entry.name == name);
+    let entry = entry.ok_or(code::NOT_FOUND)?;
+    let kernel = entry.kernel.as_ref().ok().map(Arc::clone);
+    let body = match (call.world.kernels.get(&name), &kernel) {
+        (Some(body), _) => Arc::clone(body),
+        (None, Some(kernel)) => {
+            let kernel = Arc::clone(kernel);
+            Arc::new(move |launch: &mut Launch<'_>| launch.interpret(&kernel)) as Arc<KernelBody>
+        }
+        // The image was not loaded then.
+        (None, None) => return Err(code::NOT_FOUND),
     };
+    let parameters = entry.parameters.clone();
     let id = call.world.fresh_id();
-    call.world.functions.insert(id, Function { module, entry, body });
+    call.world.functions.insert(id, Function { module, name, parameters, kernel, body });
     put!(hfunc, encode(Kind::Function, id))
 }
 
@@ -106,12 +149,23 @@ pub(crate) unsafe fn cuFuncGetAttribute(
     hfunc: *mut c_void,
 ) -> Result<(), u32> {
     call.context()?;
-    function_of(call, hfunc)?;
-    match attrib {
-        0 => put!(pi, 1024),
-        1..=9 => put!(pi, 0),
-        _ => Err(code::INVALID_VALUE),
-    }
+    let id = function_of(call, hfunc)?;
+    let function = call.world.functions.get(&id).ok_or(code::INVALID_HANDLE)?;
+    let kernel = function.kernel.as_ref();
+    let module = call.world.modules.get(&function.module).ok_or(code::INVALID_HANDLE)?;
+    let shared = kernel.map_or(0, |kernel| kernel.shared_len);
+    let value = match attrib {
+        0 => kernel.and_then(|kernel| kernel.max_threads).unwrap_or(MOST_THREADS),
+        1 => wide(shared),
+        3 => kernel.map_or(0, |kernel| wide(kernel.local_len)),
+        5 => module.image.version.into(),
+        6 => module.image.target.into(),
+        8 => MOST_SHARED.saturating_sub(wide(shared)),
+        // Constants, registers and caches: what an assembler would decide.
+        2 | 4 | 7 | 9 => 0,
+        _ => return Err(code::INVALID_VALUE),
+    };
+    put!(pi, c_int::try_from(value).unwrap_or(c_int::MAX))
 }
 
 #[expect(clippy::too_many_arguments, reason = "the driver's own signature")]
@@ -148,17 +202,20 @@ pub(crate) unsafe fn cuLaunchKernel(
     if grid.contains(&0) || threads == 0 || grid_dim_y.max(grid_dim_z) > 65_535 {
         return Err(code::INVALID_VALUE);
     }
-    if threads > MOST_THREADS || shared_mem_bytes > 48 << 10 {
+    if threads > MOST_THREADS || u64::from(shared_mem_bytes) > MOST_SHARED {
         return Err(code::INVALID_VALUE);
+    }
+    if function.kernel.as_ref().and_then(|k| k.max_threads).is_some_and(|most| threads > most) {
+        return Err(code::LAUNCH_OUT_OF_RESOURCES);
     }
     if !extra.is_null() {
         return Err(code::NOT_SUPPORTED);
     }
-    if kernel_params.is_null() && !function.entry.parameters.is_empty() {
+    if kernel_params.is_null() && !function.parameters.is_empty() {
         return Err(code::INVALID_VALUE);
     }
     let mut parameters = Vec::new();
-    for (index, len) in (0..).zip(&function.entry.parameters) {
+    for (index, len) in (0..).zip(&function.parameters) {
         let slot = kernel_params.wrapping_add(index);
         // SAFETY: the caller passes one pointer for each parameter of the kernel.
         let source = unsafe { slot.read() };
@@ -170,7 +227,10 @@ pub(crate) unsafe fn cuLaunchKernel(
     let shape = LaunchShape::new(grid, block, shared_mem_bytes);
     let work = match fault {
         Some(Fault::Drop) => Work::Nothing,
-        _ => Work::Launch { body: Arc::clone(&function.body), shape, parameters },
+        _ => {
+            let body = Arc::clone(&function.body);
+            Work::Launch { name: function.name.clone(), body, shape, parameters }
+        }
     };
     call.world.enqueue(stream, Op { work, fault, call: call.name });
     Ok(())
