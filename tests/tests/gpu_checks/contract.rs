@@ -43,5 +43,12 @@ checks! {
     many_threads_may_call_at_once,
     memory_outlives_the_thread_and_the_handle_it_came_from,
     nothing_shows_addresses_or_content,
+    kernels_hash_as_the_host_does,
+    kernels_fingerprint_as_the_host_does,
+    kernels_seal_and_open_as_the_host_does,
+    kernels_refuse_what_does_not_fit_and_change_nothing,
+    kernels_refuse_memory_of_other_devices,
+    kernels_serve_many_threads_at_once,
+    kernels_end_with_the_life_of_their_memory,
     a_reset_empties_the_device_and_strands_what_was_before,
 }

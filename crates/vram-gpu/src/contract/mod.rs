@@ -17,6 +17,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     clippy::missing_panics_doc,
@@ -26,6 +27,7 @@
 mod capacity;
 mod copies;
 mod identity;
+mod kernels;
 mod queued;
 mod sharing;
 
@@ -46,6 +48,12 @@ pub use self::copies::{
 pub use self::identity::{
     identities_are_plausible_and_distinct, nothing_shows_addresses_or_content,
     staging_starts_as_zeros_and_has_its_length,
+};
+pub use self::kernels::{
+    kernels_end_with_the_life_of_their_memory, kernels_fingerprint_as_the_host_does,
+    kernels_hash_as_the_host_does, kernels_refuse_memory_of_other_devices,
+    kernels_refuse_what_does_not_fit_and_change_nothing, kernels_seal_and_open_as_the_host_does,
+    kernels_serve_many_threads_at_once,
 };
 pub use self::queued::{
     a_dropped_copy_is_finished_first, memory_may_be_freed_under_a_queued_copy,
@@ -100,6 +108,16 @@ pub const CHECKS: &[Check] = &[
         memory_outlives_the_thread_and_the_handle_it_came_from,
     ),
     ("nothing_shows_addresses_or_content", nothing_shows_addresses_or_content),
+    ("kernels_hash_as_the_host_does", kernels_hash_as_the_host_does),
+    ("kernels_fingerprint_as_the_host_does", kernels_fingerprint_as_the_host_does),
+    ("kernels_seal_and_open_as_the_host_does", kernels_seal_and_open_as_the_host_does),
+    (
+        "kernels_refuse_what_does_not_fit_and_change_nothing",
+        kernels_refuse_what_does_not_fit_and_change_nothing,
+    ),
+    ("kernels_refuse_memory_of_other_devices", kernels_refuse_memory_of_other_devices),
+    ("kernels_serve_many_threads_at_once", kernels_serve_many_threads_at_once),
+    ("kernels_end_with_the_life_of_their_memory", kernels_end_with_the_life_of_their_memory),
     (
         "a_reset_empties_the_device_and_strands_what_was_before",
         a_reset_empties_the_device_and_strands_what_was_before,
@@ -180,6 +198,7 @@ mod tests {
 
     use super::*;
     use crate::fault::{Action, FaultPlan, Op, When};
+    use crate::kernels::Unfit;
     use crate::{FaultDevice, HostDevice};
 
     const TOTAL: ByteLen = ByteLen::new(64 << 20);
@@ -191,12 +210,24 @@ mod tests {
 
     fn faulty(plan: &FaultPlan) -> Vec<Arc<dyn Device>> {
         let wrap = |inner| -> Arc<dyn Device> { FaultDevice::new(inner, plan.clone()) };
-        hosts().into_iter().map(wrap).collect()
+        with_kernels().into_iter().map(wrap).collect()
     }
 
     #[test]
     fn host_devices_keep_the_contract() {
         run(&hosts);
+    }
+
+    fn with_kernels() -> Vec<Arc<dyn Device>> {
+        let device = |index| -> Arc<dyn Device> {
+            Arc::new(HostDevice::builder(GpuIndex::new(index), TOTAL).kernels().build().unwrap())
+        };
+        vec![device(0), device(1)]
+    }
+
+    #[test]
+    fn host_devices_with_kernels_keep_the_contract() {
+        run(&with_kernels);
     }
 
     #[test]
@@ -218,6 +249,14 @@ mod tests {
     #[test]
     fn a_fault_device_that_copies_as_late_as_allowed_keeps_the_contract() {
         run(&|| faulty(&FaultPlan::new(1).deferred()));
+    }
+
+    #[test]
+    fn a_fault_device_over_one_with_kernels_keeps_the_contract() {
+        run(&|| {
+            let wrap = |inner| -> Arc<dyn Device> { FaultDevice::new(inner, FaultPlan::new(1)) };
+            with_kernels().into_iter().map(wrap).collect()
+        });
     }
 
     #[test]
@@ -254,6 +293,32 @@ mod tests {
             (Op::QueueRead, flip, "many_threads_may_call_at_once"),
             (Op::Free, Action::Driver(1), "freeing_gives_the_bytes_back"),
             (Op::Memory, Action::Driver(999), "memory_figures_follow_allocations"),
+            (Op::Hash, Action::FlipResult { span: 40, bit: 255 }, "kernels_hash_as_the_host_does"),
+            (Op::Hash, Action::FlipResults, "kernels_serve_many_threads_at_once"),
+            (Op::Hash, Action::Driver(1), "kernels_end_with_the_life_of_their_memory"),
+            (
+                Op::Fingerprint,
+                Action::FlipResult { span: 14, bit: 3 },
+                "kernels_fingerprint_as_the_host_does",
+            ),
+            (
+                Op::Fingerprint,
+                Action::FlipResult { span: 0, bit: 200 },
+                "kernels_fingerprint_as_the_host_does",
+            ),
+            (Op::Fingerprint, Action::FlipResults, "kernels_serve_many_threads_at_once"),
+            (Op::Seal, Action::FlipResults, "kernels_seal_and_open_as_the_host_does"),
+            (
+                Op::Tags,
+                Action::FlipResult { span: 12, bit: 127 },
+                "kernels_seal_and_open_as_the_host_does",
+            ),
+            (
+                Op::Open,
+                Action::FlipResult { span: 3, bit: 0 },
+                "kernels_seal_and_open_as_the_host_does",
+            ),
+            (Op::Open, Action::Unfit(Unfit::Overlap), "kernels_refuse_memory_of_other_devices"),
             (Op::Allocate, Action::OutOfMemory, "addresses_of_live_allocations_are_apart"),
         ] {
             let plan = FaultPlan::new(1).rule(op, always, action.clone()).unwrap();

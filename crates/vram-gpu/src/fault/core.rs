@@ -9,6 +9,7 @@ use super::log::Log;
 use super::plan::{Fired, Rule};
 use super::{Action, Call, FaultPlan, Freed, Op};
 use crate::dice::mix;
+use crate::kernels::NoKernels;
 use crate::{Device, DeviceMemory, GpuError};
 
 /// The state that the device and its allocations share.
@@ -27,6 +28,7 @@ pub(super) struct Script {
     pub(super) rules: Vec<Rule>,
     pub(super) stopped: bool,
     pub(super) lost: Option<GpuError>,
+    pub(super) no_kernels: Option<NoKernels>,
     pub(super) log: Log,
 }
 

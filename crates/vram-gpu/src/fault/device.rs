@@ -7,9 +7,11 @@ use thiserror::Error;
 use vram_alloc::{ByteLen, DeviceOffset};
 
 use super::core::{Core, checked, flip};
+use super::kernels::FaultKernels;
 use super::memory::FaultMemory;
 use super::plan::Rule;
 use super::{Action, Call, FaultPlan, Freed, Op, PlanError, When};
+use crate::kernels::{Kernels, NoKernels};
 use crate::{Device, DeviceInfo, DeviceMemory, DeviceState, GpuError, MemoryInfo, Staging};
 
 /// A device that wraps another, passes calls on, and injects the faults of its rules.
@@ -81,6 +83,12 @@ impl FaultDevice {
     /// Lets the rules continue with their earlier counts.
     pub fn resume_faults(&self) {
         self.core.script().stopped = false;
+    }
+
+    /// From now on offers no kernels, for this reason, or those of the wrapped device again.
+    /// Kernels that somebody already has go on.
+    pub fn withhold_kernels(&self, why: Option<NoKernels>) {
+        self.core.script().no_kernels = why;
     }
 
     /// The last calls, oldest first.
@@ -243,6 +251,22 @@ impl Device for FaultDevice {
 
     fn can_copy_from_peer(&self, other: &dyn Device) -> bool {
         self.core.inner.can_copy_from_peer(other)
+    }
+
+    fn kernels(&self) -> Result<Arc<dyn Kernels>, NoKernels> {
+        let (lost, withheld) = {
+            let script = self.core.script();
+            (script.lost, script.no_kernels)
+        };
+        if let Some(GpuError::Lost { code, .. }) = lost {
+            return Err(NoKernels::Lost { code });
+        }
+        let inner = withheld.map_or_else(|| self.core.inner.kernels(), Err)?;
+        Ok(Arc::new(FaultKernels::new(Arc::clone(&self.core), inner)))
+    }
+
+    fn kernel_scratch(&self) -> ByteLen {
+        self.core.inner.kernel_scratch()
     }
 
     fn backing(&self) -> &dyn Device {

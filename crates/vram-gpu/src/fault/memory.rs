@@ -47,6 +47,11 @@ impl FaultMemory {
         Self { registration: Registration { core: Arc::clone(core), number, armed: true }, inner }
     }
 
+    /// Its number in the log.
+    pub(super) const fn number(&self) -> u64 {
+        self.registration.number
+    }
+
     fn core(&self) -> &Arc<Core> {
         &self.registration.core
     }
@@ -92,8 +97,11 @@ impl Damage {
             }
             Action::FailAfterwards(error) | Action::LateFail(error) => damage.error = Some(error),
             Action::LateDriver(code) => damage.error = Some(GpuError::driver(gpu, code)),
-            // Handled at the start of the call.
-            Action::Fail(_)
+            // Handled at the start of the call, or for calls of kernels.
+            Action::Unfit(_)
+            | Action::FlipResult { .. }
+            | Action::FlipResults
+            | Action::Fail(_)
             | Action::Driver(_)
             | Action::OutOfMemory
             | Action::Panic

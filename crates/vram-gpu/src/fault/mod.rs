@@ -27,6 +27,7 @@
 
 mod core;
 mod device;
+mod kernels;
 mod log;
 mod memory;
 mod plan;

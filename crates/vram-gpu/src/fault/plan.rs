@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::GpuError;
 use crate::dice::mix;
+use crate::kernels::Unfit;
 
 /// A kind of call on a device or on its memory. Calls are counted by kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,6 +39,16 @@ pub enum Op {
     QueueWrite,
     /// [`DeviceMemory::queue_read`](crate::DeviceMemory::queue_read).
     QueueRead,
+    /// [`Kernels::hash`](crate::kernels::Kernels::hash).
+    Hash,
+    /// [`Kernels::fingerprint`](crate::kernels::Kernels::fingerprint).
+    Fingerprint,
+    /// [`Kernels::tags`](crate::kernels::Kernels::tags).
+    Tags,
+    /// [`Kernels::open`](crate::kernels::Kernels::open).
+    Open,
+    /// [`Kernels::seal`](crate::kernels::Kernels::seal).
+    Seal,
 }
 
 impl Op {
@@ -54,6 +65,13 @@ impl Op {
                 | Self::QueueWrite
                 | Self::QueueRead
         )
+    }
+
+    /// Whether the call runs kernels. It is logged with the start of its first span, and the sum of
+    /// the lengths of all.
+    #[must_use]
+    pub const fn runs_kernels(self) -> bool {
+        matches!(self, Self::Hash | Self::Fingerprint | Self::Tags | Self::Open | Self::Seal)
     }
 
     const fn is_queued(self) -> bool {
@@ -115,6 +133,19 @@ pub enum Action {
     },
     /// Nothing is copied; the call reports success.
     DropCopy,
+    /// The kernels do not apply, for this reason.
+    Unfit(Unfit),
+    /// The call of a kernel is made, and then one bit of one result is flipped. The result of an
+    /// opened segment is one bit.
+    FlipResult {
+        /// Which result, modulo their number.
+        span: u64,
+        /// Which bit of it, modulo its bits. Of a fingerprint, those under the key come first.
+        bit: u64,
+    },
+    /// The call of a kernel is made, and then a bit of every result is flipped: everything looks
+    /// altered.
+    FlipResults,
     /// The call panics before it is made.
     Panic,
     /// The hook runs, and then the call is made.
@@ -129,11 +160,11 @@ impl Action {
             Self::Fail(_) | Self::Driver(_) | Self::Panic | Self::Run(_) => !matches!(op, Op::Drop),
             Self::OutOfMemory => matches!(op, Op::Allocate),
             Self::LateFail(_) | Self::LateDriver(_) => op.is_queued(),
-            Self::FailAfterwards(_)
-            | Self::FlipBit { .. }
-            | Self::FlipAnyBit
-            | Self::ShortCopy { .. }
-            | Self::DropCopy => op.moves_bytes(),
+            Self::Unfit(_) | Self::FlipResult { .. } | Self::FlipResults => op.runs_kernels(),
+            Self::FailAfterwards(_) => op.moves_bytes() || op.runs_kernels(),
+            Self::FlipBit { .. } | Self::FlipAnyBit | Self::ShortCopy { .. } | Self::DropCopy => {
+                op.moves_bytes()
+            }
         }
     }
 }
@@ -263,6 +294,9 @@ mod tests {
             (Op::Write, Action::OutOfMemory),
             (Op::Write, Action::LateDriver(700)),
             (Op::Drop, Action::Panic),
+            (Op::Read, Action::FlipResults),
+            (Op::Hash, Action::FlipAnyBit),
+            (Op::Memory, Action::Unfit(Unfit::OtherMemory)),
         ] {
             let refused = rule(op, When::Nth(1), action);
             assert!(matches!(refused, Err(PlanError::DoesNotApply { .. })), "{op:?}");

@@ -8,6 +8,9 @@ pub(crate) mod blake3;
 pub(crate) mod chacha;
 pub(crate) mod check;
 mod fingerprint;
+#[cfg(any(feature = "cuda", test))]
+#[cfg_attr(not(test), expect(dead_code, reason = "for the CUDA device, when it has kernels"))]
+pub(crate) mod known;
 mod poly1305;
 
 use core::fmt;

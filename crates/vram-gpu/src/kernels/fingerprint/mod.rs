@@ -16,6 +16,8 @@ use core::fmt;
 use zeroize::Zeroize;
 
 use self::sums::{COLUMNS, Column, Sums};
+#[cfg(test)]
+pub(super) use self::tests::definition;
 use super::FINGERPRINT_SPAN_MAX;
 
 /// 2^61 - 1, a prime: second-level sums are taken modulo it.
@@ -190,6 +192,11 @@ impl Fingerprint {
     /// From the two sums.
     pub(crate) const fn new(bytes: [u8; 16]) -> Self {
         Self(bytes)
+    }
+
+    /// The bytes, to falsify them.
+    pub(crate) const fn bytes_mut(&mut self) -> &mut [u8; 16] {
+        &mut self.0
     }
 
     /// The bytes.

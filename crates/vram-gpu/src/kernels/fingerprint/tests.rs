@@ -5,7 +5,7 @@
 use super::*;
 use crate::dice::mix;
 
-pub(super) fn bytes(len: usize, seed: u64) -> Vec<u8> {
+fn bytes(len: usize, seed: u64) -> Vec<u8> {
     let words = (0_u64..).flat_map(|at| mix(seed ^ mix(at)).to_le_bytes());
     words.take(len).collect()
 }
@@ -15,7 +15,7 @@ fn key_of(material: &[u8]) -> FingerprintKey {
 }
 
 /// Sections "First level" and "Second level" of the document, with a loop over single bytes.
-fn definition(material: &[u8], span: &[u8]) -> [u8; 16] {
+pub(crate) fn definition(material: &[u8], span: &[u8]) -> [u8; 16] {
     let mut cells = vec![[[0_i64; 8]; 16]; 8];
     for (at, byte) in span.iter().enumerate() {
         let (step, warp, lane) = (at / 4096, at / 512 % 8, at % 512 / 16);
