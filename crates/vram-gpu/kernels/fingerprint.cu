@@ -54,7 +54,7 @@ FN void fingerprints(const Item* items, u32 count, const Key* const* keys, u64* 
   // The first level of a key is used by every item of a block.
   UNROLL
   for (u32 k = 0; k < KEYS; k++)
-    for (u32 i = tid; i < STEPS * 32; i += THREADS) first[k][i / 32][i % 32] = keys[k]->first[i / 32][i % 32];
+    for (u32 i = 0; i < STEPS; i += WARPS) first[k][i + tid / 32][lane] = keys[k]->first[i + tid / 32][lane];
   barrier();
   for (u32 at = block_id(); at < count; at += block_count()) {
     const Item item = items[at];

@@ -290,6 +290,16 @@ impl Sim {
         });
     }
 
+    /// Sets how many instructions a warp may run in a block before its kernel counts as endless
+    /// (702). It is 2^26 at first, which takes about a second.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such device.
+    pub fn set_step_limit(device: u32, steps: u64) {
+        Self::with_device(device, |state| state.step_limit = steps);
+    }
+
     /// Makes `cuInit` return a code; 0 restores its normal result. It affects the whole process:
     /// only for child processes.
     pub fn set_init_answer(code: u32) {
@@ -406,6 +416,7 @@ impl World {
             peers: std::collections::BTreeMap::new(),
             retired: false,
             spoiled: std::collections::BTreeSet::new(),
+            step_limit: crate::ptx::MOST_STEPS,
             gone: None,
             spec,
         });

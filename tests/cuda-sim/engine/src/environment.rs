@@ -35,12 +35,7 @@ pub(crate) fn apply(world: &mut World) {
     }
 }
 
-/// The kernel that the checks of a GPU load to see what an illegal address does.
-const STRAY_KERNEL: &str = "vram_stray_write";
-
 fn from_environment(world: &mut World) -> Result<(), String> {
-    let stray = |_launch: &mut crate::kernel::Launch<'_>| Err(crate::code::ILLEGAL_ADDRESS);
-    world.kernels.insert(STRAY_KERNEL.to_owned(), std::sync::Arc::new(stray));
     if let Ok(answer) = std::env::var(INIT_VARIABLE) {
         world.init_answer = answer.parse().map_err(|e| format!("{INIT_VARIABLE}={answer}: {e}"))?;
     }

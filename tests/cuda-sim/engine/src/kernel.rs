@@ -111,7 +111,7 @@ impl<'w> Launch<'w> {
         let ordinal = self.world.device_of(self.context).ok_or(code::INVALID_CONTEXT)?;
         let device = self.world.device_mut(ordinal).ok_or(code::INVALID_DEVICE)?;
         let mut global = Global::new(&mut device.memory, self.damage);
-        let outcome = ptx::run(kernel, self.shape, self.parameters, &mut global);
+        let outcome = ptx::run(kernel, self.shape, self.parameters, device.step_limit, &mut global);
         global.finish();
         outcome.map_err(|trap| {
             self.world.note(trap.kind, Some(ordinal), self.call, trap.detail);

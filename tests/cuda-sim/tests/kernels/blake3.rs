@@ -20,15 +20,15 @@ pub(crate) fn on_card(card: &Card, data: &[u8], segment: usize) -> Result<Vec<Va
     let segments = data.len().div_ceil(segment);
     let is_root = u32::from(segments == 1);
     let levels = (segment / CHUNK).ilog2().min(8);
-    let merged = segment > ITEM;
+    let many_items = segment > ITEM;
     let (mut items, mut values, mut firsts) = (Layout::default(), 0, Vec::new());
     for (number, bytes) in data.chunks(ITEM).enumerate() {
         let start = u64::try_from(number * ITEM).unwrap();
-        if number * ITEM % segment == 0 {
+        if (number * ITEM).is_multiple_of(segment) {
             firsts.push(values);
         }
         // The item's last value is the root only if no merge follows.
-        let root = if merged && data.len() > ITEM { 0 } else { is_root };
+        let root = if many_items && data.len() > ITEM { 0 } else { is_root };
         items.doubles(&[address(&shard) + start, start / 1024]);
         items.words(&[word(bytes.len()), values, levels, root]);
         values += word(bytes.len().div_ceil(CHUNK).div_ceil(1 << levels));
@@ -42,7 +42,7 @@ pub(crate) fn on_card(card: &Card, data: &[u8], segment: usize) -> Result<Vec<Va
         core::mem::forget((shard, items, subtrees));
         return Err(code);
     }
-    let out = if merged {
+    let out = if many_items {
         let mut merges = Layout::default();
         for (number, first) in (0..).zip(&firsts) {
             let end = firsts.get(usize::try_from(number).unwrap() + 1).copied().unwrap_or(values);

@@ -30,8 +30,12 @@ pub(crate) enum Argument {
 
 impl Card {
     pub(crate) fn new(ptx: &str) -> Self {
+        Self::with(DeviceSpec { capacity: 256 << 20, ..DeviceSpec::default() }, ptx)
+    }
+
+    pub(crate) fn with(spec: DeviceSpec, ptx: &str) -> Self {
         cuda_sim::install();
-        let device = Sim::add_device(DeviceSpec { capacity: 256 << 20, ..DeviceSpec::default() });
+        let device = Sim::add_device(spec);
         cust::init(cust::CudaFlags::empty()).unwrap();
         let context = Context::new(Device::get_device(device).unwrap()).unwrap();
         CurrentContext::set_current(&context).unwrap();
@@ -85,12 +89,36 @@ impl Card {
         Sim::assert_clean(device);
     }
 
+    pub(crate) const fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// What the driver says of a kernel.
+    pub(crate) fn attribute(&self, kernel: &str, attribute: i32) -> i32 {
+        let function = self.module.get_function(kernel).unwrap();
+        let mut value = -1;
+        // SAFETY: `value` is valid for writing, and the enum has all the numbers that tests ask for.
+        let attribute =
+            unsafe { core::mem::transmute::<i32, sys::CUfunction_attribute_enum>(attribute) };
+        // SAFETY: as above; the function lives as long as its module.
+        let answer =
+            unsafe { sys::cuFuncGetAttribute(&raw mut value, attribute, function.to_raw()) };
+        assert_eq!(answer, sys::CUresult::CUDA_SUCCESS);
+        value
+    }
+
     /// Ends a test in which the context was lost.
     pub(crate) fn abandon(self) {
+        self.abandon_with(|| ());
+    }
+
+    /// The same, with a look at the device right after its reset.
+    pub(crate) fn abandon_with(self, look: impl FnOnce()) {
         let Self { device, module, stream, context } = self;
         core::mem::forget((module, stream));
         // SAFETY: what lived in the context was forgotten.
         unsafe { Context::reset(&Device::get_device(device).unwrap()) }.unwrap();
+        look();
         drop(context);
         drop(Sim::take_misuse(device));
         Sim::retire_device(device);

@@ -127,11 +127,11 @@ pub(crate) unsafe fn cuModuleGetFunction(
     let entry = state.image.entries.iter().find(|entry| entry.name == name);
     let entry = entry.ok_or(code::NOT_FOUND)?;
     let kernel = entry.kernel.as_ref().ok().map(Arc::clone);
-    let body = match (call.world.kernels.get(&name), &kernel) {
+    let body: Arc<KernelBody> = match (call.world.kernels.get(&name), &kernel) {
         (Some(body), _) => Arc::clone(body),
         (None, Some(kernel)) => {
             let kernel = Arc::clone(kernel);
-            Arc::new(move |launch: &mut Launch<'_>| launch.interpret(&kernel)) as Arc<KernelBody>
+            Arc::new(move |launch: &mut Launch<'_>| launch.interpret(&kernel))
         }
         // The image was not loaded then.
         (None, None) => return Err(code::NOT_FOUND),
@@ -225,12 +225,11 @@ pub(crate) unsafe fn cuLaunchKernel(
         parameters.push(bytes);
     }
     let shape = LaunchShape::new(grid, block, shared_mem_bytes);
-    let work = match fault {
-        Some(Fault::Drop) => Work::Nothing,
-        _ => {
-            let body = Arc::clone(&function.body);
-            Work::Launch { name: function.name.clone(), body, shape, parameters }
-        }
+    let work = if fault == Some(Fault::Drop) {
+        Work::Nothing
+    } else {
+        let body = Arc::clone(&function.body);
+        Work::Launch { name: function.name.clone(), body, shape, parameters }
     };
     call.world.enqueue(stream, Op { work, fault, call: call.name });
     Ok(())

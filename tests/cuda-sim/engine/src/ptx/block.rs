@@ -7,14 +7,12 @@ use super::warp::{Scene, Stand, Warp};
 use super::{LANES, Trap};
 use crate::shape::LaunchShape;
 
-/// The most barriers of one block: beyond that, it is an endless loop.
-const MOST_PHASES: u32 = 1 << 20;
-
 /// Runs a launch, one block after the other.
 pub(crate) fn run(
     kernel: &Kernel,
     shape: LaunchShape,
     parameters: &[Vec<u8>],
+    step_limit: u64,
     global: &mut Global<'_>,
 ) -> Result<(), Trap> {
     let mut bytes = Vec::new();
@@ -31,23 +29,29 @@ pub(crate) fn run(
         let [x, y, _] = shape.grid.map(u64::from);
         let block = [number % x, number / x % y, number / x / y].map(|at| at as u32);
         shared.poison(number);
-        warps.iter_mut().for_each(|warp| warp.reset(kernel, threads));
-        let mut scene =
-            Scene { kernel, shape, block, parameters: &bytes, global, shared: &mut shared };
+        for warp in &mut warps {
+            warp.reset(kernel, threads);
+        }
+        let mut scene = Scene {
+            kernel,
+            shape,
+            block,
+            parameters: &bytes,
+            step_limit,
+            global,
+            shared: &mut shared,
+        };
         run_block(&mut warps, &mut scene)?;
     }
     Ok(())
 }
 
 fn run_block(warps: &mut [Warp], scene: &mut Scene<'_, '_>) -> Result<(), Trap> {
-    for phase in 0_u32.. {
+    loop {
         let mut met = None;
         for warp in warps.iter_mut() {
             let stand = warp.run(scene)?;
             let first = *met.get_or_insert(stand);
-            if phase > MOST_PHASES {
-                return Err(warp.trap(scene, 0, 0, Trap::endless()));
-            }
             if stand != first {
                 let at = match (stand, first) {
                     (Stand::Barrier(at), _) | (_, Stand::Barrier(at)) => at,
@@ -58,9 +62,8 @@ fn run_block(warps: &mut [Warp], scene: &mut Scene<'_, '_>) -> Result<(), Trap> 
             }
         }
         if met.is_none_or(|stand| stand == Stand::Done) {
-            break;
+            return Ok(());
         }
         scene.shared.next_phase();
     }
-    Ok(())
 }

@@ -21,29 +21,27 @@ pub(super) fn decode(
     body: &str,
 ) -> Result<Kernel, String> {
     let mut decoder = Decoder::new(parameters);
-    let max_threads = max_threads(bounds).ok_or_else(|| format!("unknown bounds: {bounds}"))?;
+    let max_threads = max_threads(bounds)?;
     for statement in statements(body)? {
         decoder.statement(statement)?;
     }
     decoder.finish(name, max_threads)
 }
 
-/// Reads `.maxntid 256, 1, 1 .minnctapersm 1`.
-fn max_threads(bounds: &str) -> Option<Option<u64>> {
+/// Reads `.maxntid 256, 1, 1 .minnctapersm 1`: the most threads of a block.
+fn max_threads(bounds: &str) -> Result<Option<u64>, String> {
     let mut max = None;
     for bound in bounds.split('.').map(str::trim).filter(|bound| !bound.is_empty()) {
-        let (name, values) = bound.split_once(char::is_whitespace)?;
-        let values = values.split(',').map(|value| value.trim().parse::<u64>());
-        let product = values
-            .into_iter()
-            .try_fold(1_u64, |all, value| value.ok().and_then(|value| all.checked_mul(value)))?;
-        match name {
-            "maxntid" => max = Some(product),
-            "minnctapersm" => {}
-            _ => return None,
+        let (name, values) = bound.split_once(char::is_whitespace).unwrap_or((bound, ""));
+        let mut values = values.split(',').map(|value| value.trim().parse::<u64>().ok());
+        let product = values.try_fold(1_u64, |all, value| all.checked_mul(value?));
+        match (name, product) {
+            ("maxntid", Some(product)) => max = Some(product),
+            ("minnctapersm", Some(_)) => {}
+            _ => return Err(format!("unknown bound: .{bound}")),
         }
     }
-    Some(max)
+    Ok(max)
 }
 
 struct Decoder {
@@ -180,11 +178,10 @@ impl Decoder {
                 self.access(space, shape, source, address).map(Work::Store)
             }
             (["mov", kind], [target, source]) => self.moved(kind, target, source),
-            (["cvta", "to", "global", "u64"] | ["cvta", "global", "u64"], [_, _])
-            | (["cvta", "to", "local", "u64"] | ["cvta", "local", "u64"], [_, _]) => {
-                self.moved("u64", &list[0], &list[1])
+            (["cvta", "to", "global" | "local", "u64"] | ["cvta", "local", "u64"], [to, from]) => {
+                self.moved("u64", to, from)
             }
-            (["cvt", to, from], [target, source]) => self.convert(to, from, target, source),
+            (["cvt", to, from], [target, source]) => convert(to, from, target, source),
             (["setp", relation, kind], [target, one, two]) => {
                 let kind = integer(kind)?;
                 let relation = match *relation {
@@ -306,24 +303,6 @@ impl Decoder {
         }
     }
 
-    fn convert(
-        &mut self,
-        to: &str,
-        from: &str,
-        target: &Operand,
-        source: &Operand,
-    ) -> Option<Work> {
-        let (to, from) = (integer(to)?, integer(from)?);
-        // A register may be wider than the type that is converted.
-        let (target, source) = (register(target)?, register(source)?);
-        to.class_in(target.class)?;
-        from.class_in(source.class)?;
-        // Sixty-four bits stand in doubles, all else in words.
-        ((target.class == Class::Double) == (to.bits == 64)).then_some(())?;
-        ((source.class == Class::Double) == (from.bits == 64)).then_some(())?;
-        Some(Work::Convert { from, to, target: target.number, source: source.number })
-    }
-
     fn access(
         &mut self,
         space: &str,
@@ -440,6 +419,18 @@ impl Decoder {
         compact(&mut kernel);
         Ok(kernel)
     }
+}
+
+fn convert(to: &str, from: &str, target: &Operand, source: &Operand) -> Option<Work> {
+    let (to, from) = (integer(to)?, integer(from)?);
+    // A register may be wider than the type that is converted.
+    let (target, source) = (register(target)?, register(source)?);
+    to.class_in(target.class)?;
+    from.class_in(source.class)?;
+    // Sixty-four bits stand in doubles, all else in words.
+    ((target.class == Class::Double) == (to.bits == 64)).then_some(())?;
+    ((source.class == Class::Double) == (from.bits == 64)).then_some(())?;
+    Some(Work::Convert { from, to, target: target.number, source: source.number })
 }
 
 impl Type {

@@ -229,18 +229,24 @@ impl Instruction {
                 write(Doubles, target, visit);
             }
             Work::Wide { from, target, factors, addend } => {
-                factors.iter_mut().for_each(|factor| visit(Words, factor, false));
+                for factor in factors.iter_mut() {
+                    visit(Words, factor, false);
+                }
                 if let Some(addend) = addend {
                     visit(by(from.bits == 32), addend, false);
                 }
                 write(by(from.bits == 32), target, visit);
             }
             Work::Compare { kind, target, sources, .. } => {
-                sources.iter_mut().for_each(|source| visit(by(kind.bits == 64), source, false));
+                for source in sources.iter_mut() {
+                    visit(by(kind.bits == 64), source, false);
+                }
                 write(Predicates, target, visit);
             }
             Work::Select { wide, target, sources, predicate } => {
-                sources.iter_mut().for_each(|source| visit(by(*wide), source, false));
+                for source in sources.iter_mut() {
+                    visit(by(*wide), source, false);
+                }
                 visit(Predicates, predicate, false);
                 write(by(*wide), target, visit);
             }
@@ -256,12 +262,16 @@ impl Instruction {
             }
             Work::Special { target, .. } => write(Words, target, visit),
             Work::Pack { wide, target, halves } => {
-                halves.iter_mut().for_each(|half| visit(Words, half, false));
+                for half in halves.iter_mut() {
+                    visit(Words, half, false);
+                }
                 write(by(*wide), target, visit);
             }
             Work::Unpack { wide, halves, source } => {
                 visit(by(*wide), source, false);
-                halves.iter_mut().for_each(|half| write(Words, half, visit));
+                for half in halves.iter_mut() {
+                    write(Words, half, visit);
+                }
             }
             Work::Load(access) => {
                 access.base.registers(visit);
@@ -279,8 +289,12 @@ impl Instruction {
             }
             Work::Matrix(registers) => {
                 let (sums, factors) = registers.split_at_mut(4);
-                factors.iter_mut().for_each(|factor| visit(Words, factor, false));
-                sums.iter_mut().for_each(|sum| write(Words, sum, visit));
+                for factor in factors.iter_mut() {
+                    visit(Words, factor, false);
+                }
+                for sum in sums.iter_mut() {
+                    write(Words, sum, visit);
+                }
             }
             Work::Branch(_) | Work::Barrier | Work::Return => {}
         }

@@ -11,9 +11,6 @@
 #![expect(
     clippy::as_conversions,
     clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_sign_loss,
-    clippy::cast_lossless,
     reason = "machine words of a machine with wrapping arithmetic"
 )]
 #![expect(
@@ -40,6 +37,10 @@ pub(crate) use self::block::run;
 pub(crate) use self::global::{Damage, Global};
 pub(crate) use self::image::{Image, read_image};
 pub(crate) use self::instruction::Kernel;
+
+/// The most instructions of one warp in a block, if a test sets no other limit. Far more than
+/// any kernel needs: what runs on is an endless loop.
+pub(crate) const MOST_STEPS: u64 = 1 << 26;
 
 /// Lanes of a warp.
 const LANES: usize = 32;

@@ -47,15 +47,13 @@ pub(super) struct Register {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     scopes: Vec<HashMap<String, Register>>,
-    constants: HashMap<(Bank3, u64), u32>,
+    /// By bank (0 for predicates, 1 for words, 2 for doubles) and value.
+    constants: HashMap<(u8, u64), u32>,
     variables: HashMap<String, (Space, u64)>,
     pub(super) words: Vec<u32>,
     pub(super) doubles: Vec<u64>,
     pub(super) predicates: Vec<bool>,
 }
-
-/// A bank, as part of a key.
-type Bank3 = u8;
 
 /// What a register holds before it is written: no program may count on it.
 const GARBAGE: u64 = 0xA5C3_96E1_5A3C_691E;
@@ -126,14 +124,9 @@ impl Names {
             Class::Word => (1, value & 0xFFFF_FFFF),
             Class::Double => (2, value),
         };
-        let number = match self.constants.get(&(key, value)) {
-            Some(number) => *number,
-            None => {
-                let number = self.fresh(class.bank(), value);
-                self.constants.insert((key, value), number);
-                number
-            }
-        };
+        let known = self.constants.get(&(key, value)).copied();
+        let number = known.unwrap_or_else(|| self.fresh(class.bank(), value));
+        self.constants.insert((key, value), number);
         Register { class, number }
     }
 

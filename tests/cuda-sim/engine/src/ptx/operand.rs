@@ -64,8 +64,8 @@ fn operand(text: &str, names: &Names) -> Option<Operand> {
     if let Some(value) = number(text) {
         return Some(Operand::Immediate(value));
     }
-    let named = text.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '$'));
-    (named && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$')))
+    let is_label = text.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '$'));
+    (is_label && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$')))
         .then(|| Operand::Name(text.to_owned()))
 }
 

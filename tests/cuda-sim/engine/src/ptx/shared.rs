@@ -78,10 +78,10 @@ impl Shared {
             let marks = &mut self.marks[unit];
             let mine = self.phase << THREAD_BITS | (thread + 1);
             let by = |mark: u32| if mark >> THREAD_BITS == self.phase { mark & THREADS } else { 0 };
-            let (writer, reader) = (by(marks.writer), by(marks.reader));
+            let (wrote, read) = (by(marks.writer), by(marks.reader));
             let other = |by: u32| by != 0 && by != thread + 1;
-            if other(writer) || writes && other(reader) {
-                let rival = if other(writer) { writer } else { reader };
+            if other(wrote) || writes && other(read) {
+                let rival = if other(wrote) { wrote } else { read };
                 let rival = match rival {
                     MANY => "several threads".to_owned(),
                     rival => format!("thread {}", rival - 1),
@@ -98,7 +98,7 @@ impl Shared {
             if writes {
                 marks.writer = mine;
             } else {
-                marks.reader = if other(reader) { mine | MANY } else { mine };
+                marks.reader = if other(read) { mine | MANY } else { mine };
             }
         }
         Ok(&mut self.bytes[at..at + len])

@@ -9,10 +9,6 @@ use crate::code;
 use crate::report::MisuseKind;
 use crate::shape::LaunchShape;
 
-/// The most instructions of one warp between two barriers. Far more than any kernel needs: what runs
-/// on is an endless loop.
-const MOST_STEPS: u64 = 1 << 26;
-
 /// Lanes that stand at the same instruction.
 #[derive(Clone, Copy, Debug)]
 struct Group {
@@ -26,6 +22,7 @@ pub(super) struct Scene<'s, 'm> {
     pub(super) shape: LaunchShape,
     pub(super) block: [u32; 3],
     pub(super) parameters: &'s [u8],
+    pub(super) step_limit: u64,
     pub(super) global: &'s mut Global<'m>,
     pub(super) shared: &'s mut Shared,
 }
@@ -45,8 +42,8 @@ pub(super) struct Warp {
     local: Vec<u8>,
     /// Number of the first thread.
     first: u32,
-    /// Lanes that have not returned.
-    alive: u32,
+    /// Its lanes. One that returned early is missed at a barrier.
+    lanes: u32,
     ready: Vec<Group>,
     /// Groups that wait for the other lanes of the warp.
     waiting: Vec<Group>,
@@ -59,7 +56,7 @@ impl Warp {
             registers: Registers::new(kernel),
             local: vec![0; kernel.local_len * LANES],
             first,
-            alive: 0,
+            lanes: 0,
             ready: Vec::new(),
             waiting: Vec::new(),
             steps: 0,
@@ -71,22 +68,22 @@ impl Warp {
         self.registers.reset(kernel);
         self.local.fill(0xA5);
         let lanes = threads.saturating_sub(self.first).min(LANES as u32);
-        self.alive = u32::MAX.checked_shr(32 - lanes).unwrap_or(0);
+        self.lanes = u32::MAX.checked_shr(32 - lanes).unwrap_or(0);
         self.ready.clear();
         self.waiting.clear();
-        self.ready.push(Group { at: 0, lanes: self.alive });
+        self.steps = 0;
+        self.ready.push(Group { at: 0, lanes: self.lanes });
     }
 
     /// Runs until all threads have returned or wait at a barrier.
     pub(super) fn run(&mut self, scene: &mut Scene<'_, '_>) -> Result<Stand, Trap> {
-        self.steps = 0;
         loop {
             while let Some(group) = self.furthest_behind() {
                 self.advance(group, scene)?;
             }
             let Some(first) = self.waiting.first().copied() else { return Ok(Stand::Done) };
             let work = &scene.kernel.code[first.at as usize].work;
-            let needed = if matches!(work, Work::Matrix(_)) { u32::MAX } else { self.alive };
+            let needed = if matches!(work, Work::Matrix(_)) { u32::MAX } else { self.lanes };
             if self.waiting.len() > 1 || first.lanes != needed {
                 let lane = first.lanes.trailing_zeros();
                 let what = "not all lanes of the warp meet here".to_owned();
@@ -137,7 +134,7 @@ impl Warp {
             }
             match &instruction.work {
                 Work::Branch(target) => {
-                    if self.steps > MOST_STEPS {
+                    if self.steps > scene.step_limit {
                         let lane = active.trailing_zeros();
                         return Err(self.trap(scene, here, lane, Trap::endless()));
                     }
@@ -149,10 +146,7 @@ impl Warp {
                         next_group = next_group.min(*target);
                     }
                 }
-                Work::Return => {
-                    self.alive &= !active;
-                    lanes &= !active;
-                }
+                Work::Return => lanes &= !active,
                 Work::Barrier | Work::Matrix(_) => {
                     match self.waiting.iter_mut().find(|group| group.at == here) {
                         Some(group) => group.lanes |= active,
@@ -342,11 +336,12 @@ impl Warp {
         let text = scene.kernel.text.get(at as usize).map_or("", |text| text);
         let [x, y, z] = scene.block;
         let thread = self.first + lane;
+        let Trap { code, kind, detail } = trap;
+        let name = &scene.kernel.name;
         let detail = format!(
-            "{}, in kernel {}, block ({x}, {y}, {z}), thread {thread}, at {text}",
-            trap.detail, scene.kernel.name
+            "{detail}, in kernel {name}, block ({x}, {y}, {z}), thread {thread}, at {text}"
         );
-        Trap { detail, ..trap }
+        Trap { code, kind, detail }
     }
 }
 
@@ -356,7 +351,7 @@ impl Trap {
         Self { code: code::LAUNCH_FAILED, kind: MisuseKind::Barrier, detail }
     }
 
-    pub(super) fn endless() -> Self {
+    fn endless() -> Self {
         Self {
             code: code::LAUNCH_TIMEOUT,
             kind: MisuseKind::Endless,
