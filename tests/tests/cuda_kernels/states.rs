@@ -118,6 +118,38 @@ fn without_ciphers_the_others_are_as_good_as_before() {
     }
 }
 
+/// A card that computes wrong: each kernel is tried before it is offered.
+#[test]
+fn a_kernel_that_computes_wrong_is_found_before_it_is_offered() {
+    for (spoiled, kernel) in [
+        ("blake3_items", "hash"),
+        ("blake3_merge", "hash"),
+        ("fingerprint", "fingerprint"),
+        ("fingerprint_renew", "fingerprint"),
+        ("chacha_seal", "seal"),
+        ("chacha_tag", "tags"),
+    ] {
+        let bench = Bench::new();
+        Sim::spoil_kernel(bench.ordinal, spoiled);
+        let wrong = Err(NoKernels::WrongAnswer { kernel });
+        assert_eq!(bench.device.wait_for_kernels(WAIT).map(drop), wrong, "{spoiled}");
+        assert_eq!(bench.device.kernels().map(drop), wrong);
+        copies_work(&bench);
+        assert_eq!(Sim::used(bench.ordinal), 0, "what was taken is given back");
+        Sim::mend_kernel(bench.ordinal, spoiled);
+        assert_eq!(bench.device.wait_for_kernels(WAIT).map(drop), wrong, "until a reset");
+        bench.device.reset().unwrap();
+        bench.kernels();
+        bench.finish();
+    }
+    // Words that mean nothing, where a verdict should stand.
+    let bench = Bench::new();
+    Sim::spoil_kernel(bench.ordinal, "chacha_open");
+    let failed = bench.device.wait_for_kernels(WAIT).map(drop);
+    assert_eq!(failed, Err(NoKernels::WrongAnswer { kernel: "open" }));
+    bench.finish();
+}
+
 #[test]
 fn without_room_they_are_refused_and_tried_again_after_a_second() {
     let bench = Bench::new();

@@ -8,6 +8,10 @@ use vram_gpu::{Device, DeviceMemory, FaultDevice, GpuError, fault::FaultPlan};
 
 use crate::{Bench, cipher_span, hash_span, host, key, noise, range, whole};
 
+fn wide(number: usize) -> u64 {
+    u64::try_from(number).unwrap()
+}
+
 /// The same bytes on the simulated card and on a host device, with the kernels of both.
 struct Pair {
     bench: Bench,
@@ -54,7 +58,7 @@ fn hashes_are_those_of_the_host() {
     pair.hashes_agree(&edges, "edges");
     // Neighbours, the last of them short; and the same apart.
     let run: Vec<_> = (0..9)
-        .map(|at| hash_span(at * 8192, if at == 8 { 8191 } else { 8192 }, at as u64 * 8, false))
+        .map(|at| hash_span(at * 8192, if at == 8 { 8191 } else { 8192 }, wide(at) * 8, false))
         .collect();
     pair.hashes_agree(&run, "neighbours");
     let apart: Vec<_> = run.iter().copied().step_by(2).rev().collect();
@@ -149,7 +153,7 @@ fn segments_are_sealed_and_opened_as_the_host_does() {
     let [opened, expected] = both.map(|(memory, _)| whole(&**memory));
     assert!(opened == expected);
     for (number, span) in spans.iter().enumerate().filter(|(number, _)| *number != 9) {
-        let place = span.source.start().get() as usize..span.source.end().get() as usize;
+        let place = span.source.to_usize_range().unwrap();
         assert!(opened[place.clone()] == bytes[place], "segment {number}");
     }
     pair.finish();
@@ -161,8 +165,7 @@ fn a_flipped_bit_changes_the_values_of_its_span_alone() {
     let memory = bench.holding(&noise(64 << 10, 5));
     let kernels = bench.kernels();
     let spans: Vec<_> = (0..16).map(|at| range(at << 12, 4096)).collect();
-    let hashes: Vec<_> =
-        (0..16).map(|at| hash_span(at << 12, 4096, at as u64 * 4, false)).collect();
+    let hashes: Vec<_> = (0..16).map(|at| hash_span(at << 12, 4096, wide(at) * 4, false)).collect();
     let key = key(3);
     let values = || {
         let prints = kernels.fingerprint(&*memory, &spans, &key, None).unwrap();
@@ -171,13 +174,13 @@ fn a_flipped_bit_changes_the_values_of_its_span_alone() {
     let before = values();
     for byte in [0_usize, 4095, 4096, 33_333, 65_535] {
         let address = memory.address().get();
-        cuda_sim::Sim::flip_bit(bench.ordinal, address, byte as u64 * 8 + 5);
+        cuda_sim::Sim::flip_bit(bench.ordinal, address, wide(byte) * 8 + 5);
         let after = values();
         let differ = |differ: &dyn Fn(usize) -> bool| (0..16).filter(|at| differ(*at)).collect();
         let hashes: Vec<usize> = differ(&|at| before.0[at] != after.0[at]);
         let prints: Vec<usize> = differ(&|at| before.1[at] != after.1[at]);
         assert_eq!((hashes, prints), (vec![byte >> 12], vec![byte >> 12]), "byte {byte}");
-        cuda_sim::Sim::flip_bit(bench.ordinal, address, byte as u64 * 8 + 5);
+        cuda_sim::Sim::flip_bit(bench.ordinal, address, wide(byte) * 8 + 5);
     }
     drop((memory, kernels));
     bench.finish();

@@ -202,6 +202,7 @@ impl Shared {
                         None
                     }
                 };
+                drop(offer);
                 self.settle(found);
             }
             Err(NoKernels::Refused { code: codes::OUT_OF_MEMORY }) => {
@@ -214,15 +215,12 @@ impl Shared {
         }
     }
 
-    /// Loading has ended.
+    /// Loading has ended. What is not offered any more is given back before anybody learns so.
     fn settle(&self, found: Option<Found>) {
-        let mut state = lock(&self.state);
-        let before = found.map(|found| core::mem::replace(&mut state.found, found));
-        state.running = false;
-        drop(state);
-        self.changed.notify_all();
-        // Outside of the lock: it may be the last of a life.
+        let before = found.map(|found| core::mem::replace(&mut lock(&self.state).found, found));
         drop(before);
+        lock(&self.state).running = false;
+        self.changed.notify_all();
     }
 }
 
