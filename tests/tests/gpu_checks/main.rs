@@ -6,8 +6,8 @@
 //! the simulated driver as a shared object (`cargo xtask gpu --simulated`). That shows that the
 //! checks work, and says nothing about a GPU.
 //!
-//! `VRAM_GPU_SIZES=256MiB,1GiB` sets the sizes of the measurements, `PROPTEST_CASES` the cases of
-//! the guide's properties. The checks take all free memory of a device for moments, and reset it:
+//! `VRAM_GPU_SIZES=256MiB,1GiB` sets the sizes of the measurements, `VRAM_GPU_KERNEL_BYTES=8GiB` the
+//! bytes of those of kernels, `PROPTEST_CASES` the cases of the guide's properties. The checks take all free memory of a device for moments, and reset it:
 //! do not run them while other programs use the device.
 
 #![expect(
@@ -32,6 +32,7 @@ mod ending;
 mod facts;
 mod faults;
 mod guide;
+mod kernels;
 mod machine;
 mod measure;
 mod plain;

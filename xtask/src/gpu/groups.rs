@@ -23,11 +23,13 @@ pub(crate) const GROUPS: &[Group] = &[
     group(FIRST, 20),
     group("facts", 55),
     group("residency", 20),
-    group("contract", 70),
-    group("transfers", 75),
-    group("seals", 115),
-    group("faults", 60),
-    group("guide", 80),
+    // Before what else loads kernels: a driver compiles them once.
+    group("kernels", 75),
+    group("contract", 65),
+    group("transfers", 60),
+    group("seals", 90),
+    group("faults", 45),
+    group("guide", 60),
     Group { name: "ending", limit: 40, on_request: true },
 ];
 
@@ -67,7 +69,7 @@ pub(crate) fn script(test_limit: &str) -> String {
 # Checks the GPUs of this machine, group by group, in at most {longest} s. It takes all free memory of each
 # GPU for moments, and resets it: run it where nothing else uses them.
 # sh run.sh [LOG]   the log, gpu.log without one, is for `cargo xtask gpu --read LOG`. VRAM_GPU_SIZES=256MiB,1GiB
-# sets the sizes of the measurements. Beside it, smi.csv has what nvidia-smi saw meanwhile, where there is one.
+# sets the sizes of the measurements, VRAM_GPU_KERNEL_BYTES=8GiB those of kernels. Beside it, smi.csv has what nvidia-smi saw meanwhile, where there is one.
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
 log=${{1:-gpu.log}}
 : > "$log" || exit 1
@@ -130,8 +132,8 @@ mod tests {
                 modules.push(path.file_stem().unwrap().to_string_lossy().into_owned());
             }
         }
-        // Its checks are those of a file of the facade; and two groups are a folder.
-        modules.extend(["guide", "facts", "ending"].map(str::to_owned));
+        // Its checks are those of a file of the facade; and three groups are a folder.
+        modules.extend(["guide", "facts", "ending", "kernels"].map(str::to_owned));
         modules.sort();
         let mut groups: Vec<_> = GROUPS.iter().map(|group| group.name).collect();
         groups.sort_unstable();

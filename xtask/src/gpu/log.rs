@@ -17,6 +17,16 @@ pub(super) const TABLES: &[(&str, &str, &[&str])] = &[
         "Transfers",
         &["GPU", "size", "path", "GB/s, median", "slowest to fastest", "of the driver's own copy"],
     ),
+    (
+        "kernel",
+        "Kernels: GB/s of the bytes that they read (copies: read and written)",
+        &["GPU", "size", "what", "median", "slowest to fastest", "of the copy", "predicted"],
+    ),
+    (
+        "function",
+        "What the kernels need",
+        &["GPU", "kernel", "registers", "local bytes", "shared bytes", "blocks a multiprocessor"],
+    ),
     ("peer", "Copies between devices", &["from", "to", "answer"]),
     (
         "seal",

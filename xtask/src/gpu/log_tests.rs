@@ -25,7 +25,10 @@ ok
 test guide::g01 ... ok
 
 test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s
-running 4 tests
+running 5 tests
+test kernels::speed ... | kernel | cuda:0 | 1 MiB | hash | 1.0 | 0.9 to 1.1 | 0.500 | 2 GB/s: missed |
+| function | cuda:0 | blake3_items | 56 | 0 | 16384 | 4 |
+ok
 test facts::host ... | machine | processor | a fast one |
 ok
 test ending::reset ... | fact | cuda:0 | reset | code 0 |
@@ -35,7 +38,7 @@ ok
 test seals::quick ... | seal | cuda:0 | 1 MiB | seal | 1.00 | 0.9 to 1.1 | 0.500 |
 ok
 
-test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s
+test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s
 ";
 
 #[test]
@@ -47,7 +50,7 @@ fn a_sound_log_becomes_a_report_with_every_row_and_check() {
     for part in [
         "## 2000-02-29 00:00 UTC: NVIDIA H200",
         "Commit abc. Command: `cargo xtask gpu`",
-        "9 of 9 checks passed.",
+        "10 of 10 checks passed.",
         "| cuda:0 | an allocation \\| of all | out of memory |",
         "| cuda:0 | 1 MiB | write | 1.00 | 0.9 to 1.1 | 0.500 |",
         "| `faults::full` | passed |",
@@ -71,7 +74,7 @@ fn a_check_that_failed_or_never_ended_is_never_passed() {
     assert!(failures[1].ends_with("cut short"), "{failures:?}");
     assert!(failures[2].contains("Sealing"), "{failures:?}");
     let report = Log::read(cut).unwrap().markdown("x");
-    assert!(report.contains("8 of 9 checks passed") && report.contains("**did not end**"));
+    assert!(report.contains("9 of 10 checks passed") && report.contains("**did not end**"));
 }
 
 /// Wherever a log ends, it can be read, and is no success.
@@ -97,12 +100,12 @@ fn a_log_that_is_cut_anywhere_is_read_and_never_complete() {
 fn logs_in_one_file_are_read_one_after_another() {
     let cut = &SOUND[..SOUND.find("| fault | cuda:0 | an").unwrap() + 20];
     let joined = Log::read(&format!("{cut}{SOUND}")).unwrap();
-    assert_eq!(joined.checks.len(), 4 + 9);
+    assert_eq!(joined.checks.len(), 4 + 10);
     let failures = joined.failures();
     assert!(failures.iter().any(|failure| failure == "faults::full did not end"), "{failures:?}");
     assert!(!failures.iter().any(|failure| failure.contains("no check")), "{failures:?}");
     let twice = Log::read(&format!("{SOUND}{SOUND}")).unwrap();
-    assert_eq!((twice.checks.len(), twice.failures().len()), (18, 0));
+    assert_eq!((twice.checks.len(), twice.failures().len()), (20, 0));
     // Without its beginning, for which there is no number of checks.
     let rest = &SOUND[SOUND.find("test contract").unwrap()..];
     let failures = Log::read(rest).unwrap().failures();

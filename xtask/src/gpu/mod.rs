@@ -235,6 +235,7 @@ fn over(child: shell::Child, library: &str) -> shell::Child {
         .env("VRAM_CUDA_DRIVER", library)
         .env("CUDA_SIM_DEVICES", SIMULATED_DEVICES)
         .env("VRAM_GPU_SIZES", "2MiB,8MiB")
+        .env("VRAM_GPU_KERNEL_BYTES", "1MiB")
 }
 
 #[cfg(test)]

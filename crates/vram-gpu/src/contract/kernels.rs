@@ -315,7 +315,10 @@ fn kernels(device: &dyn Device) -> Option<Arc<dyn Kernels>> {
     let start = Instant::now();
     loop {
         match device.kernels() {
-            Ok(kernels) => return Some(kernels),
+            // The ciphers may be loaded after the others.
+            Ok(kernels) if has_ciphers(device, &*kernels) => return Some(kernels),
+            Ok(_) if start.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(2)),
+            Ok(_) => panic!("the ciphers of {} are not there", device.info().index),
             Err(NoKernels::NotOffered) => {
                 tracing::info!(gpu = %device.info().index, "offers no kernels: not checked");
                 return None;
@@ -326,6 +329,13 @@ fn kernels(device: &dyn Device) -> Option<Arc<dyn Kernels>> {
             Err(error) => panic!("the kernels of {} are not there: {error}", device.info().index),
         }
     }
+}
+
+fn has_ciphers(device: &dyn Device, kernels: &dyn Kernels) -> bool {
+    let memory = allocate(device, 16);
+    let not_loaded =
+        |error| matches!(error, KernelError::Unfit { why: Unfit::NotLoaded { .. }, .. });
+    !kernels.tags(&*memory, &[], &[]).is_err_and(not_loaded)
 }
 
 fn filled(device: &dyn Device, seed: u64) -> (Box<dyn DeviceMemory>, Vec<u8>) {

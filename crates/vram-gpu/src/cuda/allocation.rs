@@ -89,6 +89,12 @@ impl Allocation {
         Ok(allocation)
     }
 
+    /// A part of an allocation, which is never freed by itself.
+    pub(super) fn part(port: &Port, address: u64, len: ByteLen, epoch: u64) -> Self {
+        let flying = Mutex::new(Flying::default());
+        Self { port: port.clone(), address, len, epoch, flying }
+    }
+
     pub(super) fn extent(&self) -> Extent {
         Extent { gpu: self.port.gpu, len: self.len }
     }

@@ -2,6 +2,7 @@
 
 use core::any::Any;
 use core::fmt;
+use core::time::Duration;
 use std::sync::Arc;
 
 use cust::CudaApiVersion;
@@ -10,12 +11,14 @@ use vram_alloc::{ByteLen, GpuIndex};
 
 use super::context::{Core, Port};
 use super::driver::{self, through_cust};
-use super::lane::Locked;
+use super::kernels::{self, Desk};
 use super::memory::CudaMemory;
+use super::queued::LockedStaging;
 use super::unavailable::CudaUnavailable;
+use crate::kernels::{Kernels, NoKernels};
 use crate::{
     Device, DeviceInfo, DeviceKind, DeviceMemory, DeviceSpec, DeviceState, DeviceUuid, GpuError,
-    MemoryInfo, Staging, StagingBuffer,
+    MemoryInfo, Staging,
 };
 
 /// The oldest driver that identifies devices by UUID: CUDA 9.2.
@@ -31,6 +34,8 @@ pub struct CudaDevice {
     ordinal: u32,
     info: DeviceInfo,
     sharing: Sharing,
+    // None where they are turned off.
+    kernels: Option<Arc<Desk>>,
 }
 
 /// Whether other code of this process may use a CUDA device: a device has one primary context in a
@@ -159,15 +164,37 @@ impl CudaDevice {
             Err(error) => return Err(unusable(error)),
         }
         tracing::debug!(gpu = %index, ordinal, uuid = %info.uuid, name = %info.name, "opened");
-        Ok(Arc::new(Self { port, ordinal, info, sharing: Sharing::default() }))
+        let kernels = Some(Desk::of(&port, ordinal, &info));
+        Ok(Arc::new(Self { port, ordinal, info, sharing: Sharing::default(), kernels }))
     }
 
     /// Another value for the same device and context, with this said of who else uses it. A device
     /// that was just opened is shared [`WithOthers`](Sharing::WithOthers).
     #[must_use]
     pub fn shared(&self, sharing: Sharing) -> Arc<Self> {
-        let (port, info) = (self.port.clone(), self.info.clone());
-        Arc::new(Self { port, ordinal: self.ordinal, info, sharing })
+        Arc::new(Self { sharing, ..self.copy() })
+    }
+
+    /// Another value for the same device and context, which offers no kernels and loads none: all
+    /// checks of bytes are done by the host.
+    #[must_use]
+    pub fn without_kernels(&self) -> Arc<Self> {
+        Arc::new(Self { kernels: None, ..self.copy() })
+    }
+
+    /// The kernels after all of them were loaded, which takes the driver 0.5 to 2 s when it sees
+    /// them first. Waits no longer than this; [`Device::kernels`] does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`NoKernels`]: why there are none then.
+    pub fn wait_for_kernels(&self, most: Duration) -> Result<Arc<dyn Kernels>, NoKernels> {
+        self.kernels.as_ref().ok_or(NoKernels::NotOffered)?.wait(most)
+    }
+
+    fn copy(&self) -> Self {
+        let (port, info, kernels) = (self.port.clone(), self.info.clone(), self.kernels.clone());
+        Self { port, ordinal: self.ordinal, info, sharing: self.sharing, kernels }
     }
 
     /// The driver's number for the device, from zero.
@@ -290,7 +317,11 @@ impl Device for CudaDevice {
 
     fn reset(&self) -> Result<(), GpuError> {
         self.may_reset()?;
-        self.port.core.reset(self.info.index)
+        self.port.core.reset(self.info.index)?;
+        if let Some(desk) = &self.kernels {
+            desk.renew();
+        }
+        Ok(())
     }
 
     fn can_copy_from_peer(&self, other: &dyn Device) -> bool {
@@ -302,6 +333,14 @@ impl Device for CudaDevice {
         self.port.ready().is_ok()
             && other.port.ready().is_ok()
             && driver::reaches(device.as_raw(), peer.as_raw()).unwrap_or(false)
+    }
+
+    fn kernels(&self) -> Result<Arc<dyn Kernels>, NoKernels> {
+        self.kernels.as_ref().ok_or(NoKernels::NotOffered)?.kernels()
+    }
+
+    fn kernel_scratch(&self) -> ByteLen {
+        self.kernels.as_ref().map_or(ByteLen::ZERO, |_on| kernels::scratch_len())
     }
 
     fn backing(&self) -> &dyn Device {
@@ -319,56 +358,8 @@ impl fmt::Debug for CudaDevice {
             .field("ordinal", &self.ordinal)
             .field("info", &self.info)
             .field("sharing", &self.sharing)
+            .field("kernels", &self.kernels.is_some())
             .field("core", &self.port.core)
             .finish()
-    }
-}
-
-/// A page-locked buffer that is in use.
-#[derive(Debug)]
-struct LockedStaging {
-    locked: Locked,
-    port: Port,
-    epoch: u64,
-}
-
-impl StagingBuffer for LockedStaging {
-    fn as_slice(&self) -> &[u8] {
-        self.locked.as_slice()
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [u8] {
-        self.locked.as_mut_slice()
-    }
-
-    fn is_page_locked(&self) -> bool {
-        self.locked.is_locked()
-    }
-
-    fn abandon(mut self: Box<Self>) {
-        self.port.core.bury(self.locked.take_pages());
-    }
-}
-
-impl Drop for LockedStaging {
-    /// Never runs while this thread has the device bound: buffers are created and dropped by calls
-    /// that have released the context.
-    fn drop(&mut self) {
-        if !self.locked.is_locked() {
-            return;
-        }
-        match self.port.bind(Some(self.epoch)) {
-            Ok(bound) => {
-                if let Err(code) = self.locked.unlock() {
-                    let error = bound.fail(code);
-                    tracing::warn!(%error, "host memory stays page-locked");
-                    self.port.core.bury(self.locked.take_pages());
-                }
-            }
-            // The page lock ended with the context; the memory belongs to this process.
-            Err(GpuError::StaleAllocation { .. }) => {}
-            // Still page-locked by a device that takes no calls.
-            Err(_) => self.port.core.bury(self.locked.take_pages()),
-        }
     }
 }

@@ -28,6 +28,17 @@ impl CudaMemory {
         Ok(Self { allocation, freed: false })
     }
 
+    /// Memory that somebody else has, and frees: a part of an allocation of that epoch.
+    pub(super) fn of_others(port: &Port, address: u64, len: ByteLen, epoch: u64) -> Self {
+        let allocation = Arc::new(Allocation::part(port, address, len, epoch));
+        Self { allocation, freed: true }
+    }
+
+    /// The allocation, alive as long as this value.
+    pub(super) fn allocation(&self) -> &Allocation {
+        &self.allocation
+    }
+
     fn extent(&self) -> Extent {
         self.allocation.extent()
     }

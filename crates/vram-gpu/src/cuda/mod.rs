@@ -21,6 +21,7 @@ mod allocation;
 mod context;
 mod device;
 mod driver;
+mod kernels;
 mod lane;
 mod memory;
 mod pages;

@@ -1,12 +1,12 @@
-//! A running queued copy, and how its buffer is returned or kept.
+//! A running queued copy, its page-locked buffer, and how that is returned or kept.
 
 use core::fmt;
 use std::sync::Arc;
 
 use super::allocation::Allocation;
-use super::context::Bound;
-use super::lane::Lane;
-use crate::{Completion, GpuError, Staging};
+use super::context::{Bound, Port};
+use super::lane::{Lane, Locked};
+use crate::{Completion, GpuError, Staging, StagingBuffer};
 
 /// Returns the buffer if the device certainly does not use it any more. Otherwise its memory is
 /// kept until the context is destroyed, and an empty buffer is returned.
@@ -60,5 +60,54 @@ impl fmt::Debug for QueuedCopy {
             .field("gpu", &self.allocation.port.gpu)
             .field("staging", &self.staging)
             .finish_non_exhaustive()
+    }
+}
+
+/// A page-locked buffer that is in use.
+#[derive(Debug)]
+pub(super) struct LockedStaging {
+    pub(super) locked: Locked,
+    pub(super) port: Port,
+    pub(super) epoch: u64,
+}
+
+impl StagingBuffer for LockedStaging {
+    fn as_slice(&self) -> &[u8] {
+        self.locked.as_slice()
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.locked.as_mut_slice()
+    }
+
+    fn is_page_locked(&self) -> bool {
+        self.locked.is_locked()
+    }
+
+    fn abandon(mut self: Box<Self>) {
+        self.port.core.bury(self.locked.take_pages());
+    }
+}
+
+impl Drop for LockedStaging {
+    /// Never runs while this thread has the device bound: buffers are created and dropped by calls
+    /// that have released the context.
+    fn drop(&mut self) {
+        if !self.locked.is_locked() {
+            return;
+        }
+        match self.port.bind(Some(self.epoch)) {
+            Ok(bound) => {
+                if let Err(code) = self.locked.unlock() {
+                    let error = bound.fail(code);
+                    tracing::warn!(%error, "host memory stays page-locked");
+                    self.port.core.bury(self.locked.take_pages());
+                }
+            }
+            // The page lock ended with the context; the memory belongs to this process.
+            Err(GpuError::StaleAllocation { .. }) => {}
+            // Still page-locked by a device that takes no calls.
+            Err(_) => self.port.core.bury(self.locked.take_pages()),
+        }
     }
 }

@@ -18,8 +18,8 @@ const NON_BLOCKING: c_uint = sys::CUstream_flags_enum::CU_STREAM_NON_BLOCKING as
 #[expect(clippy::as_conversions, reason = "a C enum of small numbers")]
 const DISABLE_TIMING: c_uint = sys::CUevent_flags_enum::CU_EVENT_DISABLE_TIMING as c_uint;
 
-/// The lowest priority, which is also the usual one: copies hold up nobody's kernels.
-const PRIORITY: c_int = 0;
+/// The usual priority, which is also the lowest one: copies hold up nobody's kernels.
+const USUAL: c_int = 0;
 
 /// A stream that keeps order with no other stream.
 pub(super) struct Stream(CUstream);
@@ -39,9 +39,21 @@ unsafe impl Sync for Event {}
 impl Stream {
     /// Creates a stream in the context that is bound to this thread.
     pub(super) fn new() -> Result<Self, u32> {
+        Self::of_priority(USUAL)
+    }
+
+    /// Creates a stream whose kernels run where those of other streams leave room.
+    pub(super) fn yielding() -> Result<Self, u32> {
+        let (mut lowest, mut highest) = (0, 0);
+        // SAFETY: both are valid for writing a number; a context is bound.
+        raw(unsafe { sys::cuCtxGetStreamPriorityRange(&raw mut lowest, &raw mut highest) })?;
+        Self::of_priority(lowest)
+    }
+
+    fn of_priority(priority: c_int) -> Result<Self, u32> {
         let mut stream = ptr::null_mut();
         // SAFETY: `stream` is valid for writing a handle; a context is bound.
-        raw(unsafe { sys::cuStreamCreateWithPriority(&raw mut stream, NON_BLOCKING, PRIORITY) })?;
+        raw(unsafe { sys::cuStreamCreateWithPriority(&raw mut stream, NON_BLOCKING, priority) })?;
         Ok(Self(stream))
     }
 

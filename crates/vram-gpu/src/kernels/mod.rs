@@ -9,7 +9,10 @@ pub(crate) mod chacha;
 pub(crate) mod check;
 mod fingerprint;
 #[cfg(any(feature = "cuda", test))]
-#[cfg_attr(not(test), expect(dead_code, reason = "for the CUDA device, when it has kernels"))]
+#[cfg_attr(
+    not(any(test, feature = "cuda")),
+    expect(dead_code, reason = "for devices that are not trusted with their kernels")
+)]
 pub(crate) mod known;
 mod poly1305;
 
@@ -197,6 +200,12 @@ pub enum Unfit {
     /// The target of a cipher shares bytes with its source, and is not the same place.
     #[error("source and target share bytes")]
     Overlap,
+    /// The device has the other kernels, and this one is not loaded, or the driver refused it.
+    #[error("kernel {kernel} is not loaded")]
+    NotLoaded {
+        /// Which kernel.
+        kernel: &'static str,
+    },
     /// The span is no subtree: it has no power of two of chunks, starts at another place than a
     /// multiple of its size, or is the whole and starts in the middle.
     #[error("the span at chunk {first_chunk} is no subtree")]
