@@ -1,16 +1,17 @@
 //! One GPU of a manager: its device, its region or blocks, its arena and its ledger.
 
 pub(crate) mod accounts;
+pub(crate) mod compute;
 pub(crate) mod driver;
-pub(crate) mod kernels;
+mod kernels;
 mod memory;
 pub(crate) mod release;
 pub(crate) mod reset;
 mod unreturned;
 
 use crate::block::MemoryMode;
+use crate::gpu::compute::{Compute, KernelPost};
 use crate::gpu::driver::foreign;
-use crate::gpu::kernels::{Compute, KernelPost};
 use crate::gpu::unreturned::Aside;
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use core::fmt;
 use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
 
-use crate::gpu::kernels::KernelsIdle;
+use crate::gpu::compute::KernelsIdle;
 
 /// The owner of what lies on a GPU. Calls name the GPU by its index; the GPU holds none of its own
 /// locks during them, except during [`lost`](Self::lost).

@@ -1,6 +1,7 @@
 //! Kernels that compute wrongly, stop, or are not there: what counts is what the host finds.
 
 use core::any::Any;
+use core::panic::AssertUnwindSafe;
 use core::time::Duration;
 
 use vram_gpu::kernels::{
@@ -121,7 +122,7 @@ fn kernels_that_panic_leave_the_shard_as_it_was() {
     let (rig, _log) = told_rig();
     let shard = open_shard(&rig, 3 * SEGMENT);
     rig.devices[0].next(Op::Hash, Action::Panic).unwrap();
-    let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+    let looked = std::panic::catch_unwind(AssertUnwindSafe(|| {
         rig.manager.verify(&shard, Verify::Segments)
     }));
     assert!(looked.is_err());

@@ -1,5 +1,7 @@
 //! Sealing by kernels: the same seal as the host's, whatever happens on the way.
 
+use core::panic::AssertUnwindSafe;
+
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
     ContentDigest, ReaderSource, SealOptions, SealedShard, SivScope, Verify, VramError,
@@ -78,7 +80,7 @@ fn whatever_fails_on_the_way_the_seal_is_right_or_nothing_is_left() {
                     let what = format!("{protection:?} {suite:?} {op:?} {nth} {action:?}");
                     let request = request(protection, suite);
                     let seal = || rig.manager.seal(request, &bytes);
-                    let sealed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(seal));
+                    let sealed = std::panic::catch_unwind(AssertUnwindSafe(seal));
                     device.clear();
                     if let Ok(Ok(shard)) = sealed {
                         outcomes[0] += 1;
