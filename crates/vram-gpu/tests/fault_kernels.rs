@@ -185,6 +185,18 @@ fn a_sticky_error_of_a_kernel_loses_the_device_and_its_kernels_until_a_reset() {
 }
 
 #[test]
+fn a_sticky_error_of_the_wrapped_kernels_loses_the_wrapper() {
+    let inner = device();
+    let outer = FaultDevice::new(Arc::<FaultDevice>::clone(&inner), FaultPlan::new(2));
+    let (memory, kernels) = filled(&outer);
+    inner.next(Op::Hash, Action::Driver(codes::LAUNCH_FAILED)).unwrap();
+    assert!(kernels.hash(&*memory, &spans()).is_err());
+    assert!(kernels.hash(&*memory, &spans()).is_err());
+    assert_eq!(outer.calls_after_loss(), 1);
+    assert_eq!(inner.call_count(Op::Hash), 1, "nothing reaches a lost device");
+}
+
+#[test]
 fn kernels_are_withheld_for_any_reason_and_offered_again() {
     let device = device();
     let (memory, kernels) = filled(&device);
