@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use crate::{arguments, examples, fuzz, gpu, layers, models, proptest, shell, summary, workspace};
+use crate::{
+    arguments, examples, fuzz, gpu, layers, models, proptest, ptx, shell, summary, workspace,
+};
 
 /// The command line of this command.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,6 +41,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     push(&mut steps, "examples", examples::run);
     push(&mut steps, "format", || shell::cargo(&["fmt", "--all", "--", "--check"]).run());
     push(&mut steps, "layers", layers::run);
+    // Prints NOT RUN for what needs a tool that is not there.
+    push(&mut steps, "PTX of the kernels", || ptx::run(&ptx::Options::for_ci()));
     push(&mut steps, "lints", || {
         shell::cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]).run()
     });

@@ -20,6 +20,7 @@ mod model;
 mod models;
 mod planted;
 mod proptest;
+mod ptx;
 mod shell;
 mod stress;
 mod summary;
@@ -42,6 +43,8 @@ cargo xtask COMMAND [OPTIONS]
                                           (--build-only: a folder with the checks, to carry elsewhere; --read: the report of
                                           its logs, joined or cut off; --simulated: over the simulated driver, to check the checks;
                                           --debug: built as the tests are)
+  ptx [--check]                           the PTX of the kernels from their sources, with clang-19 (--check: whether it is what its
+                                          source and the table of kernels say, and what an assembler makes of it, where there is one)
   examples                                runs every example, as it is built for the tests
   outside                                 builds and runs a program outside the workspace, as the facade's README says
   layers                                  who may import whom, crates and files: against what the manifests and sources say
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         "gpu" => gpu::Options::parse(args).and_then(|options| gpu::run(&options)),
         "examples" => arguments::none(args).and_then(|()| examples::run()),
         "fuzz" => fuzz::Options::parse(args).and_then(|options| fuzz::run(&options)),
+        "ptx" => ptx::Options::parse(args).and_then(|options| ptx::run(&options)),
         "outside" => arguments::none(args).and_then(|()| gpu::outside::run()),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
         "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),

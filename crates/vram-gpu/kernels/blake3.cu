@@ -19,6 +19,8 @@ struct Item {
   u32 root;     // 1: the last merge, or the only chunk, is the root of the tree
 };
 
+static_assert(sizeof(Item) == 32, "ABI");
+
 // ABI, 16 bytes: subtrees that one block merges to one value.
 struct Merge {
   u32 first;  // index of the first subtree
@@ -26,6 +28,7 @@ struct Merge {
   u32 out;    // index of the value that is written
   u32 root;   // 1: the last merge is the root of the tree
 };
+static_assert(sizeof(Merge) == 16, "ABI");
 
 #define IV { 0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19 }
 

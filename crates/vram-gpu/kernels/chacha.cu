@@ -18,6 +18,8 @@ struct Segment {
   u32 last;    // 1: the last segment
   u32 unused;
 };
+static_assert(sizeof(Segment) == 32, "ABI");
+
 // ABI, 32 bytes.
 struct Key {
   u32 word[8];

@@ -19,11 +19,14 @@ struct Item {
   u32 out;      // index of the fingerprint that is written
 };
 
+static_assert(sizeof(Item) == 16, "ABI");
+
 // ABI, 32 KiB: a key, as `FingerprintKey` of Rust has it.
 struct Key {
   u32x2 first[STEPS][32];             // signed bytes, as the lanes of a warp hand them to a matrix instruction
   u64 second[2][PLACES][THREADS];     // numbers below 2^61 - 1
 };
+static_assert(sizeof(Key) == 32 << 10, "ABI");
 
 // acc += a * b, a matrix of 16 * 32 bytes times one of 32 * 8 signed bytes, spread over a warp.
 FN void multiply(u32* acc, u32x4 a, u32x2 b) {

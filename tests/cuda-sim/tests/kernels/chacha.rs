@@ -101,97 +101,53 @@ pub(crate) fn on_card(
         .collect())
 }
 
-/// Lengths at which something changes: blocks of both algorithms, rounds of a block of threads.
-pub(crate) fn edges() -> Vec<usize> {
-    let near = |base: usize| [base - 17, base - 16, base - 1, base, base + 1, base + 16, base + 65];
-    let mut edges = vec![0, 1, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 127, 128, 129, 191];
-    edges.extend([256, 1024, 4096, 8192, 16_384, 65_536].into_iter().flat_map(near));
-    edges
-}
-
-#[test]
-fn segments_of_every_edge_are_sealed_tagged_and_opened_as_ring_does() {
-    let card = Card::new(PTX);
-    let mut dice = Dice(11);
-    let plain: Vec<Segment> = edges().into_iter().map(|len| Segment::new(len, &mut dice)).collect();
+/// Seals, tags and opens segments, and compares all with ring. In place: the target is the source.
+pub(crate) fn check(card: &Card, plain: &[Segment], in_place: bool) {
     let sealed: Vec<Segment> = plain.iter().map(Segment::sealed).collect();
-    for in_place in [false, true] {
-        let outcomes = on_card(&card, "chacha_seal", &plain, in_place).unwrap();
-        for ((plain, sealed), outcome) in plain.iter().zip(&sealed).zip(&outcomes) {
-            let len = plain.bytes.len();
-            let result = if in_place { &outcome.source } else { &outcome.target };
-            assert!(*result == sealed.bytes, "ciphertext of {len} bytes");
-            assert_eq!(outcome.tag, sealed.tag, "tag of {len} bytes");
-        }
-        let outcomes = on_card(&card, "chacha_open", &sealed, in_place).unwrap();
-        for (plain, outcome) in plain.iter().zip(&outcomes) {
-            let result = if in_place { &outcome.source } else { &outcome.target };
-            assert_eq!(outcome.verdict, GOOD, "{} bytes", plain.bytes.len());
-            assert!(*result == plain.bytes, "plaintext of {} bytes", plain.bytes.len());
-        }
+    let result = |outcome: &Outcome| -> Vec<u8> {
+        if in_place { outcome.source.clone() } else { outcome.target.clone() }
+    };
+    let outcomes = on_card(card, "chacha_seal", plain, in_place).unwrap();
+    for (sealed, outcome) in sealed.iter().zip(&outcomes) {
+        let len = sealed.bytes.len();
+        assert!(result(outcome) == sealed.bytes, "ciphertext of {len} bytes");
+        assert_eq!(outcome.tag, sealed.tag, "tag of {len} bytes");
     }
-    let outcomes = on_card(&card, "chacha_tag", &sealed, false).unwrap();
+    let outcomes = on_card(card, "chacha_open", &sealed, in_place).unwrap();
+    for (plain, outcome) in plain.iter().zip(&outcomes) {
+        assert_eq!(outcome.verdict, GOOD, "{} bytes", plain.bytes.len());
+        assert!(result(outcome) == plain.bytes, "plaintext of {} bytes", plain.bytes.len());
+    }
+    let outcomes = on_card(card, "chacha_tag", &sealed, in_place).unwrap();
     for (sealed, outcome) in sealed.iter().zip(&outcomes) {
         assert_eq!(outcome.tag, sealed.tag, "tag of {} bytes", sealed.bytes.len());
         assert!(outcome.source == sealed.bytes && outcome.target.iter().all(|b| *b == BEFORE));
     }
-    card.finish();
 }
 
-#[test]
-fn extreme_messages_are_authenticated_exactly() {
-    let card = Card::new(PTX);
-    let mut dice = Dice(12);
-    // Ciphertext of ones fills every limb; many lengths, so that carries meet every place.
-    let segments: Vec<Segment> = [16, 255, 4096, 4112, 20_000]
-        .into_iter()
-        .flat_map(|len| [(len, 0xFF), (len, 0)])
-        .map(|(len, byte)| {
-            let wanted = Segment { bytes: vec![byte; len], ..Segment::new(len, &mut dice) };
-            // Sealing twice gives what was there: this is sealed to the bytes that were wanted.
-            Segment { bytes: wanted.sealed().bytes, ..wanted }
-        })
-        .collect();
-    let sealed: Vec<Segment> = segments.iter().map(Segment::sealed).collect();
-    assert!(sealed.iter().all(|s| s.bytes.iter().all(|byte| *byte == s.bytes[0])));
-    for (sealed, outcome) in
-        sealed.iter().zip(on_card(&card, "chacha_tag", &sealed, false).unwrap())
-    {
-        assert_eq!(outcome.tag, sealed.tag, "{} bytes", sealed.bytes.len());
+/// Changes one bit of one of three sealed segments, of its tag, key or number, and opens all.
+pub(crate) fn check_forgery(card: &Card, lens: [usize; 3], dice: &mut Dice) {
+    let mut sealed = lens.map(|len| Segment::new(len, dice).sealed());
+    let which = dice.below(3);
+    let segment = &mut sealed[which];
+    let bit = |dice: &mut Dice, bytes: &mut [u8]| {
+        let bit = dice.below(bytes.len() * 8);
+        bytes[bit / 8] ^= 1 << (bit % 8);
+    };
+    match dice.below(5) {
+        0 => bit(dice, &mut segment.tag),
+        1 => bit(dice, &mut segment.key),
+        2 => segment.index ^= 1 << dice.below(32),
+        3 => segment.last = !segment.last,
+        _ => bit(dice, &mut segment.bytes),
     }
-    card.finish();
-}
-
-#[test]
-fn one_flipped_bit_anywhere_is_refused_and_nothing_is_written() {
-    let card = Card::new(PTX);
-    let mut dice = Dice(13);
-    for round in 0..60 {
-        let lens: [usize; 3] = core::array::from_fn(|_| 1 + dice.below(1 << (1 + round % 14)));
-        let mut sealed: Vec<Segment> =
-            lens.iter().map(|len| Segment::new(*len, &mut dice).sealed()).collect();
-        let which = dice.below(3);
-        let segment = &mut sealed[which];
-        let bit = |dice: &mut Dice, bytes: &mut [u8]| {
-            let bit = dice.below(bytes.len() * 8);
-            bytes[bit / 8] ^= 1 << (bit % 8);
-        };
-        match dice.below(5) {
-            0 => bit(&mut dice, &mut segment.tag),
-            1 => bit(&mut dice, &mut segment.key),
-            2 => segment.index ^= 1 << dice.below(32),
-            3 => segment.last = !segment.last,
-            _ => bit(&mut dice, &mut segment.bytes),
-        }
-        let in_place = dice.below(2) == 1;
-        let outcomes = on_card(&card, "chacha_open", &sealed, in_place).unwrap();
-        for (at, (segment, outcome)) in sealed.iter().zip(&outcomes).enumerate() {
-            assert_eq!(outcome.verdict, if at == which { BAD } else { GOOD });
-            if at == which {
-                assert!(outcome.source == segment.bytes, "the source is as it was");
-                assert!(outcome.target.iter().all(|byte| *byte == BEFORE), "and the target");
-            }
+    let in_place = dice.below(2) == 1;
+    let outcomes = on_card(card, "chacha_open", &sealed, in_place).unwrap();
+    for (at, (segment, outcome)) in sealed.iter().zip(&outcomes).enumerate() {
+        assert_eq!(outcome.verdict, if at == which { BAD } else { GOOD });
+        if at == which {
+            assert!(outcome.source == segment.bytes, "the source is as it was");
+            assert!(outcome.target.iter().all(|byte| *byte == BEFORE), "and the target");
         }
     }
-    card.finish();
 }

@@ -16,6 +16,7 @@ mod blake3;
 mod card;
 mod chacha;
 mod deletions;
+mod edges;
 mod fingerprint;
 mod instructions;
 mod rules;
