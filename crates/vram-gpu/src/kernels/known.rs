@@ -241,6 +241,16 @@ mod tests {
     }
 
     #[test]
+    fn the_document_has_the_vectors_of_the_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/fingerprint.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        for ((start, len), [value, _]) in FINGERPRINTED {
+            let row = format!("| bytes {start} … {} | `{value}` |", start + len - 1);
+            assert!(text.contains(&row), "{row}");
+        }
+    }
+
+    #[test]
     fn sound_kernels_pass_and_every_one_that_errs_is_named() {
         use crate::fault::{Action, FaultPlan, Op};
         let host = HostDevice::builder(GpuIndex::new(0), ByteLen::MIB).kernels().build().unwrap();

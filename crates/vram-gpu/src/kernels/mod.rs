@@ -70,7 +70,7 @@ pub struct CipherSpan {
     /// Which bytes: 0 to [`SEGMENT_MAX`]. Starts at a multiple of [`SPAN_ALIGNMENT`].
     pub source: DeviceRange,
     /// Where the result starts: the same place as the source, or one that shares no byte with it.
-    /// A multiple of [`SPAN_ALIGNMENT`].
+    /// It shares none with other segments of the call either. A multiple of [`SPAN_ALIGNMENT`].
     pub target: DeviceOffset,
     /// The number of the segment.
     pub index: u32,

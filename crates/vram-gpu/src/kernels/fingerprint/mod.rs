@@ -4,6 +4,8 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "positions in a key or in a row")]
 
+#[cfg(test)]
+mod bound;
 mod sums;
 #[cfg(test)]
 mod tests;
@@ -140,7 +142,7 @@ impl FingerprintKey {
             return None;
         }
         let sums = form.sums(bytes, &self.columns)?;
-        let [low, high] = [0, 1].map(|sum| sums::folded(&sums, |at| self.second(sum, at)));
+        let [low, high] = [0, 1].map(|sum| sums::folded(&sums, P, |at| self.second(sum, at)));
         let mut value = [0; 16];
         let (first, last) = value.split_at_mut(8);
         first.copy_from_slice(&low.to_le_bytes());
@@ -173,7 +175,9 @@ impl FingerprintKey {
 impl Drop for FingerprintKey {
     fn drop(&mut self) {
         self.bytes.zeroize();
-        self.columns.zeroize();
+        for column in self.columns.as_flattened_mut() {
+            column.0.zeroize();
+        }
     }
 }
 

@@ -10,8 +10,13 @@ use core::arch::x86_64::{
     _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_setzero_si512, _mm512_storeu_si512,
 };
 
+use core::slice;
+
 use super::Form;
 use super::sums::{COLUMNS, Column, ROW_LEN, ROWS, STEP_LEN, Sums};
+
+/// Steps that are worked on together.
+const GROUP: usize = 8;
 
 /// With products of bytes in 512-bit vectors; none where the processor has no such instructions.
 pub(super) fn avx512(bytes: &[u8], columns: &[[Column; COLUMNS]]) -> Option<Sums> {
@@ -37,31 +42,45 @@ fn steps<'a>(
     (whole, (!rest.is_empty()).then_some(&*short))
 }
 
+#[expect(clippy::large_stack_arrays, reason = "32 KiB, as much as the nearest cache holds")]
 #[target_feature(enable = "avx512f,avx512vnni")]
 fn with_vnni(bytes: &[u8], columns: &[[Column; COLUMNS]]) -> Sums {
     let mut short = [0; STEP_LEN];
     let (whole, last) = steps(bytes, &mut short);
-    let mut sums = [[[0; COLUMNS]; 2]; ROWS];
-    // Two rows at a time: sixteen sums stay in registers, and a column is loaded once for both.
-    for (pair, sums) in sums.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-        let mut first = [_mm512_setzero_si512(); COLUMNS];
-        let mut second = [_mm512_setzero_si512(); COLUMNS];
-        for (step, columns) in whole.iter().chain(last).zip(columns) {
-            let Some([one, two]) = step.as_chunks::<ROW_LEN>().0.as_chunks::<2>().0.get(pair)
-            else {
-                continue;
-            };
-            let (one, two) = (load512(one), load512(two));
-            for ((column, first), second) in columns.iter().zip(&mut first).zip(&mut second) {
-                let column = load512(&column.map(i8::cast_unsigned));
-                *first = _mm512_dpbusd_epi32(*first, one, column);
-                *second = _mm512_dpbusd_epi32(*second, two, column);
+    let mut vectors = [[_mm512_setzero_si512(); COLUMNS]; ROWS];
+    // A few steps at a time, whose bytes and columns stay in the nearest cache; two rows at a time,
+    // whose sums stay in registers while a column is loaded once for both.
+    let last = last.map(slice::from_ref).unwrap_or_default();
+    let groups = whole.chunks(GROUP).chain([last]).scan(0, |at, steps| {
+        let first = *at;
+        *at += steps.len();
+        Some((steps, columns.get(first..)?))
+    });
+    for (steps, columns) in groups {
+        for (pair, vectors) in vectors.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let [mut first, mut second] = *vectors;
+            for (step, columns) in steps.iter().zip(columns) {
+                let rows = step.as_chunks::<ROW_LEN>().0.as_chunks::<2>().0;
+                let Some([one, two]) = rows.get(pair) else { continue };
+                let (one, two) = (load512(one), load512(two));
+                for ((column, first), second) in columns.iter().zip(&mut first).zip(&mut second) {
+                    let column = load512(&column.0.map(i8::cast_unsigned));
+                    *first = _mm512_dpbusd_epi32(*first, one, column);
+                    *second = _mm512_dpbusd_epi32(*second, two, column);
+                }
             }
+            *vectors = [first, second];
         }
-        for (sums, vectors) in sums.iter_mut().zip([first, second]) {
-            for (column, vector) in vectors.into_iter().enumerate() {
-                put(sums, column, &store512(vector), 1);
-            }
+    }
+    let mut sums = [[[0; COLUMNS]; 2]; ROWS];
+    for (sums, vectors) in sums.iter_mut().zip(&vectors) {
+        let [even, odd] = sums;
+        for ((vector, even), odd) in vectors.iter().zip(even).zip(odd) {
+            // The words of the four threads of a card that loaded the row.
+            let words = store512(*vector);
+            let [a, b, c, d] = words.as_chunks::<4>().0.iter().fold([0; 4], added);
+            *even = a.wrapping_add(c);
+            *odd = b.wrapping_add(d);
         }
     }
     sums
@@ -81,27 +100,31 @@ fn with_avx2(bytes: &[u8], columns: &[[Column; COLUMNS]]) -> Sums {
                 *quarter = _mm256_cvtepu8_epi16(load128(bytes));
             }
             for (column, vector) in columns.iter().zip(&mut vectors) {
-                let column = column.map(i8::cast_unsigned);
+                let column = column.0.map(i8::cast_unsigned);
                 for (quarter, keys) in quarters.iter().zip(column.as_chunks().0) {
                     let keys = _mm256_cvtepi8_epi16(load128(keys));
                     *vector = _mm256_add_epi32(*vector, _mm256_madd_epi16(*quarter, keys));
                 }
             }
         }
-        for (column, vector) in vectors.into_iter().enumerate() {
-            put(sums, column, &store256(vector), 2);
+        let [even, odd] = sums;
+        for ((vector, even), odd) in vectors.into_iter().zip(even).zip(odd) {
+            // Two sums for each word.
+            let parts = store256(vector);
+            let [a, b, c, d] = parts.as_chunks::<4>().0.iter().fold([0; 4], added);
+            *even = a.wrapping_add(b);
+            *odd = c.wrapping_add(d);
         }
     }
     sums
 }
 
-/// Adds the parts of a vector to the sums of the two halves, which take turns after `turn` parts.
-fn put(sums: &mut [[u32; COLUMNS]; 2], column: usize, parts: &[u32], turn: usize) {
-    for (at, parts) in parts.chunks(turn).enumerate() {
-        if let Some(sum) = sums.get_mut(at % 2).and_then(|half| half.get_mut(column)) {
-            *sum = parts.iter().fold(*sum, |sum, part| sum.wrapping_add(*part));
-        }
+/// The sums of equal places.
+fn added(mut sums: [u32; 4], parts: &[u32; 4]) -> [u32; 4] {
+    for (sum, part) in sums.iter_mut().zip(parts) {
+        *sum = sum.wrapping_add(*part);
     }
+    sums
 }
 
 #[target_feature(enable = "avx512f")]
