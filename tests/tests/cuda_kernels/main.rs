@@ -11,6 +11,7 @@
 extern crate vram_testkit;
 
 mod failures;
+mod random;
 mod states;
 mod values;
 
