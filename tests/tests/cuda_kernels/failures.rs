@@ -124,6 +124,7 @@ fn a_sticky_error_of_a_launch_loses_the_device_and_a_reset_brings_kernels_again(
             bench.next(CallKind::Launch, fault);
             assert_eq!(code_of(fingerprint(&*kernels, &*memory, &key)), code);
             assert!(!bench.device.state().is_ready());
+            bench.assert_host_wiped("a sticky error");
             let calls = Sim::faults(bench.ordinal).all_calls();
             assert_eq!(bench.device.kernels().map(drop), Err(NoKernels::Lost { code }));
             assert_eq!(code_of(fingerprint(&*kernels, &*memory, &key)), code);

@@ -30,6 +30,23 @@ fn nothing_is_loaded_before_somebody_asks_and_asking_waits_for_nothing() {
     bench.finish();
 }
 
+/// Kernels of `PyTorch` and of `candle` run in the default stream of the same context.
+#[test]
+fn kernels_end_while_the_default_stream_has_unfinished_work() {
+    use cust::context::{Context, CurrentContext};
+    let bench = Bench::new();
+    let (memory, kernels) = (bench.holding(&noise(4096, 1)), bench.kernels());
+    let context = Context::new(cust::device::Device::get_device(bench.ordinal).unwrap()).unwrap();
+    CurrentContext::set_current(&context).unwrap();
+    let mut theirs = cust::memory::DeviceBuffer::<u8>::zeroed(64).unwrap();
+    let address = theirs.as_device_ptr().as_raw();
+    theirs.set_8(7).unwrap();
+    kernels.hash(&*memory, &[hash_span(0, 4096, 0, true)]).unwrap();
+    assert!(Sim::inspect(bench.ordinal, address, 64) != [7; 64], "it waited for theirs");
+    drop((theirs, context, memory, kernels));
+    bench.finish();
+}
+
 #[test]
 fn all_values_of_a_device_share_its_kernels() {
     let bench = Bench::new();

@@ -14,6 +14,8 @@
 //! - **A reset** waits for running calls, destroys the context and starts an epoch. Handles of an
 //!   earlier epoch are refused and never passed to the driver. Host buffers are memory of this
 //!   process that is only registered with the driver, so that they outlive any reset.
+//! - **Kernels** are loaded by a thread that ends before the device does, and belong to an epoch, as
+//!   allocations do: see [`kernels`].
 //! - **Locks.** The context is held for reading by each call and for writing only by a reset; no
 //!   thread takes it twice. Pools are locked for a push or a pop, never across a driver call.
 

@@ -162,3 +162,20 @@ impl Job for Ciphering<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_ends_where_bytes_or_segments_do() {
+        let fitting = |count, len| {
+            let source = Span { start: 0, len };
+            Ciphering::fitting(&vec![CipherAt { source, target: 0, index: 0, last: false }; count])
+        };
+        assert_eq!(fitting(3, 0), 3);
+        assert_eq!(fitting(5000, 16), SEGMENTS_MAX);
+        assert_eq!(fitting(5000, 16 << 20), 16);
+        assert_eq!(fitting(5000, (16 << 20) - 1), 16);
+    }
+}

@@ -87,32 +87,39 @@ impl Desk {
     /// As [`kernels`](Self::kernels), after everything is loaded, but no later than this.
     pub(in crate::cuda) fn wait(&self, most: Duration) -> Result<Arc<dyn Kernels>, NoKernels> {
         let begun = Instant::now();
-        // Starts the loading, if that helps.
-        let _of_now = self.kernels();
-        let mut state = lock(&self.shared.state);
         loop {
+            let (answer, start) = self.shared.ask();
             let left = most.saturating_sub(begun.elapsed());
-            if !state.running || left.is_zero() {
-                drop(state);
-                return self.shared.ask().0;
+            if left.is_zero() {
+                return answer;
             }
-            let woken = self.shared.changed.wait_timeout(state, left);
-            state = woken.unwrap_or_else(PoisonError::into_inner).0;
+            if start {
+                self.start();
+            }
+            let state = lock(&self.shared.state);
+            if state.running {
+                drop(self.shared.changed.wait_timeout(state, left));
+            } else if !start {
+                return answer;
+            }
         }
     }
 
     /// After a reset: loads them again, if anybody has asked for them before.
     pub(in crate::cuda) fn renew(&self) {
-        let asked = !matches!(lock(&self.shared.state).found, Found::Nothing);
+        let asked = {
+            let state = lock(&self.shared.state);
+            state.running || !matches!(state.found, Found::Nothing)
+        };
         if asked {
             let _of_now = self.kernels();
         }
     }
 
-    /// Starts a thread that loads, unless one runs.
+    /// Starts a thread that loads, unless one runs, or has ended since its caller asked.
     fn start(&self) {
         let mut loader = lock(&self.loader);
-        if core::mem::replace(&mut lock(&self.shared.state).running, true) {
+        if !self.shared.ask().1 || core::mem::replace(&mut lock(&self.shared.state).running, true) {
             return;
         }
         if let Some(before) = loader.take() {

@@ -106,3 +106,18 @@ impl Job for Fingerprinting<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_ends_where_bytes_or_items_do() {
+        let spans = |count, len| vec![Span { start: 0, len }; count];
+        let fitting = |count, len| Fingerprinting::fitting(&spans(count, len));
+        assert_eq!(fitting(3, 5), 3);
+        assert_eq!(fitting(9000, 16), ITEMS_MAX);
+        assert_eq!(fitting(2000, 256 << 10), 1024);
+        assert_eq!(fitting(2000, (256 << 10) - 1), 1024);
+    }
+}

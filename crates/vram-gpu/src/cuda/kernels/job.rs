@@ -54,7 +54,7 @@ pub(super) trait Job {
 /// the slots of the pool and the modules of the kernels.
 pub(super) unsafe fn run(
     bound: &Bound<'_>,
-    pool: &Pool,
+    pool: &Pool<Slot>,
     job: &mut impl Job,
 ) -> Result<(), GpuError> {
     let mut flights = Flights { bound, pool, under_way: VecDeque::new() };
@@ -89,7 +89,7 @@ pub(super) unsafe fn run(
 /// Launches under way. What is left of them after a failure is waited for, overwritten and returned.
 struct Flights<'c, 'p> {
     bound: &'c Bound<'p>,
-    pool: &'c Pool,
+    pool: &'c Pool<Slot>,
     under_way: VecDeque<(Slot, Slice)>,
 }
 

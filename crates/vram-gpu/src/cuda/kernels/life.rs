@@ -29,7 +29,7 @@ const _: () = assert!(SCRATCH_LEN <= 2 << 20);
 pub(super) struct Life {
     port: Port,
     scratch: Allocation,
-    pool: Pool,
+    pool: Pool<Slot>,
     modules: Mutex<Vec<Module>>,
     wrong: AtomicBool,
 }

@@ -156,7 +156,11 @@ impl Slot {
     /// for, the device is lost, as after any such copy.
     pub(super) fn settle(&mut self, bound: &Bound<'_>) {
         let device = &bound.port().core;
-        if device.lost().is_some() {
+        if let Some(code) = device.lost() {
+            // A sticky error has ended all work of the context.
+            if codes::is_sticky(code) {
+                self.wipe_buffer();
+            }
             return;
         }
         // SAFETY: the slot lies in scratch memory, which is alive in the bound context.
@@ -173,7 +177,6 @@ impl Slot {
             Err(code) => {
                 device.lose(code);
                 if codes::is_sticky(code) {
-                    // It has ended all work of the context.
                     self.wipe_buffer();
                 }
             }
