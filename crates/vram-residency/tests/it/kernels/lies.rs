@@ -122,9 +122,8 @@ fn kernels_that_panic_leave_the_shard_as_it_was() {
     let (rig, _log) = told_rig();
     let shard = open_shard(&rig, 3 * SEGMENT);
     rig.devices[0].next(Op::Hash, Action::Panic).unwrap();
-    let looked = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        rig.manager.verify(&shard, Verify::Segments)
-    }));
+    let looked =
+        std::panic::catch_unwind(AssertUnwindSafe(|| rig.manager.verify(&shard, Verify::Segments)));
     assert!(looked.is_err());
     assert!(rig.manager.verify(&shard, Verify::Segments).unwrap().sound);
     rig.manager.free_shard(&shard).unwrap();
