@@ -118,6 +118,10 @@ fn everything_looks_altered_on_demand() {
     device.next(Op::Open, Action::FlipResults).unwrap();
     let opened = kernels.open(&*memory, &*memory, &segments(), &keys, &tags).unwrap();
     assert_eq!(opened, [false, false]);
+    // Now they are plaintext, whose tags are others.
+    device.next(Op::Open, Action::FlipResults).unwrap();
+    let opened = kernels.open(&*memory, &*memory, &segments(), &keys, &tags).unwrap();
+    assert_eq!(opened, [false, false], "what is altered looks so too");
     let mut bytes = [0; 100];
     memory.read(range(2048, 100), &mut bytes).unwrap();
     assert_eq!(bytes, [7; 100], "it was opened even so");
