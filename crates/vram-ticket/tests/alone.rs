@@ -212,13 +212,13 @@ fn a_ticket_says_what_its_last_check_rests_on() {
         let signed = signed.unwrap();
         assert_eq!(signed.checked, checked.or(Some(Checked::BY_HOST)));
         let bytes = signed.to_bytes();
-        assert_eq!(bytes[19] & 48, bits);
+        assert_eq!(bytes[19] & 0x30, bits);
         assert_eq!(ShardTicket::from_bytes(&bytes), Ok(signed));
     }
     // Without a check it rests on nothing, whatever is stated.
     let checked = Some(by(Evidence::Fingerprint, Site::Card));
     let signed = Statement { checked, ..statement() }.sign(&key()).unwrap();
-    assert_eq!((signed.checked, signed.to_bytes()[19] & 48), (None, 0));
+    assert_eq!((signed.checked, signed.to_bytes()[19] & 0x30), (None, 0));
     let mut altered = signed.to_bytes();
     altered[19] |= 16;
     assert!(matches!(ShardTicket::from_bytes(&altered), Err(TicketError::Malformed { .. })));
