@@ -139,6 +139,11 @@ fn write_kernels(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
     for gpu in &metrics.gpus {
         writeln!(f, "{name}{{{}}} {}", Gpu(gpu), u8::from(gpu.kernels.used))?;
     }
+    let name = "vram_gpu_kernel_scratch_bytes";
+    head(f, name, "gauge", "Device memory that its kernels take at most, beside the budget.")?;
+    for gpu in &metrics.gpus {
+        writeln!(f, "{name}{{{}}} {}", Gpu(gpu), gpu.kernels.scratch.get())?;
+    }
     let name = "vram_gpu_kernel_bytes_total";
     head(f, name, "counter", "Bytes that kernels of the device worked on, by what they computed.")?;
     for gpu in &metrics.gpus {
@@ -157,7 +162,7 @@ fn write_kernels(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
         ),
         (
             "vram_gpu_kernel_fallbacks_total",
-            "Times that the host computed what the kernels did not.",
+            "Times that kernels were wanted and gave nothing: the host computed.",
             |done| done.fallbacks,
         ),
     ];

@@ -63,7 +63,10 @@ pub struct ShardReport {
     pub quarantine: Option<AlteredSegments>,
     /// When all of the shard was last found sound.
     pub last_verified: Option<Timestamp>,
-    /// What that check rests on, and where it was computed.
+    /// When all of the shard was last found sound by a proof: not later than that.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub last_proof: Option<Timestamp>,
+    /// What the last check rests on, and where it was computed.
     #[cfg_attr(feature = "serde", serde(default))]
     pub last_checked: Option<Checked>,
     pub leases: u64,
@@ -120,6 +123,7 @@ pub fn report(core: &Core) -> Report {
                 generation: state.generation,
                 quarantine: state.quarantine.as_ref().map(|known| known.listed()),
                 last_verified: state.ages.last_verified(),
+                last_proof: state.ages.last_proof(),
                 last_checked: state.ages.last_checked(),
                 pinned: entry.standing.pinned(),
                 priority: entry.standing.claim.priority,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use vram_gpu::kernels::Kernels;
 use vram_seal::{Protection, SegmentCollector, SegmentHash, Suite};
-use vram_space::{Compute, Space};
+use vram_space::{Compute, Space, WipePolicy};
 
 use crate::error::VramError;
 use crate::parts::Core;
@@ -17,13 +17,14 @@ use crate::resident::contents::{finish_seal, fresh};
 use crate::shard::{Entry, Seal, View};
 use crate::transfer::kernels::encrypt::encrypt;
 use crate::transfer::kernels::launch::{Bytes, Told};
+use crate::transfer::kernels::room_for;
 
 /// Seals the bytes at `old` anew into `space`; `None` if the host must do it.
 ///
 /// ```text
 ///  1 plaintext: where it lies, or opened into the new place         tags are checked first
 ///  2 its hashes, compared with the old record
-///  3 encrypted into the new place, or copied, or left there
+///  3 encrypted into the new place (and opened and hashed there), or copied, or left there
 ///  4 the hashes of the plaintext once more, where it still lies     nothing changed meanwhile
 /// ```
 pub(crate) fn write_anew(
@@ -37,7 +38,9 @@ pub(crate) fn write_anew(
     let opens = anew.params.protection() == Protection::Authenticated;
     let knows_old = was_open || old.lends_keys();
     let knows_new = opens || anew.params.suite() == Suite::ChaCha20Poly1305;
-    if old.gpu.compute != Compute::Card || !knows_old || !knows_new {
+    // What fails on the way has to be wiped: it may be plaintext.
+    let wiped = old.gpu.wipe == WipePolicy::Always;
+    if old.gpu.compute != Compute::Card || !wiped || !knows_old || !knows_new {
         return Ok(None);
     }
     let Some(kernels) = old.kernels() else { return Ok(None) };
@@ -52,7 +55,7 @@ pub(crate) fn write_anew(
     let hashes = Arc::new(hashes);
     let sealer = fresh(core, entry, anew)?.fix(Arc::clone(&hashes))?;
     let collector = SegmentCollector::new(sealer)?;
-    if encrypt(kernels, [plain, &to], &collector, &hashes)? != Told::All {
+    if encrypt(kernels, [plain, &to], &collector, &hashes, &|| Ok(()))? != Told::All {
         return Ok(None);
     }
     if was_open && opens {
@@ -96,7 +99,7 @@ fn content(
     old: &View,
     plain: &Bytes<'_>,
 ) -> Result<Option<Vec<SegmentHash>>, VramError> {
-    let mut hashes = Vec::new();
+    let mut hashes = room_for(plain.layout.count())?;
     let told = plain.hashes(kernels, 0..plain.layout.count(), |_segment, hash| {
         hashes.push(hash);
         Ok(())

@@ -7,7 +7,7 @@ use vram_alloc::{ByteLen, ByteRange};
 use vram_events::EventKind;
 use vram_id::ShardId;
 use vram_seal::parallel::Threads;
-use vram_seal::{Checked, Evidence, Protection};
+use vram_seal::{Checked, Evidence};
 
 use crate::error::VramError;
 use crate::parts::Core;
@@ -200,15 +200,13 @@ fn look_in_passing(
     evidence: Option<Evidence>,
 ) -> Result<Looked, VramError> {
     let opener = &view.seal.opener;
-    // The hashes of an Authenticated shard need no key on the device, and prove more.
-    let evidence = evidence.unwrap_or(match view.seal.protection() {
-        Protection::Authenticated => Evidence::Proof,
-        _ => Evidence::Fingerprint,
-    });
-    view.look_with(Selection::Run(run), evidence, |selection| {
+    // Where the device can compare with the seal itself, that proves more.
+    let proven = view.is_proven_there();
+    let evidence = evidence.unwrap_or(if proven { Evidence::Proof } else { Evidence::Fingerprint });
+    view.look_with(Selection::Run(run), evidence, |selection, see| {
         let (device, limit) = (view.gpu.device.info(), core.limits.staging_bytes);
         let windows = Windows::plan(*opener.layout(), device, Threads::ONE, limit)?;
-        view.altered_by(&windows, selection, |segment, bytes| opener.open_segment(segment, bytes))
+        view.altered_seen(&windows, selection, see)
     })
 }
 

@@ -8,7 +8,8 @@
 //!    is what was read
 //!  4 hashes of a few segments, compared with the host's own; the digest,         host
 //!    compared with what the caller expects
-//!  5 keys of the segments; encrypted in place; tags                              host, device
+//!  5 keys of the segments; encrypted in place, opened and hashed there, and
+//!    encrypted again to the same tags                                             host, device
 //! ```
 //!
 //! From 1 to 5 the plaintext lies where the sealed bytes will, in memory that is wiped before it goes
@@ -23,10 +24,10 @@ use vram_files::Feed;
 use vram_gpu::GpuError;
 use vram_gpu::kernels::Kernels;
 use vram_seal::{
-    Fresh, Hashes, Protection, SealParams, Sealed, Sealer, SegmentCollector, SegmentHash, Suite,
-    merge_digest,
+    Fresh, Hashes, Protection, SealError, SealParams, Sealed, Sealer, SegmentCollector,
+    SegmentHash, Suite, merge_digest,
 };
-use vram_space::{Compute, Gpu, Space, locate};
+use vram_space::{Compute, Gpu, Space, WipePolicy, locate};
 use zeroize::Zeroize;
 
 use crate::error::VramError;
@@ -36,6 +37,7 @@ use crate::transfer::convert::part;
 use crate::transfer::feed::read_window;
 use crate::transfer::kernels::encrypt::encrypt;
 use crate::transfer::kernels::launch::{Bytes, Told};
+use crate::transfer::kernels::room_for;
 use crate::transfer::walk::send;
 use crate::transfer::{Selection, Window, Windows, WriteOptions};
 
@@ -46,7 +48,8 @@ const SAMPLED: u64 = 6;
 pub(crate) fn applies(gpu: &Gpu, params: SealParams) -> bool {
     let known = params.protection() == Protection::Authenticated
         || params.suite() == Suite::ChaCha20Poly1305;
-    gpu.compute == Compute::Card && known
+    // What fails on the way has to be wiped: it is plaintext.
+    gpu.compute == Compute::Card && gpu.wipe == WipePolicy::Always && known
 }
 
 /// The seal of one shard by kernels.
@@ -82,15 +85,21 @@ impl OnCard<'_> {
         let hashes = Arc::new(hashes);
         let collector = SegmentCollector::new(sealer.fix(Arc::clone(&hashes))?)?;
         if seals {
-            // There is no way back: kernels that stop in the middle end the seal.
-            match encrypt(self.kernels, [&bytes, &bytes], &collector, &hashes)? {
+            match encrypt(self.kernels, [&bytes; 2], &collector, &hashes, &|| self.go_on())? {
                 Told::All => {}
-                Told::Nothing(error) => return Err(stopped(&bytes, error)),
+                Told::Nothing { untouched: true, .. } => self.encrypt_on_host(&collector, space)?,
+                // There is no way back: kernels that stop in the middle end the seal.
+                Told::Nothing { error, .. } => return Err(stopped(&bytes, error)),
             }
         } else {
             self.encrypt_on_host(&collector, space)?;
         }
         Ok(collector.finish()?)
+    }
+
+    /// No byte is done, but the caller may have cancelled.
+    fn go_on(&self) -> Result<(), VramError> {
+        (self.options.watch)(ByteLen::ZERO)
     }
 
     /// Copies the source to the device as it is. Returns the hashes that the host computed of a few
@@ -135,8 +144,8 @@ impl OnCard<'_> {
         arming: &Arming,
         own: &BTreeMap<u64, SegmentHash>,
     ) -> Result<Option<Vec<SegmentHash>>, VramError> {
-        let (mut hashes, mut agree) = (Vec::new(), true);
         let all = 0..bytes.layout.count();
+        let (mut hashes, mut agree) = (room_for(all.end)?, true);
         let told = bytes.hashes(self.kernels, all.clone(), |segment, hash| {
             agree &= own.get(&segment).is_none_or(|own| *own == hash);
             hashes.push(hash);
@@ -146,20 +155,22 @@ impl OnCard<'_> {
             return Ok(None);
         }
         // After the hashes: what changed before they were computed shows here.
-        let mut found = Vec::new();
+        self.go_on()?;
+        let (mut piece, mut arrived) = (0, true);
         let told = bytes.pieces(&all, |memory, spans| {
             let computed = self.kernels.fingerprint(memory, spans, arming.key(), None)?;
-            found.extend(computed.iter().map(|one| one.value));
+            arrived &= computed.len() == spans.len();
+            for one in &computed {
+                arrived &= arming.is_at(piece, &one.value);
+                piece = piece.saturating_add(1);
+            }
             Ok(())
         })?;
-        if told != Told::All {
-            return Ok(None);
-        }
-        let segments = arming.differing(&bytes.layout, &found);
-        if !segments.is_empty() {
+        if told != Told::All || !arrived {
             // The host judges: it reads the bytes, and seals them if they did arrive.
             return Ok(None);
         }
+        self.go_on()?;
         // Computed once more: nobody else knows the right hashes, and what is sealed under a wrong one
         // opens and is not what its record says.
         let mut first = hashes.iter();
@@ -209,9 +220,17 @@ impl OnCard<'_> {
         collector: &SegmentCollector,
         space: &Space,
     ) -> Result<(), VramError> {
+        let gpu = space.gpu().index;
         self.each_on_device(space, |window, bytes| {
             window.each(self.windows.layout(), bytes, |segment, bytes| {
-                let sealed = collector.sealer().seal_segment(segment, bytes)?;
+                let sealed = collector.sealer().seal_segment(segment, bytes);
+                // Not the caller's source: that is read no more.
+                let sealed = sealed.map_err(|error| match error {
+                    SealError::SourceChanged { segment } => {
+                        VramError::WriteNotKept { gpu, segments: vec![segment].into() }
+                    }
+                    other => other.into(),
+                })?;
                 collector.put(segment, sealed)?;
                 Ok::<_, VramError>(())
             })?;
@@ -228,6 +247,7 @@ impl OnCard<'_> {
         let (windows, count) = (self.windows, self.windows.count());
         windows.run(space.gpu(), windows.buffers(), count, |worker, index| {
             let Some(window) = windows.get(index) else { return Ok(()) };
+            self.go_on()?;
             let at = locate(space.range(), window.bytes)?;
             let memory = space.memory()?;
             let staging = worker.read(&**memory, at)?;

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use vram_id::{Clock, Timestamp};
-use vram_seal::Checked;
+use vram_seal::{Checked, Evidence};
 
 /// One moment on both clocks: the wall clock for reports, the monotonic clock for computing ages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ impl Check {
 pub(crate) struct Ages {
     here_since: Moment,
     last_verified: Option<Check>,
+    /// The last of those checks that was a proof.
+    last_proof: Option<Check>,
     /// Counts the changes. A check that reads the shard in parts starts again if this count has
     /// risen.
     changes: u64,
@@ -53,13 +55,20 @@ impl Ages {
     /// The ages of bytes that arrive at their placement now. `verified` is when the check began
     /// that read all of them back, if there was one.
     pub(crate) const fn new(here_since: Moment, verified: Option<Check>) -> Self {
-        Self { here_since, last_verified: verified, changes: 0, arrivals: 0 }
+        Self {
+            here_since,
+            last_verified: verified,
+            last_proof: proof(verified),
+            changes: 0,
+            arrivals: 0,
+        }
     }
 
     /// Records that the bytes now lie at another placement, or under another seal.
     pub(crate) const fn arrived(&mut self, now: Moment, verified: Option<Check>) {
         self.here_since = now;
         self.last_verified = verified;
+        self.last_proof = proof(verified);
         self.changes = self.changes.wrapping_add(1);
         self.arrivals = self.arrivals.wrapping_add(1);
     }
@@ -71,11 +80,20 @@ impl Ages {
         if self.last_verified.is_none_or(|last| last.began.monotonic <= check.began.monotonic) {
             self.last_verified = Some(check);
         }
+        let newer = |last: Check| last.began.monotonic <= check.began.monotonic;
+        if check.by.evidence == Evidence::Proof && self.last_proof.is_none_or(newer) {
+            self.last_proof = Some(check);
+        }
     }
 
     /// When all of the shard was last found sound.
     pub(crate) fn last_verified(&self) -> Option<Timestamp> {
         self.last_verified.map(|check| check.began.wall)
+    }
+
+    /// When all of the shard was last found sound by a proof, rather than a fingerprint.
+    pub(crate) fn last_proof(&self) -> Option<Timestamp> {
+        self.last_proof.map(|check| check.began.wall)
     }
 
     /// What that check rests on.
@@ -101,5 +119,13 @@ impl Ages {
 
     pub(crate) const fn changes(&self) -> u64 {
         self.changes
+    }
+}
+
+/// A check that is a proof.
+const fn proof(check: Option<Check>) -> Option<Check> {
+    match check {
+        Some(Check { by: Checked { evidence: Evidence::Proof, .. }, .. }) => check,
+        _ => None,
     }
 }

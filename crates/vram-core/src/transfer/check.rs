@@ -70,9 +70,7 @@ impl View {
             Selection::sample(count, SAMPLED, seed_of(&self.seal))
         };
         let evidence = match policy {
-            // Hashes prove more, and need no pass on the host.
-            _ if self.seal.protection() == Protection::Authenticated => Evidence::Proof,
-            ReadBack::Default | ReadBack::Fingerprint => Evidence::Fingerprint,
+            ReadBack::Default | ReadBack::Fingerprint => self.best_evidence(),
             _ => Evidence::Proof,
         };
         let Looked { altered: segments, checked } = self.look(selection, evidence)?;

@@ -8,16 +8,19 @@ pub(crate) mod launch;
 pub(crate) mod lent;
 
 use core::ops::Range;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 
-use vram_alloc::Site;
-use vram_gpu::kernels::{Fingerprint, Fingerprints, Kernels};
-use vram_seal::{Checked, Evidence, Protection, SegmentHash, SegmentLayout, Suite};
+use vram_alloc::{ByteLen, Site};
+use vram_gpu::kernels::{Fingerprint, Kernels};
+use vram_seal::{Checked, Evidence, Protection, SegmentHash, Suite};
 use vram_space::Compute;
+use zeroize::Zeroizing;
 
 use crate::error::VramError;
 use crate::shard::View;
-use crate::shard::seal::prints;
+use crate::shard::seal::prints::{self, Turn};
+use crate::sync::{Mutex, lock};
 use crate::transfer::Selection;
 use crate::transfer::kernels::launch::{Bytes, Told};
 use crate::transfer::walk::is_altered;
@@ -36,11 +39,16 @@ impl Looked {
     }
 }
 
+/// Shown each segment as it lies on the device, before it is opened.
+pub(crate) type See<'a> = dyn Fn(u64, &[u8]) + Sync + 'a;
+
 impl View {
     /// Looks at segments: by their tags or hashes, or by their fingerprints if `wanted` is no more
     /// and there are any. By the kernels of the device where they can tell, else on the host.
     pub(crate) fn look(&self, selection: Selection, wanted: Evidence) -> Result<Looked, VramError> {
-        self.look_with(selection, wanted, |selection| self.altered_segments(selection))
+        self.look_with(selection, wanted, |selection, see| {
+            self.altered_seen(&self.windows()?, selection, see)
+        })
     }
 
     /// As [`look`](Self::look); `on_host` looks at segments on the host.
@@ -48,10 +56,10 @@ impl View {
         &self,
         selection: Selection,
         wanted: Evidence,
-        on_host: impl Fn(Selection) -> Result<Vec<u64>, VramError>,
+        on_host: impl Fn(Selection, &See<'_>) -> Result<Vec<u64>, VramError>,
     ) -> Result<Looked, VramError> {
         let Some(kernels) = self.kernels() else {
-            return on_host(selection).map(Looked::by_host);
+            return on_host(selection, &|_segment, _bytes| ()).map(Looked::by_host);
         };
         let look = Look { view: self, kernels: &*kernels, on_host };
         match selection {
@@ -63,9 +71,22 @@ impl View {
     /// Looks at all bytes of a copy that has just arrived here.
     pub(crate) fn look_at_arrival(&self) -> Result<Looked, VramError> {
         let all = Selection::Run(0..self.seal.opener.layout().count());
-        // Without fingerprints, the seal itself tells.
-        let kept = self.seal.prints.are_kept();
-        self.look(all, if kept { Evidence::Fingerprint } else { Evidence::Proof })
+        self.look(all, self.best_evidence())
+    }
+
+    /// What a look at all bytes rests on that moves none of them to the host: the seal itself where
+    /// the device can compare with it, else fingerprints if there are any, else the seal.
+    pub(crate) fn best_evidence(&self) -> Evidence {
+        if self.is_proven_there() || !self.seal.prints.are_kept() {
+            Evidence::Proof
+        } else {
+            Evidence::Fingerprint
+        }
+    }
+
+    /// Whether the kernels of a device can compare the bytes with the seal itself.
+    pub(crate) fn is_proven_there(&self) -> bool {
+        self.seal.protection() == Protection::Authenticated || self.lends_keys()
     }
 
     /// The hashes of all segments, computed by the kernels, and where; `None` if they cannot tell.
@@ -74,8 +95,8 @@ impl View {
             return Ok(None);
         }
         let Some(kernels) = self.kernels() else { return Ok(None) };
-        let mut hashes = Vec::new();
         let bytes = Bytes::of(self)?;
+        let mut hashes = room_for(bytes.layout.count())?;
         let told = bytes.hashes(&*kernels, 0..bytes.layout.count(), |_segment, hash| {
             hashes.push(hash);
             Ok(())
@@ -104,7 +125,7 @@ struct Look<'a, H> {
     on_host: H,
 }
 
-impl<H: Fn(Selection) -> Result<Vec<u64>, VramError>> Look<'_, H> {
+impl<H: Fn(Selection, &See<'_>) -> Result<Vec<u64>, VramError>> Look<'_, H> {
     fn by_proof(&self, selection: Selection) -> Result<Looked, VramError> {
         let (view, opener) = (self.view, &self.view.seal.opener);
         let bytes = Bytes::of(view)?;
@@ -133,44 +154,77 @@ impl<H: Fn(Selection) -> Result<Vec<u64>, VramError>> Look<'_, H> {
                 },
             )?
         } else {
-            Told::Nothing(None)
+            Told::Nothing { error: None, untouched: true }
         };
         match told {
             Told::All => self.judged(suspects, Evidence::Proof),
-            Told::Nothing(_) => (self.on_host)(selection).map(Looked::by_host),
+            Told::Nothing { .. } => self.host(selection).map(Looked::by_host),
         }
     }
 
-    /// Compares fingerprints and keeps new ones. Without any to compare with, the bytes are looked
-    /// at by proof, after their fingerprints were taken: what was verified is what has them.
+    fn host(&self, selection: Selection) -> Result<Vec<u64>, VramError> {
+        (self.on_host)(selection, &|_segment, _bytes| ())
+    }
+
+    /// Compares fingerprints, and keeps those under the new key if all were as they were.
     fn by_fingerprint(&self, run: Range<u64>) -> Result<Looked, VramError> {
         let (bytes, prints) = (Bytes::of(self.view)?, &self.view.seal.prints);
         let turn = prints.turn(&bytes.layout, &run)?;
-        let (key, renewed) = match (&turn.kept, &turn.renewed) {
-            (Some((kept, _)), renewed) => (kept, renewed.as_ref()),
-            (None, Some(renewed)) => (renewed, None),
-            (None, None) => return self.by_proof(Selection::Run(run)),
-        };
-        let mut found = Vec::new();
+        let Some((key, kept)) = &turn.kept else { return self.first(turn, run) };
+        let per_segment = prints::per_segment(&bytes.layout);
+        let mut piece = prints::position(&bytes.layout, run.start);
+        let (mut suspects, mut wrong) = (Vec::new(), false);
+        // At most as many as the shard has pieces; wiped with the rest.
+        let len = prints::position(&bytes.layout, run.end).saturating_sub(piece);
+        let mut renewed = Zeroizing::new(room_for(u64::try_from(len).unwrap_or(u64::MAX))?);
         let told = bytes.pieces(&run, |memory, spans| {
-            found.extend(self.kernels.fingerprint(memory, spans, key, renewed)?);
+            let computed = self.kernels.fingerprint(memory, spans, key, turn.renewed.as_ref())?;
+            wrong |= computed.len() != spans.len();
+            for one in &computed {
+                if kept.get(piece) != Some(&one.value) {
+                    let segment = u64::try_from(piece).unwrap_or(u64::MAX);
+                    let segment = segment.checked_div(per_segment).unwrap_or(segment);
+                    if suspects.last() != Some(&segment) {
+                        suspects.push(segment);
+                    }
+                }
+                renewed.extend(one.renewed);
+                piece = piece.saturating_add(1);
+            }
             Ok(())
         })?;
-        if told != Told::All {
+        if wrong {
+            self.view.gpu.distrust_kernels();
+        }
+        if wrong || told != Told::All {
             return self.by_proof(Selection::Run(run));
         }
-        let (looked, values) = if let Some((_, kept)) = &turn.kept {
-            let suspects = differing(&bytes.layout, &run, kept, &found);
-            let looked = self.judged(suspects, Evidence::Fingerprint)?;
-            (looked, found.iter().filter_map(|both| both.renewed).collect::<Vec<_>>())
-        } else {
-            let looked = self.by_proof(Selection::Run(run.clone()))?;
-            (looked, found.iter().map(|both| both.value).collect())
-        };
-        if looked.altered.is_empty() {
-            prints.keep(&bytes.layout, turn, &run, &values);
+        // The new values are of the bytes that were just compared. Where any looked altered they are
+        // not kept, whatever the host finds: that is another reading.
+        let keeps = suspects.is_empty();
+        let looked = self.judged(suspects, Evidence::Fingerprint)?;
+        if keeps {
+            prints.keep(&bytes.layout, turn, &run, &renewed);
         }
         Ok(looked)
+    }
+
+    /// A look at bytes that have no fingerprints yet: on the host, which takes them of the bytes that
+    /// it opens.
+    fn first(&self, turn: Turn, run: Range<u64>) -> Result<Looked, VramError> {
+        let layout = *self.view.seal.opener.layout();
+        let Some(key) = &turn.renewed else { return self.by_proof(Selection::Run(run)) };
+        let found = Mutex::new(BTreeMap::new());
+        let altered = (self.on_host)(Selection::Run(run.clone()), &|segment, bytes| {
+            lock(&found).insert(segment, prints::values_of(key, bytes));
+        })?;
+        let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if altered.is_empty() {
+            let mut values = Zeroizing::new(room_for(prints_of(&found))?);
+            values.extend(found.values().flat_map(|of| of.iter().copied()));
+            self.view.seal.prints.keep(&layout, turn, &run, &values);
+        }
+        Ok(Looked::by_host(altered))
     }
 
     /// Reads what kernels called altered, and judges it on the host.
@@ -179,7 +233,7 @@ impl<H: Fn(Selection) -> Result<Vec<u64>, VramError>> Look<'_, H> {
         if suspects.is_empty() {
             return Ok(Looked { altered: suspects, checked });
         }
-        let altered = (self.on_host)(Selection::Each(suspects.clone()))?;
+        let altered = self.host(Selection::Each(suspects.clone()))?;
         let sound = suspects.iter().filter(|segment| altered.binary_search(segment).is_err());
         let sound = u64::try_from(sound.count()).unwrap_or(u64::MAX);
         if sound > 0 {
@@ -189,22 +243,22 @@ impl<H: Fn(Selection) -> Result<Vec<u64>, VramError>> Look<'_, H> {
     }
 }
 
-/// The segments of a run with a piece whose fingerprint differs from the one that was kept.
-fn differing(
-    layout: &SegmentLayout,
-    run: &Range<u64>,
-    kept: &[Fingerprint],
-    found: &[Fingerprints],
-) -> Vec<u64> {
-    let (mut kept, mut found) = (kept.iter(), found.iter());
-    let differs = |segment: &u64| {
-        // Each piece is taken, and a missing value differs.
-        let pieces = prints::pieces(layout, *segment);
-        let differing = pieces.filter(|_| match (kept.next(), found.next()) {
-            (Some(kept), Some(found)) => *kept != found.value,
-            _ => true,
-        });
-        differing.count() > 0
-    };
-    run.clone().filter(differs).collect()
+/// The number of fingerprints.
+fn prints_of(found: &BTreeMap<u64, Zeroizing<Vec<Fingerprint>>>) -> u64 {
+    let count = found.values().map(|of| of.len()).fold(0_usize, usize::saturating_add);
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+/// An empty list with room for so many: one that grows leaves copies of secrets behind.
+///
+/// # Errors
+///
+/// [`VramError::HostMemory`].
+pub(crate) fn room_for<T>(count: u64) -> Result<Vec<T>, VramError> {
+    let size = u64::try_from(size_of::<T>()).unwrap_or(u64::MAX);
+    let refused = || VramError::HostMemory { wanted: ByteLen::new(count.saturating_mul(size)) };
+    let count = usize::try_from(count).map_err(|_beyond| refused())?;
+    let mut list = Vec::new();
+    list.try_reserve_exact(count).map_err(|_no_room| refused())?;
+    Ok(list)
 }

@@ -4,7 +4,7 @@ use core::ops::Range;
 use std::sync::Arc;
 
 use vram_alloc::DeviceRange;
-use vram_gpu::Staging;
+use vram_gpu::{DeviceKind, Staging};
 use vram_id::SplitMix;
 use vram_seal::{Checked, Evidence, Hashes, SealError, SegmentHash, open_and_hash};
 use vram_space::{Block, Worker, locate};
@@ -13,7 +13,7 @@ use crate::error::VramError;
 use crate::shard::View;
 use crate::sync::{Mutex, lock};
 use crate::transfer::convert::part;
-use crate::transfer::kernels::Looked;
+use crate::transfer::kernels::{Looked, See};
 use crate::transfer::{Window, Windows};
 
 /// The segments to visit.
@@ -77,6 +77,21 @@ impl View {
         let opener = &self.seal.opener;
         let open = |segment, bytes: &mut [u8]| opener.open_segment(segment, bytes);
         self.altered_by(&self.windows()?, selection, open)
+    }
+
+    /// As [`altered_segments`](Self::altered_segments), in these windows; `see` is shown each segment
+    /// before it is opened.
+    pub(crate) fn altered_seen(
+        &self,
+        windows: &Windows,
+        selection: Selection,
+        see: &See<'_>,
+    ) -> Result<Vec<u64>, VramError> {
+        let opener = &self.seal.opener;
+        self.altered_by(windows, selection, |segment, bytes| {
+            see(segment, bytes);
+            opener.open_segment(segment, bytes)
+        })
     }
 
     /// The segments of a selection that `open` finds to differ from what was sealed, in order.
@@ -155,10 +170,51 @@ impl View {
         selection: Selection,
         work: impl Fn(&Window, &mut [u8]) -> Result<(), VramError> + Sync,
     ) -> Result<(), VramError> {
-        let jobs = selection.jobs(windows);
-        windows.run_each(&self.gpu, jobs, selection.windows(windows), |worker, window| {
+        let count = selection.jobs(windows);
+        let jobs = Mutex::new(selection.windows(windows));
+        // A host device copies while it is asked: a second buffer would lie idle.
+        let ahead = self.gpu.device.info().kind != DeviceKind::Host && !self.range.is_empty();
+        let buffers = if ahead { windows.buffers() } else { 1 };
+        windows.run(&self.gpu, buffers, count, |worker, _index| {
+            if ahead && worker.reads_ahead() {
+                return self.rest_ahead(worker, &jobs, &work);
+            }
+            let Some(window) = lock(&jobs).next() else { return Ok(()) };
             with_window(worker, self, &window, |buffer| work(&window, buffer))
         })
+    }
+
+    /// Works on the windows that are left, each while the device copies the next.
+    fn rest_ahead(
+        &self,
+        worker: &mut Worker<'_>,
+        windows: &Mutex<impl Iterator<Item = Window>>,
+        work: &(impl Fn(&Window, &mut [u8]) -> Result<(), VramError> + Sync),
+    ) -> Result<(), VramError> {
+        let memory = self.memory()?;
+        let mut ahead: Option<Window> = None;
+        loop {
+            let next = lock(windows).next();
+            if let Some(next) = &next {
+                worker.begin_read(&**memory, locate(self.range, next.bytes)?)?;
+            }
+            if let Some(window) = ahead.take()
+                && let Some(mut staging) = worker.landed()?
+            {
+                let outcome = part(staging.as_mut_slice(), window.bytes.len())
+                    .and_then(|bytes| work(&window, bytes));
+                worker.put(staging);
+                if outcome.is_err() {
+                    // The others find nothing more to do.
+                    lock(windows).by_ref().for_each(drop);
+                    return outcome;
+                }
+            }
+            match next {
+                Some(next) => ahead = Some(next),
+                None => return Ok(()),
+            }
+        }
     }
 }
 

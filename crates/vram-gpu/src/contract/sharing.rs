@@ -1,5 +1,6 @@
 //! Checks with several threads, threads that have ended, and resets.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -80,6 +81,8 @@ fn use_everything(device: &dyn Device) {
     for pending in pending {
         pending.wait().1.unwrap();
     }
+    // Loaded by a thread of their own, with memory of their own.
+    let _there_or_not = device.wait_for_kernels(Duration::from_secs(60));
 }
 
 /// A reset makes every earlier allocation stale; freeing one changes no count. The device is empty

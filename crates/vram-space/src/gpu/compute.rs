@@ -3,7 +3,7 @@
 use core::sync::atomic::AtomicU64;
 
 use vram_alloc::ByteLen;
-use vram_gpu::kernels::{NoKernels, Unfit};
+use vram_gpu::kernels::NoKernels;
 
 use crate::sync::Mutex;
 
@@ -33,12 +33,9 @@ pub enum KernelsIdle {
     /// The device offers none at present.
     #[error(transparent)]
     Absent(NoKernels),
-    /// They missed an alteration that was shown to them on purpose, until the device is reset.
-    #[error("they missed an alteration that was shown to them")]
-    MissedCanary,
-    /// They do not apply to some bytes.
-    #[error(transparent)]
-    Unfit(Unfit),
+    /// They gave an answer that cannot be right, until the device is reset.
+    #[error("they gave an answer that cannot be right")]
+    WrongAnswer,
     /// The device refused a launch.
     #[error("the device refused a launch")]
     Refused,
@@ -51,6 +48,8 @@ pub enum KernelsIdle {
 pub struct KernelFigures {
     /// Whether they were used at the last opportunity.
     pub used: bool,
+    /// Bytes of device memory that they take for themselves at most, beside the budget.
+    pub scratch: ByteLen,
     /// Bytes of which they computed hashes.
     pub hashed: ByteLen,
     /// Bytes of which they computed fingerprints.
@@ -59,7 +58,7 @@ pub struct KernelFigures {
     pub tagged: ByteLen,
     /// Segments that they reported as altered and the host found sound.
     pub disagreements: u64,
-    /// How often they did not apply, so that the host computed instead.
+    /// How often they were wanted and gave nothing, so that the host computed instead.
     pub fallbacks: u64,
 }
 

@@ -25,10 +25,7 @@ impl Gpu {
             return None;
         }
         match self.device.kernels() {
-            Ok(kernels) => {
-                self.note(Known::Used);
-                Some(kernels)
-            }
+            Ok(kernels) => Some(kernels),
             Err(NoKernels::NotOffered) => None,
             Err(why) => {
                 self.kernels.fallbacks.fetch_add(1, Ordering::Relaxed);
@@ -49,7 +46,10 @@ impl Gpu {
     pub fn fell_back(&self, error: KernelError) -> Result<(), SpaceError> {
         self.kernels.fallbacks.fetch_add(1, Ordering::Relaxed);
         match error {
-            KernelError::Unfit { why, .. } => self.note(Known::Idle(KernelsIdle::Unfit(why))),
+            // Of these bytes, or of a kernel that is still loaded: others may do.
+            KernelError::Unfit { why, .. } => {
+                tracing::debug!(gpu = self.index, %why, "kernels do not apply");
+            }
             KernelError::Device(error) => {
                 let refused = self.failed(error);
                 if matches!(refused, SpaceError::DeviceLost { .. }) {
@@ -62,8 +62,9 @@ impl Gpu {
         Ok(())
     }
 
-    /// Stops using the kernels until the device is reset: they missed an alteration.
+    /// Stops using the kernels until the device is reset: their answer cannot be right.
     pub fn distrust_kernels(&self) {
+        self.kernels.fallbacks.fetch_add(1, Ordering::Relaxed);
         self.note(Known::Distrusted { epoch: self.life.epoch() });
     }
 
@@ -76,6 +77,7 @@ impl Gpu {
             KernelWork::Tag => tagged,
         };
         count.fetch_add(bytes.get(), Ordering::Relaxed);
+        self.note(Known::Used);
     }
 
     /// Counts and tells segments that only the kernels called altered.
@@ -97,6 +99,7 @@ impl Gpu {
             self.kernels.done.each_ref().map(|count| ByteLen::new(count.load(Ordering::Relaxed)));
         KernelFigures {
             used: *lock(&self.kernels.told) == Known::Used,
+            scratch: self.device.kernel_scratch(),
             hashed,
             fingerprinted,
             tagged,
@@ -106,14 +109,19 @@ impl Gpu {
     }
 
     fn note(&self, now: Known) {
-        let before = core::mem::replace(&mut *lock(&self.kernels.told), now);
-        if before == now {
+        let epoch = self.life.epoch();
+        let mut told = lock(&self.kernels.told);
+        // Nothing lifts a distrust but a reset: not a launch that was under way, either.
+        let distrusted = matches!(*told, Known::Distrusted { epoch: since } if since == epoch);
+        if *told == now || distrusted {
             return;
         }
+        *told = now;
+        drop(told);
         let idle = match now {
             Known::Nothing | Known::Used => None,
             Known::Idle(why) => Some(why),
-            Known::Distrusted { .. } => Some(KernelsIdle::MissedCanary),
+            Known::Distrusted { .. } => Some(KernelsIdle::WrongAnswer),
         };
         match &idle {
             None => tracing::info!(gpu = self.index, "kernels are used"),

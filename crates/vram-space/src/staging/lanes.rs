@@ -50,6 +50,8 @@ pub struct Worker<'a> {
 struct Lane {
     idle: Vec<Staging>,
     under_way: VecDeque<Pending>,
+    /// Reads that were begun, the oldest first.
+    reading: VecDeque<Pending>,
     made: u64,
 }
 
@@ -98,7 +100,7 @@ impl<'a> Lanes<'a> {
     fn end(&self) -> Result<(), GpuError> {
         let mut outcome = Ok(());
         for lane in core::mem::take(&mut *lock(&self.parked)) {
-            for pending in lane.under_way {
+            for pending in lane.under_way.into_iter().chain(lane.reading) {
                 let (staging, ended) = pending.wait();
                 lock(&self.grant).give(staging);
                 outcome = outcome.and(ended);
@@ -187,19 +189,7 @@ impl Worker<'_> {
         if staging.is_page_locked() && !from.len().is_zero() {
             // The device writes into the buffer itself; a read would copy the bytes once more on the
             // host, through buffers of its own.
-            let (staging, outcome) = memory.queue_read(from, staging).wait();
-            return match outcome {
-                Ok(()) => Ok(staging),
-                Err(error) => {
-                    // A device that may still write to the buffer has kept it.
-                    if staging.is_empty() {
-                        self.lane.made = self.lane.made.saturating_sub(1);
-                    } else {
-                        self.put(staging);
-                    }
-                    Err(self.lanes.gpu.failed(error))
-                }
-            };
+            return self.ended(memory.queue_read(from, staging));
         }
         let target = from.len().to_usize().and_then(|len| staging.as_mut_slice().get_mut(..len));
         let outcome = match target {
@@ -214,6 +204,51 @@ impl Worker<'_> {
                 Err(self.lanes.gpu.failed(error))
             }
         }
+    }
+}
+
+impl Worker<'_> {
+    /// Whether a read can be begun while the bytes of another are worked on: there are two buffers.
+    #[must_use]
+    pub const fn reads_ahead(&self) -> bool {
+        self.lanes.buffers > 1
+    }
+
+    /// Starts copying a range of the device to a buffer, which [`landed`](Self::landed) hands out.
+    ///
+    /// # Errors
+    ///
+    /// As [`buffer`](Self::buffer).
+    pub fn begin_read(
+        &mut self,
+        memory: &dyn DeviceMemory,
+        from: DeviceRange,
+    ) -> Result<(), SpaceError> {
+        let staging = self.buffer()?;
+        self.lane.reading.push_back(memory.queue_read(from, staging));
+        Ok(())
+    }
+
+    /// The bytes of the oldest read that was begun; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Why the read failed.
+    pub fn landed(&mut self) -> Result<Option<Staging>, SpaceError> {
+        self.lane.reading.pop_front().map(|pending| self.ended(pending)).transpose()
+    }
+
+    /// Waits for a read.
+    fn ended(&mut self, pending: Pending) -> Result<Staging, SpaceError> {
+        let (staging, outcome) = pending.wait();
+        let Err(error) = outcome else { return Ok(staging) };
+        // A device that may still write to the buffer has kept it.
+        if staging.is_empty() {
+            self.lane.made = self.lane.made.saturating_sub(1);
+        } else {
+            self.put(staging);
+        }
+        Err(self.lanes.gpu.failed(error))
     }
 }
 

@@ -6,10 +6,12 @@
 
 use core::fmt;
 use core::ops::Range;
+use std::sync::{Arc, PoisonError};
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_gpu::kernels::{FINGERPRINT_SPAN_MAX, Fingerprint, FingerprintKey};
 use vram_seal::{KeyError, Seed, SegmentLayout};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::VramError;
 use crate::sync::{Mutex, lock};
@@ -22,23 +24,42 @@ pub(crate) struct Prints(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     /// All pieces, under one key.
-    kept: Option<Set>,
+    kept: Option<Arc<Set>>,
     /// The first pieces under the next key, from a pass that reads the bytes in parts.
     coming: Option<Set>,
+    /// Counts the passes that began.
+    passes: u64,
 }
 
-/// Fingerprints of the first pieces of a shard, under one key.
+/// Fingerprints of the first pieces of a shard, under one key. Wiped when dropped: they are as secret
+/// as the key.
 pub(crate) struct Set {
     seed: Seed,
+    /// Never grows beyond the room that it was made with, which would leave copies behind.
     values: Vec<Fingerprint>,
     /// The segment after the last one whose pieces are all there.
     next: u64,
+    /// Which pass it is of.
+    pass: u64,
+}
+
+impl Set {
+    /// The value of a piece.
+    pub(crate) fn get(&self, piece: usize) -> Option<&Fingerprint> {
+        self.values.get(piece)
+    }
+}
+
+impl Drop for Set {
+    fn drop(&mut self) {
+        self.values.zeroize();
+    }
 }
 
 /// What a look at a run of segments needs.
 pub(crate) struct Turn {
     /// The values to compare with, and their key; `None` if there are none yet.
-    pub(crate) kept: Option<(FingerprintKey, Vec<Fingerprint>)>,
+    pub(crate) kept: Option<(FingerprintKey, Arc<Set>)>,
     /// The key of the values to keep; `None` if this run does not continue a pass.
     pub(crate) renewed: Option<FingerprintKey>,
     coming: Option<Set>,
@@ -62,7 +83,7 @@ pub(crate) fn pieces(
 }
 
 /// The number of pieces of a full segment: each but the last has as many.
-fn per_segment(layout: &SegmentLayout) -> u64 {
+pub(crate) fn per_segment(layout: &SegmentLayout) -> u64 {
     layout.segment_size().bytes().get().div_ceil(FINGERPRINT_SPAN_MAX.get()).max(1)
 }
 
@@ -87,9 +108,14 @@ fn key_of(seed: &Seed) -> Result<FingerprintKey, VramError> {
     Ok(FingerprintKey::from_random(material))
 }
 
-fn fresh(next: u64) -> Result<Set, VramError> {
+/// Room for all fingerprints of a shard, under a new key.
+fn fresh(layout: &SegmentLayout, pass: u64) -> Result<Set, VramError> {
     let seed = Seed::random().map_err(|error: KeyError| VramError::from(error))?;
-    Ok(Set { seed, values: Vec::new(), next })
+    let (len, mut values) = (count(layout), Vec::new());
+    values.try_reserve_exact(len).map_err(|_no_room| VramError::HostMemory {
+        wanted: ByteLen::from_usize(len.saturating_mul(size_of::<Fingerprint>())),
+    })?;
+    Ok(Set { seed, values, next: 0, pass })
 }
 
 impl Prints {
@@ -98,35 +124,32 @@ impl Prints {
         lock(&self.0).kept.is_some()
     }
 
-    /// What a look at these segments needs. `all` segments have `count` pieces.
+    /// What a look at these segments needs.
     ///
     /// # Errors
     ///
     /// No random bytes, or no host memory.
     pub(crate) fn turn(&self, layout: &SegmentLayout, run: &Range<u64>) -> Result<Turn, VramError> {
-        let mut known = lock(&self.0);
-        // Taken out: of several looks at once, one continues the pass.
-        let coming = known.coming.take_if(|coming| run.start == 0 || coming.next == run.start);
-        let coming = coming.filter(|_| run.start > 0);
-        let at = position(layout, run.start)..position(layout, run.end).min(count(layout));
-        let kept = known
-            .kept
-            .as_ref()
-            .map(|kept| (key_of(&kept.seed), kept.values.get(at).unwrap_or_default().to_vec()));
-        drop(known);
+        let (kept, coming, pass) = {
+            let mut known = lock(&self.0);
+            // Taken out: of several looks at once, one continues the pass.
+            let goes_on = known.coming.take_if(|coming| coming.next == run.start);
+            let coming = goes_on.filter(|_| run.start > 0);
+            if run.start == 0 {
+                known.passes = known.passes.saturating_add(1);
+            }
+            (known.kept.clone(), coming, known.passes)
+        };
         let coming = match coming {
-            None if run.start == 0 => Some(fresh(0)?),
+            None if run.start == 0 => Some(fresh(layout, pass)?),
             other => other,
         };
-        let kept = match kept {
-            None => None,
-            Some((key, values)) => Some((key?, values)),
-        };
+        let kept = kept.map(|kept| Ok::<_, VramError>((key_of(&kept.seed)?, kept))).transpose()?;
         let renewed = coming.as_ref().map(|coming| key_of(&coming.seed)).transpose()?;
         Ok(Turn { kept, renewed, coming })
     }
 
-    /// Keeps what a look at sound bytes computed under the new key.
+    /// Keeps fingerprints under the new key, of bytes that were found sound in the same reading.
     ///
     /// # Arguments
     ///
@@ -139,22 +162,27 @@ impl Prints {
         values: &[Fingerprint],
     ) {
         let Some(mut coming) = turn.coming else { return };
+        let all = count(layout);
+        if coming.values.len().saturating_add(values.len()) > all {
+            return;
+        }
         coming.values.extend_from_slice(values);
         coming.next = run.end;
         let mut known = lock(&self.0);
         if run.end < layout.count() {
             known.coming = Some(coming);
-        } else if coming.values.len() == count(layout) {
-            known.kept = Some(coming);
+        } else if coming.values.len() == all
+            // A pass that began earlier and ends later would bring an older key back.
+            && known.kept.as_ref().is_none_or(|kept| kept.pass <= coming.pass)
+        {
+            known.kept = Some(Arc::new(coming));
         }
     }
 
     /// Keeps fingerprints of all bytes, computed while they were sealed.
     pub(crate) fn keep_all(&self, arming: Arming) {
-        let Arming { seed, values, .. } = arming;
-        let values = values.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(values) = values.into_iter().collect::<Option<Vec<_>>>() {
-            lock(&self.0).kept = Some(Set { seed, values, next: 0 });
+        if let Some(set) = arming.into_set() {
+            lock(&self.0).kept = Some(Arc::new(set));
         }
     }
 }
@@ -167,24 +195,38 @@ impl fmt::Debug for Prints {
 
 /// Fingerprints that are computed while a shard is sealed, from many threads.
 pub(crate) struct Arming {
-    seed: Seed,
+    set: Set,
     key: FingerprintKey,
-    values: Mutex<Vec<Option<Fingerprint>>>,
+    values: Mutex<Slots>,
 }
+
+/// Whether each fingerprint is there, and its value.
+struct Slots(Vec<(bool, Fingerprint)>);
 
 impl Arming {
     /// # Errors
     ///
     /// No random bytes, or no host memory.
     pub(crate) fn new(layout: &SegmentLayout) -> Result<Self, VramError> {
-        let Set { seed, .. } = fresh(0)?;
-        let (key, len) = (key_of(&seed)?, count(layout));
+        let set = fresh(layout, 0)?;
+        let (key, len) = (key_of(&set.seed)?, count(layout));
         let mut values = Vec::new();
         values.try_reserve_exact(len).map_err(|_no_room| VramError::HostMemory {
             wanted: ByteLen::from_usize(len.saturating_mul(17)),
         })?;
-        values.resize(len, None);
-        Ok(Self { seed, key, values: Mutex::new(values) })
+        values.resize(len, (false, Fingerprint::default()));
+        Ok(Self { set, key, values: Mutex::new(Slots(values)) })
+    }
+
+    /// The values, if all are there.
+    fn into_set(self) -> Option<Set> {
+        let Self { mut set, values, .. } = self;
+        let slots = values.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if !slots.0.iter().all(|(put, _)| *put) {
+            return None;
+        }
+        set.values.extend(slots.0.iter().map(|(_, value)| *value));
+        Some(set)
     }
 
     /// The key of the fingerprints.
@@ -194,38 +236,41 @@ impl Arming {
 
     /// Whether these bytes of a segment have the fingerprints that were put.
     pub(crate) fn knows(&self, layout: &SegmentLayout, segment: u64, bytes: &[u8]) -> bool {
-        let computed = self.compute(bytes);
+        let computed = values_of(&self.key, bytes);
         let values = lock(&self.values);
-        let at = position(layout, segment);
-        values.get(at..at.saturating_add(computed.len())) == Some(&computed)
+        let put = values.0.iter().skip(position(layout, segment));
+        let same = put.zip(computed.iter()).filter(|(put, found)| put.0 && put.1 == **found);
+        same.count() == computed.len()
     }
 
-    /// The segments whose fingerprints, in order of the pieces, are not those that were put.
-    pub(crate) fn differing(&self, layout: &SegmentLayout, found: &[Fingerprint]) -> Vec<u64> {
-        let values = lock(&self.values);
-        let differs = |segment: &u64| {
-            let at = position(layout, *segment);
-            let at = at..at.saturating_add(pieces(layout, *segment).count());
-            let (Some(put), Some(found)) = (values.get(at.clone()), found.get(at)) else {
-                return true;
-            };
-            put.iter().zip(found).any(|(put, found)| *put != Some(*found))
-        };
-        (0..layout.count()).filter(differs).collect()
-    }
-
-    fn compute(&self, bytes: &[u8]) -> Vec<Option<Fingerprint>> {
-        let len = FINGERPRINT_SPAN_MAX.to_usize().unwrap_or(usize::MAX);
-        bytes.chunks(len).map(|piece| self.key.fingerprint(piece)).collect()
+    /// Whether a piece has this fingerprint.
+    pub(crate) fn is_at(&self, piece: usize, found: &Fingerprint) -> bool {
+        lock(&self.values).0.get(piece).is_some_and(|(put, value)| *put && value == found)
     }
 
     /// Computes the fingerprints of one segment.
     pub(crate) fn put(&self, layout: &SegmentLayout, segment: u64, bytes: &[u8]) {
-        let computed = self.compute(bytes);
+        let computed = values_of(&self.key, bytes);
         let mut values = lock(&self.values);
-        let slots = values.iter_mut().skip(position(layout, segment));
-        for (slot, value) in slots.zip(computed) {
-            *slot = value;
+        let slots = values.0.iter_mut().skip(position(layout, segment));
+        for (slot, value) in slots.zip(computed.iter()) {
+            *slot = (true, *value);
         }
     }
+}
+
+impl Drop for Slots {
+    fn drop(&mut self) {
+        for (_, value) in &mut self.0 {
+            value.zeroize();
+        }
+    }
+}
+
+/// The fingerprints of the pieces of a segment, computed on the host.
+pub(crate) fn values_of(key: &FingerprintKey, bytes: &[u8]) -> Zeroizing<Vec<Fingerprint>> {
+    let len = FINGERPRINT_SPAN_MAX.to_usize().unwrap_or(usize::MAX);
+    // A piece that is neither empty nor too long has one.
+    let values = bytes.chunks(len).map(|piece| key.fingerprint(piece).unwrap_or_default());
+    Zeroizing::new(values.collect())
 }

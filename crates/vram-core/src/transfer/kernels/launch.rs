@@ -8,6 +8,7 @@ use vram_gpu::kernels::{HashSpan, KernelError, Kernels};
 use vram_gpu::{DeviceMemory, GpuError};
 use vram_seal::{SegmentHash, SegmentLayout};
 use vram_space::{Block, Gpu, KernelWork, Space, locate};
+use zeroize::Zeroizing;
 
 use crate::error::VramError;
 use crate::shard::View;
@@ -20,6 +21,9 @@ const SLICE: u64 = 256 << 20;
 
 /// Chunks of BLAKE3 in the longest segment: canaries are hashed at a multiple of it.
 const CHUNKS_MAX: u64 = 1 << 14;
+
+/// The first chunk behind every shard: a shard has at most 2^48 bytes.
+const BEHIND_ALL: u64 = 1 << 38;
 
 /// The bytes of a shard in device memory, for kernels.
 pub(crate) struct Bytes<'a> {
@@ -34,8 +38,23 @@ pub(crate) struct Bytes<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
     All,
-    /// The device's error, if it was one.
-    Nothing(Option<GpuError>),
+    /// The device's error, if it was one; and whether no byte of a target was written.
+    Nothing {
+        error: Option<GpuError>,
+        untouched: bool,
+    },
+}
+
+impl Told {
+    /// The same, after launches that wrote already unless this was the first.
+    fn after(self, first: bool) -> Self {
+        match self {
+            Self::Nothing { error, untouched } => {
+                Self::Nothing { error, untouched: untouched && first }
+            }
+            Self::All => self,
+        }
+    }
 }
 
 impl<'a> Bytes<'a> {
@@ -74,18 +93,20 @@ impl<'a> Bytes<'a> {
             let Some(first) = spans.first().copied() else { continue };
             // The canary: one span once more, at another place in the tree, where it was never
             // before. A hash equal to that of the span would be one that was not computed.
-            let first_chunk = self.gpu.kernel_turn().saturating_add(1).saturating_mul(CHUNKS_MAX);
+            let turn = self.gpu.kernel_turn() & (u64::MAX >> 26);
+            let first_chunk = BEHIND_ALL.saturating_add(turn.saturating_mul(CHUNKS_MAX));
             spans.push(HashSpan { first_chunk, root: false, ..first });
             let computed = kernels.hash(&**self.memory, &spans);
             let values = match self.told(KernelWork::Hash, bytes, computed)? {
-                Ok(values) => values,
+                // They tell of content, and are wiped.
+                Ok(values) => Zeroizing::new(values),
                 Err(nothing) => return Ok(nothing),
             };
             if self.is_dead(&values, numbers.len()) {
-                return Ok(Told::Nothing(None));
+                return Ok(Told::Nothing { error: None, untouched: false });
             }
-            for (segment, value) in numbers.into_iter().zip(values) {
-                show(segment, SegmentHash::from_bytes(value))?;
+            for (segment, value) in numbers.into_iter().zip(values.iter()) {
+                show(segment, SegmentHash::from_bytes(*value))?;
             }
         }
         Ok(Told::All)
@@ -126,6 +147,7 @@ impl<'a> Bytes<'a> {
         mut show: impl FnMut(&Lent, usize, T) -> Result<(), VramError>,
     ) -> Result<Told, VramError> {
         let mut segments = segments.into_iter().peekable();
+        let mut first = true;
         while segments.peek().is_some() {
             self.gpu.ready()?;
             let (mut lent, mut bytes) = (Lent::default(), ByteLen::ZERO);
@@ -139,11 +161,12 @@ impl<'a> Bytes<'a> {
             let computed = compute(&**self.memory, &lent);
             let values = match self.told(KernelWork::Tag, bytes, computed)? {
                 Ok(values) => values,
-                Err(nothing) => return Ok(nothing),
+                Err(nothing) => return Ok(nothing.after(first)),
             };
+            first = false;
             if values.len() != lent.spans.len() {
                 self.gpu.distrust_kernels();
-                return Ok(Told::Nothing(None));
+                return Ok(Told::Nothing { error: None, untouched: false });
             }
             for (at, value) in values.into_iter().enumerate() {
                 show(&lent, at, value)?;
@@ -170,7 +193,8 @@ impl<'a> Bytes<'a> {
                     KernelError::Device(error) => Some(error),
                     _ => None,
                 };
-                Ok(Err(Told::Nothing(of_device)))
+                let untouched = matches!(error, KernelError::Unfit { .. });
+                Ok(Err(Told::Nothing { error: of_device, untouched }))
             }
         }
     }

@@ -189,7 +189,7 @@ impl fmt::Debug for FingerprintKey {
 
 /// The fingerprint of a span: two numbers below 2^61 - 1, little-endian. It is as secret as its
 /// key: values of known bytes tell of the key.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fingerprint([u8; 16]);
 
 impl Fingerprint {
@@ -209,6 +209,9 @@ impl Fingerprint {
         &self.0
     }
 }
+
+/// Can be wiped: the default is zeros.
+impl zeroize::DefaultIsZeroes for Fingerprint {}
 
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
