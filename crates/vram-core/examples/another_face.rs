@@ -18,7 +18,7 @@ use vram_gpu::{Device, HostDevice};
 use vram_id::{IdSource, SystemClock};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams};
-use vram_space::{Gpu, GpuOptions, Means, MemoryMode, StagingBound, WipePolicy};
+use vram_space::{Compute, Gpu, GpuOptions, Means, MemoryMode, StagingBound, WipePolicy};
 
 /// What a worker with one GPU needs, and no more.
 struct Weights {
@@ -55,6 +55,7 @@ impl Weights {
                 staging_bytes: limits.staging_bytes,
                 staging: StagingBound::new(limits.staging_total, limits.staging_wait),
             },
+            compute: Compute::default(),
         };
         let core = Core::new(settings, |tenants| {
             Ok(vec![Arc::new(Gpu::open(device, memory, Arc::clone(tenants), options)?)])

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_id::{ShardId, Timestamp};
-use vram_seal::{AlteredSegments, Protection};
+use vram_seal::{AlteredSegments, Checked, Protection};
 
 use crate::on_eviction::{EvictedFor, OnEviction};
 use crate::whose::Whose;
@@ -103,6 +103,8 @@ pub enum EventKind {
         gpu: u32,
         /// Device bytes that were checked.
         bytes: ByteLen,
+        /// What the check rests on, and where it was computed.
+        by: Checked,
     },
     /// A check found device bytes that are not the sealed ones. The shard is in quarantine.
     Altered {
@@ -113,6 +115,26 @@ pub enum EventKind {
         /// The altered segments of this check. Empty if each segment matches by itself but the
         /// content as a whole does not.
         segments: AlteredSegments,
+    },
+    /// The kernels of a device called segments altered, and the host found them sound: a reading that
+    /// failed once, or kernels that compute wrongly. The host's judgement counts.
+    KernelsDisagreed {
+        /// The GPU.
+        gpu: u32,
+        /// The number of segments.
+        segments: u64,
+    },
+    /// The kernels of a device are used from now on.
+    KernelsUsed {
+        /// The GPU.
+        gpu: u32,
+    },
+    /// The kernels of a device are not used for now: the host computes what they would.
+    KernelsIdle {
+        /// The GPU.
+        gpu: u32,
+        /// Why, in words.
+        why: Arc<str>,
     },
     /// A shard was closed to readers. Follows the first [`Altered`](Self::Altered).
     Quarantined {
@@ -283,6 +305,9 @@ impl EventKind {
             Self::ModelFreed { .. } => "model_freed",
             Self::Verified { .. } => "verified",
             Self::Altered { .. } => "altered",
+            Self::KernelsDisagreed { .. } => "kernels_disagreed",
+            Self::KernelsUsed { .. } => "kernels_used",
+            Self::KernelsIdle { .. } => "kernels_idle",
             Self::Quarantined { .. } => "quarantined",
             Self::Repaired { .. } => "repaired",
             Self::SealedAnew { .. } => "sealed_anew",

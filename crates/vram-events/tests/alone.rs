@@ -13,6 +13,7 @@ use vram_events::{
     Event, EventKind, EventLevel, EventLog, EventSink, Events, PieceName, Sinks, Whose,
 };
 use vram_id::{Clock, SystemClock, Timestamp};
+use vram_seal::Checked;
 
 fn start(sinks: Sinks) -> (Arc<Events>, vram_events::SinkThreads) {
     Events::start(Arc::new(SystemClock), sinks).unwrap()
@@ -135,7 +136,10 @@ fn a_sink_of_models_has_a_queue_without_the_steps_of_their_shards() {
     // A step about which no event of the model follows.
     events.emit_of(piece.clone(), freed());
     let (gpu, bytes) = (0, vram_alloc::ByteLen::MIB);
-    events.emit_of(piece, EventKind::Verified { shard: shard.clone(), gpu, bytes });
+    events.emit_of(
+        piece,
+        EventKind::Verified { shard: shard.clone(), gpu, bytes, by: Checked::BY_HOST },
+    );
     events.emit_step(Some(single), freed());
     events.emit(closed(0));
     assert!(events.flush(None));

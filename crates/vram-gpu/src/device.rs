@@ -2,6 +2,7 @@
 
 use core::any::Any;
 use core::fmt;
+use core::time::Duration;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
@@ -77,6 +78,16 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// [`NoKernels`]: why there are none at present. The caller computes on the host then.
     fn kernels(&self) -> Result<Arc<dyn Kernels>, NoKernels> {
         Err(NoKernels::NotOffered)
+    }
+
+    /// As [`kernels`](Self::kernels), after they were loaded, which may take a driver seconds when
+    /// it sees them first; waits no longer than `most`. The default waits for nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`NoKernels`]: why there are none then.
+    fn wait_for_kernels(&self, _most: Duration) -> Result<Arc<dyn Kernels>, NoKernels> {
+        self.kernels()
     }
 
     /// The most device memory that the kernels take for themselves, in bytes: zero without kernels.

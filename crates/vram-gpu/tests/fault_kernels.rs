@@ -118,6 +118,10 @@ fn everything_looks_altered_on_demand() {
     device.next(Op::Open, Action::FlipResults).unwrap();
     let opened = kernels.open(&*memory, &*memory, &segments(), &keys, &tags).unwrap();
     assert_eq!(opened, [false, false]);
+    // Now they are plaintext, whose tags are others.
+    device.next(Op::Open, Action::FlipResults).unwrap();
+    let opened = kernels.open(&*memory, &*memory, &segments(), &keys, &tags).unwrap();
+    assert_eq!(opened, [false, false], "what is altered looks so too");
     let mut bytes = [0; 100];
     memory.read(range(2048, 100), &mut bytes).unwrap();
     assert_eq!(bytes, [7; 100], "it was opened even so");
@@ -182,6 +186,18 @@ fn a_sticky_error_of_a_kernel_loses_the_device_and_its_kernels_until_a_reset() {
     device.next(Op::Hash, Action::Driver(codes::INVALID_VALUE)).unwrap();
     assert!(kernels.hash(&*memory, &spans()).is_err());
     assert!(kernels.hash(&*memory, &spans()).is_ok(), "an error that is not sticky passes");
+}
+
+#[test]
+fn a_sticky_error_of_the_wrapped_kernels_loses_the_wrapper() {
+    let inner = device();
+    let outer = FaultDevice::new(Arc::<FaultDevice>::clone(&inner), FaultPlan::new(2));
+    let (memory, kernels) = filled(&outer);
+    inner.next(Op::Hash, Action::Driver(codes::LAUNCH_FAILED)).unwrap();
+    assert!(kernels.hash(&*memory, &spans()).is_err());
+    assert!(kernels.hash(&*memory, &spans()).is_err());
+    assert_eq!(outer.calls_after_loss(), 1);
+    assert_eq!(inner.call_count(Op::Hash), 1, "nothing reaches a lost device");
 }
 
 #[test]

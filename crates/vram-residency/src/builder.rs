@@ -15,7 +15,7 @@ use vram_gpu::Device;
 use vram_id::{Clock, SystemClock};
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite, TicketKey};
-use vram_space::{MemoryMode, WipePolicy};
+use vram_space::{Compute, MemoryMode, WipePolicy};
 
 /// How much of a GPU a manager takes: at once in `build`, or [block by block](MemoryMode).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,6 +73,7 @@ pub struct VramManagerBuilder {
     pub(crate) eviction: Option<Arc<dyn EvictionPolicy>>,
     pub(crate) on_eviction: OnEviction,
     pub(crate) eviction_unit: EvictionUnit,
+    pub(crate) compute: Compute,
 }
 
 #[derive(Debug)]
@@ -108,6 +109,7 @@ impl VramManagerBuilder {
             eviction: None,
             on_eviction: OnEviction::Never,
             eviction_unit: EvictionUnit::Model,
+            compute: Compute::default(),
         }
     }
 
@@ -126,6 +128,13 @@ impl VramManagerBuilder {
     /// Adds a device in host memory, of `total` bytes; zero is allowed.
     pub fn host_device(mut self, total: ByteLen) -> Self {
         self.devices.push(Wanted::Host(total));
+        self
+    }
+
+    /// Sets what the devices that hold the bytes may compute. Default: [`Compute::Checks`], where a
+    /// device has kernels.
+    pub const fn compute(mut self, compute: Compute) -> Self {
+        self.compute = compute;
         self
     }
 

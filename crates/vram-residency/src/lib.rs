@@ -20,7 +20,7 @@ pub use manager::VramManager;
 pub use model_files::{ModelFiles, ModelFilesError};
 pub use vram_alloc::{
     Alignment, ByteLen, ByteOffset, ByteRange, DeviceOffset, Fit, GpuIndex, ModelPlan, Piece,
-    PlanError, checked_shard_size,
+    PlanError, Site, checked_shard_size,
 };
 #[cfg(feature = "audit")]
 #[doc(inline)]
@@ -97,13 +97,16 @@ pub use vram_seal::parallel::Threads;
 #[doc(inline)]
 pub use vram_seal::{AlteredSegments, SegmentSpan};
 pub use vram_seal::{
-    CONTEXT_LEN_MAX, ContentDigest, ContentHasher, ContextField, Expected, ExpectedDigest,
-    HashKind, KeyError, KeyId, KeyRing, MetadataCode, ParseDigestError, Protection, RecordFields,
-    SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize, SivScope, Suite,
-    TicketKey,
+    CONTEXT_LEN_MAX, Checked, ContentDigest, ContentHasher, ContextField, Evidence, Expected,
+    ExpectedDigest, HashKind, KeyError, KeyId, KeyRing, MetadataCode, ParseDigestError, Protection,
+    RecordFields, SealContext, SealError, SealKey, SealParams, SealRecord, SegmentSize, SivScope,
+    Suite, TicketKey,
 };
 #[doc(inline)]
-pub use vram_space::{GpuCapacity, LifeState, MemoryMode, RoomAfter, UnreturnedMemory, WipePolicy};
+pub use vram_space::{
+    Compute, GpuCapacity, KernelFigures, LifeState, MemoryMode, RoomAfter, UnreturnedMemory,
+    WipePolicy,
+};
 #[doc(inline)]
 pub use vram_ticket::{
     ModelTicket, ModelTicketExpectation, ShardTicket, TICKET_GPUS_MAX, TICKET_NAME_LEN_MAX,

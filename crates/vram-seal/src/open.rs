@@ -19,6 +19,7 @@ use crate::record::params::{Mode, SivScope};
 use crate::record::protection::Protection;
 use crate::segment::aead::{Slot, nonce};
 use crate::segment::chain::{self, Place, SegmentHash};
+use crate::segment::lent::SegmentKey;
 use crate::segment::table::{Entry, SegmentTags};
 
 /// Limits on what a record may state.
@@ -282,6 +283,22 @@ impl Opener {
             }
         }
         Ok(digest)
+    }
+
+    /// The key of one segment, to open it elsewhere, and its tag; `None` in mode Authenticated.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::NoSuchSegment`].
+    pub fn segment_key(&self, segment: u64) -> Result<Option<(SegmentKey, [u8; 16])>, SealError> {
+        let (siv, tag) = match self.entry(segment)? {
+            Entry::Authenticated { .. } => return Ok(None),
+            Entry::Segment { siv, tag } => (siv, tag),
+            Entry::Shard { tag } => (*self.fields.siv(), tag),
+        };
+        let key = self.schedule.segment_key(&siv, &trailer(self.layout(), segment));
+        let last = self.layout().is_last(segment);
+        Ok(Some((SegmentKey::new(&key, segment, last), tag)))
     }
 
     /// A slot for ciphers, for a worker that opens many segments.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, GpuIndex};
 use vram_gpu::fault::{Action, FaultDevice, FaultPlan, Op};
 use vram_gpu::{Device, GpuError, HostDevice};
-use vram_space::{Gpu, GpuOptions, Means, MemoryMode, StagingBound, Tenants, WipePolicy};
+use vram_space::{Compute, Gpu, GpuOptions, Means, MemoryMode, StagingBound, Tenants, WipePolicy};
 
 #[derive(Debug, Default)]
 struct Owner {
@@ -54,6 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             staging_bytes: ByteLen::MIB,
             staging: StagingBound::for_calls_of(ByteLen::MIB),
         },
+        compute: Compute::default(),
     };
     let shared: Arc<dyn Device> = Arc::<FaultDevice>::clone(&device);
     let gpu = Arc::new(Gpu::open(shared, memory, Arc::<Owner>::clone(&owner), options)?);

@@ -1,13 +1,16 @@
 //! One GPU of a manager: its device, its region or blocks, its arena and its ledger.
 
 pub(crate) mod accounts;
+pub(crate) mod compute;
 pub(crate) mod driver;
+mod kernels;
 mod memory;
 pub(crate) mod release;
 pub(crate) mod reset;
 mod unreturned;
 
 use crate::block::MemoryMode;
+use crate::gpu::compute::{Compute, KernelPost};
 use crate::gpu::driver::foreign;
 use crate::gpu::unreturned::Aside;
 use std::sync::Arc;
@@ -72,6 +75,9 @@ pub struct Gpu {
     pub pool: StagingPool,
     /// The host resources that one call may use.
     pub means: Means,
+    /// What the device may compute.
+    pub compute: Compute,
+    kernels: KernelPost,
 }
 
 /// How a [`Gpu`] distributes its device's memory.
@@ -89,6 +95,8 @@ pub struct GpuOptions {
     pub wipe: WipePolicy,
     /// The host resources that one call may use.
     pub means: Means,
+    /// What the device may compute.
+    pub compute: Compute,
 }
 
 impl Gpu {
@@ -105,7 +113,7 @@ impl Gpu {
         tenants: Arc<dyn Tenants>,
         options: GpuOptions,
     ) -> Result<Self, SpaceError> {
-        let GpuOptions { index, budget, headroom, mode, wipe, means } = options;
+        let GpuOptions { index, budget, headroom, mode, wipe, means, compute } = options;
         let wrong = |error: &dyn core::fmt::Display| SpaceError::Invalid {
             what: format!("a budget of {budget} for gpu {index}: {error}"),
         };
@@ -135,6 +143,8 @@ impl Gpu {
             wipe,
             pool: StagingPool::new(means.staging.clone(), index, means.staging_bytes),
             means,
+            compute,
+            kernels: KernelPost::default(),
         })
     }
 

@@ -17,6 +17,7 @@ mod tenants;
 pub use block::{Backing, Block, BlockCount, MemoryMode};
 pub use error::{NoRoom, SpaceError};
 pub use gpu::accounts::{Figures, GpuCapacity};
+pub use gpu::compute::{Compute, KernelFigures, KernelWork, KernelsIdle};
 pub use gpu::driver::DriverFigures;
 pub use gpu::release::UnreturnedMemory;
 pub use gpu::reset::Emptied;

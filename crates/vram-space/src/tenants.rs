@@ -5,6 +5,8 @@ use core::fmt;
 use vram_alloc::ByteLen;
 use vram_gpu::GpuError;
 
+use crate::gpu::compute::KernelsIdle;
+
 /// The owner of what lies on a GPU. Calls name the GPU by its index; the GPU holds none of its own
 /// locks during them, except during [`lost`](Self::lost).
 pub trait Tenants: fmt::Debug + Send + Sync {
@@ -25,4 +27,12 @@ pub trait Tenants: fmt::Debug + Send + Sync {
 
     /// Reports that bytes which were not returned could be wiped and released after all.
     fn came_back(&self, gpu: u32, bytes: ByteLen);
+
+    /// Reports that the device's kernels are used from now on, or why they are not. The default
+    /// takes no note.
+    fn kernels(&self, _gpu: u32, _idle: Option<KernelsIdle>) {}
+
+    /// Reports segments that the kernels called altered and the host found sound. The default takes
+    /// no note.
+    fn kernels_disagreed(&self, _gpu: u32, _segments: u64) {}
 }

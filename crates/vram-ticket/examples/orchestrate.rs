@@ -40,6 +40,7 @@ fn node_answers(nonce: [u8; 32]) -> Result<Vec<u8>, TicketError> {
         generation: 0,
         state: TicketState::Sound,
         last_verified: Some(SystemClock.now()),
+        checked: None,
         unverified: Duration::from_secs(90),
         issued_at: SystemClock.now(),
     };

@@ -9,7 +9,8 @@
 //! | `16`       | version: 2                                                                 |
 //! | `17`       | protection: 1 Encrypted, 2 Authenticated                                   |
 //! | `18`       | state: 1 sound, 2 quarantined                                              |
-//! | `19`       | which of these are there: 1 node, 2 owner, 4 digest, 8 last verified       |
+//! | `19`       | which of these are there: 1 node, 2 owner, 4 digest, 8 last verified; with |
+//! |            | 8: 16 if a fingerprint was checked, else the seal; 32 if by the card       |
 //! | `20..24`   | GPU index                                                                  |
 //! | `24..56`   | nonce                                                                      |
 //! | `56..72`   | manager                                                                    |
@@ -28,9 +29,9 @@
 
 use std::sync::Arc;
 
-use vram_alloc::{ByteLen, DeviceUuid};
+use vram_alloc::{ByteLen, DeviceUuid, Site};
 use vram_id::Timestamp;
-use vram_seal::{ContentDigest, KeyId, MODEL_ID_LEN_MAX, Protection};
+use vram_seal::{Checked, ContentDigest, Evidence, KeyId, MODEL_ID_LEN_MAX, Protection};
 
 use crate::error::TicketError;
 use crate::ticket::{ShardTicket, TicketState, VERSION};
@@ -45,6 +46,8 @@ pub(crate) const NODE: u8 = 1;
 pub(crate) const OWNER: u8 = 2;
 const DIGEST: u8 = 4;
 pub(crate) const VERIFIED: u8 = 8;
+const BY_FINGERPRINT: u8 = 16;
+const BY_CARD: u8 = 32;
 
 impl ShardTicket {
     /// The longest encoding of a ticket, in bytes.
@@ -61,7 +64,8 @@ impl ShardTicket {
             (self.digest.is_some(), DIGEST),
             (self.last_verified.is_some(), VERIFIED),
         ];
-        let flags = flags.iter().filter(|(there, _)| *there).fold(0, |sum, (_, bit)| sum | bit);
+        let flags = flags.iter().filter(|(there, _)| *there).fold(0, |sum, (_, bit)| sum | bit)
+            | check_flags(self.checked);
         let protection = match self.protection {
             Protection::Encrypted => 1,
             Protection::Authenticated => 2,
@@ -194,6 +198,7 @@ impl ShardTicket {
             state,
             last_verified: (flags & VERIFIED != 0)
                 .then(|| Timestamp::from_unix_millis(last_verified)),
+            checked: checked_of(flags),
             unverified_ms,
             issued_at,
             signature: *signature,
@@ -204,6 +209,26 @@ impl ShardTicket {
             _ => Err(TicketError::Malformed { what: "a field that should be empty" }),
         }
     }
+}
+
+/// The bits for what the last check rests on.
+pub(crate) fn check_flags(checked: Option<Checked>) -> u8 {
+    let fingerprint = checked.is_some_and(|by| by.evidence == Evidence::Fingerprint);
+    let card = checked.is_some_and(|by| by.site == Site::Card);
+    (if fingerprint { BY_FINGERPRINT } else { 0 }) | (if card { BY_CARD } else { 0 })
+}
+
+/// What the last check rests on, if there was one.
+pub(crate) fn checked_of(flags: u8) -> Option<Checked> {
+    let fingerprint = flags & BY_FINGERPRINT != 0;
+    let evidence = if fingerprint { Evidence::Fingerprint } else { Evidence::Proof };
+    let site = if flags & BY_CARD != 0 { Site::Card } else { Site::Host };
+    (flags & VERIFIED != 0).then_some(Checked { evidence, site })
+}
+
+/// What a statement says of the last check: by the seal itself on the host unless it says otherwise.
+pub(crate) fn stated(verified: Option<Timestamp>, checked: Option<Checked>) -> Option<Checked> {
+    verified.map(|_when| checked.unwrap_or(Checked::BY_HOST))
 }
 
 /// Appends texts, each after its length; `None` if one is longer than its maximum.

@@ -29,6 +29,6 @@ pub use statement::{Statement, TicketOptions};
 pub use ticket::{ShardTicket, TicketState};
 
 // What a party that verifies tickets needs of the crates below, so that it depends on this one alone.
-pub use vram_alloc::{ByteLen, DeviceUuid};
+pub use vram_alloc::{ByteLen, DeviceUuid, Site};
 pub use vram_id::{Clock, ShardId, SystemClock, Timestamp};
-pub use vram_seal::{ContentDigest, KeyId, Protection, SealRecord, TicketKey};
+pub use vram_seal::{Checked, ContentDigest, Evidence, KeyId, Protection, SealRecord, TicketKey};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, DeviceUuid};
 use vram_id::Timestamp;
-use vram_seal::KeyId;
+use vram_seal::{Checked, KeyId};
 
 /// The version of model tickets that is written and read.
 pub(crate) const VERSION: u8 = 1;
@@ -58,6 +58,9 @@ pub struct ModelTicket {
     /// Start of the check that verified the shard that waits longest, by the node's wall clock;
     /// `None` if a shard was never verified since it was placed.
     pub last_verified: Option<Timestamp>,
+    /// What that check rests on; of a model, the weakest of its shards. There if `last_verified` is.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub checked: Option<Checked>,
     /// The longest time since a shard was verified, or placed, when the ticket was created, in
     /// milliseconds of the node's monotonic clock.
     pub unverified_ms: u64,
@@ -83,6 +86,7 @@ impl fmt::Debug for ModelTicket {
             .field("quarantined", &self.quarantined)
             .field("signed_by", &self.signed_by)
             .field("last_verified", &self.last_verified)
+            .field("checked", &self.checked)
             .field("unverified_ms", &self.unverified_ms)
             .field("issued_at", &self.issued_at)
             .finish_non_exhaustive()

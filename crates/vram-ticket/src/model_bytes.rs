@@ -7,7 +7,8 @@
 //! |------------|----------------------------------------------------------------------|
 //! | `0..16`    | domain separator `vram-models/0001`                                  |
 //! | `16`       | version: 1                                                           |
-//! | `17`       | which of these are there: 1 node, 2 owner, 8 last verified           |
+//! | `17`       | which of these are there: 1 node, 2 owner, 8 last verified; with 8:  |
+//! |            | 16 if any check was by fingerprint, 32 if any was by a card          |
 //! | `18..20`   | the number of GPUs, 0 to 256                                         |
 //! | `20..52`   | nonce                                                                |
 //! | `52..68`   | manager                                                              |
@@ -31,7 +32,9 @@ use vram_alloc::{ByteLen, DeviceUuid};
 use vram_id::Timestamp;
 use vram_seal::{KeyId, MODEL_ID_LEN_MAX};
 
-use crate::bytes::{NODE, OWNER, Rest, TICKET_NAME_LEN_MAX, VERIFIED, push_texts, version};
+use crate::bytes::{
+    NODE, OWNER, Rest, TICKET_NAME_LEN_MAX, VERIFIED, check_flags, checked_of, push_texts, version,
+};
 use crate::error::TicketError;
 use crate::model::{ModelTicket, TICKET_GPUS_MAX, VERSION};
 
@@ -55,7 +58,8 @@ impl ModelTicket {
             (owner.is_some(), OWNER),
             (self.last_verified.is_some(), VERIFIED),
         ];
-        let flags = flags.iter().filter(|(there, _)| *there).fold(0, |sum, (_, bit)| sum | bit);
+        let flags = flags.iter().filter(|(there, _)| *there).fold(0, |sum, (_, bit)| sum | bit)
+            | check_flags(self.checked);
         let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(DOMAIN);
         bytes.extend_from_slice(&[self.version, flags]);
@@ -163,6 +167,7 @@ impl ModelTicket {
             signed_by,
             last_verified: (flags & VERIFIED != 0)
                 .then(|| Timestamp::from_unix_millis(last_verified)),
+            checked: checked_of(flags),
             unverified_ms,
             issued_at,
             signature: *signature,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, DeviceUuid};
 use vram_id::Timestamp;
-use vram_seal::TicketKey;
+use vram_seal::{Checked, TicketKey};
 
+use crate::bytes::stated;
 use crate::error::TicketError;
 use crate::model::{ModelTicket, VERSION};
 use crate::statement::millis;
@@ -41,6 +42,8 @@ pub struct ModelStatement {
     pub quarantined: u64,
     /// Start of the check that verified the shard that waits longest; `None` if one never was.
     pub last_verified: Option<Timestamp>,
+    /// What that check rests on; by the seal itself on the host if it is not stated.
+    pub checked: Option<Checked>,
     /// The longest time since a shard was verified, or placed.
     pub unverified: Duration,
     /// When the ticket is created, by the node's wall clock.
@@ -74,6 +77,7 @@ impl ModelStatement {
             quarantined: self.quarantined,
             signed_by: key.id(),
             last_verified: self.last_verified,
+            checked: stated(self.last_verified, self.checked),
             unverified_ms: millis(self.unverified),
             issued_at: self.issued_at,
             signature: [0; 32],

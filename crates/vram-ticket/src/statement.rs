@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, DeviceUuid};
 use vram_id::{ShardId, Timestamp};
-use vram_seal::{ContentDigest, KeyId, Protection, TicketKey};
+use vram_seal::{Checked, ContentDigest, KeyId, Protection, TicketKey};
 
+use crate::bytes::stated;
 use crate::error::TicketError;
 use crate::ticket::{ShardTicket, TicketState, VERSION};
 
@@ -83,6 +84,8 @@ pub struct Statement {
     pub state: TicketState,
     /// Start of the last check that verified the whole shard, by the node's wall clock.
     pub last_verified: Option<Timestamp>,
+    /// What that check rests on; by the seal itself on the host if it is not stated.
+    pub checked: Option<Checked>,
     /// The time since then by the node's monotonic clock; without a check, the time since the shard
     /// was placed there.
     pub unverified: Duration,
@@ -117,6 +120,7 @@ impl Statement {
             generation: self.generation,
             state: self.state,
             last_verified: self.last_verified,
+            checked: stated(self.last_verified, self.checked),
             unverified_ms: millis(self.unverified),
             issued_at: self.issued_at,
             signature: [0; 32],

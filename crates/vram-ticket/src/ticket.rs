@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vram_alloc::{ByteLen, DeviceUuid};
 use vram_id::{ShardId, Timestamp};
-use vram_seal::{ContentDigest, KeyId, Protection};
+use vram_seal::{Checked, ContentDigest, KeyId, Protection};
 
 /// The version of tickets that is written and read.
 pub(crate) const VERSION: u8 = 2;
@@ -78,6 +78,9 @@ pub struct ShardTicket {
     pub state: TicketState,
     /// Start of the last check that verified the whole shard, by the node's wall clock.
     pub last_verified: Option<Timestamp>,
+    /// What that check rests on. There if `last_verified` is.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub checked: Option<Checked>,
     /// The time since then when the ticket was created, in milliseconds of the node's monotonic
     /// clock; without a check, the time since the shard was placed there.
     pub unverified_ms: u64,
@@ -105,6 +108,7 @@ impl fmt::Debug for ShardTicket {
             .field("generation", &self.generation)
             .field("state", &self.state)
             .field("last_verified", &self.last_verified)
+            .field("checked", &self.checked)
             .field("unverified_ms", &self.unverified_ms)
             .field("issued_at", &self.issued_at)
             .finish_non_exhaustive()

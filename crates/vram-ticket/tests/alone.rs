@@ -11,8 +11,8 @@ use vram_alloc::{ByteLen, DeviceUuid};
 use vram_id::Timestamp;
 use vram_seal::{ContentDigest, KeyId, Protection, TicketKey};
 use vram_ticket::{
-    ShardTicket, Statement, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation, TicketOptions,
-    TicketState, TicketVerifier,
+    Checked, Evidence, ShardTicket, Site, Statement, TICKET_NAME_LEN_MAX, TicketError,
+    TicketExpectation, TicketOptions, TicketState, TicketVerifier,
 };
 
 const NONCE: [u8; 32] = [42; 32];
@@ -40,6 +40,7 @@ fn statement() -> Statement {
         generation: 7,
         state: TicketState::Sound,
         last_verified: None,
+        checked: None,
         unverified: Duration::from_nanos(1_000_001),
         issued_at: NOW,
     }
@@ -195,4 +196,30 @@ fn a_ticket_survives_its_json_and_has_one_spelling() {
         assert_ne!(changed, text, "{from} is in {text}");
         assert!(serde_json::from_str::<ShardTicket>(&changed).is_err(), "{changed}");
     }
+}
+
+#[test]
+fn a_ticket_says_what_its_last_check_rests_on() {
+    let by = |evidence, site| Checked { evidence, site };
+    for (bits, checked) in [
+        (0, None),
+        (0, Some(by(Evidence::Proof, Site::Host))),
+        (32, Some(by(Evidence::Proof, Site::Card))),
+        (16, Some(by(Evidence::Fingerprint, Site::Host))),
+        (48, Some(by(Evidence::Fingerprint, Site::Card))),
+    ] {
+        let signed = Statement { last_verified: Some(NOW), checked, ..statement() }.sign(&key());
+        let signed = signed.unwrap();
+        assert_eq!(signed.checked, checked.or(Some(Checked::BY_HOST)));
+        let bytes = signed.to_bytes();
+        assert_eq!(bytes[19] & 0x30, bits);
+        assert_eq!(ShardTicket::from_bytes(&bytes), Ok(signed));
+    }
+    // Without a check it rests on nothing, whatever is stated.
+    let checked = Some(by(Evidence::Fingerprint, Site::Card));
+    let signed = Statement { checked, ..statement() }.sign(&key()).unwrap();
+    assert_eq!((signed.checked, signed.to_bytes()[19] & 0x30), (None, 0));
+    let mut altered = signed.to_bytes();
+    altered[19] |= 16;
+    assert!(matches!(ShardTicket::from_bytes(&altered), Err(TicketError::Malformed { .. })));
 }

@@ -12,9 +12,9 @@ use std::process::Command;
 
 use serde_json::Value;
 use vram_ticket::{
-    ByteLen, DeviceUuid, ModelStatement, ModelTicket, ModelTicketExpectation, Protection,
-    SealRecord, ShardId, ShardTicket, TICKET_GPUS_MAX, TICKET_NAME_LEN_MAX, TicketError, TicketKey,
-    TicketVerifier, Timestamp, model_root,
+    ByteLen, Checked, DeviceUuid, Evidence, ModelStatement, ModelTicket, ModelTicketExpectation,
+    Protection, SealRecord, ShardId, ShardTicket, Site, TICKET_GPUS_MAX, TICKET_NAME_LEN_MAX,
+    TicketError, TicketKey, TicketVerifier, Timestamp, model_root,
 };
 
 const NONCE: [u8; 32] = [42; 32];
@@ -39,6 +39,7 @@ fn statement() -> ModelStatement {
         root: [4; 32],
         quarantined: 0,
         last_verified: Some(NOW),
+        checked: None,
         unverified: Duration::from_nanos(1_000_001),
         issued_at: NOW,
     }
@@ -236,6 +237,14 @@ fn hex(value: &Value) -> Vec<u8> {
     pairs.iter().map(byte).collect()
 }
 
+fn checked(value: &Value) -> Option<Checked> {
+    let pair = value.as_array()?;
+    let of = |index: usize, word: &str| pair.get(index).is_some_and(|found| found == word);
+    let evidence = if of(0, "fingerprint") { Evidence::Fingerprint } else { Evidence::Proof };
+    let site = if of(1, "card") { Site::Card } else { Site::Host };
+    Some(Checked { evidence, site })
+}
+
 fn array<const N: usize>(value: &Value) -> [u8; N] {
     hex(value).try_into().unwrap()
 }
@@ -287,6 +296,7 @@ fn tickets_are_the_frozen_bytes() {
             root: array(&fields["root"]),
             quarantined: number("quarantined"),
             last_verified: fields["last_verified"].as_u64().map(Timestamp::from_unix_millis),
+            checked: checked(&fields["checked"]),
             unverified: Duration::from_millis(number("unverified_ms")),
             issued_at: Timestamp::from_unix_millis(number("issued_at")),
         };
@@ -296,7 +306,7 @@ fn tickets_are_the_frozen_bytes() {
         assert_eq!(ticket.to_bytes(), bytes);
         assert_eq!(ModelTicket::from_bytes(&bytes), Ok(ticket));
     }
-    assert_eq!(cases.len(), 5);
+    assert_eq!(cases.len(), 8);
 }
 
 /// Runs the independent implementation if its interpreter is installed. Writes past the harness's

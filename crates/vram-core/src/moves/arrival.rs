@@ -9,6 +9,7 @@ use vram_seal::{Hashes, Opener, SealError, SealRecord};
 use vram_space::{Space, Worker, locate};
 
 use crate::error::VramError;
+use crate::shard::seal::prints::Arming;
 use crate::shard::{KeyUse, Metadata};
 use crate::sync::{Mutex, lock};
 use crate::transfer::convert::part;
@@ -33,6 +34,8 @@ pub(crate) struct Arrival<'a> {
     /// it is one step.
     pub(crate) next: Mutex<(u64, &'a mut (dyn Read + Send))>,
     pub(crate) proven: &'a Proven,
+    /// Takes fingerprints of what is written, if they are wanted.
+    pub(crate) arming: Option<&'a Arming>,
 }
 
 impl Arrival<'_> {
@@ -89,6 +92,9 @@ impl Arrival<'_> {
             let plaintext = part(scratch, ByteLen::from_usize(sealed.len()))?;
             opener.open_segment_to(segment, sealed, plaintext)?;
             hashes.put(segment, opener.hash_segment(segment, plaintext)?);
+            if let Some(arming) = self.arming {
+                arming.put(opener.layout(), segment, sealed);
+            }
             Ok(())
         })
     }

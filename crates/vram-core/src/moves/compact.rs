@@ -27,6 +27,7 @@ use vram_alloc::compaction::{Compaction, Found, Span, Step};
 use vram_alloc::{Alignment, ByteLen, DeviceOffset, DeviceRange, MAX_TOTAL};
 use vram_events::EventKind;
 use vram_id::ShardId;
+use vram_seal::Checked;
 use vram_space::{Gpu, WipePolicy};
 
 use crate::error::VramError;
@@ -34,7 +35,7 @@ use crate::moves::{CompactBudget, CompactEnd, CompactReport, migrate};
 use crate::parts::gpus::caught;
 use crate::parts::{Core, GpuChoice};
 use crate::room::{evict, park};
-use crate::shard::{Entry, HostCopy, Moment, Occupied, ParkedShard, View};
+use crate::shard::{Check, Entry, HostCopy, Moment, Occupied, ParkedShard, View};
 use crate::sync::lock;
 
 /// Moves shards of a GPU together, within a budget.
@@ -250,13 +251,13 @@ impl Run<'_> {
         let behind = DeviceRange::checked(behind, gap_len, region);
         let behind = behind.map_err(|error| VramError::config(error.to_string()))?;
         let began = Moment::now(&*core.clock);
-        let outcome = arrive(core, &copy, &new).and_then(|()| wipe(&new, behind));
-        if outcome.is_ok() {
+        let outcome = arrive(core, &copy, &new).and_then(|by| wipe(&new, behind).map(|()| by));
+        if let Ok(by) = outcome {
             entry.change(|state, told| {
                 if let Some(space) = state.space_mut() {
                     space.slide_down(gap);
                 }
-                state.ages.arrived(began, Some(began));
+                state.ages.arrived(began, Some(Check { began, by }));
                 let (shard, bytes) = (entry.id.clone(), entry.plaintext_len);
                 let (from, to) = (gpu.index, gpu.index);
                 told.tell(began.wall, EventKind::Moved { shard, from, to, bytes });
@@ -270,7 +271,7 @@ impl Run<'_> {
             self.done.stranded.extend(park::leave(core, copy));
         }
         drop(gap);
-        outcome.map(|()| Moved::There)
+        outcome.map(|_checked| Moved::There)
     }
 }
 
@@ -284,7 +285,7 @@ enum Moved {
 }
 
 /// Writes a host copy and verifies it; a panic of the device becomes an error of the device.
-fn arrive(core: &Core, copy: &HostCopy, view: &View) -> Result<(), VramError> {
+fn arrive(core: &Core, copy: &HostCopy, view: &View) -> Result<Checked, VramError> {
     caught(core, GpuChoice::One(view.gpu.index), || copy.copy_in(view))
 }
 

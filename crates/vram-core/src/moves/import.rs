@@ -27,7 +27,8 @@ use crate::moves::arrival::{cut_short, read_part, read_some};
 use crate::moves::{Arrival, ImportRequest, Proven};
 use crate::parts::{Core, keys};
 use crate::sealing::{SealRequest, entry, place};
-use crate::shard::{Exported, Metadata, Moment, Seal, SealedAs, SealedShard, View};
+use crate::shard::seal::prints::{Arming, Prints};
+use crate::shard::{Check, Exported, Metadata, Moment, Seal, SealedAs, SealedShard, View};
 use crate::sync::Mutex;
 use crate::transfer::read::zeroed;
 use crate::transfer::{ReadBack, Windows};
@@ -61,7 +62,7 @@ pub(crate) struct Landed {
     pub(crate) seal: Arc<Seal>,
     pub(crate) space: Space,
     /// When reading back began, if all of the shard was read back.
-    pub(crate) verified: Option<Moment>,
+    pub(crate) verified: Option<Check>,
 }
 
 /// Imports the image that a reader yields.
@@ -137,14 +138,20 @@ fn land(
         .with_suite(fields.suite().unwrap_or(core.defaults.suite()))
         .with_scope(fields.scope().unwrap_or(core.defaults.scope()));
     space.written()?;
-    let hashes = write_image(core, &proven, image, &space, watch)?;
+    let read_back = wanted.read_back.unwrap_or(ReadBack::Fingerprint);
+    let layout = *proven.opener.layout();
+    let arming = read_back.arming(space.gpu(), &layout, proven.opener.protection())?;
+    let hashes = write_image(&proven, image, &space, arming.as_ref(), watch)?;
     let digest = proven.opener.check_digest(&hashes)?;
     let Proven { record, opener, key_use, .. } = proven;
-    let seal = Arc::new(Seal { record, opener, params, digest, key_use });
+    let prints = Prints::default();
+    if let Some(arming) = arming {
+        prints.keep_all(arming);
+    }
+    let seal = Arc::new(Seal { record, opener, params, digest, prints, key_use });
     let view = View::of(&mut space, seal)?;
     let began = Moment::now(&*core.clock);
-    let read_back = wanted.read_back.unwrap_or(ReadBack::Full);
-    let verified = view.read_back(read_back)?.then_some(began);
+    let verified = view.read_back(read_back)?.map(|by| Check { began, by });
     Ok(Landed { seal: view.seal, space, verified })
 }
 
@@ -220,17 +227,17 @@ fn prove(
 /// Writes the data to `space`, each segment opened before, and waits until the device has all
 /// bytes.
 fn write_image(
-    _core: &Core,
     proven: &Proven,
     image: &mut (dyn Read + Send),
     space: &Space,
+    arming: Option<&Arming>,
     watch: &Watch<'_>,
 ) -> Result<Vec<vram_seal::SegmentHash>, VramError> {
     let opener = &proven.opener;
     let layout = *opener.layout();
     let windows = Windows::on(space.gpu(), layout)?;
     let hashes = Hashes::new(&layout)?;
-    let arrival = Arrival { windows: &windows, next: Mutex::new((0, image)), proven };
+    let arrival = Arrival { windows: &windows, next: Mutex::new((0, image)), proven, arming };
     let lanes = windows.lanes(space.gpu(), [1, windows.buffers()], windows.count())?;
     let longest = layout.segment_size().bytes().min(layout.plaintext_len());
     for_each_segment(

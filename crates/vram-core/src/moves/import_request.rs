@@ -51,7 +51,8 @@ impl<'a> ImportRequest<'a> {
     /// A request for the image of a shard that this manager sealed before. The caller compares the
     /// whole record, and with it the protection.
     pub(crate) fn again(sealed_as: &SealedAs, gpu: u32) -> Self {
-        let mut request = SealRequest::new(&sealed_as.model_id, gpu).read_back(ReadBack::Full);
+        let mut request =
+            SealRequest::new(&sealed_as.model_id, gpu).read_back(ReadBack::Fingerprint);
         request.sealed_as = sealed_as.clone();
         Self {
             request,

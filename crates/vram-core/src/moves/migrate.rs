@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vram_events::EventKind;
-use vram_seal::AlteredSegments;
+use vram_seal::{AlteredSegments, Checked};
 use vram_space::Space;
 
 use crate::error::VramError;
@@ -13,8 +13,9 @@ use crate::parts::Core;
 use crate::resident::lease;
 use crate::room::make_room;
 use crate::shard::entry::arrive::arrive_all;
-use crate::shard::{Arrived, Entry, Moment, SealedShard, ShardCause, View};
+use crate::shard::{Arrived, Check, Entry, Moment, SealedShard, ShardCause, View};
 use crate::transfer::copy::{copy_by_peer, copy_staged};
+use crate::transfer::kernels::Looked;
 
 /// Moves a shard. After any failure the shard is where it was.
 pub fn migrate(core: &Core, handle: &SealedShard, gpu: u32) -> Result<SealedShard, VramError> {
@@ -58,8 +59,8 @@ pub(crate) fn copy_to(
     space.written()?;
     let moved = View::of(&mut space, Arc::clone(&source.seal))?;
     let began = Moment::now(&*core.clock);
-    copy_verified(core, entry, source, &moved)?;
-    Ok(Arrived { space, verified: Some(began) })
+    let by = copy_verified(core, entry, source, &moved)?;
+    Ok(Arrived { space, verified: Some(Check { began, by }) })
 }
 
 /// Makes a verified copy the shard's present placement, and returns the old space to its GPU.
@@ -100,21 +101,21 @@ pub(crate) fn settle_all(core: &Core, copies: Vec<(&Entry, Arrived)>) -> Result<
     Ok(())
 }
 
-/// Copies a shard, and opens every segment at its new placement.
+/// Copies a shard, and looks at every segment at its new placement. Returns what that rests on.
 fn copy_verified(
     core: &Core,
     entry: &Entry,
     source: &View,
     target: &View,
-) -> Result<(), VramError> {
+) -> Result<Checked, VramError> {
     let link = (source.gpu.index, target.gpu.index);
     let peer = !core.links.is_distrusted(link.0, link.1)
         && target.gpu.device.can_copy_from_peer(&*source.gpu.device);
     let mut peer_altered = false;
     if peer && copy_by_peer(source, target)?.is_continue() {
-        let altered = target.altered()?;
+        let Looked { altered, checked } = target.look_at_arrival()?;
         if altered.is_empty() {
-            return Ok(());
+            return Ok(checked);
         }
         // Some peer links report success and deliver other bytes: copy once more through the host.
         peer_altered = true;
@@ -127,14 +128,14 @@ fn copy_verified(
         );
     }
     copy_staged(source, target)?;
-    let arrived_altered = target.altered()?;
+    let Looked { altered: arrived_altered, checked } = target.look_at_arrival()?;
     if arrived_altered.is_empty() {
         if peer_altered {
             // The source is sound, and the copy through the host arrived: the link altered the
             // bytes.
             links::distrust(core, link.0, link.1);
         }
-        return Ok(());
+        return Ok(checked);
     }
     // Either the source was altered, or the transfer altered the bytes. Checking the source decides
     // which.

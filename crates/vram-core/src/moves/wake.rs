@@ -24,7 +24,7 @@ use crate::parts::{Core, GpuChoice};
 use crate::room::make_room;
 use crate::shard::entry::arrive;
 use crate::shard::{
-    Arrived, Backup, Entry, HostCopy, Moment, ParkedShard, SealedShard, ShardCause, View,
+    Arrived, Backup, Check, Entry, HostCopy, Moment, ParkedShard, SealedShard, ShardCause, View,
 };
 
 /// Copies a parked shard to a placement on a GPU and verifies it there. The shard is not resident
@@ -56,8 +56,8 @@ pub(crate) fn copy_into(
     space.written()?;
     let view = View::of(&mut space, Arc::clone(&copy.backup.resident))?;
     let began = Moment::now(&*core.clock);
-    copy.copy_in(&view)?;
-    Ok(Arrived { space, verified: Some(began) })
+    let by = copy.copy_in(&view)?;
+    Ok(Arrived { space, verified: Some(Check { began, by }) })
 }
 
 /// Makes shards resident where verified copies of them lie, all in one moment. Of each whose place in

@@ -9,6 +9,7 @@ use vram_seal::{
 
 use crate::error::VramError;
 use crate::parts::Core;
+use crate::shard::seal::prints::Prints;
 use crate::shard::{KeyUse, Seal};
 use crate::sync::{RwLockReadGuard, read};
 
@@ -36,7 +37,8 @@ pub(crate) fn open_seal(
     // Counted under the ring's lock: no other thread can retire the key between lookup and count.
     let key_use = core.key_uses.take(opened.fields().key_id());
     drop(keys);
-    Ok(Seal { record, opener: opened.with_table(tags)?, params, digest, key_use })
+    let prints = Prints::default();
+    Ok(Seal { record, opener: opened.with_table(tags)?, params, digest, prints, key_use })
 }
 
 /// Counts one more use of a key that is in the ring.

@@ -6,7 +6,7 @@ use vram_alloc::ByteLen;
 use vram_events::EventKind;
 use vram_gpu::GpuError;
 use vram_id::Timestamp;
-use vram_space::Tenants;
+use vram_space::{KernelsIdle, Tenants};
 
 use crate::parts::Promises;
 use crate::shard::Told;
@@ -43,5 +43,16 @@ impl Tenants for Residents {
 
     fn came_back(&self, gpu: u32, bytes: ByteLen) {
         self.told.events.emit(EventKind::Returned { gpu, bytes });
+    }
+
+    fn kernels(&self, gpu: u32, idle: Option<KernelsIdle>) {
+        self.told.events.emit(match idle {
+            None => EventKind::KernelsUsed { gpu },
+            Some(why) => EventKind::KernelsIdle { gpu, why: why.to_string().into() },
+        });
+    }
+
+    fn kernels_disagreed(&self, gpu: u32, segments: u64) {
+        self.told.events.emit(EventKind::KernelsDisagreed { gpu, segments });
     }
 }

@@ -44,7 +44,7 @@ use crate::parts::Core;
 use crate::repair::survey::{Altered, Survey};
 use crate::shard::entry::arrive::arrive;
 use crate::shard::entry::quarantine::Quarantine;
-use crate::shard::{Entry, Moment, SealedShard, ShardCause, State, Told, View};
+use crate::shard::{Check, Entry, Moment, SealedShard, ShardCause, State, Told, View};
 use crate::sync::read;
 use crate::transfer::SourceFeed;
 
@@ -218,7 +218,7 @@ impl Repair<'_, '_> {
         space.keep();
         let at = self.core.events.now();
         let moved = arrive(entry, space, ShardCause::Move, |state, told| {
-            state.ages.arrived(now, Some(began));
+            state.ages.arrived(now, Some(Check::by_host(began)));
             self.lifted(found, began, at, state, told);
         });
         let old = moved?;
@@ -243,7 +243,7 @@ impl Repair<'_, '_> {
         told: &Told,
     ) {
         state.quarantine = None;
-        state.ages.verified(began);
+        state.ages.verified(Check::by_host(began));
         let (shard, segments) = (self.shard.shard_id.clone(), found.segments.as_slice().into());
         told.tell(at, EventKind::Repaired { shard, gpu: found.view.gpu.index, segments });
     }

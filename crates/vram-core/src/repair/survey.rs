@@ -14,7 +14,7 @@ use crate::repair::{Content, Kept, Repair, RepairReport};
 use crate::resident::{Anew, contents};
 use crate::room::make_room;
 use crate::shard::entry::quarantine::Quarantine;
-use crate::shard::{Busy, Entry, Moment, View};
+use crate::shard::{Busy, Check, Entry, Moment, View};
 
 /// What a survey found.
 pub(crate) enum Survey {
@@ -62,7 +62,7 @@ impl Repair<'_, '_> {
         let (there, altered) = view.content_on()?;
         if !is_altered(entry, &view, &there, &altered)? {
             self.tell_end();
-            entry.change(|state, _told| state.ages.verified(began));
+            entry.change(|state, _told| state.ages.verified(Check::by_host(began)));
             return Ok(Survey::Sound(RepairReport {
                 shard_id: entry.id.clone(),
                 gpu: view.gpu.index,

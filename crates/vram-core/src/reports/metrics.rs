@@ -6,7 +6,7 @@ use core::time::Duration;
 use vram_alloc::ByteLen;
 use vram_events::SinkCounts;
 use vram_gpu::DeviceUuid;
-use vram_space::{GpuCapacity, LifeState};
+use vram_space::{GpuCapacity, KernelFigures, LifeState};
 
 use crate::parts::Core;
 use crate::parts::call::Call;
@@ -75,6 +75,9 @@ pub struct GpuMetrics {
     /// The longest time for which no check has found a shard sound, over all shards that can be
     /// read.
     pub oldest_unverified: Option<Duration>,
+    /// What the kernels of the device did.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub kernels: KernelFigures,
 }
 
 /// One call in [`Metrics`].
@@ -163,6 +166,7 @@ pub fn metrics(core: &Core, scrubbing: &Scrubbing) -> Metrics {
             quarantined: report.quarantined,
             lost: report.lost.is_some(),
             state: report.state,
+            kernels: gpu.kernel_figures(),
         }
     });
     let by_model = figures::by_model(core, now);

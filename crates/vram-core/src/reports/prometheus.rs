@@ -9,7 +9,7 @@ use core::fmt::Write;
 use core::time::Duration;
 
 use vram_events::SinkCounts;
-use vram_space::LifeState;
+use vram_space::{KernelFigures, LifeState};
 
 use crate::reports::{CallMetrics, GpuMetrics, Metrics, ModelFigures, ModelMetrics};
 use crate::scrub::ScrubMetrics;
@@ -101,6 +101,7 @@ pub(crate) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
         let Some(oldest) = gpu.oldest_unverified else { continue };
         writeln!(f, "{name}{{{}}} {}", Gpu(gpu), Seconds(oldest))?;
     }
+    write_kernels(metrics, f)?;
     let park = &metrics.park;
     let alone = [
         ("vram_parked_limit_bytes", "Host bytes that parked shards may take.", park.limit.get()),
@@ -128,6 +129,45 @@ pub(crate) fn write(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
     write_scrub_of_gpus(metrics, f)?;
     write_calls(&metrics.calls, f)?;
     write_events(metrics, f)
+}
+
+type Count = fn(&KernelFigures) -> u64;
+
+fn write_kernels(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
+    let name = "vram_gpu_kernels_used";
+    head(f, name, "gauge", "Whether checks were computed by the device itself last: 0 or 1.")?;
+    for gpu in &metrics.gpus {
+        writeln!(f, "{name}{{{}}} {}", Gpu(gpu), u8::from(gpu.kernels.used))?;
+    }
+    let name = "vram_gpu_kernel_bytes_total";
+    head(f, name, "counter", "Bytes that kernels of the device worked on, by what they computed.")?;
+    for gpu in &metrics.gpus {
+        let done = &gpu.kernels;
+        for (work, bytes) in
+            [("hash", done.hashed), ("fingerprint", done.fingerprinted), ("tag", done.tagged)]
+        {
+            writeln!(f, "{name}{{{},work=\"{work}\"}} {}", Gpu(gpu), bytes.get())?;
+        }
+    }
+    let counts: [(&str, &str, Count); 2] = [
+        (
+            "vram_gpu_kernel_disagreements_total",
+            "Segments that kernels called altered and the host found sound.",
+            |done| done.disagreements,
+        ),
+        (
+            "vram_gpu_kernel_fallbacks_total",
+            "Times that the host computed what the kernels did not.",
+            |done| done.fallbacks,
+        ),
+    ];
+    for (name, help, value) in counts {
+        head(f, name, "counter", help)?;
+        for gpu in &metrics.gpus {
+            writeln!(f, "{name}{{{}}} {}", Gpu(gpu), value(&gpu.kernels))?;
+        }
+    }
+    Ok(())
 }
 
 fn write_models(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {

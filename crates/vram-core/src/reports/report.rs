@@ -7,7 +7,7 @@ use vram_alloc::ByteLen;
 use vram_events::{OnEviction, PieceName};
 use vram_gpu::{DeviceUuid, GpuError};
 use vram_id::{ShardId, Timestamp};
-use vram_seal::{AlteredSegments, Protection};
+use vram_seal::{AlteredSegments, Checked, Protection};
 use vram_space::{Gpu, GpuCapacity, LifeState};
 
 use crate::parts::Core;
@@ -63,6 +63,9 @@ pub struct ShardReport {
     pub quarantine: Option<AlteredSegments>,
     /// When all of the shard was last found sound.
     pub last_verified: Option<Timestamp>,
+    /// What that check rests on, and where it was computed.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub last_checked: Option<Checked>,
     pub leases: u64,
     /// Whether the shard is pinned, so that it is not evicted.
     pub pinned: bool,
@@ -117,6 +120,7 @@ pub fn report(core: &Core) -> Report {
                 generation: state.generation,
                 quarantine: state.quarantine.as_ref().map(|known| known.listed()),
                 last_verified: state.ages.last_verified(),
+                last_checked: state.ages.last_checked(),
                 pinned: entry.standing.pinned(),
                 priority: entry.standing.claim.priority,
                 on_eviction: victim::fate(core, entry),

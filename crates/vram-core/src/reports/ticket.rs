@@ -31,7 +31,8 @@ pub fn ticket(
     let gpu = Arc::clone(space.gpu());
     let (generation, seal) = (state.generation, Arc::clone(&state.seal));
     let quarantined = state.quarantine.is_some();
-    let (last_verified, unverified) = (state.ages.last_verified(), state.ages.unverified_for(now));
+    let (last_verified, checked) = (state.ages.last_verified(), state.ages.last_checked());
+    let unverified = state.ages.unverified_for(now);
     drop(state);
     if generation != handle.generation {
         return Err(VramError::StaleHandle { shard: entry.id.clone() });
@@ -55,6 +56,7 @@ pub fn ticket(
         generation,
         state: if quarantined { TicketState::Quarantined } else { TicketState::Sound },
         last_verified,
+        checked,
         unverified,
         issued_at,
     };

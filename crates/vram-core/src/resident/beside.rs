@@ -7,9 +7,10 @@ use vram_space::{Space, locate};
 
 use crate::error::VramError;
 use crate::parts::Core;
-use crate::resident::Anew;
 use crate::resident::contents::{altered, content_hashes, finish_seal, fresh};
-use crate::shard::{Arrived, Entry, Moment, Seal, View};
+use crate::resident::{Anew, on_card};
+use crate::shard::seal::prints::Arming;
+use crate::shard::{Arrived, Check, Entry, Moment, Seal, View};
 use crate::transfer::convert::part;
 use crate::transfer::walk::send;
 use crate::transfer::{Convert, Windows};
@@ -22,13 +23,25 @@ pub(crate) fn write_anew(
     anew: Anew,
     mut space: Space,
 ) -> Result<(Arc<Seal>, Arrived), VramError> {
-    let sealer = fresh(core, entry, anew)?.begin(|_fresh| content_hashes(entry, old))?;
     space.written()?;
-    let seal = write_beside(core, entry, old, &space, sealer, anew.params);
+    if let Some(seal) = on_card::write_anew(core, entry, old, anew, &space)? {
+        return verified(core, seal, space);
+    }
+    let sealer = fresh(core, entry, anew)?.begin(|_fresh| content_hashes(entry, old))?;
+    let arming = core.read_back.arming(space.gpu(), sealer.layout(), anew.params.protection())?;
+    let seal = write_beside(core, entry, old, (&space, arming.as_ref()), sealer, anew.params);
     let seal = seal.map_err(|error| altered(entry, error))?;
+    if let Some(arming) = arming {
+        seal.prints.keep_all(arming);
+    }
+    verified(core, seal, space)
+}
+
+/// Reads the new copy back.
+fn verified(core: &Core, seal: Seal, mut space: Space) -> Result<(Arc<Seal>, Arrived), VramError> {
     let new = View::of(&mut space, Arc::new(seal))?;
     let began = Moment::now(&*core.clock);
-    let verified = new.read_back(core.read_back)?.then_some(began);
+    let verified = new.read_back(core.read_back)?.map(|by| Check { began, by });
     Ok((new.seal, Arrived { space, verified }))
 }
 
@@ -37,7 +50,7 @@ fn write_beside(
     core: &Core,
     entry: &Entry,
     old: &View,
-    space: &Space,
+    (space, arming): (&Space, Option<&Arming>),
     sealer: Sealer,
     params: SealParams,
 ) -> Result<Seal, VramError> {
@@ -59,7 +72,14 @@ fn write_beside(
         let (from, to) = (locate(old.range, window.bytes)?, locate(target, window.bytes)?);
         let staging = worker.read(&**old.memory()?, from)?;
         send(worker, staging, |buffer| {
-            convert.window(&windows, &window, part(buffer, from.len())?, &keep)?;
+            let bytes = part(buffer, from.len())?;
+            convert.window(&windows, &window, bytes, &keep)?;
+            if let Some(arming) = arming {
+                window.each(windows.layout(), bytes, |segment, bytes| {
+                    arming.put(windows.layout(), segment, bytes);
+                    Ok::<_, VramError>(())
+                })?;
+            }
             Ok(Some((space.memory()?, to)))
         })
     })?;

@@ -5,6 +5,7 @@ pub mod contents;
 pub mod early_lease;
 pub mod in_place;
 pub mod lease;
+pub(crate) mod on_card;
 pub mod read;
 pub mod reseal;
 pub mod verify;

@@ -30,7 +30,7 @@ use crate::parts::Core;
 use crate::parts::keys::use_key;
 use crate::resident::{Anew, beside, in_place};
 use crate::shard::entry::arrive::arrive;
-use crate::shard::{Arrived, Entry, Moment, Seal, SealedShard, ShardCause, View};
+use crate::shard::{Arrived, Check, Entry, Moment, Seal, SealedShard, ShardCause, View};
 
 /// Seals a shard anew under another key.
 pub fn reseal(core: &Core, shard: &SealedShard, key: &KeyId) -> Result<SealedShard, VramError> {
@@ -95,7 +95,7 @@ fn seal_anew(core: &Core, entry: &Entry, old: &View, anew: Anew) -> Result<(), V
         }
         (seal, Written::InPlace(began)) => entry.change(|state, told| {
             outdated = Some(state.seal_anew(seal));
-            state.ages.arrived(began, Some(began));
+            state.ages.arrived(began, Some(Check::by_host(began)));
             told.tell(at, event);
         }),
     }
@@ -116,7 +116,7 @@ impl Written {
     pub(crate) fn arrived(self, old: Space) -> Arrived {
         match self {
             Self::Beside(arrived) => arrived,
-            Self::InPlace(began) => Arrived { space: old, verified: Some(began) },
+            Self::InPlace(began) => Arrived { space: old, verified: Some(Check::by_host(began)) },
         }
     }
 }

@@ -5,12 +5,13 @@ use core::fmt;
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
 use vram_id::{ShardId, Timestamp};
-use vram_seal::SegmentSpan;
+use vram_seal::{Checked, Evidence, SegmentSpan};
 
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::shard::entry::in_shard;
-use crate::shard::{Entry, Moment, SealedShard, View};
+use crate::shard::{Check, Entry, Moment, SealedShard, View};
+use crate::transfer::kernels::Looked;
 use crate::transfer::{Selection, Windows};
 
 /// How thoroughly to verify. Each level includes the checks of the handle.
@@ -33,6 +34,12 @@ pub enum Verify {
         /// Bytes in the range.
         length: u64,
     },
+    /// Every byte, by a secret fingerprint that was taken when the shard was last looked at as a
+    /// whole: the strength *sound*, against everybody who has not read the device's memory
+    /// meanwhile. The fastest look, at the speed of device memory. Each such look renews the
+    /// fingerprint. Without one, or where the device has no kernels, as
+    /// [`Segments`](Self::Segments).
+    Fingerprint,
     /// Every segment, each against its own tag: the strength *sound*. Detects any alteration made
     /// without the key.
     Segments,
@@ -63,6 +70,8 @@ pub struct Verdict {
     pub altered: Vec<SegmentSpan>,
     /// The number of device bytes that were checked.
     pub checked_bytes: ByteLen,
+    /// What the check rests on, and where it was computed; `None` if no byte was checked.
+    pub checked: Option<Checked>,
     /// Whether the digest of the whole plaintext was checked and does not match although each
     /// segment does.
     pub content_differs: bool,
@@ -72,18 +81,16 @@ pub struct Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = Words(self.checked);
         if self.content {
-            return write!(
-                f,
-                "{}: sound and content, {} checked",
-                self.shard_id, self.checked_bytes
-            );
+            let (shard, bytes) = (&self.shard_id, self.checked_bytes);
+            return write!(f, "{shard}: sound and content, {bytes} checked{by}");
         }
         if self.sound && self.checked_bytes.is_zero() {
             return write!(f, "{}: the record is genuine, no byte was checked", self.shard_id);
         }
         if self.sound {
-            return write!(f, "{}: sound, {} checked", self.shard_id, self.checked_bytes);
+            return write!(f, "{}: sound, {} checked{by}", self.shard_id, self.checked_bytes);
         }
         write!(f, "{}: altered", self.shard_id)?;
         for (position, span) in self.altered.iter().enumerate() {
@@ -93,6 +100,18 @@ impl fmt::Display for Verdict {
             f.write_str("; the content as a whole is another")?;
         }
         Ok(())
+    }
+}
+
+/// How a check was made, unless it was by the seal itself on the host, as if there were no kernels.
+struct Words(Option<Checked>);
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(checked) if checked != Checked::BY_HOST => write!(f, " ({checked})"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -117,19 +136,20 @@ pub(crate) fn verify_entry(
             let range = in_shard(entry, offset, length)?;
             Selection::Run(layout.covering(range)?)
         }
-        Verify::Segments | Verify::Full => Selection::Run(0..count),
+        Verify::Fingerprint | Verify::Segments | Verify::Full => Selection::Run(0..count),
     };
     let mut content_differs = false;
     let mut checked_bytes = ByteLen::ZERO;
-    let altered = if level == Verify::Full {
-        let (altered, differs) = view.altered_content()?;
+    let Looked { altered, checked } = if level == Verify::Full {
+        let (looked, differs) = view.look_at_content()?;
         (content_differs, checked_bytes) = (differs, layout.plaintext_len());
-        altered
+        looked
     } else {
         for window in selection.clone().windows(&Windows::on(&view.gpu, layout)?) {
             checked_bytes = checked_bytes.saturating_add(window.bytes.len());
         }
-        view.altered_segments(selection)?
+        let fingerprint = level == Verify::Fingerprint;
+        view.look(selection, if fingerprint { Evidence::Fingerprint } else { Evidence::Proof })?
     };
     if !altered.is_empty() || content_differs {
         entry.quarantine(&altered);
@@ -138,12 +158,12 @@ pub(crate) fn verify_entry(
     let at = core.clock.now();
     let (sound, known) = entry.change(|state, told| {
         let sound = state.quarantine.is_none();
-        if sound && matches!(level, Verify::Segments | Verify::Full) {
-            state.ages.verified(began);
+        if sound && matches!(level, Verify::Fingerprint | Verify::Segments | Verify::Full) {
+            state.ages.verified(Check { began, by: checked });
         }
         if sound && level != Verify::Record {
             let (shard, gpu) = (entry.id.clone(), view.gpu.index);
-            told.tell(at, EventKind::Verified { shard, gpu, bytes: checked_bytes });
+            told.tell(at, EventKind::Verified { shard, gpu, bytes: checked_bytes, by: checked });
         }
         (sound, state.quarantine.clone())
     });
@@ -151,7 +171,16 @@ pub(crate) fn verify_entry(
     let altered = known.iter().flat_map(|known| known.all()).filter_map(span).collect();
     let shard_id = entry.id.clone();
     let content = sound && level == Verify::Full;
-    Ok(Verdict { shard_id, sound, content, altered, checked_bytes, content_differs, at })
+    Ok(Verdict {
+        shard_id,
+        sound,
+        content,
+        altered,
+        checked_bytes,
+        checked: (!checked_bytes.is_zero()).then_some(checked),
+        content_differs,
+        at,
+    })
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 
 use vram_alloc::{ByteLen, DeviceRange};
 use vram_id::ShardId;
+use vram_seal::{Checked, Evidence};
 
 use crate::parts::Core;
 use crate::scrub::pace::time_for;
@@ -42,6 +43,7 @@ impl Over {
 pub struct ScrubCursor {
     pub(crate) manager: Option<ManagerId>,
     pub(crate) over: Over,
+    pub(crate) evidence: Option<Evidence>,
     queue: VecDeque<Run>,
     pub(crate) run: Option<Run>,
     /// The shards of this round, or of the last one.
@@ -84,6 +86,8 @@ pub(crate) struct Run {
     pub(crate) next: u64,
     /// The cost of the turn so far.
     pub(crate) cost: u64,
+    /// What the turn so far rests on.
+    pub(crate) checked: Option<Checked>,
     tries: u8,
 }
 
@@ -111,9 +115,19 @@ impl ScrubCursor {
         Self { over: Over::Gpu(gpu), ..Self::default() }
     }
 
+    /// Sets what the checks rest on. Default, where the device has kernels: proof for Authenticated
+    /// shards, whose hashes the device computes; fingerprints for Encrypted ones, which are opened
+    /// on the host once to have any. Without kernels every check is a proof.
+    #[must_use]
+    pub const fn by(mut self, evidence: Evidence) -> Self {
+        self.evidence = Some(evidence);
+        self
+    }
+
     /// Starts from the beginning, with this manager.
     pub(crate) fn begin(&mut self, manager: ManagerId) {
-        *self = Self { manager: Some(manager), over: self.over, ..Self::default() };
+        let (over, evidence) = (self.over, self.evidence);
+        *self = Self { manager: Some(manager), over, evidence, ..Self::default() };
     }
 
     /// The number of complete passes so far.
@@ -222,7 +236,7 @@ impl Load {
 
 impl Run {
     const fn new(entry: Weak<Entry>) -> Self {
-        Self { entry, seen: None, next: 0, cost: 0, tries: 0 }
+        Self { entry, seen: None, next: 0, cost: 0, checked: None, tries: 0 }
     }
 }
 

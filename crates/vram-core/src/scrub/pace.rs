@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::time::Instant;
 
 use vram_alloc::ByteLen;
+use vram_seal::Evidence;
 
 use crate::error::VramError;
 use crate::parts::Core;
@@ -47,12 +48,18 @@ pub struct ScrubOptions {
     pub(crate) rate: ScrubRate,
     pub(crate) step: ByteLen,
     pub(crate) pass_at_least: Duration,
+    pub(crate) evidence: Option<Evidence>,
 }
 
 impl ScrubOptions {
     /// Steps of at most 4 MiB, and at most one pass per second.
     pub const fn new(rate: ScrubRate) -> Self {
-        Self { rate, step: ByteLen::new(4 << 20), pass_at_least: Duration::from_secs(1) }
+        Self {
+            rate,
+            step: ByteLen::new(4 << 20),
+            pass_at_least: Duration::from_secs(1),
+            evidence: None,
+        }
     }
 
     setters! {
@@ -61,6 +68,8 @@ impl ScrubOptions {
         [const] fn step(bytes: ByteLen) => step = bytes;
         /// Sets the shortest time of a pass, so that a few shards are not read over and over.
         [const] fn pass_at_least(time: Duration) => pass_at_least = time;
+        /// Sets what the checks rest on: see [`ScrubCursor::by`](crate::scrub::ScrubCursor::by).
+        [const] fn by(evidence: Evidence) => evidence = Some(evidence);
     }
 
     /// # Errors

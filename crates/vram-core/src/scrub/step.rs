@@ -7,14 +7,16 @@ use vram_alloc::{ByteLen, ByteRange};
 use vram_events::EventKind;
 use vram_id::ShardId;
 use vram_seal::parallel::Threads;
+use vram_seal::{Checked, Evidence, Protection};
 
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::parts::call::Call;
 use crate::scrub::cursor::SHARD_COST_MIN;
 use crate::scrub::{Run, ScrubCursor, Seen, Totals};
-use crate::shard::{Entry, Moment, View};
+use crate::shard::{Check, Entry, Moment, View};
 use crate::sync::Deadline;
+use crate::transfer::kernels::Looked;
 use crate::transfer::{Selection, Windows};
 
 /// How long a step waits for a thread that is exclusive at the gate of a shard.
@@ -125,9 +127,9 @@ fn scrub_part(core: &Core, cursor: &mut ScrubCursor, left: u64, step: &mut Scrub
     let bytes = layout.span(&(run.next..end)).map_or(ByteLen::ZERO, ByteRange::len);
     // Counted as wasted until the read is known to count.
     cursor.waste(run.cost.saturating_add(bytes.get()));
-    let looked = altered_in_passing(core, &view, run.next..end);
-    let altered = match looked {
-        Ok(altered) => altered,
+    let looked = look_in_passing(core, &view, run.next..end, cursor.evidence);
+    let Looked { altered, checked } = match looked {
+        Ok(looked) => looked,
         Err(error) => {
             tracing::warn!(shard = %entry.id, %error, "could not be scrubbed");
             step.errors = step.errors.saturating_add(1);
@@ -145,13 +147,17 @@ fn scrub_part(core: &Core, cursor: &mut ScrubCursor, left: u64, step: &mut Scrub
     }
     let mut charged = bytes.get();
     run.cost = run.cost.saturating_add(charged);
-    (run.next, run.seen) = (end, Some(seen));
+    run.next = end;
+    run.seen = Some(seen);
+    // The weakest of its parts says what the whole rests on.
+    let checked = run.checked.map_or(checked, |before| before.weaker(checked));
+    run.checked = Some(checked);
     if end < layout.count() {
         cursor.run = Some(run);
         return charged;
     }
     charged = charged.saturating_add(SHARD_COST_MIN.saturating_sub(run.cost));
-    if counts(&entry, &seen) {
+    if counts(&entry, &seen, checked) {
         step.verified = step.verified.saturating_add(1);
     } else {
         cursor.waste(run.cost);
@@ -186,13 +192,23 @@ fn still(core: &Core, entry: &Entry, run: &Run, planned: Duration) -> Option<(Vi
     }
 }
 
-/// The altered segments of a run, checked on this thread only.
-fn altered_in_passing(core: &Core, view: &View, run: Range<u64>) -> Result<Vec<u64>, VramError> {
+/// Looks at a run, on this thread only.
+fn look_in_passing(
+    core: &Core,
+    view: &View,
+    run: Range<u64>,
+    evidence: Option<Evidence>,
+) -> Result<Looked, VramError> {
     let opener = &view.seal.opener;
-    let (device, limit) = (view.gpu.device.info(), core.limits.staging_bytes);
-    let windows = Windows::plan(*opener.layout(), device, Threads::ONE, limit)?;
-    view.altered_by(&windows, Selection::Run(run), |segment, bytes| {
-        opener.open_segment(segment, bytes)
+    // The hashes of an Authenticated shard need no key on the device, and prove more.
+    let evidence = evidence.unwrap_or(match view.seal.protection() {
+        Protection::Authenticated => Evidence::Proof,
+        _ => Evidence::Fingerprint,
+    });
+    view.look_with(Selection::Run(run), evidence, |selection| {
+        let (device, limit) = (view.gpu.device.info(), core.limits.staging_bytes);
+        let windows = Windows::plan(*opener.layout(), device, Threads::ONE, limit)?;
+        view.altered_by(&windows, selection, |segment, bytes| opener.open_segment(segment, bytes))
     })
 }
 
@@ -206,16 +222,16 @@ impl Seen {
 
 /// Records a finished run as a verification, unless another check recorded a newer result
 /// meanwhile.
-fn counts(entry: &Entry, seen: &Seen) -> bool {
+fn counts(entry: &Entry, seen: &Seen, by: Checked) -> bool {
     let at = entry.told.events.now();
     entry.change(|state, told| {
         let counts = state.quarantine.is_none()
             && state.generation == seen.generation
             && state.ages.changes() == seen.changes;
         if counts {
-            state.ages.verified(seen.began);
+            state.ages.verified(Check { began: seen.began, by });
             let (shard, gpu, bytes) = (entry.id.clone(), seen.gpu, entry.plaintext_len);
-            told.tell(at, EventKind::Verified { shard, gpu, bytes });
+            told.tell(at, EventKind::Verified { shard, gpu, bytes, by });
         }
         counts
     })

@@ -80,6 +80,7 @@ pub fn start(
 /// dropped.
 fn run(core: &Weak<Core>, control: &Control, post: &Post, totals: &Totals, mut pace: Pace) {
     let mut cursor = ScrubCursor::on_gpu(post.gpu);
+    cursor.evidence = control.options.evidence;
     let mut pause = Duration::ZERO;
     while let Some(waited) = control.wait(pause) {
         if waited == Waited::Paused {

@@ -15,8 +15,8 @@ use crate::resident::{Anew, lease, reseal};
 use crate::sealing::SealRequest;
 use crate::shard::entry::arrive::arrive_all;
 use crate::shard::{
-    Ages, Arrived, Counted, Entry, Moment, Place, Seal, SealedShard, ShardCause, Standing, State,
-    View,
+    Ages, Arrived, Check, Counted, Entry, Moment, Place, Seal, SealedShard, ShardCause, Standing,
+    State, View,
 };
 
 /// A complete shard that is not in the registry yet: dropping it returns everything.
@@ -34,7 +34,7 @@ pub(crate) fn entry(
     seal: Arc<Seal>,
     space: Space,
     counted: Counted,
-    verified: Option<Moment>,
+    verified: Option<Check>,
 ) -> Ready {
     let len = seal.opener.fields().plaintext_len();
     let place = Place::Restoring { gpu: space.gpu().index };

@@ -1,6 +1,7 @@
 //! Brings bytes in: seals them onto a GPU.
 
 pub mod entry;
+pub(crate) mod on_card;
 pub mod place;
 pub mod request;
 pub mod reservation;

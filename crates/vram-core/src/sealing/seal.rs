@@ -28,8 +28,9 @@ use crate::parts::{Core, keys};
 use crate::room::make_room;
 use crate::sealing::SealRequest;
 use crate::sealing::entry::{Ready, entry, publish};
+use crate::sealing::on_card::{self, OnCard};
 use crate::sealing::place::{place, place_once};
-use crate::shard::{Counted, Moment, Seal, SealedShard, View};
+use crate::shard::{Check, Counted, Moment, Seal, SealedShard, View};
 use crate::transfer::write::hash_feed;
 use crate::transfer::{Pass, Windows, WriteOptions};
 
@@ -78,7 +79,7 @@ pub(crate) fn write_shard(
     let read_back = request.read_back.unwrap_or(core.read_back);
     let view = View::of(&mut space, Arc::new(seal))?;
     let began = Moment::now(&*core.clock);
-    let verified = view.read_back(read_back)?.then_some(began);
+    let verified = view.read_back(read_back)?.map(|by| Check { began, by });
     Ok(entry(core, id, request, view.seal, space, counted, verified))
 }
 
@@ -107,12 +108,26 @@ fn write_seal(
         }
         other => other,
     };
+    if on_card::applies(&gpu, params)
+        && !feed.len().is_zero()
+        && let Some(kernels) = gpu.kernels()
+    {
+        let kernels = &*kernels;
+        let done = OnCard { kernels, windows: &windows, feed, options }.seal(fresh, space)?;
+        return keys::open_seal(core, done, params, &Expected::from(&context).params(params));
+    }
     let sealer = fresh.begin(|_fresh| hash_feed(&gpu, &windows, feed, options))?;
     let collector = SegmentCollector::new(sealer)?;
-    let pass = Pass { collector: &collector, windows: &windows, feed };
+    let read_back = request.read_back.unwrap_or(core.read_back);
+    let arming = read_back.arming(&gpu, windows.layout(), params.protection())?;
+    let pass = Pass { collector: &collector, windows: &windows, feed, arming: arming.as_ref() };
     pass.write_all(space, options).map_err(changed)?;
 
     let done = collector.finish()?;
     (options.check)(done.digest)?;
-    keys::open_seal(core, done, params, &Expected::from(&context).params(params))
+    let seal = keys::open_seal(core, done, params, &Expected::from(&context).params(params))?;
+    if let Some(arming) = arming {
+        seal.prints.keep_all(arming);
+    }
+    Ok(seal)
 }

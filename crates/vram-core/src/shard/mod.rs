@@ -12,7 +12,7 @@ pub mod registry;
 pub mod seal;
 pub mod standing;
 
-pub(crate) use self::ages::{Ages, Moment};
+pub(crate) use self::ages::{Ages, Check, Moment};
 pub use self::census::ModelCounts;
 pub(crate) use self::census::{Census, CountedLease, HeldBy, Holding, Lies, Row};
 pub(crate) use self::entry::member::{Admitted, Member, UnderWay};

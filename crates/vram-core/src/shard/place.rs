@@ -12,7 +12,7 @@ use vram_seal::Protection;
 use vram_space::{Block, Gpu, LifePass, Space};
 
 use crate::error::VramError;
-use crate::shard::{Moment, Seal};
+use crate::shard::{Check, Seal};
 
 /// The state of one shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -250,7 +250,7 @@ pub(crate) struct View {
 pub(crate) struct Arrived {
     pub(crate) space: Space,
     /// When the check began that found all bytes sound; `None` if no check has read all of them.
-    pub(crate) verified: Option<Moment>,
+    pub(crate) verified: Option<Check>,
 }
 
 impl View {

@@ -1,5 +1,7 @@
 //! One seal of a shard, and the properties that it is bound to.
 
+pub(crate) mod prints;
+
 use core::fmt;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -11,6 +13,7 @@ use vram_seal::{
 };
 
 use crate::error::VramError;
+use crate::shard::seal::prints::Prints;
 use crate::sync::{Mutex, lock};
 
 /// Counts the seals under each key, resident and parked.
@@ -53,6 +56,7 @@ pub(crate) struct Seal {
     pub(crate) opener: Opener,
     pub(crate) params: SealParams,
     pub(crate) digest: ContentDigest,
+    pub(crate) prints: Prints,
     #[expect(dead_code, reason = "held for its drop")]
     pub(crate) key_use: KeyUse,
 }

@@ -1,36 +1,67 @@
 //! Reads back what was written to a device.
 
-use vram_seal::AlteredSegments;
+use vram_seal::{AlteredSegments, Checked, Evidence, Protection, SegmentLayout};
+use vram_space::Gpu;
 
 use crate::error::VramError;
+use crate::shard::seal::prints::Arming;
 use crate::shard::{Seal, View};
 use crate::transfer::Selection;
+use crate::transfer::kernels::Looked;
 
 /// How much of a shard is read back from the device before it counts as resident.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReadBack {
-    /// An Authenticated shard in full, since kernels read it unchecked; an Encrypted shard by
+    /// Where the device has kernels, every byte: [`Fingerprint`](Self::Fingerprint). Elsewhere an
+    /// Authenticated shard in full, since kernels read it unchecked; and an Encrypted shard by
     /// sample, since every later read authenticates the segments that it reads.
     #[default]
     Default,
-    /// Every segment.
+    /// Every segment, by its tag or hash.
     Full,
+    /// Every byte, where the device has kernels: an Authenticated shard by the hashes of its
+    /// segments, an Encrypted shard by a secret fingerprint that is taken while it is sealed.
+    /// Elsewhere as [`Full`](Self::Full).
+    Fingerprint,
     /// The first and the last segment, and a few between.
     Sample,
     /// Nothing.
     None,
 }
 
+impl ReadBack {
+    /// Fingerprints to take while bytes are written, if they will be read back by them.
+    ///
+    /// # Errors
+    ///
+    /// No random bytes, or no host memory.
+    pub(crate) fn arming(
+        self,
+        gpu: &Gpu,
+        layout: &SegmentLayout,
+        protection: Protection,
+    ) -> Result<Option<Arming>, VramError> {
+        let wanted = matches!(self, Self::Default | Self::Fingerprint)
+            && protection == Protection::Encrypted
+            && !layout.plaintext_len().is_zero();
+        if wanted && gpu.kernels().is_some() { Arming::new(layout).map(Some) } else { Ok(None) }
+    }
+}
+
 impl View {
-    /// Reads back what was just written. Returns true if every segment was read.
-    pub(crate) fn read_back(&self, policy: ReadBack) -> Result<bool, VramError> {
+    /// Reads back what was just written. If every byte was looked at, returns what that rests on.
+    pub(crate) fn read_back(&self, policy: ReadBack) -> Result<Option<Checked>, VramError> {
         let count = self.seal.opener.layout().count();
         let full = match policy {
-            ReadBack::None => return Ok(false),
-            ReadBack::Full => true,
+            ReadBack::None => return Ok(None),
+            ReadBack::Full | ReadBack::Fingerprint => true,
             ReadBack::Sample => false,
-            ReadBack::Default => self.seal.protection() == vram_seal::Protection::Authenticated,
+            ReadBack::Default => {
+                self.seal.protection() == Protection::Authenticated
+                    || self.seal.prints.are_kept()
+                    || self.lends_keys() && self.kernels().is_some()
+            }
         };
         let selection = if full {
             Selection::Run(0..count)
@@ -38,9 +69,15 @@ impl View {
             // The selection depends only on the record, so that a run is repeatable.
             Selection::sample(count, SAMPLED, seed_of(&self.seal))
         };
-        let segments = self.altered_segments(selection)?;
+        let evidence = match policy {
+            // Hashes prove more, and need no pass on the host.
+            _ if self.seal.protection() == Protection::Authenticated => Evidence::Proof,
+            ReadBack::Default | ReadBack::Fingerprint => Evidence::Fingerprint,
+            _ => Evidence::Proof,
+        };
+        let Looked { altered: segments, checked } = self.look(selection, evidence)?;
         if segments.is_empty() {
-            return Ok(full);
+            return Ok(full.then_some(checked));
         }
         let (gpu, segments) = (self.gpu.index, AlteredSegments::from(segments));
         tracing::error!(gpu, %segments, "written bytes read back differently");

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteRange};
-use vram_seal::{Protection, SealError, SealParams, SivScope};
+use vram_seal::{Checked, Protection, SealError, SealParams, SivScope};
 use vram_space::{Worker, locate};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
 use crate::shard::{HostCopy, Seal, View};
 use crate::transfer::Window;
+use crate::transfer::kernels::Looked;
 use crate::transfer::read::zeroed;
 use crate::transfer::walk::{is_altered, send};
 
@@ -30,8 +31,9 @@ pub(crate) fn needed(seal: &Seal, len: ByteLen) -> ByteLen {
 }
 
 impl HostCopy {
-    /// Writes a host copy to the device, and opens every segment at its new placement.
-    pub(crate) fn copy_in(&self, view: &View) -> Result<(), VramError> {
+    /// Writes a host copy to the device, and looks at every segment at its new placement. Returns
+    /// what that rests on.
+    pub(crate) fn copy_in(&self, view: &View) -> Result<Checked, VramError> {
         let refused = |error| match error {
             VramError::Seal(SealError::SegmentMismatch { segment }) => VramError::ParkedAltered {
                 shard: self.entry.id.clone(),
@@ -40,9 +42,9 @@ impl HostCopy {
             other => other,
         };
         self.write_to(view).map_err(refused)?;
-        let arrived_altered = view.altered()?;
+        let Looked { altered: arrived_altered, checked } = view.look_at_arrival()?;
         if arrived_altered.is_empty() {
-            return Ok(());
+            return Ok(checked);
         }
         // Either the host copy was altered, or the transfer altered the bytes. Checking the host
         // copy decides which.

@@ -5,6 +5,7 @@ pub mod convert;
 pub mod copy;
 pub mod feed;
 pub mod host;
+pub mod kernels;
 pub mod outward;
 pub mod read;
 pub mod walk;

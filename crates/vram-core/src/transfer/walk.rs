@@ -6,13 +6,14 @@ use std::sync::Arc;
 use vram_alloc::DeviceRange;
 use vram_gpu::Staging;
 use vram_id::SplitMix;
-use vram_seal::{Hashes, SealError, SegmentHash, open_and_hash};
+use vram_seal::{Checked, Evidence, Hashes, SealError, SegmentHash, open_and_hash};
 use vram_space::{Block, Worker, locate};
 
 use crate::error::VramError;
 use crate::shard::View;
 use crate::sync::{Mutex, lock};
 use crate::transfer::convert::part;
+use crate::transfer::kernels::Looked;
 use crate::transfer::{Window, Windows};
 
 /// The segments to visit.
@@ -37,6 +38,14 @@ impl Selection {
         picked.sort_unstable();
         picked.dedup();
         Self::Each(picked)
+    }
+
+    /// The segments, in order.
+    pub(crate) fn segments(&self) -> Box<dyn Iterator<Item = u64> + '_> {
+        match self {
+            Self::Run(run) => Box::new(run.clone()),
+            Self::Each(segments) => Box::new(segments.iter().copied()),
+        }
     }
 
     pub(crate) fn windows(self, windows: &Windows) -> Box<dyn Iterator<Item = Window> + Send> {
@@ -89,6 +98,25 @@ impl View {
         let mut altered = altered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         altered.sort_unstable();
         Ok(altered)
+    }
+
+    /// Looks at the content as a whole: by the kernels of the device where they can tell, else on
+    /// the host. If no segment is altered, the second value says whether the content as a whole
+    /// differs from the record.
+    pub(crate) fn look_at_content(&self) -> Result<(Looked, bool), VramError> {
+        let by_kernels = self.hashes_by_kernels()?;
+        if let Some((hashes, site)) = &by_kernels
+            && self.seal.is_of(hashes)?
+        {
+            let checked = Checked { evidence: Evidence::Proof, site: *site };
+            return Ok((Looked { altered: Vec::new(), checked }, false));
+        }
+        // The host says what is altered, also where kernels have found something.
+        let (altered, differs) = self.altered_content()?;
+        if by_kernels.is_some() && altered.is_empty() && !differs {
+            self.gpu.kernels_disagreed(1);
+        }
+        Ok((Looked { altered, checked: Checked::BY_HOST }, differs))
     }
 
     /// Like [`altered_segments`](Self::altered_segments), for all segments. If none is altered, the

@@ -14,6 +14,7 @@ use vram_seal::{
 use vram_space::{Gpu, Space, Worker, locate};
 
 use crate::error::VramError;
+use crate::shard::seal::prints::Arming;
 use crate::transfer::feed::{read_window, with_source};
 use crate::transfer::walk::send;
 use crate::transfer::{Window, Windows};
@@ -45,6 +46,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) collector: &'a SegmentCollector,
     pub(crate) windows: &'a Windows,
     pub(crate) feed: &'a dyn Feed,
+    /// Takes fingerprints of the sealed bytes, if they are wanted.
+    pub(crate) arming: Option<&'a Arming>,
 }
 
 impl Pass<'_> {
@@ -94,6 +97,9 @@ impl Pass<'_> {
         window.each(self.windows.layout(), buffer, |segment, bytes| {
             let sealed = self.collector.sealer().seal_segment(segment, bytes)?;
             self.collector.put(segment, sealed)?;
+            if let Some(arming) = self.arming {
+                arming.put(self.windows.layout(), segment, bytes);
+            }
             Ok(())
         })
     }

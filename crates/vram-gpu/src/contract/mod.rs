@@ -252,14 +252,6 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_device_over_one_with_kernels_keeps_the_contract() {
-        run(&|| {
-            let wrap = |inner| -> Arc<dyn Device> { FaultDevice::new(inner, FaultPlan::new(1)) };
-            with_kernels().into_iter().map(wrap).collect()
-        });
-    }
-
-    #[test]
     fn wrapped_and_bare_devices_reach_each_other() {
         run(&|| {
             let mut devices = hosts();

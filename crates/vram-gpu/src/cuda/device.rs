@@ -182,16 +182,6 @@ impl CudaDevice {
         Arc::new(Self { kernels: None, ..self.copy() })
     }
 
-    /// The kernels after all of them were loaded, which takes the driver 0.5 to 2 s when it sees
-    /// them first. Waits no longer than this; [`Device::kernels`] does not wait.
-    ///
-    /// # Errors
-    ///
-    /// [`NoKernels`]: why there are none then.
-    pub fn wait_for_kernels(&self, most: Duration) -> Result<Arc<dyn Kernels>, NoKernels> {
-        self.kernels.as_ref().ok_or(NoKernels::NotOffered)?.wait(most)
-    }
-
     fn copy(&self) -> Self {
         let (port, info, kernels) = (self.port.clone(), self.info.clone(), self.kernels.clone());
         Self { port, ordinal: self.ordinal, info, sharing: self.sharing, kernels }
@@ -337,6 +327,10 @@ impl Device for CudaDevice {
 
     fn kernels(&self) -> Result<Arc<dyn Kernels>, NoKernels> {
         self.kernels.as_ref().ok_or(NoKernels::NotOffered)?.kernels()
+    }
+
+    fn wait_for_kernels(&self, most: Duration) -> Result<Arc<dyn Kernels>, NoKernels> {
+        self.kernels.as_ref().ok_or(NoKernels::NotOffered)?.wait(most)
     }
 
     fn kernel_scratch(&self) -> ByteLen {

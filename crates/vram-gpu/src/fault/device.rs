@@ -1,6 +1,7 @@
 //! The fault device, and the methods with which a test controls it.
 
 use core::any::Any;
+use core::time::Duration;
 use std::sync::{Arc, Weak};
 
 use thiserror::Error;
@@ -262,6 +263,18 @@ impl Device for FaultDevice {
             return Err(NoKernels::Lost { code });
         }
         let inner = withheld.map_or_else(|| self.core.inner.kernels(), Err)?;
+        Ok(Arc::new(FaultKernels::new(Arc::clone(&self.core), inner)))
+    }
+
+    fn wait_for_kernels(&self, most: Duration) -> Result<Arc<dyn Kernels>, NoKernels> {
+        let (lost, withheld) = {
+            let script = self.core.script();
+            (script.lost, script.no_kernels)
+        };
+        if let Some(GpuError::Lost { code, .. }) = lost {
+            return Err(NoKernels::Lost { code });
+        }
+        let inner = withheld.map_or_else(|| self.core.inner.wait_for_kernels(most), Err)?;
         Ok(Arc::new(FaultKernels::new(Arc::clone(&self.core), inner)))
     }
 

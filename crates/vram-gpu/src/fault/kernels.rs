@@ -26,6 +26,10 @@ trait Bits {
     fn count(&self) -> u64;
     /// Flips one of them.
     fn flip(&mut self, bit: u64);
+    /// Makes the result that of altered bytes.
+    fn alter(&mut self) {
+        self.flip(0);
+    }
 }
 
 impl FaultKernels {
@@ -59,11 +63,13 @@ impl FaultKernels {
             Some(Action::FlipResult { span, bit }) => {
                 let count = u64::try_from(results.len()).unwrap_or(u64::MAX);
                 let at = span.checked_rem(count).and_then(|at| usize::try_from(at).ok());
-                flip(at.and_then(|at| results.get_mut(at)), bit);
+                if let Some(result) = at.and_then(|at| results.get_mut(at)) {
+                    result.flip(bit.checked_rem(result.count()).unwrap_or(0));
+                }
             }
             Some(Action::FlipResults) => {
                 for result in &mut results {
-                    flip(Some(result), 0);
+                    result.alter();
                 }
             }
             Some(Action::FailAfterwards(error)) => {
@@ -73,14 +79,6 @@ impl FaultKernels {
             _ => {}
         }
         Ok(results)
-    }
-}
-
-fn flip(result: Option<&mut impl Bits>, bit: u64) {
-    if let Some(result) = result
-        && let Some(bit) = bit.checked_rem(result.count())
-    {
-        result.flip(bit);
     }
 }
 
@@ -104,6 +102,10 @@ impl Bits for bool {
 
     fn flip(&mut self, _bit: u64) {
         *self = !*self;
+    }
+
+    fn alter(&mut self) {
+        *self = false;
     }
 }
 

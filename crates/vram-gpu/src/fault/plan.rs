@@ -143,8 +143,8 @@ pub enum Action {
         /// Which bit of it, modulo its bits. Of a fingerprint, those under the key come first.
         bit: u64,
     },
-    /// The call of a kernel is made, and then a bit of every result is flipped: everything looks
-    /// altered.
+    /// The call of a kernel is made, and then everything looks altered: a bit of every result is
+    /// flipped, and of opened segments none was good.
     FlipResults,
     /// The call panics before it is made.
     Panic,

@@ -28,18 +28,6 @@ const IV: [u32; 8] = [
 /// Where each word of a block stands in the next round.
 const PERMUTATION: [usize; 16] = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8];
 
-/// Words of state that are mixed together: columns, then diagonals.
-const QUARTERS: [[usize; 4]; 8] = [
-    [0, 4, 8, 12],
-    [1, 5, 9, 13],
-    [2, 6, 10, 14],
-    [3, 7, 11, 15],
-    [0, 5, 10, 15],
-    [1, 6, 11, 12],
-    [2, 7, 8, 13],
-    [3, 4, 9, 14],
-];
-
 type Value = [u32; 8];
 
 /// One call of the compression function, not yet made: the last one of the whole gets a flag more.
@@ -171,22 +159,31 @@ fn compressed(node: &Node) -> [u32; 16] {
         if round > 0 {
             block = PERMUTATION.map(|from| block[from]);
         }
-        for (quarter, pair) in QUARTERS.iter().zip(block.as_chunks::<2>().0) {
-            mix(&mut state, *quarter, *pair);
-        }
+        // Columns, then diagonals. Positions that are constants need no check when they are inlined.
+        mix(&mut state, [0, 4, 8, 12], [block[0], block[1]]);
+        mix(&mut state, [1, 5, 9, 13], [block[2], block[3]]);
+        mix(&mut state, [2, 6, 10, 14], [block[4], block[5]]);
+        mix(&mut state, [3, 7, 11, 15], [block[6], block[7]]);
+        mix(&mut state, [0, 5, 10, 15], [block[8], block[9]]);
+        mix(&mut state, [1, 6, 11, 12], [block[10], block[11]]);
+        mix(&mut state, [2, 7, 8, 13], [block[12], block[13]]);
+        mix(&mut state, [3, 4, 9, 14], [block[14], block[15]]);
     }
     state
 }
 
 #[expect(clippy::indexing_slicing, reason = "the positions are constants below 16")]
-#[inline]
-fn mix(state: &mut [u32; 16], [a, b, c, d]: [usize; 4], words: [u32; 2]) {
-    for (word, [first, second]) in words.into_iter().zip([[16, 12], [8, 7]]) {
-        state[a] = state[a].wrapping_add(state[b]).wrapping_add(word);
-        state[d] = (state[d] ^ state[a]).rotate_right(first);
-        state[c] = state[c].wrapping_add(state[d]);
-        state[b] = (state[b] ^ state[c]).rotate_right(second);
-    }
+#[expect(clippy::inline_always, reason = "the positions have to be constants where it is called")]
+#[inline(always)]
+fn mix(state: &mut [u32; 16], [a, b, c, d]: [usize; 4], [first, second]: [u32; 2]) {
+    state[a] = state[a].wrapping_add(state[b]).wrapping_add(first);
+    state[d] = (state[d] ^ state[a]).rotate_right(16);
+    state[c] = state[c].wrapping_add(state[d]);
+    state[b] = (state[b] ^ state[c]).rotate_right(12);
+    state[a] = state[a].wrapping_add(state[b]).wrapping_add(second);
+    state[d] = (state[d] ^ state[a]).rotate_right(8);
+    state[c] = state[c].wrapping_add(state[d]);
+    state[b] = (state[b] ^ state[c]).rotate_right(7);
 }
 
 #[cfg(test)]

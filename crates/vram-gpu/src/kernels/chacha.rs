@@ -13,18 +13,6 @@ const BLOCK_LEN: usize = 64;
 /// The words of a state that every key has.
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646E, 0x7962_2D32, 0x6B20_6574];
 
-/// Words of state that are mixed together: columns, then diagonals.
-const QUARTERS: [[usize; 4]; 8] = [
-    [0, 4, 8, 12],
-    [1, 5, 9, 13],
-    [2, 6, 10, 14],
-    [3, 7, 11, 15],
-    [0, 5, 10, 15],
-    [1, 6, 11, 12],
-    [2, 7, 8, 13],
-    [3, 4, 9, 14],
-];
-
 /// The nonce of a segment: whether it is the last one, and its number.
 pub(crate) fn nonce(index: u32, last: bool) -> [u8; 12] {
     let mut nonce = [0; 12];
@@ -85,9 +73,15 @@ impl Segment {
         }
         let mut state = start;
         for _ in 0..10 {
-            for quarter in QUARTERS {
-                mix(&mut state, quarter);
-            }
+            // Columns, then diagonals. Positions that are constants need no check when inlined.
+            mix(&mut state, [0, 4, 8, 12]);
+            mix(&mut state, [1, 5, 9, 13]);
+            mix(&mut state, [2, 6, 10, 14]);
+            mix(&mut state, [3, 7, 11, 15]);
+            mix(&mut state, [0, 5, 10, 15]);
+            mix(&mut state, [1, 6, 11, 12]);
+            mix(&mut state, [2, 7, 8, 13]);
+            mix(&mut state, [3, 4, 9, 14]);
         }
         let mut block = [0; BLOCK_LEN];
         for ((to, word), from) in block.as_chunks_mut::<4>().0.iter_mut().zip(state).zip(start) {
@@ -104,14 +98,17 @@ impl Drop for Segment {
 }
 
 #[expect(clippy::indexing_slicing, reason = "the positions are constants below 16")]
-#[inline]
+#[expect(clippy::inline_always, reason = "the positions have to be constants where it is called")]
+#[inline(always)]
 fn mix(state: &mut [u32; 16], [a, b, c, d]: [usize; 4]) {
-    for [first, second] in [[16, 12], [8, 7]] {
-        state[a] = state[a].wrapping_add(state[b]);
-        state[d] = (state[d] ^ state[a]).rotate_left(first);
-        state[c] = state[c].wrapping_add(state[d]);
-        state[b] = (state[b] ^ state[c]).rotate_left(second);
-    }
+    state[a] = state[a].wrapping_add(state[b]);
+    state[d] = (state[d] ^ state[a]).rotate_left(16);
+    state[c] = state[c].wrapping_add(state[d]);
+    state[b] = (state[b] ^ state[c]).rotate_left(12);
+    state[a] = state[a].wrapping_add(state[b]);
+    state[d] = (state[d] ^ state[a]).rotate_left(8);
+    state[c] = state[c].wrapping_add(state[d]);
+    state[b] = (state[b] ^ state[c]).rotate_left(7);
 }
 
 #[cfg(test)]

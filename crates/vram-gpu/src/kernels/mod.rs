@@ -19,6 +19,7 @@ mod poly1305;
 use core::fmt;
 
 use thiserror::Error;
+pub use vram_alloc::Site;
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange, GpuIndex};
 
 pub use self::fingerprint::{Fingerprint, FingerprintKey, Fingerprints, Form};
@@ -32,25 +33,6 @@ pub const SEGMENT_MAX: ByteLen = ByteLen::new(16 << 20);
 
 /// The alignment of every span, in bytes, on the device.
 pub const SPAN_ALIGNMENT: u64 = 16;
-
-/// Where something was computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Site {
-    /// By the card that holds the bytes.
-    Card,
-    /// By a processor of the host.
-    Host,
-}
-
-impl fmt::Display for Site {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Card => "card",
-            Self::Host => "host",
-        })
-    }
-}
 
 /// Bytes to hash, and their place in the tree of what they are a part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -118,8 +118,7 @@ mod tests {
 
     #[test]
     fn sums_at_the_prime_wrap_as_integers_say() {
-        // RFC 8439, appendix A.3, vectors 7 to 11 in spirit: blocks of ones under small factors,
-        // compared with long division.
+        // Blocks of ones under small factors, compared with a slower way.
         for factor in [1_u8, 2, 4, 0xFC] {
             for blocks in [1, 2, 3, 9] {
                 let mut key = [0; 32];
@@ -132,7 +131,22 @@ mod tests {
         }
     }
 
-    /// With numbers as lists of 16-bit digits, reduced after each step.
+    /// With a factor of one the sum is that of the blocks, of which each has a bit 2^128 more.
+    #[test]
+    fn a_sum_between_the_prime_and_two_to_the_130_is_less_the_prime() {
+        for below in 1..=8_u128 {
+            let mut key = [0; 32];
+            key[0] = 1;
+            let mut ours = Poly1305::new(&key);
+            // Two blocks and the length, 32: 2^130 less this much.
+            ours.update(&0_u128.wrapping_sub(below + (32 << 64)).to_le_bytes());
+            ours.update(&[0; 16]);
+            let expected = 5_u128.checked_sub(below).unwrap_or(0_u128.wrapping_sub(below));
+            assert_eq!(u128::from_le_bytes(ours.finish()), expected, "{below}");
+        }
+    }
+
+    /// In 128 bits and what is above them, reduced after each step.
     fn reference(factor: u128, blocks: &[u128]) -> [u8; 16] {
         let length = u128::try_from(blocks.len() * 16).unwrap() << 64;
         // The sum as its part above 128 bits and the rest; factors are below 2^8.

@@ -18,6 +18,20 @@ use vram_id::ShardId;
 use crate::manager::VramManager;
 
 impl VramManager {
+    /// Waits until a device has loaded its kernels, at most this long, and returns whether checks are
+    /// computed by the device from now on. A driver that sees the kernels first compiles them for
+    /// a second or two; until then the host computes what they would.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`].
+    pub fn wait_for_kernels(&self, gpu: u32, most: Duration) -> Result<bool, VramError> {
+        let gpu = self.core.gpu(gpu)?;
+        // Why there are none is told, and in the metrics.
+        let _why = gpu.device.wait_for_kernels(most);
+        Ok(gpu.kernels().is_some())
+    }
+
     /// Whether a shard is *sound*: `Ok(false)` if its device bytes or its handle were altered. The
     /// call checks the tag of every segment, which no party without the key can forge; against a
     /// holder of the key use [`verify`](Self::verify) at level [`Verify::Full`], which compares the

@@ -20,6 +20,7 @@ mod close;
 mod events;
 mod faults;
 mod images;
+mod kernels;
 mod loss;
 mod meanwhile;
 mod moves;

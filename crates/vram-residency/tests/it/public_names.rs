@@ -20,6 +20,11 @@ fn every_public_name_is_there() {
     let types = there![
         AdmitRequest<'_>,
         AlteredSegments,
+        Checked,
+        Compute,
+        Evidence,
+        KernelFigures,
+        Site,
         GpuChoice,
         BackupReport,
         MemoryMode,

@@ -6,4 +6,5 @@ pub(crate) mod master;
 pub(crate) mod ring;
 pub(crate) mod schedule;
 pub(crate) mod secret;
+pub(crate) mod seed;
 pub(crate) mod ticket;

@@ -1,5 +1,6 @@
 //! The seal record: its fields, and the context that it is bound to.
 
+pub(crate) mod checked;
 pub(crate) mod context;
 pub(crate) mod expected;
 pub(crate) mod fields;

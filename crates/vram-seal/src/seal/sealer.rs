@@ -299,6 +299,11 @@ impl Sealer {
         Ok(SealedSegment { seal: self.id, segment, entry, hash })
     }
 
+    /// The hash that a segment must have, if the hashes are fixed.
+    pub(super) fn fixed_hash(&self, segment: u64) -> Option<&SegmentHash> {
+        self.stage.fixed.as_ref().and_then(|fixed| fixed.hash(segment))
+    }
+
     fn encrypt(
         &self,
         slot: &mut Slot,

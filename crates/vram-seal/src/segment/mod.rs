@@ -4,5 +4,6 @@ pub(crate) mod aead;
 pub(crate) mod altered;
 pub(crate) mod chain;
 pub(crate) mod hashes;
+pub(crate) mod lent;
 pub(crate) mod span;
 pub(crate) mod table;

@@ -15,7 +15,8 @@ use vram_alloc::{ByteLen, DeviceRange, GpuIndex};
 use vram_gpu::fault::{Action, FaultPlan, Op, When};
 use vram_gpu::{Device, FaultDevice, GpuError, HostDevice, codes};
 use vram_space::{
-    Gpu, GpuOptions, Means, MemoryMode, Space, SpaceError, StagingBound, Tenants, WipePolicy,
+    Compute, Gpu, GpuOptions, Means, MemoryMode, Space, SpaceError, StagingBound, Tenants,
+    WipePolicy,
 };
 
 #[derive(Debug, Default)]
@@ -81,6 +82,7 @@ fn open(
             staging_bytes: ByteLen::MIB,
             staging: StagingBound::for_calls_of(ByteLen::MIB),
         },
+        compute: Compute::default(),
     };
     let shared: Arc<dyn Device> = Arc::<FaultDevice>::clone(&device);
     let gpu = Gpu::open(shared, memory, owner, options).unwrap();

@@ -54,6 +54,8 @@ def ticket(fields):
     """The signed statement and its signature."""
     there = [(1, fields["node"]), (2, fields["owner"]), (8, fields["last_verified"])]
     flags = sum(bit for bit, value in there if value is not None)
+    evidence, site = fields.get("checked") or ("proof", "host")
+    flags |= (16 if evidence == "fingerprint" else 0) | (32 if site == "card" else 0)
     gpus = sorted(bytes.fromhex(uuid) for uuid in fields["gpus"])
     statement = b"vram-models/0001" + struct.pack("<BBH", 1, flags, len(gpus))
     statement += bytes.fromhex(fields["nonce"]) + bytes.fromhex(fields["manager"])
@@ -142,7 +144,15 @@ def tickets():
         unverified_ms=2**64 - 1,
         issued_at=2**64 - 1,
     )
-    return [first, least, most, dict(first, node=""), dict(first, last_verified=0)]
+    checks = [[evidence, site] for evidence in ("proof", "fingerprint") for site in ("host", "card")]
+    return [
+        first,
+        least,
+        most,
+        dict(first, node=""),
+        dict(first, last_verified=0),
+        *(dict(first, checked=check) for check in checks[1:]),
+    ]
 
 
 def derive_all():

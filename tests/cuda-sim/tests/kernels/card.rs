@@ -46,6 +46,17 @@ impl Card {
 
     /// Launches a kernel and waits for it. Returns the driver's code.
     pub(crate) fn launch(&self, kernel: &str, blocks: u32, arguments: &[Argument]) -> u32 {
+        self.launch_shaped(kernel, [blocks, 1, 1], [THREADS, 1, 1], arguments)
+    }
+
+    /// The same with other blocks.
+    pub(crate) fn launch_shaped(
+        &self,
+        kernel: &str,
+        grid: [u32; 3],
+        block: [u32; 3],
+        arguments: &[Argument],
+    ) -> u32 {
         let function = self.module.get_function(kernel).unwrap();
         let mut values: Vec<u64> = arguments
             .iter()
@@ -61,12 +72,12 @@ impl Card {
         let queued = unsafe {
             sys::cuLaunchKernel(
                 function.to_raw(),
-                blocks,
-                1,
-                1,
-                THREADS,
-                1,
-                1,
+                grid[0],
+                grid[1],
+                grid[2],
+                block[0],
+                block[1],
+                block[2],
                 0,
                 self.stream.as_inner(),
                 pointers.as_mut_ptr(),

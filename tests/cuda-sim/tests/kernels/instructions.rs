@@ -283,3 +283,34 @@ fn lanes_that_part_at_branches_and_loops_meet_again() {
     drop(to);
     card.finish();
 }
+
+#[test]
+fn threads_and_blocks_are_numbered_in_three_dimensions() {
+    // Each thread writes its own number, from all coordinates, and its lane.
+    let image = ".version 7.4 .target sm_80 .address_size 64
+        .visible .entry test(.param .u64 to)
+        {
+            .reg .b64 %to, %by; .reg .b32 %a, %b, %thread, %block, %lane;
+            ld.param.u64 %to, [to];
+            mov.u32 %a, %tid.z; mov.u32 %b, %ntid.y; mov.u32 %thread, %tid.y;
+            mad.lo.s32 %thread, %a, %b, %thread;
+            mov.u32 %b, %ntid.x; mov.u32 %a, %tid.x; mad.lo.s32 %thread, %thread, %b, %a;
+            mov.u32 %a, %ctaid.z; mov.u32 %b, %nctaid.y; mov.u32 %block, %ctaid.y;
+            mad.lo.s32 %block, %a, %b, %block;
+            mov.u32 %b, %nctaid.x; mov.u32 %a, %ctaid.x; mad.lo.s32 %block, %block, %b, %a;
+            mad.lo.s32 %a, %block, 30, %thread;
+            mul.wide.u32 %by, %a, 8; add.s64 %to, %to, %by;
+            mov.u32 %lane, %laneid;
+            st.global.v2.u32 [%to], {%a, %lane};
+            ret;
+        }";
+    let card = Card::new(image);
+    let to = buffer(&[0xEE; 8 * 30 * 24]);
+    assert_eq!(card.launch_shaped("test", [2, 3, 4], [5, 3, 2], &[at(&to)]), 0);
+    for (number, bytes) in (0_u32..).zip(read(&to).as_chunks().0) {
+        let (thread, lane) = (u64::from_le_bytes(*bytes) & 0xFFFF_FFFF, bytes[4]);
+        assert_eq!((thread, u32::from(lane)), (number.into(), number % 30));
+    }
+    drop(to);
+    card.finish();
+}

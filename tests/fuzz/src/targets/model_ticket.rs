@@ -6,7 +6,8 @@ use vram_alloc::{ByteLen, DeviceUuid};
 use vram_id::Timestamp;
 use vram_seal::TicketKey;
 use vram_ticket::{
-    ModelStatement, ModelTicket, ModelTicketExpectation, TicketError, TicketVerifier,
+    Checked, Evidence, ModelStatement, ModelTicket, ModelTicketExpectation, Site, TicketError,
+    TicketVerifier,
 };
 
 use crate::Target;
@@ -58,6 +59,7 @@ fn made() -> &'static [ModelTicket] {
             root: ROOT,
             quarantined: 0,
             last_verified: full.then(|| Timestamp::from_unix_millis(NOW - 5000)),
+            checked: full.then_some(Checked { evidence: Evidence::Fingerprint, site: Site::Card }),
             unverified: core::time::Duration::from_secs(5),
             issued_at: Timestamp::from_unix_millis(NOW),
         };

@@ -6,7 +6,8 @@ use vram_alloc::{ByteLen, DeviceUuid};
 use vram_id::Timestamp;
 use vram_seal::{ContentDigest, KeyId, Protection, TicketKey};
 use vram_ticket::{
-    ShardTicket, Statement, TicketError, TicketExpectation, TicketState, TicketVerifier,
+    Checked, Evidence, ShardTicket, Site, Statement, TicketError, TicketExpectation, TicketState,
+    TicketVerifier,
 };
 
 use crate::Target;
@@ -56,6 +57,7 @@ fn made() -> &'static [ShardTicket] {
             generation: 6,
             state: TicketState::Sound,
             last_verified: full.then(|| Timestamp::from_unix_millis(NOW - 5000)),
+            checked: full.then_some(Checked { evidence: Evidence::Fingerprint, site: Site::Card }),
             unverified: core::time::Duration::from_secs(5),
             issued_at: Timestamp::from_unix_millis(NOW),
         };

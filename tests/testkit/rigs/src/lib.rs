@@ -25,7 +25,7 @@ mod stream;
 mod sweep;
 
 pub use clock::{CallingClock, TestClock};
-pub use devices::{devices, held_up};
+pub use devices::{devices, held_up, with_kernels};
 pub use rig::{Rig, SEGMENT};
 pub use slow::{SlowReader, begin, in_time};
 pub use stream::{ActingReader, ActingSource, ActingWriter, acts_at};

@@ -7,11 +7,11 @@ use vram_alloc::{ByteLen, DeviceOffset};
 use vram_gpu::FaultDevice;
 use vram_gpu::fault::{Action, FaultPlan, Op};
 use vram_residency::{
-    GpuCapacity, Limits, MemoryMode, Protection, SealKey, SealRequest, SealedShard, SegmentSize,
+    GpuCapacity, Limits, MemoryMode, Protection, SealKey, SealRequest, SealedShard, SegmentSize, Suite,
     Threads, VramError, VramManager, VramManagerBuilder,
 };
 
-use crate::devices::devices;
+use crate::devices::{compute, devices};
 
 /// Bytes of a segment of a rig's shards: the smallest, so that small shards have many segments.
 pub const SEGMENT: usize = 4096;
@@ -82,6 +82,9 @@ impl Rig {
             .threads(Threads::ONE);
         for (gpu, device) in (0..).zip(&devices) {
             builder = builder.device(Arc::<FaultDevice>::clone(device)).memory(gpu, mode);
+        }
+        if let Some(compute) = compute() {
+            builder = builder.compute(compute).suite(Suite::ChaCha20Poly1305);
         }
         let manager = also(builder).build().unwrap();
         let mut rig = Self { manager, devices, mode, untouched: Vec::new() };

@@ -10,8 +10,10 @@ use std::panic::catch_unwind;
 use vram_alloc::{ByteLen, GpuIndex};
 use vram_gpu::GpuError;
 use vram_gpu::fault::{Action, Op, When};
+use vram_gpu::kernels::Unfit;
 use vram_residency::{ParkCapacity, SealedShard, VramError};
 
+use crate::devices::compute;
 use crate::rig::Rig;
 
 /// The fault of one run.
@@ -66,8 +68,25 @@ impl Faults {
             moves.into_iter().map(|op| Self::of(gpu, op, actions(gpu, op))).collect();
         let no_memory = Action::Fail(GpuError::HostMemory { wanted: ByteLen::MIB });
         faults.push(Self::of(gpu, Op::Staging, [no_memory, Action::Panic]));
+        if compute().is_some() {
+            let kernels = [Op::Hash, Op::Fingerprint, Op::Tags, Op::Open, Op::Seal];
+            faults.extend(kernels.map(|op| Self::of(gpu, op, lies(gpu))));
+        }
         faults
     }
+}
+
+/// What kernels do wrong.
+fn lies(gpu: usize) -> Vec<Action> {
+    let error = GpuError::driver(GpuIndex::new(u32::try_from(gpu).unwrap()), 1);
+    vec![
+        Action::Fail(error),
+        Action::FailAfterwards(error),
+        Action::Panic,
+        Action::FlipResult { span: 1, bit: 0 },
+        Action::FlipResults,
+        Action::Unfit(Unfit::OtherMemory),
+    ]
 }
 
 fn actions(gpu: usize, op: Op) -> Vec<Action> {

@@ -1,7 +1,9 @@
 //! The devices that a command uses: those that the user named, or all that there are.
 
+use core::time::Duration;
 use std::sync::Arc;
 
+use vram_residency::device::kernels::NoKernels;
 use vram_residency::device::{DeviceSpec, MemoryInfo};
 use vram_residency::{
     Budget, ByteLen, Device, DeviceInfo, DeviceKind, GpuIndex, HostDevice, VramManager,
@@ -100,6 +102,11 @@ impl Devices {
             builder = builder.device(Arc::clone(device));
             let info = device.info();
             if info.kind != DeviceKind::Host {
+                // Checks by the card need them, and their memory is not to be counted as free.
+                match device.wait_for_kernels(KERNELS_WAIT).map(drop) {
+                    Ok(()) | Err(NoKernels::NotOffered) => {}
+                    Err(why) => note(format!("gpu {gpu}: the host checks what lies there: {why}")),
+                }
                 let memory = device.memory().map_err(|error| {
                     Failure::new(Kind::Device, error.to_string())
                         .detail(|details| details.gpu = Some(gpu))
@@ -137,6 +144,9 @@ impl Devices {
         held.reduce(u64::saturating_add)
     }
 }
+
+/// How long a command waits for a driver that sees the kernels first.
+const KERNELS_WAIT: Duration = Duration::from_secs(5);
 
 /// The hint for a user who named a device that does not exist.
 const USE_HOST: &str = "see `vram devices`, or use host memory, such as --device host:8GiB";

@@ -7,7 +7,7 @@ use vram_events::{OnEviction, Sinks};
 use vram_gpu::{Device, HostDevice};
 use vram_id::{Clock, IdSource};
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Threads};
-use vram_space::{Gpu, GpuOptions, Means, MemoryMode, StagingBound, WipePolicy};
+use vram_space::{Compute, Gpu, GpuOptions, Means, MemoryMode, StagingBound, WipePolicy};
 
 use crate::parts::EvictionUnit;
 use crate::parts::core::{Core, Settings};
@@ -51,6 +51,7 @@ pub(crate) fn core_on(device: Arc<dyn Device>, clock: Arc<dyn Clock>, limits: Li
                 staging_bytes: limits.staging_bytes,
                 staging: StagingBound::new(limits.staging_total, limits.staging_wait),
             },
+            compute: Compute::default(),
         };
         Ok(vec![Arc::new(Gpu::open(device, memory, Arc::clone(tenants), options)?)])
     });

@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use vram_alloc::{ByteLen, DeviceUuid};
 use vram_id::Timestamp;
-use vram_seal::Protection;
+use vram_seal::{Checked, Protection};
 use vram_space::Gpu;
 use vram_ticket::{ModelStatement, ModelTicket, TICKET_GPUS_MAX, model_root};
 
@@ -28,6 +28,7 @@ struct Look {
     seal: Arc<Seal>,
     quarantined: bool,
     last_verified: Option<Timestamp>,
+    checked: Option<Checked>,
     unverified: Duration,
 }
 
@@ -72,6 +73,7 @@ pub fn ticket_model(
         quarantined: count(&|(_, quarantined)| *quarantined),
         // The least of them; none if one was never verified.
         last_verified: looks.iter().map(|(look, _)| look.last_verified).min().flatten(),
+        checked: weakest(looks.iter().filter_map(|(look, _)| look.checked)),
         unverified: looks.iter().map(|(look, _)| look.unverified).max().unwrap_or_default(),
         issued_at,
     };
@@ -134,6 +136,11 @@ fn of_one_moment(
     Err(VramError::TimedOut { shard, waited: Duration::ZERO })
 }
 
+/// What all of the checks rest on at least.
+fn weakest(checks: impl Iterator<Item = Checked>) -> Option<Checked> {
+    checks.reduce(Checked::weaker)
+}
+
 fn look(core: &Core, entry: &Entry, now: Duration) -> Result<Look, VramError> {
     let state = entry.state();
     let Some(space) = state.space() else {
@@ -146,6 +153,7 @@ fn look(core: &Core, entry: &Entry, now: Duration) -> Result<Look, VramError> {
         seal: Arc::clone(&state.seal),
         quarantined: state.quarantine.is_some(),
         last_verified: state.ages.last_verified(),
+        checked: state.ages.last_checked(),
         unverified: state.ages.unverified_for(now),
     })
 }

@@ -111,7 +111,7 @@ fn misses(change: &Change, kind: Kind, seed: u64) -> (u32, u32) {
         let base = random.next();
         let value = |sums: &Sums, seed: u64| {
             folded(sums, SMALL_PRIME, |at| {
-                mix(base ^ mix(seed << 32 | u64::try_from(at).unwrap())) % SMALL_PRIME
+                mix(base ^ (seed << 32 | u64::try_from(at).unwrap())) % SMALL_PRIME
             })
         };
         both += u32::from(seeds.iter().all(|seed| value(&before, *seed) == value(&after, *seed)));
@@ -157,10 +157,11 @@ fn changes_are_missed_as_rarely_as_the_bound_says() {
 #[test]
 fn a_weaker_construction_is_seen_to_miss_more() {
     let sums = |kind| {
-        let all = (1..).zip(&CHANGES).map(|(seed, change)| misses(change, kind, seed));
+        let all =
+            (1..).zip(CHANGES.iter().take(4)).map(|(seed, change)| misses(change, kind, seed));
         all.fold((0, 0), |sum, (first, both)| (sum.0 + first, sum.1 + both))
     };
-    let trials = KEYS * 6;
+    let trials = KEYS * 4;
     let (first, both) = sums(Kind::EqualColumns);
     assert!(!is_expected(first, trials, FIRST) && !is_expected(both, trials, BOTH));
     assert!(is_expected(first, trials, 1.0 / 128.0), "seven columns miss twice as much: {first}");

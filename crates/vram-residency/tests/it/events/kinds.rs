@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vram_residency::{
-    AdmitRequest, ByteLen, CompactBudget, EventKind, EvictedFor, ExportOptions, GpuChoice,
+    AdmitRequest, ByteLen, Checked, CompactBudget, EventKind, EvictedFor, ExportOptions, GpuChoice,
     ImportRequest, ModelPlan, OnEviction, Piece, Protection, SealKey, SealOptions, SealRequest,
     SliceSource, Verify, VramError,
 };
@@ -44,6 +44,7 @@ fn each_operation_on_a_shard_tells_exactly_what_happened() {
         shard: id.clone(),
         gpu: 0,
         bytes: ByteLen::from_usize(bytes),
+        by: Checked::BY_HOST,
     };
     let _verdict = manager.verify(&shard, Verify::Full).unwrap();
     let _verdict = manager.verify(&shard, Verify::Range { offset: 0, length: 1 }).unwrap();

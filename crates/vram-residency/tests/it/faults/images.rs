@@ -8,7 +8,7 @@ use crate::moves::sealed_images::{exported, import, requests};
 
 /// P15: every call of the device fails once while an image is imported, or a shard exported.
 #[test]
-fn a_failing_device_leaves_nothing_of_an_import_and_a_shard_as_it_was() {
+pub(super) fn a_failing_device_leaves_nothing_of_an_import_and_a_shard_as_it_was() {
     for request in requests() {
         let bytes = content(5 * SEGMENT + 9, 7);
         let image = exported(request.clone(), &bytes);

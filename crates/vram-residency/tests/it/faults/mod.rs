@@ -6,6 +6,7 @@
 mod blocks;
 mod devices;
 mod images;
+mod kernels;
 mod links;
 mod moving;
 mod repair;

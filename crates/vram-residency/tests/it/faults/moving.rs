@@ -16,7 +16,7 @@ use crate::moves::park::kinds;
 
 /// P15: every call of the device fails once while a shard is parked.
 #[test]
-fn a_park_that_fails_leaves_the_shard_where_it_was() {
+pub(super) fn a_park_that_fails_leaves_the_shard_where_it_was() {
     for request in kinds() {
         let bytes = content(5 * SEGMENT + 9, 5);
         Row {
@@ -66,7 +66,7 @@ fn assert_parked_or_as_before(
 /// P15: every call of the device fails once while a shard is woken; the error contains the parked
 /// shard.
 #[test]
-fn a_wake_that_fails_hands_the_parked_shard_back() {
+pub(super) fn a_wake_that_fails_hands_the_parked_shard_back() {
     for request in kinds() {
         let bytes = content(5 * SEGMENT + 9, 6);
         Row {
@@ -114,7 +114,7 @@ fn a_wake_that_fails_hands_the_parked_shard_back() {
 
 /// P15: every call of the device fails once while a model is parked, and while it is woken.
 #[test]
-fn a_model_is_parked_and_woken_as_a_whole_or_not_at_all() {
+pub(super) fn a_model_is_parked_and_woken_as_a_whole_or_not_at_all() {
     for protection in [Protection::Encrypted, Protection::Authenticated] {
         Row {
             operation: "park a model",
@@ -209,7 +209,7 @@ fn assert_nothing_lost(rig: &Rig, kept: &Kept, report: Option<CompactReport>, wh
 /// P15, P17: every call of the device fails once; each shard keeps its bytes, in its present place
 /// or in the report.
 #[test]
-fn a_compaction_that_meets_a_fault_loses_no_shard() {
+pub(super) fn a_compaction_that_meets_a_fault_loses_no_shard() {
     for lens in LAYOUTS {
         let build = || {
             let rig = Rig::new(&[24 << (lens.len() / 5) << 10]);
@@ -233,7 +233,7 @@ fn a_compaction_that_meets_a_fault_loses_no_shard() {
 
 /// The same for copies within the device, which can be damaged like any other.
 #[test]
-fn a_copy_within_the_device_that_fails_or_lies_loses_no_shard() {
+pub(super) fn a_copy_within_the_device_that_fails_or_lies_loses_no_shard() {
     let error = GpuError::driver(GpuIndex::new(0), 1);
     let actions = [
         Action::Fail(error),

@@ -12,7 +12,7 @@ use crate::repair::{damaged, is_whole, quarantined, requests};
 const LEN: usize = 5 * SEGMENT + 9;
 
 #[test]
-fn whatever_fails_at_whatever_call_the_shard_is_whole_or_in_quarantine() {
+pub(super) fn whatever_fails_at_whatever_call_the_shard_is_whole_or_in_quarantine() {
     let bytes = content(LEN, 1);
     let mut met = 0;
     for (relocate, request) in [false, true].into_iter().flat_map(|relocate| {
@@ -60,7 +60,7 @@ fn whatever_fails_at_whatever_call_the_shard_is_whole_or_in_quarantine() {
 }
 
 #[test]
-fn memory_that_keeps_nothing_is_named_and_the_shard_stays_in_quarantine() {
+pub(super) fn memory_that_keeps_nothing_is_named_and_the_shard_stays_in_quarantine() {
     let bytes = content(LEN, 2);
     for request in requests() {
         let rig = Rig::new(&[1 << 16]);
@@ -80,7 +80,7 @@ fn memory_that_keeps_nothing_is_named_and_the_shard_stays_in_quarantine() {
 }
 
 #[test]
-fn what_is_altered_while_a_repair_is_under_way_is_found_at_its_end() {
+pub(super) fn what_is_altered_while_a_repair_is_under_way_is_found_at_its_end() {
     let bytes = content(LEN, 4);
     for request in requests() {
         for (elsewhere, relocate) in [(true, false), (false, false), (false, true)] {
@@ -119,7 +119,7 @@ fn what_is_altered_while_a_repair_is_under_way_is_found_at_its_end() {
 }
 
 #[test]
-fn on_a_lost_gpu_nothing_is_repaired_and_nothing_is_sent() {
+pub(super) fn on_a_lost_gpu_nothing_is_repaired_and_nothing_is_sent() {
     let bytes = content(LEN, 3);
     let rig = Rig::new(&[1 << 16]);
     let shard = damaged(&rig, requests()[0].clone(), &bytes, &[1]);

@@ -15,7 +15,7 @@ use crate::seal::transitions::sealed;
 
 /// P15: after any failure nothing is resident and everything was returned.
 #[test]
-fn a_fault_at_any_call_while_sealing_from_a_source_leaves_nothing() {
+pub(super) fn a_fault_at_any_call_while_sealing_from_a_source_leaves_nothing() {
     let bytes = content(5 * SEGMENT + 9, 8);
     for protection in [Protection::Encrypted, Protection::Authenticated] {
         Row {
@@ -58,7 +58,7 @@ fn a_fault_at_any_call_while_sealing_from_a_source_leaves_nothing() {
 
 /// P15: after any failure no piece is resident, and a model that existed before is unchanged.
 #[test]
-fn a_fault_at_any_call_of_an_admission_leaves_nothing() {
+pub(super) fn a_fault_at_any_call_of_an_admission_leaves_nothing() {
     let (files, plan) = plan();
     let before = content(2 * SEGMENT, 4);
     Row {
@@ -96,7 +96,7 @@ fn a_fault_at_any_call_of_an_admission_leaves_nothing() {
 
 /// P15: after any failure the shard is as before or as requested, and the error says which.
 #[test]
-fn a_fault_at_any_call_of_a_transition_leaves_the_old_shard_or_the_new_one() {
+pub(super) fn a_fault_at_any_call_of_a_transition_leaves_the_old_shard_or_the_new_one() {
     let len = 5 * SEGMENT + 9;
     let bytes = content(len, 6);
     let totals = [2 * len.next_multiple_of(256), len.next_multiple_of(256)];
@@ -165,7 +165,7 @@ fn old_or_new(
 /// P15: every call of the device fails once while a shard is sealed under another key, beside and
 /// in place.
 #[test]
-fn a_reseal_that_fails_leaves_the_shard_under_its_key() {
+pub(super) fn a_reseal_that_fails_leaves_the_shard_under_its_key() {
     let len = 3 * SEGMENT + 9;
     let bytes = content(len, 3);
     for request in keys::requests() {

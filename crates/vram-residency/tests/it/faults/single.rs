@@ -29,7 +29,7 @@ fn still_resident(rig: &Rig, shard: &SealedShard, may_be_quarantined: bool, what
 }
 
 #[test]
-fn a_seal_that_fails_anywhere_leaves_nothing_and_one_that_does_not_is_right() {
+pub(super) fn a_seal_that_fails_anywhere_leaves_nothing_and_one_that_does_not_is_right() {
     for protection in BOTH {
         for read_back in [ReadBack::Default, ReadBack::Full, ReadBack::None] {
             Row {
@@ -67,7 +67,7 @@ fn a_seal_that_fails_anywhere_leaves_nothing_and_one_that_does_not_is_right() {
 }
 
 #[test]
-fn an_unseal_that_fails_anywhere_changes_nothing_and_gives_no_byte() {
+pub(super) fn an_unseal_that_fails_anywhere_changes_nothing_and_gives_no_byte() {
     for protection in BOTH {
         Row {
             operation: "unseal",
@@ -90,7 +90,7 @@ fn an_unseal_that_fails_anywhere_changes_nothing_and_gives_no_byte() {
 }
 
 #[test]
-fn a_partial_read_that_fails_anywhere_leaves_the_target_as_it_was_or_zero() {
+pub(super) fn a_partial_read_that_fails_anywhere_leaves_the_target_as_it_was_or_zero() {
     Row {
         operation: "read a part",
         faults: Faults::every(0),
@@ -117,7 +117,7 @@ fn a_partial_read_that_fails_anywhere_leaves_the_target_as_it_was_or_zero() {
 }
 
 #[test]
-fn a_verification_that_fails_anywhere_changes_nothing_but_a_quarantine() {
+pub(super) fn a_verification_that_fails_anywhere_changes_nothing_but_a_quarantine() {
     for level in [Verify::Full, Verify::Segments, Verify::Sample { segments: 1, seed: 3 }] {
         Row {
             operation: "verify",
@@ -143,7 +143,7 @@ fn a_verification_that_fails_anywhere_changes_nothing_but_a_quarantine() {
 }
 
 #[test]
-fn a_free_that_the_device_refuses_keeps_the_bytes_counted_until_it_works_and_the_shard_gone() {
+pub(super) fn a_free_that_the_device_refuses_keeps_the_bytes_counted_until_it_works_and_the_shard_gone() {
     Row {
         operation: "free",
         faults: Faults::every(0),
@@ -180,7 +180,7 @@ fn a_free_that_the_device_refuses_keeps_the_bytes_counted_until_it_works_and_the
 }
 
 #[test]
-fn unseal_and_free_returns_the_bytes_even_if_the_memory_cannot_be_wiped() {
+pub(super) fn unseal_and_free_returns_the_bytes_even_if_the_memory_cannot_be_wiped() {
     Row {
         operation: "unseal and free",
         faults: Faults::every(0),

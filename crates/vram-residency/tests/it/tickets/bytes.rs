@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use vram_residency::{
-    ByteLen, ContentDigest, ShardTicket, TICKET_NAME_LEN_MAX, TicketError, TicketExpectation,
-    TicketOptions, Timestamp,
+    ByteLen, Checked, ContentDigest, ShardTicket, TICKET_NAME_LEN_MAX, TicketError,
+    TicketExpectation, TicketOptions, Timestamp,
 };
 use vram_test_rigs::Rig;
 
@@ -139,6 +139,7 @@ proptest! {
         (ticket.generation, ticket.unverified_ms) = (numbers.2, numbers.3);
         ticket.issued_at = Timestamp::from_unix_millis(numbers.4);
         ticket.last_verified = verified.map(Timestamp::from_unix_millis);
+        ticket.checked = verified.map(|_when| Checked::BY_HOST);
         (ticket.nonce, ticket.manager, ticket.record_mac) = bytes;
         ticket.digest = digest.map(ContentDigest::from_bytes);
         ticket.signature = sign(&ticket);

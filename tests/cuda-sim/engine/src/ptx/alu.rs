@@ -103,10 +103,10 @@ impl Registers {
             Op::ShiftRightSigned => {
                 self.words2(at, mask, |a, n| (a.cast_signed() >> n.min(31)).cast_unsigned());
             }
-            Op::FunnelLeft => self.funnel(at, mask, |a, b, n| {
+            Op::FunnelLeft => self.words3(at, mask, |a, b, n| {
                 (((u64::from(b) << 32 | u64::from(a)) << (n & 31)) >> 32) as u32
             }),
-            Op::FunnelRight => self.funnel(at, mask, |a, b, n| {
+            Op::FunnelRight => self.words3(at, mask, |a, b, n| {
                 ((u64::from(b) << 32 | u64::from(a)) >> (n & 31)) as u32
             }),
             Op::Extract => self.words3(at, mask, extract),
@@ -122,18 +122,11 @@ impl Registers {
         }
     }
 
-    /// A funnel shift of a word with itself by the same amount in all lanes is a rotation, and by far
-    /// the most frequent one.
-    fn funnel(&mut self, at: [u32; 4], mask: u32, f: impl Fn(u32, u32, u32) -> u32) {
-        let amounts = self.words[at[3] as usize];
-        let amount = amounts[0];
-        if at[1] == at[2] && amounts == [amount; LANES] {
-            // Left or right: one bit tells.
-            let amount = if f(1, 1, 1) == 2 { amount & 31 } else { amount.wrapping_neg() & 31 };
-            self.words1(at, mask, |a| a.rotate_left(amount));
-        } else {
-            self.words3(at, mask, f);
-        }
+    /// `left_by` is below 32.
+    pub(super) fn rotate(&mut self, target: u32, source: u32, left_by: u32, mask: u32) {
+        // Two shifts and an or: by one amount for all lanes, a processor has these for many lanes at once.
+        let right_by = 31 - left_by;
+        self.words1([target, source, 0, 0], mask, |a| a << left_by | a >> right_by >> 1);
     }
 
     /// On 16 bits, which stand in words with zeros before them.

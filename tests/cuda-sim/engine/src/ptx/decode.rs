@@ -262,6 +262,15 @@ impl Decoder {
             let class = if op.is_shift() && at == 1 { Class::Word } else { class };
             numbers[at + 1] = self.source(source, class)?;
         }
+        let [target, one, two, _] = numbers;
+        if let (Op::FunnelLeft | Op::FunnelRight, Some(Operand::Immediate(by))) =
+            (op, sources.get(2))
+            && one == two
+        {
+            let by = *by as u32 & 31;
+            let left_by = if op == Op::FunnelLeft { by } else { by.wrapping_neg() & 31 };
+            return Some(Work::Rotate { target, source: one, left_by });
+        }
         Some(match class {
             Class::Half => Work::Half(op, numbers),
             Class::Double => Work::Double(op, numbers),

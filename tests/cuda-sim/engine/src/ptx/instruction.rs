@@ -50,6 +50,12 @@ pub(super) enum Work {
     Half(Op, [u32; 4]),
     /// On doubles. The amount of a shift is a word.
     Double(Op, [u32; 4]),
+    /// A funnel shift of a word with itself, by an amount that is written there: most of what hashes do.
+    Rotate {
+        target: u32,
+        source: u32,
+        left_by: u32,
+    },
     /// A product of words (or of 16-bit halves) in full, perhaps plus a number: target and addend
     /// have twice the bits.
     Wide {
@@ -196,19 +202,19 @@ pub(super) enum Bank {
     Predicates,
 }
 
+/// Told of a register, and whether it is written.
+type Visit<'v> = dyn FnMut(Bank, &mut u32, bool) + 'v;
+
 impl Instruction {
     /// Passes every register to `visit`, sources first; `true` for those that are written.
-    pub(super) fn registers(&mut self, visit: &mut dyn FnMut(Bank, &mut u32, bool)) {
+    pub(super) fn registers(&mut self, visit: &mut Visit<'_>) {
         use Bank::{Doubles, Predicates, Words};
-        let guarded = match &mut self.guard {
-            Guard::Always => false,
-            Guard::If(predicate) | Guard::Unless(predicate) => {
-                visit(Predicates, predicate, false);
-                true
-            }
-        };
+        let guarded = !matches!(self.guard, Guard::Always);
+        if let Guard::If(predicate) | Guard::Unless(predicate) = &mut self.guard {
+            visit(Predicates, predicate, false);
+        }
         // A write under a guard leaves the old value in other lanes: it reads as well.
-        let write = |bank, register: &mut u32, visit: &mut dyn FnMut(Bank, &mut u32, bool)| {
+        let write = |bank, register: &mut u32, visit: &mut Visit<'_>| {
             if guarded {
                 visit(bank, register, false);
             }
@@ -220,6 +226,10 @@ impl Instruction {
                 for source in sources.iter_mut().take(op.sources()) {
                     visit(Words, source, false);
                 }
+                write(Words, target, visit);
+            }
+            Work::Rotate { target, source, .. } => {
+                visit(Words, source, false);
                 write(Words, target, visit);
             }
             Work::Double(op, [target, sources @ ..]) => {
@@ -275,16 +285,16 @@ impl Instruction {
             }
             Work::Load(access) => {
                 access.base.registers(visit);
-                let (count, wide) = (access.count, access.wide);
-                for element in access.elements.iter_mut().take(count) {
-                    write(by(wide), element, visit);
+                let bank = by(access.wide);
+                for element in access.elements.iter_mut().take(access.count) {
+                    write(bank, element, visit);
                 }
             }
             Work::Store(access) => {
                 access.base.registers(visit);
-                let (count, wide) = (access.count, access.wide);
-                for element in access.elements.iter_mut().take(count) {
-                    visit(by(wide), element, false);
+                let bank = by(access.wide);
+                for element in access.elements.iter_mut().take(access.count) {
+                    visit(bank, element, false);
                 }
             }
             Work::Matrix(registers) => {
@@ -302,7 +312,7 @@ impl Instruction {
 }
 
 impl Base {
-    fn registers(&mut self, visit: &mut dyn FnMut(Bank, &mut u32, bool)) {
+    fn registers(&mut self, visit: &mut Visit<'_>) {
         match self {
             Self::Nothing => {}
             Self::Word(register) => visit(Bank::Words, register, false),

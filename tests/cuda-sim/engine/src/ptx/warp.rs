@@ -173,6 +173,9 @@ impl Warp {
             Work::Word(op, at) => registers.word(*op, *at, mask),
             Work::Half(op, at) => registers.half(*op, *at, mask),
             Work::Double(op, at) => registers.double(*op, *at, mask),
+            Work::Rotate { target, source, left_by } => {
+                registers.rotate(*target, *source, *left_by, mask);
+            }
             Work::Wide { from, target, factors, addend } => {
                 registers.wide(*from, *target, *factors, *addend, mask);
             }

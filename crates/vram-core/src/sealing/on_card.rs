@@ -1,0 +1,250 @@
+//! Seals by the kernels of the device that will hold the bytes: the host only copies, and a core
+//! fills the bus.
+//!
+//! ```text
+//!  1 each window: copied to staging once, fingerprinted there, sent as it is    one pass, any scope
+//!  2 hashes of all segments, twice                                               device
+//!  3 fingerprints of all bytes, compared with those of 1: what arrived           device, host
+//!    is what was read
+//!  4 hashes of a few segments, compared with the host's own; the digest,         host
+//!    compared with what the caller expects
+//!  5 keys of the segments; encrypted in place; tags                              host, device
+//! ```
+//!
+//! From 1 to 5 the plaintext lies where the sealed bytes will, in memory that is wiped before it goes
+//! anywhere else. Kernels that stop in the middle are no failure: the host reads the plaintext back,
+//! compares its fingerprints, and seals it as it would have before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, PoisonError};
+
+use vram_alloc::ByteLen;
+use vram_files::Feed;
+use vram_gpu::GpuError;
+use vram_gpu::kernels::Kernels;
+use vram_seal::{
+    Fresh, Hashes, Protection, SealParams, Sealed, Sealer, SegmentCollector, SegmentHash, Suite,
+    merge_digest,
+};
+use vram_space::{Compute, Gpu, Space, locate};
+use zeroize::Zeroize;
+
+use crate::error::VramError;
+use crate::shard::seal::prints::Arming;
+use crate::sync::{Mutex, lock};
+use crate::transfer::convert::part;
+use crate::transfer::feed::read_window;
+use crate::transfer::kernels::encrypt::encrypt;
+use crate::transfer::kernels::launch::{Bytes, Told};
+use crate::transfer::walk::send;
+use crate::transfer::{Selection, Window, Windows, WriteOptions};
+
+/// Segments, besides the first and the last, whose hash the host computes by itself.
+const SAMPLED: u64 = 6;
+
+/// Whether the kernels of a GPU seal with these parameters.
+pub(crate) fn applies(gpu: &Gpu, params: SealParams) -> bool {
+    let known = params.protection() == Protection::Authenticated
+        || params.suite() == Suite::ChaCha20Poly1305;
+    gpu.compute == Compute::Card && known
+}
+
+/// The seal of one shard by kernels.
+pub(crate) struct OnCard<'a> {
+    pub(crate) kernels: &'a dyn Kernels,
+    pub(crate) windows: &'a Windows,
+    pub(crate) feed: &'a dyn Feed,
+    pub(crate) options: &'a WriteOptions<'a>,
+}
+
+impl OnCard<'_> {
+    /// Seals the source into `space`, and waits until the device has all bytes.
+    pub(crate) fn seal(
+        &self,
+        sealer: Sealer<Fresh>,
+        space: &mut Space,
+    ) -> Result<Sealed, VramError> {
+        space.written()?;
+        let layout = *self.windows.layout();
+        let arming = Arming::new(&layout)?;
+        let own = self.send(&arming, space)?;
+        let bytes = Bytes::in_space(space, layout)?;
+        let by_kernels = self.hashes(&bytes, &arming, &own)?;
+        let seals = by_kernels.is_some();
+        let hashes = match by_kernels {
+            Some(hashes) => hashes,
+            None => self.hashes_on_host(&arming, space)?,
+        };
+        let mut digest = merge_digest(&hashes, &layout)?;
+        let expected = (self.options.check)(digest);
+        digest.zeroize();
+        expected?;
+        let hashes = Arc::new(hashes);
+        let collector = SegmentCollector::new(sealer.fix(Arc::clone(&hashes))?)?;
+        if seals {
+            // There is no way back: kernels that stop in the middle end the seal.
+            match encrypt(self.kernels, [&bytes, &bytes], &collector, &hashes)? {
+                Told::All => {}
+                Told::Nothing(error) => return Err(stopped(&bytes, error)),
+            }
+        } else {
+            self.encrypt_on_host(&collector, space)?;
+        }
+        Ok(collector.finish()?)
+    }
+
+    /// Copies the source to the device as it is. Returns the hashes that the host computed of a few
+    /// segments.
+    fn send(
+        &self,
+        arming: &Arming,
+        space: &Space,
+    ) -> Result<BTreeMap<u64, SegmentHash>, VramError> {
+        let (gpu, layout) = (space.gpu(), self.windows.layout());
+        // Chosen anew each time, so that no fault of kernels is always elsewhere.
+        let seed = gpu.kernel_turn().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let picked = Selection::sample(layout.count(), SAMPLED, seed);
+        let picked: BTreeSet<u64> = picked.segments().collect();
+        let own = Mutex::new(BTreeMap::new());
+        let count = self.windows.count();
+        self.windows.run(gpu, self.windows.buffers(), count, |worker, index| {
+            let (staging, mut len) = (worker.buffer()?, ByteLen::ZERO);
+            send(worker, staging, |buffer| {
+                let (window, bytes) = read_window(self.feed, self.windows, index, buffer)?;
+                len = window.bytes.len();
+                window.each(layout, bytes, |segment, bytes| {
+                    arming.put(layout, segment, bytes);
+                    if picked.contains(&segment) {
+                        let hash = SegmentHash::of(layout, segment, bytes)?;
+                        lock(&own).insert(segment, hash);
+                    }
+                    Ok::<_, VramError>(())
+                })?;
+                Ok(Some((space.memory()?, locate(space.range(), window.bytes)?)))
+            })?;
+            (self.options.watch)(len)
+        })?;
+        Ok(own.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The hashes of what arrived, which is what was sent; `None` if the kernels cannot tell, or
+    /// tell otherwise than the host.
+    fn hashes(
+        &self,
+        bytes: &Bytes<'_>,
+        arming: &Arming,
+        own: &BTreeMap<u64, SegmentHash>,
+    ) -> Result<Option<Vec<SegmentHash>>, VramError> {
+        let (mut hashes, mut agree) = (Vec::new(), true);
+        let all = 0..bytes.layout.count();
+        let told = bytes.hashes(self.kernels, all.clone(), |segment, hash| {
+            agree &= own.get(&segment).is_none_or(|own| *own == hash);
+            hashes.push(hash);
+            Ok(())
+        })?;
+        if told != Told::All {
+            return Ok(None);
+        }
+        // After the hashes: what changed before they were computed shows here.
+        let mut found = Vec::new();
+        let told = bytes.pieces(&all, |memory, spans| {
+            let computed = self.kernels.fingerprint(memory, spans, arming.key(), None)?;
+            found.extend(computed.iter().map(|one| one.value));
+            Ok(())
+        })?;
+        if told != Told::All {
+            return Ok(None);
+        }
+        let segments = arming.differing(&bytes.layout, &found);
+        if !segments.is_empty() {
+            // The host judges: it reads the bytes, and seals them if they did arrive.
+            return Ok(None);
+        }
+        // Computed once more: nobody else knows the right hashes, and what is sealed under a wrong one
+        // opens and is not what its record says.
+        let mut first = hashes.iter();
+        let told = bytes.hashes(self.kernels, all, |_segment, hash| {
+            agree &= first.next() == Some(&hash);
+            Ok(())
+        })?;
+        if told != Told::All {
+            return Ok(None);
+        }
+        if !agree {
+            bytes.gpu.distrust_kernels();
+            return Ok(None);
+        }
+        Ok(Some(hashes))
+    }
+
+    /// As [`hashes`](Self::hashes), on the host.
+    fn hashes_on_host(
+        &self,
+        arming: &Arming,
+        space: &Space,
+    ) -> Result<Vec<SegmentHash>, VramError> {
+        let (gpu, layout) = (space.gpu(), self.windows.layout());
+        let (hashes, altered) = (Hashes::new(layout)?, Mutex::new(Vec::new()));
+        self.each_on_device(space, |window, bytes| {
+            window.each(layout, bytes, |segment, bytes| {
+                if !arming.knows(layout, segment, bytes) {
+                    lock(&altered).push(segment);
+                }
+                hashes.put(segment, SegmentHash::of(layout, segment, bytes)?);
+                Ok::<_, VramError>(())
+            })?;
+            Ok(false)
+        })?;
+        let mut segments = altered.into_inner().unwrap_or_else(PoisonError::into_inner);
+        segments.sort_unstable();
+        if segments.is_empty() {
+            return Ok(hashes.into_vec());
+        }
+        Err(VramError::WriteNotKept { gpu: gpu.index, segments: segments.into() })
+    }
+
+    /// Encrypts every segment on the host: read, sealed, and written back.
+    fn encrypt_on_host(
+        &self,
+        collector: &SegmentCollector,
+        space: &Space,
+    ) -> Result<(), VramError> {
+        self.each_on_device(space, |window, bytes| {
+            window.each(self.windows.layout(), bytes, |segment, bytes| {
+                let sealed = collector.sealer().seal_segment(segment, bytes)?;
+                collector.put(segment, sealed)?;
+                Ok::<_, VramError>(())
+            })?;
+            Ok(collector.sealer().protection() == Protection::Encrypted)
+        })
+    }
+
+    /// Reads every window from the device; writes it back if `work` says so.
+    fn each_on_device(
+        &self,
+        space: &Space,
+        work: impl Fn(&Window, &mut [u8]) -> Result<bool, VramError> + Sync,
+    ) -> Result<(), VramError> {
+        let (windows, count) = (self.windows, self.windows.count());
+        windows.run(space.gpu(), windows.buffers(), count, |worker, index| {
+            let Some(window) = windows.get(index) else { return Ok(()) };
+            let at = locate(space.range(), window.bytes)?;
+            let memory = space.memory()?;
+            let staging = worker.read(&**memory, at)?;
+            send(worker, staging, |buffer| {
+                let changed = work(&window, part(buffer, at.len())?)?;
+                Ok(changed.then_some((memory, at)))
+            })
+        })
+    }
+}
+
+/// The error of a seal whose kernels stopped while they encrypted.
+fn stopped(bytes: &Bytes<'_>, error: Option<GpuError>) -> VramError {
+    let gpu = bytes.gpu.index;
+    if let Some(error) = error {
+        return VramError::Device { gpu, source: Box::new(error) };
+    }
+    let segments: Vec<u64> = (0..bytes.layout.count()).collect();
+    VramError::WriteNotKept { gpu, segments: segments.into() }
+}
