@@ -12,6 +12,7 @@
 #[macro_use]
 extern crate vram_testkit;
 
+mod kernels;
 mod lost;
 mod room;
 mod shards;
@@ -52,8 +53,9 @@ impl Machine {
     fn of(mode: MemoryMode, peers: bool, sharing: Sharing) -> Self {
         let ordinals: Vec<u32> = (0..2).map(|_| add_device(peers)).collect();
         let open = |(index, &ordinal)| {
+            // What kernels take for themselves would be in the driver's count.
             let device = CudaDevice::open(ordinal, GpuIndex::new(index)).unwrap();
-            device.shared(sharing)
+            device.shared(sharing).without_kernels()
         };
         let devices: Vec<_> = (0..).zip(&ordinals).map(open).collect();
         let manager = build(mode, &devices).unwrap();

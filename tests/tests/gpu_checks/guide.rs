@@ -6,6 +6,8 @@ mod cuda;
 
 /// The devices and configuration of the properties.
 mod home {
+    use vram_residency::Compute;
+
     use super::{ProptestConfig, VramError, VramManager};
 
     /// An eighth of the usual cases, unless `PROPTEST_CASES` requests more: each case allocates and
@@ -21,7 +23,7 @@ mod home {
         // They stay open, so that not every case creates a context.
         let devices = crate::machine::devices();
         let ordinals: Vec<u32> = devices.iter().map(|device| device.ordinal()).collect();
-        super::cuda::manager(&ordinals, capacities)
+        super::cuda::manager(&ordinals, capacities, Compute::default())
     }
 }
 

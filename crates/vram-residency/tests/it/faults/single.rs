@@ -143,7 +143,8 @@ pub(super) fn a_verification_that_fails_anywhere_changes_nothing_but_a_quarantin
 }
 
 #[test]
-pub(super) fn a_free_that_the_device_refuses_keeps_the_bytes_counted_until_it_works_and_the_shard_gone() {
+pub(super) fn a_free_that_the_device_refuses_keeps_the_bytes_counted_until_it_works_and_the_shard_gone()
+ {
     Row {
         operation: "free",
         faults: Faults::every(0),
