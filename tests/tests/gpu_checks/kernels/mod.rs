@@ -10,7 +10,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange};
-use vram_gpu::CudaDevice;
+use vram_gpu::{CudaDevice, Device};
 use vram_gpu::kernels::{CipherSpan, FingerprintKey, HashSpan, Kernels};
 
 use crate::machine;
