@@ -4,8 +4,8 @@ use core::cell::Cell;
 use std::sync::{Arc, Mutex, mpsc};
 
 use vram_alloc::ByteLen;
-use vram_gpu::fault::{Action, FaultPlan, Hook, Op};
 use vram_alloc::GpuIndex;
+use vram_gpu::fault::{Action, FaultPlan, Hook, Op};
 use vram_gpu::{FaultDevice, HostDevice};
 use vram_residency::Compute;
 

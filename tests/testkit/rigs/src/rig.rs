@@ -7,8 +7,8 @@ use vram_alloc::{ByteLen, DeviceOffset};
 use vram_gpu::FaultDevice;
 use vram_gpu::fault::{Action, FaultPlan, Op};
 use vram_residency::{
-    GpuCapacity, Limits, MemoryMode, Protection, SealKey, SealRequest, SealedShard, SegmentSize, Suite,
-    Threads, VramError, VramManager, VramManagerBuilder,
+    GpuCapacity, Limits, MemoryMode, Protection, SealKey, SealRequest, SealedShard, SegmentSize,
+    Suite, Threads, VramError, VramManager, VramManagerBuilder,
 };
 
 use crate::devices::{compute, devices};
