@@ -22,6 +22,7 @@ mod home {
     use std::sync::OnceLock;
 
     use cuda_sim::{DeviceSpec, Sim};
+    use vram_residency::Compute;
 
     use super::{ProptestConfig, VramError, VramManager};
 
@@ -46,7 +47,8 @@ mod home {
             };
             (0..3).map(add).collect()
         });
-        super::cuda::manager(ordinals, capacities)
+        // A simulated card runs kernels slowly: suites of their own are about them.
+        super::cuda::manager(ordinals, capacities, Compute::Host)
     }
 }
 

@@ -35,7 +35,7 @@ mod home {
     pub(crate) fn manager(capacities: Vec<usize>) -> Result<VramManager, VramError> {
         #[cfg(feature = "real-gpu")]
         if let Some(ordinals) = real_gpus() {
-            return super::cuda::manager(ordinals, capacities);
+            return super::cuda::manager(ordinals, capacities, vram_residency::Compute::default());
         }
         match capacities.as_slice() {
             [one] => VramManager::new_mock(*one),
@@ -47,12 +47,13 @@ mod home {
     #[cfg(feature = "real-gpu")]
     fn real_gpus() -> Option<&'static [u32]> {
         use std::io::Write as _;
-        use std::sync::OnceLock;
+        use std::sync::{Arc, OnceLock};
 
         use vram_residency::Device as _;
         use vram_residency::device::CudaDevice;
 
-        static FOUND: OnceLock<Option<Vec<u32>>> = OnceLock::new();
+        // They stay open, so that not every case creates a context and loads kernels.
+        static FOUND: OnceLock<Option<(Vec<u32>, Vec<Arc<CudaDevice>>)>> = OnceLock::new();
         let found = FOUND.get_or_init(|| {
             let wanted = std::env::var("VRAM_TEST_DEVICE").unwrap_or_default();
             let detected = match wanted.as_str() {
@@ -63,19 +64,20 @@ mod home {
                 wanted != "cuda" || detected.is_ok(),
                 "VRAM_TEST_DEVICE=cuda, and there is none: {detected:?}"
             );
-            let (line, ordinals) = match detected {
+            let (line, found) = match detected {
                 Ok(devices) => {
                     let names = devices.iter().map(|device| device.info().name.clone());
                     let line = format!("on CUDA: {}", names.collect::<Vec<_>>().join(", "));
-                    (line, Some(devices.iter().map(|device| device.ordinal()).collect()))
+                    let ordinals = devices.iter().map(|device| device.ordinal()).collect();
+                    (line, Some((ordinals, devices)))
                 }
                 Err(why) => (format!("on host memory: {why}"), None),
             };
             // Past the harness, which would capture it: the device in use must be visible.
             let _ = writeln!(std::io::stderr().lock(), "guide properties run {line}");
-            ordinals
+            found
         });
-        found.as_deref()
+        found.as_ref().map(|(ordinals, _open)| ordinals.as_slice())
     }
 }
 

@@ -1,174 +1,160 @@
-//! A manager over CUDA devices with kernels: the very PTX that ships, run by the simulated driver.
+//! Managers over a card with kernels: they check there, say so, and do without where there are none.
 
 use core::time::Duration;
 
+use vram_residency::device::Device as _;
 use vram_residency::{
-    Checked, Compute, Evidence, KernelFigures, ResetOptions, ScrubCursor, Site, Suite, Verify,
+    Checked, Compute, Evidence, ResetOptions, Site, Suite, Verify, VramManagerBuilder,
 };
 
 use super::*;
 
-const WAIT: Duration = Duration::from_secs(60);
+/// The longest that a test waits for kernels.
+const WAIT: Duration = Duration::from_secs(30);
+const ROOM: u64 = 1 << 20;
 
-const BY_PROOF: Option<Checked> = Some(Checked { evidence: Evidence::Proof, site: Site::Card });
-const BY_FINGERPRINT: Option<Checked> =
-    Some(Checked { evidence: Evidence::Fingerprint, site: Site::Card });
-
-struct Carded {
-    ordinals: Vec<u32>,
-    devices: Vec<Arc<CudaDevice>>,
+/// A card with room for kernels, and a manager over it.
+struct Card {
+    ordinal: u32,
+    device: Arc<CudaDevice>,
     manager: VramManager,
 }
 
-impl Carded {
+impl Card {
     fn new(compute: Compute) -> Self {
         cuda_sim::install();
-        let spec = || DeviceSpec {
-            capacity: 32 << 20,
-            granularity: 256,
-            peer_group: Some(1),
-            ..DeviceSpec::default()
-        };
-        let ordinals: Vec<u32> = (0..2).map(|_| Sim::add_device(spec())).collect();
-        let open = |(index, &ordinal)| {
-            let device = CudaDevice::open(ordinal, GpuIndex::new(index)).unwrap();
-            device.shared(Sharing::Alone)
-        };
-        let devices: Vec<_> = (0..).zip(&ordinals).map(open).collect();
-        let mut builder = VramManager::builder()
+        let ordinal = Sim::add_device(DeviceSpec { capacity: 16 << 20, ..DeviceSpec::default() });
+        Self::on(ordinal, compute)
+    }
+
+    fn on(ordinal: u32, compute: Compute) -> Self {
+        let device = CudaDevice::open(ordinal, GpuIndex::new(0)).unwrap().shared(Sharing::Alone);
+        let builder: VramManagerBuilder = VramManager::builder()
+            .device(device.clone())
+            .budget(0, Budget::Bytes(ByteLen::new(ROOM)))
             .key(SealKey::from_bytes(&[7; 32]))
-            .segment_size(SegmentSize::MIN)
-            .threads(Threads::ONE)
+            .segment_size(SegmentSize::from_log2(12).unwrap())
+            .threads(Threads::exactly(2))
             .compute(compute);
-        for (gpu, device) in (0..).zip(&devices) {
-            let budget = Budget::Bytes(ByteLen::new(BUDGET));
-            builder = builder.device(Arc::<CudaDevice>::clone(device)).budget(gpu, budget);
-        }
-        let manager = builder.build().unwrap();
-        for gpu in 0..2 {
-            assert!(manager.wait_for_kernels(gpu, WAIT).unwrap());
-        }
-        Self { ordinals, devices, manager }
+        Self { ordinal, device, manager: builder.build().unwrap() }
     }
 
-    fn seal(&self, protection: Protection, suite: Suite) -> SealedShard {
-        let request = SealRequest::new("model", 0).protection(protection).suite(suite);
-        self.manager.seal(request, &content()).unwrap()
+    /// Forms of shards: what lies in memory, and the cipher.
+    fn seal_all(&self) -> Vec<SealedShard> {
+        [
+            (Protection::Authenticated, Suite::Aes256Gcm),
+            (Protection::Encrypted, Suite::Aes256Gcm),
+            (Protection::Encrypted, Suite::ChaCha20Poly1305),
+        ]
+        .into_iter()
+        .map(|(protection, suite)| {
+            let request = SealRequest::new("model", 0).protection(protection).suite(suite);
+            self.manager.seal(request, &content()).unwrap()
+        })
+        .collect()
     }
 
-    fn figures(&self, gpu: usize) -> KernelFigures {
-        self.manager.metrics().gpus[gpu].kernels
-    }
-
-    /// Address and content of the region of the first GPU.
-    fn region(&self) -> (u64, Vec<u8>) {
-        let live = Sim::live_allocations(self.ordinals[0]);
-        let region = live.iter().find(|allocation| allocation.len == BUDGET).unwrap();
-        let len = usize::try_from(BUDGET).unwrap();
-        (region.address, Sim::inspect(self.ordinals[0], region.address, len))
-    }
-
-    /// Seals, and finds out where: at the first granule that changed.
-    fn seal_somewhere(&self, protection: Protection, suite: Suite) -> (SealedShard, u64) {
-        let (start, before) = self.region();
-        let shard = self.seal(protection, suite);
-        let (_, after) = self.region();
-        let mut granules = before.chunks(256).zip(after.chunks(256));
-        let at = granules.position(|(before, after)| before != after).unwrap();
-        (shard, start + 256 * u64::try_from(at).unwrap())
-    }
-
-    fn flip(&self, address: u64) {
-        Sim::flip_bit(self.ordinals[0], address, 3);
+    /// Where plaintext lies on the card.
+    fn address_of(&self, content: &[u8]) -> u64 {
+        let live = Sim::live_allocations(self.ordinal);
+        let region = live.iter().find(|allocation| allocation.len == ROOM).unwrap();
+        let bytes = Sim::inspect(self.ordinal, region.address, usize::try_from(ROOM).unwrap());
+        let at = bytes.windows(64).position(|window| window == &content[..64]).unwrap();
+        region.address + u64::try_from(at).unwrap()
     }
 
     fn finish(self) {
-        drop(self.manager);
-        drop(self.devices);
-        for ordinal in self.ordinals {
-            Sim::assert_clean(ordinal);
-            Sim::retire_device(ordinal);
-        }
+        let Self { ordinal, device, manager } = self;
+        drop((manager, device));
+        Sim::assert_clean(ordinal);
+        Sim::retire_device(ordinal);
     }
 }
 
-const FORMS: [(Protection, Suite); 3] = [
-    (Protection::Authenticated, Suite::Aes256Gcm),
-    (Protection::Encrypted, Suite::Aes256Gcm),
-    (Protection::Encrypted, Suite::ChaCha20Poly1305),
-];
-
 #[test]
-fn the_card_checks_what_lies_there_and_says_so() {
+fn checks_are_computed_by_the_card_which_the_verdict_says_and_the_accounts_agree() {
     for compute in [Compute::Checks, Compute::Card] {
-        let machine = Carded::new(compute);
-        let manager = &machine.manager;
-        for (protection, suite) in FORMS {
-            let shard = machine.seal(protection, suite);
-            assert_eq!(*manager.unseal_model(&shard).unwrap(), content());
-            let by = |level| manager.verify(&shard, level).unwrap().checked;
-            let open = protection == Protection::Authenticated;
-            let ciphers = compute == Compute::Card && suite == Suite::ChaCha20Poly1305;
-            let proof = if open || ciphers { BY_PROOF } else { Some(Checked::BY_HOST) };
-            assert_eq!(by(Verify::Segments), proof, "{protection:?} {suite:?} {compute:?}");
-            by(Verify::Fingerprint);
-            assert_eq!(by(Verify::Fingerprint), BY_FINGERPRINT);
-            let moved = manager.migrate_shard(&shard, 1).unwrap();
-            let changed = if open {
-                manager.close_resident(&moved).unwrap()
-            } else {
-                manager.open_resident(&moved).unwrap()
-            };
-            assert_eq!(*manager.unseal_model(&changed).unwrap(), content());
-            manager.free_shard(&changed).unwrap();
+        let card = Card::new(compute);
+        assert!(card.manager.wait_for_kernels(0, WAIT).unwrap());
+        let shards = card.seal_all();
+        let scratch = card.device.kernel_scratch().get();
+        assert_eq!(Sim::used(card.ordinal), ROOM + scratch, "the region, and the kernels' own");
+        for (form, shard) in shards.iter().enumerate() {
+            assert_eq!(*card.manager.unseal_model(shard).unwrap(), content());
+            for level in [Verify::Fingerprint, Verify::Segments, Verify::Full] {
+                let verdict = card.manager.verify(shard, level).unwrap();
+                assert!(verdict.sound && verdict.altered.is_empty(), "{form} {level:?}");
+            }
+            let by = card.manager.verify(shard, Verify::Fingerprint).unwrap().checked;
+            let expected = Checked { evidence: Evidence::Fingerprint, site: Site::Card };
+            assert_eq!(by, Some(expected), "{form}");
         }
-        assert!(machine.figures(0).used && machine.figures(1).used);
-        machine.finish();
+
+        // A bit in the third segment, behind the driver.
+        let address = card.address_of(&content());
+        Sim::flip_bit(card.ordinal, address, (2 * wide(SEGMENT) + 100) * 8 + 3);
+        let verdict = card.manager.verify(&shards[0], Verify::Fingerprint).unwrap();
+        assert!(!verdict.sound);
+        assert_eq!(verdict.altered.len(), 1);
+        assert!(card.manager.unseal_model(&shards[0]).unwrap_err().is_integrity());
+        let figures = card.manager.metrics().gpus[0].kernels;
+        assert!(figures.used && figures.fingerprinted > ByteLen::ZERO, "{figures:?}");
+        assert_eq!(figures.disagreements, 0);
+        card.finish();
     }
 }
 
-#[test]
-fn a_flipped_bit_is_found_where_it_is_at_every_level() {
-    let machine = Carded::new(Compute::Card);
-    let manager = &machine.manager;
-    for (protection, suite) in FORMS {
-        for level in [Verify::Fingerprint, Verify::Segments, Verify::Full] {
-            let (shard, at) = machine.seal_somewhere(protection, suite);
-            assert!(manager.verify(&shard, Verify::Fingerprint).unwrap().sound);
-            machine.flip(at + 3 * 4096 + 17);
-            let verdict = manager.verify(&shard, level).unwrap();
-            let altered: Vec<_> = verdict.altered.iter().map(|span| span.segment).collect();
-            assert_eq!(altered, [3], "{protection:?} {suite:?} {level:?}");
-            manager.free_shard(&shard).unwrap();
-        }
-        let (shard, at) = machine.seal_somewhere(protection, suite);
-        let mut cursor = ScrubCursor::new();
-        let mut pass = || {
-            let step = manager.scrub_step(&mut cursor, ByteLen::MIB);
-            assert_eq!(step.errors, 0, "{:?}", step.error);
-            step.altered
-        };
-        assert_eq!(pass().len() + pass().len(), 0);
-        machine.flip(at + 4096);
-        let altered = [pass(), pass()].concat();
-        assert_eq!(altered, [shard.shard_id.clone()]);
-        manager.free_shard(&shard).unwrap();
-    }
-    machine.finish();
+fn wide(number: usize) -> u64 {
+    u64::try_from(number).unwrap()
 }
 
-/// After a reset the kernels are loaded anew, and what came back is checked by them.
 #[test]
-fn kernels_come_back_after_a_reset() {
-    let machine = Carded::new(Compute::Checks);
-    let manager = &machine.manager;
-    let shard = machine.seal(Protection::Authenticated, Suite::Aes256Gcm);
-    let _backup = manager.back_up(&shard).unwrap();
-    let report = manager.reset_gpu(0, ResetOptions::new().force()).unwrap();
+fn a_card_that_computes_wrong_is_not_asked_and_the_host_finds_the_same() {
+    cuda_sim::install();
+    let ordinal = Sim::add_device(DeviceSpec { capacity: 16 << 20, ..DeviceSpec::default() });
+    Sim::spoil_kernel(ordinal, "fingerprint");
+    let card = Card::on(ordinal, Compute::Card);
+    assert!(!card.manager.wait_for_kernels(0, WAIT).unwrap());
+    let shards = card.seal_all();
+    for shard in &shards {
+        let verdict = card.manager.verify(shard, Verify::Full).unwrap();
+        assert!(verdict.sound && verdict.content);
+        assert_eq!(verdict.checked.map(|checked| checked.site), Some(Site::Host));
+    }
+    Sim::flip_bit(ordinal, card.address_of(&content()), 5);
+    assert!(!card.manager.verify(&shards[0], Verify::Segments).unwrap().sound);
+    assert!(card.manager.metrics().gpus[0].kernels.fallbacks > 0);
+    card.finish();
+}
+
+#[test]
+fn a_launch_that_loses_the_card_is_followed_by_a_reset_with_kernels() {
+    let card = Card::new(Compute::Checks);
+    assert!(card.manager.wait_for_kernels(0, WAIT).unwrap());
+    let shard = card.seal_all().remove(0);
+    card.manager.back_up(&shard).unwrap();
+    Sim::faults(card.ordinal).next(CallKind::Launch, Fault::FailLater(719));
+    let lost = card.manager.verify(&shard, Verify::Full).unwrap_err();
+    assert_eq!(lost.code(), "device-lost");
+    let calls = Sim::faults(card.ordinal).all_calls();
+    assert_eq!(card.manager.unseal_model(&shard).unwrap_err().code(), "device-lost");
+    assert_eq!(Sim::faults(card.ordinal).all_calls(), calls, "the driver was called");
+
+    let report = card.manager.reset_gpu(0, ResetOptions::new()).unwrap();
     assert_eq!(report.restored.len(), 1);
-    assert!(manager.wait_for_kernels(0, WAIT).unwrap());
-    let shard = &report.restored[0];
-    assert_eq!(manager.verify(shard, Verify::Full).unwrap().checked, BY_PROOF);
-    assert_eq!(*manager.unseal_model(shard).unwrap(), content());
-    machine.finish();
+    assert!(card.manager.wait_for_kernels(0, WAIT).unwrap());
+    let verdict = card.manager.verify(&report.restored[0], Verify::Full).unwrap();
+    assert!(verdict.sound && verdict.content);
+    card.finish();
+}
+
+/// Managers come and go while the driver compiles.
+#[test]
+fn a_manager_may_be_dropped_while_kernels_are_loaded() {
+    for _round in 0..10 {
+        let card = Card::new(Compute::Checks);
+        let shards = card.seal_all();
+        assert!(card.manager.verify(&shards[1], Verify::Segments).unwrap().sound);
+        card.finish();
+    }
 }

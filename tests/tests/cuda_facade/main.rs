@@ -12,6 +12,7 @@
 #[macro_use]
 extern crate vram_testkit;
 
+mod carded;
 mod kernels;
 mod lost;
 mod room;
@@ -53,8 +54,8 @@ impl Machine {
     fn of(mode: MemoryMode, peers: bool, sharing: Sharing) -> Self {
         let ordinals: Vec<u32> = (0..2).map(|_| add_device(peers)).collect();
         let open = |(index, &ordinal)| {
+            // What kernels take for themselves would be in the driver's count.
             let device = CudaDevice::open(ordinal, GpuIndex::new(index)).unwrap();
-            // Kernels have memory of their own, and these tests count to the byte: see `kernels`.
             device.shared(sharing).without_kernels()
         };
         let devices: Vec<_> = (0..).zip(&ordinals).map(open).collect();

@@ -7,12 +7,16 @@ use vram_residency::device::{
     CudaDevice, Device, DeviceInfo, DeviceMemory, DeviceState, DeviceUuid, GpuError, MemoryInfo,
     Staging,
 };
-use vram_residency::{Budget, ByteLen, GpuIndex, VramError, VramManager};
+use vram_residency::{Budget, ByteLen, Compute, GpuIndex, VramError, VramManager};
 
 /// A manager whose GPU i is the i-th of these devices, with a budget of its own. If there are fewer
 /// devices than GPUs, a device is used several times, each with a different identity.
-pub(crate) fn manager(ordinals: &[u32], capacities: Vec<usize>) -> Result<VramManager, VramError> {
-    let mut builder = VramManager::builder();
+pub(crate) fn manager(
+    ordinals: &[u32],
+    capacities: Vec<usize>,
+    compute: Compute,
+) -> Result<VramManager, VramError> {
+    let mut builder = VramManager::builder().compute(compute);
     let devices = ordinals.iter().cycle().enumerate();
     for ((index, capacity), (turn, ordinal)) in (0_u32..).zip(capacities).zip(devices) {
         let device = CudaDevice::open(*ordinal, GpuIndex::new(index))

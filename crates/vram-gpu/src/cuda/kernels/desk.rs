@@ -16,6 +16,9 @@ use crate::{DeviceInfo, codes};
 /// The existing desks, by ordinal: a device loads its kernels once, however many values it has.
 static DESKS: Mutex<BTreeMap<u32, Weak<Desk>>> = Mutex::new(BTreeMap::new());
 
+/// A code that says nothing: loading ended with a fault of ours.
+const UNKNOWN: u32 = 999;
+
 /// How long a refusal for want of memory stands before it is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -128,7 +131,7 @@ impl Desk {
         }
         let shared = Arc::clone(&self.shared);
         let name = "vram-kernels".to_owned();
-        match std::thread::Builder::new().name(name).spawn(move || shared.load()) {
+        match std::thread::Builder::new().name(name).spawn(move || shared.load_whatever_happens()) {
             Ok(thread) => *loader = Some(thread),
             Err(error) => {
                 tracing::warn!(%error, "no thread to load kernels");
@@ -171,7 +174,14 @@ impl Shared {
         }
     }
 
-    /// The work of the thread.
+    /// The work of the thread. Should it panic, nobody waits for it for ever.
+    fn load_whatever_happens(&self) {
+        let load = core::panic::AssertUnwindSafe(|| self.load());
+        if std::panic::catch_unwind(load).is_err() {
+            self.settle(Some(Found::No(NoKernels::Refused { code: UNKNOWN })));
+        }
+    }
+
     fn load(&self) {
         // What is left of the life before is given up first.
         let before = {
