@@ -157,7 +157,7 @@ impl<H: Fn(Selection, &See<'_>) -> Result<Vec<u64>, VramError>> Look<'_, H> {
             Told::Nothing { error: None, untouched: true }
         };
         match told {
-            Told::All => self.judged(suspects, Evidence::Proof),
+            Told::All => self.judged(suspects, selection, Evidence::Proof),
             Told::Nothing { .. } => self.host(selection).map(Looked::by_host),
         }
     }
@@ -202,7 +202,8 @@ impl<H: Fn(Selection, &See<'_>) -> Result<Vec<u64>, VramError>> Look<'_, H> {
         // The new values are of the bytes that were just compared. Where any looked altered they are
         // not kept, whatever the host finds: that is another reading.
         let keeps = suspects.is_empty();
-        let looked = self.judged(suspects, Evidence::Fingerprint)?;
+        let all = Selection::Run(run.clone());
+        let looked = self.judged(suspects, all, Evidence::Fingerprint)?;
         if keeps {
             prints.keep(&bytes.layout, turn, &run, &renewed);
         }
@@ -227,19 +228,25 @@ impl<H: Fn(Selection, &See<'_>) -> Result<Vec<u64>, VramError>> Look<'_, H> {
         Ok(Looked::by_host(altered))
     }
 
-    /// Reads what kernels called altered, and judges it on the host.
-    fn judged(&self, suspects: Vec<u64>, evidence: Evidence) -> Result<Looked, VramError> {
-        let checked = Checked { evidence, site: self.kernels.site() };
+    /// Reads what kernels called altered of a selection, and judges it on the host. Where the host
+    /// finds any of it sound, kernels are believed nothing of this look: it looks at all of it.
+    fn judged(
+        &self,
+        suspects: Vec<u64>,
+        selection: Selection,
+        evidence: Evidence,
+    ) -> Result<Looked, VramError> {
         if suspects.is_empty() {
+            let checked = Checked { evidence, site: self.kernels.site() };
             return Ok(Looked { altered: suspects, checked });
         }
         let altered = self.host(Selection::Each(suspects.clone()))?;
-        let sound = suspects.iter().filter(|segment| altered.binary_search(segment).is_err());
-        let sound = u64::try_from(sound.count()).unwrap_or(u64::MAX);
-        if sound > 0 {
-            self.view.gpu.kernels_disagreed(sound);
+        if altered == suspects {
+            return Ok(Looked::by_host(altered));
         }
-        Ok(Looked { altered, checked })
+        let sound = suspects.len().saturating_sub(altered.len());
+        self.view.gpu.kernels_disagreed(u64::try_from(sound).unwrap_or(u64::MAX));
+        self.host(selection).map(Looked::by_host)
     }
 }
 

@@ -25,7 +25,6 @@ fn shards_that_move_keep_their_promises() {
             moving::a_park_that_fails_leaves_the_shard_where_it_was();
             moving::a_wake_that_fails_hands_the_parked_shard_back();
             moving::a_model_is_parked_and_woken_as_a_whole_or_not_at_all();
-            moving::a_compaction_that_meets_a_fault_loses_no_shard();
         });
     }
 }

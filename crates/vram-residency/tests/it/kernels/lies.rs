@@ -89,14 +89,18 @@ fn where_kernels_give_nothing_the_host_computes_and_says_so_once() {
             assert!(verdict.sound && verdict.checked == Some(Checked::BY_HOST), "{what}");
         }
         let now = figures(&rig);
-        assert!(!now.used && now.fallbacks >= before.fallbacks + 2, "{what}");
+        assert!(now.fallbacks >= before.fallbacks + 2, "{what}");
         let told = names(&rig.manager, &log);
         assert_eq!(told.iter().filter(|name| **name == "verified").count(), 2);
-        assert!(told.contains(&"kernels_idle"), "{what}: {told:?}");
+        // What does not apply to some bytes may apply to others: nothing is told.
+        let idle = usize::from(what != "unfit");
+        assert_eq!(told.iter().filter(|name| **name == "kernels_idle").count(), idle, "{what}");
+        assert_eq!((told.len(), now.used), (2 + idle, idle == 0), "{what}: {told:?}");
         device.clear();
         device.withhold_kernels(None);
         assert!(rig.manager.verify(&shard, Verify::Segments).unwrap().sound);
-        assert_eq!(names(&rig.manager, &log), ["kernels_used", "verified"], "{what}");
+        let again = &["kernels_used", "verified"][1 - idle..];
+        assert_eq!(names(&rig.manager, &log), again, "{what}");
         assert!(figures(&rig).used);
     }
     // While they load, which every start passes through, nobody is told.
