@@ -121,8 +121,8 @@ FN void add_block(Number& h, u32 w0, u32 w1, u32 w2, u32 w3) {
   h.limb[4] += (w3 >> 8) | (1 << 24);
 }
 
-// Shared memory of a block. Keys stand here in the clear; the next block overwrites them.
-struct Shared {
+// Shared memory of a block. It holds keys, and the tag that a forger looks for: `leave` sets it to zero.
+struct alignas(u64) Shared {
   Number power[LOG_THREADS + 1];  // r^(2^i)
   Number part[2][THREADS];
   u32 pad[4];                     // s of RFC 8439
@@ -248,6 +248,12 @@ FN void fetch_key(Shared& shared, const Key* keys) {
   barrier();
 }
 
+// The end of a block.
+FN void leave(Shared& shared) {
+  barrier();
+  wipe(shared);
+}
+
 // Checks the tag of each segment, and decrypts it if that is good. The verdict is GOOD or BAD.
 KERNEL void chacha_open(const Segment* segments, const Key* keys, const Tag* tags, u32* verdicts, u32 one) {
   SHARED Shared shared;
@@ -262,6 +268,7 @@ KERNEL void chacha_open(const Segment* segments, const Key* keys, const Tag* tag
   }
   barrier();
   if (shared.good) cipher(shared.key, segment, one);
+  leave(shared);
 }
 
 // Encrypts each segment, and writes its tag.
@@ -273,6 +280,7 @@ KERNEL void chacha_seal(const Segment* segments, const Key* keys, Tag* tags, u32
   // Threads read what others wrote: there is a barrier before the first such read.
   authenticate(shared, (Bytes)segment.target, segment, one);
   if (thread_id() < 4) tags[block_id()].word[thread_id()] = shared.tag[thread_id()];
+  leave(shared);
 }
 
 // The tag of each sealed segment, which is not opened.
@@ -282,4 +290,5 @@ KERNEL void chacha_tag(const Segment* segments, const Key* keys, Tag* tags, u32 
   fetch_key(shared, keys);
   authenticate(shared, (Bytes)segment.source, segment, one);
   if (thread_id() < 4) tags[block_id()].word[thread_id()] = shared.tag[thread_id()];
+  leave(shared);
 }

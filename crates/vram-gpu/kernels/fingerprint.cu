@@ -103,9 +103,12 @@ FN void fingerprints(const Item* items, u32 count, const Key* const* keys, u64* 
       for (u32 l = 0; l < 32; l++) sum = reduce(sum + sums[tid][l]);
       out[2 * KEYS * (u64)item.out + tid] = sum;
     }
-    // The next item overwrites the sums.
+    // The next item, or the wipe, overwrites the sums.
     barrier();
   }
+  // Key and sums are secret.
+  wipe(first);
+  wipe(sums);
 }
 
 // Two numbers an item. Any number of blocks: each takes items in turn.

@@ -21,6 +21,8 @@ typedef GLOBAL_MEMORY u8* BytesOut;
 typedef const GLOBAL_MEMORY u32x4* Quads;
 typedef GLOBAL_MEMORY u32x4* QuadsOut;
 
+#define SHARED_MEMORY __attribute__((address_space(3)))
+
 #define THREADS 256
 // At most 64 registers a thread, so that four blocks share a multiprocessor: `ptx --check` sees to it.
 #define KERNEL extern "C" __attribute__((global, launch_bounds(THREADS, 1)))
@@ -34,6 +36,19 @@ FN u32 block_id() { return __nvvm_read_ptx_sreg_ctaid_x(); }
 FN u32 block_count() { return __nvvm_read_ptx_sreg_nctaid_x(); }
 // Waits for all threads of the block, and makes what they wrote to shared memory visible to them.
 FN void barrier() { __nvvm_bar_sync(0); }
+
+// Sets a variable in shared memory to zero, padding included. No later block does it: the last block of a
+// multiprocessor has none after it. All threads call it, after a barrier that ends every use of the
+// variable. The stores are volatile, or compiler and assembler could drop them: nothing reads them.
+template <typename T>
+FN void wipe(T& variable) {
+  static_assert(sizeof(T) % sizeof(u64) == 0 && alignof(T) % alignof(u64) == 0, "whole double words");
+  volatile SHARED_MEMORY u64* words = (volatile SHARED_MEMORY u64*)&variable;
+  const u32 count = sizeof(T) / sizeof(u64), rest = count % THREADS;
+  UNROLL
+  for (u32 from = 0; from < count - rest; from += THREADS) words[from + thread_id()] = 0;
+  if (thread_id() < rest) words[count - rest + thread_id()] = 0;
+}
 
 FN u32 rotate_right(u32 x, u32 n) { return (x >> n) | (x << (32 - n)); }
 FN u32 rotate_left(u32 x, u32 n) { return (x << n) | (x >> (32 - n)); }

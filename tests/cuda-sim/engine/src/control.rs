@@ -290,6 +290,21 @@ impl Sim {
         });
     }
 
+    /// Requires of a kernel that every byte of its shared variables is zero when a block ends.
+    ///
+    /// What a block leaves there stays on a card until another block overwrites it. A block that leaves
+    /// something ends the launch (719) with a [`MisuseKind::SharedLeft`]. Bodies that were registered
+    /// have no shared memory.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such device.
+    pub fn require_zero_shared(device: u32, kernel: &str) {
+        Self::with_device(device, |state| {
+            state.zero_shared.insert(kernel.to_owned());
+        });
+    }
+
     /// Sets how many instructions a warp may run in a block before its kernel counts as endless
     /// (702). It is 2^26 at first, which takes about a second.
     ///
@@ -416,6 +431,7 @@ impl World {
             peers: std::collections::BTreeMap::new(),
             retired: false,
             spoiled: std::collections::BTreeSet::new(),
+            zero_shared: std::collections::BTreeSet::new(),
             step_limit: crate::ptx::MOST_STEPS,
             gone: None,
             spec,

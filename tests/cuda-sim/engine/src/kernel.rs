@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::code;
-use crate::ptx::{self, Damage, Global, Kernel};
+use crate::ptx::{self, Damage, Global, Kernel, Rules};
 use crate::shape::LaunchShape;
 use crate::world::World;
 
@@ -111,7 +111,11 @@ impl<'w> Launch<'w> {
         let ordinal = self.world.device_of(self.context).ok_or(code::INVALID_CONTEXT)?;
         let device = self.world.device_mut(ordinal).ok_or(code::INVALID_DEVICE)?;
         let mut global = Global::new(&mut device.memory, self.damage);
-        let outcome = ptx::run(kernel, self.shape, self.parameters, device.step_limit, &mut global);
+        let rules = Rules {
+            step_limit: device.step_limit,
+            zero_shared: device.zero_shared.contains(&kernel.name),
+        };
+        let outcome = ptx::run(kernel, self.shape, self.parameters, rules, &mut global);
         global.finish();
         outcome.map_err(|trap| {
             self.world.note(trap.kind, Some(ordinal), self.call, trap.detail);

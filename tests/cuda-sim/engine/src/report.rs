@@ -36,6 +36,9 @@ pub enum MisuseKind {
     /// Threads that have to meet at a barrier or a matrix instruction do not all get there. A real
     /// card would not tell.
     Barrier,
+    /// A block left something in its shared memory, and its kernel was to leave none
+    /// ([`Sim::require_zero_shared`](crate::Sim::require_zero_shared)). A real card would not tell.
+    SharedLeft,
     /// A kernel that does not end.
     Endless,
     /// A fault of the simulator itself.

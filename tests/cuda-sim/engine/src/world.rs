@@ -52,6 +52,8 @@ pub(crate) struct Device {
     pub(crate) retired: bool,
     /// Kernels that compute garbage here.
     pub(crate) spoiled: BTreeSet<String>,
+    /// Kernels whose blocks have to set their shared memory to zero.
+    pub(crate) zero_shared: BTreeSet<String>,
     /// The most instructions of a warp in a block.
     pub(crate) step_limit: u64,
     /// The code that every call to the device answers, as of a card that fell off the bus.

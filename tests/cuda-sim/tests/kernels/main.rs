@@ -20,3 +20,4 @@ mod edges;
 mod fingerprint;
 mod instructions;
 mod rules;
+mod wipe;

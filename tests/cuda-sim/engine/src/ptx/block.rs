@@ -5,14 +5,25 @@ use super::instruction::Kernel;
 use super::shared::Shared;
 use super::warp::{Scene, Stand, Warp};
 use super::{LANES, Trap};
+use crate::code;
+use crate::report::MisuseKind;
 use crate::shape::LaunchShape;
+
+/// What a launch has to keep to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules {
+    /// The most instructions of a warp in a block.
+    pub(crate) step_limit: u64,
+    /// Whether each block has to set its shared memory to zero.
+    pub(crate) zero_shared: bool,
+}
 
 /// Runs a launch, one block after the other.
 pub(crate) fn run(
     kernel: &Kernel,
     shape: LaunchShape,
     parameters: &[Vec<u8>],
-    step_limit: u64,
+    rules: Rules,
     global: &mut Global<'_>,
 ) -> Result<(), Trap> {
     let mut bytes = Vec::new();
@@ -37,11 +48,14 @@ pub(crate) fn run(
             shape,
             block,
             parameters: &bytes,
-            step_limit,
+            step_limit: rules.step_limit,
             global,
             shared: &mut shared,
         };
         run_block(&mut warps, &mut scene)?;
+        if let (true, Some(at)) = (rules.zero_shared, shared.first_set()) {
+            return Err(Trap::left(kernel, block, at));
+        }
     }
     Ok(())
 }
@@ -65,5 +79,18 @@ fn run_block(warps: &mut [Warp], scene: &mut Scene<'_, '_>) -> Result<(), Trap> 
             return Ok(());
         }
         scene.shared.next_phase();
+    }
+}
+
+impl Trap {
+    fn left(kernel: &Kernel, block: [u32; 3], at: usize) -> Self {
+        Self {
+            code: code::LAUNCH_FAILED,
+            kind: MisuseKind::SharedLeft,
+            detail: format!(
+                "shared byte {at:#x} is not zero at the end of block {block:?} in kernel {}",
+                kernel.name
+            ),
+        }
     }
 }

@@ -174,9 +174,11 @@ impl Decoder {
             (["ld", space, shape @ ..], [target, address]) => {
                 self.access(space, shape, target, address).map(Work::Load)
             }
-            (["st", space, shape @ ..], [address, source]) if *space != "param" => {
-                self.access(space, shape, source, address).map(Work::Store)
-            }
+            // Every store is made here, and none out of its turn: all are as if they were volatile.
+            (
+                ["st", "volatile", space @ "shared", shape @ ..] | ["st", space, shape @ ..],
+                [address, source],
+            ) if *space != "param" => self.access(space, shape, source, address).map(Work::Store),
             (["mov", kind], [target, source]) => self.moved(kind, target, source),
             (["cvta", "to", "global" | "local", "u64"] | ["cvta", "local", "u64"], [to, from]) => {
                 self.moved("u64", to, from)

@@ -33,7 +33,7 @@ mod warp;
 
 use crate::report::MisuseKind;
 
-pub(crate) use self::block::run;
+pub(crate) use self::block::{Rules, run};
 pub(crate) use self::global::{Damage, Global};
 pub(crate) use self::image::{Image, read_image};
 pub(crate) use self::instruction::Kernel;

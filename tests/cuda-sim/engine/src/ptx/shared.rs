@@ -57,6 +57,11 @@ impl Shared {
         }
     }
 
+    /// The first byte of a variable that is not zero.
+    pub(super) fn first_set(&self) -> Option<usize> {
+        self.variables.iter().cloned().flatten().find(|at| self.bytes[*at] != 0)
+    }
+
     /// The bytes of an access by a thread.
     pub(super) fn access(
         &mut self,
