@@ -4,7 +4,7 @@
 use core::hint::black_box;
 use core::time::Duration;
 
-use vram_alloc::{Alignment, Arena, ByteLen, DeviceOffset, Placement};
+use vram_alloc::{Alignment, Arena, ByteLen, DeviceOffset, DeviceRange, Placement};
 
 use crate::peers::{Allocator, Offsets, kept};
 use crate::traces::Random;
@@ -52,7 +52,7 @@ pub(crate) fn print() {
         let exact = median(|| {
             let which = |_| holes.get(random.index_below(holes.len())).copied();
             let starts: Vec<DeviceOffset> =
-                (0..1000).filter_map(which).map(|hole| hole.start()).collect();
+                (0..1000).filter_map(which).map(DeviceRange::start).collect();
             nanos(timed(|| starts.iter().for_each(|start| place_at(&mut arena, *start))), 1000)
         });
         println!(
@@ -97,7 +97,7 @@ fn filled(fill: &[Call]) -> Arena {
     for call in fill {
         match *call {
             Call::Place { len } => {
-                held.push(arena.place(ByteLen::new(len), Alignment::GRANULE).ok())
+                held.push(arena.place(ByteLen::new(len), Alignment::GRANULE).ok());
             }
             Call::Release { piece } => {
                 if let Some(placement) = held.get_mut(piece).and_then(Option::take) {

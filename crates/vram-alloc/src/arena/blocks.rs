@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   address list   | live | hole | live | live |   hole   | live |     each block knows its neighbours
-//!   by size                 └──────── bins and trees ──────┘           holes alone: see `sizes`
+//!   by size                 └──────────── bins ────────────┘           holes alone: see `sizes`
 //!   landmarks      ^                    ^                 ^            some starts: see `hole_at`
 //! ```
 //!
@@ -12,45 +12,38 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::sizes::Sizes;
+use super::sizes::{Hole, Sizes};
 use super::span::{End, Span};
 
 /// The index of no block.
-pub(super) const NONE: usize = usize::MAX;
+const NONE: usize = usize::MAX;
 
 /// The block at offset 0. A split leaves the lower part in place and a join keeps the lower block,
 /// so the lowest block keeps its index.
 const LOWEST: usize = 0;
 
 /// Blocks between two landmarks that a search by address leaves behind.
-const LANDMARK_STEPS: usize = 16;
+const LANDMARK_STEPS: usize = 8;
 
 /// A part of the region, or an index that waits for its next use.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Block {
-    pub(super) span: Span,
+struct Block {
+    span: Span,
     /// The neighbours in address order, or [`NONE`].
     below: usize,
     above: usize,
-    pub(super) kind: Kind,
+    kind: Kind,
     is_landmark: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+enum Kind {
     /// Not part of the region.
     Vacant,
     /// A placement. An empty one has no place in the address list.
     Live { serial: u64 },
-    /// A hole, and its node in a tree of [`Sizes`].
-    Hole {
-        /// Subtrees of the holes before and after this one in the tree's order, or [`NONE`].
-        before: usize,
-        after: usize,
-        /// The most bytes that start at a multiple of 2 MiB, in one hole of this subtree.
-        reach: u64,
-        height: u8,
-    },
+    /// A hole. It stands in [`Sizes`] as well, but while it is changed.
+    Hole,
 }
 
 /// The blocks of one region. No two holes are neighbours.
@@ -71,7 +64,7 @@ impl Block {
     }
 
     const fn is_hole(&self) -> bool {
-        matches!(self.kind, Kind::Hole { .. })
+        matches!(self.kind, Kind::Hole)
     }
 }
 
@@ -81,15 +74,15 @@ impl Blocks {
         let mut blocks = Self::default();
         if capacity > 0 {
             let span = Span { start: 0, end: capacity };
-            blocks.all.push(Block::new(span, Kind::Vacant));
-            blocks.sizes.insert(&mut blocks.all, LOWEST);
+            blocks.all.push(Block::new(span, Kind::Hole));
+            blocks.sizes.insert(Hole::new(span, LOWEST));
         }
         blocks
     }
 
     /// The smallest hole that holds `len` bytes at a multiple of `align`, and the start in it.
     pub(super) fn best_fit(&self, len: u64, align: u64, end: End) -> Option<(usize, u64)> {
-        self.sizes.best_fit(&self.all, len, align, end)
+        self.sizes.best_fit(len, align, end)
     }
 
     /// The hole that holds the byte at `offset`.
@@ -124,15 +117,15 @@ impl Blocks {
     /// either side stays a hole.
     pub(super) fn take(&mut self, hole: usize, taken: Span, serial: u64) -> usize {
         let whole = self.span(hole);
-        self.sizes.remove(&mut self.all, hole);
+        self.sizes.remove(Hole::new(whole, hole));
         let mut index = hole;
         if whole.start < taken.start {
             index = self.split(hole, taken.start);
-            self.sizes.insert(&mut self.all, hole);
+            self.sizes.insert(Hole::new(Span { end: taken.start, ..whole }, hole));
         }
         if taken.end < whole.end {
             let rest = self.split(index, taken.end);
-            self.sizes.insert(&mut self.all, rest);
+            self.sizes.insert(Hole::new(Span { start: taken.end, ..whole }, rest));
         }
         if let Some(block) = self.all.get_mut(index) {
             block.kind = Kind::Live { serial };
@@ -157,23 +150,27 @@ impl Blocks {
             self.vacate(index);
             return Some(0);
         }
-        let mut hole = index;
-        if self.is_hole(block.below) {
-            hole = block.below;
-            self.sizes.remove(&mut self.all, hole);
-            self.absorb(hole, index);
+        let (mut hole, mut span) = (index, block.span);
+        if let Some(below) = self.hole(block.below) {
+            self.sizes.remove(Hole::new(below, block.below));
+            self.absorb(block.below, index);
+            (hole, span.start) = (block.below, below.start);
         }
-        if self.is_hole(block.above) {
-            self.sizes.remove(&mut self.all, block.above);
+        if let Some(above) = self.hole(block.above) {
+            self.sizes.remove(Hole::new(above, block.above));
             self.absorb(hole, block.above);
+            span.end = above.end;
         }
-        self.sizes.insert(&mut self.all, hole);
+        if let Some(block) = self.all.get_mut(hole) {
+            block.kind = Kind::Hole;
+        }
+        self.sizes.insert(Hole::new(span, hole));
         Some(block.span.len())
     }
 
     /// Bytes in the largest hole.
     pub(super) fn largest_hole(&self) -> u64 {
-        self.sizes.largest(&self.all)
+        self.sizes.largest()
     }
 
     pub(super) const fn hole_count(&self) -> usize {
@@ -202,19 +199,20 @@ impl Blocks {
     }
 
     #[cfg(test)]
-    pub(super) fn parts(&self) -> (&[Block], &Sizes) {
-        (&self.all, &self.sizes)
+    pub(super) const fn sizes(&self) -> &Sizes {
+        &self.sizes
     }
 
-    fn is_hole(&self, index: usize) -> bool {
-        self.all.get(index).is_some_and(Block::is_hole)
+    /// The span of a block that is a hole.
+    fn hole(&self, index: usize) -> Option<Span> {
+        self.all.get(index).filter(|block| block.is_hole()).map(|block| block.span)
     }
 
     /// Cuts a block in two at an offset inside it; returns the index of the upper part.
     fn split(&mut self, index: usize, at: u64) -> usize {
         let Some(&lower) = self.all.get(index) else { return index };
         let span = Span { start: at, end: lower.span.end };
-        let upper = Block { below: index, above: lower.above, ..Block::new(span, Kind::Vacant) };
+        let upper = Block { below: index, above: lower.above, ..Block::new(span, Kind::Hole) };
         let upper = self.store(upper);
         if let Some(above) = self.all.get_mut(lower.above) {
             above.below = upper;

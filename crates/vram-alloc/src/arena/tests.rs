@@ -13,7 +13,7 @@ use crate::units::ByteLen;
 
 const GRANULE: u64 = 256;
 
-/// Many holes of a few lengths, so that one tree has most of them.
+/// Many holes of a few lengths, so that a few bins have them all.
 fn checkerboard(lens: &[u64]) -> (Blocks, Vec<usize>) {
     let capacity = lens.iter().map(|len| len * GRANULE + GRANULE).sum();
     let mut blocks = Blocks::whole(capacity);
@@ -32,7 +32,7 @@ fn checkerboard(lens: &[u64]) -> (Blocks, Vec<usize>) {
 
 proptest! {
     #[test]
-    fn trees_stay_balanced_and_in_order(
+    fn bins_stay_in_order(
         lens in prop::collection::vec(1_u64..4, 1..80),
         order in prop::collection::vec(any::<prop::sample::Index>(), 0..160),
     ) {
@@ -50,22 +50,31 @@ proptest! {
                 prop_assert!(blocks.release(live[which * 2], serial).is_some());
                 released.push(which);
             }
-            blocks.check_trees();
+            blocks.sizes().check();
         }
         prop_assert_eq!(blocks.hole_count(), released.len());
     }
 }
 
-/// As many holes of one length as a model of tiny tensors leaves: in rising order, which makes a
-/// tree without rotations a list.
+/// As a model of tiny tensors leaves them; on the way there and back the bin changes its form.
 #[test]
-fn a_hundred_thousand_holes_of_one_length_are_no_deeper_than_a_few_steps() {
-    let (mut blocks, live) = checkerboard(&vec![1; 100_000]);
-    for (serial, block) in (0_u64..).step_by(2).zip(live.iter().step_by(2)) {
-        blocks.release(*block, serial).expect("it is live");
+fn holes_of_one_length_are_found_from_either_end_and_their_bin_becomes_a_tree_and_a_list_again() {
+    let (mut blocks, live) = checkerboard(&vec![1; 10_000]);
+    let fits = |blocks: &Blocks| {
+        [End::Low, End::High].map(|end| blocks.best_fit(GRANULE, GRANULE, end).map(|(_, at)| at))
+    };
+    let start = |which: u64| Some(2 * which * GRANULE);
+    for (which, block) in (0_u64..).zip(live.iter().step_by(2)) {
+        blocks.release(*block, 2 * which).expect("it is live");
+        assert_eq!(fits(&blocks), [start(0), start(which)]);
+        if which.is_multiple_of(997) {
+            assert_eq!(blocks.sizes().check(), usize::from(which >= 64));
+        }
     }
-    assert!(blocks.check_trees() <= 24, "the height is at most 1.44 times the logarithm");
-    assert_eq!(blocks.best_fit(GRANULE, GRANULE, End::Low).map(|(_, start)| start), Some(0));
-    let last = 2 * 99_999 * GRANULE;
-    assert_eq!(blocks.best_fit(GRANULE, GRANULE, End::High).map(|(_, start)| start), Some(last));
+    for which in 0..9_990 {
+        let (hole, at) = blocks.best_fit(GRANULE, GRANULE, End::Low).expect("ten are left");
+        blocks.take(hole, Span { start: at, end: at + GRANULE }, which);
+        assert_eq!(fits(&blocks), [start(which + 1), start(9_999)]);
+    }
+    assert_eq!(blocks.sizes().check(), 0);
 }
