@@ -6,8 +6,10 @@
 //! The same seed gives the same figures (but not the same times).
 //!
 //! ```sh
-//! cargo run --release -p vram-alloc --example fragmentation            # small_max of the default policy
-//! cargo run --release -p vram-alloc --example fragmentation -- sweep   # a choice of them
+//! cargo run --release -p vram-alloc --example fragmentation             # one round
+//! cargo run --release -p vram-alloc --example fragmentation -- peers    # beside other allocators
+//! cargo run --release -p vram-alloc --example fragmentation -- sweep    # a choice of small_max
+//! cargo run --release -p vram-alloc --example fragmentation -- growth   # calls by number of pieces
 //! ```
 
 #![expect(clippy::expect_used, reason = "the regions are below the largest")]
@@ -33,13 +35,16 @@ const REGION: u64 = 139 << 30;
 const PIECES: u32 = 100_000;
 const SEED: u64 = 0x5eed_2026;
 const OCCUPANCIES: [u64; 3] = [85, 90, 95];
-const ROUNDS: usize = 7;
 
 /// Makes an empty allocator over the region.
 type Make = Box<dyn Fn() -> Box<dyn Allocator>>;
 
 fn main() {
-    let sweep = std::env::args().nth(1).is_some_and(|argument| argument == "sweep");
+    let table = std::env::args().nth(1).unwrap_or_default();
+    if table == "growth" {
+        return growth::print();
+    }
+    let rounds = if table.is_empty() { 1 } else { 7 };
     let arena = |small_max: u64| {
         let policy = ArenaPolicy { small_max: ByteLen::new(small_max) };
         let make: Make = Box::new(move || {
@@ -48,17 +53,16 @@ fn main() {
         });
         (format!("arena, small_max {}", ByteLen::new(small_max)), make)
     };
-    let allocators: Vec<(String, Make)> = if sweep {
+    let mut allocators: Vec<(String, Make)> = if table == "sweep" {
         let choice = [0, 64 << 10, 1 << 20, 16 << 20, 64 << 20, 256 << 20, u64::MAX];
         choice.into_iter().map(arena).collect()
     } else {
-        let (_, make) = arena(ArenaPolicy::default().small_max.get());
-        vec![
-            ("arena".to_owned(), make),
-            ("offset-allocator".to_owned(), Box::new(|| kept(Offsets::new(REGION)))),
-            ("range-alloc".to_owned(), Box::new(|| kept(Ranges::new(REGION)))),
-        ]
+        vec![("arena".to_owned(), arena(ArenaPolicy::default().small_max.get()).1)]
     };
+    if table == "peers" {
+        allocators.push(("offset-allocator".to_owned(), Box::new(|| kept(Offsets::new(REGION)))));
+        allocators.push(("range-alloc".to_owned(), Box::new(|| kept(Ranges::new(REGION)))));
+    }
     println!("refused pieces in % of those asked for, at 85/90/95 % occupancy; seed {SEED:#x}");
     println!("{:<25} {:<40} {:>23}  {:>9}", "trace", "allocator", "refused %", "ns a pair");
     for (name, trace, align) in traces::ALL {
@@ -68,15 +72,12 @@ fn main() {
                 OCCUPANCIES.map(|percent| note(make().as_mut(), trace, align, percent))
             })
             .collect();
-        let nanos = median_nanos(&allocators, &runs, align);
+        let nanos = median_nanos(&allocators, &runs, align, rounds);
         for (((allocator, _), runs), nanos) in allocators.iter().zip(&runs).zip(nanos) {
             let refused =
                 runs.each_ref().map(|run| format!("{:.3}", run.refused_percent())).join(" / ");
             println!("{name:<25} {allocator:<40} {refused:>23}  {nanos:>9.0}");
         }
-    }
-    if !sweep {
-        growth::print();
     }
 }
 
@@ -136,9 +137,14 @@ fn note(allocator: &mut dyn Allocator, trace: Trace, align: Alignment, percent: 
 }
 
 /// Nanoseconds a placed piece, for each allocator: the median of rounds in which all take turns.
-fn median_nanos(allocators: &[(String, Make)], runs: &[[Run; 3]], align: Alignment) -> Vec<f64> {
+fn median_nanos(
+    allocators: &[(String, Make)],
+    runs: &[[Run; 3]],
+    align: Alignment,
+    rounds: usize,
+) -> Vec<f64> {
     let mut spent: Vec<Vec<Duration>> = allocators.iter().map(|_| Vec::new()).collect();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         for (((_, make), runs), spent) in allocators.iter().zip(runs).zip(&mut spent) {
             spent.push(runs.iter().map(|run| make().repeat(&run.calls, align.get())).sum());
         }
@@ -146,7 +152,7 @@ fn median_nanos(allocators: &[(String, Make)], runs: &[[Run; 3]], align: Alignme
     let median = |(runs, mut spent): (&[Run; 3], Vec<Duration>)| {
         spent.sort_unstable();
         let pairs: u32 = runs.iter().map(|run| run.asked - run.refused).sum();
-        let median = spent.get(ROUNDS / 2).copied().unwrap_or_default();
+        let median = spent.get(rounds / 2).copied().unwrap_or_default();
         median.as_secs_f64() * 1e9 / f64::from(pairs)
     };
     runs.iter().zip(spent).map(median).collect()
