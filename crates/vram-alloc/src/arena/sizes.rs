@@ -5,6 +5,7 @@
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 use core::ops::Bound;
 
 use super::span::{End, Span};
@@ -29,8 +30,9 @@ pub(super) struct Sizes {
     count: usize,
 }
 
-/// A hole. The order of the fields is the order in which holes are preferred from the low end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A hole. Holes are in the order of length, then start, in which they are preferred from the low
+/// end.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Hole {
     len: u64,
     start: u64,
@@ -50,7 +52,12 @@ impl Hole {
         Self { len: span.len(), start: span.start, block }
     }
 
-    /// Lower than every hole of at least `len` bytes, and higher than every shorter one.
+    /// One number, whose comparison has no branch.
+    fn key(&self) -> u128 {
+        u128::from(self.len) << 64 | u128::from(self.start)
+    }
+
+    /// Lower than every other hole of at least `len` bytes, and higher than every shorter one.
     const fn lowest(len: u64) -> Self {
         Self { len, start: 0, block: 0 }
     }
@@ -61,6 +68,26 @@ impl Hole {
         span.cut(len, align, end).map(|start| (self.block, start))
     }
 }
+
+impl Ord for Hole {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Hole {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Hole {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Hole {}
 
 impl Sizes {
     pub(super) const fn count(&self) -> usize {
@@ -109,7 +136,8 @@ impl Sizes {
         let Some(bin) = self.bins.get_mut(number) else { return };
         match bin {
             Bin::List(list) if list.len() < LIST_MAX => {
-                list.insert(list.partition_point(|other| *other < hole), hole);
+                let key = hole.key();
+                list.insert(list.partition_point(|other| other.key() < key), hole);
             }
             Bin::List(list) => {
                 let holes = list.drain(..).chain([hole]);
@@ -165,22 +193,23 @@ impl Sizes {
 }
 
 fn fit_in_list(list: &[Hole], len: u64, align: u64, end: End) -> Option<(usize, u64)> {
-    let longer = list.get(list.partition_point(|hole| hole.len < len)..)?;
-    let (at, hole) =
-        longer.iter().enumerate().find(|(_, hole)| hole.cut(len, align, End::Low).is_some())?;
+    let mut longer = list.get(list.partition_point(|hole| hole.len < len)..)?.iter();
     if end == End::Low {
-        return hole.cut(len, align, End::Low);
+        return longer.find_map(|hole| hole.cut(len, align, End::Low));
     }
-    let alike = longer.get(at..)?.iter().take_while(|other| other.len == hole.len);
+    let first = longer.as_slice();
+    let at = longer.position(|hole| hole.cut(len, align, End::High).is_some())?;
+    let same = first.get(at)?.len;
+    let alike = first.get(at..)?.iter().take_while(|other| other.len == same);
     alike.filter_map(|hole| hole.cut(len, align, End::High)).last()
 }
 
 fn fit_in_tree(tree: &BTreeSet<Hole>, len: u64, align: u64, end: End) -> Option<(usize, u64)> {
     let mut longer = tree.range(Hole::lowest(len)..);
-    let hole = longer.find(|hole| hole.cut(len, align, End::Low).is_some())?;
     if end == End::Low {
-        return hole.cut(len, align, End::Low);
+        return longer.find_map(|hole| hole.cut(len, align, End::Low));
     }
+    let hole = longer.find(|hole| hole.cut(len, align, End::High).is_some())?;
     let next = Bound::Excluded(Hole::lowest(hole.len.saturating_add(1)));
     let alike = tree.range((Bound::Included(*hole), next));
     alike.rev().find_map(|hole| hole.cut(len, align, End::High))

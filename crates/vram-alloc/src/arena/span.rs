@@ -21,10 +21,11 @@ impl Span {
 
     /// The start for `len` bytes aligned to `align` inside this span, at the wanted end.
     pub(super) fn cut(self, len: u64, align: u64, end: End) -> Option<u64> {
+        // `align` is a power of two: clearing the low bits rounds down.
+        let low_bits = align.wrapping_sub(1);
         let start = match end {
-            End::Low => self.start.checked_next_multiple_of(align)?,
-            // `align` is a power of two: clearing the low bits rounds down.
-            End::High => self.end.checked_sub(len)? & !align.wrapping_sub(1),
+            End::Low => self.start.checked_add(low_bits)? & !low_bits,
+            End::High => self.end.checked_sub(len)? & !low_bits,
         };
         let fits = start >= self.start && start.checked_add(len)? <= self.end;
         fits.then_some(start)
