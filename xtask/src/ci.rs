@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    arguments, counts, examples, fuzz, gpu, layers, models, proptest, ptx, shell, summary,
+    arguments, bench::counts, examples, fuzz, gpu, layers, models, proptest, ptx, shell, summary,
     workspace,
 };
 

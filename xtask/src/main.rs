@@ -12,7 +12,6 @@ extern crate vram_testkit;
 mod arguments;
 mod bench;
 mod ci;
-mod counts;
 mod examples;
 mod fuzz;
 mod gpu;
@@ -68,7 +67,9 @@ fn main() -> ExitCode {
         "proptest" => proptest::Options::parse(args).and_then(|options| proptest::run(&options)),
         "stress" => stress::Options::parse(args).and_then(|options| stress::run(&options)),
         "bench" => bench::Options::parse(args).and_then(|options| bench::run(&options)),
-        "counts" => counts::Options::parse(args).and_then(|options| counts::run(&options)),
+        "counts" => {
+            bench::counts::Options::parse(args).and_then(|options| bench::counts::run(&options))
+        }
         "gpu" => gpu::Options::parse(args).and_then(|options| gpu::run(&options)),
         "examples" => arguments::none(args).and_then(|()| examples::run()),
         "fuzz" => fuzz::Options::parse(args).and_then(|options| fuzz::run(&options)),
