@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use crate::{
-    arguments, examples, fuzz, gpu, layers, models, proptest, ptx, shell, summary, workspace,
+    arguments, bench::counts, examples, fuzz, gpu, layers, models, proptest, ptx, shell, summary,
+    workspace,
 };
 
 /// The command line of this command.
@@ -84,6 +85,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     push(&mut steps, "main job", || {
         shell::cargo(&["run", "--release", "-p", "vram-cli", "--", "demo"]).run()
     });
+    // Prints NOT RUN without valgrind. Last, since the release build is there by now.
+    push(&mut steps, "instruction counts", || counts::run(&counts::Options::for_ci()));
 
     let mut rows = Vec::new();
     for (name, step) in steps {

@@ -38,6 +38,7 @@ cargo xtask COMMAND [OPTIONS]
                                           everything that reads bytes of others, under libFuzzer for N minutes in all
                                           (--replay: one input again; --plain: random changes, without coverage)
   bench [--only CRATE] [--quick]          criterion benches, then medians as ratios against the reference of each group
+  counts [--update]                       instructions of hot paths, counted by valgrind, beside those of xtask/counts.txt
   gpu [--build-only] [--simulated [--debug]] [--report FILE] [--read LOG]
                                           checks and measures the GPUs of this machine, with a report in Markdown
                                           (--build-only: a folder with the checks, to carry elsewhere; --read: the report of
@@ -66,6 +67,9 @@ fn main() -> ExitCode {
         "proptest" => proptest::Options::parse(args).and_then(|options| proptest::run(&options)),
         "stress" => stress::Options::parse(args).and_then(|options| stress::run(&options)),
         "bench" => bench::Options::parse(args).and_then(|options| bench::run(&options)),
+        "counts" => {
+            bench::counts::Options::parse(args).and_then(|options| bench::counts::run(&options))
+        }
         "gpu" => gpu::Options::parse(args).and_then(|options| gpu::run(&options)),
         "examples" => arguments::none(args).and_then(|()| examples::run()),
         "fuzz" => fuzz::Options::parse(args).and_then(|options| fuzz::run(&options)),

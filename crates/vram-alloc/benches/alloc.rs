@@ -1,6 +1,7 @@
 //! The cost of the ledger, the arena and the bounds check.
 
 use core::hint::black_box;
+use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -29,7 +30,8 @@ fn bounds_check(c: &mut Criterion) {
     group.finish();
 }
 
-/// One reserve and its release, against the simplest account: a number under a mutex.
+/// One reserve and its release, against the simplest accounts: a number under a mutex, and a bare
+/// compare-and-swap that never exceeds the budget.
 fn ledger(c: &mut Criterion) {
     let mut group = c.benchmark_group("ledger");
     let len = ByteLen::MIB;
@@ -42,6 +44,18 @@ fn ledger(c: &mut Criterion) {
             if let Ok(mut taken) = taken.lock() {
                 *taken = taken.wrapping_sub(black_box(len).get());
             }
+        });
+    });
+    group.bench_function("compare_and_swap_reference", |b| {
+        let (taken, total) = (AtomicU64::new(0), black_box(ByteLen::GIB.get()));
+        b.iter(|| {
+            let len = black_box(len).get();
+            let grant = |taken: u64| taken.checked_add(len).filter(|sum| *sum <= total);
+            let granted = taken.try_update(Ordering::AcqRel, Ordering::Relaxed, grant).is_ok();
+            if granted {
+                taken.fetch_sub(len, Ordering::AcqRel);
+            }
+            granted
         });
     });
     group.bench_function("reserve_and_drop", |b| {

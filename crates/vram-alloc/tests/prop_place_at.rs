@@ -11,20 +11,36 @@ extern crate vram_testkit;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use vram_alloc::{Alignment, Arena, ByteLen, DeviceOffset};
+use proptest::sample::Index;
+use vram_alloc::{Alignment, Arena, ByteLen, DeviceOffset, Placement};
 
 const GRANULE: u64 = 256;
+
+/// Which placement is released before the next one is asked for, if any.
+fn gone() -> impl Strategy<Value = Option<Index>> {
+    prop_oneof![3 => Just(None), 1 => any::<Index>().prop_map(Some)]
+}
 
 proptest! {
     #[test]
     fn a_place_is_given_exactly_where_all_of_it_is_free(
-        capacity in 1..5000_u64,
-        wanted in vec((0..5200_u64, any::<bool>(), 0..1500_u64), 1..40),
+        capacity in prop_oneof![1..5000_u64, 1..60_000_u64],
+        wanted in vec((0..61_000_u64, any::<bool>(), 0..1500_u64, gone()), 1..240),
     ) {
         let mut arena = Arena::new(ByteLen::new(capacity)).unwrap();
         let mut taken = vec![false; usize::try_from(capacity.div_ceil(GRANULE)).unwrap()];
         let mut placements = Vec::new();
-        for (start, aligned, len) in wanted {
+        for (start, aligned, len, released) in wanted {
+            // Also those between which a search by address has found its way before.
+            if let Some(which) = released.filter(|_| !placements.is_empty()) {
+                let placement: Placement = placements.swap_remove(which.index(placements.len()));
+                let (first, len) = (placement.start().get(), placement.footprint().get());
+                let granules = first / GRANULE..(first + len).div_ceil(GRANULE);
+                let range = usize::try_from(granules.start).unwrap()..usize::try_from(granules.end).unwrap();
+                taken[range].fill(false);
+                arena.release(placement).unwrap();
+            }
+            let start = start % (capacity + 300);
             let start = if aligned { start & !(GRANULE - 1) } else { start };
             let granules = start / GRANULE..(start + len).div_ceil(GRANULE);
             let range = usize::try_from(granules.start).unwrap()..usize::try_from(granules.end).unwrap();

@@ -43,6 +43,7 @@ pub use record::protection::Protection;
 pub use seal::collector::{Sealed, SegmentCollector};
 pub use seal::elsewhere::BegunSegment;
 pub use seal::sealer::{Fresh, Ready, SealedSegment, Sealer};
+pub use segment::ahead::read_ahead_len;
 pub use segment::altered::AlteredSegments;
 pub use segment::chain::{SegmentHash, merge_digest};
 pub use segment::hashes::{Hashes, open_and_hash};

@@ -283,8 +283,8 @@ fn each_opened(
             let outcome = if in_place {
                 opener.verify_in_place(segment, sealed).map(|()| sealed)
             } else {
-                let space = scratch.as_mut_slice().get_mut(..sealed.len()).unwrap_or_default();
-                opener.open_to_with(slot, segment, sealed, space).map(|()| &*space)
+                let space = scratch.fill(sealed);
+                opener.open_with(slot, segment, space, Place::Cache).map(|()| &*space)
             };
             match outcome {
                 Ok(plaintext) => seen(segment, Some(plaintext)),

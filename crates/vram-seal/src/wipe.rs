@@ -12,16 +12,22 @@ pub(crate) fn scrub_stack() {
 pub(crate) struct Scratch(Vec<u8>);
 
 impl Scratch {
-    /// A zeroed buffer of `len` bytes, or `None` if the host does not have that much memory.
+    /// Memory for `len` bytes, or `None` if the host does not have that much.
     pub(crate) fn new(len: usize) -> Option<Self> {
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(len).ok()?;
-        bytes.resize(len, 0);
         Some(Self(bytes))
     }
 
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.0
+    /// Copies `from`, which is not longer than the memory, and returns the copy. What was copied
+    /// before and is longer stays behind it until the buffer is dropped.
+    pub(crate) fn fill(&mut self, from: &[u8]) -> &mut [u8] {
+        let (over, new) = from.split_at(self.0.len().min(from.len()));
+        if let Some(old) = self.0.get_mut(..over.len()) {
+            old.copy_from_slice(over);
+        }
+        self.0.extend_from_slice(new);
+        self.0.get_mut(..from.len()).unwrap_or_default()
     }
 }
 

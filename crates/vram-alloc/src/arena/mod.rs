@@ -1,14 +1,18 @@
 //! Where a piece lies: a deterministic sub-allocator over one device region, all of it on the host.
 
+mod blocks;
 mod error;
-pub(crate) mod holes;
 mod placement;
+mod sizes;
+pub(crate) mod span;
+#[cfg(test)]
+mod tests;
 
-use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use self::holes::{End, Holes, Span};
+use self::blocks::Blocks;
+use self::span::{End, Span};
 use crate::bounds::DeviceRange;
 use crate::ledger::MAX_TOTAL;
 use crate::report::ArenaReport;
@@ -34,10 +38,7 @@ pub struct Arena {
     id: u64,
     capacity: u64,
     policy: ArenaPolicy,
-    holes: Holes,
-    live: Vec<Slot>,
-    /// Vacant slots of `live`; the last one is reused first.
-    vacant: Vec<usize>,
+    blocks: Blocks,
     used: u64,
     /// The serial of the next placement; never used twice.
     next_serial: u64,
@@ -59,15 +60,6 @@ struct Original {
 pub struct ArenaPolicy {
     /// Pieces of at most this many bytes count as small and go to the high end of their hole.
     pub small_max: ByteLen,
-}
-
-/// The arena's record of one live placement.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    /// `None` while vacant.
-    serial: Option<u64>,
-    start: u64,
-    footprint: u64,
 }
 
 impl Default for ArenaPolicy {
@@ -100,9 +92,7 @@ impl Arena {
             id: fresh_id(),
             capacity,
             policy,
-            holes: Holes::whole(capacity),
-            live: Vec::new(),
-            vacant: Vec::new(),
+            blocks: Blocks::whole(capacity),
             used: 0,
             next_serial: 0,
             original: None,
@@ -115,15 +105,12 @@ impl Arena {
     ///
     /// [`ArenaError::NoHole`] only if no single hole holds the piece at that alignment.
     pub fn place(&mut self, len: ByteLen, align: Alignment) -> Result<Placement, ArenaError> {
-        let mut span = Span { start: 0, end: 0 };
-        if !len.is_zero() {
-            let found = self.find(len, align);
-            let (hole, found) = found.ok_or_else(|| self.no_hole(len, align))?;
-            self.holes.take(hole, found);
-            self.used = self.used.saturating_add(found.len());
-            span = found;
+        if len.is_zero() {
+            return Ok(self.nothing());
         }
-        Ok(self.placement(span, len))
+        let found = self.find(len, align);
+        let (hole, start) = found.ok_or_else(|| self.no_hole(len, align))?;
+        Ok(self.take(hole, start, len))
     }
 
     /// Places `len` bytes exactly at `start`, for a caller that moves placements together. An empty
@@ -134,15 +121,12 @@ impl Arena {
     /// [`ArenaError::NoHole`] if `start` is not a multiple of 256, or if no single hole holds all
     /// bytes from `start` on.
     pub fn place_at(&mut self, start: DeviceOffset, len: ByteLen) -> Result<Placement, ArenaError> {
-        let mut span = Span { start: 0, end: 0 };
-        if !len.is_zero() {
-            let found = self.find_at(start.get(), len);
-            let (hole, found) = found.ok_or_else(|| self.no_hole(len, Alignment::GRANULE))?;
-            self.holes.take(hole, found);
-            self.used = self.used.saturating_add(found.len());
-            span = found;
+        if len.is_zero() {
+            return Ok(self.nothing());
         }
-        Ok(self.placement(span, len))
+        let found = self.find_at(start.get(), len);
+        let hole = found.ok_or_else(|| self.no_hole(len, Alignment::GRANULE))?;
+        Ok(self.take(hole, start.get(), len))
     }
 
     /// Releases `placement`; its bytes join the holes beside them.
@@ -181,9 +165,7 @@ impl Arena {
 
     /// Forgets every placement, as after the loss of the device: all of them become stale.
     pub fn reset(&mut self) {
-        self.holes = Holes::whole(self.capacity);
-        self.live.clear();
-        self.vacant.clear();
+        self.blocks = Blocks::whole(self.capacity);
         self.used = 0;
     }
 
@@ -194,9 +176,9 @@ impl Arena {
             capacity: self.capacity(),
             used: ByteLen::new(self.used),
             free: self.free(),
-            largest_hole: ByteLen::new(self.holes.largest()),
-            hole_count: self.holes.count(),
-            live_count: self.live.len().saturating_sub(self.vacant.len()),
+            largest_hole: ByteLen::new(self.blocks.largest_hole()),
+            hole_count: self.blocks.hole_count(),
+            live_count: self.blocks.live_count(),
         }
     }
 
@@ -213,19 +195,14 @@ impl Arena {
         ByteLen::new(self.capacity)
     }
 
-    /// The holes in address order, for dumps and tests.
+    /// The holes in address order, for dumps and tests: O(n log n).
     pub fn holes(&self) -> impl Iterator<Item = DeviceRange> + '_ {
-        self.holes.iter().filter_map(|span| self.range(span))
+        self.blocks.holes().filter_map(|span| self.range(span))
     }
 
     /// The footprints of live placements in address order, for dumps and tests: O(n log n).
     pub fn live(&self) -> impl Iterator<Item = DeviceRange> + '_ {
-        let live = self.live.iter().filter(|slot| slot.serial.is_some());
-        let mut spans: Vec<_> = live
-            .map(|s| Span { start: s.start, end: s.start.saturating_add(s.footprint) })
-            .collect();
-        spans.sort_unstable_by_key(|span| (span.start, span.end));
-        spans.into_iter().filter_map(|span| self.range(span))
+        self.blocks.live().filter_map(|span| self.range(span))
     }
 
     /// Checks whether pieces of these lengths and alignments would all fit, placed in this order.
@@ -249,74 +226,73 @@ impl Arena {
         Ok(())
     }
 
-    /// The hole to use for `len` bytes, which is at least 1, and the footprint to take from it.
-    fn find(&self, len: ByteLen, align: Alignment) -> Option<(Span, Span)> {
+    /// The hole to use for `len` bytes, which is at least 1, and the start in it.
+    fn find(&self, len: ByteLen, align: Alignment) -> Option<(usize, u64)> {
         let end = if len <= self.policy.small_max { End::High } else { End::Low };
         let align = align.max(Alignment::GRANULE);
-        let (hole, start) = self.holes.best_fit(len.get(), align.get(), end)?;
-        // A hole ends at a granule or at the end of the region; only the latter can cut a
-        // footprint.
-        let footprint = len.round_up(Alignment::GRANULE)?;
-        let end = start.checked_add(footprint.get())?.min(hole.end);
-        Some((hole, Span { start, end }))
+        self.blocks.best_fit(len.get(), align.get(), end)
     }
 
-    /// Makes the placement of `span`, which was just taken from a hole.
-    fn placement(&mut self, span: Span, len: ByteLen) -> Placement {
-        let serial = self.next_serial;
-        self.next_serial = serial.wrapping_add(1);
-        let slot = Slot { serial: Some(serial), start: span.start, footprint: span.len() };
+    /// The hole that holds `len` bytes from `start` on, `len` at least 1.
+    fn find_at(&mut self, start: u64, len: ByteLen) -> Option<usize> {
+        if start & Alignment::GRANULE.get().wrapping_sub(1) != 0 {
+            return None;
+        }
+        let index = self.blocks.hole_at(start)?;
+        let hole = self.blocks.span(index);
+        if start.checked_add(len.get())? > hole.end {
+            return None;
+        }
+        Some(index)
+    }
+
+    /// Takes the footprint of `len` bytes at `start` from a hole that holds them.
+    fn take(&mut self, hole: usize, start: u64, len: ByteLen) -> Placement {
+        // A hole ends at a granule or at the end of the region; only the latter can cut a
+        // footprint.
+        let footprint = len.round_up(Alignment::GRANULE).unwrap_or(len);
+        let end = start.saturating_add(footprint.get()).min(self.blocks.span(hole).end);
+        let (span, serial) = (Span { start, end }, self.serial());
+        let slot = self.blocks.take(hole, span, serial);
+        self.used = self.used.saturating_add(span.len());
         Placement {
             arena: self.id,
-            slot: self.occupy(slot),
+            slot,
             serial,
-            start: DeviceOffset::new(span.start),
+            start: DeviceOffset::new(start),
             len,
             footprint: ByteLen::new(span.len()),
         }
     }
 
-    /// The hole that holds `len` bytes from `start` on, `len` at least 1, and the footprint at
-    /// `start`.
-    fn find_at(&self, start: u64, len: ByteLen) -> Option<(Span, Span)> {
-        if start & Alignment::GRANULE.get().wrapping_sub(1) != 0 {
-            return None;
+    fn nothing(&mut self) -> Placement {
+        let serial = self.serial();
+        Placement {
+            arena: self.id,
+            slot: self.blocks.take_nothing(serial),
+            serial,
+            start: DeviceOffset::new(0),
+            len: ByteLen::ZERO,
+            footprint: ByteLen::ZERO,
         }
-        let hole = self.holes.containing(start)?;
-        if start.checked_add(len.get())? > hole.end {
-            return None;
-        }
-        let footprint = len.round_up(Alignment::GRANULE)?;
-        let end = start.checked_add(footprint.get())?.min(hole.end);
-        Some((hole, Span { start, end }))
+    }
+
+    fn serial(&mut self) -> u64 {
+        let serial = self.next_serial;
+        self.next_serial = serial.wrapping_add(1);
+        serial
     }
 
     fn no_hole(&self, needed: ByteLen, align: Alignment) -> ArenaError {
-        let largest_hole = ByteLen::new(self.holes.largest());
+        let largest_hole = ByteLen::new(self.blocks.largest_hole());
         ArenaError::NoHole { needed, align, largest_hole, free: self.free() }
     }
 
     /// Frees the bytes of a slot, if the slot still belongs to the placement of that serial.
-    fn vacate(&mut self, index: usize, serial: u64) -> Option<()> {
-        let slot = self.live.get_mut(index).filter(|slot| slot.serial == Some(serial))?;
-        slot.serial = None;
-        let span = Span { start: slot.start, end: slot.start.saturating_add(slot.footprint) };
-        self.vacant.push(index);
-        self.used = self.used.saturating_sub(span.len());
-        self.holes.give(span);
+    fn vacate(&mut self, slot: usize, serial: u64) -> Option<()> {
+        let len = self.blocks.release(slot, serial)?;
+        self.used = self.used.saturating_sub(len);
         Some(())
-    }
-
-    /// Stores `slot` and returns its index.
-    fn occupy(&mut self, slot: Slot) -> usize {
-        if let Some(index) = self.vacant.pop()
-            && let Some(vacant) = self.live.get_mut(index)
-        {
-            *vacant = slot;
-            return index;
-        }
-        self.live.push(slot);
-        self.live.len().saturating_sub(1)
     }
 
     fn free(&self) -> ByteLen {
@@ -342,9 +318,7 @@ impl Clone for Arena {
             id: fresh_id(),
             capacity: self.capacity,
             policy: self.policy,
-            holes: self.holes.clone(),
-            live: self.live.clone(),
-            vacant: self.vacant.clone(),
+            blocks: self.blocks.clone(),
             used: self.used,
             next_serial: self.next_serial,
             // A clone of a clone holds copies of the same placements.

@@ -3,7 +3,7 @@
 use core::cmp::{Ordering, Reverse};
 
 use super::Compaction;
-use crate::arena::holes::Span as Bytes;
+use crate::arena::span::Span as Bytes;
 
 /// Moves that could be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,6 +6,7 @@
 #![expect(clippy::arithmetic_side_effects, reason = "positions are below 2^48, squares below 2^96")]
 
 mod choice;
+mod holes;
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +14,8 @@ use alloc::collections::{BTreeMap, BinaryHeap};
 use alloc::vec::Vec;
 
 use self::choice::{Choice, Kind};
-use crate::arena::holes::{Holes, Span as Bytes};
+use self::holes::Holes;
+use crate::arena::span::Span as Bytes;
 use crate::ledger::MAX_TOTAL;
 use crate::units::{ByteLen, DeviceOffset};
 

@@ -277,9 +277,10 @@ mod tests {
 
         let inverted = inverted_key(3);
         let mut scratch = Scratch::new(1000).expect("1,000 bytes");
-        for (to, byte) in scratch.as_mut_slice()[500..].iter_mut().zip(&inverted) {
+        for (to, byte) in scratch.fill(&[0; 1000])[500..].iter_mut().zip(&inverted) {
             *to = !byte;
         }
+        scratch.fill(&[0; 400]);
         assert!(is_in_memory(&inverted), "scratch in use is found");
         drop(scratch);
         assert!(!is_in_memory(&inverted));

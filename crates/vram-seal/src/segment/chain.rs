@@ -4,7 +4,6 @@
 //! both the hash that seals each segment and the digest that `b3sum` prints for the whole.
 
 use core::fmt;
-use core::hint::black_box;
 
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 use zeroize::{Zeroize, Zeroizing};
@@ -12,6 +11,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::digest::ContentDigest;
 use crate::error::SealError;
 use crate::record::layout::SegmentLayout;
+use crate::segment::ahead;
 
 /// The BLAKE3 value of one segment's plaintext, at its position in the tree over the whole shard.
 ///
@@ -55,14 +55,11 @@ impl SegmentHash {
         if layout.count() > 1 {
             hasher.set_input_offset(layout.range(segment).map_or(0, |range| range.start().get()));
         }
-        // One call for each segment of the usual sizes; a longer block would leave the cache
-        // between reading ahead and hashing.
-        for block in plaintext.chunks(READ_AHEAD_LEN) {
-            if place == Place::Memory {
-                read_ahead(block);
-            }
-            hasher.update(block);
-        }
+        let ahead = match place {
+            Place::Cache => None,
+            Place::Memory => ahead::for_content(layout.plaintext_len().get()),
+        };
+        ahead::update(&mut hasher, plaintext, ahead);
         // Each copy of the value on the way is wiped: the plain hash of content confirms guesses.
         let value = if layout.count() > 1 {
             Zeroizing::new(hasher.finalize_non_root())
@@ -86,9 +83,6 @@ pub(crate) enum Place {
     Memory,
 }
 
-/// A length that fits into a core's second-level cache with a margin.
-const READ_AHEAD_LEN: usize = 256 << 10;
-
 impl PartialEq for SegmentHash {
     fn eq(&self, other: &Self) -> bool {
         blake3::Hash::from_bytes(self.0) == blake3::Hash::from_bytes(other.0)
@@ -107,20 +101,6 @@ impl fmt::Debug for SegmentHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SegmentHash(..)")
     }
-}
-
-/// Reads a segment from front to back, once, before BLAKE3 reads it in sixteen distant lanes: the
-/// hardware prefetcher recognises the first pattern but not the second. Increases the rate by about
-/// a fifth.
-fn read_ahead(bytes: &[u8]) {
-    let (blocks, _) = bytes.as_chunks::<64>();
-    let mut sum = [0_u8; 64];
-    for block in blocks {
-        for (sum, byte) in sum.iter_mut().zip(block) {
-            *sum ^= *byte;
-        }
-    }
-    black_box(&mut sum).zeroize();
 }
 
 /// Merges the hashes of all segments, in order, into the digest of the whole content.

@@ -5,6 +5,8 @@
 //! same parameter, if there is one). Absolute figures of a shared machine vary; ratios within one
 //! run are comparable.
 
+pub(crate) mod counts;
+
 use core::fmt::Write as _;
 use std::collections::BTreeMap;
 use std::path::Path;
