@@ -9,6 +9,7 @@ use crate::hex;
 use crate::key::derive::{Purpose, derive};
 use crate::key::id::{KeyError, KeyId};
 use crate::key::secret::Secret;
+use crate::key::manifest::ManifestKey;
 use crate::key::ticket::TicketKey;
 
 /// A master key: 32 bytes from which every key of a seal is derived.
@@ -115,6 +116,13 @@ impl SealKey {
     #[must_use]
     pub fn ticket_key(&self) -> TicketKey {
         TicketKey::from_secret(derive(&self.bytes, Purpose::Ticket))
+    }
+
+    /// The key that signs manifests of stores. It is derived from this key and reveals nothing about
+    /// it.
+    #[must_use]
+    pub fn manifest_key(&self) -> ManifestKey {
+        ManifestKey::from_secret(derive(&self.bytes, Purpose::Manifest))
     }
 
     pub(crate) fn master(&self) -> &[u8; 32] {
