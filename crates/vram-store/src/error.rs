@@ -1,16 +1,16 @@
 //! What can go wrong with a store: which source, which object, which part, and what would help.
 
 use core::fmt;
+use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use vram_alloc::ByteLen;
 use vram_files::FileError;
 use vram_seal::SealError;
 
-use crate::naming::id::{ImageId, ManifestId};
 use crate::manifest::{ManifestError, short};
+use crate::naming::id::{ImageId, ManifestId};
 
 /// The part of an object that is not what it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -151,7 +151,8 @@ pub enum StoreError {
     /// Several manifests of one revision and one key: only a pin can choose.
     #[error(
         "revision {revision} of {model} has several manifests under this key: {}; name one by its \
-         digest", List(manifests)
+         digest",
+        List(manifests)
     )]
     Ambiguous {
         /// The model.
@@ -211,7 +212,9 @@ pub enum StoreError {
         why: String,
     },
     /// The time for the whole call is over.
-    #[error("not finished within {within:?}; what was fetched into a folder is kept for the next try")]
+    #[error(
+        "not finished within {within:?}; what was fetched into a folder is kept for the next try"
+    )]
     Deadline {
         /// The time that the call had.
         within: Duration,
@@ -266,11 +269,7 @@ impl StoreError {
     }
 
     /// An error of the operating system on a local file.
-    pub(crate) fn io(
-        action: &'static str,
-        path: &std::path::Path,
-        error: std::io::Error,
-    ) -> Self {
+    pub(crate) fn io(action: &'static str, path: &std::path::Path, error: std::io::Error) -> Self {
         let path = Some(path.to_path_buf());
         Self::File(FileError::Io { action, path, source: Arc::new(error) })
     }

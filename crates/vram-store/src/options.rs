@@ -1,9 +1,10 @@
 //! How a call on a store runs: how much at once, how long, who is told, who can stop it.
 
 use core::fmt;
+use core::time::Duration;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::runtime::{Builder, Runtime};
 use vram_files::CancelToken;
@@ -270,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_call_ends_at_its_deadline_or_when_it_is_cancelled() {
-        let never = std::future::pending::<()>;
+        let never = core::future::pending::<()>;
         let began = Instant::now();
         let options = StoreOptions::new().deadline(Duration::from_millis(60));
         assert!(matches!(options.wait(never()), Err(StoreError::Deadline { .. })));

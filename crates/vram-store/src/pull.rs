@@ -2,8 +2,8 @@
 
 mod cache;
 
+use core::cell::Cell;
 use core::fmt;
-use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ pub use cache::Cache;
 
 use crate::error::{Part, StoreError};
 use crate::fetch::CallSource;
-use crate::naming::id::ImageId;
 use crate::manifest::{ShardEntry, Trusted};
+use crate::naming::id::ImageId;
 use crate::options::{StoreEvent, StoreOptions};
 use crate::read::{ImageRead, Means, SealedReader, VerifiedImage, fetch_file, verify_only};
 use crate::store::Store;
@@ -48,12 +48,7 @@ impl<'a> Pull<'a> {
     /// Reads from `store`, and opens every segment under the keys. `context` is what the images were
     /// sealed in, such as a tenant; empty for none.
     #[must_use]
-    pub fn new(
-        manifest: &'a Trusted,
-        keys: &'a KeyRing,
-        context: &'a [u8],
-        store: &Store,
-    ) -> Self {
+    pub fn new(manifest: &'a Trusted, keys: &'a KeyRing, context: &'a [u8], store: &Store) -> Self {
         Self::with(manifest, Some((keys, context)), store)
     }
 
@@ -64,11 +59,7 @@ impl<'a> Pull<'a> {
         Self::with(manifest, None, store)
     }
 
-    fn with(
-        manifest: &'a Trusted,
-        keys: Option<(&'a KeyRing, &'a [u8])>,
-        store: &Store,
-    ) -> Self {
+    fn with(manifest: &'a Trusted, keys: Option<(&'a KeyRing, &'a [u8])>, store: &Store) -> Self {
         Self {
             manifest,
             keys,
@@ -224,7 +215,7 @@ impl<'a> Pull<'a> {
             self.forget_wrong(&read);
             let segment_len = head.opener.layout().segment_size().bytes().get();
             let copy = self.copy_for(shard, &read);
-            let mut reader = SealedReader::new(&read, head, copy)?;
+            let mut reader = SealedReader::new(&read, head, copy);
             match admit(&mut reader) {
                 Ok(value) => {
                     self.done.set(shard.image_len.saturating_sub(reader.given()));
@@ -242,7 +233,8 @@ impl<'a> Pull<'a> {
                 Err(error) => {
                     let failure = reader.take_failure();
                     let part = altered(&error);
-                    let origin = part.and_then(|part| reader.origin(part, segment_len).zip(Some(part)));
+                    let origin =
+                        part.and_then(|part| reader.origin(part, segment_len).zip(Some(part)));
                     match (failure, origin) {
                         (Some(failure), _) => return Err(failure.into()),
                         (None, Some(((source, past_caches), part))) => {

@@ -17,17 +17,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use vram_files::{FileSource, ImageOptions, ImageReport, seal_image_nameless};
-use vram_seal::{
-    ContentHasher, HashKind, Protection, SealContext, SealKey, SealParams, Threads,
-};
+use vram_seal::{ContentHasher, HashKind, Protection, SealContext, SealKey, SealParams, Threads};
 
 use crate::error::StoreError;
 use crate::manifest::Wanted;
+use crate::manifest::{MANIFEST_LEN_MAX, Manifest, ShardEntry, SourceInfo, Unproven};
 use crate::naming::id::{ImageId, ManifestId};
 use crate::naming::layout::{image_key, manifest_key, parts_key};
-use crate::manifest::{MANIFEST_LEN_MAX, Manifest, ShardEntry, SourceInfo, Unproven};
-use crate::options::{StoreEvent, StoreOptions};
 use crate::naming::parts::Parts;
+use crate::options::{StoreEvent, StoreOptions};
 use crate::store::Store;
 
 /// What is pushed.

@@ -25,8 +25,8 @@ pub(crate) use proof::Proof;
 
 use crate::error::StoreError;
 use crate::fetch::{CallSource, Fetched, Sources, Step, Window};
-use crate::naming::layout::image_key;
 use crate::manifest::{ShardEntry, Trusted, short};
+use crate::naming::layout::image_key;
 use crate::options::StoreOptions;
 
 /// What proves the bytes of an image.

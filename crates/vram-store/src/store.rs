@@ -79,6 +79,9 @@ impl Store {
         let path = path.as_ref();
         let name = path.display().to_string();
         let folder = fs::canonicalize(path).map_err(|error| address::refused(&name, error))?;
+        if !folder.is_dir() {
+            return Err(address::refused(&name, "it is a file, and a store is a folder"));
+        }
         let local = LocalFileSystem::new_with_prefix(&folder)
             .map_err(|error| address::refused(&name, error))?;
         Ok(Self::new(&name, Arc::new(local), None, "", Some(folder)))

@@ -155,7 +155,8 @@ fn seal_nameless(
     watch: &Watch<'_>,
 ) -> Result<(File, ImageReport), FileError> {
     let folder = std::env::temp_dir();
-    let file = nameless().map_err(|error| io_failed("write the sealed image in", &folder, error))?;
+    let file =
+        nameless().map_err(|error| io_failed("write the sealed image in", &folder, error))?;
     let job = Job::new(source, &fresh, options, "the sealed image", &file, &folder);
     let report = job.image(fresh, watch)?;
     Ok((file, report))

@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 use crate::hex;
 use crate::key::derive::{Purpose, derive};
 use crate::key::id::{KeyError, KeyId};
-use crate::key::secret::Secret;
 use crate::key::manifest::ManifestKey;
+use crate::key::secret::Secret;
 use crate::key::ticket::TicketKey;
 
 /// A master key: 32 bytes from which every key of a seal is derived.

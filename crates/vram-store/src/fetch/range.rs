@@ -2,10 +2,10 @@
 
 use core::hash::BuildHasher as _;
 use core::ops::Range;
+use core::time::Duration;
 use std::fs::File;
 use std::hash::RandomState;
 use std::os::unix::fs::FileExt as _;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectMeta};
@@ -152,7 +152,7 @@ pub(crate) fn pause(attempt: u32, first: Duration) -> Duration {
     let random = RandomState::new().hash_one(attempt);
     let share = u32::try_from(random >> 33).unwrap_or(0);
     // `share` has 31 bits.
-    bound.saturating_mul(share) / (1 << 31)
+    bound.saturating_mul(share).checked_div(1 << 31).unwrap_or(bound)
 }
 
 const fn range_len(range: &Range<u64>) -> u64 {

@@ -86,9 +86,8 @@ impl Sources {
     /// The next source after `after` that is not out.
     pub(crate) fn next(&self, after: Option<usize>) -> Option<usize> {
         let first = after.map_or(0, |at| at.saturating_add(1));
-        let in_use = |at: &usize| {
-            self.list.get(*at).is_some_and(|state| !state.out.load(Ordering::Relaxed))
-        };
+        let in_use =
+            |at: &usize| self.list.get(*at).is_some_and(|state| !state.out.load(Ordering::Relaxed));
         (first..self.list.len()).find(in_use)
     }
 
@@ -189,7 +188,7 @@ impl Sources {
     }
 
     /// A range from one source, tried as often as allowed. `None` if that source is out now.
-    pub(crate) async fn from_one(
+    pub(crate) async fn range_of(
         &self,
         source: usize,
         range: Range<u64>,
@@ -239,7 +238,7 @@ impl Sources {
     pub(crate) async fn fetch(&self, range: Range<u64>, object_len: u64) -> Option<Fetched> {
         let mut last = None;
         while let Some(source) = self.next(last) {
-            let fetched = self.from_one(source, range.clone(), object_len).await;
+            let fetched = self.range_of(source, range.clone(), object_len).await;
             if fetched.is_some() {
                 return fetched;
             }

@@ -6,9 +6,9 @@ use vram_seal::KeyRing;
 
 use crate::error::StoreError;
 use crate::fetch::{Answer, pause, read_range, read_whole};
+use crate::manifest::{MANIFEST_LEN_MAX, ManifestError, Trusted, Unproven};
 use crate::naming::id::ManifestId;
 use crate::naming::layout::{Named, manifest_key, model_folder, parse};
-use crate::manifest::{MANIFEST_LEN_MAX, ManifestError, Trusted, Unproven};
 use crate::options::StoreOptions;
 use crate::store::Store;
 
@@ -47,9 +47,8 @@ impl Store {
         let mut fault = None;
         for id in self.manifests_of(wanted.model, wanted.revision, options)? {
             let read = self.unproven(wanted, &id, options);
-            let proven = read.and_then(|read| {
-                read.prove(keys, None).map_err(|why| self.refused(&id, why))
-            });
+            let proven =
+                read.and_then(|read| read.prove(keys, None).map_err(|why| self.refused(&id, why)));
             match proven {
                 Ok(trusted) => good.push(trusted),
                 Err(error) => fault = fault.or(Some(error)),
@@ -201,10 +200,7 @@ impl Store {
 
     fn no_manifest(&self, wanted: &Wanted<'_>) -> StoreError {
         let what = match wanted.pin {
-            Some(pin) => format!(
-                "manifest {pin} of {} revision {}",
-                wanted.model, wanted.revision
-            ),
+            Some(pin) => format!("manifest {pin} of {} revision {}", wanted.model, wanted.revision),
             None => format!("manifest of {} revision {}", wanted.model, wanted.revision),
         };
         StoreError::NotFound { store: Arc::clone(self.name()), what }

@@ -39,7 +39,8 @@ impl Cache {
     pub fn open(path: impl AsRef<Path>, limit: ByteLen) -> Result<Self, StoreError> {
         let path = path.as_ref();
         fs::create_dir_all(path).map_err(|error| StoreError::io("make the cache", path, error))?;
-        let folder = fs::canonicalize(path).map_err(|e| StoreError::io("open the cache", path, e))?;
+        let folder =
+            fs::canonicalize(path).map_err(|e| StoreError::io("open the cache", path, e))?;
         Ok(Self { store: Store::folder(&folder)?, folder, limit: limit.get() })
     }
 
@@ -80,7 +81,11 @@ impl Cache {
     ///
     /// [`StoreError::NoRoom`] if the limit or the disk has no room, even without all images but
     /// `keep`. Nothing is removed then.
-    pub(crate) fn make_room(&self, needed: u64, keep: &BTreeSet<ImageId>) -> Result<(), StoreError> {
+    pub(crate) fn make_room(
+        &self,
+        needed: u64,
+        keep: &BTreeSet<ImageId>,
+    ) -> Result<(), StoreError> {
         let mut entries = self.entries();
         entries.sort_by_key(|entry| entry.used);
         let mut used = entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.len));
@@ -134,7 +139,7 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use core::time::Duration;
 
     use super::*;
 

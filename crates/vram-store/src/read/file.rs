@@ -1,5 +1,6 @@
 //! An image fetched into a file: verified on the way, resumed after an interruption.
 
+use core::time::Duration;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -14,7 +15,7 @@ use crate::manifest::ShardEntry;
 use crate::options::StoreEvent;
 
 /// How long to wait before looking again whether another process has finished the same image.
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(50);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// An image on this machine of which every byte was verified, in this call, against a manifest that is
 /// trusted. Nothing else makes one.

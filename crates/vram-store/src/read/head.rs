@@ -9,8 +9,8 @@ use vram_seal::{
 use super::{ImageRead, Means};
 use crate::error::{Cause, Part, StoreError};
 use crate::fetch::{Answer, Fetched, read_whole};
-use crate::naming::layout::parts_key;
 use crate::manifest::{ManifestError, Trusted};
+use crate::naming::layout::parts_key;
 use crate::naming::parts::Parts;
 
 /// Bytes of the first request: the record, and the whole table of most images.
@@ -51,7 +51,7 @@ impl ImageRead<'_, '_> {
             open_record_in(keys, record, &expected, OpenLimits::default())
         };
         let from = |source| {
-            let first = self.from_one(source, 0..FIRST_LEN.min(self.shard.image_len))?;
+            let first = self.range_of(source, 0..FIRST_LEN.min(self.shard.image_len))?;
             self.head_from(source, first, &open)
         };
         self.first_good(from)
@@ -91,10 +91,7 @@ impl ImageRead<'_, '_> {
     }
 
     /// The answer of the first source that gives a good one.
-    fn first_good<T>(
-        &self,
-        from: impl Fn(usize) -> Result<T, Fault>,
-    ) -> Result<T, StoreError> {
+    fn first_good<T>(&self, from: impl Fn(usize) -> Result<T, Fault>) -> Result<T, StoreError> {
         while let Some(source) = self.sources.next(None) {
             match from(source) {
                 Ok(good) => return Ok(good),
@@ -108,9 +105,9 @@ impl ImageRead<'_, '_> {
         Err(self.no_source())
     }
 
-    fn from_one(&self, source: usize, range: core::ops::Range<u64>) -> Result<Fetched, Fault> {
+    fn range_of(&self, source: usize, range: core::ops::Range<u64>) -> Result<Fetched, Fault> {
         let (sources, image_len) = (Arc::clone(&self.sources), self.shard.image_len);
-        let fetch = async move { sources.from_one(source, range, image_len).await };
+        let fetch = async move { sources.range_of(source, range, image_len).await };
         self.options.wait(fetch)?.ok_or(Fault::Out)
     }
 
@@ -130,7 +127,7 @@ impl ImageRead<'_, '_> {
         if record.mac() != self.shard.record_mac {
             return Err(lie(Part::Record));
         }
-        let opened = open(&record).map_err(|error| match error {
+        let proven = open(&record).map_err(|error| match error {
             // The record is genuine, and not what the caller expects.
             SealError::ContextMismatch { .. }
             | SealError::ProtectionMismatch { .. }
@@ -140,9 +137,9 @@ impl ImageRead<'_, '_> {
             // Its code is the one that the manifest names, so its other bytes are wrong.
             _ => lie(Part::Record),
         })?;
-        let layout = ImageLayout::for_fields(opened.fields());
+        let layout = ImageLayout::for_fields(proven.fields());
         let agrees = |trusted: &Trusted| {
-            trusted.check_record(self.shard, &record, opened.fields(), layout.total_len())
+            trusted.check_record(self.shard, &record, proven.fields(), layout.total_len())
         };
         agrees(self.manifest).map_err(|why| self.wrong_manifest(why))?;
 
@@ -153,14 +150,14 @@ impl ImageRead<'_, '_> {
             let start = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             let end = start.saturating_add(self.options.limits.range_len);
             let range = start..end.min(layout.data_offset()).min(image_len);
-            bytes.extend_from_slice(&self.from_one(source, range)?.bytes);
+            bytes.extend_from_slice(&self.range_of(source, range)?.bytes);
         }
         let table_end = usize::try_from(layout.padding_offset()).unwrap_or(usize::MAX);
         let (before, padding) = bytes.split_at_checked(table_end).unwrap_or((&bytes, &[]));
         layout.check_padding(padding).map_err(|_wrong| lie(Part::Padding))?;
         let table = before.get(SealRecord::LEN..).unwrap_or_default().to_vec();
-        let tags = SegmentTags::from_bytes(opened.fields(), table).map_err(StoreError::from)?;
-        let opener = opened.with_table(tags).map_err(|_wrong| lie(Part::Table))?;
+        let tags = SegmentTags::from_bytes(proven.fields(), table).map_err(StoreError::from)?;
+        let opener = proven.with_table(tags).map_err(|_wrong| lie(Part::Table))?;
         Ok(Head { bytes, opener, layout })
     }
 

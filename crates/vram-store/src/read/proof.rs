@@ -1,5 +1,7 @@
 //! What the ranges of an image are held against: segments under the key, or parts without it.
 
+use std::sync::{Mutex, PoisonError};
+
 use vram_alloc::ByteRange;
 use vram_seal::parallel::for_each_segment;
 use vram_seal::{Hashes, Opener, SealError, SegmentLayout, Threads};
@@ -8,8 +10,8 @@ use zeroize::Zeroizing;
 use super::head::Head;
 use crate::error::{Part, StoreError};
 use crate::fetch::Step;
-use crate::options::StoreOptions;
 use crate::naming::parts::Parts;
+use crate::options::StoreOptions;
 
 /// Most threads that open the segments of one range.
 const THREADS_MAX: u64 = 8;
@@ -94,7 +96,7 @@ fn check_segments(
 ) -> Result<Result<(), Part>, StoreError> {
     let layout = opener.layout();
     let unit = layout.segment_size().bytes().to_usize().unwrap_or(usize::MAX);
-    let first_wrong = std::sync::Mutex::new(None::<u64>);
+    let first_wrong = Mutex::new(None::<u64>);
     let threads = Threads::AUTO.for_jobs(step.count.min(THREADS_MAX));
     let work = |scratch: &mut Zeroizing<Vec<u8>>, at: u64| -> Result<(), StoreError> {
         let segment = step.first.saturating_add(at);
@@ -102,16 +104,16 @@ fn check_segments(
         let start = usize::try_from(at).unwrap_or(usize::MAX).saturating_mul(unit);
         let sealed = bytes.get(start..).and_then(|rest| rest.get(..len));
         let plaintext = scratch.get_mut(..len);
-        let opened = match (sealed, plaintext) {
+        let outcome = match (sealed, plaintext) {
             (Some(sealed), Some(plaintext)) => opener
                 .open_segment_to(segment, sealed, plaintext)
                 .and_then(|()| opener.hash_segment(segment, plaintext)),
             _ => Err(SealError::SegmentMismatch { segment }),
         };
-        match opened {
+        match outcome {
             Ok(hash) => hashes.put(segment, hash),
             Err(_altered) => {
-                let mut first = first_wrong.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                let mut first = first_wrong.lock().unwrap_or_else(PoisonError::into_inner);
                 *first = Some(first.map_or(segment, |other| other.min(segment)));
             }
         }
@@ -121,7 +123,7 @@ fn check_segments(
     // Plaintext passes through these buffers, so they are wiped.
     let scratch = || Ok(Zeroizing::new(vec![0; longest]));
     for_each_segment(Threads::exactly(threads), step.count, scratch, work)?;
-    let first = first_wrong.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let first = first_wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(match first {
         Some(segment) => Err(Part::Segment(segment)),
         None => Ok(()),

@@ -34,28 +34,26 @@ pub struct SealedReader<'a, 'o> {
 
 enum Data {
     /// A folder of this machine: read into the importer's own buffer.
-    File { file: File, source: usize },
+    File {
+        file: File,
+        source: usize,
+    },
     Window(Box<Window<Steps>>),
 }
 
 impl<'a, 'o> SealedReader<'a, 'o> {
-    pub(crate) fn new(
-        read: &'a ImageRead<'a, 'o>,
-        head: Head,
-        copy: Option<WholeFile>,
-    ) -> Result<Self, StoreError> {
+    pub(crate) fn new(read: &'a ImageRead<'a, 'o>, head: Head, copy: Option<WholeFile>) -> Self {
         let data_offset = head.layout.data_offset();
         let steps = super::Proof::keyed_steps(&head, read.options);
         let Head { bytes, .. } = head;
-        let data = match Self::local(read) {
-            Some((file, source)) => Data::File { file, source },
-            None => {
-                let sources = Arc::clone(&read.sources);
-                let window = Window::new(sources, read.shard.image_len, steps, read.options);
-                Data::Window(Box::new(window))
-            }
+        let data = if let Some((file, source)) = Self::local(read) {
+            Data::File { file, source }
+        } else {
+            let sources = Arc::clone(&read.sources);
+            let window = Window::new(sources, read.shard.image_len, steps, read.options);
+            Data::Window(Box::new(window))
         };
-        Ok(Self {
+        Self {
             read,
             head: bytes,
             head_at: 0,
@@ -65,7 +63,7 @@ impl<'a, 'o> SealedReader<'a, 'o> {
             origins: Vec::new(),
             copy,
             failure: None,
-        })
+        }
     }
 
     /// The file of the first source that is in use, if it is one of this machine and whole.

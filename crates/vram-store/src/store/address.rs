@@ -22,7 +22,8 @@ fn check(address: &str) -> Result<(), StoreError> {
     let rest = scheme(address).map_or(address, |(_, rest)| rest);
     let host = rest.split('/').next().unwrap_or_default();
     if host.contains('@') || rest.contains('?') || rest.contains('#') {
-        let why = "an address has no user, password or query; credentials come from the environment";
+        let why =
+            "an address has no user, password or query; credentials come from the environment";
         return Err(refused(address, why));
     }
     Ok(())
@@ -31,7 +32,8 @@ fn check(address: &str) -> Result<(), StoreError> {
 #[cfg(not(feature = "cloud"))]
 pub(super) fn remote(scheme: &str, address: &str) -> Result<Store, StoreError> {
     check(address)?;
-    let why = format!("this build reads and writes folders alone; {scheme} needs the feature `cloud`");
+    let why =
+        format!("this build reads and writes folders alone; {scheme} needs the feature `cloud`");
     Err(refused(address, why))
 }
 
@@ -189,16 +191,16 @@ mod tests {
     fn no_address_and_no_message_shows_a_credential() {
         for (text, shown) in [
             ("s3://bucket/prefix", "s3://bucket/prefix"),
-            ("https://user:pass@host/x?sig=abc#y", "https://host/x?(hidden)"),
+            ("https://user:hunter2@host/x?sig=abc#y", "https://host/x?(hidden)"),
             ("GET https://host/x?X-Amz-Signature=abc: 403", "GET https://host/x?(hidden) 403"),
             ("no address", "no address"),
         ] {
             assert_eq!(redact(&text), shown);
         }
-        for wrong in ["https://user:pass@host/x", "https://host/x?sig=abc", "s3://k:s@bucket"] {
+        for wrong in ["https://user:hunter2@host/x", "https://host/x?sig=abc", "s3://k:s@bucket"] {
             let error = Store::open(wrong).unwrap_err().to_string();
             assert!(error.contains("environment"), "{error}");
-            assert!(!error.contains("pass") && !error.contains("abc") && !error.contains("k:s"));
+            assert!(!error.contains("hunter2") && !error.contains("abc") && !error.contains("k:s"));
         }
         let long = redact(&"x ".repeat(1000));
         assert!(long.chars().count() <= 401);

@@ -12,8 +12,8 @@ use vram_files::{Inputs, Overwrite, WholeFile};
 
 use super::{Store, redact};
 use crate::error::StoreError;
-use crate::options::{StoreEvent, StoreOptions};
 use crate::naming::parts::PART_LEN;
+use crate::options::{StoreEvent, StoreOptions};
 
 /// Parts of a multipart upload that are on their way at the same time.
 const PARTS_AT_ONCE: usize = 4;
@@ -68,7 +68,8 @@ impl Store {
                 whole = bytes;
                 Ok(())
             };
-            for_each_piece(source, len, PART_LEN, take).map_err(|error| self.unread(key, &error))?;
+            for_each_piece(source, len, PART_LEN, take)
+                .map_err(|error| self.unread(key, &error))?;
             self.put(key, whole, options)?;
             sent(len);
             return Ok(());
@@ -126,9 +127,9 @@ impl Store {
         let mut outcome = Ok(());
         let mut flush = |waiting: &mut Vec<_>, bytes: &mut u64| {
             let parts = core::mem::take(waiting);
-            options.wait(try_join_all(parts))?.map_err(|error| {
-                self.failed(format!("upload {key}"), &error)
-            })?;
+            options
+                .wait(try_join_all(parts))?
+                .map_err(|error| self.failed(format!("upload {key}"), &error))?;
             sent(core::mem::take(bytes));
             Ok::<(), StoreError>(())
         };
@@ -151,7 +152,7 @@ impl Store {
     /// Gives up an upload, so that nothing stays that is invisible and billed.
     fn abort(&self, key: &str, mut upload: Box<dyn MultipartUpload>, options: &StoreOptions<'_>) {
         // Not within the deadline of the call, which may be over.
-        let patient = StoreOptions::new().deadline(std::time::Duration::from_secs(10));
+        let patient = StoreOptions::new().deadline(core::time::Duration::from_secs(10));
         let abort = async move { upload.abort().await };
         if !matches!(patient.wait(abort), Ok(Ok(()))) {
             options.tell(&StoreEvent::NotAborted { key: self.key(key).to_string() });
@@ -195,8 +196,8 @@ fn write_file(
         make_folder(folder).map_err(failed)?;
     }
     // A file of this name can only have these bytes, or wrong ones.
-    let mut file = WholeFile::create(path, 0o644, Overwrite::Replace, Inputs::default())
-        .map_err(failed)?;
+    let mut file =
+        WholeFile::create(path, 0o644, Overwrite::Replace, Inputs::default()).map_err(failed)?;
     write(&mut file).map_err(failed)?;
     file.publish().map_err(failed)
 }

@@ -1,6 +1,7 @@
 //! Whether a place can be a store: tried, not asked.
 
-use std::hash::{BuildHasher as _, RandomState};
+use core::hash::BuildHasher as _;
+use std::hash::RandomState;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -76,7 +77,8 @@ impl Store {
         required("read a range of it", good, seen);
         let listed = self.list("v1/check", options);
         let good = listed.as_ref().is_ok_and(|all| all.iter().any(|(name, _)| *name == one));
-        let seen = listed.map_or_else(|error| error.to_string(), |all| format!("{} listed", all.len()));
+        let seen =
+            listed.map_or_else(|error| error.to_string(), |all| format!("{} listed", all.len()));
         required("list it after writing it", good, seen);
         let absent = self.len(&key("absent"), options);
         let seen = format!("{absent:?}");
@@ -92,7 +94,8 @@ impl Store {
         let cleaned = self.delete(&one, options).and(self.delete(&key("race"), options));
         let (good, seen) = told(cleaned);
         trials.push(Trial { what: "delete", required: false, good: Some(good), seen });
-        let seen = "let the bucket abort unfinished uploads after a day: they are not listed, and billed";
+        let seen =
+            "let the bucket abort unfinished uploads after a day: they are not listed, and billed";
         if self.path_of("").is_none() {
             let what = "a lifecycle rule";
             trials.push(Trial { what, required: false, good: None, seen: seen.to_owned() });
@@ -125,7 +128,8 @@ impl Store {
         let (objects, name) = (Arc::clone(self.objects(false)), self.key(key));
         let race = async move {
             let create = |_racer| {
-                let (objects, name): (Arc<dyn ObjectStore>, _) = (Arc::clone(&objects), name.clone());
+                let (objects, name): (Arc<dyn ObjectStore>, _) =
+                    (Arc::clone(&objects), name.clone());
                 let payload = PutPayload::from_static(b"race");
                 async move { objects.put_opts(&name, payload, PutMode::Create.into()).await.is_ok() }
             };
@@ -133,7 +137,8 @@ impl Store {
             won.into_iter().filter(|won| *won).count()
         };
         let winners = options.wait(race)?;
-        let seen = format!("{winners} of {RACERS} creators of one name won; nothing here needs one");
+        let seen =
+            format!("{winners} of {RACERS} creators of one name won; nothing here needs one");
         Ok(Trial { what: "create if absent", required: false, good: None, seen })
     }
 }

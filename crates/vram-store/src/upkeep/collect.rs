@@ -1,7 +1,8 @@
 //! Images that no manifest names.
 
+use core::time::Duration;
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use crate::error::StoreError;
 use crate::naming::layout::{IMAGES, Named, parse};
@@ -51,13 +52,8 @@ impl Store {
         let mut found = Collected::default();
         let oldest = SystemTime::now().checked_sub(grace);
         for (key, meta) in images {
-            let (Named::Image(id) | Named::Parts(id)) = (match parse(&key) {
-                Some(parsed) => parsed,
-                None => {
-                    found.strange.push(key);
-                    continue;
-                }
-            }) else {
+            let Some(Named::Image(id) | Named::Parts(id)) = parse(&key) else {
+                found.strange.push(key);
                 continue;
             };
             if named.contains(&id) {

@@ -1,6 +1,8 @@
 //! Whether a store is sound: its manifests, and the images that they name.
 
+use core::hash::BuildHasher as _;
 use std::collections::BTreeSet;
+use std::hash::RandomState;
 use std::sync::Arc;
 
 use vram_seal::KeyRing;
@@ -252,7 +254,6 @@ impl Store {
 
 /// Whether a part is among those that are read. The first one always is.
 fn drawn(part: u64, sample: Sample) -> bool {
-    use std::hash::{BuildHasher as _, RandomState};
     match sample {
         Sample::All => true,
         Sample::Percent(percent) => {
