@@ -19,7 +19,7 @@ mod upkeep;
 pub use error::{Cause, Lie, Part, StoreError};
 pub use manifest::{
     MANIFEST_LEN_MAX, Manifest, ManifestError, SHARDS_MAX, ShardEntry, SourceInfo, Trusted,
-    Unproven, Wanted,
+    Unproven, Wanted, created_at,
 };
 pub use naming::id::{ImageId, ManifestId, ParseIdError};
 pub use naming::layout::{image_key, manifest_key, model_folder, parts_key};

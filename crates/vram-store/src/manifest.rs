@@ -4,12 +4,14 @@
 //! manifest: what is read is written again and compared.
 
 mod find;
+mod time;
 mod trust;
 mod wire;
 
 use vram_seal::{KeyId, ManifestKey, Protection};
 
 pub use find::Wanted;
+pub use time::created_at;
 pub use trust::{Trusted, Unproven};
 
 use crate::naming::id::{ImageId, ManifestId, hex};
@@ -209,7 +211,7 @@ impl Manifest {
         if self.fleet.as_ref().is_some_and(|fleet| !(1..=256).contains(&fleet.len())) {
             return field("fleet", "null, or 1 to 256 bytes");
         }
-        if !is_time(&self.created) {
+        if !time::is_time(&self.created) {
             return field("created", "a time such as 2026-11-26T11:40:00Z");
         }
         if !(1..=64).contains(&self.source.format.len()) {
@@ -236,16 +238,6 @@ impl Manifest {
         }
         Ok(())
     }
-}
-
-/// A time in the one form that is allowed: `2026-11-26T11:40:00Z`.
-fn is_time(text: &str) -> bool {
-    let form = "dddd-dd-ddTdd:dd:ddZ";
-    let fits = |(found, wanted): (u8, u8)| match wanted {
-        b'd' => found.is_ascii_digit(),
-        other => found == other,
-    };
-    text.len() == form.len() && text.bytes().zip(form.bytes()).all(fits)
 }
 
 /// The word of a protection in a manifest.

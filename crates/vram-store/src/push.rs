@@ -131,7 +131,9 @@ impl Store {
             },
             mac: [0; 32],
         };
-        manifest.check().map_err(|why| StoreError::config(why.to_string()))?;
+        manifest
+            .check()
+            .map_err(|why| StoreError::config(format!("no manifest can be made of this: {why}")))?;
         let (manifest, manifest_present) = self.push_manifest(push, manifest, options)?;
         Ok(Pushed {
             id: manifest.id(),

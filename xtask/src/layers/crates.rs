@@ -118,6 +118,7 @@ const ROOMS: &[Room] = &[
             "vram-events",
             "vram-ticket",
             "vram-files",
+            "vram-store",
             "vram-audit",
             "vram-gpu",
             "vram-model",

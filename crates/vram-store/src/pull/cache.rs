@@ -19,6 +19,8 @@ use crate::store::Store;
 pub struct Cache {
     store: Store,
     folder: PathBuf,
+    /// The folder as the caller named it.
+    named: PathBuf,
     limit: u64,
 }
 
@@ -41,7 +43,8 @@ impl Cache {
         fs::create_dir_all(path).map_err(|error| StoreError::io("make the cache", path, error))?;
         let folder =
             fs::canonicalize(path).map_err(|e| StoreError::io("open the cache", path, e))?;
-        Ok(Self { store: Store::folder(&folder)?, folder, limit: limit.get() })
+        let named = path.to_path_buf();
+        Ok(Self { store: Store::folder(path)?, folder, named, limit: limit.get() })
     }
 
     /// Bytes of all images in the cache.
@@ -102,7 +105,7 @@ impl Cache {
         let room = self.limit.saturating_sub(used).min(free);
         if needed > room {
             let (needed, room) = (ByteLen::new(needed), ByteLen::new(room));
-            return Err(StoreError::NoRoom { folder: self.folder.clone(), needed, room });
+            return Err(StoreError::NoRoom { folder: self.named.clone(), needed, room });
         }
         for path in leave {
             fs::remove_file(path).map_err(|error| StoreError::io("remove", path, error))?;

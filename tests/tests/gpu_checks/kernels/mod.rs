@@ -10,8 +10,8 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange};
-use vram_gpu::kernels::{CipherSpan, FingerprintKey, HashSpan, Kernels};
 use vram_gpu::CudaDevice;
+use vram_gpu::kernels::{CipherSpan, FingerprintKey, HashSpan, Kernels};
 
 use crate::machine;
 use crate::measure::{noise, timed};
