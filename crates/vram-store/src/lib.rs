@@ -27,7 +27,7 @@ pub use naming::parts::{PART_LEN, Parts};
 pub use options::{StoreEvent, StoreOptions};
 pub use pull::{Cache, LoadError, Pull};
 pub use push::{Push, Pushed};
-pub use read::{SealedReader, VerifiedImage};
+pub use read::{SealedReader, StoreContent, VerifiedImage};
 pub use store::Store;
 pub use upkeep::{
     Collected, Finding, Listed, Sample, StoreCheck, StoreVerdict, Trial, VerifyMeans,

@@ -17,7 +17,9 @@ use crate::fetch::CallSource;
 use crate::manifest::{ShardEntry, Trusted};
 use crate::naming::id::ImageId;
 use crate::options::{StoreEvent, StoreOptions};
-use crate::read::{ImageRead, Means, SealedReader, VerifiedImage, fetch_file, verify_only};
+use crate::read::{
+    ImageRead, Means, SealedReader, StoreContent, VerifiedImage, fetch_file, verify_only,
+};
 use crate::store::Store;
 
 /// Why a load failed.
@@ -185,6 +187,17 @@ impl<'a> Pull<'a> {
         self.begin(&[shard]);
         let read = self.read(shard, &self.sources);
         verify_only(&read, &mut |len, from| self.advance(len, from))
+    }
+
+    /// The content of a shard at any position, as a source: `VramManager::repair_from` mends a resident
+    /// shard from it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if no source has the image's record and table.
+    pub fn content(&self, index: u64) -> Result<StoreContent<'_, 'a>, StoreError> {
+        let shard = self.shard(index)?;
+        StoreContent::open(self.read(shard, &self.sources))
     }
 
     /// Admits a shard by an importer that verifies every segment, such as

@@ -7,6 +7,7 @@
 //!   4 the end                     the length exactly; the content as a whole
 //! ```
 
+mod content;
 mod file;
 mod head;
 mod proof;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 use vram_seal::KeyRing;
 
+pub use content::StoreContent;
 pub use file::VerifiedImage;
 pub use stream::SealedReader;
 

@@ -89,6 +89,33 @@ fn a_cache_without_room_is_told_before_the_first_byte_and_stops_no_load() {
     assert_eq!(small.used().get(), manifest.shards()[0].image_len);
 }
 
+/// For repairs: any range of the content, opened, and a source that lies about it is left out.
+#[test]
+fn the_content_can_be_read_at_any_position_around_a_liar() {
+    use vram_files::Source as _;
+
+    let world = world();
+    let manifest = world.manifest(7);
+    let expected = content("two", LEN);
+    let liar = Liar::store("liar", &world.objects, Lie::Flip(9000, 1));
+    let mut events = Vec::new();
+    let pull = Pull::new(&manifest, &world.keys, b"", &world.store).mirror(&liar);
+    let pull = pull.options(noting(&mut events).range_len(64 << 10));
+    let source = pull.content(1).unwrap();
+    assert_eq!(source.len(), 20_000);
+    for (offset, len) in [(0, 20_000), (0, 0), (20_000, 0), (4095, 2), (8192, 4096), (19_999, 1)] {
+        let mut found = vec![0; len];
+        source.read_at(offset, &mut found).unwrap();
+        let from = usize::try_from(offset).unwrap();
+        assert_eq!(found, expected[from..from + len], "{offset}, {len}");
+    }
+    assert!(source.read_at(19_999, &mut [0; 2]).is_err());
+    assert!(source.read_at(u64::MAX, &mut [0; 2]).is_err());
+    drop(source);
+    drop(pull);
+    assert!(events.iter().any(|event| matches!(event, StoreEvent::SourceLied(_))));
+}
+
 /// What lies there is proven again, and only what is missing is fetched.
 #[test]
 fn an_interrupted_pull_goes_on_from_what_is_proven() {
