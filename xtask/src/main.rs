@@ -22,6 +22,7 @@ mod planted;
 mod proptest;
 mod ptx;
 mod shell;
+mod store;
 mod stress;
 mod summary;
 mod workspace;
@@ -46,6 +47,8 @@ cargo xtask COMMAND [OPTIONS]
                                           --debug: built as the tests are)
   ptx [--check]                           the PTX of the kernels from their sources, with clang-19 (--check: whether it is what its
                                           source and the table of kernels say, and what an assembler makes of it, where there is one)
+  store [--engine seaweedfs]              stores over HTTP and S3, pushes and pulls that are killed, and speed as ratios
+                                          (--engine: a real S3 server, which scripts/engines brings)
   examples                                runs every example, as it is built for the tests
   outside                                 builds and runs a program outside the workspace, as the facade's README says
   layers                                  who may import whom, crates and files: against what the manifests and sources say
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         "examples" => arguments::none(args).and_then(|()| examples::run()),
         "fuzz" => fuzz::Options::parse(args).and_then(|options| fuzz::run(&options)),
         "ptx" => ptx::Options::parse(args).and_then(|options| ptx::run(&options)),
+        "store" => store::Options::parse(args).and_then(|options| store::run(&options)),
         "outside" => arguments::none(args).and_then(|()| gpu::outside::run()),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
         "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),

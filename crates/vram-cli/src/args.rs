@@ -1,16 +1,19 @@
 //! The command line: the arguments of every command, and their types.
 
 mod key;
+mod load;
+pub(crate) mod store;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use vram_residency::device::DeviceSpec;
 use vram_residency::{ByteLen, Protection, SegmentSize, SivScope, Suite};
 
-use crate::model::digests::DigestArgs;
-
 pub(crate) use self::key::{KeyArgs, KeyMode};
+pub(crate) use self::load::{ImageArgs, LoadArgs};
+pub(crate) use self::store::{
+    CacheArgs, FromArgs, PullArgs, PushArgs, Revision, StoreArgs, StoreCommand, VerifyStoreArgs,
+};
 use crate::output::Json;
 use crate::streams;
 
@@ -42,6 +45,9 @@ impl Command {
             Self::Verify(_) => "verify",
             Self::Inspect(_) => "inspect",
             Self::Keygen(_) => "keygen",
+            Self::Push(_) => "push",
+            Self::Pull(_) => "pull",
+            Self::Store(args) => args.command.name(),
         }
     }
 
@@ -56,6 +62,9 @@ impl Command {
             Self::Verify(args) => (args.json, None),
             Self::Inspect(args) => (args.json, None),
             Self::Keygen(args) => (args.json, None),
+            Self::Push(args) => (args.json, None),
+            Self::Pull(args) => (args.json, None),
+            Self::Store(args) => (args.command.is_json(), None),
         };
         let stdout_is_taken = output.is_some_and(|path| streams::is_dash(path));
         asked.then_some(Json { command: self.name(), stdout_is_taken })
@@ -65,7 +74,8 @@ impl Command {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Load safetensors files into device memory, sealed; verify them there; free them.
+    /// Load safetensors files, sealed images, or a revision from a store into device memory; verify
+    /// them there; free them.
     ///
     /// Without a key, a random one is used and dropped at the end.
     Load(LoadArgs),
@@ -83,60 +93,12 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Write a new random key to a new file that only its owner can read.
     Keygen(KeygenArgs),
-}
-
-/// `vram load`.
-#[derive(Args, Debug)]
-pub(crate) struct LoadArgs {
-    /// Safetensors files, or sealed images: together they are one model, loaded whole or not at all.
-    #[arg(required = true, value_name = "FILE")]
-    pub(crate) files: Vec<PathBuf>,
-    /// Load a part of the files of a sharded model (`…-00001-of-00002.safetensors`).
-    #[arg(long)]
-    pub(crate) partial: bool,
-    /// Place everything on this GPU of the list [default: most room first]
-    #[arg(long, value_name = "N")]
-    pub(crate) gpu: Option<u32>,
-    /// A device to use: `cuda:0`, a UUID or the beginning of one (`GPU-8932f937`), a PCI bus id
-    /// (`0000:1b:00.0`), or host memory (`host:8GiB`); may be given several times [default: every
-    /// CUDA device; in a build without CUDA, host memory just large enough]
-    #[arg(long = "device", value_name = "DEVICE")]
-    pub(crate) devices: Vec<DeviceSpec>,
-    /// What lies in device memory.
-    #[arg(long, value_enum, default_value_t = Mode::Encrypted)]
-    pub(crate) protection: Mode,
-    // Without one, the key is random and dropped at the end.
-    #[command(flatten)]
-    pub(crate) key: KeyArgs,
-    #[command(flatten)]
-    pub(crate) digests: DigestArgs,
-    /// What sealed images must be. Model files are sealed under their own name.
-    #[command(flatten)]
-    pub(crate) images: ImageArgs,
-    /// Print the result as one JSON object; a failure too.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// What `vram load` compares sealed images with.
-#[derive(Args, Debug)]
-pub(crate) struct ImageArgs {
-    /// Of sealed images: the id of the model that they were sealed as; required.
-    #[arg(long, value_name = "ID")]
-    pub(crate) model_id: Option<String>,
-    /// Of sealed images: their mode; `any` accepts plaintext as well as ciphertext. What lies in
-    /// device memory is chosen by --protection.
-    #[arg(long, value_enum, default_value_t = ExpectedMode::Encrypted)]
-    pub(crate) mode: ExpectedMode,
-    /// Of sealed images: the context that they were sealed with.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) context: Option<String>,
-    /// Of sealed images: a file that describes the content.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) metadata: Option<PathBuf>,
-    /// Of sealed images: your own revision of the content.
-    #[arg(long, value_name = "N")]
-    pub(crate) revision: Option<u64>,
+    /// Seal files and send them to a store as a revision of a model; what is there is not sent again.
+    Push(PushArgs),
+    /// Fetch a revision of a model from a store, every byte verified on the way.
+    Pull(PullArgs),
+    /// Look after a store: list, check, verify, collect; or see what it is for.
+    Store(StoreArgs),
 }
 
 /// `vram devices`.

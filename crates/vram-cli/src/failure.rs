@@ -2,6 +2,7 @@
 
 mod details;
 mod key;
+mod store;
 
 use core::fmt;
 use std::io;

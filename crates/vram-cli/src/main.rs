@@ -27,7 +27,7 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command};
-use crate::commands::{demo, devices, image, inspect, keys, load, verify};
+use crate::commands::{demo, devices, image, inspect, keys, load, store, verify};
 use crate::output::{Json, Output};
 
 fn main() -> ExitCode {
@@ -57,6 +57,9 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::verify(args, &mut output),
         Command::Inspect(args) => inspect::run(args, &mut output),
         Command::Keygen(args) => keys::generate(args, &mut output),
+        Command::Push(args) => store::push(args, &mut output),
+        Command::Pull(args) => store::pull(args, &mut output),
+        Command::Store(args) => store::run(args, &mut output),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

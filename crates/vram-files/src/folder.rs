@@ -1,4 +1,4 @@
-//! Making the name of a new file durable.
+//! Making the name of a new file durable, and the room that a folder has.
 
 use std::fs::File;
 use std::io;
@@ -30,6 +30,16 @@ fn sync_file_system(file: &File) -> io::Result<()> {
 fn sync_file_system(_file: &File) -> io::Result<()> {
     rustix::fs::sync();
     Ok(())
+}
+
+/// Bytes that a user without privileges can still write to the file system of `path`.
+///
+/// # Errors
+///
+/// Any error of the operating system.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 #[cfg(test)]

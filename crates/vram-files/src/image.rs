@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 pub use open::{unseal_image, unseal_image_to, verify_image};
 pub use plain::PlainImage;
-pub use seal::{seal_image, seal_image_to};
+pub use seal::{seal_image, seal_image_nameless, seal_image_to};
 
 use crate::cancel::CancelToken;
 use crate::error::FileError;

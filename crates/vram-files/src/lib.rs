@@ -22,7 +22,7 @@ pub use error::FileError;
 pub use feed::Feed;
 pub use image::{
     ImageInfo, ImageOptions, ImageReport, ImageVerdict, PlainImage, inspect_image, seal_image,
-    seal_image_to, unseal_image, unseal_image_to, verify_image,
+    seal_image_nameless, seal_image_to, unseal_image, unseal_image_to, verify_image,
 };
 pub use key::{KeySource, KeySourceError, core_dumps_denied, create_key_file, deny_core_dumps};
 pub use progress::{Progress, ProgressFn, Watch, WatchOptions};

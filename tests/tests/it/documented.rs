@@ -46,6 +46,7 @@ const FOLDERS: &[(&str, &str)] = &[
     ("alloc:", "crates/vram-alloc/tests/"),
     ("gpu:", "crates/vram-gpu/tests/"),
     ("facade:", "crates/vram-residency/tests/"),
+    ("store:", "crates/vram-store/tests/"),
     ("suite:", "tests/tests/"),
     ("rigs:", "tests/testkit/rigs/src/"),
 ];

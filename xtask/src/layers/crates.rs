@@ -27,6 +27,11 @@ const ROOMS: &[Room] = &[
     },
     Room { name: "vram-files", ours: &["vram-alloc", "vram-seal"], may_be_unsafe: false },
     Room {
+        name: "vram-store",
+        ours: &["vram-alloc", "vram-seal", "vram-files"],
+        may_be_unsafe: false,
+    },
+    Room {
         name: "vram-ticket",
         ours: &["vram-alloc", "vram-id", "vram-seal"],
         may_be_unsafe: false,
@@ -72,7 +77,11 @@ const ROOMS: &[Room] = &[
         ],
         may_be_unsafe: false,
     },
-    Room { name: "vram-cli", ours: &["vram-residency", "vram-model"], may_be_unsafe: false },
+    Room {
+        name: "vram-cli",
+        ours: &["vram-residency", "vram-model", "vram-store"],
+        may_be_unsafe: false,
+    },
     Room { name: "cuda-shim", ours: &[], may_be_unsafe: true },
     Room { name: "find_cuda_helper", ours: &[], may_be_unsafe: false },
     Room { name: "cuda-sim-engine", ours: &[], may_be_unsafe: true },
@@ -110,6 +119,7 @@ const ROOMS: &[Room] = &[
             "vram-events",
             "vram-ticket",
             "vram-files",
+            "vram-store",
             "vram-audit",
             "vram-gpu",
             "vram-model",
@@ -133,9 +143,14 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ulid", &["vram-id"]),
     ("rustix", &["vram-files", "vram-gpu"]),
     ("safetensors", &["vram-model"]),
-    // Besides parsing headers: the program's `--json`, the metadata that this program reads, and
-    // the lines of an audit.
-    ("serde_json", &["vram-model", "vram-audit", "vram-cli", "xtask"]),
+    ("object_store", &["vram-store"]),
+    ("tokio", &["vram-store"]),
+    ("futures-util", &["vram-store"]),
+    ("reqwest", &["vram-store"]),
+    ("rustls", &["vram-store"]),
+    // Besides parsing headers: the program's `--json`, the metadata that this program reads, the
+    // lines of an audit, and manifests.
+    ("serde_json", &["vram-model", "vram-audit", "vram-store", "vram-cli", "xtask"]),
     ("clap", &["vram-cli"]),
     ("indicatif", &["vram-cli"]),
     ("terminal_size", &["vram-cli"]),

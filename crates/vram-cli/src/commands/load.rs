@@ -13,7 +13,7 @@ use vram_residency::{
 
 use crate::args::{ExpectedMode, ImageArgs, LoadArgs, Mode};
 use crate::commands::devices::Devices;
-use crate::commands::{keys, load_images};
+use crate::commands::{keys, load_images, store};
 use crate::failure::{Failure, Kind};
 use crate::model::digests::{Expectations, Found};
 use crate::model::{Model, not_the_file, parts};
@@ -84,6 +84,10 @@ pub(super) struct Phase {
 
 /// Loads the model, verifies it, frees it, and reports.
 pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
+    if let Some(from) = &args.store {
+        return store::load(args, from, output);
+    }
+    refuse_store_options(args)?;
     if load_images::are_images(&args.files)? {
         return load_images::run(args, output);
     }
@@ -210,6 +214,21 @@ fn prove(loaded: &Loaded<'_>, expected: &Expectations) -> Result<Proof, Failure>
     Ok(Proof { gpus, digests, verify, read, ranges_compared })
 }
 
+/// Refuses options that only a store gives a meaning, rather than to leave them without effect.
+fn refuse_store_options(args: &LoadArgs) -> Result<(), Failure> {
+    let given = [
+        (!args.from.mirrors.is_empty(), "--mirror"),
+        (args.from.manifest.is_some(), "--manifest"),
+        (args.from.deadline.is_some(), "--deadline"),
+        (args.cache.cache.is_some(), "--cache"),
+    ];
+    match given.into_iter().find(|(given, _)| *given) {
+        None => Ok(()),
+        Some((_, option)) => Err(Failure::usage(format!("{option} needs --store"))
+            .hint(format!("give --store, or leave out {option}"))),
+    }
+}
+
 /// Refuses options that only sealed images have, rather than to leave them without effect.
 fn refuse_image_options(args: &LoadArgs) -> Result<(), Failure> {
     let ImageArgs { model_id, mode, context, metadata, revision } = &args.images;
@@ -316,7 +335,7 @@ fn file_reports(model: &Model, digests: &[Found]) -> Vec<FileReport> {
 
 impl Phase {
     /// Phases as a table for people.
-    pub(super) fn table(phases: [(&str, Self); 3]) -> String {
+    pub(super) fn table<const N: usize>(phases: [(&str, Self); N]) -> String {
         let mut table = table::Table::new(1, &["phase", "GB/s", "seconds"]);
         for (name, Self { seconds, gb_per_s }) in phases {
             table.row([name.to_owned(), format!("{gb_per_s:.2}"), format!("{seconds:.3}")]);

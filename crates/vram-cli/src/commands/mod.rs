@@ -9,4 +9,5 @@ pub(crate) mod load;
 mod load_images;
 mod model_info;
 pub(crate) mod results;
+pub(crate) mod store;
 pub(crate) mod verify;

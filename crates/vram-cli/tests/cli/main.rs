@@ -26,6 +26,7 @@ mod outputs;
 mod program;
 #[cfg(not(feature = "cuda"))]
 mod readme;
+mod stores;
 mod support;
 mod usage;
 mod words;

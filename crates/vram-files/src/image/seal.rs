@@ -112,17 +112,54 @@ pub fn seal_image_to(
     mut options: ImageOptions<'_>,
 ) -> Result<ImageReport, FileError> {
     let fresh = fresh(key, context, params, source, &options)?;
+    let watch = watch(&fresh, &mut options);
+    let (file, report) = seal_nameless(source, fresh, &options, &watch)?;
     let folder = std::env::temp_dir();
     let failed = |error| io_failed("write the sealed image in", &folder, error);
-    let file = nameless().map_err(failed)?;
-    let watch = watch(&fresh, &mut options);
-    let job = Job::new(source, &fresh, &options, "the sealed image", &file, &folder);
-    let report = job.image(fresh, &watch)?;
-
     copy_out(&file, report.image_len, &watch, &failed, &mut sink)?;
     sink.flush().map_err(sink_failed)?;
     watch.finish();
     Ok(report)
+}
+
+/// Seals the bytes of `source` into a file without a name, in the folder for temporary files
+/// (`TMPDIR`): for a caller that sends the image elsewhere. Only this process can reach the file, and
+/// a killed process leaves nothing.
+///
+/// # Errors
+///
+/// As [`seal_image`].
+///
+/// # Panics
+///
+/// If the source or the progress callback panics, with their payload.
+#[tracing::instrument(level = "info", skip_all, fields(bytes = source.len()))]
+pub fn seal_image_nameless(
+    key: &SealKey,
+    context: &SealContext<'_>,
+    params: SealParams,
+    source: &dyn Source,
+    mut options: ImageOptions<'_>,
+) -> Result<(File, ImageReport), FileError> {
+    let fresh = fresh(key, context, params, source, &options)?;
+    let watch = watch(&fresh, &mut options);
+    let sealed = seal_nameless(source, fresh, &options, &watch)?;
+    watch.finish();
+    Ok(sealed)
+}
+
+fn seal_nameless(
+    source: &dyn Source,
+    fresh: Sealer<Fresh>,
+    options: &ImageOptions<'_>,
+    watch: &Watch<'_>,
+) -> Result<(File, ImageReport), FileError> {
+    let folder = std::env::temp_dir();
+    let file =
+        nameless().map_err(|error| io_failed("write the sealed image in", &folder, error))?;
+    let job = Job::new(source, &fresh, options, "the sealed image", &file, &folder);
+    let report = job.image(fresh, watch)?;
+    Ok((file, report))
 }
 
 /// Copies the first `len` bytes of a file to a writer.

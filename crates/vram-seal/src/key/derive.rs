@@ -16,6 +16,7 @@ pub(crate) enum Purpose {
     Binding,
     Metadata,
     Ticket,
+    Manifest,
     KeyId,
 }
 
@@ -30,6 +31,7 @@ impl Purpose {
             Self::Binding => "vram-seal v1 2026-11 binding",
             Self::Metadata => "vram-seal v1 2026-11 metadata",
             Self::Ticket => "vram-seal v1 2026-11 ticket",
+            Self::Manifest => "vram-seal v1 2026-11 manifest",
             Self::KeyId => "vram-seal v1 2026-11 key-id",
         }
     }

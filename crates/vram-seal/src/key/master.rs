@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use crate::hex;
 use crate::key::derive::{Purpose, derive};
 use crate::key::id::{KeyError, KeyId};
+use crate::key::manifest::ManifestKey;
 use crate::key::secret::Secret;
 use crate::key::ticket::TicketKey;
 
@@ -115,6 +116,13 @@ impl SealKey {
     #[must_use]
     pub fn ticket_key(&self) -> TicketKey {
         TicketKey::from_secret(derive(&self.bytes, Purpose::Ticket))
+    }
+
+    /// The key that signs manifests of stores. It is derived from this key and reveals nothing about
+    /// it.
+    #[must_use]
+    pub fn manifest_key(&self) -> ManifestKey {
+        ManifestKey::from_secret(derive(&self.bytes, Purpose::Manifest))
     }
 
     pub(crate) fn master(&self) -> &[u8; 32] {

@@ -2,6 +2,7 @@
 
 pub(crate) mod derive;
 pub(crate) mod id;
+pub(crate) mod manifest;
 pub(crate) mod master;
 pub(crate) mod ring;
 pub(crate) mod schedule;

@@ -41,6 +41,18 @@ fn every_command_prints_one_object_that_fits_its_schema() {
             true.into(),
         ),
         ("demo --size 8MiB", "refused", Value::Null),
+        (
+            "push m.safetensors --model-id m --revision 1 --store s --key-file key",
+            "sent_count",
+            1.into(),
+        ),
+        ("store ls s", "store", "s".into()),
+        ("store check s", "good", true.into()),
+        ("store verify s --keyless", "sound", true.into()),
+        ("store gc s", "named_count", 2.into()),
+        ("store demo --size 2MiB", "manifest", Value::Null),
+        ("pull m@1 --store s --key-file key -o p", "lies", Value::Array(Vec::new())),
+        ("load m@1 --store s --key-file key --device host:9MiB", "capacity_restored", true.into()),
     ] {
         let (name, document) = run(&bench, line, 0);
         assert!(line.starts_with(name.split('-').next().unwrap()), "{line}: {name}");

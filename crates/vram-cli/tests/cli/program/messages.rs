@@ -146,6 +146,42 @@ const LINES: &[&str] = &[
     "VRAM load m.safetensors --device cuda:0",
     "VRAM load m.safetensors --expect-digest DIGEST",
     "VRAM devices --require 1",
+    // Stores.
+    "VRAM load m.safetensors --mirror store",
+    "VRAM load m.safetensors --store store",
+    "VRAM load m@1 --store store",
+    "VRAM load m@1 n@1 --store store",
+    "VRAM load m@1 --store store --key-file key --model-id m",
+    "VRAM load m@1 --store store --key-file key --device host:0",
+    "VRAM load m@1 --store store --key-file key --device host:1MiB --rank 5",
+    "VRAM load m@1 --store bad-store --key-file key --device host:1MiB",
+    "VRAM push content --model-id m --revision 1 --store store",
+    "VRAM push missing --model-id m --revision 1 --store store --key-file key",
+    "VRAM push . --model-id m --revision 1 --store store --key-file key",
+    "VRAM push junk --model-id m --revision 1 --store store --key-file key",
+    "VRAM push content --model-id m --revision 2 --store store --key-file key --rank 0,x",
+    "VRAM push content --model-id m --revision 2 --store store --key-file key --rank 1",
+    "VRAM push content --model-id m --revision 2 --store https://user:secret@host/x --key-file key",
+    "VRAM push content --model-id m --revision 2 --store 's3://bucket/x?token=secret' --key-file key",
+    "VRAM push content --model-id m --revision 2 --store content --key-file key",
+    "VRAM pull m --store store --key-file key -o out",
+    "VRAM pull m@1 --store store -o out",
+    "VRAM pull m@1 --store store --keyless -o out",
+    "VRAM pull m@1 --store missing --key-file key -o out",
+    "VRAM pull m@9 --store store --key-file key -o out",
+    "VRAM pull m@1 --store store --key-file other -o out",
+    "VRAM pull m@1 --store store --key-file key --context t -o out",
+    "VRAM pull m@1 --store store --key-file key --manifest DIGEST -o out",
+    "VRAM pull m@1 --store bad-store --key-file key -o out",
+    "VRAM pull m@1 --store no-images --key-file key -o out",
+    "VRAM pull m@1 --store two --key-file key -o out",
+    "VRAM pull m@1 --store store --key-file key --cache cache --cache-limit 1KiB",
+    "VRAM pull m@1 --store store --key-file key --deadline 0 -o out",
+    "VRAM store verify store",
+    "VRAM store verify bad-store --keyless",
+    "VRAM store verify store --keyless --sample 0",
+    "VRAM store ls missing",
+    "VRAM store gc bad-manifest",
 ];
 
 /// Command lines that fail for the sake of a GPU; `CUDA` is the driver with the cards after it.
@@ -201,6 +237,7 @@ fn prepare(bench: &Bench) {
     bench.write("cut.safetensors", &model[..model.len() - 1]);
     bench.model("two.safetensors", 300);
     bench.write("model-00001-of-00002.safetensors", &model);
+    stores(bench);
     let zeros = "0".repeat(64);
     for (name, text) in [
         (
@@ -225,6 +262,49 @@ fn prepare(bench: &Bench) {
         ("zst", b"\x28\xb5\x2f\xfd"),
     ] {
         bench.write(name, [beginning, &[0; 64]].concat());
+    }
+}
+
+/// A good store, and some that are not.
+fn stores(bench: &Bench) {
+    bench.write("junk", vec![b'j'; 5000]);
+    let push = "push content --model-id m --revision 1 --key-file key --store";
+    for store in ["store", "bad-store", "no-images", "two", "bad-manifest"] {
+        bench.run(push.split(' ').chain([store])).expect_code(0);
+    }
+    flip(&only_file(&bench.path("bad-store/v1/images")), 4100);
+    fs::remove_dir_all(bench.path("no-images/v1/images")).unwrap();
+    fs::write(only_file(&bench.path("bad-manifest/v1/models")), b"{}").unwrap();
+    // A second manifest of the same revision and key, as two pushes that did not see each other make.
+    bench
+        .run([
+            "push",
+            "content",
+            "--model-id",
+            "m",
+            "--revision",
+            "1",
+            "--key-file",
+            "key",
+            "--fleet",
+            "f",
+            "--store",
+            "other-store",
+        ])
+        .expect_code(0);
+    let other = only_file(&bench.path("other-store/v1/models"));
+    let beside = only_file(&bench.path("two/v1/models"));
+    fs::copy(&other, beside.with_file_name(other.file_name().unwrap())).unwrap();
+}
+
+/// The first file below a folder that is an image or a manifest.
+fn only_file(folder: &std::path::Path) -> std::path::PathBuf {
+    let mut entries: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|one| one.unwrap().path()).collect();
+    entries.sort_by_key(|path| path.extension().is_some_and(|it| it == "parts"));
+    match &entries[0] {
+        path if path.is_dir() => only_file(path),
+        path => path.clone(),
     }
 }
 
@@ -295,6 +375,8 @@ fn steady(text: &str) -> String {
         steady.push_str(match word.len() {
             64 if hex => "DIGEST",
             32 if hex => "KEY-ID",
+            // The beginning of an image's id, which depends on the key.
+            8 if hex && steady.ends_with("image ") => "IMAGE",
             26 if !word.bytes().any(|byte| byte.is_ascii_lowercase()) => "SHARD",
             _ => &word,
         });

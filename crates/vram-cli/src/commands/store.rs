@@ -1,0 +1,186 @@
+//! Commands on stores: `vram push`, `vram pull`, `vram load --store`, `vram store …`.
+
+mod demo;
+mod fetch;
+mod load;
+mod push;
+mod upkeep;
+
+use std::sync::Mutex;
+
+use serde::Serialize;
+use vram_residency::{ByteLen, CancelToken, KeyRing, SealKey};
+use vram_store::{Cache, Pull, Store, StoreError, StoreEvent, StoreOptions, Trusted, Wanted};
+
+pub(crate) use self::fetch::pull;
+pub(super) use self::load::run as load;
+pub(crate) use self::push::push;
+use crate::args::{CacheArgs, FromArgs, Revision, StoreArgs, StoreCommand};
+use crate::failure::Failure;
+use crate::output::{Output, note};
+use crate::progress::Bar;
+
+/// `vram store`.
+pub(crate) fn run(args: &StoreArgs, output: &mut Output) -> Result<(), Failure> {
+    match &args.command {
+        StoreCommand::Ls(args) => upkeep::list(args, output),
+        StoreCommand::Check(args) => upkeep::check(args, output),
+        StoreCommand::Verify(args) => upkeep::verify(args, output),
+        StoreCommand::Gc(args) => upkeep::collect(args, output),
+        StoreCommand::Demo(args) => demo::run(args, output),
+    }
+}
+
+/// What a call told on its way, for the report.
+#[derive(Debug, Default)]
+struct Told {
+    lies: Vec<Lied>,
+    dropped: u64,
+    retried: u64,
+    present: u64,
+}
+
+/// A source that gave wrong bytes.
+#[derive(Clone, Debug, Serialize)]
+struct Lied {
+    source: String,
+    image: String,
+    what: String,
+}
+
+/// Tells what happens: notes for people, and a bar.
+struct Telling {
+    told: Mutex<Told>,
+    bar: Bar,
+}
+
+impl Telling {
+    fn new(phase: &'static str) -> Self {
+        Self { told: Mutex::default(), bar: Bar::new(phase, ByteLen::ZERO) }
+    }
+
+    fn take(self) -> Told {
+        self.told.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn options(&self, token: &CancelToken) -> StoreOptions<'_> {
+        StoreOptions::new().cancel(token.clone()).on_event(|event| self.take_event(event))
+    }
+
+    fn take_event(&self, event: &StoreEvent) {
+        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match event {
+            StoreEvent::Progress { done, total, .. } => {
+                self.bar.set_total(*total);
+                self.bar.set(*done);
+            }
+            StoreEvent::SourceLied(lie) => {
+                note(format!("a source lied, and is left out: {lie}"));
+                told.lies.push(Lied {
+                    source: lie.source.to_string(),
+                    image: lie.image.to_string(),
+                    what: lie.part.to_string(),
+                });
+            }
+            StoreEvent::GaveUp { source, why } => {
+                note(format!("{source}: {why}; going on without"))
+            }
+            StoreEvent::Dropped { image } => {
+                note(format!("a file that should be image {image} was wrong, and was removed"));
+                told.dropped = told.dropped.saturating_add(1);
+            }
+            StoreEvent::NotAborted { key } => note(format!(
+                "an upload of {key} could not be aborted: its parts may be stored, and billed"
+            )),
+            StoreEvent::Retried { .. } => told.retried = told.retried.saturating_add(1),
+            StoreEvent::Present { .. } => told.present = told.present.saturating_add(1),
+            _ => {}
+        }
+    }
+}
+
+/// The stores that a command reads, and its cache.
+struct Sources {
+    store: Store,
+    mirrors: Vec<Store>,
+    cache: Option<Cache>,
+}
+
+impl Sources {
+    fn open(store: &str, from: &FromArgs, cache: &CacheArgs) -> Result<Self, Failure> {
+        let mirrors =
+            from.mirrors.iter().map(|mirror| Store::open(mirror)).collect::<Result<_, _>>()?;
+        let limit = cache.cache_limit;
+        let cache = cache.cache.as_ref().map(|folder| Cache::open(folder, limit)).transpose()?;
+        Ok(Self { store: Store::open(store)?, mirrors, cache })
+    }
+
+    /// Finds the manifest: of the store, and if it is pinned of the mirrors as well.
+    fn manifest(
+        &self,
+        what: &Revision,
+        from: &FromArgs,
+        keys: Option<&KeyRing>,
+        options: &StoreOptions<'_>,
+    ) -> Result<Trusted, Failure> {
+        let pin = from.manifest.as_ref();
+        let wanted = Wanted { model: &what.model, revision: what.revision, pin };
+        let find = |store: &Store| match keys {
+            Some(keys) => store.manifest(&wanted, keys, options),
+            None => store.pinned_manifest(&wanted, options),
+        };
+        // A pinned manifest is the same wherever it comes from. Without a pin the store decides.
+        let mirrors = self.mirrors.iter().filter(|_| pin.is_some());
+        let first = mirrors.map(find).find_map(Result::ok);
+        let found = first.map_or_else(|| find(&self.store), Ok);
+        found.map_err(|error| match error {
+            StoreError::Ambiguous { .. } if pin.is_some() => {
+                Failure::usage("a pin is not ambiguous")
+            }
+            other => other.into(),
+        })
+    }
+
+    /// A pull of all sources.
+    fn pull<'a>(
+        &'a self,
+        manifest: &'a Trusted,
+        keys: Option<(&'a KeyRing, &'a [u8])>,
+        options: StoreOptions<'a>,
+    ) -> Pull<'a> {
+        let mut pull = match keys {
+            Some((keys, context)) => Pull::new(manifest, keys, context, &self.store),
+            None => Pull::without_key(manifest, &self.store),
+        };
+        for mirror in &self.mirrors {
+            pull = pull.mirror(mirror);
+        }
+        if let Some(cache) = &self.cache {
+            pull = pull.cache(cache);
+        }
+        pull.options(options)
+    }
+}
+
+/// Sets the deadline that the user gave.
+fn with_deadline<'a>(options: StoreOptions<'a>, from: &FromArgs) -> StoreOptions<'a> {
+    match from.deadline {
+        Some(within) => options.deadline(within),
+        None => options,
+    }
+}
+
+/// A second holder of a key: the manager takes one.
+fn copy_of(key: &SealKey) -> Result<SealKey, Failure> {
+    SealKey::from_hex(&key.expose_hex())
+        .map_err(|error| Failure::usage(error.to_string()).code("key-source"))
+}
+
+/// How a manifest was believed, in words.
+fn believed(manifest: &Trusted) -> &'static str {
+    match (manifest.is_keyed(), manifest.is_pinned()) {
+        (true, true) => "by its pin and under the key",
+        (false, _) => "by its pin",
+        (true, false) => "under the key; no pin, so an older one of the same revision would be too",
+    }
+}

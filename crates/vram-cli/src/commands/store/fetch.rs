@@ -1,0 +1,115 @@
+//! `vram pull`: fetches the images of a revision into a folder or the cache.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Serialize;
+use vram_residency::{ByteLen, KeyRing};
+use vram_store::VerifiedImage;
+
+use super::{Lied, Sources, Telling, believed, with_deadline};
+use crate::args::PullArgs;
+use crate::commands::image::check_context;
+use crate::commands::keys;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::{interrupt, streams, table};
+
+/// The result, as JSON shows it. Lengths are in bytes.
+#[derive(Debug, Serialize)]
+struct Report {
+    store: String,
+    model_id: String,
+    revision: u64,
+    manifest: String,
+    /// Whether the manifest was compared with a pin, and whether it was proven under the key.
+    pinned: bool,
+    keyed: bool,
+    images: Vec<Image>,
+    image_len: u64,
+    /// Images that were there already, and verified.
+    present_count: u64,
+    /// Files that were wrong, and were fetched again.
+    dropped_count: u64,
+    lies: Vec<Lied>,
+    seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Image {
+    path: String,
+    shard_index: u64,
+    image: String,
+    image_len: u64,
+}
+
+/// `vram pull`.
+pub(crate) fn pull(args: &PullArgs, output: &mut Output) -> Result<(), Failure> {
+    check_context(args.context.as_deref())?;
+    let given = keys::load_if_named(&args.key)?;
+    let keys = match (given, args.keyless) {
+        (Some(given), _) => {
+            let key_file: Vec<&Path> = given.file.as_deref().into_iter().collect();
+            streams::output_is_none_of(&key_file)?;
+            Some(KeyRing::new(given.key))
+        }
+        (None, true) => None,
+        (None, false) => {
+            return Err(Failure::usage("no key was given")
+                .hint("give --key-file, or --keyless and --manifest"));
+        }
+    };
+    let token = interrupt::token()?;
+    let sources = Sources::open(&args.store, &args.from, &args.cache)?;
+    let telling = Telling::new("pull");
+    let started = Instant::now();
+    let options = || with_deadline(telling.options(&token), &args.from);
+    let manifest = sources.manifest(&args.what, &args.from, keys.as_ref(), &options())?;
+    let context = args.context.as_deref().unwrap_or_default().as_bytes();
+    let pull = sources.pull(&manifest, keys.as_ref().map(|keys| (keys, context)), options());
+    let images = match &args.output {
+        Some(folder) => pull.to_folder(folder)?,
+        None => pull.to_cache()?,
+    };
+    drop(pull);
+    let told = telling.take();
+    let stated = manifest.manifest();
+    let report = Report {
+        store: sources.store.name().to_string(),
+        model_id: stated.model.clone(),
+        revision: stated.revision,
+        manifest: manifest.id().to_string(),
+        pinned: manifest.is_pinned(),
+        keyed: manifest.is_keyed(),
+        images: images.iter().map(Image::of).collect(),
+        image_len: stated.image_len(),
+        present_count: told.present,
+        dropped_count: told.dropped,
+        lies: told.lies,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    for image in &report.images {
+        let size = table::size(ByteLen::new(image.image_len));
+        output.line(format!("{}: {size}, image {}", image.path, image.image))?;
+    }
+    output.line(format!(
+        "{} revision {}: {}, {}; every byte verified",
+        report.model_id,
+        report.revision,
+        table::count(ByteLen::from_usize(images.len()).get(), "image"),
+        table::size(ByteLen::new(report.image_len)),
+    ))?;
+    output.line(format!("manifest {}, believed {}", report.manifest, believed(&manifest)))?;
+    output.json(&report)
+}
+
+impl Image {
+    fn of(image: &VerifiedImage) -> Self {
+        Self {
+            path: image.path().display().to_string(),
+            shard_index: image.shard().index,
+            image: image.shard().image.to_string(),
+            image_len: image.shard().image_len,
+        }
+    }
+}

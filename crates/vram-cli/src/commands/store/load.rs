@@ -1,0 +1,254 @@
+//! `vram load MODEL@REVISION --store`: straight into device memory, verified on the way.
+
+use std::time::Instant;
+
+use serde::Serialize;
+use vram_residency::{
+    ByteLen, GpuChoice, ImportRequest, KeyRing, Limits, Protection, SealError, SealedShard, Verify,
+    VramError, VramManager,
+};
+use vram_store::{LoadError, Part, Pull, ShardEntry, Trusted};
+
+use super::{Lied, Sources, Telling, believed, copy_of, with_deadline};
+use crate::args::{LoadArgs, Revision};
+use crate::commands::devices::Devices;
+use crate::commands::image::check_context;
+use crate::commands::keys;
+use crate::commands::load::{
+    Phase, STAGING_LEN_MAX, capacities, choose, not_all_came_back, same_room,
+};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::{interrupt, table};
+
+/// Bytes of which a shard takes a whole number in device memory.
+const GRANULE: u64 = 256;
+
+/// The result, as JSON shows it. Lengths are in bytes, times in seconds.
+#[derive(Debug, Serialize)]
+struct Report {
+    store: String,
+    model_id: String,
+    revision: u64,
+    manifest: String,
+    pinned: bool,
+    protection: &'static str,
+    key_id: String,
+    /// Why these devices were used, if the user named none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    devices: Option<String>,
+    shards: Vec<Loaded>,
+    content_len: u64,
+    lies: Vec<Lied>,
+    load: Phase,
+    verify: Phase,
+    freed_len: u64,
+    capacity_restored: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Loaded {
+    shard_index: u64,
+    gpu: u32,
+    content_len: u64,
+    image: String,
+}
+
+/// Loads, verifies, frees, and reports.
+pub(crate) fn run(args: &LoadArgs, store: &str, output: &mut Output) -> Result<(), Failure> {
+    let what = revision(args)?;
+    let context = args.images.context.as_deref();
+    check_context(context)?;
+    let Some(given) = keys::load_if_named(&args.key)? else {
+        return Err(Failure::input("images in a store need the key that they were sealed with")
+            .hint("give --key-file"));
+    };
+    let token = interrupt::token()?;
+    let sources = Sources::open(store, &args.from, &args.cache)?;
+    let telling = Telling::new("load");
+    let options = || with_deadline(telling.options(&token), &args.from);
+    let keys = KeyRing::new(copy_of(&given.key)?);
+    let manifest = sources.manifest(&what, &args.from, Some(&keys), &options())?;
+    let wanted = shards_of(args, &manifest)?;
+
+    let needed = footprint(&wanted);
+    let mut devices = Devices::open(&args.devices, needed)?;
+    output.set_cards(devices.infos());
+    let manager = devices
+        .builder(needed)?
+        .key(given.key)
+        .limits(Limits::default().staging_bytes(STAGING_LEN_MAX))
+        .build()?;
+    let before = capacities(&manager)?;
+    let choice = choose(args, &manager)?;
+    let context = context.unwrap_or_default().as_bytes();
+    let pull = sources.pull(&manifest, Some((&keys, context)), options());
+    let started = Instant::now();
+    let mut shards = Vec::new();
+    for shard in &wanted {
+        interrupt::check(&token)?;
+        shards.push(load(args, &pull, &manager, &manifest, shard, choice)?);
+    }
+    drop(pull);
+    let (loaded, started) = (started.elapsed(), Instant::now());
+    for shard in &shards {
+        interrupt::check(&token)?;
+        if !manager.verify(shard, Verify::Full)?.sound {
+            return Err(Failure::integrity("a shard was altered in device memory")
+                .hint("load it again; if it happens again, the memory is failing"));
+        }
+    }
+    let verified = started.elapsed();
+    let mut freed_len = 0_u64;
+    let placed = wanted.iter().zip(&shards).map(|(wanted, shard)| Loaded {
+        shard_index: wanted.index,
+        gpu: shard.gpu_index,
+        content_len: shard.plaintext_len,
+        image: wanted.image.to_string(),
+    });
+    let placed = placed.collect();
+    for shard in &shards {
+        freed_len = freed_len.saturating_add(manager.free_shard(shard)?.bytes.get());
+    }
+    let after = capacities(&manager)?;
+    let total = shards.iter().map(|shard| shard.plaintext_len).fold(0, u64::saturating_add);
+    let total = ByteLen::new(total);
+    let report = Report {
+        store: sources.store.name().to_string(),
+        model_id: what.model,
+        revision: what.revision,
+        manifest: manifest.id().to_string(),
+        pinned: manifest.is_pinned(),
+        protection: match Protection::from(args.protection) {
+            Protection::Authenticated => "authenticated",
+            _ => "encrypted",
+        },
+        key_id: manifest.manifest().key_id.to_string(),
+        devices: devices.why,
+        shards: placed,
+        content_len: total.get(),
+        lies: telling.take().lies,
+        load: Phase::of(total, loaded),
+        verify: Phase::of(total, verified),
+        freed_len,
+        capacity_restored: same_room(&before, &after),
+    };
+    output.set_schema("load-store");
+    report.print(&manifest, output)?;
+    if report.capacity_restored {
+        return output.json(&report);
+    }
+    let failure = not_all_came_back("the shards were freed");
+    output.json_failed(&report, &failure)?;
+    Err(failure)
+}
+
+fn revision(args: &LoadArgs) -> Result<Revision, Failure> {
+    let [one] = &args.files[..] else {
+        return Err(Failure::usage("--store takes one MODEL@REVISION")
+            .hint("as in: vram load llama-3-70b@7 --store STORE"));
+    };
+    let others = [
+        (args.partial, "--partial"),
+        (args.digests.digests.is_some(), "--digests"),
+        (args.images.model_id.is_some(), "--model-id"),
+        (args.images.revision.is_some(), "--revision"),
+        (args.images.metadata.is_some(), "--metadata"),
+    ];
+    if let Some((_, option)) = others.into_iter().find(|(given, _)| *given) {
+        return Err(Failure::usage(format!("{option} has no meaning with --store"))
+            .hint(format!("leave out {option}")));
+    }
+    one.to_string_lossy().parse().map_err(|why: String| {
+        Failure::usage(why).hint("as in: vram load llama-3-70b@7 --store STORE")
+    })
+}
+
+/// The shards of a rank, or all of them.
+fn shards_of(args: &LoadArgs, manifest: &Trusted) -> Result<Vec<ShardEntry>, Failure> {
+    let Some(rank) = args.rank else { return Ok(manifest.shards().to_vec()) };
+    let ranks = &manifest.manifest().ranks;
+    let numbers = ranks.get(rank).ok_or_else(|| {
+        let count = table::count(ByteLen::from_usize(ranks.len()).get(), "rank");
+        Failure::input(format!("--rank {rank}: the model has {count}")).hint("count from 0")
+    })?;
+    let wanted = |shard: &&ShardEntry| numbers.contains(&shard.index);
+    Ok(manifest.shards().iter().filter(wanted).cloned().collect())
+}
+
+fn footprint(shards: &[ShardEntry]) -> ByteLen {
+    let rounded = |len: u64| len.div_ceil(GRANULE).saturating_mul(GRANULE);
+    let sum = |sum: u64, shard: &ShardEntry| sum.saturating_add(rounded(shard.plaintext_len));
+    ByteLen::new(shards.iter().fold(0, sum))
+}
+
+/// Imports one shard; a source that lies is left out, and the import is made again.
+fn load(
+    args: &LoadArgs,
+    pull: &Pull<'_>,
+    manager: &VramManager,
+    manifest: &Trusted,
+    shard: &ShardEntry,
+    choice: GpuChoice,
+) -> Result<SealedShard, Failure> {
+    let gpu = match choice {
+        GpuChoice::One(gpu) => gpu,
+        _ => most_room(manager)?,
+    };
+    let stated = manifest.manifest();
+    let admit = |reader: &mut vram_store::SealedReader<'_, '_>| {
+        let mut request = ImportRequest::new(&stated.model, gpu)
+            .protection(stated.protection)
+            .revision(stated.revision)
+            .shard_index(shard.index)
+            .convert_to(args.protection.into());
+        if let Some(context) = &args.images.context {
+            request = request.context(context.as_bytes());
+        }
+        manager.import(request, reader)
+    };
+    pull.load(shard.index, altered, admit).map_err(|error| match error {
+        LoadError::Store(error) => error.into(),
+        LoadError::Admit(error) => Failure::image(error),
+        _ => Failure::usage("the image could not be loaded"),
+    })
+}
+
+/// The part of the image that an error of the import is about.
+fn altered(error: &VramError) -> Option<Part> {
+    let seal: &SealError = match error {
+        VramError::Seal(seal) => seal,
+        VramError::Image { source, .. } => source,
+        _ => return None,
+    };
+    Part::altered(seal)
+}
+
+fn most_room(manager: &VramManager) -> Result<u32, Failure> {
+    let most = capacities(manager)?.iter().map(|gpu| (gpu.room, core::cmp::Reverse(gpu.gpu))).max();
+    Ok(most.map_or(0, |(_, gpu)| gpu.0))
+}
+
+impl Report {
+    fn print(&self, manifest: &Trusted, output: &mut Output) -> Result<(), Failure> {
+        let size = |len| table::size(ByteLen::new(len));
+        for shard in &self.shards {
+            output.line(format!(
+                "shard {}: {} on gpu {}",
+                shard.shard_index,
+                size(shard.content_len),
+                shard.gpu
+            ))?;
+        }
+        output.line(format!("protection {}, key {}", self.protection, self.key_id))?;
+        if let Some(why) = &self.devices {
+            output.line(why)?;
+        }
+        output.line(format!("manifest {}, believed {}", self.manifest, believed(manifest)))?;
+        output.line("")?;
+        output.write(&Phase::table([("load", self.load), ("verify", self.verify)]))?;
+        output.line("")?;
+        output.line("sound: every segment was verified on its way, and in device memory too")?;
+        output.line(format!("freed: {}", size(self.freed_len)))
+    }
+}

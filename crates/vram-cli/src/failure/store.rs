@@ -1,0 +1,59 @@
+//! Failures of stores, with what to do about each.
+
+use vram_residency::VramError;
+use vram_store::{ManifestError, StoreError};
+
+use super::{Failure, Kind};
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let what = error.to_string();
+        let input = |code, hint: &str| Self::input(what.clone()).code(code).hint(hint);
+        let wrong = |code, hint: &str| Self::integrity(what.clone()).code(code).hint(hint);
+        match &error {
+            StoreError::File(file) => return VramError::from(file.clone()).into(),
+            StoreError::Seal(seal) => return VramError::Seal(seal.clone()).into(),
+            StoreError::Cancelled => return Self::interrupted(),
+            _ => {}
+        }
+        match &error {
+            StoreError::Address { .. } => input("store-address", "check the address of the store"),
+            StoreError::NotFound { .. } => {
+                input("not-found", "`vram store ls` lists what the store has")
+            }
+            StoreError::Ambiguous { .. } => {
+                input("ambiguous-manifest", "give --manifest, as `vram push` printed it")
+            }
+            StoreError::Taken { .. } => input("revision-taken", "give another --revision"),
+            StoreError::Manifest { source, .. } => match &**source {
+                ManifestError::UnknownKey { .. } => {
+                    input("unknown-key", "give the key that it was pushed with")
+                }
+                _ => wrong("manifest", "push it again, or look who can write the store"),
+            },
+            StoreError::NoSource { .. } if error.is_integrity() => wrong(
+                "source-lied",
+                "`vram store verify` lists what was altered; add a --mirror, or push again from the \
+                 source",
+            ),
+            StoreError::NoSource { .. } => {
+                input("no-source", "check the sources, or add one with --mirror; then try again")
+            }
+            StoreError::NotKept { .. } => {
+                wrong("not-kept", "push again; `vram store check` tries the store")
+            }
+            StoreError::Failed { .. } => {
+                input("store", "check its address and the credentials in the environment")
+            }
+            StoreError::Deadline { .. } => input("deadline", "run it again: it goes on"),
+            StoreError::NoRoom { needed, room, .. } => Self::new(Kind::NoRoom, what)
+                .code("no-room-on-disk")
+                .hint("free some of the disk, or give a larger --cache-limit")
+                .detail(|details| {
+                    details.needed = Some(needed.get());
+                    details.room = Some(room.get());
+                }),
+            _ => Self::usage(what).hint("check the command line, and `vram help`"),
+        }
+    }
+}

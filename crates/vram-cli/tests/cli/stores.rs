@@ -1,0 +1,227 @@
+//! Stores, as a user has them: pushed, loaded, tampered with, killed.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::support::{Bench, flip};
+
+const PUSH: &str = "push one two --model-id m --revision 1 --store store --key-file key";
+const PULL: &str = "pull m@1 --store store --key-file key -o out";
+
+fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split(' ')
+}
+
+/// A key and two files, of which the first has several segments.
+fn bench(len: usize) -> Bench {
+    let bench = Bench::new();
+    bench.key("key");
+    let content = |salt: usize| -> Vec<u8> {
+        (0..len).map(|at| (131 * at + 17 * (at >> 8) + salt).to_le_bytes()[0]).collect()
+    };
+    bench.write("one", content(1));
+    bench.write("two", content(2));
+    bench
+}
+
+/// All objects of a store, sorted.
+fn objects(bench: &Bench, store: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![bench.path(store)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn images(bench: &Bench, store: &str) -> Vec<PathBuf> {
+    let image = |path: &PathBuf| path.extension().is_some_and(|it| it == "vseal");
+    objects(bench, store).into_iter().filter(image).collect()
+}
+
+fn manifest_of(shown: &str) -> String {
+    let line = shown.lines().find(|line| line.starts_with("manifest ")).unwrap();
+    line.split(' ').nth(1).unwrap().trim_end_matches(',').to_owned()
+}
+
+#[test]
+fn a_model_is_pushed_pulled_and_loaded() {
+    let bench = bench(600_000);
+    let pushed = bench.run(words(PUSH)).expect_code(0);
+    let manifest = manifest_of(&pushed.stdout);
+    assert!(pushed.stdout.contains("2 images sent"), "{}", pushed.stdout);
+    let again = bench.run(words(PUSH)).expect_code(0);
+    assert!(again.stdout.contains("0 images sent"), "{}", again.stdout);
+    assert_eq!(manifest_of(&again.stdout), manifest);
+
+    let listed = bench.run(["store", "ls", "store"]).expect_code(0).stdout;
+    assert!(listed.contains(&manifest), "{listed}");
+    let pinned = format!("{PULL} --manifest {manifest}");
+    let pulled = bench.run(words(&pinned)).expect_code(0).stdout;
+    assert!(pulled.contains("by its pin and under the key"), "{pulled}");
+    // What was pulled is what `vram unseal` opens.
+    let line = "unseal out/00001.vseal --key-file key --model-id m --shard-index 1 -o back";
+    bench.run(words(line)).expect_code(0);
+    assert_eq!(fs::read(bench.path("back")).unwrap(), fs::read(bench.path("two")).unwrap());
+    let keyless = format!("pull m@1 --store store --keyless --manifest {manifest} -o copies");
+    bench.run(words(&keyless)).expect_code(0);
+    assert_eq!(
+        fs::read(bench.path("copies/00000.vseal")).unwrap(),
+        fs::read(bench.path("out/00000.vseal")).unwrap()
+    );
+
+    let load = "load m@1 --store store --key-file key --device host:2MiB --cache cache";
+    let loaded = bench.run(words(load)).expect_code(0).stdout;
+    assert!(loaded.contains("verified on its way"), "{loaded}");
+    assert_eq!(images(&bench, "cache").len(), 2, "cached by the same pass");
+    for image in images(&bench, "store") {
+        fs::remove_file(image).unwrap();
+    }
+    bench.run(words(load)).expect_code(0);
+    let one = format!("{load} --rank 1");
+    bench.run(words(&one)).expect_error(2, &["the model has 1 rank"]);
+}
+
+/// Show 5: a machine without the key finds a flipped bit and names the part.
+#[test]
+fn a_flipped_bit_in_a_store_is_found_named_and_served_around() {
+    let bench = bench(600_000);
+    bench.run(words(PUSH)).expect_code(0);
+    let mirror = PUSH.replace("--store store", "--store mirror");
+    bench.run(words(&mirror)).expect_code(0);
+    let image = images(&bench, "store").remove(0);
+    let len = fs::read(&image).unwrap().len();
+    flip(&image, len - 1);
+
+    let keyless = bench.run(["store", "verify", "store", "--keyless"]).expect_code(1);
+    let name = image.file_name().unwrap().to_str().unwrap();
+    let found = keyless.stdout.lines().find(|line| line.starts_with("WRONG")).unwrap();
+    assert!(found.contains(name) && found.contains("part 0 was altered"), "{found}");
+    let keyed = bench.run(words("store verify store --key-file key")).expect_code(1);
+    let found = keyed.stdout.lines().find(|line| line.starts_with("WRONG")).unwrap();
+    assert!(found.contains(name) && found.contains("segment 2 was altered"), "{found}");
+
+    let load = "load m@1 --store store --key-file key --device host:2MiB";
+    bench.run(words(load)).expect_error(1, &["store: image", "segment 2 was altered"]);
+    bench.run(words(PULL)).expect_error(1, &["store: image", "segment 2 was altered"]);
+    // The liar first, the good one after it.
+    for line in [load, PULL] {
+        let line = line.replace("--store store", "--store mirror --mirror store");
+        let ran = bench.run(words(&line)).expect_code(0);
+        assert!(ran.stderr.contains("a source lied, and is left out: store"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn no_credential_is_shown() {
+    let bench = bench(1000);
+    for store in ["https://user:hunter2@host/x", "s3://bucket/x?sig=hunter2", "s3://bucket/x"] {
+        for line in ["store ls", "store check", "store verify --keyless", "store gc --json"] {
+            let mut command = bench.command(words(line).chain([store]));
+            command.env("AWS_SECRET_ACCESS_KEY", "hunter2").env("RUST_LOG", "debug");
+            let output = command.output().unwrap();
+            let said = [output.stdout, output.stderr].concat();
+            assert!(!String::from_utf8_lossy(&said).contains("hunter2"), "{line} {store}");
+            assert_eq!(output.status.code(), Some(2));
+        }
+    }
+}
+
+/// Kills a command at so many moments, spread over the time that it takes whole. Returns how often it
+/// was killed before its end.
+fn killed(bench: &Bench, line: &str, times: u32, mut after: impl FnMut()) -> u32 {
+    let began = std::time::Instant::now();
+    bench.run(words(line)).expect_code(0);
+    let whole = began.elapsed();
+    after();
+    let mut killed = 0;
+    for turn in 0..times {
+        let mut child = bench.command(words(line)).spawn().unwrap();
+        std::thread::sleep(whole.mul_f64(f64::from(turn) / f64::from(times)));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        killed += u32::from(!status.success());
+        after();
+    }
+    killed
+}
+
+fn times() -> u32 {
+    std::env::var("VRAM_STORE_KILLS").map_or(4, |times| times.parse().unwrap())
+}
+
+/// Show 3: never a manifest without its images.
+#[test]
+fn a_push_that_is_killed_at_any_moment_names_nothing_that_is_not_whole() {
+    let bench = bench(2_000_000);
+    let mut named = 0;
+    let killed = killed(&bench, PUSH, times(), || {
+        if bench.path("store").is_dir() {
+            let verdict = bench.run(words("store verify store --key-file key")).expect_code(0);
+            named += u32::from(verdict.stdout.contains("1 manifest,"));
+            let left: Vec<_> = objects(&bench, "store")
+                .into_iter()
+                .filter(|path| path.to_str().is_some_and(|path| path.contains(".partial")))
+                .collect();
+            assert!(left.is_empty(), "{left:?}");
+            fs::remove_dir_all(bench.path("store")).unwrap();
+        }
+    });
+    assert!(killed > 0 && named > 0, "{killed} of {} killed, {named} named", times());
+    bench.run(words(PUSH)).expect_code(0);
+}
+
+/// A killed pull leaves no image that is not whole, and the next one goes on.
+#[test]
+fn a_pull_that_is_killed_at_any_moment_leaves_nothing_under_the_name_of_an_image() {
+    let bench = bench(2_000_000);
+    bench.run(words(PUSH)).expect_code(0);
+    let good: Vec<_> = {
+        bench.run(words(PULL)).expect_code(0);
+        let read = |name| fs::read(bench.path("out").join(name)).unwrap();
+        ["00000.vseal", "00001.vseal"].map(read).to_vec()
+    };
+    fs::remove_dir_all(bench.path("out")).unwrap();
+    let mut turn = 0;
+    let killed = killed(&bench, PULL, times(), || {
+        for (name, good) in ["00000.vseal", "00001.vseal"].iter().zip(&good) {
+            if let Ok(there) = fs::read(bench.path("out").join(name)) {
+                assert!(there == *good, "{name} is not whole");
+            }
+        }
+        turn += 1;
+        // What is there stays for two turns, so that calls go on where killed ones were.
+        if turn % 2 == 0 {
+            let _absent = fs::remove_dir_all(bench.path("out"));
+        }
+    });
+    assert!(killed > 0, "none of {} was killed", times());
+    bench.run(words(PULL)).expect_code(0);
+    std::thread::sleep(Duration::ZERO);
+    assert_eq!(fs::read(bench.path("out/00001.vseal")).unwrap(), good[1]);
+}
+
+#[test]
+fn the_demonstration_tells_every_step_in_a_table() {
+    let bench = Bench::new();
+    let mut command = bench.command(["store", "demo", "--size", "4MiB"]);
+    let output = command.env("TMPDIR", bench.path(".")).output().unwrap();
+    let shown = crate::support::Ran::of(output).expect_code(0).stdout;
+    for step in [
+        "2 images sealed, sent and read back",
+        "nothing is sent",
+        "one bit flipped",
+        "refused: segment ",
+        "verify, without a key",
+        "the store lied (segment ",
+        "1 image sent: what was missing",
+    ] {
+        assert!(shown.contains(step), "{step}: {shown}");
+    }
+    assert!(bench.names().is_empty(), "{:?}", bench.names());
+}

@@ -1,0 +1,9 @@
+//! Ranges of objects from several sources: tried again, timed, bounded, and never believed.
+
+mod range;
+mod sources;
+mod window;
+
+pub(crate) use range::{Answer, pause, read_range, read_whole};
+pub(crate) use sources::{CallSource, Fetched, Sources};
+pub(crate) use window::{Step, Window};

@@ -1,0 +1,208 @@
+//! Finding the manifest of a model's revision, and believing it.
+
+use std::sync::Arc;
+
+use vram_seal::KeyRing;
+
+use crate::error::StoreError;
+use crate::fetch::{Answer, pause, read_range, read_whole};
+use crate::manifest::{MANIFEST_LEN_MAX, ManifestError, Trusted, Unproven};
+use crate::naming::id::ManifestId;
+use crate::naming::layout::{Named, manifest_key, model_folder, parse};
+use crate::options::StoreOptions;
+use crate::store::Store;
+
+/// What a caller asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The id of the model.
+    pub model: &'a str,
+    /// Its revision.
+    pub revision: u64,
+    /// The digest of the manifest. With it no older manifest is accepted, and no listing is needed.
+    pub pin: Option<&'a ManifestId>,
+}
+
+impl Store {
+    /// Finds the manifest of a revision and proves it under the key that it names.
+    ///
+    /// Without a pin, the one manifest whose key the caller has is taken; two of one key are refused,
+    /// unless they differ in their time alone.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`], [`StoreError::Ambiguous`], [`StoreError::Manifest`], and those of
+    /// reading.
+    pub fn manifest(
+        &self,
+        wanted: &Wanted<'_>,
+        keys: &KeyRing,
+        options: &StoreOptions<'_>,
+    ) -> Result<Trusted, StoreError> {
+        if let Some(pin) = wanted.pin {
+            let read = self.unproven(wanted, pin, options)?;
+            return read.prove(keys, Some(pin)).map_err(|why| self.refused(pin, why));
+        }
+        let mut good: Vec<Trusted> = Vec::new();
+        let mut fault = None;
+        for id in self.manifests_of(wanted.model, wanted.revision, options)? {
+            let read = self.unproven(wanted, &id, options);
+            let proven =
+                read.and_then(|read| read.prove(keys, None).map_err(|why| self.refused(&id, why)));
+            match proven {
+                Ok(trusted) => good.push(trusted),
+                Err(error) => fault = fault.or(Some(error)),
+            }
+        }
+        let mut distinct = good.iter();
+        let Some(first) = distinct.next() else {
+            return Err(fault.unwrap_or_else(|| self.no_manifest(wanted)));
+        };
+        if distinct.all(|other| other.manifest().same_content(first.manifest())) {
+            // Listed in the order of their digests: every reader takes the same one.
+            return Ok(first.clone());
+        }
+        Err(StoreError::Ambiguous {
+            model: wanted.model.to_owned(),
+            revision: wanted.revision,
+            manifests: good.iter().map(|one| *one.id()).collect(),
+        })
+    }
+
+    /// Finds a manifest by its pin alone, for a caller without the key.
+    ///
+    /// # Errors
+    ///
+    /// As [`manifest`](Self::manifest); [`StoreError::Config`] without a pin.
+    pub fn pinned_manifest(
+        &self,
+        wanted: &Wanted<'_>,
+        options: &StoreOptions<'_>,
+    ) -> Result<Trusted, StoreError> {
+        let Some(pin) = wanted.pin else {
+            let what = "without the key, a manifest is believed by its digest alone: name it";
+            return Err(StoreError::config(what));
+        };
+        let read = self.unproven(wanted, pin, options)?;
+        read.prove_by_pin(pin).map_err(|why| self.refused(pin, why))
+    }
+
+    /// The digests of all manifests of a revision, as the keys of the store say.
+    pub(crate) fn manifests_of(
+        &self,
+        model: &str,
+        revision: u64,
+        options: &StoreOptions<'_>,
+    ) -> Result<Vec<ManifestId>, StoreError> {
+        let listed = self.list(&model_folder(model), options)?;
+        let named = listed.iter().filter_map(|(key, _)| match parse(key) {
+            Some(Named::Manifest { revision: found, id, .. }) if found == revision => Some(id),
+            _ => None,
+        });
+        Ok(named.collect())
+    }
+
+    /// Reads a manifest whose digest must be `id`. A store that gives other bytes is asked once more,
+    /// past its caches.
+    pub(crate) fn unproven(
+        &self,
+        wanted: &Wanted<'_>,
+        id: &ManifestId,
+        options: &StoreOptions<'_>,
+    ) -> Result<Unproven, StoreError> {
+        let key = manifest_key(wanted.model, wanted.revision, id);
+        let read = |past_caches| {
+            let bytes = self.object(&key, MANIFEST_LEN_MAX, past_caches, options)?;
+            let bytes = bytes.ok_or_else(|| self.no_manifest(wanted))?;
+            Unproven::read(&bytes, id).map_err(|why| self.refused(id, why))
+        };
+        let read = match read(false) {
+            Err(StoreError::Manifest { .. }) => read(true)?,
+            other => other?,
+        };
+        let (model, revision) = (&read.manifest.model, read.manifest.revision);
+        if model != wanted.model || revision != wanted.revision {
+            let why = ManifestError::Another { model: model.clone(), revision };
+            return Err(self.refused(id, why));
+        }
+        Ok(read)
+    }
+
+    /// Reads a small object whole, tried as often as allowed; `None` if there is none.
+    pub(crate) fn object(
+        &self,
+        key: &str,
+        len_max: u64,
+        past_caches: bool,
+        options: &StoreOptions<'_>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let (store, name, limits) = (self.clone(), key.to_owned(), options.limits);
+        let read = async move {
+            let mut attempt = 1_u32;
+            loop {
+                match read_whole(&store, &name, len_max, past_caches, &limits).await {
+                    Answer::Failed(_) if attempt < limits.attempts => {
+                        tokio::time::sleep(pause(attempt, limits.backoff)).await;
+                        attempt = attempt.saturating_add(1);
+                    }
+                    answer => return answer,
+                }
+            }
+        };
+        let why = match options.wait(read)? {
+            Answer::Bytes(bytes) => return Ok(Some(bytes)),
+            Answer::Absent => return Ok(None),
+            Answer::Length { expected, found } => {
+                format!("{found} bytes came, and {expected} were expected")
+            }
+            Answer::Refused(why) | Answer::Failed(why) => why,
+        };
+        let (store, action) = (Arc::clone(self.name()), format!("read {key}"));
+        Err(StoreError::Failed { store, action, why })
+    }
+
+    /// Reads a range of an object past caches; `None` if it is not there, or not of this length.
+    pub(crate) fn object_range(
+        &self,
+        key: &str,
+        range: core::ops::Range<u64>,
+        object_len: u64,
+        options: &StoreOptions<'_>,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let (store, name, limits) = (self.clone(), key.to_owned(), options.limits);
+        let read = async move {
+            let mut attempt = 1_u32;
+            loop {
+                let asked = range.clone();
+                match read_range(&store, &name, asked, object_len, true, &limits).await {
+                    Answer::Failed(_) if attempt < limits.attempts => {
+                        tokio::time::sleep(pause(attempt, limits.backoff)).await;
+                        attempt = attempt.saturating_add(1);
+                    }
+                    answer => return answer,
+                }
+            }
+        };
+        match options.wait(read)? {
+            Answer::Bytes(bytes) => Ok(Some(bytes)),
+            Answer::Absent | Answer::Length { .. } => Ok(None),
+            Answer::Refused(why) | Answer::Failed(why) => {
+                let (store, action) = (Arc::clone(self.name()), format!("read {key}"));
+                Err(StoreError::Failed { store, action, why })
+            }
+        }
+    }
+
+    pub(crate) fn refused(&self, id: &ManifestId, why: ManifestError) -> StoreError {
+        let store = Arc::clone(self.name());
+        StoreError::Manifest { store, id: Box::new(*id), source: Box::new(why) }
+    }
+
+    fn no_manifest(&self, wanted: &Wanted<'_>) -> StoreError {
+        let what = match wanted.pin {
+            Some(pin) => format!("manifest {pin} of {} revision {}", wanted.model, wanted.revision),
+            None => format!("manifest of {} revision {}", wanted.model, wanted.revision),
+        };
+        StoreError::NotFound { store: Arc::clone(self.name()), what }
+    }
+}

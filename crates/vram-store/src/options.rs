@@ -1,0 +1,285 @@
+//! How a call on a store runs: how much at once, how long, who is told, who can stop it.
+
+use core::fmt;
+use core::time::Duration;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use tokio::runtime::{Builder, Runtime};
+use vram_files::CancelToken;
+
+use crate::error::{Lie, StoreError};
+use crate::naming::id::ImageId;
+
+/// How often a waiting call looks at its deadline and its token.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What happened during a call.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum StoreEvent {
+    /// Bytes of an image were verified and kept, or sent.
+    Progress {
+        /// Bytes that are done.
+        done: u64,
+        /// Bytes of the whole call.
+        total: u64,
+        /// Where the last ones came from, or went to.
+        source: Arc<str>,
+    },
+    /// A source gave wrong bytes, also when it was asked past its caches. It is left out from now on.
+    SourceLied(Lie),
+    /// A range was asked for again.
+    Retried {
+        /// The source.
+        source: Arc<str>,
+        /// Why.
+        why: String,
+    },
+    /// A source was given up for an image.
+    GaveUp {
+        /// The source.
+        source: Arc<str>,
+        /// Why.
+        why: String,
+    },
+    /// An image was there already, and is not sent or fetched again.
+    Present {
+        /// The image.
+        image: ImageId,
+        /// Where it is.
+        place: Arc<str>,
+    },
+    /// A file in a cache or a target folder was not what its name says, and was removed.
+    Dropped {
+        /// The image that it should have been.
+        image: ImageId,
+    },
+    /// A multipart upload failed, and could not be aborted: its parts may be stored, and billed.
+    NotAborted {
+        /// The key of the object.
+        key: String,
+    },
+}
+
+type OnEvent<'a> = Box<dyn FnMut(&StoreEvent) + Send + 'a>;
+
+/// How a call runs.
+///
+/// ```
+/// use std::time::Duration;
+/// use vram_store::StoreOptions;
+///
+/// let options = StoreOptions::new()
+///     .deadline(Duration::from_secs(600))
+///     .in_flight(4)
+///     .on_event(|event| eprintln!("{event:?}"));
+/// ```
+pub struct StoreOptions<'a> {
+    pub(crate) limits: Limits,
+    deadline: Option<(Instant, Duration)>,
+    cancel: Option<CancelToken>,
+    on_event: Option<Mutex<OnEvent<'a>>>,
+}
+
+/// What the tasks of a call need of its options.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) range_len: u64,
+    pub(crate) in_flight: usize,
+    pub(crate) attempts: u32,
+    pub(crate) stall: Duration,
+    pub(crate) backoff: Duration,
+}
+
+impl Default for StoreOptions<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<'a> StoreOptions<'a> {
+    /// Ranges of 8 MiB, 8 at a time, 5 tries each, 10 s without a byte before the next one; no
+    /// deadline.
+    #[must_use]
+    pub fn new() -> Self {
+        let limits = Limits {
+            range_len: 8 << 20,
+            in_flight: 8,
+            attempts: 5,
+            stall: Duration::from_secs(10),
+            backoff: Duration::from_millis(100),
+        };
+        Self { limits, deadline: None, cancel: None, on_event: None }
+    }
+
+    /// Sets the bytes of one range, at least 64 KiB: a call holds so many times
+    /// [`in_flight`](Self::in_flight) in memory.
+    #[must_use]
+    pub fn range_len(mut self, len: u64) -> Self {
+        self.limits.range_len = len.clamp(64 << 10, 1 << 30);
+        self
+    }
+
+    /// Sets how many ranges are asked for at a time.
+    #[must_use]
+    pub fn in_flight(mut self, count: usize) -> Self {
+        self.limits.in_flight = count.clamp(1, 256);
+        self
+    }
+
+    /// Sets how often a range is tried at one source, and the longest first pause between two tries.
+    /// Each pause is drawn at random below a bound that doubles.
+    #[must_use]
+    pub fn attempts(mut self, attempts: u32, first_pause: Duration) -> Self {
+        self.limits.attempts = attempts.max(1);
+        self.limits.backoff = first_pause;
+        self
+    }
+
+    /// Sets how long a source may send nothing before the range is asked for again.
+    #[must_use]
+    pub const fn stall(mut self, stall: Duration) -> Self {
+        self.limits.stall = stall;
+        self
+    }
+
+    /// Sets the time for the whole call, from now on.
+    #[must_use]
+    pub fn deadline(mut self, within: Duration) -> Self {
+        self.deadline = Instant::now().checked_add(within).map(|at| (at, within));
+        self
+    }
+
+    /// Sets the token with which the caller can end the call early.
+    #[must_use]
+    pub fn cancel(mut self, token: CancelToken) -> Self {
+        self.cancel = Some(token);
+        self
+    }
+
+    /// Sets who is told what happens: on the calling thread, one event at a time.
+    #[must_use]
+    pub fn on_event(mut self, callback: impl FnMut(&StoreEvent) + Send + 'a) -> Self {
+        self.on_event = Some(Mutex::new(Box::new(callback)));
+        self
+    }
+
+    /// Tells the caller of an event.
+    pub(crate) fn tell(&self, event: &StoreEvent) {
+        if let StoreEvent::SourceLied(lie) = event {
+            tracing::warn!(source = %lie.source, part = %lie.part, "a source lied");
+        }
+        if let Some(callback) = &self.on_event {
+            callback.lock().unwrap_or_else(PoisonError::into_inner)(event);
+        }
+    }
+
+    /// Checks token and deadline.
+    pub(crate) fn go_on(&self) -> Result<(), StoreError> {
+        if self.cancel.as_ref().is_some_and(CancelToken::is_cancelled) {
+            return Err(StoreError::Cancelled);
+        }
+        match self.deadline {
+            Some((at, within)) if Instant::now() >= at => Err(StoreError::Deadline { within }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The token, for a call of another crate.
+    pub(crate) fn token(&self) -> CancelToken {
+        self.cancel.clone().unwrap_or_default()
+    }
+
+    /// Runs a future to its end, on the crate's own threads: the caller may be any thread.
+    pub(crate) fn wait<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.join(&mut Started::new(future)?)
+    }
+
+    /// Waits for a task that was started before.
+    pub(crate) fn join<T>(&self, started: &mut Started<T>) -> Result<T, StoreError> {
+        loop {
+            self.go_on()?;
+            match started.answer.recv_timeout(TICK) {
+                Ok(value) => return Ok(value),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(StoreError::config("a task of the store ended without an answer"));
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for StoreOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreOptions").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// A task that runs. Dropping it ends the task.
+pub(crate) struct Started<T> {
+    task: tokio::task::AbortHandle,
+    answer: std::sync::mpsc::Receiver<T>,
+}
+
+impl<T: Send + 'static> Started<T> {
+    pub(crate) fn new(
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let (sender, answer) = sync_channel(1);
+        let task = async move {
+            let value = future.await;
+            // The receiver is gone if nobody waits any more.
+            let _nobody_waits = sender.send(value);
+        };
+        let task = runtime()?.spawn(task).abort_handle();
+        Ok(Self { task, answer })
+    }
+}
+
+impl<T> Drop for Started<T> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The threads of all stores of the process. They live as long as it: dropping a runtime from within
+/// another one panics.
+fn runtime() -> Result<&'static Runtime, StoreError> {
+    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
+    let build = || {
+        let threads = std::thread::available_parallelism().map_or(2, |count| count.get().min(4));
+        Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("vram-store")
+            .enable_all()
+            .build()
+            .ok()
+    };
+    let runtime = RUNTIME.get_or_init(build).as_ref();
+    runtime.ok_or_else(|| StoreError::config("the system has no more threads for a store"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_ends_at_its_deadline_or_when_it_is_cancelled() {
+        let never = core::future::pending::<()>;
+        let began = Instant::now();
+        let options = StoreOptions::new().deadline(Duration::from_millis(60));
+        assert!(matches!(options.wait(never()), Err(StoreError::Deadline { .. })));
+        let token = CancelToken::new();
+        let options = StoreOptions::new().cancel(token.clone());
+        token.cancel();
+        assert!(matches!(options.wait(never()), Err(StoreError::Cancelled)));
+        assert!(began.elapsed() < Duration::from_secs(5));
+        assert_eq!(StoreOptions::new().wait(async { 7 }).unwrap(), 7);
+    }
+}

@@ -1,0 +1,308 @@
+//! Pulling and loading the images of a manifest.
+
+mod cache;
+
+use core::cell::Cell;
+use core::fmt;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use vram_seal::KeyRing;
+
+pub use cache::Cache;
+
+use crate::error::{Part, StoreError};
+use crate::fetch::CallSource;
+use crate::manifest::{ShardEntry, Trusted};
+use crate::naming::id::ImageId;
+use crate::options::{StoreEvent, StoreOptions};
+use crate::read::{
+    ImageRead, Means, SealedReader, StoreContent, VerifiedImage, fetch_file, verify_only,
+};
+use crate::store::Store;
+
+/// Why a load failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError<E> {
+    /// The sources could not give the image.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The importer refused it for a reason of its own, such as no room.
+    #[error("the image could not be admitted")]
+    Admit(E),
+}
+
+/// Reads the images of a trusted manifest from several sources, in order: the cache, mirrors, and the
+/// store itself. None of them is believed.
+pub struct Pull<'a> {
+    manifest: &'a Trusted,
+    keys: Option<(&'a KeyRing, &'a [u8])>,
+    cache: Option<&'a Cache>,
+    sources: Vec<CallSource>,
+    options: StoreOptions<'a>,
+    done: Cell<u64>,
+    total: Cell<u64>,
+}
+
+impl<'a> Pull<'a> {
+    /// Reads from `store`, and opens every segment under the keys. `context` is what the images were
+    /// sealed in, such as a tenant; empty for none.
+    #[must_use]
+    pub fn new(manifest: &'a Trusted, keys: &'a KeyRing, context: &'a [u8], store: &Store) -> Self {
+        Self::with(manifest, Some((keys, context)), store)
+    }
+
+    /// Reads from `store` without the key: each part of 8 MiB is compared with digests that merge to
+    /// the ids in the manifest. For mirrors and caches; the images stay sealed.
+    #[must_use]
+    pub fn without_key(manifest: &'a Trusted, store: &Store) -> Self {
+        Self::with(manifest, None, store)
+    }
+
+    fn with(manifest: &'a Trusted, keys: Option<(&'a KeyRing, &'a [u8])>, store: &Store) -> Self {
+        Self {
+            manifest,
+            keys,
+            cache: None,
+            sources: vec![CallSource::new(store.clone())],
+            options: StoreOptions::new(),
+            done: Cell::new(0),
+            total: Cell::new(0),
+        }
+    }
+
+    /// Adds a mirror: asked after the mirrors that were added before it, and before the store.
+    #[must_use]
+    pub fn mirror(mut self, store: &Store) -> Self {
+        let last = self.sources.len().saturating_sub(1);
+        self.sources.insert(last, CallSource::new(store.clone()));
+        self
+    }
+
+    /// Sets the cache: asked first, and filled with what it lacks.
+    #[must_use]
+    pub fn cache(mut self, cache: &'a Cache) -> Self {
+        self.cache = Some(cache);
+        self.sources.insert(0, CallSource::cache(cache.store().clone()));
+        self
+    }
+
+    /// Sets how the calls run.
+    #[must_use]
+    pub fn options(mut self, options: StoreOptions<'a>) -> Self {
+        self.options = options;
+        self
+    }
+
+    fn means(&self) -> Means<'a> {
+        match self.keys {
+            Some((keys, context)) => Means::Keys { keys, context },
+            None => Means::Parts,
+        }
+    }
+
+    fn read<'s>(&'s self, shard: &'s ShardEntry, sources: &[CallSource]) -> ImageRead<'s, 'a> {
+        ImageRead::new(self.manifest, shard, self.means(), sources, &self.options)
+    }
+
+    fn begin(&self, shards: &[&ShardEntry]) {
+        let sum = shards.iter().fold(0_u64, |sum, shard| sum.saturating_add(shard.image_len));
+        self.total.set(sum);
+        self.done.set(0);
+    }
+
+    fn advance(&self, len: u64, source: &str) {
+        let done = self.done.get().saturating_add(len);
+        self.done.set(done);
+        let (total, source) = (self.total.get(), Arc::from(source));
+        self.options.tell(&StoreEvent::Progress { done, total, source });
+    }
+
+    /// Fetches all images into a folder, as `00000.vseal` and so on; what is there is verified, and
+    /// fetched again if it is wrong. An interrupted call goes on where it was.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`]. Images that were finished stay.
+    pub fn to_folder(&self, folder: &Path) -> Result<Vec<VerifiedImage>, StoreError> {
+        let shards: Vec<_> = self.manifest.shards().iter().collect();
+        self.begin(&shards);
+        let mut images = Vec::new();
+        for shard in shards {
+            let target = folder.join(format!("{:05}.vseal", shard.index));
+            let read = self.read(shard, &self.sources);
+            let image = fetch_file(&read, &target, &mut |len, from| self.advance(len, from));
+            self.forget_wrong(&read);
+            images.push(image?);
+        }
+        Ok(images)
+    }
+
+    /// Fetches all images into the cache, after room for all of them was made.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoRoom`] before anything is fetched; [`StoreError`].
+    pub fn to_cache(&self) -> Result<Vec<VerifiedImage>, StoreError> {
+        let Some(cache) = self.cache else {
+            return Err(StoreError::config("there is no cache to fetch into"));
+        };
+        let shards: Vec<_> = self.manifest.shards().iter().collect();
+        self.begin(&shards);
+        self.room_for(cache, &shards)?;
+        // The cache itself is the target, which verifies what lies there.
+        let others = self.sources.get(1..).unwrap_or_default();
+        let mut images = Vec::new();
+        for shard in shards {
+            let target = cache.path_of(&shard.image);
+            let read = self.read(shard, others);
+            let image = fetch_file(&read, &target, &mut |len, from| self.advance(len, from))?;
+            cache.touch(&shard.image);
+            images.push(image);
+        }
+        Ok(images)
+    }
+
+    /// Makes room in the cache for those of these images that it lacks.
+    fn room_for(&self, cache: &Cache, shards: &[&ShardEntry]) -> Result<(), StoreError> {
+        let keep: BTreeSet<ImageId> = self.manifest.shards().iter().map(|one| one.image).collect();
+        let absent: BTreeSet<(ImageId, u64)> = shards
+            .iter()
+            .map(|shard| (shard.image, shard.image_len))
+            .filter(|(image, len)| !cache.may_have(image, *len))
+            .collect();
+        let needed = absent.iter().fold(0_u64, |sum, (_, len)| sum.saturating_add(*len));
+        cache.make_room(needed, &keep)
+    }
+
+    /// Verifies every byte of a shard's image without keeping it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn verify(&self, index: u64) -> Result<(), StoreError> {
+        let shard = self.shard(index)?;
+        self.begin(&[shard]);
+        let read = self.read(shard, &self.sources);
+        verify_only(&read, &mut |len, from| self.advance(len, from))
+    }
+
+    /// The content of a shard at any position, as a source: `VramManager::repair_from` mends a resident
+    /// shard from it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`] if no source has the image's record and table.
+    pub fn content(&self, index: u64) -> Result<StoreContent<'_, 'a>, StoreError> {
+        let shard = self.shard(index)?;
+        StoreContent::open(self.read(shard, &self.sources))
+    }
+
+    /// Admits a shard by an importer that verifies every segment, such as
+    /// `VramManager::import`. The record is proven to be the manifest's before the importer gets a
+    /// byte. If the importer refuses a segment, the source that gave it is named and left out, and
+    /// `admit` is called again; it must have rolled back by then. With a cache, the bytes go there in
+    /// the same pass.
+    ///
+    /// # Arguments
+    ///
+    /// * `altered`: the part that an error of the importer is about, by [`Part::altered`]; `None` if it
+    ///   has another reason.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Store`] if no source is left; [`LoadError::Admit`] with the importer's own error.
+    pub fn load<T, E>(
+        &self,
+        index: u64,
+        altered: impl Fn(&E) -> Option<Part>,
+        mut admit: impl FnMut(&mut SealedReader<'_, '_>) -> Result<T, E>,
+    ) -> Result<T, LoadError<E>> {
+        let shard = self.shard(index)?;
+        self.begin(&[shard]);
+        let read = self.read(shard, &self.sources);
+        loop {
+            let head = read.head()?;
+            self.forget_wrong(&read);
+            let segment_len = head.opener.layout().segment_size().bytes().get();
+            let copy = self.copy_for(shard, &read);
+            let mut reader = SealedReader::new(&read, head, copy);
+            match admit(&mut reader) {
+                Ok(value) => {
+                    self.done.set(shard.image_len.saturating_sub(reader.given()));
+                    let from = reader.origin(Part::Content, segment_len);
+                    let from = from.map_or_else(|| Arc::from(""), |(at, _)| read.sources.name(at));
+                    self.advance(reader.given(), &from);
+                    if let Some(copy) = reader.take_copy() {
+                        // The importer has verified what the copy holds.
+                        let _not_cached = copy.publish();
+                    } else if let Some(cache) = self.cache {
+                        cache.touch(&shard.image);
+                    }
+                    return Ok(value);
+                }
+                Err(error) => {
+                    let failure = reader.take_failure();
+                    let part = altered(&error);
+                    let origin =
+                        part.and_then(|part| reader.origin(part, segment_len).zip(Some(part)));
+                    match (failure, origin) {
+                        (Some(failure), _) => return Err(failure.into()),
+                        (None, Some(((source, past_caches), part))) => {
+                            read.sources.lied(source, past_caches, part, &self.options);
+                            self.forget_wrong(&read);
+                        }
+                        (None, None) => return Err(LoadError::Admit(error)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The file in which what is loaded is kept, if there is a cache which lacks it and has room.
+    fn copy_for(
+        &self,
+        shard: &ShardEntry,
+        read: &ImageRead<'_, '_>,
+    ) -> Option<vram_files::WholeFile> {
+        let cache = self.cache?;
+        // It comes from the cache.
+        if read.sources.next(None) == Some(0) && cache.may_have(&shard.image, shard.image_len) {
+            return None;
+        }
+        if let Err(error) = self.room_for(cache, &[shard]) {
+            let source = Arc::clone(cache.store().name());
+            self.options.tell(&StoreEvent::GaveUp { source, why: error.to_string() });
+            return None;
+        }
+        cache.begin(&shard.image)
+    }
+
+    /// Removes the file of the cache that was found wrong.
+    fn forget_wrong(&self, read: &ImageRead<'_, '_>) {
+        let image = read.shard.image;
+        if let Some(cache) = self.cache
+            && read.sources.has_lied(0)
+            && cache.remove(&image)
+        {
+            self.options.tell(&StoreEvent::Dropped { image });
+        }
+    }
+
+    fn shard(&self, index: u64) -> Result<&'a ShardEntry, StoreError> {
+        let at = usize::try_from(index).ok();
+        at.and_then(|at| self.manifest.shards().get(at))
+            .ok_or_else(|| StoreError::config(format!("the manifest has no shard {index}")))
+    }
+}
+
+impl fmt::Debug for Pull<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pull")
+            .field("manifest", self.manifest.id())
+            .field("sources", &self.sources)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,175 @@
+//! A folder of images on this machine: bounded, and believed as little as any other source.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use vram_alloc::ByteLen;
+use vram_files::{Inputs, Overwrite, WholeFile, folder};
+
+use crate::error::StoreError;
+use crate::naming::id::ImageId;
+use crate::naming::layout::{IMAGES, Named, image_key, parse};
+use crate::store::Store;
+
+/// A bounded folder of images, laid out as a store. What is in it is verified whenever it is used, and
+/// removed if it is wrong. The images that were not used for the longest time go first.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    store: Store,
+    folder: PathBuf,
+    /// The folder as the caller named it.
+    named: PathBuf,
+    limit: u64,
+}
+
+/// An image in the cache.
+struct Entry {
+    id: ImageId,
+    path: PathBuf,
+    len: u64,
+    used: SystemTime,
+}
+
+impl Cache {
+    /// Opens a cache folder of at most `limit` bytes, and makes it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Address`].
+    pub fn open(path: impl AsRef<Path>, limit: ByteLen) -> Result<Self, StoreError> {
+        let path = path.as_ref();
+        fs::create_dir_all(path).map_err(|error| StoreError::io("make the cache", path, error))?;
+        let folder =
+            fs::canonicalize(path).map_err(|e| StoreError::io("open the cache", path, e))?;
+        let named = path.to_path_buf();
+        Ok(Self { store: Store::folder(path)?, folder, named, limit: limit.get() })
+    }
+
+    /// Bytes of all images in the cache.
+    #[must_use]
+    pub fn used(&self) -> ByteLen {
+        let sum = |sum: u64, entry: &Entry| sum.saturating_add(entry.len);
+        ByteLen::new(self.entries().iter().fold(0, sum))
+    }
+
+    pub(crate) const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn path_of(&self, image: &ImageId) -> PathBuf {
+        self.folder.join(image_key(image))
+    }
+
+    /// Notes that an image was used.
+    pub(crate) fn touch(&self, image: &ImageId) {
+        if let Ok(file) = File::options().append(true).open(self.path_of(image)) {
+            let _unchanged = file.set_modified(SystemTime::now());
+        }
+    }
+
+    pub(crate) fn remove(&self, image: &ImageId) -> bool {
+        fs::remove_file(self.path_of(image)).is_ok()
+    }
+
+    /// Whether a file of the right length is there. It may still be wrong.
+    pub(crate) fn may_have(&self, image: &ImageId, len: u64) -> bool {
+        fs::metadata(self.path_of(image)).is_ok_and(|found| found.is_file() && found.len() == len)
+    }
+
+    /// Makes room for `needed` bytes, before the first of them is fetched.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoRoom`] if the limit or the disk has no room, even without all images but
+    /// `keep`. Nothing is removed then.
+    pub(crate) fn make_room(
+        &self,
+        needed: u64,
+        keep: &BTreeSet<ImageId>,
+    ) -> Result<(), StoreError> {
+        let mut entries = self.entries();
+        entries.sort_by_key(|entry| entry.used);
+        let mut used = entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.len));
+        let mut free = folder::free_bytes(&self.folder).unwrap_or(u64::MAX);
+        let mut leave = Vec::new();
+        for entry in entries.iter().filter(|entry| !keep.contains(&entry.id)) {
+            if used.saturating_add(needed) <= self.limit && needed <= free {
+                break;
+            }
+            used = used.saturating_sub(entry.len);
+            free = free.saturating_add(entry.len);
+            leave.push(&entry.path);
+        }
+        let room = self.limit.saturating_sub(used).min(free);
+        if needed > room {
+            let (needed, room) = (ByteLen::new(needed), ByteLen::new(room));
+            return Err(StoreError::NoRoom { folder: self.named.clone(), needed, room });
+        }
+        for path in leave {
+            fs::remove_file(path).map_err(|error| StoreError::io("remove", path, error))?;
+        }
+        Ok(())
+    }
+
+    /// Begins a file that becomes an image of the cache when it is published.
+    pub(crate) fn begin(&self, image: &ImageId) -> Option<WholeFile> {
+        let path = self.path_of(image);
+        fs::create_dir_all(path.parent()?).ok()?;
+        WholeFile::create(&path, 0o600, Overwrite::Replace, Inputs::default()).ok()
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        let mut entries = Vec::new();
+        let folders = fs::read_dir(self.folder.join(IMAGES)).into_iter().flatten();
+        for folder in folders.filter_map(Result::ok) {
+            let files = fs::read_dir(folder.path()).into_iter().flatten();
+            for file in files.filter_map(Result::ok) {
+                let path = file.path();
+                let key = path.strip_prefix(&self.folder).ok().and_then(Path::to_str);
+                let (Some(Named::Image(id)), Ok(found)) = (key.and_then(parse), file.metadata())
+                else {
+                    continue;
+                };
+                let used = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+                entries.push(Entry { id, path, len: found.len(), used });
+            }
+        }
+        entries
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_images_that_were_used_last_stay_and_the_limit_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::open(folder.path(), ByteLen::new(300)).unwrap();
+        let ids: Vec<_> = (0..3_u8).map(|n| ImageId::of(&[n])).collect();
+        for (age, id) in (1..).zip(&ids) {
+            let path = cache.path_of(id);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, [0; 100]).unwrap();
+            let used = SystemTime::now() - Duration::from_secs(1000 * age);
+            File::options().append(true).open(&path).unwrap().set_modified(used).unwrap();
+        }
+        let there = |n: usize| cache.may_have(&ids[n], 100);
+        assert_eq!(cache.used().get(), 300);
+        cache.touch(&ids[2]);
+        cache.make_room(50, &BTreeSet::new()).unwrap();
+        assert!(there(0) && !there(1) && there(2), "the second one was not used for the longest");
+        let keep: BTreeSet<_> = [ids[0]].into();
+        let refused = cache.make_room(201, &keep);
+        assert!(matches!(refused, Err(StoreError::NoRoom { needed, room, .. })
+            if needed.get() == 201 && room.get() == 200));
+        assert!(there(0) && there(2), "a refusal removes nothing");
+        cache.make_room(200, &keep).unwrap();
+        assert!(there(0) && !there(2));
+        assert!(cache.remove(&ids[0]) && !there(0));
+    }
+}

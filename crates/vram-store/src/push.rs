@@ -1,0 +1,305 @@
+//! Pushing a model: images first, each read back, the manifest last.
+//!
+//! ```text
+//!   for each shard   1 seal into a file without a name       the same content gives the same image
+//!                    2 digests of its parts, and its id
+//!                    3 is it there, whole? then nothing is sent
+//!                    4 send it; its length, first and last part are read back
+//!                    5 send and read back the digests of its parts
+//!   then             6 the manifest, read back whole
+//! ```
+//!
+//! Killed at any point, nothing names what is not whole: an image is written whole or not at all, and
+//! the manifest comes after all of them.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use vram_files::{FileSource, ImageOptions, ImageReport, seal_image_nameless};
+use vram_seal::{ContentHasher, HashKind, Protection, SealContext, SealKey, SealParams, Threads};
+
+use crate::error::StoreError;
+use crate::manifest::Wanted;
+use crate::manifest::{MANIFEST_LEN_MAX, Manifest, ShardEntry, SourceInfo, Unproven};
+use crate::naming::id::{ImageId, ManifestId};
+use crate::naming::layout::{image_key, manifest_key, parts_key};
+use crate::naming::parts::Parts;
+use crate::options::{StoreEvent, StoreOptions};
+use crate::store::Store;
+
+/// What is pushed.
+#[derive(Debug)]
+pub struct Push<'a> {
+    /// The key that seals the images and signs the manifest.
+    pub key: &'a SealKey,
+    /// The id of the model.
+    pub model: &'a str,
+    /// The number of this content.
+    pub revision: u64,
+    /// A context such as a tenant; empty for none.
+    pub context: &'a [u8],
+    /// The files: one shard each, in order.
+    pub files: Vec<PathBuf>,
+    /// The format of the files, for people.
+    pub format: &'a str,
+    /// Which shards each rank loads; empty for one rank with all of them.
+    pub ranks: Vec<Vec<u64>>,
+    /// The fleet that the model belongs to, if any.
+    pub fleet: Option<&'a str>,
+    /// How the images are sealed.
+    pub params: SealParams,
+    /// Allows images whose content everybody can read.
+    pub plaintext: bool,
+    /// The time of the push: RFC 3339, in seconds, UTC.
+    pub created: String,
+}
+
+/// What was pushed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Pushed {
+    /// The digest of the manifest: the pin for those who load.
+    pub id: ManifestId,
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Images that were sent.
+    pub sent: u64,
+    /// Images that were there.
+    pub present: u64,
+    /// Bytes that were sent.
+    pub sent_bytes: u64,
+    /// Whether the manifest was there already.
+    pub manifest_present: bool,
+}
+
+impl Push<'_> {
+    fn check(&self) -> Result<(), StoreError> {
+        if self.files.is_empty() {
+            return Err(StoreError::config("there is no file to push"));
+        }
+        if self.params.protection() != Protection::Encrypted && !self.plaintext {
+            return Err(StoreError::config(
+                "an authenticated image is plaintext, which everybody with access to the store can \
+                 read: allow it in words",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// Pushes a model. What is there already, whole, is not sent again; so a call that was interrupted
+    /// is simply made again.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Taken`] if the revision is there with other content; [`StoreError::NotKept`] if
+    /// what is read back differs; those of sealing and of the store. Nothing names what was sent so
+    /// far.
+    pub fn push(&self, push: &Push<'_>, options: &StoreOptions<'_>) -> Result<Pushed, StoreError> {
+        push.check()?;
+        let mut listing = ContentHasher::new(HashKind::Blake3);
+        let mut shards = Vec::new();
+        let mut sent = Sent { total: total_len(&push.files)?, ..Sent::default() };
+        let mut context = None;
+        for (index, path) in (0_u64..).zip(&push.files) {
+            options.go_on()?;
+            let (file, report) = seal(push, index, path, options)?;
+            let entry = self.push_image(index, &file, &report, options, &mut sent)?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let (name_len, len) = (as_u64(name.len()), entry.plaintext_len);
+            listing.update(&name_len.to_le_bytes()).update(name.as_bytes());
+            listing.update(&len.to_le_bytes()).update(report.digest.as_bytes());
+            context = context.or(Some(*report.fields.binding_code()));
+            shards.push(entry);
+        }
+        let all = (0..as_u64(shards.len())).collect();
+        let manifest = Manifest {
+            fleet: push.fleet.map(str::to_owned),
+            model: push.model.to_owned(),
+            revision: push.revision,
+            context: context.unwrap_or_default(),
+            key_id: push.key.id(),
+            created: push.created.clone(),
+            protection: push.params.protection(),
+            ranks: if push.ranks.is_empty() { vec![all] } else { push.ranks.clone() },
+            shards,
+            source: SourceInfo {
+                format: push.format.to_owned(),
+                digest: *listing.finalize().as_bytes(),
+            },
+            mac: [0; 32],
+        };
+        manifest
+            .check()
+            .map_err(|why| StoreError::config(format!("no manifest can be made of this: {why}")))?;
+        let (manifest, manifest_present) = self.push_manifest(push, manifest, options)?;
+        Ok(Pushed {
+            id: manifest.id(),
+            manifest,
+            sent: sent.images,
+            present: sent.present,
+            sent_bytes: sent.bytes,
+            manifest_present,
+        })
+    }
+
+    /// Sends one image and the digests of its parts, unless they are there.
+    fn push_image(
+        &self,
+        index: u64,
+        file: &File,
+        report: &ImageReport,
+        options: &StoreOptions<'_>,
+        sent: &mut Sent,
+    ) -> Result<ShardEntry, StoreError> {
+        let len = report.image_len.get();
+        let parts = Parts::of_file(file, len)
+            .map_err(|error| StoreError::io("read back", &std::env::temp_dir(), error))?;
+        let id = *parts.id();
+        let key = image_key(&id);
+        let to = Arc::clone(self.name());
+        if self.keeps_image(&id, len, &parts, options)? {
+            sent.present = sent.present.saturating_add(1);
+            sent.advance(len, &to, options);
+            options.tell(&StoreEvent::Present { image: id, place: to });
+        } else {
+            let mut advance = |bytes| sent.advance(bytes, &to, options);
+            self.put_file(&key, file, len, options, &mut advance)?;
+            if !self.keeps_image(&id, len, &parts, options)? {
+                return Err(self.not_kept(&key));
+            }
+            sent.images = sent.images.saturating_add(1);
+            sent.bytes = sent.bytes.saturating_add(len);
+        }
+        let (key, digests) = (parts_key(&id), parts.to_bytes());
+        let keeps = || {
+            let found = self.object(&key, Parts::object_len(len), true, options);
+            // An object of another length is not ours, and is written anew.
+            Ok::<_, StoreError>(matches!(found, Ok(Some(bytes)) if bytes == digests))
+        };
+        if !keeps()? {
+            self.put(&key, digests.clone(), options)?;
+            if !keeps()? {
+                return Err(self.not_kept(&key));
+            }
+        }
+        Ok(ShardEntry {
+            index,
+            plaintext_len: report.fields.plaintext_len().get(),
+            image: id,
+            image_len: len,
+            record_mac: report.record.mac(),
+        })
+    }
+
+    /// Whether the store has an image of this length whose first and last part are good.
+    fn keeps_image(
+        &self,
+        id: &ImageId,
+        len: u64,
+        parts: &Parts,
+        options: &StoreOptions<'_>,
+    ) -> Result<bool, StoreError> {
+        let key = image_key(id);
+        if self.len(&key, options)? != Some(len) {
+            return Ok(false);
+        }
+        let last = parts.count().saturating_sub(1);
+        for part in [0, last] {
+            let Some(range) = parts.range(part) else { return Ok(false) };
+            match self.object_range(&key, range, len, options)? {
+                Some(bytes) if parts.holds(part, &bytes) => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes the manifest, unless one of the same content is there.
+    fn push_manifest(
+        &self,
+        push: &Push<'_>,
+        manifest: Manifest,
+        options: &StoreOptions<'_>,
+    ) -> Result<(Manifest, bool), StoreError> {
+        let code = push.key.manifest_key();
+        let wanted = Wanted { model: push.model, revision: push.revision, pin: None };
+        for id in self.manifests_of(push.model, push.revision, options)? {
+            let Ok(Unproven { manifest: other, id }) = self.unproven(&wanted, &id, options) else {
+                continue;
+            };
+            if other.key_id != push.key.id() || other.check_code(&code).is_err() {
+                continue;
+            }
+            if other.same_content(&manifest) {
+                return Ok((other, true));
+            }
+            let (model, revision) = (push.model.to_owned(), push.revision);
+            return Err(StoreError::Taken { model, revision, manifest: Box::new(id) });
+        }
+        let manifest = manifest.signed(&code);
+        let (bytes, id) = (manifest.to_bytes(), manifest.id());
+        let key = manifest_key(push.model, push.revision, &id);
+        self.put(&key, bytes.clone(), options)?;
+        if self.object(&key, MANIFEST_LEN_MAX, true, options)? != Some(bytes) {
+            // It must not stay: a reader could find it.
+            let _still_refused_by_its_digest = self.delete(&key, options);
+            return Err(self.not_kept(&key));
+        }
+        Ok((manifest, false))
+    }
+
+    fn not_kept(&self, key: &str) -> StoreError {
+        StoreError::NotKept { store: Arc::clone(self.name()), what: key.to_owned() }
+    }
+}
+
+/// What was sent so far.
+#[derive(Debug, Default)]
+struct Sent {
+    images: u64,
+    present: u64,
+    bytes: u64,
+    done: u64,
+    total: u64,
+}
+
+impl Sent {
+    fn advance(&mut self, bytes: u64, to: &Arc<str>, options: &StoreOptions<'_>) {
+        self.done = self.done.saturating_add(bytes);
+        // Images are longer than their content, by their tables.
+        let total = self.total.max(self.done);
+        let source = Arc::clone(to);
+        options.tell(&StoreEvent::Progress { done: self.done, total, source });
+    }
+}
+
+fn total_len(files: &[PathBuf]) -> Result<u64, StoreError> {
+    let mut total = 0_u64;
+    for path in files {
+        let found = std::fs::metadata(path).map_err(|error| StoreError::io("open", path, error))?;
+        total = total.saturating_add(found.len());
+    }
+    Ok(total)
+}
+
+fn seal(
+    push: &Push<'_>,
+    index: u64,
+    path: &std::path::Path,
+    options: &StoreOptions<'_>,
+) -> Result<(File, ImageReport), StoreError> {
+    let source = FileSource::open(path).map_err(vram_files::FileError::from)?;
+    let context = SealContext::new(push.model)?
+        .context(push.context)
+        .shard_index(index)
+        .revision(push.revision);
+    let sealing = ImageOptions::new().threads(Threads::AUTO).cancel(options.token());
+    Ok(seal_image_nameless(push.key, &context, push.params, &source, sealing)?)
+}
+
+fn as_u64(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,202 @@
+//! An image fetched into a file: verified on the way, resumed after an interruption.
+
+use core::time::Duration;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use vram_alloc::ByteLen;
+use vram_files::{folder, regular_file};
+
+use super::{ImageRead, Means, Proof};
+use crate::error::{Part, StoreError};
+use crate::manifest::ShardEntry;
+use crate::options::StoreEvent;
+
+/// How long to wait before looking again whether another process has finished the same image.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// An image on this machine of which every byte was verified, in this call, against a manifest that is
+/// trusted. Nothing else makes one.
+///
+/// ```compile_fail,E0451
+/// let image = vram_store::VerifiedImage { path: "/tmp/x".into(), shard: todo!() }; // private fields
+/// ```
+#[derive(Clone, Debug)]
+pub struct VerifiedImage {
+    path: PathBuf,
+    shard: ShardEntry,
+}
+
+impl VerifiedImage {
+    /// The file. A reader that opens it later verifies it again, as every import does: the file may be
+    /// another one by then.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the manifest states of it.
+    #[must_use]
+    pub const fn shard(&self) -> &ShardEntry {
+        &self.shard
+    }
+}
+
+/// Proves an image without keeping it. `done` is called with the bytes of each proven range.
+pub(crate) fn verify_only(
+    read: &ImageRead<'_, '_>,
+    done: &mut dyn FnMut(u64, &str),
+) -> Result<(), StoreError> {
+    let proof = prove_start(read)?.0;
+    let mut window = read.window(&proof, 0);
+    while let Some((step, fetched)) = window.next(read.options)? {
+        let good = read.prove(&proof, &step, fetched)?;
+        done(step.range.end.saturating_sub(step.range.start), &read.sources.name(good.source));
+    }
+    finish(read, &proof)
+}
+
+/// Fetches an image into a folder as `name`, or verifies the one that is there.
+pub(crate) fn fetch_file(
+    read: &ImageRead<'_, '_>,
+    target: &Path,
+    done: &mut dyn FnMut(u64, &str),
+) -> Result<VerifiedImage, StoreError> {
+    let failed = |action, path: &Path, error| StoreError::io(action, path, error);
+    let folder = target.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(|error| failed("make the folder", folder, error))?;
+    let (proof, start) = prove_start(read)?;
+    let image = || VerifiedImage { path: target.to_path_buf(), shard: read.shard.clone() };
+    loop {
+        read.options.go_on()?;
+        if let Ok(file) = regular_file::open_regular(target) {
+            let (good, _) = proven_prefix(read, &proof, &start, &file)?;
+            let whole = file.metadata().is_ok_and(|found| found.len() == read.shard.image_len);
+            if whole && good == read.shard.image_len && proof.finish().is_ok() {
+                let place = target.display().to_string().into();
+                read.options.tell(&StoreEvent::Present { image: read.shard.image, place });
+                done(read.shard.image_len, "");
+                return Ok(image());
+            }
+            // A wrong file that stays would be wrong for ever.
+            fs::remove_file(target).map_err(|error| failed("remove", target, error))?;
+            read.options.tell(&StoreEvent::Dropped { image: read.shard.image });
+        }
+        let partial = folder.join(format!(".vram-{}.pull", read.shard.image));
+        let Some(file) = own(&partial).map_err(|error| failed("open", &partial, error))? else {
+            // Another process fetches it: its result is looked at, not believed.
+            std::thread::sleep(LOOK_AGAIN);
+            continue;
+        };
+        check_room(read, folder, &file)?;
+        fill(read, &proof, &start, &file, &partial, done)?;
+        file.sync_all().map_err(|error| failed("sync", &partial, error))?;
+        fs::rename(&partial, target).map_err(|error| failed("name", target, error))?;
+        folder::sync_name(&file, folder).map_err(|error| failed("sync", folder, error))?;
+        return Ok(image());
+    }
+}
+
+/// Everything before the ranges: the head if there is a key, the digests of the parts if not.
+fn prove_start(read: &ImageRead<'_, '_>) -> Result<(Proof, Vec<u8>), StoreError> {
+    match read.means {
+        Means::Keys { .. } => Proof::keyed(read.head()?),
+        Means::Parts => Ok((Proof::Parts(read.parts()?), Vec::new())),
+    }
+}
+
+/// Opens the file of an unfinished image, if no other process has it.
+fn own(partial: &Path) -> io::Result<Option<File>> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(partial)?;
+    if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+        return Ok(None);
+    }
+    // Between opening and locking, another process may have finished the file and renamed it.
+    let (opened, named) = (file.metadata()?, fs::symlink_metadata(partial));
+    let same = named.is_ok_and(|named| {
+        named.is_file() && (named.dev(), named.ino()) == (opened.dev(), opened.ino())
+    });
+    Ok(same.then_some(file))
+}
+
+/// Refuses to begin what the disk has no room for.
+fn check_room(read: &ImageRead<'_, '_>, folder: &Path, file: &File) -> Result<(), StoreError> {
+    let there = file.metadata().map_or(0, |found| found.blocks().saturating_mul(512));
+    let needed = read.shard.image_len.saturating_sub(there);
+    let room = folder::free_bytes(folder).unwrap_or(u64::MAX);
+    if needed <= room {
+        return Ok(());
+    }
+    let (needed, room) = (ByteLen::new(needed), ByteLen::new(room));
+    Err(StoreError::NoRoom { folder: folder.to_path_buf(), needed, room })
+}
+
+/// How many bytes from the start of a file are proven, and the unit after them.
+fn proven_prefix(
+    read: &ImageRead<'_, '_>,
+    proof: &Proof,
+    start: &[u8],
+    file: &File,
+) -> Result<(u64, u64), StoreError> {
+    let mut head = vec![0; start.len()];
+    if file.read_exact_at(&mut head, 0).is_err() || head != start {
+        return Ok((0, 0));
+    }
+    let mut good = (u64::try_from(start.len()).unwrap_or(0), 0);
+    let mut bytes = Vec::new();
+    for step in proof.steps(0, read.options) {
+        read.options.go_on()?;
+        let len = step.range.end.saturating_sub(step.range.start);
+        bytes.resize(usize::try_from(len).unwrap_or(0), 0);
+        if file.read_exact_at(&mut bytes, step.range.start).is_err()
+            || proof.check(&step, &bytes)?.is_err()
+        {
+            break;
+        }
+        good = (step.range.end, step.first.saturating_add(step.count));
+    }
+    Ok(good)
+}
+
+/// Writes what is missing. Nothing unproven is written.
+fn fill(
+    read: &ImageRead<'_, '_>,
+    proof: &Proof,
+    start: &[u8],
+    file: &File,
+    partial: &Path,
+    done: &mut dyn FnMut(u64, &str),
+) -> Result<(), StoreError> {
+    let failed = |error| StoreError::io("write", partial, error);
+    let (good, next) = proven_prefix(read, proof, start, file)?;
+    file.set_len(good).map_err(failed)?;
+    if good == 0 {
+        file.write_all_at(start, 0).map_err(failed)?;
+    }
+    done(good, "resumed");
+    let mut window = read.window(proof, next);
+    while let Some((step, fetched)) = window.next(read.options)? {
+        let proven = read.prove(proof, &step, fetched)?;
+        file.write_all_at(&proven.bytes, step.range.start).map_err(failed)?;
+        let len = step.range.end.saturating_sub(step.range.start);
+        done(len, &read.sources.name(proven.source));
+    }
+    finish(read, proof)?;
+    let len = file.metadata().map_err(failed)?.len();
+    if len == read.shard.image_len { Ok(()) } else { Err(read.no_source()) }
+}
+
+/// The last check. It finds a wrong content whose segments all have good codes, which only a holder of
+/// the key can make; so every source that was used is named.
+fn finish(read: &ImageRead<'_, '_>, proof: &Proof) -> Result<(), StoreError> {
+    let Err(part) = proof.finish() else { return Ok(()) };
+    while let Some(source) = read.sources.next(None) {
+        read.sources.lied(source, true, part, read.options);
+    }
+    debug_assert_eq!(part, Part::Content, "parts have no last check");
+    Err(read.no_source())
+}

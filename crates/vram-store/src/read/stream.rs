@@ -1,0 +1,197 @@
+//! An image as a reader, for an importer that verifies every segment itself.
+
+use core::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::sync::Arc;
+
+use vram_files::{WholeFile, regular_file};
+
+use super::proof::Steps;
+use super::{Head, ImageRead};
+use crate::error::{Part, StoreError};
+use crate::fetch::{Fetched, Window};
+
+/// The bytes of an image, in order.
+///
+/// The start (record and table) is proven before the first byte is given out; the data is not: the
+/// importer opens each segment under that table, once, where it lies. If it refuses one,
+/// [`Pull::load`](crate::Pull::load) knows which source gave it, and begins again without that source.
+pub struct SealedReader<'a, 'o> {
+    read: &'a ImageRead<'a, 'o>,
+    head: Vec<u8>,
+    head_at: usize,
+    data_offset: u64,
+    /// The next byte of the image behind the head.
+    at: u64,
+    data: Data,
+    /// Which source gave the bytes up to each position.
+    origins: Vec<(u64, Fetched)>,
+    /// Keeps what passes, for the cache.
+    copy: Option<WholeFile>,
+    failure: Option<StoreError>,
+}
+
+enum Data {
+    /// A folder of this machine: read into the importer's own buffer.
+    File {
+        file: File,
+        source: usize,
+    },
+    Window(Box<Window<Steps>>),
+}
+
+impl<'a, 'o> SealedReader<'a, 'o> {
+    pub(crate) fn new(read: &'a ImageRead<'a, 'o>, head: Head, copy: Option<WholeFile>) -> Self {
+        let data_offset = head.layout.data_offset();
+        let steps = super::Proof::keyed_steps(&head, read.options);
+        let Head { bytes, .. } = head;
+        let data = if let Some((file, source)) = Self::local(read) {
+            Data::File { file, source }
+        } else {
+            let sources = Arc::clone(&read.sources);
+            let window = Window::new(sources, read.shard.image_len, steps, read.options);
+            Data::Window(Box::new(window))
+        };
+        Self {
+            read,
+            head: bytes,
+            head_at: 0,
+            data_offset,
+            at: data_offset,
+            data,
+            origins: Vec::new(),
+            copy,
+            failure: None,
+        }
+    }
+
+    /// The file of the first source that is in use, if it is one of this machine and whole.
+    fn local(read: &ImageRead<'_, '_>) -> Option<(File, usize)> {
+        let source = read.sources.next(None)?;
+        let key = crate::naming::layout::image_key(&read.shard.image);
+        let file = regular_file::open_regular(&read.sources.store(source)?.path_of(&key)?).ok()?;
+        let len = file.metadata().ok()?.len();
+        (len == read.shard.image_len).then_some((file, source))
+    }
+
+    /// Bytes of the image that were given out.
+    pub(crate) const fn given(&self) -> u64 {
+        self.at.saturating_sub(self.data_offset)
+    }
+
+    /// The source of a segment of this length, and whether it was asked past its caches.
+    pub(crate) fn origin(&self, part: Part, segment_len: u64) -> Option<(usize, bool)> {
+        if let Data::File { source, .. } = self.data {
+            return Some((source, true));
+        }
+        let start = match part {
+            Part::Segment(segment) => {
+                self.data_offset.saturating_add(segment.saturating_mul(segment_len))
+            }
+            _ => self.data_offset,
+        };
+        let covers = |(end, _): &&(u64, Fetched)| start < *end;
+        let (_, fetched) = self.origins.iter().find(covers).or(self.origins.last())?;
+        Some((fetched.source, fetched.past_caches))
+    }
+
+    /// Why reading failed, if it did.
+    pub(crate) fn take_failure(&mut self) -> Option<StoreError> {
+        self.failure.take()
+    }
+
+    /// The copy of all that passed, if all of it passed.
+    pub(crate) fn take_copy(&mut self) -> Option<WholeFile> {
+        let whole = self.at == self.read.shard.image_len;
+        self.copy.take().filter(|_| whole)
+    }
+
+    fn data(&mut self, target: &mut [u8]) -> Result<usize, StoreError> {
+        self.read.options.go_on()?;
+        let left = self.read.shard.image_len.saturating_sub(self.at);
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(target.len());
+        let Some(target) = target.get_mut(..wanted).filter(|target| !target.is_empty()) else {
+            return Ok(0);
+        };
+        match &mut self.data {
+            Data::File { file, source } => {
+                use std::os::unix::fs::FileExt as _;
+                let done = file.read_at(target, self.at).map_err(|error| {
+                    let name = self.read.sources.name(*source);
+                    StoreError::io("read", std::path::Path::new(&*name), error)
+                })?;
+                if done == 0 {
+                    // It became shorter since it was opened.
+                    let part = Part::Length { expected: self.read.shard.image_len, found: self.at };
+                    self.read.sources.lied(*source, true, part, self.read.options);
+                    return Err(self.read.no_source());
+                }
+                Ok(done)
+            }
+            Data::Window(window) => {
+                let current = self.origins.last().filter(|(end, _)| *end > self.at);
+                if current.is_none() {
+                    let Some((step, fetched)) = window.next(self.read.options)? else {
+                        return Ok(0);
+                    };
+                    let Some(fetched) = fetched else { return Err(self.read.no_source()) };
+                    // Of ranges that were given out, the origin alone is kept.
+                    if let Some((_, before)) = self.origins.last_mut() {
+                        before.bytes = Vec::new();
+                    }
+                    self.origins.push((step.range.end, fetched));
+                }
+                let Some((end, fetched)) = self.origins.last() else { return Ok(0) };
+                let left = usize::try_from(end.saturating_sub(self.at)).unwrap_or(0);
+                let from = fetched.bytes.len().saturating_sub(left);
+                let bytes = fetched.bytes.get(from..).unwrap_or_default();
+                Ok(copy(bytes, target))
+            }
+        }
+    }
+}
+
+impl Read for SealedReader<'_, '_> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let head = self.head.get(self.head_at..).unwrap_or_default();
+        let done = if head.is_empty() {
+            let done = match self.data(target) {
+                Ok(done) => done,
+                Err(error) => {
+                    let text = error.to_string();
+                    self.failure = Some(error);
+                    return Err(io::Error::other(text));
+                }
+            };
+            self.at = self.at.saturating_add(u64::try_from(done).unwrap_or(0));
+            done
+        } else {
+            let done = copy(head, target);
+            self.head_at = self.head_at.saturating_add(done);
+            done
+        };
+        // A cache that fails costs a later load its speed, and this one nothing.
+        if let (Some(file), Some(bytes)) = (&mut self.copy, target.get(..done))
+            && file.write_all(bytes).is_err()
+        {
+            self.copy = None;
+        }
+        Ok(done)
+    }
+}
+
+/// Copies as many bytes as both have.
+fn copy(from: &[u8], to: &mut [u8]) -> usize {
+    let len = from.len().min(to.len());
+    if let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) {
+        to.copy_from_slice(from);
+    }
+    len
+}
+
+impl fmt::Debug for SealedReader<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedReader").field("at", &self.at).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,216 @@
+//! Addresses of stores, and messages of their libraries without what is secret.
+
+use core::fmt;
+
+use super::Store;
+use crate::error::StoreError;
+
+/// The scheme of an address, and what follows it; `None` for a path.
+pub(super) fn scheme(address: &str) -> Option<(&str, &str)> {
+    let (scheme, rest) = address.split_once("://")?;
+    let letter = |one: u8| one.is_ascii_alphanumeric() || matches!(one, b'+' | b'-' | b'.');
+    (!scheme.is_empty() && scheme.bytes().all(letter)).then_some((scheme, rest))
+}
+
+pub(super) fn refused(address: &str, why: impl fmt::Display) -> StoreError {
+    StoreError::Address { address: without_secrets(address), why: redact(&why) }
+}
+
+/// Refuses an address that contains a credential: it would stand in lists of processes and in
+/// histories of shells.
+fn check(address: &str) -> Result<(), StoreError> {
+    let rest = scheme(address).map_or(address, |(_, rest)| rest);
+    let host = rest.split('/').next().unwrap_or_default();
+    if host.contains('@') || rest.contains('?') || rest.contains('#') {
+        let why =
+            "an address has no user, password or query; credentials come from the environment";
+        return Err(refused(address, why));
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "cloud"))]
+pub(super) fn remote(scheme: &str, address: &str) -> Result<Store, StoreError> {
+    check(address)?;
+    let why =
+        format!("this build reads and writes folders alone; {scheme} needs the feature `cloud`");
+    Err(refused(address, why))
+}
+
+#[cfg(feature = "cloud")]
+pub(super) use cloud::remote;
+
+#[cfg(feature = "cloud")]
+mod cloud {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use object_store::aws::AmazonS3Builder;
+    use object_store::azure::MicrosoftAzureBuilder;
+    use object_store::gcp::GoogleCloudStorageBuilder;
+    use object_store::http::HttpBuilder;
+    use object_store::{ClientOptions, ObjectStore, RetryConfig};
+
+    use super::{check, refused, scheme};
+    use crate::error::StoreError;
+    use crate::store::Store;
+
+    pub(in crate::store) fn remote(kind: &str, address: &str) -> Result<Store, StoreError> {
+        check(address)?;
+        // The one provider of cryptography. A second call finds it installed, which is as good.
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let usual = build(kind, address, false)?;
+        let past_caches = build(kind, address, true)?;
+        let rest = scheme(address).map_or("", |(_, rest)| rest);
+        // HTTP takes the whole address as its root; the others take the name of the bucket.
+        let root = match kind {
+            "http" | "https" => "",
+            _ => rest.split_once('/').map_or("", |(_, root)| root),
+        };
+        Ok(Store::new(address, usual, Some(past_caches), root, None))
+    }
+
+    fn build(
+        kind: &str,
+        address: &str,
+        past_caches: bool,
+    ) -> Result<Arc<dyn ObjectStore>, StoreError> {
+        let failed = |error: object_store::Error| refused(address, error);
+        // Retries are this crate's: a range is tried again at another source, within one deadline.
+        let retry = RetryConfig { max_retries: 0, ..RetryConfig::default() };
+        let mut client = ClientOptions::new()
+            .with_timeout_disabled()
+            .with_connect_timeout(Duration::from_secs(10));
+        if past_caches {
+            let value = http_header("no-cache");
+            client = client.with_default_headers(value);
+        }
+        let bucket = scheme(address).and_then(|(_, rest)| rest.split('/').next()).unwrap_or("");
+        Ok(match kind {
+            "s3" | "s3a" => {
+                let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+                if std::env::var_os("AWS_ALLOW_HTTP").is_some_and(|value| value == "true") {
+                    client = client.with_allow_http(true);
+                }
+                builder = builder.with_client_options(client).with_retry(retry);
+                Arc::new(builder.build().map_err(failed)?)
+            }
+            "gs" => Arc::new(
+                GoogleCloudStorageBuilder::from_env()
+                    .with_bucket_name(bucket)
+                    .with_client_options(client)
+                    .with_retry(retry)
+                    .build()
+                    .map_err(failed)?,
+            ),
+            "az" | "azure" => Arc::new(
+                MicrosoftAzureBuilder::from_env()
+                    .with_container_name(bucket)
+                    .with_client_options(client)
+                    .with_retry(retry)
+                    .build()
+                    .map_err(failed)?,
+            ),
+            "http" | "https" => Arc::new(
+                HttpBuilder::new()
+                    .with_url(address)
+                    .with_client_options(client.with_allow_http(true))
+                    .with_retry(retry)
+                    .build()
+                    .map_err(failed)?,
+            ),
+            other => {
+                let why = format!("{other} is not known; a path, s3, gs, az, http or https");
+                return Err(refused(address, why));
+            }
+        })
+    }
+
+    fn http_header(value: &'static str) -> reqwest::header::HeaderMap {
+        let mut headers = reqwest::header::HeaderMap::new();
+        let value = reqwest::header::HeaderValue::from_static(value);
+        let _none_before = headers.insert(reqwest::header::CACHE_CONTROL, value);
+        headers
+    }
+}
+
+/// Names of environment variables whose values never stand in a message.
+const SECRET: [&str; 12] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AZURE_STORAGE_ACCOUNT_KEY",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_TOKEN",
+    "AZURE_STORAGE_CLIENT_SECRET",
+    "AZURE_CLIENT_SECRET",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+];
+
+/// The text of a library's error, without addresses' users and queries and without the values of
+/// secret variables.
+pub(crate) fn redact(error: &dyn fmt::Display) -> String {
+    let mut text = error.to_string();
+    let values = SECRET.iter().filter_map(|name| std::env::var(name).ok());
+    for value in values.filter(|value| value.len() >= 4) {
+        text = text.replace(&value, "(secret)");
+    }
+    let words: Vec<_> = text.split_whitespace().map(without_secrets).collect();
+    let mut text = words.join(" ");
+    // Bodies of answers can be long, and are of others.
+    if let Some((at, _)) = text.char_indices().nth(400) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
+}
+
+/// An address without user, password, query and fragment.
+fn without_secrets(word: &str) -> String {
+    let Some((scheme, rest)) = word.split_once("://") else { return word.to_owned() };
+    let (rest, hidden) = match rest.find(['?', '#']) {
+        Some(at) => (rest.get(..at).unwrap_or_default(), "?(hidden)"),
+        None => (rest, ""),
+    };
+    let (host, path) = match rest.find('/') {
+        Some(at) => rest.split_at_checked(at).unwrap_or((rest, "")),
+        None => (rest, ""),
+    };
+    let host = host.rsplit_once('@').map_or(host, |(_user, host)| host);
+    format!("{scheme}://{host}{path}{hidden}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_address_and_no_message_shows_a_credential() {
+        for (text, shown) in [
+            ("s3://bucket/prefix", "s3://bucket/prefix"),
+            ("https://user:hunter2@host/x?sig=abc#y", "https://host/x?(hidden)"),
+            ("GET https://host/x?X-Amz-Signature=abc: 403", "GET https://host/x?(hidden) 403"),
+            ("no address", "no address"),
+        ] {
+            assert_eq!(redact(&text), shown);
+        }
+        for wrong in ["https://user:hunter2@host/x", "https://host/x?sig=abc", "s3://k:s@bucket"] {
+            let error = Store::open(wrong).unwrap_err().to_string();
+            assert!(error.contains("environment"), "{error}");
+            assert!(!error.contains("hunter2") && !error.contains("abc") && !error.contains("k:s"));
+        }
+        let long = redact(&"x ".repeat(1000));
+        assert!(long.chars().count() <= 401);
+    }
+
+    #[test]
+    fn a_path_is_no_address() {
+        assert_eq!(scheme("/var/lib/store"), None);
+        assert_eq!(scheme("C://x"), Some(("C", "x")));
+        assert_eq!(scheme("s3://bucket/a"), Some(("s3", "bucket/a")));
+        assert!(matches!(Store::open("/does/not/exist"), Err(StoreError::Address { .. })));
+    }
+}

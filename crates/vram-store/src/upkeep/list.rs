@@ -1,0 +1,54 @@
+//! What a store says that it holds. Nothing of it is proven.
+
+use crate::error::StoreError;
+use crate::manifest::{MANIFEST_LEN_MAX, Manifest, ManifestError, Unproven};
+use crate::naming::id::ManifestId;
+use crate::naming::layout::{MODELS, Named, manifest_key, parse};
+use crate::options::StoreOptions;
+use crate::store::Store;
+
+/// A manifest in a listing.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Listed {
+    /// Its key.
+    pub key: String,
+    /// Its digest, as its key says.
+    pub id: ManifestId,
+    /// Its revision, as its key says.
+    pub revision: u64,
+    /// What it states; or why it is no manifest of that name.
+    pub manifest: Result<Manifest, ManifestError>,
+}
+
+impl Store {
+    /// Lists all manifests, or those of one model, in the order of their keys. None of them is proven.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store.
+    pub fn list_manifests(
+        &self,
+        model: Option<&str>,
+        options: &StoreOptions<'_>,
+    ) -> Result<Vec<Listed>, StoreError> {
+        let prefix = model.map_or_else(|| MODELS.to_owned(), crate::naming::layout::model_folder);
+        let mut found = Vec::new();
+        for (key, _) in self.list(&prefix, options)? {
+            let Some(Named::Manifest { revision, id, .. }) = parse(&key) else { continue };
+            let Some(bytes) = self.object(&key, MANIFEST_LEN_MAX, true, options)? else { continue };
+            let read = Unproven::read(&bytes, &id).map(|one| one.manifest().clone());
+            // In the folder of another model, nobody who asks for that model may find it.
+            let manifest = read.and_then(|manifest| {
+                if manifest_key(&manifest.model, manifest.revision, &id) == key {
+                    Ok(manifest)
+                } else {
+                    let (model, revision) = (manifest.model, manifest.revision);
+                    Err(ManifestError::Another { model, revision })
+                }
+            });
+            found.push(Listed { key, id, revision, manifest });
+        }
+        Ok(found)
+    }
+}

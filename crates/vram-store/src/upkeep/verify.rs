@@ -1,0 +1,264 @@
+//! Whether a store is sound: its manifests, and the images that they name.
+
+use core::hash::BuildHasher as _;
+use std::collections::BTreeSet;
+use std::hash::RandomState;
+use std::sync::Arc;
+
+use vram_seal::KeyRing;
+
+use crate::error::{Cause, Part, StoreError};
+use crate::fetch::{Answer, CallSource, read_whole};
+use crate::manifest::{ManifestError, ShardEntry, Trusted};
+use crate::naming::id::{ImageId, ManifestId};
+use crate::naming::layout::{image_key, parts_key};
+use crate::naming::parts::Parts;
+use crate::options::{StoreEvent, StoreOptions};
+use crate::read::{ImageRead, Means, verify_only};
+use crate::store::Store;
+
+/// What proves the images.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum VerifyMeans<'a> {
+    /// The keys, and the context that all images were sealed in.
+    Keys(&'a KeyRing, &'a [u8]),
+    /// The digests of parts: no key is needed, and a wrong byte is found to 8 MiB.
+    Keyless,
+}
+
+/// How much of each image is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Sample {
+    /// Every byte.
+    All,
+    /// So many of each hundred parts, drawn at random; without the key alone.
+    Percent(u8),
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Finding {
+    /// The key of the object.
+    pub key: String,
+    /// The part of it that is wrong, if it is one.
+    pub part: Option<Part>,
+    /// What is wrong.
+    pub what: String,
+}
+
+/// What verifying a store found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct StoreVerdict {
+    /// Manifests that were read, and proven if there was a key.
+    pub manifests: u64,
+    /// Manifests of keys that the caller does not have, which were not verified.
+    pub other_keys: u64,
+    /// Images that were verified.
+    pub images: u64,
+    /// Bytes that were read and found good.
+    pub bytes: u64,
+    /// Everything that is wrong.
+    pub findings: Vec<Finding>,
+}
+
+impl StoreVerdict {
+    /// Returns true if nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.findings.is_empty()
+    }
+}
+
+impl Store {
+    /// Verifies all manifests, or those of one model, and every image that they name.
+    ///
+    /// # Errors
+    ///
+    /// Those of the store. What is wrong with objects is in the verdict.
+    pub fn verify(
+        &self,
+        model: Option<&str>,
+        means: VerifyMeans<'_>,
+        sample: Sample,
+        options: &StoreOptions<'_>,
+    ) -> Result<StoreVerdict, StoreError> {
+        let mut verdict = StoreVerdict::default();
+        let mut seen = BTreeSet::new();
+        for listed in self.list_manifests(model, options)? {
+            let trusted = match listed.manifest.and_then(|_good| {
+                // Read again by its digest, so that one rule decides what is believed.
+                self.trusted(&listed.key, &listed.id, means, options)
+            }) {
+                Ok(trusted) => trusted,
+                Err(ManifestError::UnknownKey { .. }) => {
+                    verdict.other_keys = verdict.other_keys.saturating_add(1);
+                    continue;
+                }
+                Err(why) => {
+                    let part = Some(Part::Manifest);
+                    verdict.findings.push(Finding { key: listed.key, part, what: why.to_string() });
+                    continue;
+                }
+            };
+            verdict.manifests = verdict.manifests.saturating_add(1);
+            for shard in trusted.shards().iter().filter(|shard| seen.insert(shard.image)) {
+                options.go_on()?;
+                verdict.images = verdict.images.saturating_add(1);
+                match means {
+                    VerifyMeans::Keys(keys, context) => {
+                        let means = Means::Keys { keys, context };
+                        self.verify_image(&trusted, shard, means, options, &mut verdict)?;
+                    }
+                    VerifyMeans::Keyless => {
+                        self.verify_parts(shard, sample, options, &mut verdict)?;
+                    }
+                }
+            }
+        }
+        Ok(verdict)
+    }
+
+    fn trusted(
+        &self,
+        key: &str,
+        id: &ManifestId,
+        means: VerifyMeans<'_>,
+        options: &StoreOptions<'_>,
+    ) -> Result<Trusted, ManifestError> {
+        let bytes = self.object(key, crate::manifest::MANIFEST_LEN_MAX, true, options);
+        let bytes = bytes.ok().flatten().unwrap_or_default();
+        let read = crate::manifest::Unproven::read(&bytes, id)?;
+        match means {
+            VerifyMeans::Keys(keys, _) => read.prove(keys, None),
+            // Its digest is the one of its name; that nobody else put it there is not shown.
+            VerifyMeans::Keyless => read.prove_by_pin(id),
+        }
+    }
+
+    /// Under the key: the first altered segment is named.
+    fn verify_image(
+        &self,
+        trusted: &Trusted,
+        shard: &ShardEntry,
+        means: Means<'_>,
+        options: &StoreOptions<'_>,
+        verdict: &mut StoreVerdict,
+    ) -> Result<(), StoreError> {
+        let sources = [CallSource::new(self.clone())];
+        let read = ImageRead::new(trusted, shard, means, &sources, options);
+        let mut good = 0_u64;
+        let outcome = verify_only(&read, &mut |len, from| {
+            good = good.saturating_add(len);
+            let (done, total) = (good, shard.image_len);
+            options.tell(&StoreEvent::Progress { done, total, source: Arc::from(from) });
+        });
+        verdict.bytes = verdict.bytes.saturating_add(good);
+        let key = image_key(&shard.image);
+        match outcome {
+            Ok(()) => {}
+            Err(StoreError::NoSource { causes, .. }) => {
+                verdict.findings.extend(causes.into_iter().map(|cause| {
+                    let part = match &cause {
+                        Cause::Lied(lie) => Some(lie.part),
+                        _ => None,
+                    };
+                    let what = match part {
+                        Some(part) => part.to_string(),
+                        None => cause.to_string(),
+                    };
+                    Finding { key: key.clone(), part, what }
+                }));
+            }
+            Err(error @ (StoreError::Manifest { .. } | StoreError::Seal(_))) => {
+                verdict.findings.push(Finding { key, part: None, what: error.to_string() });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Without the key: every altered part is named.
+    fn verify_parts(
+        &self,
+        shard: &ShardEntry,
+        sample: Sample,
+        options: &StoreOptions<'_>,
+        verdict: &mut StoreVerdict,
+    ) -> Result<(), StoreError> {
+        let (key, digests) = (image_key(&shard.image), parts_key(&shard.image));
+        let mut found = |key: &str, part, what: String| {
+            verdict.findings.push(Finding { key: key.to_owned(), part, what });
+        };
+        let parts = match self.digests_of(&shard.image, shard.image_len, options)? {
+            Ok(parts) => parts,
+            Err(what) => {
+                found(&digests, Some(Part::Parts), what);
+                return Ok(());
+            }
+        };
+        match self.len(&key, options)? {
+            Some(len) if len == shard.image_len => {}
+            Some(len) => {
+                let part = Part::Length { expected: shard.image_len, found: len };
+                found(&key, Some(part), part.to_string());
+                return Ok(());
+            }
+            None => {
+                found(&key, None, "it is not there, and a manifest names it".to_owned());
+                return Ok(());
+            }
+        }
+        let mut good = 0_u64;
+        for at in (0..parts.count()).filter(|at| drawn(*at, sample)) {
+            options.go_on()?;
+            let Some(range) = parts.range(at) else { continue };
+            let len = range.end.saturating_sub(range.start);
+            let bytes = self.object_range(&key, range, shard.image_len, options)?;
+            if bytes.is_some_and(|bytes| parts.holds(at, &bytes)) {
+                good = good.saturating_add(len);
+                let (done, source) = (good, Arc::clone(self.name()));
+                options.tell(&StoreEvent::Progress { done, total: shard.image_len, source });
+            } else {
+                let part = Part::FilePart(at);
+                found(&key, Some(part), part.to_string());
+            }
+        }
+        verdict.bytes = verdict.bytes.saturating_add(good);
+        Ok(())
+    }
+
+    fn digests_of(
+        &self,
+        image: &ImageId,
+        image_len: u64,
+        options: &StoreOptions<'_>,
+    ) -> Result<Result<Parts, String>, StoreError> {
+        let (store, key, limits) = (self.clone(), parts_key(image), options.limits);
+        let len = Parts::object_len(image_len);
+        let read = async move { read_whole(&store, &key, len, true, &limits).await };
+        let bytes = match options.wait(read)? {
+            Answer::Bytes(bytes) => bytes,
+            Answer::Absent => return Ok(Err("it is not there".to_owned())),
+            other => return Ok(Err(format!("it cannot be read: {other:?}"))),
+        };
+        Ok(match Parts::from_bytes(&bytes, image_len) {
+            Ok(parts) if parts.id() == image => Ok(parts),
+            _ => Err(Part::Parts.to_string()),
+        })
+    }
+}
+
+/// Whether a part is among those that are read. The first one always is.
+fn drawn(part: u64, sample: Sample) -> bool {
+    match sample {
+        Sample::All => true,
+        Sample::Percent(percent) => {
+            let random = RandomState::new().hash_one(part).checked_rem(100).unwrap_or(0);
+            part == 0 || random < u64::from(percent)
+        }
+    }
+}

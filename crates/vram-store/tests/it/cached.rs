@@ -1,0 +1,161 @@
+//! The cache folder: bounded, filled by the pass that loads, verified on every use; interrupted pulls.
+
+use std::fs;
+
+use vram_alloc::ByteLen;
+use vram_store::{Cache, ImageId, Pull, StoreError, StoreEvent, image_key};
+
+use crate::liar::{Liar, Lie};
+use crate::support::{World, content, load, noting};
+
+const LEN: usize = 20_000;
+
+fn world() -> World {
+    let world = World::new();
+    world.push(vec![world.file("one", LEN), world.file("two", LEN)]);
+    world
+}
+
+fn cache(world: &World, limit: u64) -> Cache {
+    Cache::open(world.folder.path().join("cache"), ByteLen::new(limit)).unwrap()
+}
+
+fn path(world: &World, image: &ImageId) -> std::path::PathBuf {
+    world.folder.path().join("cache").join(image_key(image))
+}
+
+#[test]
+fn what_is_loaded_is_cached_by_the_same_pass_and_used_without_the_store() {
+    let world = world();
+    let (manifest, cache) = (world.manifest(7), cache(&world, 1 << 20));
+    let pull = Pull::new(&manifest, &world.keys, b"", &world.store).cache(&cache);
+    assert_eq!(load(&pull, 0).unwrap(), content("one", LEN));
+    let first = &manifest.shards()[0];
+    assert_eq!(ImageId::of(&fs::read(path(&world, &first.image)).unwrap()), first.image);
+    assert_eq!(cache.used().get(), first.image_len);
+    let gone = Liar::store("gone", &world.objects, Lie::Absent);
+    let pull = Pull::new(&manifest, &world.keys, b"", &gone).cache(&cache);
+    assert_eq!(load(&pull, 0).unwrap(), content("one", LEN));
+    assert!(load(&pull, 1).is_err(), "the second one is not in the cache");
+}
+
+/// Wrong bytes in a cache are not used, do not stay, and cost nothing but the way to the next source.
+#[test]
+fn a_wrong_file_in_the_cache_is_dropped_named_and_replaced() {
+    let world = world();
+    let (manifest, cache) = (world.manifest(7), cache(&world, 1 << 20));
+    let image = manifest.shards()[0].image;
+    let fill = Pull::new(&manifest, &world.keys, b"", &world.store).cache(&cache);
+    assert_eq!(fill.to_cache().unwrap().len(), 2);
+    let good = fs::read(path(&world, &image)).unwrap();
+    for at in [0, 240, 300, 3000, 4096, 9000, good.len() - 1, usize::MAX] {
+        for by_stream in [true, false] {
+            let mut wrong = good.clone();
+            match wrong.get_mut(at) {
+                Some(byte) => *byte ^= 1,
+                None => wrong.truncate(10_000),
+            }
+            fs::write(path(&world, &image), &wrong).unwrap();
+            let mut events = Vec::new();
+            let pull = Pull::new(&manifest, &world.keys, b"", &world.store).cache(&cache);
+            let pull = pull.options(noting(&mut events));
+            if by_stream {
+                assert_eq!(load(&pull, 0).unwrap(), content("one", LEN), "{at}");
+            } else {
+                assert_eq!(pull.to_cache().unwrap().len(), 2);
+            }
+            drop(pull);
+            assert_eq!(fs::read(path(&world, &image)).unwrap(), good, "{at}, {by_stream}");
+            let dropped = |event: &StoreEvent| matches!(event, StoreEvent::Dropped { .. });
+            let told = events.iter().any(dropped);
+            assert!(told || at == usize::MAX, "{at}, {by_stream}: {events:?}");
+        }
+    }
+}
+
+#[test]
+fn a_cache_without_room_is_told_before_the_first_byte_and_stops_no_load() {
+    let world = world();
+    let manifest = world.manifest(7);
+    let small = cache(&world, manifest.shards()[0].image_len + 10);
+    let pull = Pull::new(&manifest, &world.keys, b"", &world.store).cache(&small);
+    let refused = pull.to_cache().unwrap_err();
+    assert!(matches!(refused, StoreError::NoRoom { .. }), "{refused}");
+    assert_eq!(small.used(), ByteLen::ZERO);
+    assert_eq!(load(&pull, 0).unwrap(), content("one", LEN));
+    assert_eq!(small.used().get(), manifest.shards()[0].image_len);
+    // The second one has no room beside the first, which belongs to the same model.
+    assert_eq!(load(&pull, 1).unwrap(), content("two", LEN));
+    assert_eq!(small.used().get(), manifest.shards()[0].image_len);
+}
+
+/// For repairs: any range of the content, opened, and a source that lies about it is left out.
+#[test]
+fn the_content_can_be_read_at_any_position_around_a_liar() {
+    use vram_files::Source as _;
+
+    let world = world();
+    let manifest = world.manifest(7);
+    let expected = content("two", LEN);
+    let liar = Liar::store("liar", &world.objects, Lie::Flip(9000, 1));
+    let mut events = Vec::new();
+    let pull = Pull::new(&manifest, &world.keys, b"", &world.store).mirror(&liar);
+    let pull = pull.options(noting(&mut events).range_len(64 << 10));
+    let source = pull.content(1).unwrap();
+    assert_eq!(source.len(), 20_000);
+    for (offset, len) in [(0, 20_000), (0, 0), (20_000, 0), (4095, 2), (8192, 4096), (19_999, 1)] {
+        let mut found = vec![0; len];
+        source.read_at(offset, &mut found).unwrap();
+        let from = usize::try_from(offset).unwrap();
+        assert_eq!(found, expected[from..from + len], "{offset}, {len}");
+    }
+    assert!(source.read_at(19_999, &mut [0; 2]).is_err());
+    assert!(source.read_at(u64::MAX, &mut [0; 2]).is_err());
+    drop(source);
+    drop(pull);
+    assert!(events.iter().any(|event| matches!(event, StoreEvent::SourceLied(_))));
+}
+
+/// What lies there is proven again, and only what is missing is fetched.
+#[test]
+fn an_interrupted_pull_goes_on_from_what_is_proven() {
+    let world = World::new();
+    world.push(vec![world.file("model", 1 << 20)]);
+    let manifest = world.manifest(7);
+    let shard = &manifest.shards()[0];
+    let whole = tempfile::tempdir().unwrap();
+    let pull = Pull::new(&manifest, &world.keys, b"", &world.store);
+    let images = pull.to_folder(whole.path()).unwrap();
+    assert_eq!(images[0].shard(), shard);
+    let good = fs::read(images[0].path()).unwrap();
+    let end = good.len() - 1;
+    for (there, wrong) in
+        [(0, None), (100, None), (300_000, None), (300_000, Some(250_000)), (end, Some(3))]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let partial = folder.path().join(format!(".vram-{}.pull", shard.image));
+        let mut left = good[..there].to_vec();
+        if let Some(at) = wrong {
+            left[at] ^= 1;
+        }
+        fs::write(&partial, &left).unwrap();
+        let mut events = Vec::new();
+        let options = noting(&mut events).range_len(64 << 10);
+        let pull = Pull::new(&manifest, &world.keys, b"", &world.store).options(options);
+        let images = pull.to_folder(folder.path()).unwrap();
+        drop(pull);
+        assert_eq!(fs::read(images[0].path()).unwrap(), good, "{there}, {wrong:?}");
+        assert!(!partial.exists());
+        let resumed = events.iter().find_map(|event| match event {
+            StoreEvent::Progress { done, source, .. } if &**source == "resumed" => Some(*done),
+            _ => None,
+        });
+        let proven = usize::try_from(resumed.unwrap()).unwrap();
+        let first_wrong = wrong.unwrap_or(there);
+        assert!(proven <= first_wrong, "{proven} of {first_wrong}");
+        assert!(
+            proven == 0 || proven + (64 << 10) + 4096 > first_wrong,
+            "{proven} of {first_wrong}"
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Sources that fail: tried again by range, given up, timed, cancelled.
+
+use core::time::Duration;
+use std::time::Instant;
+
+use vram_files::CancelToken;
+use vram_store::{Pull, StoreError, StoreEvent, StoreOptions};
+
+use crate::liar::{Liar, Lie};
+use crate::support::{World, content, load, noting, refusal};
+
+const LEN: usize = 300_000;
+
+fn world() -> World {
+    let world = World::new();
+    world.push(vec![world.file("model", LEN)]);
+    world
+}
+
+#[test]
+fn a_range_is_tried_again_and_not_the_whole_load() {
+    let world = world();
+    let manifest = world.manifest(7);
+    for lie in [Lie::FailFirst(2), Lie::Reset(2), Lie::Stall(1)] {
+        let slow = Liar::store("slow", &world.objects, lie.clone());
+        let mut events = Vec::new();
+        let pull = Pull::new(&manifest, &world.keys, b"", &slow).options(noting(&mut events));
+        assert_eq!(load(&pull, 0).unwrap(), content("model", LEN), "{lie:?}");
+        drop(pull);
+        let again = events.iter().filter(|event| matches!(event, StoreEvent::Retried { .. }));
+        assert!((1..=2).contains(&again.count()), "{lie:?}: {events:?}");
+        assert!(!events.iter().any(|event| matches!(event, StoreEvent::SourceLied(_))));
+    }
+}
+
+#[test]
+fn a_source_that_goes_on_failing_is_given_up_and_the_next_one_serves() {
+    let world = world();
+    let manifest = world.manifest(7);
+    for (lie, why) in [
+        (Lie::FailFirst(u64::MAX), "503 Slow Down"),
+        (Lie::Reset(u64::MAX), "503 Slow Down"),
+        (Lie::Stall(u64::MAX), "no byte within"),
+        (Lie::Absent, "it is not there"),
+        (Lie::Denied, ""),
+    ] {
+        let broken = Liar::store("broken", &world.objects, lie.clone());
+        let mut events = Vec::new();
+        let pull = Pull::new(&manifest, &world.keys, b"", &world.store).mirror(&broken);
+        let pull = pull.options(noting(&mut events));
+        assert_eq!(load(&pull, 0).unwrap(), content("model", LEN), "{lie:?}");
+        drop(pull);
+        let gave_up = |event: &StoreEvent| match event {
+            StoreEvent::GaveUp { source, why: told } => &**source == "broken" && told.contains(why),
+            _ => false,
+        };
+        assert!(events.iter().any(gave_up), "{lie:?}: {events:?}");
+
+        let mut events = Vec::new();
+        let alone = Pull::new(&manifest, &world.keys, b"", &broken).options(noting(&mut events));
+        let refused = refusal(load(&alone, 0));
+        assert!(!refused.is_integrity(), "{refused}");
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
+}
+
+#[test]
+fn one_deadline_and_one_token_end_the_whole_call() {
+    let world = world();
+    let manifest = world.manifest(7);
+    let never = Liar::store("never", &world.objects, Lie::Stall(u64::MAX));
+    let began = Instant::now();
+    let options = StoreOptions::new().deadline(Duration::from_millis(100));
+    let pull = Pull::new(&manifest, &world.keys, b"", &never).options(options);
+    assert!(matches!(refusal(load(&pull, 0)), StoreError::Deadline { .. }));
+    let token = CancelToken::new();
+    let options = StoreOptions::new().cancel(token.clone());
+    let pull = Pull::new(&manifest, &world.keys, b"", &never).options(options);
+    let cancelling = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(50));
+        token.cancel();
+    });
+    assert!(matches!(refusal(load(&pull, 0)), StoreError::Cancelled));
+    cancelling.join().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// However long the image: so many ranges are in memory, and no more.
+#[test]
+fn no_more_ranges_are_asked_for_than_the_window_has_room_for() {
+    let world = World::new();
+    world.push(vec![world.file("model", 3_000_000)]);
+    let manifest = world.manifest(7);
+    let counting = crate::liar::Counting::over(&world.objects);
+    let options = StoreOptions::new().range_len(64 << 10).in_flight(3);
+    let pull = Pull::new(&manifest, &world.keys, b"", &counting.store()).options(options);
+    assert_eq!(load(&pull, 0).unwrap().len(), 3_000_000);
+    let most = counting.most_at_once();
+    assert!((1..=3).contains(&most), "{most}");
+}

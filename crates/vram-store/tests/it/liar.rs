@@ -1,0 +1,312 @@
+//! A source that lies: a store whose answers are altered on their way.
+
+use core::fmt;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use vram_store::Store;
+use vram_store::object_store::path::Path;
+use vram_store::object_store::{
+    CopyOptions, Error, Extensions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult,
+    MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload,
+    PutResult, Result,
+};
+
+/// What a source does to an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// Another value of one byte.
+    Flip(u64, u8),
+    /// The object ends early, and says so.
+    Short(u64),
+    /// The object goes on, and says so.
+    Long(u64),
+    /// Answers have fewer bytes than were asked for, of an object that says the right length.
+    ShortAnswers,
+    /// Answers have more bytes than were asked for.
+    LongAnswers,
+    /// Two ranges change places.
+    Swap(Range<u64>, Range<u64>),
+    /// Other bytes altogether.
+    Instead(Vec<u8>),
+    /// The first so many requests fail, then all is well.
+    FailFirst(u64),
+    /// The stream breaks in the middle; the first so many times.
+    Reset(u64),
+    /// No byte ever comes; the first so many times.
+    Stall(u64),
+    /// Nothing is there.
+    Absent,
+    /// The account may not read.
+    Denied,
+}
+
+/// A store that lies about images alone.
+pub(crate) struct Liar {
+    inner: Arc<dyn ObjectStore>,
+    lie: Lie,
+    asked: AtomicU64,
+}
+
+impl Liar {
+    pub(crate) fn store(name: &str, inner: &Arc<impl ObjectStore>, lie: Lie) -> Store {
+        let inner: Arc<dyn ObjectStore> = inner.clone();
+        Store::over(name, Arc::new(Self { inner, lie, asked: AtomicU64::new(0) }))
+    }
+
+    fn altered(&self, mut bytes: Vec<u8>) -> Vec<u8> {
+        let at = |place: u64| usize::try_from(place).unwrap();
+        match &self.lie {
+            Lie::Flip(place, with) => {
+                if let Some(byte) = bytes.get_mut(at(*place)) {
+                    *byte ^= with;
+                }
+            }
+            Lie::Short(by) => bytes.truncate(bytes.len().saturating_sub(at(*by))),
+            Lie::Long(by) => bytes.resize(bytes.len() + at(*by), 0),
+            Lie::Swap(one, other) => {
+                for (a, b) in (one.clone()).zip(other.clone()) {
+                    bytes.swap(at(a), at(b));
+                }
+            }
+            Lie::Instead(other) => bytes.clone_from(other),
+            _ => {}
+        }
+        bytes
+    }
+}
+
+impl fmt::Display for Liar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("liar")
+    }
+}
+
+impl fmt::Debug for Liar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Liar")
+    }
+}
+
+fn broken() -> Error {
+    Error::Generic { store: "liar", source: "503 Slow Down".into() }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Liar {
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if !location.as_ref().contains(".vseal") {
+            return self.inner.get_opts(location, options).await;
+        }
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        match self.lie {
+            Lie::FailFirst(count) if asked < count => return Err(broken()),
+            Lie::Stall(count) if asked < count => return core::future::pending().await,
+            Lie::Absent => {
+                let source = "liar".into();
+                return Err(Error::NotFound { path: location.to_string(), source });
+            }
+            Lie::Denied => {
+                let source = "liar".into();
+                return Err(Error::PermissionDenied { path: location.to_string(), source });
+            }
+            _ => {}
+        }
+        let range = options.range.clone();
+        let whole = self.inner.get_opts(location, GetOptions::default()).await?;
+        let (mut meta, attributes) = (whole.meta.clone(), whole.attributes.clone());
+        let bytes = self.altered(whole.bytes().await?.to_vec());
+        meta.size = bytes.len().try_into().unwrap();
+        let range = match range {
+            Some(GetRange::Bounded(range)) => range,
+            _ => 0..meta.size,
+        };
+        let end = range.end.min(meta.size);
+        let at = |place: u64| usize::try_from(place.min(meta.size)).unwrap();
+        let mut part = bytes[at(range.start.min(end))..at(end)].to_vec();
+        match self.lie {
+            Lie::ShortAnswers => part.truncate(part.len() / 2),
+            Lie::LongAnswers => part.push(0),
+            _ => {}
+        }
+        let mut pieces: Vec<Result<_>> =
+            part.chunks(5000).map(|piece| Ok(piece.to_vec().into())).collect();
+        if matches!(self.lie, Lie::Reset(count) if asked < count) {
+            pieces.truncate(pieces.len() / 2);
+            pieces.push(Err(broken()));
+        }
+        let payload = GetResultPayload::Stream(stream::iter(pieces).boxed());
+        let range = range.start.min(end)..end;
+        Ok(GetResult { payload, meta, range, attributes, extensions: Extensions::default() })
+    }
+
+    async fn put_opts(&self, at: &Path, bytes: PutPayload, how: PutOptions) -> Result<PutResult> {
+        self.inner.put_opts(at, bytes, how).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        how: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(at, how).await
+    }
+
+    fn delete_stream(
+        &self,
+        which: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(which)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, how: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, how).await
+    }
+}
+
+/// A store that counts how many reads are under way.
+#[derive(Debug)]
+pub(crate) struct Counting {
+    inner: Arc<dyn ObjectStore>,
+    now: Arc<AtomicU64>,
+    most: Arc<AtomicU64>,
+}
+
+impl Counting {
+    pub(crate) fn over(inner: &Arc<impl ObjectStore>) -> Self {
+        let inner: Arc<dyn ObjectStore> = inner.clone();
+        Self { inner, now: Arc::default(), most: Arc::default() }
+    }
+
+    pub(crate) fn store(&self) -> Store {
+        let (inner, now) = (Arc::clone(&self.inner), Arc::clone(&self.now));
+        Store::over("counting", Arc::new(Self { inner, now, most: Arc::clone(&self.most) }))
+    }
+
+    pub(crate) fn most_at_once(&self) -> u64 {
+        self.most.load(Ordering::Relaxed)
+    }
+}
+
+impl fmt::Display for Counting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("counting")
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Counting {
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(now, Ordering::Relaxed);
+        // Long enough for all that may begin to have begun.
+        std::thread::sleep(core::time::Duration::from_millis(2));
+        let answer = self.inner.get_opts(location, options).await;
+        self.now.fetch_sub(1, Ordering::Relaxed);
+        answer
+    }
+
+    async fn put_opts(&self, at: &Path, bytes: PutPayload, how: PutOptions) -> Result<PutResult> {
+        self.inner.put_opts(at, bytes, how).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        how: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(at, how).await
+    }
+
+    fn delete_stream(
+        &self,
+        which: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(which)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, how: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, how).await
+    }
+}
+
+/// A store that fails at a write: after so many, this one and all that follow.
+#[derive(Debug)]
+pub(crate) struct Dropping {
+    inner: Arc<dyn ObjectStore>,
+    left: AtomicU64,
+}
+
+impl Dropping {
+    pub(crate) fn store(inner: &Arc<impl ObjectStore>, writes: u64) -> Store {
+        let inner: Arc<dyn ObjectStore> = inner.clone();
+        Store::over("dropping", Arc::new(Self { inner, left: AtomicU64::new(writes) }))
+    }
+}
+
+impl fmt::Display for Dropping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("dropping")
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for Dropping {
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        self.inner.get_opts(location, options).await
+    }
+
+    async fn put_opts(&self, at: &Path, bytes: PutPayload, how: PutOptions) -> Result<PutResult> {
+        let take = |left: u64| left.checked_sub(1);
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+            return Err(broken());
+        }
+        self.inner.put_opts(at, bytes, how).await
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
+        how: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(at, how).await
+    }
+
+    fn delete_stream(
+        &self,
+        which: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
+        self.inner.delete_stream(which)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        self.inner.list(prefix)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, how: CopyOptions) -> Result<()> {
+        self.inner.copy_opts(from, to, how).await
+    }
+}

@@ -1,0 +1,17 @@
+//! A store from outside: pushed to, pulled from, lied to.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is the failure of the test")]
+#![expect(clippy::arithmetic_side_effects, reason = "small numbers, checked in test builds")]
+#![expect(clippy::indexing_slicing, reason = "an index out of bounds is the failure of the test")]
+
+#[macro_use]
+extern crate vram_testkit;
+
+mod cached;
+mod faults;
+mod liar;
+mod lies;
+mod manifests;
+mod pushing;
+mod support;
+mod upkeep;

@@ -1,0 +1,139 @@
+//! Which manifest is believed: by key, by pin; the rollback that the pin closes.
+
+use std::sync::Arc;
+
+use vram_seal::{KeyRing, SealKey};
+use vram_store::object_store::{ObjectStoreExt as _, PutPayload};
+use vram_store::{
+    Manifest, ManifestError, ManifestId, Pull, Push, StoreError, StoreOptions, Wanted, manifest_key,
+};
+
+use crate::support::{MODEL, World, content, load, push};
+
+fn put(world: &World, key: &str, bytes: Vec<u8>) {
+    let (objects, key) = (Arc::clone(&world.objects), key.into());
+    let put = async move { objects.put(&key, PutPayload::from(bytes)).await.unwrap() };
+    futures_util::FutureExt::now_or_never(put).unwrap();
+}
+
+fn find(world: &World, pin: Option<&ManifestId>) -> Result<ManifestId, StoreError> {
+    let wanted = Wanted { model: MODEL, revision: 7, pin };
+    let found = world.store.manifest(&wanted, &world.keys, &StoreOptions::new());
+    found.map(|trusted| *trusted.id())
+}
+
+/// The same content at another time is the same manifest to a reader.
+fn re_signed(manifest: &Manifest, key: &SealKey, change: impl FnOnce(&mut Manifest)) -> Manifest {
+    let mut other = manifest.clone();
+    change(&mut other);
+    other.signed(&key.manifest_key())
+}
+
+#[test]
+fn two_manifests_of_one_key_are_refused_unless_their_time_alone_differs() {
+    let world = World::new();
+    let pushed = world.push(vec![world.file("one", 5000)]);
+    let later = re_signed(&pushed.manifest, &world.key, |other| {
+        other.created = "2027-01-01T00:00:00Z".into();
+    });
+    put(&world, &manifest_key(MODEL, 7, &later.id()), later.to_bytes());
+    let lowest = pushed.id.min(later.id());
+    assert_eq!(find(&world, None).unwrap(), lowest);
+    assert_eq!(find(&world, Some(&later.id())).unwrap(), later.id());
+
+    let other = re_signed(&pushed.manifest, &world.key, |other| other.fleet = Some("x".into()));
+    put(&world, &manifest_key(MODEL, 7, &other.id()), other.to_bytes());
+    let refused = find(&world, None).unwrap_err();
+    let text = refused.to_string();
+    assert!(matches!(refused, StoreError::Ambiguous { .. }), "{text}");
+    for id in [&pushed.id, &other.id()] {
+        assert!(text.contains(&id.to_string()), "{text}");
+        assert_eq!(find(&world, Some(id)).unwrap(), *id, "a pin leaves nothing to choose");
+    }
+}
+
+/// Rotation: each reader takes the manifest whose key it has.
+#[test]
+fn manifests_of_two_keys_do_not_disturb_each_other() {
+    let world = World::new();
+    let other = SealKey::from_bytes(&[8; 32]);
+    let pushed = world.push(vec![world.file("one", 5000)]);
+    let file = world.file("one", 5000);
+    let by_other = world.store.push(&push(&other, vec![file]), &StoreOptions::new()).unwrap();
+    assert_ne!(by_other.manifest.shards[0].image, pushed.manifest.shards[0].image);
+    assert_eq!(find(&world, None).unwrap(), pushed.id);
+    let keys = KeyRing::new(other);
+    let wanted = Wanted { model: MODEL, revision: 7, pin: None };
+    let found = world.store.manifest(&wanted, &keys, &StoreOptions::new()).unwrap();
+    assert_eq!(*found.id(), by_other.id);
+    let neither = KeyRing::new(SealKey::from_bytes(&[9; 32]));
+    let refused = world.store.manifest(&wanted, &neither, &StoreOptions::new()).unwrap_err();
+    assert!(!refused.is_integrity(), "{refused}");
+    assert!(refused.to_string().contains("needs the key"), "{refused}");
+}
+
+#[test]
+fn a_manifest_under_a_name_that_is_not_its_own_is_refused() {
+    let world = World::new();
+    let pushed = world.push(vec![world.file("one", 5000)]);
+    let key = manifest_key(MODEL, 7, &pushed.id);
+    let mut bytes = pushed.manifest.to_bytes();
+    bytes[100] ^= 1;
+    put(&world, &key, bytes);
+    for pin in [None, Some(&pushed.id)] {
+        let refused = find(&world, pin).unwrap_err();
+        assert!(refused.is_integrity(), "{refused}");
+        let StoreError::Manifest { source, .. } = refused else { panic!("{refused}") };
+        assert!(matches!(*source, ManifestError::Digest { .. }), "{source}");
+    }
+    // A good one, in the place of another revision.
+    let eight = manifest_key(MODEL, 8, &pushed.id);
+    put(&world, &eight, pushed.manifest.to_bytes());
+    let wanted = Wanted { model: MODEL, revision: 8, pin: None };
+    let refused = world.store.manifest(&wanted, &world.keys, &StoreOptions::new()).unwrap_err();
+    assert!(refused.to_string().contains("revision 7"), "{refused}");
+}
+
+/// The hole that the seal format admits: an older valid object of the same model and context. Here an
+/// attacker brings back the older manifest with its images, under the same revision.
+#[test]
+fn a_pin_refuses_an_older_manifest_of_the_same_revision_and_key() {
+    let world = World::new();
+    let old = world.push(vec![world.file("old", 5000)]);
+    let aside = old.manifest.to_bytes();
+    let (objects, key) = (Arc::clone(&world.objects), manifest_key(MODEL, 7, &old.id));
+    let delete = async move { objects.delete(&key.as_str().into()).await.unwrap() };
+    futures_util::FutureExt::now_or_never(delete).unwrap();
+    let new = world.push(vec![world.file("new", 5000)]);
+    let (objects, key) = (Arc::clone(&world.objects), manifest_key(MODEL, 7, &new.id));
+    let delete = async move { objects.delete(&key.as_str().into()).await.unwrap() };
+    futures_util::FutureExt::now_or_never(delete).unwrap();
+    put(&world, &manifest_key(MODEL, 7, &old.id), aside);
+
+    // Without a pin the older one is believed: that is what the pin is for.
+    assert_eq!(find(&world, None).unwrap(), old.id);
+    let refused = find(&world, Some(&new.id)).unwrap_err();
+    assert!(matches!(refused, StoreError::NotFound { .. }), "{refused}");
+    let under_its_name = manifest_key(MODEL, 7, &new.id);
+    put(&world, &under_its_name, old.manifest.to_bytes());
+    let refused = find(&world, Some(&new.id)).unwrap_err();
+    assert!(refused.is_integrity(), "{refused}");
+}
+
+#[test]
+fn images_of_another_context_are_refused() {
+    let world = World::new();
+    let tenant = Push { context: b"tenant-1", ..push(&world.key, vec![world.file("one", 5000)]) };
+    world.store.push(&tenant, &StoreOptions::new()).unwrap();
+    let manifest = world.manifest(7);
+    for wrong in [&b""[..], b"tenant-2"] {
+        let pull = Pull::new(&manifest, &world.keys, wrong, &world.store);
+        let refused = pull.verify(0).unwrap_err();
+        assert!(matches!(refused, StoreError::Seal(_)), "{refused}");
+    }
+    Pull::new(&manifest, &world.keys, b"tenant-1", &world.store).verify(0).unwrap();
+    let pull = Pull::new(&manifest, &world.keys, b"tenant-1", &world.store);
+    // The importer of these tests expects no context.
+    assert!(load(&pull, 0).is_err());
+    assert_eq!(content("one", 3).len(), 3);
+}

@@ -1,0 +1,155 @@
+//! Speed as ratios in one run: a folder against `import_from`, S3 against its plain ranged GETs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vram_residency::ImportRequest;
+use vram_store::object_store::aws::AmazonS3Builder;
+use vram_store::object_store::path::Path;
+use vram_store::object_store::{ObjectStore, ObjectStoreExt as _};
+use vram_store::{Cache, Pull, Store, image_key};
+
+use crate::model::{MODEL, World, load, manager};
+use crate::s3;
+
+const ROUNDS: usize = 7;
+
+/// The middle one of several times.
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64()
+}
+
+fn rate(len: u64, seconds: f64) -> f64 {
+    #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "a figure for people")]
+    let bytes = len as f64;
+    bytes / seconds / 1e9
+}
+
+/// The largest resident memory of this process so far, in MiB.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or("0 0");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+#[test]
+fn a_load_from_a_folder_is_as_fast_as_an_import_of_the_file() {
+    let len: u64 = 512 << 20;
+    let world = World::new(usize::try_from(len).unwrap());
+    let at = world.folder.path().join("store");
+    let store = Store::open_or_create(at.to_str().unwrap()).unwrap();
+    let pushed = world.push(&store);
+    let manifest = world.manifest(&store, &pushed);
+    let image = at.join(image_key(&pushed.manifest.shards[0].image));
+    let device = manager(len);
+    let (mut loads, mut imports, mut pulls) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        let shard = device.import_from(ImportRequest::new(MODEL, 0), &image).unwrap();
+        imports.push(began.elapsed());
+        device.free_shard(&shard).unwrap();
+        let began = Instant::now();
+        let shard = load(&Pull::new(&manifest, &world.keys, b"", &store), &device).unwrap();
+        loads.push(began.elapsed());
+        device.free_shard(&shard).unwrap();
+    }
+    for _ in 0..3 {
+        let began = Instant::now();
+        Pull::new(&manifest, &world.keys, b"", &store).verify(0).unwrap();
+        pulls.push(began.elapsed());
+    }
+    let (load_time, import_time) = (median(loads), median(imports));
+    let ratio = import_time / load_time;
+    println!(
+        "  folder: import_from {:.2} GB/s, load {:.2} GB/s, ratio {ratio:.2}; verified by ranges {:.2} GB/s",
+        rate(len, import_time),
+        rate(len, load_time),
+        rate(len, median(pulls))
+    );
+    // The device itself is 512 MiB of this process.
+    println!("  memory: peak {} MiB with a device of {} MiB", peak(), len >> 20);
+    assert!(ratio >= 0.7, "far below what was measured: {ratio:.2}");
+}
+
+#[test]
+fn a_load_from_s3_is_nearly_as_fast_as_plain_ranged_gets() {
+    let Some(address) = s3::address() else { return };
+    let len: u64 = 256 << 20;
+    let world = World::new(usize::try_from(len).unwrap());
+    let store = s3::fresh(&address, "speed");
+    let began = Instant::now();
+    let pushed = world.push(&store);
+    println!(
+        "  s3: pushed at {:.2} GB/s, sealing and reading back included",
+        rate(len, began.elapsed().as_secs_f64())
+    );
+    let manifest = world.manifest(&store, &pushed);
+    let shard = &manifest.shards()[0];
+    let bucket = address.trim_start_matches("s3://").split('/').next().unwrap();
+    let client = vram_store::object_store::ClientOptions::new().with_allow_http(true);
+    let builder = AmazonS3Builder::from_env().with_bucket_name(bucket).with_client_options(client);
+    let objects: Arc<dyn ObjectStore> = Arc::new(builder.build().unwrap());
+    let key = Path::from(format!("speed-{}/{}", std::process::id(), image_key(&shard.image)));
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let image_len = shard.image_len;
+    let plain = || {
+        runtime.block_on(async {
+            let began = Instant::now();
+            let (mut at, mut waiting) = (0, std::collections::VecDeque::new());
+            let mut sum = 0;
+            while at < image_len || !waiting.is_empty() {
+                while at < image_len && waiting.len() < 8 {
+                    let range = at..(at + (8 << 20)).min(image_len);
+                    at = range.end;
+                    let (objects, key) = (Arc::clone(&objects), key.clone());
+                    waiting.push_back(tokio::spawn(async move {
+                        objects.get_range(&key, range).await.unwrap()
+                    }));
+                }
+                sum += waiting.pop_front().unwrap().await.unwrap().len() as u64;
+            }
+            assert_eq!(sum, image_len);
+            began.elapsed()
+        })
+    };
+    let device = manager(len);
+    let cache =
+        Cache::open(world.folder.path().join("cache"), vram_residency::ByteLen::new(1 << 30))
+            .unwrap();
+    let (mut plains, mut loads, mut cached, mut verifies) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..ROUNDS {
+        plains.push(plain());
+        let began = Instant::now();
+        let shard = load(&Pull::new(&manifest, &world.keys, b"", &store), &device).unwrap();
+        loads.push(began.elapsed());
+        device.free_shard(&shard).unwrap();
+        let began = Instant::now();
+        Pull::new(&manifest, &world.keys, b"", &store).verify(0).unwrap();
+        verifies.push(began.elapsed());
+    }
+    for _ in 0..3 {
+        let began = Instant::now();
+        let shard =
+            load(&Pull::new(&manifest, &world.keys, b"", &store).cache(&cache), &device).unwrap();
+        cached.push(began.elapsed());
+        device.free_shard(&shard).unwrap();
+    }
+    let plain_time = median(plains);
+    let (load_time, verify_time) = (median(loads), median(verifies));
+    println!(
+        "  s3: plain ranged GETs {:.2} GB/s, load {:.2} GB/s (ratio {:.2}), verified alone {:.2} GB/s (ratio {:.2})",
+        rate(len, plain_time),
+        rate(len, load_time),
+        plain_time / load_time,
+        rate(len, verify_time),
+        plain_time / verify_time
+    );
+    println!(
+        "  s3: with a cache, first load {:.2} GB/s, then {:.2} GB/s",
+        rate(len, cached[0].as_secs_f64()),
+        rate(len, cached[2].as_secs_f64())
+    );
+    assert!(plain_time / load_time >= 0.5, "far below what was measured");
+}
