@@ -36,7 +36,8 @@ const ROOMS: &[Room] = &[
         ours: &["vram-events", "vram-id", "vram-seal", "vram-files"],
         may_be_unsafe: false,
     },
-    // `deny(unsafe_code)`, lifted only for its CUDA module and for one file of vector instructions.
+    // `deny(unsafe_code)`, lifted only for its CUDA module, the host device's mapping and one file of
+    // vector instructions.
     Room { name: "vram-gpu", ours: &["vram-alloc", "cuda-shim"], may_be_unsafe: true },
     Room { name: "vram-model", ours: &["vram-alloc"], may_be_unsafe: false },
     Room { name: "vram-space", ours: &["vram-alloc", "vram-gpu"], may_be_unsafe: false },
@@ -130,7 +131,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("cust_raw", &["vram-gpu", "cuda-sim"]),
     ("dashmap", &["vram-core"]),
     ("ulid", &["vram-id"]),
-    ("rustix", &["vram-files"]),
+    ("rustix", &["vram-files", "vram-gpu"]),
     ("safetensors", &["vram-model"]),
     // Besides parsing headers: the program's `--json`, the metadata that this program reads, and
     // the lines of an audit.

@@ -1,4 +1,4 @@
-//! Where `unsafe` may stand: most crates forbid it, and vram-gpu has one folder and one file for it.
+//! Where `unsafe` may stand: most crates forbid it, and vram-gpu has one folder and two files for it.
 
 use super::crates;
 use super::source::Source;
@@ -6,7 +6,8 @@ use super::strip;
 use crate::workspace::Package;
 
 /// Crates that may be unsafe in some folders and files (below `src`) alone, and deny it at their root.
-const PLACES: &[(&str, &[&str])] = &[("vram-gpu", &["cuda/", "kernels/fingerprint/wide.rs"])];
+const PLACES: &[(&str, &[&str])] =
+    &[("vram-gpu", &["cuda/", "host/map.rs", "kernels/fingerprint/wide.rs"])];
 
 /// Programs (`crate program`) of crates that forbid `unsafe`, which cannot say so, with the reason.
 const PROGRAMS: &[(&str, &str)] =
@@ -122,6 +123,8 @@ mod tests {
         assert_eq!(found("vram-gpu", denied, "kernels/fingerprint/wide.rs", block), 0);
         assert_eq!(found("vram-gpu", denied, "kernels/fingerprint/wide.rs/x.rs", block), 1);
         assert_eq!(found("vram-gpu", denied, "kernels/fingerprint/sums.rs", block), 1);
+        assert_eq!(found("vram-gpu", denied, "host/map.rs", block), 0);
+        assert_eq!(found("vram-gpu", denied, "host/chunk.rs", block), 1);
         assert_eq!(found("vram-gpu", denied, "host.rs", "fn f() {} // unsafe"), 0);
         assert_eq!(found("vram-gpu", denied, "host.rs", block), 1);
         assert_eq!(found("vram-gpu", denied, "cuda.rs", block), 1);

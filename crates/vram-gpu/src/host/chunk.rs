@@ -1,32 +1,25 @@
-//! The bytes behind a host allocation: chunks that take host memory on their first write.
+//! What the bytes of a host allocation read as: chunks that take host memory on their first write.
 //!
 //! ```text
 //!   allocation   |  chunk 0  |  chunk 1  |  chunk 2  |ch 3|      CHUNK_LEN each, the last one short
-//!   host memory  [written~~~~)           [written)               a chunk holds a prefix; what lies
-//!   reads as     [written~~~~|garbage   )[written|garbage...)    behind it is one repeated byte
+//!   mapping      [written~~~~0000)       [written0000)           a prefix was written; behind it
+//!   reads as     [written~~~~|garbage   )[written|garbage...)    the mapping still holds zeros
 //! ```
 //!
-//! Each byte is written once: appending to the prefix copies straight into fresh memory.
+//! Fresh bytes read as one repeated byte, as garbage does on a card. That byte is stored only where a
+//! write leaves a gap before it. Through the address of the memory, fresh bytes read as zeros.
 
 #![expect(
     clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
     reason = "every position here lies inside an allocation whose range was checked, at most 2^48"
 )]
 
 use core::ops::Range;
-use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use vram_alloc::ByteLen;
 
+use super::map::{CHUNK_LEN, Map, ReadChunk, WriteChunk};
 use crate::GpuError;
-
-/// Bytes in a chunk: large enough that the lock costs little compared with the copy, small enough
-/// that two threads rarely use one chunk.
-pub(super) const CHUNK_LEN: usize = 2 << 20;
-
-/// Chunks in a page of the directory; a page is allocated on first use.
-const PAGE_CHUNKS: usize = 1024;
 
 /// A call that needs two chunks locks them in rising order of this key, so that two copies in
 /// opposite directions cannot deadlock.
@@ -35,21 +28,20 @@ pub(super) type LockKey = (u64, usize);
 /// All chunks of one allocation.
 #[derive(Debug)]
 pub(super) struct Chunks {
-    len: usize,
     seed: u64,
-    pages: Box<[OnceLock<Box<[Chunk]>>]>,
+    map: Map,
 }
 
-/// One chunk: its lock is held for one copy of at most [`CHUNK_LEN`] bytes.
-struct Chunk {
-    cells: RwLock<Cells>,
+/// A chunk that is locked for reading, or of which nothing was ever written.
+pub(super) struct Source<'a> {
+    chunk: Option<ReadChunk<'a>>,
+    garbage: u8,
 }
 
-/// A written prefix, and the byte value of everything behind it.
-pub(super) struct Cells {
-    prefix: Vec<u8>,
-    rest: u8,
-    len: usize,
+/// A chunk that is locked for writing.
+pub(super) struct Target<'a> {
+    chunk: WriteChunk<'a>,
+    garbage: u8,
 }
 
 /// A part of a range that lies in one chunk.
@@ -85,152 +77,111 @@ pub(super) fn pieces(range: Range<usize>) -> impl Iterator<Item = Piece> {
 }
 
 impl Chunks {
-    /// Room for `len` bytes; none of them has host memory yet.
+    /// Room for `len` bytes, at least 1; none of them has host memory yet.
     pub(super) fn new(len: ByteLen, seed: u64) -> Result<Self, GpuError> {
-        let refused = GpuError::HostMemory { wanted: len };
-        let count = len.to_usize().ok_or(refused)?;
-        let page_count = count.div_ceil(CHUNK_LEN).div_ceil(PAGE_CHUNKS);
-        let mut pages = Vec::new();
-        pages.try_reserve_exact(page_count).map_err(|_no_room| refused)?;
-        pages.resize_with(page_count, OnceLock::new);
-        Ok(Self { len: count, seed, pages: pages.into_boxed_slice() })
+        Ok(Self { seed, map: Map::new(len)? })
     }
 
-    /// Locks a chunk for reading; `None` if no chunk in its directory page was ever written.
-    pub(super) fn read(&self, chunk: usize) -> Option<RwLockReadGuard<'_, Cells>> {
-        let page = self.pages[chunk / PAGE_CHUNKS].get()?;
-        // If a copy panicked (it cannot), the bytes would be a mix, which the trait permits.
-        Some(page[chunk % PAGE_CHUNKS].cells.read().unwrap_or_else(PoisonError::into_inner))
+    /// The address of the first byte. All bytes follow each other from there.
+    pub(super) fn address(&self) -> usize {
+        self.map.address()
     }
 
-    /// Locks a chunk for writing.
-    pub(super) fn write(&self, chunk: usize) -> Result<RwLockWriteGuard<'_, Cells>, GpuError> {
-        let page = self.page(chunk / PAGE_CHUNKS)?;
-        Ok(page[chunk % PAGE_CHUNKS].cells.write().unwrap_or_else(PoisonError::into_inner))
+    /// Locks a chunk for reading, for one copy of at most [`CHUNK_LEN`] bytes.
+    pub(super) fn read(&self, chunk: usize) -> Source<'_> {
+        Source { chunk: self.map.read(chunk), garbage: self.garbage(chunk) }
+    }
+
+    /// Locks a chunk for writing, likewise.
+    pub(super) fn write(&self, chunk: usize) -> Result<Target<'_>, GpuError> {
+        Ok(Target { chunk: self.map.write(chunk)?, garbage: self.garbage(chunk) })
     }
 
     /// The value of a chunk's unwritten bytes: never zero, and different in the next chunk.
-    pub(super) fn garbage(&self, chunk: usize) -> u8 {
+    fn garbage(&self, chunk: usize) -> u8 {
         let chunk = u64::try_from(chunk).unwrap_or(u64::MAX);
         let mixed = (self.seed ^ chunk.rotate_left(32)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         mixed.to_be_bytes()[0] | 0x81
     }
+}
 
-    fn page(&self, page: usize) -> Result<&[Chunk], GpuError> {
-        let slot = &self.pages[page];
-        if let Some(chunks) = slot.get() {
-            return Ok(chunks);
+impl Source<'_> {
+    /// Copies the bytes at `start` to `target`.
+    pub(super) fn read(&self, start: usize, target: &mut [u8]) {
+        let (written, unwritten) = target.split_at_mut(self.known(start, target.len()));
+        if let Some(chunk) = self.chunk.as_ref().filter(|_| !written.is_empty()) {
+            chunk.read(start, written);
         }
-        let first = page * PAGE_CHUNKS;
-        let count = (self.len.div_ceil(CHUNK_LEN) - first).min(PAGE_CHUNKS);
-        let mut chunks = Vec::new();
-        if chunks.try_reserve_exact(count).is_err() {
-            return Err(no_host_memory(count * size_of::<Chunk>()));
-        }
-        chunks.extend((first..first + count).map(|chunk| {
-            let len = (self.len - chunk * CHUNK_LEN).min(CHUNK_LEN);
-            let cells = Cells { prefix: Vec::new(), rest: self.garbage(chunk), len };
-            Chunk { cells: RwLock::new(cells) }
-        }));
-        // Another thread may have set the page first; then that page is used.
-        Ok(slot.get_or_init(|| chunks.into_boxed_slice()))
+        unwritten.fill(self.garbage);
+    }
+
+    /// How many of the `len` bytes at `start` come before the first that was not written.
+    fn known(&self, start: usize, len: usize) -> usize {
+        let written = self.chunk.as_ref().map_or(0, ReadChunk::written);
+        written.saturating_sub(start).min(len)
     }
 }
 
-impl Cells {
+impl Target<'_> {
     /// Copies `source` to `start`.
-    pub(super) fn write(&mut self, start: usize, source: &[u8]) -> Result<(), GpuError> {
-        self.grow_to(start)?;
-        let known = (self.prefix.len() - start).min(source.len());
-        let (over, fresh) = source.split_at(known);
-        self.prefix[start..start + known].copy_from_slice(over);
-        self.prefix.extend_from_slice(fresh);
-        Ok(())
+    pub(super) fn write(&mut self, start: usize, source: &[u8]) {
+        self.grow_to(start);
+        self.chunk.write(start, source);
+        self.chunk.extend_written(start + source.len());
     }
 
-    /// Copies the bytes at `start` to `target`.
-    pub(super) fn read(&self, start: usize, target: &mut [u8]) {
-        let known = self.prefix.len().saturating_sub(start).min(target.len());
-        let (written, unwritten) = target.split_at_mut(known);
-        if known > 0 {
-            written.copy_from_slice(&self.prefix[start..start + known]);
-        }
-        unwritten.fill(self.rest);
-    }
-
-    /// Sets `len` bytes at `start`. Unwritten bytes up to the end of the chunk need no host memory.
-    pub(super) fn fill(&mut self, start: usize, len: usize, value: u8) -> Result<(), GpuError> {
-        let end = start + len;
-        if end == self.len && start <= self.prefix.len() {
-            self.prefix[start..].fill(value);
-            self.rest = value;
-            return Ok(());
-        }
-        self.grow_to(start)?;
-        let known = end.min(self.prefix.len());
-        self.prefix[start..known].fill(value);
-        if end > known {
-            self.prefix.resize(end, value);
-        }
-        Ok(())
+    /// Sets `len` bytes at `start`. Zeros behind the written bytes take no host memory.
+    pub(super) fn fill(&mut self, start: usize, len: usize, value: u8) {
+        self.grow_to(start);
+        // The mapping holds zeros there.
+        let stored = if value == 0 { len.min(self.chunk.written() - start) } else { len };
+        self.chunk.fill(start, stored, value);
+        self.chunk.extend_written(start + len);
     }
 
     /// Copies `len` bytes at `start` of `source` to `to`.
-    pub(super) fn copy(
-        &mut self,
-        to: usize,
-        source: &Self,
-        start: usize,
-        len: usize,
-    ) -> Result<(), GpuError> {
-        let known = source.prefix.len().saturating_sub(start).min(len);
-        if known > 0 {
-            self.write(to, &source.prefix[start..start + known])?;
+    pub(super) fn copy(&mut self, to: usize, source: &Source<'_>, start: usize, len: usize) {
+        let known = source.known(start, len);
+        if let Some(chunk) = source.chunk.as_ref().filter(|_| known > 0) {
+            self.grow_to(to);
+            self.chunk.copy(to, chunk, start, known);
+            self.chunk.extend_written(to + known);
         }
-        if known < len { self.fill(to + known, len - known, source.rest) } else { Ok(()) }
+        if known < len {
+            self.fill(to + known, len - known, source.garbage);
+        }
     }
 
     /// Copies inside the chunk; the ranges must not overlap.
-    pub(super) fn copy_within(
-        &mut self,
-        to: usize,
-        start: usize,
-        len: usize,
-    ) -> Result<(), GpuError> {
-        self.grow_to((to + len).max(start + len))?;
-        self.prefix.copy_within(start..start + len, to);
-        Ok(())
+    pub(super) fn copy_within(&mut self, to: usize, start: usize, len: usize) {
+        self.grow_to(to.max(start + len));
+        self.chunk.copy_within(to, start, len);
+        self.chunk.extend_written(to + len);
     }
 
-    /// Extends the prefix so that every byte before `end` is written.
-    fn grow_to(&mut self, end: usize) -> Result<(), GpuError> {
-        if self.prefix.capacity() == 0 {
-            // Reserves the whole chunk at once: untouched pages cost nothing, and the prefix never
-            // moves.
-            let reserved = self.prefix.try_reserve_exact(self.len);
-            reserved.map_err(|_no_room| no_host_memory(self.len))?;
+    /// Stores garbage so that every byte before `end` counts as written.
+    fn grow_to(&mut self, end: usize) {
+        let written = self.chunk.written();
+        if end > written {
+            self.chunk.fill(written, end - written, self.garbage);
+            self.chunk.extend_written(end);
         }
-        if end > self.prefix.len() {
-            self.prefix.resize(end, self.rest);
-        }
-        Ok(())
-    }
-}
-
-fn no_host_memory(wanted: usize) -> GpuError {
-    GpuError::HostMemory { wanted: ByteLen::from_usize(wanted) }
-}
-
-impl core::fmt::Debug for Chunk {
-    /// Device bytes are never shown.
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Chunk(..)")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn chunks(len: usize) -> Chunks {
+        Chunks::new(ByteLen::from_usize(len), 1).unwrap()
+    }
+
+    fn seen(chunks: &Chunks, start: usize, len: usize) -> Vec<u8> {
+        let mut seen = vec![0; len];
+        chunks.read(0).read(start, &mut seen);
+        seen
+    }
 
     #[test]
     fn pieces_cover_a_range_exactly_and_stay_in_their_chunk() {
@@ -253,46 +204,53 @@ mod tests {
     }
 
     #[test]
-    fn untouched_bytes_take_no_host_memory_even_when_filled() {
+    fn bytes_that_were_not_written_read_as_garbage_and_then_as_they_were_filled() {
         let chunks = Chunks::new(ByteLen::from_usize(3 * CHUNK_LEN), 1).unwrap();
-        assert!(chunks.read(2).is_none(), "nothing was written yet");
-        let mut cells = chunks.write(1).unwrap();
-        cells.fill(0, CHUNK_LEN, 0).unwrap();
-        assert_eq!(cells.prefix.capacity(), 0);
-
         let mut seen = [1; 8];
-        cells.read(CHUNK_LEN - 8, &mut seen);
+        chunks.read(2).read(CHUNK_LEN - 8, &mut seen);
+        assert_eq!(seen, [chunks.garbage(2); 8], "nothing was written yet");
+        chunks.write(1).unwrap().fill(0, CHUNK_LEN, 0);
+        chunks.read(1).read(CHUNK_LEN - 8, &mut seen);
         assert_eq!(seen, [0; 8]);
+        chunks.write(1).unwrap().fill(8, CHUNK_LEN - 8, 7);
+        chunks.read(1).read(CHUNK_LEN - 8, &mut seen);
+        assert_eq!(seen, [7; 8]);
+        chunks.read(2).read(0, &mut seen);
+        assert_eq!(seen, [chunks.garbage(2); 8], "the next chunk is as fresh as before");
     }
 
     #[test]
-    fn filling_overwrites_the_written_bytes_themselves() {
-        let mut cells = Cells { prefix: Vec::new(), rest: 0xEE, len: 64 };
-        cells.write(0, &[7; 48]).unwrap();
-        cells.fill(8, 56, 0).unwrap();
-        assert_eq!(cells.prefix[..8], [7; 8]);
-        assert_eq!(cells.prefix[8..48], [0; 40], "hidden bytes would still be in host memory");
+    fn zeros_overwrite_the_written_bytes_themselves() {
+        let chunks = chunks(64);
+        let mut cells = chunks.write(0).unwrap();
+        cells.write(0, &[7; 48]);
+        cells.fill(8, 56, 0);
+        drop(cells);
+        assert_eq!(seen(&chunks, 0, 8), [7; 8]);
+        assert_eq!(seen(&chunks, 8, 56), [0; 56], "hidden bytes would still be in host memory");
     }
 
     #[test]
     fn unwritten_bytes_can_be_copied_and_stay_what_they_read_as() {
-        let mut cells = Cells { prefix: Vec::new(), rest: 0xEE, len: 64 };
-        cells.write(0, &[7; 8]).unwrap();
-        cells.copy_within(0, 4, 4).unwrap();
-        cells.copy_within(8, 40, 8).unwrap();
-        cells.copy_within(2, 60, 4).unwrap();
-        let source = Cells { prefix: vec![1; 4], rest: 0xAA, len: 64 };
-        cells.copy(20, &source, 0, 10).unwrap();
-        cells.copy(60, &source, 10, 4).unwrap();
+        let (chunks, other) = (chunks(64), chunks(64));
+        let (own, foreign) = (chunks.garbage(0), other.garbage(0) ^ 0x10);
+        let mut cells = chunks.write(0).unwrap();
+        cells.write(0, &[7; 8]);
+        cells.copy_within(0, 4, 4);
+        cells.copy_within(8, 40, 8);
+        cells.copy_within(2, 60, 4);
+        other.write(0).unwrap().write(0, &[1; 4]);
+        let source = Source { garbage: foreign, ..other.read(0) };
+        cells.copy(20, &source, 0, 10);
+        cells.copy(60, &source, 10, 4);
+        drop(cells);
 
-        let mut wanted = [0xEE; 64];
-        wanted[..8].copy_from_slice(&[7, 7, 0xEE, 0xEE, 0xEE, 0xEE, 7, 7]);
+        let mut wanted = [own; 64];
+        wanted[..8].copy_from_slice(&[7, 7, own, own, own, own, 7, 7]);
         wanted[20..24].fill(1);
-        wanted[24..30].fill(0xAA);
-        wanted[60..].fill(0xAA);
-        let mut seen = [0; 64];
-        cells.read(0, &mut seen);
-        assert_eq!(seen, wanted);
+        wanted[24..30].fill(foreign);
+        wanted[60..].fill(foreign);
+        assert_eq!(seen(&chunks, 0, 64), wanted);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! One allocation of a host device.
 
 use core::any::Any;
+use core::cmp::Ordering;
 use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{self, AtomicU64};
 use std::sync::Arc;
 
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange, GpuIndex};
@@ -17,19 +18,12 @@ use crate::{DeviceAddress, DeviceMemory, FreeError, GpuError, Pending, Staging};
 /// numbers.
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// The start of the artificial device addresses, and the gap between two allocations: no two ranges
-/// are adjacent, and none looks like a host address or like zero.
-const ADDRESS_BASE: u64 = 0x7000_0000_0000;
-static NEXT_ADDRESS: AtomicU64 = AtomicU64::new(ADDRESS_BASE);
-const ADDRESS_STEP: u64 = 2 << 20;
-
 /// Host memory behind the trait [`DeviceMemory`].
 pub(crate) struct HostMemory {
     shared: Arc<Shared>,
     len: ByteLen,
     epoch: u64,
     number: u64,
-    address: DeviceAddress,
     chunks: Chunks,
 }
 
@@ -42,10 +36,8 @@ impl HostMemory {
     ) -> Result<Self, GpuError> {
         let seed = made ^ (u64::from(shared.gpu().get()) << 32);
         let chunks = Chunks::new(len, seed)?;
-        let span = len.get().saturating_add(ADDRESS_STEP).next_multiple_of(ADDRESS_STEP);
-        let address = DeviceAddress::new(NEXT_ADDRESS.fetch_add(span, Ordering::Relaxed));
-        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { shared, len, epoch, number, address, chunks })
+        let number = NEXT_NUMBER.fetch_add(1, atomic::Ordering::Relaxed);
+        Ok(Self { shared, len, epoch, number, chunks })
     }
 
     fn extent(&self) -> Extent {
@@ -78,22 +70,20 @@ impl HostMemory {
 
     /// Copies one pair of pieces of the same length.
     fn copy_piece(&self, to: Piece, source: &Self, from: Piece) -> Result<(), GpuError> {
-        if self.key(to) == source.key(from) {
-            return self.chunks.write(to.chunk)?.copy_within(to.start, from.start, to.len);
-        }
-        if source.key(from) < self.key(to) {
-            let Some(read) = source.chunks.read(from.chunk) else {
-                let garbage = source.chunks.garbage(from.chunk);
-                return self.chunks.write(to.chunk)?.fill(to.start, to.len, garbage);
-            };
-            self.chunks.write(to.chunk)?.copy(to.start, &read, from.start, to.len)
-        } else {
-            let mut write = self.chunks.write(to.chunk)?;
-            match source.chunks.read(from.chunk) {
-                Some(read) => write.copy(to.start, &read, from.start, to.len),
-                None => write.fill(to.start, to.len, source.chunks.garbage(from.chunk)),
+        match self.key(to).cmp(&source.key(from)) {
+            Ordering::Equal => {
+                self.chunks.write(to.chunk)?.copy_within(to.start, from.start, to.len);
+            }
+            Ordering::Greater => {
+                let read = source.chunks.read(from.chunk);
+                self.chunks.write(to.chunk)?.copy(to.start, &read, from.start, to.len);
+            }
+            Ordering::Less => {
+                let mut write = self.chunks.write(to.chunk)?;
+                write.copy(to.start, &source.chunks.read(from.chunk), from.start, to.len);
             }
         }
+        Ok(())
     }
 }
 
@@ -107,7 +97,7 @@ impl DeviceMemory for HostMemory {
     }
 
     fn address(&self) -> DeviceAddress {
-        self.address
+        DeviceAddress::new(ByteLen::from_usize(self.chunks.address()).get())
     }
 
     #[tracing::instrument(level = "debug", skip_all, fields(gpu = %self.gpu(), bytes = to.len().get()))]
@@ -116,7 +106,7 @@ impl DeviceMemory for HostMemory {
         let to = self.span(self.extent().matching(to, source.len())?)?;
         for piece in pieces(to) {
             let (part, behind) = source.split_at(piece.len);
-            self.chunks.write(piece.chunk)?.write(piece.start, part)?;
+            self.chunks.write(piece.chunk)?.write(piece.start, part);
             source = behind;
         }
         Ok(())
@@ -128,10 +118,7 @@ impl DeviceMemory for HostMemory {
         let from = self.span(self.extent().matching(from, target.len())?)?;
         for piece in pieces(from) {
             let (part, behind) = target.split_at_mut(piece.len);
-            match self.chunks.read(piece.chunk) {
-                Some(cells) => cells.read(piece.start, part),
-                None => part.fill(self.chunks.garbage(piece.chunk)),
-            }
+            self.chunks.read(piece.chunk).read(piece.start, part);
             target = behind;
         }
         Ok(())
@@ -142,7 +129,7 @@ impl DeviceMemory for HostMemory {
         self.live()?;
         let range = self.span(self.extent().within(range)?)?;
         for piece in pieces(range) {
-            self.chunks.write(piece.chunk)?.fill(piece.start, piece.len, value)?;
+            self.chunks.write(piece.chunk)?.fill(piece.start, piece.len, value);
         }
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 mod chunk;
 mod kernels;
+#[expect(unsafe_code, reason = "bytes that others may read lie behind raw pointers")]
+mod map;
 mod memory;
 
 use core::any::Any;
@@ -24,6 +26,11 @@ use crate::{
 /// bytes that were written: a host device of 80 GiB costs nothing until it is used. Fresh bytes
 /// read as garbage, as on a card, so that code which relies on zeros fails. Two host devices can
 /// copy to each other unless one was built [`isolated`](HostDeviceBuilder::isolated).
+///
+/// Each allocation is one mapping of this process, made of huge pages where the kernel has them.
+/// [`DeviceMemory::address`] is its real address, valid until the value is dropped, after a reset
+/// too. Code of this process may read there, but not write, while no call changes the bytes that it
+/// reads. Bytes that were never written read as zeros there.
 #[derive(Debug)]
 pub struct HostDevice {
     shared: Arc<Shared>,
