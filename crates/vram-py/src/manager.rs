@@ -1,6 +1,7 @@
 //! The class `vram.Manager`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -15,6 +16,9 @@ use crate::report::to_python;
 use crate::resident::{Shared, lock};
 use crate::wait::interruptible;
 use crate::{errors, options};
+
+/// How long closing waits for the events of before.
+const FLUSH: Duration = Duration::from_secs(5);
 
 /// Owns device memory: places models in it, counts them to the byte, verifies and watches them.
 ///
@@ -280,6 +284,8 @@ impl Manager {
         let report = py.detach(|| {
             drop(lock(&inner.scrubber).take());
             let report = inner.manager.close(timeout);
+            // What happened until now still reaches the iterators.
+            let _all = inner.manager.flush_events(FLUSH);
             self.shared.hub.end();
             report
         });

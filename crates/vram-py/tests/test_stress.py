@@ -30,7 +30,7 @@ def files(tmp_path):
 
 
 def test_threads_views_park_and_free(files, seconds):
-    manager = vram.Manager.host(["2MiB", "2MiB"])
+    manager = vram.Manager.host(["8MiB", "8MiB"])
     manager.scrub(within=0.5, pass_at_least=0.01)
     until = time.monotonic() + seconds
     slots, kept, wrong, done = [None] * 3, [], [], dict.fromkeys("load view park wake move free".split(), 0)
