@@ -24,6 +24,10 @@ const FLUSH: Duration = Duration::from_secs(5);
 ///
 /// Made by `Manager.cuda` or `Manager.host`. Every method may be called from any thread, and waits
 /// with the interpreter released.
+///
+/// >>> manager = vram.Manager.host(["16MiB", "16MiB"])
+/// >>> manager.devices, manager.memory(gpu=1)
+/// (['host:0', 'host:1'], (0, 16777216))
 #[pyclass(frozen, weakref, module = "vram")]
 #[derive(Debug)]
 pub(crate) struct Manager {
@@ -147,6 +151,13 @@ impl Manager {
     /// holds ciphertext, of which there are no views. `progress` is called with the bytes that are
     /// done and all bytes; True shows a bar of tqdm. Ctrl-C gives back everything and raises
     /// KeyboardInterrupt.
+    ///
+    /// >>> manager = vram.Manager.host("16MiB")
+    /// >>> with manager.load(example, name="small", owner="team-a") as model:
+    /// ...     print(model)
+    /// <vram.Model "small": 2 tensors, 300128 bytes, resident>
+    /// >>> manager.memory()[0]
+    /// 0
     #[pyo3(signature = (path, *, name=None, gpu=None, protection="authenticated", owner=None, holder="python", progress=None, on_eviction="never"))]
     #[expect(clippy::too_many_arguments, reason = "named in Python")]
     fn load(
@@ -237,6 +248,13 @@ impl Manager {
     }
 
     /// An iterator over everything that happens from now on; see `vram.EventIterator`.
+    ///
+    /// >>> manager = vram.Manager.host("16MiB")
+    /// >>> events = manager.events()
+    /// >>> manager.load(example, name="small").free() > 300_128
+    /// True
+    /// >>> next(events).name, next(events).tensor
+    /// ('sealed', 'blob')
     #[pyo3(signature = (timeout=None))]
     fn events(&self, timeout: Option<f64>) -> PyResult<EventIterator> {
         self.shared.manager()?;

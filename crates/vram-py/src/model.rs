@@ -20,6 +20,23 @@ use crate::{errors, options};
 ///
 /// `Manager.load` makes it. Used as a context manager, it is freed at the end; if views of its tensors
 /// live longer, with the last of them.
+///
+/// >>> model = vram.Manager.host("16MiB").load(example)
+/// >>> model.keys(), model["embed"].shape, model.metadata
+/// (['embed', 'blob'], (4, 8), {'format': 'np'})
+/// >>> model.verify()
+/// <vram.Verdict sound, 300128 bytes checked, proof by the host>
+/// >>> view = memoryview(model["embed"])
+/// >>> view[3, 7], view.readonly
+/// (31.0, True)
+/// >>> model.park()
+/// Traceback (most recent call last):
+/// ...
+/// vram.errors.InUse: ...
+/// >>> del view
+/// >>> model.park()
+/// >>> model.state
+/// 'parked'
 #[pyclass(frozen, weakref, mapping, module = "vram")]
 #[derive(Debug)]
 pub(crate) struct Model {

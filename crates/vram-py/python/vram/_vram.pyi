@@ -1,13 +1,26 @@
+import sys
 from os import PathLike
 from typing import Any, Callable, Iterator, Sequence, final
 
-from typing_extensions import CapsuleType, Self
+from typing_extensions import CapsuleType, Self, disjoint_base
 
 _Path = str | PathLike[str]
 _Size = int | str
 
 __version__: str
+__all__ = [
+    "Event",
+    "EventIterator",
+    "Manager",
+    "Model",
+    "Tensor",
+    "TensorBase",
+    "Verdict",
+    "__version__",
+    "verify_ticket",
+]
 
+@disjoint_base
 class TensorBase:
     def __new__(cls, seed: Any) -> Self: ...
     @property
@@ -42,7 +55,10 @@ class TensorBase:
 
 @final
 class Tensor(TensorBase):
-    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __new__(cls, seed: Any) -> Self: ...
+    # On host devices; before Python 3.12 the method has no name.
+    if sys.version_info >= (3, 12):
+        def __buffer__(self, flags: int, /) -> memoryview: ...
 
 @final
 class Verdict:
