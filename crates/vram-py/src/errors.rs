@@ -94,7 +94,8 @@ fn details(error: &VramError) -> Value {
             "leases": leases,
             "holder": oldest.as_ref().and_then(|oldest| oldest.holder.as_deref()),
         }),
-        VramError::Quarantined { shard, segments } | VramError::ShardAltered { shard, segments } => {
+        VramError::Quarantined { shard, segments }
+        | VramError::ShardAltered { shard, segments } => {
             json!({ "shard": shard.to_string(), "segments": segments })
         }
         VramError::DeviceLost { gpu, .. } | VramError::Device { gpu, .. } => json!({ "gpu": gpu }),

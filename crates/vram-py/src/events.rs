@@ -219,13 +219,8 @@ impl Event {
     }
 
     fn __repr__(&self) -> String {
-        let mut text = format!("<vram.Event {} {}", self.seq, self.name);
-        for (what, of) in [("model", self.model()), ("tensor", self.tensor())] {
-            if let Some(of) = of {
-                text.push_str(&format!(" {what}={of:?}"));
-            }
-        }
-        text.push('>');
-        text
+        let named = [("model", self.model()), ("tensor", self.tensor())];
+        let named = named.iter().filter_map(|(what, of)| of.map(|of| format!(" {what}={of:?}")));
+        format!("<vram.Event {} {}{}>", self.seq, self.name, named.collect::<String>())
     }
 }

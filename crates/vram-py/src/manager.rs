@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
+use vram_residency::model::SafetensorsHeader;
 use vram_residency::{
-    AdmitRequest, Device, Lru, ModelFiles, ScrubOptions, ScrubRate, TicketKey, VramManager,
-    VramManagerBuilder,
+    AdmitRequest, Device, Lru, ModelFiles, ScrubOptions, ScrubRate, Scrubber, TicketKey,
+    VramManager, VramManagerBuilder,
 };
 
 use crate::events::{EventIterator, Hub, Sink};
@@ -99,7 +100,8 @@ impl Manager {
     ) -> PyResult<Bound<'py, Self>> {
         let sizes = options::sizes(capacities)?;
         let gpus = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
-        let builder = sizes.into_iter().fold(VramManager::builder(), VramManagerBuilder::host_device);
+        let builder =
+            sizes.into_iter().fold(VramManager::builder(), VramManagerBuilder::host_device);
         Common { key, ticket_key, node, headroom, park_limit, evict }.build(py, builder, gpus)
     }
 
@@ -193,7 +195,7 @@ impl Manager {
             manager.admit(request, files.plan(), &files)
         })?;
         let handle = admitted.map_err(errors::vram)?;
-        let texts = files.headers().iter().flat_map(|header| header.metadata());
+        let texts = files.headers().iter().flat_map(SafetensorsHeader::metadata);
         let texts = texts.map(|(key, text)| (key.clone(), text.clone())).collect();
         Ok(Model::new(Arc::clone(&self.shared), handle, holder.to_owned(), texts))
     }
@@ -230,7 +232,7 @@ impl Manager {
     /// unnoticed (`worst_case`); None if there is no scrubber.
     fn scrub_status<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let inner = self.shared.inner()?;
-        let status = py.detach(|| lock(&inner.scrubber).as_ref().map(|scrubber| scrubber.status()));
+        let status = py.detach(|| lock(&inner.scrubber).as_ref().map(Scrubber::status));
         let Some(status) = status else { return Ok(None) };
         let told = to_python(py, &status)?;
         let worst = status.worst_case.map(|time| time.as_secs_f64());

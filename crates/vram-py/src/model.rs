@@ -6,12 +6,10 @@ use std::sync::{Arc, Mutex};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
-use vram_residency::{
-    ModelHandle, ModelPiece, ParkedModel, Verdict as ShardVerdict, WakeModelRequest,
-};
+use vram_residency::{ModelHandle, ModelPiece, Verdict as ShardVerdict, WakeModelRequest};
 
 use crate::report::Verdict;
-use crate::resident::{Resident, Shared, lock};
+use crate::resident::{Resident, Shared, State, lock};
 use crate::tensor::TensorBase;
 use crate::view::View;
 use crate::{errors, options};
@@ -48,36 +46,6 @@ pub(crate) struct Model {
     nbytes: u64,
     holder: String,
     metadata: Vec<(String, String)>,
-}
-
-/// Where the weights are.
-#[derive(Debug)]
-enum State {
-    Resident(Arc<Resident>),
-    Parked(ParkedModel),
-    /// A call of another thread is under way.
-    Busy(&'static str),
-    /// Freed, or left to the views that still live.
-    Gone,
-}
-
-impl State {
-    const fn word(&self) -> &'static str {
-        match self {
-            Self::Resident(_) => "resident",
-            Self::Parked(_) => "parked",
-            Self::Busy(what) => what,
-            Self::Gone => "freed",
-        }
-    }
-
-    fn wrong(&self) -> PyErr {
-        match self {
-            Self::Parked(_) => errors::caller("parked", "the model is parked: wake it first"),
-            Self::Busy(what) => errors::busy(what),
-            _ => errors::caller("shard-freed", "the model was freed"),
-        }
-    }
 }
 
 impl Model {
@@ -191,7 +159,8 @@ impl Model {
     fn __getitem__<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         let resident = self.resident()?;
         let piece = self.piece(&resident, name)?;
-        let work = |manager: &vram_residency::VramManager| manager.lease_as(&piece.shard, &self.holder);
+        let work =
+            |manager: &vram_residency::VramManager| manager.lease_as(&piece.shard, &self.holder);
         let lease = self.shared.call(py, work)?;
         let view = View::new(Arc::clone(&resident), piece, lease)?;
         TensorBase::make(py, view)
@@ -200,7 +169,10 @@ impl Model {
     /// All tensors with their names.
     fn items<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
         let names = self.keys(py)?;
-        names.iter().map(|name| Ok((name.clone(), self.__getitem__(py, &name.extract::<String>()?)?))).collect()
+        names
+            .iter()
+            .map(|name| Ok((name.clone(), self.__getitem__(py, &name.extract::<String>()?)?)))
+            .collect()
     }
 
     /// All tensors, in the order of their names in `keys`.
@@ -222,9 +194,9 @@ impl Model {
         let piece = self.piece(&resident, name)?;
         let whole = usize::try_from(piece.piece.len.get()).unwrap_or(usize::MAX);
         let length = length.unwrap_or_else(|| whole.saturating_sub(offset));
-        let bytes = self.shared.call(py, |manager| {
-            manager.read_shard_at_offset(&piece.shard, offset, length)
-        })?;
+        let bytes = self
+            .shared
+            .call(py, |manager| manager.read_shard_at_offset(&piece.shard, offset, length))?;
         Ok(PyBytes::new(py, &bytes))
     }
 
@@ -247,7 +219,8 @@ impl Model {
     #[getter]
     fn proof(&self, py: Python<'_>) -> PyResult<Option<String>> {
         let resident = self.resident()?;
-        let ticket = self.shared.call(py, |manager| manager.ticket_model(&resident.handle, [0; 32]))?;
+        let ticket =
+            self.shared.call(py, |manager| manager.ticket_model(&resident.handle, [0; 32]))?;
         Ok(ticket.checked.map(|checked| checked.to_string()))
     }
 
@@ -266,7 +239,8 @@ impl Model {
     /// `vram.verify_ticket`.
     fn ticket<'py>(&self, py: Python<'py>, nonce: Vec<u8>) -> PyResult<Bound<'py, PyBytes>> {
         let (resident, nonce) = (self.resident()?, options::array(&nonce, "a nonce")?);
-        let ticket = self.shared.call(py, |manager| manager.ticket_model(&resident.handle, nonce))?;
+        let ticket =
+            self.shared.call(py, |manager| manager.ticket_model(&resident.handle, nonce))?;
         Ok(PyBytes::new(py, &ticket.to_bytes()))
     }
 

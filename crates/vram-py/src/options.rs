@@ -21,7 +21,9 @@ pub(crate) fn size(value: &Bound<'_, PyAny>) -> PyResult<ByteLen> {
         return Ok(ByteLen::new(bytes));
     }
     let Ok(text) = value.extract::<String>() else {
-        return Err(wrong(format!("a size is a number of bytes or a text such as \"8GiB\", not {value}")));
+        return Err(wrong(format!(
+            "a size is a number of bytes or a text such as \"8GiB\", not {value}"
+        )));
     };
     text.parse().map_err(|error| wrong(format!("{error}")))
 }
@@ -65,7 +67,9 @@ pub(crate) fn protection(text: &str) -> PyResult<Protection> {
     match text {
         "authenticated" => Ok(Protection::Authenticated),
         "encrypted" => Ok(Protection::Encrypted),
-        other => Err(wrong(format!("protection is \"authenticated\" or \"encrypted\", not {other:?}"))),
+        other => {
+            Err(wrong(format!("protection is \"authenticated\" or \"encrypted\", not {other:?}")))
+        }
     }
 }
 
@@ -131,7 +135,7 @@ fn in_folder(folder: &Path) -> PyResult<Vec<PathBuf>> {
 
 /// The name of a model that the caller did not name: that of its folder or file.
 pub(crate) fn name_of(files: &[PathBuf]) -> String {
-    let first = files.first().map(PathBuf::as_path).unwrap_or_else(|| Path::new("model"));
+    let first = files.first().map_or_else(|| Path::new("model"), PathBuf::as_path);
     let named = if files.len() > 1 { first.parent().unwrap_or(first) } else { first };
     named.file_stem().map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned())
 }

@@ -4,9 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyo3::prelude::*;
 use serde::Serialize;
-use vram_residency::{
-    ModelTicket, ModelTicketExpectation, TicketKey, TicketVerifier, Timestamp,
-};
+use vram_residency::{ModelTicket, ModelTicketExpectation, TicketKey, TicketVerifier, Timestamp};
 use vram_residency::{Verdict as ShardVerdict, Verify};
 
 use crate::{errors, options};
@@ -62,7 +60,9 @@ impl Verdict {
             sound,
             content: level == Verify::Full && sound && all(|one| one.content),
             checked_bytes: bytes.fold(0, u64::saturating_add),
-            proof: checks.reduce(vram_residency::Checked::weaker).map(|weakest| weakest.to_string()),
+            proof: checks
+                .reduce(vram_residency::Checked::weaker)
+                .map(|weakest| weakest.to_string()),
             altered: spans.collect(),
         }
     }

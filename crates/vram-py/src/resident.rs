@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
-use vram_residency::{FreedReceipt, ModelHandle, Scrubber, VramError, VramManager};
+use vram_residency::{FreedReceipt, ModelHandle, ParkedModel, Scrubber, VramError, VramManager};
 
 use crate::errors;
 use crate::events::Hub;
@@ -97,6 +97,38 @@ impl Drop for Resident {
             // The deleter of a view has nobody to tell. What is not freed stays counted, and an event
             // says why.
             let _freed = inner.manager.free_model(&self.handle);
+        }
+    }
+}
+
+/// Where the weights are.
+#[derive(Debug)]
+pub(crate) enum State {
+    Resident(Arc<Resident>),
+    Parked(ParkedModel),
+    /// A call of another thread is under way.
+    Busy(&'static str),
+    /// Freed, or left to the views that still live.
+    Gone,
+}
+
+impl State {
+    /// As Python shows it.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Resident(_) => "resident",
+            Self::Parked(_) => "parked",
+            Self::Busy(what) => what,
+            Self::Gone => "freed",
+        }
+    }
+
+    /// The error of a call that needs the weights resident.
+    pub(crate) fn wrong(&self) -> PyErr {
+        match self {
+            Self::Parked(_) => errors::caller("parked", "the model is parked: wake it first"),
+            Self::Busy(what) => errors::busy(what),
+            _ => errors::caller("shard-freed", "the model was freed"),
         }
     }
 }

@@ -120,7 +120,9 @@ impl TensorBase {
     fn __len__(&self) -> PyResult<usize> {
         match self.view.shape.first() {
             Some(extent) => Ok(usize::try_from(*extent).unwrap_or(usize::MAX)),
-            None => Err(pyo3::exceptions::PyTypeError::new_err("a tensor without dimensions has no length")),
+            None => Err(pyo3::exceptions::PyTypeError::new_err(
+                "a tensor without dimensions has no length",
+            )),
         }
     }
 
@@ -151,7 +153,10 @@ impl TensorBase {
         self.view.ready()?;
         let refused = |why: &str| Err(PyBufferError::new_err(why.to_owned()));
         if self.view.element.dlpack.is_none() {
-            return refused(&format!("DLPack has no packed {}: use bytes()", self.view.element.name));
+            return refused(&format!(
+                "DLPack has no packed {}: use bytes()",
+                self.view.element.name
+            ));
         }
         if dl_device.is_some_and(|asked| asked != self.__dlpack_device__()) {
             return refused("the tensor is not copied to another device");

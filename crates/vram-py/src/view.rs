@@ -97,11 +97,7 @@ pub(crate) struct View {
 
 impl View {
     /// The view of a piece that is a whole tensor.
-    pub(crate) fn new(
-        resident: Arc<Resident>,
-        piece: &ModelPiece,
-        lease: Lease,
-    ) -> PyResult<Self> {
+    pub(crate) fn new(resident: Arc<Resident>, piece: &ModelPiece, lease: Lease) -> PyResult<Self> {
         let format = piece.piece.format.map(|format| format.to_string()).unwrap_or_default();
         let Some(element) = element(&format) else {
             return Err(wrong(format!("{} is stored as {format:?}", piece.piece.name)));
@@ -113,7 +109,9 @@ impl View {
         let nbytes = small(piece.piece.len.get())?;
         let address = match lease.device_pointer() {
             // A pointer that is no place, aligned for every element.
-            _ if nbytes == 0 && kind == DeviceKind::Host => NonNull::<u128>::dangling().addr().get(),
+            _ if nbytes == 0 && kind == DeviceKind::Host => {
+                NonNull::<u128>::dangling().addr().get()
+            }
             _ if nbytes == 0 => 0,
             Some(address) => small(address.get())?,
             None => {

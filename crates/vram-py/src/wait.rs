@@ -45,12 +45,13 @@ pub(crate) fn interruptible<T: Send>(
     let (ended, end) = channel();
     let (cancel, seen) = (token.clone(), &figures);
     thread::scope(|scope| {
-        let worker = thread::Builder::new().name("vram-py".to_owned()).spawn_scoped(scope, move || {
-            let result = work(cancel, seen);
-            // The waiting thread may have stopped waiting: it joins.
-            let _received = ended.send(());
-            result
-        })?;
+        let worker =
+            thread::Builder::new().name("vram-py".to_owned()).spawn_scoped(scope, move || {
+                let result = work(cancel, seen);
+                // The waiting thread may have stopped waiting: it joins.
+                let _received = ended.send(());
+                result
+            })?;
         let mut end = end;
         let mut raised = None;
         let mut told = None;
@@ -63,9 +64,8 @@ pub(crate) fn interruptible<T: Send>(
             end = back;
             let over = !matches!(waited, Err(RecvTimeoutError::Timeout));
             if raised.is_none() {
-                let looked = py.check_signals().and_then(|()| {
-                    tell(progress, figures.read(), &mut told)
-                });
+                let looked =
+                    py.check_signals().and_then(|()| tell(progress, figures.read(), &mut told));
                 if let Err(error) = looked {
                     token.cancel();
                     raised = Some(error);
@@ -79,7 +79,9 @@ pub(crate) fn interruptible<T: Send>(
         match (raised, joined) {
             (Some(error), _) => Err(error),
             (None, Ok(result)) => Ok(result),
-            (None, Err(_panic)) => Err(errors::caller("panic", "a call panicked: please report it")),
+            (None, Err(_panic)) => {
+                Err(errors::caller("panic", "a call panicked: please report it"))
+            }
         }
     })
 }

@@ -52,7 +52,8 @@ pub(crate) fn tensor_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
 
 fn make(py: Python<'_>) -> PyResult<Py<PyType>> {
     let base = PyTuple::new(py, [py.get_type::<TensorBase>()])?;
-    let get_buffer: unsafe extern "C" fn(*mut ffi::PyObject, *mut Buffer, c_int) -> c_int = get_buffer;
+    let get_buffer: unsafe extern "C" fn(*mut ffi::PyObject, *mut Buffer, c_int) -> c_int =
+        get_buffer;
     let doc = c"A tensor of a model, where it lies in device memory: read-only, and leased as long as any view of it lives.\n\nIt supports DLPack and, on host devices, the buffer protocol; on CUDA devices `__cuda_array_interface__`.";
     #[expect(clippy::as_conversions, reason = "a function as a pointer, as the structure wants it")]
     let get_buffer = get_buffer as *mut c_void;
@@ -144,7 +145,9 @@ fn filled(object: &Bound<'_, PyAny>, flags: c_int) -> PyResult<Buffer> {
         Some(format) => format,
         None if asked(FORMAT) => {
             let name = view.element.name;
-            return refused(format!("the buffer protocol has no {name}: use numpy(), bytes() or DLPack"));
+            return refused(format!(
+                "the buffer protocol has no {name}: use numpy(), bytes() or DLPack"
+            ));
         }
         None => c"B",
     };
@@ -154,10 +157,15 @@ fn filled(object: &Bound<'_, PyAny>, flags: c_int) -> PyResult<Buffer> {
         object: object.clone().into_ptr(),
         len,
         item_len: isize::from(i16::from(view.element.bits / 8)),
-        ndim: c_int::try_from(view.shape.len()).map_err(|_many| PyBufferError::new_err("too many"))?,
+        ndim: c_int::try_from(view.shape.len())
+            .map_err(|_many| PyBufferError::new_err("too many"))?,
         format: if asked(FORMAT) { format.as_ptr().cast_mut() } else { ptr::null_mut() },
         shape: if asked(EXTENTS) { view.byte_shape.as_ptr().cast_mut() } else { ptr::null_mut() },
-        strides: if asked(STRIDES) { view.byte_strides.as_ptr().cast_mut() } else { ptr::null_mut() },
+        strides: if asked(STRIDES) {
+            view.byte_strides.as_ptr().cast_mut()
+        } else {
+            ptr::null_mut()
+        },
         ..empty()
     })
 }
