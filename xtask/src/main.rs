@@ -21,6 +21,7 @@ mod models;
 mod planted;
 mod proptest;
 mod ptx;
+mod python;
 mod shell;
 mod stress;
 mod summary;
@@ -45,6 +46,10 @@ cargo xtask COMMAND [OPTIONS]
                                           --debug: built as the tests are)
   ptx [--check]                           the PTX of the kernels from their sources, with clang-19 (--check: whether it is what its
                                           source and the table of kernels say, and what an assembler makes of it, where there is one)
+  python [--seconds N] [--torch] [--bench]
+                                          builds the Python package and runs its tests in a virtual environment of its own
+                                          (--seconds: of each stress test; --torch: also what needs torch, which pip
+                                          fetches; --bench: measures instead, beside safetensors)
   examples                                runs every example, as it is built for the tests
   outside                                 builds and runs a program outside the workspace, as the facade's README says
   layers                                  who may import whom, crates and files: against what the manifests and sources say
@@ -70,6 +75,7 @@ fn main() -> ExitCode {
         "examples" => arguments::none(args).and_then(|()| examples::run()),
         "fuzz" => fuzz::Options::parse(args).and_then(|options| fuzz::run(&options)),
         "ptx" => ptx::Options::parse(args).and_then(|options| ptx::run(&options)),
+        "python" => python::Options::parse(args).and_then(|options| python::run(&options)),
         "outside" => arguments::none(args).and_then(|()| gpu::outside::run()),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
         "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),

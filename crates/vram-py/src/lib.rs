@@ -33,6 +33,6 @@ fn _vram(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<events::EventIterator>()?;
     module.add_function(wrap_pyfunction!(report::verify_ticket, module)?)?;
     module.add_class::<tensor::TensorBase>()?;
-    module.add("Tensor", raw::buffer::tensor_type(module.py())?)?;
+    module.add("Tensor", tensor::class(module.py())?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

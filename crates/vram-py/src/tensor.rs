@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use pyo3::exceptions::{PyAttributeError, PyBufferError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple, PyType};
 use vram_residency::DeviceKind;
 
 use crate::raw;
-use crate::view::View;
+use crate::view::{View, Viewed};
 
 /// DLPack's numbers of host memory and of CUDA devices.
 const HOST: i32 = 1;
@@ -25,14 +26,28 @@ pub(crate) struct Seed(Arc<View>);
 #[pyclass(frozen, subclass, weakref, module = "vram._vram", name = "TensorBase")]
 #[derive(Debug)]
 pub(crate) struct TensorBase {
-    pub(crate) view: Arc<View>,
+    view: Arc<View>,
+}
+
+impl Viewed for TensorBase {
+    fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+}
+
+static TENSOR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+
+/// The class `vram.Tensor`.
+pub(crate) fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    let class = TENSOR.get_or_try_init(py, || raw::buffer::class::<TensorBase>(py));
+    class.map(|class| class.bind(py))
 }
 
 impl TensorBase {
     /// A new Python object for a view.
     pub(crate) fn make(py: Python<'_>, view: View) -> PyResult<Bound<'_, PyAny>> {
         let seed = Bound::new(py, Seed(Arc::new(view)))?;
-        raw::buffer::tensor_type(py)?.call1((seed,))
+        class(py)?.call1((seed,))
     }
 
     fn device_number(&self) -> i32 {

@@ -5,7 +5,9 @@ use std::ffi::CStr;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use pyo3::PyClass;
 use pyo3::prelude::*;
+use pyo3::pyclass::boolean_struct::True;
 use vram_residency::{DeviceKind, Lease, ModelPiece, VramError};
 
 use crate::errors;
@@ -74,6 +76,12 @@ const BYTE: &str = "U8";
 struct Held {
     lease: Guarded<Lease>,
     resident: Arc<Resident>,
+}
+
+/// A class whose objects show a view, always the same one.
+pub(crate) trait Viewed: PyClass<Frozen = True> + Sync {
+    /// The view.
+    fn view(&self) -> &Arc<View>;
 }
 
 /// One tensor in device memory.

@@ -73,6 +73,8 @@ const ROOMS: &[Room] = &[
         may_be_unsafe: false,
     },
     Room { name: "vram-cli", ours: &["vram-residency", "vram-model"], may_be_unsafe: false },
+    // `deny(unsafe_code)`, lifted only for the folder of its C structures.
+    Room { name: "vram-py", ours: &["vram-residency"], may_be_unsafe: true },
     Room { name: "cuda-shim", ours: &[], may_be_unsafe: true },
     Room { name: "find_cuda_helper", ours: &[], may_be_unsafe: false },
     Room { name: "cuda-sim-engine", ours: &[], may_be_unsafe: true },
@@ -134,8 +136,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustix", &["vram-files", "vram-gpu"]),
     ("safetensors", &["vram-model"]),
     // Besides parsing headers: the program's `--json`, the metadata that this program reads, and
-    // the lines of an audit.
-    ("serde_json", &["vram-model", "vram-audit", "vram-cli", "xtask"]),
+    // the lines of an audit, what Python is told.
+    ("serde_json", &["vram-model", "vram-audit", "vram-cli", "vram-py", "xtask"]),
+    ("pyo3", &["vram-py"]),
     ("clap", &["vram-cli"]),
     ("indicatif", &["vram-cli"]),
     ("terminal_size", &["vram-cli"]),

@@ -10,11 +10,10 @@ use std::ptr;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType};
 use vram_residency::DeviceKind;
 
-use crate::tensor::TensorBase;
+use crate::view::Viewed;
 
 /// `Py_bf_getbuffer`.
 const GET_BUFFER: c_int = 1;
@@ -43,17 +42,11 @@ struct Buffer {
     internal: *mut c_void,
 }
 
-static TENSOR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-
-/// The class.
-pub(crate) fn tensor_type(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-    TENSOR.get_or_try_init(py, || make(py)).map(|class| class.bind(py))
-}
-
-fn make(py: Python<'_>) -> PyResult<Py<PyType>> {
-    let base = PyTuple::new(py, [py.get_type::<TensorBase>()])?;
+/// Makes the class of the class of pyo3 that shows a view.
+pub(crate) fn class<T: Viewed>(py: Python<'_>) -> PyResult<Py<PyType>> {
+    let base = PyTuple::new(py, [py.get_type::<T>()])?;
     let get_buffer: unsafe extern "C" fn(*mut ffi::PyObject, *mut Buffer, c_int) -> c_int =
-        get_buffer;
+        get_buffer::<T>;
     let doc = c"A tensor of a model, where it lies in device memory: read-only, and leased as long as any view of it lives.\n\nIt supports DLPack and, on host devices, the buffer protocol; on CUDA devices `__cuda_array_interface__`.";
     #[expect(clippy::as_conversions, reason = "a function as a pointer, as the structure wants it")]
     let get_buffer = get_buffer as *mut c_void;
@@ -84,7 +77,7 @@ fn make(py: Python<'_>) -> PyResult<Py<PyType>> {
 /// # Safety
 ///
 /// Python calls it, attached, with an object of the class and a buffer to fill in.
-unsafe extern "C" fn get_buffer(
+unsafe extern "C" fn get_buffer<T: Viewed>(
     object: *mut ffi::PyObject,
     buffer: *mut Buffer,
     flags: c_int,
@@ -93,7 +86,7 @@ unsafe extern "C" fn get_buffer(
     let py = unsafe { Python::assume_attached() };
     // SAFETY: a borrowed reference that outlives the call.
     let object = unsafe { Bound::from_borrowed_ptr(py, object) };
-    let filled = match filled(&object, flags) {
+    let filled = match filled::<T>(&object, flags) {
         Ok(filled) => filled,
         Err(error) => {
             error.restore(py);
@@ -126,9 +119,8 @@ const fn empty() -> Buffer {
 
 /// What points into the view of a tensor stays good: the buffer owns the object, whose view is never
 /// replaced.
-fn filled(object: &Bound<'_, PyAny>, flags: c_int) -> PyResult<Buffer> {
-    let tensor = object.cast::<TensorBase>()?.get();
-    let view = &tensor.view;
+fn filled<T: Viewed>(object: &Bound<'_, PyAny>, flags: c_int) -> PyResult<Buffer> {
+    let view = object.cast::<T>()?.get().view();
     view.ready()?;
     let refused = |why: String| Err(PyBufferError::new_err(why));
     if view.kind != DeviceKind::Host {
