@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::{
-    arguments, bench::counts, examples, fuzz, gpu, layers, models, proptest, ptx, shell, summary,
-    workspace,
+    arguments, bench::counts, examples, fuzz, gpu, layers, models, proptest, ptx, python, shell,
+    summary, workspace,
 };
 
 /// The command line of this command.
@@ -82,6 +82,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         shell::cargo(&target).args(&["--", "cuda", "program"]).run()
     });
     push(&mut steps, "a program outside the workspace", gpu::outside::run);
+    // Prints NOT RUN where there is no Python.
+    push(&mut steps, "the Python package", || python::run(&python::Options::for_ci()));
     push(&mut steps, "main job", || {
         shell::cargo(&["run", "--release", "-p", "vram-cli", "--", "demo"]).run()
     });

@@ -21,6 +21,7 @@ mod models;
 mod planted;
 mod proptest;
 mod ptx;
+mod python;
 mod shell;
 mod store;
 mod stress;
@@ -49,6 +50,10 @@ cargo xtask COMMAND [OPTIONS]
                                           source and the table of kernels say, and what an assembler makes of it, where there is one)
   store [--engine seaweedfs]              stores over HTTP and S3, pushes and pulls that are killed, and speed as ratios
                                           (--engine: a real S3 server, which scripts/engines brings)
+  python [--seconds N] [--torch] [--bench]
+                                          builds the Python package and runs its tests in a virtual environment of its own
+                                          (--seconds: of each stress test; --torch: also what needs torch, which pip
+                                          fetches; --bench: measures instead, beside safetensors)
   examples                                runs every example, as it is built for the tests
   outside                                 builds and runs a program outside the workspace, as the facade's README says
   layers                                  who may import whom, crates and files: against what the manifests and sources say
@@ -78,6 +83,7 @@ fn main() -> ExitCode {
         "fuzz" => fuzz::Options::parse(args).and_then(|options| fuzz::run(&options)),
         "ptx" => ptx::Options::parse(args).and_then(|options| ptx::run(&options)),
         "store" => store::Options::parse(args).and_then(|options| store::run(&options)),
+        "python" => python::Options::parse(args).and_then(|options| python::run(&options)),
         "outside" => arguments::none(args).and_then(|()| gpu::outside::run()),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
         "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),

@@ -43,6 +43,14 @@ pub(crate) fn packages() -> Result<Vec<Package>, String> {
     Ok(packages)
 }
 
+/// The package of a workspace of its own, in this folder.
+pub(crate) fn packages_in(folder: &str) -> Result<Vec<Package>, String> {
+    let manifest = format!("{folder}/Cargo.toml");
+    let args = ["metadata", "--format-version", "1", "--no-deps", "--manifest-path", &manifest];
+    let metadata = parsed(&shell::cargo(&args).read()?)?;
+    Ok(array(&metadata, "packages").iter().map(package).collect())
+}
+
 /// The folder of cargo's output.
 pub(crate) fn target_folder() -> Result<PathBuf, String> {
     Ok(PathBuf::from(text(&metadata()?, "target_directory")))
@@ -82,8 +90,11 @@ pub(crate) fn tests_beginning_with(
 }
 
 fn metadata() -> Result<Value, String> {
-    let text = shell::cargo(&["metadata", "--format-version", "1", "--no-deps"]).read()?;
-    serde_json::from_str(&text).map_err(|error| format!("metadata: {error}"))
+    parsed(&shell::cargo(&["metadata", "--format-version", "1", "--no-deps"]).read()?)
+}
+
+fn parsed(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|error| format!("metadata: {error}"))
 }
 
 fn package(value: &Value) -> Package {

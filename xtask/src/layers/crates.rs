@@ -82,6 +82,8 @@ const ROOMS: &[Room] = &[
         ours: &["vram-residency", "vram-model", "vram-store"],
         may_be_unsafe: false,
     },
+    // `deny(unsafe_code)`, lifted only for the folder of its C structures.
+    Room { name: "vram-py", ours: &["vram-residency"], may_be_unsafe: true },
     Room { name: "cuda-shim", ours: &[], may_be_unsafe: true },
     Room { name: "find_cuda_helper", ours: &[], may_be_unsafe: false },
     Room { name: "cuda-sim-engine", ours: &[], may_be_unsafe: true },
@@ -149,8 +151,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["vram-store"]),
     ("rustls", &["vram-store"]),
     // Besides parsing headers: the program's `--json`, the metadata that this program reads, the
-    // lines of an audit, and manifests.
-    ("serde_json", &["vram-model", "vram-audit", "vram-store", "vram-cli", "xtask"]),
+    // lines of an audit, manifests, and what Python is told.
+    ("serde_json", &["vram-model", "vram-audit", "vram-store", "vram-cli", "vram-py", "xtask"]),
+    ("pyo3", &["vram-py"]),
     ("clap", &["vram-cli"]),
     ("indicatif", &["vram-cli"]),
     ("terminal_size", &["vram-cli"]),

@@ -16,11 +16,13 @@ mod source;
 mod strip;
 mod unsafety;
 
+use crate::python;
 use crate::workspace::{self, Package};
 
 /// Checks the whole workspace; the error lists every breach.
 pub(crate) fn run() -> Result<(), String> {
-    let packages = workspace::packages()?;
+    let mut packages = workspace::packages()?;
+    packages.extend(workspace::packages_in(python::FOLDER)?);
     let mut breaches = crates::breaches(&packages);
     let mut files = 0_usize;
     for package in &packages {

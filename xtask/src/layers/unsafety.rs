@@ -1,4 +1,5 @@
-//! Where `unsafe` may stand: most crates forbid it, and vram-gpu has one folder and two files for it.
+//! Where `unsafe` may stand: most crates forbid it, vram-gpu has one folder and two files for it, and
+//! vram-py has one folder.
 
 use super::crates;
 use super::source::Source;
@@ -6,8 +7,10 @@ use super::strip;
 use crate::workspace::Package;
 
 /// Crates that may be unsafe in some folders and files (below `src`) alone, and deny it at their root.
-const PLACES: &[(&str, &[&str])] =
-    &[("vram-gpu", &["cuda/", "host/map.rs", "kernels/fingerprint/wide.rs"])];
+const PLACES: &[(&str, &[&str])] = &[
+    ("vram-gpu", &["cuda/", "host/map.rs", "kernels/fingerprint/wide.rs"]),
+    ("vram-py", &["raw/"]),
+];
 
 /// Programs (`crate program`) of crates that forbid `unsafe`, which cannot say so, with the reason.
 const PROGRAMS: &[(&str, &str)] =
@@ -131,6 +134,8 @@ mod tests {
         let in_tests = "#[cfg(test)] mod tests { fn f() { unsafe { g() } } }";
         assert_eq!(found("vram-gpu", denied, "host.rs", in_tests), 1);
         assert_eq!(found("vram-gpu", "// #![deny(unsafe_code)]", "cuda/lane.rs", block), 1);
+        assert_eq!(found("vram-py", denied, "raw/dlpack.rs", block), 0);
+        assert_eq!(found("vram-py", denied, "view.rs", block), 1);
         assert_eq!(found("cuda-shim", "", "call.rs", block), 0);
     }
 }

@@ -1,0 +1,363 @@
+//! The class `vram.Model`: tensors by name, and what is done with all of them together.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use pyo3::exceptions::PyKeyError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use vram_residency::{ModelHandle, ModelPiece, Verdict as ShardVerdict, WakeModelRequest};
+
+use crate::report::Verdict;
+use crate::resident::{Resident, Shared, State, lock};
+use crate::tensor::TensorBase;
+use crate::view::View;
+use crate::{errors, options};
+
+/// The weights of a model in device memory: a mapping from names to `vram.Tensor`.
+///
+/// `Manager.load` makes it. Used as a context manager, it is freed at the end; if views of its tensors
+/// live longer, with the last of them.
+///
+/// >>> model = vram.Manager.host("16MiB").load(example)
+/// >>> model.keys(), model["embed"].shape, model.metadata
+/// (['embed', 'blob'], (4, 8), {'format': 'np'})
+/// >>> model.verify()
+/// <vram.Verdict sound, 300128 bytes checked, proof by the host>
+/// >>> view = memoryview(model["embed"])
+/// >>> view[3, 7], view.readonly
+/// (31.0, True)
+/// >>> model.park()
+/// Traceback (most recent call last):
+/// ...
+/// vram.errors.InUse: ...
+/// >>> del view
+/// >>> model.park()
+/// >>> model.state
+/// 'parked'
+#[pyclass(frozen, weakref, mapping, module = "vram")]
+#[derive(Debug)]
+pub(crate) struct Model {
+    shared: Arc<Shared>,
+    state: Mutex<State>,
+    /// The number of the piece of each tensor.
+    index: HashMap<Box<str>, usize>,
+    name: Arc<str>,
+    nbytes: u64,
+    holder: String,
+    metadata: Vec<(String, String)>,
+}
+
+impl Model {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        handle: ModelHandle,
+        holder: String,
+        metadata: Vec<(String, String)>,
+    ) -> Self {
+        let named = |(at, piece): (usize, &ModelPiece)| (Box::from(piece.piece.name.as_str()), at);
+        let index = handle.pieces.iter().enumerate().map(named).collect();
+        let (name, nbytes) = (Arc::clone(&handle.model_id), handle.total().get());
+        let state = Mutex::new(State::Resident(Resident::new(Arc::clone(&shared), handle)));
+        Self { shared, state, index, name, nbytes, holder, metadata }
+    }
+
+    /// The state, in the process that made the model.
+    fn state(&self) -> PyResult<std::sync::MutexGuard<'_, State>> {
+        // In a child the lock may be held by a thread that is not there.
+        self.shared.manager()?;
+        Ok(lock(&self.state))
+    }
+
+    fn resident(&self) -> PyResult<Arc<Resident>> {
+        match &*self.state()? {
+            State::Resident(resident) => Ok(Arc::clone(resident)),
+            other => Err(other.wrong()),
+        }
+    }
+
+    fn piece<'a>(&self, resident: &'a Resident, name: &str) -> PyResult<&'a ModelPiece> {
+        let at = self.index.get(name).and_then(|at| resident.handle.pieces.get(*at));
+        at.ok_or_else(|| PyKeyError::new_err(name.to_owned()))
+    }
+
+    /// Takes the value that `take` finds out of the state, and leaves word of what is done with it.
+    fn begin<T>(
+        &self,
+        doing: &'static str,
+        take: impl FnOnce(State) -> Result<T, State>,
+    ) -> PyResult<T> {
+        let mut state = self.state()?;
+        match take(std::mem::replace(&mut *state, State::Busy(doing))) {
+            Ok(taken) => Ok(taken),
+            Err(back) => {
+                let error = back.wrong();
+                *state = back;
+                Err(error)
+            }
+        }
+    }
+
+    fn end(&self, state: State) {
+        // Dropped without the lock: this may free the model.
+        let before = std::mem::replace(&mut *lock(&self.state), state);
+        drop(before);
+    }
+}
+
+#[pymethods]
+impl Model {
+    /// The name of the model.
+    #[getter]
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of bytes of all tensors.
+    #[getter]
+    const fn nbytes(&self) -> u64 {
+        self.nbytes
+    }
+
+    /// Where the weights are: "resident", "parked", "freed", or what another thread does with them.
+    #[getter]
+    #[pyo3(name = "state")]
+    fn state_word(&self) -> PyResult<&'static str> {
+        Ok(self.state()?.word())
+    }
+
+    /// The texts in the headers of its files, such as {"format": "pt"}.
+    #[getter]
+    fn metadata<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let texts = PyDict::new(py);
+        for (key, text) in &self.metadata {
+            texts.set_item(key, text)?;
+        }
+        Ok(texts)
+    }
+
+    /// The names of all tensors, in the order of their files.
+    fn keys<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let mut names: Vec<_> = self.index.iter().collect();
+        names.sort_by_key(|(_, at)| **at);
+        PyList::new(py, names.into_iter().map(|(name, _)| &**name))
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(self.keys(py)?.try_iter()?.into_any())
+    }
+
+    fn __len__(&self) -> usize {
+        self.index.len()
+    }
+
+    fn __contains__(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
+    /// The view of a tensor. While it, or anything made of it, lives, the tensor stays where it is.
+    fn __getitem__<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let resident = self.resident()?;
+        let piece = self.piece(&resident, name)?;
+        let work =
+            |manager: &vram_residency::VramManager| manager.lease_as(&piece.shard, &self.holder);
+        let lease = self.shared.call(py, work)?;
+        let view = View::new(Arc::clone(&resident), piece, lease)?;
+        TensorBase::make(py, view)
+    }
+
+    /// All tensors with their names.
+    fn items<'py>(&self, py: Python<'py>) -> PyResult<Vec<(Bound<'py, PyAny>, Bound<'py, PyAny>)>> {
+        let names = self.keys(py)?;
+        names
+            .iter()
+            .map(|name| Ok((name.clone(), self.__getitem__(py, &name.extract::<String>()?)?)))
+            .collect()
+    }
+
+    /// All tensors, in the order of their names in `keys`.
+    fn values<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        Ok(self.items(py)?.into_iter().map(|(_, tensor)| tensor).collect())
+    }
+
+    /// The bytes of a tensor, or a part of them, authenticated as they are read; also of an encrypted
+    /// model.
+    #[pyo3(signature = (name, offset=0, length=None))]
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        name: &str,
+        offset: usize,
+        length: Option<usize>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let resident = self.resident()?;
+        let piece = self.piece(&resident, name)?;
+        let whole = usize::try_from(piece.piece.len.get()).unwrap_or(usize::MAX);
+        let length = length.unwrap_or_else(|| whole.saturating_sub(offset));
+        let bytes = self
+            .shared
+            .call(py, |manager| manager.read_shard_at_offset(&piece.shard, offset, length))?;
+        Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// Checks the weights where they lie, and says what is altered. The level is "full" (every byte
+    /// and the digest of all content), "segments", "fingerprint" (the fastest) or "record".
+    #[pyo3(signature = (level="full"))]
+    fn verify(&self, py: Python<'_>, level: &str) -> PyResult<Verdict> {
+        let (resident, level) = (self.resident()?, options::level(level)?);
+        let mut verdicts: Vec<(String, ShardVerdict)> = Vec::new();
+        for piece in &resident.handle.pieces {
+            let one = self.shared.call(py, |manager| manager.verify(&piece.shard, level))?;
+            verdicts.push((piece.piece.name.clone(), one));
+            py.check_signals()?;
+        }
+        Ok(Verdict::of(&verdicts, level))
+    }
+
+    /// What the last check of the weights rests on, at the weakest tensor: "proof by the host",
+    /// "fingerprint by the card", …
+    #[getter]
+    fn proof(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        let resident = self.resident()?;
+        let ticket =
+            self.shared.call(py, |manager| manager.ticket_model(&resident.handle, [0; 32]))?;
+        Ok(ticket.checked.map(|checked| checked.to_string()))
+    }
+
+    /// For how many seconds no check has found the weights sound, at the oldest tensor.
+    #[getter]
+    fn age(&self, py: Python<'_>) -> PyResult<f64> {
+        let resident = self.resident()?;
+        let oldest = self.shared.call(py, |manager| {
+            let ages = resident.handle.shards().map(|shard| manager.unverified_age(shard));
+            ages.collect::<Result<Vec<_>, _>>()
+        })?;
+        Ok(oldest.into_iter().max().unwrap_or_default().as_secs_f64())
+    }
+
+    /// A signed statement about these weights, for a party that gave a nonce of 32 bytes: see
+    /// `vram.verify_ticket`.
+    fn ticket<'py>(&self, py: Python<'py>, nonce: Vec<u8>) -> PyResult<Bound<'py, PyBytes>> {
+        let (resident, nonce) = (self.resident()?, options::array(&nonce, "a nonce")?);
+        let ticket =
+            self.shared.call(py, |manager| manager.ticket_model(&resident.handle, nonce))?;
+        Ok(PyBytes::new(py, &ticket.to_bytes()))
+    }
+
+    /// Takes the weights off their device, encrypted in host memory. Raises `vram.InUse`, with nothing
+    /// changed, while any view of a tensor lives.
+    fn park(&self, py: Python<'_>) -> PyResult<()> {
+        let resident = self.begin("parking", |state| match state {
+            State::Resident(resident) => Ok(resident),
+            other => Err(other),
+        })?;
+        match self.shared.call(py, |manager| manager.park_model(&resident.handle)) {
+            Ok(parked) => {
+                resident.released();
+                self.end(State::Parked(parked));
+                Ok(())
+            }
+            Err(error) => {
+                self.end(State::Resident(resident));
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes parked weights resident again, verified, on this GPU or on the one with the most room.
+    #[pyo3(signature = (gpu=None))]
+    fn wake(&self, py: Python<'_>, gpu: Option<u32>) -> PyResult<()> {
+        let manager = self.shared.manager()?;
+        let parked = self.begin("waking", |state| match state {
+            State::Parked(parked) => Ok(parked),
+            other => Err(other),
+        });
+        let parked = match parked {
+            Ok(parked) => parked,
+            Err(_) if matches!(&*self.state()?, State::Resident(_)) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let request = WakeModelRequest::new(options::gpus(gpu));
+        match py.detach(|| manager.wake_model_with(parked, request)) {
+            Ok(handle) => {
+                self.end(State::Resident(Resident::new(Arc::clone(&self.shared), handle)));
+                Ok(())
+            }
+            Err(error) => {
+                let (parked, error) = error.into_parts();
+                self.end(State::Parked(parked));
+                Err(errors::vram(error))
+            }
+        }
+    }
+
+    /// Moves the weights to another GPU, verified there. Raises `vram.InUse` while any view lives.
+    fn migrate(&self, py: Python<'_>, gpu: u32) -> PyResult<()> {
+        let resident = self.begin("moving", |state| match state {
+            State::Resident(resident) => Ok(resident),
+            other => Err(other),
+        })?;
+        match self.shared.call(py, |manager| manager.migrate_model(&resident.handle, gpu)) {
+            Ok(handle) => {
+                resident.released();
+                self.end(State::Resident(Resident::new(Arc::clone(&self.shared), handle)));
+                Ok(())
+            }
+            Err(error) => {
+                self.end(State::Resident(resident));
+                Err(error)
+            }
+        }
+    }
+
+    /// Wipes and frees the weights now, and returns how many bytes that gave back. Raises
+    /// `vram.InUse`, with nothing changed, while any view of a tensor lives.
+    fn free(&self, py: Python<'_>) -> PyResult<u64> {
+        let taken = self.begin("freeing", |state| match state {
+            State::Busy(_) => Err(state),
+            other => Ok(other),
+        })?;
+        let State::Resident(resident) = taken else {
+            self.end(State::Gone);
+            return Ok(0);
+        };
+        match resident.free(py) {
+            Ok(freed) => {
+                self.end(State::Gone);
+                let bytes = freed.iter().map(|receipt| receipt.bytes.get());
+                Ok(bytes.fold(0, u64::saturating_add))
+            }
+            Err(error) => {
+                self.end(State::Resident(resident));
+                Err(error)
+            }
+        }
+    }
+
+    /// Frees the weights when the last view of them goes: now, if there is none.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let mut state = self.state()?;
+        if let State::Busy(what) = &*state {
+            return Err(errors::busy(what));
+        }
+        let before = std::mem::replace(&mut *state, State::Gone);
+        drop(state);
+        py.detach(|| drop(before));
+        Ok(())
+    }
+
+    const fn __enter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_raised))]
+    fn __exit__(&self, py: Python<'_>, _raised: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
+        self.close(py)
+    }
+
+    fn __repr__(&self) -> PyResult<String> {
+        let (name, count, bytes) = (&self.name, self.index.len(), self.nbytes);
+        let state = self.state()?.word();
+        Ok(format!("<vram.Model {name:?}: {count} tensors, {bytes} bytes, {state}>"))
+    }
+}

@@ -1,0 +1,141 @@
+//! Arguments of Python as values of the facade.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use vram_residency::{
+    Budget, ByteLen, GpuChoice, KeySource, OnEviction, Protection, SealKey, Verify,
+};
+
+use crate::errors;
+
+/// An error for an argument that means nothing.
+pub(crate) fn wrong(message: impl AsRef<str>) -> PyErr {
+    errors::caller("config", message.as_ref())
+}
+
+/// A size: a number of bytes, or a text such as `8GiB`.
+pub(crate) fn size(value: &Bound<'_, PyAny>) -> PyResult<ByteLen> {
+    if let Ok(bytes) = value.extract::<u64>() {
+        return Ok(ByteLen::new(bytes));
+    }
+    let Ok(text) = value.extract::<String>() else {
+        return Err(wrong(format!(
+            "a size is a number of bytes or a text such as \"8GiB\", not {value}"
+        )));
+    };
+    text.parse().map_err(|error| wrong(format!("{error}")))
+}
+
+/// One size, or several.
+pub(crate) fn sizes(value: &Bound<'_, PyAny>) -> PyResult<Vec<ByteLen>> {
+    if size(value).is_ok() {
+        return Ok(vec![size(value)?]);
+    }
+    match value.try_iter() {
+        Ok(items) if value.extract::<String>().is_err() => items.map(|item| size(&item?)).collect(),
+        _ => Err(size(value).err().unwrap_or_else(|| wrong("no size"))),
+    }
+}
+
+/// A budget: a fraction of what is free, or a size.
+pub(crate) fn budget(value: &Bound<'_, PyAny>) -> PyResult<Budget> {
+    if value.is_exact_instance_of::<pyo3::types::PyFloat>() {
+        return Ok(Budget::FractionOfFree(value.extract()?));
+    }
+    size(value).map(Budget::Bytes)
+}
+
+/// 32 bytes, or the path of a key file.
+pub(crate) fn key(value: &Bound<'_, PyAny>) -> PyResult<SealKey> {
+    if let Ok(bytes) = value.extract::<Vec<u8>>() {
+        return Ok(SealKey::from_bytes(&array(&bytes, "a key")?));
+    }
+    let path: PathBuf = value.extract()?;
+    let key = KeySource::File(path).load();
+    key.map_err(|error| errors::vram(error.into()))
+}
+
+/// Exactly 32 bytes.
+pub(crate) fn array(bytes: &[u8], what: &str) -> PyResult<[u8; 32]> {
+    bytes.try_into().map_err(|_other| wrong(format!("{what} has 32 bytes, not {}", bytes.len())))
+}
+
+/// `authenticated` or `encrypted`.
+pub(crate) fn protection(text: &str) -> PyResult<Protection> {
+    match text {
+        "authenticated" => Ok(Protection::Authenticated),
+        "encrypted" => Ok(Protection::Encrypted),
+        other => {
+            Err(wrong(format!("protection is \"authenticated\" or \"encrypted\", not {other:?}")))
+        }
+    }
+}
+
+/// How thoroughly to verify.
+pub(crate) fn level(text: &str) -> PyResult<Verify> {
+    match text {
+        "full" => Ok(Verify::Full),
+        "segments" => Ok(Verify::Segments),
+        "fingerprint" => Ok(Verify::Fingerprint),
+        "record" => Ok(Verify::Record),
+        other => Err(wrong(format!(
+            "a level is \"full\", \"segments\", \"fingerprint\" or \"record\", not {other:?}"
+        ))),
+    }
+}
+
+/// What an eviction does with a model.
+pub(crate) fn on_eviction(text: &str) -> PyResult<OnEviction> {
+    match text {
+        "never" => Ok(OnEviction::Never),
+        "free" => Ok(OnEviction::Free),
+        other => Err(wrong(format!("on_eviction is \"never\" or \"free\", not {other:?}"))),
+    }
+}
+
+/// One GPU, or the one with the most room.
+pub(crate) fn gpus(gpu: Option<u32>) -> GpuChoice {
+    gpu.map_or(GpuChoice::MostRoomFirst, GpuChoice::One)
+}
+
+/// Seconds, at least 0.
+pub(crate) fn seconds(value: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value).map_err(|error| wrong(format!("{value} seconds: {error}")))
+}
+
+/// The files of a model: one file, several, or all `*.safetensors` of a folder, in order of their names.
+pub(crate) fn files(path: &Bound<'_, PyAny>) -> PyResult<Vec<PathBuf>> {
+    if let Ok(one) = path.extract::<PathBuf>() {
+        return if one.is_dir() { in_folder(&one) } else { Ok(vec![one]) };
+    }
+    let paths: Vec<PathBuf> = path.extract()?;
+    if paths.is_empty() {
+        return Err(wrong("no file was given"));
+    }
+    Ok(paths)
+}
+
+fn in_folder(folder: &Path) -> PyResult<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in folder.read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "safetensors") && path.is_file() {
+            found.push(path);
+        }
+    }
+    found.sort();
+    if found.is_empty() {
+        let message = format!("{} has no file *.safetensors", folder.display());
+        return Err(errors::caller("model-file", &message));
+    }
+    Ok(found)
+}
+
+/// The name of a model that the caller did not name: that of its folder or file.
+pub(crate) fn name_of(files: &[PathBuf]) -> String {
+    let first = files.first().map_or_else(|| Path::new("model"), PathBuf::as_path);
+    let named = if files.len() > 1 { first.parent().unwrap_or(first) } else { first };
+    named.file_stem().map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned())
+}

@@ -1,0 +1,139 @@
+//! What keeps weights in device memory: a manager that is shared, and a model that is freed when
+//! nothing uses it any more.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::prelude::*;
+use vram_residency::{FreedReceipt, ModelHandle, ParkedModel, Scrubber, VramError, VramManager};
+
+use crate::errors;
+use crate::events::Hub;
+use crate::guard::Guarded;
+
+/// A manager, shared by its Python object, its models and the views of their tensors.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    inner: Guarded<Inner>,
+    pub(crate) hub: Arc<Hub>,
+}
+
+/// In the order in which they are dropped.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) scrubber: Mutex<Option<Scrubber>>,
+    pub(crate) manager: VramManager,
+}
+
+impl Shared {
+    pub(crate) fn new(manager: VramManager, hub: Arc<Hub>) -> Arc<Self> {
+        let inner = Guarded::new(Inner { scrubber: Mutex::new(None), manager });
+        Arc::new(Self { inner, hub })
+    }
+
+    /// What is behind it.
+    ///
+    /// # Errors
+    ///
+    /// `vram.ForkError` in a forked child.
+    pub(crate) fn inner(&self) -> PyResult<&Inner> {
+        self.inner.get()
+    }
+
+    /// The manager.
+    ///
+    /// # Errors
+    ///
+    /// As [`inner`](Self::inner).
+    pub(crate) fn manager(&self) -> PyResult<&VramManager> {
+        Ok(&self.inner()?.manager)
+    }
+
+    /// Runs one blocking call with the interpreter released.
+    pub(crate) fn call<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&VramManager) -> Result<T, VramError> + Send,
+    ) -> PyResult<T> {
+        let manager = self.manager()?;
+        py.detach(|| work(manager)).map_err(errors::vram)
+    }
+}
+
+/// A model that is resident. It is freed when the last owner of this value goes: the Python object of
+/// the model, until it is closed, and every view of its tensors.
+#[derive(Debug)]
+pub(crate) struct Resident {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) handle: ModelHandle,
+    /// Set where the shards are gone or parked: nothing is left to free.
+    released: AtomicBool,
+}
+
+impl Resident {
+    pub(crate) fn new(shared: Arc<Shared>, handle: ModelHandle) -> Arc<Self> {
+        Arc::new(Self { shared, handle, released: AtomicBool::new(false) })
+    }
+
+    /// Notes that the shards have left device memory.
+    pub(crate) fn released(&self) {
+        self.released.store(true, Ordering::Relaxed);
+    }
+
+    /// Frees the shards now.
+    pub(crate) fn free(&self, py: Python<'_>) -> PyResult<Vec<FreedReceipt>> {
+        let freed = self.shared.call(py, |manager| manager.free_model(&self.handle))?;
+        self.released();
+        Ok(freed)
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        if self.released.load(Ordering::Relaxed) || !self.shared.inner.at_home() {
+            return;
+        }
+        if let Some(inner) = self.shared.inner.as_ref() {
+            // The deleter of a view has nobody to tell. What is not freed stays counted, and an event
+            // says why.
+            let _freed = inner.manager.free_model(&self.handle);
+        }
+    }
+}
+
+/// Where the weights are.
+#[derive(Debug)]
+pub(crate) enum State {
+    Resident(Arc<Resident>),
+    Parked(ParkedModel),
+    /// A call of another thread is under way.
+    Busy(&'static str),
+    /// Freed, or left to the views that still live.
+    Gone,
+}
+
+impl State {
+    /// As Python shows it.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Resident(_) => "resident",
+            Self::Parked(_) => "parked",
+            Self::Busy(what) => what,
+            Self::Gone => "freed",
+        }
+    }
+
+    /// The error of a call that needs the weights resident.
+    pub(crate) fn wrong(&self) -> PyErr {
+        match self {
+            Self::Parked(_) => errors::caller("parked", "the model is parked: wake it first"),
+            Self::Busy(what) => errors::busy(what),
+            _ => errors::caller("shard-freed", "the model was freed"),
+        }
+    }
+}
+
+/// Locks, also after a panic of another thread: each state is set by one assignment.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,135 @@
+"""torch over verified weights, in place. Skipped where torch is not installed."""
+
+import gc
+
+import numpy as np
+import pytest
+from conftest import WIDTH, noise, write_file
+
+import vram
+
+torch = pytest.importorskip("torch")
+vt = pytest.importorskip("vram.torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+
+TYPES = ["BOOL", "U8", "I8", "I16", "I32", "I64", "F16", "BF16", "F32", "F64", "C64", "F8_E4M3", "F8_E5M2"]
+
+
+@pytest.fixture
+def typed(tmp_path):
+    tensors = []
+    for at, kind in enumerate(TYPES):
+        for number, shape in enumerate(([], [7], [3, 5], [4, 0, 2])):
+            count = int(np.prod(shape, dtype=np.int64)) * WIDTH[kind]
+            data = noise(count, at * 10 + number + 1)
+            data = bytes(byte & 1 for byte in data) if kind == "BOOL" else data
+            tensors.append((f"{kind}.{number}", kind, shape, data))
+    return write_file(tmp_path / "typed.safetensors", tensors)
+
+
+def raw(tensor):
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def same(one, other):
+    assert one.dtype == other.dtype and one.shape == other.shape and one.device == other.device
+    if one.numel():
+        # Bits, not values: noise holds many kinds of NaN.
+        assert torch.equal(raw(one), raw(other))
+
+
+def test_load_file_gives_what_safetensors_gives(typed):
+    mine, theirs = vt.load_file(typed), safetensors_torch.load_file(typed)
+    assert list(sorted(mine)) == list(sorted(theirs))
+    for name, tensor in theirs.items():
+        same(mine[name], tensor)
+
+
+def test_tensors_lie_in_place_and_pin_their_model(manager, example):
+    model = manager.load(example)
+    one, other = torch.from_dlpack(model["embed"]), torch.from_dlpack(model["embed"])
+    assert one.data_ptr() == other.data_ptr() == np.asarray(model["embed"]).ctypes.data
+    part = one[1:, 2:].t()
+    del one, other
+    with pytest.raises(vram.InUse):
+        model.free()
+    assert float(part[0, 0]) == 10.0
+    del part
+    gc.collect()
+    model.free()
+
+
+def test_a_tensor_of_a_dropped_manager_is_still_there(example):
+    found = vt.load_file(example)
+    gc.collect()
+    assert found["embed"].sum().item() == sum(range(32))
+    result = (found["embed"] @ found["embed"].t()).sum()
+    assert result.item() == float((np.arange(32.0).reshape(4, 8) @ np.arange(32.0).reshape(4, 8).T).sum())
+
+
+def test_a_copy_may_be_written(manager, example):
+    with manager.load(example) as model:
+        copied = torch.from_dlpack(model["embed"].__dlpack__(copy=True))
+        copied += 1
+        assert model.verify()
+        del copied
+
+
+def test_a_write_through_torch_is_found(manager, example):
+    """torch has no read-only tensors."""
+    model = manager.load(example)
+    tensor = torch.from_dlpack(model["embed"])
+    tensor[0, 0] = 7
+    verdict = model.verify("segments")
+    assert not verdict and verdict.altered[0][0] == "embed"
+    del tensor
+    gc.collect()
+    model.free()
+
+
+def module():
+    torch.manual_seed(1)
+    return torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
+
+
+def test_load_state_dict_in_place(manager, tmp_path):
+    source = module()
+    path = tmp_path / "module.safetensors"
+    safetensors_torch.save_file(source.state_dict(), path)
+    model = manager.load(path)
+    target = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
+    result = vt.load_state_dict(target, model)
+    assert not result.missing_keys and not result.unexpected_keys
+    places = {np.asarray(model[name]).ctypes.data for name in model}
+    assert {one.data_ptr() for one in target.parameters()} == places, "no copy was made"
+    assert not any(one.requires_grad for one in target.parameters())
+    given = torch.randn(8, 16)
+    assert torch.equal(target(given), source(given))
+    with pytest.raises(vram.InUse):
+        model.park()
+    del target
+    gc.collect()
+    model.free()
+
+
+def test_load_state_dict_copies_what_has_another_type(manager, tmp_path):
+    source = module()
+    path = tmp_path / "module.safetensors"
+    safetensors_torch.save_file(source.state_dict(), path)
+    with manager.load(path) as model:
+        half = module().to(torch.bfloat16)
+        vt.load_state_dict(half, model)
+        assert all(one.dtype == torch.bfloat16 for one in half.parameters())
+        for name, one in half.named_parameters():
+            assert torch.equal(one, source.state_dict()[name].to(torch.bfloat16))
+        with pytest.raises(RuntimeError, match="Missing key"):
+            vt.load_state_dict(torch.nn.Sequential(*module(), torch.nn.Linear(4, 4)), model)
+        gc.collect()
+
+
+def test_a_device_that_is_none(example):
+    with pytest.raises(vram.ConfigError):
+        vt.load_file(example, device="mps")
+    if not torch.cuda.is_available():
+        with pytest.raises((vram.NoGpu, RuntimeError)):
+            vt.load_file(example, device="cuda:0")
