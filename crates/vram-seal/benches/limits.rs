@@ -7,6 +7,7 @@
 //! ```sh
 //! cargo bench -p vram-seal --bench limits                   # 256 KiB, 4 MiB, 256 MiB
 //! cargo bench -p vram-seal --bench limits -- 2048           # one size, in MiB
+//! cargo bench -p vram-seal --bench limits -- --quick        # a few rounds, to see that it works
 //! VRAM_SEAL_READ_AHEAD=off cargo bench -p vram-seal --bench limits
 //! ```
 
@@ -30,19 +31,25 @@ const SEGMENT: usize = 256 << 10;
 const BYTES: usize = 1 << 30;
 
 fn main() {
+    let quick = std::env::args().any(|argument| argument == "--quick");
     let sizes: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
-    let sizes = if sizes.is_empty() {
+    let sizes = if quick {
+        vec![SEGMENT, 16 << 20]
+    } else if sizes.is_empty() {
         vec![SEGMENT, 4 << 20, 256 << 20]
     } else {
         sizes.into_iter().map(|mib| mib << 20).collect()
     };
-    println!("reads ahead {:?} bytes at a time", read_ahead_len());
+    let start = Instant::now();
+    let ahead = read_ahead_len();
+    println!("reads ahead {ahead:?} bytes at a time, chosen in {:?}", start.elapsed());
     let all = thread::available_parallelism().unwrap().get();
     for suite in [Suite::Aes256Gcm, Suite::ChaCha20Poly1305] {
         for len in &sizes {
             for threads in [1, all] {
                 println!("{suite:?}, {} KiB, {threads} threads", len >> 10);
-                table(suite, *len, threads);
+                let rounds = if quick { 3 } else { (BYTES / len).clamp(5, 400) };
+                table(suite, *len, threads, rounds);
             }
         }
     }
@@ -53,7 +60,7 @@ struct Rows {
     seconds: Vec<Vec<f64>>,
 }
 
-fn table(suite: Suite, len: usize, threads: usize) {
+fn table(suite: Suite, len: usize, threads: usize, rounds: usize) {
     let plain: Vec<u8> = (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect();
     let (mut data, mut out) = (plain.clone(), plain.clone());
     let context = SealContext::new("bench").unwrap();
@@ -71,7 +78,7 @@ fn table(suite: Suite, len: usize, threads: usize) {
     let cipher = cipher(suite);
     let mut spaces = vec![vec![3; SEGMENT.min(len)]; threads];
     let mut rows = Rows { names: Vec::new(), seconds: Vec::new() };
-    for _ in 0..(BYTES / len).clamp(5, 400) {
+    for _ in 0..rounds {
         let mut at = 0;
         let mut row = |name, call: &mut dyn FnMut()| {
             let start = Instant::now();

@@ -26,8 +26,9 @@ const WORTH_MEASURING: u64 = 16 << 20;
 const CANDIDATES: [usize; 2] = [64 << 10, 256 << 10];
 
 /// Bytes hashed at once by the measurement.
-const SAMPLE: usize = 1 << 20;
-/// Four of each choice: several times the second-level cache, so no sample is found there.
+const SAMPLE: usize = 512 << 10;
+/// Four of each choice. All of them are written before the first is hashed, and are more than a
+/// second-level cache holds, so that none is found there.
 const SAMPLES: usize = 12;
 
 /// How many bytes to read ahead at a time; zero for none.
