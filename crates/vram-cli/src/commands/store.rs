@@ -83,7 +83,7 @@ impl Telling {
                 });
             }
             StoreEvent::GaveUp { source, why } => {
-                note(format!("{source}: {why}; going on without"))
+                note(format!("{source}: {why}; going on without"));
             }
             StoreEvent::Dropped { image } => {
                 note(format!("a file that should be image {image} was wrong, and was removed"));
