@@ -49,7 +49,10 @@ fn main() -> ExitCode {
     });
     let mut output = Output::new(json);
     let outcome = match &cli.command {
-        Command::Load(args) => load::run(args, &mut output),
+        Command::Load(args) => match &args.store {
+            Some(from) => store::load(args, from, &mut output),
+            None => store::is_not_needed(args).and_then(|()| load::run(args, &mut output)),
+        },
         Command::Devices(args) => devices::list(args, &mut output),
         Command::Demo(args) => demo::run(args, &mut output),
         Command::Seal(args) => image::seal(args, &mut output),

@@ -159,7 +159,7 @@ impl<'a> StoreOptions<'a> {
         self
     }
 
-    /// Sets who is told what happens: on the calling thread, one event at a time.
+    /// Sets who is told what happens: one event at a time, from the thread that calls or that reads.
     #[must_use]
     pub fn on_event(mut self, callback: impl FnMut(&StoreEvent) + Send + 'a) -> Self {
         self.on_event = Some(Mutex::new(Box::new(callback)));

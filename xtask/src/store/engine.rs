@@ -1,10 +1,11 @@
-//! A SeaweedFS server with its S3 gateway, on ports that the system gives, ended with its guard.
+//! A `SeaweedFS` server with its S3 gateway, on ports that the system gives, ended with its guard.
 
+use core::time::Duration;
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Where `scripts/engines` puts the server.
 const PROGRAM: &str = "target/engines/weed";

@@ -38,7 +38,7 @@ pub(crate) struct LoadArgs {
     #[command(flatten)]
     pub(crate) images: ImageArgs,
     /// A store that has the revision MODEL@REVISION: a folder, or with the feature `cloud` an address
-    /// such as s3://BUCKET/PREFIX.
+    /// such as `s3://BUCKET/PREFIX`.
     #[arg(long, value_name = "STORE")]
     pub(crate) store: Option<String>,
     #[command(flatten)]

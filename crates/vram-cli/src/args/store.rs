@@ -72,7 +72,7 @@ pub(crate) struct PushArgs {
     /// Your number for this content. Other content needs another one.
     #[arg(long, value_name = "N")]
     pub(crate) revision: u64,
-    /// Where to: a folder, or with the feature `cloud` an address such as s3://BUCKET/PREFIX.
+    /// Where to: a folder, or with the feature `cloud` an address such as `s3://BUCKET/PREFIX`.
     /// Credentials come from the environment.
     #[arg(long, value_name = "STORE")]
     pub(crate) store: String,
@@ -110,7 +110,7 @@ pub(crate) struct PullArgs {
     /// mirrors; needs --manifest.
     #[arg(long, conflicts_with = key::GROUP, requires = "manifest")]
     pub(crate) keyless: bool,
-    /// Where from: a folder, or with the feature `cloud` an address such as s3://BUCKET/PREFIX.
+    /// Where from: a folder, or with the feature `cloud` an address such as `s3://BUCKET/PREFIX`.
     #[arg(long, value_name = "STORE")]
     pub(crate) store: String,
     #[command(flatten)]

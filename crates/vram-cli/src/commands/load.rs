@@ -13,7 +13,7 @@ use vram_residency::{
 
 use crate::args::{ExpectedMode, ImageArgs, LoadArgs, Mode};
 use crate::commands::devices::Devices;
-use crate::commands::{keys, load_images, store};
+use crate::commands::{keys, load_images};
 use crate::failure::{Failure, Kind};
 use crate::model::digests::{Expectations, Found};
 use crate::model::{Model, not_the_file, parts};
@@ -84,10 +84,6 @@ pub(super) struct Phase {
 
 /// Loads the model, verifies it, frees it, and reports.
 pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
-    if let Some(from) = &args.store {
-        return store::load(args, from, output);
-    }
-    refuse_store_options(args)?;
     if load_images::are_images(&args.files)? {
         return load_images::run(args, output);
     }
@@ -212,21 +208,6 @@ fn prove(loaded: &Loaded<'_>, expected: &Expectations) -> Result<Proof, Failure>
     let finished = loaded.model.source(expected.any()).finish();
     finished.map_err(|error| not_the_file(&error))?;
     Ok(Proof { gpus, digests, verify, read, ranges_compared })
-}
-
-/// Refuses options that only a store gives a meaning, rather than to leave them without effect.
-fn refuse_store_options(args: &LoadArgs) -> Result<(), Failure> {
-    let given = [
-        (!args.from.mirrors.is_empty(), "--mirror"),
-        (args.from.manifest.is_some(), "--manifest"),
-        (args.from.deadline.is_some(), "--deadline"),
-        (args.cache.cache.is_some(), "--cache"),
-    ];
-    match given.into_iter().find(|(given, _)| *given) {
-        None => Ok(()),
-        Some((_, option)) => Err(Failure::usage(format!("{option} needs --store"))
-            .hint(format!("give --store, or leave out {option}"))),
-    }
 }
 
 /// Refuses options that only sealed images have, rather than to leave them without effect.

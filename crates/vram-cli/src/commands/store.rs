@@ -13,9 +13,9 @@ use vram_residency::{ByteLen, CancelToken, KeyRing, SealKey};
 use vram_store::{Cache, Pull, Store, StoreError, StoreEvent, StoreOptions, Trusted, Wanted};
 
 pub(crate) use self::fetch::pull;
-pub(super) use self::load::run as load;
+pub(crate) use self::load::run as load;
 pub(crate) use self::push::push;
-use crate::args::{CacheArgs, FromArgs, Revision, StoreArgs, StoreCommand};
+use crate::args::{CacheArgs, FromArgs, LoadArgs, Revision, StoreArgs, StoreCommand};
 use crate::failure::Failure;
 use crate::output::{Output, note};
 use crate::progress::Bar;
@@ -28,6 +28,21 @@ pub(crate) fn run(args: &StoreArgs, output: &mut Output) -> Result<(), Failure> 
         StoreCommand::Verify(args) => upkeep::verify(args, output),
         StoreCommand::Gc(args) => upkeep::collect(args, output),
         StoreCommand::Demo(args) => demo::run(args, output),
+    }
+}
+
+/// Refuses options of a load without a store that only a store gives a meaning, rather than to leave them without effect.
+pub(crate) fn is_not_needed(args: &LoadArgs) -> Result<(), Failure> {
+    let given = [
+        (!args.from.mirrors.is_empty(), "--mirror"),
+        (args.from.manifest.is_some(), "--manifest"),
+        (args.from.deadline.is_some(), "--deadline"),
+        (args.cache.cache.is_some(), "--cache"),
+    ];
+    match given.into_iter().find(|(given, _)| *given) {
+        None => Ok(()),
+        Some((_, option)) => Err(Failure::usage(format!("{option} needs --store"))
+            .hint(format!("give --store, or leave out {option}"))),
     }
 }
 
@@ -83,7 +98,7 @@ impl Telling {
                 });
             }
             StoreEvent::GaveUp { source, why } => {
-                note(format!("{source}: {why}; going on without"))
+                note(format!("{source}: {why}; going on without"));
             }
             StoreEvent::Dropped { image } => {
                 note(format!("a file that should be image {image} was wrong, and was removed"));

@@ -100,7 +100,8 @@ async fn get(
         GetResultPayload::File(file, _path) => {
             let len = range_len(&range).min(len_max);
             let read = move || read_file(&file, range.start, len);
-            let read = tokio::task::spawn_blocking(read).await;
+            let read = tokio::task::spawn_blocking(read);
+            let read = tokio::time::timeout(stall, read).await.map_err(stalled)?;
             let bytes = read.map_err(|error| Answer::Failed(error.to_string()))?;
             return match bytes {
                 Ok(bytes) => Ok((meta, bytes)),

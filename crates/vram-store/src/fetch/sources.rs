@@ -24,6 +24,8 @@ pub(crate) struct Sources {
 struct State {
     store: Store,
     key: String,
+    /// A cache is expected to lack things.
+    cache: bool,
     /// Not asked any more for this image.
     out: AtomicBool,
     /// Asked past its caches from now on: it gave wrong bytes once.
@@ -70,6 +72,7 @@ impl Sources {
         let state = |source: &CallSource| State {
             store: source.store.clone(),
             key: key.to_owned(),
+            cache: source.cache,
             out: AtomicBool::new(source.lied.load(Ordering::Relaxed)),
             past_caches: AtomicBool::new(false),
             lied: if source.cache { Arc::default() } else { Arc::clone(&source.lied) },
@@ -137,7 +140,8 @@ impl Sources {
     /// Leaves a source out for this image.
     pub(crate) fn give_up(&self, source: usize, cause: Cause) {
         let Some(state) = self.list.get(source) else { return };
-        if !state.out.swap(true, Ordering::Relaxed) {
+        let expected = state.cache && matches!(cause, Cause::Absent { .. });
+        if !state.out.swap(true, Ordering::Relaxed) && !expected {
             let event = match &cause {
                 Cause::Lied(lie) => StoreEvent::SourceLied(lie.clone()),
                 Cause::Absent { source } => StoreEvent::GaveUp {

@@ -111,6 +111,10 @@ fn prove_start(read: &ImageRead<'_, '_>) -> Result<(Proof, Vec<u8>), StoreError>
 fn own(partial: &Path) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    // Neither through a link, which may lead anywhere, nor into a pipe, at which it would wait.
+    if fs::symlink_metadata(partial).is_ok_and(|found| !found.is_file()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
     let file = options.open(partial)?;
     if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
         return Ok(None);

@@ -11,6 +11,7 @@ use super::proof::Steps;
 use super::{Head, ImageRead};
 use crate::error::{Part, StoreError};
 use crate::fetch::{Fetched, Window};
+use crate::options::StoreEvent;
 
 /// The bytes of an image, in order.
 ///
@@ -27,6 +28,8 @@ pub struct SealedReader<'a, 'o> {
     data: Data,
     /// Which source gave the bytes up to each position.
     origins: Vec<(u64, Fetched)>,
+    /// Bytes that were given out when progress was told last.
+    told: u64,
     /// Keeps what passes, for the cache.
     copy: Option<WholeFile>,
     failure: Option<StoreError>,
@@ -61,6 +64,7 @@ impl<'a, 'o> SealedReader<'a, 'o> {
             at: data_offset,
             data,
             origins: Vec::new(),
+            told: 0,
             copy,
             failure: None,
         }
@@ -105,6 +109,20 @@ impl<'a, 'o> SealedReader<'a, 'o> {
     pub(crate) fn take_copy(&mut self) -> Option<WholeFile> {
         let whole = self.at == self.read.shard.image_len;
         self.copy.take().filter(|_| whole)
+    }
+
+    /// Tells how far it is, about once a range.
+    fn tell(&mut self) {
+        let (done, step) = (self.given(), self.read.options.limits.range_len);
+        if done >= self.told.saturating_add(step) {
+            self.told = done;
+            let source = match (&self.data, self.origins.last()) {
+                (Data::File { source, .. }, _) => *source,
+                (_, last) => last.map_or(0, |(_, fetched)| fetched.source),
+            };
+            let (total, source) = (self.read.shard.image_len, self.read.sources.name(source));
+            self.read.options.tell(&StoreEvent::Progress { done, total, source });
+        }
     }
 
     fn data(&mut self, target: &mut [u8]) -> Result<usize, StoreError> {
@@ -165,6 +183,7 @@ impl Read for SealedReader<'_, '_> {
                 }
             };
             self.at = self.at.saturating_add(u64::try_from(done).unwrap_or(0));
+            self.tell();
             done
         } else {
             let done = copy(head, target);

@@ -38,7 +38,8 @@ struct Shown {
 
 #[derive(Debug, Serialize)]
 struct Step {
-    step: &'static str,
+    #[serde(rename = "step")]
+    name: &'static str,
     outcome: String,
     seconds: f64,
 }
@@ -78,7 +79,7 @@ pub(super) fn run(args: &StoreDemoArgs, output: &mut Output) -> Result<(), Failu
 
     let mut rows = Table::new(2, &["step", "outcome", "seconds"]);
     for step in &demo.steps {
-        rows.row([step.step.to_owned(), step.outcome.clone(), format!("{:.2}", step.seconds)]);
+        rows.row([step.name.to_owned(), step.outcome.clone(), format!("{:.2}", step.seconds)]);
     }
     output.line("")?;
     output.write(&rows.render())?;
@@ -103,7 +104,7 @@ impl Demo<'_> {
 
     fn told(&mut self, step: &'static str, began: Instant, outcome: impl Into<String>) {
         let seconds = began.elapsed().as_secs_f64();
-        self.steps.push(Step { step, outcome: outcome.into(), seconds });
+        self.steps.push(Step { name: step, outcome: outcome.into(), seconds });
     }
 
     /// Two files of made-up weights.

@@ -25,7 +25,7 @@ struct Report {
     /// Whether the manifest was compared with a pin, and whether it was proven under the key.
     pinned: bool,
     keyed: bool,
-    images: Vec<Image>,
+    images: Vec<Fetched>,
     image_len: u64,
     /// Images that were there already, and verified.
     present_count: u64,
@@ -36,7 +36,7 @@ struct Report {
 }
 
 #[derive(Debug, Serialize)]
-struct Image {
+struct Fetched {
     path: String,
     shard_index: u64,
     image: String,
@@ -73,16 +73,16 @@ pub(crate) fn pull(args: &PullArgs, output: &mut Output) -> Result<(), Failure> 
     };
     drop(pull);
     let told = telling.take();
-    let stated = manifest.manifest();
+    let named = manifest.manifest();
     let report = Report {
         store: sources.store.name().to_string(),
-        model_id: stated.model.clone(),
-        revision: stated.revision,
+        model_id: named.model.clone(),
+        revision: named.revision,
         manifest: manifest.id().to_string(),
         pinned: manifest.is_pinned(),
         keyed: manifest.is_keyed(),
-        images: images.iter().map(Image::of).collect(),
-        image_len: stated.image_len(),
+        images: images.iter().map(Fetched::of).collect(),
+        image_len: named.image_len(),
         present_count: told.present,
         dropped_count: told.dropped,
         lies: told.lies,
@@ -103,7 +103,7 @@ pub(crate) fn pull(args: &PullArgs, output: &mut Output) -> Result<(), Failure> 
     output.json(&report)
 }
 
-impl Image {
+impl Fetched {
     fn of(image: &VerifiedImage) -> Self {
         Self {
             path: image.path().display().to_string(),

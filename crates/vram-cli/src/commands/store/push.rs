@@ -58,9 +58,10 @@ pub(crate) fn push(args: &PushArgs, output: &mut Output) -> Result<(), Failure> 
     }
     let token = interrupt::token()?;
     let store = Store::open_or_create(&args.store)?;
-    let params = match args.plaintext {
-        true => SealParams::new().with_protection(Protection::Authenticated),
-        false => SealParams::new(),
+    let params = if args.plaintext {
+        SealParams::new().with_protection(Protection::Authenticated)
+    } else {
+        SealParams::new()
     };
     let model =
         args.files.iter().all(|file| file.extension().is_some_and(|it| it == "safetensors"));

@@ -133,7 +133,7 @@ pub(super) fn check(args: &CheckArgs, output: &mut Output) -> Result<(), Failure
 
 /// The result of `vram store verify`.
 #[derive(Debug, Serialize)]
-struct Verified {
+struct VerifyReport {
     store: String,
     sound: bool,
     keyed: bool,
@@ -170,7 +170,7 @@ pub(super) fn verify(args: &VerifyStoreArgs, output: &mut Output) -> Result<(), 
     let verdict =
         store.verify(args.model_id.as_deref(), means, sample, &telling.options(&token))?;
     drop(telling.take());
-    let report = Verified::of(&store, keys.is_some(), &verdict);
+    let report = VerifyReport::of(&store, keys.is_some(), &verdict);
     for found in &report.findings {
         output.line(format!("WRONG {}: {}", found.key, found.what))?;
     }
@@ -198,7 +198,7 @@ pub(super) fn verify(args: &VerifyStoreArgs, output: &mut Output) -> Result<(), 
     Err(failure)
 }
 
-impl Verified {
+impl VerifyReport {
     fn of(store: &Store, keyed: bool, verdict: &StoreVerdict) -> Self {
         let found = |finding: &vram_store::Finding| Found {
             key: finding.key.clone(),
