@@ -9,7 +9,7 @@ use vram_residency::{
 
 use super::*;
 
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 
 const BY_PROOF: Option<Checked> = Some(Checked { evidence: Evidence::Proof, site: Site::Card });
 const BY_FINGERPRINT: Option<Checked> =
@@ -152,7 +152,7 @@ fn a_flipped_bit_is_found_where_it_is_at_every_level() {
         assert_eq!(pass().len() + pass().len(), 0);
         machine.flip(at + 4096);
         let altered = [pass(), pass()].concat();
-        assert_eq!(altered, [shard.shard_id.clone()]);
+        assert!(altered == [shard.shard_id.clone()], "{altered:?}");
         manager.free_shard(&shard).unwrap();
     }
     machine.finish();

@@ -180,7 +180,7 @@ fn without_room_they_are_refused_and_tried_again_after_a_second() {
     // A thread that should not be there would have called by then.
     sleep(Duration::from_millis(200));
     assert_eq!(Sim::faults(bench.ordinal).all_calls(), calls, "no more often than each second");
-    sleep(Duration::from_millis(1000));
+    sleep(Duration::from_secs(1));
     bench.kernels();
     bench.finish();
 }

@@ -170,7 +170,8 @@ fn install(places: &Places, options: &Options) -> Result<(), String> {
     build.args(&["--manifest-path", &manifest, "--profile", profile]).run()?;
     let wheels = fs::read_dir(&places.wheels).map_err(|error| format!("{folder}: {error}"))?;
     let wheels = wheels.filter_map(|entry| Some(entry.ok()?.path().display().to_string()));
-    let wheels: Vec<String> = wheels.filter(|path| path.ends_with(".whl")).collect();
+    let wheels: Vec<String> =
+        wheels.filter(|path| path.rsplit('.').next() == Some("whl")).collect();
     let [wheel] = wheels.as_slice() else {
         return Err(format!("one wheel was built, and {} are in {folder}", wheels.len()));
     };

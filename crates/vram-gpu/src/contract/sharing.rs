@@ -82,7 +82,7 @@ fn use_everything(device: &dyn Device) {
         pending.wait().1.unwrap();
     }
     // Loaded by a thread of their own, with memory of their own.
-    let _there_or_not = device.wait_for_kernels(Duration::from_secs(60));
+    let _there_or_not = device.wait_for_kernels(Duration::from_mins(1));
 }
 
 /// A reset makes every earlier allocation stale; freeing one changes no count. The device is empty
