@@ -9,7 +9,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
-/// All Rust sources below a folder.
+/// All Rust and Python sources below a folder.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -17,7 +17,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
             if path.file_name().is_some_and(|name| name != "target") {
                 sources(&path, found);
             }
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "py") {
             found.push(path);
         }
     }
@@ -32,7 +32,9 @@ fn functions() -> BTreeSet<String> {
     assert!(files.len() > 300, "only {} sources were found", files.len());
     let mut names = BTreeSet::new();
     for file in files {
-        for rest in fs::read_to_string(file).unwrap().split("fn ").skip(1) {
+        let python = file.extension().is_some_and(|extension| extension == "py");
+        let word = if python { "def " } else { "fn " };
+        for rest in fs::read_to_string(file).unwrap().split(word).skip(1) {
             let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_');
             names.insert(rest[..end.unwrap_or(rest.len())].to_owned());
         }
@@ -49,6 +51,7 @@ const FOLDERS: &[(&str, &str)] = &[
     ("store:", "crates/vram-store/tests/"),
     ("suite:", "tests/tests/"),
     ("rigs:", "tests/testkit/rigs/src/"),
+    ("python:", "crates/vram-py/tests/"),
 ];
 
 #[test]
