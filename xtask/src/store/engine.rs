@@ -10,6 +10,9 @@ use std::time::Instant;
 /// Where `scripts/engines` puts the server.
 const PROGRAM: &str = "target/engines/weed";
 const BUCKET: &str = "vram";
+/// Of a server that lives as long as one command, on the loopback device.
+const ACCESS: &str = "tests";
+const SECRET: &str = "of-no-worth";
 /// How long the server may take to start.
 const START_MAX: Duration = Duration::from_secs(90);
 
@@ -29,6 +32,12 @@ impl SeaweedFs {
         }
         let folder = PathBuf::from(format!("target/store/{}", std::process::id()));
         fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        // Who may do what: the one identity of the tests.
+        let identity = format!(
+            r#"{{"identities":[{{"name":"tests","credentials":[{{"accessKey":"{ACCESS}","secretKey":"{SECRET}"}}],"actions":["Admin","Read","Write","List","Tagging"]}}]}}"#
+        );
+        let config = folder.join("s3.json");
+        fs::write(&config, identity).map_err(|error| format!("{}: {error}", config.display()))?;
         let ports = free_ports()?;
         let [master, master_rpc, volume, volume_rpc, filer, filer_rpc, s3, s3_rpc] = ports;
         let log = File::create(folder.join("log")).map_err(|error| error.to_string())?;
@@ -36,6 +45,7 @@ impl SeaweedFs {
         let mut command = Command::new(PROGRAM);
         command.arg("server").arg(format!("-dir={}", folder.display()));
         command.args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=64", "-filer", "-s3"]);
+        command.arg(format!("-s3.config={}", config.display()));
         command.args(["-s3.autoCreateBucket", "-master.volumeSizeLimitMB=256"]);
         for (name, port) in [
             ("master.port", master),
@@ -78,16 +88,15 @@ impl SeaweedFs {
         Err("seaweedfs did not start in time".to_owned())
     }
 
-    /// The variables that lead a client to this server. It asks for no credentials, and a client needs
-    /// some.
+    /// The variables that lead a client to this server.
     pub(super) fn variables(&self) -> [(&'static str, String); 6] {
         [
             ("VRAM_STORE_S3", format!("s3://{BUCKET}")),
             ("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.s3)),
             ("AWS_ALLOW_HTTP", "true".to_owned()),
             ("AWS_REGION", "us-east-1".to_owned()),
-            ("AWS_ACCESS_KEY_ID", "any".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "any-secret".to_owned()),
+            ("AWS_ACCESS_KEY_ID", ACCESS.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
         ]
     }
 }

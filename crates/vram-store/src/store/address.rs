@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+#[cfg(any(not(feature = "cloud"), test))]
 use super::Store;
 use crate::error::StoreError;
 
