@@ -174,9 +174,6 @@ fn install(places: &Places, options: &Options) -> Result<(), String> {
     let build = build.args(&["--manifest-path", &manifest, "--profile", profile]);
     build.args(&["--interpreter", &places.python]).run()?;
     let wheels = fs::read_dir(&places.wheels).map_err(|error| format!("{folder}: {error}"))?;
-    let wheels = wheels.filter_map(|entry| Some(entry.ok()?.path().display().to_string()));
-    let wheels: Vec<String> =
-        wheels.filter(|path| path.rsplit('.').next() == Some("whl")).collect();
     let wheels = wheels.filter_map(|entry| Some(entry.ok()?.path()));
     let wheels = wheels.filter(|path| path.extension().is_some_and(|end| end == "whl"));
     let wheels: Vec<String> = wheels.map(|path| path.display().to_string()).collect();
