@@ -43,8 +43,8 @@ pub(super) use cloud::remote;
 
 #[cfg(feature = "cloud")]
 mod cloud {
+    use core::time::Duration;
     use std::sync::Arc;
-    use std::time::Duration;
 
     use object_store::aws::AmazonS3Builder;
     use object_store::azure::MicrosoftAzureBuilder;
