@@ -11,7 +11,11 @@ extern crate vram_testkit;
 
 use std::thread;
 
-use vram_residency::{ByteLen, Lease, Protection, SealRequest, SealedShard, VramManager};
+use vram_residency::device::fault::{Action, FaultPlan, Op};
+use vram_residency::{
+    ByteLen, Lease, Protection, ResetOptions, SealRequest, SealedShard, VramManager,
+};
+use vram_test_rigs::devices;
 
 const MIB: usize = 1 << 20;
 
@@ -89,4 +93,24 @@ fn a_freed_shard_is_wiped_where_it_lay() {
     let seen = unsafe { core::slice::from_raw_parts(start, wanted.len()) };
     assert!(seen.iter().all(|&byte| byte == 0));
     assert_eq!(plaintext(&kept), [1; 64]);
+}
+
+#[test]
+fn memory_that_a_reset_replaced_stays_until_the_lease_ends() {
+    let device = devices(&[16 * MIB], &FaultPlan::new(1)).remove(0);
+    let manager = VramManager::builder().device(device.clone()).build().unwrap();
+    let wanted = content(3 * MIB, 5);
+    let shard = plain(&manager, &wanted);
+    let lease = manager.lease(&shard).unwrap();
+    // A slow reader that began before the loss.
+    let reading = plaintext(&lease);
+    device.next(Op::Read, Action::Driver(214)).unwrap();
+    manager.unseal_model(&shard).unwrap_err();
+    device.clear();
+    drop(manager.reset_gpu(0, ResetOptions::new()).unwrap());
+    assert_eq!(lease.device_pointer(), None);
+    let fresh = plain(&manager, &content(8 * MIB, 6));
+    assert!(reading == wanted, "another shard lies elsewhere");
+    drop(lease);
+    assert!(manager.unseal_model(&fresh).unwrap() == content(8 * MIB, 6));
 }

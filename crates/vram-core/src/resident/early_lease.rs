@@ -7,9 +7,8 @@ use crate::error::VramError;
 use crate::parts::Core;
 use crate::parts::core::in_use;
 use crate::resident::Lease;
-use crate::resident::lease::{begun, note};
-use crate::shard::Leased;
-use crate::shard::{Entry, View};
+use crate::resident::lease::{Pointer, begun, note};
+use crate::shard::{Entry, Leased};
 
 /// The lease of a shard that is about to arrive on a GPU. Dropping it ends it.
 #[must_use = "the lease ends when this is dropped"]
@@ -44,10 +43,10 @@ impl EarlyLease {
             (gpu, range, block, state.seal.protection())
         });
         drop(state);
-        let address = lies.and_then(|(gpu, range, block, protection)| {
-            View::address_in(&*gpu.memory_in(&block).ok()?, range, protection)
+        let pointer = lies.and_then(|(gpu, range, block, protection)| {
+            Pointer::of(gpu.memory_in(&block).ok()?, range, protection)
         });
-        Some(begun(core, entry, noted, address))
+        Some(begun(core, entry, noted, pointer))
     }
 }
 

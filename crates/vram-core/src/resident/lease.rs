@@ -1,12 +1,15 @@
 //! Leases and pins: a shard that a program works with stays where it is.
 
 use core::fmt;
+use core::panic::AssertUnwindSafe;
 use core::time::Duration;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use vram_alloc::ByteLen;
+use vram_alloc::{ByteLen, DeviceRange};
 use vram_gpu::DeviceAddress;
 use vram_seal::Protection;
+use vram_space::Block;
 
 use crate::error::VramError;
 use crate::parts::Core;
@@ -14,7 +17,7 @@ use crate::parts::core::in_use;
 use crate::parts::limits::{check_label, label};
 use crate::resident::{Verify, verify};
 use crate::shard::gate::SharedPass;
-use crate::shard::{CountedLease, Entry, Leased, Refusal, SealedShard, View};
+use crate::shard::{CountedLease, Entry, Leased, Refusal, SealedShard};
 use crate::sync::Deadline;
 
 /// A guarantee that a shard stays where it is. While a lease of a shard exists, the shard is not
@@ -27,8 +30,29 @@ use crate::sync::Deadline;
 pub struct Lease {
     entry: Arc<Entry>,
     shard: SealedShard,
-    address: Option<DeviceAddress>,
+    pointer: Option<Pointer>,
     leased: Leased,
+}
+
+/// The address of a shard's plaintext, with the memory that it points into.
+pub(crate) struct Pointer {
+    address: DeviceAddress,
+    // Keeps the address from being reused while the lease exists: also where a reset has replaced the
+    // memory, and the device alone knows whether anything lies there.
+    memory: Arc<Block>,
+}
+
+impl Pointer {
+    /// `None` for ciphertext, and for a place that no address has.
+    pub(crate) fn of(
+        memory: Arc<Block>,
+        range: DeviceRange,
+        protection: Protection,
+    ) -> Option<Self> {
+        let start = memory.address().get().checked_add(range.start().get());
+        let start = start.filter(|_| protection == Protection::Authenticated)?;
+        Some(Self { address: DeviceAddress::new(start), memory })
+    }
 }
 
 impl Lease {
@@ -75,10 +99,13 @@ impl Lease {
     /// `None` for an Encrypted shard, for a shard whose device was lost, and for a shard that was
     /// found altered. The pointer is valid as long as the lease exists, and for reading only: a
     /// write through it is detected as tampering. Call this again rather than store the pointer.
+    ///
+    /// On a host device it is an address of this process. A read through it stays harmless until the
+    /// lease ends, after the loss and the reset of the device too.
     #[must_use]
     pub fn device_pointer(&self) -> Option<DeviceAddress> {
         let sound = self.ensure_sound().is_ok();
-        self.address.filter(|_| sound)
+        self.pointer.as_ref().filter(|_| sound).map(|pointer| pointer.address)
     }
 
     /// Checks that no alteration of the shard is known: its device is not lost, and no check found
@@ -104,6 +131,11 @@ impl fmt::Debug for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        // First: the call that waits for the end of the last lease may return this memory. Where a
+        // reset has replaced it, this is its end. That makes no driver call, and a panic changes
+        // nothing.
+        let memory = self.pointer.take().map(|pointer| pointer.memory);
+        let _dropped = catch_unwind(AssertUnwindSafe(|| drop(memory)));
         let (entry, gpu) = (&*self.entry, self.shard.gpu_index);
         let last = entry.gate.end_lease(&self.leased) == 0;
         let lease = counted(core::mem::take(&mut self.leased), entry);
@@ -163,11 +195,12 @@ pub fn lease_as(
             return Err(VramError::ShardAltered { shard: entry.id.clone(), segments });
         }
     }
+    // An empty shard on a GPU without a budget has no memory to point to.
     let memory = view.memory().ok();
-    let address = memory.and_then(|memory| View::address_in(&memory, view.range, protection));
+    let pointer = memory.and_then(|memory| Pointer::of(memory, view.range, protection));
     let (leased, first) = note(core, &entry, &pass, holder);
     drop(pass);
-    Ok(begun(core, entry, (leased, first), address))
+    Ok(begun(core, entry, (leased, first), pointer))
 }
 
 /// Notes a lease at the gate of its shard: the lease, and whether it is the first of the shard.
@@ -188,12 +221,12 @@ pub(crate) fn begun(
     core: &Core,
     entry: Arc<Entry>,
     (leased, first): (Leased, bool),
-    address: Option<DeviceAddress>,
+    pointer: Option<Pointer>,
 ) -> Lease {
     let shard = core.handle(&entry);
     let lease = counted(leased.clone(), &entry);
     entry.told.census.leased(shard.gpu_index, &entry.holder, lease, first);
-    Lease { entry, shard, address, leased }
+    Lease { entry, shard, pointer, leased }
 }
 
 /// Runs `work` on a handle's shard as its exclusive user. Waits for other calls and for leases no

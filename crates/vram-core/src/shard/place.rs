@@ -6,9 +6,7 @@ use std::sync::{Arc, Weak};
 
 use vram_alloc::{ByteLen, DeviceRange};
 use vram_events::EvictedFor;
-use vram_gpu::DeviceAddress;
 use vram_id::ShardId;
-use vram_seal::Protection;
 use vram_space::{Block, Gpu, LifePass, Space};
 
 use crate::error::VramError;
@@ -267,17 +265,6 @@ impl View {
     pub(crate) fn with(space: &Space, seal: Arc<Seal>, pass: Arc<LifePass>) -> Self {
         let gpu = Arc::clone(space.gpu());
         Self { gpu, range: space.range(), block: space.behind(), seal, pass }
-    }
-
-    /// The address of a shard's plaintext; `None` for ciphertext, and if there is no memory to point
-    /// to: an empty shard on a GPU without a budget.
-    pub(crate) fn address_in(
-        memory: &Block,
-        range: DeviceRange,
-        protection: Protection,
-    ) -> Option<DeviceAddress> {
-        let start = memory.address().get().checked_add(range.start().get());
-        start.filter(|_| protection == Protection::Authenticated).map(DeviceAddress::new)
     }
 
     /// The block that the shard lies in, if the device takes calls.

@@ -1,5 +1,5 @@
 //! The memory behind a host allocation: one anonymous mapping, with a lock for each chunk of it.
-//! All `unsafe` of the host device is in this file.
+//! All `unsafe` of the host device is in this file. (A short one is a zeroed piece of the allocator's.)
 //!
 //! ```text
 //!   mapping   |..slack..|  chunk 0  |  chunk 1  |  chunk 2  |ch 3|..slack..|     CHUNK_LEN each
@@ -11,8 +11,8 @@
 //!
 //! # Why this is sound
 //!
-//! - The mapping is private and anonymous. It is made by [`Mapping::new`], is never moved, remapped or
-//!   shrunk, and ends in the drop of [`Mapping`]. [`ReadChunk`] and [`WriteChunk`] borrow the [`Map`] that
+//! - The mapping is private and anonymous. It is made by [`Mapping::new`], starts as zeros, is never
+//!   moved, remapped or shrunk, and ends in the drop of [`Mapping`]. [`ReadChunk`] and [`WriteChunk`] borrow the [`Map`] that
 //!   owns it, so none of them outlives it.
 //! - No data races among our calls. Only methods of `ReadChunk` and `WriteChunk` touch the bytes of a
 //!   chunk. A `ReadChunk` holds the chunk's lock for reading and only reads; a `WriteChunk` holds it for
@@ -32,9 +32,11 @@
     reason = "a position here lies inside a mapping that exists, so sums of such positions fit"
 )]
 
+use core::alloc::Layout;
 use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
+use std::alloc::{alloc_zeroed, dealloc};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use vram_alloc::ByteLen;
@@ -47,6 +49,13 @@ pub(super) const CHUNK_LEN: usize = 2 << 20;
 
 /// The alignment of a long allocation, and the size of a huge page.
 const HUGE: usize = 2 << 20;
+
+/// The alignment of a short allocation.
+const PAGE: usize = 4 << 10;
+
+/// Fewer bytes come from the allocator. A process has some 65,000 areas of memory, and a hole between
+/// two mappings costs one: 10^5 short mappings could leave none for anything else.
+const MAPPED_MIN: usize = 128 << 10;
 
 /// Chunks in a page of the directory; a page is allocated on first use.
 const PAGE_CHUNKS: usize = 1024;
@@ -113,8 +122,8 @@ impl Map {
     fn page(&self, page: usize) -> Result<&[Chunk], GpuError> {
         let first = page * PAGE_CHUNKS;
         let count = self.mapping.len.div_ceil(CHUNK_LEN).saturating_sub(first).min(PAGE_CHUNKS);
-        let refused =
-            GpuError::HostMemory { wanted: ByteLen::from_usize(count * size_of::<Chunk>()) };
+        let wanted = ByteLen::from_usize(count * size_of::<Chunk>());
+        let refused = GpuError::HostMemory { wanted };
         let slot = self.pages.get(page).ok_or(refused)?;
         if let Some(chunks) = slot.get() {
             return Ok(chunks);
@@ -147,8 +156,8 @@ impl ReadChunk<'_> {
     /// Copies the bytes at `start` to `target`.
     pub(super) fn read(&self, start: usize, target: &mut [u8]) {
         let from = self.bytes.at(start, target.len());
-        // SAFETY: `from` points to `target.len()` bytes of the mapping, which are initialised: the
-        // kernel zeroed them. This value holds their lock for reading, and a call's buffer does not
+        // SAFETY: `from` points to `target.len()` bytes of the mapping, which are initialised: a
+        // mapping starts as zeros. This value holds their lock for reading, and a call's buffer does not
         // overlap its device range. Bytes need no alignment.
         unsafe { from.copy_to_nonoverlapping(NonNull::from_mut(target).cast(), target.len()) }
     }
@@ -216,14 +225,14 @@ impl Bytes<'_> {
     }
 }
 
-/// An anonymous mapping of this process's own.
+/// An anonymous mapping of this process's own, or a piece of the allocator's memory.
 struct Mapping {
     /// The first byte of the allocation.
     start: NonNull<u8>,
     /// Bytes of the allocation.
     len: usize,
     /// Unmapped when this value is dropped.
-    _whole: system::Whole,
+    _whole: Whole,
 }
 
 // SAFETY: a mapping belongs to the process, not to a thread, and this is its one owner.
@@ -238,12 +247,46 @@ impl Mapping {
         // A page-aligned start is enough for a short one, which has no huge page inside.
         let slack = if len >= HUGE { HUGE } else { 0 };
         let whole = len.checked_add(slack).filter(|&whole| isize::try_from(whole).is_ok())?;
-        let whole = system::Whole::new(whole, slack > 0)?;
+        let whole = Whole::new(whole, slack > 0)?;
         let lead = if slack > 0 { whole.start.as_ptr().align_offset(HUGE) } else { 0 };
         assert!(lead <= slack, "each run of 2 MiB has an aligned address");
         // SAFETY: `lead` is at most `slack`, and the whole mapping has `len` bytes more.
         let start = unsafe { whole.start.add(lead) };
         Some(Self { start, len, _whole: whole })
+    }
+}
+
+/// All of the memory behind a [`Mapping`].
+struct Whole {
+    start: NonNull<u8>,
+    layout: Layout,
+    mapped: bool,
+}
+
+impl Whole {
+    /// `len` zero bytes, more than none, at the start of a page.
+    fn new(len: usize, huge: bool) -> Option<Self> {
+        let layout = Layout::from_size_align(len, PAGE).ok()?;
+        let mapped = cfg!(target_os = "linux") && len >= MAPPED_MIN;
+        let start = if mapped {
+            system::map(len, huge)?
+        } else {
+            // SAFETY: the layout has bytes.
+            NonNull::new(unsafe { alloc_zeroed(layout) })?
+        };
+        Some(Self { start, layout, mapped })
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        if self.mapped {
+            // SAFETY: exactly what `new` mapped, and whose last user was its `Map`.
+            unsafe { system::unmap(self.start, self.layout.size()) }
+        } else {
+            // SAFETY: exactly what `new` allocated, in the same layout, likewise.
+            unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        }
     }
 }
 
@@ -253,70 +296,43 @@ mod system {
 
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-    /// All of a mapping.
-    pub(super) struct Whole {
-        pub(super) start: NonNull<u8>,
-        len: usize,
-    }
-
-    impl Whole {
-        /// Maps `len` zero bytes, more than none, at the start of a page.
-        pub(super) fn new(len: usize, huge: bool) -> Option<Self> {
-            let access = ProtFlags::READ | ProtFlags::WRITE;
-            // Not reserved: a large device costs nothing until it is used.
-            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-            // SAFETY: without a wish for an address, the kernel chooses one where nothing lies.
-            let start = unsafe { mmap_anonymous(null_mut(), len, access, flags) }.ok()?;
-            let whole = Self { start: NonNull::new(start.cast())?, len };
-            if huge {
-                // SAFETY: this is the mapping that was just made, and the advice changes no byte.
-                let advised = unsafe { madvise(start, len, Advice::LinuxHugepage) };
-                // A kernel without huge pages gives small ones.
-                let _ = advised;
-            }
-            Some(whole)
+    /// Maps `len` zero bytes, more than none.
+    pub(super) fn map(len: usize, huge: bool) -> Option<NonNull<u8>> {
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // Not reserved: a large device costs nothing until it is used.
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: without a wish for an address, the kernel chooses one where nothing lies.
+        let start = unsafe { mmap_anonymous(null_mut(), len, access, flags) }.ok()?;
+        if huge {
+            // SAFETY: this is the mapping that was just made, and the advice changes no byte.
+            // A kernel without huge pages refuses, and gives small ones.
+            let _advised = unsafe { madvise(start, len, Advice::LinuxHugepage) };
         }
+        NonNull::new(start.cast())
     }
 
-    impl Drop for Whole {
-        fn drop(&mut self) {
-            // SAFETY: exactly the mapping that `new` made, and whose last user was its `Map`.
-            let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.len) };
-            if let Err(error) = unmapped {
-                // Possible where the kernel would have to split an area and has too many of them.
-                tracing::warn!(%error, bytes = self.len, "host memory could not be unmapped");
-            }
+    /// Unmaps what [`map`] made.
+    ///
+    /// # Safety
+    ///
+    /// `start` and `len` are of one call of [`map`], and nothing uses these bytes any more.
+    pub(super) unsafe fn unmap(start: NonNull<u8>, len: usize) {
+        // SAFETY: as the caller promises.
+        if let Err(error) = unsafe { munmap(start.as_ptr().cast(), len) } {
+            // Possible where the kernel would have to split an area and has too many of them.
+            tracing::warn!(%error, bytes = len, "host memory could not be unmapped");
         }
     }
 }
 
+/// Never called: where no call to map is known, all memory is of the allocator.
 #[cfg(not(target_os = "linux"))]
 mod system {
-    use core::ptr::NonNull;
-    use std::alloc::{Layout, alloc_zeroed, dealloc};
-
-    /// All of a mapping: where no call to map is known, memory of the allocator.
-    pub(super) struct Whole {
-        pub(super) start: NonNull<u8>,
-        layout: Layout,
+    pub(super) fn map(_len: usize, _huge: bool) -> Option<super::NonNull<u8>> {
+        None
     }
 
-    impl Whole {
-        /// Allocates `len` zero bytes, more than none, at a multiple of 4 KiB.
-        pub(super) fn new(len: usize, _huge: bool) -> Option<Self> {
-            let layout = Layout::from_size_align(len, 4 << 10).ok()?;
-            // SAFETY: the layout has bytes.
-            let start = unsafe { alloc_zeroed(layout) };
-            Some(Self { start: NonNull::new(start)?, layout })
-        }
-    }
-
-    impl Drop for Whole {
-        fn drop(&mut self) {
-            // SAFETY: exactly what `new` allocated, in the same layout.
-            unsafe { dealloc(self.start.as_ptr(), self.layout) }
-        }
-    }
+    pub(super) unsafe fn unmap(_start: super::NonNull<u8>, _len: usize) {}
 }
 
 impl fmt::Debug for Map {
@@ -346,8 +362,7 @@ mod tests {
             // SAFETY: the byte lies in the mapping, and no other thread has it.
             unsafe { byte.read() }
         };
-        let at = [CHUNK_LEN - 3, CHUNK_LEN - 2, CHUNK_LEN - 1, CHUNK_LEN, CHUNK_LEN + 1];
-        assert_eq!(at.map(seen), *b"\0abcd");
+        assert_eq!([3, 2, 1, 0].map(|before| seen(CHUNK_LEN + 1 - before)), *b"abcd");
         assert_eq!(seen(2 * CHUNK_LEN + 2), b'e');
     }
 
@@ -361,6 +376,17 @@ mod tests {
         }
         map.write(1).unwrap().fill(3, 0, 1);
         assert!(map.write(2).is_err() && map.read(2).is_none() && map.read(usize::MAX).is_none());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn short_allocations_take_no_area_of_memory_each() {
+        let areas = || std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
+        let before = areas();
+        let mut maps: Vec<_> = (0..4000).map(|_| Some(map(1))).collect();
+        maps.iter_mut().step_by(2).for_each(|map| *map = None);
+        assert!(areas() < before + 1000);
+        assert!(maps.iter().flatten().all(|map| map.address() % PAGE == 0));
     }
 
     #[test]

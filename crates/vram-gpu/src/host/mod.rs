@@ -27,7 +27,8 @@ use crate::{
 /// read as garbage, as on a card, so that code which relies on zeros fails. Two host devices can
 /// copy to each other unless one was built [`isolated`](HostDeviceBuilder::isolated).
 ///
-/// Each allocation is one mapping of this process, made of huge pages where the kernel has them.
+/// Each allocation is one piece of this process's memory: a mapping, unless it is short, of huge
+/// pages where the kernel has them.
 /// [`DeviceMemory::address`] is its real address, valid until the value is dropped, after a reset
 /// too. Code of this process may read there, but not write, while no call changes the bytes that it
 /// reads. Bytes that were never written read as zeros there.
