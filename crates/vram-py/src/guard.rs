@@ -5,7 +5,6 @@
 //! So every call answers with an error there, and nothing of the facade is dropped.
 
 use std::mem::ManuallyDrop;
-use std::ops::Deref;
 use std::process;
 
 use pyo3::prelude::*;
@@ -24,9 +23,9 @@ impl<T> Guarded<T> {
         Self { value: ManuallyDrop::new(Some(value)), pid: process::id() }
     }
 
-    /// Whether this is the process that made the value.
-    pub(crate) fn at_home(&self) -> bool {
-        self.pid == process::id()
+    /// The value, in the process that made it; `None` in a forked child.
+    pub(crate) fn here(&self) -> Option<&T> {
+        self.value.as_ref().filter(|_| self.pid == process::id())
     }
 
     /// The value, in the process that made it.
@@ -35,26 +34,14 @@ impl<T> Guarded<T> {
     ///
     /// `vram.ForkError` in a forked child.
     pub(crate) fn get(&self) -> PyResult<&T> {
-        match self.value.as_ref() {
-            Some(value) if self.at_home() => Ok(value),
-            _ => Err(errors::forked(self.pid)),
-        }
+        self.here().ok_or_else(|| errors::forked(self.pid))
     }
 }
 
 impl<T> Drop for Guarded<T> {
     fn drop(&mut self) {
-        if self.at_home() {
+        if self.pid == process::id() {
             drop(self.value.take());
         }
-    }
-}
-
-/// An [`Arc`](std::sync::Arc) of what holds a [`Guarded`] is itself safe to drop anywhere.
-impl<T> Deref for Guarded<T> {
-    type Target = Option<T>;
-
-    fn deref(&self) -> &Option<T> {
-        &self.value
     }
 }

@@ -76,8 +76,8 @@ impl Model {
         }
     }
 
-    fn piece<'a>(&self, resident: &'a Resident, name: &str) -> PyResult<&'a ModelPiece> {
-        let at = self.index.get(name).and_then(|at| resident.handle.pieces.get(*at));
+    fn piece<'a>(&self, handle: &'a ModelHandle, name: &str) -> PyResult<&'a ModelPiece> {
+        let at = self.index.get(name).and_then(|at| handle.pieces.get(*at));
         at.ok_or_else(|| PyKeyError::new_err(name.to_owned()))
     }
 
@@ -158,7 +158,8 @@ impl Model {
     /// The view of a tensor. While it, or anything made of it, lives, the tensor stays where it is.
     fn __getitem__<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         let resident = self.resident()?;
-        let piece = self.piece(&resident, name)?;
+        let handle = resident.handle();
+        let piece = self.piece(&handle, name)?;
         let work =
             |manager: &vram_residency::VramManager| manager.lease_as(&piece.shard, &self.holder);
         let lease = self.shared.call(py, work)?;
@@ -191,7 +192,8 @@ impl Model {
         length: Option<usize>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let resident = self.resident()?;
-        let piece = self.piece(&resident, name)?;
+        let handle = resident.handle();
+        let piece = self.piece(&handle, name)?;
         let whole = usize::try_from(piece.piece.len.get()).unwrap_or(usize::MAX);
         let length = length.unwrap_or_else(|| whole.saturating_sub(offset));
         let bytes = self
@@ -204,9 +206,9 @@ impl Model {
     /// and the digest of all content), "segments", "fingerprint" (the fastest) or "record".
     #[pyo3(signature = (level="full"))]
     fn verify(&self, py: Python<'_>, level: &str) -> PyResult<Verdict> {
-        let (resident, level) = (self.resident()?, options::level(level)?);
+        let (handle, level) = (self.resident()?.handle(), options::level(level)?);
         let mut verdicts: Vec<(String, ShardVerdict)> = Vec::new();
-        for piece in &resident.handle.pieces {
+        for piece in &handle.pieces {
             let one = self.shared.call(py, |manager| manager.verify(&piece.shard, level))?;
             verdicts.push((piece.piece.name.clone(), one));
             py.check_signals()?;
@@ -218,18 +220,17 @@ impl Model {
     /// "fingerprint by the card", …
     #[getter]
     fn proof(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        let resident = self.resident()?;
-        let ticket =
-            self.shared.call(py, |manager| manager.ticket_model(&resident.handle, [0; 32]))?;
+        let handle = self.resident()?.handle();
+        let ticket = self.shared.call(py, |manager| manager.ticket_model(&handle, [0; 32]))?;
         Ok(ticket.checked.map(|checked| checked.to_string()))
     }
 
     /// For how many seconds no check has found the weights sound, at the oldest tensor.
     #[getter]
     fn age(&self, py: Python<'_>) -> PyResult<f64> {
-        let resident = self.resident()?;
+        let handle = self.resident()?.handle();
         let oldest = self.shared.call(py, |manager| {
-            let ages = resident.handle.shards().map(|shard| manager.unverified_age(shard));
+            let ages = handle.shards().map(|shard| manager.unverified_age(shard));
             ages.collect::<Result<Vec<_>, _>>()
         })?;
         Ok(oldest.into_iter().max().unwrap_or_default().as_secs_f64())
@@ -238,9 +239,8 @@ impl Model {
     /// A signed statement about these weights, for a party that gave a nonce of 32 bytes: see
     /// `vram.verify_ticket`.
     fn ticket<'py>(&self, py: Python<'py>, nonce: Vec<u8>) -> PyResult<Bound<'py, PyBytes>> {
-        let (resident, nonce) = (self.resident()?, options::array(&nonce, "a nonce")?);
-        let ticket =
-            self.shared.call(py, |manager| manager.ticket_model(&resident.handle, nonce))?;
+        let (handle, nonce) = (self.resident()?.handle(), options::array(&nonce, "a nonce")?);
+        let ticket = self.shared.call(py, |manager| manager.ticket_model(&handle, nonce))?;
         Ok(PyBytes::new(py, &ticket.to_bytes()))
     }
 
@@ -251,10 +251,11 @@ impl Model {
             State::Resident(resident) => Ok(resident),
             other => Err(other),
         })?;
-        match self.shared.call(py, |manager| manager.park_model(&resident.handle)) {
+        let handle = resident.handle();
+        match self.shared.call(py, |manager| manager.park_model(&handle)) {
             Ok(parked) => {
                 resident.released();
-                self.end(State::Parked(parked));
+                self.end(State::Parked(resident, parked));
                 Ok(())
             }
             Err(error) => {
@@ -269,10 +270,10 @@ impl Model {
     fn wake(&self, py: Python<'_>, gpu: Option<u32>) -> PyResult<()> {
         let manager = self.shared.manager()?;
         let parked = self.begin("waking", |state| match state {
-            State::Parked(parked) => Ok(parked),
+            State::Parked(resident, parked) => Ok((resident, parked)),
             other => Err(other),
         });
-        let parked = match parked {
+        let (resident, parked) = match parked {
             Ok(parked) => parked,
             Err(_) if matches!(&*self.state()?, State::Resident(_)) => return Ok(()),
             Err(error) => return Err(error),
@@ -280,12 +281,13 @@ impl Model {
         let request = WakeModelRequest::new(options::gpus(gpu));
         match py.detach(|| manager.wake_model_with(parked, request)) {
             Ok(handle) => {
-                self.end(State::Resident(Resident::new(Arc::clone(&self.shared), handle)));
+                resident.arrived(handle);
+                self.end(State::Resident(resident));
                 Ok(())
             }
             Err(error) => {
                 let (parked, error) = error.into_parts();
-                self.end(State::Parked(parked));
+                self.end(State::Parked(resident, parked));
                 Err(errors::vram(error))
             }
         }
@@ -297,17 +299,11 @@ impl Model {
             State::Resident(resident) => Ok(resident),
             other => Err(other),
         })?;
-        match self.shared.call(py, |manager| manager.migrate_model(&resident.handle, gpu)) {
-            Ok(handle) => {
-                resident.released();
-                self.end(State::Resident(Resident::new(Arc::clone(&self.shared), handle)));
-                Ok(())
-            }
-            Err(error) => {
-                self.end(State::Resident(resident));
-                Err(error)
-            }
-        }
+        let handle = resident.handle();
+        let moved = self.shared.call(py, |manager| manager.migrate_model(&handle, gpu));
+        let moved = moved.map(|handle| resident.arrived(handle));
+        self.end(State::Resident(resident));
+        moved
     }
 
     /// Wipes and frees the weights now, and returns how many bytes that gave back. Raises

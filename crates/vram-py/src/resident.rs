@@ -60,19 +60,28 @@ impl Shared {
     }
 }
 
-/// A model that is resident. It is freed when the last owner of this value goes: the Python object of
-/// the model, until it is closed, and every view of its tensors.
+/// A model, wherever its weights are. They are freed when the last owner of this value goes: the Python
+/// object of the model, until it is closed, and every view of its tensors, also one that was asked for
+/// before the model was parked and woken, or moved.
 #[derive(Debug)]
 pub(crate) struct Resident {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) handle: ModelHandle,
+    pub(crate) name: Arc<str>,
+    /// The handles since the weights were last moved.
+    handle: Mutex<Arc<ModelHandle>>,
     /// Set where the shards are gone or parked: nothing is left to free.
     released: AtomicBool,
 }
 
 impl Resident {
     pub(crate) fn new(shared: Arc<Shared>, handle: ModelHandle) -> Arc<Self> {
-        Arc::new(Self { shared, handle, released: AtomicBool::new(false) })
+        let (name, released) = (Arc::clone(&handle.model_id), AtomicBool::new(false));
+        Arc::new(Self { shared, name, handle: Mutex::new(Arc::new(handle)), released })
+    }
+
+    /// The handles of its shards.
+    pub(crate) fn handle(&self) -> Arc<ModelHandle> {
+        Arc::clone(&lock(&self.handle))
     }
 
     /// Notes that the shards have left device memory.
@@ -80,9 +89,16 @@ impl Resident {
         self.released.store(true, Ordering::Relaxed);
     }
 
+    /// Notes that the shards are in device memory, at another place.
+    pub(crate) fn arrived(&self, handle: ModelHandle) {
+        *lock(&self.handle) = Arc::new(handle);
+        self.released.store(false, Ordering::Relaxed);
+    }
+
     /// Frees the shards now.
     pub(crate) fn free(&self, py: Python<'_>) -> PyResult<Vec<FreedReceipt>> {
-        let freed = self.shared.call(py, |manager| manager.free_model(&self.handle))?;
+        let handle = self.handle();
+        let freed = self.shared.call(py, |manager| manager.free_model(&handle))?;
         self.released();
         Ok(freed)
     }
@@ -90,13 +106,12 @@ impl Resident {
 
 impl Drop for Resident {
     fn drop(&mut self) {
-        if self.released.load(Ordering::Relaxed) || !self.shared.inner.at_home() {
-            return;
-        }
-        if let Some(inner) = self.shared.inner.as_ref() {
+        if let Some(inner) = self.shared.inner.here()
+            && !self.released.load(Ordering::Relaxed)
+        {
             // The deleter of a view has nobody to tell. What is not freed stays counted, and an event
             // says why.
-            let _freed = inner.manager.free_model(&self.handle);
+            let _freed = inner.manager.free_model(&self.handle());
         }
     }
 }
@@ -105,7 +120,7 @@ impl Drop for Resident {
 #[derive(Debug)]
 pub(crate) enum State {
     Resident(Arc<Resident>),
-    Parked(ParkedModel),
+    Parked(Arc<Resident>, ParkedModel),
     /// A call of another thread is under way.
     Busy(&'static str),
     /// Freed, or left to the views that still live.
@@ -117,7 +132,7 @@ impl State {
     pub(crate) const fn word(&self) -> &'static str {
         match self {
             Self::Resident(_) => "resident",
-            Self::Parked(_) => "parked",
+            Self::Parked(..) => "parked",
             Self::Busy(what) => what,
             Self::Gone => "freed",
         }
@@ -126,7 +141,7 @@ impl State {
     /// The error of a call that needs the weights resident.
     pub(crate) fn wrong(&self) -> PyErr {
         match self {
-            Self::Parked(_) => errors::caller("parked", "the model is parked: wake it first"),
+            Self::Parked(..) => errors::caller("parked", "the model is parked: wake it first"),
             Self::Busy(what) => errors::busy(what),
             _ => errors::caller("shard-freed", "the model was freed"),
         }

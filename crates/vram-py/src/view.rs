@@ -187,7 +187,7 @@ impl View {
 
     /// The model that it is of.
     pub(crate) fn model(&self) -> &str {
-        &self.held.resident.handle.model_id
+        &self.held.resident.name
     }
 }
 

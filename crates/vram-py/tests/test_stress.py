@@ -107,13 +107,15 @@ def test_threads_views_park_and_free(files, seconds):
         look(of, name, view)
     del view
     kept.clear()
-    slots.clear()
+    slots[:] = []
     gc.collect()
     assert not wrong, wrong
     print(done)
     assert all(done.values()), done
+    left = [manager.memory(gpu)[0] for gpu in range(2)]
+    assert left == [0, 0], "a model without an owner was not freed"
     report = manager.close(10)
-    assert report["complete"], report
+    assert report["complete"] and report["freed"] == 0, report
 
 
 def test_views_made_and_dropped_by_many_threads(manager, example, seconds):

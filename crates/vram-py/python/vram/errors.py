@@ -12,6 +12,10 @@ succeed later and ``retry_after`` when, and ``kind`` is "retry", "caller" or "fa
 ('insufficient-vram', True, True)
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 __all__ = [
     "Cancelled",
     "Closed",
@@ -34,15 +38,15 @@ class Error(Exception):
     """Any error of this package."""
 
     #: The stable name of the error, such as "insufficient-vram".
-    code = "error"
+    code: str = "error"
     #: "retry": the same call can succeed later; "caller": change the call; "fatal": tell an operator.
-    kind = "caller"
+    kind: str = "caller"
     #: Whether the same call can succeed later.
-    retryable = False
+    retryable: bool = False
     #: When to try again, in seconds; None if that does not help.
-    retry_after = None
+    retry_after: float | None = None
     #: Whether bytes are not what they were.
-    integrity = False
+    integrity: bool = False
 
 
 class InsufficientVram(Error, MemoryError):
@@ -53,13 +57,30 @@ class InsufficientVram(Error, MemoryError):
     the eviction that would make room, or None.
     """
 
+    gpu: int
+    needed: int
+    room: int
+    largest_hole: int
+    headroom: int
+    foreign: int
+    holders: list[dict[str, Any]]
+    busy: dict[str, Any]
+    plan: dict[str, Any] | None
+
 
 class InUse(Error):
     """A view, a lease or another call uses it: ``shard``, ``leases``, ``holder``."""
 
+    shard: str
+    leases: int
+    holder: str | None
+
 
 class IntegrityError(Error):
     """Bytes are altered: ``shard``, ``segments``. They are not handed out."""
+
+    shard: str
+    segments: Any
 
 
 class DeviceError(Error):

@@ -4,22 +4,26 @@ torch has no read-only tensors: what is written through one of these is found by
 other alteration. Train on copies.
 """
 
+from __future__ import annotations
+
 import os as _os
 
 import torch as _torch
 
-from . import Manager
+from . import Manager, Model
 from .errors import ConfigError
 
 __all__ = ["load_file", "load_state_dict", "tensors"]
 
 
-def tensors(model):
+def tensors(model: Model) -> dict[str, _torch.Tensor]:
     """All tensors of a model as torch tensors in place; the weights stay as long as any of them."""
     return {name: _torch.from_dlpack(model[name]) for name in model}
 
 
-def load_file(path, device="cpu", *, manager=None, progress=None):
+def load_file(
+    path, device: str | _torch.device = "cpu", *, manager: Manager | None = None, progress=None
+) -> dict[str, _torch.Tensor]:
     """As ``safetensors.torch.load_file``, with the same result, placed and verified by a manager.
 
     The tensors lie in place: they pin their model, which is freed with the last of them. Without
@@ -44,7 +48,9 @@ def load_file(path, device="cpu", *, manager=None, progress=None):
     return found
 
 
-def load_state_dict(module, model, strict=True):
+def load_state_dict(
+    module: _torch.nn.Module, model: Model | dict[str, _torch.Tensor], strict: bool = True
+):
     """Loads a model into a module: in place where type and device are the module's, else by a copy.
 
     Returns what ``module.load_state_dict`` does. Parameters that lie in place do not require a
@@ -70,7 +76,7 @@ def load_state_dict(module, model, strict=True):
         raise
 
 
-def _room(path):
+def _room(path) -> int:
     """Bytes that hold the tensors of the files: each is rounded up to a granule."""
     paths = [path] if isinstance(path, (str, _os.PathLike)) else list(path)
     total = 0
