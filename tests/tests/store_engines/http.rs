@@ -1,11 +1,11 @@
 //! A server of files that lies: HTTP/1.1, one request a connection.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 /// What the server does to sealed images.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,6 @@ pub(crate) enum Lie {
 
 pub(crate) struct Server {
     pub(crate) address: String,
-    pub(crate) asked: Arc<AtomicU64>,
 }
 
 impl Server {
@@ -43,15 +42,14 @@ impl Server {
     pub(crate) fn start(folder: &Path, lie: Lie) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let (folder, asked) = (folder.to_path_buf(), Arc::new(AtomicU64::new(0)));
-        let count = Arc::clone(&asked);
+        let (folder, count) = (folder.to_path_buf(), Arc::new(AtomicU64::new(0)));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (folder, count) = (folder.clone(), Arc::clone(&count));
                 std::thread::spawn(move || drop(answer(stream, &folder, lie, &count)));
             }
         });
-        Self { address, asked }
+        Self { address }
     }
 }
 
@@ -66,17 +64,17 @@ fn answer(
     reader.read_line(&mut first)?;
     let (mut range, mut fresh) = (None, false);
     loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        let line = line.trim().to_ascii_lowercase();
-        if line.is_empty() {
+        let mut header = String::new();
+        reader.read_line(&mut header)?;
+        let header = header.trim().to_ascii_lowercase();
+        if header.is_empty() {
             break;
         }
-        if let Some(asked) = line.strip_prefix("range: bytes=") {
+        if let Some(asked) = header.strip_prefix("range: bytes=") {
             let (from, to) = asked.split_once('-').unwrap();
             range = Some((from.parse::<usize>().unwrap(), to.parse::<usize>().unwrap() + 1));
         }
-        fresh |= line == "cache-control: no-cache";
+        fresh |= header == "cache-control: no-cache";
     }
     let path = first.split(' ').nth(1).unwrap_or("/").trim_start_matches('/');
     let file: PathBuf = folder.join(path);

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is the failure of the test")]
 #![expect(clippy::arithmetic_side_effects, reason = "small numbers, checked in test builds")]
 #![expect(clippy::indexing_slicing, reason = "an index out of bounds is the failure of the test")]
+#![expect(clippy::as_conversions, reason = "lengths of tests, which fit any integer")]
 #![expect(clippy::print_stdout, reason = "figures are read by a person")]
 
 #[macro_use]

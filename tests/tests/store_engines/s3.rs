@@ -27,8 +27,7 @@ pub(crate) fn address() -> Option<String> {
 /// A part of the bucket that no other run uses.
 pub(crate) fn fresh(address: &str, name: &str) -> Store {
     let address = format!("{address}/{name}-{}", std::process::id());
-    let store = Store::open(&address).unwrap();
-    store
+    Store::open(&address).unwrap()
 }
 
 fn put(address: &str, name: &str, key: &str, bytes: Option<Vec<u8>>) {
@@ -41,7 +40,7 @@ fn put(address: &str, name: &str, key: &str, bytes: Option<Vec<u8>>) {
     runtime.block_on(async {
         match bytes {
             Some(bytes) => {
-                drop(objects.put(&key.as_str().into(), PutPayload::from(bytes)).await.unwrap())
+                drop(objects.put(&key.as_str().into(), PutPayload::from(bytes)).await.unwrap());
             }
             None => objects.delete(&key.as_str().into()).await.unwrap(),
         }
