@@ -14,12 +14,12 @@ const COMMITTED: &str = "xtask/counts.txt";
 const HEAD: &str =
     "# Instructions a call, as `cargo xtask counts` counts them; `--update` writes this file.\n";
 
-/// The package whose example `counted` has the path, and the name of the path.
-const PATHS: [(&str, &str); 4] = [
-    ("vram-alloc", "arena-pair"),
-    ("vram-alloc", "ledger-reserve"),
-    ("vram-seal", "seal-4096"),
-    ("vram-seal", "verify-4096"),
+/// The package and its example that has the path, and the name of the path.
+const PATHS: [(&str, &str, &str); 4] = [
+    ("vram-alloc", "counted_places", "arena-pair"),
+    ("vram-alloc", "counted_places", "ledger-reserve"),
+    ("vram-seal", "counted_seals", "seal-4096"),
+    ("vram-seal", "counted_seals", "verify-4096"),
 ];
 
 /// The path runs this often beyond the calls of the first run.
@@ -61,9 +61,10 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         return Ok(());
     }
     let mut counted = Vec::new();
-    for (package, path) in PATHS {
-        let few = count(package, path, FIRST)?;
-        let many = count(package, path, FIRST.saturating_add(TIMES))?;
+    for (package, example, path) in PATHS {
+        let which = [package, example, path];
+        let few = count(which, FIRST)?;
+        let many = count(which, FIRST.saturating_add(TIMES))?;
         counted.push((path, many.saturating_sub(few) / TIMES));
     }
     if options.update {
@@ -110,10 +111,10 @@ fn compare(counted: &[(&'static str, u64)], committed: &str) -> (String, Vec<&'s
 }
 
 /// Instructions of one run of the example.
-fn count(package: &str, path: &str, times: u64) -> Result<u64, String> {
+fn count([package, example, path]: [&str; 3], times: u64) -> Result<u64, String> {
     // Not `--tool=none`, whose counter is not exact. The log goes where it can be read.
     let runner = r#"target.'cfg(all())'.runner = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", "--log-fd=1"]"#;
-    let line = ["run", "--quiet", "--release", "--package", package, "--example", "counted"];
+    let line = ["run", "--quiet", "--release", "--package", package, "--example", example];
     let child = shell::cargo(&line).args(&["--config", runner, "--", path, &times.to_string()]);
     let (text, succeeded) = child.run_and_read()?;
     let counted = collected(&text).filter(|_| succeeded);
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn every_path_is_committed() {
         let committed = include_str!("../../counts.txt");
-        let counted = PATHS.map(|(_, path)| (path, 0));
+        let counted = PATHS.map(|(_, _, path)| (path, 0));
         assert!(compare(&counted, committed).1.is_empty(), "{committed}");
     }
 }
