@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vram_residency::device::kernels::NoKernels;
 use vram_residency::device::{DeviceSpec, MemoryInfo};
 use vram_residency::{
-    Budget, ByteLen, Device, DeviceInfo, DeviceKind, GpuIndex, HostDevice, VramManager,
+    Budget, ByteLen, Compute, Device, DeviceInfo, DeviceKind, GpuIndex, HostDevice, VramManager,
     VramManagerBuilder,
 };
 
@@ -98,20 +98,30 @@ impl Devices {
     /// a card is `needed`, and never more than nine tenths of its free memory.
     pub(crate) fn builder(&mut self, needed: ByteLen) -> Result<VramManagerBuilder, Failure> {
         let mut builder = VramManager::builder();
+        // A driver that sees the kernels first takes a second or two to compile them: for less, the
+        // host is quicker.
+        let kernels = needed >= KERNELS_FROM;
+        if !kernels {
+            builder = builder.compute(Compute::Host);
+        }
         for (gpu, device) in (0..).zip(&self.open) {
             builder = builder.device(Arc::clone(device));
             let info = device.info();
             if info.kind != DeviceKind::Host {
-                // Checks by the card need them, and their memory is not to be counted as free.
-                match device.wait_for_kernels(KERNELS_WAIT).map(drop) {
-                    Ok(()) | Err(NoKernels::NotOffered) => {}
-                    Err(why) => note(format!("gpu {gpu}: the host checks what lies there: {why}")),
-                }
                 let memory = device.memory().map_err(|error| {
                     Failure::new(Kind::Device, error.to_string())
                         .detail(|details| details.gpu = Some(gpu))
                 })?;
-                let share = memory.free.get().saturating_sub(memory.free.get().div_ceil(10));
+                let mut share = memory.free.get().saturating_sub(memory.free.get().div_ceil(10));
+                if kernels {
+                    share = share.saturating_sub(device.kernel_scratch().get());
+                    match device.wait_for_kernels(KERNELS_WAIT).map(drop) {
+                        Ok(()) | Err(NoKernels::NotOffered) => {}
+                        Err(why) => {
+                            note(format!("gpu {gpu}: the host checks what lies there: {why}"));
+                        }
+                    }
+                }
                 // Round down to whole granules.
                 let budget = needed.min(ByteLen::new(share & !255));
                 builder = builder.budget(gpu, Budget::Bytes(budget));
@@ -144,6 +154,9 @@ impl Devices {
         held.reduce(u64::saturating_add)
     }
 }
+
+/// Models of so many bytes are checked by the cards themselves.
+const KERNELS_FROM: ByteLen = ByteLen::new(256 << 20);
 
 /// How long a command waits for a driver that sees the kernels first.
 const KERNELS_WAIT: Duration = Duration::from_secs(5);
