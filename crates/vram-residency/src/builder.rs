@@ -17,7 +17,8 @@ use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite, TicketKey};
 use vram_space::{Compute, MemoryMode, WipePolicy};
 
-/// How much of a GPU a manager takes: at once in `build`, or [block by block](MemoryMode).
+/// How much of a GPU a manager takes: at once in `build`, or [block by block](MemoryMode). The
+/// scratch memory of a device's kernels is a part of it: see [`GpuCapacity::scratch`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Budget {

@@ -60,8 +60,10 @@ pub struct Gpu {
     pub device: Arc<dyn Device>,
     /// The memory behind the placements: parts of one region, or blocks.
     pub backing: Backing,
-    /// The ledger of the budget.
+    /// The ledger of the budget, less `scratch`.
     pub ledger: Ledger,
+    /// Bytes of the budget that the kernels of the device take for themselves, if they may be used.
+    pub scratch: ByteLen,
     /// The owner of what lies on this GPU.
     pub tenants: Arc<dyn Tenants>,
     /// Whether the device takes calls, and which calls are running on it.
@@ -85,7 +87,7 @@ pub struct Gpu {
 pub struct GpuOptions {
     /// Position in its owner's list. Callers name the GPU by it.
     pub index: u32,
-    /// Bytes that may be taken from the device.
+    /// Bytes that may be taken from the device. The kernels' scratch memory is a part of them.
     pub budget: ByteLen,
     /// Bytes of the budget that are never granted.
     pub headroom: ByteLen,
@@ -99,14 +101,25 @@ pub struct GpuOptions {
     pub compute: Compute,
 }
 
+/// Why a budget is too small for a device with kernels.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the kernels of the device take {scratch} of it; give more, or let the host compute \
+     (`Compute::Host`)"
+)]
+struct TooLittle {
+    scratch: ByteLen,
+}
+
 impl Gpu {
     /// Opens a device. In mode [`Region`](MemoryMode::Region) this allocates the budget. `memory`
     /// holds the driver's current figures.
     ///
     /// # Errors
     ///
-    /// [`SpaceError::Invalid`] for a budget of more than 2^48 - 1 bytes; the device's error if it
-    /// refuses the allocation.
+    /// [`SpaceError::Invalid`] for a budget of more than 2^48 - 1 bytes, and for one that does not
+    /// hold the scratch memory of the device's kernels, if they may be used; the device's error if
+    /// it refuses the allocation.
     pub fn open(
         device: Arc<dyn Device>,
         memory: MemoryInfo,
@@ -117,10 +130,15 @@ impl Gpu {
         let wrong = |error: &dyn core::fmt::Display| SpaceError::Invalid {
             what: format!("a budget of {budget} for gpu {index}: {error}"),
         };
-        let ledger = Ledger::new(budget).map_err(|error| wrong(&error))?;
+        let scratch = match compute {
+            Compute::Host => ByteLen::ZERO,
+            _ => device.kernel_scratch(),
+        };
+        let total = budget.checked_sub(scratch).ok_or_else(|| wrong(&TooLittle { scratch }))?;
+        let ledger = Ledger::new(total).map_err(|error| wrong(&error))?;
         ledger.set_headroom(headroom);
-        let arena = Arena::new(mode.arena_len(budget)).map_err(|error| wrong(&error))?;
-        let backing = Backing::take(&*device, mode, budget).map_err(|error| {
+        let arena = Arena::new(mode.arena_len(total)).map_err(|error| wrong(&error))?;
+        let backing = Backing::take(&*device, mode, total).map_err(|error| {
             let source = Box::new(error);
             match error {
                 GpuError::HostMemory { wanted } => SpaceError::HostMemory { wanted },
@@ -129,13 +147,14 @@ impl Gpu {
             }
         })?;
         if mode == MemoryMode::Blocks {
-            ledger.set_foreign(foreign(budget, ByteLen::ZERO, memory));
+            ledger.set_foreign(foreign(total, ByteLen::ZERO, memory));
         }
         Ok(Self {
             index,
             device,
             backing,
             ledger,
+            scratch,
             tenants,
             life: Arc::default(),
             arena: Mutex::new(arena),

@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 
+use vram_residency::device::Device as _;
 use vram_residency::{
     Checked, Compute, Evidence, KernelFigures, ResetOptions, ScrubCursor, Site, Suite, Verify,
 };
@@ -42,7 +43,8 @@ impl Carded {
             .threads(Threads::ONE)
             .compute(compute);
         for (gpu, device) in (0..).zip(&devices) {
-            let budget = Budget::Bytes(ByteLen::new(BUDGET));
+            let budget = ByteLen::new(BUDGET).saturating_add(device.kernel_scratch());
+            let budget = Budget::Bytes(budget);
             builder = builder.device(Arc::<CudaDevice>::clone(device)).budget(gpu, budget);
         }
         let manager = builder.build().unwrap();

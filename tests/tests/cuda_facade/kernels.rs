@@ -13,6 +13,11 @@ use super::*;
 const WAIT: Duration = Duration::from_secs(30);
 const ROOM: u64 = 1 << 20;
 
+/// A budget with `ROOM` for shards.
+fn budget_of(device: &CudaDevice) -> ByteLen {
+    ByteLen::new(ROOM).saturating_add(device.kernel_scratch())
+}
+
 /// A card with room for kernels, and a manager over it.
 struct Card {
     ordinal: u32,
@@ -31,7 +36,7 @@ impl Card {
         let device = CudaDevice::open(ordinal, GpuIndex::new(0)).unwrap().shared(Sharing::Alone);
         let builder: VramManagerBuilder = VramManager::builder()
             .device(device.clone())
-            .budget(0, Budget::Bytes(ByteLen::new(ROOM)))
+            .budget(0, Budget::Bytes(budget_of(&device)))
             .key(SealKey::from_bytes(&[7; 32]))
             .segment_size(SegmentSize::from_log2(12).unwrap())
             .threads(Threads::exactly(2))
@@ -77,8 +82,8 @@ fn checks_are_computed_by_the_card_which_the_verdict_says_and_the_accounts_agree
         let card = Card::new(compute);
         assert!(card.manager.wait_for_kernels(0, WAIT).unwrap());
         let shards = card.seal_all();
-        let scratch = card.device.kernel_scratch().get();
-        assert_eq!(Sim::used(card.ordinal), ROOM + scratch, "the region, and the kernels' own");
+        let budget = budget_of(&card.device).get();
+        assert_eq!(Sim::used(card.ordinal), budget, "the region, and the kernels' own");
         for (form, shard) in shards.iter().enumerate() {
             assert_eq!(*card.manager.unseal_model(shard).unwrap(), content());
             for level in [Verify::Fingerprint, Verify::Segments, Verify::Full] {
@@ -156,5 +161,62 @@ fn a_manager_may_be_dropped_while_kernels_are_loaded() {
         let shards = card.seal_all();
         assert!(card.manager.verify(&shards[1], Verify::Segments).unwrap().sound);
         card.finish();
+    }
+}
+
+/// P130: what the driver counts never exceeds the budget, and a GPU that is full to the last byte is
+/// checked by its kernels.
+#[test]
+fn scratch_memory_is_a_part_of_the_budget_and_a_full_card_is_checked() {
+    for mode in MODES {
+        cuda_sim::install();
+        let ordinal = Sim::add_device(DeviceSpec {
+            capacity: 16 << 20,
+            granularity: 256,
+            ..DeviceSpec::default()
+        });
+        let device = CudaDevice::open(ordinal, GpuIndex::new(0)).unwrap();
+        let budget = budget_of(&device);
+        let build = |budget: ByteLen| {
+            VramManager::builder()
+                .device(device.clone())
+                .budget(0, Budget::Bytes(budget))
+                .memory(0, mode)
+                .build()
+        };
+        let none = device.kernel_scratch().saturating_sub(ByteLen::new(1));
+        let refused = build(none).unwrap_err().to_string();
+        assert!(refused.contains("the kernels of the device take"), "{refused}");
+        assert_eq!(Sim::used(ordinal), 0, "{refused}");
+
+        let manager = build(budget).unwrap();
+        let now = manager.capacity(0).unwrap();
+        assert_eq!((now.total.get(), now.scratch), (ROOM, device.kernel_scratch()));
+        assert_eq!((now.used.get(), now.free.get()), (0, ROOM));
+        assert_eq!((now.room.get(), now.largest_hole.get()), (ROOM, ROOM));
+        // The last byte that is free, before the kernels are loaded.
+        let request = || SealRequest::new("model", 0).protection(Protection::Authenticated);
+        let data = bytes(usize::try_from(ROOM).unwrap(), 3);
+        let shard = manager.seal(request(), &data).unwrap();
+        let full = manager.seal(request(), &[1]).unwrap_err();
+        assert!(full.is_capacity(), "{full}");
+        assert!(manager.wait_for_kernels(0, WAIT).unwrap());
+        assert_eq!(Sim::used(ordinal), budget.get());
+        let verdict = manager.verify(&shard, Verify::Full).unwrap();
+        assert_eq!(verdict.checked.map(|checked| checked.site), Some(Site::Card), "{mode:?}");
+        assert_eq!(manager.refresh(0).unwrap().foreign, ByteLen::ZERO);
+        assert!(manager.reconcile(0).unwrap().agrees);
+
+        // Others take what is left of the card: nothing of the budget.
+        Sim::set_foreign(ordinal, (16 << 20) - budget.get());
+        assert_eq!(manager.refresh(0).unwrap().foreign, ByteLen::ZERO);
+        manager.set_budget(0, now.scratch).unwrap();
+        assert_eq!(manager.capacity(0).unwrap().room, ByteLen::ZERO);
+        manager.set_budget(0, budget).unwrap();
+        manager.free_shard(&shard).unwrap();
+        assert_eq!(manager.capacity(0).unwrap().room.get(), ROOM);
+        drop((manager, device));
+        Sim::assert_clean(ordinal);
+        Sim::retire_device(ordinal);
     }
 }

@@ -33,7 +33,7 @@ fn a_driver_without_memory_for_a_block_changes_nothing() {
 #[test]
 fn a_driver_without_memory_for_a_region_says_so_when_the_manager_is_built() {
     let ordinal = add_device(false);
-    let device = CudaDevice::open(ordinal, GpuIndex::new(0)).unwrap();
+    let device = CudaDevice::open(ordinal, GpuIndex::new(0)).unwrap().without_kernels();
     Sim::faults(ordinal).next(CallKind::Alloc, Fault::Fail(codes::OUT_OF_MEMORY));
     let refused = build(MemoryMode::Region, &[Arc::clone(&device)]).unwrap_err();
     assert!(refused.is_capacity(), "{refused}");

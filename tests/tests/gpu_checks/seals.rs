@@ -42,11 +42,9 @@ fn seals_are_sound_and_this_quick() {
 fn at(device: &CudaDevice, len: ByteLen, mode: &str, request: &SealRequest) {
     let bytes = measure::noise(len);
     let plain = RefCell::new(Plain::new(device.ordinal(), len));
-    let manager = VramManager::builder()
-        .device(machine::open(device.ordinal(), 0))
-        .budget(0, Budget::Bytes(len))
-        .build()
-        .unwrap();
+    let opened = machine::open(device.ordinal(), 0);
+    let budget = Budget::Bytes(len.saturating_add(opened.kernel_scratch()));
+    let manager = VramManager::builder().device(opened).budget(0, budget).build().unwrap();
     // Otherwise the first rounds would be of the host.
     let _absent_where_there_are_none = manager.wait_for_kernels(0, Duration::from_secs(30));
     let before = manager.capacity(0).unwrap();

@@ -19,8 +19,8 @@ pub struct DriverMemory {
     pub free: ByteLen,
     /// Device bytes that this manager holds: its region, or its blocks.
     pub ours: ByteLen,
-    /// Bytes that are neither free nor held by this manager: other processes, and the driver
-    /// itself.
+    /// Bytes that are neither free nor held by this manager for shards: other processes, the
+    /// driver itself, and the scratch memory of loaded kernels.
     pub others: ByteLen,
     /// Bytes of the budget that this manager neither holds nor can get from the driver. For a
     /// region zero, unless the device shrank: the region was allocated at the start, whatever other
@@ -39,12 +39,13 @@ pub fn set_budget(core: &Core, gpu: u32, bytes: ByteLen) -> Result<(), VramError
     };
     let limit = match gpu.blocks() {
         Some(_) => gpu.device.info().total,
-        None => gpu.region_len(),
+        None => gpu.region_len().saturating_add(gpu.scratch),
     };
     if bytes > limit {
         return Err(refused(limit));
     }
-    gpu.ledger.set_total(bytes).map_err(|_too_large| refused(vram_alloc::MAX_TOTAL))
+    let total = bytes.saturating_sub(gpu.scratch);
+    gpu.ledger.set_total(total).map_err(|_too_large| refused(vram_alloc::MAX_TOTAL))
 }
 
 /// Reads the driver's figures, and excludes the bytes of other processes from the room.

@@ -21,7 +21,9 @@ type GpuGauge = (&'static str, &'static str, fn(&GpuMetrics) -> u64);
 type SinkCounter = (&'static str, &'static str, fn(&SinkCounts) -> u64);
 
 const GPU_GAUGES: &[GpuGauge] = &[
-    ("vram_gpu_total_bytes", "The budget.", |gpu| gpu.capacity.total.get()),
+    ("vram_gpu_total_bytes", "The budget, less what the kernels take.", |gpu| {
+        gpu.capacity.total.get()
+    }),
     (
         "vram_gpu_used_bytes",
         "Bytes that hold shards, and bytes that could not be returned.",
@@ -33,6 +35,11 @@ const GPU_GAUGES: &[GpuGauge] = &[
     ("vram_gpu_headroom_bytes", "Bytes that the configuration keeps free.", |gpu| {
         gpu.capacity.headroom.get()
     }),
+    (
+        "vram_gpu_kernel_scratch_bytes",
+        "Bytes beside the total that the device's kernels take.",
+        |gpu| gpu.capacity.scratch.get(),
+    ),
     ("vram_gpu_foreign_bytes", "Bytes of the budget that other processes hold.", |gpu| {
         gpu.capacity.foreign.get()
     }),
@@ -138,11 +145,6 @@ fn write_kernels(metrics: &Metrics, f: &mut impl Write) -> fmt::Result {
     head(f, name, "gauge", "Whether checks were computed by the device itself last: 0 or 1.")?;
     for gpu in &metrics.gpus {
         writeln!(f, "{name}{{{}}} {}", Gpu(gpu), u8::from(gpu.kernels.used))?;
-    }
-    let name = "vram_gpu_kernel_scratch_bytes";
-    head(f, name, "gauge", "Device memory that its kernels take at most, beside the budget.")?;
-    for gpu in &metrics.gpus {
-        writeln!(f, "{name}{{{}}} {}", Gpu(gpu), gpu.kernels.scratch.get())?;
     }
     let name = "vram_gpu_kernel_bytes_total";
     head(f, name, "counter", "Bytes that kernels of the device worked on, by what they computed.")?;

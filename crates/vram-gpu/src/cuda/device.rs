@@ -334,7 +334,7 @@ impl Device for CudaDevice {
     }
 
     fn kernel_scratch(&self) -> ByteLen {
-        self.kernels.as_ref().map_or(ByteLen::ZERO, |_on| kernels::scratch_len())
+        self.kernels.as_ref().map_or(ByteLen::ZERO, |_on| kernels::scratch_len(&self.info))
     }
 
     fn backing(&self) -> &dyn Device {

@@ -10,7 +10,7 @@ use vram_core::scrub::Scrubbing;
 use vram_gpu::{Device, DeviceKind, HostDevice};
 use vram_id::IdSource;
 use vram_seal::{KeyRing, SealKey};
-use vram_space::{Compute, Gpu, GpuOptions, Means, MemoryMode, StagingBound, Tenants};
+use vram_space::{Gpu, GpuOptions, Means, MemoryMode, StagingBound, Tenants};
 
 use crate::builder::{Budget, Keys, PerGpu, VramManagerBuilder, Wanted, host_memory};
 use crate::manager::VramManager;
@@ -134,11 +134,6 @@ impl VramManagerBuilder {
             }
         }
         let memory = device.memory().map_err(fail)?;
-        // What the kernels of a device take for themselves is left to them.
-        let spare = match self.compute {
-            Compute::Host => memory.free,
-            _ => memory.free.saturating_sub(device.kernel_scratch()),
-        };
         let total = match budget {
             Some(Budget::Bytes(bytes)) if bytes > memory.total => {
                 return Err(config(format!(
@@ -147,9 +142,9 @@ impl VramManagerBuilder {
                 )));
             }
             Some(Budget::Bytes(bytes)) => bytes,
-            Some(Budget::FractionOfFree(fraction)) => part_of(memory.free, fraction)?.min(spare),
+            Some(Budget::FractionOfFree(fraction)) => part_of(memory.free, fraction)?,
             None if device.info().kind == DeviceKind::Host => memory.free,
-            None => part_of(memory.free, 0.9)?.min(spare),
+            None => part_of(memory.free, 0.9)?,
         };
         let options = GpuOptions {
             index,

@@ -85,8 +85,9 @@ impl VramManager {
     ///
     /// # Arguments
     ///
-    /// * `bytes`: at most the region that the manager took when it was built; for a GPU used block
-    ///   by block, at most what the device has.
+    /// * `bytes`: with what the kernels of the device take, as in [`Budget`](crate::Budget). At most
+    ///   what the manager took when it was built; for a GPU used block by block, at most what the
+    ///   device has.
     ///
     /// # Errors
     ///

@@ -21,9 +21,15 @@ pub(crate) fn manager(
     for ((index, capacity), (turn, ordinal)) in (0_u32..).zip(capacities).zip(devices) {
         let device = CudaDevice::open(*ordinal, GpuIndex::new(index))
             .map_err(|error| VramError::Config { what: error.to_string() })?;
-        let budget = Budget::Bytes(ByteLen::from_usize(capacity));
+        let capacity = ByteLen::from_usize(capacity);
         let device: Arc<dyn Device> =
             if turn < ordinals.len() { device } else { Arc::new(Share::of(device, index)) };
+        // The guide counts the bytes for shards.
+        let scratch = match compute {
+            Compute::Host => ByteLen::ZERO,
+            _ => device.kernel_scratch(),
+        };
+        let budget = Budget::Bytes(capacity.saturating_add(scratch));
         builder = builder.device(device).budget(index, budget);
     }
     builder.build()

@@ -16,7 +16,7 @@ use crate::sync::lock;
 pub struct GpuCapacity {
     /// The GPU's index in the manager.
     pub gpu: u32,
-    /// The budget.
+    /// The budget, less `scratch`.
     pub total: ByteLen,
     /// Bytes that hold shards, in whole granules, and bytes that could not be released.
     pub used: ByteLen,
@@ -24,6 +24,9 @@ pub struct GpuCapacity {
     pub reserved: ByteLen,
     /// Bytes that the configuration keeps free.
     pub headroom: ByteLen,
+    /// Bytes beside `total` that the kernels of the device take for themselves.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub scratch: ByteLen,
     /// Bytes of the budget that other processes hold, according to the driver.
     pub foreign: ByteLen,
     /// Bytes neither used nor promised.
@@ -72,6 +75,7 @@ impl Gpu {
             used: books.used,
             reserved: books.reserved,
             headroom: books.headroom,
+            scratch: self.scratch,
             foreign: books.foreign,
             free: books.free(),
             room: books.room(),

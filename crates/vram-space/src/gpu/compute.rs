@@ -48,8 +48,6 @@ pub enum KernelsIdle {
 pub struct KernelFigures {
     /// Whether they were used at the last opportunity.
     pub used: bool,
-    /// Bytes of device memory that they take for themselves at most, beside the budget.
-    pub scratch: ByteLen,
     /// Bytes of which they computed hashes.
     pub hashed: ByteLen,
     /// Bytes of which they computed fingerprints.

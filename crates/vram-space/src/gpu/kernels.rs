@@ -99,7 +99,6 @@ impl Gpu {
             self.kernels.done.each_ref().map(|count| ByteLen::new(count.load(Ordering::Relaxed)));
         KernelFigures {
             used: *lock(&self.kernels.told) == Known::Used,
-            scratch: self.device.kernel_scratch(),
             hashed,
             fingerprinted,
             tagged,

@@ -112,9 +112,10 @@ impl Devices {
                     Failure::new(Kind::Device, error.to_string())
                         .detail(|details| details.gpu = Some(gpu))
                 })?;
-                let mut share = memory.free.get().saturating_sub(memory.free.get().div_ceil(10));
+                let share = memory.free.get().saturating_sub(memory.free.get().div_ceil(10));
+                let mut needed = needed;
                 if kernels {
-                    share = share.saturating_sub(device.kernel_scratch().get());
+                    needed = needed.saturating_add(device.kernel_scratch());
                     match device.wait_for_kernels(KERNELS_WAIT).map(drop) {
                         Ok(()) | Err(NoKernels::NotOffered) => {}
                         Err(why) => {

@@ -24,9 +24,14 @@ mod slot;
 
 use vram_alloc::ByteLen;
 
+use crate::DeviceInfo;
+
 pub(super) use self::desk::Desk;
 
-/// Device memory that the kernels of a device take.
-pub(super) fn scratch_len() -> ByteLen {
-    ByteLen::from_usize(life::SCRATCH_LEN)
+/// Device memory that the kernels of a device take: none where they can never be offered.
+pub(super) fn scratch_len(info: &DeviceInfo) -> ByteLen {
+    match loading::refusal(info) {
+        None => ByteLen::from_usize(life::SCRATCH_LEN),
+        Some(_for_good) => ByteLen::ZERO,
+    }
 }
