@@ -7,17 +7,18 @@
 use std::sync::Arc;
 
 use vram_gpu::kernels::Kernels;
-use vram_seal::{Protection, SegmentCollector, SegmentHash, Suite};
-use vram_space::{Compute, Space, WipePolicy};
+use vram_seal::{Protection, SegmentCollector, SegmentHash};
+use vram_space::Space;
 
 use crate::error::VramError;
 use crate::parts::Core;
 use crate::resident::Anew;
 use crate::resident::contents::{finish_seal, fresh};
+use crate::shard::seal::prints::room_for;
 use crate::shard::{Entry, Seal, View};
 use crate::transfer::kernels::encrypt::encrypt;
 use crate::transfer::kernels::launch::{Bytes, Told};
-use crate::transfer::kernels::room_for;
+use crate::transfer::kernels::seals;
 
 /// Seals the bytes at `old` anew into `space`; `None` if the host must do it.
 ///
@@ -36,19 +37,22 @@ pub(crate) fn write_anew(
 ) -> Result<Option<Seal>, VramError> {
     let was_open = old.seal.protection() == Protection::Authenticated;
     let opens = anew.params.protection() == Protection::Authenticated;
-    let knows_old = was_open || old.lends_keys();
-    let knows_new = opens || anew.params.suite() == Suite::ChaCha20Poly1305;
-    // What fails on the way has to be wiped: it may be plaintext.
-    let wiped = old.gpu.wipe == WipePolicy::Always;
-    if old.gpu.compute != Compute::Card || !wiped || !knows_old || !knows_new {
+    if !seals(&old.gpu, anew.params) || !(was_open || old.lends_keys()) {
         return Ok(None);
     }
     let Some(kernels) = old.kernels() else { return Ok(None) };
     let kernels = &*kernels;
     let from = Bytes::of(old)?;
     let to = Bytes::in_space(space, from.layout)?;
-    if !was_open && !open(kernels, old, [&from, &to])? {
-        return Ok(None);
+    if !was_open {
+        // Whatever the kernels cannot open, or whose tag is not good, is the host's.
+        let opened = from.open(kernels, &to, |segment, lend| {
+            let Some((key, tag)) = old.seal.opener.segment_key(segment)? else { return Ok(()) };
+            lend(&key, tag)
+        })?;
+        if !opened {
+            return Ok(None);
+        }
     }
     let plain = if was_open { &from } else { &to };
     let Some(hashes) = content(kernels, old, plain)? else { return Ok(None) };
@@ -70,26 +74,6 @@ pub(crate) fn write_anew(
         return Ok(None);
     }
     finish_seal(core, entry, old, anew.params, collector.finish()?).map(Some)
-}
-
-/// Opens every segment into the new place. Returns false if the kernels cannot, or found a tag that
-/// is not good.
-fn open(kernels: &dyn Kernels, old: &View, [from, to]: [&Bytes<'_>; 2]) -> Result<bool, VramError> {
-    let mut good = true;
-    let told = from.lent(
-        0..from.layout.count(),
-        |lent, segment| {
-            let Some((key, tag)) = old.seal.opener.segment_key(segment)? else { return Ok(()) };
-            lent.tags.push(tag);
-            lent.push(&from.layout, [from.range, to.range], &key)
-        },
-        |memory, lent| kernels.open(memory, &**to.memory, &lent.spans, &lent.keys, &lent.tags),
-        |_lent, _at, opened| {
-            good &= opened;
-            Ok(())
-        },
-    )?;
-    Ok(told == Told::All && good)
 }
 
 /// The hashes of plaintext that is what `old` was sealed from; `None` if the kernels cannot tell, or

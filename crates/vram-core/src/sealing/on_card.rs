@@ -24,33 +24,24 @@ use vram_files::Feed;
 use vram_gpu::GpuError;
 use vram_gpu::kernels::Kernels;
 use vram_seal::{
-    Fresh, Hashes, Protection, SealError, SealParams, Sealed, Sealer, SegmentCollector,
-    SegmentHash, Suite, merge_digest,
+    Fresh, Hashes, Protection, SealError, Sealed, Sealer, SegmentCollector, SegmentHash,
+    merge_digest,
 };
-use vram_space::{Compute, Gpu, Space, WipePolicy, locate};
+use vram_space::{Space, locate};
 use zeroize::Zeroize;
 
 use crate::error::VramError;
-use crate::shard::seal::prints::Arming;
+use crate::shard::seal::prints::{Arming, room_for};
 use crate::sync::{Mutex, lock};
 use crate::transfer::convert::part;
 use crate::transfer::feed::read_window;
 use crate::transfer::kernels::encrypt::encrypt;
 use crate::transfer::kernels::launch::{Bytes, Told};
-use crate::transfer::kernels::room_for;
 use crate::transfer::walk::send;
 use crate::transfer::{Selection, Window, Windows, WriteOptions};
 
 /// Segments, besides the first and the last, whose hash the host computes by itself.
 const SAMPLED: u64 = 6;
-
-/// Whether the kernels of a GPU seal with these parameters.
-pub(crate) fn applies(gpu: &Gpu, params: SealParams) -> bool {
-    let known = params.protection() == Protection::Authenticated
-        || params.suite() == Suite::ChaCha20Poly1305;
-    // What fails on the way has to be wiped: it is plaintext.
-    gpu.compute == Compute::Card && gpu.wipe == WipePolicy::Always && known
-}
 
 /// The seal of one shard by kernels.
 pub(crate) struct OnCard<'a> {

@@ -28,9 +28,10 @@ use crate::parts::{Core, keys};
 use crate::room::make_room;
 use crate::sealing::SealRequest;
 use crate::sealing::entry::{Ready, entry, publish};
-use crate::sealing::on_card::{self, OnCard};
+use crate::sealing::on_card::OnCard;
 use crate::sealing::place::{place, place_once};
 use crate::shard::{Check, Counted, Moment, Seal, SealedShard, View};
+use crate::transfer::kernels;
 use crate::transfer::write::hash_feed;
 use crate::transfer::{Pass, Windows, WriteOptions};
 
@@ -108,7 +109,7 @@ fn write_seal(
         }
         other => other,
     };
-    if on_card::applies(&gpu, params)
+    if kernels::seals(&gpu, params)
         && !feed.len().is_zero()
         && let Some(kernels) = gpu.kernels()
     {

@@ -11,15 +11,15 @@ use core::ops::Range;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use vram_alloc::{ByteLen, Site};
+use vram_alloc::Site;
 use vram_gpu::kernels::{Fingerprint, Kernels};
-use vram_seal::{Checked, Evidence, Protection, SegmentHash, Suite};
-use vram_space::Compute;
+use vram_seal::{Checked, Evidence, Protection, SealParams, SegmentHash, Suite};
+use vram_space::{Compute, Gpu, WipePolicy};
 use zeroize::Zeroizing;
 
 use crate::error::VramError;
 use crate::shard::View;
-use crate::shard::seal::prints::{self, Turn};
+use crate::shard::seal::prints::{self, Turn, many, room_for};
 use crate::sync::{Mutex, lock};
 use crate::transfer::Selection;
 use crate::transfer::kernels::launch::{Bytes, Told};
@@ -117,6 +117,14 @@ impl View {
     }
 }
 
+/// Whether the kernels of a GPU seal with these parameters.
+pub(crate) fn seals(gpu: &Gpu, params: SealParams) -> bool {
+    let known = params.protection() == Protection::Authenticated
+        || params.suite() == Suite::ChaCha20Poly1305;
+    // What fails on the way has to be wiped: it may be plaintext.
+    gpu.compute == Compute::Card && gpu.wipe == WipePolicy::Always && known
+}
+
 /// One look at a shard by kernels.
 struct Look<'a, H> {
     view: &'a View,
@@ -176,13 +184,13 @@ impl<H: Fn(Selection, &See<'_>) -> Result<Vec<u64>, VramError>> Look<'_, H> {
         let (mut suspects, mut wrong) = (Vec::new(), false);
         // At most as many as the shard has pieces; wiped with the rest.
         let len = prints::position(&bytes.layout, run.end).saturating_sub(piece);
-        let mut renewed = Zeroizing::new(room_for(u64::try_from(len).unwrap_or(u64::MAX))?);
+        let mut renewed = Zeroizing::new(room_for(many(len))?);
         let told = bytes.pieces(&run, |memory, spans| {
             let computed = self.kernels.fingerprint(memory, spans, key, turn.renewed.as_ref())?;
             wrong |= computed.len() != spans.len();
             for one in &computed {
                 if kept.get(piece) != Some(&one.value) {
-                    let segment = u64::try_from(piece).unwrap_or(u64::MAX);
+                    let segment = many(piece);
                     let segment = segment.checked_div(per_segment).unwrap_or(segment);
                     if suspects.last() != Some(&segment) {
                         suspects.push(segment);
@@ -245,7 +253,7 @@ impl<H: Fn(Selection, &See<'_>) -> Result<Vec<u64>, VramError>> Look<'_, H> {
             return Ok(Looked::by_host(altered));
         }
         let sound = suspects.len().saturating_sub(altered.len());
-        self.view.gpu.kernels_disagreed(u64::try_from(sound).unwrap_or(u64::MAX));
+        self.view.gpu.kernels_disagreed(many(sound));
         self.host(selection).map(Looked::by_host)
     }
 }
@@ -253,19 +261,5 @@ impl<H: Fn(Selection, &See<'_>) -> Result<Vec<u64>, VramError>> Look<'_, H> {
 /// The number of fingerprints.
 fn prints_of(found: &BTreeMap<u64, Zeroizing<Vec<Fingerprint>>>) -> u64 {
     let count = found.values().map(|of| of.len()).fold(0_usize, usize::saturating_add);
-    u64::try_from(count).unwrap_or(u64::MAX)
-}
-
-/// An empty list with room for so many: one that grows leaves copies of secrets behind.
-///
-/// # Errors
-///
-/// [`VramError::HostMemory`].
-pub(crate) fn room_for<T>(count: u64) -> Result<Vec<T>, VramError> {
-    let size = u64::try_from(size_of::<T>()).unwrap_or(u64::MAX);
-    let refused = || VramError::HostMemory { wanted: ByteLen::new(count.saturating_mul(size)) };
-    let count = usize::try_from(count).map_err(|_beyond| refused())?;
-    let mut list = Vec::new();
-    list.try_reserve_exact(count).map_err(|_no_room| refused())?;
-    Ok(list)
+    many(count)
 }

@@ -18,9 +18,7 @@ impl Gpu {
         if self.compute == Compute::Host {
             return None;
         }
-        let epoch = self.life.epoch();
-        if matches!(*lock(&self.kernels.told), Known::Distrusted { epoch: since } if since == epoch)
-        {
+        if self.is_distrusted(*lock(&self.kernels.told)) {
             self.kernels.fallbacks.fetch_add(1, Ordering::Relaxed);
             return None;
         }
@@ -107,12 +105,15 @@ impl Gpu {
         }
     }
 
+    /// Whether what is known is an answer of this life that cannot be right.
+    fn is_distrusted(&self, known: Known) -> bool {
+        known == Known::Distrusted { epoch: self.life.epoch() }
+    }
+
     fn note(&self, now: Known) {
-        let epoch = self.life.epoch();
         let mut told = lock(&self.kernels.told);
         // Nothing lifts a distrust but a reset: not a launch that was under way, either.
-        let distrusted = matches!(*told, Known::Distrusted { epoch: since } if since == epoch);
-        if *told == now || distrusted {
+        if *told == now || self.is_distrusted(*told) {
             return;
         }
         *told = now;

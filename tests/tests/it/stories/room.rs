@@ -216,7 +216,7 @@ fn the_driver_silently_spills_to_host_memory() {
         granularity: 256,
         ..DeviceSpec::default()
     });
-    let device = CudaDevice::open(ordinal, GpuIndex::new(0)).unwrap();
+    let device = CudaDevice::open(ordinal, GpuIndex::new(0)).unwrap().without_kernels();
     let manager = VramManager::builder()
         .device(device.clone())
         .budget(0, Budget::Bytes(ByteLen::new(1 << 20)))

@@ -111,11 +111,7 @@ fn key_of(seed: &Seed) -> Result<FingerprintKey, VramError> {
 /// Room for all fingerprints of a shard, under a new key.
 fn fresh(layout: &SegmentLayout, pass: u64) -> Result<Set, VramError> {
     let seed = Seed::random().map_err(|error: KeyError| VramError::from(error))?;
-    let (len, mut values) = (count(layout), Vec::new());
-    values.try_reserve_exact(len).map_err(|_no_room| VramError::HostMemory {
-        wanted: ByteLen::from_usize(len.saturating_mul(size_of::<Fingerprint>())),
-    })?;
-    Ok(Set { seed, values, next: 0, pass })
+    Ok(Set { seed, values: room_for(many(count(layout)))?, next: 0, pass })
 }
 
 impl Prints {
@@ -210,10 +206,7 @@ impl Arming {
     pub(crate) fn new(layout: &SegmentLayout) -> Result<Self, VramError> {
         let set = fresh(layout, 0)?;
         let (key, len) = (key_of(&set.seed)?, count(layout));
-        let mut values = Vec::new();
-        values.try_reserve_exact(len).map_err(|_no_room| VramError::HostMemory {
-            wanted: ByteLen::from_usize(len.saturating_mul(17)),
-        })?;
+        let mut values = room_for(many(len))?;
         values.resize(len, (false, Fingerprint::default()));
         Ok(Self { set, key, values: Mutex::new(Slots(values)) })
     }
@@ -273,4 +266,23 @@ pub(crate) fn values_of(key: &FingerprintKey, bytes: &[u8]) -> Zeroizing<Vec<Fin
     // A piece that is neither empty nor too long has one.
     let values = bytes.chunks(len).map(|piece| key.fingerprint(piece).unwrap_or_default());
     Zeroizing::new(values.collect())
+}
+
+/// An empty list with room for so many: one that grows leaves copies of secrets behind.
+///
+/// # Errors
+///
+/// [`VramError::HostMemory`].
+pub(crate) fn room_for<T>(count: u64) -> Result<Vec<T>, VramError> {
+    let size = many(size_of::<T>());
+    let refused = || VramError::HostMemory { wanted: ByteLen::new(count.saturating_mul(size)) };
+    let count = usize::try_from(count).map_err(|_beyond| refused())?;
+    let mut list = Vec::new();
+    list.try_reserve_exact(count).map_err(|_no_room| refused())?;
+    Ok(list)
+}
+
+/// A number of things, as 64 bits.
+pub(crate) fn many(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }

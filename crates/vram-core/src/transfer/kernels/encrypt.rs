@@ -4,11 +4,8 @@ use vram_gpu::kernels::Kernels;
 use vram_seal::{BegunSegment, Protection, SealError, Sealer, SegmentCollector, SegmentHash};
 
 use crate::error::VramError;
+use crate::shard::seal::prints::room_for;
 use crate::transfer::kernels::launch::{Bytes, Told};
-use crate::transfer::kernels::room_for;
-
-/// Tags of all segments, in order.
-type Tags = Vec<[u8; 16]>;
 
 /// Seals every segment of plaintext with these hashes: the bytes of the first place become those of
 /// the second, which may be the same. In mode Authenticated nothing is encrypted.
@@ -41,7 +38,14 @@ pub(crate) fn encrypt(
     }
     go_on()?;
     let stopped = Told::Nothing { error: None, untouched: false };
-    if !open(kernels, to, sealer, hashes, &first)? {
+    let opened = to.open(kernels, to, |segment, lend| {
+        let tag = usize::try_from(segment).ok().and_then(|at| first.get(at)).copied();
+        match begin(sealer, hashes, segment)?.key() {
+            Some(key) => lend(key, tag.unwrap_or_default()),
+            None => Ok(()),
+        }
+    })?;
+    if !opened {
         return Ok(stopped);
     }
     go_on()?;
@@ -80,7 +84,7 @@ fn seal(
     [from, to]: [&Bytes<'_>; 2],
     sealer: &Sealer,
     hashes: &[SegmentHash],
-    tags: &mut Tags,
+    tags: &mut Vec<[u8; 16]>,
 ) -> Result<Told, VramError> {
     from.lent(
         0..from.layout.count(),
@@ -94,32 +98,4 @@ fn seal(
             Ok(())
         },
     )
-}
-
-/// Opens every segment where it lies. Returns whether all could be.
-fn open(
-    kernels: &dyn Kernels,
-    there: &Bytes<'_>,
-    sealer: &Sealer,
-    hashes: &[SegmentHash],
-    tags: &Tags,
-) -> Result<bool, VramError> {
-    let mut good = true;
-    let told = there.lent(
-        0..there.layout.count(),
-        |lent, segment| {
-            let tag = usize::try_from(segment).ok().and_then(|at| tags.get(at)).copied();
-            lent.tags.push(tag.unwrap_or_default());
-            match begin(sealer, hashes, segment)?.key() {
-                Some(key) => lent.push(&there.layout, [there.range; 2], key),
-                None => Ok(()),
-            }
-        },
-        |memory, lent| kernels.open(memory, memory, &lent.spans, &lent.keys, &lent.tags),
-        |_lent, _at, opened| {
-            good &= opened;
-            Ok(())
-        },
-    )?;
-    Ok(told == Told::All && good)
 }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use crate::error::VramError;
 use crate::shard::View;
 use crate::shard::seal::prints;
-use crate::transfer::kernels::lent::Lent;
+use crate::transfer::kernels::lent::{Lending, Lent};
 
 /// Bytes of one launch: at the speed of a card a fraction of a millisecond, after which a loss or a
 /// close is noticed.
@@ -102,8 +102,9 @@ impl<'a> Bytes<'a> {
                 Ok(values) => Zeroizing::new(values),
                 Err(nothing) => return Ok(nothing),
             };
-            if self.is_dead(&values, numbers.len()) {
-                return Ok(Told::Nothing { error: None, untouched: false });
+            // The canary is the last of the values: the kernels missed it, or gave another number.
+            if values.len() != spans.len() || values.last() == values.first() {
+                return Ok(self.dead());
             }
             for (segment, value) in numbers.into_iter().zip(values.iter()) {
                 show(segment, SegmentHash::from_bytes(*value))?;
@@ -165,14 +166,43 @@ impl<'a> Bytes<'a> {
             };
             first = false;
             if values.len() != lent.spans.len() {
-                self.gpu.distrust_kernels();
-                return Ok(Told::Nothing { error: None, untouched: false });
+                return Ok(self.dead());
             }
             for (at, value) in values.into_iter().enumerate() {
                 show(&lent, at, value)?;
             }
         }
         Ok(Told::All)
+    }
+
+    /// Opens every segment into `to`, which may be where it lies. Returns false if the kernels cannot,
+    /// or found a tag that is not good.
+    ///
+    /// # Arguments
+    ///
+    /// * `lend`: calls its second argument with the key and the tag of a segment.
+    pub(crate) fn open(
+        &self,
+        kernels: &dyn Kernels,
+        to: &Bytes<'_>,
+        lend: impl Fn(u64, &mut Lending<'_>) -> Result<(), VramError>,
+    ) -> Result<bool, VramError> {
+        let mut good = true;
+        let told = self.lent(
+            0..self.layout.count(),
+            |lent, segment| {
+                lend(segment, &mut |key, tag| {
+                    lent.tags.push(tag);
+                    lent.push(&self.layout, [self.range, to.range], key)
+                })
+            },
+            |memory, lent| kernels.open(memory, &**to.memory, &lent.spans, &lent.keys, &lent.tags),
+            |_lent, _at, opened| {
+                good &= opened;
+                Ok(())
+            },
+        )?;
+        Ok(told == Told::All && good)
     }
 
     /// What kernels computed, or that they gave nothing.
@@ -199,15 +229,9 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    /// Whether the kernels missed the canary, which is the last of the values, or gave another
-    /// number of values. They are not used again then.
-    fn is_dead<T: PartialEq>(&self, values: &[T], asked: usize) -> bool {
-        let canary = values.get(asked);
-        let more = values.len() > asked.saturating_add(1);
-        let dead = canary.is_none() || canary == values.first() || more;
-        if dead {
-            self.gpu.distrust_kernels();
-        }
-        dead
+    /// Kernels that gave what they never should are not used again.
+    fn dead(&self) -> Told {
+        self.gpu.distrust_kernels();
+        Told::Nothing { error: None, untouched: false }
     }
 }

@@ -8,6 +8,9 @@ use zeroize::Zeroizing;
 
 use crate::error::VramError;
 
+/// Takes the key and the tag of a segment.
+pub(crate) type Lending<'a> = dyn FnMut(&SegmentKey, [u8; 16]) -> Result<(), VramError> + 'a;
+
 /// Segments with their keys. The keys are wiped when it is dropped.
 #[derive(Default)]
 pub(crate) struct Lent {

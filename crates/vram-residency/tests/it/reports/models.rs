@@ -4,8 +4,8 @@
 use core::time::Duration;
 
 use vram_residency::{
-    AdmitRequest, ByteLen, GpuChoice, Metrics, ModelHandle, ModelPlan, ModelReport, ModelState,
-    Piece, SealRequest, SliceSource, VramManager,
+    AdmitRequest, ByteLen, GpuChoice, ModelHandle, ModelPlan, ModelReport, ModelState, Piece,
+    SealRequest, SliceSource, VramManager,
 };
 use vram_test_rigs::{Rig, TestClock, devices};
 
@@ -270,12 +270,14 @@ fn json_without_models_is_read() {
     let (_clock, manager) = rig();
     admit(&manager, "llama", "pool", 2);
     let mut metrics = serde_json::to_value(manager.metrics()).unwrap();
-    let back: Metrics = serde_json::from_value(metrics.clone()).unwrap();
+    let back: vram_residency::Metrics = serde_json::from_value(metrics.clone()).unwrap();
     assert_eq!(serde_json::to_value(back).unwrap(), metrics);
     for field in ["models", "by_model", "other_models", "lease_count", "oldest_lease"] {
         metrics.as_object_mut().unwrap().remove(field).unwrap();
     }
-    assert!(serde_json::from_value::<Metrics>(metrics).unwrap().by_model.is_empty());
+    assert!(
+        serde_json::from_value::<vram_residency::Metrics>(metrics).unwrap().by_model.is_empty()
+    );
 
     let mut snapshot = serde_json::to_value(manager.snapshot()).unwrap();
     assert_eq!(snapshot["state"]["models"][0]["state"], "whole");
