@@ -77,9 +77,10 @@ const ROOMS: &[Room] = &[
         ],
         may_be_unsafe: false,
     },
+    Room { name: "vram-view", ours: &[], may_be_unsafe: false },
     Room {
         name: "vram-cli",
-        ours: &["vram-residency", "vram-model", "vram-store"],
+        ours: &["vram-residency", "vram-model", "vram-store", "vram-view"],
         may_be_unsafe: false,
     },
     // `deny(unsafe_code)`, lifted only for the folder of its C structures.
@@ -151,8 +152,11 @@ const HOMES: &[(&str, &[&str])] = &[
     ("reqwest", &["vram-store"]),
     ("rustls", &["vram-store"]),
     // Besides parsing headers: the program's `--json`, the metadata that this program reads, the
-    // lines of an audit, manifests, and what Python is told.
-    ("serde_json", &["vram-model", "vram-audit", "vram-store", "vram-cli", "vram-py", "xtask"]),
+    // lines of an audit, manifests, what Python is told, and the snapshot in a page.
+    (
+        "serde_json",
+        &["vram-model", "vram-audit", "vram-store", "vram-view", "vram-cli", "vram-py", "xtask"],
+    ),
     ("pyo3", &["vram-py"]),
     ("clap", &["vram-cli"]),
     ("indicatif", &["vram-cli"]),
