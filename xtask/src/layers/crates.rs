@@ -80,7 +80,7 @@ const ROOMS: &[Room] = &[
     Room { name: "vram-view", ours: &[], may_be_unsafe: false },
     Room {
         name: "vram-cli",
-        ours: &["vram-residency", "vram-model", "vram-store", "vram-view"],
+        ours: &["vram-residency", "vram-files", "vram-model", "vram-store", "vram-view"],
         may_be_unsafe: false,
     },
     // `deny(unsafe_code)`, lifted only for the folder of its C structures.
@@ -159,6 +159,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ),
     ("pyo3", &["vram-py"]),
     ("clap", &["vram-cli"]),
+    ("clap_complete", &["vram-cli"]),
+    ("clap_mangen", &["vram-cli"]),
     ("indicatif", &["vram-cli"]),
     ("terminal_size", &["vram-cli"]),
     ("libloading", &["cuda-shim"]),
