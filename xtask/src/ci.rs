@@ -3,8 +3,8 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::{
-    arguments, bench::counts, examples, fuzz, gpu, layers, models, proptest, ptx, python, shell,
-    summary, workspace,
+    arguments, bench::counts, examples, fuzz, gpu, layers, models, operator, page, proptest, ptx,
+    python, shell, summary, workspace,
 };
 
 /// The command line of this command.
@@ -96,6 +96,10 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     push(&mut steps, "the Python package", || {
         in_time("cargo xtask python", || python::run(&python::Options::for_ci()))
     });
+    // Prints NOT RUN for each program that is not there.
+    push(&mut steps, "files for operators", operator::run);
+    // Prints NOT RUN without chromedriver.
+    push(&mut steps, "the page", || in_time("cargo xtask page", page::run));
     // Prints NOT RUN without valgrind.
     push(&mut steps, "instruction counts", || {
         in_time("cargo xtask counts", || counts::run(&counts::Options::for_ci()))

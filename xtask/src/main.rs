@@ -18,6 +18,8 @@ mod gpu;
 mod layers;
 mod model;
 mod models;
+mod operator;
+mod page;
 mod planted;
 mod proptest;
 mod ptx;
@@ -54,6 +56,8 @@ cargo xtask COMMAND [OPTIONS]
                                           builds the Python package and runs its tests in a virtual environment of its own
                                           (--seconds: of each stress test; --torch: also what needs torch, which pip
                                           fetches; --bench: measures instead, beside safetensors)
+  operator                                alert rules and service unit of docs/operator, by promtool and systemd-analyze
+  page                                    the page that people look at, tried in Chromium, with pictures in target/page
   examples                                runs every example, as it is built for the tests
   outside                                 builds and runs a program outside the workspace, as the facade's README says
   layers                                  who may import whom, crates and files: against what the manifests and sources say
@@ -84,6 +88,8 @@ fn main() -> ExitCode {
         "ptx" => ptx::Options::parse(args).and_then(|options| ptx::run(&options)),
         "store" => store::Options::parse(args).and_then(|options| store::run(&options)),
         "python" => python::Options::parse(args).and_then(|options| python::run(&options)),
+        "operator" => arguments::none(args).and_then(|()| operator::run()),
+        "page" => arguments::none(args).and_then(|()| page::run()),
         "outside" => arguments::none(args).and_then(|()| gpu::outside::run()),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
         "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),

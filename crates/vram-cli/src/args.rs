@@ -2,6 +2,8 @@
 
 mod key;
 mod load;
+mod log;
+mod operator;
 pub(crate) mod store;
 
 use std::path::PathBuf;
@@ -11,6 +13,8 @@ use vram_residency::{ByteLen, Protection, SegmentSize, SivScope, Suite};
 
 pub(crate) use self::key::{KeyArgs, KeyMode};
 pub(crate) use self::load::{ImageArgs, LoadArgs};
+pub(crate) use self::log::LogArgs;
+pub(crate) use self::operator::{BenchArgs, CompletionsArgs, ManArgs, SoakArgs, ViewArgs};
 pub(crate) use self::store::{
     CacheArgs, FromArgs, PullArgs, PushArgs, Revision, StoreArgs, StoreCommand, VerifyStoreArgs,
 };
@@ -31,6 +35,8 @@ pub(crate) struct Cli {
     /// Let a core dump, or a debugger of the same user, see the keys and the plaintext in memory.
     #[arg(long, global = true)]
     pub(crate) allow_core_dumps: bool,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
 }
 
 impl Command {
@@ -48,6 +54,11 @@ impl Command {
             Self::Push(_) => "push",
             Self::Pull(_) => "pull",
             Self::Store(args) => args.command.name(),
+            Self::View(_) => "view",
+            Self::Soak(_) => "soak",
+            Self::Bench(_) => "bench",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
         }
     }
 
@@ -65,6 +76,11 @@ impl Command {
             Self::Push(args) => (args.json, None),
             Self::Pull(args) => (args.json, None),
             Self::Store(args) => (args.command.is_json(), None),
+            Self::View(args) => (args.json, Some(&args.output)),
+            Self::Soak(args) => (args.json, None),
+            Self::Bench(args) => (args.json, None),
+            Self::Completions(args) => (args.json, None),
+            Self::Man(args) => (args.json, None),
         };
         let stdout_is_taken = output.is_some_and(|path| streams::is_dash(path));
         asked.then_some(Json { command: self.name(), stdout_is_taken })
@@ -99,6 +115,16 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Look after a store: list, check, verify, collect; or see what it is for.
     Store(StoreArgs),
+    /// Make a page of HTML from a snapshot: what lies where, and what is wrong.
+    View(ViewArgs),
+    /// Burn in devices: fill, verify, move, park, wake and free for a set time; a verdict at the end.
+    Soak(SoakArgs),
+    /// Measure this machine beside its own memcpy: seal, verify, unseal, read, copy to the device.
+    Bench(BenchArgs),
+    /// Print a script that completes commands and options in a shell.
+    Completions(CompletionsArgs),
+    /// Write the manual pages of every command.
+    Man(ManArgs),
 }
 
 /// `vram devices`.
@@ -118,6 +144,9 @@ pub(crate) struct DemoArgs {
     /// The approximate size of the made-up model.
     #[arg(long, value_name = "SIZE", default_value = "256MiB", hide = true)]
     pub(crate) size: ByteLen,
+    /// Also write a snapshot to this file, taken while the altered shard is there: for `vram view`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) snapshot: Option<PathBuf>,
     /// Print the result as one JSON object; a failure too.
     #[arg(long)]
     pub(crate) json: bool,

@@ -20,13 +20,12 @@ mod table;
 mod usage;
 
 use std::env;
-use std::io::{Write as _, stderr};
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command};
+use crate::commands::operator::{bench, manual, soak, view};
 use crate::commands::{demo, devices, image, inspect, keys, load, store, verify};
 use crate::output::{Json, Output};
 
@@ -36,11 +35,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage::answer(&error, &args),
     };
-    log_if_asked();
+    cli.log.start();
     if !cli.allow_core_dumps
         && let Err(error) = vram_residency::deny_core_dumps()
     {
-        let _ = writeln!(stderr().lock(), "vram: core dumps may hold keys: {error}");
+        output::note(format!("core dumps may hold keys: {error}"));
     }
 
     let json = cli.command.json().map(|json| Json {
@@ -63,16 +62,14 @@ fn main() -> ExitCode {
         Command::Push(args) => store::push(args, &mut output),
         Command::Pull(args) => store::pull(args, &mut output),
         Command::Store(args) => store::run(args, &mut output),
+        Command::View(args) => view::run(args, &mut output),
+        Command::Soak(args) => soak::run(args, &mut output),
+        Command::Bench(args) => bench::run(args, &mut output),
+        Command::Completions(args) => manual::completions(args, &mut output),
+        Command::Man(args) => manual::man(args, &mut output),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => output.fail(failure).exit_code(),
-    }
-}
-
-/// Prints the library's spans and events to standard error if `RUST_LOG` asks for them.
-fn log_if_asked() {
-    if let Ok(filter) = EnvFilter::try_from_default_env() {
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).try_init();
     }
 }

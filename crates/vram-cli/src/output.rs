@@ -4,6 +4,7 @@
 //! With `--json` the result is one object, and so is a failure. It goes to standard output; where
 //! that carries the content of a file (`-o -`), it is the last line of standard error.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
@@ -108,7 +109,12 @@ impl Output {
     /// Prints a failure: a line for people, and an object if the command printed none.
     pub(crate) fn fail(&mut self, failure: Failure) -> Failure {
         let failure = failure.on_card(&self.cards);
-        let _ = writeln!(io::stderr().lock(), "error: {}", printable(&failure.to_string()));
+        let line = failure.to_string();
+        if LOGGED.load(Ordering::Relaxed) {
+            tracing::error!(target: "vram", "{}", printable(&line));
+        } else {
+            let _ = writeln!(io::stderr().lock(), "error: {}", printable(&line));
+        }
         self.fail_quietly(&failure);
         failure
     }
@@ -189,7 +195,32 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Whether notes for people are left out.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Whether notes and errors are lines of the log, which has a form of its own.
+static LOGGED: AtomicBool = AtomicBool::new(false);
+
+/// Says where notes and errors go from now on.
+pub(crate) fn set_notes(quiet: bool, logged: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+    LOGGED.store(logged, Ordering::Relaxed);
+}
+
+/// Returns true if standard error carries notes and progress for people.
+pub(crate) fn notes_are_printed() -> bool {
+    !QUIET.load(Ordering::Relaxed) && !LOGGED.load(Ordering::Relaxed)
+}
+
 /// Prints a note that is neither a result nor an error. Failing to print it is no failure.
 pub(crate) fn note(text: impl AsRef<str>) {
-    let _ = writeln!(io::stderr().lock(), "vram: {}", printable(text.as_ref()));
+    let text = printable(text.as_ref());
+    if QUIET.load(Ordering::Relaxed) {
+        return;
+    }
+    if LOGGED.load(Ordering::Relaxed) {
+        tracing::info!(target: "vram", "{text}");
+    } else {
+        let _ = writeln!(io::stderr().lock(), "vram: {text}");
+    }
 }

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use terminal_size::{Width, terminal_size_of};
 use vram_residency::ByteLen;
 
+use crate::output::notes_are_printed;
 use crate::table;
 
 /// The progress of one phase. Without a terminal it shows nothing. Dropping it removes its line.
@@ -17,7 +18,7 @@ pub(crate) struct Bar(ProgressBar);
 impl Bar {
     /// A bar for a phase of `total` bytes.
     pub(crate) fn new(phase: &'static str, total: ByteLen) -> Self {
-        let target = if stderr().is_terminal() {
+        let target = if stderr().is_terminal() && notes_are_printed() {
             ProgressDrawTarget::stderr()
         } else {
             ProgressDrawTarget::hidden()

@@ -225,16 +225,16 @@ impl Write for Hashing<'_> {
 }
 
 /// Random places; no check depends on how random they are.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         // The state must not be zero: the generator would stay at zero.
         Self(seed.max(1))
     }
 
     /// A number from 0 to `end`, exclusive; 0 if there is none.
-    fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         // Marsaglia's xorshift64.
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

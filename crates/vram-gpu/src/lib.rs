@@ -40,4 +40,4 @@ pub use memory::{DeviceAddress, DeviceMemory, FreeError};
 pub use pending::{Completion, Pending};
 pub use spec::{DeviceSpec, ParseDeviceSpecError, PciBusId, UuidPrefix};
 pub use staging::{Staging, StagingBuffer};
-pub use vram_alloc::DeviceUuid;
+pub use vram_alloc::{DeviceRange, DeviceUuid};

@@ -6,7 +6,7 @@ mod place;
 use core::fmt;
 use std::sync::{Arc, Weak};
 
-use vram_alloc::{ByteLen, ByteRange, Charge, DeviceRange, Kept, Placement, Reservation};
+use vram_alloc::{ByteLen, ByteRange, Charge, DeviceOffset, DeviceRange, Kept, Placement, Reservation};
 use vram_gpu::GpuError;
 
 use crate::block::{Block, Stuck, Unreturned};
@@ -137,6 +137,13 @@ impl Space {
     #[must_use]
     pub fn footprint(&self) -> ByteLen {
         self.held.as_ref().map_or(ByteLen::ZERO, |(placement, _)| placement.footprint())
+    }
+
+    /// Where it begins in the region; `None` if it is a block of its own.
+    #[must_use]
+    pub fn offset(&self) -> Option<DeviceOffset> {
+        let (placement, _) = self.held.as_ref()?;
+        self.block.is_none().then(|| placement.range().start())
     }
 
     /// Bytes of its block; zero without one.

@@ -3,7 +3,7 @@
 mod model_file;
 
 use std::os::fd::AsRawFd as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,9 +15,10 @@ use vram_residency::{
 };
 
 use crate::args::DemoArgs;
+use crate::commands::operator::written;
 use crate::failure::{Failure, Kind};
 use crate::model::{Model, ModelFile};
-use crate::output::Output;
+use crate::output::{Output, note};
 use crate::progress::Bar;
 use crate::steps::{Loaded, name};
 use crate::{interrupt, table};
@@ -58,7 +59,7 @@ pub(crate) fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
     let (demo, seal_gb_per_s, verify_gb_per_s) = Demo::load(&model, &token, output)?;
     demo.read_a_range(output)?;
     demo.move_a_shard(output)?;
-    let altered = demo.flip_a_bit(output)?;
+    let altered = demo.flip_a_bit(args.snapshot.as_deref(), output)?;
     let refused = demo.ask_for_too_much(output)?;
     let (freed_count, freed_len) = demo.free_all(output)?;
 
@@ -176,7 +177,11 @@ impl<'a> Demo<'a> {
 
     /// Step 5: one bit of device memory changes, and no byte of that shard is served. Returns the
     /// altered segments.
-    fn flip_a_bit(&self, output: &mut Output) -> Result<Vec<String>, Failure> {
+    fn flip_a_bit(
+        &self,
+        snapshot: Option<&Path>,
+        output: &mut Output,
+    ) -> Result<Vec<String>, Failure> {
         interrupt::check(self.token)?;
         let (piece, altered) = self.flip_until_it_hits()?;
         let verdict = self.manager.verify(&altered, Verify::Full)?;
@@ -191,6 +196,10 @@ impl<'a> Demo<'a> {
         match self.manager.unseal_model(&altered) {
             Err(error) => output.line(format!("   read:   refused: {error}"))?,
             Ok(_) => return Err(Failure::integrity("altered bytes were served")),
+        }
+        if let Some(path) = snapshot {
+            written::write(path, &snapshot_of(&self.manager)?, &[])?;
+            note(format!("snapshot: {0}; see it with: vram view {0} -o view.html", path.display()));
         }
         self.manager.free_shard(&altered)?;
         let source = self.file()?.source.range(piece.source_offset, piece.len.get());
@@ -344,6 +353,12 @@ fn device(index: u32, total: ByteLen) -> Result<Arc<FaultDevice>, Failure> {
     let device = HostDevice::new(GpuIndex::new(index), total)
         .map_err(|error| Failure::new(Kind::Device, error.to_string()))?;
     Ok(FaultDevice::new(Arc::new(device), FaultPlan::default()))
+}
+
+/// A snapshot as JSON.
+fn snapshot_of(manager: &VramManager) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec(&manager.snapshot())
+        .map_err(|error| Failure::input(format!("cannot write the snapshot as JSON: {error}")))
 }
 
 fn hex(bytes: &[u8]) -> String {

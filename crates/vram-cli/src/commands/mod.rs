@@ -8,6 +8,7 @@ pub(crate) mod keys;
 pub(crate) mod load;
 mod load_images;
 mod model_info;
+pub(crate) mod operator;
 pub(crate) mod results;
 pub(crate) mod store;
 pub(crate) mod verify;

@@ -22,7 +22,7 @@ fn sparse(path: &Path, beginning: &[u8], len: u64) {
     file.set_len(len).unwrap();
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let status = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
     assert!(status.success());
 }

@@ -22,6 +22,7 @@ mod interrupted;
 // Loads without `--device`: a build with CUDA takes cards then, or fails (`cuda`).
 #[cfg(not(feature = "cuda"))]
 mod load;
+mod operator;
 mod outputs;
 mod program;
 #[cfg(not(feature = "cuda"))]

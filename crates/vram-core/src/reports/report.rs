@@ -3,12 +3,12 @@
 use core::fmt;
 use std::sync::Arc;
 
-use vram_alloc::ByteLen;
+use vram_alloc::{ByteLen, DeviceOffset};
 use vram_events::{OnEviction, PieceName};
 use vram_gpu::{DeviceUuid, GpuError};
 use vram_id::{ShardId, Timestamp};
 use vram_seal::{AlteredSegments, Checked, Protection};
-use vram_space::{Gpu, GpuCapacity, LifeState};
+use vram_space::{Gpu, GpuCapacity, LifeState, Space};
 
 use crate::parts::Core;
 use crate::reports::models::{self, figures, lines};
@@ -55,6 +55,13 @@ pub struct ShardReport {
     #[cfg_attr(feature = "serde", serde(default))]
     pub piece: Option<PieceName>,
     pub plaintext_len: ByteLen,
+    /// Where the shard begins in the memory of its GPU, from the beginning of the region: no pointer.
+    /// `None` while it is being restored, and where each shard is an allocation of its own.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub offset: Option<DeviceOffset>,
+    /// Device bytes that it takes, in whole granules; 0 while it is being restored.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub footprint: ByteLen,
     /// What lies in device memory.
     pub protection: Protection,
     /// Counts how often the shard was sealed anew.
@@ -119,6 +126,8 @@ pub fn report(core: &Core) -> Report {
                 admission: entry.member.as_ref().map(|member| member.model.number),
                 piece: entry.told.of.as_ref().and_then(|of| of.piece.clone()),
                 plaintext_len: entry.plaintext_len,
+                offset: state.space().and_then(Space::offset),
+                footprint: state.space().map_or(ByteLen::ZERO, Space::footprint),
                 protection: state.seal.protection(),
                 generation: state.generation,
                 quarantine: state.quarantine.as_ref().map(|known| known.listed()),

@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
+use vram_residency::device::fault::{FaultDevice, FaultPlan};
 use vram_residency::device::kernels::NoKernels;
 use vram_residency::device::{DeviceSpec, MemoryInfo};
 use vram_residency::{
@@ -89,9 +90,28 @@ impl Devices {
         Self { open, why, cards: Vec::new() }
     }
 
+    /// The first device.
+    pub(crate) fn first(&self) -> Option<Arc<dyn Device>> {
+        self.open.first().cloned()
+    }
+
     /// What identifies each device, in order of their index.
     pub(crate) fn infos(&self) -> Vec<DeviceInfo> {
         self.open.iter().map(|device| device.info().clone()).collect()
+    }
+
+    /// Puts a device that can flip bits in front of each host device, and returns it; `None` for a
+    /// card, in the order of the devices.
+    pub(crate) fn wrap_hosts(&mut self) -> Vec<Option<Arc<FaultDevice>>> {
+        let wrap = |device: &mut Arc<dyn Device>| {
+            let is_host = device.info().kind == DeviceKind::Host;
+            let fault = is_host.then(|| FaultDevice::new(Arc::clone(device), FaultPlan::default()));
+            if let Some(fault) = &fault {
+                *device = fault.clone();
+            }
+            fault
+        };
+        self.open.iter_mut().map(wrap).collect()
     }
 
     /// A manager's builder over these devices. Other programs may use a card too, so the budget of

@@ -53,6 +53,12 @@ fn every_command_prints_one_object_that_fits_its_schema() {
         ("store demo --size 2MiB", "manifest", Value::Null),
         ("pull m@1 --store s --key-file key -o p", "lies", Value::Array(Vec::new())),
         ("load m@1 --store s --key-file key --device host:9MiB", "capacity_restored", true.into()),
+        ("demo --size 8MiB --snapshot snapshot", "refused", Value::Null),
+        ("view snapshot -o view.html", "gpu_count", 2.into()),
+        ("soak --device host:2MiB --for 1s --flip", "verdict", "sound".into()),
+        ("bench --quick --size 1MiB", "turns", 3.into()),
+        ("completions bash", "shell", "bash".into()),
+        ("man --out man", "folder", "man".into()),
     ] {
         let (name, document) = run(&bench, line, 0);
         assert!(line.starts_with(name.split('-').next().unwrap()), "{line}: {name}");

@@ -182,6 +182,22 @@ const LINES: &[&str] = &[
     "VRAM store verify store --keyless --sample 0",
     "VRAM store ls missing",
     "VRAM store gc bad-manifest",
+    // For operators.
+    "VRAM view missing -o view.html",
+    "VRAM view content -o view.html",
+    "VRAM view image -o view.html",
+    "VRAM view snapshot",
+    "VRAM view snapshot -o snapshot",
+    "VRAM view snapshot -o .",
+    "</dev/null VRAM view - -o view.html",
+    ">>snapshot VRAM view snapshot -o view.html",
+    "VRAM soak --for 10",
+    "VRAM soak --for 0s",
+    "VRAM soak --device cuda:0 --flip",
+    "VRAM soak --device host:4KiB --for 1s",
+    "VRAM bench --size 0",
+    "VRAM completions tcsh",
+    "VRAM man --out content",
 ];
 
 /// Command lines that fail for the sake of a GPU; `CUDA` is the driver with the cards after it.
@@ -238,6 +254,7 @@ fn prepare(bench: &Bench) {
     bench.model("two.safetensors", 300);
     bench.write("model-00001-of-00002.safetensors", &model);
     stores(bench);
+    bench.run(["demo", "--size", "2MiB", "--snapshot", "snapshot"]).expect_code(0);
     let zeros = "0".repeat(64);
     for (name, text) in [
         (

@@ -43,8 +43,8 @@ fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
 
-#[test]
-fn every_metric_in_the_guide_is_one_that_a_scrape_answers() {
+/// A scrape of a manager with a sink and a scrubber.
+fn scrape() -> String {
     let manager = VramManager::builder()
         .host_device(ByteLen::MIB)
         .event_sink(|_event: &Event| {})
@@ -52,13 +52,55 @@ fn every_metric_in_the_guide_is_one_that_a_scrape_answers() {
         .unwrap();
     let hour = ScrubRate::Within(Duration::from_hours(1));
     let _scrubber = manager.start_scrubber(ScrubOptions::new(hour)).unwrap();
-    let scrape = manager.metrics().to_prometheus();
-    let text = text();
-    let named = words(&text, |letter| letter.is_ascii_lowercase() || letter == '_');
-    let named: Vec<_> = named.into_iter().filter(|word| word.starts_with("vram_")).collect();
+    manager.metrics().to_prometheus()
+}
+
+/// The metrics that a text names.
+fn metrics(text: &str) -> Vec<&str> {
+    let named = words(text, |letter| letter.is_ascii_lowercase() || letter == '_');
+    named.into_iter().filter(|word| word.starts_with("vram_")).collect()
+}
+
+#[test]
+fn every_metric_in_the_guide_is_one_that_a_scrape_answers() {
+    let (scrape, text) = (scrape(), text());
+    let named = metrics(&text);
     assert!(named.len() > 15, "{named:?}");
     for name in named {
         assert!(scrape.contains(&format!("# TYPE {name} ")), "{name}");
+    }
+}
+
+/// Property P123.
+#[test]
+fn every_metric_of_the_alert_rules_and_of_the_dashboard_is_one_that_a_scrape_answers() {
+    let scrape = scrape();
+    for (file, least) in [("alerts.yml", 20), ("alerts.test.yml", 5), ("dashboard.json", 25)] {
+        let text = fs::read_to_string(root().join("docs/operator").join(file)).unwrap();
+        let named = metrics(&text);
+        assert!(named.len() >= least, "{file}: {named:?}");
+        for name in named {
+            // Of a histogram a scrape has three series.
+            let series = ["", "_bucket", "_sum", "_count"];
+            let known = series.iter().filter_map(|end| name.strip_suffix(end));
+            let mut known = known.map(|name| format!("# TYPE {name} "));
+            assert!(known.any(|head| scrape.contains(&head)), "{file}: {name}");
+        }
+    }
+}
+
+/// Each alert of the guide has a rule, but for what no rule can tell.
+#[test]
+fn every_metric_of_the_guides_alerts_has_a_rule() {
+    let rules = fs::read_to_string(root().join("docs/operator/alerts.yml")).unwrap();
+    let text = text();
+    let (_, table) = text.split_once("## Alerts").unwrap();
+    let (table, _) = table.split_once("## Events").unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows.len() > 15, "{rows:?}");
+    for row in rows {
+        let named = metrics(row);
+        assert!(named.iter().any(|name| rules.contains(name)), "no rule for: {row}");
     }
 }
 

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
-    ByteLen, OnEviction, Protection, ReserveRequest, SealKey, SealRequest, Verify,
+    ByteLen, DeviceOffset, OnEviction, Protection, ReserveRequest, SealKey, SealRequest, Verify,
 };
 use vram_test_rigs::Rig;
 
@@ -37,6 +37,8 @@ fn a_snapshot_shows_shards_parked_ones_reservations_links_and_keys() {
     let [resident] = state.shards.as_slice() else { unreachable!("{:?}", state.shards) };
     assert_eq!((&resident.shard_id, resident.gpu, resident.generation), (&shard.shard_id, 1, 1));
     assert_eq!((resident.leases, resident.priority), (1, 3));
+    let place = resident.offset.zip(Some(resident.footprint));
+    assert_eq!(place, Some((DeviceOffset::START, ByteLen::new(1024))));
     let [waiting] = state.parked.as_slice() else { unreachable!("{:?}", state.parked) };
     assert_eq!((&waiting.shard_id, &*waiting.model_id), (&idle.shard_id, "idle"));
     assert_eq!((waiting.host_len, waiting.plaintext_len.get()), (parked.host_len(), 700));

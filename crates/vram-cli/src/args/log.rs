@@ -1,0 +1,68 @@
+//! What standard error carries: notes and progress, logs of the library, their form.
+
+use std::io::{IsTerminal as _, stderr};
+
+use clap::{ArgAction, Args, ValueEnum};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use crate::output;
+
+/// The heading of these options in the help.
+const HEADING: &str = "Standard error";
+
+/// Options of every command.
+#[derive(Args, Debug)]
+pub(crate) struct LogArgs {
+    /// The form of lines on standard error: for people, or one JSON object a line for collectors of
+    /// logs.
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text, help_heading = HEADING)]
+    log_format: LogFormat,
+    /// Print no notes and no progress: only errors.
+    #[arg(short, long, global = true, help_heading = HEADING)]
+    quiet: bool,
+    /// Print what the library does: -v its steps, -vv each call with its time, -vvv all. Without it, `RUST_LOG` says
+    /// what.
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = HEADING)]
+    verbose: u8,
+}
+
+/// The form of lines on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line, with time, level, target and fields.
+    Json,
+}
+
+impl LogArgs {
+    /// Sets up standard error as these options say. To be called once.
+    pub(crate) fn start(&self) {
+        let json = self.log_format == LogFormat::Json;
+        output::set_notes(self.quiet, json);
+        let level = match (self.verbose, self.quiet) {
+            // Notes are of this level, and they are lines of the log then.
+            (0, false) if json => "vram=info",
+            (0, true) if json => "vram=error",
+            (0, _) => "",
+            (1, _) => "vram=info",
+            (2, _) => "vram=debug",
+            (3.., _) => "vram=trace",
+        };
+        let asked = if self.verbose == 0 { EnvFilter::try_from_default_env().ok() } else { None };
+        let filter = match asked {
+            Some(filter) => filter,
+            None if level.is_empty() => return,
+            None => EnvFilter::new(level),
+        };
+        // With times of each call, from the second -v on.
+        let spans = if self.verbose > 1 { FmtSpan::CLOSE } else { FmtSpan::NONE };
+        let log = tracing_subscriber::fmt()
+            .with_span_events(spans)
+            .with_env_filter(filter)
+            .with_ansi(stderr().is_terminal())
+            .with_writer(stderr);
+        let _ = if json { log.json().try_init() } else { log.try_init() };
+    }
+}
