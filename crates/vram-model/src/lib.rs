@@ -7,7 +7,6 @@ extern crate vram_testkit;
 
 mod error;
 pub mod gguf;
-mod header;
 mod limits;
 mod lookalike;
 mod name;
@@ -18,10 +17,9 @@ mod sharded;
 pub mod synth;
 
 pub use error::{HeaderProblem, ModelError};
-pub use header::{SafetensorsHeader, Tensor};
 pub use limits::Limits;
 pub use lookalike::Lookalike;
 pub use name::shown_whole;
 pub use plan::{plan, plan_of};
 pub use read_at::ReadAt;
-pub use safetensors::SafetensorsFile;
+pub use safetensors::{SafetensorsFile, SafetensorsHeader, Tensor};

@@ -7,7 +7,6 @@ pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod load;
 mod load_images;
-mod model_info;
 pub(crate) mod results;
 pub(crate) mod store;
 pub(crate) mod verify;

@@ -8,7 +8,7 @@ use vram_alloc::{ByteLen, Dtype, TensorFormat, tensor_bytes};
 use crate::error::HeaderProblem;
 use crate::lookalike::{self, Lookalike, SNIFFED};
 use crate::name::shown;
-use crate::safetensors::RawHeader;
+use crate::safetensors::json::RawHeader;
 use crate::{Limits, ModelError, ReadAt};
 
 /// The length field at the start of the file: 8 bytes, little-endian.
