@@ -2,6 +2,7 @@
 
 pub(crate) mod dry_run;
 mod place;
+pub(crate) mod placements;
 
 use core::fmt;
 use std::sync::{Arc, Weak};
