@@ -6,6 +6,7 @@
 extern crate vram_testkit;
 
 mod error;
+mod file;
 pub mod gguf;
 mod limits;
 mod lookalike;
@@ -15,11 +16,16 @@ mod read_at;
 mod safetensors;
 mod sharded;
 pub mod synth;
+mod tensor;
 
 pub use error::{HeaderProblem, ModelError};
-pub use limits::Limits;
+pub use file::{FileHeader, ModelFile};
+pub use gguf::{GgufHeader, GgufProblem, GgufValue};
+pub use limits::{Limits, ModelOptions};
 pub use lookalike::Lookalike;
 pub use name::shown_whole;
-pub use plan::{plan, plan_of};
+pub use plan::{QUANTISATIONS, Quantised, plan, plan_of, quantised};
 pub use read_at::ReadAt;
-pub use safetensors::{SafetensorsFile, SafetensorsHeader, Tensor};
+pub use safetensors::SafetensorsHeader;
+pub use sharded::{FolderProblem, IndexProblem, ModelSet};
+pub use tensor::{Tensor, TensorTable};

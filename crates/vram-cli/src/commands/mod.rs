@@ -7,6 +7,7 @@ pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod load;
 mod load_images;
+pub(crate) mod plan;
 pub(crate) mod results;
 pub(crate) mod store;
 pub(crate) mod verify;

@@ -1,16 +1,27 @@
-//! Placeholder for GGUF, llama.cpp's model format.
+//! GGUF, llama.cpp's model format: versions 2 and 3, little-endian.
 //!
-//! A reader will convert a GGUF file's tensor table into the same [`ModelPlan`] as safetensors
-//! headers, with [`BlockFormat`] sizes for quantised tensors. Until then, a GGUF file is recognised
-//! by its first four bytes and refused with an error that names the format
-//! ([`Lookalike::Gguf`](crate::Lookalike::Gguf)).
+//! ```text
+//!  GGUF  version  count of tensors  count of keys      4 + 4 + 8 + 8 bytes
+//!  keys          text, type, value                     each
+//!  tensors       text, rank, dimensions, type, offset  each
+//!  padding       to a multiple of general.alignment
+//!  data          offsets count from here
+//! ```
 //!
-//! [`ModelPlan`]: vram_alloc::ModelPlan
-//! [`BlockFormat`]: vram_alloc::BlockFormat
+//! # Source
+//!
+//! <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>
+
+mod header;
+mod keys;
+mod problem;
+mod reader;
+mod table;
+mod value;
+
+pub use self::header::{GgufHeader, GgufSplit};
+pub use self::problem::GgufProblem;
+pub use self::value::{GgufArray, GgufType, GgufValue};
 
 /// The first four bytes of every GGUF file.
-///
-/// # Source
-///
-/// <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>
 pub const MAGIC: [u8; 4] = *b"GGUF";

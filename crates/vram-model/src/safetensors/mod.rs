@@ -3,5 +3,4 @@
 mod header;
 mod json;
 
-pub use self::header::{SafetensorsHeader, Tensor};
-pub use self::json::SafetensorsFile;
+pub use self::header::SafetensorsHeader;

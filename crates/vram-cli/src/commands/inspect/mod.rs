@@ -1,7 +1,9 @@
 //! `vram inspect`: what a sealed image states about itself, without a key and unauthenticated; and
 //! what a model file holds.
 
+mod gguf;
 mod model;
+mod set;
 
 use serde::Serialize;
 use vram_residency::{
@@ -49,6 +51,9 @@ fn hex(code: &[u8; 32]) -> String {
 /// Prints the record.
 pub(crate) fn run(args: &InspectArgs, output: &mut Output) -> Result<(), Failure> {
     streams::output_is_none_of(&[streams::input_file(&args.image)])?;
+    if set::is_set(&args.image) {
+        return set::run(args, output);
+    }
     let image = streams::Image::at(&args.image)?;
     if image.path().is_file() && !is_sealed_image(image.path()) {
         return model::run(args, &image, output);
