@@ -29,3 +29,4 @@ pub use read_at::ReadAt;
 pub use safetensors::SafetensorsHeader;
 pub use sharded::{FolderProblem, IndexProblem, ModelSet};
 pub use tensor::{Tensor, TensorTable};
+pub use vram_alloc::{BlockFormat, Dtype, TensorFormat};

@@ -23,6 +23,7 @@ mod interrupted;
 #[cfg(not(feature = "cuda"))]
 mod load;
 mod outputs;
+mod plan;
 mod program;
 #[cfg(not(feature = "cuda"))]
 mod readme;
