@@ -370,3 +370,18 @@ fn the_answer_says_what_is_short() {
          2.0 KiB (2048 bytes))"
     );
 }
+
+/// Each number that a format is written as is read as that format.
+#[test]
+fn every_format_of_gguf_files_has_the_number_that_it_is_read_by() {
+    let plain = vram_alloc::Dtype::ALL.iter().map(|dtype| TensorFormat::Plain(*dtype));
+    let block = BlockFormat::ALL.iter().map(|format| TensorFormat::Block(*format));
+    let mut count = 0;
+    for format in plain.chain(block) {
+        let Some(number) = format.ggml_type() else { continue };
+        assert_eq!(TensorFormat::from_ggml_type(number), Some(format), "{format}");
+        count += 1;
+    }
+    let known = (0..1000).filter(|number| TensorFormat::from_ggml_type(*number).is_some());
+    assert_eq!(count, known.count());
+}

@@ -3,7 +3,9 @@
 mod key;
 mod load;
 mod log;
+mod model;
 mod operator;
+mod plan;
 pub(crate) mod store;
 
 use std::path::PathBuf;
@@ -14,7 +16,9 @@ use vram_residency::{ByteLen, Protection, SegmentSize, SivScope, Suite};
 pub(crate) use self::key::{KeyArgs, KeyMode};
 pub(crate) use self::load::{ImageArgs, LoadArgs};
 pub(crate) use self::log::LogArgs;
+pub(crate) use self::model::LimitArgs;
 pub(crate) use self::operator::{BenchArgs, CompletionsArgs, ManArgs, SoakArgs, ViewArgs};
+pub(crate) use self::plan::PlanArgs;
 pub(crate) use self::store::{
     CacheArgs, FromArgs, PullArgs, PushArgs, Revision, StoreArgs, StoreCommand, VerifyStoreArgs,
 };
@@ -44,6 +48,7 @@ impl Command {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Load(_) => "load",
+            Self::Plan(_) => "plan",
             Self::Devices(_) => "devices",
             Self::Demo(_) => "demo",
             Self::Seal(_) => "seal",
@@ -66,6 +71,7 @@ impl Command {
     pub(crate) fn json(&self) -> Option<Json> {
         let (asked, output) = match self {
             Self::Load(args) => (args.json, None),
+            Self::Plan(args) => (args.json, None),
             Self::Devices(args) => (args.json, None),
             Self::Demo(args) => (args.json, None),
             Self::Seal(args) => (args.json, Some(&args.output)),
@@ -90,11 +96,14 @@ impl Command {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Load safetensors files, sealed images, or a revision from a store into device memory; verify
-    /// them there; free them.
+    /// Load model files (safetensors, GGUF), sealed images, or a revision from a store into device
+    /// memory; verify them there; free them.
     ///
     /// Without a key, a random one is used and dropped at the end.
     Load(LoadArgs),
+    /// Say whether a model fits, where each tensor would go, and what room would be left. Takes
+    /// nothing of any device.
+    Plan(PlanArgs),
     /// List the devices of this machine, or say why there is no CUDA.
     Devices(DevicesArgs),
     /// Show the program's purpose on a made-up model and two host devices.
@@ -275,9 +284,12 @@ pub(crate) struct VerifyArgs {
 /// `vram inspect`.
 #[derive(Args, Debug)]
 pub(crate) struct InspectArgs {
-    /// The sealed image or safetensors file; `-` is standard input.
+    /// The sealed image, the model file (safetensors, GGUF), or the folder or index of a sharded
+    /// model; `-` is standard input.
     #[arg(value_name = "FILE")]
     pub(crate) image: PathBuf,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// Print the result as one JSON object; a failure too.
     #[arg(long)]
     pub(crate) json: bool,

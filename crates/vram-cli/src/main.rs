@@ -26,7 +26,7 @@ use clap::Parser as _;
 
 use crate::args::{Cli, Command};
 use crate::commands::operator::{bench, manual, soak, view};
-use crate::commands::{demo, devices, image, inspect, keys, load, store, verify};
+use crate::commands::{demo, devices, image, inspect, keys, load, plan, store, verify};
 use crate::output::{Json, Output};
 
 fn main() -> ExitCode {
@@ -52,6 +52,7 @@ fn main() -> ExitCode {
             Some(from) => store::load(args, from, &mut output),
             None => store::is_not_needed(args).and_then(|()| load::run(args, &mut output)),
         },
+        Command::Plan(args) => plan::run(args, &mut output),
         Command::Devices(args) => devices::list(args, &mut output),
         Command::Demo(args) => demo::run(args, &mut output),
         Command::Seal(args) => image::seal(args, &mut output),

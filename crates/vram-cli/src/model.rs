@@ -2,18 +2,18 @@
 
 pub(crate) mod digests;
 pub(crate) mod list;
-pub(crate) mod parts;
 
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use vram_model::SafetensorsHeader;
+use vram_model::{FileHeader, ModelOptions, ModelSet};
 use vram_residency::{
     ByteLen, FileSource, ModelFiles, ModelFilesError, ModelPlan, ModelSource, Source, SourceError,
     regular_file,
 };
 
 use crate::failure::{Failure, Kind};
+use crate::output::note;
 
 /// Longest piece that is placed as one. Pieces of this size find room in a fragmented region, and a
 /// piece that fails costs little.
@@ -26,7 +26,7 @@ const MODEL_ID_LEN_MAX: usize = 1024;
 /// The files of one model.
 #[derive(Debug)]
 pub(crate) struct Model {
-    /// The model id for sealing: the name of the first file without its extension.
+    /// The model id for sealing: the name of the first file, or of the folder.
     pub(crate) id: String,
     /// The files, in the order of the command line.
     pub(crate) files: Vec<ModelFile>,
@@ -40,28 +40,39 @@ pub(crate) struct ModelFile {
     /// The path that the user gave.
     pub(crate) path: PathBuf,
     /// The header of the file.
-    pub(crate) header: SafetensorsHeader,
+    pub(crate) header: FileHeader,
     /// The bytes of the file, read by position.
     pub(crate) source: FileSource,
 }
 
 impl Model {
     /// Opens the files and reads their headers, but no tensor.
-    pub(crate) fn open(paths: &[PathBuf]) -> Result<Self, Failure> {
-        let opened = ModelFiles::open(paths).and_then(|files| files.split(PIECE_LEN_MAX));
+    pub(crate) fn open(set: &ModelSet, options: &ModelOptions) -> Result<Self, Failure> {
+        let opened = ModelFiles::open_set(set, options);
+        let opened = opened.and_then(|files| files.split(PIECE_LEN_MAX));
         let opened = opened.map_err(|error| match error {
             ModelFilesError::Model(error) => Failure::from(error),
             other => Failure::input(other.to_string()),
         })?;
+        let id = id_of(opened.name());
         let (plan, files) = opened.into_parts();
-        let files = paths.iter().zip(files).map(|(path, (header, source))| ModelFile {
+        let files = set.files().iter().zip(files).map(|(path, (header, source))| ModelFile {
             path: path.clone(),
             header,
             source,
         });
-        let files = files.collect();
-        let id = paths.first().map_or_else(String::new, |path| id_of(path));
-        Ok(Self { id, files, plan })
+        Ok(Self { id, files: files.collect(), plan })
+    }
+
+    /// Says on standard error that there is nothing in the files, if that is so.
+    pub(crate) fn tell_if_empty(&self) {
+        if self.plan.is_empty() {
+            let first = self.files.first().map(|file| file.path.display().to_string());
+            note(format!(
+                "{} is a model file without tensors: it takes no byte of any device",
+                first.unwrap_or_default()
+            ));
+        }
     }
 
     /// The bytes of the files, by the numbers of the plan.
@@ -121,10 +132,9 @@ pub(crate) fn is_sealed_image(path: &Path) -> bool {
     opened.is_ok_and(|file| file.read_exact_at(&mut beginning, 0).is_ok()) && beginning == SEALED
 }
 
-/// The id of a model whose first file has this path.
-fn id_of(path: &Path) -> String {
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let mut id = stem.filter(|stem| !stem.is_empty()).unwrap_or_else(|| "model".to_owned());
+/// The id of a model of this name.
+fn id_of(name: &str) -> String {
+    let mut id = name.to_owned();
     while id.len() > MODEL_ID_LEN_MAX {
         id.pop();
     }
@@ -137,9 +147,7 @@ mod tests {
 
     #[test]
     fn a_model_is_called_as_its_first_file() {
-        assert_eq!(id_of(Path::new("/a/llama.safetensors")), "llama");
-        assert_eq!(id_of(Path::new("..")), "model");
-        let long = format!("/a/{}", "ä".repeat(600));
-        assert_eq!(id_of(Path::new(&long)).len(), 1024);
+        assert_eq!(id_of("llama"), "llama");
+        assert_eq!(id_of(&"ä".repeat(600)).len(), 1024);
     }
 }

@@ -17,7 +17,7 @@ use crate::model::digests::{Expectations, Found, Hashers};
 use crate::model::{Model, ModelFile};
 use crate::progress::Bar;
 
-/// Bytes of a header read at a time.
+/// Bytes of a file read at a time.
 const WINDOW: usize = 1 << 20;
 /// Longest range that is compared with the file.
 const RANGE_LEN_MAX: u64 = 256 << 10;
@@ -70,7 +70,7 @@ impl<'a> Loaded<'a> {
     }
 
     /// Opens every shard in device memory, and returns the digests of each file as it is there: its
-    /// header followed by its tensors, which leave no gaps.
+    /// tensors, and from the file what lies before, between and behind them.
     pub(crate) fn digests(
         &self,
         expected: &Expectations,
@@ -83,14 +83,17 @@ impl<'a> Loaded<'a> {
             let sha256 = expected.needs_sha256(number);
             let mut target =
                 Hashing { hashers: Hashers::new(sha256), bar: &bar, token: self.token };
-            hash_header(file, &mut target.hashers)?;
-            let started = Instant::now();
+            let mut end = 0;
             while let Some((piece, shard)) = pieces.next_if(|(piece, _)| piece.file == index) {
+                hash_file(file, end, piece.source_offset, &mut target.hashers)?;
+                let started = Instant::now();
                 let written = self.manager.unseal_to(shard, &mut target);
+                time = time.saturating_add(started.elapsed());
                 interrupt::check(self.token)?;
                 written.map_err(|error| at(piece, error))?;
+                end = end_of(piece);
             }
-            time = time.saturating_add(started.elapsed());
+            hash_file(file, end, file.header.file_len().get(), &mut target.hashers)?;
             digests.push(target.hashers.finalize());
         }
         Ok((digests, time))
@@ -102,12 +105,15 @@ impl<'a> Loaded<'a> {
             .ok()
             .zip(self.model.files.get(number))
             .ok_or_else(|| Failure::input("there is no such file"))?;
-        let bar = Bar::new("read", file.header.data_len());
+        let bar = Bar::new("read", file.header.tensor_bytes());
         let mut target = Hashing { hashers: Hashers::new(true), bar: &bar, token: self.token };
-        hash_header(file, &mut target.hashers)?;
-        for (_, shard) in self.pieces().filter(|(piece, _)| piece.file == index) {
+        let mut end = 0;
+        for (piece, shard) in self.pieces().filter(|(piece, _)| piece.file == index) {
+            hash_file(file, end, piece.source_offset, &mut target.hashers)?;
             self.manager.unseal_to(shard, &mut target)?;
+            end = end_of(piece);
         }
+        hash_file(file, end, file.header.file_len().get(), &mut target.hashers)?;
         let found = target.hashers.finalize();
         Ok(found.sha256.unwrap_or(found.blake3))
     }
@@ -187,12 +193,24 @@ pub(crate) fn name(piece: &Piece) -> String {
     format!("tensor {} (part {part} of {})", piece.name, piece.part_count)
 }
 
-/// Hashes the bytes before the tensors, from the file: they are not in device memory.
-fn hash_header(file: &ModelFile, hashers: &mut Hashers) -> Result<(), Failure> {
-    let mut offset = 0;
+/// Where a piece ends in its file.
+const fn end_of(piece: &Piece) -> u64 {
+    piece.source_offset.saturating_add(piece.len.get())
+}
+
+/// Hashes bytes of a file that belong to no tensor: they are not in device memory.
+fn hash_file(
+    file: &ModelFile,
+    mut offset: u64,
+    end: u64,
+    hashers: &mut Hashers,
+) -> Result<(), Failure> {
+    if offset >= end {
+        return Ok(());
+    }
     let mut window = vec![0; WINDOW];
-    while offset < file.header.data_offset() {
-        let left = file.header.data_offset().saturating_sub(offset);
+    while offset < end {
+        let left = end.saturating_sub(offset);
         let now = usize::try_from(left).unwrap_or(WINDOW).min(WINDOW);
         let part = window.get_mut(..now).unwrap_or_default();
         file.read(offset, part)?;

@@ -41,10 +41,15 @@ pub(crate) fn output_name(path: &Path) -> String {
 
 /// Opens a file to be sealed.
 pub(crate) fn source(path: &Path) -> Result<FileSource, Failure> {
+    let next = if path.is_dir() {
+        "give one file; `vram push` seals the files of a folder"
+    } else {
+        "give a file that can be read"
+    };
     let failed = |error: SourceError| {
         Failure::input(format!("cannot read the file to seal: {error}"))
             .code("source")
-            .hint("give a file that can be read")
+            .hint(next)
             .detail(|details| details.file = Some(input_name(path)))
     };
     if !is_dash(path) {

@@ -11,19 +11,19 @@ use core::error::Error;
 
 use vram_alloc::ByteLen;
 use vram_model::synth::{LlamaShape, SynthModel};
-use vram_model::{Limits, SafetensorsFile, SafetensorsHeader, plan_of};
+use vram_model::{FileHeader, Limits, ModelFile, plan_of};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let limits = Limits::default();
     let mut headers = Vec::new();
     for path in std::env::args_os().skip(1) {
-        headers.push(SafetensorsFile::read(path, &limits)?);
+        headers.push(ModelFile::read(path, &limits)?);
     }
     if headers.is_empty() {
         let shape = LlamaShape::about(ByteLen::from_mib_saturating(64));
         let mut file = Vec::new();
         SynthModel::llama(&shape, 1)?.write_to(&mut file)?;
-        headers.push(SafetensorsHeader::read("a made-up model", &file, &limits)?);
+        headers.push(FileHeader::read("a made-up model", &file, &limits.into())?);
     }
 
     let plan = plan_of(&headers)?;

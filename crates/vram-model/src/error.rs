@@ -4,7 +4,9 @@ use std::io;
 
 use vram_alloc::{ByteLen, PlanError};
 
+use crate::gguf::GgufProblem;
 use crate::lookalike::Lookalike;
+use crate::sharded::{FolderProblem, IndexProblem};
 
 /// Why a model file was not accepted.
 ///
@@ -72,6 +74,57 @@ pub enum ModelError {
         file: String,
         /// The rule, the position, and the figures.
         problem: HeaderProblem,
+    },
+    /// A GGUF file breaks a rule of its format.
+    #[error("{file} is not a sound GGUF file: {problem}")]
+    Gguf {
+        /// The file as the caller named it.
+        file: String,
+        /// The rule, the position, and the figures.
+        problem: Box<GgufProblem>,
+    },
+    /// An index does not lead to a model, or the files are not as it says.
+    #[error("{file} is not the index of this model: {problem}")]
+    Index {
+        /// The index as the caller named it.
+        file: String,
+        /// What is wrong, and with which tensor.
+        problem: IndexProblem,
+    },
+    /// A folder leads to no model, or to several.
+    #[error("{folder} is not the folder of one model: {problem}")]
+    Folder {
+        /// The folder as the caller named it.
+        folder: String,
+        /// What it has.
+        problem: FolderProblem,
+    },
+    /// Files of a model in several files are missing.
+    #[error(
+        "the model has {count} files, and these {}: {}{} in {folder}",
+        if *named { "were not given" } else { "are missing" },
+        missing.join(", "),
+        rest(*missing_count, missing)
+    )]
+    MissingFiles {
+        /// Where they should be.
+        folder: String,
+        /// The number of all files of the model.
+        count: u64,
+        /// The names of the first ones that are missing.
+        missing: Vec<String>,
+        /// The number of all that are missing.
+        missing_count: u64,
+        /// The others were named one by one, not found in a folder.
+        named: bool,
+    },
+    /// GGUF files that state which part of a model they are do not make up all of it.
+    #[error("{file} is a part of a model in several files: {what}")]
+    Split {
+        /// The file as the caller named it.
+        file: String,
+        /// What does not agree.
+        what: String,
     },
     /// Two files of one model name the same tensor.
     #[error("tensor `{tensor}` is in both {first} and {second}")]
@@ -146,6 +199,16 @@ pub enum HeaderProblem {
     NameTooLong {
         /// The tensor, shortened.
         tensor: String,
+        /// The limit.
+        max: usize,
+    },
+    /// A tensor has more dimensions than the limit.
+    #[error("tensor `{tensor}` has {rank} dimensions, more than {max} dimensions, the limit")]
+    RankTooHigh {
+        /// The tensor, shortened.
+        tensor: String,
+        /// Its dimensions.
+        rank: usize,
         /// The limit.
         max: usize,
     },
@@ -245,4 +308,27 @@ pub enum HeaderProblem {
         /// Length of the file.
         file_len: ByteLen,
     },
+}
+
+impl HeaderProblem {
+    /// Returns true if the file exceeds one of the limits that a caller can raise.
+    #[must_use]
+    pub const fn is_limit(&self) -> bool {
+        matches!(
+            self,
+            Self::HeaderTooLong { .. }
+                | Self::TooManyTensors { .. }
+                | Self::NameTooLong { .. }
+                | Self::RankTooHigh { .. }
+                | Self::TooMuchMetadata { .. }
+        )
+    }
+}
+
+/// How many of the missing files were not named.
+fn rest(count: u64, named: &[String]) -> String {
+    match count.saturating_sub(u64::try_from(named.len()).unwrap_or(u64::MAX)) {
+        0 => String::new(),
+        rest => format!(" and {rest} more"),
+    }
 }

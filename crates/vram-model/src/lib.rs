@@ -6,8 +6,8 @@
 extern crate vram_testkit;
 
 mod error;
+mod file;
 pub mod gguf;
-mod header;
 mod limits;
 mod lookalike;
 mod name;
@@ -16,12 +16,17 @@ mod read_at;
 mod safetensors;
 mod sharded;
 pub mod synth;
+mod tensor;
 
 pub use error::{HeaderProblem, ModelError};
-pub use header::{SafetensorsHeader, Tensor};
-pub use limits::Limits;
+pub use file::{FileHeader, ModelFile};
+pub use gguf::{GgufHeader, GgufProblem, GgufValue};
+pub use limits::{Limits, ModelOptions};
 pub use lookalike::Lookalike;
 pub use name::shown_whole;
-pub use plan::{plan, plan_of};
+pub use plan::{QUANTISATIONS, Quantised, plan, plan_of, quantised};
 pub use read_at::ReadAt;
-pub use safetensors::SafetensorsFile;
+pub use safetensors::SafetensorsHeader;
+pub use sharded::{FolderProblem, IndexProblem, ModelSet};
+pub use tensor::{Tensor, TensorTable};
+pub use vram_alloc::{BlockFormat, Dtype, TensorFormat};

@@ -1,6 +1,9 @@
-//! Limits for headers of untrusted files.
+//! Limits for headers of untrusted files, and how model files are read.
 
 use vram_alloc::ByteLen;
+
+/// The highest value of [`Limits::rank_max`].
+pub(crate) const RANK_CAP: usize = 4096;
 
 /// Bounds on a header, checked before anything is allocated for it.
 ///
@@ -9,14 +12,19 @@ use vram_alloc::ByteLen;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// The longest accepted header. The format's own limit is 100 MB.
+    /// The longest accepted header, or index of a sharded model. The limit of the format
+    /// safetensors itself is 100 MB.
     pub header_len_max: ByteLen,
     /// The maximum number of tensors in one file.
     pub tensor_count_max: usize,
-    /// The longest accepted tensor name, in bytes of UTF-8.
+    /// The longest accepted name of a tensor, and key of metadata in a GGUF file, in bytes of UTF-8.
     pub name_len_max: usize,
-    /// The maximum number of entries in the free-form `__metadata__`.
+    /// The maximum number of entries in the free-form `__metadata__`, and of keys in a GGUF file.
     pub metadata_count_max: usize,
+    /// The maximum number of dimensions of a tensor, at most 4096. `PyTorch`'s own limit is 64.
+    pub rank_max: usize,
+    /// The maximum number of files of one model, and of entries of a folder that are looked at.
+    pub file_count_max: usize,
 }
 
 impl Limits {
@@ -26,6 +34,8 @@ impl Limits {
         tensor_count_max: 1 << 18,
         name_len_max: 1024,
         metadata_count_max: 1 << 16,
+        rank_max: 64,
+        file_count_max: 1 << 14,
     };
 
     /// Sets the longest accepted header.
@@ -49,10 +59,24 @@ impl Limits {
         self
     }
 
-    /// Sets the maximum number of entries in `__metadata__`.
+    /// Sets the maximum number of entries in `__metadata__`, and of keys in a GGUF file.
     #[must_use]
     pub const fn with_metadata_count_max(mut self, count: usize) -> Self {
         self.metadata_count_max = count;
+        self
+    }
+
+    /// Sets the maximum number of dimensions of a tensor; more than 4096 count as 4096.
+    #[must_use]
+    pub const fn with_rank_max(mut self, rank: usize) -> Self {
+        self.rank_max = if rank < RANK_CAP { rank } else { RANK_CAP };
+        self
+    }
+
+    /// Sets the maximum number of files of one model.
+    #[must_use]
+    pub const fn with_file_count_max(mut self, count: usize) -> Self {
+        self.file_count_max = count;
         self
     }
 }
@@ -60,5 +84,47 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self::DEFAULT
+    }
+}
+
+/// How the files of a model are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModelOptions {
+    /// Bounds on headers.
+    pub limits: Limits,
+    /// Accepts a part of the files of a model in several files.
+    pub partial: bool,
+    /// Accepts a file that ends before its tensors do: for plans, which need headers alone.
+    pub headers_only: bool,
+}
+
+impl ModelOptions {
+    /// Sets the bounds on headers.
+    #[must_use]
+    pub const fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Accepts a part of the files of a model in several files.
+    #[must_use]
+    pub const fn partial(mut self, partial: bool) -> Self {
+        self.partial = partial;
+        self
+    }
+
+    /// Accepts files that end before their tensors do. What is read of them is complete: headers
+    /// are never accepted in part.
+    #[must_use]
+    pub const fn headers_only(mut self, headers_only: bool) -> Self {
+        self.headers_only = headers_only;
+        self
+    }
+}
+
+impl From<Limits> for ModelOptions {
+    fn from(limits: Limits) -> Self {
+        Self::default().limits(limits)
     }
 }

@@ -57,7 +57,7 @@ impl fmt::Display for Lookalike {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "it is empty, 0 bytes; fetch it again",
-            Self::Gguf => "it is a GGUF file, which is not supported yet",
+            Self::Gguf => "it is a GGUF file",
             Self::PytorchZip => "it is a PyTorch checkpoint (a zip archive); convert it first",
             Self::Npz => "it is an archive of NumPy arrays (.npz); convert it first",
             Self::Zip => "it is a zip archive; unpack it first",
@@ -70,7 +70,7 @@ impl fmt::Display for Lookalike {
             }
             Self::Tar => "it is a tar archive; unpack it first",
             Self::Index => {
-                "it is the index of a sharded model; name the .safetensors files that it lists"
+                "it is the index of a sharded model; give its folder, or a name of it that ends in .json"
             }
             Self::LfsPointer => "it is a Git LFS pointer; fetch the file with `git lfs pull`",
             Self::XetPointer => {

@@ -1,12 +1,16 @@
 //! From headers to a plan: the pieces of a model, and the position of each one's bytes.
 
+mod quantised;
+
 use std::collections::HashMap;
 use std::path::Path;
 
-use vram_alloc::{ModelPlan, Piece, TensorFormat};
+use vram_alloc::{ModelPlan, Piece};
 
 use crate::name::shown;
-use crate::{Limits, ModelError, SafetensorsFile, SafetensorsHeader};
+use crate::{Limits, ModelError, ModelFile, TensorTable};
+
+pub use self::quantised::{QUANTISATIONS, Quantised, quantised};
 
 /// Reads the headers of `files` and plans one model of all their tensors.
 ///
@@ -16,12 +20,10 @@ use crate::{Limits, ModelError, SafetensorsFile, SafetensorsHeader};
 ///
 /// # Errors
 ///
-/// As [`SafetensorsFile::open`] for each file, and as [`plan_of`] for all of them together.
+/// As [`ModelFile::open`] for each file, and as [`plan_of`] for all of them together.
 pub fn plan<P: AsRef<Path>>(files: &[P], limits: &Limits) -> Result<ModelPlan, ModelError> {
-    let headers = files
-        .iter()
-        .map(|file| SafetensorsFile::read(file, limits))
-        .collect::<Result<Vec<_>, _>>()?;
+    let headers =
+        files.iter().map(|file| ModelFile::read(file, limits)).collect::<Result<Vec<_>, _>>()?;
     plan_of(&headers)
 }
 
@@ -32,10 +34,10 @@ pub fn plan<P: AsRef<Path>>(files: &[P], limits: &Limits) -> Result<ModelPlan, M
 /// [`ModelError::TensorInTwoFiles`] if two files contain a tensor with the same name,
 /// [`ModelError::TooManyFiles`] beyond `u32::MAX` files, [`ModelError::Plan`] if the sum of all
 /// lengths overflows.
-pub fn plan_of<'a>(
-    headers: impl IntoIterator<Item = &'a SafetensorsHeader>,
+pub fn plan_of<'a, H: TensorTable + 'a>(
+    headers: impl IntoIterator<Item = &'a H>,
 ) -> Result<ModelPlan, ModelError> {
-    let mut holder: HashMap<&str, &SafetensorsHeader> = HashMap::new();
+    let mut holder: HashMap<&str, &H> = HashMap::new();
     let mut pieces = Vec::new();
     for (index, header) in headers.into_iter().enumerate() {
         let file = u32::try_from(index)
@@ -50,7 +52,7 @@ pub fn plan_of<'a>(
             }
             pieces.push(
                 Piece::new(tensor.name.clone(), file, tensor.file_offset, tensor.len)
-                    .stored_as(TensorFormat::Plain(tensor.dtype), tensor.shape.clone()),
+                    .stored_as(tensor.format, tensor.shape.clone()),
             );
         }
     }

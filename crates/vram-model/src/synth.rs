@@ -4,6 +4,8 @@
 //! The same shape and seed give the same bytes on every machine, and a file of any length is
 //! written through one small buffer.
 
+mod gguf;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -15,6 +17,8 @@ use vram_alloc::{ByteLen, Dtype, TensorFormat, tensor_bytes};
 use crate::error::HeaderProblem;
 use crate::name::shown;
 use crate::{Limits, ModelError};
+
+pub use self::gguf::SynthGguf;
 
 /// Bytes generated at a time: the writer's memory use for a file of any length.
 const WINDOW: usize = 256 << 10;
@@ -202,6 +206,18 @@ impl SynthModel {
     pub fn write_file(&self, path: impl AsRef<Path>) -> io::Result<()> {
         let file = File::create_new(path)?;
         self.write_to(BufWriter::with_capacity(WINDOW, file))
+    }
+
+    /// Writes the header to a new path, and makes the file as long as it would be with its tensors:
+    /// a file for plans, which takes no more room than its header.
+    ///
+    /// # Errors
+    ///
+    /// As [`write_file`](Self::write_file), and where the file system has no files of that length.
+    pub fn write_sparse(&self, path: impl AsRef<Path>) -> io::Result<()> {
+        let mut file = File::create_new(path)?;
+        file.write_all(&self.header)?;
+        file.set_len(self.file_len.get())
     }
 
     fn checked(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use vram_residency::model::SafetensorsHeader;
+use vram_residency::model::FileHeader;
 use vram_residency::{
     AdmitRequest, Device, Lru, ModelFiles, ScrubOptions, ScrubRate, Scrubber, TicketKey,
     VramManager, VramManagerBuilder,
@@ -176,12 +176,13 @@ impl Manager {
     ) -> PyResult<Model> {
         let manager = self.shared.manager()?;
         let paths = options::files(path)?;
-        let named = name.map_or_else(|| options::name_of(&paths), str::to_owned);
+        let files = py.detach(|| ModelFiles::open(&paths)).map_err(errors::files)?;
+        let own = || options::name_of(&paths, files.name());
+        let named = name.map_or_else(own, str::to_owned);
         let request = AdmitRequest::new(&named, options::gpus(gpu))
             .protection(options::protection(protection)?)
             .on_eviction(options::on_eviction(on_eviction)?)
             .owner(owner.unwrap_or_default());
-        let files = py.detach(|| ModelFiles::open(&paths)).map_err(errors::files)?;
         let bar = match progress {
             Some(wanted) if wanted.extract::<bool>().is_ok() => {
                 let shown = wanted.is_truthy()?;
@@ -195,8 +196,8 @@ impl Manager {
             manager.admit(request, files.plan(), &files)
         })?;
         let handle = admitted.map_err(errors::vram)?;
-        let texts = files.headers().iter().flat_map(SafetensorsHeader::metadata);
-        let texts = texts.map(|(key, text)| (key.clone(), text.clone())).collect();
+        let texts = files.headers().iter().flat_map(FileHeader::texts);
+        let texts = texts.map(|(key, text)| (key.to_owned(), text)).collect();
         Ok(Model::new(Arc::clone(&self.shared), handle, holder.to_owned(), texts))
     }
 

@@ -105,10 +105,10 @@ pub(crate) fn seconds(value: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(value).map_err(|error| wrong(format!("{value} seconds: {error}")))
 }
 
-/// The files of a model: one file, several, or all `*.safetensors` of a folder, in order of their names.
+/// The files of a model: one file, a folder, an index, or several of them.
 pub(crate) fn files(path: &Bound<'_, PyAny>) -> PyResult<Vec<PathBuf>> {
     if let Ok(one) = path.extract::<PathBuf>() {
-        return if one.is_dir() { in_folder(&one) } else { Ok(vec![one]) };
+        return Ok(vec![one]);
     }
     let paths: Vec<PathBuf> = path.extract()?;
     if paths.is_empty() {
@@ -117,25 +117,9 @@ pub(crate) fn files(path: &Bound<'_, PyAny>) -> PyResult<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn in_folder(folder: &Path) -> PyResult<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in folder.read_dir()? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|end| end == "safetensors") && path.is_file() {
-            found.push(path);
-        }
-    }
-    found.sort();
-    if found.is_empty() {
-        let message = format!("{} has no file *.safetensors", folder.display());
-        return Err(errors::caller("model-file", &message));
-    }
-    Ok(found)
-}
-
-/// The name of a model that the caller did not name: that of its folder or file.
-pub(crate) fn name_of(files: &[PathBuf]) -> String {
-    let first = files.first().map_or_else(|| Path::new("model"), PathBuf::as_path);
-    let named = if files.len() > 1 { first.parent().unwrap_or(first) } else { first };
-    named.file_stem().map_or_else(|| "model".to_owned(), |stem| stem.to_string_lossy().into_owned())
+/// The name of a model that the caller did not name: of several files, that of their folder.
+pub(crate) fn name_of(files: &[PathBuf], name: &str) -> String {
+    let several = files.first().filter(|_| files.len() > 1).and_then(|first| first.parent());
+    let folder = several.and_then(Path::file_name);
+    folder.map_or_else(|| name.to_owned(), |folder| folder.to_string_lossy().into_owned())
 }

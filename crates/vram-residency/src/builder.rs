@@ -2,6 +2,7 @@
 
 mod build;
 mod host_memory;
+mod share;
 mod sinks;
 
 use std::sync::Arc;

@@ -104,8 +104,8 @@ pub use vram_seal::{
 };
 #[doc(inline)]
 pub use vram_space::{
-    Compute, GpuCapacity, KernelFigures, LifeState, MemoryMode, RoomAfter, UnreturnedMemory,
-    WipePolicy,
+    Compute, GpuCapacity, KernelFigures, LifeState, MemoryMode, Placements, PlannedPlace,
+    RoomAfter, UnreturnedMemory, WipePolicy,
 };
 #[doc(inline)]
 pub use vram_ticket::{

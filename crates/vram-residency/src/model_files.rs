@@ -1,15 +1,15 @@
 //! From the files of a model to its plan and its bytes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vram_alloc::{ByteLen, ModelPlan, PlanError};
 use vram_core::models::ModelSource;
 use vram_files::{FilePool, FileSource, Source, SourceError};
-use vram_model::{Limits, ModelError, SafetensorsFile, SafetensorsHeader, plan_of};
+use vram_model::{FileHeader, Limits, ModelError, ModelFile, ModelOptions, ModelSet, plan_of};
 
-/// The safetensors files of one model: headers that were checked, the plan of all their tensors, and
-/// their bytes, read by position when they are needed. More files than a process may have open are
-/// opened when they are read.
+/// The files of one model, safetensors or GGUF: headers that were checked, the plan of all their
+/// tensors, and their bytes, read by position when they are needed. More files than a process may
+/// have open are opened when they are read.
 ///
 /// A file that is written while the model is admitted is refused at the end of the admission.
 ///
@@ -33,7 +33,9 @@ use vram_model::{Limits, ModelError, SafetensorsFile, SafetensorsHeader, plan_of
 /// ```
 #[derive(Debug)]
 pub struct ModelFiles {
-    headers: Vec<SafetensorsHeader>,
+    name: String,
+    paths: Vec<PathBuf>,
+    headers: Vec<FileHeader>,
     sources: Vec<FileSource>,
     plan: ModelPlan,
 }
@@ -57,14 +59,20 @@ impl ModelFiles {
     /// Opens the files of one model, in the order of its plan, with the default limits of headers.
     /// Reads no tensor.
     ///
+    /// # Arguments
+    ///
+    /// * `paths`: model files, folders, and indexes (`model.safetensors.index.json`): see
+    ///   [`ModelSet`].
+    ///
     /// # Errors
     ///
-    /// [`ModelFilesError::Model`] for a file that is no sound safetensors file, and if two of them
-    /// contain a tensor of the same name; [`ModelFilesError::Source`].
+    /// [`ModelFilesError::Model`] for a file that is no sound model file, for a set of files that
+    /// is not whole or not as its index says, and if two files contain a tensor of the same name;
+    /// [`ModelFilesError::Source`].
     pub fn open<P: AsRef<Path>>(
         paths: impl IntoIterator<Item = P>,
     ) -> Result<Self, ModelFilesError> {
-        Self::open_within(paths, &Limits::default())
+        Self::open_with(paths, &ModelOptions::default())
     }
 
     /// As [`open`](Self::open), with other limits of headers.
@@ -76,18 +84,40 @@ impl ModelFiles {
         paths: impl IntoIterator<Item = P>,
         limits: &Limits,
     ) -> Result<Self, ModelFilesError> {
+        Self::open_with(paths, &ModelOptions::from(*limits))
+    }
+
+    /// As [`open`](Self::open), with all options.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with<P: AsRef<Path>>(
+        paths: impl IntoIterator<Item = P>,
+        options: &ModelOptions,
+    ) -> Result<Self, ModelFilesError> {
+        Self::open_set(&ModelSet::find(paths, options)?, options)
+    }
+
+    /// Opens files that were found before.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_set(set: &ModelSet, options: &ModelOptions) -> Result<Self, ModelFilesError> {
         let pool = FilePool::within_limit();
         let (mut headers, mut sources) = (Vec::new(), Vec::new());
-        for path in paths {
-            let opened = SafetensorsFile::open(path.as_ref(), limits)?;
+        for path in set.files() {
+            let opened = ModelFile::open_with(path, options)?;
             let before = opened.metadata().clone();
             let (file, header) = opened.into_parts();
-            let source = FileSource::from_file_since(file, path.as_ref(), &before)?;
+            let source = FileSource::from_file_since(file, path, &before)?;
             sources.push(source.in_pool(&pool));
             headers.push(header);
         }
+        set.check(&headers)?;
         let plan = plan_of(&headers)?;
-        Ok(Self { headers, sources, plan })
+        Ok(Self { name: set.name(), paths: set.files().to_vec(), headers, sources, plan })
     }
 
     /// Cuts the tensors into pieces of at most `max` bytes: see [`ModelPlan::split`].
@@ -106,15 +136,27 @@ impl ModelFiles {
         &self.plan
     }
 
+    /// A name for the model: see [`ModelSet::name`].
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The paths of the files, in their order.
+    #[must_use]
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
     /// The plan, and of each file its header and its bytes.
     #[must_use]
-    pub fn into_parts(self) -> (ModelPlan, Vec<(SafetensorsHeader, FileSource)>) {
+    pub fn into_parts(self) -> (ModelPlan, Vec<(FileHeader, FileSource)>) {
         (self.plan, self.headers.into_iter().zip(self.sources).collect())
     }
 
     /// The headers of the files, in their order.
     #[must_use]
-    pub fn headers(&self) -> &[SafetensorsHeader] {
+    pub fn headers(&self) -> &[FileHeader] {
         &self.headers
     }
 

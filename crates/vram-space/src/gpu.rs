@@ -13,6 +13,7 @@ use crate::block::MemoryMode;
 use crate::gpu::compute::{Compute, KernelPost};
 use crate::gpu::driver::foreign;
 use crate::gpu::unreturned::Aside;
+use core::fmt::Display;
 use std::sync::Arc;
 
 use vram_alloc::{Arena, ByteLen, Ledger};
@@ -111,6 +112,30 @@ struct TooLittle {
     scratch: ByteLen,
 }
 
+/// Bytes that the kernels of a device take for themselves, if they may be used.
+#[must_use]
+pub fn scratch_of(compute: Compute, device: &dyn Device) -> ByteLen {
+    match compute {
+        Compute::Host => ByteLen::ZERO,
+        _ => device.kernel_scratch(),
+    }
+}
+
+/// What a budget leaves for shards.
+pub(crate) fn total_of(
+    index: u32,
+    budget: ByteLen,
+    scratch: ByteLen,
+) -> Result<ByteLen, SpaceError> {
+    let less = budget.checked_sub(scratch);
+    less.ok_or_else(|| wrong_budget(index, budget, &TooLittle { scratch }))
+}
+
+/// The refusal of a budget.
+pub(crate) fn wrong_budget(index: u32, budget: ByteLen, why: &dyn Display) -> SpaceError {
+    SpaceError::Invalid { what: format!("a budget of {budget} for gpu {index}: {why}") }
+}
+
 impl Gpu {
     /// Opens a device. In mode [`Region`](MemoryMode::Region) this allocates the budget. `memory`
     /// holds the driver's current figures.
@@ -127,14 +152,9 @@ impl Gpu {
         options: GpuOptions,
     ) -> Result<Self, SpaceError> {
         let GpuOptions { index, budget, headroom, mode, wipe, means, compute } = options;
-        let wrong = |error: &dyn core::fmt::Display| SpaceError::Invalid {
-            what: format!("a budget of {budget} for gpu {index}: {error}"),
-        };
-        let scratch = match compute {
-            Compute::Host => ByteLen::ZERO,
-            _ => device.kernel_scratch(),
-        };
-        let total = budget.checked_sub(scratch).ok_or_else(|| wrong(&TooLittle { scratch }))?;
+        let scratch = scratch_of(compute, &*device);
+        let total = total_of(index, budget, scratch)?;
+        let wrong = |error: &dyn Display| wrong_budget(index, budget, error);
         let ledger = Ledger::new(total).map_err(|error| wrong(&error))?;
         ledger.set_headroom(headroom);
         let arena = Arena::new(mode.arena_len(total)).map_err(|error| wrong(&error))?;

@@ -2,11 +2,14 @@
 
 pub(crate) mod dry_run;
 mod place;
+pub(crate) mod placements;
 
 use core::fmt;
 use std::sync::{Arc, Weak};
 
-use vram_alloc::{ByteLen, ByteRange, Charge, DeviceOffset, DeviceRange, Kept, Placement, Reservation};
+use vram_alloc::{
+    ByteLen, ByteRange, Charge, DeviceOffset, DeviceRange, Kept, Placement, Reservation,
+};
 use vram_gpu::GpuError;
 
 use crate::block::{Block, Stuck, Unreturned};

@@ -54,6 +54,7 @@ pub const TARGETS: &[Target] = &[
     targets::handle::TARGET,
     targets::key::TARGET,
     targets::model::TARGET,
+    targets::gguf::TARGET,
 ];
 
 /// The target of this name.

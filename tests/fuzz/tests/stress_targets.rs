@@ -77,6 +77,11 @@ fn accepted_headers_of_models_cover_their_files_exactly() {
     keeps(&targets::model::TARGET);
 }
 
+#[test]
+fn gguf_files_are_accepted_exactly_if_a_plain_reader_accepts_them() {
+    keeps(&targets::gguf::TARGET);
+}
+
 /// A fuzzer starts from the files; they are the seeds above, and nothing else.
 #[test]
 fn the_files_are_the_seeds_of_their_targets() {

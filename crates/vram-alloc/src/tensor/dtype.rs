@@ -98,6 +98,32 @@ pub enum TensorFormat {
 }
 
 impl TensorFormat {
+    /// The name that safetensors headers or ggml give it, such as `BF16` or `Q4_K`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain(dtype) => dtype.name(),
+            Self::Block(format) => format.name(),
+        }
+    }
+
+    /// The number that GGUF files store, or `None` for a type that they do not have.
+    #[must_use]
+    pub const fn ggml_type(self) -> Option<u32> {
+        Some(match self {
+            Self::Plain(Dtype::F32) => 0,
+            Self::Plain(Dtype::F16) => 1,
+            Self::Plain(Dtype::I8) => 24,
+            Self::Plain(Dtype::I16) => 25,
+            Self::Plain(Dtype::I32) => 26,
+            Self::Plain(Dtype::I64) => 27,
+            Self::Plain(Dtype::F64) => 28,
+            Self::Plain(Dtype::BF16) => 30,
+            Self::Plain(_) => return None,
+            Self::Block(format) => format.ggml_type(),
+        })
+    }
+
     /// The format with this type number in a GGUF file, or `None` for one that is not known.
     #[must_use]
     pub const fn from_ggml_type(number: u32) -> Option<Self> {
@@ -122,10 +148,7 @@ impl TensorFormat {
 
 impl fmt::Display for TensorFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Plain(dtype) => dtype.fmt(f),
-            Self::Block(format) => format.fmt(f),
-        }
+        f.write_str(self.name())
     }
 }
 

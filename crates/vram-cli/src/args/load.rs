@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use clap::Args;
 use vram_residency::device::DeviceSpec;
 
-use super::{CacheArgs, ExpectedMode, FromArgs, KeyArgs, Mode};
+use super::{CacheArgs, ExpectedMode, FromArgs, KeyArgs, LimitArgs, Mode};
 use crate::model::digests::DigestArgs;
 
 /// `vram load`.
 #[derive(Args, Debug)]
 pub(crate) struct LoadArgs {
-    /// Safetensors files, or sealed images: together they are one model, loaded whole or not at all.
-    /// With --store: MODEL@REVISION.
+    /// Model files (safetensors, GGUF), a folder, or the index of a sharded model; or sealed images:
+    /// together they are one model, loaded whole or not at all. With --store: MODEL@REVISION.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
-    /// Load a part of the files of a sharded model (`…-00001-of-00002.safetensors`).
+    /// Load the files that are there of a model in several files (`…-00001-of-00002.safetensors`).
     #[arg(long)]
     pub(crate) partial: bool,
     /// Place everything on this GPU of the list [default: most room first]
@@ -34,6 +34,8 @@ pub(crate) struct LoadArgs {
     pub(crate) key: KeyArgs,
     #[command(flatten)]
     pub(crate) digests: DigestArgs,
+    #[command(flatten)]
+    pub(crate) limits: LimitArgs,
     /// What sealed images must be. Model files are sealed under their own name.
     #[command(flatten)]
     pub(crate) images: ImageArgs,

@@ -61,7 +61,8 @@ pub(crate) struct CacheArgs {
     mut_group(key::GROUP, |group| group.required(true))
 )]
 pub(crate) struct PushArgs {
-    /// The files of the model: one shard each, in this order.
+    /// The files of the model: one shard each, in this order. A folder, and an index
+    /// (`….index.json`), stand for the model files that they lead to.
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]

@@ -3,11 +3,12 @@
 mod model_file;
 
 use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
+use vram_model::{ModelOptions, ModelSet};
 use vram_residency::device::fault::{FaultDevice, FaultPlan};
 use vram_residency::{
     AdmitRequest, ByteLen, CancelToken, DeviceOffset, GpuChoice, GpuIndex, HostDevice, ModelHandle,
@@ -54,7 +55,9 @@ pub(crate) fn run(args: &DemoArgs, output: &mut Output) -> Result<(), Failure> {
 
     let (file, made) = model_file::write(args.size.max(SIZE_MIN), &token, output)?;
     // The way to a file without a name.
-    let mut model = Model::open(&[PathBuf::from(format!("/dev/fd/{}", file.as_raw_fd()))])?;
+    let options = ModelOptions::default();
+    let set = ModelSet::find([format!("/dev/fd/{}", file.as_raw_fd())], &options)?;
+    let mut model = Model::open(&set, &options)?;
     "llama".clone_into(&mut model.id);
     let (demo, seal_gb_per_s, verify_gb_per_s) = Demo::load(&model, &token, output)?;
     demo.read_a_range(output)?;

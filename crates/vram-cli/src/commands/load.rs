@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use serde::Serialize;
-use vram_model::shown_whole;
+use vram_model::{ModelSet, shown_whole};
 use vram_residency::{
     AdmitRequest, ByteLen, GpuCapacity, GpuChoice, Limits, ModelHandle, ModelSource as _,
     VramManager,
@@ -16,7 +16,7 @@ use crate::commands::devices::Devices;
 use crate::commands::{keys, load_images};
 use crate::failure::{Failure, Kind};
 use crate::model::digests::{Expectations, Found};
-use crate::model::{Model, not_the_file, parts};
+use crate::model::{Model, not_the_file};
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::steps::Loaded;
@@ -87,15 +87,15 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
     if load_images::are_images(&args.files)? {
         return load_images::run(args, output);
     }
-    let expected = args.digests.expectations(&args.files)?;
+    let options = args.limits.options().partial(args.partial);
+    let set = ModelSet::find(&args.files, &options)?;
+    let expected = args.digests.expectations(set.files())?;
     refuse_image_options(args)?;
-    if !args.partial {
-        parts::refuse_missing(&args.files)?;
-    }
     let token = interrupt::token()?;
     let given = keys::load_if_named(&args.key)?;
-    load_images::refuse_written_inputs(args, given.as_ref())?;
-    let model = Model::open(&args.files)?;
+    load_images::refuse_written_inputs(args, set.files(), given.as_ref())?;
+    let model = Model::open(&set, &options)?;
+    model.tell_if_empty();
     let key = match given {
         Some(given) => given.key,
         None => keys::random()?,
@@ -109,8 +109,11 @@ pub(crate) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         .limits(Limits::default().staging_bytes(STAGING_LEN_MAX))
         .build()?;
     let before = capacities(&manager)?;
-    let choice = choose(args, &manager)?;
-    check_room(&model, choice, &before, &devices)?;
+    let choice = choose(args.gpu, manager.gpu_count())?;
+    let placements = manager.placements(&model.plan, choice)?;
+    if !placements.fit.is_yes() {
+        check_room(&model, &placements.before, &devices)?;
+    }
 
     let bar = Bar::new("seal", model.plan.total());
     let (started, failed) = (Instant::now(), OnceLock::new());
@@ -229,9 +232,8 @@ fn refuse_image_options(args: &LoadArgs) -> Result<(), Failure> {
     }
 }
 
-pub(super) fn choose(args: &LoadArgs, manager: &VramManager) -> Result<GpuChoice, Failure> {
-    let count = manager.gpu_count();
-    match args.gpu {
+pub(super) fn choose(gpu: Option<u32>, count: u32) -> Result<GpuChoice, Failure> {
+    match gpu {
         None => Ok(GpuChoice::MostRoomFirst),
         Some(gpu) if gpu < count => Ok(GpuChoice::One(gpu)),
         Some(gpu) => Err(Failure::input(format!("--gpu {gpu}: the number of devices is {count}"))
@@ -240,18 +242,13 @@ pub(super) fn choose(args: &LoadArgs, manager: &VramManager) -> Result<GpuChoice
 }
 
 /// Refuses a model that is larger than the room for it before reading a byte of it. The error says
-/// which device would be large enough.
-fn check_room(
+/// which device would be large enough. Where the holes alone are too small, the admission says so.
+pub(super) fn check_room(
     model: &Model,
-    choice: GpuChoice,
-    capacities: &[GpuCapacity],
+    chosen: &[GpuCapacity],
     devices: &Devices,
 ) -> Result<(), Failure> {
-    let chosen = capacities.iter().filter(|gpu| match choice {
-        GpuChoice::One(index) => gpu.gpu == index,
-        _ => true,
-    });
-    let room = chosen.map(|gpu| gpu.room).fold(ByteLen::ZERO, ByteLen::saturating_add);
+    let room = chosen.iter().map(|gpu| gpu.room).fold(ByteLen::ZERO, ByteLen::saturating_add);
     // The last granule of a region may be short, so the sum may be a little less.
     let needed = model.plan.footprint();
     if model.plan.total() <= room && needed.saturating_sub(ByteLen::new(255)) <= room {
@@ -271,7 +268,7 @@ fn check_room(
 }
 
 /// Adds the hint which device would be large enough for the model.
-fn no_room(failure: Failure, model: &Model) -> Failure {
+pub(super) fn no_room(failure: Failure, model: &Model) -> Failure {
     failure.hint(format!("a device that holds it all would do: --device host:{}", {
         model.plan.footprint().get()
     }))
@@ -279,6 +276,14 @@ fn no_room(failure: Failure, model: &Model) -> Failure {
 
 pub(super) fn capacities(manager: &VramManager) -> Result<Vec<GpuCapacity>, Failure> {
     (0..manager.gpu_count()).map(|gpu| manager.capacity(gpu).map_err(Failure::from)).collect()
+}
+
+/// How many tensors a file has, in words.
+pub(super) fn tensors(count: usize) -> String {
+    match count {
+        0 => "no tensors".to_owned(),
+        count => table::count(ByteLen::from_usize(count).get(), "tensor"),
+    }
 }
 
 fn gpu_reports(manager: &VramManager, handle: &ModelHandle) -> Result<Vec<GpuReport>, Failure> {
@@ -342,7 +347,7 @@ impl Report {
                 "{}: {}, {}",
                 shown_whole(&file.path),
                 size(file.len),
-                table::count(ByteLen::from_usize(file.tensor_count).get(), "tensor")
+                tensors(file.tensor_count)
             ))?;
         }
         output.line(format!("protection {}, key {}", self.protection, self.key_id))?;

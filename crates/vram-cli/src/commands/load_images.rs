@@ -86,9 +86,10 @@ pub(super) fn are_images(files: &[PathBuf]) -> Result<bool, Failure> {
 /// Refuses a call whose result would be written over a file that it reads.
 pub(super) fn refuse_written_inputs(
     args: &LoadArgs,
+    files: &[PathBuf],
     key: Option<&keys::Given>,
 ) -> Result<(), Failure> {
-    let files = args.files.iter().map(PathBuf::as_path);
+    let files = args.files.iter().chain(files).map(PathBuf::as_path);
     let key = key.and_then(|given| given.file.as_deref());
     let others = [key, args.digests.digests.as_deref(), args.images.metadata.as_deref()];
     let inputs: Vec<&Path> = files.chain(others.into_iter().flatten()).collect();
@@ -123,7 +124,7 @@ pub(super) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
             .hint("give the --model-id that they were sealed with"));
     };
     let given = keys::load_if_named(&args.key)?;
-    refuse_written_inputs(args, given.as_ref())?;
+    refuse_written_inputs(args, &[], given.as_ref())?;
     let Some(keys::Given { key, .. }) = given else {
         return Err(Failure::input("sealed images need the key that they were sealed with")
             .hint("give --key-file"));
@@ -142,7 +143,7 @@ pub(super) fn run(args: &LoadArgs, output: &mut Output) -> Result<(), Failure> {
         .limits(Limits::default().staging_bytes(STAGING_LEN_MAX))
         .build()?;
     let before = capacities(&manager)?;
-    let choice = choose(args, &manager)?;
+    let choice = choose(args.gpu, manager.gpu_count())?;
 
     let mut job = Job { args, manager: &manager, token: &token, shards: Vec::new() };
     let started = Instant::now();

@@ -83,7 +83,12 @@ impl Details {
             | ModelError::Read { file, .. }
             | ModelError::HostMemory { file, .. }
             | ModelError::OtherFormat { file, .. }
-            | ModelError::Header { file, .. } => details.file = Some(file.clone()),
+            | ModelError::Header { file, .. }
+            | ModelError::Gguf { file, .. }
+            | ModelError::Split { file, .. }
+            | ModelError::Index { file, .. }
+            | ModelError::Folder { folder: file, .. }
+            | ModelError::MissingFiles { folder: file, .. } => details.file = Some(file.clone()),
             ModelError::TensorInTwoFiles { tensor, second, .. } => {
                 details.tensor = Some(tensor.clone());
                 details.file = Some(second.clone());

@@ -24,6 +24,7 @@ mod interrupted;
 mod load;
 mod operator;
 mod outputs;
+mod plan;
 mod program;
 #[cfg(not(feature = "cuda"))]
 mod readme;

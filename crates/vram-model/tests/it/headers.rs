@@ -3,10 +3,8 @@
 use core::fmt::Write as _;
 use std::io::Write as _;
 
-use vram_alloc::{ByteLen, Dtype};
-use vram_model::{
-    HeaderProblem, Limits, ModelError, SafetensorsFile, SafetensorsHeader, plan, plan_of,
-};
+use vram_alloc::{ByteLen, Dtype, TensorFormat};
+use vram_model::{HeaderProblem, Limits, ModelError, ModelFile, SafetensorsHeader, plan, plan_of};
 
 /// A file of the given header text and as many data bytes.
 fn file(text: &str, data_len: usize) -> Vec<u8> {
@@ -51,14 +49,14 @@ fn a_sound_file_gives_its_tensors_in_the_order_of_their_bytes() {
     let found: Vec<_> = header
         .tensors()
         .iter()
-        .map(|t| (t.name.as_str(), t.dtype, t.shape.clone(), t.file_offset - start, t.len.get()))
+        .map(|t| (t.name.as_str(), t.format, t.shape.clone(), t.file_offset - start, t.len.get()))
         .collect();
     assert_eq!(
         found,
         [
-            ("a", Dtype::BF16, vec![], 0, 2),
-            ("z", Dtype::U8, vec![0, 7], 2, 0),
-            ("b", Dtype::F32, vec![2, 3], 2, 24)
+            ("a", TensorFormat::Plain(Dtype::BF16), vec![], 0, 2),
+            ("z", TensorFormat::Plain(Dtype::U8), vec![0, 7], 2, 0),
+            ("b", TensorFormat::Plain(Dtype::F32), vec![2, 3], 2, 24)
         ]
     );
     assert_eq!(header.metadata().get("format").map(String::as_str), Some("pt"));
@@ -283,22 +281,16 @@ fn paths_that_lead_to_no_file_are_told_apart() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing.safetensors");
     let limits = Limits::default();
-    match SafetensorsFile::open(&missing, &limits) {
+    match ModelFile::open(&missing, &limits) {
         Err(ModelError::Open { file, source }) => {
             assert!(file.ends_with("missing.safetensors"));
             assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
         }
         other => panic!("{other:?}"),
     }
-    assert!(matches!(
-        SafetensorsFile::open(folder.path(), &limits),
-        Err(ModelError::NotAFile { .. })
-    ));
+    assert!(matches!(ModelFile::open(folder.path(), &limits), Err(ModelError::NotAFile { .. })));
     #[cfg(target_os = "linux")]
-    assert!(matches!(
-        SafetensorsFile::open("/dev/zero", &limits),
-        Err(ModelError::NotAFile { .. })
-    ));
+    assert!(matches!(ModelFile::open("/dev/zero", &limits), Err(ModelError::NotAFile { .. })));
 }
 
 #[test]

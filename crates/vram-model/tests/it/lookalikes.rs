@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use vram_model::{Limits, Lookalike, ModelError, SafetensorsFile, SafetensorsHeader};
+use vram_model::{Limits, Lookalike, ModelError, ModelFile, SafetensorsHeader};
 
 fn text(kind: &'static str, first_line: &str) -> Lookalike {
     Lookalike::Text { kind, first_line: first_line.to_owned() }
@@ -123,7 +123,7 @@ fn a_path_is_shown_whole_however_long_it_is() {
     let path = folder.path().join("snapshots".repeat(20)).join("model-00002-of-00002.safetensors");
     std::fs::create_dir(path.parent().unwrap()).unwrap();
     let limits = Limits::default();
-    let shown = || SafetensorsFile::open(&path, &limits).unwrap_err().to_string();
+    let shown = || ModelFile::open(&path, &limits).unwrap_err().to_string();
     assert!(shown().contains(path.to_str().unwrap()));
     std::fs::File::create(&path).unwrap().write_all(b"not a model").unwrap();
     assert!(shown().contains(path.to_str().unwrap()));

@@ -11,6 +11,8 @@
 #[macro_use]
 extern crate vram_testkit;
 
+mod gguf;
 mod headers;
 mod lookalikes;
+mod sets;
 mod synth;

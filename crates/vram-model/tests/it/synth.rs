@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use vram_alloc::{ByteLen, Dtype};
 use vram_model::synth::{LlamaShape, SynthModel};
-use vram_model::{HeaderProblem, Limits, ModelError, SafetensorsFile};
+use vram_model::{HeaderProblem, Limits, ModelError, ModelFile};
 
 /// FNV-1a: sufficient to detect a changed byte.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ fn a_file_is_written_once_and_never_over_another() {
     let path = folder.path().join("m.safetensors");
     let model = SynthModel::llama(&LlamaShape::about(ByteLen::MIB), 3).unwrap();
     model.write_file(&path).unwrap();
-    let header = SafetensorsFile::read(&path, &Limits::default()).unwrap();
+    let header = ModelFile::read(&path, &Limits::default()).unwrap();
     assert_eq!(header.file_len(), model.file_len());
     assert_eq!(header.tensors().len(), model.tensor_count());
     assert_eq!(model.write_file(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use vram_alloc::{ByteLen, GpuIndex};
+use vram_alloc::ByteLen;
 use vram_core::error::VramError;
 use vram_core::parts::{Core, Settings};
 use vram_core::reports::ticket::check_node;
 use vram_core::scrub::Scrubbing;
-use vram_gpu::{Device, DeviceKind, HostDevice};
+use vram_gpu::Device;
 use vram_id::IdSource;
 use vram_seal::{KeyRing, SealKey};
-use vram_space::{Gpu, GpuOptions, Means, MemoryMode, StagingBound, Tenants};
+use vram_space::{Gpu, GpuOptions, Means, StagingBound, Tenants};
 
-use crate::builder::{Budget, Keys, PerGpu, VramManagerBuilder, Wanted, host_memory};
+use crate::builder::{Keys, VramManagerBuilder, host_memory};
 use crate::manager::VramManager;
 
 impl VramManagerBuilder {
@@ -27,14 +27,7 @@ impl VramManagerBuilder {
     /// [`VramError::HostMemory`] if the manager cannot take a region. Regions already taken of
     /// other devices are released.
     pub fn build(mut self) -> Result<VramManager, VramError> {
-        let count = u32::try_from(self.devices.len())
-            .map_err(|_too_many| config("more devices than 2^32 - 1"))?;
-        if count == 0 {
-            return Err(config("no device was given: add at least one"));
-        }
-        if let Some((gpu, _)) = self.per_gpu.iter().find(|(gpu, _)| *gpu >= count) {
-            return Err(VramError::UnknownGpu { gpu: *gpu, count });
-        }
+        self.check_devices()?;
         check_node(self.node.as_deref())?;
         let segment = self.defaults.segment().bytes();
         if self.limits.staging_bytes < segment {
@@ -84,24 +77,7 @@ impl VramManagerBuilder {
         staging: &StagingBound,
     ) -> Result<Vec<Arc<Gpu>>, VramError> {
         let mut gpus: Vec<Arc<Gpu>> = Vec::new();
-        for (index, wanted) in (0_u32..).zip(&self.devices) {
-            let device: Arc<dyn Device> = match wanted {
-                Wanted::Device(device) => Arc::clone(device),
-                Wanted::Host(total) => {
-                    let host = HostDevice::new(GpuIndex::new(index), *total);
-                    Arc::new(host.map_err(|error| config(error.to_string()))?)
-                }
-            };
-            // Host devices may share an identity: only tests make several devices of one index.
-            let same = |gpu: &&Arc<Gpu>| {
-                let (ours, theirs) = (gpu.device.info(), device.info());
-                Arc::ptr_eq(&gpu.device, &device)
-                    || (theirs.kind != DeviceKind::Host && ours.uuid == theirs.uuid)
-            };
-            if let Some(twin) = gpus.iter().find(same) {
-                let first = twin.index;
-                return Err(config(format!("gpu {index} is gpu {first} once more")));
-            }
+        for (index, device) in (0_u32..).zip(self.opened()?) {
             gpus.push(Arc::new(self.gpu(index, device, Arc::clone(tenants), staging.clone())?));
         }
         Ok(gpus)
@@ -114,43 +90,12 @@ impl VramManagerBuilder {
         tenants: Arc<dyn Tenants>,
         staging: StagingBound,
     ) -> Result<Gpu, VramError> {
-        let fail = |error: vram_gpu::GpuError| {
-            let source = Box::new(error);
-            match error {
-                vram_gpu::GpuError::HostMemory { wanted } => VramError::HostMemory { wanted },
-                _ if error.is_sticky() => VramError::DeviceLost { gpu: index, source },
-                _ => VramError::Device { gpu: index, source },
-            }
-        };
-        let mut budget = None;
-        let mut headroom = ByteLen::ZERO;
-        let mut mode = MemoryMode::default();
-        // The last setting of each kind counts.
-        for (_, setting) in self.per_gpu.iter().filter(|(gpu, _)| *gpu == index) {
-            match setting {
-                PerGpu::Budget(wanted) => budget = Some(*wanted),
-                PerGpu::Headroom(wanted) => headroom = *wanted,
-                PerGpu::Memory(wanted) => mode = *wanted,
-            }
-        }
-        let memory = device.memory().map_err(fail)?;
-        let total = match budget {
-            Some(Budget::Bytes(bytes)) if bytes > memory.total => {
-                return Err(config(format!(
-                    "a budget of {bytes} is more than gpu {index} has: {}",
-                    memory.total
-                )));
-            }
-            Some(Budget::Bytes(bytes)) => bytes,
-            Some(Budget::FractionOfFree(fraction)) => part_of(memory.free, fraction)?,
-            None if device.info().kind == DeviceKind::Host => memory.free,
-            None => part_of(memory.free, 0.9)?,
-        };
+        let share = self.share(index, &*device)?;
         let options = GpuOptions {
             index,
-            budget: total,
-            headroom,
-            mode,
+            budget: share.budget,
+            headroom: share.headroom,
+            mode: share.mode,
             wipe: self.wipe,
             means: Means {
                 workers: self.threads.for_jobs(u64::MAX),
@@ -159,12 +104,12 @@ impl VramManagerBuilder {
             },
             compute: self.compute,
         };
-        Ok(Gpu::open(device, memory, tenants, options)?)
+        Ok(Gpu::open(device, share.memory, tenants, options)?)
     }
 }
 
 /// A fraction of a length, rounded down to whole granules.
-fn part_of(len: ByteLen, fraction: f64) -> Result<ByteLen, VramError> {
+pub(super) fn part_of(len: ByteLen, fraction: f64) -> Result<ByteLen, VramError> {
     const STEPS: f64 = 1_000_000.0;
     if !(fraction > 0.0 && fraction <= 1.0) {
         return Err(config(format!(
@@ -184,7 +129,7 @@ fn part_of(len: ByteLen, fraction: f64) -> Result<ByteLen, VramError> {
 }
 
 /// The error for a configuration that cannot be built.
-fn config(what: impl Into<String>) -> VramError {
+pub(super) fn config(what: impl Into<String>) -> VramError {
     VramError::Config { what: what.into() }
 }
 

@@ -69,20 +69,7 @@ impl Gpu {
     #[must_use]
     pub fn capacity(&self) -> GpuCapacity {
         let (books, arena) = self.figures();
-        GpuCapacity {
-            gpu: self.index,
-            total: books.total,
-            used: books.used,
-            reserved: books.reserved,
-            headroom: books.headroom,
-            scratch: self.scratch,
-            foreign: books.foreign,
-            free: books.free(),
-            room: books.room(),
-            largest_hole: arena.largest_hole,
-            hole_count: u64::try_from(arena.hole_count).unwrap_or(u64::MAX),
-            unreturned: books.kept,
-        }
+        capacity_of(self.index, self.scratch, books, arena)
     }
 
     /// The ledger's figures at one moment.
@@ -99,11 +86,7 @@ impl Gpu {
         let (books, mut report) = (self.ledger.capacity(), arena.report());
         drop(arena);
         if self.backing.region().ptr_eq(&Weak::new()) {
-            // In mode `Blocks` the arena is larger than the device, so only the ledger limits the
-            // length.
-            report.largest_hole = books.room();
-            report.hole_count = usize::from(!books.room().is_zero());
-            (report.capacity, report.free) = (books.total, books.free());
+            report = without_region(books, report);
         }
         (books, report)
     }
@@ -130,5 +113,37 @@ impl Gpu {
     /// Bytes of the region that this manager allocated.
     pub fn region_len(&self) -> ByteLen {
         lock(&self.arena).capacity()
+    }
+}
+
+/// The report of an arena that is larger than the device, as in mode `Blocks`: only the ledger limits
+/// the length.
+pub(crate) fn without_region(books: Capacity, mut report: ArenaReport) -> ArenaReport {
+    report.largest_hole = books.room();
+    report.hole_count = usize::from(!books.room().is_zero());
+    (report.capacity, report.free) = (books.total, books.free());
+    report
+}
+
+/// The figures of a GPU, from those of its ledger and its arena.
+pub(crate) fn capacity_of(
+    gpu: u32,
+    scratch: ByteLen,
+    books: Capacity,
+    arena: ArenaReport,
+) -> GpuCapacity {
+    GpuCapacity {
+        gpu,
+        total: books.total,
+        used: books.used,
+        reserved: books.reserved,
+        headroom: books.headroom,
+        scratch,
+        foreign: books.foreign,
+        free: books.free(),
+        room: books.room(),
+        largest_hole: arena.largest_hole,
+        hole_count: u64::try_from(arena.hole_count).unwrap_or(u64::MAX),
+        unreturned: books.kept,
     }
 }

@@ -7,21 +7,26 @@ use vram_alloc::{Alignment, Arena, ByteLen, Capacity, Fit, ModelPlan, Placement}
 
 use crate::block::MemoryMode;
 use crate::gpu::Gpu;
+use crate::space::placements::PlannedPlace;
 use crate::sync::lock;
 
 /// Copies of the arenas and ledgers of some GPUs.
 #[derive(Clone, Debug)]
 pub struct DryRun {
-    gpus: Vec<Imagined>,
+    pub(super) gpus: Vec<Imagined>,
 }
 
 /// The copy for one GPU.
 #[derive(Clone, Debug)]
-struct Imagined {
-    index: u32,
-    mode: MemoryMode,
-    arena: Arena,
-    books: Capacity,
+pub(super) struct Imagined {
+    pub(super) index: u32,
+    pub(super) mode: MemoryMode,
+    pub(super) arena: Arena,
+    pub(super) books: Capacity,
+    /// Beside the books: what kernels take.
+    pub(super) scratch: ByteLen,
+    /// The part of what is reserved that this dry run placed.
+    pub(super) placed: ByteLen,
 }
 
 /// The first piece that finds no room.
@@ -53,7 +58,8 @@ impl DryRun {
             gpu.tenants.sweep();
             let arena = lock(&gpu.arena);
             let (mode, books) = (gpu.backing.mode(), gpu.ledger.capacity());
-            Imagined { index: gpu.index, mode, arena: arena.clone(), books }
+            let (arena, placed) = (arena.clone(), ByteLen::ZERO);
+            Imagined { index: gpu.index, mode, arena, books, scratch: gpu.scratch, placed }
         };
         Self { gpus: gpus.iter().map(imagine).collect() }
     }
@@ -167,8 +173,18 @@ impl DryRun {
     /// Places pieces in order, each on the first GPU that accepts it, starting with the GPU that
     /// has the most room. Returns the number of bytes taken.
     fn place_all(&mut self, lens: &[ByteLen]) -> Result<ByteLen, Stuck> {
-        self.gpus.sort_by_key(|gpu| (Reverse(gpu.books.room()), gpu.index));
         let mut sum = ByteLen::ZERO;
+        self.place_each(lens, |place| sum = sum.saturating_add(place.footprint))?;
+        Ok(sum)
+    }
+
+    /// As [`place_all`](Self::place_all), and tells where each piece is placed.
+    pub(super) fn place_each(
+        &mut self,
+        lens: &[ByteLen],
+        mut placed_at: impl FnMut(PlannedPlace),
+    ) -> Result<(), Stuck> {
+        self.gpus.sort_by_key(|gpu| (Reverse(gpu.books.room()), gpu.index));
         for (piece, len) in lens.iter().enumerate() {
             let mut has_hole = false;
             let placed = self.gpus.iter_mut().find_map(|gpu| {
@@ -176,19 +192,22 @@ impl DryRun {
                 let footprint = placement.footprint();
                 if footprint <= gpu.books.room() {
                     gpu.books.reserved = gpu.books.reserved.saturating_add(footprint);
-                    return Some(footprint);
+                    gpu.placed = gpu.placed.saturating_add(footprint);
+                    let lies = gpu.mode == MemoryMode::Region && !placement.is_empty();
+                    let offset = lies.then(|| placement.start());
+                    return Some(PlannedPlace { gpu: gpu.index, offset, footprint });
                 }
                 has_hole = true;
                 let released = gpu.arena.release(placement);
                 debug_assert!(released.is_ok(), "it was placed a moment ago");
                 None
             });
-            let Some(footprint) = placed else {
+            let Some(place) = placed else {
                 return Err(Stuck { piece, largest_hole: self.largest_hole(), has_hole });
             };
-            sum = sum.saturating_add(footprint);
+            placed_at(place);
         }
-        Ok(sum)
+        Ok(())
     }
 }
 

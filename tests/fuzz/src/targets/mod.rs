@@ -1,6 +1,7 @@
 //! The targets: one file each.
 
 pub mod audit;
+pub mod gguf;
 pub mod handle;
 pub mod image;
 pub mod key;

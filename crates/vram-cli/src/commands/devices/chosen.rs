@@ -117,6 +117,15 @@ impl Devices {
     /// A manager's builder over these devices. Other programs may use a card too, so the budget of
     /// a card is `needed`, and never more than nine tenths of its free memory.
     pub(crate) fn builder(&mut self, needed: ByteLen) -> Result<VramManagerBuilder, Failure> {
+        self.builder_when(needed, true)
+    }
+
+    /// As [`builder`](Self::builder), for a plan: asks for figures alone, and waits for no driver.
+    pub(crate) fn planner(&mut self, needed: ByteLen) -> Result<VramManagerBuilder, Failure> {
+        self.builder_when(needed, false)
+    }
+
+    fn builder_when(&mut self, needed: ByteLen, used: bool) -> Result<VramManagerBuilder, Failure> {
         let mut builder = VramManager::builder();
         // A driver that sees the kernels first takes a second or two to compile them: for less, the
         // host is quicker.
@@ -136,11 +145,8 @@ impl Devices {
                 let mut needed = needed;
                 if kernels {
                     needed = needed.saturating_add(device.kernel_scratch());
-                    match device.wait_for_kernels(KERNELS_WAIT).map(drop) {
-                        Ok(()) | Err(NoKernels::NotOffered) => {}
-                        Err(why) => {
-                            note(format!("gpu {gpu}: the host checks what lies there: {why}"));
-                        }
+                    if used {
+                        wait_for_kernels(gpu, &**device);
                     }
                 }
                 // Round down to whole granules.
@@ -173,6 +179,14 @@ impl Devices {
     pub(crate) fn foreign(&self) -> Option<u64> {
         let held = self.cards.iter().map(|card| card.memory.used().get());
         held.reduce(u64::saturating_add)
+    }
+}
+
+/// Waits until a card can check what lies there, and says if it cannot.
+fn wait_for_kernels(gpu: u32, device: &dyn Device) {
+    match device.wait_for_kernels(KERNELS_WAIT).map(drop) {
+        Ok(()) | Err(NoKernels::NotOffered) => {}
+        Err(why) => note(format!("gpu {gpu}: the host checks what lies there: {why}")),
     }
 }
 

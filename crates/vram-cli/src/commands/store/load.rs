@@ -80,7 +80,7 @@ pub(crate) fn run(args: &LoadArgs, store: &str, output: &mut Output) -> Result<(
         .limits(Limits::default().staging_bytes(STAGING_LEN_MAX))
         .build()?;
     let before = capacities(&manager)?;
-    let choice = choose(args, &manager)?;
+    let choice = choose(args.gpu, manager.gpu_count())?;
     let context = context.unwrap_or_default().as_bytes();
     let pull = sources.pull(&manifest, Some((&keys, context)), options());
     let started = Instant::now();

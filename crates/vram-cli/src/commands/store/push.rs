@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
+use vram_model::{ModelOptions, ModelSet};
 use vram_residency::{ByteLen, Protection, SealParams};
 use vram_store::{Push, Pushed, Store, created_at};
 
@@ -12,6 +13,7 @@ use crate::args::PushArgs;
 use crate::commands::image::check_context;
 use crate::commands::keys;
 use crate::failure::Failure;
+use crate::model::Model;
 use crate::output::Output;
 use crate::{interrupt, streams, table};
 
@@ -46,10 +48,11 @@ pub(crate) fn push(args: &PushArgs, output: &mut Output) -> Result<(), Failure> 
     check_context(args.context.as_deref())?;
     let ranks = args.ranks.iter().map(|rank| numbers(rank)).collect::<Result<Vec<_>, _>>()?;
     let given = keys::load(&args.key, false)?;
-    let inputs: Vec<&Path> =
-        args.files.iter().map(PathBuf::as_path).chain(given.file.as_deref()).collect();
+    let files = files(args)?;
+    let inputs = args.files.iter().chain(&files).map(PathBuf::as_path);
+    let inputs: Vec<&Path> = inputs.chain(given.file.as_deref()).collect();
     streams::output_is_none_of(&inputs)?;
-    for file in &args.files {
+    for file in &files {
         let found = std::fs::metadata(file).map_err(|error| Failure::file("open", file, &error))?;
         if !found.is_file() {
             return Err(Failure::input(format!("{} is not a regular file", file.display()))
@@ -63,14 +66,13 @@ pub(crate) fn push(args: &PushArgs, output: &mut Output) -> Result<(), Failure> 
     } else {
         SealParams::new()
     };
-    let model =
-        args.files.iter().all(|file| file.extension().is_some_and(|it| it == "safetensors"));
+    let model = files.iter().all(|file| file.extension().is_some_and(|it| it == "safetensors"));
     let push = Push {
         key: &given.key,
         model: &args.model_id,
         revision: args.revision,
         context: args.context.as_deref().unwrap_or_default().as_bytes(),
-        files: args.files.clone(),
+        files: files.clone(),
         format: if model { "safetensors" } else { "bytes" },
         ranks,
         fleet: args.fleet.as_deref(),
@@ -82,14 +84,20 @@ pub(crate) fn push(args: &PushArgs, output: &mut Output) -> Result<(), Failure> 
     let started = Instant::now();
     let pushed = store.push(&push, &telling.options(&token));
     drop(telling.take());
-    let report = Report::of(args, &store, &pushed?, started.elapsed().as_secs_f64());
+    let report = Report::of(args, &files, &store, &pushed?, started.elapsed().as_secs_f64());
     report.print(output)?;
     output.json(&report)
 }
 
 impl<'a> Report<'a> {
-    fn of(args: &'a PushArgs, store: &'a Store, pushed: &Pushed, seconds: f64) -> Self {
-        let shards = args.files.iter().zip(&pushed.manifest.shards);
+    fn of(
+        args: &'a PushArgs,
+        files: &[PathBuf],
+        store: &'a Store,
+        pushed: &Pushed,
+        seconds: f64,
+    ) -> Self {
+        let shards = files.iter().zip(&pushed.manifest.shards);
         let shards = shards.map(|(file, shard)| Shard {
             file: file.display().to_string(),
             content_len: shard.plaintext_len,
@@ -130,6 +138,23 @@ impl<'a> Report<'a> {
         output.line(format!("manifest {}", self.manifest))?;
         output.line("give it to those who load, as --manifest: then no older one is accepted")
     }
+}
+
+/// The files to push: those that were named, and those that folders and indexes lead to, whose
+/// headers are checked.
+fn files(args: &PushArgs) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    for path in &args.files {
+        if path.is_dir() || path.to_string_lossy().ends_with(".index.json") {
+            let options = ModelOptions::default();
+            let set = ModelSet::find([path], &options)?;
+            Model::open(&set, &options)?;
+            files.extend_from_slice(set.files());
+        } else {
+            files.push(path.clone());
+        }
+    }
+    Ok(files)
 }
 
 fn numbers(text: &str) -> Result<Vec<u64>, Failure> {

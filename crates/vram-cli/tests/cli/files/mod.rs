@@ -28,6 +28,6 @@ fn write(bench: &Bench, name: &str) -> Vec<u8> {
     file
 }
 
-fn sha256(bytes: &[u8]) -> ContentDigest {
+pub(crate) fn sha256(bytes: &[u8]) -> ContentDigest {
     ContentHasher::digest(HashKind::Sha256, bytes)
 }

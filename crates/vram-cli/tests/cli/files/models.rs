@@ -1,6 +1,10 @@
 //! Model files: what `inspect` shows of them, and sets of which files are missing.
 
-use super::{tensor, write};
+use vram_residency::model::gguf::{GgufArray, GgufType};
+use vram_residency::model::synth::SynthGguf;
+use vram_residency::model::{BlockFormat, GgufValue, TensorFormat};
+
+use super::{sha256, tensor, write};
 use crate::images::inspect;
 use crate::support::{Bench, Ran};
 
@@ -87,4 +91,137 @@ fn inspect_names_what_a_file_is_that_is_neither() {
     }
     write(&bench, "m");
     bench.run(["inspect", "m"]).expect_code(0);
+}
+
+#[test]
+fn a_folder_and_an_index_are_loaded_sealed_and_shown_as_their_files() {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("llama")).unwrap();
+    for (name, tensor) in [("1.safetensors", "a"), ("2.safetensors", "b")] {
+        bench.write(&format!("llama/{name}"), tensor(tensor, b"abc"));
+    }
+    let index = |map: &str| {
+        let text = format!(r#"{{"metadata":{{}},"weight_map":{map}}}"#);
+        bench.write("llama/model.safetensors.index.json", text);
+    };
+    let path = "llama/model.safetensors.index.json";
+    // Two models, as far as anyone knows.
+    bench.run(["load", "llama"]).expect_error(2, &["2 models: 1.safetensors, 2.safetensors"]);
+    index(r#"{"a":"1.safetensors","b":"2.safetensors"}"#);
+    for name in ["llama", path] {
+        let ran = bench.run(["load", name]).expect_code(0);
+        assert!(ran.stdout.contains("all 2 shards"), "{}", ran.stdout);
+        assert!(ran.stdout.contains("  llama/2.safetensors"), "{}", ran.stdout);
+        let shown = bench.run(["inspect", name]).expect_code(0).stdout;
+        assert!(shown.contains("llama/1.safetensors: safetensors"), "{shown}");
+        let shown = bench.run(["plan", name]).expect_code(0).stdout;
+        assert!(shown.contains("it fits: 2 tensors"), "{shown}");
+    }
+    bench.key("key");
+    let push = |what: &str, store: &str| {
+        let line = format!("push {what} --model-id m --revision 1 --key-file key --store {store}");
+        bench.run(line.split(' '))
+    };
+    assert!(push("llama", "s").expect_code(0).stdout.contains("2 sent"));
+    assert!(push(path, "t").expect_code(0).stdout.contains("llama/2.safetensors"));
+    bench
+        .run(["seal", "llama", "--key-file", "key", "--model-id", "m", "-o", "i"])
+        .expect_error(2, &["llama", "vram push"]);
+    let digests = format!(
+        "{}  llama/1.safetensors\n{}  llama/2.safetensors\n",
+        sha256(&tensor("a", b"abc")),
+        sha256(&tensor("b", b"abc")),
+    );
+    bench.write("list", digests);
+    bench.run(["load", "llama", "--digests", "list"]).expect_code(0);
+
+    index(r#"{"a":"1.safetensors","b":"gone.safetensors"}"#);
+    for command in ["load", "inspect", "plan"] {
+        bench
+            .run([command, path])
+            .expect_error(2, &["2 files", "gone.safetensors in llama", "--partial"]);
+    }
+    bench.run(["load", "llama", "--partial"]).expect_code(0);
+    push("llama", "s").expect_error(2, &["gone.safetensors"]);
+    index(r#"{"a":"2.safetensors","b":"1.safetensors"}"#);
+    bench.run(["load", "llama"]).expect_error(2, &["tensor `b`", "name the files themselves"]);
+    index(r#"{"a":"../m.safetensors"}"#);
+    bench.run(["load", "llama"]).expect_error(2, &["`../m.safetensors`"]);
+}
+
+#[test]
+fn a_file_without_tensors_is_said_to_be_one() {
+    let bench = Bench::new();
+    let text = "{}";
+    bench.write("m.safetensors", [&2_u64.to_le_bytes()[..], text.as_bytes()].concat());
+    SynthGguf::new(1).write_file(bench.path("m.gguf")).unwrap();
+    for name in ["m.safetensors", "m.gguf"] {
+        let ran = bench.run(["load", name, "--device", "host:4KiB"]).expect_code(0);
+        assert!(ran.stderr.contains("without tensors"), "{}", ran.stderr);
+        assert!(ran.stdout.contains("no tensors"), "{}", ran.stdout);
+        let ran = bench.run(["plan", name, "--device", "host:4KiB"]).expect_code(0);
+        assert!(ran.stderr.contains("without tensors"), "{}", ran.stderr);
+        let shown = bench.run(["inspect", name]).expect_code(0).stdout;
+        assert!(shown.contains("holds no tensor"), "{shown}");
+    }
+}
+
+#[test]
+fn limits_are_raised_by_an_option() {
+    let bench = Bench::new();
+    let name = "n".repeat(2000);
+    bench.write("m.safetensors", tensor(&name, b"abc"));
+    let said = ["longer than 1024 bytes, the limit", "--limit"];
+    for command in ["load", "plan", "inspect"] {
+        bench.run([command, "m.safetensors"]).expect_error(2, &said);
+        bench.run([command, "m.safetensors", "--limit", "name=2000"]).expect_code(0);
+        let two = ["--limit", "name=4000", "--limit", "header=10"];
+        bench
+            .run([&[command, "m.safetensors"][..], &two].concat())
+            .expect_error(2, &["limit of 10"]);
+    }
+    for wrong in ["name", "name=x", "size=5", "rank=5000", "header=8G"] {
+        bench.run(["load", "m.safetensors", "--limit", wrong]).expect_code(2);
+    }
+    let keys: Vec<_> =
+        (0..100).map(|number| (format!("k{number}"), GgufValue::Bool(true))).collect();
+    let file = keys.into_iter().fold(SynthGguf::new(1), |file, (key, value)| file.key(key, value));
+    file.write_file(bench.path("m.gguf")).unwrap();
+    bench
+        .run(["inspect", "m.gguf", "--limit", "keys=99"])
+        .expect_error(2, &["claims 100 keys of metadata, more than 99", "--limit"]);
+}
+
+#[test]
+fn inspect_shows_what_a_gguf_file_holds() {
+    let bench = Bench::new();
+    let text = |text: &str| GgufValue::Text(text.to_owned());
+    let list = GgufArray::of(GgufType::Text, vec![text("\u{1b}[2J<s>"); 3000]);
+    SynthGguf::new(1)
+        .key("general.name", text("\u{1b}[2Jname"))
+        .key("general.file_type", GgufValue::Unsigned(15))
+        .key("rope", GgufValue::F32(f32::INFINITY))
+        .key("tokenizer.ggml.tokens", GgufValue::Array(list))
+        .key("split.no", GgufValue::Unsigned(0))
+        .key("split.count", GgufValue::Unsigned(2))
+        .tensor("w", TensorFormat::Block(BlockFormat::Q4K), [4, 256])
+        .write_file(bench.path("m.gguf"))
+        .unwrap();
+    let info = inspect(&bench, "m.gguf");
+    assert_eq!((&info["format"], &info["version"]), (&"gguf".into(), &3.into()));
+    assert_eq!(info["dtypes"]["Q4_K"]["len"], 4 * 144);
+    assert_eq!(info["metadata"]["general.file_type"], 15);
+    assert_eq!(info["metadata"]["tokenizer.ggml.tokens"]["len"], 3000);
+    assert_eq!(info["metadata"]["tokenizer.ggml.tokens"]["first"].as_array().unwrap().len(), 16);
+    assert_eq!(info["split"], serde_json::json!({ "number": 0, "count": 2 }));
+    let ran = bench.run(["inspect", "m.gguf"]).expect_code(0);
+    for part in
+        ["GGUF version 3", "1 of 2", "Q4_K", "general.file_type: 15", "\\u{1b}[2Jname", "inf"]
+    {
+        assert!(ran.stdout.contains(part), "{part} is not in {}", ran.stdout);
+    }
+    assert!(!ran.stdout.contains('\u{1b}') && ran.stdout.len() < 5000, "{}", ran.stdout);
+    let input = std::fs::File::open(bench.path("m.gguf")).unwrap();
+    let piped = Ran::of(bench.command(["inspect", "-"]).stdin(input).output().unwrap());
+    assert!(piped.expect_code(0).stdout.contains("standard input"));
 }

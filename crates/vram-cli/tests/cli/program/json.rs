@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use serde_json::Value;
+use vram_model::synth::SynthGguf;
 
 use super::schema::check;
 use crate::support::{Bench, Ran, blake3, flip};
@@ -21,7 +22,10 @@ fn run(bench: &Bench, line: &str, code: i32) -> (String, Value) {
 fn every_command_prints_one_object_that_fits_its_schema() {
     let bench = Bench::new();
     let path = bench.model("m.safetensors", 300);
-    let digest = blake3(&fs::read(path).unwrap()).to_string();
+    let digest = blake3(&fs::read(&path).unwrap()).to_string();
+    fs::create_dir(bench.path("folder")).unwrap();
+    fs::copy(path, bench.path("folder/m.safetensors")).unwrap();
+    SynthGguf::new(1).write_file(bench.path("m.gguf")).unwrap();
     let mut seen = BTreeSet::new();
     for (line, member, value) in [
         ("keygen -o key", "file", Value::from("key")),
@@ -33,6 +37,10 @@ fn every_command_prints_one_object_that_fits_its_schema() {
         ("unseal i --key-file key --model-id m -o back", "blake3", digest.as_str().into()),
         ("inspect i", "authenticated", false.into()),
         ("inspect m.safetensors", "format", "safetensors".into()),
+        ("inspect m.gguf", "format", "gguf".into()),
+        ("inspect folder", "model_id", "folder".into()),
+        ("plan m.safetensors --device host:16MiB", "fits", true.into()),
+        ("plan folder", "fits", true.into()),
         ("verify i --key-file key --model-id m", "error", Value::Null),
         ("verify i i --key-file key --model-id m", "error", Value::Null),
         (
@@ -84,6 +92,10 @@ fn a_failure_is_an_object_with_exit_code_code_message_next_step_and_figures() {
         ("load missing --device host:1MiB", 2, "model-file", &["file"][..]),
         ("load m.safetensors --device host:1MiB", 3, "insufficient-vram", &["needed", "room"]),
         ("load m.safetensors --device cuda:0", 4, "no-gpu", &[]),
+        ("load m.safetensors --limit name=1", 2, "model-file", &["file"]),
+        ("plan m.safetensors --device cuda:0", 4, "no-gpu", &[]),
+        ("plan missing", 2, "model-file", &["file"]),
+        ("plan .", 2, "model-file", &["file"]),
         ("verify image --key-file missing --any-model", 2, "key-source", &["file"]),
         ("verify image --key-file key --model-id n", 2, "context-mismatch", &["file"]),
         ("verify junk --key-file key --any-model", 1, "wrong-length", &["file"]),
@@ -122,6 +134,11 @@ fn a_result_that_is_a_failure_has_both() {
     assert_eq!(document["images"][0]["altered"][0]["segment"], 2);
     assert_eq!(document["error"]["exit_code"], 1);
     assert_eq!(document["error"]["details"]["file"], "image");
+
+    bench.model("m.safetensors", 3000);
+    let (name, document) = run(&bench, "plan m.safetensors --device host:1MiB", 3);
+    assert_eq!((name.as_str(), &document["fits"]), ("plan", &false.into()));
+    assert_eq!(document["error"]["code"], "insufficient-vram");
 
     let (name, document) = run(&bench, "devices --require 1", 4);
     assert_eq!((name.as_str(), &document["required"]), ("devices", &1.into()));

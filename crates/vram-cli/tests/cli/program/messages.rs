@@ -9,6 +9,9 @@ use std::fs;
 
 use super::keys::in_shell;
 use super::schema::check;
+use vram_residency::model::synth::SynthGguf;
+use vram_residency::model::{BlockFormat, GgufValue, TensorFormat};
+
 use crate::images::inspect;
 use crate::support::{Bench, flip, set_mode};
 
@@ -88,6 +91,25 @@ const LINES: &[&str] = &[
     "VRAM load pickle",
     "VRAM load hdf5",
     "VRAM load zst",
+    // Models in several files, and GGUF.
+    "VRAM load two-models",
+    "VRAM load no-models",
+    "VRAM load holey",
+    "VRAM load holey/m-00001-of-00003.safetensors",
+    "VRAM load gone.json",
+    "VRAM load wrong.json",
+    "VRAM load outside.json",
+    "VRAM load answer.json",
+    "VRAM load old.gguf",
+    "VRAM load big-endian.gguf",
+    "VRAM load cut.gguf",
+    "VRAM load many-keys.gguf",
+    "VRAM load part.gguf",
+    "VRAM load m.safetensors --limit name=3",
+    "VRAM load m.safetensors --limit size=3",
+    "VRAM plan m.safetensors --device host:300KiB",
+    "VRAM plan m.safetensors --device host:9MiB --gpu 1",
+    "VRAM seal two-models --key-file key --model-id m -o i",
     // Digests.
     "VRAM load m.safetensors --expect-digest sha256:DIGEST",
     "VRAM load m.safetensors --digests missing",
@@ -255,6 +277,7 @@ fn prepare(bench: &Bench) {
     bench.write("model-00001-of-00002.safetensors", &model);
     stores(bench);
     bench.run(["demo", "--size", "2MiB", "--snapshot", "snapshot"]).expect_code(0);
+    sets(bench);
     let zeros = "0".repeat(64);
     for (name, text) in [
         (
@@ -280,6 +303,30 @@ fn prepare(bench: &Bench) {
     ] {
         bench.write(name, [beginning, &[0; 64]].concat());
     }
+}
+
+/// Models in several files, and GGUF files, none of which can be loaded.
+fn sets(bench: &Bench) {
+    for folder in ["two-models", "no-models", "holey"] {
+        fs::create_dir(bench.path(folder)).unwrap();
+    }
+    for name in ["two-models/a.safetensors", "two-models/b.gguf", "no-models/pytorch_model.bin"] {
+        bench.write(name, "");
+    }
+    bench.write("holey/m-00001-of-00003.safetensors", "");
+    let index = |name: &str, map: &str| bench.write(name, format!(r#"{{"weight_map":{map}}}"#));
+    index("gone.json", r#"{"a":"gone-1.safetensors","b":"gone-2.safetensors"}"#);
+    index("wrong.json", r#"{"a":"two.safetensors"}"#);
+    index("outside.json", r#"{"a":"../m.safetensors"}"#);
+    bench.write("answer.json", r#"{"error":"Repository not found"}"#);
+    let gguf = |name: &str, file: SynthGguf| file.write_file(bench.path(name)).unwrap();
+    gguf("old.gguf", SynthGguf::new(1).version(1));
+    gguf("big-endian.gguf", SynthGguf::new(1).version(3_u32.swap_bytes()));
+    gguf("part.gguf", SynthGguf::new(1).key("split.count", GgufValue::Unsigned(3)));
+    let tensor = SynthGguf::new(1).tensor("w", TensorFormat::Block(BlockFormat::Q4K), [2, 256]);
+    let bytes = tensor.header().unwrap();
+    bench.write("cut.gguf", &bytes);
+    bench.write("many-keys.gguf", [&bytes[..16], &[0xff; 40]].concat());
 }
 
 /// A good store, and some that are not.

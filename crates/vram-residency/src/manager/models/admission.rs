@@ -9,7 +9,7 @@ use vram_core::models::{
 use vram_core::parts::GpuChoice;
 use vram_core::parts::call::Call;
 use vram_core::resident::Lease;
-use vram_space::DryRun;
+use vram_space::{DryRun, Placements};
 
 use crate::manager::VramManager;
 
@@ -119,6 +119,20 @@ impl VramManager {
     pub fn fits(&self, plan: &ModelPlan, gpus: GpuChoice) -> Result<Fit, VramError> {
         let gpus = admit::choose(&self.core, gpus)?;
         Ok(DryRun::of(&gpus).fit(plan))
+    }
+
+    /// Computes where each piece of a plan would lie, and what the GPUs would have left. A dry run:
+    /// [`admit`](Self::admit) with the same choice gives exactly these places if nothing changes in
+    /// between. For a manager that does not exist yet: [`VramManagerBuilder::placements`].
+    ///
+    /// # Errors
+    ///
+    /// As [`fits`](Self::fits). A plan that does not fit is an answer, not an error.
+    ///
+    /// [`VramManagerBuilder::placements`]: crate::VramManagerBuilder::placements
+    pub fn placements(&self, plan: &ModelPlan, gpus: GpuChoice) -> Result<Placements, VramError> {
+        let gpus = admit::choose(&self.core, gpus)?;
+        Ok(DryRun::of(&gpus).placements(plan))
     }
 
     /// Holds a place for every piece of a plan, or for none.

@@ -1,16 +1,19 @@
-//! Sharded models: whether all files of a set were given, by their names.
+//! Files that count themselves: whether all of a set are there, by their names.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::failure::Failure;
+use crate::ModelError;
+use crate::name::{shown_path, shown_whole};
 
 /// Most missing files that are named; the others are counted.
-const NAMED_MAX: usize = 8;
+pub(super) const NAMED_MAX: usize = 8;
+/// The endings of files that may count themselves.
+const ENDINGS: [&str; 2] = [".safetensors", ".gguf"];
 
 /// A file name such as `model-00001-of-00002.safetensors`, in its parts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Set {
+pub(super) struct Series {
     /// The path up to the number.
     before: PathBuf,
     /// The number of files, and the digits it is written with.
@@ -20,24 +23,25 @@ struct Set {
     after: String,
 }
 
-impl Set {
-    /// The set that a file belongs to, and its number in it.
-    fn of(path: &Path) -> Option<(Self, u64)> {
+impl Series {
+    /// The series that a file belongs to, and its number in it.
+    pub(super) fn of(path: &Path) -> Option<(Self, u64)> {
         let name = path.file_name()?.to_str()?;
-        let stem = name.strip_suffix(".safetensors")?;
+        let ending = ENDINGS.into_iter().find(|ending| name.ends_with(ending))?;
+        let stem = name.strip_suffix(ending)?;
         let (rest, count_digits) = stem.rsplit_once("-of-")?;
         let (before, number_digits) = rest.rsplit_once('-')?;
         let number = |digits: &str| {
             let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
             if plain { digits.parse::<u64>().ok() } else { None }
         };
-        let set = Self {
+        let series = Self {
             before: path.with_file_name(before),
             count: number(count_digits)?,
             width: number_digits.len(),
-            after: format!("-of-{count_digits}.safetensors"),
+            after: format!("-of-{count_digits}{ending}"),
         };
-        Some((set, number(number_digits)?))
+        Some((series, number(number_digits)?))
     }
 
     /// The name of the file with this number.
@@ -47,42 +51,45 @@ impl Set {
     }
 }
 
-/// Refuses a part of a sharded model: its tensors would load, and the model would not work.
-pub(crate) fn refuse_missing(paths: &[PathBuf]) -> Result<(), Failure> {
-    let mut sets: BTreeMap<Set, Vec<u64>> = BTreeMap::new();
-    for (set, number) in paths.iter().filter_map(|path| Set::of(path)) {
-        sets.entry(set).or_default().push(number);
+/// Refuses a part of a series: its tensors would load, and the model would not work.
+///
+/// # Arguments
+///
+/// * `named`: the files were named one by one, not found in a folder.
+pub(super) fn refuse_missing(paths: &[PathBuf], named: bool) -> Result<(), ModelError> {
+    let mut all: BTreeMap<Series, Vec<u64>> = BTreeMap::new();
+    for (series, number) in paths.iter().filter_map(|path| Series::of(path)) {
+        all.entry(series).or_default().push(number);
     }
-    for (set, mut given) in sets {
-        given.sort_unstable();
-        given.dedup();
-        // Most programs count from 1, some from 0.
-        let first = u64::from(given.first() != Some(&0));
-        let all = first..first.saturating_add(set.count);
-        given.retain(|number| all.contains(number));
-        let present = u64::try_from(given.len()).unwrap_or(u64::MAX);
-        let missing = set.count.saturating_sub(present);
-        if missing == 0 {
-            continue;
-        }
-        // The count is a claim of a name: no more numbers are looked at than are needed.
-        let named: Vec<String> = all
-            .filter(|number| given.binary_search(number).is_err())
-            .take(NAMED_MAX)
-            .map(|number| set.name(number))
-            .collect();
-        let rest = missing.saturating_sub(u64::try_from(named.len()).unwrap_or(u64::MAX));
-        let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-        let folder = set.before.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let place = folder.map_or_else(String::new, |folder| format!(" in {}", folder.display()));
-        return Err(Failure::input(format!(
-            "the model has {} files, and these were not given: {}{more}{place}",
-            set.count,
-            named.join(", "),
-        ))
-        .hint("give all of them, or --partial to load a part of a model"));
+    all.into_iter().try_for_each(|(series, there)| whole(&series, there, named))
+}
+
+fn whole(series: &Series, mut there: Vec<u64>, named: bool) -> Result<(), ModelError> {
+    there.sort_unstable();
+    there.dedup();
+    // Most programs count from 1, some from 0.
+    let first = u64::from(there.first() != Some(&0));
+    let all = first..first.saturating_add(series.count);
+    there.retain(|number| all.contains(number));
+    let present = u64::try_from(there.len()).unwrap_or(u64::MAX);
+    let missing_count = series.count.saturating_sub(present);
+    if missing_count == 0 {
+        return Ok(());
     }
-    Ok(())
+    // The count is a claim of a name: no more numbers are looked at than are needed.
+    let missing: Vec<String> = all
+        .filter(|number| there.binary_search(number).is_err())
+        .take(NAMED_MAX)
+        .map(|number| shown_whole(&series.name(number)))
+        .collect();
+    let folder = series.before.parent().filter(|folder| !folder.as_os_str().is_empty());
+    Err(ModelError::MissingFiles {
+        folder: folder.map_or_else(|| ".".to_owned(), shown_path),
+        count: series.count,
+        missing,
+        missing_count,
+        named,
+    })
 }
 
 #[cfg(test)]
@@ -91,13 +98,15 @@ mod tests {
 
     fn missing(names: &[&str]) -> Option<String> {
         let paths: Vec<PathBuf> = names.iter().map(PathBuf::from).collect();
-        refuse_missing(&paths).err().map(|failure| failure.to_string())
+        refuse_missing(&paths, true).err().map(|error| error.to_string())
     }
 
     #[test]
     fn a_set_is_whole_or_its_missing_files_are_named() {
         let whole = ["a/m-00001-of-00002.safetensors", "a/m-00002-of-00002.safetensors"];
         assert_eq!(missing(&whole), None);
+        assert_eq!(missing(&["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"]), None);
+        assert!(missing(&["m-00001-of-00002.gguf", "m-00002-of-00002.safetensors"]).is_some());
         assert_eq!(
             missing(&["m-00000-of-00002.safetensors", "m-00001-of-00002.safetensors"]),
             None
@@ -114,7 +123,7 @@ mod tests {
             assert_eq!(missing(&[other]), None, "{other}");
         }
         let half = missing(&whole[1..]).unwrap();
-        assert!(half.contains("m-00001-of-00002.safetensors in a;"), "{half}");
+        assert!(half.contains("m-00001-of-00002.safetensors in a"), "{half}");
         assert!(!half.contains("m-00002-of"), "{half}");
         // The same name in another folder is a file of another model.
         let two = missing(&["a/m-00001-of-00002.safetensors", "b/m-00002-of-00002.safetensors"]);

@@ -1,13 +1,16 @@
 //! `vram inspect`: what a sealed image states about itself, without a key and unauthenticated; and
 //! what a model file holds.
 
+mod gguf;
+mod model;
+mod set;
+
 use serde::Serialize;
 use vram_residency::{
     ByteLen, ImageInfo, Protection, RecordFields, SivScope, Suite, inspect_image,
 };
 
 use crate::args::InspectArgs;
-use crate::commands::model_info;
 use crate::failure::Failure;
 use crate::model::is_sealed_image;
 use crate::output::Output;
@@ -48,9 +51,12 @@ fn hex(code: &[u8; 32]) -> String {
 /// Prints the record.
 pub(crate) fn run(args: &InspectArgs, output: &mut Output) -> Result<(), Failure> {
     streams::output_is_none_of(&[streams::input_file(&args.image)])?;
+    if set::is_set(&args.image) {
+        return set::run(args, output);
+    }
     let image = streams::Image::at(&args.image)?;
     if image.path().is_file() && !is_sealed_image(image.path()) {
-        return model_info::run(args, &image, output);
+        return model::run(args, &image, output);
     }
     let info = inspect_image(image.path());
     let info = info.map_err(|error| Failure::image(image.named(error)))?;

@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use vram_model::{Limits, SafetensorsFile, SafetensorsHeader, Tensor, shown_whole};
+use vram_model::{FileHeader, ModelError, ModelFile, SafetensorsHeader, Tensor, shown_whole};
 use vram_residency::{ByteLen, FileState, regular_file};
 
+use super::gguf;
 use crate::args::InspectArgs;
+use crate::commands::load::tensors;
 use crate::failure::Failure;
 use crate::model::not_the_file;
 use crate::output::Output;
 use crate::{streams, table};
 
 /// Tensors that are listed, and keys of metadata; the others are counted.
-const LISTED_MAX: usize = 100;
+pub(super) const LISTED_MAX: usize = 100;
 /// Longest text of a name or a value that is shown.
 const SHOWN_MAX: usize = 120;
 
@@ -34,14 +36,16 @@ struct ModelInfo {
     metadata_not_listed: usize,
 }
 
+/// Tensors of one type.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-struct Sum {
-    tensor_count: usize,
-    len: u64,
+pub(super) struct Sum {
+    pub(super) tensor_count: usize,
+    pub(super) len: u64,
 }
 
+/// One tensor.
 #[derive(Debug, Serialize)]
-struct Listed {
+pub(super) struct Listed {
     name: String,
     dtype: &'static str,
     shape: Vec<u64>,
@@ -56,21 +60,24 @@ pub(super) fn run(
     file: &streams::Image,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let limits = Limits::default();
+    let options = args.limits.options();
     let name = streams::input_name(&args.image);
     let header = if streams::is_dash(&args.image) {
         let opened = regular_file::open_regular(file.path());
         let failed = |error| Failure::input(format!("cannot read {name}: {error}"));
         let opened = opened.map_err(failed)?;
         let before = FileState::of(&opened).map_err(failed)?;
-        let header = SafetensorsHeader::read(&name, &opened, &limits);
+        let header = FileHeader::read(&name, &opened, &options);
         before.check(&opened, &name).map_err(|error| not_the_file(&error))?;
         header
     } else {
-        SafetensorsFile::read(file.path(), &limits)
+        ModelFile::read_with(file.path(), &options)
     };
-    let header = header
-        .map_err(|error| Failure::from(error).hint("give a sealed image or a .safetensors file"))?;
+    let header = match header.map_err(refused)? {
+        FileHeader::Safetensors(header) => header,
+        FileHeader::Gguf(header) => return gguf::run(name, &header, output),
+        other => return Err(Failure::input(format!("{name} is of format {}", other.format()))),
+    };
     let info = ModelInfo::of(name, &header);
     output.set_schema("inspect-model");
     info.print(output)?;
@@ -79,12 +86,6 @@ pub(super) fn run(
 
 impl ModelInfo {
     fn of(file: String, header: &SafetensorsHeader) -> Self {
-        let mut dtypes: BTreeMap<&'static str, Sum> = BTreeMap::new();
-        for tensor in header.tensors() {
-            let sum = dtypes.entry(tensor.dtype.name()).or_default();
-            sum.tensor_count = sum.tensor_count.saturating_add(1);
-            sum.len = sum.len.saturating_add(tensor.len.get());
-        }
         let shown = header.metadata().iter().take(LISTED_MAX);
         let metadata: BTreeMap<String, String> =
             shown.map(|(key, value)| (cut(key), cut(value))).collect();
@@ -95,7 +96,7 @@ impl ModelInfo {
             header_len: header.data_offset(),
             content_len: header.data_len().get(),
             tensor_count: header.tensors().len(),
-            dtypes,
+            dtypes: sums(header.tensors()),
             tensors: header.tensors().iter().take(LISTED_MAX).map(Listed::of).collect(),
             tensors_not_listed: header.tensors().len().saturating_sub(LISTED_MAX),
             metadata_not_listed: header.metadata().len().saturating_sub(LISTED_MAX),
@@ -110,10 +111,7 @@ impl ModelInfo {
         output.line(format!("{:<15} {} ({} bytes)", "file", size(self.file_len), self.file_len))?;
         output.line(format!("{:<15} {} bytes", "header", self.header_len))?;
         output.line(format!("{:<15} {}", "tensors", self.tensor_count))?;
-        for (dtype, sum) in &self.dtypes {
-            let (count, len) = (sum.tensor_count, size(sum.len));
-            output.line(format!("{:<15} {count} tensors, {len}", format!("  {dtype}")))?;
-        }
+        print_sums(&self.dtypes, output)?;
         for (key, value) in &self.metadata {
             output.line(format!(
                 "{:<15} {}: {}",
@@ -125,31 +123,75 @@ impl ModelInfo {
         if self.metadata_not_listed > 0 {
             output.line(format!("{:<15} not listed: {}", "metadata", self.metadata_not_listed))?;
         }
-        if !self.tensors.is_empty() {
-            output.line("")?;
-            let mut tensors = table::Table::new(3, &["tensor", "type", "shape", "bytes"]);
-            for tensor in &self.tensors {
-                tensors.row([
-                    shown_whole(&tensor.name),
-                    tensor.dtype.to_owned(),
-                    format!("{:?}", tensor.shape),
-                    tensor.len.to_string(),
-                ]);
-            }
-            output.write(&tensors.render())?;
-        }
-        if self.tensors_not_listed > 0 {
-            output.line(format!("tensors not listed: {}", self.tensors_not_listed))?;
-        }
-        output.line("The header is sound. No tensor was read.")
+        print_tensors(&self.tensors, self.tensors_not_listed, output)
     }
 }
 
+/// The failure for a file that is neither a sealed image nor a sound model file.
+fn refused(error: ModelError) -> Failure {
+    let other = matches!(&error, ModelError::OtherFormat { .. } | ModelError::Header { .. });
+    let limit = matches!(&error, ModelError::Header { problem, .. } if problem.is_limit());
+    let failure = Failure::from(error);
+    if other && !limit { failure.hint("give a sealed image or a model file") } else { failure }
+}
+
+/// Tensors and bytes by type.
+pub(super) fn sums<'a>(
+    tensors: impl IntoIterator<Item = &'a Tensor>,
+) -> BTreeMap<&'static str, Sum> {
+    let mut sums: BTreeMap<&'static str, Sum> = BTreeMap::new();
+    for tensor in tensors {
+        let sum = sums.entry(tensor.format.name()).or_default();
+        sum.tensor_count = sum.tensor_count.saturating_add(1);
+        sum.len = sum.len.saturating_add(tensor.len.get());
+    }
+    sums
+}
+
+/// Prints a line for each type.
+pub(super) fn print_sums(
+    sums: &BTreeMap<&'static str, Sum>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    for (dtype, sum) in sums {
+        let count = tensors(sum.tensor_count);
+        let len = table::size(ByteLen::new(sum.len));
+        output.line(format!("{:<15} {count}, {len}", format!("  {dtype}")))?;
+    }
+    Ok(())
+}
+
+/// Prints the tensors, and that there are no others or how many.
+pub(super) fn print_tensors(
+    listed: &[Listed],
+    not_listed: usize,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    if listed.is_empty() {
+        return output.line("The header is sound. The file holds no tensor.");
+    }
+    output.line("")?;
+    let mut table = table::Table::new(3, &["tensor", "type", "shape", "bytes"]);
+    for tensor in listed {
+        table.row([
+            shown_whole(&tensor.name),
+            tensor.dtype.to_owned(),
+            format!("{:?}", tensor.shape),
+            tensor.len.to_string(),
+        ]);
+    }
+    output.write(&table.render())?;
+    if not_listed > 0 {
+        output.line(format!("tensors not listed: {not_listed}"))?;
+    }
+    output.line("The header is sound. No tensor was read.")
+}
+
 impl Listed {
-    fn of(tensor: &Tensor) -> Self {
+    pub(super) fn of(tensor: &Tensor) -> Self {
         Self {
             name: cut(&tensor.name),
-            dtype: tensor.dtype.name(),
+            dtype: tensor.format.name(),
             shape: tensor.shape.clone(),
             len: tensor.len.get(),
             offset: tensor.file_offset,
@@ -158,7 +200,7 @@ impl Listed {
 }
 
 /// A text of the file, cut if it is long.
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     let mut shown: String = text.chars().take(SHOWN_MAX).collect();
     if shown.len() < text.len() {
         shown.push('…');

@@ -8,8 +8,8 @@ use vram_alloc::{ByteLen, Dtype, TensorFormat, tensor_bytes};
 use crate::error::HeaderProblem;
 use crate::lookalike::{self, Lookalike, SNIFFED};
 use crate::name::shown;
-use crate::safetensors::RawHeader;
-use crate::{Limits, ModelError, ReadAt};
+use crate::safetensors::json::RawHeader;
+use crate::{Limits, ModelError, ModelOptions, ReadAt, Tensor, TensorTable};
 
 /// The length field at the start of the file: 8 bytes, little-endian.
 const LENGTH_FIELD: u64 = 8;
@@ -24,24 +24,10 @@ pub struct SafetensorsHeader {
     file: String,
     file_len: ByteLen,
     data_offset: u64,
+    /// Length of length field, header and tensors together.
+    stated_len: ByteLen,
     tensors: Vec<Tensor>,
     metadata: BTreeMap<String, String>,
-}
-
-/// One tensor of a file: its name, its type and shape, and the position of its bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Tensor {
-    /// The name, exactly as in the file. It may contain any character; escape it before printing.
-    pub name: String,
-    /// Type of the elements.
-    pub dtype: Dtype,
-    /// Dimensions, outermost first. Empty for a scalar.
-    pub shape: Vec<u64>,
-    /// Where the bytes begin, counted from the start of the file.
-    pub file_offset: u64,
-    /// The number of bytes.
-    pub len: ByteLen,
 }
 
 impl SafetensorsHeader {
@@ -66,6 +52,20 @@ impl SafetensorsHeader {
         source: &(impl ReadAt + ?Sized),
         limits: &Limits,
     ) -> Result<Self, ModelError> {
+        Self::read_with(file, source, &ModelOptions::from(*limits))
+    }
+
+    /// As [`read`](Self::read), with all options.
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn read_with(
+        file: &str,
+        source: &(impl ReadAt + ?Sized),
+        options: &ModelOptions,
+    ) -> Result<Self, ModelError> {
+        let limits = &options.limits;
         let refused = |problem| ModelError::Header { file: file.to_owned(), problem };
         let unreadable = |offset, wanted| {
             let file = file.to_owned();
@@ -105,7 +105,8 @@ impl SafetensorsHeader {
         drop(text);
         // Cannot overflow: the header lies inside the file.
         let data_offset = LENGTH_FIELD.saturating_add(header_len.get());
-        Self::check(file, ByteLen::new(file_len), data_offset, raw).map_err(refused)
+        let lengths = Lengths { file_len: ByteLen::new(file_len), data_offset };
+        Self::check(file, lengths, raw, options).map_err(refused)
     }
 
     /// The file as the caller named it.
@@ -114,22 +115,30 @@ impl SafetensorsHeader {
         &self.file
     }
 
-    /// Length of the file: length field, header and tensors.
+    /// Length of the file: length field, header and tensors. Less if the file was read with
+    /// [`ModelOptions::headers_only`] and ends before its tensors do.
     #[must_use]
-    pub fn file_len(&self) -> ByteLen {
+    pub const fn file_len(&self) -> ByteLen {
         self.file_len
     }
 
     /// Where the data section begins, in bytes from the start of the file.
     #[must_use]
-    pub fn data_offset(&self) -> u64 {
+    pub const fn data_offset(&self) -> u64 {
         self.data_offset
     }
 
     /// Length of the data section: the sum of all tensors.
     #[must_use]
     pub fn data_len(&self) -> ByteLen {
-        self.file_len.saturating_sub(ByteLen::new(self.data_offset))
+        self.stated_len.saturating_sub(ByteLen::new(self.data_offset))
+    }
+
+    /// Bytes of tensors that the file should have and ends before; zero unless it was read with
+    /// [`ModelOptions::headers_only`].
+    #[must_use]
+    pub const fn missing(&self) -> ByteLen {
+        self.stated_len.saturating_sub(self.file_len)
     }
 
     /// The tensors, in the order of their bytes in the file.
@@ -147,9 +156,9 @@ impl SafetensorsHeader {
     /// Checks offsets, lengths and names, in an order that reports the first fault in the file.
     fn check(
         file: &str,
-        file_len: ByteLen,
-        data_offset: u64,
+        Lengths { file_len, data_offset }: Lengths,
         raw: RawHeader,
+        options: &ModelOptions,
     ) -> Result<Self, HeaderProblem> {
         let RawHeader { metadata, mut tensors } = raw;
         refuse_duplicates(&mut tensors)?;
@@ -161,7 +170,7 @@ impl SafetensorsHeader {
 
         let data_len = refuse_gaps(&tensors)?;
         let needed = ByteLen::new(data_offset.saturating_add(data_len));
-        if needed > file_len {
+        if needed > file_len && !options.headers_only {
             return Err(HeaderProblem::Truncated { needed, file_len });
         }
         if needed < file_len {
@@ -179,8 +188,32 @@ impl SafetensorsHeader {
             }
         }
         let metadata = reference.metadata().clone().unwrap_or_default().into_iter().collect();
-        Ok(Self { file: file.to_owned(), file_len, data_offset, tensors: checked, metadata })
+        Ok(Self {
+            file: file.to_owned(),
+            file_len,
+            data_offset,
+            stated_len: needed,
+            tensors: checked,
+            metadata,
+        })
     }
+}
+
+impl TensorTable for SafetensorsHeader {
+    fn file(&self) -> &str {
+        Self::file(self)
+    }
+
+    fn tensors(&self) -> &[Tensor] {
+        Self::tensors(self)
+    }
+}
+
+/// Where the data section begins, and where the file ends.
+#[derive(Clone, Copy, Debug)]
+struct Lengths {
+    file_len: ByteLen,
+    data_offset: u64,
 }
 
 /// The header's length as `usize`, if limit and file allow it.
@@ -263,7 +296,7 @@ fn refuse_gaps(tensors: &[(String, TensorInfo)]) -> Result<u64, HeaderProblem> {
 fn tensor(name: String, info: &TensorInfo, data_offset: u64) -> Result<Tensor, HeaderProblem> {
     let (start, end) = offsets(info);
     Ok(Tensor {
-        dtype: known_dtype(&name, info)?,
+        format: TensorFormat::Plain(known_dtype(&name, info)?),
         name,
         shape: info.shape.iter().map(|&dim| widened(dim)).collect(),
         file_offset: data_offset.saturating_add(start),
