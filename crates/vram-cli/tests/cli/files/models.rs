@@ -97,8 +97,8 @@ fn inspect_names_what_a_file_is_that_is_neither() {
 fn a_folder_and_an_index_are_loaded_sealed_and_shown_as_their_files() {
     let bench = Bench::new();
     std::fs::create_dir(bench.path("llama")).unwrap();
-    for (name, tensor) in [("1.safetensors", "a"), ("2.safetensors", "b")] {
-        bench.write(&format!("llama/{name}"), super::tensor(tensor, b"abc"));
+    for (name, one) in [("1.safetensors", "a"), ("2.safetensors", "b")] {
+        bench.write(&format!("llama/{name}"), tensor(one, b"abc"));
     }
     let index = |map: &str| {
         let text = format!(r#"{{"metadata":{{}},"weight_map":{map}}}"#);
@@ -122,15 +122,15 @@ fn a_folder_and_an_index_are_loaded_sealed_and_shown_as_their_files() {
         let line = format!("push {what} --model-id m --revision 1 --key-file key --store {store}");
         bench.run(line.split(' '))
     };
-    assert!(push("llama", "s").expect_code(0).stdout.contains("2 sent"));
+    assert!(push("llama", "s").expect_code(0).stdout.contains("2 images sent"));
     assert!(push(path, "t").expect_code(0).stdout.contains("llama/2.safetensors"));
     bench
         .run(["seal", "llama", "--key-file", "key", "--model-id", "m", "-o", "i"])
         .expect_error(2, &["llama", "vram push"]);
     let digests = format!(
         "{}  llama/1.safetensors\n{}  llama/2.safetensors\n",
-        sha256(&super::tensor("a", b"abc")),
-        sha256(&super::tensor("b", b"abc")),
+        sha256(&tensor("a", b"abc")),
+        sha256(&tensor("b", b"abc")),
     );
     bench.write("list", digests);
     bench.run(["load", "llama", "--digests", "list"]).expect_code(0);
@@ -144,7 +144,7 @@ fn a_folder_and_an_index_are_loaded_sealed_and_shown_as_their_files() {
     bench.run(["load", "llama", "--partial"]).expect_code(0);
     push("llama", "s").expect_error(2, &["gone.safetensors"]);
     index(r#"{"a":"2.safetensors","b":"1.safetensors"}"#);
-    bench.run(["load", "llama"]).expect_error(2, &["tensor `b`", "name the files themselves"]);
+    bench.run(["load", "llama"]).expect_error(2, &["tensor `a`", "name the files themselves"]);
     index(r#"{"a":"../m.safetensors"}"#);
     bench.run(["load", "llama"]).expect_error(2, &["`../m.safetensors`"]);
 }
@@ -170,7 +170,7 @@ fn a_file_without_tensors_is_said_to_be_one() {
 fn limits_are_raised_by_an_option() {
     let bench = Bench::new();
     let name = "n".repeat(2000);
-    bench.write("m.safetensors", super::tensor(&name, b"abc"));
+    bench.write("m.safetensors", tensor(&name, b"abc"));
     let said = ["longer than 1024 bytes, the limit", "--limit"];
     for command in ["load", "plan", "inspect"] {
         bench.run([command, "m.safetensors"]).expect_error(2, &said);
