@@ -101,10 +101,12 @@ pub enum ModelError {
     },
     /// Files of a model in several files are missing.
     #[error(
-        "the model has {count} files, and these {}: {}{} in {folder}",
+        "the model has {count} file{}, and these {}: {}{} in {folder}{}",
+        if *count == 1 { "" } else { "s" },
         if *named { "were not given" } else { "are missing" },
         missing.join(", "),
-        rest(*missing_count, missing)
+        rest(*missing_count, missing),
+        index.as_ref().map_or_else(String::new, |index| format!(", as {index} says"))
     )]
     MissingFiles {
         /// Where they should be.
@@ -117,6 +119,8 @@ pub enum ModelError {
         missing_count: u64,
         /// The others were named one by one, not found in a folder.
         named: bool,
+        /// The index that names them, if one does.
+        index: Option<String>,
     },
     /// GGUF files that state which part of a model they are do not make up all of it.
     #[error("{file} is a part of a model in several files: {what}")]

@@ -211,7 +211,7 @@ fn a_file_that_is_no_sound_model_is_refused_in_one_line() {
         ("ones", vec![0xff; 100], "header claims"),
         ("gguf", b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0".to_vec(), "GGUF"),
         ("zip", b"PK\x03\x04\x14\0\0\0\x08\0".to_vec(), "zip archive"),
-        ("index.json", br#"{"weight_map": {"a": "b"}}"#.to_vec(), "sharded"),
+        ("index.json", br#"{"weight_map": {"a": "b"}}"#.to_vec(), "b in ., as"),
         ("lfs", b"version https://git-lfs.github.com/spec/v1\n".to_vec(), "git lfs pull"),
         ("cut", sound[..sound.len() - 1].to_vec(), "cut short"),
         ("grown", [&sound[..], b"x"].concat(), "goes on after"),

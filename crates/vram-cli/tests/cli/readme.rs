@@ -15,7 +15,7 @@ fn every_command_of_the_readme_works() {
         .lines()
         .filter_map(|line| line.strip_prefix("$ vram "))
         .collect();
-    assert_eq!(commands.len(), 15);
+    assert_eq!(commands.len(), 17);
     for command in commands {
         bench.run(command.split(' ')).expect_code(0);
     }

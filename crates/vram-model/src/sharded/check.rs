@@ -89,7 +89,7 @@ pub(super) fn splits(headers: &[FileHeader]) -> Result<(), ModelError> {
         let missing: Vec<String> = missing.map(|number| number.to_string()).collect();
         let rest = usize::try_from(count.saturating_sub(there)).unwrap_or(usize::MAX);
         return refused(format!(
-            "it is one of {count} parts, and part {}{} of them, counted from 0, was not given",
+            "it is one of {count} parts, and these are missing, counted from 0: {}{}",
             missing.join(", "),
             more(rest, missing.len())
         ));

@@ -89,6 +89,7 @@ fn whole(series: &Series, mut there: Vec<u64>, named: bool) -> Result<(), ModelE
         missing,
         missing_count,
         named,
+        index: None,
     })
 }
 

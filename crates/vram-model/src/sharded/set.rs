@@ -158,6 +158,7 @@ impl ModelSet {
                     .map(|name| shown_whole(name))
                     .collect(),
                 named: false,
+                index: Some(index.file),
             });
         }
         self.indexes.push(Indexed { index, positions });

@@ -184,7 +184,7 @@ fn parts_of_a_gguf_model_make_up_all_of_it() {
     refused(folder.path(), &["part 7 of 2"]);
     // A part by another name still says what it is.
     let alone = split("renamed.gguf", 1, 3, 3, "b");
-    refused(&alone, &["one of 3 parts", "part 0, 2"]);
+    refused(&alone, &["one of 3 parts", "from 0: 0, 2"]);
     assert!(open_with(&alone, &ModelOptions::default().partial(true)).is_ok());
 }
 

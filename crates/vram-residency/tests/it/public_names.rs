@@ -54,6 +54,8 @@ fn every_public_name_is_there() {
         Eviction,
         EvictionPlan,
         EvictionReport,
+        Placements,
+        PlannedPlace,
         RoomAfter,
         ExportOptions<'_>,
         FreedReceipt,

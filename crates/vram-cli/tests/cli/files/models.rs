@@ -97,8 +97,8 @@ fn inspect_names_what_a_file_is_that_is_neither() {
 fn a_folder_and_an_index_are_loaded_sealed_and_shown_as_their_files() {
     let bench = Bench::new();
     std::fs::create_dir(bench.path("llama")).unwrap();
-    for (name, tensor) in [("1.safetensors", "a"), ("2.safetensors", "b")] {
-        bench.write(&format!("llama/{name}"), tensor(tensor, b"abc"));
+    for (name, one) in [("1.safetensors", "a"), ("2.safetensors", "b")] {
+        bench.write(&format!("llama/{name}"), tensor(one, b"abc"));
     }
     let index = |map: &str| {
         let text = format!(r#"{{"metadata":{{}},"weight_map":{map}}}"#);
@@ -122,7 +122,7 @@ fn a_folder_and_an_index_are_loaded_sealed_and_shown_as_their_files() {
         let line = format!("push {what} --model-id m --revision 1 --key-file key --store {store}");
         bench.run(line.split(' '))
     };
-    assert!(push("llama", "s").expect_code(0).stdout.contains("2 sent"));
+    assert!(push("llama", "s").expect_code(0).stdout.contains("2 images sent"));
     assert!(push(path, "t").expect_code(0).stdout.contains("llama/2.safetensors"));
     bench
         .run(["seal", "llama", "--key-file", "key", "--model-id", "m", "-o", "i"])
@@ -144,7 +144,7 @@ fn a_folder_and_an_index_are_loaded_sealed_and_shown_as_their_files() {
     bench.run(["load", "llama", "--partial"]).expect_code(0);
     push("llama", "s").expect_error(2, &["gone.safetensors"]);
     index(r#"{"a":"2.safetensors","b":"1.safetensors"}"#);
-    bench.run(["load", "llama"]).expect_error(2, &["tensor `b`", "name the files themselves"]);
+    bench.run(["load", "llama"]).expect_error(2, &["tensor `a`", "name the files themselves"]);
     index(r#"{"a":"../m.safetensors"}"#);
     bench.run(["load", "llama"]).expect_error(2, &["`../m.safetensors`"]);
 }

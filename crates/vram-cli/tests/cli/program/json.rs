@@ -95,7 +95,7 @@ fn a_failure_is_an_object_with_exit_code_code_message_next_step_and_figures() {
         ("load m.safetensors --limit name=1", 2, "model-file", &["file"]),
         ("plan m.safetensors --device cuda:0", 4, "no-gpu", &[]),
         ("plan missing", 2, "model-file", &["file"]),
-        ("plan .", 2, "model-file", &["file"]),
+        ("plan junk", 2, "model-file", &["file"]),
         ("verify image --key-file missing --any-model", 2, "key-source", &["file"]),
         ("verify image --key-file key --model-id n", 2, "context-mismatch", &["file"]),
         ("verify junk --key-file key --any-model", 1, "wrong-length", &["file"]),
