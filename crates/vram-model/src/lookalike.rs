@@ -93,7 +93,7 @@ type Mark = (usize, &'static [u8], Lookalike);
 
 /// The marks of binary formats and of pointers, each of which tells its format by itself.
 const MARKS: &[Mark] = &[
-    (0, &crate::gguf::MAGIC, Lookalike::Gguf),
+    (0, b"GGUF", Lookalike::Gguf),
     (0, b"VRSEAL1\0", Lookalike::SealedImage),
     (0, b"\x93NUMPY", Lookalike::Npy),
     (0, b"\x89HDF\r\n\x1a\n", Lookalike::Hdf5),

@@ -8,6 +8,8 @@ use super::reader::Reader;
 use super::{GgufProblem, GgufValue, keys, table};
 use crate::{Limits, ModelError, ModelOptions, ReadAt, Tensor, TensorTable};
 
+/// The first four bytes of every GGUF file.
+pub const MAGIC: [u8; 4] = *b"GGUF";
 /// The alignment of a file that states none.
 const ALIGNMENT_DEFAULT: u64 = 32;
 
@@ -194,7 +196,7 @@ impl TensorTable for GgufHeader {
 /// Reads magic and version, and returns the version.
 fn beginning<R: ReadAt + ?Sized>(reader: &mut Reader<'_, R>) -> Result<u32, ModelError> {
     let magic: [u8; 4] = reader.array()?;
-    if magic != super::MAGIC {
+    if magic != MAGIC {
         return Err(reader.refuse(GgufProblem::Magic));
     }
     match reader.u32()? {

@@ -19,9 +19,6 @@ mod reader;
 mod table;
 mod value;
 
-pub use self::header::{GgufHeader, GgufSplit};
+pub use self::header::{GgufHeader, GgufSplit, MAGIC};
 pub use self::problem::GgufProblem;
 pub use self::value::{GgufArray, GgufType, GgufValue};
-
-/// The first four bytes of every GGUF file.
-pub const MAGIC: [u8; 4] = *b"GGUF";

@@ -50,7 +50,7 @@ fn choose(folder: &Path, names: &[String]) -> Result<Found, FolderProblem> {
     let mut indexes = ends(INDEX_ENDING);
     if let Some(index) = indexes.next() {
         if indexes.next().is_some() {
-            return Err(several(ends(INDEX_ENDING).cloned().collect()));
+            return Err(several(ends(INDEX_ENDING)));
         }
         return Ok(Found::Index(folder.join(index)));
     }
@@ -73,15 +73,13 @@ fn choose(folder: &Path, names: &[String]) -> Result<Found, FolderProblem> {
             let files = models.pop().unwrap_or_default();
             Ok(Found::Files(files.into_iter().map(|name| folder.join(name)).collect()))
         }
-        _ => Err(several(
-            models.iter().filter_map(|files| files.first().copied().cloned()).collect(),
-        )),
+        _ => Err(several(models.iter().filter_map(|files| files.first().copied()))),
     }
 }
 
-fn several(names: Vec<String>) -> FolderProblem {
-    let count = names.len();
-    let named = names.iter().take(NAMED_MAX).map(|name| shown_whole(name)).collect();
+fn several<'a>(models: impl Iterator<Item = &'a String> + Clone) -> FolderProblem {
+    let count = models.clone().count();
+    let named = models.take(NAMED_MAX).map(|name| shown_whole(name)).collect();
     FolderProblem::Several { count, named }
 }
 

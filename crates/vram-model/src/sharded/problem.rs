@@ -93,7 +93,7 @@ impl IndexProblem {
 #[non_exhaustive]
 pub enum FolderProblem {
     /// It has no model file.
-    #[error("it has no .safetensors and no .gguf file{}", beside(other))]
+    #[error("it has no .safetensors and no .gguf file{}", beside(other.as_deref()))]
     Empty {
         /// A file of it that is a model of another format by its name.
         other: Option<String>,
@@ -114,8 +114,8 @@ pub enum FolderProblem {
     },
 }
 
-fn beside(other: &Option<String>) -> String {
-    other.as_ref().map_or_else(String::new, |name| format!("; {name} is of another format"))
+fn beside(other: Option<&str>) -> String {
+    other.map_or_else(String::new, |name| format!("; {name} is of another format"))
 }
 
 /// How many were not named.

@@ -144,9 +144,8 @@ impl ModelSet {
         }
         if !missing.is_empty() && (!options.partial || missing.len() == index.files.len()) {
             let count = |len: usize| u64::try_from(len).unwrap_or(u64::MAX);
-            let shown = |folder: &Path| match folder.as_os_str().is_empty() {
-                true => ".".to_owned(),
-                false => shown_path(folder),
+            let shown = |folder: &Path| {
+                if folder.as_os_str().is_empty() { ".".to_owned() } else { shown_path(folder) }
             };
             return Err(ModelError::MissingFiles {
                 folder: shown(folder),

@@ -32,7 +32,9 @@ fn key(name: &[u8], of: u32, value: &[u8]) -> Vec<u8> {
 fn tensor(name: &[u8], dims: &[u64], of: u32, offset: u64) -> Vec<u8> {
     let mut bytes = text(name);
     bytes.extend_from_slice(&u32::try_from(dims.len()).unwrap().to_le_bytes());
-    dims.iter().for_each(|dim| bytes.extend_from_slice(&dim.to_le_bytes()));
+    for dim in dims {
+        bytes.extend_from_slice(&dim.to_le_bytes());
+    }
     bytes.extend_from_slice(&of.to_le_bytes());
     bytes.extend_from_slice(&offset.to_le_bytes());
     bytes

@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
     reason = "a test fails by panicking, on figures of its own"
 )]
 

@@ -2,7 +2,7 @@
 //! them, with the same tensors at the same places; and whatever is claimed, no more is read than the
 //! file's beginning.
 
-use std::cell::Cell;
+use core::cell::Cell;
 use std::collections::BTreeSet;
 use std::io;
 
@@ -88,7 +88,7 @@ fn whole(file: &SynthGguf) -> Vec<u8> {
 fn run(input: &[u8]) {
     let mut choices = Choices::new(input);
     let how = choices.byte();
-    let head = if how % 4 == 0 {
+    let head = if how.is_multiple_of(4) {
         choices.rest().to_vec()
     } else {
         let specimens = specimens();
@@ -138,6 +138,11 @@ fn sum(tensors: &[Tensor]) -> u128 {
 /// Name, position, length.
 type Tensor = (String, u64, u64);
 
+/// A value that was passed over; its number if it is an unsigned integer.
+struct Passed {
+    unsigned: Option<u64>,
+}
+
 /// The other reader: one value after the other, in wide integers, each taken from the source.
 struct Plain<'a> {
     file: &'a Sparse,
@@ -170,8 +175,7 @@ impl Plain<'_> {
         String::from_utf8(self.take(len.into())?).ok()
     }
 
-    /// A value; its number if it is an unsigned integer.
-    fn value(&mut self, of: u64, depth: usize) -> Option<Option<u64>> {
+    fn value(&mut self, of: u64, depth: usize) -> Option<Passed> {
         let width = match of {
             0 | 1 | 7 => 1,
             2 | 3 => 2,
@@ -180,7 +184,7 @@ impl Plain<'_> {
             8 => {
                 let len = self.number(8)?;
                 self.take(len.into())?;
-                return Some(None);
+                return Some(Passed { unsigned: None });
             }
             9 if depth < 8 => {
                 let (of, count) = (self.number(4)?, self.number(8)?);
@@ -191,7 +195,7 @@ impl Plain<'_> {
                 for _ in 0..count {
                     self.value(of, depth + 1)?;
                 }
-                return Some(None);
+                return Some(Passed { unsigned: None });
             }
             _ => return None,
         };
@@ -199,7 +203,7 @@ impl Plain<'_> {
         if of == 7 && number > 1 {
             return None;
         }
-        Some([0, 2, 4, 10].contains(&of).then_some(number))
+        Some(Passed { unsigned: [0, 2, 4, 10].contains(&of).then_some(number) })
     }
 
     fn header(mut self) -> Option<Vec<Tensor>> {
@@ -214,9 +218,9 @@ impl Plain<'_> {
         for _ in 0..key_count {
             let key = self.name()?;
             let of = self.number(4)?;
-            let value = self.value(of, 0)?;
+            let Passed { unsigned: value } = self.value(of, 0)?;
             if key == "general.alignment" {
-                alignment = value.filter(|one| one.count_ones() == 1 && *one < 1 << 32)?;
+                alignment = value.filter(|one| one.is_power_of_two() && *one < 1 << 32)?;
             }
             if !keys.insert(key) {
                 return None;

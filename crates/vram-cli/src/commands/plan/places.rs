@@ -1,6 +1,7 @@
 //! Where each tensor would go: the parts of one that lie behind one another are one place.
 
 use serde::Serialize;
+use vram_model::TensorFormat;
 use vram_residency::{Piece, PlannedPlace};
 
 /// A tensor, or a part of one, in one run of bytes of a GPU, as JSON shows it. Lengths are in bytes.
@@ -44,7 +45,7 @@ pub(super) fn of(pieces: &[Piece], places: &[PlannedPlace]) -> Vec<Place> {
         }
         found.push(Place {
             tensor: piece.name.clone(),
-            format: piece.format.map(|format| format.name()),
+            format: piece.format.map(TensorFormat::name),
             shape: piece.shape.clone(),
             gpu: place.gpu,
             offset,

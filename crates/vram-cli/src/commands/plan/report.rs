@@ -176,17 +176,15 @@ impl Report {
             return format!("it fits: {what} take {}", bytes(self.footprint));
         };
         let needed = bytes(model.plan.footprint().get());
-        let mut said = format!("IT DOES NOT FIT: {what} take {needed}");
-        if short.missing > 0 {
-            said += &format!(", and {} are missing", bytes(short.missing));
-        }
-        if let Some(tensor) = &short.tensor {
-            said += &format!(
-                "; {tensor} finds no place: the largest hole left is {}",
-                bytes(short.largest_hole)
-            );
-        }
-        said
+        let lacks = match short.missing {
+            0 => String::new(),
+            missing => format!(", and {} are missing", bytes(missing)),
+        };
+        let place = short.tensor.as_ref().map_or_else(String::new, |tensor| {
+            let hole = bytes(short.largest_hole);
+            format!("; {tensor} finds no place: the largest hole left is {hole}")
+        });
+        format!("IT DOES NOT FIT: {what} take {needed}{lacks}{place}")
     }
 
     fn print_places(&self, all: bool, output: &mut Output) -> Result<(), Failure> {
