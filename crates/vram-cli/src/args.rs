@@ -2,6 +2,7 @@
 
 mod key;
 mod load;
+mod serve;
 pub(crate) mod store;
 
 use std::path::PathBuf;
@@ -11,6 +12,10 @@ use vram_residency::{ByteLen, Protection, SegmentSize, SivScope, Suite};
 
 pub(crate) use self::key::{KeyArgs, KeyMode};
 pub(crate) use self::load::{ImageArgs, LoadArgs};
+pub(crate) use self::serve::{
+    CheckLevel, CtlArgs, CtlCommand, CtlLease, CtlLoad, PsArgs, ServeArgs, StopArgs, ToServer,
+    TopArgs,
+};
 pub(crate) use self::store::{
     CacheArgs, FromArgs, PullArgs, PushArgs, Revision, StoreArgs, StoreCommand, VerifyStoreArgs,
 };
@@ -48,6 +53,10 @@ impl Command {
             Self::Push(_) => "push",
             Self::Pull(_) => "pull",
             Self::Store(args) => args.command.name(),
+            Self::Serve(_) => "serve",
+            Self::Ps(_) | Self::Top(_) => "ps",
+            Self::Stop(_) => "stop",
+            Self::Ctl(args) => args.command.name(),
         }
     }
 
@@ -65,6 +74,11 @@ impl Command {
             Self::Push(args) => (args.json, None),
             Self::Pull(args) => (args.json, None),
             Self::Store(args) => (args.command.is_json(), None),
+            Self::Serve(args) => (args.json, None),
+            Self::Ps(args) => (args.to.json, None),
+            Self::Top(args) => (args.to.json, None),
+            Self::Stop(args) => (args.to.json, None),
+            Self::Ctl(args) => (args.command.to().json, None),
         };
         let stdout_is_taken = output.is_some_and(|path| streams::is_dash(path));
         asked.then_some(Json { command: self.name(), stdout_is_taken })
@@ -99,6 +113,17 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Look after a store: list, check, verify, collect; or see what it is for.
     Store(StoreArgs),
+    /// Keep models resident: load them as `vram.toml` says, and serve figures, events, leases and
+    /// control over HTTP until SIGTERM.
+    Serve(ServeArgs),
+    /// List what a server holds.
+    Ps(PsArgs),
+    /// List it again and again.
+    Top(TopArgs),
+    /// Wipe and free a model of a server.
+    Stop(StopArgs),
+    /// Change what a server holds: load, verify, repair, park, wake, migrate, pin, lease, drain.
+    Ctl(CtlArgs),
 }
 
 /// `vram devices`.

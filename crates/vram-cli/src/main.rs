@@ -27,7 +27,7 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::args::{Cli, Command};
-use crate::commands::{demo, devices, image, inspect, keys, load, store, verify};
+use crate::commands::{demo, devices, image, inspect, keys, load, serve, store, verify};
 use crate::output::{Json, Output};
 
 fn main() -> ExitCode {
@@ -63,6 +63,11 @@ fn main() -> ExitCode {
         Command::Push(args) => store::push(args, &mut output),
         Command::Pull(args) => store::pull(args, &mut output),
         Command::Store(args) => store::run(args, &mut output),
+        Command::Serve(args) => serve::run(args, &mut output),
+        Command::Ps(args) => serve::ps::ps(args, &mut output),
+        Command::Top(args) => serve::ps::top(args, &mut output),
+        Command::Stop(args) => serve::ctl::stop(args, &mut output),
+        Command::Ctl(args) => serve::ctl::run(args, &mut output),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vram_residency::{
     Device, Lru, OnEviction, ParkedModel, Priority, ScrubOptions, ScrubRate, Scrubber, SealKey,
-    VramError, VramManager,
+    VramManager,
 };
 
 use self::leases::Leases;
@@ -21,6 +21,7 @@ use crate::config::{Config, EvictionConfig, ModelConfig, ScrubConfig};
 use crate::feed::{Feed, Own};
 use crate::lane::Lane;
 use crate::problem::Problem;
+use crate::server::ServeError;
 
 /// What the server keeps. Its calls block: they run in a [`Lane`].
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Engine {
         config: &Config,
         devices: Vec<Arc<dyn Device>>,
         key: SealKey,
-    ) -> Result<Self, VramError> {
+    ) -> Result<Self, ServeError> {
         let limits = &config.limits;
         let feed = Feed::new(limits.events_kept);
         let mut builder = VramManager::builder().devices(devices).key(key).event_sink(feed.clone());
@@ -72,13 +73,14 @@ impl Engine {
             Some(scrub) => Some(manager.start_scrubber(ScrubOptions::new(rate(scrub)))?),
             None => None,
         };
-        let slots = config.models.iter().cloned().map(Slot::configured);
+        let models = config.models.iter().cloned().enumerate();
+        let slots = models.map(|(place, model)| Slot::configured(place, model));
         Ok(Self {
             manager,
             feed,
             leases: Leases::new(limits.leases),
-            heavy: Lane::new(limits.calls, limits.calls_waiting),
-            light: Lane::new(LIGHT, LIGHT_WAITING),
+            heavy: Lane::new(limits.calls, limits.calls_waiting).map_err(ServeError::System)?,
+            light: Lane::new(LIGHT, LIGHT_WAITING).map_err(ServeError::System)?,
             models: Mutex::new(slots.map(|slot| (slot.config.name.clone(), slot)).collect()),
             evicted: Mutex::default(),
             scrubber: Mutex::new(scrubber),
@@ -164,10 +166,12 @@ impl Engine {
         }
     }
 
-    /// The configured models, in the order of their names.
+    /// The configured models, in the order of the configuration.
     pub(crate) fn configured(&self) -> Vec<ModelConfig> {
         let slots = self.slots();
-        slots.values().filter(|slot| slot.configured).map(|slot| slot.config.clone()).collect()
+        let mut configured: Vec<_> = slots.values().filter(|slot| slot.configured).collect();
+        configured.sort_by_key(|slot| slot.place);
+        configured.into_iter().map(|slot| slot.config.clone()).collect()
     }
 }
 

@@ -1,21 +1,27 @@
 //! Calls that block, on a bounded number of threads, with a bounded number of waiting calls, each with
 //! a deadline. Answers that many clients ask for at once, rendered once.
 
+use core::panic::AssertUnwindSafe;
 use core::time::Duration;
-use std::sync::Arc;
+use std::panic::catch_unwind;
+use std::sync::{Arc, PoisonError, mpsc};
 use std::time::Instant;
+use std::{io, thread};
 
 use axum::body::Bytes;
 use axum::http::StatusCode;
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant as Moment, timeout_at};
 
 use crate::problem::Problem;
 
-/// Runs calls that block: so many at a time, and so many more that wait.
+/// Runs calls that block, on threads of its own: so many at a time, and so many more that wait.
+///
+/// Few threads also keep memory flat: an allocator keeps what a thread has freed for that thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Lane {
+    jobs: mpsc::Sender<Job>,
     running: Arc<Semaphore>,
     /// Places of running and waiting calls.
     admitted: Arc<Semaphore>,
@@ -23,15 +29,31 @@ pub(crate) struct Lane {
     threads: usize,
 }
 
+type Job = Box<dyn FnOnce() + Send>;
+
 impl Lane {
-    pub(crate) fn new(threads: usize, waiting: usize) -> Self {
+    /// Starts the threads, which end with the last clone of the lane.
+    pub(crate) fn new(threads: usize, waiting: usize) -> io::Result<Self> {
         let places = threads.saturating_add(waiting).min(Semaphore::MAX_PERMITS);
-        Self {
+        let (jobs, taken) = mpsc::channel::<Job>();
+        let taken = Arc::new(std::sync::Mutex::new(taken));
+        for _ in 0..threads {
+            let taken = Arc::clone(&taken);
+            thread::Builder::new().name("vram-calls".to_owned()).spawn(move || {
+                loop {
+                    let job = taken.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok(job) = job else { return };
+                    job();
+                }
+            })?;
+        }
+        Ok(Self {
+            jobs,
             running: Arc::new(Semaphore::new(threads)),
             admitted: Arc::new(Semaphore::new(places)),
             places,
             threads,
-        }
+        })
     }
 
     /// Runs `work` on a thread that may block. The call keeps its place until `work` has ended, also
@@ -54,15 +76,18 @@ impl Lane {
             Ok(Err(_closed)) => return Err(Problem::draining()),
             Err(_elapsed) => return Err(Problem::deadline(deadline, false)),
         };
-        let job = spawn_blocking(move || {
-            let outcome = work();
+        let (answer, answered) = oneshot::channel();
+        let job = move || {
+            let outcome = catch_unwind(AssertUnwindSafe(work));
             drop((turn, admitted));
-            outcome
-        });
-        match timeout_at(until, job).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(panicked)) => {
-                tracing::error!(%panicked, "a call panicked");
+            // What nobody waits for any more is dropped here.
+            let _ = answer.send(outcome);
+        };
+        self.jobs.send(Box::new(job)).map_err(|_no_thread| Problem::draining())?;
+        match timeout_at(until, answered).await {
+            Ok(Ok(Ok(outcome))) => outcome,
+            Ok(Ok(Err(_)) | Err(_)) => {
+                tracing::error!("a call panicked");
                 Err(Problem::internal("the call panicked; what it had taken was given back"))
             }
             Err(_elapsed) => Err(Problem::deadline(deadline, true)),
@@ -129,8 +154,6 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
 
     fn runtime() -> tokio::runtime::Runtime {
@@ -140,7 +163,7 @@ mod tests {
     #[test]
     fn a_call_beyond_the_bound_is_refused_at_once_and_one_that_waits_too_long_does_not_begin() {
         runtime().block_on(async {
-            let lane = Lane::new(1, 1);
+            let lane = Lane::new(1, 1).unwrap();
             let (go, wait) = mpsc::channel::<()>();
             let first = tokio::spawn({
                 let lane = lane.clone();
@@ -172,7 +195,7 @@ mod tests {
     #[test]
     fn a_call_that_panics_or_outlasts_its_deadline_gives_its_place_back() {
         runtime().block_on(async {
-            let lane = Lane::new(1, 0);
+            let lane = Lane::new(1, 0).unwrap();
             let panicked = lane.run(Duration::from_secs(30), || -> Result<(), _> { panic!("!") });
             assert_eq!(panicked.await.unwrap_err().code, "internal");
             let (go, wait) = mpsc::channel::<()>();
@@ -195,7 +218,7 @@ mod tests {
             let ask = |shared: Arc<Shared>, count: Arc<Mutex<u32>>| async move {
                 shared
                     .get(move || {
-                        std::thread::sleep(Duration::from_millis(20));
+                        thread::sleep(Duration::from_millis(20));
                         *count.blocking_lock() += 1;
                         Ok(Vec::new())
                     })

@@ -96,6 +96,8 @@ const CLOSE_WAIT: Duration = Duration::from_secs(10);
 const GOODBYE: Duration = Duration::from_secs(3);
 /// How long a load at the start may take.
 const LOAD_WAIT: Duration = Duration::from_hours(24);
+/// Threads that render figures. Calls of the engine have threads of their own.
+const BLOCKING: usize = 8;
 /// Connections that are told at the same time that the server is full.
 const REFUSALS: usize = 256;
 /// Descriptors that are kept for model files, the log and the system.
@@ -119,7 +121,7 @@ impl Server {
         raise_descriptors();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))
-            .max_blocking_threads(config.limits.calls.saturating_add(32))
+            .max_blocking_threads(BLOCKING)
             .thread_name("vram-serve")
             .enable_all()
             .build()

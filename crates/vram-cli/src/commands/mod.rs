@@ -9,5 +9,6 @@ pub(crate) mod load;
 mod load_images;
 mod model_info;
 pub(crate) mod results;
+pub(crate) mod serve;
 pub(crate) mod store;
 pub(crate) mod verify;

@@ -48,14 +48,15 @@ pub(crate) enum Level {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct MoveRequest {
     pub(crate) gpu: Option<u32>,
-    pub(crate) wait_ms: u64,
+    pub(crate) wait_ms: Option<u64>,
 }
 
-/// How long a call waits for the leases of a model.
+/// How long a call waits for the leases of a model. Without it, a leased model is refused at once; calls
+/// that read the model, such as the scrubber's, are waited for.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct WaitRequest {
-    pub(crate) wait_ms: u64,
+    pub(crate) wait_ms: Option<u64>,
 }
 
 /// What a verification found.
@@ -200,8 +201,11 @@ impl Engine {
     /// Moves a model to host memory.
     pub(crate) fn park(&self, name: &str, request: WaitRequest) -> Result<(), Problem> {
         let turn = self.turn(name, "parking")?;
-        let wait = Duration::from_millis(request.wait_ms);
-        let parked = self.manager.park_model_within(turn.resident()?, wait)?;
+        let model = turn.resident()?;
+        let parked = match request.wait_ms.map(Duration::from_millis) {
+            Some(wait) => self.manager.park_model_within(model, wait)?,
+            None => self.manager.park_model(model)?,
+        };
         turn.end(State::Parked(parked));
         Ok(())
     }
@@ -228,8 +232,11 @@ impl Engine {
     pub(crate) fn migrate(&self, name: &str, request: MoveRequest) -> Result<(), Problem> {
         let gpu = request.gpu.ok_or_else(|| Problem::bad_request("gpu is missing"))?;
         let turn = self.turn(name, "migrating")?;
-        let wait = Duration::from_millis(request.wait_ms);
-        let moved = self.manager.migrate_model_within(turn.resident()?, gpu, wait)?;
+        let model = turn.resident()?;
+        let moved = match request.wait_ms.map(Duration::from_millis) {
+            Some(wait) => self.manager.migrate_model_within(model, gpu, wait)?,
+            None => self.manager.migrate_model(model, gpu)?,
+        };
         turn.end(State::Resident(moved));
         Ok(())
     }
@@ -252,8 +259,10 @@ impl Engine {
         let mut freed = Freed { model: name.to_owned(), shards: 0, bytes: 0, wiped: true };
         match turn.before() {
             State::Resident(model) => {
-                let wait = Duration::from_millis(request.wait_ms);
-                let receipts = self.manager.free_model_within(model, wait)?;
+                let receipts = match request.wait_ms.map(Duration::from_millis) {
+                    Some(wait) => self.manager.free_model_within(model, wait)?,
+                    None => self.manager.free_model(model)?,
+                };
                 freed.shards = receipts.len();
                 freed.wiped = receipts.iter().all(|receipt| receipt.wiped);
                 freed.bytes =

@@ -12,6 +12,8 @@ pub(super) struct Slot {
     pub(super) config: ModelConfig,
     /// Whether the configuration names it; if not, it goes when it is freed.
     pub(super) configured: bool,
+    /// Its place in the configuration, by which the models are loaded.
+    pub(super) place: usize,
     pub(super) state: State,
     /// Why the last load failed, until one succeeds.
     pub(super) failure: Option<Problem>,
@@ -42,12 +44,12 @@ impl State {
 }
 
 impl Slot {
-    pub(super) const fn configured(config: ModelConfig) -> Self {
-        Self { config, configured: true, state: State::Absent, failure: None }
+    pub(super) const fn configured(place: usize, config: ModelConfig) -> Self {
+        Self { config, configured: true, place, state: State::Absent, failure: None }
     }
 
     pub(super) const fn asked_for(config: ModelConfig) -> Self {
-        Self { config, configured: false, state: State::Absent, failure: None }
+        Self { config, configured: false, place: 0, state: State::Absent, failure: None }
     }
 }
 

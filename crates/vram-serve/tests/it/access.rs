@@ -135,7 +135,7 @@ fn beyond_loopback_there_is_only_tls_and_reads_need_the_token_too() {
     let client = || {
         let named: Address = format!("https://localhost:{}", address.port()).parse().unwrap();
         let named = named.trusting(Some(folder.path().join("cert.pem")));
-        Client::new(named).unwrap().patience(std::time::Duration::from_secs(20))
+        Client::new(named).unwrap().patience(core::time::Duration::from_secs(20))
     };
     let ready: serde_json::Value = client().get("/readyz").unwrap();
     assert_eq!(ready["ready"], true);

@@ -1,7 +1,7 @@
 //! P118: a configuration that is wrong is refused with its line, and nothing is opened or made.
 
+use core::time::Duration;
 use std::path::Path;
-use std::time::Duration;
 
 use vram_serve::{Check, Config, ConfigError};
 
@@ -66,7 +66,7 @@ fn each_mistake_is_named_with_its_line() {
     ] {
         match parse(text) {
             Err(ConfigError::Whole { what, .. }) => {
-                assert!(what.contains(words), "{text:?}: {what}")
+                assert!(what.contains(words), "{text:?}: {what}");
             }
             other => panic!("{text:?}: {other:?}"),
         }

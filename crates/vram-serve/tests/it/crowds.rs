@@ -1,11 +1,11 @@
 //! P116: a crowd gets answers, within the bound, and beyond it a polite refusal; memory stays flat.
 
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
 use std::fs;
 use std::io::Read as _;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use crate::support::{Rig, request, talk, wait};
 

@@ -1,9 +1,9 @@
 //! P113: a lease lasts exactly as long as its connection.
 
+use core::time::Duration;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use vram_serve::client::{Client, Server as Address};
 
@@ -24,7 +24,7 @@ fn what_a_connection_leases_goes_nowhere_until_the_connection_ends() {
         rig.post(&format!("/v1/models/a/{call}"), "").expect_problem(409, "in-use");
     }
     rig.post("/v1/models/a/migrate", "{\"gpu\":1}").expect_problem(409, "in-use");
-    rig.post("/v1/models/a/park", "{\"wait_ms\":50}").expect_problem(409, "timed-out");
+    rig.post("/v1/models/a/park", "{\"wait_ms\":50}").expect_problem(409, "in-use");
     // Others go on, and it can be read and checked.
     rig.post("/v1/models/a/verify", "").expect(200);
     rig.post("/v1/models/b/park", "").expect(200);

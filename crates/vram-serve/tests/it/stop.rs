@@ -1,7 +1,8 @@
 //! P117: a server that is stopped waits for its leases until the deadline, wipes and gives back, says
 //! so, and brings its models back when it is started again.
 
-use std::time::{Duration, Instant};
+use core::time::Duration;
+use std::time::Instant;
 
 use crate::support::{Rig, THREE, folder, read_until, wait};
 

@@ -1,13 +1,15 @@
 //! A server in this process, and a client that sends what a test says, byte for byte.
 
+use core::net::SocketAddr;
+use core::time::Duration;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -91,7 +93,7 @@ impl Rig {
                 FaultDevice::new(Arc::new(inner), FaultPlan::new(u64::from(index)))
             })
             .collect();
-        let open = devices.iter().map(|device| -> Arc<dyn Device> { device.clone() }).collect();
+        let open = devices.iter().map(opened).collect();
         let server = Server::start(config, open).unwrap();
         let Listen::Tcp(tcp) = server.addresses()[0].clone() else { panic!("not TCP") };
         let token = fs::read_to_string(folder.path().join("state/token")).unwrap();
@@ -219,6 +221,10 @@ impl Answer {
     }
 }
 
+fn opened(device: &Arc<FaultDevice>) -> Arc<dyn Device> {
+    Arc::<FaultDevice>::clone(device)
+}
+
 /// A request that closes its connection.
 pub(crate) fn request(method: &str, path: &str, headers: &[&str], body: &str) -> String {
     let mut text = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
@@ -226,10 +232,10 @@ pub(crate) fn request(method: &str, path: &str, headers: &[&str], body: &str) ->
         text += "Host: localhost\r\n";
     }
     for header in headers {
-        text += &format!("{header}\r\n");
+        text.extend([header, "\r\n"]);
     }
     if !body.is_empty() {
-        text += &format!("Content-Length: {}\r\n", body.len());
+        text.extend(["Content-Length: ", &body.len().to_string(), "\r\n"]);
     }
     format!("{text}\r\n{body}")
 }
@@ -239,7 +245,7 @@ pub(crate) fn talk(mut stream: impl Wire, bytes: &[u8]) -> Answer {
     // A server that refuses early does not take all of it.
     let _ = stream.write_all(bytes);
     let mut all = Vec::new();
-    let mut buffer = [0; 65536];
+    let mut buffer = vec![0; 65536];
     loop {
         match stream.read(&mut buffer) {
             Ok(0) | Err(_) => break,

@@ -6,6 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::schema::check;
+use super::served::SCHEMAS;
 use crate::support::{Bench, Ran, blake3, flip};
 
 /// Runs a command with `--json`, and checks its one object on standard output.
@@ -65,7 +66,10 @@ fn every_command_prints_one_object_that_fits_its_schema() {
     let schemas = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned());
-    assert_eq!(schemas.filter(|name| name != "error").collect::<BTreeSet<_>>(), seen);
+    let schemas = schemas
+        // Those of a server and its clients are seen where a server runs.
+        .filter(|name| name != "error" && !SCHEMAS.contains(&name.as_str()));
+    assert_eq!(schemas.collect::<BTreeSet<_>>(), seen);
 }
 
 #[test]
