@@ -6,6 +6,7 @@ mod log;
 mod model;
 mod operator;
 mod plan;
+mod serve;
 pub(crate) mod store;
 
 use std::path::PathBuf;
@@ -19,6 +20,10 @@ pub(crate) use self::log::LogArgs;
 pub(crate) use self::model::LimitArgs;
 pub(crate) use self::operator::{BenchArgs, CompletionsArgs, ManArgs, SoakArgs, ViewArgs};
 pub(crate) use self::plan::PlanArgs;
+pub(crate) use self::serve::{
+    CheckLevel, CtlArgs, CtlCommand, CtlLease, CtlLoad, PsArgs, ServeArgs, StopArgs, ToServer,
+    TopArgs,
+};
 pub(crate) use self::store::{
     CacheArgs, FromArgs, PullArgs, PushArgs, Revision, StoreArgs, StoreCommand, VerifyStoreArgs,
 };
@@ -64,6 +69,10 @@ impl Command {
             Self::Bench(_) => "bench",
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",
+            Self::Serve(_) => "serve",
+            Self::Ps(_) | Self::Top(_) => "ps",
+            Self::Stop(_) => "stop",
+            Self::Ctl(args) => args.command.name(),
         }
     }
 
@@ -87,6 +96,11 @@ impl Command {
             Self::Bench(args) => (args.json, None),
             Self::Completions(args) => (args.json, None),
             Self::Man(args) => (args.json, None),
+            Self::Serve(args) => (args.json, None),
+            Self::Ps(args) => (args.to.json, None),
+            Self::Top(args) => (args.to.json, None),
+            Self::Stop(args) => (args.to.json, None),
+            Self::Ctl(args) => (args.command.to().json, None),
         };
         let stdout_is_taken = output.is_some_and(|path| streams::is_dash(path));
         asked.then_some(Json { command: self.name(), stdout_is_taken })
@@ -134,6 +148,17 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Write the manual pages of every command.
     Man(ManArgs),
+    /// Keep models resident: load them as `vram.toml` says, and serve figures, events, leases and
+    /// control over HTTP until SIGTERM.
+    Serve(ServeArgs),
+    /// List what a server holds.
+    Ps(PsArgs),
+    /// List it again and again.
+    Top(TopArgs),
+    /// Wipe and free a model of a server.
+    Stop(StopArgs),
+    /// Change what a server holds: load, verify, repair, park, wake, migrate, pin, lease, drain.
+    Ctl(CtlArgs),
 }
 
 /// `vram devices`.

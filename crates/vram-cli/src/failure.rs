@@ -6,6 +6,7 @@ mod model;
 mod store;
 
 use core::fmt;
+use std::borrow::Cow;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -69,7 +70,7 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     kind: Kind,
-    code: &'static str,
+    code: Cow<'static, str>,
     what: String,
     hint: Option<String>,
     details: Box<Details>,
@@ -80,7 +81,7 @@ pub(crate) struct Failure {
 pub(crate) struct ErrorObject<'a> {
     exit_code: u8,
     /// A stable name.
-    code: &'static str,
+    code: &'a str,
     /// What, where and how much, in words that may change.
     message: &'a str,
     /// What to do about it.
@@ -92,7 +93,7 @@ impl Failure {
     /// A failure of this kind.
     pub(crate) fn new(kind: Kind, what: impl Into<String>) -> Self {
         let details = Box::default();
-        Self { kind, code: kind.name(), what: what.into(), hint: None, details }
+        Self { kind, code: kind.name().into(), what: what.into(), hint: None, details }
     }
 
     /// A failure of the command line, a file or a key.
@@ -128,8 +129,8 @@ impl Failure {
     }
 
     /// Replaces the stable name.
-    pub(crate) const fn code(mut self, code: &'static str) -> Self {
-        self.code = code;
+    pub(crate) fn code(mut self, code: impl Into<Cow<'static, str>>) -> Self {
+        self.code = code.into();
         self
     }
 
@@ -175,7 +176,7 @@ impl Failure {
     pub(crate) fn object(&self) -> ErrorObject<'_> {
         ErrorObject {
             exit_code: self.kind.code(),
-            code: self.code,
+            code: &self.code,
             message: &self.what,
             next: self.next(),
             details: &self.details,
@@ -235,7 +236,7 @@ impl From<VramError> for Failure {
             _ => Self::by_kind(&error),
         };
         if failure.kind != Kind::Interrupted {
-            failure.code = error.code();
+            failure.code = error.code().into();
         }
         failure.details = Box::new(Details::of(&error));
         failure

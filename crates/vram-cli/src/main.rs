@@ -26,7 +26,7 @@ use clap::Parser as _;
 
 use crate::args::{Cli, Command};
 use crate::commands::operator::{bench, manual, soak, view};
-use crate::commands::{demo, devices, image, inspect, keys, load, plan, store, verify};
+use crate::commands::{demo, devices, image, inspect, keys, load, plan, serve, store, verify};
 use crate::output::{Json, Output};
 
 fn main() -> ExitCode {
@@ -68,6 +68,11 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(args, &mut output),
         Command::Completions(args) => manual::completions(args, &mut output),
         Command::Man(args) => manual::man(args, &mut output),
+        Command::Serve(args) => serve::run(args, &mut output),
+        Command::Ps(args) => serve::ps::ps(args, &mut output),
+        Command::Top(args) => serve::ps::top(args, &mut output),
+        Command::Stop(args) => serve::ctl::stop(args, &mut output),
+        Command::Ctl(args) => serve::ctl::run(args, &mut output),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -49,6 +49,7 @@ const FOLDERS: &[(&str, &str)] = &[
     ("gpu:", "crates/vram-gpu/tests/"),
     ("facade:", "crates/vram-residency/tests/"),
     ("store:", "crates/vram-store/tests/"),
+    ("serve:", "crates/vram-serve/tests/"),
     ("suite:", "tests/tests/"),
     ("rigs:", "tests/testkit/rigs/src/"),
     ("python:", "crates/vram-py/tests/"),

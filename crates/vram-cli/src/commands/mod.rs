@@ -10,5 +10,6 @@ mod load_images;
 pub(crate) mod operator;
 pub(crate) mod plan;
 pub(crate) mod results;
+pub(crate) mod serve;
 pub(crate) mod store;
 pub(crate) mod verify;

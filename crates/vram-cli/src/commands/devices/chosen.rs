@@ -114,6 +114,11 @@ impl Devices {
         self.open.iter_mut().map(wrap).collect()
     }
 
+    /// The devices themselves, for a server, which sets their budgets by its configuration.
+    pub(crate) fn into_open(self) -> Vec<Arc<dyn Device>> {
+        self.open
+    }
+
     /// A manager's builder over these devices. Other programs may use a card too, so the budget of
     /// a card is `needed`, and never more than nine tenths of its free memory.
     pub(crate) fn builder(&mut self, needed: ByteLen) -> Result<VramManagerBuilder, Failure> {

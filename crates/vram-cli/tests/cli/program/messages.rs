@@ -219,6 +219,22 @@ const LINES: &[&str] = &[
     "VRAM bench --size 0",
     "VRAM completions tcsh",
     "VRAM man --out content",
+    // Servers and their clients.
+    "VRAM serve --config missing.toml",
+    "VRAM serve --config empty",
+    "VRAM serve --config bad.toml",
+    "VRAM serve --config open.toml",
+    "VRAM serve --config no-key.toml",
+    "VRAM serve --config no-model.toml --check",
+    "VRAM serve --config bad-token.toml",
+    "VRAM serve --config no-listen.toml",
+    "VRAM ps --server nowhere",
+    "VRAM ps --server unix:/nowhere/serve.sock",
+    "VRAM ps --server https://localhost:1",
+    "VRAM ctl park m --server 127.0.0.1:1 --token-file missing",
+    "VRAM ctl park m --server 127.0.0.1:1 --token-file key",
+    "VRAM ctl migrate m",
+    "VRAM ctl verify m --server 127.0.0.1:1 --patience soon",
 ];
 
 /// Command lines that fail for the sake of a GPU; `CUDA` is the driver with the cards after it.
@@ -277,6 +293,17 @@ fn prepare(bench: &Bench) {
     stores(bench);
     bench.run(["demo", "--size", "2MiB", "--snapshot", "snapshot"]).expect_code(0);
     sets(bench);
+    let device = "[[device]]\ndevice = \"host:1MiB\"\n";
+    for (name, text) in [
+        ("bad.toml", "[[device]]\ndevice = \"host:1MiB\"\nbudgt = 1\n".to_owned()),
+        ("open.toml", format!("listen = \"0.0.0.0:80\"\n{device}")),
+        ("no-key.toml", format!("token_file = \"key\"\n{device}[key]\nfile = \"missing\"\n")),
+        ("no-model.toml", format!("{device}[[model]]\nname = \"m\"\npath = \"missing\"\n")),
+        ("bad-token.toml", format!("token_file = \"public\"\n{device}")),
+        ("no-listen.toml", format!("listen = \"unix:/dev/null\"\ntoken_file = \"key\"\n{device}")),
+    ] {
+        bench.write(name, text);
+    }
     let zeros = "0".repeat(64);
     for (name, text) in [
         (

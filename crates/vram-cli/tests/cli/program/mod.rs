@@ -4,5 +4,6 @@ mod json;
 mod keys;
 mod messages;
 pub(crate) mod schema;
+mod served;
 mod streams;
 mod terminal;

@@ -1,0 +1,124 @@
+//! `vram serve`: a server from its configuration to its report.
+
+pub(crate) mod ctl;
+pub(crate) mod ps;
+
+use std::path::PathBuf;
+use std::process;
+
+use tracing_subscriber::EnvFilter;
+use vram_residency::ByteLen;
+use vram_serve::config::default_config;
+use vram_serve::{Check, Config, ConfigError, ServeError, Server};
+
+use super::devices::Devices;
+use crate::args::ServeArgs;
+use crate::failure::{Failure, Kind};
+use crate::output::{Output, note};
+
+/// Serves until a signal or a drain ends it, or checks the configuration.
+pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> Result<(), Failure> {
+    let file = args.config.clone().unwrap_or_else(default_config);
+    let config = Config::read(&file).map_err(|error| wrong_config(&error))?;
+    if args.check {
+        return check(&config, output);
+    }
+    log();
+    let specs: Vec<_> = config.devices.iter().map(|device| device.device).collect();
+    let devices = Devices::open(&specs, ByteLen::ZERO)?;
+    output.set_cards(devices.infos());
+    let key = config.key.to_string();
+    let token_file: PathBuf = config.token_file();
+    let server = Server::start(config, devices.into_open()).map_err(refused)?;
+    let stopper = server.stopper();
+    let mut signals = 0_u32;
+    ctrlc::set_handler(move || {
+        signals = signals.saturating_add(1);
+        match signals {
+            1 => stopper.drain(),
+            2 => stopper.now(),
+            _ => process::exit(i32::from(Kind::Interrupted.code())),
+        }
+    })
+    .map_err(|error| Failure::input(format!("cannot watch for signals: {error}")))?;
+    for address in server.addresses() {
+        output.line(format!("listens on {address}"))?;
+    }
+    let made = if server.token_is_new() { "made just now" } else { "there already" };
+    output.line(format!("token      {} ({made})", token_file.display()))?;
+    output.line(format!("key        {key}"))?;
+    let report = server.run();
+    if report.complete {
+        output.json(&report)?;
+        return output.line(format!("ended: {report}"));
+    }
+    let failure = Failure::new(Kind::Device, format!("not all was given back: {report}"))
+        .code("not-returned")
+        .hint("the driver frees what is left when this process ends; look at the card first");
+    output.json_failed(&report, &failure)?;
+    Err(failure)
+}
+
+/// What the server does is told on standard error, if `RUST_LOG` does not say otherwise.
+fn log() {
+    let filter = EnvFilter::new("warn,vram_serve=info");
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init();
+}
+
+fn check(config: &Config, output: &mut Output) -> Result<(), Failure> {
+    let check = Check::of(config);
+    output.set_schema("serve-check");
+    for line in check.to_string().lines() {
+        output.line(line)?;
+    }
+    if check.usable {
+        return output.json(&check);
+    }
+    let model = check.models.iter().find_map(|model| {
+        let problem = model.problem.as_ref()?;
+        Some(format!("model {}: {}", model.name, problem.message))
+    });
+    let what = check.problems.first().cloned().or(model).unwrap_or_default();
+    let failure = Failure::input(what).code("config").hint("mend the configuration or the file");
+    output.json_failed(&check, &failure)?;
+    Err(failure)
+}
+
+fn wrong_config(error: &ConfigError) -> Failure {
+    let failure = Failure::input(error.to_string()).code("config");
+    match error {
+        ConfigError::Io { .. } => {
+            failure.hint("name it with --config, or copy the example in crates/vram-serve")
+        }
+        _ => failure.hint("mend that line; `vram serve --check` reads it again"),
+    }
+}
+
+fn refused(error: ServeError) -> Failure {
+    match error {
+        ServeError::Manager(error) => error.into(),
+        ServeError::Key(error) => error.into(),
+        ServeError::Token(error) => {
+            let code = "token";
+            let hint = "give another token_file, or remove that one: it is made at the start";
+            Failure::input(format!("token: {error}")).code(code).hint(hint)
+        }
+        error @ ServeError::Bind { .. } => Failure::input(error.to_string())
+            .code("listen")
+            .hint("stop what listens there, or give another address in `listen`"),
+        error @ ServeError::Tls { .. } => Failure::input(error.to_string())
+            .code("tls")
+            .hint("give a certificate and its key in PEM"),
+        other => Failure::new(Kind::Device, other.to_string())
+            .hint("raise the limits of this user (ulimit)"),
+    }
+}
+
+/// Tells something that is no result, while JSON may be asked for.
+pub(super) fn tell(text: &str) {
+    note(text);
+}

@@ -1,0 +1,221 @@
+//! The program as a server and as its clients: `vram serve`, `ps`, `top`, `stop`, `ctl`.
+
+use core::time::Duration;
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command};
+use std::thread;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::schema::check;
+use crate::support::{Bench, Ran};
+
+/// The schemas of the commands here.
+pub(crate) const SCHEMAS: [&str; 9] = [
+    "ctl-drain",
+    "ctl-lease",
+    "ctl-model",
+    "ctl-repair",
+    "ctl-verify",
+    "ps",
+    "serve",
+    "serve-check",
+    "stop",
+];
+
+/// A server that runs in the folder of a bench.
+struct Served<'b> {
+    bench: &'b Bench,
+    server: Option<Child>,
+}
+
+const CONFIG: &str = "
+token_file = \"token\"
+drain = \"20s\"
+[[device]]
+device = \"host:16MiB\"
+[[device]]
+device = \"host:16MiB\"
+[[model]]
+name = \"a\"
+path = \"a.safetensors\"
+gpu = 0
+[[model]]
+name = \"b\"
+path = \"b.safetensors\"
+gpu = 1
+[[model]]
+name = \"c\"
+path = \"c.safetensors\"
+pin = true
+";
+
+impl<'b> Served<'b> {
+    fn start(bench: &'b Bench, more: &[&str]) -> Self {
+        for name in ["a", "b", "c"] {
+            bench.model(&format!("{name}.safetensors"), 1500);
+        }
+        let socket = bench.path("serve.sock");
+        bench.write("vram.toml", format!("listen = \"unix:{}\"{CONFIG}", socket.display()));
+        let mut command = bench.command([&["serve"], more].concat());
+        let mut child = command.spawn().unwrap();
+        if more.is_empty() {
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            assert!(lines.next().unwrap().unwrap().starts_with("listens on unix:"));
+            // What comes later is read to its end, so that the server does not wait for it.
+            thread::spawn(move || lines.for_each(drop));
+        }
+        let served = Self { bench, server: Some(child) };
+        served.wait(|document| document["ready"] == true);
+        served
+    }
+
+    /// A command that talks to the server.
+    fn command(&self, line: &str) -> Command {
+        let mut command = self.bench.command(line.split(' '));
+        command
+            .env("VRAM_SERVER", format!("unix:{}", self.bench.path("serve.sock").display()))
+            .env("VRAM_TOKEN_FILE", self.bench.path("token"));
+        command
+    }
+
+    fn run(&self, line: &str) -> Ran {
+        Ran::of(self.command(line).output().unwrap())
+    }
+
+    #[track_caller]
+    fn json(&self, line: &str) -> (String, Value) {
+        check(&self.run(&format!("{line} --json")).expect_code(0).stdout)
+    }
+
+    /// Waits until the listing is so.
+    #[track_caller]
+    fn wait(&self, is_so: impl Fn(&Value) -> bool) {
+        let start = Instant::now();
+        loop {
+            let ran = self.run("ps --json");
+            if ran.code == Some(0) && is_so(&check(&ran.stdout).1) {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_mins(1), "{} {}", ran.stdout, ran.stderr);
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.server.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    fn ended(mut self) -> Ran {
+        Ran::of(self.server.take().unwrap().wait_with_output().unwrap())
+    }
+}
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+    }
+}
+
+#[test]
+fn a_server_is_listed_changed_and_drained_by_commands_and_each_answers_by_its_schema() {
+    let bench = Bench::new();
+    let mut seen = BTreeSet::new();
+    let served = Served::start(&bench, &["--json"]);
+    let (name, document) = served.json("ps");
+    assert_eq!(document["models"].as_array().unwrap().len(), 3);
+    seen.insert(name);
+    for (line, member, value) in [
+        ("ctl verify a --level full", "sound", Value::from(true)),
+        ("ctl repair a", "segments", 0.into()),
+        ("ctl park a", "state", "parked".into()),
+        ("ctl wake a --gpu 1", "state", "resident".into()),
+        ("ctl migrate a --gpu 0", "state", "resident".into()),
+        ("ctl pin a", "pinned", true.into()),
+        ("ctl unpin a", "pinned", false.into()),
+        ("stop a", "wiped", true.into()),
+        ("ctl load a --priority 3", "priority", 3.into()),
+        ("ctl load d b.safetensors --protection authenticated", "configured", false.into()),
+        ("stop d --wait 1s", "model", "d".into()),
+        ("top --count 2 --every 10ms", "ready", true.into()),
+    ] {
+        let (name, document) = served.json(line);
+        assert_eq!(document[member], value, "{line}: {document}");
+        seen.insert(name);
+    }
+    let (name, check) = check(&bench.run(["serve", "--check", "--json"]).expect_code(0).stdout);
+    assert_eq!(check["usable"], true);
+    seen.insert(name);
+    // People read the same.
+    let shown = served.run("ps").expect_code(0).stdout;
+    assert!(shown.starts_with("ready\n") && shown.contains("resident"), "{shown}");
+    assert!(served.run("ctl verify b").expect_code(0).stdout.starts_with("b: sound"));
+
+    // A worker that lets go when it is told.
+    let worker = served.command("ctl lease b --holder w --json").spawn().unwrap();
+    served.wait(|document| document["leases"].as_array().unwrap().len() == 1);
+    served.run("stop b").expect_error(2, &["is in use", "GET /v1/leases"]);
+    let (name, report) = served.json("ctl drain --deadline 300ms");
+    assert_eq!((&report["complete"], &report["leases_cut"]), (&true.into(), &1.into()));
+    seen.insert(name);
+    let cut = Ran::of(worker.wait_with_output().unwrap()).expect_code(0);
+    let (name, document) = super::schema::check(&cut.stdout);
+    assert!(document["last"].as_str().unwrap().contains("cut"), "{document}");
+    seen.insert(name);
+    let ended = served.ended().expect_code(0);
+    seen.insert(super::schema::check(&ended.stdout).0);
+    assert_eq!(seen, SCHEMAS.iter().map(|&name| name.to_owned()).collect());
+}
+
+#[test]
+fn sigterm_drains_reports_and_exits_0_and_a_worker_that_was_killed_is_not_waited_for() {
+    let bench = Bench::new();
+    let served = Served::start(&bench, &["--json"]);
+    let mut dead = served.command("ctl lease a --holder dead").spawn().unwrap();
+    let mut slow = served.command("ctl lease b --holder slow").spawn().unwrap();
+    served.wait(|document| document["leases"].as_array().unwrap().len() == 2);
+    // SIGKILL: its connection is all that tells of it.
+    dead.kill().unwrap();
+    dead.wait().unwrap();
+    served.wait(|document| document["leases"].as_array().unwrap().len() == 1);
+    served.run("stop a").expect_code(0);
+
+    served.signal("-TERM");
+    served.wait(|document| document["draining"] == true);
+    served.run("ctl park c").expect_error(2, &["being stopped"]);
+    let start = Instant::now();
+    slow.kill().unwrap();
+    slow.wait().unwrap();
+    let ended = served.ended().expect_code(0);
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    let (_, report) = check(&ended.stdout);
+    assert_eq!((&report["complete"], &report["leases_cut"]), (&true.into(), &0.into()));
+    assert!(!bench.path("serve.sock").exists());
+}
+
+#[test]
+fn a_server_that_is_killed_is_started_again_and_has_its_models_back() {
+    let bench = Bench::new();
+    let served = Served::start(&bench, &[]);
+    let token = std::fs::read(bench.path("token")).unwrap();
+    served.signal("-KILL");
+    drop(served);
+    let again = Served::start(&bench, &[]);
+    assert_eq!(std::fs::read(bench.path("token")).unwrap(), token);
+    assert_eq!(again.json("ps").1["models"][2]["pinned"], true);
+    // Two signals: the second does not wait.
+    let worker = again.command("ctl lease a").spawn().unwrap();
+    again.wait(|document| document["leases"].as_array().unwrap().len() == 1);
+    again.signal("-TERM");
+    again.wait(|document| document["draining"] == true);
+    again.signal("-TERM");
+    let ended = again.ended().expect_code(0);
+    assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
+    Ran::of(worker.wait_with_output().unwrap()).expect_code(0);
+}

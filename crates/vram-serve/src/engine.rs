@@ -1,0 +1,183 @@
+//! What the server keeps: the manager, and a slot for each model that it knows by name.
+
+pub(crate) mod calls;
+pub(crate) mod leases;
+pub(crate) mod repair;
+mod slot;
+pub(crate) mod view;
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vram_residency::{
+    Device, Lru, OnEviction, ParkedModel, Priority, ScrubOptions, ScrubRate, Scrubber, SealKey,
+    VramManager,
+};
+
+use self::leases::Leases;
+use self::slot::{Slot, State};
+use crate::config::{Config, EvictionConfig, ModelConfig, ScrubConfig};
+use crate::feed::{Feed, Own};
+use crate::lane::Lane;
+use crate::problem::Problem;
+use crate::server::ServeError;
+
+/// What the server keeps. Its calls block: they run in a [`Lane`].
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) manager: VramManager,
+    pub(crate) feed: Feed,
+    pub(crate) leases: Leases,
+    /// Loads, checks and moves.
+    pub(crate) heavy: Lane,
+    /// Calls that touch no bytes: leases, pins, frees.
+    pub(crate) light: Lane,
+    models: Mutex<BTreeMap<String, Slot>>,
+    /// Models that were parked to make room, until their slots have them.
+    evicted: Mutex<Vec<ParkedModel>>,
+    scrubber: Mutex<Option<Scrubber>>,
+    draining: AtomicBool,
+}
+
+/// Calls that wait for a light one: each is short.
+const LIGHT_WAITING: usize = 256;
+/// Light calls that run at the same time.
+const LIGHT: usize = 4;
+
+impl Engine {
+    /// Builds the manager over these devices, and starts the scrubber.
+    pub(crate) fn new(
+        config: &Config,
+        devices: Vec<Arc<dyn Device>>,
+        key: SealKey,
+    ) -> Result<Self, ServeError> {
+        let limits = &config.limits;
+        let feed = Feed::new(limits.events_kept);
+        let mut builder = VramManager::builder().devices(devices).key(key).event_sink(feed.clone());
+        for (gpu, device) in (0..).zip(&config.devices) {
+            if let Some(budget) = device.budget {
+                builder = builder.budget(gpu, budget.budget());
+            }
+            if let Some(headroom) = device.headroom {
+                builder = builder.headroom(gpu, headroom);
+            }
+        }
+        builder = match config.eviction {
+            EvictionConfig::Never => builder,
+            EvictionConfig::Priority => builder.eviction(Priority).on_eviction(OnEviction::Park),
+            EvictionConfig::Lru => builder.eviction(Lru).on_eviction(OnEviction::Park),
+        };
+        let manager = builder.build()?;
+        let scrubber = match &config.scrub {
+            Some(scrub) => Some(manager.start_scrubber(ScrubOptions::new(rate(scrub)))?),
+            None => None,
+        };
+        let models = config.models.iter().cloned().enumerate();
+        let slots = models.map(|(place, model)| Slot::configured(place, model));
+        Ok(Self {
+            manager,
+            feed,
+            leases: Leases::new(limits.leases),
+            heavy: Lane::new(limits.calls, limits.calls_waiting).map_err(ServeError::System)?,
+            light: Lane::new(LIGHT, LIGHT_WAITING).map_err(ServeError::System)?,
+            models: Mutex::new(slots.map(|slot| (slot.config.name.clone(), slot)).collect()),
+            evicted: Mutex::default(),
+            scrubber: Mutex::new(scrubber),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// The slots. Held for moments only, never during a call of the manager.
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses a control call once the server is being stopped.
+    pub(crate) fn check_open(&self) -> Result<(), Problem> {
+        if self.is_draining() { Err(Problem::draining()) } else { Ok(()) }
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Takes no more control calls from now on. False if that was so before.
+    pub(crate) fn begin_draining(&self, deadline: core::time::Duration) -> bool {
+        let first = !self.draining.swap(true, Ordering::SeqCst);
+        if first {
+            let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+            self.feed.tell(&Own::Draining { deadline_ms });
+        }
+        first
+    }
+
+    /// Cancels all loads that are under way, and drops what is parked: for a server that ends.
+    pub(crate) fn let_go(&self) {
+        let mut parked = Vec::new();
+        for slot in self.slots().values_mut() {
+            match core::mem::replace(&mut slot.state, State::Absent) {
+                State::Busy { doing, cancel } => {
+                    cancel.cancel();
+                    slot.state = State::Busy { doing, cancel };
+                }
+                State::Parked(model) => parked.push(model),
+                State::Absent | State::Resident(_) => {}
+            }
+        }
+        self.collect_evicted();
+        parked.append(&mut self.lock_evicted());
+        // Wiping host memory takes a while: not under the lock of the slots.
+        drop(parked);
+        drop(self.scrubber.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Cancels the load of a model, if one is under way.
+    pub(crate) fn cancel(&self, name: &str) {
+        if let Some(State::Busy { doing: "loading", cancel }) =
+            self.slots().get(name).map(|slot| &slot.state)
+        {
+            cancel.cancel();
+        }
+    }
+
+    fn lock_evicted(&self) -> MutexGuard<'_, Vec<ParkedModel>> {
+        self.evicted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the models that were parked to make room to their slots.
+    pub(crate) fn collect_evicted(&self) {
+        let mut fresh = self.manager.take_evicted_models();
+        let mut waiting = self.lock_evicted();
+        waiting.append(&mut fresh);
+        if waiting.is_empty() {
+            return;
+        }
+        let mut slots = self.slots();
+        let all = core::mem::take(&mut *waiting);
+        for model in all {
+            match slots.get_mut(&*model.model_id) {
+                Some(slot) if matches!(slot.state, State::Resident(_)) => {
+                    slot.state = State::Parked(model);
+                }
+                // A call on the model is under way: its slot has room when that call has ended.
+                Some(_) | None => waiting.push(model),
+            }
+        }
+    }
+
+    /// The configured models, in the order of the configuration.
+    pub(crate) fn configured(&self) -> Vec<ModelConfig> {
+        let slots = self.slots();
+        let mut configured: Vec<_> = slots.values().filter(|slot| slot.configured).collect();
+        configured.sort_by_key(|slot| slot.place);
+        configured.into_iter().map(|slot| slot.config.clone()).collect()
+    }
+}
+
+fn rate(scrub: &ScrubConfig) -> ScrubRate {
+    match (scrub.within, scrub.bytes_per_second) {
+        (Some(within), _) => ScrubRate::Within(within),
+        (None, rate) => ScrubRate::BytesPerSecond(rate.unwrap_or_default().get()),
+    }
+}

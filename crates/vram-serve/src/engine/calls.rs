@@ -1,0 +1,319 @@
+//! The control calls: load, verify, park, wake, migrate, pin, free. Each blocks.
+
+use core::time::Duration;
+use std::path::{Path, PathBuf};
+
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use vram_residency::{AdmitRequest, GpuChoice, ModelFiles, Verify, WakeModelRequest};
+
+use super::Engine;
+use super::slot::{Slot, State};
+use crate::config::{ModelConfig, ProtectionConfig};
+use crate::feed::Own;
+use crate::problem::Problem;
+
+/// What a load asks for. A configured model needs none of it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct LoadRequest {
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) gpu: Option<u32>,
+    pub(crate) pin: Option<bool>,
+    pub(crate) priority: Option<u32>,
+    pub(crate) protection: Option<ProtectionConfig>,
+}
+
+/// What a verification asks for.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct VerifyRequest {
+    pub(crate) level: Level,
+}
+
+/// How much a verification checks.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Level {
+    /// Every tag of every segment.
+    #[default]
+    Segments,
+    /// The digest of the content too.
+    Full,
+}
+
+/// Where a model is to go, and how long the call waits for its leases.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct MoveRequest {
+    pub(crate) gpu: Option<u32>,
+    pub(crate) wait_ms: Option<u64>,
+}
+
+/// How long a call waits for the leases of a model. Without it, a leased model is refused at once; calls
+/// that read the model, such as the scrubber's, are waited for.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct WaitRequest {
+    pub(crate) wait_ms: Option<u64>,
+}
+
+/// What a verification found.
+#[derive(Debug, Serialize)]
+pub(crate) struct Verified {
+    pub(crate) model: String,
+    pub(crate) sound: bool,
+    pub(crate) shards: usize,
+    pub(crate) checked_bytes: u64,
+    pub(crate) altered: Vec<AlteredShard>,
+}
+
+/// A shard that is not what was sealed.
+#[derive(Debug, Serialize)]
+pub(crate) struct AlteredShard {
+    pub(crate) tensor: String,
+    pub(crate) shard: String,
+    pub(crate) segments: usize,
+}
+
+/// What a free gave back.
+#[derive(Debug, Serialize)]
+pub(crate) struct Freed {
+    pub(crate) model: String,
+    pub(crate) shards: usize,
+    pub(crate) bytes: u64,
+    pub(crate) wiped: bool,
+}
+
+impl Engine {
+    /// Makes a model resident. A failure is kept for listings, and told as an event.
+    pub(crate) fn load(&self, name: &str, request: &LoadRequest) -> Result<(), Problem> {
+        self.check_open()?;
+        let config = self.config_for(name, request)?;
+        let turn = self.turn(name, "loading")?;
+        if !matches!(turn.before(), State::Absent) {
+            return Err(super::slot::not_resident(name, turn.before()));
+        }
+        let loaded = files_of(&config).and_then(|files| {
+            let gpus = config.gpu.map_or(GpuChoice::MostRoomFirst, GpuChoice::One);
+            let admit = AdmitRequest::new(&config.name, gpus)
+                .protection(config.protection.into())
+                .priority(config.priority)
+                .pinned(config.pin)
+                .cancel(turn.cancel.clone());
+            Ok(self.manager.admit(admit, files.plan(), &files)?)
+        });
+        match loaded {
+            Ok(model) => {
+                turn.note(None);
+                turn.end(State::Resident(model));
+                Ok(())
+            }
+            Err(problem) => {
+                let (code, message) = (&*problem.code, &*problem.message);
+                self.feed.tell(&Own::LoadFailed { model: name, code, message });
+                turn.note(Some(problem.clone()));
+                turn.end(State::Absent);
+                Err(problem)
+            }
+        }
+    }
+
+    /// The configuration of a model that is to be loaded, which becomes that of its slot.
+    fn config_for(&self, name: &str, request: &LoadRequest) -> Result<ModelConfig, Problem> {
+        let mut slots = self.slots();
+        let LoadRequest { path, files, gpu, pin, priority, protection } = request.clone();
+        let named = path.is_some() || !files.is_empty();
+        if let Some(file) = path.iter().chain(&files).find(|file| !file.is_absolute()) {
+            let message = format!("the path {} is not absolute", file.display());
+            return Err(Problem::bad_request(message));
+        }
+        let known = slots.get(name);
+        let mut config = match known {
+            Some(slot) => slot.config.clone(),
+            None if named => ModelConfig {
+                name: name.to_owned(),
+                path: None,
+                files: Vec::new(),
+                gpu: None,
+                pin: false,
+                priority: 0,
+                protection: ProtectionConfig::default(),
+            },
+            None => return Err(Problem::no_such_model(name)),
+        };
+        if named {
+            (config.path, config.files) = (path, files);
+        }
+        config.gpu = gpu.or(config.gpu);
+        config.pin = pin.unwrap_or(config.pin);
+        config.priority = priority.unwrap_or(config.priority);
+        config.protection = protection.unwrap_or(config.protection);
+        let devices = usize::try_from(self.manager.gpu_count()).unwrap_or(usize::MAX);
+        config.check(devices).map_err(Problem::bad_request)?;
+        let count = slots.len();
+        match slots.get_mut(name) {
+            // What a slot is loaded from is what it is repaired from.
+            Some(slot) if matches!(slot.state, State::Absent) => slot.config = config.clone(),
+            Some(_) => {}
+            None if count >= MODELS_MAX => {
+                return Err(Problem::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "limit-exceeded",
+                    format!("{MODELS_MAX} models are known"),
+                    "free some first",
+                ));
+            }
+            None => {
+                slots.insert(name.to_owned(), Slot::asked_for(config.clone()));
+            }
+        }
+        Ok(config)
+    }
+
+    /// Checks a model where it lies. An alteration is a result, not a failure.
+    pub(crate) fn verify(&self, name: &str, request: VerifyRequest) -> Result<Verified, Problem> {
+        let model = self.resident(name)?;
+        let level = match request.level {
+            Level::Segments => Verify::Segments,
+            Level::Full => Verify::Full,
+        };
+        let verdict = self.manager.verify_model(&model, level)?;
+        let pieces = model.pieces.iter().zip(&verdict.shards);
+        let altered = pieces.filter(|(_, one)| !one.sound).map(|(piece, one)| AlteredShard {
+            tensor: piece.piece.name.clone(),
+            shard: one.shard_id.to_string(),
+            segments: one.altered.len(),
+        });
+        Ok(Verified {
+            model: name.to_owned(),
+            sound: verdict.sound,
+            shards: verdict.shards.len(),
+            altered: altered.collect(),
+            checked_bytes: verdict
+                .shards
+                .iter()
+                .fold(0, |sum, one| sum.saturating_add(one.checked_bytes.get())),
+        })
+    }
+
+    /// Moves a model to host memory.
+    pub(crate) fn park(&self, name: &str, request: WaitRequest) -> Result<(), Problem> {
+        let turn = self.turn(name, "parking")?;
+        let model = turn.resident()?;
+        let parked = match request.wait_ms.map(Duration::from_millis) {
+            Some(wait) => self.manager.park_model_within(model, wait)?,
+            None => self.manager.park_model(model)?,
+        };
+        turn.end(State::Parked(parked));
+        Ok(())
+    }
+
+    /// Moves a parked model back.
+    pub(crate) fn wake(&self, name: &str, request: MoveRequest) -> Result<(), Problem> {
+        let mut turn = self.turn(name, "waking")?;
+        let gpus = request.gpu.map_or(GpuChoice::MostRoomFirst, GpuChoice::One);
+        let parked = turn.take_parked()?;
+        match self.manager.wake_model_with(parked, WakeModelRequest::new(gpus).evicts(true)) {
+            Ok(model) => {
+                turn.end(State::Resident(model));
+                Ok(())
+            }
+            Err(failed) => {
+                let (parked, error) = failed.into_parts();
+                turn.end(State::Parked(parked));
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Moves a model to another device.
+    pub(crate) fn migrate(&self, name: &str, request: MoveRequest) -> Result<(), Problem> {
+        let gpu = request.gpu.ok_or_else(|| Problem::bad_request("gpu is missing"))?;
+        let turn = self.turn(name, "migrating")?;
+        let model = turn.resident()?;
+        let moved = match request.wait_ms.map(Duration::from_millis) {
+            Some(wait) => self.manager.migrate_model_within(model, gpu, wait)?,
+            None => self.manager.migrate_model(model, gpu)?,
+        };
+        turn.end(State::Resident(moved));
+        Ok(())
+    }
+
+    /// Pins a model, or unpins it.
+    pub(crate) fn set_pinned(&self, name: &str, pinned: bool) -> Result<(), Problem> {
+        let model = self.resident(name)?;
+        if pinned {
+            self.manager.pin_model(&model)?;
+        } else {
+            self.manager.unpin_model(&model)?;
+        }
+        Ok(())
+    }
+
+    /// Frees a model, wherever it is. One that is absent already is no failure: a client that lost
+    /// the answer asks again.
+    pub(crate) fn free(&self, name: &str, request: WaitRequest) -> Result<Freed, Problem> {
+        let mut turn = self.turn(name, "freeing")?;
+        let mut freed = Freed { model: name.to_owned(), shards: 0, bytes: 0, wiped: true };
+        match turn.before() {
+            State::Resident(model) => {
+                let receipts = match request.wait_ms.map(Duration::from_millis) {
+                    Some(wait) => self.manager.free_model_within(model, wait)?,
+                    None => self.manager.free_model(model)?,
+                };
+                freed.shards = receipts.len();
+                freed.wiped = receipts.iter().all(|receipt| receipt.wiped);
+                freed.bytes =
+                    receipts.iter().fold(0, |sum, receipt| sum.saturating_add(receipt.bytes.get()));
+            }
+            State::Parked(_) => {
+                let parked = turn.take_parked()?;
+                freed.shards = parked.pieces.len();
+                drop(parked);
+            }
+            State::Absent | State::Busy { .. } => {}
+        }
+        turn.forget();
+        Ok(freed)
+    }
+}
+
+/// Models that a server knows at the same time.
+const MODELS_MAX: usize = 4096;
+
+/// Opens the files of a model.
+pub(crate) fn files_of(config: &ModelConfig) -> Result<ModelFiles, Problem> {
+    let files = match &config.path {
+        Some(path) if path.is_dir() => files_in(path)?,
+        Some(path) => vec![path.clone()],
+        None => config.files.clone(),
+    };
+    Ok(ModelFiles::open(files)?)
+}
+
+/// The safetensors files of a folder, in the order of their names.
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>, Problem> {
+    let unusable = |what: String| {
+        Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "model-file",
+            format!("{}: {what}", folder.display()),
+            "give a folder with .safetensors files, or the files themselves",
+        )
+    };
+    let entries = std::fs::read_dir(folder).map_err(|error| unusable(error.to_string()))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| unusable(error.to_string()))?.path();
+        if path.extension().is_some_and(|extension| extension == "safetensors") {
+            files.push(path);
+        }
+    }
+    if files.is_empty() {
+        return Err(unusable("no .safetensors file lies there".to_owned()));
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,173 @@
+//! Leases by connection: a worker that goes, or dies, gives its leases back with its connection.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use vram_residency::{Lease, ModelHandle};
+
+use super::Engine;
+use crate::feed::Own;
+use crate::problem::Problem;
+
+/// What a lease asks for.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LeaseRequest {
+    pub(crate) model: String,
+    /// Who holds it, for listings: at most 256 bytes.
+    #[serde(default)]
+    pub(crate) holder: String,
+    /// Whether the answer lists the shards.
+    #[serde(default)]
+    pub(crate) shards: bool,
+}
+
+/// All leases by connection.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    places: Arc<Semaphore>,
+    most: usize,
+    all: Mutex<All>,
+}
+
+#[derive(Debug, Default)]
+struct All {
+    last: u64,
+    held: BTreeMap<u64, Noted>,
+}
+
+#[derive(Debug)]
+struct Noted {
+    model: String,
+    holder: String,
+    since: Instant,
+}
+
+/// One lease, as listings show it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shown {
+    pub(crate) lease: u64,
+    pub(crate) model: String,
+    pub(crate) holder: String,
+    pub(crate) age_ms: u64,
+}
+
+/// A model that a connection holds. Dropped, it is given back, listed no more, and told.
+#[derive(Debug)]
+pub(crate) struct Held {
+    engine: Arc<Engine>,
+    pub(crate) number: u64,
+    /// How it ended, for the event.
+    pub(crate) how: &'static str,
+    model: ModelHandle,
+    leases: Vec<Lease>,
+    _place: OwnedSemaphorePermit,
+}
+
+/// A shard of a leased model.
+#[derive(Debug, Serialize)]
+pub(crate) struct LeasedShard {
+    tensor: String,
+    part: u32,
+    shard: String,
+    gpu: u32,
+    bytes: u64,
+}
+
+impl Leases {
+    pub(crate) fn new(most: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(most)), most, all: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.lock().held.len()
+    }
+
+    /// All leases, the oldest first.
+    pub(crate) fn list(&self) -> Vec<Shown> {
+        let now = Instant::now();
+        let all = self.lock();
+        let shown = all.held.iter().map(|(number, noted)| Shown {
+            lease: *number,
+            model: noted.model.clone(),
+            holder: noted.holder.clone(),
+            age_ms: u64::try_from(now.saturating_duration_since(noted.since).as_millis())
+                .unwrap_or(u64::MAX),
+        });
+        shown.collect()
+    }
+}
+
+impl Engine {
+    /// Leases all shards of a model for a connection. Authenticated shards that no check has seen yet
+    /// are verified first.
+    pub(crate) fn lease(self: &Arc<Self>, request: &LeaseRequest) -> Result<Held, Problem> {
+        /// A name in a listing.
+        const HOLDER_MAX: usize = 256;
+
+        let holder = &*request.holder;
+        if holder.len() > HOLDER_MAX || holder.chars().any(char::is_control) {
+            return Err(Problem::bad_request(format!(
+                "a holder has at most {HOLDER_MAX} bytes and no control characters"
+            )));
+        }
+        let leases = &self.leases;
+        let place = Arc::clone(&leases.places).try_acquire_owned().map_err(|_full| {
+            let message = format!("{} leases by connection are held", leases.most);
+            let next = "end some, or raise leases in [limits]";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-leases", message, next)
+                .retry_in(1)
+        })?;
+        let model = self.resident(&request.model)?;
+        let taken = self.manager.lease_model_as(&model, holder)?;
+        // A drain that began meanwhile waits for this lease, or did not see it.
+        self.check_open()?;
+        let mut all = leases.lock();
+        all.last = all.last.saturating_add(1);
+        let number = all.last;
+        let noted = Noted {
+            model: request.model.clone(),
+            holder: request.holder.clone(),
+            since: Instant::now(),
+        };
+        all.held.insert(number, noted);
+        drop(all);
+        self.feed.tell(&Own::LeaseBegan { lease: number, model: &request.model, holder });
+        let engine = Arc::clone(self);
+        Ok(Held { engine, number, how: "ended", model, leases: taken, _place: place })
+    }
+}
+
+impl Held {
+    /// The shards, in the order of the model's plan.
+    pub(crate) fn shards(&self) -> Vec<LeasedShard> {
+        let pieces = self.model.pieces.iter().zip(&self.leases);
+        let shown = pieces.map(|(piece, lease)| LeasedShard {
+            tensor: piece.piece.name.clone(),
+            part: piece.piece.part,
+            shard: lease.shard().shard_id.to_string(),
+            gpu: lease.gpu(),
+            bytes: lease.len().get(),
+        });
+        shown.collect()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.leases.clear();
+        let noted = self.engine.leases.lock().held.remove(&self.number);
+        if let Some(Noted { model, holder, .. }) = noted {
+            let (lease, how) = (self.number, self.how);
+            self.engine.feed.tell(&Own::LeaseEnded { lease, model: &model, holder: &holder, how });
+        }
+    }
+}

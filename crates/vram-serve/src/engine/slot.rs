@@ -1,0 +1,177 @@
+//! A model that the server knows by name: where it is, and whose turn it is to change that.
+
+use vram_residency::{CancelToken, ModelHandle, ParkedModel};
+
+use super::Engine;
+use crate::config::ModelConfig;
+use crate::problem::Problem;
+
+/// A model that the server knows by name.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) config: ModelConfig,
+    /// Whether the configuration names it; if not, it goes when it is freed.
+    pub(super) configured: bool,
+    /// Its place in the configuration, by which the models are loaded.
+    pub(super) place: usize,
+    pub(super) state: State,
+    /// Why the last load failed, until one succeeds.
+    pub(super) failure: Option<Problem>,
+}
+
+/// Where a model is.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Nowhere.
+    Absent,
+    /// On its devices.
+    Resident(ModelHandle),
+    /// In host memory.
+    Parked(ParkedModel),
+    /// A call changes it now.
+    Busy { doing: &'static str, cancel: CancelToken },
+}
+
+impl State {
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Resident(_) => "resident",
+            Self::Parked(_) => "parked",
+            Self::Busy { doing, .. } => doing,
+        }
+    }
+}
+
+impl Slot {
+    pub(super) const fn configured(place: usize, config: ModelConfig) -> Self {
+        Self { config, configured: true, place, state: State::Absent, failure: None }
+    }
+
+    pub(super) const fn asked_for(config: ModelConfig) -> Self {
+        Self { config, configured: false, place: 0, state: State::Absent, failure: None }
+    }
+}
+
+/// The right to change one model. While it exists, other calls that would change the model are refused.
+/// Dropped without a new state, also by a panic, it puts the old one back.
+#[derive(Debug)]
+pub(super) struct Turn<'e> {
+    engine: &'e Engine,
+    name: String,
+    before: Option<State>,
+    pub(super) cancel: CancelToken,
+}
+
+impl Engine {
+    /// Begins to change a model.
+    ///
+    /// # Errors
+    ///
+    /// 404 for a name that is not known, 409 while another call changes it.
+    pub(super) fn turn(&self, name: &str, doing: &'static str) -> Result<Turn<'_>, Problem> {
+        self.check_open()?;
+        self.collect_evicted();
+        let mut slots = self.slots();
+        let slot = slots.get_mut(name).ok_or_else(|| Problem::no_such_model(name))?;
+        if let State::Busy { doing, .. } = slot.state {
+            return Err(Problem::busy(name, doing));
+        }
+        let cancel = CancelToken::new();
+        let busy = State::Busy { doing, cancel: cancel.clone() };
+        let before = Some(core::mem::replace(&mut slot.state, busy));
+        Ok(Turn { engine: self, name: name.to_owned(), before, cancel })
+    }
+
+    /// The handle of a model that is resident.
+    ///
+    /// # Errors
+    ///
+    /// 404, or 409 if it is elsewhere.
+    pub(super) fn resident(&self, name: &str) -> Result<ModelHandle, Problem> {
+        self.check_open()?;
+        self.collect_evicted();
+        let slots = self.slots();
+        let slot = slots.get(name).ok_or_else(|| Problem::no_such_model(name))?;
+        match &slot.state {
+            State::Resident(model) => Ok(model.clone()),
+            State::Busy { doing, .. } => Err(Problem::busy(name, doing)),
+            other => Err(not_resident(name, other)),
+        }
+    }
+}
+
+pub(super) fn not_resident(name: &str, state: &State) -> Problem {
+    let next = match state {
+        State::Parked(_) => "wake it: POST /v1/models/NAME/wake",
+        State::Absent => "load it: POST /v1/models/NAME/load",
+        State::Resident(_) => "park it first: POST /v1/models/NAME/park",
+        State::Busy { .. } => "try again",
+    };
+    Problem::wrong_state(name, state.name(), next)
+}
+
+impl Turn<'_> {
+    /// The state before, which is put back if the call fails.
+    pub(super) const fn before(&self) -> &State {
+        match &self.before {
+            Some(before) => before,
+            None => &State::Absent,
+        }
+    }
+
+    /// The handle, if the model was resident.
+    pub(super) fn resident(&self) -> Result<&ModelHandle, Problem> {
+        match self.before() {
+            State::Resident(model) => Ok(model),
+            other => Err(not_resident(&self.name, other)),
+        }
+    }
+
+    /// Takes the parked model out, if it was parked. It then has to be given to [`end`](Self::end)
+    /// again; after a panic it is gone.
+    pub(super) fn take_parked(&mut self) -> Result<ParkedModel, Problem> {
+        match self.before.take() {
+            Some(State::Parked(model)) => Ok(model),
+            other => {
+                self.before = other;
+                Err(not_resident(&self.name, self.before()))
+            }
+        }
+    }
+
+    /// Ends the turn with a new state.
+    pub(super) fn end(mut self, state: State) {
+        self.before = Some(state);
+    }
+
+    /// Ends the turn: the model is gone, and if the configuration does not name it, its name too.
+    pub(super) fn forget(self) {
+        let (engine, name) = (self.engine, self.name.clone());
+        self.end(State::Absent);
+        let mut slots = engine.slots();
+        if slots.get(&name).is_some_and(|slot| !slot.configured && absent(&slot.state)) {
+            slots.remove(&name);
+        }
+    }
+
+    /// Notes why a load failed, or that one succeeded.
+    pub(super) fn note(&self, failure: Option<Problem>) {
+        if let Some(slot) = self.engine.slots().get_mut(&self.name) {
+            slot.failure = failure;
+        }
+    }
+}
+
+const fn absent(state: &State) -> bool {
+    matches!(state, State::Absent)
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let state = self.before.take().unwrap_or(State::Absent);
+        if let Some(slot) = self.engine.slots().get_mut(&self.name) {
+            slot.state = state;
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What listings show of the models, and whether the server is ready.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use vram_residency::ModelReport;
+
+use super::Engine;
+use super::slot::State;
+use crate::problem::Problem;
+
+/// One model, as listings show it. Lengths are in bytes.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct ModelView {
+    pub(crate) name: String,
+    pub(crate) configured: bool,
+    /// `resident`, `parked`, `absent`, or what a call does to it now: `loading`, `parking`, `waking`,
+    /// `migrating`, `freeing`.
+    pub(crate) state: &'static str,
+    pub(crate) gpus: Vec<u32>,
+    pub(crate) shards: u64,
+    pub(crate) bytes: u64,
+    pub(crate) host_bytes: u64,
+    /// Leases of all shards.
+    pub(crate) leases: u64,
+    pub(crate) pinned: bool,
+    pub(crate) priority: u32,
+    /// Shards that were found altered.
+    pub(crate) quarantined: u64,
+    /// Shards on a device that is lost.
+    pub(crate) lost: u64,
+    /// How long no check has found the shard sound that waits longest, in milliseconds.
+    pub(crate) unverified_ms: Option<u64>,
+    /// Why the last load failed.
+    pub(crate) failure: Option<Problem>,
+}
+
+/// Whether the server does what it is configured for.
+#[derive(Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the answer")]
+pub(crate) struct Ready {
+    pub(crate) ready: bool,
+    pub(crate) draining: bool,
+    /// The models that are not whole on working devices, and why.
+    pub(crate) not_ready: Vec<NotReady>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct NotReady {
+    pub(crate) model: String,
+    pub(crate) state: &'static str,
+    pub(crate) why: Option<Problem>,
+}
+
+impl Engine {
+    /// All models, in the order of their names.
+    pub(crate) fn models(&self) -> Vec<ModelView> {
+        self.collect_evicted();
+        let reports = self.manager.models();
+        let admitted = reports.iter().filter(|report| report.admission.is_some());
+        let by_name: BTreeMap<&str, &ModelReport> =
+            admitted.map(|report| (&*report.model_id, report)).collect();
+        let slots = self.slots();
+        let shown = slots.iter().map(|(name, slot)| {
+            // While a call brings a model, the manager may know it already.
+            let report = by_name.get(name.as_str()).copied();
+            let mut view = ModelView {
+                name: name.clone(),
+                configured: slot.configured,
+                state: slot.state.name(),
+                gpus: Vec::new(),
+                shards: 0,
+                bytes: 0,
+                host_bytes: 0,
+                leases: 0,
+                pinned: false,
+                priority: slot.config.priority,
+                quarantined: 0,
+                lost: 0,
+                unverified_ms: None,
+                failure: slot.failure.clone(),
+            };
+            if let Some(report) = report.filter(|_| !matches!(slot.state, State::Absent)) {
+                view.fill(report);
+            }
+            view
+        });
+        shown.collect()
+    }
+
+    /// One model.
+    pub(crate) fn model(&self, name: &str) -> Result<ModelView, Problem> {
+        let found = self.models().into_iter().find(|model| model.name == name);
+        found.ok_or_else(|| Problem::no_such_model(name))
+    }
+
+    /// Whether all configured models, or one model, can be leased now.
+    pub(crate) fn ready(&self, only: Option<&str>) -> Result<Ready, Problem> {
+        let models = match only {
+            Some(name) => vec![self.model(name)?],
+            None => self.models().into_iter().filter(|model| model.configured).collect(),
+        };
+        let not_ready: Vec<_> = models
+            .into_iter()
+            .filter(|model| model.state != "resident" || model.quarantined > 0 || model.lost > 0)
+            .map(|model| NotReady {
+                state: if model.quarantined > 0 {
+                    "quarantined"
+                } else if model.lost > 0 {
+                    "lost"
+                } else {
+                    model.state
+                },
+                model: model.name,
+                why: model.failure,
+            })
+            .collect();
+        let draining = self.is_draining();
+        Ok(Ready { ready: not_ready.is_empty() && !draining, draining, not_ready })
+    }
+}
+
+impl ModelView {
+    fn fill(&mut self, report: &ModelReport) {
+        self.gpus.clone_from(&report.gpus);
+        self.shards = report.pieces;
+        self.bytes = report.bytes.get();
+        self.host_bytes = report.host_bytes.get();
+        self.leases = report.lease_count;
+        self.pinned = report.pinned > 0;
+        self.quarantined = report.quarantined;
+        self.lost = report.lost;
+        let oldest = report.oldest_unverified.map(|age| age.as_millis());
+        self.unverified_ms = oldest.map(|age| u64::try_from(age).unwrap_or(u64::MAX));
+    }
+}

@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+#[macro_use]
+extern crate vram_testkit;
+
+mod check;
+pub mod client;
+pub mod config;
+mod engine;
+mod feed;
+mod http;
+mod lane;
+mod net;
+mod problem;
+mod report;
+mod server;
+
+pub use check::{Check, ModelCheck};
+pub use config::{Config, ConfigError, Listen};
+pub use problem::Problem;
+pub use report::ServeReport;
+pub use server::{ServeError, Server, Stopper};

@@ -1,0 +1,10 @@
+//! Connections: accepted up to a bound, refused politely beyond it, watched for stalls.
+
+mod accept;
+mod bind;
+mod stall;
+mod tls;
+
+pub(crate) use self::accept::{Bounds, serve};
+pub(crate) use self::bind::{BindError, Bound, bind};
+pub(crate) use self::tls::acceptor;

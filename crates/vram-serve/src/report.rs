@@ -1,0 +1,70 @@
+//! What is told when a server has ended.
+
+use core::fmt;
+
+use serde::{Deserialize, Serialize};
+use vram_residency::CloseReport;
+
+/// How a server ended. Lengths are in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ServeReport {
+    /// Whether everything was wiped and given back.
+    pub complete: bool,
+    /// Shards that were freed.
+    pub freed: u64,
+    /// Device bytes of those shards that were returned.
+    pub bytes: u64,
+    /// Leases by connection that were still held at the deadline of the drain, and were cut.
+    pub leases_cut: u64,
+    /// Shards that could not be freed, and why, in words.
+    pub left: Vec<String>,
+    /// Bytes that could not be returned to their devices.
+    pub unreturned: u64,
+}
+
+impl ServeReport {
+    pub(crate) fn of(close: &CloseReport, leases_cut: usize) -> Self {
+        let left = close.left.iter().map(|(shard, error)| format!("{shard}: {error}"));
+        let unreturned = close.unreturned.iter();
+        Self {
+            complete: close.complete,
+            freed: close.freed,
+            bytes: close.bytes.get(),
+            leases_cut: u64::try_from(leases_cut).unwrap_or(u64::MAX),
+            left: left.collect(),
+            unreturned: unreturned.fold(0, |sum, one| sum.saturating_add(one.bytes.get())),
+        }
+    }
+
+    /// The report of a server whose close panicked: what was freed is not known.
+    pub(crate) fn of_panic(what: &str, leases_cut: usize) -> Self {
+        Self {
+            complete: false,
+            freed: 0,
+            bytes: 0,
+            leases_cut: u64::try_from(leases_cut).unwrap_or(u64::MAX),
+            left: vec![format!("the close failed: {what}")],
+            unreturned: 0,
+        }
+    }
+}
+
+impl fmt::Display for ServeReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shards, leases) = (plural(self.freed, "shard"), plural(self.leases_cut, "lease"));
+        write!(f, "{shards} freed and wiped, {} bytes returned", self.bytes)?;
+        if self.leases_cut > 0 {
+            write!(f, "; {leases} cut at the deadline")?;
+        }
+        if !self.complete {
+            let left = u64::try_from(self.left.len()).unwrap_or(u64::MAX);
+            write!(f, "; {} left, {} bytes not returned", plural(left, "shard"), self.unreturned)?;
+        }
+        Ok(())
+    }
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}

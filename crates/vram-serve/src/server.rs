@@ -1,0 +1,329 @@
+//! A server from its start to its end: what it opens, in which order, and how it is stopped.
+
+use core::fmt;
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::Runtime;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use vram_residency::{Device, KeySource, KeySourceError, SealKey, VramError, create_key_file};
+
+use crate::config::{Config, Listen};
+use crate::engine::Engine;
+use crate::engine::calls::LoadRequest;
+use crate::http::{Counts, State, Stop, Token, begin_drain, router};
+use crate::lane::Shared;
+use crate::net::{Bound, Bounds, acceptor, bind, serve};
+use crate::report::ServeReport;
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The token file cannot be used.
+    #[error("token: {0}")]
+    Token(#[source] KeySourceError),
+    /// The key cannot be had.
+    #[error(transparent)]
+    Key(KeySourceError),
+    /// The certificate or its key cannot be used.
+    #[error("tls: {what}")]
+    Tls {
+        /// Which file, and what is wrong.
+        what: String,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {listen}: {error}")]
+    Bind {
+        /// The address.
+        listen: Listen,
+        /// The operating system's error.
+        #[source]
+        error: io::Error,
+    },
+    /// The devices cannot be used as configured.
+    #[error(transparent)]
+    Manager(#[from] VramError),
+    /// The operating system refuses threads or descriptors.
+    #[error("cannot start: {0}")]
+    System(#[source] io::Error),
+}
+
+/// A server that listens and has its devices. [`run`](Self::run) serves.
+pub struct Server {
+    runtime: Runtime,
+    state: Arc<State>,
+    report: watch::Sender<Option<ServeReport>>,
+    bound: Vec<Bound>,
+    tls: Option<TlsAcceptor>,
+    config: Config,
+    token_is_new: bool,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("addresses", &self.addresses()).finish_non_exhaustive()
+    }
+}
+
+/// Stops a server, from any thread.
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<State>);
+
+impl Stopper {
+    /// Begins to drain: leases are waited for as long as the configuration says.
+    pub fn drain(&self) {
+        begin_drain(&self.0, self.0.drain);
+    }
+
+    /// Waits for leases no longer.
+    pub fn now(&self) {
+        begin_drain(&self.0, Duration::ZERO);
+    }
+}
+
+/// How long the manager waits for calls that are under way when the server ends.
+const CLOSE_WAIT: Duration = Duration::from_secs(10);
+/// How long connections have to take their last answer.
+const GOODBYE: Duration = Duration::from_secs(3);
+/// How long a load at the start may take.
+const LOAD_WAIT: Duration = Duration::from_hours(24);
+/// Threads that render figures. Calls of the engine have threads of their own.
+const BLOCKING: usize = 8;
+/// Connections that are told at the same time that the server is full.
+const REFUSALS: usize = 256;
+/// Descriptors that are kept for model files, the log and the system.
+const DESCRIPTORS_KEPT: u64 = 128;
+
+impl Server {
+    /// Reads token and key, opens the addresses, and takes the devices. Loads nothing yet.
+    ///
+    /// # Arguments
+    ///
+    /// * `devices`: open, in the order of [`Config::devices`].
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError`]; nothing stays open then.
+    pub fn start(config: Config, devices: Vec<Arc<dyn Device>>) -> Result<Self, ServeError> {
+        let (token, token_is_new) = token(&config.token_file())?;
+        let tls = config.tls.as_ref().map(acceptor).transpose();
+        let tls = tls.map_err(|what| ServeError::Tls { what })?;
+        let key = config.key.source().load().map_err(ServeError::Key)?;
+        raise_descriptors();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))
+            .max_blocking_threads(BLOCKING)
+            .thread_name("vram-serve")
+            .enable_all()
+            .build()
+            .map_err(ServeError::System)?;
+        let bound = runtime.block_on(async {
+            let mut bound = Vec::new();
+            for listen in config.listen() {
+                bound.push(bind(&listen).await?);
+            }
+            Ok(bound)
+        });
+        let bound = bound.map_err(|crate::net::BindError { listen, error }| ServeError::Bind {
+            listen,
+            error,
+        })?;
+        let engine = Arc::new(Engine::new(&config, devices, key)?);
+        let (report, reports) = watch::channel(None);
+        let limits = &config.limits;
+        let state = Arc::new(State {
+            engine,
+            token,
+            stop: watch::channel(Stop::No).0,
+            report: reports,
+            counts: Counts::default(),
+            call_deadline: limits.call_deadline,
+            receive: limits.receive,
+            drain: config.drain,
+            event_readers: Arc::new(Semaphore::new(limits.event_readers)),
+            metrics: Shared::default(),
+            snapshot: Shared::default(),
+            models: Shared::default(),
+        });
+        Ok(Self { runtime, state, report, bound, tls, config, token_is_new })
+    }
+
+    /// The addresses, with the port that the system chose for port 0.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Listen> {
+        self.bound.iter().map(Bound::address).collect()
+    }
+
+    /// Whether the token file was made just now.
+    #[must_use]
+    pub const fn token_is_new(&self) -> bool {
+        self.token_is_new
+    }
+
+    /// What stops the server.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.state))
+    }
+
+    /// Loads the configured models and serves, until a drain has ended. A model that cannot be loaded
+    /// is told in listings, events and `/readyz`; the others serve.
+    #[must_use]
+    pub fn run(self) -> ServeReport {
+        let Self { runtime, state, report, bound, tls, config, .. } = self;
+        let ended = runtime.block_on(all(state, report, bound, tls, &config));
+        // What still runs was given its time.
+        runtime.shutdown_timeout(GOODBYE);
+        ended
+    }
+}
+
+async fn all(
+    state: Arc<State>,
+    report: watch::Sender<Option<ServeReport>>,
+    bound: Vec<Bound>,
+    tls: Option<TlsAcceptor>,
+    config: &Config,
+) -> ServeReport {
+    let (over, is_over) = watch::channel(false);
+    let limits = &config.limits;
+    let bounds = Bounds {
+        places: Arc::new(Semaphore::new(connections(limits.connections))),
+        refusals: Arc::new(Semaphore::new(REFUSALS)),
+        receive: limits.receive,
+        send: limits.send,
+        over: is_over,
+    };
+    let routes = router(Arc::clone(&state));
+    let mut listeners = JoinSet::new();
+    for one in bound {
+        let remote = matches!(one.address(), Listen::Tcp(address) if !is_loopback(address));
+        let tls = tls.clone().filter(|_| remote);
+        let (routes, state) = (routes.clone(), Arc::clone(&state));
+        listeners.spawn(serve(one, tls, routes, state, bounds.clone()));
+    }
+    let loads = tokio::spawn(load_all(Arc::clone(&state)));
+    let leases_cut = drained(&state).await;
+    loads.abort();
+    let engine = Arc::clone(&state.engine);
+    let closed = tokio::task::spawn_blocking(move || {
+        engine.let_go();
+        engine.manager.close(CLOSE_WAIT)
+    });
+    let ended = match closed.await {
+        Ok(closed) => ServeReport::of(&closed, leases_cut),
+        Err(panicked) => ServeReport::of_panic(&panicked.to_string(), leases_cut),
+    };
+    // Calls of `/v1/drain` answer with it.
+    report.send_replace(Some(ended.clone()));
+    over.send_replace(true);
+    while listeners.join_next().await.is_some() {}
+    // Each connection holds a receiver until it has ended.
+    drop(bounds);
+    let _ = timeout(GOODBYE, over.closed()).await;
+    ended
+}
+
+/// Loads the configured models, one after the other: each uses all threads.
+async fn load_all(state: Arc<State>) {
+    for model in state.engine.configured() {
+        let (engine, name) = (Arc::clone(&state.engine), model.name.clone());
+        let load = move || engine.load(&model.name, &LoadRequest::default());
+        match state.engine.heavy.run(LOAD_WAIT, load).await {
+            Ok(()) => tracing::info!(model = %name, "loaded"),
+            Err(problem) => {
+                tracing::error!(model = %name, code = %problem.code, "{}", problem.message);
+            }
+        }
+    }
+}
+
+/// Waits until the server is to stop, and then for its leases, until the deadline. Cuts what is left,
+/// and returns how many.
+async fn drained(state: &State) -> usize {
+    /// How often the leases are counted.
+    const LOOK: Duration = Duration::from_millis(20);
+
+    let mut stop = state.stop.subscribe();
+    let _ = stop.wait_for(|stop| *stop != Stop::No).await;
+    let began = Instant::now();
+    let leases = &state.engine.leases;
+    loop {
+        let deadline = match *stop.borrow() {
+            Stop::Draining(deadline) => deadline,
+            Stop::No | Stop::Now => Duration::ZERO,
+        };
+        if leases.count() == 0 || began.elapsed() >= deadline {
+            break;
+        }
+        sleep(LOOK).await;
+    }
+    let cut = leases.count();
+    state.stop.send_replace(Stop::Now);
+    // Each stream of a lease ends by itself now; one whose client takes nothing is not waited for.
+    let gone = async {
+        while leases.count() > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let _ = timeout(Duration::from_secs(1), gone).await;
+    cut
+}
+
+/// Reads the token, which has the form of a key file; makes it if there is none.
+fn token(file: &Path) -> Result<(Token, bool), ServeError> {
+    let read = |file: &Path| KeySource::File(file.to_path_buf()).load();
+    let is_missing = |error: &KeySourceError| matches!(error, KeySourceError::Io { error, .. } if error.kind() == io::ErrorKind::NotFound);
+    match read(file) {
+        Ok(secret) => Ok((Token::of(&secret), false)),
+        Err(error) if is_missing(&error) => {
+            if let Some(folder) = file.parent() {
+                // A failure shows when the file is made.
+                let _ = private_folder(folder);
+            }
+            let secret: SealKey = KeySource::Random.load().map_err(ServeError::Token)?;
+            create_key_file(file, &secret).map_err(ServeError::Token)?;
+            Ok((Token::of(&secret), true))
+        }
+        Err(error) => Err(ServeError::Token(error)),
+    }
+}
+
+fn private_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+const fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().is_loopback()
+}
+
+/// Lets this process open as many descriptors as it may.
+fn raise_descriptors() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        // If not, fewer connections are accepted.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+}
+
+/// The bound of connections: the configured one, or what the descriptors of this process allow.
+fn connections(wanted: usize) -> usize {
+    let Some(descriptors) = getrlimit(Resource::Nofile).current else { return wanted };
+    let refused = u64::try_from(REFUSALS).unwrap_or(0);
+    let kept = DESCRIPTORS_KEPT.saturating_add(refused);
+    let most = usize::try_from(descriptors.saturating_sub(kept)).unwrap_or(usize::MAX);
+    if most < wanted {
+        tracing::warn!(wanted, most, "fewer descriptors than connections");
+    }
+    wanted.min(most.max(1))
+}

@@ -1,0 +1,88 @@
+//! P116: a crowd gets answers, within the bound, and beyond it a polite refusal; memory stays flat.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
+use std::fs;
+use std::io::Read as _;
+use std::net::TcpStream;
+use std::thread;
+
+use crate::support::{Rig, request, talk, wait};
+
+/// Bytes of memory that this process has.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn a_thousand_connections_are_held_open_and_each_is_answered() {
+    let rig = Rig::three();
+    let idle: Vec<TcpStream> = (0..1200).map(|_| rig.connect()).collect();
+    let answered = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for part in idle.chunks(150) {
+            let answered = &answered;
+            scope.spawn(move || {
+                for stream in part {
+                    let path = ["/metrics", "/healthz", "/v1/models", "/snapshot"]
+                        [answered.load(Ordering::Relaxed) % 4];
+                    let text = request("GET", path, &[], "");
+                    talk(stream.try_clone().unwrap(), text.as_bytes()).expect(200);
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(answered.into_inner(), 1200);
+}
+
+#[test]
+fn connections_beyond_the_bound_are_told_so_at_once_and_the_others_are_served() {
+    let rig = Rig::with("[limits]\nconnections = 50\n");
+    let mut first = rig.connect();
+    std::io::Write::write_all(&mut first, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    crate::support::read_until(&mut first, "ok\n");
+    let held: Vec<TcpStream> = (0..49).map(|_| rig.connect()).collect();
+    wait(|| {
+        let answer = talk(rig.connect(), request("GET", "/healthz", &[], "").as_bytes());
+        answer.status == 503 && answer.head.contains("retry-after") && {
+            answer.expect_problem(503, "too-many-connections");
+            true
+        }
+    });
+    // One that is in is served.
+    std::io::Write::write_all(&mut first, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
+    crate::support::read_until(&mut first, "ok\n");
+    drop(held);
+    wait(|| rig.get("/healthz").status == 200);
+}
+
+#[test]
+fn ten_thousand_connections_asked_of_it_cost_no_memory_that_stays() {
+    let rig = Rig::with("[limits]\nconnections = 64\n");
+    let ask = |count: usize| {
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..count / 8 {
+                        let Ok(mut stream) = TcpStream::connect(rig.tcp) else { continue };
+                        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+                        let _ = stream.read(&mut [0; 64]);
+                    }
+                });
+            }
+        });
+    };
+    ask(2000);
+    let before = resident();
+    ask(10_000);
+    wait(|| rig.get("/healthz").status == 200);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 24 << 20, "{grown} bytes more");
+    let metrics = rig.get("/metrics").body;
+    assert!(metrics.contains("vram_serve_connections 1\n"), "{metrics}");
+}
