@@ -12,7 +12,7 @@ macro_rules! style {
 /// The SHA-256 of the script, in base 64.
 macro_rules! script {
     () => {
-        "n7MMK9fU7IyheNxnVuxP0HwDPPeEgcHNOmowrLtHbJw="
+        "jgGTSlakOUCQvpX6Q/BKxE5OwUqbl8kjVfJjU00vPZg="
     };
 }
 

@@ -138,6 +138,10 @@ pub(super) fn of_the_live_form(trial: &mut Trial) -> Result<(), String> {
         "document.getElementById('sums').textContent.includes('scrubber')",
         "live: the scrubber is shown",
     )?;
+    trial.wait(
+        "document.getElementById('events').textContent.includes('worker-7')",
+        "live: what the server itself tells is shown",
+    )?;
     in_the_page(trial, "live")?;
     trial.picture("live-dark-1280")?;
     trial.quiet("live", &[&server.address, "data:"])?;

@@ -67,7 +67,7 @@ fn render(state: &State) -> String {
     let mut text = state.engine.manager.metrics().to_prometheus();
     let counts = &state.counts;
     let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
-    let gauges = [("vram_serve_connections", "Connections that are open.", &counts.open)];
+    let gauges = [("vram_serve_open_connections", "Connections that are open.", &counts.open)];
     let gauges = gauges.map(|(name, help, value)| (name, help, value.load(Ordering::Relaxed)));
     let calls = state.engine.heavy.calls().saturating_add(state.engine.light.calls());
     let more = [

@@ -89,7 +89,7 @@ fn a_client_that_sends_or_takes_too_slowly_is_let_go() {
     let rig = Rig::with("[limits]\nreceive = \"300ms\"\nsend = \"300ms\"\n");
     let open = |rig: &Rig| {
         let metrics = rig.get("/metrics").body;
-        let line = metrics.lines().find(|line| line.starts_with("vram_serve_connections "));
+        let line = metrics.lines().find(|line| line.starts_with("vram_serve_open_connections "));
         line.unwrap().rsplit(' ').next().unwrap().parse::<u32>().unwrap()
     };
     // Nothing at all; half a head; a byte at a time.

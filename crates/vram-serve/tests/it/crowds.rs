@@ -9,6 +9,9 @@ use std::thread;
 
 use crate::support::{Rig, request, talk, wait};
 
+/// Set in the process that one test starts for itself.
+const ALONE: &str = "VRAM_TEST_ALONE";
+
 /// Bytes of memory that this process has.
 fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -63,6 +66,16 @@ fn connections_beyond_the_bound_are_told_so_at_once_and_the_others_are_served() 
 
 #[test]
 fn ten_thousand_connections_asked_of_it_cost_no_memory_that_stays() {
+    // Memory is that of a process: this test has one of its own.
+    if std::env::var_os(ALONE).is_none() {
+        let name = "crowds::ten_thousand_connections_asked_of_it_cost_no_memory_that_stays";
+        let alone = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(ALONE, "1")
+            .status();
+        assert!(alone.unwrap().success());
+        return;
+    }
     let rig = Rig::with("[limits]\nconnections = 64\n");
     let ask = |count: usize| {
         thread::scope(|scope| {
@@ -82,7 +95,7 @@ fn ten_thousand_connections_asked_of_it_cost_no_memory_that_stays() {
     ask(10_000);
     wait(|| rig.get("/healthz").status == 200);
     let grown = resident().saturating_sub(before);
-    assert!(grown < 24 << 20, "{grown} bytes more");
+    assert!(grown < 8 << 20, "{grown} bytes more");
     let metrics = rig.get("/metrics").body;
-    assert!(metrics.contains("vram_serve_connections 1\n"), "{metrics}");
+    assert!(metrics.contains("vram_serve_open_connections 1\n"), "{metrics}");
 }

@@ -123,7 +123,7 @@ fn a_reader_that_takes_nothing_holds_nothing_up_and_is_let_go() {
             }
         }
         let metrics = rig.get("/metrics").body;
-        let line = metrics.lines().find(|line| line.starts_with("vram_serve_connections "));
+        let line = metrics.lines().find(|line| line.starts_with("vram_serve_open_connections "));
         if line.unwrap().ends_with(" 2") {
             ended = true;
             break;

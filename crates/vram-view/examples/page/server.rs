@@ -68,6 +68,13 @@ fn events(client: &mut TcpStream) -> Result<()> {
             2 => ("moved", r#""from":0,"to":1,"bytes":1048576"#),
             _ => ("sealed", r#""gpu":1,"bytes":4096"#),
         };
+        if seq % 8 == 4 {
+            // An event of the server itself.
+            write!(
+                client,
+                "event: lease_began\ndata: {{\"event\":\"lease_began\",\"lease\":1,\"model\":\"llama\",\"holder\":\"worker-7\"}}\n\n"
+            )?;
+        }
         let at = now();
         write!(
             client,

@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use vram_residency::device::fault::{Action, Op, When};
 use vram_residency::{
-    ByteLen, DeviceOffset, OnEviction, Protection, ReserveRequest, SealKey, SealRequest, Verify,
+    ByteLen, OnEviction, Protection, ReserveRequest, SealKey, SealRequest, Verify,
 };
 use vram_test_rigs::Rig;
 
@@ -37,8 +37,9 @@ fn a_snapshot_shows_shards_parked_ones_reservations_links_and_keys() {
     let [resident] = state.shards.as_slice() else { unreachable!("{:?}", state.shards) };
     assert_eq!((&resident.shard_id, resident.gpu, resident.generation), (&shard.shard_id, 1, 1));
     assert_eq!((resident.leases, resident.priority), (1, 3));
-    let place = resident.offset.zip(Some(resident.footprint));
-    assert_eq!(place, Some((DeviceOffset::START, ByteLen::new(1024))));
+    // It lies where the report says, as plaintext since it was opened.
+    let there = devices[1].inspect(None, resident.offset.unwrap(), ByteLen::new(1000)).unwrap();
+    assert_eq!((there, resident.footprint), (vec![1; 1000], ByteLen::new(1024)));
     let [waiting] = state.parked.as_slice() else { unreachable!("{:?}", state.parked) };
     assert_eq!((&waiting.shard_id, &*waiting.model_id), (&idle.shard_id, "idle"));
     assert_eq!((waiting.host_len, waiting.plaintext_len.get()), (parked.host_len(), 700));

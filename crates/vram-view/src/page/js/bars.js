@@ -227,8 +227,15 @@ class Card {
   point(event) {
     const box = this.canvas.getBoundingClientRect();
     const byte = ((event.clientX - box.left) / box.width) * this.gpu.total;
-    const at = firstAfter(this.gpu.shards, byte);
-    if (!this.gpu.shards[at] || (at === this.at && this.isPicked)) return;
+    const { shards, placed, total } = this.gpu;
+    const at = firstAfter(shards, byte);
+    if (placed && (at === shards.length || byte < shards[at].start)) {
+      const start = at ? shards[at - 1].start + shards[at - 1].footprint : 0;
+      const end = at < shards.length ? shards[at].start : total;
+      fill(this.picked, make("span", null, `No shard lies here: ${size(end - start)} from ${size(start)}.`));
+      return;
+    }
+    if (!shards[at]) return;
     this.isPicked = true;
     this.pick(at);
   }

@@ -3,8 +3,8 @@
 const POLL = 5000;
 const STALE = 15000;
 const EVENTS_MAX = 200;
-const KINDS = ["sealed", "model_admitted", "model_moved", "model_parked", "model_evicted", "model_woken", "model_freed", "verified", "altered", "kernels_disagreed", "kernels_used", "kernels_idle", "quarantined", "repaired", "sealed_anew", "moved", "parked", "dropped", "woken", "evicted", "freed", "not_returned", "returned", "exported", "refused", "device_lost", "device_reset", "link_distrusted", "closed"];
-const BAD = new Set(["altered", "quarantined", "device_lost", "not_returned", "link_distrusted", "kernels_disagreed"]);
+const KINDS = ["sealed", "model_admitted", "model_moved", "model_parked", "model_evicted", "model_woken", "model_freed", "verified", "altered", "kernels_disagreed", "kernels_used", "kernels_idle", "quarantined", "repaired", "sealed_anew", "moved", "parked", "dropped", "woken", "evicted", "freed", "not_returned", "returned", "exported", "refused", "device_lost", "device_reset", "link_distrusted", "closed", "load_failed", "lease_began", "lease_ended", "draining", "lagged"];
+const BAD = new Set(["altered", "quarantined", "device_lost", "not_returned", "link_distrusted", "kernels_disagreed", "load_failed"]);
 
 const link = { seen: 0, at: 0, why: "no answer yet", events: false, asking: false, again: false };
 
@@ -64,16 +64,18 @@ function addEvent(message) {
   const kind = event.kind && typeof event.kind === "object" ? event.kind : event;
   const name = text(kind.event || event.event || message.type);
   const words = [];
-  const model = event.of?.model_id ?? event.model_id ?? kind.model_id;
+  const model = event.of?.model_id ?? event.model_id ?? kind.model_id ?? kind.model;
   if (model) words.push(text(model));
   const piece = (event.of?.piece ?? event.piece)?.tensor;
   if (piece) words.push(text(piece));
   for (const [field, label] of [["gpu", "GPU"], ["from", "from GPU"], ["to", "to GPU"]]) if (kind[field] != null) words.push(`${label} ${text(kind[field])}`);
   if (kind.bytes != null) words.push(size(num(kind.bytes)));
-  for (const field of ["how", "error", "why", "code", "call"]) if (kind[field] != null) words.push(text(kind[field]));
+  for (const field of ["holder", "how", "error", "why", "call", "code", "message", "next"]) if (kind[field] != null) words.push(text(kind[field]));
   if (Array.isArray(kind.shards)) words.push(count(kind.shards.length, "shard"));
   else if (kind.shards != null) words.push(count(num(kind.shards), "shard"));
-  const at = moment(event.at).slice(11, 19);
+  if (kind.missed != null) words.push(`${count(num(kind.missed), "event")} missed`);
+  // An event of the server itself has no time of its own.
+  const at = moment(event.at ?? Date.now()).slice(11, 19);
   const item = make("li", { class: BAD.has(name) ? "bad" : null }, make("time", null, at), make("b", null, name.replaceAll("_", " ")), make("span", null, words.join(" · ")));
   by("events").prepend(item);
   while (by("events").childElementCount > EVENTS_MAX) by("events").lastChild.remove();
