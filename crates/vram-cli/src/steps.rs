@@ -208,7 +208,9 @@ fn hash_file(
     if offset >= end {
         return Ok(());
     }
-    let mut window = vec![0; WINDOW];
+    // Padding is short, and there may be as much of it as there are tensors.
+    let longest = usize::try_from(end.saturating_sub(offset)).unwrap_or(WINDOW).min(WINDOW);
+    let mut window = vec![0; longest];
     while offset < end {
         let left = end.saturating_sub(offset);
         let now = usize::try_from(left).unwrap_or(WINDOW).min(WINDOW);

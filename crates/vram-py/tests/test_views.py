@@ -179,8 +179,8 @@ def test_encrypted_weights_have_no_views_and_can_be_read(manager, example):
 def test_a_file_several_files_and_a_folder(manager, tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
-    one = write_file(folder / "a.safetensors", [("one", "U8", [3], b"abc")])
-    two = write_file(folder / "b.safetensors", [("two", "U8", [3], b"def")])
+    one = write_file(folder / "m-00001-of-00002.safetensors", [("one", "U8", [3], b"abc")])
+    two = write_file(folder / "m-00002-of-00002.safetensors", [("two", "U8", [3], b"def")])
     (folder / "config.json").write_text("{}")
     for path in (folder, [one, two], [str(one), str(two)]):
         with manager.load(path) as model:

@@ -7,7 +7,7 @@ use serde::Serialize;
 use vram_residency::device::DeviceSpec;
 use vram_residency::{ByteLen, Device};
 
-pub(crate) use self::chosen::Devices;
+pub(crate) use self::chosen::{CardFigures, Devices};
 use crate::args::DevicesArgs;
 use crate::failure::{Failure, Kind};
 use crate::output::Output;

@@ -265,3 +265,38 @@ fn a_card_that_fails_is_exit_code_4_and_named_and_one_that_lies_is_1() {
     let ran = run(&bench, "capacity=64MiB,flip=in:9:1000", &load).expect_error(1, &["segment"]);
     assert!(ran.stderr.contains("gpu 0") || ran.stderr.contains("altered"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_plan_on_cards_is_what_a_load_then_does_and_says_what_is_left_of_each() {
+    let bench = Bench::new();
+    bench.model("m.safetensors", 3000);
+    for (devices, fits) in [
+        ("name=A,capacity=64MiB", true),
+        ("name=A,capacity=2MiB;name=B,capacity=3MiB", true),
+        ("name=A,capacity=1MiB;name=B,capacity=1MiB", false),
+    ] {
+        let code = if fits { 0 } else { 3 };
+        let plan = run(&bench, devices, &["plan", "m.safetensors", "--json"]).expect_code(code);
+        let plan = check(&plan.stdout).1;
+        let load = run(&bench, devices, &["load", "m.safetensors", "--json"]).expect_code(code);
+        let load = check(&load.stdout).1;
+        let number = |value: &Value| value.as_u64().unwrap();
+        for (index, gpu) in plan["gpus"].as_array().unwrap().iter().enumerate() {
+            let card = &gpu["card"];
+            assert!(number(&card["usable"]) <= number(&card["total"]) / 10 * 9);
+            assert_eq!(number(&card["left"]), number(&card["usable"]) - number(&gpu["taken"]));
+            if fits {
+                let loaded = &load["gpus"][index];
+                assert_eq!(gpu["taken"], loaded["used"], "{devices}");
+                assert_eq!(gpu["total"], loaded["total"], "{devices}");
+                assert_eq!(gpu["largest_hole_after"], loaded["largest_hole"], "{devices}");
+            }
+        }
+        if !fits {
+            assert_eq!(plan["error"]["details"], load["error"]["details"]);
+            assert_eq!(plan["error"]["message"], load["error"]["message"]);
+        }
+    }
+    let shown = run(&bench, "name=A,capacity=64MiB", &["plan", "m.safetensors"]).expect_code(0);
+    assert!(shown.stdout.contains("a card of 64.0 MiB, of which others hold"), "{}", shown.stdout);
+}

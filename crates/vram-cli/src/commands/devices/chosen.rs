@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
+use serde::Serialize;
 use vram_residency::device::fault::{FaultDevice, FaultPlan};
 use vram_residency::device::kernels::NoKernels;
 use vram_residency::device::{DeviceSpec, MemoryInfo};
@@ -33,7 +34,22 @@ struct Card {
     gpu: u32,
     info: DeviceInfo,
     memory: MemoryInfo,
+    /// Nine tenths of what was free.
+    usable: ByteLen,
+    /// What the manager may take: as much as the model needs, and no more than is usable.
     budget: ByteLen,
+}
+
+/// The figures of a card for a plan. Lengths are in bytes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct CardFigures {
+    total: u64,
+    /// What others hold of it, according to its driver.
+    foreign: u64,
+    /// What a load may use of it: nine tenths of what is free.
+    usable: u64,
+    /// What would be left of that with the model in place.
+    left: u64,
 }
 
 impl Devices {
@@ -155,9 +171,10 @@ impl Devices {
                     }
                 }
                 // Round down to whole granules.
-                let budget = needed.min(ByteLen::new(share & !255));
+                let usable = ByteLen::new(share & !255);
+                let budget = needed.min(usable);
                 builder = builder.budget(gpu, Budget::Bytes(budget));
-                self.cards.push(Card { gpu, info: info.clone(), memory, budget });
+                self.cards.push(Card { gpu, info: info.clone(), memory, usable, budget });
             }
         }
         Ok(builder)
@@ -180,6 +197,17 @@ impl Devices {
         self.cards.iter().map(card).collect()
     }
 
+    /// The figures of a card of which a model takes `taken`; `None` for host memory.
+    pub(crate) fn card(&self, gpu: u32, taken: ByteLen) -> Option<CardFigures> {
+        let card = self.cards.iter().find(|card| card.gpu == gpu)?;
+        Some(CardFigures {
+            total: card.memory.total.get(),
+            foreign: card.memory.used().get(),
+            usable: card.usable.get(),
+            left: card.usable.saturating_sub(taken).get(),
+        })
+    }
+
     /// Bytes that others hold of all cards, according to their drivers.
     pub(crate) fn foreign(&self) -> Option<u64> {
         let held = self.cards.iter().map(|card| card.memory.used().get());
@@ -192,6 +220,21 @@ fn wait_for_kernels(gpu: u32, device: &dyn Device) {
     match device.wait_for_kernels(KERNELS_WAIT).map(drop) {
         Ok(()) | Err(NoKernels::NotOffered) => {}
         Err(why) => note(format!("gpu {gpu}: the host checks what lies there: {why}")),
+    }
+}
+
+impl CardFigures {
+    /// What a person wants to know of them.
+    pub(crate) fn in_words(&self) -> String {
+        let size = |len| table::size(ByteLen::new(len));
+        format!(
+            "a card of {}, of which others hold {}; a load may use {} of it, and {} of that would be \
+             left",
+            size(self.total),
+            size(self.foreign),
+            size(self.usable),
+            size(self.left),
+        )
     }
 }
 

@@ -6,7 +6,7 @@ use vram_residency::{ByteLen, Fit, Piece, Placements};
 
 use super::places::{self, Place};
 use super::smaller::Smaller;
-use crate::commands::devices::Devices;
+use crate::commands::devices::{CardFigures, Devices};
 use crate::commands::load::tensors;
 use crate::failure::Failure;
 use crate::model::Model;
@@ -72,6 +72,9 @@ struct GpuReport {
     room_after: u64,
     largest_hole_after: u64,
     hole_count_after: u64,
+    /// The figures of a card, of which the program takes no more than the model needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    card: Option<CardFigures>,
 }
 
 #[derive(Debug, Serialize)]
@@ -156,6 +159,11 @@ impl Report {
             ]);
         }
         output.write(&gpus.render())?;
+        for gpu in &self.gpus {
+            if let Some(card) = &gpu.card {
+                output.line(format!("gpu {}: {}", gpu.gpu, card.in_words()))?;
+            }
+        }
         if !self.fits {
             output.line("(with the pieces that find a place; `vram load` would place none)")?;
         }
@@ -262,6 +270,7 @@ fn gpus(devices: &Devices, placements: &Placements) -> Vec<GpuReport> {
             room_after: after.room.get(),
             largest_hole_after: after.largest_hole.get(),
             hole_count_after: after.hole_count,
+            card: devices.card(after.gpu, after.used.saturating_sub(before.used)),
         }
     })
     .collect()
