@@ -118,7 +118,7 @@ enum Stream {
 
 async fn accept(bound: &Bound) -> io::Result<Stream> {
     match bound {
-        Bound::Unix(listener, _) => Ok(Stream::Unix(listener.accept().await?.0)),
+        Bound::Unix(_, listener) => Ok(Stream::Unix(listener.accept().await?.0)),
         Bound::Tcp(listener, _) => {
             let (stream, _peer) = listener.accept().await?;
             let (idle, interval, gone) = KEEPALIVE;

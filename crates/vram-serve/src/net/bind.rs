@@ -14,7 +14,8 @@ use crate::config::Listen;
 /// An open address.
 #[derive(Debug)]
 pub(crate) enum Bound {
-    Unix(UnixListener, SocketFile),
+    // The file goes first: after the listener has gone, it could be that of another server.
+    Unix(SocketFile, UnixListener),
     Tcp(TcpListener, SocketAddr),
 }
 
@@ -41,7 +42,7 @@ impl Bound {
     /// The address, with the port that the system chose for port 0.
     pub(crate) fn address(&self) -> Listen {
         match self {
-            Self::Unix(_, file) => Listen::Unix(file.0.clone()),
+            Self::Unix(file, _) => Listen::Unix(file.0.clone()),
             Self::Tcp(_, address) => Listen::Tcp(*address),
         }
     }
@@ -72,11 +73,11 @@ fn unix(path: &Path) -> io::Result<Bound> {
     let fresh = path.with_file_name(format!(".{name}.{}", std::process::id()));
     let _ = fs::remove_file(&fresh);
     let listener = UnixListener::bind(&fresh)?;
-    let file = SocketFile(fresh.clone());
+    let mut file = SocketFile(fresh.clone());
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600))?;
     fs::rename(&fresh, path)?;
-    core::mem::forget(file);
-    Ok(Bound::Unix(listener, SocketFile(path.to_path_buf())))
+    file.0 = path.to_path_buf();
+    Ok(Bound::Unix(file, listener))
 }
 
 /// Removes the socket of a server that was killed. Anything else at that path stays.

@@ -94,7 +94,7 @@ fn wrong_config(error: &ConfigError) -> Failure {
         ConfigError::Io { .. } => {
             failure.hint("name it with --config, or copy the example in crates/vram-serve")
         }
-        _ => failure.hint("mend that line; `vram serve --check` reads it again"),
+        _ => failure.hint("mend it; `vram serve --check` reads it again"),
     }
 }
 

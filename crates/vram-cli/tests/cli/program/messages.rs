@@ -230,7 +230,7 @@ const LINES: &[&str] = &[
     "VRAM serve --config no-listen.toml",
     "VRAM ps --server nowhere",
     "VRAM ps --server unix:/nowhere/serve.sock",
-    "VRAM ps --server https://localhost:1",
+    "VRAM ps --server https://localhost:1 --token-file key",
     "VRAM ctl park m --server 127.0.0.1:1 --token-file missing",
     "VRAM ctl park m --server 127.0.0.1:1 --token-file key",
     "VRAM ctl migrate m",
