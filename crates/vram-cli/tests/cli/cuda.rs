@@ -265,3 +265,28 @@ fn a_card_that_fails_is_exit_code_4_and_named_and_one_that_lies_is_1() {
     let ran = run(&bench, "capacity=64MiB,flip=in:9:1000", &load).expect_error(1, &["segment"]);
     assert!(ran.stderr.contains("gpu 0") || ran.stderr.contains("altered"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_soak_fills_a_card_up_to_its_budget_and_a_bench_measures_it() {
+    let bench = Bench::new();
+    let two = "capacity=64MiB;capacity=64MiB";
+    let soak = ["soak", "--for", "3s", "--size", "2MiB", "--json"];
+    let report = json(&run(&bench, two, &soak).expect_code(0));
+    assert_eq!((&report["verdict"], &report["capacity_restored"]), (&"sound".into(), &true.into()));
+    for device in report["devices"].as_array().unwrap() {
+        let (filled, total) =
+            (device["filled"].as_u64().unwrap(), device["total"].as_u64().unwrap());
+        assert!(total == 2 << 20 && filled * 10 > total * 9, "{report}");
+    }
+    // Bits are flipped in host memory alone: the driver's memory is out of this program's reach.
+    let flip = ["soak", "--for", "3s", "--flip"];
+    run(&bench, two, &flip).expect_error_line(&["--flip", "host"]);
+    // A card that fails while it is filled: the verdict so far, and exit code 4.
+    let failing = "capacity=64MiB,fail=in:40:214";
+    let ran = run(&bench, failing, &["soak", "--for", "60s", "--size", "2MiB", "--json"]);
+    let (name, document) = check(&ran.expect_code(4).stdout);
+    assert_eq!((name.as_str(), &document["verdict"]), ("soak", &"failed".into()), "{document}");
+    let measure = ["bench", "--quick", "--size", "1MiB", "--device", "cuda:0", "--json"];
+    let report = json(&run(&bench, "capacity=64MiB", &measure).expect_code(0));
+    assert_eq!(report["figures"].as_array().unwrap().len(), 9, "{report}");
+}
