@@ -111,7 +111,7 @@ impl Output {
         let failure = failure.on_card(&self.cards);
         let line = failure.to_string();
         if LOGGED.load(Ordering::Relaxed) {
-            tracing::error!(target: "vram", "{}", printable(&line));
+            tracing::error!(target: LOG_TARGET, "{}", printable(&line));
         } else {
             let _ = writeln!(io::stderr().lock(), "error: {}", printable(&line));
         }
@@ -195,6 +195,9 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// The name of this program's own lines in the log, beside those of the library.
+pub(crate) const LOG_TARGET: &str = "vram_cli";
+
 /// Whether notes for people are left out.
 static QUIET: AtomicBool = AtomicBool::new(false);
 
@@ -219,7 +222,7 @@ pub(crate) fn note(text: impl AsRef<str>) {
         return;
     }
     if LOGGED.load(Ordering::Relaxed) {
-        tracing::info!(target: "vram", "{text}");
+        tracing::info!(target: LOG_TARGET, "{text}");
     } else {
         let _ = writeln!(io::stderr().lock(), "vram: {text}");
     }

@@ -1,5 +1,6 @@
 //! What standard error carries: notes and progress, logs of the library, their form.
 
+use std::env;
 use std::io::{IsTerminal as _, stderr};
 
 use clap::{ArgAction, Args, ValueEnum};
@@ -41,21 +42,26 @@ impl LogArgs {
     pub(crate) fn start(&self) {
         let json = self.log_format == LogFormat::Json;
         output::set_notes(self.quiet, json);
-        let level = match (self.verbose, self.quiet) {
-            // Notes are of this level, and they are lines of the log then.
-            (0, false) if json => "vram=info",
-            (0, true) if json => "vram=error",
-            (0, _) => "",
-            (1, _) => "vram=info",
-            (2, _) => "vram=debug",
-            (3.., _) => "vram=trace",
+        // Notes and errors are lines of the log then, whatever else is asked for.
+        let own = format!("{}={}", output::LOG_TARGET, if self.quiet { "error" } else { "info" });
+        let own = if json { own } else { String::new() };
+        let library = match self.verbose {
+            // One that cannot be read asks for nothing.
+            0 => env::var(EnvFilter::DEFAULT_ENV)
+                .ok()
+                .filter(|asked| EnvFilter::try_new(asked).is_ok())
+                .unwrap_or_default(),
+            1 => "vram=info".to_owned(),
+            2 => "vram=debug".to_owned(),
+            _ => "vram=trace".to_owned(),
         };
-        let asked = if self.verbose == 0 { EnvFilter::try_from_default_env().ok() } else { None };
-        let filter = match asked {
-            Some(filter) => filter,
-            None if level.is_empty() => return,
-            None => EnvFilter::new(level),
-        };
+        let asked = [library, own];
+        let asked: Vec<&str> =
+            asked.iter().map(String::as_str).filter(|one| !one.is_empty()).collect();
+        if asked.is_empty() {
+            return;
+        }
+        let filter = EnvFilter::builder().parse_lossy(asked.join(","));
         // With times of each call, from the second -v on.
         let spans = if self.verbose > 1 { FmtSpan::CLOSE } else { FmtSpan::NONE };
         let log = tracing_subscriber::fmt()

@@ -300,3 +300,28 @@ fn a_plan_on_cards_is_what_a_load_then_does_and_says_what_is_left_of_each() {
     let shown = run(&bench, "name=A,capacity=64MiB", &["plan", "m.safetensors"]).expect_code(0);
     assert!(shown.stdout.contains("a card of 64.0 MiB, of which others hold"), "{}", shown.stdout);
 }
+
+#[test]
+fn a_soak_fills_a_card_up_to_its_budget_and_a_bench_measures_it() {
+    let bench = Bench::new();
+    let two = "capacity=64MiB;capacity=64MiB";
+    let soak = ["soak", "--for", "3s", "--size", "2MiB", "--json"];
+    let report = json(&run(&bench, two, &soak).expect_code(0));
+    assert_eq!((&report["verdict"], &report["capacity_restored"]), (&"sound".into(), &true.into()));
+    for device in report["devices"].as_array().unwrap() {
+        let (filled, total) =
+            (device["filled"].as_u64().unwrap(), device["total"].as_u64().unwrap());
+        assert!(total == 2 << 20 && filled * 10 > total * 9, "{report}");
+    }
+    // Bits are flipped in host memory alone: the driver's memory is out of this program's reach.
+    let flip = ["soak", "--for", "3s", "--flip"];
+    run(&bench, two, &flip).expect_error_line(&["--flip", "host"]);
+    // A card that fails while it is filled: the verdict so far, and exit code 4.
+    let failing = "capacity=64MiB,fail=in:40:214";
+    let ran = run(&bench, failing, &["soak", "--for", "60s", "--size", "2MiB", "--json"]);
+    let (name, document) = check(&ran.expect_code(4).stdout);
+    assert_eq!((name.as_str(), &document["verdict"]), ("soak", &"failed".into()), "{document}");
+    let measure = ["bench", "--quick", "--size", "1MiB", "--device", "cuda:0", "--json"];
+    let report = json(&run(&bench, "capacity=64MiB", &measure).expect_code(0));
+    assert_eq!(report["figures"].as_array().unwrap().len(), 9, "{report}");
+}

@@ -143,6 +143,13 @@ fn standard_error_is_quiet_or_told_in_detail_or_json_as_asked() {
     let notes = lines(&ran.stderr);
     let said = |line: &Value| line["fields"]["message"].as_str().unwrap_or_default().to_owned();
     assert!(notes.iter().any(|line| said(line).starts_with("sealed m.safetensors")), "{notes:?}");
+    assert!(
+        notes.iter().all(|line| line["target"] == "vram_cli"),
+        "the library's are not asked for"
+    );
+    let mut command = bench.command(["load", "missing", "--log-format", "json"]);
+    let ran = Ran::of(command.env("RUST_LOG", "off").output().unwrap()).expect_code(2);
+    assert_eq!(lines(&ran.stderr).len(), 1, "{}", ran.stderr);
     let ran = bench.run(["load", "missing", "--log-format", "json", "-q"]).expect_code(2);
     let [error] = &lines(&ran.stderr)[..] else { panic!("{}", ran.stderr) };
     assert_eq!(error["level"], "ERROR");

@@ -59,7 +59,7 @@ pub(crate) fn man(args: &ManArgs, output: &mut Output) -> Result<(), Failure> {
 
 /// Each page with the name of its file: `vram.1`, `vram-load.1`, `vram-store-ls.1`.
 fn pages() -> Result<Vec<(String, Vec<u8>)>, Failure> {
-    let mut cli = Cli::command();
+    let mut cli = Cli::command().propagate_version(true);
     // Gives subcommands their full names, and the options that every command has.
     cli.build();
     let mut waiting = vec![cli];

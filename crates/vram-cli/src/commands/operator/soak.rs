@@ -59,6 +59,8 @@ struct Tested {
     name: String,
     uuid: String,
     total: u64,
+    /// Bytes of it that the soak may use.
+    budget: u64,
     /// The most bytes of it that held shards at one time.
     filled: u64,
 }
@@ -135,7 +137,9 @@ fn soak(
         (None, 0) => "sound",
     };
     let capacity_restored = figures(manager) == before;
-    let devices = manager.gpus().into_iter().zip(&rounds.filled).map(|(info, filled)| Tested {
+    let of = manager.gpus().into_iter().zip(&rounds.filled).zip(0..);
+    let devices = of.map(|((info, filled), gpu)| Tested {
+        budget: manager.capacity(gpu).map_or(0, |capacity| capacity.total.get()),
         name: info.name,
         uuid: info.uuid.to_string(),
         total: info.total.get(),
@@ -200,10 +204,11 @@ fn print(
     output.write(&table)?;
     for (gpu, (tested, info)) in report.devices.iter().zip(infos).enumerate() {
         output.line(format!(
-            "gpu {gpu}: {} ({}), {} of {} filled",
+            "gpu {gpu}: {} ({}), {} of {} filled, of a device of {}",
             tested.name,
             info.uuid,
             table::size(ByteLen::new(tested.filled)),
+            table::size(ByteLen::new(tested.budget)),
             table::size(ByteLen::new(tested.total)),
         ))?;
     }

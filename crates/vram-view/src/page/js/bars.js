@@ -102,7 +102,7 @@ function draw(canvas, gpu, from, to, ages = STRIP) {
     const wanted = `${model.letter}  ${model.name}`;
     for (const label of [wanted, model.letter]) {
       const needs = context.measureText(label).width + 12;
-      if (needs > end - start) continue;
+      if (!model.letter || needs > end - start) continue;
       context.fillStyle = "rgba(255,255,255,.78)";
       context.fillRect(start + 4, tall / 2 - 9, needs - 4, 18);
       context.fillStyle = "#10131a";

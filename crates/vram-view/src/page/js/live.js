@@ -44,7 +44,7 @@ async function ask() {
     show(snapshot);
     link.seen = Date.now();
   } catch (error) {
-    link.why = error?.name === "TimeoutError" ? "no answer within 10 s" : error?.message || "no connection";
+    link.why = error?.name === "TimeoutError" ? "no answer within 10 s" : error instanceof TypeError ? "no connection" : error?.message || "unknown";
   }
   link.asking = false;
   tellLink();

@@ -45,7 +45,7 @@ impl Live {
         }
         let size = |steps: &[Step]| table::size(tallies.bytes(steps));
         let text = format!(
-            "{} of {}  round {}  {:<11}  written {}  checked {}  altered {altered}",
+            "{} of {}  altered {altered}  round {} {:<11} written {}  checked {}",
             clock(self.began.elapsed()),
             clock(self.time),
             rounds.saturating_add(1),
