@@ -6,7 +6,9 @@ mod place;
 use core::fmt;
 use std::sync::{Arc, Weak};
 
-use vram_alloc::{ByteLen, ByteRange, Charge, DeviceOffset, DeviceRange, Kept, Placement, Reservation};
+use vram_alloc::{
+    ByteLen, ByteRange, Charge, DeviceOffset, DeviceRange, Kept, Placement, Reservation,
+};
 use vram_gpu::GpuError;
 
 use crate::block::{Block, Stuck, Unreturned};
