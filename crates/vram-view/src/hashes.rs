@@ -12,7 +12,7 @@ macro_rules! style {
 /// The SHA-256 of the script, in base 64.
 macro_rules! script {
     () => {
-        "UzG0PEL4B6rL5peLsv15Q9+bNaSPL6PjTuMNVEVFRQc="
+        "/7sA3BcOSMAls8L+pe9V4xjAOkUdMZeJfpxuRRBU0rA="
     };
 }
 

@@ -79,8 +79,14 @@ function draw(canvas, gpu, from, to, ages = STRIP) {
     context.fillStyle = shard.model.colour;
     context.fillRect(x, 0, w, tall);
     if (shard.state !== "resident") { context.fillStyle = "rgba(90,96,108,.55)"; context.fillRect(x, 0, w, tall); stripes(context, x, 0, w, tall, true, ink); }
-    if (shard.leases) { context.fillStyle = ink; context.fillRect(x, 0, Math.max(1, w - 0.5), 5); }
-    if (shard.pinned) { context.fillStyle = ink; context.beginPath(); context.moveTo(x, tall); context.lineTo(x + Math.min(8, w), tall); context.lineTo(x, tall - 8); context.fill(); }
+    // Inside the colour of the model, which both are seen against in either theme.
+    context.fillStyle = ink;
+    if (shard.leases) context.fillRect(x, Math.min(4, tall / 5), Math.max(1, w - 0.5), Math.min(4, tall / 4));
+    if (shard.pinned) {
+      const [side, foot] = [Math.min(8, w - 2), tall - 3];
+      if (side < 4) context.fillRect(x, foot - 3, w, 3);
+      else { context.beginPath(); context.moveTo(x + 2, foot); context.lineTo(x + 2 + side, foot); context.lineTo(x + 2, foot - side); context.fill(); }
+    }
     context.fillStyle = ramp[step(shard.age)];
     context.fillRect(x, tall + 1, w, ages);
     if (wide > 3) { context.fillStyle = card; context.fillRect(right - 0.5, 0, 1, tall); }
@@ -176,7 +182,7 @@ class Card {
     const rows = [...parts, ["", "free", num(capacity.free)], ["", "room", num(capacity.room)], ["", "largest hole", num(capacity.largest_hole)]]
       .map(([kind, label, bytes]) => make("div", null, make("dt", null, kind ? make("i", { class: kind }) : null, label), make("dd", null, size(bytes))));
     rows.push(make("div", null, make("dt", null, "holes"), make("dd", null, num(capacity.hole_count).toLocaleString("en"))));
-    const oldest = Math.max(-1, ...gpu.shards.map((shard) => shard.age ?? -1));
+    const oldest = oldestOf(gpu.shards);
     rows.push(make("div", null, make("dt", null, "oldest check"), make("dd", null, oldest < 0 ? "–" : `${span(oldest)} ago`)));
     this.figures.replaceChildren(...rows);
     this.pick(this.at);

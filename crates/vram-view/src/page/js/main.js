@@ -9,7 +9,7 @@ function sum(title, value, note) {
 function showFindings(view) {
   const found = findings(view);
   if (!found.length) {
-    const oldest = Math.max(-1, ...view.shards.map((shard) => shard.age ?? -1));
+    const oldest = oldestOf(view.shards);
     const seen = view.shards.length ? `, ${count(view.shards.length, "shard")}; the one that waits longest was verified ${oldest < 0 ? "at a time unknown" : `${span(oldest)} ago`}` : ", and no shard";
     fill(by("findings"), make("div", { class: "finding good" }, make("b", null, "Nothing."), ` ${count(view.gpus.length, "GPU")} serving${seen}.`));
     return;

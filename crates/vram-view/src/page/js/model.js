@@ -62,6 +62,9 @@ function place(gpu, at, shards) {
   };
 }
 
+/** The longest time without a check, in seconds; -1 if none is known. */
+const oldestOf = (shards) => shards.reduce((most, shard) => Math.max(most, shard.age ?? -1), -1);
+
 /** Words for one shard, for the detail, the tip and the screen reader. */
 function describe(shard) {
   const words = [];
@@ -100,6 +103,8 @@ function findings(view) {
     const hole = num(gpu.capacity.largest_hole), room = num(gpu.capacity.room);
     if (room > 0 && hole < room / 4 && num(gpu.capacity.hole_count) > 1 && room > gpu.total / 20) say("warn", `Room of GPU ${gpu.index} is in ${count(num(gpu.capacity.hole_count), "piece")}: ${size(room)} in all, ${size(hole)} at most in one`, "compact the GPU.");
   }
+  const old = view.shards.filter((shard) => shard.age !== null && shard.age > 86400);
+  if (old.length) say("warn", `${count(old.length, "shard")} not verified for more than a day, one for ${span(oldestOf(old))}`, "see whether the scrubber runs and keeps its time.");
   const partial = view.models.filter((model) => model.state === "partial" && num(model.lost) === 0);
   if (partial.length) say("warn", `Not all of ${partial.slice(0, 3).map((model) => model.name).join(", ")} is there`, "load the model again, or free the rest of it.");
   for (const [source, target] of view.links) say("warn", `Direct copies from GPU ${source} to GPU ${target} arrived altered`, "copies go through the host since; check the link.");
