@@ -10,8 +10,8 @@ use vram_residency::{
 use super::*;
 
 /// The longest that a test waits for kernels.
-const WAIT: Duration = Duration::from_secs(30);
-const ROOM: u64 = 1 << 20;
+pub(super) const WAIT: Duration = Duration::from_secs(30);
+pub(super) const ROOM: u64 = 1 << 20;
 
 /// A budget with `ROOM` for shards.
 fn budget_of(device: &CudaDevice) -> ByteLen {
@@ -19,14 +19,14 @@ fn budget_of(device: &CudaDevice) -> ByteLen {
 }
 
 /// A card with room for kernels, and a manager over it.
-struct Card {
-    ordinal: u32,
+pub(super) struct Card {
+    pub(super) ordinal: u32,
     device: Arc<CudaDevice>,
-    manager: VramManager,
+    pub(super) manager: VramManager,
 }
 
 impl Card {
-    fn new(compute: Compute) -> Self {
+    pub(super) fn new(compute: Compute) -> Self {
         cuda_sim::install();
         let ordinal = Sim::add_device(DeviceSpec { capacity: 16 << 20, ..DeviceSpec::default() });
         Self::on(ordinal, compute)
@@ -61,14 +61,21 @@ impl Card {
 
     /// Where plaintext lies on the card.
     fn address_of(&self, content: &[u8]) -> u64 {
-        let live = Sim::live_allocations(self.ordinal);
-        let region = live.iter().find(|allocation| allocation.len == ROOM).unwrap();
-        let bytes = Sim::inspect(self.ordinal, region.address, usize::try_from(ROOM).unwrap());
-        let at = bytes.windows(64).position(|window| window == &content[..64]).unwrap();
-        region.address + u64::try_from(at).unwrap()
+        let at = self.region().windows(64).position(|window| window == &content[..64]).unwrap();
+        self.region_start() + u64::try_from(at).unwrap()
     }
 
-    fn finish(self) {
+    fn region_start(&self) -> u64 {
+        let live = Sim::live_allocations(self.ordinal);
+        live.iter().find(|allocation| allocation.len == ROOM).unwrap().address
+    }
+
+    /// The bytes of the region.
+    pub(super) fn region(&self) -> Vec<u8> {
+        Sim::inspect(self.ordinal, self.region_start(), usize::try_from(ROOM).unwrap())
+    }
+
+    pub(super) fn finish(self) {
         let Self { ordinal, device, manager } = self;
         drop((manager, device));
         Sim::assert_clean(ordinal);

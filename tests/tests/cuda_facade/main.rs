@@ -14,6 +14,7 @@ extern crate vram_testkit;
 
 mod carded;
 mod kernels;
+mod lists;
 mod lost;
 mod room;
 mod shards;

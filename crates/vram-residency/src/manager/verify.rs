@@ -14,6 +14,7 @@ use vram_core::shard::SealedShard;
 use vram_core::{repair, scrub};
 use vram_files::Source;
 use vram_id::ShardId;
+use vram_space::Compute;
 
 use crate::manager::VramManager;
 
@@ -27,6 +28,10 @@ impl VramManager {
     /// [`VramError::UnknownGpu`].
     pub fn wait_for_kernels(&self, gpu: u32, most: Duration) -> Result<bool, VramError> {
         let gpu = self.core.gpu(gpu)?;
+        if gpu.compute == Compute::Host {
+            // A device that is asked loads them, and takes memory for them beside the budget.
+            return Ok(false);
+        }
         // Why there are none is told, and in the metrics.
         let _why = gpu.device.wait_for_kernels(most);
         Ok(gpu.kernels().is_some())

@@ -1,5 +1,8 @@
 //! A place for the work of one launch: a stream, a part of the scratch memory, and a page-locked
-//! host buffer as long.
+//! host buffer twice as long.
+//!
+//! A kernel writes where its list says. So the list is read back into the second half of the buffer
+//! and compared before the kernel starts: a copy that returned success can still be wrong.
 
 use vram_alloc::ByteLen;
 use zeroize::Zeroize;
@@ -11,7 +14,7 @@ use super::super::pages::Pages;
 use super::super::stream::{Event, Stream};
 use crate::{GpuError, codes};
 
-/// Bytes of a slot, on the device and on the host.
+/// Bytes of a slot on the device, and of each half of its buffer on the host.
 pub(super) const SLOT_LEN: usize = 480 << 10;
 
 /// One slot. Between two uses its bytes are zeros, on both sides, unless a use failed.
@@ -54,6 +57,9 @@ impl Layout {
     }
 }
 
+/// How often a list is sent until it arrives as it was sent.
+const TRIES: u32 = 3;
+
 /// Kernels write up to 32 bytes at once.
 const RESULT_ALIGNMENT: usize = 256;
 
@@ -68,7 +74,7 @@ impl Slot {
                 return Err(bound.fail(code));
             }
         };
-        match bound.lock_pages(ByteLen::from_usize(SLOT_LEN)) {
+        match bound.lock_pages(ByteLen::from_usize(SLOT_LEN.saturating_mul(2))) {
             Ok(buffer) => Ok(Self { stream, done, start, buffer, used: SLOT_LEN }),
             Err(error) => {
                 log_failure("destroying an event", done.destroy());
@@ -89,7 +95,7 @@ impl Slot {
 
     /// The host's side, for the inputs of the next launch.
     pub(super) fn buffer(&mut self) -> &mut [u8] {
-        self.buffer.as_mut_slice()
+        self.buffer.as_mut_slice().get_mut(..SLOT_LEN).unwrap_or_default()
     }
 
     /// Where the slot starts on the device.
@@ -103,8 +109,13 @@ impl Slot {
     }
 
     /// Sends the inputs up, runs a launch, fetches its results and overwrites the device's side, all
-    /// in the order of the stream. On failure some of that may be queued: [`settle`](Self::settle)
-    /// has to follow.
+    /// in the order of the stream. Waits until the inputs have arrived. On failure some of that may
+    /// be queued: [`settle`](Self::settle) has to follow.
+    ///
+    /// # Errors
+    ///
+    /// The driver's code; `CUDA_ERROR_INVALID_VALUE`, and no launch, if the inputs do not arrive as
+    /// they were sent.
     pub(super) fn fly(
         &mut self,
         layout: &Layout,
@@ -118,9 +129,7 @@ impl Slot {
             unsafe { driver::fill(start, 0, self.used, stream) }?;
         }
         self.used = self.used.max(layout.end);
-        let inputs = self.buffer.as_slice().get(..layout.inputs).unwrap_or_default();
-        // SAFETY: the inputs fit into the slot; the buffer is not written before `land` has waited.
-        unsafe { driver::copy_in(start, inputs.as_ptr(), inputs.len(), stream) }?;
+        self.send(layout.inputs)?;
         launch(self)?;
         let down = layout.results..layout.results.saturating_add(layout.down);
         let target = self.buffer.as_mut_slice().get_mut(down).unwrap_or_default();
@@ -130,6 +139,38 @@ impl Slot {
         // SAFETY: the slot lies in scratch memory, which is alive in the bound context.
         unsafe { driver::fill(start, 0, self.used, stream) }?;
         self.done.record(&self.stream)
+    }
+
+    /// Sends this many bytes of inputs up, reads them back, and compares.
+    fn send(&mut self, len: usize) -> Result<(), u32> {
+        let (stream, start) = (self.stream.as_raw(), self.start);
+        for _ in 0..TRIES {
+            let (inputs, echo) = self.halves(len);
+            let (len, inputs, echo) = (inputs.len(), inputs.as_ptr(), echo.as_mut_ptr());
+            // SAFETY: the inputs fit into the slot; the buffer is not written before the wait below,
+            // or that of `settle`.
+            unsafe { driver::copy_in(start, inputs, len, stream) }?;
+            // SAFETY: as above; the second half is as long as the slot.
+            unsafe { driver::copy_out(echo, start, len, stream) }?;
+            self.done.record(&self.stream)?;
+            self.done.wait()?;
+            let (inputs, echo) = self.halves(len);
+            let arrived = inputs == echo;
+            echo.zeroize();
+            if arrived {
+                return Ok(());
+            }
+            tracing::error!(bytes = len, "a list for kernels arrived altered on the device");
+        }
+        Err(codes::INVALID_VALUE)
+    }
+
+    /// The first bytes of both halves of the buffer.
+    fn halves(&mut self, len: usize) -> (&mut [u8], &mut [u8]) {
+        let (inputs, echo) =
+            self.buffer.as_mut_slice().split_at_mut_checked(SLOT_LEN).unwrap_or_default();
+        let half = |bytes| <[u8]>::get_mut(bytes, ..len).unwrap_or_default();
+        (half(inputs), half(echo))
     }
 
     /// Waits for everything that [`fly`](Self::fly) queued, hands the results out and overwrites the
@@ -184,8 +225,9 @@ impl Slot {
     }
 
     fn wipe_buffer(&mut self) {
-        let used = self.used;
-        self.buffer.as_mut_slice().get_mut(..used).unwrap_or_default().zeroize();
+        let (inputs, echo) = self.halves(self.used);
+        inputs.zeroize();
+        echo.zeroize();
     }
 
     /// Overwrites what a failed use left, and gives everything back, in a bound context.
