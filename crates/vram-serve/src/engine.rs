@@ -21,7 +21,7 @@ use crate::config::{Config, EvictionConfig, ModelConfig, ScrubConfig};
 use crate::feed::{Feed, Own};
 use crate::lane::Lane;
 use crate::problem::Problem;
-use crate::server::ServeError;
+use crate::report::ServeError;
 
 /// What the server keeps. Its calls block: they run in a [`Lane`].
 #[derive(Debug)]

@@ -20,5 +20,5 @@ mod server;
 pub use check::{Check, ModelCheck};
 pub use config::{Config, ConfigError, Listen};
 pub use problem::Problem;
-pub use report::ServeReport;
-pub use server::{ServeError, Server, Stopper};
+pub use report::{ServeError, ServeReport};
+pub use server::{Server, Stopper};

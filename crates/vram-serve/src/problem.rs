@@ -215,7 +215,7 @@ impl From<ModelFilesError> for Problem {
             StatusCode::UNPROCESSABLE_ENTITY,
             "model-file",
             error.to_string(),
-            "check the path, and give the .safetensors files themselves",
+            "check the path: a file, an index, or a folder of one model",
         )
     }
 }

@@ -1,9 +1,45 @@
-//! What is told when a server has ended.
+//! What is told of a server as a whole: why it could not start, and how it ended.
 
 use core::fmt;
+use std::io;
 
 use serde::{Deserialize, Serialize};
-use vram_residency::CloseReport;
+use vram_residency::{CloseReport, KeySourceError, VramError};
+
+use crate::config::Listen;
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The token file cannot be used.
+    #[error("token: {0}")]
+    Token(#[source] KeySourceError),
+    /// The key cannot be had.
+    #[error(transparent)]
+    Key(KeySourceError),
+    /// The certificate or its key cannot be used.
+    #[error("tls: {what}")]
+    Tls {
+        /// Which file, and what is wrong.
+        what: String,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {listen}: {error}")]
+    Bind {
+        /// The address.
+        listen: Listen,
+        /// The operating system's error.
+        #[source]
+        error: io::Error,
+    },
+    /// The devices cannot be used as configured.
+    #[error(transparent)]
+    Manager(#[from] VramError),
+    /// The operating system refuses threads or descriptors.
+    #[error("cannot start: {0}")]
+    System(#[source] io::Error),
+}
 
 /// How a server ended. Lengths are in bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

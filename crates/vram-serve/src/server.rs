@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use vram_residency::{Device, KeySource, KeySourceError, SealKey, VramError, create_key_file};
+use vram_residency::{Device, KeySource, KeySourceError, SealKey, create_key_file};
 
 use crate::config::{Config, Listen};
 use crate::engine::Engine;
@@ -22,40 +22,7 @@ use crate::engine::calls::LoadRequest;
 use crate::http::{Counts, State, Stop, Token, begin_drain, router};
 use crate::lane::Shared;
 use crate::net::{Bound, Bounds, acceptor, bind, serve};
-use crate::report::ServeReport;
-
-/// Why a server cannot start.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// The token file cannot be used.
-    #[error("token: {0}")]
-    Token(#[source] KeySourceError),
-    /// The key cannot be had.
-    #[error(transparent)]
-    Key(KeySourceError),
-    /// The certificate or its key cannot be used.
-    #[error("tls: {what}")]
-    Tls {
-        /// Which file, and what is wrong.
-        what: String,
-    },
-    /// An address cannot be listened on.
-    #[error("cannot listen on {listen}: {error}")]
-    Bind {
-        /// The address.
-        listen: Listen,
-        /// The operating system's error.
-        #[source]
-        error: io::Error,
-    },
-    /// The devices cannot be used as configured.
-    #[error(transparent)]
-    Manager(#[from] VramError),
-    /// The operating system refuses threads or descriptors.
-    #[error("cannot start: {0}")]
-    System(#[source] io::Error),
-}
+use crate::report::{ServeError, ServeReport};
 
 /// A server that listens and has its devices. [`run`](Self::run) serves.
 pub struct Server {

@@ -1,7 +1,7 @@
 //! The control calls: load, verify, park, wake, migrate, pin, free. Each blocks.
 
 use core::time::Duration;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,7 @@ impl Engine {
         if !matches!(turn.before(), State::Absent) {
             return Err(super::slot::not_resident(name, turn.before()));
         }
+        turn.loads(&config);
         let loaded = files_of(&config).and_then(|files| {
             let gpus = config.gpu.map_or(GpuChoice::MostRoomFirst, GpuChoice::One);
             let admit = AdmitRequest::new(&config.name, gpus)
@@ -120,7 +121,7 @@ impl Engine {
         }
     }
 
-    /// The configuration of a model that is to be loaded, which becomes that of its slot.
+    /// The configuration of a model that is to be loaded. A name that is not known yet gets a slot.
     fn config_for(&self, name: &str, request: &LoadRequest) -> Result<ModelConfig, Problem> {
         let mut slots = self.slots();
         let LoadRequest { path, files, gpu, pin, priority, protection } = request.clone();
@@ -152,12 +153,8 @@ impl Engine {
         config.protection = protection.unwrap_or(config.protection);
         let devices = usize::try_from(self.manager.gpu_count()).unwrap_or(usize::MAX);
         config.check(devices).map_err(Problem::bad_request)?;
-        let count = slots.len();
-        match slots.get_mut(name) {
-            // What a slot is loaded from is what it is repaired from.
-            Some(slot) if matches!(slot.state, State::Absent) => slot.config = config.clone(),
-            Some(_) => {}
-            None if count >= MODELS_MAX => {
+        if !slots.contains_key(name) {
+            if slots.len() >= MODELS_MAX {
                 return Err(Problem::new(
                     StatusCode::TOO_MANY_REQUESTS,
                     "limit-exceeded",
@@ -165,9 +162,7 @@ impl Engine {
                     "free some first",
                 ));
             }
-            None => {
-                slots.insert(name.to_owned(), Slot::asked_for(config.clone()));
-            }
+            slots.insert(name.to_owned(), Slot::asked_for(config.clone()));
         }
         Ok(config)
     }
@@ -283,37 +278,7 @@ impl Engine {
 /// Models that a server knows at the same time.
 const MODELS_MAX: usize = 4096;
 
-/// Opens the files of a model.
+/// Opens the files of a model: safetensors, GGUF, a folder or an index of them.
 pub(crate) fn files_of(config: &ModelConfig) -> Result<ModelFiles, Problem> {
-    let files = match &config.path {
-        Some(path) if path.is_dir() => files_in(path)?,
-        Some(path) => vec![path.clone()],
-        None => config.files.clone(),
-    };
-    Ok(ModelFiles::open(files)?)
-}
-
-/// The safetensors files of a folder, in the order of their names.
-fn files_in(folder: &Path) -> Result<Vec<PathBuf>, Problem> {
-    let unusable = |what: String| {
-        Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "model-file",
-            format!("{}: {what}", folder.display()),
-            "give a folder with .safetensors files, or the files themselves",
-        )
-    };
-    let entries = std::fs::read_dir(folder).map_err(|error| unusable(error.to_string()))?;
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|error| unusable(error.to_string()))?.path();
-        if path.extension().is_some_and(|extension| extension == "safetensors") {
-            files.push(path);
-        }
-    }
-    if files.is_empty() {
-        return Err(unusable("no .safetensors file lies there".to_owned()));
-    }
-    files.sort();
-    Ok(files)
+    Ok(ModelFiles::open(config.path.iter().chain(&config.files))?)
 }

@@ -155,6 +155,13 @@ impl Turn<'_> {
         }
     }
 
+    /// Notes what is loaded: a repair reads the same files.
+    pub(super) fn loads(&self, config: &ModelConfig) {
+        if let Some(slot) = self.engine.slots().get_mut(&self.name) {
+            slot.config = config.clone();
+        }
+    }
+
     /// Notes why a load failed, or that one succeeded.
     pub(super) fn note(&self, failure: Option<Problem>) {
         if let Some(slot) = self.engine.slots().get_mut(&self.name) {
