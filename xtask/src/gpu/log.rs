@@ -1,6 +1,6 @@
 //! Reads the output of the check binary: one log or several in one file, whole or cut off anywhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::groups::{BEGINS, ENDED, GROUPS, TIMED_OUT};
 
@@ -68,6 +68,10 @@ pub(crate) struct Log {
     open: Option<u64>,
     /// Runs of the binary without an end, and how many of their checks never began.
     cut_runs: Vec<u64>,
+    /// Checks that a run which ended has no line of.
+    lost_checks: u64,
+    /// Runs of the binary that say of themselves that they failed.
+    failed_runs: u64,
     /// Rows that were cut off.
     cut_rows: u64,
 }
@@ -98,8 +102,9 @@ impl Log {
             self.open = count.0.parse().ok();
             return Ok(());
         }
-        if line.starts_with("test result: ") {
+        if let Some(result) = line.strip_prefix("test result: ") {
             self.end_run(true);
+            self.failed_runs = self.failed_runs.saturating_add(u64::from(!result.starts_with("ok")));
             return Ok(());
         }
         if let Some(group) = line.strip_prefix(BEGINS) {
@@ -153,10 +158,10 @@ impl Log {
     /// Ends the run of the binary, if one is open.
     fn end_run(&mut self, whole: bool) {
         self.in_run = false;
-        if let Some(left) = self.open.take()
-            && !whole
-        {
-            self.cut_runs.push(left);
+        match self.open.take() {
+            Some(left) if whole => self.lost_checks = self.lost_checks.saturating_add(left),
+            Some(left) => self.cut_runs.push(left),
+            None => {}
         }
     }
 
@@ -244,6 +249,21 @@ impl Log {
             };
             if !self.checks.iter().any(of_group) {
                 failures.push(format!("no check of the group {}", group.name));
+            }
+        }
+        if self.lost_checks > 0 {
+            failures.push(format!("lines of checks that are missing: {}", self.lost_checks));
+        }
+        if self.failed_runs > 0 {
+            failures.push(format!("runs of the binary that failed: {}", self.failed_runs));
+        }
+        // One report tells of one build on one machine.
+        for what in ["commit", "build", "driver"] {
+            let rows = self.rows.get("run").into_iter().flatten();
+            let of = rows.filter(|row| row.first().is_some_and(|first| first == what));
+            let values: BTreeSet<_> = of.filter_map(|row| row.get(1)).collect();
+            if values.len() > 1 {
+                failures.push(format!("logs of several runs, each with its own {what}: {values:?}"));
             }
         }
         if self.cut_rows > 0 {

@@ -154,3 +154,17 @@ fn what_is_no_log_of_the_checks_is_refused_with_its_line() {
     let threads = "test a ... \ntest b ... ok\nok\n";
     assert!(Log::read(threads).unwrap_err().contains("b begins before a has ended"));
 }
+
+/// Each of these was read as a success once.
+#[test]
+fn a_log_that_lacks_a_check_or_tells_of_two_runs_is_no_success() {
+    let failures = |text: &str| Log::read(text).unwrap().failures();
+    let lost = SOUND.replace("test guide::g01 ... ok\n", "");
+    assert!(failures(&lost).contains(&"lines of checks that are missing: 1".to_owned()));
+    let failed = SOUND.replacen("test result: ok. 4", "test result: FAILED. 3", 1);
+    assert_eq!(failures(&failed), ["runs of the binary that failed: 1"]);
+    let other = SOUND.replace("commit | abc", "commit | def");
+    let joined = failures(&format!("{SOUND}{other}"));
+    assert_eq!(joined, ["logs of several runs, each with its own commit: {\"abc\", \"def\"}"]);
+    assert_eq!(failures(&format!("{SOUND}{SOUND}")), Vec::<String>::new());
+}
