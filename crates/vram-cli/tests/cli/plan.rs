@@ -187,7 +187,7 @@ fn a_gguf_file_is_loaded_byte_for_byte() {
         assert!(ran.stdout.contains(&digest), "{}", ran.stdout);
     }
     let sha256 = crate::files::sha256(&bytes).to_string();
-    let digits = ["load", "m.gguf", "--expect-digest", &sha256];
+    let digits = ["load", "m.gguf", "--expect-digest", &sha256, "--device", "host:9MiB"];
     bench.run(digits).expect_error(2, &["SHA-256"]);
     bench.write("m.gguf", &bytes[..bytes.len() - 5000]);
     bench.run(["load", "m.gguf"]).expect_error(2, &["cut short", "GGUF"]);

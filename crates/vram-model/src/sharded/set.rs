@@ -91,8 +91,8 @@ impl ModelSet {
         &self.files
     }
 
-    /// A name for the model: that of its first file or its folder, without ending and without
-    /// `-00001-of-00002`; `model` if there is none.
+    /// A name for the model: that of the first file or index that was named, without its ending, or
+    /// of the folder; `model` if there is none.
     #[must_use]
     pub fn name(&self) -> String {
         let named = if self.root.is_dir() {

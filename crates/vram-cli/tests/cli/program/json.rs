@@ -41,7 +41,7 @@ fn every_command_prints_one_object_that_fits_its_schema() {
         ("inspect m.gguf", "format", "gguf".into()),
         ("inspect folder", "model_id", "folder".into()),
         ("plan m.safetensors --device host:16MiB", "fits", true.into()),
-        ("plan folder", "fits", true.into()),
+        ("plan folder --device host:16MiB", "fits", true.into()),
         ("verify i --key-file key --model-id m", "error", Value::Null),
         ("verify i i --key-file key --model-id m", "error", Value::Null),
         (
