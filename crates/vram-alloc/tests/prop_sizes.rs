@@ -374,7 +374,7 @@ fn the_answer_says_what_is_short() {
 /// Each number that a format is written as is read as that format.
 #[test]
 fn every_format_of_gguf_files_has_the_number_that_it_is_read_by() {
-    let plain = vram_alloc::Dtype::ALL.iter().map(|dtype| TensorFormat::Plain(*dtype));
+    let plain = Dtype::ALL.iter().map(|dtype| TensorFormat::Plain(*dtype));
     let block = BlockFormat::ALL.iter().map(|format| TensorFormat::Block(*format));
     let mut count = 0;
     for format in plain.chain(block) {

@@ -104,7 +104,8 @@ impl Log {
         }
         if let Some(result) = line.strip_prefix("test result: ") {
             self.end_run(true);
-            self.failed_runs = self.failed_runs.saturating_add(u64::from(!result.starts_with("ok")));
+            self.failed_runs =
+                self.failed_runs.saturating_add(u64::from(!result.starts_with("ok")));
             return Ok(());
         }
         if let Some(group) = line.strip_prefix(BEGINS) {
@@ -263,7 +264,8 @@ impl Log {
             let of = rows.filter(|row| row.first().is_some_and(|first| first == what));
             let values: BTreeSet<_> = of.filter_map(|row| row.get(1)).collect();
             if values.len() > 1 {
-                failures.push(format!("logs of several runs, each with its own {what}: {values:?}"));
+                failures
+                    .push(format!("logs of several runs, each with its own {what}: {values:?}"));
             }
         }
         if self.cut_rows > 0 {

@@ -39,7 +39,11 @@ pub(crate) enum LogFormat {
 
 impl LogArgs {
     /// Sets up standard error as these options say. To be called once.
-    pub(crate) fn start(&self) {
+    ///
+    /// # Arguments
+    ///
+    /// * `serves`: what a server does is told without being asked for.
+    pub(crate) fn start(&self, serves: bool) {
         let json = self.log_format == LogFormat::Json;
         output::set_notes(self.quiet, json);
         // Notes and errors are lines of the log then, whatever else is asked for.
@@ -50,7 +54,10 @@ impl LogArgs {
             0 => env::var(EnvFilter::DEFAULT_ENV)
                 .ok()
                 .filter(|asked| EnvFilter::try_new(asked).is_ok())
-                .unwrap_or_default(),
+                .unwrap_or_else(|| {
+                    let told = if serves && !self.quiet { "warn,vram_serve=info" } else { "" };
+                    told.to_owned()
+                }),
             1 => "vram=info".to_owned(),
             2 => "vram=debug".to_owned(),
             _ => "vram=trace".to_owned(),

@@ -46,3 +46,17 @@ fn figures_are_given_in_both_forms_and_no_name_of_one_clashes_with_another() {
         assert!(known, "{line}");
     }
 }
+
+#[test]
+fn every_figure_of_a_server_in_the_guide_is_one_that_a_scrape_answers() {
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operations.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let rig = Rig::three();
+    let declared = families(&scrape(&rig, "text/plain").body);
+    let words = guide.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_');
+    let named: Vec<_> = words.filter(|word| word.starts_with("vram_serve_")).collect();
+    assert!(named.len() >= 9, "{named:?}");
+    for name in named {
+        assert!(declared.contains_key(name), "{name}");
+    }
+}

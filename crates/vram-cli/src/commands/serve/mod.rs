@@ -3,10 +3,8 @@
 pub(crate) mod ctl;
 pub(crate) mod ps;
 
-use std::path::PathBuf;
 use std::process;
 
-use tracing_subscriber::EnvFilter;
 use vram_residency::ByteLen;
 use vram_serve::config::default_config;
 use vram_serve::{Check, Config, ConfigError, ServeError, Server};
@@ -23,12 +21,13 @@ pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> Result<(), Failure> 
     if args.check {
         return check(&config, output);
     }
-    log();
     let specs: Vec<_> = config.devices.iter().map(|device| device.device).collect();
     let devices = Devices::open(&specs, ByteLen::ZERO)?;
     output.set_cards(devices.infos());
     let key = config.key.to_string();
-    let token_file: PathBuf = config.token_file();
+    // As a client of any folder has to name it.
+    let token_file = config.token_file();
+    let token_file = std::path::absolute(&token_file).unwrap_or(token_file);
     let server = Server::start(config, devices.into_open()).map_err(refused)?;
     let stopper = server.stopper();
     let mut signals = 0_u32;
@@ -57,16 +56,6 @@ pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> Result<(), Failure> 
         .hint("the driver frees what is left when this process ends; look at the card first");
     output.json_failed(&report, &failure)?;
     Err(failure)
-}
-
-/// What the server does is told on standard error, if `RUST_LOG` does not say otherwise.
-fn log() {
-    let filter = EnvFilter::new("warn,vram_serve=info");
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .try_init();
 }
 
 fn check(config: &Config, output: &mut Output) -> Result<(), Failure> {

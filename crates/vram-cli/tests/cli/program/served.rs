@@ -222,3 +222,25 @@ fn a_server_that_is_killed_is_started_again_and_has_its_models_back() {
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
     Ran::of(worker.wait_with_output().unwrap()).expect_code(0);
 }
+
+#[test]
+fn what_a_server_does_is_told_as_text_or_as_json_or_not_at_all() {
+    for (options, what) in [
+        (&["--json"][..], "INFO loaded model=a"),
+        (&["--json", "--log-format", "json"], "\"target\":\"vram_serve"),
+        (&["--json", "-q"], ""),
+    ] {
+        let bench = Bench::new();
+        let served = Served::start(&bench, options);
+        served.signal("-TERM");
+        let told = served.ended().expect_code(0).stderr;
+        if what.is_empty() {
+            assert_eq!(told, "", "{options:?}");
+        } else {
+            assert!(told.contains(what), "{options:?}: {told}");
+        }
+        if options.contains(&"json") {
+            assert!(told.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{told}");
+        }
+    }
+}
