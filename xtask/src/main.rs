@@ -11,6 +11,7 @@ extern crate vram_testkit;
 
 mod arguments;
 mod bench;
+mod book;
 mod ci;
 mod examples;
 mod fuzz;
@@ -57,6 +58,7 @@ cargo xtask COMMAND [OPTIONS]
                                           (--seconds: of each stress test; --torch: also what needs torch, which pip
                                           fetches; --bench: measures instead, beside safetensors)
   operator                                alert rules and service unit of docs/operator, by promtool and systemd-analyze
+  book                                    the links of all pages, then docs as a book in target/book, by mdBook
   page                                    the page that people look at, tried in Chromium, with pictures in target/page
   examples                                runs every example, as it is built for the tests
   outside                                 builds and runs a program outside the workspace, as the facade's README says
@@ -89,6 +91,7 @@ fn main() -> ExitCode {
         "store" => store::Options::parse(args).and_then(|options| store::run(&options)),
         "python" => python::Options::parse(args).and_then(|options| python::run(&options)),
         "operator" => arguments::none(args).and_then(|()| operator::run()),
+        "book" => arguments::none(args).and_then(|()| book::run()),
         "page" => arguments::none(args).and_then(|()| page::run()),
         "outside" => arguments::none(args).and_then(|()| gpu::outside::run()),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
