@@ -25,6 +25,7 @@ mod planted;
 mod proptest;
 mod ptx;
 mod python;
+mod reuse;
 mod shell;
 mod store;
 mod stress;
@@ -62,6 +63,8 @@ cargo xtask COMMAND [OPTIONS]
   page                                    the page that people look at, tried in Chromium, with pictures in target/page
   examples                                runs every example, as it is built for the tests
   outside                                 builds and runs a program outside the workspace, as the facade's README says
+  package [--verify]                      packs every crate that is published, as a registry would take it (--verify: builds each)
+  deny                                    licences and sources of all foreign crates; by cargo-deny too, where it is
   layers                                  who may import whom, crates and files: against what the manifests and sources say
   planted [--only NAME] [--list]          plants faults in a copy of the workspace, and checks that the suites notice each
   ci [--after-tests]                      what CI runs, in the same order (--after-tests leaves the test command out)
@@ -94,6 +97,10 @@ fn main() -> ExitCode {
         "book" => arguments::none(args).and_then(|()| book::run()),
         "page" => arguments::none(args).and_then(|()| page::run()),
         "outside" => arguments::none(args).and_then(|()| gpu::outside::run()),
+        "package" => {
+            reuse::package::Options::parse(args).and_then(|options| reuse::package::run(&options))
+        }
+        "deny" => arguments::none(args).and_then(|()| reuse::deny::run()),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
         "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),
         "planted" => planted::Options::parse(args).and_then(|options| planted::run(&options)),
