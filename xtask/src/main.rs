@@ -30,6 +30,7 @@ mod shell;
 mod store;
 mod stress;
 mod summary;
+mod tour;
 mod workspace;
 
 use std::process::ExitCode;
@@ -59,6 +60,7 @@ cargo xtask COMMAND [OPTIONS]
                                           (--seconds: of each stress test; --torch: also what needs torch, which pip
                                           fetches; --bench: measures instead, beside safetensors)
   operator                                alert rules and service unit of docs/operator, by promtool and systemd-analyze
+  tour [--check] [--programs FOLDER]      docs/tour.md, made by running what it shows (--check: compared; --programs: built ones)
   book                                    the links of all pages, then docs as a book in target/book, by mdBook
   page                                    the page that people look at, tried in Chromium, with pictures in target/page
   examples                                runs every example, as it is built for the tests
@@ -94,6 +96,7 @@ fn main() -> ExitCode {
         "store" => store::Options::parse(args).and_then(|options| store::run(&options)),
         "python" => python::Options::parse(args).and_then(|options| python::run(&options)),
         "operator" => arguments::none(args).and_then(|()| operator::run()),
+        "tour" => tour::Options::parse(args).and_then(|options| tour::run(&options)),
         "book" => arguments::none(args).and_then(|()| book::run()),
         "page" => arguments::none(args).and_then(|()| page::run()),
         "outside" => arguments::none(args).and_then(|()| gpu::outside::run()),
