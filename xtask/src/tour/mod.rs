@@ -139,6 +139,9 @@ impl Tour {
             .stdin(Stdio::null())
             .output()
             .map_err(|error| format!("`{line}` cannot be started: {error}"))?;
+        if line == script::LAST_WORD {
+            self.wait_for_the_end()?;
+        }
         let text = String::from_utf8_lossy(&output.stdout);
         if self.digest.is_empty()
             && let Some(digest) = text.lines().find_map(|line| line.strip_suffix(OF_THE_MODEL))
@@ -178,6 +181,19 @@ impl Tour {
             }
             thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// A server answers before it has ended, and its log is read next.
+    fn wait_for_the_end(&mut self) -> Result<(), String> {
+        let Some(server) = &mut self.server else { return Ok(()) };
+        let until = Instant::now().checked_add(PATIENCE);
+        while server.try_wait().map_err(|error| format!("the server: {error}"))?.is_none() {
+            if until.is_none_or(|until| Instant::now() > until) {
+                return Err(format!("the server has not ended after {} s", PATIENCE.as_secs()));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     fn shell(&self, line: &str) -> Command {

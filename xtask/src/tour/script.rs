@@ -23,6 +23,9 @@ const fn step(
 /// What is shown of this command differs from what is run: the example is built already.
 pub(super) const MADE_BY: (&str, &str) = ("cargo run -q -p vram-model --example synth --", "synth");
 
+/// After this the server ends by itself.
+pub(super) const LAST_WORD: &str = "vram ctl drain";
+
 pub(super) const STEPS: &[Step] = &[
     step(
         "The purpose, in one command",
@@ -104,7 +107,7 @@ END",
             "vram ps",
             "vram ctl wake llama",
             "vram stop llama",
-            "vram ctl drain",
+            LAST_WORD,
             "cat serve.log",
         ],
     ),
