@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::{
     arguments, bench::counts, examples, fuzz, gpu, layers, models, operator, page, proptest, ptx,
-    python, shell, summary, workspace,
+    python, reuse, shell, summary, tour, workspace,
 };
 
 /// The command line of this command.
@@ -40,8 +40,12 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         });
     }
     push(&mut steps, "examples", examples::run);
+    push(&mut steps, "the tour", || tour::run(&tour::Options::for_ci()));
     push(&mut steps, "format", || shell::cargo(&["fmt", "--all", "--", "--check"]).run());
     push(&mut steps, "layers", layers::run);
+    push(&mut steps, "packages", || reuse::package::run(&reuse::package::Options::for_ci()));
+    // Prints NOT RUN for the part that needs cargo-deny.
+    push(&mut steps, "licences and sources", reuse::deny::run);
     // Prints NOT RUN for what needs a tool that is not there.
     push(&mut steps, "PTX of the kernels", || ptx::run(&ptx::Options::for_ci()));
     push(&mut steps, "lints", || {

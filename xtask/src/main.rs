@@ -11,6 +11,7 @@ extern crate vram_testkit;
 
 mod arguments;
 mod bench;
+mod book;
 mod ci;
 mod examples;
 mod fuzz;
@@ -24,10 +25,12 @@ mod planted;
 mod proptest;
 mod ptx;
 mod python;
+mod reuse;
 mod shell;
 mod store;
 mod stress;
 mod summary;
+mod tour;
 mod workspace;
 
 use std::process::ExitCode;
@@ -57,9 +60,13 @@ cargo xtask COMMAND [OPTIONS]
                                           (--seconds: of each stress test; --torch: also what needs torch, which pip
                                           fetches; --bench: measures instead, beside safetensors)
   operator                                alert rules and service unit of docs/operator, by promtool and systemd-analyze
+  tour [--check] [--programs FOLDER]      docs/tour.md, made by running what it shows (--check: compared; --programs: built ones)
+  book                                    the links of all pages, then docs as a book in target/book, by mdBook
   page                                    the page that people look at, tried in Chromium, with pictures in target/page
   examples                                runs every example, as it is built for the tests
   outside                                 builds and runs a program outside the workspace, as the facade's README says
+  package [--verify]                      packs every crate that is published, as a registry would take it (--verify: builds each)
+  deny                                    licences and sources of all foreign crates; by cargo-deny too, where it is
   layers                                  who may import whom, crates and files: against what the manifests and sources say
   planted [--only NAME] [--list]          plants faults in a copy of the workspace, and checks that the suites notice each
   ci [--after-tests]                      what CI runs, in the same order (--after-tests leaves the test command out)
@@ -89,8 +96,14 @@ fn main() -> ExitCode {
         "store" => store::Options::parse(args).and_then(|options| store::run(&options)),
         "python" => python::Options::parse(args).and_then(|options| python::run(&options)),
         "operator" => arguments::none(args).and_then(|()| operator::run()),
+        "tour" => tour::Options::parse(args).and_then(|options| tour::run(&options)),
+        "book" => arguments::none(args).and_then(|()| book::run()),
         "page" => arguments::none(args).and_then(|()| page::run()),
         "outside" => arguments::none(args).and_then(|()| gpu::outside::run()),
+        "package" => {
+            reuse::package::Options::parse(args).and_then(|options| reuse::package::run(&options))
+        }
+        "deny" => arguments::none(args).and_then(|()| reuse::deny::run()),
         "layers" => arguments::none(args).and_then(|()| layers::run()),
         "ci" => ci::Options::parse(args).and_then(|options| ci::run(&options)),
         "planted" => planted::Options::parse(args).and_then(|options| planted::run(&options)),

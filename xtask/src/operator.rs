@@ -1,7 +1,6 @@
 //! `cargo xtask operator`: the files in docs/operator, read by the programs that they are for.
 
 use std::fs;
-use std::path::Path;
 
 use crate::{shell, workspace};
 
@@ -12,7 +11,7 @@ const FOLDER: &str = "docs/operator";
 pub(crate) fn run() -> Result<(), String> {
     let file = |name: &str| format!("{FOLDER}/{name}");
     let mut failures = Vec::new();
-    if is_there("promtool") {
+    if shell::is_there("promtool") {
         for (what, name) in [("check", "alerts.yml"), ("test", "alerts.test.yml")] {
             let child = shell::program("promtool", &[what, "rules", &file(name)]);
             failures.extend(child.run().err());
@@ -20,7 +19,7 @@ pub(crate) fn run() -> Result<(), String> {
     } else {
         println!("NOT RUN: no promtool; install it with `apt-get install prometheus`");
     }
-    if is_there("systemd-analyze") {
+    if shell::is_there("systemd-analyze") {
         failures.extend(unit(&file("vram.service")).err());
     } else {
         println!("NOT RUN: no systemd-analyze; install it with `apt-get install systemd`");
@@ -47,9 +46,4 @@ fn unit(path: &str) -> Result<(), String> {
     let told = shell::program("systemd-analyze", &options).read()?;
     println!("{}", told.lines().next_back().unwrap_or_default());
     Ok(())
-}
-
-fn is_there(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| Path::new(&folder).join(program).is_file())
 }

@@ -23,6 +23,12 @@ pub(crate) fn cargo(args: &[&str]) -> Child {
     Child { program, args: args.iter().map(|&arg| arg.to_owned()).collect(), env: Vec::new() }
 }
 
+/// Whether a program of this name stands in a folder of `PATH`.
+pub(crate) fn is_there(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
 /// Any program by name, with `args`.
 pub(crate) fn program(name: &str, args: &[&str]) -> Child {
     Child {

@@ -89,8 +89,17 @@ pub(crate) fn tests_beginning_with(
     Ok(found)
 }
 
-fn metadata() -> Result<Value, String> {
+/// What cargo says of the members.
+pub(crate) fn metadata() -> Result<Value, String> {
     parsed(&shell::cargo(&["metadata", "--format-version", "1", "--no-deps"]).read()?)
+}
+
+/// What cargo says of the members and of every crate that they need on Linux, with all features.
+pub(crate) fn metadata_of_all() -> Result<Value, String> {
+    let on = ["--filter-platform", "x86_64-unknown-linux-gnu"];
+    parsed(
+        &shell::cargo(&["metadata", "--format-version", "1", "--all-features"]).args(&on).read()?,
+    )
 }
 
 fn parsed(text: &str) -> Result<Value, String> {
@@ -125,10 +134,12 @@ fn dependency(value: &Value) -> Dependency {
     Dependency { name: text(value, "name"), kind }
 }
 
-fn text(value: &Value, field: &str) -> String {
+/// A field that is text; empty if it is not there.
+pub(crate) fn text(value: &Value, field: &str) -> String {
     value.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-fn array<'a>(value: &'a Value, field: &str) -> &'a [Value] {
+/// A field that is a list; empty if it is not there.
+pub(crate) fn array<'a>(value: &'a Value, field: &str) -> &'a [Value] {
     value.get(field).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
