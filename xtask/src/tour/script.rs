@@ -114,7 +114,7 @@ END",
     Step {
         heading: "Before a card carries models",
         words: "`soak` burns it in for a set time, here two seconds, with bits flipped on purpose to test the test.",
-        commands: &["vram soak --device host:16MiB --for 2s --flip"],
+        commands: &["vram soak --device host:4MiB --for 2s --flip"],
         volatile: Volatile::Numbers,
     },
 ];
