@@ -1,5 +1,6 @@
 //! The command line: the arguments of every command, and their types.
 
+mod choice;
 mod key;
 mod load;
 mod log;
@@ -11,9 +12,10 @@ pub(crate) mod store;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use vram_residency::{ByteLen, Protection, SegmentSize, SivScope, Suite};
+use clap::{Args, Parser, Subcommand};
+use vram_residency::{ByteLen, SegmentSize};
 
+pub(crate) use self::choice::{Cipher, ExpectedMode, Mode, Scope};
 pub(crate) use self::key::{KeyArgs, KeyMode};
 pub(crate) use self::load::{ImageArgs, LoadArgs};
 pub(crate) use self::log::LogArgs;
@@ -212,7 +214,7 @@ pub(crate) struct SealArgs {
     #[arg(long, value_enum)]
     pub(crate) suite: Option<Cipher>,
     /// Bytes that are authenticated together: a power of two, 4KiB to 16MiB.
-    #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = segment_size)]
+    #[arg(long, value_name = "SIZE", default_value = "256KiB", value_parser = choice::segment_size)]
     pub(crate) segment: SegmentSize,
     #[command(flatten)]
     pub(crate) bound: BoundArgs,
@@ -331,78 +333,6 @@ pub(crate) struct KeygenArgs {
     pub(crate) json: bool,
 }
 
-/// Encrypted or authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Mode {
-    /// Ciphertext: unreadable without the key.
-    Encrypted,
-    /// Plaintext in place: readable without the key, and any change shows.
-    Authenticated,
-}
-
-/// Which mode an image must have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExpectedMode {
-    /// Ciphertext.
-    Encrypted,
-    /// Plaintext in place.
-    Authenticated,
-    /// Either.
-    Any,
-}
-
-/// The unit over which sealing is deterministic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Scope {
-    /// Over the whole content.
-    Shard,
-    /// Over each segment on its own.
-    Segment,
-}
-
-/// The cipher.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Cipher {
-    /// AES-256 in Galois/counter mode: the faster one on processors with AES instructions.
-    #[value(name = "aes-256-gcm")]
-    Aes256Gcm,
-    /// `ChaCha20` with Poly1305: the faster one on other processors.
-    #[value(name = "chacha20-poly1305")]
-    ChaCha20Poly1305,
-}
-
-impl From<Mode> for Protection {
-    fn from(mode: Mode) -> Self {
-        match mode {
-            Mode::Encrypted => Self::Encrypted,
-            Mode::Authenticated => Self::Authenticated,
-        }
-    }
-}
-
-impl From<Scope> for SivScope {
-    fn from(scope: Scope) -> Self {
-        match scope {
-            Scope::Shard => Self::Shard,
-            Scope::Segment => Self::Segment,
-        }
-    }
-}
-
-impl From<Cipher> for Suite {
-    fn from(cipher: Cipher) -> Self {
-        match cipher {
-            Cipher::Aes256Gcm => Self::Aes256Gcm,
-            Cipher::ChaCha20Poly1305 => Self::ChaCha20Poly1305,
-        }
-    }
-}
-
-fn segment_size(text: &str) -> Result<SegmentSize, String> {
-    let len: ByteLen = text.parse().map_err(|error| format!("{error}"))?;
-    SegmentSize::from_bytes(len).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -412,14 +342,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_segment_size_is_a_power_of_two_within_the_format() {
-        assert_eq!(segment_size("256KiB").unwrap().log2(), 18);
-        assert_eq!(segment_size("4096").unwrap().log2(), 12);
-        for refused in ["", "0", "1000", "2KiB", "32MiB", "a lot"] {
-            assert!(segment_size(refused).is_err(), "{refused}");
-        }
     }
 }
