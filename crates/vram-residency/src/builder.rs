@@ -19,7 +19,7 @@ use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite, TicketKey};
 use vram_space::{Compute, MemoryMode, WipePolicy};
 
 /// How much of a GPU a manager takes: at once in `build`, or [block by block](MemoryMode). The
-/// scratch memory of a device's kernels is a part of it: see [`GpuCapacity::scratch`].
+/// scratch memory of a device's kernels is a part of it: see [`scratch`](crate::GpuCapacity::scratch).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Budget {
