@@ -226,7 +226,7 @@ fn a_server_that_is_killed_is_started_again_and_has_its_models_back() {
 #[test]
 fn what_a_server_does_is_told_as_text_or_as_json_or_not_at_all() {
     for (options, what) in [
-        (&["--json"][..], "INFO loaded model=a"),
+        (&["--json"][..], ": loaded model=a"),
         (&["--json", "--log-format", "json"], "\"target\":\"vram_serve"),
         (&["--json", "-q"], ""),
     ] {
