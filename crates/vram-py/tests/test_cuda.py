@@ -55,7 +55,7 @@ try:
     vram.Manager.cuda([7])
 except vram.ConfigError as error:
     assert error.code == "unknown-gpu"
-one = vram.Manager.cuda([1], budget=0.01)
+one = vram.Manager.cuda([1], budget=0.1)
 assert one.devices == ["cuda:1"]
 with one.load(sys.argv[1]) as second:
     assert second["embed"].device == "cuda:1", second["embed"].device
