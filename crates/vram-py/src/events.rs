@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use serde_json::Value;
 use vram_residency::Event as Told;
 
+use crate::detached::detach;
 use crate::report::to_python;
 use crate::resident::lock;
 use crate::{errors, options};
@@ -124,7 +125,7 @@ impl EventIterator {
         }
         let begun = Instant::now();
         loop {
-            let (event, over) = py.detach(|| self.queue.next());
+            let (event, over) = detach(py, || self.queue.next());
             if let Some(event) = event {
                 return Event::new(event).map(Some);
             }
@@ -141,7 +142,7 @@ impl EventIterator {
         if self.pid != process::id() {
             return Err(errors::forked(self.pid));
         }
-        Ok(py.detach(|| lock(&self.queue.waiting).missing))
+        Ok(detach(py, || lock(&self.queue.waiting).missing))
     }
 }
 

@@ -11,6 +11,7 @@ use vram_residency::{
     VramManager, VramManagerBuilder,
 };
 
+use crate::detached::detach;
 use crate::events::{EventIterator, Hub, Sink};
 use crate::model::Model;
 use crate::report::to_python;
@@ -73,7 +74,7 @@ impl Common<'_, '_> {
         }
         let hub = Hub::new();
         let builder = builder.event_sink(Sink(Arc::clone(&hub)));
-        let manager = py.detach(|| builder.build()).map_err(errors::vram)?;
+        let manager = detach(py, || builder.build()).map_err(errors::vram)?;
         let manager = Bound::new(py, Manager { shared: Shared::new(manager, hub) })?;
         // Closed when the interpreter ends.
         py.import("vram")?.getattr("_managers")?.call_method1("add", (&manager,))?;
@@ -123,7 +124,7 @@ impl Manager {
         park_limit: Option<&Bound<'py, PyAny>>,
         evict: bool,
     ) -> PyResult<Bound<'py, Self>> {
-        let found = py.detach(VramManager::detect_devices).map_err(errors::vram)?;
+        let found = detach(py, VramManager::detect_devices).map_err(errors::vram)?;
         let devices: Vec<Arc<dyn Device>> = match gpus {
             None => found,
             Some(wanted) => {
@@ -176,7 +177,7 @@ impl Manager {
     ) -> PyResult<Model> {
         let manager = self.shared.manager()?;
         let paths = options::files(path)?;
-        let files = py.detach(|| ModelFiles::open(&paths)).map_err(errors::files)?;
+        let files = detach(py, || ModelFiles::open(&paths)).map_err(errors::files)?;
         let own = || options::name_of(&paths, files.name());
         let named = name.map_or_else(own, str::to_owned);
         let request = AdmitRequest::new(&named, options::gpus(gpu))
@@ -220,7 +221,7 @@ impl Manager {
             (Some(_), Some(_)) => return Err(options::wrong("either within or share")),
         };
         let options = ScrubOptions::new(rate).pass_at_least(options::seconds(pass_at_least)?);
-        py.detach(|| {
+        detach(py, || {
             let mut scrubber = lock(&inner.scrubber);
             *scrubber = None;
             *scrubber = Some(inner.manager.start_scrubber(options)?);
@@ -233,7 +234,7 @@ impl Manager {
     /// unnoticed (`worst_case`); None if there is no scrubber.
     fn scrub_status<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let inner = self.shared.inner()?;
-        let status = py.detach(|| lock(&inner.scrubber).as_ref().map(Scrubber::status));
+        let status = detach(py, || lock(&inner.scrubber).as_ref().map(Scrubber::status));
         let Some(status) = status else { return Ok(None) };
         let told = to_python(py, &status)?;
         let worst = status.worst_case.map(|time| time.as_secs_f64());
@@ -246,7 +247,7 @@ impl Manager {
     /// Ends the scrubber.
     fn stop_scrub(&self, py: Python<'_>) -> PyResult<()> {
         let inner = self.shared.inner()?;
-        py.detach(|| drop(lock(&inner.scrubber).take()));
+        detach(py, || drop(lock(&inner.scrubber).take()));
         Ok(())
     }
 
@@ -267,19 +268,19 @@ impl Manager {
     /// Counts and figures: calls, bytes, failures, GPUs, the scrubber. Plain data.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let manager = self.shared.manager()?;
-        to_python(py, &py.detach(|| manager.metrics()))
+        to_python(py, &detach(py, || manager.metrics()))
     }
 
     /// The metrics in the text format of Prometheus.
     fn prometheus(&self, py: Python<'_>) -> PyResult<String> {
         let manager = self.shared.manager()?;
-        Ok(py.detach(|| manager.metrics().to_prometheus()))
+        Ok(detach(py, || manager.metrics().to_prometheus()))
     }
 
     /// Everything that is resident, as plain data.
     fn snapshot<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let manager = self.shared.manager()?;
-        to_python(py, &py.detach(|| manager.snapshot()))
+        to_python(py, &detach(py, || manager.snapshot()))
     }
 
     /// The devices: "host:0", "cuda:1", … in the order of their numbers here.
@@ -302,7 +303,7 @@ impl Manager {
     #[pyo3(signature = (timeout=0.0))]
     fn close<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let (inner, timeout) = (self.shared.inner()?, options::seconds(timeout)?);
-        let report = py.detach(|| {
+        let report = detach(py, || {
             drop(lock(&inner.scrubber).take());
             let report = inner.manager.close(timeout);
             // What happened until now still reaches the iterators.

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use vram_residency::{ModelHandle, ModelPiece, Verdict as ShardVerdict, WakeModelRequest};
 
+use crate::detached::detach;
 use crate::report::Verdict;
 use crate::resident::{Resident, Shared, State, lock};
 use crate::tensor::TensorBase;
@@ -279,7 +280,7 @@ impl Model {
             Err(error) => return Err(error),
         };
         let request = WakeModelRequest::new(options::gpus(gpu));
-        match py.detach(|| manager.wake_model_with(parked, request)) {
+        match detach(py, || manager.wake_model_with(parked, request)) {
             Ok(handle) => {
                 resident.arrived(handle);
                 self.end(State::Resident(resident));
@@ -338,7 +339,7 @@ impl Model {
         }
         let before = std::mem::replace(&mut *state, State::Gone);
         drop(state);
-        py.detach(|| drop(before));
+        detach(py, || drop(before));
         Ok(())
     }
 

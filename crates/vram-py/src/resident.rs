@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::prelude::*;
 use vram_residency::{FreedReceipt, ModelHandle, ParkedModel, Scrubber, VramError, VramManager};
 
+use crate::detached::detach;
 use crate::errors;
 use crate::events::Hub;
 use crate::guard::Guarded;
@@ -56,7 +57,7 @@ impl Shared {
         work: impl FnOnce(&VramManager) -> Result<T, VramError> + Send,
     ) -> PyResult<T> {
         let manager = self.manager()?;
-        py.detach(|| work(manager)).map_err(errors::vram)
+        detach(py, || work(manager)).map_err(errors::vram)
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use vram_residency::{CancelToken, Progress};
 
+use crate::detached::detach;
 use crate::errors;
 
 /// How often the waiting thread looks for signals and progress.
@@ -57,7 +58,7 @@ pub(crate) fn interruptible<T: Send>(
         let mut told = None;
         loop {
             // The receiver is given to the wait and back: it may not be shared with another thread.
-            let (back, waited) = py.detach(move || {
+            let (back, waited) = detach(py, move || {
                 let waited = end.recv_timeout(TICK);
                 (end, waited)
             });
@@ -75,7 +76,7 @@ pub(crate) fn interruptible<T: Send>(
                 break;
             }
         }
-        let joined = py.detach(|| worker.join());
+        let joined = detach(py, || worker.join());
         match (raised, joined) {
             (Some(error), _) => Err(error),
             (None, Ok(result)) => Ok(result),

@@ -8,6 +8,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use vram_residency::DeviceKind;
 
+use crate::detached::detach;
 use crate::options::wrong;
 use crate::view::View;
 
@@ -175,7 +176,7 @@ fn copy_of(py: Python<'_>, view: &View) -> PyResult<Vec<u128>> {
     let words = view.nbytes.div_ceil(size_of::<u128>()).max(1);
     bytes.try_reserve_exact(words).map_err(|_none| wrong("no host memory for a copy"))?;
     bytes.resize(words, 0);
-    py.detach(|| {
+    detach(py, || {
         let from: *const u8 = ptr::with_exposed_provenance(view.address);
         // SAFETY: the view's lease keeps `nbytes` bytes of plaintext at `address`, and no call writes
         // there while it lives; the target is as long, and freshly allocated.
