@@ -25,7 +25,8 @@ pub(crate) fn detach<T: Send>(py: Python<'_>, work: impl Send + FnOnce() -> T) -
     })
 }
 
-/// Called by `atexit`: after the threads that the interpreter waits for, before it stops the others.
+/// Called when the interpreter has begun to end: after the threads that it waits for, before it stops the
+/// others, and before managers are closed under them.
 #[pyfunction]
 pub(crate) fn ending() {
     // Once is enough.

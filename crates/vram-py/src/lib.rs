@@ -35,7 +35,6 @@ fn _vram(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(report::verify_ticket, module)?)?;
     module.add_class::<tensor::TensorBase>()?;
     module.add("Tensor", tensor::class(module.py())?)?;
-    let ending = wrap_pyfunction!(detached::ending, module)?;
-    module.py().import("atexit")?.call_method1("register", (ending,))?;
+    module.add_function(wrap_pyfunction!(detached::ending, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

@@ -261,10 +261,12 @@ print("end")
 
 @pytest.mark.parametrize("how", ["plain", "daemon", "error", "cycle"])
 def test_the_interpreter_may_end_with_everything_alive(how, example):
-    status, out, err = in_new_process(EXIT, example, how)
-    assert status == (3 if how == "error" else 0), err
-    assert out.strip() == ("" if how == "error" else "end"), out
-    assert "panicked" not in err and "Fatal" not in err, err
+    # Daemon threads raced with the end of the interpreter once: one run in eight was aborted.
+    for _ in range(6 if how == "daemon" else 1):
+        status, out, err = in_new_process(EXIT, example, how)
+        assert status == (3 if how == "error" else 0), err
+        assert out.strip() == ("" if how == "error" else "end"), out
+        assert "panicked" not in err and "Fatal" not in err, err
 
 
 def test_the_module_needs_no_numpy(example):

@@ -23,6 +23,7 @@ from ._vram import (
     Tensor,
     Verdict,
     __version__,
+    ending as _ending,
     verify_ticket,
 )
 from .errors import (
@@ -74,6 +75,8 @@ _managers = _weakref.WeakSet()
 @_atexit.register
 def _close_all():
     """Wipes what is not in use when the interpreter ends; what views use goes with the process."""
+    # From here on, threads that come back from a call stay where they are.
+    _ending()
     for manager in list(_managers):
         try:
             manager.close()

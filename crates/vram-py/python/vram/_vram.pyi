@@ -17,6 +17,7 @@ __all__ = [
     "TensorBase",
     "Verdict",
     "__version__",
+    "ending",
     "verify_ticket",
 ]
 
@@ -187,6 +188,7 @@ class Manager:
     def __enter__(self) -> Self: ...
     def __exit__(self, *_raised: Any) -> None: ...
 
+def ending() -> None: ...
 def verify_ticket(
     ticket: bytes,
     *,
