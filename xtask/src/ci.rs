@@ -73,7 +73,8 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         for variant in variants {
             let name = package.name.clone();
             push(&mut steps, &format!("{name} {variant}"), move || {
-                shell::cargo(&["clippy", "-p", &name, variant, "--", "-D", "warnings"]).run()
+                let clippy = ["clippy", "-p", &name, variant, "--", "-D", "warnings"];
+                in_time(&format!("cargo {}", clippy.join(" ")), || shell::cargo(&clippy).run())
             });
         }
     }
@@ -81,17 +82,20 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         shell::cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").run()
     });
     push(&mut steps, "properties", || proptest::run(&proptest::Options::short()));
-    push_models(&mut steps)?;
     push(&mut steps, "GPU checks, simulated", || gpu::run(&gpu::Options::for_ci()));
     push(&mut steps, "vram with CUDA", || {
         let target = ["test", "--workspace", "--features", "vram-cli/cuda", "--test", "cli"];
         shell::cargo(&target).args(&["--", "cuda", "program"]).run()
     });
-    push(&mut steps, "a program outside the workspace", gpu::outside::run);
-    push(&mut steps, "main job", || {
-        shell::cargo(&["run", "--release", "-p", "vram-cli", "--", "demo"]).run()
-    });
     // What takes long builds of its own comes last, and only while there is time.
+    push(&mut steps, "main job", || {
+        let demo = ["run", "--release", "-p", "vram-cli", "--", "demo"];
+        in_time("cargo run --release -p vram-cli -- demo", || shell::cargo(&demo).run())
+    });
+    push(&mut steps, "a program outside the workspace", || {
+        in_time("cargo xtask outside", gpu::outside::run)
+    });
+    push_models(&mut steps)?;
     push(&mut steps, "vram-store --all-features", || {
         let clippy = ["clippy", "-p", "vram-store", "--all-features", "--", "-D", "warnings"];
         in_time("cargo clippy -p vram-store --all-features", || shell::cargo(&clippy).run())
@@ -138,10 +142,9 @@ const LATEST_MINUTES: u64 = 21;
 fn push_models(steps: &mut Vec<Step>) -> Result<(), String> {
     for (name, child) in models::all(models::Effort::Short)? {
         push(steps, &format!("models, {name}"), move || {
-            match summary::Row::of_tests(&name, &child)?.failure {
-                Some(failure) => Err(failure),
-                None => Ok(()),
-            }
+            in_time("cargo xtask stress", || {
+                summary::Row::of_tests(&name, &child)?.failure.map_or(Ok(()), Err)
+            })
         });
     }
     Ok(())
