@@ -9,9 +9,9 @@ use pyo3::prelude::*;
 use serde_json::Value;
 use vram_residency::Event as Told;
 
-use crate::detached::detach;
 use crate::report::to_python;
 use crate::resident::lock;
+use crate::wait::detach;
 use crate::{errors, options};
 
 /// The most events that wait for one iterator; older ones make room for newer ones, and are counted.

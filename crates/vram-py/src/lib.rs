@@ -7,7 +7,6 @@
 
 #![deny(unsafe_code)]
 
-mod detached;
 mod errors;
 mod events;
 mod guard;
@@ -35,6 +34,6 @@ fn _vram(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(report::verify_ticket, module)?)?;
     module.add_class::<tensor::TensorBase>()?;
     module.add("Tensor", tensor::class(module.py())?)?;
-    module.add_function(wrap_pyfunction!(detached::ending, module)?)?;
+    module.add_function(wrap_pyfunction!(wait::ending, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

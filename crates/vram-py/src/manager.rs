@@ -11,12 +11,11 @@ use vram_residency::{
     VramManager, VramManagerBuilder,
 };
 
-use crate::detached::detach;
 use crate::events::{EventIterator, Hub, Sink};
 use crate::model::Model;
 use crate::report::to_python;
 use crate::resident::{Shared, lock};
-use crate::wait::interruptible;
+use crate::wait::{detach, interruptible};
 use crate::{errors, options};
 
 /// How long closing waits for the events of before.

@@ -8,11 +8,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use vram_residency::{ModelHandle, ModelPiece, Verdict as ShardVerdict, WakeModelRequest};
 
-use crate::detached::detach;
 use crate::report::Verdict;
 use crate::resident::{Resident, Shared, State, lock};
 use crate::tensor::TensorBase;
 use crate::view::View;
+use crate::wait::detach;
 use crate::{errors, options};
 
 /// The weights of a model in device memory: a mapping from names to `vram.Tensor`.

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::prelude::*;
 use vram_residency::{FreedReceipt, ModelHandle, ParkedModel, Scrubber, VramError, VramManager};
 
-use crate::detached::detach;
 use crate::errors;
 use crate::events::Hub;
 use crate::guard::Guarded;
+use crate::wait::detach;
 
 /// A manager, shared by its Python object, its models and the views of their tensors.
 #[derive(Debug)]

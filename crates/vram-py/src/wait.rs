@@ -1,15 +1,15 @@
 //! Waiting for a long call with the interpreter released: Ctrl-C ends it, and progress is told by the
 //! thread that waits.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use vram_residency::{CancelToken, Progress};
 
-use crate::detached::detach;
 use crate::errors;
 
 /// How often the waiting thread looks for signals and progress.
@@ -99,4 +99,32 @@ fn tell(
         progress.call1(now)?;
     }
     Ok(())
+}
+
+/// The thread that ends the interpreter, once it has begun to.
+static ENDER: OnceLock<ThreadId> = OnceLock::new();
+
+/// Does work with the interpreter released, as [`Python::detach`] does.
+///
+/// A daemon thread that comes back after the interpreter has begun to end stays here until the process
+/// ends, as threads of Python 3.14 do. Older versions end such a thread in the middle of its frames, and
+/// those of Rust then abort the process.
+pub(crate) fn detach<T: Send>(py: Python<'_>, work: impl Send + FnOnce() -> T) -> T {
+    py.detach(|| {
+        let done = work();
+        if ENDER.get().is_some_and(|ender| *ender != thread::current().id()) {
+            loop {
+                thread::park();
+            }
+        }
+        done
+    })
+}
+
+/// Called when the interpreter has begun to end: after the threads that it waits for, before it stops the
+/// others, and before managers are closed under them.
+#[pyfunction]
+pub(crate) fn ending() {
+    // Once is enough.
+    let _earlier = ENDER.set(thread::current().id());
 }

@@ -8,9 +8,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use vram_residency::DeviceKind;
 
-use crate::detached::detach;
 use crate::options::wrong;
 use crate::view::View;
+use crate::wait::detach;
 
 const PLAIN: &CStr = c"dltensor";
 const VERSIONED: &CStr = c"dltensor_versioned";
