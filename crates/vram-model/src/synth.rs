@@ -184,15 +184,7 @@ impl SynthModel {
         writer.write_all(&self.header)?;
         let mut window = vec![0; WINDOW];
         for (index, &len) in (0_u64..).zip(&self.tensor_lens) {
-            let mut noise = SplitMix::new(self.seed, index);
-            let mut left = len.get();
-            while left > 0 {
-                let now = usize::try_from(left).unwrap_or(WINDOW).min(WINDOW);
-                let filled = window.get_mut(..now).unwrap_or_default();
-                noise.fill_with_weights(filled);
-                writer.write_all(filled)?;
-                left = left.saturating_sub(u64::try_from(now).unwrap_or(left));
-            }
+            write_weights(&mut writer, &mut window, SplitMix::new(self.seed, index), len)?;
         }
         writer.flush()
     }
@@ -270,6 +262,24 @@ impl SynthModel {
             .ok_or_else(|| json(&"its length does not fit 64 bits"))?;
         Ok(Self { header, tensor_lens, file_len, seed })
     }
+}
+
+/// Writes the bytes of one tensor, a window at a time.
+fn write_weights(
+    writer: &mut impl Write,
+    window: &mut [u8],
+    mut noise: SplitMix,
+    len: ByteLen,
+) -> io::Result<()> {
+    let mut left = len.get();
+    while left > 0 {
+        let now = usize::try_from(left).unwrap_or(WINDOW).min(WINDOW);
+        let filled = window.get_mut(..now).unwrap_or_default();
+        noise.fill_with_weights(filled);
+        writer.write_all(filled)?;
+        left = left.saturating_sub(u64::try_from(now).unwrap_or(left));
+    }
+    Ok(())
 }
 
 /// A small generator with a stream of its own for every tensor.

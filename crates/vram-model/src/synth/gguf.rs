@@ -6,7 +6,7 @@ use std::path::Path;
 
 use vram_alloc::{ByteLen, TensorFormat, tensor_bytes};
 
-use super::{LlamaShape, SplitMix, UNNAMED, WINDOW};
+use super::{LlamaShape, SplitMix, UNNAMED, WINDOW, write_weights};
 use crate::ModelError;
 use crate::gguf::{GgufProblem, GgufType, GgufValue, MAGIC};
 use crate::name::shown;
@@ -138,15 +138,7 @@ impl SynthGguf {
         writer.write_all(&self.header().map_err(invalid)?)?;
         let mut window = vec![0; WINDOW];
         for (index, len) in (0_u64..).zip(self.lens().map_err(invalid)?) {
-            let mut noise = SplitMix::new(self.seed, index);
-            let mut left = len.get();
-            while left > 0 {
-                let now = usize::try_from(left).unwrap_or(WINDOW).min(WINDOW);
-                let filled = window.get_mut(..now).unwrap_or_default();
-                noise.fill_with_weights(filled);
-                writer.write_all(filled)?;
-                left = left.saturating_sub(u64::try_from(now).unwrap_or(left));
-            }
+            write_weights(&mut writer, &mut window, SplitMix::new(self.seed, index), len)?;
             let padding = self.aligned(len.get()).saturating_sub(len.get());
             writer.write_all(&vec![0; usize::try_from(padding).unwrap_or(0)])?;
         }
