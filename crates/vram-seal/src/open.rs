@@ -7,7 +7,6 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::digest::ContentDigest;
 use crate::error::SealError;
-use crate::key::derive::{Purpose, derive};
 use crate::key::master::SealKey;
 use crate::key::ring::KeyRing;
 use crate::key::schedule::{Schedule, trailer};
@@ -82,14 +81,14 @@ fn open_with(
     expected: &Expected<'_>,
     limits: OpenLimits,
 ) -> Result<OpenedRecord, SealError> {
-    record.check_mac(&derive(key.master(), Purpose::HeaderMac))?;
+    record.check_mac(&key.derived().header_mac)?;
     let fields = record.parse_fields()?;
     expected.check(key, &fields)?;
     let len = fields.plaintext_len();
     if len > limits.max_len {
         return Err(SealError::TooLong { len, max: limits.max_len });
     }
-    let schedule = Schedule::new(key.master(), record.bound());
+    let schedule = Schedule::new(key.derived(), record.bound());
     Ok(OpenedRecord { fields, schedule })
 }
 

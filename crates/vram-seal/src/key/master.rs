@@ -1,12 +1,14 @@
 //! The master key of a seal, and its forms in text and files.
 
 use core::fmt;
+use std::sync::Arc;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use crate::hex;
 use crate::key::derive::{Purpose, derive};
+use crate::key::derived::DerivedKeys;
 use crate::key::id::{KeyError, KeyId};
 use crate::key::manifest::ManifestKey;
 use crate::key::secret::Secret;
@@ -21,6 +23,7 @@ use crate::key::ticket::TicketKey;
 pub struct SealKey {
     bytes: Secret,
     id: KeyId,
+    derived: Arc<DerivedKeys>,
 }
 
 impl SealKey {
@@ -37,7 +40,8 @@ impl SealKey {
         for (target, source) in id.iter_mut().zip(derived.iter()) {
             *target = *source;
         }
-        Self { bytes, id: KeyId::from_bytes(id) }
+        let derived = DerivedKeys::of(&bytes);
+        Self { bytes, id: KeyId::from_bytes(id), derived }
     }
 
     /// Creates a key from the operating system's random source.
@@ -125,8 +129,8 @@ impl SealKey {
         ManifestKey::from_secret(derive(&self.bytes, Purpose::Manifest))
     }
 
-    pub(crate) fn master(&self) -> &[u8; 32] {
-        &self.bytes
+    pub(crate) const fn derived(&self) -> &Arc<DerivedKeys> {
+        &self.derived
     }
 }
 

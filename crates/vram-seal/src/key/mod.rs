@@ -1,6 +1,7 @@
 //! Keys: the master key and its public name, derived keys, key rings, ticket keys.
 
 pub(crate) mod derive;
+pub(crate) mod derived;
 pub(crate) mod id;
 pub(crate) mod manifest;
 pub(crate) mod master;

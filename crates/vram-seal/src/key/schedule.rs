@@ -1,9 +1,10 @@
 //! All keyed computations of one seal, bound to its record.
 
+use std::sync::Arc;
+
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::key::derive::{Purpose, derive};
-use crate::key::secret::Secret;
+use crate::key::derived::DerivedKeys;
 use crate::record::layout::SegmentLayout;
 use crate::segment::chain::SegmentHash;
 use crate::wipe::scrub_stack;
@@ -19,9 +20,9 @@ fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
     hash
 }
 
-/// A code in a record, under the key for `purpose`, which is wiped.
-pub(crate) fn code(master: &[u8; 32], purpose: Purpose, parts: &[&[u8]]) -> blake3::Hash {
-    let code = keyed(&derive(master, purpose), parts);
+/// A code in a record, under the key for its purpose.
+pub(crate) fn code(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
+    let code = keyed(key, parts);
     scrub_stack();
     code
 }
@@ -30,43 +31,39 @@ pub(crate) fn code(master: &[u8; 32], purpose: Purpose, parts: &[&[u8]]) -> blak
 /// which binds the computations to the record.
 pub(crate) struct Schedule {
     ctx: [u8; 32],
-    siv: Secret,
-    segment: Secret,
-    table: Secret,
-    attest: Secret,
+    keys: Arc<DerivedKeys>,
 }
 
 impl Schedule {
     /// `bound` is the part of the header that is known before the first segment is sealed: bytes 0
     /// to 127.
-    pub(crate) fn new(master: &[u8; 32], bound: &[u8]) -> Self {
-        Self {
-            ctx: *blake3::hash(bound).as_bytes(),
-            siv: derive(master, Purpose::Siv),
-            segment: derive(master, Purpose::SegmentKey),
-            table: derive(master, Purpose::TableMac),
-            attest: derive(master, Purpose::Attest),
-        }
+    pub(crate) fn new(keys: &Arc<DerivedKeys>, bound: &[u8]) -> Self {
+        Self { ctx: *blake3::hash(bound).as_bytes(), keys: Arc::clone(keys) }
+    }
+
+    /// The key of the code over the record's header.
+    pub(crate) fn header_mac(&self) -> &[u8; 32] {
+        &self.keys.header_mac
     }
 
     /// The synthetic IV of a whole shard, from its content digest.
     pub(crate) fn shard_siv(&self, digest: &[u8; 32]) -> blake3::Hash {
-        keyed(&self.siv, &[&self.ctx, digest])
+        keyed(&self.keys.siv, &[&self.ctx, digest])
     }
 
     /// The synthetic IV of one segment, from its plaintext hash.
     pub(crate) fn segment_siv(&self, hash: &SegmentHash, trailer: &[u8; 32]) -> blake3::Hash {
-        keyed(&self.siv, &[&self.ctx, hash.as_bytes(), trailer])
+        keyed(&self.keys.siv, &[&self.ctx, hash.as_bytes(), trailer])
     }
 
     /// The table entry for one segment of an authenticated shard.
     pub(crate) fn attestation(&self, hash: &SegmentHash, trailer: &[u8; 32]) -> blake3::Hash {
-        keyed(&self.attest, &[&self.ctx, hash.as_bytes(), trailer])
+        keyed(&self.keys.attest, &[&self.ctx, hash.as_bytes(), trailer])
     }
 
     /// The key that encrypts this one segment.
     pub(crate) fn segment_key(&self, siv: &[u8; 32], trailer: &[u8; 32]) -> Zeroizing<[u8; 32]> {
-        let mut key = keyed(&self.segment, &[&self.ctx, siv, trailer]);
+        let mut key = keyed(&self.keys.segment, &[&self.ctx, siv, trailer]);
         let bytes = Zeroizing::new(*key.as_bytes());
         key.zeroize();
         bytes
@@ -74,7 +71,7 @@ impl Schedule {
 
     /// The code over the whole segment table.
     pub(crate) fn table_mac(&self, table: &[u8]) -> blake3::Hash {
-        keyed(&self.table, &[&self.ctx, table])
+        keyed(&self.keys.table, &[&self.ctx, table])
     }
 }
 

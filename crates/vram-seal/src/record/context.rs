@@ -5,7 +5,7 @@ use core::fmt;
 use vram_alloc::ByteLen;
 
 use crate::error::SealError;
-use crate::key::derive::Purpose;
+use crate::key::derived::DerivedKeys;
 use crate::key::schedule::code;
 use crate::record::metadata::{Metadata, MetadataCode};
 
@@ -145,11 +145,11 @@ impl<'a> Binding<'a> {
 
     /// Record bytes 64 to 95. Each part is preceded by its length, so that no two pairs give the
     /// same bytes.
-    pub(super) fn code(&self, master: &[u8; 32]) -> blake3::Hash {
+    pub(super) fn code(&self, keys: &DerivedKeys) -> blake3::Hash {
         let len = |part: &[u8]| ByteLen::from_usize(part.len()).get().to_le_bytes();
         let model_id = self.model_id.as_bytes();
         let parts = [&len(model_id)[..], model_id, &len(self.context), self.context];
-        code(master, Purpose::Binding, &parts)
+        code(&keys.binding, &parts)
     }
 }
 

@@ -146,12 +146,12 @@ impl<'a> Expected<'a> {
     pub(crate) fn check(&self, key: &SealKey, fields: &RecordFields) -> Result<(), SealError> {
         let another = |field| Err(SealError::ContextMismatch { field });
         if let Some(binding) = &self.binding
-            && binding.code(key.master()) != blake3::Hash::from_bytes(fields.binding)
+            && binding.code(key.derived()) != blake3::Hash::from_bytes(fields.binding)
         {
             return another(ContextField::ModelAndContext);
         }
         if let Some(metadata) = &self.metadata
-            && metadata.code(key.id(), key.master())
+            && metadata.code(key.id(), key.derived())
                 != Ok(blake3::Hash::from_bytes(fields.metadata))
         {
             return another(ContextField::Metadata);

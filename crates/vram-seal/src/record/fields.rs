@@ -44,8 +44,8 @@ impl RecordFields {
             shard_index: context.index(),
             revision: context.revision_number(),
             key_id: key.id(),
-            binding: *context.binding().code(key.master()).as_bytes(),
-            metadata: *context.described().code(key.id(), key.master())?.as_bytes(),
+            binding: *context.binding().code(key.derived()).as_bytes(),
+            metadata: *context.described().code(key.id(), key.derived())?.as_bytes(),
             siv: [0; 32],
             table_mac: [0; 32],
         })

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::error::SealError;
-use crate::key::derive::Purpose;
+use crate::key::derived::DerivedKeys;
 use crate::key::id::KeyId;
 use crate::key::schedule::code;
 
@@ -54,9 +54,9 @@ impl Metadata<'_> {
     /// # Errors
     ///
     /// [`SealError::MetadataKey`] for a code that was computed with another key.
-    pub(super) fn code(&self, id: KeyId, master: &[u8; 32]) -> Result<blake3::Hash, SealError> {
+    pub(super) fn code(&self, id: KeyId, keys: &DerivedKeys) -> Result<blake3::Hash, SealError> {
         match self {
-            Self::Bytes(bytes) => Ok(code(master, Purpose::Metadata, &[bytes])),
+            Self::Bytes(bytes) => Ok(code(&keys.metadata, &[bytes])),
             Self::Code(known) if known.key_id == id => Ok(known.code),
             Self::Code(known) => Err(SealError::MetadataKey { expected: id, found: known.key_id }),
         }

@@ -9,10 +9,8 @@ use zeroize::Zeroize as _;
 
 use crate::digest::ContentDigest;
 use crate::error::SealError;
-use crate::key::derive::{Purpose, derive};
 use crate::key::master::SealKey;
 use crate::key::schedule::{Schedule, trailer};
-use crate::key::secret::Secret;
 use crate::record::context::SealContext;
 use crate::record::fields::RecordFields;
 use crate::record::header::SealRecord;
@@ -87,7 +85,6 @@ use crate::segment::table::{Entry, SegmentTags};
 pub struct Sealer<Stage = Ready> {
     pub(super) fields: RecordFields,
     pub(super) schedule: Schedule,
-    pub(super) header_mac: Secret,
     pub(super) id: SealId,
     pub(super) stage: Stage,
 }
@@ -181,9 +178,8 @@ impl Sealer<Fresh> {
         plaintext_len: ByteLen,
     ) -> Result<Self, SealError> {
         let fields = RecordFields::new(key, context, params, plaintext_len)?;
-        let schedule = Schedule::new(key.master(), &fields.bound());
-        let header_mac = derive(key.master(), Purpose::HeaderMac);
-        Ok(Self { fields, schedule, header_mac, id: SealId::next(), stage: Fresh(()) })
+        let schedule = Schedule::new(key.derived(), &fields.bound());
+        Ok(Self { fields, schedule, id: SealId::next(), stage: Fresh(()) })
     }
 
     /// Makes the sealer ready to hash and seal each segment in one pass.
@@ -235,8 +231,8 @@ impl Sealer<Fresh> {
     }
 
     fn ready(self, fixed: Option<Fixed>) -> Sealer {
-        let Self { fields, schedule, header_mac, id, stage: Fresh(()) } = self;
-        Sealer { fields, schedule, header_mac, id, stage: Ready { fixed } }
+        let Self { fields, schedule, id, stage: Fresh(()) } = self;
+        Sealer { fields, schedule, id, stage: Ready { fixed } }
     }
 }
 
@@ -322,9 +318,9 @@ impl Sealer {
 
     /// The record over this table.
     pub(super) fn into_record(self, tags: &SegmentTags) -> SealRecord {
-        let Self { mut fields, schedule, header_mac, .. } = self;
+        let Self { mut fields, schedule, .. } = self;
         fields.set_table_mac(*schedule.table_mac(tags.as_bytes()).as_bytes());
-        fields.to_record(&header_mac)
+        fields.to_record(schedule.header_mac())
     }
 }
 
