@@ -19,7 +19,7 @@ mod leases;
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
@@ -35,7 +35,7 @@ use crate::resident::lease::refused;
 use crate::room::{free, make_room};
 use crate::scrub::Scrubbing;
 use crate::shard::{Entry, gate};
-use crate::sync::Deadline;
+use crate::sync::{Deadline, write};
 
 /// What closing a manager freed, and what it could not free.
 #[derive(Clone, Debug, Default)]
@@ -246,7 +246,7 @@ fn count_left(core: &Core, waited: Duration, report: &mut CloseReport) {
 fn forget_keys(core: &Core) {
     // A key ring must hold a key; a closed manager uses it for nothing.
     let nothing = SealKey::random().unwrap_or_else(|_no_entropy| SealKey::from_bytes(&[0; 32]));
-    let mut keys = core.keys.write().unwrap_or_else(PoisonError::into_inner);
+    let mut keys = write(&core.keys);
     if core.closing.last_key.set(keys.active().id()).is_ok() {
         *keys = KeyRing::new(nothing);
     }

@@ -22,17 +22,22 @@
 //! ```
 
 use core::time::Duration;
+#[cfg(shuttle)]
 use std::sync::PoisonError;
-#[cfg(not(shuttle))]
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
-#[cfg(not(shuttle))]
-pub(crate) use std::sync::{RwLock, RwLockReadGuard};
 use std::time::Instant;
+
+// Notifying nobody is no call of the operating system there, which every call here does often.
+#[cfg(not(shuttle))]
+pub(crate) use parking_lot::{
+    Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 #[cfg(not(shuttle))]
 pub(crate) use std::{thread::ThreadId, thread_local};
 
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard};
+pub(crate) use shuttle::sync::{
+    Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 #[cfg(shuttle)]
 pub(crate) use shuttle::{thread::ThreadId, thread_local};
 
@@ -54,49 +59,19 @@ pub(crate) fn current_thread() -> ThreadId {
 /// Every critical section of this crate either makes one assignment or moves between states that
 /// are each valid, and calls no foreign code. The data that a panicking thread leaves is therefore
 /// sound.
-#[cfg(not(shuttle))]
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    #[cfg(shuttle)]
+    return mutex.lock().unwrap_or_else(PoisonError::into_inner);
+    #[cfg(not(shuttle))]
+    return mutex.lock();
 }
 
-#[cfg(shuttle)]
-pub(crate) use self::either::lock;
-
-/// In a model, some mutexes are still those of `std`: the ones that crates below share.
-#[cfg(shuttle)]
-mod either {
-    use std::sync::PoisonError;
-
-    pub(crate) trait AnyMutex {
-        type Guard<'a>
-        where
-            Self: 'a;
-        fn locked(&self) -> Self::Guard<'_>;
-    }
-
-    impl<T: ?Sized> AnyMutex for shuttle::sync::Mutex<T> {
-        type Guard<'a>
-            = shuttle::sync::MutexGuard<'a, T>
-        where
-            T: 'a;
-        fn locked(&self) -> Self::Guard<'_> {
-            self.lock().unwrap_or_else(PoisonError::into_inner)
-        }
-    }
-
-    impl<T: ?Sized> AnyMutex for std::sync::Mutex<T> {
-        type Guard<'a>
-            = std::sync::MutexGuard<'a, T>
-        where
-            T: 'a;
-        fn locked(&self) -> Self::Guard<'_> {
-            self.lock().unwrap_or_else(PoisonError::into_inner)
-        }
-    }
-
-    pub(crate) fn lock<M: AnyMutex>(mutex: &M) -> M::Guard<'_> {
-        mutex.locked()
-    }
+/// What a mutex holds. A panic of another thread is handled as by [`lock`].
+pub(crate) fn into_inner<T>(mutex: Mutex<T>) -> T {
+    #[cfg(shuttle)]
+    return mutex.into_inner().unwrap_or_else(PoisonError::into_inner);
+    #[cfg(not(shuttle))]
+    return mutex.into_inner();
 }
 
 /// The latest moment at which a wait ends.
@@ -153,24 +128,43 @@ fn left(end: Instant) -> Duration {
 /// The lock guard, if the deadline has passed.
 pub(crate) fn wait_until<'a, T>(
     condvar: &Condvar,
-    guard: MutexGuard<'a, T>,
+    mut guard: MutexGuard<'a, T>,
     deadline: Deadline,
 ) -> Result<MutexGuard<'a, T>, MutexGuard<'a, T>> {
-    let Some(end) = deadline.0 else {
-        return Ok(condvar.wait(guard).unwrap_or_else(PoisonError::into_inner));
-    };
-    let left = left(end);
-    if left.is_zero() {
+    let left = deadline.0.map(left);
+    if left.is_some_and(|left| left.is_zero()) {
         return Err(guard);
     }
-    let (guard, _timed_out) =
-        condvar.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner);
+    #[cfg(shuttle)]
+    match left {
+        None => guard = condvar.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        Some(left) => {
+            let waited = condvar.wait_timeout(guard, left);
+            (guard, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+    #[cfg(not(shuttle))]
+    match left {
+        None => condvar.wait(&mut guard),
+        Some(left) => drop(condvar.wait_for(&mut guard, left)),
+    }
     Ok(guard)
 }
 
 /// Locks for reading. A panic of another thread is handled as by [`lock`].
 pub(crate) fn read<T: ?Sized>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
+    #[cfg(shuttle)]
+    return lock.read().unwrap_or_else(PoisonError::into_inner);
+    #[cfg(not(shuttle))]
+    return lock.read();
+}
+
+/// Locks for writing. A panic of another thread is handled as by [`lock`].
+pub(crate) fn write<T: ?Sized>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    #[cfg(shuttle)]
+    return lock.write().unwrap_or_else(PoisonError::into_inner);
+    #[cfg(not(shuttle))]
+    return lock.write();
 }
 
 #[cfg(all(test, shuttle))]

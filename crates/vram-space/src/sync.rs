@@ -15,13 +15,13 @@ pub(crate) use shuttle::{
     thread::ThreadId,
     thread_local,
 };
+// Notifying nobody is no call of the operating system there, which every call here does often.
 #[cfg(not(shuttle))]
-pub(crate) use std::{
-    sync::{Condvar, Mutex, MutexGuard},
-    thread::ThreadId,
-    thread_local,
-};
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+#[cfg(not(shuttle))]
+pub(crate) use std::{thread::ThreadId, thread_local};
 
+#[cfg(shuttle)]
 use std::sync::PoisonError;
 use std::time::Instant;
 
@@ -39,7 +39,10 @@ pub(crate) fn current_thread() -> ThreadId {
 /// are each valid, and calls no foreign code. The state that a panicking holder leaves is therefore
 /// valid.
 pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    #[cfg(shuttle)]
+    return mutex.lock().unwrap_or_else(PoisonError::into_inner);
+    #[cfg(not(shuttle))]
+    return mutex.lock();
 }
 
 /// Waits on `condvar` until `deadline`, or without a limit if there is none. Ignores poisoning like
@@ -50,31 +53,27 @@ pub(crate) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The lock guard, if the deadline has passed.
 pub(crate) fn wait_until<'a, T>(
     condvar: &Condvar,
-    guard: MutexGuard<'a, T>,
+    mut guard: MutexGuard<'a, T>,
     deadline: Option<Instant>,
 ) -> Result<MutexGuard<'a, T>, MutexGuard<'a, T>> {
-    let Some(end) = deadline else {
-        return Ok(condvar.wait(guard).unwrap_or_else(PoisonError::into_inner));
-    };
     #[cfg(shuttle)]
     {
         use shuttle::rand::Rng;
-        // Otherwise it passes when the schedule says.
-        if end <= Instant::now() || shuttle::rand::thread_rng().r#gen() {
+        // A deadline passes when the schedule says, but for one that had passed from the start.
+        let passed = deadline
+            .is_some_and(|end| end <= Instant::now() || shuttle::rand::thread_rng().r#gen());
+        if passed {
             return Err(guard);
         }
-        return Ok(condvar.wait(guard).unwrap_or_else(PoisonError::into_inner));
+        guard = condvar.wait(guard).unwrap_or_else(PoisonError::into_inner);
     }
     #[cfg(not(shuttle))]
-    {
-        let left = end.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(guard);
-        }
-        let (guard, _timed_out) =
-            condvar.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner);
-        Ok(guard)
+    match deadline {
+        None => condvar.wait(&mut guard),
+        Some(end) if end <= Instant::now() => return Err(guard),
+        Some(end) => drop(condvar.wait_until(&mut guard, end)),
     }
+    Ok(guard)
 }
 
 #[cfg(all(test, shuttle))]

@@ -1,7 +1,5 @@
 //! Which keys are in use: a key that a shard is sealed under cannot be retired.
 
-use std::sync::PoisonError;
-
 use vram_seal::{
     Expected, KeyError, KeyId, KeyRing, OpenLimits, SealError, SealKey, SealParams, Sealed,
     open_record_in,
@@ -11,7 +9,7 @@ use crate::error::VramError;
 use crate::parts::Core;
 use crate::shard::seal::prints::Prints;
 use crate::shard::{KeyUse, Seal};
-use crate::sync::{RwLockReadGuard, read};
+use crate::sync::{RwLockReadGuard, read, write};
 
 /// The keys, to be used while the ring stays as it is.
 ///
@@ -53,7 +51,7 @@ fn change<T>(
     core: &Core,
     change: impl FnOnce(&mut KeyRing) -> Result<T, VramError>,
 ) -> Result<T, VramError> {
-    let mut keys = core.keys.write().unwrap_or_else(PoisonError::into_inner);
+    let mut keys = write(&core.keys);
     core.check_open()?;
     change(&mut keys)
 }

@@ -1,7 +1,7 @@
 //! The source of a repair: read and hashed once; the plaintext that altered segments need is kept.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteRange};
 use vram_seal::parallel::for_each_segment;
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::error::VramError;
 use crate::repair::Repair;
 use crate::shard::{Entry, View};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, into_inner, lock};
 use crate::transfer::Windows;
 use crate::transfer::feed::with_source;
 use crate::transfer::read::zeroed;
@@ -70,7 +70,7 @@ impl Content {
             repair.watch.advance(done);
             Ok(())
         })?;
-        let keeping = keeping.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let keeping = into_inner(keeping);
         Ok(Self { hashes: Arc::new(hashes.into_vec()), kept: keeping.kept })
     }
 
@@ -108,7 +108,7 @@ impl Content {
                 Ok::<_, VramError>(())
             },
         )?;
-        Ok(kept.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(into_inner(kept))
     }
 
     /// The segments that differ on the device, in ascending order.

@@ -11,7 +11,7 @@ use crate::repair::content::fill_from;
 use crate::repair::survey::Altered;
 use crate::repair::{Kept, Repair};
 use crate::shard::View;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, into_inner, lock};
 use crate::transfer::Windows;
 use crate::transfer::convert::part;
 use crate::transfer::windows::run_on;
@@ -77,7 +77,7 @@ impl Repair<'_, '_> {
             Ok(())
         })?;
         drop(lanes);
-        let mut segments = lost.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut segments = into_inner(lost);
         if segments.is_empty() {
             return Ok(*lock(&written));
         }

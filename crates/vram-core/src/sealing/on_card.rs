@@ -17,7 +17,7 @@
 //! compares its fingerprints, and seals it as it would have before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_files::Feed;
@@ -32,7 +32,7 @@ use zeroize::Zeroize;
 
 use crate::error::VramError;
 use crate::shard::seal::prints::{Arming, room_for};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, into_inner, lock};
 use crate::transfer::convert::part;
 use crate::transfer::feed::read_window;
 use crate::transfer::kernels::encrypt::encrypt;
@@ -124,7 +124,7 @@ impl OnCard<'_> {
             })?;
             (self.options.watch)(len)
         })?;
-        Ok(own.into_inner().unwrap_or_else(PoisonError::into_inner))
+        Ok(into_inner(own))
     }
 
     /// The hashes of what arrived, which is what was sent; `None` if the kernels cannot tell, or
@@ -197,7 +197,7 @@ impl OnCard<'_> {
             })?;
             Ok(false)
         })?;
-        let mut segments = altered.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut segments = into_inner(altered);
         segments.sort_unstable();
         if segments.is_empty() {
             return Ok(hashes.into_vec());

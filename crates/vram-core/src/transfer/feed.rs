@@ -1,6 +1,6 @@
 //! Reads a source as windows of bytes.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use vram_alloc::{ByteLen, ByteRange};
 use vram_files::{Access, Feed, FileError, HashInOrder, Source};
@@ -8,7 +8,6 @@ use vram_seal::{ContentDigest, ExpectedDigest, SealParams};
 use vram_space::Worker;
 
 use crate::error::VramError;
-use crate::sync::lock;
 use crate::transfer::convert::part;
 use crate::transfer::write::needs_digest_first;
 use crate::transfer::{Window, Windows};
@@ -137,7 +136,7 @@ pub(crate) fn read_window<'b>(
         Ok((window, bytes))
     };
     let Some(turn) = feed.turn() else { return fill(index, buffer) };
-    let mut turn = lock(turn);
+    let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
     let filled = fill(*turn, buffer)?;
     *turn = turn.saturating_add(1);
     Ok(filled)

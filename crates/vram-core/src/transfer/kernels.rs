@@ -9,7 +9,7 @@ pub(crate) mod lent;
 
 use core::ops::Range;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use vram_alloc::Site;
 use vram_gpu::kernels::{Fingerprint, Kernels};
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use crate::error::VramError;
 use crate::shard::View;
 use crate::shard::seal::prints::{self, Turn, many, room_for};
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, into_inner, lock};
 use crate::transfer::Selection;
 use crate::transfer::kernels::launch::{Bytes, Told};
 use crate::transfer::walk::is_altered;
@@ -227,7 +227,7 @@ impl<H: Fn(Selection, &See<'_>) -> Result<Vec<u64>, VramError>> Look<'_, H> {
         let altered = (self.on_host)(Selection::Run(run.clone()), &|segment, bytes| {
             lock(&found).insert(segment, prints::values_of(key, bytes));
         })?;
-        let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let found = into_inner(found);
         if altered.is_empty() {
             let mut values = Zeroizing::new(room_for(prints_of(&found))?);
             values.extend(found.values().flat_map(|of| of.iter().copied()));

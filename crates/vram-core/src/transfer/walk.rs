@@ -11,7 +11,7 @@ use vram_space::{Block, Worker, locate};
 
 use crate::error::VramError;
 use crate::shard::View;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, into_inner, lock};
 use crate::transfer::convert::part;
 use crate::transfer::kernels::{Looked, See};
 use crate::transfer::{Window, Windows};
@@ -110,7 +110,7 @@ impl View {
                 Ok(())
             })
         })?;
-        let mut altered = altered.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut altered = into_inner(altered);
         altered.sort_unstable();
         Ok(altered)
     }

@@ -6,7 +6,7 @@
 
 use core::fmt;
 use core::ops::Range;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use vram_alloc::{ByteLen, ByteOffset, ByteRange};
 use vram_gpu::kernels::{FINGERPRINT_SPAN_MAX, Fingerprint, FingerprintKey};
@@ -14,7 +14,7 @@ use vram_seal::{KeyError, Seed, SegmentLayout};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::VramError;
-use crate::sync::{Mutex, lock};
+use crate::sync::{Mutex, into_inner, lock};
 
 /// The fingerprints of one seal. They belong to the bytes, not to the place: a copy that arrived
 /// has the same.
@@ -214,7 +214,7 @@ impl Arming {
     /// The values, if all are there.
     fn into_set(self) -> Option<Set> {
         let Self { mut set, values, .. } = self;
-        let slots = values.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let slots = into_inner(values);
         if !slots.0.iter().all(|(put, _)| *put) {
             return None;
         }
