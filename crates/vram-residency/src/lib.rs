@@ -37,8 +37,8 @@ pub use vram_core::error::{
 };
 #[doc(inline)]
 pub use vram_core::models::{
-    AdmitRequest, ModelHandle, ModelPiece, ModelSource, ModelVerdict, ParkedModel, ParkedPiece,
-    PlanReservation, ReservePlanRequest, WakeModelError, WakeModelRequest,
+    AdmitRequest, CallOptions, ModelHandle, ModelPiece, ModelSource, ModelVerdict, ParkedModel,
+    ParkedPiece, PlanReservation, ReservePlanRequest, WakeModelError, WakeModelRequest,
 };
 #[doc(inline)]
 pub use vram_core::moves::{

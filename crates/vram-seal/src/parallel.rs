@@ -1,5 +1,6 @@
 //! One loop over segments, on one or many threads, with the same result.
 
+use core::cell::Cell;
 use core::num::NonZeroUsize;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::panic::resume_unwind;
@@ -31,12 +32,38 @@ impl Threads {
 
     /// The number of threads for a number of jobs: never more than jobs, nor than
     /// [`MAX`](Self::MAX). Without that bound, a number that a caller took from a setting could
-    /// start a thread for every segment at once.
+    /// start a thread for every segment at once. On a thread that is one of several at work in
+    /// [`for_each_segment`] it is 1, since all others are busy already.
     #[must_use]
     pub fn for_jobs(self, jobs: u64) -> usize {
+        if SHARING.get() {
+            return 1;
+        }
         let most = processors().get().max(Self::MAX);
         let allowed = self.0.unwrap_or_else(processors).get().min(most);
         allowed.min(usize::try_from(jobs).unwrap_or(usize::MAX)).max(1)
+    }
+}
+
+thread_local! {
+    /// Whether this thread is one of several at work in a loop.
+    static SHARING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks this thread as one of several at work in a loop, until it is dropped.
+struct Sharing {
+    before: bool,
+}
+
+impl Sharing {
+    fn begin(with_others: bool) -> Self {
+        Self { before: SHARING.replace(SHARING.get() || with_others) }
+    }
+}
+
+impl Drop for Sharing {
+    fn drop(&mut self) {
+        SHARING.set(self.before);
     }
 }
 
@@ -104,6 +131,7 @@ pub(crate) fn run<J, W, E: Send>(
     };
     let worker = || {
         let _stop_all = StopOnPanic(&stop);
+        let _sharing = Sharing::begin(threads > 1);
         let mut space = match init() {
             Ok(space) => space,
             Err(error) => return fail(u64::MAX, error),

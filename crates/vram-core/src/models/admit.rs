@@ -17,10 +17,10 @@ use std::sync::{Arc, OnceLock};
 use vram_alloc::{ByteLen, ModelPlan, Piece};
 use vram_files::Watch;
 use vram_seal::Protection;
-use vram_seal::parallel::for_each_segment;
 use vram_space::{Gpu, Space};
 
 use crate::error::{EvictionPlan, VramError};
+use crate::models::each::each_piece;
 use crate::models::{AdmitRequest, ModelHandle, ModelPiece, ModelSource, PieceSource};
 use crate::parts::{Core, GpuChoice};
 use crate::resident::Lease;
@@ -29,12 +29,7 @@ use crate::room::{Goal, evict, holders, make_room};
 use crate::sealing::entry::Ready;
 use crate::sealing::{SealRequest, entry, place, stream};
 use crate::shard::{Admitted, Counted};
-use crate::sync::{Mutex, lock};
 use crate::transfer::{ReadBack, SourceFeed};
-
-/// The length up to which one thread seals a whole piece: below it, passing parts to other threads
-/// costs more than it saves.
-const SMALL_LEN_MAX: ByteLen = ByteLen::new(256 << 10);
 
 /// A piece with everything that sealing it needs.
 pub(crate) struct Placed {
@@ -91,16 +86,10 @@ pub(crate) fn admit_placed(
     let model = Arc::new(Admitted::new(number, plan.clone()));
     request.admitted = Some(Arc::clone(&model));
     let placed = place(&request)?;
-    let job = Job {
-        core,
-        plan,
-        source,
-        watch: &watch,
-        failed_at: request.failed_at,
-        placed: placed.into_iter().map(|placed| Mutex::new(Some(placed))).collect(),
-        sealed: plan.pieces().iter().map(|_| Mutex::new(None)).collect(),
-    };
-    let ready = job.run()?;
+    let job = Job { core, source, watch: &watch, failed_at: request.failed_at };
+    // Cancelled through the watch, which the progress callback can do too.
+    let work = plan.pieces().iter().zip(placed);
+    let ready = each_piece(core, &lens(plan), work, None, |index, work| job.seal(index, work))?;
     source.finish().map_err(|error| error.while_sealing(&request.common.sealed_as.model_id))?;
     // Called before any shard is resident: a callback that panics must not leave shards behind.
     watch.finish();
@@ -124,10 +113,13 @@ pub(crate) fn place_all(
     plan: &ModelPlan,
 ) -> Result<Vec<Placed>, VramError> {
     let gpus = choose(core, request.gpus)?;
-    let lens: Vec<ByteLen> = plan.pieces().iter().map(|piece| piece.len).collect();
-    make_room::with_room(core, &gpus, Goal::Pieces(&lens), request.common.room_making(), || {
-        place_all_once(core, request, plan)
-    })
+    make_room::with_room(
+        core,
+        &gpus,
+        Goal::Pieces(&lens(plan)),
+        request.common.room_making(),
+        || place_all_once(core, request, plan),
+    )
 }
 
 /// Like [`place_all`](Self::place_all), without making room.
@@ -206,61 +198,28 @@ fn place_piece(
 /// The sealing of all pieces.
 struct Job<'a, 'w> {
     core: &'a Core,
-    plan: &'a ModelPlan,
     source: &'a dyn ModelSource,
     watch: &'a Watch<'w>,
     failed_at: Option<&'a OnceLock<usize>>,
-    // One slot for each piece: emptied by the thread that seals the piece, filled when it is
-    // sealed.
-    placed: Vec<Mutex<Option<Placed>>>,
-    sealed: Vec<Mutex<Option<Ready>>>,
 }
 
 impl Job<'_, '_> {
-    fn run(self) -> Result<Vec<Ready>, VramError> {
-        let is_small = |index: &usize| {
-            self.plan.pieces().get(*index).is_some_and(|piece| piece.len <= SMALL_LEN_MAX)
-        };
-        let indices = 0..self.plan.pieces().len();
-        let (small, large): (Vec<_>, Vec<_>) = indices.partition(is_small);
-        let count = u64::try_from(small.len()).unwrap_or(u64::MAX);
-        for_each_segment(
-            self.core.threads,
-            count,
-            || Ok(()),
-            |(), position| {
-                let index = usize::try_from(position).ok().and_then(|at| small.get(at));
-                index.map_or(Ok(()), |index| self.seal(*index))
-            },
-        )?;
-        for index in large {
-            self.seal(index)?;
-        }
-        let entries = self.sealed.into_iter().filter_map(|slot| {
-            slot.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
-        });
-        Ok(entries.collect())
-    }
-
-    fn seal(&self, index: usize) -> Result<(), VramError> {
+    fn seal(&self, index: usize, (piece, placed): (&Piece, Placed)) -> Result<Ready, VramError> {
         self.watch.go_on()?;
-        let placed = self.placed.get(index).and_then(|slot| lock(slot).take());
-        let (Some(placed), Some(piece)) = (placed, self.plan.pieces().get(index)) else {
-            return Ok(());
-        };
         let Placed { request, space, counted } = placed;
         let source = PieceSource { model: self.source, piece };
         let feed = SourceFeed::new(&source, &request.sealed_as.model_id);
         let sealed =
             stream::seal_feed(self.core, &request, (space, counted), &feed, None, self.watch);
-        let entry = sealed.inspect_err(|_error| {
+        sealed.inspect_err(|_error| {
             let _first = self.failed_at.map(|failed| failed.set(index));
-        })?;
-        if let Some(slot) = self.sealed.get(index) {
-            *lock(slot) = Some(entry);
-        }
-        Ok(())
+        })
     }
+}
+
+/// The lengths of the pieces, in the order of the plan.
+fn lens(plan: &ModelPlan) -> Vec<ByteLen> {
+    plan.pieces().iter().map(|piece| piece.len).collect()
 }
 
 /// What would have to be evicted so that a plan fits on these GPUs. Evicts nothing.
@@ -269,6 +228,5 @@ pub fn plan_eviction(
     plan: &ModelPlan,
     gpus: GpuChoice,
 ) -> Result<EvictionPlan, VramError> {
-    let lens: Vec<_> = plan.pieces().iter().map(|piece| piece.len).collect();
-    evict::plan_for(core, &choose(core, gpus)?, &lens)
+    evict::plan_for(core, &choose(core, gpus)?, &lens(plan))
 }

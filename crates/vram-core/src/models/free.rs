@@ -8,6 +8,7 @@ use vram_events::EventKind;
 
 use crate::error::VramError;
 use crate::models::ModelHandle;
+use crate::models::each::{each_piece, lens_of};
 use crate::models::telling;
 use crate::models::together::{Wait, exclusive_among};
 use crate::parts::Core;
@@ -46,17 +47,20 @@ fn free_all(core: &Core, entries: &[Arc<Entry>]) -> Result<Vec<FreedReceipt>, Vr
         passes.push(entry.here()?.enter()?);
     }
     let _going = entries.first().and_then(|entry| entry.begin_on_model());
-    let mut receipts = Vec::with_capacity(entries.len());
+    // A shard whose bytes were not returned is freed as well, and keeps none of the others.
+    let freed = each_piece(core, &lens_of(entries), entries, None, |_, entry| {
+        Ok(free::free_entry(core, entry))
+    })?;
     let mut failure = None;
-    for entry in entries {
-        match free::free_entry(core, entry) {
+    let mut receipts = Vec::with_capacity(freed.len());
+    for one in freed {
+        match one {
             Ok(receipt) => receipts.push(receipt),
             Err(error) => {
                 failure.get_or_insert(error);
             }
         }
     }
-    // A shard whose bytes were not returned is freed as well.
     let shards = ByteLen::from_usize(entries.len()).get();
     let (_, bytes) = telling::sum(receipts.iter().map(|receipt| receipt.bytes));
     telling::tell(core, entries, EventKind::ModelFreed { shards, bytes });

@@ -1,9 +1,11 @@
 //! Operations on many shards at once.
 
 pub mod admit;
+mod each;
 pub mod free;
 pub mod model;
 pub mod moves;
+pub mod options;
 pub mod parked;
 pub mod request;
 pub mod reserve;
@@ -15,6 +17,7 @@ pub(crate) use self::admit::Placed;
 pub(crate) use self::model::PieceSource;
 pub use self::model::{ModelHandle, ModelPiece, ModelSource};
 pub use self::moves::ModelVerdict;
+pub use self::options::CallOptions;
 pub use self::parked::{WakeModelError, WakeModelRequest};
 pub use self::request::AdmitRequest;
 pub use self::reserve::PlanReservation;

@@ -4,18 +4,20 @@
 //! while each shard still lies where it was. If it fails, the copies are dropped, and no shard has
 //! changed. The second makes all copies count, and cannot fail.
 
-use core::time::Duration;
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_events::EventKind;
+use vram_files::CancelToken;
 
 use crate::error::VramError;
 use crate::models::admit::{self, Leased};
+use crate::models::each::{each_piece, lens_of};
 use crate::models::telling;
 use crate::models::together::{Wait, exclusive_all};
 use crate::models::{
-    ModelHandle, ModelPiece, ParkedModel, ParkedPiece, WakeModelError, WakeModelRequest,
+    CallOptions, ModelHandle, ModelPiece, ParkedModel, ParkedPiece, WakeModelError,
+    WakeModelRequest,
 };
 use crate::moves::{migrate, wake};
 use crate::parts::Core;
@@ -45,31 +47,28 @@ pub fn refreshed(model: &ModelHandle, shards: Vec<SealedShard>) -> ModelHandle {
     ModelHandle { model_id: Arc::clone(&model.model_id), pieces: pieces.collect() }
 }
 
-/// Moves all shards of a model to a GPU, or none, waiting for other users no longer than `timeout`.
+/// Moves all shards of a model to a GPU, or none.
 pub fn migrate_model(
     core: &Core,
     model: &ModelHandle,
     gpu: u32,
-    timeout: Option<Duration>,
+    options: CallOptions<'_>,
 ) -> Result<Vec<SealedShard>, VramError> {
     let target = Arc::clone(core.gpu(gpu)?);
-    exclusive_all(core, model, Wait::within(timeout), |entries| {
+    exclusive_all(core, model, Wait::within(options.timeout), |entries| {
         let _moving = entries.first().and_then(|entry| entry.begin_on_model());
-        let mut copies = Vec::new();
+        let mut leaving = Vec::new();
         for entry in entries {
             entry.not_quarantined()?;
             let view = entry.view()?;
-            let away = view.gpu.index != target.index;
-            let copy = if away {
-                let space = make_room::place_for(core, entry, &target)?;
-                Some(migrate::copy_to(core, entry, &view, space)?)
-            } else {
-                None
-            };
-            copies.push(copy);
+            if view.gpu.index != target.index {
+                leaving.push((&**entry, view, make_room::place_for(core, entry, &target)?));
+            }
         }
-        let moved = entries.iter().zip(copies).filter_map(|(entry, copy)| Some((&**entry, copy?)));
-        let moved: Vec<_> = moved.collect();
+        let lens: Vec<_> = leaving.iter().map(|(entry, ..)| entry.plaintext_len).collect();
+        let moved = each_piece(core, &lens, leaving, options.cancel, |_, (entry, view, space)| {
+            Ok((entry, migrate::copy_to(core, entry, &view, space)?))
+        })?;
         let (shards, bytes) = telling::sum(moved.iter().map(|(entry, _)| entry.plaintext_len));
         migrate::settle_all(core, moved)?;
         if shards > 0 {
@@ -112,7 +111,9 @@ fn wake_all(
         lens.iter().map(place).collect::<Result<Vec<_>, _>>()
     })?;
     let pieces = parked.pieces.iter().zip(spaces);
-    pieces.map(|(piece, space)| wake::copy_into(core, &piece.parked.copy, space)).collect()
+    each_piece(core, &lens, pieces, request.cancel, |_, (piece, space)| {
+        wake::copy_into(core, &piece.parked.copy, space)
+    })
 }
 
 /// The model with a fresh handle of each of its shards.
@@ -128,23 +129,23 @@ pub fn refresh(core: &Core, model: &ModelHandle) -> Result<ModelHandle, VramErro
     Ok(ModelHandle { model_id: Arc::clone(&model.model_id), pieces })
 }
 
-/// Parks all shards of a model, or none, waiting for other users no longer than `timeout`.
+/// Parks all shards of a model, or none.
 pub fn park(
     core: &Core,
     model: &ModelHandle,
-    timeout: Option<Duration>,
+    options: CallOptions<'_>,
 ) -> Result<ParkedModel, VramError> {
-    let shards = exclusive_all(core, model, Wait::within(timeout), |entries| {
+    let shards = exclusive_all(core, model, Wait::within(options.timeout), |entries| {
         // Held to the end: no reset takes one of the shards after some have left.
         let passes = entries.iter().map(|entry| Ok(entry.here()?.enter()?));
         let _passes = passes.collect::<Result<Vec<_>, VramError>>()?;
         let _going = entries.first().and_then(|entry| entry.begin_on_model());
-        let mut copies = Vec::new();
-        for entry in entries {
-            copies.push(park::host_copy(core, entry)?);
-        }
-        let parked = copies.into_iter().map(|copy| park::leave(core, copy));
-        let parked = parked.collect::<Result<Vec<_>, _>>()?;
+        let lens = lens_of(entries);
+        let copies = each_piece(core, &lens, entries, options.cancel, |_, entry| {
+            park::host_copy(core, entry)
+        })?;
+        // Wiping what they leave takes as long as writing it.
+        let parked = each_piece(core, &lens, copies, None, |_, copy| park::leave(core, copy))?;
         let (shards, bytes) = telling::sum(parked.iter().map(ParkedShard::host_len));
         telling::tell(core, entries, EventKind::ModelParked { shards, bytes });
         Ok(parked)
@@ -221,10 +222,16 @@ pub fn set_pinned(core: &Core, model: &ModelHandle, pinned: bool) -> Result<(), 
 }
 
 /// Verifies all shards of a model.
-pub fn verify(core: &Core, model: &ModelHandle, level: Verify) -> Result<ModelVerdict, VramError> {
-    let verdicts: Result<Vec<_>, _> =
-        model.shards().map(|shard| verify::verify(core, shard, level)).collect();
-    let shards = verdicts?;
+pub fn verify(
+    core: &Core,
+    model: &ModelHandle,
+    level: Verify,
+    cancel: Option<&CancelToken>,
+) -> Result<ModelVerdict, VramError> {
+    let lens: Vec<_> = model.pieces.iter().map(|piece| piece.piece.len).collect();
+    let shards = each_piece(core, &lens, model.shards(), cancel, |_, shard| {
+        verify::verify(core, shard, level)
+    })?;
     Ok(ModelVerdict { sound: shards.iter().all(|verdict| verdict.sound), shards })
 }
 

@@ -1,5 +1,7 @@
 //! The request to wake a model, and the error of one that could not be woken.
 
+use vram_files::CancelToken;
+
 use crate::error::VramError;
 use crate::moves::wake_error::wake_error;
 use crate::parts::GpuChoice;
@@ -22,12 +24,13 @@ pub struct WakeModelRequest<'a> {
     pub(crate) leased: bool,
     /// The holder of the leases.
     pub(crate) holder: &'a str,
+    pub(crate) cancel: Option<&'a CancelToken>,
 }
 
 impl<'a> WakeModelRequest<'a> {
     /// A request for these GPUs, that evicts nothing.
     pub const fn new(gpus: GpuChoice) -> Self {
-        Self { gpus, evicts: false, leased: false, holder: "" }
+        Self { gpus, evicts: false, leased: false, holder: "", cancel: None }
     }
 
     setters! {
@@ -38,6 +41,9 @@ impl<'a> WakeModelRequest<'a> {
         /// Sets the name of the holder of the leases that `wake_model_leased` takes: at most 1,024
         /// bytes. An empty text names nobody.
         fn holder(name: &'a str) => holder = name;
+        /// Sets the token that cancels the call: it is looked at before each shard is copied. The
+        /// model is parked then, as it was.
+        fn cancel(token: &'a CancelToken) => cancel = Some(token);
     }
 }
 

@@ -51,7 +51,7 @@ fn export<S: Write>(
         let report = export_entry(core, entry, &mut sink, options)?;
         let path = complete(sink)?;
         let (at, gpu, bytes) = (core.events.now(), view.gpu.index, report.image_len);
-        let exported = path.map(|path| Exported { path, record: report.record.clone() });
+        let exported = path.map(|path| Arc::new(Exported { path, record: report.record.clone() }));
         entry.change(|state, told| {
             state.copies.exported = exported.or_else(|| state.copies.exported.take());
             told.tell(at, EventKind::Exported { shard: entry.id.clone(), gpu, bytes });

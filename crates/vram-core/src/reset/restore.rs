@@ -131,7 +131,7 @@ fn bring_backup(
 fn import_again(
     core: &Core,
     entry: &Arc<Entry>,
-    exported: &Exported,
+    exported: &Arc<Exported>,
     targets: &[Arc<Gpu>],
     patience: Deadline,
 ) -> Result<Brought, NotRestored> {
@@ -153,7 +153,7 @@ fn import_again(
         };
         let failure = match brought {
             Ok(Some(arrived)) => {
-                let image = Some(exported.clone());
+                let image = Some(Arc::clone(exported));
                 entry.change(|state, _told| {
                     // A quarantine of an earlier attempt on another GPU ends.
                     state.quarantine = None;

@@ -17,7 +17,8 @@ use crate::shard::Seal;
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
     pub(crate) backup: Option<Backup>,
-    pub(crate) exported: Option<Exported>,
+    /// Not in place, since few shards have one.
+    pub(crate) exported: Option<Arc<Exported>>,
 }
 
 /// The sealed bytes of a shard in host memory.

@@ -7,12 +7,14 @@ use core::time::Duration;
 use vram_core::error::VramError;
 use vram_core::models::moves::refreshed;
 use vram_core::models::{
-    ModelHandle, ModelVerdict, ParkedModel, WakeModelError, WakeModelRequest, free, moves, parked,
+    CallOptions, ModelHandle, ModelVerdict, ParkedModel, WakeModelError, WakeModelRequest, free,
+    moves, parked,
 };
 use vram_core::parts::GpuChoice;
 use vram_core::parts::call::Call;
 use vram_core::resident::{Lease, Verify, lease};
 use vram_core::room::FreedReceipt;
+use vram_files::CancelToken;
 
 use crate::manager::VramManager;
 
@@ -67,10 +69,8 @@ impl VramManager {
     ///
     /// As [`park`](Self::park), for the first shard that cannot be parked. Every shard is then
     /// where it was.
-    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
     pub fn park_model(&self, model: &ModelHandle) -> Result<ParkedModel, VramError> {
-        let work = || moves::park(&self.core, model, None);
-        self.core.watched(Call::ParkModel, None, None, model.total().get(), work)
+        self.park_model_with(model, CallOptions::new())
     }
 
     /// As [`park_model`](Self::park_model), but waits for other users as
@@ -79,13 +79,27 @@ impl VramManager {
     /// # Errors
     ///
     /// As [`park_model`](Self::park_model) and [`free_model_within`](Self::free_model_within).
-    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
     pub fn park_model_within(
         &self,
         model: &ModelHandle,
         timeout: Duration,
     ) -> Result<ParkedModel, VramError> {
-        let work = || moves::park(&self.core, model, Some(timeout));
+        self.park_model_with(model, CallOptions::new().within(timeout))
+    }
+
+    /// As [`park_model`](Self::park_model), with how long it waits, and what cancels it.
+    ///
+    /// # Errors
+    ///
+    /// As [`park_model_within`](Self::park_model_within); [`VramError::Cancelled`], with every shard
+    /// where it was.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
+    pub fn park_model_with(
+        &self,
+        model: &ModelHandle,
+        options: CallOptions<'_>,
+    ) -> Result<ParkedModel, VramError> {
+        let work = || moves::park(&self.core, model, options);
         self.core.watched(Call::ParkModel, None, None, model.total().get(), work)
     }
 
@@ -169,12 +183,8 @@ impl VramManager {
     ///
     /// As [`migrate_shard`](Self::migrate_shard), for the first shard that cannot be moved. Every
     /// shard is then where it was.
-    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len(), gpu))]
     pub fn migrate_model(&self, model: &ModelHandle, gpu: u32) -> Result<ModelHandle, VramError> {
-        let work = || moves::migrate_model(&self.core, model, gpu, None);
-        let bytes = model.total().get();
-        let shards = self.core.watched(Call::MigrateModel, None, Some(gpu), bytes, work)?;
-        Ok(refreshed(model, shards))
+        self.migrate_model_with(model, gpu, CallOptions::new())
     }
 
     /// As [`migrate_model`](Self::migrate_model), but waits for other users as
@@ -184,14 +194,29 @@ impl VramManager {
     ///
     /// As [`migrate_model`](Self::migrate_model) and
     /// [`free_model_within`](Self::free_model_within).
-    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len(), gpu))]
     pub fn migrate_model_within(
         &self,
         model: &ModelHandle,
         gpu: u32,
         timeout: Duration,
     ) -> Result<ModelHandle, VramError> {
-        let work = || moves::migrate_model(&self.core, model, gpu, Some(timeout));
+        self.migrate_model_with(model, gpu, CallOptions::new().within(timeout))
+    }
+
+    /// As [`migrate_model`](Self::migrate_model), with how long it waits, and what cancels it.
+    ///
+    /// # Errors
+    ///
+    /// As [`migrate_model_within`](Self::migrate_model_within); [`VramError::Cancelled`], with every
+    /// shard where it was.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len(), gpu))]
+    pub fn migrate_model_with(
+        &self,
+        model: &ModelHandle,
+        gpu: u32,
+        options: CallOptions<'_>,
+    ) -> Result<ModelHandle, VramError> {
+        let work = || moves::migrate_model(&self.core, model, gpu, options);
         let bytes = model.total().get();
         let shards = self.core.watched(Call::MigrateModel, None, Some(gpu), bytes, work)?;
         Ok(refreshed(model, shards))
@@ -203,13 +228,30 @@ impl VramManager {
     ///
     /// As [`verify`](Self::verify), for the first shard that cannot be verified. An altered shard
     /// is a verdict, not an error.
-    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
     pub fn verify_model(
         &self,
         model: &ModelHandle,
         level: Verify,
     ) -> Result<ModelVerdict, VramError> {
-        let work = || moves::verify(&self.core, model, level);
+        let work = || moves::verify(&self.core, model, level, None);
+        self.core.watched_for(Call::VerifyModel, None, None, work, moves::checked_bytes)
+    }
+
+    /// As [`verify_model`](Self::verify_model), until the token is cancelled: it is looked at before
+    /// each shard.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify_model`](Self::verify_model); [`VramError::Cancelled`], and what was found until
+    /// then stays known.
+    #[tracing::instrument(level = "info", skip_all, fields(pieces = model.pieces.len()))]
+    pub fn verify_model_until(
+        &self,
+        model: &ModelHandle,
+        level: Verify,
+        cancel: &CancelToken,
+    ) -> Result<ModelVerdict, VramError> {
+        let work = || moves::verify(&self.core, model, level, Some(cancel));
         self.core.watched_for(Call::VerifyModel, None, None, work, moves::checked_bytes)
     }
 
