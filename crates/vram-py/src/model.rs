@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
-use vram_residency::{ModelHandle, ModelPiece, Verdict as ShardVerdict, WakeModelRequest};
+use vram_residency::{CallOptions, ModelHandle, ModelPiece, WakeModelRequest};
 
 use crate::report::Verdict;
 use crate::resident::{Resident, Shared, State, lock};
 use crate::tensor::TensorBase;
 use crate::view::View;
-use crate::wait::detach;
+use crate::wait::{attended, detach, interruptible};
 use crate::{errors, options};
 
 /// The weights of a model in device memory: a mapping from names to `vram.Tensor`.
@@ -208,13 +208,12 @@ impl Model {
     #[pyo3(signature = (level="full"))]
     fn verify(&self, py: Python<'_>, level: &str) -> PyResult<Verdict> {
         let (handle, level) = (self.resident()?.handle(), options::level(level)?);
-        let mut verdicts: Vec<(String, ShardVerdict)> = Vec::new();
-        for piece in &handle.pieces {
-            let one = self.shared.call(py, |manager| manager.verify(&piece.shard, level))?;
-            verdicts.push((piece.piece.name.clone(), one));
-            py.check_signals()?;
-        }
-        Ok(Verdict::of(&verdicts, level))
+        let manager = self.shared.manager()?;
+        let verdict =
+            interruptible(py, None, |token, _| manager.verify_model_until(&handle, level, &token))?;
+        let names = handle.pieces.iter().map(|piece| piece.piece.name.clone());
+        let shards = verdict.map_err(errors::vram)?.shards;
+        Ok(Verdict::of(&names.zip(shards).collect::<Vec<_>>(), level))
     }
 
     /// What the last check of the weights rests on, at the weakest tensor: "proof by the host",
@@ -253,17 +252,30 @@ impl Model {
             other => Err(other),
         })?;
         let handle = resident.handle();
-        match self.shared.call(py, |manager| manager.park_model(&handle)) {
+        let outcome = self.shared.manager().and_then(|manager| {
+            attended(py, None, |token, _| {
+                manager.park_model_with(&handle, CallOptions::new().cancel(&token))
+            })
+        });
+        let (parked, raised) = match outcome {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.end(State::Resident(resident));
+                return Err(error);
+            }
+        };
+        let refused = match parked {
             Ok(parked) => {
                 resident.released();
                 self.end(State::Parked(resident, parked));
-                Ok(())
+                None
             }
             Err(error) => {
                 self.end(State::Resident(resident));
-                Err(error)
+                Some(errors::vram(error))
             }
-        }
+        };
+        raised.or(refused).map_or(Ok(()), Err)
     }
 
     /// Makes parked weights resident again, verified, on this GPU or on the one with the most room.
@@ -279,19 +291,31 @@ impl Model {
             Err(_) if matches!(&*self.state()?, State::Resident(_)) => return Ok(()),
             Err(error) => return Err(error),
         };
-        let request = WakeModelRequest::new(options::gpus(gpu));
-        match detach(py, || manager.wake_model_with(parked, request)) {
-            Ok(handle) => {
+        // Kept here until the call has begun: a model whose thread does not start stays parked.
+        let mut kept = Some(parked);
+        let outcome = attended(py, None, |token, _| {
+            let request = WakeModelRequest::new(options::gpus(gpu)).cancel(&token);
+            kept.take().map(|parked| manager.wake_model_with(parked, request))
+        });
+        let refused = match outcome {
+            Ok((Some(Ok(handle)), raised)) => {
                 resident.arrived(handle);
                 self.end(State::Resident(resident));
-                Ok(())
+                raised
             }
-            Err(error) => {
-                let (parked, error) = error.into_parts();
+            Ok((Some(Err(failed)), raised)) => {
+                let (parked, error) = failed.into_parts();
                 self.end(State::Parked(resident, parked));
-                Err(errors::vram(error))
+                Some(raised.unwrap_or_else(|| errors::vram(error)))
             }
-        }
+            Ok((None, raised)) => raised,
+            Err(error) => {
+                // A panic: what is left of the model goes with it.
+                self.end(kept.map_or(State::Gone, |parked| State::Parked(resident, parked)));
+                Some(error)
+            }
+        };
+        refused.map_or(Ok(()), Err)
     }
 
     /// Moves the weights to another GPU, verified there. Raises `vram.InUse` while any view lives.
@@ -301,8 +325,15 @@ impl Model {
             other => Err(other),
         })?;
         let handle = resident.handle();
-        let moved = self.shared.call(py, |manager| manager.migrate_model(&handle, gpu));
-        let moved = moved.map(|handle| resident.arrived(handle));
+        let outcome = self.shared.manager().and_then(|manager| {
+            attended(py, None, |token, _| {
+                manager.migrate_model_with(&handle, gpu, CallOptions::new().cancel(&token))
+            })
+        });
+        let moved = outcome.and_then(|(moved, raised)| {
+            let moved = moved.map_err(errors::vram).map(|handle| resident.arrived(handle));
+            raised.map_or(moved, Err)
+        });
         self.end(State::Resident(resident));
         moved
     }

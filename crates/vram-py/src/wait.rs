@@ -36,12 +36,25 @@ impl Figures {
 
 /// Runs `work` on a thread of its own, and waits for it with the interpreter released. A signal whose
 /// handler raises, as Ctrl-C does, and an exception of `progress` cancel the token; the exception is
-/// raised when the call has ended and given back what it took.
+/// raised when the call has ended and given back what it took. What it returned is dropped then.
 pub(crate) fn interruptible<T: Send>(
     py: Python<'_>,
     progress: Option<&Bound<'_, PyAny>>,
     work: impl FnOnce(CancelToken, &Figures) -> T + Send,
 ) -> PyResult<T> {
+    match attended(py, progress, work)? {
+        (_dropped, Some(raised)) => Err(raised),
+        (result, None) => Ok(result),
+    }
+}
+
+/// As [`interruptible`], for a call whose result counts although an exception came meanwhile: returned
+/// is what `work` returned, and that exception.
+pub(crate) fn attended<T: Send>(
+    py: Python<'_>,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(CancelToken, &Figures) -> T + Send,
+) -> PyResult<(T, Option<PyErr>)> {
     let (token, figures) = (CancelToken::new(), Figures::default());
     let (ended, end) = channel();
     let (cancel, seen) = (token.clone(), &figures);
@@ -77,13 +90,8 @@ pub(crate) fn interruptible<T: Send>(
             }
         }
         let joined = detach(py, || worker.join());
-        match (raised, joined) {
-            (Some(error), _) => Err(error),
-            (None, Ok(result)) => Ok(result),
-            (None, Err(_panic)) => {
-                Err(errors::caller("panic", "a call panicked: please report it"))
-            }
-        }
+        let panicked = |_panic| errors::caller("panic", "a call panicked: please report it");
+        Ok((joined.map_err(panicked)?, raised))
     })
 }
 

@@ -182,6 +182,44 @@ def test_ctrl_c_ends_a_load_and_gives_back_everything(large):
         assert model.nbytes == 12 * (16 << 20)
 
 
+@pytest.mark.parametrize("call", ["park", "wake", "migrate", "verify"])
+def test_ctrl_c_ends_a_call_on_a_model_and_loses_nothing(large, call):
+    """At whatever moment it comes, the model is where it was or where it should be."""
+    manager = vram.Manager.host(["256MiB", "256MiB"])
+    model = manager.load(large, protection="authenticated", gpu=0)
+    used = manager.memory(0)[0]
+    calls = {
+        "park": model.park,
+        "wake": model.wake,
+        "migrate": lambda: model.migrate(1),
+        "verify": model.verify,
+    }
+    interrupted = 0
+    for at in range(12):
+        if call == "wake":
+            model.park()
+        timer = threading.Timer(at * 0.004, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        try:
+            calls[call]()
+            # The signal may come after the call: it is awaited here.
+            timer.join()
+            time.sleep(0.2)
+        except KeyboardInterrupt:
+            interrupted += 1
+        timer.join()
+        if model.state == "parked":
+            model.wake(0)
+        model.migrate(0)
+        assert model.state == "resident"
+        assert manager.memory(0)[0] == used and manager.memory(1)[0] == 0
+        assert model.verify().sound
+        with memoryview(model["w11"]) as view:
+            assert bytes(view[:256]) == bytes(range(256))
+    assert interrupted
+    model.free()
+
+
 def test_ctrl_c_ends_a_wait_for_events(manager):
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()

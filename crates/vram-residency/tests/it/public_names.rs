@@ -32,6 +32,7 @@ fn every_public_name_is_there() {
         Budget,
         VramManagerBuilder,
         Call,
+        CallOptions<'_>,
         CancelToken,
         dyn Clock,
         SystemClock,

@@ -131,3 +131,40 @@ fn no_number_of_threads_starts_more_than_the_bound() {
     assert_eq!(Threads::exactly(usize::MAX).for_jobs(3), 3);
     assert!(Threads::AUTO.for_jobs(u64::MAX) <= most);
 }
+
+/// A loop inside a loop takes no threads of its own: all are at work already.
+#[test]
+fn inside_a_loop_on_several_threads_a_loop_runs_where_it_is() {
+    let inside = |outer: usize| {
+        let seen = Mutex::new(vec![]);
+        let done: Result<(), ()> = for_each_segment(
+            Threads::exactly(outer),
+            4,
+            || Ok(()),
+            |(), _| {
+                assert_eq!(Threads::exactly(8).for_jobs(8) == 1, outer > 1);
+                let here = std::thread::current().id();
+                for_each_segment(
+                    Threads::exactly(8),
+                    8,
+                    || Ok(()),
+                    |(), _| {
+                        seen.lock().unwrap().push(std::thread::current().id() == here);
+                        Ok(())
+                    },
+                )
+            },
+        );
+        assert_eq!(done, Ok(()));
+        seen.into_inner().unwrap()
+    };
+    assert_eq!(inside(2), [true; 32]);
+    assert_eq!(inside(1).len(), 32);
+    // Also after a panic, this thread is one of several no more.
+    let panics = || {
+        let _unreached: Result<(), ()> =
+            for_each_segment(Threads::exactly(2), 2, || Ok(()), |(), _| panic!("at work"));
+    };
+    assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+    assert_eq!(Threads::exactly(8).for_jobs(8), 8);
+}

@@ -1,13 +1,15 @@
 //! Whole models that are parked, woken, moved and verified: every shard, or none.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::time::Duration;
 use std::sync::Arc;
 
 use vram_residency::device::FaultDevice;
 use vram_residency::device::fault::{Action, FaultPlan, Op, When};
 use vram_residency::{
-    AdmitRequest, ByteLen, GpuChoice, GpuError, GpuIndex, MemoryMode, ModelHandle, ModelPlan,
-    Piece, Protection, SliceSource, Verify, VramError, VramManager,
+    AdmitRequest, ByteLen, CallOptions, CancelToken, Clock, GpuChoice, GpuError, GpuIndex,
+    MemoryMode, ModelHandle, ModelPlan, Piece, Protection, SliceSource, SystemClock, Timestamp,
+    Verify, VramError, VramManager, WakeModelRequest,
 };
 use vram_test_rigs::{Rig, content, devices};
 
@@ -215,5 +217,94 @@ fn threads_that_free_the_same_model_free_each_shard_once() {
             whole + one_by_one.join().unwrap()
         });
         assert_eq!((freed, rig.used(0)), (LENS.len(), 0));
+    }
+}
+
+/// Cancels a token when it is asked for the time once more than it allows.
+#[derive(Debug, Default)]
+struct Impatient {
+    token: CancelToken,
+    left: AtomicU64,
+}
+
+impl Impatient {
+    fn look(&self) {
+        let left = self.left.load(Ordering::Relaxed);
+        if left == 1 {
+            self.token.cancel();
+        }
+        self.left.store(left.saturating_sub(1), Ordering::Relaxed);
+    }
+}
+
+impl Clock for Impatient {
+    fn now(&self) -> Timestamp {
+        self.look();
+        SystemClock.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.look();
+        SystemClock.monotonic()
+    }
+}
+
+/// P155: a call on a model that is cancelled at any moment is refused with every shard where it was,
+/// or done.
+#[test]
+fn a_cancelled_call_on_a_model_leaves_every_shard_where_it_was() {
+    for what in ["park", "wake", "migrate", "verify"] {
+        let (mut cancelled, mut done) = (0, 0);
+        // The call asks for the time a few times a shard.
+        for at in 1..40 {
+            let clock = Arc::new(Impatient::default());
+            let devices = devices(&[1 << 17, 1 << 17], &FaultPlan::new(1));
+            let rig = Rig::over(devices, MemoryMode::Region, |builder| {
+                builder.clock(Arc::clone(&clock) as Arc<dyn Clock>)
+            });
+            let manager = &rig.manager;
+            let model = admit(manager, Protection::Encrypted, GpuChoice::One(0));
+            let used = (rig.used(0), rig.used(1));
+            let options = CallOptions::new().cancel(&clock.token);
+            let mut parked = (what == "wake").then(|| manager.park_model(&model).unwrap());
+            clock.left.store(at, Ordering::Relaxed);
+            let outcome = match what {
+                "park" => {
+                    manager.park_model_with(&model, options).map(|model| parked = Some(model))
+                }
+                "wake" => {
+                    let request = WakeModelRequest::new(GpuChoice::One(0)).cancel(&clock.token);
+                    let woken = manager.wake_model_with(parked.take().unwrap(), request);
+                    woken.map(drop).map_err(|failed| {
+                        let (model, error) = failed.into_parts();
+                        parked = Some(model);
+                        error
+                    })
+                }
+                "migrate" => manager.migrate_model_with(&model, 1, options).map(drop),
+                _ => manager
+                    .verify_model_until(&model, Verify::Segments, &clock.token)
+                    .map(|verdict| assert!(verdict.sound)),
+            };
+            match outcome {
+                Ok(()) => done += 1,
+                Err(VramError::Cancelled { done, total }) => {
+                    cancelled += 1;
+                    assert!(done < total, "{what}: {done} of {total}");
+                    assert_eq!(parked.is_some(), what == "wake", "{what} cancelled at {at}");
+                    if what != "wake" {
+                        assert_eq!((rig.used(0), rig.used(1)), used, "{what} cancelled at {at}");
+                    }
+                }
+                Err(other) => panic!("{what}: {other}"),
+            }
+            if let Some(parked) = parked {
+                manager.wake_model(parked, GpuChoice::One(0)).unwrap();
+            }
+            let model = manager.refresh_model(&model).unwrap();
+            assert_whole(manager, &model, what);
+            rig.settle(true);
+        }
+        assert!(cancelled > 1 && done > 0, "{what}: {cancelled} cancelled, {done} done");
     }
 }
