@@ -1,7 +1,9 @@
-//! Exclusive use of all shards of a model.
+//! Exclusive use of all shards of a model: how long a call waits for it, and what cancels the call.
 
 use core::time::Duration;
 use std::sync::Arc;
+
+use vram_files::CancelToken;
 
 use crate::error::VramError;
 use crate::models::ModelHandle;
@@ -10,6 +12,39 @@ use crate::resident::lease::refused;
 use crate::shard::gate::{self, Patience};
 use crate::shard::{Entry, SealedShard};
 use crate::sync::Deadline;
+
+/// How long a call on a whole model waits for other users of it, and what cancels the call.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use vram_residency::{CallOptions, CancelToken};
+///
+/// let stop = CancelToken::new();
+/// let options = CallOptions::new().within(Duration::from_secs(5)).cancel(&stop);
+/// # let _ = options;
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use]
+pub struct CallOptions<'a> {
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) cancel: Option<&'a CancelToken>,
+}
+
+impl<'a> CallOptions<'a> {
+    /// Waits for other calls that are under way, for no lease, and cannot be cancelled.
+    pub const fn new() -> Self {
+        Self { timeout: None, cancel: None }
+    }
+
+    setters! {
+        /// Sets how long the call waits for all other calls and leases on the shards to end.
+        [const] fn within(timeout: Duration) => timeout = Some(timeout);
+        /// Sets the token that cancels the call. It is looked at before each piece, and not while the
+        /// call waits for others.
+        [const] fn cancel(token: &'a CancelToken) => cancel = Some(token);
+    }
+}
 
 /// How long an operation on all shards of a model waits for other users of them.
 #[derive(Clone, Copy, Debug)]
