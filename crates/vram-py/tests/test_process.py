@@ -195,12 +195,12 @@ def test_ctrl_c_ends_a_call_on_a_model_and_loses_nothing(large, call):
         "verify": model.verify,
     }
     interrupted = 0
-    for at in range(12):
+    for at in range(10):
         if call == "wake":
             model.park()
         timer = threading.Timer(at * 0.004, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
         try:
+            timer.start()
             calls[call]()
             # The signal may come after the call: it is awaited here.
             timer.join()
