@@ -8,6 +8,8 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 use vram_residency::{Class, ModelFilesError, VramError};
 
+use crate::engine::sharing::is_not_shareable;
+
 /// A refusal or a failure: a stable code, words, whether a retry can help, and what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -140,6 +142,7 @@ fn status_of(error: &VramError) -> StatusCode {
         | VramError::StaleHandle { .. }
         | VramError::Parked { .. }
         | VramError::ShardFreed { .. } => StatusCode::CONFLICT,
+        _ if is_not_shareable(error) => StatusCode::UNPROCESSABLE_ENTITY,
         VramError::DeviceLost { .. }
         | VramError::Device { .. }
         | VramError::Restoring { .. }
@@ -173,6 +176,9 @@ fn next_of(error: &VramError) -> &'static str {
         }
         VramError::Quarantined { .. } | VramError::ShardAltered { .. } => {
             "POST /v1/models/NAME/repair writes it again from its files; or free it and load it anew"
+        }
+        _ if is_not_shareable(error) => {
+            "the message says what would help; a lease by connection holds the model all the same"
         }
         VramError::ParkedAltered { .. } => "free it, and load it anew: host memory was altered",
         VramError::DeviceLost { .. } => {
