@@ -270,7 +270,7 @@ async fn closed(state: &State) -> usize {
     loop {
         let open = leases.open();
         if open.is_empty() {
-            return 0;
+            return leases.forced();
         }
         let problem = still_open(&open);
         tracing::error!(next = %problem.next, "{}", problem.message);
@@ -280,19 +280,19 @@ async fn closed(state: &State) -> usize {
             }
         };
         tokio::select! {
-            () = ended => return 0,
+            () = ended => return leases.forced(),
             () = sleep(TELL) => {}
+            // What keeps the leases lets them go now.
             _ = stop.wait_for(|stop| *stop == Stop::Forced) => break,
         }
     }
-    let cut = leases.open().len();
     let gone = async {
         while !leases.open().is_empty() {
             sleep(Duration::from_millis(1)).await;
         }
     };
     let _ = timeout(Duration::from_secs(1), gone).await;
-    cut
+    leases.forced()
 }
 
 /// Reads the token, which has the form of a key file; makes it if there is none.

@@ -34,7 +34,7 @@ struct Served {
 impl Served {
     fn start(card: &str, device: &str) -> Self {
         let bench = Bench::new();
-        bench.model("a.safetensors", 3000);
+        bench.write("a.safetensors", model());
         let socket = bench.path("serve.sock");
         bench.write(
             "vram.toml",
@@ -56,7 +56,9 @@ impl Served {
             .stderr(Stdio::inherit());
         let served = Self { server: command.spawn().unwrap(), bench };
         served.wait(|served| {
-            served.client().get::<Value>("/readyz").is_ok_and(|ready| ready["ready"] == true)
+            let ready = |client: Client| client.get::<Value>("/readyz");
+            served.bench.path("token").exists()
+                && ready(served.client()).is_ok_and(|answer| answer["ready"] == true)
         });
         served
     }
@@ -127,6 +129,27 @@ impl Drop for Served {
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
+}
+
+/// A safetensors file of four tensors, one without bytes and one of exactly a page.
+fn model() -> Vec<u8> {
+    let lens = [3_000_000, 10, 0, 2 << 20];
+    let mut header = serde_json::Map::new();
+    let mut start = 0;
+    for (at, len) in lens.into_iter().enumerate() {
+        let shape: [usize; 2] = [len / 2, 2];
+        let tensor = json!({"dtype": "U8", "shape": shape, "data_offsets": [start, start + len]});
+        header.insert(format!("t{at}"), tensor);
+        start += len;
+    }
+    let mut text = Value::from(header).to_string();
+    while text.len() % 8 != 0 {
+        text.push(' ');
+    }
+    let mut file = u64::try_from(text.len()).unwrap().to_le_bytes().to_vec();
+    file.extend(text.into_bytes());
+    file.extend((0..start).map(|at| (at % 251).to_le_bytes()[0]));
+    file
 }
 
 struct Worker {

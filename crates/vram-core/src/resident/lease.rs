@@ -128,7 +128,7 @@ impl Lease {
     /// device shares no memory; the errors of [`ensure_sound`](Self::ensure_sound).
     pub fn share(&self) -> Result<SharedShard, VramError> {
         self.ensure_sound()?;
-        let memory = self.pointer.as_ref().map(|pointer| &*pointer.memory);
+        let memory = self.pointer.as_ref().map(|pointer| &pointer.memory);
         let shared = share::share(&self.entry, memory, self.len())?;
         self.shared.store(true, Ordering::Release);
         Ok(shared)

@@ -1,5 +1,7 @@
 //! A leased shard that another process on the same card uses where it lies.
 
+use std::sync::Arc;
+
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange, DeviceUuid};
 use vram_gpu::ShareHandle;
 use vram_space::{Block, MemoryMode};
@@ -26,7 +28,7 @@ pub struct SharedShard {
 /// Names the memory of a leased shard to another process.
 pub(super) fn share(
     entry: &Entry,
-    memory: Option<&Block>,
+    memory: Option<&Arc<Block>>,
     len: ByteLen,
 ) -> Result<SharedShard, VramError> {
     let refused = |reason| VramError::NotShareable { shard: entry.id.clone(), reason };
@@ -44,6 +46,10 @@ pub(super) fn share(
             "it has no allocation of its own in whole pages: use its gpu with \
              MemoryMode::SharedBlocks",
         ));
+    }
+    // After a reset the lease keeps what was before it.
+    if !Arc::ptr_eq(memory, &view.memory()?) {
+        return Err(refused("its device was reset after the lease began: lease it again"));
     }
     let (offset, whole) = (ByteLen::new(view.range.start().get()), memory.len());
     let end = offset.saturating_add(len);

@@ -40,6 +40,8 @@ pub(crate) struct Leases {
 struct All {
     last: u64,
     held: BTreeMap<u64, Noted>,
+    /// Leases of processes that were ended by force.
+    forced: usize,
 }
 
 #[derive(Debug)]
@@ -126,6 +128,11 @@ impl Leases {
             Some(Open { lease: *lease, model: noted.model.clone(), pid })
         });
         open.collect()
+    }
+
+    /// How many leases of processes were ended by force.
+    pub(crate) fn forced(&self) -> usize {
+        self.lock().forced
     }
 
     /// The process that has the memory of a lease open.
@@ -217,7 +224,11 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.leases.clear();
-        let noted = self.engine.leases.lock().held.remove(&self.number);
+        let mut all = self.engine.leases.lock();
+        let noted = all.held.remove(&self.number);
+        let forced = self.how == "cut" && noted.as_ref().is_some_and(|one| one.worker.is_some());
+        all.forced = all.forced.saturating_add(usize::from(forced));
+        drop(all);
         if let Some(Noted { model, holder, .. }) = noted {
             let (lease, how) = (self.number, self.how);
             self.engine.feed.tell(&Own::LeaseEnded { lease, model: &model, holder: &holder, how });
