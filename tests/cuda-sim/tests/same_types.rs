@@ -22,8 +22,7 @@ macro_rules! same {
             assert!(align_of::<Ours>() == align_of::<Theirs>());
             let _: unsafe extern "C" fn(*mut u64, Ours, u32) -> u32 =
                 cuda_sim::functions::cuIpcOpenMemHandle_v2;
-            let _: unsafe extern "C" fn(*mut u64, Theirs, u32) -> u32 =
-                cuda_shim_open as cuda_shim::abi::cuIpcOpenMemHandle_v2;
+            let _: cuda_shim::abi::cuIpcOpenMemHandle_v2 = theirs;
         };
     };
     ($name:ident) => {
@@ -31,7 +30,8 @@ macro_rules! same {
     };
 }
 
-unsafe extern "C" fn cuda_shim_open(_: *mut u64, _: cuda_shim::IpcMemHandle, _: u32) -> u32 {
+/// Any function of the shim's type.
+unsafe extern "C" fn theirs(_: *mut u64, _: cuda_shim::IpcMemHandle, _: u32) -> u32 {
     0
 }
 

@@ -2,6 +2,7 @@
 //! finds it there.
 
 use core::ffi::c_void;
+use core::fmt::Write as _;
 use core::ptr;
 
 use cust::sys::{self, CUpointer_attribute_enum as Attribute, CUresult};
@@ -123,7 +124,10 @@ fn another_process_uses_an_allocation_where_it_lies() {
         let own = device.open_shared(&handle).map(drop);
         row("shared", &[&gpu, &"opened by the process that made it", &format_args!("{own:?}")]);
         assert!(matches!(own, Err(GpuError::NotShareable { .. })));
-        let digits: String = handle.to_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut digits = String::new();
+        for byte in handle.to_bytes() {
+            write!(digits, "{byte:02x}").unwrap();
+        }
         let begun = std::time::Instant::now();
         let other = std::process::Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "residency::the_other_process", "--ignored", "--nocapture"])

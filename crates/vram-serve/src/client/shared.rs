@@ -109,8 +109,9 @@ fn from_base64(text: &str) -> Option<Vec<u8>> {
             bits = bits << 6 | u32::try_from(value).ok()?;
         }
         let [_, decoded @ ..] = bits.to_be_bytes();
-        let padded = group.iter().filter(|byte| **byte == b'=').count();
-        bytes.extend(decoded.get(..3_usize.checked_sub(padded)?)?);
+        // Each digit has six bits; what does not fill a byte is padding.
+        let digits = group.split(|byte| *byte == b'=').next().map_or(0, <[u8]>::len);
+        bytes.extend(decoded.get(..digits.checked_mul(6)? / 8)?);
     }
     // One way of writing each: padding only at the end, whole groups, no stray bits.
     (to_base64(&bytes) == text).then_some(bytes)

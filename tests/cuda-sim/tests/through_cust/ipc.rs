@@ -1,5 +1,6 @@
 //! Memory shared between processes: this test binary again is the other process.
 
+use core::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 
@@ -46,11 +47,13 @@ fn bytes_at(at: u64, len: usize) -> Vec<u8> {
 
 /// Starts an ignored test of this binary as another process, which is told the handle.
 fn child(test: &str, handle: CUipcMemHandle) -> Child {
-    let text: String =
-        handle.reserved.iter().map(|byte| format!("{:02x}", byte.to_ne_bytes()[0])).collect();
+    let mut digits = String::new();
+    for byte in handle.reserved {
+        write!(digits, "{:02x}", byte.to_ne_bytes()[0]).unwrap();
+    }
     Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "--nocapture", test])
-        .env("TEST_HANDLE", text)
+        .env("TEST_HANDLE", digits)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -59,11 +62,11 @@ fn child(test: &str, handle: CUipcMemHandle) -> Child {
 
 /// In the child: the handle.
 fn told() -> CUipcMemHandle {
-    let text = std::env::var("TEST_HANDLE").unwrap();
+    let digits = std::env::var("TEST_HANDLE").unwrap();
     let mut handle = CUipcMemHandle::default();
-    for (at, byte) in handle.reserved.iter_mut().enumerate() {
-        let digits = text.get(2 * at..2 * at + 2).unwrap();
-        *byte = core::ffi::c_char::from_ne_bytes([u8::from_str_radix(digits, 16).unwrap()]);
+    for (byte, pair) in handle.reserved.iter_mut().zip(digits.as_bytes().chunks(2)) {
+        let number = u8::from_str_radix(str::from_utf8(pair).unwrap(), 16).unwrap();
+        *byte = core::ffi::c_char::from_ne_bytes([number]);
     }
     handle
 }
