@@ -8,8 +8,8 @@
 //! `vram.toml` says `share = true` for the model. A worker in another language does the same with three
 //! calls: `POST /v1/leases/shared`, `cuIpcOpenMemHandle` for each tensor, `POST /v1/leases/NUMBER/end`.
 
+use core::error::Error;
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -21,6 +21,7 @@ use vram_residency::{
 };
 use vram_serve::client::{Client, SharedModel};
 
+#[expect(clippy::print_stdout, reason = "it says what it found")]
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [socket, token, model, file] = &arguments[..] else {
@@ -57,15 +58,14 @@ fn compare(shared: &SharedModel, file: &Path) -> Result<u64, Box<dyn Error>> {
             return Err(format!("the file has {}, not {}", piece.name, tensor.tensor).into());
         }
         let Some(handle) = tensor.share_handle() else { continue };
-        let device = match devices.get(&*tensor.device) {
-            Some(device) => Arc::clone(device),
-            None => {
-                // Its number here may be another one than in the server.
-                let ordinal = CudaDevice::ordinal_of(tensor.device.parse::<DeviceSpec>()?)?;
-                let device = CudaDevice::open(ordinal, GpuIndex::new(ordinal))?;
-                devices.insert(&tensor.device, Arc::clone(&device));
-                device
-            }
+        let device = if let Some(device) = devices.get(&*tensor.device) {
+            Arc::clone(device)
+        } else {
+            // Its number here may be another one than in the server.
+            let ordinal = CudaDevice::ordinal_of(tensor.device.parse::<DeviceSpec>()?)?;
+            let device = CudaDevice::open(ordinal, GpuIndex::new(ordinal))?;
+            devices.insert(&tensor.device, Arc::clone(&device));
+            device
         };
         let memory = device.open_shared(&handle)?;
         let there = hash_on_card(&*memory, tensor.offset, tensor.bytes)?;

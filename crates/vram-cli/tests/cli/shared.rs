@@ -13,7 +13,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use vram_residency::device::{CudaDevice, DeviceMemory, DeviceRange};
 use vram_residency::{ByteLen, Device as _, DeviceOffset, GpuIndex};
-use vram_serve::client::{Client, ClientError, SharedModel};
+use vram_serve::client::{Client, ClientError, SharedModel, SharedTensor};
 
 use crate::cuda::driver;
 use crate::support::Bench;
@@ -79,7 +79,7 @@ impl Served {
     fn wait(&self, is_so: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !is_so(self) {
-            assert!(start.elapsed() < Duration::from_secs(60), "it never came");
+            assert!(start.elapsed() < Duration::from_mins(1), "it never came");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -201,7 +201,7 @@ fn refused<T>(result: Result<T, ClientError>, status: u16, code: &str) -> String
 /// All memory of a model, opened; what holds no bytes is left out.
 fn open(shared: &SharedModel) -> Vec<Box<dyn DeviceMemory>> {
     let device = CudaDevice::open(0, GpuIndex::new(0)).unwrap();
-    let handles = shared.tensors.iter().filter_map(|tensor| tensor.share_handle());
+    let handles = shared.tensors.iter().filter_map(SharedTensor::share_handle);
     handles.map(|handle| device.open_shared(&handle).unwrap()).collect()
 }
 

@@ -85,8 +85,8 @@ pub(crate) fn run(args: &CtlArgs, output: &mut Output) -> Result<(), Failure> {
                 Some(deadline) => json!({"deadline_ms": millis(deadline)}),
                 None => json!({}),
             };
-            if drain.force {
-                body["force"] = true.into();
+            if let Some(members) = body.as_object_mut().filter(|_| drain.force) {
+                members.insert("force".to_owned(), true.into());
             }
             return show_drained(&drain.to, &body, output);
         }
