@@ -1,5 +1,7 @@
 //! What a worker process is told of a model that it uses in place.
 
+use core::fmt;
+
 use serde::{Deserialize, Serialize};
 use vram_residency::{ShareHandle, SharedShard};
 
@@ -20,8 +22,9 @@ pub struct SharedModel {
     pub tensors: Vec<SharedTensor>,
 }
 
-/// A tensor of a shared model, or a part of one. Lengths and offsets are in bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A tensor of a shared model, or a part of one. Lengths and offsets are in bytes. `Debug` does not show
+/// the handle: whoever has it can use the memory.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct SharedTensor {
     /// The name in the model's files.
@@ -45,6 +48,17 @@ pub struct SharedTensor {
     pub bytes: u64,
     /// Bytes of the allocation.
     pub allocation: u64,
+}
+
+impl fmt::Debug for SharedTensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedTensor")
+            .field("tensor", &self.tensor)
+            .field("part", &self.part)
+            .field("device", &self.device)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl SharedTensor {
@@ -120,6 +134,14 @@ fn from_base64(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_handle_is_not_shown() {
+        let mut tensor = SharedTensor::new("w", (0, 1), None, &[2], 2);
+        tensor.handle = to_base64(&[7; 64]);
+        assert_eq!(tensor.share_handle(), Some(ShareHandle::from_bytes([7; 64])));
+        assert!(!format!("{tensor:?}").contains(&tensor.handle));
+    }
 
     #[test]
     fn base64_is_that_of_the_rfc_and_is_read_back() {
