@@ -6,9 +6,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
-use vram_residency::{Class, ModelFilesError, VramError};
-
-use crate::engine::sharing::is_not_shareable;
+use vram_residency::{Class, GpuError, ModelFilesError, VramError};
 
 /// A refusal or a failure: a stable code, words, whether a retry can help, and what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,6 +121,15 @@ impl Problem {
     /// The status, as a type.
     pub(crate) fn status_code(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+}
+
+/// Whether an error says that memory cannot be shared, by the shard's or the device's nature.
+fn is_not_shareable(error: &VramError) -> bool {
+    match error {
+        VramError::NotShareable { .. } => true,
+        VramError::Device { source, .. } => matches!(**source, GpuError::NotShareable { .. }),
+        _ => false,
     }
 }
 

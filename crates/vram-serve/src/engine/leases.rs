@@ -11,7 +11,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use vram_residency::{Lease, ModelHandle, ModelPiece};
 
 use super::Engine;
-use super::sharing::{Open, Worker};
 use crate::feed::Own;
 use crate::problem::Problem;
 
@@ -51,6 +50,22 @@ struct Noted {
     since: Instant,
     /// The process that has its memory open, if one has.
     worker: Option<Worker>,
+}
+
+/// What a listing and a drain know of a worker that has memory of a model open.
+#[derive(Clone, Debug)]
+pub(super) struct Worker {
+    pub(super) pid: u32,
+    /// True when the worker has said that it has closed all of it.
+    pub(super) closed: watch::Sender<bool>,
+}
+
+/// A model that a worker has open, and who it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Open {
+    pub(crate) lease: u64,
+    pub(crate) model: String,
+    pub(crate) pid: u32,
 }
 
 /// One lease, as listings show it.

@@ -4,29 +4,13 @@ use std::sync::Arc;
 
 use axum::http::StatusCode;
 use tokio::sync::watch;
-use vram_residency::{ModelPiece, VramError};
+use vram_residency::ModelPiece;
 
 use super::Engine;
-use super::leases::{Held, LeaseRequest};
+use super::leases::{Held, LeaseRequest, Open, Worker};
 use crate::client::{SharedModel, SharedTensor};
 use crate::net::Peer;
 use crate::problem::Problem;
-
-/// What a listing and a drain know of a worker that has memory of a model open.
-#[derive(Clone, Debug)]
-pub(super) struct Worker {
-    pub(super) pid: u32,
-    /// True when the worker has said that it has closed all of it.
-    pub(super) closed: watch::Sender<bool>,
-}
-
-/// A model that a worker has open, and who it is.
-#[derive(Clone, Debug)]
-pub(crate) struct Open {
-    pub(crate) lease: u64,
-    pub(crate) model: String,
-    pub(crate) pid: u32,
-}
 
 impl Engine {
     /// Leases a model for a process, and names its memory to it.
@@ -125,14 +109,4 @@ pub(crate) fn still_open(open: &[Open]) -> Problem {
          use",
     )
     .retry_in(1)
-}
-
-/// Whether an error says that memory cannot be shared, by the shard's or the device's nature.
-pub(crate) fn is_not_shareable(error: &VramError) -> bool {
-    use vram_residency::GpuError;
-    match error {
-        VramError::NotShareable { .. } => true,
-        VramError::Device { source, .. } => matches!(**source, GpuError::NotShareable { .. }),
-        _ => false,
-    }
 }
