@@ -8,7 +8,7 @@ use std::sync::Arc;
 use vram_alloc::ByteLen;
 
 use crate::kernels::{Kernels, NoKernels};
-use crate::{DeviceInfo, DeviceMemory, DeviceState, GpuError, MemoryInfo, Staging};
+use crate::{DeviceInfo, DeviceMemory, DeviceState, GpuError, MemoryInfo, ShareHandle, Staging};
 
 /// A device that holds memory.
 ///
@@ -37,6 +37,22 @@ pub trait Device: Send + Sync + fmt::Debug {
     /// [`GpuError::ZeroLength`], [`GpuError::OutOfMemory`] with the driver's own free figure,
     /// [`GpuError::HostMemory`], [`GpuError::Lost`] or [`GpuError::Driver`].
     fn allocate(&self, len: ByteLen) -> Result<Box<dyn DeviceMemory>, GpuError>;
+
+    /// Opens memory of this device that another process has [shared](DeviceMemory::share): all of the
+    /// allocation, in place. No byte is copied, and the memory counts where it was allocated. Dropping
+    /// or freeing the value closes it here and frees nothing there. The default refuses.
+    ///
+    /// Both processes see every write of the other, in no promised order.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::NotShareable`] with the reason: the handle is of this process, of another device, or
+    /// of memory that was freed; or the kind of device shares none. [`GpuError::Lost`] or
+    /// [`GpuError::Driver`].
+    fn open_shared(&self, _handle: &ShareHandle) -> Result<Box<dyn DeviceMemory>, GpuError> {
+        let reason = "this kind of device opens no memory of another process";
+        Err(GpuError::NotShareable { gpu: self.info().index, reason })
+    }
 
     /// Allocates a host buffer that this device copies to and from quickly (pinned where
     /// supported). It starts as zeros and is wiped when dropped; `len` may be zero.

@@ -129,6 +129,15 @@ pub enum GpuError {
         /// The device.
         gpu: GpuIndex,
     },
+    /// The memory cannot be shared with another process, or what another process shares cannot be
+    /// opened.
+    #[error("memory of {gpu} is not shared between processes: {reason}")]
+    NotShareable {
+        /// The device.
+        gpu: GpuIndex,
+        /// Why not, and what would help.
+        reason: &'static str,
+    },
     /// The allocation was made before the device was reset: its bytes are gone.
     #[error("the allocation on {gpu} is from before the device was reset")]
     StaleAllocation {
@@ -180,6 +189,7 @@ impl GpuError {
                 | Self::Overlap { .. }
                 | Self::TotalTooLarge { .. }
                 | Self::NotAlone { .. }
+                | Self::NotShareable { .. }
         )
     }
 
@@ -196,6 +206,7 @@ impl GpuError {
             | Self::Driver { gpu, .. }
             | Self::Lost { gpu, .. }
             | Self::NotAlone { gpu }
+            | Self::NotShareable { gpu, .. }
             | Self::StaleAllocation { gpu } => Some(gpu),
             Self::PeerUnsupported { to, .. } => Some(to),
             Self::HostMemory { .. } | Self::TotalTooLarge { .. } => None,

@@ -25,6 +25,7 @@ mod info;
 pub mod kernels;
 mod memory;
 mod pending;
+mod share;
 mod spec;
 mod staging;
 
@@ -38,6 +39,7 @@ pub use host::{HostDevice, HostDeviceBuilder};
 pub use info::{DeviceInfo, DeviceKind, DeviceState, MemoryInfo};
 pub use memory::{DeviceAddress, DeviceMemory, FreeError};
 pub use pending::{Completion, Pending};
+pub use share::{SHARE_HANDLE_LEN, SHARE_UNIT, ShareHandle};
 pub use spec::{DeviceSpec, ParseDeviceSpecError, PciBusId, UuidPrefix};
 pub use staging::{Staging, StagingBuffer};
 pub use vram_alloc::{DeviceRange, DeviceUuid};

@@ -6,7 +6,7 @@ use core::fmt;
 use thiserror::Error;
 use vram_alloc::{ByteLen, DeviceOffset, DeviceRange, GpuIndex};
 
-use crate::{GpuError, Pending, Staging};
+use crate::{GpuError, Pending, ShareHandle, Staging};
 
 /// One allocation on one device.
 ///
@@ -82,6 +82,23 @@ pub trait DeviceMemory: Send + Sync + fmt::Debug {
     /// Starts copying `from` to the start of `staging`; otherwise as
     /// [`queue_write`](Self::queue_write).
     fn queue_read(&self, from: DeviceRange, staging: Staging) -> Pending;
+
+    /// Gives the name by which another process of this machine opens the memory, with
+    /// [`Device::open_shared`](crate::Device::open_shared): all of it, to read and to write. Calling
+    /// this again gives the same name. The default refuses.
+    ///
+    /// The memory must not be freed before every such process has closed it or has ended: what happens
+    /// then is undefined, and no driver tells. The owner has to know who has it open.
+    ///
+    /// # Errors
+    ///
+    /// [`GpuError::NotShareable`] with the reason: the kind of device, a length that is no multiple of
+    /// [`SHARE_UNIT`](crate::SHARE_UNIT), memory that is not an allocation of its own.
+    /// [`GpuError::StaleAllocation`], [`GpuError::Lost`] or [`GpuError::Driver`].
+    fn share(&self) -> Result<ShareHandle, GpuError> {
+        let reason = "this kind of device has no memory that another process could open";
+        Err(GpuError::NotShareable { gpu: self.gpu(), reason })
+    }
 
     /// Frees the memory and reports whether the driver agreed. Freeing an allocation from before a
     /// reset succeeds: the reset has already freed it.

@@ -63,7 +63,7 @@ pub use vram_core::reports::{
 #[doc(inline)]
 pub use vram_core::reset::{LostShard, NotRestored, ResetOptions, ResetReport, Restore};
 #[doc(inline)]
-pub use vram_core::resident::{Lease, Verdict, Verify};
+pub use vram_core::resident::{Lease, SharedShard, Verdict, Verify};
 #[doc(inline)]
 pub use vram_core::room::{BackupReport, EvictionReport, FreedReceipt};
 #[doc(inline)]
@@ -90,7 +90,7 @@ pub use vram_files::{
     SliceSource, Source, SourceError, core_dumps_denied, create_key_file, deny_core_dumps,
     regular_file,
 };
-pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice};
+pub use vram_gpu::{Device, DeviceInfo, DeviceKind, DeviceUuid, GpuError, HostDevice, ShareHandle};
 #[doc(inline)]
 pub use vram_id::{Clock, ParseShardIdError, ShardId, SystemClock, Timestamp};
 pub use vram_seal::parallel::Threads;

@@ -3,8 +3,9 @@
 use core::fmt;
 
 use serde::Serialize;
+use vram_residency::{Alignment, ByteLen, ModelPlan, Piece};
 
-use crate::config::Config;
+use crate::config::{Config, ModelConfig};
 use crate::engine::calls::files_of;
 use crate::net::acceptor;
 use crate::problem::Problem;
@@ -61,7 +62,7 @@ impl Check {
                         name,
                         pieces: files.plan().pieces().len(),
                         bytes: files.plan().total().get(),
-                        footprint: files.plan().footprint().get(),
+                        footprint: footprint(config, model, files.plan()),
                         problem: None,
                     },
                     Err(problem) => {
@@ -94,6 +95,21 @@ impl Check {
             problems,
         }
     }
+}
+
+/// Device bytes that a model takes: whole granules, or whole pages on a device with shared memory.
+fn footprint(config: &Config, model: &ModelConfig, plan: &ModelPlan) -> u64 {
+    let shares = match model.gpu {
+        Some(gpu) => config.shares(gpu),
+        // It may lie on any: the least that it takes.
+        None => (0..).zip(&config.devices).all(|(gpu, _)| config.shares(gpu)),
+    };
+    if !shares {
+        return plan.footprint().get();
+    }
+    let page = |len: ByteLen| len.round_up(Alignment::MIB_2).unwrap_or(len);
+    let sum = |sum: ByteLen, piece: &Piece| sum.saturating_add(page(piece.len));
+    plan.pieces().iter().fold(ByteLen::ZERO, sum).get()
 }
 
 impl fmt::Display for Check {

@@ -1,6 +1,7 @@
 //! A client of the server: for the program's commands, and for workers in Rust. Its calls block.
 
 mod connect;
+mod shared;
 
 use core::fmt;
 use core::fmt::Write as _;
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 
 pub use self::connect::Server;
 use self::connect::connect;
+pub use self::shared::{SharedModel, SharedTensor};
 use crate::problem::Problem;
 
 /// Bytes of an answer that a client takes: a snapshot of a million shards is less.
@@ -189,6 +191,33 @@ impl Client {
         // The first line says that the lease exists.
         leased.line()?;
         Ok(leased)
+    }
+
+    /// Leases a model for this process, which uses it in place: see [`SharedModel`]. The client has to
+    /// be one of a Unix socket. The lease goes on when this client is dropped: it lasts until
+    /// [`end_shared`](Self::end_shared), or until this process has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn share(&self, model: &str, holder: &str) -> Result<SharedModel, ClientError> {
+        #[derive(Serialize)]
+        struct Request<'a> {
+            model: &'a str,
+            holder: &'a str,
+        }
+        self.post("/v1/leases/shared", &Request { model, holder })
+    }
+
+    /// Ends a lease of this process. **All memory of it is closed before**: the server may free it from
+    /// now on.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError`].
+    pub fn end_shared(&self, lease: u64) -> Result<(), ClientError> {
+        let path = format!("/v1/leases/{lease}/end");
+        self.post::<serde::de::IgnoredAny>(&path, &serde_json::json!({})).map(drop)
     }
 
     async fn send(

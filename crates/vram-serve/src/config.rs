@@ -107,6 +107,10 @@ pub struct ModelConfig {
     /// What lies in device memory: ciphertext, or plaintext that is verified.
     #[serde(default)]
     pub protection: ProtectionConfig,
+    /// Whether a process of this user may use the model in place, and so write to its plaintext: needs
+    /// `protection = "authenticated"` and a CUDA device.
+    #[serde(default)]
+    pub share: bool,
 }
 
 /// What lies in device memory.
@@ -303,6 +307,13 @@ impl Config {
     #[must_use]
     pub fn listen(&self) -> Vec<Listen> {
         if self.listen.is_empty() { vec![default_listen()] } else { self.listen.clone() }
+    }
+
+    /// Whether memory of a device is shared with other processes: a model may lie there that is.
+    #[must_use]
+    pub fn shares(&self, gpu: u32) -> bool {
+        let here = |model: &ModelConfig| model.gpu.is_none_or(|wanted| wanted == gpu);
+        self.models.iter().any(|model| model.share && here(model))
     }
 
     /// The file of the token.

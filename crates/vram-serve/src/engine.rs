@@ -3,6 +3,7 @@
 pub(crate) mod calls;
 pub(crate) mod leases;
 pub(crate) mod repair;
+pub(crate) mod sharing;
 mod slot;
 pub(crate) mod view;
 
@@ -11,8 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vram_residency::{
-    Device, Lru, OnEviction, ParkedModel, Priority, ScrubOptions, ScrubRate, Scrubber, SealKey,
-    VramManager,
+    Device, Lru, MemoryMode, OnEviction, ParkedModel, Priority, ScrubOptions, ScrubRate, Scrubber,
+    SealKey, VramManager,
 };
 
 use self::leases::Leases;
@@ -56,6 +57,9 @@ impl Engine {
         let feed = Feed::new(limits.events_kept);
         let mut builder = VramManager::builder().devices(devices).key(key).event_sink(feed.clone());
         for (gpu, device) in (0..).zip(&config.devices) {
+            if config.shares(gpu) {
+                builder = builder.memory(gpu, MemoryMode::SharedBlocks);
+            }
             if let Some(budget) = device.budget {
                 builder = builder.budget(gpu, budget.budget());
             }

@@ -8,6 +8,7 @@ mod openmetrics;
 mod page;
 mod reads;
 mod request;
+mod sharing;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -20,7 +21,7 @@ use axum::routing::{get, post};
 use tokio::sync::{Semaphore, watch};
 
 pub(crate) use self::auth::{Door, Token};
-pub(crate) use self::reads::begin_drain;
+pub(crate) use self::reads::{begin_drain, force_drain};
 use crate::engine::Engine;
 use crate::lane::Shared;
 use crate::problem::Problem;
@@ -53,8 +54,10 @@ pub(crate) enum Stop {
     No,
     /// Leases are waited for, for so long.
     Draining(Duration),
-    /// No longer.
+    /// No longer; memory that a process has open is still not freed.
     Now,
+    /// Nothing is waited for.
+    Forced,
 }
 
 /// What the server counts.
@@ -98,6 +101,8 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route(&of("unpin"), post(models::unpin))
         .route(&of("free"), post(models::free))
         .route("/v1/leases", get(leases::list).post(leases::hold))
+        .route("/v1/leases/shared", post(sharing::share))
+        .route("/v1/leases/{lease}/end", post(sharing::end))
         .route("/v1/drain", post(reads::drain))
         .fallback(async || {
             Problem::new(

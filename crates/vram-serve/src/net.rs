@@ -2,9 +2,11 @@
 
 mod accept;
 mod bind;
+mod peer;
 mod stall;
 mod tls;
 
 pub(crate) use self::accept::{Bounds, serve};
 pub(crate) use self::bind::{BindError, Bound, bind};
+pub(crate) use self::peer::Peer;
 pub(crate) use self::tls::acceptor;

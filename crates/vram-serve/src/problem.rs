@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
-use vram_residency::{Class, ModelFilesError, VramError};
+use vram_residency::{Class, GpuError, ModelFilesError, VramError};
 
 /// A refusal or a failure: a stable code, words, whether a retry can help, and what to do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +124,15 @@ impl Problem {
     }
 }
 
+/// Whether an error says that memory cannot be shared, by the shard's or the device's nature.
+fn is_not_shareable(error: &VramError) -> bool {
+    match error {
+        VramError::NotShareable { .. } => true,
+        VramError::Device { source, .. } => matches!(**source, GpuError::NotShareable { .. }),
+        _ => false,
+    }
+}
+
 /// The status of an error of the library.
 fn status_of(error: &VramError) -> StatusCode {
     match error {
@@ -140,6 +149,7 @@ fn status_of(error: &VramError) -> StatusCode {
         | VramError::StaleHandle { .. }
         | VramError::Parked { .. }
         | VramError::ShardFreed { .. } => StatusCode::CONFLICT,
+        _ if is_not_shareable(error) => StatusCode::UNPROCESSABLE_ENTITY,
         VramError::DeviceLost { .. }
         | VramError::Device { .. }
         | VramError::Restoring { .. }
@@ -173,6 +183,9 @@ fn next_of(error: &VramError) -> &'static str {
         }
         VramError::Quarantined { .. } | VramError::ShardAltered { .. } => {
             "POST /v1/models/NAME/repair writes it again from its files; or free it and load it anew"
+        }
+        _ if is_not_shareable(error) => {
+            "the message says what would help; a lease by connection holds the model all the same"
         }
         VramError::ParkedAltered { .. } => "free it, and load it anew: host memory was altered",
         VramError::DeviceLost { .. } => {

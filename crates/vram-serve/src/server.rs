@@ -19,7 +19,8 @@ use vram_residency::{Device, KeySource, KeySourceError, SealKey, create_key_file
 use crate::config::{Config, Listen};
 use crate::engine::Engine;
 use crate::engine::calls::LoadRequest;
-use crate::http::{Counts, State, Stop, Token, begin_drain, router};
+use crate::engine::sharing::still_open;
+use crate::http::{Counts, State, Stop, Token, begin_drain, force_drain, router};
 use crate::lane::Shared;
 use crate::net::{Bound, Bounds, acceptor, bind, serve};
 use crate::report::{ServeError, ServeReport};
@@ -51,9 +52,16 @@ impl Stopper {
         begin_drain(&self.0, self.0.drain);
     }
 
-    /// Waits for leases no longer.
+    /// Waits for leases no longer. A model that another process uses in place is still not freed, and
+    /// the server goes on until that process has let go or has ended.
     pub fn now(&self) {
         begin_drain(&self.0, Duration::ZERO);
+    }
+
+    /// Ends the server whatever is held. What another process then does with memory that it has open is
+    /// undefined: end that process instead.
+    pub fn force(&self) {
+        force_drain(&self.0);
     }
 }
 
@@ -63,6 +71,8 @@ const CLOSE_WAIT: Duration = Duration::from_secs(10);
 const GOODBYE: Duration = Duration::from_secs(3);
 /// How long a load at the start may take.
 const LOAD_WAIT: Duration = Duration::from_hours(24);
+/// How often leases are counted when the server is to end.
+const LOOK: Duration = Duration::from_millis(20);
 /// Threads that render figures. Calls of the engine have threads of their own.
 const BLOCKING: usize = 8;
 /// Connections that are told at the same time that the server is full.
@@ -163,11 +173,13 @@ async fn all(
 ) -> ServeReport {
     let (over, is_over) = watch::channel(false);
     let limits = &config.limits;
+    let peers = config.models.iter().any(|model| model.share);
     let bounds = Bounds {
-        places: Arc::new(Semaphore::new(connections(limits.connections))),
+        places: Arc::new(Semaphore::new(connections(limits.connections, peers))),
         refusals: Arc::new(Semaphore::new(REFUSALS)),
         receive: limits.receive,
         send: limits.send,
+        peers,
         over: is_over,
     };
     let routes = router(Arc::clone(&state));
@@ -217,9 +229,6 @@ async fn load_all(state: Arc<State>) {
 /// Waits until the server is to stop, and then for its leases, until the deadline. Cuts what is left,
 /// and returns how many.
 async fn drained(state: &State) -> usize {
-    /// How often the leases are counted.
-    const LOOK: Duration = Duration::from_millis(20);
-
     let mut stop = state.stop.subscribe();
     let _ = stop.wait_for(|stop| *stop != Stop::No).await;
     let began = Instant::now();
@@ -227,23 +236,63 @@ async fn drained(state: &State) -> usize {
     loop {
         let deadline = match *stop.borrow() {
             Stop::Draining(deadline) => deadline,
-            Stop::No | Stop::Now => Duration::ZERO,
+            Stop::No | Stop::Now | Stop::Forced => Duration::ZERO,
         };
         if leases.count() == 0 || began.elapsed() >= deadline {
             break;
         }
         sleep(LOOK).await;
     }
-    let cut = leases.count();
-    state.stop.send_replace(Stop::Now);
+    let cut = leases.count_connected();
+    state.stop.send_if_modified(|stop| {
+        let over = *stop != Stop::Forced;
+        *stop = if over { Stop::Now } else { Stop::Forced };
+        over
+    });
     // Each stream of a lease ends by itself now; one whose client takes nothing is not waited for.
     let gone = async {
-        while leases.count() > 0 {
+        while leases.count_connected() > 0 {
             sleep(Duration::from_millis(1)).await;
         }
     };
     let _ = timeout(Duration::from_secs(1), gone).await;
-    cut
+    cut.saturating_add(closed(state).await)
+}
+
+/// Goes on until no process has memory of a model open: freeing it before is undefined by the driver's
+/// manual. A drain by HTTP was answered with who has it. Returns how many leases were cut by force.
+async fn closed(state: &State) -> usize {
+    /// How often the processes are told in the log.
+    const TELL: Duration = Duration::from_secs(30);
+
+    let leases = &state.engine.leases;
+    let mut stop = state.stop.subscribe();
+    loop {
+        let open = leases.open();
+        if open.is_empty() {
+            return leases.forced();
+        }
+        let problem = still_open(&open);
+        tracing::error!(next = %problem.next, "{}", problem.message);
+        let ended = async {
+            while !leases.open().is_empty() {
+                sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = ended => return leases.forced(),
+            () = sleep(TELL) => {}
+            // What keeps the leases lets them go now.
+            _ = stop.wait_for(|stop| *stop == Stop::Forced) => break,
+        }
+    }
+    let gone = async {
+        while !leases.open().is_empty() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let _ = timeout(Duration::from_secs(1), gone).await;
+    leases.forced()
 }
 
 /// Reads the token, which has the form of a key file; makes it if there is none.
@@ -284,11 +333,14 @@ fn raise_descriptors() {
 }
 
 /// The bound of connections: the configured one, or what the descriptors of this process allow.
-fn connections(wanted: usize) -> usize {
+fn connections(wanted: usize, peers: bool) -> usize {
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return wanted };
     let refused = u64::try_from(REFUSALS).unwrap_or(0);
     let kept = DESCRIPTORS_KEPT.saturating_add(refused);
-    let most = usize::try_from(descriptors.saturating_sub(kept)).unwrap_or(usize::MAX);
+    let left = descriptors.saturating_sub(kept);
+    // The process at the other end takes a descriptor, too.
+    let left = if peers { left / 2 } else { left };
+    let most = usize::try_from(left).unwrap_or(usize::MAX);
     if most < wanted {
         tracing::warn!(wanted, most, "fewer descriptors than connections");
     }

@@ -4,7 +4,7 @@ use core::ops::Deref;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use vram_alloc::{ByteLen, Kept, MAX_TOTAL, Placement};
+use vram_alloc::{Alignment, Arena, ArenaError, ByteLen, Kept, MAX_TOTAL, Placement};
 use vram_gpu::{Device, DeviceMemory, FreeError, GpuError};
 
 use crate::sync::{Mutex, lock};
@@ -23,16 +23,43 @@ pub enum MemoryMode {
     /// driver when the shard is removed. Memory that other processes take meanwhile is not
     /// available: see `VramManager::refresh`.
     Blocks,
+    /// As `Blocks`, in whole granules of 2 MiB: the unit in which a driver gives memory out, and the
+    /// only allocations that another process can open without getting at their neighbours
+    /// (`Lease::share`). Each shard takes its length rounded up to that.
+    SharedBlocks,
 }
 
 impl MemoryMode {
+    /// The unit of what a shard takes.
+    #[must_use]
+    pub(crate) const fn granule(self) -> Alignment {
+        match self {
+            Self::Region | Self::Blocks => Alignment::GRANULE,
+            Self::SharedBlocks => Alignment::MIB_2,
+        }
+    }
+
+    /// Whether each shard has an allocation of its own.
+    #[must_use]
+    pub(crate) const fn is_by_block(self) -> bool {
+        matches!(self, Self::Blocks | Self::SharedBlocks)
+    }
+
+    /// An arena for a GPU with this budget.
+    pub(crate) fn arena(self, budget: ByteLen) -> Result<Arena, ArenaError> {
+        Arena::with_granule(self.arena_len(budget), self.granule())
+    }
+
     /// Bytes that the arena of a GPU with this budget covers.
     #[must_use]
     pub(crate) const fn arena_len(self, budget: ByteLen) -> ByteLen {
         match self {
             Self::Region => budget,
             // Whole granules, so that the last placement is not cut short.
-            Self::Blocks => ByteLen::new(MAX_TOTAL.get() & !255),
+            Self::Blocks | Self::SharedBlocks => {
+                let short = self.granule().get().saturating_sub(1);
+                ByteLen::new(MAX_TOTAL.get() & !short)
+            }
         }
     }
 }
@@ -99,7 +126,16 @@ pub enum Backing {
     Region(Mutex<Option<Arc<Block>>>),
     /// Blocks. A placement is only the block's entry in the arena. The arena is so large that the
     /// ledger always refuses first.
-    Blocks(BlockCount),
+    Blocks(BlockCount, Pages),
+}
+
+/// Of what lengths blocks are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// As [`MemoryMode::Blocks`] says.
+    Granules,
+    /// As [`MemoryMode::SharedBlocks`] says.
+    Shared,
 }
 
 impl Backing {
@@ -115,7 +151,8 @@ impl Backing {
                 let region = Block::region(device.allocate(budget)?, 0);
                 Ok(Self::Region(Mutex::new(Some(region))))
             }
-            MemoryMode::Blocks => Ok(Self::Blocks(BlockCount::default())),
+            MemoryMode::Blocks => Ok(Self::Blocks(BlockCount::default(), Pages::Granules)),
+            MemoryMode::SharedBlocks => Ok(Self::Blocks(BlockCount::default(), Pages::Shared)),
         }
     }
 
@@ -123,7 +160,8 @@ impl Backing {
     pub const fn mode(&self) -> MemoryMode {
         match self {
             Self::Region(_) => MemoryMode::Region,
-            Self::Blocks(_) => MemoryMode::Blocks,
+            Self::Blocks(_, Pages::Granules) => MemoryMode::Blocks,
+            Self::Blocks(_, Pages::Shared) => MemoryMode::SharedBlocks,
         }
     }
 
@@ -131,7 +169,7 @@ impl Backing {
     pub fn region(&self) -> Weak<Block> {
         match self {
             Self::Region(region) => lock(region).as_ref().map_or_else(Weak::new, Arc::downgrade),
-            Self::Blocks(_) => Weak::new(),
+            Self::Blocks(..) => Weak::new(),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::gpu::unreturned::Aside;
 use core::fmt::Display;
 use std::sync::Arc;
 
-use vram_alloc::{Arena, ByteLen, Ledger};
+use vram_alloc::{Alignment, Arena, ByteLen, Ledger};
 use vram_gpu::{Device, DeviceState, GpuError, MemoryInfo};
 
 use crate::block::{Backing, BlockCount};
@@ -157,7 +157,7 @@ impl Gpu {
         let wrong = |error: &dyn Display| wrong_budget(index, budget, error);
         let ledger = Ledger::new(total).map_err(|error| wrong(&error))?;
         ledger.set_headroom(headroom);
-        let arena = Arena::new(mode.arena_len(total)).map_err(|error| wrong(&error))?;
+        let arena = mode.arena(total).map_err(|error| wrong(&error))?;
         let backing = Backing::take(&*device, mode, total).map_err(|error| {
             let source = Box::new(error);
             match error {
@@ -166,7 +166,7 @@ impl Gpu {
                 _ => SpaceError::Device { gpu: index, source },
             }
         })?;
-        if mode == MemoryMode::Blocks {
+        if mode.is_by_block() {
             ledger.set_foreign(foreign(total, ByteLen::ZERO, memory));
         }
         Ok(Self {
@@ -296,11 +296,17 @@ impl Gpu {
         }
     }
 
+    /// The unit of what a shard takes.
+    #[must_use]
+    pub const fn granule(&self) -> Alignment {
+        self.backing.mode().granule()
+    }
+
     /// The count of blocks, in mode `Blocks`.
     pub const fn blocks(&self) -> Option<&BlockCount> {
         match &self.backing {
             Backing::Region(_) => None,
-            Backing::Blocks(held) => Some(held),
+            Backing::Blocks(held, _) => Some(held),
         }
     }
 }

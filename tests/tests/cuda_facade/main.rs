@@ -18,6 +18,7 @@ mod lists;
 mod lost;
 mod room;
 mod shards;
+mod shared;
 
 use std::sync::Arc;
 

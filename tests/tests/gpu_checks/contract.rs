@@ -42,6 +42,7 @@ checks! {
     freeing_gives_the_bytes_back,
     many_threads_may_call_at_once,
     memory_outlives_the_thread_and_the_handle_it_came_from,
+    memory_is_shared_in_whole_units_or_not_at_all,
     nothing_shows_addresses_or_content,
     kernels_hash_as_the_host_does,
     kernels_fingerprint_as_the_host_does,

@@ -1,11 +1,13 @@
-//! Where memory lies, according to the driver, for every kind of allocation.
+//! Where memory lies, according to the driver, for every kind of allocation; and whether another process
+//! finds it there.
 
 use core::ffi::c_void;
+use core::fmt::Write as _;
 use core::ptr;
 
 use cust::sys::{self, CUpointer_attribute_enum as Attribute, CUresult};
-use vram_alloc::ByteLen;
-use vram_gpu::Device;
+use vram_alloc::{ByteLen, DeviceOffset, DeviceRange};
+use vram_gpu::{CudaDevice, Device, DeviceSpec, GpuError, SHARE_UNIT, ShareHandle};
 
 use crate::machine;
 use crate::plain::{self, Plain};
@@ -95,4 +97,69 @@ fn page_locked_memory_is_told_from_video_memory() {
         let gpu = machine::name(&device);
         row("residency", &[&gpu, &"page-locked host memory", &"host memory, with a host pointer"]);
     }
+}
+
+/// The variable that tells the other process what to open: a handle and the UUID of its device.
+const SHARED: &str = "VRAM_GPU_SHARED";
+
+/// The content of shared memory before the other process writes to its first byte.
+fn content() -> Vec<u8> {
+    (0..SHARE_UNIT.get()).map(|at| (at % 251) as u8 + 1).collect()
+}
+
+#[test]
+fn another_process_uses_an_allocation_where_it_lies() {
+    for device in machine::devices() {
+        let gpu = machine::name(&device);
+        let memory = device.allocate(SHARE_UNIT).unwrap();
+        memory.write(DeviceRange::whole(memory.len()), &content()).unwrap();
+        let handle = match memory.share() {
+            Ok(handle) => handle,
+            Err(refused @ GpuError::NotShareable { .. }) => {
+                row("shared", &[&gpu, &"refused", &refused]);
+                continue;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        let own = device.open_shared(&handle).map(drop);
+        row("shared", &[&gpu, &"opened by the process that made it", &format_args!("{own:?}")]);
+        assert!(matches!(own, Err(GpuError::NotShareable { .. })));
+        let mut digits = String::new();
+        for byte in handle.to_bytes() {
+            write!(digits, "{byte:02x}").unwrap();
+        }
+        let begun = std::time::Instant::now();
+        let other = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "residency::the_other_process", "--ignored", "--nocapture"])
+            .env(SHARED, format!("{digits} {}", device.info().uuid))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&other.stdout);
+        assert!(other.status.success(), "{said}{}", String::from_utf8_lossy(&other.stderr));
+        row("shared", &[&gpu, &"the other process took", &format_args!("{:?}", begun.elapsed())]);
+        let mut bytes = vec![0; SHARE_UNIT.to_usize().unwrap()];
+        memory.read(DeviceRange::whole(memory.len()), &mut bytes).unwrap();
+        let mut wanted = content();
+        wanted[0] = 0;
+        assert!(bytes == wanted, "what it wrote is here, and nothing else");
+    }
+}
+
+#[test]
+#[ignore = "runs in the process that the check above starts"]
+fn the_other_process() {
+    let Ok(told) = std::env::var(SHARED) else { return };
+    let (digits, uuid) = told.split_once(' ').unwrap();
+    let byte = |at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap();
+    let handle = ShareHandle::from_bytes(core::array::from_fn(byte));
+    let ordinal = CudaDevice::ordinal_of(uuid.parse::<DeviceSpec>().unwrap()).unwrap();
+    let device = machine::open(ordinal, 0);
+    let memory = device.open_shared(&handle).unwrap();
+    assert_eq!(memory.len(), SHARE_UNIT);
+    let mut bytes = vec![0; SHARE_UNIT.to_usize().unwrap()];
+    memory.read(DeviceRange::whole(memory.len()), &mut bytes).unwrap();
+    assert!(bytes == content());
+    let first = DeviceRange::checked(DeviceOffset::START, ByteLen::new(1), memory.len()).unwrap();
+    memory.write(first, &[0]).unwrap();
+    memory.free().unwrap();
 }

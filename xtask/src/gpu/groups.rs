@@ -22,7 +22,7 @@ const fn group(name: &'static str, limit: u64) -> Group {
 pub(crate) const GROUPS: &[Group] = &[
     group(FIRST, 20),
     group("facts", 55),
-    group("residency", 20),
+    group("residency", 25),
     // Before what else loads kernels: a driver compiles them once.
     group("kernels", 75),
     group("contract", 65),

@@ -38,6 +38,8 @@ pub struct Arena {
     id: u64,
     capacity: u64,
     policy: ArenaPolicy,
+    /// Footprints are multiples of this.
+    granule: Alignment,
     blocks: Blocks,
     used: u64,
     /// The serial of the next placement; never used twice.
@@ -92,11 +94,29 @@ impl Arena {
             id: fresh_id(),
             capacity,
             policy,
+            granule: Alignment::GRANULE,
             blocks: Blocks::whole(capacity),
             used: 0,
             next_serial: 0,
             original: None,
         })
+    }
+
+    /// An empty arena whose footprints are whole granules of this many bytes instead of 256, or of 256
+    /// if it is less: for memory that is given out in larger pages.
+    ///
+    /// # Errors
+    ///
+    /// As [`Arena::new`].
+    pub fn with_granule(capacity: ByteLen, granule: Alignment) -> Result<Self, ArenaError> {
+        let granule = granule.max(Alignment::GRANULE);
+        Ok(Self { granule, ..Self::new(capacity)? })
+    }
+
+    /// The unit of footprints: 256 bytes unless the arena was made [otherwise](Self::with_granule).
+    #[must_use]
+    pub const fn granule(&self) -> Alignment {
+        self.granule
     }
 
     /// Places `len` bytes at a multiple of `align`. An empty piece always fits and takes no byte.
@@ -118,14 +138,14 @@ impl Arena {
     ///
     /// # Errors
     ///
-    /// [`ArenaError::NoHole`] if `start` is not a multiple of 256, or if no single hole holds all
+    /// [`ArenaError::NoHole`] if `start` is not a multiple of the granule, or if no single hole holds all
     /// bytes from `start` on.
     pub fn place_at(&mut self, start: DeviceOffset, len: ByteLen) -> Result<Placement, ArenaError> {
         if len.is_zero() {
             return Ok(self.nothing());
         }
         let found = self.find_at(start.get(), len);
-        let hole = found.ok_or_else(|| self.no_hole(len, Alignment::GRANULE))?;
+        let hole = found.ok_or_else(|| self.no_hole(len, self.granule))?;
         Ok(self.take(hole, start.get(), len))
     }
 
@@ -229,13 +249,13 @@ impl Arena {
     /// The hole to use for `len` bytes, which is at least 1, and the start in it.
     fn find(&self, len: ByteLen, align: Alignment) -> Option<(usize, u64)> {
         let end = if len <= self.policy.small_max { End::High } else { End::Low };
-        let align = align.max(Alignment::GRANULE);
+        let align = align.max(self.granule);
         self.blocks.best_fit(len.get(), align.get(), end)
     }
 
     /// The hole that holds `len` bytes from `start` on, `len` at least 1.
     fn find_at(&mut self, start: u64, len: ByteLen) -> Option<usize> {
-        if start & Alignment::GRANULE.get().wrapping_sub(1) != 0 {
+        if start & self.granule.get().wrapping_sub(1) != 0 {
             return None;
         }
         let index = self.blocks.hole_at(start)?;
@@ -250,7 +270,7 @@ impl Arena {
     fn take(&mut self, hole: usize, start: u64, len: ByteLen) -> Placement {
         // A hole ends at a granule or at the end of the region; only the latter can cut a
         // footprint.
-        let footprint = len.round_up(Alignment::GRANULE).unwrap_or(len);
+        let footprint = len.round_up(self.granule).unwrap_or(len);
         let end = start.saturating_add(footprint.get()).min(self.blocks.span(hole).end);
         let (span, serial) = (Span { start, end }, self.serial());
         let slot = self.blocks.take(hole, span, serial);
@@ -318,6 +338,7 @@ impl Clone for Arena {
             id: fresh_id(),
             capacity: self.capacity,
             policy: self.policy,
+            granule: self.granule,
             blocks: self.blocks.clone(),
             used: self.used,
             next_serial: self.next_serial,

@@ -194,6 +194,9 @@ pub(crate) struct CtlDrain {
     /// How long leases are waited for [default: the configuration's time]
     #[arg(long, value_name = "TIME", value_parser = parse_span)]
     pub(crate) deadline: Option<Duration>,
+    /// End also while processes have memory of models open; what they then do is undefined
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) to: ToServer,
 }

@@ -28,6 +28,8 @@ mod plan;
 mod program;
 #[cfg(not(feature = "cuda"))]
 mod readme;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod shared;
 mod stores;
 mod support;
 mod usage;

@@ -60,6 +60,7 @@ impl VramError {
             Self::NotReturned { .. } => "not-returned",
             Self::InUse { .. } => "in-use",
             Self::TimedOut { .. } => "timed-out",
+            Self::NotShareable { .. } => "not-shareable",
             Self::PlanOutdated { .. } => "plan-outdated",
             Self::ReservationExpired { .. } => "reservation-expired",
             Self::ReservationTooSmall { .. } => "reservation-too-small",

@@ -293,6 +293,14 @@ pub enum VramError {
         /// How long the call waited.
         waited: Duration,
     },
+    /// The shard cannot be shared with another process as it lies.
+    #[error("{shard} is not shared with another process: {reason}")]
+    NotShareable {
+        /// The shard.
+        shard: ShardId,
+        /// Why not, and what would help.
+        reason: &'static str,
+    },
     /// The reservation has expired; its unused bytes were returned.
     #[error("{reservation} has expired")]
     ReservationExpired {
@@ -382,14 +390,4 @@ pub enum VramError {
         /// What is wrong, and what a valid value is.
         what: String,
     },
-}
-
-impl From<SealError> for VramError {
-    fn from(error: SealError) -> Self {
-        match error {
-            SealError::Key(error) => Self::Key(error),
-            SealError::HostMemory { wanted } => Self::HostMemory { wanted },
-            other => Self::Seal(other),
-        }
-    }
 }

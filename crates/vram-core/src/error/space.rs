@@ -1,5 +1,6 @@
-//! Converts errors of device memory into the errors that a caller sees.
+//! Converts errors of device memory and of seals into the errors that a caller sees.
 
+use vram_seal::SealError;
 use vram_space::{NoRoom, SpaceError};
 
 use crate::error::{Shortfall, VramError};
@@ -25,6 +26,16 @@ impl From<SpaceError> for VramError {
             SpaceError::Closed => Self::Closed,
             // `Invalid`: no other kind is left.
             other => Self::Config { what: other.to_string() },
+        }
+    }
+}
+
+impl From<SealError> for VramError {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Key(error) => Self::Key(error),
+            SealError::HostMemory { wanted } => Self::HostMemory { wanted },
+            other => Self::Seal(other),
         }
     }
 }

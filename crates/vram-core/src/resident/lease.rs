@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::panic::AssertUnwindSafe;
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::error::VramError;
 use crate::parts::Core;
 use crate::parts::core::in_use;
 use crate::parts::limits::{check_label, label};
-use crate::resident::{Verify, verify};
+use crate::resident::{SharedShard, Verify, share, verify};
 use crate::shard::gate::SharedPass;
 use crate::shard::{CountedLease, Entry, Leased, Refusal, SealedShard};
 use crate::sync::Deadline;
@@ -31,6 +32,8 @@ pub struct Lease {
     entry: Arc<Entry>,
     shard: SealedShard,
     pointer: Option<Pointer>,
+    /// Whether another process was told where the shard lies.
+    shared: AtomicBool,
     leased: Leased,
 }
 
@@ -108,6 +111,35 @@ impl Lease {
         self.pointer.as_ref().filter(|_| sound).map(|pointer| pointer.address)
     }
 
+    /// Names the shard's memory to another process, which opens it on the same device
+    /// ([`Device::open_shared`](vram_gpu::Device::open_shared)) and uses the plaintext in place. Calling
+    /// this again gives the same names.
+    ///
+    /// That process can read **and write** the whole allocation; what it alters is found as any
+    /// alteration is, by a check or by the scrubber. The lease has to live until that process has closed
+    /// the memory or has ended: what happens to memory that is freed before is undefined. The caller
+    /// knows when that is; this library does not.
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::NotShareable`] for a shard without bytes, for an Encrypted one, and for one on a GPU
+    /// that is not used with [`MemoryMode::SharedBlocks`](vram_space::MemoryMode::SharedBlocks);
+    /// [`VramError::Device`] with [`GpuError::NotShareable`](vram_gpu::GpuError::NotShareable) where the
+    /// device shares no memory; the errors of [`ensure_sound`](Self::ensure_sound).
+    pub fn share(&self) -> Result<SharedShard, VramError> {
+        self.ensure_sound()?;
+        let memory = self.pointer.as_ref().map(|pointer| &pointer.memory);
+        let shared = share::share(&self.entry, memory, self.len())?;
+        self.shared.store(true, Ordering::Release);
+        Ok(shared)
+    }
+
+    /// Whether [`share`](Self::share) has succeeded: another process may have the memory open.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Acquire)
+    }
+
     /// Checks that no alteration of the shard is known: its device is not lost, and no check found
     /// it altered. This call verifies no bytes itself.
     ///
@@ -125,6 +157,7 @@ impl fmt::Debug for Lease {
         f.debug_struct("Lease")
             .field("shard", &self.shard)
             .field("holder", &self.leased.holder)
+            .field("shared", &self.is_shared())
             .finish_non_exhaustive()
     }
 }
@@ -226,7 +259,7 @@ pub(crate) fn begun(
     let shard = core.handle(&entry);
     let lease = counted(leased.clone(), &entry);
     entry.told.census.leased(shard.gpu_index, &entry.holder, lease, first);
-    Lease { entry, shard, pointer, leased }
+    Lease { entry, shard, pointer, shared: AtomicBool::new(false), leased }
 }
 
 /// Runs `work` on a handle's shard as its exclusive user. Waits for other calls and for leases no
@@ -256,7 +289,7 @@ pub fn set_pinned(core: &Core, handle: &SealedShard, pinned: bool) -> Result<(),
 /// Records that a shard was used now. Returns the monotonic time, and the number of the use among
 /// all uses of any shard.
 pub(crate) fn used(core: &Core, entry: &Entry) -> (Duration, u64) {
-    let number = core.uses.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+    let number = core.uses.fetch_add(1, Ordering::Relaxed);
     let (now, number) = (core.clock.monotonic(), number.saturating_add(1));
     entry.standing.used(now, number);
     (now, number)

@@ -8,8 +8,10 @@ pub mod lease;
 pub(crate) mod on_card;
 pub mod read;
 pub mod reseal;
+pub mod share;
 pub mod verify;
 
 pub(crate) use self::contents::Anew;
 pub use self::lease::Lease;
+pub use self::share::SharedShard;
 pub use self::verify::{Verdict, Verify};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vram_alloc::ByteLen;
-use vram_space::DryRun;
+use vram_space::{DryRun, Gpu};
 
 /// How a request may make room.
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +45,12 @@ pub(crate) struct Least {
 
 impl Goal<'_> {
     /// Computed once: a goal may have a quarter of a million pieces.
-    pub(crate) fn least(self) -> Least {
+    pub(crate) fn least(self, gpus: &[Arc<Gpu>]) -> Least {
         let longest = match self {
             Self::Pieces(lens) => lens.iter().max().copied().unwrap_or(ByteLen::ZERO),
             Self::Room(_) | Self::Freed(_) => ByteLen::ZERO,
         };
-        Least { longest, footprint: self.needed() }
+        Least { longest, footprint: self.needed(gpus) }
     }
 
     /// Whether the goal may be met: false is certain.

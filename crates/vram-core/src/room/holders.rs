@@ -13,9 +13,10 @@ use crate::room::Goal;
 use crate::shard::HeldBy;
 
 impl Goal<'_> {
-    /// Bytes that the goal needs, in whole granules.
-    pub(crate) fn needed(self) -> ByteLen {
-        let whole = |len: ByteLen| len.round_up(Alignment::GRANULE).unwrap_or(len);
+    /// Bytes that the goal needs on these GPUs at least, in whole granules of theirs.
+    pub(crate) fn needed(self, gpus: &[Arc<Gpu>]) -> ByteLen {
+        let granule = gpus.iter().map(|gpu| gpu.granule()).min().unwrap_or(Alignment::GRANULE);
+        let whole = |len: ByteLen| len.round_up(granule).unwrap_or(len);
         match self {
             Self::Pieces(lens) => {
                 lens.iter().fold(ByteLen::ZERO, |sum, len| sum.saturating_add(whole(*len)))
@@ -76,7 +77,7 @@ pub(crate) fn shortfall_of(gpus: &[Arc<Gpu>], goal: Goal<'_>) -> Shortfall {
     let mut sum = Shortfall {
         gpu: gpus.first().map_or(0, |gpu| gpu.index),
         others: u32::try_from(gpus.len()).unwrap_or(u32::MAX).saturating_sub(1),
-        needed: goal.needed(),
+        needed: goal.needed(gpus),
         ..Shortfall::none()
     };
     for gpu in gpus {

@@ -64,7 +64,7 @@ pub(crate) fn with_room<T>(
             // evicted there.
             Err(VramError::Device { gpu, source })
                 if source.is_out_of_memory()
-                    && give_way(core, core.gpu(gpu)?, goal.needed(), room) =>
+                    && give_way(core, core.gpu(gpu)?, goal.needed(gpus), room) =>
             {
                 return attempt();
             }

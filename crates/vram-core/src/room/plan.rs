@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::panic::catch_unwind;
 use std::sync::Arc;
 
-use vram_alloc::{Alignment, ByteLen};
+use vram_alloc::ByteLen;
 use vram_events::OnEviction;
 use vram_id::ShardId;
 use vram_space::{DryRun, Gpu};
@@ -116,7 +116,7 @@ impl Ranking {
         let mut freed = ByteLen::ZERO;
         let mut ranked = self.victims.iter();
         let mut park_room = park_room(core);
-        let least = goal.least();
+        let least = goal.least(gpus);
         // Placing all pieces costs much: after it has failed it is tried again when an eighth more
         // victims are chosen, and the number of them that is needed is found between the two.
         let (mut failed_at, mut next_at) = (0, 0);
@@ -205,7 +205,7 @@ impl Ranking {
         AfterAll {
             room: after.room(),
             largest_hole: after.largest_hole(),
-            missing: goal.needed().saturating_sub(after.room()),
+            missing: goal.needed(gpus).saturating_sub(after.room()),
             not_parked: not_parked.saturating_sub(park_room),
             held_by: holders::largest(core, gpus, &gone),
         }
@@ -257,10 +257,10 @@ fn exceeds(gpus: &[Arc<Gpu>], goal: Goal<'_>) -> bool {
     let total = |gpu: &Arc<Gpu>| {
         // The last granule may be short.
         let total = gpu.ledger.capacity().total;
-        total.round_up(Alignment::GRANULE).unwrap_or(total)
+        total.round_up(gpu.granule()).unwrap_or(total)
     };
     let sum = gpus.iter().fold(ByteLen::ZERO, |sum, gpu| sum.saturating_add(total(gpu)));
-    goal.needed() > sum
+    goal.needed(gpus) > sum
 }
 
 /// How many pieces were placed on these GPUs so far.

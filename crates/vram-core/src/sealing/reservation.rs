@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use vram_alloc::{Alignment, ByteLen};
+use vram_alloc::ByteLen;
 
 use crate::error::{ReservationId, VramError};
 use crate::parts::limits::label;
@@ -216,7 +216,7 @@ pub fn reserve(core: &Core, request: ReserveRequest) -> Result<Reservation, Vram
     let gpu = core.gpu(request.gpu)?;
     // Held until the promise is recorded, so that a thread that closes the manager finds it.
     let _under_way = gpu.enter()?;
-    let whole = request.bytes.round_up(Alignment::GRANULE).unwrap_or(request.bytes);
+    let whole = request.bytes.round_up(gpu.granule()).unwrap_or(request.bytes);
     let gpus = core::slice::from_ref(gpu);
     // Reserving evicts no shard; the refusal states what would help.
     let (index, terms, room) = (gpu.index, request.terms, RoomMaking::none(u32::MAX));

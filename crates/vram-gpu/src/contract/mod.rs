@@ -61,6 +61,7 @@ pub use self::queued::{
 };
 pub use self::sharing::{
     a_reset_empties_the_device_and_strands_what_was_before, many_threads_may_call_at_once,
+    memory_is_shared_in_whole_units_or_not_at_all,
     memory_outlives_the_thread_and_the_handle_it_came_from,
 };
 use crate::{Device, DeviceMemory};
@@ -106,6 +107,10 @@ pub const CHECKS: &[Check] = &[
     (
         "memory_outlives_the_thread_and_the_handle_it_came_from",
         memory_outlives_the_thread_and_the_handle_it_came_from,
+    ),
+    (
+        "memory_is_shared_in_whole_units_or_not_at_all",
+        memory_is_shared_in_whole_units_or_not_at_all,
     ),
     ("nothing_shows_addresses_or_content", nothing_shows_addresses_or_content),
     ("kernels_hash_as_the_host_does", kernels_hash_as_the_host_does),

@@ -1,4 +1,4 @@
-//! Checks with several threads, threads that have ended, and resets.
+//! Checks with several threads, threads that have ended, other processes, and resets.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use vram_alloc::ByteLen;
 
 use super::capacity::costs_nothing;
 use super::{Factory, allocate, pattern, range, read};
-use crate::{Device, DeviceMemory, GpuError};
+use crate::{Device, DeviceMemory, GpuError, ShareHandle};
 
 /// Threads that have not used the device before allocate, write, read, copy and free concurrently.
 pub fn many_threads_may_call_at_once(factory: Factory<'_>) {
@@ -22,6 +22,36 @@ pub fn many_threads_may_call_at_once(factory: Factory<'_>) {
                     scope.spawn(move || share(device, shared, thread, PART));
                 }
             });
+        });
+    }
+}
+
+/// A device shares whole units with other processes or says why not; never a part of one, and no
+/// device opens what its own process shares.
+pub fn memory_is_shared_in_whole_units_or_not_at_all(factory: Factory<'_>) {
+    for device in factory() {
+        let gpu = device.info().index;
+        let is_refusal = |error: GpuError| {
+            let named = matches!(error, GpuError::NotShareable { gpu: named, .. } if named == gpu);
+            assert!(named && error.is_caller_error() && !error.is_sticky(), "{error}");
+        };
+        costs_nothing(&*device, &|| {
+            let part = allocate(&*device, (2 << 20) + 4096);
+            is_refusal(part.share().unwrap_err());
+            let unit = allocate(&*device, 2 << 20);
+            let content = pattern(2 << 20, 17);
+            unit.write(range(&*unit, 0, 2 << 20), &content).unwrap();
+            match unit.share() {
+                Ok(handle) => {
+                    assert_eq!(unit.share(), Ok(handle));
+                    assert_eq!(format!("{handle:?}"), "ShareHandle(..)");
+                    is_refusal(device.open_shared(&handle).map(drop).unwrap_err());
+                }
+                Err(error) => is_refusal(error),
+            }
+            assert!(device.open_shared(&ShareHandle::from_bytes([0; 64])).is_err());
+            assert_eq!(read(&*unit, 0, 2 << 20), content);
+            assert!(device.state().is_ready());
         });
     }
 }

@@ -10,7 +10,15 @@ use super::context::{Bound, Port};
 use super::driver;
 use super::lane::Lane;
 use crate::memory::Extent;
-use crate::{GpuError, codes};
+use crate::{GpuError, SHARE_UNIT, ShareHandle, codes};
+
+/// `CUDA_ERROR_INVALID_DEVICE`, and so on.
+const INVALID_DEVICE: u32 = 101;
+const INVALID_CONTEXT: u32 = 201;
+const INVALID_HANDLE: u32 = 400;
+const NOT_SUPPORTED: u32 = 801;
+
+const UNSUPPORTED: &str = "the driver does not support that for this device";
 
 /// The data that an allocation and its queued copies share.
 pub(super) struct Allocation {
@@ -18,7 +26,19 @@ pub(super) struct Allocation {
     pub(super) address: u64,
     pub(super) len: ByteLen,
     pub(super) epoch: u64,
+    origin: Origin,
     flying: Mutex<Flying>,
+}
+
+/// Where an allocation comes from, and therefore how it ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The driver allocated it for this process.
+    Own,
+    /// It is a part of one that somebody else frees.
+    Part,
+    /// Another process has it, and this one opened it.
+    Opened,
 }
 
 /// The queued copies that no call has waited for, by number.
@@ -64,7 +84,8 @@ impl Allocation {
         core::mem::forget(buffer);
         let epoch = port.core.epoch();
         let flying = Mutex::new(Flying::default());
-        let allocation = Self { port: port.clone(), address, len, epoch, flying };
+        let origin = Origin::Own;
+        let allocation = Self { port: port.clone(), address, len, epoch, origin, flying };
 
         let checked = match driver::residence(address) {
             Ok(found) if found.on_device && !found.managed && !found.host_mapped => Ok(()),
@@ -92,7 +113,68 @@ impl Allocation {
     /// A part of an allocation, which is never freed by itself.
     pub(super) fn part(port: &Port, address: u64, len: ByteLen, epoch: u64) -> Self {
         let flying = Mutex::new(Flying::default());
-        Self { port: port.clone(), address, len, epoch, flying }
+        Self { port: port.clone(), address, len, epoch, origin: Origin::Part, flying }
+    }
+
+    /// Opens an allocation of another process, whole.
+    pub(super) fn open(port: &Port, handle: &ShareHandle) -> Result<Self, GpuError> {
+        let bound = port.bind(None)?;
+        let refused = |reason| GpuError::NotShareable { gpu: port.gpu, reason };
+        let address = driver::import(handle.to_bytes()).map_err(|code| match code {
+            codes::INVALID_VALUE | INVALID_HANDLE => refused(
+                "the handle names no memory; it was freed, or its process has ended: ask for a \
+                 new one",
+            ),
+            INVALID_CONTEXT => refused(
+                "the process that made a handle cannot open it; use the memory by its lease",
+            ),
+            INVALID_DEVICE => refused("the handle is of another device; compare their UUIDs"),
+            NOT_SUPPORTED => refused(UNSUPPORTED),
+            code => bound.fail(code),
+        })?;
+        // The driver knows how much was opened; what the other process says is not asked.
+        let (base, len) = match driver::extent_of(address) {
+            Ok(extent) => extent,
+            Err(code) => {
+                // SAFETY: opened a moment ago; nothing uses it.
+                driver::log_failure("closing memory", unsafe { driver::close(address) });
+                return Err(bound.fail(code));
+            }
+        };
+        let epoch = port.core.epoch();
+        let (len, flying) = (ByteLen::from_usize(len), Mutex::new(Flying::default()));
+        let opened =
+            Self { port: port.clone(), address, len, epoch, origin: Origin::Opened, flying };
+        if base != address {
+            let _already_failing = opened.give_back(&bound);
+            return Err(refused("the driver opened more than one allocation"));
+        }
+        port.core.answered();
+        Ok(opened)
+    }
+
+    /// The name by which another process opens all of it.
+    pub(super) fn share(&self) -> Result<ShareHandle, GpuError> {
+        let gpu = self.port.gpu;
+        let refused = |reason| GpuError::NotShareable { gpu, reason };
+        match self.origin {
+            Origin::Own if self.len.get().is_multiple_of(SHARE_UNIT.get()) => {}
+            Origin::Own => {
+                return Err(refused(
+                    "its length is no multiple of 2 MiB, so its neighbours would be shared too",
+                ));
+            }
+            Origin::Part => return Err(refused("it is a part of an allocation")),
+            Origin::Opened => return Err(refused("it belongs to another process")),
+        }
+        let bound = self.bind()?;
+        // SAFETY: the allocation is of the bound context's epoch, and lives as long as `self`.
+        let handle = unsafe { driver::export(self.address) }.map_err(|code| match code {
+            NOT_SUPPORTED => refused(UNSUPPORTED),
+            code => bound.fail(code),
+        })?;
+        self.port.core.answered();
+        Ok(ShareHandle::from_bytes(handle))
     }
 
     pub(super) fn extent(&self) -> Extent {
@@ -159,6 +241,15 @@ impl Allocation {
     }
 
     fn give_back(&self, bound: &Bound<'_>) -> Result<(), GpuError> {
+        match self.origin {
+            Origin::Own => {}
+            Origin::Part => return Ok(()),
+            Origin::Opened => {
+                // SAFETY: `open` opened it in this context's epoch; every copy that used it was
+                // waited for, and this runs once, or again after a failure that closed nothing.
+                return unsafe { driver::close(self.address) }.map_err(|code| bound.fail(code));
+            }
+        }
         let count = self.len.to_usize().unwrap_or(usize::MAX);
         let pointer = DevicePointer::<u8>::from_raw(self.address);
         // SAFETY: these are the parts of the buffer that `new` took apart, and no other value has

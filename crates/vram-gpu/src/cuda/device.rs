@@ -18,7 +18,7 @@ use super::unavailable::CudaUnavailable;
 use crate::kernels::{Kernels, NoKernels};
 use crate::{
     Device, DeviceInfo, DeviceKind, DeviceMemory, DeviceSpec, DeviceState, DeviceUuid, GpuError,
-    MemoryInfo, Staging,
+    MemoryInfo, ShareHandle, Staging,
 };
 
 /// The oldest driver that identifies devices by UUID: CUDA 9.2.
@@ -275,6 +275,11 @@ impl Device for CudaDevice {
             return Err(GpuError::OutOfMemory { gpu, wanted: len, free });
         }
         Ok(Box::new(CudaMemory::new(&self.port, len)?))
+    }
+
+    fn open_shared(&self, handle: &ShareHandle) -> Result<Box<dyn DeviceMemory>, GpuError> {
+        self.port.ready()?;
+        Ok(Box::new(CudaMemory::open(&self.port, handle)?))
     }
 
     fn staging(&self, len: ByteLen) -> Result<Staging, GpuError> {

@@ -184,6 +184,49 @@ pub(super) unsafe fn unregister(start: *mut u8) -> Result<(), u32> {
     raw(unsafe { sys::cuMemHostUnregister(start.cast()) })
 }
 
+/// The name by which another process opens an allocation.
+///
+/// # Safety
+///
+/// A live allocation of the bound context starts at `address`.
+pub(super) unsafe fn export(address: u64) -> Result<[u8; 64], u32> {
+    let mut handle = sys::CUipcMemHandle::default();
+    // SAFETY: `handle` is valid for writing; the allocation is live, as the caller promises.
+    raw(unsafe { sys::cuIpcGetMemHandle(&raw mut handle, address) })?;
+    Ok(handle.reserved.map(byte_of))
+}
+
+/// Opens an allocation of another process. Returns its address in the bound context.
+pub(super) fn import(handle: [u8; 64]) -> Result<u64, u32> {
+    use sys::CUipcMem_flags_enum::CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS as LAZY;
+    let reserved = handle.map(|byte| c_char::from_ne_bytes([byte]));
+    let handle = sys::CUipcMemHandle { reserved };
+    #[expect(clippy::as_conversions, reason = "a C enum of one small number")]
+    let flags = LAZY as c_uint;
+    let mut address = 0;
+    // SAFETY: `address` is valid for writing; the driver checks the bytes of the handle.
+    raw(unsafe { sys::cuIpcOpenMemHandle_v2(&raw mut address, handle, flags) })?;
+    Ok(address)
+}
+
+/// Closes an allocation of another process.
+///
+/// # Safety
+///
+/// `address` was opened in the bound context and not closed as often; no work that uses it runs.
+pub(super) unsafe fn close(address: u64) -> Result<(), u32> {
+    // SAFETY: opened, and not in use, as the caller promises.
+    raw(unsafe { sys::cuIpcCloseMemHandle(address) })
+}
+
+/// The start and the length of the allocation that an address lies in.
+pub(super) fn extent_of(address: u64) -> Result<(u64, usize), u32> {
+    let (mut base, mut len) = (0, 0);
+    // SAFETY: both are valid for writing; an address outside of any allocation is refused.
+    raw(unsafe { sys::cuMemGetAddressRange_v2(&raw mut base, &raw mut len, address) })?;
+    Ok((base, len))
+}
+
 /// The driver's attributes of an address.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Residence {

@@ -13,7 +13,9 @@ use super::lane::Lane;
 use super::queued::{QueuedCopy, if_safe};
 use super::transfer::{read_through, write_through};
 use crate::memory::{Extent, overlaps};
-use crate::{DeviceAddress, DeviceMemory, FreeError, GpuError, Pending, Staging, codes};
+use crate::{
+    DeviceAddress, DeviceMemory, FreeError, GpuError, Pending, ShareHandle, Staging, codes,
+};
 
 /// Device memory that the driver allocated.
 pub(super) struct CudaMemory {
@@ -32,6 +34,11 @@ impl CudaMemory {
     pub(super) fn of_others(port: &Port, address: u64, len: ByteLen, epoch: u64) -> Self {
         let allocation = Arc::new(Allocation::part(port, address, len, epoch));
         Self { allocation, freed: true }
+    }
+
+    /// Opens memory of another process. Dropping it closes it.
+    pub(super) fn open(port: &Port, handle: &ShareHandle) -> Result<Self, GpuError> {
+        Ok(Self { allocation: Arc::new(Allocation::open(port, handle)?), freed: false })
     }
 
     /// The allocation, alive as long as this value.
@@ -160,6 +167,10 @@ impl DeviceMemory for CudaMemory {
             // SAFETY: as for `queue_write`, with the buffer as the target.
             unsafe { driver::copy_out(target, span.start, span.len, lane.stream()) }
         })
+    }
+
+    fn share(&self) -> Result<ShareHandle, GpuError> {
+        self.allocation.share()
     }
 
     fn free(mut self: Box<Self>) -> Result<(), FreeError> {

@@ -13,7 +13,9 @@ use super::memory::FaultMemory;
 use super::plan::Rule;
 use super::{Action, Call, FaultPlan, Freed, Op, PlanError, When};
 use crate::kernels::{Kernels, NoKernels};
-use crate::{Device, DeviceInfo, DeviceMemory, DeviceState, GpuError, MemoryInfo, Staging};
+use crate::{
+    Device, DeviceInfo, DeviceMemory, DeviceState, GpuError, MemoryInfo, ShareHandle, Staging,
+};
 
 /// A device that wraps another, passes calls on, and injects the faults of its rules.
 ///
@@ -226,6 +228,11 @@ impl Device for FaultDevice {
     fn allocate(&self, len: ByteLen) -> Result<Box<dyn DeviceMemory>, GpuError> {
         self.core.enter(Op::Allocate, None, Some((DeviceOffset::START, len)))?;
         let memory = self.core.noted(self.core.inner.allocate(len))?;
+        Ok(Box::new(FaultMemory::new(&self.core, None, memory)))
+    }
+
+    fn open_shared(&self, handle: &ShareHandle) -> Result<Box<dyn DeviceMemory>, GpuError> {
+        let memory = self.core.noted(self.core.inner.open_shared(handle))?;
         Ok(Box::new(FaultMemory::new(&self.core, None, memory)))
     }
 

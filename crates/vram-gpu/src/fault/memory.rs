@@ -11,7 +11,9 @@ use super::plan::Fired;
 use super::{Action, Op};
 use crate::dice::mix;
 use crate::memory::Extent;
-use crate::{Completion, DeviceAddress, DeviceMemory, FreeError, GpuError, Pending, Staging};
+use crate::{
+    Completion, DeviceAddress, DeviceMemory, FreeError, GpuError, Pending, ShareHandle, Staging,
+};
 
 /// An allocation of the wrapped device, with injected faults.
 pub(super) struct FaultMemory {
@@ -221,6 +223,10 @@ impl DeviceMemory for FaultMemory {
             Ok((damage, from)) => self.queue(Queued::Read { from }, damage, from.start(), staging),
             Err(error) => Pending::over(staging, Err(error)),
         }
+    }
+
+    fn share(&self) -> Result<ShareHandle, GpuError> {
+        self.core().noted(self.inner.share())
     }
 
     fn free(self: Box<Self>) -> Result<(), FreeError> {

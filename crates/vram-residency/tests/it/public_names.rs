@@ -28,6 +28,8 @@ fn every_public_name_is_there() {
         GpuChoice,
         BackupReport,
         MemoryMode,
+        ShareHandle,
+        SharedShard,
         DriverMemory,
         Budget,
         VramManagerBuilder,

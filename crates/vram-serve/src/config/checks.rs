@@ -1,6 +1,6 @@
 //! Whether the parts of a configuration fit together.
 
-use super::{Config, LimitsConfig, ModelConfig, ScrubConfig};
+use super::{Config, LimitsConfig, ModelConfig, ProtectionConfig, ScrubConfig};
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), String> {
@@ -48,6 +48,12 @@ impl ModelConfig {
         }
         if self.path.is_some() != self.files.is_empty() {
             return Err(format!("[[model]] {name:?} needs either path or files"));
+        }
+        if self.share && self.protection != ProtectionConfig::Authenticated {
+            return Err(format!(
+                "[[model]] {name:?}: share = true needs protection = \"authenticated\", since no other \
+                 process can open ciphertext"
+            ));
         }
         let gpu = self.gpu.and_then(|gpu| usize::try_from(gpu).ok());
         if gpu.is_some_and(|gpu| gpu >= devices) {

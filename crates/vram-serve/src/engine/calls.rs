@@ -141,6 +141,7 @@ impl Engine {
                 pin: false,
                 priority: 0,
                 protection: ProtectionConfig::default(),
+                share: false,
             },
             None => return Err(Problem::no_such_model(name)),
         };

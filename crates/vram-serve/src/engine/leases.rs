@@ -1,4 +1,5 @@
-//! Leases by connection: a worker that goes, or dies, gives its leases back with its connection.
+//! Leases by connection: a worker that goes, or dies, gives its leases back with its connection. Those of
+//! workers that have the memory open are in `sharing`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,8 +7,8 @@ use std::time::Instant;
 
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use vram_residency::{Lease, ModelHandle};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use vram_residency::{Lease, ModelHandle, ModelPiece};
 
 use super::Engine;
 use crate::feed::Own;
@@ -21,7 +22,7 @@ pub(crate) struct LeaseRequest {
     /// Who holds it, for listings: at most 256 bytes.
     #[serde(default)]
     pub(crate) holder: String,
-    /// Whether the answer lists the shards.
+    /// Whether the answer lists the shards; without a meaning where they are shared.
     #[serde(default)]
     pub(crate) shards: bool,
 }
@@ -38,6 +39,8 @@ pub(crate) struct Leases {
 struct All {
     last: u64,
     held: BTreeMap<u64, Noted>,
+    /// Leases of processes that were ended by force.
+    forced: usize,
 }
 
 #[derive(Debug)]
@@ -45,6 +48,24 @@ struct Noted {
     model: String,
     holder: String,
     since: Instant,
+    /// The process that has its memory open, if one has.
+    worker: Option<Worker>,
+}
+
+/// What a listing and a drain know of a worker that has memory of a model open.
+#[derive(Clone, Debug)]
+pub(super) struct Worker {
+    pub(super) pid: u32,
+    /// True when the worker has said that it has closed all of it.
+    pub(super) closed: watch::Sender<bool>,
+}
+
+/// A model that a worker has open, and who it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Open {
+    pub(crate) lease: u64,
+    pub(crate) model: String,
+    pub(crate) pid: u32,
 }
 
 /// One lease, as listings show it.
@@ -54,6 +75,9 @@ pub(crate) struct Shown {
     pub(crate) model: String,
     pub(crate) holder: String,
     pub(crate) age_ms: u64,
+    /// The process that has the memory of the model open: its lease lasts as long as it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) pid: Option<u32>,
 }
 
 /// A model that a connection holds. Dropped, it is given back, listed no more, and told.
@@ -101,8 +125,34 @@ impl Leases {
             holder: noted.holder.clone(),
             age_ms: u64::try_from(now.saturating_duration_since(noted.since).as_millis())
                 .unwrap_or(u64::MAX),
+            pid: noted.worker.as_ref().map(|worker| worker.pid),
         });
         shown.collect()
+    }
+
+    /// The leases by connection: they end when they are cut.
+    pub(crate) fn count_connected(&self) -> usize {
+        self.lock().held.values().filter(|noted| noted.worker.is_none()).count()
+    }
+
+    /// The leases whose memory a process has open.
+    pub(crate) fn open(&self) -> Vec<Open> {
+        let all = self.lock();
+        let open = all.held.iter().filter_map(|(lease, noted)| {
+            let pid = noted.worker.as_ref()?.pid;
+            Some(Open { lease: *lease, model: noted.model.clone(), pid })
+        });
+        open.collect()
+    }
+
+    /// How many leases of processes were ended by force.
+    pub(crate) fn forced(&self) -> usize {
+        self.lock().forced
+    }
+
+    /// The process that has the memory of a lease open.
+    pub(super) fn worker(&self, lease: u64) -> Option<Worker> {
+        self.lock().held.get(&lease)?.worker.clone()
     }
 }
 
@@ -110,6 +160,15 @@ impl Engine {
     /// Leases all shards of a model for a connection. Authenticated shards that no check has seen yet
     /// are verified first.
     pub(crate) fn lease(self: &Arc<Self>, request: &LeaseRequest) -> Result<Held, Problem> {
+        self.lease_for(request, None)
+    }
+
+    /// As [`lease`](Self::lease), for a process that is going to open the memory.
+    pub(super) fn lease_for(
+        self: &Arc<Self>,
+        request: &LeaseRequest,
+        worker: Option<Worker>,
+    ) -> Result<Held, Problem> {
         /// A name in a listing.
         const HOLDER_MAX: usize = 256;
 
@@ -127,7 +186,12 @@ impl Engine {
                 .retry_in(1)
         })?;
         let model = self.resident(&request.model)?;
-        let taken = self.manager.lease_model_as(&model, holder)?;
+        // Refusals of the manager name this holder.
+        let named = match &worker {
+            Some(worker) => format!("process {} {holder}", worker.pid).trim_end().to_owned(),
+            None => holder.to_owned(),
+        };
+        let taken = self.manager.lease_model_as(&model, &named)?;
         // A drain that began meanwhile waits for this lease, or did not see it.
         self.check_open()?;
         let mut all = leases.lock();
@@ -137,6 +201,7 @@ impl Engine {
             model: request.model.clone(),
             holder: request.holder.clone(),
             since: Instant::now(),
+            worker,
         };
         all.held.insert(number, noted);
         drop(all);
@@ -147,10 +212,20 @@ impl Engine {
 }
 
 impl Held {
+    /// What tells when the process that has the memory open says that it has closed it. Never, if none has.
+    pub(crate) fn closed(&self) -> watch::Receiver<bool> {
+        let worker = self.engine.leases.worker(self.number);
+        worker.map_or_else(|| watch::channel(false).1, |worker| worker.closed.subscribe())
+    }
+
+    /// The pieces of the model, each with its lease, in the order of its plan.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (&ModelPiece, &Lease)> {
+        self.model.pieces.iter().zip(&self.leases)
+    }
+
     /// The shards, in the order of the model's plan.
     pub(crate) fn shards(&self) -> Vec<LeasedShard> {
-        let pieces = self.model.pieces.iter().zip(&self.leases);
-        let shown = pieces.map(|(piece, lease)| LeasedShard {
+        let shown = self.pieces().map(|(piece, lease)| LeasedShard {
             tensor: piece.piece.name.clone(),
             part: piece.piece.part,
             shard: lease.shard().shard_id.to_string(),
@@ -164,7 +239,11 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.leases.clear();
-        let noted = self.engine.leases.lock().held.remove(&self.number);
+        let mut all = self.engine.leases.lock();
+        let noted = all.held.remove(&self.number);
+        let forced = self.how == "cut" && noted.as_ref().is_some_and(|one| one.worker.is_some());
+        all.forced = all.forced.saturating_add(usize::from(forced));
+        drop(all);
         if let Some(Noted { model, holder, .. }) = noted {
             let (lease, how) = (self.number, self.how);
             self.engine.feed.tell(&Own::LeaseEnded { lease, model: &model, holder: &holder, how });

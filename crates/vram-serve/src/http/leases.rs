@@ -107,7 +107,7 @@ impl Lines {
         loop {
             let stop = *self.stop.borrow_and_update();
             match stop {
-                Stop::Now => {
+                Stop::Now | Stop::Forced => {
                     self.held.how = "cut";
                     return (line(&Line::Cut), false);
                 }

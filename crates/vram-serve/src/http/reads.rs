@@ -16,6 +16,7 @@ use super::models::to_json;
 use super::openmetrics;
 use super::request::{answer, bytes_as, json};
 use super::{State, Stop};
+use crate::engine::sharing::still_open;
 use crate::problem::Problem;
 
 /// The description of all routes.
@@ -72,7 +73,16 @@ fn render(state: &State) -> String {
     let calls = state.engine.heavy.calls().saturating_add(state.engine.light.calls());
     let more = [
         ("vram_serve_calls", "Control calls that run or wait.", number(calls)),
-        ("vram_serve_leases", "Models that connections hold.", number(state.engine.leases.count())),
+        (
+            "vram_serve_leases",
+            "Models that connections or processes hold.",
+            number(state.engine.leases.count()),
+        ),
+        (
+            "vram_serve_shared_leases",
+            "Models whose memory another process has open.",
+            number(state.engine.leases.open().len()),
+        ),
         (
             "vram_serve_draining",
             "Whether the server is being stopped: 0 or 1.",
@@ -128,6 +138,8 @@ pub(super) async fn openapi() -> Response {
 pub(super) struct DrainRequest {
     /// How long leases are waited for. Default: the configuration's time.
     deadline_ms: Option<u64>,
+    /// Whether memory is freed that other processes have open.
+    force: bool,
 }
 
 /// Stops the server, and answers when all was given back.
@@ -139,13 +151,42 @@ pub(super) async fn drain(
     let request: DrainRequest = json(&state, &headers, body).await?;
     let deadline = request.deadline_ms.map_or(state.drain, Duration::from_millis);
     let mut report = state.report.clone();
-    begin_drain(&state, deadline);
-    let ended = report.wait_for(Option::is_some).await;
+    if request.force {
+        force_drain(&state);
+    } else {
+        begin_drain(&state, deadline);
+    }
+    let ended = tokio::select! {
+        ended = report.wait_for(Option::is_some) => ended,
+        open = held_open(&state, deadline) => return Err(open),
+    };
     let ended = ended.map_err(|_gone| Problem::internal("the server ended without a report"))?;
     Ok(ended.as_ref().map_or_else(
         || Problem::internal("the server ended without a report").into_response(),
         answer,
     ))
+}
+
+/// Waits until the time for leases is over, and returns the refusal if a process has memory open even
+/// then; never returns otherwise.
+async fn held_open(state: &State, deadline: Duration) -> Problem {
+    let mut stop = state.stop.subscribe();
+    let is_over = |stop: &Stop| matches!(stop, Stop::Now | Stop::Forced);
+    let over = async { drop(stop.wait_for(is_over).await) };
+    // An earlier drain may have come to its end already: this one has a time of its own.
+    let ((), ()) = tokio::join!(over, tokio::time::sleep(deadline));
+    let open = state.engine.leases.open();
+    if open.is_empty() || *state.stop.borrow() == Stop::Forced {
+        // The report comes.
+        core::future::pending::<()>().await;
+    }
+    still_open(&open)
+}
+
+/// Ends the server whatever is held, also where that frees memory that another process uses.
+pub(crate) fn force_drain(state: &State) {
+    state.engine.begin_draining(Duration::ZERO);
+    state.stop.send_replace(Stop::Forced);
 }
 
 /// Begins to drain, or shortens the deadline of a drain that has begun.
@@ -160,6 +201,6 @@ pub(crate) fn begin_drain(state: &State, deadline: Duration) {
             *stop = Stop::Draining(deadline);
             true
         }
-        Stop::Draining(_) | Stop::Now => false,
+        Stop::Draining(_) | Stop::Now | Stop::Forced => false,
     });
 }

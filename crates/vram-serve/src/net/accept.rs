@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::bind::Bound;
+use super::peer::Peer;
 use super::stall::Watched;
 use crate::http::{Counts, Door, State};
 use crate::lane::until;
@@ -33,6 +34,8 @@ pub(crate) struct Bounds {
     pub(crate) refusals: Arc<Semaphore>,
     pub(crate) receive: Duration,
     pub(crate) send: Duration,
+    /// Whether the processes at the other end of Unix sockets are to be known.
+    pub(crate) peers: bool,
     /// True when connections have to end.
     pub(crate) over: watch::Receiver<bool>,
 }
@@ -137,13 +140,16 @@ async fn accept(bound: &Bound) -> io::Result<Stream> {
 
 async fn connection(stream: Stream, tls: Option<TlsAcceptor>, routes: Router, bounds: Bounds) {
     match stream {
-        Stream::Unix(stream) => talk(stream, Door::Unix, routes, bounds).await,
+        Stream::Unix(stream) => {
+            let peer = bounds.peers.then(|| Peer::of(&stream).ok()).flatten();
+            talk(stream, Door::Unix, peer, routes, bounds).await;
+        }
         Stream::Tcp(stream) => match tls {
-            None => talk(stream, Door::Loopback, routes, bounds).await,
+            None => talk(stream, Door::Loopback, None, routes, bounds).await,
             Some(tls) => {
                 let handshake = timeout(bounds.receive, tls.accept(stream)).await;
                 if let Ok(Ok(stream)) = handshake {
-                    talk(stream, Door::Tls, routes, bounds).await;
+                    talk(stream, Door::Tls, None, routes, bounds).await;
                 }
             }
         },
@@ -151,13 +157,16 @@ async fn connection(stream: Stream, tls: Option<TlsAcceptor>, routes: Router, bo
 }
 
 /// Serves the requests of one connection.
-async fn talk<S>(stream: S, door: Door, routes: Router, bounds: Bounds)
+async fn talk<S>(stream: S, door: Door, peer: Option<Peer>, routes: Router, bounds: Bounds)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(door);
+        if let Some(peer) = &peer {
+            request.extensions_mut().insert(peer.clone());
+        }
         routes.call(request)
     });
     let stream = TokioIo::new(Watched::new(stream, bounds.send));

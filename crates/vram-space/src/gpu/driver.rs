@@ -44,7 +44,7 @@ impl Gpu {
         self.bring_back();
         // A reset waits for this call, so a figure of one life cannot be recorded in the next.
         let _under_way = self.enter()?;
-        let Backing::Blocks(held) = &self.backing else {
+        let Backing::Blocks(held, _) = &self.backing else {
             let memory = self.device.memory().map_err(|error| self.failed(error))?;
             return Ok(DriverFigures { memory, ours: self.region_len(), steady: true });
         };

@@ -32,7 +32,7 @@ impl Gpu {
             Backing::Region(region) => {
                 lock(region).as_ref().map_or(ByteLen::ZERO, |region| region.len())
             }
-            Backing::Blocks(held) => held.bytes(),
+            Backing::Blocks(held, _) => held.bytes(),
         }
     }
 
@@ -82,7 +82,7 @@ impl Gpu {
                 let taken = lock(region).take();
                 taken.map_or(Ok(()), |block| self.free_region(region, block))
             }
-            Backing::Blocks(_) => Ok(()),
+            Backing::Blocks(..) => Ok(()),
         };
         match outcome {
             Ok(()) => {
@@ -127,7 +127,7 @@ impl Gpu {
                 let range = one.placement.footprint_range();
                 region.map_or(Ok(()), |region| self.wipe_again(&**region, range))
             }
-            (Backing::Blocks(_), Some(memory)) => {
+            (Backing::Blocks(..), Some(memory)) => {
                 let whole = DeviceRange::whole(memory.len());
                 match self.wipe_again(&*memory, whole) {
                     Ok(()) => self.free_again(memory).map_err(|(memory, error)| {
@@ -141,7 +141,7 @@ impl Gpu {
                 }
             }
             // The block was lost in a panic of the device, so there is nothing to free.
-            (Backing::Blocks(_), None) => Err(one.error),
+            (Backing::Blocks(..), None) => Err(one.error),
         };
         match outcome {
             Ok(()) => {

@@ -55,7 +55,7 @@ impl Gpu {
                     len if len.is_zero() => Ok(Emptied { memory: None, figures: None }),
                     len => Ok(Emptied { memory: Some(self.device.allocate(len)?), figures: None }),
                 },
-                Backing::Blocks(_) => {
+                Backing::Blocks(..) => {
                     Ok(Emptied { memory: None, figures: Some(self.device.memory()?) })
                 }
             }
@@ -82,7 +82,7 @@ impl Gpu {
                     let fresh = memory.map(|memory| Block::region(memory, epoch));
                     core::mem::replace(&mut *lock(region), fresh)
                 }
-                Backing::Blocks(held) => {
+                Backing::Blocks(held, _) => {
                     held.renew();
                     None
                 }

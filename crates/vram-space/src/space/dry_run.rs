@@ -216,7 +216,7 @@ impl Imagined {
         match self.mode {
             MemoryMode::Region => self.arena.report().largest_hole,
             // In mode `Blocks` only the ledger limits the length.
-            MemoryMode::Blocks => self.books.room(),
+            MemoryMode::Blocks | MemoryMode::SharedBlocks => self.books.room(),
         }
     }
 }

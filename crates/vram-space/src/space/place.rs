@@ -35,7 +35,7 @@ impl Gpu {
         }?;
         let Err(error) = space.open() else { return Ok(space) };
         drop(space);
-        let needed = len.round_up(Alignment::GRANULE).unwrap_or(len);
+        let needed = len.round_up(self.granule()).unwrap_or(len);
         if error.is_capacity() && self.ledger.capacity().room() < needed {
             // The driver had no room, and the ledger now has its figure of foreign bytes.
             return Err(self.no_room(len));
@@ -102,7 +102,7 @@ impl Gpu {
         let capacity = self.ledger.capacity();
         SpaceError::NoRoom(Box::new(NoRoom {
             gpu: self.index,
-            needed: len.round_up(Alignment::GRANULE).unwrap_or(len),
+            needed: len.round_up(self.granule()).unwrap_or(len),
             room: capacity.room(),
             largest_hole: self.hole(capacity, report),
             foreign: capacity.foreign,
@@ -120,7 +120,7 @@ impl Gpu {
     fn hole(&self, books: Capacity, report: &ArenaReport) -> ByteLen {
         match self.backing.mode() {
             MemoryMode::Region => report.largest_hole,
-            MemoryMode::Blocks => books.room(),
+            MemoryMode::Blocks | MemoryMode::SharedBlocks => books.room(),
         }
     }
 
@@ -138,7 +138,7 @@ impl Gpu {
     ) -> Result<T, SpaceError> {
         self.bring_back();
         self.tenants.sweep();
-        let whole = len.round_up(Alignment::GRANULE).unwrap_or(len);
+        let whole = len.round_up(self.granule()).unwrap_or(len);
         // The last granule of a budget may be short: then the exact length is reserved.
         let take = || self.ledger.reserve(whole).or_else(|_no_room| self.ledger.reserve(len));
         keep(&take).map_err(|_no_room| self.no_room(len))

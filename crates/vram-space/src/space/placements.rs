@@ -1,6 +1,6 @@
 //! Where the pieces of a plan would lie, and what would be left.
 
-use vram_alloc::{Arena, ByteLen, Capacity, DeviceOffset, Fit, ModelPlan};
+use vram_alloc::{ByteLen, Capacity, DeviceOffset, Fit, ModelPlan};
 use vram_gpu::MemoryInfo;
 
 use crate::block::MemoryMode;
@@ -69,11 +69,10 @@ impl DryRun {
         let imagine = |gpu: &EmptyGpu| {
             let EmptyGpu { index, budget, scratch, headroom, mode, memory } = *gpu;
             let total = total_of(index, budget, scratch)?;
-            let arena = Arena::new(mode.arena_len(total))
-                .map_err(|error| wrong_budget(index, budget, &error))?;
+            let arena = mode.arena(total).map_err(|error| wrong_budget(index, budget, &error))?;
             let mut books = Capacity::default();
             (books.total, books.headroom) = (total, headroom);
-            if mode == MemoryMode::Blocks {
+            if mode.is_by_block() {
                 books.foreign = foreign(total, ByteLen::ZERO, memory);
             }
             Ok(Imagined { index, mode, arena, books, scratch, placed: ByteLen::ZERO })

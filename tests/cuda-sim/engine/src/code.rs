@@ -7,6 +7,7 @@ pub(crate) const STUB_LIBRARY: u32 = 34;
 pub(crate) const NO_DEVICE: u32 = 100;
 pub(crate) const INVALID_DEVICE: u32 = 101;
 pub(crate) const INVALID_CONTEXT: u32 = 201;
+pub(crate) const MAP_FAILED: u32 = 205;
 pub(crate) const NO_BINARY_FOR_GPU: u32 = 209;
 pub(crate) const PEER_ACCESS_UNSUPPORTED: u32 = 217;
 pub(crate) const INVALID_PTX: u32 = 218;

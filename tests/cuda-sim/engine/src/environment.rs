@@ -1,6 +1,9 @@
 //! Devices and faults from environment variables, for a driver whose controls no test can call.
 
+use std::io::Write as _;
+
 use crate::fault::{CallKind, Fault};
+use crate::report::Misuse;
 use crate::spec::{DeviceSpec, Resets};
 use crate::world::World;
 
@@ -15,13 +18,26 @@ use crate::world::World;
 /// `context` is what a context takes, `overhead` what the driver takes for itself at first use (see
 /// `DeviceSpec`); with `heals=false` a sticky error outlasts a reset. `fail=KIND:N:CODE` lets the n-th call of a kind return a code, `later=KIND:N:CODE` lets the code
 /// appear at the next wait, `flip=KIND:N:BIT` flips a bit. Kinds: `alloc`, `free`, `in`, `out`,
-/// `within`, `peer`, `fill`, `synchronize`. Lengths are bytes, `KiB`, `MiB` or `GiB`. An empty
+/// `within`, `peer`, `fill`, `synchronize`, `ipc`. With `ipc=false` memory cannot be shared with other
+/// processes. Lengths are bytes, `KiB`, `MiB` or `GiB`. An empty
 /// value means no device. A value that cannot be parsed is printed, and `cuInit` returns 999.
 pub const DEVICES_VARIABLE: &str = "CUDA_SIM_DEVICES";
 
 /// The variable with the code that `cuInit` returns, if it is set and not 0. With 34 the library is
 /// a toolkit's stub: `cuDriverGetVersion` returns it too.
 pub const INIT_VARIABLE: &str = "CUDA_SIM_INIT";
+
+/// The variable with a file to which each misuse is appended as a line, for a driver whose log no test
+/// can read.
+pub const MISUSE_VARIABLE: &str = "CUDA_SIM_MISUSE";
+
+/// Appends a misuse to the file of [`MISUSE_VARIABLE`].
+pub(crate) fn tell(misuse: &Misuse) {
+    let Some(file) = std::env::var_os(MISUSE_VARIABLE) else { return };
+    let opened = std::fs::OpenOptions::new().create(true).append(true).open(file);
+    // Whoever asked for the file sees that it is missing.
+    let _told = opened.and_then(|mut file| file.write_all(format!("{misuse}\n").as_bytes()));
+}
 
 /// Adds the devices of the environment if the process has none yet; called by `cuInit`.
 #[expect(clippy::print_stderr, reason = "a driver has no other way to report this")]
@@ -76,6 +92,7 @@ impl Described {
                 "seed" => device.spec.seed = number(value)?,
                 "uuid" => device.spec.uuid = Some(uuid(value)?),
                 "ecc" => device.spec.ecc = yes(value)?,
+                "ipc" => device.spec.ipc = yes(value)?,
                 "integrated" => device.spec.integrated = yes(value)?,
                 "mig" => device.spec.mig = Some(value.to_owned()),
                 "group" => device.spec.peer_group = Some(number(value)?),
@@ -105,6 +122,7 @@ impl Described {
             "peer" => CallKind::CopyPeer,
             "fill" => CallKind::Fill,
             "synchronize" => CallKind::Synchronize,
+            "ipc" => CallKind::Ipc,
             other => return Err(format!("`{other}` is no kind of call")),
         };
         self.faults.push((kind, number(n)?, fault(what)?));

@@ -49,6 +49,8 @@ pub enum CallKind {
     Module,
     /// `cuCtxEnablePeerAccess`.
     PeerAccess,
+    /// `cuIpcGetMemHandle`, `cuIpcOpenMemHandle`, `cuIpcCloseMemHandle`.
+    Ipc,
 }
 
 /// What a fault does to a call.

@@ -22,12 +22,14 @@ mod queue;
 mod random;
 mod report;
 mod shape;
+mod shared;
 mod spec;
 mod table;
 mod world;
 
 pub use control::{DeviceFaults, Sim};
-pub use environment::{DEVICES_VARIABLE, INIT_VARIABLE};
+pub use driver::ipc::IpcMemHandle;
+pub use environment::{DEVICES_VARIABLE, INIT_VARIABLE, MISUSE_VARIABLE};
 pub use fault::{CallKind, Fault};
 pub use functions::resolve;
 pub use kernel::{KernelBody, Launch};

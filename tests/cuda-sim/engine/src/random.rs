@@ -12,6 +12,15 @@ pub(crate) const fn mix(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// 16 bytes that differ in every call, in this process and in others: not fixed by a seed.
+pub(crate) fn nonce() -> [u8; 16] {
+    use core::hash::{BuildHasher as _, Hasher as _};
+    use std::collections::hash_map::RandomState;
+
+    let word = || RandomState::new().build_hasher().finish();
+    ((u128::from(word()) << 64) | u128::from(word())).to_le_bytes()
+}
+
 /// A sequence of such numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);

@@ -22,6 +22,11 @@ pub enum MisuseKind {
     UseAfterFree,
     /// Memory was freed while work that uses it was queued on a stream and not waited for.
     FreedWhileQueued,
+    /// Memory was freed while another process had it open: the manual leaves undefined what happens.
+    FreedWhileOpen,
+    /// An allocation was exported to other processes that is a part of a larger block of the driver:
+    /// they can read and write its neighbours too.
+    SharesNeighbours,
     /// A handle that was never returned, or was destroyed.
     UnknownHandle,
     /// A driver call from within a host function or kernel.

@@ -68,6 +68,8 @@ pub struct DeviceSpec {
     pub overhead: u64,
     /// What a reset of the primary context does besides emptying it.
     pub resets: Resets,
+    /// Whether its memory can be shared with other processes (`cuIpcGetMemHandle`).
+    pub ipc: bool,
     /// Devices of one group reach each other; a device without a group reaches none.
     pub peer_group: Option<u32>,
     /// Number of multiprocessors.
@@ -93,6 +95,7 @@ impl Default for DeviceSpec {
             context_len: 0,
             overhead: 0,
             resets: Resets::Heal,
+            ipc: true,
             peer_group: Some(0),
             multiprocessors: 132,
             seed: 0,

@@ -54,6 +54,9 @@ macro_rules! for_each_driver_function {
             memory::cuMemGetAddressRange_v2(pbase: *mut u64, psize: *mut usize, dptr: u64);
             memory::cuMemAllocAsync(dptr: *mut u64, bytesize: usize, h_stream: *mut c_void);
             memory::cuMemFreeAsync(dptr: u64, h_stream: *mut c_void);
+            ipc::cuIpcGetMemHandle(p_handle: *mut c_void, dptr: u64);
+            ipc::cuIpcOpenMemHandle_v2(pdptr: *mut u64, handle: $crate::IpcMemHandle, flags: c_uint);
+            ipc::cuIpcCloseMemHandle(dptr: u64);
             pinned::cuMemAllocHost_v2(pp: *mut *mut c_void, bytesize: usize);
             pinned::cuMemFreeHost(p: *mut c_void);
             pinned::cuMemHostAlloc(pp: *mut *mut c_void, bytesize: usize, flags: c_uint);

@@ -209,7 +209,9 @@ impl World {
         call: &'static str,
         detail: String,
     ) {
-        self.misuse.push(Misuse { kind, device, call, detail });
+        let misuse = Misuse { kind, device, call, detail };
+        crate::environment::tell(&misuse);
+        self.misuse.push(misuse);
     }
 
     /// Bytes of a device that are held neither by allocations nor by contexts nor by other
@@ -307,6 +309,8 @@ impl World {
                 block.release(address);
             }
         }
+        let mut open_elsewhere = Vec::new();
+        let ordinal = device;
         if let Some(device) = self.device_mut(device) {
             let live: Vec<u64> = device
                 .memory
@@ -314,12 +318,19 @@ impl World {
                 .filter(|allocation| allocation.context == context)
                 .map(|allocation| allocation.address)
                 .collect();
+            for address in &live {
+                open_elsewhere.extend(device.memory.holders(*address));
+            }
             for address in live {
                 let freed = device.memory.free(address);
                 if !is_reset {
                     device.lost.extend(freed);
                 }
             }
+        }
+        if !open_elsewhere.is_empty() {
+            let detail = format!("memory is open in the processes {open_elsewhere:?}");
+            self.note(MisuseKind::FreedWhileOpen, Some(ordinal), "the end of a context", detail);
         }
     }
 

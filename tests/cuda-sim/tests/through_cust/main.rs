@@ -11,6 +11,8 @@ mod bench;
 mod contexts;
 mod devices;
 mod faults;
+#[cfg(target_os = "linux")]
+mod ipc;
 mod memory;
 mod misuse;
 mod streams;

@@ -81,10 +81,13 @@ pub(crate) fn run(args: &CtlArgs, output: &mut Output) -> Result<(), Failure> {
         CtlCommand::Repair(repair) => return show_repaired(&repair.to, &repair.model, output),
         CtlCommand::Lease(lease) => return hold(lease, output),
         CtlCommand::Drain(drain) => {
-            let body = match drain.deadline {
+            let mut body = match drain.deadline {
                 Some(deadline) => json!({"deadline_ms": millis(deadline)}),
                 None => json!({}),
             };
+            if let Some(members) = body.as_object_mut().filter(|_| drain.force) {
+                members.insert("force".to_owned(), true.into());
+            }
             return show_drained(&drain.to, &body, output);
         }
     };

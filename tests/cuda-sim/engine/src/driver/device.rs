@@ -6,6 +6,7 @@ use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 use crate::call::Call;
 use crate::code;
+use crate::driver::ipc::IPC_SUPPORTED;
 use crate::spec::DeviceSpec;
 
 /// The reported driver version: CUDA 12.4.
@@ -93,6 +94,7 @@ pub(crate) unsafe fn cuGetErrorString(
         700 => c"an illegal memory access was encountered",
         709 => c"context is destroyed",
         719 => c"unspecified launch failure",
+        205 => c"mapping of buffer object failed",
         801 => c"operation not supported",
         999 => c"unknown error",
         _ => return Err(code::INVALID_VALUE),
@@ -152,7 +154,7 @@ pub(crate) unsafe fn cuDeviceGetUuid(
     dev: c_int,
 ) -> Result<(), u32> {
     let ordinal = call.device(dev)?;
-    let bytes = spec(call, dev)?.uuid.unwrap_or_else(|| default_uuid(ordinal));
+    let bytes = uuid_of(spec(call, dev)?, ordinal);
     put!(uuid.cast::<[u8; 16]>(), bytes)
 }
 
@@ -193,6 +195,7 @@ pub(crate) unsafe fn cuDeviceGetAttribute(
         50 => c_int::try_from(domain).unwrap_or(c_int::MAX),
         75 => c_int::from(major),
         76 => c_int::from(minor),
+        IPC_SUPPORTED => c_int::from(spec.ipc),
         i32::MIN..=0 | 200.. => return Err(code::INVALID_VALUE),
         _ => CONSTANTS.iter().find(|(at, _)| *at == attrib).map_or(0, |(_, value)| *value),
     };
@@ -270,6 +273,11 @@ pub(crate) unsafe fn cuDeviceGetP2PAttribute(
 fn spec<'c>(call: &'c Call<'_>, dev: c_int) -> Result<&'c DeviceSpec, u32> {
     let ordinal = call.device(dev)?;
     call.world.device(ordinal).map(|device| &device.spec).ok_or(code::INVALID_DEVICE)
+}
+
+/// The identity of a device.
+pub(super) fn uuid_of(spec: &DeviceSpec, ordinal: u32) -> [u8; 16] {
+    spec.uuid.unwrap_or_else(|| default_uuid(ordinal))
 }
 
 /// A version 4 UUID that is fixed by the ordinal.

@@ -9,7 +9,7 @@ use crate::code;
 use crate::driver::stream::stream_of;
 use crate::driver::wide;
 use crate::fault::CallKind;
-use crate::memory::{Allocation, ordinal_of};
+use crate::memory::{Allocation, Origin, ordinal_of};
 use crate::queue::{Op, Work};
 use crate::report::MisuseKind;
 
@@ -30,7 +30,7 @@ pub(crate) unsafe fn cuMemAlloc_v2(
     dptr: *mut u64,
     bytesize: usize,
 ) -> Result<(), u32> {
-    let address = allocate(call, dptr, bytesize)?;
+    let address = allocate(call, dptr, bytesize, Origin::Allocated)?;
     put!(dptr, address)
 }
 
@@ -44,7 +44,7 @@ pub(crate) unsafe fn cuMemAllocAsync(
     stream_of(call, context, h_stream)?;
     // The address is returned at once. A pool assigns it in stream order; that order holds here,
     // because work on the address can only be queued after this call.
-    let address = allocate(call, dptr, bytesize)?;
+    let address = allocate(call, dptr, bytesize, Origin::Pooled)?;
     put!(dptr, address)
 }
 
@@ -100,7 +100,12 @@ pub(crate) unsafe fn cuMemGetAddressRange_v2(
     Ok(())
 }
 
-fn allocate(call: &mut Call<'_>, dptr: *mut u64, bytesize: usize) -> Result<u64, u32> {
+fn allocate(
+    call: &mut Call<'_>,
+    dptr: *mut u64,
+    bytesize: usize,
+    origin: Origin,
+) -> Result<u64, u32> {
     let context = call.context()?;
     call.meet_now(context, CallKind::Alloc)?;
     if dptr.is_null() || bytesize == 0 {
@@ -109,7 +114,7 @@ fn allocate(call: &mut Call<'_>, dptr: *mut u64, bytesize: usize) -> Result<u64,
     let ordinal = call.world.device_of(context).ok_or(code::INVALID_CONTEXT)?;
     let room = call.world.room(ordinal);
     let device = call.world.device_mut(ordinal).ok_or(code::INVALID_DEVICE)?;
-    device.memory.allocate(wide(bytesize), room, context)
+    device.memory.allocate(wide(bytesize), room, context, origin)
 }
 
 /// The current context for a free. Without one the memory would leak silently, so that is logged.
@@ -131,8 +136,17 @@ fn to_be_freed(call: &mut Call<'_>, context: u64, address: u64) -> Result<Alloca
         call.note(MisuseKind::UnknownAddress, device, format!("{address:#x} is no device address"));
         return Err(code::INVALID_VALUE);
     };
+    let holders = device.memory.holders(address);
     let (kind, detail) = match device.memory.holder(address) {
+        Some(Allocation { origin: Origin::Opened { .. }, .. }) => (
+            MisuseKind::UnknownAddress,
+            format!("{address:#x} is memory of another process: cuIpcCloseMemHandle closes it"),
+        ),
         Some(holder) if holder.address == address => {
+            if !holders.is_empty() {
+                let detail = format!("{address:#x} is open in the processes {holders:?}");
+                call.note(MisuseKind::FreedWhileOpen, Some(ordinal), detail);
+            }
             if holder.context != context {
                 let detail = format!("{address:#x} is freed in another context than its own");
                 call.note(MisuseKind::WrongContext, Some(ordinal), detail);

@@ -18,6 +18,7 @@ pub(crate) mod context;
 pub(crate) mod copy;
 pub(crate) mod device;
 pub(crate) mod event;
+pub(crate) mod ipc;
 pub(crate) mod memory;
 pub(crate) mod module;
 pub(crate) mod pinned;

@@ -26,6 +26,8 @@ struct Entry {
     end: u64,
     chunk: u64,
     slab: usize,
+    /// The address of the first byte of the slab.
+    first: u64,
 }
 
 /// See the module.
@@ -102,10 +104,11 @@ impl<'m> Global<'m> {
         if !(entry.chunk == chunk && entry.start <= address && end <= entry.end) {
             let inside = self.memory.within(address, len as u64);
             let inside = inside.map_err(|outside| Trap::illegal(address, len, outside))?;
-            let slab = self.memory.slab_of(address);
-            *entry = Entry { start: inside.address, end: inside.address + inside.len, chunk, slab };
+            let (slab, first) = self.memory.slab_of(address);
+            let (start, end) = (inside.address, inside.address + inside.len);
+            *entry = Entry { start, end, chunk, slab, first };
         }
-        Ok((entry.slab, (address % Memory::CHUNK) as usize))
+        Ok((entry.slab, (address - entry.first) as usize))
     }
 }
 
