@@ -16,8 +16,8 @@
     reason = "a benchmark prints, and may panic"
 )]
 
+use core::hint::black_box;
 use core::time::Duration;
-use std::hint::black_box;
 use std::time::Instant;
 
 use vram_residency::{
