@@ -2,6 +2,7 @@
 
 mod auth;
 mod events;
+mod gpus;
 mod leases;
 mod models;
 mod openmetrics;
@@ -97,6 +98,8 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route(&of("pin"), post(models::pin))
         .route(&of("unpin"), post(models::unpin))
         .route(&of("free"), post(models::free))
+        .route("/v1/gpus", get(gpus::list))
+        .route("/v1/gpus/{gpu}/reset", post(gpus::reset))
         .route("/v1/leases", get(leases::list).post(leases::hold))
         .route("/v1/drain", post(reads::drain))
         .fallback(async || {

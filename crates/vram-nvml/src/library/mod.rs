@@ -62,6 +62,10 @@ impl fmt::Display for NoLibrary {
 }
 
 /// What the watch for XIDs calls. It is called with nothing locked.
+#[cfg_attr(
+    not(all(feature = "library", target_os = "linux")),
+    expect(dead_code, reason = "a library alone reports XIDs")
+)]
 pub(crate) trait XidReceiver {
     /// A card reported an XID.
     fn seen(&self, card: DeviceUuid, xid: u64);
