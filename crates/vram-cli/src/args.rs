@@ -23,8 +23,8 @@ pub(crate) use self::model::LimitArgs;
 pub(crate) use self::operator::{BenchArgs, CompletionsArgs, ManArgs, SoakArgs, ViewArgs};
 pub(crate) use self::plan::PlanArgs;
 pub(crate) use self::serve::{
-    CheckLevel, CtlArgs, CtlCommand, CtlLease, CtlLoad, PsArgs, ServeArgs, StopArgs, ToServer,
-    TopArgs,
+    CheckLevel, CtlArgs, CtlCommand, CtlLease, CtlLoad, CtlReset, PsArgs, ServeArgs, StopArgs,
+    ToServer, TopArgs,
 };
 pub(crate) use self::store::{
     CacheArgs, FromArgs, PullArgs, PushArgs, Revision, StoreArgs, StoreCommand, VerifyStoreArgs,

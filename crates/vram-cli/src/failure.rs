@@ -15,6 +15,7 @@ use serde::Serialize;
 use vram_residency::{DeviceInfo, DeviceKind, Protection, SealError, VramError};
 
 pub(crate) use self::details::Details;
+use crate::cards;
 
 /// The class of a failure, which is the program's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +157,17 @@ impl Failure {
         if let Some(info) = card.filter(|info| info.kind != DeviceKind::Host) {
             self.what = format!("{} (gpu {} is {})", self.what, info.index.get(), card_name(info));
             self.details.card(info);
+            let more = match self.kind {
+                Kind::NoRoom => {
+                    let others = cards::others(&[info.uuid]).pop().flatten();
+                    others.map(|others| format!("on the card, {others}"))
+                }
+                Kind::Device => cards::trouble(info.uuid),
+                Kind::Integrity | Kind::Input | Kind::Interrupted => None,
+            };
+            if let Some(more) = more {
+                self.what = format!("{}; {more}", self.what);
+            }
             if self.kind == Kind::Device && self.hint.is_none() {
                 self.hint = Some(
                     "look for Xid messages of this card in `dmesg`, and load onto another with \

@@ -8,6 +8,7 @@
 extern crate vram_testkit;
 
 mod args;
+mod cards;
 mod commands;
 mod failure;
 mod interrupt;

@@ -14,6 +14,7 @@ use vram_events::{OnEviction, Sinks};
 use vram_files::KeySource;
 use vram_gpu::Device;
 use vram_id::{Clock, SystemClock};
+use vram_nvml::Monitor;
 use vram_seal::parallel::Threads;
 use vram_seal::{KeyRing, SealKey, SealParams, SegmentSize, Suite, TicketKey};
 use vram_space::{Compute, MemoryMode, WipePolicy};
@@ -76,6 +77,7 @@ pub struct VramManagerBuilder {
     pub(crate) on_eviction: OnEviction,
     pub(crate) eviction_unit: EvictionUnit,
     pub(crate) compute: Compute,
+    pub(crate) cards: Option<Monitor>,
 }
 
 #[derive(Debug)]
@@ -112,6 +114,7 @@ impl VramManagerBuilder {
             on_eviction: OnEviction::Never,
             eviction_unit: EvictionUnit::Model,
             compute: Compute::default(),
+            cards: None,
         }
     }
 
@@ -267,6 +270,13 @@ impl VramManagerBuilder {
     /// the choice of a program whose models are of use without some of their shards.
     pub fn eviction_unit(mut self, unit: EvictionUnit) -> Self {
         self.eviction_unit = unit;
+        self
+    }
+
+    /// Sets what asks NVIDIA's management library about the cards: see [`card`](crate::VramManager::card).
+    /// Default: nothing asks.
+    pub fn card_monitor(mut self, monitor: Monitor) -> Self {
+        self.cards = Some(monitor);
         self
     }
 

@@ -6,6 +6,7 @@
 extern crate vram_testkit;
 
 mod builder;
+mod cards;
 mod images;
 mod manager;
 #[cfg(feature = "models")]
@@ -116,6 +117,11 @@ pub use vram_ticket::{
 /// Model files: their headers, checked, and plans of them.
 #[cfg(feature = "models")]
 pub use vram_model as model;
+
+/// What NVIDIA's management library says of the cards, for
+/// [`card_monitor`](VramManagerBuilder::card_monitor) and [`card`](VramManager::card). It is loaded with
+/// the feature `cuda` alone.
+pub use vram_nvml as nvml;
 
 /// Devices, and the one that injects faults: for tests of orchestrators.
 pub use vram_gpu as device;

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 pub(crate) use vram_core::parts::Core;
 use vram_core::scrub::Scrubbing;
+use vram_nvml::Monitor;
 
 /// Keeps model shards resident in GPU memory, accounted for, and provably what was sealed.
 ///
@@ -32,6 +33,8 @@ use vram_core::scrub::Scrubbing;
 pub struct VramManager {
     pub(crate) core: Arc<Core>,
     pub(crate) scrubbing: Scrubbing,
+    /// Asks NVIDIA's management library, if the program wants that.
+    pub(crate) cards: Option<Monitor>,
 }
 
 impl Drop for VramManager {

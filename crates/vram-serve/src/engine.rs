@@ -3,17 +3,20 @@
 pub(crate) mod calls;
 pub(crate) mod leases;
 pub(crate) mod repair;
+pub(crate) mod reset;
 pub(crate) mod sharing;
 mod slot;
 pub(crate) mod view;
 
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use vram_residency::nvml::{Monitor, MonitorOptions, XidMeaning, meaning};
 use vram_residency::{
-    Device, Lru, MemoryMode, OnEviction, ParkedModel, Priority, ScrubOptions, ScrubRate, Scrubber,
-    SealKey, VramManager,
+    Device, DeviceKind, Lru, MemoryMode, OnEviction, ParkedModel, Priority, ScrubOptions,
+    ScrubRate, Scrubber, SealKey, VramError, VramManager,
 };
 
 use self::leases::Leases;
@@ -43,6 +46,8 @@ pub(crate) struct Engine {
 
 /// Calls that wait for a light one: each is short.
 const LIGHT_WAITING: usize = 256;
+/// How long an error waits for what the card's own library adds to it.
+const CARD_WAIT: Duration = Duration::from_secs(1);
 /// Light calls that run at the same time.
 const LIGHT: usize = 4;
 
@@ -55,7 +60,11 @@ impl Engine {
     ) -> Result<Self, ServeError> {
         let limits = &config.limits;
         let feed = Feed::new(limits.events_kept);
-        let mut builder = VramManager::builder().devices(devices).key(key).event_sink(feed.clone());
+        let mut builder = VramManager::builder()
+            .card_monitor(watch(&devices, &feed))
+            .devices(devices)
+            .key(key)
+            .event_sink(feed.clone());
         for (gpu, device) in (0..).zip(&config.devices) {
             if config.shares(gpu) {
                 builder = builder.memory(gpu, MemoryMode::SharedBlocks);
@@ -92,6 +101,15 @@ impl Engine {
         })
     }
 
+    /// An error of the manager, with what the card's own library adds to it.
+    fn told(&self, error: &VramError) -> Problem {
+        let mut problem = Problem::from(error);
+        if let Some(words) = self.manager.card_words(error, CARD_WAIT) {
+            problem.message = format!("{}; {words}", problem.message);
+        }
+        problem
+    }
+
     /// The slots. Held for moments only, never during a call of the manager.
     fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
@@ -107,7 +125,7 @@ impl Engine {
     }
 
     /// Takes no more control calls from now on. False if that was so before.
-    pub(crate) fn begin_draining(&self, deadline: core::time::Duration) -> bool {
+    pub(crate) fn begin_draining(&self, deadline: Duration) -> bool {
         let first = !self.draining.swap(true, Ordering::SeqCst);
         if first {
             let deadline_ms = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
@@ -177,6 +195,17 @@ impl Engine {
         configured.sort_by_key(|slot| slot.place);
         configured.into_iter().map(|slot| slot.config.clone()).collect()
     }
+}
+
+/// Asks NVIDIA's management library about the cards among these devices. Each XID is an event.
+fn watch(devices: &[Arc<dyn Device>], feed: &Feed) -> Monitor {
+    let cards = devices.iter().map(|device| device.info());
+    let cards = cards.filter(|info| info.kind == DeviceKind::Cuda).map(|info| info.uuid);
+    let feed = feed.clone();
+    Monitor::start(MonitorOptions::new(cards).on_xid(move |event| {
+        let XidMeaning { what, next, .. } = meaning(event.xid);
+        feed.tell(&Own::Xid { uuid: event.card.to_string(), xid: event.xid, what, next });
+    }))
 }
 
 fn rate(scrub: &ScrubConfig) -> ScrubRate {

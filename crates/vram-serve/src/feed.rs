@@ -45,6 +45,8 @@ pub(crate) enum Own<'a> {
     LeaseEnded { lease: u64, model: &'a str, holder: &'a str, how: &'a str },
     /// The server takes no more control calls.
     Draining { deadline_ms: u64 },
+    /// A card reported an XID: its number, what it means, and what helps.
+    Xid { uuid: String, xid: u64, what: &'a str, next: &'a str },
 }
 
 /// Where a reader stands.
@@ -219,6 +221,7 @@ const fn own_name(own: &Own<'_>) -> &'static str {
         Own::LeaseBegan { .. } => "lease_began",
         Own::LeaseEnded { .. } => "lease_ended",
         Own::Draining { .. } => "draining",
+        Own::Xid { .. } => "xid",
     }
 }
 

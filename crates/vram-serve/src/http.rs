@@ -2,6 +2,7 @@
 
 mod auth;
 mod events;
+mod gpus;
 mod leases;
 mod models;
 mod openmetrics;
@@ -100,6 +101,8 @@ pub(crate) fn router(state: Arc<State>) -> Router {
         .route(&of("pin"), post(models::pin))
         .route(&of("unpin"), post(models::unpin))
         .route(&of("free"), post(models::free))
+        .route("/v1/gpus", get(gpus::list))
+        .route("/v1/gpus/{gpu}/reset", post(gpus::reset))
         .route("/v1/leases", get(leases::list).post(leases::hold))
         .route("/v1/leases/shared", post(sharing::share))
         .route("/v1/leases/{lease}/end", post(sharing::end))

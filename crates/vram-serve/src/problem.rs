@@ -143,6 +143,7 @@ fn status_of(error: &VramError) -> StatusCode {
         VramError::InUse { .. }
         | VramError::TimedOut { .. }
         | VramError::GpuInUse { .. }
+        | VramError::NotLost { .. }
         | VramError::Quarantined { .. }
         | VramError::ShardAltered { .. }
         | VramError::ParkedAltered { .. }
@@ -189,8 +190,11 @@ fn next_of(error: &VramError) -> &'static str {
         }
         VramError::ParkedAltered { .. } => "free it, and load it anew: host memory was altered",
         VramError::DeviceLost { .. } => {
-            "look for errors of this card in `dmesg`; the others go on; start the server again to \
-             use it"
+            "POST /v1/gpus/N/reset takes it into use again, and loads what lay there; look for \
+             errors of this card in `dmesg`; the others go on"
+        }
+        VramError::NotLost { .. } => {
+            "it works, and needs no reset; with {\"force\":true} its models are loaded again"
         }
         VramError::UnknownGpu { .. } => "count from 0 in the order of [[device]]",
         VramError::Source(_) | VramError::SourceChanged { .. } | VramError::SourceLength { .. } => {

@@ -44,6 +44,7 @@ const ROOMS: &[Room] = &[
     // `deny(unsafe_code)`, lifted only for its CUDA module, the host device's mapping and one file of
     // vector instructions.
     Room { name: "vram-gpu", ours: &["vram-alloc", "cuda-shim"], may_be_unsafe: true },
+    Room { name: "vram-nvml", ours: &["vram-alloc"], may_be_unsafe: false },
     Room { name: "vram-model", ours: &["vram-alloc"], may_be_unsafe: false },
     Room { name: "vram-space", ours: &["vram-alloc", "vram-gpu"], may_be_unsafe: false },
     Room {
@@ -74,6 +75,7 @@ const ROOMS: &[Room] = &[
             "vram-core",
             "vram-audit",
             "vram-model",
+            "vram-nvml",
         ],
         may_be_unsafe: false,
     },
@@ -99,6 +101,7 @@ const ROOMS: &[Room] = &[
     Room { name: "cuda-sim", ours: &["cuda-shim", "cuda-sim-engine"], may_be_unsafe: true },
     // Not cuda-shim: its trampolines have the names that the shared object exports.
     Room { name: "cuda-sim-so", ours: &["cuda-sim-engine"], may_be_unsafe: true },
+    Room { name: "nvml-sim-so", ours: &[], may_be_unsafe: true },
     Room { name: "vram-test-limit", ours: &[], may_be_unsafe: false },
     Room { name: "vram-testkit", ours: &["vram-test-limit"], may_be_unsafe: false },
     Room {
@@ -190,6 +193,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("indicatif", &["vram-cli"]),
     ("terminal_size", &["vram-cli"]),
     ("libloading", &["cuda-shim"]),
+    ("nvml-wrapper", &["vram-nvml"]),
+    // The types of the real library, for the simulated one.
+    ("nvml-wrapper-sys", &["nvml-sim-so"]),
 ];
 
 /// Suites that are libraries or programs: as tests, they may use any foreign crate.
@@ -210,6 +216,8 @@ const STRANGERS: &[(&str, &str)] = &[
 const DEV_EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("vram-core", "vram-residency", "examples in its documentation go through the facade"),
     ("vram-cli", "cuda-sim-so", "its shared object stands in for the driver; never linked"),
+    ("vram-cli", "nvml-sim-so", "its shared object stands in for the library; never linked"),
+    ("vram-nvml", "nvml-sim-so", "its shared object stands in for the library; never linked"),
     ("cuda-sim-so", "cuda-shim", "its tests load it through the shim, as a program does"),
     ("cuda-sim-so", "vram-gpu", "its tests run the CUDA device on it"),
     ("cuda-sim-so", "vram-alloc", "the amounts in those tests"),

@@ -10,7 +10,8 @@ const FILES_MAX: usize = 12;
 const LINES_MAX: usize = 400;
 
 /// Crates whose sources are not measured: other limits apply to tests.
-const NOT_MEASURED: &[&str] = &["vram-tests", "cuda-sim", "cuda-sim-engine", "cuda-sim-so"];
+const NOT_MEASURED: &[&str] =
+    &["vram-tests", "cuda-sim", "cuda-sim-engine", "cuda-sim-so", "nvml-sim-so"];
 
 /// Files and folders (`crate path`) that may be larger, with the reason.
 const EXCEPTIONS: &[(&str, &str)] =

@@ -100,6 +100,8 @@ pub(crate) enum CtlCommand {
     Pin(CtlModel),
     /// Let evictions take it again.
     Unpin(CtlModel),
+    /// Reset a device that is lost, and load again what lay there.
+    Reset(CtlReset),
     /// Hold a model until this process ends, however it ends.
     Lease(CtlLease),
     /// Stop the server: wait for its leases, wipe, give back, report.
@@ -176,6 +178,18 @@ pub(crate) struct CtlMove {
     pub(crate) to: ToServer,
 }
 
+/// `vram ctl reset`.
+#[derive(Args, Debug)]
+pub(crate) struct CtlReset {
+    /// The device, from 0 in the order of the server's configuration.
+    pub(crate) gpu: u32,
+    /// Reset a device that works, too: its models are wiped there, and loaded again.
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) to: ToServer,
+}
+
 /// `vram ctl lease`.
 #[derive(Args, Debug)]
 pub(crate) struct CtlLease {
@@ -209,6 +223,7 @@ impl CtlCommand {
             Self::Verify(args) => &args.to,
             Self::Repair(args) | Self::Pin(args) | Self::Unpin(args) => &args.to,
             Self::Park(args) | Self::Wake(args) | Self::Migrate(args) => &args.to,
+            Self::Reset(args) => &args.to,
             Self::Lease(args) => &args.to,
             Self::Drain(args) => &args.to,
         }
@@ -219,6 +234,7 @@ impl CtlCommand {
         match self {
             Self::Verify(_) => "ctl-verify",
             Self::Repair(_) => "ctl-repair",
+            Self::Reset(_) => "ctl-reset",
             Self::Lease(_) => "ctl-lease",
             Self::Drain(_) => "ctl-drain",
             _ => "ctl-model",

@@ -5,10 +5,12 @@ mod cuda;
 
 use serde::Serialize;
 use vram_residency::device::DeviceSpec;
+use vram_residency::nvml::Answer;
 use vram_residency::{ByteLen, Device};
 
 pub(crate) use self::chosen::{CardFigures, Devices};
 use crate::args::DevicesArgs;
+use crate::cards;
 use crate::failure::{Failure, Kind};
 use crate::output::Output;
 use crate::table::{self, Table};
@@ -41,6 +43,8 @@ struct Listed {
     driver: Option<String>,
     ecc: Option<bool>,
     mig: Option<bool>,
+    /// What NVIDIA's management library says of it, or why it says nothing.
+    card: Answer,
 }
 
 /// `vram devices`: lists the devices. A list without any device is an answer as well, unless the
@@ -54,11 +58,18 @@ pub(crate) fn list(args: &DevicesArgs, output: &mut Output) -> Result<(), Failur
     };
     match cuda::survey() {
         Ok(found) => {
+            let mut uuids = Vec::new();
             for one in found {
                 match one {
-                    Ok(device) => listing.devices.push(Listed::of(&*device)),
+                    Ok(device) => {
+                        uuids.push(device.info().uuid);
+                        listing.devices.push(Listed::of(&*device));
+                    }
                     Err(reason) => listing.unusable.push(reason),
                 }
+            }
+            for (device, answer) in listing.devices.iter_mut().zip(cards::answers(&uuids)) {
+                device.card = answer;
             }
         }
         Err(reason) => listing.no_cuda = Some(reason),
@@ -91,6 +102,7 @@ impl Listed {
                 .map(|version| format!("{}.{}", version / 1000, (version % 1000) / 10)),
             ecc: info.ecc,
             mig: info.mig,
+            card: Answer::NotWatched,
         }
     }
 }
@@ -113,6 +125,24 @@ impl Listing {
                 .code("too-few-devices")
                 .hint("compare with `nvidia-smi -L`, and check CUDA_VISIBLE_DEVICES"),
         )
+    }
+
+    /// What NVIDIA's management library says of each card; where it is not there, once.
+    fn print_cards(&self, output: &mut Output) -> Result<(), Failure> {
+        let mut absent = None;
+        for device in &self.devices {
+            if let Answer::NoLibrary { why } = &device.card {
+                absent = Some(why);
+                continue;
+            }
+            for line in device.card.lines() {
+                output.line(format!("{}  {line}", device.device))?;
+            }
+        }
+        match absent {
+            Some(why) => output.line(format!("no ECC errors, rows or holders are known: {why}")),
+            None => Ok(()),
+        }
     }
 
     fn print(&self, output: &mut Output) -> Result<(), Failure> {
@@ -146,6 +176,7 @@ impl Listing {
                 ]);
             }
             output.write(&devices.render())?;
+            self.print_cards(output)?;
         }
         for reason in &self.unusable {
             output.line(format!("not usable: {reason}"))?;

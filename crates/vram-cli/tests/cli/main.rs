@@ -13,6 +13,8 @@
 extern crate vram_testkit;
 
 #[cfg(feature = "cuda")]
+mod cards;
+#[cfg(feature = "cuda")]
 mod cuda;
 mod demo;
 mod expected;

@@ -70,6 +70,7 @@ impl Bench {
             .env_remove("RUST_LOG")
             // Hides the GPUs of this machine: a test that needs one sets the driver itself.
             .env("VRAM_CUDA_DRIVER", "/nowhere/libcuda.so.1")
+            .env("VRAM_NVML_LIBRARY", "/nowhere/libnvidia-ml.so.1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -68,7 +68,8 @@ impl VramManagerBuilder {
         };
         let staging = StagingBound::new(self.limits.staging_total, self.limits.staging_wait);
         let core = Core::new(settings, |tenants| self.gpus(tenants, &staging))?;
-        Ok(VramManager { core: Arc::new(core), scrubbing: Scrubbing::default() })
+        let cards = self.cards.take();
+        Ok(VramManager { core: Arc::new(core), scrubbing: Scrubbing::default(), cards })
     }
 
     fn gpus(

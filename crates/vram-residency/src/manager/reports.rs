@@ -12,8 +12,10 @@ use vram_core::reports::{
 use vram_core::shard::SealedShard;
 use vram_events::SinkCounts;
 use vram_gpu::DeviceInfo;
+use vram_nvml::Answer;
 use vram_ticket::{ModelTicket, ShardTicket, TicketOptions};
 
+use crate::cards;
 use crate::manager::VramManager;
 
 impl VramManager {
@@ -252,6 +254,45 @@ impl VramManager {
     #[must_use]
     pub fn gpu_count(&self) -> u32 {
         self.core.gpu_count()
+    }
+
+    /// What NVIDIA's management library said of a GPU last: ECC errors, rows to remap, who holds its
+    /// memory. Makes no call of the library and waits for nothing. [`Answer::NotWatched`] for a device
+    /// that is no card, and for a manager without a
+    /// [`card_monitor`](crate::VramManagerBuilder::card_monitor).
+    ///
+    /// # Errors
+    ///
+    /// [`VramError::UnknownGpu`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use vram_residency::VramManager;
+    /// use vram_residency::nvml::Answer;
+    ///
+    /// let manager = VramManager::new_mock(1 << 20)?; // host memory
+    /// assert_eq!(manager.card(0)?, Answer::NotWatched);
+    /// # Ok::<(), vram_residency::VramError>(())
+    /// ```
+    pub fn card(&self, gpu: u32) -> Result<Answer, VramError> {
+        cards::answer(self, gpu)
+    }
+
+    /// What NVIDIA's management library adds to an error: who holds the card that has no room, which
+    /// XID a lost card reported and what helps. Asks the library anew, and waits for at most `most`.
+    /// `None` where it adds nothing.
+    #[must_use]
+    pub fn card_words(&self, error: &VramError, most: Duration) -> Option<String> {
+        cards::words(self, error, most)
+    }
+
+    /// What NVIDIA's management library said of all GPUs last, in Prometheus's text format, to follow
+    /// that of [`metrics`](Self::metrics). Empty without a
+    /// [`card_monitor`](crate::VramManagerBuilder::card_monitor).
+    #[must_use]
+    pub fn card_metrics(&self) -> String {
+        cards::metrics(self)
     }
 
     /// Identity and attributes of all GPUs, in order of their index in this manager.

@@ -268,6 +268,7 @@ fn every_public_name_is_there() {
     assert_ne!(model_root([].into_iter()), [0; 32]);
     assert_eq!(CONTEXT_LEN_MAX, 65_536);
     assert!(type_name::<device::fault::Op>().ends_with("Op"));
+    assert!(type_name::<nvml::Monitor>().ends_with("Monitor"));
 }
 
 /// The list above is complete: it mentions every public name of `lib.rs`.

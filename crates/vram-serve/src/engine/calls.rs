@@ -103,7 +103,7 @@ impl Engine {
                 .priority(config.priority)
                 .pinned(config.pin)
                 .cancel(turn.cancel.clone());
-            Ok(self.manager.admit(admit, files.plan(), &files)?)
+            self.manager.admit(admit, files.plan(), &files).map_err(|error| self.told(&error))
         });
         match loaded {
             Ok(model) => {
@@ -175,7 +175,8 @@ impl Engine {
             Level::Segments => Verify::Segments,
             Level::Full => Verify::Full,
         };
-        let verdict = self.manager.verify_model(&model, level)?;
+        let verdict = self.manager.verify_model(&model, level);
+        let verdict = verdict.map_err(|error| self.told(&error))?;
         let pieces = model.pieces.iter().zip(&verdict.shards);
         let altered = pieces.filter(|(_, one)| !one.sound).map(|(piece, one)| AlteredShard {
             tensor: piece.piece.name.clone(),
@@ -199,9 +200,10 @@ impl Engine {
         let turn = self.turn(name, "parking")?;
         let model = turn.resident()?;
         let parked = match request.wait_ms.map(Duration::from_millis) {
-            Some(wait) => self.manager.park_model_within(model, wait)?,
-            None => self.manager.park_model(model)?,
+            Some(wait) => self.manager.park_model_within(model, wait),
+            None => self.manager.park_model(model),
         };
+        let parked = parked.map_err(|error| self.told(&error))?;
         turn.end(State::Parked(parked));
         Ok(())
     }
@@ -219,7 +221,7 @@ impl Engine {
             Err(failed) => {
                 let (parked, error) = failed.into_parts();
                 turn.end(State::Parked(parked));
-                Err(error.into())
+                Err(self.told(&error))
             }
         }
     }
@@ -230,9 +232,10 @@ impl Engine {
         let turn = self.turn(name, "migrating")?;
         let model = turn.resident()?;
         let moved = match request.wait_ms.map(Duration::from_millis) {
-            Some(wait) => self.manager.migrate_model_within(model, gpu, wait)?,
-            None => self.manager.migrate_model(model, gpu)?,
+            Some(wait) => self.manager.migrate_model_within(model, gpu, wait),
+            None => self.manager.migrate_model(model, gpu),
         };
+        let moved = moved.map_err(|error| self.told(&error))?;
         turn.end(State::Resident(moved));
         Ok(())
     }

@@ -39,7 +39,8 @@ impl Engine {
                 none => none.insert(files_of(&config)?),
             };
             let source = PieceOf { files, piece: &piece.piece };
-            let report = self.manager.repair_from(&piece.shard, source, RepairOptions::new())?;
+            let report = self.manager.repair_from(&piece.shard, source, RepairOptions::new());
+            let report = report.map_err(|error| self.told(&error))?;
             if report.was_altered {
                 repaired.shards = repaired.shards.saturating_add(1);
                 repaired.segments = repaired.segments.saturating_add(report.segments.count());

@@ -166,7 +166,7 @@ async fn set_pinned(
     Ok(answer(&set.await?))
 }
 
-const fn heavy(engine: &Engine) -> &Lane {
+pub(super) const fn heavy(engine: &Engine) -> &Lane {
     &engine.heavy
 }
 

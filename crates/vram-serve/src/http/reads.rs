@@ -66,6 +66,7 @@ pub(super) async fn metrics(
 /// The figures of the manager, and those of the server.
 fn render(state: &State) -> String {
     let mut text = state.engine.manager.metrics().to_prometheus();
+    text.push_str(&state.engine.manager.card_metrics());
     let counts = &state.counts;
     let number = |value: usize| u64::try_from(value).unwrap_or(u64::MAX);
     let gauges = [("vram_serve_open_connections", "Connections that are open.", &counts.open)];

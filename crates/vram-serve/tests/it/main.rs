@@ -20,5 +20,6 @@ mod events;
 mod figures;
 mod leases;
 mod openapi;
+mod resets;
 mod stop;
 mod support;

@@ -13,6 +13,7 @@ use vram_residency::{
 };
 
 use super::cuda;
+use crate::cards;
 use crate::failure::{Failure, Kind, card_name};
 use crate::output::note;
 use crate::table;
@@ -130,9 +131,10 @@ impl Devices {
         self.open.iter_mut().map(wrap).collect()
     }
 
-    /// The devices themselves, for a server, which sets their budgets by its configuration.
+    /// The devices themselves, for a server, which sets their budgets by its configuration. Nothing
+    /// else in its process uses them, so it may reset them.
     pub(crate) fn into_open(self) -> Vec<Arc<dyn Device>> {
-        self.open
+        self.open.into_iter().map(cuda::alone).collect()
     }
 
     /// A manager's builder over these devices. Other programs may use a card too, so the budget of
@@ -183,18 +185,20 @@ impl Devices {
     /// The figures of each card, for an error of no room: `; gpu 0 (…) has …`. Empty for host
     /// memory, which nobody else holds.
     pub(crate) fn figures(&self) -> String {
-        let card = |card: &Card| {
+        let uuids: Vec<_> = self.cards.iter().map(|card| card.info.uuid).collect();
+        let card = |(card, others): (&Card, Option<String>)| {
             format!(
-                "; gpu {} ({}) has {}, of which others hold {}, and nine tenths of the rest may be \
+                "; gpu {} ({}) has {}, of which others hold {}{}, and nine tenths of the rest may be \
                  used: {}",
                 card.gpu,
                 card_name(&card.info),
                 table::size(card.memory.total),
                 table::size(card.memory.used()),
+                others.map_or_else(String::new, |others| format!(" ({others})")),
                 table::size(card.budget),
             )
         };
-        self.cards.iter().map(card).collect()
+        self.cards.iter().zip(cards::others(&uuids)).map(card).collect()
     }
 
     /// The figures of a card of which a model takes `taken`; `None` for host memory.

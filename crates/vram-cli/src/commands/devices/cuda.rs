@@ -5,9 +5,9 @@ use std::sync::Arc;
 use vram_residency::Device;
 
 #[cfg(feature = "cuda")]
-pub(super) use self::driver::{detect, open, survey};
+pub(super) use self::driver::{alone, detect, open, survey};
 #[cfg(not(feature = "cuda"))]
-pub(super) use self::none::{detect, open, survey};
+pub(super) use self::none::{alone, detect, open, survey};
 
 /// A device, or the reason in words why it cannot be used.
 type Outcome = Result<Arc<dyn Device>, String>;
@@ -26,8 +26,8 @@ pub(super) const BUILT: bool = cfg!(feature = "cuda");
 mod driver {
     use std::sync::Arc;
 
-    use vram_residency::device::{CudaDevice, CudaUnavailable, DeviceSpec};
-    use vram_residency::{DeviceInfo, GpuIndex};
+    use vram_residency::device::{CudaDevice, CudaUnavailable, DeviceSpec, Sharing};
+    use vram_residency::{Device, DeviceInfo, GpuIndex};
 
     use super::{Detected, Outcome};
     use crate::failure::card_name;
@@ -36,6 +36,14 @@ mod driver {
     pub(in super::super) fn open(wanted: DeviceSpec, index: u32) -> Outcome {
         let ordinal = CudaDevice::ordinal_of(wanted).map_err(|reason| reason.to_string())?;
         in_words(ordinal, CudaDevice::open(ordinal, GpuIndex::new(index)))
+    }
+
+    /// The same device, which nothing else in this process uses.
+    pub(in super::super) fn alone(device: Arc<dyn Device>) -> Arc<dyn Device> {
+        match device.as_any().downcast_ref::<CudaDevice>() {
+            Some(card) => card.shared(Sharing::Alone),
+            None => device,
+        }
     }
 
     /// Opens every device that can be used.
@@ -79,6 +87,9 @@ mod driver {
 /// A build without CUDA: never a device, with this build as the reason.
 #[cfg(not(feature = "cuda"))]
 mod none {
+    use std::sync::Arc;
+
+    use vram_residency::Device;
     use vram_residency::device::DeviceSpec;
 
     use super::{Detected, Outcome};
@@ -88,6 +99,10 @@ mod none {
 
     pub(in super::super) fn open(_wanted: DeviceSpec, _index: u32) -> Outcome {
         Err(REASON.to_owned())
+    }
+
+    pub(in super::super) const fn alone(device: Arc<dyn Device>) -> Arc<dyn Device> {
+        device
     }
 
     pub(in super::super) fn detect() -> Result<Detected, String> {

@@ -79,6 +79,7 @@ pub(crate) fn run(args: &CtlArgs, output: &mut Output) -> Result<(), Failure> {
             return show_verified(&verify.to, &verify.model, level, output);
         }
         CtlCommand::Repair(repair) => return show_repaired(&repair.to, &repair.model, output),
+        CtlCommand::Reset(reset) => return super::reset::run(reset, output),
         CtlCommand::Lease(lease) => return hold(lease, output),
         CtlCommand::Drain(drain) => {
             let mut body = match drain.deadline {

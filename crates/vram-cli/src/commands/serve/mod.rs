@@ -2,6 +2,7 @@
 
 pub(crate) mod ctl;
 pub(crate) mod ps;
+mod reset;
 
 use std::process;
 

@@ -13,11 +13,12 @@ use super::schema::check;
 use crate::support::{Bench, Ran};
 
 /// The schemas of the commands here.
-pub(crate) const SCHEMAS: [&str; 9] = [
+pub(crate) const SCHEMAS: [&str; 10] = [
     "ctl-drain",
     "ctl-lease",
     "ctl-model",
     "ctl-repair",
+    "ctl-reset",
     "ctl-verify",
     "ps",
     "serve",
@@ -130,7 +131,8 @@ impl Drop for Served<'_> {
 fn a_server_is_listed_changed_and_drained_by_commands_and_each_answers_by_its_schema() {
     let bench = Bench::new();
     let mut seen = BTreeSet::new();
-    let served = Served::start(&bench, &["--json"]);
+    // Quiet: nobody reads what it tells, and a reset tells of each shard.
+    let served = Served::start(&bench, &["--json", "-q"]);
     let (name, document) = served.json("ps");
     assert_eq!(document["models"].as_array().unwrap().len(), 3);
     seen.insert(name);
@@ -142,6 +144,7 @@ fn a_server_is_listed_changed_and_drained_by_commands_and_each_answers_by_its_sc
         ("ctl migrate a --gpu 0", "state", "resident".into()),
         ("ctl pin a", "pinned", true.into()),
         ("ctl unpin a", "pinned", false.into()),
+        ("ctl reset 0 --force", "failed", Value::Array(Vec::new())),
         ("stop a", "wiped", true.into()),
         ("ctl load a --priority 3", "priority", 3.into()),
         ("ctl load d b.safetensors --protection authenticated", "configured", false.into()),
@@ -159,6 +162,8 @@ fn a_server_is_listed_changed_and_drained_by_commands_and_each_answers_by_its_sc
     let shown = served.run("ps").expect_code(0).stdout;
     assert!(shown.starts_with("ready\n") && shown.contains("resident"), "{shown}");
     assert!(served.run("ctl verify b").expect_code(0).stdout.starts_with("b: sound"));
+
+    served.run("ctl reset 1").expect_error(2, &["is not lost", "force"]);
 
     // A worker that lets go when it is told.
     let worker = served.command("ctl lease b --holder w --json").spawn().unwrap();

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use vram_residency::nvml::{Monitor, MonitorOptions};
 use vram_residency::{ByteLen, Event, ScrubOptions, ScrubRate, VramManager};
 
 fn root() -> PathBuf {
@@ -48,11 +49,12 @@ fn scrape() -> String {
     let manager = VramManager::builder()
         .host_device(ByteLen::MIB)
         .event_sink(|_event: &Event| {})
+        .card_monitor(Monitor::start(MonitorOptions::new([])))
         .build()
         .unwrap();
     let hour = ScrubRate::Within(Duration::from_hours(1));
     let _scrubber = manager.start_scrubber(ScrubOptions::new(hour)).unwrap();
-    manager.metrics().to_prometheus()
+    manager.metrics().to_prometheus() + &manager.card_metrics()
 }
 
 /// The metrics that a text names.

@@ -1,0 +1,117 @@
+//! Resets a device, and loads again what lay there: the files are at hand.
+
+use serde::{Deserialize, Serialize};
+use vram_residency::nvml::Answer;
+use vram_residency::{ModelHandle, ResetOptions, VramError};
+
+use super::Engine;
+use super::calls::LoadRequest;
+use super::slot::{State, Turn};
+use crate::problem::Problem;
+
+/// What a reset may do.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ResetRequest {
+    /// Reset a device that works, too. What lies there is wiped, and loaded again.
+    pub(crate) force: bool,
+}
+
+/// What a reset did.
+#[derive(Debug, Serialize)]
+pub(crate) struct ResetDone {
+    pub(crate) gpu: u32,
+    /// Shards that lay there and are gone.
+    pub(crate) lost: usize,
+    /// Models that were loaded again.
+    pub(crate) loaded: Vec<String>,
+    /// Models that are not whole any more, and why.
+    pub(crate) failed: Vec<NotLoaded>,
+}
+
+/// A model that a reset could not bring back.
+#[derive(Debug, Serialize)]
+pub(crate) struct NotLoaded {
+    pub(crate) model: String,
+    pub(crate) why: Problem,
+}
+
+/// One device, as listings show it.
+#[derive(Debug, Serialize)]
+pub(crate) struct GpuView {
+    pub(crate) gpu: u32,
+    pub(crate) name: String,
+    pub(crate) uuid: String,
+    /// `serving`, `lost`, or what a reset does to it now.
+    pub(crate) state: String,
+    /// What NVIDIA's management library says of it, or why it says nothing.
+    pub(crate) card: Answer,
+}
+
+impl Engine {
+    /// All devices, in order.
+    pub(crate) fn gpus(&self) -> Vec<GpuView> {
+        let metrics = self.manager.metrics();
+        let shown = metrics.gpus.into_iter().map(|gpu| GpuView {
+            gpu: gpu.capacity.gpu,
+            name: gpu.name,
+            uuid: gpu.uuid.to_string(),
+            state: gpu.state.to_string(),
+            card: self.manager.card(gpu.capacity.gpu).unwrap_or(Answer::NotWatched),
+        });
+        shown.collect()
+    }
+
+    /// Empties a device and takes it into use again. Models that lay there are loaded again from
+    /// their files, in the order of their names. Where the reset is refused, nothing has changed.
+    pub(crate) fn reset(&self, gpu: u32, request: ResetRequest) -> Result<ResetDone, Problem> {
+        self.check_open()?;
+        let mut turns = Vec::new();
+        for (name, model) in self.models_on(gpu) {
+            turns.push((self.turn(&name, "resetting")?, name, model));
+        }
+        let options = ResetOptions::new();
+        let options = if request.force { options.force() } else { options };
+        let report = self.manager.reset_gpu(gpu, options).map_err(|error| self.told(&error))?;
+        let mut done =
+            ResetDone { gpu, lost: report.lost.len(), loaded: Vec::new(), failed: Vec::new() };
+        // Nothing is parked by it: a server makes no copies of what is resident.
+        drop(report);
+        for (turn, name, model) in turns {
+            match self.settle(turn, &name, &model) {
+                Ok(true) => done.loaded.push(name),
+                Ok(false) => {}
+                Err(why) => done.failed.push(NotLoaded { model: name, why }),
+            }
+        }
+        Ok(done)
+    }
+
+    /// The resident models of which a part lies on this device.
+    fn models_on(&self, gpu: u32) -> Vec<(String, ModelHandle)> {
+        self.collect_evicted();
+        let slots = self.slots();
+        let resident = slots.iter().filter_map(|(name, slot)| match &slot.state {
+            State::Resident(model) => Some((name.clone(), model.clone())),
+            State::Absent | State::Parked(_) | State::Busy { .. } => None,
+        });
+        resident.filter(|(_, model)| model.shards().any(|one| one.gpu_index == gpu)).collect()
+    }
+
+    /// Brings one model back after a reset. True if it was loaded again, false if it is whole.
+    fn settle(&self, turn: Turn<'_>, name: &str, model: &ModelHandle) -> Result<bool, Problem> {
+        match self.manager.refresh_model(model) {
+            Ok(fresh) => {
+                turn.end(State::Resident(fresh));
+                return Ok(false);
+            }
+            Err(VramError::ShardFreed { .. }) => {}
+            Err(error) => return Err(self.told(&error)),
+        }
+        // What lies on other devices goes too: half a model is of no use.
+        self.manager.free_model(model).map_err(|error| self.told(&error))?;
+        turn.end(State::Absent);
+        self.load(name, &LoadRequest::default())?;
+        Ok(true)
+    }
+}

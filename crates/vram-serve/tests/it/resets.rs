@@ -1,0 +1,76 @@
+//! A device is reset by a call, and the models that lay there are loaded again from their files.
+
+use serde_json::json;
+use vram_residency::device::fault::{Action, Op};
+
+use crate::support::{Rig, wait};
+
+#[test]
+fn a_lost_device_is_reset_by_a_call_and_its_models_are_loaded_again() {
+    let rig = Rig::three();
+    let gpus = || rig.get_json("/v1/gpus")["gpus"].clone();
+    assert_eq!((&gpus()[0]["state"], &gpus()[1]["state"]), (&"serving".into(), &"serving".into()));
+    assert_eq!(gpus()[0]["card"], json!({"state": "not_watched"}));
+    let before = rig.model("b");
+    // An uncorrectable memory error: sticky.
+    rig.devices[0].next(Op::Read, Action::Driver(214)).unwrap();
+    let lost = rig.post("/v1/models/a/verify", "").expect_problem(503, "device-lost");
+    assert!(lost["next"].as_str().unwrap().contains("/v1/gpus/N/reset"), "{lost}");
+    assert_eq!(gpus()[0]["state"], "lost");
+    rig.get("/readyz?model=a").expect(503);
+
+    let done = rig.post("/v1/gpus/0/reset", "").expect(200).json();
+    assert_eq!((&done["gpu"], &done["failed"]), (&0.into(), &json!([])), "{done}");
+    assert!(done["lost"].as_u64() > Some(0), "{done}");
+    assert_eq!(done["loaded"][0], "a", "{done}");
+    assert_eq!(gpus()[0]["state"], "serving");
+    assert_eq!(rig.model("a")["gpus"], json!([0]));
+    let after = rig.model("b");
+    for member in ["state", "gpus", "shards", "failure"] {
+        assert_eq!(after[member], before[member], "what lay elsewhere stays as it was");
+    }
+    wait(|| rig.get("/readyz").status == 200);
+    for name in ["a", "b", "c"] {
+        let path = format!("/v1/models/{name}/verify");
+        assert_eq!(rig.post(&path, "").expect(200).json()["sound"], true, "{name}");
+    }
+}
+
+#[test]
+fn a_device_that_works_is_reset_only_by_force_and_never_under_a_lease() {
+    let rig = Rig::three();
+    let reset = |gpu: &str, body: &str| rig.post(&format!("/v1/gpus/{gpu}/reset"), body);
+    reset("7", "").expect_problem(422, "unknown-gpu");
+    reset("x", "").expect_problem(400, "bad-request");
+    reset("0", "{\"much\":1}").expect_problem(400, "bad-request");
+    let refused = reset("0", "").expect_problem(409, "not-lost");
+    assert!(refused["next"].as_str().unwrap().contains("force"), "{refused}");
+    let worker = rig.lease("a", "worker");
+    reset("0", "{\"force\":true}").expect_problem(409, "in-use");
+    // Refused: everything is as it was.
+    assert_eq!(
+        (&rig.model("a")["state"], &rig.model("a")["leases"].as_u64().map(|n| n > 0)),
+        (&"resident".into(), &Some(true))
+    );
+    rig.get("/readyz").expect(200);
+    drop(worker);
+    wait(|| rig.leases() == 0);
+    let done = reset("0", "{\"force\":true}").expect(200).json();
+    assert!(done["loaded"].as_array().unwrap().contains(&"a".into()), "{done}");
+    assert_eq!(rig.post("/v1/models/a/verify", "").expect(200).json()["sound"], true);
+}
+
+#[test]
+fn a_model_whose_files_are_gone_is_named_and_the_others_come_back() {
+    let rig = Rig::three();
+    rig.post("/v1/models/b/migrate", "{\"gpu\":0}").expect(200);
+    std::fs::remove_file(rig.path("a.safetensors")).unwrap();
+    let done = rig.post("/v1/gpus/0/reset", "{\"force\":true}").expect(200).json();
+    assert_eq!(done["failed"][0]["model"], "a", "{done}");
+    assert_eq!(done["failed"][0]["why"]["code"], "model-file", "{done}");
+    assert!(done["loaded"].as_array().unwrap().contains(&"b".into()), "{done}");
+    assert_eq!(
+        (&rig.model("a")["state"], &rig.model("b")["state"]),
+        (&"absent".into(), &"resident".into())
+    );
+}
