@@ -39,7 +39,7 @@ use core::ptr::NonNull;
 use std::alloc::{alloc_zeroed, dealloc};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use vram_alloc::ByteLen;
+use vram_alloc::{ByteLen, host};
 
 use crate::GpuError;
 
@@ -159,7 +159,7 @@ impl ReadChunk<'_> {
         // SAFETY: `from` points to `target.len()` bytes of the mapping, which are initialised: a
         // mapping starts as zeros. This value holds their lock for reading, and a call's buffer does not
         // overlap its device range. Bytes need no alignment.
-        unsafe { from.copy_to_nonoverlapping(NonNull::from_mut(target).cast(), target.len()) }
+        unsafe { copy(from, NonNull::from_mut(target).cast(), target.len()) }
     }
 }
 
@@ -181,7 +181,7 @@ impl WriteChunk<'_> {
         let to = self.bytes.at(start, source.len());
         // SAFETY: `to` points to `source.len()` bytes of the mapping. This value holds their lock
         // for writing, and a call's buffer does not overlap its device range.
-        unsafe { to.copy_from_nonoverlapping(NonNull::from_ref(source).cast(), source.len()) }
+        unsafe { copy(NonNull::from_ref(source).cast(), to, source.len()) }
     }
 
     /// Sets `len` bytes at `start`.
@@ -206,6 +206,22 @@ impl WriteChunk<'_> {
         // SAFETY: both point to `len` bytes of the mapping, and this value holds their lock for
         // writing.
         unsafe { to.copy_from(from, len) }
+    }
+}
+
+/// Copies `len` bytes, in pieces where the processor is quicker so.
+///
+/// # Safety
+///
+/// `from` may be read and `to` written for `len` bytes, which do not overlap.
+unsafe fn copy(from: NonNull<u8>, to: NonNull<u8>, len: usize) {
+    let step = host::longest_piece(from.addr().get(), to.addr().get(), len);
+    let mut at = 0;
+    while at < len {
+        let piece = step.min(len - at);
+        // SAFETY: `at + piece` is at most `len`, and the caller promises that many bytes of each.
+        unsafe { from.add(at).copy_to_nonoverlapping(to.add(at), piece) }
+        at += piece;
     }
 }
 
