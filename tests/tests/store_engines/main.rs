@@ -1,4 +1,4 @@
-//! Stores behind a network: a lying HTTP server of our own, a real S3 server where one runs
+//! Stores behind a network: a lying HTTP server of our own, S3 in this process, a real S3 server where one runs
 //! (`VRAM_STORE_S3`), and how fast both are. `cargo xtask store` starts them.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is the failure of the test")]
@@ -11,7 +11,9 @@
 extern crate vram_testkit;
 
 mod http;
+mod in_process;
 mod lies;
+mod link;
 mod model;
 mod s3;
 mod speed;
