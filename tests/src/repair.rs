@@ -5,7 +5,7 @@ use vram_residency::{
     ByteLen, ImportRequest, KeyRing, Protection, RepairOptions, ScrubCursor, SealError, SealKey,
     SealParams, SegmentSize, Verify, VramError,
 };
-use vram_store::{LoadError, Part, Pull, Push, Store, StoreOptions, Wanted};
+use vram_store::{Part, Pull, Push, Store, StoreOptions, Wanted};
 use vram_test_rigs::{Rig, SEGMENT, content};
 
 const MODEL: &str = "m";
@@ -45,12 +45,7 @@ pub fn an_alteration_is_found_and_repaired_from(store: &Store) {
         let rig = Rig::new(&[1 << 16]);
         let request = || ImportRequest::new(MODEL, 0).protection(protection);
         let admitted = pull.load(0, altered, |reader| rig.manager.import(request(), reader));
-        let shard = match admitted {
-            Ok(shard) => shard,
-            Err(LoadError::Store(error)) => panic!("{error}"),
-            Err(LoadError::Admit(error)) => panic!("{error}"),
-            Err(other) => panic!("{other}"),
-        };
+        let shard = admitted.expect("loaded");
         let start = rig.written_at(0);
         let alter = || {
             for segment in ALTERED {
@@ -109,6 +104,7 @@ pub fn an_alteration_is_found_and_repaired_from(store: &Store) {
 }
 
 /// The part of an image that an importer's error is about.
+#[must_use]
 pub fn altered(error: &VramError) -> Option<Part> {
     let seal: &SealError = match error {
         VramError::Seal(seal) => seal,

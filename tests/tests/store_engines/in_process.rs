@@ -188,7 +188,7 @@ fn a_model_goes_through_a_bucket_and_the_bucket_is_not_believed() {
     let other = World::new(100_000);
     let kept = other.push_revision(store, 2);
     std::fs::remove_file(server.path(&manifest_key(MODEL, 1, &pushed.id))).unwrap();
-    let young = store.collect(Duration::from_secs(3600), true, &StoreOptions::new()).unwrap();
+    let young = store.collect(Duration::from_hours(1), true, &StoreOptions::new()).unwrap();
     assert!(young.unnamed.is_empty() && young.too_young > 0, "{young:?}");
     let found = store.collect(Duration::ZERO, true, &StoreOptions::new()).unwrap();
     assert!(found.deleted && found.unnamed.len() == 2, "{found:?}");

@@ -50,7 +50,7 @@ impl ObjectStore for Link {
         if let GetResultPayload::Stream(stream) = answer.payload {
             let (free_at, rate) = (Arc::clone(&self.free_at), self.bytes_per_second);
             let slow = stream.then(move |piece| {
-                let len = piece.as_ref().map_or(0, |piece| piece.len());
+                let len = piece.as_ref().map_or(0, hyper::body::Bytes::len);
                 let at = passes(&free_at, rate, len);
                 async move {
                     tokio::time::sleep_until(at.into()).await;

@@ -1,7 +1,8 @@
 //! Speed as ratios in one run: a folder against `import_from`, S3 against its plain ranged GETs.
 
+use core::time::Duration;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::runtime::Runtime;
 use vram_residency::ImportRequest;

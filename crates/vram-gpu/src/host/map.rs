@@ -219,8 +219,12 @@ unsafe fn copy(from: NonNull<u8>, to: NonNull<u8>, len: usize) {
     let mut at = 0;
     while at < len {
         let piece = step.min(len - at);
-        // SAFETY: `at + piece` is at most `len`, and the caller promises that many bytes of each.
-        unsafe { from.add(at).copy_to_nonoverlapping(to.add(at), piece) }
+        // SAFETY: `at` is less than `len`, and the caller promises that many bytes.
+        let from = unsafe { from.add(at) };
+        // SAFETY: likewise.
+        let to = unsafe { to.add(at) };
+        // SAFETY: `at + piece` is at most `len`, and the two do not overlap, as the caller promises.
+        unsafe { from.copy_to_nonoverlapping(to, piece) }
         at += piece;
     }
 }
