@@ -39,7 +39,7 @@ use core::ptr::NonNull;
 use std::alloc::{alloc_zeroed, dealloc};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use vram_alloc::{ByteLen, host};
+use vram_alloc::ByteLen;
 
 use crate::GpuError;
 
@@ -159,7 +159,7 @@ impl ReadChunk<'_> {
         // SAFETY: `from` points to `target.len()` bytes of the mapping, which are initialised: a
         // mapping starts as zeros. This value holds their lock for reading, and a call's buffer does not
         // overlap its device range. Bytes need no alignment.
-        unsafe { copy(from, NonNull::from_mut(target).cast(), target.len()) }
+        unsafe { from.copy_to_nonoverlapping(NonNull::from_mut(target).cast(), target.len()) }
     }
 }
 
@@ -181,7 +181,7 @@ impl WriteChunk<'_> {
         let to = self.bytes.at(start, source.len());
         // SAFETY: `to` points to `source.len()` bytes of the mapping. This value holds their lock
         // for writing, and a call's buffer does not overlap its device range.
-        unsafe { copy(NonNull::from_ref(source).cast(), to, source.len()) }
+        unsafe { to.copy_from_nonoverlapping(NonNull::from_ref(source).cast(), source.len()) }
     }
 
     /// Sets `len` bytes at `start`.
@@ -206,26 +206,6 @@ impl WriteChunk<'_> {
         // SAFETY: both point to `len` bytes of the mapping, and this value holds their lock for
         // writing.
         unsafe { to.copy_from(from, len) }
-    }
-}
-
-/// Copies `len` bytes, in pieces where the processor is quicker so.
-///
-/// # Safety
-///
-/// `from` may be read and `to` written for `len` bytes, which do not overlap.
-unsafe fn copy(from: NonNull<u8>, to: NonNull<u8>, len: usize) {
-    let step = host::longest_piece(from.addr().get(), to.addr().get(), len);
-    let mut at = 0;
-    while at < len {
-        let piece = step.min(len - at);
-        // SAFETY: `at` is less than `len`, and the caller promises that many bytes.
-        let from = unsafe { from.add(at) };
-        // SAFETY: likewise.
-        let to = unsafe { to.add(at) };
-        // SAFETY: `at + piece` is at most `len`, and the two do not overlap, as the caller promises.
-        unsafe { from.copy_to_nonoverlapping(to, piece) }
-        at += piece;
     }
 }
 
