@@ -16,6 +16,7 @@
 
 pub mod budget;
 pub mod reference;
+pub mod repair;
 pub mod rig;
 pub mod step;
 pub mod world;

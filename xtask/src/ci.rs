@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::{
     arguments, bench::counts, examples, fuzz, gpu, layers, models, operator, page, proptest, ptx,
-    python, reuse, shell, summary, tour, workspace,
+    python, reuse, shell, store, summary, tour, workspace,
 };
 
 /// The command line of this command.
@@ -64,8 +64,9 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         }
         let mut variants = vec!["--no-default-features"];
         // libFuzzer is C++, which nothing else here needs.
-        // That of vram-store brings a whole client for HTTP: if there is time, below.
-        let buildable = package.name != "vram-store"
+        // Those of vram-store and of its suite bring a client and a server for HTTP: if there is time,
+        // below.
+        let buildable = !["vram-store", "vram-tests"].contains(&package.name.as_str())
             && (package.name != fuzz::PACKAGE || fuzz::cxx().is_some());
         if !package.features.is_empty() && buildable {
             variants.push("--all-features");
@@ -108,6 +109,15 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     push(&mut steps, "files for operators", operator::run);
     // Prints NOT RUN without chromedriver.
     push(&mut steps, "the page", || in_time("cargo xtask page", page::run));
+    push(&mut steps, "vram-tests --features store", || {
+        let suite = ["clippy", "-p", "vram-tests", "--features", "store", "--all-targets"];
+        let clippy = shell::cargo(&suite).args(&["--", "-D", "warnings"]);
+        in_time(&clippy.line(), || clippy.run())
+    });
+    // Prints NOT RUN for the part that needs a server which cannot be had.
+    push(&mut steps, "stores over HTTP and S3", || {
+        in_time("cargo xtask store --engine seaweedfs --quick", store::run_in_ci)
+    });
     // Prints NOT RUN without valgrind.
     push(&mut steps, "instruction counts", || {
         in_time("cargo xtask counts", || counts::run(&counts::Options::for_ci()))

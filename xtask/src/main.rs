@@ -53,7 +53,7 @@ cargo xtask COMMAND [OPTIONS]
                                           --debug: built as the tests are)
   ptx [--check]                           the PTX of the kernels from their sources, with clang-19 (--check: whether it is what its
                                           source and the table of kernels say, and what an assembler makes of it, where there is one)
-  store [--engine seaweedfs]              stores over HTTP and S3, pushes and pulls that are killed, and speed as ratios
+  store [--engine seaweedfs] [--quick]    stores over HTTP and S3, pushes and pulls that are killed, and speed as ratios (not with --quick)
                                           (--engine: a real S3 server, which scripts/engines brings)
   python [--seconds N] [--torch] [--bench]
                                           builds the Python package and runs its tests in a virtual environment of its own

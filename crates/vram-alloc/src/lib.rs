@@ -12,6 +12,7 @@ mod arena;
 mod bounds;
 pub mod compaction;
 mod fit;
+pub mod host;
 mod ledger;
 mod notation;
 mod plan;

@@ -20,10 +20,9 @@ use std::path::{Path, PathBuf};
 
 use vram_alloc::ByteLen;
 use vram_seal::{
-    ContentDigest, ExpectedDigest, ImageLayout, RecordFields, SealRecord, SegmentLayout,
+    ContentDigest, ExpectedDigest, ImageLayout, RecordFields, Scratch, SealRecord, SegmentLayout,
     SegmentSpan, Threads,
 };
-use zeroize::Zeroizing;
 
 pub use open::{unseal_image, unseal_image_to, verify_image};
 pub use plain::PlainImage;
@@ -150,14 +149,10 @@ fn buffer_len(layout: &SegmentLayout) -> ByteLen {
 }
 
 /// A buffer for any one segment. It can hold plaintext, so it is wiped when dropped.
-fn segment_buffer(layout: &SegmentLayout) -> Result<Zeroizing<Vec<u8>>, FileError> {
+fn segment_buffer(layout: &SegmentLayout) -> Result<Scratch, FileError> {
     let wanted = buffer_len(layout);
-    let refused = || FileError::HostMemory { wanted };
-    let len = wanted.to_usize().ok_or_else(refused)?;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len).map_err(|_no_room| refused())?;
-    bytes.resize(len, 0);
-    Ok(Zeroizing::new(bytes))
+    let scratch = wanted.to_usize().and_then(Scratch::zeroed);
+    scratch.ok_or(FileError::HostMemory { wanted })
 }
 
 /// What the call wrote or read.

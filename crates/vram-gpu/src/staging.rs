@@ -1,8 +1,9 @@
 //! Host buffers through which bytes pass to and from a device; wiped when dropped.
 
 use core::fmt;
+use core::ops::Range;
 
-use vram_alloc::ByteLen;
+use vram_alloc::{ByteLen, host};
 use zeroize::Zeroize;
 
 use crate::GpuError;
@@ -37,8 +38,16 @@ pub struct Staging {
 }
 
 enum Bytes {
-    Plain(Vec<u8>),
+    /// The buffer lies at `place` of this memory, where copies are fast.
+    Plain {
+        room: Vec<u8>,
+        place: Range<usize>,
+    },
     Special(Box<dyn StagingBuffer>),
+}
+
+impl Bytes {
+    const EMPTY: Self = Self::Plain { room: Vec::new(), place: 0..0 };
 }
 
 impl Staging {
@@ -50,16 +59,19 @@ impl Staging {
     pub fn unpinned(len: ByteLen) -> Result<Self, GpuError> {
         let refused = GpuError::HostMemory { wanted: len };
         let count = len.to_usize().ok_or(refused)?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(count).map_err(|_no_room| refused)?;
-        bytes.resize(count, 0);
-        Ok(Self { bytes: Bytes::Plain(bytes) })
+        let len = host::room_for(count).ok_or(refused)?;
+        let mut room: Vec<u8> = Vec::new();
+        room.try_reserve_exact(len).map_err(|_no_room| refused)?;
+        room.resize(len, 0);
+        let lead = host::lead(room.as_ptr().addr(), len.saturating_sub(count));
+        let place = lead..lead.saturating_add(count);
+        Ok(Self { bytes: Bytes::Plain { room, place } })
     }
 
     /// A buffer without bytes, which needs no memory.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { bytes: Bytes::Plain(Vec::new()) }
+        Self { bytes: Bytes::EMPTY }
     }
 
     /// Wraps memory of another kind and overwrites its content with zeros.
@@ -73,7 +85,7 @@ impl Staging {
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
         match &self.bytes {
-            Bytes::Plain(bytes) => bytes,
+            Bytes::Plain { room, place } => room.get(place.clone()).unwrap_or_default(),
             Bytes::Special(buffer) => buffer.as_slice(),
         }
     }
@@ -82,7 +94,7 @@ impl Staging {
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         match &mut self.bytes {
-            Bytes::Plain(bytes) => bytes,
+            Bytes::Plain { room, place } => room.get_mut(place.clone()).unwrap_or_default(),
             Bytes::Special(buffer) => buffer.as_mut_slice(),
         }
     }
@@ -110,7 +122,7 @@ impl Staging {
     #[must_use]
     pub fn is_page_locked(&self) -> bool {
         match &self.bytes {
-            Bytes::Plain(_) => false,
+            Bytes::Plain { .. } => false,
             Bytes::Special(buffer) => buffer.is_page_locked(),
         }
     }
@@ -118,8 +130,8 @@ impl Staging {
     /// Gives up ownership without an access to the bytes: a device may still use them.
     #[cfg(feature = "cuda")]
     pub(crate) fn abandon(mut self) {
-        match core::mem::replace(&mut self.bytes, Bytes::Plain(Vec::new())) {
-            Bytes::Plain(bytes) => core::mem::forget(bytes),
+        match core::mem::replace(&mut self.bytes, Bytes::EMPTY) {
+            Bytes::Plain { room, .. } => core::mem::forget(room),
             Bytes::Special(buffer) => buffer.abandon(),
         }
     }

@@ -52,3 +52,4 @@ pub use segment::lent::SegmentKey;
 pub use segment::span::SegmentSpan;
 pub use segment::table::SegmentTags;
 pub use whole::{hash_all, seal, seal_in_place, unseal, unseal_in_place, verify, verify_content};
+pub use wipe::Scratch;

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use vram_alloc::ByteLen;
+use vram_alloc::{ByteLen, host};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::digest::ContentDigest;
@@ -316,7 +316,7 @@ impl Opener {
         self.layout().check(segment, target)?;
         // Copies before verifying, in both modes: the verified bytes are those that the caller
         // gets.
-        target.copy_from_slice(sealed);
+        host::copy(sealed, target);
         self.open_with(slot, segment, target, Place::Cache)
     }
 

@@ -1,9 +1,11 @@
 //! Ranges of objects from several sources: tried again, timed, bounded, and never believed.
 
+mod body;
 mod range;
 mod sources;
 mod window;
 
-pub(crate) use range::{Answer, pause, read_range, read_whole};
+pub(crate) use body::Body;
+pub(crate) use range::{Answer, pause, read_file, read_range, read_whole};
 pub(crate) use sources::{CallSource, Fetched, Sources};
 pub(crate) use window::{Step, Window};

@@ -14,4 +14,5 @@ extern crate vram_testkit;
 
 mod documented;
 mod panics;
+mod stores;
 mod stories;

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 use vram_residency::{
-    ByteLen, ImportRequest, KeyRing, SealError, SealKey, SealParams, SealedShard, VramError,
-    VramManager,
+    ByteLen, ImportRequest, KeyRing, SealKey, SealParams, SealedShard, VramError, VramManager,
 };
 use vram_store::{
-    LoadError, Part, Pull, Push, Pushed, Store, StoreOptions, Trusted, Wanted, created_at,
+    LoadError, Pull, Push, Pushed, Store, StoreError, StoreOptions, Trusted, Wanted, created_at,
 };
+use vram_tests::repair::altered;
 
 pub(crate) const MODEL: &str = "m";
 
@@ -44,6 +44,15 @@ impl World {
     }
 
     pub(crate) fn push_revision(&self, store: &Store, revision: u64) -> Pushed {
+        self.push_with(store, revision, &StoreOptions::new()).unwrap()
+    }
+
+    pub(crate) fn push_with(
+        &self,
+        store: &Store,
+        revision: u64,
+        options: &StoreOptions<'_>,
+    ) -> Result<Pushed, StoreError> {
         let push = Push {
             key: &key(),
             model: MODEL,
@@ -57,7 +66,7 @@ impl World {
             plaintext: false,
             created: created_at(std::time::SystemTime::UNIX_EPOCH),
         };
-        store.push(&push, &StoreOptions::new()).unwrap()
+        store.push(&push, options)
     }
 
     pub(crate) fn manifest(&self, store: &Store, pushed: &Pushed) -> Trusted {
@@ -78,13 +87,4 @@ pub(crate) fn load(
     manager: &VramManager,
 ) -> Result<SealedShard, LoadError<VramError>> {
     pull.load(0, altered, |reader| manager.import(ImportRequest::new(MODEL, 0), reader))
-}
-
-fn altered(error: &VramError) -> Option<Part> {
-    let seal: &SealError = match error {
-        VramError::Seal(seal) => seal,
-        VramError::Image { source, .. } => source,
-        _ => return None,
-    };
-    Part::altered(seal)
 }

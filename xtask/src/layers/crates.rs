@@ -159,6 +159,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("safetensors", &["vram-model"]),
     ("object_store", &["vram-store"]),
     ("tokio", &["vram-store", "vram-serve"]),
+    ("bytes", &["vram-store"]),
     ("futures-util", &["vram-store", "vram-serve"]),
     ("reqwest", &["vram-store"]),
     ("rustls", &["vram-store", "vram-serve"]),
@@ -199,7 +200,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Suites that are libraries or programs: as tests, they may use any foreign crate.
-const SUITES: &[&str] = &["vram-fuzz"];
+const SUITES: &[&str] = &["vram-fuzz", "vram-tests"];
 
 /// Pairs that must not depend on each other in either direction, not even in dev-dependencies.
 const STRANGERS: &[(&str, &str)] = &[

@@ -20,7 +20,6 @@ use vram_files::{FileState, Watch, WatchOptions, regular_file};
 use vram_seal::parallel::{Threads, for_each_segment};
 use vram_seal::{Hashes, ImageLayout, OpenLimits, SealRecord, SegmentTags, open_record_in};
 use vram_space::{Gpu, Space};
-use zeroize::Zeroizing;
 
 use crate::error::VramError;
 use crate::moves::arrival::{cut_short, read_part, read_some};
@@ -30,7 +29,7 @@ use crate::sealing::{SealRequest, entry, place};
 use crate::shard::seal::prints::{Arming, Prints};
 use crate::shard::{Check, Exported, Metadata, Moment, Seal, SealedAs, SealedShard, View};
 use crate::sync::Mutex;
-use crate::transfer::read::zeroed;
+use crate::transfer::read::scratch;
 use crate::transfer::{ReadBack, Windows};
 
 /// The image, and its state before its first byte was read.
@@ -243,7 +242,7 @@ fn write_image(
     for_each_segment(
         Threads::exactly(lanes.workers()),
         windows.count(),
-        || Ok((lanes.worker(), Zeroizing::new(zeroed(longest)?))),
+        || Ok((lanes.worker(), scratch(longest)?)),
         |(worker, scratch), _turn| {
             watch.go_on()?;
             let done = arrival.write_window(worker, scratch, space, &hashes)?;

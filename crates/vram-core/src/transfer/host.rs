@@ -5,13 +5,12 @@ use std::sync::Arc;
 use vram_alloc::{ByteLen, ByteRange};
 use vram_seal::{Checked, Protection, SealError, SealParams, SivScope};
 use vram_space::{Worker, locate};
-use zeroize::Zeroizing;
 
 use crate::error::VramError;
 use crate::shard::{HostCopy, Seal, View};
 use crate::transfer::Window;
 use crate::transfer::kernels::Looked;
-use crate::transfer::read::zeroed;
+use crate::transfer::read;
 use crate::transfer::walk::{is_altered, send};
 
 /// The parameters of the seal under which an Authenticated shard is parked: one pass, so scope
@@ -104,7 +103,7 @@ impl HostCopy {
         let opener = &self.backup.seal.opener;
         let layout = opener.layout();
         let longest = layout.segment_size().bytes().min(layout.plaintext_len());
-        let mut scratch = Zeroizing::new(zeroed(longest)?);
+        let mut scratch = read::scratch(longest)?;
         let mut altered = Vec::new();
         for segment in 0..layout.count() {
             let sealed = layout.range(segment).and_then(|range| self.part(range)).unwrap_or(&[]);

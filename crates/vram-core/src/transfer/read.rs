@@ -1,6 +1,7 @@
 //! Opens a range of a shard into host memory.
 
 use vram_alloc::{ByteLen, ByteRange};
+use vram_seal::Scratch;
 use vram_space::{Worker, locate};
 
 use crate::error::VramError;
@@ -140,4 +141,10 @@ pub(crate) fn zeroed(len: ByteLen) -> Result<Vec<u8>, VramError> {
     let refused = VramError::HostMemory { wanted: len };
     let Some(count) = len.to_usize() else { return Err(refused) };
     bytemuck::allocation::try_zeroed_vec(count).map_err(|()| refused)
+}
+
+/// Zeroed host memory to work in, which is wiped when dropped.
+pub(crate) fn scratch(len: ByteLen) -> Result<Scratch, VramError> {
+    let refused = VramError::HostMemory { wanted: len };
+    len.to_usize().and_then(Scratch::zeroed).ok_or(refused)
 }

@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use vram_alloc::ByteRange;
 use vram_seal::{
-    ContentDigest, Expected, ExpectedDigest, Hashes, KeyRing, OpenLimits, SealError, SegmentLayout,
-    SegmentSpan, SivScope, Threads, open_and_hash, parallel,
+    ContentDigest, Expected, ExpectedDigest, Hashes, KeyRing, OpenLimits, Scratch, SealError,
+    SegmentLayout, SegmentSpan, SivScope, Threads, open_and_hash, parallel,
 };
-use zeroize::Zeroizing;
 
 use super::read::{ImageFile, OpenImage, io_failed, sink_failed};
 use super::{ImageOptions, ImageReport, ImageVerdict, segment_buffer};
@@ -62,7 +61,7 @@ pub fn unseal_image(
     let watch = options.watch(layout.plaintext_len());
     let content = Content::expected(&options, &layout);
 
-    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), FileError> {
+    let work = |buffer: &mut Scratch, segment| -> Result<(), FileError> {
         watch.go_on()?;
         let Some(range) = layout.range(segment) else { return Ok(()) };
         let bytes = image.sealed(range, buffer)?;
@@ -120,7 +119,7 @@ pub fn verify_image(
     let watch = options.watch(layout.plaintext_len());
     let content = Content::expected(&options, &layout);
 
-    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), FileError> {
+    let work = |buffer: &mut Scratch, segment| -> Result<(), FileError> {
         watch.go_on()?;
         let Some(range) = layout.range(segment) else { return Ok(()) };
         let bytes = image.sealed(range, buffer)?;
@@ -195,7 +194,7 @@ pub fn unseal_image_to(
     let watch = options.watch(len.saturating_add(len));
     let content = Content::expected(&options, &layout);
 
-    let work = |buffer: &mut Zeroizing<Vec<u8>>, segment| -> Result<(), FileError> {
+    let work = |buffer: &mut Scratch, segment| -> Result<(), FileError> {
         watch.go_on()?;
         let Some(range) = layout.range(segment) else { return Ok(()) };
         let bytes = image.sealed(range, buffer)?;

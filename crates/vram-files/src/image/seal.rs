@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_seal::{
-    ContentDigest, ExpectedDigest, Fresh, Hashes, ImageLayout, Protection, SealContext, SealError,
-    SealKey, SealParams, Sealed, Sealer, SegmentCollector, Threads, image, merge_digest, parallel,
+    ContentDigest, ExpectedDigest, Fresh, Hashes, ImageLayout, Protection, Scratch, SealContext,
+    SealError, SealKey, SealParams, Sealed, Sealer, SegmentCollector, Threads, image, merge_digest,
+    parallel,
 };
-use zeroize::Zeroizing;
 
 use super::feed::SegmentFeed;
 use super::read::{io_failed, sink_failed};
@@ -171,7 +171,8 @@ fn copy_out(
     sink: &mut dyn Write,
 ) -> Result<(), FileError> {
     // An authenticated image holds plaintext, so the buffer is wiped.
-    let mut buffer = Zeroizing::new(vec![0_u8; COPY_LEN]);
+    let wanted = ByteLen::from_usize(COPY_LEN);
+    let mut buffer = Scratch::zeroed(COPY_LEN).ok_or(FileError::HostMemory { wanted })?;
     let mut at = 0_u64;
     while at < len.get() {
         watch.go_on()?;
@@ -283,7 +284,7 @@ impl<'a> Job<'a> {
         let data_offset = ImageLayout::for_fields(sealer.fields()).data_offset();
         let feed = SegmentFeed::new(self.source, layout, self.hash.as_ref());
         let collector = SegmentCollector::new(sealer)?;
-        let work = |buffer: &mut Zeroizing<Vec<u8>>, queued| -> Result<(), FileError> {
+        let work = |buffer: &mut Scratch, queued| -> Result<(), FileError> {
             watch.go_on()?;
             let (segment, len) =
                 feed.fill(queued, buffer).map_err(|error| error.while_sealing(self.name))?;
@@ -344,7 +345,7 @@ impl<'a> Job<'a> {
         let layout = *fresh.layout();
         let feed = SegmentFeed::new(self.source, layout, self.hash.as_ref());
         let hashes = Hashes::new(&layout)?;
-        let work = |buffer: &mut Zeroizing<Vec<u8>>, queued| -> Result<(), FileError> {
+        let work = |buffer: &mut Scratch, queued| -> Result<(), FileError> {
             watch.go_on()?;
             let (segment, len) =
                 feed.fill(queued, buffer).map_err(|error| error.while_sealing(self.name))?;

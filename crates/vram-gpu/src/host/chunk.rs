@@ -16,7 +16,7 @@
 
 use core::ops::Range;
 
-use vram_alloc::ByteLen;
+use vram_alloc::{ByteLen, host};
 
 use super::map::{CHUNK_LEN, Map, ReadChunk, WriteChunk};
 use crate::GpuError;
@@ -110,7 +110,13 @@ impl Source<'_> {
     pub(super) fn read(&self, start: usize, target: &mut [u8]) {
         let (written, unwritten) = target.split_at_mut(self.known(start, target.len()));
         if let Some(chunk) = self.chunk.as_ref().filter(|_| !written.is_empty()) {
-            chunk.read(start, written);
+            // An allocation begins at a page, so `start` says how the two lie to each other.
+            let step = host::longest_piece(start, written.as_ptr().addr(), written.len());
+            let mut at = start;
+            for part in written.chunks_mut(step) {
+                chunk.read(at, part);
+                at += part.len();
+            }
         }
         unwritten.fill(self.garbage);
     }
@@ -126,7 +132,12 @@ impl Target<'_> {
     /// Copies `source` to `start`.
     pub(super) fn write(&mut self, start: usize, source: &[u8]) {
         self.grow_to(start);
-        self.chunk.write(start, source);
+        let step = host::longest_piece(source.as_ptr().addr(), start, source.len());
+        let mut at = start;
+        for part in source.chunks(step) {
+            self.chunk.write(at, part);
+            at += part.len();
+        }
         self.chunk.extend_written(start + source.len());
     }
 

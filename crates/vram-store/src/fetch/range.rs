@@ -7,9 +7,12 @@ use std::fs::File;
 use std::hash::RandomState;
 use std::os::unix::fs::FileExt as _;
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use object_store::{GetOptions, GetRange, GetResultPayload, ObjectMeta};
+use vram_alloc::host;
 
+use super::Body;
 use crate::options::Limits;
 use crate::store::{Store, redact};
 
@@ -20,7 +23,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// As many bytes as were asked for, and the length that the object is said to have.
-    Bytes(Vec<u8>),
+    Bytes(Body),
     /// Bytes, but not as many as were asked for, or of an object of another length.
     Length { expected: u64, found: u64 },
     /// There is no such object.
@@ -41,7 +44,7 @@ pub(crate) async fn read_range(
     limits: &Limits,
 ) -> Answer {
     if range.is_empty() {
-        return Answer::Bytes(Vec::new());
+        return Answer::Bytes(Body::default());
     }
     let options = GetOptions::new().with_range(Some(GetRange::Bounded(range.clone())));
     match get(store, key, options, past_caches, limits.stall, range_len(&range)).await {
@@ -90,7 +93,7 @@ async fn get(
     past_caches: bool,
     stall: Duration,
     len_max: u64,
-) -> Result<(ObjectMeta, Vec<u8>), Answer> {
+) -> Result<(ObjectMeta, Body), Answer> {
     let stalled = |_elapsed| Answer::Failed(format!("no byte within {stall:?}"));
     let (objects, name) = (store.objects(past_caches), store.key(key));
     let answer = tokio::time::timeout(stall, objects.get_opts(&name, options)).await;
@@ -104,7 +107,7 @@ async fn get(
             let read = tokio::time::timeout(stall, read).await.map_err(stalled)?;
             let bytes = read.map_err(|error| Answer::Failed(error.to_string()))?;
             return match bytes {
-                Ok(bytes) => Ok((meta, bytes)),
+                Ok(bytes) => Ok((meta, bytes.into())),
                 Err(error) => Err(Answer::Failed(error.to_string())),
             };
         }
@@ -114,7 +117,7 @@ async fn get(
         _ => return Err(Answer::Refused("an answer of an unknown kind".to_owned())),
     };
     let room = usize::try_from(range_len(&range).min(len_max)).unwrap_or(0);
-    let mut bytes = Vec::with_capacity(room);
+    let mut bytes = Body::default();
     while let Some(piece) = tokio::time::timeout(stall, stream.next()).await.map_err(stalled)? {
         let piece = piece.map_err(|error| judge(&error))?;
         let len = bytes.len().saturating_add(piece.len());
@@ -123,15 +126,21 @@ async fn get(
             let found = u64::try_from(len).unwrap_or(u64::MAX);
             return Err(Answer::Length { expected: range_len(&range).min(len_max), found });
         }
-        bytes.extend_from_slice(&piece);
+        bytes.push(piece);
     }
     Ok((meta, bytes))
 }
 
-fn read_file(file: &File, start: u64, len: u64) -> std::io::Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(len).map_err(std::io::Error::other)?];
-    file.read_exact_at(&mut bytes, start)?;
-    Ok(bytes)
+/// Reads a part of a file, to where the kernel copies fast.
+pub(crate) fn read_file(file: &File, start: u64, len: u64) -> std::io::Result<Bytes> {
+    let refused = || std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+    let len = usize::try_from(len).map_err(std::io::Error::other)?;
+    let room_len = host::room_for(len).ok_or_else(refused)?;
+    let mut room = vec![0; room_len];
+    let lead = host::lead(room.as_ptr().addr(), room_len.saturating_sub(len));
+    room.truncate(lead.saturating_add(len));
+    file.read_exact_at(room.get_mut(lead..).unwrap_or_default(), start)?;
+    Ok(Bytes::from(room).slice(lead..))
 }
 
 /// Whether another try can help.

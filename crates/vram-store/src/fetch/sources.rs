@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::range::pause;
-use super::{Answer, read_range};
+use super::{Answer, Body, read_range};
 use crate::error::{Cause, Lie, Part};
 use crate::naming::id::ImageId;
 use crate::options::{Limits, StoreEvent, StoreOptions};
@@ -37,7 +37,7 @@ struct State {
 /// A range that arrived, from the source of this number.
 #[derive(Debug)]
 pub(crate) struct Fetched {
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) bytes: Body,
     pub(crate) source: usize,
     /// Whether the request passed caches on the way.
     pub(crate) past_caches: bool,

@@ -150,7 +150,7 @@ impl Store {
             }
         };
         let why = match options.wait(read)? {
-            Answer::Bytes(bytes) => return Ok(Some(bytes)),
+            Answer::Bytes(bytes) => return Ok(Some(bytes.into_vec())),
             Answer::Absent => return Ok(None),
             Answer::Length { expected, found } => {
                 format!("{found} bytes came, and {expected} were expected")
@@ -184,7 +184,7 @@ impl Store {
             }
         };
         match options.wait(read)? {
-            Answer::Bytes(bytes) => Ok(Some(bytes)),
+            Answer::Bytes(bytes) => Ok(Some(bytes.into_vec())),
             Answer::Absent | Answer::Length { .. } => Ok(None),
             Answer::Refused(why) | Answer::Failed(why) => {
                 let (store, action) = (Arc::clone(self.name()), format!("read {key}"));

@@ -49,7 +49,7 @@ impl<'a, 'o> StoreContent<'a, 'o> {
             let fetched = self.read.options.wait(fetch)?;
             self.read.sources.tell(self.read.options);
             let proven = self.read.prove(&self.proof, &step, fetched)?;
-            let mut bytes = Zeroizing::new(proven.bytes);
+            let mut bytes = Zeroizing::new(proven.bytes.into_vec());
             let mut sealed = &mut bytes[..];
             for segment in at..end {
                 let here = layout.range(segment).map_or(0, |range| range.len().get());

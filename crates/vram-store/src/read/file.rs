@@ -11,6 +11,7 @@ use vram_files::{folder, regular_file};
 
 use super::{ImageRead, Means, Proof};
 use crate::error::{Part, StoreError};
+use crate::fetch::read_file;
 use crate::manifest::ShardEntry;
 use crate::options::StoreEvent;
 
@@ -151,14 +152,11 @@ fn proven_prefix(
         return Ok((0, 0));
     }
     let mut good = (u64::try_from(start.len()).unwrap_or(0), 0);
-    let mut bytes = Vec::new();
     for step in proof.steps(0, read.options) {
         read.options.go_on()?;
         let len = step.range.end.saturating_sub(step.range.start);
-        bytes.resize(usize::try_from(len).unwrap_or(0), 0);
-        if file.read_exact_at(&mut bytes, step.range.start).is_err()
-            || proof.check(&step, &bytes)?.is_err()
-        {
+        let Ok(bytes) = read_file(file, step.range.start, len) else { break };
+        if proof.check(&step, &bytes.into())?.is_err() {
             break;
         }
         good = (step.range.end, step.first.saturating_add(step.count));
@@ -185,7 +183,11 @@ fn fill(
     let mut window = read.window(proof, next);
     while let Some((step, fetched)) = window.next(read.options)? {
         let proven = read.prove(proof, &step, fetched)?;
-        file.write_all_at(&proven.bytes, step.range.start).map_err(failed)?;
+        let mut at = step.range.start;
+        for piece in proven.bytes.pieces() {
+            file.write_all_at(piece, at).map_err(failed)?;
+            at = at.saturating_add(u64::try_from(piece.len()).unwrap_or(0));
+        }
         let len = step.range.end.saturating_sub(step.range.start);
         done(len, &read.sources.name(proven.source));
     }

@@ -68,7 +68,7 @@ impl ImageRead<'_, '_> {
             let read = async move { read_whole(&store, &key, len, past_caches, &limits).await };
             let name = self.sources.name(source);
             let bytes = match self.options.wait(read)? {
-                Answer::Bytes(bytes) => bytes,
+                Answer::Bytes(bytes) => bytes.into_vec(),
                 Answer::Length { expected, found } => {
                     let part = Part::Length { expected, found };
                     return Err(Fault::Lie { past_caches, part });
@@ -120,7 +120,8 @@ impl ImageRead<'_, '_> {
         let past_caches = first.past_caches;
         let lie = |part| Fault::Lie { past_caches, part };
         let image_len = self.shard.image_len;
-        let record = vram_seal::image::record(&first.bytes).map_err(|_short| {
+        let mut bytes = first.bytes.into_vec();
+        let record = vram_seal::image::record(&bytes).map_err(|_short| {
             let why = ManifestError::Record { index: self.shard.index, field: "image_len" };
             self.wrong_manifest(why)
         })?;
@@ -143,14 +144,13 @@ impl ImageRead<'_, '_> {
         };
         agrees(self.manifest).map_err(|why| self.wrong_manifest(why))?;
 
-        let mut bytes = first.bytes;
         let data_offset = usize::try_from(layout.data_offset()).unwrap_or(usize::MAX);
         bytes.truncate(data_offset);
         while bytes.len() < data_offset {
             let start = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             let end = start.saturating_add(self.options.limits.range_len);
             let range = start..end.min(layout.data_offset()).min(image_len);
-            bytes.extend_from_slice(&self.range_of(source, range)?.bytes);
+            bytes.extend(self.range_of(source, range)?.bytes.into_vec());
         }
         let table_end = usize::try_from(layout.padding_offset()).unwrap_or(usize::MAX);
         let (before, padding) = bytes.split_at_checked(table_end).unwrap_or((&bytes, &[]));

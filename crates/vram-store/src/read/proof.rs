@@ -2,14 +2,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use vram_alloc::ByteRange;
+use vram_alloc::{ByteLen, ByteRange};
+use vram_files::FileError;
 use vram_seal::parallel::for_each_segment;
-use vram_seal::{Hashes, Opener, SealError, SegmentLayout, Threads};
-use zeroize::Zeroizing;
+use vram_seal::{Hashes, Opener, Scratch, SealError, SegmentLayout, Threads, open_and_hash};
 
 use super::head::Head;
 use crate::error::{Part, StoreError};
-use crate::fetch::Step;
+use crate::fetch::{Body, Step};
 use crate::naming::parts::Parts;
 use crate::options::StoreOptions;
 
@@ -49,20 +49,26 @@ impl Proof {
     /// # Returns
     ///
     /// The outer error is the host's. The inner one names the first part that is wrong.
-    pub(crate) fn check(&self, step: &Step, bytes: &[u8]) -> Result<Result<(), Part>, StoreError> {
+    pub(crate) fn check(&self, step: &Step, bytes: &Body) -> Result<Result<(), Part>, StoreError> {
         match self {
             Self::Keyed { opener, hashes, .. } => check_segments(opener, hashes, step, bytes),
             Self::Parts(parts) => {
-                let mut rest = bytes;
+                let (mut at, mut joined) = (0_usize, Vec::new());
                 for part in units(step) {
                     let len = unit_len(parts.layout(), part);
-                    let Some((here, behind)) = rest.split_at_checked(len) else {
-                        return Ok(Err(Part::FilePart(part)));
+                    let end = at.saturating_add(len);
+                    // Hashed in one piece; a range that is too short is too short here as well.
+                    let here = if let Some(here) = bytes.slice(at..end) {
+                        here
+                    } else {
+                        joined.resize(len, 0);
+                        let found = bytes.copy_to(at, &mut joined);
+                        joined.get(..found).unwrap_or_default()
                     };
                     if !parts.holds(part, here) {
                         return Ok(Err(Part::FilePart(part)));
                     }
-                    rest = behind;
+                    at = end;
                 }
                 Ok(Ok(()))
             }
@@ -92,23 +98,22 @@ fn check_segments(
     opener: &Opener,
     hashes: &Hashes,
     step: &Step,
-    bytes: &[u8],
+    bytes: &Body,
 ) -> Result<Result<(), Part>, StoreError> {
     let layout = opener.layout();
     let unit = layout.segment_size().bytes().to_usize().unwrap_or(usize::MAX);
     let first_wrong = Mutex::new(None::<u64>);
     let threads = Threads::AUTO.for_jobs(step.count.min(THREADS_MAX));
-    let work = |scratch: &mut Zeroizing<Vec<u8>>, at: u64| -> Result<(), StoreError> {
+    let work = |scratch: &mut Scratch, at: u64| -> Result<(), StoreError> {
         let segment = step.first.saturating_add(at);
         let len = unit_len(layout, segment);
         let start = usize::try_from(at).unwrap_or(usize::MAX).saturating_mul(unit);
-        let sealed = bytes.get(start..).and_then(|rest| rest.get(..len));
-        let plaintext = scratch.get_mut(..len);
-        let outcome = match (sealed, plaintext) {
-            (Some(sealed), Some(plaintext)) => opener
-                .open_segment_to(segment, sealed, plaintext)
-                .and_then(|()| opener.hash_segment(segment, plaintext)),
-            _ => Err(SealError::SegmentMismatch { segment }),
+        // Out of the pieces in which it came, and opened where it lies then.
+        let sealed = scratch.get_mut(..len).unwrap_or_default();
+        let outcome = if bytes.copy_to(start, sealed) == len {
+            open_and_hash(opener, segment, sealed)
+        } else {
+            Err(SealError::SegmentMismatch { segment })
         };
         match outcome {
             Ok(hash) => hashes.put(segment, hash),
@@ -121,7 +126,8 @@ fn check_segments(
     };
     let longest = unit.min(layout.plaintext_len().to_usize().unwrap_or(usize::MAX));
     // Plaintext passes through these buffers, so they are wiped.
-    let scratch = || Ok(Zeroizing::new(vec![0; longest]));
+    let wanted = ByteLen::from_usize(longest);
+    let scratch = || Scratch::zeroed(longest).ok_or(FileError::HostMemory { wanted }.into());
     for_each_segment(Threads::exactly(threads), step.count, scratch, work)?;
     let first = first_wrong.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(match first {

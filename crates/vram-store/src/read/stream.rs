@@ -5,12 +5,13 @@ use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 
+use vram_alloc::host;
 use vram_files::{WholeFile, regular_file};
 
 use super::proof::Steps;
 use super::{Head, ImageRead};
 use crate::error::{Part, StoreError};
-use crate::fetch::{Fetched, Window};
+use crate::fetch::{Body, Fetched, Window};
 use crate::options::StoreEvent;
 
 /// The bytes of an image, in order.
@@ -156,15 +157,14 @@ impl<'a, 'o> SealedReader<'a, 'o> {
                     let Some(fetched) = fetched else { return Err(self.read.no_source()) };
                     // Of ranges that were given out, the origin alone is kept.
                     if let Some((_, before)) = self.origins.last_mut() {
-                        before.bytes = Vec::new();
+                        before.bytes = Body::default();
                     }
                     self.origins.push((step.range.end, fetched));
                 }
                 let Some((end, fetched)) = self.origins.last() else { return Ok(0) };
                 let left = usize::try_from(end.saturating_sub(self.at)).unwrap_or(0);
                 let from = fetched.bytes.len().saturating_sub(left);
-                let bytes = fetched.bytes.get(from..).unwrap_or_default();
-                Ok(copy(bytes, target))
+                Ok(fetched.bytes.copy_to(from, target))
             }
         }
     }
@@ -186,7 +186,7 @@ impl Read for SealedReader<'_, '_> {
             self.tell();
             done
         } else {
-            let done = copy(head, target);
+            let done = host::copy(head, target);
             self.head_at = self.head_at.saturating_add(done);
             done
         };
@@ -198,15 +198,6 @@ impl Read for SealedReader<'_, '_> {
         }
         Ok(done)
     }
-}
-
-/// Copies as many bytes as both have.
-fn copy(from: &[u8], to: &mut [u8]) -> usize {
-    let len = from.len().min(to.len());
-    if let (Some(to), Some(from)) = (to.get_mut(..len), from.get(..len)) {
-        to.copy_from_slice(from);
-    }
-    len
 }
 
 impl fmt::Debug for SealedReader<'_, '_> {

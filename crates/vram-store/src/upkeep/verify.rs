@@ -241,7 +241,7 @@ impl Store {
         let len = Parts::object_len(image_len);
         let read = async move { read_whole(&store, &key, len, true, &limits).await };
         let bytes = match options.wait(read)? {
-            Answer::Bytes(bytes) => bytes,
+            Answer::Bytes(bytes) => bytes.into_vec(),
             Answer::Absent => return Ok(Err("it is not there".to_owned())),
             other => return Ok(Err(format!("it cannot be read: {other:?}"))),
         };

@@ -91,10 +91,10 @@ fn no_more_ranges_are_asked_for_than_the_window_has_room_for() {
     let world = World::new();
     world.push(vec![world.file("model", 3_000_000)]);
     let manifest = world.manifest(7);
-    let counting = crate::liar::Counting::over(&world.objects);
+    let (counting, most) = crate::liar::Watched::counting(&world.objects);
     let options = StoreOptions::new().range_len(64 << 10).in_flight(3);
-    let pull = Pull::new(&manifest, &world.keys, b"", &counting.store()).options(options);
+    let pull = Pull::new(&manifest, &world.keys, b"", &counting).options(options);
     assert_eq!(load(&pull, 0).unwrap().len(), 3_000_000);
-    let most = counting.most_at_once();
+    let most = most.load(core::sync::atomic::Ordering::Relaxed);
     assert!((1..=3).contains(&most), "{most}");
 }

@@ -3,6 +3,7 @@
 use core::fmt;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
@@ -175,109 +176,64 @@ impl ObjectStore for Liar {
     }
 }
 
-/// A store that counts how many reads are under way.
+/// An honest store that is watched: it counts how many reads are under way, and fails at a write after so
+/// many, and at all that follow.
 #[derive(Debug)]
-pub(crate) struct Counting {
+pub(crate) struct Watched {
     inner: Arc<dyn ObjectStore>,
-    now: Arc<AtomicU64>,
+    now: AtomicU64,
     most: Arc<AtomicU64>,
+    /// A read takes so long: long enough for all that may begin to have begun.
+    read_takes: Duration,
+    writes_left: AtomicU64,
 }
 
-impl Counting {
-    pub(crate) fn over(inner: &Arc<impl ObjectStore>) -> Self {
-        let inner: Arc<dyn ObjectStore> = inner.clone();
-        Self { inner, now: Arc::default(), most: Arc::default() }
+impl Watched {
+    /// A store, and the most reads that were under way at one time.
+    pub(crate) fn counting(inner: &Arc<impl ObjectStore>) -> (Store, Arc<AtomicU64>) {
+        let most = Arc::default();
+        let read_takes = Duration::from_millis(2);
+        (Self::store("counting", inner, &most, read_takes, u64::MAX), most)
     }
 
-    pub(crate) fn store(&self) -> Store {
-        let (inner, now) = (Arc::clone(&self.inner), Arc::clone(&self.now));
-        Store::over("counting", Arc::new(Self { inner, now, most: Arc::clone(&self.most) }))
+    /// A store that takes so many writes.
+    pub(crate) fn dropping(inner: &Arc<impl ObjectStore>, writes: u64) -> Store {
+        Self::store("dropping", inner, &Arc::default(), Duration::ZERO, writes)
     }
 
-    pub(crate) fn most_at_once(&self) -> u64 {
-        self.most.load(Ordering::Relaxed)
+    fn store(
+        name: &str,
+        inner: &Arc<impl ObjectStore>,
+        most: &Arc<AtomicU64>,
+        read_takes: Duration,
+        writes: u64,
+    ) -> Store {
+        let (inner, most): (Arc<dyn ObjectStore>, _) = (inner.clone(), Arc::clone(most));
+        let (now, writes_left) = (AtomicU64::new(0), AtomicU64::new(writes));
+        Store::over(name, Arc::new(Self { inner, now, most, read_takes, writes_left }))
     }
 }
 
-impl fmt::Display for Counting {
+impl fmt::Display for Watched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("counting")
+        f.write_str("watched")
     }
 }
 
 #[async_trait::async_trait]
-impl ObjectStore for Counting {
+impl ObjectStore for Watched {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
         self.most.fetch_max(now, Ordering::Relaxed);
-        // Long enough for all that may begin to have begun.
-        std::thread::sleep(core::time::Duration::from_millis(2));
+        std::thread::sleep(self.read_takes);
         let answer = self.inner.get_opts(location, options).await;
         self.now.fetch_sub(1, Ordering::Relaxed);
         answer
     }
 
     async fn put_opts(&self, at: &Path, bytes: PutPayload, how: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(at, bytes, how).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        at: &Path,
-        how: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(at, how).await
-    }
-
-    fn delete_stream(
-        &self,
-        which: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(which)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, how: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, how).await
-    }
-}
-
-/// A store that fails at a write: after so many, this one and all that follow.
-#[derive(Debug)]
-pub(crate) struct Dropping {
-    inner: Arc<dyn ObjectStore>,
-    left: AtomicU64,
-}
-
-impl Dropping {
-    pub(crate) fn store(inner: &Arc<impl ObjectStore>, writes: u64) -> Store {
-        let inner: Arc<dyn ObjectStore> = inner.clone();
-        Store::over("dropping", Arc::new(Self { inner, left: AtomicU64::new(writes) }))
-    }
-}
-
-impl fmt::Display for Dropping {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("dropping")
-    }
-}
-
-#[async_trait::async_trait]
-impl ObjectStore for Dropping {
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-
-    async fn put_opts(&self, at: &Path, bytes: PutPayload, how: PutOptions) -> Result<PutResult> {
         let take = |left: u64| left.checked_sub(1);
-        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
+        if self.writes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_err() {
             return Err(broken());
         }
         self.inner.put_opts(at, bytes, how).await

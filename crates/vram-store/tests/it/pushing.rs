@@ -3,7 +3,7 @@
 use vram_store::object_store::ObjectStore as _;
 use vram_store::{Pull, Push, Store, StoreError, StoreOptions, image_key, manifest_key, parts_key};
 
-use crate::liar::{Dropping, Liar, Lie};
+use crate::liar::{Liar, Lie, Watched};
 use crate::support::{MODEL, World, content, key, load, push};
 
 fn keys_of(world: &World) -> Vec<String> {
@@ -72,7 +72,7 @@ fn a_push_that_fails_at_any_write_leaves_nothing_that_is_named() {
     let files = || vec![world.file("one", 20_000), world.file("two", 3000)];
     let mut writes = 0;
     loop {
-        let broken = Dropping::store(&world.objects, writes);
+        let broken = Watched::dropping(&world.objects, writes);
         let outcome = broken.push(&push(&world.key, files()), &StoreOptions::new());
         let listed = world.store.list_manifests(None, &StoreOptions::new()).unwrap();
         if outcome.is_ok() {
