@@ -53,12 +53,12 @@ fn a_shared_shard_is_an_allocation_of_whole_pages_with_zeros_behind_it() {
         assert_eq!(manager.capacity(0).unwrap().used.get(), taken);
         assert_eq!(Sim::used(ordinal), taken, "the driver counts the same");
         let lease = manager.lease(&shard).unwrap();
-        let shared = lease.share().unwrap();
-        assert_eq!(lease.share().unwrap(), shared);
+        let named = lease.share().unwrap();
+        assert_eq!(lease.share().unwrap(), named);
         assert!(lease.is_shared());
-        assert_eq!((shared.offset.get(), shared.len.get()), (0, wide));
-        assert_eq!(shared.allocation.get(), taken);
-        assert_eq!(format!("{:?}", shared.handle), "ShareHandle(..)");
+        assert_eq!((named.offset.get(), named.len.get()), (0, wide));
+        assert_eq!(named.allocation.get(), taken);
+        assert_eq!(format!("{:?}", named.handle), "ShareHandle(..)");
         let [allocation] = Sim::live_allocations(ordinal)[..] else { panic!("one allocation") };
         assert_eq!(allocation.len, taken);
         let there = Sim::inspect(ordinal, allocation.address, usize::try_from(taken).unwrap());
@@ -94,7 +94,7 @@ fn what_cannot_be_shared_says_why_and_what_would_help() {
     let lease = manager.lease(&shard).unwrap();
     let failed = lease.share().unwrap_err();
     assert!(failed.retry_after().is_some() && !lease.is_shared(), "{failed}");
-    let shared = lease.share().unwrap();
+    let named = lease.share().unwrap();
     // An altered shard is shared with nobody.
     let address = Sim::live_allocations(ordinal)[1].address;
     Sim::flip_bit(ordinal, address, 5);
@@ -102,7 +102,7 @@ fn what_cannot_be_shared_says_why_and_what_would_help() {
     assert!(matches!(lease.share(), Err(VramError::Quarantined { .. })));
     // The process that shares cannot open it by the handle.
     let device = CudaDevice::open(ordinal, GpuIndex::new(0)).unwrap();
-    let own = device.open_shared(&shared.handle).map(drop);
+    let own = device.open_shared(&named.handle).map(drop);
     assert!(matches!(own, Err(GpuError::NotShareable { .. })), "{own:?}");
     assert!(device.open_shared(&ShareHandle::from_bytes([0; 64])).is_err());
     drop((lease, device));
