@@ -3,8 +3,10 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use crate::{
-    arguments, bench::counts, examples, fuzz, gpu, layers, models, operator, page, proptest, ptx,
-    python, reuse, shell, store, summary, tour, workspace,
+    arguments,
+    bench::{self, counts},
+    examples, fuzz, gpu, layers, models, operator, page, proptest, ptx, python, reuse, shell, store,
+    summary, tour, workspace,
 };
 
 /// The command line of this command.
@@ -109,6 +111,10 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     push(&mut steps, "files for operators", operator::run);
     // Prints NOT RUN without chromedriver.
     push(&mut steps, "the page", || in_time("cargo xtask page", page::run));
+    // Not how fast it is, but whether all that measures still does.
+    push(&mut steps, "benches", || {
+        in_time("cargo xtask bench --quick", || bench::run(&bench::Options::for_ci()))
+    });
     push(&mut steps, "vram-tests --features store", || {
         let suite = ["clippy", "-p", "vram-tests", "--features", "store", "--all-targets"];
         let clippy = shell::cargo(&suite).args(&["--", "-D", "warnings"]);

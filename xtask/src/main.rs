@@ -44,7 +44,10 @@ cargo xtask COMMAND [OPTIONS]
   fuzz [--minutes N] [--only TARGET [--replay FILE]] [--list] [--plain]
                                           everything that reads bytes of others, under libFuzzer for N minutes in all
                                           (--replay: one input again; --plain: random changes, without coverage)
-  bench [--only CRATE] [--quick]          criterion benches, then medians as ratios against the reference of each group
+  bench [--only PART|CRATE] [--quick [--debug]] [--peers] [--accept]
+                                          everything that measures, with a report and pictures in target/bench, and ratios beside
+                                          those of docs/performance.json (--quick: whether it works; --debug: built as the tests
+                                          are; --peers: also age, openssl and others; --accept: commits the ratios of the last run)
   counts [--update]                       instructions of hot paths, counted by valgrind, beside those of xtask/counts.txt
   gpu [--build-only] [--simulated [--debug]] [--report FILE] [--read LOG]
                                           checks and measures the GPUs of this machine, with a report in Markdown

@@ -9,7 +9,7 @@
 //! cargo run --release -p vram-alloc --example fragmentation             # one round
 //! cargo run --release -p vram-alloc --example fragmentation -- peers    # beside other allocators
 //! cargo run --release -p vram-alloc --example fragmentation -- sweep    # a choice of small_max
-//! cargo run --release -p vram-alloc --example fragmentation -- growth   # calls by number of pieces
+//! cargo run --release -p vram-alloc --example fragmentation -- growth   # calls by number of pieces; `--quick`: up to 10,000
 //! ```
 
 #![expect(clippy::expect_used, reason = "the regions are below the largest")]
@@ -42,7 +42,7 @@ type Make = Box<dyn Fn() -> Box<dyn Allocator>>;
 fn main() {
     let table = std::env::args().nth(1).unwrap_or_default();
     if table == "growth" {
-        return growth::print();
+        return growth::print(std::env::args().any(|argument| argument == "--quick"));
     }
     let rounds = if table.is_empty() { 1 } else { 7 };
     let arena = |small_max: u64| {
