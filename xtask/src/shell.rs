@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 pub(crate) const TEST_LIMIT: &str = "VRAM_TEST_LIMIT_SECONDS";
 
 /// A child process to be started.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Child {
     program: OsString,
     args: Vec<String>,

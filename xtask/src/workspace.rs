@@ -102,6 +102,14 @@ pub(crate) fn metadata_of_all() -> Result<Value, String> {
     )
 }
 
+/// The same of a workspace of its own, in this folder, without optional features.
+pub(crate) fn metadata_of_all_in(folder: &str) -> Result<Value, String> {
+    let manifest = format!("{folder}/Cargo.toml");
+    let on = ["--locked", "--filter-platform", "x86_64-unknown-linux-gnu"];
+    let args = ["metadata", "--format-version", "1", "--manifest-path", &manifest];
+    parsed(&shell::cargo(&args).args(&on).read()?)
+}
+
 fn parsed(text: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|error| format!("metadata: {error}"))
 }

@@ -24,6 +24,7 @@ use crate::{arguments, shell, summary, workspace};
 
 use accepted::Parts;
 use machine::Machine;
+pub(crate) use parts::PEERS;
 use parts::{Effort, Figures, PARTS, Part};
 use report::{Outcome, Report};
 use table::Measured;

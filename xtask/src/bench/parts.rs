@@ -52,6 +52,20 @@ pub(crate) enum Effort {
 const CRITERION: &[&str] = &["--warm-up-time", "0.5", "--measurement-time", "2"];
 const QUICK: &[&str] = &["--quick"];
 
+/// All packages that have benches: their features together, so that each library is built once for all parts.
+const WITH_BENCHES: [&str; 10] = [
+    "-p",
+    "cuda-shim",
+    "-p",
+    "vram-alloc",
+    "-p",
+    "vram-gpu",
+    "-p",
+    "vram-residency",
+    "-p",
+    "vram-seal",
+];
+
 /// All parts, in the order in which they run.
 pub(crate) const PARTS: [Part; 15] = [
     Part::criterion("alloc", "vram-alloc", "ledger, arena, bounds check"),
@@ -170,13 +184,14 @@ impl Part {
         let debug = effort == Effort::QuickDebug;
         let (build, run) = match self.target {
             Target::Bench => {
-                // With the features of all members, as `cargo test --workspace` has built them.
-                let of: &[&str] = if debug {
-                    &["bench", "--workspace", "--profile", "dev", "--bench", self.name]
+                let of = if debug {
+                    // With the features of all members, as `cargo test --workspace` has built them.
+                    shell::cargo(&["bench", "--workspace", "--profile", "dev"])
                 } else {
-                    &["bench", "-p", self.package, "--bench", self.name]
+                    shell::cargo(&["bench"]).args(&WITH_BENCHES)
                 };
-                (shell::cargo(of).arg("--no-run"), shell::cargo(of))
+                let of = || of.clone().args(&["--bench", self.name]);
+                (of().arg("--no-run"), of())
             }
             Target::Example(example) => {
                 let of = ["-p", self.package, "--example", example];
@@ -219,12 +234,11 @@ mod tests {
     #[test]
     fn each_command_alone_repeats_its_part() {
         let (build, run) = lines("limits", Effort::Whole);
-        assert_eq!(build, "cargo bench -p vram-seal --bench limits --no-run");
-        assert_eq!(run, "cargo bench -p vram-seal --bench limits");
-        assert_eq!(
-            lines("rooms", Effort::Quick).1,
-            "cargo bench -p vram-residency --bench rooms -- 3"
-        );
+        let all =
+            "cargo bench -p cuda-shim -p vram-alloc -p vram-gpu -p vram-residency -p vram-seal";
+        assert_eq!(build, format!("{all} --bench limits --no-run"));
+        assert_eq!(run, format!("{all} --bench limits"));
+        assert_eq!(lines("rooms", Effort::Quick).1, format!("{all} --bench rooms -- 3"));
         let debug = "cargo bench --workspace --profile dev --bench ratios -- --quick";
         assert_eq!(lines("ratios", Effort::QuickDebug).1, debug);
         let (build, run) = lines("growth", Effort::Whole);
@@ -235,6 +249,13 @@ mod tests {
                 .1
                 .contains("--manifest-path tests/peers/Cargo.toml --target-dir /t/peers")
         );
+    }
+
+    #[test]
+    fn every_part_that_is_a_bench_is_of_a_package_that_is_built() {
+        for part in PARTS.iter().filter(|part| part.target == Target::Bench) {
+            assert!(WITH_BENCHES.contains(&part.package), "{}", part.package);
+        }
     }
 
     #[test]

@@ -123,6 +123,7 @@ const ROOMS: &[Room] = &[
         may_be_unsafe: false,
     },
     Room { name: "vram-planted", ours: &[], may_be_unsafe: false },
+    Room { name: "vram-peers", ours: &["vram-seal", "vram-files"], may_be_unsafe: false },
     Room { name: "xtask", ours: &[], may_be_unsafe: false },
     Room {
         name: "vram-tests",
@@ -200,7 +201,7 @@ const HOMES: &[(&str, &[&str])] = &[
 ];
 
 /// Suites that are libraries or programs: as tests, they may use any foreign crate.
-const SUITES: &[&str] = &["vram-fuzz", "vram-tests"];
+const SUITES: &[&str] = &["vram-fuzz", "vram-tests", "vram-peers"];
 
 /// Pairs that must not depend on each other in either direction, not even in dev-dependencies.
 const STRANGERS: &[(&str, &str)] = &[

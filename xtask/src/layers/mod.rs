@@ -16,13 +16,15 @@ mod source;
 mod strip;
 mod unsafety;
 
-use crate::python;
 use crate::workspace::{self, Package};
+use crate::{bench, python};
 
 /// Checks the whole workspace; the error lists every breach.
 pub(crate) fn run() -> Result<(), String> {
     let mut packages = workspace::packages()?;
-    packages.extend(workspace::packages_in(python::FOLDER)?);
+    for apart in [python::FOLDER, bench::PEERS] {
+        packages.extend(workspace::packages_in(apart)?);
+    }
     let mut breaches = crates::breaches(&packages);
     let mut files = 0_usize;
     for package in &packages {

@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::license;
-use crate::{shell, workspace};
+use crate::{bench, shell, workspace};
 
 /// What is accepted, for both checks.
 const ACCEPTED: &str = "xtask/deny.toml";
@@ -26,18 +26,21 @@ pub(crate) fn run() -> Result<(), String> {
     let text = fs::read_to_string(ACCEPTED).map_err(|error| format!("{ACCEPTED}: {error}"))?;
     let accepted = Accepted::read(&text);
     let metadata = workspace::metadata_of_all()?;
-    let packages = workspace::array(&metadata, "packages");
-    let foreign: Vec<&Value> =
-        packages.iter().filter(|package| !workspace::text(package, "source").is_empty()).collect();
+    let foreign = foreign_of(&metadata);
     if foreign.is_empty() || accepted.licenses.is_empty() {
         return Err("no foreign crate, or no accepted licence, was found".to_owned());
     }
-    let refused: Vec<String> =
+    let mut refused: Vec<String> =
         foreign.iter().filter_map(|package| why_refused(package, &accepted)).collect();
     println!("{} foreign crates: {} refused", foreign.len(), refused.len());
     for (name, versions) in several_versions(&foreign) {
         println!("  {name} in {} versions: {}", versions.len(), versions.join(", "));
     }
+    // Measured beside ours, and no part of any build but that one.
+    let peers = workspace::metadata_of_all_in(bench::PEERS)?;
+    let of_peers =
+        foreign_of(&peers).into_iter().filter_map(|package| why_refused(package, &accepted));
+    refused.extend(of_peers);
     if !refused.is_empty() {
         return Err(refused.join("\n"));
     }
@@ -48,6 +51,12 @@ pub(crate) fn run() -> Result<(), String> {
     let checks =
         ["--config", ACCEPTED, "check", "--hide-inclusion-graph", "licenses", "bans", "sources"];
     shell::cargo(&["deny"]).args(&checks).run()
+}
+
+/// The crates that are not ours.
+fn foreign_of(metadata: &Value) -> Vec<&Value> {
+    let packages = workspace::array(metadata, "packages").iter();
+    packages.filter(|package| !workspace::text(package, "source").is_empty()).collect()
 }
 
 /// Why a crate is not accepted.
