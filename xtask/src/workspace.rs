@@ -102,11 +102,12 @@ pub(crate) fn metadata_of_all() -> Result<Value, String> {
     )
 }
 
-/// The same of a workspace of its own, in this folder, without optional features.
+/// The same of a workspace of its own, in this folder.
 pub(crate) fn metadata_of_all_in(folder: &str) -> Result<Value, String> {
     let manifest = format!("{folder}/Cargo.toml");
     let on = ["--locked", "--filter-platform", "x86_64-unknown-linux-gnu"];
-    let args = ["metadata", "--format-version", "1", "--manifest-path", &manifest];
+    let args =
+        ["metadata", "--format-version", "1", "--all-features", "--manifest-path", &manifest];
     parsed(&shell::cargo(&args).args(&on).read()?)
 }
 

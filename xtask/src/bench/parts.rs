@@ -194,9 +194,9 @@ impl Part {
                 (of().arg("--no-run"), of())
             }
             Target::Example(example) => {
-                let of = ["-p", self.package, "--example", example];
-                let profile: &[&str] = if debug { &[] } else { &["--release"] };
-                let with = |verb| shell::cargo(&[verb]).args(profile).args(&of);
+                // Without a package: with the features of all members, again.
+                let of: &[&str] = if debug { &[] } else { &["--release", "-p", self.package] };
+                let with = |verb| shell::cargo(&[verb]).args(of).args(&["--example", example]);
                 (with("build"), with("run"))
             }
             Target::Peers => {
@@ -244,6 +244,7 @@ mod tests {
         let (build, run) = lines("growth", Effort::Whole);
         assert_eq!(build, "cargo build --release -p vram-alloc --example fragmentation");
         assert_eq!(run, "cargo run --release -p vram-alloc --example fragmentation -- growth");
+        assert_eq!(lines("placement", Effort::QuickDebug).1, "cargo run --example fragmentation");
         assert!(
             lines("peers", Effort::Quick)
                 .1
