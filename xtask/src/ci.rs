@@ -5,8 +5,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use crate::{
     arguments,
     bench::{self, counts},
-    examples, fuzz, gpu, layers, models, operator, page, proptest, ptx, python, reuse, shell, store,
-    summary, tour, workspace,
+    examples, fuzz, gpu, layers, models, operator, page, proptest, ptx, python, reuse, shell,
+    store, summary, tour, workspace,
 };
 
 /// The command line of this command.

@@ -40,7 +40,7 @@ impl Files {
 }
 
 /// Everything that works on files. Programs that are not there take no part.
-pub(crate) fn peers<'a>(files: &'a Files, all: usize) -> Result<Vec<Peer<'a>>, Failure> {
+pub(crate) fn peers(files: &Files, all: usize) -> Result<Vec<Peer<'_>>, Failure> {
     let mut peers = vec![copy(files)];
     for threads in if all > 1 { vec![1, all] } else { vec![1] } {
         peers.push(ours(files, threads)?);

@@ -71,8 +71,8 @@ fn ours<'a>(
         let (made, sealing) = timed(|| Ok(seal(&key, &context, params, count, plain, sealed)?))?;
         let ((), opening) = timed(|| {
             let expected = Expected::from(&context).params(params);
-            let opener = Opener::open(&key, &made.record, made.tags, &expected)?;
-            Ok(unseal(&opener, count, sealed, &mut opened)?)
+            let reader = Opener::open(&key, &made.record, made.tags, &expected)?;
+            Ok(unseal(&reader, count, sealed, &mut opened)?)
         })?;
         same(&opened, plain)?;
         Ok((sealing, Some(opening)))
