@@ -58,10 +58,11 @@ cargo xtask COMMAND [OPTIONS]
                                           source and the table of kernels say, and what an assembler makes of it, where there is one)
   store [--engine seaweedfs] [--quick]    stores over HTTP and S3, pushes and pulls that are killed, and speed as ratios (not with --quick)
                                           (--engine: a real S3 server, which scripts/engines brings)
-  python [--seconds N] [--torch] [--bench]
+  python [--seconds N] [--torch] [--bench | --valgrind]
                                           builds the Python package and runs its tests in a virtual environment of its own
                                           (--seconds: of each stress test; --torch: also what needs torch, which pip
-                                          fetches; --bench: measures instead, beside safetensors)
+                                          fetches; --bench: measures instead, beside safetensors; --valgrind: the stress
+                                          tests alone, under memcheck)
   operator                                alert rules and service unit of docs/operator, by promtool and systemd-analyze
   tour [--check] [--programs FOLDER]      docs/tour.md, made by running what it shows (--check: compared; --programs: built ones)
   book                                    the links of all pages, then docs as a book in target/book, by mdBook

@@ -1,6 +1,8 @@
 //! `cargo xtask python`: builds the wheel of `vram-py`, and runs its tests in a virtual environment of
 //! its own.
 
+mod memcheck;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +29,8 @@ pub(crate) struct Options {
     torch: bool,
     /// How long each stress test runs.
     seconds: u32,
+    /// Runs the stress tests alone, under valgrind.
+    valgrind: bool,
 }
 
 impl Options {
@@ -37,6 +41,7 @@ impl Options {
             match flag.as_str() {
                 "--bench" => options.bench = true,
                 "--torch" => options.torch = true,
+                "--valgrind" => options.valgrind = true,
                 "--seconds" => {
                     let value = args.next().ok_or("--seconds needs a value")?;
                     let wrong = |error| format!("--seconds {value}: {error}");
@@ -50,7 +55,7 @@ impl Options {
 
     /// The tests, with a short stress.
     pub(crate) const fn for_ci() -> Self {
-        Self { bench: false, torch: false, seconds: 3 }
+        Self { bench: false, torch: false, seconds: 3, valgrind: false }
     }
 }
 
@@ -64,7 +69,11 @@ struct Places {
 impl Places {
     /// Python in the virtual environment.
     fn python(&self, args: &[&str]) -> Child {
-        shell::program(&self.python, args)
+        self.with_settings(shell::program(&self.python, args))
+    }
+
+    fn with_settings(&self, child: Child) -> Child {
+        child
             .env("PYTHONDONTWRITEBYTECODE", "1")
             // This workspace's own output folder: what both need is built once.
             .env("CARGO_TARGET_DIR", self.target.display().to_string())
@@ -92,6 +101,13 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         return places.python(&[&bench]).run();
     }
     let seconds = format!("--seconds={}", options.seconds);
+    if options.valgrind {
+        let log = home.join("memcheck.log");
+        let tests = tests.join("test_stress.py").display().to_string();
+        let pytest = [&places.python, "-m", "pytest", "-p", "no:cacheprovider", &seconds, &tests];
+        places.with_settings(memcheck::under(&pytest, &log)?).run()?;
+        return memcheck::judge(&log);
+    }
     let tests = tests.display().to_string();
     let mut child =
         places.python(&["-m", "pytest", "-p", "no:cacheprovider", "-rs", &seconds, &tests]);
@@ -206,8 +222,8 @@ mod tests {
     fn options_are_read_and_strangers_refused() {
         let parse = |text: &str| Options::parse(text.split_whitespace().map(str::to_owned));
         assert_eq!(parse(""), Ok(Options::for_ci()));
-        let all = Options { bench: true, torch: true, seconds: 60 };
-        assert_eq!(parse("--seconds 60 --torch --bench"), Ok(all));
+        let all = Options { bench: true, torch: true, seconds: 60, valgrind: true };
+        assert_eq!(parse("--seconds 60 --torch --bench --valgrind"), Ok(all));
         for wrong in ["--seconds", "--seconds many", "--numpy"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
