@@ -58,6 +58,19 @@ pub fn copy(from: &[u8], to: &mut [u8]) -> usize {
     len
 }
 
+/// As [`copy`], to bytes that are read next: always in short pieces, which stay in the cache. `rep movsb`
+/// leaves them to the memory on an AMD EPYC (Zen 3): a segment that is copied so and then opened takes
+/// twice the time of one that is copied in pieces.
+pub fn copy_to_use(from: &[u8], to: &mut [u8]) -> usize {
+    for (to, from) in to.chunks_mut(PIECE).zip(from.chunks(PIECE)) {
+        let len = from.len().min(to.len());
+        if let (Some(from), Some(to)) = (from.get(..len), to.get_mut(..len)) {
+            to.copy_from_slice(from);
+        }
+    }
+    from.len().min(to.len())
+}
+
 /// How many bytes to copy at a time from one address to another, of `len`: all of them, or short pieces
 /// where that is quicker. At least 1.
 #[must_use]
@@ -79,6 +92,19 @@ mod tests {
     use alloc::vec::Vec;
 
     use super::*;
+
+    #[test]
+    fn bytes_that_are_used_next_are_copied_whatever_the_lengths() {
+        let from: Vec<u8> = (0..10_000_u32).map(|at| at.to_le_bytes()[0] ^ 0x5a).collect();
+        for len in [0, 1, PIECE - 1, PIECE, PIECE + 1, 5000, 10_000, 12_000] {
+            let mut to = vec![7; len];
+            let done = copy_to_use(&from, &mut to);
+            assert_eq!(done, len.min(from.len()));
+            assert_eq!(to[..done], from[..done]);
+            assert!(to[done..].iter().all(|byte| *byte == 7));
+            assert_eq!(copy_to_use(&from[..len.min(3)], &mut to), len.min(3));
+        }
+    }
 
     #[test]
     fn a_long_buffer_begins_a_line_behind_a_page_and_any_buffer_lies_inside() {

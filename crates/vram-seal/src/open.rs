@@ -316,7 +316,7 @@ impl Opener {
         self.layout().check(segment, target)?;
         // Copies before verifying, in both modes: the verified bytes are those that the caller
         // gets.
-        host::copy(sealed, target);
+        host::copy_to_use(sealed, target);
         self.open_with(slot, segment, target, Place::Cache)
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use vram_alloc::ByteLen;
+use vram_alloc::{ByteLen, host};
 
 use crate::digest::ContentDigest;
 use crate::error::SealError;
@@ -176,7 +176,7 @@ const fn place_of(source: Option<&[u8]>) -> Place {
 
 fn copy_if_any(source: Option<&[u8]>, target: &mut [u8]) {
     if let Some(source) = source {
-        target.copy_from_slice(source);
+        host::copy_to_use(source, target);
     }
 }
 

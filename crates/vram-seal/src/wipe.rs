@@ -49,7 +49,7 @@ impl Scratch {
     /// Copies `from`, which is not longer than the memory, and returns the copy. What was copied
     /// before and is longer stays behind it until the buffer is dropped.
     pub(crate) fn fill(&mut self, from: &[u8]) -> &mut [u8] {
-        let done = host::copy(from, self);
+        let done = host::copy_to_use(from, self);
         self.room.extend_from_slice(from.get(done..).unwrap_or_default());
         self.get_mut(..from.len()).unwrap_or_default()
     }

@@ -12,7 +12,7 @@ macro_rules! style {
 /// The SHA-256 of the script, in base 64.
 macro_rules! script {
     () => {
-        "/7sA3BcOSMAls8L+pe9V4xjAOkUdMZeJfpxuRRBU0rA="
+        "HLVq1nyiWzcmitbiDgVYkicj7uBfxazf1JrNbZsoC90="
     };
 }
 

@@ -85,14 +85,14 @@ fn an_arena_of_pages_takes_whole_pages_and_places_at_their_borders() {
     let page = Alignment::MIB_2;
     let mut arena = Arena::with_granule(ByteLen::new(7 << 20), page).unwrap();
     assert_eq!((arena.granule(), arena.clone().granule()), (page, page));
-    let one = arena.place(ByteLen::new(1), Alignment::GRANULE).unwrap();
+    // The last page of the region is short, and only that. Small pieces go to that end.
+    let last = arena.place(ByteLen::new(1 << 20), Alignment::GRANULE).unwrap();
+    assert_eq!(last.footprint().get(), 1 << 20);
     let two = arena.place(ByteLen::new((2 << 20) + 1), Alignment::GRANULE).unwrap();
+    let one = arena.place(ByteLen::new(1), Alignment::GRANULE).unwrap();
     assert_eq!((one.footprint().get(), two.footprint().get()), (2 << 20, 4 << 20));
     assert_eq!(two.len().get(), (2 << 20) + 1, "the piece keeps its length");
     assert!(one.start().is_aligned(page) && two.start().is_aligned(page));
-    // The last page of the region is short, and only that.
-    let last = arena.place(ByteLen::new(1 << 20), Alignment::GRANULE).unwrap();
-    assert_eq!(last.footprint().get(), 1 << 20);
     assert_eq!(arena.report().free, ByteLen::ZERO);
     assert!(arena.place_at(DeviceOffset::new(256), ByteLen::new(1)).is_err());
     for placement in [one, two, last] {
