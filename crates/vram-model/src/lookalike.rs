@@ -2,10 +2,11 @@
 
 use core::fmt;
 
-use crate::name::shown;
-
 /// Bytes that tell every format of the table: the mark of a tar archive comes last.
 pub(crate) const SNIFFED: usize = 512;
+
+/// Bytes of a key, in a file of nothing else.
+const KEY_LEN: usize = 32;
 
 /// What a file is that is not a safetensors file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,12 +45,13 @@ pub enum Lookalike {
     XetPointer,
     /// A sealed image of this project.
     SealedImage,
-    /// A text: the answer of a server in place of the file, as a rule.
+    /// The length of a key file, or 64 hexadecimal digits: a key, or a token.
+    Key,
+    /// A text: the answer of a server in place of the file, as a rule. It is not quoted, since it may be
+    /// anybody's secret, and an error goes to logs and to other users.
     Text {
         /// HTML, XML, JSON, or plain.
         kind: &'static str,
-        /// Its first line, shortened and escaped.
-        first_line: String,
     },
 }
 
@@ -77,11 +79,12 @@ impl fmt::Display for Lookalike {
                 "it is a pointer of the Xet storage; fetch the file with `git xet` or `hf download`"
             }
             Self::SealedImage => "it is a sealed image; it is opened with its key",
-            Self::Text { kind, first_line } => {
+            Self::Key => "it has the form of a key or a token; give a model file",
+            Self::Text { kind } => {
                 return write!(
                     f,
-                    "it is {kind} text, perhaps the answer of a server: `{first_line}`; fetch the \
-                     file again"
+                    "it is {kind} text, perhaps the answer of a server: look at how it begins, and fetch \
+                     the file again"
                 );
             }
         })
@@ -131,7 +134,8 @@ pub(crate) fn recognise(beginning: &[u8]) -> Option<Lookalike> {
         [0x80, 2..=5, ..] => Some(Lookalike::Pickle),
         // A protocol buffer: the version of ONNX, then one of the fields that follow it.
         [8, 1..=32, 0x12 | 0x1a | 0x22 | 0x2a | 0x32 | 0x3a | 0x42, ..] => Some(Lookalike::Onnx),
-        _ => text(beginning),
+        _ if is_hex_key(beginning) => Some(Lookalike::Key),
+        _ => text(beginning).or_else(|| (beginning.len() == KEY_LEN).then_some(Lookalike::Key)),
     }
 }
 
@@ -153,7 +157,7 @@ fn archive(beginning: &[u8]) -> Lookalike {
     }
 }
 
-/// A text, by its first line. Nothing that holds control characters is one.
+/// A text, by its beginning. Nothing that holds control characters is one.
 fn text(beginning: &[u8]) -> Option<Lookalike> {
     let valid = match core::str::from_utf8(beginning) {
         Ok(text) => text,
@@ -175,8 +179,13 @@ fn text(beginning: &[u8]) -> Option<Lookalike> {
         _ if lower.starts_with("<?xml") => "an XML",
         _ => "a plain",
     };
-    let first_line = shown(text.lines().next().unwrap_or_default().trim_end());
-    Some(Lookalike::Text { kind, first_line })
+    Some(Lookalike::Text { kind })
+}
+
+/// Whether a whole file is one line of 64 hexadecimal digits.
+fn is_hex_key(beginning: &[u8]) -> bool {
+    let digits = beginning.trim_ascii_end();
+    digits.len() == 2 * KEY_LEN && digits.iter().all(u8::is_ascii_hexdigit)
 }
 
 #[cfg(test)]
