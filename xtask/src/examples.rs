@@ -5,6 +5,9 @@ use std::path::Path;
 
 use crate::{shell, workspace};
 
+/// Examples that need a server, and a feature: the tests of `vram` with CUDA build and run them.
+const BY_TESTS: &[&str] = &["worker"];
+
 /// Runs all of them, also after one has failed, so that one run reports all failures.
 pub(crate) fn run() -> Result<(), String> {
     // Builds all of them together, with the features of `cargo test --workspace`: nothing is built
@@ -17,6 +20,10 @@ pub(crate) fn run() -> Result<(), String> {
     let mut failures = Vec::new();
     for package in workspace::packages()? {
         for example in package.targets.iter().filter(|target| target.kind == "example") {
+            if BY_TESTS.contains(&example.name.as_str()) {
+                println!("{}: run by the tests of {} with CUDA", example.name, package.name);
+                continue;
+            }
             let path = target.join("debug").join("examples").join(&example.name);
             let Some(path) = path.to_str().filter(|_| path.is_file()) else {
                 return Err(format!("{} was not built: it needs a feature", example.name));

@@ -11,6 +11,7 @@ pub(super) const TABLES: &[(&str, &str, &[&str])] = &[
     ("machine", "Machine", &["what", "value"]),
     ("fact", "What the driver does where its manual leaves it open", &["GPU", "what", "answer"]),
     ("residency", "Where memory is, by pointer attributes", &["GPU", "allocation", "answer"]),
+    ("shared", "Memory that another process opens", &["GPU", "what", "answer"]),
     ("fault", "Faults provoked", &["GPU", "provoked", "answer"]),
     (
         "transfer",
