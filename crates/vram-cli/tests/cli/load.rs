@@ -206,7 +206,7 @@ fn a_file_that_is_no_sound_model_is_refused_in_one_line() {
     let cases: [(&str, Vec<u8>, &str); 12] = [
         ("empty", vec![], "0 bytes"),
         ("short", vec![1, 2, 3], "3 bytes"),
-        ("text", b"this is not a model file at all".to_vec(), "`this is not a model file at all`"),
+        ("text", b"this is not a model file at all".to_vec(), "a plain text"),
         ("zeros", vec![0; 100], "begin with"),
         ("ones", vec![0xff; 100], "header claims"),
         ("gguf", b"GGUF\x03\0\0\0\0\0\0\0\0\0\0\0".to_vec(), "GGUF"),

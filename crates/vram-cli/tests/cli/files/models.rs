@@ -84,7 +84,7 @@ fn inspect_names_what_a_file_is_that_is_neither() {
     bench.write("gz", [0x1f, 0x8b, 8, 8, 1, 2, 3, 4, 5]);
     bench.write("json", r#"{"error":"Repository not found"}"#);
     bench.write("pointer", "# xet version 0\nfilesize = 12345\n");
-    for (name, words) in [("gz", "gzip"), ("json", "Repository not found"), ("pointer", "Xet")] {
+    for (name, words) in [("gz", "gzip"), ("json", "a JSON text"), ("pointer", "Xet")] {
         for command in ["inspect", "load"] {
             bench.run([command, name]).expect_error(2, &[name, words]);
         }
