@@ -18,6 +18,7 @@ test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
 running 4 tests
 test contract::fill ... ok
 test residency::first ... | residency | cuda:0 | 1 bytes | device memory |
+| shared | cuda:0 | the other process took | 10ms |
 ok
 test faults::full ... 16 cases in real MiB
 | fault | cuda:0 | an allocation \\| of all | out of memory |
