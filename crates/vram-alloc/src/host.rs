@@ -50,25 +50,25 @@ pub const fn lead(address: usize, spare: usize) -> usize {
 /// Copies as many bytes as both have, from the start, and returns how many.
 pub fn copy(from: &[u8], to: &mut [u8]) -> usize {
     let len = from.len().min(to.len());
-    let (Some(from), Some(to)) = (from.get(..len), to.get_mut(..len)) else { return 0 };
     let step = longest_piece(from.as_ptr().addr(), to.as_ptr().addr(), len);
-    for (to, from) in to.chunks_mut(step).zip(from.chunks(step)) {
-        to.copy_from_slice(from);
-    }
-    len
+    copy_by(step, from, to)
 }
 
 /// As [`copy`], to bytes that are read next: always in short pieces, which stay in the cache. `rep movsb`
 /// leaves them to the memory on an AMD EPYC (Zen 3): a segment that is copied so and then opened takes
 /// twice the time of one that is copied in pieces.
 pub fn copy_to_use(from: &[u8], to: &mut [u8]) -> usize {
-    for (to, from) in to.chunks_mut(PIECE).zip(from.chunks(PIECE)) {
-        let len = from.len().min(to.len());
-        if let (Some(from), Some(to)) = (from.get(..len), to.get_mut(..len)) {
-            to.copy_from_slice(from);
-        }
+    copy_by(PIECE, from, to)
+}
+
+/// Copies as many bytes as both have, `step` at a time; `step` is at least 1.
+fn copy_by(step: usize, from: &[u8], to: &mut [u8]) -> usize {
+    let len = from.len().min(to.len());
+    let (Some(from), Some(to)) = (from.get(..len), to.get_mut(..len)) else { return 0 };
+    for (to, from) in to.chunks_mut(step).zip(from.chunks(step)) {
+        to.copy_from_slice(from);
     }
-    from.len().min(to.len())
+    len
 }
 
 /// How many bytes to copy at a time from one address to another, of `len`: all of them, or short pieces
