@@ -77,6 +77,8 @@ pub struct NoRoom {
     pub foreign: ByteLen,
     /// Bytes that the configuration keeps free.
     pub headroom: ByteLen,
+    /// The most bytes that could be granted if nobody else held any.
+    pub most: ByteLen,
 }
 
 impl SpaceError {

@@ -81,6 +81,7 @@ impl VramError {
     pub fn class(&self) -> Class {
         match self {
             Self::Device { source, .. } if source.is_caller_error() => Class::Caller,
+            Self::InsufficientVram(lack) if lack.is_final() => Class::Caller,
             // A device error that is not sticky: the next call can succeed.
             Self::InsufficientVram(_)
             | Self::InUse { .. }
@@ -122,6 +123,7 @@ impl VramError {
             Self::InUse { .. } | Self::TimedOut { .. } | Self::GpuInUse { .. } => {
                 Some(Duration::from_millis(10))
             }
+            Self::InsufficientVram(lack) if lack.is_final() => None,
             Self::InsufficientVram(_) | Self::StagingLimit { .. } | Self::Restoring { .. } => {
                 Some(Duration::from_millis(100))
             }

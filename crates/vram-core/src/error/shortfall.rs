@@ -21,8 +21,9 @@ const BUSY_MAX: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{} no room for {needed}: room {room}, largest hole {largest_hole}, {headroom} kept free, \
-     {foreign} held by others{}{busy}{}{}",
+     {foreign} held by others{}{}{busy}{}{}",
     Asked { gpu: *gpu, others: *others },
+    Never(*needed, *most),
     Largest(holders),
     Helps(plan.as_ref()),
     Rest(after_all.as_deref())
@@ -46,6 +47,9 @@ pub struct Shortfall {
     pub foreign: ByteLen,
     /// Bytes that the configuration keeps free.
     pub headroom: ByteLen,
+    /// The most bytes that could be granted if nobody else held any: the budgets less headroom. If
+    /// `needed` is more, waiting does not help: see [`Shortfall::is_final`].
+    pub most: ByteLen,
     /// The holders of the most bytes on these GPUs, at most 16, the largest first. Empty where the
     /// call did not look for holders.
     pub holders: Vec<Holder>,
@@ -144,6 +148,12 @@ impl fmt::Display for BusyShards {
 }
 
 impl Shortfall {
+    /// Returns true if the request needs more than these GPUs could ever grant.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.needed > self.most
+    }
+
     /// All figures zero.
     pub(crate) const fn none() -> Self {
         Self {
@@ -154,6 +164,7 @@ impl Shortfall {
             largest_hole: ByteLen::ZERO,
             foreign: ByteLen::ZERO,
             headroom: ByteLen::ZERO,
+            most: ByteLen::ZERO,
             holders: Vec::new(),
             busy: BusyShards::none(),
             plan: None,
@@ -174,6 +185,19 @@ impl fmt::Display for Asked {
             0 => write!(f, "gpu {} has", self.gpu),
             others => write!(f, "gpu {} and {others} more have", self.gpu),
         }
+    }
+}
+
+/// Prints that nothing helps.
+struct Never(ByteLen, ByteLen);
+
+impl fmt::Display for Never {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(needed, most) = self;
+        if needed <= most {
+            return Ok(());
+        }
+        write!(f, "; there are never more than {most}: split it, or give a larger budget")
     }
 }
 

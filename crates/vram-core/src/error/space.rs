@@ -49,6 +49,7 @@ impl From<NoRoom> for Shortfall {
             largest_hole: lack.largest_hole,
             foreign: lack.foreign,
             headroom: lack.headroom,
+            most: lack.most,
             ..Self::none()
         }
     }

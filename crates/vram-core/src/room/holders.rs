@@ -86,6 +86,8 @@ pub(crate) fn shortfall_of(gpus: &[Arc<Gpu>], goal: Goal<'_>) -> Shortfall {
         sum.largest_hole = sum.largest_hole.max(report.largest_hole);
         sum.foreign = sum.foreign.saturating_add(capacity.foreign);
         sum.headroom = sum.headroom.saturating_add(capacity.headroom);
+        let most = capacity.total.saturating_sub(capacity.headroom);
+        sum.most = sum.most.saturating_add(most);
     }
     sum
 }

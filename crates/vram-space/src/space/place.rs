@@ -107,6 +107,7 @@ impl Gpu {
             largest_hole: self.hole(capacity, report),
             foreign: capacity.foreign,
             headroom: capacity.headroom,
+            most: capacity.total.saturating_sub(capacity.headroom),
         }))
     }
 

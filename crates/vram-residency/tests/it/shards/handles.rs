@@ -181,6 +181,14 @@ fn a_refusal_says_what_room_there_is() {
         }
         other => panic!("{other:?}"),
     }
+    // The most that there could ever be is the budget less headroom: more is never granted.
+    for (len, class) in [(768 * 1024, Class::Retry), (768 * 1024 + 1, Class::Caller)] {
+        let error = manager.seal_model("model", 0, &weights(len)).unwrap_err();
+        assert_eq!((error.class(), error.code()), (class, "insufficient-vram"));
+        assert_eq!(error.retry_after().is_some(), class == Class::Retry);
+        let told = error.to_string();
+        assert_eq!(told.contains("never more than 768.0 KiB"), class == Class::Caller, "{told}");
+    }
     assert_eq!(state(&manager), before);
     manager.seal_model("model", 0, &weights(256 * 1024)).unwrap();
 }
