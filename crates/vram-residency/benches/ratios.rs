@@ -13,11 +13,16 @@
 
 use core::hint::black_box;
 use core::time::Duration;
+use std::fs::File;
+use std::io::Read as _;
 use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
-use vram_residency::{ByteLen, Protection, ReadBack, SealKey, SealRequest, SivScope, VramManager};
+use vram_residency::{
+    ByteLen, FileSource, Protection, ReadBack, SealKey, SealOptions, SealRequest, SivScope,
+    VramManager,
+};
 use vram_seal::{SealContext, SealParams, Threads};
 
 const MIB: usize = 1 << 20;
@@ -130,6 +135,45 @@ fn against_the_bare_sealer(rounds: usize) {
     compare("256 MiB, all threads", rounds, "bare seal", &mut turns);
 }
 
+/// Sealing from a file in the page cache is to be nearly as fast as the slower of its two halves.
+fn from_a_file(rounds: usize) {
+    let data = content(256 * MIB, 3);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights");
+    std::fs::write(&path, &data).unwrap();
+    let mut buffer = vec![0_u8; MIB];
+    let manager = VramManager::new_mock(data.len()).unwrap();
+    let request = SealRequest::new("model", 0);
+    seal(&manager, &request, &data);
+    let (manager, data, path) = (&manager, &data[..], path.as_path());
+    let from_file = |request: SealRequest| -> Box<dyn FnMut() -> Duration + '_> {
+        Box::new(move || {
+            let request = request.clone();
+            let (shard, took) = timed(|| {
+                let source = FileSource::open(path).unwrap();
+                manager.seal_from(request, source, SealOptions::new()).unwrap()
+            });
+            manager.free_shard(&shard).unwrap();
+            took
+        })
+    };
+    let mut read = || {
+        let mut file = File::open(path).unwrap();
+        while file.read(&mut buffer).unwrap() > 0 {
+            black_box(&buffer);
+        }
+    };
+    let authenticated = request.clone().protection(Protection::Authenticated);
+    let mut turns: Vec<Turn<'_>> = vec![
+        ("reading the file, one thread", Box::new(|| timed(&mut read).1)),
+        ("seal from memory", Box::new(|| seal(manager, &request, data))),
+        ("seal from the file", from_file(request.clone())),
+        ("authenticated, from memory", Box::new(|| seal(manager, &authenticated, data))),
+        ("authenticated, from the file", from_file(authenticated.clone())),
+    ];
+    compare("256 MiB from the page cache, all threads", rounds, "seal from memory", &mut turns);
+}
+
 /// Runs both at once, from one start to the end of the later one.
 fn both(first: impl FnOnce() + Send, second: impl FnOnce()) -> Duration {
     let start = Barrier::new(2);
@@ -210,5 +254,6 @@ fn main() {
         (false, _) => 1,
     };
     against_the_bare_sealer(rounds);
+    from_a_file(rounds);
     two_gpus(rounds);
 }
