@@ -22,8 +22,15 @@ const TICK: Duration = Duration::from_millis(50);
 /// The iterators of a manager. It holds none of them.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    queues: Mutex<Vec<Weak<Queue>>>,
+    queues: Mutex<Queues>,
     pid: u32,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    all: Vec<Weak<Queue>>,
+    /// No event comes any more: the manager was closed.
+    over: bool,
 }
 
 #[derive(Debug, Default)]
@@ -49,8 +56,9 @@ impl Hub {
         let timeout = timeout.map(options::seconds).transpose()?;
         let queue = Arc::new(Queue::default());
         let mut queues = lock(&self.queues);
-        queues.retain(|queue| queue.strong_count() > 0);
-        queues.push(Arc::downgrade(&queue));
+        queues.all.retain(|queue| queue.strong_count() > 0);
+        queues.all.push(Arc::downgrade(&queue));
+        lock(&queue.waiting).over = queues.over;
         drop(queues);
         Ok(EventIterator { queue, timeout, pid: self.pid })
     }
@@ -71,6 +79,7 @@ impl Hub {
 
     /// Ends all iterators after what they have not read yet.
     pub(crate) fn end(&self) {
+        lock(&self.queues).over = true;
         for queue in self.alive() {
             lock(&queue.waiting).over = true;
             queue.arrived.notify_all();
@@ -78,7 +87,7 @@ impl Hub {
     }
 
     fn alive(&self) -> Vec<Arc<Queue>> {
-        lock(&self.queues).iter().filter_map(Weak::upgrade).collect()
+        lock(&self.queues).all.iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -103,7 +112,7 @@ impl Drop for Sink {
 /// Iterates over the events of a manager from the moment in which `Manager.events` was called.
 ///
 /// `next()` waits for the next event, with the interpreter released; Ctrl-C ends the wait. The
-/// iterator ends when the manager is closed, and after `timeout` seconds without an event, if that
+/// iterator ends when the manager is closed, at once if it was before, and after `timeout` seconds without an event, if that
 /// was given.
 #[pyclass(frozen, module = "vram")]
 #[derive(Debug)]

@@ -26,6 +26,7 @@ use pyo3::prelude::*;
 /// Model weights in device memory: placed, verified, watched. Imported by the package `vram`.
 #[pymodule]
 fn _vram(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    errors::prepare(module.py())?;
     module.add_class::<manager::Manager>()?;
     module.add_class::<model::Model>()?;
     module.add_class::<report::Verdict>()?;
@@ -35,5 +36,6 @@ fn _vram(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<tensor::TensorBase>()?;
     module.add("Tensor", tensor::class(module.py())?)?;
     module.add_function(wrap_pyfunction!(wait::ending, module)?)?;
+    module.add_function(wrap_pyfunction!(manager::room_for, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

@@ -1,7 +1,7 @@
 //! The class `vram.Manager`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -15,8 +15,11 @@ use crate::events::{EventIterator, Hub, Sink};
 use crate::model::Model;
 use crate::report::to_python;
 use crate::resident::{Shared, lock};
-use crate::wait::{detach, interruptible};
+use crate::wait::{attended, detach};
 use crate::{errors, options};
+
+/// How long closing waits before it looks for signals.
+const TURN: Duration = Duration::from_millis(100);
 
 /// How long closing waits for the events of before.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -79,6 +82,14 @@ impl Common<'_, '_> {
         py.import("vram")?.getattr("_managers")?.call_method1("add", (&manager,))?;
         Ok(manager)
     }
+}
+
+/// The device memory that the tensors of a model take, in bytes: the room that a manager needs for it.
+#[pyfunction]
+pub(crate) fn room_for(py: Python<'_>, path: &Bound<'_, PyAny>) -> PyResult<u64> {
+    let paths = options::files(path)?;
+    let files = detach(py, || ModelFiles::open(&paths)).map_err(errors::files)?;
+    Ok(files.plan().footprint().get())
 }
 
 #[pymethods]
@@ -191,11 +202,19 @@ impl Manager {
             }
             other => other.cloned(),
         };
-        let admitted = interruptible(py, bar.as_ref(), |token, figures| {
+        let (admitted, raised) = attended(py, bar.as_ref(), |token, figures| {
             let request = request.cancel(token).progress(|progress| figures.note(progress));
             manager.admit(request, files.plan(), &files)
         })?;
-        let handle = admitted.map_err(errors::vram)?;
+        let handle = match (admitted, raised) {
+            (Ok(handle), None) => handle,
+            (Err(error), None) => return Err(errors::vram(error)),
+            (admitted, Some(raised)) => {
+                // It came too late to end the load. An error of the freeing has an event.
+                let _freed = admitted.map(|handle| detach(py, || manager.free_model(&handle)));
+                return Err(raised);
+            }
+        };
         let texts = files.headers().iter().flat_map(FileHeader::texts);
         let texts = texts.map(|(key, text)| (key.to_owned(), text)).collect();
         Ok(Model::new(Arc::clone(&self.shared), handle, holder.to_owned(), texts))
@@ -302,21 +321,33 @@ impl Manager {
     #[pyo3(signature = (timeout=0.0))]
     fn close<'py>(&self, py: Python<'py>, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         let (inner, timeout) = (self.shared.inner()?, options::seconds(timeout)?);
-        let report = detach(py, || {
-            drop(lock(&inner.scrubber).take());
-            let report = inner.manager.close(timeout);
-            // What happened until now still reaches the iterators.
-            let _all = inner.manager.flush_events(FLUSH);
-            self.shared.hub.end();
-            report
-        });
+        let (begun, mut freed, mut bytes) = (Instant::now(), 0_u64, 0_u64);
+        // In turns, between which signals are looked for.
+        let report = loop {
+            let turn = timeout.saturating_sub(begun.elapsed()).min(TURN);
+            let report = detach(py, || {
+                drop(lock(&inner.scrubber).take());
+                inner.manager.close(turn)
+            });
+            freed = freed.saturating_add(report.freed);
+            bytes = bytes.saturating_add(report.bytes.get());
+            let over = report.complete || begun.elapsed() >= timeout;
+            let signal = if over { Ok(()) } else { py.check_signals() };
+            if over || signal.is_err() {
+                break signal.map(|()| report);
+            }
+        };
+        // What happened until now still reaches the iterators.
+        detach(py, || inner.manager.flush_events(FLUSH));
+        self.shared.hub.end();
+        let report = report?;
         let left: Vec<String> = report.left.iter().map(|(shard, _)| shard.to_string()).collect();
         to_python(
             py,
             &serde_json::json!({
                 "complete": report.complete,
-                "freed": report.freed,
-                "bytes": report.bytes,
+                "freed": freed,
+                "bytes": bytes,
                 "left": left,
                 "leases": report.lease_count,
             }),

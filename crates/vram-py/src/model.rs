@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
-use vram_residency::{CallOptions, ModelHandle, ModelPiece, WakeModelRequest};
+use vram_residency::{
+    CallOptions, ModelHandle, ModelPiece, VramError, VramManager, WakeModelRequest,
+};
 
 use crate::report::Verdict;
 use crate::resident::{Resident, Shared, State, lock};
@@ -63,18 +65,20 @@ impl Model {
         Self { shared, state, index, name, nbytes, holder, metadata }
     }
 
-    /// The state, in the process that made the model.
-    fn state(&self) -> PyResult<std::sync::MutexGuard<'_, State>> {
+    /// What `look` finds in the state, in the process that made the model. It runs no code of Python:
+    /// see [`Refused`].
+    fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> PyResult<T> {
         // In a child the lock may be held by a thread that is not there.
         self.shared.manager()?;
-        Ok(lock(&self.state))
+        Ok(look(&mut lock(&self.state)))
     }
 
     fn resident(&self) -> PyResult<Arc<Resident>> {
-        match &*self.state()? {
+        let found = self.state(|state| match state {
             State::Resident(resident) => Ok(Arc::clone(resident)),
             other => Err(other.wrong()),
-        }
+        })?;
+        Ok(found?)
     }
 
     fn piece<'a>(&self, handle: &'a ModelHandle, name: &str) -> PyResult<&'a ModelPiece> {
@@ -88,15 +92,42 @@ impl Model {
         doing: &'static str,
         take: impl FnOnce(State) -> Result<T, State>,
     ) -> PyResult<T> {
-        let mut state = self.state()?;
-        match take(std::mem::replace(&mut *state, State::Busy(doing))) {
-            Ok(taken) => Ok(taken),
-            Err(back) => {
-                let error = back.wrong();
+        let taken = self.state(|state| {
+            take(std::mem::replace(state, State::Busy(doing))).map_err(|back| {
+                let refused = back.wrong();
                 *state = back;
-                Err(error)
+                refused
+            })
+        })?;
+        Ok(taken?)
+    }
+
+    /// Does `work`, which Ctrl-C ends, with the resident model, and leaves it in the state that `land`
+    /// makes of the outcome; resident as before, where there is none.
+    fn moved<T: Send>(
+        &self,
+        py: Python<'_>,
+        doing: &'static str,
+        work: impl FnOnce(&VramManager, &ModelHandle, CallOptions<'_>) -> Result<T, VramError> + Send,
+        land: impl FnOnce(Arc<Resident>, T) -> State,
+    ) -> PyResult<()> {
+        let resident = self.begin(doing, |state| match state {
+            State::Resident(resident) => Ok(resident),
+            other => Err(other),
+        })?;
+        let handle = resident.handle();
+        let outcome = self.shared.manager().and_then(|manager| {
+            attended(py, None, |token, _| work(manager, &handle, CallOptions::new().cancel(&token)))
+        });
+        let (state, refused) = match outcome {
+            Ok((Ok(done), raised)) => (land(resident, done), raised),
+            Ok((Err(error), raised)) => {
+                (State::Resident(resident), raised.or_else(|| Some(errors::of(&handle)(error))))
             }
-        }
+            Err(error) => (State::Resident(resident), Some(error)),
+        };
+        self.end(state);
+        refused.map_or(Ok(()), Err)
     }
 
     fn end(&self, state: State) {
@@ -124,7 +155,7 @@ impl Model {
     #[getter]
     #[pyo3(name = "state")]
     fn state_word(&self) -> PyResult<&'static str> {
-        Ok(self.state()?.word())
+        self.state(|state| state.word())
     }
 
     /// The texts in the headers of its files, such as {"format": "pt"}.
@@ -161,9 +192,7 @@ impl Model {
         let resident = self.resident()?;
         let handle = resident.handle();
         let piece = self.piece(&handle, name)?;
-        let work =
-            |manager: &vram_residency::VramManager| manager.lease_as(&piece.shard, &self.holder);
-        let lease = self.shared.call(py, work)?;
+        let lease = resident.call(py, |manager, _| manager.lease_as(&piece.shard, &self.holder))?;
         let view = View::new(Arc::clone(&resident), piece, lease)?;
         TensorBase::make(py, view)
     }
@@ -197,9 +226,10 @@ impl Model {
         let piece = self.piece(&handle, name)?;
         let whole = usize::try_from(piece.piece.len.get()).unwrap_or(usize::MAX);
         let length = length.unwrap_or_else(|| whole.saturating_sub(offset));
-        let bytes = self
-            .shared
-            .call(py, |manager| manager.read_shard_at_offset(&piece.shard, offset, length))?;
+        let read = |manager: &VramManager, _: &_| {
+            manager.read_shard_at_offset(&piece.shard, offset, length)
+        };
+        let bytes = resident.call(py, read)?;
         Ok(PyBytes::new(py, &bytes))
     }
 
@@ -212,7 +242,7 @@ impl Model {
         let verdict =
             interruptible(py, None, |token, _| manager.verify_model_until(&handle, level, &token))?;
         let names = handle.pieces.iter().map(|piece| piece.piece.name.clone());
-        let shards = verdict.map_err(errors::vram)?.shards;
+        let shards = verdict.map_err(errors::of(&handle))?.shards;
         Ok(Verdict::of(&names.zip(shards).collect::<Vec<_>>(), level))
     }
 
@@ -220,17 +250,16 @@ impl Model {
     /// "fingerprint by the card", …
     #[getter]
     fn proof(&self, py: Python<'_>) -> PyResult<Option<String>> {
-        let handle = self.resident()?.handle();
-        let ticket = self.shared.call(py, |manager| manager.ticket_model(&handle, [0; 32]))?;
+        let ticket = |manager: &VramManager, model: &_| manager.ticket_model(model, [0; 32]);
+        let ticket = self.resident()?.call(py, ticket)?;
         Ok(ticket.checked.map(|checked| checked.to_string()))
     }
 
     /// For how many seconds no check has found the weights sound, at the oldest tensor.
     #[getter]
     fn age(&self, py: Python<'_>) -> PyResult<f64> {
-        let handle = self.resident()?.handle();
-        let oldest = self.shared.call(py, |manager| {
-            let ages = handle.shards().map(|shard| manager.unverified_age(shard));
+        let oldest = self.resident()?.call(py, |manager, model| {
+            let ages = model.shards().map(|shard| manager.unverified_age(shard));
             ages.collect::<Result<Vec<_>, _>>()
         })?;
         Ok(oldest.into_iter().max().unwrap_or_default().as_secs_f64())
@@ -239,46 +268,26 @@ impl Model {
     /// A signed statement about these weights, for a party that gave a nonce of 32 bytes: see
     /// `vram.verify_ticket`.
     fn ticket<'py>(&self, py: Python<'py>, nonce: Vec<u8>) -> PyResult<Bound<'py, PyBytes>> {
-        let (handle, nonce) = (self.resident()?.handle(), options::array(&nonce, "a nonce")?);
-        let ticket = self.shared.call(py, |manager| manager.ticket_model(&handle, nonce))?;
+        let nonce = options::array(&nonce, "a nonce")?;
+        let ticket = |manager: &VramManager, model: &_| manager.ticket_model(model, nonce);
+        let ticket = self.resident()?.call(py, ticket)?;
         Ok(PyBytes::new(py, &ticket.to_bytes()))
     }
 
     /// Takes the weights off their device, encrypted in host memory. Raises `vram.InUse`, with nothing
     /// changed, while any view of a tensor lives.
     fn park(&self, py: Python<'_>) -> PyResult<()> {
-        let resident = self.begin("parking", |state| match state {
-            State::Resident(resident) => Ok(resident),
-            other => Err(other),
-        })?;
-        let handle = resident.handle();
-        let outcome = self.shared.manager().and_then(|manager| {
-            attended(py, None, |token, _| {
-                manager.park_model_with(&handle, CallOptions::new().cancel(&token))
-            })
-        });
-        let (parked, raised) = match outcome {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                self.end(State::Resident(resident));
-                return Err(error);
-            }
+        let work = |manager: &VramManager, handle: &ModelHandle, options: CallOptions<'_>| {
+            manager.park_model_with(handle, options)
         };
-        let refused = match parked {
-            Ok(parked) => {
-                resident.released();
-                self.end(State::Parked(resident, parked));
-                None
-            }
-            Err(error) => {
-                self.end(State::Resident(resident));
-                Some(errors::vram(error))
-            }
-        };
-        raised.or(refused).map_or(Ok(()), Err)
+        self.moved(py, "parking", work, |resident, parked| {
+            resident.released();
+            State::Parked(resident, parked)
+        })
     }
 
     /// Makes parked weights resident again, verified, on this GPU or on the one with the most room.
+    /// Resident weights stay where they are; if that is another GPU, this raises `vram.StateError`.
     #[pyo3(signature = (gpu=None))]
     fn wake(&self, py: Python<'_>, gpu: Option<u32>) -> PyResult<()> {
         let manager = self.shared.manager()?;
@@ -286,10 +295,10 @@ impl Model {
             State::Parked(resident, parked) => Ok((resident, parked)),
             other => Err(other),
         });
-        let (resident, parked) = match parked {
-            Ok(parked) => parked,
-            Err(_) if matches!(&*self.state()?, State::Resident(_)) => return Ok(()),
-            Err(error) => return Err(error),
+        let (resident, parked) = match (parked, self.resident()) {
+            (Ok(parked), _) => parked,
+            (Err(_), Ok(resident)) => return resident.lies_on(gpu),
+            (Err(error), Err(_)) => return Err(error),
         };
         // Kept here until the call has begun: a model whose thread does not start stays parked.
         let mut kept = Some(parked);
@@ -308,9 +317,12 @@ impl Model {
                 self.end(State::Parked(resident, parked));
                 Some(raised.unwrap_or_else(|| errors::vram(error)))
             }
-            Ok((None, raised)) => raised,
+            // The call did not begin, or it panicked: what it took of the model is gone then.
+            Ok((None, raised)) => {
+                self.end(State::Gone);
+                raised
+            }
             Err(error) => {
-                // A panic: what is left of the model goes with it.
                 self.end(kept.map_or(State::Gone, |parked| State::Parked(resident, parked)));
                 Some(error)
             }
@@ -320,22 +332,13 @@ impl Model {
 
     /// Moves the weights to another GPU, verified there. Raises `vram.InUse` while any view lives.
     fn migrate(&self, py: Python<'_>, gpu: u32) -> PyResult<()> {
-        let resident = self.begin("moving", |state| match state {
-            State::Resident(resident) => Ok(resident),
-            other => Err(other),
-        })?;
-        let handle = resident.handle();
-        let outcome = self.shared.manager().and_then(|manager| {
-            attended(py, None, |token, _| {
-                manager.migrate_model_with(&handle, gpu, CallOptions::new().cancel(&token))
-            })
-        });
-        let moved = outcome.and_then(|(moved, raised)| {
-            let moved = moved.map_err(errors::vram).map(|handle| resident.arrived(handle));
-            raised.map_or(moved, Err)
-        });
-        self.end(State::Resident(resident));
-        moved
+        let work = |manager: &VramManager, handle: &ModelHandle, options: CallOptions<'_>| {
+            manager.migrate_model_with(handle, gpu, options)
+        };
+        self.moved(py, "moving", work, |resident, handle| {
+            resident.arrived(handle);
+            State::Resident(resident)
+        })
     }
 
     /// Wipes and frees the weights now, and returns how many bytes that gave back. Raises
@@ -364,12 +367,10 @@ impl Model {
 
     /// Frees the weights when the last view of them goes: now, if there is none.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let mut state = self.state()?;
-        if let State::Busy(what) = &*state {
-            return Err(errors::busy(what));
-        }
-        let before = std::mem::replace(&mut *state, State::Gone);
-        drop(state);
+        let before = self.state(|state| match state {
+            State::Busy(_) => Err(state.wrong()),
+            _ => Ok(std::mem::replace(state, State::Gone)),
+        })??;
         detach(py, || drop(before));
         Ok(())
     }
@@ -385,7 +386,7 @@ impl Model {
 
     fn __repr__(&self) -> PyResult<String> {
         let (name, count, bytes) = (&self.name, self.index.len(), self.nbytes);
-        let state = self.state()?.word();
+        let state = self.state_word()?;
         Ok(format!("<vram.Model {name:?}: {count} tensors, {bytes} bytes, {state}>"))
     }
 }

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyIterator, PyString};
 use vram_residency::{
     Budget, ByteLen, GpuChoice, KeySource, OnEviction, Protection, SealKey, Verify,
 };
@@ -30,12 +32,12 @@ pub(crate) fn size(value: &Bound<'_, PyAny>) -> PyResult<ByteLen> {
 
 /// One size, or several.
 pub(crate) fn sizes(value: &Bound<'_, PyAny>) -> PyResult<Vec<ByteLen>> {
-    if size(value).is_ok() {
+    if value.is_instance_of::<PyString>() || value.extract::<u64>().is_ok() {
         return Ok(vec![size(value)?]);
     }
-    match value.try_iter() {
-        Ok(items) if value.extract::<String>().is_err() => items.map(|item| size(&item?)).collect(),
-        _ => Err(size(value).err().unwrap_or_else(|| wrong("no size"))),
+    match several(value, "capacities are a size or a list of sizes") {
+        Ok(items) => items.map(|item| size(&item?)).collect(),
+        Err(_) => Err(size(value).err().unwrap_or_else(|| wrong("no size"))),
     }
 }
 
@@ -102,19 +104,31 @@ pub(crate) fn gpus(gpu: Option<u32>) -> GpuChoice {
 
 /// Seconds, at least 0.
 pub(crate) fn seconds(value: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(value).map_err(|error| wrong(format!("{value} seconds: {error}")))
+    Duration::try_from_secs_f64(value).map_err(|error| wrong(format!("{value:e} seconds: {error}")))
 }
 
 /// The files of a model: one file, a folder, an index, or several of them.
 pub(crate) fn files(path: &Bound<'_, PyAny>) -> PyResult<Vec<PathBuf>> {
-    if let Ok(one) = path.extract::<PathBuf>() {
-        return Ok(vec![one]);
+    if path.is_instance_of::<PyString>() || path.hasattr("__fspath__")? {
+        return Ok(vec![path.extract()?]);
     }
-    let paths: Vec<PathBuf> = path.extract()?;
+    let paths = several(path, "a model is a path (str or os.PathLike) or a list of paths")?;
+    let paths: Vec<PathBuf> = paths.map(|path| path?.extract()).collect::<PyResult<_>>()?;
     if paths.is_empty() {
         return Err(wrong("no file was given"));
     }
     Ok(paths)
+}
+
+/// The items of a list or of anything like one; bytes and texts are no lists of numbers and letters.
+fn several<'py>(value: &Bound<'py, PyAny>, what: &str) -> PyResult<Bound<'py, PyIterator>> {
+    let one = value.is_instance_of::<PyBytes>()
+        || value.is_instance_of::<PyByteArray>()
+        || value.is_instance_of::<PyString>();
+    match value.try_iter() {
+        Ok(items) if !one => Ok(items),
+        _ => Err(PyTypeError::new_err(format!("{what}, not {}", value.get_type().name()?))),
+    }
 }
 
 /// The name of a model that the caller did not name: of several files, that of their folder.

@@ -3,20 +3,46 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyList, PyString};
 use serde::Serialize;
+use serde_json::Value;
 use vram_residency::{ModelTicket, ModelTicketExpectation, TicketKey, TicketVerifier, Timestamp};
 use vram_residency::{Verdict as ShardVerdict, Verify};
 
 use crate::{errors, options};
 
-/// Data as dictionaries, lists and numbers of Python.
+/// Data as dictionaries, lists and numbers of Python. This runs no code of Python.
 pub(crate) fn to_python<'py>(
     py: Python<'py>,
     data: &impl Serialize,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let text = serde_json::to_string(data);
-    let text = text.map_err(|error| errors::caller("config", &error.to_string()))?;
-    py.import("json")?.getattr("loads")?.call1((text,))
+    let data = serde_json::to_value(data);
+    plain(py, &data.map_err(|error| errors::caller("config", &error.to_string()))?)
+}
+
+/// As [`to_python`].
+pub(crate) fn plain<'py>(py: Python<'py>, data: &Value) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match data {
+        Value::Null => py.None().into_bound(py),
+        Value::Bool(flag) => PyBool::new(py, *flag).to_owned().into_any(),
+        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(number), _) => number.into_pyobject(py)?.into_any(),
+            (_, Some(number)) => number.into_pyobject(py)?.into_any(),
+            _ => number.as_f64().into_pyobject(py)?,
+        },
+        Value::String(text) => PyString::new(py, text).into_any(),
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(|one| plain(py, one)).collect::<PyResult<_>>()?;
+            PyList::new(py, items)?.into_any()
+        }
+        Value::Object(fields) => {
+            let made = PyDict::new(py);
+            for (name, value) in fields {
+                made.set_item(name, plain(py, value)?)?;
+            }
+            made.into_any()
+        }
+    })
 }
 
 /// The result of `Model.verify`: what was found, and what that rests on.

@@ -49,16 +49,6 @@ impl Shared {
     pub(crate) fn manager(&self) -> PyResult<&VramManager> {
         Ok(&self.inner()?.manager)
     }
-
-    /// Runs one blocking call with the interpreter released.
-    pub(crate) fn call<T: Send>(
-        &self,
-        py: Python<'_>,
-        work: impl FnOnce(&VramManager) -> Result<T, VramError> + Send,
-    ) -> PyResult<T> {
-        let manager = self.manager()?;
-        detach(py, || work(manager)).map_err(errors::vram)
-    }
 }
 
 /// A model, wherever its weights are. They are freed when the last owner of this value goes: the Python
@@ -96,10 +86,32 @@ impl Resident {
         self.released.store(false, Ordering::Relaxed);
     }
 
+    /// Whether the shards lie where they are wanted.
+    pub(crate) fn lies_on(&self, wanted: Option<u32>) -> PyResult<()> {
+        let handle = self.handle();
+        let elsewhere = |gpu: &u32| wanted.is_some_and(|wanted| *gpu != wanted);
+        match handle.shards().map(|shard| shard.gpu_index).find(elsewhere) {
+            None => Ok(()),
+            Some(gpu) => {
+                let message = format!("the model is resident on gpu {gpu}: migrate it");
+                Err(errors::caller("resident", &message))
+            }
+        }
+    }
+
+    /// Runs one blocking call on the model with the interpreter released. Its error names the tensor.
+    pub(crate) fn call<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&VramManager, &ModelHandle) -> Result<T, VramError> + Send,
+    ) -> PyResult<T> {
+        let (manager, handle) = (self.shared.manager()?, self.handle());
+        detach(py, || work(manager, &handle)).map_err(errors::of(&handle))
+    }
+
     /// Frees the shards now.
     pub(crate) fn free(&self, py: Python<'_>) -> PyResult<Vec<FreedReceipt>> {
-        let handle = self.handle();
-        let freed = self.shared.call(py, |manager| manager.free_model(&handle))?;
+        let freed = self.call(py, VramManager::free_model)?;
         self.released();
         Ok(freed)
     }
@@ -139,12 +151,31 @@ impl State {
         }
     }
 
-    /// The error of a call that needs the weights resident.
-    pub(crate) fn wrong(&self) -> PyErr {
+    /// Why a call that needs the weights resident is refused.
+    pub(crate) const fn wrong(&self) -> Refused {
         match self {
-            Self::Parked(..) => errors::caller("parked", "the model is parked: wake it first"),
-            Self::Busy(what) => errors::busy(what),
-            _ => errors::caller("shard-freed", "the model was freed"),
+            Self::Parked(..) => Refused::Parked,
+            Self::Busy(what) => Refused::Busy(what),
+            _ => Refused::Gone,
+        }
+    }
+}
+
+/// Why a model does not do what it is asked to. No exception yet: one is made by code of Python, and that
+/// never runs while the state is locked: the thread that waits for the lock may hold the interpreter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Refused {
+    Parked,
+    Busy(&'static str),
+    Gone,
+}
+
+impl From<Refused> for PyErr {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Parked => errors::caller("parked", "the model is parked: wake it first"),
+            Refused::Busy(what) => errors::busy(what),
+            Refused::Gone => errors::caller("shard-freed", "the model was freed"),
         }
     }
 }

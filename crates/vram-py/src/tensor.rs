@@ -37,9 +37,16 @@ impl Viewed for TensorBase {
 
 static TENSOR: PyOnceLock<Py<PyType>> = PyOnceLock::new();
 
-/// The class `vram.Tensor`.
+/// The class `vram.Tensor`. Its methods `numpy` and `__array__` are functions of Python: a thread that is
+/// ended in one of them has no frames of Rust below.
 pub(crate) fn class(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-    let class = TENSOR.get_or_try_init(py, || raw::buffer::class::<TensorBase>(py));
+    let class = TENSOR.get_or_try_init(py, || {
+        let class = raw::buffer::class::<TensorBase>(py)?;
+        let methods = py.import("vram._numpy")?;
+        class.setattr(py, "numpy", methods.getattr("numpy")?)?;
+        class.setattr(py, "__array__", methods.getattr("__array__")?)?;
+        Ok::<_, PyErr>(class)
+    });
     class.map(|class| class.bind(py))
 }
 
@@ -115,21 +122,6 @@ impl TensorBase {
     fn bytes<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.view.ready()?;
         Self::make(py, self.view.bytes()?)
-    }
-
-    /// The tensor as a read-only numpy array in place, on a host device. The package `ml_dtypes` gives
-    /// numpy the types bfloat16 and float8.
-    fn numpy<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        slf.py().import("vram._numpy")?.getattr("view")?.call1((slf,))
-    }
-
-    #[pyo3(signature = (dtype=None, copy=None))]
-    fn __array__<'py>(
-        slf: &Bound<'py, Self>,
-        dtype: Option<Bound<'py, PyAny>>,
-        copy: Option<bool>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        slf.py().import("vram._numpy")?.getattr("array")?.call1((slf, dtype, copy))
     }
 
     fn __len__(&self) -> PyResult<usize> {

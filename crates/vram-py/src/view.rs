@@ -123,7 +123,8 @@ impl View {
             _ if nbytes == 0 => 0,
             Some(address) => small(address.get())?,
             None => {
-                lease.ensure_sound().map_err(errors::vram)?;
+                let about = errors::about(&resident.name, &piece.piece.name);
+                lease.ensure_sound().map_err(about)?;
                 return Err(errors::caller(
                     "encrypted",
                     "the bytes in device memory are ciphertext, of which there is no view: load with \
@@ -158,8 +159,10 @@ impl View {
 
     fn shaped(mut self, element: Element, shape: &[u64]) -> PyResult<Self> {
         let width = isize::from(i16::from(element.bits) / 8);
-        let extents: PyResult<Vec<isize>> = shape.iter().map(|extent| small(*extent)).collect();
-        let extents = extents?;
+        let extents: Result<Vec<isize>, _> =
+            shape.iter().map(|one| isize::try_from(*one)).collect();
+        let extents = extents
+            .map_err(|_large| wrong(format!("{}: no view has the shape {shape:?}", self.name)))?;
         // From the last dimension, which varies fastest. A product that overflows belongs to a tensor
         // without bytes, whose strides nobody uses.
         let mut step = 1_isize;
@@ -182,7 +185,7 @@ impl View {
     /// found them altered.
     pub(crate) fn ready(&self) -> PyResult<()> {
         let sound: Result<(), VramError> = self.held.lease.get()?.ensure_sound();
-        sound.map_err(errors::vram)
+        sound.map_err(errors::about(self.model(), &self.name))
     }
 
     /// The model that it is of.

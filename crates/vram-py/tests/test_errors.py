@@ -15,8 +15,9 @@ def test_no_room_says_what_would_help(example):
         manager.load(example)
     error = caught.value
     assert isinstance(error, MemoryError) and isinstance(error, vram.Error)
-    assert error.code == "insufficient-vram" and error.kind == "retry" and error.retryable
-    assert error.retry_after > 0 and not error.integrity
+    assert error.code == "insufficient-vram" and error.kind == "caller" and not error.retryable
+    assert error.retry_after is None and not error.integrity
+    assert error.most == 90 << 10 and "there are never more than 90.0 KiB" in str(error)
     assert error.needed >= 300_000 and error.room <= 90 << 10 and error.headroom == 10 << 10
     assert error.largest_hole >= 0 and error.foreign == 0 and error.gpu == 0
     assert error.holders == [] and error.plan is None and error.busy["count"] == 0
@@ -30,6 +31,7 @@ def test_holders_are_named(tmp_path):
         with pytest.raises(vram.InsufficientVram) as caught:
             manager.load(path, name="other")
         assert caught.value.holders[0]["owner"] == "team-a"
+        assert caught.value.retryable and caught.value.retry_after > 0 and caught.value.most == 1 << 20
 
 
 def test_eviction_makes_room(tmp_path):
@@ -51,6 +53,42 @@ def test_files_that_are_no_model(manager, tmp_path):
             manager.load(path)
         assert isinstance(caught.value, OSError) and not caught.value.retryable
         assert str(path) in str(caught.value)
+        assert isinstance(caught.value, FileNotFoundError) == (path is missing)
+
+
+def test_a_file_that_is_written_meanwhile(manager, tmp_path):
+    path = write_file(tmp_path / "large.safetensors", [("w", "U8", [48 << 20], bytes(48 << 20))])
+
+    def touch(done, total):
+        os.utime(path, ns=(1, done))
+
+    with pytest.raises(vram.SourceChanged) as caught:
+        manager.load(path, progress=touch)
+    error = caught.value
+    assert isinstance(error, vram.SourceError) and isinstance(error, vram.IntegrityError)
+    assert error.integrity and error.shard is None and str(path) in str(error)
+
+
+def test_errors_name_the_tensor(manager, example):
+    model = manager.load(example, name="small")
+    view = model["embed"]
+    for call in (model.park, model.free):
+        with pytest.raises(vram.InUse, match='"embed" of "small"') as caught:
+            call()
+        assert caught.value.tensor == "embed" and caught.value.leases == 1
+    with pytest.raises(vram.ConfigError, match='"blob" of "small"'):
+        model.read("blob", 1 << 40)
+    del view
+
+
+def test_waking_what_is_resident(example):
+    manager = vram.Manager.host(["1MiB", "1MiB"])
+    with manager.load(example, gpu=1) as model:
+        model.wake()
+        model.wake(1)
+        for gpu in (0, 77):
+            with pytest.raises(vram.StateError, match="gpu 1: migrate"):
+                model.wake(gpu)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +132,18 @@ def test_wrong_arguments_of_a_manager(manager, example):
         ):
             with pytest.raises(vram.ConfigError):
                 call()
-    with pytest.raises(TypeError):
-        manager.load(17)
+    for path in (17, None, b"x", [b"x"], [17]):
+        with pytest.raises(TypeError):
+            manager.load(path)
+    with pytest.raises(vram.ConfigError):
+        vram.Manager.host(b"8GiB")
+
+    class Path:
+        def __fspath__(self):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        manager.load(Path())
 
 
 def test_keys(tmp_path, example):

@@ -220,6 +220,20 @@ def test_ctrl_c_ends_a_call_on_a_model_and_loses_nothing(large, call):
     model.free()
 
 
+def test_ctrl_c_ends_a_close_that_waits(example):
+    manager = vram.Manager.host("1MiB")
+    view = memoryview(manager.load(example)["embed"])
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        manager.close(30.0)
+    assert time.monotonic() - begun < 5
+    timer.join()
+    del view
+    assert manager.close(5.0)["complete"]
+
+
 def test_ctrl_c_ends_a_wait_for_events(manager):
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -238,6 +252,20 @@ def test_progress_rises_to_the_end_and_an_exception_in_it_cancels(large):
     assert seen == sorted(seen) and seen[-1][0] == seen[-1][1] >= 12 * (16 << 20)
     with pytest.raises(ZeroDivisionError):
         manager.load(large, progress=lambda done, total: 1 / 0)
+    assert manager.memory()[0] == 0
+
+
+def test_an_exception_at_the_end_of_a_load_gives_back_everything_too(manager, example):
+    """The only report of a small model comes when all is done."""
+
+    def last(done, total):
+        if done == total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        manager.load(example, progress=last)
+    with pytest.raises(TypeError):
+        manager.load(example, progress=17)
     assert manager.memory()[0] == 0
 
 
@@ -271,6 +299,39 @@ def test_other_threads_run_while_one_waits(large):
     assert max(gaps) < max(0.25, took / 2), f"the interpreter was held for {max(gaps):.2f} of {took:.2f} s"
 
 
+ERRORS_OF_TWO = """
+import os, sys, threading, time, vram
+sys.setswitchinterval(1e-4)
+manager = vram.Manager.host(["16MiB", "16MiB"])
+models = [manager.load(sys.argv[1], name=name) for name in ("viewed", "parked", "free")]
+view = models[0]["embed"]
+models[1].park()
+calls = [call for model in models for call in (
+    model.park, lambda m=model: m.migrate(9), lambda m=model: m.wake(9), lambda m=model: m["embed"],
+    model.items, lambda m=model: m.state, lambda m=model: m.age, lambda m=model: m.read("embed", 999),
+    lambda m=model: repr(m), lambda m=model: m.ticket(b""), model.verify)]
+ends = time.monotonic() + float(sys.argv[2])
+def loop(at):
+    while time.monotonic() < ends:
+        try:
+            calls[at % len(calls)]()
+        except (vram.Error, OverflowError):
+            pass
+        at += 7
+threads = [threading.Thread(target=loop, args=(at,), daemon=True) for at in range(6)]
+[thread.start() for thread in threads]
+[thread.join(60) for thread in threads]
+print("stuck" if any(thread.is_alive() for thread in threads) else "end", flush=True)
+os._exit(0)
+"""
+
+
+def test_errors_of_two_threads_about_one_model_wait_for_nothing(example, seconds):
+    """An exception is made by code of Python, which may hand the interpreter to another thread."""
+    status, out, err = in_new_process(ERRORS_OF_TWO, example, str(seconds), timeout=seconds + 90)
+    assert (status, out.strip()) == (0, "end"), err
+
+
 EXIT = """
 import sys, threading, time, numpy as np, vram
 manager = vram.Manager.host("16MiB")
@@ -288,6 +349,15 @@ late.view, late.array = view, array
 if how == "daemon":
     threading.Thread(target=lambda: list(events), daemon=True).start()
     threading.Thread(target=lambda: [model.verify() for _ in range(10**9)], daemon=True).start()
+    threading.Thread(target=lambda: [tensor.numpy() for _ in range(10**9)], daemon=True).start()
+    def refused():
+        while True:
+            try:
+                model.park()
+            except vram.InUse:
+                pass
+    for _ in range(2):
+        threading.Thread(target=refused, daemon=True).start()
     time.sleep(0.1)
 elif how == "error":
     raise SystemExit(3)

@@ -1,6 +1,7 @@
 """torch over verified weights, in place. Skipped where torch is not installed."""
 
 import gc
+import os
 
 import numpy as np
 import pytest
@@ -125,6 +126,84 @@ def test_load_state_dict_copies_what_has_another_type(manager, tmp_path):
         with pytest.raises(RuntimeError, match="Missing key"):
             vt.load_state_dict(torch.nn.Sequential(*module(), torch.nn.Linear(4, 4)), model)
         gc.collect()
+
+
+class Tied(torch.nn.Module):
+    """A head that is the embedding, and another layer."""
+
+    def __init__(self, seed, extra=False):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embed = torch.nn.Embedding(16, 8)
+        self.head = torch.nn.Linear(8, 16, bias=False)
+        self.head.weight = self.embed.weight
+        self.norm = torch.nn.BatchNorm1d(8)
+        if extra:
+            self.extra = torch.nn.Linear(8, 3)
+
+    def forward(self, tokens):
+        return self.head(self.norm(self.embed(tokens)))
+
+
+@pytest.mark.parametrize("names", [["embed.weight"], ["head.weight"], ["embed.weight", "head.weight"]])
+def test_what_was_tied_stays_tied(manager, tmp_path, names):
+    source = Tied(1)
+    state = source.state_dict()
+    kept = {name: one.clone() for name, one in state.items() if name in names or "norm" in name}
+    path = tmp_path / "tied.safetensors"
+    safetensors_torch.save_file(kept, path)
+    target = Tied(2)
+    with manager.load(path) as model:
+        result = vt.load_state_dict(target, model, strict=False)
+        assert set(result.missing_keys) == {"embed.weight", "head.weight"} - set(names)
+        assert target.head.weight is target.embed.weight
+        tokens = torch.arange(16)
+        assert torch.equal(target.eval()(tokens), source.eval()(tokens))
+        del target
+        gc.collect()
+
+
+def test_only_what_lies_in_place_loses_its_gradient(manager, tmp_path):
+    path = tmp_path / "tied.safetensors"
+    state = {name: one.clone() for name, one in Tied(1).state_dict().items() if name != "head.weight"}
+    state["norm.weight"] = state["norm.weight"].to(torch.bfloat16)
+    safetensors_torch.save_file(state, path)
+    target = Tied(2, extra=True)
+    with manager.load(path) as model:
+        before = {name: (one, one.detach().clone()) for name, one in target.named_parameters()}
+        with pytest.raises(RuntimeError, match="Missing key"):
+            vt.load_state_dict(target, model)
+        for name, one in target.named_parameters():
+            held, values = before[name]
+            assert one is held and one.requires_grad and torch.equal(one, values), "an error changes nothing"
+        vt.load_state_dict(target, model, strict=False)
+        found = {name: one.requires_grad for name, one in target.named_parameters()}
+        assert not found.pop("embed.weight") and not found.pop("norm.bias")
+        assert all(found.values()) and set(found) == {"norm.weight", "extra.weight", "extra.bias"}
+        del target, one, held, before
+        gc.collect()
+
+
+def test_load_file_takes_what_safetensors_takes(tmp_path):
+    path = write_file(tmp_path / "four.safetensors", [("w", "F4", [3, 8], noise(12))])
+    mine, theirs = vt.load_file(filename=path, device=None)["w"], safetensors_torch.load_file(path)["w"]
+    same(mine, theirs)
+    with pytest.raises(FileNotFoundError):
+        vt.load_file(tmp_path / "missing.safetensors")
+
+
+def test_a_path_is_no_number_of_a_descriptor(tmp_path):
+    reading, writing = os.pipe()
+    for wrong in (bytes([reading]), [reading], reading, bytearray([writing])):
+        with pytest.raises(TypeError):
+            vt.load_file(wrong)
+    os.write(writing, b"x")
+    assert os.read(reading, 1) == b"x", "both are still open"
+    os.close(reading)
+    os.close(writing)
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    with pytest.raises(vram.SourceError):
+        vt.load_file(tmp_path / "pipe.safetensors")
 
 
 def test_a_device_that_is_none(example):

@@ -38,7 +38,9 @@ from .errors import (
     InUse,
     KeyRefused,
     NoGpu,
+    SourceChanged,
     SourceError,
+    SourceMissing,
     StateError,
     TicketError,
 )
@@ -59,7 +61,9 @@ __all__ = [
     "Manager",
     "Model",
     "NoGpu",
+    "SourceChanged",
     "SourceError",
+    "SourceMissing",
     "StateError",
     "Tensor",
     "TicketError",
@@ -69,7 +73,7 @@ __all__ = [
     "verify_ticket",
 ]
 
-_managers = _weakref.WeakSet()
+_managers: _weakref.WeakSet[Manager] = _weakref.WeakSet()
 
 
 @_atexit.register

@@ -1,4 +1,4 @@
-"""Views as numpy arrays."""
+"""Views as numpy arrays: methods of ``vram.Tensor``."""
 
 
 def dtype_of(name):
@@ -17,23 +17,24 @@ def dtype_of(name):
         raise TypeError(f"numpy has no {name}: install ml_dtypes, or use bytes() or DLPack") from error
 
 
-def view(tensor):
-    """A read-only array in place."""
-    import numpy
+def numpy(self):
+    """The tensor as a read-only numpy array in place, on a host device. The package ``ml_dtypes`` gives
+    numpy the types bfloat16 and float8."""
+    import numpy as np
 
-    if tensor.dtype.startswith(("float4_", "float6_")):
-        raise TypeError(f"elements of {tensor.dtype} share bytes: use bytes()")
-    flat = numpy.frombuffer(memoryview(tensor.bytes()), dtype=dtype_of(tensor.dtype))
-    return flat.reshape(tensor.shape)
+    if self.dtype.startswith(("float4_", "float6_")):
+        raise TypeError(f"elements of {self.dtype} share bytes: use bytes()")
+    flat = np.frombuffer(memoryview(self.bytes()), dtype=dtype_of(self.dtype))
+    return flat.reshape(self.shape)
 
 
-def array(tensor, dtype=None, copy=None):
+def __array__(self, dtype=None, copy=None):
     """What ``numpy.asarray`` asks for where the buffer protocol has no such type."""
-    import numpy
+    import numpy as np
 
-    made = view(tensor)
+    made = self.numpy()
     if dtype is not None and made.dtype != dtype:
         if copy is False:
-            raise ValueError(f"{tensor.dtype} as {dtype} is a copy")
+            raise ValueError(f"{self.dtype} as {dtype} is a copy")
         return made.astype(dtype)
-    return numpy.array(made) if copy else made
+    return np.array(made) if copy else made

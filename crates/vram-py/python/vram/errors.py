@@ -9,7 +9,7 @@ succeed later and ``retry_after`` when, and ``kind`` is "retry", "caller" or "fa
 ...     manager.load(example)
 ... except vram.InsufficientVram as error:
 ...     error.code, error.retryable, error.needed > error.room
-('insufficient-vram', True, True)
+('insufficient-vram', False, True)
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ __all__ = [
     "IntegrityError",
     "KeyRefused",
     "NoGpu",
+    "SourceChanged",
     "SourceError",
+    "SourceMissing",
     "StateError",
     "TicketError",
 ]
@@ -52,8 +54,9 @@ class Error(Exception):
 class InsufficientVram(Error, MemoryError):
     """There is no room. The attributes say what would help.
 
-    ``needed``, ``room``, ``largest_hole``, ``headroom`` and ``foreign`` (what other processes hold) are
-    bytes on ``gpu``; ``holders`` says who holds most; ``busy`` what cannot be evicted now; ``plan`` is
+    ``needed``, ``room``, ``largest_hole``, ``headroom``, ``foreign`` (what other processes hold) and
+    ``most`` (what there could ever be: if ``needed`` is more, the error is not retryable) are bytes on
+    ``gpu``; ``holders`` says who holds most; ``busy`` what cannot be evicted now; ``plan`` is
     the eviction that would make room, or None.
     """
 
@@ -62,6 +65,7 @@ class InsufficientVram(Error, MemoryError):
     room: int
     largest_hole: int
     headroom: int
+    most: int
     foreign: int
     holders: list[dict[str, Any]]
     busy: dict[str, Any]
@@ -69,18 +73,20 @@ class InsufficientVram(Error, MemoryError):
 
 
 class InUse(Error):
-    """A view, a lease or another call uses it: ``shard``, ``leases``, ``holder``."""
+    """A view, a lease or another call uses it: ``tensor``, ``shard``, ``leases``, ``holder``."""
 
-    shard: str
-    leases: int
-    holder: str | None
+    tensor: str | None = None
+    shard: str | None = None
+    leases: int = 0
+    holder: str | None = None
 
 
 class IntegrityError(Error):
-    """Bytes are altered: ``shard``, ``segments``. They are not handed out."""
+    """Bytes are altered: ``tensor``, ``shard``, ``segments``. They are not handed out."""
 
-    shard: str
-    segments: Any
+    tensor: str | None = None
+    shard: str | None = None
+    segments: Any = None
 
 
 class DeviceError(Error):
@@ -93,6 +99,15 @@ class NoGpu(DeviceError):
 
 class SourceError(Error, OSError):
     """A file cannot be read, is no model, or was written meanwhile."""
+
+
+class SourceChanged(SourceError, IntegrityError):
+    """A file was written while it was read, so that its bytes are of no one state. Nothing of it is
+    resident: load it again when nothing writes it."""
+
+
+class SourceMissing(SourceError, FileNotFoundError):
+    """There is no such file."""
 
 
 class Cancelled(Error):
@@ -123,6 +138,7 @@ class ForkError(Error, RuntimeError):
     """This process was forked from the one that made the object, which it cannot use."""
 
 
+#: By code; the last are words of the native half, which makes the exceptions.
 _CLASSES = {
     "insufficient-vram": InsufficientVram,
     "in-use": InUse,
@@ -134,6 +150,7 @@ _CLASSES = {
     "no-gpu": NoGpu,
     "io": SourceError,
     "source": SourceError,
+    "source-changed": SourceError,
     "source-length": SourceError,
     "model-file": SourceError,
     "cancelled": Cancelled,
@@ -142,23 +159,16 @@ _CLASSES = {
     "key-source": KeyRefused,
     "key-in-use": KeyRefused,
     "parked": StateError,
+    "resident": StateError,
     "restoring": StateError,
     "shard-freed": StateError,
     "stale-handle": StateError,
     "encrypted": StateError,
     "ticket": TicketError,
     "forked": ForkError,
+    "changed": SourceChanged,
+    "missing": SourceMissing,
+    "integrity": IntegrityError,
+    "config": ConfigError,
+    "error": Error,
 }
-
-
-def _make(code, kind, message, retry_after, integrity, details):
-    """The exception of an error of the native half."""
-    found = IntegrityError if integrity else _CLASSES.get(code)
-    if found is None:
-        found = {"retry": Error, "fatal": Error}.get(kind, ConfigError)
-    error = found(message)
-    error.code, error.kind, error.retryable = code, kind, kind == "retry"
-    error.retry_after, error.integrity = retry_after, integrity
-    for name, value in details.items():
-        setattr(error, name, value)
-    return error

@@ -6,11 +6,11 @@ other alteration. Train on copies.
 
 from __future__ import annotations
 
-import os as _os
-
 import torch as _torch
+from torch.nn.parameter import is_lazy as _is_lazy
 
 from . import Manager, Model
+from ._vram import room_for as _room_for
 from .errors import ConfigError
 
 __all__ = ["load_file", "load_state_dict", "tensors"]
@@ -18,28 +18,41 @@ __all__ = ["load_file", "load_state_dict", "tensors"]
 
 def tensors(model: Model) -> dict[str, _torch.Tensor]:
     """All tensors of a model as torch tensors in place; the weights stay as long as any of them."""
-    return {name: _torch.from_dlpack(model[name]) for name in model}
+    return {name: _tensor(model[name]) for name in model}
+
+
+def _tensor(found):
+    # torch names pairs of float4, two of them in a byte, as safetensors does.
+    pairs = getattr(_torch, "float4_e2m1fn_x2", None) if found.dtype == "float4_e2m1fn" else None
+    if pairs is None or not found.shape or found.shape[-1] % 2:
+        return _torch.from_dlpack(found)
+    *outer, last = found.shape
+    return _torch.from_dlpack(found.bytes()).view(pairs).reshape(*outer, last // 2)
 
 
 def load_file(
-    path, device: str | _torch.device = "cpu", *, manager: Manager | None = None, progress=None
+    filename,
+    device: str | int | _torch.device | None = "cpu",
+    *,
+    manager: Manager | None = None,
+    progress=None,
 ) -> dict[str, _torch.Tensor]:
     """As ``safetensors.torch.load_file``, with the same result, placed and verified by a manager.
 
     The tensors lie in place: they pin their model, which is freed with the last of them. Without
     ``manager``, one is made that has room for this file and no more.
     """
-    device = _torch.device(device)
+    device = _torch.device("cpu" if device is None else device)
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device is \"cpu\" or \"cuda\", not {str(device)!r}")
     if manager is None:
-        room = _room(path)
+        room = max(_room_for(filename), 4096)
         if device.type == "cpu":
             manager = Manager.host([room])
         else:
             index = _torch.cuda.current_device() if device.index is None else device.index
             manager = Manager.cuda([index], budget=room)
-    model = manager.load(path, progress=progress)
+    model = manager.load(filename, progress=progress)
     try:
         found = tensors(model)
     finally:
@@ -53,40 +66,49 @@ def load_state_dict(
 ):
     """Loads a model into a module: in place where type and device are the module's, else by a copy.
 
-    Returns what ``module.load_state_dict`` does. Parameters that lie in place do not require a
-    gradient. ``model`` is a ``vram.Model``, or a dictionary such as that of :func:`load_file`.
+    Returns what ``module.load_state_dict`` does. What was tied stays tied: parameters that are one get
+    the weights of whichever name the model has. Parameters that lie in place do not require a gradient
+    any more; all others keep what they had. An error changes nothing of the module. ``model`` is a
+    ``vram.Model``, or a dictionary such as that of :func:`load_file`.
     """
     state = model if isinstance(model, dict) else tensors(model)
-    wanted = module.state_dict()
-    fitted = {}
+    wanted, before = module.state_dict(), _slots(module)
+    fitted, in_place = {}, set()
     for name, tensor in state.items():
         target = wanted.get(name)
         if target is not None and not target.is_meta:
-            tensor = tensor.to(device=target.device, dtype=target.dtype)
-        fitted[name] = tensor
-    before = {name: one.requires_grad for name, one in module.named_parameters()}
-    for one in module.parameters():
-        if one.is_floating_point() or one.is_complex():
-            one.requires_grad_(False)
-    try:
-        return module.load_state_dict(fitted, strict=strict, assign=True)
-    except BaseException:
-        for name, one in module.named_parameters():
-            one.requires_grad_(before.get(name, False))
-        raise
-
-
-def _room(path) -> int:
-    """Bytes that hold the tensors of the files: each is rounded up to a granule."""
-    paths = [path] if isinstance(path, (str, _os.PathLike)) else list(path)
-    total = 0
-    for one in paths:
-        if _os.path.isdir(one):
-            names = (name for name in _os.listdir(one) if name.endswith(".safetensors"))
-            total += sum(_room(_os.path.join(one, name)) for name in names)
+            fit = tensor.to(device=target.device, dtype=target.dtype)
         else:
-            # A header names each tensor in more than 32 bytes.
-            with open(one, "rb") as file:
-                header = int.from_bytes(file.read(8), "little")
-            total += _os.path.getsize(one) + 8 * min(header, 1 << 30) + 4096
-    return total
+            fit = tensor
+        fitted[name] = fit
+        if fit is tensor and fit.numel():
+            in_place.add(fit.data_ptr())
+    try:
+        result = module.load_state_dict(fitted, strict=strict, assign=True)
+    except BaseException:
+        for slots, key, held in before.values():
+            slots[key] = held
+        raise
+    one = {}
+    for name, (slots, key, held) in before.items():
+        if name in fitted:
+            one[id(held)] = slots[key]
+    for slots, key, held in before.values():
+        if id(held) in one:
+            slots[key] = one[id(held)]
+    for _, _, held in _slots(module).values():
+        if not _is_lazy(held) and held.data_ptr() in in_place:
+            held.requires_grad_(False)
+    return result
+
+
+def _slots(module):
+    """Where a module keeps its parameters and buffers, each under all its names: the dictionary, the
+    name there, and what it holds."""
+    found = {}
+    for prefix, owner in module.named_modules(remove_duplicate=False):
+        for slots in (owner._parameters, owner._buffers):
+            for key, held in slots.items():
+                if held is not None:
+                    found[f"{prefix}.{key}" if prefix else key] = (slots, key, held)
+    return found
