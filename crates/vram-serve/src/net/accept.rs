@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::bind::Bound;
 use super::peer::Peer;
-use super::stall::Watched;
+use super::stall::{Hangup, Watched};
 use crate::http::{Counts, Door, State};
 use crate::lane::until;
 
@@ -159,7 +159,7 @@ async fn connection(stream: Stream, tls: Option<TlsAcceptor>, routes: Router, bo
 /// Serves the requests of one connection.
 async fn talk<S>(stream: S, door: Door, peer: Option<Peer>, routes: Router, bounds: Bounds)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + Hangup + Unpin + Send + 'static,
 {
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: Request<Incoming>| {

@@ -4,10 +4,11 @@ use core::time::Duration;
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use vram_serve::client::{Client, Server as Address};
 
-use crate::support::{Rig, read_until, request, wait};
+use crate::support::{Rig, Wire, read_until, request, wait};
 
 #[test]
 fn what_a_connection_leases_goes_nowhere_until_the_connection_ends() {
@@ -107,6 +108,33 @@ fn a_lease_lists_its_shards_if_asked_and_a_stranger_to_the_protocol_holds_nothin
     read_until(&mut stream, "\"leased\"");
     drop(stream);
     wait(|| rig.leases() == 0);
+    refused_bodies(&rig);
+}
+
+#[test]
+fn a_holder_that_dies_is_noticed_within_a_second_whatever_it_had_sent_behind_its_request() {
+    let rig = Rig::three();
+    let token = format!("Authorization: Bearer {}", rig.token);
+    let headers = [&*token, "Content-Type: application/json"];
+    let text = request("POST", "/v1/leases", &headers, "{\"model\":\"a\"}");
+    for behind in ["", "x", "\r\n", &"x".repeat(100_000)] {
+        let bytes = [&*text, behind].concat();
+        let streams: [Box<dyn Wire>; 2] = [Box::new(rig.connect()), Box::new(rig.connect_unix())];
+        for mut stream in streams {
+            stream.write_all(bytes.as_bytes()).unwrap();
+            read_until(&mut stream, "\"leased\"");
+            assert_eq!(rig.leases(), 1);
+            let began = Instant::now();
+            drop(stream);
+            wait(|| rig.leases() == 0);
+            let took = began.elapsed();
+            assert!(took < Duration::from_secs(1), "{} bytes behind: {took:?}", behind.len());
+        }
+    }
+}
+
+/// Requests for leases that hold nothing.
+fn refused_bodies(rig: &Rig) {
     for body in [
         "",
         "{}",
