@@ -9,8 +9,7 @@ use vram_serve::client::{Client, ClientError, Server, model_path};
 use vram_serve::config::default_token_file;
 use vram_serve::{Problem, ServeReport};
 
-use super::tell;
-use crate::args::{CheckLevel, CtlArgs, CtlCommand, CtlLease, CtlLoad, Mode, StopArgs, ToServer};
+use crate::args::{CheckLevel, CtlArgs, CtlCommand, CtlLoad, Mode, StopArgs, ToServer};
 use crate::failure::{Failure, Kind};
 use crate::output::Output;
 use crate::table;
@@ -80,7 +79,7 @@ pub(crate) fn run(args: &CtlArgs, output: &mut Output) -> Result<(), Failure> {
         }
         CtlCommand::Repair(repair) => return show_repaired(&repair.to, &repair.model, output),
         CtlCommand::Reset(reset) => return super::reset::run(reset, output),
-        CtlCommand::Lease(lease) => return hold(lease, output),
+        CtlCommand::Lease(lease) => return super::lease::hold(lease, output),
         CtlCommand::Drain(drain) => {
             let mut body = match drain.deadline {
                 Some(deadline) => json!({"deadline_ms": millis(deadline)}),
@@ -221,34 +220,6 @@ pub(crate) fn stop(args: &StopArgs, output: &mut Output) -> Result<(), Failure> 
     let bytes = table::size(vram_residency::ByteLen::new(freed.bytes));
     let wiped = if freed.wiped { "wiped and freed" } else { "freed, not wiped" };
     output.line(format!("{}: {} shards {wiped}, {bytes}", freed.model, freed.shards))
-}
-
-/// How a lease ended.
-#[derive(Debug, Serialize)]
-struct Ended<'a> {
-    model: &'a str,
-    holder: &'a str,
-    /// The last line of the server.
-    last: Option<String>,
-}
-
-/// `vram ctl lease`: holds a model until this process is ended, or the server ends the lease.
-fn hold(args: &CtlLease, output: &mut Output) -> Result<(), Failure> {
-    let holder = args.holder.clone().unwrap_or_else(|| format!("pid {}", std::process::id()));
-    let mut leased = with_token(&args.to)?.lease(&args.model, &holder).map_err(failed)?;
-    tell(&format!(
-        "{} is leased by {holder:?}; it is given back when this process ends",
-        args.model
-    ));
-    let mut last = None;
-    while let Some(line) = leased.line().map_err(failed)? {
-        if line.contains("\"draining\"") {
-            tell("the server is being stopped, and waits for this lease");
-        }
-        last = Some(line);
-    }
-    output.json(&Ended { model: &args.model, holder: &holder, last })?;
-    output.line(format!("{}: the server ended the lease", args.model))
 }
 
 fn wait(time: Option<Duration>) -> Value {

@@ -1,6 +1,7 @@
 //! `vram serve`: a server from its configuration to its report.
 
 pub(crate) mod ctl;
+mod lease;
 pub(crate) mod ps;
 mod reset;
 

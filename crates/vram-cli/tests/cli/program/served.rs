@@ -109,13 +109,17 @@ impl<'b> Served<'b> {
     }
 
     fn signal(&self, name: &str) {
-        let id = self.server.as_ref().unwrap().id().to_string();
-        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+        signal_to(self.server.as_ref().unwrap(), name);
     }
 
     fn ended(mut self) -> Ran {
         Ran::of(self.server.take().unwrap().wait_with_output().unwrap())
     }
+}
+
+fn signal_to(process: &Child, name: &str) {
+    let id = process.id().to_string();
+    assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
 }
 
 impl Drop for Served<'_> {
@@ -172,9 +176,11 @@ fn a_server_is_listed_changed_and_drained_by_commands_and_each_answers_by_its_sc
     let (name, report) = served.json("ctl drain --deadline 300ms");
     assert_eq!((&report["complete"], &report["leases_cut"]), (&true.into(), &1.into()));
     seen.insert(name);
-    let cut = Ran::of(worker.wait_with_output().unwrap()).expect_code(0);
+    // It did not let go: its lease was taken from it, which is no success.
+    let cut = Ran::of(worker.wait_with_output().unwrap()).expect_code(4);
     let (name, document) = super::schema::check(&cut.stdout);
-    assert!(document["last"].as_str().unwrap().contains("cut"), "{document}");
+    assert_eq!((&document["how"], &document["last"]["event"]), (&"cut".into(), &"cut".into()));
+    assert_eq!(document["error"]["code"], "lease-cut", "{document}");
     seen.insert(name);
     let ended = served.ended().expect_code(0);
     seen.insert(super::schema::check(&ended.stdout).0);
@@ -225,7 +231,35 @@ fn a_server_that_is_killed_is_started_again_and_has_its_models_back() {
     again.signal("-TERM");
     let ended = again.ended().expect_code(0);
     assert!(!ended.stderr.contains("panicked"), "{}", ended.stderr);
-    Ran::of(worker.wait_with_output().unwrap()).expect_code(0);
+    Ran::of(worker.wait_with_output().unwrap()).expect_code(4);
+}
+
+#[test]
+fn a_lease_ends_well_by_a_signal_to_its_holder_and_badly_when_its_server_dies() {
+    let bench = Bench::new();
+    let served = Served::start(&bench, &["--json"]);
+    let held = || {
+        let mut worker = served.command("ctl lease a --holder w --json").spawn().unwrap();
+        let told = BufReader::new(worker.stderr.take().unwrap()).lines().next();
+        assert!(told.unwrap().unwrap().contains("is leased by"));
+        worker
+    };
+    for signal in ["-TERM", "-INT"] {
+        let worker = held();
+        signal_to(&worker, signal);
+        let ended = Ran::of(worker.wait_with_output().unwrap()).expect_code(0);
+        let (_, document) = check(&ended.stdout);
+        assert_eq!(document["how"], "by_holder", "{document}");
+        served.wait(|document| document["leases"].as_array().unwrap().is_empty());
+    }
+    let worker = held();
+    served.signal("-KILL");
+    let ended = Ran::of(worker.wait_with_output().unwrap()).expect_code(4);
+    let (_, document) = check(&ended.stdout);
+    assert_eq!(
+        (&document["how"], &document["error"]["code"]),
+        (&"broken".into(), &"lease-broken".into())
+    );
 }
 
 #[test]
