@@ -16,6 +16,7 @@ use vram_residency::{DeviceInfo, DeviceKind, Protection, SealError, VramError};
 
 pub(crate) use self::details::Details;
 use crate::cards;
+use crate::output::printable;
 
 /// The class of a failure, which is the program's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +180,11 @@ impl Failure {
         self
     }
 
+    /// What failed and where, without what to do about it.
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
     /// What the user can do about it.
     fn next(&self) -> &str {
         self.hint.as_deref().unwrap_or(self.kind.next())
@@ -221,17 +227,8 @@ pub(crate) fn card_name(info: &DeviceInfo) -> String {
 impl fmt::Display for Failure {
     /// Prints one line, whatever characters the parts contain.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write as _;
-
-        for character in [&self.what, "; ", self.next()].into_iter().flat_map(str::chars) {
-            // A path can contain any character, line breaks and terminal escapes included.
-            if character.is_control() {
-                write!(f, "{}", character.escape_default())?;
-            } else {
-                f.write_char(character)?;
-            }
-        }
-        Ok(())
+        // A path can contain any character, line breaks and terminal escapes included.
+        write!(f, "{}; {}", printable(&self.what), printable(self.next()))
     }
 }
 

@@ -2,15 +2,19 @@
 
 use core::fmt;
 
-use serde::Serialize;
-use vram_residency::{Alignment, ByteLen, ModelPlan, Piece};
+use std::sync::Arc;
 
-use crate::config::{Config, ModelConfig};
+use axum::http::StatusCode;
+use serde::Serialize;
+use vram_residency::{Alignment, ByteLen, Device, Fit, GpuChoice, ModelPlan, Piece};
+
+use crate::config::{Config, EvictionConfig, ModelConfig};
 use crate::engine::calls::files_of;
-use crate::net::acceptor;
+use crate::prepare::{Devices, Prepared};
 use crate::problem::Problem;
 
-/// What a configuration would do. No device is opened for it, and nothing is made.
+/// What a configuration would do. Nothing is made for it, no address is opened, and nothing is taken of a
+/// device.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Check {
@@ -26,9 +30,9 @@ pub struct Check {
     pub devices: Vec<String>,
     /// The models, in the order of their loads.
     pub models: Vec<ModelCheck>,
-    /// Whether the files of all models, the key and the certificate can be used.
+    /// Whether a server would start with it, and load all models.
     pub usable: bool,
-    /// Why key or certificate cannot be used.
+    /// What a start would refuse, and models that never fit beside each other.
     pub problems: Vec<String>,
 }
 
@@ -49,9 +53,15 @@ pub struct ModelCheck {
 }
 
 impl Check {
-    /// Reads the headers of all model files, the key and the certificate.
+    /// Reads what a start would read, and the headers of all model files.
+    ///
+    /// # Arguments
+    ///
+    /// * `devices`: open, in the order of [`Config::devices`]; or why they cannot be opened, in words.
     #[must_use]
-    pub fn of(config: &Config) -> Self {
+    pub fn of(config: &Config, devices: Result<Vec<Arc<dyn Device>>, String>) -> Self {
+        let prepared = Prepared::of(config, devices);
+        let usable = prepared.devices.as_ref().ok();
         let models: Vec<_> = config
             .models
             .iter()
@@ -63,7 +73,8 @@ impl Check {
                         pieces: files.plan().pieces().len(),
                         bytes: files.plan().total().get(),
                         footprint: footprint(config, model, files.plan()),
-                        problem: None,
+                        problem: usable
+                            .and_then(|devices| never_fits(devices, model, files.plan())),
                     },
                     Err(problem) => {
                         let problem = Some(problem);
@@ -72,22 +83,19 @@ impl Check {
                 }
             })
             .collect();
-        let mut problems = Vec::new();
-        if let Err(error) = config.key.source().load() {
-            problems.push(error.to_string());
-        }
-        if let Some(Err(what)) = config.tls.as_ref().map(acceptor) {
-            problems.push(what);
+        let mut problems: Vec<_> = prepared.problems().iter().map(ToString::to_string).collect();
+        if let Some(devices) = usable.filter(|_| models.iter().all(|model| model.problem.is_none()))
+        {
+            problems.extend(too_much(config, devices, &models));
         }
         let devices = config.devices.iter().enumerate().map(|(gpu, device)| {
             let budget = device.budget.map(|budget| format!(", of which {budget}"));
             format!("gpu {gpu}: {}{}", device.device, budget.unwrap_or_default())
         });
-        let token_file = config.token_file();
         Self {
             listen: config.listen().iter().map(ToString::to_string).collect(),
-            token_is_there: token_file.exists(),
-            token_file: token_file.display().to_string(),
+            token_is_there: config.token_file().exists(),
+            token_file: config.token_file().display().to_string(),
             key: config.key.to_string(),
             devices: devices.collect(),
             usable: problems.is_empty() && models.iter().all(|model| model.problem.is_none()),
@@ -95,6 +103,57 @@ impl Check {
             problems,
         }
     }
+}
+
+/// Why a model finds no place, also where nothing else is resident.
+fn never_fits(devices: &Devices, model: &ModelConfig, plan: &ModelPlan) -> Option<Problem> {
+    let gpus = model.gpu.map_or(GpuChoice::MostRoomFirst, GpuChoice::One);
+    let placements = match devices.builder.placements(plan, gpus) {
+        Ok(placements) => placements,
+        Err(error) => return Some(error.into()),
+    };
+    let Fit::ShortOf { needed, largest_hole, .. } = placements.fit else { return None };
+    let usable = devices.usable(model.gpu);
+    // Where other programs hold memory now, it may come free: a server may be running.
+    let foreign = placements.before.iter().any(|one| !one.foreign.is_zero());
+    if foreign && plan.footprint() <= usable {
+        return None;
+    }
+    let place = model.gpu.map_or_else(|| "all devices".to_owned(), |gpu| format!("gpu {gpu}"));
+    Some(Problem::new(
+        StatusCode::INSUFFICIENT_STORAGE,
+        "insufficient-vram",
+        format!(
+            "it never fits: it takes {} of the {usable} that may be used of {place}, and for {needed} in one \
+             piece the largest hole is {largest_hole}",
+            plan.footprint()
+        ),
+        "give a larger device or budget, or another model: `vram plan` says what would fit",
+    ))
+}
+
+/// What is too much for a device, or for all of them, where no model makes room for another.
+fn too_much(config: &Config, devices: &Devices, models: &[ModelCheck]) -> Option<String> {
+    let evicts = config.eviction != EvictionConfig::Never;
+    // With eviction, what is pinned stays.
+    let stays = |model: &&(&ModelConfig, &ModelCheck)| !evicts || model.0.pin;
+    let all: Vec<_> = config.models.iter().zip(models).collect();
+    let gpus = (0..).zip(&config.devices).map(|(gpu, _)| Some(gpu));
+    let (which, why) =
+        if evicts { ("pinned models", "") } else { ("models", ", and `eviction` is \"never\"") };
+    gpus.chain([None]).find_map(|only| {
+        let here =
+            all.iter().filter(stays).filter(|(model, _)| only.is_none() || model.gpu == only);
+        let sum = here.fold(0_u64, |sum, (_, check)| sum.saturating_add(check.footprint));
+        let usable = devices.usable(only);
+        let place = only.map_or_else(|| "all devices".to_owned(), |gpu| format!("gpu {gpu}"));
+        (sum > usable.get()).then(|| {
+            format!(
+                "the {which} of {place} take {} together, and {usable} may be used{why}",
+                ByteLen::new(sum)
+            )
+        })
+    })
 }
 
 /// Device bytes that a model takes: whole granules, or whole pages on a device with shared memory.

@@ -15,15 +15,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vram_residency::nvml::{Monitor, MonitorOptions, XidMeaning, meaning};
 use vram_residency::{
-    Device, DeviceKind, Lru, MemoryMode, OnEviction, ParkedModel, Priority, ScrubOptions,
-    ScrubRate, Scrubber, SealKey, VramError, VramManager,
+    Device, DeviceKind, ParkedModel, ScrubOptions, ScrubRate, Scrubber, SealKey, VramError,
+    VramManager,
 };
 
 use self::leases::Leases;
 use self::slot::{Slot, State};
-use crate::config::{Config, EvictionConfig, ModelConfig, ScrubConfig};
+use crate::config::{Config, ModelConfig, ScrubConfig};
 use crate::feed::{Feed, Own};
 use crate::lane::Lane;
+use crate::prepare::Devices;
 use crate::problem::Problem;
 use crate::report::ServeError;
 
@@ -53,34 +54,11 @@ const LIGHT: usize = 4;
 
 impl Engine {
     /// Builds the manager over these devices, and starts the scrubber.
-    pub(crate) fn new(
-        config: &Config,
-        devices: Vec<Arc<dyn Device>>,
-        key: SealKey,
-    ) -> Result<Self, ServeError> {
+    pub(crate) fn new(config: &Config, devices: Devices, key: SealKey) -> Result<Self, ServeError> {
         let limits = &config.limits;
         let feed = Feed::new(limits.events_kept);
-        let mut builder = VramManager::builder()
-            .card_monitor(watch(&devices, &feed))
-            .devices(devices)
-            .key(key)
-            .event_sink(feed.clone());
-        for (gpu, device) in (0..).zip(&config.devices) {
-            if config.shares(gpu) {
-                builder = builder.memory(gpu, MemoryMode::SharedBlocks);
-            }
-            if let Some(budget) = device.budget {
-                builder = builder.budget(gpu, budget.budget());
-            }
-            if let Some(headroom) = device.headroom {
-                builder = builder.headroom(gpu, headroom);
-            }
-        }
-        builder = match config.eviction {
-            EvictionConfig::Never => builder,
-            EvictionConfig::Priority => builder.eviction(Priority).on_eviction(OnEviction::Park),
-            EvictionConfig::Lru => builder.eviction(Lru).on_eviction(OnEviction::Park),
-        };
+        let Devices { open, builder, .. } = devices;
+        let builder = builder.card_monitor(watch(&open, &feed)).key(key).event_sink(feed.clone());
         let manager = builder.build()?;
         let scrubber = match &config.scrub {
             Some(scrub) => Some(manager.start_scrubber(ScrubOptions::new(rate(scrub)))?),

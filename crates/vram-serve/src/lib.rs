@@ -13,6 +13,7 @@ mod feed;
 mod http;
 mod lane;
 mod net;
+mod prepare;
 mod problem;
 mod report;
 mod server;

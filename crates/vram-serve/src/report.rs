@@ -33,6 +33,12 @@ pub enum ServeError {
         #[source]
         error: io::Error,
     },
+    /// A device cannot be opened.
+    #[error("{what}")]
+    Devices {
+        /// Which, and why.
+        what: String,
+    },
     /// The devices cannot be used as configured.
     #[error(transparent)]
     Manager(#[from] VramError),

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
-use vram_residency::{Device, KeySource, KeySourceError, SealKey, create_key_file};
+use vram_residency::{Device, KeySource, SealKey, create_key_file};
 
 use crate::config::{Config, Listen};
 use crate::engine::Engine;
@@ -22,7 +22,8 @@ use crate::engine::calls::LoadRequest;
 use crate::engine::sharing::still_open;
 use crate::http::{Counts, State, Stop, Token, begin_drain, force_drain, router};
 use crate::lane::Shared;
-use crate::net::{Bound, Bounds, acceptor, bind, serve};
+use crate::net::{Bound, Bounds, bind, serve};
+use crate::prepare::{Prepared, Ready, TokenFile};
 use crate::report::{ServeError, ServeReport};
 
 /// A server that listens and has its devices. [`run`](Self::run) serves.
@@ -91,10 +92,12 @@ impl Server {
     ///
     /// [`ServeError`]; nothing stays open then.
     pub fn start(config: Config, devices: Vec<Arc<dyn Device>>) -> Result<Self, ServeError> {
-        let (token, token_is_new) = token(&config.token_file())?;
-        let tls = config.tls.as_ref().map(acceptor).transpose();
-        let tls = tls.map_err(|what| ServeError::Tls { what })?;
-        let key = config.key.source().load().map_err(ServeError::Key)?;
+        let Ready { token, tls, key, devices } = Prepared::of(&config, Ok(devices)).ready()?;
+        let token_is_new = matches!(token, TokenFile::ToMake);
+        let token = match token {
+            TokenFile::There(secret) => Token::of(&secret),
+            TokenFile::ToMake => new_token(&config.token_file())?,
+        };
         raise_descriptors();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 4)))
@@ -295,23 +298,15 @@ async fn closed(state: &State) -> usize {
     leases.forced()
 }
 
-/// Reads the token, which has the form of a key file; makes it if there is none.
-fn token(file: &Path) -> Result<(Token, bool), ServeError> {
-    let read = |file: &Path| KeySource::File(file.to_path_buf()).load();
-    let is_missing = |error: &KeySourceError| matches!(error, KeySourceError::Io { error, .. } if error.kind() == io::ErrorKind::NotFound);
-    match read(file) {
-        Ok(secret) => Ok((Token::of(&secret), false)),
-        Err(error) if is_missing(&error) => {
-            if let Some(folder) = file.parent() {
-                // A failure shows when the file is made.
-                let _ = private_folder(folder);
-            }
-            let secret: SealKey = KeySource::Random.load().map_err(ServeError::Token)?;
-            create_key_file(file, &secret).map_err(ServeError::Token)?;
-            Ok((Token::of(&secret), true))
-        }
-        Err(error) => Err(ServeError::Token(error)),
+/// Makes the token file.
+fn new_token(file: &Path) -> Result<Token, ServeError> {
+    if let Some(folder) = file.parent() {
+        // A failure shows when the file is made.
+        let _ = private_folder(folder);
     }
+    let secret: SealKey = KeySource::Random.load().map_err(ServeError::Token)?;
+    create_key_file(file, &secret).map_err(ServeError::Token)?;
+    Ok(Token::of(&secret))
 }
 
 fn private_folder(folder: &Path) -> io::Result<()> {

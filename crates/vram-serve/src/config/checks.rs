@@ -31,6 +31,17 @@ impl Config {
                 "listen on {open} is more than loopback, which needs [tls] with certificate and key"
             ));
         }
+        for (at, listen) in self.listen.iter().enumerate() {
+            if let Some(earlier) = self.listen.iter().take(at).find(|other| other.takes(listen)) {
+                return Err(if earlier == listen {
+                    format!("listen names {listen} twice")
+                } else {
+                    format!(
+                        "listen names {earlier} and {listen}, of which one takes the other's port"
+                    )
+                });
+            }
+        }
         self.limits.check()
     }
 }

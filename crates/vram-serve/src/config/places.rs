@@ -28,6 +28,21 @@ impl Listen {
             Self::Tcp(address) => address.ip().is_loopback(),
         }
     }
+
+    /// Whether two addresses cannot both be listened on.
+    pub(super) fn takes(&self, other: &Self) -> bool {
+        let (one, other) = match (self, other) {
+            (Self::Tcp(one), Self::Tcp(other)) => (one, other),
+            (one, other) => return one == other,
+        };
+        // `[::]` stands for all addresses, `0.0.0.0` for those of IPv4.
+        let covers = |all: IpAddr, one: IpAddr| {
+            all == one || (all.is_unspecified() && (all.is_ipv6() || one.is_ipv4()))
+        };
+        let (ip, with) = (one.ip(), other.ip());
+        // For port 0 the system chooses one that is free.
+        one.port() == other.port() && one.port() != 0 && (covers(ip, with) || covers(with, ip))
+    }
 }
 
 impl FromStr for Listen {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
+use crate::prepare::may_make_in;
 
 /// An open address.
 #[derive(Debug)]
@@ -63,14 +64,48 @@ async fn tcp(address: SocketAddr) -> io::Result<Bound> {
     Ok(Bound::Tcp(listener, address))
 }
 
+/// Bytes of a socket's path, as the system bears them.
+const PATH_MAX: usize = 107;
+
+/// Whether an address may be opened, as far as that can be said without opening it or making anything. A
+/// server that listens there already is no objection: it may be the one that is to be started again.
+///
+/// # Errors
+///
+/// Those of [`bind`].
+pub(crate) fn may_bind(listen: &Listen) -> io::Result<()> {
+    let Listen::Unix(path) = listen else { return Ok(()) };
+    fits(path)?;
+    if let Some(folder) = path.parent() {
+        may_make_in(folder)?;
+    }
+    is_socket_or_nothing(path).map(drop)
+}
+
+/// Refuses a path that is too long for a socket, or for the name that a socket has first.
+fn fits(path: &Path) -> io::Result<()> {
+    let longest = [path, &fresh(path)].map(|path| path.as_os_str().len()).into_iter().max();
+    match longest {
+        Some(len) if len > PATH_MAX => Err(io::Error::new(
+            io::ErrorKind::InvalidFilename,
+            format!("a socket's path has at most {PATH_MAX} bytes, and this one needs {len}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The name that a socket has until only this user can open it.
+fn fresh(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}", std::process::id()))
+}
+
 fn unix(path: &Path) -> io::Result<Bound> {
+    fits(path)?;
     if let Some(folder) = path.parent() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
     remove_stale(path)?;
-    // It gets its name when only this user can open it.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let fresh = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    let fresh = fresh(path);
     let _ = fs::remove_file(&fresh);
     let listener = UnixListener::bind(&fresh)?;
     let mut file = SocketFile(fresh.clone());
@@ -82,16 +117,26 @@ fn unix(path: &Path) -> io::Result<Bound> {
 
 /// Removes the socket of a server that was killed. Anything else at that path stays.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    let kind = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found?.file_type(),
-    };
-    if !kind.is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "it exists, and is no socket"));
+    if !is_socket_or_nothing(path)? {
+        return Ok(());
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another server listens there")),
         Err(error) => Err(error),
+    }
+}
+
+/// True for a socket, false for nothing at all.
+///
+/// # Errors
+///
+/// For anything else.
+fn is_socket_or_nothing(path: &Path) -> io::Result<bool> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+        Ok(found) if found.file_type().is_socket() => Ok(true),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "it exists, and is no socket")),
     }
 }

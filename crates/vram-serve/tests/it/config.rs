@@ -1,11 +1,30 @@
 //! P118: a configuration that is wrong is refused with its line, and nothing is opened or made.
 
 use core::time::Duration;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
-use vram_serve::{Check, Config, ConfigError};
+use vram_residency::device::DeviceSpec;
+use vram_residency::{Device, GpuIndex, HostDevice};
+use vram_serve::config::DeviceConfig;
+use vram_serve::{Check, Config, ConfigError, Server};
 
 use crate::support::folder;
+
+/// The check of a configuration whose devices are host memory.
+fn checked(config: &Config) -> Check {
+    Check::of(config, Ok(devices(config)))
+}
+
+fn devices(config: &Config) -> Vec<Arc<dyn Device>> {
+    let host = |(index, device): (u32, &DeviceConfig)| -> Arc<dyn Device> {
+        let DeviceSpec::Host(total) = device.device else { panic!("not a host device") };
+        Arc::new(HostDevice::new(GpuIndex::new(index), total).unwrap())
+    };
+    (0..).zip(&config.devices).map(host).collect()
+}
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, "vram.toml", Path::new("/srv"))
@@ -63,6 +82,14 @@ fn each_mistake_is_named_with_its_line() {
         (&format!("{device}[limits]\nconnections = 0\n"), "1 to 1000000"),
         (&format!("{device}[limits]\nreceive = \"0s\"\n"), "no time"),
         (&format!("listen = \"0.0.0.0:1\"\n{device}"), "[tls]"),
+        (&format!("listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\n{device}"), "127.0.0.1:1 twice"),
+        (&format!("listen = [\"unix:/a\", \"[::1]:1\", \"unix:/a\"]\n{device}"), "unix:/a twice"),
+        (
+            &format!(
+                "listen = [\"127.0.0.1:1\", \"0.0.0.0:1\"]\n[tls]\ncertificate = \"c\"\nkey = \"k\"\n{device}"
+            ),
+            "the other's port",
+        ),
     ] {
         match parse(text) {
             Err(ConfigError::Whole { what, .. }) => {
@@ -81,7 +108,7 @@ fn a_check_says_what_the_server_would_do_and_makes_nothing() {
                 [[model]]\nname = \"none\"\npath = \"none.safetensors\"\n\
                 [key]\nfile = \"no.key\"\n";
     let config = Config::parse(text, "vram.toml", folder.path()).unwrap();
-    let check = Check::of(&config);
+    let check = checked(&config);
     assert!(!check.usable && !check.token_is_there);
     assert!(check.models[0].bytes > 1 << 20 && check.models[0].problem.is_none());
     assert_eq!(check.models[1].problem.as_ref().unwrap().code, "model-file");
@@ -93,4 +120,89 @@ fn a_check_says_what_the_server_would_do_and_makes_nothing() {
         assert!(shown.contains(words), "{words}: {shown}");
     }
     assert!(!folder.path().join("state").exists());
+}
+
+/// What a start refuses a check refuses too, in the same words, and neither makes anything.
+#[test]
+fn a_check_refuses_what_a_start_refuses_in_the_same_words() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(path("regular"), "x").unwrap();
+    for (name, content, mode) in
+        [("open.token", "00".repeat(32), 0o644), ("odd.token", "x".into(), 0o600)]
+    {
+        fs::write(path(name), content).unwrap();
+        fs::set_permissions(path(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let device = "[[device]]\ndevice = \"host:16MiB\"\n";
+    let long = path(&"x".repeat(100));
+    let tcp = "listen = \"127.0.0.1:0\"\n";
+    for (text, words) in [
+        (format!("{tcp}token_file = \"open.token\"\n{device}"), "0644"),
+        (format!("{tcp}token_file = \"odd.token\"\n{device}"), "odd.token"),
+        (format!("{tcp}token_file = \"regular/token\"\n{device}"), "regular/token"),
+        (format!("{tcp}token_file = \"regular/a/b/token\"\n{device}"), "regular/a/b/token"),
+        (format!("{tcp}{device}[key]\nfile = \"no.key\"\n"), "no.key"),
+        (
+            format!("{tcp}{device}[tls]\ncertificate = \"regular\"\nkey = \"regular\"\n"),
+            "certificate",
+        ),
+        (format!("{tcp}{device}budget = \"17MiB\"\n"), "gpu 0"),
+        (format!("{tcp}{device}headroom = \"16MiB\"\n"), "headroom"),
+        (format!("{tcp}{device}budget = \"1MiB\"\nheadroom = \"2MiB\"\n"), "headroom"),
+        (format!("listen = \"unix:{}\"\n{device}", path("regular")), "no socket"),
+        (format!("listen = \"unix:{}\"\n{device}", path("regular/s")), "regular/s"),
+        (format!("listen = \"unix:{long}\"\n{device}"), "at most 107 bytes"),
+    ] {
+        // The token of those that say nothing of it.
+        let text = if text.contains("token_file") {
+            text
+        } else {
+            format!("token_file = \"new/token\"\n{text}")
+        };
+        let config = Config::parse(&text, "vram.toml", folder.path()).unwrap();
+        let check = checked(&config);
+        let refused = Server::start(config.clone(), devices(&config)).unwrap_err().to_string();
+        assert!(!check.usable && refused.contains(words), "{text}: {refused}");
+        assert_eq!(check.problems, [refused], "{text}");
+        assert!(!folder.path().join("new").exists(), "{text}");
+    }
+    // Devices that cannot be opened; and nothing else hides behind them.
+    let config =
+        Config::parse(&format!("{tcp}token_file = \"open.token\"\n{device}"), "v", folder.path());
+    let check = Check::of(&config.unwrap(), Err("gpu 0: no driver".to_owned()));
+    assert_eq!(check.problems.len(), 2, "{check}");
+    assert_eq!(check.problems[1], "gpu 0: no driver");
+}
+
+#[test]
+fn a_check_names_models_that_never_fit_alone_or_beside_each_other() {
+    let folder = folder();
+    let model = |name: &str, more: &str| {
+        format!("[[model]]\nname = \"{name}\"\npath = \"{name}.safetensors\"\n{more}\n")
+    };
+    let check = |top: &str, device: &str, models: &[String]| {
+        let text = format!("token_file = \"token\"\n{top}\n{device}\n{}", models.concat());
+        checked(&Config::parse(&text, "vram.toml", folder.path()).unwrap())
+    };
+    let device = |len: &str| format!("[[device]]\ndevice = \"host:{len}\"\n");
+    // Each of the files is of about 2 MiB.
+    let two = [device("1MiB"), device("16MiB")].concat();
+    let alone = check("", &two, &[model("a", "gpu = 0"), model("b", "")]);
+    let problem = alone.models[0].problem.as_ref().unwrap();
+    assert_eq!((problem.code.as_str(), alone.usable), ("insufficient-vram", false));
+    assert!(
+        problem.message.contains("never fits") && problem.message.contains("gpu 0"),
+        "{problem:?}"
+    );
+    assert!(alone.models[1].problem.is_none());
+
+    let pair = [model("a", "pin = true"), model("b", "pin = true")];
+    let beside = check("", &device("3MiB"), &pair);
+    assert!(!beside.usable && beside.problems[0].contains("together"), "{beside}");
+    // Where one makes room for the other, only what is pinned has to fit.
+    assert!(!check("eviction = \"lru\"", &device("3MiB"), &pair).usable);
+    let unpinned = [model("a", ""), model("b", "pin = true")];
+    assert!(check("eviction = \"lru\"", &device("3MiB"), &unpinned).usable);
+    assert!(check("", &device("8MiB"), &pair).usable);
 }

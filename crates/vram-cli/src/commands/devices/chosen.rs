@@ -103,6 +103,24 @@ impl Devices {
         }
     }
 
+    /// Opens the devices that a configuration names.
+    pub(crate) fn configured(specs: &[DeviceSpec]) -> Result<Self, Failure> {
+        let devices = (0..).zip(specs).map(|(gpu, spec)| {
+            let opened = match *spec {
+                DeviceSpec::Host(total) => HostDevice::new(GpuIndex::new(gpu), total)
+                    .map(|host| -> Arc<dyn Device> { Arc::new(host) })
+                    .map_err(|error| error.to_string()),
+                named => cuda::open(named, gpu),
+            };
+            opened.map_err(|reason| {
+                Failure::new(Kind::Device, format!("gpu {gpu}, device = \"{spec}\": {reason}"))
+                    .code("no-gpu")
+                    .hint("see `vram devices`, or use host memory, such as device = \"host:8GiB\"")
+            })
+        });
+        Ok(Self::new(devices.collect::<Result<_, _>>()?, None))
+    }
+
     fn new(open: Vec<Arc<dyn Device>>, why: Option<String>) -> Self {
         Self { open, why, cards: Vec::new() }
     }

@@ -128,10 +128,9 @@ fn wait(heard: &Receiver<News>) -> (How, Option<Value>, Option<ClientError>) {
                 }
             }
             Ok(News::Signal) => return (How::ByHolder, last, None),
-            Ok(News::Over) if is(&last, "cut") => return (How::Cut, last, None),
-            Ok(News::Over) | Err(_) => return (How::Broken, last, None),
             // A server that ends by force may close before its answer has ended.
-            Ok(News::Broken(_)) if is(&last, "cut") => return (How::Cut, last, None),
+            Ok(News::Over | News::Broken(_)) if is(&last, "cut") => return (How::Cut, last, None),
+            Ok(News::Over) | Err(_) => return (How::Broken, last, None),
             Ok(News::Broken(error)) => return (How::Broken, last, Some(error)),
         }
     }

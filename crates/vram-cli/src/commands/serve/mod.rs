@@ -7,7 +7,6 @@ mod reset;
 
 use std::process;
 
-use vram_residency::ByteLen;
 use vram_serve::config::default_config;
 use vram_serve::{Check, Config, ConfigError, ServeError, Server};
 
@@ -20,11 +19,12 @@ use crate::output::{Output, note};
 pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> Result<(), Failure> {
     let file = args.config.clone().unwrap_or_else(default_config);
     let config = Config::read(&file).map_err(|error| wrong_config(&error))?;
-    if args.check {
-        return check(&config, output);
-    }
     let specs: Vec<_> = config.devices.iter().map(|device| device.device).collect();
-    let devices = Devices::open(&specs, ByteLen::ZERO)?;
+    let devices = Devices::configured(&specs);
+    if args.check {
+        return check(&config, devices, output);
+    }
+    let devices = devices?;
     output.set_cards(devices.infos());
     let key = config.key.to_string();
     // As a client of any folder has to name it.
@@ -60,8 +60,13 @@ pub(crate) fn run(args: &ServeArgs, output: &mut Output) -> Result<(), Failure> 
     Err(failure)
 }
 
-fn check(config: &Config, output: &mut Output) -> Result<(), Failure> {
-    let check = Check::of(config);
+fn check(
+    config: &Config,
+    devices: Result<Devices, Failure>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let devices = devices.map(Devices::into_open).map_err(|failure| failure.what().to_owned());
+    let check = Check::of(config, devices);
     output.set_schema("serve-check");
     for line in check.to_string().lines() {
         output.line(line)?;
@@ -104,6 +109,7 @@ fn refused(error: ServeError) -> Failure {
         error @ ServeError::Tls { .. } => Failure::input(error.to_string())
             .code("tls")
             .hint("give a certificate and its key in PEM"),
+        ServeError::Devices { what } => Failure::new(Kind::Device, what).code("no-gpu"),
         other => Failure::new(Kind::Device, other.to_string())
             .hint("raise the limits of this user (ulimit)"),
     }

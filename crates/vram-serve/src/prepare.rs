@@ -1,0 +1,177 @@
+//! What a start needs before it opens an address or takes device memory. A start goes on with it, and a
+//! check tells what is wrong with it: nothing is made, opened or taken here.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{Access, access};
+use tokio_rustls::TlsAcceptor;
+use vram_residency::{
+    ByteLen, Device, GpuCapacity, GpuChoice, KeySource, KeySourceError, Lru, MemoryMode, ModelPlan,
+    OnEviction, Priority, SealKey, VramError, VramManager, VramManagerBuilder,
+};
+
+use crate::config::{Config, EvictionConfig};
+use crate::net::{acceptor, may_bind};
+use crate::report::ServeError;
+
+/// Each part of a configuration, read: usable, or the reason why not.
+pub(crate) struct Prepared {
+    pub(crate) token: Result<TokenFile, ServeError>,
+    pub(crate) tls: Result<Option<TlsAcceptor>, ServeError>,
+    pub(crate) key: Result<SealKey, ServeError>,
+    /// Addresses that cannot be opened.
+    pub(crate) closed: Vec<ServeError>,
+    pub(crate) devices: Result<Devices, ServeError>,
+}
+
+/// All parts, usable.
+pub(crate) struct Ready {
+    pub(crate) token: TokenFile,
+    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) key: SealKey,
+    pub(crate) devices: Devices,
+}
+
+/// The token file as it is found.
+#[derive(Debug)]
+pub(crate) enum TokenFile {
+    There(SealKey),
+    /// There is none, and it can be made.
+    ToMake,
+}
+
+/// The devices, and a manager's builder over them with their budgets.
+#[derive(Debug)]
+pub(crate) struct Devices {
+    pub(crate) open: Vec<Arc<dyn Device>>,
+    pub(crate) builder: VramManagerBuilder,
+    /// Their figures with nothing placed.
+    pub(crate) empty: Vec<GpuCapacity>,
+}
+
+impl Prepared {
+    /// Reads all that a configuration names but its models.
+    ///
+    /// # Arguments
+    ///
+    /// * `devices`: open, in the order of the configuration; or why they cannot be opened, in words.
+    pub(crate) fn of(config: &Config, devices: Result<Vec<Arc<dyn Device>>, String>) -> Self {
+        let tls = config.tls.as_ref().map(acceptor).transpose();
+        let closed = config.listen().into_iter().filter_map(|listen| match may_bind(&listen) {
+            Ok(()) => None,
+            Err(error) => Some(ServeError::Bind { listen, error }),
+        });
+        let devices = devices.map_err(|what| ServeError::Devices { what });
+        Self {
+            token: token(&config.token_file()),
+            tls: tls.map_err(|what| ServeError::Tls { what }),
+            key: config.key.source().load().map_err(ServeError::Key),
+            closed: closed.collect(),
+            devices: devices.and_then(|devices| Devices::of(config, devices)),
+        }
+    }
+
+    /// All that is wrong, in the order in which a start finds it.
+    pub(crate) fn problems(&self) -> Vec<&ServeError> {
+        let first = [self.token.as_ref().err(), self.tls.as_ref().err(), self.key.as_ref().err()];
+        let first = first.into_iter().flatten();
+        first.chain(&self.closed).chain(self.devices.as_ref().err()).collect()
+    }
+
+    /// All parts.
+    ///
+    /// # Errors
+    ///
+    /// The first part that is wrong.
+    pub(crate) fn ready(self) -> Result<Ready, ServeError> {
+        let Self { token, tls, key, closed, devices } = self;
+        let (token, tls, key) = (token?, tls?, key?);
+        match closed.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(Ready { token, tls, key, devices: devices? }),
+        }
+    }
+}
+
+impl Devices {
+    /// A builder with the budgets of the configuration. Asks the devices for their figures.
+    fn of(config: &Config, open: Vec<Arc<dyn Device>>) -> Result<Self, ServeError> {
+        let mut builder = VramManager::builder().devices(open.iter().cloned());
+        for (gpu, device) in (0..).zip(&config.devices) {
+            if config.shares(gpu) {
+                builder = builder.memory(gpu, MemoryMode::SharedBlocks);
+            }
+            if let Some(budget) = device.budget {
+                builder = builder.budget(gpu, budget.budget());
+            }
+            if let Some(headroom) = device.headroom {
+                builder = builder.headroom(gpu, headroom);
+            }
+        }
+        builder = match config.eviction {
+            EvictionConfig::Never => builder,
+            EvictionConfig::Priority => builder.eviction(Priority).on_eviction(OnEviction::Park),
+            EvictionConfig::Lru => builder.eviction(Lru).on_eviction(OnEviction::Park),
+        };
+        // What `build` would refuse is refused here, before anything is taken.
+        let empty = builder.placements(&ModelPlan::default(), GpuChoice::MostRoomFirst)?.before;
+        if let Some(GpuCapacity { gpu, headroom, total, .. }) =
+            empty.iter().find(|one| !one.headroom.is_zero() && one.headroom >= one.total)
+        {
+            return Err(ServeError::Manager(VramError::Config {
+                what: format!(
+                    "a headroom of {headroom} leaves nothing of gpu {gpu}, of which {total} may be used"
+                ),
+            }));
+        }
+        Ok(Self { open, builder, empty })
+    }
+
+    /// Bytes that models may take of one device, or of all, while no other program holds any.
+    pub(crate) fn usable(&self, only: Option<u32>) -> ByteLen {
+        let here = |one: &&GpuCapacity| only.is_none_or(|gpu| gpu == one.gpu);
+        let usable = |one: &GpuCapacity| one.total.saturating_sub(one.headroom);
+        self.empty
+            .iter()
+            .filter(here)
+            .fold(ByteLen::ZERO, |sum, one| sum.saturating_add(usable(one)))
+    }
+}
+
+/// Reads the token, which has the form of a key file; or finds that it can be made.
+fn token(file: &Path) -> Result<TokenFile, ServeError> {
+    match KeySource::File(file.to_path_buf()).load() {
+        Ok(secret) => Ok(TokenFile::There(secret)),
+        Err(KeySourceError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+            may_make_in(file.parent().unwrap_or(Path::new(""))).map(|()| TokenFile::ToMake).map_err(
+                |error| {
+                    ServeError::Token(KeySourceError::Io {
+                        path: file.display().to_string(),
+                        error: error.into(),
+                    })
+                },
+            )
+        }
+        Err(error) => Err(ServeError::Token(error)),
+    }
+}
+
+/// Whether a file can be made in a folder, which is made itself if it is not there.
+///
+/// # Errors
+///
+/// The operating system's, for the first folder on the way that exists.
+pub(crate) fn may_make_in(folder: &Path) -> io::Result<()> {
+    for folder in folder.ancestors() {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        match folder.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+            Ok(_) => return Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?),
+        }
+    }
+    Ok(())
+}
