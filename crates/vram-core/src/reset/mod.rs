@@ -51,7 +51,8 @@ pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport
     core.check_open()?;
     let _claim = claim.ok_or_else(|| busy("another reset of it is under way"))?;
     let deadline = Deadline::within(options.within);
-    if gpu.lost().is_some() {
+    let was_lost = gpu.lost().is_some();
+    if was_lost {
         quiet::quiet(&gpu, deadline).map_err(busy)?;
     } else {
         quiet::drain(&gpu, &core.registry, options.force, deadline)?;
@@ -61,7 +62,8 @@ pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport
     let sets = let_go(core, &gpu);
     gpu.renew(emptied);
     // From here on the reset ends with its event, whatever happens.
-    let mut end = End { core, gpu: &gpu, report: Some(ResetReport::new(gpu.index, given_back)) };
+    let fresh = || ResetReport::new(gpu.index, given_back, was_lost);
+    let mut end = End { core, gpu: &gpu, report: Some(fresh()) };
     let shards = sets.iter().map(|set| set.remains.len()).sum::<usize>();
     tracing::warn!(gpu = gpu.index, shards, "device reset");
     for promise in core.promises.list() {
@@ -88,7 +90,7 @@ pub fn reset(core: &Core, gpu: u32, options: ResetOptions) -> Result<ResetReport
         report.sort();
     }
     end.finish();
-    Ok(end.report.take().unwrap_or_else(|| ResetReport::new(gpu.index, given_back)))
+    Ok(end.report.take().unwrap_or_else(fresh))
 }
 
 /// A reset whose device is empty. Dropping it ends the reset.

@@ -96,13 +96,15 @@ pub struct ResetReport {
     pub parked_models: Vec<WakeModelError>,
     /// Bytes that could not be returned before, and can be handed out again.
     pub given_back: ByteLen,
+    /// Whether the GPU was lost before. If not, the caller asked by force for the loss of what had no copy.
+    pub(crate) was_lost: bool,
 }
 
 impl ResetReport {
-    pub(crate) fn new(gpu: u32, given_back: ByteLen) -> Self {
+    pub(crate) fn new(gpu: u32, given_back: ByteLen, was_lost: bool) -> Self {
         let (lost, restored) = (Vec::new(), Vec::new());
         let (parked, parked_models) = (Vec::new(), Vec::new());
-        Self { gpu, lost, restored, parked, parked_models, given_back }
+        Self { gpu, lost, restored, parked, parked_models, given_back, was_lost }
     }
 
     /// Puts the shards into the order of their ids, whatever the order in which models came back.

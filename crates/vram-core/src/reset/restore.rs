@@ -34,7 +34,12 @@ impl ResetReport {
         }
         core.registry.remove(&entry.id);
         drop(entry.take_seat());
-        tracing::error!(shard = %entry.id, gpu = gpu.index, %why, "lost with its device");
+        // What a forced reset takes from a working device was asked for.
+        if self.was_lost || matches!(why, NotRestored::Failed(_)) {
+            tracing::error!(shard = %entry.id, gpu = gpu.index, %why, "lost with its device");
+        } else {
+            tracing::warn!(shard = %entry.id, gpu = gpu.index, %why, "given up by a forced reset");
+        }
         self.lost.push(LostShard {
             shard_id: entry.id.clone(),
             model_id: Arc::clone(&entry.holder.model_id),
