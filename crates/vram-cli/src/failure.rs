@@ -360,8 +360,8 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_line_whatever_a_path_holds() {
-        let failure = Failure::input("no file a\nb\u{1b}[2J").hint("try\r\nagain");
+        let failure = Failure::input("no file a\nb\u{1b}[2J\u{202e}").hint("try\r\nagain");
         let shown = failure.to_string();
-        assert_eq!(shown, "no file a\\nb\\u{1b}[2J; try\\r\\nagain");
+        assert_eq!(shown, "no file a\\nb\\u{1b}[2J\\u{202e}; try\\r\\nagain");
     }
 }

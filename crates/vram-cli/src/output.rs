@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
+use vram_model::is_plain;
 use vram_residency::{ContentDigest, DeviceInfo};
 
 use crate::failure::{ErrorObject, Failure};
@@ -63,8 +64,8 @@ impl Output {
 
     /// Prints one line of a result for people.
     ///
-    /// Control characters of a file's name, or of what a file says, are escaped: no name forges a
-    /// line, and none changes the terminal.
+    /// Control and format characters of a file's name, or of what a file says, are escaped: no name
+    /// forges a line, none changes the terminal, and two that differ look different.
     pub(crate) fn line(&mut self, line: impl AsRef<str>) -> Result<(), Failure> {
         self.write(&[&*printable(line.as_ref()), "\n"].concat())
     }
@@ -179,17 +180,18 @@ pub(crate) fn digest_line(digest: &ContentDigest, path: &Path) -> String {
     format!("{mark}{digest}  {escaped}")
 }
 
-/// A text whose control characters are escaped.
+/// A text whose control characters are escaped, and those that show nothing or change the reading
+/// direction.
 pub(crate) fn printable(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    if text.chars().all(is_plain) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
+        if is_plain(character) {
             shown.push(character);
+        } else {
+            shown.extend(character.escape_default());
         }
     }
     Cow::Owned(shown)

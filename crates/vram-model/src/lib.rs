@@ -23,7 +23,7 @@ pub use file::{FileHeader, ModelFile};
 pub use gguf::{GgufHeader, GgufProblem, GgufValue};
 pub use limits::{Limits, ModelOptions};
 pub use lookalike::Lookalike;
-pub use name::shown_whole;
+pub use name::{is_plain, shown_whole};
 pub use plan::{QUANTISATIONS, Quantised, plan, plan_of, quantised};
 pub use read_at::ReadAt;
 pub use safetensors::SafetensorsHeader;

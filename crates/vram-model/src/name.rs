@@ -46,14 +46,27 @@ fn shown_up_to(name: &str, max: usize) -> String {
     shown
 }
 
-/// Returns true if a character shows as itself: no control character, and no mark that changes the
-/// reading direction.
-fn is_plain(character: char) -> bool {
-    !character.is_control()
-        && !matches!(
-            character,
-            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
-        )
+/// Returns true if a character shows as itself in a line: no control or format character, none without
+/// width, and no mark that changes the reading direction. Combining marks show on the letter before them.
+///
+/// ```
+/// assert!(['a', 'ä', '模', '\u{301}'].into_iter().all(vram_model::is_plain));
+/// assert!(!['\n', '\u{1b}', '\u{200b}', '\u{202e}', '\u{fe0f}'].into_iter().any(vram_model::is_plain));
+/// ```
+#[must_use]
+pub fn is_plain(character: char) -> bool {
+    if character.is_ascii() {
+        return !character.is_ascii_control();
+    }
+    // Letters and marks that have no width. What has no form at all, the standard library escapes.
+    let invisible = matches!(
+        character,
+        '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{ffa0}' | '\u{e0100}'..='\u{e01ef}'
+    );
+    // Behind a letter, where a combining mark is shown as itself.
+    let behind = String::from_iter(['a', character]);
+    !invisible && behind.escape_debug().eq(behind.chars())
 }
 
 #[cfg(test)]
@@ -70,6 +83,12 @@ mod tests {
     fn terminal_escapes_and_direction_marks_are_disarmed() {
         assert_eq!(shown("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\u{a}");
         assert_eq!(shown("a\u{202e}b"), "a\\u{202e}b");
+        let hidden = "\u{ad}\u{61c}\u{115f}\u{180e}\u{200b}\u{200d}\u{200e}\u{2028}\u{2060}\u{2066}\u{3164}\u{fe0f}\u{feff}\u{fff9}\u{e0001}\u{e0041}";
+        for character in hidden.chars() {
+            assert!(!is_plain(character), "{}", character.escape_unicode());
+        }
+        let plain = "aé e\u{301} 模型 Ж ﷺ 한 ~\u{2013}\u{1f600}";
+        assert_eq!(shown(plain), plain);
     }
 
     #[test]

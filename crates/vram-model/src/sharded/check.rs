@@ -74,7 +74,10 @@ pub(super) fn splits(headers: &[FileHeader]) -> Result<(), ModelError> {
             ));
         }
         if split.number >= count {
-            return refused(format!("it is part {} of {count}, counted from 0", split.number));
+            return refused(format!(
+                "it says that it is part {}, counted from 0, and that there are {count} parts",
+                split.number
+            ));
         }
         if let Some(twin) = parts.insert(split.number, header) {
             return refused(format!("it is part {} as {} is", split.number, twin.file()));

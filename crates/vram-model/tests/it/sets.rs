@@ -181,7 +181,7 @@ fn parts_of_a_gguf_model_make_up_all_of_it() {
     split(two, 1, 3, 3, "b");
     refused(folder.path(), &["one of 3 parts"]);
     split(two, 7, 2, 3, "b");
-    refused(folder.path(), &["part 7 of 2"]);
+    refused(folder.path(), &["part 7, counted from 0, and that there are 2 parts"]);
     // A part by another name still says what it is.
     let alone = split("renamed.gguf", 1, 3, 3, "b");
     refused(&alone, &["one of 3 parts", "from 0: 0, 2"]);
