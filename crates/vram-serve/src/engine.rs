@@ -88,6 +88,13 @@ impl Engine {
         problem
     }
 
+    /// An error of the manager in a call on a model: a shard that it names is one of this model.
+    fn told_of(&self, name: &str, error: &VramError) -> Problem {
+        let mut problem = self.told(error);
+        problem.message = format!("model {name:?}: {}", problem.message);
+        problem
+    }
+
     /// The slots. Held for moments only, never during a call of the manager.
     fn slots(&self) -> MutexGuard<'_, BTreeMap<String, Slot>> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner)

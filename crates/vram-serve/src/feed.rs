@@ -39,6 +39,9 @@ struct Kept {
 pub(crate) enum Own<'a> {
     /// A model could not be loaded.
     LoadFailed { model: &'a str, code: &'a str, message: &'a str },
+    /// A model that could not be loaded is listed no longer: the last `kept` of those that no configuration
+    /// names are.
+    LoadForgotten { model: &'a str, kept: usize },
     /// A connection holds a model from now on.
     LeaseBegan { lease: u64, model: &'a str, holder: &'a str },
     /// It does no more: `ended` by its worker, or `cut` at the end of a drain.
@@ -218,6 +221,7 @@ fn frame(name: &str, id: &str, json: &str) -> Bytes {
 const fn own_name(own: &Own<'_>) -> &'static str {
     match own {
         Own::LoadFailed { .. } => "load_failed",
+        Own::LoadForgotten { .. } => "load_forgotten",
         Own::LeaseBegan { .. } => "lease_began",
         Own::LeaseEnded { .. } => "lease_ended",
         Own::Draining { .. } => "draining",

@@ -10,6 +10,7 @@ mod page;
 mod reads;
 mod request;
 mod sharing;
+mod told;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -124,6 +125,7 @@ pub(crate) fn router(state: Arc<State>) -> Router {
             )
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(axum::middleware::from_fn(told::log))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&state), auth::guard))
         .with_state(state)
 }

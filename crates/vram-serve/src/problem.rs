@@ -237,16 +237,22 @@ impl From<ModelFilesError> for Problem {
     }
 }
 
+/// The code of a problem, in the extensions of its answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Code(pub(crate) String);
+
 impl IntoResponse for Problem {
     fn into_response(self) -> axum::response::Response {
         let status = self.status_code();
         let body = serde_json::to_vec(&self).unwrap_or_default();
+        let retry_after = self.retry_after;
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
+        response.extensions_mut().insert(Code(self.code));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = self.retry_after {
+        if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UNAUTHORIZED {

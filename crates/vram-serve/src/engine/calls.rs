@@ -93,7 +93,7 @@ impl Engine {
         let config = self.config_for(name, request)?;
         let turn = self.turn(name, "loading")?;
         if !matches!(turn.before(), State::Absent) {
-            return Err(super::slot::not_resident(name, turn.before()));
+            return Err(super::slot::not_absent(name, turn.before()));
         }
         turn.loads(&config);
         let loaded = files_of(&config).and_then(|files| {
@@ -116,6 +116,7 @@ impl Engine {
                 self.feed.tell(&Own::LoadFailed { model: name, code, message });
                 turn.note(Some(problem.clone()));
                 turn.end(State::Absent);
+                self.forget_failed();
                 Err(problem)
             }
         }
@@ -176,7 +177,7 @@ impl Engine {
             Level::Full => Verify::Full,
         };
         let verdict = self.manager.verify_model(&model, level);
-        let verdict = verdict.map_err(|error| self.told(&error))?;
+        let verdict = verdict.map_err(|error| self.told_of(name, &error))?;
         let pieces = model.pieces.iter().zip(&verdict.shards);
         let altered = pieces.filter(|(_, one)| !one.sound).map(|(piece, one)| AlteredShard {
             tensor: piece.piece.name.clone(),
@@ -203,7 +204,7 @@ impl Engine {
             Some(wait) => self.manager.park_model_within(model, wait),
             None => self.manager.park_model(model),
         };
-        let parked = parked.map_err(|error| self.told(&error))?;
+        let parked = parked.map_err(|error| self.told_of(name, &error))?;
         turn.end(State::Parked(parked));
         Ok(())
     }
@@ -221,7 +222,7 @@ impl Engine {
             Err(failed) => {
                 let (parked, error) = failed.into_parts();
                 turn.end(State::Parked(parked));
-                Err(self.told(&error))
+                Err(self.told_of(name, &error))
             }
         }
     }
@@ -235,7 +236,7 @@ impl Engine {
             Some(wait) => self.manager.migrate_model_within(model, gpu, wait),
             None => self.manager.migrate_model(model, gpu),
         };
-        let moved = moved.map_err(|error| self.told(&error))?;
+        let moved = moved.map_err(|error| self.told_of(name, &error))?;
         turn.end(State::Resident(moved));
         Ok(())
     }
@@ -243,12 +244,9 @@ impl Engine {
     /// Pins a model, or unpins it.
     pub(crate) fn set_pinned(&self, name: &str, pinned: bool) -> Result<(), Problem> {
         let model = self.resident(name)?;
-        if pinned {
-            self.manager.pin_model(&model)?;
-        } else {
-            self.manager.unpin_model(&model)?;
-        }
-        Ok(())
+        let set =
+            if pinned { self.manager.pin_model(&model) } else { self.manager.unpin_model(&model) };
+        set.map(drop).map_err(|error| self.told_of(name, &error))
     }
 
     /// Frees a model, wherever it is. One that is absent already is no failure: a client that lost
@@ -259,9 +257,10 @@ impl Engine {
         match turn.before() {
             State::Resident(model) => {
                 let receipts = match request.wait_ms.map(Duration::from_millis) {
-                    Some(wait) => self.manager.free_model_within(model, wait)?,
-                    None => self.manager.free_model(model)?,
+                    Some(wait) => self.manager.free_model_within(model, wait),
+                    None => self.manager.free_model(model),
                 };
+                let receipts = receipts.map_err(|error| self.told_of(name, &error))?;
                 freed.shards = receipts.len();
                 freed.wiped = receipts.iter().all(|receipt| receipt.wiped);
                 freed.bytes =

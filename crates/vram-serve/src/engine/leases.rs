@@ -191,7 +191,8 @@ impl Engine {
             Some(worker) => format!("process {} {holder}", worker.pid).trim_end().to_owned(),
             None => holder.to_owned(),
         };
-        let taken = self.manager.lease_model_as(&model, &named)?;
+        let taken = self.manager.lease_model_as(&model, &named);
+        let taken = taken.map_err(|error| self.told_of(&request.model, &error))?;
         // A drain that began meanwhile waits for this lease, or did not see it.
         self.check_open()?;
         let mut all = leases.lock();

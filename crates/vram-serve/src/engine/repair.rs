@@ -40,7 +40,7 @@ impl Engine {
             };
             let source = PieceOf { files, piece: &piece.piece };
             let report = self.manager.repair_from(&piece.shard, source, RepairOptions::new());
-            let report = report.map_err(|error| self.told(&error))?;
+            let report = report.map_err(|error| self.told_of(name, &error))?;
             if report.was_altered {
                 repaired.shards = repaired.shards.saturating_add(1);
                 repaired.segments = repaired.segments.saturating_add(report.segments.count());

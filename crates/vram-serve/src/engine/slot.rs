@@ -1,9 +1,12 @@
 //! A model that the server knows by name: where it is, and whose turn it is to change that.
 
+use std::time::Instant;
+
 use vram_residency::{CancelToken, ModelHandle, ParkedModel};
 
 use super::Engine;
 use crate::config::ModelConfig;
+use crate::feed::Own;
 use crate::problem::Problem;
 
 /// A model that the server knows by name.
@@ -17,7 +20,12 @@ pub(super) struct Slot {
     pub(super) state: State,
     /// Why the last load failed, until one succeeds.
     pub(super) failure: Option<Problem>,
+    /// When that was.
+    pub(super) failed_at: Option<Instant>,
 }
+
+/// Models that no configuration names and that are nowhere, of which the reason is kept.
+const FAILED_MAX: usize = 32;
 
 /// Where a model is.
 #[derive(Debug)]
@@ -45,11 +53,16 @@ impl State {
 
 impl Slot {
     pub(super) const fn configured(place: usize, config: ModelConfig) -> Self {
-        Self { config, configured: true, place, state: State::Absent, failure: None }
+        Self::new(config, true, place)
     }
 
     pub(super) const fn asked_for(config: ModelConfig) -> Self {
-        Self { config, configured: false, place: 0, state: State::Absent, failure: None }
+        Self::new(config, false, 0)
+    }
+
+    const fn new(config: ModelConfig, configured: bool, place: usize) -> Self {
+        let (failure, failed_at) = (None, None);
+        Self { config, configured, place, state: State::Absent, failure, failed_at }
     }
 }
 
@@ -101,12 +114,28 @@ impl Engine {
     }
 }
 
+/// The refusal of a call that needs a model elsewhere than it is.
 pub(super) fn not_resident(name: &str, state: &State) -> Problem {
     let next = match state {
         State::Parked(_) => "wake it: POST /v1/models/NAME/wake",
         State::Absent => "load it: POST /v1/models/NAME/load",
-        State::Resident(_) => "park it first: POST /v1/models/NAME/park",
+        // Of a call that wakes.
+        State::Resident(_) => "use it: it is on its devices, and needs no waking",
         State::Busy { .. } => "try again",
+    };
+    Problem::wrong_state(name, state.name(), next)
+}
+
+/// The refusal of a load of a model that is there.
+pub(super) fn not_absent(name: &str, state: &State) -> Problem {
+    let next = match state {
+        State::Parked(_) => {
+            "wake it: POST /v1/models/NAME/wake; or free it first, to load it anew: POST /v1/models/NAME/free"
+        }
+        State::Resident(_) => {
+            "use it: it is loaded; to load it anew, free it first: POST /v1/models/NAME/free"
+        }
+        State::Absent | State::Busy { .. } => "try again",
     };
     Problem::wrong_state(name, state.name(), next)
 }
@@ -165,7 +194,28 @@ impl Turn<'_> {
     /// Notes why a load failed, or that one succeeded.
     pub(super) fn note(&self, failure: Option<Problem>) {
         if let Some(slot) = self.engine.slots().get_mut(&self.name) {
+            slot.failed_at = failure.as_ref().map(|_| Instant::now());
             slot.failure = failure;
+        }
+    }
+}
+
+impl Engine {
+    /// Forgets the models that failed to load first, of those that no configuration names: what a client
+    /// mistypes must not stay for ever. The last [`FAILED_MAX`] are kept, so that their reason can be read.
+    pub(super) fn forget_failed(&self) {
+        let mut slots = self.slots();
+        let gone = slots.iter().filter(|(_, slot)| !slot.configured && absent(&slot.state));
+        let mut gone: Vec<_> = gone.map(|(name, slot)| (slot.failed_at, name.clone())).collect();
+        // The oldest first.
+        gone.sort();
+        gone.truncate(gone.len().saturating_sub(FAILED_MAX));
+        for (_, name) in &gone {
+            slots.remove(name);
+        }
+        drop(slots);
+        for (_, model) in &gone {
+            self.feed.tell(&Own::LoadForgotten { model, kept: FAILED_MAX });
         }
     }
 }

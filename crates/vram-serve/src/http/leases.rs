@@ -4,6 +4,7 @@ use core::convert::Infallible;
 use core::time::Duration;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State as Has};
@@ -16,6 +17,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::models::in_query;
 use super::request::{Asked, answer, call, json};
+use super::told::Of;
 use super::{State, Stop};
 use crate::engine::leases::{Held, LeaseRequest, LeasedShard, Shown};
 use crate::problem::Problem;
@@ -76,7 +78,8 @@ pub(super) async fn hold(
         Lines { held, ticks, stop: state.stop.subscribe(), first: Some(first), told: false };
     let headers =
         [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
-    Ok((headers, Body::from_stream(lines.stream())).into_response())
+    let of = Extension(Of(request.model));
+    Ok((of, headers, Body::from_stream(lines.stream())).into_response())
 }
 
 /// The answer of a lease. It owns the lease: when its connection ends, for whatever reason, it is

@@ -43,6 +43,10 @@ pub(super) async fn json<T: DeserializeOwned>(
             "send the header `Content-Type: application/json`",
         ));
     }
+    // A derived reader would take an array for an object whose fields come in order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::bad_request("body: invalid type: an array, expected an object"));
+    }
     serde_json::from_slice(&bytes).map_err(|error| Problem::bad_request(format!("body: {error}")))
 }
 

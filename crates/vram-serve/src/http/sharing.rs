@@ -9,13 +9,14 @@ use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State as Has};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::models::in_query;
 use super::request::{Asked, answer, call, json};
+use super::told::Of;
 use super::{Door, State, Stop};
 use crate::engine::leases::{Held, LeaseRequest};
 use crate::net::Peer;
@@ -38,6 +39,7 @@ pub(super) async fn share(
     let asked = in_query(asks)?;
     let peer = peer.map(|Extension(peer)| peer).ok_or_else(|| unknown(door))?;
     let request: LeaseRequest = json(&state, &headers, body).await?;
+    let of = Extension(Of(request.model.clone()));
     let (watched, worker) = (Arc::clone(&state), peer.clone());
     let work = async move {
         let shared = call(
@@ -54,7 +56,7 @@ pub(super) async fn share(
     // A task of its own: it also ends well when the client goes before the answer.
     let shared = tokio::spawn(work).await;
     let shared = shared.unwrap_or_else(|_| Err(Problem::internal("the call panicked")))?;
-    Ok(answer(&shared))
+    Ok((of, answer(&shared)).into_response())
 }
 
 /// Ends a lease whose memory its process has closed.

@@ -28,6 +28,8 @@ fn what_cannot_be_understood_is_answered_with_a_problem_that_names_it() {
         ("{\"pth\":\"/x\"}", "pth"),
         ("{\"path\":7}", "7"),
         ("[1]", "invalid"),
+        ("[]", "expected an object"),
+        (" \n[null, [], 0, false, 0, null]", "expected an object"),
         ("nul", "body"),
         ("{\"gpu\":-1}", "-1"),
         ("{\"protection\":\"none\"}", "none"),
@@ -35,6 +37,13 @@ fn what_cannot_be_understood_is_answered_with_a_problem_that_names_it() {
         let problem = ask("POST", "/v1/models/a/load", &[json], body);
         let problem = problem.expect_problem(400, "bad-request");
         assert!(problem["message"].as_str().unwrap().contains(names), "{problem}");
+    }
+    // Of a call without a body, and of one that answers as long as it holds a model.
+    for path in
+        ["/v1/models/a/repair", "/v1/models/a/park", "/v1/leases", "/v1/drain", "/v1/gpus/0/reset"]
+    {
+        let problem = ask("POST", path, &[json], "[]").expect_problem(400, "bad-request");
+        assert!(problem["message"].as_str().unwrap().contains("expected an object"), "{problem}");
     }
     ask("POST", "/v1/models/a/load?deadline_ms=soon", &[json], "{}")
         .expect_problem(400, "bad-request");

@@ -3,6 +3,7 @@
 
 use core::time::Duration;
 use std::fs;
+use std::io::Write as _;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use std::time::Instant;
 use vram_residency::device::fault::{Action, Hook, Op, When};
 use vram_residency::{ByteLen, DeviceOffset};
 
-use crate::support::{Rig, THREE, folder, wait};
+use crate::support::{Rig, THREE, folder, read_until, request, wait};
 
 #[test]
 fn a_model_is_loaded_checked_moved_and_freed_by_calls() {
@@ -47,7 +48,33 @@ fn a_model_is_loaded_checked_moved_and_freed_by_calls() {
     // A configured model keeps its name, and comes back by it.
     assert_eq!(rig.model("a")["state"], "absent");
     assert_eq!(rig.post("/v1/models/a/load", "").expect(200).json()["state"], "resident");
-    rig.post("/v1/models/a/load", "").expect_problem(409, "wrong-state");
+    let again = rig.post("/v1/models/a/load", "").expect_problem(409, "wrong-state");
+    assert!(again["next"].as_str().unwrap().contains("it is loaded"), "{again}");
+}
+
+#[test]
+fn of_models_that_failed_and_that_nothing_configures_the_last_are_kept_and_the_others_told_and_forgotten()
+ {
+    let rig = Rig::with("[[model]]\nname = \"configured\"\npath = \"none.safetensors\"\n");
+    wait(|| rig.model("configured")["failure"]["code"] == "model-file");
+    let mut events = rig.connect();
+    events.write_all(request("GET", "/events", &[], "").as_bytes()).unwrap();
+    read_until(&mut events, ": vram");
+    let body = serde_json::json!({"path": rig.path("none.safetensors")}).to_string();
+    for number in 0..100 {
+        rig.post(&format!("/v1/models/typo-{number}/load"), &body)
+            .expect_problem(422, "model-file");
+        // It can be read after its call.
+        assert_eq!(rig.model(&format!("typo-{number}"))["failure"]["code"], "model-file");
+    }
+    let models = rig.get_json("/v1/models")["models"].clone();
+    assert_eq!(models.as_array().unwrap().len(), 1 + 32);
+    rig.get("/v1/models/typo-67").expect_problem(404, "no-such-model");
+    for name in ["typo-68", "typo-99", "configured"] {
+        assert_eq!(rig.model(name)["failure"]["code"], "model-file", "{name}");
+    }
+    let told = read_until(&mut events, "\"model\":\"typo-67\",\"kept\":32");
+    assert!(told.contains("event: load_forgotten"), "{told}");
 }
 
 #[test]

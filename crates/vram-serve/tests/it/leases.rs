@@ -22,7 +22,10 @@ fn what_a_connection_leases_goes_nowhere_until_the_connection_ends() {
         (&"a".into(), &"worker-1".into())
     );
     for call in ["park", "free"] {
-        rig.post(&format!("/v1/models/a/{call}"), "").expect_problem(409, "in-use");
+        let refused = rig.post(&format!("/v1/models/a/{call}"), "").expect_problem(409, "in-use");
+        let message = refused["message"].as_str().unwrap();
+        // The model that was asked for comes before the shard, and who holds it behind.
+        assert!(message.starts_with("model \"a\": ") && message.contains("worker-1"), "{message}");
     }
     rig.post("/v1/models/a/migrate", "{\"gpu\":1}").expect_problem(409, "in-use");
     rig.post("/v1/models/a/park", "{\"wait_ms\":50}").expect_problem(409, "in-use");

@@ -3,7 +3,7 @@
 const POLL = 5000;
 const STALE = 15000;
 const EVENTS_MAX = 200;
-const KINDS = ["sealed", "model_admitted", "model_moved", "model_parked", "model_evicted", "model_woken", "model_freed", "verified", "altered", "kernels_disagreed", "kernels_used", "kernels_idle", "quarantined", "repaired", "sealed_anew", "moved", "parked", "dropped", "woken", "evicted", "freed", "not_returned", "returned", "exported", "refused", "device_lost", "device_reset", "link_distrusted", "closed", "load_failed", "lease_began", "lease_ended", "draining", "xid", "lagged"];
+const KINDS = ["sealed", "model_admitted", "model_moved", "model_parked", "model_evicted", "model_woken", "model_freed", "verified", "altered", "kernels_disagreed", "kernels_used", "kernels_idle", "quarantined", "repaired", "sealed_anew", "moved", "parked", "dropped", "woken", "evicted", "freed", "not_returned", "returned", "exported", "refused", "device_lost", "device_reset", "link_distrusted", "closed", "load_failed", "load_forgotten", "lease_began", "lease_ended", "draining", "xid", "lagged"];
 const BAD = new Set(["altered", "quarantined", "device_lost", "not_returned", "link_distrusted", "kernels_disagreed", "load_failed", "xid"]);
 
 const link = { seen: 0, at: 0, why: "no answer yet", events: false, asking: false, again: false };
