@@ -61,7 +61,7 @@ struct Tested {
     total: u64,
     /// Bytes of it that the soak may use.
     budget: u64,
-    /// The most bytes of it that held shards at one time.
+    /// The most bytes of it that shards took at one time, in whole granules.
     filled: u64,
 }
 
@@ -162,7 +162,8 @@ fn soak(
     };
     let (written, checked) = (rounds.tallies.bytes(&WRITTEN), rounds.tallies.bytes(&CHECKED));
     let table = format!(
-        "{}\n{} written and {} checked, in {} after {}\n",
+        "{}  bytes: content of the shards; what was filled was freed\n\n{} written (fill, move, wake) and {} \
+         checked (verify, fingerprint, read), in {} after {}\n",
         rounds.tallies.table(),
         table::size(written),
         table::size(checked),
@@ -204,7 +205,7 @@ fn print(
     output.write(&table)?;
     for (gpu, (tested, info)) in report.devices.iter().zip(infos).enumerate() {
         output.line(format!(
-            "gpu {gpu}: {} ({}), {} of {} filled, of a device of {}",
+            "gpu {gpu}: {} ({}), shards took up to {} of the {} that the soak may use of {}",
             tested.name,
             info.uuid,
             table::size(ByteLen::new(tested.filled)),

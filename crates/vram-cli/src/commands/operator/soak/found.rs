@@ -19,8 +19,7 @@ impl Rounds<'_> {
                 continue;
             }
             self.show(Step::Free);
-            let (freed, took) = timed(|| self.manager.free_shard(&resident.shard));
-            self.tallies.add(Step::Free, freed?.bytes, took);
+            self.drop_shard(&resident.shard)?;
         }
         self.residents = kept;
         Ok(())
@@ -68,10 +67,16 @@ impl Rounds<'_> {
         });
     }
 
-    /// Frees a shard that is not used any more.
-    pub(super) fn drop_shard(&self, shard: &SealedShard) -> Result<(), Failure> {
-        match self.manager.free_shard(shard) {
-            Ok(_) | Err(VramError::ShardFreed { .. }) => Ok(()),
+    /// Frees a shard that is not used any more. All that was filled goes this way, or is lost while it is
+    /// parked, so that the bytes of both steps are the same in the end.
+    pub(super) fn drop_shard(&mut self, shard: &SealedShard) -> Result<(), Failure> {
+        let (freed, took) = timed(|| self.manager.free_shard(shard));
+        match freed {
+            Ok(_) | Err(VramError::ShardFreed { .. }) => {
+                // As of every step: the content, and not what it takes of the device.
+                self.tallies.add(Step::Free, ByteLen::new(shard.plaintext_len), took);
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -44,7 +44,7 @@ pub(super) struct Rounds<'a> {
     pub(super) tallies: Tallies,
     pub(super) alterations: Vec<Alteration>,
     pub(super) flips_found: u64,
-    /// The most bytes that were filled of each device.
+    /// The most bytes of each device that shards took at one time, in whole granules.
     pub(super) filled: Vec<ByteLen>,
 }
 
@@ -354,7 +354,8 @@ impl<'a> Rounds<'a> {
                 }
                 Err(error) => {
                     let (parked, error) = error.into_parts();
-                    drop(parked);
+                    let ((), took) = timed(|| drop(parked));
+                    self.tallies.add(Step::Free, len, took);
                     if !error.is_capacity() {
                         self.failed(Step::Wake, target, None, error)?;
                     }

@@ -52,8 +52,9 @@ impl Step {
 /// How often a step was made, and what it cost.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(super) struct Tally {
-    step: &'static str,
+    pub(super) step: &'static str,
     pub(super) count: u64,
+    /// Content of the shards, which is less than they take of a device.
     pub(super) bytes: u64,
     seconds: f64,
     gb_per_s: f64,

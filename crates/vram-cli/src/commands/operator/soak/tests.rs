@@ -39,6 +39,13 @@ fn sound_devices_are_filled_tested_in_every_step_and_emptied() {
         assert!(tested.filled >= tested.total / 10 * 9, "{tested:?}");
     }
     assert_eq!(manager.shards().len(), 0);
+    // The figures add up: all that was filled was freed, and what was parked was woken.
+    let of = |name: &str| {
+        let tally = report.steps.iter().find(|tally| tally.step == name).unwrap();
+        (tally.count, tally.bytes)
+    };
+    assert_eq!(of("fill"), of("free"));
+    assert_eq!(of("park"), of("wake"));
 }
 
 /// Bytes that arrive altered, and a bit that flips where the bytes lie: each is an alteration, with its
@@ -51,6 +58,8 @@ fn memory_that_fails_is_found_and_the_verdict_says_where() {
     let report = soaked.report;
     assert_eq!(report.verdict, "altered", "{}", soaked.table);
     assert!(report.altered_count > 0 && report.capacity_restored);
+    let of = |name: &str| report.steps.iter().find(|tally| tally.step == name).unwrap().bytes;
+    assert_eq!(of("fill"), of("free"), "{}", soaked.table);
     assert!(report.alterations.iter().all(|one| one.gpu == 1), "{:?}", report.alterations);
     let (args, infos) = (arguments(), manager.gpus());
     let mut output = Output::default();
