@@ -6,10 +6,10 @@ pub(crate) mod list;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use vram_model::{FileHeader, ModelOptions, ModelSet};
+use vram_model::{FileHeader, ModelError, ModelOptions, ModelSet, shown_whole};
 use vram_residency::{
-    ByteLen, FileSource, ModelFiles, ModelFilesError, ModelPlan, ModelSource, Source, SourceError,
-    regular_file,
+    ByteLen, FileSource, ModelFiles, ModelFilesError, ModelPlan, ModelSource, PlanError, Source,
+    SourceError, regular_file,
 };
 
 use crate::failure::{Failure, Kind};
@@ -48,10 +48,23 @@ pub(crate) struct ModelFile {
 impl Model {
     /// Opens the files and reads their headers, but no tensor.
     pub(crate) fn open(set: &ModelSet, options: &ModelOptions) -> Result<Self, Failure> {
-        let opened = ModelFiles::open_set(set, options);
-        let opened = opened.and_then(|files| files.split(PIECE_LEN_MAX));
-        let opened = opened.map_err(|error| match error {
-            ModelFilesError::Model(error) => Failure::from(error),
+        Self::open_or(set, options, Failure::from)
+    }
+
+    /// As [`open`](Self::open), with other words where the files are no whole model.
+    pub(crate) fn open_or(
+        set: &ModelSet,
+        options: &ModelOptions,
+        refused: fn(ModelError) -> Failure,
+    ) -> Result<Self, Failure> {
+        let opened = ModelFiles::open_set(set, options).map_err(|error| match error {
+            ModelFilesError::Model(ModelError::Plan(error)) => no_plan(set, None, &error),
+            ModelFilesError::Model(error) => refused(error),
+            other => Failure::input(other.to_string()),
+        })?;
+        let whole = opened.plan().clone();
+        let opened = opened.split(PIECE_LEN_MAX).map_err(|error| match error {
+            ModelFilesError::Plan(error) => no_plan(set, Some(&whole), &error),
             other => Failure::input(other.to_string()),
         })?;
         let id = id_of(opened.name());
@@ -84,6 +97,45 @@ impl Model {
     pub(crate) fn source(&self, proven: bool) -> Files<'_> {
         Files { files: &self.files, proven }
     }
+}
+
+/// The failure for tensors that make up no plan: they are too large, or are there twice.
+///
+/// # Arguments
+///
+/// * `whole`: the tensors before they were cut, if so much was possible.
+fn no_plan(set: &ModelSet, whole: Option<&ModelPlan>, error: &PlanError) -> Failure {
+    let largest = whole.and_then(|whole| whole.pieces().iter().max_by_key(|piece| piece.len));
+    let file = largest.map_or(0, |piece| usize::try_from(piece.file).unwrap_or(usize::MAX));
+    let file = set.files().get(file).map(|path| path.display().to_string()).unwrap_or_default();
+    let more = set.files().len().saturating_sub(1);
+    let of =
+        if whole.is_none() && more > 0 { format!("{file} and {more} more") } else { file.clone() };
+    let tensor = match (error, largest) {
+        (
+            PlanError::TooLarge { name }
+            | PlanError::Duplicate { name, .. }
+            | PlanError::Size { name, .. },
+            _,
+        ) => Some(name.clone()),
+        (_, largest) => largest.map(|piece| piece.name.clone()),
+    };
+    let figures = whole.zip(largest).map_or_else(String::new, |(whole, piece)| {
+        format!(
+            ": its tensors take {} and are cut into pieces of {PIECE_LEN_MAX}; the largest, tensor {}, takes {}",
+            whole.total(),
+            shown_whole(&piece.name),
+            piece.len
+        )
+    });
+    Failure::input(format!("{of} cannot be planned{figures}: {error}"))
+        .code("model-file")
+        .hint("check the shapes in its header, or fetch the file again: no device holds so much")
+        .detail(|details| {
+            details.file = Some(file);
+            details.tensor = tensor;
+            details.needed = whole.map(|whole| whole.total().get());
+        })
 }
 
 /// The files of a model as a source.

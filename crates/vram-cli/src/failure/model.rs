@@ -9,6 +9,21 @@ use super::{Details, Failure};
 /// What to do about a file that exceeds a limit.
 const RAISE: &str = "if the file can be trusted, raise that limit with --limit: see --help";
 
+impl Failure {
+    /// A model that a command without `--partial` cannot use.
+    pub(crate) fn of_whole(error: ModelError) -> Self {
+        let incomplete =
+            matches!(error, ModelError::MissingFiles { .. } | ModelError::Split { .. });
+        let failure = Self::from(error);
+        if incomplete {
+            failure
+                .hint("give the model with all of its files, or one of its files by its own name")
+        } else {
+            failure
+        }
+    }
+}
+
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
         let hint = match &error {

@@ -192,3 +192,35 @@ fn a_gguf_file_is_loaded_byte_for_byte() {
     bench.write("m.gguf", &bytes[..bytes.len() - 5000]);
     bench.run(["load", "m.gguf"]).expect_error(2, &["cut short", "GGUF"]);
 }
+
+/// A header that claims more than any plan holds is an error of its file, with the tensor and the figures.
+#[test]
+fn a_tensor_beyond_all_devices_is_an_error_of_its_file() {
+    let bench = Bench::new();
+    let elements = 1_u64 << 60;
+    let header = |tensors: &[(&str, u64, u64)]| {
+        let tensors = tensors.iter().map(|(name, from, to)| {
+            format!(
+                r#""{name}":{{"dtype":"U8","shape":[{}],"data_offsets":[{from},{to}]}}"#,
+                to - from
+            )
+        });
+        let text = format!("{{{}}}", tensors.collect::<Vec<_>>().join(","));
+        [&u64::try_from(text.len()).unwrap().to_le_bytes()[..], text.as_bytes()].concat()
+    };
+    bench.write("huge.safetensors", header(&[("small", 0, 4), ("huge", 4, 4 + elements)]));
+    let document = json(&bench, "plan huge.safetensors --device host:1MiB", 2);
+    let error = &document["error"];
+    assert_eq!(
+        (&error["code"], &error["details"]["file"]),
+        (&"model-file".into(), &"huge.safetensors".into())
+    );
+    assert_eq!(
+        (&error["details"]["tensor"], &error["details"]["needed"]),
+        (&"huge".into(), &(elements + 4).into())
+    );
+    let message = error["message"].as_str().unwrap();
+    for words in ["huge.safetensors", "tensor huge", "1.0 EiB", "1048576"] {
+        assert!(message.contains(words), "{words}: {message}");
+    }
+}

@@ -129,10 +129,9 @@ impl ModelInfo {
 
 /// The failure for a file that is neither a sealed image nor a sound model file.
 fn refused(error: ModelError) -> Failure {
-    let other = matches!(&error, ModelError::OtherFormat { .. } | ModelError::Header { .. });
-    let limit = matches!(&error, ModelError::Header { problem, .. } if problem.is_limit());
-    let failure = Failure::from(error);
-    if other && !limit { failure.hint("give a sealed image or a model file") } else { failure }
+    let other = matches!(&error, ModelError::OtherFormat { .. });
+    let failure = Failure::of_whole(error);
+    if other { failure.hint("give a sealed image or a model file") } else { failure }
 }
 
 /// Tensors and bytes by type.

@@ -43,10 +43,10 @@ pub(super) fn is_set(path: &Path) -> bool {
 /// Prints the files of the model.
 pub(super) fn run(args: &InspectArgs, output: &mut Output) -> Result<(), Failure> {
     let options = args.limits.options();
-    let set = ModelSet::find([&args.image], &options)?;
+    let set = ModelSet::find([&args.image], &options).map_err(Failure::of_whole)?;
     let inputs: Vec<&Path> = set.files().iter().map(AsRef::as_ref).collect();
     streams::output_is_none_of(&inputs)?;
-    let model = Model::open(&set, &options)?;
+    let model = Model::open_or(&set, &options, Failure::of_whole)?;
     let info = SetInfo::of(args, &model);
     output.set_schema("inspect-set");
     info.print(output)?;

@@ -9,6 +9,7 @@ use vram_serve::client::{Client, ClientError, Server, model_path};
 use vram_serve::config::default_token_file;
 use vram_serve::{Problem, ServeReport};
 
+use super::words::in_commands;
 use crate::args::{CheckLevel, CtlArgs, CtlCommand, CtlLoad, Mode, StopArgs, ToServer};
 use crate::failure::{Failure, Kind};
 use crate::output::Output;
@@ -253,5 +254,6 @@ pub(super) fn failed(error: ClientError) -> Failure {
         (_, "device-lost" | "device" | "not-returned") | (500, _) => Kind::Device,
         _ => Kind::Input,
     };
-    Failure::new(kind, problem.message).code(problem.code).hint(problem.next)
+    let hint = in_commands(&problem.next);
+    Failure::new(kind, problem.message).code(problem.code).hint(hint)
 }

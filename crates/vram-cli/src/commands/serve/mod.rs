@@ -4,6 +4,7 @@ pub(crate) mod ctl;
 mod lease;
 pub(crate) mod ps;
 mod reset;
+mod words;
 
 use std::process;
 

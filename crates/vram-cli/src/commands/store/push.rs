@@ -147,8 +147,8 @@ fn files(args: &PushArgs) -> Result<Vec<PathBuf>, Failure> {
     for path in &args.files {
         if path.is_dir() || path.to_string_lossy().ends_with(".index.json") {
             let options = ModelOptions::default();
-            let set = ModelSet::find([path], &options)?;
-            Model::open(&set, &options)?;
+            let set = ModelSet::find([path], &options).map_err(Failure::of_whole)?;
+            Model::open_or(&set, &options, Failure::of_whole)?;
             files.extend_from_slice(set.files());
         } else {
             files.push(path.clone());

@@ -26,6 +26,37 @@ fn a_part_of_a_sharded_model_is_refused_unless_it_is_asked_for() {
     assert_eq!(two_are_missing.matches("00002-of").count(), 0, "{two_are_missing}");
     bench.run(["load", two, "--partial"]).expect_code(0);
     bench.run(["load", three, one]).expect_error(2, &[two]);
+
+    // A command without that option does not name it.
+    std::fs::remove_file(bench.path(one)).unwrap();
+    let refused = bench.run(["inspect", "."]).expect_error(2, &["3 files", one, "its own name"]);
+    assert!(!refused.stderr.contains("--partial"), "{}", refused.stderr);
+    // A model file that was cut is one all the same: no other is asked for.
+    let cut = std::fs::read(bench.path(two)).unwrap();
+    bench.write("cut.safetensors", &cut[..cut.len() - 1]);
+    let refused =
+        bench.run(["inspect", "cut.safetensors"]).expect_error(2, &["cut short", "fetch"]);
+    assert!(!refused.stderr.contains("sealed image"), "{}", refused.stderr);
+}
+
+#[test]
+fn no_character_that_hides_or_turns_text_comes_out_of_a_table_or_a_message_and_json_keeps_it() {
+    let bench = Bench::new();
+    let name = "a\u{202e}b\u{200b}c\u{2066}d\u{feff}e\u{ad}";
+    let path = format!("m{name}.safetensors");
+    bench.write(&path, tensor(name, b"abc"));
+    for line in [["inspect", &path], ["plan", &path], ["load", &path]] {
+        let ran = bench.run(line).expect_code(0);
+        let all = [ran.stdout, ran.stderr].concat();
+        assert!(all.contains("\\u{202e}b\\u{200b}c\\u{2066}d\\u{feff}e\\u{ad}"), "{line:?}: {all}");
+        assert!(
+            !all.contains(|c| "\u{202e}\u{200b}\u{2066}\u{feff}\u{ad}".contains(c)),
+            "{line:?}: {all}"
+        );
+    }
+    assert_eq!(inspect(&bench, &path)["tensors"][0]["name"], name);
+    let refused = bench.run(["inspect", "none\u{202e}"]).expect_error(2, &["none\\u{202e}"]);
+    assert!(!refused.stderr.contains('\u{202e}'));
 }
 
 #[test]
@@ -136,10 +167,10 @@ fn a_folder_and_an_index_are_loaded_sealed_and_shown_as_their_files() {
     bench.run(["load", "llama", "--digests", "list"]).expect_code(0);
 
     index(r#"{"a":"1.safetensors","b":"gone.safetensors"}"#);
-    for command in ["load", "inspect", "plan"] {
-        bench
-            .run([command, path])
-            .expect_error(2, &["2 files", "gone.safetensors in llama", "--partial"]);
+    for (command, next) in
+        [("load", "--partial"), ("plan", "--partial"), ("inspect", "all of its files")]
+    {
+        bench.run([command, path]).expect_error(2, &["2 files", "gone.safetensors in llama", next]);
     }
     bench.run(["load", "llama", "--partial"]).expect_code(0);
     push("llama", "s").expect_error(2, &["gone.safetensors"]);

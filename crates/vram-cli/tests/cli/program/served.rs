@@ -167,12 +167,14 @@ fn a_server_is_listed_changed_and_drained_by_commands_and_each_answers_by_its_sc
     assert!(shown.starts_with("ready\n") && shown.contains("resident"), "{shown}");
     assert!(served.run("ctl verify b").expect_code(0).stdout.starts_with("b: sound"));
 
-    served.run("ctl reset 1").expect_error(2, &["is not lost", "force"]);
+    served.run("ctl reset 1").expect_error(2, &["is not lost", "--force"]);
+    let again = served.run("ctl load b").expect_error(2, &["is resident", "`vram stop NAME`"]);
+    assert!(!again.stderr.contains("park"), "{}", again.stderr);
 
     // A worker that lets go when it is told.
     let worker = served.command("ctl lease b --holder w --json").spawn().unwrap();
     served.wait(|document| document["leases"].as_array().unwrap().len() == 1);
-    served.run("stop b").expect_error(2, &["is in use", "GET /v1/leases"]);
+    served.run("stop b").expect_error(2, &["model \"b\": ", "is in use", "`vram ps`"]);
     let (name, report) = served.json("ctl drain --deadline 300ms");
     assert_eq!((&report["complete"], &report["leases_cut"]), (&true.into(), &1.into()));
     seen.insert(name);
@@ -271,12 +273,28 @@ fn what_a_server_does_is_told_as_text_or_as_json_or_not_at_all() {
     ] {
         let bench = Bench::new();
         let served = Served::start(&bench, options);
+        served.run("ctl park a").expect_code(0);
+        served.run("ctl park nowhere").expect_code(2);
+        // What is asked for by force is no error of the server's.
+        served.run("ctl reset 1 --force").expect_code(0);
         served.signal("-TERM");
         let told = served.ended().expect_code(0).stderr;
         if what.is_empty() {
             assert_eq!(told, "", "{options:?}");
         } else {
             assert!(told.contains(what), "{options:?}: {told}");
+            let calls: Vec<_> = told.lines().filter(|line| line.contains("control call")).collect();
+            assert_eq!(calls.len(), 3, "{told}");
+            assert!(told.contains("WARN") && !told.contains("ERROR"), "{told}");
+            for (line, parts) in
+                calls.iter().zip([["park", "\"a\"", "ok"], ["park", "nowhere", "no-such-model"]])
+            {
+                for part in parts.iter().chain(&["unix", "ms"]) {
+                    assert!(line.contains(part), "{part}: {line}");
+                }
+            }
+            let token = std::fs::read_to_string(bench.path("token")).unwrap();
+            assert!(!told.contains(token.trim()));
         }
         if options.contains(&"json") {
             assert!(told.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{told}");
