@@ -2,9 +2,9 @@
 
 use core::time::Duration;
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -30,6 +30,8 @@ pub(crate) const SCHEMAS: [&str; 10] = [
 struct Served<'b> {
     bench: &'b Bench,
     server: Option<Child>,
+    /// Reads what the server tells, to its end: one that nobody reads from waits with its next line.
+    told: Option<JoinHandle<String>>,
 }
 
 const CONFIG: &str = "
@@ -71,7 +73,13 @@ impl<'b> Served<'b> {
             // What comes later is read to its end, so that the server does not wait for it.
             thread::spawn(move || lines.for_each(drop));
         }
-        let served = Self { bench, server: Some(child) };
+        let mut stderr = child.stderr.take().unwrap();
+        let told = thread::spawn(move || {
+            let mut told = String::new();
+            stderr.read_to_string(&mut told).unwrap();
+            told
+        });
+        let served = Self { bench, server: Some(child), told: Some(told) };
         served.wait(|document| document["ready"] == true);
         served
     }
@@ -113,7 +121,9 @@ impl<'b> Served<'b> {
     }
 
     fn ended(mut self) -> Ran {
-        Ran::of(self.server.take().unwrap().wait_with_output().unwrap())
+        let mut ran = Ran::of(self.server.take().unwrap().wait_with_output().unwrap());
+        ran.stderr = self.told.take().unwrap().join().unwrap();
+        ran
     }
 }
 
