@@ -10,8 +10,8 @@ use vram_residency::{Alignment, ByteLen, Device, Fit, GpuChoice, ModelPlan, Piec
 
 use crate::config::{Config, EvictionConfig, ModelConfig};
 use crate::engine::calls::files_of;
-use crate::prepare::{Devices, Prepared};
 use crate::problem::Problem;
+use crate::server::prepare::{Devices, Prepared};
 
 /// What a configuration would do. Nothing is made for it, no address is opened, and nothing is taken of a
 /// device.

@@ -24,9 +24,9 @@ use self::slot::{Slot, State};
 use crate::config::{Config, ModelConfig, ScrubConfig};
 use crate::feed::{Feed, Own};
 use crate::lane::Lane;
-use crate::prepare::Devices;
 use crate::problem::Problem;
 use crate::report::ServeError;
+use crate::server::prepare::Devices;
 
 /// What the server keeps. Its calls block: they run in a [`Lane`].
 #[derive(Debug)]

@@ -13,7 +13,6 @@ mod feed;
 mod http;
 mod lane;
 mod net;
-mod prepare;
 mod problem;
 mod report;
 mod server;

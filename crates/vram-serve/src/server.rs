@@ -1,5 +1,7 @@
 //! A server from its start to its end: what it opens, in which order, and how it is stopped.
 
+pub(crate) mod prepare;
+
 use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -16,6 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use vram_residency::{Device, KeySource, SealKey, create_key_file};
 
+use self::prepare::{Prepared, Ready, TokenFile};
 use crate::config::{Config, Listen};
 use crate::engine::Engine;
 use crate::engine::calls::LoadRequest;
@@ -23,7 +26,6 @@ use crate::engine::sharing::still_open;
 use crate::http::{Counts, State, Stop, Token, begin_drain, force_drain, router};
 use crate::lane::Shared;
 use crate::net::{Bound, Bounds, bind, serve};
-use crate::prepare::{Prepared, Ready, TokenFile};
 use crate::report::{ServeError, ServeReport};
 
 /// A server that listens and has its devices. [`run`](Self::run) serves.

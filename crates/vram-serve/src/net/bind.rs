@@ -7,10 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
-use crate::prepare::may_make_in;
 
 /// An open address.
 #[derive(Debug)]
@@ -139,4 +139,22 @@ fn is_socket_or_nothing(path: &Path) -> io::Result<bool> {
         Ok(found) if found.file_type().is_socket() => Ok(true),
         Ok(_) => Err(io::Error::new(io::ErrorKind::AlreadyExists, "it exists, and is no socket")),
     }
+}
+
+/// Whether a file can be made in a folder, which is made itself if it is not there.
+///
+/// # Errors
+///
+/// The operating system's, for the first folder on the way that exists.
+pub(crate) fn may_make_in(folder: &Path) -> io::Result<()> {
+    for folder in folder.ancestors() {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        match folder.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+            Ok(_) => return Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?),
+        }
+    }
+    Ok(())
 }

@@ -5,7 +5,6 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Access, access};
 use tokio_rustls::TlsAcceptor;
 use vram_residency::{
     ByteLen, Device, GpuCapacity, GpuChoice, KeySource, KeySourceError, Lru, MemoryMode, ModelPlan,
@@ -13,7 +12,7 @@ use vram_residency::{
 };
 
 use crate::config::{Config, EvictionConfig};
-use crate::net::{acceptor, may_bind};
+use crate::net::{acceptor, may_bind, may_make_in};
 use crate::report::ServeError;
 
 /// Each part of a configuration, read: usable, or the reason why not.
@@ -156,22 +155,4 @@ fn token(file: &Path) -> Result<TokenFile, ServeError> {
         }
         Err(error) => Err(ServeError::Token(error)),
     }
-}
-
-/// Whether a file can be made in a folder, which is made itself if it is not there.
-///
-/// # Errors
-///
-/// The operating system's, for the first folder on the way that exists.
-pub(crate) fn may_make_in(folder: &Path) -> io::Result<()> {
-    for folder in folder.ancestors() {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        match folder.metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-            Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
-            Ok(_) => return Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?),
-        }
-    }
-    Ok(())
 }
