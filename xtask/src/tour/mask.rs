@@ -37,7 +37,10 @@ fn usual(word: &str, next: &str, kept: &str) -> String {
         format!("orch-shard-{}", hidden(id, |_| true, 'x'))
     } else if is_time(core) {
         digits_hidden()
-    } else if decimals(core) >= 2 || (is_number(core) && next.trim_end_matches([',', '.']) == "s") {
+    } else if decimals(core) >= 2
+        || (is_number(core) && next.trim_end_matches([',', '.']) == "s")
+        || core.strip_prefix("ms=").is_some_and(is_number)
+    {
         runs_hidden(core)
     } else {
         return word.to_owned();
@@ -120,6 +123,7 @@ mod tests {
             ("All of that took 0.1 s. Now", "All of that took #.# s. Now"),
             ("resident  2 s ago", "resident  # s ago"),
             ("used 6.0 MiB, free 0 B, 309 shards", "used 6.0 MiB, free 0 B, 309 shards"),
+            ("outcome=\"ok\" ms=6", "outcome=\"ok\" ms=#"),
             ("at 2026-11-27T14:59:36Z", "at ####-##-##T##:##:##Z"),
             ("read: orch-shard-01M8ER: is", "read: orch-shard-xxxxxx: is"),
             ("  bytes in device memory:  85 eb 4f", "  bytes in device memory:  xx xx xx"),
