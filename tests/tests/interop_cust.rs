@@ -3,8 +3,6 @@
 //!
 //! One of the few suites with `unsafe`: a slice of cust is made of an address by an unsafe call.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 #[macro_use]
 extern crate vram_testkit;
 

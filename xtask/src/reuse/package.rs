@@ -51,7 +51,9 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     // What lies here is packed, committed or not.
     let mut child = shell::cargo(&["package", "--allow-dirty", "--quiet"]);
     if !options.verify {
-        // Neither a network nor a build: a second or two.
+        // Neither a network nor a build: a second or two. The packages name each other by version, so that
+        // a build of what was packed asks the index of the registry, and compiles all of them anew. Their
+        // sources are those that CI has built, and what is packed of them is looked at below.
         child = child.args(&["--no-verify", "--offline", "--exclude-lockfile"]);
     }
     for package in &packages {

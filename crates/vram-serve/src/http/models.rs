@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::RequestExt as _;
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State as Has};
-use axum::http::HeaderMap;
+use axum::extract::{FromRequest, Path, Query, Request, State as Has};
 use axum::response::Response;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::State;
 use super::request::{Asked, answer, bytes_as, call, json};
@@ -20,6 +20,25 @@ use crate::problem::Problem;
 type Shared = Has<Arc<State>>;
 type Name = Result<Path<String>, PathRejection>;
 type Asks = Result<Query<Asked>, QueryRejection>;
+
+/// What a call on a model says: the name in its path, its query and its body.
+pub(super) struct Control<T> {
+    name: String,
+    asked: Asked,
+    request: T,
+}
+
+impl<T: DeserializeOwned> FromRequest<Arc<State>> for Control<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &Arc<State>) -> Result<Self, Problem> {
+        let mut request = request;
+        let name = in_path(request.extract_parts().await)?;
+        let asked = in_query(request.extract_parts().await)?;
+        let (parts, body) = request.into_parts();
+        Ok(Self { name, asked, request: json(state, &parts.headers, body).await? })
+    }
+}
 
 #[derive(Serialize)]
 struct List {
@@ -41,13 +60,8 @@ pub(super) async fn one(Has(state): Shared, name: Name) -> Result<Response, Prob
 
 pub(super) async fn load(
     Has(state): Shared,
-    name: Name,
-    asks: Asks,
-    headers: HeaderMap,
-    body: Body,
+    Control { name, asked, request }: Control<LoadRequest>,
 ) -> Result<Response, Problem> {
-    let (name, asked) = (in_path(name)?, in_query(asks)?);
-    let request: LoadRequest = json(&state, &headers, body).await?;
     let loading = name.clone();
     let loaded = call(&state, asked, heavy, move |engine| {
         engine.load(&loading, &request)?;
@@ -62,109 +76,42 @@ pub(super) async fn load(
     Ok(answer(&loaded?))
 }
 
-pub(super) async fn verify(
-    Has(state): Shared,
-    name: Name,
-    asks: Asks,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let (name, asked) = (in_path(name)?, in_query(asks)?);
-    let request: VerifyRequest = json(&state, &headers, body).await?;
-    let verified = call(&state, asked, heavy, move |engine| engine.verify(&name, request));
-    Ok(answer(&verified.await?))
-}
-
-pub(super) async fn repair(
-    Has(state): Shared,
-    name: Name,
-    asks: Asks,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let (name, asked) = (in_path(name)?, in_query(asks)?);
-    let _nothing: Empty = json(&state, &headers, body).await?;
-    Ok(answer(&call(&state, asked, heavy, move |engine| engine.repair(&name)).await?))
-}
-
 /// A body without fields.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Empty {}
 
-/// Generates the handler of a call that changes where a model is, and answers with its new view.
-macro_rules! moves {
-    ($name:ident, $request:ty, $lane:ident) => {
+/// Generates the handler of a call that answers with what the engine returns for it.
+macro_rules! answers {
+    ($name:ident, $request:ty, $lane:ident, $engine:ident, $model:ident, $asked:pat => $answer:expr) => {
         pub(super) async fn $name(
             Has(state): Shared,
-            name: Name,
-            asks: Asks,
-            headers: HeaderMap,
-            body: Body,
+            Control { name: $model, asked, request: $asked }: Control<$request>,
         ) -> Result<Response, Problem> {
-            let (name, asked) = (in_path(name)?, in_query(asks)?);
-            let request: $request = json(&state, &headers, body).await?;
-            let moved = call(&state, asked, $lane, move |engine| {
-                engine.$name(&name, request)?;
-                engine.model(&name)
-            });
-            Ok(answer(&moved.await?))
+            Ok(answer(&call(&state, asked, $lane, move |$engine| $answer).await?))
         }
     };
 }
 
-moves!(park, WaitRequest, heavy);
-moves!(wake, MoveRequest, heavy);
-moves!(migrate, MoveRequest, heavy);
-
-pub(super) async fn free(
-    Has(state): Shared,
-    name: Name,
-    asks: Asks,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let (name, asked) = (in_path(name)?, in_query(asks)?);
-    let request: WaitRequest = json(&state, &headers, body).await?;
-    Ok(answer(&call(&state, asked, light, move |engine| engine.free(&name, request)).await?))
+/// Generates the handler of a call that changes where a model is, or how it is held, and answers with its new
+/// view.
+macro_rules! moves {
+    ($name:ident, $request:ty, $lane:ident, $engine:ident, $model:ident, $asked:pat => $change:expr) => {
+        answers!($name, $request, $lane, $engine, $model, $asked => {
+            $change?;
+            $engine.model(&$model)
+        });
+    };
 }
 
-pub(super) async fn pin(
-    state: Shared,
-    name: Name,
-    asks: Asks,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    set_pinned(true, state, name, asks, headers, body).await
-}
-
-pub(super) async fn unpin(
-    state: Shared,
-    name: Name,
-    asks: Asks,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    set_pinned(false, state, name, asks, headers, body).await
-}
-
-async fn set_pinned(
-    pinned: bool,
-    Has(state): Shared,
-    name: Name,
-    asks: Asks,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, Problem> {
-    let (name, asked) = (in_path(name)?, in_query(asks)?);
-    let _nothing: Empty = json(&state, &headers, body).await?;
-    let set = call(&state, asked, light, move |engine| {
-        engine.set_pinned(&name, pinned)?;
-        engine.model(&name)
-    });
-    Ok(answer(&set.await?))
-}
+answers!(verify, VerifyRequest, heavy, engine, name, asked => engine.verify(&name, asked));
+answers!(repair, Empty, heavy, engine, name, _ => engine.repair(&name));
+answers!(free, WaitRequest, light, engine, name, asked => engine.free(&name, asked));
+moves!(park, WaitRequest, heavy, engine, name, asked => engine.park(&name, asked));
+moves!(wake, MoveRequest, heavy, engine, name, asked => engine.wake(&name, asked));
+moves!(migrate, MoveRequest, heavy, engine, name, asked => engine.migrate(&name, asked));
+moves!(pin, Empty, light, engine, name, _ => engine.set_pinned(&name, true));
+moves!(unpin, Empty, light, engine, name, _ => engine.set_pinned(&name, false));
 
 pub(super) const fn heavy(engine: &Engine) -> &Lane {
     &engine.heavy
