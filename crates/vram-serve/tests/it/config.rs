@@ -103,7 +103,7 @@ fn each_mistake_is_named_with_its_line() {
 #[test]
 fn a_check_says_what_the_server_would_do_and_makes_nothing() {
     let folder = folder();
-    let text = "token_file = \"state/token\"\n[[device]]\ndevice = \"host:16MiB\"\nbudget = \"50%\"\n\
+    let text = "listen = \"127.0.0.1:0\"\ntoken_file = \"state/token\"\n[[device]]\ndevice = \"host:16MiB\"\nbudget = \"50%\"\n\
                 [[model]]\nname = \"a\"\npath = \"a.safetensors\"\n\
                 [[model]]\nname = \"none\"\npath = \"none.safetensors\"\n\
                 [key]\nfile = \"no.key\"\n";
@@ -182,7 +182,10 @@ fn a_check_names_models_that_never_fit_alone_or_beside_each_other() {
         format!("[[model]]\nname = \"{name}\"\npath = \"{name}.safetensors\"\n{more}\n")
     };
     let check = |top: &str, device: &str, models: &[String]| {
-        let text = format!("token_file = \"token\"\n{top}\n{device}\n{}", models.concat());
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\ntoken_file = \"token\"\n{top}\n{device}\n{}",
+            models.concat()
+        );
         checked(&Config::parse(&text, "vram.toml", folder.path()).unwrap())
     };
     let device = |len: &str| format!("[[device]]\ndevice = \"host:{len}\"\n");

@@ -8,6 +8,7 @@ mod words;
 
 use std::process;
 
+use vram_residency::VramError;
 use vram_serve::config::default_config;
 use vram_serve::{Check, Config, ConfigError, ServeError, Server};
 
@@ -97,6 +98,9 @@ fn wrong_config(error: &ConfigError) -> Failure {
 
 fn refused(error: ServeError) -> Failure {
     match error {
+        ServeError::Manager(error @ VramError::Config { .. }) => {
+            Failure::from(error).hint("mend it; `vram serve --check` reads it again")
+        }
         ServeError::Manager(error) => error.into(),
         ServeError::Key(error) => error.into(),
         ServeError::Token(error) => {

@@ -226,6 +226,9 @@ const LINES: &[&str] = &[
     "VRAM serve --config open.toml",
     "VRAM serve --config no-key.toml",
     "VRAM serve --config no-model.toml --check",
+    "VRAM serve --config much.toml",
+    "VRAM serve --config much.toml --check",
+    "VRAM serve --config twice.toml --check",
     "VRAM serve --config bad-token.toml",
     "VRAM serve --config no-listen.toml",
     "VRAM ps --server nowhere",
@@ -294,11 +297,15 @@ fn prepare(bench: &Bench) {
     bench.run(["demo", "--size", "2MiB", "--snapshot", "snapshot"]).expect_code(0);
     sets(bench);
     let device = "[[device]]\ndevice = \"host:1MiB\"\n";
+    // Nothing of the user who runs this.
+    let own = "listen = \"127.0.0.1:0\"\ntoken_file = \"key\"\n";
     for (name, text) in [
         ("bad.toml", "[[device]]\ndevice = \"host:1MiB\"\nbudgt = 1\n".to_owned()),
         ("open.toml", format!("listen = \"0.0.0.0:80\"\n{device}")),
         ("no-key.toml", format!("token_file = \"key\"\n{device}[key]\nfile = \"missing\"\n")),
-        ("no-model.toml", format!("{device}[[model]]\nname = \"m\"\npath = \"missing\"\n")),
+        ("no-model.toml", format!("{own}{device}[[model]]\nname = \"m\"\npath = \"missing\"\n")),
+        ("much.toml", format!("{own}{device}budget = \"2GiB\"\n")),
+        ("twice.toml", format!("listen = [\"127.0.0.1:1\", \"127.0.0.1:1\"]\n{device}")),
         ("bad-token.toml", format!("token_file = \"public\"\n{device}")),
         ("no-listen.toml", format!("listen = \"unix:/dev/null\"\ntoken_file = \"key\"\n{device}")),
     ] {
