@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage::answer(&error, &args),
     };
-    cli.log.start(matches!(cli.command, Command::Serve(_)));
+    let _log = cli.log.start(matches!(cli.command, Command::Serve(_)));
     if !cli.allow_core_dumps
         && let Err(error) = vram_residency::deny_core_dumps()
     {

@@ -4,8 +4,10 @@ use std::env;
 use std::io::{IsTerminal as _, stderr};
 
 use clap::{ArgAction, Args, ValueEnum};
+use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::output;
 
@@ -42,8 +44,14 @@ impl LogArgs {
     ///
     /// # Arguments
     ///
-    /// * `serves`: what a server does is told without being asked for.
-    pub(crate) fn start(&self, serves: bool) {
+    /// * `serves`: what a server does is told without being asked for, and a thread of its own writes
+    ///   it: whoever does not read the log never stops the server. Lines that do not fit into the queue
+    ///   are lost.
+    ///
+    /// # Returns
+    ///
+    /// What writes the last lines when it is dropped, within a second.
+    pub(crate) fn start(&self, serves: bool) -> Option<WorkerGuard> {
         let json = self.log_format == LogFormat::Json;
         output::set_notes(self.quiet, json);
         // Notes and errors are lines of the log then, whatever else is asked for.
@@ -66,16 +74,23 @@ impl LogArgs {
         let asked: Vec<&str> =
             asked.iter().map(String::as_str).filter(|one| !one.is_empty()).collect();
         if asked.is_empty() {
-            return;
+            return None;
         }
         let filter = EnvFilter::builder().parse_lossy(asked.join(","));
         // With times of each call, from the second -v on.
         let spans = if self.verbose > 1 { FmtSpan::CLOSE } else { FmtSpan::NONE };
+        let (writer, guard) = if serves {
+            let (queue, guard) = tracing_appender::non_blocking(stderr());
+            (BoxMakeWriter::new(queue), Some(guard))
+        } else {
+            (BoxMakeWriter::new(stderr), None)
+        };
         let log = tracing_subscriber::fmt()
             .with_span_events(spans)
             .with_env_filter(filter)
             .with_ansi(stderr().is_terminal())
-            .with_writer(stderr);
+            .with_writer(writer);
         let _ = if json { log.json().try_init() } else { log.try_init() };
+        guard
     }
 }
