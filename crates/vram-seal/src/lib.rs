@@ -41,7 +41,7 @@ pub use record::layout::{PLAINTEXT_LEN_MAX, SEGMENT_COUNT_MAX, SegmentLayout, Se
 pub use record::metadata::MetadataCode;
 pub use record::params::{SealParams, SivScope, Suite};
 pub use record::protection::Protection;
-pub use seal::collector::{Sealed, SegmentCollector};
+pub use seal::collector::{Opened, Sealed, SegmentCollector};
 pub use seal::elsewhere::BegunSegment;
 pub use seal::sealer::{Fresh, Ready, SealedSegment, Sealer};
 pub use segment::ahead::read_ahead_len;

@@ -20,6 +20,7 @@ use crate::segment::aead::{Slot, nonce};
 use crate::segment::chain::{self, Place, SegmentHash};
 use crate::segment::lent::SegmentKey;
 use crate::segment::table::{Entry, SegmentTags};
+use crate::wipe::scrub_stack;
 
 /// Limits on what a record may state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +84,9 @@ fn open_with(
 ) -> Result<OpenedRecord, SealError> {
     record.check_mac(&key.derived().header_mac)?;
     let fields = record.parse_fields()?;
-    expected.check(key, &fields)?;
+    let as_expected = expected.check(key, &fields);
+    scrub_stack();
+    as_expected?;
     let len = fields.plaintext_len();
     if len > limits.max_len {
         return Err(SealError::TooLong { len, max: limits.max_len });
@@ -159,6 +162,15 @@ impl Opener {
         open_record(key, record, expected, OpenLimits::default())?.with_table(tags)
     }
 
+    /// Of a record that was just made of these: there is nothing to check.
+    pub(crate) const fn of_sealed(
+        fields: RecordFields,
+        schedule: Schedule,
+        tags: SegmentTags,
+    ) -> Self {
+        Self { fields, schedule, tags }
+    }
+
     /// The shard's division into segments.
     #[must_use]
     pub const fn layout(&self) -> &SegmentLayout {
@@ -181,6 +193,10 @@ impl Opener {
     #[must_use]
     pub const fn tags(&self) -> &SegmentTags {
         &self.tags
+    }
+
+    pub(crate) fn into_tags(self) -> SegmentTags {
+        self.tags
     }
 
     /// Opens one segment in place: ciphertext becomes plaintext. In mode Authenticated the buffer

@@ -1,7 +1,7 @@
 //! Which keys are in use: a key that a shard is sealed under cannot be retired.
 
 use vram_seal::{
-    Expected, KeyError, KeyId, KeyRing, OpenLimits, SealError, SealKey, SealParams, Sealed,
+    Expected, KeyError, KeyId, KeyRing, OpenLimits, Opened, SealError, SealKey, SealParams, Sealed,
     open_record_in,
 };
 
@@ -20,6 +20,18 @@ use crate::sync::{RwLockReadGuard, read, write};
 pub(crate) fn ring(core: &Core) -> Result<RwLockReadGuard<'_, KeyRing>, VramError> {
     let keys = read(&core.keys);
     if core.closing.last_key().is_some() { Err(VramError::Closed) } else { Ok(keys) }
+}
+
+/// A seal that was just made under the key that `key_use` counts.
+pub(crate) fn made_seal(
+    core: &Core,
+    opened: Opened,
+    params: SealParams,
+    key_use: KeyUse,
+) -> Result<Seal, VramError> {
+    drop(ring(core)?);
+    let Opened { record, opener, digest, .. } = opened;
+    Ok(Seal { record, opener, params, digest, prints: Prints::default(), key_use })
 }
 
 /// Opens a record that was just made or read, and counts it as a use of its key.

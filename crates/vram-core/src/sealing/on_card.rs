@@ -24,7 +24,7 @@ use vram_files::Feed;
 use vram_gpu::GpuError;
 use vram_gpu::kernels::Kernels;
 use vram_seal::{
-    Fresh, Hashes, Protection, SealError, Sealed, Sealer, SegmentCollector, SegmentHash,
+    Fresh, Hashes, Opened, Protection, SealError, Sealer, SegmentCollector, SegmentHash,
     merge_digest,
 };
 use vram_space::{Space, locate};
@@ -57,7 +57,7 @@ impl OnCard<'_> {
         &self,
         sealer: Sealer<Fresh>,
         space: &mut Space,
-    ) -> Result<Sealed, VramError> {
+    ) -> Result<Opened, VramError> {
         space.written()?;
         let layout = *self.windows.layout();
         let arming = Arming::new(&layout)?;
@@ -85,7 +85,7 @@ impl OnCard<'_> {
         } else {
             self.encrypt_on_host(&collector, space)?;
         }
-        Ok(collector.finish()?)
+        Ok(collector.finish_open()?)
     }
 
     /// No byte is done, but the caller may have cancelled.

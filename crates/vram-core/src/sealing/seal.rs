@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use vram_alloc::ByteLen;
 use vram_files::Feed;
-use vram_seal::{Expected, SealError, SealParams, Sealer, SegmentCollector};
+use vram_seal::{SealError, SealParams, Sealer, SegmentCollector};
 use vram_space::Space;
 
 use crate::error::VramError;
@@ -97,7 +97,7 @@ fn write_seal(
     let keys = keys::ring(core)?;
     let fresh = Sealer::new(keys.active(), &context, params, feed.len())?;
     // Held until the seal is counted, so that no other thread retires the key before.
-    let _key_use = core.key_uses.take(keys.active().id());
+    let key_use = core.key_uses.take(keys.active().id());
     drop(keys);
     let gpu = Arc::clone(space.gpu());
     let windows = Windows::on(&gpu, *fresh.layout())?;
@@ -115,7 +115,7 @@ fn write_seal(
     {
         let kernels = &*kernels;
         let done = OnCard { kernels, windows: &windows, feed, options }.seal(fresh, space)?;
-        return keys::open_seal(core, done, params, &Expected::from(&context).params(params));
+        return keys::made_seal(core, done, params, key_use);
     }
     let sealer = fresh.begin(|_fresh| hash_feed(&gpu, &windows, feed, options))?;
     let collector = SegmentCollector::new(sealer)?;
@@ -124,9 +124,9 @@ fn write_seal(
     let pass = Pass { collector: &collector, windows: &windows, feed, arming: arming.as_ref() };
     pass.write_all(space, options).map_err(changed)?;
 
-    let done = collector.finish()?;
+    let done = collector.finish_open()?;
     (options.check)(done.digest)?;
-    let seal = keys::open_seal(core, done, params, &Expected::from(&context).params(params))?;
+    let seal = keys::made_seal(core, done, params, key_use)?;
     if let Some(arming) = arming {
         seal.prints.keep_all(arming);
     }

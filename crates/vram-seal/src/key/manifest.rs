@@ -2,24 +2,25 @@
 
 use core::fmt;
 
+use crate::key::mac::MacKey;
 use crate::key::secret::Secret;
-use crate::key::ticket::{self, SignatureMismatch};
+use crate::key::ticket::SignatureMismatch;
 
 /// Signs and checks manifests of a store with HMAC-SHA256.
 ///
 /// Only a holder of the sealing key has it: [`SealKey::manifest_key`](crate::SealKey::manifest_key).
 /// Wiped when dropped.
-pub struct ManifestKey(Secret);
+pub struct ManifestKey(MacKey);
 
 impl ManifestKey {
-    pub(crate) const fn from_secret(secret: Secret) -> Self {
-        Self(secret)
+    pub(crate) fn from_secret(secret: &Secret) -> Self {
+        Self(MacKey::new(secret))
     }
 
     /// HMAC-SHA256 over the bytes of a manifest that precede its code.
     #[must_use]
     pub fn sign(&self, bytes: &[u8]) -> [u8; 32] {
-        ticket::sign(&self.0, bytes)
+        self.0.sign(bytes)
     }
 
     /// Checks a code, in time that does not depend on the position of a difference.
@@ -28,7 +29,7 @@ impl ManifestKey {
     ///
     /// [`SignatureMismatch`] if it is not the one that [`sign`](Self::sign) makes.
     pub fn verify(&self, bytes: &[u8], code: &[u8; 32]) -> Result<(), SignatureMismatch> {
-        if ticket::verify(&self.0, bytes, code) { Ok(()) } else { Err(SignatureMismatch) }
+        if self.0.verify(bytes, code) { Ok(()) } else { Err(SignatureMismatch) }
     }
 }
 

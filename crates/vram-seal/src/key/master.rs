@@ -126,7 +126,7 @@ impl SealKey {
     /// it.
     #[must_use]
     pub fn manifest_key(&self) -> ManifestKey {
-        ManifestKey::from_secret(derive(&self.bytes, Purpose::Manifest))
+        ManifestKey::from_secret(&derive(&self.bytes, Purpose::Manifest))
     }
 
     pub(crate) const fn derived(&self) -> &Arc<DerivedKeys> {

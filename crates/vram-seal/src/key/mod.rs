@@ -3,6 +3,7 @@
 pub(crate) mod derive;
 pub(crate) mod derived;
 pub(crate) mod id;
+pub(crate) mod mac;
 pub(crate) mod manifest;
 pub(crate) mod master;
 pub(crate) mod ring;

@@ -5,12 +5,38 @@ use std::sync::Arc;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::key::derived::DerivedKeys;
+use crate::key::mac::MacKey;
 use crate::record::layout::SegmentLayout;
 use crate::segment::chain::SegmentHash;
-use crate::wipe::scrub_stack;
+
+/// Up to this many bytes are hashed at once. A hasher takes 2 KiB, which are cleared, moved and wiped:
+/// several times the cost of hashing the longest message about a segment, 96 bytes.
+const SHORT: usize = 256;
 
 /// A keyed hash over the concatenation of `parts`.
 fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
+    let mut message = [0; SHORT];
+    let Some(len) = joined(parts, &mut message) else { return keyed_by_parts(key, parts) };
+    let message = message.get_mut(..len).unwrap_or_default();
+    let hash = blake3::keyed_hash(key, message);
+    // The hash of a segment may be in it, which confirms guesses.
+    message.zeroize();
+    hash
+}
+
+/// Writes the parts one after the other, and returns their length; `None` if they are too long.
+fn joined(parts: &[&[u8]], target: &mut [u8; SHORT]) -> Option<usize> {
+    let len = parts.iter().try_fold(0_usize, |len, part| len.checked_add(part.len()))?;
+    let mut rest = target.get_mut(..len)?;
+    for part in parts {
+        let (here, after) = rest.split_at_mut_checked(part.len())?;
+        here.copy_from_slice(part);
+        rest = after;
+    }
+    Some(len)
+}
+
+fn keyed_by_parts(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new_keyed(key);
     for part in parts {
         hasher.update(part);
@@ -20,11 +46,9 @@ fn keyed(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
     hash
 }
 
-/// A code in a record, under the key for its purpose.
+/// A code in a record, under the key for its purpose. The caller overwrites the stack.
 pub(crate) fn code(key: &[u8; 32], parts: &[&[u8]]) -> blake3::Hash {
-    let code = keyed(key, parts);
-    scrub_stack();
-    code
+    keyed(key, parts)
 }
 
 /// All keyed computations of one seal: its keys, and the hash of the record's first 128 bytes,
@@ -42,7 +66,7 @@ impl Schedule {
     }
 
     /// The key of the code over the record's header.
-    pub(crate) fn header_mac(&self) -> &[u8; 32] {
+    pub(crate) fn header_mac(&self) -> &MacKey {
         &self.keys.header_mac
     }
 
@@ -87,4 +111,24 @@ pub(crate) fn trailer(layout: &SegmentLayout, segment: u64) -> [u8; 32] {
         *last = u8::from(layout.is_last(segment));
     }
     trailer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keyed_hash_is_the_same_at_once_and_by_parts_and_of_the_parts_in_one() {
+        let (key, whole) = ([7; 32], [5; 2 * SHORT]);
+        for len in [0, 1, 64, 96, SHORT - 1, SHORT, SHORT + 1, 2 * SHORT] {
+            for cut in [0, 1, len / 2, len] {
+                let (head, tail) = whole[..len].split_at(cut.min(len));
+                let expected = blake3::keyed_hash(&key, &whole[..len]);
+                for parts in [&[head, tail][..], &[head, &[], tail]] {
+                    assert_eq!(keyed(&key, parts), expected, "{len} bytes, cut at {cut}");
+                    assert_eq!(keyed_by_parts(&key, parts), expected, "{len} bytes, cut at {cut}");
+                }
+            }
+        }
+    }
 }

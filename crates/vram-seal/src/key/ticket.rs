@@ -1,15 +1,12 @@
-//! HMAC-SHA256 in two places: the record's own code, and tickets for a party that shares the ticket
-//! key.
+//! HMAC-SHA256 over tickets, for a party that shares the ticket key.
 
 use core::fmt;
-use core::hint::black_box;
 
-use ring::hmac;
 use zeroize::Zeroizing;
 
 use crate::key::id::KeyId;
+use crate::key::mac::MacKey;
 use crate::key::secret::Secret;
-use crate::wipe::scrub_stack;
 
 /// The signature did not match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,11 +20,14 @@ const KEY_NAME: &[u8; 16] = b"vram-ticket/key2";
 ///
 /// The same key checks and signs: share one ticket key only within a pair of parties that trust
 /// each other. Wiped when dropped.
-pub struct TicketKey(Secret);
+pub struct TicketKey {
+    bytes: Secret,
+    mac: MacKey,
+}
 
 impl TicketKey {
-    pub(crate) const fn from_secret(secret: Secret) -> Self {
-        Self(secret)
+    pub(crate) fn from_secret(bytes: Secret) -> Self {
+        Self { mac: MacKey::new(&bytes), bytes }
     }
 
     /// Creates a key from 32 secret bytes, for a party that has only the ticket key. By reference,
@@ -35,7 +35,7 @@ impl TicketKey {
     /// to wipe its own copy.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
-        Self(Secret::copy_of(bytes))
+        Self::from_secret(Secret::copy_of(bytes))
     }
 
     /// The key's bytes, to be sent to the party that checks tickets. Boxed, so that moving them leaves
@@ -43,7 +43,7 @@ impl TicketKey {
     #[must_use]
     pub fn expose_bytes(&self) -> Box<Zeroizing<[u8; 32]>> {
         let mut bytes = Box::new(Zeroizing::new([0; 32]));
-        bytes.copy_from_slice(&*self.0);
+        bytes.copy_from_slice(&*self.bytes);
         bytes
     }
 
@@ -58,7 +58,7 @@ impl TicketKey {
     /// HMAC-SHA256 over `statement`. The caller must use a fixed layout and a domain tag.
     #[must_use]
     pub fn sign(&self, statement: &[u8]) -> [u8; 32] {
-        sign(&self.0, statement)
+        self.mac.sign(statement)
     }
 
     /// Checks a signature, in time that does not depend on the position of a difference.
@@ -67,7 +67,7 @@ impl TicketKey {
     ///
     /// [`SignatureMismatch`] if it is not the one that [`sign`](Self::sign) makes.
     pub fn verify(&self, statement: &[u8], signature: &[u8; 32]) -> Result<(), SignatureMismatch> {
-        if verify(&self.0, statement, signature) { Ok(()) } else { Err(SignatureMismatch) }
+        if self.mac.verify(statement, signature) { Ok(()) } else { Err(SignatureMismatch) }
     }
 }
 
@@ -75,32 +75,6 @@ impl fmt::Debug for TicketKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TicketKey(..)")
     }
-}
-
-/// Runs `work` with ring's form of the key, and then overwrites the memory that contained it: ring
-/// does not wipe its keys.
-fn with_key<R>(key: &[u8; 32], work: impl FnOnce(&hmac::Key) -> R) -> R {
-    let mut slot = hmac::Key::new(hmac::HMAC_SHA256, key);
-    let result = work(&slot);
-    slot = hmac::Key::new(hmac::HMAC_SHA256, &[0; 32]);
-    black_box(&slot);
-    scrub_stack();
-    result
-}
-
-pub(crate) fn sign(key: &[u8; 32], statement: &[u8]) -> [u8; 32] {
-    let mut signature = [0; 32];
-    with_key(key, |key| {
-        for (target, source) in signature.iter_mut().zip(hmac::sign(key, statement).as_ref()) {
-            *target = *source;
-        }
-    });
-    signature
-}
-
-/// Constant in time over the signature's content.
-pub(crate) fn verify(key: &[u8; 32], statement: &[u8], signature: &[u8; 32]) -> bool {
-    with_key(key, |key| hmac::verify(key, statement, signature).is_ok())
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use vram_alloc::ByteLen;
 
 use crate::error::SealError;
 use crate::key::id::KeyId;
+use crate::key::mac::MacKey;
 use crate::key::master::SealKey;
-use crate::key::ticket;
 use crate::record::context::SealContext;
 use crate::record::header::{BOUND_LEN, HASH_PROFILE, MACED_LEN, MAGIC, SealRecord, VERSION};
 use crate::record::layout::{SegmentLayout, SegmentSize};
@@ -185,10 +185,10 @@ impl RecordFields {
     }
 
     /// The finished record, with its code under `key`.
-    pub(crate) fn to_record(&self, key: &[u8; 32]) -> SealRecord {
+    pub(crate) fn to_record(&self, key: &MacKey) -> SealRecord {
         let mut bytes = [0; SealRecord::LEN];
         write_all(&mut bytes, &[&self.bound(), &self.siv, &self.table_mac]);
-        let mac = ticket::sign(key, bytes.get(..MACED_LEN).unwrap_or_default());
+        let mac = key.sign(bytes.get(..MACED_LEN).unwrap_or_default());
         if let Some(end) = bytes.last_chunk_mut() {
             *end = mac;
         }

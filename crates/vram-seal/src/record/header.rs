@@ -6,7 +6,7 @@ use vram_alloc::ByteLen;
 
 use crate::error::SealError;
 use crate::key::id::KeyId;
-use crate::key::ticket;
+use crate::key::mac::MacKey;
 
 pub(crate) const MAGIC: [u8; 8] = *b"VRSEAL1\0";
 pub(crate) const VERSION: u16 = 1;
@@ -68,9 +68,9 @@ impl SealRecord {
     }
 
     /// Checks the record's code, in constant time.
-    pub(crate) fn check_mac(&self, key: &[u8; 32]) -> Result<(), SealError> {
+    pub(crate) fn check_mac(&self, key: &MacKey) -> Result<(), SealError> {
         let parts = self.parts();
-        if ticket::verify(key, parts.maced, parts.header_mac) {
+        if key.verify(parts.maced, parts.header_mac) {
             Ok(())
         } else {
             Err(SealError::RecordMismatch)

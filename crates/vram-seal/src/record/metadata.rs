@@ -56,6 +56,7 @@ impl Metadata<'_> {
     /// [`SealError::MetadataKey`] for a code that was computed with another key.
     pub(super) fn code(&self, id: KeyId, keys: &DerivedKeys) -> Result<blake3::Hash, SealError> {
         match self {
+            Self::Bytes([]) => Ok(keys.no_metadata),
             Self::Bytes(bytes) => Ok(code(&keys.metadata, &[bytes])),
             Self::Code(known) if known.key_id == id => Ok(known.code),
             Self::Code(known) => Err(SealError::MetadataKey { expected: id, found: known.key_id }),

@@ -80,6 +80,7 @@ impl fmt::Debug for SealRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::mac::MacKey;
     use crate::{SealContext, SealKey, SealParams, SivScope, Suite};
 
     #[test]
@@ -92,7 +93,7 @@ mod tests {
             RecordFields::new(&key, &context, params, ByteLen::new(600_000)).expect("short enough");
         fields.set_siv([0xaa; 32]);
         fields.set_table_mac([0xbb; 32]);
-        let record = fields.to_record(&[7; 32]);
+        let record = fields.to_record(&MacKey::new(&[7; 32]));
 
         assert_eq!(&record[0..8], b"VRSEAL1\0");
         assert_eq!(record[8..16], [1, 0, 1, 2, 2, 1, 18, 0]);
@@ -117,8 +118,8 @@ mod tests {
         assert_eq!(record.bound(), &record[..128]);
         assert_eq!(record[224..256], record.mac());
 
-        assert_eq!(record.check_mac(&[7; 32]), Ok(()));
-        assert_eq!(record.check_mac(&[8; 32]), Err(SealError::RecordMismatch));
+        assert_eq!(record.check_mac(&MacKey::new(&[7; 32])), Ok(()));
+        assert_eq!(record.check_mac(&MacKey::new(&[8; 32])), Err(SealError::RecordMismatch));
         assert!(record.parse_unauthenticated().expect("its own form") == fields);
     }
 

@@ -7,6 +7,7 @@ use vram_alloc::ByteLen;
 
 use crate::digest::ContentDigest;
 use crate::error::SealError;
+use crate::open::Opener;
 use crate::record::header::SealRecord;
 use crate::record::params::Mode;
 use crate::seal::sealer::{SealedSegment, Sealer};
@@ -137,6 +138,17 @@ impl SegmentCollector {
     ///
     /// [`SealError::Incomplete`] if segments are missing.
     pub fn finish(self) -> Result<Sealed, SealError> {
+        let Opened { record, opener, digest } = self.finish_open()?;
+        Ok(Sealed { record, tags: opener.into_tags(), digest })
+    }
+
+    /// As [`finish`](Self::finish), with what opens the shard: the record and the table come from this
+    /// sealer and no reader, so they are not checked again.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::Incomplete`] if segments are missing.
+    pub fn finish_open(self) -> Result<Opened, SealError> {
         let Self { sealer, gathered } = self;
         let Gathered { tags, hashes, missing, .. } =
             gathered.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -147,7 +159,8 @@ impl SegmentCollector {
             Some(fixed) => fixed.digest,
             None => chain::merge_digest(&hashes, sealer.layout())?,
         };
-        Ok(Sealed { record: sealer.into_record(&tags), tags, digest })
+        let (record, opener) = sealer.into_record(tags);
+        Ok(Opened { record, opener, digest })
     }
 }
 
@@ -165,6 +178,19 @@ pub struct Sealed {
     pub record: SealRecord,
     /// The segment table.
     pub tags: SegmentTags,
+    /// The plain BLAKE3 digest of the content. It confirms guesses of the content: give it only to
+    /// holders of the key.
+    pub digest: ContentDigest,
+}
+
+/// The output of a seal that stays in use: as [`Sealed`], with the table in the opener.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Opened {
+    /// The record.
+    pub record: SealRecord,
+    /// Opens and verifies the segments.
+    pub opener: Opener,
     /// The plain BLAKE3 digest of the content. It confirms guesses of the content: give it only to
     /// holders of the key.
     pub digest: ContentDigest,

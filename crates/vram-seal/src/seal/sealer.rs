@@ -11,6 +11,7 @@ use crate::digest::ContentDigest;
 use crate::error::SealError;
 use crate::key::master::SealKey;
 use crate::key::schedule::{Schedule, trailer};
+use crate::open::Opener;
 use crate::record::context::SealContext;
 use crate::record::fields::RecordFields;
 use crate::record::header::SealRecord;
@@ -20,6 +21,7 @@ use crate::record::protection::Protection;
 use crate::segment::aead::{Slot, nonce};
 use crate::segment::chain::{self, Place, SegmentHash};
 use crate::segment::table::{Entry, SegmentTags};
+use crate::wipe::scrub_stack;
 
 /// Seals the segments of one shard, in any order and from any number of threads.
 ///
@@ -179,6 +181,7 @@ impl Sealer<Fresh> {
     ) -> Result<Self, SealError> {
         let fields = RecordFields::new(key, context, params, plaintext_len)?;
         let schedule = Schedule::new(key.derived(), &fields.bound());
+        scrub_stack();
         Ok(Self { fields, schedule, id: SealId::next(), stage: Fresh(()) })
     }
 
@@ -316,11 +319,12 @@ impl Sealer {
         })
     }
 
-    /// The record over this table.
-    pub(super) fn into_record(self, tags: &SegmentTags) -> SealRecord {
+    /// The record over this table, and what opens the shard.
+    pub(super) fn into_record(self, tags: SegmentTags) -> (SealRecord, Opener) {
         let Self { mut fields, schedule, .. } = self;
         fields.set_table_mac(*schedule.table_mac(tags.as_bytes()).as_bytes());
-        fields.to_record(schedule.header_mac())
+        let record = fields.to_record(schedule.header_mac());
+        (record, Opener::of_sealed(fields, schedule, tags))
     }
 }
 

@@ -65,6 +65,19 @@ pub(super) fn update(hasher: &mut blake3::Hasher, bytes: &[u8], ahead: Option<No
     }
 }
 
+/// The hash of short bytes, without the hasher that [`update`] fills: it takes 2 KiB, which are cleared,
+/// moved and wiped for each. `None` for longer bytes.
+pub(super) fn hash_short(bytes: &[u8], ahead: Option<NonZeroUsize>) -> Option<blake3::Hash> {
+    let [near, _] = CANDIDATES;
+    if bytes.len() > near {
+        return None;
+    }
+    if ahead.is_some() {
+        read(bytes);
+    }
+    Some(blake3::hash(bytes))
+}
+
 fn read(bytes: &[u8]) {
     let (blocks, _) = bytes.as_chunks::<64>();
     let mut sum = [0_u8; 64];
@@ -125,6 +138,9 @@ mod tests {
                 let mut hasher = blake3::Hasher::new();
                 update(&mut hasher, bytes, NonZeroUsize::new(choice));
                 assert_eq!(hasher.finalize(), blake3::hash(bytes), "{len} bytes, {choice} ahead");
+                let short = hash_short(bytes, NonZeroUsize::new(choice));
+                let expected = (len <= CANDIDATES[0]).then(|| blake3::hash(bytes));
+                assert_eq!(short, expected, "{len} bytes, {choice} ahead");
             }
         }
     }

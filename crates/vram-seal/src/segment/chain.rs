@@ -51,14 +51,21 @@ impl SegmentHash {
         plaintext: &[u8],
         place: Place,
     ) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        if layout.count() > 1 {
-            hasher.set_input_offset(layout.range(segment).map_or(0, |range| range.start().get()));
-        }
         let ahead = match place {
             Place::Cache => None,
             Place::Memory => ahead::for_content(layout.plaintext_len().get()),
         };
+        if layout.count() == 1
+            && let Some(mut root) = ahead::hash_short(plaintext, ahead)
+        {
+            let hash = Self(*root.as_bytes());
+            root.zeroize();
+            return hash;
+        }
+        let mut hasher = blake3::Hasher::new();
+        if layout.count() > 1 {
+            hasher.set_input_offset(layout.range(segment).map_or(0, |range| range.start().get()));
+        }
         ahead::update(&mut hasher, plaintext, ahead);
         // Each copy of the value on the way is wiped: the plain hash of content confirms guesses.
         let value = if layout.count() > 1 {
@@ -93,7 +100,7 @@ impl Eq for SegmentHash {}
 
 impl Drop for SegmentHash {
     fn drop(&mut self) {
-        self.0.zeroize();
+        self.0.as_mut_slice().zeroize();
     }
 }
 
@@ -116,7 +123,7 @@ pub fn merge_digest(
 }
 
 pub(crate) fn merge<'a>(
-    hashes: impl Iterator<Item = &'a SegmentHash>,
+    mut hashes: impl Iterator<Item = &'a SegmentHash>,
     count: usize,
     layout: &SegmentLayout,
 ) -> Result<ContentDigest, SealError> {
@@ -124,6 +131,11 @@ pub(crate) fn merge<'a>(
     let wrong = SealError::WrongHashCount { expected: layout.count(), found };
     if found != layout.count() {
         return Err(wrong);
+    }
+    if count == 1
+        && let Some(only) = hashes.next()
+    {
+        return Ok(ContentDigest::from_bytes(only.0));
     }
     // The stack contains complete subtrees of the tree over the content, from left to right: one
     // for each set bit of the number of segments seen. The last segment is merged at the end,
@@ -143,9 +155,6 @@ pub(crate) fn merge<'a>(
         }
     }
     let mut right = right.ok_or_else(|| wrong.clone())?;
-    if layout.count() == 1 {
-        return Ok(ContentDigest::from_bytes(*right));
-    }
     while let Some(left) = stack.pop() {
         if stack.is_empty() {
             let mut root = merge_subtrees_root(&left, &right, Mode::Hash);

@@ -112,6 +112,35 @@ fn hashes_that_are_fixed_change_no_sealed_byte() {
 }
 
 #[test]
+fn what_a_seal_ends_with_opens_its_shard_as_what_is_opened_from_its_record_does() {
+    for len in [0, 1, S, 3 * S + 5] {
+        let plaintext = weights(len);
+        for params in kinds() {
+            let collector = SegmentCollector::new(ready(params, &plaintext)).unwrap();
+            let mut pieces = plaintext.clone();
+            let whole: &mut [u8] = &mut [];
+            let parts = pieces.chunks_mut(S).chain(plaintext.is_empty().then_some(whole));
+            for (segment, bytes) in (0..).zip(parts) {
+                let sealed = collector.sealer().seal_segment(segment, bytes).unwrap();
+                collector.put(segment, sealed).unwrap();
+            }
+            let opened = collector.finish_open().unwrap();
+            let expected = Expected::from(&context()).params(params);
+            let tags = opened.opener.tags().clone();
+            let read = Opener::open(&key(7), &opened.record, tags, &expected).unwrap();
+            assert!(read.fields() == opened.opener.fields());
+            for opener in [&read, &opened.opener] {
+                assert_eq!(
+                    verify_content(opener, Threads::ONE, &pieces).unwrap(),
+                    opened.digest,
+                    "{len} bytes, {params:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn two_plaintexts_of_one_segment_never_meet_under_one_key_and_nonce() {
     let one = weights(2 * S);
     let mut other = one.clone();
